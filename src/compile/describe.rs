@@ -1,0 +1,222 @@
+//! What is in a module: kind, tasks, imports, exports, memories.
+
+use wasmparser::{Parser, Payload};
+use wasmtime::{Engine, ExternType, FuncType, Module, ValType};
+
+use crate::error::ModuleError;
+use crate::limits::TASKS_PER_MODULE_MAX;
+use crate::module::{Codec, MemoryDescription, ModuleDescription, ModuleKind, TaskDescription};
+use crate::schema::Schema;
+use crate::worker;
+
+/// The byte ABI's marker export and custom section.
+const MARKER: &str = "wasmpool_abi_v1";
+const SECTION: &str = "wasmpool.tasks";
+
+/// Bytes of a name, or of a doc comment, that a module may give a task.
+const NAME_BYTES_MAX: usize = 256;
+const DOC_BYTES_MAX: usize = 16 * 1024;
+
+/// # Errors
+/// [`ModuleError::UnknownImports`], [`ModuleError::Abi`].
+pub(super) fn describe(
+    engine: &Engine,
+    module: &Module,
+    wasm: &[u8],
+    artifact: &[u8],
+    metered: bool,
+) -> Result<ModuleDescription, ModuleError> {
+    known_imports(engine, module)?;
+    let has_function = |name: &str| matches!(module.get_export(name), Some(ExternType::Func(_)));
+    let is_tasks = module.get_export(MARKER).is_some();
+    let kind = match (is_tasks, has_function("_start")) {
+        (true, _) => ModuleKind::Tasks,
+        (false, true) => ModuleKind::Command,
+        (false, false) => ModuleKind::Library,
+    };
+    let tasks = if is_tasks { tasks(module, wasm)? } else { Vec::new() };
+    let memories = module
+        .imports()
+        .map(|import| import.ty())
+        .chain(module.exports().map(|export| export.ty()))
+        .filter_map(|ty| ty.memory().cloned())
+        .map(|memory| MemoryDescription {
+            min_bytes: memory.minimum().saturating_mul(memory.page_size()),
+            max_bytes: memory.maximum().map(|pages| pages.saturating_mul(memory.page_size())),
+        })
+        .collect();
+    let imports = module
+        .imports()
+        .map(|import| format!("{}.{}: {}", import.module(), import.name(), show(&import.ty())))
+        .collect();
+    Ok(ModuleDescription {
+        kind,
+        tasks,
+        imports,
+        exports: module.exports().map(|export| format!("{}: {}", export.name(), show(&export.ty()))).collect(),
+        memories,
+        uses_wasi: module.imports().any(|import| import.module() == worker::WASI_MODULE),
+        has_initializer: has_function("wasmpool_init"),
+        has_reactor_start: kind != ModuleKind::Command && has_function("_initialize"),
+        metered,
+        wasm_bytes: wasm.len() as u64,
+        machine_code_bytes: artifact.len() as u64,
+    })
+}
+
+fn known_imports(engine: &Engine, module: &Module) -> Result<(), ModuleError> {
+    let refused = |error: wasmtime::Error| ModuleError::Compiler { message: format!("{error:#}") };
+    let linker = worker::linker(engine, true).map_err(refused)?;
+    let mut store = wasmtime::Store::new(engine, worker::TaskState::for_linking());
+    let imports: Vec<_> = module
+        .imports()
+        .filter(|import| linker.get_by_import(&mut store, import).is_none())
+        .map(|import| format!("{}.{}: {}", import.module(), import.name(), show(&import.ty())))
+        .collect();
+    if !imports.is_empty() {
+        return Err(ModuleError::UnknownImports { imports });
+    }
+    // Known by name; now the types.
+    linker
+        .instantiate_pre(module)
+        .map(|_| ())
+        .map_err(|error| ModuleError::UnknownImports { imports: vec![format!("{error:#}")] })
+}
+
+/// From the custom section; without one, every export of a task's type is a raw task.
+fn tasks(module: &Module, wasm: &[u8]) -> Result<Vec<TaskDescription>, ModuleError> {
+    let abi = |message: String| ModuleError::Abi { message };
+    let memory = matches!(module.get_export("memory"), Some(ExternType::Memory(memory)) if !memory.is_64());
+    if !memory {
+        return Err(abi("it exports the marker, but no 32-bit `memory`".into()));
+    }
+    match module.get_export("wasmpool_alloc") {
+        Some(ExternType::Func(ty)) if is(&ty, &[ValType::I32], &[ValType::I32]) => {}
+        _ => return Err(abi("it must export `wasmpool_alloc: (i32) -> i32`".into())),
+    }
+    let mut section = Vec::new();
+    for payload in Parser::new(0).parse_all(wasm) {
+        if let Ok(Payload::CustomSection(custom)) = payload
+            && custom.name() == SECTION
+        {
+            section.extend_from_slice(custom.data());
+        }
+    }
+    let tasks = if section.is_empty() { bare_tasks(module) } else { records(&section).map_err(abi)? };
+    if tasks.len() > TASKS_PER_MODULE_MAX {
+        return Err(abi(format!("it has {} tasks, the limit is {TASKS_PER_MODULE_MAX}", tasks.len())));
+    }
+    for (index, task) in tasks.iter().enumerate() {
+        match module.get_export(&task.export) {
+            Some(ExternType::Func(ty)) if is_task(&ty) => {}
+            _ => {
+                let TaskDescription { name, export, .. } = task;
+                return Err(abi(format!("task `{name}` needs an export `{export}: (i32, i32) -> i64`")));
+            }
+        }
+        if tasks[..index].iter().any(|other| other.name == task.name) {
+            return Err(abi(format!("two tasks are called `{}`", task.name)));
+        }
+    }
+    Ok(tasks)
+}
+
+fn bare_tasks(module: &Module) -> Vec<TaskDescription> {
+    let is_init = |name: &str| name == "wasmpool_init";
+    module
+        .exports()
+        .filter(|export| !is_init(export.name()) && matches!(export.ty(), ExternType::Func(ty) if is_task(&ty)))
+        .map(|export| TaskDescription {
+            name: export.name().to_string(),
+            doc: String::new(),
+            export: export.name().to_string(),
+            codec: Codec::Raw,
+            params: Vec::new(),
+            input: Schema::raw_bytes(),
+            output: Schema::raw_bytes(),
+        })
+        .collect()
+}
+
+/// The records of the section: each a length (u32, little endian) and a postcard body.
+fn records(mut section: &[u8]) -> Result<Vec<TaskDescription>, String> {
+    let mut tasks = Vec::new();
+    while !section.is_empty() {
+        let (len, rest) = section.split_first_chunk::<4>().ok_or("its section wasmpool.tasks is cut off")?;
+        let len = u32::from_le_bytes(*len) as usize;
+        let body = rest.get(..len).ok_or("a record of its section wasmpool.tasks is cut off")?;
+        section = &rest[len..];
+        if let Some(task) = record(body).map_err(|error| format!("in its section wasmpool.tasks, {error}"))? {
+            tasks.push(task);
+        }
+        if tasks.len() > TASKS_PER_MODULE_MAX {
+            break;
+        }
+    }
+    Ok(tasks)
+}
+
+/// One record; `None` for an initializer's.
+fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
+    type Head<'a> = (u8, u8, &'a str, &'a str, &'a str, u8, Vec<&'a str>);
+    let ((version, kind, export, name, doc, codec, params), rest) =
+        postcard::take_from_bytes::<Head<'_>>(body).map_err(|error| format!("a record is malformed: {error}"))?;
+    if version != 1 {
+        return Err(format!("a record has version {version}; this pool knows version 1"));
+    }
+    let schema = |error| format!("the types of `{name}` are malformed: {error}");
+    let (input, rest) = Schema::decode_guest(rest).map_err(schema)?;
+    let (output, rest) = Schema::decode_guest(rest).map_err(schema)?;
+    if !rest.is_empty() {
+        return Err(format!("the record of `{name}` has {} bytes left over", rest.len()));
+    }
+    let too_long = |text: &str| text.len() > NAME_BYTES_MAX;
+    if too_long(name) || too_long(export) || params.iter().any(|param| too_long(param)) || doc.len() > DOC_BYTES_MAX
+    {
+        return Err("a name or doc comment is too long".into());
+    }
+    let codec = match codec {
+        0 => Codec::Raw,
+        1 => Codec::Postcard,
+        other => return Err(format!("`{name}` has an unknown codec {other}")),
+    };
+    match kind {
+        0 => Ok(Some(TaskDescription {
+            name: name.into(),
+            doc: doc.into(),
+            export: export.into(),
+            codec,
+            params: params.into_iter().map(Into::into).collect(),
+            input,
+            output,
+        })),
+        1 => Ok(None),
+        other => Err(format!("`{name}` has an unknown kind {other}")),
+    }
+}
+
+fn is_task(ty: &FuncType) -> bool {
+    is(ty, &[ValType::I32, ValType::I32], &[ValType::I64])
+}
+
+fn is(ty: &FuncType, params: &[ValType], results: &[ValType]) -> bool {
+    let same = |have: Vec<ValType>, want: &[ValType]| {
+        have.len() == want.len() && have.iter().zip(want).all(|(have, want)| ValType::eq(have, want))
+    };
+    same(ty.params().collect(), params) && same(ty.results().collect(), results)
+}
+
+fn show(ty: &ExternType) -> String {
+    match ty {
+        ExternType::Func(ty) => {
+            let list = |types: &mut dyn Iterator<Item = ValType>| {
+                types.map(|ty| ty.to_string()).collect::<Vec<_>>().join(", ")
+            };
+            format!("({}) -> ({})", list(&mut ty.params()), list(&mut ty.results()))
+        }
+        ExternType::Global(ty) => format!("global {}", ty.content()),
+        ExternType::Table(_) => "table".into(),
+        ExternType::Memory(memory) => format!("memory, {} pages", memory.minimum()),
+        ExternType::Tag(_) => "tag".into(),
+    }
+}

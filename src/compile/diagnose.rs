@@ -1,0 +1,58 @@
+//! From the engine's refusal to an error that names the cause.
+
+use wasmparser::{Validator, WasmFeatures};
+
+use crate::error::ModuleError;
+
+/// What wasmtime 48 knows but this pool does not offer, by the proposals' names.
+const NOT_OFFERED: [(WasmFeatures, &str); 9] = [
+    (WasmFeatures::THREADS, "threads (shared memory and atomics)"),
+    (WasmFeatures::SHARED_EVERYTHING_THREADS, "shared-everything-threads"),
+    (WasmFeatures::LEGACY_EXCEPTIONS, "legacy exceptions (the superseded proposal)"),
+    (WasmFeatures::STACK_SWITCHING, "stack-switching"),
+    (WasmFeatures::WIDE_ARITHMETIC, "wide-arithmetic"),
+    (WasmFeatures::CUSTOM_PAGE_SIZES, "custom-page-sizes"),
+    (WasmFeatures::MEMORY_CONTROL, "memory-control"),
+    (WasmFeatures::CUSTOM_DESCRIPTORS, "custom-descriptors"),
+    (WasmFeatures::COMPACT_IMPORTS, "compact-imports"),
+];
+
+/// Refuses what is not a core module before the compiler sees it.
+pub(super) fn shape(wasm: &[u8]) -> Result<(), ModuleError> {
+    let invalid = |message: &str| Err(ModuleError::Invalid { message: message.into() });
+    match wasm {
+        [] => invalid("the file is empty"),
+        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(()),
+        [b'\0', b'a', b's', b'm', _, 0, 1, 0, ..] => Err(ModuleError::Unsupported {
+            feature: "the component model".into(),
+            message: "it is a component, not a core module".into(),
+        }),
+        [b'\0', b'a', b's', b'm', ..] if wasm.len() < 8 => invalid("it is cut off after its magic number"),
+        [b'\0', b'a', b's', b'm', ..] => invalid("it is of an unknown version of WebAssembly"),
+        [b'(', ..] => invalid("it is WebAssembly text: translate it to binary first (wat2wasm, wasm-tools parse)"),
+        _ => invalid("it does not start with the magic number of WebAssembly"),
+    }
+}
+
+/// Why the engine would not compile it.
+pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error) -> ModuleError {
+    let message = format!("{error:#}");
+    let validates = |features| Validator::new_with_features(features).validate_all(wasm).is_ok();
+    let offered = NOT_OFFERED.iter().fold(WasmFeatures::all(), |all, (feature, _)| all - *feature);
+    if validates(offered) || !validates(WasmFeatures::all()) {
+        // Valid as it is: a limit of the implementation. Valid in no way: malformed.
+        return ModuleError::Invalid { message };
+    }
+    let needed: Vec<_> = NOT_OFFERED
+        .iter()
+        .filter(|(feature, _)| !validates(WasmFeatures::all() - *feature))
+        .map(|(_, name)| *name)
+        .collect();
+    let feature = if needed.is_empty() { "a newer proposal".into() } else { needed.join(" and ") };
+    ModuleError::Unsupported { feature, message }
+}
+
+/// It compiles, but no instance of it fits the worker's pool.
+pub(super) fn too_large_for_the_pool(error: &wasmtime::Error) -> ModuleError {
+    ModuleError::Unsupported { feature: "more than a worker has room for".into(), message: format!("{error:#}") }
+}

@@ -1,0 +1,60 @@
+//! The engine's settings: what compiles a module must be what runs it.
+
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
+
+use crate::limits::WASM_STACK_BYTES;
+
+/// Stack of a fiber, on which a module that imports WASI runs: wasm's own part and room
+/// for host calls.
+const FIBER_STACK_BYTES: usize = WASM_STACK_BYTES + 1024 * 1024;
+
+/// Entries of one table. CPython needs some 13,000; GC languages more.
+const TABLE_ELEMENTS: usize = 10_000_000;
+
+/// Bytes of a memory that are zeroed by hand instead of given back to the kernel when an
+/// instance ends: cheaper than a page fault for each.
+const KEEP_RESIDENT_BYTES: usize = 64 * 1024;
+
+/// The configuration for both roles. `metered` compiles in the counting of fuel.
+pub(crate) fn config(metered: bool) -> Result<Config> {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    config.consume_fuel(metered);
+    config.max_wasm_stack(WASM_STACK_BYTES);
+    config.async_stack_size(FIBER_STACK_BYTES);
+    // Components' own concurrency: nothing here uses it, and every store would pay.
+    config.concurrency_support(false);
+    config.relaxed_simd_deterministic(true);
+
+    // What current tool-chains emit. Guest threads are not offered: one task, one thread.
+    config.wasm_simd(true);
+    config.wasm_relaxed_simd(true);
+    config.wasm_bulk_memory(true);
+    config.wasm_multi_value(true);
+    config.wasm_multi_memory(true);
+    config.wasm_memory64(true);
+    config.wasm_tail_call(true);
+    config.wasm_extended_const(true);
+    config.wasm_reference_types(true);
+    config.wasm_function_references(true);
+    config.wasm_gc(true);
+    config.wasm_exceptions(true);
+
+    // One task at a time: a few of everything, for modules with several memories or tables.
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_core_instances(8)
+        .total_component_instances(1)
+        .total_memories(16)
+        .total_tables(32)
+        .total_stacks(4)
+        .total_gc_heaps(4)
+        .max_memories_per_module(8)
+        .max_tables_per_module(16)
+        .max_core_instance_size(16 * 1024 * 1024)
+        .max_memory_size(4 << 30)
+        .table_elements(TABLE_ELEMENTS)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_BYTES);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Ok(config)
+}

@@ -1,0 +1,182 @@
+//! The future of a task: a cell that is filled once, and everything that can wait for it.
+//!
+//! [`TaskFuture`] is `concurrent.futures.Future` with types, and a
+//! [`std::future::Future`] for any executor. The cell knows nothing of pools: the host
+//! completes it, from whichever thread learns the outcome first.
+
+mod cell;
+mod wait;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+pub(crate) use cell::{CallbackQueue, Cell, Labels, Outcome};
+pub use cell::FutureState;
+pub use wait::{AsCompleted, AsCompletedTimeout, ReturnWhen, Waited, as_completed, as_completed_timeout, wait};
+
+use crate::error::{TaskError, TaskFailure};
+use crate::host::Core;
+use crate::module::Answer;
+use crate::task::{TaskId, TaskReport};
+
+/// The result of a task, now or later.
+///
+/// Dropping it changes nothing for the task. All methods may be called from any thread,
+/// any number of times.
+pub struct TaskFuture<O> {
+    pub(crate) cell: Arc<Cell>,
+    decode: fn(&Answer) -> Result<O, String>,
+    core: Weak<Core>,
+}
+
+/// The time given to a `*_timeout` method ran out; the task goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("task {task} was not done within {waited:?}")]
+pub struct WaitTimeout {
+    /// The task.
+    pub task: TaskId,
+    /// How long was waited.
+    pub waited: Duration,
+}
+
+impl<O> TaskFuture<O> {
+    pub(crate) fn new(cell: Arc<Cell>, decode: fn(&Answer) -> Result<O, String>, core: Weak<Core>) -> Self {
+        TaskFuture { cell, decode, core }
+    }
+
+    /// The task's id.
+    pub fn task_id(&self) -> TaskId {
+        self.cell.task()
+    }
+
+    /// Waits for the task and returns its output.
+    ///
+    /// # Errors
+    /// [`TaskFailure`], which says what happened to which task.
+    pub fn result(&self) -> Result<O, TaskFailure> {
+        self.read(&self.cell.wait())
+    }
+
+    /// As [`result`](Self::result), but waits at most `timeout`.
+    ///
+    /// # Errors
+    /// The outer one if the time ran out; the task goes on.
+    pub fn result_timeout(&self, timeout: Duration) -> Result<Result<O, TaskFailure>, WaitTimeout> {
+        let deadline = Instant::now().checked_add(timeout);
+        match self.cell.wait_until(deadline) {
+            Some(outcome) => Ok(self.read(&outcome)),
+            None => Err(WaitTimeout { task: self.task_id(), waited: timeout }),
+        }
+    }
+
+    /// Waits for the task and returns its failure, if it failed.
+    pub fn exception(&self) -> Option<TaskFailure> {
+        self.cell.wait().result.err()
+    }
+
+    /// The result, if the task is done.
+    pub fn try_result(&self) -> Option<Result<O, TaskFailure>> {
+        self.cell.outcome().map(|outcome| self.read(&outcome))
+    }
+
+    /// Cancels the task if it does not run yet. `true` if it is cancelled now, by this
+    /// call or an earlier one; every waiter then wakes at once.
+    pub fn cancel(&self) -> bool {
+        if let Some(core) = self.core.upgrade() {
+            core.cancel(self.task_id());
+        }
+        self.cancelled()
+    }
+
+    /// Stops the task even if it runs: interrupts it, and kills its worker if it does not
+    /// heed the interrupt within the pool's grace period. Does not wait. `false` if the
+    /// task was done already.
+    pub fn abort(&self) -> bool {
+        if self.done() {
+            return false;
+        }
+        match self.core.upgrade() {
+            Some(core) => {
+                core.abort(self.task_id());
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether the task is done: finished, failed or cancelled.
+    pub fn done(&self) -> bool {
+        self.cell.outcome().is_some()
+    }
+
+    /// Whether it was cancelled.
+    pub fn cancelled(&self) -> bool {
+        self.state() == FutureState::Cancelled
+    }
+
+    /// Whether it has been handed to a worker and is not done.
+    pub fn running(&self) -> bool {
+        self.state() == FutureState::Running
+    }
+
+    /// Its state now.
+    pub fn state(&self) -> FutureState {
+        match self.cell.outcome() {
+            Some(outcome) => outcome.state(),
+            None if self.core.upgrade().is_some_and(|core| core.is_running(self.task_id())) => {
+                FutureState::Running
+            }
+            None => FutureState::Pending,
+        }
+    }
+
+    /// What the task cost, once it is done.
+    pub fn report(&self) -> Option<TaskReport> {
+        self.cell.outcome().map(|outcome| outcome.report)
+    }
+
+    /// Calls `callback` once when the task is done, at once if it is. Callbacks run on a
+    /// thread of the pool's that does nothing else, so they may submit, wait or block; a
+    /// panic in one is logged, and the next still runs.
+    pub fn add_done_callback(&self, callback: impl FnOnce(Result<O, TaskFailure>) + Send + 'static)
+    where
+        O: 'static,
+    {
+        let decode = self.decode;
+        self.cell.on_done(Box::new(move |outcome| callback(read(decode, &outcome))));
+    }
+
+    fn read(&self, outcome: &Outcome) -> Result<O, TaskFailure> {
+        read(self.decode, outcome)
+    }
+}
+
+fn read<O>(decode: fn(&Answer) -> Result<O, String>, outcome: &Outcome) -> Result<O, TaskFailure> {
+    match &outcome.result {
+        Err(failure) => Err(failure.clone()),
+        Ok(answer) => decode(answer).map_err(|message| {
+            outcome.labels.failure(TaskError::OutputDecode { message }, outcome.report.clone())
+        }),
+    }
+}
+
+impl<O> std::future::Future for TaskFuture<O> {
+    type Output = Result<O, TaskFailure>;
+
+    /// Cancellation safe: dropping the future neither cancels the task nor loses its result.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.cell.poll(context.waker()) {
+            Some(outcome) => Poll::Ready(self.read(&outcome)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<O> fmt::Debug for TaskFuture<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskFuture(task {}, {:?})", self.task_id(), self.state())
+    }
+}

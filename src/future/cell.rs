@@ -1,0 +1,218 @@
+//! The cell: filled once, read often.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+
+use crate::error::{TaskError, TaskFailure};
+use crate::module::Answer;
+use crate::task::{TaskId, TaskReport};
+
+/// Where a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FutureState {
+    /// It waits for a worker.
+    Pending,
+    /// A worker has it.
+    Running,
+    /// It was cancelled before it ran.
+    Cancelled,
+    /// It is done: with an output or a failure.
+    Finished,
+}
+
+/// What a task is called, for its errors.
+#[derive(Debug)]
+pub(crate) struct Labels {
+    pub(crate) task: TaskId,
+    pub(crate) name: Arc<str>,
+    pub(crate) module: Arc<str>,
+    pub(crate) label: Option<String>,
+}
+
+impl Labels {
+    pub(crate) fn failure(&self, error: TaskError, report: TaskReport) -> TaskFailure {
+        let (name, module) = (self.name.clone(), self.module.clone());
+        TaskFailure::new(error, self.task, name, module, self.label.clone(), report)
+    }
+}
+
+/// How a task ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub(crate) labels: Arc<Labels>,
+    pub(crate) result: Result<Answer, TaskFailure>,
+    pub(crate) report: TaskReport,
+}
+
+impl Outcome {
+    pub(crate) fn state(&self) -> FutureState {
+        match &self.result {
+            Err(failure) if *failure.error() == TaskError::Cancelled => FutureState::Cancelled,
+            _ => FutureState::Finished,
+        }
+    }
+}
+
+pub(crate) type Callback = Box<dyn FnOnce(Outcome) + Send>;
+
+/// Where callbacks are sent to be run.
+pub(crate) type CallbackQueue = Sender<Box<dyn FnOnce() + Send>>;
+
+pub(crate) struct Cell {
+    labels: Arc<Labels>,
+    callbacks: CallbackQueue,
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    outcome: Option<Outcome>,
+    callbacks: Vec<Callback>,
+    wakers: Vec<Waker>,
+    /// Told once, by number; see `wait.rs`. Keyed so that a waiter can take itself out.
+    watchers: HashMap<u64, (Sender<usize>, usize)>,
+    next_watcher: u64,
+}
+
+impl Cell {
+    pub(crate) fn new(labels: Labels, callbacks: CallbackQueue) -> Arc<Cell> {
+        Arc::new(Cell {
+            labels: Arc::new(labels),
+            callbacks,
+            state: Mutex::new(State::default()),
+            filled: Condvar::new(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No user code runs under this lock, so a panic cannot have left it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn task(&self) -> TaskId {
+        self.labels.task
+    }
+
+    pub(crate) fn labels(&self) -> &Arc<Labels> {
+        &self.labels
+    }
+
+    /// Fills the cell and wakes everyone; `false` if it was filled before: the first stays.
+    pub(crate) fn complete(&self, result: Result<Answer, TaskFailure>, report: TaskReport) -> bool {
+        let outcome = Outcome { labels: self.labels.clone(), result, report };
+        let mut state = self.lock();
+        if state.outcome.is_some() {
+            return false;
+        }
+        state.outcome = Some(outcome.clone());
+        let callbacks = std::mem::take(&mut state.callbacks);
+        let wakers = std::mem::take(&mut state.wakers);
+        let watchers = std::mem::take(&mut state.watchers);
+        drop(state);
+        self.filled.notify_all();
+        for (watcher, number) in watchers.into_values() {
+            // A watcher that has given up is no reason to fail.
+            let _ = watcher.send(number);
+        }
+        for waker in wakers {
+            // A waker is the executor's code, and this may be an I/O thread.
+            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                tracing::error!(task = %self.labels.task, "a waker panicked");
+            }
+        }
+        for callback in callbacks {
+            self.queue(callback, outcome.clone());
+        }
+        true
+    }
+
+    fn queue(&self, callback: Callback, outcome: Outcome) {
+        let task = self.labels.task;
+        let run = move || {
+            if catch_unwind(AssertUnwindSafe(|| callback(outcome))).is_err() {
+                tracing::error!(%task, "a done callback panicked");
+            }
+        };
+        if let Err(refused) = self.callbacks.send(Box::new(run)) {
+            // The pool and its callback thread are gone: this thread is the caller's own.
+            (refused.into_inner())();
+        }
+    }
+
+    pub(crate) fn on_done(&self, callback: Callback) {
+        let mut state = self.lock();
+        match state.outcome.clone() {
+            None => state.callbacks.push(callback),
+            Some(outcome) => {
+                drop(state);
+                self.queue(callback, outcome);
+            }
+        }
+    }
+
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        self.lock().outcome.clone()
+    }
+
+    pub(crate) fn wait(&self) -> Outcome {
+        let mut state = self.lock();
+        loop {
+            if let Some(outcome) = &state.outcome {
+                return outcome.clone();
+            }
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// `None` if the deadline came first; without a deadline it never does.
+    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Option<Outcome> {
+        let Some(deadline) = deadline else { return Some(self.wait()) };
+        let mut state = self.lock();
+        loop {
+            if let Some(outcome) = &state.outcome {
+                return Some(outcome.clone());
+            }
+            let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+            state = self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    pub(crate) fn poll(&self, waker: &Waker) -> Option<Outcome> {
+        let mut state = self.lock();
+        if state.outcome.is_none() && !state.wakers.iter().any(|known| known.will_wake(waker)) {
+            state.wakers.push(waker.clone());
+        }
+        state.outcome.clone()
+    }
+
+    /// Sends `number` when the cell is filled, at once if it is. The key takes it back.
+    pub(super) fn watch(&self, watcher: &Sender<usize>, number: usize) -> Option<u64> {
+        let mut state = self.lock();
+        if state.outcome.is_some() {
+            drop(state);
+            let _ = watcher.send(number);
+            return None;
+        }
+        let key = state.next_watcher;
+        state.next_watcher += 1;
+        state.watchers.insert(key, (watcher.clone(), number));
+        Some(key)
+    }
+
+    pub(super) fn unwatch(&self, key: u64) {
+        self.lock().watchers.remove(&key);
+    }
+}
+
+impl fmt::Debug for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cell(task {})", self.labels.task)
+    }
+}

@@ -1,0 +1,190 @@
+//! Waiting for many: `wait` and `as_completed`, as in `concurrent.futures`.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+use super::{FutureState, TaskFuture};
+
+/// When [`wait`] returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReturnWhen {
+    /// As soon as one is done, cancelled ones included.
+    FirstCompleted,
+    /// As soon as one has failed; else as `AllCompleted`. A cancelled one does not count as failed.
+    FirstException,
+    /// When all are done.
+    AllCompleted,
+}
+
+/// What [`wait`] found, as indices into the futures it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waited {
+    /// Done, cancelled ones included.
+    pub done: Vec<usize>,
+    /// Not done.
+    pub not_done: Vec<usize>,
+}
+
+/// Waits for some or all of `futures`, at most for `timeout`. A timeout is not an error:
+/// what is not done then is in [`Waited::not_done`]. The same task given twice counts once
+/// for each place it stands in.
+pub fn wait<O>(futures: &[TaskFuture<O>], timeout: Option<Duration>, when: ReturnWhen) -> Waited {
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let watch = Watch::new(futures.iter());
+    let mut open: HashSet<usize> = (0..futures.len()).collect();
+    while !open.is_empty() {
+        let Ok(number) = watch.next(deadline) else { break };
+        open.remove(&number);
+        let failed = || {
+            let outcome = futures[number].cell.outcome();
+            outcome.is_some_and(|o| o.result.is_err() && o.state() != FutureState::Cancelled)
+        };
+        let enough = match when {
+            ReturnWhen::FirstCompleted => true,
+            ReturnWhen::FirstException => failed(),
+            ReturnWhen::AllCompleted => false,
+        };
+        if enough {
+            // What is done already belongs to the answer too.
+            while let Ok(number) = watch.finished.try_recv() {
+                open.remove(&number);
+            }
+            break;
+        }
+    }
+    let (not_done, done) = (0..futures.len()).partition(|number| open.contains(number));
+    Waited { done, not_done }
+}
+
+/// Yields the futures in the order in which they complete. The same task given twice is
+/// yielded once. No reference is kept to what was yielded.
+pub fn as_completed<O>(futures: impl IntoIterator<Item = TaskFuture<O>>) -> AsCompleted<O> {
+    AsCompleted::new(futures, None)
+}
+
+/// As [`as_completed`], but gives up after `timeout`, counted from this call: the iterator
+/// then yields one [`AsCompletedTimeout`] and ends.
+pub fn as_completed_timeout<O>(
+    futures: impl IntoIterator<Item = TaskFuture<O>>,
+    timeout: Duration,
+) -> impl Iterator<Item = Result<TaskFuture<O>, AsCompletedTimeout>> {
+    let mut inner = AsCompleted::new(futures, Instant::now().checked_add(timeout));
+    let mut over = false;
+    std::iter::from_fn(move || {
+        if over {
+            return None;
+        }
+        match inner.step() {
+            Ok(next) => next.map(Ok),
+            Err(timeout) => {
+                over = true;
+                Some(Err(timeout))
+            }
+        }
+    })
+}
+
+/// The time of [`as_completed_timeout`] ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{unfinished} of {total} futures unfinished")]
+pub struct AsCompletedTimeout {
+    /// How many are not done.
+    pub unfinished: usize,
+    /// How many there were.
+    pub total: usize,
+}
+
+/// The iterator of [`as_completed`].
+pub struct AsCompleted<O> {
+    watch: Watch,
+    futures: Vec<Option<TaskFuture<O>>>,
+    left: usize,
+    deadline: Option<Instant>,
+}
+
+impl<O> AsCompleted<O> {
+    fn new(futures: impl IntoIterator<Item = TaskFuture<O>>, deadline: Option<Instant>) -> Self {
+        let mut seen = HashSet::new();
+        let futures: Vec<_> =
+            futures.into_iter().filter(|future| seen.insert(Arc::as_ptr(&future.cell))).collect();
+        let watch = Watch::new(futures.iter());
+        let left = futures.len();
+        AsCompleted { watch, futures: futures.into_iter().map(Some).collect(), left, deadline }
+    }
+
+    fn step(&mut self) -> Result<Option<TaskFuture<O>>, AsCompletedTimeout> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        match self.watch.next(self.deadline) {
+            Ok(number) => {
+                self.left -= 1;
+                Ok(self.futures.get_mut(number).and_then(Option::take))
+            }
+            Err(_) => Err(AsCompletedTimeout { unfinished: self.left, total: self.futures.len() }),
+        }
+    }
+}
+
+impl<O> Iterator for AsCompleted<O> {
+    type Item = TaskFuture<O>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Without a deadline there is no timeout.
+        self.step().ok().flatten()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<O> fmt::Debug for AsCompleted<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AsCompleted({} of {} left)", self.left, self.futures.len())
+    }
+}
+
+/// Numbers of completed futures, as they complete. Unregisters itself when dropped, so
+/// that a `wait` in a loop does not leave a trail in long-lived futures.
+struct Watch {
+    finished: Receiver<usize>,
+    /// Held so that `finished` is never disconnected.
+    _sender: Sender<usize>,
+    /// Weak: a yielded future must not live on in here.
+    registered: Vec<(Weak<super::Cell>, u64)>,
+}
+
+impl Watch {
+    fn new<'a, O: 'a>(futures: impl Iterator<Item = &'a TaskFuture<O>>) -> Watch {
+        let (sender, finished) = unbounded();
+        let registered = futures
+            .enumerate()
+            .filter_map(|(number, future)| {
+                future.cell.watch(&sender, number).map(|key| (Arc::downgrade(&future.cell), key))
+            })
+            .collect();
+        Watch { finished, _sender: sender, registered }
+    }
+
+    fn next(&self, deadline: Option<Instant>) -> Result<usize, RecvTimeoutError> {
+        match deadline {
+            Some(deadline) => self.finished.recv_deadline(deadline),
+            None => self.finished.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        for (cell, key) in &self.registered {
+            if let Some(cell) = cell.upgrade() {
+                cell.unwatch(*key);
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Starting a child, and learning how it ended.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+
+use crate::error::DeathCause;
+use crate::limits::STDERR_TAIL_BYTES;
+use crate::roles::Role;
+
+/// The executable behind workers and compilers: an open descriptor, since the file on
+/// disk may be replaced while the pool lives.
+#[derive(Debug)]
+pub(crate) struct Program(File);
+
+impl Program {
+    pub(crate) fn open(path: &Path) -> io::Result<Program> {
+        Ok(Program(File::open(path)?))
+    }
+
+    pub(crate) fn this_executable() -> io::Result<Program> {
+        Program::open(Path::new("/proc/self/exe"))
+    }
+}
+
+/// A process just started.
+pub(crate) struct Child {
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) stderr: StderrTail,
+}
+
+/// Starts `program` in `role`, with `socket` as its stdin, nothing in its environment and
+/// a pipe for its stderr. Must be called on a thread that lives as long as the child
+/// should: the child asks the kernel to be killed when its parent *thread* ends.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn spawn(program: &Program, role: Role, socket: OwnedFd) -> io::Result<Child> {
+    let child = Command::new(format!("/proc/self/fd/{}", program.0.as_raw_fd()))
+        .arg0(match role {
+            Role::Worker => "wasmpool-worker",
+            Role::Compiler => "wasmpool-compiler",
+        })
+        .arg(role.argument())
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(socket))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let pid = child.id();
+    let pidfd = Pid::from_raw(pid as i32)
+        .ok_or(rustix::io::Errno::SRCH)
+        .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()));
+    let (pidfd, stderr) = match (pidfd, child.stderr) {
+        (Ok(pidfd), Some(stderr)) => (pidfd, OwnedFd::from(stderr)),
+        (pidfd, _) => {
+            // Without a pidfd it could be neither watched nor killed safely.
+            if let Some(pid) = Pid::from_raw(pid as i32) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            }
+            return Err(pidfd.err().map_or(io::ErrorKind::Other.into(), Into::into));
+        }
+    };
+    rustix::io::ioctl_fionbio(&stderr, true)?;
+    Ok(Child { pid, pidfd, stderr: StderrTail { pipe: File::from(stderr), tail: VecDeque::new() } })
+}
+
+/// Reaps an ended process and says how it ended.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> DeathCause {
+    let status = rustix::io::retry_on_intr(|| {
+        rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED)
+    });
+    match status {
+        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => DeathCause::Exited(code),
+            (None, Some(signal)) => DeathCause::Signaled(signal),
+            (None, None) => DeathCause::SpawnFailed("it ended in an unknown way".into()),
+        },
+        // The embedder ignores SIGCHLD or reaps every child itself.
+        Ok(None) | Err(_) => DeathCause::SpawnFailed("it ended, and something else reaped it".into()),
+    }
+}
+
+/// The end of what a child writes to stderr.
+#[derive(Debug)]
+pub(crate) struct StderrTail {
+    pub(crate) pipe: File,
+    tail: VecDeque<u8>,
+}
+
+impl StderrTail {
+    /// Reads what there is, without waiting, and at most a few pages at a time so that one
+    /// child's flood does not keep the supervisor. `false` at the end of the stream.
+    pub(crate) fn drain(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        for _ in 0..16 {
+            match self.pipe.read(&mut bytes) {
+                Ok(0) => return false,
+                Ok(len) => {
+                    self.tail.extend(&bytes[..len]);
+                    let excess = self.tail.len().saturating_sub(STDERR_TAIL_BYTES);
+                    self.tail.drain(..excess);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+        true
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}

@@ -1,0 +1,230 @@
+//! The supervisor: one thread that starts, watches and reaps the pool's processes.
+//!
+//! It lives as long as the pool, since children die with the thread that started them.
+//! It sleeps in one poll over a wake-up descriptor and, for each worker, its pidfd, its
+//! control socket and its stderr; the timeout of that poll is the pool's only timer.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::net::RecvFlags;
+
+use super::core::Core;
+use super::link::{self, Link};
+use super::spawn::{self, Child, Program, StderrTail};
+use crate::dispatch::{Event, WorkerKey};
+use crate::error::{Death, DeathCause, Phase};
+use crate::roles::Role;
+use crate::wire::control;
+use crate::wire::fingerprint;
+use crate::wire::message::{FromWorkerControl, ToWorkerControl};
+use crate::wire::ring;
+
+/// Work for the supervisor.
+pub(crate) enum Job {
+    /// Start this worker.
+    Spawn(WorkerKey),
+    /// Start a compiler with this socket, and send it back.
+    SpawnCompiler { socket: OwnedFd, reply: Sender<io::Result<Child>> },
+}
+
+/// Where jobs are put; wakes the supervisor.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    jobs: Sender<Job>,
+    bell: Arc<OwnedFd>,
+}
+
+/// The supervisor's end of a [`Mailbox`].
+pub(crate) struct Inbox {
+    jobs: Receiver<Job>,
+    bell: Arc<OwnedFd>,
+}
+
+/// # Errors
+/// What the system says to eventfd.
+pub(crate) fn mailbox() -> io::Result<(Mailbox, Inbox)> {
+    let bell = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let (sender, jobs) = unbounded();
+    Ok((Mailbox { jobs: sender, bell: bell.clone() }, Inbox { jobs, bell }))
+}
+
+impl Mailbox {
+    pub(crate) fn post(&self, job: Job) {
+        // Nobody listens once the pool has stopped; a compiler's `reply` is then dropped.
+        let _ = self.jobs.send(job);
+        self.wake();
+    }
+
+    pub(crate) fn wake(&self) {
+        // It fails only if the counter is full, and then the supervisor wakes anyway.
+        let _ = rustix::io::write(&*self.bell, &1u64.to_ne_bytes());
+    }
+}
+
+/// A worker under watch.
+struct Ward {
+    link: Arc<Link>,
+    stderr: StderrTail,
+    /// Cleared at the end of that stream, which would poll as readable for ever.
+    stderr_open: bool,
+    ready: bool,
+    /// Cleared at the end of the control stream, which would poll as readable for ever.
+    control_open: bool,
+}
+
+/// The supervisor's thread: returns when the pool has stopped.
+pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
+    let mut wards: Vec<Ward> = Vec::new();
+    loop {
+        let timeout = core.arm();
+        if core.is_stopped() && wards.is_empty() {
+            return;
+        }
+        let ready = poll(&wards, inbox, timeout);
+        // Deaths last: what a worker said before it died comes first.
+        for (ward, flags) in wards.iter_mut().zip(&ready) {
+            if flags.stderr {
+                ward.stderr_open = ward.stderr.drain();
+            }
+            if flags.control {
+                listen(core, ward);
+            }
+        }
+        for index in (0..wards.len()).rev() {
+            if ready.get(index).is_some_and(|flags| flags.gone) {
+                bury(wards.swap_remove(index));
+            }
+        }
+        let mut count = [0; 8];
+        while rustix::io::read(&*inbox.bell, &mut count).is_ok() {}
+        for job in inbox.jobs.try_iter() {
+            match job {
+                Job::Spawn(worker) => wards.extend(start(core, worker, program)),
+                Job::SpawnCompiler { socket, reply } => {
+                    let child = spawn::spawn(program, Role::Compiler, socket);
+                    if let Err(unsent) = reply.send(child)
+                        && let Ok(child) = unsent.into_inner()
+                    {
+                        // The loader has given up; its socket is closed, so the child exits.
+                        let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
+                        spawn::reap(child.pidfd.as_fd());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default, Clone, Copy)]
+struct Flags {
+    gone: bool,
+    control: bool,
+    stderr: bool,
+}
+
+fn poll(wards: &[Ward], inbox: &Inbox, timeout: Option<std::time::Duration>) -> Vec<Flags> {
+    let mut fds = vec![PollFd::new(&*inbox.bell, PollFlags::IN)];
+    let mut owners = vec![None];
+    for (index, ward) in wards.iter().enumerate() {
+        fds.push(PollFd::from_borrowed_fd(ward.link.pidfd(), PollFlags::IN));
+        owners.push(Some((index, 0)));
+        if ward.control_open {
+            fds.push(PollFd::from_borrowed_fd(ward.link.control.as_fd(), PollFlags::IN));
+            owners.push(Some((index, 1)));
+        }
+        if ward.stderr_open {
+            fds.push(PollFd::new(&ward.stderr.pipe, PollFlags::IN));
+            owners.push(Some((index, 2)));
+        }
+    }
+    let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
+    let mut ready = vec![Flags::default(); wards.len()];
+    // EINTR is a wake-up without news.
+    if rustix::event::poll(&mut fds, timeout.as_ref()).is_ok() {
+        for (fd, owner) in fds.iter().zip(owners) {
+            match owner {
+                Some((index, 0)) => ready[index].gone = !fd.revents().is_empty(),
+                Some((index, 1)) => ready[index].control = !fd.revents().is_empty(),
+                Some((index, _)) => ready[index].stderr = !fd.revents().is_empty(),
+                None => {}
+            }
+        }
+    }
+    ready
+}
+
+/// Starts a worker. One that cannot be started is reported as dead at once.
+fn start(core: &Arc<Core>, worker: WorkerKey, program: &Program) -> Option<Ward> {
+    if !core.wants(worker) {
+        core.dead(worker, Death::new(0, DeathCause::Killed, Phase::Start, String::new()));
+        return None;
+    }
+    match try_start(core, worker, program) {
+        Ok(ward) => Some(ward),
+        Err(error) => {
+            let cause = DeathCause::SpawnFailed(error.to_string());
+            core.dead(worker, Death::new(0, cause, Phase::Start, String::new()));
+            None
+        }
+    }
+}
+
+fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program) -> io::Result<Ward> {
+    let (rings, end) = ring::create()?;
+    let (control, theirs) = control::pair()?;
+    let setup = ToWorkerControl::Setup { build: fingerprint::BUILD };
+    control.send(&setup, &[rings.as_fd()])?;
+    let child = spawn::spawn(program, Role::Worker, theirs)?;
+    let (link, consumer) = Link::new(worker, child.pid, child.pidfd, control, end);
+    let reader = std::thread::Builder::new().name(format!("wasmpool-link-{}", worker.slot)).spawn({
+        let (core, link) = (core.clone(), link.clone());
+        move || link::read_loop(&core, &link, consumer)
+    });
+    if let Err(error) = reader {
+        link.kill();
+        spawn::reap(link.pidfd());
+        return Err(error);
+    }
+    if !core.register(link.clone()) {
+        link.kill();
+    }
+    Ok(Ward { link, stderr: child.stderr, stderr_open: true, ready: false, control_open: true })
+}
+
+/// Reads what the worker says on its socket: `Ready`, once.
+fn listen(core: &Core, ward: &mut Ward) {
+    let violation = match ward.link.control.receive::<FromWorkerControl>(0, RecvFlags::DONTWAIT) {
+        Ok(Some((FromWorkerControl::Ready { build }, _))) if !ward.ready => {
+            if build == fingerprint::BUILD {
+                ward.ready = true;
+                tracing::debug!(pid = ward.link.pid, "worker ready");
+                core.handle(Event::Ready { worker: ward.link.key });
+                return;
+            }
+            "it was built from another version of wasmpool".to_string()
+        }
+        Ok(Some(_)) => "it said it was ready twice".to_string(),
+        Ok(None) => {
+            // Its end of the socket closes when it dies; its death says the rest.
+            ward.control_open = false;
+            return;
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+        Err(error) => error.to_string(),
+    };
+    ward.control_open = false;
+    ward.link.kill_for(DeathCause::ProtocolViolation(violation));
+}
+
+/// Reaps a worker, and lets its link's thread drain the ring and report the death.
+fn bury(mut ward: Ward) {
+    let cause = spawn::reap(ward.link.pidfd());
+    ward.stderr.drain();
+    let phase = if ward.ready { Phase::Idle } else { Phase::Start };
+    tracing::debug!(pid = ward.link.pid, ?cause, "worker ended");
+    ward.link.bury(Death::new(ward.link.pid, cause, phase, ward.stderr.text()));
+}

@@ -1,0 +1,88 @@
+//! `wasmpool` is `concurrent.futures` for code you do not trust: a pool of worker
+//! **processes**, each hosting a wasmtime engine, that runs tasks compiled to WebAssembly.
+//!
+//! ```text
+//!  caller's thread        |  host process (the pool)                  |  worker process (one per slot)
+//!                         |                                           |
+//!  Pool::submit ─ encode ─┼─► dispatch (pure) ─► link ─► ring/socket ─┼─► main_loop ─► instance (wasmtime)
+//!                         |                                           |                    │ fresh Store per task
+//!  TaskFuture ◄───────────┼── completion ◄──── link reader ◄──────────┼── outcome ◄────────┘
+//!                         |                                           |
+//!                         |  compiler process: wasm bytes in, machine code out (sealed memfd), then gone
+//! ```
+//!
+//! The host process never parses, compiles or runs wasm: it sees bytes, digests and
+//! frames. A trap is an ordinary task error; the unexpected death of a worker breaks the
+//! pool, as in Python.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! fn main() -> anyhow::Result<()> {
+//!     wasmpool::init();
+//!     let pool = wasmpool::Pool::builder().workers(4).timeout(Duration::from_secs(5)).build()?;
+//!     let module = pool.load_file("guest-tasks/prebuilt/primes.wasm")?;
+//!     let count = module.task::<u64, u64>("count")?;
+//!     let future = pool.submit(&count, &1_000_000)?;
+//!     println!("{}", future.result()?);
+//!     for primes in pool.map(&count, 1..=100u64) {
+//!         println!("{}", primes?);
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Reading order
+//! The modules below stand in the order in which a reader wants them: the vocabulary
+//! ([`task`], [`limits`], [`error`](TaskError), the schema and module descriptions), what the caller
+//! holds (the pool and its futures), the decisions (`dispatch`, pure), the effects
+//! (`host`), what both sides share (`wire`), and the children (`compile`, `worker`,
+//! `sandbox`). ARCHITECTURE.md says who may know whom, and where each promise is kept.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("wasmpool needs Linux: memfd, pidfd and futexes across processes");
+
+mod task;
+pub mod limits;
+mod text;
+mod error;
+mod schema;
+mod module;
+
+mod pool;
+mod future;
+
+mod dispatch;
+mod host;
+
+mod wire;
+mod roles;
+mod compile;
+mod sandbox;
+mod worker;
+
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+
+pub use error::{
+    BrokenPool, BuildError, Death, DeathCause, Frame, ModuleError, Phase, SubmitError, TaskError, TaskFailure,
+    TrapCode,
+};
+pub use future::{
+    AsCompleted, AsCompletedTimeout, FutureState, ReturnWhen, TaskFuture, WaitTimeout, Waited, as_completed,
+    as_completed_timeout, wait,
+};
+pub use module::{
+    Callable, Codec, Command, Digest, MemoryDescription, Module, ModuleDescription, ModuleKind, ModuleOptions,
+    RawTask, Task, TaskDescription,
+};
+pub use pool::{Map, MapError, Pool, PoolBuilder, ShutdownMode};
+pub use roles::init;
+pub use schema::{Schema, SchemaError};
+pub use task::{CommandInput, CommandOutput, TaskId, TaskOptions, TaskReport};
+
+/// Bytes that are cheap to clone: inputs and outputs of untyped tasks.
+pub use bytes::Bytes;
+/// For `#[derive(postcard_schema::Schema)]` on the types of typed tasks.
+pub use postcard_schema;

@@ -1,0 +1,87 @@
+//! Every bound of the pool, with its unit and its default, and the assertions between them.
+//!
+//! A bound that an embedder may set is a default here and a method of
+//! [`PoolBuilder`](crate::PoolBuilder), [`TaskOptions`](crate::TaskOptions) or
+//! [`ModuleOptions`](crate::ModuleOptions); the others are fixed by the wire.
+
+use std::time::Duration;
+
+/// Bytes in each of a worker's two rings. A power of two: positions are masked, not divided.
+pub const RING_BYTES: usize = 256 * 1024;
+
+/// Most bytes of a frame's postcard metadata; the payload follows it raw.
+pub const FRAME_META_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most bytes of a frame's payload, whatever the pool's own limits say.
+pub const FRAME_PAYLOAD_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+
+/// Most bytes of one message on a worker's or the compiler's control socket.
+pub const CONTROL_BYTES_MAX: usize = 96 * 1024;
+
+/// Most worker processes of one pool.
+pub const WORKERS_MAX: usize = 1024;
+
+/// Default for [`PoolBuilder::queue_tasks_max`](crate::PoolBuilder::queue_tasks_max): tasks accepted and not yet resolved.
+pub const QUEUE_TASKS_MAX: usize = 65_536;
+
+/// Default for [`PoolBuilder::input_bytes_max`](crate::PoolBuilder::input_bytes_max).
+pub const INPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Default for [`TaskOptions::output_bytes_max`](crate::TaskOptions::output_bytes_max).
+pub const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Default for [`TaskOptions::memory_bytes_max`](crate::TaskOptions::memory_bytes_max): all linear memories and tables of a task together.
+pub const MEMORY_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Bytes of log records and of captured guest output lines that one task may send to the host.
+pub const LOG_BYTES_PER_TASK_MAX: usize = 256 * 1024;
+
+/// Bytes of one log record; longer ones are cut and marked.
+pub const LOG_RECORD_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes kept of the end of a worker's own stderr, for [`BrokenPool`](crate::BrokenPool).
+pub const STDERR_TAIL_BYTES: usize = 8 * 1024;
+
+/// Most bytes of wasm that [`Pool::load`](crate::Pool::load) accepts.
+pub const MODULE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Most bytes of machine code that the compiler may return for one module.
+pub const ARTIFACT_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+
+/// Most tasks that one module may declare.
+pub const TASKS_PER_MODULE_MAX: usize = 512;
+
+/// Most nodes of one type's schema, and the deepest nesting of types in it.
+pub const SCHEMA_NODES_MAX: usize = 2_048;
+/// See [`SCHEMA_NODES_MAX`].
+pub const SCHEMA_DEPTH_MAX: usize = 64;
+
+/// Frames kept of a wasm backtrace.
+pub const BACKTRACE_FRAMES_MAX: usize = 32;
+
+/// Bytes kept of one function name, panic message or error text of a guest.
+pub const GUEST_TEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// Default for [`PoolBuilder::start_timeout`](crate::PoolBuilder::start_timeout): from spawn to the worker's first word.
+pub const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Default for [`PoolBuilder::grace`](crate::PoolBuilder::grace): from the interrupt of a task to the SIGKILL of its worker.
+pub const GRACE: Duration = Duration::from_millis(500);
+
+/// Default for [`PoolBuilder::compile_timeout`](crate::PoolBuilder::compile_timeout).
+pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Stack that wasm may use in a worker. The worker's main thread has the usual 8 MiB.
+pub const WASM_STACK_BYTES: usize = 1024 * 1024;
+
+/// Workers that may die one after the other before they are ready; then the pool gives up.
+pub const START_FAILURES_MAX: u32 = 3;
+
+const _: () = {
+    assert!(RING_BYTES.is_power_of_two());
+    assert!(LOG_RECORD_BYTES_MAX <= LOG_BYTES_PER_TASK_MAX);
+    assert!(LOG_RECORD_BYTES_MAX < FRAME_META_BYTES_MAX);
+    assert!(OUTPUT_BYTES_MAX as u64 <= FRAME_PAYLOAD_BYTES_MAX);
+    assert!(INPUT_BYTES_MAX as u64 <= FRAME_PAYLOAD_BYTES_MAX);
+    assert!(GUEST_TEXT_BYTES_MAX * 2 < FRAME_META_BYTES_MAX);
+};

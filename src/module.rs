@@ -1,0 +1,477 @@
+//! A loaded module: what it is, what it offers, and typed handles to its tasks.
+//!
+//! The description was made by the compiler process; the host only reads it. The machine
+//! code stays in a file that workers map: here it is a descriptor.
+
+use std::fmt;
+use std::fs::File;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ModuleError, SubmitError};
+use crate::limits;
+use crate::schema::Schema;
+use crate::task::{CommandInput, CommandOutput};
+use crate::wire::message::{Entry, ModuleId};
+
+/// The SHA-256 of a module's wasm bytes. `Display` prints all 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Digest(pub(crate) [u8; 32]);
+
+impl Digest {
+    pub(crate) fn of(wasm: &[u8]) -> Digest {
+        use sha2::Digest as _;
+        Digest(sha2::Sha256::digest(wasm).into())
+    }
+
+    /// The first twelve hex digits.
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_string()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// What kind of program a module is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ModuleKind {
+    /// Keeps to the byte ABI: it has tasks.
+    Tasks,
+    /// A WASI command: it has `_start`.
+    Command,
+    /// Valid, but neither: nothing in it can be called through a pool.
+    Library,
+}
+
+impl fmt::Display for ModuleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ModuleKind::Tasks => "tasks",
+            ModuleKind::Command => "WASI command",
+            ModuleKind::Library => "library (no tasks, no _start)",
+        })
+    }
+}
+
+/// How a task's input and output are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Codec {
+    /// The payload is the value.
+    Raw,
+    /// The payload is postcard, by the task's schemas.
+    Postcard,
+}
+
+/// One task of a module, as the module describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TaskDescription {
+    /// Its name.
+    pub name: String,
+    /// Its doc comment.
+    pub doc: String,
+    /// The exported function behind it.
+    pub export: String,
+    /// How input and output are encoded.
+    pub codec: Codec,
+    /// The names of its arguments. Several arguments travel as one tuple.
+    pub params: Vec<String>,
+    /// The type of its input.
+    pub input: Schema,
+    /// The type of its output.
+    pub output: Schema,
+}
+
+impl TaskDescription {
+    /// The signature in the manner of Rust: `count(upto: u64) -> u64`.
+    pub fn signature(&self) -> String {
+        let input = match (&self.params[..], self.input.root()) {
+            ([], crate::schema::Node::Unit) => String::new(),
+            ([one], _) => format!("{one}: {}", self.input),
+            (names, crate::schema::Node::Tuple(types)) if names.len() == types.len() => names
+                .iter()
+                .zip(types)
+                .map(|(name, ty)| format!("{name}: {}", self.input.show_inside(self.input.node(*ty))))
+                .collect::<Vec<_>>()
+                .join(", "),
+            _ => self.input.to_string(),
+        };
+        format!("{}({input}) -> {}", self.name, self.output)
+    }
+}
+
+/// A linear memory that a module defines or imports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct MemoryDescription {
+    /// Bytes at the start.
+    pub min_bytes: u64,
+    /// Bytes at the most, where the module says so.
+    pub max_bytes: Option<u64>,
+}
+
+/// What the compiler process found in a module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ModuleDescription {
+    /// What kind of program it is.
+    pub kind: ModuleKind,
+    /// Its tasks, in the order of its section `wasmpool.tasks`.
+    pub tasks: Vec<TaskDescription>,
+    /// `module.name: type` of each import.
+    pub imports: Vec<String>,
+    /// `name: type` of each export.
+    pub exports: Vec<String>,
+    /// Its memories.
+    pub memories: Vec<MemoryDescription>,
+    /// Whether it imports WASI.
+    pub uses_wasi: bool,
+    /// Whether it has an initializer (`#[wasmpool_guest::init]`).
+    pub has_initializer: bool,
+    pub(crate) has_reactor_start: bool,
+    /// Whether it was compiled with fuel metering.
+    pub metered: bool,
+    /// Size of the wasm file.
+    pub wasm_bytes: u64,
+    /// Size of the machine code file.
+    pub machine_code_bytes: u64,
+}
+
+impl ModuleDescription {
+    /// Holds a description that came over a wire to its bounds.
+    pub(crate) fn is_well_formed(&self) -> bool {
+        self.tasks.len() <= limits::TASKS_PER_MODULE_MAX
+            && self.tasks.iter().all(|task| task.input.is_well_formed() && task.output.is_well_formed())
+    }
+
+    fn task_names(&self) -> Vec<String> {
+        self.tasks.iter().map(|task| task.name.clone()).collect()
+    }
+}
+
+/// How a module is loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct ModuleOptions {
+    pub(crate) metered: bool,
+    pub(crate) name: Option<String>,
+}
+
+impl ModuleOptions {
+    /// Not metered; named after its file or its digest.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Compiles in the counting of fuel, so that [`TaskOptions::fuel`](crate::TaskOptions::fuel)
+    /// works. Metered code runs slower.
+    pub fn metered(mut self, metered: bool) -> Self {
+        self.metered = metered;
+        self
+    }
+
+    /// The name in errors and logs.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+}
+
+/// A compiled module of one pool. Cheap to clone.
+#[derive(Clone)]
+pub struct Module(pub(crate) Arc<Loaded>);
+
+pub(crate) struct Loaded {
+    pub(crate) pool: u64,
+    pub(crate) id: ModuleId,
+    /// Name and start of the digest, as errors show it.
+    pub(crate) shown: Arc<str>,
+    pub(crate) name: String,
+    pub(crate) digest: Digest,
+    pub(crate) description: ModuleDescription,
+    pub(crate) from_cache: bool,
+    pub(crate) artifact: File,
+    pub(crate) description_file: File,
+}
+
+impl Module {
+    /// Its name: the one given, else the file's, else the start of its digest.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The SHA-256 of its wasm.
+    pub fn digest(&self) -> Digest {
+        self.0.digest
+    }
+
+    /// What it is and what it offers.
+    pub fn description(&self) -> &ModuleDescription {
+        &self.0.description
+    }
+
+    /// Whether the machine code came from the cache.
+    pub fn from_cache(&self) -> bool {
+        self.0.from_cache
+    }
+
+    /// A typed handle to one of its tasks. `I` and `O` are compared with the module's
+    /// schema here: names of types do not count, names of fields and variants do.
+    ///
+    /// # Errors
+    /// [`ModuleError::UnknownTask`] with the names there are, [`ModuleError::SchemaMismatch`],
+    /// [`ModuleError::RawTask`] for a task without a codec.
+    pub fn task<I, O>(&self, name: &str) -> Result<Task<I, O>, ModuleError>
+    where
+        I: Serialize + postcard_schema::Schema,
+        O: DeserializeOwned + postcard_schema::Schema,
+    {
+        let (index, task) = self.find(name)?;
+        if task.codec == Codec::Raw {
+            return Err(ModuleError::RawTask { module: self.0.shown.to_string(), task: task.name.clone() });
+        }
+        self.compare(task, "input", &task.input, Schema::of::<I>())?;
+        self.compare(task, "output", &task.output, Schema::of::<O>())?;
+        Ok(Task { target: self.target(index, task), types: PhantomData })
+    }
+
+    /// An untyped handle: bytes in, bytes out, in the task's own codec.
+    ///
+    /// # Errors
+    /// [`ModuleError::UnknownTask`] with the names there are.
+    pub fn raw_task(&self, name: &str) -> Result<RawTask, ModuleError> {
+        let (index, task) = self.find(name)?;
+        Ok(RawTask { target: self.target(index, task) })
+    }
+
+    /// A handle to the program's `_start`.
+    ///
+    /// # Errors
+    /// [`ModuleError::NotACommand`].
+    pub fn command(&self) -> Result<Command, ModuleError> {
+        if self.0.description.kind != ModuleKind::Command {
+            let known = self.0.description.task_names();
+            return Err(ModuleError::NotACommand { module: self.0.shown.to_string(), known });
+        }
+        Ok(Command { target: Target { module: self.clone(), index: None, name: "_start".into() } })
+    }
+
+    fn find(&self, name: &str) -> Result<(u32, &TaskDescription), ModuleError> {
+        let tasks = &self.0.description.tasks;
+        match tasks.iter().position(|task| task.name == name) {
+            Some(index) => Ok((index as u32, &tasks[index])),
+            None => Err(ModuleError::UnknownTask {
+                module: self.0.shown.to_string(),
+                name: name.to_string(),
+                known: self.0.description.task_names(),
+            }),
+        }
+    }
+
+    fn target(&self, index: u32, task: &TaskDescription) -> Target {
+        Target { module: self.clone(), index: Some(index), name: task.name.as_str().into() }
+    }
+
+    fn compare(
+        &self,
+        task: &TaskDescription,
+        side: &str,
+        declared: &Schema,
+        asked: Schema,
+    ) -> Result<(), ModuleError> {
+        if declared.is_compatible(&asked) {
+            return Ok(());
+        }
+        Err(ModuleError::SchemaMismatch {
+            module: self.0.shown.to_string(),
+            task: task.name.clone(),
+            side: side.to_string(),
+            declared: declared.show(declared.root()),
+            asked: asked.show(asked.root()),
+        })
+    }
+}
+
+impl fmt::Debug for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Module({}, {})", self.0.shown, self.0.description.kind)
+    }
+}
+
+/// What a call is aimed at.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) module: Module,
+    pub(crate) index: Option<u32>,
+    pub(crate) name: Arc<str>,
+}
+
+/// What a worker answered to a task that succeeded.
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    Output(Bytes),
+    Command(CommandOutput),
+}
+
+/// Something that can be submitted: a [`Task`], a [`RawTask`] or a [`Command`].
+///
+/// Sealed: the kinds of call are the wire's.
+pub trait Callable: sealed::Call {}
+
+pub(crate) mod sealed {
+    use super::*;
+
+    pub trait Call {
+        /// What the task takes.
+        type Input;
+        /// What it returns.
+        type Output;
+        #[doc(hidden)]
+        #[allow(private_interfaces, reason = "the trait is sealed")]
+        fn target(&self) -> &Target;
+        #[doc(hidden)]
+        #[allow(private_interfaces, reason = "the trait is sealed")]
+        fn encode(&self, input: &Self::Input) -> Result<(Entry, Bytes), SubmitError>;
+        #[doc(hidden)]
+        #[allow(private_interfaces, reason = "the trait is sealed")]
+        fn decode(answer: &Answer) -> Result<Self::Output, String>;
+    }
+}
+
+/// A typed task: postcard in, postcard out.
+pub struct Task<I, O> {
+    target: Target,
+    types: PhantomData<fn(&I) -> O>,
+}
+
+/// An untyped task: bytes in, bytes out.
+#[derive(Debug, Clone)]
+pub struct RawTask {
+    target: Target,
+}
+
+/// A WASI command: argv, environment and stdin in; stdout, stderr and exit code out.
+#[derive(Debug, Clone)]
+pub struct Command {
+    target: Target,
+}
+
+impl<I, O> Clone for Task<I, O> {
+    fn clone(&self) -> Self {
+        Task { target: self.target.clone(), types: PhantomData }
+    }
+}
+
+impl<I, O> fmt::Debug for Task<I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Task(`{}` of {})", self.target.name, self.target.module.0.shown)
+    }
+}
+
+impl<I, O> Callable for Task<I, O>
+where
+    I: Serialize + postcard_schema::Schema,
+    O: DeserializeOwned + postcard_schema::Schema,
+{
+}
+
+#[allow(private_interfaces, reason = "the trait is sealed")]
+impl<I, O> sealed::Call for Task<I, O>
+where
+    I: Serialize + postcard_schema::Schema,
+    O: DeserializeOwned + postcard_schema::Schema,
+{
+    type Input = I;
+    type Output = O;
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn encode(&self, input: &I) -> Result<(Entry, Bytes), SubmitError> {
+        let encode_error =
+            |message: String| SubmitError::Encode { task: self.target.name.to_string(), message };
+        let bytes = postcard::to_stdvec(input).map_err(|error| encode_error(error.to_string()))?;
+        Ok((self.target.entry(), bytes.into()))
+    }
+
+    fn decode(answer: &Answer) -> Result<O, String> {
+        match answer {
+            Answer::Output(bytes) => match postcard::take_from_bytes(bytes) {
+                Ok((value, [])) => Ok(value),
+                Ok((_, rest)) => Err(format!("{} bytes are left over", rest.len())),
+                Err(error) => Err(error.to_string()),
+            },
+            Answer::Command(_) => Err("a command's output is not a task's".into()),
+        }
+    }
+}
+
+impl Callable for RawTask {}
+
+#[allow(private_interfaces, reason = "the trait is sealed")]
+impl sealed::Call for RawTask {
+    type Input = Bytes;
+    type Output = Bytes;
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn encode(&self, input: &Bytes) -> Result<(Entry, Bytes), SubmitError> {
+        Ok((self.target.entry(), input.clone()))
+    }
+
+    fn decode(answer: &Answer) -> Result<Bytes, String> {
+        match answer {
+            Answer::Output(bytes) => Ok(bytes.clone()),
+            Answer::Command(_) => Err("a command's output is not a task's".into()),
+        }
+    }
+}
+
+impl Callable for Command {}
+
+#[allow(private_interfaces, reason = "the trait is sealed")]
+impl sealed::Call for Command {
+    type Input = CommandInput;
+    type Output = CommandOutput;
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn encode(&self, input: &CommandInput) -> Result<(Entry, Bytes), SubmitError> {
+        let program = input.program.clone().unwrap_or_else(|| self.target.module.name().to_string());
+        let args = std::iter::once(program).chain(input.args.iter().cloned()).collect();
+        Ok((Entry::Command { args, env: input.env.clone() }, input.stdin.clone()))
+    }
+
+    fn decode(answer: &Answer) -> Result<CommandOutput, String> {
+        match answer {
+            Answer::Command(output) => Ok(output.clone()),
+            Answer::Output(_) => Err("a task's output is not a command's".into()),
+        }
+    }
+}
+
+impl Target {
+    fn entry(&self) -> Entry {
+        Entry::Task(self.index.unwrap_or(u32::MAX))
+    }
+}

@@ -1,0 +1,204 @@
+//! Building a pool.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{Handle, Pool};
+use crate::compile::cache::Cache;
+use crate::error::BuildError;
+use crate::host::core::{Core, Settings};
+use crate::host::spawn::Program;
+use crate::host::supervise;
+use crate::limits;
+use crate::roles::{self, Role};
+use crate::task::TaskOptions;
+
+static NEXT_POOL: AtomicU64 = AtomicU64::new(1);
+
+/// Settings of a [`Pool`]. Every default is in [`limits`](crate::limits).
+#[derive(Debug, Clone)]
+#[must_use = "a builder builds nothing until build() is called"]
+pub struct PoolBuilder {
+    workers: usize,
+    worker_program: Option<PathBuf>,
+    cache: CacheChoice,
+    settings: Settings,
+}
+
+#[derive(Debug, Clone)]
+enum CacheChoice {
+    Default,
+    Dir(PathBuf),
+    Off,
+}
+
+impl PoolBuilder {
+    pub(super) fn new() -> Self {
+        PoolBuilder {
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            worker_program: None,
+            cache: CacheChoice::Default,
+            settings: Settings {
+                workers_max: 0,
+                queue_tasks_max: limits::QUEUE_TASKS_MAX,
+                input_bytes_max: limits::INPUT_BYTES_MAX,
+                grace: limits::GRACE,
+                start_timeout: limits::START_TIMEOUT,
+                compile_timeout: limits::COMPILE_TIMEOUT,
+                defaults: TaskOptions::new(),
+            },
+        }
+    }
+
+    /// Most worker processes, 1 to 1024. Default: the CPUs that this process may use,
+    /// by affinity and cgroup.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// The options of tasks that do not say otherwise.
+    pub fn task_defaults(mut self, defaults: TaskOptions) -> Self {
+        self.settings.defaults = defaults;
+        self
+    }
+
+    /// The timeout of tasks that do not say otherwise. Default: none.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.settings.defaults.timeout = Some(timeout);
+        self
+    }
+
+    /// The memory limit of tasks that do not say otherwise. Default: 512 MiB.
+    pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
+        self.settings.defaults.memory_bytes_max = Some(bytes);
+        self
+    }
+
+    /// The output limit of tasks that do not say otherwise. Default: 64 MiB.
+    pub fn output_bytes_max(mut self, bytes: usize) -> Self {
+        self.settings.defaults.output_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Most tasks that wait or run; `submit` waits for room, `try_submit` refuses. Default: 65,536.
+    pub fn queue_tasks_max(mut self, tasks: usize) -> Self {
+        self.settings.queue_tasks_max = tasks;
+        self
+    }
+
+    /// Most bytes of one input. Default: 256 MiB.
+    pub fn input_bytes_max(mut self, bytes: usize) -> Self {
+        self.settings.input_bytes_max = bytes;
+        self
+    }
+
+    /// How long an interrupted task has until its worker is killed. Default: 500 ms.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.settings.grace = grace;
+        self
+    }
+
+    /// How long a worker has from its start to its first word. Default: 10 s.
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.start_timeout = timeout;
+        self
+    }
+
+    /// How long the compilation of a module may take. Default: 120 s.
+    pub fn compile_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.compile_timeout = timeout;
+        self
+    }
+
+    /// Where compiled modules are kept. Default: `$XDG_CACHE_HOME/wasmpool`, else
+    /// `$HOME/.cache/wasmpool`. The directory must belong to this user alone.
+    pub fn cache_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.cache = CacheChoice::Dir(dir.as_ref().into());
+        self
+    }
+
+    /// Keeps no compiled modules on disk.
+    pub fn without_cache(mut self) -> Self {
+        self.cache = CacheChoice::Off;
+        self
+    }
+
+    /// The executable to run as workers and compilers, in place of this one. Its `main`
+    /// must call [`wasmpool::init`](crate::init); the `wasmpool` command is such a program.
+    pub fn worker_program(mut self, path: impl AsRef<Path>) -> Self {
+        self.worker_program = Some(path.as_ref().into());
+        self
+    }
+
+    /// Builds the pool. Starts its threads, but no process: workers start on demand.
+    ///
+    /// # Errors
+    /// [`BuildError::InitMissing`] if [`init`](crate::init) was not called and no worker
+    /// program is named; [`BuildError::NestedInit`] inside of a worker; settings that
+    /// cannot be; what the system refuses.
+    pub fn build(self) -> Result<Pool, BuildError> {
+        if Role::of_this_process().is_some() {
+            return Err(BuildError::NestedInit);
+        }
+        if self.workers == 0 || self.workers > limits::WORKERS_MAX {
+            return Err(BuildError::Workers { workers: self.workers, max: limits::WORKERS_MAX });
+        }
+        self.check_settings()?;
+        let program = match &self.worker_program {
+            Some(path) => Program::open(path)
+                .map_err(|source| BuildError::WorkerProgram { path: path.clone(), source })?,
+            None if !roles::is_initialized() => return Err(BuildError::InitMissing),
+            None => Program::this_executable()
+                .map_err(|source| BuildError::WorkerProgram { path: "/proc/self/exe".into(), source })?,
+        };
+        let cache = match self.cache {
+            CacheChoice::Default => Cache::default_dir().and_then(|dir| Cache::open(&dir)),
+            CacheChoice::Dir(dir) => Cache::open(&dir),
+            CacheChoice::Off => None,
+        };
+        let system = |what| move |source| BuildError::System { what, source };
+        let (mailbox, inbox) = supervise::mailbox().map_err(system("create an eventfd"))?;
+        let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
+        let settings = Settings { workers_max: self.workers, ..self.settings };
+        let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
+        let core = Arc::new(Core::new(id, settings, mailbox, callbacks));
+        std::thread::Builder::new()
+            .name("wasmpool-callbacks".into())
+            .spawn(move || queue.iter().for_each(|callback| callback()))
+            .map_err(system("start the callback thread"))?;
+        let supervisor = std::thread::Builder::new()
+            .name("wasmpool-supervisor".into())
+            .spawn({
+                let core = core.clone();
+                move || supervise::run(&core, &inbox, &program)
+            })
+            .map_err(system("start the supervisor thread"))?;
+        Ok(Pool(Arc::new(Handle {
+            core,
+            cache,
+            modules: Mutex::new(HashMap::new()),
+            supervisor: Mutex::new(Some(supervisor)),
+        })))
+    }
+
+    fn check_settings(&self) -> Result<(), BuildError> {
+        let settings = &self.settings;
+        let outputs = settings.defaults.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64;
+        let half = limits::FRAME_PAYLOAD_BYTES_MAX / 2;
+        let checks = [
+            ("queue_tasks_max", settings.queue_tasks_max as u64, 1, u64::MAX),
+            ("input_bytes_max", settings.input_bytes_max as u64, 0, limits::FRAME_PAYLOAD_BYTES_MAX),
+            ("output_bytes_max", outputs, 0, half),
+        ];
+        for (setting, value, min, max) in checks {
+            if value < min || value > max {
+                return Err(BuildError::Setting { setting, value, must: format!("{min} to {max}") });
+            }
+        }
+        Ok(())
+    }
+}

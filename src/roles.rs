@@ -1,0 +1,72 @@
+//! One executable, several roles: [`init`] diverts a re-executed child into its own.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static INITIALIZED: AtomicBool = AtomicBool::new(false);
+
+/// What a child process is for. The host names it in the first argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Worker,
+    Compiler,
+}
+
+impl Role {
+    pub(crate) fn argument(self) -> &'static str {
+        match self {
+            Role::Worker => "--wasmpool-role=worker",
+            Role::Compiler => "--wasmpool-role=compiler",
+        }
+    }
+
+    /// The role of this very process, if the pool started it for one.
+    pub(crate) fn of_this_process() -> Option<Role> {
+        let argument = std::env::args_os().nth(1)?;
+        [Role::Worker, Role::Compiler].into_iter().find(|role| argument == role.argument())
+    }
+}
+
+/// Makes this executable able to serve as the pool's workers: the first line of `main`.
+///
+/// In the host it only notes that it was called. In a process that a pool started, it
+/// does that process's work and exits; it does not return. Threads, files and environment
+/// of the program's own belong after it. It is the counterpart of Python's
+/// `if __name__ == "__main__"`, which guards the same hole.
+///
+/// A crate's tests have no `main`: there, [`init_at_load!`](crate::init_at_load) does the same.
+pub fn init() {
+    INITIALIZED.store(true, Ordering::SeqCst);
+    match Role::of_this_process() {
+        None => {}
+        Some(Role::Worker) => std::process::exit(crate::worker::main()),
+        Some(Role::Compiler) => std::process::exit(crate::compile::main()),
+    }
+}
+
+pub(crate) fn is_initialized() -> bool {
+    INITIALIZED.load(Ordering::SeqCst)
+}
+
+/// Calls [`init`](crate::init) when the executable is loaded, before `main`: for test
+/// crates, which have no `main` of their own. Once per executable, at the top level of
+/// any of its modules. Linux and other ELF systems with glibc.
+///
+/// ```
+/// wasmpool::init_at_load!();
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! init_at_load {
+    () => {
+        const _: () = {
+            extern "C" fn wasmpool_init_at_load() {
+                $crate::init();
+            }
+            // SAFETY: `.init_array` holds pointers to functions of this signature, which the
+            // loader calls once, after those of std (which come at a higher priority).
+            #[used]
+            #[unsafe(link_section = ".init_array")]
+            static WASMPOOL_INIT_AT_LOAD: extern "C" fn() = wasmpool_init_at_load;
+        };
+    };
+}

@@ -1,0 +1,557 @@
+//! The shape of a postcard value: what a module says its tasks take and return.
+//!
+//! Guests describe themselves, so this reader trusts nothing: it works on bytes, counts
+//! nodes and depth, and builds a flat arena in which a child always comes before its
+//! parent. A decoded [`Schema`] can therefore be walked without fear of cycles or of a
+//! stack that runs out.
+
+use std::fmt;
+
+use postcard_schema::schema::{DataModelType, DataModelVariant, NamedType};
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{SCHEMA_DEPTH_MAX, SCHEMA_NODES_MAX};
+
+/// One type, as postcard puts it on the wire.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    /// Children stand before their parents; the last node is the type itself.
+    nodes: Vec<Node>,
+}
+
+/// Index of a node in its schema.
+type NodeId = u32;
+
+/// A type's kind, and its children by index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Node {
+    Bool,
+    I8,
+    U8,
+    I16,
+    I32,
+    I64,
+    I128,
+    U16,
+    U32,
+    U64,
+    U128,
+    Usize,
+    Isize,
+    F32,
+    F64,
+    Char,
+    String,
+    Bytes,
+    Unit,
+    Option(NodeId),
+    Seq(NodeId),
+    Tuple(Vec<NodeId>),
+    Map(NodeId, NodeId),
+    Struct { name: String, fields: Vec<(String, NodeId)> },
+    Enum { name: String, variants: Vec<(String, Variant)> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Variant {
+    Unit,
+    Newtype(NodeId),
+    Tuple(Vec<NodeId>),
+    Struct(Vec<(String, NodeId)>),
+}
+
+/// Why bytes are not a schema.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SchemaError {
+    /// The bytes end inside a value.
+    #[error("the schema is cut off")]
+    Truncated,
+    /// A number that names no kind of type, or a length that cannot be.
+    #[error("the schema has an unknown type tag {0}")]
+    UnknownTag(u64),
+    /// A name is not UTF-8, or a number does not fit.
+    #[error("the schema has a malformed name or length")]
+    Malformed,
+    /// Over a limit of `limits.rs`.
+    #[error("the schema is larger than {SCHEMA_NODES_MAX} nodes or deeper than {SCHEMA_DEPTH_MAX} levels")]
+    TooLarge,
+}
+
+impl Schema {
+    /// The schema of a Rust type.
+    pub fn of<T: postcard_schema::Schema + ?Sized>() -> Schema {
+        let mut nodes = Vec::new();
+        push_static(T::SCHEMA, &mut nodes);
+        Schema { nodes }
+    }
+
+    /// A value whose bytes are the payload, without a codec.
+    pub fn raw_bytes() -> Schema {
+        Schema { nodes: vec![Node::Bytes] }
+    }
+
+    /// Reads the postcard encoding of a `postcard_schema::schema::OwnedNamedType`
+    /// from the front of `bytes`, and returns what is left.
+    ///
+    /// # Errors
+    /// [`SchemaError`] for anything that is not one, or is over the limits.
+    pub(crate) fn decode_guest(bytes: &[u8]) -> Result<(Schema, &[u8]), SchemaError> {
+        let mut reader = Reader { bytes, nodes: Vec::new() };
+        reader.named_type(0)?;
+        Ok((Schema { nodes: reader.nodes }, reader.bytes))
+    }
+
+    /// Holds a schema that came over a wire to what the constructors promise.
+    pub(crate) fn is_well_formed(&self) -> bool {
+        if self.nodes.is_empty() || self.nodes.len() > SCHEMA_NODES_MAX {
+            return false;
+        }
+        let mut depths = Vec::with_capacity(self.nodes.len());
+        for (index, node) in self.nodes.iter().enumerate() {
+            let mut depth = 0;
+            for child in node.children() {
+                if child as usize >= index {
+                    return false;
+                }
+                depth = depth.max(depths[child as usize] + 1);
+            }
+            if depth > SCHEMA_DEPTH_MAX {
+                return false;
+            }
+            depths.push(depth);
+        }
+        true
+    }
+
+    /// The type itself.
+    pub(crate) fn root(&self) -> &Node {
+        self.nodes.last().unwrap_or(&Node::Unit)
+    }
+
+    /// A child of a node of this schema.
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
+        self.nodes.get(id as usize).unwrap_or(&Node::Unit)
+    }
+
+    /// Whether both put the same bytes on the wire: names of types do not count, names
+    /// of fields and variants do.
+    pub fn is_compatible(&self, other: &Schema) -> bool {
+        same(self, self.root(), other, other.root())
+    }
+
+    /// Whether a value is plain bytes on the wire: `Vec<u8>`, `[u8]` or a raw payload.
+    pub fn is_bytes(&self) -> bool {
+        match self.root() {
+            Node::Bytes => true,
+            Node::Seq(item) => matches!(self.node(*item), Node::U8),
+            _ => false,
+        }
+    }
+
+    /// Whether a value is a `String`.
+    pub fn is_string(&self) -> bool {
+        matches!(self.root(), Node::String)
+    }
+
+    /// A node in full, with the fields of a struct.
+    pub(crate) fn show(&self, node: &Node) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write(node, &mut text, false);
+        text
+    }
+
+    /// A node as it stands inside a signature: structs by name.
+    pub(crate) fn show_inside(&self, node: &Node) -> String {
+        let mut text = String::new();
+        let _ = self.write(node, &mut text, true);
+        text
+    }
+
+    fn write(&self, node: &Node, out: &mut impl fmt::Write, inside: bool) -> fmt::Result {
+        let list = |out: &mut _, ids: &[NodeId]| -> fmt::Result {
+            for (index, id) in ids.iter().enumerate() {
+                if index > 0 {
+                    fmt::Write::write_str(out, ", ")?;
+                }
+                self.write(self.node(*id), out, true)?;
+            }
+            Ok(())
+        };
+        let fields = |out: &mut _, fields: &[(String, NodeId)]| -> fmt::Result {
+            for (index, (name, id)) in fields.iter().enumerate() {
+                let comma = if index > 0 { ", " } else { "" };
+                fmt::Write::write_fmt(out, format_args!("{comma}{name}: "))?;
+                self.write(self.node(*id), out, true)?;
+            }
+            Ok(())
+        };
+        match node {
+            Node::Bool => out.write_str("bool"),
+            Node::I8 => out.write_str("i8"),
+            Node::U8 => out.write_str("u8"),
+            Node::I16 => out.write_str("i16"),
+            Node::I32 => out.write_str("i32"),
+            Node::I64 => out.write_str("i64"),
+            Node::I128 => out.write_str("i128"),
+            Node::U16 => out.write_str("u16"),
+            Node::U32 => out.write_str("u32"),
+            Node::U64 => out.write_str("u64"),
+            Node::U128 => out.write_str("u128"),
+            Node::Usize => out.write_str("usize"),
+            Node::Isize => out.write_str("isize"),
+            Node::F32 => out.write_str("f32"),
+            Node::F64 => out.write_str("f64"),
+            Node::Char => out.write_str("char"),
+            Node::String => out.write_str("String"),
+            Node::Bytes => out.write_str("bytes"),
+            Node::Unit => out.write_str("()"),
+            Node::Option(id) => {
+                out.write_str("Option<")?;
+                self.write(self.node(*id), out, true)?;
+                out.write_str(">")
+            }
+            Node::Seq(id) => {
+                out.write_str("Vec<")?;
+                self.write(self.node(*id), out, true)?;
+                out.write_str(">")
+            }
+            Node::Tuple(ids) => {
+                out.write_str("(")?;
+                list(out, ids)?;
+                out.write_str(if ids.len() == 1 { ",)" } else { ")" })
+            }
+            Node::Map(key, value) => {
+                out.write_str("Map<")?;
+                list(out, &[*key, *value])?;
+                out.write_str(">")
+            }
+            Node::Struct { name, .. } | Node::Enum { name, .. } if inside && !name.is_empty() => out.write_str(name),
+            Node::Struct { name, fields: of } => {
+                write!(out, "{name}{}{{ ", if name.is_empty() { "" } else { " " })?;
+                fields(out, of)?;
+                out.write_str(" }")
+            }
+            Node::Enum { name, variants } => {
+                write!(out, "{name}{}", if name.is_empty() { "" } else { " " })?;
+                for (index, (variant, kind)) in variants.iter().enumerate() {
+                    out.write_str(if index > 0 { " | " } else { "" })?;
+                    out.write_str(variant)?;
+                    match kind {
+                        Variant::Unit => {}
+                        Variant::Newtype(id) => {
+                            out.write_str("(")?;
+                            list(out, &[*id])?;
+                            out.write_str(")")?;
+                        }
+                        Variant::Tuple(ids) => {
+                            out.write_str("(")?;
+                            list(out, ids)?;
+                            out.write_str(")")?;
+                        }
+                        Variant::Struct(of) => {
+                            out.write_str(" { ")?;
+                            fields(out, of)?;
+                            out.write_str(" }")?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(self.root(), f, true)
+    }
+}
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Schema({})", self.show(self.root()))
+    }
+}
+
+impl Node {
+    fn children(&self) -> Vec<NodeId> {
+        match self {
+            Node::Option(id) | Node::Seq(id) => vec![*id],
+            Node::Map(key, value) => vec![*key, *value],
+            Node::Tuple(ids) => ids.clone(),
+            Node::Struct { fields, .. } => fields.iter().map(|(_, id)| *id).collect(),
+            Node::Enum { variants, .. } => variants
+                .iter()
+                .flat_map(|(_, variant)| match variant {
+                    Variant::Unit => Vec::new(),
+                    Variant::Newtype(id) => vec![*id],
+                    Variant::Tuple(ids) => ids.clone(),
+                    Variant::Struct(fields) => fields.iter().map(|(_, id)| *id).collect(),
+                })
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn same(a: &Schema, left: &Node, b: &Schema, right: &Node) -> bool {
+    let one = |x: &NodeId, y: &NodeId| same(a, a.node(*x), b, b.node(*y));
+    let all = |x: &[NodeId], y: &[NodeId]| x.len() == y.len() && x.iter().zip(y).all(|(x, y)| one(x, y));
+    let fields = |x: &[(String, NodeId)], y: &[(String, NodeId)]| {
+        x.len() == y.len() && x.iter().zip(y).all(|(x, y)| x.0 == y.0 && one(&x.1, &y.1))
+    };
+    let is_u8 = |schema: &Schema, id: &NodeId| matches!(schema.node(*id), Node::U8);
+    match (left, right) {
+        (Node::Option(x), Node::Option(y)) | (Node::Seq(x), Node::Seq(y)) => one(x, y),
+        (Node::Bytes, Node::Seq(y)) => is_u8(b, y),
+        (Node::Seq(x), Node::Bytes) => is_u8(a, x),
+        (Node::Tuple(x), Node::Tuple(y)) => all(x, y),
+        (Node::Map(k, v), Node::Map(l, w)) => one(k, l) && one(v, w),
+        (Node::Struct { fields: x, .. }, Node::Struct { fields: y, .. }) => fields(x, y),
+        (Node::Enum { variants: x, .. }, Node::Enum { variants: y, .. }) => {
+            x.len() == y.len()
+                && x.iter().zip(y).all(|((m, x), (n, y))| {
+                    m == n
+                        && match (x, y) {
+                            (Variant::Unit, Variant::Unit) => true,
+                            (Variant::Newtype(x), Variant::Newtype(y)) => one(x, y),
+                            (Variant::Tuple(x), Variant::Tuple(y)) => all(x, y),
+                            (Variant::Struct(x), Variant::Struct(y)) => fields(x, y),
+                            _ => false,
+                        }
+                })
+        }
+        (x, y) => x == y,
+    }
+}
+
+fn push(nodes: &mut Vec<Node>, node: Node) -> NodeId {
+    nodes.push(node);
+    (nodes.len() - 1) as NodeId
+}
+
+fn push_static(ty: &'static NamedType, nodes: &mut Vec<Node>) -> NodeId {
+    let node = match ty.ty {
+        DataModelType::Bool => Node::Bool,
+        DataModelType::I8 => Node::I8,
+        DataModelType::U8 => Node::U8,
+        DataModelType::I16 => Node::I16,
+        DataModelType::I32 => Node::I32,
+        DataModelType::I64 => Node::I64,
+        DataModelType::I128 => Node::I128,
+        DataModelType::U16 => Node::U16,
+        DataModelType::U32 => Node::U32,
+        DataModelType::U64 => Node::U64,
+        DataModelType::U128 => Node::U128,
+        DataModelType::Usize => Node::Usize,
+        DataModelType::Isize => Node::Isize,
+        DataModelType::F32 => Node::F32,
+        DataModelType::F64 => Node::F64,
+        DataModelType::Char => Node::Char,
+        DataModelType::String | DataModelType::Schema => Node::String,
+        DataModelType::ByteArray => Node::Bytes,
+        DataModelType::Unit | DataModelType::UnitStruct => Node::Unit,
+        DataModelType::Option(of) => Node::Option(push_static(of, nodes)),
+        // A newtype is its content, on the wire and in JSON.
+        DataModelType::NewtypeStruct(of) => return push_static(of, nodes),
+        DataModelType::Seq(of) => Node::Seq(push_static(of, nodes)),
+        DataModelType::Tuple(of) | DataModelType::TupleStruct(of) => {
+            Node::Tuple(of.iter().map(|ty| push_static(ty, nodes)).collect())
+        }
+        DataModelType::Map { key, val } => {
+            let key = push_static(key, nodes);
+            Node::Map(key, push_static(val, nodes))
+        }
+        DataModelType::Struct(fields) => {
+            let fields = fields.iter().map(|field| (field.name.into(), push_static(field.ty, nodes))).collect();
+            Node::Struct { name: ty.name.into(), fields }
+        }
+        DataModelType::Enum(variants) => {
+            let variants = variants
+                .iter()
+                .map(|variant| {
+                    let kind = match variant.ty {
+                        DataModelVariant::UnitVariant => Variant::Unit,
+                        DataModelVariant::NewtypeVariant(of) => Variant::Newtype(push_static(of, nodes)),
+                        DataModelVariant::TupleVariant(of) => {
+                            Variant::Tuple(of.iter().map(|ty| push_static(ty, nodes)).collect())
+                        }
+                        DataModelVariant::StructVariant(of) => {
+                            Variant::Struct(of.iter().map(|f| (f.name.into(), push_static(f.ty, nodes))).collect())
+                        }
+                    };
+                    (variant.name.into(), kind)
+                })
+                .collect();
+            Node::Enum { name: ty.name.into(), variants }
+        }
+    };
+    push(nodes, node)
+}
+
+/// Reads `OwnedNamedType` by postcard's rules: varints, length-prefixed names, and enum
+/// tags in declaration order (postcard-schema 0.2, `schema/owned.rs`).
+struct Reader<'a> {
+    bytes: &'a [u8],
+    nodes: Vec<Node>,
+}
+
+impl Reader<'_> {
+    fn varint(&mut self) -> Result<u64, SchemaError> {
+        let mut value = 0u64;
+        for shift in 0..5 {
+            let (&byte, rest) = self.bytes.split_first().ok_or(SchemaError::Truncated)?;
+            self.bytes = rest;
+            value |= u64::from(byte & 0x7f) << (7 * shift);
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(SchemaError::Malformed)
+    }
+
+    fn count(&mut self) -> Result<usize, SchemaError> {
+        let count = self.varint()? as usize;
+        if count > SCHEMA_NODES_MAX { Err(SchemaError::TooLarge) } else { Ok(count) }
+    }
+
+    fn name(&mut self) -> Result<String, SchemaError> {
+        let len = self.varint()? as usize;
+        if len > self.bytes.len() {
+            return Err(SchemaError::Truncated);
+        }
+        let (name, rest) = self.bytes.split_at(len);
+        self.bytes = rest;
+        String::from_utf8(name.to_vec()).map_err(|_| SchemaError::Malformed)
+    }
+
+    fn push(&mut self, node: Node) -> Result<NodeId, SchemaError> {
+        if self.nodes.len() >= SCHEMA_NODES_MAX {
+            return Err(SchemaError::TooLarge);
+        }
+        Ok(push(&mut self.nodes, node))
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Vec<NodeId>, SchemaError> {
+        (0..self.count()?).map(|_| self.named_type(depth)).collect()
+    }
+
+    fn fields(&mut self, depth: usize) -> Result<Vec<(String, NodeId)>, SchemaError> {
+        (0..self.count()?).map(|_| Ok((self.name()?, self.named_type(depth)?))).collect()
+    }
+
+    fn named_type(&mut self, depth: usize) -> Result<NodeId, SchemaError> {
+        if depth > SCHEMA_DEPTH_MAX {
+            return Err(SchemaError::TooLarge);
+        }
+        let deeper = depth + 1;
+        let name = self.name()?;
+        let node = match self.varint()? {
+            0 => Node::Bool,
+            1 => Node::I8,
+            2 => Node::U8,
+            3 => Node::I16,
+            4 => Node::I32,
+            5 => Node::I64,
+            6 => Node::I128,
+            7 => Node::U16,
+            8 => Node::U32,
+            9 => Node::U64,
+            10 => Node::U128,
+            11 => Node::Usize,
+            12 => Node::Isize,
+            13 => Node::F32,
+            14 => Node::F64,
+            15 => Node::Char,
+            16 => Node::String,
+            17 => Node::Bytes,
+            18 => Node::Option(self.named_type(deeper)?),
+            19 | 20 => Node::Unit,
+            21 => return self.named_type(deeper),
+            22 => Node::Seq(self.named_type(deeper)?),
+            23 | 24 => Node::Tuple(self.list(deeper)?),
+            25 => {
+                let key = self.named_type(deeper)?;
+                Node::Map(key, self.named_type(deeper)?)
+            }
+            26 => Node::Struct { name, fields: self.fields(deeper)? },
+            27 => {
+                let mut variants = Vec::new();
+                for _ in 0..self.count()? {
+                    let variant = self.name()?;
+                    let kind = match self.varint()? {
+                        0 => Variant::Unit,
+                        1 => Variant::Newtype(self.named_type(deeper)?),
+                        2 => Variant::Tuple(self.list(deeper)?),
+                        3 => Variant::Struct(self.fields(deeper)?),
+                        tag => return Err(SchemaError::UnknownTag(tag)),
+                    };
+                    variants.push((variant, kind));
+                }
+                Node::Enum { name, variants }
+            }
+            28 => Node::String,
+            tag => return Err(SchemaError::UnknownTag(tag)),
+        };
+        self.push(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postcard_schema::Schema as _;
+    use postcard_schema::schema::owned::OwnedNamedType;
+
+    use super::*;
+
+    #[derive(postcard_schema::Schema)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    enum Shape {
+        Empty,
+        Circle(f64),
+        Box(u32, u32),
+        Named { name: String, tags: Vec<Option<(u8, char)>> },
+    }
+
+    #[test]
+    fn a_guests_encoding_reads_back_as_the_hosts_own_schema() {
+        let owned = OwnedNamedType::from(Shape::SCHEMA);
+        let mut bytes = postcard::to_stdvec(&owned).expect("serialises");
+        bytes.push(99);
+        let (schema, rest) = Schema::decode_guest(&bytes).expect("decodes");
+        assert_eq!(rest, [99]);
+        assert_eq!(schema, Schema::of::<Shape>());
+        assert!(schema.is_compatible(&Schema::of::<Shape>()) && schema.is_well_formed());
+        assert!(!schema.is_compatible(&Schema::of::<u8>()));
+    }
+
+    #[test]
+    fn every_prefix_of_an_encoding_is_an_error_and_no_panic() {
+        let owned = OwnedNamedType::from(Shape::SCHEMA);
+        let bytes = postcard::to_stdvec(&owned).expect("serialises");
+        for end in 0..bytes.len() {
+            assert!(Schema::decode_guest(&bytes[..end]).is_err(), "prefix of {end} bytes");
+        }
+    }
+
+    #[test]
+    fn nesting_beyond_the_limit_is_refused_before_the_stack_is_in_danger() {
+        let mut bytes = vec![0u8, 18].repeat(1_000_000);
+        bytes.extend([0, 0]);
+        assert_eq!(Schema::decode_guest(&bytes), Err(SchemaError::TooLarge));
+    }
+
+    #[test]
+    fn a_cycle_in_a_received_schema_is_not_well_formed() {
+        let looped = Schema { nodes: vec![Node::Option(0)] };
+        assert!(!looped.is_well_formed());
+    }
+
+    #[test]
+    fn signatures_read_like_rust() {
+        assert_eq!(Schema::of::<(u64, Vec<String>)>().to_string(), "(u64, Vec<String>)");
+        assert!(Schema::raw_bytes().is_compatible(&Schema::of::<Vec<u8>>()));
+    }
+}

@@ -1,0 +1,206 @@
+//! The vocabulary of a task: its id, its options, its report. No behaviour.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// The number of a task, unique within its pool and never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TaskId(pub(crate) u64);
+
+impl TaskId {
+    /// The id as a number, as it appears in logs.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What one task may use, and what it is called in logs and errors.
+///
+/// ```
+/// use std::time::Duration;
+/// let options = wasmpool::TaskOptions::new()
+///     .timeout(Duration::from_secs(5))
+///     .memory_bytes_max(64 << 20)
+///     .label("invoice 4711");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TaskOptions {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) memory_bytes_max: Option<usize>,
+    pub(crate) output_bytes_max: Option<usize>,
+    pub(crate) fuel: Option<u64>,
+    pub(crate) label: Option<String>,
+}
+
+impl TaskOptions {
+    /// The pool's defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long the task may run, counted from its dispatch to a worker; start functions
+    /// and host calls included. Waiting in the queue does not count.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Bytes of all linear memories and tables of the task together (a table's entry
+    /// counts as 8 bytes). Default 512 MiB.
+    pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
+        self.memory_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Bytes of output; of a WASI command, stdout and stderr each. Default 64 MiB.
+    pub fn output_bytes_max(mut self, bytes: usize) -> Self {
+        self.output_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Units of [fuel](https://docs.rs/wasmtime/48/wasmtime/struct.Store.html#method.set_fuel),
+    /// about one for each wasm instruction. The module must be loaded
+    /// [metered](crate::ModuleOptions::metered).
+    pub fn fuel(mut self, fuel: u64) -> Self {
+        self.fuel = Some(fuel);
+        self
+    }
+
+    /// A name of the caller's choice that appears in errors, logs and reports.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// `self` where it says something, `defaults` elsewhere.
+    pub(crate) fn or(self, defaults: &TaskOptions) -> TaskOptions {
+        TaskOptions {
+            timeout: self.timeout.or(defaults.timeout),
+            memory_bytes_max: self.memory_bytes_max.or(defaults.memory_bytes_max),
+            output_bytes_max: self.output_bytes_max.or(defaults.output_bytes_max),
+            fuel: self.fuel.or(defaults.fuel),
+            label: self.label.or_else(|| defaults.label.clone()),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> TaskLimits {
+        TaskLimits {
+            memory_bytes_max: self.memory_bytes_max.unwrap_or(limits::MEMORY_BYTES_MAX) as u64,
+            output_bytes_max: self.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64,
+            fuel: self.fuel,
+        }
+    }
+}
+
+/// The limits that the worker itself keeps; the deadline stays with the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TaskLimits {
+    pub(crate) memory_bytes_max: u64,
+    pub(crate) output_bytes_max: u64,
+    pub(crate) fuel: Option<u64>,
+}
+
+/// What a task cost. Times the task never reached are zero.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskReport {
+    /// From `submit` to the dispatch to a worker.
+    pub queued: Duration,
+    /// From the worker's first step for this task (instantiation) to its last.
+    pub run: Duration,
+    /// From `submit` to the future's completion.
+    pub total: Duration,
+    /// CPU time of the worker's main thread during `run`.
+    pub cpu: Duration,
+    /// Most bytes that the task's memories and tables held together.
+    pub peak_memory_bytes: u64,
+    /// Fuel used, where the task was metered.
+    pub fuel_used: Option<u64>,
+    /// The worker that ran it.
+    pub worker_pid: Option<u32>,
+    /// Bytes of log records that went over the task's log limit and were dropped.
+    pub log_bytes_dropped: u64,
+}
+
+impl TaskReport {
+    /// The part of `total` that was neither queueing nor running: transfer and wake-ups.
+    pub fn transfer(&self) -> Duration {
+        self.total.saturating_sub(self.queued + self.run)
+    }
+}
+
+/// What a WASI command is given: argv, environment, stdin.
+///
+/// ```
+/// let input = wasmpool::CommandInput::new()
+///     .args(["-c", "print(6*7)"])
+///     .env("LANG", "C")
+///     .stdin("text");
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommandInput {
+    pub(crate) program: Option<String>,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) stdin: bytes::Bytes,
+}
+
+impl CommandInput {
+    /// No arguments, no environment, empty stdin.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// `argv[0]`; the module's name unless set.
+    pub fn program(mut self, name: impl Into<String>) -> Self {
+        self.program = Some(name.into());
+        self
+    }
+
+    /// Adds one argument.
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// The whole of stdin.
+    pub fn stdin(mut self, stdin: impl Into<bytes::Bytes>) -> Self {
+        self.stdin = stdin.into();
+        self
+    }
+}
+
+/// What a WASI command that exited with code 0 left behind. Another exit code is
+/// [`TaskError::Exit`](crate::TaskError::Exit), which carries the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct CommandOutput {
+    /// The exit code.
+    pub exit_code: i32,
+    /// Everything the command wrote to stdout.
+    pub stdout: bytes::Bytes,
+    /// Everything the command wrote to stderr.
+    pub stderr: bytes::Bytes,
+}

@@ -1,0 +1,122 @@
+//! The messages, each named by who may say it.
+//!
+//! Order on the control socket: the host sends `Setup` first; the worker answers `Ready`
+//! and is silent there from then on. Order on the rings: the host sends `Run`; the worker
+//! answers any number of `Log` and exactly one `Done`, for that task and no other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Frame, ModuleError, TrapCode};
+use crate::task::{TaskId, TaskLimits};
+
+/// A module's number within its pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct ModuleId(pub(crate) u32);
+
+/// Host to worker, on the control socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToWorkerControl {
+    /// First message. Comes with the rings' memfd.
+    Setup { build: u64 },
+    /// Comes with two descriptors: the artifact and its description.
+    Module { module: ModuleId, metered: bool },
+    /// Stop this task, and only this one.
+    Interrupt { task: TaskId },
+}
+
+/// Worker to host, on the control socket. Never with descriptors.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromWorkerControl {
+    Ready { build: u64 },
+}
+
+/// Host to worker, on the ring. The payload is the task's input (of a command: its stdin).
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToWorker {
+    Run { task: TaskId, module: ModuleId, entry: Entry, limits: TaskLimits },
+}
+
+/// What to call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Entry {
+    /// The task of that index in the module's description.
+    Task(u32),
+    /// `_start`, with these arguments and this environment.
+    Command { args: Vec<String>, env: Vec<(String, String)> },
+}
+
+/// Worker to host, on the ring.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromWorker {
+    /// A log record or a line of output. No payload.
+    Log { task: TaskId, record: LogRecord },
+    /// The task has ended. The payload belongs to the verdict.
+    Done { task: TaskId, verdict: Verdict, cost: Cost },
+}
+
+/// Where a log record came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum LogSource {
+    /// The ABI's `log` import.
+    Guest,
+    /// A line of the guest's stdout.
+    Stdout,
+    /// A line of the guest's stderr.
+    Stderr,
+}
+
+/// One record on its way to the host's `tracing` subscriber.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogRecord {
+    pub(crate) source: LogSource,
+    /// 1 error to 5 trace.
+    pub(crate) level: u8,
+    pub(crate) target: String,
+    pub(crate) message: String,
+    /// The text of a JSON object, or empty.
+    pub(crate) fields: String,
+}
+
+/// How a task ended, as the worker saw it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Verdict {
+    /// The payload is the output.
+    Ok,
+    /// The command exited, or a task called `proc_exit`. The payload is stdout, then stderr.
+    Exited { code: i32, stdout_bytes: u64 },
+    /// The payload is the error's text.
+    Guest,
+    /// The payload is the guest's words.
+    InputDecode,
+    Trap { code: TrapCode, message: String, backtrace: Vec<Frame> },
+    Panic { message: String, location: String, backtrace: Vec<Frame> },
+    /// The host's own interrupt was heeded.
+    Interrupted,
+    Memory { requested: u64, backtrace: Vec<Frame> },
+    Fuel { backtrace: Vec<Frame> },
+    OutputTooLarge { bytes: u64 },
+    BadPointer { pointer: u32, len: u32, memory_bytes: u64 },
+    Abi { message: String },
+    Instantiate { message: String },
+}
+
+/// What the task cost, as the worker measured it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cost {
+    pub(crate) run_ns: u64,
+    pub(crate) cpu_ns: u64,
+    pub(crate) peak_memory_bytes: u64,
+    pub(crate) fuel_used: Option<u64>,
+    pub(crate) log_bytes_dropped: u64,
+}
+
+/// Host to compiler. Comes with three descriptors: the wasm, and two empty files for the
+/// artifact and its description.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CompileRequest {
+    pub(crate) build: u64,
+    pub(crate) metered: bool,
+}
+
+/// Compiler to host; then the compiler exits. Both files are complete if it is `Ok`.
+pub(crate) type CompileReply = Result<(), ModuleError>;

@@ -1,0 +1,403 @@
+//! Two single-producer single-consumer byte rings in one shared memfd, with futex wake-ups.
+//!
+//! Positions count bytes since the start and never wrap (2^64 bytes last longer than the
+//! machine); the place in the ring is the position masked. Each side keeps its own
+//! position privately and only *publishes* it, so a hostile peer can move only its own:
+//! what it publishes is checked against ours, and anything impossible is a [`Violation`].
+//!
+//! Waking follows Dekker: a sleeper announces what it waits for, fences, and looks again;
+//! a waker publishes, fences, and reads the announcement. One of the two sees the other.
+//! Both sides share this file; nothing here blocks except [`End::wait`].
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use rustix::thread::futex;
+
+use crate::limits::RING_BYTES;
+
+/// The peer published a position that cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a ring position is out of range")]
+pub(crate) struct Violation;
+
+impl From<Violation> for io::Error {
+    fn from(violation: Violation) -> Self {
+        io::Error::new(io::ErrorKind::InvalidData, violation)
+    }
+}
+
+/// Which end of the two rings this process holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Host,
+    Worker,
+}
+
+/// What a sleeper waits for, as bits of [`Bell::waiting`].
+pub(crate) const FOR_DATA: u32 = 1;
+/// See [`FOR_DATA`].
+pub(crate) const FOR_SPACE: u32 = 2;
+
+/// Keeps a line to itself, so that the two sides do not fight over it.
+#[repr(C, align(128))]
+struct Padded<T>(T);
+
+#[repr(C)]
+struct Lane {
+    /// Bytes ever taken out, written by the consumer.
+    taken: Padded<AtomicU64>,
+    /// Bytes ever put in, written by the producer.
+    put: Padded<AtomicU64>,
+}
+
+#[repr(C)]
+struct Bell {
+    /// Changes whenever the sleeper is to look again.
+    rung: AtomicU32,
+    /// What the sleeper waits for; 0 while it is awake.
+    waiting: AtomicU32,
+}
+
+#[repr(C)]
+struct Header {
+    to_worker: Lane,
+    to_host: Lane,
+    host: Padded<Bell>,
+    worker: Padded<Bell>,
+}
+
+const HEADER_BYTES: usize = 4096;
+const MAP_BYTES: usize = HEADER_BYTES + 2 * RING_BYTES;
+const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
+
+/// The shared mapping.
+#[derive(Debug)]
+struct Region {
+    base: NonNull<u8>,
+}
+
+// SAFETY: the mapping is plain shared memory; all concurrent access goes through the
+// atomics of `Header`, or through byte ranges that exactly one producer or consumer owns.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    fn map(fd: BorrowedFd<'_>) -> io::Result<Arc<Region>> {
+        // A shorter file would turn accesses into SIGBUS.
+        if rustix::fs::fstat(fd)?.st_size != MAP_BYTES as i64 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the ring file has the wrong size"));
+        }
+        // SAFETY: a fresh mapping of MAP_BYTES at an address of the kernel's choice.
+        let base = unsafe {
+            rustix::mm::mmap(
+                ptr::null_mut(),
+                MAP_BYTES,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                fd,
+                0,
+            )?
+        };
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Arc::new(Region { base }))
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: the mapping is page aligned, lives as long as self, is at least as large
+        // as Header, and every field of Header is an atomic, valid for any bit pattern.
+        unsafe { self.base.cast::<Header>().as_ref() }
+    }
+
+    /// Start of the bytes of the ring towards the worker or the host.
+    fn bytes(&self, towards: Side) -> *mut u8 {
+        let offset = match towards {
+            Side::Worker => HEADER_BYTES,
+            Side::Host => HEADER_BYTES + RING_BYTES,
+        };
+        // SAFETY: both offsets lie within the mapping.
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    fn lane(&self, towards: Side) -> &Lane {
+        match towards {
+            Side::Worker => &self.header().to_worker,
+            Side::Host => &self.header().to_host,
+        }
+    }
+
+    fn bell(&self, of: Side) -> &Bell {
+        match of {
+            Side::Host => &self.header().host.0,
+            Side::Worker => &self.header().worker.0,
+        }
+    }
+
+    /// Wakes `whom` if it waits for `what`. The caller has published before.
+    fn ring(&self, whom: Side, what: u32) {
+        fence(Ordering::SeqCst);
+        let bell = self.bell(whom);
+        if bell.waiting.load(Ordering::SeqCst) & what != 0 {
+            bell.rung.fetch_add(1, Ordering::SeqCst);
+            // Only a faulty address makes this fail, and this address is mapped.
+            let _ = futex::wake(&bell.rung, futex::Flags::empty(), 1);
+        }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: this mapping was made in `map`, and nobody holds a reference into it any more.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), MAP_BYTES) };
+    }
+}
+
+/// A fresh pair of rings: a sealed memfd for the worker, and the host's end.
+///
+/// # Errors
+/// What the system says to memfd_create, ftruncate or mmap.
+pub(crate) fn create() -> io::Result<(OwnedFd, End)> {
+    let fd = rustix::fs::memfd_create("wasmpool-ring", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    rustix::fs::ftruncate(&fd, MAP_BYTES as u64)?;
+    // The worker holds this file too: without the seals it could shrink it, and the host's
+    // next access would be a SIGBUS.
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    let end = End { region: Region::map(fd.as_fd())?, side: Side::Host };
+    Ok((fd, end))
+}
+
+/// The worker's end of rings that the host created.
+///
+/// # Errors
+/// A file of the wrong size, or what the system says to mmap.
+pub(crate) fn open(fd: BorrowedFd<'_>) -> io::Result<End> {
+    Ok(End { region: Region::map(fd)?, side: Side::Worker })
+}
+
+/// One side of the pair, for sleeping and waking. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct End {
+    region: Arc<Region>,
+    side: Side,
+}
+
+impl End {
+    fn peer(&self) -> Side {
+        match self.side {
+            Side::Host => Side::Worker,
+            Side::Worker => Side::Host,
+        }
+    }
+
+    /// The outgoing and the incoming ring. Call it once: each is single-ended.
+    pub(crate) fn split(&self) -> (Producer, Consumer) {
+        (Producer { end: self.clone(), put: 0 }, Consumer { end: self.clone(), taken: 0 })
+    }
+
+    /// Sleeps until woken for one of `what`, unless `ready` says that there is no need to.
+    /// May wake early; the caller looks again.
+    pub(crate) fn wait(&self, what: u32, ready: impl Fn() -> bool) {
+        let bell = self.region.bell(self.side);
+        let rung = bell.rung.load(Ordering::SeqCst);
+        bell.waiting.store(what, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if !ready() {
+            // An early return (EINTR, EAGAIN) is a wake-up like any other.
+            let _ = futex::wait(&bell.rung, futex::Flags::empty(), rung, None);
+        }
+        bell.waiting.store(0, Ordering::SeqCst);
+    }
+
+    /// Makes this side's own sleeper look again.
+    pub(crate) fn wake_self(&self) {
+        let bell = self.region.bell(self.side);
+        bell.rung.fetch_add(1, Ordering::SeqCst);
+        let _ = futex::wake(&bell.rung, futex::Flags::empty(), 1);
+    }
+}
+
+/// The writing end of one ring.
+#[derive(Debug)]
+pub(crate) struct Producer {
+    end: End,
+    put: u64,
+}
+
+impl Producer {
+    /// Bytes that fit now.
+    pub(crate) fn space(&self) -> Result<usize, Violation> {
+        let taken = self.end.region.lane(self.end.peer()).taken.0.load(Ordering::Acquire);
+        match self.put.checked_sub(taken) {
+            Some(used) if used <= RING_BYTES as u64 => Ok(RING_BYTES - used as usize),
+            _ => Err(Violation),
+        }
+    }
+
+    /// Copies in as much of `bytes` as fits, publishes it and wakes the peer. Returns how much.
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
+        let len = self.space()?.min(bytes.len());
+        if len == 0 {
+            return Ok(0);
+        }
+        let towards = self.end.peer();
+        let start = self.put as usize & (RING_BYTES - 1);
+        let first = len.min(RING_BYTES - start);
+        let ring = self.end.region.bytes(towards);
+        // SAFETY: `start + first <= RING_BYTES` and `len - first <= start`, so both ranges lie in
+        // the ring; they are free by the check in `space`, and this is the only producer.
+        unsafe {
+            ptr::copy_nonoverlapping(bytes.as_ptr(), ring.add(start), first);
+            ptr::copy_nonoverlapping(bytes.as_ptr().add(first), ring, len - first);
+        }
+        self.put += len as u64;
+        self.end.region.lane(towards).put.0.store(self.put, Ordering::Release);
+        self.end.region.ring(towards, FOR_DATA);
+        Ok(len)
+    }
+}
+
+/// The reading end of one ring.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    end: End,
+    taken: u64,
+}
+
+impl Consumer {
+    /// Bytes to be had now.
+    pub(crate) fn available(&self) -> Result<usize, Violation> {
+        let put = self.end.region.lane(self.end.side).put.0.load(Ordering::Acquire);
+        match put.checked_sub(self.taken) {
+            Some(ready) if ready <= RING_BYTES as u64 => Ok(ready as usize),
+            _ => Err(Violation),
+        }
+    }
+
+    /// Copies out what there is, up to `into`'s length, and gives the space back. Returns how much.
+    pub(crate) fn try_read(&mut self, into: &mut [u8]) -> Result<usize, Violation> {
+        let len = self.available()?.min(into.len());
+        if len == 0 {
+            return Ok(0);
+        }
+        let start = self.taken as usize & (RING_BYTES - 1);
+        let first = len.min(RING_BYTES - start);
+        let ring = self.end.region.bytes(self.end.side);
+        // SAFETY: both ranges lie in the ring as in `try_write`. A hostile peer may write to them
+        // while they are copied: the copy then holds whatever bytes, and is validated afterwards.
+        unsafe {
+            ptr::copy_nonoverlapping(ring.add(start), into.as_mut_ptr(), first);
+            ptr::copy_nonoverlapping(ring, into.as_mut_ptr().add(first), len - first);
+        }
+        self.taken += len as u64;
+        self.end.region.lane(self.end.side).taken.0.store(self.taken, Ordering::Release);
+        self.end.region.ring(self.end.peer(), FOR_SPACE);
+        Ok(len)
+    }
+}
+
+/// Blocking reads, for the worker: its watcher thread ends the process when the host is gone.
+impl io::Read for Consumer {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let len = self.try_read(into)?;
+            if len > 0 || into.is_empty() {
+                return Ok(len);
+            }
+            self.end.wait(FOR_DATA, || !matches!(self.available(), Ok(0)));
+        }
+    }
+}
+
+/// Blocking writes, for the worker.
+impl io::Write for Producer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let len = self.try_write(bytes)?;
+            if len > 0 || bytes.is_empty() {
+                return Ok(len);
+            }
+            self.end.wait(FOR_SPACE, || !matches!(self.space(), Ok(0)));
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    fn pair() -> (End, End) {
+        let (fd, host) = create().expect("memfd");
+        (host, open(fd.as_fd()).expect("mapping"))
+    }
+
+    #[test]
+    fn bytes_come_out_as_they_went_in_across_many_wraps() {
+        let (host, worker) = pair();
+        let (mut to_worker, _) = host.split();
+        let (_, mut from_host) = worker.split();
+        let total = 5 * RING_BYTES + 12_345;
+        let reader = std::thread::spawn(move || {
+            let mut seen = vec![0; total];
+            from_host.read_exact(&mut seen).expect("reads");
+            seen
+        });
+        let sent: Vec<u8> = (0..total).map(|i| (i * 31 % 251) as u8).collect();
+        for piece in sent.chunks(7_919) {
+            to_worker.write_all(piece).expect("writes");
+        }
+        assert!(reader.join().expect("reader") == sent);
+    }
+
+    #[test]
+    fn a_ping_pong_never_loses_a_wake_up() {
+        let (host, worker) = pair();
+        let (mut host_out, mut host_in) = host.split();
+        let echo = std::thread::spawn(move || {
+            let (mut out, mut input) = worker.split();
+            let mut byte = [0];
+            for _ in 0..20_000 {
+                input.read_exact(&mut byte).expect("reads");
+                out.write_all(&byte).expect("writes");
+            }
+        });
+        let mut byte = [0];
+        for round in 0..20_000u32 {
+            host_out.write_all(&[round as u8]).expect("writes");
+            host_in.read_exact(&mut byte).expect("reads");
+            assert_eq!(byte[0], round as u8);
+        }
+        echo.join().expect("echo");
+    }
+
+    #[test]
+    fn positions_that_cannot_be_are_violations_not_copies() {
+        let (host, worker) = pair();
+        let (host_out, host_in) = host.split();
+        let lane = worker.region.lane(Side::Host);
+        for lie in [RING_BYTES as u64 + 1, u64::MAX, 1 << 63] {
+            lane.put.0.store(lie, Ordering::SeqCst);
+            assert_eq!(host_in.available(), Err(Violation));
+        }
+        worker.region.lane(Side::Worker).taken.0.store(1, Ordering::SeqCst);
+        assert_eq!(host_out.space(), Err(Violation), "more taken than was ever put");
+    }
+
+    #[test]
+    fn the_ring_file_cannot_be_resized() {
+        let (fd, _host) = create().expect("memfd");
+        assert!(rustix::fs::ftruncate(&fd, 0).is_err());
+        assert!(rustix::fs::ftruncate(&fd, MAP_BYTES as u64 * 2).is_err());
+    }
+}

@@ -1,0 +1,61 @@
+//! The worker role: runs one task at a time, each in a fresh instance.
+//!
+//! Two threads. The main thread runs tasks and speaks on the rings. The watcher blocks on
+//! the control socket: it receives modules, passes interrupts on, and ends the process
+//! when the host is gone. The worker trusts nothing that a guest returns.
+
+mod abi;
+mod budget;
+mod instance;
+mod journal;
+mod linker;
+mod loaded;
+mod main_loop;
+mod stdio;
+mod verdict;
+mod watcher;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
+
+use rustix::net::RecvFlags;
+
+pub(crate) use linker::{TaskState, WASI_MODULE, linker};
+
+use crate::roles::Role;
+use crate::sandbox;
+use crate::wire::control::ControlSocket;
+use crate::wire::fingerprint;
+use crate::wire::message::{FromWorkerControl, ToWorkerControl};
+use crate::wire::ring;
+
+/// The worker process, from its first line to its exit code.
+pub(crate) fn main() -> i32 {
+    match serve() {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("wasmpool worker: {error}");
+            1
+        }
+    }
+}
+
+fn serve() -> io::Result<()> {
+    let (socket, locked) = sandbox::enter(Role::Worker)?;
+    let socket = Arc::new(ControlSocket(socket));
+    let Some((setup, files)) = socket.receive::<ToWorkerControl>(1, RecvFlags::empty())? else { return Ok(()) };
+    match setup {
+        ToWorkerControl::Setup { build: fingerprint::BUILD } => {}
+        _ => return Err(io::Error::other("the host was built from another version of wasmpool")),
+    }
+    let rings = files.first().ok_or_else(|| io::Error::other("the host sent no rings"))?;
+    let (producer, consumer) = ring::open(rings.as_fd())?.split();
+
+    wasmtime::Engine::tls_eager_initialize();
+    let shared = Arc::new(watcher::Shared::new());
+    let modules = loaded::Modules::new(shared.clone()).map_err(io::Error::other)?;
+    watcher::start(socket.clone(), shared.clone())?;
+    socket.send(&FromWorkerControl::Ready { build: fingerprint::BUILD }, &[])?;
+    main_loop::run(&locked, consumer, &Arc::new(Mutex::new(producer)), modules, &shared)
+}

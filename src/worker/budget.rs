@@ -1,0 +1,72 @@
+//! What a task's memories and tables may hold together.
+
+use wasmtime::{ResourceLimiter, Result};
+
+/// Bytes that one table entry counts for.
+const TABLE_ENTRY_BYTES: usize = 8;
+
+/// Counts all memories and tables of one store against one limit.
+#[derive(Debug)]
+pub(super) struct Budget {
+    limit: u64,
+    used: u64,
+    pub(super) peak: u64,
+    /// The total that the last refused request would have made.
+    pub(super) refused: Option<u64>,
+}
+
+impl Budget {
+    pub(super) fn new(limit: u64) -> Self {
+        Budget { limit, used: 0, peak: 0, refused: None }
+    }
+
+    fn grow(&mut self, bytes: u64) -> bool {
+        let total = self.used.saturating_add(bytes);
+        if total > self.limit {
+            self.refused = Some(total);
+            return false;
+        }
+        self.used = total;
+        self.peak = self.peak.max(total);
+        true
+    }
+}
+
+impl ResourceLimiter for Budget {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+        // Over the module's own maximum: the instruction fails, and nobody's budget is touched.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        Ok(self.grow(desired.saturating_sub(current) as u64))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let bytes = desired.saturating_sub(current).saturating_mul(TABLE_ENTRY_BYTES);
+        Ok(self.grow(bytes as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memories_and_tables_share_one_limit() {
+        let mut budget = Budget::new(1000);
+        assert!(budget.memory_growing(0, 600, None).expect("answers"));
+        assert!(budget.table_growing(0, 50, None).expect("answers"));
+        assert!(!budget.memory_growing(600, 601, None).expect("answers"));
+        assert_eq!((budget.peak, budget.refused), (1000, Some(1001)));
+    }
+
+    #[test]
+    fn growth_beyond_the_modules_own_maximum_is_not_the_limits_doing() {
+        let mut budget = Budget::new(1000);
+        assert!(!budget.memory_growing(0, 600, Some(500)).expect("answers"));
+        assert_eq!(budget.refused, None);
+    }
+}

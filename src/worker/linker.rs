@@ -1,0 +1,104 @@
+//! What a guest can import: WASI preview 1, and the byte ABI's `log` and `panic`.
+
+use wasmtime::{Caller, Engine, Extern, Linker, Result};
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::p1::WasiP1Ctx;
+
+use super::budget::Budget;
+use super::journal::Journal;
+use crate::limits::{GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
+use crate::wire::message::LogSource;
+
+/// The module name of WASI preview 1 imports.
+pub(crate) const WASI_MODULE: &str = "wasi_snapshot_preview1";
+
+/// A store's own data: everything that host calls of one task may touch.
+pub(crate) struct TaskState {
+    pub(super) budget: Budget,
+    pub(super) journal: Journal,
+    pub(super) wasi: Option<WasiP1Ctx>,
+    /// Message and location of the guest's panic.
+    pub(super) panic: Option<(String, String)>,
+}
+
+impl TaskState {
+    /// For a store in which nothing runs.
+    pub(crate) fn for_linking() -> Self {
+        TaskState { budget: Budget::new(0), journal: Journal::nowhere(), wasi: None, panic: None }
+    }
+
+    fn wasi(&mut self) -> &mut WasiP1Ctx {
+        // Set for every module that imports WASI; the empty context grants nothing.
+        self.wasi.get_or_insert_with(|| WasiCtxBuilder::new().build_p1())
+    }
+}
+
+/// A linker; with WASI only for modules that import it, since that alone needs fibers.
+///
+/// # Errors
+/// What wasmtime says; it defines each name once, so nothing is expected.
+pub(crate) fn linker(engine: &Engine, with_wasi: bool) -> Result<Linker<TaskState>> {
+    let mut linker = Linker::new(engine);
+    if with_wasi {
+        wasmtime_wasi::p1::add_to_linker_async(&mut linker, TaskState::wasi)?;
+    }
+    linker.func_wrap("wasmpool", "log", log)?;
+    linker.func_wrap("wasmpool", "panic", panic)?;
+    Ok(linker)
+}
+
+type TextAt = (u32, u32);
+
+#[expect(clippy::too_many_arguments, reason = "the byte ABI's signature")]
+fn log(
+    mut caller: Caller<'_, TaskState>,
+    level: u32,
+    target: u32,
+    target_len: u32,
+    message: u32,
+    message_len: u32,
+    fields: u32,
+    fields_len: u32,
+) -> Result<()> {
+    let target = text(&mut caller, (target, target_len), LOG_RECORD_BYTES_MAX)?;
+    let message = text(&mut caller, (message, message_len), LOG_RECORD_BYTES_MAX)?;
+    let fields = text(&mut caller, (fields, fields_len), LOG_RECORD_BYTES_MAX)?;
+    let level = level.clamp(1, 5) as u8;
+    caller.data().journal.record(LogSource::Guest, level, &target, &message, &fields);
+    Ok(())
+}
+
+fn panic(
+    mut caller: Caller<'_, TaskState>,
+    message: u32,
+    message_len: u32,
+    file: u32,
+    file_len: u32,
+    line: u32,
+    column: u32,
+) -> Result<()> {
+    let message = text(&mut caller, (message, message_len), GUEST_TEXT_BYTES_MAX)?;
+    let file = text(&mut caller, (file, file_len), LOG_RECORD_BYTES_MAX)?;
+    // The first panic is the cause; a second one happens while the first is reported.
+    caller.data_mut().panic.get_or_insert((message, format!("{file}:{line}:{column}")));
+    Ok(())
+}
+
+/// A guest's text: bounds checked in 64 bits, cut to `bytes_max`, made UTF-8.
+fn text(caller: &mut Caller<'_, TaskState>, (pointer, len): TextAt, bytes_max: usize) -> Result<String> {
+    let Some(Extern::Memory(memory)) = caller.get_export("memory") else {
+        return Err(wasmtime::format_err!("the module has no memory to read a text from"));
+    };
+    let data = memory.data(&*caller);
+    let (start, end) = (pointer as u64, pointer as u64 + len as u64);
+    if end > data.len() as u64 {
+        return Err(wasmtime::Trap::MemoryOutOfBounds.into());
+    }
+    let bytes = &data[start as usize..end as usize];
+    let cut = &bytes[..bytes.len().min(bytes_max)];
+    let mut text = String::from_utf8_lossy(cut).into_owned();
+    if cut.len() < bytes.len() {
+        text.push('…');
+    }
+    Ok(text)
+}

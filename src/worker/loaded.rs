@@ -1,0 +1,97 @@
+//! The engines, and the modules that this worker has mapped.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use wasmtime::{Engine, ExternType, InstancePre, Module, ModuleExport};
+
+use super::linker::{self, TaskState};
+use super::watcher::Shared;
+use crate::compile::{cache, settings};
+use crate::module::ModuleDescription;
+use crate::wire::message::ModuleId;
+
+/// A module ready to be instantiated, with every lookup by name done.
+pub(super) struct Loaded {
+    pub(super) instance: InstancePre<TaskState>,
+    pub(super) description: ModuleDescription,
+    pub(super) memory: Option<ModuleExport>,
+    pub(super) alloc: Option<ModuleExport>,
+    pub(super) start: Option<ModuleExport>,
+    pub(super) reactor_start: Option<ModuleExport>,
+    pub(super) initializer: Option<ModuleExport>,
+    /// The exported function of each task, in the description's order.
+    pub(super) tasks: Vec<Option<ModuleExport>>,
+}
+
+/// All modules of this worker. Engines are made when a module first needs them: a plain
+/// one at once, since the first task will, a metered one perhaps never.
+pub(super) struct Modules {
+    shared: Arc<Shared>,
+    plain: Engine,
+    metered: Option<Engine>,
+    loaded: HashMap<ModuleId, Result<Arc<Loaded>, String>>,
+}
+
+impl Modules {
+    pub(super) fn new(shared: Arc<Shared>) -> wasmtime::Result<Modules> {
+        let plain = Engine::new(&settings::config(false)?)?;
+        shared.add_engine(plain.clone());
+        Ok(Modules { shared, plain, metered: None, loaded: HashMap::new() })
+    }
+
+    /// The module, mapped at its first use. A module that cannot be mapped stays so.
+    pub(super) fn get(&mut self, id: ModuleId) -> Result<Arc<Loaded>, String> {
+        if let Some(loaded) = self.loaded.get(&id) {
+            return loaded.clone();
+        }
+        let loaded = self.load(id).map(Arc::new);
+        self.loaded.insert(id, loaded.clone());
+        loaded
+    }
+
+    fn load(&mut self, id: ModuleId) -> Result<Loaded, String> {
+        let files = self.shared.take_module(id);
+        let description =
+            cache::read_description(&File::from(files.description)).ok_or("its description is damaged")?;
+        let engine = self.engine(files.metered).map_err(|error| format!("{error:#}"))?;
+        // SAFETY: the file was written by this build's compiler role (the cache key holds the
+        // build's fingerprint and the file's hash was checked by the host), is sealed or owned by
+        // this user alone, and is not changed while it is mapped.
+        let module = unsafe { Module::deserialize_open_file(&engine, File::from(files.artifact)) }
+            .map_err(|error| format!("{error:#}"))?;
+        prepare(&engine, &module, description).map_err(|error| format!("{error:#}"))
+    }
+
+    fn engine(&mut self, metered: bool) -> wasmtime::Result<Engine> {
+        match &self.metered {
+            _ if !metered => Ok(self.plain.clone()),
+            Some(engine) => Ok(engine.clone()),
+            None => {
+                let engine = Engine::new(&settings::config(true)?)?;
+                self.shared.add_engine(engine.clone());
+                self.metered = Some(engine.clone());
+                Ok(engine)
+            }
+        }
+    }
+}
+
+fn prepare(engine: &Engine, module: &Module, description: ModuleDescription) -> wasmtime::Result<Loaded> {
+    let instance = linker::linker(engine, description.uses_wasi)?.instantiate_pre(module)?;
+    let function = |name: &str| match module.get_export(name) {
+        Some(ExternType::Func(_)) => module.get_export_index(name),
+        _ => None,
+    };
+    Ok(Loaded {
+        memory: module.get_export_index("memory"),
+        alloc: function("wasmpool_alloc"),
+        start: function("_start"),
+        reactor_start: description.has_reactor_start.then(|| function("_initialize")).flatten(),
+        initializer: description.has_initializer.then(|| function("wasmpool_init")).flatten(),
+        tasks: description.tasks.iter().map(|task| function(&task.export)).collect(),
+        instance,
+        description,
+    })
+}

@@ -1,0 +1,36 @@
+//! The main thread: one frame in, one task run, one frame out. Over any streams, so that
+//! it can be tested without a process.
+
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::instance::Runner;
+use super::loaded::Modules;
+use super::watcher::Shared;
+use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
+use crate::sandbox::LockedDown;
+use crate::wire::frame::{read_frame, write_frame};
+use crate::wire::message::{FromWorker, ToWorker};
+
+/// Runs until the stream ends (which a ring never does: the watcher ends the process).
+///
+/// # Errors
+/// A stream that breaks, or a host that does not speak the protocol.
+pub(super) fn run<W: Write + Send + 'static>(
+    _: &LockedDown,
+    mut from_host: impl Read,
+    to_host: &Arc<Mutex<W>>,
+    modules: Modules,
+    shared: &Arc<Shared>,
+) -> io::Result<()> {
+    let mut runner = Runner::new(modules, shared.clone(), to_host.clone())?;
+    loop {
+        let frame = read_frame::<ToWorker>(&mut from_host, || FRAME_PAYLOAD_BYTES_MAX);
+        let Some((message, input)) = frame.map_err(io::Error::other)? else { return Ok(()) };
+        let ToWorker::Run { task, module, entry, limits } = message;
+        let ended = runner.run(task, module, &entry, limits, input);
+        let done = FromWorker::Done { task, verdict: ended.verdict, cost: ended.cost };
+        let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
+        write_frame(&mut *to_host, &done, &ended.payload)?;
+    }
+}

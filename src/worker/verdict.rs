@@ -1,0 +1,86 @@
+//! From the engine's error to the task's verdict.
+
+use wasmtime::{Error, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use super::linker::TaskState;
+use crate::error::{Frame, TrapCode};
+use crate::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX};
+use crate::text::truncated;
+use crate::wire::message::Verdict;
+
+/// Bytes of one function's name in a backtrace.
+const NAME_BYTES_MAX: usize = 1024;
+
+/// What a failed call means. `interrupted`: whether the host had asked this task to stop.
+pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> Verdict {
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        return Verdict::Exited { code: exit.0, stdout_bytes: 0 };
+    }
+    let trap = error.downcast_ref::<Trap>().copied();
+    let backtrace = backtrace(error);
+    match trap {
+        Some(Trap::Interrupt) if interrupted => return Verdict::Interrupted,
+        Some(Trap::OutOfFuel) => return Verdict::Fuel { backtrace },
+        _ => {}
+    }
+    if let Some((message, location)) = &state.panic {
+        let message = truncated(message, GUEST_TEXT_BYTES_MAX);
+        return Verdict::Panic { message, location: location.clone(), backtrace };
+    }
+    // A guest that was refused memory gives up by aborting, or runs into its null pointer.
+    // Without any backtrace it never ran: the first memory was refused already.
+    let gave_up = matches!(trap, Some(Trap::UnreachableCodeReached | Trap::MemoryOutOfBounds | Trap::AllocationTooLarge));
+    if let Some(requested) = state.budget.refused
+        && (gave_up || trap.is_none())
+    {
+        return Verdict::Memory { requested, backtrace };
+    }
+    match trap {
+        Some(trap) => Verdict::Trap { code: code(trap), message: trap.to_string(), backtrace },
+        None if backtrace.is_empty() => {
+            Verdict::Instantiate { message: truncated(&format!("{error:#}"), GUEST_TEXT_BYTES_MAX) }
+        }
+        None => {
+            let message = truncated(&format!("{:#}", error.root_cause()), GUEST_TEXT_BYTES_MAX);
+            let uncaught = error.is::<wasmtime::ThrownException>();
+            let code = if uncaught { TrapCode::UncaughtException } else { TrapCode::Other };
+            Verdict::Trap { code, message, backtrace }
+        }
+    }
+}
+
+fn code(trap: Trap) -> TrapCode {
+    match trap {
+        Trap::UnreachableCodeReached => TrapCode::Unreachable,
+        Trap::MemoryOutOfBounds => TrapCode::MemoryOutOfBounds,
+        Trap::TableOutOfBounds => TrapCode::TableOutOfBounds,
+        Trap::StackOverflow => TrapCode::StackOverflow,
+        Trap::IntegerDivisionByZero => TrapCode::IntegerDivideByZero,
+        Trap::IntegerOverflow => TrapCode::IntegerOverflow,
+        Trap::BadConversionToInteger => TrapCode::InvalidConversionToInteger,
+        Trap::IndirectCallToNull => TrapCode::IndirectCallToNull,
+        Trap::BadSignature => TrapCode::IndirectCallTypeMismatch,
+        Trap::NullReference => TrapCode::NullReference,
+        Trap::CastFailure => TrapCode::CastFailure,
+        Trap::ArrayOutOfBounds => TrapCode::ArrayOutOfBounds,
+        _ => TrapCode::Other,
+    }
+}
+
+/// The frames, innermost first, with names where the module has them.
+fn backtrace(error: &Error) -> Vec<Frame> {
+    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
+    backtrace
+        .frames()
+        .iter()
+        .take(BACKTRACE_FRAMES_MAX)
+        .map(|frame| Frame {
+            function: frame.func_name().map(|name| {
+                truncated(&format!("{:#}", rustc_demangle::demangle(name)), NAME_BYTES_MAX)
+            }),
+            function_index: frame.func_index(),
+            module_offset: frame.module_offset().map(|offset| offset as u64),
+        })
+        .collect()
+}

@@ -1,0 +1,111 @@
+//! The watcher thread, and what it shares with the main thread.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use rustix::net::RecvFlags;
+use tokio::sync::Notify;
+use wasmtime::Engine;
+
+use crate::task::TaskId;
+use crate::wire::control::ControlSocket;
+use crate::wire::message::{ModuleId, ToWorkerControl};
+
+/// A module's files, as the host sent them.
+pub(super) struct ModuleFiles {
+    pub(super) metered: bool,
+    pub(super) artifact: OwnedFd,
+    pub(super) description: OwnedFd,
+}
+
+/// Between the watcher and the main thread.
+pub(crate) struct Shared {
+    arrived: Mutex<HashMap<ModuleId, ModuleFiles>>,
+    arrival: Condvar,
+    /// The task that is to stop; ids are never used twice, so a late request hits nothing.
+    interrupted: AtomicU64,
+    /// For a task that waits inside a host call.
+    pub(super) interrupt: Notify,
+    /// The engines whose epoch an interrupt bumps, for a task that computes.
+    engines: Mutex<Vec<Engine>>,
+}
+
+impl Shared {
+    pub(super) fn new() -> Self {
+        Shared {
+            arrived: Mutex::new(HashMap::new()),
+            arrival: Condvar::new(),
+            interrupted: AtomicU64::new(0),
+            interrupt: Notify::new(),
+            engines: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub(super) fn add_engine(&self, engine: Engine) {
+        self.engines.lock().unwrap_or_else(PoisonError::into_inner).push(engine);
+    }
+
+    /// Whether the host wants this very task to stop.
+    pub(super) fn is_interrupted(&self, task: TaskId) -> bool {
+        self.interrupted.load(Ordering::SeqCst) == task.0
+    }
+
+    fn interrupt(&self, task: TaskId) {
+        self.interrupted.store(task.0, Ordering::SeqCst);
+        for engine in self.engines.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            engine.increment_epoch();
+        }
+        self.interrupt.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ModuleId, ModuleFiles>> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a module's files. The host sent them before it sent the task, but on another
+    /// channel: they may still be under way. If the host dies meanwhile, so does this process.
+    pub(super) fn take_module(&self, module: ModuleId) -> ModuleFiles {
+        let mut arrived = self.lock();
+        loop {
+            match arrived.remove(&module) {
+                Some(files) => return files,
+                None => arrived = self.arrival.wait(arrived).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+/// Starts the watcher.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn start(socket: Arc<ControlSocket>, shared: Arc<Shared>) -> io::Result<()> {
+    std::thread::Builder::new().name("watcher".into()).spawn(move || watch(&socket, &shared))?;
+    Ok(())
+}
+
+fn watch(socket: &ControlSocket, shared: &Shared) {
+    loop {
+        match socket.receive::<ToWorkerControl>(2, RecvFlags::empty()) {
+            Ok(Some((ToWorkerControl::Interrupt { task }, _))) => shared.interrupt(task),
+            Ok(Some((ToWorkerControl::Module { module, metered }, files))) => {
+                let Ok([artifact, description]) = <[OwnedFd; 2]>::try_from(files) else { leave(1) };
+                shared.lock().insert(module, ModuleFiles { metered, artifact, description });
+                shared.arrival.notify_all();
+            }
+            // The host is gone, or wants us gone.
+            Ok(None) => leave(0),
+            Ok(Some((ToWorkerControl::Setup { .. }, _))) | Err(_) => leave(1),
+        }
+    }
+}
+
+/// Ends the process whatever the main thread is doing: `exit` would run destructors that
+/// a running task holds locks of.
+fn leave(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
