@@ -1,0 +1,170 @@
+//! From the bytes of an input to the bytes of an envelope. Pure: no pointers,
+//! no host, so it is tested natively.
+//!
+//! An envelope is one status byte and a payload.
+
+use std::fmt::Display;
+
+use postcard::ser_flavors::Flavor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The payload is the task's output.
+pub const STATUS_OK: u8 = 0;
+/// The task returned an error; the payload is its text.
+pub const STATUS_ERROR: u8 = 1;
+/// The input could not be decoded, so the task did not run; the payload says
+/// why.
+pub const STATUS_UNDECODABLE: u8 = 2;
+
+/// A `Result` under any alias: lets the macros name the two types inside it.
+pub trait TaskResult {
+    /// What a successful task returns.
+    type Ok;
+    /// The task's own error.
+    type Err: Display;
+    /// The result under its own name.
+    ///
+    /// # Errors
+    ///
+    /// The task's own error.
+    fn into_result(self) -> Result<Self::Ok, Self::Err>;
+}
+
+impl<T, E: Display> TaskResult for Result<T, E> {
+    type Ok = T;
+    type Err = E;
+    fn into_result(self) -> Self {
+        self
+    }
+}
+
+/// Decodes all of `input`.
+pub(crate) fn decode<T: DeserializeOwned>(input: &[u8]) -> Result<T, Vec<u8>> {
+    match postcard::take_from_bytes(input) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(text(
+            STATUS_UNDECODABLE,
+            &format_args!("{} of {} bytes are left over after the input", rest.len(), input.len()),
+        )),
+        Err(error) => Err(text(STATUS_UNDECODABLE, &error)),
+    }
+}
+
+/// The envelope of a typed task's result.
+pub(crate) fn typed<T: Serialize, E: Display>(result: Result<T, E>) -> Vec<u8> {
+    match result {
+        Ok(output) => {
+            postcard::serialize_with_flavor(&output, Envelope(vec![STATUS_OK])).unwrap_or_else(
+                // The types promise that this does not happen; a hand-written
+                // `Serialize` can still refuse.
+                |error| text(STATUS_ERROR, &format_args!("failed to encode the output: {error}")),
+            )
+        }
+        Err(error) => text(STATUS_ERROR, &error),
+    }
+}
+
+/// The envelope of a raw task's result.
+pub(crate) fn raw<T: Into<Vec<u8>>, E: Display>(result: Result<T, E>) -> Vec<u8> {
+    match result {
+        Ok(output) => {
+            let mut envelope = output.into();
+            envelope.insert(0, STATUS_OK);
+            envelope
+        }
+        Err(error) => text(STATUS_ERROR, &error),
+    }
+}
+
+fn text(status: u8, error: &dyn Display) -> Vec<u8> {
+    let mut envelope = vec![status];
+    envelope.extend_from_slice(format!("{error:#}").as_bytes());
+    envelope
+}
+
+/// Writes the payload straight behind the status byte.
+struct Envelope(Vec<u8>);
+
+impl Flavor for Envelope {
+    type Output = Vec<u8>;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::fmt;
+
+    use super::*;
+
+    #[test]
+    fn a_value_follows_the_ok_byte_in_postcard() {
+        let value = (300_u32, "text".to_owned(), vec![1_u8, 2, 3]);
+        let envelope = typed(Ok::<_, Infallible>(&value));
+        assert_eq!(envelope[0], STATUS_OK);
+        assert_eq!(envelope[1..], postcard::to_allocvec(&value).unwrap());
+    }
+
+    #[test]
+    fn an_error_is_sent_in_its_alternate_form() {
+        struct Chain;
+        impl Display for Chain {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(if f.alternate() { "outer: inner" } else { "outer" })
+            }
+        }
+        assert_eq!(typed(Err::<(), _>(Chain)), b"\x01outer: inner");
+        assert_eq!(raw(Err::<Vec<u8>, _>(Chain)), b"\x01outer: inner");
+    }
+
+    #[test]
+    fn an_input_must_be_used_up() {
+        assert_eq!(decode::<u64>(&[7]), Ok(7));
+        assert_eq!(decode::<()>(&[]), Ok(()));
+        let envelope = decode::<u64>(&[7, 8, 9]).unwrap_err();
+        assert_eq!(envelope[0], STATUS_UNDECODABLE);
+        assert_eq!(&envelope[1..], b"2 of 3 bytes are left over after the input");
+        assert_eq!(decode::<()>(&[0]).unwrap_err()[0], STATUS_UNDECODABLE);
+    }
+
+    #[test]
+    fn an_input_that_ends_early_or_lies_is_refused() {
+        for input in [&[][..], &[5, b'a'], &[1, 0xff], &[0xff; 11]] {
+            let envelope = decode::<String>(input).unwrap_err();
+            assert_eq!(envelope[0], STATUS_UNDECODABLE, "{input:?}");
+            assert!(std::str::from_utf8(&envelope[1..]).is_ok_and(|text| !text.is_empty()));
+        }
+    }
+
+    #[test]
+    fn raw_output_is_not_encoded() {
+        assert_eq!(raw(Ok::<_, Infallible>(vec![1, 2])), [0, 1, 2]);
+        assert_eq!(raw(Ok::<_, Infallible>(Vec::new())), [0]);
+    }
+
+    #[test]
+    fn an_output_that_refuses_to_be_encoded_is_an_error() {
+        struct Refuses;
+        impl Serialize for Refuses {
+            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("no"))
+            }
+        }
+        let envelope = typed(Ok::<_, Infallible>(Refuses));
+        assert_eq!(envelope[0], STATUS_ERROR);
+    }
+}

@@ -1,0 +1,115 @@
+//! Write tasks for `wasmpool`: ordinary functions, compiled to WebAssembly,
+//! called by the pool with typed arguments.
+//!
+//! ```
+//! /// How often does each letter occur?
+//! #[wasmpool_guest::task]
+//! fn letters(text: String) -> std::collections::BTreeMap<char, u64> {
+//!     let mut counts = std::collections::BTreeMap::new();
+//!     for letter in text.chars().filter(|c| c.is_alphabetic()) {
+//!         *counts.entry(letter).or_default() += 1;
+//!     }
+//!     counts
+//! }
+//! # assert_eq!(letters("wasm".into())[&'w'], 1);
+//! ```
+//!
+//! The crate is a `cdylib`, built for `wasm32-unknown-unknown` or
+//! `wasm32-wasip1` (where it becomes a reactor). On every other target the
+//! attributes only check the function, so `cargo test` calls it as it stands.
+//!
+//! # What a task may be
+//!
+//! - Up to 16 arguments and a result, each owned, each with serde and
+//!   [`Schema`]. [`data`] derives all of them without further dependencies.
+//! - A fallible one returns `Result<T, E>` with `E: Display`. The caller sees
+//!   the error's alternate form, `{:#}`, in which `anyhow` prints its whole
+//!   chain. The return type must be *spelled* `Result` (a path that ends so,
+//!   such as `anyhow::Result<T>`, will do): an alias under another name is
+//!   taken for an ordinary value.
+//! - `#[task(raw)] fn f(input: &[u8]) -> Vec<u8>` skips the codec on both sides.
+//! - `#[task(name = "other")]` changes the name that callers use.
+//!
+//! [`init`] marks one function without arguments that prepares the instance
+//! before any task runs; the pool runs it once and snapshots the memory.
+//!
+//! # What happens otherwise
+//!
+//! Before the first call the SDK installs a panic hook, which sends message and
+//! location to the host before the trap, and a logger for the `log` facade (the
+//! feature `tracing` adds a subscriber). An input that does not decode is
+//! answered with its own status, before the task runs. What is absent: threads,
+//! asynchrony, unwinding.
+//!
+//! # Reading order
+//!
+//! `record` describes tasks at compile time, `answer` turns a call into an
+//! envelope (both pure), `memory` owns the buffers that cross the boundary,
+//! `host` holds the imports, `logging` and `spans` feed them.
+
+// The derives of `data` name this crate by its public name, also in our tests.
+extern crate self as wasmpool_guest;
+
+mod record;
+mod answer;
+mod memory;
+mod host;
+#[cfg(feature = "log")]
+mod logging;
+#[cfg(feature = "tracing")]
+mod spans;
+
+pub use postcard_schema::{self, Schema};
+pub use serde;
+pub use wasmpool_guest_macros::{data, init, task};
+
+pub use answer::{STATUS_ERROR, STATUS_OK, STATUS_UNDECODABLE};
+#[doc(hidden)]
+pub use record::{Codec, Kind, Record};
+
+/// What the expansions of the macros name. Not an interface: it changes with
+/// them.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::answer::TaskResult;
+    pub use crate::memory::{init, raw, typed};
+    pub use crate::record::{BYTES, Codec, Kind, Record, UNIT};
+    pub use postcard_schema::Schema;
+    pub use postcard_schema::schema::{DataModelType, NamedType};
+}
+
+/// Puts a [`Record`] into the section `wasmpool.tasks`, for an export written
+/// by hand instead of with [`task`](macro@task).
+///
+/// Hidden because a hand-written export must keep the whole ABI itself: the
+/// function is `extern "C" fn(ptr: u32, len: u32) -> u64`, owns the input
+/// buffer, and returns `ptr << 32 | len` of an envelope that stays in place
+/// until the next call. The record takes the export's name; nothing checks that
+/// the export is there.
+///
+/// ```
+/// use wasmpool_guest::{Record, emit_record};
+///
+/// #[cfg_attr(target_arch = "wasm32", unsafe(no_mangle))]
+/// extern "C" fn always_empty(_ptr: u32, _len: u32) -> u64 {
+///     static ANSWER: [u8; 1] = [wasmpool_guest::STATUS_OK];
+///     ((&raw const ANSWER as usize as u64) << 32) | 1
+/// }
+/// emit_record!(Record::raw("always_empty", "always_empty", "Answers nothing."));
+/// # always_empty(0, 0);
+/// ```
+#[doc(hidden)]
+#[macro_export]
+macro_rules! emit_record {
+    ($record:expr) => {
+        const _: () = {
+            const RECORD: $crate::Record<'static> = $record;
+            const LEN: usize = RECORD.encoded_len();
+            #[cfg_attr(target_arch = "wasm32", unsafe(link_section = "wasmpool.tasks"))]
+            #[cfg_attr(target_arch = "wasm32", used)]
+            static SECTION: [u8; LEN] = RECORD.encode();
+            #[cfg(not(target_arch = "wasm32"))]
+            let _ = &SECTION;
+        };
+    };
+}
