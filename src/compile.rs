@@ -37,7 +37,9 @@ fn serve() -> io::Result<()> {
     let (socket, locked) = sandbox::enter(Role::Compiler)?;
     let socket = ControlSocket(socket);
     // The end of the stream: the host is gone, or has changed its mind.
-    let Some((request, files)) = socket.receive::<CompileRequest>(3, RecvFlags::empty())? else { return Ok(()) };
+    let Some((request, files)) = socket.receive::<CompileRequest>(3, RecvFlags::empty())? else {
+        return Ok(());
+    };
     if request.build != fingerprint::BUILD {
         return Err(io::Error::other("the host was built from another version of wasmpool"));
     }
@@ -61,7 +63,8 @@ fn serve() -> io::Result<()> {
 fn compile(_: &LockedDown, wasm: &[u8], metered: bool) -> Result<(Vec<u8>, Vec<u8>), ModuleError> {
     let refused = |error: wasmtime::Error| ModuleError::Compiler { message: format!("{error:#}") };
     diagnose::shape(wasm)?;
-    let engine = settings::config(metered).and_then(|config| wasmtime::Engine::new(&config)).map_err(refused)?;
+    let engine =
+        settings::config(metered).and_then(|config| wasmtime::Engine::new(&config)).map_err(refused)?;
     let artifact = engine.precompile_module(wasm).map_err(|error| diagnose::failure(wasm, &error))?;
     // SAFETY: the bytes come from this very engine, a line above.
     let module = unsafe { wasmtime::Module::deserialize(&engine, &artifact) }

@@ -101,8 +101,12 @@ pub(crate) enum Resolution {
     /// With the worker's answer.
     Answered,
     Cancelled,
-    TimedOut { killed: bool },
-    Aborted { killed: bool },
+    TimedOut {
+        killed: bool,
+    },
+    Aborted {
+        killed: bool,
+    },
     /// With the pool.
     Broken,
 }
@@ -322,13 +326,7 @@ impl Dispatch {
         }
     }
 
-    fn done(
-        &mut self,
-        worker: WorkerKey,
-        task: TaskId,
-        interrupted: bool,
-        actions: &mut Vec<Action>,
-    ) {
+    fn done(&mut self, worker: WorkerKey, task: TaskId, interrupted: bool, actions: &mut Vec<Action>) {
         let Some(slot) = self.live(worker) else { return };
         match self.slots[slot].state {
             // An interrupt that nobody sent cannot have been heeded.
@@ -399,10 +397,7 @@ impl Dispatch {
                 State::Starting { .. } | State::Idle | State::Retiring { .. } => None,
             };
             self.slots[index].state = State::Doomed { task: None };
-            actions.push(Action::Kill {
-                worker: self.slots[index].key(index),
-                reason: KillReason::PoolEnds,
-            });
+            actions.push(Action::Kill { worker: self.slots[index].key(index), reason: KillReason::PoolEnds });
             if let Some(task) = lost {
                 self.resolve(task, Resolution::Broken, actions);
             }
@@ -457,7 +452,11 @@ impl Dispatch {
     /// Asserts the invariants. Costs a walk over everything; tests call it after each event.
     #[cfg(test)]
     pub(crate) fn check(&self) {
-        assert_eq!(self.accepted, self.tasks.len() as u64 + self.resolved, "a task was lost or resolved twice");
+        assert_eq!(
+            self.accepted,
+            self.tasks.len() as u64 + self.resolved,
+            "a task was lost or resolved twice"
+        );
         let running = self.tasks.values().filter(|entry| entry.slot.is_some()).count();
         assert_eq!(self.tasks.len(), running + self.pending.len());
         for (task, entry) in &self.tasks {

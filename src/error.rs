@@ -190,7 +190,10 @@ pub enum ModuleError {
 fn known_tasks(known: &[String]) -> String {
     match known {
         [] => "; it has no tasks".into(),
-        known => format!("; it has {}", known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
+        known => format!(
+            "; it has {}",
+            known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ),
     }
 }
 

@@ -13,9 +13,11 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-pub(crate) use cell::{CallbackQueue, Cell, Labels, Outcome};
 pub use cell::FutureState;
-pub use wait::{AsCompleted, AsCompletedTimeout, ReturnWhen, Waited, as_completed, as_completed_timeout, wait};
+pub(crate) use cell::{CallbackQueue, Cell, Labels, Outcome};
+pub use wait::{
+    AsCompleted, AsCompletedTimeout, ReturnWhen, Waited, as_completed, as_completed_timeout, wait,
+};
 
 use crate::error::{TaskError, TaskFailure};
 use crate::host::Core;

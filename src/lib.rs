@@ -66,16 +66,16 @@ mod worker;
 pub mod cli;
 
 pub use error::{
-    BrokenPool, BuildError, Death, DeathCause, Frame, ModuleError, Phase, SubmitError, TaskError, TaskFailure,
-    TrapCode,
+    BrokenPool, BuildError, Death, DeathCause, Frame, ModuleError, Phase, SubmitError, TaskError,
+    TaskFailure, TrapCode,
 };
 pub use future::{
     AsCompleted, AsCompletedTimeout, FutureState, ReturnWhen, TaskFuture, WaitTimeout, Waited, as_completed,
     as_completed_timeout, wait,
 };
 pub use module::{
-    Callable, Codec, Command, Digest, MemoryDescription, Module, ModuleDescription, ModuleKind, ModuleOptions,
-    RawTask, Task, TaskDescription,
+    Callable, Codec, Command, Digest, MemoryDescription, Module, ModuleDescription, ModuleKind,
+    ModuleOptions, RawTask, Task, TaskDescription,
 };
 pub use pool::{Map, MapError, Pool, PoolBuilder, ShutdownMode};
 pub use roles::init;

@@ -108,10 +108,13 @@ impl Schema {
             return false;
         }
         let mut depths = Vec::with_capacity(self.nodes.len());
+        // Each node has one parent: shared children would let a small arena stand for a type of
+        // exponential size, and every walk of it would take that long.
+        let mut has_parent = vec![false; self.nodes.len()];
         for (index, node) in self.nodes.iter().enumerate() {
             let mut depth = 0;
             for child in node.children() {
-                if child as usize >= index {
+                if child as usize >= index || std::mem::replace(&mut has_parent[child as usize], true) {
                     return false;
                 }
                 depth = depth.max(depths[child as usize] + 1);
@@ -227,7 +230,9 @@ impl Schema {
                 list(out, &[*key, *value])?;
                 out.write_str(">")
             }
-            Node::Struct { name, .. } | Node::Enum { name, .. } if inside && !name.is_empty() => out.write_str(name),
+            Node::Struct { name, .. } | Node::Enum { name, .. } if inside && !name.is_empty() => {
+                out.write_str(name)
+            }
             Node::Struct { name, fields: of } => {
                 write!(out, "{name}{}{{ ", if name.is_empty() { "" } else { " " })?;
                 fields(out, of)?;
@@ -365,7 +370,8 @@ fn push_static(ty: &'static NamedType, nodes: &mut Vec<Node>) -> NodeId {
             Node::Map(key, push_static(val, nodes))
         }
         DataModelType::Struct(fields) => {
-            let fields = fields.iter().map(|field| (field.name.into(), push_static(field.ty, nodes))).collect();
+            let fields =
+                fields.iter().map(|field| (field.name.into(), push_static(field.ty, nodes))).collect();
             Node::Struct { name: ty.name.into(), fields }
         }
         DataModelType::Enum(variants) => {
@@ -378,9 +384,9 @@ fn push_static(ty: &'static NamedType, nodes: &mut Vec<Node>) -> NodeId {
                         DataModelVariant::TupleVariant(of) => {
                             Variant::Tuple(of.iter().map(|ty| push_static(ty, nodes)).collect())
                         }
-                        DataModelVariant::StructVariant(of) => {
-                            Variant::Struct(of.iter().map(|f| (f.name.into(), push_static(f.ty, nodes))).collect())
-                        }
+                        DataModelVariant::StructVariant(of) => Variant::Struct(
+                            of.iter().map(|f| (f.name.into(), push_static(f.ty, nodes))).collect(),
+                        ),
                     };
                     (variant.name.into(), kind)
                 })
@@ -544,9 +550,11 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_in_a_received_schema_is_not_well_formed() {
+    fn cycles_and_shared_children_in_a_received_schema_are_not_well_formed() {
         let looped = Schema { nodes: vec![Node::Option(0)] };
         assert!(!looped.is_well_formed());
+        let shared = Schema { nodes: vec![Node::U8, Node::Tuple(vec![0, 0])] };
+        assert!(!shared.is_well_formed(), "a shared child");
     }
 
     #[test]

@@ -24,7 +24,8 @@ fn is_harmless(c: char) -> bool {
         return true;
     }
     // Bidi controls reorder what a reader sees (CVE-2021-42574); U+2028/2029 break lines.
-    let bidi = matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let bidi =
+        matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     !c.is_control() && !bidi && c != '\u{feff}'
 }
 

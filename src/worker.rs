@@ -44,7 +44,9 @@ pub(crate) fn main() -> i32 {
 fn serve() -> io::Result<()> {
     let (socket, locked) = sandbox::enter(Role::Worker)?;
     let socket = Arc::new(ControlSocket(socket));
-    let Some((setup, files)) = socket.receive::<ToWorkerControl>(1, RecvFlags::empty())? else { return Ok(()) };
+    let Some((setup, files)) = socket.receive::<ToWorkerControl>(1, RecvFlags::empty())? else {
+        return Ok(());
+    };
     match setup {
         ToWorkerControl::Setup { build: fingerprint::BUILD } => {}
         _ => return Err(io::Error::other("the host was built from another version of wasmpool")),

@@ -38,7 +38,10 @@ struct Body {
 ///
 /// # Errors
 /// Only what postcard cannot encode.
-pub(super) fn describe_artifact(description: ModuleDescription, artifact: &[u8]) -> postcard::Result<Vec<u8>> {
+pub(super) fn describe_artifact(
+    description: ModuleDescription,
+    artifact: &[u8],
+) -> postcard::Result<Vec<u8>> {
     let artifact_blake3 = *blake3::hash(artifact).as_bytes();
     let body = Body { artifact_blake3, artifact_bytes: artifact.len() as u64, description };
     let body = postcard::to_stdvec(&body)?;

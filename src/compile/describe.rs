@@ -53,7 +53,10 @@ pub(super) fn describe(
         kind,
         tasks,
         imports,
-        exports: module.exports().map(|export| format!("{}: {}", export.name(), show(&export.ty()))).collect(),
+        exports: module
+            .exports()
+            .map(|export| format!("{}: {}", export.name(), show(&export.ty())))
+            .collect(),
         memories,
         uses_wasi: module.imports().any(|import| import.module() == worker::WASI_MODULE),
         has_initializer: has_function("wasmpool_init"),
@@ -125,7 +128,9 @@ fn bare_tasks(module: &Module) -> Vec<TaskDescription> {
     let is_init = |name: &str| name == "wasmpool_init";
     module
         .exports()
-        .filter(|export| !is_init(export.name()) && matches!(export.ty(), ExternType::Func(ty) if is_task(&ty)))
+        .filter(|export| {
+            !is_init(export.name()) && matches!(export.ty(), ExternType::Func(ty) if is_task(&ty))
+        })
         .map(|export| TaskDescription {
             name: export.name().to_string(),
             doc: String::new(),
@@ -160,7 +165,8 @@ fn records(mut section: &[u8]) -> Result<Vec<TaskDescription>, String> {
 fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
     type Head<'a> = (u8, u8, &'a str, &'a str, &'a str, u8, Vec<&'a str>);
     let ((version, kind, export, name, doc, codec, params), rest) =
-        postcard::take_from_bytes::<Head<'_>>(body).map_err(|error| format!("a record is malformed: {error}"))?;
+        postcard::take_from_bytes::<Head<'_>>(body)
+            .map_err(|error| format!("a record is malformed: {error}"))?;
     if version != 1 {
         return Err(format!("a record has version {version}; this pool knows version 1"));
     }
@@ -171,7 +177,10 @@ fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
         return Err(format!("the record of `{name}` has {} bytes left over", rest.len()));
     }
     let too_long = |text: &str| text.len() > NAME_BYTES_MAX;
-    if too_long(name) || too_long(export) || params.iter().any(|param| too_long(param)) || doc.len() > DOC_BYTES_MAX
+    if too_long(name)
+        || too_long(export)
+        || params.iter().any(|param| too_long(param))
+        || doc.len() > DOC_BYTES_MAX
     {
         return Err("a name or doc comment is too long".into());
     }

@@ -29,7 +29,9 @@ pub(super) fn shape(wasm: &[u8]) -> Result<(), ModuleError> {
         }),
         [b'\0', b'a', b's', b'm', ..] if wasm.len() < 8 => invalid("it is cut off after its magic number"),
         [b'\0', b'a', b's', b'm', ..] => invalid("it is of an unknown version of WebAssembly"),
-        [b'(', ..] => invalid("it is WebAssembly text: translate it to binary first (wat2wasm, wasm-tools parse)"),
+        [b'(', ..] => {
+            invalid("it is WebAssembly text: translate it to binary first (wat2wasm, wasm-tools parse)")
+        }
         _ => invalid("it does not start with the magic number of WebAssembly"),
     }
 }
@@ -54,5 +56,8 @@ pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error) -> ModuleError {
 
 /// It compiles, but no instance of it fits the worker's pool.
 pub(super) fn too_large_for_the_pool(error: &wasmtime::Error) -> ModuleError {
-    ModuleError::Unsupported { feature: "more than a worker has room for".into(), message: format!("{error:#}") }
+    ModuleError::Unsupported {
+        feature: "more than a worker has room for".into(),
+        message: format!("{error:#}"),
+    }
 }

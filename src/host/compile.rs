@@ -65,7 +65,8 @@ fn attend(timeout: Duration, socket: &ControlSocket, mut child: Child) -> Result
             // It fails only for a process that is gone already.
             let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
         }
-        let mut fds = vec![PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(&child.stderr.pipe, PollFlags::IN)];
+        let mut fds =
+            vec![PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(&child.stderr.pipe, PollFlags::IN)];
         if reply.is_none() {
             fds.push(PollFd::new(&socket.0, PollFlags::IN));
         }
@@ -73,7 +74,8 @@ fn attend(timeout: Duration, socket: &ControlSocket, mut child: Child) -> Result
         if rustix::event::poll(&mut fds, wait.as_ref()).is_err() {
             continue;
         }
-        let (gone, spoke) = (!fds[0].revents().is_empty(), fds.get(2).is_some_and(|fd| !fd.revents().is_empty()));
+        let (gone, spoke) =
+            (!fds[0].revents().is_empty(), fds.get(2).is_some_and(|fd| !fd.revents().is_empty()));
         child.stderr.drain();
         if spoke && let Ok(Some((message, _))) = socket.receive::<CompileReply>(0, RecvFlags::DONTWAIT) {
             reply = Some(message);

@@ -272,8 +272,10 @@ impl Core {
         let now = self.now();
         let mut actions = Vec::with_capacity(4);
         state.dispatch.handle(event, now, &mut actions);
-        let effects: Vec<Effect> =
-            actions.into_iter().filter_map(|action| self.effect(&mut state, action, now, &mut answered)).collect();
+        let effects: Vec<Effect> = actions
+            .into_iter()
+            .filter_map(|action| self.effect(&mut state, action, now, &mut answered))
+            .collect();
         let earlier = match (state.dispatch.next_deadline(), state.armed) {
             (Some(next), Some(armed)) => next < armed,
             (Some(_), None) => true,

@@ -95,8 +95,7 @@ impl Link {
         };
         let mut outbox = self.outbox();
         if outbox.modules.insert(module.id) {
-            let message =
-                ToWorkerControl::Module { module: module.id, metered: module.description.metered };
+            let message = ToWorkerControl::Module { module: module.id, metered: module.description.metered };
             let descriptors = [module.artifact.as_fd(), module.description_file.as_fd()];
             if let Err(error) = self.control.send(&message, &descriptors) {
                 // A gone worker is reported by its death; one that does not read is useless.

@@ -76,9 +76,8 @@ pub(crate) fn spawn(program: &Program, role: Role, socket: OwnedFd) -> io::Resul
 
 /// Reaps an ended process and says how it ended.
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> DeathCause {
-    let status = rustix::io::retry_on_intr(|| {
-        rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED)
-    });
+    let status =
+        rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED));
     match status {
         Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => DeathCause::Exited(code),

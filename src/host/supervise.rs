@@ -110,7 +110,8 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
                         && let Ok(child) = unsent.into_inner()
                     {
                         // The loader has given up; its socket is closed, so the child exits.
-                        let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
+                        let _ =
+                            rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
                         spawn::reap(child.pidfd.as_fd());
                     }
                 }

@@ -116,7 +116,8 @@ mod tests {
         let (ours, theirs) = pair().expect("socketpair");
         let theirs = ControlSocket(theirs);
         ours.send(&7u32, &[ours.as_fd()]).expect("sends");
-        let (number, descriptors) = theirs.receive::<u32>(1, RecvFlags::empty()).expect("receives").expect("some");
+        let (number, descriptors) =
+            theirs.receive::<u32>(1, RecvFlags::empty()).expect("receives").expect("some");
         assert_eq!((number, descriptors.len()), (7, 1));
         drop((ours, descriptors));
         assert!(theirs.receive::<u32>(1, RecvFlags::empty()).expect("the end").is_none());

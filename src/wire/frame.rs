@@ -57,7 +57,11 @@ pub(crate) fn encode_head<M: Serialize>(meta: &M, payload_bytes: usize) -> io::R
 ///
 /// # Errors
 /// As [`encode_head`], and what the writer says.
-pub(crate) fn write_frame<M: Serialize>(to: &mut (impl Write + ?Sized), meta: &M, payload: &[u8]) -> io::Result<()> {
+pub(crate) fn write_frame<M: Serialize>(
+    to: &mut (impl Write + ?Sized),
+    meta: &M,
+    payload: &[u8],
+) -> io::Result<()> {
     let mut head = encode_head(meta, payload.len())?;
     if payload.len() <= INLINE_PAYLOAD_BYTES {
         head.extend_from_slice(payload);

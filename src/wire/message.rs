@@ -83,21 +83,47 @@ pub(crate) enum Verdict {
     /// The payload is the output.
     Ok,
     /// The command exited, or a task called `proc_exit`. The payload is stdout, then stderr.
-    Exited { code: i32, stdout_bytes: u64 },
+    Exited {
+        code: i32,
+        stdout_bytes: u64,
+    },
     /// The payload is the error's text.
     Guest,
     /// The payload is the guest's words.
     InputDecode,
-    Trap { code: TrapCode, message: String, backtrace: Vec<Frame> },
-    Panic { message: String, location: String, backtrace: Vec<Frame> },
+    Trap {
+        code: TrapCode,
+        message: String,
+        backtrace: Vec<Frame>,
+    },
+    Panic {
+        message: String,
+        location: String,
+        backtrace: Vec<Frame>,
+    },
     /// The host's own interrupt was heeded.
     Interrupted,
-    Memory { requested: u64, backtrace: Vec<Frame> },
-    Fuel { backtrace: Vec<Frame> },
-    OutputTooLarge { bytes: u64 },
-    BadPointer { pointer: u32, len: u32, memory_bytes: u64 },
-    Abi { message: String },
-    Instantiate { message: String },
+    Memory {
+        requested: u64,
+        backtrace: Vec<Frame>,
+    },
+    Fuel {
+        backtrace: Vec<Frame>,
+    },
+    OutputTooLarge {
+        bytes: u64,
+    },
+    BadPointer {
+        pointer: u32,
+        len: u32,
+        memory_bytes: u64,
+    },
+    Abi {
+        message: String,
+    },
+    Instantiate {
+        message: String,
+    },
 }
 
 /// What the task cost, as the worker measured it.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::{self, Write};
 use std::pin::pin;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -18,8 +19,8 @@ use super::journal::Journal;
 use super::linker::TaskState;
 use super::loaded::{Loaded, Modules};
 use super::stdio::GuestOutput;
-use super::watcher::Shared;
 use super::verdict;
+use super::watcher::Shared;
 use crate::task::{TaskId, TaskLimits};
 use crate::wire::message::{Cost, Entry, LogSource, ModuleId, Verdict};
 
@@ -103,6 +104,13 @@ impl Runner {
             Ok(store) => store,
             Err(error) => return (Verdict::Instantiate { message: format!("{error:#}") }, Vec::new()),
         };
+        // An interrupt that came before the store had its deadline bumped an epoch that nobody
+        // watched. From here on the bump is seen; so look once now (the fence pairs with the one
+        // in `Shared::interrupt`).
+        fence(Ordering::SeqCst);
+        if self.shared.is_interrupted(task) {
+            return (Verdict::Interrupted, Vec::new());
+        }
         // Ordinary modules run on this very stack. WASI may wait, so it runs on a fiber that an
         // interrupt can drop in the middle of a host call.
         let ran = if loaded.description.uses_wasi {
@@ -122,11 +130,18 @@ impl Runner {
         ended
     }
 
-    fn store(&self, loaded: &Loaded, call: &mut Call<'_>, journal: Journal) -> wasmtime::Result<Store<TaskState>> {
+    fn store(
+        &self,
+        loaded: &Loaded,
+        call: &mut Call<'_>,
+        journal: Journal,
+    ) -> wasmtime::Result<Store<TaskState>> {
         let engine = loaded.instance.module().engine();
         let wasi = loaded.description.uses_wasi.then(|| {
             let mut wasi = WasiCtxBuilder::new();
-            wasi.allow_blocking_current_thread(true).stdout(call.stdout.clone()).stderr(call.stderr.clone());
+            // Not `allow_blocking_current_thread`: a guest's sleep would then block this thread in
+            // the kernel, where no interrupt reaches it.
+            wasi.stdout(call.stdout.clone()).stderr(call.stderr.clone());
             if let Entry::Command { args, env } = call.entry {
                 wasi.args(args).envs(env).stdin(MemoryInputPipe::new(std::mem::take(&mut call.input)));
             }
@@ -142,7 +157,11 @@ impl Runner {
         store.set_epoch_deadline(1);
         let (shared, task) = (self.shared.clone(), call.task);
         store.epoch_deadline_callback(move |_| {
-            Ok(if shared.is_interrupted(task) { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
+            Ok(if shared.is_interrupted(task) {
+                UpdateDeadline::Interrupt
+            } else {
+                UpdateDeadline::Continue(1)
+            })
         });
         Ok(store)
     }

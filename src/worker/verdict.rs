@@ -30,7 +30,10 @@ pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> V
     }
     // A guest that was refused memory gives up by aborting, or runs into its null pointer.
     // Without any backtrace it never ran: the first memory was refused already.
-    let gave_up = matches!(trap, Some(Trap::UnreachableCodeReached | Trap::MemoryOutOfBounds | Trap::AllocationTooLarge));
+    let gave_up = matches!(
+        trap,
+        Some(Trap::UnreachableCodeReached | Trap::MemoryOutOfBounds | Trap::AllocationTooLarge)
+    );
     if let Some(requested) = state.budget.refused
         && (gave_up || trap.is_none())
     {
@@ -76,9 +79,9 @@ fn backtrace(error: &Error) -> Vec<Frame> {
         .iter()
         .take(BACKTRACE_FRAMES_MAX)
         .map(|frame| Frame {
-            function: frame.func_name().map(|name| {
-                truncated(&format!("{:#}", rustc_demangle::demangle(name)), NAME_BYTES_MAX)
-            }),
+            function: frame
+                .func_name()
+                .map(|name| truncated(&format!("{:#}", rustc_demangle::demangle(name)), NAME_BYTES_MAX)),
             function_index: frame.func_index(),
             module_offset: frame.module_offset().map(|offset| offset as u64),
         })

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::net::RecvFlags;
@@ -55,6 +55,7 @@ impl Shared {
 
     fn interrupt(&self, task: TaskId) {
         self.interrupted.store(task.0, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         for engine in self.engines.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             engine.increment_epoch();
         }

@@ -1,0 +1,75 @@
+//! The command line, in three steps: what was typed ([`args`]), what that means
+//! ([`settings`]), and the work itself ([`run`], [`map`], [`inspect`]).
+//!
+//! Results go to stdout and everything else to stderr. Every way to end is a row of the
+//! table in [`exit`], and [`main`] is the only place that turns one into an exit code.
+//!
+//! What a guest says is not obeyed by a terminal: bytes go out as they are only where
+//! stdout is a file or a pipe ([`console`]), and JSON is written with the same characters
+//! escaped ([`object`]).
+
+mod args;
+mod settings;
+
+mod run;
+mod map;
+mod inspect;
+
+mod call;
+mod input;
+mod json;
+mod object;
+
+mod exit;
+mod console;
+mod logs;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Verb};
+use console::Console;
+use exit::{Exit, Failure};
+use settings::Settings;
+
+/// Runs the command line of this process. [`init`](crate::init) must have been called.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        // Help and version are no errors: clap prints them to stdout and its code is 0.
+        Err(error) => {
+            // A closed pipe is all that can be wrong here, and then nobody reads.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()));
+        }
+    };
+    args.common.color.write_global();
+    let console = Console::new();
+    let json = args.verb.wants_json();
+    let exit = dispatch(args, &console).unwrap_or_else(|failure| report(&failure, json, &console));
+    ExitCode::from(exit.code())
+}
+
+fn dispatch(args: Args, console: &Console) -> Result<Exit, Failure> {
+    logs::init(&args.common, console)?;
+    let settings = Settings::resolve(&args.common);
+    match args.verb {
+        Verb::Run(args) => run::run(args, &settings),
+        Verb::Map(args) => map::map(args, &settings, console),
+        Verb::Inspect(args) => inspect::inspect(&args, &settings),
+    }
+}
+
+/// Says what went wrong: to a program on stdout, to a person on stderr.
+fn report(failure: &Failure, json: bool, console: &Console) -> Exit {
+    if !failure.is_closed_pipe() {
+        if json {
+            // If stdout is gone as well, the exit code is all that is left to say it with.
+            let _ = console::print_line(&failure.to_json());
+        } else {
+            console.error(&failure.to_string());
+        }
+    }
+    failure.exit()
+}

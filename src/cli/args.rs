@@ -1,0 +1,259 @@
+//! Exactly what was typed. Nothing is looked up or opened here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use super::exit::EXIT_CODES;
+
+const EXAMPLES: &str = "\
+Examples:
+  wasmpool inspect primes.wasm
+  wasmpool run primes.wasm count --input 1000000
+  wasmpool run csv_stats.wasm -- --column age < people.csv
+  wasmpool map word_count.wasm --files src/ --workers 8 > counts.jsonl";
+
+const RUN_EXAMPLES: &str = "\
+Input:
+  A typed task takes JSON in --input. Several arguments are an array in their
+  order, or an object by their names; a task without arguments needs no input.
+  --input-file and piped stdin are the text itself if the task's one argument is
+  a String or bytes, and JSON otherwise. To an untyped task and to a WASI command
+  (as its stdin) both are bytes, as they stand.
+
+  In JSON, bytes are a string (its UTF-8), an array of numbers, or
+  {\"base64\": \"…\"}; NaN, inf and -inf are strings; numbers beyond 64 bits are
+  strings; an enum is \"Variant\" or {\"Variant\": …}; an absent Option is null.
+
+Output:
+  A typed task's result is one line of JSON. Bytes that are UTF-8 are a string
+  there, others {\"base64\": \"…\"}, and so are a command's stdout and stderr with
+  --json. An untyped task's bytes and a command's stdout and stderr are passed on
+  as they are; if they go to a terminal, control characters are escaped.
+
+Examples:
+  wasmpool run primes.wasm count --input 1000000
+  wasmpool run monte_carlo.wasm pi --input '[1000000, 42]'
+  wasmpool run monte_carlo.wasm pi --input '{\"samples\": 1000000, \"seed\": 42}' --timeout 5s
+  wasmpool run word_count.wasm --input-file README.md --json
+  wasmpool run compress.wasm deflate < notes.txt > notes.zz
+  wasmpool run csv_stats.wasm -- --column age < people.csv";
+
+const MAP_EXAMPLES: &str = "\
+Each result is one line of JSON on stdout, in the order of the inputs:
+  {\"input\": \"a.txt\", \"ok\": true, \"output\": …}
+  {\"line\": 7, \"input\": \"twelve\", \"ok\": false, \"error\": {\"kind\": …, \"message\": …}}
+A command's lines have exit_code, stdout and stderr in place of output.
+
+A WASI command is run once for each input. With --lines, `{}` in ARGS is the
+line; if there is none, the line is the command's stdin. With --files, the file
+is the command's stdin, and `{}` is its path.
+
+Examples:
+  wasmpool map word_count.wasm --files docs/ README.md
+  seq 1 100 | wasmpool map primes.wasm count --lines --workers 8
+  wasmpool map monte_carlo.wasm pi --jsonl --timeout 2s < inputs.jsonl
+  wasmpool map csv_stats.wasm --files data/ -- --column age";
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Run WebAssembly tasks in a pool of worker processes.
+#[derive(Debug, Parser)]
+#[command(name = "wasmpool", version = VERSION, max_term_width = 100)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run one task, or a WASI command
+    #[command(after_help = format!("{RUN_EXAMPLES}\n\n{EXIT_CODES}"))]
+    Run(RunArgs),
+    /// Run one task over many inputs
+    #[command(after_help = format!("{MAP_EXAMPLES}\n\n{EXIT_CODES}"))]
+    Map(MapArgs),
+    /// Show what a module is and which tasks it has
+    #[command(after_help = EXIT_CODES)]
+    Inspect(InspectArgs),
+}
+
+impl Verb {
+    /// Whether a program reads stdout even of a failure. The lines of `map` are JSON
+    /// anyway, one for each input; what stops the whole of it belongs to none of them.
+    pub(super) fn wants_json(&self) -> bool {
+        match self {
+            Verb::Run(args) => args.json,
+            Verb::Map(_) => false,
+            Verb::Inspect(args) => args.json,
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Common {
+    /// Most worker processes [default: the CPUs there are; run: 1]
+    #[arg(long, global = true, value_name = "N", help_heading = "Pool")]
+    pub(super) workers: Option<usize>,
+
+    /// Where compiled modules are kept [default: ~/.cache/wasmpool]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Pool")]
+    pub(super) cache_dir: Option<PathBuf>,
+
+    /// Keep no compiled modules
+    #[arg(long, global = true, conflicts_with = "cache_dir", help_heading = "Pool")]
+    pub(super) no_cache: bool,
+
+    /// Say more on stderr; twice: everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Display")]
+    pub(super) verbose: u8,
+
+    /// Say nothing on stderr but errors: no logs of guests, no progress, no summary
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Display")]
+    pub(super) quiet: bool,
+
+    /// Colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Display")]
+    pub(super) color: Color,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Color {
+    /// On terminals only
+    Auto,
+    Always,
+    Never,
+}
+
+impl Color {
+    /// For every stream that anstream opens from here on.
+    pub(super) fn write_global(self) {
+        match self {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
+}
+
+/// What a task is and may use.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Target {
+    /// The .wasm file
+    pub(super) module: PathBuf,
+
+    /// The task's name; not needed if there is only one, or for a command
+    pub(super) task: Option<String>,
+
+    /// How long a task may run, such as 500ms or 5s
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits")]
+    pub(super) timeout: Option<Duration>,
+
+    /// Most memory of a task, such as 64MiB [default: 512MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    pub(super) memory: Option<ByteSize>,
+
+    /// Most fuel of a task, about one for each instruction; compiles the module for counting
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(super) fuel: Option<u64>,
+
+    /// Set an environment variable of a command
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub(super) env: Vec<(String, String)>,
+
+    /// Arguments of a command
+    #[arg(last = true)]
+    pub(super) args: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) target: Target,
+
+    /// The input: JSON for a typed task, else the bytes of this text
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
+    pub(super) input: Option<String>,
+
+    /// A file with the input, `-` for stdin
+    #[arg(long, value_name = "FILE", conflicts_with = "input")]
+    pub(super) input_file: Option<PathBuf>,
+
+    /// Print one JSON object: result or error, and what it cost
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct MapArgs {
+    #[command(flatten)]
+    pub(super) target: Target,
+
+    /// Each of these files is an input; of folders, all files that are neither hidden nor ignored by git
+    #[arg(long, value_name = "PATH", num_args = 1.., group = "source", help_heading = "Inputs")]
+    pub(super) files: Vec<PathBuf>,
+
+    /// Each line of stdin is an input: the text itself for a String or bytes, else JSON [default]
+    #[arg(long, group = "source", help_heading = "Inputs")]
+    pub(super) lines: bool,
+
+    /// Each line of stdin is an input in JSON
+    #[arg(long, group = "source", help_heading = "Inputs")]
+    pub(super) jsonl: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct InspectArgs {
+    /// The .wasm file
+    pub(super) module: PathBuf,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; examples: 500ms, 5s, 2m"))
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("it must have the form NAME=VALUE".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_two_dashes_belongs_to_the_command() {
+        let typed = ["wasmpool", "run", "c.wasm", "--env", "A=b=c", "--", "--column", "{}"];
+        let Verb::Run(run) = Args::try_parse_from(typed).expect("parses").verb else {
+            panic!("another verb")
+        };
+        assert_eq!(run.target.args, ["--column", "{}"]);
+        assert_eq!(run.target.env, [("A".into(), "b=c".into())]);
+        assert_eq!(run.target.task, None);
+    }
+
+    #[test]
+    fn sources_exclude_each_other() {
+        let typed = ["wasmpool", "map", "m.wasm", "--lines", "--files", "a"];
+        assert_eq!(Args::try_parse_from(typed).expect_err("two sources").exit_code(), 2);
+    }
+}

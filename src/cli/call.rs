@@ -1,0 +1,204 @@
+//! What is called, and how its result is read: a task with or without types, or a command.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::args::Target;
+use super::exit::Failure;
+use super::input::{self, Given};
+use super::json;
+use crate::{
+    Codec, Command, CommandInput, CommandOutput, Module, ModuleKind, Pool, RawTask, TaskDescription,
+    TaskError, TaskFailure, TaskFuture, TaskOptions, TaskReport,
+};
+
+/// What stands in an argument for the input.
+const PLACEHOLDER: &str = "{}";
+
+/// Something of a module that can be called with one input after the other.
+#[derive(Debug)]
+pub(super) struct Call {
+    pool: Pool,
+    options: TaskOptions,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Task { handle: RawTask, description: Arc<TaskDescription> },
+    Command { handle: Command, args: Vec<String>, env: Vec<(String, String)> },
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Task { future: TaskFuture<Bytes>, description: Arc<TaskDescription> },
+    Command(TaskFuture<CommandOutput>),
+}
+
+/// What a call returned.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// One line of JSON, from a typed task.
+    Json(String),
+    /// From an untyped task.
+    Bytes(Bytes),
+    /// From a command, whatever its exit code.
+    Command(CommandOutput),
+}
+
+impl Call {
+    /// Finds what `target` names; without a name, the only task there is.
+    pub(super) fn resolve(
+        pool: &Pool,
+        module: &Module,
+        target: &Target,
+        options: TaskOptions,
+    ) -> Result<Call, Failure> {
+        let description = module.description();
+        let is_command = description.kind == ModuleKind::Command;
+        let kind = match &target.task {
+            None if is_command => {
+                let (args, env) = (target.args.clone(), target.env.clone());
+                Kind::Command { handle: module.command()?, args, env }
+            }
+            Some(task) if is_command => {
+                return Err(Failure::Uncallable(format!(
+                    "{} is a WASI command and has no task `{task}`; arguments for it follow `--`",
+                    module.name()
+                )));
+            }
+            Some(task) => Kind::task(module, task)?,
+            None => match &description.tasks[..] {
+                [only] => Kind::task(module, &only.name)?,
+                [] => {
+                    let name = module.name();
+                    return Err(Failure::Uncallable(format!("{name} has no tasks and is no WASI command")));
+                }
+                several => {
+                    let names: Vec<_> = several.iter().map(|task| format!("`{}`", task.name)).collect();
+                    let (name, names) = (module.name(), names.join(", "));
+                    return Err(Failure::Usage(format!("{name} has several tasks: name one of {names}")));
+                }
+            },
+        };
+        if matches!(kind, Kind::Task { .. }) && !(target.args.is_empty() && target.env.is_empty()) {
+            let name = module.name();
+            return Err(Failure::Usage(format!(
+                "{name} has tasks: arguments after `--` and --env are for WASI commands; a task takes --input"
+            )));
+        }
+        Ok(Call { pool: pool.clone(), options, kind })
+    }
+
+    /// The task's name; none for a command.
+    pub(super) fn task_name(&self) -> Option<&str> {
+        self.description().map(|description| description.name.as_str())
+    }
+
+    /// The task's description; none for a command.
+    pub(super) fn description(&self) -> Option<&TaskDescription> {
+        match &self.kind {
+            Kind::Task { description, .. } => Some(description),
+            Kind::Command { .. } => None,
+        }
+    }
+
+    /// Submits one input. `label` appears in errors and logs; `placed` is what `{}` in a
+    /// command's arguments stands for, if it is not the input itself.
+    pub(super) fn submit(
+        &self,
+        given: Given,
+        label: Option<&str>,
+        placed: Option<&str>,
+    ) -> Result<Pending, Failure> {
+        let options = match label {
+            Some(label) => self.options.clone().label(label),
+            None => self.options.clone(),
+        };
+        match &self.kind {
+            Kind::Task { handle, description } => {
+                let bytes = input::encode(description, given)?;
+                let future = self.pool.submit_with(handle, &bytes, options)?;
+                Ok(Pending::Task { future, description: description.clone() })
+            }
+            Kind::Command { handle, args, env } => {
+                let mut input = command_input(args, given, placed)?;
+                for (name, value) in env {
+                    input = input.env(name, value);
+                }
+                Ok(Pending::Command(self.pool.submit_with(handle, &input, options)?))
+            }
+        }
+    }
+
+    /// Whether the arguments have a place for each input: then stdin does not carry it.
+    pub(super) fn has_placeholder(&self) -> bool {
+        match &self.kind {
+            Kind::Task { .. } => false,
+            Kind::Command { args, .. } => args.iter().any(|arg| arg.contains(PLACEHOLDER)),
+        }
+    }
+}
+
+impl Kind {
+    fn task(module: &Module, name: &str) -> Result<Kind, Failure> {
+        let handle = module.raw_task(name)?;
+        let mut tasks = module.description().tasks.iter();
+        match tasks.find(|task| task.name == name) {
+            Some(description) => Ok(Kind::Task { handle, description: Arc::new(description.clone()) }),
+            None => Err(Failure::Uncallable(format!("{} does not describe `{name}`", module.name()))),
+        }
+    }
+}
+
+fn command_input(args: &[String], given: Given, placed: Option<&str>) -> Result<CommandInput, Failure> {
+    let Some(placed) = placed else {
+        return Ok(CommandInput::new().args(args).stdin(given.into_bytes()));
+    };
+    let args = args.iter().map(|arg| arg.replace(PLACEHOLDER, placed));
+    Ok(CommandInput::new().args(args).stdin(given.into_bytes()))
+}
+
+impl Pending {
+    pub(super) fn done(&self) -> bool {
+        match self {
+            Pending::Task { future, .. } => future.done(),
+            Pending::Command(future) => future.done(),
+        }
+    }
+
+    /// Waits for the result. Output that does not fit the task's own schema is the task's
+    /// failure.
+    pub(super) fn wait(&self) -> Result<Answer, TaskFailure> {
+        match self {
+            Pending::Task { future, description } => {
+                let bytes = future.result()?;
+                if description.codec == Codec::Raw {
+                    return Ok(Answer::Bytes(bytes));
+                }
+                json::decode(&description.output, &bytes).map(Answer::Json).map_err(|error| {
+                    let error = TaskError::OutputDecode { message: error.to_string() };
+                    future.cell.labels().failure(error, self.report())
+                })
+            }
+            Pending::Command(future) => match future.result() {
+                Ok(output) => Ok(Answer::Command(output)),
+                Err(failure) => match failure.error() {
+                    TaskError::Exit { output } => Ok(Answer::Command(output.clone())),
+                    _ => Err(failure),
+                },
+            },
+        }
+    }
+
+    /// What the call cost, once it is done.
+    pub(super) fn report(&self) -> TaskReport {
+        match self {
+            Pending::Task { future, .. } => future.report(),
+            Pending::Command(future) => future.report(),
+        }
+        .unwrap_or_default()
+    }
+}

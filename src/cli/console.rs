@@ -1,0 +1,159 @@
+//! stdout and stderr: what goes where, and what a terminal is spared.
+
+use std::fmt;
+use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anstyle::{AnsiColor, Style};
+use indicatif::ProgressBar;
+
+use super::exit::Failure;
+use crate::text::Escaped;
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+
+/// stderr, shared by errors, logs and the progress bar. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Console {
+    bar: Arc<Mutex<Option<ProgressBar>>>,
+}
+
+impl Console {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// An error, with what a guest may have put into it escaped.
+    pub(super) fn error(&self, message: &str) {
+        self.print(format_args!("{ERROR}error:{ERROR:#} {}\n", Escaped(indented(message))));
+    }
+
+    /// A line of any other kind, escaped as well.
+    pub(super) fn say(&self, message: &str) {
+        self.print(format_args!("{}\n", Escaped(indented(message))));
+    }
+
+    /// Text that is safe to show, with its styles.
+    pub(super) fn print(&self, text: fmt::Arguments<'_>) {
+        self.above_the_bar(|| {
+            // There is nowhere left to report a closed stderr to.
+            let _ = anstream::stderr().lock().write_fmt(text);
+        });
+    }
+
+    /// Draws this bar below everything else from here on; `None` takes it away.
+    pub(super) fn set_bar(&self, bar: Option<ProgressBar>) {
+        let mut current = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = std::mem::replace(&mut *current, bar) {
+            old.finish_and_clear();
+        }
+    }
+
+    /// One step further, if there is a bar.
+    pub(super) fn advance(&self) {
+        if let Some(bar) = &*self.bar.lock().unwrap_or_else(PoisonError::into_inner) {
+            bar.inc(1);
+        }
+    }
+
+    /// Writes to the terminal while the bar is out of the way.
+    pub(super) fn above_the_bar<T>(&self, write: impl FnOnce() -> T) -> T {
+        let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+}
+
+/// What follows a guest's line feed must not look like a line of our own.
+pub(super) fn indented(message: &str) -> String {
+    let mut lines = message.lines();
+    let mut text = lines.next().unwrap_or_default().to_string();
+    for line in lines {
+        text.push_str(if line.starts_with("    ") { "\n" } else { "\n    " });
+        text.push_str(line);
+    }
+    text
+}
+
+/// Lines on stdout, buffered.
+#[derive(Debug)]
+pub(super) struct Lines {
+    stdout: BufWriter<StdoutLock<'static>>,
+    /// Whether the progress bar is drawn on the same terminal.
+    console: Option<Console>,
+}
+
+impl Lines {
+    pub(super) fn new(console: &Console) -> Self {
+        let stdout = io::stdout();
+        let console = stdout.is_terminal().then(|| console.clone());
+        Lines { stdout: BufWriter::with_capacity(64 * 1024, stdout.lock()), console }
+    }
+
+    pub(super) fn push(&mut self, line: &str) -> Result<(), Failure> {
+        let stdout = &mut self.stdout;
+        match &self.console {
+            // A terminal's reader waits for each line.
+            Some(console) => {
+                console.above_the_bar(|| writeln!(stdout, "{line}").and_then(|()| stdout.flush()))
+            }
+            None => writeln!(stdout, "{line}"),
+        }
+        .map_err(Failure::Output)
+    }
+
+    /// Shows what is buffered, before a wait.
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        self.stdout.flush().map_err(Failure::Output)
+    }
+}
+
+/// One line on stdout.
+pub(super) fn print_line(line: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(Failure::Output)
+}
+
+/// A guest's bytes on stdout: as they are, unless a terminal would obey them.
+pub(super) fn write_stdout(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    write(bytes, stdout.is_terminal(), &mut stdout).map_err(Failure::Output)
+}
+
+/// A guest's bytes on stderr.
+pub(super) fn write_stderr(bytes: &[u8]) {
+    let mut stderr = io::stderr().lock();
+    // There is nowhere left to report a closed stderr to.
+    let _ = write(bytes, stderr.is_terminal(), &mut stderr);
+}
+
+fn write(bytes: &[u8], terminal: bool, out: &mut impl io::Write) -> io::Result<()> {
+    if terminal {
+        write!(out, "{}", Escaped(String::from_utf8_lossy(bytes)))?;
+    } else {
+        out.write_all(bytes)?;
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guests_second_line_does_not_look_like_ours() {
+        assert_eq!(indented("panicked: a\nerror: b\n    0: f"), "panicked: a\n    error: b\n    0: f");
+    }
+
+    #[test]
+    fn only_a_terminal_is_spared_what_a_guest_writes() {
+        let mut out = Vec::new();
+        write(b"\x1b[2J\xff\n", false, &mut out).expect("writes");
+        assert_eq!(out, b"\x1b[2J\xff\n");
+        out.clear();
+        write(b"\x1b[2J\xff\n", true, &mut out).expect("writes");
+        assert_eq!(out, "\\u{1b}[2J\u{fffd}\n".as_bytes());
+    }
+}

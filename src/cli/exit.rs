@@ -1,0 +1,208 @@
+//! Every way to end: failures, their exit codes, and their names in JSON.
+
+use std::io;
+
+use super::object::{self, Object};
+use crate::{BuildError, ModuleError, SubmitError, TaskError, TaskFailure};
+
+/// The table of [`Exit`], for the help texts.
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  0  success
+  1  the task failed: its own error, a trap, a panic, or a limit
+  2  wrong usage, or an input that does not fit the task
+  3  the module cannot be loaded, or has no such task
+  4  map: some of the inputs failed
+  5  not the task's fault: a worker died and broke the pool, the pool cannot
+     start, or the output cannot be written
+  A WASI command's own exit code is passed on, and may be one of these; --json
+  tells them apart.";
+
+/// How this process ends. The codes stand here and nowhere else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// Everything was done.
+    Success,
+    /// The task failed.
+    Task,
+    /// The arguments or the input are wrong. Also clap's own code.
+    Usage,
+    /// The module cannot be used.
+    Module,
+    /// `map`: some inputs failed.
+    Some,
+    /// Nothing that the task or the caller did.
+    Machinery,
+    /// A WASI command's own.
+    Command(i32),
+}
+
+impl Exit {
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Exit::Success | Exit::Command(0) => 0,
+            Exit::Task => 1,
+            Exit::Usage => 2,
+            Exit::Module => 3,
+            Exit::Some => 4,
+            Exit::Machinery => 5,
+            // The system keeps eight bits; a failure must not become a success by that.
+            Exit::Command(code) => ((code & 0xff) as u8).max(1),
+        }
+    }
+}
+
+/// What stopped a command.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The arguments do not go together, or not with the module.
+    #[error("{0}")]
+    Usage(String),
+    /// The input cannot be read, or does not fit the task.
+    #[error("{0}")]
+    Input(String),
+    /// The module has nothing that could be called.
+    #[error("{0}")]
+    Uncallable(String),
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    #[error("{}", with_sources(.0))]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    #[error(transparent)]
+    Task(#[from] TaskFailure),
+    #[error("cannot write to stdout: {0}")]
+    Output(io::Error),
+}
+
+impl Failure {
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Failure::Usage(_) | Failure::Input(_) => Exit::Usage,
+            Failure::Uncallable(_) => Exit::Module,
+            // These two are about this machine, not about the module.
+            Failure::Module(ModuleError::Compiler { .. } | ModuleError::Closed { .. }) => Exit::Machinery,
+            Failure::Module(_) => Exit::Module,
+            Failure::Build(BuildError::Workers { .. } | BuildError::Setting { .. }) => Exit::Usage,
+            Failure::Build(_) => Exit::Machinery,
+            Failure::Submit(SubmitError::Encode { .. } | SubmitError::InputTooLarge { .. }) => Exit::Usage,
+            Failure::Submit(_) => Exit::Machinery,
+            Failure::Task(failure) if matches!(failure.error(), TaskError::Broken(_)) => Exit::Machinery,
+            Failure::Task(_) => Exit::Task,
+            // Whoever closed the pipe has what they wanted.
+            Failure::Output(_) if self.is_closed_pipe() => Exit::Success,
+            Failure::Output(_) => Exit::Machinery,
+        }
+    }
+
+    /// Whether the reader of stdout went away, as `head` does.
+    pub(super) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Whether the pool is lost, so that nothing more can be submitted.
+    pub(super) fn is_end_of_pool(&self) -> bool {
+        match self {
+            Failure::Submit(error) => matches!(error, SubmitError::Broken(_) | SubmitError::ShutDown { .. }),
+            Failure::Task(failure) => matches!(failure.error(), TaskError::Broken(_)),
+            _ => false,
+        }
+    }
+
+    /// Its name in JSON, for programs to branch on.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Failure::Usage(_) => "usage",
+            Failure::Input(_) => "input",
+            Failure::Uncallable(_) => "unknown_task",
+            Failure::Module(error) => module_kind(error),
+            Failure::Build(_) => "pool",
+            Failure::Submit(error) => submit_kind(error),
+            Failure::Task(failure) => task_kind(failure.error()),
+            Failure::Output(_) => "stdout",
+        }
+    }
+
+    /// `{"ok": false, "error": {"kind": …, "message": …, …}}`
+    pub(super) fn to_json(&self) -> String {
+        Object::new().field("ok", false).raw("error", &object::error(self)).finish()
+    }
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
+
+fn module_kind(error: &ModuleError) -> &'static str {
+    match error {
+        ModuleError::Read { .. } => "module_unreadable",
+        ModuleError::TooLarge { .. } => "module_too_large",
+        ModuleError::Invalid { .. } => "module_invalid",
+        ModuleError::Unsupported { .. } => "module_unsupported",
+        ModuleError::UnknownImports { .. } => "unknown_imports",
+        ModuleError::Abi { .. } => "module_abi",
+        ModuleError::CompileLimit { .. } => "compile_limit",
+        ModuleError::CompilerDied { .. } => "compiler_died",
+        ModuleError::Compiler { .. } => "compiler",
+        ModuleError::UnknownTask { .. } => "unknown_task",
+        ModuleError::SchemaMismatch { .. } => "schema_mismatch",
+        ModuleError::RawTask { .. } => "raw_task",
+        ModuleError::NotACommand { .. } => "not_a_command",
+        ModuleError::Closed { .. } => "pool_closed",
+    }
+}
+
+fn submit_kind(error: &SubmitError) -> &'static str {
+    match error {
+        SubmitError::Encode { .. } => "input",
+        SubmitError::InputTooLarge { .. } => "input_too_large",
+        SubmitError::QueueFull { .. } => "queue_full",
+        SubmitError::NotMetered { .. } => "not_metered",
+        SubmitError::ForeignModule { .. } => "foreign_module",
+        SubmitError::ShutDown { .. } => "pool_closed",
+        SubmitError::Broken(_) => "broken_pool",
+    }
+}
+
+fn task_kind(error: &TaskError) -> &'static str {
+    match error {
+        TaskError::Trap { .. } => "trap",
+        TaskError::Panic { .. } => "panic",
+        TaskError::Guest { .. } => "guest",
+        TaskError::InputDecode { .. } => "input_decode",
+        TaskError::OutputDecode { .. } => "output_decode",
+        TaskError::Timeout { .. } => "timeout",
+        TaskError::Memory { .. } => "memory",
+        TaskError::Fuel { .. } => "fuel",
+        TaskError::OutputTooLarge { .. } => "output_too_large",
+        TaskError::Exit { .. } => "exit",
+        TaskError::BadPointer { .. } => "bad_pointer",
+        TaskError::Abi { .. } => "abi",
+        TaskError::Instantiate { .. } => "instantiate",
+        TaskError::Aborted { .. } => "aborted",
+        TaskError::Cancelled => "cancelled",
+        TaskError::Broken(_) => "broken_pool",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commands_failure_never_becomes_a_success() {
+        for (code, seen) in [(0, 0), (3, 3), (255, 255), (256, 1), (-1, 255), (257, 1)] {
+            assert_eq!(Exit::Command(code).code(), seen, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_is_a_quiet_end() {
+        let closed = Failure::Output(io::ErrorKind::BrokenPipe.into());
+        assert_eq!((closed.is_closed_pipe(), closed.exit()), (true, Exit::Success));
+        let full = Failure::Output(io::ErrorKind::StorageFull.into());
+        assert_eq!((full.is_closed_pipe(), full.exit()), (false, Exit::Machinery));
+    }
+}

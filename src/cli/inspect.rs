@@ -1,0 +1,156 @@
+//! `wasmpool inspect`: what a module is and which tasks it has.
+
+mod types;
+
+use std::fmt::{self, Display, Write as _};
+use std::io::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use bytesize::ByteSize;
+use serde_json::{Value, json};
+
+use super::args::InspectArgs;
+use super::console;
+use super::exit::{Exit, Failure};
+use super::object::Object;
+use super::settings::{self, Settings};
+use crate::schema::Node;
+use crate::text::Escaped;
+use crate::{Codec, MemoryDescription, Module, ModuleDescription, TaskDescription};
+use types::TypeDefinition;
+
+const HEADING: Style = Style::new().bold();
+const NAME: Style = AnsiColor::Green.on_default().bold();
+const DOC: Style = Style::new().dimmed();
+
+pub(super) fn inspect(args: &InspectArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let pool = settings.pool(Some(1))?;
+    let module = settings::load(&pool, &args.module, false)?;
+    let types = types::collect(&module.description().tasks);
+    if args.json {
+        console::print_line(&to_json(&module, &types))?;
+        return Ok(Exit::Success);
+    }
+    let mut page = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_page(&mut page, &module, &types);
+    let mut stdout = anstream::stdout().lock();
+    stdout.write_all(page.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Output)?;
+    Ok(Exit::Success)
+}
+
+fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> fmt::Result {
+    let description = module.description();
+    writeln!(page, "{NAME}{}{NAME:#}  {}", Escaped(module.name()), description.kind)?;
+    row(page, "sha256", module.digest())?;
+    row(page, "wasm", ByteSize::b(description.wasm_bytes).display().iec())?;
+    let origin = if module.from_cache() { "from the cache" } else { "compiled now" };
+    let machine_code = ByteSize::b(description.machine_code_bytes);
+    row(page, "machine code", format_args!("{}, {origin}", machine_code.display().iec()))?;
+    for memory in &description.memories {
+        row(page, "memory", show_memory(memory))?;
+    }
+    if description.has_initializer {
+        row(page, "initializer", "yes")?;
+    }
+    row(page, "exports", description.exports.len())?;
+    row(page, "imports", description.imports.len())?;
+    for import in &description.imports {
+        writeln!(page, "    {}", Escaped(import))?;
+    }
+    if !description.tasks.is_empty() {
+        writeln!(page, "\n{HEADING}tasks{HEADING:#}")?;
+    }
+    for task in &description.tasks {
+        write_task(page, task)?;
+    }
+    if !types.is_empty() {
+        writeln!(page, "\n{HEADING}types{HEADING:#}")?;
+    }
+    for definition in types {
+        for line in definition.text().lines() {
+            writeln!(page, "  {}", Escaped(line))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_task(page: &mut String, task: &TaskDescription) -> fmt::Result {
+    let signature = task.signature();
+    let rest = signature.strip_prefix(&task.name).unwrap_or(&signature);
+    let untyped = if task.codec == Codec::Raw { "  (untyped: bytes as they are)" } else { "" };
+    writeln!(page, "  {NAME}{}{NAME:#}{}{untyped}", Escaped(&task.name), Escaped(rest))?;
+    for line in task.doc.trim().lines() {
+        writeln!(page, "      {DOC}{}{DOC:#}", Escaped(line.trim()))?;
+    }
+    Ok(())
+}
+
+fn row(page: &mut String, name: &str, value: impl Display) -> fmt::Result {
+    writeln!(page, "  {name:<14}{value}")
+}
+
+fn show_memory(memory: &MemoryDescription) -> String {
+    let show = |bytes| ByteSize::b(bytes).display().iec().to_string();
+    match memory.max_bytes {
+        Some(max) => format!("{}, at most {}", show(memory.min_bytes), show(max)),
+        None => format!("{}, no maximum of its own", show(memory.min_bytes)),
+    }
+}
+
+fn to_json(module: &Module, types: &[TypeDefinition]) -> String {
+    let ModuleDescription { kind, tasks, imports, exports, memories, .. } = module.description();
+    let description = module.description();
+    let kind = match kind {
+        crate::ModuleKind::Tasks => "tasks",
+        crate::ModuleKind::Command => "command",
+        crate::ModuleKind::Library => "library",
+    };
+    let memories: Value = memories
+        .iter()
+        .map(|memory| json!({"min_bytes": memory.min_bytes, "max_bytes": memory.max_bytes}))
+        .collect();
+    let types: Value =
+        types.iter().map(|ty| json!({"kind": ty.kind, "name": ty.name, "definition": ty.text()})).collect();
+    Object::new()
+        .field("ok", true)
+        .field("name", module.name())
+        .field("kind", kind)
+        .field("sha256", module.digest().to_string())
+        .field("wasm_bytes", description.wasm_bytes)
+        .field("machine_code_bytes", description.machine_code_bytes)
+        .field("from_cache", module.from_cache())
+        .field("uses_wasi", description.uses_wasi)
+        .field("has_initializer", description.has_initializer)
+        .field("memories", memories)
+        .field("tasks", tasks.iter().map(task_to_json).collect::<Value>())
+        .field("types", types)
+        .field("imports", imports.clone())
+        .field("exports", exports.clone())
+        .finish()
+}
+
+fn task_to_json(task: &TaskDescription) -> Value {
+    let show = |node: &Node| task.input.show_inside(node);
+    let types: Vec<String> = match (task.params.len(), task.input.root()) {
+        (many, Node::Tuple(ids)) if many > 1 && many == ids.len() => {
+            ids.iter().map(|id| show(task.input.node(*id))).collect()
+        }
+        (1, root) => vec![show(root)],
+        _ => Vec::new(),
+    };
+    let params: Value =
+        task.params.iter().zip(types).map(|(name, ty)| json!({"name": name, "type": ty})).collect();
+    let codec = match task.codec {
+        Codec::Raw => "raw",
+        Codec::Postcard => "postcard",
+    };
+    json!({
+        "name": task.name,
+        "signature": task.signature(),
+        "doc": task.doc,
+        "codec": codec,
+        "params": params,
+        "output": task.output.show_inside(task.output.root()),
+    })
+}

@@ -1,0 +1,258 @@
+//! Whatever postcard makes of Rust's values, we make of their JSON, and back.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::schema::{Node, Schema};
+use crate::{Codec, TaskDescription};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]
+struct Everything {
+    small: (bool, i8, u8, i16, u16),
+    large: (i32, u32, i64, u64),
+    wide: (u128, i128),
+    floats: (f32, f64),
+    text: (char, String),
+    bytes: Vec<u8>,
+    maybe: Option<Vec<Option<i32>>>,
+    shapes: Vec<Shape>,
+    by_name: BTreeMap<String, Shape>,
+    by_number: BTreeMap<i16, String>,
+    nothing: (),
+    wrapped: Wrapped,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]
+struct Wrapped(u32);
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]
+enum Shape {
+    Empty,
+    Circle(f64),
+    Pair(u32, Option<char>),
+    Named { name: String, size: i64 },
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    prop_oneof![
+        Just(Shape::Empty),
+        any::<f64>().prop_filter("finite", |f| f.is_finite()).prop_map(Shape::Circle),
+        any::<(u32, Option<char>)>().prop_map(|(n, c)| Shape::Pair(n, c)),
+        any::<(String, i64)>().prop_map(|(name, size)| Shape::Named { name, size }),
+    ]
+}
+
+fn everything() -> impl Strategy<Value = Everything> {
+    let floats = (any::<f32>(), any::<f64>()).prop_filter("finite", |(a, b)| a.is_finite() && b.is_finite());
+    let scalars =
+        any::<((bool, i8, u8, i16, u16), (i32, u32, i64, u64), (u128, i128), (char, String), u32)>();
+    let collections = (
+        any::<Vec<u8>>(),
+        any::<Option<Vec<Option<i32>>>>(),
+        prop::collection::vec(shape(), 0..4),
+        prop::collection::btree_map(any::<String>(), shape(), 0..4),
+        any::<BTreeMap<i16, String>>(),
+    );
+    (scalars, floats, collections).prop_map(|((small, large, wide, text, wrapped), floats, collections)| {
+        let (bytes, maybe, shapes, by_name, by_number) = collections;
+        let (wrapped, nothing) = (Wrapped(wrapped), ());
+        Everything {
+            small,
+            large,
+            wide,
+            floats,
+            text,
+            bytes,
+            maybe,
+            shapes,
+            by_name,
+            by_number,
+            nothing,
+            wrapped,
+        }
+    })
+}
+
+fn encode(schema: &Schema, value: &Value) -> Result<Vec<u8>, Mismatch> {
+    encode_arguments(&task(schema.clone(), &["input"]), value)
+}
+
+fn task(input: Schema, params: &[&str]) -> TaskDescription {
+    TaskDescription {
+        name: "t".into(),
+        doc: String::new(),
+        export: "t".into(),
+        codec: Codec::Postcard,
+        params: params.iter().map(ToString::to_string).collect(),
+        input,
+        output: Schema::of::<()>(),
+    }
+}
+
+/// The JSON that serde_json itself makes of a value, by our rules where they differ.
+fn by_serde(value: &Everything) -> Value {
+    let mut json = json!({
+        "small": value.small, "large": value.large, "floats": value.floats, "text": value.text,
+        "maybe": value.maybe, "shapes": value.shapes, "by_name": value.by_name,
+        "by_number": value.by_number.iter().collect::<Vec<_>>(), "nothing": null, "wrapped": value.wrapped,
+    });
+    json["wide"] = json!([value.wide.0.to_string(), value.wide.1.to_string()]);
+    json["bytes"] = json!(value.bytes);
+    json
+}
+
+proptest! {
+    #[test]
+    fn json_becomes_what_postcard_makes_of_the_value_and_comes_back(value in everything()) {
+        let schema = Schema::of::<Everything>();
+        let postcard = postcard::to_stdvec(&value).expect("serialises");
+        prop_assert_eq!(encode(&schema, &by_serde(&value)).expect("fits"), postcard.clone());
+
+        let json = decode(&schema, &postcard).expect("decodes");
+        let json: Value = serde_json::from_str(&json).expect("is JSON");
+        prop_assert_eq!(encode(&schema, &json).expect("fits"), postcard);
+    }
+
+    #[test]
+    fn decoded_json_is_what_serde_json_writes(value in prop::collection::vec(shape(), 0..5)) {
+        let postcard = postcard::to_stdvec(&value).expect("serialises");
+        let json = decode(&Schema::of::<Vec<Shape>>(), &postcard).expect("decodes");
+        prop_assert_eq!(serde_json::from_str::<Value>(&json).expect("is JSON"), json!(value));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic_and_what_is_decoded_is_json(bytes: Vec<u8>) {
+        for schema in [
+            Schema::of::<Everything>(), Schema::of::<Vec<Shape>>(), Schema::of::<Vec<()>>(),
+            Schema::of::<BTreeMap<String, Vec<Option<()>>>>(), Schema::of::<(f32, f64, u128, i128)>(),
+            Schema::of::<Vec<String>>(), Schema::of::<Option<Vec<u8>>>(), Schema::of::<Vec<char>>(),
+        ] {
+            if let Ok(json) = decode(&schema, &bytes) {
+                prop_assert!(serde_json::from_str::<Value>(&json).is_ok(), "{json}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_postcard_refuses_we_refuse(bytes: Vec<u8>) {
+        let ours = decode(&Schema::of::<Vec<Shape>>(), &bytes).is_ok();
+        let postcards = matches!(postcard::take_from_bytes::<Vec<Shape>>(&bytes), Ok((_, [])));
+        prop_assert_eq!(ours, postcards);
+    }
+}
+
+#[test]
+fn every_cut_of_an_encoding_is_an_error() {
+    let value = vec![Shape::Pair(300, Some('ä')), Shape::Named { name: "n".into(), size: -1 }];
+    let postcard = postcard::to_stdvec(&value).expect("serialises");
+    let schema = Schema::of::<Vec<Shape>>();
+    for end in 0..postcard.len() {
+        assert!(decode(&schema, &postcard[..end]).is_err(), "{end} bytes");
+    }
+    let mut longer = postcard;
+    longer.push(0);
+    assert!(decode(&schema, &longer).expect_err("longer").to_string().contains("left over"));
+}
+
+#[test]
+fn announced_lengths_cost_nothing() {
+    let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+    for schema in [Schema::of::<Vec<()>>(), Schema::of::<Vec<u8>>(), Schema::of::<Vec<u64>>()] {
+        assert!(decode(&schema, &huge).is_err());
+    }
+    assert!(decode(&Schema::of::<Vec<()>>(), &[3]).is_ok());
+}
+
+/// Each level holds the one below twice: a schema of 40 nodes, a value of 2^39.
+#[test]
+fn values_without_bytes_are_counted_even_if_a_schema_multiplies_them() {
+    let mut nodes = vec![Node::Unit];
+    nodes.extend((0..39).map(|below| Node::Tuple(vec![below, below])));
+    let bytes = postcard::to_stdvec(&nodes).expect("serialises");
+    let schema: Schema = postcard::from_bytes(&bytes).expect("a schema is its nodes");
+    assert!(decode(&schema, &[]).is_err());
+}
+
+#[test]
+fn floats_that_json_lacks_are_strings() {
+    let schema = Schema::of::<Vec<f64>>();
+    let given = json!(["NaN", "inf", "-inf", 1, 0.5]);
+    let bytes = encode(&schema, &given).expect("fits");
+    assert_eq!(decode(&schema, &bytes).expect("decodes"), r#"["NaN","inf","-inf",1.0,0.5]"#);
+    assert!(encode(&Schema::of::<f32>(), &json!(1e300)).is_err());
+}
+
+#[test]
+fn bytes_have_three_spellings() {
+    let schema = Schema::of::<Vec<u8>>();
+    for given in [json!("AB"), json!([65, 66]), json!({"base64": "QUI="})] {
+        assert_eq!(encode(&schema, &given).expect("fits"), [2, 65, 66]);
+    }
+    assert_eq!(decode(&schema, &[2, 65, 66]).expect("decodes"), "\"AB\"");
+    assert_eq!(decode(&schema, &[1, 0xff]).expect("decodes"), r#"{"base64":"/w=="}"#);
+}
+
+#[test]
+fn the_same_key_twice_is_an_error() {
+    let schema = Schema::of::<BTreeMap<String, u8>>();
+    assert_eq!(decode(&schema, &[2, 1, b'a', 7, 1, b'b', 8]).expect("decodes"), r#"{"a":7,"b":8}"#);
+    assert!(decode(&schema, &[2, 1, b'a', 7, 1, b'a', 8]).is_err());
+}
+
+#[test]
+fn errors_say_where_and_what() {
+    let shapes = Schema::of::<Vec<Shape>>();
+    let cases = [
+        (json!(7), "at $: expected an array of Shape, found 7"),
+        (
+            json!(["Empty", "Square"]),
+            "at $[1]: expected a variant of Shape (`Empty`, `Circle`, `Pair`, `Named`), found the string \"Square\"",
+        ),
+        (json!([{"Pair": [1]}]), "at $[0].Pair: expected 2 values, found 1"),
+        (json!([{"Pair": [-1, null]}]), "at $[0].Pair[0]: expected u32 (0 to 4294967295), found -1"),
+        (json!([{"Named": {"name": "n"}}]), "at $[0].Named: missing field `size: i64`"),
+        (
+            json!([{"Named": {"name": "n", "size": 1, "x y": 1}}]),
+            "at $[0].Named: unknown field `x y`; there is `name`, `size`",
+        ),
+        (
+            json!(["Circle"]),
+            "at $[0]: expected {\"Circle\": …}, since that variant has content, found the string \"Circle\"",
+        ),
+        (
+            json!([{"Circle": true}]),
+            "at $[0].Circle: expected f64 (a number, \"NaN\", \"inf\" or \"-inf\"), found true",
+        ),
+    ];
+    for (value, expected) in cases {
+        assert_eq!(encode(&shapes, &value).expect_err("does not fit").to_string(), expected);
+    }
+    let map = encode(&Schema::of::<BTreeMap<String, u8>>(), &json!({"a b": 256})).expect_err("too large");
+    assert_eq!(map.to_string(), "at $[\"a b\"]: expected u8 (0 to 255), found 256");
+}
+
+#[test]
+fn arguments_come_by_place_or_by_name() {
+    let pi = task(Schema::of::<(u64, Option<String>)>(), &["samples", "seed"]);
+    for given in [json!([5, null]), json!({"seed": null, "samples": 5}), json!({"samples": 5})] {
+        assert_eq!(encode_arguments(&pi, &given).expect("fits"), [5, 0]);
+    }
+    let says = |given| encode_arguments(&pi, &given).expect_err("does not fit").to_string();
+    assert_eq!(says(json!([5, 6])), "at $[1] (argument `seed`): expected a string, found 6");
+    assert_eq!(says(json!({"seed": "x"})), "at $: missing argument `samples: u64`");
+    assert_eq!(says(json!({"sample": 1})), "at $: unknown argument `sample`; there is `samples`, `seed`");
+    assert_eq!(
+        says(json!(5)),
+        "at $: expected an array of 2 arguments, or an object by their names, found 5"
+    );
+
+    let none = task(Schema::of::<()>(), &[]);
+    for given in [json!(null), json!([]), json!({})] {
+        assert!(encode_arguments(&none, &given).expect("fits").is_empty());
+    }
+    assert!(encode_arguments(&none, &json!([1])).is_err());
+}

@@ -1,0 +1,145 @@
+//! Logs on stderr: the pool's own from warnings up, guests' records from info up.
+//!
+//! `-v` shows debug records of both, `-vv` everything, `-q` errors of the pool only, and
+//! `WASMPOOL_LOG` replaces all of that by a filter in the syntax of `tracing-subscriber`.
+
+use std::fmt::{self, Write as _};
+use std::io;
+
+use anstyle::{AnsiColor, Style};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::args::Common;
+use super::console::{Console, indented};
+use super::exit::Failure;
+
+/// The target of guests' records; see `host/logs.rs`.
+const GUEST: &str = "wasmpool::guest";
+
+/// Replaces the filter that `-v` and `-q` choose.
+const VARIABLE: &str = "WASMPOOL_LOG";
+
+pub(super) fn init(common: &Common, console: &Console) -> Result<(), Failure> {
+    let filter = match std::env::var(VARIABLE) {
+        Ok(filter) if !filter.is_empty() => filter,
+        _ => match (common.quiet, common.verbose) {
+            (true, _) => format!("error,{GUEST}=off"),
+            (false, 0) => format!("warn,{GUEST}=info"),
+            (false, 1) => "debug".into(),
+            (false, _) => "trace".into(),
+        },
+    };
+    let filter = EnvFilter::try_new(&filter)
+        .map_err(|error| Failure::Usage(format!("{VARIABLE} is no filter: {error}: {filter}")))?;
+    // Another subscriber can only stand here if this process is more than the command.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .event_format(Short)
+        .with_writer(ToConsole(console.clone()))
+        .try_init();
+    Ok(())
+}
+
+/// One line for each event: `info: task 7, c_histogram: counted {"bytes":10}`.
+struct Short;
+
+impl<S, N> FormatEvent<S, N> for Short
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Fields { guest: event.metadata().target() == GUEST, ..Fields::default() };
+        event.record(&mut fields);
+        let (name, style) = level(event.metadata().level());
+        write!(out, "{style}{name}:{style:#} ")?;
+        if fields.guest {
+            write!(out, "task {}", fields.task)?;
+            // A line of stdout or stderr says so; a log record says what logged it.
+            let origin = if fields.source == "log" { &fields.origin } else { &fields.source };
+            if !origin.is_empty() {
+                write!(out, ", {origin}")?;
+            }
+            out.write_str(": ")?;
+        }
+        writeln!(out, "{}{}", fields.message, fields.others)
+    }
+}
+
+fn level(level: &Level) -> (&'static str, Style) {
+    match *level {
+        Level::ERROR => ("error", AnsiColor::Red.on_default()),
+        Level::WARN => ("warning", AnsiColor::Yellow.on_default()),
+        Level::INFO => ("info", AnsiColor::Green.on_default()),
+        Level::DEBUG => ("debug", AnsiColor::Blue.on_default()),
+        Level::TRACE => ("trace", AnsiColor::Magenta.on_default()),
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    guest: bool,
+    task: String,
+    source: String,
+    origin: String,
+    message: String,
+    others: String,
+}
+
+impl Fields {
+    fn take(&mut self, field: &Field, value: String) {
+        match (field.name(), self.guest) {
+            ("message", _) => self.message = indented(&value),
+            ("task", true) => self.task = value,
+            ("source", true) => self.source = value,
+            ("origin", true) => self.origin = value,
+            ("fields", true) if value.is_empty() || value == "{}" => {}
+            ("fields", true) => self.others = format!(" {value}"),
+            // Known to whoever started the one module there is.
+            ("label" | "module" | "worker_pid", true) => {}
+            (name, _) => {
+                // Writing to a String cannot fail.
+                let _ = write!(self.others, " {name}={value}");
+            }
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.take(field, value.to_string());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.take(field, format!("{value:?}"));
+    }
+}
+
+/// The subscriber hands over one whole event at a time.
+struct ToConsole(Console);
+
+impl<'a> MakeWriter<'a> for ToConsole {
+    type Writer = ConsoleWriter<'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        ConsoleWriter(&self.0)
+    }
+}
+
+struct ConsoleWriter<'a>(&'a Console);
+
+impl io::Write for ConsoleWriter<'_> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0.print(format_args!("{}", String::from_utf8_lossy(event)));
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! The JSON objects of `--json` and of `map`: what happened to a task, and what it cost.
+
+use serde_json::{Value, json};
+
+use super::exit::Failure;
+use super::json;
+use crate::{CommandOutput, Frame, ModuleError, TaskError, TaskReport};
+
+/// An object on one line. Parts that are JSON already are taken over as they are.
+#[derive(Debug)]
+pub(super) struct Object(String);
+
+impl Object {
+    pub(super) fn new() -> Self {
+        Object("{".into())
+    }
+
+    pub(super) fn field(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.key(key);
+        json::push_value(&mut self.0, &value.into());
+        self
+    }
+
+    pub(super) fn field_if_some(self, key: &str, value: Option<impl Into<Value>>) -> Self {
+        match value {
+            Some(value) => self.field(key, value),
+            None => self,
+        }
+    }
+
+    pub(super) fn raw(mut self, key: &str, json: &str) -> Self {
+        self.key(key);
+        self.0.push_str(json);
+        self
+    }
+
+    pub(super) fn bytes(mut self, key: &str, bytes: &[u8]) -> Self {
+        self.key(key);
+        json::push_bytes(&mut self.0, bytes);
+        self
+    }
+
+    pub(super) fn command_output(self, output: &CommandOutput) -> Self {
+        self.field("exit_code", output.exit_code)
+            .bytes("stdout", &output.stdout)
+            .bytes("stderr", &output.stderr)
+    }
+
+    pub(super) fn finish(mut self) -> String {
+        self.0.push('}');
+        self.0
+    }
+
+    fn key(&mut self, key: &str) {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
+        json::push_string(&mut self.0, key);
+        self.0.push(':');
+    }
+}
+
+/// `{"kind": …, "message": …}` and what else is known of this kind of failure.
+pub(super) fn error(failure: &Failure) -> String {
+    let object = Object::new().field("kind", failure.kind());
+    match failure {
+        Failure::Task(failure) => {
+            let error = failure.error();
+            details(object.field("message", without_backtrace(error).to_string()), error)
+        }
+        Failure::Module(error) => {
+            let object = object.field("message", error.to_string());
+            match error {
+                ModuleError::UnknownTask { known, .. } => object.field("tasks", known.clone()),
+                ModuleError::UnknownImports { imports } => object.field("imports", imports.clone()),
+                _ => object,
+            }
+        }
+        other => object.field("message", other.to_string()),
+    }
+    .finish()
+}
+
+/// Limits, places and codes: what a program would otherwise have to take out of the message.
+fn details(object: Object, error: &TaskError) -> Object {
+    match error {
+        TaskError::Trap { code, backtrace, .. } => {
+            object.field("trap", code.to_string()).field("backtrace", frames(backtrace))
+        }
+        TaskError::Panic { location, backtrace, .. } => {
+            object.field("location", location.as_str()).field("backtrace", frames(backtrace))
+        }
+        TaskError::Timeout { limit, killed } => {
+            object.field("limit_us", micros(*limit)).field("worker_killed", *killed)
+        }
+        TaskError::Memory { limit, requested, backtrace } => object
+            .field("limit_bytes", *limit)
+            .field("requested_bytes", *requested)
+            .field("backtrace", frames(backtrace)),
+        TaskError::Fuel { limit, backtrace } => {
+            object.field("limit", *limit).field("backtrace", frames(backtrace))
+        }
+        TaskError::OutputTooLarge { limit, bytes } => {
+            object.field("limit_bytes", *limit).field("bytes", *bytes)
+        }
+        TaskError::Broken(broken) => object
+            .field("worker_pid", broken.pid())
+            .field_if_some("signal", broken.signal())
+            .field_if_some("worker_exit_code", broken.exit_code()),
+        TaskError::Exit { output } => object.field("exit_code", output.exit_code),
+        TaskError::Guest { .. }
+        | TaskError::InputDecode { .. }
+        | TaskError::OutputDecode { .. }
+        | TaskError::BadPointer { .. }
+        | TaskError::Abi { .. }
+        | TaskError::Instantiate { .. }
+        | TaskError::Aborted { .. }
+        | TaskError::Cancelled => object,
+    }
+}
+
+/// The error's message alone: in JSON its backtrace has a place of its own.
+fn without_backtrace(error: &TaskError) -> TaskError {
+    let mut error = error.clone();
+    if let TaskError::Trap { backtrace, .. }
+    | TaskError::Panic { backtrace, .. }
+    | TaskError::Memory { backtrace, .. }
+    | TaskError::Fuel { backtrace, .. } = &mut error
+    {
+        backtrace.clear();
+    }
+    error
+}
+
+fn frames(backtrace: &[Frame]) -> Value {
+    backtrace
+        .iter()
+        .map(|frame| {
+            json!({
+                "function": frame.function,
+                "function_index": frame.function_index,
+                "module_offset": frame.module_offset,
+            })
+        })
+        .collect()
+}
+
+/// What a task cost, times in microseconds.
+pub(super) fn report(report: &TaskReport) -> String {
+    Object::new()
+        .field("queued_us", micros(report.queued))
+        .field("run_us", micros(report.run))
+        .field("total_us", micros(report.total))
+        .field("cpu_us", micros(report.cpu))
+        .field("peak_memory_bytes", report.peak_memory_bytes)
+        .field("fuel_used", report.fuel_used)
+        .field("worker_pid", report.worker_pid)
+        .finish()
+}
+
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_json_and_hold_no_terminal_commands() {
+        let text = Object::new()
+            .field("a\"b", "\u{9b}31m\u{202e}\u{1b}ä")
+            .raw("raw", "[1]")
+            .bytes("bytes", b"\xff\x00")
+            .finish();
+        assert!(!text.chars().any(|c| c.is_control() || c == '\u{202e}'), "{text:?}");
+        let value: Value = serde_json::from_str(&text).expect("JSON");
+        let expected = json!({"a\"b": "\u{9b}31m\u{202e}\u{1b}ä", "raw": [1], "bytes": {"base64": "/wA="}});
+        assert_eq!(value, expected);
+    }
+}

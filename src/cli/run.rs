@@ -1,0 +1,104 @@
+//! `wasmpool run`: one task, or one command.
+
+use super::args::RunArgs;
+use super::call::{Answer, Call};
+use super::console;
+use super::exit::{Exit, Failure};
+use super::input::{self, Given};
+use super::object::{self, Object};
+use super::settings::{self, Settings};
+use crate::{CommandOutput, Module, TaskReport};
+
+pub(super) fn run(args: RunArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let target = &args.target;
+    let pool = settings.pool(Some(1))?;
+    let module = settings::load(&pool, &target.module, target.fuel.is_some())?;
+    let call = Call::resolve(&pool, &module, target, settings::task_options(target))?;
+    let given = given(&args, &call)?;
+    let pending = call.submit(given, None, None)?;
+    let result = pending.wait();
+    let report = pending.report();
+    // Logs of the guest may still be on their way; they belong before the result.
+    pool.shutdown(crate::ShutdownMode::Finish);
+    match result {
+        Ok(answer) if args.json => print_json(&answer, &call, &module, &report),
+        Ok(answer) => print(&answer),
+        Err(failure) if args.json => {
+            let failure = Failure::Task(failure);
+            let object = head(&call, &module).field("ok", false).raw("error", &object::error(&failure));
+            console::print_line(&object.raw("report", &object::report(&report)).finish())?;
+            Ok(failure.exit())
+        }
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+/// The input: what the arguments say, else stdin if it is no keyboard and something is needed.
+fn given(args: &RunArgs, call: &Call) -> Result<Given, Failure> {
+    if let Some(text) = &args.input {
+        return Ok(Given::Argument(text.clone()));
+    }
+    if let Some(path) = &args.input_file {
+        return Ok(Given::Content(input::read_file(path)?));
+    }
+    if !call.description().is_none_or(input::is_needed) || !input::is_piped() {
+        return Ok(Given::Nothing);
+    }
+    let content = input::read_stdin()?;
+    // No JSON is empty: this is the `/dev/null` that programs without an input are given.
+    let is_nothing = content.is_empty() && !call.description().is_none_or(input::is_text);
+    Ok(if is_nothing { Given::Nothing } else { Given::Content(content) })
+}
+
+fn print(answer: &Answer) -> Result<Exit, Failure> {
+    match answer {
+        Answer::Json(line) => console::print_line(line)?,
+        Answer::Bytes(bytes) => console::write_stdout(bytes)?,
+        Answer::Command(output) => {
+            // stderr first: it is what remains to be said if stdout is closed.
+            console::write_stderr(&output.stderr);
+            console::write_stdout(&output.stdout)?;
+        }
+    }
+    Ok(answer.exit())
+}
+
+fn print_json(answer: &Answer, call: &Call, module: &Module, report: &TaskReport) -> Result<Exit, Failure> {
+    let object = answer.add_to(head(call, module)).raw("report", &object::report(report));
+    console::print_line(&object.finish())?;
+    Ok(answer.exit())
+}
+
+fn head(call: &Call, module: &Module) -> Object {
+    Object::new().field("task", call.task_name()).field("module", module.name())
+}
+
+impl Answer {
+    fn exit(&self) -> Exit {
+        match self {
+            Answer::Command(output) => Exit::Command(output.exit_code),
+            Answer::Json(_) | Answer::Bytes(_) => Exit::Success,
+        }
+    }
+
+    /// Whether it is a success: of a command, by its exit code.
+    pub(super) fn is_ok(&self) -> bool {
+        self.exit().code() == 0
+    }
+
+    /// `ok` and the output. A command that failed has `error` besides.
+    pub(super) fn add_to(&self, object: Object) -> Object {
+        let object = object.field("ok", self.is_ok());
+        match self {
+            Answer::Json(json) => object.raw("output", json),
+            Answer::Bytes(bytes) => object.bytes("output", bytes),
+            Answer::Command(output) if self.is_ok() => object.command_output(output),
+            Answer::Command(output) => object.raw("error", &exit_error(output)).command_output(output),
+        }
+    }
+}
+
+fn exit_error(output: &CommandOutput) -> String {
+    let message = format!("exited with code {}", output.exit_code);
+    Object::new().field("kind", "exit").field("message", message).finish()
+}

@@ -1,0 +1,67 @@
+//! What the arguments mean: the pool, the options of each task, the loaded module.
+
+use std::path::{Path, PathBuf};
+
+use super::args::{Common, Target};
+use super::exit::Failure;
+use crate::{Module, ModuleOptions, Pool, TaskOptions};
+
+/// What all commands share.
+#[derive(Debug)]
+pub(super) struct Settings {
+    workers: Option<usize>,
+    cache: Cache,
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug)]
+enum Cache {
+    Default,
+    Dir(PathBuf),
+    Off,
+}
+
+impl Settings {
+    pub(super) fn resolve(common: &Common) -> Settings {
+        let cache = match &common.cache_dir {
+            _ if common.no_cache => Cache::Off,
+            Some(dir) => Cache::Dir(dir.clone()),
+            None => Cache::Default,
+        };
+        Settings { workers: common.workers, cache, quiet: common.quiet }
+    }
+
+    /// A pool with as many workers as asked for, else `workers_default`, else one per CPU.
+    pub(super) fn pool(&self, workers_default: Option<usize>) -> Result<Pool, Failure> {
+        let mut builder = Pool::builder();
+        if let Some(workers) = self.workers.or(workers_default) {
+            builder = builder.workers(workers);
+        }
+        builder = match &self.cache {
+            Cache::Default => builder,
+            Cache::Dir(dir) => builder.cache_dir(dir),
+            Cache::Off => builder.without_cache(),
+        };
+        Ok(builder.build()?)
+    }
+}
+
+/// The options of each task.
+pub(super) fn task_options(target: &Target) -> TaskOptions {
+    let mut options = TaskOptions::new();
+    if let Some(timeout) = target.timeout {
+        options = options.timeout(timeout);
+    }
+    if let Some(memory) = target.memory {
+        options = options.memory_bytes_max(usize::try_from(memory.as_u64()).unwrap_or(usize::MAX));
+    }
+    if let Some(fuel) = target.fuel {
+        options = options.fuel(fuel);
+    }
+    options
+}
+
+/// Loads the module, compiled for the counting of fuel where fuel is limited.
+pub(super) fn load(pool: &Pool, path: &Path, metered: bool) -> Result<Module, Failure> {
+    Ok(pool.load_file_with(path, ModuleOptions::new().metered(metered))?)
+}

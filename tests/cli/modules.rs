@@ -1,0 +1,111 @@
+//! Modules that load, modules that do not, and `wasmpool inspect`.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::harness::{end, prebuilt, wasmpool, wat};
+
+#[test]
+fn an_unknown_task_lists_those_there_are() {
+    let ended = end(wasmpool("run", prebuilt("primes")).args(["cuont", "--input", "1"])).expect(3);
+    ended.says("has no task `cuont`").says("`count`, `is_prime`, `list`");
+    let json = end(wasmpool("run", prebuilt("primes")).args(["cuont", "--json"])).expect(3).json();
+    assert_eq!(json["error"]["kind"], "unknown_task");
+    assert_eq!(json["error"]["tasks"], json!(["count", "is_prime", "list"]));
+    end(wasmpool("run", prebuilt("csv_stats")).arg("task")).expect(3).says("is a WASI command");
+}
+
+#[test]
+fn modules_that_cannot_be_loaded_are_code_3_and_say_why() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let whole = std::fs::read(prebuilt("primes")).expect("readable");
+    std::fs::write(path("cut.wasm"), &whole[..whole.len() / 2]).expect("writes");
+    std::fs::write(path("text.wasm"), "no wasm at all").expect("writes");
+    let imports = r#"(module (import "env" "launch" (func (param i32))) (func (export "_start")))"#;
+    wat(folder.path(), "imports.wasm", imports);
+    wat(folder.path(), "library.wasm", r#"(module (func (export "f")))"#);
+    let cases = [
+        ("missing.wasm", "cannot read", "module_unreadable"),
+        ("cut.wasm", "not a valid wasm module", "module_invalid"),
+        ("text.wasm", "not a valid wasm module", "module_invalid"),
+        ("imports.wasm", "env.launch", "unknown_imports"),
+        ("library.wasm", "has no tasks and is no WASI command", "unknown_task"),
+    ];
+    for (name, says, kind) in cases {
+        end(&mut wasmpool("run", path(name))).expect(3).says(says);
+        let json = end(wasmpool("run", path(name)).arg("--json")).expect(3).json();
+        assert_eq!((&json["ok"], &json["error"]["kind"]), (&json!(false), &json!(kind)), "{name}");
+    }
+    end(&mut wasmpool("map", path("cut.wasm"))).expect(3).says("not a valid wasm module");
+    end(&mut wasmpool("inspect", path("cut.wasm"))).expect(3).says("not a valid wasm module");
+}
+
+#[test]
+fn inspect_shows_tasks_with_signatures_docs_and_types() {
+    let text = end(&mut wasmpool("inspect", prebuilt("monte_carlo"))).expect(0).text();
+    for part in [
+        "pi(samples: u64, seed: u64) -> f64",
+        "Prices a European option",
+        "option_price(contract: Contract) -> Price",
+        "struct Price { price: f64, standard_error: f64 }",
+        "enum Right { Call, Put }",
+        "sha256        ",
+    ] {
+        assert!(text.contains(part), "no {part:?} in:\n{text}");
+    }
+    assert!(!text.contains('\u{1b}'), "colours in a pipe");
+    let always = end(wasmpool("inspect", prebuilt("monte_carlo")).args(["--color", "always"])).expect(0);
+    assert!(always.text().contains('\u{1b}'));
+}
+
+#[test]
+fn inspect_as_json_has_every_field() {
+    let json = end(wasmpool("inspect", prebuilt("echo")).arg("--json")).expect(0).json();
+    let wasm = std::fs::metadata(prebuilt("echo")).expect("there").len();
+    assert_eq!((&json["name"], &json["kind"]), (&json!("echo.wasm"), &json!("tasks")));
+    assert_eq!(json["wasm_bytes"], wasm);
+    assert!(json["machine_code_bytes"].as_u64().is_some_and(|bytes| bytes > 0));
+    assert_eq!(json["sha256"].as_str().map(str::len), Some(64));
+    assert!(json["memories"][0]["min_bytes"].is_u64() && json["imports"].is_array());
+    let names: Vec<_> = json["tasks"].as_array().into_iter().flatten().map(|task| &task["name"]).collect();
+    assert!(names.contains(&&json!("echo")) && names.contains(&&json!("add")), "{names:?}");
+    let add = task(&json, "add");
+    assert_eq!(add["signature"], "add(a: i64, b: i64) -> i64");
+    assert_eq!(add["params"], json!([{"name": "a", "type": "i64"}, {"name": "b", "type": "i64"}]));
+    assert_eq!((&add["codec"], &add["output"]), (&json!("postcard"), &json!("i64")));
+    assert_eq!(task(&json, "echo")["codec"], "raw");
+}
+
+fn task<'a>(json: &'a Value, name: &str) -> &'a Value {
+    let mut tasks = json["tasks"].as_array().into_iter().flatten();
+    tasks.find(|task| task["name"] == name).unwrap_or_else(|| panic!("no task {name}: {json}"))
+}
+
+#[test]
+fn the_cache_is_used_the_second_time_and_not_with_no_cache() {
+    let cache = tempfile::tempdir().expect("a folder");
+    let from_cache = |flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wasmpool"));
+        command.env_clear().arg("inspect").arg(prebuilt("c_histogram")).arg("--json").args(flags);
+        end(&mut command).expect(0).json()["from_cache"].clone()
+    };
+    let dir = cache.path().to_str().expect("UTF-8");
+    assert_eq!(from_cache(&["--cache-dir", dir]), false);
+    assert_eq!(from_cache(&["--cache-dir", dir]), true);
+    assert_eq!(from_cache(&["--no-cache"]), false);
+}
+
+#[test]
+fn every_help_has_the_exit_codes_and_examples() {
+    for words in [&["--help"][..], &["help", "run"], &["map", "--help"], &["inspect", "--help"]] {
+        let text = end(Command::new(env!("CARGO_BIN_EXE_wasmpool")).args(words)).expect(0).text();
+        assert!(
+            text.contains("Exit codes:") && text.contains("4  map: some of the inputs failed"),
+            "{words:?}"
+        );
+    }
+    end(&mut Command::new(env!("CARGO_BIN_EXE_wasmpool"))).expect(2);
+    end(Command::new(env!("CARGO_BIN_EXE_wasmpool")).arg("--version")).expect(0);
+}

@@ -1,0 +1,284 @@
+//! `wasmpool run`: inputs, outputs, errors and exit codes.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{PATIENCE, end, end_with, ended, prebuilt, spawn, wasmpool, wat};
+
+#[test]
+fn a_typed_task_takes_json_and_prints_json() {
+    let ended = end(wasmpool("run", prebuilt("primes")).args(["list", "--input", "20"])).expect(0);
+    assert_eq!((ended.text().as_str(), ended.stderr.as_str()), ("[2,3,5,7,11,13,17,19]\n", ""));
+}
+
+#[test]
+fn several_arguments_come_as_an_array_or_by_name() {
+    for input in ["[2, -5]", r#"{"b": -5, "a": 2}"#] {
+        let ended = end(wasmpool("run", prebuilt("echo")).args(["add", "--input", input])).expect(0);
+        assert_eq!(ended.text(), "-3\n");
+    }
+}
+
+#[test]
+fn a_task_without_arguments_needs_no_input() {
+    assert_eq!(end(wasmpool("run", prebuilt("faults")).arg("ok")).expect(0).text(), "42\n");
+}
+
+#[test]
+fn the_only_task_needs_no_name() {
+    let ended = end(wasmpool("run", prebuilt("word_count")).args(["--input", r#""a b a""#])).expect(0);
+    assert_eq!(ended.json()["top"], json!([["a", 2], ["b", 1]]));
+}
+
+#[test]
+fn structs_and_enums_cross_as_objects_and_names() {
+    let contract = json!({
+        "right": "Call", "spot": 100, "strike": 100.0, "rate": 0.05, "volatility": 0.2, "years": 1,
+        "samples": 20000, "seed": 1,
+    });
+    let input = contract.to_string();
+    let ended =
+        end(wasmpool("run", prebuilt("monte_carlo")).args(["option_price", "--input", &input])).expect(0);
+    let price = ended.json()["price"].as_f64().expect("a price");
+    // Black and Scholes give 10.45.
+    assert!((9.5..11.5).contains(&price), "{price}");
+}
+
+#[test]
+fn files_and_stdin_are_the_text_itself_for_text_and_json_for_the_rest() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("input");
+    std::fs::write(&file, "\"quoted\"\n").expect("writes");
+    let mut count = wasmpool("run", prebuilt("word_count"));
+    let ended = end(count.arg("--input-file").arg(&file)).expect(0);
+    assert_eq!(ended.json()["bytes"], 9);
+
+    let piped = end_with(&mut wasmpool("run", prebuilt("word_count")), "one two").expect(0);
+    assert_eq!(piped.json()["words"], 2);
+    let piped = end_with(wasmpool("run", prebuilt("tokenize")).arg("normalize"), "[1, 3]").expect(0);
+    assert_eq!(piped.text(), "[-1.0,1.0]\n");
+}
+
+#[test]
+fn an_untyped_task_passes_bytes_in_and_out() {
+    let bytes: Vec<u8> = (0..=255).collect();
+    let ended = end_with(wasmpool("run", prebuilt("echo")).arg("echo"), bytes.clone()).expect(0);
+    assert_eq!(ended.stdout, bytes);
+    let small = end_with(wasmpool("run", prebuilt("compress")).arg("deflate"), "text ".repeat(100)).expect(0);
+    let back = end_with(wasmpool("run", prebuilt("compress")).arg("inflate"), small.stdout).expect(0);
+    assert_eq!(back.text(), "text ".repeat(100));
+}
+
+#[test]
+fn bytes_in_json_are_text_or_base64() {
+    for (input, output) in [("hi", json!("hi")), ("\u{9b}", json!("\u{9b}"))] {
+        let ended =
+            end(wasmpool("run", prebuilt("echo")).args(["echo", "--json", "--input", input])).expect(0);
+        assert_eq!(ended.json()["output"], output);
+        assert!(!ended.text().contains('\u{9b}'), "a control character reached stdout");
+    }
+    let ended = end_with(wasmpool("run", prebuilt("echo")).args(["echo", "--json"]), [0xff]).expect(0);
+    assert_eq!(ended.json()["output"], json!({"base64": "/w=="}));
+}
+
+#[test]
+fn a_command_gets_its_arguments_and_stdin_and_its_exit_code_is_passed_on() {
+    let csv = "name,age\nAda,36\nAlan,41\n";
+    let run = |args: &[&str]| end_with(wasmpool("run", prebuilt("csv_stats")).arg("--").args(args), csv);
+    let table = run(&["--column", "age"]).expect(0);
+    assert_eq!(table.text(), "column\tcount\tmin\tmax\tmean\tstddev\nage\t2\t36\t41\t38.5\t3.535534\n");
+    run(&["--column", "name"]).expect(1).says("'Ada' is not a number");
+    run(&["--bogus"]).expect(2).says("unknown argument '--bogus'");
+}
+
+#[test]
+fn a_commands_result_as_json_has_its_exit_code_and_streams() {
+    let run = |column: &str| {
+        let mut command = wasmpool("run", prebuilt("csv_stats"));
+        end_with(command.args(["--json", "--", "--column", column]), "a\n1\n")
+    };
+    let good = run("a").expect(0).json();
+    assert_eq!((&good["ok"], &good["exit_code"], &good["stderr"]), (&json!(true), &json!(0), &json!("")));
+    assert!(good["stdout"].as_str().is_some_and(|text| text.starts_with("column\t")));
+    let bad = run("b").expect(1).json();
+    assert_eq!(
+        (&bad["ok"], &bad["exit_code"], &bad["error"]["kind"]),
+        (&json!(false), &json!(1), &json!("exit"))
+    );
+    assert_eq!(bad["stderr"], "csv_stats: there is no column 'b'\n");
+}
+
+/// Writes its environment to stdout and exits with 7.
+const ENVIRONMENT: &str = r#"(module
+    (import "wasi_snapshot_preview1" "environ_sizes_get" (func $sizes (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "environ_get" (func $get (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (func (export "_start")
+        (drop (call $sizes (i32.const 0) (i32.const 4)))
+        (drop (call $get (i32.const 100) (i32.const 1000)))
+        (i32.store (i32.const 8) (i32.const 1000))
+        (i32.store (i32.const 12) (i32.load (i32.const 4)))
+        (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 16)))
+        (call $exit (i32.const 7))))"#;
+
+#[test]
+fn a_commands_environment_is_what_env_says_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = wat(folder.path(), "env.wasm", ENVIRONMENT);
+    let mut command = wasmpool("run", &module);
+    let ended = end(command.env("SECRET", "1").args(["--env", "A=b=c", "--env", "D="])).expect(7);
+    assert_eq!(ended.text(), "A=b=c\0D=\0");
+}
+
+#[test]
+fn the_json_of_a_result_has_what_it_cost() {
+    let ended =
+        end(wasmpool("run", prebuilt("primes")).args(["count", "--input", "100000", "--json"])).expect(0);
+    let json = ended.json();
+    assert_eq!((&json["task"], &json["module"]), (&json!("count"), &json!("primes.wasm")));
+    assert_eq!((&json["ok"], &json["output"]), (&json!(true), &json!(9592)));
+    let report = &json["report"];
+    for field in ["queued_us", "run_us", "total_us", "cpu_us", "peak_memory_bytes", "worker_pid"] {
+        assert!(report[field].is_u64(), "{field}: {report}");
+    }
+    assert_eq!(report["fuel_used"], Value::Null);
+    assert!(report["total_us"].as_u64() >= report["run_us"].as_u64());
+}
+
+#[test]
+fn fuel_is_counted_and_limited() {
+    let run = |fuel: &str| {
+        let mut command = wasmpool("run", prebuilt("primes"));
+        end(command.args(["count", "--input", "1000", "--json", "--fuel", fuel]))
+    };
+    let used = run("100000000").expect(0).json()["report"]["fuel_used"].as_u64().expect("fuel");
+    assert!(used > 1000, "{used}");
+    assert_eq!(run("1000").expect(1).json()["error"]["kind"], "fuel");
+}
+
+#[test]
+fn json_that_does_not_fit_is_refused_with_its_place() {
+    let cases = [
+        (&["echo", "add", "--input", "[1, 2.5]"][..], "at $[1] (argument `b`): expected i64"),
+        (&["echo", "add", "--input", r#"{"a": 1}"#], "missing argument `b: i64`"),
+        (&["echo", "add", "--input", "[1"], "is not JSON: EOF while parsing"),
+        (&["tokenize", "normalize", "--input", r#"[1, 2, "x"]"#], "at $[2]: expected f64"),
+        (&["tokenize", "tokenize", "--input", "hello"], "text needs quotes here"),
+        (
+            &["monte_carlo", "option_price", "--input", r#"{"right": "Hold"}"#],
+            "expected a variant of Right (`Call`, `Put`)",
+        ),
+        (&["primes", "count"], "`count(upto: u64) -> u64` needs an input"),
+    ];
+    for (words, says) in cases {
+        let ended = end(wasmpool("run", prebuilt(words[0])).args(&words[1..])).expect(2).says(says);
+        assert_eq!(ended.text(), "");
+    }
+    let mut command = wasmpool("run", prebuilt("primes"));
+    let json = end(command.args(["count", "--json", "--input", "-1"])).expect(2).json();
+    assert_eq!((&json["ok"], &json["error"]["kind"]), (&json!(false), &json!("input")));
+}
+
+#[test]
+fn a_task_that_fails_is_code_1_and_says_how() {
+    let cases = [
+        (&["own_error", "--input", r#""not today""#][..], "not today", "guest"),
+        (&["panic", "--input", r#""boom""#], "boom", "panic"),
+        (&["unreachable"], "unreachable executed", "trap"),
+        (&["bad_pointer"], "the guest returned pointer", "bad_pointer"),
+        (&["bad_output", "--input", "1"], "cannot decode the task's output", "output_decode"),
+        (&["proc_exit", "--input", "3"], "exited with code 3", "exit"),
+        (&["memory_bomb", "--memory", "16MiB"], "out of memory", "memory"),
+        (&["sleep_forever", "--timeout", "100ms"], "timed out after 100ms", "timeout"),
+    ];
+    for (words, says, kind) in cases {
+        let ended = end(wasmpool("run", prebuilt("faults")).args(words)).expect(1).says(says);
+        assert_eq!(ended.text(), "", "{words:?}");
+        let json = end(wasmpool("run", prebuilt("faults")).args(words).arg("--json")).expect(1).json();
+        assert_eq!((&json["ok"], &json["error"]["kind"]), (&json!(false), &json!(kind)));
+    }
+}
+
+#[test]
+fn an_endless_task_ends_at_its_timeout() {
+    let started = Instant::now();
+    let mut command = wasmpool("run", prebuilt("faults"));
+    let json = end(command.args(["endless_loop", "--timeout", "200ms", "--json"])).expect(1).json();
+    assert_eq!((&json["error"]["kind"], &json["error"]["limit_us"]), (&json!("timeout"), &json!(200_000)));
+    assert!(started.elapsed() >= Duration::from_millis(200));
+}
+
+#[test]
+fn what_a_guest_says_is_escaped() {
+    let input = r#""\u001b[31mred\nerror: more""#;
+    let ended = end(wasmpool("run", prebuilt("faults")).args(["own_error", "--input", input])).expect(1);
+    assert!(ended.stderr.contains("\\u{1b}[31mred\n    error: more"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains('\u{1b}'), "{}", ended.stderr);
+}
+
+#[test]
+fn logs_of_guests_are_on_stderr_from_info_up_and_quiet_silences_them() {
+    let log =
+        |flag: &[&str]| end(wasmpool("run", prebuilt("echo")).args(["log_lines", "--input", "5"]).args(flag));
+    let shown = log(&[]).expect(0).says("line 0").says("line 2");
+    assert!(!shown.stderr.contains("line 3") && shown.text() == "5\n", "{}", shown.stderr);
+    assert_eq!(log(&["-q"]).expect(0).stderr, "");
+    log(&["-v"]).expect(0).says("line 3");
+}
+
+#[test]
+fn arguments_that_do_not_go_together_are_wrong_usage() {
+    let cases = [
+        (&["primes", "--input", "1"][..], "name one of `count`"),
+        (
+            &["primes", "count", "--input", "1", "--", "x"],
+            "arguments after `--` and --env are for WASI commands",
+        ),
+        (&["primes", "count", "--input", "1", "--input-file", "x"], "cannot be used with"),
+        (&["primes", "count", "--input-file", "no such file"], "cannot read no such file"),
+        (&["primes", "count", "--input", "1", "--timeout", "5"], "time unit needed"),
+        (&["primes", "count", "--input", "1", "--workers", "0"], "choose 1 to 1024"),
+    ];
+    for (words, says) in cases {
+        end(wasmpool("run", prebuilt(words[0])).args(&words[1..])).expect(2).says(says);
+    }
+}
+
+#[test]
+fn a_worker_that_is_killed_breaks_the_pool() {
+    // Compiled beforehand, so that the only child will be the worker.
+    end(wasmpool("run", prebuilt("faults")).arg("ok")).expect(0);
+    let child = spawn(wasmpool("run", prebuilt("faults")).args(["endless_loop", "--json"]));
+    let worker = worker_of(child.id());
+    rustix::process::kill_process(worker, rustix::process::Signal::KILL).expect("it is there");
+    let json = ended(child).expect(5).json();
+    let error = &json["error"];
+    assert_eq!((&error["kind"], &error["signal"]), (&json!("broken_pool"), &json!(9)));
+    assert_eq!(error["worker_pid"], worker.as_raw_nonzero().get());
+}
+
+/// The worker process of a `wasmpool run`, once it computes: one that is still starting
+/// would be replaced.
+fn worker_of(parent: u32) -> rustix::process::Pid {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        let found = std::fs::read_dir("/proc").expect("proc is there").flatten().find_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let arguments = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // After the name, which may hold anything: state, parent, and from there the
+            // tenth is the time spent in user mode, in ticks of 10 ms.
+            let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+            let is_child = *fields.get(1)? == parent.to_string() && arguments.contains("role=worker");
+            (is_child && fields.get(11)?.parse::<u64>().ok()? >= 10).then_some(pid)
+        });
+        if let Some(pid) = found.and_then(rustix::process::Pid::from_raw) {
+            return pid;
+        }
+        std::thread::yield_now();
+    }
+    panic!("no worker computed within {PATIENCE:?}");
+}

@@ -1,0 +1,84 @@
+//! What several suites need. Each test crate is its own worker program.
+
+#![allow(dead_code, unreachable_pub, reason = "every suite has its own copy and uses a part of it")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use wasmpool::{Module, Pool, PoolBuilder, RawTask, TaskError, TaskFailure};
+
+wasmpool::init_at_load!();
+
+/// No test waits longer for anything.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A module of guest-tasks/prebuilt.
+pub fn prebuilt(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("guest-tasks/prebuilt").join(format!("{name}.wasm"))
+}
+
+/// A builder with a cache that the test run shares: each guest is compiled once.
+pub fn builder(workers: usize) -> PoolBuilder {
+    Pool::builder().workers(workers).cache_dir(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache"))
+}
+
+pub fn pool(workers: usize) -> Pool {
+    builder(workers).build().expect("the pool builds")
+}
+
+pub fn load(pool: &Pool, name: &str) -> Module {
+    pool.load_file(prebuilt(name)).unwrap_or_else(|error| panic!("{name} loads: {error}"))
+}
+
+/// A module from text.
+pub fn wat(pool: &Pool, text: &str) -> Module {
+    pool.load(&wat::parse_str(text).expect("valid text")).unwrap_or_else(|error| panic!("loads: {error}"))
+}
+
+/// A raw task that returns its input with a status byte of 0 in front, by the bare byte ABI.
+pub const ECHO_WAT: &str = r#"(module
+    (memory (export "memory") 4)
+    (func (export "wasmpool_abi_v1"))
+    (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 1025)
+    (func (export "echo") (param $at i32) (param $len i32) (result i64)
+        (i32.store8 (i32.const 1024) (i32.const 0))
+        (i64.or (i64.shl (i64.const 1024) (i64.const 32))
+                (i64.extend_i32_u (i32.add (local.get $len) (i32.const 1)))))
+    (func (export "spin") (param i32 i32) (result i64) (loop (br 0)) unreachable))"#;
+
+pub fn raw(module: &Module, task: &str) -> RawTask {
+    module.raw_task(task).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The error of a future that must fail, within [`PATIENCE`].
+pub fn failure<O: std::fmt::Debug>(future: &wasmpool::TaskFuture<O>) -> TaskFailure {
+    match future.result_timeout(PATIENCE) {
+        Ok(Err(failure)) => failure,
+        Ok(Ok(output)) => panic!("it succeeded with {output:?}"),
+        Err(timeout) => panic!("{timeout}"),
+    }
+}
+
+pub fn error<O: std::fmt::Debug>(future: &wasmpool::TaskFuture<O>) -> TaskError {
+    failure(future).error().clone()
+}
+
+/// Waits until `met`, and says what it waited for if that takes too long.
+pub fn eventually(what: &str, mut met: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !met() {
+        assert!(Instant::now() < deadline, "waited in vain for: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Whether a process exists and is not a zombie.
+pub fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !matches!(stat.rsplit(") ").next().and_then(|rest| rest.chars().next()), None | Some('Z' | 'X'))
+}
+
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
+    rustix::process::kill_process(pid, signal).expect("the signal is sent");
+}

@@ -1,0 +1,262 @@
+//! What cannot be loaded says why; what current tool-chains emit can be.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{builder, error, pool, prebuilt, raw, wat};
+use wasmpool::{ModuleError, ModuleKind, TaskError};
+
+fn refused(pool: &wasmpool::Pool, text: &str) -> ModuleError {
+    pool.load(&wat::parse_str(text).expect("valid text")).expect_err("must be refused")
+}
+
+#[test]
+fn junk_text_components_and_truncations_are_told_apart() {
+    let pool = pool(1);
+    for (bytes, words) in [
+        (&b""[..], "empty"),
+        (b"hello", "magic number"),
+        (b"(module)", "text"),
+        (b"\0asm", "cut off"),
+        (b"\0asm\x0d\0\x01\0", "component"),
+        (b"\0asm\x02\0\0\0", "unknown version"),
+    ] {
+        let error = pool.load(bytes).expect_err("must be refused").to_string();
+        assert!(error.contains(words), "{bytes:?}: {error}");
+    }
+    let whole = std::fs::read(prebuilt("primes")).expect("reads");
+    for part in 1..8 {
+        let cut = &whole[..whole.len() * part / 8];
+        let error = pool.load(cut).expect_err("must be refused");
+        assert!(matches!(error, ModuleError::Invalid { .. }), "{part}/8: {error:?}");
+    }
+    let missing = pool.load_file("no/such.wasm").expect_err("missing").to_string();
+    assert!(missing.contains("no/such.wasm"), "{missing}");
+}
+
+#[test]
+fn unknown_imports_are_all_named_with_their_types() {
+    let pool = pool(1);
+    let error = refused(
+        &pool,
+        r#"(module (import "env" "sqrt" (func (param f64) (result f64)))
+                   (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
+                   (import "host" "memory" (memory 1)))"#,
+    );
+    match error {
+        ModuleError::UnknownImports { imports } => {
+            assert_eq!(imports, ["env.sqrt: (f64) -> (f64)", "host.memory: memory, 1 pages"]);
+        }
+        other => panic!("{other:?}"),
+    }
+    let wrong_type = refused(&pool, r#"(module (import "wasmpool" "log" (func (param i64))))"#);
+    assert!(matches!(wrong_type, ModuleError::UnknownImports { .. }), "{wrong_type:?}");
+}
+
+#[test]
+fn a_feature_that_is_not_offered_is_named() {
+    let pool = pool(1);
+    for (text, feature) in [
+        ("(module (memory 1 1 shared))", "threads"),
+        ("(module (memory 1 (pagesize 1)))", "custom-page-sizes"),
+        (
+            "(module (func (param i64 i64 i64 i64) (result i64 i64) local.get 0 local.get 1 local.get 2 local.get 3 i64.add128))",
+            "wide-arithmetic",
+        ),
+    ] {
+        match refused(&pool, text) {
+            ModuleError::Unsupported { feature: named, .. } => assert!(named.contains(feature), "{named}"),
+            other => panic!("{feature}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn modules_that_break_the_abi_are_refused_at_load() {
+    let pool = pool(1);
+    for (text, words) in [
+        (r#"(module (func (export "wasmpool_abi_v1")))"#, "memory"),
+        (r#"(module (func (export "wasmpool_abi_v1")) (memory (export "memory") 1))"#, "wasmpool_alloc"),
+        (
+            r#"(module (func (export "wasmpool_abi_v1")) (memory (export "memory") 1)
+               (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 8)
+               (@custom "wasmpool.tasks" "\ff\00\00\00"))"#,
+            "cut off",
+        ),
+        (
+            r#"(module (func (export "wasmpool_abi_v1")) (memory (export "memory") 1)
+               (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 8)
+               (@custom "wasmpool.tasks" "\0f\00\00\00\01\00\01x\01x\00\01\00\00\09\00\09\00\00"))"#,
+            "",
+        ),
+    ] {
+        match refused(&pool, text) {
+            ModuleError::Abi { message } => assert!(message.contains(words), "{message}"),
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_current_tool_chains_emit_runs() {
+    let pool = pool(1);
+    // One body for each feature; it leaves an i32 that must be 42.
+    for (feature, defs, body) in [
+        (
+            "simd",
+            "",
+            "(i32x4.extract_lane 2 (i32x4.add (v128.const i32x4 1 2 40 4) (v128.const i32x4 0 0 2 0)))",
+        ),
+        (
+            "relaxed simd",
+            "",
+            "(i32x4.extract_lane 0 (i32x4.relaxed_trunc_f32x4_s (v128.const f32x4 42 0 0 0)))",
+        ),
+        (
+            "bulk memory",
+            "",
+            "(memory.fill (i32.const 200) (i32.const 42) (i32.const 8)) (i32.load8_u (i32.const 203))",
+        ),
+        ("multi-value", "(func $two (result i32 i32) i32.const 40 i32.const 2)", "(call $two) i32.add"),
+        (
+            "tail calls",
+            "(func $down (param i32) (result i32)
+               (if (result i32) (i32.eqz (local.get 0)) (then (i32.const 42))
+                 (else (return_call $down (i32.sub (local.get 0) (i32.const 1))))))",
+            "(call $down (i32.const 1000000))",
+        ),
+        (
+            "exceptions",
+            "(tag $e (param i32)) (func $throws (throw $e (i32.const 42)))",
+            "(block $caught (result i32) (try_table (catch $e $caught) (call $throws)) (i32.const 0))",
+        ),
+        (
+            "gc",
+            "(type $p (struct (field i32) (field i32)))",
+            "(struct.get $p 1 (struct.new $p (i32.const 1) (i32.const 42)))",
+        ),
+        ("extended const", "(global $g i32 (i32.add (i32.const 40) (i32.const 2)))", "(global.get $g)"),
+        (
+            "multi-memory",
+            "(memory $second 1)",
+            "(i32.store $second (i32.const 0) (i32.const 42)) (i32.load $second (i32.const 0))",
+        ),
+        (
+            "typed function references",
+            "(type $f (func (result i32))) (func $answer (type $f) i32.const 42) (elem declare func $answer)",
+            "(call_ref $f (ref.func $answer))",
+        ),
+    ] {
+        let module = wat(
+            &pool,
+            &format!(
+                r#"(module
+                    (memory (export "memory") 1)
+                    {defs}
+                    (func $body (result i32) {body})
+                    (func (export "wasmpool_abi_v1"))
+                    (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 512)
+                    (func (export "run") (param i32 i32) (result i64)
+                        (i32.store8 (i32.const 64) (i32.const 0))
+                        (i32.store (i32.const 65) (call $body))
+                        (i64.const 0x4000000005)))"#
+            ),
+        );
+        let answer = pool.submit_bytes(&raw(&module, "run"), "").expect("submits").result();
+        assert_eq!(
+            &answer.unwrap_or_else(|failure| panic!("{feature}: {failure}"))[..],
+            42i32.to_le_bytes(),
+            "{feature}"
+        );
+    }
+}
+
+#[test]
+fn an_uncaught_exception_is_a_trap_of_its_own() {
+    let pool = pool(1);
+    let module = wat(
+        &pool,
+        r#"(module (memory (export "memory") 1) (tag $e) (func (export "wasmpool_abi_v1"))
+            (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 512)
+            (func $thrower (export "run") (param i32 i32) (result i64) throw $e))"#,
+    );
+    match error(&pool.submit_bytes(&raw(&module, "run"), "").expect("submits")) {
+        TaskError::Trap { code, .. } => assert_eq!(code, wasmpool::TrapCode::UncaughtException),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_compilation_that_takes_too_long_is_killed_and_nothing_else_is_disturbed() {
+    let pool = builder(1).compile_timeout(Duration::from_millis(400)).build().expect("builds");
+    // Deeply nested loops: valid, small, and slow to compile.
+    let depth = 40_000;
+    let bomb = format!("(module (func {} {}))", "(loop ".repeat(depth), ")".repeat(depth));
+    let bytes = wat::parse_str(&bomb).unwrap_or_else(|_| nested_loops(depth));
+    match pool.load(&bytes).expect_err("a bomb") {
+        ModuleError::CompileLimit { limit, .. } => assert_eq!(limit, "400ms"),
+        other => panic!("{other:?}"),
+    }
+    let module = wat(&pool, common::ECHO_WAT);
+    assert_eq!(
+        pool.submit_bytes(&raw(&module, "echo"), "on").expect("submits").result().expect("echoes"),
+        "on"
+    );
+}
+
+/// The binary of a function of nested empty loops, where the text parser's own limit is in the way.
+fn nested_loops(depth: usize) -> Vec<u8> {
+    let mut body = vec![0];
+    body.extend([0x03, 0x40].repeat(depth));
+    body.extend(vec![0x0b; depth + 1]);
+    let section = |id: u8, content: Vec<u8>| [vec![id], leb(content.len()), content].concat();
+    let mut code = leb(body.len());
+    code.extend(body);
+    code.insert(0, 1);
+    [b"\0asm\x01\0\0\0".to_vec(), section(1, vec![1, 0x60, 0, 0]), section(3, vec![1, 0]), section(10, code)]
+        .concat()
+}
+
+fn leb(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = (value & 0x7f) as u8;
+        value >>= 7;
+        bytes.push(if value > 0 { low | 0x80 } else { low });
+        if value == 0 {
+            return bytes;
+        }
+    }
+}
+
+#[test]
+fn a_module_is_compiled_once_and_found_again_by_content() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let load = || {
+        let pool = wasmpool::Pool::builder().workers(1).cache_dir(dir.path()).build().expect("builds");
+        pool.load_file(prebuilt("primes")).expect("loads")
+    };
+    let (first, second) = (load(), load());
+    assert!(!first.from_cache() && second.from_cache());
+    assert_eq!(first.digest(), second.digest());
+    assert_eq!(first.description(), second.description());
+}
+
+#[test]
+fn a_library_without_tasks_is_described_but_offers_nothing() {
+    let pool = pool(1);
+    let module = wat(&pool, r#"(module (func (export "add") (param i32 i32) (result i32) i32.const 0))"#);
+    assert_eq!(module.description().kind, ModuleKind::Library);
+    assert!(module.raw_task("add").expect_err("no tasks").to_string().contains("it has no tasks"));
+    assert!(module.command().is_err());
+}
+
+#[test]
+fn a_first_memory_over_the_limit_is_a_memory_error() {
+    let pool = pool(1);
+    let module = wat(&pool, common::ECHO_WAT);
+    let options = wasmpool::TaskOptions::new().memory_bytes_max(65_536);
+    let future = pool.submit_with(&raw(&module, "echo"), &"x".into(), options).expect("submits");
+    assert!(matches!(error(&future), TaskError::Memory { limit: 65_536, .. }), "{:?}", error(&future));
+}
