@@ -17,6 +17,8 @@
 //! every running task is in exactly one slot, and a task is resolved exactly once.
 
 mod slot;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;

@@ -19,7 +19,8 @@ impl<T: AsRef<str>> fmt::Display for Escaped<T> {
     }
 }
 
-fn is_harmless(c: char) -> bool {
+/// Whether a terminal shows the character and does nothing else.
+pub(crate) fn is_harmless(c: char) -> bool {
     if c == '\n' || c == '\t' {
         return true;
     }

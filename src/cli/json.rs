@@ -27,6 +27,8 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use crate::text::is_harmless;
+
 pub(super) use decode::decode;
 pub(super) use encode::{Mismatch, bytes_of, encode_arguments, encode_bytes, encode_text};
 
@@ -63,12 +65,12 @@ pub(super) fn push_value(out: &mut String, value: &Value) {
 /// or readers are misled by them. Outside of strings JSON is ASCII, so that each of them
 /// stands inside of one, where `\u` means the same.
 fn harmless(json: &str) -> Cow<'_, str> {
-    if !json.chars().any(is_harmful) {
+    if json.chars().all(is_harmless) {
         return Cow::Borrowed(json);
     }
     let mut out = String::with_capacity(json.len() + 16);
     for c in json.chars() {
-        if is_harmful(c) {
+        if !is_harmless(c) {
             // All of them lie below U+10000: one unit of UTF-16.
             out.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
@@ -76,11 +78,4 @@ fn harmless(json: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(out)
-}
-
-/// As in `text.rs`; JSON escapes what lies below U+0020 by itself.
-fn is_harmful(c: char) -> bool {
-    let reorders =
-        matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    c.is_control() || reorders || c == '\u{feff}'
 }

@@ -80,5 +80,8 @@ pub fn is_alive(pid: u32) -> bool {
 
 pub fn signal(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
-    rustix::process::kill_process(pid, signal).expect("the signal is sent");
+    match rustix::process::kill_process(pid, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => panic!("{signal:?} cannot be sent: {error}"),
+    }
 }
