@@ -5,6 +5,9 @@ use wasmpool::Pool;
 /// The prebuilt module that the examples use.
 pub const PRIMES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../guest-tasks/prebuilt/primes.wasm");
 
+/// The prebuilt module whose tasks go wrong.
+pub const FAULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../guest-tasks/prebuilt/faults.wasm");
+
 /// Primes up to `upto`, counted in a worker.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! What an embedder meets: with `init`, without it, with another program as worker.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,43 @@ fn forgetting_init_is_a_clear_error_within_a_second() {
     let output = run(env!("CARGO_BIN_EXE_forgetful"), Duration::from_secs(1));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.starts_with("refused: wasmpool::init() was not called"), "{said}");
+    let left: Vec<_> = std::fs::read_dir("/proc")
+        .expect("reads")
+        .flatten()
+        .filter(|entry| {
+            std::fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.ends_with("forgetful"))
+        })
+        // The other test's worker program runs the same file, as a named role.
+        .filter(|entry| {
+            !std::fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.contains("role="))
+        })
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn when_the_host_is_killed_no_worker_is_left_a_second_later_even_in_an_endless_loop() {
+    let mut host =
+        Command::new(env!("CARGO_BIN_EXE_endless_host")).stdout(Stdio::piped()).spawn().expect("starts");
+    let mut line = String::new();
+    BufReader::new(host.stdout.take().expect("piped")).read_line(&mut line).expect("says its pids");
+    let pids: Vec<u32> = line.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect();
+    assert!(pids.len() == 2 && pids.iter().all(|pid| is_worker(*pid)), "{line}");
+    host.kill().expect("SIGKILL");
+    let killed = Instant::now();
+    host.wait().expect("reaped");
+    while pids.iter().any(|pid| is_worker(*pid)) {
+        assert!(killed.elapsed() < Duration::from_secs(1), "workers survive their host");
+        std::thread::yield_now();
+    }
+}
+
+/// Whether the pid is (still) a running worker.
+fn is_worker(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // A zombie waits for whoever adopts it; it runs no more.
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    !stat.is_empty() && !matches!(state, Some('Z' | 'X'))
 }
 
 #[test]
