@@ -97,6 +97,14 @@ fn panics_and_own_errors_carry_their_words() {
         }
         _ => false,
     });
+    let located = common::raw(&faults, "panic_with_location");
+    repeat(
+        &pool,
+        &located,
+        &wasmpool::Bytes::new(),
+        plain(),
+        |error| matches!(error, TaskError::Panic { location, .. } if location.starts_with("faults/src/traps.rs:")),
+    );
     let own = faults.task::<String, ()>("own_error").expect("types agree");
     repeat(
         &pool,
@@ -214,4 +222,14 @@ fn the_hosts_memory_stays_flat_over_many_failures() {
     (0..5).for_each(|_| run());
     let grown = resident_kib().saturating_sub(before);
     assert!(grown < 8 * 1024, "the host grew by {grown} KiB");
+}
+
+#[test]
+fn every_fault_is_named_in_a_test() {
+    let pool = common::pool(1);
+    let tests = include_str!("faults.rs");
+    for task in &load(&pool, "faults").description().tasks {
+        let named = tests.contains(&format!("{:?}", task.name));
+        assert!(named, "no test for the fault {}", task.name);
+    }
 }

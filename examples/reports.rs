@@ -1,4 +1,4 @@
-//! One typed task, submitted once and mapped over many inputs.
+//! What a task cost: where the time went, in which worker.
 
 use std::time::Duration;
 

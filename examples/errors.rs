@@ -1,0 +1,32 @@
+//! What goes wrong in a task is that task's error; the worker goes on.
+
+use std::time::Duration;
+
+use wasmpool::{Pool, TaskError, TaskOptions};
+
+fn main() -> anyhow::Result<()> {
+    wasmpool::init();
+    let pool = Pool::builder().workers(1).build()?;
+    let faults = pool.load_file("guest-tasks/prebuilt/faults.wasm")?;
+    let options = TaskOptions::new()
+        .timeout(Duration::from_millis(100))
+        .memory_bytes_max(32 << 20)
+        .label("the errors example");
+
+    for name in ["unreachable", "stack_overflow", "endless_loop", "memory_bomb", "panic_with_location"] {
+        let task = faults.raw_task(name)?;
+        let future = pool.submit_with(&task, &wasmpool::Bytes::new(), options.clone())?;
+        let Some(failure) = future.exception() else { anyhow::bail!("{name} succeeded") };
+        let kind = match failure.error() {
+            TaskError::Trap { code, .. } => format!("a trap, {code:?}"),
+            TaskError::Panic { location, .. } => format!("a panic at {location}"),
+            TaskError::Timeout { limit, .. } => format!("a timeout after {limit:?}"),
+            TaskError::Memory { limit, .. } => format!("out of memory at {limit} bytes"),
+            other => anyhow::bail!("{name}: {other}"),
+        };
+        let message = failure.to_string();
+        println!("{name}: {kind}\n    {}", message.lines().next().unwrap_or_default());
+    }
+    println!("worker pids at the end: {:?}", pool.worker_pids());
+    Ok(())
+}

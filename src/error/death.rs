@@ -1,0 +1,182 @@
+//! A process that died, and the pool with it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::task::TaskId;
+use crate::text::Escaped;
+
+/// What a process was doing when it died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Being started, up to its first word.
+    Start,
+    /// Waiting for a task.
+    Idle,
+    /// Running a task.
+    Running,
+    /// Compiling a module.
+    Compiling,
+    /// Leaving, as the pool had asked.
+    Shutdown,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Start => "while it started",
+            Phase::Idle => "while it was idle",
+            Phase::Running => "while it ran a task",
+            Phase::Compiling => "while it compiled",
+            Phase::Shutdown => "while it shut down",
+        })
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum DeathCause {
+    /// It exited by itself.
+    Exited(i32),
+    /// A signal ended it.
+    Signaled(i32),
+    /// It said something that the protocol does not allow, and was killed for it.
+    ProtocolViolation(String),
+    /// It did not say its first word in time, and was killed.
+    StartTimeout(Duration),
+    /// It never came to be.
+    SpawnFailed(String),
+    /// The embedder asked for it: `terminate` or `kill`.
+    Killed,
+}
+
+impl fmt::Display for DeathCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeathCause::Exited(code) => write!(f, "exited with code {code}"),
+            DeathCause::Signaled(signal) => write!(f, "was ended by {}", signal_name(*signal)),
+            DeathCause::ProtocolViolation(what) => {
+                write!(f, "broke the protocol and was killed: {}", Escaped(what))
+            }
+            DeathCause::StartTimeout(limit) => {
+                write!(f, "was not ready within {limit:?} and was killed; does it call wasmpool::init()?")
+            }
+            DeathCause::SpawnFailed(what) => write!(f, "could not be started: {what}"),
+            DeathCause::Killed => f.write_str("was killed at the caller's request"),
+        }
+    }
+}
+
+fn signal_name(signal: i32) -> String {
+    let hint = match signal {
+        4 => "SIGILL",
+        6 => "SIGABRT: an abort or a failed allocation",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL: perhaps the kernel's out-of-memory killer",
+        11 => "SIGSEGV: a crash of the process itself, not of a task",
+        15 => "SIGTERM",
+        24 => "SIGXCPU: a CPU limit",
+        25 => "SIGXFSZ: a file size limit",
+        31 => "SIGSYS: a system call outside of the sandbox's policy",
+        _ => return format!("signal {signal}"),
+    };
+    format!("signal {signal} ({hint})")
+}
+
+/// The end of a worker or compiler process, with what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Death {
+    /// The process; 0 if it never came to be.
+    pub pid: u32,
+    /// How it ended.
+    pub cause: DeathCause,
+    /// What it was doing.
+    pub phase: Phase,
+    /// The end of what it wrote to stderr, at most [`STDERR_TAIL_BYTES`](crate::limits::STDERR_TAIL_BYTES).
+    pub stderr_tail: String,
+}
+
+impl Death {
+    pub(crate) fn new(pid: u32, cause: DeathCause, phase: Phase, stderr_tail: String) -> Self {
+        Death { pid, cause, phase, stderr_tail }
+    }
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} {} {}", self.pid, self.cause, self.phase)?;
+        match self.stderr_tail.trim() {
+            "" => Ok(()),
+            tail => write!(f, "; its stderr ends: {}", Escaped(tail)),
+        }
+    }
+}
+
+/// A worker died unexpectedly, and the pool with it. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenPool(Arc<BrokenParts>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct BrokenParts {
+    death: Death,
+    tasks_in_flight: Vec<TaskId>,
+}
+
+impl BrokenPool {
+    pub(crate) fn new(death: Death, tasks_in_flight: Vec<TaskId>) -> Self {
+        BrokenPool(Arc::new(BrokenParts { death, tasks_in_flight }))
+    }
+
+    /// The worker that died.
+    pub fn pid(&self) -> u32 {
+        self.0.death.pid
+    }
+
+    /// How, in which phase, and its last words.
+    pub fn death(&self) -> &Death {
+        &self.0.death
+    }
+
+    /// The signal that ended the worker, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        match self.0.death.cause {
+            DeathCause::Signaled(signal) => Some(signal),
+            _ => None,
+        }
+    }
+
+    /// The worker's exit code, if it exited by itself.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self.0.death.cause {
+            DeathCause::Exited(code) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// The tasks that this worker had been handed.
+    pub fn tasks_in_flight(&self) -> &[TaskId] {
+        &self.0.tasks_in_flight
+    }
+}
+
+impl fmt::Display for BrokenPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the pool is broken: worker {}", self.0.death)?;
+        match self.tasks_in_flight() {
+            [] => Ok(()),
+            ids => {
+                let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+                write!(f, "; tasks in flight there: {}", ids.join(", "))
+            }
+        }
+    }
+}
+
+impl std::error::Error for BrokenPool {}

@@ -1,0 +1,134 @@
+//! Bringing a module in.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Death;
+
+/// Why a module cannot be used.
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ModuleError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {message}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        message: String,
+    },
+    /// More bytes than [`MODULE_BYTES_MAX`](crate::limits::MODULE_BYTES_MAX).
+    #[error("the module has {bytes} bytes, more than the limit of {max}")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// Not WebAssembly, cut off, or not valid.
+    #[error("not a valid wasm module: {message}")]
+    Invalid {
+        /// What is wrong, with the offset where it is known.
+        message: String,
+    },
+    /// Valid, but in need of something that this pool does not offer.
+    #[error("the module needs {feature}, which this pool does not offer: {message}")]
+    Unsupported {
+        /// The WebAssembly feature's name.
+        feature: String,
+        /// The validator's words.
+        message: String,
+    },
+    /// Imports that no host function answers.
+    #[error(
+        "the module imports what this pool does not provide: {}; it provides wasi_snapshot_preview1 and \
+         wasmpool (log, panic)", imports.join(", ")
+    )]
+    UnknownImports {
+        /// `module.name` of each, with its type.
+        imports: Vec<String>,
+    },
+    /// The custom section `wasmpool.tasks` or the exports break the byte ABI.
+    #[error("the module does not keep to the byte ABI: {message}")]
+    Abi {
+        /// What is wrong.
+        message: String,
+    },
+    /// Compilation hit a limit of the compiler process.
+    #[error("compilation went over its limit of {limit}: {seen}")]
+    CompileLimit {
+        /// The limit.
+        limit: String,
+        /// What was seen.
+        seen: String,
+    },
+    /// The compiler process died.
+    #[error("the compiler process died: {death}")]
+    CompilerDied {
+        /// How.
+        death: Death,
+    },
+    /// The compiler process could not be started or spoken to.
+    #[error("cannot run the compiler process: {message}")]
+    Compiler {
+        /// What the system said.
+        message: String,
+    },
+    /// The module has no task of that name.
+    #[error("module {module} has no task `{name}`{}", known_tasks(known))]
+    UnknownTask {
+        /// The module's name.
+        module: String,
+        /// What was asked for.
+        name: String,
+        /// The tasks that exist.
+        known: Vec<String>,
+    },
+    /// The caller's types and the module's schema disagree.
+    #[error("task `{task}` of {module} has the {side} {declared}, but the caller's type is {asked}")]
+    SchemaMismatch {
+        /// The module's name.
+        module: String,
+        /// The task.
+        task: String,
+        /// `input` or `output`.
+        side: String,
+        /// What the module declares.
+        declared: String,
+        /// What the caller's type is.
+        asked: String,
+    },
+    /// A typed handle was asked for a task that takes and returns plain bytes.
+    #[error("task `{task}` of {module} takes and returns plain bytes: use Module::raw_task")]
+    RawTask {
+        /// The module's name.
+        module: String,
+        /// The task.
+        task: String,
+    },
+    /// A command was asked of a module without `_start`.
+    #[error("module {module} is not a WASI command: it does not export `_start`{}", known_tasks(known))]
+    NotACommand {
+        /// The module's name.
+        module: String,
+        /// The tasks that exist.
+        known: Vec<String>,
+    },
+    /// The pool is shut down or broken.
+    #[error("the pool takes no more modules: {message}")]
+    Closed {
+        /// Why.
+        message: String,
+    },
+}
+
+fn known_tasks(known: &[String]) -> String {
+    match known {
+        [] => "; it has no tasks".into(),
+        known => format!(
+            "; it has {}",
+            known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ),
+    }
+}

@@ -1,0 +1,326 @@
+//! A task that did not succeed.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::BrokenPool;
+use crate::task::{CommandOutput, TaskId, TaskReport};
+use crate::text::Escaped;
+
+/// A trap's kind, by the specification's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum TrapCode {
+    /// The `unreachable` instruction.
+    Unreachable,
+    /// A load or store outside of its memory.
+    MemoryOutOfBounds,
+    /// An access outside of a table.
+    TableOutOfBounds,
+    /// The call stack ran out.
+    StackOverflow,
+    /// Integer division by zero.
+    IntegerDivideByZero,
+    /// Integer overflow.
+    IntegerOverflow,
+    /// A float that no integer can hold.
+    InvalidConversionToInteger,
+    /// `call_indirect` to an empty table entry.
+    IndirectCallToNull,
+    /// `call_indirect` to a function of another type.
+    IndirectCallTypeMismatch,
+    /// A null reference was used.
+    NullReference,
+    /// A failed `ref.cast`.
+    CastFailure,
+    /// An access outside of a GC array.
+    ArrayOutOfBounds,
+    /// An exception that nobody caught.
+    UncaughtException,
+    /// Any other; the message says which.
+    Other,
+}
+
+impl fmt::Display for TrapCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TrapCode::Unreachable => "unreachable executed",
+            TrapCode::MemoryOutOfBounds => "out of bounds memory access",
+            TrapCode::TableOutOfBounds => "out of bounds table access",
+            TrapCode::StackOverflow => "call stack exhausted",
+            TrapCode::IntegerDivideByZero => "integer divide by zero",
+            TrapCode::IntegerOverflow => "integer overflow",
+            TrapCode::InvalidConversionToInteger => "invalid conversion to integer",
+            TrapCode::IndirectCallToNull => "indirect call to an empty table entry",
+            TrapCode::IndirectCallTypeMismatch => "indirect call type mismatch",
+            TrapCode::NullReference => "null reference",
+            TrapCode::CastFailure => "cast failure",
+            TrapCode::ArrayOutOfBounds => "out of bounds array access",
+            TrapCode::UncaughtException => "uncaught exception",
+            TrapCode::Other => "trap",
+        })
+    }
+}
+
+/// One frame of a wasm backtrace, innermost first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Frame {
+    /// The function's name, demangled, where the module has names.
+    pub function: Option<String>,
+    /// The function's index in the module.
+    pub function_index: u32,
+    /// Byte offset in the wasm file.
+    pub module_offset: Option<u64>,
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.function {
+            Some(name) => write!(f, "{}", Escaped(name))?,
+            None => write!(f, "<function {}>", self.function_index)?,
+        }
+        match self.module_offset {
+            Some(offset) => write!(f, " (0x{offset:x})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How a task failed. The worker that ran it goes on, except where a variant says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskError {
+    /// A wasm trap.
+    #[error("trap: {}{}", trap_words(*code, message), Backtrace(backtrace))]
+    Trap {
+        /// Its kind.
+        code: TrapCode,
+        /// The engine's words.
+        message: String,
+        /// Where, innermost frame first.
+        backtrace: Vec<Frame>,
+    },
+    /// The guest panicked (a Rust guest with the SDK).
+    #[error("panicked at {}: {}{}", Escaped(location), Escaped(message), Backtrace(backtrace))]
+    Panic {
+        /// The panic's message.
+        message: String,
+        /// `file:line:column` in the guest's source.
+        location: String,
+        /// Where, innermost frame first.
+        backtrace: Vec<Frame>,
+    },
+    /// The task returned its own error.
+    #[error("{}", Escaped(message))]
+    Guest {
+        /// The error's text.
+        message: String,
+    },
+    /// The guest could not decode its input.
+    #[error("the guest cannot decode its input: {}", Escaped(message))]
+    InputDecode {
+        /// The guest's words.
+        message: String,
+    },
+    /// The caller's type cannot decode the output.
+    #[error("cannot decode the task's output: {message}")]
+    OutputDecode {
+        /// The codec's words.
+        message: String,
+    },
+    /// The task ran into its deadline and was interrupted; if it did not heed the
+    /// interrupt in time, its worker was killed and replaced.
+    #[error("timed out after {limit:?}{}", if *killed { " (its worker had to be killed)" } else { "" })]
+    Timeout {
+        /// The task's timeout.
+        limit: Duration,
+        /// Whether the worker had to be killed.
+        killed: bool,
+    },
+    /// The task was refused memory or table space, and then failed.
+    #[error("out of memory: {requested} bytes asked for, the limit is {limit}{}", Backtrace(backtrace))]
+    Memory {
+        /// The limit in bytes.
+        limit: u64,
+        /// The total that was asked for.
+        requested: u64,
+        /// Where, innermost frame first.
+        backtrace: Vec<Frame>,
+    },
+    /// The task used up its fuel.
+    #[error("out of fuel: the limit is {limit}{}", Backtrace(backtrace))]
+    Fuel {
+        /// The limit.
+        limit: u64,
+        /// Where, innermost frame first.
+        backtrace: Vec<Frame>,
+    },
+    /// The output is larger than allowed.
+    #[error("the output is too large: {bytes} bytes or more, the limit is {limit}")]
+    OutputTooLarge {
+        /// The limit.
+        limit: u64,
+        /// What was seen.
+        bytes: u64,
+    },
+    /// The guest exited: a command with a code other than 0, or a task with any code.
+    #[error("exited with code {}{}", output.exit_code, StderrTail(&output.stderr))]
+    Exit {
+        /// Exit code, and what was written until then.
+        output: CommandOutput,
+    },
+    /// The guest returned a pointer and length that are not inside its memory.
+    #[error("the guest returned pointer {pointer} and length {len}, but its memory has {memory_bytes} bytes")]
+    BadPointer {
+        /// The pointer.
+        pointer: u32,
+        /// The length.
+        len: u32,
+        /// The memory's size.
+        memory_bytes: u64,
+    },
+    /// The guest's envelope is empty or has an unknown status byte.
+    #[error("the guest broke the byte ABI: {message}")]
+    Abi {
+        /// What is wrong.
+        message: String,
+    },
+    /// The module could not be loaded or instantiated in the worker.
+    #[error("cannot instantiate the module: {message}")]
+    Instantiate {
+        /// The engine's words.
+        message: String,
+    },
+    /// The task was stopped by [`TaskFuture::abort`](crate::TaskFuture::abort).
+    #[error("aborted{}", if *killed { " (its worker had to be killed)" } else { "" })]
+    Aborted {
+        /// Whether the worker had to be killed.
+        killed: bool,
+    },
+    /// The future was cancelled before the task ran.
+    #[error("cancelled")]
+    Cancelled,
+    /// A worker died, and the pool with it.
+    #[error(transparent)]
+    Broken(#[from] BrokenPool),
+}
+
+fn trap_words(code: TrapCode, message: &str) -> String {
+    if code == TrapCode::Other { message.to_string() } else { code.to_string() }
+}
+
+struct Backtrace<'a>(&'a [Frame]);
+
+impl fmt::Display for Backtrace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, frame) in self.0.iter().enumerate() {
+            write!(f, "\n    {index}: {frame}")?;
+        }
+        Ok(())
+    }
+}
+
+struct StderrTail<'a>(&'a [u8]);
+
+impl fmt::Display for StderrTail<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = String::from_utf8_lossy(&self.0[self.0.len().saturating_sub(400)..]);
+        match text.trim() {
+            "" => Ok(()),
+            text => write!(f, "; stderr ends: {}", Escaped(text)),
+        }
+    }
+}
+
+/// A task that did not succeed: what happened, and to which task. Cheap to clone.
+#[derive(Clone)]
+pub struct TaskFailure(Arc<FailureParts>);
+
+#[derive(Debug)]
+struct FailureParts {
+    error: TaskError,
+    task: TaskId,
+    name: Arc<str>,
+    module: Arc<str>,
+    label: Option<String>,
+    report: TaskReport,
+}
+
+impl TaskFailure {
+    pub(crate) fn new(
+        error: TaskError,
+        task: TaskId,
+        name: Arc<str>,
+        module: Arc<str>,
+        label: Option<String>,
+        report: TaskReport,
+    ) -> Self {
+        TaskFailure(Arc::new(FailureParts { error, task, name, module, label, report }))
+    }
+
+    /// What happened.
+    pub fn error(&self) -> &TaskError {
+        &self.0.error
+    }
+
+    /// The task's id.
+    pub fn task_id(&self) -> TaskId {
+        self.0.task
+    }
+
+    /// The task's name in its module, `_start` for a command.
+    pub fn task_name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The module's name and the start of its digest.
+    pub fn module(&self) -> &str {
+        &self.0.module
+    }
+
+    /// The caller's label.
+    pub fn label(&self) -> Option<&str> {
+        self.0.label.as_deref()
+    }
+
+    /// The worker that ran it, if one did.
+    pub fn worker_pid(&self) -> Option<u32> {
+        self.0.report.worker_pid
+    }
+
+    /// What it cost until then.
+    pub fn report(&self) -> &TaskReport {
+        &self.0.report
+    }
+}
+
+impl fmt::Display for TaskFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = &*self.0;
+        write!(f, "task {}", parts.task)?;
+        if let Some(label) = &parts.label {
+            write!(f, " ({})", Escaped(label))?;
+        }
+        write!(f, ", `{}` of {}", Escaped(&parts.name), Escaped(&parts.module))?;
+        if let Some(pid) = parts.report.worker_pid {
+            write!(f, ", in worker {pid}")?;
+        }
+        write!(f, ": {}", parts.error)
+    }
+}
+
+impl fmt::Debug for TaskFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for TaskFailure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0.error)
+    }
+}

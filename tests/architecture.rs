@@ -1,0 +1,143 @@
+//! Who may know whom: the lines that ARCHITECTURE.md draws, held.
+
+use std::path::{Path, PathBuf};
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in std::fs::read_dir(dir).expect("reads").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("reads");
+                found.push((path, text));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    found.iter_mut().for_each(|(path, _)| *path = path.strip_prefix(&root).expect("inside").to_path_buf());
+    assert!(found.len() > 30, "the sources are elsewhere");
+    found
+}
+
+/// The code without comments and without what stands in `mod tests`.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// `name` belongs to a room if it is its file or lies in its folder.
+fn is_in(path: &Path, room: &str) -> bool {
+    path.starts_with(room) || path == Path::new(&format!("{room}.rs"))
+}
+
+fn assert_only_in(names: &[&str], rooms: &[&str]) {
+    for (path, text) in sources() {
+        let code = code(&text);
+        for name in names {
+            let allowed = rooms.iter().any(|room| is_in(&path, room));
+            assert!(allowed || !code.contains(name), "{} names {name}: only {rooms:?} may", path.display());
+        }
+    }
+}
+
+fn assert_room_without(room: &str, names: &[&str]) {
+    let mut files = 0;
+    for (path, text) in sources() {
+        if is_in(&path, room) {
+            files += 1;
+            let code = code(&text);
+            for name in names {
+                assert!(!code.contains(name), "{} names {name}: {room} may not", path.display());
+            }
+        }
+    }
+    assert!(files > 0, "there is no room {room}");
+}
+
+#[test]
+fn the_engine_is_known_to_the_children_only() {
+    assert_only_in(&["wasmtime::", "wasmtime_wasi::", "wasmparser::"], &["worker", "compile"]);
+}
+
+#[test]
+fn clap_is_known_to_the_command_line_and_tokio_to_the_worker_only() {
+    assert_only_in(&["clap::", "indicatif::"], &["cli"]);
+    assert_only_in(&["tokio::"], &["worker"]);
+}
+
+#[test]
+fn dispatch_knows_no_clock_no_thread_no_process_and_no_bytes() {
+    let effects =
+        ["std::io", "std::thread", "std::process", "Instant", "std::sync", "std::fs", "rustix", "bytes::"];
+    let rooms =
+        ["crate::host", "crate::wire", "crate::worker", "crate::pool", "crate::future", "crate::compile"];
+    assert_room_without("dispatch", &[&effects[..], &rooms[..]].concat());
+}
+
+#[test]
+fn the_wire_knows_neither_side() {
+    let both = [
+        "crate::host",
+        "crate::worker",
+        "crate::pool",
+        "crate::dispatch",
+        "crate::future",
+        "crate::compile",
+        "crate::cli",
+    ];
+    assert_room_without("wire", &both);
+}
+
+#[test]
+fn the_children_do_not_know_the_host() {
+    let host = ["crate::host", "crate::pool", "crate::dispatch", "crate::future", "crate::cli"];
+    for room in ["worker", "compile", "sandbox"] {
+        assert_room_without(room, &host);
+    }
+}
+
+#[test]
+fn the_host_knows_neither_the_worker_nor_its_callers() {
+    assert_room_without("host", &["crate::worker", "crate::pool", "crate::cli"]);
+    assert_room_without("pool", &["crate::worker", "crate::cli"]);
+}
+
+#[test]
+fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argument() {
+    let rooms = ["wire/ring", "sandbox", "compile", "worker/loaded", "worker/watcher", "roles"];
+    for (path, text) in sources() {
+        for (number, line) in text.lines().enumerate() {
+            let is_unsafe =
+                line.contains("unsafe {") || line.contains("unsafe impl") || line.contains("#[unsafe(");
+            if !is_unsafe || line.trim_start().starts_with("//") {
+                continue;
+            }
+            assert!(rooms.iter().any(|room| is_in(&path, room)), "{}:{}", path.display(), number + 1);
+            let before: Vec<_> = text.lines().skip(number.saturating_sub(6)).take(7).collect();
+            assert!(before.iter().any(|line| line.contains("SAFETY:")), "{}:{}", path.display(), number + 1);
+        }
+    }
+}
+
+#[test]
+fn no_file_outgrows_six_hundred_lines() {
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        assert!(lines <= 600, "{} has {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn the_readmes_program_is_the_example_that_ci_runs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("reads");
+    let (readme, example) = (read("README.md"), read("examples/quickstart.rs"));
+    let program = example.split_once("\n\n").expect("a comment, then the program").1;
+    assert!(
+        readme.contains(&format!("```rust\n{program}```")),
+        "README.md and examples/quickstart.rs differ"
+    );
+}
