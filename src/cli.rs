@@ -1,12 +1,12 @@
-//! The command line, in three steps: what was typed ([`args`]), what that means
-//! ([`settings`]), and the work itself ([`run`], [`map`], [`inspect`]).
+//! The command line, in three steps: what was typed (`args`), what that means
+//! (`settings`), and the work itself (`run`, `map`, `inspect`).
 //!
 //! Results go to stdout and everything else to stderr. Every way to end is a row of the
-//! table in [`exit`], and [`main`] is the only place that turns one into an exit code.
+//! table in `exit`, and `main` is the only place that turns one into an exit code.
 //!
 //! What a guest says is not obeyed by a terminal: bytes go out as they are only where
-//! stdout is a file or a pipe ([`console`]), and JSON is written with the same characters
-//! escaped ([`object`]).
+//! stdout is a file or a pipe (`console`), and JSON is written with the same characters
+//! escaped (`object`).
 
 mod args;
 mod settings;

@@ -16,7 +16,6 @@ use rustix::net::RecvFlags;
 
 use crate::error::ModuleError;
 use crate::limits::MODULE_BYTES_MAX;
-use crate::roles::Role;
 use crate::sandbox::{self, LockedDown};
 use crate::wire::control::ControlSocket;
 use crate::wire::fingerprint;
@@ -34,7 +33,7 @@ pub(crate) fn main() -> i32 {
 }
 
 fn serve() -> io::Result<()> {
-    let (socket, locked) = sandbox::enter(Role::Compiler)?;
+    let (socket, locked) = sandbox::enter()?;
     let socket = ControlSocket(socket);
     // The end of the stream: the host is gone, or has changed its mind.
     let Some((request, files)) = socket.receive::<CompileRequest>(3, RecvFlags::empty())? else {

@@ -49,6 +49,8 @@ pub(crate) enum Event {
     Cancel { task: TaskId },
     /// As `Cancel`; a running task is interrupted.
     Abort { task: TaskId },
+    /// The worker's process exists; its time to speak begins.
+    Spawned { worker: WorkerKey },
     /// The worker has spoken and waits for tasks.
     Ready { worker: WorkerKey },
     /// The worker has answered, perhaps that it heeded an interrupt.
@@ -186,11 +188,6 @@ impl Dispatch {
         self.tasks.len()
     }
 
-    /// Whether the task has been handed to a worker and not come back.
-    pub(crate) fn is_running(&self, task: TaskId) -> bool {
-        self.tasks.get(&task).is_some_and(|entry| entry.slot.is_some())
-    }
-
     /// Whether every process is gone for good.
     pub(crate) fn is_stopped(&self) -> bool {
         self.mode == Mode::Stopped
@@ -211,6 +208,7 @@ impl Dispatch {
             }
             Event::Cancel { task } => self.cancel(task, actions),
             Event::Abort { task } => self.abort(task, now, actions),
+            Event::Spawned { worker } => self.spawned(worker, now),
             Event::Ready { worker } => self.ready(worker),
             Event::Done { worker, task, interrupted } => self.done(worker, task, interrupted, actions),
             Event::Dead { worker } => self.dead(worker, actions),
@@ -242,7 +240,7 @@ impl Dispatch {
                 let Some(task) = self.pending.pop_first() else { break };
                 self.run(slot, task, now, actions);
             }
-            self.start_for_pending(now, actions);
+            self.start_for_pending(actions);
         }
         if self.mode != Mode::Open {
             self.wind_down(now, actions);
@@ -258,16 +256,15 @@ impl Dispatch {
     }
 
     /// Starts as many workers as there are pending tasks that no starting one will take.
-    fn start_for_pending(&mut self, now: Now, actions: &mut Vec<Action>) {
+    fn start_for_pending(&mut self, actions: &mut Vec<Action>) {
         let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
         let mut wanted = self.pending.len().saturating_sub(starting);
         if wanted == 0 {
             return;
         }
-        let deadline = now.saturating_add(self.config.start_timeout);
         for (index, slot) in self.slots.iter_mut().enumerate() {
             if wanted > 0 && slot.state == State::Vacant {
-                slot.begin(deadline);
+                slot.begin();
                 actions.push(Action::Start { worker: slot.key(index) });
                 wanted -= 1;
             }
@@ -315,6 +312,14 @@ impl Dispatch {
             *stop = Some(Stop { reason });
             *deadline = Some(kill_at);
             actions.push(Action::Interrupt { worker, task: *task });
+        }
+    }
+
+    fn spawned(&mut self, worker: WorkerKey, now: Now) {
+        if let Some(slot) = self.live(worker)
+            && let State::Starting { deadline } = &mut self.slots[slot].state
+        {
+            *deadline = Some(now.saturating_add(self.config.start_timeout));
         }
     }
 

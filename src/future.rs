@@ -90,7 +90,11 @@ impl<O> TaskFuture<O> {
         if let Some(core) = self.core.upgrade() {
             core.cancel(self.task_id());
         }
-        self.cancelled()
+        // Not done and never dispatched: another thread is just about to complete it.
+        match self.state() {
+            FutureState::Cancelled | FutureState::Pending => true,
+            FutureState::Running | FutureState::Finished => false,
+        }
     }
 
     /// Stops the task even if it runs: interrupts it, and kills its worker if it does not
@@ -128,9 +132,7 @@ impl<O> TaskFuture<O> {
     pub fn state(&self) -> FutureState {
         match self.cell.outcome() {
             Some(outcome) => outcome.state(),
-            None if self.core.upgrade().is_some_and(|core| core.is_running(self.task_id())) => {
-                FutureState::Running
-            }
+            None if self.cell.is_dispatched() => FutureState::Running,
             None => FutureState::Pending,
         }
     }

@@ -11,8 +11,25 @@ pub(crate) mod compile;
 pub(crate) mod core;
 mod effects;
 pub(crate) mod link;
-mod logs;
+pub(crate) mod logs;
 pub(crate) mod spawn;
 pub(crate) mod supervise;
 
 pub(crate) use self::core::Core;
+
+use std::cell::Cell;
+
+thread_local! {
+    static IS_IO_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks this thread as one that the pool's progress depends on.
+fn become_io_thread() {
+    IS_IO_THREAD.set(true);
+}
+
+/// Whether waiting for the pool on this thread would be waiting for oneself: wakers run on
+/// such threads, and a waker may drop the last handle of the pool.
+pub(crate) fn is_io_thread() -> bool {
+    IS_IO_THREAD.get()
+}

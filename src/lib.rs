@@ -34,7 +34,7 @@
 //!
 //! # Reading order
 //! The modules below stand in the order in which a reader wants them: the vocabulary
-//! ([`task`], [`limits`], [`error`](TaskError), the schema and module descriptions), what the caller
+//! (`task`, [`limits`], [`error`](TaskError), the schema and module descriptions), what the caller
 //! holds (the pool and its futures), the decisions (`dispatch`, pure), the effects
 //! (`host`), what both sides share (`wire`), and the children (`compile`, `worker`,
 //! `sandbox`). ARCHITECTURE.md says who may know whom, and where each promise is kept.

@@ -19,12 +19,12 @@ use crate::compile::cache::{Cache, CacheKey, Compiled};
 use crate::dispatch::Event;
 use crate::error::{BrokenPool, BuildError, ModuleError, SubmitError};
 use crate::future::TaskFuture;
-use crate::host::compile;
 use crate::host::core::{Call, Core};
+use crate::host::{compile, is_io_thread};
 use crate::limits;
 use crate::module::{Callable, Digest, Loaded, Module, ModuleOptions, RawTask};
 use crate::task::TaskOptions;
-use crate::wire::message::ModuleId;
+use crate::wire::message::{Entry, ModuleId};
 
 /// A pool of worker processes that run WebAssembly tasks. Cheap to clone; all clones are
 /// the same pool.
@@ -33,7 +33,9 @@ use crate::wire::message::ModuleId;
 /// submitted and then ends its processes, as leaving Python's `with` block does;
 /// [`shutdown`](Pool::shutdown) and [`kill`](Pool::kill) are the ways to do otherwise.
 ///
-/// All methods may be called from any thread, from done callbacks too.
+/// All methods may be called from any thread, from done callbacks too. Inside of a
+/// [`Waker`](std::task::Waker), which may run on a thread that the pool depends on, nothing
+/// waits: a full queue refuses, and shutting down or dropping the pool only begins it.
 #[derive(Clone)]
 pub struct Pool(Arc<Handle>);
 
@@ -42,6 +44,7 @@ struct Handle {
     cache: Option<Cache>,
     modules: Mutex<HashMap<(Digest, bool), Module>>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
+    callback_thread: std::thread::ThreadId,
 }
 
 /// What [`Pool::shutdown`] does with tasks that do not run yet.
@@ -102,7 +105,8 @@ impl Pool {
     }
 
     /// As [`load`](Self::load), with options. A module that this pool has loaded already
-    /// is returned as it is, under its first name. Waits for the compiler.
+    /// is returned as it is, under its first name; it stays loaded as long as the pool
+    /// lives. Waits for the compiler.
     ///
     /// # Errors
     /// [`ModuleError`].
@@ -225,6 +229,14 @@ impl Pool {
         if input.len() > max {
             return Err(SubmitError::InputTooLarge { task: name(), bytes: input.len(), max });
         }
+        if let Entry::Command { args, env } = &entry {
+            let texts = args.iter().chain(env.iter().flat_map(|(name, value)| [name, value]));
+            let bytes = texts.map(|text| text.len() + 8).sum();
+            let max = limits::FRAME_META_BYTES_MAX / 2;
+            if bytes > max {
+                return Err(SubmitError::InputTooLarge { task: name(), bytes, max });
+            }
+        }
         let call = Call { module: target.module.clone(), entry, limits: options.limits(), input };
         let cell = core.submit(call, target.name.clone(), options, wait)?;
         Ok(TaskFuture::new(cell, C::decode, Arc::downgrade(core)))
@@ -245,8 +257,7 @@ impl Pool {
     /// `mode`) and every process is gone. Later submits get [`SubmitError::ShutDown`].
     pub fn shutdown(&self, mode: ShutdownMode) {
         self.begin_shutdown(mode);
-        self.0.core.wait_stopped(None);
-        self.0.join();
+        self.0.wait_until_gone();
     }
 
     /// As [`shutdown`](Self::shutdown), but kills what is left after `timeout`. `true` if
@@ -270,8 +281,7 @@ impl Pool {
     /// running ones fail as [`TaskError::Broken`](crate::TaskError::Broken).
     pub fn kill(&self) {
         self.0.core.handle(Event::Kill);
-        self.0.core.wait_stopped(None);
-        self.0.join();
+        self.0.wait_until_gone();
     }
 
     /// The breakage, if a worker's death has broken the pool.
@@ -309,6 +319,24 @@ impl Handle {
         self.modules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until the pool has stopped, its threads are gone and done callbacks have run.
+    /// Not on a thread of the pool's own, which would wait for itself.
+    fn wait_until_gone(&self) {
+        if is_io_thread() {
+            return;
+        }
+        self.core.wait_stopped(None);
+        self.join();
+        if std::thread::current().id() == self.callback_thread {
+            return;
+        }
+        let (ran, marker) = crossbeam_channel::bounded::<()>(0);
+        // The marker is dropped when its turn comes, after every callback before it.
+        if self.core.callbacks.send(Box::new(move || drop(ran))).is_ok() {
+            let _ = marker.recv();
+        }
+    }
+
     /// Waits for the supervisor's thread, which ends once the pool has stopped.
     fn join(&self) {
         let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -323,7 +351,6 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.core.handle(Event::Shutdown { cancel_pending: false });
-        self.core.wait_stopped(None);
-        self.join();
+        self.wait_until_gone();
     }
 }

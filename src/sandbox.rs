@@ -8,8 +8,6 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 
-use crate::roles::Role;
-
 /// Proof that this process has locked itself down. Only [`enter`] makes one.
 #[derive(Debug)]
 pub(crate) struct LockedDown(());
@@ -18,7 +16,7 @@ pub(crate) struct LockedDown(());
 ///
 /// # Errors
 /// Any step that fails: a child that is not locked down does nothing.
-pub(crate) fn enter(role: Role) -> io::Result<(OwnedFd, LockedDown)> {
+pub(crate) fn enter() -> io::Result<(OwnedFd, LockedDown)> {
     // The socket moves away from 0, and /dev/null takes its place: nothing that reads stdin
     // by mistake can swallow a message.
     let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
@@ -40,11 +38,9 @@ pub(crate) fn enter(role: Role) -> io::Result<(OwnedFd, LockedDown)> {
     // A core dump would hold the tasks' data. The hard limit goes too: nobody raises it again.
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
 
-    if role == Role::Worker {
-        // Under memory pressure the kernel takes a worker before it takes the host. Before the
-        // step that makes /proc/self root's. Where it is refused, the kernel's own choice stands.
-        let _ = std::fs::write("/proc/self/oom_score_adj", "500");
-    }
+    // Under memory pressure the kernel takes a child before it takes the host. Before the step
+    // that makes /proc/self root's. Where it is refused, the kernel's own choice stands.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
 
     // No exec regains what we gave up, and no other process of this user reads our memory.
     rustix::thread::set_no_new_privs(true)?;

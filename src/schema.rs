@@ -544,7 +544,7 @@ mod tests {
 
     #[test]
     fn nesting_beyond_the_limit_is_refused_before_the_stack_is_in_danger() {
-        let mut bytes = vec![0u8, 18].repeat(1_000_000);
+        let mut bytes = [0u8, 18].repeat(1_000_000);
         bytes.extend([0, 0]);
         assert_eq!(Schema::decode_guest(&bytes), Err(SchemaError::TooLarge));
     }

@@ -62,7 +62,7 @@ impl TaskOptions {
         self
     }
 
-    /// Bytes of output; of a WASI command, stdout and stderr each. Default 64 MiB.
+    /// Bytes of output; of a WASI command, stdout and stderr each. Default 64 MiB, at most 1 GiB.
     pub fn output_bytes_max(mut self, bytes: usize) -> Self {
         self.output_bytes_max = Some(bytes);
         self
@@ -96,7 +96,9 @@ impl TaskOptions {
     pub(crate) fn limits(&self) -> TaskLimits {
         TaskLimits {
             memory_bytes_max: self.memory_bytes_max.unwrap_or(limits::MEMORY_BYTES_MAX) as u64,
-            output_bytes_max: self.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64,
+            // A command answers with two outputs, and a frame has a limit of its own.
+            output_bytes_max: (self.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64)
+                .min(limits::FRAME_PAYLOAD_BYTES_MAX / 2),
             fuel: self.fuel,
         }
     }

@@ -23,7 +23,6 @@ use rustix::net::RecvFlags;
 
 pub(crate) use linker::{TaskState, WASI_MODULE, linker};
 
-use crate::roles::Role;
 use crate::sandbox;
 use crate::wire::control::ControlSocket;
 use crate::wire::fingerprint;
@@ -42,7 +41,7 @@ pub(crate) fn main() -> i32 {
 }
 
 fn serve() -> io::Result<()> {
-    let (socket, locked) = sandbox::enter(Role::Worker)?;
+    let (socket, locked) = sandbox::enter()?;
     let socket = Arc::new(ControlSocket(socket));
     let Some((setup, files)) = socket.receive::<ToWorkerControl>(1, RecvFlags::empty())? else {
         return Ok(());

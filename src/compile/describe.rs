@@ -7,6 +7,7 @@ use crate::error::ModuleError;
 use crate::limits::TASKS_PER_MODULE_MAX;
 use crate::module::{Codec, MemoryDescription, ModuleDescription, ModuleKind, TaskDescription};
 use crate::schema::Schema;
+use crate::text::truncated;
 use crate::worker;
 
 /// The byte ABI's marker export and custom section.
@@ -77,13 +78,25 @@ fn known_imports(engine: &Engine, module: &Module) -> Result<(), ModuleError> {
         .map(|import| format!("{}.{}: {}", import.module(), import.name(), show(&import.ty())))
         .collect();
     if !imports.is_empty() {
-        return Err(ModuleError::UnknownImports { imports });
+        return Err(ModuleError::UnknownImports { imports: shortened(imports) });
     }
     // Known by name; now the types.
     linker
         .instantiate_pre(module)
         .map(|_| ())
         .map_err(|error| ModuleError::UnknownImports { imports: vec![format!("{error:#}")] })
+}
+
+/// At most so many, each at most so long: the list travels in one message, to be read.
+fn shortened(mut imports: Vec<String>) -> Vec<String> {
+    const IMPORTS_MAX: usize = 100;
+    let more = imports.len().saturating_sub(IMPORTS_MAX);
+    imports.truncate(IMPORTS_MAX);
+    let mut imports: Vec<_> = imports.iter().map(|import| truncated(import, NAME_BYTES_MAX)).collect();
+    if more > 0 {
+        imports.push(format!("and {more} more"));
+    }
+    imports
 }
 
 /// From the custom section; without one, every export of a task's type is a raw task.

@@ -3,6 +3,8 @@
 use wasmparser::{Validator, WasmFeatures};
 
 use crate::error::ModuleError;
+use crate::limits::GUEST_TEXT_BYTES_MAX;
+use crate::text::truncated;
 
 /// What wasmtime 48 knows but this pool does not offer, by the proposals' names.
 const NOT_OFFERED: [(WasmFeatures, &str); 9] = [
@@ -38,7 +40,7 @@ pub(super) fn shape(wasm: &[u8]) -> Result<(), ModuleError> {
 
 /// Why the engine would not compile it.
 pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error) -> ModuleError {
-    let message = format!("{error:#}");
+    let message = truncated(&format!("{error:#}"), GUEST_TEXT_BYTES_MAX / 2);
     let validates = |features| Validator::new_with_features(features).validate_all(wasm).is_ok();
     let offered = NOT_OFFERED.iter().fold(WasmFeatures::all(), |all, (feature, _)| all - *feature);
     if validates(offered) || !validates(WasmFeatures::all()) {

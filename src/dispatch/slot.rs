@@ -20,7 +20,7 @@ pub(super) struct Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Vacant,
-    /// The deadline is spent once the kill is under way.
+    /// The deadline is set when the process exists, and spent once the kill is under way.
     Starting {
         deadline: Option<Now>,
     },
@@ -66,9 +66,9 @@ impl Slot {
     }
 
     /// The next process of this slot.
-    pub(super) fn begin(&mut self, deadline: Now) {
+    pub(super) fn begin(&mut self) {
         self.generation = self.generation.wrapping_add(1);
-        self.state = State::Starting { deadline: Some(deadline) };
+        self.state = State::Starting { deadline: None };
     }
 
     pub(super) fn key(&self, index: usize) -> WorkerKey {

@@ -67,6 +67,18 @@ fn a_worker_starts_only_when_no_idle_one_can_take_the_task() {
 }
 
 #[test]
+fn the_time_to_start_begins_when_the_process_exists() {
+    let mut world = World::new(1);
+    world.submit(1, None);
+    assert_eq!(world.at(ms(60_000)), [], "the process is yet to be made");
+    world.event(Event::Spawned { worker: FIRST });
+    let killed = world.at(ms(70_000));
+    assert_eq!(killed, [Action::Kill { worker: FIRST, reason: KillReason::StartTimeout }]);
+    let dead = world.event(Event::Dead { worker: FIRST });
+    assert_eq!(dead[0], Action::Break { worker: FIRST, in_flight: vec![] });
+}
+
+#[test]
 fn a_deadline_interrupts_then_kills_and_a_replacement_starts_for_the_next() {
     let mut world = World::new(1);
     world.submit(1, Some(ms(100)));
@@ -241,6 +253,8 @@ fn play(world: &mut World, processes: &mut Processes, step: &Step, next: &mut u6
         Step::Cancel(task) => Event::Cancel { task: TaskId(task as u64 % (*next + 1)) },
         Step::Abort(task) => Event::Abort { task: TaskId(task as u64 % (*next + 1)) },
         Step::Ready(index) => match processes.pick(index) {
+            // A process is known to exist before it is heard of, or not: both happen.
+            Some((worker, None)) if index % 3 == 0 => Event::Spawned { worker },
             Some((worker, None)) => Event::Ready { worker },
             _ => return,
         },

@@ -51,7 +51,10 @@ pub enum DeathCause {
     StartTimeout(Duration),
     /// It never came to be.
     SpawnFailed(String),
-    /// The embedder asked for it: `terminate` or `kill`.
+    /// It is gone, but something else reaped it: the embedder ignores SIGCHLD, or waits for
+    /// every child itself.
+    Unknown,
+    /// The embedder asked for it, by [`Pool::kill`](crate::Pool::kill).
     Killed,
 }
 
@@ -67,6 +70,7 @@ impl fmt::Display for DeathCause {
                 write!(f, "was not ready within {limit:?} and was killed; does it call wasmpool::init()?")
             }
             DeathCause::SpawnFailed(what) => write!(f, "could not be started: {what}"),
+            DeathCause::Unknown => f.write_str("ended in an unknown way (something else reaped it)"),
             DeathCause::Killed => f.write_str("was killed at the caller's request"),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
@@ -10,6 +11,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use crate::error::{TaskError, TaskFailure};
+use crate::host::logs::guarded;
 use crate::module::Answer;
 use crate::task::{TaskId, TaskReport};
 
@@ -67,6 +69,8 @@ pub(crate) type CallbackQueue = Sender<Box<dyn FnOnce() + Send>>;
 pub(crate) struct Cell {
     labels: Arc<Labels>,
     callbacks: CallbackQueue,
+    /// Set once a worker has the task; never taken back.
+    dispatched: AtomicBool,
     state: Mutex<State>,
     filled: Condvar,
 }
@@ -75,7 +79,8 @@ pub(crate) struct Cell {
 struct State {
     outcome: Option<Outcome>,
     callbacks: Vec<Callback>,
-    wakers: Vec<Waker>,
+    /// The last task that polled: a future has one owner, which may move it.
+    waker: Option<Waker>,
     /// Told once, by number; see `wait.rs`. Keyed so that a waiter can take itself out.
     watchers: HashMap<u64, (Sender<usize>, usize)>,
     next_watcher: u64,
@@ -86,6 +91,7 @@ impl Cell {
         Arc::new(Cell {
             labels: Arc::new(labels),
             callbacks,
+            dispatched: AtomicBool::new(false),
             state: Mutex::new(State::default()),
             filled: Condvar::new(),
         })
@@ -98,6 +104,14 @@ impl Cell {
 
     pub(crate) fn task(&self) -> TaskId {
         self.labels.task
+    }
+
+    pub(crate) fn set_dispatched(&self) {
+        self.dispatched.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_dispatched(&self) -> bool {
+        self.dispatched.load(Ordering::SeqCst)
     }
 
     pub(crate) fn labels(&self) -> &Arc<Labels> {
@@ -113,7 +127,7 @@ impl Cell {
         }
         state.outcome = Some(outcome.clone());
         let callbacks = std::mem::take(&mut state.callbacks);
-        let wakers = std::mem::take(&mut state.wakers);
+        let waker = state.waker.take();
         let watchers = std::mem::take(&mut state.watchers);
         drop(state);
         self.filled.notify_all();
@@ -121,11 +135,11 @@ impl Cell {
             // A watcher that has given up is no reason to fail.
             let _ = watcher.send(number);
         }
-        for waker in wakers {
-            // A waker is the executor's code, and this may be an I/O thread.
-            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-                tracing::error!(task = %self.labels.task, "a waker panicked");
-            }
+        // A waker is the executor's code, and this may be an I/O thread.
+        if let Some(waker) = waker
+            && catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err()
+        {
+            guarded(|| tracing::error!(task = %self.labels.task, "a waker panicked"));
         }
         for callback in callbacks {
             self.queue(callback, outcome.clone());
@@ -137,7 +151,7 @@ impl Cell {
         let task = self.labels.task;
         let run = move || {
             if catch_unwind(AssertUnwindSafe(|| callback(outcome))).is_err() {
-                tracing::error!(%task, "a done callback panicked");
+                guarded(|| tracing::error!(%task, "a done callback panicked"));
             }
         };
         if let Err(refused) = self.callbacks.send(Box::new(run)) {
@@ -185,11 +199,17 @@ impl Cell {
     }
 
     pub(crate) fn poll(&self, waker: &Waker) -> Option<Outcome> {
+        // Cloning and dropping a waker is the executor's code: not under the lock.
+        let waker = waker.clone();
         let mut state = self.lock();
-        if state.outcome.is_none() && !state.wakers.iter().any(|known| known.will_wake(waker)) {
-            state.wakers.push(waker.clone());
-        }
-        state.outcome.clone()
+        let outcome = state.outcome.clone();
+        let unused = match &outcome {
+            None => state.waker.replace(waker),
+            Some(_) => Some(waker),
+        };
+        drop(state);
+        drop(unused);
+        outcome
     }
 
     /// Sends `number` when the cell is filled, at once if it is. The key takes it back.

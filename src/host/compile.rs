@@ -39,12 +39,13 @@ pub(crate) fn compile(core: &Core, wasm: &[u8], metered: bool) -> Result<Compile
     let (reply, child) = crossbeam_channel::bounded(1);
     core.mailbox.post(Job::SpawnCompiler { socket: theirs, reply });
     // The supervisor answers at once, or drops the job because the pool has stopped.
-    let child = child
-        .recv_timeout(core.settings.start_timeout)
-        .map_err(|_| ModuleError::Closed { message: "it was shut down".into() })?
-        .map_err(system)?;
+    let child = child.recv_timeout(core.settings.start_timeout).map_err(|_| closed())?.map_err(system)?;
 
-    attend(core.settings.compile_timeout, &ours, child)?;
+    attend(core.settings.compile_timeout, &ours, child).map_err(|error| match error {
+        // Children die with the supervisor's thread.
+        ModuleError::CompilerDied { .. } if core.is_stopped() => closed(),
+        error => error,
+    })?;
     let artifact_bytes = finish(&artifact, ARTIFACT_BYTES_MAX).map_err(system)?;
     finish(&description, DESCRIPTION_BYTES_MAX).map_err(system)?;
     let (mut artifact, mut description) = (File::from(artifact), File::from(description));
@@ -53,14 +54,19 @@ pub(crate) fn compile(core: &Core, wasm: &[u8], metered: bool) -> Result<Compile
         .ok_or_else(|| ModuleError::Compiler { message: "it described the module in an unknown way".into() })
 }
 
+fn closed() -> ModuleError {
+    ModuleError::Closed { message: "it was shut down or is broken".into() }
+}
+
 /// Waits for the answer and the end of the compiler, whichever way it goes.
 fn attend(timeout: Duration, socket: &ControlSocket, mut child: Child) -> Result<(), ModuleError> {
-    let deadline = Instant::now() + timeout;
+    // Without one where the timeout is beyond all time.
+    let deadline = Instant::now().checked_add(timeout);
     let mut reply: Option<CompileReply> = None;
     let mut timed_out = false;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() && !timed_out {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) && !timed_out {
             timed_out = true;
             // It fails only for a process that is gone already.
             let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
@@ -70,7 +76,7 @@ fn attend(timeout: Duration, socket: &ControlSocket, mut child: Child) -> Result
         if reply.is_none() {
             fds.push(PollFd::new(&socket.0, PollFlags::IN));
         }
-        let wait = if timed_out { None } else { left.try_into().ok() };
+        let wait = if timed_out { None } else { left.and_then(|left| left.try_into().ok()) };
         if rustix::event::poll(&mut fds, wait.as_ref()).is_err() {
             continue;
         }
@@ -90,7 +96,7 @@ fn attend(timeout: Duration, socket: &ControlSocket, mut child: Child) -> Result
                 seen: "it was still compiling and was killed".into(),
             }),
             (Some(Err(error)), _) => Err(error),
-            (Some(Ok(())), DeathCause::Exited(0)) => Ok(()),
+            (Some(Ok(())), DeathCause::Exited(0) | DeathCause::Unknown) => Ok(()),
             (_, cause) => {
                 let death = Death::new(child.pid, cause, Phase::Compiling, child.stderr.text());
                 Err(ModuleError::CompilerDied { death })

@@ -137,7 +137,8 @@ impl Core {
         loop {
             match state.dispatch.admits() {
                 Ok(()) => break,
-                Err(Refusal::Full) if wait => {
+                // An I/O thread (inside a waker) would wait for itself.
+                Err(Refusal::Full) if wait && !super::is_io_thread() => {
                     state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
                 Err(refusal) => return Err(self.refused(refusal, &state, &name)),
@@ -197,10 +198,7 @@ impl Core {
         state.unwanted.remove(&worker);
         state.deaths.insert(worker, death);
         self.drive(state, Event::Dead { worker }, None);
-    }
-
-    pub(crate) fn is_running(&self, task: TaskId) -> bool {
-        self.lock().dispatch.is_running(task)
+        self.lock().deaths.remove(&worker);
     }
 
     /// What an unresolved task is called.
@@ -271,7 +269,10 @@ impl Core {
     fn drive(&self, mut state: MutexGuard<'_, State>, event: Event, mut answered: Option<Answered>) {
         let now = self.now();
         let mut actions = Vec::with_capacity(4);
+        // A submitter that waits for room must learn that there will be none.
+        let mut changed = matches!(event, Event::Shutdown { .. } | Event::Kill);
         state.dispatch.handle(event, now, &mut actions);
+        changed |= actions.iter().any(|action| matches!(action, Action::Break { .. }));
         let effects: Vec<Effect> = actions
             .into_iter()
             .filter_map(|action| self.effect(&mut state, action, now, &mut answered))
@@ -285,7 +286,6 @@ impl Core {
             state.armed = state.dispatch.next_deadline();
         }
         drop(state);
-        let mut changed = false;
         for effect in effects {
             changed |= effect.perform(self);
         }
@@ -312,6 +312,7 @@ impl Core {
                 let record = state.records.get_mut(&task)?;
                 record.dispatched = Some(now);
                 record.worker_pid = Some(link.pid);
+                record.cell.set_dispatched();
                 Some(Effect::Run { link, task, call: record.call.take()? })
             }
             Action::Interrupt { worker, task } => {
@@ -334,7 +335,8 @@ impl Core {
             Action::Resolve { task, how } => {
                 let record = state.records.remove(&task)?;
                 let (result, report) = self.resolution(state, &record, how, now, answered.take());
-                Some(Effect::Complete { cell: record.cell, result, report })
+                // The call goes out with the rest: dropping an input may be the caller's code.
+                Some(Effect::Complete { cell: record.cell, call: record.call, result, report })
             }
             Action::Break { worker, in_flight } => {
                 let mut death = state.deaths.remove(&worker).unwrap_or_else(|| unknown_death(Phase::Idle));
@@ -380,12 +382,13 @@ impl Core {
             Resolution::TimedOut { killed } => Err(TaskError::Timeout { limit, killed }),
             Resolution::Aborted { killed } => Err(TaskError::Aborted { killed }),
             Resolution::Broken => {
-                let broken = state.broken.get_or_insert_with(|| {
+                // Nobody broke it where the caller killed it: then each task has its own death.
+                let broken = state.broken.clone().unwrap_or_else(|| {
                     let mut death = unknown_death(Phase::Running);
                     death.pid = record.worker_pid.unwrap_or_default();
                     BrokenPool::new(death, vec![record.cell.task()])
                 });
-                Err(TaskError::Broken(broken.clone()))
+                Err(TaskError::Broken(broken))
             }
         };
         let result = result.map_err(|error| record.cell.labels().failure(error, report.clone()));

@@ -20,7 +20,7 @@ pub(super) enum Effect {
     Interrupt { link: Arc<Link>, task: TaskId },
     Kill { link: Arc<Link>, reason: KillReason },
     Retire { link: Arc<Link> },
-    Complete { cell: Arc<Cell>, result: Result<Answer, TaskFailure>, report: TaskReport },
+    Complete { cell: Arc<Cell>, call: Option<Call>, result: Result<Answer, TaskFailure>, report: TaskReport },
     Stopped,
 }
 
@@ -56,7 +56,8 @@ impl Effect {
                 link.retire();
                 false
             }
-            Effect::Complete { cell, result, report } => {
+            Effect::Complete { cell, call, result, report } => {
+                drop(call);
                 cell.complete(result, report);
                 true
             }

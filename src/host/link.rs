@@ -7,6 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -17,7 +18,7 @@ use super::core::{Answered, Call, Core};
 use super::logs;
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause};
-use crate::limits::GUEST_TEXT_BYTES_MAX;
+use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX, LOG_BYTES_PER_TASK_MAX};
 use crate::task::TaskId;
 use crate::wire::control::ControlSocket;
 use crate::wire::frame::{FrameError, encode_head, read_frame};
@@ -31,7 +32,9 @@ pub(crate) struct Link {
     pidfd: OwnedFd,
     end: End,
     outbox: Mutex<Outbox>,
-    /// What the task at hand may answer.
+    /// The task at hand: nothing else may be spoken of.
+    current: AtomicU64,
+    /// What it may answer.
     payload_bytes_max: AtomicU64,
     /// Set once the process is gone; the reader then drains the ring and ends.
     gone: AtomicBool,
@@ -66,6 +69,7 @@ impl Link {
             pidfd,
             end,
             outbox: Mutex::new(outbox),
+            current: AtomicU64::new(0),
             payload_bytes_max: AtomicU64::new(0),
             gone: AtomicBool::new(false),
             killed_for: OnceLock::new(),
@@ -86,8 +90,10 @@ impl Link {
     pub(super) fn run(&self, task: TaskId, call: Call) {
         let module = &call.module.0;
         // A command answers with stdout and stderr; error texts are bounded, too.
-        let answer_bytes_max = (call.limits.output_bytes_max * 2).max(GUEST_TEXT_BYTES_MAX as u64);
+        let answer_bytes_max = call.limits.output_bytes_max.saturating_mul(2);
+        let answer_bytes_max = answer_bytes_max.clamp(GUEST_TEXT_BYTES_MAX as u64, FRAME_PAYLOAD_BYTES_MAX);
         self.payload_bytes_max.store(answer_bytes_max, Ordering::SeqCst);
+        self.current.store(task.0, Ordering::SeqCst);
         let message = ToWorker::Run { task, module: module.id, entry: call.entry, limits: call.limits };
         let head = match encode_head(&message, call.input.len()) {
             Ok(head) => head,
@@ -98,9 +104,10 @@ impl Link {
             let message = ToWorkerControl::Module { module: module.id, metered: module.description.metered };
             let descriptors = [module.artifact.as_fd(), module.description_file.as_fd()];
             if let Err(error) = self.control.send(&message, &descriptors) {
-                // A gone worker is reported by its death; one that does not read is useless.
-                if error.kind() == io::ErrorKind::WouldBlock {
-                    self.kill_for(DeathCause::ProtocolViolation("it does not read its socket".into()));
+                // A gone worker is reported by its death. One that cannot be sent a module (it does
+                // not read, or the system has no room for descriptors) is of no use.
+                if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
+                    self.kill_for(DeathCause::ProtocolViolation(format!("a module cannot be sent: {error}")));
                 }
                 return;
             }
@@ -114,10 +121,13 @@ impl Link {
             outbox.waiting.push_back(head.into());
             outbox.waiting.push_back(call.input);
         }
-        match outbox.pump() {
-            Ok(()) if outbox.waiting.is_empty() => {}
+        let pumped = outbox.pump();
+        let all_sent = outbox.waiting.is_empty();
+        drop(outbox);
+        match pumped {
+            Ok(_sent) if all_sent => {}
             // The link's thread takes over; it must learn that it waits for space now.
-            Ok(()) => self.end.wake_self(),
+            Ok(_sent) => self.end.wake_self(),
             Err(violation) => self.kill_for(DeathCause::ProtocolViolation(violation.to_string())),
         }
     }
@@ -159,23 +169,29 @@ impl Link {
     /// Writes what fits.
     fn pump(&self) -> Result<bool, Violation> {
         let mut outbox = self.outbox();
-        outbox.pump()?;
-        Ok(outbox.waiting.is_empty())
+        let sent = outbox.pump()?;
+        let all_sent = outbox.waiting.is_empty();
+        drop(outbox);
+        drop(sent);
+        Ok(all_sent)
     }
 }
 
 impl Outbox {
-    fn pump(&mut self) -> Result<(), Violation> {
+    /// Writes what fits, and returns what is done with: dropping an input may be the caller's
+    /// code (`Bytes::from_owner`), which must not run under the lock.
+    fn pump(&mut self) -> Result<Vec<Bytes>, Violation> {
+        let mut sent = Vec::new();
         while let Some(bytes) = self.waiting.front_mut() {
             let written = self.ring.try_write(bytes)?;
             bytes.advance(written);
             if bytes.is_empty() {
-                self.waiting.pop_front();
+                sent.extend(self.waiting.pop_front());
             } else if written == 0 {
                 break;
             }
         }
-        Ok(())
+        Ok(sent)
     }
 }
 
@@ -210,28 +226,12 @@ impl io::Read for LinkReader<'_> {
 
 /// The link's thread: reads until the process is gone, then reports its death.
 pub(super) fn read_loop(core: &Core, link: &Arc<Link>, ring: Consumer) {
-    let mut reader = LinkReader { link, ring };
-    let mut current: Option<TaskId> = None;
-    loop {
-        match read_frame::<FromWorker>(&mut reader, || link.payload_bytes_max.load(Ordering::SeqCst)) {
-            Ok(Some((FromWorker::Log { task, record }, payload))) => {
-                // Logs of a task that is over would be attributed to nobody.
-                if !payload.is_empty() || current.is_some_and(|current| task < current) {
-                    link.kill_for(DeathCause::ProtocolViolation("a log record of no task".into()));
-                }
-                current = Some(task);
-                logs::emit(core, link.pid, task, &record);
-            }
-            Ok(Some((FromWorker::Done { task, verdict, cost }, payload))) => {
-                current = Some(task);
-                core.answered(link.key, task, Answered { verdict, payload, cost });
-            }
-            Ok(None) | Err(FrameError::Truncated) => break,
-            Err(error) => {
-                link.kill_for(DeathCause::ProtocolViolation(error.to_string()));
-                break;
-            }
-        }
+    super::become_io_thread();
+    // Wakers and inputs' destructors are others' code; whatever they do, the death is reported.
+    let listened = catch_unwind(AssertUnwindSafe(|| listen(core, link, ring)));
+    let violation = listened.unwrap_or_else(|_| Some("the host's own thread panicked".into()));
+    if let Some(violation) = violation {
+        link.kill_for(DeathCause::ProtocolViolation(violation));
     }
     // After a violation the stream is of no use, but the process must be reaped first.
     while !link.gone.load(Ordering::SeqCst) {
@@ -239,5 +239,45 @@ pub(super) fn read_loop(core: &Core, link: &Arc<Link>, ring: Consumer) {
     }
     if let Some(death) = link.death.get() {
         core.dead(link.key, death.clone());
+    }
+}
+
+/// Handles what the worker says, to the end of the stream or the first violation.
+fn listen(core: &Core, link: &Link, ring: Consumer) -> Option<String> {
+    let mut reader = LinkReader { link, ring };
+    // Of the task that logged last.
+    let (mut logged_task, mut logged_bytes) = (TaskId(0), 0);
+    loop {
+        let frame = read_frame::<FromWorker>(&mut reader, || link.payload_bytes_max.load(Ordering::SeqCst));
+        let (message, payload) = match frame {
+            Ok(Some(frame)) => frame,
+            Ok(None) | Err(FrameError::Truncated) => return None,
+            Err(error) => return Some(error.to_string()),
+        };
+        let (FromWorker::Log { task, .. } | FromWorker::Done { task, .. }) = &message;
+        if task.0 != link.current.load(Ordering::SeqCst) {
+            return Some("it spoke of a task that it does not have".into());
+        }
+        match message {
+            FromWorker::Log { task, record } => {
+                if task != logged_task {
+                    (logged_task, logged_bytes) = (task, 0);
+                }
+                logged_bytes += record.target.len() + record.message.len() + record.fields.len();
+                // The worker keeps the limit; twice that leaves room for the marks of what was cut.
+                if !payload.is_empty() || logged_bytes > 2 * LOG_BYTES_PER_TASK_MAX {
+                    return Some("its logs are over the limit that it has to keep".into());
+                }
+                logs::emit(core, link.pid, task, &record);
+            }
+            FromWorker::Done { task, verdict, cost } => {
+                if !link.outbox().waiting.is_empty() {
+                    return Some("it answered before it had read its input".into());
+                }
+                // No task is at hand until the next one is sent.
+                link.current.store(0, Ordering::SeqCst);
+                core.answered(link.key, task, Answered { verdict, payload, cost });
+            }
+        }
     }
 }

@@ -6,6 +6,12 @@ use crate::task::TaskId;
 use crate::text::{Escaped, truncated};
 use crate::wire::message::{LogRecord, LogSource};
 
+/// Runs a log statement. The subscriber behind it is the embedder's code, and this may be
+/// the thread that a worker's or the whole pool's fate depends on: a panic ends here.
+pub(crate) fn guarded(emit: impl FnOnce()) {
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(emit));
+}
+
 /// Emits one record, target `wasmpool::guest`, with the task's id, label, module and worker.
 pub(super) fn emit(core: &Core, pid: u32, task: TaskId, record: &LogRecord) {
     let labels = core.labels(task);
@@ -28,11 +34,11 @@ pub(super) fn emit(core: &Core, pid: u32, task: TaskId, record: &LogRecord) {
             )
         };
     }
-    match record.level {
+    guarded(|| match record.level {
         0 | 1 => event!(ERROR),
         2 => event!(WARN),
         3 => event!(INFO),
         4 => event!(DEBUG),
         _ => event!(TRACE),
-    }
+    });
 }

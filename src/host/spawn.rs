@@ -21,7 +21,9 @@ pub(crate) struct Program(File);
 
 impl Program {
     pub(crate) fn open(path: &Path) -> io::Result<Program> {
-        Ok(Program(File::open(path)?))
+        // Not for reading: an executable need not be readable.
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+        Ok(Program(File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)))
     }
 
     pub(crate) fn this_executable() -> io::Result<Program> {
@@ -82,10 +84,10 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> DeathCause {
         Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => DeathCause::Exited(code),
             (None, Some(signal)) => DeathCause::Signaled(signal),
-            (None, None) => DeathCause::SpawnFailed("it ended in an unknown way".into()),
+            (None, None) => DeathCause::Unknown,
         },
         // The embedder ignores SIGCHLD or reaps every child itself.
-        Ok(None) | Err(_) => DeathCause::SpawnFailed("it ended, and something else reaped it".into()),
+        Ok(None) | Err(_) => DeathCause::Unknown,
     }
 }
 

@@ -7,6 +7,8 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
@@ -14,6 +16,7 @@ use rustix::net::RecvFlags;
 
 use super::core::Core;
 use super::link::{self, Link};
+use super::logs::guarded;
 use super::spawn::{self, Child, Program, StderrTail};
 use crate::dispatch::{Event, WorkerKey};
 use crate::error::{Death, DeathCause, Phase};
@@ -68,6 +71,7 @@ impl Mailbox {
 /// A worker under watch.
 struct Ward {
     link: Arc<Link>,
+    reader: JoinHandle<()>,
     stderr: StderrTail,
     /// Cleared at the end of that stream, which would poll as readable for ever.
     stderr_open: bool,
@@ -78,11 +82,18 @@ struct Ward {
 
 /// The supervisor's thread: returns when the pool has stopped.
 pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
+    super::become_io_thread();
     let mut wards: Vec<Ward> = Vec::new();
+    // Threads of workers that are gone, to be joined.
+    let mut leaving: Vec<JoinHandle<()>> = Vec::new();
     loop {
-        let timeout = core.arm();
+        let mut timeout = core.arm();
         if core.is_stopped() && wards.is_empty() {
+            leaving.into_iter().for_each(join);
             return;
+        }
+        if !inbox.jobs.is_empty() {
+            timeout = Some(Duration::ZERO);
         }
         let ready = poll(&wards, inbox, timeout);
         // Deaths last: what a worker said before it died comes first.
@@ -96,12 +107,18 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
         }
         for index in (0..wards.len()).rev() {
             if ready.get(index).is_some_and(|flags| flags.gone) {
-                bury(wards.swap_remove(index));
+                leaving.push(bury(wards.swap_remove(index)));
+            }
+        }
+        for index in (0..leaving.len()).rev() {
+            if leaving[index].is_finished() {
+                join(leaving.swap_remove(index));
             }
         }
         let mut count = [0; 8];
         while rustix::io::read(&*inbox.bell, &mut count).is_ok() {}
-        for job in inbox.jobs.try_iter() {
+        // One job a turn: starting a process takes a while, and nothing else may wait for many.
+        if let Ok(job) = inbox.jobs.try_recv() {
             match job {
                 Job::Spawn(worker) => wards.extend(start(core, worker, program)),
                 Job::SpawnCompiler { socket, reply } => {
@@ -127,7 +144,7 @@ struct Flags {
     stderr: bool,
 }
 
-fn poll(wards: &[Ward], inbox: &Inbox, timeout: Option<std::time::Duration>) -> Vec<Flags> {
+fn poll(wards: &[Ward], inbox: &Inbox, timeout: Option<Duration>) -> Vec<Flags> {
     let mut fds = vec![PollFd::new(&*inbox.bell, PollFlags::IN)];
     let mut owners = vec![None];
     for (index, ward) in wards.iter().enumerate() {
@@ -185,15 +202,20 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program) -> io::Resu
         let (core, link) = (core.clone(), link.clone());
         move || link::read_loop(&core, &link, consumer)
     });
-    if let Err(error) = reader {
+    let reader = match reader {
+        Ok(reader) => reader,
+        Err(error) => {
+            link.kill();
+            spawn::reap(link.pidfd());
+            return Err(error);
+        }
+    };
+    if core.register(link.clone()) {
+        core.handle(Event::Spawned { worker });
+    } else {
         link.kill();
-        spawn::reap(link.pidfd());
-        return Err(error);
     }
-    if !core.register(link.clone()) {
-        link.kill();
-    }
-    Ok(Ward { link, stderr: child.stderr, stderr_open: true, ready: false, control_open: true })
+    Ok(Ward { link, reader, stderr: child.stderr, stderr_open: true, ready: false, control_open: true })
 }
 
 /// Reads what the worker says on its socket: `Ready`, once.
@@ -202,7 +224,7 @@ fn listen(core: &Core, ward: &mut Ward) {
         Ok(Some((FromWorkerControl::Ready { build }, _))) if !ward.ready => {
             if build == fingerprint::BUILD {
                 ward.ready = true;
-                tracing::debug!(pid = ward.link.pid, "worker ready");
+                guarded(|| tracing::debug!(pid = ward.link.pid, "worker ready"));
                 core.handle(Event::Ready { worker: ward.link.key });
                 return;
             }
@@ -222,10 +244,17 @@ fn listen(core: &Core, ward: &mut Ward) {
 }
 
 /// Reaps a worker, and lets its link's thread drain the ring and report the death.
-fn bury(mut ward: Ward) {
+fn bury(mut ward: Ward) -> JoinHandle<()> {
     let cause = spawn::reap(ward.link.pidfd());
     ward.stderr.drain();
     let phase = if ward.ready { Phase::Idle } else { Phase::Start };
-    tracing::debug!(pid = ward.link.pid, ?cause, "worker ended");
+    guarded(|| tracing::debug!(pid = ward.link.pid, ?cause, "worker ended"));
     ward.link.bury(Death::new(ward.link.pid, cause, phase, ward.stderr.text()));
+    ward.reader
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        guarded(|| tracing::error!("a link's thread panicked"));
+    }
 }

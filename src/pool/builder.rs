@@ -166,7 +166,7 @@ impl PoolBuilder {
         let settings = Settings { workers_max: self.workers, ..self.settings };
         let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
         let core = Arc::new(Core::new(id, settings, mailbox, callbacks));
-        std::thread::Builder::new()
+        let callback_thread = std::thread::Builder::new()
             .name("wasmpool-callbacks".into())
             .spawn(move || queue.iter().for_each(|callback| callback()))
             .map_err(system("start the callback thread"))?;
@@ -182,6 +182,7 @@ impl PoolBuilder {
             cache,
             modules: Mutex::new(HashMap::new()),
             supervisor: Mutex::new(Some(supervisor)),
+            callback_thread: callback_thread.thread().id(),
         })))
     }
 

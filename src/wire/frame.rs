@@ -117,7 +117,9 @@ pub(crate) fn read_frame<M: DeserializeOwned>(
 
 /// `len` bytes; memory is committed as they arrive, not as they are announced.
 fn read_exactly(from: &mut impl Read, len: u64) -> Result<Vec<u8>, FrameError> {
-    let mut bytes = Vec::with_capacity(len as usize);
+    let mut bytes = Vec::new();
+    let refused = |_| FrameError::Io(io::ErrorKind::OutOfMemory.into());
+    bytes.try_reserve_exact(len as usize).map_err(refused)?;
     match from.take(len).read_to_end(&mut bytes) {
         Ok(read) if read as u64 == len => Ok(bytes),
         Ok(_) => Err(FrameError::Truncated),

@@ -68,12 +68,14 @@ impl Runner {
         limits: TaskLimits,
         input: Vec<u8>,
     ) -> Ended {
+        self.shared.set_current(task.0);
         let (began, cpu_began) = (Instant::now(), cpu_ns());
         let mut cost = Cost::default();
         let (verdict, payload) = match self.modules.get(module) {
             Err(message) => (Verdict::Instantiate { message }, Vec::new()),
             Ok(loaded) => self.run_in(&loaded, task, entry, limits, input, &mut cost),
         };
+        self.shared.set_current(0);
         cost.run_ns = began.elapsed().as_nanos() as u64;
         cost.cpu_ns = cpu_ns().saturating_sub(cpu_began);
         Ended { verdict, payload, cost }

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use std::time::Duration;
+
 use rustix::net::RecvFlags;
 use tokio::sync::Notify;
 use wasmtime::Engine;
@@ -13,6 +15,10 @@ use wasmtime::Engine;
 use crate::task::TaskId;
 use crate::wire::control::ControlSocket;
 use crate::wire::message::{ModuleId, ToWorkerControl};
+
+/// How often, and how many times, an interrupt that is not heeded is repeated.
+const REPEAT_EVERY: Duration = Duration::from_millis(2);
+const REPEATS: u32 = 20;
 
 /// A module's files, as the host sent them.
 pub(super) struct ModuleFiles {
@@ -27,6 +33,8 @@ pub(crate) struct Shared {
     arrival: Condvar,
     /// The task that is to stop; ids are never used twice, so a late request hits nothing.
     interrupted: AtomicU64,
+    /// The task that runs.
+    current: AtomicU64,
     /// For a task that waits inside a host call.
     pub(super) interrupt: Notify,
     /// The engines whose epoch an interrupt bumps, for a task that computes.
@@ -39,6 +47,7 @@ impl Shared {
             arrived: Mutex::new(HashMap::new()),
             arrival: Condvar::new(),
             interrupted: AtomicU64::new(0),
+            current: AtomicU64::new(0),
             interrupt: Notify::new(),
             engines: Mutex::new(Vec::new()),
         }
@@ -53,8 +62,30 @@ impl Shared {
         self.interrupted.load(Ordering::SeqCst) == task.0
     }
 
+    /// Notes which task runs now; 0 between tasks.
+    pub(super) fn set_current(&self, task: u64) {
+        self.current.store(task, Ordering::SeqCst);
+    }
+
     fn interrupt(&self, task: TaskId) {
-        self.interrupted.store(task.0, Ordering::SeqCst);
+        // Interrupts of two tasks may be sent in either order; ids only grow.
+        if self.interrupted.fetch_max(task.0, Ordering::SeqCst) > task.0 {
+            return;
+        }
+        self.bump();
+        // The engine may be about to extend its deadline in answer to an earlier bump, and so
+        // swallow this one: repeat it while the task still runs. The host's patience ends
+        // before this loop does.
+        for _ in 0..REPEATS {
+            std::thread::sleep(REPEAT_EVERY);
+            if self.current.load(Ordering::SeqCst) != task.0 {
+                break;
+            }
+            self.bump();
+        }
+    }
+
+    fn bump(&self) {
         fence(Ordering::SeqCst);
         for engine in self.engines.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             engine.increment_epoch();
