@@ -11,7 +11,7 @@ pub(crate) mod compile;
 pub(crate) mod core;
 mod effects;
 pub(crate) mod link;
-pub(crate) mod logs;
+mod logs;
 pub(crate) mod spawn;
 pub(crate) mod supervise;
 

@@ -45,6 +45,7 @@ compile_error!("wasmpool needs Linux: memfd, pidfd and futexes across processes"
 mod task;
 pub mod limits;
 mod text;
+mod foreign;
 mod error;
 mod schema;
 mod module;

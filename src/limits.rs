@@ -74,9 +74,6 @@ pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Stack that wasm may use in a worker. The worker's main thread has the usual 8 MiB.
 pub const WASM_STACK_BYTES: usize = 1024 * 1024;
 
-/// Workers that may die one after the other before they are ready; then the pool gives up.
-pub const START_FAILURES_MAX: u32 = 3;
-
 const _: () = {
     assert!(RING_BYTES.is_power_of_two());
     assert!(LOG_RECORD_BYTES_MAX <= LOG_BYTES_PER_TASK_MAX);

@@ -19,9 +19,9 @@ fn spin_and_echo(pool: &Pool) -> (RawTask, RawTask) {
     (raw(&module, "spin"), raw(&module, "echo"))
 }
 
-/// Waits until the task runs, and returns the pid of the only worker.
+/// Waits until the task runs (or, with a short timeout, has run), and returns the pid of the only worker.
 fn running_in<O>(pool: &Pool, future: &TaskFuture<O>) -> u32 {
-    eventually("the task to run", || future.running());
+    eventually("the task to run", || future.running() || future.done());
     let pids = pool.worker_pids();
     assert_eq!(pids.len(), 1);
     pids[0]
@@ -91,7 +91,8 @@ fn results_delivered_before_the_death_survive() {
 fn a_stopped_worker_with_a_deadline_is_killed_replaced_and_no_breakage() {
     let pool = builder(1).grace(Duration::from_millis(50)).build().expect("builds");
     let (spin, echo) = spin_and_echo(&pool);
-    let options = TaskOptions::new().timeout(Duration::from_millis(200));
+    // Long enough to be stopped while it runs, on a busy machine, too.
+    let options = TaskOptions::new().timeout(Duration::from_secs(2));
     let stuck = pool.submit_with(&spin, &"".into(), options).expect("submits");
     let next = pool.submit_bytes(&echo, "next").expect("submits");
     let pid = running_in(&pool, &stuck);
@@ -232,6 +233,7 @@ fn a_timeout_of_result_leaves_the_task_alone() {
     let pool = pool(1);
     let (spin, _) = spin_and_echo(&pool);
     let future = pool.submit_bytes(&spin, "").expect("submits");
+    running_in(&pool, &future);
     let timeout = future.result_timeout(Duration::from_millis(10)).expect_err("not done");
     assert_eq!(timeout.task, future.task_id());
     assert!(!future.done());

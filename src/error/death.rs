@@ -21,8 +21,6 @@ pub enum Phase {
     Running,
     /// Compiling a module.
     Compiling,
-    /// Leaving, as the pool had asked.
-    Shutdown,
 }
 
 impl fmt::Display for Phase {
@@ -32,7 +30,6 @@ impl fmt::Display for Phase {
             Phase::Idle => "while it was idle",
             Phase::Running => "while it ran a task",
             Phase::Compiling => "while it compiled",
-            Phase::Shutdown => "while it shut down",
         })
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use crate::error::{TaskError, TaskFailure};
-use crate::host::logs::guarded;
+use crate::foreign::guarded;
 use crate::module::Answer;
 use crate::task::{TaskId, TaskReport};
 

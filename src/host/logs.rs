@@ -1,16 +1,11 @@
 //! Guests' records come out of the host's `tracing` subscriber, attributed and escaped.
 
 use super::core::Core;
+use crate::foreign::guarded;
 use crate::limits::LOG_RECORD_BYTES_MAX;
 use crate::task::TaskId;
 use crate::text::{Escaped, truncated};
 use crate::wire::message::{LogRecord, LogSource};
-
-/// Runs a log statement. The subscriber behind it is the embedder's code, and this may be
-/// the thread that a worker's or the whole pool's fate depends on: a panic ends here.
-pub(crate) fn guarded(emit: impl FnOnce()) {
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(emit));
-}
 
 /// Emits one record, target `wasmpool::guest`, with the task's id, label, module and worker.
 pub(super) fn emit(core: &Core, pid: u32, task: TaskId, record: &LogRecord) {

@@ -16,10 +16,10 @@ use rustix::net::RecvFlags;
 
 use super::core::Core;
 use super::link::{self, Link};
-use super::logs::guarded;
 use super::spawn::{self, Child, Program, StderrTail};
 use crate::dispatch::{Event, WorkerKey};
 use crate::error::{Death, DeathCause, Phase};
+use crate::foreign::guarded;
 use crate::roles::Role;
 use crate::wire::control;
 use crate::wire::fingerprint;

@@ -3,7 +3,7 @@
 //! A worker is started from the host's own executable, so this only ever differs for
 //! [`worker_program`](crate::PoolBuilder::worker_program), or for cached artifacts.
 
-/// Hash of the version and of the sources that define the wire and the engine's settings.
+/// Hash of the version and of the sources that define the wire, the engine's settings and what is cached.
 pub(crate) const BUILD: u64 = {
     let mut hash = fnv(0xcbf2_9ce4_8422_2325, env!("CARGO_PKG_VERSION").as_bytes());
     hash = fnv(hash, include_bytes!("message.rs"));
@@ -13,6 +13,8 @@ pub(crate) const BUILD: u64 = {
     hash = fnv(hash, include_bytes!("../limits.rs"));
     hash = fnv(hash, include_bytes!("../module.rs"));
     hash = fnv(hash, include_bytes!("../compile/settings.rs"));
+    hash = fnv(hash, include_bytes!("../compile/describe.rs"));
+    hash = fnv(hash, include_bytes!("../compile/cache.rs"));
     fnv(hash, include_bytes!("../../Cargo.toml"))
 };
 

@@ -1,0 +1,124 @@
+//! Guests' records come out of the host's `tracing` subscriber, attributed and in order.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use common::{load, pool};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata, Subscriber, span};
+use wasmpool::TaskOptions;
+
+type Record = BTreeMap<String, String>;
+
+/// Keeps what guests said; a subscriber as small as can be.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<Record>>>);
+
+struct Fields<'a>(&'a mut Record);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name().into(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().into(), value.into());
+    }
+}
+
+impl Subscriber for Kept {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "wasmpool::guest"
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut record = Record::from([("level".into(), event.metadata().level().to_string())]);
+        event.record(&mut Fields(&mut record));
+        self.0.lock().expect("locks").push(record);
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// The one subscriber of this process.
+fn kept() -> &'static Kept {
+    static KEPT: OnceLock<Kept> = OnceLock::new();
+    KEPT.get_or_init(|| {
+        let kept = Kept::default();
+        tracing::subscriber::set_global_default(kept.clone()).expect("the only one");
+        kept
+    })
+}
+
+/// What was said under a label, in order.
+fn of(label: &str) -> Vec<Record> {
+    let records = kept().0.lock().expect("locks");
+    records.iter().filter(|record| record["label"] == label).cloned().collect()
+}
+
+#[test]
+fn records_lines_and_tracing_events_arrive_with_task_label_module_and_worker() {
+    kept();
+    let pool = pool(2);
+    let orders = load(&pool, "traced").task::<u32, u64>("orders").expect("types agree");
+    let options = TaskOptions::new().label("with spans");
+    let future = pool.submit_with(&orders, &3, options).expect("submits");
+    future.result().expect("logs");
+    let (task, pid) = (future.task_id(), future.report().and_then(|report| report.worker_pid).expect("ran"));
+    let records = of("with spans");
+    assert!(!records.is_empty());
+    for record in &records {
+        assert_eq!(record["task"], task.to_string());
+        assert_eq!(record["worker_pid"], pid.to_string());
+        assert!(record["module"].starts_with("traced.wasm (sha256 "), "{record:?}");
+    }
+    assert!(records.iter().any(|record| record["fields"].contains("spans")), "{records:?}");
+
+    let echo = load(&pool, "echo").task::<u32, u32>("log_lines").expect("types agree");
+    pool.submit_with(&echo, &10, TaskOptions::new().label("levels"))
+        .expect("submits")
+        .result()
+        .expect("logs");
+    let records = of("levels");
+    let levels: std::collections::BTreeSet<_> =
+        records.iter().map(|record| record["level"].clone()).collect();
+    assert_eq!(levels.len(), 5, "every level: {levels:?}");
+    let messages: Vec<_> = records.iter().map(|record| record["message"].clone()).collect();
+    assert_eq!(messages, (0..10).map(|n| format!("line {n}")).collect::<Vec<_>>(), "in order");
+}
+
+#[test]
+fn a_guests_terminal_sequences_are_escaped_in_its_output_lines() {
+    // What the prebuilt guests print is harmless; this one writes ESC to its stdout.
+    kept();
+    let pool = pool(1);
+    let module = common::wat(
+        &pool,
+        r#"(module
+            (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 100) "\1b[2Jgone\n")
+            (data (i32.const 200) "\64\00\00\00\09\00\00\00")
+            (func (export "wasmpool_abi_v1"))
+            (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 512)
+            (func (export "say") (param i32 i32) (result i64)
+                (drop (call $write (i32.const 1) (i32.const 200) (i32.const 1) (i32.const 300)))
+                (i64.const 0x30000000001)))"#,
+    );
+    let options = TaskOptions::new().label("escape");
+    let say = common::raw(&module, "say");
+    pool.submit_with(&say, &"".into(), options).expect("submits").result().expect("says");
+    let said = of("escape");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!((&*said[0]["message"], &*said[0]["source"]), ("\\u{1b}[2Jgone", "stdout"));
+}
