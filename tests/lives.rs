@@ -327,11 +327,18 @@ fn workers_start_on_demand_and_idle_ones_are_used_again() {
 
 #[test]
 fn a_worker_that_cannot_start_breaks_the_pool_with_the_reason() {
+    // A cache of its own: the shared one may belong to another user, and is then not used.
+    let cache = tempfile::tempdir().expect("a directory");
     let quick = |program: &str| {
-        builder(1).worker_program(program).start_timeout(Duration::from_millis(300)).build().expect("builds")
+        builder(1)
+            .cache_dir(cache.path())
+            .worker_program(program)
+            .start_timeout(Duration::from_millis(300))
+            .build()
+            .expect("builds")
     };
     // The module is loaded by a healthy pool, so that the cache has it.
-    let healthy = builder(1).build().expect("builds");
+    let healthy = builder(1).cache_dir(cache.path()).build().expect("builds");
     load(&healthy, "primes");
     for program in ["/bin/false", "/bin/cat"] {
         let began = Instant::now();
