@@ -253,6 +253,17 @@ fn a_library_without_tasks_is_described_but_offers_nothing() {
 }
 
 #[test]
+fn a_guest_without_room_for_its_input_says_so() {
+    let pool = pool(1);
+    let full = common::ECHO_WAT.replace("i32.const 1025)", "i32.const 0)");
+    let module = wat(&pool, &full);
+    match error(&pool.submit_bytes(&raw(&module, "echo"), "x").expect("submits")) {
+        TaskError::Abi { message } => assert!(message.starts_with("wasmpool_alloc returned 0"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_first_memory_over_the_limit_is_a_memory_error() {
     let pool = pool(1);
     let module = wat(&pool, common::ECHO_WAT);

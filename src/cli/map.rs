@@ -58,6 +58,9 @@ pub(super) fn map(args: MapArgs, settings: &Settings, console: &Console) -> Resu
                 console.error("the pool is lost: inputs that are not listed were not run");
             }
             if !settings.quiet {
+                if tally.ok + tally.failed == 0 {
+                    console.say("warning: there were no inputs");
+                }
                 console.say(&tally.summary(started.elapsed(), pool.worker_pids().len()));
             }
             Ok(tally.exit())

@@ -125,7 +125,7 @@ pub enum ModuleError {
 
 fn known_tasks(known: &[String]) -> String {
     match known {
-        [] => "; it has no tasks".into(),
+        [] => "; it has no tasks (a module with tasks exports `wasmpool_abi_v1`)".into(),
         known => format!(
             "; it has {}",
             known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")

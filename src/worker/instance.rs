@@ -286,6 +286,11 @@ fn write_input(
         if let (0, Some(requested)) = (pointer, store.data().budget.refused) {
             return Ok(Some(Verdict::Memory { requested, backtrace: Vec::new() }));
         }
+        if pointer == 0 {
+            let message =
+                format!("wasmpool_alloc returned 0: the guest has no room for an input of {len} bytes");
+            return Ok(Some(Verdict::Abi { message }));
+        }
         return Ok(Some(Verdict::BadPointer { pointer, len, memory_bytes }));
     }
     data[pointer as usize..end as usize].copy_from_slice(input);
