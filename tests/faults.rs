@@ -203,6 +203,16 @@ fn floods_of_output_and_logs_are_cut_and_counted_and_the_host_stays_flat() {
             assert!(report.log_bytes_dropped > 1_000_000, "{name}: {report:?}");
         }
     }
+    let pids = pool.worker_pids();
+    for (name, amount) in [("stdout_flood", 400_000), ("stderr_flood", 400_000), ("log_flood", 20_000)] {
+        let flood = faults.task::<u64, ()>(name).expect("types agree");
+        let futures: Vec<_> = (0..rounds()).map(|_| pool.submit(&flood, &amount).expect("submits")).collect();
+        for future in futures {
+            future.result().unwrap_or_else(|failure| panic!("{name}: {failure}"));
+            assert!(future.report().expect("done").log_bytes_dropped > 0, "{name}");
+        }
+    }
+    assert_eq!(pool.worker_pids(), pids, "the same workers go on");
     let grown = resident_kib().saturating_sub(before);
     assert!(grown < 32 * 1024, "the host grew by {grown} KiB");
 }
