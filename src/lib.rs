@@ -81,7 +81,7 @@ pub use module::{
 pub use pool::{Map, MapError, Pool, PoolBuilder, ShutdownMode};
 pub use roles::init;
 pub use schema::{Schema, SchemaError};
-pub use task::{CommandInput, CommandOutput, TaskId, TaskOptions, TaskReport};
+pub use task::{CommandInput, CommandOutput, LogOverflow, TaskId, TaskOptions, TaskReport};
 
 /// Bytes that are cheap to clone: inputs and outputs of untyped tasks.
 pub use bytes::Bytes;

@@ -33,7 +33,7 @@ pub const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Default for [`TaskOptions::memory_bytes_max`](crate::TaskOptions::memory_bytes_max): all linear memories and tables of a task together.
 pub const MEMORY_BYTES_MAX: usize = 512 * 1024 * 1024;
 
-/// Bytes of log records and of captured guest output lines that one task may send to the host.
+/// Default for [`TaskOptions::log_bytes_max`](crate::TaskOptions::log_bytes_max): log records, and lines of stdout and stderr.
 pub const LOG_BYTES_PER_TASK_MAX: usize = 256 * 1024;
 
 /// Bytes of one log record; longer ones are cut and marked.

@@ -39,7 +39,20 @@ pub struct TaskOptions {
     pub(crate) memory_bytes_max: Option<usize>,
     pub(crate) output_bytes_max: Option<usize>,
     pub(crate) fuel: Option<u64>,
+    pub(crate) log_bytes_max: Option<usize>,
+    pub(crate) log_overflow: Option<LogOverflow>,
     pub(crate) label: Option<String>,
+}
+
+/// What becomes of a task that logs more than [`TaskOptions::log_bytes_max`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum LogOverflow {
+    /// It goes on; what is over the limit is dropped, and counted in its
+    /// [report](TaskReport::log_bytes_dropped).
+    #[default]
+    Drop,
+    /// It fails with [`TaskError::LogsTooLarge`](crate::TaskError::LogsTooLarge).
+    Fail,
 }
 
 impl TaskOptions {
@@ -76,6 +89,19 @@ impl TaskOptions {
         self
     }
 
+    /// Bytes of log records, and of lines that a task (not a command) writes to stdout and
+    /// stderr. Default 256 KiB.
+    pub fn log_bytes_max(mut self, bytes: usize) -> Self {
+        self.log_bytes_max = Some(bytes);
+        self
+    }
+
+    /// What becomes of a task that logs more. Default: the rest is dropped and counted.
+    pub fn log_overflow(mut self, policy: LogOverflow) -> Self {
+        self.log_overflow = Some(policy);
+        self
+    }
+
     /// A name of the caller's choice that appears in errors, logs and reports.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
@@ -89,6 +115,8 @@ impl TaskOptions {
             memory_bytes_max: self.memory_bytes_max.or(defaults.memory_bytes_max),
             output_bytes_max: self.output_bytes_max.or(defaults.output_bytes_max),
             fuel: self.fuel.or(defaults.fuel),
+            log_bytes_max: self.log_bytes_max.or(defaults.log_bytes_max),
+            log_overflow: self.log_overflow.or(defaults.log_overflow),
             label: self.label.or_else(|| defaults.label.clone()),
         }
     }
@@ -100,6 +128,8 @@ impl TaskOptions {
             output_bytes_max: (self.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64)
                 .min(limits::FRAME_PAYLOAD_BYTES_MAX / 2),
             fuel: self.fuel,
+            log_bytes_max: self.log_bytes_max.unwrap_or(limits::LOG_BYTES_PER_TASK_MAX) as u64,
+            log_overflow: self.log_overflow.unwrap_or_default(),
         }
     }
 }
@@ -110,6 +140,8 @@ pub(crate) struct TaskLimits {
     pub(crate) memory_bytes_max: u64,
     pub(crate) output_bytes_max: u64,
     pub(crate) fuel: Option<u64>,
+    pub(crate) log_bytes_max: u64,
+    pub(crate) log_overflow: LogOverflow,
 }
 
 /// What a task cost. Times the task never reached are zero.

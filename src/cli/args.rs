@@ -142,6 +142,13 @@ impl Color {
     }
 }
 
+/// [`LogOverflow`](crate::LogOverflow) as it is typed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum LogPolicy {
+    Drop,
+    Fail,
+}
+
 /// What a task is and may use.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Target {
@@ -162,6 +169,18 @@ pub(super) struct Target {
     /// Most fuel of a task, about one for each instruction; compiles the module for counting
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub(super) fuel: Option<u64>,
+
+    /// Most output of a task, such as 64MiB [default: 64MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    pub(super) output_limit: Option<ByteSize>,
+
+    /// Most bytes of a task's log records and lines [default: 256KiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    pub(super) log_limit: Option<ByteSize>,
+
+    /// What becomes of a task that logs more: the rest is dropped, or it fails
+    #[arg(long, value_name = "POLICY", default_value = "drop", help_heading = "Limits")]
+    pub(super) log_overflow: LogPolicy,
 
     /// Set an environment variable of a command
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]

@@ -176,6 +176,7 @@ fn task_kind(error: &TaskError) -> &'static str {
         TaskError::Timeout { .. } => "timeout",
         TaskError::Memory { .. } => "memory",
         TaskError::Fuel { .. } => "fuel",
+        TaskError::LogsTooLarge { .. } => "logs_too_large",
         TaskError::OutputTooLarge { .. } => "output_too_large",
         TaskError::Exit { .. } => "exit",
         TaskError::BadPointer { .. } => "bad_pointer",

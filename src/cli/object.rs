@@ -100,7 +100,7 @@ fn details(object: Object, error: &TaskError) -> Object {
         TaskError::Fuel { limit, backtrace } => {
             object.field("limit", *limit).field("backtrace", frames(backtrace))
         }
-        TaskError::OutputTooLarge { limit, bytes } => {
+        TaskError::OutputTooLarge { limit, bytes } | TaskError::LogsTooLarge { limit, bytes } => {
             object.field("limit_bytes", *limit).field("bytes", *bytes)
         }
         TaskError::Broken(broken) => object
@@ -155,6 +155,7 @@ pub(super) fn report(report: &TaskReport) -> String {
         .field("peak_memory_bytes", report.peak_memory_bytes)
         .field("fuel_used", report.fuel_used)
         .field("worker_pid", report.worker_pid)
+        .field("log_bytes_dropped", report.log_bytes_dropped)
         .finish()
 }
 

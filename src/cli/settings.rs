@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::args::{Common, Target};
+use bytesize::ByteSize;
+
+use super::args::{Common, LogPolicy, Target};
 use super::exit::Failure;
-use crate::{Module, ModuleOptions, Pool, TaskOptions};
+use crate::{LogOverflow, Module, ModuleOptions, Pool, TaskOptions};
 
 /// What all commands share.
 #[derive(Debug)]
@@ -52,9 +54,20 @@ pub(super) fn task_options(target: &Target) -> TaskOptions {
     if let Some(timeout) = target.timeout {
         options = options.timeout(timeout);
     }
+    let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
     if let Some(memory) = target.memory {
-        options = options.memory_bytes_max(usize::try_from(memory.as_u64()).unwrap_or(usize::MAX));
+        options = options.memory_bytes_max(bytes(memory));
     }
+    if let Some(output) = target.output_limit {
+        options = options.output_bytes_max(bytes(output));
+    }
+    if let Some(logs) = target.log_limit {
+        options = options.log_bytes_max(bytes(logs));
+    }
+    options = options.log_overflow(match target.log_overflow {
+        LogPolicy::Drop => LogOverflow::Drop,
+        LogPolicy::Fail => LogOverflow::Fail,
+    });
     if let Some(fuel) = target.fuel {
         options = options.fuel(fuel);
     }

@@ -167,6 +167,14 @@ pub enum TaskError {
         /// What was seen.
         bytes: u64,
     },
+    /// The task logged more than allowed, and was told to fail then.
+    #[error("the logs are too large: {bytes} bytes or more, the limit is {limit}")]
+    LogsTooLarge {
+        /// The limit.
+        limit: u64,
+        /// What was seen.
+        bytes: u64,
+    },
     /// The guest exited: a command with a code other than 0, or a task with any code.
     #[error("exited with code {}{}", output.exit_code, StderrTail(&output.stderr))]
     Exit {

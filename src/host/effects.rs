@@ -97,6 +97,7 @@ pub(super) fn read_verdict(answered: Answered, limits: &TaskLimits) -> Result<An
         Verdict::OutputTooLarge { bytes } => {
             TaskError::OutputTooLarge { limit: limits.output_bytes_max, bytes }
         }
+        Verdict::LogsTooLarge { bytes } => TaskError::LogsTooLarge { limit: limits.log_bytes_max, bytes },
         Verdict::BadPointer { pointer, len, memory_bytes } => {
             TaskError::BadPointer { pointer, len, memory_bytes }
         }

@@ -18,7 +18,7 @@ use super::core::{Answered, Call, Core};
 use super::logs;
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause};
-use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX, LOG_BYTES_PER_TASK_MAX};
+use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::task::TaskId;
 use crate::wire::control::ControlSocket;
 use crate::wire::frame::{FrameError, encode_head, read_frame};
@@ -36,6 +36,8 @@ pub(crate) struct Link {
     current: AtomicU64,
     /// What it may answer.
     payload_bytes_max: AtomicU64,
+    /// What it may log.
+    log_bytes_max: AtomicU64,
     /// Set once the process is gone; the reader then drains the ring and ends.
     gone: AtomicBool,
     /// Why we killed it, where the signal alone would not say.
@@ -71,6 +73,7 @@ impl Link {
             outbox: Mutex::new(outbox),
             current: AtomicU64::new(0),
             payload_bytes_max: AtomicU64::new(0),
+            log_bytes_max: AtomicU64::new(0),
             gone: AtomicBool::new(false),
             killed_for: OnceLock::new(),
             death: OnceLock::new(),
@@ -93,6 +96,7 @@ impl Link {
         let answer_bytes_max = call.limits.output_bytes_max.saturating_mul(2);
         let answer_bytes_max = answer_bytes_max.clamp(GUEST_TEXT_BYTES_MAX as u64, FRAME_PAYLOAD_BYTES_MAX);
         self.payload_bytes_max.store(answer_bytes_max, Ordering::SeqCst);
+        self.log_bytes_max.store(call.limits.log_bytes_max, Ordering::SeqCst);
         self.current.store(task.0, Ordering::SeqCst);
         let message = ToWorker::Run { task, module: module.id, entry: call.entry, limits: call.limits };
         let head = match encode_head(&message, call.input.len()) {
@@ -263,9 +267,10 @@ fn listen(core: &Core, link: &Link, ring: Consumer) -> Option<String> {
                 if task != logged_task {
                     (logged_task, logged_bytes) = (task, 0);
                 }
-                logged_bytes += record.target.len() + record.message.len() + record.fields.len();
+                logged_bytes += (record.target.len() + record.message.len() + record.fields.len()) as u64;
                 // The worker keeps the limit; twice that leaves room for the marks of what was cut.
-                if !payload.is_empty() || logged_bytes > 2 * LOG_BYTES_PER_TASK_MAX {
+                let log_bytes_max = link.log_bytes_max.load(Ordering::SeqCst).saturating_mul(2);
+                if !payload.is_empty() || logged_bytes > log_bytes_max.max(LOG_RECORD_BYTES_MAX as u64) {
                     return Some("its logs are over the limit that it has to keep".into());
                 }
                 logs::emit(core, link.pid, task, &record);

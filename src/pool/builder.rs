@@ -84,6 +84,12 @@ impl PoolBuilder {
         self
     }
 
+    /// The log limit of tasks that do not say otherwise. Default: 256 KiB.
+    pub fn log_bytes_max(mut self, bytes: usize) -> Self {
+        self.settings.defaults.log_bytes_max = Some(bytes);
+        self
+    }
+
     /// Most tasks that wait or run; `submit` waits for room, `try_submit` refuses. Default: 65,536.
     pub fn queue_tasks_max(mut self, tasks: usize) -> Self {
         self.settings.queue_tasks_max = tasks;

@@ -113,6 +113,9 @@ pub(crate) enum Verdict {
     OutputTooLarge {
         bytes: u64,
     },
+    LogsTooLarge {
+        bytes: u64,
+    },
     BadPointer {
         pointer: u32,
         len: u32,

@@ -90,7 +90,7 @@ impl Runner {
         input: Vec<u8>,
         cost: &mut Cost,
     ) -> (Verdict, Vec<u8>) {
-        let journal = Journal::new(task, self.to_host.clone());
+        let journal = Journal::new(task, limits.log_bytes_max, limits.log_overflow, self.to_host.clone());
         let (stdout, stderr) = match entry {
             Entry::Command { .. } => {
                 let bytes_max = limits.output_bytes_max;
@@ -126,7 +126,10 @@ impl Runner {
         cost.fuel_used = limits.fuel.map(|fuel| fuel - store.get_fuel().unwrap_or_default().min(fuel));
         let ended = match ran {
             None => (Verdict::Interrupted, Vec::new()),
-            Some(ran) => self.judge(ran, &store, &call),
+            Some(ran) => match journal.fatal_bytes() {
+                Some(bytes) => (Verdict::LogsTooLarge { bytes }, Vec::new()),
+                None => self.judge(ran, &store, &call),
+            },
         };
         cost.log_bytes_dropped = journal.dropped();
         ended

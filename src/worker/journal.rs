@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::limits::{LOG_BYTES_PER_TASK_MAX, LOG_RECORD_BYTES_MAX};
-use crate::task::TaskId;
+use crate::limits::LOG_RECORD_BYTES_MAX;
+use crate::task::{LogOverflow, TaskId};
 use crate::text::truncated;
 use crate::wire::frame::write_frame;
 use crate::wire::message::{FromWorker, LogRecord, LogSource};
@@ -16,29 +16,58 @@ pub(super) struct Journal(Arc<Mutex<Inner>>);
 struct Inner {
     task: TaskId,
     to_host: Option<Arc<Mutex<dyn Write + Send>>>,
-    bytes: usize,
+    bytes_max: u64,
+    overflow: LogOverflow,
+    bytes: u64,
     dropped: u64,
 }
 
+/// The task has logged more than it may, and has to end for it.
+#[derive(Debug, thiserror::Error)]
+#[error("the logs are over their limit")]
+pub(super) struct OverLimit;
+
 impl Journal {
-    pub(super) fn new(task: TaskId, to_host: Arc<Mutex<dyn Write + Send>>) -> Journal {
-        Journal(Arc::new(Mutex::new(Inner { task, to_host: Some(to_host), bytes: 0, dropped: 0 })))
+    pub(super) fn new(
+        task: TaskId,
+        bytes_max: u64,
+        overflow: LogOverflow,
+        to_host: Arc<Mutex<dyn Write + Send>>,
+    ) -> Journal {
+        let to_host = Some(to_host);
+        Journal(Arc::new(Mutex::new(Inner { task, to_host, bytes_max, overflow, bytes: 0, dropped: 0 })))
     }
 
     /// Drops everything: for a store that never runs.
     pub(super) fn nowhere() -> Journal {
-        Journal(Arc::new(Mutex::new(Inner { task: TaskId(0), to_host: None, bytes: 0, dropped: 0 })))
+        let (overflow, to_host) = (LogOverflow::Drop, None);
+        let inner = Inner { task: TaskId(0), to_host, bytes_max: 0, overflow, bytes: 0, dropped: 0 };
+        Journal(Arc::new(Mutex::new(inner)))
     }
 
     /// Sends one record. Over the task's limit it is counted instead.
-    pub(super) fn record(&self, source: LogSource, level: u8, target: &str, message: &str, fields: &str) {
+    ///
+    /// # Errors
+    /// [`OverLimit`], where that is the task's end.
+    pub(super) fn record(
+        &self,
+        source: LogSource,
+        level: u8,
+        target: &str,
+        message: &str,
+        fields: &str,
+    ) -> Result<(), OverLimit> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = target.len() + message.len() + fields.len();
-        if inner.bytes.saturating_add(bytes.min(LOG_RECORD_BYTES_MAX)) > LOG_BYTES_PER_TASK_MAX {
-            inner.dropped += bytes as u64;
-            return;
+        let bytes = (target.len() + message.len() + fields.len()) as u64;
+        let sent_bytes = bytes.min(LOG_RECORD_BYTES_MAX as u64) + 1;
+        if inner.bytes.saturating_add(sent_bytes) > inner.bytes_max {
+            inner.dropped += bytes;
+            return match inner.overflow {
+                LogOverflow::Drop => Ok(()),
+                LogOverflow::Fail => Err(OverLimit),
+            };
         }
-        inner.bytes += bytes.min(LOG_RECORD_BYTES_MAX) + 1;
+        inner.bytes += sent_bytes;
         let record = LogRecord {
             source,
             level,
@@ -51,9 +80,17 @@ impl Journal {
             // A broken ring ends the worker at the task's own answer.
             let _ = write_frame(&mut *to_host.lock().unwrap_or_else(PoisonError::into_inner), &frame, &[]);
         }
+        Ok(())
     }
 
     pub(super) fn dropped(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).dropped
+    }
+
+    /// All bytes that the task logged, if they are the task's end.
+    pub(super) fn fatal_bytes(&self) -> Option<u64> {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fatal = inner.overflow == LogOverflow::Fail && inner.dropped > 0;
+        is_fatal.then(|| inner.bytes + inner.dropped)
     }
 }

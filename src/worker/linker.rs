@@ -64,8 +64,7 @@ fn log(
     let message = text(&mut caller, (message, message_len), LOG_RECORD_BYTES_MAX)?;
     let fields = text(&mut caller, (fields, fields_len), LOG_RECORD_BYTES_MAX)?;
     let level = level.clamp(1, 5) as u8;
-    caller.data().journal.record(LogSource::Guest, level, &target, &message, &fields);
-    Ok(())
+    Ok(caller.data().journal.record(LogSource::Guest, level, &target, &message, &fields)?)
 }
 
 fn panic(

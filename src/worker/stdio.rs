@@ -58,14 +58,16 @@ impl GuestOutput {
         if let Sink::Lines { journal, source, line } = &mut *self.lock()
             && !line.is_empty()
         {
-            send_line(journal, *source, line);
+            // Over the limit, the journal knows; the task has ended already.
+            let _ = send_line(journal, *source, line);
             line.clear();
         }
     }
 }
 
-fn send_line(journal: &Journal, source: LogSource, line: &[u8]) {
-    journal.record(source, 3, "", &String::from_utf8_lossy(line), "");
+fn send_line(journal: &Journal, source: LogSource, line: &[u8]) -> StreamResult<()> {
+    let sent = journal.record(source, 3, "", &String::from_utf8_lossy(line), "");
+    sent.map_err(|over| StreamError::Trap(wasmtime::Error::new(over)))
 }
 
 impl Sink {
@@ -83,14 +85,14 @@ impl Sink {
                 let mut rest = written;
                 while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
                     line.extend_from_slice(&rest[..end]);
-                    send_line(journal, *source, line);
+                    send_line(journal, *source, line)?;
                     line.clear();
                     rest = &rest[end + 1..];
                 }
                 line.extend_from_slice(rest);
                 // A line without an end is sent in pieces rather than kept.
                 if line.len() > LOG_RECORD_BYTES_MAX / 2 {
-                    send_line(journal, *source, line);
+                    send_line(journal, *source, line)?;
                     line.clear();
                 }
             }

@@ -193,6 +193,16 @@ fn a_task_that_fails_is_code_1_and_says_how() {
         (&["proc_exit", "--input", "3"], "exited with code 3", "exit"),
         (&["memory_bomb", "--memory", "16MiB"], "out of memory", "memory"),
         (&["sleep_forever", "--timeout", "100ms"], "timed out after 100ms", "timeout"),
+        (
+            &["huge_output", "--input", "9000", "--output-limit", "8KiB"],
+            "output is too large",
+            "output_too_large",
+        ),
+        (
+            &["log_flood", "--input", "9000", "--log-limit", "4KiB", "--log-overflow", "fail"],
+            "the logs are too large: 4",
+            "logs_too_large",
+        ),
     ];
     for (words, says, kind) in cases {
         let ended = end(wasmpool("run", prebuilt("faults")).args(words)).expect(1).says(says);

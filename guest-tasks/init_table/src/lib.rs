@@ -1,10 +1,10 @@
-//! Work that is done once: the initialiser sieves a table, the pool snapshots
-//! the instance, and every task finds the table ready.
+//! Work that comes before every task: the initialiser sieves a table, and every
+//! task of the instance finds it ready.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The table ends here: 800 kB of snapshot.
+/// The table ends here: 800 kB.
 const END: u32 = 200_000;
 
 /// The smallest prime factor of each number; empty before the initialiser ran.

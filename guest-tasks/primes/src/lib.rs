@@ -46,6 +46,7 @@ pub fn is_prime(n: u64) -> bool {
 /// so that memory grows with the square root of `upto` only.
 fn each_prime(upto: u64, mut found: impl FnMut(u64)) {
     const WINDOW: u64 = 1 << 16;
+    assert!(upto < 1 << 60, "the primes up to {upto} would take years to count");
     if upto >= 2 {
         found(2);
     }

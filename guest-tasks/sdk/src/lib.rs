@@ -31,7 +31,8 @@
 //! - `#[task(name = "other")]` changes the name that callers use.
 //!
 //! [`init`] marks one function without arguments that prepares the instance
-//! before any task runs; the pool runs it once and snapshots the memory.
+//! before any task runs. Each fresh instance runs it, until pools take a snapshot
+//! of the memory that it leaves behind; it must not depend on which of the two.
 //!
 //! # What happens otherwise
 //!
