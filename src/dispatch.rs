@@ -4,28 +4,54 @@
 //! pool began, workers are [`WorkerKey`]s, and what is to happen is returned. Everything
 //! that could go wrong between two events is decided here, in one place.
 //!
+//! # The way of a task
+//! ```text
+//!             ┌────────── retry after a pause ───────────┐
+//!  Submit ─► Pending ─► Offered ─► Running ─► resolved   │
+//!             │  ▲         │  │       ├──────────────────┘
+//!             │  └ Revoke ─┘  │       └─ Done, Dead, deadline, Abort
+//!             └───────────────┴─ Cancel
+//! ```
+//! A *pending* task waits here. An *offered* one waits inside of a worker, behind the task
+//! that runs there: it can still be revoked, and begins as soon as the one before it has
+//! ended. A *running* one has begun.
+//!
+//! # The way of a worker
 //! | slot | holds | leaves by |
 //! |---|---|---|
-//! | `Vacant` | nothing | a pending task and no idle worker: `Start` |
+//! | `Vacant` | nothing | a task that nobody else can take: `Start` |
 //! | `Starting` | a process that has not spoken yet | `Ready`, `Dead`, its deadline |
-//! | `Idle` | a ready worker | a task, `Retire` |
-//! | `Busy` | a worker and its one task | `Done`, `Dead`, its deadline |
+//! | `Idle` | a ready worker | a task, its idle timeout, `Retire` |
+//! | `Busy` | a worker, its task, and those offered behind it | `Done`, `Dead`, its deadline |
 //! | `Doomed` | a process under SIGKILL, perhaps with the task it took along | `Dead` |
+//! | `Condemned` | the same, but by its own fault: its death counts as unexpected | `Dead` |
 //! | `Retiring` | a worker that was asked to leave | `Dead`, its deadline |
 //!
-//! Invariant, checked by [`Dispatch::check`]: `accepted = pending + running + resolved`,
-//! every running task is in exactly one slot, and a task is resolved exactly once.
+//! Invariant, checked by `Dispatch::check` after every event of every test:
+//! `accepted = pending + offered + running + resolved`, every task is in exactly one place,
+//! and is resolved exactly once.
+//!
+//! `workers` decides about processes, `tasks` about tasks; `check` holds the invariants.
 
+mod check;
+mod queue;
+#[cfg(test)]
+mod simulation;
 mod slot;
+mod tasks;
 #[cfg(test)]
 mod tests;
+mod workers;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
-pub(crate) use slot::WorkerKey;
-use slot::{Slot, State, Stop, StopReason};
+use check::Mutant;
+use queue::Queue;
+use slot::Slot;
+pub(crate) use slot::{Seen, WorkerKey};
 
+use crate::limits;
 use crate::task::TaskId;
 
 /// Time since the pool began.
@@ -34,18 +60,76 @@ pub(crate) type Now = Duration;
 /// The settings that decisions depend on.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
+    /// Workers kept running even without work.
+    pub(crate) workers_min: usize,
     pub(crate) workers_max: usize,
     pub(crate) queue_tasks_max: usize,
     pub(crate) grace: Duration,
     pub(crate) start_timeout: Duration,
+    /// Idle for so long, a worker above the minimum leaves.
+    pub(crate) idle_timeout: Option<Duration>,
+    /// Running for so long, a task is reported as slow.
+    pub(crate) slow_after: Option<Duration>,
+    pub(crate) on_death: OnDeath,
+    pub(crate) recycle: Recycling,
+    /// Most tasks offered to a worker behind the one that it runs.
+    pub(crate) offers_max: usize,
+}
+
+/// What an unexpected death does to the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnDeath {
+    Break,
+    /// Only the task that ran there fails. `crashes_max` deaths in a row that no task can be
+    /// blamed for still break the pool; between them is a pause that doubles.
+    Replace {
+        crashes_max: u32,
+        backoff: Duration,
+        backoff_max: Duration,
+    },
+}
+
+/// When a worker is replaced although nothing is wrong with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Recycling {
+    pub(crate) tasks_max: Option<u64>,
+    pub(crate) memory_bytes_max: Option<u64>,
+    pub(crate) age_max: Option<Duration>,
+}
+
+/// What a task asks of the dispatcher.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Spec {
+    pub(crate) timeout: Option<Duration>,
+    /// Higher ones first; equal ones in the order of submission.
+    pub(crate) priority: i32,
+    pub(crate) retry: Retry,
+    /// Tasks with the same number, 0 excepted, go to one worker together where they can.
+    pub(crate) chunk: u64,
+}
+
+/// When a task is run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Retry {
+    /// How often it may begin in all; 1 is no retry.
+    pub(crate) attempts_max: u32,
+    /// The pause after the first attempt; it doubles.
+    pub(crate) backoff: Duration,
+    pub(crate) on_timeout: bool,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Retry { attempts_max: 1, backoff: Duration::ZERO, on_timeout: false }
+    }
 }
 
 /// Everything that can happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// An accepted task; ask [`Dispatch::admits`] first, under the same lock.
-    Submit { task: TaskId, timeout: Option<Duration> },
-    /// Resolve the task as cancelled if it is still pending.
+    Submit { task: TaskId, spec: Spec },
+    /// Resolve the task as cancelled if it has not begun.
     Cancel { task: TaskId },
     /// As `Cancel`; a running task is interrupted.
     Abort { task: TaskId },
@@ -53,16 +137,33 @@ pub(crate) enum Event {
     Spawned { worker: WorkerKey },
     /// The worker has spoken and waits for tasks.
     Ready { worker: WorkerKey },
-    /// The worker has answered, perhaps that it heeded an interrupt.
-    Done { worker: WorkerKey, task: TaskId, interrupted: bool },
+    /// The worker has answered.
+    Done { worker: WorkerKey, task: TaskId, answer: Answer },
+    /// The answer to [`Action::Revoke`]: `false` if the worker has begun the task.
+    Revoked { worker: WorkerKey, task: TaskId, revoked: bool },
     /// The process is gone, and everything it had said has been handled.
     Dead { worker: WorkerKey },
     /// Time has passed.
     Tick,
+    /// Have so many workers running, at most the maximum.
+    Prestart { workers: usize },
+    /// Other bounds for the number of workers, as in [`Config`].
+    Resize { workers_min: usize, workers_max: usize },
     /// Finish (or cancel) what is pending, then stop. May come again.
     Shutdown { cancel_pending: bool },
-    /// Cancel what is pending, kill what runs.
-    Kill,
+    /// Cancel what is pending; end what runs, gently (SIGTERM first) or not.
+    Kill { gently: bool },
+}
+
+/// What the dispatcher needs to know of an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// The worker heeded an interrupt.
+    pub(crate) interrupted: bool,
+    /// How long the task ran.
+    pub(crate) ran: Duration,
+    /// Resident memory of the worker, where recycling asks for it.
+    pub(crate) resident_bytes: Option<u64>,
 }
 
 /// Everything that the effects side may be asked to do.
@@ -70,17 +171,27 @@ pub(crate) enum Event {
 pub(crate) enum Action {
     /// Start a process for this slot.
     Start { worker: WorkerKey },
-    /// Hand the task to the worker.
-    Run { worker: WorkerKey, task: TaskId },
+    /// Hand the task to the worker, behind what it has been handed already.
+    Offer { worker: WorkerKey, task: TaskId },
+    /// Take the task back if the worker has not begun it, and say so: [`Event::Revoked`].
+    Revoke { worker: WorkerKey, task: TaskId },
+    /// The worker now runs this task, which it was offered.
+    Begin { worker: WorkerKey, task: TaskId },
     /// Ask the worker to stop this task.
     Interrupt { worker: WorkerKey, task: TaskId },
+    /// Report that the task takes long.
+    Slow { worker: WorkerKey, task: TaskId },
+    /// The attempt failed; there will be another.
+    Retry { task: TaskId, how: Resolution },
     /// SIGKILL.
     Kill { worker: WorkerKey, reason: KillReason },
+    /// SIGTERM.
+    Terminate { worker: WorkerKey },
     /// Close the worker's socket; it exits.
-    Retire { worker: WorkerKey },
+    Retire { worker: WorkerKey, reason: RetireReason },
     /// Complete the task's future.
     Resolve { task: TaskId, how: Resolution },
-    /// The pool is broken by this worker, which held these tasks. Precedes the `Resolve`s.
+    /// The pool is broken by this worker, which ran these tasks. Precedes the `Resolve`s.
     Break { worker: WorkerKey, in_flight: Vec<TaskId> },
     /// No process is left, and none will be started.
     Stopped,
@@ -99,6 +210,19 @@ pub(crate) enum KillReason {
     PoolEnds,
 }
 
+/// Why the pool lets a worker go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetireReason {
+    /// It was idle for long enough.
+    Idle,
+    /// There are to be fewer.
+    Resized,
+    /// It has run enough tasks, is old enough, or large enough.
+    Recycled,
+    /// The pool ends.
+    PoolEnds,
+}
+
 /// How a task ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resolution {
@@ -110,6 +234,10 @@ pub(crate) enum Resolution {
     },
     Aborted {
         killed: bool,
+    },
+    /// Its worker died, and the pool lives on.
+    Died {
+        worker: WorkerKey,
     },
     /// With the pool.
     Broken,
@@ -134,9 +262,40 @@ enum Mode {
 
 #[derive(Debug)]
 struct Entry {
-    timeout: Option<Duration>,
-    /// Where it runs; pending while `None`.
-    slot: Option<usize>,
+    spec: Spec,
+    /// How often it has begun.
+    attempts: u32,
+    /// To be stopped as soon as it begins.
+    abort: bool,
+    place: Place,
+}
+
+/// Where a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Pending,
+    /// Pending again at this time.
+    Delayed(Now),
+    /// Behind the running task of this slot; being revoked if there is a fate.
+    Offered(usize, Option<Fate>),
+    Running(usize),
+}
+
+/// What becomes of an offered task once it is revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Cancel,
+    Requeue,
+    /// None: the worker has begun it, and its answer to the one before is on the way.
+    Begun,
+}
+
+/// Counts for `Pool::stats`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) pending: usize,
+    pub(crate) running: usize,
+    pub(crate) accepted: u64,
 }
 
 /// The state machine.
@@ -146,29 +305,53 @@ pub(crate) struct Dispatch {
     mode: Mode,
     /// Whether the pool broke before it stopped, for the right refusal afterwards.
     broken: bool,
+    /// Whether the embedder has killed it.
+    killed: bool,
     slots: Vec<Slot>,
     /// Idle slots, the most recently used last: its caches are warm.
     idle: Vec<usize>,
     tasks: HashMap<TaskId, Entry>,
-    /// Ids grow, so their order is the order of submission.
-    pending: BTreeSet<TaskId>,
+    queue: Queue,
     accepted: u64,
     resolved: u64,
+    /// How long a task takes, as a moving average; zero before the first.
+    typical: Duration,
+    /// Deaths in a row that no task can be blamed for.
+    crashes: u32,
+    /// No worker is started before.
+    restart_at: Now,
+    /// A worker is wanted and waits for `restart_at`.
+    start_waits: bool,
+    /// Workers that are to be running, asked for once.
+    prestart: usize,
+    /// The chunk that was begun last, and where.
+    home: Option<(u64, usize)>,
+    /// Slots whose workers are about to be asked to leave.
+    leaving: Vec<(usize, RetireReason)>,
+    mutant: Option<Mutant>,
 }
 
 impl Dispatch {
     pub(crate) fn new(config: Config) -> Self {
-        let slots = (0..config.workers_max).map(|_| Slot::new()).collect();
         Dispatch {
             config,
             mode: Mode::Open,
             broken: false,
-            slots,
+            killed: false,
+            slots: Vec::new(),
             idle: Vec::new(),
             tasks: HashMap::new(),
-            pending: BTreeSet::new(),
+            queue: Queue::default(),
             accepted: 0,
             resolved: 0,
+            typical: Duration::ZERO,
+            crashes: 0,
+            restart_at: Duration::ZERO,
+            start_waits: false,
+            prestart: 0,
+            home: None,
+            leaving: Vec::new(),
+            mutant: None,
         }
     }
 
@@ -193,40 +376,70 @@ impl Dispatch {
         self.mode == Mode::Stopped
     }
 
+    /// The bounds for the number of workers.
+    pub(crate) fn workers(&self) -> (usize, usize) {
+        (self.config.workers_min, self.config.workers_max)
+    }
+
+    /// What a worker does, if it is one of ours.
+    pub(crate) fn worker(&self, worker: WorkerKey) -> Option<Seen> {
+        self.live(worker).map(|slot| self.slots[slot].seen())
+    }
+
+    /// Whether the pool itself has decided that this worker ends.
+    pub(crate) fn expects_death(&self, worker: WorkerKey) -> bool {
+        self.live(worker).is_none_or(|slot| self.slots[slot].state.is_ending())
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts { pending: self.queue.len(), accepted: self.accepted, ..Counts::default() };
+        for slot in &self.slots {
+            counts.pending += slot.behind.len();
+            counts.running += usize::from(slot.state.task().is_some());
+        }
+        counts
+    }
+
     /// When to come with the next `Tick`, at the latest.
     pub(crate) fn next_deadline(&self) -> Option<Now> {
-        self.slots.iter().filter_map(Slot::deadline).min()
+        let idle_timeout = self.config.idle_timeout.filter(|_| self.may_shrink());
+        let slots = self.slots.iter().filter_map(|slot| slot.deadline(idle_timeout)).min();
+        let start = self.start_waits.then_some(self.restart_at);
+        [slots, start, self.queue.next_due(), self.steal_at()].into_iter().flatten().min()
     }
 
     /// Takes one event and appends what is to be done, in this order.
     pub(crate) fn handle(&mut self, event: Event, now: Now, actions: &mut Vec<Action>) {
         match event {
-            Event::Submit { task, timeout } => {
-                self.accepted += 1;
-                self.tasks.insert(task, Entry { timeout, slot: None });
-                self.pending.insert(task);
-            }
+            Event::Submit { task, spec } => self.submit(task, spec),
             Event::Cancel { task } => self.cancel(task, actions),
             Event::Abort { task } => self.abort(task, now, actions),
             Event::Spawned { worker } => self.spawned(worker, now),
-            Event::Ready { worker } => self.ready(worker),
-            Event::Done { worker, task, interrupted } => self.done(worker, task, interrupted, actions),
-            Event::Dead { worker } => self.dead(worker, actions),
+            Event::Ready { worker } => self.ready(worker, now),
+            Event::Done { worker, task, answer } => self.done(worker, task, answer, now, actions),
+            Event::Revoked { worker, task, revoked } => self.revoked(worker, task, revoked, actions),
+            Event::Dead { worker } => self.dead(worker, now, actions),
             Event::Tick => self.tick(now, actions),
+            Event::Prestart { workers } => self.prestart = self.prestart.max(workers),
+            Event::Resize { workers_min, workers_max } => {
+                self.config.workers_min = workers_min.min(workers_max);
+                self.config.workers_max = workers_max.clamp(1, limits::WORKERS_MAX);
+            }
             Event::Shutdown { cancel_pending } => {
                 if self.mode == Mode::Open {
                     self.mode = Mode::Closing;
                 }
                 if cancel_pending {
-                    self.resolve_pending(Resolution::Cancelled, actions);
+                    self.cancel_waiting(actions);
                 }
             }
-            Event::Kill => {
+            Event::Kill { gently } => {
                 if self.mode == Mode::Open {
                     self.mode = Mode::Closing;
                 }
-                self.resolve_pending(Resolution::Cancelled, actions);
-                self.kill_all(actions);
+                self.killed = true;
+                self.cancel_waiting(actions);
+                self.end_all(gently.then(|| now.saturating_add(self.config.grace)), actions);
             }
         }
         self.settle(now, actions);
@@ -235,254 +448,24 @@ impl Dispatch {
     /// What follows from any state: tasks to workers, workers for tasks, the way out.
     fn settle(&mut self, now: Now, actions: &mut Vec<Action>) {
         if matches!(self.mode, Mode::Open | Mode::Closing) {
-            while !self.pending.is_empty() {
-                let Some(slot) = self.idle.pop() else { break };
-                let Some(task) = self.pending.pop_first() else { break };
+            self.queue.release(now, &mut self.tasks);
+            self.join_chunk(actions);
+            while let Some(&slot) = self.idle.last() {
+                let Some(task) = self.queue.pop() else { break };
+                self.idle.pop();
                 self.run(slot, task, now, actions);
             }
-            self.start_for_pending(actions);
+            self.trim(now);
+            self.start_workers(now, actions);
+            self.steal(now, actions);
         }
+        self.let_go(actions);
         if self.mode != Mode::Open {
             self.wind_down(now, actions);
         }
     }
 
-    fn run(&mut self, slot: usize, task: TaskId, now: Now, actions: &mut Vec<Action>) {
-        let Some(entry) = self.tasks.get_mut(&task) else { return };
-        entry.slot = Some(slot);
-        let deadline = entry.timeout.map(|timeout| now.saturating_add(timeout));
-        self.slots[slot].state = State::Busy { task, deadline, stop: None };
-        actions.push(Action::Run { worker: self.slots[slot].key(slot), task });
-    }
-
-    /// Starts as many workers as there are pending tasks that no starting one will take.
-    fn start_for_pending(&mut self, actions: &mut Vec<Action>) {
-        let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
-        let mut wanted = self.pending.len().saturating_sub(starting);
-        if wanted == 0 {
-            return;
-        }
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            if wanted > 0 && slot.state == State::Vacant {
-                slot.begin();
-                actions.push(Action::Start { worker: slot.key(index) });
-                wanted -= 1;
-            }
-        }
-    }
-
-    /// In a pool that ends: lets idle workers go, and says when the last process is gone.
-    fn wind_down(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.mode == Mode::Closing && self.pending.is_empty() {
-            let deadline = now.saturating_add(self.config.grace);
-            for (index, slot) in self.slots.iter_mut().enumerate() {
-                if matches!(slot.state, State::Idle | State::Starting { .. }) {
-                    slot.state = State::Retiring { deadline };
-                    actions.push(Action::Retire { worker: slot.key(index) });
-                }
-            }
-            self.idle.clear();
-        }
-        let all_gone = self.slots.iter().all(|slot| slot.state == State::Vacant);
-        if all_gone && self.tasks.is_empty() && self.mode != Mode::Stopped {
-            self.mode = Mode::Stopped;
-            actions.push(Action::Stopped);
-        }
-    }
-
-    fn cancel(&mut self, task: TaskId, actions: &mut Vec<Action>) {
-        if self.pending.remove(&task) {
-            self.resolve(task, Resolution::Cancelled, actions);
-        }
-    }
-
-    fn abort(&mut self, task: TaskId, now: Now, actions: &mut Vec<Action>) {
-        match self.tasks.get(&task).map(|entry| entry.slot) {
-            Some(Some(slot)) => self.stop(slot, StopReason::Abort, now, actions),
-            Some(None) => self.cancel(task, actions),
-            None => {}
-        }
-    }
-
-    /// Interrupts what runs in the slot, once; the grace period starts.
-    fn stop(&mut self, slot: usize, reason: StopReason, now: Now, actions: &mut Vec<Action>) {
-        let kill_at = now.saturating_add(self.config.grace);
-        let worker = self.slots[slot].key(slot);
-        if let State::Busy { task, deadline, stop: stop @ None } = &mut self.slots[slot].state {
-            *stop = Some(Stop { reason });
-            *deadline = Some(kill_at);
-            actions.push(Action::Interrupt { worker, task: *task });
-        }
-    }
-
-    fn spawned(&mut self, worker: WorkerKey, now: Now) {
-        if let Some(slot) = self.live(worker)
-            && let State::Starting { deadline } = &mut self.slots[slot].state
-        {
-            *deadline = Some(now.saturating_add(self.config.start_timeout));
-        }
-    }
-
-    fn ready(&mut self, worker: WorkerKey) {
-        // A worker that is already Doomed or Retiring may still say that it is ready.
-        if let Some(slot) = self.live(worker)
-            && matches!(self.slots[slot].state, State::Starting { .. })
-        {
-            self.slots[slot].state = State::Idle;
-            self.idle.push(slot);
-        }
-    }
-
-    fn done(&mut self, worker: WorkerKey, task: TaskId, interrupted: bool, actions: &mut Vec<Action>) {
-        let Some(slot) = self.live(worker) else { return };
-        match self.slots[slot].state {
-            // An interrupt that nobody sent cannot have been heeded.
-            State::Busy { task: held, stop, .. } if held == task && (stop.is_some() || !interrupted) => {
-                self.slots[slot].state = State::Idle;
-                self.idle.push(slot);
-                let how = match stop {
-                    Some(Stop { reason }) if interrupted => reason.resolution(false),
-                    _ => Resolution::Answered,
-                };
-                self.resolve(task, how, actions);
-            }
-            // The answer was under way when the kill was decided: it counts.
-            State::Doomed { task: Some((held, reason)) } if held == task => {
-                self.slots[slot].state = State::Doomed { task: None };
-                let how = if interrupted { reason.resolution(false) } else { Resolution::Answered };
-                self.resolve(task, how, actions);
-            }
-            State::Doomed { .. } => {}
-            _ => self.violated(slot, actions),
-        }
-    }
-
-    /// The worker lied. It dies as any other unexpected death: the slot keeps its state.
-    fn violated(&mut self, slot: usize, actions: &mut Vec<Action>) {
-        actions.push(Action::Kill { worker: self.slots[slot].key(slot), reason: KillReason::Violation });
-    }
-
-    fn dead(&mut self, worker: WorkerKey, actions: &mut Vec<Action>) {
-        let Some(slot) = self.live(worker) else { return };
-        let state = std::mem::replace(&mut self.slots[slot].state, State::Vacant);
-        self.idle.retain(|&idle| idle != slot);
-        match state {
-            State::Vacant | State::Retiring { .. } => {}
-            State::Doomed { task } => {
-                if let Some((task, reason)) = task {
-                    self.resolve(task, reason.resolution(true), actions);
-                }
-            }
-            // The interrupt or its deadline made the worker fall over: that is the task's end,
-            // not the pool's.
-            State::Busy { task, stop: Some(stop), .. } => {
-                self.resolve(task, stop.reason.resolution(true), actions);
-            }
-            State::Busy { task, stop: None, .. } => self.break_pool(worker, vec![task], actions),
-            State::Starting { .. } | State::Idle => self.break_pool(worker, Vec::new(), actions),
-        }
-    }
-
-    fn break_pool(&mut self, worker: WorkerKey, in_flight: Vec<TaskId>, actions: &mut Vec<Action>) {
-        self.mode = Mode::Broken;
-        self.broken = true;
-        actions.push(Action::Break { worker, in_flight: in_flight.clone() });
-        for task in in_flight {
-            self.resolve(task, Resolution::Broken, actions);
-        }
-        self.kill_all(actions);
-        self.resolve_pending(Resolution::Broken, actions);
-    }
-
-    /// Kills every process; what ran there breaks.
-    fn kill_all(&mut self, actions: &mut Vec<Action>) {
-        self.idle.clear();
-        for index in 0..self.slots.len() {
-            let lost = match self.slots[index].state {
-                State::Vacant | State::Doomed { task: None } => continue,
-                State::Doomed { task: Some((task, _)) } | State::Busy { task, .. } => Some(task),
-                State::Starting { .. } | State::Idle | State::Retiring { .. } => None,
-            };
-            self.slots[index].state = State::Doomed { task: None };
-            actions.push(Action::Kill { worker: self.slots[index].key(index), reason: KillReason::PoolEnds });
-            if let Some(task) = lost {
-                self.resolve(task, Resolution::Broken, actions);
-            }
-        }
-    }
-
-    fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
-        for index in 0..self.slots.len() {
-            if self.slots[index].deadline().is_none_or(|deadline| deadline > now) {
-                continue;
-            }
-            let worker = self.slots[index].key(index);
-            match self.slots[index].state {
-                State::Busy { stop: None, .. } => self.stop(index, StopReason::Timeout, now, actions),
-                State::Busy { task, stop: Some(stop), .. } => {
-                    self.slots[index].state = State::Doomed { task: Some((task, stop.reason)) };
-                    actions.push(Action::Kill { worker, reason: KillReason::Grace });
-                }
-                State::Retiring { .. } => {
-                    self.slots[index].state = State::Doomed { task: None };
-                    actions.push(Action::Kill { worker, reason: KillReason::Grace });
-                }
-                // It stays Starting without a deadline, so that its death breaks the pool.
-                State::Starting { .. } => {
-                    self.slots[index].state = State::Starting { deadline: None };
-                    actions.push(Action::Kill { worker, reason: KillReason::StartTimeout });
-                }
-                State::Vacant | State::Idle | State::Doomed { .. } => {}
-            }
-        }
-    }
-
-    fn resolve_pending(&mut self, how: Resolution, actions: &mut Vec<Action>) {
-        for task in std::mem::take(&mut self.pending) {
-            self.resolve(task, how, actions);
-        }
-    }
-
-    fn resolve(&mut self, task: TaskId, how: Resolution, actions: &mut Vec<Action>) {
-        if self.tasks.remove(&task).is_some() {
-            self.resolved += 1;
-            actions.push(Action::Resolve { task, how });
-        }
-    }
-
-    /// The slot of a worker, unless a later one has taken its place.
-    fn live(&self, worker: WorkerKey) -> Option<usize> {
-        let slot = self.slots.get(worker.slot as usize)?;
-        (slot.generation == worker.generation && slot.state != State::Vacant).then_some(worker.slot as usize)
-    }
-
-    /// Asserts the invariants. Costs a walk over everything; tests call it after each event.
-    #[cfg(test)]
-    pub(crate) fn check(&self) {
-        assert_eq!(
-            self.accepted,
-            self.tasks.len() as u64 + self.resolved,
-            "a task was lost or resolved twice"
-        );
-        let running = self.tasks.values().filter(|entry| entry.slot.is_some()).count();
-        assert_eq!(self.tasks.len(), running + self.pending.len());
-        for (task, entry) in &self.tasks {
-            let Some(slot) = entry.slot else {
-                assert!(self.pending.contains(task), "{task} is nowhere");
-                continue;
-            };
-            let held = match self.slots[slot].state {
-                State::Busy { task, .. } => Some(task),
-                State::Doomed { task: Some((task, _)) } => Some(task),
-                _ => None,
-            };
-            assert_eq!(held, Some(*task), "{task} is not where it should be");
-        }
-        let idle = self.slots.iter().filter(|slot| slot.state == State::Idle).count();
-        assert_eq!(idle, self.idle.len());
-        assert!(self.idle.is_empty() || self.pending.is_empty(), "a task waits beside an idle worker");
-        if self.mode == Mode::Stopped {
-            assert!(self.slots.iter().all(|slot| slot.state == State::Vacant) && self.tasks.is_empty());
-        }
+    fn mutant(&self, mutant: Mutant) -> bool {
+        cfg!(test) && self.mutant == Some(mutant)
     }
 }

@@ -19,6 +19,7 @@ pub use wait::{
     AsCompleted, AsCompletedTimeout, ReturnWhen, Waited, as_completed, as_completed_timeout, wait,
 };
 
+use crate::dispatch::Event;
 use crate::error::{TaskError, TaskFailure};
 use crate::host::Core;
 use crate::module::Answer;
@@ -74,6 +75,11 @@ impl<O> TaskFuture<O> {
         }
     }
 
+    /// As [`result`](Self::result), but `None` if the deadline comes first.
+    pub(crate) fn result_until(&self, deadline: Option<Instant>) -> Option<Result<O, TaskFailure>> {
+        self.cell.wait_until(deadline).map(|outcome| self.read(&outcome))
+    }
+
     /// Waits for the task and returns its failure, if it failed.
     pub fn exception(&self) -> Option<TaskFailure> {
         self.cell.wait().result.err()
@@ -85,16 +91,13 @@ impl<O> TaskFuture<O> {
     }
 
     /// Cancels the task if it does not run yet. `true` if it is cancelled now, by this
-    /// call or an earlier one; every waiter then wakes at once.
+    /// call or an earlier one; every waiter then wakes at once. A worker may have been handed
+    /// the task and not begun it: it is then taken back.
     pub fn cancel(&self) -> bool {
         if let Some(core) = self.core.upgrade() {
-            core.cancel(self.task_id());
+            core.handle(Event::Cancel { task: self.task_id() });
         }
-        // Not done and never dispatched: another thread is just about to complete it.
-        match self.state() {
-            FutureState::Cancelled | FutureState::Pending => true,
-            FutureState::Running | FutureState::Finished => false,
-        }
+        self.cell.is_cancelled()
     }
 
     /// Stops the task even if it runs: interrupts it, and kills its worker if it does not
@@ -106,7 +109,7 @@ impl<O> TaskFuture<O> {
         }
         match self.core.upgrade() {
             Some(core) => {
-                core.abort(self.task_id());
+                core.handle(Event::Abort { task: self.task_id() });
                 true
             }
             None => false,
@@ -132,8 +135,7 @@ impl<O> TaskFuture<O> {
     pub fn state(&self) -> FutureState {
         match self.cell.outcome() {
             Some(outcome) => outcome.state(),
-            None if self.cell.is_dispatched() => FutureState::Running,
-            None => FutureState::Pending,
+            None => self.cell.open_state(),
         }
     }
 

@@ -12,10 +12,14 @@ pub(crate) mod core;
 mod effects;
 pub(crate) mod link;
 mod logs;
+mod observers;
+mod resolve;
 pub(crate) mod spawn;
 pub(crate) mod supervise;
 
 pub(crate) use self::core::Core;
+
+pub(crate) use self::observers::Subscription;
 
 use std::cell::Cell;
 

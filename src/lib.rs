@@ -46,6 +46,8 @@ mod task;
 pub mod limits;
 mod text;
 mod foreign;
+mod policy;
+mod observe;
 mod error;
 mod schema;
 mod module;
@@ -78,7 +80,11 @@ pub use module::{
     Callable, Codec, Command, Digest, MemoryDescription, Module, ModuleDescription, ModuleKind,
     ModuleOptions, RawTask, Task, TaskDescription,
 };
-pub use pool::{Map, MapError, Pool, PoolBuilder, ShutdownMode};
+pub use observe::{
+    Ended, EventKind, LeaveReason, PoolEvent, PoolStats, TaskOutcome, WorkerState, WorkerStats,
+};
+pub use policy::{OnWorkerDeath, Replacement, Retry};
+pub use pool::{Events, Map, MapError, Pool, PoolBuilder, ShutdownMode, SubmitAsync, UnorderedMap};
 pub use roles::init;
 pub use schema::{Schema, SchemaError};
 pub use task::{CommandInput, CommandOutput, LogOverflow, TaskId, TaskOptions, TaskReport};

@@ -21,6 +21,9 @@ pub const CONTROL_BYTES_MAX: usize = 96 * 1024;
 /// Most worker processes of one pool.
 pub const WORKERS_MAX: usize = 1024;
 
+/// Most tasks that wait inside of a worker, behind the one that it runs.
+pub const OFFERS_MAX: usize = 63;
+
 /// Default for [`PoolBuilder::queue_tasks_max`](crate::PoolBuilder::queue_tasks_max): tasks accepted and not yet resolved.
 pub const QUEUE_TASKS_MAX: usize = 65_536;
 
@@ -67,6 +70,17 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Default for [`PoolBuilder::grace`](crate::PoolBuilder::grace): from the interrupt of a task to the SIGKILL of its worker.
 pub const GRACE: Duration = Duration::from_millis(500);
+
+/// Default for [`Replacement::crashes_max`](crate::Replacement::crashes_max).
+pub const CRASHES_MAX: u32 = 5;
+
+/// Defaults for [`Replacement::backoff`](crate::Replacement::backoff): the first pause, and the longest.
+pub const CRASH_BACKOFF: Duration = Duration::from_millis(50);
+/// See [`CRASH_BACKOFF`].
+pub const CRASH_BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Default for [`Pool::events`](crate::Pool::events): events that wait to be read; later ones are dropped and counted.
+pub const EVENTS_BUFFERED_MAX: usize = 65_536;
 
 /// Default for [`PoolBuilder::compile_timeout`](crate::PoolBuilder::compile_timeout).
 pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);

@@ -1,7 +1,9 @@
 //! The pool: what an embedder holds.
 
 mod builder;
+mod events;
 mod map;
+mod submit;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,21 +12,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 pub use builder::PoolBuilder;
-pub use map::{Map, MapError};
+pub use events::Events;
+pub use map::{Map, MapError, UnorderedMap};
+pub use submit::SubmitAsync;
 
 use crate::compile::cache::{Cache, CacheKey, Compiled};
 use crate::dispatch::Event;
-use crate::error::{BrokenPool, BuildError, ModuleError, SubmitError};
-use crate::future::TaskFuture;
-use crate::host::core::{Call, Core};
+use crate::error::{BrokenPool, BuildError, ModuleError};
+use crate::host::core::Core;
 use crate::host::{compile, is_io_thread};
 use crate::limits;
-use crate::module::{Callable, Digest, Loaded, Module, ModuleOptions, RawTask};
-use crate::task::TaskOptions;
-use crate::wire::message::{Entry, ModuleId};
+use crate::module::{Callable, Digest, Loaded, Module, ModuleOptions};
+use crate::observe::PoolStats;
+use crate::wire::message::ModuleId;
 
 /// A pool of worker processes that run WebAssembly tasks. Cheap to clone; all clones are
 /// the same pool.
@@ -155,96 +156,10 @@ impl Pool {
         Ok((compiled, false))
     }
 
-    /// Hands a task over. The input is encoded at once: later changes to it are not seen.
-    /// Waits while the queue is full.
-    ///
-    /// # Errors
-    /// [`SubmitError`].
-    pub fn submit<C: Callable>(
-        &self,
-        task: &C,
-        input: &C::Input,
-    ) -> Result<TaskFuture<C::Output>, SubmitError> {
-        self.submit_with(task, input, TaskOptions::new())
-    }
-
-    /// As [`submit`](Self::submit), with options of the task's own.
-    ///
-    /// # Errors
-    /// [`SubmitError`].
-    pub fn submit_with<C: Callable>(
-        &self,
-        task: &C,
-        input: &C::Input,
-        options: TaskOptions,
-    ) -> Result<TaskFuture<C::Output>, SubmitError> {
-        self.hand_over(task, input, options, true)
-    }
-
-    /// As [`submit_with`](Self::submit_with), but does not wait.
-    ///
-    /// # Errors
-    /// [`SubmitError::QueueFull`], and the others.
-    pub fn try_submit<C: Callable>(
-        &self,
-        task: &C,
-        input: &C::Input,
-        options: TaskOptions,
-    ) -> Result<TaskFuture<C::Output>, SubmitError> {
-        self.hand_over(task, input, options, false)
-    }
-
-    /// Submits bytes to an untyped task.
-    ///
-    /// # Errors
-    /// [`SubmitError`].
-    pub fn submit_bytes(
-        &self,
-        task: &RawTask,
-        input: impl Into<Bytes>,
-    ) -> Result<TaskFuture<Bytes>, SubmitError> {
-        self.submit(task, &input.into())
-    }
-
-    fn hand_over<C: Callable>(
-        &self,
-        task: &C,
-        input: &C::Input,
-        options: TaskOptions,
-        wait: bool,
-    ) -> Result<TaskFuture<C::Output>, SubmitError> {
-        let core = &self.0.core;
-        let target = task.target();
-        let name = || target.name.to_string();
-        if target.module.0.pool != core.id {
-            return Err(SubmitError::ForeignModule { task: name() });
-        }
-        let options = options.or(&core.settings.defaults);
-        if options.fuel.is_some() && !target.module.0.description.metered {
-            let module = target.module.0.shown.to_string();
-            return Err(SubmitError::NotMetered { task: name(), module });
-        }
-        let (entry, input) = task.encode(input)?;
-        let max = core.settings.input_bytes_max;
-        if input.len() > max {
-            return Err(SubmitError::InputTooLarge { task: name(), bytes: input.len(), max });
-        }
-        if let Entry::Command { args, env } = &entry {
-            let texts = args.iter().chain(env.iter().flat_map(|(name, value)| [name, value]));
-            let bytes = texts.map(|text| text.len() + 8).sum();
-            let max = limits::FRAME_META_BYTES_MAX / 2;
-            if bytes > max {
-                return Err(SubmitError::InputTooLarge { task: name(), bytes, max });
-            }
-        }
-        let call = Call { module: target.module.clone(), entry, limits: options.limits(), input };
-        let cell = core.submit(call, target.name.clone(), options, wait)?;
-        Ok(TaskFuture::new(cell, C::decode, Arc::downgrade(core)))
-    }
-
     /// Runs the task over every input and yields the results in input order. Inputs are
-    /// pulled as needed, at most [`Map::buffer_size`] ahead, so endless iterators work.
-    /// Dropping the iterator cancels what does not run yet.
+    /// pulled as needed, at most [`Map::buffer_size`] ahead, so endless iterators work; nothing
+    /// is pulled before the first result is asked for. Dropping the iterator cancels what does
+    /// not run yet.
     pub fn map<C, I>(&self, task: &C, inputs: I) -> Map<C, I::IntoIter>
     where
         C: Callable + Clone,
@@ -277,11 +192,46 @@ impl Pool {
         self.0.core.handle(Event::Shutdown { cancel_pending });
     }
 
-    /// Kills every worker and waits until they are gone: pending tasks are cancelled,
-    /// running ones fail as [`TaskError::Broken`](crate::TaskError::Broken).
-    pub fn kill(&self) {
-        self.0.core.handle(Event::Kill);
+    /// Ends every worker with SIGTERM, those that do not leave within the grace period with
+    /// SIGKILL, and waits until they are gone: pending tasks are cancelled, running ones fail as
+    /// [`TaskError::Broken`](crate::TaskError::Broken).
+    pub fn terminate(&self) {
+        self.0.core.handle(Event::Kill { gently: true });
         self.0.wait_until_gone();
+    }
+
+    /// As [`terminate`](Self::terminate), but with SIGKILL at once.
+    pub fn kill(&self) {
+        self.0.core.handle(Event::Kill { gently: false });
+        self.0.wait_until_gone();
+    }
+
+    /// Has so many workers started now, at most the maximum, and does not wait for them. With
+    /// an idle timeout they leave again if nothing comes.
+    pub fn prestart(&self, workers: usize) {
+        self.0.core.handle(Event::Prestart { workers });
+    }
+
+    /// Changes the bounds for the number of workers. Too many leave: idle ones at once, busy
+    /// ones when their task is done. Clamped to 1 to 1024, and the minimum to the maximum.
+    pub fn resize(&self, workers_min: usize, workers_max: usize) {
+        self.0.core.handle(Event::Resize { workers_min, workers_max });
+    }
+
+    /// The pool's numbers now.
+    pub fn stats(&self) -> PoolStats {
+        self.0.core.stats()
+    }
+
+    /// What happens in the pool from now on, in order. Neither the pool nor its tasks ever wait
+    /// for the reader: what does not fit into the buffer of 65,536 events is dropped and counted.
+    pub fn events(&self) -> Events {
+        self.events_buffered(limits::EVENTS_BUFFERED_MAX)
+    }
+
+    /// As [`events`](Self::events), with a buffer for so many.
+    pub fn events_buffered(&self, events: usize) -> Events {
+        Events::new(self.0.core.subscribe(events))
     }
 
     /// The breakage, if a worker's death has broken the pool.
@@ -296,7 +246,7 @@ impl Pool {
 
     /// Most workers that this pool runs.
     pub fn workers_max(&self) -> usize {
-        self.0.core.settings.workers_max
+        self.0.core.workers_max()
     }
 
     /// Tasks accepted and not yet done.
@@ -308,7 +258,7 @@ impl Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let core = &self.0.core;
-        write!(f, "Pool({} of {} workers", core.worker_pids().len(), core.settings.workers_max)?;
+        write!(f, "Pool({} of {} workers", core.worker_pids().len(), core.workers_max())?;
         write!(f, ", {} tasks", core.unresolved())?;
         f.write_str(if core.broken().is_some() { ", broken)" } else { ")" })
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
+use crate::policy::Retry;
 
 /// The number of a task, unique within its pool and never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,6 +43,8 @@ pub struct TaskOptions {
     pub(crate) log_bytes_max: Option<usize>,
     pub(crate) log_overflow: Option<LogOverflow>,
     pub(crate) label: Option<String>,
+    pub(crate) priority: Option<i32>,
+    pub(crate) retry: Option<Retry>,
 }
 
 /// What becomes of a task that logs more than [`TaskOptions::log_bytes_max`].
@@ -108,6 +111,19 @@ impl TaskOptions {
         self
     }
 
+    /// Which pending task goes first: the one with the higher number, and of equals the one that
+    /// was submitted first. Default 0. A steady stream of high ones keeps low ones waiting.
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// When the task is run again. Default: never.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+
     /// `self` where it says something, `defaults` elsewhere.
     pub(crate) fn or(self, defaults: &TaskOptions) -> TaskOptions {
         TaskOptions {
@@ -118,6 +134,8 @@ impl TaskOptions {
             log_bytes_max: self.log_bytes_max.or(defaults.log_bytes_max),
             log_overflow: self.log_overflow.or(defaults.log_overflow),
             label: self.label.or_else(|| defaults.label.clone()),
+            priority: self.priority.or(defaults.priority),
+            retry: self.retry.or(defaults.retry),
         }
     }
 
@@ -160,7 +178,9 @@ pub struct TaskReport {
     pub peak_memory_bytes: u64,
     /// Fuel used, where the task was metered.
     pub fuel_used: Option<u64>,
-    /// The worker that ran it.
+    /// How often the task began: 0 if it never did, more than 1 if it was [retried](Retry).
+    pub attempts: u32,
+    /// The worker that ran it last.
     pub worker_pid: Option<u32>,
     /// Bytes of log records that went over the task's log limit and were dropped.
     pub log_bytes_dropped: u64,

@@ -51,12 +51,15 @@ fn serve() -> io::Result<()> {
         _ => return Err(io::Error::other("the host was built from another version of wasmpool")),
     }
     let rings = files.first().ok_or_else(|| io::Error::other("the host sent no rings"))?;
-    let (producer, consumer) = ring::open(rings.as_fd())?.split();
+    let end = ring::open(rings.as_fd())?;
+    let (producer, consumer) = end.split();
 
     wasmtime::Engine::tls_eager_initialize();
     let shared = Arc::new(watcher::Shared::new());
     let modules = loaded::Modules::new(shared.clone()).map_err(io::Error::other)?;
     watcher::start(socket.clone(), shared.clone())?;
     socket.send(&FromWorkerControl::Ready { build: fingerprint::BUILD }, &[])?;
-    main_loop::run(&locked, consumer, &Arc::new(Mutex::new(producer)), modules, &shared)
+    main_loop::run(&locked, consumer, &Arc::new(Mutex::new(producer)), modules, &shared, |index, run| {
+        end.claim(index, run)
+    })
 }

@@ -88,7 +88,11 @@ impl Failure {
             Failure::Build(_) => Exit::Machinery,
             Failure::Submit(SubmitError::Encode { .. } | SubmitError::InputTooLarge { .. }) => Exit::Usage,
             Failure::Submit(_) => Exit::Machinery,
-            Failure::Task(failure) if matches!(failure.error(), TaskError::Broken(_)) => Exit::Machinery,
+            Failure::Task(failure)
+                if matches!(failure.error(), TaskError::Broken(_) | TaskError::WorkerDied(_)) =>
+            {
+                Exit::Machinery
+            }
             Failure::Task(_) => Exit::Task,
             // Whoever closed the pipe has what they wanted.
             Failure::Output(_) if self.is_closed_pipe() => Exit::Success,
@@ -176,6 +180,7 @@ fn task_kind(error: &TaskError) -> &'static str {
         TaskError::Timeout { .. } => "timeout",
         TaskError::Memory { .. } => "memory",
         TaskError::Fuel { .. } => "fuel",
+        TaskError::WorkerDied(_) => "worker_died",
         TaskError::LogsTooLarge { .. } => "logs_too_large",
         TaskError::OutputTooLarge { .. } => "output_too_large",
         TaskError::Exit { .. } => "exit",

@@ -107,6 +107,7 @@ fn details(object: Object, error: &TaskError) -> Object {
             .field("worker_pid", broken.pid())
             .field_if_some("signal", broken.signal())
             .field_if_some("worker_exit_code", broken.exit_code()),
+        TaskError::WorkerDied(death) => object.field("worker_pid", death.pid),
         TaskError::Exit { output } => object.field("exit_code", output.exit_code),
         TaskError::Guest { .. }
         | TaskError::InputDecode { .. }
@@ -154,6 +155,7 @@ pub(super) fn report(report: &TaskReport) -> String {
         .field("cpu_us", micros(report.cpu))
         .field("peak_memory_bytes", report.peak_memory_bytes)
         .field("fuel_used", report.fuel_used)
+        .field("attempts", report.attempts)
         .field("worker_pid", report.worker_pid)
         .field("log_bytes_dropped", report.log_bytes_dropped)
         .finish()

@@ -1,10 +1,14 @@
 //! One place for a worker, and the states of what stands there.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use super::{Now, Resolution};
+use crate::observe::WorkerState;
 use crate::task::TaskId;
 
 /// A worker: its slot, and which of the slot's successive processes it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct WorkerKey {
     pub(crate) slot: u32,
     pub(crate) generation: u32,
@@ -14,37 +18,75 @@ pub(crate) struct WorkerKey {
 pub(super) struct Slot {
     pub(super) generation: u32,
     pub(super) state: State,
+    /// Offered tasks, in the order in which the worker will come to them.
+    pub(super) behind: VecDeque<TaskId>,
+    /// Tasks that this process has answered.
+    pub(super) answered: u64,
+    /// When the process was ready.
+    pub(super) ready_at: Now,
+    /// It takes no more tasks than it has, then leaves: its place may be given away already.
+    pub(super) outgoing: bool,
 }
 
 /// The states of the table in the module's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Vacant,
-    /// The deadline is set when the process exists, and spent once the kill is under way.
+    /// The deadline is set when the process exists.
     Starting {
         deadline: Option<Now>,
     },
-    Idle,
-    /// The deadline is the task's, or after an interrupt the end of the grace period.
+    Idle {
+        since: Now,
+    },
     Busy {
         task: TaskId,
+        began: Now,
+        /// The task's, or after an interrupt the end of the grace period.
         deadline: Option<Now>,
-        stop: Option<Stop>,
+        slow_at: Option<Now>,
+        stop: Option<StopReason>,
     },
     Doomed {
         task: Option<(TaskId, StopReason)>,
+    },
+    Condemned {
+        task: Option<TaskId>,
     },
     Retiring {
         deadline: Now,
     },
 }
 
-/// A task was asked to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stop {
-    pub(super) reason: StopReason,
+impl State {
+    /// Whether the pool has decided that the worker ends, or its task.
+    pub(super) fn is_ending(self) -> bool {
+        matches!(
+            self,
+            State::Vacant | State::Doomed { .. } | State::Retiring { .. } | State::Busy { stop: Some(_), .. }
+        )
+    }
+
+    /// The task that runs there.
+    pub(super) fn task(self) -> Option<TaskId> {
+        match self {
+            State::Busy { task, .. } | State::Doomed { task: Some((task, _)) } => Some(task),
+            State::Condemned { task } => task,
+            _ => None,
+        }
+    }
 }
 
+/// A worker as it can be seen from outside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) state: WorkerState,
+    /// The task that runs there, and since when.
+    pub(crate) task: Option<(TaskId, Now)>,
+    pub(crate) answered: u64,
+}
+
+/// Why a task was asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopReason {
     Timeout,
@@ -62,24 +104,50 @@ impl StopReason {
 
 impl Slot {
     pub(super) fn new() -> Self {
-        Slot { generation: 0, state: State::Vacant }
+        Slot {
+            generation: 0,
+            state: State::Vacant,
+            behind: VecDeque::new(),
+            answered: 0,
+            ready_at: Now::ZERO,
+            outgoing: false,
+        }
     }
 
     /// The next process of this slot.
     pub(super) fn begin(&mut self) {
-        self.generation = self.generation.wrapping_add(1);
-        self.state = State::Starting { deadline: None };
+        let generation = self.generation.wrapping_add(1);
+        *self = Slot { generation, state: State::Starting { deadline: None }, ..Slot::new() };
     }
 
     pub(super) fn key(&self, index: usize) -> WorkerKey {
         WorkerKey { slot: index as u32, generation: self.generation }
     }
 
-    pub(super) fn deadline(&self) -> Option<Now> {
+    pub(super) fn seen(&self) -> Seen {
+        let (state, task) = match self.state {
+            State::Starting { .. } => (WorkerState::Starting, None),
+            State::Idle { .. } => (WorkerState::Idle, None),
+            State::Busy { task, began, .. } => (WorkerState::Busy, Some((task, began))),
+            State::Vacant | State::Doomed { .. } | State::Condemned { .. } | State::Retiring { .. } => {
+                (WorkerState::Leaving, None)
+            }
+        };
+        Seen { state, task, answered: self.answered }
+    }
+
+    /// Whether it counts towards the number of workers.
+    pub(super) fn is_occupied(&self) -> bool {
+        !matches!(self.state, State::Vacant | State::Retiring { .. }) && !self.outgoing
+    }
+
+    pub(super) fn deadline(&self, idle_timeout: Option<Duration>) -> Option<Now> {
         match self.state {
-            State::Starting { deadline } | State::Busy { deadline, .. } => deadline,
+            State::Starting { deadline } => deadline,
+            State::Busy { deadline, slow_at, .. } => deadline.into_iter().chain(slow_at).min(),
             State::Retiring { deadline } => Some(deadline),
-            State::Vacant | State::Idle | State::Doomed { .. } => None,
+            State::Idle { since } => idle_timeout.map(|timeout| since.saturating_add(timeout)),
+            State::Vacant | State::Doomed { .. } | State::Condemned { .. } => None,
         }
     }
 }

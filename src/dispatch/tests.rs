@@ -1,10 +1,4 @@
-//! The state machine against a world that does what worlds do: processes start late, die
-//! at any time, answer what they were asked, or lie. After each event all invariants hold,
-//! and every task is resolved exactly once.
-
-use std::collections::{BTreeMap, HashMap};
-
-use proptest::prelude::*;
+//! Decisions one by one; `simulation` has the worlds in which they meet.
 
 use super::*;
 
@@ -12,34 +6,78 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn dispatch(workers_max: usize) -> Dispatch {
-    let (grace, start_timeout) = (ms(500), ms(10_000));
-    Dispatch::new(Config { workers_max, queue_tasks_max: 50, grace, start_timeout })
+fn config(workers_max: usize) -> Config {
+    Config {
+        workers_min: 0,
+        workers_max,
+        queue_tasks_max: 50,
+        grace: ms(500),
+        start_timeout: ms(10_000),
+        idle_timeout: None,
+        slow_after: None,
+        on_death: OnDeath::Break,
+        recycle: Recycling::default(),
+        offers_max: 0,
+    }
 }
 
-/// A dispatcher with its time and everything it asked for.
+const REPLACE: OnDeath =
+    OnDeath::Replace { crashes_max: 2, backoff: ms_const(100), backoff_max: ms_const(150) };
+
+const fn ms_const(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A dispatcher with its time. Revocations succeed unless the task is in `begun`.
 struct World {
     dispatch: Dispatch,
     now: Now,
-    asked: Vec<Action>,
+    begun: Vec<TaskId>,
 }
 
 impl World {
-    fn new(workers_max: usize) -> Self {
-        World { dispatch: dispatch(workers_max), now: Duration::ZERO, asked: Vec::new() }
+    fn new(config: Config) -> Self {
+        World { dispatch: Dispatch::new(config), now: Duration::ZERO, begun: Vec::new() }
     }
 
     /// Handles the event and returns what is asked for in answer to it.
     fn event(&mut self, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         self.dispatch.handle(event, self.now, &mut actions);
+        let revocations: Vec<_> = actions
+            .iter()
+            .filter_map(|action| match *action {
+                Action::Revoke { worker, task } => Some((worker, task)),
+                _ => None,
+            })
+            .collect();
+        for (worker, task) in revocations {
+            let revoked = !self.begun.contains(&task);
+            self.dispatch.handle(Event::Revoked { worker, task, revoked }, self.now, &mut actions);
+        }
         self.dispatch.check();
-        self.asked.extend(actions.iter().cloned());
         actions
     }
 
-    fn submit(&mut self, id: u64, timeout: Option<Duration>) -> Vec<Action> {
-        self.event(Event::Submit { task: TaskId(id), timeout })
+    fn submit(&mut self, id: u64, spec: Spec) -> Vec<Action> {
+        self.event(Event::Submit { task: TaskId(id), spec })
+    }
+
+    fn timed(&mut self, id: u64, timeout: u64) -> Vec<Action> {
+        self.submit(id, Spec { timeout: Some(ms(timeout)), ..Spec::default() })
+    }
+
+    fn ready(&mut self, worker: WorkerKey) -> Vec<Action> {
+        self.event(Event::Ready { worker })
+    }
+
+    fn done(&mut self, worker: WorkerKey, task: TaskId) -> Vec<Action> {
+        let answer = Answer { ran: Duration::from_micros(10), ..Answer::default() };
+        self.event(Event::Done { worker, task, answer })
+    }
+
+    fn dead(&mut self, worker: WorkerKey) -> Vec<Action> {
+        self.event(Event::Dead { worker })
     }
 
     fn at(&mut self, now: Now) -> Vec<Action> {
@@ -49,270 +87,359 @@ impl World {
 }
 
 const FIRST: WorkerKey = WorkerKey { slot: 0, generation: 1 };
+const SECOND: WorkerKey = WorkerKey { slot: 1, generation: 1 };
+const NEXT: WorkerKey = WorkerKey { slot: 0, generation: 2 };
 const ONE: TaskId = TaskId(1);
 const TWO: TaskId = TaskId(2);
+const THREE: TaskId = TaskId(3);
 
 fn resolve(task: TaskId, how: Resolution) -> Action {
     Action::Resolve { task, how }
 }
 
+fn start(worker: WorkerKey) -> Action {
+    Action::Start { worker }
+}
+
+fn run(worker: WorkerKey, task: TaskId) -> [Action; 2] {
+    [Action::Offer { worker, task }, Action::Begin { worker, task }]
+}
+
+fn retire(worker: WorkerKey, reason: RetireReason) -> Action {
+    Action::Retire { worker, reason }
+}
+
 #[test]
 fn a_worker_starts_only_when_no_idle_one_can_take_the_task() {
-    let mut world = World::new(4);
-    assert_eq!(world.submit(1, None), [Action::Start { worker: FIRST }]);
-    assert_eq!(world.event(Event::Ready { worker: FIRST }), [Action::Run { worker: FIRST, task: ONE }]);
-    let done = world.event(Event::Done { worker: FIRST, task: ONE, interrupted: false });
-    assert_eq!(done, [resolve(ONE, Resolution::Answered)]);
-    assert_eq!(world.submit(2, None), [Action::Run { worker: FIRST, task: TWO }], "no second worker");
+    let mut world = World::new(config(4));
+    assert_eq!(world.submit(1, Spec::default()), [start(FIRST)]);
+    assert_eq!(world.ready(FIRST), run(FIRST, ONE));
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered)]);
+    assert_eq!(world.submit(2, Spec::default()), run(FIRST, TWO), "no second worker");
 }
 
 #[test]
 fn the_time_to_start_begins_when_the_process_exists() {
-    let mut world = World::new(1);
-    world.submit(1, None);
+    let mut world = World::new(config(1));
+    world.submit(1, Spec::default());
     assert_eq!(world.at(ms(60_000)), [], "the process is yet to be made");
     world.event(Event::Spawned { worker: FIRST });
     let killed = world.at(ms(70_000));
     assert_eq!(killed, [Action::Kill { worker: FIRST, reason: KillReason::StartTimeout }]);
-    let dead = world.event(Event::Dead { worker: FIRST });
-    assert_eq!(dead[0], Action::Break { worker: FIRST, in_flight: vec![] });
+    assert_eq!(world.dead(FIRST)[0], Action::Break { worker: FIRST, in_flight: vec![] });
 }
 
 #[test]
 fn a_deadline_interrupts_then_kills_and_a_replacement_starts_for_the_next() {
-    let mut world = World::new(1);
-    world.submit(1, Some(ms(100)));
-    world.event(Event::Ready { worker: FIRST });
-    world.submit(2, None);
+    let mut world = World::new(config(1));
+    world.timed(1, 100);
+    world.ready(FIRST);
+    world.submit(2, Spec::default());
     assert_eq!(world.dispatch.next_deadline(), Some(ms(100)));
     assert_eq!(world.at(ms(99)), []);
     assert_eq!(world.at(ms(100)), [Action::Interrupt { worker: FIRST, task: ONE }]);
     assert_eq!(world.at(ms(600)), [Action::Kill { worker: FIRST, reason: KillReason::Grace }]);
-    let second = WorkerKey { slot: 0, generation: 2 };
-    assert_eq!(
-        world.event(Event::Dead { worker: FIRST }),
-        [resolve(ONE, Resolution::TimedOut { killed: true }), Action::Start { worker: second }]
-    );
-    assert_eq!(world.event(Event::Dead { worker: FIRST }), [], "an old worker's death is old news");
+    assert_eq!(world.dead(FIRST), [resolve(ONE, Resolution::TimedOut { killed: true }), start(NEXT)]);
+    assert_eq!(world.dead(FIRST), [], "an old worker's death is old news");
 }
 
 #[test]
 fn an_answer_that_crosses_its_interrupt_counts() {
-    let mut world = World::new(1);
-    world.submit(1, Some(ms(100)));
-    world.event(Event::Ready { worker: FIRST });
+    let mut world = World::new(config(1));
+    world.timed(1, 100);
+    world.ready(FIRST);
     world.at(ms(100));
-    let done = world.event(Event::Done { worker: FIRST, task: ONE, interrupted: false });
-    assert_eq!(done, [resolve(ONE, Resolution::Answered)]);
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered)]);
     assert_eq!(world.at(ms(10_000)), [], "no late kill");
 }
 
 #[test]
 fn an_unexpected_death_breaks_everything_and_names_what_was_in_flight() {
-    let mut world = World::new(2);
-    world.submit(1, None);
-    world.event(Event::Ready { worker: FIRST });
-    world.submit(2, None);
-    let second = WorkerKey { slot: 1, generation: 1 };
-    world.event(Event::Ready { worker: second });
-    world.submit(3, None);
+    let mut world = World::new(config(2));
+    world.submit(1, Spec::default());
+    world.ready(FIRST);
+    world.submit(2, Spec::default());
+    world.ready(SECOND);
+    world.submit(3, Spec::default());
     assert_eq!(
-        world.event(Event::Dead { worker: FIRST }),
+        world.dead(FIRST),
         [
             Action::Break { worker: FIRST, in_flight: vec![ONE] },
             resolve(ONE, Resolution::Broken),
-            Action::Kill { worker: second, reason: KillReason::PoolEnds },
+            Action::Kill { worker: SECOND, reason: KillReason::PoolEnds },
             resolve(TWO, Resolution::Broken),
-            resolve(TaskId(3), Resolution::Broken),
+            resolve(THREE, Resolution::Broken),
         ]
     );
     assert_eq!(world.dispatch.admits(), Err(Refusal::Broken));
-    assert_eq!(world.event(Event::Dead { worker: second }), [Action::Stopped]);
+    assert_eq!(world.dead(SECOND), [Action::Stopped]);
     assert_eq!(world.dispatch.admits(), Err(Refusal::Broken), "it stays broken, not shut down");
+}
+
+#[test]
+fn with_replacement_only_the_running_task_fails_and_a_retry_runs_it_again() {
+    let mut world = World::new(Config { on_death: REPLACE, ..config(1) });
+    world.submit(1, Spec { retry: Retry { attempts_max: 2, ..Retry::default() }, ..Spec::default() });
+    world.submit(2, Spec::default());
+    world.ready(FIRST);
+    let how = Resolution::Died { worker: FIRST };
+    assert_eq!(world.dead(FIRST), [Action::Retry { task: ONE, how }, start(NEXT)]);
+    assert_eq!(world.ready(NEXT), run(NEXT, ONE), "it finds its old place");
+    let how = Resolution::Died { worker: NEXT };
+    assert_eq!(world.dead(NEXT)[0], resolve(ONE, how), "two attempts are two attempts");
+    assert_eq!(world.dispatch.admits(), Ok(()));
+}
+
+#[test]
+fn a_retry_waits_for_its_pause_and_the_pause_doubles() {
+    let mut world = World::new(Config { on_death: REPLACE, ..config(1) });
+    let retry = Retry { attempts_max: 3, backoff: ms(40), on_timeout: true };
+    world.submit(1, Spec { retry, timeout: Some(ms(10)), ..Spec::default() });
+    world.ready(FIRST);
+    let heeded = Answer { interrupted: true, ..Answer::default() };
+    for (fires, due) in [(10, 50), (60, 140)] {
+        world.at(ms(fires));
+        let actions = world.event(Event::Done { worker: FIRST, task: ONE, answer: heeded });
+        assert_eq!(actions, [Action::Retry { task: ONE, how: Resolution::TimedOut { killed: false } }]);
+        assert_eq!(world.dispatch.next_deadline(), Some(ms(due)));
+        assert_eq!(world.at(ms(due)), run(FIRST, ONE));
+    }
+    world.at(ms(150));
+    let actions = world.event(Event::Done { worker: FIRST, task: ONE, answer: heeded });
+    assert_eq!(actions, [resolve(ONE, Resolution::TimedOut { killed: false })]);
+}
+
+#[test]
+fn crashes_without_a_task_to_blame_are_paused_between_and_bounded() {
+    let mut world = World::new(Config { on_death: REPLACE, ..config(1) });
+    world.submit(1, Spec::default());
+    assert_eq!(world.dead(FIRST), [], "first a pause");
+    assert_eq!(world.dispatch.next_deadline(), Some(ms(100)));
+    assert_eq!(world.at(ms(100)), [start(NEXT)]);
+    assert_eq!(world.dead(NEXT), []);
+    assert_eq!(world.dispatch.next_deadline(), Some(ms(250)), "150 ms are the most");
+    let third = WorkerKey { slot: 0, generation: 3 };
+    assert_eq!(world.at(ms(250)), [start(third)]);
+    assert_eq!(world.dead(third)[0], Action::Break { worker: third, in_flight: vec![] });
 }
 
 #[test]
 fn a_lie_is_a_kill_and_then_a_breakage() {
     for (task, interrupted) in [(TWO, false), (ONE, true)] {
-        let mut world = World::new(1);
-        world.submit(1, None);
-        world.event(Event::Ready { worker: FIRST });
-        let lied = world.event(Event::Done { worker: FIRST, task, interrupted });
+        let mut world = World::new(config(1));
+        world.submit(1, Spec::default());
+        world.ready(FIRST);
+        let answer = Answer { interrupted, ..Answer::default() };
+        let lied = world.event(Event::Done { worker: FIRST, task, answer });
         assert_eq!(lied, [Action::Kill { worker: FIRST, reason: KillReason::Violation }]);
-        let dead = world.event(Event::Dead { worker: FIRST });
-        assert_eq!(dead[0], Action::Break { worker: FIRST, in_flight: vec![ONE] });
+        assert_eq!(world.dead(FIRST)[0], Action::Break { worker: FIRST, in_flight: vec![ONE] });
     }
 }
 
 #[test]
 fn shutdown_runs_what_is_pending_then_lets_the_workers_go() {
-    let mut world = World::new(1);
-    world.submit(1, None);
+    let mut world = World::new(config(1));
+    world.submit(1, Spec::default());
     assert_eq!(world.event(Event::Shutdown { cancel_pending: false }), []);
     assert_eq!(world.dispatch.admits(), Err(Refusal::ShutDown));
-    world.event(Event::Ready { worker: FIRST });
-    let done = world.event(Event::Done { worker: FIRST, task: ONE, interrupted: false });
-    assert_eq!(done, [resolve(ONE, Resolution::Answered), Action::Retire { worker: FIRST }]);
-    assert_eq!(world.event(Event::Dead { worker: FIRST }), [Action::Stopped]);
+    world.ready(FIRST);
+    let gone = retire(FIRST, RetireReason::PoolEnds);
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered), gone]);
+    assert_eq!(world.dead(FIRST), [Action::Stopped]);
 }
 
 #[test]
 fn a_worker_that_does_not_leave_is_killed() {
-    let mut world = World::new(1);
-    world.submit(1, None);
+    let mut world = World::new(config(1));
+    world.submit(1, Spec::default());
     world.event(Event::Cancel { task: ONE });
-    assert_eq!(world.event(Event::Shutdown { cancel_pending: false }), [Action::Retire { worker: FIRST }]);
+    let leaves = world.event(Event::Shutdown { cancel_pending: false });
+    assert_eq!(leaves, [retire(FIRST, RetireReason::PoolEnds)]);
     assert_eq!(world.at(ms(500)), [Action::Kill { worker: FIRST, reason: KillReason::Grace }]);
-    assert_eq!(world.event(Event::Dead { worker: FIRST }), [Action::Stopped]);
+    assert_eq!(world.dead(FIRST), [Action::Stopped]);
 }
 
-/// What chance decides at each step.
-#[derive(Debug, Clone)]
-enum Step {
-    Submit { timeout: bool },
-    Cancel(usize),
-    Abort(usize),
-    Ready(usize),
-    Done { worker: usize, lie: u8 },
-    Dead(usize),
-    Wait(u16),
-    Shutdown { cancel: bool },
-    Kill,
+#[test]
+fn a_gentle_kill_asks_first() {
+    let mut world = World::new(config(1));
+    world.submit(1, Spec::default());
+    world.submit(2, Spec::default());
+    world.ready(FIRST);
+    assert_eq!(
+        world.event(Event::Kill { gently: true }),
+        [
+            resolve(TWO, Resolution::Cancelled),
+            Action::Terminate { worker: FIRST },
+            resolve(ONE, Resolution::Broken),
+        ]
+    );
+    assert_eq!(world.at(ms(500)), [Action::Kill { worker: FIRST, reason: KillReason::Grace }]);
+    assert_eq!(world.dead(FIRST), [Action::Stopped]);
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        20 => any::<bool>().prop_map(|timeout| Step::Submit { timeout }),
-        4 => any::<usize>().prop_map(Step::Cancel),
-        4 => any::<usize>().prop_map(Step::Abort),
-        15 => any::<usize>().prop_map(Step::Ready),
-        20 => (any::<usize>(), any::<u8>()).prop_map(|(worker, lie)| Step::Done { worker, lie }),
-        3 => any::<usize>().prop_map(Step::Dead),
-        10 => any::<u16>().prop_map(Step::Wait),
-        1 => any::<bool>().prop_map(|cancel| Step::Shutdown { cancel }),
-        1 => Just(Step::Kill),
-    ]
-}
-
-/// The processes as they are, beside what the dispatcher believes of them.
-#[derive(Default)]
-struct Processes {
-    /// Started and not reported dead; with the task each was handed.
-    alive: BTreeMap<(u32, u32), Option<TaskId>>,
-    /// SIGKILLed or retired: they will die.
-    ending: Vec<WorkerKey>,
-    interrupted: HashMap<TaskId, ()>,
-    resolved: HashMap<TaskId, Resolution>,
-    stopped: bool,
-}
-
-impl Processes {
-    fn note(&mut self, actions: &[Action]) {
-        for action in actions {
-            assert!(!self.stopped, "{action:?} after Stopped");
-            match action {
-                Action::Start { worker } => {
-                    let fresh = self.alive.insert((worker.slot, worker.generation), None);
-                    assert!(fresh.is_none(), "{worker:?} started twice");
-                }
-                Action::Run { worker, task } => {
-                    let held = self.alive.get_mut(&(worker.slot, worker.generation)).expect("it lives");
-                    assert_eq!(held.replace(*task), None, "two tasks on one worker");
-                }
-                Action::Interrupt { task, .. } => {
-                    assert!(self.interrupted.insert(*task, ()).is_none(), "{task} interrupted twice");
-                }
-                Action::Kill { worker, .. } | Action::Retire { worker } => self.ending.push(*worker),
-                Action::Resolve { task, how } => {
-                    assert!(self.resolved.insert(*task, *how).is_none(), "{task} resolved twice");
-                }
-                Action::Break { .. } => {}
-                Action::Stopped => {
-                    assert!(self.alive.is_empty(), "stopped with processes alive");
-                    self.stopped = true;
-                }
-            }
-        }
+#[test]
+fn higher_priorities_go_first_and_equal_ones_by_age() {
+    let mut world = World::new(config(1));
+    for (id, priority) in [(1, 0), (2, 0), (3, 7), (4, -1), (5, 7)] {
+        world.submit(id, Spec { priority, ..Spec::default() });
     }
+    let mut order = Vec::new();
+    let mut actions = world.ready(FIRST);
+    while let Some(Action::Begin { task, .. }) = actions.last() {
+        order.push(task.0);
+        actions = world.done(FIRST, *task);
+    }
+    assert_eq!(order, [3, 5, 1, 2, 4]);
+}
 
-    fn pick(&self, index: usize) -> Option<(WorkerKey, Option<TaskId>)> {
-        let (&(slot, generation), &task) = self.alive.iter().nth(index % self.alive.len().max(1))?;
-        Some((WorkerKey { slot, generation }, task))
+#[test]
+fn a_worker_that_has_done_its_share_is_replaced_and_the_replacement_starts_first() {
+    let recycle = Recycling { tasks_max: Some(1), ..Recycling::default() };
+    let mut world = World::new(Config { recycle, ..config(1) });
+    world.submit(1, Spec::default());
+    world.submit(2, Spec::default());
+    world.ready(FIRST);
+    let leaves = retire(FIRST, RetireReason::Recycled);
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered), start(SECOND), leaves]);
+    world.dead(FIRST);
+    assert_eq!(world.ready(SECOND), run(SECOND, TWO));
+    let leaves = retire(SECOND, RetireReason::Recycled);
+    assert_eq!(world.done(SECOND, TWO), [resolve(TWO, Resolution::Answered), leaves], "nobody waits");
+}
+
+#[test]
+fn memory_and_age_are_looked_at_between_tasks() {
+    let recycle = Recycling { tasks_max: None, memory_bytes_max: Some(1000), age_max: Some(ms(50)) };
+    let mut world = World::new(Config { recycle, ..config(1) });
+    world.submit(1, Spec::default());
+    world.ready(FIRST);
+    let large = Answer { resident_bytes: Some(1001), ..Answer::default() };
+    let actions = world.event(Event::Done { worker: FIRST, task: ONE, answer: large });
+    assert_eq!(actions[1], retire(FIRST, RetireReason::Recycled));
+    world.submit(2, Spec::default());
+    world.ready(SECOND);
+    world.now = ms(51);
+    assert_eq!(world.done(SECOND, TWO)[1], retire(SECOND, RetireReason::Recycled));
+}
+
+#[test]
+fn idle_workers_leave_after_their_time_down_to_the_minimum() {
+    let mut world = World::new(Config { idle_timeout: Some(ms(30)), workers_min: 1, ..config(3) });
+    assert_eq!(world.event(Event::Prestart { workers: 2 }), [start(FIRST), start(SECOND)]);
+    world.ready(FIRST);
+    world.ready(SECOND);
+    assert_eq!(world.dispatch.next_deadline(), Some(ms(30)));
+    assert_eq!(world.at(ms(30)), [retire(FIRST, RetireReason::Idle)]);
+    assert_eq!(world.dispatch.next_deadline(), Some(ms(530)), "the leaving one's grace, and nothing else");
+}
+
+#[test]
+fn a_smaller_pool_lets_idle_workers_go_first_and_busy_ones_finish() {
+    let mut world = World::new(config(3));
+    for id in 1..=3 {
+        world.submit(id, Spec::default());
+    }
+    let third = WorkerKey { slot: 2, generation: 1 };
+    for worker in [FIRST, SECOND, third] {
+        world.ready(worker);
+    }
+    world.done(third, THREE);
+    let fewer = Event::Resize { workers_min: 0, workers_max: 1 };
+    assert_eq!(world.event(fewer), [retire(third, RetireReason::Resized)]);
+    world.submit(4, Spec::default());
+    let leaves = retire(FIRST, RetireReason::Resized);
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered), leaves]);
+    assert_eq!(world.done(SECOND, TWO)[1..], run(SECOND, TaskId(4)));
+}
+
+#[test]
+fn a_chunk_stays_together_and_its_tasks_come_back_one_by_one() {
+    let mut world = World::new(config(2));
+    let chunk = |chunk| Spec { chunk, ..Spec::default() };
+    for id in 1..=4 {
+        world.submit(id, chunk(1 + (id - 1) / 2));
+    }
+    let offer = |worker, id| Action::Offer { worker, task: TaskId(id) };
+    assert_eq!(world.ready(FIRST)[2..], [offer(FIRST, 2)]);
+    assert_eq!(world.ready(SECOND)[2..], [offer(SECOND, 4)]);
+    let next = Action::Begin { worker: FIRST, task: TWO };
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered), next]);
+}
+
+/// One worker that runs `ONE`, with `TWO` and `THREE` in store.
+fn stocked(on_death: OnDeath) -> World {
+    let mut world = World::new(Config { on_death, ..config(1) });
+    for id in 1..=3 {
+        world.submit(id, Spec { chunk: 1, timeout: Some(ms(100)), ..Spec::default() });
+    }
+    assert_eq!(world.ready(FIRST).len(), 4);
+    world
+}
+
+#[test]
+fn an_offered_task_can_be_cancelled_unless_it_has_begun() {
+    let mut world = stocked(OnDeath::Break);
+    let revoke = Action::Revoke { worker: FIRST, task: TWO };
+    assert_eq!(world.event(Event::Cancel { task: TWO }), [revoke, resolve(TWO, Resolution::Cancelled)]);
+    world.begun.push(THREE);
+    assert_eq!(world.event(Event::Cancel { task: THREE }), [Action::Revoke { worker: FIRST, task: THREE }]);
+    let goes_on = Action::Begin { worker: FIRST, task: THREE };
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered), goes_on]);
+}
+
+#[test]
+fn what_waits_behind_an_interrupted_task_is_taken_back() {
+    let mut world = stocked(OnDeath::Break);
+    let actions = world.at(ms(100));
+    assert_eq!(actions[0], Action::Interrupt { worker: FIRST, task: ONE });
+    assert_eq!(actions.len(), 3, "and two revocations");
+    assert_eq!(world.dispatch.counts().pending, 2);
+    world.at(ms(600));
+    world.dead(FIRST);
+    assert_eq!(world.ready(NEXT)[..2], run(NEXT, TWO));
+}
+
+#[test]
+fn what_was_offered_to_a_dead_worker_is_requeued_where_the_pool_lives_on() {
+    let mut world = stocked(REPLACE);
+    let died = resolve(ONE, Resolution::Died { worker: FIRST });
+    assert_eq!(world.dead(FIRST), [died, start(NEXT)]);
+    assert_eq!(world.ready(NEXT)[..2], run(NEXT, TWO));
+}
+
+#[test]
+fn an_idle_worker_takes_over_what_waits_behind_a_long_task() {
+    let mut world = World::new(config(2));
+    for id in 1..=3 {
+        world.submit(id, Spec { chunk: 1, ..Spec::default() });
+    }
+    world.ready(FIRST);
+    world.ready(SECOND);
+    assert_eq!(world.dispatch.next_deadline(), Some(ms(1)));
+    let actions = world.at(ms(1));
+    assert_eq!(actions[0], Action::Revoke { worker: FIRST, task: THREE });
+    assert_eq!(actions[1..3], run(SECOND, THREE));
+}
+
+#[test]
+fn short_tasks_are_offered_ahead_and_long_ones_are_not() {
+    for (ran, stored) in [(Duration::from_micros(50), 7), (ms(5), 1), (ms(50), 0)] {
+        let mut world = World::new(Config { offers_max: 7, ..config(1) });
+        for id in 1..=20 {
+            world.submit(id, Spec::default());
+        }
+        world.ready(FIRST);
+        let answer = Answer { ran, ..Answer::default() };
+        world.event(Event::Done { worker: FIRST, task: ONE, answer });
+        assert_eq!(world.dispatch.slots[0].behind.len(), stored, "{ran:?}");
     }
 }
 
-fn play(world: &mut World, processes: &mut Processes, step: &Step, next: &mut u64) {
-    let event = match *step {
-        Step::Submit { timeout } => {
-            if world.dispatch.admits().is_err() {
-                return;
-            }
-            *next += 1;
-            Event::Submit { task: TaskId(*next), timeout: timeout.then_some(ms(300)) }
-        }
-        Step::Cancel(task) => Event::Cancel { task: TaskId(task as u64 % (*next + 1)) },
-        Step::Abort(task) => Event::Abort { task: TaskId(task as u64 % (*next + 1)) },
-        Step::Ready(index) => match processes.pick(index) {
-            // A process is known to exist before it is heard of, or not: both happen.
-            Some((worker, None)) if index % 3 == 0 => Event::Spawned { worker },
-            Some((worker, None)) => Event::Ready { worker },
-            _ => return,
-        },
-        Step::Done { worker, lie } => {
-            let Some((worker, Some(task))) = processes.pick(worker) else { return };
-            // Mostly the truth; sometimes an answer that nobody asked for.
-            let honest = lie > 8;
-            let interrupted = processes.interrupted.contains_key(&task) == honest && lie % 2 == 0;
-            let said = if lie < 4 { TaskId(task.0 + 1) } else { task };
-            processes.alive.insert((worker.slot, worker.generation), None);
-            Event::Done { worker, task: said, interrupted }
-        }
-        Step::Dead(index) => {
-            // Those that are being killed die first.
-            let dying = processes.ending.pop().map(|worker| (worker, None)).or_else(|| processes.pick(index));
-            let Some((worker, _)) = dying else { return };
-            if processes.alive.remove(&(worker.slot, worker.generation)).is_none() {
-                return;
-            }
-            Event::Dead { worker }
-        }
-        Step::Wait(by) => {
-            world.now += ms(by as u64 / 16);
-            Event::Tick
-        }
-        Step::Shutdown { cancel } => Event::Shutdown { cancel_pending: cancel },
-        Step::Kill => Event::Kill,
-    };
-    let actions = world.event(event);
-    processes.note(&actions);
-}
-
-/// Ends the pool, lets every process die, and holds the books to their sum.
-fn finish(world: &mut World, processes: &mut Processes, submitted: u64) {
-    let actions = world.event(Event::Kill);
-    processes.note(&actions);
-    for _ in 0..10_000 {
-        let Some((worker, _)) = processes.pick(0) else { break };
-        processes.alive.remove(&(worker.slot, worker.generation));
-        let actions = world.event(Event::Dead { worker });
-        processes.note(&actions);
-    }
-    assert!(world.dispatch.is_stopped(), "it never stops");
-    assert_eq!(processes.resolved.len() as u64, submitted, "a task was lost");
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn every_task_is_resolved_exactly_once_whatever_happens(
-        workers in 1usize..5,
-        steps in prop::collection::vec(step(), 1..600),
-    ) {
-        let (mut world, mut processes, mut next) = (World::new(workers), Processes::default(), 0);
-        for step in &steps {
-            play(&mut world, &mut processes, step, &mut next);
-        }
-        finish(&mut world, &mut processes, next);
-    }
+#[test]
+fn a_slow_task_is_reported_once() {
+    let mut world = World::new(Config { slow_after: Some(ms(20)), ..config(1) });
+    world.submit(1, Spec::default());
+    world.ready(FIRST);
+    assert_eq!(world.at(ms(20)), [Action::Slow { worker: FIRST, task: ONE }]);
+    assert_eq!(world.dispatch.next_deadline(), None);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::BrokenPool;
+use super::{BrokenPool, Death};
 use crate::task::{CommandOutput, TaskId, TaskReport};
 use crate::text::Escaped;
 
@@ -212,6 +212,9 @@ pub enum TaskError {
     /// The future was cancelled before the task ran.
     #[error("cancelled")]
     Cancelled,
+    /// The worker that ran it died, and was replaced ([`OnWorkerDeath::Replace`](crate::OnWorkerDeath::Replace)).
+    #[error("the worker that ran it died: {0}")]
+    WorkerDied(Death),
     /// A worker died, and the pool with it.
     #[error(transparent)]
     Broken(#[from] BrokenPool),
@@ -300,6 +303,11 @@ impl TaskFailure {
         self.0.report.worker_pid
     }
 
+    /// Whether the task, or a part of it, may have run. `false`: no worker ever began it.
+    pub fn may_have_run(&self) -> bool {
+        self.0.report.attempts > 0
+    }
+
     /// What it cost until then.
     pub fn report(&self) -> &TaskReport {
         &self.0.report
@@ -317,7 +325,13 @@ impl fmt::Display for TaskFailure {
         if let Some(pid) = parts.report.worker_pid {
             write!(f, ", in worker {pid}")?;
         }
-        write!(f, ": {}", parts.error)
+        write!(f, ": {}", parts.error)?;
+        match (&parts.error, parts.report.attempts) {
+            (TaskError::Broken(_), 0) => f.write_str("; this task never started"),
+            (TaskError::Broken(_) | TaskError::WorkerDied(_), 1) => f.write_str("; it may have run"),
+            (_, attempts) if attempts > 1 => write!(f, "; this was attempt {attempts}"),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
@@ -66,11 +66,16 @@ pub(crate) type Callback = Box<dyn FnOnce(Outcome) + Send>;
 /// Where callbacks are sent to be run.
 pub(crate) type CallbackQueue = Sender<Box<dyn FnOnce() + Send>>;
 
+const PENDING: u8 = 0;
+const RUNNING: u8 = 1;
+const CANCELLED: u8 = 2;
+const FINISHED: u8 = 3;
+
 pub(crate) struct Cell {
     labels: Arc<Labels>,
     callbacks: CallbackQueue,
-    /// Set once a worker has the task; never taken back.
-    dispatched: AtomicBool,
+    /// How far the task has come; set where that is decided, and so before the cell is filled.
+    progress: AtomicU8,
     state: Mutex<State>,
     filled: Condvar,
 }
@@ -91,7 +96,7 @@ impl Cell {
         Arc::new(Cell {
             labels: Arc::new(labels),
             callbacks,
-            dispatched: AtomicBool::new(false),
+            progress: AtomicU8::new(PENDING),
             state: Mutex::new(State::default()),
             filled: Condvar::new(),
         })
@@ -106,12 +111,27 @@ impl Cell {
         self.labels.task
     }
 
+    /// A worker has begun the task.
     pub(crate) fn set_dispatched(&self) {
-        self.dispatched.store(true, Ordering::SeqCst);
+        self.progress.store(RUNNING, Ordering::SeqCst);
     }
 
-    pub(crate) fn is_dispatched(&self) -> bool {
-        self.dispatched.load(Ordering::SeqCst)
+    /// Where the task is, as long as it is not done.
+    pub(crate) fn open_state(&self) -> FutureState {
+        match self.progress.load(Ordering::SeqCst) {
+            RUNNING | FINISHED => FutureState::Running,
+            _ => FutureState::Pending,
+        }
+    }
+
+    /// It is decided how the task ends; [`complete`](Self::complete) follows.
+    pub(crate) fn set_resolved(&self, cancelled: bool) {
+        self.progress.store(if cancelled { CANCELLED } else { FINISHED }, Ordering::SeqCst);
+    }
+
+    /// Whether it is decided that the task ends as cancelled.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.progress.load(Ordering::SeqCst) == CANCELLED
     }
 
     pub(crate) fn labels(&self) -> &Arc<Labels> {
@@ -213,7 +233,7 @@ impl Cell {
     }
 
     /// Sends `number` when the cell is filled, at once if it is. The key takes it back.
-    pub(super) fn watch(&self, watcher: &Sender<usize>, number: usize) -> Option<u64> {
+    pub(crate) fn watch(&self, watcher: &Sender<usize>, number: usize) -> Option<u64> {
         let mut state = self.lock();
         if state.outcome.is_some() {
             drop(state);

@@ -3,30 +3,65 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::effects::Effect;
 use super::link::Link;
+use super::observers::{Observers, Subscription};
+use super::resolve;
 use super::supervise::{Job, Mailbox};
-use crate::dispatch::{Action, Config, Dispatch, Event, Now, Refusal, Resolution, WorkerKey};
-use crate::error::{BrokenPool, Death, DeathCause, Phase, SubmitError, TaskError};
+use crate::dispatch::{self, Action, Config, Dispatch, Event, Now, OnDeath, Refusal, Spec, WorkerKey};
+use crate::error::{BrokenPool, Death, DeathCause, Phase, SubmitError};
 use crate::future::{Cell, Labels};
 use crate::module::Module;
-use crate::task::{TaskId, TaskLimits, TaskOptions, TaskReport};
+use crate::observe::{EventKind, PoolStats, WorkerStats};
+use crate::policy::OnWorkerDeath;
+use crate::task::{TaskId, TaskLimits, TaskOptions};
 use crate::wire::message::{Cost, Entry, Verdict};
 
 /// What the pool was built with.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    pub(crate) workers_min: usize,
     pub(crate) workers_max: usize,
     pub(crate) queue_tasks_max: usize,
     pub(crate) input_bytes_max: usize,
     pub(crate) grace: Duration,
     pub(crate) start_timeout: Duration,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) slow_after: Option<Duration>,
     pub(crate) compile_timeout: Duration,
+    pub(crate) on_worker_death: OnWorkerDeath,
+    pub(crate) recycle: dispatch::Recycling,
+    pub(crate) offers_max: usize,
     pub(crate) defaults: TaskOptions,
+}
+
+impl Settings {
+    fn for_dispatch(&self) -> Config {
+        Config {
+            workers_min: self.workers_min,
+            workers_max: self.workers_max,
+            queue_tasks_max: self.queue_tasks_max,
+            grace: self.grace,
+            start_timeout: self.start_timeout,
+            idle_timeout: self.idle_timeout,
+            slow_after: self.slow_after,
+            on_death: match self.on_worker_death {
+                OnWorkerDeath::Break => OnDeath::Break,
+                OnWorkerDeath::Replace(how) => OnDeath::Replace {
+                    crashes_max: how.crashes_max,
+                    backoff: how.backoff,
+                    backoff_max: how.backoff_max,
+                },
+            },
+            recycle: self.recycle,
+            offers_max: self.offers_max,
+        }
+    }
 }
 
 /// One task on its way to a worker.
@@ -39,28 +74,36 @@ pub(crate) struct Call {
 }
 
 /// What the host knows of an unresolved task.
-struct Record {
-    cell: Arc<Cell>,
-    /// Taken when it is handed to a worker.
-    call: Option<Call>,
-    timeout: Option<Duration>,
-    limits: TaskLimits,
-    submitted: Now,
-    dispatched: Option<Now>,
-    worker_pid: Option<u32>,
+pub(super) struct Record {
+    pub(super) cell: Arc<Cell>,
+    /// Kept until the task is resolved: it may have to be run again.
+    pub(super) call: Call,
+    pub(super) timeout: Option<Duration>,
+    pub(super) submitted: Now,
+    pub(super) began: Option<Now>,
+    pub(super) attempts: u32,
+    pub(super) worker_pid: Option<u32>,
 }
 
-struct State {
+pub(super) struct State {
     dispatch: Dispatch,
     records: HashMap<TaskId, Record>,
     links: HashMap<WorkerKey, Arc<Link>>,
     /// Killed or retired before they were spawned.
     unwanted: HashSet<WorkerKey>,
+    /// Ended by the pool's own decision.
+    expected: HashSet<WorkerKey>,
     /// How a worker ended, noted before its `Dead` event.
-    deaths: HashMap<WorkerKey, Death>,
-    broken: Option<BrokenPool>,
+    pub(super) deaths: HashMap<WorkerKey, Death>,
+    pub(super) broken: Option<BrokenPool>,
     /// The deadline that the supervisor sleeps towards.
     armed: Option<Now>,
+    /// Threads that sleep on `changed`.
+    sleepers: usize,
+    /// Tasks of executors that wait for room in the queue.
+    wakers: Vec<Waker>,
+    observers: Observers,
+    tally: PoolStats,
 }
 
 /// What a worker said of a task that it has ended.
@@ -78,9 +121,18 @@ pub(crate) struct Core {
     pub(crate) callbacks: crate::future::CallbackQueue,
     began: Instant,
     next_task: AtomicU64,
+    next_chunk: AtomicU64,
     state: Mutex<State>,
     /// A task was resolved, or the pool stopped.
     changed: Condvar,
+}
+
+/// What a submitter does when the queue is full.
+pub(crate) enum WhenFull {
+    Wait,
+    Refuse,
+    /// Refuses, and wakes the task of an executor when there may be room.
+    Wake(Waker),
 }
 
 impl Core {
@@ -90,20 +142,19 @@ impl Core {
         mailbox: Mailbox,
         callbacks: crate::future::CallbackQueue,
     ) -> Core {
-        let dispatch = Dispatch::new(Config {
-            workers_max: settings.workers_max,
-            queue_tasks_max: settings.queue_tasks_max,
-            grace: settings.grace,
-            start_timeout: settings.start_timeout,
-        });
         let state = State {
-            dispatch,
+            dispatch: Dispatch::new(settings.for_dispatch()),
             records: HashMap::new(),
             links: HashMap::new(),
             unwanted: HashSet::new(),
+            expected: HashSet::new(),
             deaths: HashMap::new(),
             broken: None,
             armed: None,
+            sleepers: 0,
+            wakers: Vec::new(),
+            observers: Observers::default(),
+            tally: PoolStats::default(),
         };
         Core {
             id,
@@ -112,6 +163,7 @@ impl Core {
             callbacks,
             began: Instant::now(),
             next_task: AtomicU64::new(1),
+            next_chunk: AtomicU64::new(1),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
@@ -125,41 +177,87 @@ impl Core {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts a task, or says why not. With `wait`, a full queue makes the caller wait.
+    /// Sleeps until something has changed, or the deadline.
+    fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Option<Instant>,
+    ) -> (MutexGuard<'a, State>, bool) {
+        state.sleepers += 1;
+        let mut in_time = true;
+        state = match deadline {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                in_time = !left.is_zero();
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        state.sleepers -= 1;
+        (state, in_time)
+    }
+
+    // ── Tasks ────────────────────────────────────────────────────────────────
+
+    /// Accepts a task, or says why not and gives the call back.
     pub(crate) fn submit(
         &self,
         call: Call,
-        name: Arc<str>,
-        options: TaskOptions,
-        wait: bool,
-    ) -> Result<Arc<Cell>, SubmitError> {
+        name: &Arc<str>,
+        options: &TaskOptions,
+        chunk: u64,
+        when_full: WhenFull,
+    ) -> Result<Arc<Cell>, (SubmitError, Call)> {
         let mut state = self.lock();
         loop {
-            match state.dispatch.admits() {
-                Ok(()) => break,
+            match (state.dispatch.admits(), &when_full) {
+                (Ok(()), _) => break,
                 // An I/O thread (inside a waker) would wait for itself.
-                Err(Refusal::Full) if wait && !super::is_io_thread() => {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                (Err(Refusal::Full), WhenFull::Wait) if !super::is_io_thread() => {
+                    state = self.sleep(state, None).0;
                 }
-                Err(refusal) => return Err(self.refused(refusal, &state, &name)),
+                (Err(refusal), _) => {
+                    let error = self.refused(refusal, &state, name);
+                    if let (Refusal::Full, WhenFull::Wake(waker)) = (refusal, when_full) {
+                        state.wakers.push(waker);
+                    }
+                    return Err((error, call));
+                }
             }
         }
         // Under the lock, so that the order of ids is the order of submission.
         let task = TaskId(self.next_task.fetch_add(1, Ordering::Relaxed));
         let module = call.module.0.shown.clone();
-        let labels = Labels { task, name, module, label: options.label };
+        let labels = Labels { task, name: name.clone(), module, label: options.label.clone() };
         let cell = Cell::new(labels, self.callbacks.clone());
+        let now = self.now();
+        state.observers.tell(now, || {
+            let labels = cell.labels();
+            let (name, module, label) = (labels.name.clone(), labels.module.clone(), labels.label.clone());
+            EventKind::TaskQueued { task, name, module, label }
+        });
         let record = Record {
             cell: cell.clone(),
-            limits: call.limits,
-            call: Some(call),
+            call,
             timeout: options.timeout,
-            submitted: self.now(),
-            dispatched: None,
+            submitted: now,
+            began: None,
+            attempts: 0,
             worker_pid: None,
         };
         state.records.insert(task, record);
-        self.drive(state, Event::Submit { task, timeout: options.timeout }, None);
+        let retry = options.retry.unwrap_or_default();
+        let spec = Spec {
+            timeout: options.timeout,
+            priority: options.priority.unwrap_or_default(),
+            retry: dispatch::Retry {
+                attempts_max: retry.attempts_max,
+                backoff: retry.backoff,
+                on_timeout: retry.after_timeouts,
+            },
+            chunk,
+        };
+        self.drive(state, Event::Submit { task, spec }, None);
         Ok(cell)
     }
 
@@ -172,33 +270,24 @@ impl Core {
         }
     }
 
+    /// A number for tasks that are to stay together.
+    pub(crate) fn new_chunk(&self) -> u64 {
+        self.next_chunk.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Handles one event and does what follows from it.
     pub(crate) fn handle(&self, event: Event) {
         self.drive(self.lock(), event, None);
     }
 
-    pub(crate) fn cancel(&self, task: TaskId) {
-        self.handle(Event::Cancel { task });
-    }
-
-    pub(crate) fn abort(&self, task: TaskId) {
-        self.handle(Event::Abort { task });
-    }
-
     /// The worker has ended the task.
-    pub(crate) fn answered(&self, worker: WorkerKey, task: TaskId, answered: Answered) {
-        let interrupted = answered.verdict == Verdict::Interrupted;
-        self.drive(self.lock(), Event::Done { worker, task, interrupted }, Some(answered));
-    }
-
-    /// The process is gone, and its ring is drained.
-    pub(crate) fn dead(&self, worker: WorkerKey, death: Death) {
-        let mut state = self.lock();
-        state.links.remove(&worker);
-        state.unwanted.remove(&worker);
-        state.deaths.insert(worker, death);
-        self.drive(state, Event::Dead { worker }, None);
-        self.lock().deaths.remove(&worker);
+    pub(crate) fn answered(&self, link: &Link, task: TaskId, answered: Answered) {
+        let answer = dispatch::Answer {
+            interrupted: answered.verdict == Verdict::Interrupted,
+            ran: Duration::from_nanos(answered.cost.run_ns),
+            resident_bytes: self.settings.recycle.memory_bytes_max.and_then(|_| link.resident_bytes()),
+        };
+        self.drive(self.lock(), Event::Done { worker: link.key, task, answer }, Some(answered));
     }
 
     /// What an unresolved task is called.
@@ -206,38 +295,20 @@ impl Core {
         self.lock().records.get(&task).map(|record| record.cell.labels().clone())
     }
 
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.lock().dispatch.is_stopped()
-    }
+    // ── Processes ────────────────────────────────────────────────────────────
 
-    pub(crate) fn unresolved(&self) -> usize {
-        self.lock().dispatch.unresolved()
-    }
-
-    pub(crate) fn broken(&self) -> Option<BrokenPool> {
-        self.lock().broken.clone()
-    }
-
-    /// Pids of the workers that live now.
-    pub(crate) fn worker_pids(&self) -> Vec<u32> {
-        let mut pids: Vec<_> = self.lock().links.values().map(|link| link.pid).collect();
-        pids.sort_unstable();
-        pids
-    }
-
-    /// Waits until no process is left; `false` if the deadline came first.
-    pub(crate) fn wait_stopped(&self, deadline: Option<Instant>) -> bool {
+    /// The process is gone, and its ring is drained.
+    pub(crate) fn dead(&self, worker: WorkerKey, death: Death) {
         let mut state = self.lock();
-        while !state.dispatch.is_stopped() {
-            state = match deadline {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
-                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-        true
+        let expected = state.expected.remove(&worker) || state.dispatch.expects_death(worker);
+        state.links.remove(&worker);
+        state.unwanted.remove(&worker);
+        state.tally.workers_died += u64::from(!expected);
+        let now = self.now();
+        state.observers.tell(now, || EventKind::WorkerEnded { death: death.clone(), expected });
+        state.deaths.insert(worker, death);
+        self.drive(state, Event::Dead { worker }, None);
+        self.lock().deaths.remove(&worker);
     }
 
     /// For the supervisor: whether this worker is still wanted.
@@ -249,8 +320,19 @@ impl Core {
     pub(crate) fn register(&self, link: Arc<Link>) -> bool {
         let mut state = self.lock();
         let wanted = !state.unwanted.remove(&link.key);
+        state.tally.workers_started += 1;
+        let (now, pid) = (self.now(), link.pid);
+        state.observers.tell(now, || EventKind::WorkerStarted { pid });
         state.links.insert(link.key, link);
         wanted
+    }
+
+    /// For the supervisor: the worker has said its first word.
+    pub(crate) fn ready(&self, link: &Link) {
+        let mut state = self.lock();
+        let (now, pid) = (self.now(), link.pid);
+        state.observers.tell(now, || EventKind::WorkerReady { pid });
+        self.drive(state, Event::Ready { worker: link.key }, None);
     }
 
     /// For the supervisor: handles what is due, and says when to come again.
@@ -265,18 +347,95 @@ impl Core {
         state.armed.map(|deadline| deadline.saturating_sub(self.now()))
     }
 
+    // ── Questions ────────────────────────────────────────────────────────────
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().dispatch.is_stopped()
+    }
+
+    pub(crate) fn unresolved(&self) -> usize {
+        self.lock().dispatch.unresolved()
+    }
+
+    pub(crate) fn workers_max(&self) -> usize {
+        self.lock().dispatch.workers().1
+    }
+
+    pub(crate) fn broken(&self) -> Option<BrokenPool> {
+        self.lock().broken.clone()
+    }
+
+    /// Pids of the workers that live now.
+    pub(crate) fn worker_pids(&self) -> Vec<u32> {
+        let mut pids: Vec<_> = self.lock().links.values().map(|link| link.pid).collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    pub(crate) fn stats(&self) -> PoolStats {
+        let state = self.lock();
+        let now = self.now();
+        let counts = state.dispatch.counts();
+        let mut workers: Vec<_> = state
+            .links
+            .iter()
+            .filter_map(|(key, link)| {
+                let seen = state.dispatch.worker(*key)?;
+                let task = seen.task.map(|(task, began)| (task, now.saturating_sub(began)));
+                Some(WorkerStats { pid: link.pid, state: seen.state, task, answered: seen.answered })
+            })
+            .collect();
+        workers.sort_unstable_by_key(|worker| worker.pid);
+        let (workers_min, workers_max) = state.dispatch.workers();
+        let (pending, running, submitted) = (counts.pending, counts.running, counts.accepted);
+        PoolStats { workers_min, workers_max, pending, running, submitted, workers, ..state.tally.clone() }
+    }
+
+    pub(crate) fn subscribe(&self, capacity: usize) -> Subscription {
+        let mut state = self.lock();
+        let subscription = state.observers.subscribe(capacity);
+        if state.dispatch.is_stopped() {
+            let now = self.now();
+            state.observers.tell(now, || EventKind::Stopped);
+        }
+        subscription
+    }
+
+    /// Waits until no process is left; `false` if the deadline came first.
+    pub(crate) fn wait_stopped(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.lock();
+        while !state.dispatch.is_stopped() {
+            let (woken, in_time) = self.sleep(state, deadline);
+            state = woken;
+            if !in_time {
+                return state.dispatch.is_stopped();
+            }
+        }
+        true
+    }
+
+    // ── Events to effects ────────────────────────────────────────────────────
+
     /// Decides under the lock, acts after it.
     fn drive(&self, mut state: MutexGuard<'_, State>, event: Event, mut answered: Option<Answered>) {
         let now = self.now();
-        let mut actions = Vec::with_capacity(4);
         // A submitter that waits for room must learn that there will be none.
-        let mut changed = matches!(event, Event::Shutdown { .. } | Event::Kill);
-        state.dispatch.handle(event, now, &mut actions);
-        changed |= actions.iter().any(|action| matches!(action, Action::Break { .. }));
-        let effects: Vec<Effect> = actions
-            .into_iter()
-            .filter_map(|action| self.effect(&mut state, action, now, &mut answered))
-            .collect();
+        let mut changed = matches!(event, Event::Shutdown { .. } | Event::Kill { .. });
+        let (mut effects, mut actions) = (Vec::with_capacity(4), Vec::with_capacity(4));
+        // Revocations are answered at once, and may lead to more.
+        let (mut next, mut answers) = (Some(event), Vec::new());
+        while let Some(event) = next.take().or_else(|| answers.pop()) {
+            state.dispatch.handle(event, now, &mut actions);
+            for action in actions.drain(..) {
+                changed |= matches!(action, Action::Resolve { .. } | Action::Break { .. } | Action::Stopped);
+                if let Action::Revoke { worker, task } = action {
+                    let revoked = state.links.get(&worker).is_some_and(|link| link.revoke(task));
+                    answers.push(Event::Revoked { worker, task, revoked });
+                } else {
+                    effects.extend(self.effect(&mut state, action, now, &mut answered));
+                }
+            }
+        }
         let earlier = match (state.dispatch.next_deadline(), state.armed) {
             (Some(next), Some(armed)) => next < armed,
             (Some(_), None) => true,
@@ -285,13 +444,16 @@ impl Core {
         if earlier {
             state.armed = state.dispatch.next_deadline();
         }
+        let wakers = if changed { std::mem::take(&mut state.wakers) } else { Vec::new() };
+        let has_sleepers = changed && state.sleepers > 0;
         drop(state);
         for effect in effects {
-            changed |= effect.perform(self);
+            effect.perform(self);
         }
-        if changed {
+        if has_sleepers {
             self.changed.notify_all();
         }
+        wakers.into_iter().for_each(super::effects::wake);
         if earlier {
             self.mailbox.wake();
         }
@@ -305,98 +467,115 @@ impl Core {
         now: Now,
         answered: &mut Option<Answered>,
     ) -> Option<Effect> {
+        let link = |state: &State, worker: &WorkerKey| state.links.get(worker).cloned();
         match action {
             Action::Start { worker } => Some(Effect::Job(Job::Spawn(worker))),
-            Action::Run { worker, task } => {
-                let link = state.links.get(&worker)?.clone();
+            Action::Offer { worker, task } => {
+                let link = link(state, &worker)?;
+                link.order(task, &state.records.get(&task)?.call);
+                Some(Effect::Flush { link })
+            }
+            // Answered where it is asked, in `drive`.
+            Action::Revoke { .. } => None,
+            Action::Begin { worker, task } => {
+                let pid = link(state, &worker)?.pid;
                 let record = state.records.get_mut(&task)?;
-                record.dispatched = Some(now);
-                record.worker_pid = Some(link.pid);
+                record.began = Some(now);
+                record.attempts += 1;
+                record.worker_pid = Some(pid);
                 record.cell.set_dispatched();
-                Some(Effect::Run { link, task, call: record.call.take()? })
+                let attempt = record.attempts;
+                state.observers.tell(now, || EventKind::TaskStarted { task, pid, attempt });
+                None
             }
             Action::Interrupt { worker, task } => {
-                Some(Effect::Interrupt { link: state.links.get(&worker)?.clone(), task })
+                let link = link(state, &worker)?;
+                let run = link.run_of(task)?;
+                Some(Effect::Interrupt { link, run })
             }
-            Action::Kill { worker, reason } => match state.links.get(&worker) {
-                Some(link) => Some(Effect::Kill { link: link.clone(), reason }),
-                None => {
-                    state.unwanted.insert(worker);
-                    None
+            Action::Slow { worker, task } => {
+                let pid = link(state, &worker)?.pid;
+                state.observers.tell(now, || EventKind::TaskSlow { task, pid });
+                let record = state.records.get(&task)?;
+                let (labels, after) = (record.cell.labels().clone(), now.saturating_sub(record.began?));
+                Some(Effect::Slow { labels, pid, after })
+            }
+            Action::Retry { task, how } => {
+                state.tally.retries += 1;
+                let outcome = resolve::outcome(how, None);
+                state.observers.tell(now, || EventKind::TaskRetried { task, outcome });
+                // An answer that says "interrupted" belongs to this attempt.
+                *answered = None;
+                None
+            }
+            Action::Kill { worker, reason } => {
+                if resolve::is_expected(reason) {
+                    state.expected.insert(worker);
                 }
-            },
-            Action::Retire { worker } => match state.links.get(&worker) {
-                Some(link) => Some(Effect::Retire { link: link.clone() }),
-                None => {
-                    state.unwanted.insert(worker);
-                    None
+                self.to_process(state, worker, |link| Effect::Kill { link, reason })
+            }
+            Action::Terminate { worker } => {
+                state.expected.insert(worker);
+                self.to_process(state, worker, |link| Effect::Terminate { link })
+            }
+            Action::Retire { worker, reason } => {
+                state.expected.insert(worker);
+                let reason = resolve::leave_reason(reason);
+                state.tally.workers_recycled += u64::from(reason == crate::observe::LeaveReason::Recycled);
+                if let Some(link) = link(state, &worker) {
+                    let pid = link.pid;
+                    state.observers.tell(now, || EventKind::WorkerLeaving { pid, reason });
                 }
-            },
+                self.to_process(state, worker, |link| Effect::Retire { link })
+            }
             Action::Resolve { task, how } => {
                 let record = state.records.remove(&task)?;
-                let (result, report) = self.resolution(state, &record, how, now, answered.take());
+                let (result, report) = resolve::result(state, &record, how, now, answered.take());
+                let outcome = resolve::outcome(how, Some(&result));
+                resolve::count(&mut state.tally.ended, outcome);
+                record.cell.set_resolved(how == dispatch::Resolution::Cancelled);
+                state.observers.tell(now, || {
+                    let report = report.clone();
+                    EventKind::TaskFinished { task, outcome, report }
+                });
                 // The call goes out with the rest: dropping an input may be the caller's code.
                 Some(Effect::Complete { cell: record.cell, call: record.call, result, report })
             }
             Action::Break { worker, in_flight } => {
-                let mut death = state.deaths.remove(&worker).unwrap_or_else(|| unknown_death(Phase::Idle));
+                let death = state.deaths.get(&worker).cloned();
+                let mut death = death.unwrap_or_else(|| unknown_death(Phase::Idle));
                 if !in_flight.is_empty() {
                     death.phase = Phase::Running;
                 }
+                state.observers.tell(now, || EventKind::Broken { death: death.clone() });
                 state.broken = Some(BrokenPool::new(death, in_flight));
                 None
             }
-            Action::Stopped => Some(Effect::Stopped),
+            Action::Stopped => {
+                state.observers.tell(now, || EventKind::Stopped);
+                Some(Effect::Stopped)
+            }
         }
     }
 
-    fn resolution(
+    /// The effect on a process that exists; one that is yet to be made will not be.
+    fn to_process(
         &self,
         state: &mut State,
-        record: &Record,
-        how: Resolution,
-        now: Now,
-        answered: Option<Answered>,
-    ) -> (Result<crate::module::Answer, crate::error::TaskFailure>, TaskReport) {
-        let mut report = TaskReport {
-            queued: record.dispatched.unwrap_or(now).saturating_sub(record.submitted),
-            total: now.saturating_sub(record.submitted),
-            worker_pid: record.worker_pid,
-            ..TaskReport::default()
-        };
-        if let Some(answered) = &answered {
-            let cost = answered.cost;
-            report.run = Duration::from_nanos(cost.run_ns);
-            report.cpu = Duration::from_nanos(cost.cpu_ns);
-            report.peak_memory_bytes = cost.peak_memory_bytes;
-            report.fuel_used = cost.fuel_used;
-            report.log_bytes_dropped = cost.log_bytes_dropped;
-        }
-        let limit = record.timeout.unwrap_or_default();
-        let result = match how {
-            Resolution::Answered => match answered {
-                Some(answered) => super::effects::read_verdict(answered, &record.limits),
-                None => Err(TaskError::Abi { message: "the worker's answer is missing".into() }),
-            },
-            Resolution::Cancelled => Err(TaskError::Cancelled),
-            Resolution::TimedOut { killed } => Err(TaskError::Timeout { limit, killed }),
-            Resolution::Aborted { killed } => Err(TaskError::Aborted { killed }),
-            Resolution::Broken => {
-                // Nobody broke it where the caller killed it: then each task has its own death.
-                let broken = state.broken.clone().unwrap_or_else(|| {
-                    let mut death = unknown_death(Phase::Running);
-                    death.pid = record.worker_pid.unwrap_or_default();
-                    BrokenPool::new(death, vec![record.cell.task()])
-                });
-                Err(TaskError::Broken(broken))
+        worker: WorkerKey,
+        effect: impl FnOnce(Arc<Link>) -> Effect,
+    ) -> Option<Effect> {
+        match state.links.get(&worker) {
+            Some(link) => Some(effect(link.clone())),
+            None => {
+                state.unwanted.insert(worker);
+                None
             }
-        };
-        let result = result.map_err(|error| record.cell.labels().failure(error, report.clone()));
-        (result, report)
+        }
     }
 }
 
 /// The caller's own `kill`: nobody died unexpectedly.
-fn unknown_death(phase: Phase) -> Death {
+pub(super) fn unknown_death(phase: Phase) -> Death {
     Death::new(0, DeathCause::Killed, phase, String::new())
 }

@@ -1,107 +1,71 @@
-//! What is done once the lock is released, and how a worker's verdict becomes a result.
+//! What is done once the lock is released.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
 
-use bytes::Bytes;
-
-use super::core::{Answered, Call, Core};
+use super::core::{Call, Core};
 use super::link::Link;
 use super::supervise::Job;
 use crate::dispatch::KillReason;
-use crate::error::{DeathCause, TaskError, TaskFailure};
-use crate::future::Cell;
+use crate::error::{DeathCause, TaskFailure};
+use crate::foreign::guarded;
+use crate::future::{Cell, Labels};
 use crate::module::Answer;
-use crate::task::{CommandOutput, TaskId, TaskLimits, TaskReport};
-use crate::wire::message::Verdict;
+use crate::task::TaskReport;
 
 pub(super) enum Effect {
     Job(Job),
-    Run { link: Arc<Link>, task: TaskId, call: Call },
-    Interrupt { link: Arc<Link>, task: TaskId },
+    Flush { link: Arc<Link> },
+    Interrupt { link: Arc<Link>, run: u64 },
     Kill { link: Arc<Link>, reason: KillReason },
+    Terminate { link: Arc<Link> },
     Retire { link: Arc<Link> },
-    Complete { cell: Arc<Cell>, call: Option<Call>, result: Result<Answer, TaskFailure>, report: TaskReport },
+    Slow { labels: Arc<Labels>, pid: u32, after: Duration },
+    Complete { cell: Arc<Cell>, call: Call, result: Result<Answer, TaskFailure>, report: TaskReport },
     Stopped,
 }
 
 impl Effect {
-    /// Acts. `true` if someone may wait for it on the core's condition.
-    pub(super) fn perform(self, core: &Core) -> bool {
+    pub(super) fn perform(self, core: &Core) {
         match self {
-            Effect::Job(job) => {
-                core.mailbox.post(job);
-                false
-            }
-            Effect::Run { link, task, call } => {
-                link.run(task, call);
-                false
-            }
-            Effect::Interrupt { link, task } => {
-                link.interrupt(task);
-                false
-            }
-            Effect::Kill { link, reason } => {
-                match reason {
-                    KillReason::Violation => {
-                        link.kill_for(DeathCause::ProtocolViolation("an answer to no question".into()));
-                    }
-                    KillReason::StartTimeout => {
-                        link.kill_for(DeathCause::StartTimeout(core.settings.start_timeout));
-                    }
-                    KillReason::Grace | KillReason::PoolEnds => link.kill(),
+            Effect::Job(job) => core.mailbox.post(job),
+            Effect::Flush { link } => link.flush(),
+            Effect::Interrupt { link, run } => link.interrupt(run),
+            Effect::Kill { link, reason } => match reason {
+                KillReason::Violation => {
+                    link.kill_for(DeathCause::ProtocolViolation("an answer to no question".into()));
                 }
-                false
-            }
-            Effect::Retire { link } => {
-                link.retire();
-                false
-            }
+                KillReason::StartTimeout => {
+                    link.kill_for(DeathCause::StartTimeout(core.settings.start_timeout));
+                }
+                KillReason::Grace | KillReason::PoolEnds => link.kill(),
+            },
+            Effect::Terminate { link } => link.terminate(),
+            Effect::Retire { link } => link.retire(),
+            Effect::Slow { labels, pid, after } => guarded(|| {
+                tracing::warn!(
+                    task = %labels.task,
+                    label = labels.label.as_deref().unwrap_or_default(),
+                    name = &*labels.name,
+                    module = &*labels.module,
+                    worker_pid = pid,
+                    "a task has run for {after:?}"
+                );
+            }),
             Effect::Complete { cell, call, result, report } => {
                 drop(call);
                 cell.complete(result, report);
-                true
             }
-            Effect::Stopped => {
-                core.mailbox.wake();
-                true
-            }
+            Effect::Stopped => core.mailbox.wake(),
         }
     }
 }
 
-/// The worker's verdict, in the caller's words. The payload was bounded when it was read.
-pub(super) fn read_verdict(answered: Answered, limits: &TaskLimits) -> Result<Answer, TaskError> {
-    let Answered { verdict, payload, cost: _ } = answered;
-    let text = |payload: Vec<u8>| String::from_utf8_lossy(&payload).into_owned();
-    Err(match verdict {
-        Verdict::Ok => return Ok(Answer::Output(payload.into())),
-        Verdict::Exited { code, stdout_bytes } => {
-            let mut stdout = Bytes::from(payload);
-            let stderr = stdout.split_off(stdout.len().min(stdout_bytes as usize));
-            let output = CommandOutput { exit_code: code, stdout, stderr };
-            if code == 0 {
-                return Ok(Answer::Command(output));
-            }
-            TaskError::Exit { output }
-        }
-        Verdict::Guest => TaskError::Guest { message: text(payload) },
-        Verdict::InputDecode => TaskError::InputDecode { message: text(payload) },
-        Verdict::Trap { code, message, backtrace } => TaskError::Trap { code, message, backtrace },
-        Verdict::Panic { message, location, backtrace } => TaskError::Panic { message, location, backtrace },
-        // Dispatch never resolves an interrupt as an answer; a worker that claims one lies.
-        Verdict::Interrupted => TaskError::Abi { message: "interrupted without being asked to".into() },
-        Verdict::Memory { requested, backtrace } => {
-            TaskError::Memory { limit: limits.memory_bytes_max, requested, backtrace }
-        }
-        Verdict::Fuel { backtrace } => TaskError::Fuel { limit: limits.fuel.unwrap_or_default(), backtrace },
-        Verdict::OutputTooLarge { bytes } => {
-            TaskError::OutputTooLarge { limit: limits.output_bytes_max, bytes }
-        }
-        Verdict::LogsTooLarge { bytes } => TaskError::LogsTooLarge { limit: limits.log_bytes_max, bytes },
-        Verdict::BadPointer { pointer, len, memory_bytes } => {
-            TaskError::BadPointer { pointer, len, memory_bytes }
-        }
-        Verdict::Abi { message } => TaskError::Abi { message },
-        Verdict::Instantiate { message } => TaskError::Instantiate { message },
-    })
+/// A waker is the executor's code, and this may be an I/O thread.
+pub(super) fn wake(waker: Waker) {
+    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+        guarded(|| tracing::error!("a waker panicked"));
+    }
 }

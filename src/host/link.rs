@@ -18,7 +18,9 @@ use super::core::{Answered, Call, Core};
 use super::logs;
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause};
+use crate::foreign::guarded;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
+use crate::module::Module;
 use crate::task::TaskId;
 use crate::wire::control::ControlSocket;
 use crate::wire::frame::{FrameError, encode_head, read_frame};
@@ -31,13 +33,12 @@ pub(crate) struct Link {
     pub(crate) control: ControlSocket,
     pidfd: OwnedFd,
     end: End,
+    /// Written under the core's lock, so that runs are sent in the order in which they were
+    /// decided; held for moments only.
+    orders: Mutex<Orders>,
     outbox: Mutex<Outbox>,
-    /// The task at hand: nothing else may be spoken of.
-    current: AtomicU64,
-    /// What it may answer.
-    payload_bytes_max: AtomicU64,
-    /// What it may log.
-    log_bytes_max: AtomicU64,
+    /// Runs whose frames have been written to their last byte.
+    runs_sent: AtomicU64,
     /// Set once the process is gone; the reader then drains the ring and ends.
     gone: AtomicBool,
     /// Why we killed it, where the signal alone would not say.
@@ -46,10 +47,40 @@ pub(crate) struct Link {
     death: OnceLock<Death>,
 }
 
+/// What the worker has been, or is about to be, handed.
+struct Orders {
+    /// In the order in which it will answer; what was taken back is not among them.
+    outstanding: VecDeque<Outstanding>,
+    /// Not in the outbox yet.
+    unsent: Vec<Piece>,
+    runs: u64,
+    /// Claim words in use, one bit each.
+    claims: u64,
+}
+
+/// A run that has no answer yet.
+#[derive(Debug, Clone, Copy)]
+struct Outstanding {
+    task: TaskId,
+    run: u64,
+    claim: u8,
+    payload_bytes_max: u64,
+    log_bytes_max: u64,
+}
+
+/// Something to be sent.
+enum Piece {
+    /// On the control socket, unless the worker has been sent it.
+    Module(Module),
+    Bytes(Bytes),
+    /// The run's frame is complete.
+    EndOfRun,
+}
+
 struct Outbox {
     ring: Producer,
-    /// Frames, or what is left of them, that did not fit.
-    waiting: VecDeque<Bytes>,
+    /// What did not fit.
+    waiting: VecDeque<Piece>,
     /// Modules that the worker has been sent.
     modules: HashSet<ModuleId>,
 }
@@ -64,16 +95,16 @@ impl Link {
     ) -> (Arc<Link>, Consumer) {
         let (producer, consumer) = end.split();
         let outbox = Outbox { ring: producer, waiting: VecDeque::new(), modules: HashSet::new() };
+        let orders = Orders { outstanding: VecDeque::new(), unsent: Vec::new(), runs: 0, claims: 0 };
         let link = Link {
             key,
             pid,
             control,
             pidfd,
             end,
+            orders: Mutex::new(orders),
             outbox: Mutex::new(outbox),
-            current: AtomicU64::new(0),
-            payload_bytes_max: AtomicU64::new(0),
-            log_bytes_max: AtomicU64::new(0),
+            runs_sent: AtomicU64::new(0),
             gone: AtomicBool::new(false),
             killed_for: OnceLock::new(),
             death: OnceLock::new(),
@@ -85,63 +116,107 @@ impl Link {
         self.pidfd.as_fd()
     }
 
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands the task over, and its module first if the worker has not seen it.
-    pub(super) fn run(&self, task: TaskId, call: Call) {
-        let module = &call.module.0;
+    /// Notes that the worker is to run the task; [`flush`](Self::flush) sends it. Neither
+    /// waits nor calls anyone: for use under the core's lock.
+    pub(super) fn order(&self, task: TaskId, call: &Call) {
+        let mut orders = self.orders();
+        // The dispatcher never has more outstanding than there are words.
+        let claim = (!orders.claims).trailing_zeros().min(ring::CLAIMS as u32 - 1) as u8;
+        orders.claims |= 1 << claim;
+        orders.runs += 1;
+        let run = orders.runs;
+        self.end.open_claim(claim, run);
         // A command answers with stdout and stderr; error texts are bounded, too.
-        let answer_bytes_max = call.limits.output_bytes_max.saturating_mul(2);
-        let answer_bytes_max = answer_bytes_max.clamp(GUEST_TEXT_BYTES_MAX as u64, FRAME_PAYLOAD_BYTES_MAX);
-        self.payload_bytes_max.store(answer_bytes_max, Ordering::SeqCst);
-        self.log_bytes_max.store(call.limits.log_bytes_max, Ordering::SeqCst);
-        self.current.store(task.0, Ordering::SeqCst);
-        let message = ToWorker::Run { task, module: module.id, entry: call.entry, limits: call.limits };
-        let head = match encode_head(&message, call.input.len()) {
-            Ok(head) => head,
-            Err(error) => return self.kill_for(DeathCause::ProtocolViolation(error.to_string())),
-        };
-        let mut outbox = self.outbox();
-        if outbox.modules.insert(module.id) {
-            let message = ToWorkerControl::Module { module: module.id, metered: module.description.metered };
-            let descriptors = [module.artifact.as_fd(), module.description_file.as_fd()];
-            if let Err(error) = self.control.send(&message, &descriptors) {
-                // A gone worker is reported by its death. One that cannot be sent a module (it does
-                // not read, or the system has no room for descriptors) is of no use.
-                if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
-                    self.kill_for(DeathCause::ProtocolViolation(format!("a module cannot be sent: {error}")));
-                }
-                return;
+        let payload_bytes_max = call.limits.output_bytes_max.saturating_mul(2);
+        let payload_bytes_max = payload_bytes_max.clamp(GUEST_TEXT_BYTES_MAX as u64, FRAME_PAYLOAD_BYTES_MAX);
+        let log_bytes_max = call.limits.log_bytes_max;
+        orders.outstanding.push_back(Outstanding { task, run, claim, payload_bytes_max, log_bytes_max });
+        let (module, entry, limits) = (call.module.0.id, call.entry.clone(), call.limits);
+        let message = ToWorker::Run { task, run, claim, module, entry, limits };
+        orders.unsent.push(Piece::Module(call.module.clone()));
+        match encode_head(&message, call.input.len()) {
+            // Small frames in one piece: one publication, one wake-up.
+            Ok(mut head) if call.input.len() <= 4096 => {
+                head.extend_from_slice(&call.input);
+                orders.unsent.push(Piece::Bytes(head.into()));
             }
+            Ok(head) => {
+                orders.unsent.extend([Piece::Bytes(head.into()), Piece::Bytes(call.input.clone())]);
+            }
+            // `submit` has held the metadata to its limit.
+            Err(error) => return self.kill_for(DeathCause::ProtocolViolation(error.to_string())),
         }
-        // Small frames in one piece: one publication, one wake-up.
-        if call.input.len() <= 4096 && outbox.waiting.is_empty() {
-            let mut frame = head;
-            frame.extend_from_slice(&call.input);
-            outbox.waiting.push_back(frame.into());
-        } else {
-            outbox.waiting.push_back(head.into());
-            outbox.waiting.push_back(call.input);
+        orders.unsent.push(Piece::EndOfRun);
+    }
+
+    /// Takes a task back that the worker has not begun. For use under the core's lock.
+    pub(super) fn revoke(&self, task: TaskId) -> bool {
+        let mut orders = self.orders();
+        let Some(index) = orders.outstanding.iter().position(|held| held.task == task) else { return false };
+        let Outstanding { run, claim, .. } = orders.outstanding[index];
+        let revoked = self.end.revoke(claim, run);
+        if revoked {
+            orders.outstanding.remove(index);
+            orders.claims &= !(1 << claim);
         }
-        let pumped = outbox.pump();
-        let all_sent = outbox.waiting.is_empty();
-        drop(outbox);
-        match pumped {
-            Ok(_sent) if all_sent => {}
+        revoked
+    }
+
+    /// Which run of the worker's this task is.
+    pub(super) fn run_of(&self, task: TaskId) -> Option<u64> {
+        self.orders().outstanding.iter().find(|held| held.task == task).map(|held| held.run)
+    }
+
+    /// Sends what was ordered, as far as it fits.
+    pub(super) fn flush(&self) {
+        match self.pump() {
+            Ok(true) => {}
             // The link's thread takes over; it must learn that it waits for space now.
-            Ok(_sent) => self.end.wake_self(),
+            Ok(false) => self.end.wake_self(),
             Err(violation) => self.kill_for(DeathCause::ProtocolViolation(violation.to_string())),
         }
     }
 
-    /// Asks the worker to stop the task. A late request hits nothing.
-    pub(super) fn interrupt(&self, task: TaskId) {
-        // If it cannot be delivered, the grace period ends with a SIGKILL.
-        if let Err(error) = self.control.send(&ToWorkerControl::Interrupt { task }, &[]) {
-            tracing::debug!(pid = self.pid, %task, %error, "an interrupt could not be sent");
+    fn send_module(&self, module: &Module) -> bool {
+        let loaded = &module.0;
+        let message = ToWorkerControl::Module { module: loaded.id, metered: loaded.description.metered };
+        let sent = self.control.send(&message, &[loaded.artifact.as_fd(), loaded.description_file.as_fd()]);
+        if let Err(error) = &sent
+            // A gone worker is reported by its death. One that cannot be sent a module (it does
+            // not read, or the system has no room for descriptors) is of no use.
+            && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+        {
+            self.kill_for(DeathCause::ProtocolViolation(format!("a module cannot be sent: {error}")));
         }
+        sent.is_ok()
+    }
+
+    /// Asks the worker to stop the run. A late request hits nothing.
+    pub(super) fn interrupt(&self, run: u64) {
+        // If it cannot be delivered, the grace period ends with a SIGKILL.
+        if let Err(error) = self.control.send(&ToWorkerControl::Interrupt { run }, &[]) {
+            guarded(|| tracing::debug!(pid = self.pid, run, %error, "an interrupt could not be sent"));
+        }
+    }
+
+    /// Resident memory of the process, where the system says it.
+    pub(super) fn resident_bytes(&self) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid)).ok()?;
+        let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+        Some(pages * rustix::param::page_size() as u64)
+    }
+
+    pub(super) fn terminate(&self) {
+        // It fails only for a process that is gone already.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::TERM);
     }
 
     pub(crate) fn kill(&self) {
@@ -170,30 +245,65 @@ impl Link {
         self.end.wake_self();
     }
 
-    /// Writes what fits.
+    /// Writes what fits; `true` if that was all.
     fn pump(&self) -> Result<bool, Violation> {
         let mut outbox = self.outbox();
-        let sent = outbox.pump()?;
+        outbox.waiting.extend(std::mem::take(&mut self.orders().unsent));
+        let sent = outbox.pump(self)?;
         let all_sent = outbox.waiting.is_empty();
         drop(outbox);
+        // Dropping an input may be the caller's code (`Bytes::from_owner`): not under the lock.
         drop(sent);
         Ok(all_sent)
+    }
+
+    /// The run that the worker is at, by what it has answered.
+    fn at_hand(&self) -> Option<Outstanding> {
+        self.orders().outstanding.front().copied()
+    }
+
+    fn has_sent(&self, run: u64) -> bool {
+        let has_sent = || self.runs_sent.load(Ordering::SeqCst) >= run;
+        // The worker may be quicker than the thread that has just written the last byte to it:
+        // then that thread still holds the outbox.
+        has_sent() || {
+            drop(self.outbox());
+            has_sent()
+        }
+    }
+
+    /// The worker has answered what it was at.
+    fn settle(&self) {
+        let mut orders = self.orders();
+        if let Some(held) = orders.outstanding.pop_front() {
+            orders.claims &= !(1 << held.claim);
+        }
     }
 }
 
 impl Outbox {
-    /// Writes what fits, and returns what is done with: dropping an input may be the caller's
-    /// code (`Bytes::from_owner`), which must not run under the lock.
-    fn pump(&mut self) -> Result<Vec<Bytes>, Violation> {
+    /// Writes what fits, and returns what is done with.
+    fn pump(&mut self, link: &Link) -> Result<Vec<Piece>, Violation> {
         let mut sent = Vec::new();
-        while let Some(bytes) = self.waiting.front_mut() {
-            let written = self.ring.try_write(bytes)?;
-            bytes.advance(written);
-            if bytes.is_empty() {
-                sent.extend(self.waiting.pop_front());
-            } else if written == 0 {
-                break;
+        while let Some(piece) = self.waiting.front_mut() {
+            match piece {
+                Piece::Module(module) => {
+                    if self.modules.insert(module.0.id) && !link.send_module(module) {
+                        return Ok(sent);
+                    }
+                }
+                Piece::Bytes(bytes) => {
+                    let written = self.ring.try_write(bytes)?;
+                    bytes.advance(written);
+                    if !bytes.is_empty() {
+                        break;
+                    }
+                }
+                Piece::EndOfRun => {
+                    link.runs_sent.fetch_add(1, Ordering::SeqCst);
+                }
             }
+            sent.extend(self.waiting.pop_front());
         }
         Ok(sent)
     }
@@ -220,7 +330,8 @@ impl io::Read for LinkReader<'_> {
             let what = if drained { ring::FOR_DATA } else { ring::FOR_DATA | ring::FOR_SPACE };
             self.link.end.wait(what, || {
                 let outbox = self.link.outbox();
-                let pumpable = !outbox.waiting.is_empty() && (drained || outbox.ring.space() != Ok(0));
+                let blocked = outbox.waiting.front().is_some_and(|piece| matches!(piece, Piece::Bytes(_)));
+                let pumpable = blocked && (drained || outbox.ring.space() != Ok(0));
                 drop(outbox);
                 pumpable || self.ring.available() != Ok(0) || self.link.gone.load(Ordering::SeqCst)
             });
@@ -249,39 +360,38 @@ pub(super) fn read_loop(core: &Core, link: &Arc<Link>, ring: Consumer) {
 /// Handles what the worker says, to the end of the stream or the first violation.
 fn listen(core: &Core, link: &Link, ring: Consumer) -> Option<String> {
     let mut reader = LinkReader { link, ring };
-    // Of the task that logged last.
-    let (mut logged_task, mut logged_bytes) = (TaskId(0), 0);
+    // Of the run that logged last.
+    let (mut logged_run, mut logged_bytes) = (0, 0);
     loop {
-        let frame = read_frame::<FromWorker>(&mut reader, || link.payload_bytes_max.load(Ordering::SeqCst));
-        let (message, payload) = match frame {
+        let payload_bytes_max = || link.at_hand().map_or(0, |held| held.payload_bytes_max);
+        let (message, payload) = match read_frame::<FromWorker>(&mut reader, payload_bytes_max) {
             Ok(Some(frame)) => frame,
             Ok(None) | Err(FrameError::Truncated) => return None,
             Err(error) => return Some(error.to_string()),
         };
         let (FromWorker::Log { task, .. } | FromWorker::Done { task, .. }) = &message;
-        if task.0 != link.current.load(Ordering::SeqCst) {
+        let Some(held) = link.at_hand().filter(|held| held.task == *task) else {
             return Some("it spoke of a task that it does not have".into());
-        }
+        };
         match message {
             FromWorker::Log { task, record } => {
-                if task != logged_task {
-                    (logged_task, logged_bytes) = (task, 0);
+                if held.run != logged_run {
+                    (logged_run, logged_bytes) = (held.run, 0);
                 }
                 logged_bytes += (record.target.len() + record.message.len() + record.fields.len()) as u64;
                 // The worker keeps the limit; twice that leaves room for the marks of what was cut.
-                let log_bytes_max = link.log_bytes_max.load(Ordering::SeqCst).saturating_mul(2);
-                if !payload.is_empty() || logged_bytes > log_bytes_max.max(LOG_RECORD_BYTES_MAX as u64) {
+                let log_bytes_max = held.log_bytes_max.saturating_mul(2).max(LOG_RECORD_BYTES_MAX as u64);
+                if !payload.is_empty() || logged_bytes > log_bytes_max {
                     return Some("its logs are over the limit that it has to keep".into());
                 }
                 logs::emit(core, link.pid, task, &record);
             }
             FromWorker::Done { task, verdict, cost } => {
-                if !link.outbox().waiting.is_empty() {
+                if !link.has_sent(held.run) {
                     return Some("it answered before it had read its input".into());
                 }
-                // No task is at hand until the next one is sent.
-                link.current.store(0, Ordering::SeqCst);
-                core.answered(link.key, task, Answered { verdict, payload, cost });
+                link.settle();
+                core.answered(link, task, Answered { verdict, payload, cost });
             }
         }
     }

@@ -225,7 +225,7 @@ fn listen(core: &Core, ward: &mut Ward) {
             if build == fingerprint::BUILD {
                 ward.ready = true;
                 guarded(|| tracing::debug!(pid = ward.link.pid, "worker ready"));
-                core.handle(Event::Ready { worker: ward.link.key });
+                core.ready(&ward.link);
                 return;
             }
             "it was built from another version of wasmpool".to_string()

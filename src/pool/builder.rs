@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use super::{Handle, Pool};
 use crate::compile::cache::Cache;
+use crate::dispatch::{Event, Recycling};
 use crate::error::BuildError;
 use crate::host::core::{Core, Settings};
 use crate::host::spawn::Program;
 use crate::host::supervise;
 use crate::limits;
+use crate::policy::OnWorkerDeath;
 use crate::roles::{self, Role};
 use crate::task::TaskOptions;
 
@@ -42,11 +44,17 @@ impl PoolBuilder {
             worker_program: None,
             cache: CacheChoice::Default,
             settings: Settings {
+                workers_min: 0,
                 workers_max: 0,
                 queue_tasks_max: limits::QUEUE_TASKS_MAX,
                 input_bytes_max: limits::INPUT_BYTES_MAX,
                 grace: limits::GRACE,
                 start_timeout: limits::START_TIMEOUT,
+                idle_timeout: None,
+                slow_after: None,
+                on_worker_death: OnWorkerDeath::Break,
+                recycle: Recycling::default(),
+                offers_max: limits::OFFERS_MAX,
                 compile_timeout: limits::COMPILE_TIMEOUT,
                 defaults: TaskOptions::new(),
             },
@@ -57,6 +65,59 @@ impl PoolBuilder {
     /// by affinity and cgroup.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// Workers that are started at once and kept without work. Default: 0, they start when a
+    /// task comes and no idle one can take it.
+    pub fn workers_min(mut self, workers: usize) -> Self {
+        self.settings.workers_min = workers;
+        self
+    }
+
+    /// A worker that has had nothing to do for so long leaves, down to
+    /// [`workers_min`](Self::workers_min). Default: they stay.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// What the unexpected death of a worker does. Default: [`OnWorkerDeath::Break`], as in Python.
+    pub fn on_worker_death(mut self, policy: OnWorkerDeath) -> Self {
+        self.settings.on_worker_death = policy;
+        self
+    }
+
+    /// A worker that has answered so many tasks is replaced (`max_tasks_per_child`). Default: never.
+    pub fn recycle_after_tasks(mut self, tasks: u64) -> Self {
+        self.settings.recycle.tasks_max = Some(tasks);
+        self
+    }
+
+    /// A worker whose resident memory is above this after a task is replaced. Default: never.
+    pub fn recycle_above_memory(mut self, bytes: u64) -> Self {
+        self.settings.recycle.memory_bytes_max = Some(bytes);
+        self
+    }
+
+    /// A worker that is older than this after a task is replaced. Default: never.
+    pub fn recycle_after(mut self, age: Duration) -> Self {
+        self.settings.recycle.age_max = Some(age);
+        self
+    }
+
+    /// A task that runs for longer is reported, once: as a warning in the log and as an
+    /// [`EventKind::TaskSlow`](crate::EventKind::TaskSlow). Default: never.
+    pub fn slow_after(mut self, after: Duration) -> Self {
+        self.settings.slow_after = Some(after);
+        self
+    }
+
+    /// Most tasks that a worker is handed beyond the one that it runs, 0 to 63. How many it
+    /// is handed depends on how long tasks take; they can still be cancelled, and go to another
+    /// worker if theirs takes long or dies. Default: 63.
+    pub fn prefetch_max(mut self, tasks: usize) -> Self {
+        self.settings.offers_max = tasks;
         self
     }
 
@@ -140,7 +201,8 @@ impl PoolBuilder {
         self
     }
 
-    /// Builds the pool. Starts its threads, but no process: workers start on demand.
+    /// Builds the pool. Starts its threads, and [`workers_min`](Self::workers_min) processes: the
+    /// others start on demand.
     ///
     /// # Errors
     /// [`BuildError::InitMissing`] if [`init`](crate::init) was not called and no worker
@@ -170,6 +232,7 @@ impl PoolBuilder {
         let (mailbox, inbox) = supervise::mailbox().map_err(system("create an eventfd"))?;
         let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
         let settings = Settings { workers_max: self.workers, ..self.settings };
+        let prestart = settings.workers_min;
         let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
         let core = Arc::new(Core::new(id, settings, mailbox, callbacks));
         let callback_thread = std::thread::Builder::new()
@@ -183,6 +246,9 @@ impl PoolBuilder {
                 move || supervise::run(&core, &inbox, &program)
             })
             .map_err(system("start the supervisor thread"))?;
+        if prestart > 0 {
+            core.handle(Event::Prestart { workers: prestart });
+        }
         Ok(Pool(Arc::new(Handle {
             core,
             cache,
@@ -196,7 +262,11 @@ impl PoolBuilder {
         let settings = &self.settings;
         let outputs = settings.defaults.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64;
         let half = limits::FRAME_PAYLOAD_BYTES_MAX / 2;
+        let tasks_max = settings.recycle.tasks_max.unwrap_or(1);
         let checks = [
+            ("workers_min", settings.workers_min as u64, 0, self.workers as u64),
+            ("prefetch_max", settings.offers_max as u64, 0, limits::OFFERS_MAX as u64),
+            ("recycle_after_tasks", tasks_max, 1, u64::MAX),
             ("queue_tasks_max", settings.queue_tasks_max as u64, 1, u64::MAX),
             ("input_bytes_max", settings.input_bytes_max as u64, 0, limits::FRAME_PAYLOAD_BYTES_MAX),
             ("output_bytes_max", outputs, 0, half),

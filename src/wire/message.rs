@@ -2,7 +2,8 @@
 //!
 //! Order on the control socket: the host sends `Setup` first; the worker answers `Ready`
 //! and is silent there from then on. Order on the rings: the host sends `Run`; the worker
-//! answers any number of `Log` and exactly one `Done`, for that task and no other.
+//! answers each that it claims, in that order, with any number of `Log` and exactly one
+//! `Done`; and says nothing of those that were taken back (`ring::End::claim`).
 
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +21,8 @@ pub(crate) enum ToWorkerControl {
     Setup { build: u64 },
     /// Comes with two descriptors: the artifact and its description.
     Module { module: ModuleId, metered: bool },
-    /// Stop this task, and only this one.
-    Interrupt { task: TaskId },
+    /// Stop this run, and only this one.
+    Interrupt { run: u64 },
 }
 
 /// Worker to host, on the control socket. Never with descriptors.
@@ -33,7 +34,9 @@ pub(crate) enum FromWorkerControl {
 /// Host to worker, on the ring. The payload is the task's input (of a command: its stdin).
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
-    Run { task: TaskId, module: ModuleId, entry: Entry, limits: TaskLimits },
+    /// Once the claim allows it. `run` numbers what this worker is sent, from 1: a task that is
+    /// run again has another.
+    Run { task: TaskId, run: u64, claim: u8, module: ModuleId, entry: Entry, limits: TaskLimits },
 }
 
 /// What to call.

@@ -19,7 +19,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::thread::futex;
 
-use crate::limits::RING_BYTES;
+use crate::limits::{OFFERS_MAX, RING_BYTES};
 
 /// The peer published a position that cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +43,15 @@ pub(crate) enum Side {
 pub(crate) const FOR_DATA: u32 = 1;
 /// See [`FOR_DATA`].
 pub(crate) const FOR_SPACE: u32 = 2;
+
+/// Runs that may be outstanding at a worker: each has a word by which it is claimed or revoked.
+pub(crate) const CLAIMS: usize = OFFERS_MAX + 1;
+
+/// States of a claim, in the low bits of its word; the number of the run is above them, so that
+/// a word may be used again while the worker has not yet come to the run that it stood for.
+const OPEN: u64 = 0;
+const CLAIMED: u64 = 1;
+const REVOKED: u64 = 2;
 
 /// Keeps a line to itself, so that the two sides do not fight over it.
 #[repr(C, align(128))]
@@ -70,6 +79,7 @@ struct Header {
     to_host: Lane,
     host: Padded<Bell>,
     worker: Padded<Bell>,
+    claims: [AtomicU64; CLAIMS],
 }
 
 const HEADER_BYTES: usize = 4096;
@@ -212,6 +222,35 @@ impl End {
             let _ = futex::wait(&bell.rung, futex::Flags::empty(), rung, None);
         }
         bell.waiting.store(0, Ordering::SeqCst);
+    }
+
+    fn claim_word(&self, index: u8) -> Option<&AtomicU64> {
+        self.region.header().claims.get(index as usize)
+    }
+
+    /// For the host, before it sends the run: the worker may begin it, or the host take it back.
+    pub(crate) fn open_claim(&self, index: u8, run: u64) {
+        if let Some(word) = self.claim_word(index) {
+            word.store(run << 2 | OPEN, Ordering::SeqCst);
+        }
+    }
+
+    fn settle_claim(&self, index: u8, run: u64, how: u64) -> bool {
+        let (open, settled) = (run << 2 | OPEN, run << 2 | how);
+        self.claim_word(index).is_some_and(|word| {
+            word.compare_exchange(open, settled, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        })
+    }
+
+    /// For the worker: `true` if the run is to begin, `false` if it was taken back.
+    pub(crate) fn claim(&self, index: u8, run: u64) -> bool {
+        self.settle_claim(index, run, CLAIMED)
+    }
+
+    /// For the host: `true` if the worker has not begun the run, and now never will. A worker
+    /// that lies here harms only itself: what it says of that run afterwards is a violation.
+    pub(crate) fn revoke(&self, index: u8, run: u64) -> bool {
+        self.settle_claim(index, run, REVOKED)
     }
 
     /// Makes this side's own sleeper look again.
@@ -392,6 +431,32 @@ mod tests {
         }
         worker.region.lane(Side::Worker).taken.0.store(1, Ordering::SeqCst);
         assert_eq!(host_out.space(), Err(Violation), "more taken than was ever put");
+    }
+
+    #[test]
+    fn a_run_is_begun_or_taken_back_and_never_both() {
+        let (host, worker) = pair();
+        for run in 1..20_000_u64 {
+            let index = (run % CLAIMS as u64) as u8;
+            host.open_claim(index, run);
+            let begun = std::thread::scope(|scope| {
+                let begins = scope.spawn(|| worker.claim(index, run));
+                let revoked = run % 2 == 0 && host.revoke(index, run);
+                let begun = begins.join().expect("claims");
+                assert!(begun != revoked, "run {run}");
+                begun
+            });
+            assert_eq!(host.revoke(index, run), false);
+            assert_eq!(worker.claim(index, run), false);
+            assert!(begun || run % 2 == 0);
+            if run > 300 {
+                break;
+            }
+        }
+        // A word that stands for a later run says no to the earlier one.
+        host.open_claim(3, 70_000);
+        assert!(!worker.claim(3, 69_936));
+        assert!(!worker.claim(200, 1), "an index out of range");
     }
 
     #[test]

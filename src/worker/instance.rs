@@ -33,6 +33,15 @@ pub(super) struct Runner {
     runtime: tokio::runtime::Runtime,
 }
 
+/// What the host asked for.
+pub(super) struct Order {
+    pub(super) task: TaskId,
+    pub(super) run: u64,
+    pub(super) module: ModuleId,
+    pub(super) entry: Entry,
+    pub(super) limits: TaskLimits,
+}
+
 /// A task that has ended.
 pub(super) struct Ended {
     pub(super) verdict: Verdict,
@@ -42,7 +51,7 @@ pub(super) struct Ended {
 
 /// One task's call, as its phases need it.
 struct Call<'a> {
-    task: TaskId,
+    run: u64,
     entry: &'a Entry,
     limits: TaskLimits,
     input: Vec<u8>,
@@ -60,20 +69,14 @@ impl Runner {
         Ok(Runner { modules, shared, to_host, runtime })
     }
 
-    pub(super) fn run(
-        &mut self,
-        task: TaskId,
-        module: ModuleId,
-        entry: &Entry,
-        limits: TaskLimits,
-        input: Vec<u8>,
-    ) -> Ended {
-        self.shared.set_current(task.0);
+    /// Runs what was asked for; the number tells an interrupt of this run from all others.
+    pub(super) fn run(&mut self, order: &Order, input: Vec<u8>) -> Ended {
+        self.shared.set_current(order.run);
         let (began, cpu_began) = (Instant::now(), cpu_ns());
         let mut cost = Cost::default();
-        let (verdict, payload) = match self.modules.get(module) {
+        let (verdict, payload) = match self.modules.get(order.module) {
             Err(message) => (Verdict::Instantiate { message }, Vec::new()),
-            Ok(loaded) => self.run_in(&loaded, task, entry, limits, input, &mut cost),
+            Ok(loaded) => self.run_in(&loaded, order, input, &mut cost),
         };
         self.shared.set_current(0);
         cost.run_ns = began.elapsed().as_nanos() as u64;
@@ -81,15 +84,9 @@ impl Runner {
         Ended { verdict, payload, cost }
     }
 
-    fn run_in(
-        &self,
-        loaded: &Loaded,
-        task: TaskId,
-        entry: &Entry,
-        limits: TaskLimits,
-        input: Vec<u8>,
-        cost: &mut Cost,
-    ) -> (Verdict, Vec<u8>) {
+    fn run_in(&self, loaded: &Loaded, order: &Order, input: Vec<u8>, cost: &mut Cost) -> (Verdict, Vec<u8>) {
+        let Order { task, run, entry, limits, .. } = order;
+        let (task, run, limits) = (*task, *run, *limits);
         let journal = Journal::new(task, limits.log_bytes_max, limits.log_overflow, self.to_host.clone());
         let (stdout, stderr) = match entry {
             Entry::Command { .. } => {
@@ -101,7 +98,7 @@ impl Runner {
                 GuestOutput::lines(journal.clone(), LogSource::Stderr),
             ),
         };
-        let mut call = Call { task, entry, limits, input, stdout, stderr };
+        let mut call = Call { run, entry, limits, input, stdout, stderr };
         let mut store = match self.store(loaded, &mut call, journal.clone()) {
             Ok(store) => store,
             Err(error) => return (Verdict::Instantiate { message: format!("{error:#}") }, Vec::new()),
@@ -110,13 +107,13 @@ impl Runner {
         // watched. From here on the bump is seen; so look once now (the fence pairs with the one
         // in `Shared::interrupt`).
         fence(Ordering::SeqCst);
-        if self.shared.is_interrupted(task) {
+        if self.shared.is_interrupted(run) {
             return (Verdict::Interrupted, Vec::new());
         }
         // Ordinary modules run on this very stack. WASI may wait, so it runs on a fiber that an
         // interrupt can drop in the middle of a host call.
         let ran = if loaded.description.uses_wasi {
-            self.runtime.block_on(self.unless_interrupted(task, execute::<true>(&mut store, loaded, &call)))
+            self.runtime.block_on(self.unless_interrupted(run, execute::<true>(&mut store, loaded, &call)))
         } else {
             poll_once(execute::<false>(&mut store, loaded, &call))
         };
@@ -160,9 +157,9 @@ impl Runner {
         }
         // Any bump of the epoch calls back; only one that is meant for this task stops it.
         store.set_epoch_deadline(1);
-        let (shared, task) = (self.shared.clone(), call.task);
+        let (shared, run) = (self.shared.clone(), call.run);
         store.epoch_deadline_callback(move |_| {
-            Ok(if shared.is_interrupted(task) {
+            Ok(if shared.is_interrupted(run) {
                 UpdateDeadline::Interrupt
             } else {
                 UpdateDeadline::Continue(1)
@@ -172,10 +169,10 @@ impl Runner {
     }
 
     /// `None` if the host's interrupt came first.
-    async fn unless_interrupted<T>(&self, task: TaskId, work: impl Future<Output = T>) -> Option<T> {
+    async fn unless_interrupted<T>(&self, run: u64, work: impl Future<Output = T>) -> Option<T> {
         let interrupted = async {
             // A permit may be left over from an interrupt that came too late for its task.
-            while !self.shared.is_interrupted(task) {
+            while !self.shared.is_interrupted(run) {
                 self.shared.interrupt.notified().await;
             }
         };
@@ -201,7 +198,7 @@ impl Runner {
             Ok(ended) => return ended,
             Err(error) => match call.stdout.overflow().or(call.stderr.overflow()) {
                 Some(bytes) => Verdict::OutputTooLarge { bytes },
-                None => verdict::of_error(&error, store.data(), self.shared.is_interrupted(call.task)),
+                None => verdict::of_error(&error, store.data(), self.shared.is_interrupted(call.run)),
             },
         };
         match verdict {

@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::instance::Runner;
+use super::instance::{Order, Runner};
 use super::loaded::Modules;
 use super::watcher::Shared;
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
@@ -22,13 +22,18 @@ pub(super) fn run<W: Write + Send + 'static>(
     to_host: &Arc<Mutex<W>>,
     modules: Modules,
     shared: &Arc<Shared>,
+    claim: impl Fn(u8, u64) -> bool,
 ) -> io::Result<()> {
     let mut runner = Runner::new(modules, shared.clone(), to_host.clone())?;
     loop {
         let frame = read_frame::<ToWorker>(&mut from_host, || FRAME_PAYLOAD_BYTES_MAX);
         let Some((message, input)) = frame.map_err(io::Error::other)? else { return Ok(()) };
-        let ToWorker::Run { task, module, entry, limits } = message;
-        let ended = runner.run(task, module, &entry, limits, input);
+        let ToWorker::Run { task, run, claim: index, module, entry, limits } = message;
+        // The host may have taken it back while others ran.
+        if !claim(index, run) {
+            continue;
+        }
+        let ended = runner.run(&Order { task, run, module, entry, limits }, input);
         let done = FromWorker::Done { task, verdict: ended.verdict, cost: ended.cost };
         let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
         write_frame(&mut *to_host, &done, &ended.payload)?;

@@ -12,7 +12,6 @@ use rustix::net::RecvFlags;
 use tokio::sync::Notify;
 use wasmtime::Engine;
 
-use crate::task::TaskId;
 use crate::wire::control::ControlSocket;
 use crate::wire::message::{ModuleId, ToWorkerControl};
 
@@ -31,9 +30,9 @@ pub(super) struct ModuleFiles {
 pub(crate) struct Shared {
     arrived: Mutex<HashMap<ModuleId, ModuleFiles>>,
     arrival: Condvar,
-    /// The task that is to stop; ids are never used twice, so a late request hits nothing.
+    /// The run that is to stop; numbers are never used twice, so a late request hits nothing.
     interrupted: AtomicU64,
-    /// The task that runs.
+    /// The run at hand.
     current: AtomicU64,
     /// For a task that waits inside a host call.
     pub(super) interrupt: Notify,
@@ -57,28 +56,28 @@ impl Shared {
         self.engines.lock().unwrap_or_else(PoisonError::into_inner).push(engine);
     }
 
-    /// Whether the host wants this very task to stop.
-    pub(super) fn is_interrupted(&self, task: TaskId) -> bool {
-        self.interrupted.load(Ordering::SeqCst) == task.0
+    /// Whether the host wants this very run to stop.
+    pub(super) fn is_interrupted(&self, run: u64) -> bool {
+        self.interrupted.load(Ordering::SeqCst) == run
     }
 
-    /// Notes which task runs now; 0 between tasks.
-    pub(super) fn set_current(&self, task: u64) {
-        self.current.store(task, Ordering::SeqCst);
+    /// Notes which run is at hand; 0 between two.
+    pub(super) fn set_current(&self, run: u64) {
+        self.current.store(run, Ordering::SeqCst);
     }
 
-    fn interrupt(&self, task: TaskId) {
-        // Interrupts of two tasks may be sent in either order; ids only grow.
-        if self.interrupted.fetch_max(task.0, Ordering::SeqCst) > task.0 {
+    fn interrupt(&self, run: u64) {
+        // Interrupts of two runs may be sent in either order; the numbers only grow.
+        if self.interrupted.fetch_max(run, Ordering::SeqCst) > run {
             return;
         }
         self.bump();
         // The engine may be about to extend its deadline in answer to an earlier bump, and so
-        // swallow this one: repeat it while the task still runs. The host's patience ends
+        // swallow this one: repeat it while the run goes on. The host's patience ends
         // before this loop does.
         for _ in 0..REPEATS {
             std::thread::sleep(REPEAT_EVERY);
-            if self.current.load(Ordering::SeqCst) != task.0 {
+            if self.current.load(Ordering::SeqCst) != run {
                 break;
             }
             self.bump();
@@ -122,7 +121,7 @@ pub(super) fn start(socket: Arc<ControlSocket>, shared: Arc<Shared>) -> io::Resu
 fn watch(socket: &ControlSocket, shared: &Shared) {
     loop {
         match socket.receive::<ToWorkerControl>(2, RecvFlags::empty()) {
-            Ok(Some((ToWorkerControl::Interrupt { task }, _))) => shared.interrupt(task),
+            Ok(Some((ToWorkerControl::Interrupt { run }, _))) => shared.interrupt(run),
             Ok(Some((ToWorkerControl::Module { module, metered }, files))) => {
                 let Ok([artifact, description]) = <[OwnedFd; 2]>::try_from(files) else { leave(1) };
                 shared.lock().insert(module, ModuleFiles { metered, artifact, description });

@@ -1,0 +1,500 @@
+//! The state machine against a world that does what worlds do: processes start late, die at
+//! any time, answer late, do not answer, or lie. The world keeps books of its own, and holds
+//! the machine to them after each event; at the end it behaves, and everything must end.
+//!
+//! `WASMPOOL_SIMULATION_EVENTS` sets how many events are played, `WASMPOOL_SIMULATION_SEED`
+//! the first world's seed; a failure names its world's seed.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::check::Mutant;
+use super::*;
+
+/// SplitMix64 (Steele, Lea, Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+
+    /// Once in `n` times.
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A process as it is, beside what the dispatcher believes of it.
+#[derive(Debug, Default)]
+struct Process {
+    spawned: bool,
+    ready: bool,
+    /// Handed over and not begun.
+    offered: VecDeque<TaskId>,
+    running: Option<TaskId>,
+    /// Said, and not yet heard.
+    said: VecDeque<(TaskId, bool)>,
+    interrupted: HashSet<TaskId>,
+    /// Under SIGKILL, or asked to leave: it will die.
+    ending: bool,
+    /// Its end was the pool's doing.
+    expected: bool,
+}
+
+/// What the world knows of a task.
+#[derive(Debug, Default)]
+struct Books {
+    spec: Spec,
+    begun: u32,
+    /// Since when it runs, by the dispatcher's word.
+    began: Option<Now>,
+    interrupted_at: Option<Now>,
+    resolved: Option<Resolution>,
+}
+
+struct World {
+    random: Random,
+    dispatch: Dispatch,
+    now: Now,
+    processes: BTreeMap<WorkerKey, Process>,
+    tasks: HashMap<TaskId, Books>,
+    submitted: u64,
+    stopped: bool,
+    broken: bool,
+    /// Processes die before they are ready.
+    fragile: bool,
+    /// Deaths in a row without an answer between them and without a task to blame.
+    crashes: u32,
+    events: u64,
+}
+
+impl World {
+    fn new(seed: u64, mutant: Option<Mutant>) -> World {
+        let mut random = Random(seed);
+        let workers_max = 1 + random.below(4) as usize;
+        let on_death = match random.below(2) {
+            0 => OnDeath::Break,
+            _ => OnDeath::Replace { crashes_max: 3, backoff: ms(10), backoff_max: ms(1000) },
+        };
+        let recycle = Recycling {
+            tasks_max: random.pick(&[None, None, Some(1), Some(3)]),
+            memory_bytes_max: random.pick(&[None, None, Some(500)]),
+            age_max: random.pick(&[None, None, Some(ms(200))]),
+        };
+        let mut dispatch = Dispatch::new(Config {
+            workers_min: random.below(2) as usize * (workers_max - 1),
+            workers_max,
+            queue_tasks_max: 60,
+            grace: ms(500),
+            start_timeout: ms(10_000),
+            idle_timeout: random.pick(&[None, Some(ms(50))]),
+            slow_after: random.pick(&[None, Some(ms(20))]),
+            on_death,
+            recycle,
+            offers_max: random.pick(&[0, 1, 7, 63]),
+        });
+        dispatch.mutant = mutant;
+        let fragile = random.one_in(16);
+        World {
+            random,
+            dispatch,
+            now: Duration::ZERO,
+            processes: BTreeMap::new(),
+            tasks: HashMap::new(),
+            submitted: 0,
+            stopped: false,
+            broken: false,
+            fragile,
+            crashes: 0,
+            events: 0,
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        let before = self.events;
+        while let Some(event) = events.pop_front() {
+            self.events += 1;
+            assert!(self.events - before < 1_000, "it revokes and offers for ever");
+            let is_tick = event == Event::Tick;
+            let mut actions = Vec::new();
+            self.dispatch.handle(event, self.now, &mut actions);
+            for action in actions {
+                events.extend(self.act(action));
+            }
+            if events.is_empty() {
+                self.dispatch.check();
+                if is_tick {
+                    self.check_deadlines();
+                }
+            }
+        }
+    }
+
+    /// Does what is asked, and holds it to the books.
+    fn act(&mut self, action: Action) -> Option<Event> {
+        assert!(!self.stopped, "{action:?} after Stopped");
+        match action {
+            Action::Start { worker } => {
+                assert!(self.processes.insert(worker, Process::default()).is_none(), "started twice");
+                assert!(!self.broken, "a start in a broken pool");
+            }
+            Action::Offer { worker, task } => {
+                let held = self.processes.values().any(|p| !p.ending && p.has(task));
+                assert!(!held, "{task} is in two places");
+                let process = self.processes.get_mut(&worker).expect("it lives");
+                assert!(process.ready && !process.ending, "an offer to one that cannot take it");
+                process.offered.push_back(task);
+            }
+            Action::Revoke { worker, task } => {
+                let process = self.processes.get_mut(&worker).expect("it lives");
+                let before = process.offered.len();
+                process.offered.retain(|&offered| offered != task);
+                return Some(Event::Revoked { worker, task, revoked: process.offered.len() < before });
+            }
+            Action::Begin { worker, task } => {
+                let books = self.tasks.get_mut(&task).expect("submitted");
+                assert!(books.resolved.is_none(), "{task} begins after its end");
+                books.begun += 1;
+                let max = books.spec.retry.attempts_max;
+                assert!(books.begun <= max, "{task} begins {} times of {max}", books.begun);
+                (books.began, books.interrupted_at) = (Some(self.now), None);
+                assert!(self.processes[&worker].knows(task), "{task} begins where it is not");
+            }
+            Action::Interrupt { worker, task } => {
+                let books = self.tasks.get_mut(&task).expect("submitted");
+                assert!(books.interrupted_at.replace(self.now).is_none(), "interrupted twice");
+                self.processes.get_mut(&worker).expect("it lives").interrupted.insert(task);
+            }
+            Action::Slow { task, .. } => assert!(self.tasks[&task].began.is_some(), "slow before it began"),
+            Action::Retry { task, how } => {
+                let books = self.tasks.get_mut(&task).expect("submitted");
+                assert!(books.resolved.is_none() && books.began.take().is_some(), "a retry of nothing");
+                assert!(books.spec.retry.attempts_max > books.begun, "{how:?} retried too often");
+            }
+            Action::Kill { worker, reason } => {
+                let process = self.processes.get_mut(&worker).expect("it lives");
+                process.ending = true;
+                process.expected |= !matches!(reason, KillReason::Violation | KillReason::StartTimeout);
+            }
+            Action::Terminate { worker } | Action::Retire { worker, .. } => {
+                let process = self.processes.get_mut(&worker).expect("it lives");
+                assert!(!process.expected, "asked to leave twice");
+                (process.ending, process.expected) = (true, true);
+            }
+            Action::Resolve { task, how } => self.resolved(task, how),
+            Action::Break { .. } => {
+                assert!(!self.broken, "broken twice");
+                self.broken = true;
+            }
+            Action::Stopped => {
+                assert!(self.processes.is_empty(), "stopped with processes alive");
+                self.stopped = true;
+            }
+        }
+        None
+    }
+
+    fn resolved(&mut self, task: TaskId, how: Resolution) {
+        let books = self.tasks.get_mut(&task).expect("submitted");
+        let before = books.resolved.replace(how);
+        assert!(before.is_none(), "{task} is resolved twice: {before:?}, {how:?}");
+        let runs = self.processes.values().any(|process| process.running == Some(task) && !process.ending);
+        match how {
+            Resolution::Cancelled => assert!(!runs, "{task} is cancelled and runs"),
+            Resolution::Answered => assert!(books.begun > 0 || !runs, "an answer to no question"),
+            Resolution::TimedOut { .. } => {
+                assert!(books.spec.timeout.is_some(), "timed out without a timeout")
+            }
+            Resolution::Died { .. } => {
+                assert!(books.begun >= books.spec.retry.attempts_max || self.broken || books.begun > 0);
+            }
+            Resolution::Aborted { .. } | Resolution::Broken => {}
+        }
+    }
+
+    /// After a tick, nothing runs longer than it may.
+    fn check_deadlines(&self) {
+        for process in self.processes.values().filter(|process| !process.ending) {
+            let Some(task) = process.running else { continue };
+            let books = &self.tasks[&task];
+            let (Some(began), None) = (books.began, books.resolved) else { continue };
+            let late = |since: Now, limit: Duration| self.now > since + limit;
+            match (books.interrupted_at, books.spec.timeout) {
+                (Some(at), _) => assert!(!late(at, ms(500)), "{task} outlives its grace"),
+                (None, Some(timeout)) => assert!(!late(began, timeout), "{task} outlives its deadline"),
+                (None, None) => {}
+            }
+        }
+    }
+
+    // ── What happens ─────────────────────────────────────────────────────────
+
+    fn submit(&mut self) {
+        if self.dispatch.admits().is_err() {
+            return;
+        }
+        self.submitted += 1;
+        let task = TaskId(self.submitted);
+        let retry = Retry {
+            attempts_max: self.random.pick(&[1, 1, 2, 4]),
+            backoff: ms(self.random.below(20)),
+            on_timeout: self.random.one_in(2),
+        };
+        let timeout = self.random.pick(&[None, Some(ms(30)), Some(ms(300))]);
+        let priority = self.random.pick(&[0, 0, 0, 5, -5]);
+        let chunk = if self.random.one_in(3) { 0 } else { 1 + self.submitted / 8 };
+        let spec = Spec { timeout, priority, retry, chunk };
+        self.tasks.insert(task, Books { spec, ..Books::default() });
+        self.event(Event::Submit { task, spec });
+    }
+
+    fn some_task(&mut self) -> TaskId {
+        // Mostly one that is not done; sometimes one that never was.
+        let open: Vec<_> =
+            self.tasks.iter().filter(|(_, books)| books.resolved.is_none()).map(|(task, _)| *task).collect();
+        match open.iter().min_by_key(|task| task.0.wrapping_mul(self.random.next() | 1)) {
+            Some(task) if !self.random.one_in(8) => *task,
+            _ => TaskId(self.random.below(self.submitted + 2)),
+        }
+    }
+
+    fn some_process(&mut self) -> Option<WorkerKey> {
+        let count = self.processes.len() as u64;
+        let index = self.random.below(count) as usize;
+        self.processes.keys().nth(index).copied()
+    }
+
+    /// One process does the next thing that it has to do.
+    fn work(&mut self, worker: WorkerKey) {
+        let rude = self.random.one_in(8);
+        let Some(process) = self.processes.get_mut(&worker) else { return };
+        if !process.spawned {
+            process.spawned = true;
+            return self.event(Event::Spawned { worker });
+        }
+        if !process.ready && self.fragile {
+            return self.die(worker);
+        }
+        if !process.ready {
+            process.ready = true;
+            return self.event(Event::Ready { worker });
+        }
+        if let Some((task, interrupted)) = process.said.pop_front() {
+            self.crashes = 0;
+            let ran = Duration::from_micros(self.random.below(3_000));
+            let resident_bytes = Some(self.random.below(600));
+            return self.event(Event::Done {
+                worker,
+                task,
+                answer: Answer { interrupted, ran, resident_bytes },
+            });
+        }
+        match process.running {
+            None => process.running = process.offered.pop_front(),
+            // A finished task has its answer said before the next begins.
+            Some(task) => {
+                let interrupted = process.interrupted.contains(&task) && !rude;
+                process.said.push_back((task, interrupted));
+                process.running = process.offered.pop_front();
+            }
+        }
+    }
+
+    /// The process dies. What it had said is heard first.
+    fn die(&mut self, worker: WorkerKey) {
+        while let Some(process) = self.processes.get_mut(&worker)
+            && let Some((task, interrupted)) = process.said.pop_front()
+        {
+            self.crashes = 0;
+            self.event(Event::Done { worker, task, answer: Answer { interrupted, ..Answer::default() } });
+        }
+        let Some(process) = self.processes.remove(&worker) else { return };
+        let blamed = self.tasks.values().any(|books| books.resolved.is_none() && books.began.is_some())
+            && (process.running.is_some() || !process.offered.is_empty());
+        let unexpected = !process.expected && !blamed && process.interrupted.is_empty();
+        let was_broken = self.broken;
+        self.event(Event::Dead { worker });
+        if let OnDeath::Replace { crashes_max, .. } = self.dispatch.config.on_death
+            && unexpected
+            && !was_broken
+            && process.running.is_none()
+            && process.offered.is_empty()
+        {
+            self.crashes += 1;
+            let bounded = self.crashes <= crashes_max || self.broken;
+            assert!(bounded, "{} crashes in a row and no end", self.crashes);
+        }
+        // News of the dead.
+        if self.random.one_in(4) {
+            self.event(Event::Ready { worker });
+            self.event(Event::Dead { worker });
+        }
+    }
+
+    fn lie(&mut self, worker: WorkerKey) {
+        let task = TaskId(self.random.below(self.submitted + 3));
+        let interrupted = self.random.one_in(2);
+        let Some(process) = self.processes.get(&worker) else { return };
+        // The truth is not a lie.
+        if process.ready && process.said.front().is_none_or(|said| said.0 != task) && !process.knows(task) {
+            self.event(Event::Done { worker, task, answer: Answer { interrupted, ..Answer::default() } });
+        }
+    }
+
+    fn chance(&mut self) {
+        match self.random.below(100) {
+            0..25 => self.submit(),
+            25..29 => {
+                let task = self.some_task();
+                self.event(Event::Cancel { task });
+            }
+            29..33 => {
+                let task = self.some_task();
+                self.event(Event::Abort { task });
+            }
+            33..80 => {
+                if let Some(worker) = self.some_process() {
+                    self.work(worker);
+                }
+            }
+            80..93 => {
+                let by = self.random.pick(&[0, 1, 5, 20, 100]);
+                self.pass(ms(by));
+            }
+            93..96 => {
+                let dying: Vec<_> = self.processes.iter().filter(|p| p.1.ending).map(|p| *p.0).collect();
+                if let Some(worker) = dying.first() {
+                    self.die(*worker);
+                }
+            }
+            96 => {
+                if let Some(worker) = self.some_process().filter(|_| self.submitted % 3 == 0) {
+                    self.die(worker);
+                }
+            }
+            97 => {
+                if let Some(worker) = self.some_process().filter(|_| self.submitted % 7 == 0) {
+                    self.lie(worker);
+                }
+            }
+            98 => {
+                let workers_max = 1 + self.random.below(5) as usize;
+                let workers_min = self.random.below(workers_max as u64 + 1) as usize;
+                if self.random.one_in(2) {
+                    self.event(Event::Resize { workers_min, workers_max });
+                } else {
+                    self.event(Event::Prestart { workers: workers_max });
+                }
+            }
+            _ => match self.random.below(40) {
+                0 => self.event(Event::Kill { gently: false }),
+                1 => self.event(Event::Kill { gently: true }),
+                2 | 3 => self.event(Event::Shutdown { cancel_pending: true }),
+                4 => self.event(Event::Shutdown { cancel_pending: false }),
+                _ => {}
+            },
+        }
+    }
+
+    fn pass(&mut self, by: Duration) {
+        self.now += by;
+        self.event(Event::Tick);
+    }
+
+    /// From here on everyone does what they should, and so everything has to end.
+    fn end_well(&mut self) {
+        self.event(Event::Shutdown { cancel_pending: false });
+        for _ in 0..100_000 {
+            if self.stopped {
+                break;
+            }
+            if let Some((&worker, _)) = self.processes.iter().find(|(_, process)| process.ending) {
+                self.die(worker);
+            } else if let Some((&worker, _)) = self.processes.iter().find(|(_, process)| process.can_work()) {
+                self.work(worker);
+            } else {
+                let next = self.dispatch.next_deadline().expect("something waits, and for no time");
+                self.pass(next.saturating_sub(self.now));
+            }
+        }
+        assert!(self.stopped, "it never stops");
+        for (task, books) in &self.tasks {
+            assert!(books.resolved.is_some(), "{task} was lost");
+        }
+    }
+}
+
+impl Process {
+    fn has(&self, task: TaskId) -> bool {
+        self.offered.contains(&task) || self.running == Some(task)
+    }
+
+    fn knows(&self, task: TaskId) -> bool {
+        self.has(task) || self.said.iter().any(|said| said.0 == task)
+    }
+
+    fn can_work(&self) -> bool {
+        !self.ready || !self.said.is_empty() || self.running.is_some() || !self.offered.is_empty()
+    }
+}
+
+/// Plays one world to its end, and says how many events it had.
+fn play(seed: u64, mutant: Option<Mutant>) -> u64 {
+    let mut world = World::new(seed, mutant);
+    let steps = 50 + world.random.below(900);
+    for _ in 0..steps {
+        world.chance();
+    }
+    world.end_well();
+    world.events
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+#[test]
+fn a_million_random_events_keep_every_promise() {
+    let wanted = number("WASMPOOL_SIMULATION_EVENTS", 1_000_000);
+    let mut seed = number("WASMPOOL_SIMULATION_SEED", 1);
+    let mut events = 0;
+    while events < wanted {
+        match catch_unwind(AssertUnwindSafe(|| play(seed, None))) {
+            Ok(played) => events += played,
+            Err(panic) => {
+                eprintln!("the world with WASMPOOL_SIMULATION_SEED={seed} went wrong after {events} events");
+                std::panic::resume_unwind(panic);
+            }
+        }
+        seed += 1;
+    }
+    println!("{events} events in {seed} worlds");
+}
+
+#[test]
+fn mutants_are_caught() {
+    for mutant in Mutant::ALL {
+        let survives = |seed: &u64| catch_unwind(AssertUnwindSafe(|| play(*seed, Some(mutant)))).is_ok();
+        let caught = (1..3_000).find(|seed| !survives(seed));
+        assert!(caught.is_some(), "{mutant:?} survives 3,000 worlds");
+        println!("{mutant:?}: caught in world {}", caught.unwrap_or_default());
+    }
+}

@@ -1,0 +1,405 @@
+//! Decisions about tasks: who gets them, and how they end.
+
+use std::time::Duration;
+
+use super::check::Mutant;
+use super::slot::{State, StopReason};
+use super::{
+    Action, Answer, Dispatch, Entry, Fate, KillReason, Mode, Now, Place, Resolution, Spec, WorkerKey,
+};
+use crate::limits::OFFERS_MAX;
+use crate::task::TaskId;
+
+/// Work that is kept in store inside of a worker: enough to hide a wake-up, little enough
+/// that nobody waits long behind it.
+const OFFERED_WORK: Duration = Duration::from_micros(500);
+
+/// Tasks up to this length are worth having the next one at hand.
+const OFFER_ONE_BELOW: Duration = Duration::from_millis(20);
+
+/// A task that waits behind one that has run for so long may go to an idle worker.
+const STEAL_AFTER: Duration = Duration::from_millis(1);
+
+impl Dispatch {
+    pub(super) fn submit(&mut self, task: TaskId, spec: Spec) {
+        self.accepted += 1;
+        self.tasks.insert(task, Entry { spec, attempts: 0, abort: false, place: Place::Pending });
+        self.queue.push(task, spec.priority);
+    }
+
+    // ── To the workers ───────────────────────────────────────────────────────
+
+    /// Hands the task to an idle worker, and what should follow it there.
+    pub(super) fn run(&mut self, slot: usize, task: TaskId, now: Now, actions: &mut Vec<Action>) {
+        let chunk = self.tasks.get(&task).map_or(0, |entry| entry.spec.chunk);
+        actions.push(Action::Offer { worker: self.slots[slot].key(slot), task });
+        self.begin(slot, task, now, actions);
+        if chunk != 0 {
+            self.home = Some((chunk, slot));
+        }
+        self.join_chunk(actions);
+        self.offer(slot, actions);
+    }
+
+    /// The worker has come to this task.
+    fn begin(&mut self, slot: usize, task: TaskId, now: Now, actions: &mut Vec<Action>) {
+        let worker = self.slots[slot].key(slot);
+        let Some(entry) = self.tasks.get_mut(&task) else { return };
+        entry.place = Place::Running(slot);
+        entry.attempts += u32::from(!(cfg!(test) && self.mutant == Some(Mutant::AttemptsNotCounted)));
+        let abort = entry.abort;
+        let deadline = entry.spec.timeout.map(|timeout| now.saturating_add(timeout));
+        let deadline = deadline.filter(|_| !self.mutant(Mutant::DeadlineForgotten));
+        let slow_at = self.config.slow_after.map(|after| now.saturating_add(after));
+        self.slots[slot].state = State::Busy { task, began: now, deadline, slow_at, stop: None };
+        actions.push(Action::Begin { worker, task });
+        if abort {
+            self.stop(slot, StopReason::Abort, now, actions);
+        }
+    }
+
+    /// Tasks of the chunk that was begun last follow it.
+    pub(super) fn join_chunk(&mut self, actions: &mut Vec<Action>) {
+        let Some((chunk, slot)) = self.home else { return };
+        while let Some(task) = self.queue.first()
+            && self.tasks.get(&task).is_some_and(|entry| entry.spec.chunk == chunk)
+            && self.room_behind(slot, OFFERS_MAX) > 0
+        {
+            self.queue.pop();
+            self.offer_one(slot, task, actions);
+        }
+    }
+
+    /// Gives a busy worker a store of tasks, if they are short and nobody else could begin them.
+    fn offer(&mut self, slot: usize, actions: &mut Vec<Action>) {
+        let depth = self.offer_depth();
+        let behind = self.slots[slot].behind.len();
+        // Refilled at half, so that many go over together.
+        if depth == 0 || behind > depth / 2 {
+            return;
+        }
+        let (mut busy, mut elsewhere) = (0, self.idle.len());
+        for slot in &self.slots {
+            busy += usize::from(matches!(slot.state, State::Busy { .. }));
+            elsewhere += usize::from(matches!(slot.state, State::Starting { .. }));
+        }
+        elsewhere += self.config.workers_max.saturating_sub(self.occupied());
+        let share = self.queue.ready().saturating_sub(elsewhere).div_ceil(busy.max(1));
+        for _ in 0..share.min(self.room_behind(slot, depth)) {
+            let Some(task) = self.queue.pop() else { break };
+            self.offer_one(slot, task, actions);
+        }
+    }
+
+    fn offer_one(&mut self, slot: usize, task: TaskId, actions: &mut Vec<Action>) {
+        if let Some(entry) = self.tasks.get_mut(&task) {
+            entry.place = Place::Offered(slot, None);
+            self.slots[slot].behind.push_back(task);
+            actions.push(Action::Offer { worker: self.slots[slot].key(slot), task });
+        }
+    }
+
+    /// How many tasks it pays to have in store, by how long they take.
+    fn offer_depth(&self) -> usize {
+        let typical = self.typical.as_nanos();
+        let depth = OFFERED_WORK.as_nanos().checked_div(typical).unwrap_or(0);
+        let at_least = usize::from(typical > 0 && self.typical < OFFER_ONE_BELOW);
+        usize::try_from(depth).unwrap_or(usize::MAX).max(at_least).min(self.config.offers_max)
+    }
+
+    /// How many more tasks the worker may be offered, if `max` may wait there.
+    fn room_behind(&self, slot: usize, max: usize) -> usize {
+        let place = &self.slots[slot];
+        match place.state {
+            State::Busy { stop: None, .. } if !place.outgoing => {
+                let behind = place.behind.len();
+                let taken = place.answered + 1 + behind as u64;
+                let left = self.config.recycle.tasks_max.map(|max| max.saturating_sub(taken));
+                max.saturating_sub(behind).min(left.map_or(usize::MAX, |left| left as usize))
+            }
+            _ => 0,
+        }
+    }
+
+    // ── And back ─────────────────────────────────────────────────────────────
+
+    /// Has offered tasks come back to workers that have nothing to do.
+    pub(super) fn steal(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.idle.is_empty() || self.steal_at().is_none_or(|at| at > now) {
+            return;
+        }
+        let coming =
+            self.tasks.values().filter(|e| matches!(e.place, Place::Offered(_, Some(Fate::Requeue))));
+        let mut hands = self.idle.len().saturating_sub(coming.count());
+        for slot in 0..self.slots.len() {
+            if self.stealable_at(slot).is_none_or(|at| at > now) {
+                continue;
+            }
+            for index in (0..self.slots[slot].behind.len()).rev() {
+                if hands == 0 {
+                    return;
+                }
+                hands -= usize::from(self.revoke(self.slots[slot].behind[index], Fate::Requeue, actions));
+            }
+        }
+    }
+
+    /// When an idle worker may next take over what another was offered.
+    pub(super) fn steal_at(&self) -> Option<Now> {
+        if self.idle.is_empty() {
+            return None;
+        }
+        (0..self.slots.len()).filter_map(|slot| self.stealable_at(slot)).min()
+    }
+
+    fn stealable_at(&self, slot: usize) -> Option<Now> {
+        let slot = &self.slots[slot];
+        let State::Busy { began, .. } = slot.state else { return None };
+        let is_free =
+            |task| matches!(self.tasks.get(task), Some(Entry { place: Place::Offered(_, None), .. }));
+        slot.behind.iter().any(is_free).then(|| began.saturating_add(STEAL_AFTER))
+    }
+
+    /// Asks for an offered task back; `false` if that was done before or cannot be done.
+    fn revoke(&mut self, task: TaskId, fate: Fate, actions: &mut Vec<Action>) -> bool {
+        let Some(entry) = self.tasks.get_mut(&task) else { return false };
+        let Place::Offered(slot, known) = entry.place else { return false };
+        match known {
+            None => {
+                entry.place = Place::Offered(slot, Some(fate));
+                actions.push(Action::Revoke { worker: self.slots[slot].key(slot), task });
+                true
+            }
+            // It comes back anyway; now to be cancelled.
+            Some(Fate::Requeue) if fate == Fate::Cancel => {
+                entry.place = Place::Offered(slot, Some(fate));
+                false
+            }
+            Some(_) => false,
+        }
+    }
+
+    pub(super) fn revoked(
+        &mut self,
+        worker: WorkerKey,
+        task: TaskId,
+        revoked: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(slot) = self.live(worker) else { return };
+        let Some(entry) = self.tasks.get_mut(&task) else { return };
+        let Place::Offered(held, Some(fate @ (Fate::Cancel | Fate::Requeue))) = entry.place else { return };
+        if held != slot {
+            return;
+        }
+        if !revoked && !(cfg!(test) && self.mutant == Some(Mutant::RefusalIgnored)) {
+            entry.place = Place::Offered(slot, Some(Fate::Begun));
+            // In a pool that was killed it ends with its worker.
+            if self.killed {
+                self.slots[slot].behind.retain(|&offered| offered != task);
+                self.resolve(task, Resolution::Broken, actions);
+            }
+            return;
+        }
+        self.slots[slot].behind.retain(|&offered| offered != task);
+        match fate {
+            Fate::Cancel => self.resolve(task, Resolution::Cancelled, actions),
+            Fate::Requeue | Fate::Begun => self.requeue(task),
+        }
+    }
+
+    fn requeue(&mut self, task: TaskId) {
+        if let Some(entry) = self.tasks.get_mut(&task) {
+            entry.place = Place::Pending;
+            // It has left its chunk: it would only be sent back to where it came from.
+            entry.spec.chunk = 0;
+            self.queue.push(task, entry.spec.priority);
+        }
+    }
+
+    /// What had been offered to a worker that is gone: it had not begun any of it.
+    pub(super) fn requeue_all(
+        &mut self,
+        offered: impl IntoIterator<Item = TaskId>,
+        actions: &mut Vec<Action>,
+    ) {
+        for task in offered {
+            if self.mutant(Mutant::OfferedForgotten) {
+                continue;
+            }
+            match self.tasks.get(&task).map(|entry| entry.place) {
+                Some(Place::Offered(_, Some(Fate::Cancel))) => {
+                    self.resolve(task, Resolution::Cancelled, actions);
+                }
+                Some(_) => self.requeue(task),
+                None => {}
+            }
+        }
+    }
+
+    // ── Ends ─────────────────────────────────────────────────────────────────
+
+    pub(super) fn cancel(&mut self, task: TaskId, actions: &mut Vec<Action>) {
+        let Some(entry) = self.tasks.get(&task) else { return };
+        match entry.place {
+            Place::Pending | Place::Delayed(_) => {
+                self.queue.remove(task, entry);
+                self.resolve(task, Resolution::Cancelled, actions);
+            }
+            Place::Offered(..) => {
+                self.revoke(task, Fate::Cancel, actions);
+            }
+            Place::Running(_) if self.mutant(Mutant::RunningCancelled) => {
+                self.resolve(task, Resolution::Cancelled, actions);
+            }
+            Place::Running(_) => {}
+        }
+    }
+
+    pub(super) fn abort(&mut self, task: TaskId, now: Now, actions: &mut Vec<Action>) {
+        let Some(entry) = self.tasks.get_mut(&task) else { return };
+        match entry.place {
+            Place::Running(slot) => self.stop(slot, StopReason::Abort, now, actions),
+            _ => {
+                // If it turns out to have begun, it is stopped when we hear of that.
+                entry.abort = true;
+                self.cancel(task, actions);
+            }
+        }
+    }
+
+    /// Interrupts what runs in the slot, once; the grace period starts. What waits behind it
+    /// is asked back, since the worker may have to be killed.
+    pub(super) fn stop(&mut self, slot: usize, why: StopReason, now: Now, actions: &mut Vec<Action>) {
+        let kill_at = now.saturating_add(self.config.grace);
+        let worker = self.slots[slot].key(slot);
+        if let State::Busy { task, deadline, stop: stop @ None, .. } = &mut self.slots[slot].state {
+            *stop = Some(why);
+            *deadline = Some(kill_at);
+            actions.push(Action::Interrupt { worker, task: *task });
+            for index in 0..self.slots[slot].behind.len() {
+                self.revoke(self.slots[slot].behind[index], Fate::Requeue, actions);
+            }
+        }
+    }
+
+    pub(super) fn done(
+        &mut self,
+        worker: WorkerKey,
+        task: TaskId,
+        answer: Answer,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(slot) = self.live(worker) else { return };
+        match self.slots[slot].state {
+            // An interrupt that nobody sent cannot have been heeded.
+            State::Busy { task: held, stop, .. }
+                if held == task && (stop.is_some() || !answer.interrupted) =>
+            {
+                self.crashes = 0;
+                self.slots[slot].answered += 1;
+                if stop.is_none() {
+                    self.learn(answer.ran);
+                }
+                let how = match stop {
+                    Some(reason) if answer.interrupted => reason.resolution(false),
+                    _ => Resolution::Answered,
+                };
+                self.ended(task, how, now, actions);
+                self.proceed(slot, answer.resident_bytes, now, actions);
+            }
+            // The answer was under way when the kill was decided: it counts.
+            State::Doomed { task: Some((held, reason)) } if held == task => {
+                self.slots[slot].state = State::Doomed { task: None };
+                let how = if answer.interrupted { reason.resolution(false) } else { Resolution::Answered };
+                self.ended(task, how, now, actions);
+            }
+            State::Doomed { .. } => {
+                let is_next = self.slots[slot].behind.front() == Some(&task);
+                if is_next && !answer.interrupted {
+                    self.slots[slot].behind.pop_front();
+                    self.resolve(task, Resolution::Answered, actions);
+                }
+            }
+            // It has been found out already.
+            State::Condemned { .. } => {}
+            _ => self.condemn(slot, KillReason::Violation, actions),
+        }
+    }
+
+    /// The worker goes on: to the next of its tasks, to rest, or away.
+    fn proceed(&mut self, slot: usize, resident_bytes: Option<u64>, now: Now, actions: &mut Vec<Action>) {
+        let is_due = self.is_due(slot, resident_bytes, now);
+        let next = self.slots[slot].behind.pop_front().filter(|_| !self.mutant(Mutant::NextForgotten));
+        match next {
+            Some(task) => {
+                self.begin(slot, task, now, actions);
+                if !is_due {
+                    self.offer(slot, actions);
+                }
+            }
+            None => self.rest(slot, is_due, now),
+        }
+    }
+
+    fn learn(&mut self, ran: Duration) {
+        // At least a nanosecond, since zero says that nothing is known.
+        let ran = ran.max(Duration::from_nanos(1));
+        self.typical = if self.typical.is_zero() { ran } else { self.typical * 7 / 8 + ran / 8 };
+    }
+
+    /// An attempt is over: the task is resolved, or waits for the next.
+    pub(super) fn ended(&mut self, task: TaskId, how: Resolution, now: Now, actions: &mut Vec<Action>) {
+        let Some(entry) = self.tasks.get_mut(&task) else { return };
+        let retry = entry.spec.retry;
+        let again = match how {
+            Resolution::Died { .. } => true,
+            Resolution::TimedOut { .. } => retry.on_timeout,
+            _ => false,
+        };
+        if !again || entry.attempts >= retry.attempts_max || entry.abort || self.broken {
+            return self.resolve(task, how, actions);
+        }
+        let doublings = entry.attempts.saturating_sub(1).min(30);
+        let until = now.saturating_add(retry.backoff.saturating_mul(1 << doublings));
+        entry.place = Place::Delayed(until);
+        self.queue.delay(task, until);
+        actions.push(Action::Retry { task, how });
+    }
+
+    /// Resolves everything that has not begun.
+    pub(super) fn resolve_waiting(&mut self, how: Resolution, actions: &mut Vec<Action>) {
+        let offered = self.slots.iter_mut().flat_map(|slot| std::mem::take(&mut slot.behind));
+        let waiting: Vec<_> = offered.collect();
+        for task in self.queue.drain().into_iter().chain(waiting) {
+            self.resolve(task, how, actions);
+        }
+    }
+
+    /// As a `cancel` of each.
+    pub(super) fn cancel_waiting(&mut self, actions: &mut Vec<Action>) {
+        for task in self.queue.drain() {
+            self.resolve(task, Resolution::Cancelled, actions);
+        }
+        let offered: Vec<_> = self.slots.iter().flat_map(|slot| slot.behind.iter().copied()).collect();
+        for task in offered {
+            self.cancel(task, actions);
+        }
+    }
+
+    pub(super) fn resolve(&mut self, task: TaskId, how: Resolution, actions: &mut Vec<Action>) {
+        if self.mutant(Mutant::ResolvedTwice) && self.tasks.contains_key(&task) {
+            actions.push(Action::Resolve { task, how });
+        }
+        if self.tasks.remove(&task).is_some() {
+            self.resolved += 1;
+            actions.push(Action::Resolve { task, how });
+        }
+    }
+
+    /// Whether the pool accepts nothing more and has nothing left to hand out.
+    pub(super) fn is_drained(&self) -> bool {
+        self.mode == Mode::Closing && self.queue.len() == 0
+    }
+}

@@ -1,0 +1,292 @@
+//! Decisions about processes: when they start, leave, die, and what their deaths mean.
+
+use super::check::Mutant;
+use super::slot::{Slot, State, StopReason};
+use super::{
+    Action, Dispatch, Fate, KillReason, Mode, Now, OnDeath, Place, Resolution, RetireReason, WorkerKey,
+};
+use crate::task::TaskId;
+
+impl Dispatch {
+    /// The slot of a worker, unless a later one has taken its place.
+    pub(super) fn live(&self, worker: WorkerKey) -> Option<usize> {
+        let slot = self.slots.get(worker.slot as usize)?;
+        let is_this = slot.generation == worker.generation || self.mutant(Mutant::GenerationIgnored);
+        (is_this && slot.state != State::Vacant).then_some(worker.slot as usize)
+    }
+
+    /// Workers that count towards the bounds: not those that are on their way out.
+    pub(super) fn occupied(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.is_occupied()).count()
+    }
+
+    pub(super) fn may_shrink(&self) -> bool {
+        self.occupied() > self.config.workers_min
+    }
+
+    // ── They come ────────────────────────────────────────────────────────────
+
+    /// Starts as many workers as there are pending tasks that no starting one will take, and
+    /// as many as there are to be in any case.
+    pub(super) fn start_workers(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.start_waits = false;
+        let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
+        let (occupied, max) = (self.occupied(), self.config.workers_max);
+        let floor = match self.mode {
+            Mode::Open => self.config.workers_min.max(self.prestart).min(max),
+            _ => 0,
+        };
+        let for_tasks = self.queue.ready().saturating_sub(starting);
+        let room = max.saturating_sub(occupied) + usize::from(self.mutant(Mutant::TooManyWorkers));
+        let wanted = for_tasks.max(floor.saturating_sub(occupied)).min(room);
+        if wanted > 0 && now < self.restart_at {
+            self.start_waits = true;
+            return;
+        }
+        self.prestart = 0;
+        // Those that leave do not count, but they are processes too.
+        let alive = self.slots.iter().filter(|slot| slot.state != State::Vacant).count();
+        for _ in 0..wanted.min((2 * max).saturating_sub(alive)) {
+            let vacant = self.slots.iter().position(|slot| slot.state == State::Vacant);
+            let index = vacant.unwrap_or_else(|| {
+                self.slots.push(Slot::new());
+                self.slots.len() - 1
+            });
+            self.slots[index].begin();
+            actions.push(Action::Start { worker: self.slots[index].key(index) });
+        }
+    }
+
+    pub(super) fn spawned(&mut self, worker: WorkerKey, now: Now) {
+        if let Some(slot) = self.live(worker)
+            && let State::Starting { deadline } = &mut self.slots[slot].state
+        {
+            *deadline = Some(now.saturating_add(self.config.start_timeout));
+        }
+    }
+
+    pub(super) fn ready(&mut self, worker: WorkerKey, now: Now) {
+        // A worker that is already Doomed or Retiring may still say that it is ready.
+        if let Some(slot) = self.live(worker)
+            && matches!(self.slots[slot].state, State::Starting { .. })
+        {
+            self.slots[slot].state = State::Idle { since: now };
+            self.slots[slot].ready_at = now;
+            self.idle.push(slot);
+        }
+    }
+
+    // ── They go ──────────────────────────────────────────────────────────────
+
+    /// A worker without a task: it stays, or it leaves.
+    pub(super) fn rest(&mut self, slot: usize, is_due: bool, now: Now) {
+        self.slots[slot].state = State::Idle { since: now };
+        if is_due {
+            self.retire(slot, RetireReason::Recycled, now);
+        } else if self.slots[slot].outgoing {
+            self.retire(slot, RetireReason::Resized, now);
+        } else {
+            self.idle.push(slot);
+        }
+    }
+
+    /// Whether the worker has done its share.
+    pub(super) fn is_due(&self, slot: usize, resident_bytes: Option<u64>, now: Now) -> bool {
+        let (slot, recycle) = (&self.slots[slot], &self.config.recycle);
+        recycle.tasks_max.is_some_and(|max| slot.answered >= max)
+            || recycle.memory_bytes_max.is_some_and(|max| resident_bytes.is_some_and(|bytes| bytes > max))
+            || recycle.age_max.is_some_and(|max| now.saturating_sub(slot.ready_at) > max)
+    }
+
+    /// Asks the worker to leave, once what follows from that (a replacement) is under way.
+    fn retire(&mut self, slot: usize, reason: RetireReason, now: Now) {
+        self.slots[slot].state = State::Retiring { deadline: now.saturating_add(self.config.grace) };
+        self.idle.retain(|&idle| idle != slot);
+        self.leaving.push((slot, reason));
+    }
+
+    /// The retirements that were decided, after the starts that they made room for.
+    pub(super) fn let_go(&mut self, actions: &mut Vec<Action>) {
+        for (slot, reason) in std::mem::take(&mut self.leaving) {
+            if matches!(self.slots[slot].state, State::Retiring { .. }) {
+                actions.push(Action::Retire { worker: self.slots[slot].key(slot), reason });
+            }
+        }
+    }
+
+    /// Has as many workers leave as there are too many: idle ones first, then those that
+    /// start, then those that run something, once they have.
+    pub(super) fn trim(&mut self, now: Now) {
+        let mut surplus = self.occupied().saturating_sub(self.config.workers_max);
+        while surplus > 0 {
+            let starting = |slot: &Slot| matches!(slot.state, State::Starting { .. });
+            let busy = |slot: &Slot| matches!(slot.state, State::Busy { .. }) && !slot.outgoing;
+            if let Some(&slot) = self.idle.first() {
+                self.retire(slot, RetireReason::Resized, now);
+            } else if let Some(slot) = self.slots.iter().position(starting) {
+                self.retire(slot, RetireReason::Resized, now);
+            } else if let Some(slot) = self.slots.iter().position(busy) {
+                self.slots[slot].outgoing = true;
+            } else {
+                return;
+            }
+            surplus -= 1;
+        }
+    }
+
+    /// In a pool that ends: lets idle workers go, and says when the last process is gone.
+    pub(super) fn wind_down(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.is_drained() {
+            for slot in 0..self.slots.len() {
+                if matches!(self.slots[slot].state, State::Idle { .. } | State::Starting { .. }) {
+                    self.retire(slot, RetireReason::PoolEnds, now);
+                }
+            }
+        }
+        self.let_go(actions);
+        let all_gone =
+            self.slots.iter().all(|slot| slot.state == State::Vacant) || self.mutant(Mutant::StoppedTooEarly);
+        if all_gone && self.tasks.is_empty() && self.mode != Mode::Stopped {
+            self.mode = Mode::Stopped;
+            actions.push(Action::Stopped);
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        for index in 0..self.slots.len() {
+            self.report_slow(index, now, actions);
+            let idle_timeout = self.config.idle_timeout;
+            if self.slots[index].deadline(idle_timeout).is_none_or(|deadline| deadline > now) {
+                continue;
+            }
+            let worker = self.slots[index].key(index);
+            match self.slots[index].state {
+                State::Busy { stop: None, .. } => self.stop(index, StopReason::Timeout, now, actions),
+                State::Busy { .. } if self.mutant(Mutant::GraceEndless) => {}
+                State::Busy { task, stop: Some(reason), .. } => {
+                    self.slots[index].state = State::Doomed { task: Some((task, reason)) };
+                    actions.push(Action::Kill { worker, reason: KillReason::Grace });
+                }
+                State::Retiring { .. } => {
+                    self.slots[index].state = State::Doomed { task: None };
+                    actions.push(Action::Kill { worker, reason: KillReason::Grace });
+                }
+                State::Starting { .. } => self.condemn(index, KillReason::StartTimeout, actions),
+                State::Idle { .. } if self.may_shrink() => self.retire(index, RetireReason::Idle, now),
+                State::Vacant | State::Idle { .. } | State::Doomed { .. } | State::Condemned { .. } => {}
+            }
+        }
+    }
+
+    /// The worker lied, or never spoke: it is killed, and that is its own fault.
+    pub(super) fn condemn(&mut self, slot: usize, reason: KillReason, actions: &mut Vec<Action>) {
+        let task = self.slots[slot].state.task();
+        self.slots[slot].state = State::Condemned { task };
+        self.idle.retain(|&idle| idle != slot);
+        actions.push(Action::Kill { worker: self.slots[slot].key(slot), reason });
+    }
+
+    fn report_slow(&mut self, index: usize, now: Now, actions: &mut Vec<Action>) {
+        let worker = self.slots[index].key(index);
+        if let State::Busy { task, slow_at, .. } = &mut self.slots[index].state
+            && slow_at.is_some_and(|at| at <= now)
+        {
+            *slow_at = None;
+            actions.push(Action::Slow { worker, task: *task });
+        }
+    }
+
+    // ── They die ─────────────────────────────────────────────────────────────
+
+    pub(super) fn dead(&mut self, worker: WorkerKey, now: Now, actions: &mut Vec<Action>) {
+        let Some(slot) = self.live(worker) else { return };
+        let state = std::mem::replace(&mut self.slots[slot].state, State::Vacant);
+        let behind = std::mem::take(&mut self.slots[slot].behind);
+        self.slots[slot].outgoing = false;
+        self.idle.retain(|&idle| idle != slot);
+        match state {
+            State::Vacant | State::Retiring { .. } | State::Doomed { task: None } => {
+                self.requeue_all(behind, actions);
+            }
+            // The interrupt or its deadline made the worker fall over: that is the task's end,
+            // not the pool's.
+            State::Doomed { task: Some((task, reason)) } | State::Busy { task, stop: Some(reason), .. } => {
+                self.requeue_all(behind, actions);
+                self.ended(task, reason.resolution(true), now, actions);
+            }
+            State::Busy { task, stop: None, .. } | State::Condemned { task: Some(task) } => {
+                self.requeue_all(behind, actions);
+                match self.config.on_death {
+                    OnDeath::Break => self.break_pool(worker, vec![task], actions),
+                    OnDeath::Replace { .. } => {
+                        self.ended(task, Resolution::Died { worker }, now, actions);
+                    }
+                }
+            }
+            State::Starting { .. } | State::Idle { .. } | State::Condemned { task: None } => {
+                self.crashed(worker, now, actions)
+            }
+        }
+    }
+
+    /// A death that no task can be blamed for.
+    fn crashed(&mut self, worker: WorkerKey, now: Now, actions: &mut Vec<Action>) {
+        match self.config.on_death {
+            OnDeath::Break => self.break_pool(worker, Vec::new(), actions),
+            OnDeath::Replace { crashes_max, backoff, backoff_max } => {
+                self.crashes = self.crashes.saturating_add(1);
+                if self.crashes > crashes_max && !self.mutant(Mutant::CrashesUnbounded) {
+                    return self.break_pool(worker, Vec::new(), actions);
+                }
+                let doublings = (self.crashes - 1).min(30);
+                let pause = backoff.saturating_mul(1 << doublings).min(backoff_max);
+                self.restart_at = now.saturating_add(pause);
+            }
+        }
+    }
+
+    fn break_pool(&mut self, worker: WorkerKey, in_flight: Vec<TaskId>, actions: &mut Vec<Action>) {
+        self.mode = Mode::Broken;
+        self.broken = true;
+        actions.push(Action::Break { worker, in_flight: in_flight.clone() });
+        for task in in_flight {
+            self.resolve(task, Resolution::Broken, actions);
+        }
+        self.end_all(None, actions);
+        self.resolve_waiting(Resolution::Broken, actions);
+    }
+
+    /// Ends every process; what ran there breaks. Gently: with time until the deadline.
+    pub(super) fn end_all(&mut self, gently: Option<Now>, actions: &mut Vec<Action>) {
+        self.idle.clear();
+        self.leaving.clear();
+        for index in 0..self.slots.len() {
+            let worker = self.slots[index].key(index);
+            let begun = |task: &TaskId| {
+                self.tasks.get(task).is_some_and(|entry| entry.place == Place::Offered(index, Some(Fate::Begun)))
+            };
+            let lost: Vec<_> = self.slots[index].behind.iter().copied().filter(begun).collect();
+            self.slots[index].behind.retain(|task| !lost.contains(task));
+            lost.into_iter().for_each(|task| self.resolve(task, Resolution::Broken, actions));
+            match (self.slots[index].state, gently) {
+                (State::Vacant | State::Doomed { task: None }, _) | (State::Retiring { .. }, Some(_)) => {
+                    continue;
+                }
+                (state, Some(deadline))
+                    if !matches!(state, State::Doomed { .. } | State::Condemned { .. }) =>
+                {
+                    self.slots[index].state = State::Retiring { deadline };
+                    actions.push(Action::Terminate { worker });
+                    state.task()
+                }
+                (state, _) => {
+                    self.slots[index].state = State::Doomed { task: None };
+                    actions.push(Action::Kill { worker, reason: KillReason::PoolEnds });
+                    state.task()
+                }
+            }
+            .into_iter()
+            .for_each(|task| self.resolve(task, Resolution::Broken, actions));
+        }
+    }
+}

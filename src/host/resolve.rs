@@ -1,0 +1,139 @@
+//! How a task ended, in the caller's words: its result, its report, and where it counts.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::core::{Answered, Record, State, unknown_death};
+use crate::dispatch::{KillReason, Now, Resolution, RetireReason};
+use crate::error::{BrokenPool, Phase, TaskError, TaskFailure};
+use crate::module::Answer;
+use crate::observe::{Ended, LeaveReason, TaskOutcome};
+use crate::task::{CommandOutput, TaskLimits, TaskReport};
+use crate::wire::message::Verdict;
+
+pub(super) fn result(
+    state: &State,
+    record: &Record,
+    how: Resolution,
+    now: Now,
+    answered: Option<Answered>,
+) -> (Result<Answer, TaskFailure>, TaskReport) {
+    let mut report = TaskReport {
+        queued: record.began.unwrap_or(now).saturating_sub(record.submitted),
+        total: now.saturating_sub(record.submitted),
+        attempts: record.attempts,
+        worker_pid: record.worker_pid,
+        ..TaskReport::default()
+    };
+    if let Some(answered) = &answered {
+        let cost = answered.cost;
+        report.run = Duration::from_nanos(cost.run_ns);
+        report.cpu = Duration::from_nanos(cost.cpu_ns);
+        report.peak_memory_bytes = cost.peak_memory_bytes;
+        report.fuel_used = cost.fuel_used;
+        report.log_bytes_dropped = cost.log_bytes_dropped;
+    }
+    let limit = record.timeout.unwrap_or_default();
+    let result = match how {
+        Resolution::Answered => match answered {
+            Some(answered) => read_verdict(answered, &record.call.limits),
+            None => Err(TaskError::Abi { message: "the worker's answer is missing".into() }),
+        },
+        Resolution::Cancelled => Err(TaskError::Cancelled),
+        Resolution::TimedOut { killed } => Err(TaskError::Timeout { limit, killed }),
+        Resolution::Aborted { killed } => Err(TaskError::Aborted { killed }),
+        Resolution::Died { worker } => {
+            let death = state.deaths.get(&worker).cloned();
+            let mut death = death.unwrap_or_else(|| unknown_death(Phase::Running));
+            death.phase = Phase::Running;
+            Err(TaskError::WorkerDied(death))
+        }
+        Resolution::Broken => {
+            // Nobody broke it where the caller killed it: then each task has its own death.
+            let broken = state.broken.clone().unwrap_or_else(|| {
+                let mut death = unknown_death(Phase::Running);
+                death.pid = record.worker_pid.unwrap_or_default();
+                BrokenPool::new(death, vec![record.cell.task()])
+            });
+            Err(TaskError::Broken(broken))
+        }
+    };
+    let result = result.map_err(|error| record.cell.labels().failure(error, report.clone()));
+    (result, report)
+}
+
+/// The worker's verdict, in the caller's words. The payload was bounded when it was read.
+fn read_verdict(answered: Answered, limits: &TaskLimits) -> Result<Answer, TaskError> {
+    let Answered { verdict, payload, cost: _ } = answered;
+    let text = |payload: Vec<u8>| String::from_utf8_lossy(&payload).into_owned();
+    Err(match verdict {
+        Verdict::Ok => return Ok(Answer::Output(payload.into())),
+        Verdict::Exited { code, stdout_bytes } => {
+            let mut stdout = Bytes::from(payload);
+            let stderr = stdout.split_off(stdout.len().min(stdout_bytes as usize));
+            let output = CommandOutput { exit_code: code, stdout, stderr };
+            if code == 0 {
+                return Ok(Answer::Command(output));
+            }
+            TaskError::Exit { output }
+        }
+        Verdict::Guest => TaskError::Guest { message: text(payload) },
+        Verdict::InputDecode => TaskError::InputDecode { message: text(payload) },
+        Verdict::Trap { code, message, backtrace } => TaskError::Trap { code, message, backtrace },
+        Verdict::Panic { message, location, backtrace } => TaskError::Panic { message, location, backtrace },
+        // Dispatch never resolves an interrupt as an answer; a worker that claims one lies.
+        Verdict::Interrupted => TaskError::Abi { message: "interrupted without being asked to".into() },
+        Verdict::Memory { requested, backtrace } => {
+            TaskError::Memory { limit: limits.memory_bytes_max, requested, backtrace }
+        }
+        Verdict::Fuel { backtrace } => TaskError::Fuel { limit: limits.fuel.unwrap_or_default(), backtrace },
+        Verdict::OutputTooLarge { bytes } => {
+            TaskError::OutputTooLarge { limit: limits.output_bytes_max, bytes }
+        }
+        Verdict::LogsTooLarge { bytes } => TaskError::LogsTooLarge { limit: limits.log_bytes_max, bytes },
+        Verdict::BadPointer { pointer, len, memory_bytes } => {
+            TaskError::BadPointer { pointer, len, memory_bytes }
+        }
+        Verdict::Abi { message } => TaskError::Abi { message },
+        Verdict::Instantiate { message } => TaskError::Instantiate { message },
+    })
+}
+
+/// How an end counts; `result` where there is one.
+pub(super) fn outcome(how: Resolution, result: Option<&Result<Answer, TaskFailure>>) -> TaskOutcome {
+    match how {
+        Resolution::Answered if result.is_some_and(Result::is_ok) => TaskOutcome::Succeeded,
+        Resolution::Answered => TaskOutcome::Failed,
+        Resolution::Cancelled => TaskOutcome::Cancelled,
+        Resolution::TimedOut { .. } => TaskOutcome::TimedOut,
+        Resolution::Aborted { .. } => TaskOutcome::Aborted,
+        Resolution::Died { .. } | Resolution::Broken => TaskOutcome::Lost,
+    }
+}
+
+pub(super) fn count(ended: &mut Ended, outcome: TaskOutcome) {
+    let counter = match outcome {
+        TaskOutcome::Succeeded => &mut ended.succeeded,
+        TaskOutcome::Failed => &mut ended.failed,
+        TaskOutcome::TimedOut => &mut ended.timed_out,
+        TaskOutcome::Cancelled => &mut ended.cancelled,
+        TaskOutcome::Aborted => &mut ended.aborted,
+        TaskOutcome::Lost => &mut ended.lost,
+    };
+    *counter += 1;
+}
+
+pub(super) fn leave_reason(reason: RetireReason) -> LeaveReason {
+    match reason {
+        RetireReason::Idle => LeaveReason::Idle,
+        RetireReason::Resized => LeaveReason::Resized,
+        RetireReason::Recycled => LeaveReason::Recycled,
+        RetireReason::PoolEnds => LeaveReason::PoolEnds,
+    }
+}
+
+/// Whether a worker killed for this has not failed.
+pub(super) fn is_expected(reason: KillReason) -> bool {
+    matches!(reason, KillReason::Grace | KillReason::PoolEnds)
+}

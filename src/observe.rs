@@ -1,0 +1,204 @@
+//! What can be seen of a pool from outside: its numbers, and what happens in it. Vocabulary,
+//! no behaviour.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Death;
+use crate::task::{TaskId, TaskReport};
+
+/// A pool's numbers at one moment: [`Pool::stats`](crate::Pool::stats).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// Workers that are kept without work.
+    pub workers_min: usize,
+    /// Most workers.
+    pub workers_max: usize,
+    /// Tasks that have not begun.
+    pub pending: usize,
+    /// Tasks that run.
+    pub running: usize,
+    /// Tasks accepted since the pool began.
+    pub submitted: u64,
+    /// Tasks that ended, by how they did.
+    pub ended: Ended,
+    /// Attempts that were followed by another.
+    pub retries: u64,
+    /// Worker processes started since the pool began.
+    pub workers_started: u64,
+    /// Worker processes that died unexpectedly.
+    pub workers_died: u64,
+    /// Worker processes that were recycled.
+    pub workers_recycled: u64,
+    /// The worker processes that live now, by pid.
+    pub workers: Vec<WorkerStats>,
+}
+
+/// Tasks that ended, by how they did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ended {
+    /// With an output.
+    pub succeeded: u64,
+    /// With a failure of the task's own, or at one of its limits.
+    pub failed: u64,
+    /// At their deadline.
+    pub timed_out: u64,
+    /// Cancelled before they began.
+    pub cancelled: u64,
+    /// Stopped by [`abort`](crate::TaskFuture::abort).
+    pub aborted: u64,
+    /// With their worker, or with the pool.
+    pub lost: u64,
+}
+
+/// One worker process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerStats {
+    /// Its process id.
+    pub pid: u32,
+    /// What it does.
+    pub state: WorkerState,
+    /// The task that it runs, and for how long.
+    pub task: Option<(TaskId, Duration)>,
+    /// Tasks that it has answered.
+    pub answered: u64,
+}
+
+/// What a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// It has not said its first word.
+    Starting,
+    /// It waits for a task.
+    Idle,
+    /// It runs one.
+    Busy,
+    /// It was asked to leave, or killed.
+    Leaving,
+}
+
+/// Something that happened in a pool: see [`Pool::events`](crate::Pool::events).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolEvent {
+    /// When, counted from the pool's beginning.
+    pub at: Duration,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What can happen in a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A worker process was started.
+    WorkerStarted {
+        /// Its process.
+        pid: u32,
+    },
+    /// It waits for tasks.
+    WorkerReady {
+        /// Its process.
+        pid: u32,
+    },
+    /// It was asked to leave.
+    WorkerLeaving {
+        /// Its process.
+        pid: u32,
+        /// Why.
+        reason: LeaveReason,
+    },
+    /// It is gone.
+    WorkerEnded {
+        /// How; the cause of an expected end says how the process went, not why.
+        death: Death,
+        /// Whether the pool itself ended it.
+        expected: bool,
+    },
+    /// A task was accepted.
+    TaskQueued {
+        /// The task.
+        task: TaskId,
+        /// Its name.
+        name: Arc<str>,
+        /// Its module.
+        module: Arc<str>,
+        /// The caller's label.
+        label: Option<String>,
+    },
+    /// A worker has begun a task.
+    TaskStarted {
+        /// The task.
+        task: TaskId,
+        /// The worker.
+        pid: u32,
+        /// Which attempt it is, from 1.
+        attempt: u32,
+    },
+    /// A task runs for longer than [`PoolBuilder::slow_after`](crate::PoolBuilder::slow_after).
+    TaskSlow {
+        /// The task.
+        task: TaskId,
+        /// The worker.
+        pid: u32,
+    },
+    /// An attempt failed, and another will follow.
+    TaskRetried {
+        /// The task.
+        task: TaskId,
+        /// How the attempt ended.
+        outcome: TaskOutcome,
+    },
+    /// A task is done.
+    TaskFinished {
+        /// The task.
+        task: TaskId,
+        /// How it ended.
+        outcome: TaskOutcome,
+        /// What it cost.
+        report: TaskReport,
+    },
+    /// A worker's death has broken the pool.
+    Broken {
+        /// That death.
+        death: Death,
+    },
+    /// Every process is gone; nothing follows.
+    Stopped,
+}
+
+/// Why the pool asks a worker to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LeaveReason {
+    /// It was idle for the pool's idle timeout.
+    Idle,
+    /// The pool was made smaller.
+    Resized,
+    /// It has run enough tasks, or is old or large enough.
+    Recycled,
+    /// The pool ends.
+    PoolEnds,
+}
+
+/// How a task, or one attempt of it, ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TaskOutcome {
+    /// With an output.
+    Succeeded,
+    /// With a failure of the task's own, or at one of its limits.
+    Failed,
+    /// At its deadline.
+    TimedOut,
+    /// Cancelled before it began.
+    Cancelled,
+    /// Stopped by [`abort`](crate::TaskFuture::abort).
+    Aborted,
+    /// With its worker, or with the pool.
+    Lost,
+}

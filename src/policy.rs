@@ -1,0 +1,110 @@
+//! What the pool does when something goes wrong that is nobody's input: vocabulary, no
+//! behaviour.
+
+use std::time::Duration;
+
+use crate::limits;
+
+/// What the unexpected death of a worker does to its pool. A worker that the pool itself
+/// ends (a deadline, an abort, recycling, fewer workers) is never unexpected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnWorkerDeath {
+    /// The pool is broken, as Python's is: every task that is not done fails with
+    /// [`TaskError::Broken`](crate::TaskError::Broken), and so does every later submit.
+    #[default]
+    Break,
+    /// Only the task that ran there fails, with
+    /// [`TaskError::WorkerDied`](crate::TaskError::WorkerDied), or is tried again if its
+    /// [`Retry`] says so; another worker takes the place.
+    Replace(Replacement),
+}
+
+impl OnWorkerDeath {
+    /// [`Replace`](Self::Replace) with the defaults.
+    pub fn replace() -> Self {
+        OnWorkerDeath::Replace(Replacement::default())
+    }
+}
+
+/// How workers are replaced: deaths that a running task can be blamed for cost that task and
+/// nothing else. Deaths while starting or idle are crashes: between them is a pause that
+/// doubles, and too many in a row break the pool after all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replacement {
+    pub(crate) crashes_max: u32,
+    pub(crate) backoff: Duration,
+    pub(crate) backoff_max: Duration,
+}
+
+impl Default for Replacement {
+    fn default() -> Self {
+        Replacement {
+            crashes_max: limits::CRASHES_MAX,
+            backoff: limits::CRASH_BACKOFF,
+            backoff_max: limits::CRASH_BACKOFF_MAX,
+        }
+    }
+}
+
+impl Replacement {
+    /// The defaults: 5 crashes in a row, pauses from 50 ms to 5 s.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Most crashes in a row, without a task done between them, that the pool survives.
+    pub fn crashes_max(mut self, crashes: u32) -> Self {
+        self.crashes_max = crashes;
+        self
+    }
+
+    /// The pause after the first crash, and the longest one.
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        (self.backoff, self.backoff_max) = (first, longest.max(first));
+        self
+    }
+}
+
+/// When a task is run again after a failure that may not be its own. Only for tasks that may
+/// run more than once: the attempt before may have got to its end.
+///
+/// Failures that would come again (a trap, the task's own error, a limit) are never retried.
+///
+/// ```
+/// use std::time::Duration;
+/// let retry = wasmpool::Retry::attempts(3).backoff(Duration::from_millis(10)).after_timeouts();
+/// let options = wasmpool::TaskOptions::new().retry(retry);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    pub(crate) attempts_max: u32,
+    pub(crate) backoff: Duration,
+    pub(crate) after_timeouts: bool,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Retry { attempts_max: 1, backoff: Duration::ZERO, after_timeouts: false }
+    }
+}
+
+impl Retry {
+    /// At most so many attempts in all, the first included; 0 counts as 1. Another one follows
+    /// the death of the worker (with [`OnWorkerDeath::Replace`]).
+    pub fn attempts(attempts: u32) -> Self {
+        Retry { attempts_max: attempts.max(1), ..Self::default() }
+    }
+
+    /// The pause after the first attempt; it doubles. Default: none.
+    pub fn backoff(mut self, pause: Duration) -> Self {
+        self.backoff = pause;
+        self
+    }
+
+    /// Another attempt after a timeout, too.
+    pub fn after_timeouts(mut self) -> Self {
+        self.after_timeouts = true;
+        self
+    }
+}

@@ -1,0 +1,201 @@
+//! Handing tasks over: encode, check, and give them to the core.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::Pool;
+use crate::error::SubmitError;
+use crate::future::{Cell, TaskFuture};
+use crate::host::core::{Call, WhenFull};
+use crate::limits;
+use crate::module::{Callable, RawTask};
+use crate::task::TaskOptions;
+use crate::wire::message::Entry;
+
+impl Pool {
+    /// Hands a task over. The input is encoded at once: later changes to it are not seen.
+    /// Waits while the queue is full.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub fn submit<C: Callable>(
+        &self,
+        task: &C,
+        input: &C::Input,
+    ) -> Result<TaskFuture<C::Output>, SubmitError> {
+        self.submit_with(task, input, TaskOptions::new())
+    }
+
+    /// As [`submit`](Self::submit), with options of the task's own.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub fn submit_with<C: Callable>(
+        &self,
+        task: &C,
+        input: &C::Input,
+        options: TaskOptions,
+    ) -> Result<TaskFuture<C::Output>, SubmitError> {
+        self.submit_in(task, input, options, 0)
+    }
+
+    /// As [`submit_with`](Self::submit_with), but does not wait.
+    ///
+    /// # Errors
+    /// [`SubmitError::QueueFull`], and the others.
+    pub fn try_submit<C: Callable>(
+        &self,
+        task: &C,
+        input: &C::Input,
+        options: TaskOptions,
+    ) -> Result<TaskFuture<C::Output>, SubmitError> {
+        let request = self.request(task, input, options)?;
+        let cell = self.give(request, 0, WhenFull::Refuse).map_err(|refused| refused.0)?;
+        Ok(self.future::<C>(cell))
+    }
+
+    /// As [`submit_with`](Self::submit_with), for asynchronous callers: while the queue is full
+    /// the task of the executor waits, and no thread does. The input is encoded by this call;
+    /// dropping what it returns before it is ready submits nothing.
+    ///
+    /// ```no_run
+    /// # async fn example(pool: wasmpool::Pool, count: wasmpool::Task<u64, u64>) -> anyhow::Result<()> {
+    /// let future = pool.submit_async(&count, &1000, wasmpool::TaskOptions::new()).await?;
+    /// println!("{}", future.await?);
+    /// # Ok(()) }
+    /// ```
+    pub fn submit_async<C: Callable>(
+        &self,
+        task: &C,
+        input: &C::Input,
+        options: TaskOptions,
+    ) -> SubmitAsync<C> {
+        let request = self.request(task, input, options).map(Some);
+        SubmitAsync { pool: self.clone(), request, callable: std::marker::PhantomData }
+    }
+
+    /// Submits bytes to an untyped task.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub fn submit_bytes(
+        &self,
+        task: &RawTask,
+        input: impl Into<Bytes>,
+    ) -> Result<TaskFuture<Bytes>, SubmitError> {
+        self.submit(task, &input.into())
+    }
+
+    /// Submits a task of a chunk; 0 is none.
+    pub(super) fn submit_in<C: Callable>(
+        &self,
+        task: &C,
+        input: &C::Input,
+        options: TaskOptions,
+        chunk: u64,
+    ) -> Result<TaskFuture<C::Output>, SubmitError> {
+        let request = self.request(task, input, options)?;
+        let cell = self.give(request, chunk, WhenFull::Wait).map_err(|refused| refused.0)?;
+        Ok(self.future::<C>(cell))
+    }
+
+    /// Encodes the input and holds the request to the pool's limits.
+    fn request<C: Callable>(
+        &self,
+        task: &C,
+        input: &C::Input,
+        options: TaskOptions,
+    ) -> Result<Request, SubmitError> {
+        let core = &self.0.core;
+        let target = task.target();
+        let name = || target.name.to_string();
+        if target.module.0.pool != core.id {
+            return Err(SubmitError::ForeignModule { task: name() });
+        }
+        let options = options.or(&core.settings.defaults);
+        if options.fuel.is_some() && !target.module.0.description.metered {
+            let module = target.module.0.shown.to_string();
+            return Err(SubmitError::NotMetered { task: name(), module });
+        }
+        let (entry, input) = task.encode(input)?;
+        let max = core.settings.input_bytes_max;
+        if input.len() > max {
+            return Err(SubmitError::InputTooLarge { task: name(), bytes: input.len(), max });
+        }
+        if let Entry::Command { args, env } = &entry {
+            let texts = args.iter().chain(env.iter().flat_map(|(name, value)| [name, value]));
+            let bytes = texts.map(|text| text.len() + 8).sum();
+            let max = limits::FRAME_META_BYTES_MAX / 2;
+            if bytes > max {
+                return Err(SubmitError::InputTooLarge { task: name(), bytes, max });
+            }
+        }
+        let call = Call { module: target.module.clone(), entry, limits: options.limits(), input };
+        Ok(Request { call, name: target.name.clone(), options })
+    }
+
+    /// Gives the request to the core, which gives it back if it is refused.
+    fn give(
+        &self,
+        request: Request,
+        chunk: u64,
+        when_full: WhenFull,
+    ) -> Result<Arc<Cell>, (SubmitError, Request)> {
+        let Request { call, name, options } = request;
+        let submitted = self.0.core.submit(call, &name, &options, chunk, when_full);
+        submitted.map_err(|(error, call)| (error, Request { call, name, options }))
+    }
+
+    fn future<C: Callable>(&self, cell: Arc<Cell>) -> TaskFuture<C::Output> {
+        TaskFuture::new(cell, C::decode, Arc::downgrade(&self.0.core))
+    }
+}
+
+/// A task that is ready to be accepted.
+struct Request {
+    call: Call,
+    name: Arc<str>,
+    options: TaskOptions,
+}
+
+/// The future of [`Pool::submit_async`]. Its output is the task's own future.
+#[must_use = "nothing is submitted until it is awaited"]
+pub struct SubmitAsync<C> {
+    pool: Pool,
+    /// Taken when it is accepted.
+    request: Result<Option<Request>, SubmitError>,
+    callable: std::marker::PhantomData<fn() -> C>,
+}
+
+impl<C: Callable> Future for SubmitAsync<C> {
+    type Output = Result<TaskFuture<C::Output>, SubmitError>;
+
+    /// # Panics
+    /// When polled after it was ready, as every future may.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let request = match &mut this.request {
+            Ok(request) => request.take().expect("a SubmitAsync was polled after it was ready"),
+            Err(error) => return Poll::Ready(Err(error.clone())),
+        };
+        match this.pool.give(request, 0, WhenFull::Wake(context.waker().clone())) {
+            Ok(cell) => Poll::Ready(Ok(this.pool.future::<C>(cell))),
+            Err((SubmitError::QueueFull { .. }, request)) => {
+                this.request = Ok(Some(request));
+                Poll::Pending
+            }
+            Err((error, _)) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+impl<C> fmt::Debug for SubmitAsync<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SubmitAsync")
+    }
+}
