@@ -1,0 +1,1 @@
+//! What Python does not test, and this pool must.

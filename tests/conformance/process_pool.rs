@@ -1,0 +1,1 @@
+//! `test_process_pool.py`.
