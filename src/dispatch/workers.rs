@@ -263,7 +263,9 @@ impl Dispatch {
         for index in 0..self.slots.len() {
             let worker = self.slots[index].key(index);
             let begun = |task: &TaskId| {
-                self.tasks.get(task).is_some_and(|entry| entry.place == Place::Offered(index, Some(Fate::Begun)))
+                self.tasks
+                    .get(task)
+                    .is_some_and(|entry| entry.place == Place::Offered(index, Some(Fate::Begun)))
             };
             let lost: Vec<_> = self.slots[index].behind.iter().copied().filter(begun).collect();
             self.slots[index].behind.retain(|task| !lost.contains(task));

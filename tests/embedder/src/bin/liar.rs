@@ -1,0 +1,280 @@
+//! A worker that lies. It speaks the wire by hand, not with the library, and does what its
+//! own file name says: the tests link this program under one name for each lie.
+//!
+//! What it needs to know of the wire is written down in `src/wire/`: a control socket on
+//! stdin, a shared file with two rings behind a header of 4096 bytes, frames of sixteen bytes
+//! of header, postcard and payload.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer};
+use rustix::net::{SendAncillaryMessage, SendFlags};
+
+const RING_BYTES: usize = 256 * 1024;
+const HEADER_BYTES: usize = 4096;
+
+/// Places in the header.
+const TO_WORKER_TAKEN: usize = 0;
+const TO_WORKER_PUT: usize = 128;
+const TO_HOST_PUT: usize = 384;
+const HOST_RUNG: usize = 512;
+const CLAIMS: usize = 768;
+
+fn main() {
+    if !std::env::args().any(|argument| argument == "--wasmpool-role=worker") {
+        // The compiler is an honest one.
+        wasmpool::init();
+        return;
+    }
+    let path = std::fs::read_link("/proc/self/exe").expect("a path");
+    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+    let mut wire = Wire::open();
+    wire.lie(name.trim_start_matches("liar-"));
+}
+
+struct Wire {
+    build: Vec<u8>,
+    base: *mut u8,
+    put: u64,
+}
+
+/// What the host asked for, as far as a liar cares.
+struct Run {
+    task: u64,
+    run: u64,
+    claim: u64,
+}
+
+impl Wire {
+    fn open() -> Wire {
+        let mut bytes = [0; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let received =
+            rustix::net::recvmsg(rustix::stdio::stdin(), &mut slices, &mut ancillary, RecvFlags::empty())
+                .expect("a message");
+        let ring: OwnedFd = ancillary
+            .drain()
+            .find_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+                _ => None,
+            })
+            .expect("the rings");
+        use rustix::mm::{MapFlags, ProtFlags};
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let base = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                HEADER_BYTES + 2 * RING_BYTES,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &ring,
+                0,
+            )
+        };
+        // The message is the variant 0 and the build's number; it is said back as it came.
+        Wire { build: bytes[1..received.bytes].to_vec(), base: base.expect("maps").cast(), put: 0 }
+    }
+
+    fn word(&self, at: usize) -> &AtomicU64 {
+        // SAFETY: inside of the mapping, which lives as long as the process; aligned.
+        unsafe { &*self.base.add(at).cast() }
+    }
+
+    fn say(&self, message: &[u8]) {
+        let mut none = SendAncillaryBuffer::default();
+        let slices = [IoSlice::new(message)];
+        rustix::net::sendmsg(rustix::stdio::stdin(), &slices, &mut none, SendFlags::empty()).expect("sends");
+    }
+
+    fn ready(&self) {
+        self.say(&[&[0], &self.build[..]].concat());
+    }
+
+    /// Waits for the first frame, and reads what it says of the task.
+    fn run(&self) -> Run {
+        while self.word(TO_WORKER_PUT).load(Ordering::SeqCst) < 24 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // SAFETY: the first bytes of the ring towards the worker, which the host has published.
+        let frame = unsafe { std::slice::from_raw_parts(self.base.add(HEADER_BYTES), 24) };
+        let mut meta = &frame[17..];
+        let mut number = || varint(&mut meta);
+        Run { task: number(), run: number(), claim: number() }
+    }
+
+    /// Publishes bytes on the ring towards the host, and rings its bell.
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            let at = HEADER_BYTES + RING_BYTES + (self.put as usize & (RING_BYTES - 1));
+            // SAFETY: inside of the ring towards the host.
+            unsafe { self.base.add(at).write(byte) };
+            self.put += 1;
+        }
+        self.publish(self.put);
+    }
+
+    fn publish(&self, put: u64) {
+        self.word(TO_HOST_PUT).store(put, Ordering::SeqCst);
+        // SAFETY: inside of the mapping; aligned.
+        let rung: &AtomicU32 = unsafe { &*self.base.add(HOST_RUNG).cast() };
+        rung.fetch_add(1, Ordering::SeqCst);
+        let flags = rustix::thread::futex::Flags::empty();
+        let _ = rustix::thread::futex::wake(rung, flags, 1);
+    }
+
+    fn lie(&mut self, what: &str) {
+        match what {
+            "silent" => return sleep(),
+            "other-build" => self.say(&[0, 1]),
+            "garbage-control" => self.say(&[0xff; 64]),
+            "fat-control" => self.say(&vec![0; 100_000]),
+            "descriptor" => self.send_descriptor(),
+            _ => self.ready(),
+        }
+        if what == "ready-twice" {
+            self.ready();
+        }
+        let run = self.run();
+        let done = frame(&[&[1], &number(run.task)[..], &ok()].concat(), b"lie");
+        match what {
+            "honest" => {
+                self.word(CLAIMS + 8 * run.claim as usize).store(run.run << 2 | 1, Ordering::SeqCst);
+                self.write(&done);
+            }
+            "torn" => {
+                self.write(&done[..done.len() - 2]);
+                std::process::exit(0);
+            }
+            "torn-header" => {
+                self.write(&done[..7]);
+                std::process::exit(3);
+            }
+            "magic" => self.write(&[b'X'; 16]),
+            "fat-meta" => self.write(&head(u32::MAX, 0)),
+            "fat-payload" => self.write(&head(8, u64::MAX / 2)),
+            "payload-over-limit" => self.write(&head(8, 300 << 20)),
+            "garbage-meta" => self.write(&frame(&[0xee; 40], b"")),
+            "endless-varint" => self.write(&frame(&[0xff; 64], b"")),
+            "left-over" => {
+                self.write(&frame(&[&done[16..][..done.len() - 19], &[0; 5][..]].concat(), b"lie"))
+            }
+            "other-task" => self.write(&frame(&[&[1], &number(run.task + 1)[..], &ok()].concat(), b"lie")),
+            "no-task" => self.write(&frame(&[&[1, 0], &ok()[..]].concat(), b"lie")),
+            "twice" => {
+                self.write(&done);
+                self.write(&done);
+            }
+            "heeded" => self.write(&frame(&[&[1], &number(run.task)[..], &heeded()].concat(), b"")),
+            "forged-log" => self.write(&frame(&log(run.task + 1, 5), b"")),
+            "log-with-payload" => self.write(&frame(&log(run.task, 5), b"payload")),
+            "endless-logs" => {
+                for _ in 0..200 {
+                    self.write(&frame(&log(run.task, 15_000), b""));
+                    self.wait_for_space();
+                }
+            }
+            "put-too-far" => self.publish(RING_BYTES as u64 + 1),
+            "put-backwards" => {
+                self.write(&done[..9]);
+                std::thread::sleep(Duration::from_millis(20));
+                self.publish(1);
+            }
+            "put-wraps" => self.publish(u64::MAX),
+            "taken-too-far" => {
+                self.word(TO_WORKER_TAKEN).store(u64::MAX, Ordering::SeqCst);
+                self.publish(self.put);
+            }
+            "early" => self.write(&done),
+            "claims" => {
+                // Every task is claimed at once, and none is run.
+                for index in 0..64 {
+                    self.word(CLAIMS + 8 * index).store(u64::MAX, Ordering::SeqCst);
+                }
+            }
+            "stalled" | "ready-twice" | "other-build" | "garbage-control" | "fat-control" | "descriptor" => {}
+            other => panic!("there is no lie called {other}"),
+        }
+        sleep();
+    }
+
+    fn wait_for_space(&self) {
+        // The host's position in its ring.
+        const TO_HOST_TAKEN: usize = 256;
+        for _ in 0..5_000 {
+            if self.put - self.word(TO_HOST_TAKEN).load(Ordering::SeqCst) < RING_BYTES as u64 / 2 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn send_descriptor(&self) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let stdin = rustix::stdio::stdin();
+        let descriptors = [stdin.as_fd()];
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let message = [&[0], &self.build[..]].concat();
+        rustix::net::sendmsg(stdin, &[IoSlice::new(&message)], &mut ancillary, SendFlags::empty())
+            .expect("sends");
+    }
+}
+
+/// Until the host has had enough of it.
+fn sleep() {
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+fn head(meta_bytes: u32, payload_bytes: u64) -> Vec<u8> {
+    [b"WP1\0", &meta_bytes.to_le_bytes()[..], &payload_bytes.to_le_bytes()].concat()
+}
+
+fn frame(meta: &[u8], payload: &[u8]) -> Vec<u8> {
+    [&head(meta.len() as u32, payload.len() as u64)[..], meta, payload].concat()
+}
+
+/// The verdict `Ok` and a cost of nothing.
+fn ok() -> Vec<u8> {
+    vec![0, 0, 0, 0, 0, 0]
+}
+
+/// The verdict that an interrupt was heeded.
+fn heeded() -> Vec<u8> {
+    vec![6, 0, 0, 0, 0, 0]
+}
+
+/// A record of the guest's, at level 3, without target and fields.
+fn log(task: u64, bytes: u64) -> Vec<u8> {
+    [&[0], &number(task)[..], &[0, 3, 0], &number(bytes), &vec![b'l'; bytes as usize], &[0]].concat()
+}
+
+fn number(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let mut value = 0;
+    for shift in (0..).step_by(7) {
+        let (&byte, rest) = bytes.split_first().expect("a number");
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            break;
+        }
+    }
+    value
+}

@@ -1,0 +1,220 @@
+//! Workers that lie on the wire: each lie is one worker's death with its own words, the host
+//! is unharmed, and another pool beside it notices nothing. `src/bin/liar.rs` tells the lies.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wasmpool::{
+    BrokenPool, Bytes, DeathCause, Module, OnWorkerDeath, Pool, PoolBuilder, RawTask, Replacement, TaskError,
+    TaskOptions,
+};
+
+wasmpool::init_at_load!();
+
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under the name of one lie; gone when this is.
+struct Liar(PathBuf);
+
+impl Liar {
+    fn new(lie: &str) -> Liar {
+        // A folder for each, since a test may ask for the same lie twice.
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!(
+            "liars-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join(format!("liar-{lie}"));
+        let _ = std::fs::remove_file(&path);
+        std::fs::copy(env!("CARGO_BIN_EXE_liar"), &path).expect("copies");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("an executable");
+        Liar(path)
+    }
+
+    fn builder(&self) -> PoolBuilder {
+        let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache");
+        Pool::builder()
+            .workers(1)
+            .cache_dir(cache)
+            .worker_program(&self.0)
+            .start_timeout(Duration::from_secs(20))
+    }
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+        if let Some(folder) = self.0.parent() {
+            // It goes with the last of its liars.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+fn echo(pool: &Pool) -> RawTask {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../guest-tasks/prebuilt/echo.wasm");
+    let module: Module = pool.load_file(path).expect("loads");
+    module.raw_task("echo").expect("is there")
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("reads");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
+fn broken(lie: &str, input: Bytes) -> BrokenPool {
+    let liar = Liar::new(lie);
+    let pool = liar.builder().build().expect("builds");
+    let futures: Vec<_> = [input, Bytes::from_static(b"2nd")]
+        .into_iter()
+        .map(|input| pool.submit_bytes(&echo(&pool), input))
+        .collect();
+    let errors: Vec<_> = futures
+        .into_iter()
+        .map(|future| match future.expect("submits").result_timeout(PATIENCE) {
+            Ok(result) => result.expect_err("a lie is no result"),
+            Err(timeout) => panic!("{lie}: {timeout}"),
+        })
+        .collect();
+    match errors[1].error() {
+        TaskError::Broken(broken) => broken.clone(),
+        other => panic!("{lie}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_lie_is_a_protocol_violation_that_says_what_it_was() {
+    let small = || Bytes::from_static(b"input");
+    let large = Bytes::from(vec![7; 8 << 20]);
+    let before = resident_kib();
+    for (lie, input, says) in [
+        ("magic", small(), "a frame starts with"),
+        ("fat-meta", small(), "4294967295 bytes of metadata"),
+        ("fat-payload", small(), "bytes of payload, the limit is"),
+        ("payload-over-limit", small(), "314572800 bytes of payload"),
+        ("garbage-meta", small(), "metadata is malformed"),
+        ("endless-varint", small(), "metadata is malformed"),
+        ("left-over", small(), "metadata is malformed"),
+        ("other-task", small(), "a task that it does not have"),
+        ("no-task", small(), "a task that it does not have"),
+        ("heeded", small(), "an answer to no question"),
+        ("forged-log", small(), "a task that it does not have"),
+        ("log-with-payload", small(), "logs are over the limit"),
+        ("endless-logs", small(), "logs are over the limit"),
+        ("put-too-far", small(), "a ring position is out of range"),
+        ("put-backwards", small(), "a ring position is out of range"),
+        ("put-wraps", small(), "a ring position is out of range"),
+        ("taken-too-far", large.clone(), "a ring position is out of range"),
+        ("early", large, "before it had read its input"),
+        ("ready-twice", small(), "ready twice"),
+        ("other-build", small(), "built from another version"),
+        ("garbage-control", small(), "malformed"),
+        ("fat-control", small(), "too long"),
+        ("descriptor", small(), "brings descriptors"),
+    ] {
+        let broken = broken(lie, input);
+        let DeathCause::ProtocolViolation(words) = &broken.death().cause else {
+            panic!("{lie}: {broken}");
+        };
+        assert!(words.contains(says), "{lie}: {words}");
+        assert!(broken.pid() > 0, "{lie}: {broken}");
+    }
+    let grown = resident_kib().saturating_sub(before);
+    assert!(grown < 64 * 1024, "the lies cost the host {grown} KiB");
+}
+
+#[test]
+fn a_frame_that_is_cut_off_is_the_death_of_its_writer() {
+    for (lie, code) in [("torn", 0), ("torn-header", 3)] {
+        let broken = broken(lie, Bytes::new());
+        assert_eq!(broken.exit_code(), Some(code), "{lie}: {broken}");
+        assert_eq!(broken.tasks_in_flight().len(), 1, "{lie}: {broken}");
+    }
+}
+
+#[test]
+fn what_was_said_before_the_lie_counts() {
+    let liar = Liar::new("twice");
+    let pool = liar.builder().build().expect("builds");
+    let echo = echo(&pool);
+    let first = pool.submit_bytes(&echo, &b"1"[..]).expect("submits");
+    let result = first.result_timeout(PATIENCE).expect("in time").expect("it was answered once");
+    assert_eq!(&result[..], b"lie");
+    let broken = loop {
+        match pool.submit_bytes(&echo, &b"2"[..]) {
+            Err(wasmpool::SubmitError::Broken(broken)) => break broken,
+            Err(other) => panic!("{other}"),
+            Ok(future) => {
+                let _ = future.result_timeout(PATIENCE).expect("in time");
+            }
+        }
+    };
+    assert!(matches!(broken.death().cause, DeathCause::ProtocolViolation(_)), "{broken}");
+}
+
+#[test]
+fn a_worker_that_does_nothing_is_killed_at_the_deadline_and_the_pool_lives_on() {
+    for lie in ["stalled", "claims"] {
+        let liar = Liar::new(lie);
+        let builder = liar.builder().grace(Duration::from_millis(50));
+        let pool = builder.timeout(Duration::from_millis(100)).build().expect("builds");
+        let echo = echo(&pool);
+        let futures: Vec<_> =
+            (0..3).map(|_| pool.submit_bytes(&echo, vec![1; 1 << 20]).expect("submits")).collect();
+        for future in futures {
+            let failure = future.result_timeout(PATIENCE).expect("in time").expect_err("no answer");
+            assert!(matches!(failure.error(), TaskError::Timeout { killed: true, .. }), "{lie}: {failure}");
+        }
+        assert!(pool.broken().is_none());
+        let cancelled = pool.submit_bytes(&echo, &b"last"[..]).expect("submits");
+        assert!(cancelled.cancel() || cancelled.abort(), "{lie}");
+    }
+}
+
+#[test]
+fn a_silent_worker_is_killed_after_its_time_to_start() {
+    let liar = Liar::new("silent");
+    let pool = liar.builder().start_timeout(Duration::from_millis(200)).build().expect("builds");
+    let future = pool.submit_bytes(&echo(&pool), &b"x"[..]).expect("submits");
+    let failure = future.result_timeout(PATIENCE).expect("in time").expect_err("nobody is there");
+    let TaskError::Broken(broken) = failure.error() else { panic!("{failure}") };
+    assert!(matches!(broken.death().cause, DeathCause::StartTimeout(_)), "{broken}");
+    assert!(!failure.may_have_run(), "{failure}");
+}
+
+#[test]
+fn with_replacement_a_liar_costs_the_task_that_it_was_given() {
+    let liar = Liar::new("magic");
+    let policy = OnWorkerDeath::Replace(Replacement::new().crashes_max(3));
+    let pool = liar.builder().on_worker_death(policy).build().expect("builds");
+    let echo = echo(&pool);
+    let options = TaskOptions::new().retry(wasmpool::Retry::attempts(2));
+    let plain = pool.submit_bytes(&echo, &b"plain"[..]).expect("submits");
+    let retried = pool.submit_with(&echo, &Bytes::from_static(b"again"), options).expect("submits");
+    for (future, attempts) in [(plain, 1), (retried, 2)] {
+        let failure = future.result_timeout(PATIENCE).expect("in time").expect_err("a lie is no result");
+        let TaskError::WorkerDied(death) = failure.error() else { panic!("{failure}") };
+        assert!(matches!(death.cause, DeathCause::ProtocolViolation(_)), "{death}");
+        assert_eq!(failure.report().attempts, attempts, "{failure}");
+    }
+    assert!(pool.broken().is_none(), "the tasks were to blame, or might have been");
+}
+
+#[test]
+fn an_honest_pool_beside_the_liars_notices_nothing() {
+    let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache");
+    let honest = Pool::builder().workers(1).cache_dir(cache).build().expect("builds");
+    let echo = echo(&honest);
+    for lie in ["magic", "put-wraps", "twice", "endless-logs"] {
+        let future = honest.submit_bytes(&echo, &b"before"[..]).expect("submits");
+        if lie != "twice" {
+            broken(lie, Bytes::from_static(b"x"));
+        }
+        assert_eq!(&future.result_timeout(PATIENCE).expect("in time").expect("runs")[..], b"before");
+    }
+    assert_eq!(honest.stats().workers_died, 0);
+}
