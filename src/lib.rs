@@ -46,6 +46,7 @@ mod task;
 pub mod limits;
 mod text;
 mod foreign;
+mod sync;
 mod policy;
 mod observe;
 mod error;

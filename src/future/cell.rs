@@ -3,16 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
-
-use crossbeam_channel::Sender;
 
 use crate::error::{TaskError, TaskFailure};
 use crate::foreign::guarded;
 use crate::module::Answer;
+use crate::sync::{AtomicU8, Condvar, Mutex, MutexGuard, Ordering, Sender};
 use crate::task::{TaskId, TaskReport};
 
 /// Where a task is.

@@ -1,0 +1,1 @@
+//! Nothing: the tests include the sources that they check.

@@ -1,0 +1,288 @@
+//! The future cell as it stands in `src/future/cell.rs`, under loom: every interleaving of its
+//! threads, up to three preemptions. What it needs of the library stands here in small.
+
+#![allow(dead_code, unreachable_pub, reason = "the included source has more than is checked here")]
+
+mod sync {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    pub(crate) use loom::sync::atomic::{AtomicU8, Ordering};
+    pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+
+    /// An unbounded channel, modelled: `send` fails once the receiver is gone.
+    pub(crate) struct Sender<T>(Arc<Channel<T>>);
+
+    pub(crate) struct Channel<T> {
+        queue: Mutex<(VecDeque<T>, bool)>,
+        arrived: Condvar,
+    }
+
+    pub(crate) struct SendError<T>(T);
+
+    impl<T> SendError<T> {
+        pub(crate) fn into_inner(self) -> T {
+            self.0
+        }
+    }
+
+    impl<T> Clone for Sender<T> {
+        fn clone(&self) -> Self {
+            Sender(self.0.clone())
+        }
+    }
+
+    impl<T> Sender<T> {
+        pub(crate) fn new() -> Self {
+            let queue = Mutex::new((VecDeque::new(), true));
+            Sender(Arc::new(Channel { queue, arrived: Condvar::new() }))
+        }
+
+        pub(crate) fn send(&self, value: T) -> Result<(), SendError<T>> {
+            let mut queue = self.0.queue.lock().expect("no panic under it");
+            if !queue.1 {
+                return Err(SendError(value));
+            }
+            queue.0.push_back(value);
+            drop(queue);
+            self.0.arrived.notify_all();
+            Ok(())
+        }
+
+        pub(crate) fn receive(&self) -> T {
+            let mut queue = self.0.queue.lock().expect("no panic under it");
+            loop {
+                if let Some(value) = queue.0.pop_front() {
+                    return value;
+                }
+                queue = self.0.arrived.wait(queue).expect("no panic under it");
+            }
+        }
+
+        /// The receiver goes, with what it has not received.
+        pub(crate) fn close(&self) -> usize {
+            let mut queue = self.0.queue.lock().expect("no panic under it");
+            queue.1 = false;
+            std::mem::take(&mut queue.0).len()
+        }
+    }
+}
+
+mod error {
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub enum TaskError {
+        Cancelled,
+        Failed,
+    }
+
+    #[derive(Debug, Clone)]
+    pub struct TaskFailure(pub TaskError);
+
+    impl TaskFailure {
+        pub fn new(
+            error: TaskError,
+            _: crate::task::TaskId,
+            _: std::sync::Arc<str>,
+            _: std::sync::Arc<str>,
+            _: Option<String>,
+            _: crate::task::TaskReport,
+        ) -> Self {
+            TaskFailure(error)
+        }
+
+        pub fn error(&self) -> &TaskError {
+            &self.0
+        }
+    }
+}
+
+mod foreign {
+    pub(crate) fn guarded(emit: impl FnOnce()) {
+        emit();
+    }
+}
+
+mod module {
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(crate) struct Answer(pub(crate) u32);
+}
+
+mod task {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct TaskId(pub u64);
+
+    impl std::fmt::Display for TaskId {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "{}", self.0)
+        }
+    }
+
+    #[derive(Debug, Clone, Default)]
+    pub struct TaskReport;
+}
+
+#[path = "../../../src/future/cell.rs"]
+mod cell;
+
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+use loom::sync::Notify;
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::thread;
+
+use cell::{Cell, FutureState, Labels};
+use error::{TaskError, TaskFailure};
+use module::Answer;
+use task::{TaskId, TaskReport};
+
+type Callbacks = sync::Sender<Box<dyn FnOnce() + Send>>;
+
+fn cell() -> (Arc<Cell>, Callbacks) {
+    let callbacks = Callbacks::new();
+    let (name, module) = ("task".into(), "module".into());
+    (Cell::new(Labels { task: TaskId(1), name, module, label: None }, callbacks.clone()), callbacks)
+}
+
+fn answer(cell: &Cell, number: u32) -> bool {
+    cell.complete(Ok(Answer(number)), TaskReport)
+}
+
+fn value(outcome: &cell::Outcome) -> u32 {
+    outcome.result.as_ref().map_or(0, |answer| answer.0)
+}
+
+fn check(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+#[test]
+fn a_waiter_is_always_woken() {
+    check(|| {
+        let (cell, _callbacks) = cell();
+        let waiters: Vec<_> = (0..2)
+            .map(|_| {
+                let cell = cell.clone();
+                thread::spawn(move || value(&cell.wait()))
+            })
+            .collect();
+        assert!(answer(&cell, 7));
+        for waiter in waiters {
+            assert_eq!(waiter.join().expect("waits"), 7);
+        }
+    });
+}
+
+#[test]
+fn of_two_completions_the_first_stays() {
+    check(|| {
+        let (cell, _callbacks) = cell();
+        let other = cell.clone();
+        let cancels = thread::spawn(move || {
+            other.set_resolved(true);
+            other.complete(Err(TaskFailure(TaskError::Cancelled)), TaskReport)
+        });
+        let answered = answer(&cell, 7);
+        let cancelled = cancels.join().expect("cancels");
+        assert!(answered != cancelled, "one of them, and only one");
+        let outcome = cell.wait();
+        assert_eq!(outcome.result.is_ok(), answered);
+        let state = if answered { FutureState::Finished } else { FutureState::Cancelled };
+        assert_eq!(outcome.state(), state);
+        assert_eq!(cell.outcome().expect("done").result.is_ok(), answered, "and it does not change");
+    });
+}
+
+struct Flag(Notify, AtomicUsize);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.notify();
+    }
+}
+
+#[test]
+fn a_poll_sees_the_outcome_or_its_waker_is_woken() {
+    check(|| {
+        let (cell, _callbacks) = cell();
+        let other = cell.clone();
+        let completes = thread::spawn(move || answer(&other, 7));
+        let flag = Arc::new(Flag(Notify::new(), AtomicUsize::new(0)));
+        let waker = Waker::from(flag.clone());
+        let mut outcome = cell.poll(&waker);
+        while outcome.is_none() {
+            flag.0.wait();
+            outcome = cell.poll(&waker);
+        }
+        assert_eq!(outcome.as_ref().map(value), Some(7));
+        assert!(completes.join().expect("completes"));
+        assert!(flag.1.load(Ordering::SeqCst) <= 1, "woken once at the most");
+    });
+}
+
+#[test]
+fn a_watcher_is_told_once_whenever_it_came() {
+    check(|| {
+        let (cell, _callbacks) = cell();
+        let (first, second) = (sync::Sender::new(), sync::Sender::new());
+        let other = (cell.clone(), first.clone(), second.clone());
+        let watches = thread::spawn(move || {
+            let (cell, first, second) = other;
+            cell.watch(&first, 1);
+            if let Some(key) = cell.watch(&second, 2) {
+                cell.unwatch(key);
+            }
+        });
+        answer(&cell, 7);
+        watches.join().expect("watches");
+        assert_eq!(first.receive(), 1);
+        assert_eq!(first.close(), 0, "and not again");
+        assert!(second.close() <= 1);
+    });
+}
+
+#[test]
+fn a_callback_runs_once_even_if_the_pool_goes_meanwhile() {
+    check(|| {
+        let (cell, callbacks) = cell();
+        let ran = Arc::new(AtomicUsize::new(0));
+        let other = (cell.clone(), ran.clone());
+        let registers = thread::spawn(move || {
+            let (cell, ran) = other;
+            cell.on_done(Box::new(move |outcome| {
+                assert_eq!(value(&outcome), 7);
+                ran.fetch_add(1, Ordering::SeqCst);
+            }));
+        });
+        answer(&cell, 7);
+        // What is queued when the callback thread ends has been run by it; see `Pool`.
+        let queued = callbacks.close();
+        registers.join().expect("registers");
+        assert_eq!(ran.load(Ordering::SeqCst) + queued, 1);
+    });
+}
+
+#[test]
+fn the_state_never_runs_backwards() {
+    check(|| {
+        let (cell, _callbacks) = cell();
+        let other = cell.clone();
+        let works = thread::spawn(move || {
+            other.set_dispatched();
+            other.set_resolved(false);
+            answer(&other, 7);
+        });
+        let rank = |cell: &Cell| match cell.outcome().map_or_else(|| cell.open_state(), |o| o.state()) {
+            FutureState::Pending => 0,
+            FutureState::Running => 1,
+            FutureState::Cancelled | FutureState::Finished => 2,
+        };
+        let (before, after) = (rank(&cell), rank(&cell));
+        assert!(before <= after, "{before} then {after}");
+        works.join().expect("works");
+        assert_eq!(rank(&cell), 2);
+    });
+}
