@@ -386,12 +386,12 @@ impl World {
                 }
             }
             96 => {
-                if let Some(worker) = self.some_process().filter(|_| self.submitted % 3 == 0) {
+                if let Some(worker) = self.some_process().filter(|_| self.submitted.is_multiple_of(3)) {
                     self.die(worker);
                 }
             }
             97 => {
-                if let Some(worker) = self.some_process().filter(|_| self.submitted % 7 == 0) {
+                if let Some(worker) = self.some_process().filter(|_| self.submitted.is_multiple_of(7)) {
                     self.lie(worker);
                 }
             }

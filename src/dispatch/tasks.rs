@@ -192,7 +192,7 @@ impl Dispatch {
         if held != slot {
             return;
         }
-        if !revoked && !(cfg!(test) && self.mutant == Some(Mutant::RefusalIgnored)) {
+        if !(revoked || cfg!(test) && self.mutant == Some(Mutant::RefusalIgnored)) {
             entry.place = Place::Offered(slot, Some(Fate::Begun));
             // In a pool that was killed it ends with its worker.
             if self.killed {

@@ -1,5 +1,6 @@
 //! Waiting for many: `wait` and `as_completed`, as in `concurrent.futures`.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -30,17 +31,20 @@ pub struct Waited {
 }
 
 /// Waits for some or all of `futures`, at most for `timeout`. A timeout is not an error:
-/// what is not done then is in [`Waited::not_done`]. The same task given twice counts once
-/// for each place it stands in.
-pub fn wait<O>(futures: &[TaskFuture<O>], timeout: Option<Duration>, when: ReturnWhen) -> Waited {
+/// what is not done then is in [`Waited::not_done`]. Takes futures or references to them; the
+/// same one given twice is in the answer at both of its places.
+pub fn wait<O, F>(futures: &[F], timeout: Option<Duration>, when: ReturnWhen) -> Waited
+where
+    F: Borrow<TaskFuture<O>>,
+{
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let watch = Watch::new(futures.iter());
+    let watch = Watch::new(futures.iter().map(Borrow::borrow));
     let mut open: HashSet<usize> = (0..futures.len()).collect();
     while !open.is_empty() {
         let Ok(number) = watch.next(deadline) else { break };
         open.remove(&number);
         let failed = || {
-            let outcome = futures[number].cell.outcome();
+            let outcome = futures[number].borrow().cell.outcome();
             outcome.is_some_and(|o| o.result.is_err() && o.state() != FutureState::Cancelled)
         };
         let enough = match when {
@@ -60,18 +64,24 @@ pub fn wait<O>(futures: &[TaskFuture<O>], timeout: Option<Duration>, when: Retur
     Waited { done, not_done }
 }
 
-/// Yields the futures in the order in which they complete. The same task given twice is
-/// yielded once. No reference is kept to what was yielded.
-pub fn as_completed<O>(futures: impl IntoIterator<Item = TaskFuture<O>>) -> AsCompleted<O> {
+/// Yields the futures, or the references to them, in the order in which they complete. The same
+/// one given twice is yielded once. Nothing is kept of what was yielded.
+pub fn as_completed<O, F>(futures: impl IntoIterator<Item = F>) -> AsCompleted<F>
+where
+    F: Borrow<TaskFuture<O>>,
+{
     AsCompleted::new(futures, None)
 }
 
 /// As [`as_completed`], but gives up after `timeout`, counted from this call: the iterator
 /// then yields one [`AsCompletedTimeout`] and ends.
-pub fn as_completed_timeout<O>(
-    futures: impl IntoIterator<Item = TaskFuture<O>>,
+pub fn as_completed_timeout<O, F>(
+    futures: impl IntoIterator<Item = F>,
     timeout: Duration,
-) -> impl Iterator<Item = Result<TaskFuture<O>, AsCompletedTimeout>> {
+) -> impl Iterator<Item = Result<F, AsCompletedTimeout>>
+where
+    F: Borrow<TaskFuture<O>>,
+{
     let mut inner = AsCompleted::new(futures, Instant::now().checked_add(timeout));
     let mut over = false;
     std::iter::from_fn(move || {
@@ -99,24 +109,27 @@ pub struct AsCompletedTimeout {
 }
 
 /// The iterator of [`as_completed`].
-pub struct AsCompleted<O> {
+pub struct AsCompleted<F> {
     watch: Watch,
-    futures: Vec<Option<TaskFuture<O>>>,
+    futures: Vec<Option<F>>,
     left: usize,
     deadline: Option<Instant>,
 }
 
-impl<O> AsCompleted<O> {
-    fn new(futures: impl IntoIterator<Item = TaskFuture<O>>, deadline: Option<Instant>) -> Self {
+impl<F> AsCompleted<F> {
+    fn new<O>(futures: impl IntoIterator<Item = F>, deadline: Option<Instant>) -> Self
+    where
+        F: Borrow<TaskFuture<O>>,
+    {
         let mut seen = HashSet::new();
-        let futures: Vec<_> =
-            futures.into_iter().filter(|future| seen.insert(Arc::as_ptr(&future.cell))).collect();
-        let watch = Watch::new(futures.iter());
+        let futures: Vec<F> =
+            futures.into_iter().filter(|future| seen.insert(Arc::as_ptr(&future.borrow().cell))).collect();
+        let watch = Watch::new(futures.iter().map(Borrow::borrow));
         let left = futures.len();
         AsCompleted { watch, futures: futures.into_iter().map(Some).collect(), left, deadline }
     }
 
-    fn step(&mut self) -> Result<Option<TaskFuture<O>>, AsCompletedTimeout> {
+    fn step(&mut self) -> Result<Option<F>, AsCompletedTimeout> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -130,8 +143,8 @@ impl<O> AsCompleted<O> {
     }
 }
 
-impl<O> Iterator for AsCompleted<O> {
-    type Item = TaskFuture<O>;
+impl<F> Iterator for AsCompleted<F> {
+    type Item = F;
 
     fn next(&mut self) -> Option<Self::Item> {
         // Without a deadline there is no timeout.
@@ -143,7 +156,7 @@ impl<O> Iterator for AsCompleted<O> {
     }
 }
 
-impl<O> fmt::Debug for AsCompleted<O> {
+impl<F> fmt::Debug for AsCompleted<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AsCompleted({} of {} left)", self.left, self.futures.len())
     }

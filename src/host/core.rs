@@ -207,7 +207,7 @@ impl Core {
         options: &TaskOptions,
         chunk: u64,
         when_full: WhenFull,
-    ) -> Result<Arc<Cell>, (SubmitError, Call)> {
+    ) -> Result<Arc<Cell>, Box<(SubmitError, Call)>> {
         let mut state = self.lock();
         loop {
             match (state.dispatch.admits(), &when_full) {
@@ -221,7 +221,7 @@ impl Core {
                     if let (Refusal::Full, WhenFull::Wake(waker)) = (refusal, when_full) {
                         state.wakers.push(waker);
                     }
-                    return Err((error, call));
+                    return Err(Box::new((error, call)));
                 }
             }
         }

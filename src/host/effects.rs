@@ -15,6 +15,10 @@ use crate::future::{Cell, Labels};
 use crate::module::Answer;
 use crate::task::TaskReport;
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a completion is moved once, and a box would be one more allocation for each task"
+)]
 pub(super) enum Effect {
     Job(Job),
     Flush { link: Arc<Link> },

@@ -145,10 +145,13 @@ impl Pool {
         request: Request,
         chunk: u64,
         when_full: WhenFull,
-    ) -> Result<Arc<Cell>, (SubmitError, Request)> {
+    ) -> Result<Arc<Cell>, Box<(SubmitError, Request)>> {
         let Request { call, name, options } = request;
         let submitted = self.0.core.submit(call, &name, &options, chunk, when_full);
-        submitted.map_err(|(error, call)| (error, Request { call, name, options }))
+        submitted.map_err(|refused| {
+            let (error, call) = *refused;
+            Box::new((error, Request { call, name, options }))
+        })
     }
 
     fn future<C: Callable>(&self, cell: Arc<Cell>) -> TaskFuture<C::Output> {
@@ -185,11 +188,13 @@ impl<C: Callable> Future for SubmitAsync<C> {
         };
         match this.pool.give(request, 0, WhenFull::Wake(context.waker().clone())) {
             Ok(cell) => Poll::Ready(Ok(this.pool.future::<C>(cell))),
-            Err((SubmitError::QueueFull { .. }, request)) => {
-                this.request = Ok(Some(request));
-                Poll::Pending
-            }
-            Err((error, _)) => Poll::Ready(Err(error)),
+            Err(refused) => match *refused {
+                (SubmitError::QueueFull { .. }, request) => {
+                    this.request = Ok(Some(request));
+                    Poll::Pending
+                }
+                (error, _) => Poll::Ready(Err(error)),
+            },
         }
     }
 }

@@ -446,8 +446,8 @@ mod tests {
                 assert!(begun != revoked, "run {run}");
                 begun
             });
-            assert_eq!(host.revoke(index, run), false);
-            assert_eq!(worker.claim(index, run), false);
+            assert!(!host.revoke(index, run));
+            assert!(!worker.claim(index, run));
             assert!(begun || run % 2 == 0);
             if run > 300 {
                 break;
