@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::core::{Answered, Record, State, unknown_death};
+use super::core::{Answered, Call, Record, State, unknown_death};
 use crate::dispatch::{KillReason, Now, Resolution, RetireReason};
 use crate::error::{BrokenPool, Phase, TaskError, TaskFailure};
 use crate::module::Answer;
 use crate::observe::{Ended, LeaveReason, TaskOutcome};
-use crate::task::{CommandOutput, TaskLimits, TaskReport};
-use crate::wire::message::Verdict;
+use crate::task::{CommandOutput, TaskReport};
+use crate::wire::message::{Entry, Verdict};
 
 pub(super) fn result(
     state: &State,
@@ -37,7 +37,7 @@ pub(super) fn result(
     let limit = record.timeout.unwrap_or_default();
     let result = match how {
         Resolution::Answered => match answered {
-            Some(answered) => read_verdict(answered, &record.call.limits),
+            Some(answered) => read_verdict(answered, &record.call),
             None => Err(TaskError::Abi { message: "the worker's answer is missing".into() }),
         },
         Resolution::Cancelled => Err(TaskError::Cancelled),
@@ -64,7 +64,8 @@ pub(super) fn result(
 }
 
 /// The worker's verdict, in the caller's words. The payload was bounded when it was read.
-fn read_verdict(answered: Answered, limits: &TaskLimits) -> Result<Answer, TaskError> {
+fn read_verdict(answered: Answered, call: &Call) -> Result<Answer, TaskError> {
+    let limits = &call.limits;
     let Answered { verdict, payload, cost: _ } = answered;
     let text = |payload: Vec<u8>| String::from_utf8_lossy(&payload).into_owned();
     Err(match verdict {
@@ -73,7 +74,8 @@ fn read_verdict(answered: Answered, limits: &TaskLimits) -> Result<Answer, TaskE
             let mut stdout = Bytes::from(payload);
             let stderr = stdout.split_off(stdout.len().min(stdout_bytes as usize));
             let output = CommandOutput { exit_code: code, stdout, stderr };
-            if code == 0 {
+            // For a task, to exit is to fail: it has returned nothing.
+            if code == 0 && matches!(call.entry, Entry::Command { .. }) {
                 return Ok(Answer::Command(output));
             }
             TaskError::Exit { output }
