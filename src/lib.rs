@@ -32,6 +32,9 @@
 //! }
 //! ```
 //!
+//! Those who know Python's module start at [Coming from `concurrent.futures`](python): each of its
+//! names, and what differs.
+//!
 //! # Reading order
 //! The modules below stand in the order in which a reader wants them: the vocabulary
 //! (`task`, [`limits`], [`error`](TaskError), the schema and module descriptions), what the caller
@@ -55,6 +58,7 @@ mod module;
 
 mod pool;
 mod future;
+pub mod python;
 
 mod dispatch;
 mod host;
