@@ -14,7 +14,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use common::{PATIENCE, builder, eventually, load, pool, raw, signal};
-use futures::future::{join, join_all};
+use futures::future::{BoxFuture, join, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use rustix::process::Signal;
 use wasmpool::{
@@ -438,7 +438,7 @@ fn a_waker_that_panics_costs_nobody_else_the_wake_up() {
 
 /// An executor that polls where it is woken: on the pool's own threads.
 struct OnTheSpot {
-    task: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+    task: Mutex<Option<BoxFuture<'static, ()>>>,
     rung: AtomicBool,
 }
 
