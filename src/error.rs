@@ -92,7 +92,7 @@ pub enum SubmitError {
         /// The limit.
         max: usize,
     },
-    /// As many tasks wait as [`PoolBuilder::queue_tasks_max`](crate::PoolBuilder::queue_tasks_max) allows; from `try_submit` only.
+    /// As many tasks wait as [`PoolBuilder::queue_tasks_max`](crate::PoolBuilder::queue_tasks_max) allows; from `try_submit`, and from `submit` inside of a [`Waker`](std::task::Waker), which may not wait.
     #[error("the queue is full: {max} tasks are waiting or running")]
     QueueFull {
         /// The limit.

@@ -80,9 +80,18 @@ impl<O> TaskFuture<O> {
         self.cell.wait_until(deadline).map(|outcome| self.read(&outcome))
     }
 
-    /// Waits for the task and returns its failure, if it failed.
+    /// Waits for the task and returns its failure, if it failed: what
+    /// [`result`](Self::result) would return.
     pub fn exception(&self) -> Option<TaskFailure> {
-        self.cell.wait().result.err()
+        self.result().err()
+    }
+
+    /// As [`exception`](Self::exception), but waits at most `timeout`.
+    ///
+    /// # Errors
+    /// If the time ran out; the task goes on.
+    pub fn exception_timeout(&self, timeout: Duration) -> Result<Option<TaskFailure>, WaitTimeout> {
+        Ok(self.result_timeout(timeout)?.err())
     }
 
     /// The result, if the task is done.
@@ -90,7 +99,7 @@ impl<O> TaskFuture<O> {
         self.cell.outcome().map(|outcome| self.read(&outcome))
     }
 
-    /// Cancels the task if it does not run yet. `true` if it is cancelled now, by this
+    /// Cancels the task if it does not run yet, or waits for another attempt. `true` if it is cancelled now, by this
     /// call or an earlier one; every waiter then wakes at once. A worker may have been handed
     /// the task and not begun it: it is then taken back.
     pub fn cancel(&self) -> bool {
@@ -101,8 +110,8 @@ impl<O> TaskFuture<O> {
     }
 
     /// Stops the task even if it runs: interrupts it, and kills its worker if it does not
-    /// heed the interrupt within the pool's grace period. Does not wait. `false` if the
-    /// task was done already.
+    /// heed the interrupt within the pool's grace period; a pending one is cancelled. Does not
+    /// wait. `false` if the task was done already.
     pub fn abort(&self) -> bool {
         if self.done() {
             return false;
@@ -126,7 +135,7 @@ impl<O> TaskFuture<O> {
         self.state() == FutureState::Cancelled
     }
 
-    /// Whether it has been handed to a worker and is not done.
+    /// Whether a worker has begun it and it is not done; so it may wait for another attempt.
     pub fn running(&self) -> bool {
         self.state() == FutureState::Running
     }

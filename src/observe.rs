@@ -39,7 +39,7 @@ pub struct PoolStats {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ended {
-    /// With an output.
+    /// With an output; whether the caller's type can decode it shows when it is read.
     pub succeeded: u64,
     /// With a failure of the task's own, or at one of its limits.
     pub failed: u64,

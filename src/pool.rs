@@ -25,6 +25,7 @@ use crate::host::{compile, is_io_thread};
 use crate::limits;
 use crate::module::{Callable, Digest, Loaded, Module, ModuleOptions};
 use crate::observe::PoolStats;
+use crate::task::TaskId;
 use crate::wire::message::ModuleId;
 
 /// A pool of worker processes that run WebAssembly tasks. Cheap to clone; all clones are
@@ -169,7 +170,7 @@ impl Pool {
     }
 
     /// Takes no more tasks, and waits until what was submitted is done (or cancelled, by
-    /// `mode`) and every process is gone. Later submits get [`SubmitError::ShutDown`].
+    /// `mode`) and every process is gone. Later submits get [`SubmitError::ShutDown`](crate::SubmitError::ShutDown).
     pub fn shutdown(&self, mode: ShutdownMode) {
         self.begin_shutdown(mode);
         self.0.wait_until_gone();
@@ -216,6 +217,22 @@ impl Pool {
     /// ones when their task is done. Clamped to 1 to 1024, and the minimum to the maximum.
     pub fn resize(&self, workers_min: usize, workers_max: usize) {
         self.0.core.handle(Event::Resize { workers_min, workers_max });
+    }
+
+    /// [`TaskFuture::cancel`](crate::TaskFuture::cancel) for those who know the task's id, and do not
+    /// hold its future. `false` also if there is no such task, or it was done already.
+    pub fn cancel(&self, task: TaskId) -> bool {
+        let Some(cell) = self.0.core.unresolved_cell(task) else { return false };
+        self.0.core.handle(Event::Cancel { task });
+        cell.is_cancelled()
+    }
+
+    /// [`TaskFuture::abort`](crate::TaskFuture::abort) for those who know the task's id. `false` if
+    /// there is no such task, or it was done already.
+    pub fn abort(&self, task: TaskId) -> bool {
+        let is_open = self.0.core.unresolved_cell(task).is_some();
+        self.0.core.handle(Event::Abort { task });
+        is_open
     }
 
     /// The pool's numbers now.

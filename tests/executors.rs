@@ -526,7 +526,6 @@ fn a_runtime_that_ends_first_leaves_neither_tasks_nor_wakers_behind() {
 }
 
 #[test]
-#[ignore = "each poll on a full queue keeps another waker until the next task ends: src/host/core.rs, `wakers`"]
 fn a_submit_async_that_is_polled_often_is_kept_once() {
     let full = full();
     let waker = Arc::<Count>::default();

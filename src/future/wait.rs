@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-use super::{FutureState, TaskFuture};
+use super::TaskFuture;
+use crate::error::TaskError;
 
 /// When [`wait`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,8 +45,8 @@ where
         let Ok(number) = watch.next(deadline) else { break };
         open.remove(&number);
         let failed = || {
-            let outcome = futures[number].borrow().cell.outcome();
-            outcome.is_some_and(|o| o.result.is_err() && o.state() != FutureState::Cancelled)
+            let result = futures[number].borrow().try_result();
+            result.is_some_and(|result| result.is_err_and(|failure| *failure.error() != TaskError::Cancelled))
         };
         let enough = match when {
             ReturnWhen::FirstCompleted => true,

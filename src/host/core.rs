@@ -100,8 +100,8 @@ pub(super) struct State {
     armed: Option<Now>,
     /// Threads that sleep on `changed`.
     sleepers: usize,
-    /// Tasks of executors that wait for room in the queue.
-    wakers: Vec<Waker>,
+    /// Tasks of executors that wait for room in the queue, by their ticket.
+    wakers: HashMap<u64, Waker>,
     observers: Observers,
     tally: PoolStats,
 }
@@ -122,6 +122,7 @@ pub(crate) struct Core {
     began: Instant,
     next_task: AtomicU64,
     next_chunk: AtomicU64,
+    next_ticket: AtomicU64,
     state: Mutex<State>,
     /// A task was resolved, or the pool stopped.
     changed: Condvar,
@@ -129,10 +130,15 @@ pub(crate) struct Core {
 
 /// What a submitter does when the queue is full.
 pub(crate) enum WhenFull {
-    Wait,
+    /// For room, or until the deadline; then it is refused.
+    Wait(Option<Instant>),
     Refuse,
-    /// Refuses, and wakes the task of an executor when there may be room.
-    Wake(Waker),
+    /// Refuses, and wakes the task of an executor when there may be room. Of each ticket the last
+    /// waker counts.
+    Wake {
+        ticket: u64,
+        waker: Waker,
+    },
 }
 
 impl Core {
@@ -152,7 +158,7 @@ impl Core {
             broken: None,
             armed: None,
             sleepers: 0,
-            wakers: Vec::new(),
+            wakers: HashMap::new(),
             observers: Observers::default(),
             tally: PoolStats::default(),
         };
@@ -164,6 +170,7 @@ impl Core {
             began: Instant::now(),
             next_task: AtomicU64::new(1),
             next_chunk: AtomicU64::new(1),
+            next_ticket: AtomicU64::new(1),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
@@ -213,14 +220,23 @@ impl Core {
             match (state.dispatch.admits(), &when_full) {
                 (Ok(()), _) => break,
                 // An I/O thread (inside a waker) would wait for itself.
-                (Err(Refusal::Full), WhenFull::Wait) if !super::is_io_thread() => {
-                    state = self.sleep(state, None).0;
+                (Err(Refusal::Full), WhenFull::Wait(deadline))
+                    if !super::is_io_thread()
+                        && deadline.is_none_or(|deadline| Instant::now() < deadline) =>
+                {
+                    state = self.sleep(state, *deadline).0;
                 }
                 (Err(refusal), _) => {
                     let error = self.refused(refusal, &state, name);
-                    if let (Refusal::Full, WhenFull::Wake(waker)) = (refusal, when_full) {
-                        state.wakers.push(waker);
-                    }
+                    let replaced = match (refusal, when_full) {
+                        (Refusal::Full, WhenFull::Wake { ticket, waker }) => {
+                            state.wakers.insert(ticket, waker)
+                        }
+                        _ => None,
+                    };
+                    // Dropping a waker is the executor's code: not under the lock.
+                    drop(state);
+                    drop(replaced);
                     return Err(Box::new((error, call)));
                 }
             }
@@ -273,6 +289,22 @@ impl Core {
     /// A number for tasks that are to stay together.
     pub(crate) fn new_chunk(&self) -> u64 {
         self.next_chunk.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A number for a task of an executor that will wait for room.
+    pub(crate) fn new_ticket(&self) -> u64 {
+        self.next_ticket.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// It waits no longer.
+    pub(crate) fn forget_ticket(&self, ticket: u64) {
+        let waker = self.lock().wakers.remove(&ticket);
+        drop(waker);
+    }
+
+    /// The cell of an unresolved task.
+    pub(crate) fn unresolved_cell(&self, task: TaskId) -> Option<Arc<Cell>> {
+        self.lock().records.get(&task).map(|record| record.cell.clone())
     }
 
     /// Handles one event and does what follows from it.
@@ -444,7 +476,7 @@ impl Core {
         if earlier {
             state.armed = state.dispatch.next_deadline();
         }
-        let wakers = if changed { std::mem::take(&mut state.wakers) } else { Vec::new() };
+        let wakers = if changed { std::mem::take(&mut state.wakers) } else { HashMap::new() };
         let has_sleepers = changed && state.sleepers > 0;
         drop(state);
         for effect in effects {
@@ -453,7 +485,7 @@ impl Core {
         if has_sleepers {
             self.changed.notify_all();
         }
-        wakers.into_iter().for_each(super::effects::wake);
+        wakers.into_values().for_each(super::effects::wake);
         if earlier {
             self.mailbox.wake();
         }

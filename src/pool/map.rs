@@ -48,6 +48,8 @@ struct Source<C, I> {
     exhausted: bool,
     began: Instant,
     timeout: Option<Duration>,
+    /// Inputs were left when the time ran out.
+    late: bool,
     timed_out: bool,
 }
 
@@ -56,8 +58,19 @@ where
     C: Callable,
     I: Iterator<Item = C::Input>,
 {
-    /// Submits the next input, if there is one.
+    /// Whether there may be another input, and time for it.
+    fn is_open(&self) -> bool {
+        !self.exhausted && !self.late
+    }
+
+    /// Submits the next input, if there is one, and waits for room in the queue.
     fn pull(&mut self) -> Option<Result<TaskFuture<C::Output>, SubmitError>> {
+        let deadline = self.deadline();
+        let is_over = || deadline.is_some_and(|deadline| deadline <= Instant::now());
+        if is_over() {
+            self.late = true;
+            return None;
+        }
         let Some(input) = self.inputs.next() else {
             self.exhausted = true;
             return None;
@@ -68,7 +81,12 @@ where
             }
             self.chunk.1 -= 1;
         }
-        Some(self.pool.submit_in(&self.task, &input, self.options.clone(), self.chunk.0))
+        let submitted = self.pool.submit_in(&self.task, &input, self.options.clone(), self.chunk.0, deadline);
+        if matches!(submitted, Err(SubmitError::QueueFull { .. })) && is_over() {
+            self.late = true;
+            return None;
+        }
+        Some(submitted)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -120,6 +138,7 @@ where
             exhausted: false,
             began: Instant::now(),
             timeout: None,
+            late: false,
             timed_out: false,
         };
         Map { source, ahead: Ahead(VecDeque::new()) }
@@ -145,8 +164,9 @@ where
         self
     }
 
-    /// How long the whole may take, counted from the call of [`Pool::map`]. After that what is
-    /// done is still yielded, in its order, then one [`MapError::Timeout`], then nothing.
+    /// How long the whole may take, counted from the call of [`Pool::map`]. After that nothing more
+    /// is pulled, what is done is still yielded, in its order, then one [`MapError::Timeout`], then
+    /// nothing.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.source.timeout = Some(timeout);
         self
@@ -166,7 +186,7 @@ where
     /// Pulls until the first result is there or the look-ahead is full.
     fn fill(&mut self) {
         let mut pulled = 0;
-        while !self.source.exhausted && self.ahead.0.len() < self.source.buffer_size {
+        while self.source.is_open() && self.ahead.0.len() < self.source.buffer_size {
             let is_ready = match self.ahead.0.front() {
                 Some(Ok(future)) => future.done(),
                 Some(Err(_)) => true,
@@ -194,9 +214,11 @@ where
         }
         self.fill();
         let deadline = self.source.deadline();
-        let future = match self.ahead.0.front()? {
-            Ok(future) => future,
-            Err(_) => return self.ahead.0.pop_front()?.err().map(|error| Err(MapError::Submit(error))),
+        let future = match self.ahead.0.front() {
+            None if self.source.late => return Some(Err(self.source.time_out())),
+            None => return None,
+            Some(Ok(future)) => future,
+            Some(Err(_)) => return self.ahead.0.pop_front()?.err().map(|error| Err(MapError::Submit(error))),
         };
         let Some(result) = future.result_until(deadline) else {
             return Some(Err(self.source.time_out()));
@@ -236,7 +258,7 @@ where
         }
         let mut pulled = 0;
         loop {
-            let may_pull = !self.source.exhausted && self.ahead.len() < self.source.buffer_size;
+            let may_pull = self.source.is_open() && self.ahead.len() < self.source.buffer_size;
             if may_pull && pulled < PULLED_AT_LEAST {
                 self.pull();
                 pulled += 1;
@@ -250,6 +272,9 @@ where
                 Err(_) if may_pull => {
                     self.pull();
                     continue;
+                }
+                Err(_) if self.ahead.is_empty() && self.source.late => {
+                    return Some((self.pulled, Err(self.source.time_out())));
                 }
                 Err(_) if self.ahead.is_empty() => return None,
                 Err(_) => match self.source.deadline() {

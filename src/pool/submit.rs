@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -41,7 +42,7 @@ impl Pool {
         input: &C::Input,
         options: TaskOptions,
     ) -> Result<TaskFuture<C::Output>, SubmitError> {
-        self.submit_in(task, input, options, 0)
+        self.submit_in(task, input, options, 0, None)
     }
 
     /// As [`submit_with`](Self::submit_with), but does not wait.
@@ -76,7 +77,8 @@ impl Pool {
         options: TaskOptions,
     ) -> SubmitAsync<C> {
         let request = self.request(task, input, options).map(Some);
-        SubmitAsync { pool: self.clone(), request, callable: std::marker::PhantomData }
+        let ticket = self.0.core.new_ticket();
+        SubmitAsync { pool: self.clone(), request, ticket, callable: std::marker::PhantomData }
     }
 
     /// Submits bytes to an untyped task.
@@ -91,16 +93,17 @@ impl Pool {
         self.submit(task, &input.into())
     }
 
-    /// Submits a task of a chunk; 0 is none.
+    /// Submits a task of a chunk; 0 is none. Waits for room until the deadline.
     pub(super) fn submit_in<C: Callable>(
         &self,
         task: &C,
         input: &C::Input,
         options: TaskOptions,
         chunk: u64,
+        deadline: Option<Instant>,
     ) -> Result<TaskFuture<C::Output>, SubmitError> {
         let request = self.request(task, input, options)?;
-        let cell = self.give(request, chunk, WhenFull::Wait).map_err(|refused| refused.0)?;
+        let cell = self.give(request, chunk, WhenFull::Wait(deadline)).map_err(|refused| refused.0)?;
         Ok(self.future::<C>(cell))
     }
 
@@ -172,6 +175,8 @@ pub struct SubmitAsync<C> {
     pool: Pool,
     /// Taken when it is accepted.
     request: Result<Option<Request>, SubmitError>,
+    /// Under which it waits for room.
+    ticket: u64,
     callable: std::marker::PhantomData<fn() -> C>,
 }
 
@@ -186,7 +191,11 @@ impl<C: Callable> Future for SubmitAsync<C> {
             Ok(request) => request.take().expect("a SubmitAsync was polled after it was ready"),
             Err(error) => return Poll::Ready(Err(error.clone())),
         };
-        match this.pool.give(request, 0, WhenFull::Wake(context.waker().clone())) {
+        match this.pool.give(
+            request,
+            0,
+            WhenFull::Wake { ticket: this.ticket, waker: context.waker().clone() },
+        ) {
             Ok(cell) => Poll::Ready(Ok(this.pool.future::<C>(cell))),
             Err(refused) => match *refused {
                 (SubmitError::QueueFull { .. }, request) => {
@@ -196,6 +205,12 @@ impl<C: Callable> Future for SubmitAsync<C> {
                 (error, _) => Poll::Ready(Err(error)),
             },
         }
+    }
+}
+
+impl<C> Drop for SubmitAsync<C> {
+    fn drop(&mut self) {
+        self.pool.0.core.forget_ticket(self.ticket);
     }
 }
 

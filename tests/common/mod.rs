@@ -78,10 +78,26 @@ pub fn is_alive(pid: u32) -> bool {
     !matches!(stat.rsplit(") ").next().and_then(|rest| rest.chars().next()), None | Some('Z' | 'X'))
 }
 
+/// Whether this process has such a child; a pid that was reaped may be anybody's.
+pub fn is_child(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
+    parent == Some(&std::process::id().to_string())
+}
+
+/// Sends a signal to a child, or to nobody: its pid may have become somebody else's meanwhile.
 pub fn signal(pid: u32, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
-    match rustix::process::kill_process(pid, signal) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+    use rustix::io::Errno;
+    use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+    let child = match pidfd_open(Pid::from_raw(pid as i32).expect("a pid"), PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return,
+        child => child.expect("opens a child"),
+    };
+    if !is_child(pid) {
+        return;
+    }
+    match pidfd_send_signal(child, signal) {
+        Ok(()) | Err(Errno::SRCH) => {}
         Err(error) => panic!("{signal:?} cannot be sent: {error}"),
     }
 }
