@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use common::{PATIENCE, builder, error, eventually, load, pool, raw};
 use wasmpool::{
-    Bytes, CommandInput, FutureState, ModuleError, Pool, RawTask, ShutdownMode, SubmitError, TaskError,
-    TaskFuture, TaskOptions,
+    Bytes, CommandInput, FutureState, MapError, ModuleError, Pool, RawTask, ShutdownMode, SubmitError,
+    TaskError, TaskFuture, TaskOptions,
 };
 
 fn spin_and_echo(pool: &Pool) -> (RawTask, RawTask) {
@@ -190,4 +190,92 @@ fn thousands_of_unknown_imports_are_a_list_that_can_be_read() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_map_keeps_its_timeout_at_a_full_queue() {
+    for unordered in [false, true] {
+        let pool = builder(1).queue_tasks_max(2).build().expect("builds");
+        let (spin, echo) = spin_and_echo(&pool);
+        let _running = pool.submit_bytes(&spin, "").expect("submits");
+        let _pending = pool.submit_bytes(&echo, "x").expect("submits");
+        let limit = Duration::from_millis(50);
+        let ended = pool.clone();
+        in_time("a map at a full queue", move || {
+            let map = pool.map(&echo, std::iter::repeat_with(|| "y".into())).timeout(limit);
+            let results: Vec<_> =
+                if unordered { map.unordered().map(|(_, result)| result).collect() } else { map.collect() };
+            assert!(
+                matches!(results[..], [Err(MapError::Timeout { limit: said })] if said == limit),
+                "{results:?}"
+            );
+        });
+        assert_eq!(ended.unresolved_tasks(), 2, "nothing of the map is left in the queue");
+        ended.kill();
+    }
+}
+
+#[test]
+fn a_map_pulls_nothing_after_its_time() {
+    let pool = pool(1);
+    let (_, echo) = spin_and_echo(&pool);
+    let pulled = Arc::new(AtomicUsize::new(0));
+    let inputs = {
+        let pulled = pulled.clone();
+        std::iter::repeat_with(move || {
+            pulled.fetch_add(1, Ordering::SeqCst);
+            Bytes::from_static(b"x")
+        })
+    };
+    let mut map = pool.map(&echo, inputs).timeout(Duration::from_millis(200));
+    let last = loop {
+        match map.next().expect("a last word") {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(last, MapError::Timeout { .. }), "{last}");
+    let at_the_end = pulled.load(Ordering::SeqCst);
+    assert!(map.next().is_none() && pulled.load(Ordering::SeqCst) == at_the_end);
+}
+
+#[test]
+fn a_task_can_be_cancelled_and_aborted_by_its_id() {
+    let pool = pool(1);
+    let (spin, echo) = spin_and_echo(&pool);
+    let running = pool.submit_bytes(&spin, "").expect("submits");
+    let pending = pool.submit_bytes(&echo, "x").expect("submits");
+    eventually("it to run", || running.running());
+    assert!(!pool.cancel(running.task_id()), "it runs");
+    assert!(pool.cancel(pending.task_id()) && pending.cancelled());
+    assert!(pool.abort(running.task_id()));
+    assert_eq!(error(&running), TaskError::Aborted { killed: false });
+    assert!(!pool.abort(running.task_id()) && !pool.cancel(running.task_id()), "done");
+}
+
+#[test]
+fn exception_is_what_result_would_be() {
+    #[derive(Debug)]
+    struct Unreadable;
+    impl wasmpool::postcard_schema::Schema for Unreadable {
+        const SCHEMA: &'static wasmpool::postcard_schema::schema::NamedType =
+            <u64 as wasmpool::postcard_schema::Schema>::SCHEMA;
+    }
+    impl<'de> serde::Deserialize<'de> for Unreadable {
+        fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+            Err(serde::de::Error::custom("as a test"))
+        }
+    }
+    let pool = pool(2);
+    let module = load(&pool, "primes");
+    let unreadable = module.task::<u64, Unreadable>("count").expect("the schema agrees");
+    let future = pool.submit(&unreadable, &10).expect("submits");
+    let failure = future.exception_timeout(PATIENCE).expect("in time").expect("cannot be decoded");
+    assert!(matches!(failure.error(), TaskError::OutputDecode { .. }), "{failure}");
+    let (spin, _) = spin_and_echo(&pool);
+    let spinning = pool.submit_bytes(&spin, "").expect("submits");
+    let refused = wasmpool::wait(&[&future], Some(PATIENCE), wasmpool::ReturnWhen::FirstException);
+    assert_eq!(refused.done, [0]);
+    assert!(spinning.exception_timeout(Duration::ZERO).is_err(), "it runs");
+    pool.kill();
 }
