@@ -450,9 +450,10 @@ impl Dispatch {
         if matches!(self.mode, Mode::Open | Mode::Closing) {
             self.queue.release(now, &mut self.tasks);
             self.join_chunk(actions);
-            while let Some(&slot) = self.idle.last() {
-                let Some(task) = self.queue.pop() else { break };
-                self.idle.pop();
+            while self.hands(actions) > 0
+                && let Some(task) = self.queue.pop()
+                && let Some(slot) = self.idle.pop()
+            {
                 self.run(slot, task, now, actions);
             }
             self.trim(now);

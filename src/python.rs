@@ -79,14 +79,14 @@
 //! | `result()` | [`result`] | decodes anew at each call |
 //! | `result(timeout)` | [`result_timeout`] | the outer error is [`WaitTimeout`] |
 //! | `exception()` | [`exception`] | of a cancelled task, too: Python raises |
-//! | `exception(timeout)` | `result_timeout(timeout)?.err()` | |
+//! | `exception(timeout)` | [`exception_timeout`] | the outer error is [`WaitTimeout`] |
 //! | `cancel()` | [`cancel`] | [at once, for every waiter](#cancelling-and-stopping) |
 //! | `cancelled()` | [`cancelled`] | |
 //! | `running()` | [`running`] | [only what a worker has begun](#cancelling-and-stopping) |
 //! | `done()` | [`done`] | |
 //! | `add_done_callback(f)` | [`add_done_callback`] | [on a thread of its own](#callbacks); is given the result, not the future |
 //! | `set_running_or_notify_cancel()`, `set_result(…)`, `set_exception(…)`, `Future()` | none | [only the pool completes a future](#futures-and-their-errors) |
-//! | | [`abort`], [`try_result`], [`state`], [`report`], [`task_id`], `.await` | |
+//! | | [`abort`] (for others by id: [`Pool::cancel`], [`Pool::abort`]), [`try_result`], [`state`], [`report`], [`task_id`], `.await` | |
 //!
 //! ## Waiting for many
 //!
@@ -475,6 +475,9 @@
 //! [`result_timeout`]: crate::TaskFuture::result_timeout
 //! [`try_result`]: crate::TaskFuture::try_result
 //! [`exception`]: crate::TaskFuture::exception
+//! [`exception_timeout`]: crate::TaskFuture::exception_timeout
+//! [`Pool::cancel`]: crate::Pool::cancel
+//! [`Pool::abort`]: crate::Pool::abort
 //! [`cancel`]: crate::TaskFuture::cancel
 //! [`cancelled`]: crate::TaskFuture::cancelled
 //! [`abort`]: crate::TaskFuture::abort

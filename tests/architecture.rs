@@ -131,13 +131,17 @@ fn no_file_outgrows_six_hundred_lines() {
 }
 
 #[test]
-fn the_readmes_program_is_the_example_that_ci_runs() {
+fn the_readmes_programs_are_examples_that_ci_runs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("reads");
-    let (readme, example) = (read("README.md"), read("examples/quickstart.rs"));
-    let program = example.split_once("\n\n").expect("a comment, then the program").1;
-    assert!(
-        readme.contains(&format!("```rust\n{program}```")),
-        "README.md and examples/quickstart.rs differ"
-    );
+    let readme = read("README.md");
+    let programs: Vec<_> =
+        readme.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let examples = ["examples/quickstart.rs", "examples/policies.rs"];
+    assert_eq!(programs.len(), examples.len());
+    for (program, path) in programs.iter().zip(examples) {
+        let example = read(path);
+        let expected = example.split_once("\n\n").expect("a comment, then the program").1;
+        assert_eq!(*program, expected, "README.md and {path} differ");
+    }
 }

@@ -1,5 +1,6 @@
 //! Decisions about tasks: who gets them, and how they end.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::check::Mutant;
@@ -16,6 +17,10 @@ const OFFERED_WORK: Duration = Duration::from_micros(500);
 
 /// Tasks up to this length are worth having the next one at hand.
 const OFFER_ONE_BELOW: Duration = Duration::from_millis(20);
+
+/// Tasks that wait behind one that has run for so long (or for eight typical ones) come before
+/// later ones again.
+const RECALL_AFTER: Duration = Duration::from_micros(200);
 
 /// A task that waits behind one that has run for so long may go to an idle worker.
 const STEAL_AFTER: Duration = Duration::from_millis(1);
@@ -38,7 +43,7 @@ impl Dispatch {
             self.home = Some((chunk, slot));
         }
         self.join_chunk(actions);
-        self.offer(slot, actions);
+        self.offer(slot, now, actions);
     }
 
     /// The worker has come to this task.
@@ -71,7 +76,7 @@ impl Dispatch {
     }
 
     /// Gives a busy worker a store of tasks, if they are short and nobody else could begin them.
-    fn offer(&mut self, slot: usize, actions: &mut Vec<Action>) {
+    fn offer(&mut self, slot: usize, now: Now, actions: &mut Vec<Action>) {
         let depth = self.offer_depth();
         let behind = self.slots[slot].behind.len();
         // Refilled at half, so that many go over together.
@@ -84,6 +89,10 @@ impl Dispatch {
             elsewhere += usize::from(matches!(slot.state, State::Starting { .. }));
         }
         elsewhere += self.config.workers_max.saturating_sub(self.occupied());
+        // What comes back is first; the store is filled next time.
+        if self.recall(now, actions) {
+            return;
+        }
         let share = self.queue.ready().saturating_sub(elsewhere).div_ceil(busy.max(1));
         for _ in 0..share.min(self.room_behind(slot, depth)) {
             let Some(task) = self.queue.pop() else { break };
@@ -123,14 +132,73 @@ impl Dispatch {
 
     // ── And back ─────────────────────────────────────────────────────────────
 
+    /// Idle workers that may begin what is first in the queue. The others are for tasks that come
+    /// before it, and wait behind a busy worker: those are asked for.
+    pub(super) fn hands(&mut self, actions: &mut Vec<Action>) -> usize {
+        if self.idle.is_empty() {
+            return 0;
+        }
+        let mut coming = self.coming();
+        while coming < self.idle.len()
+            && let Some(task) = self.overtaken()
+            && self.revoke(task, Fate::Requeue, actions)
+        {
+            coming += 1;
+        }
+        self.idle.len().saturating_sub(coming)
+    }
+
+    /// Offered tasks that have been asked for, to be queued again.
+    fn coming(&self) -> usize {
+        let offered = self.slots.iter().flat_map(|slot| &slot.behind);
+        let is_coming = |task| {
+            matches!(self.tasks.get(task), Some(Entry { place: Place::Offered(_, Some(Fate::Requeue)), .. }))
+        };
+        offered.filter(|task| is_coming(task)).count()
+    }
+
+    /// The first offered task, if it comes before the first in the queue. Tasks of a chunk stay
+    /// where they are.
+    fn overtaken(&self) -> Option<TaskId> {
+        let order = |task: TaskId| self.tasks.get(&task).map(|entry| (Reverse(entry.spec.priority), task));
+        let first = order(self.queue.first()?)?;
+        let waits = |task: &&TaskId| {
+            self.tasks
+                .get(*task)
+                .is_some_and(|entry| matches!(entry.place, Place::Offered(_, None)) && entry.spec.chunk == 0)
+        };
+        let offered = self.slots.iter().filter_map(|slot| slot.behind.iter().find(waits));
+        offered
+            .filter_map(|&task| order(task))
+            .min()
+            .filter(|&earliest| earliest < first)
+            .map(|(_, task)| task)
+    }
+
+    /// Has offered tasks come back from behind a task that takes long, before later ones go to
+    /// other workers: they find their place in the queue. `true` if some do.
+    fn recall(&mut self, now: Now, actions: &mut Vec<Action>) -> bool {
+        let takes_long = RECALL_AFTER.max(self.typical.saturating_mul(8));
+        let mut comes_back = false;
+        for slot in 0..self.slots.len() {
+            let place = &self.slots[slot];
+            if !place.behind.is_empty()
+                && matches!(place.state, State::Busy { began, .. } if now.saturating_sub(began) > takes_long)
+            {
+                for task in place.behind.clone() {
+                    comes_back |= self.revoke(task, Fate::Requeue, actions);
+                }
+            }
+        }
+        comes_back
+    }
+
     /// Has offered tasks come back to workers that have nothing to do.
     pub(super) fn steal(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.idle.is_empty() || self.steal_at().is_none_or(|at| at > now) {
             return;
         }
-        let coming =
-            self.tasks.values().filter(|e| matches!(e.place, Place::Offered(_, Some(Fate::Requeue))));
-        let mut hands = self.idle.len().saturating_sub(coming.count());
+        let mut hands = self.idle.len().saturating_sub(self.coming());
         for slot in 0..self.slots.len() {
             if self.stealable_at(slot).is_none_or(|at| at > now) {
                 continue;
@@ -336,7 +404,7 @@ impl Dispatch {
             Some(task) => {
                 self.begin(slot, task, now, actions);
                 if !is_due {
-                    self.offer(slot, actions);
+                    self.offer(slot, now, actions);
                 }
             }
             None => self.rest(slot, is_due, now),

@@ -44,16 +44,13 @@ impl World {
     fn event(&mut self, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         self.dispatch.handle(event, self.now, &mut actions);
-        let revocations: Vec<_> = actions
-            .iter()
-            .filter_map(|action| match *action {
-                Action::Revoke { worker, task } => Some((worker, task)),
-                _ => None,
-            })
-            .collect();
-        for (worker, task) in revocations {
-            let revoked = !self.begun.contains(&task);
-            self.dispatch.handle(Event::Revoked { worker, task, revoked }, self.now, &mut actions);
+        let mut next = 0;
+        while let Some(action) = actions.get(next) {
+            next += 1;
+            if let Action::Revoke { worker, task } = *action {
+                let revoked = !self.begun.contains(&task);
+                self.dispatch.handle(Event::Revoked { worker, task, revoked }, self.now, &mut actions);
+            }
         }
         self.dispatch.check();
         actions
@@ -419,6 +416,56 @@ fn an_idle_worker_takes_over_what_waits_behind_a_long_task() {
     let actions = world.at(ms(1));
     assert_eq!(actions[0], Action::Revoke { worker: FIRST, task: THREE });
     assert_eq!(actions[1..3], run(SECOND, THREE));
+}
+
+/// Two workers, of which the first runs `TWO`, with `THREE` and the fourth in store; a fifth has
+/// come, and the second worker starts.
+fn overtaking() -> World {
+    let mut world = World::new(Config { offers_max: 7, ..config(1) });
+    for id in 1..=4 {
+        world.submit(id, Spec::default());
+    }
+    world.ready(FIRST);
+    world.done(FIRST, ONE);
+    assert_eq!(world.dispatch.slots[0].behind, [THREE, TaskId(4)]);
+    world.event(Event::Resize { workers_min: 0, workers_max: 2 });
+    assert_eq!(world.submit(5, Spec::default()), [start(SECOND)]);
+    world
+}
+
+fn begun(actions: &[Action]) -> Vec<TaskId> {
+    let task = |action: &Action| match action {
+        Action::Begin { task, .. } => Some(*task),
+        _ => None,
+    };
+    actions.iter().filter_map(task).collect()
+}
+
+#[test]
+fn an_idle_worker_takes_what_was_offered_elsewhere_before_what_came_later() {
+    let mut world = overtaking();
+    let actions = world.ready(SECOND);
+    assert_eq!(actions[0], Action::Revoke { worker: FIRST, task: THREE });
+    assert_eq!(begun(&actions), [THREE]);
+    // One that turns out to have begun is let go, and the next is asked for.
+    let mut world = overtaking();
+    world.begun.push(THREE);
+    assert_eq!(begun(&world.ready(SECOND)), [TaskId(4)]);
+}
+
+#[test]
+fn what_waits_behind_a_long_task_is_queued_again_before_later_ones_are_handed_out() {
+    let mut world = overtaking();
+    world.ready(SECOND);
+    for id in 6..=9 {
+        world.submit(id, Spec::default());
+    }
+    // The first still runs TWO; the second is quick, and has the fifth in store.
+    world.now += Duration::from_micros(300);
+    let actions = world.done(SECOND, THREE);
+    assert_eq!(begun(&actions), [TaskId(5)]);
+    assert!(actions.contains(&Action::Revoke { worker: FIRST, task: TaskId(4) }), "{actions:?}");
+    assert_eq!(begun(&world.done(SECOND, TaskId(5))), [TaskId(4)]);
 }
 
 #[test]

@@ -66,13 +66,11 @@ pub(crate) type CallbackQueue = Sender<Box<dyn FnOnce() + Send>>;
 
 const PENDING: u8 = 0;
 const RUNNING: u8 = 1;
-const CANCELLED: u8 = 2;
-const FINISHED: u8 = 3;
 
 pub(crate) struct Cell {
     labels: Arc<Labels>,
     callbacks: CallbackQueue,
-    /// How far the task has come; set where that is decided, and so before the cell is filled.
+    /// How far the task has come, as long as it is not done; set where that is decided.
     progress: AtomicU8,
     state: Mutex<State>,
     filled: Condvar,
@@ -81,6 +79,8 @@ pub(crate) struct Cell {
 #[derive(Default)]
 struct State {
     outcome: Option<Outcome>,
+    /// Everyone who waited has been told.
+    announced: bool,
     callbacks: Vec<Callback>,
     /// The last task that polled: a future has one owner, which may move it.
     waker: Option<Waker>,
@@ -117,33 +117,38 @@ impl Cell {
     /// Where the task is, as long as it is not done.
     pub(crate) fn open_state(&self) -> FutureState {
         match self.progress.load(Ordering::SeqCst) {
-            RUNNING | FINISHED => FutureState::Running,
+            RUNNING => FutureState::Running,
             _ => FutureState::Pending,
         }
     }
 
-    /// It is decided how the task ends; [`complete`](Self::complete) follows.
-    pub(crate) fn set_resolved(&self, cancelled: bool) {
-        self.progress.store(if cancelled { CANCELLED } else { FINISHED }, Ordering::SeqCst);
-    }
-
-    /// Whether it is decided that the task ends as cancelled.
+    /// Whether the task ended as cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.progress.load(Ordering::SeqCst) == CANCELLED
+        let state = self.lock();
+        state.outcome.as_ref().is_some_and(|outcome| outcome.state() == FutureState::Cancelled)
     }
 
     pub(crate) fn labels(&self) -> &Arc<Labels> {
         &self.labels
     }
 
-    /// Fills the cell and wakes everyone; `false` if it was filled before: the first stays.
-    pub(crate) fn complete(&self, result: Result<Answer, TaskFailure>, report: TaskReport) -> bool {
-        let outcome = Outcome { labels: self.labels.clone(), result, report };
+    /// Fills the cell; `false` if it was filled before: the first stays. Whoever looks sees it
+    /// done, and nobody's code runs, so this may be called under a lock.
+    /// [`announce`](Self::announce) follows.
+    pub(crate) fn fill(&self, result: Result<Answer, TaskFailure>, report: TaskReport) -> bool {
         let mut state = self.lock();
-        if state.outcome.is_some() {
-            return false;
+        let is_first = state.outcome.is_none();
+        if is_first {
+            state.outcome = Some(Outcome { labels: self.labels.clone(), result, report });
         }
-        state.outcome = Some(outcome.clone());
+        is_first
+    }
+
+    /// Wakes everyone who waits for a cell that is filled, once. Wakers are called here.
+    pub(crate) fn announce(&self) {
+        let mut state = self.lock();
+        let Some(outcome) = state.outcome.clone().filter(|_| !state.announced) else { return };
+        state.announced = true;
         let callbacks = std::mem::take(&mut state.callbacks);
         let waker = state.waker.take();
         let watchers = std::mem::take(&mut state.watchers);
@@ -162,7 +167,6 @@ impl Cell {
         for callback in callbacks {
             self.queue(callback, outcome.clone());
         }
-        true
     }
 
     fn queue(&self, callback: Callback, outcome: Outcome) {
@@ -181,11 +185,12 @@ impl Cell {
     pub(crate) fn on_done(&self, callback: Callback) {
         let mut state = self.lock();
         match state.outcome.clone() {
-            None => state.callbacks.push(callback),
-            Some(outcome) => {
+            // After those that came before it.
+            Some(outcome) if state.announced => {
                 drop(state);
                 self.queue(callback, outcome);
             }
+            _ => state.callbacks.push(callback),
         }
     }
 

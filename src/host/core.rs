@@ -565,13 +565,14 @@ impl Core {
                 let (result, report) = resolve::result(state, &record, how, now, answered.take());
                 let outcome = resolve::outcome(how, Some(&result));
                 resolve::count(&mut state.tally.ended, outcome);
-                record.cell.set_resolved(how == dispatch::Resolution::Cancelled);
                 state.observers.tell(now, || {
                     let report = report.clone();
                     EventKind::TaskFinished { task, outcome, report }
                 });
+                // Here, so that whoever learns of it in another way finds the future done.
+                record.cell.fill(result, report);
                 // The call goes out with the rest: dropping an input may be the caller's code.
-                Some(Effect::Complete { cell: record.cell, call: record.call, result, report })
+                Some(Effect::Announce { cell: record.cell, call: record.call })
             }
             Action::Break { worker, in_flight } => {
                 let death = state.deaths.get(&worker).cloned();

@@ -9,16 +9,10 @@ use super::core::{Call, Core};
 use super::link::Link;
 use super::supervise::Job;
 use crate::dispatch::KillReason;
-use crate::error::{DeathCause, TaskFailure};
+use crate::error::DeathCause;
 use crate::foreign::guarded;
 use crate::future::{Cell, Labels};
-use crate::module::Answer;
-use crate::task::TaskReport;
 
-#[allow(
-    clippy::large_enum_variant,
-    reason = "a completion is moved once, and a box would be one more allocation for each task"
-)]
 pub(super) enum Effect {
     Job(Job),
     Flush { link: Arc<Link> },
@@ -27,7 +21,7 @@ pub(super) enum Effect {
     Terminate { link: Arc<Link> },
     Retire { link: Arc<Link> },
     Slow { labels: Arc<Labels>, pid: u32, after: Duration },
-    Complete { cell: Arc<Cell>, call: Call, result: Result<Answer, TaskFailure>, report: TaskReport },
+    Announce { cell: Arc<Cell>, call: Call },
     Stopped,
 }
 
@@ -58,9 +52,9 @@ impl Effect {
                     "a task has run for {after:?}"
                 );
             }),
-            Effect::Complete { cell, call, result, report } => {
+            Effect::Announce { cell, call } => {
                 drop(call);
-                cell.complete(result, report);
+                cell.announce();
             }
             Effect::Stopped => core.mailbox.wake(),
         }

@@ -42,7 +42,7 @@ in_both_modes! {
     }
 
     fn test_first_exception(mode: Mode) {
-        let pool = mode.pool(2);
+        let pool = mode.pool(4);
         let tasks = Tasks::new(&pool);
         let futures = [tasks.echo(&pool), tasks.endless(&pool), tasks.trap(&pool), tasks.endless(&pool)];
         let first = wait(&futures, Some(PATIENCE), ReturnWhen::FirstException);

@@ -144,8 +144,14 @@ fn cell() -> (Arc<Cell>, Callbacks) {
     (Cell::new(Labels { task: TaskId(1), name, module, label: None }, callbacks.clone()), callbacks)
 }
 
+fn complete(cell: &Cell, result: Result<Answer, TaskFailure>) -> bool {
+    let is_first = cell.fill(result, TaskReport);
+    cell.announce();
+    is_first
+}
+
 fn answer(cell: &Cell, number: u32) -> bool {
-    cell.complete(Ok(Answer(number)), TaskReport)
+    complete(cell, Ok(Answer(number)))
 }
 
 fn value(outcome: &cell::Outcome) -> u32 {
@@ -181,8 +187,10 @@ fn of_two_completions_the_first_stays() {
         let (cell, _callbacks) = cell();
         let other = cell.clone();
         let cancels = thread::spawn(move || {
-            other.set_resolved(true);
-            other.complete(Err(TaskFailure(TaskError::Cancelled)), TaskReport)
+            let cancelled = complete(&other, Err(TaskFailure(TaskError::Cancelled)));
+            // Who learns that it is cancelled finds it done, whoever did it.
+            assert!(other.outcome().is_some() && other.is_cancelled() == cancelled);
+            cancelled
         });
         let answered = answer(&cell, 7);
         let cancelled = cancels.join().expect("cancels");
@@ -272,7 +280,6 @@ fn the_state_never_runs_backwards() {
         let other = cell.clone();
         let works = thread::spawn(move || {
             other.set_dispatched();
-            other.set_resolved(false);
             answer(&other, 7);
         });
         let rank = |cell: &Cell| match cell.outcome().map_or_else(|| cell.open_state(), |o| o.state()) {

@@ -1,0 +1,28 @@
+//! What Python's pool has not: replacement, recycling, labels, priorities, retries, numbers.
+
+use std::time::Duration;
+
+use wasmpool::{OnWorkerDeath, Pool, Retry, TaskOptions};
+
+fn main() -> anyhow::Result<()> {
+    wasmpool::init();
+    let pool = Pool::builder()
+        .workers(8)
+        .workers_min(1)
+        .idle_timeout(Duration::from_secs(30))
+        .on_worker_death(OnWorkerDeath::replace()) // a death costs its task, not the pool
+        .recycle_after_tasks(10_000)
+        .queue_tasks_max(1_000)
+        .build()?;
+    let primes = pool.load_file("guest-tasks/prebuilt/primes.wasm")?;
+    let count = primes.task::<u64, u64>("count")?;
+    let options = TaskOptions::new()
+        .label("invoice 4711")
+        .timeout(Duration::from_secs(2))
+        .priority(5)
+        .retry(Retry::attempts(3)); // it may run more than once
+    let future = pool.submit_with(&count, &1_000_000, options)?;
+    println!("{} after {:?}", future.result()?, future.report().unwrap_or_default().run);
+    println!("{:?}", pool.stats().ended);
+    Ok(())
+}
