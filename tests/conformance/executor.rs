@@ -26,7 +26,7 @@ in_both_modes! {
         let pool = mode.pool(2);
         let module = load(&pool, "monte_carlo");
         let pi = module.task::<(u64, u64), f64>("pi").expect("two arguments, as a tuple");
-        assert!((output(&pool.submit(&pi, &(100_000, 7)).expect("submits")) - 3.14).abs() < 0.1);
+        assert!((output(&pool.submit(&pi, &(100_000, 7)).expect("submits")) - std::f64::consts::PI).abs() < 0.1);
         // A name that is not there is an error that names those that are.
         let unknown = module.task::<(u64, u64), f64>("tau").expect_err("no such task");
         assert!(matches!(unknown, ModuleError::UnknownTask { .. }), "{unknown:?}");
@@ -221,13 +221,13 @@ in_both_modes! {
         let pool = mode.pool(1);
         let tasks = Tasks::new(&pool);
         let count = Arc::new(AtomicUsize::new(0));
-        let future = pool.submit_bytes(&tasks.echo, Counted::new(&count)).expect("submits");
+        let future = pool.submit_bytes(&tasks.echo, Counted::input(&count)).expect("submits");
         assert_eq!(output(&future), "counted");
         // The future is still held, the input is not.
         eventually("the input to be freed", || count.load(Ordering::SeqCst) == 0);
         let running = tasks.endless(&pool);
         pid_of(&pool, &running);
-        let cancelled = pool.submit_bytes(&tasks.echo, Counted::new(&count)).expect("submits");
+        let cancelled = pool.submit_bytes(&tasks.echo, Counted::input(&count)).expect("submits");
         assert_eq!(count.load(Ordering::SeqCst), 1, "a pending task has its input");
         assert!(cancelled.cancel());
         eventually("the input of a cancelled task to be freed", || count.load(Ordering::SeqCst) == 0);
@@ -243,7 +243,7 @@ in_both_modes! {
         let inputs = {
             let (count, most) = (count.clone(), most.clone());
             std::iter::repeat_with(move || {
-                let input = Counted::new(&count);
+                let input = Counted::input(&count);
                 most.fetch_max(count.load(Ordering::SeqCst), Ordering::SeqCst);
                 input
             })

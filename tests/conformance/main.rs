@@ -203,7 +203,7 @@ fn assert_reaped(events: wasmpool::Events) {
 struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
-    fn new(count: &Arc<AtomicUsize>) -> Bytes {
+    fn input(count: &Arc<AtomicUsize>) -> Bytes {
         count.fetch_add(1, Ordering::SeqCst);
         Bytes::from_owner(Counted(count.clone()))
     }
