@@ -286,6 +286,8 @@ enum Place {
 enum Fate {
     Cancel,
     Requeue,
+    /// It ends with the pool.
+    Break,
     /// None: the worker has begun it, and its answer to the one before is on the way.
     Begun,
 }
@@ -314,6 +316,8 @@ pub(crate) struct Dispatch {
     queue: Queue,
     accepted: u64,
     resolved: u64,
+    /// The priority of every task that is not resolved, if they have but one.
+    uniform: Option<i32>,
     /// How long a task takes, as a moving average; zero before the first.
     typical: Duration,
     /// Deaths in a row that no task can be blamed for.
@@ -344,6 +348,7 @@ impl Dispatch {
             queue: Queue::default(),
             accepted: 0,
             resolved: 0,
+            uniform: None,
             typical: Duration::ZERO,
             crashes: 0,
             restart_at: Duration::ZERO,
@@ -411,7 +416,7 @@ impl Dispatch {
     /// Takes one event and appends what is to be done, in this order.
     pub(crate) fn handle(&mut self, event: Event, now: Now, actions: &mut Vec<Action>) {
         match event {
-            Event::Submit { task, spec } => self.submit(task, spec),
+            Event::Submit { task, spec } => self.submit(task, spec, actions),
             Event::Cancel { task } => self.cancel(task, actions),
             Event::Abort { task } => self.abort(task, now, actions),
             Event::Spawned { worker } => self.spawned(worker, now),
@@ -422,8 +427,8 @@ impl Dispatch {
             Event::Tick => self.tick(now, actions),
             Event::Prestart { workers } => self.prestart = self.prestart.max(workers),
             Event::Resize { workers_min, workers_max } => {
-                self.config.workers_min = workers_min.min(workers_max);
                 self.config.workers_max = workers_max.clamp(1, limits::WORKERS_MAX);
+                self.config.workers_min = workers_min.min(self.config.workers_max);
             }
             Event::Shutdown { cancel_pending } => {
                 if self.mode == Mode::Open {

@@ -1,9 +1,44 @@
 //! Others' code on our threads.
 
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs a log statement. The subscriber behind it is the embedder's code, and this may be
 /// the thread that a worker's or the whole pool's fate depends on: a panic ends here.
 pub(crate) fn guarded(emit: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(emit));
+}
+
+/// A value whose destructor may be the caller's code, such as an input made with
+/// `Bytes::from_owner`: wherever it is dropped, a panic ends there.
+#[derive(Debug, Clone)]
+pub(crate) struct Foreign<T>(Option<T>);
+
+impl<T> Foreign<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Foreign(Some(value))
+    }
+}
+
+impl<T> Deref for Foreign<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("it is taken by drop alone")
+    }
+}
+
+impl<T> DerefMut for Foreign<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect("it is taken by drop alone")
+    }
+}
+
+impl<T> Drop for Foreign<T> {
+    fn drop(&mut self) {
+        let value = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+            guarded(|| tracing::error!("the destructor of an input panicked"));
+        }
+    }
 }

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 pub use cell::FutureState;
-pub(crate) use cell::{CallbackQueue, Cell, Labels, Outcome};
+pub(crate) use cell::{Cell, Labels, Outcome, Queues};
 pub use wait::{
     AsCompleted, AsCompletedTimeout, ReturnWhen, Waited, as_completed, as_completed_timeout, wait,
 };

@@ -6,6 +6,7 @@
 //! | `wasmpool-link-N`, one a worker | reads that worker's ring, completes futures, hands out the next task |
 //! | `wasmpool-supervisor`, one a pool | starts and reaps processes, reads control sockets and stderr, keeps the one timer |
 //! | `wasmpool-callbacks`, one a pool | runs done callbacks |
+//! | `wasmpool-wakers`, one a pool | wakes the tasks of executors |
 
 pub(crate) mod compile;
 pub(crate) mod core;
@@ -27,13 +28,14 @@ thread_local! {
     static IS_IO_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Marks this thread as one that the pool's progress depends on.
-fn become_io_thread() {
+/// Marks this thread as one that the pool's progress depends on, or that of an executor.
+pub(crate) fn become_io_thread() {
     IS_IO_THREAD.set(true);
 }
 
-/// Whether waiting for the pool on this thread would be waiting for oneself: wakers run on
-/// such threads, and a waker may drop the last handle of the pool.
+/// Whether waiting for the pool on this thread would be waiting for oneself, or hold up an
+/// executor: destructors of inputs and wakers run on such threads, and may drop the last handle
+/// of the pool.
 pub(crate) fn is_io_thread() -> bool {
     IS_IO_THREAD.get()
 }

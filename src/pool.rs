@@ -35,9 +35,10 @@ use crate::wire::message::ModuleId;
 /// submitted and then ends its processes, as leaving Python's `with` block does;
 /// [`shutdown`](Pool::shutdown) and [`kill`](Pool::kill) are the ways to do otherwise.
 ///
-/// All methods may be called from any thread, from done callbacks too. Inside of a
-/// [`Waker`](std::task::Waker), which may run on a thread that the pool depends on, nothing
-/// waits: a full queue refuses, and shutting down or dropping the pool only begins it.
+/// All methods may be called from any thread, from done callbacks too. Done callbacks and
+/// [`Waker`](std::task::Waker)s run on threads of their own, one each: one that blocks holds up the
+/// next, and nothing else. Inside of a waker the pool's methods do not wait: a full queue refuses,
+/// and shutting down or dropping the pool only begins it.
 #[derive(Clone)]
 pub struct Pool(Arc<Handle>);
 
@@ -299,7 +300,7 @@ impl Handle {
         }
         let (ran, marker) = crossbeam_channel::bounded::<()>(0);
         // The marker is dropped when its turn comes, after every callback before it.
-        if self.core.callbacks.send(Box::new(move || drop(ran))).is_ok() {
+        if self.core.queues.callbacks.send(Box::new(move || drop(ran))).is_ok() {
             let _ = marker.recv();
         }
     }

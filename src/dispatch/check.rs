@@ -32,11 +32,13 @@ pub(super) enum Mutant {
     StoppedTooEarly,
     /// Workers that die at their start are replaced for ever.
     CrashesUnbounded,
+    /// A task that was begun behind another is said to have never run.
+    BegunForgotten,
 }
 
 #[cfg(test)]
 impl Mutant {
-    pub(super) const ALL: [Mutant; 12] = [
+    pub(super) const ALL: [Mutant; 13] = [
         Mutant::OfferedForgotten,
         Mutant::ResolvedTwice,
         Mutant::RefusalIgnored,
@@ -49,6 +51,7 @@ impl Mutant {
         Mutant::GenerationIgnored,
         Mutant::StoppedTooEarly,
         Mutant::CrashesUnbounded,
+        Mutant::BegunForgotten,
     ];
 }
 

@@ -5,7 +5,7 @@
 //! `WASMPOOL_SIMULATION_EVENTS` sets how many events are played, `WASMPOOL_SIMULATION_SEED`
 //! the first world's seed; a failure names its world's seed.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::check::Mutant;
@@ -42,7 +42,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// A process as it is, beside what the dispatcher believes of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Process {
     spawned: bool,
     ready: bool,
@@ -52,6 +52,8 @@ struct Process {
     /// Said, and not yet heard.
     said: VecDeque<(TaskId, bool)>,
     interrupted: HashSet<TaskId>,
+    /// All that it has ever begun.
+    ran: HashSet<TaskId>,
     /// Under SIGKILL, or asked to leave: it will die.
     ending: bool,
     /// Its end was the pool's doing.
@@ -63,6 +65,8 @@ struct Process {
 struct Books {
     spec: Spec,
     begun: u32,
+    /// How often a process truly began it.
+    ran: u32,
     /// Since when it runs, by the dispatcher's word.
     began: Option<Now>,
     interrupted_at: Option<Now>,
@@ -74,7 +78,11 @@ struct World {
     dispatch: Dispatch,
     now: Now,
     processes: BTreeMap<WorkerKey, Process>,
-    tasks: HashMap<TaskId, Books>,
+    /// The process that is being reported as dead, as it was.
+    dies: WorkerKey,
+    dying: Option<Process>,
+    killed: bool,
+    tasks: BTreeMap<TaskId, Books>,
     submitted: u64,
     stopped: bool,
     broken: bool,
@@ -117,7 +125,10 @@ impl World {
             dispatch,
             now: Duration::ZERO,
             processes: BTreeMap::new(),
-            tasks: HashMap::new(),
+            dies: WorkerKey { slot: 0, generation: 0 },
+            dying: None,
+            killed: false,
+            tasks: BTreeMap::new(),
             submitted: 0,
             stopped: false,
             broken: false,
@@ -134,6 +145,7 @@ impl World {
             self.events += 1;
             assert!(self.events - before < 1_000, "it revokes and offers for ever");
             let is_tick = event == Event::Tick;
+            self.killed |= matches!(event, Event::Kill { .. });
             let mut actions = Vec::new();
             self.dispatch.handle(event, self.now, &mut actions);
             for action in actions {
@@ -176,7 +188,10 @@ impl World {
                 let max = books.spec.retry.attempts_max;
                 assert!(books.begun <= max, "{task} begins {} times of {max}", books.begun);
                 (books.began, books.interrupted_at) = (Some(self.now), None);
-                assert!(self.processes[&worker].knows(task), "{task} begins where it is not");
+                let process =
+                    self.processes.get(&worker).or(self.dying.as_ref().filter(|_| self.dies == worker));
+                let is_there = |process: &Process| process.knows(task) || process.ran.contains(&task);
+                assert!(process.is_some_and(is_there), "{task} begins where it is not");
             }
             Action::Interrupt { worker, task } => {
                 let books = self.tasks.get_mut(&task).expect("submitted");
@@ -202,6 +217,7 @@ impl World {
             Action::Resolve { task, how } => self.resolved(task, how),
             Action::Break { .. } => {
                 assert!(!self.broken, "broken twice");
+                assert!(!self.killed, "broken by the embedder's own kill");
                 self.broken = true;
             }
             Action::Stopped => {
@@ -216,6 +232,7 @@ impl World {
         let books = self.tasks.get_mut(&task).expect("submitted");
         let before = books.resolved.replace(how);
         assert!(before.is_none(), "{task} is resolved twice: {before:?}, {how:?}");
+        assert!(books.ran == 0 || books.begun > 0, "{task} ran, and is said to have never begun: {how:?}");
         let runs = self.processes.values().any(|process| process.running == Some(task) && !process.ending);
         match how {
             Resolution::Cancelled => assert!(!runs, "{task} is cancelled and runs"),
@@ -308,13 +325,27 @@ impl World {
             });
         }
         match process.running {
-            None => process.running = process.offered.pop_front(),
+            None => {
+                process.running = process.offered.pop_front();
+                self.note_run(worker);
+            }
             // A finished task has its answer said before the next begins.
             Some(task) => {
                 let interrupted = process.interrupted.contains(&task) && !rude;
                 process.said.push_back((task, interrupted));
                 process.running = process.offered.pop_front();
+                self.note_run(worker);
             }
+        }
+    }
+
+    fn note_run(&mut self, worker: WorkerKey) {
+        if let Some(task) = self.processes.get(&worker).and_then(|process| process.running)
+            && let Some(books) = self.tasks.get_mut(&task)
+            && let Some(process) = self.processes.get_mut(&worker)
+        {
+            books.ran += 1;
+            process.ran.insert(task);
         }
     }
 
@@ -331,7 +362,9 @@ impl World {
             && (process.running.is_some() || !process.offered.is_empty());
         let unexpected = !process.expected && !blamed && process.interrupted.is_empty();
         let was_broken = self.broken;
+        (self.dies, self.dying) = (worker, Some(process.clone()));
         self.event(Event::Dead { worker });
+        self.dying = None;
         if let OnDeath::Replace { crashes_max, .. } = self.dispatch.config.on_death
             && unexpected
             && !was_broken

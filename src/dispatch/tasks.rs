@@ -26,8 +26,14 @@ const RECALL_AFTER: Duration = Duration::from_micros(200);
 const STEAL_AFTER: Duration = Duration::from_millis(1);
 
 impl Dispatch {
-    pub(super) fn submit(&mut self, task: TaskId, spec: Spec) {
+    pub(super) fn submit(&mut self, task: TaskId, spec: Spec, actions: &mut Vec<Action>) {
         self.accepted += 1;
+        if self.tasks.is_empty() {
+            self.uniform = Some(spec.priority);
+        } else if self.uniform != Some(spec.priority) {
+            self.uniform = None;
+            self.recall_below(spec.priority, actions);
+        }
         self.tasks.insert(task, Entry { spec, attempts: 0, abort: false, place: Place::Pending });
         self.queue.push(task, spec.priority);
     }
@@ -175,6 +181,18 @@ impl Dispatch {
             .map(|(_, task)| task)
     }
 
+    /// Has offered tasks of lower priority come back: a higher one goes before them.
+    fn recall_below(&mut self, priority: i32, actions: &mut Vec<Action>) {
+        for slot in 0..self.slots.len() {
+            for index in 0..self.slots[slot].behind.len() {
+                let task = self.slots[slot].behind[index];
+                if self.tasks.get(&task).is_some_and(|entry| entry.spec.priority < priority) {
+                    self.revoke(task, Fate::Requeue, actions);
+                }
+            }
+        }
+    }
+
     /// Has offered tasks come back from behind a task that takes long, before later ones go to
     /// other workers: they find their place in the queue. `true` if some do.
     fn recall(&mut self, now: Now, actions: &mut Vec<Action>) -> bool {
@@ -229,7 +247,7 @@ impl Dispatch {
     }
 
     /// Asks for an offered task back; `false` if that was done before or cannot be done.
-    fn revoke(&mut self, task: TaskId, fate: Fate, actions: &mut Vec<Action>) -> bool {
+    pub(super) fn revoke(&mut self, task: TaskId, fate: Fate, actions: &mut Vec<Action>) -> bool {
         let Some(entry) = self.tasks.get_mut(&task) else { return false };
         let Place::Offered(slot, known) = entry.place else { return false };
         match known {
@@ -238,8 +256,8 @@ impl Dispatch {
                 actions.push(Action::Revoke { worker: self.slots[slot].key(slot), task });
                 true
             }
-            // It comes back anyway; now to be cancelled.
-            Some(Fate::Requeue) if fate == Fate::Cancel => {
+            // It comes back anyway; now to be cancelled, or lost.
+            Some(Fate::Requeue) if fate != Fate::Requeue => {
                 entry.place = Place::Offered(slot, Some(fate));
                 false
             }
@@ -256,15 +274,19 @@ impl Dispatch {
     ) {
         let Some(slot) = self.live(worker) else { return };
         let Some(entry) = self.tasks.get_mut(&task) else { return };
-        let Place::Offered(held, Some(fate @ (Fate::Cancel | Fate::Requeue))) = entry.place else { return };
+        let Place::Offered(held, Some(fate @ (Fate::Cancel | Fate::Requeue | Fate::Break))) = entry.place
+        else {
+            return;
+        };
         if held != slot {
             return;
         }
         if !(revoked || cfg!(test) && self.mutant == Some(Mutant::RefusalIgnored)) {
             entry.place = Place::Offered(slot, Some(Fate::Begun));
-            // In a pool that was killed it ends with its worker.
-            if self.killed {
+            // In a pool that was killed or broke it ends with its worker.
+            if self.killed || self.broken {
                 self.slots[slot].behind.retain(|&offered| offered != task);
+                self.note_begun(worker, task, actions);
                 self.resolve(task, Resolution::Broken, actions);
             }
             return;
@@ -272,7 +294,18 @@ impl Dispatch {
         self.slots[slot].behind.retain(|&offered| offered != task);
         match fate {
             Fate::Cancel => self.resolve(task, Resolution::Cancelled, actions),
+            Fate::Break => self.resolve(task, Resolution::Broken, actions),
             Fate::Requeue | Fate::Begun => self.requeue(task),
+        }
+    }
+
+    /// A worker has begun a task that was never the one at hand: its end is all that is heard of it.
+    pub(super) fn note_begun(&mut self, worker: WorkerKey, task: TaskId, actions: &mut Vec<Action>) {
+        if !self.mutant(Mutant::BegunForgotten)
+            && let Some(entry) = self.tasks.get_mut(&task)
+        {
+            entry.attempts += 1;
+            actions.push(Action::Begin { worker, task });
         }
     }
 
@@ -298,6 +331,9 @@ impl Dispatch {
             match self.tasks.get(&task).map(|entry| entry.place) {
                 Some(Place::Offered(_, Some(Fate::Cancel))) => {
                     self.resolve(task, Resolution::Cancelled, actions);
+                }
+                Some(Place::Offered(_, Some(Fate::Break))) => {
+                    self.resolve(task, Resolution::Broken, actions);
                 }
                 Some(_) => self.requeue(task),
                 None => {}
@@ -326,13 +362,11 @@ impl Dispatch {
 
     pub(super) fn abort(&mut self, task: TaskId, now: Now, actions: &mut Vec<Action>) {
         let Some(entry) = self.tasks.get_mut(&task) else { return };
+        // No other attempt follows; and if it turns out to have begun, it is stopped when we hear of that.
+        entry.abort = true;
         match entry.place {
             Place::Running(slot) => self.stop(slot, StopReason::Abort, now, actions),
-            _ => {
-                // If it turns out to have begun, it is stopped when we hear of that.
-                entry.abort = true;
-                self.cancel(task, actions);
-            }
+            _ => self.cancel(task, actions),
         }
     }
 
@@ -387,11 +421,14 @@ impl Dispatch {
                 let is_next = self.slots[slot].behind.front() == Some(&task);
                 if is_next && !answer.interrupted {
                     self.slots[slot].behind.pop_front();
+                    self.note_begun(worker, task, actions);
                     self.resolve(task, Resolution::Answered, actions);
                 }
             }
             // It has been found out already.
             State::Condemned { .. } => {}
+            // It was asked to end, and answered still: what it ran is resolved.
+            State::Retiring { .. } if self.killed => {}
             _ => self.condemn(slot, KillReason::Violation, actions),
         }
     }
@@ -436,12 +473,15 @@ impl Dispatch {
         actions.push(Action::Retry { task, how });
     }
 
-    /// Resolves everything that has not begun.
-    pub(super) fn resolve_waiting(&mut self, how: Resolution, actions: &mut Vec<Action>) {
-        let offered = self.slots.iter_mut().flat_map(|slot| std::mem::take(&mut slot.behind));
-        let waiting: Vec<_> = offered.collect();
-        for task in self.queue.drain().into_iter().chain(waiting) {
-            self.resolve(task, how, actions);
+    /// The pool is broken: everything that waits ends, and what was offered is asked whether it
+    /// has begun.
+    pub(super) fn break_waiting(&mut self, actions: &mut Vec<Action>) {
+        for task in self.queue.drain() {
+            self.resolve(task, Resolution::Broken, actions);
+        }
+        let offered: Vec<_> = self.slots.iter().flat_map(|slot| slot.behind.iter().copied()).collect();
+        for task in offered {
+            self.revoke(task, Fate::Break, actions);
         }
     }
 

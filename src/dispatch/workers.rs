@@ -117,6 +117,14 @@ impl Dispatch {
     /// Has as many workers leave as there are too many: idle ones first, then those that
     /// start, then those that run something, once they have.
     pub(super) fn trim(&mut self, now: Now) {
+        // And as many stay as there is room for again.
+        let mut room = self.config.workers_max.saturating_sub(self.occupied());
+        for slot in self.slots.iter_mut().filter(|slot| slot.outgoing && slot.state != State::Vacant) {
+            if room > 0 {
+                slot.outgoing = false;
+                room -= 1;
+            }
+        }
         let mut surplus = self.occupied().saturating_sub(self.config.workers_max);
         while surplus > 0 {
             let starting = |slot: &Slot| matches!(slot.state, State::Starting { .. });
@@ -184,6 +192,10 @@ impl Dispatch {
         self.slots[slot].state = State::Condemned { task };
         self.idle.retain(|&idle| idle != slot);
         actions.push(Action::Kill { worker: self.slots[slot].key(slot), reason });
+        // Its answers count no more: what it has begun behind that task must be known now.
+        for index in 0..self.slots[slot].behind.len() {
+            self.revoke(self.slots[slot].behind[index], Fate::Requeue, actions);
+        }
     }
 
     fn report_slow(&mut self, index: usize, now: Now, actions: &mut Vec<Action>) {
@@ -202,22 +214,32 @@ impl Dispatch {
         let Some(slot) = self.live(worker) else { return };
         let state = std::mem::replace(&mut self.slots[slot].state, State::Vacant);
         let behind = std::mem::take(&mut self.slots[slot].behind);
+        let has_begun = |task: &TaskId| {
+            matches!(
+                self.tasks.get(task).map(|entry| entry.place),
+                Some(Place::Offered(_, Some(Fate::Begun)))
+            )
+        };
+        let (begun, behind): (Vec<_>, Vec<_>) = behind.into_iter().partition(has_begun);
         self.slots[slot].outgoing = false;
         self.idle.retain(|&idle| idle != slot);
+        self.requeue_all(behind, actions);
+        for &task in &begun {
+            self.note_begun(worker, task, actions);
+        }
         match state {
-            State::Vacant | State::Retiring { .. } | State::Doomed { task: None } => {
-                self.requeue_all(behind, actions);
-            }
+            State::Vacant | State::Retiring { .. } | State::Doomed { task: None } => {}
             // The interrupt or its deadline made the worker fall over: that is the task's end,
             // not the pool's.
             State::Doomed { task: Some((task, reason)) } | State::Busy { task, stop: Some(reason), .. } => {
-                self.requeue_all(behind, actions);
                 self.ended(task, reason.resolution(true), now, actions);
             }
             State::Busy { task, stop: None, .. } | State::Condemned { task: Some(task) } => {
-                self.requeue_all(behind, actions);
                 match self.config.on_death {
-                    OnDeath::Break => self.break_pool(worker, vec![task], actions),
+                    OnDeath::Break => {
+                        let in_flight = std::iter::once(task).chain(begun).collect();
+                        return self.break_pool(worker, in_flight, actions);
+                    }
                     OnDeath::Replace { .. } => {
                         self.ended(task, Resolution::Died { worker }, now, actions);
                     }
@@ -226,6 +248,10 @@ impl Dispatch {
             State::Starting { .. } | State::Idle { .. } | State::Condemned { task: None } => {
                 self.crashed(worker, now, actions)
             }
+        }
+        // They had nothing to do with it, but may have run.
+        for task in begun {
+            self.ended(task, Resolution::Died { worker }, now, actions);
         }
     }
 
@@ -253,7 +279,7 @@ impl Dispatch {
             self.resolve(task, Resolution::Broken, actions);
         }
         self.end_all(None, actions);
-        self.resolve_waiting(Resolution::Broken, actions);
+        self.break_waiting(actions);
     }
 
     /// Ends every process; what ran there breaks. Gently: with time until the deadline.
@@ -269,7 +295,10 @@ impl Dispatch {
             };
             let lost: Vec<_> = self.slots[index].behind.iter().copied().filter(begun).collect();
             self.slots[index].behind.retain(|task| !lost.contains(task));
-            lost.into_iter().for_each(|task| self.resolve(task, Resolution::Broken, actions));
+            for task in lost {
+                self.note_begun(worker, task, actions);
+                self.resolve(task, Resolution::Broken, actions);
+            }
             match (self.slots[index].state, gently) {
                 (State::Vacant | State::Doomed { task: None }, _) | (State::Retiring { .. }, Some(_)) => {
                     continue;

@@ -61,15 +61,33 @@ impl Outcome {
 
 pub(crate) type Callback = Box<dyn FnOnce(Outcome) + Send>;
 
-/// Where callbacks are sent to be run.
-pub(crate) type CallbackQueue = Sender<Box<dyn FnOnce() + Send>>;
+/// Where others' code is sent to be run: it may block, and panic.
+pub(crate) struct Queues {
+    pub(crate) callbacks: Sender<Box<dyn FnOnce() + Send>>,
+    pub(crate) wakers: Sender<Box<dyn FnOnce() + Send>>,
+}
+
+impl Queues {
+    /// Wakes the task of an executor.
+    pub(crate) fn wake(&self, waker: Waker) {
+        let wake = move || {
+            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                guarded(|| tracing::error!("a waker panicked"));
+            }
+        };
+        if let Err(refused) = self.wakers.send(Box::new(wake)) {
+            // The pool and its thread for wakers are gone: this thread is the caller's own.
+            (refused.into_inner())();
+        }
+    }
+}
 
 const PENDING: u8 = 0;
 const RUNNING: u8 = 1;
 
 pub(crate) struct Cell {
     labels: Arc<Labels>,
-    callbacks: CallbackQueue,
+    queues: Arc<Queues>,
     /// How far the task has come, as long as it is not done; set where that is decided.
     progress: AtomicU8,
     state: Mutex<State>,
@@ -90,10 +108,10 @@ struct State {
 }
 
 impl Cell {
-    pub(crate) fn new(labels: Labels, callbacks: CallbackQueue) -> Arc<Cell> {
+    pub(crate) fn new(labels: Labels, queues: Arc<Queues>) -> Arc<Cell> {
         Arc::new(Cell {
             labels: Arc::new(labels),
-            callbacks,
+            queues,
             progress: AtomicU8::new(PENDING),
             state: Mutex::new(State::default()),
             filled: Condvar::new(),
@@ -144,7 +162,7 @@ impl Cell {
         is_first
     }
 
-    /// Wakes everyone who waits for a cell that is filled, once. Wakers are called here.
+    /// Wakes everyone who waits for a cell that is filled, once.
     pub(crate) fn announce(&self) {
         let mut state = self.lock();
         let Some(outcome) = state.outcome.clone().filter(|_| !state.announced) else { return };
@@ -158,11 +176,8 @@ impl Cell {
             // A watcher that has given up is no reason to fail.
             let _ = watcher.send(number);
         }
-        // A waker is the executor's code, and this may be an I/O thread.
-        if let Some(waker) = waker
-            && catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err()
-        {
-            guarded(|| tracing::error!(task = %self.labels.task, "a waker panicked"));
+        if let Some(waker) = waker {
+            self.queues.wake(waker);
         }
         for callback in callbacks {
             self.queue(callback, outcome.clone());
@@ -176,7 +191,7 @@ impl Cell {
                 guarded(|| tracing::error!(%task, "a done callback panicked"));
             }
         };
-        if let Err(refused) = self.callbacks.send(Box::new(run)) {
+        if let Err(refused) = self.queues.callbacks.send(Box::new(run)) {
             // The pool and its callback thread are gone: this thread is the caller's own.
             (refused.into_inner())();
         }

@@ -15,7 +15,8 @@ use super::resolve;
 use super::supervise::{Job, Mailbox};
 use crate::dispatch::{self, Action, Config, Dispatch, Event, Now, OnDeath, Refusal, Spec, WorkerKey};
 use crate::error::{BrokenPool, Death, DeathCause, Phase, SubmitError};
-use crate::future::{Cell, Labels};
+use crate::foreign::Foreign;
+use crate::future::{Cell, Labels, Queues};
 use crate::module::Module;
 use crate::observe::{EventKind, PoolStats, WorkerStats};
 use crate::policy::OnWorkerDeath;
@@ -70,7 +71,7 @@ pub(crate) struct Call {
     pub(crate) module: Module,
     pub(crate) entry: Entry,
     pub(crate) limits: TaskLimits,
-    pub(crate) input: Bytes,
+    pub(crate) input: Foreign<Bytes>,
 }
 
 /// What the host knows of an unresolved task.
@@ -118,7 +119,7 @@ pub(crate) struct Core {
     pub(crate) id: u64,
     pub(crate) settings: Settings,
     pub(crate) mailbox: Mailbox,
-    pub(crate) callbacks: crate::future::CallbackQueue,
+    pub(crate) queues: Arc<Queues>,
     began: Instant,
     next_task: AtomicU64,
     next_chunk: AtomicU64,
@@ -142,12 +143,7 @@ pub(crate) enum WhenFull {
 }
 
 impl Core {
-    pub(crate) fn new(
-        id: u64,
-        settings: Settings,
-        mailbox: Mailbox,
-        callbacks: crate::future::CallbackQueue,
-    ) -> Core {
+    pub(crate) fn new(id: u64, settings: Settings, mailbox: Mailbox, queues: Arc<Queues>) -> Core {
         let state = State {
             dispatch: Dispatch::new(settings.for_dispatch()),
             records: HashMap::new(),
@@ -166,7 +162,7 @@ impl Core {
             id,
             settings,
             mailbox,
-            callbacks,
+            queues,
             began: Instant::now(),
             next_task: AtomicU64::new(1),
             next_chunk: AtomicU64::new(1),
@@ -245,7 +241,7 @@ impl Core {
         let task = TaskId(self.next_task.fetch_add(1, Ordering::Relaxed));
         let module = call.module.0.shown.clone();
         let labels = Labels { task, name: name.clone(), module, label: options.label.clone() };
-        let cell = Cell::new(labels, self.callbacks.clone());
+        let cell = Cell::new(labels, self.queues.clone());
         let now = self.now();
         state.observers.tell(now, || {
             let labels = cell.labels();
@@ -485,7 +481,7 @@ impl Core {
         if has_sleepers {
             self.changed.notify_all();
         }
-        wakers.into_values().for_each(super::effects::wake);
+        wakers.into_values().for_each(|waker| self.queues.wake(waker));
         if earlier {
             self.mailbox.wake();
         }
@@ -510,7 +506,9 @@ impl Core {
             // Answered where it is asked, in `drive`.
             Action::Revoke { .. } => None,
             Action::Begin { worker, task } => {
-                let pid = link(state, &worker)?.pid;
+                // Of a worker that is gone, its death tells.
+                let pid = link(state, &worker).map(|link| link.pid);
+                let pid = pid.or_else(|| Some(state.deaths.get(&worker)?.pid))?;
                 let record = state.records.get_mut(&task)?;
                 record.began = Some(now);
                 record.attempts += 1;

@@ -1,8 +1,6 @@
 //! What is done once the lock is released.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
 use super::core::{Call, Core};
@@ -58,12 +56,5 @@ impl Effect {
             }
             Effect::Stopped => core.mailbox.wake(),
         }
-    }
-}
-
-/// A waker is the executor's code, and this may be an I/O thread.
-pub(super) fn wake(waker: Waker) {
-    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        guarded(|| tracing::error!("a waker panicked"));
     }
 }

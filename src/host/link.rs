@@ -18,7 +18,7 @@ use super::core::{Answered, Call, Core};
 use super::logs;
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause};
-use crate::foreign::guarded;
+use crate::foreign::{Foreign, guarded};
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::module::Module;
 use crate::task::TaskId;
@@ -72,7 +72,7 @@ struct Outstanding {
 enum Piece {
     /// On the control socket, unless the worker has been sent it.
     Module(Module),
-    Bytes(Bytes),
+    Bytes(Foreign<Bytes>),
     /// The run's frame is complete.
     EndOfRun,
 }
@@ -146,10 +146,12 @@ impl Link {
             // Small frames in one piece: one publication, one wake-up.
             Ok(mut head) if call.input.len() <= 4096 => {
                 head.extend_from_slice(&call.input);
-                orders.unsent.push(Piece::Bytes(head.into()));
+                orders.unsent.push(Piece::Bytes(Foreign::new(head.into())));
             }
             Ok(head) => {
-                orders.unsent.extend([Piece::Bytes(head.into()), Piece::Bytes(call.input.clone())]);
+                orders
+                    .unsent
+                    .extend([Piece::Bytes(Foreign::new(head.into())), Piece::Bytes(call.input.clone())]);
             }
             // `submit` has held the metadata to its limit.
             Err(error) => return self.kill_for(DeathCause::ProtocolViolation(error.to_string())),

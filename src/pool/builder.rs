@@ -10,9 +10,10 @@ use super::{Handle, Pool};
 use crate::compile::cache::Cache;
 use crate::dispatch::{Event, Recycling};
 use crate::error::BuildError;
+use crate::future::Queues;
 use crate::host::core::{Core, Settings};
 use crate::host::spawn::Program;
-use crate::host::supervise;
+use crate::host::{become_io_thread, supervise};
 use crate::limits;
 use crate::policy::OnWorkerDeath;
 use crate::roles::{self, Role};
@@ -236,7 +237,16 @@ impl PoolBuilder {
         let settings = Settings { workers_max: self.workers, ..self.settings };
         let prestart = settings.workers_min;
         let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
-        let core = Arc::new(Core::new(id, settings, mailbox, callbacks));
+        let (wakers, woken) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
+        let queues = Arc::new(Queues { callbacks, wakers });
+        let core = Arc::new(Core::new(id, settings, mailbox, queues));
+        std::thread::Builder::new()
+            .name("wasmpool-wakers".into())
+            .spawn(move || {
+                become_io_thread();
+                woken.iter().for_each(|wake| wake());
+            })
+            .map_err(system("start the wakers' thread"))?;
         let callback_thread = std::thread::Builder::new()
             .name("wasmpool-callbacks".into())
             .spawn(move || queue.iter().for_each(|callback| callback()))

@@ -106,8 +106,9 @@ const PULLED_AT_LEAST: usize = 2;
 /// The iterator of [`Pool::map`]. Submits as it is pulled; dropping it cancels what does
 /// not run yet.
 pub struct Map<C: Callable, I> {
-    source: Source<C, I>,
+    /// First, so that it is cancelled before what may be the pool's last handle goes.
     ahead: Ahead<C::Output>,
+    source: Source<C, I>,
 }
 
 /// What has been submitted and not yielded; cancelled when dropped.

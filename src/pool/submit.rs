@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::Pool;
 use crate::error::SubmitError;
+use crate::foreign::Foreign;
 use crate::future::{Cell, TaskFuture};
 use crate::host::core::{Call, WhenFull};
 use crate::limits;
@@ -138,7 +139,12 @@ impl Pool {
                 return Err(SubmitError::InputTooLarge { task: name(), bytes, max });
             }
         }
-        let call = Call { module: target.module.clone(), entry, limits: options.limits(), input };
+        let call = Call {
+            module: target.module.clone(),
+            entry,
+            limits: options.limits(),
+            input: Foreign::new(input),
+        };
         Ok(Request { call, name: target.name.clone(), options })
     }
 

@@ -131,7 +131,7 @@ use loom::sync::Notify;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use cell::{Cell, FutureState, Labels};
+use cell::{Cell, FutureState, Labels, Queues};
 use error::{TaskError, TaskFailure};
 use module::Answer;
 use task::{TaskId, TaskReport};
@@ -141,7 +141,11 @@ type Callbacks = sync::Sender<Box<dyn FnOnce() + Send>>;
 fn cell() -> (Arc<Cell>, Callbacks) {
     let callbacks = Callbacks::new();
     let (name, module) = ("task".into(), "module".into());
-    (Cell::new(Labels { task: TaskId(1), name, module, label: None }, callbacks.clone()), callbacks)
+    // A waker is called where it is refused: in the thread that completes.
+    let wakers = Callbacks::new();
+    wakers.close();
+    let queues = Arc::new(Queues { callbacks: callbacks.clone(), wakers });
+    (Cell::new(Labels { task: TaskId(1), name, module, label: None }, queues), callbacks)
 }
 
 fn complete(cell: &Cell, result: Result<Answer, TaskFailure>) -> bool {
