@@ -391,3 +391,56 @@ fn a_thousand_tasks_leave_no_descriptor_thread_or_process_behind() {
     });
     assert_eq!(children(), 0);
 }
+
+#[test]
+fn a_pool_has_as_many_workers_as_its_thread_may_use_cpus() {
+    // On a thread of its own: the affinity is a thread's.
+    let counted = std::thread::spawn(|| {
+        let mut one = rustix::thread::CpuSet::new();
+        let all = rustix::thread::sched_getaffinity(None).expect("reads");
+        one.set((0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).expect("a cpu"));
+        let of_all = builder_of_default_size().build().expect("builds").workers_max();
+        rustix::thread::sched_setaffinity(None, &one).expect("sets");
+        let of_one = builder_of_default_size().build().expect("builds").workers_max();
+        (of_all, of_one, all.count() as usize)
+    });
+    let (of_all, of_one, cpus) = counted.join().expect("ends");
+    assert_eq!(of_one, 1);
+    // A cgroup may allow fewer than there are.
+    assert!((1..=cpus).contains(&of_all), "{of_all} workers for {cpus} cpus");
+}
+
+fn builder_of_default_size() -> wasmpool::PoolBuilder {
+    Pool::builder().without_cache()
+}
+
+#[test]
+fn an_embedder_that_ignores_sigchld_has_its_pool_all_the_same() {
+    // A signal's disposition is the process's: in a process of its own.
+    const NAME: &str = "an_embedder_that_ignores_sigchld_has_its_pool_all_the_same";
+    if std::env::var_os("WASMPOOL_SIGCHLD_CHILD").is_none() {
+        let status = std::process::Command::new(std::env::current_exe().expect("a path"))
+            .args(["--exact", NAME])
+            .env("WASMPOOL_SIGCHLD_CHILD", "1")
+            .status()
+            .expect("runs");
+        assert!(status.success());
+        return;
+    }
+    // SAFETY: to ignore a signal runs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    let pool = pool(1);
+    let (spin, echo) = spin_and_echo(&pool);
+    assert_eq!(pool.submit_bytes(&echo, "x").expect("submits").result().expect("echoes"), "x");
+    let running = pool.submit_bytes(&spin, "").expect("submits");
+    let pid = running_in(&pool, &running);
+    signal(pid, Signal::KILL);
+    match error(&running) {
+        TaskError::Broken(broken) => {
+            assert_eq!((broken.pid(), &broken.death().cause), (pid, &DeathCause::Unknown), "{broken}");
+        }
+        other => panic!("{other}"),
+    }
+    pool.shutdown(ShutdownMode::Finish);
+    assert!(pool.worker_pids().is_empty());
+}

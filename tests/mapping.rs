@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use common::{PATIENCE, builder, error, eventually, raw, signal};
+use common::{Guarded, PATIENCE, build, builder, error, eventually, raw, signal};
 use crossbeam_channel::unbounded;
 use rustix::process::Signal;
 use wasmpool::{
@@ -21,29 +21,6 @@ use wasmpool::{
 };
 
 type Future = TaskFuture<Bytes>;
-
-/// A pool that is killed when its test fails: it would wait for tasks that never end.
-struct Guarded(Pool);
-
-impl std::ops::Deref for Guarded {
-    type Target = Pool;
-
-    fn deref(&self) -> &Pool {
-        &self.0
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.kill();
-        }
-    }
-}
-
-fn build(builder: PoolBuilder) -> Guarded {
-    Guarded(builder.build().expect("the pool builds"))
-}
 
 fn pool(workers: usize) -> Guarded {
     build(builder(workers))
@@ -175,7 +152,7 @@ fn an_error_stands_at_its_own_position_inside_of_a_chunk_and_the_rest_goes_on() 
 
 #[test]
 fn options_go_to_each_task_and_a_tasks_timeout_is_not_the_maps() {
-    let pool = pool(2);
+    let pool = build(builder(2).grace(PATIENCE));
     let act = act(&pool);
     let options = TaskOptions::new().label("batch 7").timeout(Duration::from_secs(1));
     let mut map = pool.map(&act, texts(&["e", "s", "e"])).options(options).timeout(PATIENCE);

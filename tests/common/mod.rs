@@ -17,13 +17,38 @@ pub fn prebuilt(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("guest-tasks/prebuilt").join(format!("{name}.wasm"))
 }
 
-/// A builder with a cache that the test run shares: each guest is compiled once.
+/// A builder with a cache that the test run shares: each guest is compiled once. An interrupt is
+/// heeded within microseconds, unless the machine does other things.
 pub fn builder(workers: usize) -> PoolBuilder {
-    Pool::builder().workers(workers).cache_dir(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache"))
+    let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache");
+    Pool::builder().workers(workers).cache_dir(cache).grace(Duration::from_secs(5))
 }
 
 pub fn pool(workers: usize) -> Pool {
     builder(workers).build().expect("the pool builds")
+}
+
+/// A pool that is killed when its test fails: it would wait for tasks that never end.
+pub struct Guarded(Pool);
+
+impl std::ops::Deref for Guarded {
+    type Target = Pool;
+
+    fn deref(&self) -> &Pool {
+        &self.0
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.kill();
+        }
+    }
+}
+
+pub fn build(builder: PoolBuilder) -> Guarded {
+    Guarded(builder.build().expect("the pool builds"))
 }
 
 pub fn load(pool: &Pool, name: &str) -> Module {
