@@ -15,6 +15,7 @@ pub(crate) mod link;
 mod logs;
 mod observers;
 mod resolve;
+pub(crate) mod settings;
 pub(crate) mod spawn;
 pub(crate) mod supervise;
 

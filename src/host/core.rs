@@ -12,58 +12,16 @@ use super::effects::Effect;
 use super::link::Link;
 use super::observers::{Observers, Subscription};
 use super::resolve;
+use super::settings::Settings;
 use super::supervise::{Job, Mailbox};
-use crate::dispatch::{self, Action, Config, Dispatch, Event, Now, OnDeath, Refusal, Spec, WorkerKey};
+use crate::dispatch::{self, Action, Dispatch, Event, Now, Refusal, Spec, WorkerKey};
 use crate::error::{BrokenPool, Death, DeathCause, Phase, SubmitError};
 use crate::foreign::Foreign;
 use crate::future::{Cell, Labels, Queues};
 use crate::module::Module;
 use crate::observe::{EventKind, PoolStats, WorkerStats};
-use crate::policy::OnWorkerDeath;
 use crate::task::{TaskId, TaskLimits, TaskOptions};
 use crate::wire::message::{Cost, Entry, Verdict};
-
-/// What the pool was built with.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) workers_min: usize,
-    pub(crate) workers_max: usize,
-    pub(crate) queue_tasks_max: usize,
-    pub(crate) input_bytes_max: usize,
-    pub(crate) grace: Duration,
-    pub(crate) start_timeout: Duration,
-    pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) slow_after: Option<Duration>,
-    pub(crate) compile_timeout: Duration,
-    pub(crate) on_worker_death: OnWorkerDeath,
-    pub(crate) recycle: dispatch::Recycling,
-    pub(crate) offers_max: usize,
-    pub(crate) defaults: TaskOptions,
-}
-
-impl Settings {
-    fn for_dispatch(&self) -> Config {
-        Config {
-            workers_min: self.workers_min,
-            workers_max: self.workers_max,
-            queue_tasks_max: self.queue_tasks_max,
-            grace: self.grace,
-            start_timeout: self.start_timeout,
-            idle_timeout: self.idle_timeout,
-            slow_after: self.slow_after,
-            on_death: match self.on_worker_death {
-                OnWorkerDeath::Break => OnDeath::Break,
-                OnWorkerDeath::Replace(how) => OnDeath::Replace {
-                    crashes_max: how.crashes_max,
-                    backoff: how.backoff,
-                    backoff_max: how.backoff_max,
-                },
-            },
-            recycle: self.recycle,
-            offers_max: self.offers_max,
-        }
-    }
-}
 
 /// One task on its way to a worker.
 #[derive(Debug)]

@@ -1,0 +1,50 @@
+//! A pool's settings, as the effects and the decisions want them.
+
+use std::time::Duration;
+
+use crate::dispatch::{self, Config, OnDeath};
+use crate::policy::OnWorkerDeath;
+use crate::task::TaskOptions;
+
+/// What the pool was built with.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) workers_min: usize,
+    pub(crate) workers_max: usize,
+    pub(crate) queue_tasks_max: usize,
+    pub(crate) input_bytes_max: usize,
+    pub(crate) grace: Duration,
+    pub(crate) start_timeout: Duration,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) slow_after: Option<Duration>,
+    pub(crate) compile_timeout: Duration,
+    pub(crate) on_worker_death: OnWorkerDeath,
+    pub(crate) recycle: dispatch::Recycling,
+    pub(crate) offers_max: usize,
+    pub(crate) defaults: TaskOptions,
+}
+
+impl Settings {
+    /// What the decisions are made by.
+    pub(super) fn for_dispatch(&self) -> Config {
+        Config {
+            workers_min: self.workers_min,
+            workers_max: self.workers_max,
+            queue_tasks_max: self.queue_tasks_max,
+            grace: self.grace,
+            start_timeout: self.start_timeout,
+            idle_timeout: self.idle_timeout,
+            slow_after: self.slow_after,
+            on_death: match self.on_worker_death {
+                OnWorkerDeath::Break => OnDeath::Break,
+                OnWorkerDeath::Replace(how) => OnDeath::Replace {
+                    crashes_max: how.crashes_max,
+                    backoff: how.backoff,
+                    backoff_max: how.backoff_max,
+                },
+            },
+            recycle: self.recycle,
+            offers_max: self.offers_max,
+        }
+    }
+}
