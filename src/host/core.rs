@@ -433,16 +433,16 @@ impl Core {
         let wakers = if changed { std::mem::take(&mut state.wakers) } else { HashMap::new() };
         let has_sleepers = changed && state.sleepers > 0;
         drop(state);
-        for effect in effects {
-            effect.perform(self);
+        if earlier {
+            self.mailbox.wake();
         }
+        let done_with: Vec<_> = effects.into_iter().filter_map(|effect| effect.perform(self)).collect();
         if has_sleepers {
             self.changed.notify_all();
         }
         wakers.into_values().for_each(|waker| self.queues.wake(waker));
-        if earlier {
-            self.mailbox.wake();
-        }
+        // Last: to drop an input may be the caller's code, and may block.
+        drop(done_with);
     }
 
     /// What an action means for the processes, links and cells at hand.

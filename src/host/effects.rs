@@ -24,7 +24,8 @@ pub(super) enum Effect {
 }
 
 impl Effect {
-    pub(super) fn perform(self, core: &Core) {
+    /// Does it, and returns what is then to be dropped.
+    pub(super) fn perform(self, core: &Core) -> Option<Call> {
         match self {
             Effect::Job(job) => core.mailbox.post(job),
             Effect::Flush { link } => link.flush(),
@@ -51,10 +52,11 @@ impl Effect {
                 );
             }),
             Effect::Announce { cell, call } => {
-                drop(call);
                 cell.announce();
+                return Some(call);
             }
             Effect::Stopped => core.mailbox.wake(),
         }
+        None
     }
 }

@@ -91,7 +91,8 @@ impl Pool {
         task: &RawTask,
         input: impl Into<Bytes>,
     ) -> Result<TaskFuture<Bytes>, SubmitError> {
-        self.submit(task, &input.into())
+        // The worker may be quicker than this thread, whose copy is then the last one.
+        self.submit(task, &Foreign::new(input.into()))
     }
 
     /// Submits a task of a chunk; 0 is none. Waits for room until the deadline.

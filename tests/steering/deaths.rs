@@ -283,7 +283,6 @@ fn a_task_is_not_run_twice_unasked_because_its_worker_was_killed_for_the_one_bef
 }
 
 #[test]
-#[ignore = "bug: the timer is set after the destructor has returned"]
 fn an_inputs_slow_destructor_holds_up_no_deadline_of_other_workers() {
     let pool = pool(2);
     let tasks = tasks(&pool);
