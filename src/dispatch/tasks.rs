@@ -8,7 +8,6 @@ use super::slot::{State, StopReason};
 use super::{
     Action, Answer, Dispatch, Entry, Fate, KillReason, Mode, Now, Place, Resolution, Spec, WorkerKey,
 };
-use crate::limits::OFFERS_MAX;
 use crate::task::TaskId;
 
 /// Work that is kept in store inside of a worker: enough to hide a wake-up, little enough
@@ -74,7 +73,7 @@ impl Dispatch {
         let Some((chunk, slot)) = self.home else { return };
         while let Some(task) = self.queue.first()
             && self.tasks.get(&task).is_some_and(|entry| entry.spec.chunk == chunk)
-            && self.room_behind(slot, OFFERS_MAX) > 0
+            && self.room_behind(slot, self.config.offers_max) > 0
         {
             self.queue.pop();
             self.offer_one(slot, task, actions);

@@ -351,7 +351,7 @@ fn a_smaller_pool_lets_idle_workers_go_first_and_busy_ones_finish() {
 
 #[test]
 fn a_chunk_stays_together_and_its_tasks_come_back_one_by_one() {
-    let mut world = World::new(config(2));
+    let mut world = World::new(Config { offers_max: 7, ..config(2) });
     let chunk = |chunk| Spec { chunk, ..Spec::default() };
     for id in 1..=4 {
         world.submit(id, chunk(1 + (id - 1) / 2));
@@ -365,7 +365,7 @@ fn a_chunk_stays_together_and_its_tasks_come_back_one_by_one() {
 
 /// One worker that runs `ONE`, with `TWO` and `THREE` in store.
 fn stocked(on_death: OnDeath) -> World {
-    let mut world = World::new(Config { on_death, ..config(1) });
+    let mut world = World::new(Config { on_death, offers_max: 7, ..config(1) });
     for id in 1..=3 {
         world.submit(id, Spec { chunk: 1, timeout: Some(ms(100)), ..Spec::default() });
     }
@@ -406,7 +406,7 @@ fn what_was_offered_to_a_dead_worker_is_requeued_where_the_pool_lives_on() {
 
 #[test]
 fn an_idle_worker_takes_over_what_waits_behind_a_long_task() {
-    let mut world = World::new(config(2));
+    let mut world = World::new(Config { offers_max: 7, ..config(2) });
     for id in 1..=3 {
         world.submit(id, Spec { chunk: 1, ..Spec::default() });
     }

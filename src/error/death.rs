@@ -161,7 +161,7 @@ impl BrokenPool {
         }
     }
 
-    /// The tasks that this worker had been handed.
+    /// The tasks that this worker had begun.
     pub fn tasks_in_flight(&self) -> &[TaskId] {
         &self.0.tasks_in_flight
     }

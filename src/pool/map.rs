@@ -152,7 +152,8 @@ where
     }
 
     /// So many consecutive items go to one worker together, unless another has nothing to do.
-    /// Each is still a task of its own, with its own instance, limits, error and report.
+    /// Each is still a task of its own, with its own instance, limits, error and report. Bounded by
+    /// [`PoolBuilder::prefetch_max`](crate::PoolBuilder::prefetch_max).
     /// Default: by how long the pool's tasks take.
     pub fn chunk_size(mut self, items: NonZeroUsize) -> Self {
         self.source.chunk_size = Some(items);
