@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the guests into prebuilt/ and keeps prebuilt/manifest.json.
 set -euo pipefail
-shopt -s nullglob
+# Without it a guest that cannot be built would go unnoticed inside of $(...).
+shopt -s inherit_errexit nullglob
 export LC_ALL=C
 
 usage() {
