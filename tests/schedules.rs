@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, eventually, is_child, raw, signal};
+use common::{Holdings, PATIENCE, eventually, is_child, raw, signal};
 use rustix::process::Signal;
 use wasmpool::{
     Bytes, EventKind, OnWorkerDeath, Pool, RawTask, Replacement, Retry, ShutdownMode, SubmitError, TaskError,
@@ -403,30 +403,6 @@ impl Schedule {
     }
 }
 
-/// What this process holds.
-#[derive(Debug, Clone, Copy)]
-struct Holdings {
-    descriptors: usize,
-    threads: usize,
-    mappings: usize,
-}
-
-impl Holdings {
-    fn now() -> Holdings {
-        let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).expect("reads").count();
-        let maps = std::fs::read_to_string("/proc/self/maps").expect("reads");
-        let mappings = maps.lines().filter(|line| line.contains("memfd:")).count();
-        Holdings { descriptors: count("fd"), threads: count("task"), mappings }
-    }
-
-    fn children() -> usize {
-        let threads = std::fs::read_dir("/proc/self/task").expect("reads").flatten();
-        let of =
-            |path: std::path::PathBuf| std::fs::read_to_string(path.join("children")).unwrap_or_default();
-        threads.map(|thread| of(thread.path()).split_whitespace().count()).sum()
-    }
-}
-
 /// How tasks ended, by kind.
 type Tally = BTreeMap<&'static str, usize>;
 
@@ -494,7 +470,7 @@ fn run(seed: u64, before: Option<Holdings>, tally: &mut Tally) {
             let now = Holdings::now();
             now.descriptors <= before.descriptors && now.threads <= before.threads && now.mappings == 0
         });
-        assert_eq!(Holdings::children(), 0, "seed {seed}");
+        assert_eq!(Holdings::now().children, 0, "seed {seed}");
     }
 }
 

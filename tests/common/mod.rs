@@ -126,3 +126,29 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
         Err(error) => panic!("{signal:?} cannot be sent: {error}"),
     }
 }
+
+/// What this process holds: descriptors, threads, shared memory, children.
+#[derive(Debug, Clone, Copy)]
+pub struct Holdings {
+    pub descriptors: usize,
+    pub threads: usize,
+    pub mappings: usize,
+    pub children: usize,
+}
+
+impl Holdings {
+    pub fn now() -> Holdings {
+        let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).expect("reads").count();
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("reads");
+        let children = std::fs::read_dir("/proc/self/task").expect("reads").flatten().map(|thread| {
+            let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            children.split_whitespace().count()
+        });
+        Holdings {
+            descriptors: count("fd"),
+            threads: count("task"),
+            mappings: maps.lines().filter(|line| line.contains("memfd:")).count(),
+            children: children.sum(),
+        }
+    }
+}

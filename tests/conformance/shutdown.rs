@@ -4,34 +4,8 @@ use std::time::Instant;
 
 use wasmpool::{ReturnWhen, ShutdownMode, SubmitError, TaskError, TaskFuture, TaskOptions, wait};
 
-use crate::common::{PATIENCE, error, eventually, is_alive};
+use crate::common::{Holdings, PATIENCE, error, eventually, is_alive};
 use crate::{Duration, FOREVER, Mode, Process, Tasks, assert_reaped, in_both_modes, in_time, output, steps};
-
-/// What this process holds: descriptors, threads, shared memory, children.
-#[derive(Debug, PartialEq)]
-struct Holdings {
-    descriptors: usize,
-    threads: usize,
-    mappings: usize,
-    children: usize,
-}
-
-impl Holdings {
-    fn now() -> Holdings {
-        let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).expect("reads").count();
-        let maps = std::fs::read_to_string("/proc/self/maps").expect("reads");
-        let children = std::fs::read_dir("/proc/self/task").expect("reads").flatten().map(|thread| {
-            let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            children.split_whitespace().count()
-        });
-        Holdings {
-            descriptors: count("fd"),
-            threads: count("task"),
-            mappings: maps.lines().filter(|line| line.contains("memfd:")).count(),
-            children: children.sum(),
-        }
-    }
-}
 
 /// Runs `use_pool` in a process of its own, and there, three times: what the first left (the
 /// runtime's own) is all that is left after the others.
