@@ -52,6 +52,12 @@ pub enum BuildError {
         /// What is possible.
         must: String,
     },
+    /// This system cannot filter system calls, and the pool's policy does not do without.
+    #[error(
+        "this system has no seccomp filters (or refuses them), without which workers are not isolated: \
+         run where there are, or switch the sandbox off knowingly (SandboxPolicy::Off, --sandbox off)"
+    )]
+    NoSeccomp,
     /// The worker's executable cannot be opened.
     #[error("cannot open the worker program {}", path.display())]
     WorkerProgram {

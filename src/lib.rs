@@ -51,6 +51,7 @@ mod text;
 mod foreign;
 mod sync;
 mod policy;
+mod walls;
 mod observe;
 mod error;
 mod schema;
@@ -93,6 +94,7 @@ pub use pool::{Events, Map, MapError, Pool, PoolBuilder, ShutdownMode, SubmitAsy
 pub use roles::init;
 pub use schema::{Schema, SchemaError};
 pub use task::{CommandInput, CommandOutput, LogOverflow, TaskId, TaskOptions, TaskReport};
+pub use walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
 
 /// Bytes that are cheap to clone: inputs and outputs of untyped tasks.
 pub use bytes::Bytes;

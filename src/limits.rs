@@ -85,6 +85,19 @@ pub const EVENTS_BUFFERED_MAX: usize = 65_536;
 /// Default for [`PoolBuilder::compile_timeout`](crate::PoolBuilder::compile_timeout).
 pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Default for [`PoolBuilder::worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max): writable memory of a whole worker process.
+pub const WORKER_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Descriptors that a worker or compiler may have open.
+pub const WORKER_DESCRIPTORS_MAX: u64 = 256;
+
+/// Default for [`PoolBuilder::worker_identity`](crate::PoolBuilder::worker_identity): `nobody`.
+pub const WORKER_UID: u32 = 65_534;
+
+/// Most entries of one table. CPython needs some 13,000; GC languages more. The room for all
+/// tables counts as writable memory of the worker, touched or not.
+pub const TABLE_ELEMENTS_MAX: usize = 1_000_000;
+
 /// Stack that wasm may use in a worker. The worker's main thread has the usual 8 MiB.
 pub const WASM_STACK_BYTES: usize = 1024 * 1024;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::error::Death;
 use crate::task::{TaskId, TaskReport};
+use crate::walls::SandboxReport;
 
 /// A pool's numbers at one moment: [`Pool::stats`](crate::Pool::stats).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,6 +105,8 @@ pub enum EventKind {
     WorkerReady {
         /// Its process.
         pid: u32,
+        /// How it has locked itself down.
+        sandbox: Arc<SandboxReport>,
     },
     /// It was asked to leave.
     WorkerLeaving {

@@ -26,6 +26,7 @@ use crate::limits;
 use crate::module::{Callable, Digest, Loaded, Module, ModuleOptions};
 use crate::observe::PoolStats;
 use crate::task::TaskId;
+use crate::walls::SandboxReport;
 use crate::wire::message::ModuleId;
 
 /// A pool of worker processes that run WebAssembly tasks. Cheap to clone; all clones are
@@ -260,6 +261,12 @@ impl Pool {
     /// The pids of the workers that live now.
     pub fn worker_pids(&self) -> Vec<u32> {
         self.0.core.worker_pids()
+    }
+
+    /// How the worker that became ready last has locked itself down; `None` before the first.
+    /// [`EventKind::WorkerReady`](crate::EventKind::WorkerReady) has it for each worker.
+    pub fn sandbox(&self) -> Option<Arc<SandboxReport>> {
+        self.0.core.sandbox()
     }
 
     /// Most workers that this pool runs.

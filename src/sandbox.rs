@@ -1,67 +1,192 @@
-//! What a child does to itself before it touches anything of a guest's.
+//! What a child does to itself before it touches anything of a guest's: the second wall.
 //!
-//! Linear steps, in an order that matters; each has its *why*. The result is a
-//! [`LockedDown`], which the main loops demand: no step can be forgotten on the way.
+//! Three steps, each of which yields what the next one takes, and at the end the
+//! [`LockedDown`] that the main loops demand: no step can be forgotten on the way.
+//! ```text
+//! enter()           the socket, a session, no descriptors          nothing is known yet
+//!   └─ lock()       rlimits, uid, namespaces, Landlock, …          the host's request is known
+//!        └─ seal()  seccomp, over all threads                      engine and threads stand
+//! ```
+//! One file a layer, with its *why*; what became of each is noted in a [`Ledger`], which also
+//! holds the policy: a layer that is demanded and refused ends the process.
 
+mod descriptors;
+mod identity;
+mod landlock;
+mod namespaces;
+mod rlimits;
+mod session;
+pub(crate) mod syscalls;
+
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use crate::walls::{LayerReport, SandboxLayer, SandboxReport, SandboxRequest};
+pub(crate) use syscalls::Profile;
 
-/// Proof that this process has locked itself down. Only [`enter`] makes one.
+/// Proof that this process has locked itself down. Only [`Locked::seal`] makes one.
 #[derive(Debug)]
 pub(crate) struct LockedDown(());
 
-/// Takes the control socket that came as stdin, and locks the process down.
-///
-/// # Errors
-/// Any step that fails: a child that is not locked down does nothing.
-pub(crate) fn enter() -> io::Result<(OwnedFd, LockedDown)> {
-    // The socket moves away from 0, and /dev/null takes its place: nothing that reads stdin
-    // by mistake can swallow a message.
-    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    drop(null);
+/// A process that holds its socket and nothing else.
+#[derive(Debug)]
+pub(crate) struct Entered(());
 
-    // Its own session: the terminal's Ctrl-C is the host's to handle. It fails only for a
-    // process group leader, which a child is not.
-    let _ = rustix::process::setsid();
-
-    // The host's death is ours, even in an endless loop of native code. If it died before
-    // this line, the socket is at its end, and the first receive says so.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-
-    // Descriptors that the embedder opened without CLOEXEC.
-    close_above(&socket)?;
-
-    // A core dump would hold the tasks' data. The hard limit goes too: nobody raises it again.
-    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-
-    // Under memory pressure the kernel takes a child before it takes the host. Before the step
-    // that makes /proc/self root's. Where it is refused, the kernel's own choice stands.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
-
-    // No exec regains what we gave up, and no other process of this user reads our memory.
-    rustix::thread::set_no_new_privs(true)?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-
-    Ok((socket, LockedDown(())))
+/// A process that has given everything up but its system calls.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    ledger: Ledger,
+    profile: Profile,
 }
 
-/// Closes every descriptor above the socket's. Those below are 0 to 2: dup took the first free one.
-fn close_above(socket: &OwnedFd) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let first = socket.as_raw_fd() as u32 + 1;
-    for (from, to) in [(3, first - 2), (first, u32::MAX)] {
-        if from > to {
-            continue;
+/// Takes the control socket that came as stdin; closes what else came along.
+///
+/// # Errors
+/// Any step that fails: such a child does nothing.
+pub(crate) fn enter() -> io::Result<(OwnedFd, Entered)> {
+    let socket = descriptors::take_socket()?;
+    session::begin()?;
+    descriptors::close_others(&socket)?;
+    Ok((socket, Entered(())))
+}
+
+impl Entered {
+    /// Everything up to the engine, in an order that matters. Single-threaded still.
+    ///
+    /// # Errors
+    /// [`Refused`]: a layer that the policy does not do without.
+    pub(crate) fn lock(self, request: &SandboxRequest, profile: Profile) -> Result<Locked, Refused> {
+        if !profile.starts_threads() {
+            syscalls::one_heap();
         }
-        // SAFETY: nothing in this process owns these descriptors: it has just started, and has
-        // opened the socket only, which lies in neither range.
-        if unsafe { libc::close_range(from, to, 0) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let mut ledger = Ledger::new(request.clone());
+        ledger.apply(SandboxLayer::Session, || Ok("own session, umask 077, dies with the host".into()))?;
+        ledger.apply(SandboxLayer::Descriptors, || Ok("one socket, /dev/null, a pipe for stderr".into()))?;
+        // Before the user changes: /proc/self belongs to root from then on.
+        ledger.apply(SandboxLayer::OomScore, session::prefer_for_oom)?;
+        ledger.apply(SandboxLayer::ResourceLimits, || rlimits::apply(request.memory_bytes_max))?;
+        ledger.apply_if_possible(SandboxLayer::Identity, || identity::change(request.identity))?;
+        // A change of user has cleared it.
+        session::die_with_the_host().map_err(|error| ledger.refused(SandboxLayer::Session, &error))?;
+        ledger.apply(SandboxLayer::Namespaces, namespaces::unshare)?;
+        ledger.apply(SandboxLayer::EmptyRoot, namespaces::empty_root)?;
+        ledger.apply(SandboxLayer::Capabilities, identity::drop_capabilities)?;
+        ledger.apply(SandboxLayer::NoNewPrivileges, identity::no_new_privileges)?;
+        ledger.apply(SandboxLayer::NotDumpable, identity::not_dumpable)?;
+        ledger.apply(SandboxLayer::Landlock, landlock::restrict)?;
+        Ok(Locked { ledger, profile })
     }
-    Ok(())
+}
+
+impl Locked {
+    /// The last layers, once every thread that the process needs stands.
+    ///
+    /// # Errors
+    /// [`Refused`]: a layer that the policy does not do without.
+    pub(crate) fn seal(mut self) -> Result<(LockedDown, SandboxReport), Refused> {
+        let profile = self.profile;
+        if self.ledger.request.requests(SandboxLayer::ResourceLimits) {
+            let threads = rlimits::no_more_threads(profile);
+            threads.map_err(|error| self.ledger.refused(SandboxLayer::ResourceLimits, &error))?;
+        }
+        self.ledger.apply(SandboxLayer::Seccomp, || syscalls::filter(profile))?;
+        let mut layers = self.ledger.layers;
+        layers.sort_by_key(|report| report.layer);
+        Ok((LockedDown(()), SandboxReport { policy: self.ledger.request.policy, layers }))
+    }
+}
+
+/// A layer could not be applied, and the policy demands it. `Display` says how to go on.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    layer: SandboxLayer,
+    policy: crate::walls::SandboxPolicy,
+    reason: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refused { layer, policy, reason } = self;
+        write!(f, "the sandbox's layer `{layer}` cannot be applied: {reason}. ")?;
+        write!(f, "The policy `{policy}` does not do without it: run where the system allows it")?;
+        if policy.can_do_without(SandboxLayer::Landlock) {
+            write!(f, ", or switch the sandbox off knowingly (SandboxPolicy::Off, --sandbox off)")?;
+        } else {
+            write!(f, ", or choose SandboxPolicy::BestEffort (--sandbox best-effort)")?;
+        }
+        f.write_str("; `wasmpool doctor` shows every layer")
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl From<Refused> for io::Error {
+    fn from(refused: Refused) -> Self {
+        io::Error::other(refused)
+    }
+}
+
+/// What became of the layers so far.
+#[derive(Debug)]
+struct Ledger {
+    request: SandboxRequest,
+    layers: Vec<LayerReport>,
+}
+
+impl Ledger {
+    fn new(request: SandboxRequest) -> Self {
+        let asked = request.cgroup.clone();
+        let layers = vec![asked.unwrap_or_else(|| LayerReport {
+            layer: SandboxLayer::Cgroup,
+            requested: false,
+            applied: false,
+            verified: None,
+            reason: "no cgroup was given".into(),
+        })];
+        Ledger { request, layers }
+    }
+
+    fn note(&mut self, layer: SandboxLayer, requested: bool, applied: bool, reason: String) {
+        self.layers.push(LayerReport { layer, requested, applied, verified: None, reason });
+    }
+
+    fn refused(&self, layer: SandboxLayer, error: &io::Error) -> Refused {
+        Refused { layer, policy: self.request.policy, reason: error.to_string() }
+    }
+
+    /// Applies a layer if it is asked for; the text says what exactly was applied.
+    fn apply(
+        &mut self,
+        layer: SandboxLayer,
+        step: impl FnOnce() -> io::Result<String>,
+    ) -> Result<(), Refused> {
+        self.apply_if_possible(layer, || step().map(Ok))
+    }
+
+    /// As [`apply`](Self::apply), for a layer that does not exist for everyone: `Ok(Err(why))`.
+    fn apply_if_possible(
+        &mut self,
+        layer: SandboxLayer,
+        step: impl FnOnce() -> io::Result<Result<String, String>>,
+    ) -> Result<(), Refused> {
+        if !self.request.requests(layer) {
+            self.note(layer, false, false, "not asked for".into());
+            return Ok(());
+        }
+        match step() {
+            Ok(Ok(what)) => self.note(layer, true, true, what),
+            Ok(Err(why)) => self.note(layer, false, false, why),
+            Err(error) if self.request.policy.can_do_without(layer) => {
+                self.note(layer, true, false, error.to_string());
+            }
+            Err(error) => return Err(self.refused(layer, &error)),
+        }
+        Ok(())
+    }
+}
+
+/// A step's error, with what was being done.
+fn doing<E: fmt::Display>(what: &str) -> impl FnOnce(E) -> io::Error + '_ {
+    move |error| io::Error::other(format!("{what}: {error}"))
 }

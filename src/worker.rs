@@ -23,7 +23,7 @@ use rustix::net::RecvFlags;
 
 pub(crate) use linker::{TaskState, WASI_MODULE, linker};
 
-use crate::sandbox;
+use crate::sandbox::{self, Profile};
 use crate::wire::control::ControlSocket;
 use crate::wire::fingerprint;
 use crate::wire::message::{FromWorkerControl, ToWorkerControl};
@@ -41,25 +41,35 @@ pub(crate) fn main() -> i32 {
 }
 
 fn serve() -> io::Result<()> {
-    let (socket, locked) = sandbox::enter()?;
+    let (socket, entered) = sandbox::enter()?;
     let socket = Arc::new(ControlSocket(socket));
     let Some((setup, files)) = socket.receive::<ToWorkerControl>(1, RecvFlags::empty())? else {
         return Ok(());
     };
-    match setup {
-        ToWorkerControl::Setup { build: fingerprint::BUILD } => {}
+    let request = match setup {
+        ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox } => sandbox,
         _ => return Err(io::Error::other("the host was built from another version of wasmpool")),
-    }
+    };
     let rings = files.first().ok_or_else(|| io::Error::other("the host sent no rings"))?;
     let end = ring::open(rings.as_fd())?;
     let (producer, consumer) = end.split();
+    let cannot_lock = |refused: sandbox::Refused| {
+        let message = refused.to_string();
+        // Nobody listens only if the host is gone, and then so are we.
+        let _ = socket.send(&FromWorkerControl::CannotLock { build: fingerprint::BUILD, message }, &[]);
+        io::Error::from(refused)
+    };
 
+    let locked = entered.lock(&request, Profile::Worker).map_err(cannot_lock)?;
+    // Asked for once, of the kernel, and remembered.
+    rustix::param::page_size();
     wasmtime::Engine::tls_eager_initialize();
     let shared = Arc::new(watcher::Shared::new());
     let modules = loaded::Modules::new(shared.clone()).map_err(io::Error::other)?;
-    watcher::start(socket.clone(), shared.clone())?;
-    socket.send(&FromWorkerControl::Ready { build: fingerprint::BUILD }, &[])?;
-    main_loop::run(&locked, consumer, &Arc::new(Mutex::new(producer)), modules, &shared, |index, run| {
-        end.claim(index, run)
-    })
+    let to_host = Arc::new(Mutex::new(producer));
+    let runner = instance::Runner::new(modules, shared.clone(), to_host.clone())?;
+    watcher::start(socket.clone(), shared)?;
+    let (locked, report) = locked.seal().map_err(cannot_lock)?;
+    socket.send(&FromWorkerControl::Ready { build: fingerprint::BUILD, sandbox: report }, &[])?;
+    main_loop::run(&locked, consumer, &to_host, runner, |index, run| end.claim(index, run))
 }

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{builder, error, load};
-use wasmpool::{Bytes, Frame, LogOverflow, Module, Pool, RawTask, TaskError, TaskOptions, TrapCode};
+use wasmpool::{Bytes, Frame, LogOverflow, Module, Pool, RawTask, TaskError, TaskOptions, TrapCode, limits};
 
 /// How often each fault is repeated, all in one pool; the promise is made for 1,000.
 fn rounds() -> usize {
@@ -115,7 +115,10 @@ fn list() -> Vec<Fault> {
             ..fault("own_error", |error| matches!(error, TaskError::InputDecode { .. }))
         },
         fault("memory_bomb", is_out_of_memory),
-        fault("table_bomb", is_out_of_memory),
+        fault("table_bomb", |error| {
+            matches!(error, TaskError::Table { limit, requested, .. }
+                if *limit == limits::TABLE_ELEMENTS_MAX as u64 && requested > limit)
+        }),
         fault("memory_grow_polite", |error| matches!(error, TaskError::Guest { .. })).input(4096_u64),
         fault("endless_loop", timed_out).options(deadline),
         fault("sleep_forever", timed_out).options(deadline),

@@ -179,6 +179,7 @@ fn task_kind(error: &TaskError) -> &'static str {
         TaskError::OutputDecode { .. } => "output_decode",
         TaskError::Timeout { .. } => "timeout",
         TaskError::Memory { .. } => "memory",
+        TaskError::Table { .. } => "table",
         TaskError::Fuel { .. } => "fuel",
         TaskError::WorkerDied(_) => "worker_died",
         TaskError::LogsTooLarge { .. } => "logs_too_large",

@@ -97,6 +97,10 @@ fn details(object: Object, error: &TaskError) -> Object {
             .field("limit_bytes", *limit)
             .field("requested_bytes", *requested)
             .field("backtrace", frames(backtrace)),
+        TaskError::Table { limit, requested, backtrace } => object
+            .field("limit_entries", *limit)
+            .field("requested_entries", *requested)
+            .field("backtrace", frames(backtrace)),
         TaskError::Fuel { limit, backtrace } => {
             object.field("limit", *limit).field("backtrace", frames(backtrace))
         }
@@ -126,6 +130,7 @@ fn without_backtrace(error: &TaskError) -> TaskError {
     if let TaskError::Trap { backtrace, .. }
     | TaskError::Panic { backtrace, .. }
     | TaskError::Memory { backtrace, .. }
+    | TaskError::Table { backtrace, .. }
     | TaskError::Fuel { backtrace, .. } = &mut error
     {
         backtrace.clear();

@@ -2,14 +2,11 @@
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
 
-use crate::limits::WASM_STACK_BYTES;
+use crate::limits::{TABLE_ELEMENTS_MAX, WASM_STACK_BYTES};
 
 /// Stack of a fiber, on which a module that imports WASI runs: wasm's own part and room
 /// for host calls.
 const FIBER_STACK_BYTES: usize = WASM_STACK_BYTES + 1024 * 1024;
-
-/// Entries of one table. CPython needs some 13,000; GC languages more.
-const TABLE_ELEMENTS: usize = 10_000_000;
 
 /// Bytes of a memory that are zeroed by hand instead of given back to the kernel when an
 /// instance ends: cheaper than a page fault for each.
@@ -45,14 +42,14 @@ pub(crate) fn config(metered: bool) -> Result<Config> {
     pool.total_core_instances(8)
         .total_component_instances(1)
         .total_memories(16)
-        .total_tables(32)
+        .total_tables(16)
         .total_stacks(4)
         .total_gc_heaps(4)
         .max_memories_per_module(8)
         .max_tables_per_module(16)
         .max_core_instance_size(16 * 1024 * 1024)
         .max_memory_size(4 << 30)
-        .table_elements(TABLE_ELEMENTS)
+        .table_elements(TABLE_ELEMENTS_MAX)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(KEEP_RESIDENT_BYTES);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));

@@ -46,6 +46,8 @@ pub enum DeathCause {
     ProtocolViolation(String),
     /// It did not say its first word in time, and was killed.
     StartTimeout(Duration),
+    /// It could not put up the sandbox that the pool's policy demands.
+    SandboxRefused(String),
     /// It never came to be.
     SpawnFailed(String),
     /// It is gone, but something else reaped it: the embedder ignores SIGCHLD, or waits for
@@ -66,6 +68,7 @@ impl fmt::Display for DeathCause {
             DeathCause::StartTimeout(limit) => {
                 write!(f, "was not ready within {limit:?} and was killed; does it call wasmpool::init()?")
             }
+            DeathCause::SandboxRefused(what) => write!(f, "did not serve: {}", Escaped(what)),
             DeathCause::SpawnFailed(what) => write!(f, "could not be started: {what}"),
             DeathCause::Unknown => f.write_str("ended in an unknown way (something else reaped it)"),
             DeathCause::Killed => f.write_str("was killed at the caller's request"),

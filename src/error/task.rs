@@ -151,6 +151,20 @@ pub enum TaskError {
         /// Where, innermost frame first.
         backtrace: Vec<Frame>,
     },
+    /// The task was refused a table of more entries than a worker has room for
+    /// ([`TABLE_ELEMENTS_MAX`](crate::limits::TABLE_ELEMENTS_MAX)), and then failed.
+    #[error(
+        "out of table space: a table of {requested} entries asked for, the limit is {limit}{}",
+        Backtrace(backtrace)
+    )]
+    Table {
+        /// The limit in entries.
+        limit: u64,
+        /// The entries that were asked for.
+        requested: u64,
+        /// Where, innermost frame first.
+        backtrace: Vec<Frame>,
+    },
     /// The task used up its fuel.
     #[error("out of fuel: the limit is {limit}{}", Backtrace(backtrace))]
     Fuel {

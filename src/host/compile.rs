@@ -33,7 +33,8 @@ pub(crate) fn compile(core: &Core, wasm: &[u8], metered: bool) -> Result<Compile
     let artifact = empty_memfd("wasmpool-artifact").map_err(system)?;
     let description = empty_memfd("wasmpool-description").map_err(system)?;
     let (ours, theirs) = control::pair().map_err(system)?;
-    let request = CompileRequest { build: fingerprint::BUILD, metered };
+    let sandbox = core.settings.sandbox.clone();
+    let request = CompileRequest { build: fingerprint::BUILD, metered, sandbox };
     ours.send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()]).map_err(system)?;
 
     let (reply, child) = crossbeam_channel::bounded(1);

@@ -21,6 +21,7 @@ use crate::future::{Cell, Labels, Queues};
 use crate::module::Module;
 use crate::observe::{EventKind, PoolStats, WorkerStats};
 use crate::task::{TaskId, TaskLimits, TaskOptions};
+use crate::walls::SandboxReport;
 use crate::wire::message::{Cost, Entry, Verdict};
 
 /// One task on its way to a worker.
@@ -63,6 +64,8 @@ pub(super) struct State {
     wakers: HashMap<u64, Waker>,
     observers: Observers,
     tally: PoolStats,
+    /// Of the worker that became ready last.
+    sandbox: Option<Arc<SandboxReport>>,
 }
 
 /// What a worker said of a task that it has ended.
@@ -115,6 +118,7 @@ impl Core {
             wakers: HashMap::new(),
             observers: Observers::default(),
             tally: PoolStats::default(),
+            sandbox: None,
         };
         Core {
             id,
@@ -314,10 +318,12 @@ impl Core {
     }
 
     /// For the supervisor: the worker has said its first word.
-    pub(crate) fn ready(&self, link: &Link) {
+    pub(crate) fn ready(&self, link: &Link, sandbox: SandboxReport) {
+        let sandbox = Arc::new(sandbox);
         let mut state = self.lock();
         let (now, pid) = (self.now(), link.pid);
-        state.observers.tell(now, || EventKind::WorkerReady { pid });
+        state.sandbox = Some(sandbox.clone());
+        state.observers.tell(now, || EventKind::WorkerReady { pid, sandbox });
         self.drive(state, Event::Ready { worker: link.key }, None);
     }
 
@@ -337,6 +343,10 @@ impl Core {
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.lock().dispatch.is_stopped()
+    }
+
+    pub(crate) fn sandbox(&self) -> Option<Arc<SandboxReport>> {
+        self.lock().sandbox.clone()
     }
 
     pub(crate) fn unresolved(&self) -> usize {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::core::{Answered, Call, Record, State, unknown_death};
 use crate::dispatch::{KillReason, Now, Resolution, RetireReason};
 use crate::error::{BrokenPool, Phase, TaskError, TaskFailure};
+use crate::limits::TABLE_ELEMENTS_MAX;
 use crate::module::Answer;
 use crate::observe::{Ended, LeaveReason, TaskOutcome};
 use crate::task::{CommandOutput, TaskReport};
@@ -88,6 +89,9 @@ fn read_verdict(answered: Answered, call: &Call) -> Result<Answer, TaskError> {
         Verdict::Interrupted => TaskError::Abi { message: "interrupted without being asked to".into() },
         Verdict::Memory { requested, backtrace } => {
             TaskError::Memory { limit: limits.memory_bytes_max, requested, backtrace }
+        }
+        Verdict::Table { requested, backtrace } => {
+            TaskError::Table { limit: TABLE_ELEMENTS_MAX as u64, requested, backtrace }
         }
         Verdict::Fuel { backtrace } => TaskError::Fuel { limit: limits.fuel.unwrap_or_default(), backtrace },
         Verdict::OutputTooLarge { bytes } => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::dispatch::{self, Config, OnDeath};
 use crate::policy::OnWorkerDeath;
 use crate::task::TaskOptions;
+use crate::walls::SandboxRequest;
 
 /// What the pool was built with.
 #[derive(Debug, Clone)]
@@ -22,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) recycle: dispatch::Recycling,
     pub(crate) offers_max: usize,
     pub(crate) defaults: TaskOptions,
+    pub(crate) sandbox: SandboxRequest,
 }
 
 impl Settings {

@@ -20,7 +20,10 @@ use super::spawn::{self, Child, Program, StderrTail};
 use crate::dispatch::{Event, WorkerKey};
 use crate::error::{Death, DeathCause, Phase};
 use crate::foreign::guarded;
+use crate::limits::GUEST_TEXT_BYTES_MAX;
 use crate::roles::Role;
+use crate::text::truncated;
+use crate::walls::SandboxReport;
 use crate::wire::control;
 use crate::wire::fingerprint;
 use crate::wire::message::{FromWorkerControl, ToWorkerControl};
@@ -194,7 +197,8 @@ fn start(core: &Arc<Core>, worker: WorkerKey, program: &Program) -> Option<Ward>
 fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program) -> io::Result<Ward> {
     let (rings, end) = ring::create()?;
     let (control, theirs) = control::pair()?;
-    let setup = ToWorkerControl::Setup { build: fingerprint::BUILD };
+    let sandbox = core.settings.sandbox.clone();
+    let setup = ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox };
     control.send(&setup, &[rings.as_fd()])?;
     let child = spawn::spawn(program, Role::Worker, theirs)?;
     let (link, consumer) = Link::new(worker, child.pid, child.pidfd, control, end);
@@ -221,16 +225,23 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program) -> io::Resu
 /// Reads what the worker says on its socket: `Ready`, once.
 fn listen(core: &Core, ward: &mut Ward) {
     let violation = match ward.link.control.receive::<FromWorkerControl>(0, RecvFlags::DONTWAIT) {
-        Ok(Some((FromWorkerControl::Ready { build }, _))) if !ward.ready => {
-            if build == fingerprint::BUILD {
-                ward.ready = true;
-                guarded(|| tracing::debug!(pid = ward.link.pid, "worker ready"));
-                core.ready(&ward.link);
-                return;
-            }
-            "it was built from another version of wasmpool".to_string()
+        Ok(Some((
+            FromWorkerControl::Ready { build, .. } | FromWorkerControl::CannotLock { build, .. },
+            _,
+        ))) if build != fingerprint::BUILD => "it was built from another version of wasmpool".to_string(),
+        Ok(Some(_)) if ward.ready => "it said it was ready twice".to_string(),
+        Ok(Some((FromWorkerControl::Ready { sandbox, .. }, _))) if sandbox.is_well_formed() => {
+            ward.ready = true;
+            guarded(|| report_ready(ward.link.pid, &sandbox));
+            core.ready(&ward.link, sandbox);
+            return;
         }
-        Ok(Some(_)) => "it said it was ready twice".to_string(),
+        Ok(Some((FromWorkerControl::Ready { .. }, _))) => "its sandbox report is malformed".to_string(),
+        Ok(Some((FromWorkerControl::CannotLock { message, .. }, _))) => {
+            ward.control_open = false;
+            ward.link.kill_for(DeathCause::SandboxRefused(truncated(&message, GUEST_TEXT_BYTES_MAX)));
+            return;
+        }
         Ok(None) => {
             // Its end of the socket closes when it dies; its death says the rest.
             ward.control_open = false;
@@ -241,6 +252,13 @@ fn listen(core: &Core, ward: &mut Ward) {
     };
     ward.control_open = false;
     ward.link.kill_for(DeathCause::ProtocolViolation(violation));
+}
+
+/// Once per pool would do, but each worker may stand on its own.
+fn report_ready(pid: u32, sandbox: &SandboxReport) {
+    let missing: Vec<_> = sandbox.missing().map(|report| report.layer.name()).collect();
+    let missing = missing.join(", ");
+    tracing::debug!(pid, policy = %sandbox.policy, missing, "worker ready");
 }
 
 /// Reaps a worker, and lets its link's thread drain the ring and report the death.

@@ -18,7 +18,9 @@ use crate::host::{become_io_thread, supervise};
 use crate::limits;
 use crate::policy::OnWorkerDeath;
 use crate::roles::{self, Role};
+use crate::sandbox::syscalls;
 use crate::task::TaskOptions;
+use crate::walls::{SandboxLayer, SandboxPolicy, SandboxRequest};
 
 static NEXT_POOL: AtomicU64 = AtomicU64::new(1);
 
@@ -59,6 +61,7 @@ impl PoolBuilder {
                 offers_max: limits::OFFERS_MAX,
                 compile_timeout: limits::COMPILE_TIMEOUT,
                 defaults: TaskOptions::new(),
+                sandbox: SandboxRequest::default(),
             },
         }
     }
@@ -185,6 +188,35 @@ impl PoolBuilder {
         self
     }
 
+    /// How much of the operating system's sandbox around workers and compilers is demanded.
+    /// Default: [`SandboxPolicy::BestEffort`], which does not do without seccomp.
+    pub fn sandbox(mut self, policy: SandboxPolicy) -> Self {
+        self.settings.sandbox.policy = policy;
+        self
+    }
+
+    /// Leaves one layer of the sandbox out, knowingly: it is then not asked for, under any policy.
+    /// [`Session`](SandboxLayer::Session) and [`Descriptors`](SandboxLayer::Descriptors) stay.
+    pub fn sandbox_without(mut self, layer: SandboxLayer) -> Self {
+        self.settings.sandbox.without.push(layer);
+        self
+    }
+
+    /// Whom workers and compilers become where the host is root: a user and a group that own
+    /// nothing. Default: 65534, `nobody`.
+    pub fn worker_identity(mut self, uid: u32, gid: u32) -> Self {
+        self.settings.sandbox.identity = (uid, gid);
+        self
+    }
+
+    /// Most writable memory of one whole worker process (`RLIMIT_DATA`): the task's memories, its
+    /// input and output, the engine's own. A task whose own limit is above this cannot use it up.
+    /// Default: 4 GiB.
+    pub fn worker_memory_bytes_max(mut self, bytes: u64) -> Self {
+        self.settings.sandbox.memory_bytes_max = bytes;
+        self
+    }
+
     /// Where compiled modules are kept. Default: `$XDG_CACHE_HOME/wasmpool`, else
     /// `$HOME/.cache/wasmpool`. The directory must belong to this user alone.
     pub fn cache_dir(mut self, dir: impl AsRef<Path>) -> Self {
@@ -220,6 +252,10 @@ impl PoolBuilder {
             return Err(BuildError::Workers { workers: self.workers, max: limits::WORKERS_MAX });
         }
         self.check_settings()?;
+        let sandbox = &self.settings.sandbox;
+        if sandbox.requests(SandboxLayer::Seccomp) && !syscalls::is_available() {
+            return Err(BuildError::NoSeccomp);
+        }
         let program = match &self.worker_program {
             Some(path) => Program::open(path)
                 .map_err(|source| BuildError::WorkerProgram { path: path.clone(), source })?,
@@ -283,6 +319,7 @@ impl PoolBuilder {
             ("queue_tasks_max", settings.queue_tasks_max as u64, 1, u64::MAX),
             ("input_bytes_max", settings.input_bytes_max as u64, 0, limits::FRAME_PAYLOAD_BYTES_MAX),
             ("output_bytes_max", outputs, 0, half),
+            ("worker_memory_bytes_max", settings.sandbox.memory_bytes_max, 64 << 20, u64::MAX),
         ];
         for (setting, value, min, max) in checks {
             if value < min || value > max {

@@ -1,7 +1,7 @@
 //! The messages, each named by who may say it.
 //!
 //! Order on the control socket: the host sends `Setup` first; the worker answers `Ready`
-//! and is silent there from then on. Order on the rings: the host sends `Run`; the worker
+//! (or `CannotLock`, and leaves) and is silent there from then on. Order on the rings: the host sends `Run`; the worker
 //! answers each that it claims, in that order, with any number of `Log` and exactly one
 //! `Done`; and says nothing of those that were taken back (`ring::End::claim`).
 
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Frame, ModuleError, TrapCode};
 use crate::task::{TaskId, TaskLimits};
+use crate::walls::{SandboxReport, SandboxRequest};
 
 /// A module's number within its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ pub(crate) struct ModuleId(pub(crate) u32);
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorkerControl {
     /// First message. Comes with the rings' memfd.
-    Setup { build: u64 },
+    Setup { build: u64, sandbox: SandboxRequest },
     /// Comes with two descriptors: the artifact and its description.
     Module { module: ModuleId, metered: bool },
     /// Stop this run, and only this one.
@@ -28,7 +29,15 @@ pub(crate) enum ToWorkerControl {
 /// Worker to host, on the control socket. Never with descriptors.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromWorkerControl {
-    Ready { build: u64 },
+    Ready {
+        build: u64,
+        sandbox: SandboxReport,
+    },
+    /// The sandbox cannot be put up as it was asked for; the worker leaves.
+    CannotLock {
+        build: u64,
+        message: String,
+    },
 }
 
 /// Host to worker, on the ring. The payload is the task's input (of a command: its stdin).
@@ -110,6 +119,10 @@ pub(crate) enum Verdict {
         requested: u64,
         backtrace: Vec<Frame>,
     },
+    Table {
+        requested: u64,
+        backtrace: Vec<Frame>,
+    },
     Fuel {
         backtrace: Vec<Frame>,
     },
@@ -148,6 +161,7 @@ pub(crate) struct Cost {
 pub(crate) struct CompileRequest {
     pub(crate) build: u64,
     pub(crate) metered: bool,
+    pub(crate) sandbox: SandboxRequest,
 }
 
 /// Compiler to host; then the compiler exits. Both files are complete if it is `Ok`.

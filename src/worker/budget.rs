@@ -2,6 +2,8 @@
 
 use wasmtime::{ResourceLimiter, Result};
 
+use crate::limits::TABLE_ELEMENTS_MAX;
+
 /// Bytes that one table entry counts for.
 const TABLE_ENTRY_BYTES: usize = 8;
 
@@ -13,17 +15,19 @@ pub(super) struct Budget {
     pub(super) peak: u64,
     /// The total that the last refused request would have made.
     pub(super) refused: Option<u64>,
+    /// Entries of a table that no worker has room for, where that was the last refusal.
+    pub(super) refused_entries: Option<u64>,
 }
 
 impl Budget {
     pub(super) fn new(limit: u64) -> Self {
-        Budget { limit, used: 0, peak: 0, refused: None }
+        Budget { limit, used: 0, peak: 0, refused: None, refused_entries: None }
     }
 
     fn grow(&mut self, bytes: u64) -> bool {
         let total = self.used.saturating_add(bytes);
         if total > self.limit {
-            self.refused = Some(total);
+            (self.refused, self.refused_entries) = (Some(total), None);
             return false;
         }
         self.used = total;
@@ -41,8 +45,18 @@ impl ResourceLimiter for Budget {
         Ok(self.grow(desired.saturating_sub(current) as u64))
     }
 
+    /// Granted here, and then refused by the system: the process is at its own limit.
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> Result<()> {
+        (self.refused, self.refused_entries) = (Some(self.used), None);
+        Ok(())
+    }
+
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
+            // Or over the room that the worker has for a table: then it is a limit of ours.
+            if maximum >= Some(TABLE_ELEMENTS_MAX) {
+                self.refused_entries = Some(desired as u64);
+            }
             return Ok(false);
         }
         let bytes = desired.saturating_sub(current).saturating_mul(TABLE_ENTRY_BYTES);

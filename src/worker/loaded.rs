@@ -25,20 +25,22 @@ pub(super) struct Loaded {
     pub(super) tasks: Vec<Option<ModuleExport>>,
 }
 
-/// All modules of this worker. Engines are made when a module first needs them: a plain
-/// one at once, since the first task will, a metered one perhaps never.
+/// All modules of this worker. Every engine is made at once: to make one takes system calls that
+/// the sandbox does not allow later.
 pub(super) struct Modules {
     shared: Arc<Shared>,
     plain: Engine,
-    metered: Option<Engine>,
+    metered: Engine,
     loaded: HashMap<ModuleId, Result<Arc<Loaded>, String>>,
 }
 
 impl Modules {
     pub(super) fn new(shared: Arc<Shared>) -> wasmtime::Result<Modules> {
         let plain = Engine::new(&settings::config(false)?)?;
+        let metered = Engine::new(&settings::config(true)?)?;
         shared.add_engine(plain.clone());
-        Ok(Modules { shared, plain, metered: None, loaded: HashMap::new() })
+        shared.add_engine(metered.clone());
+        Ok(Modules { shared, plain, metered, loaded: HashMap::new() })
     }
 
     /// The module, mapped at its first use. A module that cannot be mapped stays so.
@@ -55,26 +57,13 @@ impl Modules {
         let files = self.shared.take_module(id);
         let description =
             cache::read_description(&File::from(files.description)).ok_or("its description is damaged")?;
-        let engine = self.engine(files.metered).map_err(|error| format!("{error:#}"))?;
+        let engine = if files.metered { &self.metered } else { &self.plain };
         // SAFETY: the file was written by this build's compiler role (the cache key holds the
         // build's fingerprint and the file's hash was checked by the host), is sealed or owned by
         // this user alone, and is not changed while it is mapped.
-        let module = unsafe { Module::deserialize_open_file(&engine, File::from(files.artifact)) }
+        let module = unsafe { Module::deserialize_open_file(engine, File::from(files.artifact)) }
             .map_err(|error| format!("{error:#}"))?;
-        prepare(&engine, &module, description).map_err(|error| format!("{error:#}"))
-    }
-
-    fn engine(&mut self, metered: bool) -> wasmtime::Result<Engine> {
-        match &self.metered {
-            _ if !metered => Ok(self.plain.clone()),
-            Some(engine) => Ok(engine.clone()),
-            None => {
-                let engine = Engine::new(&settings::config(true)?)?;
-                self.shared.add_engine(engine.clone());
-                self.metered = Some(engine.clone());
-                Ok(engine)
-            }
-        }
+        prepare(engine, &module, description).map_err(|error| format!("{error:#}"))
     }
 }
 

@@ -5,8 +5,6 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::instance::{Order, Runner};
-use super::loaded::Modules;
-use super::watcher::Shared;
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::sandbox::LockedDown;
 use crate::wire::frame::{read_frame, write_frame};
@@ -20,11 +18,9 @@ pub(super) fn run<W: Write + Send + 'static>(
     _: &LockedDown,
     mut from_host: impl Read,
     to_host: &Arc<Mutex<W>>,
-    modules: Modules,
-    shared: &Arc<Shared>,
+    mut runner: Runner,
     claim: impl Fn(u8, u64) -> bool,
 ) -> io::Result<()> {
-    let mut runner = Runner::new(modules, shared.clone(), to_host.clone())?;
     loop {
         let frame = read_frame::<ToWorker>(&mut from_host, || FRAME_PAYLOAD_BYTES_MAX);
         let Some((message, input)) = frame.map_err(io::Error::other)? else { return Ok(()) };

@@ -34,6 +34,11 @@ pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> V
         trap,
         Some(Trap::UnreachableCodeReached | Trap::MemoryOutOfBounds | Trap::AllocationTooLarge)
     );
+    if let Some(requested) = state.budget.refused_entries
+        && (gave_up || trap.is_none())
+    {
+        return Verdict::Table { requested, backtrace };
+    }
     if let Some(requested) = state.budget.refused
         && (gave_up || trap.is_none())
     {

@@ -109,13 +109,20 @@ impl Shared {
     }
 }
 
-/// Starts the watcher.
+/// Starts the watcher, and returns once it runs: a thread's first steps take system calls that
+/// the sandbox does not allow later.
 ///
 /// # Errors
 /// What the system says.
 pub(super) fn start(socket: Arc<ControlSocket>, shared: Arc<Shared>) -> io::Result<()> {
-    std::thread::Builder::new().name("watcher".into()).spawn(move || watch(&socket, &shared))?;
-    Ok(())
+    let (stands, standing) = std::sync::mpsc::sync_channel(0);
+    let watcher = move || {
+        // Fails only if nobody waits, who then is gone.
+        let _ = stands.send(());
+        watch(&socket, &shared);
+    };
+    std::thread::Builder::new().name("watcher".into()).spawn(watcher)?;
+    standing.recv().map_err(io::Error::other)
 }
 
 fn watch(socket: &ControlSocket, shared: &Shared) {

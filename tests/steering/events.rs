@@ -23,7 +23,13 @@ fn the_life_of_a_task_and_of_its_worker_is_told_in_order() {
         other => panic!("{other:?}"),
     }
     assert_eq!(kinds.next(), Some(EventKind::WorkerStarted { pid }));
-    assert_eq!(kinds.next(), Some(EventKind::WorkerReady { pid }));
+    match kinds.next() {
+        Some(EventKind::WorkerReady { pid: ready, sandbox }) => {
+            assert_eq!(ready, pid);
+            assert!(sandbox.has(wasmpool::SandboxLayer::Seccomp), "{sandbox}");
+        }
+        other => panic!("{other:?}"),
+    }
     assert_eq!(kinds.next(), Some(EventKind::TaskStarted { task, pid, attempt: 1 }));
     let report = future.report().expect("done");
     assert_eq!(kinds.next(), Some(EventKind::TaskFinished { task, outcome: TaskOutcome::Succeeded, report }));
@@ -54,7 +60,7 @@ impl Chronicle {
         assert!(!self.stopped, "{kind:?} after the end");
         match kind {
             EventKind::WorkerStarted { pid } => assert_eq!(self.workers.insert(*pid, None), None),
-            EventKind::WorkerReady { pid } => {
+            EventKind::WorkerReady { pid, .. } => {
                 assert_eq!(self.workers.insert(*pid, Some(None)), Some(None), "started and not ready");
             }
             EventKind::WorkerLeaving { pid, .. } => assert!(self.workers.contains_key(pid)),

@@ -17,6 +17,9 @@ use rustix::net::{SendAncillaryMessage, SendFlags};
 const RING_BYTES: usize = 256 * 1024;
 const HEADER_BYTES: usize = 4096;
 
+/// A report of the policy `best-effort` without a layer.
+const NO_SANDBOX: [u8; 2] = [1, 0];
+
 /// Places in the header.
 const TO_WORKER_TAKEN: usize = 0;
 const TO_WORKER_PUT: usize = 128;
@@ -77,8 +80,11 @@ impl Wire {
                 0,
             )
         };
-        // The message is the variant 0 and the build's number; it is said back as it came.
-        Wire { build: bytes[1..received.bytes].to_vec(), base: base.expect("maps").cast(), put: 0 }
+        // The message is the variant 0, the build's number, which is said back as it came, and the
+        // sandbox that is asked for.
+        let setup = &bytes[1..received.bytes];
+        let end = setup.iter().position(|byte| byte & 0x80 == 0).expect("a varint") + 1;
+        Wire { build: setup[..end].to_vec(), base: base.expect("maps").cast(), put: 0 }
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
@@ -93,7 +99,7 @@ impl Wire {
     }
 
     fn ready(&self) {
-        self.say(&[&[0], &self.build[..]].concat());
+        self.say(&[&[0], &self.build[..], &NO_SANDBOX].concat());
     }
 
     /// Waits for the first frame, and reads what it says of the task.
@@ -131,7 +137,7 @@ impl Wire {
     fn lie(&mut self, what: &str) {
         match what {
             "silent" => return sleep(),
-            "other-build" => self.say(&[0, 1]),
+            "other-build" => self.say(&[&[0, 1], &NO_SANDBOX[..]].concat()),
             "garbage-control" => self.say(&[0xff; 64]),
             "fat-control" => self.say(&vec![0; 100_000]),
             "descriptor" => self.send_descriptor(),

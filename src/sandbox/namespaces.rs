@@ -1,0 +1,63 @@
+//! Namespaces: a network without devices, no System V objects, an empty file system.
+//!
+//! No PID namespace: as pid 1 of one, `abort()` does not end the process by SIGABRT, and the
+//! classification of deaths would be wrong.
+
+use std::ffi::CStr;
+use std::io;
+use std::ptr;
+
+use rustix::thread::UnshareFlags;
+
+use super::doing;
+
+/// A user namespace first: it is what lets an ordinary user have the others.
+pub(super) fn unshare() -> io::Result<String> {
+    let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNET | UnshareFlags::NEWIPC;
+    // SAFETY: the descriptors' table is not unshared, and this thread is the only one.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(doing("unshare"))?;
+    Ok("user, net, ipc".into())
+}
+
+/// An empty, read-only file system as the root. It covers what Landlock does not: the
+/// metadata of files. Needs the capabilities that come with a user namespace, or root.
+pub(super) fn empty_root() -> io::Result<String> {
+    // SAFETY: as in `unshare`.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.map_err(doing("unshare mounts"))?;
+    let nothing_back = libc::MS_REC | libc::MS_PRIVATE;
+    mount(None, c"/", None, nothing_back, None).map_err(doing("make mounts private"))?;
+    let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    let options = c"size=4k,nr_inodes=1,mode=0555";
+    // Any directory that exists will do: it is gone a moment later.
+    let over = [c"/tmp", c"/proc", c"/dev", c"/usr"]
+        .into_iter()
+        .find(|dir| mount(Some(c"none"), dir, Some(c"tmpfs"), flags, Some(options)).is_ok())
+        .ok_or_else(|| io::Error::other("mount of an empty tmpfs is refused"))?;
+    rustix::process::chdir(over).map_err(doing("enter the empty root"))?;
+    // The idiom of pivot_root(2): the old root lands on top of the new one, and is detached.
+    // SAFETY: both paths are valid C strings.
+    if unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) } != 0 {
+        return Err(doing("pivot_root")(io::Error::last_os_error()));
+    }
+    // SAFETY: the path is a valid C string.
+    if unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) } != 0 {
+        return Err(doing("detach the old root")(io::Error::last_os_error()));
+    }
+    rustix::process::chdir(c"/").map_err(doing("enter the empty root"))?;
+    Ok("an empty tmpfs, read-only".into())
+}
+
+fn mount(
+    source: Option<&CStr>,
+    target: &CStr,
+    kind: Option<&CStr>,
+    flags: libc::c_ulong,
+    options: Option<&CStr>,
+) -> io::Result<()> {
+    let pointer = |text: Option<&CStr>| text.map_or(ptr::null(), CStr::as_ptr);
+    // SAFETY: each pointer is null or a valid C string.
+    let failed = unsafe {
+        libc::mount(pointer(source), target.as_ptr(), pointer(kind), flags, pointer(options).cast())
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,219 @@
+//! Seccomp: the system calls that a child needs once it stands, and no others.
+//!
+//! A list of data with reasons; whatever is not on it ends the process by SIGSYS. Derived from
+//! `strace -f` of the workers under the whole test-suite, and held by tests: each call that is
+//! not listed kills, each condition is tried both ways.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use libc::{c_int, c_long};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+use super::doing;
+
+/// Who is to live with the filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Runs tasks.
+    Worker,
+    /// Compiles one module: starts threads.
+    Compiler,
+}
+
+impl Profile {
+    pub(super) fn starts_threads(self) -> bool {
+        self == Profile::Compiler
+    }
+}
+
+/// One system call of a list.
+#[derive(Debug, Clone)]
+pub(crate) struct Allowed {
+    pub(crate) name: &'static str,
+    pub(crate) number: c_long,
+    /// Any of these; always, if there are none.
+    pub(crate) when: Vec<When>,
+}
+
+/// What must be true of one argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Argument `.0` is `.1`.
+    Is(u8, u64),
+    /// Argument `.0` has none of the bits `.1`.
+    Lacks(u8, u64),
+    /// Argument `.0` is `.1`, and argument `.2` is `.3`.
+    Both(u8, u64, u8, u64),
+}
+
+fn always(name: &'static str, number: c_long) -> Allowed {
+    Allowed { name, number, when: Vec::new() }
+}
+
+fn when(name: &'static str, number: c_long, when: &[When]) -> Allowed {
+    Allowed { name, number, when: when.to_vec() }
+}
+
+const EXEC: u64 = libc::PROT_EXEC as u64;
+const WRITE: u64 = libc::PROT_WRITE as u64;
+
+/// What a profile may call.
+pub(crate) fn allowed(profile: Profile) -> Vec<Allowed> {
+    let mut list = both();
+    match profile {
+        Profile::Worker => list.extend([
+            // The watcher waits a moment between two interrupts of one run, WASI for its timers.
+            always("clock_nanosleep", libc::SYS_clock_nanosleep),
+            // CPU time of the thread; the other clocks are read without a system call.
+            always("clock_gettime", libc::SYS_clock_gettime),
+        ]),
+        Profile::Compiler => list.extend([
+            // The module comes, and the artifact goes, by descriptor.
+            always("read", libc::SYS_read),
+            // One thread a core; `clone3` hides its flags behind a pointer and is answered
+            // with ENOSYS, upon which the C library takes this one.
+            when("clone", libc::SYS_clone, &[When::Is(0, THREAD)]),
+            always("set_robust_list", libc::SYS_set_robust_list),
+            always("rseq", libc::SYS_rseq),
+            // std looks for the stack of each thread that it starts.
+            always("sched_getaffinity", libc::SYS_sched_getaffinity),
+            when("prctl", libc::SYS_prctl, &[When::Is(0, libc::PR_SET_NAME as u64)]),
+        ]),
+    }
+    list
+}
+
+/// How the C library asks for a thread, and for nothing else.
+const THREAD: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID) as u64;
+
+/// What every child needs.
+fn both() -> Vec<Allowed> {
+    let own_pid = std::process::id() as u64;
+    vec![
+        // The control socket and the last words on stderr.
+        always("recvmsg", libc::SYS_recvmsg),
+        always("sendmsg", libc::SYS_sendmsg),
+        always("write", libc::SYS_write),
+        // A module's files, by descriptor. `statx` is answered with ENOSYS; a path that is
+        // given here reaches an empty root.
+        always("pread64", libc::SYS_pread64),
+        when("newfstatat", libc::SYS_newfstatat, &[When::Is(3, libc::AT_EMPTY_PATH as u64)]),
+        always("fstat", libc::SYS_fstat),
+        always("close", libc::SYS_close),
+        // Memory: anything but what can be written and executed at the same time.
+        when("mmap", libc::SYS_mmap, &[When::Lacks(2, EXEC)]),
+        when("mprotect", libc::SYS_mprotect, &[When::Lacks(2, EXEC), When::Lacks(2, WRITE)]),
+        always("munmap", libc::SYS_munmap),
+        always("mremap", libc::SYS_mremap),
+        always("madvise", libc::SYS_madvise),
+        always("brk", libc::SYS_brk),
+        // Waiting. SIGSTOP and SIGCONT in the middle of it need the restart.
+        always("futex", libc::SYS_futex),
+        always("sched_yield", libc::SYS_sched_yield),
+        always("restart_syscall", libc::SYS_restart_syscall),
+        // Traps are signals; alternate stacks come and go with threads.
+        always("rt_sigreturn", libc::SYS_rt_sigreturn),
+        always("rt_sigaction", libc::SYS_rt_sigaction),
+        always("rt_sigprocmask", libc::SYS_rt_sigprocmask),
+        always("sigaltstack", libc::SYS_sigaltstack),
+        always("getrandom", libc::SYS_getrandom),
+        // The end: exit, or an abort that is to be seen as one (SIGABRT, not SIGSYS).
+        always("exit", libc::SYS_exit),
+        always("exit_group", libc::SYS_exit_group),
+        always("gettid", libc::SYS_gettid),
+        always("getpid", libc::SYS_getpid),
+        when("tgkill", libc::SYS_tgkill, &[When::Both(0, own_pid, 2, libc::SIGABRT as u64)]),
+    ]
+}
+
+/// Answered with ENOSYS instead of death: the C library and std ask for these first, and have
+/// another way. Each would let through what cannot be seen from its arguments.
+pub(crate) fn answered_enosys(profile: Profile) -> Vec<(&'static str, c_long)> {
+    let mut list = vec![("statx", libc::SYS_statx)];
+    if profile.starts_threads() {
+        // The C library's malloc asks for the kernel's overcommit policy when it shrinks the heap
+        // of a thread, and does without. (A worker has but one heap, see `one_heap`.)
+        list.extend([("clone3", libc::SYS_clone3), ("openat", libc::SYS_openat)]);
+    }
+    list
+}
+
+/// Has malloc keep all threads on one heap: a second one, when it shrinks, reads a file of
+/// /proc. To be called before a second thread allocates.
+pub(super) fn one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two numbers; no other thread exists that could be allocating.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Installs the filters over all threads of this process.
+pub(super) fn filter(profile: Profile) -> io::Result<String> {
+    let list = allowed(profile);
+    // Two filters, since each has one action; the kernel takes the sterner answer of both,
+    // so that the first must let through what the second one answers.
+    let answered = answered_enosys(profile);
+    let refuse = answered.iter().map(|&(_, number)| (number, Vec::new())).collect();
+    let no_such_call = SeccompAction::Errno(libc::ENOSYS as u32);
+    let refuse = program(refuse, SeccompAction::Allow, no_such_call)?;
+    let mut rules = BTreeMap::new();
+    for allowed in &list {
+        let chain: io::Result<Vec<_>> = allowed.when.iter().map(rule).collect();
+        rules.insert(allowed.number, chain?);
+    }
+    rules.extend(answered.iter().map(|&(_, number)| (number, Vec::new())));
+    let permit = program(rules, SeccompAction::KillProcess, SeccompAction::Allow)?;
+    for program in [refuse, permit] {
+        seccompiler::apply_filter_all_threads(&program).map_err(doing("seccomp"))?;
+    }
+    Ok(format!("{} system calls, the others kill", list.len()))
+}
+
+fn program(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    action: SeccompAction,
+) -> io::Result<BpfProgram> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(doing("seccomp"))?;
+    SeccompFilter::new(rules, otherwise, action, arch)
+        .and_then(BpfProgram::try_from)
+        .map_err(doing("seccomp"))
+}
+
+fn rule(when: &When) -> io::Result<SeccompRule> {
+    use SeccompCmpArgLen::{Dword, Qword};
+    use SeccompCmpOp::{Eq, MaskedEq};
+    let conditions = match *when {
+        When::Is(argument, value) => vec![SeccompCondition::new(argument, Qword, Eq, value)],
+        When::Lacks(argument, bits) => vec![SeccompCondition::new(argument, Qword, MaskedEq(bits), 0)],
+        When::Both(first, one, second, other) => vec![
+            SeccompCondition::new(first, Dword, Eq, one),
+            SeccompCondition::new(second, Dword, Eq, other),
+        ],
+    };
+    let conditions: Result<Vec<_>, _> = conditions.into_iter().collect();
+    conditions.and_then(SeccompRule::new).map_err(doing("seccomp"))
+}
+
+/// Whether the kernel can end a process for a system call.
+pub(crate) fn is_available() -> bool {
+    let action: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+    // SAFETY: the pointer is to a u32 that lives through the call, as the operation wants it.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL as c_int, 0, &raw const action)
+    };
+    answer == 0
+}
