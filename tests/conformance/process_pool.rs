@@ -290,6 +290,14 @@ in_both_modes! {
         }
         let pool = mode.pool(2);
         let tasks = Tasks::new(&pool);
+        // The first pool's threads are to have theirs, and sleep in their loops.
+        let own = rustix::thread::gettid().as_raw_nonzero().to_string();
+        eventually("its threads to stand", || {
+            std::fs::read_dir("/proc/self/task").expect("reads").flatten().all(|thread| {
+                let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                thread.file_name() == *own || stat.contains(") S ")
+            })
+        });
         // From here on no thread can have a stack.
         let pages = std::fs::read_to_string("/proc/self/statm").expect("reads");
         let used: u64 = pages.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
