@@ -224,7 +224,7 @@ pub(crate) struct SandboxRequest {
 impl SandboxRequest {
     pub(crate) fn requests(&self, layer: SandboxLayer) -> bool {
         let asked = self.policy != SandboxPolicy::Off || layer.is_kept_when_off();
-        asked && !(layer.is_optional() && self.without.contains(&layer))
+        asked && layer != SandboxLayer::Cgroup && !(layer.is_optional() && self.without.contains(&layer))
     }
 }
 

@@ -42,6 +42,11 @@ pub enum DeathCause {
     Exited(i32),
     /// A signal ended it.
     Signaled(i32),
+    /// The kernel killed it because its cgroup had used up its memory.
+    OutOfMemory {
+        /// The group's limit.
+        limit_bytes: u64,
+    },
     /// It said something that the protocol does not allow, and was killed for it.
     ProtocolViolation(String),
     /// It did not say its first word in time, and was killed.
@@ -62,6 +67,12 @@ impl fmt::Display for DeathCause {
         match self {
             DeathCause::Exited(code) => write!(f, "exited with code {code}"),
             DeathCause::Signaled(signal) => write!(f, "was ended by {}", signal_name(*signal)),
+            DeathCause::OutOfMemory { limit_bytes } => {
+                write!(
+                    f,
+                    "was killed by the kernel: its cgroup had used up its {limit_bytes} bytes of memory"
+                )
+            }
             DeathCause::ProtocolViolation(what) => {
                 write!(f, "broke the protocol and was killed: {}", Escaped(what))
             }

@@ -90,7 +90,7 @@ fn attend(timeout: Duration, socket: &ControlSocket, mut child: Child) -> Result
         if !gone {
             continue;
         }
-        let cause = spawn::reap(child.pidfd.as_fd());
+        let cause = spawn::reap_in(child.group.as_ref(), child.pidfd.as_fd());
         return match (reply, cause) {
             _ if timed_out => Err(ModuleError::CompileLimit {
                 limit: format!("{timeout:?}"),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::cgroup::CgroupChoice;
 use crate::dispatch::{self, Config, OnDeath};
 use crate::policy::OnWorkerDeath;
 use crate::task::TaskOptions;
@@ -24,6 +25,7 @@ pub(crate) struct Settings {
     pub(crate) offers_max: usize,
     pub(crate) defaults: TaskOptions,
     pub(crate) sandbox: SandboxRequest,
+    pub(crate) cgroup: CgroupChoice,
 }
 
 impl Settings {

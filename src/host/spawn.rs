@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
+use super::cgroup::Group;
 use crate::error::DeathCause;
 use crate::limits::STDERR_TAIL_BYTES;
 use crate::roles::Role;
@@ -36,6 +37,8 @@ pub(crate) struct Child {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) stderr: StderrTail,
+    /// The cgroup that holds it, if one does.
+    pub(crate) group: Option<Group>,
 }
 
 /// Starts `program` in `role`, with `socket` as its stdin, nothing in its environment and
@@ -73,7 +76,20 @@ pub(crate) fn spawn(program: &Program, role: Role, socket: OwnedFd) -> io::Resul
         }
     };
     rustix::io::ioctl_fionbio(&stderr, true)?;
-    Ok(Child { pid, pidfd, stderr: StderrTail { pipe: File::from(stderr), tail: VecDeque::new() } })
+    Ok(Child {
+        pid,
+        pidfd,
+        stderr: StderrTail { pipe: File::from(stderr), tail: VecDeque::new() },
+        group: None,
+    })
+}
+
+/// Reaps an ended process and says how it ended. Who was killed may have been so by the kernel, for
+/// want of memory in its group.
+pub(crate) fn reap_in(group: Option<&Group>, pidfd: BorrowedFd<'_>) -> DeathCause {
+    let cause = reap(pidfd);
+    let killed = cause == DeathCause::Signaled(rustix::process::Signal::KILL.as_raw());
+    killed.then_some(group).flatten().and_then(Group::out_of_memory).unwrap_or(cause)
 }
 
 /// Reaps an ended process and says how it ended.

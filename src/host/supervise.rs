@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::net::RecvFlags;
 
+use super::cgroup::{Cgroups, Group};
 use super::core::Core;
 use super::link::{self, Link};
 use super::spawn::{self, Child, Program, StderrTail};
@@ -23,7 +24,7 @@ use crate::foreign::guarded;
 use crate::limits::GUEST_TEXT_BYTES_MAX;
 use crate::roles::Role;
 use crate::text::truncated;
-use crate::walls::SandboxReport;
+use crate::walls::{SandboxReport, SandboxRequest};
 use crate::wire::control;
 use crate::wire::fingerprint;
 use crate::wire::message::{FromWorkerControl, ToWorkerControl};
@@ -76,6 +77,8 @@ struct Ward {
     link: Arc<Link>,
     reader: JoinHandle<()>,
     stderr: StderrTail,
+    /// Removed with the ward, after the process was reaped.
+    group: Option<Group>,
     /// Cleared at the end of that stream, which would poll as readable for ever.
     stderr_open: bool,
     ready: bool,
@@ -87,6 +90,7 @@ struct Ward {
 pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
     super::become_io_thread();
     let mut wards: Vec<Ward> = Vec::new();
+    let cgroups = Cgroups::new(&core.settings.cgroup, core.settings.sandbox.memory_bytes_max);
     // Threads of workers that are gone, to be joined.
     let mut leaving: Vec<JoinHandle<()>> = Vec::new();
     loop {
@@ -123,9 +127,12 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
         // One job a turn: starting a process takes a while, and nothing else may wait for many.
         if let Ok(job) = inbox.jobs.try_recv() {
             match job {
-                Job::Spawn(worker) => wards.extend(start(core, worker, program)),
+                Job::Spawn(worker) => wards.extend(start(core, worker, program, &cgroups)),
                 Job::SpawnCompiler { socket, reply } => {
-                    let child = spawn::spawn(program, Role::Compiler, socket);
+                    let mut child = spawn::spawn(program, Role::Compiler, socket);
+                    if let Ok(child) = &mut child {
+                        child.group = cgroups.hold(&group_name(core, child.pid), child.pid).0;
+                    }
                     if let Err(unsent) = reply.send(child)
                         && let Ok(child) = unsent.into_inner()
                     {
@@ -178,13 +185,18 @@ fn poll(wards: &[Ward], inbox: &Inbox, timeout: Option<Duration>) -> Vec<Flags> 
     ready
 }
 
+/// A name that no other child of this host has.
+fn group_name(core: &Core, pid: u32) -> String {
+    format!("wasmpool-{}-{}-{pid}", std::process::id(), core.id)
+}
+
 /// Starts a worker. One that cannot be started is reported as dead at once.
-fn start(core: &Arc<Core>, worker: WorkerKey, program: &Program) -> Option<Ward> {
+fn start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &Cgroups) -> Option<Ward> {
     if !core.wants(worker) {
         core.dead(worker, Death::new(0, DeathCause::Killed, Phase::Start, String::new()));
         return None;
     }
-    match try_start(core, worker, program) {
+    match try_start(core, worker, program, cgroups) {
         Ok(ward) => Some(ward),
         Err(error) => {
             let cause = DeathCause::SpawnFailed(error.to_string());
@@ -194,13 +206,19 @@ fn start(core: &Arc<Core>, worker: WorkerKey, program: &Program) -> Option<Ward>
     }
 }
 
-fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program) -> io::Result<Ward> {
+fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &Cgroups) -> io::Result<Ward> {
     let (rings, end) = ring::create()?;
     let (control, theirs) = control::pair()?;
-    let sandbox = core.settings.sandbox.clone();
-    let setup = ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox };
-    control.send(&setup, &[rings.as_fd()])?;
     let child = spawn::spawn(program, Role::Worker, theirs)?;
+    // Before its first message, for which it waits: it does nothing outside of its group.
+    let (group, report) = cgroups.hold(&group_name(core, child.pid), child.pid);
+    let sandbox = SandboxRequest { cgroup: Some(report), ..core.settings.sandbox.clone() };
+    let setup = ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox };
+    if let Err(error) = control.send(&setup, &[rings.as_fd()]) {
+        let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
+        spawn::reap(child.pidfd.as_fd());
+        return Err(error);
+    }
     let (link, consumer) = Link::new(worker, child.pid, child.pidfd, control, end);
     let reader = std::thread::Builder::new().name(format!("wasmpool-link-{}", worker.slot)).spawn({
         let (core, link) = (core.clone(), link.clone());
@@ -219,7 +237,15 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program) -> io::Resu
     } else {
         link.kill();
     }
-    Ok(Ward { link, reader, stderr: child.stderr, stderr_open: true, ready: false, control_open: true })
+    Ok(Ward {
+        link,
+        reader,
+        stderr: child.stderr,
+        group,
+        stderr_open: true,
+        ready: false,
+        control_open: true,
+    })
 }
 
 /// Reads what the worker says on its socket: `Ready`, once.
@@ -263,7 +289,7 @@ fn report_ready(pid: u32, sandbox: &SandboxReport) {
 
 /// Reaps a worker, and lets its link's thread drain the ring and report the death.
 fn bury(mut ward: Ward) -> JoinHandle<()> {
-    let cause = spawn::reap(ward.link.pidfd());
+    let cause = spawn::reap_in(ward.group.as_ref(), ward.link.pidfd());
     ward.stderr.drain();
     let phase = if ward.ready { Phase::Idle } else { Phase::Start };
     guarded(|| tracing::debug!(pid = ward.link.pid, ?cause, "worker ended"));

@@ -11,6 +11,7 @@ use crate::compile::cache::Cache;
 use crate::dispatch::{Event, Recycling};
 use crate::error::BuildError;
 use crate::future::Queues;
+use crate::host::cgroup::CgroupChoice;
 use crate::host::core::Core;
 use crate::host::settings::Settings;
 use crate::host::spawn::Program;
@@ -62,6 +63,7 @@ impl PoolBuilder {
                 compile_timeout: limits::COMPILE_TIMEOUT,
                 defaults: TaskOptions::new(),
                 sandbox: SandboxRequest::default(),
+                cgroup: CgroupChoice::default(),
             },
         }
     }
@@ -214,6 +216,22 @@ impl PoolBuilder {
     /// Default: 4 GiB.
     pub fn worker_memory_bytes_max(mut self, bytes: u64) -> Self {
         self.settings.sandbox.memory_bytes_max = bytes;
+        self
+    }
+
+    /// A directory of a cgroup hierarchy of version 2, in which the pool may make a group for each
+    /// worker: limited to [`worker_memory_bytes_max`](Self::worker_memory_bytes_max) without swap, and
+    /// to 64 processes. Its `cgroup.subtree_control` must hold `memory` and `pids`. Default: the group
+    /// above this process's own, if systemd has marked it as delegated (a unit with `Delegate=yes`
+    /// whose processes are in a group below the unit's).
+    pub fn cgroup(mut self, dir: impl AsRef<Path>) -> Self {
+        self.settings.cgroup = CgroupChoice::Dir(dir.as_ref().into());
+        self
+    }
+
+    /// No cgroups, even where they are delegated.
+    pub fn without_cgroup(mut self) -> Self {
+        self.settings.cgroup = CgroupChoice::Off;
         self
     }
 
