@@ -6,6 +6,7 @@
 pub(crate) mod cache;
 mod describe;
 mod diagnose;
+mod section;
 pub(crate) mod settings;
 
 use std::fs::File;

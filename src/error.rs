@@ -19,6 +19,8 @@ pub use death::{BrokenPool, Death, DeathCause, Phase};
 pub use module::ModuleError;
 pub use task::{Frame, TaskError, TaskFailure, TrapCode};
 
+use crate::text::Escaped;
+
 /// Why a pool could not be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -81,7 +83,7 @@ pub enum BuildError {
 #[non_exhaustive]
 pub enum SubmitError {
     /// The input's `Serialize` failed.
-    #[error("cannot encode the input of `{task}`: {message}")]
+    #[error("cannot encode the input of `{}`: {}", Escaped(task), Escaped(message))]
     Encode {
         /// The task.
         task: String,
@@ -89,7 +91,7 @@ pub enum SubmitError {
         message: String,
     },
     /// More bytes than [`PoolBuilder::input_bytes_max`](crate::PoolBuilder::input_bytes_max).
-    #[error("the input of `{task}` has {bytes} bytes, more than the limit of {max}")]
+    #[error("the input of `{}` has {bytes} bytes, more than the limit of {max}", Escaped(task))]
     InputTooLarge {
         /// The task.
         task: String,
@@ -105,7 +107,10 @@ pub enum SubmitError {
         max: usize,
     },
     /// Fuel was asked for, but the module was not loaded metered.
-    #[error("`{task}` is to run with fuel, but {module} was not loaded with ModuleOptions::metered")]
+    #[error(
+        "`{}` is to run with fuel, but {} was not loaded with ModuleOptions::metered",
+        Escaped(task), Escaped(module)
+    )]
     NotMetered {
         /// The task.
         task: String,
@@ -113,13 +118,13 @@ pub enum SubmitError {
         module: String,
     },
     /// The module belongs to another pool.
-    #[error("`{task}` belongs to a module that another pool loaded")]
+    #[error("`{}` belongs to a module that another pool loaded", Escaped(task))]
     ForeignModule {
         /// The task.
         task: String,
     },
     /// `shutdown`, `terminate` or `kill` was called.
-    #[error("cannot submit `{task}` after the pool was shut down")]
+    #[error("cannot submit `{}` after the pool was shut down", Escaped(task))]
     ShutDown {
         /// The task.
         task: String,
@@ -127,4 +132,75 @@ pub enum SubmitError {
     /// A worker died; the pool takes no more tasks.
     #[error(transparent)]
     Broken(#[from] BrokenPool),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::is_harmless;
+
+    /// Turns the title of a terminal, and the reading order of what follows.
+    const HOSTILE: &str = "a\u{1b}]0;title\u{7}\u{202e}b\u{9b}31m";
+
+    fn text() -> String {
+        HOSTILE.to_string()
+    }
+
+    fn assert_harmless(errors: &[&dyn std::error::Error]) {
+        for error in errors {
+            let shown = error.to_string();
+            assert!(shown.chars().all(is_harmless), "{shown:?}");
+            assert!(shown.contains("\\u{1b}]0;title"), "it is escaped, not left out: {shown:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_module_says_of_itself_cannot_drive_a_terminal() {
+        let death = |cause| Death::new(1, cause, Phase::Compiling, String::new());
+        assert_harmless(&[
+            &ModuleError::Read { path: text().into(), message: text() },
+            &ModuleError::Invalid { message: text() },
+            &ModuleError::Unsupported { feature: text(), message: text() },
+            &ModuleError::UnknownImports { imports: vec![text(), text()] },
+            &ModuleError::Abi { message: text() },
+            &ModuleError::CompileLimit { limit: text(), seen: text() },
+            &ModuleError::CompilerDied { death: death(DeathCause::SpawnFailed(text())) },
+            &ModuleError::Compiler { message: text() },
+            &ModuleError::UnknownTask { module: text(), name: text(), known: vec![text()] },
+            &ModuleError::SchemaMismatch {
+                module: text(),
+                task: text(),
+                side: "input".into(),
+                declared: text(),
+                asked: text(),
+            },
+            &ModuleError::RawTask { module: text(), task: text() },
+            &ModuleError::NotACommand { module: text(), known: vec![text()] },
+            &ModuleError::Closed { message: text() },
+        ]);
+    }
+
+    #[test]
+    fn what_a_task_or_its_worker_says_cannot_drive_a_terminal() {
+        assert_harmless(&[
+            &TaskError::Trap { code: TrapCode::Other, message: text(), backtrace: Vec::new() },
+            &TaskError::Panic { message: text(), location: text(), backtrace: Vec::new() },
+            &TaskError::Guest { message: text() },
+            &TaskError::InputDecode { message: text() },
+            &TaskError::OutputDecode { message: text() },
+            &TaskError::Abi { message: text() },
+            &TaskError::Instantiate { message: text() },
+        ]);
+    }
+
+    #[test]
+    fn the_name_of_a_task_that_is_refused_cannot_drive_a_terminal() {
+        assert_harmless(&[
+            &SubmitError::Encode { task: text(), message: text() },
+            &SubmitError::InputTooLarge { task: text(), bytes: 2, max: 1 },
+            &SubmitError::NotMetered { task: text(), module: text() },
+            &SubmitError::ForeignModule { task: text() },
+            &SubmitError::ShutDown { task: text() },
+        ]);
+    }
 }

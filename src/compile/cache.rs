@@ -1,12 +1,12 @@
 //! Compiled modules on disk, by content.
 //!
 //! Two files a module: the artifact (`.cwasm`, machine code as the engine wrote it) and
-//! its description (`.desc`), which holds the artifact's hash and its own. The name holds
-//! the digest of the wasm and the fingerprint of everything else that shaped the machine
+//! its description (`.desc`), which holds the artifact's hash, its own, and their name. The name
+//! holds the digest of the wasm and the fingerprint of everything else that shaped the machine
 //! code. Anything that does not fit is compiled again, never loaded: machine code is run.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,8 @@ pub(crate) struct Compiled {
 /// What a description file holds, after the hash of these bytes.
 #[derive(Serialize, Deserialize)]
 struct Body {
+    /// The name of the entry that it belongs to; empty until it is stored.
+    entry: String,
     artifact_blake3: [u8; 32],
     artifact_bytes: u64,
     description: ModuleDescription,
@@ -43,11 +45,17 @@ pub(super) fn describe_artifact(
     artifact: &[u8],
 ) -> postcard::Result<Vec<u8>> {
     let artifact_blake3 = *blake3::hash(artifact).as_bytes();
-    let body = Body { artifact_blake3, artifact_bytes: artifact.len() as u64, description };
-    let body = postcard::to_stdvec(&body)?;
-    let mut file = blake3::hash(&body).as_bytes().to_vec();
-    file.extend(body);
-    Ok(file)
+    let artifact_bytes = artifact.len() as u64;
+    Body { entry: String::new(), artifact_blake3, artifact_bytes, description }.to_file()
+}
+
+impl Body {
+    fn to_file(&self) -> postcard::Result<Vec<u8>> {
+        let body = postcard::to_stdvec(self)?;
+        let mut file = blake3::hash(&body).as_bytes().to_vec();
+        file.extend(body);
+        Ok(file)
+    }
 }
 
 /// Reads a description file, in whichever process.
@@ -139,7 +147,7 @@ impl Cache {
         (self.dir.join(format!("{}.cwasm", key.0)), self.dir.join(format!("{}.desc", key.0)))
     }
 
-    /// An entry whose every byte is what was stored; else `None`.
+    /// An entry whose every byte is what was stored under this key; else `None`.
     pub(crate) fn find(&self, key: &CacheKey) -> Option<Compiled> {
         let (artifact, description) = self.paths(key);
         let mut artifact = open_own(&artifact)?;
@@ -147,7 +155,8 @@ impl Cache {
         let body = read_body(&description_file)?;
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(&mut artifact).ok()?;
-        if hasher.finalize() != body.artifact_blake3 {
+        // The files of another entry are whole, but another module's machine code.
+        if hasher.finalize() != body.artifact_blake3 || body.entry != key.0 {
             tracing::warn!(entry = key.0, "a damaged cache entry is compiled again");
             return None;
         }
@@ -161,24 +170,28 @@ impl Cache {
     /// What the file system says.
     pub(crate) fn store(&self, key: &CacheKey, compiled: &Compiled) -> io::Result<()> {
         let (artifact, description) = self.paths(key);
-        self.place(&compiled.artifact, &artifact)?;
-        self.place(&compiled.description_file, &description)
+        let body = read_body(&compiled.description_file);
+        let body = Body { entry: key.0.clone(), ..body.ok_or(io::ErrorKind::InvalidData)? };
+        let mut machine_code = compiled.artifact.try_clone()?;
+        machine_code.seek(SeekFrom::Start(0))?;
+        self.place(&mut machine_code, &artifact)?;
+        self.place(&mut &body.to_file().map_err(io::Error::other)?[..], &description)
     }
 
-    fn place(&self, from: &File, to: &Path) -> io::Result<()> {
-        let mut from = from.try_clone()?;
-        from.seek(SeekFrom::Start(0))?;
+    fn place(&self, from: &mut impl Read, to: &Path) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-        io::copy(&mut from, &mut file)?;
+        io::copy(from, &mut file)?;
         file.flush()?;
         file.persist(to).map_err(|error| error.error)?;
         Ok(())
     }
 }
 
-/// Opens a regular file of this user's that nobody else can write to; follows no symlink.
+/// Opens a regular file of this user's that nobody else can write to; follows no symlink, and
+/// waits for nobody where there is a pipe.
 fn open_own(path: &Path) -> Option<File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+    use rustix::fs::OFlags;
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).ok()?;
     let meta = file.metadata().ok()?;
     let ours = meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o022 == 0;
@@ -243,6 +256,39 @@ mod tests {
             std::fs::write(&path, &good).expect("writes");
         }
         assert!(cache.find(&key).is_some());
+    }
+
+    #[test]
+    fn an_entry_under_another_name_is_not_that_entry() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (cache, key) = entry(dir.path());
+        for other in [CacheKey::new(Digest::of(b"other"), false), CacheKey::new(Digest::of(b"wasm"), true)] {
+            let (from, to) = (cache.paths(&key), cache.paths(&other));
+            std::fs::copy(from.0, to.0).expect("copies");
+            std::fs::copy(from.1, to.1).expect("copies");
+            assert!(cache.find(&other).is_none());
+        }
+        assert!(cache.find(&key).is_some());
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_holds_up_nobody() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (cache, key) = entry(dir.path());
+        let (artifact, _) = cache.paths(&key);
+        std::fs::remove_file(&artifact).expect("removes");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &artifact,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .expect("a pipe");
+        let (done, found) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(cache.find(&key).is_some()));
+        let found = found.recv_timeout(std::time::Duration::from_secs(10));
+        assert_eq!(found, Ok(false), "it waits for someone to write into the pipe");
     }
 
     #[test]

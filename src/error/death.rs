@@ -80,7 +80,7 @@ impl fmt::Display for DeathCause {
                 write!(f, "was not ready within {limit:?} and was killed; does it call wasmpool::init()?")
             }
             DeathCause::SandboxRefused(what) => write!(f, "did not serve: {}", Escaped(what)),
-            DeathCause::SpawnFailed(what) => write!(f, "could not be started: {what}"),
+            DeathCause::SpawnFailed(what) => write!(f, "could not be started: {}", Escaped(what)),
             DeathCause::Unknown => f.write_str("ended in an unknown way (something else reaped it)"),
             DeathCause::Killed => f.write_str("was killed at the caller's request"),
         }

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Death;
+use crate::text::Escaped;
 
 /// Why a module cannot be used.
 #[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ModuleError {
     /// The file cannot be read.
-    #[error("cannot read {}: {message}", path.display())]
+    #[error("cannot read {}: {}", Escaped(path.to_string_lossy()), Escaped(message))]
     Read {
         /// The file.
         path: PathBuf,
@@ -27,13 +28,13 @@ pub enum ModuleError {
         max: u64,
     },
     /// Not WebAssembly, cut off, or not valid.
-    #[error("not a valid wasm module: {message}")]
+    #[error("not a valid wasm module: {}", Escaped(message))]
     Invalid {
         /// What is wrong, with the offset where it is known.
         message: String,
     },
     /// Valid, but in need of something that this pool does not offer.
-    #[error("the module needs {feature}, which this pool does not offer: {message}")]
+    #[error("the module needs {}, which this pool does not offer: {}", Escaped(feature), Escaped(message))]
     Unsupported {
         /// The WebAssembly feature's name.
         feature: String,
@@ -43,20 +44,20 @@ pub enum ModuleError {
     /// Imports that no host function answers.
     #[error(
         "the module imports what this pool does not provide: {}; it provides wasi_snapshot_preview1 and \
-         wasmpool (log, panic)", imports.join(", ")
+         wasmpool (log, panic)", Escaped(imports.join(", "))
     )]
     UnknownImports {
         /// `module.name` of each, with its type.
         imports: Vec<String>,
     },
     /// The custom section `wasmpool.tasks` or the exports break the byte ABI.
-    #[error("the module does not keep to the byte ABI: {message}")]
+    #[error("the module does not keep to the byte ABI: {}", Escaped(message))]
     Abi {
         /// What is wrong.
         message: String,
     },
     /// Compilation hit a limit of the compiler process.
-    #[error("compilation went over its limit of {limit}: {seen}")]
+    #[error("compilation went over its limit of {}: {}", Escaped(limit), Escaped(seen))]
     CompileLimit {
         /// The limit.
         limit: String,
@@ -70,13 +71,13 @@ pub enum ModuleError {
         death: Death,
     },
     /// The compiler process could not be started or spoken to.
-    #[error("cannot run the compiler process: {message}")]
+    #[error("cannot run the compiler process: {}", Escaped(message))]
     Compiler {
         /// What the system said.
         message: String,
     },
     /// The module has no task of that name.
-    #[error("module {module} has no task `{name}`{}", known_tasks(known))]
+    #[error("module {} has no task `{}`{}", Escaped(module), Escaped(name), known_tasks(known))]
     UnknownTask {
         /// The module's name.
         module: String,
@@ -86,7 +87,10 @@ pub enum ModuleError {
         known: Vec<String>,
     },
     /// The caller's types and the module's schema disagree.
-    #[error("task `{task}` of {module} has the {side} {declared}, but the caller's type is {asked}")]
+    #[error(
+        "task `{}` of {} has the {} {}, but the caller's type is {}",
+        Escaped(task), Escaped(module), Escaped(side), Escaped(declared), Escaped(asked)
+    )]
     SchemaMismatch {
         /// The module's name.
         module: String,
@@ -100,7 +104,7 @@ pub enum ModuleError {
         asked: String,
     },
     /// A typed handle was asked for a task that takes and returns plain bytes.
-    #[error("task `{task}` of {module} takes and returns plain bytes: use Module::raw_task")]
+    #[error("task `{}` of {} takes and returns plain bytes: use Module::raw_task", Escaped(task), Escaped(module))]
     RawTask {
         /// The module's name.
         module: String,
@@ -108,7 +112,9 @@ pub enum ModuleError {
         task: String,
     },
     /// A command was asked of a module without `_start`.
-    #[error("module {module} is not a WASI command: it does not export `_start`{}", known_tasks(known))]
+    #[error(
+        "module {} is not a WASI command: it does not export `_start`{}", Escaped(module), known_tasks(known)
+    )]
     NotACommand {
         /// The module's name.
         module: String,
@@ -116,7 +122,7 @@ pub enum ModuleError {
         known: Vec<String>,
     },
     /// The pool is shut down or broken.
-    #[error("the pool takes no more modules: {message}")]
+    #[error("the pool takes no more modules: {}", Escaped(message))]
     Closed {
         /// Why.
         message: String,
@@ -128,7 +134,7 @@ fn known_tasks(known: &[String]) -> String {
         [] => "; it has no tasks (a module with tasks exports `wasmpool_abi_v1`)".into(),
         known => format!(
             "; it has {}",
-            known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            known.iter().map(|name| format!("`{}`", Escaped(name))).collect::<Vec<_>>().join(", ")
         ),
     }
 }

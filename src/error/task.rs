@@ -95,7 +95,7 @@ impl fmt::Display for Frame {
 #[non_exhaustive]
 pub enum TaskError {
     /// A wasm trap.
-    #[error("trap: {}{}", trap_words(*code, message), Backtrace(backtrace))]
+    #[error("trap: {}{}", Escaped(trap_words(*code, message)), Backtrace(backtrace))]
     Trap {
         /// Its kind.
         code: TrapCode,
@@ -127,7 +127,7 @@ pub enum TaskError {
         message: String,
     },
     /// The caller's type cannot decode the output.
-    #[error("cannot decode the task's output: {message}")]
+    #[error("cannot decode the task's output: {}", Escaped(message))]
     OutputDecode {
         /// The codec's words.
         message: String,
@@ -206,13 +206,13 @@ pub enum TaskError {
         memory_bytes: u64,
     },
     /// The guest's envelope is empty or has an unknown status byte.
-    #[error("the guest broke the byte ABI: {message}")]
+    #[error("the guest broke the byte ABI: {}", Escaped(message))]
     Abi {
         /// What is wrong.
         message: String,
     },
     /// The module could not be loaded or instantiated in the worker.
-    #[error("cannot instantiate the module: {message}")]
+    #[error("cannot instantiate the module: {}", Escaped(message))]
     Instantiate {
         /// The engine's words.
         message: String,

@@ -10,6 +10,7 @@ use crate::dispatch::KillReason;
 use crate::error::DeathCause;
 use crate::foreign::guarded;
 use crate::future::{Cell, Labels};
+use crate::text::Escaped;
 
 pub(super) enum Effect {
     Job(Job),
@@ -45,7 +46,7 @@ impl Effect {
                 tracing::warn!(
                     task = %labels.task,
                     label = labels.label.as_deref().unwrap_or_default(),
-                    name = &*labels.name,
+                    name = %Escaped(&labels.name),
                     module = &*labels.module,
                     worker_pid = pid,
                     "a task has run for {after:?}"

@@ -14,6 +14,7 @@ pub(crate) const BUILD: u64 = {
     hash = fnv(hash, include_bytes!("../module.rs"));
     hash = fnv(hash, include_bytes!("../compile/settings.rs"));
     hash = fnv(hash, include_bytes!("../compile/describe.rs"));
+    hash = fnv(hash, include_bytes!("../compile/section.rs"));
     hash = fnv(hash, include_bytes!("../compile/cache.rs"));
     fnv(hash, include_bytes!("../../Cargo.toml"))
 };

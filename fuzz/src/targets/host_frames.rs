@@ -1,0 +1,68 @@
+//! What the host reads from a worker's ring: frames that a hostile worker wrote.
+
+use super::frames;
+use crate::error::{Frame, TrapCode};
+use crate::task::TaskId;
+use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Verdict};
+
+/// See `frames`.
+pub fn run(data: &[u8]) {
+    frames::run::<FromWorker>(data, |_, _| {});
+}
+
+/// Every verdict, and a record.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds: Vec<_> =
+        verdicts().into_iter().map(|verdict| frames::seed(255, 1 << 16, &[(done(verdict), b"payload")])).collect();
+    seeds.push(frames::seed(3, 64, &[(log(), b""), (done(Verdict::Ok), b"out")]));
+    seeds
+}
+
+pub(super) fn log() -> FromWorker {
+    let record = LogRecord {
+        source: LogSource::Guest,
+        level: 3,
+        target: "guest".into(),
+        message: "half way \u{1b}[31m".into(),
+        fields: r#"{"rows":7}"#.into(),
+    };
+    FromWorker::Log { task: TaskId(1), record }
+}
+
+pub(super) fn done(verdict: Verdict) -> FromWorker {
+    let cost = Cost {
+        run_ns: 1000,
+        cpu_ns: 900,
+        peak_memory_bytes: 65536,
+        fuel_used: Some(7),
+        log_bytes_dropped: 0,
+    };
+    FromWorker::Done { task: TaskId(1), verdict, cost }
+}
+
+pub(super) fn verdicts() -> Vec<Verdict> {
+    // Not all of a frame's fields can be set from outside of its module, but all can be read.
+    let backtrace = || -> Vec<Frame> {
+        let frame = (Some("fib"), 7u32, Some(0x1234u64));
+        let bytes = postcard::to_stdvec(&vec![frame, (None, 8, None)]).expect("encodes");
+        postcard::from_bytes(&bytes).expect("decodes")
+    };
+    let message = || "it says \u{202e}so".to_string();
+    vec![
+        Verdict::Ok,
+        Verdict::Exited { code: 3, stdout_bytes: 2 },
+        Verdict::Guest,
+        Verdict::InputDecode,
+        Verdict::Trap { code: TrapCode::Other, message: message(), backtrace: backtrace() },
+        Verdict::Trap { code: TrapCode::Unreachable, message: message(), backtrace: Vec::new() },
+        Verdict::Panic { message: message(), location: "src/lib.rs:1:1".into(), backtrace: backtrace() },
+        Verdict::Interrupted,
+        Verdict::Memory { requested: 1 << 40, backtrace: backtrace() },
+        Verdict::Fuel { backtrace: backtrace() },
+        Verdict::OutputTooLarge { bytes: 1 << 40 },
+        Verdict::LogsTooLarge { bytes: 1 << 40 },
+        Verdict::BadPointer { pointer: 1, len: 2, memory_bytes: 3 },
+        Verdict::Abi { message: message() },
+        Verdict::Instantiate { message: message() },
+    ]
+}
