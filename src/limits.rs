@@ -54,6 +54,12 @@ pub const ARTIFACT_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 /// Most tasks that one module may declare.
 pub const TASKS_PER_MODULE_MAX: usize = 512;
 
+/// Most bytes of a task's name, of its export's, and of each argument's.
+pub const TASK_NAME_BYTES_MAX: usize = 256;
+
+/// Most bytes of a task's doc comment.
+pub const TASK_DOC_BYTES_MAX: usize = 16 * 1024;
+
 /// Most nodes of one type's schema, and the deepest nesting of types in it.
 pub const SCHEMA_NODES_MAX: usize = 2_048;
 /// See [`SCHEMA_NODES_MAX`].

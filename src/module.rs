@@ -16,6 +16,7 @@ use crate::error::{ModuleError, SubmitError};
 use crate::limits;
 use crate::schema::Schema;
 use crate::task::{CommandInput, CommandOutput};
+use crate::text::Escaped;
 use crate::wire::message::{Entry, ModuleId};
 
 /// The SHA-256 of a module's wasm bytes. `Display` prints all 64 hex digits.
@@ -99,7 +100,8 @@ pub struct TaskDescription {
 }
 
 impl TaskDescription {
-    /// The signature in the manner of Rust: `count(upto: u64) -> u64`.
+    /// The signature in the manner of Rust: `count(upto: u64) -> u64`. It may be shown on a terminal:
+    /// control characters in the module's names are escaped.
     pub fn signature(&self) -> String {
         let input = match (&self.params[..], self.input.root()) {
             ([], crate::schema::Node::Unit) => String::new(),
@@ -112,7 +114,17 @@ impl TaskDescription {
                 .join(", "),
             _ => self.input.to_string(),
         };
-        format!("{}({input}) -> {}", self.name, self.output)
+        Escaped(format!("{}({input}) -> {}", self.name, self.output)).to_string()
+    }
+
+    /// Holds it to its bounds, in the compiler as in whoever reads its description.
+    pub(crate) fn is_well_formed(&self) -> bool {
+        let names = self.params.iter().chain([&self.name, &self.export]);
+        names.into_iter().all(|name| name.len() <= limits::TASK_NAME_BYTES_MAX)
+            && self.doc.len() <= limits::TASK_DOC_BYTES_MAX
+            && self.params.len() <= limits::SCHEMA_NODES_MAX
+            && self.input.is_well_formed()
+            && self.output.is_well_formed()
     }
 }
 
@@ -157,7 +169,7 @@ impl ModuleDescription {
     /// Holds a description that came over a wire to its bounds.
     pub(crate) fn is_well_formed(&self) -> bool {
         self.tasks.len() <= limits::TASKS_PER_MODULE_MAX
-            && self.tasks.iter().all(|task| task.input.is_well_formed() && task.output.is_well_formed())
+            && self.tasks.iter().all(TaskDescription::is_well_formed)
     }
 
     fn task_names(&self) -> Vec<String> {
@@ -473,5 +485,67 @@ impl sealed::Call for Command {
 impl Target {
     fn entry(&self) -> Entry {
         Entry::Task(self.index.unwrap_or(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description() -> ModuleDescription {
+        let task = TaskDescription {
+            name: "count".into(),
+            doc: "Counts.".into(),
+            export: "count".into(),
+            codec: Codec::Postcard,
+            params: vec!["upto".into()],
+            input: Schema::of::<u64>(),
+            output: Schema::of::<u64>(),
+        };
+        ModuleDescription {
+            kind: ModuleKind::Tasks,
+            tasks: vec![task],
+            imports: Vec::new(),
+            exports: Vec::new(),
+            memories: Vec::new(),
+            uses_wasi: false,
+            has_initializer: false,
+            has_reactor_start: false,
+            metered: false,
+            wasm_bytes: 4,
+            machine_code_bytes: 12,
+        }
+    }
+
+    #[test]
+    fn a_description_is_held_to_every_bound_of_its_tasks() {
+        assert!(description().is_well_formed());
+        let long = |len| "x".repeat(len);
+        let breaks: [fn(&mut TaskDescription, String); 3] = [
+            |task, text| task.name = text,
+            |task, text| task.export = text,
+            |task, text| task.params = vec![text],
+        ];
+        for break_it in breaks {
+            let mut description = description();
+            break_it(&mut description.tasks[0], long(limits::TASK_NAME_BYTES_MAX));
+            assert!(description.is_well_formed());
+            break_it(&mut description.tasks[0], long(limits::TASK_NAME_BYTES_MAX + 1));
+            assert!(!description.is_well_formed());
+        }
+        let mut documented = description();
+        documented.tasks[0].doc = long(limits::TASK_DOC_BYTES_MAX + 1);
+        assert!(!documented.is_well_formed());
+        let mut many = description();
+        many.tasks = vec![many.tasks[0].clone(); limits::TASKS_PER_MODULE_MAX + 1];
+        assert!(!many.is_well_formed());
+    }
+
+    #[test]
+    fn a_signature_cannot_drive_a_terminal() {
+        let mut task = description().tasks.remove(0);
+        task.name = "a\u{1b}[31m".into();
+        task.params = vec!["\u{202e}b".into()];
+        assert_eq!(task.signature(), "a\\u{1b}[31m(\\u{202e}b: u64) -> u64");
     }
 }

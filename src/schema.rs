@@ -11,6 +11,7 @@ use postcard_schema::schema::{DataModelType, DataModelVariant, NamedType};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{SCHEMA_DEPTH_MAX, SCHEMA_NODES_MAX};
+use crate::text::Escaped;
 
 /// One type, as postcard puts it on the wire.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,13 +271,13 @@ impl Schema {
 
 impl fmt::Display for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(self.root(), f, true)
+        write!(f, "{}", Escaped(self.show_inside(self.root())))
     }
 }
 
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Schema({})", self.show(self.root()))
+        write!(f, "Schema({})", Escaped(self.show(self.root())))
     }
 }
 
@@ -511,6 +512,7 @@ mod tests {
     use postcard_schema::schema::owned::OwnedNamedType;
 
     use super::*;
+    use crate::text::is_harmless;
 
     #[derive(postcard_schema::Schema)]
     #[expect(dead_code, reason = "only its schema is used")]
@@ -555,6 +557,17 @@ mod tests {
         assert!(!looped.is_well_formed());
         let shared = Schema { nodes: vec![Node::U8, Node::Tuple(vec![0, 0])] };
         assert!(!shared.is_well_formed(), "a shared child");
+    }
+
+    #[test]
+    fn names_in_a_schema_cannot_drive_a_terminal() {
+        let field = ("a\u{1b}[31m".to_string(), 0);
+        let schema = Schema {
+            nodes: vec![Node::U8, Node::Struct { name: "\u{202e}b".into(), fields: vec![field] }],
+        };
+        for shown in [schema.to_string(), format!("{schema:?}")] {
+            assert!(shown.chars().all(is_harmless), "{shown:?}");
+        }
     }
 
     #[test]

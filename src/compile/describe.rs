@@ -3,9 +3,9 @@
 use wasmparser::{Parser, Payload};
 use wasmtime::{Engine, ExternType, FuncType, Module, ValType};
 
-use super::section::{self, NAME_BYTES_MAX};
+use super::section;
 use crate::error::ModuleError;
-use crate::limits::TASKS_PER_MODULE_MAX;
+use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use crate::module::{Codec, MemoryDescription, ModuleDescription, ModuleKind, TaskDescription};
 use crate::schema::Schema;
 use crate::text::truncated;
@@ -89,7 +89,7 @@ fn shortened(mut imports: Vec<String>) -> Vec<String> {
     const IMPORTS_MAX: usize = 100;
     let more = imports.len().saturating_sub(IMPORTS_MAX);
     imports.truncate(IMPORTS_MAX);
-    let mut imports: Vec<_> = imports.iter().map(|import| truncated(import, NAME_BYTES_MAX)).collect();
+    let mut imports: Vec<_> = imports.iter().map(|import| truncated(import, TASK_NAME_BYTES_MAX)).collect();
     if more > 0 {
         imports.push(format!("and {more} more"));
     }
@@ -120,6 +120,9 @@ fn tasks(module: &Module, wasm: &[u8]) -> Result<Vec<TaskDescription>, ModuleErr
         return Err(abi(format!("it has {} tasks, the limit is {TASKS_PER_MODULE_MAX}", tasks.len())));
     }
     for (index, task) in tasks.iter().enumerate() {
+        if !task.is_well_formed() {
+            return Err(abi(section::TOO_LONG.into()));
+        }
         match module.get_export(&task.export) {
             Some(ExternType::Func(ty)) if is_task(&ty) => {}
             _ => {

@@ -1,13 +1,12 @@
 //! The custom section `wasmpool.tasks`: what a module says of its tasks. Apart from the engine, so
 //! that it can be fuzzed without it.
 
-use crate::limits::TASKS_PER_MODULE_MAX;
+use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use crate::module::{Codec, TaskDescription};
 use crate::schema::Schema;
 
-/// Bytes of a name, or of a doc comment, that a module may give a task.
-pub(super) const NAME_BYTES_MAX: usize = 256;
-pub(super) const DOC_BYTES_MAX: usize = 16 * 1024;
+/// What is said of a task that is over a limit of `limits.rs`.
+pub(super) const TOO_LONG: &str = "a name, a doc comment or a list of arguments is too long";
 
 /// The records of the section: each a length (u32, little endian) and a postcard body.
 pub(super) fn records(mut section: &[u8]) -> Result<Vec<TaskDescription>, String> {
@@ -36,36 +35,53 @@ fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
     if version != 1 {
         return Err(format!("a record has version {version}; this pool knows version 1"));
     }
+    // Before any error names it.
+    if name.len() > TASK_NAME_BYTES_MAX {
+        return Err(TOO_LONG.into());
+    }
     let schema = |error| format!("the types of `{name}` are malformed: {error}");
     let (input, rest) = Schema::decode_guest(rest).map_err(schema)?;
     let (output, rest) = Schema::decode_guest(rest).map_err(schema)?;
     if !rest.is_empty() {
         return Err(format!("the record of `{name}` has {} bytes left over", rest.len()));
     }
-    let too_long = |text: &str| text.len() > NAME_BYTES_MAX;
-    if too_long(name)
-        || too_long(export)
-        || params.iter().any(|param| too_long(param))
-        || doc.len() > DOC_BYTES_MAX
-    {
-        return Err("a name or doc comment is too long".into());
-    }
     let codec = match codec {
         0 => Codec::Raw,
         1 => Codec::Postcard,
         other => return Err(format!("`{name}` has an unknown codec {other}")),
     };
+    let task = TaskDescription {
+        name: name.into(),
+        doc: doc.into(),
+        export: export.into(),
+        codec,
+        params: params.into_iter().map(Into::into).collect(),
+        input,
+        output,
+    };
+    if !task.is_well_formed() {
+        return Err(TOO_LONG.into());
+    }
     match kind {
-        0 => Ok(Some(TaskDescription {
-            name: name.into(),
-            doc: doc.into(),
-            export: export.into(),
-            codec,
-            params: params.into_iter().map(Into::into).collect(),
-            input,
-            output,
-        })),
+        0 => Ok(Some(task)),
         1 => Ok(None),
         other => Err(format!("`{name}` has an unknown kind {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::CONTROL_BYTES_MAX;
+
+    #[test]
+    fn a_refusal_fits_the_message_that_carries_it() {
+        // The name is too long, and the types are cut off: the error must not repeat the name.
+        let name = "n".repeat(2 * CONTROL_BYTES_MAX);
+        let head = (1u8, 0u8, "f", name.as_str(), "", 1u8, Vec::<&str>::new());
+        let body = postcard::to_stdvec(&head).expect("encodes");
+        let section = [&(body.len() as u32).to_le_bytes()[..], &body].concat();
+        let error = records(&section).expect_err("is refused");
+        assert!(error.len() < 1000, "{} bytes", error.len());
     }
 }
