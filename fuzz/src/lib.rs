@@ -22,11 +22,88 @@ mod source {
     pub(crate) mod limits;
     pub(crate) mod text;
     pub(crate) mod foreign;
+    pub(crate) mod sync;
     pub(crate) mod policy;
+    pub(crate) mod observe;
     pub(crate) mod error;
     pub(crate) mod schema;
     pub(crate) mod module;
     pub(crate) mod wire;
+    pub(crate) mod dispatch;
+
+    pub(crate) mod future {
+        mod cell;
+
+        pub(crate) use cell::{Cell, FutureState, Labels, Queues};
+    }
+
+    pub(crate) mod host {
+        pub(crate) mod core;
+        mod effects;
+        pub(crate) mod link;
+        mod logs;
+        mod observers;
+        mod resolve;
+        pub(crate) mod settings;
+
+        /// The supervisor's door: who starts processes here is the target itself.
+        pub(crate) mod supervise {
+            use std::sync::{Mutex, PoisonError};
+
+            use crate::dispatch::WorkerKey;
+
+            pub(crate) enum Job {
+                Spawn(WorkerKey),
+            }
+
+            #[derive(Default)]
+            pub(crate) struct Mailbox(Mutex<Vec<Job>>);
+
+            impl Mailbox {
+                pub(crate) fn post(&self, job: Job) {
+                    self.0.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+                }
+
+                pub(crate) fn wake(&self) {}
+
+                pub(crate) fn take(&self) -> Vec<Job> {
+                    std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+                }
+            }
+        }
+
+        pub(crate) fn become_io_thread() {}
+
+        /// Nothing waits here for anything.
+        pub(crate) fn is_io_thread() -> bool {
+            true
+        }
+
+        /// See `link`.
+        pub(crate) fn read_loop(core: &core::Core, link: &std::sync::Arc<link::Link>, ring: crate::wire::ring::Consumer) {
+            link::read_loop(core, link, ring);
+        }
+
+        /// See `link`.
+        pub(crate) fn bury(link: &link::Link, death: crate::error::Death) {
+            link.bury(death);
+        }
+    }
+
+    pub(crate) mod compile {
+        pub(crate) mod cache;
+        mod section;
+
+        use crate::module::{ModuleDescription, TaskDescription};
+
+        pub(crate) fn describe_artifact(description: ModuleDescription, artifact: &[u8]) -> Vec<u8> {
+            cache::describe_artifact(description, artifact).expect("encodes")
+        }
+
+        pub(crate) fn records(section: &[u8]) -> Result<Vec<TaskDescription>, String> {
+            section::records(section)
+        }
+    }
 
     pub(crate) mod worker {
         mod abi;
@@ -40,4 +117,7 @@ mod source {
 }
 
 // The names by which the sources know each other.
-use source::{error, foreign, limits, module, policy, schema, task, text, wire, worker};
+use source::{
+    compile, dispatch, error, foreign, future, host, limits, module, observe, policy, schema, sync, task,
+    text, wire, worker,
+};

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::core::{Answered, Call, Record, State, unknown_death};
 use crate::dispatch::{KillReason, Now, Resolution, RetireReason};
-use crate::error::{BrokenPool, Phase, TaskError, TaskFailure};
-use crate::limits::TABLE_ELEMENTS_MAX;
+use crate::error::{BrokenPool, Frame, Phase, TaskError, TaskFailure};
+use crate::limits::{BACKTRACE_FRAMES_MAX, TABLE_ELEMENTS_MAX};
 use crate::module::Answer;
 use crate::observe::{Ended, LeaveReason, TaskOutcome};
 use crate::task::{CommandOutput, TaskReport};
@@ -69,6 +69,12 @@ fn read_verdict(answered: Answered, call: &Call) -> Result<Answer, TaskError> {
     let limits = &call.limits;
     let Answered { verdict, payload, cost: _ } = answered;
     let text = |payload: Vec<u8>| String::from_utf8_lossy(&payload).into_owned();
+    // The worker keeps this bound; one that lies is not believed to have kept it.
+    let kept = |mut backtrace: Vec<Frame>| {
+        backtrace.truncate(BACKTRACE_FRAMES_MAX);
+        backtrace.shrink_to_fit();
+        backtrace
+    };
     Err(match verdict {
         Verdict::Ok => return Ok(Answer::Output(payload.into())),
         Verdict::Exited { code, stdout_bytes } => {
@@ -83,17 +89,24 @@ fn read_verdict(answered: Answered, call: &Call) -> Result<Answer, TaskError> {
         }
         Verdict::Guest => TaskError::Guest { message: text(payload) },
         Verdict::InputDecode => TaskError::InputDecode { message: text(payload) },
-        Verdict::Trap { code, message, backtrace } => TaskError::Trap { code, message, backtrace },
-        Verdict::Panic { message, location, backtrace } => TaskError::Panic { message, location, backtrace },
+        Verdict::Trap { code, message, backtrace } => {
+            TaskError::Trap { code, message, backtrace: kept(backtrace) }
+        }
+        Verdict::Panic { message, location, backtrace } => {
+            TaskError::Panic { message, location, backtrace: kept(backtrace) }
+        }
         // Dispatch never resolves an interrupt as an answer; a worker that claims one lies.
         Verdict::Interrupted => TaskError::Abi { message: "interrupted without being asked to".into() },
         Verdict::Memory { requested, backtrace } => {
-            TaskError::Memory { limit: limits.memory_bytes_max, requested, backtrace }
+            let limit = limits.memory_bytes_max;
+            TaskError::Memory { limit, requested, backtrace: kept(backtrace) }
+        }
+        Verdict::Fuel { backtrace } => {
+            TaskError::Fuel { limit: limits.fuel.unwrap_or_default(), backtrace: kept(backtrace) }
         }
         Verdict::Table { requested, backtrace } => {
-            TaskError::Table { limit: TABLE_ELEMENTS_MAX as u64, requested, backtrace }
+            TaskError::Table { limit: TABLE_ELEMENTS_MAX as u64, requested, backtrace: kept(backtrace) }
         }
-        Verdict::Fuel { backtrace } => TaskError::Fuel { limit: limits.fuel.unwrap_or_default(), backtrace },
         Verdict::OutputTooLarge { bytes } => {
             TaskError::OutputTooLarge { limit: limits.output_bytes_max, bytes }
         }

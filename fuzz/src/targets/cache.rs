@@ -1,0 +1,215 @@
+//! The cache of machine code: whatever happens to its files, what is found is what was stored.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use rustix::fs::{CWD, FileType, Mode};
+
+use super::description::{of_tasks, task};
+use crate::bounded::within;
+use crate::compile::cache::{Cache, CacheKey, Compiled};
+use crate::compile::describe_artifact;
+use crate::input::Input;
+use crate::module::{Digest, ModuleDescription};
+use crate::schema::Schema;
+
+/// Two modules, each compiled in two ways.
+const KEYS: usize = 4;
+const ENDINGS: [&str; 2] = ["cwasm", "desc"];
+
+/// One directory, emptied by each input: making one takes longer than all the rest.
+struct Place {
+    dir: tempfile::TempDir,
+    cache: Cache,
+    keys: [CacheKey; KEYS],
+    /// The names of the entries' files, without their endings.
+    names: [String; KEYS],
+}
+
+/// What was stored under a key, last.
+type Stored = Option<(Vec<u8>, ModuleDescription)>;
+
+impl Place {
+    fn new() -> Place {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
+        let cache = Cache::open(dir.path()).expect("a cache");
+        let keys: [CacheKey; KEYS] = std::array::from_fn(|index| {
+            CacheKey::new(Digest::of(&[index as u8 / 2]), index % 2 == 1)
+        });
+        let names = std::array::from_fn(|index| {
+            let (artifact, description) = compiled(b"name", index as u8);
+            let compiled = Compiled::read(artifact, description, 4).expect("reads");
+            cache.store(&keys[index], &compiled).expect("stores");
+            let name = listed(dir.path()).find(|path| path.extension().is_some_and(|e| e == "desc"));
+            let name = name.expect("it is there").file_stem().expect("a name").to_string_lossy().into_owned();
+            listed(dir.path()).for_each(|path| fs::remove_file(path).expect("removes"));
+            name
+        });
+        Place { dir, cache, keys, names }
+    }
+
+    fn path(&self, choice: u8) -> PathBuf {
+        let choice = usize::from(choice);
+        self.dir.path().join(format!("{}.{}", self.names[choice / 2 % KEYS], ENDINGS[choice % 2]))
+    }
+}
+
+fn listed(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(dir).expect("lists").map(|entry| entry.expect("an entry").path())
+}
+
+/// The files of a compiled module, as the compiler process leaves them.
+fn compiled(machine_code: &[u8], variant: u8) -> (File, File) {
+    let file = |bytes: &[u8]| {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::memfd_create("compiled", flags).expect("a memfd"));
+        file.write_all(bytes).expect("writes");
+        file
+    };
+    (file(machine_code), file(&describe_artifact(description(variant), machine_code)))
+}
+
+fn description(variant: u8) -> ModuleDescription {
+    let name = format!("task {variant}");
+    ModuleDescription {
+        metered: variant % 2 == 1,
+        ..of_tasks(vec![task(&name, Schema::of::<u64>(), Schema::of::<(u8, String)>())])
+    }
+}
+
+/// The input: what is done to the directory, step by step.
+pub fn run(data: &[u8]) {
+    thread_local! {
+        static PLACE: OnceLock<Place> = const { OnceLock::new() };
+    }
+    PLACE.with(|place| play(place.get_or_init(Place::new), &mut Input(data)));
+}
+
+fn play(place: &Place, input: &mut Input<'_>) {
+    let mut stored: [Stored; KEYS] = Default::default();
+    // Keys whose files are as they were stored.
+    let mut whole = [false; KEYS];
+    for _ in 0..32 {
+        if input.is_empty() {
+            break;
+        }
+        let step = input.byte();
+        if step >= 240 {
+            check(place, &stored, &whole);
+        } else if step < 64 {
+            let (index, variant) = (usize::from(step) % KEYS, input.byte());
+            let len = usize::from(input.u16() % 2048);
+            let machine_code = input.bytes(len);
+            let (artifact, file) = compiled(machine_code, variant);
+            let compiled = Compiled::read(artifact, file, machine_code.len() as u64).expect("reads");
+            if place.cache.store(&place.keys[index], &compiled).is_ok() {
+                stored[index] = Some((machine_code.to_vec(), description(variant)));
+                whole[index] = true;
+            }
+        } else {
+            let choice = input.byte();
+            whole[usize::from(choice) / 2 % KEYS] = false;
+            // What fails has changed nothing, or too little to be noticed: `find` says which.
+            let _ = damage(place, step, choice, input, &mut whole);
+        }
+    }
+    check(place, &stored, &whole);
+    for path in listed(place.dir.path()) {
+        fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).expect("removes");
+    }
+}
+
+/// Does one thing to one file.
+fn damage(
+    place: &Place,
+    step: u8,
+    choice: u8,
+    input: &mut Input<'_>,
+    whole: &mut [bool; KEYS],
+) -> std::io::Result<()> {
+    let path = place.path(choice);
+    let other = place.path(input.byte());
+    match step % 12 {
+        0 => fs::remove_file(path),
+        1 => {
+            let mut bytes = fs::read(&path)?;
+            let at = usize::from(input.u16()) % bytes.len().max(1);
+            let by = input.byte().max(1);
+            bytes.get_mut(at).into_iter().for_each(|byte| *byte ^= by);
+            fs::write(path, bytes)
+        }
+        2 => File::options().write(true).open(path)?.set_len(u64::from(input.u16() % 2048)),
+        3 => File::options().append(true).open(path)?.write_all(input.bytes(40)),
+        4 => fs::write(path, input.bytes(300)),
+        5 => {
+            // Whatever the other file is: another's, of the other kind, the same.
+            for (index, name) in place.names.iter().enumerate() {
+                whole[index] &= !other.to_string_lossy().contains(name.as_str());
+            }
+            fs::rename(other, path)
+        }
+        6 => fs::copy(other, path).map(|_| ()),
+        7 => {
+            fs::remove_file(&path)?;
+            symlink(other, path)
+        }
+        8 => {
+            fs::remove_file(&path)?;
+            fs::hard_link(other, path)
+        }
+        9 => {
+            fs::remove_file(&path)?;
+            Ok(rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?)
+        }
+        10 => {
+            fs::remove_file(&path)?;
+            fs::create_dir(path)
+        }
+        _ => fs::set_permissions(path, fs::Permissions::from_mode(0o600 | u32::from(input.byte()) & 0o77)),
+    }
+}
+
+/// What is found is what was stored; what was left alone is found.
+fn check(place: &Place, stored: &[Stored; KEYS], whole: &[bool; KEYS]) {
+    for ((key, stored), whole) in place.keys.iter().zip(stored).zip(whole) {
+        let found = within(4 << 20, || place.cache.find(key));
+        let Some(found) = found else {
+            assert!(!whole, "an entry that is whole is not found");
+            continue;
+        };
+        let (machine_code, description) = stored.as_ref().expect("what is found was stored under this key");
+        assert_eq!(found.description, *description);
+        assert_eq!(read_all(&found.artifact), *machine_code);
+        // What workers are handed.
+        let described = crate::compile::cache::read_description(&found.description_file);
+        assert_eq!(described.as_ref(), Some(description));
+        assert!(rustix::io::fcntl_getfd(found.artifact.as_fd()).is_ok());
+    }
+}
+
+fn read_all(mut file: &File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    assert_eq!(file.stream_position().expect("a position"), 0, "whoever maps or reads it begins at the start");
+    file.read_to_end(&mut bytes).expect("reads");
+    file.seek(SeekFrom::Start(0)).expect("seeks");
+    bytes
+}
+
+/// Each kind of damage to each kind of file.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let store = |key: u8, variant: u8| [&[key, variant, 6, 0][..], b"code ", &[b'0' + variant]].concat();
+    let mut seeds = Vec::new();
+    for damage in 0..12u8 {
+        for file in 0..2u8 {
+            let step = [72 + damage, file, 2 + file, 1, 0, 7, 3, 0, 1];
+            seeds.push([&store(0, 0)[..], &store(1, 1), &step].concat());
+        }
+    }
+    // Both files of one entry under the name of another.
+    seeds.push([&store(0, 0)[..], &[78, 2, 0, 78, 3, 1]].concat());
+    seeds
+}

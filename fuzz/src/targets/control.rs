@@ -1,0 +1,139 @@
+//! The control sockets, in both directions: messages and descriptors that the other side made up.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::text::assert_harmless;
+use crate::bounded::within;
+use crate::error::{Death, DeathCause, ModuleError, Phase};
+use crate::input::Input;
+use crate::limits::CONTROL_BYTES_MAX;
+use crate::wire::control::{self, ControlSocket};
+use crate::wire::message::{
+    CompileReply, CompileRequest, FromWorkerControl, ModuleId, ToWorkerControl,
+};
+
+/// Most that a message may cost once it is decoded; `frames` says why. Twice, since it is encoded again.
+const DECODED_BYTES_MAX: usize = 2 * 1024 * 1024 + 96 * CONTROL_BYTES_MAX;
+
+/// The input: which message is expected, how many descriptors come along, how often it is repeated
+/// (a message may be as long as the socket takes), the message.
+pub fn run(data: &[u8]) {
+    let mut input = Input(data);
+    let (kind, descriptors) = (input.byte() % 4, usize::from(input.byte() % 4));
+    let repeat = match input.byte() {
+        many @ 250.. => usize::from(many - 249) * CONTROL_BYTES_MAX / 4 / input.0.len().max(1),
+        _ => 1,
+    };
+    let bytes = input.0.repeat(repeat);
+    match kind {
+        0 => drop(exchange::<FromWorkerControl>(&bytes, descriptors, 0)),
+        1 => drop(exchange::<ToWorkerControl>(&bytes, descriptors, 2)),
+        2 => drop(exchange::<CompileRequest>(&bytes, descriptors, 3)),
+        _ => {
+            if let Some(Err(error)) = exchange::<CompileReply>(&bytes, descriptors, 0) {
+                let shown = within(DECODED_BYTES_MAX, || error.to_string());
+                assert_harmless(&shown);
+                // Every byte as an escape, each twice at the most, and the words around.
+                assert!(shown.len() < 20 * bytes.len() + 1000);
+            }
+        }
+    }
+}
+
+fn exchange<M: Serialize + DeserializeOwned>(
+    bytes: &[u8],
+    descriptors: usize,
+    descriptors_max: usize,
+) -> Option<M> {
+    let (ours, theirs) = control::pair().expect("a socket pair");
+    let free = lowest_free(ours.as_fd());
+    if send(&theirs, bytes, &vec![ours.as_fd(); descriptors]).is_err() {
+        // Longer than the socket takes: the kernel has refused it.
+        assert!(bytes.len() > CONTROL_BYTES_MAX);
+        return None;
+    }
+    let received = within(DECODED_BYTES_MAX, || ours.receive::<M>(descriptors_max, RecvFlags::DONTWAIT));
+    let message = match received {
+        Ok(Some((message, received))) => {
+            assert!(!bytes.is_empty() && bytes.len() <= CONTROL_BYTES_MAX);
+            assert!(descriptors <= descriptors_max && received.len() == descriptors);
+            Some(message)
+        }
+        // An empty message cannot be told from the end of the stream: its sender has given up.
+        Ok(None) => {
+            assert!(bytes.is_empty());
+            None
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+            assert_harmless(&error.to_string());
+            None
+        }
+    };
+    assert_eq!(lowest_free(ours.as_fd()), free, "a descriptor stays open");
+    if let Some(message) = &message {
+        round_trip(message);
+    }
+    message
+}
+
+/// What is sent is what is received.
+fn round_trip<M: Serialize + DeserializeOwned>(message: &M) {
+    let (ours, theirs) = control::pair().expect("a socket pair");
+    ours.send(message, &[]).expect("what was received can be sent");
+    let received = ControlSocket(theirs).receive::<M>(0, RecvFlags::DONTWAIT).expect("receives");
+    let (received, _) = received.expect("a message");
+    let encode = |message: &M| postcard::to_stdvec(message).expect("encodes");
+    assert_eq!(encode(&received), encode(message));
+}
+
+fn send(to: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(descriptors)));
+    }
+    rustix::net::sendmsg(to, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::DONTWAIT)
+}
+
+/// Descriptors are handed out from below: one that leaks takes this place.
+fn lowest_free(any: BorrowedFd<'_>) -> i32 {
+    rustix::io::fcntl_dupfd_cloexec(any, 0).expect("a descriptor").as_raw_fd()
+}
+
+/// Each message as it should be, with as many descriptors.
+pub fn seeds() -> Vec<Vec<u8>> {
+    fn seed<M: Serialize>(kind: u8, descriptors: u8, message: &M) -> Vec<u8> {
+        let mut seed = vec![kind, descriptors, 0];
+        seed.extend(postcard::to_stdvec(message).expect("encodes"));
+        seed
+    }
+    let text = || "it says \u{1b}[31m".to_string();
+    let cause = DeathCause::SpawnFailed(text());
+    let death = Death::new(7, cause, Phase::Compiling, text());
+    let errors = [
+        ModuleError::Invalid { message: text() },
+        ModuleError::UnknownImports { imports: vec![text(), text()] },
+        ModuleError::CompilerDied { death },
+        ModuleError::UnknownTask { module: text(), name: text(), known: vec![text()] },
+    ];
+    let mut seeds: Vec<_> = errors.into_iter().map(|error| seed(3, 0, &CompileReply::Err(error))).collect();
+    seeds.extend([
+        seed(3, 0, &CompileReply::Ok(())),
+        seed(3, 1, &CompileReply::Ok(())),
+        seed(0, 0, &FromWorkerControl::Ready { build: u64::MAX }),
+        seed(0, 1, &FromWorkerControl::Ready { build: 1 }),
+        seed(1, 1, &ToWorkerControl::Setup { build: 1 }),
+        seed(1, 2, &ToWorkerControl::Module { module: ModuleId(1), metered: true }),
+        seed(1, 0, &ToWorkerControl::Interrupt { run: 300 }),
+        seed(2, 3, &CompileRequest { build: 1, metered: false }),
+        vec![0, 0, 253, 0],
+    ]);
+    seeds
+}

@@ -1,0 +1,154 @@
+//! The file that describes a module: whoever wrote it, what is accepted keeps every bound.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+
+use super::text::assert_harmless;
+use crate::bounded::within;
+use crate::compile::cache::{Compiled, read_description};
+use crate::compile::describe_artifact;
+use crate::input::Input;
+use crate::limits::{
+    SCHEMA_DEPTH_MAX, SCHEMA_NODES_MAX, TASK_DOC_BYTES_MAX, TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX,
+};
+use crate::module::{Codec, ModuleDescription, ModuleKind, TaskDescription};
+use crate::schema::{Node, Schema, Variant};
+
+/// Most that a byte may cost: an empty name takes one, and a vector that grows has twice the room that
+/// it needs.
+const DECODED_PER_BYTE: usize = 64;
+
+/// What serde reserves at most for a sequence that says how long it will be; three of them nest.
+const RESERVED_BYTES: usize = 3 * 1024 * 1024;
+
+const HASH_BYTES: usize = 32;
+
+/// The input: whether the hash is made right, then the file behind it.
+pub fn run(data: &[u8]) {
+    let mut input = Input(data);
+    let is_hashed = input.byte() % 8 != 0;
+    let file = if is_hashed {
+        [blake3::hash(input.0).as_bytes(), input.0].concat()
+    } else {
+        input.0.to_vec()
+    };
+    let Some(description) = read(&file) else { return };
+    let body = file.get(HASH_BYTES..).expect("it has a hash");
+    assert_eq!(blake3::hash(body).as_bytes()[..], file[..HASH_BYTES], "what is accepted has its hash");
+    assert_bounds(&description);
+
+    // What is written is what is read, whole; with one bit changed it is nothing.
+    let mut written = describe_artifact(description.clone(), b"machine code");
+    assert_eq!(read(&written).as_ref(), Some(&description));
+    let bit = file.len() * 7 % (written.len() * 8);
+    written[bit / 8] ^= 1 << (bit % 8);
+    assert_eq!(read(&written), None);
+}
+
+/// As host and workers read it.
+pub(super) fn read(bytes: &[u8]) -> Option<ModuleDescription> {
+    thread_local! {
+        static FILE: File = tempfile::tempfile_in("/dev/shm").or_else(|_| tempfile::tempfile()).expect("a file");
+    }
+    let file = FILE.with(|file| file.try_clone()).expect("a descriptor");
+    file.set_len(0).expect("truncates");
+    (&file).seek(SeekFrom::Start(0)).expect("seeks");
+    (&file).write_all(bytes).expect("writes");
+    let bytes_max = RESERVED_BYTES + DECODED_PER_BYTE * bytes.len();
+    let description = within(bytes_max, || read_description(&file));
+    // The host's way in is the same, and asks for the artifact's size besides.
+    let described = within(2 * bytes_max, || {
+        let clone = || file.try_clone().expect("a descriptor");
+        Compiled::read(clone(), clone(), u64::MAX)
+    });
+    if let Some(compiled) = described {
+        assert_eq!(Some(&compiled.description), description.as_ref());
+    }
+    description
+}
+
+/// Every bound that `limits.rs` sets, checked by a walk that knows nothing of `is_well_formed`.
+pub(super) fn assert_bounds(description: &ModuleDescription) {
+    assert!(description.tasks.len() <= TASKS_PER_MODULE_MAX);
+    for task in &description.tasks {
+        let names = [&task.name, &task.export].into_iter().chain(&task.params);
+        assert!(names.into_iter().all(|name| name.len() <= TASK_NAME_BYTES_MAX));
+        assert!(task.doc.len() <= TASK_DOC_BYTES_MAX && task.params.len() <= SCHEMA_NODES_MAX);
+        for schema in [&task.input, &task.output] {
+            let mut nodes = 0;
+            walk(schema, schema.root(), 0, &mut nodes);
+            within(usize::MAX / 2, || {
+                assert!(schema.is_compatible(schema));
+                assert_harmless(&schema.to_string());
+            });
+        }
+        assert_harmless(&within(usize::MAX / 2, || task.signature()));
+    }
+}
+
+/// A schema is a tree of bounded size and depth: the walk of it ends, and soon.
+fn walk(schema: &Schema, node: &Node, depth: usize, nodes: &mut usize) {
+    *nodes += 1;
+    assert!(depth <= SCHEMA_DEPTH_MAX && *nodes <= SCHEMA_NODES_MAX);
+    let mut visit = |id: &u32| walk(schema, schema.node(*id), depth + 1, nodes);
+    match node {
+        Node::Option(id) | Node::Seq(id) => visit(id),
+        Node::Tuple(ids) => ids.iter().for_each(visit),
+        Node::Map(key, value) => [key, value].into_iter().for_each(visit),
+        Node::Struct { fields, .. } => fields.iter().for_each(|(_, id)| visit(id)),
+        Node::Enum { variants, .. } => {
+            for (_, variant) in variants {
+                match variant {
+                    Variant::Unit => {}
+                    Variant::Newtype(id) => visit(id),
+                    Variant::Tuple(ids) => ids.iter().for_each(&mut visit),
+                    Variant::Struct(fields) => fields.iter().for_each(|(_, id)| visit(id)),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn of_tasks(tasks: Vec<TaskDescription>) -> ModuleDescription {
+    ModuleDescription {
+        kind: ModuleKind::Tasks,
+        tasks,
+        imports: vec!["wasmpool.log: (i32, i32, i32, i32, i32, i32, i32) -> ()".into()],
+        exports: vec!["memory: memory, 17 pages".into()],
+        memories: Vec::new(),
+        uses_wasi: false,
+        has_initializer: false,
+        has_reactor_start: false,
+        metered: false,
+        wasm_bytes: 4,
+        machine_code_bytes: 12,
+    }
+}
+
+pub(super) fn task(name: &str, input: Schema, output: Schema) -> TaskDescription {
+    TaskDescription {
+        name: name.into(),
+        doc: "What it does.".into(),
+        export: name.into(),
+        codec: Codec::Postcard,
+        params: vec!["upto".into()],
+        input,
+        output,
+    }
+}
+
+/// Descriptions of no task, of a few, of names that terminals obey.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let tasks = vec![
+        task("count", Schema::of::<u64>(), Schema::of::<Vec<(u8, Option<String>)>>()),
+        task("\u{1b}[31m", Schema::of::<Result<u8, String>>(), Schema::raw_bytes()),
+    ];
+    let mut seeds = Vec::new();
+    for description in [of_tasks(Vec::new()), of_tasks(tasks)] {
+        let file = describe_artifact(description, b"machine code");
+        seeds.push([&[1], &file[HASH_BYTES..]].concat());
+        seeds.push([&[0], &file[..]].concat());
+    }
+    seeds
+}

@@ -1,0 +1,116 @@
+//! Guest text on its way to a person: in every escape, every cut and every error.
+
+use crate::bounded::within;
+use crate::error::{Death, DeathCause, ModuleError, Phase, SubmitError, TaskError, TrapCode};
+use crate::input::Input;
+use crate::schema::Schema;
+use crate::text::{Escaped, truncated};
+
+/// Longer ones say nothing new, and take long.
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// The input: where to cut, in which error to show, the text.
+pub fn run(data: &[u8]) {
+    let mut input = Input(data);
+    let max = usize::from(input.u16()) % TEXT_BYTES_MAX;
+    let choice = input.byte();
+    let text = String::from_utf8_lossy(input.bytes(TEXT_BYTES_MAX));
+
+    // The longest escape, \u{10ffff}, stands for a character of four bytes; \u{80} for one of two.
+    let escaped = within(16 * text.len() + 1024, || Escaped(&text).to_string());
+    assert_harmless(&escaped);
+    assert_eq!(escaped, Escaped(&escaped).to_string(), "to escape what is escaped changes nothing");
+    if text.chars().all(is_shown) {
+        assert_eq!(escaped, text, "what is harmless stays as it is");
+    }
+
+    let cut = within(text.len() + 1024, || truncated(&text, max));
+    let kept = cut.strip_suffix(" bytes cut)").and_then(|cut| cut.rsplit_once("… ("));
+    match kept.filter(|_| text.len() > max) {
+        None => assert_eq!(cut, text),
+        Some((kept, bytes)) => {
+            assert!(kept.len() <= max && max - kept.len() < 4 && text.starts_with(kept));
+            assert_eq!(bytes.parse::<usize>(), Ok(text.len() - kept.len()));
+        }
+    }
+    assert_harmless(&error(choice, &text));
+}
+
+/// The errors that carry what a guest, a worker or a compiler said, one for each choice.
+fn error(choice: u8, text: &str) -> String {
+    let text = || text.to_string();
+    let death = Death::new(1, DeathCause::ProtocolViolation(text()), Phase::Running, text());
+    let backtrace = || {
+        let frames = postcard::to_stdvec(&vec![(Some(text()), 0u32, Some(1u64))]).expect("encodes");
+        postcard::from_bytes(&frames).expect("decodes")
+    };
+    match choice % 22 {
+        0 => TaskError::Trap { code: TrapCode::Other, message: text(), backtrace: backtrace() }.to_string(),
+        1 => TaskError::Panic { message: text(), location: text(), backtrace: Vec::new() }.to_string(),
+        2 => TaskError::Guest { message: text() }.to_string(),
+        3 => TaskError::InputDecode { message: text() }.to_string(),
+        4 => TaskError::OutputDecode { message: text() }.to_string(),
+        5 => TaskError::Abi { message: text() }.to_string(),
+        6 => TaskError::Instantiate { message: text() }.to_string(),
+        7 => TaskError::WorkerDied(death).to_string(),
+        8 => ModuleError::Read { path: text().into(), message: text() }.to_string(),
+        9 => ModuleError::Invalid { message: text() }.to_string(),
+        10 => ModuleError::Unsupported { feature: text(), message: text() }.to_string(),
+        11 => ModuleError::UnknownImports { imports: vec![text(), text()] }.to_string(),
+        12 => ModuleError::Abi { message: text() }.to_string(),
+        13 => ModuleError::CompileLimit { limit: text(), seen: text() }.to_string(),
+        14 => ModuleError::CompilerDied { death }.to_string(),
+        15 => ModuleError::Compiler { message: text() }.to_string(),
+        16 => {
+            ModuleError::UnknownTask { module: text(), name: text(), known: vec![text()] }.to_string()
+        }
+        17 => {
+            let (module, task, side) = (text(), text(), text());
+            ModuleError::SchemaMismatch { module, task, side, declared: text(), asked: text() }.to_string()
+        }
+        18 => ModuleError::RawTask { module: text(), task: text() }.to_string(),
+        19 => ModuleError::NotACommand { module: text(), known: vec![text()] }.to_string(),
+        20 => SubmitError::Encode { task: text(), message: text() }.to_string(),
+        _ => {
+            // A struct of that name with a field of that name, as a guest encodes it.
+            let schema = postcard::to_stdvec(&(text(), 26u32, vec![(text(), "", 1u8)])).expect("encodes");
+            let (schema, rest) = Schema::decode_guest(&schema).expect("decodes");
+            assert!(rest.is_empty());
+            format!("{schema} {schema:?}")
+        }
+    }
+}
+
+/// By the lists of Unicode 16: no category Cc but line feed and tab, no `Bidi_Control`, no line or
+/// paragraph separator, no byte order mark.
+pub(super) fn assert_harmless(shown: &str) {
+    if let Some(c) = shown.chars().find(|c| !is_shown(*c)) {
+        panic!("{c:?} is shown in {shown:?}");
+    }
+}
+
+fn is_shown(c: char) -> bool {
+    const BIDI_CONTROL: [u32; 12] = [
+        0x061c, 0x200e, 0x200f, 0x202a, 0x202b, 0x202c, 0x202d, 0x202e, 0x2066, 0x2067, 0x2068, 0x2069,
+    ];
+    match u32::from(c) {
+        0x20..=0x7e => true,
+        0x09 | 0x0a => true,
+        0x00..=0x1f | 0x7f..=0x9f | 0x2028 | 0x2029 | 0xfeff => false,
+        code => !BIDI_CONTROL.contains(&code),
+    }
+}
+
+/// What terminals obey, and what is near it.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let texts = [
+        "plain text",
+        "a\u{1b}[31mred\u{202e}x\ny\r\u{9b}",
+        "\u{1b}]0;title\u{7}\u{1b}]8;;http://example.org\u{1b}\\",
+        "\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{2066}\u{2069}\u{feff}",
+        "ä… (6 bytes cut)",
+        "\u{10ffff}\u{e0001}\u{180e}\u{200b}\u{fff9}",
+    ];
+    let seed = |index: usize| [&[(index * 3) as u8, 0, index as u8], texts[index % 6].as_bytes()].concat();
+    (0..66).map(seed).collect()
+}
