@@ -1,0 +1,9 @@
+//! WebAssembly that the authors of `wasmpool` did not write, through a pool with real processes:
+//! the specification's tests, and modules that were generated or mutated at random.
+//!
+//! `cargo run --release -p corpora --bin spec` and `--bin smith` run all of it, the tests a sample.
+
+pub mod outline;
+pub mod pool;
+pub mod rewrite;
+pub mod spec;

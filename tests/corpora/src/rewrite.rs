@@ -1,0 +1,291 @@
+//! Gives a module the byte ABI, without moving a single index: what is added comes last, and what
+//! was imported is defined in its place.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use wasm_encoder::reencode::{self, Reencode, RoundtripReencoder};
+use wasm_encoder::{
+    CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, ExportKind, ExportSection,
+    Function, FunctionSection, GlobalSection, ImportSection, MemorySection, MemoryType, Module, RefType,
+    StartSection, TableSection, TableType, TagSection, TypeSection, ValType,
+};
+use wasmparser::{Import, TypeRef};
+
+use crate::outline::Outline;
+
+/// Original exports keep their meaning under another name: some names are the byte ABI's.
+const EXPORTED: &str = "original:";
+
+/// Where `wasmpool_alloc` puts an input.
+pub(crate) const INPUT: i32 = 64;
+
+/// What becomes of the module's imports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Imports {
+    /// They stay: the pool provides them, or refuses the module.
+    Keep,
+    /// Those of the test-suite's module `spectest` become definitions. There must be no others.
+    DefineSpectest,
+}
+
+/// A module in the making: the original, and what is added.
+#[derive(Debug)]
+pub struct Rewrite<'a> {
+    outline: &'a Outline<'a>,
+    imports: Imports,
+    types: Vec<(Vec<ValType>, Vec<ValType>)>,
+    functions: Vec<(u32, Function)>,
+    exports: Vec<(String, u32)>,
+    own_memory: bool,
+}
+
+impl<'a> Rewrite<'a> {
+    /// With nothing added, not even the byte ABI.
+    pub fn new(outline: &'a Outline<'a>, imports: Imports) -> Self {
+        Rewrite {
+            outline,
+            imports,
+            types: Vec::new(),
+            functions: Vec::new(),
+            exports: Vec::new(),
+            own_memory: false,
+        }
+    }
+
+    /// Adds a memory of one page that the original code cannot know, the marker and the allocator.
+    /// Returns the memory's index.
+    pub fn byte_abi(&mut self) -> u32 {
+        self.own_memory = true;
+        let memory = self.outline.memories.len() as u32;
+        self.byte_abi_except_memory();
+        memory
+    }
+
+    fn byte_abi_except_memory(&mut self) {
+        let mut marker = Function::new([]);
+        marker.instructions().end();
+        let marker = self.function(&[], &[], marker);
+        self.export("wasmpool_abi_v1", marker);
+        let mut alloc = Function::new([]);
+        alloc.instructions().i32_const(INPUT).end();
+        let alloc = self.function(&[ValType::I32], &[ValType::I32], alloc);
+        self.export("wasmpool_alloc", alloc);
+    }
+
+    /// Adds a function and returns its index.
+    pub fn function(&mut self, params: &[ValType], results: &[ValType], body: Function) -> u32 {
+        let ty = (params.to_vec(), results.to_vec());
+        let known = self.types.iter().position(|known| *known == ty);
+        let added = known.unwrap_or_else(|| {
+            self.types.push(ty);
+            self.types.len() - 1
+        });
+        let index = self.next_function();
+        self.functions.push(((self.outline.types.len() + added) as u32, body));
+        index
+    }
+
+    /// The index of the function that is added next.
+    pub fn next_function(&self) -> u32 {
+        (self.outline.functions.len() + self.functions.len()) as u32
+    }
+
+    /// Exports an added function.
+    pub fn export(&mut self, name: impl Into<String>, function: u32) {
+        self.exports.push((name.into(), function));
+    }
+
+    /// The module's bytes.
+    ///
+    /// # Errors
+    /// What cannot be encoded again, or is imported and not the test-suite's.
+    pub fn finish(self) -> Result<Vec<u8>, RewriteError> {
+        let (outline, sections) = (self.outline, &self.outline.sections);
+        let mut same = RoundtripReencoder;
+        let mut parts = Parts::default();
+        if let Some(section) = &sections.types {
+            same.parse_type_section(&mut parts.types, section.clone())?;
+        }
+        for (params, results) in &self.types {
+            parts.types.ty().function(params.iter().copied(), results.iter().copied());
+        }
+        for import in &outline.imports {
+            match self.imports {
+                Imports::Keep => same.parse_import(&mut parts.imports, *import)?,
+                Imports::DefineSpectest => parts.define(import)?,
+            }
+        }
+        if let Some(section) = &sections.functions {
+            same.parse_function_section(&mut parts.functions, section.clone())?;
+        }
+        if let Some(section) = &sections.tables {
+            same.parse_table_section(&mut parts.tables, section.clone())?;
+        }
+        if let Some(section) = &sections.memories {
+            same.parse_memory_section(&mut parts.memories, section.clone())?;
+        }
+        if let Some(section) = &sections.tags {
+            same.parse_tag_section(&mut parts.tags, section.clone())?;
+        }
+        if let Some(section) = &sections.globals {
+            same.parse_global_section(&mut parts.globals, section.clone())?;
+        }
+        for export in &outline.exports {
+            let kind = same.export_kind(export.kind)?;
+            parts.exports.export(&format!("{EXPORTED}{}", export.name), kind, export.index);
+        }
+        if let Some(section) = &sections.elements {
+            same.parse_element_section(&mut parts.elements, section.clone())?;
+        }
+        if let Some(section) = &sections.data {
+            same.parse_data_section(&mut parts.data, section.clone())?;
+        }
+        for body in &outline.bodies {
+            parts.code.raw(body.as_bytes());
+        }
+        if self.own_memory {
+            parts.exports.export("memory", ExportKind::Memory, outline.memories.len() as u32);
+            parts.memories.memory(MemoryType {
+                minimum: 1,
+                maximum: Some(1),
+                memory64: false,
+                shared: false,
+                page_size_log2: None,
+            });
+        }
+        for (ty, body) in &self.functions {
+            parts.functions.function(*ty);
+            parts.code.function(body);
+        }
+        for (name, function) in &self.exports {
+            parts.exports.export(name, ExportKind::Func, *function);
+        }
+        Ok(parts.module(outline.start, outline.data_count))
+    }
+}
+
+#[derive(Default)]
+struct Parts {
+    types: TypeSection,
+    imports: ImportSection,
+    functions: FunctionSection,
+    tables: TableSection,
+    memories: MemorySection,
+    tags: TagSection,
+    globals: GlobalSection,
+    exports: ExportSection,
+    elements: ElementSection,
+    code: CodeSection,
+    data: DataSection,
+}
+
+impl Parts {
+    /// Defines what the test-suite's host module offers: the same limits and values.
+    fn define(&mut self, import: &Import<'_>) -> Result<(), RewriteError> {
+        let foreign = || RewriteError::Imports(format!("{}.{}", import.module, import.name));
+        if import.module != "spectest" {
+            return Err(foreign());
+        }
+        match (import.name, import.ty) {
+            (name, TypeRef::Func(ty)) if name.starts_with("print") => {
+                self.functions.function(ty);
+                let mut nothing = Function::new([]);
+                nothing.instructions().end();
+                self.code.function(&nothing);
+            }
+            ("memory", TypeRef::Memory(_)) => {
+                self.memories.memory(MemoryType {
+                    minimum: 1,
+                    maximum: Some(2),
+                    memory64: false,
+                    shared: false,
+                    page_size_log2: None,
+                });
+            }
+            (name @ ("table" | "table64"), TypeRef::Table(_)) => {
+                self.tables.table(TableType {
+                    element_type: RefType::FUNCREF,
+                    table64: name == "table64",
+                    minimum: 10,
+                    maximum: Some(20),
+                    shared: false,
+                });
+            }
+            (name, TypeRef::Global(ty)) => {
+                let value = match name {
+                    "global_i32" => ConstExpr::i32_const(666),
+                    "global_i64" => ConstExpr::i64_const(666),
+                    "global_f32" => ConstExpr::f32_const(666.6f32.into()),
+                    "global_f64" => ConstExpr::f64_const(666.6f64.into()),
+                    _ => return Err(foreign()),
+                };
+                self.globals.global(RoundtripReencoder.global_type(ty)?, &value);
+            }
+            _ => return Err(foreign()),
+        }
+        Ok(())
+    }
+
+    fn module(self, start: Option<u32>, data_count: Option<u32>) -> Vec<u8> {
+        let mut module = Module::new();
+        module.section(&self.types);
+        if !self.imports.is_empty() {
+            module.section(&self.imports);
+        }
+        module.section(&self.functions);
+        if !self.tables.is_empty() {
+            module.section(&self.tables);
+        }
+        if !self.memories.is_empty() {
+            module.section(&self.memories);
+        }
+        if !self.tags.is_empty() {
+            module.section(&self.tags);
+        }
+        if !self.globals.is_empty() {
+            module.section(&self.globals);
+        }
+        module.section(&self.exports);
+        if let Some(function_index) = start {
+            module.section(&StartSection { function_index });
+        }
+        if !self.elements.is_empty() {
+            module.section(&self.elements);
+        }
+        if let Some(count) = data_count {
+            module.section(&DataCountSection { count });
+        }
+        module.section(&self.code);
+        if !self.data.is_empty() {
+            module.section(&self.data);
+        }
+        module.finish()
+    }
+}
+
+/// Why a module cannot be given the byte ABI.
+#[derive(Debug)]
+pub enum RewriteError {
+    /// It imports this, which nobody here defines.
+    Imports(String),
+    /// It has something that the encoder does not know.
+    Encoder(Cow<'static, str>),
+}
+
+impl fmt::Display for RewriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RewriteError::Imports(import) => write!(f, "it imports {import}"),
+            RewriteError::Encoder(words) => f.write_str(words),
+        }
+    }
+}
+
+impl std::error::Error for RewriteError {}
+
+impl From<reencode::Error> for RewriteError {
+    fn from(error: reencode::Error) -> Self {
+        RewriteError::Encoder(error.to_string().into())
+    }
+}
