@@ -3,7 +3,7 @@
 use wasmparser::{
     CompositeInnerType, DataSectionReader, ElementSectionReader, Export,
     ExportSectionReader, ExternalKind, FuncType, FunctionBody, FunctionSectionReader, GlobalSectionReader,
-    GlobalType, Import, MemorySectionReader, MemoryType, Parser, Payload, SubType, TableSectionReader,
+    GlobalType, Import, MemorySectionReader, MemoryType, Operator, Parser, Payload, SubType, TableSectionReader,
     TagSectionReader, TypeRef, TypeSectionReader,
 };
 
@@ -121,5 +121,25 @@ impl<'a> Outline<'a> {
             CompositeInnerType::Func(ty) => Some(ty),
             _ => None,
         }
+    }
+
+    /// The body of an exported function that does nothing but return constants: it can be copied
+    /// wherever its type is known.
+    pub fn constant_function(&self, name: &str) -> Option<&'a [u8]> {
+        let function = self.export(name, ExternalKind::Func)? as usize;
+        let imported = self.functions.len() - self.bodies.len();
+        let body = self.bodies.get(function.checked_sub(imported)?)?;
+        let is_constant = |operator| {
+            matches!(
+                operator,
+                Operator::I32Const { .. }
+                    | Operator::I64Const { .. }
+                    | Operator::F32Const { .. }
+                    | Operator::F64Const { .. }
+                    | Operator::End
+            )
+        };
+        let mut operators = body.get_operators_reader().ok()?.into_iter();
+        operators.all(|operator| operator.is_ok_and(is_constant)).then_some(body.as_bytes())
     }
 }

@@ -2,6 +2,7 @@
 //! was imported is defined in its place.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use wasm_encoder::reencode::{self, Reencode, RoundtripReencoder};
@@ -21,19 +22,23 @@ const EXPORTED: &str = "original:";
 pub(crate) const INPUT: i32 = 64;
 
 /// What becomes of the module's imports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Imports {
+#[derive(Debug)]
+pub enum Imports<'a> {
     /// They stay: the pool provides them, or refuses the module.
     Keep,
-    /// Those of the test-suite's module `spectest` become definitions. There must be no others.
-    DefineSpectest,
+    /// They become definitions: those of the test-suite's module `spectest`, and these functions.
+    /// There must be no others.
+    Define(&'a Bodies),
 }
+
+/// Bodies of functions, by the module and name that they are imported from.
+pub type Bodies = HashMap<(String, String), Vec<u8>>;
 
 /// A module in the making: the original, and what is added.
 #[derive(Debug)]
 pub struct Rewrite<'a> {
     outline: &'a Outline<'a>,
-    imports: Imports,
+    imports: Imports<'a>,
     types: Vec<(Vec<ValType>, Vec<ValType>)>,
     functions: Vec<(u32, Function)>,
     exports: Vec<(String, u32)>,
@@ -42,7 +47,7 @@ pub struct Rewrite<'a> {
 
 impl<'a> Rewrite<'a> {
     /// With nothing added, not even the byte ABI.
-    pub fn new(outline: &'a Outline<'a>, imports: Imports) -> Self {
+    pub fn new(outline: &'a Outline<'a>, imports: Imports<'a>) -> Self {
         Rewrite {
             outline,
             imports,
@@ -113,7 +118,7 @@ impl<'a> Rewrite<'a> {
         for import in &outline.imports {
             match self.imports {
                 Imports::Keep => same.parse_import(&mut parts.imports, *import)?,
-                Imports::DefineSpectest => parts.define(import)?,
+                Imports::Define(bodies) => parts.define(import, bodies)?,
             }
         }
         if let Some(section) = &sections.functions {
@@ -181,9 +186,15 @@ struct Parts {
 }
 
 impl Parts {
-    /// Defines what the test-suite's host module offers: the same limits and values.
-    fn define(&mut self, import: &Import<'_>) -> Result<(), RewriteError> {
+    /// Defines what the test-suite's host module offers: the same limits and values; or a function.
+    fn define(&mut self, import: &Import<'_>, bodies: &Bodies) -> Result<(), RewriteError> {
         let foreign = || RewriteError::Imports(format!("{}.{}", import.module, import.name));
+        let body = bodies.get(&(import.module.to_string(), import.name.to_string()));
+        if let (TypeRef::Func(ty), Some(body)) = (import.ty, body) {
+            self.functions.function(ty);
+            self.code.raw(body);
+            return Ok(());
+        }
         if import.module != "spectest" {
             return Err(foreign());
         }

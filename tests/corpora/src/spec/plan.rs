@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use wasmparser::{Validator, WasmFeatures};
+use wasmparser::{TypeRef, Validator, WasmFeatures};
 use wasmpool::TrapCode;
 use wast::core::{ModuleKind, WastArgCore, WastRetCore};
 use wast::token::{Id, Span};
@@ -12,6 +12,7 @@ use super::replay::{self, Action, Expected, INSTANTIATION, Step};
 use super::tally::{Outcome, Reason};
 use super::{OFFERED, Script};
 use crate::outline::Outline;
+use crate::rewrite::Bodies;
 
 /// Everything that one script asks of the pool.
 #[derive(Debug, Default)]
@@ -55,7 +56,8 @@ pub(crate) struct Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ends {
     Well,
-    InTrap(TrapCode),
+    /// In one of these.
+    InTrap(&'static [TrapCode]),
 }
 
 impl Plan {
@@ -113,6 +115,8 @@ struct Instance<'s> {
     line: usize,
     wasm: Vec<u8>,
     is_binary: bool,
+    /// The functions that it imports, where they can be copied.
+    imported: Bodies,
     /// Why nothing can be asked of it, or not any more.
     beyond: Option<Reason>,
     /// Whether it traps while it is instantiated.
@@ -183,17 +187,17 @@ impl<'s> Planner<'s> {
                 self.execute(line, exec, Expected::Results(results), Ends::Well);
             }
             WastDirective::AssertTrap { exec: WastExecute::Wat(_), message, .. } => {
-                self.module(line, None, module, Ends::InTrap(trap_code(message)));
+                self.module(line, None, module, Ends::InTrap(trap_codes(message)));
             }
             WastDirective::AssertTrap { exec, message, .. } => {
-                self.execute(line, exec, Expected::Trap, Ends::InTrap(trap_code(message)));
+                self.execute(line, exec, Expected::Trap, Ends::InTrap(trap_codes(message)));
             }
             WastDirective::AssertExhaustion { call, .. } => {
-                let ends = Ends::InTrap(TrapCode::StackOverflow);
+                let ends = Ends::InTrap(&[TrapCode::StackOverflow]);
                 self.step(line, Exec::Invoke(call), Expected::Trap, ends);
             }
             WastDirective::AssertException { exec, .. } => {
-                let ends = Ends::InTrap(TrapCode::UncaughtException);
+                let ends = Ends::InTrap(&[TrapCode::UncaughtException]);
                 self.execute(line, exec, Expected::Exception, ends);
             }
             WastDirective::AssertUnlinkable { .. } => self.not_applicable(line, Reason::Linking),
@@ -232,14 +236,15 @@ impl<'s> Planner<'s> {
     }
 
     fn module(&mut self, line: usize, id: Option<Id<'s>>, module: Option<Encoded>, ends: Ends) {
+        let mut imported = Bodies::new();
         let (wasm, is_binary, beyond) = match module {
             Some(Encoded { wasm: Some(wasm), is_binary }) => {
-                let beyond = self.beyond(&wasm);
+                let beyond = self.beyond(&wasm, &mut imported);
                 (wasm, is_binary, beyond)
             }
             _ => {
                 self.settle(line, Outcome::Failed("it cannot be encoded".into()));
-                (Vec::new(), false, Some(Reason::Refused))
+                (Vec::new(), false, Some(Reason::NotLoaded))
             }
         };
         match beyond {
@@ -250,8 +255,16 @@ impl<'s> Planner<'s> {
             Some(reason) if !wasm.is_empty() => self.not_applicable(line, reason),
             _ => {}
         }
-        let (steps, checks) = (Vec::new(), Vec::new());
-        self.instances.push(Instance { line, wasm, is_binary, beyond, instantiates: ends, steps, checks });
+        self.instances.push(Instance {
+            line,
+            wasm,
+            is_binary,
+            imported,
+            beyond,
+            instantiates: ends,
+            steps: Vec::new(),
+            checks: Vec::new(),
+        });
         let index = self.instances.len() - 1;
         // What must trap becomes nobody's current module.
         if ends == Ends::Well {
@@ -262,19 +275,26 @@ impl<'s> Planner<'s> {
         }
     }
 
-    /// Why a module cannot be run as it should be, if so.
-    fn beyond(&mut self, wasm: &[u8]) -> Option<Reason> {
+    /// Why a module cannot be run as it should be, if so; and the functions that it imports.
+    fn beyond(&mut self, wasm: &[u8], imported: &mut Bodies) -> Option<Reason> {
         if !validates(OFFERED, wasm) && validates(WasmFeatures::all(), wasm) {
             return Some(Reason::Refused);
         }
         let Ok(outline) = Outline::of(wasm) else { return None };
         let mut beyond = None;
-        for import in &outline.imports {
-            if import.module != "spectest" {
-                beyond = Some(Reason::Linking);
+        for import in outline.imports.iter().filter(|import| import.module != "spectest") {
+            let exporter = self.registered.get(import.module).copied();
+            let constant = exporter.and_then(|exporter| {
+                let outline = Outline::of(&self.instances[exporter].wasm).ok()?;
+                outline.constant_function(import.name).map(<[u8]>::to_vec)
+            });
+            if let (Some(body), TypeRef::Func(_)) = (constant, import.ty) {
+                imported.insert((import.module.into(), import.name.into()), body);
+                continue;
             }
+            beyond = Some(Reason::Linking);
             // Whatever it does to its exporter, the exporter's own replay does not see.
-            if let Some(&exporter) = self.registered.get(import.module) {
+            if let Some(exporter) = exporter {
                 self.instances[exporter].beyond.get_or_insert(Reason::Shared);
             }
         }
@@ -331,10 +351,11 @@ impl<'s> Planner<'s> {
             if !matches!(instance.beyond, None | Some(Reason::Shared)) {
                 continue;
             }
-            let Instance { line, wasm, is_binary, instantiates: ends, steps, mut checks, .. } = instance;
+            let Instance { line, wasm, is_binary, imported, instantiates: ends, steps, mut checks, .. } =
+                instance;
             let shown = self.shown(line);
             checks.insert(0, Check { line, step: INSTANTIATION, ends, shown });
-            match replayed(&wasm, &steps) {
+            match replayed(&wasm, &imported, &steps) {
                 Ok(replayed) => {
                     // Its very bytes, too: they are what such a script tests.
                     let stands_alone = Outline::of(&wasm).is_ok_and(|outline| outline.imports.is_empty());
@@ -358,9 +379,9 @@ enum Exec<'s> {
 }
 
 /// The module with its script inside, if that is still a valid module.
-fn replayed(wasm: &[u8], steps: &[Step<'_>]) -> Result<Vec<u8>, String> {
+fn replayed(wasm: &[u8], imported: &Bodies, steps: &[Step<'_>]) -> Result<Vec<u8>, String> {
     let outline = Outline::of(wasm).map_err(|error| error.to_string())?;
-    let replayed = replay::compile(&outline, steps).map_err(|error| error.to_string())?;
+    let replayed = replay::compile(&outline, imported, steps).map_err(|error| error.to_string())?;
     Validator::new_with_features(OFFERED).validate_all(&replayed).map_err(|error| error.to_string())?;
     Ok(replayed)
 }
@@ -369,22 +390,23 @@ fn validates(features: WasmFeatures, wasm: &[u8]) -> bool {
     Validator::new_with_features(features).validate_all(wasm).is_ok()
 }
 
-/// The trap's kind, from the words of the specification's interpreter.
-fn trap_code(message: &str) -> TrapCode {
-    const WORDS: [(&str, TrapCode); 12] = [
-        ("unreachable", TrapCode::Unreachable),
-        ("out of bounds memory access", TrapCode::MemoryOutOfBounds),
-        ("out of bounds table access", TrapCode::TableOutOfBounds),
-        ("undefined", TrapCode::TableOutOfBounds),
-        ("out of bounds array access", TrapCode::ArrayOutOfBounds),
-        ("uninitialized", TrapCode::IndirectCallToNull),
-        ("indirect call", TrapCode::IndirectCallTypeMismatch),
-        ("integer divide by zero", TrapCode::IntegerDivideByZero),
-        ("integer overflow", TrapCode::IntegerOverflow),
-        ("invalid conversion to integer", TrapCode::InvalidConversionToInteger),
-        ("null", TrapCode::NullReference),
-        ("cast failure", TrapCode::CastFailure),
+/// The trap's kind, from the words of the specification's interpreter. Older scripts are less exact.
+fn trap_codes(message: &str) -> &'static [TrapCode] {
+    const WORDS: [(&str, &[TrapCode]); 13] = [
+        ("unreachable", &[TrapCode::Unreachable]),
+        ("out of bounds memory access", &[TrapCode::MemoryOutOfBounds]),
+        ("out of bounds table access", &[TrapCode::TableOutOfBounds]),
+        ("out of bounds array access", &[TrapCode::ArrayOutOfBounds]),
+        ("out of bounds", &[TrapCode::MemoryOutOfBounds, TrapCode::TableOutOfBounds]),
+        ("undefined", &[TrapCode::TableOutOfBounds]),
+        ("uninitialized", &[TrapCode::IndirectCallToNull]),
+        ("indirect call", &[TrapCode::IndirectCallTypeMismatch]),
+        ("integer divide by zero", &[TrapCode::IntegerDivideByZero]),
+        ("integer overflow", &[TrapCode::IntegerOverflow]),
+        ("invalid conversion to integer", &[TrapCode::InvalidConversionToInteger]),
+        ("null", &[TrapCode::NullReference]),
+        ("cast failure", &[TrapCode::CastFailure]),
     ];
     let known = WORDS.iter().find(|(words, _)| message.starts_with(words));
-    known.map_or(TrapCode::Other, |(_, code)| *code)
+    known.map_or(&[], |(_, codes)| *codes)
 }

@@ -11,7 +11,7 @@ use wast::core::{NanPattern, V128Pattern, WastArgCore, WastRetCore};
 use wast::token::{F32, F64};
 
 use crate::outline::Outline;
-use crate::rewrite::{Imports, Rewrite, RewriteError};
+use crate::rewrite::{Bodies, Imports, Rewrite, RewriteError};
 
 /// The one task.
 pub(crate) const TASK: &str = "replay";
@@ -53,8 +53,12 @@ pub(crate) struct Step<'s> {
 ///
 /// # Errors
 /// What cannot be encoded, or is not what the script says: a missing export, a wrong type.
-pub(crate) fn compile(outline: &Outline<'_>, steps: &[Step<'_>]) -> Result<Vec<u8>, RewriteError> {
-    let mut rewrite = Rewrite::new(outline, Imports::DefineSpectest);
+pub(crate) fn compile(
+    outline: &Outline<'_>,
+    imported: &Bodies,
+    steps: &[Step<'_>],
+) -> Result<Vec<u8>, RewriteError> {
+    let mut rewrite = Rewrite::new(outline, Imports::Define(imported));
     let memory = rewrite.byte_abi();
     let hex = rewrite.function(&[ValType::I32, ValType::I64], &[], hex(memory));
     let report = rewrite.function(&[ValType::I32, ValType::I64, ValType::I64], &[], report(memory, hex));

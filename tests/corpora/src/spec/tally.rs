@@ -34,18 +34,21 @@ pub enum Reason {
     Shared,
     /// Its module needs what is not offered, and was refused as it must be.
     Refused,
+    /// Its module should have loaded and did not: that is counted, once, as a failure.
+    NotLoaded,
     /// It starts threads, or suspends.
     Threads,
 }
 
 impl Reason {
-    const ALL: [Reason; 7] = [
+    const ALL: [Reason; 8] = [
         Reason::Text,
         Reason::CustomSection,
         Reason::Registration,
         Reason::Linking,
         Reason::Shared,
         Reason::Refused,
+        Reason::NotLoaded,
         Reason::Threads,
     ];
 }
@@ -59,6 +62,7 @@ impl fmt::Display for Reason {
             Reason::Linking => "about linking; a pool links nothing",
             Reason::Shared => "after another module imported from the instance",
             Reason::Refused => "its module was refused: the feature is not offered",
+            Reason::NotLoaded => "its module failed to load, which is counted as one failure",
             Reason::Threads => "threads, suspension",
         })
     }
