@@ -43,9 +43,12 @@ pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error) -> ModuleError {
     let message = truncated(&format!("{error:#}"), GUEST_TEXT_BYTES_MAX / 2);
     let validates = |features| Validator::new_with_features(features).validate_all(wasm).is_ok();
     let offered = NOT_OFFERED.iter().fold(WasmFeatures::all(), |all, (feature, _)| all - *feature);
-    if validates(offered) || !validates(WasmFeatures::all()) {
-        // Valid as it is: a limit of the implementation. Valid in no way: malformed.
+    if !validates(WasmFeatures::all()) {
         return ModuleError::Invalid { message };
+    }
+    if validates(offered) {
+        // A limit of the compiler's, or something that only the validator knows.
+        return ModuleError::Unsupported { feature: "more than the compiler can translate".into(), message };
     }
     let needed: Vec<_> = NOT_OFFERED
         .iter()
