@@ -21,19 +21,24 @@
 //! |---|---|---|
 //! | `Vacant` | nothing | a task that nobody else can take: `Start` |
 //! | `Starting` | a process that has not spoken yet | `Ready`, `Dead`, its deadline |
-//! | `Idle` | a ready worker | a task, its idle timeout, `Retire` |
+//! | `Idle` | a ready worker | a task of its domain, its idle timeout, `Retire` |
 //! | `Busy` | a worker, its task, and those offered behind it | `Done`, `Dead`, its deadline |
 //! | `Doomed` | a process under SIGKILL, perhaps with the task it took along | `Dead` |
 //! | `Condemned` | the same, but by its own fault: its death counts as unexpected | `Dead` |
 //! | `Retiring` | a worker that was asked to leave | `Dead`, its deadline |
 //!
+//! A worker is *unbound* until it is handed its first task. From then on it takes tasks of that
+//! task's trust domain only, for its whole life: `line` says who is next across domains.
+//!
 //! Invariant, checked by `Dispatch::check` after every event of every test:
 //! `accepted = pending + offered + running + resolved`, every task is in exactly one place,
 //! and is resolved exactly once.
 //!
-//! `workers` decides about processes, `tasks` about tasks; `check` holds the invariants.
+//! `workers` decides about processes, `tasks` about tasks, `line` about who is served by whom;
+//! `check` holds the invariants.
 
 mod check;
+mod line;
 mod queue;
 #[cfg(test)]
 mod simulation;
@@ -97,6 +102,15 @@ pub(crate) struct Recycling {
     pub(crate) age_max: Option<Duration>,
 }
 
+/// A trust domain, by a number that never means another. No domain is one, too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Domain(pub(crate) u64);
+
+impl Domain {
+    /// That of the tasks that name none.
+    pub(crate) const NONE: Domain = Domain(0);
+}
+
 /// What a task asks of the dispatcher.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Spec {
@@ -106,6 +120,8 @@ pub(crate) struct Spec {
     pub(crate) retry: Retry,
     /// Tasks with the same number, 0 excepted, go to one worker together where they can.
     pub(crate) chunk: u64,
+    /// Workers that have run a task of another one are not for it.
+    pub(crate) domain: Domain,
 }
 
 /// When a task is run again.
@@ -219,6 +235,8 @@ pub(crate) enum RetireReason {
     Resized,
     /// It has run enough tasks, is old enough, or large enough.
     Recycled,
+    /// A task of another trust domain needs its place.
+    Domain,
     /// The pool ends.
     PoolEnds,
 }
@@ -267,6 +285,8 @@ struct Entry {
     attempts: u32,
     /// To be stopped as soon as it begins.
     abort: bool,
+    /// Since when it is the first in line, and tasks of other domains are begun before it.
+    overtaken: Option<Now>,
     place: Place,
 }
 
@@ -454,16 +474,15 @@ impl Dispatch {
     fn settle(&mut self, now: Now, actions: &mut Vec<Action>) {
         if matches!(self.mode, Mode::Open | Mode::Closing) {
             self.queue.release(now, &mut self.tasks);
-            self.join_chunk(actions);
-            while self.hands(actions) > 0
-                && let Some(task) = self.queue.pop()
-                && let Some(slot) = self.idle.pop()
-            {
-                self.run(slot, task, now, actions);
-            }
             self.trim(now);
-            self.start_workers(now, actions);
-            self.steal(now, actions);
+            self.join_chunk(now, actions);
+            // What an idle worker has asked for comes with the next event, and goes first.
+            if self.hand_out(now, actions) {
+                self.make_room(now);
+                self.start_workers(now, actions);
+                self.recall_after_first(now, actions);
+                self.steal(now, actions);
+            }
         }
         self.let_go(actions);
         if self.mode != Mode::Open {

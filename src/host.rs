@@ -11,6 +11,7 @@
 pub(crate) mod cgroup;
 pub(crate) mod compile;
 pub(crate) mod core;
+mod domains;
 mod effects;
 pub(crate) mod link;
 mod logs;

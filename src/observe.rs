@@ -62,6 +62,9 @@ pub struct WorkerStats {
     pub pid: u32,
     /// What it does.
     pub state: WorkerState,
+    /// The [domain](crate::TaskOptions::domain) that it belongs to; none before its first task, and
+    /// of workers whose tasks have none.
+    pub domain: Option<Arc<str>>,
     /// The task that it runs, and for how long.
     pub task: Option<(TaskId, Duration)>,
     /// Tasks that it has answered.
@@ -107,6 +110,14 @@ pub enum EventKind {
         pid: u32,
         /// How it has locked itself down.
         sandbox: Arc<SandboxReport>,
+    },
+    /// It is handed its first task, and from here on only tasks of the same
+    /// [domain](crate::TaskOptions::domain). Not told of workers whose tasks have none.
+    WorkerBound {
+        /// Its process.
+        pid: u32,
+        /// The domain.
+        domain: Arc<str>,
     },
     /// It was asked to leave.
     WorkerLeaving {
@@ -184,6 +195,8 @@ pub enum LeaveReason {
     Resized,
     /// It has run enough tasks, or is old or large enough.
     Recycled,
+    /// A task of another [domain](crate::TaskOptions::domain) needs its place.
+    Domain,
     /// The pool ends.
     PoolEnds,
 }

@@ -1,6 +1,7 @@
 //! The vocabulary of a task: its id, its options, its report. No behaviour.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,7 @@ pub struct TaskOptions {
     pub(crate) label: Option<String>,
     pub(crate) priority: Option<i32>,
     pub(crate) retry: Option<Retry>,
+    pub(crate) domain: Option<Arc<str>>,
 }
 
 /// What becomes of a task that logs more than [`TaskOptions::log_bytes_max`].
@@ -124,6 +126,31 @@ impl TaskOptions {
         self
     }
 
+    /// The trust domain that the task belongs to, by a name of the caller's choice: a tenant, or
+    /// whoever wrote the module. A worker belongs to the domain of the first task that it is handed,
+    /// for as long as it lives, and is handed tasks of that domain only: so machine code of one domain
+    /// is never loaded into a process that has run, or will run, that of another. Tasks without a
+    /// domain are one of their own. Default: none.
+    ///
+    /// Each domain at work needs a worker at least. Where there are more of them than workers, the
+    /// queue's order says which is next, across domains, and a worker of another one leaves for it
+    /// ([`LeaveReason::Domain`](crate::LeaveReason::Domain)): an idle one at once, a busy one when its
+    /// task ends. That costs the start of a process, some milliseconds of a CPU, each time. So that
+    /// domains that take turns do not pay it for every task, a worker may go on with tasks of its own
+    /// domain before older ones of another, of the same priority, but overtakes none of them for
+    /// longer than 25 ms.
+    ///
+    /// What is shared all the same: the host process, the compiler's cache, and where a module is
+    /// used by several domains the pages of its machine code, which no worker can write to.
+    ///
+    /// ```
+    /// let options = wasmpool::TaskOptions::new().domain("tenant 17");
+    /// ```
+    pub fn domain(mut self, name: impl Into<String>) -> Self {
+        self.domain = Some(name.into().into());
+        self
+    }
+
     /// `self` where it says something, `defaults` elsewhere.
     pub(crate) fn or(self, defaults: &TaskOptions) -> TaskOptions {
         TaskOptions {
@@ -136,6 +163,7 @@ impl TaskOptions {
             label: self.label.or_else(|| defaults.label.clone()),
             priority: self.priority.or(defaults.priority),
             retry: self.retry.or(defaults.retry),
+            domain: self.domain.or_else(|| defaults.domain.clone()),
         }
     }
 

@@ -182,6 +182,10 @@ pub(super) struct Target {
     #[arg(long, value_name = "POLICY", default_value = "drop", help_heading = "Limits")]
     pub(super) log_overflow: LogPolicy,
 
+    /// The trust domain of the tasks: their workers run no tasks of another one
+    #[arg(long, value_name = "NAME")]
+    pub(super) domain: Option<String>,
+
     /// Set an environment variable of a command
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub(super) env: Vec<(String, String)>,

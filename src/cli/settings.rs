@@ -71,6 +71,9 @@ pub(super) fn task_options(target: &Target) -> TaskOptions {
     if let Some(fuel) = target.fuel {
         options = options.fuel(fuel);
     }
+    if let Some(domain) = &target.domain {
+        options = options.domain(domain);
+    }
     options
 }
 

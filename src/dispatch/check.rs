@@ -34,11 +34,15 @@ pub(super) enum Mutant {
     CrashesUnbounded,
     /// A task that was begun behind another is said to have never run.
     BegunForgotten,
+    /// Idle workers are handed tasks of any trust domain.
+    DomainsMixed,
+    /// A worker stays with its domain for as long as there are tasks of it.
+    OvertakenForEver,
 }
 
 #[cfg(test)]
 impl Mutant {
-    pub(super) const ALL: [Mutant; 13] = [
+    pub(super) const ALL: [Mutant; 15] = [
         Mutant::OfferedForgotten,
         Mutant::ResolvedTwice,
         Mutant::RefusalIgnored,
@@ -52,6 +56,8 @@ impl Mutant {
         Mutant::StoppedTooEarly,
         Mutant::CrashesUnbounded,
         Mutant::BegunForgotten,
+        Mutant::DomainsMixed,
+        Mutant::OvertakenForEver,
     ];
 }
 
@@ -83,10 +89,14 @@ impl Dispatch {
             let may_hold =
                 matches!(slot.state, State::Busy { .. } | State::Doomed { .. } | State::Condemned { .. });
             assert!(may_hold || slot.behind.is_empty(), "{:?} holds tasks", slot.state);
+            for task in slot.behind.iter().copied().chain(slot.state.task()) {
+                let domain = self.tasks[&task].spec.domain;
+                assert_eq!(slot.domain, Some(domain), "{task} is with a worker of another domain");
+            }
         }
         let idle = self.slots.iter().filter(|slot| matches!(slot.state, State::Idle { .. })).count();
         assert_eq!(idle, self.idle.len());
-        assert!(self.idle.is_empty() || self.queue.ready() == 0, "a task waits beside an idle worker");
+        self.check_idle();
         assert!(self.leaving.is_empty(), "a retirement was decided and not asked for");
         // After a resize, those under SIGKILL may be too many: nothing more can be done to them.
         let doomed =
@@ -99,8 +109,22 @@ impl Dispatch {
         }
         // Whatever waits has a reason to go on: a worker, one under way, or a time.
         if self.queue.ready() > 0 && matches!(self.mode, Mode::Open | Mode::Closing) {
-            let alive = self.slots.iter().any(|slot| slot.state != State::Vacant);
-            assert!(alive || self.start_waits, "tasks wait, and nothing will happen");
+            let moves = |slot: &super::Slot| !matches!(slot.state, State::Vacant | State::Idle { .. });
+            let will_move = self.slots.iter().any(moves) || self.start_waits;
+            assert!(will_move, "tasks wait, and nothing will happen");
         }
+    }
+
+    /// A worker is idle only if it has nothing to do, and its place is not needed.
+    fn check_idle(&self) {
+        for &slot in &self.idle {
+            let waiting = self.slots[slot].domain.map(|domain| self.queue.ready_of(domain));
+            let waiting = waiting.unwrap_or(self.queue.ready());
+            assert_eq!(waiting, 0, "a task waits beside an idle worker");
+        }
+        let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
+        let room = self.config.workers_max.saturating_sub(self.occupied());
+        let is_enough = self.queue.ready() <= starting + room;
+        assert!(self.idle.is_empty() || is_enough, "a task waits beside the place of an idle worker");
     }
 }

@@ -2,50 +2,94 @@
 //! time, between two attempts.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Entry, Now, Place};
+use super::{Domain, Entry, Now, Place, Spec};
 use crate::task::TaskId;
 
-/// Ids grow, so their order is the order of submission; a task that comes back finds its
-/// old place.
+/// A task's place in the queue. Ids grow, so their order is the order of submission; a task that
+/// comes back finds its old place.
+pub(super) type Rank = (Reverse<i32>, TaskId);
+
+/// Tasks without a domain stand apart, so that those who have no domains do not pay for them.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    ready: BTreeSet<(Reverse<i32>, TaskId)>,
+    plain: BTreeSet<Rank>,
+    /// Those with a domain, all together and by domain. A domain without tasks has no entry.
+    bound: BTreeMap<Rank, Domain>,
+    by_domain: HashMap<Domain, BTreeSet<Rank>>,
     delayed: BTreeSet<(Now, TaskId)>,
 }
 
 impl Queue {
     /// Waiting tasks, the delayed ones included.
     pub(super) fn len(&self) -> usize {
-        self.ready.len() + self.delayed.len()
+        self.ready() + self.delayed.len()
     }
 
     /// Tasks that a worker could take now.
     pub(super) fn ready(&self) -> usize {
-        self.ready.len()
+        self.plain.len() + self.bound.len()
     }
 
-    pub(super) fn push(&mut self, task: TaskId, priority: i32) {
-        self.ready.insert((Reverse(priority), task));
+    /// Those among them that are of this domain.
+    pub(super) fn ready_of(&self, domain: Domain) -> usize {
+        self.of(domain).map_or(0, BTreeSet::len)
+    }
+
+    fn of(&self, domain: Domain) -> Option<&BTreeSet<Rank>> {
+        if domain == Domain::NONE { Some(&self.plain) } else { self.by_domain.get(&domain) }
+    }
+
+    pub(super) fn push(&mut self, task: TaskId, spec: &Spec) {
+        let rank = (Reverse(spec.priority), task);
+        if spec.domain == Domain::NONE {
+            self.plain.insert(rank);
+        } else {
+            self.bound.insert(rank, spec.domain);
+            self.by_domain.entry(spec.domain).or_default().insert(rank);
+        }
     }
 
     pub(super) fn delay(&mut self, task: TaskId, until: Now) {
         self.delayed.insert((until, task));
     }
 
-    pub(super) fn first(&self) -> Option<TaskId> {
-        self.ready.first().map(|&(_, task)| task)
+    /// The first task of this domain.
+    pub(super) fn first_of(&self, domain: Domain) -> Option<Rank> {
+        self.of(domain)?.first().copied()
     }
 
-    pub(super) fn pop(&mut self) -> Option<TaskId> {
-        self.ready.pop_first().map(|(_, task)| task)
+    /// Everything that a worker could take now, in order.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (Rank, Domain)> {
+        let mut plain = self.plain.iter().map(|&rank| (rank, Domain::NONE)).peekable();
+        let mut bound = self.bound.iter().map(|(&rank, &domain)| (rank, domain)).peekable();
+        std::iter::from_fn(move || match (plain.peek(), bound.peek()) {
+            (Some(first), Some(other)) if other < first => bound.next(),
+            (Some(_), _) => plain.next(),
+            (None, _) => bound.next(),
+        })
+    }
+
+    /// Takes a ready task out; `false` if it is not there.
+    pub(super) fn take(&mut self, (priority, task): Rank, domain: Domain) -> bool {
+        let rank = (priority, task);
+        if domain == Domain::NONE {
+            return self.plain.remove(&rank);
+        }
+        if let Some(of) = self.by_domain.get_mut(&domain) {
+            of.remove(&rank);
+            if of.is_empty() {
+                self.by_domain.remove(&domain);
+            }
+        }
+        self.bound.remove(&rank).is_some()
     }
 
     /// Takes a waiting task out; `false` if it does not wait.
     pub(super) fn remove(&mut self, task: TaskId, entry: &Entry) -> bool {
         match entry.place {
-            Place::Pending => self.ready.remove(&(Reverse(entry.spec.priority), task)),
+            Place::Pending => self.take((Reverse(entry.spec.priority), task), entry.spec.domain),
             Place::Delayed(until) => self.delayed.remove(&(until, task)),
             Place::Offered(..) | Place::Running(_) => false,
         }
@@ -65,15 +109,15 @@ impl Queue {
             self.delayed.pop_first();
             if let Some(entry) = tasks.get_mut(&task) {
                 entry.place = Place::Pending;
-                self.push(task, entry.spec.priority);
+                self.push(task, &entry.spec);
             }
         }
     }
 
     /// Takes everything out, in order.
     pub(super) fn drain(&mut self) -> Vec<TaskId> {
-        let ready = std::mem::take(&mut self.ready).into_iter().map(|(_, task)| task);
-        let delayed = std::mem::take(&mut self.delayed).into_iter().map(|(_, task)| task);
-        ready.chain(delayed).collect()
+        let ready: Vec<_> = self.in_order().map(|((_, task), _)| task).collect();
+        let delayed = std::mem::take(self).delayed.into_iter().map(|(_, task)| task);
+        ready.into_iter().chain(delayed).collect()
     }
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::check::Mutant;
+use super::line::STAY;
 use super::*;
 
 /// SplitMix64 (Steele, Lea, Flood, 2014).
@@ -46,6 +47,8 @@ fn ms(ms: u64) -> Duration {
 struct Process {
     spawned: bool,
     ready: bool,
+    /// Of the first task that it was ever handed.
+    domain: Option<Domain>,
     /// Handed over and not begun.
     offered: VecDeque<TaskId>,
     running: Option<TaskId>,
@@ -86,6 +89,10 @@ struct World {
     submitted: u64,
     stopped: bool,
     broken: bool,
+    /// Trust domains that tasks are of, that of those without one included.
+    domains: u64,
+    /// The first of all that wait, with nobody on the way: since when others go before it.
+    overtaken: Option<(TaskId, Now)>,
     /// Processes die before they are ready.
     fragile: bool,
     /// Deaths in a row without an answer between them and without a task to blame.
@@ -120,8 +127,11 @@ impl World {
         });
         dispatch.mutant = mutant;
         let fragile = random.one_in(16);
+        let domains = random.pick(&[1, 1, 2, 2, 3, 8]);
         World {
             random,
+            domains,
+            overtaken: None,
             dispatch,
             now: Duration::ZERO,
             processes: BTreeMap::new(),
@@ -151,6 +161,9 @@ impl World {
             for action in actions {
                 events.extend(self.act(action));
             }
+            if self.overtaken.is_some_and(|(task, _)| self.first_in_line() != Some(task)) {
+                self.overtaken = None;
+            }
             if events.is_empty() {
                 self.dispatch.check();
                 if is_tick {
@@ -173,7 +186,11 @@ impl World {
                 assert!(!held, "{task} is in two places");
                 let process = self.processes.get_mut(&worker).expect("it lives");
                 assert!(process.ready && !process.ending, "an offer to one that cannot take it");
+                let domain = self.tasks[&task].spec.domain;
+                let bound = *process.domain.get_or_insert(domain);
+                assert_eq!(bound, domain, "{task} is handed to a worker of another domain");
                 process.offered.push_back(task);
+                self.check_overtaking(task);
             }
             Action::Revoke { worker, task } => {
                 let process = self.processes.get_mut(&worker).expect("it lives");
@@ -247,6 +264,33 @@ impl World {
         }
     }
 
+    /// The first that waits, if no worker is on the way for it.
+    fn first_in_line(&self) -> Option<TaskId> {
+        let dispatch = &self.dispatch;
+        let starting = |slot: &Slot| matches!(slot.state, slot::State::Starting { .. });
+        let is_served = dispatch.occupied() < dispatch.config.workers_max
+            || dispatch.slots.iter().any(starting)
+            || !matches!(dispatch.mode, Mode::Open | Mode::Closing);
+        let ((_, task), _) = dispatch.queue.in_order().next().filter(|_| !is_served)?;
+        Some(task)
+    }
+
+    /// Nobody is overtaken for long by tasks of other domains, nor by any of lower priority.
+    fn check_overtaking(&mut self, task: TaskId) {
+        let Some(first) = self.first_in_line() else { return };
+        let (spec, other) = (self.tasks[&first].spec, self.tasks[&task].spec);
+        if spec.domain == other.domain || (other.priority, first) > (spec.priority, task) {
+            return;
+        }
+        assert_eq!(spec.priority, other.priority, "{task} goes before {first}, of higher priority");
+        match self.overtaken {
+            Some((waiting, since)) if waiting == first => {
+                assert!(self.now - since < STAY, "{task} goes before {first}, since {since:?}");
+            }
+            _ => self.overtaken = Some((first, self.now)),
+        }
+    }
+
     /// After a tick, nothing runs longer than it may.
     fn check_deadlines(&self) {
         for process in self.processes.values().filter(|process| !process.ending) {
@@ -278,7 +322,8 @@ impl World {
         let timeout = self.random.pick(&[None, Some(ms(30)), Some(ms(300))]);
         let priority = self.random.pick(&[0, 0, 0, 5, -5]);
         let chunk = if self.random.one_in(3) { 0 } else { 1 + self.submitted / 8 };
-        let spec = Spec { timeout, priority, retry, chunk };
+        let domain = Domain(self.random.below(self.domains));
+        let spec = Spec { timeout, priority, retry, chunk, domain };
         self.tasks.insert(task, Books { spec, ..Books::default() });
         self.event(Event::Submit { task, spec });
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Now, Resolution};
+use super::{Domain, Now, Resolution};
 use crate::observe::WorkerState;
 use crate::task::TaskId;
 
@@ -18,6 +18,8 @@ pub(crate) struct WorkerKey {
 pub(super) struct Slot {
     pub(super) generation: u32,
     pub(super) state: State,
+    /// The domain of every task that this process has been handed; none before the first.
+    pub(super) domain: Option<Domain>,
     /// Offered tasks, in the order in which the worker will come to them.
     pub(super) behind: VecDeque<TaskId>,
     /// Tasks that this process has answered.
@@ -107,6 +109,7 @@ impl Slot {
         Slot {
             generation: 0,
             state: State::Vacant,
+            domain: None,
             behind: VecDeque::new(),
             answered: 0,
             ready_at: Now::ZERO,

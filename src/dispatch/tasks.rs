@@ -1,12 +1,12 @@
 //! Decisions about tasks: who gets them, and how they end.
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::check::Mutant;
+use super::line::STAY;
 use super::slot::{State, StopReason};
 use super::{
-    Action, Answer, Dispatch, Entry, Fate, KillReason, Mode, Now, Place, Resolution, Spec, WorkerKey,
+    Action, Answer, Dispatch, Domain, Entry, Fate, KillReason, Mode, Now, Place, Resolution, Spec, WorkerKey,
 };
 use crate::task::TaskId;
 
@@ -33,8 +33,9 @@ impl Dispatch {
             self.uniform = None;
             self.recall_below(spec.priority, actions);
         }
-        self.tasks.insert(task, Entry { spec, attempts: 0, abort: false, place: Place::Pending });
-        self.queue.push(task, spec.priority);
+        let entry = Entry { spec, attempts: 0, abort: false, overtaken: None, place: Place::Pending };
+        self.tasks.insert(task, entry);
+        self.queue.push(task, &spec);
     }
 
     // ── To the workers ───────────────────────────────────────────────────────
@@ -42,13 +43,19 @@ impl Dispatch {
     /// Hands the task to an idle worker, and what should follow it there.
     pub(super) fn run(&mut self, slot: usize, task: TaskId, now: Now, actions: &mut Vec<Action>) {
         let chunk = self.tasks.get(&task).map_or(0, |entry| entry.spec.chunk);
-        actions.push(Action::Offer { worker: self.slots[slot].key(slot), task });
+        self.hand(slot, task, actions);
         self.begin(slot, task, now, actions);
         if chunk != 0 {
             self.home = Some((chunk, slot));
         }
-        self.join_chunk(actions);
+        self.join_chunk(now, actions);
         self.offer(slot, now, actions);
+    }
+
+    /// The task goes over to the worker, which is bound to its domain from here on.
+    fn hand(&mut self, slot: usize, task: TaskId, actions: &mut Vec<Action>) {
+        self.slots[slot].domain = self.tasks.get(&task).map(|entry| entry.spec.domain);
+        actions.push(Action::Offer { worker: self.slots[slot].key(slot), task });
     }
 
     /// The worker has come to this task.
@@ -56,6 +63,7 @@ impl Dispatch {
         let worker = self.slots[slot].key(slot);
         let Some(entry) = self.tasks.get_mut(&task) else { return };
         entry.place = Place::Running(slot);
+        entry.overtaken = None;
         entry.attempts += u32::from(!(cfg!(test) && self.mutant == Some(Mutant::AttemptsNotCounted)));
         let abort = entry.abort;
         let deadline = entry.spec.timeout.map(|timeout| now.saturating_add(timeout));
@@ -69,14 +77,14 @@ impl Dispatch {
     }
 
     /// Tasks of the chunk that was begun last follow it.
-    pub(super) fn join_chunk(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn join_chunk(&mut self, now: Now, actions: &mut Vec<Action>) {
         let Some((chunk, slot)) = self.home else { return };
-        while let Some(task) = self.queue.first()
-            && self.tasks.get(&task).is_some_and(|entry| entry.spec.chunk == chunk)
-            && self.room_behind(slot, self.config.offers_max) > 0
+        while self.room_behind(slot, self.config.offers_max) > 0
+            && let Some((rank, domain)) = self.next_behind(slot, now)
+            && self.tasks.get(&rank.1).is_some_and(|entry| entry.spec.chunk == chunk)
         {
-            self.queue.pop();
-            self.offer_one(slot, task, actions);
+            self.queue.take(rank, domain);
+            self.offer_one(slot, rank.1, actions);
         }
     }
 
@@ -88,20 +96,23 @@ impl Dispatch {
         if depth == 0 || behind > depth / 2 {
             return;
         }
-        let (mut busy, mut elsewhere) = (0, self.idle.len());
+        let Some(domain) = self.slots[slot].domain else { return };
+        let idle = self.idle.iter().filter(|&&idle| self.fits(idle, domain));
+        let (mut busy, mut elsewhere) = (0, idle.count());
         for slot in &self.slots {
-            busy += usize::from(matches!(slot.state, State::Busy { .. }));
+            busy += usize::from(matches!(slot.state, State::Busy { .. }) && slot.domain == Some(domain));
             elsewhere += usize::from(matches!(slot.state, State::Starting { .. }));
         }
         elsewhere += self.config.workers_max.saturating_sub(self.occupied());
         // What comes back is first; the store is filled next time.
-        if self.recall(now, actions) {
+        if self.recall(domain, now, actions) {
             return;
         }
-        let share = self.queue.ready().saturating_sub(elsewhere).div_ceil(busy.max(1));
+        let share = self.queue.ready_of(domain).saturating_sub(elsewhere).div_ceil(busy.max(1));
         for _ in 0..share.min(self.room_behind(slot, depth)) {
-            let Some(task) = self.queue.pop() else { break };
-            self.offer_one(slot, task, actions);
+            let Some((rank, domain)) = self.next_behind(slot, now) else { break };
+            self.queue.take(rank, domain);
+            self.offer_one(slot, rank.1, actions);
         }
     }
 
@@ -109,7 +120,7 @@ impl Dispatch {
         if let Some(entry) = self.tasks.get_mut(&task) {
             entry.place = Place::Offered(slot, None);
             self.slots[slot].behind.push_back(task);
-            actions.push(Action::Offer { worker: self.slots[slot].key(slot), task });
+            self.hand(slot, task, actions);
         }
     }
 
@@ -137,49 +148,6 @@ impl Dispatch {
 
     // ── And back ─────────────────────────────────────────────────────────────
 
-    /// Idle workers that may begin what is first in the queue. The others are for tasks that come
-    /// before it, and wait behind a busy worker: those are asked for.
-    pub(super) fn hands(&mut self, actions: &mut Vec<Action>) -> usize {
-        if self.idle.is_empty() {
-            return 0;
-        }
-        let mut coming = self.coming();
-        while coming < self.idle.len()
-            && let Some(task) = self.overtaken()
-            && self.revoke(task, Fate::Requeue, actions)
-        {
-            coming += 1;
-        }
-        self.idle.len().saturating_sub(coming)
-    }
-
-    /// Offered tasks that have been asked for, to be queued again.
-    fn coming(&self) -> usize {
-        let offered = self.slots.iter().flat_map(|slot| &slot.behind);
-        let is_coming = |task| {
-            matches!(self.tasks.get(task), Some(Entry { place: Place::Offered(_, Some(Fate::Requeue)), .. }))
-        };
-        offered.filter(|task| is_coming(task)).count()
-    }
-
-    /// The first offered task, if it comes before the first in the queue. Tasks of a chunk stay
-    /// where they are.
-    fn overtaken(&self) -> Option<TaskId> {
-        let order = |task: TaskId| self.tasks.get(&task).map(|entry| (Reverse(entry.spec.priority), task));
-        let first = order(self.queue.first()?)?;
-        let waits = |task: &&TaskId| {
-            self.tasks
-                .get(*task)
-                .is_some_and(|entry| matches!(entry.place, Place::Offered(_, None)) && entry.spec.chunk == 0)
-        };
-        let offered = self.slots.iter().filter_map(|slot| slot.behind.iter().find(waits));
-        offered
-            .filter_map(|&task| order(task))
-            .min()
-            .filter(|&earliest| earliest < first)
-            .map(|(_, task)| task)
-    }
-
     /// Has offered tasks of lower priority come back: a higher one goes before them.
     fn recall_below(&mut self, priority: i32, actions: &mut Vec<Action>) {
         for slot in 0..self.slots.len() {
@@ -193,13 +161,14 @@ impl Dispatch {
     }
 
     /// Has offered tasks come back from behind a task that takes long, before later ones go to
-    /// other workers: they find their place in the queue. `true` if some do.
-    fn recall(&mut self, now: Now, actions: &mut Vec<Action>) -> bool {
+    /// other workers of their domain: they find their place in the queue. `true` if some do.
+    fn recall(&mut self, domain: Domain, now: Now, actions: &mut Vec<Action>) -> bool {
         let takes_long = RECALL_AFTER.max(self.typical.saturating_mul(8));
         let mut comes_back = false;
         for slot in 0..self.slots.len() {
             let place = &self.slots[slot];
             if !place.behind.is_empty()
+                && place.domain == Some(domain)
                 && matches!(place.state, State::Busy { began, .. } if now.saturating_sub(began) > takes_long)
             {
                 for task in place.behind.clone() {
@@ -215,16 +184,17 @@ impl Dispatch {
         if self.idle.is_empty() || self.steal_at().is_none_or(|at| at > now) {
             return;
         }
-        let mut hands = self.idle.len().saturating_sub(self.coming());
+        let mut stolen = 0;
         for slot in 0..self.slots.len() {
             if self.stealable_at(slot).is_none_or(|at| at > now) {
                 continue;
             }
+            let hands = self.idle.iter().filter(|&&idle| self.may_steal(slot, idle, now)).count();
             for index in (0..self.slots[slot].behind.len()).rev() {
-                if hands == 0 {
-                    return;
+                if stolen < hands {
+                    let task = self.slots[slot].behind[index];
+                    stolen += usize::from(self.revoke(task, Fate::Requeue, actions));
                 }
-                hands -= usize::from(self.revoke(self.slots[slot].behind[index], Fate::Requeue, actions));
             }
         }
     }
@@ -237,12 +207,29 @@ impl Dispatch {
         (0..self.slots.len()).filter_map(|slot| self.stealable_at(slot)).min()
     }
 
+    /// When the first idle worker may take over from that slot.
     fn stealable_at(&self, slot: usize) -> Option<Now> {
-        let slot = &self.slots[slot];
-        let State::Busy { began, .. } = slot.state else { return None };
+        let place = &self.slots[slot];
+        let State::Busy { began, .. } = place.state else { return None };
         let is_free =
             |task| matches!(self.tasks.get(task), Some(Entry { place: Place::Offered(_, None), .. }));
-        slot.behind.iter().any(is_free).then(|| began.saturating_add(STEAL_AFTER))
+        if !place.behind.iter().any(is_free) {
+            return None;
+        }
+        let after = self.idle.iter().map(|&idle| self.steal_after(slot, idle)).min()?;
+        Some(began.saturating_add(after))
+    }
+
+    fn may_steal(&self, slot: usize, idle: usize, now: Now) -> bool {
+        let State::Busy { began, .. } = self.slots[slot].state else { return false };
+        began.saturating_add(self.steal_after(slot, idle)) <= now
+    }
+
+    /// One of another domain takes over by leaving its place to a new worker: that takes longer
+    /// than most tasks.
+    fn steal_after(&self, slot: usize, idle: usize) -> Duration {
+        let fits = self.slots[slot].domain.is_none_or(|domain| self.fits(idle, domain));
+        if fits { STEAL_AFTER } else { STAY }
     }
 
     /// Asks for an offered task back; `false` if that was done before or cannot be done.
@@ -313,7 +300,7 @@ impl Dispatch {
             entry.place = Place::Pending;
             // It has left its chunk: it would only be sent back to where it came from.
             entry.spec.chunk = 0;
-            self.queue.push(task, entry.spec.priority);
+            self.queue.push(task, &entry.spec);
         }
     }
 

@@ -99,7 +99,7 @@ impl Dispatch {
     }
 
     /// Asks the worker to leave, once what follows from that (a replacement) is under way.
-    fn retire(&mut self, slot: usize, reason: RetireReason, now: Now) {
+    pub(super) fn retire(&mut self, slot: usize, reason: RetireReason, now: Now) {
         self.slots[slot].state = State::Retiring { deadline: now.saturating_add(self.config.grace) };
         self.idle.retain(|&idle| idle != slot);
         self.leaving.push((slot, reason));
@@ -222,6 +222,7 @@ impl Dispatch {
         };
         let (begun, behind): (Vec<_>, Vec<_>) = behind.into_iter().partition(has_begun);
         self.slots[slot].outgoing = false;
+        self.slots[slot].domain = None;
         self.idle.retain(|&idle| idle != slot);
         self.requeue_all(behind, actions);
         for &task in &begun {

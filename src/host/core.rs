@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::domains::Domains;
 use super::effects::Effect;
 use super::link::Link;
 use super::observers::{Observers, Subscription};
 use super::resolve;
 use super::settings::Settings;
 use super::supervise::{Job, Mailbox};
-use crate::dispatch::{self, Action, Dispatch, Event, Now, Refusal, Spec, WorkerKey};
+use crate::dispatch::{self, Action, Dispatch, Domain, Event, Now, Refusal, Spec, WorkerKey};
 use crate::error::{BrokenPool, Death, DeathCause, Phase, SubmitError};
 use crate::foreign::Foreign;
 use crate::future::{Cell, Labels, Queues};
@@ -39,6 +40,7 @@ pub(super) struct Record {
     /// Kept until the task is resolved: it may have to be run again.
     pub(super) call: Call,
     pub(super) timeout: Option<Duration>,
+    domain: Domain,
     pub(super) submitted: Now,
     pub(super) began: Option<Now>,
     pub(super) attempts: u32,
@@ -48,6 +50,7 @@ pub(super) struct Record {
 pub(super) struct State {
     dispatch: Dispatch,
     records: HashMap<TaskId, Record>,
+    domains: Domains,
     links: HashMap<WorkerKey, Arc<Link>>,
     /// Killed or retired before they were spawned.
     unwanted: HashSet<WorkerKey>,
@@ -108,6 +111,7 @@ impl Core {
         let state = State {
             dispatch: Dispatch::new(settings.for_dispatch()),
             records: HashMap::new(),
+            domains: Domains::default(),
             links: HashMap::new(),
             unwanted: HashSet::new(),
             expected: HashSet::new(),
@@ -210,10 +214,12 @@ impl Core {
             let (name, module, label) = (labels.name.clone(), labels.module.clone(), labels.label.clone());
             EventKind::TaskQueued { task, name, module, label }
         });
+        let domain = state.domains.enter(options.domain.as_ref());
         let record = Record {
             cell: cell.clone(),
             call,
             timeout: options.timeout,
+            domain,
             submitted: now,
             began: None,
             attempts: 0,
@@ -230,6 +236,7 @@ impl Core {
                 on_timeout: retry.after_timeouts,
             },
             chunk,
+            domain,
         };
         self.drive(state, Event::Submit { task, spec }, None);
         Ok(cell)
@@ -293,6 +300,7 @@ impl Core {
         let expected = state.expected.remove(&worker) || state.dispatch.expects_death(worker);
         state.links.remove(&worker);
         state.unwanted.remove(&worker);
+        state.domains.unbind(worker);
         state.tally.workers_died += u64::from(!expected);
         let now = self.now();
         state.observers.tell(now, || EventKind::WorkerEnded { death: death.clone(), expected });
@@ -378,7 +386,9 @@ impl Core {
             .filter_map(|(key, link)| {
                 let seen = state.dispatch.worker(*key)?;
                 let task = seen.task.map(|(task, began)| (task, now.saturating_sub(began)));
-                Some(WorkerStats { pid: link.pid, state: seen.state, task, answered: seen.answered })
+                let domain = state.domains.of(*key);
+                let (pid, answered) = (link.pid, seen.answered);
+                Some(WorkerStats { pid, state: seen.state, domain, task, answered })
             })
             .collect();
         workers.sort_unstable_by_key(|worker| worker.pid);
@@ -468,7 +478,12 @@ impl Core {
             Action::Start { worker } => Some(Effect::Job(Job::Spawn(worker))),
             Action::Offer { worker, task } => {
                 let link = link(state, &worker)?;
-                link.order(task, &state.records.get(&task)?.call);
+                let record = state.records.get(&task)?;
+                link.order(task, &record.call);
+                if let Some(domain) = state.domains.bind(worker, record.domain) {
+                    let pid = link.pid;
+                    state.observers.tell(now, || EventKind::WorkerBound { pid, domain });
+                }
                 Some(Effect::Flush { link })
             }
             // Answered where it is asked, in `drive`.
@@ -528,6 +543,7 @@ impl Core {
             }
             Action::Resolve { task, how } => {
                 let record = state.records.remove(&task)?;
+                state.domains.leave(record.domain);
                 let (result, report) = resolve::result(state, &record, how, now, answered.take());
                 let outcome = resolve::outcome(how, Some(&result));
                 resolve::count(&mut state.tally.ended, outcome);

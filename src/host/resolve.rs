@@ -148,6 +148,7 @@ pub(super) fn leave_reason(reason: RetireReason) -> LeaveReason {
         RetireReason::Idle => LeaveReason::Idle,
         RetireReason::Resized => LeaveReason::Resized,
         RetireReason::Recycled => LeaveReason::Recycled,
+        RetireReason::Domain => LeaveReason::Domain,
         RetireReason::PoolEnds => LeaveReason::PoolEnds,
     }
 }

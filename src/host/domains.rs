@@ -1,0 +1,126 @@
+//! The names of trust domains, as the numbers that decisions are made by.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::dispatch::{Domain, WorkerKey};
+
+/// The domains in use: those of unresolved tasks and of workers. A name that comes back later
+/// gets a new number, so nothing grows with the names that a pool has seen.
+#[derive(Debug, Default)]
+pub(super) struct Domains {
+    numbers: HashMap<Arc<str>, Domain>,
+    uses: HashMap<Domain, Use>,
+    /// Workers whose tasks have a domain.
+    workers: HashMap<WorkerKey, Domain>,
+    given: u64,
+}
+
+#[derive(Debug)]
+struct Use {
+    name: Arc<str>,
+    count: usize,
+}
+
+impl Domains {
+    /// A task of the domain of this name has come.
+    pub(super) fn enter(&mut self, name: Option<&Arc<str>>) -> Domain {
+        let Some(name) = name else { return Domain::NONE };
+        if let Some(&domain) = self.numbers.get(name) {
+            self.count(domain);
+            return domain;
+        }
+        self.given += 1;
+        let domain = Domain(self.given);
+        self.numbers.insert(name.clone(), domain);
+        self.uses.insert(domain, Use { name: name.clone(), count: 1 });
+        domain
+    }
+
+    fn count(&mut self, domain: Domain) {
+        if let Some(used) = self.uses.get_mut(&domain) {
+            used.count += 1;
+        }
+    }
+
+    /// A worker is handed a task of this domain, which is in use. The name if it is its first.
+    pub(super) fn bind(&mut self, worker: WorkerKey, domain: Domain) -> Option<Arc<str>> {
+        if domain == Domain::NONE || self.workers.insert(worker, domain).is_some() {
+            return None;
+        }
+        self.count(domain);
+        self.name(domain)
+    }
+
+    /// The worker is gone.
+    pub(super) fn unbind(&mut self, worker: WorkerKey) {
+        if let Some(domain) = self.workers.remove(&worker) {
+            self.leave(domain);
+        }
+    }
+
+    /// The task is resolved.
+    pub(super) fn leave(&mut self, domain: Domain) {
+        let Some(used) = self.uses.get_mut(&domain) else { return };
+        used.count -= 1;
+        if used.count == 0
+            && let Some(used) = self.uses.remove(&domain)
+        {
+            self.numbers.remove(&used.name);
+        }
+    }
+
+    /// What the caller calls it; the domain of tasks that name none has no name.
+    fn name(&self, domain: Domain) -> Option<Arc<str>> {
+        self.uses.get(&domain).map(|used| used.name.clone())
+    }
+
+    /// The domain that the worker belongs to.
+    pub(super) fn of(&self, worker: WorkerKey) -> Option<Arc<str>> {
+        self.name(*self.workers.get(&worker)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_keeps_its_number_while_it_is_used_and_leaves_nothing_behind() {
+        let mut domains = Domains::default();
+        assert_eq!(domains.enter(None), Domain::NONE);
+        domains.leave(Domain::NONE);
+        let (a, b) = (Arc::<str>::from("a"), Arc::<str>::from("b"));
+        let first = domains.enter(Some(&a));
+        assert_eq!(domains.enter(Some(&a)), first);
+        let other = domains.enter(Some(&b));
+        assert!(other != first && other != Domain::NONE);
+        let worker = WorkerKey { slot: 0, generation: 1 };
+        assert_eq!(domains.bind(worker, first).as_deref(), Some("a"));
+        assert_eq!(domains.bind(worker, first), None, "told once");
+        domains.leave(first);
+        domains.leave(first);
+        assert_eq!(domains.of(worker).as_deref(), Some("a"), "the worker lives");
+        domains.unbind(worker);
+        assert_eq!(domains.of(worker), None);
+        let again = domains.enter(Some(&a));
+        assert!(again != first && again != other, "numbers are never used twice");
+        domains.leave(again);
+        domains.leave(other);
+        assert!(domains.numbers.is_empty() && domains.uses.is_empty() && domains.workers.is_empty());
+    }
+
+    #[test]
+    fn a_million_names_take_no_room() {
+        let mut domains = Domains::default();
+        for number in 0..1_000_000 {
+            let domain = domains.enter(Some(&number.to_string().into()));
+            let worker = WorkerKey { slot: 0, generation: number };
+            domains.bind(worker, domain);
+            domains.leave(domain);
+            domains.unbind(worker);
+        }
+        assert!(domains.numbers.is_empty() && domains.uses.is_empty());
+        assert!(domains.numbers.capacity() < 100 && domains.uses.capacity() < 100);
+    }
+}
