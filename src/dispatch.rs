@@ -449,6 +449,7 @@ impl Dispatch {
             Event::Resize { workers_min, workers_max } => {
                 self.config.workers_max = workers_max.clamp(1, limits::WORKERS_MAX);
                 self.config.workers_min = workers_min.min(self.config.workers_max);
+                self.keep(0);
             }
             Event::Shutdown { cancel_pending } => {
                 if self.mode == Mode::Open {
@@ -480,6 +481,7 @@ impl Dispatch {
             if self.hand_out(now, actions) {
                 self.make_room(now);
                 self.start_workers(now, actions);
+                self.keep(self.queue.ready());
                 self.recall_after_first(now, actions);
                 self.steal(now, actions);
             }

@@ -41,11 +41,11 @@ impl Dispatch {
         let mut coming = self.workers_to_come();
         let mut taken = Vec::new();
         for (rank, domain) in self.queue.in_order() {
-            let idle = self.idle.len() - taken.len() - line.leaving;
-            if idle == 0 && line.first.is_some() {
+            let free = self.idle.len() - taken.len() - line.leaving;
+            if free == 0 && line.first.is_some() {
                 break;
             }
-            if idle > 0
+            if free > 0
                 && let Some(slot) = self.idle_for(domain, &taken)
             {
                 line.next.get_or_insert((rank, domain, slot));
@@ -57,7 +57,7 @@ impl Dispatch {
                 coming -= 1;
             } else {
                 line.first.get_or_insert(rank);
-                line.leaving += usize::from(idle > 0);
+                line.leaving += usize::from(free > 0);
             }
         }
         line
@@ -146,14 +146,17 @@ impl Dispatch {
     pub(super) fn next_behind(&mut self, slot: usize, now: Now) -> Option<(Rank, Domain)> {
         let domain = self.slots[slot].domain?;
         let rank = self.queue.first_of(domain)?;
-        if !self.is_alone(domain)
-            && let Some(first) = self.line().first
-            && first < rank
-            && !self.may_overtake(rank, first, now)
-        {
-            return None;
+        if self.is_alone(domain) {
+            return Some((rank, domain));
         }
-        Some((rank, domain))
+        let may = match self.idle.is_empty() {
+            true => {
+                self.line().first.is_none_or(|first| rank <= first || self.may_overtake(rank, first, now))
+            }
+            // Whom the idle workers serve is yet to be seen: nobody is overtaken meanwhile.
+            false => self.queue.in_order().next().is_some_and(|(first, _)| first == rank),
+        };
+        may.then_some((rank, domain))
     }
 
     /// Whether a task may be begun before the first in line, which is of another domain.

@@ -1,5 +1,7 @@
 //! Decisions one by one; `simulation` has the worlds in which they meet.
 
+mod domains;
+
 use super::*;
 
 fn ms(ms: u64) -> Duration {

@@ -114,17 +114,20 @@ impl Dispatch {
         }
     }
 
-    /// Has as many workers leave as there are too many: idle ones first, then those that
-    /// start, then those that run something, once they have.
-    pub(super) fn trim(&mut self, now: Now) {
-        // And as many stay as there is room for again.
-        let mut room = self.config.workers_max.saturating_sub(self.occupied());
-        for slot in self.slots.iter_mut().filter(|slot| slot.outgoing && slot.state != State::Vacant) {
-            if room > 0 {
+    /// Has as many stay as there is room for again beside what waits for a place.
+    pub(super) fn keep(&mut self, waiting: usize) {
+        let mut room = self.config.workers_max.saturating_sub(self.occupied()).saturating_sub(waiting);
+        for slot in self.slots.iter_mut().filter(|slot| slot.outgoing) {
+            if room > 0 && matches!(slot.state, State::Busy { .. }) {
                 slot.outgoing = false;
                 room -= 1;
             }
         }
+    }
+
+    /// Has as many workers leave as there are too many: idle ones first, then those that
+    /// start, then those that run something, once they have.
+    pub(super) fn trim(&mut self, now: Now) {
         let mut surplus = self.occupied().saturating_sub(self.config.workers_max);
         while surplus > 0 {
             let starting = |slot: &Slot| matches!(slot.state, State::Starting { .. });
@@ -177,6 +180,8 @@ impl Dispatch {
                 }
                 State::Retiring { .. } => {
                     self.slots[index].state = State::Doomed { task: None };
+                    // Its place has been given away.
+                    self.slots[index].outgoing = true;
                     actions.push(Action::Kill { worker, reason: KillReason::Grace });
                 }
                 State::Starting { .. } => self.condemn(index, KillReason::StartTimeout, actions),
