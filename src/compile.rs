@@ -54,16 +54,13 @@ fn serve() -> io::Result<()> {
         let reply: CompileReply = Err(ModuleError::Compiler { message: error.to_string() });
         socket.send(&reply, &[])
     };
-    let locked = match entered.lock(&request.sandbox, Profile::Compiler) {
-        Ok(locked) => locked,
-        Err(error) => return refused(error.into()),
-    };
-    let engine = settings::config(request.metered).and_then(|config| wasmtime::Engine::new(&config));
-    let engine = match engine {
+    // Engines look around in /proc while they are made.
+    let config = settings::config(request.metered, false);
+    let engine = match config.and_then(|config| wasmtime::Engine::new(&config)) {
         Ok(engine) => engine,
         Err(error) => return refused(io::Error::other(format!("{error:#}"))),
     };
-    let locked = match locked.seal() {
+    let locked = match entered.lock(&request.sandbox, Profile::Compiler).and_then(sandbox::Locked::seal) {
         Ok((locked, _)) => locked,
         Err(error) => return refused(error.into()),
     };

@@ -60,6 +60,12 @@ pub enum BuildError {
          run where there are, or switch the sandbox off knowingly (SandboxPolicy::Off, --sandbox off)"
     )]
     NoSeccomp,
+    /// [`PoolBuilder::pagemap_scan`](crate::PoolBuilder::pagemap_scan) where it could leave bytes of one task to the next.
+    #[error("cannot reset instances by a scan of the page map: {reason}")]
+    PagemapScan {
+        /// What is in the way.
+        reason: String,
+    },
     /// The worker's executable cannot be opened.
     #[error("cannot open the worker program {}", path.display())]
     WorkerProgram {
@@ -109,7 +115,8 @@ pub enum SubmitError {
     /// Fuel was asked for, but the module was not loaded metered.
     #[error(
         "`{}` is to run with fuel, but {} was not loaded with ModuleOptions::metered",
-        Escaped(task), Escaped(module)
+        Escaped(task),
+        Escaped(module)
     )]
     NotMetered {
         /// The task.

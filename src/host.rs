@@ -16,6 +16,7 @@ mod effects;
 pub(crate) mod link;
 mod logs;
 mod observers;
+pub(crate) mod pagemap;
 mod resolve;
 pub(crate) mod settings;
 pub(crate) mod spawn;

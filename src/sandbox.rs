@@ -4,8 +4,8 @@
 //! [`LockedDown`] that the main loops demand: no step can be forgotten on the way.
 //! ```text
 //! enter()           the socket, a session, no descriptors          nothing is known yet
-//!   └─ lock()       rlimits, uid, namespaces, Landlock, …          the host's request is known
-//!        └─ seal()  seccomp, over all threads                      engine and threads stand
+//!   └─ lock()       rlimits, uid, namespaces, Landlock, …          the request is known, engines stand
+//!        └─ seal()  seccomp, over all threads                      the last thread stands
 //! ```
 //! One file a layer, with its *why*; what became of each is noted in a [`Ledger`], which also
 //! holds the policy: a layer that is demanded and refused ends the process.
@@ -52,7 +52,8 @@ pub(crate) fn enter() -> io::Result<(OwnedFd, Entered)> {
 }
 
 impl Entered {
-    /// Everything up to the engine, in an order that matters. Single-threaded still.
+    /// Everything but the system calls, in an order that matters. Single-threaded still, and
+    /// nothing of a guest's has been seen.
     ///
     /// # Errors
     /// [`Refused`]: a layer that the policy does not do without.

@@ -562,9 +562,8 @@ mod tests {
     #[test]
     fn names_in_a_schema_cannot_drive_a_terminal() {
         let field = ("a\u{1b}[31m".to_string(), 0);
-        let schema = Schema {
-            nodes: vec![Node::U8, Node::Struct { name: "\u{202e}b".into(), fields: vec![field] }],
-        };
+        let schema =
+            Schema { nodes: vec![Node::U8, Node::Struct { name: "\u{202e}b".into(), fields: vec![field] }] };
         for shown in [schema.to_string(), format!("{schema:?}")] {
             assert!(shown.chars().all(is_harmless), "{shown:?}");
         }

@@ -46,9 +46,8 @@ fn serve() -> io::Result<()> {
     let Some((setup, files)) = socket.receive::<ToWorkerControl>(1, RecvFlags::empty())? else {
         return Ok(());
     };
-    let request = match setup {
-        ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox } => sandbox,
-        _ => return Err(io::Error::other("the host was built from another version of wasmpool")),
+    let ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox: request, pagemap_scan } = setup else {
+        return Err(io::Error::other("the host was built from another version of wasmpool"));
     };
     let rings = files.first().ok_or_else(|| io::Error::other("the host sent no rings"))?;
     let end = ring::open(rings.as_fd())?;
@@ -60,12 +59,14 @@ fn serve() -> io::Result<()> {
         io::Error::from(refused)
     };
 
-    let locked = entered.lock(&request, Profile::Worker).map_err(cannot_lock)?;
-    // Asked for once, of the kernel, and remembered.
-    rustix::param::page_size();
+    // Engines look around in /proc while they are made, and keep what they opened there.
     wasmtime::Engine::tls_eager_initialize();
     let shared = Arc::new(watcher::Shared::new());
-    let modules = loaded::Modules::new(shared.clone()).map_err(io::Error::other)?;
+    let modules = loaded::Modules::new(shared.clone(), pagemap_scan).map_err(io::Error::other)?;
+    // Asked for once, of the kernel, and remembered.
+    rustix::param::page_size();
+    let profile = if pagemap_scan { Profile::ScanningWorker } else { Profile::Worker };
+    let locked = entered.lock(&request, profile).map_err(cannot_lock)?;
     let to_host = Arc::new(Mutex::new(producer));
     let runner = instance::Runner::new(modules, shared.clone(), to_host.clone())?;
     watcher::start(socket.clone(), shared)?;

@@ -1,6 +1,6 @@
 //! The engine's settings: what compiles a module must be what runs it.
 
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
 
 use crate::limits::{TABLE_ELEMENTS_MAX, WASM_STACK_BYTES};
 
@@ -12,8 +12,9 @@ const FIBER_STACK_BYTES: usize = WASM_STACK_BYTES + 1024 * 1024;
 /// instance ends: cheaper than a page fault for each.
 const KEEP_RESIDENT_BYTES: usize = 64 * 1024;
 
-/// The configuration for both roles. `metered` compiles in the counting of fuel.
-pub(crate) fn config(metered: bool) -> Result<Config> {
+/// The configuration for both roles. `metered` compiles in the counting of fuel; `pagemap_scan` is how
+/// a worker finds the pages that an instance has written, and no part of what shapes machine code.
+pub(crate) fn config(metered: bool, pagemap_scan: bool) -> Result<Config> {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.consume_fuel(metered);
@@ -51,7 +52,8 @@ pub(crate) fn config(metered: bool) -> Result<Config> {
         .max_memory_size(4 << 30)
         .table_elements(TABLE_ELEMENTS_MAX)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
-        .table_keep_resident(KEEP_RESIDENT_BYTES);
+        .table_keep_resident(KEEP_RESIDENT_BYTES)
+        .pagemap_scan(if pagemap_scan { Enabled::Yes } else { Enabled::No });
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Ok(config)
 }

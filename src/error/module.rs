@@ -89,7 +89,11 @@ pub enum ModuleError {
     /// The caller's types and the module's schema disagree.
     #[error(
         "task `{}` of {} has the {} {}, but the caller's type is {}",
-        Escaped(task), Escaped(module), Escaped(side), Escaped(declared), Escaped(asked)
+        Escaped(task),
+        Escaped(module),
+        Escaped(side),
+        Escaped(declared),
+        Escaped(asked)
     )]
     SchemaMismatch {
         /// The module's name.
@@ -104,7 +108,11 @@ pub enum ModuleError {
         asked: String,
     },
     /// A typed handle was asked for a task that takes and returns plain bytes.
-    #[error("task `{}` of {} takes and returns plain bytes: use Module::raw_task", Escaped(task), Escaped(module))]
+    #[error(
+        "task `{}` of {} takes and returns plain bytes: use Module::raw_task",
+        Escaped(task),
+        Escaped(module)
+    )]
     RawTask {
         /// The module's name.
         module: String,
@@ -113,7 +121,9 @@ pub enum ModuleError {
     },
     /// A command was asked of a module without `_start`.
     #[error(
-        "module {} is not a WASI command: it does not export `_start`{}", Escaped(module), known_tasks(known)
+        "module {} is not a WASI command: it does not export `_start`{}",
+        Escaped(module),
+        known_tasks(known)
     )]
     NotACommand {
         /// The module's name.

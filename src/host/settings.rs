@@ -23,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) on_worker_death: OnWorkerDeath,
     pub(crate) recycle: dispatch::Recycling,
     pub(crate) offers_max: usize,
+    pub(crate) pagemap_scan: bool,
     pub(crate) defaults: TaskOptions,
     pub(crate) sandbox: SandboxRequest,
     pub(crate) cgroup: CgroupChoice,

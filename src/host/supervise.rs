@@ -213,7 +213,8 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &C
     // Before its first message, for which it waits: it does nothing outside of its group.
     let (group, report) = cgroups.hold(&group_name(core, child.pid), child.pid);
     let sandbox = SandboxRequest { cgroup: Some(report), ..core.settings.sandbox.clone() };
-    let setup = ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox };
+    let pagemap_scan = core.settings.pagemap_scan;
+    let setup = ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox, pagemap_scan };
     if let Err(error) = control.send(&setup, &[rings.as_fd()]) {
         let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
         spawn::reap(child.pidfd.as_fd());

@@ -15,7 +15,7 @@ use crate::host::cgroup::CgroupChoice;
 use crate::host::core::Core;
 use crate::host::settings::Settings;
 use crate::host::spawn::Program;
-use crate::host::{become_io_thread, supervise};
+use crate::host::{become_io_thread, pagemap, supervise};
 use crate::limits;
 use crate::policy::OnWorkerDeath;
 use crate::roles::{self, Role};
@@ -61,6 +61,7 @@ impl PoolBuilder {
                 recycle: Recycling::default(),
                 offers_max: limits::OFFERS_MAX,
                 compile_timeout: limits::COMPILE_TIMEOUT,
+                pagemap_scan: false,
                 defaults: TaskOptions::new(),
                 sandbox: SandboxRequest::default(),
                 cgroup: CgroupChoice::default(),
@@ -172,6 +173,24 @@ impl PoolBuilder {
         self
     }
 
+    /// Has workers find the pages that a task has written by a scan of the page map
+    /// (`PAGEMAP_SCAN`, Linux 6.7), in place of giving back whole memories: fresh instances may
+    /// then cost less. **For tasks that trust each other only.** The scan passes over pages that
+    /// are written but not present, and what such a page holds is seen by the next task.
+    ///
+    /// - Pages that are swapped out. So `build` refuses unless swap cannot happen: no swap device
+    ///   is in use, or `memory.swap.max` is 0 for this process's cgroup or one above it. It looks
+    ///   once: nobody may turn swap on while the pool lives.
+    /// - Pages that the kernel is moving at that instant (compaction, NUMA balancing). Nothing
+    ///   excludes that. Measured under compaction without pause, on Linux 6.18 without swap: 10
+    ///   of 105 scans of 1 GiB missed 1 to 373 written pages.
+    ///
+    /// Default: off; nothing of the above then applies.
+    pub fn pagemap_scan(mut self, scan: bool) -> Self {
+        self.settings.pagemap_scan = scan;
+        self
+    }
+
     /// How long an interrupted task has until its worker is killed. Default: 500 ms.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.settings.grace = grace;
@@ -273,6 +292,11 @@ impl PoolBuilder {
         let sandbox = &self.settings.sandbox;
         if sandbox.requests(SandboxLayer::Seccomp) && !syscalls::is_available() {
             return Err(BuildError::NoSeccomp);
+        }
+        if self.settings.pagemap_scan
+            && let Some(reason) = pagemap::objection()
+        {
+            return Err(BuildError::PagemapScan { reason });
         }
         let program = match &self.worker_program {
             Some(path) => Program::open(path)

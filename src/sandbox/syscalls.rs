@@ -20,6 +20,8 @@ use super::doing;
 pub(crate) enum Profile {
     /// Runs tasks.
     Worker,
+    /// Runs tasks, and resets their instances by a scan of its own page map.
+    ScanningWorker,
     /// Compiles one module: starts threads.
     Compiler,
 }
@@ -65,7 +67,7 @@ const WRITE: u64 = libc::PROT_WRITE as u64;
 pub(crate) fn allowed(profile: Profile) -> Vec<Allowed> {
     let mut list = both();
     match profile {
-        Profile::Worker => list.extend([
+        Profile::Worker | Profile::ScanningWorker => list.extend([
             // The watcher waits a moment between two interrupts of one run, WASI for its timers.
             always("clock_nanosleep", libc::SYS_clock_nanosleep),
             // CPU time of the thread; the other clocks are read without a system call.
@@ -84,8 +86,15 @@ pub(crate) fn allowed(profile: Profile) -> Vec<Allowed> {
             when("prctl", libc::SYS_prctl, &[When::Is(0, libc::PR_SET_NAME as u64)]),
         ]),
     }
+    if profile == Profile::ScanningWorker {
+        // Of the page map that it has open; any other descriptor answers with an error.
+        list.push(when("ioctl", libc::SYS_ioctl, &[When::Is(1, PAGEMAP_SCAN)]));
+    }
     list
 }
+
+/// `_IOWR('f', 16, struct pm_scan_arg)`, of linux/fs.h; the structure has 96 bytes.
+const PAGEMAP_SCAN: u64 = 0xc060_6610;
 
 /// How the C library asks for a thread, and for nothing else.
 const THREAD: u64 = (libc::CLONE_VM

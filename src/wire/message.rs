@@ -19,7 +19,7 @@ pub(crate) struct ModuleId(pub(crate) u32);
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorkerControl {
     /// First message. Comes with the rings' memfd.
-    Setup { build: u64, sandbox: SandboxRequest },
+    Setup { build: u64, sandbox: SandboxRequest, pagemap_scan: bool },
     /// Comes with two descriptors: the artifact and its description.
     Module { module: ModuleId, metered: bool },
     /// Stop this run, and only this one.

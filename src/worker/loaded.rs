@@ -35,9 +35,9 @@ pub(super) struct Modules {
 }
 
 impl Modules {
-    pub(super) fn new(shared: Arc<Shared>) -> wasmtime::Result<Modules> {
-        let plain = Engine::new(&settings::config(false)?)?;
-        let metered = Engine::new(&settings::config(true)?)?;
+    pub(super) fn new(shared: Arc<Shared>, pagemap_scan: bool) -> wasmtime::Result<Modules> {
+        let plain = Engine::new(&settings::config(false, pagemap_scan)?)?;
+        let metered = Engine::new(&settings::config(true, pagemap_scan)?)?;
         shared.add_engine(plain.clone());
         shared.add_engine(metered.clone());
         Ok(Modules { shared, plain, metered, loaded: HashMap::new() })

@@ -1,9 +1,9 @@
 //! What a module consists of, as far as adding to it needs it.
 
 use wasmparser::{
-    CompositeInnerType, DataSectionReader, ElementSectionReader, Export,
-    ExportSectionReader, ExternalKind, FuncType, FunctionBody, FunctionSectionReader, GlobalSectionReader,
-    GlobalType, Import, MemorySectionReader, MemoryType, Operator, Parser, Payload, SubType, TableSectionReader,
+    CompositeInnerType, DataSectionReader, ElementSectionReader, Export, ExportSectionReader, ExternalKind,
+    FuncType, FunctionBody, FunctionSectionReader, GlobalSectionReader, GlobalType, Import,
+    MemorySectionReader, MemoryType, Operator, Parser, Payload, SubType, TableSectionReader,
     TagSectionReader, TypeRef, TypeSectionReader,
 };
 

@@ -32,7 +32,12 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     }
     println!("{tally}");
     let stats = spec.pool().stats();
-    println!("{} tasks in {:.1} s; {} worker processes", stats.submitted, began.elapsed().as_secs_f64(), cpus);
+    println!(
+        "{} tasks in {:.1} s; {} worker processes",
+        stats.submitted,
+        began.elapsed().as_secs_f64(),
+        cpus
+    );
     if let Err(different) = spec.check() {
         println!("{different}");
         return Ok(ExitCode::FAILURE);

@@ -91,8 +91,7 @@ struct Encoded {
 
 fn module_of(directive: &mut WastDirective<'_>) -> Option<Encoded> {
     let of_wat = |wat: &mut Wat<'_>| {
-        let is_binary =
-            matches!(wat, Wat::Module(wast::core::Module { kind: ModuleKind::Binary(_), .. }));
+        let is_binary = matches!(wat, Wat::Module(wast::core::Module { kind: ModuleKind::Binary(_), .. }));
         Some(Encoded { wasm: wat.encode().ok(), is_binary })
     };
     match directive {

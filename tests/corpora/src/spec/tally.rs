@@ -120,9 +120,7 @@ impl Tally {
             .lines()
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
             .filter_map(|line| line.split_once(char::is_whitespace))
-            .filter(|(name, _)| {
-                name.rsplit_once(':').is_some_and(|(path, _)| self.paths.contains(path))
-            })
+            .filter(|(name, _)| name.rsplit_once(':').is_some_and(|(path, _)| self.paths.contains(path)))
             .collect();
         let failed: BTreeMap<_, _> = self.failed().collect();
         let new = failed
