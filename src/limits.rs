@@ -74,6 +74,9 @@ pub const GUEST_TEXT_BYTES_MAX: usize = 64 * 1024;
 /// Default for [`PoolBuilder::start_timeout`](crate::PoolBuilder::start_timeout): from spawn to the worker's first word.
 pub const START_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Default for [`TaskOptions::timeout`](crate::TaskOptions::timeout): nothing of a stranger's runs for ever.
+pub const TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
 /// Default for [`PoolBuilder::grace`](crate::PoolBuilder::grace): from the interrupt of a task to the SIGKILL of its worker.
 pub const GRACE: Duration = Duration::from_millis(500);
 

@@ -67,7 +67,8 @@ impl TaskOptions {
     }
 
     /// How long the task may run, counted from its dispatch to a worker; start functions
-    /// and host calls included. Waiting in the queue does not count.
+    /// and host calls included. Waiting in the queue does not count. Default: one hour;
+    /// [`Duration::MAX`] is for ever.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

@@ -158,7 +158,7 @@ pub(super) struct Target {
     /// The task's name; not needed if there is only one, or for a command
     pub(super) task: Option<String>,
 
-    /// How long a task may run, such as 500ms or 5s
+    /// How long a task may run, such as 500ms or 5s [default: 1h]
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits")]
     pub(super) timeout: Option<Duration>,
 

@@ -228,7 +228,7 @@ impl Core {
         state.records.insert(task, record);
         let retry = options.retry.unwrap_or_default();
         let spec = Spec {
-            timeout: options.timeout,
+            timeout: options.timeout.filter(|timeout| *timeout < Duration::MAX),
             priority: options.priority.unwrap_or_default(),
             retry: dispatch::Retry {
                 attempts_max: retry.attempts_max,

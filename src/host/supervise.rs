@@ -215,7 +215,10 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &C
     let sandbox = SandboxRequest { cgroup: Some(report), ..core.settings.sandbox.clone() };
     let pagemap_scan = core.settings.pagemap_scan;
     let setup = ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox, pagemap_scan };
-    if let Err(error) = control.send(&setup, &[rings.as_fd()]) {
+    if let Err(error) = control.send(&setup, &[rings.as_fd()])
+        // Gone already: its death says more.
+        && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    {
         let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
         spawn::reap(child.pidfd.as_fd());
         return Err(error);

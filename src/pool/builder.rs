@@ -137,7 +137,7 @@ impl PoolBuilder {
         self
     }
 
-    /// The timeout of tasks that do not say otherwise. Default: none.
+    /// The timeout of tasks that do not say otherwise. Default: one hour; [`Duration::MAX`] is for ever.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.defaults.timeout = Some(timeout);
         self
@@ -313,7 +313,8 @@ impl PoolBuilder {
         let system = |what| move |source| BuildError::System { what, source };
         let (mailbox, inbox) = supervise::mailbox().map_err(system("create an eventfd"))?;
         let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
-        let settings = Settings { workers_max: self.workers, ..self.settings };
+        let mut settings = Settings { workers_max: self.workers, ..self.settings };
+        settings.defaults.timeout.get_or_insert(limits::TIMEOUT);
         let prestart = settings.workers_min;
         let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
         let (wakers, woken) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();

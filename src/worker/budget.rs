@@ -45,6 +45,11 @@ impl ResourceLimiter for Budget {
         Ok(self.grow(desired.saturating_sub(current) as u64))
     }
 
+    // A task is one instance; what a module may define is the worker's room (`compile/settings.rs`).
+    fn instances(&self) -> usize {
+        1
+    }
+
     /// Granted here, and then refused by the system: the process is at its own limit.
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> Result<()> {
         (self.refused, self.refused_entries) = (Some(self.used), None);
