@@ -4,10 +4,12 @@
 //! that a module that makes the compiler explode takes nothing else along.
 
 pub(crate) mod cache;
+mod confine;
 mod describe;
 mod diagnose;
 mod section;
 pub(crate) mod settings;
+mod shape;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,6 +17,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::RecvFlags;
 
+use crate::compile_limits::CompileLimits;
 use crate::error::ModuleError;
 use crate::limits::MODULE_BYTES_MAX;
 use crate::sandbox::{self, LockedDown, Profile};
@@ -34,6 +37,7 @@ pub(crate) fn main() -> i32 {
 }
 
 fn serve() -> io::Result<()> {
+    confine::give_way();
     let (socket, entered) = sandbox::enter()?;
     let socket = ControlSocket(socket);
     // The end of the stream: the host is gone, or has changed its mind.
@@ -46,10 +50,6 @@ fn serve() -> io::Result<()> {
     let Ok([wasm, artifact, description]) = <[OwnedFd; 3]>::try_from(files) else {
         return Err(io::Error::other("the host sent too few files"));
     };
-    // Rayon would read it from /proc, which is out of reach by then.
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    // SAFETY: this is the only thread.
-    unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
     let refused = |error: io::Error| {
         let reply: CompileReply = Err(ModuleError::Compiler { message: error.to_string() });
         socket.send(&reply, &[])
@@ -60,37 +60,59 @@ fn serve() -> io::Result<()> {
         Ok(engine) => engine,
         Err(error) => return refused(io::Error::other(format!("{error:#}"))),
     };
-    let locked = match entered.lock(&request.sandbox, Profile::Compiler).and_then(sandbox::Locked::seal) {
+    let locked = match entered.lock(&request.sandbox, Profile::Compiler) {
+        Ok(locked) => locked,
+        Err(error) => return refused(error.into()),
+    };
+    confine::limit(&request.limits, request.threads)?;
+    let locked = match locked.seal() {
         Ok((locked, _)) => locked,
         Err(error) => return refused(error.into()),
     };
     let mut bytes = Vec::new();
     File::from(wasm).take(MODULE_BYTES_MAX as u64).read_to_end(&mut bytes)?;
-    let reply: CompileReply = match compile(&locked, &engine, &bytes, request.metered) {
-        Ok((machine_code, file)) => {
-            File::from(artifact).write_all(&machine_code)?;
-            File::from(description).write_all(&file)?;
-            Ok(())
-        }
-        Err(error) => Err(error),
-    };
+    let reply: CompileReply =
+        match compile(&locked, &engine, &bytes, File::from(artifact), request.metered, &request.limits)? {
+            Ok(file) => {
+                File::from(description).write_all(&file)?;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
     socket.send(&reply, &[])
 }
 
-/// The artifact, and the file that describes it.
+/// Writes the artifact; returns the bytes of the file that describes it.
+///
+/// # Errors
+/// The outer ones are this process's own: its files.
 fn compile(
     _: &LockedDown,
     engine: &wasmtime::Engine,
     wasm: &[u8],
+    artifact_file: File,
     metered: bool,
-) -> Result<(Vec<u8>, Vec<u8>), ModuleError> {
-    diagnose::shape(wasm)?;
-    let artifact = engine.precompile_module(wasm).map_err(|error| diagnose::failure(wasm, &error))?;
-    // SAFETY: the bytes come from this very engine, a line above.
-    let module = unsafe { wasmtime::Module::deserialize(engine, &artifact) }
-        .map_err(|error| diagnose::too_large_for_the_pool(&error))?;
-    let description = describe::describe(engine, &module, wasm, &artifact, metered)?;
-    let file = cache::describe_artifact(description, &artifact)
-        .map_err(|error| ModuleError::Compiler { message: error.to_string() })?;
-    Ok((artifact, file))
+    limits: &CompileLimits,
+) -> io::Result<Result<Vec<u8>, ModuleError>> {
+    let machine_code = diagnose::shape(wasm).and_then(|()| shape::check(wasm, limits)).and_then(|()| {
+        engine.precompile_module(wasm).map_err(|error| diagnose::failure(wasm, &error, limits))
+    });
+    let artifact = match machine_code {
+        Ok(artifact) => artifact,
+        Err(error) => return Ok(Err(error)),
+    };
+    (&artifact_file).write_all(&artifact)?;
+    let artifact_bytes = artifact.len() as u64;
+    // Mapped from its file from here on, which costs no memory of this process's own.
+    drop(artifact);
+    // SAFETY: the bytes come from this very engine, a line above, and the host does not write to
+    // the file that it gave us.
+    let module = unsafe { wasmtime::Module::deserialize_open_file(engine, artifact_file) };
+    let description = module
+        .map_err(|error| diagnose::too_large_for_the_pool(&error, limits))
+        .and_then(|module| describe::describe(engine, &module, wasm, artifact_bytes, metered));
+    Ok(description.and_then(|description| {
+        cache::describe_artifact(description, artifact_bytes)
+            .map_err(|error| ModuleError::Compiler { message: error.to_string() })
+    }))
 }

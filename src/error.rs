@@ -170,8 +170,7 @@ mod tests {
             &ModuleError::Unsupported { feature: text(), message: text() },
             &ModuleError::UnknownImports { imports: vec![text(), text()] },
             &ModuleError::Abi { message: text() },
-            &ModuleError::CompileLimit { limit: text(), seen: text() },
-            &ModuleError::CompilerDied { death: death(DeathCause::SpawnFailed(text())) },
+            &ModuleError::CompilerDied { death: death(DeathCause::SpawnFailed(text())), quarantined: false },
             &ModuleError::Compiler { message: text() },
             &ModuleError::UnknownTask { module: text(), name: text(), known: vec![text()] },
             &ModuleError::SchemaMismatch {

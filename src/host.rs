@@ -21,6 +21,7 @@ mod resolve;
 pub(crate) mod settings;
 pub(crate) mod spawn;
 pub(crate) mod supervise;
+mod usage;
 
 pub(crate) use self::core::Core;
 

@@ -47,6 +47,7 @@ compile_error!("wasmpool needs Linux: memfd, pidfd and futexes across processes"
 
 mod task;
 pub mod limits;
+mod compile_limits;
 mod text;
 mod foreign;
 mod sync;
@@ -74,6 +75,7 @@ mod worker;
 #[doc(hidden)]
 pub mod cli;
 
+pub use compile_limits::{CompileLimit, CompileLimits};
 pub use error::{
     BrokenPool, BuildError, Death, DeathCause, Frame, ModuleError, Phase, SubmitError, TaskError,
     TaskFailure, TrapCode,

@@ -91,7 +91,7 @@ pub const CRASH_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Default for [`Pool::events`](crate::Pool::events): events that wait to be read; later ones are dropped and counted.
 pub const EVENTS_BUFFERED_MAX: usize = 65_536;
 
-/// Default for [`PoolBuilder::compile_timeout`](crate::PoolBuilder::compile_timeout).
+/// Default for [`CompileLimits::timeout`](crate::CompileLimits::timeout). CPython (26 MB of wasm) takes 10 s of one CPU.
 pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Default for [`PoolBuilder::worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max): writable memory of a whole worker process.
@@ -106,6 +106,65 @@ pub const WORKER_UID: u32 = 65_534;
 /// Most entries of one table. CPython needs some 13,000; GC languages more. The room for all
 /// tables counts as writable memory of the worker, touched or not.
 pub const TABLE_ELEMENTS_MAX: usize = 1_000_000;
+/// Default for [`CompileLimits::memory_bytes_max`](crate::CompileLimits::memory_bytes_max).
+pub const COMPILE_MEMORY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Least memory that a compiler process can be given: it must be able to start.
+pub const COMPILE_MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// Default for [`PoolBuilder::compilers_max`](crate::PoolBuilder::compilers_max): compiler processes of one pool at a time.
+pub const COMPILERS_MAX: usize = 2;
+
+/// Most that it can be set to.
+pub const COMPILERS_AT_MOST: usize = 64;
+
+/// Most threads of one compiler process. Default for [`PoolBuilder::compile_threads`](crate::PoolBuilder::compile_threads): the CPUs, at most four.
+pub const COMPILE_THREADS_MAX: usize = 32;
+
+/// Modules that a pool remembers as not to be compiled again; beyond it the oldest is forgotten, and
+/// costs one more compilation if it comes again.
+pub const QUARANTINE_MODULES_MAX: usize = 1024;
+
+// The shape of a module. What real programs need, as measured: CPython 3.12 and QuickJS for WASI,
+// ITK's elastix (19 MB, C++), Yosys (69 MB, C++; it needs more bytes and more memory than the
+// defaults); and what a bomb at the bound costs.
+
+/// Default for [`CompileLimits::wasm_bytes_max`](crate::CompileLimits::wasm_bytes_max).
+pub const COMPILE_WASM_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Default for [`CompileLimits::types_max`](crate::CompileLimits::types_max). Measured: at most 289.
+pub const COMPILE_TYPES_MAX: u64 = 50_000;
+/// Default for [`CompileLimits::imports_max`](crate::CompileLimits::imports_max). Measured: at most 43.
+pub const COMPILE_IMPORTS_MAX: u64 = 1_000;
+/// Default for [`CompileLimits::functions_max`](crate::CompileLimits::functions_max). Measured: at most 46,473. A bomb of so many empty ones: 9 s, 560 MB.
+pub const COMPILE_FUNCTIONS_MAX: u64 = 100_000;
+/// Default for [`CompileLimits::memories_max`](crate::CompileLimits::memories_max). Measured: 2. Workers have room for fewer.
+pub const COMPILE_MEMORIES_MAX: u64 = 64;
+/// Default for [`CompileLimits::globals_max`](crate::CompileLimits::globals_max). Measured: at most 389.
+pub const COMPILE_GLOBALS_MAX: u64 = 50_000;
+/// Default for [`CompileLimits::exports_max`](crate::CompileLimits::exports_max). Measured: at most 12.
+pub const COMPILE_EXPORTS_MAX: u64 = 50_000;
+/// Default for [`CompileLimits::elements_max`](crate::CompileLimits::elements_max). Measured: 1.
+pub const COMPILE_ELEMENTS_MAX: u64 = 10_000;
+/// Default for [`CompileLimits::element_items_max`](crate::CompileLimits::element_items_max). Measured: at most 43,527.
+pub const COMPILE_ELEMENT_ITEMS_MAX: u64 = 1_000_000;
+/// Default for [`CompileLimits::data_segments_max`](crate::CompileLimits::data_segments_max). Measured: at most 24,171 (CPython).
+pub const COMPILE_DATA_SEGMENTS_MAX: u64 = 100_000;
+/// Default for [`CompileLimits::function_bytes_max`](crate::CompileLimits::function_bytes_max). Measured: at most 223,045. A bomb at the bound: 9 s, 1 GB.
+pub const COMPILE_FUNCTION_BYTES_MAX: u64 = 1024 * 1024;
+/// Default for [`CompileLimits::locals_max`](crate::CompileLimits::locals_max). Measured: at most 1,064.
+pub const COMPILE_LOCALS_MAX: u64 = 5_000;
+/// Default for [`CompileLimits::nesting_max`](crate::CompileLimits::nesting_max). Measured: at most 533. A bomb at the bound: 0.1 s.
+pub const COMPILE_NESTING_MAX: u64 = 5_000;
+/// Default for [`CompileLimits::loop_nesting_max`](crate::CompileLimits::loop_nesting_max). Measured: at most 24. The cost grows with its cube: 10 ms at the bound, 11 s at 2,000.
+pub const COMPILE_LOOP_NESTING_MAX: u64 = 100;
+/// Default for [`CompileLimits::blocks_max`](crate::CompileLimits::blocks_max). Measured: at most 9,800. A bomb at the bound: 15 s.
+pub const COMPILE_BLOCKS_MAX: u64 = 20_000;
+/// Default for [`CompileLimits::block_values_max`](crate::CompileLimits::block_values_max). The memory grows with their number times that of blocks: 280 MB of addresses and more at the bound.
+pub const COMPILE_BLOCK_VALUES_MAX: u64 = 5_000;
+/// Default for [`CompileLimits::branch_targets_max`](crate::CompileLimits::branch_targets_max). Measured: at most 2,465. A bomb of ten times the bound: 6 s, 630 MB.
+pub const COMPILE_BRANCH_TARGETS_MAX: u64 = 100_000;
+/// Default for [`CompileLimits::branch_targets_total_max`](crate::CompileLimits::branch_targets_total_max). Measured: at most 127,964.
+pub const COMPILE_BRANCH_TARGETS_TOTAL_MAX: u64 = 1_000_000;
 
 /// Stack that wasm may use in a worker. The worker's main thread has the usual 8 MiB.
 pub const WASM_STACK_BYTES: usize = 1024 * 1024;
@@ -117,4 +176,6 @@ const _: () = {
     assert!(OUTPUT_BYTES_MAX as u64 <= FRAME_PAYLOAD_BYTES_MAX);
     assert!(INPUT_BYTES_MAX as u64 <= FRAME_PAYLOAD_BYTES_MAX);
     assert!(GUEST_TEXT_BYTES_MAX * 2 < FRAME_META_BYTES_MAX);
+    assert!(COMPILE_WASM_BYTES_MAX <= MODULE_BYTES_MAX as u64);
+    assert!(COMPILE_MEMORY_BYTES_MIN < COMPILE_MEMORY_BYTES_MAX);
 };

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::compile_limits::CompileLimits;
 use crate::error::{ModuleError, SubmitError};
 use crate::limits;
 use crate::schema::Schema;
@@ -182,6 +183,7 @@ impl ModuleDescription {
 pub struct ModuleOptions {
     pub(crate) metered: bool,
     pub(crate) name: Option<String>,
+    pub(crate) compile_limits: Option<CompileLimits>,
 }
 
 impl ModuleOptions {
@@ -194,6 +196,14 @@ impl ModuleOptions {
     /// works. Metered code runs slower.
     pub fn metered(mut self, metered: bool) -> Self {
         self.metered = metered;
+        self
+    }
+
+    /// What compiling it may cost, in place of the pool's
+    /// [`compile_limits`](crate::PoolBuilder::compile_limits): [`CompileLimits::trusted`] for a module of
+    /// one's own.
+    pub fn compile_limits(mut self, limits: CompileLimits) -> Self {
+        self.compile_limits = Some(limits);
         self
     }
 

@@ -2,12 +2,12 @@
 
 mod builder;
 mod events;
+mod load;
 mod map;
+mod quarantine;
 mod submit;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,17 +17,18 @@ pub use events::Events;
 pub use map::{Map, MapError, UnorderedMap};
 pub use submit::SubmitAsync;
 
-use crate::compile::cache::{Cache, CacheKey, Compiled};
+use self::load::Loads;
+use crate::compile::cache::Cache;
 use crate::dispatch::Event;
-use crate::error::{BrokenPool, BuildError, ModuleError};
+use crate::error::{BrokenPool, BuildError};
+use crate::host::compile::Turns;
 use crate::host::core::Core;
-use crate::host::{compile, is_io_thread};
+use crate::host::is_io_thread;
 use crate::limits;
-use crate::module::{Callable, Digest, Loaded, Module, ModuleOptions};
+use crate::module::Callable;
 use crate::observe::PoolStats;
 use crate::task::TaskId;
 use crate::walls::SandboxReport;
-use crate::wire::message::ModuleId;
 
 /// A pool of worker processes that run WebAssembly tasks. Cheap to clone; all clones are
 /// the same pool.
@@ -46,7 +47,8 @@ pub struct Pool(Arc<Handle>);
 struct Handle {
     core: Arc<Core>,
     cache: Option<Cache>,
-    modules: Mutex<HashMap<(Digest, bool), Module>>,
+    loads: Loads,
+    turns: Turns,
     supervisor: Mutex<Option<JoinHandle<()>>>,
     callback_thread: std::thread::ThreadId,
 }
@@ -72,91 +74,6 @@ impl Pool {
     /// As [`PoolBuilder::build`].
     pub fn new() -> Result<Pool, BuildError> {
         Pool::builder().build()
-    }
-
-    /// Loads a wasm file: compiled in a process of its own, or taken from the cache.
-    /// The module is named after the file.
-    ///
-    /// # Errors
-    /// [`ModuleError`].
-    pub fn load_file(&self, path: impl AsRef<Path>) -> Result<Module, ModuleError> {
-        self.load_file_with(path, ModuleOptions::new())
-    }
-
-    /// As [`load_file`](Self::load_file), with options.
-    ///
-    /// # Errors
-    /// [`ModuleError`].
-    pub fn load_file_with(
-        &self,
-        path: impl AsRef<Path>,
-        mut options: ModuleOptions,
-    ) -> Result<Module, ModuleError> {
-        let path = path.as_ref();
-        if options.name.is_none() {
-            options.name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        }
-        let wasm = compile::read_wasm(path, limits::MODULE_BYTES_MAX as u64)?;
-        self.load_with(&wasm, options)
-    }
-
-    /// Loads a module from its bytes.
-    ///
-    /// # Errors
-    /// [`ModuleError`].
-    pub fn load(&self, wasm: &[u8]) -> Result<Module, ModuleError> {
-        self.load_with(wasm, ModuleOptions::new())
-    }
-
-    /// As [`load`](Self::load), with options. A module that this pool has loaded already
-    /// is returned as it is, under its first name; it stays loaded as long as the pool
-    /// lives. Waits for the compiler.
-    ///
-    /// # Errors
-    /// [`ModuleError`].
-    pub fn load_with(&self, wasm: &[u8], options: ModuleOptions) -> Result<Module, ModuleError> {
-        if wasm.len() > limits::MODULE_BYTES_MAX {
-            let max = limits::MODULE_BYTES_MAX as u64;
-            return Err(ModuleError::TooLarge { bytes: wasm.len() as u64, max });
-        }
-        let digest = Digest::of(wasm);
-        let known = |handle: &Handle| handle.modules().get(&(digest, options.metered)).cloned();
-        if let Some(module) = known(&self.0) {
-            return Ok(module);
-        }
-        let (compiled, from_cache) = self.compiled(wasm, digest, options.metered)?;
-        let name = options.name.unwrap_or_else(|| digest.short());
-        let mut modules = self.0.modules();
-        let id = ModuleId(modules.len() as u32);
-        let module = Module(Arc::new(Loaded {
-            pool: self.0.core.id,
-            id,
-            shown: format!("{name} (sha256 {}…)", digest.short()).into(),
-            name,
-            digest,
-            description: compiled.description,
-            from_cache,
-            artifact: compiled.artifact,
-            description_file: compiled.description_file,
-        }));
-        // Another thread may have loaded the same meanwhile: the first stays.
-        Ok(modules.entry((digest, options.metered)).or_insert(module).clone())
-    }
-
-    fn compiled(&self, wasm: &[u8], digest: Digest, metered: bool) -> Result<(Compiled, bool), ModuleError> {
-        let key = CacheKey::new(digest, metered);
-        if let Some(cache) = &self.0.cache
-            && let Some(compiled) = cache.find(&key)
-        {
-            return Ok((compiled, true));
-        }
-        let compiled = compile::compile(&self.0.core, wasm, metered)?;
-        if let Some(cache) = &self.0.cache
-            && let Err(error) = cache.store(&key, &compiled)
-        {
-            tracing::warn!(%digest, %error, "a compiled module could not be cached");
-        }
-        Ok((compiled, false))
     }
 
     /// Runs the task over every input and yields the results in input order. Inputs are
@@ -290,10 +207,6 @@ impl fmt::Debug for Pool {
 }
 
 impl Handle {
-    fn modules(&self) -> std::sync::MutexGuard<'_, HashMap<(Digest, bool), Module>> {
-        self.modules.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits until the pool has stopped, its threads are gone and done callbacks have run.
     /// Not on a thread of the pool's own, which would wait for itself.
     fn wait_until_gone(&self) {

@@ -6,5 +6,6 @@
 pub(crate) mod control;
 pub(crate) mod fingerprint;
 pub(crate) mod frame;
+pub(crate) mod memfd;
 pub(crate) mod message;
 pub(crate) mod ring;

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{builder, error, pool, prebuilt, raw, wat};
-use wasmpool::{ModuleError, ModuleKind, TaskError};
+use wasmpool::{CompileLimit, CompileLimits, ModuleError, ModuleKind, TaskError};
 
 fn refused(pool: &wasmpool::Pool, text: &str) -> ModuleError {
     pool.load(&wat::parse_str(text).expect("valid text")).expect_err("must be refused")
@@ -200,13 +200,19 @@ fn an_uncaught_exception_is_a_trap_of_its_own() {
 
 #[test]
 fn a_compilation_that_takes_too_long_is_killed_and_nothing_else_is_disturbed() {
-    let pool = builder(1).compile_timeout(Duration::from_millis(400)).build().expect("builds");
+    let limits = [CompileLimit::Nesting, CompileLimit::LoopNesting, CompileLimit::Blocks]
+        .into_iter()
+        .fold(CompileLimits::new(), |limits, shape| limits.with(shape, u64::MAX));
+    let limits = limits.with(CompileLimit::Time, 400);
+    let pool = builder(1).compile_limits(limits).build().expect("builds");
     // Deeply nested loops: valid, small, and slow to compile.
     let depth = 40_000;
     let bomb = format!("(module (func {} {}))", "(loop ".repeat(depth), ")".repeat(depth));
     let bytes = wat::parse_str(&bomb).unwrap_or_else(|_| nested_loops(depth));
     match pool.load(&bytes).expect_err("a bomb") {
-        ModuleError::CompileLimit { limit, .. } => assert_eq!(limit, "400ms"),
+        ModuleError::CompileLimit { kind, limit, .. } => {
+            assert_eq!((kind, limit), (CompileLimit::Time, 400));
+        }
         other => panic!("{other:?}"),
     }
     let module = wat(&pool, common::ECHO_WAT);

@@ -1,24 +1,50 @@
 //! Compiled modules on disk, by content.
 //!
-//! Two files a module: the artifact (`.cwasm`, machine code as the engine wrote it) and
-//! its description (`.desc`), which holds the artifact's hash, its own, and their name. The name
-//! holds the digest of the wasm and the fingerprint of everything else that shaped the machine
-//! code. Anything that does not fit is compiled again, never loaded: machine code is run.
+//! One file an entry: a head with the hash of everything behind it, the description as workers read
+//! it, and the artifact, machine code as the engine wrote it. The head names the entry, so that one
+//! entry in another's place is none. Anything that does not fit is compiled again, never loaded:
+//! machine code is run.
+//!
+//! # Whom this holds off
+//! *Other users*: directory and files are this user's, and only this user may write to them; that is
+//! asked of what was opened, not of a path, and nothing in the directory is reached by a path.
+//! *Accidents*, such as full disks, crashes and bad sectors: the hash. *Races*: what is hashed is what is mapped, see
+//! [`Cache::find`]. It does not hold off *this user*: whoever may write here can store an entry
+//! with a proper hash. A key would change little, since it would have to lie where the same user can
+//! read it; and who runs as this user can as well trace the host, or replace its executable. Those
+//! who mistrust something of their own user's take [`without_cache`](crate::PoolBuilder::without_cache).
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::ARTIFACT_BYTES_MAX;
 use crate::module::{Digest, ModuleDescription};
 use crate::wire::fingerprint;
+use crate::wire::memfd;
 
-/// Most bytes of a description file in the cache.
-const DESCRIPTION_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Most bytes of a module's description.
+pub(crate) const DESCRIPTION_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
-/// A compiled module, ready for workers.
+/// How an entry begins; then the hash of all the rest.
+const MAGIC: &[u8; 16] = b"wasmpool entry 2";
+
+/// Bytes of the part that is hashed and stands before the description.
+const HEAD_BYTES: usize = KEY_BYTES + 8 + 8;
+
+/// Bytes of the hash of an entry's name.
+const KEY_BYTES: usize = 32;
+
+/// Read, hashed and copied at a time.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// A compiled module, ready for workers: two sealed memfds, which nobody can change any more.
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) description: ModuleDescription,
@@ -29,9 +55,6 @@ pub(crate) struct Compiled {
 /// What a description file holds, after the hash of these bytes.
 #[derive(Serialize, Deserialize)]
 struct Body {
-    /// The name of the entry that it belongs to; empty until it is stored.
-    entry: String,
-    artifact_blake3: [u8; 32],
     artifact_bytes: u64,
     description: ModuleDescription,
 }
@@ -42,20 +65,12 @@ struct Body {
 /// Only what postcard cannot encode.
 pub(super) fn describe_artifact(
     description: ModuleDescription,
-    artifact: &[u8],
+    artifact_bytes: u64,
 ) -> postcard::Result<Vec<u8>> {
-    let artifact_blake3 = *blake3::hash(artifact).as_bytes();
-    let artifact_bytes = artifact.len() as u64;
-    Body { entry: String::new(), artifact_blake3, artifact_bytes, description }.to_file()
-}
-
-impl Body {
-    fn to_file(&self) -> postcard::Result<Vec<u8>> {
-        let body = postcard::to_stdvec(self)?;
-        let mut file = blake3::hash(&body).as_bytes().to_vec();
-        file.extend(body);
-        Ok(file)
-    }
+    let body = postcard::to_stdvec(&Body { artifact_bytes, description })?;
+    let mut file = blake3::hash(&body).as_bytes().to_vec();
+    file.extend(body);
+    Ok(file)
 }
 
 /// Reads a description file, in whichever process.
@@ -94,7 +109,9 @@ impl Compiled {
 /// A directory of compiled modules that belongs to this user alone.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    dir: PathBuf,
+    dir: OwnedFd,
+    /// For messages only: it may lead elsewhere by now.
+    shown: PathBuf,
 }
 
 /// The name of an entry.
@@ -104,6 +121,14 @@ impl CacheKey {
     pub(crate) fn new(digest: Digest, metered: bool) -> CacheKey {
         let kind = if metered { "metered" } else { "plain" };
         CacheKey(format!("{digest}-{:016x}-{:016x}-{kind}", fingerprint::BUILD, cpu_fingerprint()))
+    }
+
+    fn file_name(&self) -> String {
+        format!("{}.module", self.0)
+    }
+
+    fn hash(&self) -> [u8; KEY_BYTES] {
+        *blake3::hash(self.0.as_bytes()).as_bytes()
     }
 }
 
@@ -115,6 +140,16 @@ fn cpu_fingerprint() -> u64 {
     u64::from_le_bytes(std::array::from_fn(|index| hash.as_bytes()[index]))
 }
 
+/// What makes a file or directory ours alone: our uid, and no right to write for anybody else. (An
+/// access list that grants one shows as the group's.)
+fn is_ours(stat: &Stat) -> bool {
+    stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o022 == 0
+}
+
+fn is_a(stat: &Stat, file_type: FileType) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == file_type
+}
+
 impl Cache {
     /// `$XDG_CACHE_HOME/wasmpool`, else `$HOME/.cache/wasmpool`.
     pub(crate) fn default_dir() -> Option<PathBuf> {
@@ -123,19 +158,11 @@ impl Cache {
         Some(base.join("wasmpool"))
     }
 
-    /// Opens or makes the directory. `None`, with a warning, if others may write to it:
-    /// the pool then works without a cache.
+    /// Opens or makes the directory. `None`, with a warning, if it is a symlink, or others own it or may
+    /// write to it: the pool then works without a cache.
     pub(crate) fn open(dir: &Path) -> Option<Cache> {
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        let checked = made.and_then(|()| std::fs::symlink_metadata(dir)).and_then(|meta| {
-            let owner = rustix::process::geteuid().as_raw();
-            if !meta.is_dir() || meta.uid() != owner || meta.mode() & 0o022 != 0 {
-                return Err(io::Error::other("it must be a directory that only this user can write to"));
-            }
-            Ok(())
-        });
-        match checked {
-            Ok(()) => Some(Cache { dir: dir.into() }),
+        match Cache::try_open(dir) {
+            Ok(cache) => Some(cache),
             Err(error) => {
                 tracing::warn!(dir = %dir.display(), %error, "the cache of compiled modules is not used");
                 None
@@ -143,165 +170,169 @@ impl Cache {
         }
     }
 
-    fn paths(&self, key: &CacheKey) -> (PathBuf, PathBuf) {
-        (self.dir.join(format!("{}.cwasm", key.0)), self.dir.join(format!("{}.desc", key.0)))
-    }
-
-    /// An entry whose every byte is what was stored under this key; else `None`.
-    pub(crate) fn find(&self, key: &CacheKey) -> Option<Compiled> {
-        let (artifact, description) = self.paths(key);
-        let mut artifact = open_own(&artifact)?;
-        let description_file = open_own(&description)?;
-        let body = read_body(&description_file)?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(&mut artifact).ok()?;
-        // The files of another entry are whole, but another module's machine code.
-        if hasher.finalize() != body.artifact_blake3 || body.entry != key.0 {
-            tracing::warn!(entry = key.0, "a damaged cache entry is compiled again");
-            return None;
+    /// The directory is opened once, and what was opened is asked: from here on no path is followed,
+    /// so that whoever owns a directory above can point us at another of our own directories at worst.
+    fn try_open(dir: &Path) -> io::Result<Cache> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(dir, flags, Mode::empty())?;
+        if !is_ours(&rustix::fs::fstat(&opened)?) {
+            return Err(io::Error::other("it must be a directory that only this user can write to"));
         }
-        artifact.seek(SeekFrom::Start(0)).ok()?;
-        Some(Compiled { description: body.description, artifact, description_file })
+        Ok(Cache { dir: opened, shown: dir.into() })
     }
 
-    /// Stores an entry: complete files, moved into place; the description last.
+    /// An entry whose every byte is what was stored; else `None`.
+    ///
+    /// The bytes are copied as they are hashed, and the copy is what workers map: sealed, so that
+    /// nobody changes it between the check and the use, or later. (Mapping the file itself would save
+    /// the copy, but then a rewrite in place would be run; leases only delay one, and fs-verity is not to be had
+    /// on most file systems.)
+    pub(crate) fn find(&self, key: &CacheKey) -> Option<Compiled> {
+        let file = match self.open_entry(&key.file_name()) {
+            Ok(file) => file?,
+            Err(error) => {
+                self.warn(key, &error);
+                return None;
+            }
+        };
+        read_entry(file, key).inspect_err(|error| self.warn(key, error)).ok()
+    }
+
+    /// A regular file of this user's that nobody else can write to and that has one name; follows no
+    /// symlink, waits for no pipe. `None` if there is no such entry.
+    fn open_entry(&self, name: &str) -> io::Result<Option<File>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            file => file?,
+        };
+        let stat = rustix::fs::fstat(&file)?;
+        // No name at all is one that was replaced meanwhile, by rename: its bytes are what they were.
+        if !is_a(&stat, FileType::RegularFile) || !is_ours(&stat) || stat.st_nlink > 1 {
+            return Err(io::Error::other("it is not a file of this user's alone"));
+        }
+        Ok(Some(File::from(file)))
+    }
+
+    fn warn(&self, key: &CacheKey, error: &io::Error) {
+        let dir = self.shown.display();
+        tracing::warn!(%dir, entry = key.0, %error, "a cache entry is not used, and compiled again");
+    }
+
+    /// Stores an entry: written beside, then moved into place, whatever was there.
     ///
     /// # Errors
     /// What the file system says.
     pub(crate) fn store(&self, key: &CacheKey, compiled: &Compiled) -> io::Result<()> {
-        let (artifact, description) = self.paths(key);
-        let body = read_body(&compiled.description_file);
-        let body = Body { entry: key.0.clone(), ..body.ok_or(io::ErrorKind::InvalidData)? };
-        let mut machine_code = compiled.artifact.try_clone()?;
-        machine_code.seek(SeekFrom::Start(0))?;
-        self.place(&mut machine_code, &artifact)?;
-        self.place(&mut &body.to_file().map_err(io::Error::other)?[..], &description)
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let beside = format!(
+            ".{}-{:x}-{:x}.new",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed),
+            rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_nsec
+        );
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(&self.dir, &beside, flags, Mode::from_raw_mode(0o600))?);
+        let stored = write_entry(file, key, compiled).and_then(|()| self.put(&beside, &key.file_name()));
+        if stored.is_err() {
+            let _ = rustix::fs::unlinkat(&self.dir, &beside, AtFlags::empty());
+        }
+        stored
     }
 
-    fn place(&self, from: &mut impl Read, to: &Path) -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-        io::copy(from, &mut file)?;
-        file.flush()?;
-        file.persist(to).map_err(|error| error.error)?;
-        Ok(())
+    /// A rename replaces anything but a directory: that is moved aside first, and removed if it is empty.
+    fn put(&self, from: &str, to: &str) -> io::Result<()> {
+        match rustix::fs::renameat(&self.dir, from, &self.dir, to) {
+            Err(rustix::io::Errno::ISDIR) => {
+                let aside = format!("{from}.directory");
+                rustix::fs::renameat(&self.dir, to, &self.dir, &aside)?;
+                let _ = rustix::fs::unlinkat(&self.dir, &aside, AtFlags::REMOVEDIR);
+                Ok(rustix::fs::renameat(&self.dir, from, &self.dir, to)?)
+            }
+            renamed => Ok(renamed?),
+        }
     }
 }
 
-/// Opens a regular file of this user's that nobody else can write to; follows no symlink, and
-/// waits for nobody where there is a pipe.
-fn open_own(path: &Path) -> Option<File> {
-    use rustix::fs::OFlags;
-    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).ok()?;
-    let meta = file.metadata().ok()?;
-    let ours = meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o022 == 0;
-    (meta.is_file() && ours).then_some(file)
+/// Copies an entry into two sealed memfds, if the copy is what was stored under this name.
+fn read_entry(mut file: File, key: &CacheKey) -> io::Result<Compiled> {
+    let damaged = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    let mut start = [0; MAGIC.len() + blake3::OUT_LEN];
+    let mut head = [0; HEAD_BYTES];
+    file.read_exact(&mut start)?;
+    file.read_exact(&mut head)?;
+    let (magic, expected) = start.split_at(MAGIC.len());
+    let (name, sizes) = head.split_at(KEY_BYTES);
+    if magic != MAGIC || *name != key.hash() {
+        return Err(damaged("it is another entry, or none"));
+    }
+    // Lengths before allocation: what follows is bounded before it is believed.
+    let size = |at: usize| {
+        let bytes = sizes[at..].first_chunk().copied();
+        bytes.map(u64::from_le_bytes).ok_or_else(|| damaged("it is cut off"))
+    };
+    let (description_bytes, artifact_bytes) = (size(0)?, size(8)?);
+    if description_bytes > DESCRIPTION_BYTES_MAX || artifact_bytes > ARTIFACT_BYTES_MAX {
+        return Err(damaged("its sizes are out of bounds"));
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&head);
+    let description_file = copy_hashed(&mut file, description_bytes, "wasmpool-description", &mut hasher)?;
+    // The name is for those who read /proc/PID/maps: which module is it?
+    let name = format!("wasmpool-artifact-{}", key.0.get(..12).unwrap_or_default());
+    let artifact = copy_hashed(&mut file, artifact_bytes, &name, &mut hasher)?;
+    if hasher.finalize().as_bytes() != expected || file.read(&mut [0])? != 0 {
+        return Err(damaged("its bytes are not what was stored"));
+    }
+    Compiled::read(artifact, description_file, artifact_bytes)
+        .ok_or_else(|| damaged("its description is of an unknown form"))
+}
+
+/// What is written to the copy is what was hashed: each byte of the file is read once.
+fn copy_hashed(file: &mut File, len: u64, name: &str, hasher: &mut blake3::Hasher) -> io::Result<File> {
+    let mut copy = memfd::empty(name)?;
+    let mut chunk = vec![0; CHUNK_BYTES.min(len as usize)];
+    let mut left = len as usize;
+    while left > 0 {
+        let part = &mut chunk[..left.min(CHUNK_BYTES)];
+        file.read_exact(part)?;
+        hasher.update(part);
+        copy.write_all(part)?;
+        left -= part.len();
+    }
+    memfd::seal(&copy)?;
+    Ok(copy)
+}
+
+/// Not synced: what a crash of the machine leaves of it has another hash.
+fn write_entry(mut file: File, key: &CacheKey, compiled: &Compiled) -> io::Result<()> {
+    let parts = [&compiled.description_file, &compiled.artifact];
+    let mut head = key.hash().to_vec();
+    for part in parts {
+        head.extend(part.metadata()?.len().to_le_bytes());
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&head);
+    file.write_all(MAGIC)?;
+    file.write_all(&[0; blake3::OUT_LEN])?;
+    file.write_all(&head)?;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    for part in parts {
+        let mut at = 0;
+        loop {
+            // At offsets: workers map the same open file.
+            let len = part.read_at(&mut chunk, at)?;
+            if len == 0 {
+                break;
+            }
+            hasher.update(&chunk[..len]);
+            file.write_all(&chunk[..len])?;
+            at += len as u64;
+        }
+    }
+    file.write_all_at(hasher.finalize().as_bytes(), MAGIC.len() as u64)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::module::ModuleKind;
-
-    fn entry(dir: &Path) -> (Cache, CacheKey) {
-        let cache = Cache::open(dir).expect("opens");
-        let key = CacheKey::new(Digest::of(b"wasm"), false);
-        let description = ModuleDescription {
-            kind: ModuleKind::Library,
-            tasks: Vec::new(),
-            imports: Vec::new(),
-            exports: Vec::new(),
-            memories: Vec::new(),
-            uses_wasi: false,
-            has_initializer: false,
-            has_reactor_start: false,
-            metered: false,
-            wasm_bytes: 4,
-            machine_code_bytes: 12,
-        };
-        let bytes = describe_artifact(description, b"machine code").expect("encodes");
-        let file = |bytes: &[u8]| {
-            let mut file = tempfile::tempfile().expect("a file");
-            file.write_all(bytes).expect("writes");
-            file
-        };
-        let compiled = Compiled::read(file(b"machine code"), file(&bytes), 12).expect("reads");
-        cache.store(&key, &compiled).expect("stores");
-        (cache, key)
-    }
-
-    #[test]
-    fn what_was_stored_is_found() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (cache, key) = entry(dir.path());
-        assert!(cache.find(&key).is_some());
-        assert!(cache.find(&CacheKey::new(Digest::of(b"wasm"), true)).is_none());
-    }
-
-    #[test]
-    fn every_flipped_byte_of_either_file_is_noticed() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (cache, key) = entry(dir.path());
-        let (artifact, description) = cache.paths(&key);
-        for path in [artifact, description] {
-            let good = std::fs::read(&path).expect("reads");
-            for at in 0..good.len() {
-                let mut bad = good.clone();
-                bad[at] ^= 1;
-                std::fs::write(&path, &bad).expect("writes");
-                assert!(cache.find(&key).is_none(), "byte {at} of {}", path.display());
-            }
-            std::fs::write(&path, &good[..good.len() - 1]).expect("writes");
-            assert!(cache.find(&key).is_none(), "truncated {}", path.display());
-            std::fs::write(&path, &good).expect("writes");
-        }
-        assert!(cache.find(&key).is_some());
-    }
-
-    #[test]
-    fn an_entry_under_another_name_is_not_that_entry() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (cache, key) = entry(dir.path());
-        for other in [CacheKey::new(Digest::of(b"other"), false), CacheKey::new(Digest::of(b"wasm"), true)] {
-            let (from, to) = (cache.paths(&key), cache.paths(&other));
-            std::fs::copy(from.0, to.0).expect("copies");
-            std::fs::copy(from.1, to.1).expect("copies");
-            assert!(cache.find(&other).is_none());
-        }
-        assert!(cache.find(&key).is_some());
-    }
-
-    #[test]
-    fn a_pipe_in_the_place_of_a_file_holds_up_nobody() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (cache, key) = entry(dir.path());
-        let (artifact, _) = cache.paths(&key);
-        std::fs::remove_file(&artifact).expect("removes");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &artifact,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-            0,
-        )
-        .expect("a pipe");
-        let (done, found) = std::sync::mpsc::channel();
-        std::thread::spawn(move || done.send(cache.find(&key).is_some()));
-        let found = found.recv_timeout(std::time::Duration::from_secs(10));
-        assert_eq!(found, Ok(false), "it waits for someone to write into the pipe");
-    }
-
-    #[test]
-    fn a_symlink_is_not_followed_and_a_shared_directory_not_used() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().expect("a directory");
-        let (cache, key) = entry(dir.path());
-        let (artifact, _) = cache.paths(&key);
-        let elsewhere = dir.path().join("elsewhere");
-        std::fs::rename(&artifact, &elsewhere).expect("moves");
-        std::os::unix::fs::symlink(&elsewhere, &artifact).expect("links");
-        assert!(cache.find(&key).is_none());
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("opens up");
-        assert!(Cache::open(dir.path()).is_none());
-    }
-}
+mod tests;

@@ -21,7 +21,7 @@ pub(super) fn describe(
     engine: &Engine,
     module: &Module,
     wasm: &[u8],
-    artifact: &[u8],
+    artifact_bytes: u64,
     metered: bool,
 ) -> Result<ModuleDescription, ModuleError> {
     known_imports(engine, module)?;
@@ -61,7 +61,7 @@ pub(super) fn describe(
         has_reactor_start: kind != ModuleKind::Command && has_function("_initialize"),
         metered,
         wasm_bytes: wasm.len() as u64,
-        machine_code_bytes: artifact.len() as u64,
+        machine_code_bytes: artifact_bytes,
     })
 }
 

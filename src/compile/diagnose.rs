@@ -2,6 +2,7 @@
 
 use wasmparser::{Validator, WasmFeatures};
 
+use crate::compile_limits::{CompileLimit, CompileLimits};
 use crate::error::ModuleError;
 use crate::limits::GUEST_TEXT_BYTES_MAX;
 use crate::text::truncated;
@@ -39,7 +40,10 @@ pub(super) fn shape(wasm: &[u8]) -> Result<(), ModuleError> {
 }
 
 /// Why the engine would not compile it.
-pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error) -> ModuleError {
+pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimits) -> ModuleError {
+    if let Some(error) = out_of_memory(error, limits) {
+        return error;
+    }
     let message = truncated(&format!("{error:#}"), GUEST_TEXT_BYTES_MAX / 2);
     let validates = |features| Validator::new_with_features(features).validate_all(wasm).is_ok();
     let offered = NOT_OFFERED.iter().fold(WasmFeatures::all(), |all, (feature, _)| all - *feature);
@@ -60,9 +64,26 @@ pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error) -> ModuleError {
 }
 
 /// It compiles, but no instance of it fits the worker's pool.
-pub(super) fn too_large_for_the_pool(error: &wasmtime::Error) -> ModuleError {
-    ModuleError::Unsupported {
+pub(super) fn too_large_for_the_pool(error: &wasmtime::Error, limits: &CompileLimits) -> ModuleError {
+    out_of_memory(error, limits).unwrap_or_else(|| ModuleError::Unsupported {
         feature: "more than a worker has room for".into(),
         message: format!("{error:#}"),
-    }
+    })
+}
+
+/// Most allocations that fail end the process; some are errors. How much there was is for the host to say.
+fn out_of_memory(error: &wasmtime::Error, limits: &CompileLimits) -> Option<ModuleError> {
+    let refused = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        let errno = cause.downcast_ref::<rustix::io::Errno>().map(|errno| errno.raw_os_error());
+        cause.is::<wasmtime::OutOfMemory>() || io.or(errno) == Some(rustix::io::Errno::NOMEM.raw_os_error())
+    };
+    error.chain().any(refused).then(|| ModuleError::CompileLimit {
+        kind: CompileLimit::Memory,
+        limit: limits.get(CompileLimit::Memory),
+        seen: 0,
+        function: None,
+        offset: None,
+        quarantined: false,
+    })
 }

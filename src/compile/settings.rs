@@ -8,6 +8,16 @@ use crate::limits::{TABLE_ELEMENTS_MAX, WASM_STACK_BYTES};
 /// for host calls.
 const FIBER_STACK_BYTES: usize = WASM_STACK_BYTES + 1024 * 1024;
 
+/// Tables of all instances of a process.
+const TABLES: u32 = 16;
+
+/// What one engine's pool counts against `RLIMIT_DATA` from the start, though nothing of it is touched:
+/// room for every table, of eight bytes an entry and rounded up to pages.
+pub(super) const RESERVED_DATA_BYTES: u64 = TABLES as u64 * (TABLE_ELEMENTS_MAX as u64 * 8 + 64 * 1024);
+
+/// Stack of the compiler's main thread.
+pub(super) const COMPILER_STACK_BYTES: u64 = 8 * 1024 * 1024;
+
 /// Bytes of a memory that are zeroed by hand instead of given back to the kernel when an
 /// instance ends: cheaper than a page fault for each.
 const KEEP_RESIDENT_BYTES: usize = 64 * 1024;
@@ -43,7 +53,7 @@ pub(crate) fn config(metered: bool, pagemap_scan: bool) -> Result<Config> {
     pool.total_core_instances(8)
         .total_component_instances(1)
         .total_memories(16)
-        .total_tables(16)
+        .total_tables(TABLES)
         .total_stacks(4)
         .total_gc_heaps(4)
         .max_memories_per_module(8)

@@ -1,10 +1,12 @@
 //! Bringing a module in.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Death;
+use crate::compile_limits::CompileLimit;
 use crate::text::Escaped;
 
 /// Why a module cannot be used.
@@ -19,7 +21,7 @@ pub enum ModuleError {
         /// What the system said.
         message: String,
     },
-    /// More bytes than [`MODULE_BYTES_MAX`](crate::limits::MODULE_BYTES_MAX).
+    /// More bytes than [`MODULE_BYTES_MAX`](crate::limits::MODULE_BYTES_MAX), which no setting raises.
     #[error("the module has {bytes} bytes, more than the limit of {max}")]
     TooLarge {
         /// Its size.
@@ -56,19 +58,31 @@ pub enum ModuleError {
         /// What is wrong.
         message: String,
     },
-    /// Compilation hit a limit of the compiler process.
-    #[error("compilation went over its limit of {}: {}", Escaped(limit), Escaped(seen))]
+    /// The module's shape, or compiling it, went over one of the [`CompileLimits`](crate::CompileLimits).
+    #[error("{}", over(*kind, *limit, *seen, *function, *offset, *quarantined))]
     CompileLimit {
-        /// The limit.
-        limit: String,
-        /// What was seen.
-        seen: String,
+        /// Which; it knows the setting that raises it.
+        kind: CompileLimit,
+        /// The limit: bytes, milliseconds or a number, by its kind.
+        limit: u64,
+        /// What was seen. Of the shape: the first number over the limit. Of memory: what would have been
+        /// needed at least, which is the most that was resident and the allocation that failed. Of time:
+        /// the milliseconds of CPU time that the compiler had used when it was killed.
+        seen: u64,
+        /// The function, by its index in the module (imported ones come first), where it is one function's.
+        function: Option<u32>,
+        /// The byte of the module where it was seen, of the shape.
+        offset: Option<u64>,
+        /// Whether this pool had met the module before, and did not try again.
+        quarantined: bool,
     },
     /// The compiler process died.
-    #[error("the compiler process died: {death}")]
+    #[error("the compiler process died: {death}{}", again(*quarantined))]
     CompilerDied {
         /// How.
         death: Death,
+        /// Whether this pool had met the module before, and did not try again.
+        quarantined: bool,
     },
     /// The compiler process could not be started or spoken to.
     #[error("cannot run the compiler process: {}", Escaped(message))]
@@ -137,6 +151,54 @@ pub enum ModuleError {
         /// Why.
         message: String,
     },
+}
+
+fn over(
+    kind: CompileLimit,
+    limit: u64,
+    seen: u64,
+    function: Option<u32>,
+    offset: Option<u64>,
+    quarantined: bool,
+) -> String {
+    let what = match kind {
+        CompileLimit::Time => {
+            let time = Duration::from_millis;
+            format!(
+                "compiling took longer than {:?} and was stopped, after {:?} of CPU time",
+                time(limit),
+                time(seen)
+            )
+        }
+        CompileLimit::Memory => {
+            format!("compiling needs at least {seen} bytes of memory, more than the limit of {limit}")
+        }
+        shape => {
+            let function = function.map(|index| format!(" (function {index})")).unwrap_or_default();
+            let offset = offset.map(|offset| format!(", at byte {offset}")).unwrap_or_default();
+            format!(
+                "the module has {seen} {}{function}{offset}, more than the limit of {limit}",
+                shape.what()
+            )
+        }
+    };
+    format!("{what}; CompileLimits::{} sets it{}", kind.setting(), again(quarantined))
+}
+
+fn again(quarantined: bool) -> &'static str {
+    if quarantined { "; this was found earlier, and the module is in quarantine" } else { "" }
+}
+
+impl ModuleError {
+    /// The same, found again without another try.
+    pub(crate) fn in_quarantine(mut self) -> ModuleError {
+        if let ModuleError::CompileLimit { quarantined, .. } | ModuleError::CompilerDied { quarantined, .. } =
+            &mut self
+        {
+            *quarantined = true;
+        }
+        self
+    }
 }
 
 fn known_tasks(known: &[String]) -> String {

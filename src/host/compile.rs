@@ -1,40 +1,48 @@
-//! Bringing a module in: digest, cache, and where the cache has nothing, a compiler process.
+//! A compiler process and its end: the request, the deadline, and what its death says of the module.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::RecvFlags;
 
 use super::core::Core;
-use super::spawn::{self, Child};
+use super::spawn::Child;
 use super::supervise::Job;
-use crate::compile::cache::Compiled;
+use super::usage::{self, Usage};
+use crate::compile::cache::{Compiled, DESCRIPTION_BYTES_MAX};
+use crate::compile_limits::{CompileLimit, CompileLimits};
 use crate::error::{Death, DeathCause, ModuleError, Phase};
-use crate::limits::ARTIFACT_BYTES_MAX;
+use crate::limits::{ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX};
 use crate::wire::control::{self, ControlSocket};
-use crate::wire::fingerprint;
 use crate::wire::message::{CompileReply, CompileRequest};
+use crate::wire::{fingerprint, memfd};
 
-/// Most bytes of a module's description.
-const DESCRIPTION_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// What a failed allocation says on stderr before it aborts; the number of bytes stands between.
+const ALLOCATION_FAILED: (&str, &str) = ("memory allocation of ", " bytes failed");
 
-/// Compiles in a process of its own, which is killed if it takes longer than the pool's
-/// compile timeout. Waits for it.
+/// Compiles in a process of its own, which is killed if it takes longer than it may. Waits for it.
 ///
 /// # Errors
 /// The compiler's own, [`ModuleError::CompileLimit`], or how the process died.
-pub(crate) fn compile(core: &Core, wasm: &[u8], metered: bool) -> Result<Compiled, ModuleError> {
+pub(crate) fn compile(
+    core: &Core,
+    wasm: &[u8],
+    metered: bool,
+    limits: &CompileLimits,
+) -> Result<Compiled, ModuleError> {
     let system = |error: io::Error| ModuleError::Compiler { message: error.to_string() };
-    let source = sealed_memfd("wasmpool-wasm", wasm).map_err(system)?;
-    let artifact = empty_memfd("wasmpool-artifact").map_err(system)?;
-    let description = empty_memfd("wasmpool-description").map_err(system)?;
+    let source = memfd::sealed("wasmpool-wasm", wasm).map_err(system)?;
+    let artifact = memfd::empty("wasmpool-artifact").map_err(system)?;
+    let description = memfd::empty("wasmpool-description").map_err(system)?;
     let (ours, theirs) = control::pair().map_err(system)?;
-    let sandbox = core.settings.sandbox.clone();
-    let request = CompileRequest { build: fingerprint::BUILD, metered, sandbox };
+    let threads = u32::try_from(core.settings.compile_threads).unwrap_or(u32::MAX);
+    let (limits_sent, sandbox) = (limits.clone(), core.settings.sandbox.clone());
+    let request =
+        CompileRequest { build: fingerprint::BUILD, metered, limits: limits_sent, threads, sandbox };
     ours.send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()]).map_err(system)?;
 
     let (reply, child) = crossbeam_channel::bounded(1);
@@ -42,15 +50,13 @@ pub(crate) fn compile(core: &Core, wasm: &[u8], metered: bool) -> Result<Compile
     // The supervisor answers at once, or drops the job because the pool has stopped.
     let child = child.recv_timeout(core.settings.start_timeout).map_err(|_| closed())?.map_err(system)?;
 
-    attend(core.settings.compile_timeout, &ours, child).map_err(|error| match error {
+    attend(limits, ours, child).map_err(|error| match error {
         // Children die with the supervisor's thread.
         ModuleError::CompilerDied { .. } if core.is_stopped() => closed(),
         error => error,
     })?;
     let artifact_bytes = finish(&artifact, ARTIFACT_BYTES_MAX).map_err(system)?;
     finish(&description, DESCRIPTION_BYTES_MAX).map_err(system)?;
-    let (mut artifact, mut description) = (File::from(artifact), File::from(description));
-    rewind(&mut artifact).and_then(|()| rewind(&mut description)).map_err(system)?;
     Compiled::read(artifact, description, artifact_bytes)
         .ok_or_else(|| ModuleError::Compiler { message: "it described the module in an unknown way".into() })
 }
@@ -60,11 +66,15 @@ fn closed() -> ModuleError {
 }
 
 /// Waits for the answer and the end of the compiler, whichever way it goes.
-fn attend(timeout: Duration, socket: &ControlSocket, mut child: Child) -> Result<(), ModuleError> {
+fn attend(limits: &CompileLimits, socket: ControlSocket, mut child: Child) -> Result<(), ModuleError> {
     // Without one where the timeout is beyond all time.
-    let deadline = Instant::now().checked_add(timeout);
+    let deadline = Instant::now().checked_add(limits.time());
+    // What a process inherits from us at its start counts as its own peak.
+    let inherited = usage::own_peak();
     let mut reply: Option<CompileReply> = None;
     let mut timed_out = false;
+    // Each is dropped at its end, which would poll as readable for ever.
+    let (mut socket, mut stderr_open) = (Some(socket), true);
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) && !timed_out {
@@ -72,80 +82,230 @@ fn attend(timeout: Duration, socket: &ControlSocket, mut child: Child) -> Result
             // It fails only for a process that is gone already.
             let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
         }
-        let mut fds =
-            vec![PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(&child.stderr.pipe, PollFlags::IN)];
-        if reply.is_none() {
-            fds.push(PollFd::new(&socket.0, PollFlags::IN));
+        let mut fds = vec![PollFd::new(&child.pidfd, PollFlags::IN)];
+        if stderr_open {
+            fds.push(PollFd::new(&child.stderr.pipe, PollFlags::IN));
         }
+        fds.extend(socket.as_ref().map(|socket| PollFd::new(&socket.0, PollFlags::IN)));
         let wait = if timed_out { None } else { left.and_then(|left| left.try_into().ok()) };
         if rustix::event::poll(&mut fds, wait.as_ref()).is_err() {
             continue;
         }
-        let (gone, spoke) =
-            (!fds[0].revents().is_empty(), fds.get(2).is_some_and(|fd| !fd.revents().is_empty()));
-        child.stderr.drain();
-        if spoke && let Ok(Some((message, _))) = socket.receive::<CompileReply>(0, RecvFlags::DONTWAIT) {
-            reply = Some(message);
+        let gone = !fds[0].revents().is_empty();
+        stderr_open = stderr_open && child.stderr.drain();
+        let said = socket.as_ref().map(|socket| socket.receive::<CompileReply>(0, RecvFlags::DONTWAIT));
+        match said {
+            Some(Ok(Some((message, _)))) => (reply, socket) = (Some(message), None),
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Some(Ok(None) | Err(_)) => socket = None,
+            None => {}
         }
         if !gone {
             continue;
         }
-        let cause = spawn::reap_in(child.group.as_ref(), child.pidfd.as_fd());
+        let (cause, usage) = usage::reap(child.pidfd.as_fd());
+        let cause = super::spawn::in_group(child.group.as_ref(), cause);
+        let peak = usage.peak_bytes.filter(|peak| *peak > inherited);
+        let usage = Usage { peak_bytes: peak, ..usage };
         return match (reply, cause) {
-            _ if timed_out => Err(ModuleError::CompileLimit {
-                limit: format!("{timeout:?}"),
-                seen: "it was still compiling and was killed".into(),
-            }),
+            _ if timed_out => Err(over_time(limits, &usage)),
+            (Some(Err(ModuleError::CompileLimit { kind: CompileLimit::Memory, .. })), _) => {
+                Err(over_memory(limits, &usage, 0))
+            }
             (Some(Err(error)), _) => Err(error),
             (Some(Ok(())), DeathCause::Exited(0) | DeathCause::Unknown) => Ok(()),
             (_, cause) => {
                 let death = Death::new(child.pid, cause, Phase::Compiling, child.stderr.text());
-                Err(ModuleError::CompilerDied { death })
+                Err(of_death(limits, death, &usage))
             }
         };
     }
 }
 
-fn empty_memfd(name: &str) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?)
+fn over_time(limits: &CompileLimits, usage: &Usage) -> ModuleError {
+    let seen = u64::try_from(usage.cpu.as_millis()).unwrap_or(u64::MAX);
+    over(limits, CompileLimit::Time, seen)
+}
+
+/// `failed` is the allocation that there was no room for, or 0 if that is not known.
+fn over_memory(limits: &CompileLimits, usage: &Usage, failed: u64) -> ModuleError {
+    let resident = usage.peak_bytes.unwrap_or(0).saturating_add(failed);
+    // The limit counts what is allocated, of which some is not resident: that much it was.
+    over(limits, CompileLimit::Memory, resident.max(limits.get(CompileLimit::Memory)))
+}
+
+fn over(limits: &CompileLimits, kind: CompileLimit, seen: u64) -> ModuleError {
+    let limit = limits.get(kind);
+    ModuleError::CompileLimit { kind, limit, seen, function: None, offset: None, quarantined: false }
+}
+
+/// Whether the module was too much for the memory that there is, or the compiler died of something else.
+fn of_death(limits: &CompileLimits, death: Death, usage: &Usage) -> ModuleError {
+    let aborted = death.cause == DeathCause::Signaled(rustix::process::Signal::ABORT.as_raw());
+    let killed = death.cause == DeathCause::Signaled(rustix::process::Signal::KILL.as_raw());
+    // The kernel's own limit on a group of processes may lie a little under ours.
+    let near = limits.get(CompileLimit::Memory) / 10 * 9;
+    match failed_allocation(&death.stderr_tail) {
+        Some(failed) if aborted => over_memory(limits, usage, failed),
+        _ if killed && usage.peak_bytes.is_some_and(|peak| peak >= near) => over_memory(limits, usage, 0),
+        _ => ModuleError::CompilerDied { death, quarantined: false },
+    }
+}
+
+fn failed_allocation(stderr: &str) -> Option<u64> {
+    let (_, rest) = stderr.rsplit_once(ALLOCATION_FAILED.0)?;
+    rest.split_once(ALLOCATION_FAILED.1)?.0.parse().ok()
 }
 
 /// Seals what the compiler has written: from here on nobody can change it. Returns its size.
-fn finish(file: &OwnedFd, bytes_max: u64) -> io::Result<u64> {
-    let bytes = rustix::fs::fstat(file)?.st_size as u64;
+fn finish(file: &File, bytes_max: u64) -> io::Result<u64> {
+    let bytes = file.metadata()?.len();
     if bytes == 0 || bytes > bytes_max {
         return Err(io::Error::other(format!("it wrote {bytes} bytes, the limit is {bytes_max}")));
     }
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(file, seals)?;
+    memfd::seal(file)?;
     Ok(bytes)
 }
 
-fn sealed_memfd(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
-    let mut file = File::from(empty_memfd(name)?);
-    file.write_all(bytes)?;
-    rewind(&mut file)?;
-    let file = OwnedFd::from(file);
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&file, seals)?;
-    Ok(file)
+/// So many compilers at a time, in the order in which they were asked for.
+///
+/// There is no deadline on the wait: whoever holds a place gives it up within its own timeout, so the wait
+/// ends, and a module is not to blame for those before it.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    queue: Mutex<Queue>,
+    moved: Condvar,
 }
 
-fn rewind(file: &mut File) -> io::Result<()> {
-    file.seek(SeekFrom::Start(0)).map(|_| ())
+#[derive(Debug)]
+struct Queue {
+    free: usize,
+    /// The ticket that is next, and the one that the next to come gets.
+    next: u64,
+    last: u64,
+}
+
+/// A place that is held; dropping it lets the next in.
+#[derive(Debug)]
+pub(crate) struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    pub(crate) fn new(places: usize) -> Turns {
+        Turns { queue: Mutex::new(Queue { free: places, next: 0, last: 0 }), moved: Condvar::new() }
+    }
+
+    /// Waits for a place.
+    pub(crate) fn take(&self) -> Turn<'_> {
+        let mut queue = self.lock();
+        let ticket = queue.last;
+        queue.last += 1;
+        while queue.free == 0 || queue.next != ticket {
+            queue = self.moved.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.free -= 1;
+        queue.next += 1;
+        // The one behind may find a place free too.
+        self.moved.notify_all();
+        Turn(self)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.lock().free += 1;
+        self.0.moved.notify_all();
+    }
 }
 
 /// Reads a module's file, with its limit.
 ///
 /// # Errors
-/// [`ModuleError::Read`], [`ModuleError::TooLarge`].
-pub(crate) fn read_wasm(path: &std::path::Path, bytes_max: u64) -> Result<Vec<u8>, ModuleError> {
+/// [`ModuleError::Read`], and as [`check_wasm_bytes`].
+pub(crate) fn read_wasm(path: &std::path::Path, max: u64) -> Result<Vec<u8>, ModuleError> {
     let read = |error: io::Error| ModuleError::Read { path: path.into(), message: error.to_string() };
     let file = File::open(path).map_err(read)?;
+    // Of a pipe or device it says nothing; then as much is read as there may be.
+    check_wasm_bytes(file.metadata().map_err(read)?.len(), max)?;
     let mut bytes = Vec::new();
-    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(read)?;
-    if bytes.len() as u64 > bytes_max {
-        return Err(ModuleError::TooLarge { bytes: bytes.len() as u64, max: bytes_max });
-    }
+    file.take(max.min(MODULE_BYTES_MAX as u64) + 1).read_to_end(&mut bytes).map_err(read)?;
+    check_wasm_bytes(bytes.len() as u64, max)?;
     Ok(bytes)
+}
+
+/// # Errors
+/// [`ModuleError::CompileLimit`] above `max`, [`ModuleError::TooLarge`] above what any pool takes.
+pub(crate) fn check_wasm_bytes(bytes: u64, max: u64) -> Result<(), ModuleError> {
+    if bytes > MODULE_BYTES_MAX as u64 {
+        return Err(ModuleError::TooLarge { bytes, max: MODULE_BYTES_MAX as u64 });
+    }
+    if bytes > max {
+        return Err(ModuleError::CompileLimit {
+            kind: CompileLimit::WasmBytes,
+            limit: max,
+            seen: bytes,
+            function: None,
+            offset: None,
+            quarantined: false,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn death(signal: i32, stderr: &str) -> Death {
+        Death::new(7, DeathCause::Signaled(signal), Phase::Compiling, stderr.into())
+    }
+
+    fn usage(peak_bytes: Option<u64>) -> Usage {
+        Usage { cpu: Duration::from_secs(1), peak_bytes }
+    }
+
+    #[test]
+    fn a_failed_allocation_is_the_memory_limit_and_another_abort_is_not() {
+        let limits = CompileLimits::new().memory_bytes_max(100 << 20);
+        let words = "wasmpool: x\nmemory allocation of 4096 bytes failed\n";
+        match of_death(&limits, death(6, words), &usage(Some(200 << 20))) {
+            ModuleError::CompileLimit { kind: CompileLimit::Memory, limit, seen, .. } => {
+                assert_eq!((limit, seen), (100 << 20, (200 << 20) + 4096));
+            }
+            other => panic!("{other:?}"),
+        }
+        for (signal, words) in [(6, "thread main has overflowed its stack"), (11, words), (6, ""), (9, "")] {
+            let error = of_death(&limits, death(signal, words), &usage(Some(50 << 20)));
+            assert!(matches!(error, ModuleError::CompilerDied { .. }), "{signal} {words}: {error:?}");
+        }
+        let error = of_death(&limits, death(9, ""), &usage(Some(95 << 20)));
+        assert!(matches!(error, ModuleError::CompileLimit { kind: CompileLimit::Memory, .. }), "{error:?}");
+        let error = of_death(&limits, death(9, ""), &usage(None));
+        assert!(matches!(error, ModuleError::CompilerDied { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn turns_are_taken_in_order_and_never_more_than_there_are() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let (turns, inside) = (Turns::new(2), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let turn = turns.take();
+                        assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        drop(turn);
+                    }
+                });
+            }
+        });
+        let queue = turns.lock();
+        assert_eq!((queue.free, queue.next, queue.last), (2, 3200, 3200));
+    }
 }

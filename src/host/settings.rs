@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::cgroup::CgroupChoice;
+use crate::compile_limits::CompileLimits;
 use crate::dispatch::{self, Config, OnDeath};
 use crate::policy::OnWorkerDeath;
 use crate::task::TaskOptions;
@@ -19,7 +20,9 @@ pub(crate) struct Settings {
     pub(crate) start_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) slow_after: Option<Duration>,
-    pub(crate) compile_timeout: Duration,
+    pub(crate) compile_limits: CompileLimits,
+    pub(crate) compile_threads: usize,
+    pub(crate) compilers_max: usize,
     pub(crate) on_worker_death: OnWorkerDeath,
     pub(crate) recycle: dispatch::Recycling,
     pub(crate) offers_max: usize,

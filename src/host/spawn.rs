@@ -84,10 +84,8 @@ pub(crate) fn spawn(program: &Program, role: Role, socket: OwnedFd) -> io::Resul
     })
 }
 
-/// Reaps an ended process and says how it ended. Who was killed may have been so by the kernel, for
-/// want of memory in its group.
-pub(crate) fn reap_in(group: Option<&Group>, pidfd: BorrowedFd<'_>) -> DeathCause {
-    let cause = reap(pidfd);
+/// Who was killed may have been so by the kernel, for want of memory in its group.
+pub(crate) fn in_group(group: Option<&Group>, cause: DeathCause) -> DeathCause {
     let killed = cause == DeathCause::Signaled(rustix::process::Signal::KILL.as_raw());
     killed.then_some(group).flatten().and_then(Group::out_of_memory).unwrap_or(cause)
 }

@@ -293,7 +293,7 @@ fn report_ready(pid: u32, sandbox: &SandboxReport) {
 
 /// Reaps a worker, and lets its link's thread drain the ring and report the death.
 fn bury(mut ward: Ward) -> JoinHandle<()> {
-    let cause = spawn::reap_in(ward.group.as_ref(), ward.link.pidfd());
+    let cause = spawn::in_group(ward.group.as_ref(), spawn::reap(ward.link.pidfd()));
     ward.stderr.drain();
     let phase = if ward.ready { Phase::Idle } else { Phase::Start };
     guarded(|| tracing::debug!(pid = ward.link.pid, ?cause, "worker ended"));

@@ -1,17 +1,19 @@
 //! Building a pool.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::load::Loads;
 use super::{Handle, Pool};
 use crate::compile::cache::Cache;
+use crate::compile_limits::CompileLimits;
 use crate::dispatch::{Event, Recycling};
 use crate::error::BuildError;
 use crate::future::Queues;
 use crate::host::cgroup::CgroupChoice;
+use crate::host::compile::Turns;
 use crate::host::core::Core;
 use crate::host::settings::Settings;
 use crate::host::spawn::Program;
@@ -44,8 +46,9 @@ enum CacheChoice {
 
 impl PoolBuilder {
     pub(super) fn new() -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         PoolBuilder {
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            workers: cpus,
             worker_program: None,
             cache: CacheChoice::Default,
             settings: Settings {
@@ -60,8 +63,10 @@ impl PoolBuilder {
                 on_worker_death: OnWorkerDeath::Break,
                 recycle: Recycling::default(),
                 offers_max: limits::OFFERS_MAX,
-                compile_timeout: limits::COMPILE_TIMEOUT,
                 pagemap_scan: false,
+                compile_limits: CompileLimits::new(),
+                compile_threads: cpus.min(4),
+                compilers_max: limits::COMPILERS_MAX,
                 defaults: TaskOptions::new(),
                 sandbox: SandboxRequest::default(),
                 cgroup: CgroupChoice::default(),
@@ -203,9 +208,33 @@ impl PoolBuilder {
         self
     }
 
-    /// How long the compilation of a module may take. Default: 120 s.
+    /// What compiling a module may cost, and how it may be built, unless its
+    /// [`ModuleOptions::compile_limits`](crate::ModuleOptions::compile_limits) say otherwise. The defaults are for
+    /// modules of strangers.
+    pub fn compile_limits(mut self, limits: CompileLimits) -> Self {
+        self.settings.compile_limits = limits;
+        self
+    }
+
+    /// How long the compilation of a module may take: [`CompileLimits::timeout`] of
+    /// [`compile_limits`](Self::compile_limits), which belongs before this. Default: 120 s.
     pub fn compile_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.compile_timeout = timeout;
+        self.settings.compile_limits = self.settings.compile_limits.timeout(timeout);
+        self
+    }
+
+    /// Threads of one compiler process, 1 to 32. Default: one for each CPU, at most four. They stand back
+    /// behind whatever else wants a CPU.
+    pub fn compile_threads(mut self, threads: usize) -> Self {
+        self.settings.compile_threads = threads;
+        self
+    }
+
+    /// Compiler processes at a time, 1 to 64, each with its own memory limit; other loads wait for
+    /// their turn, in order. That wait has no deadline and counts in no timeout: each of those before it
+    /// is done within its own. Default: 2.
+    pub fn compilers_max(mut self, compilers: usize) -> Self {
+        self.settings.compilers_max = compilers;
         self
     }
 
@@ -315,7 +344,7 @@ impl PoolBuilder {
         let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
         let mut settings = Settings { workers_max: self.workers, ..self.settings };
         settings.defaults.timeout.get_or_insert(limits::TIMEOUT);
-        let prestart = settings.workers_min;
+        let (prestart, compilers_max) = (settings.workers_min, settings.compilers_max);
         let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
         let (wakers, woken) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
         let queues = Arc::new(Queues { callbacks, wakers });
@@ -344,7 +373,8 @@ impl PoolBuilder {
         Ok(Pool(Arc::new(Handle {
             core,
             cache,
-            modules: Mutex::new(HashMap::new()),
+            loads: Loads::new(),
+            turns: Turns::new(compilers_max),
             supervisor: Mutex::new(Some(supervisor)),
             callback_thread: callback_thread.thread().id(),
         })))
@@ -359,6 +389,8 @@ impl PoolBuilder {
             ("workers_min", settings.workers_min as u64, 0, self.workers as u64),
             ("prefetch_max", settings.offers_max as u64, 0, limits::OFFERS_MAX as u64),
             ("recycle_after_tasks", tasks_max, 1, u64::MAX),
+            ("compile_threads", settings.compile_threads as u64, 1, limits::COMPILE_THREADS_MAX as u64),
+            ("compilers_max", settings.compilers_max as u64, 1, limits::COMPILERS_AT_MOST as u64),
             ("queue_tasks_max", settings.queue_tasks_max as u64, 1, u64::MAX),
             ("input_bytes_max", settings.input_bytes_max as u64, 0, limits::FRAME_PAYLOAD_BYTES_MAX),
             ("output_bytes_max", outputs, 0, half),

@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::compile_limits::CompileLimits;
 use crate::error::{Frame, ModuleError, TrapCode};
 use crate::task::{TaskId, TaskLimits};
 use crate::walls::{SandboxReport, SandboxRequest};
@@ -162,6 +163,8 @@ pub(crate) struct CompileRequest {
     pub(crate) build: u64,
     pub(crate) metered: bool,
     pub(crate) sandbox: SandboxRequest,
+    pub(crate) limits: CompileLimits,
+    pub(crate) threads: u32,
 }
 
 /// Compiler to host; then the compiler exits. Both files are complete if it is `Ok`.

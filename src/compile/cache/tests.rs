@@ -1,0 +1,143 @@
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use super::*;
+use crate::module::ModuleKind;
+
+const CODE: &[u8] = b"machine code";
+
+fn compiled(tag: u64) -> Compiled {
+    let description = ModuleDescription {
+        kind: ModuleKind::Library,
+        tasks: Vec::new(),
+        imports: Vec::new(),
+        exports: Vec::new(),
+        memories: Vec::new(),
+        uses_wasi: false,
+        has_initializer: false,
+        has_reactor_start: false,
+        metered: false,
+        wasm_bytes: tag,
+        machine_code_bytes: CODE.len() as u64,
+    };
+    let bytes = describe_artifact(description, CODE.len() as u64).expect("encodes");
+    let file = |bytes: &[u8]| memfd::sealed("test", bytes).expect("a memfd");
+    Compiled::read(file(CODE), file(&bytes), CODE.len() as u64).expect("reads")
+}
+
+struct Place {
+    dir: tempfile::TempDir,
+    cache: Cache,
+    key: CacheKey,
+}
+
+impl Place {
+    fn new() -> Place {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = Cache::open(dir.path()).expect("opens");
+        let place = Place { dir, cache, key: CacheKey::new(Digest::of(b"wasm"), false) };
+        place.store();
+        place
+    }
+
+    fn store(&self) {
+        self.cache.store(&self.key, &compiled(4)).expect("stores");
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join(self.key.file_name())
+    }
+
+    fn is_found(&self) -> bool {
+        self.cache.find(&self.key).is_some()
+    }
+}
+
+#[test]
+fn what_was_stored_is_found_and_nobody_can_change_it() {
+    let place = Place::new();
+    let found = place.cache.find(&place.key).expect("is there");
+    assert_eq!(found.description.wasm_bytes, 4);
+    let mut code = Vec::new();
+    (&found.artifact).read_to_end(&mut code).expect("reads");
+    assert_eq!(code, CODE);
+    (&found.artifact).write_all(b"x").expect_err("is sealed");
+    assert!(place.cache.find(&CacheKey::new(Digest::of(b"wasm"), true)).is_none());
+    assert_eq!(std::fs::read_dir(place.dir.path()).expect("reads").count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn every_flipped_bit_every_truncation_and_every_byte_more_is_noticed() {
+    let place = Place::new();
+    let good = std::fs::read(place.path()).expect("reads");
+    let write = |bytes: &[u8]| std::fs::write(place.path(), bytes).expect("writes");
+    for at in 0..good.len() {
+        for bit in 0..8 {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << bit;
+            write(&bad);
+            assert!(!place.is_found(), "bit {bit} of byte {at}");
+        }
+        write(&good[..at]);
+        assert!(!place.is_found(), "the first {at} bytes");
+    }
+    write(&[&good[..], b"\0"].concat());
+    assert!(!place.is_found(), "a byte more");
+    write(&good);
+    assert!(place.is_found());
+}
+
+#[test]
+fn an_entry_in_anothers_place_is_none() {
+    let place = Place::new();
+    let other = CacheKey::new(Digest::of(b"other"), false);
+    place.cache.store(&other, &compiled(5)).expect("stores");
+    let (ours, theirs) = (place.path(), place.dir.path().join(other.file_name()));
+    let aside = place.dir.path().join("aside");
+    for (from, to) in [(&ours, &aside), (&theirs, &ours), (&aside, &theirs)] {
+        std::fs::rename(from, to).expect("renames");
+    }
+    assert!(!place.is_found() && place.cache.find(&other).is_none());
+    place.store();
+    assert!(place.is_found());
+}
+
+#[test]
+fn sizes_are_bounded_before_anything_is_allocated() {
+    let place = Place::new();
+    let good = std::fs::read(place.path()).expect("reads");
+    for at in [16 + 32 + 32, 16 + 32 + 32 + 8] {
+        let mut bad = good.clone();
+        bad[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+        std::fs::write(place.path(), &bad).expect("writes");
+        assert!(!place.is_found());
+    }
+}
+
+#[test]
+fn a_directory_that_is_a_symlink_or_open_to_others_is_not_used() {
+    let place = Place::new();
+    let link = place.dir.path().join("link");
+    let real = place.dir.path().join("real");
+    std::fs::create_dir(&real).expect("makes");
+    symlink(&real, &link).expect("links");
+    assert!(Cache::open(&link).is_none());
+    assert!(Cache::open(&real).is_some());
+    std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o777)).expect("opens up");
+    assert!(Cache::open(&real).is_none());
+}
+
+#[test]
+fn a_directory_that_is_swapped_afterwards_is_not_looked_into() {
+    let place = Place::new();
+    let moved = place.dir.path().with_extension("moved");
+    std::fs::rename(place.dir.path(), &moved).expect("renames");
+    std::fs::create_dir(place.dir.path()).expect("makes another");
+    assert!(place.is_found(), "the directory that was opened");
+    place.store();
+    assert_eq!(
+        std::fs::read_dir(place.dir.path()).expect("reads").count(),
+        0,
+        "nothing is put into the new one"
+    );
+    std::fs::remove_dir_all(moved).expect("cleans up");
+}

@@ -1,0 +1,64 @@
+//! What the compiler process does to itself, so that a bomb costs nobody else: priority, memory, threads.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit};
+
+use super::settings;
+use crate::compile_limits::{CompileLimit, CompileLimits};
+
+/// How far compilation stands back behind what else runs, tasks first: at 10 it gets about a tenth of
+/// a CPU that others want all of. Not 19: then a busy machine would run an honest module into its
+/// deadline, and that into quarantine.
+const NICE: i32 = 10;
+
+/// Lets everything else go first. Before the process is locked down, since that closes /proc. What
+/// cannot be had is left: it is a courtesy, and the limits do not rest on it.
+pub(super) fn give_way() {
+    let _ = rustix::process::setpriority_process(None, NICE);
+    // With autogroups each session is one competitor, and niceness counts within it only: the
+    // session has a niceness of its own. Hence the session is made here, and not by what follows.
+    if rustix::process::setsid().is_err() {
+        return;
+    }
+    // For all but root the kernel takes one such change a tenth of a second, from all processes.
+    for _ in 0..6 {
+        match std::fs::write("/proc/self/autogroup", NICE.to_string()) {
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::AGAIN.raw_os_error()) => {
+                std::thread::sleep(Duration::from_millis(25));
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Limits the process to what the request allows, for good. Before the first byte of a module is read.
+///
+/// # Errors
+/// What the system says: a compiler without its limits compiles nothing.
+pub(super) fn limit(limits: &CompileLimits, threads: u32) -> io::Result<()> {
+    let memory = limits.get(CompileLimit::Memory);
+    // Data, and not addresses: what the engine reserves and never touches is for the most part neither.
+    // Beyond it an allocation fails, and with it the process, by SIGABRT.
+    set(Resource::Data, memory.saturating_add(settings::RESERVED_DATA_BYTES))?;
+    // The main thread's stack is not data. The others' are.
+    let stack = rustix::process::getrlimit(Resource::Stack).current.unwrap_or(u64::MAX);
+    set(Resource::Stack, stack.min(settings::COMPILER_STACK_BYTES))?;
+    // What is written stays in memory too: it is a memfd.
+    set(Resource::Fsize, memory)?;
+    // All of the engine's parallel work is on this pool.
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(1) as usize)
+        .thread_name(|index| format!("compile-{index}"))
+        .build_global()
+        .map_err(|error| io::Error::other(format!("cannot start {threads} threads: {error}")))
+}
+
+/// Both limits: a process that was taken over does not raise them again.
+fn set(resource: Resource, bytes: u64) -> io::Result<()> {
+    // The hard limit may be lower already, and is then enough.
+    let hard = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let bytes = Some(bytes.min(hard));
+    Ok(rustix::process::setrlimit(resource, Rlimit { current: bytes, maximum: bytes })?)
+}

@@ -1,0 +1,69 @@
+//! What an ended process had used.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use crate::error::DeathCause;
+
+/// What a process has used in its life.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usage {
+    /// Of all its threads.
+    pub(super) cpu: Duration,
+    /// The most that was resident, where the kernel said so. What it shared with its parent until it
+    /// became another program counts too.
+    pub(super) peak_bytes: Option<u64>,
+}
+
+/// As [`spawn::reap`](super::spawn::reap): waits for the end of a process, and says how it ended; here
+/// with what it used.
+pub(super) fn reap(pidfd: BorrowedFd<'_>) -> (DeathCause, Usage) {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    let reaped = rustix::io::retry_on_intr(|| {
+        // SAFETY: waitid(2) with its fifth argument, which libc's function does not have. Both
+        // pointers are to memory of the right type that outlives the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_waitid,
+                libc::P_PIDFD,
+                pidfd.as_raw_fd(),
+                info.as_mut_ptr(),
+                libc::WEXITED,
+                usage.as_mut_ptr(),
+            )
+        };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(rustix::io::Errno::from_io_error(&std::io::Error::last_os_error())
+                .unwrap_or(rustix::io::Errno::INVAL))
+        }
+    });
+    // SAFETY: both are plain data for which zeros are values, and the kernel has filled them if it could.
+    let (info, usage) = unsafe { (info.assume_init(), usage.assume_init()) };
+    if reaped.is_err() {
+        // The embedder ignores SIGCHLD or reaps every child itself.
+        return (DeathCause::Unknown, Usage { cpu: Duration::ZERO, peak_bytes: None });
+    }
+    // SAFETY: a siginfo that waitid has filled has a status.
+    let status = unsafe { info.si_status() };
+    let cause = match info.si_code {
+        libc::CLD_EXITED => DeathCause::Exited(status),
+        libc::CLD_KILLED | libc::CLD_DUMPED => DeathCause::Signaled(status),
+        _ => DeathCause::Unknown,
+    };
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
+    };
+    let peak_bytes = Some(usage.ru_maxrss.unsigned_abs() * 1024);
+    (cause, Usage { cpu: time(usage.ru_utime) + time(usage.ru_stime), peak_bytes })
+}
+
+/// The most that was ever resident of this process; 0 if that cannot be known.
+pub(super) fn own_peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    kib.and_then(|kib| kib.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}

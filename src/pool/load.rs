@@ -1,0 +1,231 @@
+//! Bringing a module in: known already, refused already, being brought in by another thread, in the
+//! cache, or compiled; in this order.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::quarantine::Quarantine;
+use super::{Handle, Pool};
+use crate::compile::cache::{CacheKey, Compiled};
+use crate::compile_limits::{CompileLimit, CompileLimits};
+use crate::error::ModuleError;
+use crate::host::compile;
+use crate::limits;
+use crate::module::{Digest, Loaded, Module, ModuleOptions};
+use crate::wire::message::ModuleId;
+
+/// What makes two modules the same to a pool: the bytes, and whether it is metered.
+pub(super) type Key = (Digest, bool);
+
+/// The modules of a pool, those that it will not have, and those on their way.
+#[derive(Debug)]
+pub(super) struct Loads(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    modules: HashMap<Key, Module>,
+    quarantine: Quarantine,
+    flights: HashMap<Key, Arc<Flight>>,
+}
+
+/// One module on its way, and those who wait for it.
+#[derive(Debug, Default)]
+struct Flight {
+    landed: Mutex<Option<Landing>>,
+    changed: Condvar,
+}
+
+/// `None`: whoever had begun panicked.
+type Landing = Option<Result<Module, ModuleError>>;
+
+impl Pool {
+    /// Loads a wasm file: compiled in a process of its own, or taken from the cache.
+    /// The module is named after the file.
+    ///
+    /// # Errors
+    /// [`ModuleError`].
+    pub fn load_file(&self, path: impl AsRef<Path>) -> Result<Module, ModuleError> {
+        self.load_file_with(path, ModuleOptions::new())
+    }
+
+    /// As [`load_file`](Self::load_file), with options.
+    ///
+    /// # Errors
+    /// [`ModuleError`].
+    pub fn load_file_with(
+        &self,
+        path: impl AsRef<Path>,
+        mut options: ModuleOptions,
+    ) -> Result<Module, ModuleError> {
+        let path = path.as_ref();
+        if options.name.is_none() {
+            options.name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        }
+        let max = self.limits_of(&options).get(CompileLimit::WasmBytes);
+        let wasm = compile::read_wasm(path, max)?;
+        self.load_with(&wasm, options)
+    }
+
+    /// Loads a module from its bytes.
+    ///
+    /// # Errors
+    /// [`ModuleError`].
+    pub fn load(&self, wasm: &[u8]) -> Result<Module, ModuleError> {
+        self.load_with(wasm, ModuleOptions::new())
+    }
+
+    /// As [`load`](Self::load), with options. A module that this pool has loaded already
+    /// is returned as it is, under its first name; it stays loaded as long as the pool
+    /// lives. Waits for the compiler, and for its turn to have one
+    /// ([`PoolBuilder::compilers_max`](crate::PoolBuilder::compilers_max)); loads of the same module
+    /// from several threads share one compilation.
+    ///
+    /// A module that went over one of its [`CompileLimits`], or whose compiler died,
+    /// is in quarantine for the pool's life: it is refused at once with the same error, until it comes
+    /// with a larger limit of that kind.
+    ///
+    /// # Errors
+    /// [`ModuleError`].
+    pub fn load_with(&self, wasm: &[u8], options: ModuleOptions) -> Result<Module, ModuleError> {
+        let limits = self.limits_of(&options).clone();
+        compile::check_wasm_bytes(wasm.len() as u64, limits.get(CompileLimit::WasmBytes))?;
+        let digest = Digest::of(wasm);
+        let name = options.name.unwrap_or_else(|| digest.short());
+        self.0.loads.load((digest, options.metered), &limits, || {
+            let (compiled, from_cache) = self.compiled(wasm, digest, options.metered, &limits)?;
+            Ok(move |id| {
+                Module(Arc::new(Loaded {
+                    pool: self.0.core.id,
+                    id,
+                    shown: format!("{name} (sha256 {}…)", digest.short()).into(),
+                    name,
+                    digest,
+                    description: compiled.description,
+                    from_cache,
+                    artifact: compiled.artifact,
+                    description_file: compiled.description_file,
+                }))
+            })
+        })
+    }
+
+    fn limits_of<'a>(&'a self, options: &'a ModuleOptions) -> &'a CompileLimits {
+        options.compile_limits.as_ref().unwrap_or(&self.0.core.settings.compile_limits)
+    }
+
+    fn compiled(
+        &self,
+        wasm: &[u8],
+        digest: Digest,
+        metered: bool,
+        limits: &CompileLimits,
+    ) -> Result<(Compiled, bool), ModuleError> {
+        let Handle { core, cache, turns, .. } = &*self.0;
+        let key = CacheKey::new(digest, metered);
+        if let Some(cache) = cache
+            && let Some(compiled) = cache.find(&key)
+        {
+            return Ok((compiled, true));
+        }
+        let turn = turns.take();
+        let compiled = compile::compile(core, wasm, metered, limits)?;
+        drop(turn);
+        if let Some(cache) = cache
+            && let Err(error) = cache.store(&key, &compiled)
+        {
+            tracing::warn!(%digest, %error, "a compiled module could not be cached");
+        }
+        Ok((compiled, false))
+    }
+}
+
+impl Loads {
+    pub(super) fn new() -> Loads {
+        Loads(Mutex::new(State {
+            modules: HashMap::new(),
+            quarantine: Quarantine::new(limits::QUARANTINE_MODULES_MAX),
+            flights: HashMap::new(),
+        }))
+    }
+
+    /// The module, by whoever is the first to ask for it: `make` runs on one thread at a time for each
+    /// key, without a lock, and returns what makes a module of its number.
+    fn load<M: FnOnce(ModuleId) -> Module>(
+        &self,
+        key: Key,
+        limits: &CompileLimits,
+        make: impl FnOnce() -> Result<M, ModuleError>,
+    ) -> Result<Module, ModuleError> {
+        let departure = loop {
+            let mut state = self.lock();
+            if let Some(module) = state.modules.get(&key) {
+                return Ok(module.clone());
+            }
+            if let Some(error) = state.quarantine.find(&key, limits) {
+                return Err(error);
+            }
+            let Some(flight) = state.flights.get(&key).cloned() else {
+                state.flights.insert(key, Arc::default());
+                break Departure { loads: self, key };
+            };
+            drop(state);
+            match flight.wait() {
+                Some(Ok(module)) => return Ok(module),
+                // It is remembered, and our own limits may be larger than theirs: look again.
+                Some(Err(ModuleError::CompileLimit { .. } | ModuleError::CompilerDied { .. })) | None => {}
+                Some(Err(error)) => return Err(error),
+            }
+        };
+        let made = make();
+        let mut state = self.lock();
+        let result = made.map(|module| module(ModuleId(state.modules.len() as u32)));
+        match &result {
+            Ok(module) => {
+                state.modules.insert(key, module.clone());
+            }
+            Err(error) => state.quarantine.add(key, limits, error),
+        }
+        drop(state);
+        departure.land(Some(result.clone()));
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    fn wait(&self) -> Landing {
+        let mut landed = self.landed.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(landing) = &*landed {
+                return landing.clone();
+            }
+            landed = self.changed.wait(landed).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The duty to end a flight, also by a panic.
+struct Departure<'a> {
+    loads: &'a Loads,
+    key: Key,
+}
+
+impl Departure<'_> {
+    /// After the result can be found by those who come now.
+    fn land(&self, landing: Landing) {
+        if let Some(flight) = self.loads.lock().flights.remove(&self.key) {
+            *flight.landed.lock().unwrap_or_else(PoisonError::into_inner) = Some(landing);
+            flight.changed.notify_all();
+        }
+    }
+}
+
+impl Drop for Departure<'_> {
+    fn drop(&mut self) {
+        self.land(None);
+    }
+}

@@ -1,0 +1,128 @@
+//! Modules that are not to be compiled again. Pure.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::load::Key;
+use crate::compile_limits::{CompileLimit, CompileLimits};
+use crate::error::ModuleError;
+
+/// What a pool remembers of modules that went over a limit or took the compiler with them, so that
+/// submitting a bomb again costs nothing.
+///
+/// Bounded: beyond the maximum the oldest is forgotten. Whoever has that many bombs does not need to submit
+/// one of them twice, so there is nothing to be gained by pushing one out.
+#[derive(Debug)]
+pub(super) struct Quarantine {
+    entries: HashMap<Key, Entry>,
+    order: VecDeque<Key>,
+    max: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    error: ModuleError,
+    /// Under which it happened.
+    limits: CompileLimits,
+}
+
+impl Quarantine {
+    pub(super) fn new(max: usize) -> Quarantine {
+        Quarantine { entries: HashMap::new(), order: VecDeque::new(), max }
+    }
+
+    /// The error of a module that would meet it again: one whose limits are larger may not.
+    pub(super) fn find(&self, key: &Key, limits: &CompileLimits) -> Option<ModuleError> {
+        let entry = self.entries.get(key)?;
+        let larger = |kind| limits.get(kind) > entry.limits.get(kind);
+        let tried_again = match &entry.error {
+            ModuleError::CompileLimit { kind, .. } => larger(*kind),
+            _ => larger(CompileLimit::Time) || larger(CompileLimit::Memory),
+        };
+        (!tried_again).then(|| entry.error.clone().in_quarantine())
+    }
+
+    /// Remembers the module if that is what its error asks for. Others are the machine's, the pool's, or
+    /// cost a compilation no more than they must.
+    pub(super) fn add(&mut self, key: Key, limits: &CompileLimits, error: &ModuleError) {
+        if !matches!(error, ModuleError::CompileLimit { .. } | ModuleError::CompilerDied { .. }) {
+            return;
+        }
+        let entry = Entry { error: error.clone(), limits: limits.clone() };
+        if self.entries.insert(key, entry).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > self.max
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.entries.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Death, DeathCause, Phase};
+    use crate::module::Digest;
+
+    fn key(n: u32) -> Key {
+        (Digest::of(&n.to_le_bytes()), false)
+    }
+
+    fn over(kind: CompileLimit, limits: &CompileLimits) -> ModuleError {
+        let limit = limits.get(kind);
+        ModuleError::CompileLimit {
+            kind,
+            limit,
+            seen: limit,
+            function: None,
+            offset: None,
+            quarantined: false,
+        }
+    }
+
+    #[test]
+    fn a_module_is_refused_until_the_limit_that_it_met_is_larger() {
+        for kind in CompileLimit::ALL {
+            let met = CompileLimits::trusted().with(kind, 100 << 20);
+            let mut quarantine = Quarantine::new(4);
+            quarantine.add(key(1), &met, &over(kind, &met));
+            match quarantine.find(&key(1), &met) {
+                Some(ModuleError::CompileLimit { quarantined: true, kind: same, .. }) => {
+                    assert_eq!(same, kind)
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(quarantine.find(&key(1), &met.clone().with(kind, 99 << 20)).is_some());
+            assert!(quarantine.find(&key(1), &met.with(kind, 101 << 20)).is_none());
+            assert!(quarantine.find(&(key(1).0, true), &CompileLimits::new()).is_none(), "other options");
+        }
+    }
+
+    #[test]
+    fn one_that_took_the_compiler_with_it_is_refused_until_there_is_more_of_anything() {
+        let limits = CompileLimits::new();
+        let death = Death::new(7, DeathCause::Signaled(11), Phase::Compiling, String::new());
+        let mut quarantine = Quarantine::new(4);
+        quarantine.add(key(1), &limits, &ModuleError::CompilerDied { death, quarantined: false });
+        let found = quarantine.find(&key(1), &limits);
+        assert!(matches!(found, Some(ModuleError::CompilerDied { quarantined: true, .. })), "{found:?}");
+        assert!(quarantine.find(&key(1), &limits.memory_bytes_max(2 << 30)).is_none());
+    }
+
+    #[test]
+    fn what_the_module_cannot_help_is_not_remembered_and_the_oldest_makes_room() {
+        let limits = CompileLimits::new();
+        let mut quarantine = Quarantine::new(3);
+        quarantine.add(key(0), &limits, &ModuleError::Compiler { message: "EMFILE".into() });
+        assert!(quarantine.find(&key(0), &limits).is_none());
+        for n in 1..=5 {
+            for _ in 0..2 {
+                quarantine.add(key(n), &limits, &over(CompileLimit::Time, &limits));
+            }
+        }
+        let known: Vec<_> = (1..=5).filter(|n| quarantine.find(&key(*n), &limits).is_some()).collect();
+        assert_eq!(known, [3, 4, 5]);
+        assert_eq!((quarantine.entries.len(), quarantine.order.len()), (3, 3));
+    }
+}
