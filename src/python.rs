@@ -430,7 +430,8 @@
 //! - [`TaskOptions`]: a timeout, [memory][`TaskOptions::memory_bytes_max`],
 //!   [output][`TaskOptions::output_bytes_max`], [fuel][`TaskOptions::fuel`] and
 //!   [logs][`TaskOptions::log_bytes_max`] for each task; a [priority][`TaskOptions::priority`]; a
-//!   [label][`TaskOptions::label`] that errors and logs carry.
+//!   [label][`TaskOptions::label`] that errors and logs carry; a [trust domain][`TaskOptions::domain`], whose
+//!   worker processes no task of another one ever shares.
 //! - [`abort`], for a task that runs.
 //! - [`OnWorkerDeath::Replace`] and [`Retry`].
 //! - [`TaskReport`]: what a task cost, and where its time went.
@@ -507,6 +508,7 @@
 //! [`TaskOptions::log_bytes_max`]: crate::TaskOptions::log_bytes_max
 //! [`TaskOptions::priority`]: crate::TaskOptions::priority
 //! [`TaskOptions::label`]: crate::TaskOptions::label
+//! [`TaskOptions::domain`]: crate::TaskOptions::domain
 //! [`BrokenPool`]: crate::BrokenPool
 //! [`BuildError::InitMissing`]: crate::BuildError::InitMissing
 //! [`ModuleError::SchemaMismatch`]: crate::ModuleError::SchemaMismatch

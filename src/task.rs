@@ -141,8 +141,8 @@ impl TaskOptions {
     /// domain before older ones of another, of the same priority, but overtakes none of them for
     /// longer than 25 ms.
     ///
-    /// What is shared all the same: the host process, the compiler's cache, and where a module is
-    /// used by several domains the pages of its machine code, which no worker can write to.
+    /// What is shared all the same: the host process, the cache of compiled modules, and, of a module
+    /// that several domains use, the pages of its machine code, which are mapped for reading only.
     ///
     /// ```
     /// let options = wasmpool::TaskOptions::new().domain("tenant 17");

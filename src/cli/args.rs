@@ -275,6 +275,20 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_is_that_of_every_task() {
+        for verb in ["run", "map"] {
+            let typed = ["wasmpool", verb, "m.wasm", "--domain", "tenant 17"];
+            let target = match Args::try_parse_from(typed).expect("parses").verb {
+                Verb::Run(args) => args.target,
+                Verb::Map(args) => args.target,
+                Verb::Inspect(_) => panic!("another verb"),
+            };
+            let options = super::super::settings::task_options(&target);
+            assert_eq!(options.domain.as_deref(), Some("tenant 17"));
+        }
+    }
+
+    #[test]
     fn sources_exclude_each_other() {
         let typed = ["wasmpool", "map", "m.wasm", "--lines", "--files", "a"];
         assert_eq!(Args::try_parse_from(typed).expect_err("two sources").exit_code(), 2);

@@ -26,6 +26,13 @@ fn a_task_without_arguments_needs_no_input() {
 }
 
 #[test]
+fn a_trust_domain_changes_no_result() {
+    let mut command = wasmpool("run", prebuilt("echo"));
+    let ended = end(command.args(["add", "--input", "[2, -5]", "--domain", "tenant 17"])).expect(0);
+    assert_eq!(ended.text(), "-3\n");
+}
+
+#[test]
 fn the_only_task_needs_no_name() {
     let ended = end(wasmpool("run", prebuilt("word_count")).args(["--input", r#""a b a""#])).expect(0);
     assert_eq!(ended.json()["top"], json!([["a", 2], ["b", 1]]));
