@@ -419,7 +419,7 @@ fn done(input: &mut Input<'_>) -> FromWorker {
         &mut verdict
         && let Some(frame) = backtrace.first().cloned()
     {
-        backtrace.resize(frames * frames, frame);
+        backtrace.resize(frames * 8, frame);
     }
     let cost = Cost { run_ns: input.u64(), cpu_ns: input.u64(), ..Cost::default() };
     FromWorker::Done { task, verdict, cost }
