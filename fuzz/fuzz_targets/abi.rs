@@ -1,3 +1,5 @@
+//! See `targets/abi.rs`.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| wasmpool_fuzz::targets::abi::run(data));

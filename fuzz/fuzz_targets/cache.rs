@@ -1,3 +1,5 @@
+//! See `targets/cache.rs`.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| wasmpool_fuzz::targets::cache::run(data));

@@ -1,3 +1,5 @@
+//! See `targets/section.rs`.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| wasmpool_fuzz::targets::section::run(data));

@@ -1,3 +1,5 @@
+//! See `targets/text.rs`.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| wasmpool_fuzz::targets::text::run(data));

@@ -14,6 +14,7 @@ pub mod targets;
     dead_code,
     unused_imports,
     unreachable_pub,
+    clippy::wrong_self_convention,
     reason = "the included sources have more than is fuzzed here"
 )]
 #[path = "../../src"]
@@ -80,7 +81,11 @@ mod source {
         }
 
         /// See `link`.
-        pub(crate) fn read_loop(core: &core::Core, link: &std::sync::Arc<link::Link>, ring: crate::wire::ring::Consumer) {
+        pub(crate) fn read_loop(
+            core: &core::Core,
+            link: &std::sync::Arc<link::Link>,
+            ring: crate::wire::ring::Consumer,
+        ) {
             link::read_loop(core, link, ring);
         }
 

@@ -37,9 +37,8 @@ impl Place {
     fn new() -> Place {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
         let cache = Cache::open(dir.path()).expect("a cache");
-        let keys: [CacheKey; KEYS] = std::array::from_fn(|index| {
-            CacheKey::new(Digest::of(&[index as u8 / 2]), index % 2 == 1)
-        });
+        let keys: [CacheKey; KEYS] =
+            std::array::from_fn(|index| CacheKey::new(Digest::of(&[index as u8 / 2]), index % 2 == 1));
         let names = std::array::from_fn(|index| {
             let (artifact, description) = compiled(b"name", index as u8);
             let compiled = Compiled::read(artifact, description, 4).expect("reads");
@@ -204,7 +203,11 @@ fn check(place: &Place, stored: &[Stored; KEYS], whole: &[bool; KEYS]) {
 
 fn read_all(mut file: &File) -> Vec<u8> {
     let mut bytes = Vec::new();
-    assert_eq!(file.stream_position().expect("a position"), 0, "whoever maps or reads it begins at the start");
+    assert_eq!(
+        file.stream_position().expect("a position"),
+        0,
+        "whoever maps or reads it begins at the start"
+    );
     file.read_to_end(&mut bytes).expect("reads");
     file.seek(SeekFrom::Start(0)).expect("seeks");
     bytes

@@ -14,9 +14,7 @@ use crate::error::{Death, DeathCause, ModuleError, Phase};
 use crate::input::Input;
 use crate::limits::CONTROL_BYTES_MAX;
 use crate::wire::control::{self, ControlSocket};
-use crate::wire::message::{
-    CompileReply, CompileRequest, FromWorkerControl, ModuleId, ToWorkerControl,
-};
+use crate::wire::message::{CompileReply, CompileRequest, FromWorkerControl, ModuleId, ToWorkerControl};
 
 /// Most that a message may cost once it is decoded; `frames` says why. Twice, since it is encoded again.
 const DECODED_BYTES_MAX: usize = 2 * 1024 * 1024 + 96 * CONTROL_BYTES_MAX;

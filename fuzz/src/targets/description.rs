@@ -27,11 +27,8 @@ const HASH_BYTES: usize = 32;
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let is_hashed = input.byte() % 8 != 0;
-    let file = if is_hashed {
-        [blake3::hash(input.0).as_bytes(), input.0].concat()
-    } else {
-        input.0.to_vec()
-    };
+    let file =
+        if is_hashed { [blake3::hash(input.0).as_bytes(), input.0].concat() } else { input.0.to_vec() };
     let Some(description) = read(&file) else { return };
     let body = file.get(HASH_BYTES..).expect("it has a hash");
     assert_eq!(blake3::hash(body).as_bytes()[..], file[..HASH_BYTES], "what is accepted has its hash");

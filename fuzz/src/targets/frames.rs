@@ -30,7 +30,7 @@ struct Pieces<'a> {
 impl Read for Pieces<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.reads += 1;
-        if self.most < 16 && self.reads % 3 == 0 {
+        if self.most < 16 && self.reads.is_multiple_of(3) {
             return Err(io::ErrorKind::Interrupted.into());
         }
         let len = self.most.min(into.len());

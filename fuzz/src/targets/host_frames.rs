@@ -12,8 +12,10 @@ pub fn run(data: &[u8]) {
 
 /// Every verdict, and a record.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let mut seeds: Vec<_> =
-        verdicts().into_iter().map(|verdict| frames::seed(255, 1 << 16, &[(done(verdict), b"payload")])).collect();
+    let mut seeds: Vec<_> = verdicts()
+        .into_iter()
+        .map(|verdict| frames::seed(255, 1 << 16, &[(done(verdict), b"payload")]))
+        .collect();
     seeds.push(frames::seed(3, 64, &[(log(), b""), (done(Verdict::Ok), b"out")]));
     seeds
 }

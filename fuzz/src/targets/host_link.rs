@@ -56,8 +56,8 @@ const STEPS_MAX: usize = 200;
 const WORKERS_MAX: usize = 12;
 
 /// Most that all of it may hold: tasks with their inputs and answers, a frame that is being read.
-const HELD_BYTES_MAX: usize = TASKS_MAX * (INPUT_BYTES_MAX + 3 * OUTPUT_BYTES_MAX as usize)
-    + 64 * FRAME_META_BYTES_MAX;
+const HELD_BYTES_MAX: usize =
+    TASKS_MAX * (INPUT_BYTES_MAX + 3 * OUTPUT_BYTES_MAX as usize) + 64 * FRAME_META_BYTES_MAX;
 
 const NEVER: Duration = Duration::from_secs(1 << 20);
 
@@ -103,7 +103,9 @@ impl World {
         let on_worker_death = match input.byte() % 3 {
             0 => OnWorkerDeath::Break,
             crashes => OnWorkerDeath::Replace(
-                Replacement::new().crashes_max(u32::from(crashes) * 3).backoff(Duration::ZERO, Duration::ZERO),
+                Replacement::new()
+                    .crashes_max(u32::from(crashes) * 3)
+                    .backoff(Duration::ZERO, Duration::ZERO),
             ),
         };
         let settings = Settings {
@@ -117,7 +119,10 @@ impl World {
             slow_after: None,
             compile_timeout: NEVER,
             on_worker_death,
-            recycle: Recycling { tasks_max: Some(u64::from(input.byte())).filter(|n| *n > 0), ..Default::default() },
+            recycle: Recycling {
+                tasks_max: Some(u64::from(input.byte())).filter(|n| *n > 0),
+                ..Default::default()
+            },
             offers_max: usize::from(input.byte()) % CLAIMS,
             defaults: TaskOptions::new(),
         };
@@ -226,7 +231,10 @@ impl World {
     fn die(&mut self, index: usize, script: &[u8]) {
         let Worker { key, link, ring, shared, is_ready, _control } = self.workers.swap_remove(index);
         let phase = if is_ready { Phase::Idle } else { Phase::Start };
-        bury(&link, Death::new(self.started, DeathCause::Signaled(9), phase, "its last \u{1b}[1mwords".into()));
+        bury(
+            &link,
+            Death::new(self.started, DeathCause::Signaled(9), phase, "its last \u{1b}[1mwords".into()),
+        );
         DYING.set(Some(Dying { shared, script: script.to_vec(), at: 0 }));
         read_loop(&self.core, &link, ring);
         DYING.take();
@@ -248,7 +256,8 @@ impl World {
         assert!(self.core.is_stopped() && self.core.unresolved() == 0, "tasks or workers are left");
         let stats = self.core.stats();
         let ended = stats.ended;
-        let tasks = ended.succeeded + ended.failed + ended.timed_out + ended.cancelled + ended.aborted + ended.lost;
+        let tasks =
+            ended.succeeded + ended.failed + ended.timed_out + ended.cancelled + ended.aborted + ended.lost;
         assert_eq!((stats.submitted, tasks), (self.cells.len() as u64, self.cells.len() as u64));
         self.cells.iter().for_each(|cell| check(cell));
     }
@@ -316,7 +325,7 @@ impl Shared {
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
-        assert!(at % 8 == 0 && at < HEADER_BYTES);
+        assert!(at.is_multiple_of(8) && at < HEADER_BYTES);
         // SAFETY: aligned, and inside of the mapping, which lives as long as self.
         unsafe { self.base.add(at).cast().as_ref() }
     }

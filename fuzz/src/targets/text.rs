@@ -61,9 +61,7 @@ fn error(choice: u8, text: &str) -> String {
         13 => ModuleError::CompileLimit { limit: text(), seen: text() }.to_string(),
         14 => ModuleError::CompilerDied { death }.to_string(),
         15 => ModuleError::Compiler { message: text() }.to_string(),
-        16 => {
-            ModuleError::UnknownTask { module: text(), name: text(), known: vec![text()] }.to_string()
-        }
+        16 => ModuleError::UnknownTask { module: text(), name: text(), known: vec![text()] }.to_string(),
         17 => {
             let (module, task, side) = (text(), text(), text());
             ModuleError::SchemaMismatch { module, task, side, declared: text(), asked: text() }.to_string()
@@ -90,9 +88,8 @@ pub(super) fn assert_harmless(shown: &str) {
 }
 
 fn is_shown(c: char) -> bool {
-    const BIDI_CONTROL: [u32; 12] = [
-        0x061c, 0x200e, 0x200f, 0x202a, 0x202b, 0x202c, 0x202d, 0x202e, 0x2066, 0x2067, 0x2068, 0x2069,
-    ];
+    const BIDI_CONTROL: [u32; 12] =
+        [0x061c, 0x200e, 0x200f, 0x202a, 0x202b, 0x202c, 0x202d, 0x202e, 0x2066, 0x2067, 0x2068, 0x2069];
     match u32::from(c) {
         0x20..=0x7e => true,
         0x09 | 0x0a => true,
