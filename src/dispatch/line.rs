@@ -115,6 +115,10 @@ impl Dispatch {
 
     /// The next task to be handed out, and to whom.
     fn next_run(&mut self, now: Now) -> Option<(Rank, Domain, usize)> {
+        let (rank, domain) = self.queue.first()?;
+        if let Some(slot) = self.idle_for(domain, &[]) {
+            return Some((rank, domain, slot));
+        }
         let line = self.line();
         if line.next.is_some() {
             return line.next;
@@ -154,7 +158,7 @@ impl Dispatch {
                 self.line().first.is_none_or(|first| rank <= first || self.may_overtake(rank, first, now))
             }
             // Whom the idle workers serve is yet to be seen: nobody is overtaken meanwhile.
-            false => self.queue.in_order().next().is_some_and(|(first, _)| first == rank),
+            false => self.queue.first().is_some_and(|(first, _)| first == rank),
         };
         may.then_some((rank, domain))
     }

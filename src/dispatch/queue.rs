@@ -55,6 +55,13 @@ impl Queue {
         self.delayed.insert((until, task));
     }
 
+    /// The first task of all.
+    pub(super) fn first(&self) -> Option<(Rank, Domain)> {
+        let plain = self.plain.first().map(|&rank| (rank, Domain::NONE));
+        let bound = self.bound.first_key_value().map(|(&rank, &domain)| (rank, domain));
+        plain.into_iter().chain(bound).min()
+    }
+
     /// The first task of this domain.
     pub(super) fn first_of(&self, domain: Domain) -> Option<Rank> {
         self.of(domain)?.first().copied()
