@@ -85,7 +85,7 @@ fn the_wire_knows_neither_side() {
         "crate::pool",
         "crate::dispatch",
         "crate::future",
-        "crate::compile",
+        "crate::compile::",
         "crate::cli",
     ];
     assert_room_without("wire", &both);

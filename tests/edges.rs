@@ -181,7 +181,8 @@ fn a_pool_that_was_killed_is_shut_down_and_not_broken() {
 
 #[test]
 fn thousands_of_unknown_imports_are_a_list_that_can_be_read() {
-    let pool = pool(1);
+    let limits = wasmpool::CompileLimits::new().with(wasmpool::CompileLimit::Imports, 3000);
+    let pool = builder(1).compile_limits(limits).build().expect("builds");
     let imports: String = (0..3000).map(|n| format!("(import \"env\" \"f{n}\" (func))")).collect();
     let wasm = wat::parse_str(format!("(module {imports})")).expect("valid text");
     match pool.load(&wasm).expect_err("must be refused") {

@@ -93,7 +93,7 @@ fn a_worker_program_that_forgets_init_is_refused_inside_and_reported_outside() {
         .build()
         .expect("builds");
     match pool.load_file(embedder::PRIMES).expect_err("no compiler") {
-        ModuleError::CompilerDied { death } => assert_eq!(death.cause, DeathCause::Exited(0), "{death}"),
+        ModuleError::CompilerDied { death, .. } => assert_eq!(death.cause, DeathCause::Exited(0), "{death}"),
         other => panic!("{other:?}"),
     }
 }
