@@ -228,6 +228,21 @@ impl SandboxRequest {
     }
 }
 
+impl SandboxRequest {
+    /// Why nothing is to be started, where a group was asked for that the policy does not do without.
+    pub(crate) fn refused_cgroup(&self) -> Option<String> {
+        let report = self.cgroup.as_ref()?;
+        let missing = report.requested && !report.applied;
+        let demanded = !self.policy.can_do_without(SandboxLayer::Cgroup);
+        (missing && demanded).then(|| {
+            format!(
+                "the sandbox's layer `cgroup` cannot be applied: {}; policy `{}`",
+                report.reason, self.policy
+            )
+        })
+    }
+}
+
 impl Default for SandboxRequest {
     fn default() -> Self {
         SandboxRequest {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use common::{PATIENCE, eventually, load, signal};
 use rustix::process::Signal;
-use wasmpool::{DeathCause, LayerReport, OnWorkerDeath, SandboxLayer, TaskError};
+use wasmpool::{DeathCause, LayerReport, OnWorkerDeath, SandboxLayer, SandboxPolicy, TaskError};
 
 fn layer(pool: &wasmpool::Pool) -> LayerReport {
     let echo = load(pool, "echo").raw_task("echo").expect("a task");
@@ -81,6 +81,17 @@ fn a_place_without_controllers_is_reported_with_the_file_that_is_missing() {
     assert!(report.requested && !report.applied && report.reason.contains("memory.max"), "{report:?}");
     drop(pool);
     assert_eq!(groups(place), before, "nothing is left behind");
+}
+
+#[test]
+fn a_strict_pool_does_not_start_without_the_group_that_it_was_given() {
+    let builder = common::builder(1).sandbox(SandboxPolicy::Strict).cgroup("/proc/nowhere");
+    let pool = builder.build().expect("builds");
+    let echo = load(&pool, "echo").raw_task("echo").expect("a task");
+    let future = pool.submit(&echo, &"x".into()).expect("submits");
+    let failure = future.result_timeout(PATIENCE).expect("in time").expect_err("no worker");
+    let text = failure.to_string();
+    assert!(text.contains("layer `cgroup`") && text.contains("strict"), "{text}");
 }
 
 #[test]

@@ -214,11 +214,16 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &C
     let (group, report) = cgroups.hold(&group_name(core, child.pid), child.pid);
     let sandbox = SandboxRequest { cgroup: Some(report), ..core.settings.sandbox.clone() };
     let pagemap_scan = core.settings.pagemap_scan;
+    let refused = sandbox.refused_cgroup();
     let setup = ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox, pagemap_scan };
-    if let Err(error) = control.send(&setup, &[rings.as_fd()])
+    let sent = match control.send(&setup, &[rings.as_fd()]) {
         // Gone already: its death says more.
-        && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-    {
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            Ok(())
+        }
+        sent => sent,
+    };
+    if let Err(error) = refused.map_or(sent, |why| Err(io::Error::other(why))) {
         let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
         spawn::reap(child.pidfd.as_fd());
         return Err(error);
