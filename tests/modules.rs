@@ -4,8 +4,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{builder, error, pool, prebuilt, raw, wat};
-use wasmpool::{CompileLimit, CompileLimits, ModuleError, ModuleKind, TaskError};
+use common::{bombs, builder, error, pool, prebuilt, raw, wat};
+use wasmpool::{CompileLimit, CompileLimits, ModuleError, ModuleKind, ModuleOptions, TaskError};
 
 fn refused(pool: &wasmpool::Pool, text: &str) -> ModuleError {
     pool.load(&wat::parse_str(text).expect("valid text")).expect_err("must be refused")
@@ -200,19 +200,12 @@ fn an_uncaught_exception_is_a_trap_of_its_own() {
 
 #[test]
 fn a_compilation_that_takes_too_long_is_killed_and_nothing_else_is_disturbed() {
-    let limits = [CompileLimit::Nesting, CompileLimit::LoopNesting, CompileLimit::Blocks]
-        .into_iter()
-        .fold(CompileLimits::new(), |limits, shape| limits.with(shape, u64::MAX));
-    let limits = limits.with(CompileLimit::Time, 400);
-    let pool = builder(1).compile_limits(limits).build().expect("builds");
+    let pool = pool(1);
     // Deeply nested loops: valid, small, and slow to compile.
-    let depth = 40_000;
-    let bomb = format!("(module (func {} {}))", "(loop ".repeat(depth), ")".repeat(depth));
-    let bytes = wat::parse_str(&bomb).unwrap_or_else(|_| nested_loops(depth));
-    match pool.load(&bytes).expect_err("a bomb") {
-        ModuleError::CompileLimit { kind, limit, .. } => {
-            assert_eq!((kind, limit), (CompileLimit::Time, 400));
-        }
+    let trusted = CompileLimits::trusted().timeout(Duration::from_millis(400));
+    let options = ModuleOptions::new().compile_limits(trusted);
+    match pool.load_with(&bombs::nested_loops(40_000), options).expect_err("a bomb") {
+        ModuleError::CompileLimit { kind, limit, .. } => assert_eq!((kind, limit), (CompileLimit::Time, 400)),
         other => panic!("{other:?}"),
     }
     let module = wat(&pool, common::ECHO_WAT);
@@ -220,31 +213,6 @@ fn a_compilation_that_takes_too_long_is_killed_and_nothing_else_is_disturbed() {
         pool.submit_bytes(&raw(&module, "echo"), "on").expect("submits").result().expect("echoes"),
         "on"
     );
-}
-
-/// The binary of a function of nested empty loops, where the text parser's own limit is in the way.
-fn nested_loops(depth: usize) -> Vec<u8> {
-    let mut body = vec![0];
-    body.extend([0x03, 0x40].repeat(depth));
-    body.extend(vec![0x0b; depth + 1]);
-    let section = |id: u8, content: Vec<u8>| [vec![id], leb(content.len()), content].concat();
-    let mut code = leb(body.len());
-    code.extend(body);
-    code.insert(0, 1);
-    [b"\0asm\x01\0\0\0".to_vec(), section(1, vec![1, 0x60, 0, 0]), section(3, vec![1, 0]), section(10, code)]
-        .concat()
-}
-
-fn leb(mut value: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let low = (value & 0x7f) as u8;
-        value >>= 7;
-        bytes.push(if value > 0 { low | 0x80 } else { low });
-        if value == 0 {
-            return bytes;
-        }
-    }
 }
 
 #[test]

@@ -164,8 +164,9 @@ fn over(
     let what = match kind {
         CompileLimit::Time => {
             let time = Duration::from_millis;
+            let busy = if seen < limit / 10 { ": the machine was busy" } else { "" };
             format!(
-                "compiling took longer than {:?} and was stopped, after {:?} of CPU time",
+                "compiling took longer than {:?} and was stopped, after {:?} of CPU time{busy}",
                 time(limit),
                 time(seen)
             )

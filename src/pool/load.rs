@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::quarantine::Quarantine;
+use super::quarantine::{Quarantine, would_meet};
 use super::{Handle, Pool};
 use crate::compile::cache::{CacheKey, Compiled};
 use crate::compile_limits::{CompileLimit, CompileLimits};
@@ -36,8 +36,8 @@ struct Flight {
     changed: Condvar,
 }
 
-/// `None`: whoever had begun panicked.
-type Landing = Option<Result<Module, ModuleError>>;
+/// An error comes with the limits under which it was met. `None`: whoever had begun panicked.
+type Landing = Option<Result<Module, (ModuleError, CompileLimits)>>;
 
 impl Pool {
     /// Loads a wasm file: compiled in a process of its own, or taken from the cache.
@@ -83,7 +83,8 @@ impl Pool {
     ///
     /// A module that went over one of its [`CompileLimits`], or whose compiler died,
     /// is in quarantine for the pool's life: it is refused at once with the same error, until it comes
-    /// with a larger limit of that kind.
+    /// with a larger limit of that kind. Not so one that ran out of time on a machine so busy
+    /// that its compiler got less than a tenth of that time on a CPU.
     ///
     /// # Errors
     /// [`ModuleError`].
@@ -172,9 +173,9 @@ impl Loads {
             drop(state);
             match flight.wait() {
                 Some(Ok(module)) => return Ok(module),
-                // It is remembered, and our own limits may be larger than theirs: look again.
-                Some(Err(ModuleError::CompileLimit { .. } | ModuleError::CompilerDied { .. })) | None => {}
-                Some(Err(error)) => return Err(error),
+                Some(Err((error, met))) if would_meet(&error, &met, limits) => return Err(error),
+                // Our limits are larger than theirs: now it is our turn to try.
+                Some(Err(_)) | None => {}
             }
         };
         let made = make();
@@ -187,7 +188,7 @@ impl Loads {
             Err(error) => state.quarantine.add(key, limits, error),
         }
         drop(state);
-        departure.land(Some(result.clone()));
+        departure.land(Some(result.clone().map_err(|error| (error, limits.clone()))));
         result
     }
 

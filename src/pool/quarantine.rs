@@ -33,18 +33,18 @@ impl Quarantine {
     /// The error of a module that would meet it again: one whose limits are larger may not.
     pub(super) fn find(&self, key: &Key, limits: &CompileLimits) -> Option<ModuleError> {
         let entry = self.entries.get(key)?;
-        let larger = |kind| limits.get(kind) > entry.limits.get(kind);
-        let tried_again = match &entry.error {
-            ModuleError::CompileLimit { kind, .. } => larger(*kind),
-            _ => larger(CompileLimit::Time) || larger(CompileLimit::Memory),
-        };
-        (!tried_again).then(|| entry.error.clone().in_quarantine())
+        would_meet(&entry.error, &entry.limits, limits).then(|| entry.error.clone().in_quarantine())
     }
 
-    /// Remembers the module if that is what its error asks for. Others are the machine's, the pool's, or
-    /// cost a compilation no more than they must.
+    /// Remembers the module if the error is its own doing, and costs more than a validation to find again.
     pub(super) fn add(&mut self, key: Key, limits: &CompileLimits, error: &ModuleError) {
-        if !matches!(error, ModuleError::CompileLimit { .. } | ModuleError::CompilerDied { .. }) {
+        let its_own = match error {
+            // A machine that was too busy to compile it has learned nothing of it.
+            ModuleError::CompileLimit { kind: CompileLimit::Time, limit, seen, .. } => *seen >= *limit / 10,
+            ModuleError::CompileLimit { .. } | ModuleError::CompilerDied { .. } => true,
+            _ => false,
+        };
+        if !its_own {
             return;
         }
         let entry = Entry { error: error.clone(), limits: limits.clone() };
@@ -56,6 +56,16 @@ impl Quarantine {
         {
             self.entries.remove(&oldest);
         }
+    }
+}
+
+/// Whether a module that failed under `met` with this error would meet it again under `limits`.
+pub(super) fn would_meet(error: &ModuleError, met: &CompileLimits, limits: &CompileLimits) -> bool {
+    let larger = |kind| limits.get(kind) > met.get(kind);
+    match error {
+        ModuleError::CompileLimit { kind, .. } => !larger(*kind),
+        ModuleError::CompilerDied { .. } => !larger(CompileLimit::Time) && !larger(CompileLimit::Memory),
+        _ => true,
     }
 }
 
@@ -115,6 +125,13 @@ mod tests {
         let limits = CompileLimits::new();
         let mut quarantine = Quarantine::new(3);
         quarantine.add(key(0), &limits, &ModuleError::Compiler { message: "EMFILE".into() });
+        assert!(quarantine.find(&key(0), &limits).is_none());
+        let limit = limits.get(CompileLimit::Time);
+        let mut starved = over(CompileLimit::Time, &limits);
+        if let ModuleError::CompileLimit { seen, .. } = &mut starved {
+            *seen = limit / 10 - 1;
+        }
+        quarantine.add(key(0), &limits, &starved);
         assert!(quarantine.find(&key(0), &limits).is_none());
         for n in 1..=5 {
             for _ in 0..2 {

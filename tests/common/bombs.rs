@@ -3,8 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "every suite has its own copy and uses a part of it")]
 
 use wasm_encoder::{
-    BlockType, CodeSection, Function, FunctionSection, Ieee64, InstructionSink, MemorySection, MemoryType,
-    Module, TypeSection, ValType,
+    BlockType, Catch, CodeSection, Function, FunctionSection, Ieee64, InstructionSink, MemorySection,
+    MemoryType, Module, TypeSection, ValType,
 };
 
 /// A module with one function type, and so many functions of the same body.
@@ -195,4 +195,31 @@ pub fn wide_blocks(blocks: u32, width: usize) -> Vec<u8> {
     }));
     module.section(&code);
     module.finish()
+}
+
+/// `calls` calls in a `try_table` of `handlers` handlers: each call has an edge to each.
+pub fn handlers(handlers: usize, calls: u32) -> Vec<u8> {
+    let body = function(0, |sink| {
+        sink.block(BlockType::Empty);
+        sink.try_table(BlockType::Empty, vec![Catch::All { label: 0 }; handlers]);
+        (0..calls).for_each(|_| {
+            sink.call(0);
+        });
+        sink.end().end();
+    });
+    module(&[], &[], 1, &body)
+}
+
+/// `bodies` functions of so many bytes each that do nothing, one instruction a byte.
+pub fn nops(bodies: u32, bytes: u32) -> Vec<u8> {
+    module(
+        &[],
+        &[],
+        bodies,
+        &function(0, |sink| {
+            (0..bytes).for_each(|_| {
+                sink.nop();
+            });
+        }),
+    )
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every suite has its own copy and uses a part of it")]
 
+pub mod bombs;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

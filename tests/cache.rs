@@ -1,0 +1,263 @@
+//! Only machine code that is what was stored is ever run; anything else is compiled again, and the
+//! entry is as good as new.
+
+mod common;
+
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use common::{Guarded, build, raw};
+use rustix::fs::Mode;
+use wasmpool::{Module, Pool};
+
+/// A cache with one entry, and the module behind it.
+struct Place {
+    dir: tempfile::TempDir,
+    wasm: Vec<u8>,
+    entry: PathBuf,
+    good: Vec<u8>,
+}
+
+impl Place {
+    fn new() -> Place {
+        let dir = tempfile::tempdir().expect("a directory");
+        let wasm = wat::parse_str(common::ECHO_WAT).expect("valid text");
+        assert!(!load(dir.path(), &wasm).1.from_cache());
+        let [entry] = &entries(dir.path())[..] else { panic!("{:?}", entries(dir.path())) };
+        Place { entry: entry.clone(), good: std::fs::read(entry).expect("reads"), dir, wasm }
+    }
+
+    fn load(&self) -> (Guarded, Module) {
+        load(self.dir.path(), &self.wasm)
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        std::fs::write(&self.entry, bytes).expect("writes");
+    }
+
+    fn remove(&self) {
+        std::fs::remove_file(&self.entry).expect("removes");
+    }
+
+    /// The entry as it is now is not used; after that there is a good one.
+    #[track_caller]
+    fn heals(&self, what: &str) {
+        let (pool, module) = self.load();
+        assert!(!module.from_cache(), "{what}: it was used");
+        runs(&pool, &module);
+        let (pool, module) = self.load();
+        assert!(module.from_cache(), "{what}: the entry is not healed");
+        runs(&pool, &module);
+    }
+}
+
+fn load(dir: &Path, wasm: &[u8]) -> (Guarded, Module) {
+    let pool = build(Pool::builder().workers(1).cache_dir(dir));
+    let module = pool.load(wasm).unwrap_or_else(|error| panic!("loads: {error}"));
+    (pool, module)
+}
+
+#[track_caller]
+fn runs(pool: &Guarded, module: &Module) {
+    let future = pool.submit_bytes(&raw(module, "echo"), "on").expect("submits");
+    assert_eq!(future.result().expect("echoes"), "on");
+}
+
+/// What lies in the directory.
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(dir).expect("reads").map(|entry| entry.expect("reads").path()).collect()
+}
+
+/// Damages the entry at each of these bytes, and cuts it off there.
+fn flip_and_cut(places: impl Fn(usize) -> bool) {
+    let place = Place::new();
+    for at in (0..place.good.len()).filter(|at| places(*at)) {
+        let mut bad = place.good.clone();
+        bad[at] ^= 1 << (at % 8);
+        place.write(&bad);
+        assert!(!place.load().1.from_cache(), "byte {at}");
+        // The load has healed it, so that the next damage is to a good entry.
+        assert!(place.load().1.from_cache(), "byte {at}: the entry is not healed");
+        place.write(&place.good[..at]);
+        assert!(!place.load().1.from_cache(), "the first {at} bytes");
+    }
+    let (pool, module) = place.load();
+    assert!(module.from_cache());
+    runs(&pool, &module);
+}
+
+#[test]
+fn flipped_bits_and_truncations_are_compiled_again() {
+    // All of the head, and some of the rest; the unit tests of the cache have every bit of a smaller one.
+    flip_and_cut(|at| at < 112 && at % 4 == 0 || at % 499 == 0);
+}
+
+#[test]
+#[ignore = "some 20,000 compilations: an hour"]
+fn every_flipped_bit_and_every_truncation_is_compiled_again() {
+    flip_and_cut(|_| true);
+}
+
+#[test]
+fn what_stands_in_an_entrys_place_is_not_used_and_replaced() {
+    let place = Place::new();
+    let aside = place.dir.path().join("aside");
+
+    place.write(b"");
+    place.heals("empty");
+    place.write(&[&place.good[..], b"\0"].concat());
+    place.heals("longer");
+    place.write(&vec![0; place.good.len()]);
+    place.heals("zeros");
+
+    std::fs::rename(&place.entry, &aside).expect("renames");
+    symlink(&aside, &place.entry).expect("links");
+    place.heals("a symlink to a good one");
+    assert!(std::fs::symlink_metadata(&place.entry).expect("is there").is_file());
+
+    place.remove();
+    std::fs::hard_link(&aside, &place.entry).expect("links");
+    place.heals("a second name of a good one");
+    std::fs::remove_file(&aside).expect("removes");
+
+    place.remove();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &place.entry,
+        rustix::fs::FileType::Fifo,
+        Mode::from_raw_mode(0o600),
+        0,
+    )
+    .expect("makes a pipe");
+    place.heals("a pipe that nobody writes to");
+
+    place.remove();
+    std::fs::create_dir(&place.entry).expect("makes a directory");
+    place.heals("a directory");
+    place.remove();
+    std::fs::create_dir(&place.entry).expect("makes a directory");
+    std::fs::write(place.entry.join("file"), "x").expect("writes");
+    place.heals("a directory with something in it");
+}
+
+#[test]
+fn an_entry_that_others_own_or_may_write_to_is_not_used_and_replaced() {
+    let place = Place::new();
+    for mode in [0o620, 0o602, 0o666, 0o777] {
+        set_permissions(&place.entry, Permissions::from_mode(mode)).expect("changes");
+        place.heals(&format!("mode {mode:o}"));
+        let mode = std::fs::metadata(&place.entry).expect("is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    for mode in [0o600, 0o400, 0o644] {
+        set_permissions(&place.entry, Permissions::from_mode(mode)).expect("changes");
+        assert!(place.load().1.from_cache(), "mode {mode:o}");
+    }
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&place.entry, Some(65534), None).expect("gives it away");
+        place.heals("another owner");
+    }
+}
+
+#[test]
+fn entries_that_have_changed_places_are_not_used_and_replaced() {
+    let place = Place::new();
+    let other = wat::parse_str(common::ECHO_WAT.replace("\"spin\"", "\"other\"")).expect("valid text");
+    assert!(!load(place.dir.path(), &other).1.from_cache());
+    let theirs = entries(place.dir.path()).into_iter().find(|path| *path != place.entry).expect("a second");
+    place.write(&std::fs::read(&theirs).expect("reads"));
+    std::fs::write(&theirs, &place.good).expect("writes");
+    let (pool, module) = load(place.dir.path(), &other);
+    assert!(!module.from_cache() && module.raw_task("other").is_ok());
+    runs(&pool, &module);
+    place.heals("another's entry");
+    // Metered code of the same module is another entry.
+    let pool = build(Pool::builder().workers(1).cache_dir(place.dir.path()));
+    let metered = wasmpool::ModuleOptions::new().metered(true);
+    assert!(!pool.load_with(&place.wasm, metered).expect("loads").from_cache());
+}
+
+#[test]
+fn an_entry_that_is_rewritten_after_its_check_is_not_run() {
+    let place = Place::new();
+    let (pool, module) = place.load();
+    assert!(module.from_cache());
+    // No worker has mapped it yet. In place: the same file, and the same length.
+    place.write(&vec![0xcc; place.good.len()]);
+    runs(&pool, &module);
+    place.write(b"");
+    runs(&pool, &module);
+}
+
+#[test]
+fn a_directory_that_is_not_this_users_alone_is_not_used() {
+    let place = Place::new();
+    let dir = place.dir.path();
+    let unused = |what: &str| {
+        let (pool, module) = place.load();
+        assert!(!module.from_cache(), "{what}");
+        runs(&pool, &module);
+        assert_eq!(std::fs::read(&place.entry).expect("reads"), place.good, "{what}: it was written to");
+    };
+    for mode in [0o770, 0o707, 0o777, 0o1777] {
+        set_permissions(dir, Permissions::from_mode(mode)).expect("changes");
+        unused(&format!("mode {mode:o}"));
+    }
+    set_permissions(dir, Permissions::from_mode(0o755)).expect("changes");
+    assert!(place.load().1.from_cache());
+    let link = dir.with_extension("link");
+    symlink(dir, &link).expect("links");
+    assert!(!load(&link, &place.wasm).1.from_cache(), "a symlink");
+    std::fs::remove_file(&link).expect("removes");
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(dir, Some(65534), None).expect("gives it away");
+        unused("another owner");
+    }
+}
+
+#[test]
+fn a_directory_that_is_swapped_under_a_pool_is_neither_read_nor_written() {
+    let place = Place::new();
+    let dir = place.dir.path();
+    let pool = build(Pool::builder().workers(1).cache_dir(dir));
+    let moved = dir.with_extension("moved");
+    std::fs::rename(dir, &moved).expect("renames");
+    std::fs::create_dir(dir).expect("makes another");
+    std::fs::write(dir.join(place.entry.file_name().expect("has a name")), b"bait").expect("writes");
+    assert!(pool.load(&place.wasm).expect("loads").from_cache(), "the directory that was opened");
+    assert!(!pool.load(b"\0asm\x01\0\0\0").expect("loads").from_cache());
+    assert_eq!((entries(dir).len(), entries(&moved).len()), (1, 2));
+    std::fs::remove_dir_all(&moved).expect("cleans up");
+}
+
+#[test]
+fn pools_that_store_the_same_entry_at_once_leave_one_good_one_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wasm = wat::parse_str(common::ECHO_WAT).expect("valid text");
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let (pool, module) = load(dir.path(), &wasm);
+                runs(&pool, &module);
+            });
+        }
+    });
+    assert_eq!(entries(dir.path()).len(), 1);
+    assert!(load(dir.path(), &wasm).1.from_cache());
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_costs_a_compilation_and_nothing_else() {
+    let place = Place::new();
+    if rustix::process::geteuid().is_root() {
+        // Nothing is forbidden to root by a mode.
+        return;
+    }
+    place.remove();
+    set_permissions(place.dir.path(), Permissions::from_mode(0o500)).expect("changes");
+    let (pool, module) = place.load();
+    runs(&pool, &module);
+    assert!(!module.from_cache() && entries(place.dir.path()).is_empty());
+    set_permissions(place.dir.path(), Permissions::from_mode(0o700)).expect("changes");
+}
