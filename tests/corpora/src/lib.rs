@@ -5,5 +5,9 @@
 
 pub mod outline;
 pub mod pool;
+#[path = "../generator/random.rs"]
+mod random;
 pub mod rewrite;
+pub mod smith;
 pub mod spec;
+mod values;

@@ -47,3 +47,30 @@ pub fn raise_descriptor_limit() {
     // If it cannot be raised, the run says where it ended.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
+
+/// What a process holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Resident {
+    /// Bytes of memory now.
+    pub bytes: u64,
+    /// Most bytes of memory ever.
+    pub peak_bytes: u64,
+    /// Open descriptors.
+    pub descriptors: usize,
+}
+
+impl Resident {
+    /// Of a live process of this user's.
+    pub fn of(pid: u32) -> Option<Resident> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        Some(Resident {
+            bytes: kib("VmRSS:")? * 1024,
+            peak_bytes: kib("VmHWM:")? * 1024,
+            descriptors: std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count(),
+        })
+    }
+}

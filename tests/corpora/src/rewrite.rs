@@ -18,9 +18,6 @@ use crate::outline::Outline;
 /// Original exports keep their meaning under another name: some names are the byte ABI's.
 const EXPORTED: &str = "original:";
 
-/// Where `wasmpool_alloc` puts an input.
-pub(crate) const INPUT: i32 = 64;
-
 /// What becomes of the module's imports.
 #[derive(Debug)]
 pub enum Imports<'a> {
@@ -43,6 +40,7 @@ pub struct Rewrite<'a> {
     functions: Vec<(u32, Function)>,
     exports: Vec<(String, u32)>,
     own_memory: bool,
+    exported_memory: Option<u32>,
 }
 
 impl<'a> Rewrite<'a> {
@@ -55,25 +53,32 @@ impl<'a> Rewrite<'a> {
             functions: Vec::new(),
             exports: Vec::new(),
             own_memory: false,
+            exported_memory: None,
         }
     }
 
-    /// Adds a memory of one page that the original code cannot know, the marker and the allocator.
-    /// Returns the memory's index.
-    pub fn byte_abi(&mut self) -> u32 {
+    /// Adds and exports a memory of one page that the original code cannot know. Returns its index.
+    pub fn own_memory(&mut self) -> u32 {
         self.own_memory = true;
-        let memory = self.outline.memories.len() as u32;
-        self.byte_abi_except_memory();
-        memory
+        self.exported_memory = Some(self.outline.memories.len() as u32);
+        self.outline.memories.len() as u32
     }
 
-    fn byte_abi_except_memory(&mut self) {
+    /// Exports the original's first memory, so that host and module write to the same one. Returns
+    /// its index, if there is one of 32-bit addresses.
+    pub fn shared_memory(&mut self) -> Option<u32> {
+        self.exported_memory = self.outline.memories.first().filter(|ty| !ty.memory64).map(|_| 0);
+        self.exported_memory
+    }
+
+    /// Adds the byte ABI's marker, and an allocator that always answers with `input`.
+    pub fn byte_abi(&mut self, input: i32) {
         let mut marker = Function::new([]);
         marker.instructions().end();
         let marker = self.function(&[], &[], marker);
         self.export("wasmpool_abi_v1", marker);
         let mut alloc = Function::new([]);
-        alloc.instructions().i32_const(INPUT).end();
+        alloc.instructions().i32_const(input).end();
         let alloc = self.function(&[ValType::I32], &[ValType::I32], alloc);
         self.export("wasmpool_alloc", alloc);
     }
@@ -150,7 +155,6 @@ impl<'a> Rewrite<'a> {
             parts.code.raw(body.as_bytes());
         }
         if self.own_memory {
-            parts.exports.export("memory", ExportKind::Memory, outline.memories.len() as u32);
             parts.memories.memory(MemoryType {
                 minimum: 1,
                 maximum: Some(1),
@@ -158,6 +162,9 @@ impl<'a> Rewrite<'a> {
                 shared: false,
                 page_size_log2: None,
             });
+        }
+        if let Some(memory) = self.exported_memory {
+            parts.exports.export("memory", ExportKind::Memory, memory);
         }
         for (ty, body) in &self.functions {
             parts.functions.function(*ty);

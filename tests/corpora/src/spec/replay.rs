@@ -4,14 +4,15 @@
 
 use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
 use wasm_encoder::{
-    AbstractHeapType, BlockType, Catch, Function, HeapType, Ieee32, Ieee64, InstructionSink, MemArg, ValType,
+    AbstractHeapType, BlockType, Catch, Function, Ieee32, Ieee64, InstructionSink, MemArg, ValType,
 };
-use wasmparser::{CompositeInnerType, ExternalKind};
+use wasmparser::ExternalKind;
 use wast::core::{NanPattern, V128Pattern, WastArgCore, WastRetCore};
 use wast::token::{F32, F64};
 
 use crate::outline::Outline;
 use crate::rewrite::{Bodies, Imports, Rewrite, RewriteError};
+use crate::values::{bottom_of, heap};
 
 /// The one task.
 pub(crate) const TASK: &str = "replay";
@@ -19,7 +20,9 @@ pub(crate) const TASK: &str = "replay";
 /// The input that asks for the instantiation alone.
 pub(crate) const INSTANTIATION: u32 = u32::MAX;
 
-/// Where an envelope stands: after the input.
+/// Where the input stands, and behind it the envelope.
+const INPUT: i32 = 64;
+
 const ENVELOPE: i32 = 128;
 
 /// Bytes of an envelope that says what was got: status, `result  `, the index, ` got 0x `, the bits.
@@ -59,7 +62,8 @@ pub(crate) fn compile(
     steps: &[Step<'_>],
 ) -> Result<Vec<u8>, RewriteError> {
     let mut rewrite = Rewrite::new(outline, Imports::Define(imported));
-    let memory = rewrite.byte_abi();
+    let memory = rewrite.own_memory();
+    rewrite.byte_abi(INPUT);
     let hex = rewrite.function(&[ValType::I32, ValType::I64], &[], hex(memory));
     let report = rewrite.function(&[ValType::I32, ValType::I64, ValType::I64], &[], report(memory, hex));
     let envelope = rewrite.function(&[ValType::I32, ValType::I32], &[ValType::I64], envelope(memory));
@@ -245,36 +249,12 @@ impl StepCode<'_, '_> {
             WastArgCore::F32(value) => sink.f32_const(Ieee32::new(value.bits)),
             WastArgCore::F64(value) => sink.f64_const(Ieee64::new(value.bits)),
             WastArgCore::V128(value) => sink.v128_const(i128::from_le_bytes(value.to_le_bytes())),
-            WastArgCore::RefNull(_) => sink.ref_null(self.bottom_of(param)?),
+            WastArgCore::RefNull(_) => sink.ref_null(bottom_of(self.outline, param)?),
             WastArgCore::RefExtern(number) => sink.i32_const(*number as i32).ref_i31().extern_convert_any(),
             WastArgCore::RefHost(number) => sink.i32_const(*number as i32).ref_i31(),
         };
         Some(())
     }
-
-    /// The type of a null that fits wherever a reference of this type does.
-    fn bottom_of(&self, ty: wasmparser::ValType) -> Option<HeapType> {
-        let wasmparser::ValType::Ref(ty) = ty else { return None };
-        let bottom = match RoundtripReencoder.heap_type(ty.heap_type()).ok()? {
-            HeapType::Abstract { ty, .. } => match ty {
-                AbstractHeapType::Func | AbstractHeapType::NoFunc => AbstractHeapType::NoFunc,
-                AbstractHeapType::Extern | AbstractHeapType::NoExtern => AbstractHeapType::NoExtern,
-                AbstractHeapType::Exn | AbstractHeapType::NoExn => AbstractHeapType::NoExn,
-                _ => AbstractHeapType::None,
-            },
-            HeapType::Concrete(index) | HeapType::Exact(index) => {
-                match self.outline.types.get(index as usize)?.composite_type.inner {
-                    CompositeInnerType::Func(_) => AbstractHeapType::NoFunc,
-                    _ => AbstractHeapType::None,
-                }
-            }
-        };
-        Some(HeapType::Abstract { shared: false, ty: bottom })
-    }
-}
-
-fn heap(ty: AbstractHeapType) -> HeapType {
-    HeapType::Abstract { shared: false, ty }
 }
 
 /// `-> 1` if the local is what is expected.

@@ -1,0 +1,69 @@
+//! Runs generated, mutated and damaged modules through pools, and prints what came of them.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use corpora::smith::{Campaign, Settings, Source};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Modules that nobody wrote, through a pool: the host must live, and every outcome have a name.
+#[derive(Parser)]
+struct Args {
+    /// Names the sequence of modules.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The first module of the sequence.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// How many.
+    #[arg(long, default_value_t = 1000)]
+    count: u64,
+    /// Modules before a pool makes room for the next one.
+    #[arg(long, default_value_t = 2000)]
+    per_pool: u64,
+    /// Worker processes. Default: one a CPU.
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Threads that load. Default: one more than CPUs.
+    #[arg(long)]
+    loaders: Option<usize>,
+    /// Where modules with an unexplained outcome are kept.
+    #[arg(long, default_value = "target/smith")]
+    keep: PathBuf,
+}
+
+fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    wasmpool::init();
+    corpora::pool::raise_descriptor_limit();
+    let args = Args::parse();
+    let cpus = std::thread::available_parallelism()?.get();
+    let settings = Settings {
+        workers: args.workers.unwrap_or(cpus),
+        loaders: args.loaders.unwrap_or(cpus + 1),
+        modules_per_pool: args.per_pool,
+        keep: args.keep,
+    };
+    let source = Source::start(args.seed, args.first, args.count, prebuilt()?)?;
+    let bar = ProgressBar::new(args.count);
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed}, {per_sec}, {eta} left")?);
+    let summary = Campaign::run(&source, &settings, || bar.inc(1))?;
+    bar.finish_and_clear();
+    println!("{summary}");
+    match summary.check() {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(wrong) => {
+            println!("{wrong}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// The modules that are mutated.
+fn prebuilt() -> std::io::Result<Vec<PathBuf>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-tasks/prebuilt");
+    let mut files: Vec<_> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "wasm"));
+    files.sort();
+    Ok(files)
+}
