@@ -1,5 +1,5 @@
 //! The command line, in three steps: what was typed (`args`), what that means
-//! (`settings`), and the work itself (`run`, `map`, `inspect`).
+//! (`settings`), and the work itself (`run`, `map`, `inspect`, `doctor`).
 //!
 //! Results go to stdout and everything else to stderr. Every way to end is a row of the
 //! table in `exit`, and `main` is the only place that turns one into an exit code.
@@ -14,6 +14,7 @@ mod settings;
 mod run;
 mod map;
 mod inspect;
+mod doctor;
 
 mod call;
 mod input;
@@ -58,6 +59,7 @@ fn dispatch(args: Args, console: &Console) -> Result<Exit, Failure> {
         Verb::Run(args) => run::run(args, &settings),
         Verb::Map(args) => map::map(args, &settings, console),
         Verb::Inspect(args) => inspect::inspect(&args, &settings),
+        Verb::Doctor(args) => doctor::doctor(&args, &settings),
     }
 }
 

@@ -60,6 +60,20 @@ pub enum BuildError {
          run where there are, or switch the sandbox off knowingly (SandboxPolicy::Off, --sandbox off)"
     )]
     NoSeccomp,
+    /// A layer of the sandbox that the policy demands cannot be applied, or nothing could be tried.
+    #[error("{message}")]
+    SandboxRefused {
+        /// Which, why, and how to go on.
+        message: String,
+    },
+    /// [`PoolBuilder::verify_sandbox`](crate::PoolBuilder::verify_sandbox): an attack came through a layer that is there to stop it.
+    #[error("the sandbox does not hold here: attack `{attack}`: {outcome}; `wasmpool doctor` shows all")]
+    SandboxHole {
+        /// Its name.
+        attack: String,
+        /// What came of it.
+        outcome: String,
+    },
     /// [`PoolBuilder::pagemap_scan`](crate::PoolBuilder::pagemap_scan) where it could leave bytes of one task to the next.
     #[error("cannot reset instances by a scan of the page map: {reason}")]
     PagemapScan {

@@ -13,6 +13,7 @@ pub(crate) mod compile;
 pub(crate) mod core;
 mod domains;
 mod effects;
+pub(crate) mod doctor;
 pub(crate) mod link;
 mod logs;
 mod observers;

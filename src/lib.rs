@@ -53,6 +53,7 @@ mod foreign;
 mod sync;
 mod policy;
 mod walls;
+mod doctor;
 mod observe;
 mod error;
 mod schema;
@@ -76,6 +77,7 @@ mod worker;
 pub mod cli;
 
 pub use compile_limits::{CompileLimit, CompileLimits};
+pub use doctor::{AttackOutcome, AttackReport, DoctorReport};
 pub use error::{
     BrokenPool, BuildError, Death, DeathCause, Frame, ModuleError, Phase, SubmitError, TaskError,
     TaskFailure, TrapCode,
@@ -84,6 +86,7 @@ pub use future::{
     AsCompleted, AsCompletedTimeout, FutureState, ReturnWhen, TaskFuture, WaitTimeout, Waited, as_completed,
     as_completed_timeout, wait,
 };
+pub use host::doctor::Doctor;
 pub use module::{
     Callable, Codec, Command, Digest, MemoryDescription, Module, ModuleDescription, ModuleKind,
     ModuleOptions, RawTask, Task, TaskDescription,

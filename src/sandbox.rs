@@ -10,6 +10,7 @@
 //! One file a layer, with its *why*; what became of each is noted in a [`Ledger`], which also
 //! holds the policy: a layer that is demanded and refused ends the process.
 
+pub(crate) mod attacks;
 mod descriptors;
 mod identity;
 mod landlock;

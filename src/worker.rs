@@ -46,7 +46,8 @@ fn serve() -> io::Result<()> {
     let Some((setup, files)) = socket.receive::<ToWorkerControl>(1, RecvFlags::empty())? else {
         return Ok(());
     };
-    let ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox: request, pagemap_scan } = setup else {
+    let ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox: request, pagemap_scan, probe } = setup
+    else {
         return Err(io::Error::other("the host was built from another version of wasmpool"));
     };
     let rings = files.first().ok_or_else(|| io::Error::other("the host sent no rings"))?;
@@ -72,5 +73,9 @@ fn serve() -> io::Result<()> {
     watcher::start(socket.clone(), shared)?;
     let (locked, report) = locked.seal().map_err(cannot_lock)?;
     socket.send(&FromWorkerControl::Ready { build: fingerprint::BUILD, sandbox: report }, &[])?;
+    if let Some(probe) = probe {
+        let outcome = sandbox::attacks::attempt(&probe);
+        return socket.send(&FromWorkerControl::Probed { outcome }, &[]);
+    }
     main_loop::run(&locked, consumer, &to_host, runner, |index, run| end.claim(index, run))
 }

@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit::EXIT_CODES;
+use crate::SandboxLayer;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -81,6 +82,9 @@ pub(super) enum Verb {
     /// Show what a module is and which tasks it has
     #[command(after_help = EXIT_CODES)]
     Inspect(InspectArgs),
+    /// Try the sandbox around workers: have throw-away ones attack it
+    #[command(after_help = EXIT_CODES)]
+    Doctor(DoctorArgs),
 }
 
 impl Verb {
@@ -91,6 +95,7 @@ impl Verb {
             Verb::Run(args) => args.json,
             Verb::Map(_) => false,
             Verb::Inspect(args) => args.json,
+            Verb::Doctor(args) => args.json,
         }
     }
 }
@@ -109,6 +114,10 @@ pub(super) struct Common {
     #[arg(long, global = true, conflicts_with = "cache_dir", help_heading = "Pool")]
     pub(super) no_cache: bool,
 
+    /// How much of the operating system's sandbox around workers is demanded [default: best-effort]
+    #[arg(long, global = true, value_name = "POLICY", help_heading = "Pool")]
+    pub(super) sandbox: Option<Policy>,
+
     /// Say more on stderr; twice: everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Display")]
     pub(super) verbose: u8,
@@ -120,6 +129,36 @@ pub(super) struct Common {
     /// Colours
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Display")]
     pub(super) color: Color,
+}
+
+/// [`SandboxPolicy`](crate::SandboxPolicy) as it is typed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Policy {
+    /// Every layer, or nothing starts
+    Strict,
+    /// Every layer that there is; not without seccomp
+    BestEffort,
+    /// None: what escapes from WebAssembly has your rights
+    Off,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct DoctorArgs {
+    /// Leave a layer out, such as landlock; may be given again
+    #[arg(long, value_name = "LAYER", value_parser = super::doctor::layer)]
+    pub(super) without: Vec<SandboxLayer>,
+
+    /// This layer alone, and what cannot be left out
+    #[arg(long, value_name = "LAYER", value_parser = super::doctor::layer, conflicts_with = "without")]
+    pub(super) only: Option<SandboxLayer>,
+
+    /// Show every attack, not only those that succeeded
+    #[arg(long)]
+    pub(super) all: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -281,7 +320,7 @@ mod tests {
             let target = match Args::try_parse_from(typed).expect("parses").verb {
                 Verb::Run(args) => args.target,
                 Verb::Map(args) => args.target,
-                Verb::Inspect(_) => panic!("another verb"),
+                Verb::Doctor(_) | Verb::Inspect(_) => panic!("another verb"),
             };
             let options = super::super::settings::task_options(&target);
             assert_eq!(options.domain.as_deref(), Some("tenant 17"));

@@ -9,7 +9,8 @@ use crate::{BuildError, ModuleError, SubmitError, TaskError, TaskFailure};
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0  success
-  1  the task failed: its own error, a trap, a panic, or a limit
+  1  the task failed: its own error, a trap, a panic, or a limit; doctor: an
+     attack came through a layer that is there to stop it
   2  wrong usage, or an input that does not fit the task
   3  the module cannot be loaded, or has no such task
   4  map: some of the inputs failed

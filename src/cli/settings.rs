@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 
-use super::args::{Common, LogPolicy, Target};
+use super::args::{Common, LogPolicy, Policy, Target};
 use super::exit::Failure;
-use crate::{LogOverflow, Module, ModuleOptions, Pool, TaskOptions};
+use crate::{LogOverflow, Module, ModuleOptions, Pool, SandboxPolicy, TaskOptions};
 
 /// What all commands share.
 #[derive(Debug)]
@@ -14,6 +14,7 @@ pub(super) struct Settings {
     workers: Option<usize>,
     cache: Cache,
     pub(super) quiet: bool,
+    pub(super) sandbox: Option<SandboxPolicy>,
 }
 
 #[derive(Debug)]
@@ -30,7 +31,12 @@ impl Settings {
             Some(dir) => Cache::Dir(dir.clone()),
             None => Cache::Default,
         };
-        Settings { workers: common.workers, cache, quiet: common.quiet }
+        let sandbox = common.sandbox.map(|policy| match policy {
+            Policy::Strict => SandboxPolicy::Strict,
+            Policy::BestEffort => SandboxPolicy::BestEffort,
+            Policy::Off => SandboxPolicy::Off,
+        });
+        Settings { workers: common.workers, cache, quiet: common.quiet, sandbox }
     }
 
     /// A pool with as many workers as asked for, else `workers_default`, else one per CPU.
@@ -38,6 +44,9 @@ impl Settings {
         let mut builder = Pool::builder();
         if let Some(workers) = self.workers.or(workers_default) {
             builder = builder.workers(workers);
+        }
+        if let Some(policy) = self.sandbox {
+            builder = builder.sandbox(policy);
         }
         builder = match &self.cache {
             Cache::Default => builder,

@@ -7,7 +7,7 @@ use crate::compile_limits::CompileLimits;
 use crate::dispatch::{self, Config, OnDeath};
 use crate::policy::OnWorkerDeath;
 use crate::task::TaskOptions;
-use crate::walls::SandboxRequest;
+use crate::walls::{SandboxLayer, SandboxRequest};
 
 /// What the pool was built with.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) defaults: TaskOptions,
     pub(crate) sandbox: SandboxRequest,
     pub(crate) cgroup: CgroupChoice,
+    /// What the doctor found of the layers.
+    pub(crate) verified: Vec<(SandboxLayer, bool)>,
 }
 
 impl Settings {

@@ -215,7 +215,7 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &C
     let sandbox = SandboxRequest { cgroup: Some(report), ..core.settings.sandbox.clone() };
     let pagemap_scan = core.settings.pagemap_scan;
     let refused = sandbox.refused_cgroup();
-    let setup = ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox, pagemap_scan };
+    let setup = ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox, pagemap_scan, probe: None };
     let sent = match control.send(&setup, &[rings.as_fd()]) {
         // Gone already: its death says more.
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
@@ -265,13 +265,22 @@ fn listen(core: &Core, ward: &mut Ward) {
             _,
         ))) if build != fingerprint::BUILD => "it was built from another version of wasmpool".to_string(),
         Ok(Some(_)) if ward.ready => "it said it was ready twice".to_string(),
-        Ok(Some((FromWorkerControl::Ready { sandbox, .. }, _))) if sandbox.is_well_formed() => {
+        Ok(Some((FromWorkerControl::Ready { mut sandbox, .. }, _))) if sandbox.is_well_formed() => {
+            // Its own word does not count.
+            let verified = &core.settings.verified;
+            for layer in &mut sandbox.layers {
+                let known = verified.iter().find(|(known, _)| *known == layer.layer);
+                layer.verified = known.filter(|_| layer.applied).map(|(_, verified)| *verified);
+            }
             ward.ready = true;
             guarded(|| report_ready(ward.link.pid, &sandbox));
             core.ready(&ward.link, sandbox);
             return;
         }
         Ok(Some((FromWorkerControl::Ready { .. }, _))) => "its sandbox report is malformed".to_string(),
+        Ok(Some((FromWorkerControl::Probed { .. }, _))) => {
+            "it answered a probe that it was not sent".to_string()
+        }
         Ok(Some((FromWorkerControl::CannotLock { message, .. }, _))) => {
             ward.control_open = false;
             ward.link.kill_for(DeathCause::SandboxRefused(truncated(&message, GUEST_TEXT_BYTES_MAX)));

@@ -15,6 +15,7 @@ use crate::future::Queues;
 use crate::host::cgroup::CgroupChoice;
 use crate::host::compile::Turns;
 use crate::host::core::Core;
+use crate::host::doctor;
 use crate::host::settings::Settings;
 use crate::host::spawn::Program;
 use crate::host::{become_io_thread, pagemap, supervise};
@@ -34,6 +35,7 @@ pub struct PoolBuilder {
     workers: usize,
     worker_program: Option<PathBuf>,
     cache: CacheChoice,
+    verify_sandbox: bool,
     settings: Settings,
 }
 
@@ -51,6 +53,7 @@ impl PoolBuilder {
             workers: cpus,
             worker_program: None,
             cache: CacheChoice::Default,
+            verify_sandbox: false,
             settings: Settings {
                 workers_min: 0,
                 workers_max: 0,
@@ -70,6 +73,7 @@ impl PoolBuilder {
                 defaults: TaskOptions::new(),
                 sandbox: SandboxRequest::default(),
                 cgroup: CgroupChoice::default(),
+                verified: Vec::new(),
             },
         }
     }
@@ -252,6 +256,14 @@ impl PoolBuilder {
         self
     }
 
+    /// Has throw-away workers try their walls before the pool is built, as [`Doctor`](crate::Doctor)
+    /// does, once for each setting in the life of this process (some tenths of a second), and fills
+    /// in [`LayerReport::verified`](crate::LayerReport::verified). Default: no.
+    pub fn verify_sandbox(mut self, verify: bool) -> Self {
+        self.verify_sandbox = verify;
+        self
+    }
+
     /// Whom workers and compilers become where the host is root: a user and a group that own
     /// nothing. Default: 65534, `nobody`.
     pub fn worker_identity(mut self, uid: u32, gid: u32) -> Self {
@@ -344,6 +356,9 @@ impl PoolBuilder {
         let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
         let mut settings = Settings { workers_max: self.workers, ..self.settings };
         settings.defaults.timeout.get_or_insert(limits::TIMEOUT);
+        if self.verify_sandbox {
+            settings.verified = doctor::verified(&settings.sandbox, self.worker_program.clone())?;
+        }
         let (prestart, compilers_max) = (settings.workers_min, settings.compilers_max);
         let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
         let (wakers, woken) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();

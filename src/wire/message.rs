@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::compile_limits::CompileLimits;
+use crate::doctor::{AttackOutcome, Probe};
 use crate::error::{Frame, ModuleError, TrapCode};
 use crate::task::{TaskId, TaskLimits};
 use crate::walls::{SandboxReport, SandboxRequest};
@@ -20,7 +21,13 @@ pub(crate) struct ModuleId(pub(crate) u32);
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorkerControl {
     /// First message. Comes with the rings' memfd.
-    Setup { build: u64, sandbox: SandboxRequest, pagemap_scan: bool },
+    Setup {
+        build: u64,
+        sandbox: SandboxRequest,
+        pagemap_scan: bool,
+        /// For a throw-away worker of `doctor`, instead of tasks.
+        probe: Option<Probe>,
+    },
     /// Comes with two descriptors: the artifact and its description.
     Module { module: ModuleId, metered: bool },
     /// Stop this run, and only this one.
@@ -33,6 +40,10 @@ pub(crate) enum FromWorkerControl {
     Ready {
         build: u64,
         sandbox: SandboxReport,
+    },
+    /// Of a throw-away worker, what its attempt came to.
+    Probed {
+        outcome: AttackOutcome,
     },
     /// The sandbox cannot be put up as it was asked for; the worker leaves.
     CannotLock {

@@ -80,8 +80,7 @@ impl Campaign<'_> {
         settings: &Settings,
         done: impl Fn() + Sync,
     ) -> Result<Summary, Box<dyn std::error::Error>> {
-        let campaign =
-            Campaign { source, settings, summary: Mutex::default(), stop: AtomicBool::new(false) };
+        let campaign = Campaign { source, settings, summary: Mutex::default(), stop: AtomicBool::new(false) };
         let began = Instant::now();
         while campaign.round(&done)? {}
         let mut summary = campaign.summary.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -162,7 +161,8 @@ impl Trial<'_> {
         };
         let metered = self.random.percent(40);
         let loaded = self.pool.load_with(wasm, ModuleOptions::new().metered(metered));
-        let named = names::of_load(&loaded.as_ref().map(|module| module.description().kind).map_err(Clone::clone));
+        let named =
+            names::of_load(&loaded.as_ref().map(|module| module.description().kind).map_err(Clone::clone));
         if named.unexplained {
             self.keep(specimen.index, wasm, &format!("{}: {loaded:?}", named.name));
         }
@@ -174,7 +174,9 @@ impl Trial<'_> {
                 let options = self.options(metered);
                 self.call(specimen.index, wasm, &module, tasks, &inputs, &options);
             }
-            _ if module.description().kind == ModuleKind::Command => self.command(specimen.index, wasm, &module),
+            _ if module.description().kind == ModuleKind::Command => {
+                self.command(specimen.index, wasm, &module)
+            }
             _ => self.mutant(specimen, &module),
         }
     }
@@ -186,11 +188,13 @@ impl Trial<'_> {
         let options = self.options(module.description().metered);
         let ends = self.call(specimen.index, &specimen.wasm, module, &tasks, &inputs, &options);
         let Some(file) = self.campaign.source.files.get(specimen.file) else { return };
-        let is_deterministic = file.file_stem().is_some_and(|name| DETERMINISTIC.iter().any(|known| name == *known));
+        let is_deterministic =
+            file.file_stem().is_some_and(|name| DETERMINISTIC.iter().any(|known| name == *known));
         if specimen.kind != Kind::Equivalent || !is_deterministic {
             return;
         }
-        let Ok(original) = self.pool.load_file_with(file, ModuleOptions::new().metered(module.description().metered))
+        let Ok(original) =
+            self.pool.load_file_with(file, ModuleOptions::new().metered(module.description().metered))
         else {
             return self.keep(specimen.index, &specimen.wasm, "its original does not load");
         };
@@ -243,7 +247,8 @@ impl Trial<'_> {
 
     fn command(&mut self, index: u64, wasm: &[u8], module: &Module) {
         let options = self.options(module.description().metered);
-        let input = CommandInput::new().args(["one", "two"]).env("NAME", "value").stdin(self.random.bytes(64));
+        let input =
+            CommandInput::new().args(["one", "two"]).env("NAME", "value").stdin(self.random.bytes(64));
         let submitted = module.command().map_err(|error| error.to_string());
         let submitted = submitted.and_then(|command| {
             self.pool.submit_with(&command, &input, options).map_err(|error| error.to_string())
@@ -343,7 +348,11 @@ impl fmt::Display for Summary {
         let modules: u64 = self.loads.values().sum();
         let tasks: u64 = self.tasks.values().sum();
         let seconds = self.elapsed.as_secs_f64();
-        writeln!(f, "{modules} modules, {tasks} tasks, {seconds:.0} s: {:.0} modules a second", modules as f64 / seconds)?;
+        writeln!(
+            f,
+            "{modules} modules, {tasks} tasks, {seconds:.0} s: {:.0} modules a second",
+            modules as f64 / seconds
+        )?;
         for ((kind, outcome), count) in &self.loads {
             writeln!(f, "{count:>9}  {kind:?}: {outcome}")?;
         }

@@ -2,9 +2,7 @@
 //! arguments, or a `_start`.
 
 use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
-use wasm_encoder::{
-    AbstractHeapType, Function, HeapType, Ieee32, Ieee64, InstructionSink, MemArg, ValType,
-};
+use wasm_encoder::{AbstractHeapType, Function, HeapType, Ieee32, Ieee64, InstructionSink, MemArg, ValType};
 use wasmparser::ExternalKind;
 
 use crate::outline::Outline;

@@ -1,0 +1,103 @@
+//! `wasmpool doctor`: how workers lock themselves down here, and what comes of attacking that.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use serde_json::json;
+
+use super::args::DoctorArgs;
+use super::console;
+use super::exit::{Exit, Failure};
+use super::settings::Settings;
+use crate::text::Escaped;
+use crate::{AttackOutcome, AttackReport, Doctor, DoctorReport, LayerReport, SandboxLayer};
+
+const HEADING: Style = Style::new().bold();
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const DIM: Style = Style::new().dimmed();
+
+pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let mut doctor = Doctor::new();
+    if let Some(policy) = settings.sandbox {
+        doctor = doctor.sandbox(policy);
+    }
+    if let Some(only) = args.only {
+        doctor = doctor.only(only);
+    }
+    for layer in &args.without {
+        doctor = doctor.sandbox_without(*layer);
+    }
+    let report = doctor.run()?;
+    let has_holes = report.holes().next().is_some();
+    if args.json {
+        let holes: Vec<_> = report.holes().map(|attack| &attack.name).collect();
+        let value = json!({ "ok": !has_holes, "holes": holes, "report": report });
+        console::print_line(&value.to_string())?;
+    } else {
+        let mut page = String::new();
+        // Writing to a String cannot fail.
+        let _ = write_page(&mut page, &report, args.all);
+        let mut stdout = anstream::stdout().lock();
+        stdout.write_all(page.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Output)?;
+    }
+    Ok(if has_holes { Exit::Task } else { Exit::Success })
+}
+
+/// A layer as it is typed.
+pub(super) fn layer(name: &str) -> Result<SandboxLayer, String> {
+    let known = SandboxLayer::ALL.into_iter().find(|layer| layer.name() == name);
+    known.ok_or_else(|| {
+        let names: Vec<_> = SandboxLayer::ALL.iter().map(|layer| layer.name()).collect();
+        format!("there is no such layer; there are {}", names.join(", "))
+    })
+}
+
+fn write_page(page: &mut String, report: &DoctorReport, all: bool) -> fmt::Result {
+    writeln!(page, "{HEADING}layers{HEADING:#}, policy `{}`", report.sandbox.policy)?;
+    writeln!(page, "  {DIM}{:<14}  {:<7}  {:<8}  what{DIM:#}", "layer", "stands", "verified")?;
+    for layer in &report.sandbox.layers {
+        let LayerReport { layer: name, reason, .. } = layer;
+        let (style, stands) = match (layer.requested, layer.applied) {
+            (_, true) => (GOOD, "yes"),
+            (true, false) => (BAD, "NO"),
+            (false, false) => (DIM, "-"),
+        };
+        let (verified_style, verified) = match layer.verified {
+            Some(true) => (GOOD, "yes"),
+            Some(false) => (BAD, "NO"),
+            None => (DIM, "-"),
+        };
+        write!(page, "  {name:<14}  {style}{stands:<7}{style:#}  ")?;
+        writeln!(page, "{verified_style}{verified:<8}{verified_style:#}  {}", Escaped(reason))?;
+    }
+    let count = |what: fn(&AttackOutcome) -> bool| {
+        report.attacks.iter().filter(|attack| what(&attack.outcome)).count()
+    };
+    let killed = count(|outcome| matches!(outcome, AttackOutcome::Killed(_)));
+    let refused = count(|outcome| matches!(outcome, AttackOutcome::Refused(_)));
+    let succeeded = count(|outcome| matches!(outcome, AttackOutcome::Succeeded(_)));
+    writeln!(
+        page,
+        "\n{HEADING}attacks{HEADING:#}: {} tried, {killed} killed for it, {refused} refused, {succeeded} succeeded",
+        report.attacks.len()
+    )?;
+    for attack in report.attacks.iter().filter(|attack| all || !attack.outcome.failed()) {
+        write_attack(page, attack)?;
+    }
+    writeln!(page, "\n{HEADING}this system{HEADING:#}")?;
+    for (name, value) in &report.system {
+        writeln!(page, "  {name:<38}  {}", Escaped(value))?;
+    }
+    match report.holes().count() {
+        0 => writeln!(page, "\n{GOOD}No attack came through a layer that is there to stop it.{GOOD:#}"),
+        holes => writeln!(page, "\n{BAD}{holes} came through a layer that is there to stop them.{BAD:#}"),
+    }
+}
+
+fn write_attack(page: &mut String, attack: &AttackReport) -> fmt::Result {
+    let style = if attack.outcome.failed() { GOOD } else { BAD };
+    let AttackReport { name, tries, outcome, .. } = attack;
+    writeln!(page, "  {name:<22}  {style}{outcome}{style:#}  {DIM}{tries}{DIM:#}")
+}

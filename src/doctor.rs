@@ -1,0 +1,120 @@
+//! What `doctor` finds: how a worker locks itself down here, and what came of attacking that.
+//! Vocabulary, no behaviour; the attacks are `sandbox::attacks`, their host `host::doctor`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::text::Escaped;
+use crate::walls::{SandboxLayer, SandboxReport};
+
+/// What came of one attack, tried by native code inside of a throw-away worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum AttackOutcome {
+    /// The system said no; the text is its answer.
+    Refused(String),
+    /// The attempt ended the process: by this signal, 31 (SIGSYS) being the filter's.
+    Killed(i32),
+    /// It worked; the text is the evidence.
+    Succeeded(String),
+    /// Nobody knows: the throw-away process could not be started, or said nothing in time.
+    Unknown(String),
+}
+
+impl AttackOutcome {
+    /// Whether the attempt came to nothing.
+    pub fn failed(&self) -> bool {
+        matches!(self, AttackOutcome::Refused(_) | AttackOutcome::Killed(_))
+    }
+}
+
+impl fmt::Display for AttackOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AttackOutcome::Refused(why) => write!(f, "refused: {}", Escaped(why)),
+            AttackOutcome::Killed(31) => f.write_str("killed by SIGSYS"),
+            AttackOutcome::Killed(signal) => write!(f, "killed by signal {signal}"),
+            AttackOutcome::Succeeded(what) => write!(f, "SUCCEEDED: {}", Escaped(what)),
+            AttackOutcome::Unknown(why) => write!(f, "not known: {}", Escaped(why)),
+        }
+    }
+}
+
+/// One attack and its outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AttackReport {
+    /// Its name.
+    pub name: String,
+    /// What it tries.
+    pub tries: String,
+    /// The layers that are there to stop it.
+    pub against: Vec<SandboxLayer>,
+    /// What came of it.
+    pub outcome: AttackOutcome,
+}
+
+/// What [`Doctor::run`](crate::Doctor::run) found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DoctorReport {
+    /// The layers, with [`verified`](crate::LayerReport::verified) filled in: a layer that stands is
+    /// verified if every attack that it is there to stop came to nothing while it stood.
+    pub sandbox: SandboxReport,
+    /// Every attack.
+    pub attacks: Vec<AttackReport>,
+    /// Facts of this system that decide about layers: name and value.
+    pub system: Vec<(String, String)>,
+}
+
+impl DoctorReport {
+    /// The attacks that did not come to nothing, though a layer that stands is there to stop them.
+    pub fn holes(&self) -> impl Iterator<Item = &AttackReport> {
+        self.attacks.iter().filter(|attack| {
+            !attack.outcome.failed() && attack.against.iter().any(|layer| self.sandbox.has(*layer))
+        })
+    }
+
+    /// The attacks that succeeded, whatever was there to stop them.
+    pub fn succeeded(&self) -> impl Iterator<Item = &AttackReport> {
+        self.attacks.iter().filter(|attack| matches!(attack.outcome, AttackOutcome::Succeeded(_)))
+    }
+}
+
+/// What a throw-away worker is told to try, and on whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Probe {
+    /// An attack's place in the list, or a call.
+    pub(crate) attempt: Attempt,
+    pub(crate) targets: Targets,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Attempt {
+    /// An attack of the list, by its place.
+    Attack(u32),
+    /// A system call by its number, with these arguments.
+    Call(i64, [u64; 6]),
+    /// A Rust panic that nobody catches.
+    Panic,
+    /// A write to address 8.
+    Crash,
+}
+
+/// Whom an attack is aimed at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Targets {
+    pub(crate) host_pid: u32,
+    pub(crate) sibling_pid: u32,
+    /// Where in the host's memory the secret is.
+    pub(crate) host_address: u64,
+    /// A directory that everybody may write to, with the file `secret` and the socket `socket`.
+    pub(crate) dir: String,
+    /// Where the host listens, on the loopback device.
+    pub(crate) tcp_port: u16,
+    /// An abstract socket on which the host listens.
+    pub(crate) abstract_name: String,
+    /// A descriptor of the secret that the host has left open across exec.
+    pub(crate) descriptor: i32,
+}

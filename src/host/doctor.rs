@@ -1,0 +1,374 @@
+//! Throw-away workers that attack their own walls, one process an attack, and what came of it.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::RecvFlags;
+use rustix::process::Signal;
+
+use super::spawn::{self, Child, Program};
+use crate::doctor::{AttackOutcome, AttackReport, Attempt, DoctorReport, Probe, Targets};
+use crate::error::{BuildError, DeathCause};
+use crate::limits;
+use crate::roles::{self, Role};
+use crate::sandbox::Profile;
+use crate::sandbox::attacks::{REPLACED_EXIT_CODE, attacks};
+use crate::sandbox::syscalls;
+use crate::walls::{SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
+use crate::wire::control::{self, ControlSocket};
+use crate::wire::fingerprint;
+use crate::wire::message::{FromWorkerControl, ToWorkerControl};
+use crate::wire::ring;
+
+/// Tries the second wall: starts throw-away workers that lock themselves down as every worker does,
+/// and then attack what is around them. `wasmpool doctor` is its command.
+///
+/// ```no_run
+/// wasmpool::init();
+/// let report = wasmpool::Doctor::new().run()?;
+/// println!("{}{} holes", report.sandbox, report.holes().count());
+/// # Ok::<(), wasmpool::BuildError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a doctor does nothing until run() is called"]
+pub struct Doctor {
+    program: Option<PathBuf>,
+    request: SandboxRequest,
+    timeout: Duration,
+}
+
+impl Default for Doctor {
+    fn default() -> Self {
+        Doctor::new()
+    }
+}
+
+impl Doctor {
+    /// With the sandbox that a pool has by default.
+    pub fn new() -> Self {
+        Doctor { program: None, request: SandboxRequest::default(), timeout: limits::START_TIMEOUT }
+    }
+
+    pub(crate) fn of(request: SandboxRequest, program: Option<PathBuf>) -> Self {
+        Doctor { request, program, ..Doctor::new() }
+    }
+
+    /// As [`PoolBuilder::sandbox`](crate::PoolBuilder::sandbox).
+    pub fn sandbox(mut self, policy: SandboxPolicy) -> Self {
+        self.request.policy = policy;
+        self
+    }
+
+    /// As [`PoolBuilder::sandbox_without`](crate::PoolBuilder::sandbox_without).
+    pub fn sandbox_without(mut self, layer: SandboxLayer) -> Self {
+        self.request.without.push(layer);
+        self
+    }
+
+    /// This layer, and of the others only what cannot be left out.
+    pub fn only(mut self, layer: SandboxLayer) -> Self {
+        self.request.without = SandboxLayer::ALL.into_iter().filter(|other| *other != layer).collect();
+        self
+    }
+
+    /// As [`PoolBuilder::worker_program`](crate::PoolBuilder::worker_program).
+    pub fn worker_program(mut self, path: impl AsRef<Path>) -> Self {
+        self.program = Some(path.as_ref().into());
+        self
+    }
+
+    /// How long one attack may take, from the start of its process. Default: 10 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Tries every attack, each in a process of its own; takes some milliseconds for each.
+    ///
+    /// # Errors
+    /// [`BuildError::InitMissing`], [`BuildError::NestedInit`], [`BuildError::WorkerProgram`] as for a
+    /// pool; [`BuildError::SandboxRefused`] if a layer that the policy demands cannot be applied.
+    pub fn run(&self) -> Result<DoctorReport, BuildError> {
+        let patients = Patients::new(self)?;
+        let (sandbox, _) = patients.try_one(Attempt::Call(libc::SYS_getpid, [0; 6]));
+        let mut sandbox = sandbox.map_err(|message| BuildError::SandboxRefused { message })?;
+        let attacks: Vec<_> = attacks()
+            .enumerate()
+            .map(|(place, attack)| AttackReport {
+                name: attack.name.into(),
+                tries: attack.tries.into(),
+                against: attack.against.to_vec(),
+                outcome: patients.try_one(Attempt::Attack(place as u32)).1,
+            })
+            .collect();
+        for layer in sandbox.layers.iter_mut().filter(|layer| layer.applied) {
+            let mut against =
+                attacks.iter().filter(|attack| attack.against.contains(&layer.layer)).peekable();
+            layer.verified = against.peek().is_some().then(|| against.all(|attack| attack.outcome.failed()));
+        }
+        Ok(DoctorReport { sandbox, attacks, system: system() })
+    }
+
+    /// The system calls that a worker may make once it stands: name and number. Of some only with
+    /// certain arguments.
+    pub fn system_calls() -> Vec<(&'static str, i64)> {
+        syscalls::allowed(Profile::Worker).iter().map(|call| (call.name, call.number)).collect()
+    }
+
+    /// For the tests of the filter: system calls by number, each in a process of its own.
+    #[doc(hidden)]
+    pub fn try_calls(&self, calls: &[(i64, [u64; 6])]) -> Result<Vec<AttackOutcome>, BuildError> {
+        let patients = Patients::new(self)?;
+        let outcome = |&(number, arguments): &_| patients.try_one(Attempt::Call(number, arguments)).1;
+        Ok(calls.iter().map(outcome).collect())
+    }
+
+    /// For the tests of the deaths: a panic, and a crash.
+    #[doc(hidden)]
+    pub fn try_ends(&self) -> Result<[AttackOutcome; 2], BuildError> {
+        let patients = Patients::new(self)?;
+        Ok([Attempt::Panic, Attempt::Crash].map(|attempt| patients.try_one(attempt).1))
+    }
+}
+
+/// What a pool with these settings may call verified: the doctor comes once for each setting in the
+/// life of the host.
+///
+/// # Errors
+/// As [`Doctor::run`], and [`BuildError::SandboxHole`].
+pub(crate) fn verified(
+    request: &SandboxRequest,
+    program: Option<PathBuf>,
+) -> Result<Vec<(SandboxLayer, bool)>, BuildError> {
+    type Known = Vec<((SandboxRequest, Option<PathBuf>), Vec<(SandboxLayer, bool)>)>;
+    static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
+    let key = (request.clone(), program);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, verified)) = known.iter().find(|(of, _)| *of == key) {
+        return Ok(verified.clone());
+    }
+    let report = Doctor::of(key.0.clone(), key.1.clone()).run()?;
+    if let Some(hole) = report.holes().next() {
+        let (attack, outcome) = (hole.name.clone(), hole.outcome.to_string());
+        return Err(BuildError::SandboxHole { attack, outcome });
+    }
+    let layers = report.sandbox.layers.iter();
+    let verified: Vec<_> = layers.filter_map(|layer| Some((layer.layer, layer.verified?))).collect();
+    known.push((key, verified.clone()));
+    Ok(verified)
+}
+
+/// What the attacks are aimed at, as long as it lives.
+struct Patients<'a> {
+    doctor: &'a Doctor,
+    program: Program,
+    targets: Targets,
+    /// Another worker; the attacks may end it, and then there is a new one.
+    sibling: Mutex<Option<Patient>>,
+    _held: (Option<TcpListener>, Option<UnixListener>, Option<UnixListener>, Option<File>, Box<u64>),
+}
+
+/// A throw-away worker.
+struct Patient {
+    child: Child,
+    control: ControlSocket,
+    _rings: OwnedFd,
+}
+
+impl Drop for Patient {
+    fn drop(&mut self) {
+        // It fails only for a process that is gone already.
+        let _ = rustix::process::pidfd_send_signal(&self.child.pidfd, Signal::KILL);
+        spawn::reap(self.child.pidfd.as_fd());
+    }
+}
+
+impl<'a> Patients<'a> {
+    fn new(doctor: &'a Doctor) -> Result<Self, BuildError> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        if Role::of_this_process().is_some() {
+            return Err(BuildError::NestedInit);
+        }
+        let program = match &doctor.program {
+            None if !roles::is_initialized() => return Err(BuildError::InitMissing),
+            None => Program::this_executable(),
+            Some(path) => Program::open(path),
+        };
+        let program = program.map_err(|source| BuildError::WorkerProgram {
+            path: doctor.program.clone().unwrap_or_else(|| "/proc/self/exe".into()),
+            source,
+        })?;
+        let name = format!("wasmpool-doctor-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = std::env::temp_dir().join(&name);
+        let secret = lay_out(&dir)
+            .map_err(|source| BuildError::System { what: "lay out the attacks' targets", source })?;
+        // What cannot be had is no target: its attacks are then refused by its absence.
+        let tcp = TcpListener::bind("127.0.0.1:0").ok();
+        let unix = UnixListener::bind(dir.join("socket")).ok();
+        let _ = fs::set_permissions(dir.join("socket"), fs::Permissions::from_mode(0o777));
+        let named =
+            SocketAddr::from_abstract_name(&name).and_then(|name| UnixListener::bind_addr(&name)).ok();
+        // On purpose: what a careless embedder leaves open.
+        let open = File::open(&secret)
+            .ok()
+            .filter(|file| rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty()).is_ok());
+        let in_memory = Box::new(0x7761_736d_706f_6f6c);
+        let port = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()).map(|address| address.port());
+        let targets = Targets {
+            host_pid: std::process::id(),
+            sibling_pid: 0,
+            host_address: (&raw const *in_memory).expose_provenance() as u64,
+            dir: dir.to_string_lossy().into_owned(),
+            tcp_port: port.unwrap_or_default(),
+            abstract_name: name,
+            descriptor: open.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+        };
+        let _held = (tcp, unix, named, open, in_memory);
+        Ok(Patients { doctor, program, targets, sibling: Mutex::new(None), _held })
+    }
+
+    /// `Err` with its own words if the process could not lock itself down as it was asked to.
+    fn try_one(&self, attempt: Attempt) -> (Result<SandboxReport, String>, AttackOutcome) {
+        let sibling_pid = self.sibling_pid().unwrap_or_default();
+        let probe = Probe { attempt, targets: Targets { sibling_pid, ..self.targets.clone() } };
+        match self.start(Some(probe)) {
+            Ok(mut patient) => self.attend(&mut patient),
+            Err(error) => (Err(error.to_string()), AttackOutcome::Unknown(error.to_string())),
+        }
+    }
+
+    fn start(&self, probe: Option<Probe>) -> io::Result<Patient> {
+        let (rings, _) = ring::create()?;
+        let (control, theirs) = control::pair()?;
+        let child = spawn::spawn(&self.program, Role::Worker, theirs)?;
+        let patient = Patient { child, control, _rings: rings };
+        let sandbox = self.doctor.request.clone();
+        let setup = ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox, pagemap_scan: false, probe };
+        patient.control.send(&setup, &[patient._rings.as_fd()])?;
+        Ok(patient)
+    }
+
+    /// The pid of another worker, which lives.
+    fn sibling_pid(&self) -> Option<u32> {
+        let mut sibling = self.sibling.lock().unwrap_or_else(PoisonError::into_inner);
+        let lives = sibling.as_ref().is_some_and(|sibling| {
+            let mut fds = [PollFd::new(&sibling.child.pidfd, PollFlags::IN)];
+            rustix::event::poll(&mut fds, Some(&Default::default())) == Ok(0)
+        });
+        if !lives {
+            let started = self.start(None).ok();
+            // Until it stands: an attack on a process that is not yet locked down proves nothing.
+            *sibling = started.filter(|started| {
+                let patience = self.doctor.timeout.try_into().ok();
+                let mut fds = [PollFd::new(&started.control.0, PollFlags::IN)];
+                matches!(rustix::event::poll(&mut fds, patience.as_ref()), Ok(1))
+            });
+        }
+        sibling.as_ref().map(|sibling| sibling.child.pid)
+    }
+
+    /// Listens until the process has said what it has to say, or is gone.
+    fn attend(&self, patient: &mut Patient) -> (Result<SandboxReport, String>, AttackOutcome) {
+        let deadline = Instant::now().checked_add(self.doctor.timeout);
+        let mut report = Err("it said nothing".to_string());
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return (
+                    report,
+                    AttackOutcome::Unknown(format!("no answer within {:?}", self.doctor.timeout)),
+                );
+            }
+            let mut fds = [
+                PollFd::new(&patient.control.0, PollFlags::IN),
+                PollFd::new(&patient.child.stderr.pipe, PollFlags::IN),
+                PollFd::new(&patient.child.pidfd, PollFlags::IN),
+            ];
+            let wait = left.and_then(|left| left.try_into().ok());
+            if rustix::event::poll(&mut fds, wait.as_ref()).is_err() {
+                continue;
+            }
+            let gone = !fds[2].revents().is_empty();
+            patient.child.stderr.drain();
+            // What it said before it was gone comes first.
+            match patient.control.receive::<FromWorkerControl>(0, RecvFlags::DONTWAIT) {
+                Ok(Some((FromWorkerControl::Ready { build, sandbox }, _))) if build == fingerprint::BUILD => {
+                    report = Ok(sandbox);
+                }
+                Ok(Some((FromWorkerControl::Probed { outcome }, _))) => return (report, outcome),
+                Ok(Some((FromWorkerControl::CannotLock { message, .. }, _))) => {
+                    return (Err(message.clone()), AttackOutcome::Unknown(message));
+                }
+                Ok(Some(_)) => {
+                    return (report, AttackOutcome::Unknown("it is of another version of wasmpool".into()));
+                }
+                Ok(None) | Err(_) if gone => {
+                    let outcome = match spawn::reap(patient.child.pidfd.as_fd()) {
+                        DeathCause::Exited(REPLACED_EXIT_CODE) => {
+                            AttackOutcome::Succeeded("another program ran".into())
+                        }
+                        DeathCause::Signaled(signal) => AttackOutcome::Killed(signal),
+                        cause => {
+                            AttackOutcome::Unknown(format!("it {cause}: {}", patient.child.stderr.text()))
+                        }
+                    };
+                    return (report, outcome);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return (report, AttackOutcome::Refused(format!("the host: {error}"))),
+                // Its end of the socket is closed; its death follows.
+                Ok(None) => std::thread::yield_now(),
+            }
+        }
+    }
+}
+
+impl Drop for Patients<'_> {
+    fn drop(&mut self) {
+        // What is left of it is in the directory for temporary files.
+        let _ = fs::remove_dir_all(&self.targets.dir);
+    }
+}
+
+/// A directory for everybody, with a file for everybody.
+fn lay_out(dir: &Path) -> io::Result<PathBuf> {
+    fs::create_dir(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o777))?;
+    let secret = dir.join("secret");
+    fs::write(&secret, "the secret of the host")?;
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o666))?;
+    Ok(secret)
+}
+
+/// What decides here about layers, for whoever reads a report from elsewhere.
+fn system() -> Vec<(String, String)> {
+    let uname = rustix::system::uname();
+    let file = |path: &str| fs::read_to_string(path).map_or("-".into(), |text| text.trim().to_string());
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default().lines().skip(1).count();
+    [
+        ("wasmpool", env!("CARGO_PKG_VERSION").to_string()),
+        ("kernel", uname.release().to_string_lossy().into_owned()),
+        ("architecture", std::env::consts::ARCH.to_string()),
+        ("host's user", rustix::process::getuid().as_raw().to_string()),
+        ("user.max_user_namespaces", file("/proc/sys/user/max_user_namespaces")),
+        (
+            "apparmor_restrict_unprivileged_userns",
+            file("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+        ),
+        ("security modules", file("/sys/kernel/security/lsm")),
+        ("seccomp actions", file("/proc/sys/kernel/seccomp/actions_avail")),
+        ("swap devices", swaps.to_string()),
+    ]
+    .map(|(name, value)| (name.to_string(), value))
+    .into()
+}
