@@ -87,6 +87,8 @@ impl DoctorReport {
 pub(crate) struct Probe {
     /// An attack's place in the list, or a call.
     pub(crate) attempt: Attempt,
+    /// Under the compiler's filter.
+    pub(crate) as_compiler: bool,
     pub(crate) targets: Targets,
 }
 

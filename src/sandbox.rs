@@ -46,6 +46,7 @@ pub(crate) struct Locked {
 /// # Errors
 /// Any step that fails: such a child does nothing.
 pub(crate) fn enter() -> io::Result<(OwnedFd, Entered)> {
+    panics_abort();
     let socket = descriptors::take_socket()?;
     session::begin()?;
     descriptors::close_others(&socket)?;
@@ -186,6 +187,15 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// A panic is a bug of ours, and ends the process as one: SIGABRT, with its words on stderr. Without
+/// a backtrace, for which std would open files: behind the filter that would be a SIGSYS.
+fn panics_abort() {
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("wasmpool: {panic}");
+        std::process::abort();
+    }));
 }
 
 /// A step's error, with what was being done.

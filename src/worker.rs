@@ -66,7 +66,11 @@ fn serve() -> io::Result<()> {
     let modules = loaded::Modules::new(shared.clone(), pagemap_scan).map_err(io::Error::other)?;
     // Asked for once, of the kernel, and remembered.
     rustix::param::page_size();
-    let profile = if pagemap_scan { Profile::ScanningWorker } else { Profile::Worker };
+    let profile = match &probe {
+        Some(probe) if probe.as_compiler => Profile::Compiler,
+        _ if pagemap_scan => Profile::ScanningWorker,
+        _ => Profile::Worker,
+    };
     let locked = entered.lock(&request, profile).map_err(cannot_lock)?;
     let to_host = Arc::new(Mutex::new(producer));
     let runner = instance::Runner::new(modules, shared.clone(), to_host.clone())?;

@@ -22,7 +22,7 @@ use crate::error::{BuildError, DeathCause};
 use crate::limits;
 use crate::roles::{self, Role};
 use crate::sandbox::Profile;
-use crate::sandbox::attacks::{REPLACED_EXIT_CODE, attacks};
+use crate::sandbox::attacks::{Attack, REPLACED_EXIT_CODE, attacks};
 use crate::sandbox::syscalls;
 use crate::walls::{SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
 use crate::wire::control::{self, ControlSocket};
@@ -107,7 +107,7 @@ impl Doctor {
             .map(|(place, attack)| AttackReport {
                 name: attack.name.into(),
                 tries: attack.tries.into(),
-                against: attack.against.to_vec(),
+                against: against(attack, &sandbox),
                 outcome: patients.try_one(Attempt::Attack(place as u32)).1,
             })
             .collect();
@@ -125,10 +125,23 @@ impl Doctor {
         syscalls::allowed(Profile::Worker).iter().map(|call| (call.name, call.number)).collect()
     }
 
+    /// For the tests of the filter: what a compiler may call, and what each is answered ENOSYS.
+    #[doc(hidden)]
+    pub fn system_calls_of(as_compiler: bool) -> (Vec<i64>, Vec<i64>) {
+        let profile = if as_compiler { Profile::Compiler } else { Profile::Worker };
+        let answered = syscalls::answered_enosys(profile).iter().map(|(_, number)| *number).collect();
+        (syscalls::allowed(profile).iter().map(|call| call.number).collect(), answered)
+    }
+
     /// For the tests of the filter: system calls by number, each in a process of its own.
     #[doc(hidden)]
-    pub fn try_calls(&self, calls: &[(i64, [u64; 6])]) -> Result<Vec<AttackOutcome>, BuildError> {
-        let patients = Patients::new(self)?;
+    pub fn try_calls(
+        &self,
+        as_compiler: bool,
+        calls: &[(i64, [u64; 6])],
+    ) -> Result<Vec<AttackOutcome>, BuildError> {
+        let mut patients = Patients::new(self)?;
+        patients.as_compiler = as_compiler;
         let outcome = |&(number, arguments): &_| patients.try_one(Attempt::Call(number, arguments)).1;
         Ok(calls.iter().map(outcome).collect())
     }
@@ -139,6 +152,13 @@ impl Doctor {
         let patients = Patients::new(self)?;
         Ok([Attempt::Panic, Attempt::Crash].map(|attempt| patients.try_one(attempt).1))
     }
+}
+
+/// The layers that are to stop it, such as they stand: to be not dumpable stops nobody who is root.
+fn against(attack: &Attack, sandbox: &SandboxReport) -> Vec<SandboxLayer> {
+    let is_root = rustix::process::getuid().is_root() && !sandbox.has(SandboxLayer::Identity);
+    let stops = |layer: &SandboxLayer| !(is_root && *layer == SandboxLayer::NotDumpable);
+    attack.against.iter().copied().filter(stops).collect()
 }
 
 /// What a pool with these settings may call verified: the doctor comes once for each setting in the
@@ -171,6 +191,7 @@ pub(crate) fn verified(
 /// What the attacks are aimed at, as long as it lives.
 struct Patients<'a> {
     doctor: &'a Doctor,
+    as_compiler: bool,
     program: Program,
     targets: Targets,
     /// Another worker; the attacks may end it, and then there is a new one.
@@ -234,13 +255,14 @@ impl<'a> Patients<'a> {
             descriptor: open.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         };
         let _held = (tcp, unix, named, open, in_memory);
-        Ok(Patients { doctor, program, targets, sibling: Mutex::new(None), _held })
+        Ok(Patients { doctor, as_compiler: false, program, targets, sibling: Mutex::new(None), _held })
     }
 
     /// `Err` with its own words if the process could not lock itself down as it was asked to.
     fn try_one(&self, attempt: Attempt) -> (Result<SandboxReport, String>, AttackOutcome) {
         let sibling_pid = self.sibling_pid().unwrap_or_default();
-        let probe = Probe { attempt, targets: Targets { sibling_pid, ..self.targets.clone() } };
+        let as_compiler = self.as_compiler;
+        let probe = Probe { attempt, as_compiler, targets: Targets { sibling_pid, ..self.targets.clone() } };
         match self.start(Some(probe)) {
             Ok(mut patient) => self.attend(&mut patient),
             Err(error) => (Err(error.to_string()), AttackOutcome::Unknown(error.to_string())),

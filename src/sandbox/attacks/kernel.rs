@@ -1,7 +1,7 @@
 //! The kernel's wide front: calls that no worker needs, each with holes in its history.
 
 use super::{Attack, call, call_past_rights};
-use crate::walls::SandboxLayer::{Capabilities, EmptyRoot, Landlock, Seccomp};
+use crate::walls::SandboxLayer::{Capabilities, Landlock, Seccomp};
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack {
@@ -161,7 +161,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack {
         name: "open-by-handle",
         tries: "open a file past all directories (by a handle that is none)",
-        against: &[Capabilities, EmptyRoot, Seccomp],
+        against: &[Capabilities, Seccomp],
         run: |_| {
             let handle = [8u32, 1, 0, 0];
             let at = libc::AT_FDCWD as isize as usize;
@@ -183,6 +183,20 @@ pub(super) const ATTACKS: &[Attack] = &[
         run: |_| {
             call(libc::SYS_iopl, [3, 0, 0, 0, 0, 0])?;
             call(libc::SYS_iopl, [0; 6]).map(|_| "could".into())
+        },
+    },
+    #[cfg(target_arch = "x86_64")]
+    Attack {
+        // Other numbers there: a filter that does not look at the entry lets others through.
+        name: "old-entry",
+        tries: "enter the kernel as a program of 32 bits does (getpid)",
+        against: &[Seccomp],
+        run: |_| {
+            let pid: u64;
+            // SAFETY: getpid takes nothing and changes nothing; where the entry does not exist the
+            // process dies, which is an outcome.
+            unsafe { std::arch::asm!("int 0x80", inout("rax") 20u64 => pid) };
+            Ok(format!("returned {pid}"))
         },
     },
     #[cfg(target_arch = "x86_64")]
