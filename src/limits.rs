@@ -24,6 +24,10 @@ pub const WORKERS_MAX: usize = 1024;
 /// Most tasks that wait inside of a worker, behind the one that it runs.
 pub const OFFERS_MAX: usize = 63;
 
+/// How long tasks of other [domains](crate::TaskOptions::domain) may go before one of the same
+/// priority that is the first in line: a few times what it takes to start a process.
+pub const OVERTAKEN_MAX: Duration = Duration::from_millis(25);
+
 /// Default for [`PoolBuilder::queue_tasks_max`](crate::PoolBuilder::queue_tasks_max): tasks accepted and not yet resolved.
 pub const QUEUE_TASKS_MAX: usize = 65_536;
 

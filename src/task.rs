@@ -139,7 +139,7 @@ impl TaskOptions {
     /// task ends. That costs the start of a process, some milliseconds of a CPU, each time. So that
     /// domains that take turns do not pay it for every task, a worker may go on with tasks of its own
     /// domain before older ones of another, of the same priority, but overtakes none of them for
-    /// longer than 25 ms.
+    /// longer than 25 ms ([`OVERTAKEN_MAX`](crate::limits::OVERTAKEN_MAX)).
     ///
     /// What is shared all the same: the host process, the cache of compiled modules, and, of a module
     /// that several domains use, the pages of its machine code, which are mapped for reading only.

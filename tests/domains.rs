@@ -155,7 +155,7 @@ fn mixture(pool: &Pool, count: u64, kills: bool) -> HashMap<TaskId, Option<&'sta
 fn no_process_runs_tasks_of_two_domains() {
     for (mode, kills) in [(OnWorkerDeath::Break, false), (OnWorkerDeath::Replace(Replacement::new()), true)] {
         for workers in [1, 3] {
-            let pool = build(builder(workers).on_worker_death(mode.clone()));
+            let pool = build(builder(workers).on_worker_death(mode));
             let events = pool.events();
             let domain_of = mixture(&pool, 400, kills);
             let stats = pool.stats();

@@ -11,17 +11,13 @@
 //! longer.
 
 use std::cmp::Reverse;
-use std::time::Duration;
 
 use super::check::Mutant;
 use super::queue::Rank;
 use super::slot::State;
 use super::{Action, Dispatch, Domain, Entry, Fate, Now, Place, RetireReason};
+use crate::limits::OVERTAKEN_MAX;
 use crate::task::TaskId;
-
-/// So long tasks of other domains may go before the first in line: a few times what it takes to
-/// start a process.
-pub(super) const STAY: Duration = Duration::from_millis(25);
 
 /// What the queue's order makes of the workers there are.
 #[derive(Debug, Default)]
@@ -172,7 +168,7 @@ impl Dispatch {
         let endless = self.mutant(Mutant::OvertakenForEver);
         self.tasks.get_mut(&first).is_none_or(|entry| {
             let since = *entry.overtaken.get_or_insert(now);
-            endless || now.saturating_sub(since) < STAY
+            endless || now.saturating_sub(since) < OVERTAKEN_MAX
         })
     }
 

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::check::Mutant;
-use super::line::STAY;
 use super::*;
 
 /// SplitMix64 (Steele, Lea, Flood, 2014).
@@ -285,7 +284,8 @@ impl World {
         assert_eq!(spec.priority, other.priority, "{task} goes before {first}, of higher priority");
         match self.overtaken {
             Some((waiting, since)) if waiting == first => {
-                assert!(self.now - since < STAY, "{task} goes before {first}, since {since:?}");
+                let for_long = self.now - since >= limits::OVERTAKEN_MAX;
+                assert!(!for_long, "{task} goes before {first}, since {since:?}");
             }
             _ => self.overtaken = Some((first, self.now)),
         }
@@ -405,7 +405,9 @@ impl World {
         let Some(process) = self.processes.remove(&worker) else { return };
         let blamed = self.tasks.values().any(|books| books.resolved.is_none() && books.began.is_some())
             && (process.running.is_some() || !process.offered.is_empty());
-        let unexpected = !process.expected && !blamed && process.interrupted.is_empty();
+        // One that was found to lie is blamed on the task that it had been handed, begun or not.
+        let held = self.dispatch.live(worker).and_then(|slot| self.dispatch.slots[slot].state.task());
+        let unexpected = !process.expected && !blamed && held.is_none() && process.interrupted.is_empty();
         let was_broken = self.broken;
         (self.dies, self.dying) = (worker, Some(process.clone()));
         self.event(Event::Dead { worker });

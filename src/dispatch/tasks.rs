@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::check::Mutant;
-use super::line::STAY;
 use super::slot::{State, StopReason};
 use super::{
     Action, Answer, Dispatch, Domain, Entry, Fate, KillReason, Mode, Now, Place, Resolution, Spec, WorkerKey,
 };
+use crate::limits;
 use crate::task::TaskId;
 
 /// Work that is kept in store inside of a worker: enough to hide a wake-up, little enough
@@ -229,7 +229,7 @@ impl Dispatch {
     /// than most tasks.
     fn steal_after(&self, slot: usize, idle: usize) -> Duration {
         let fits = self.slots[slot].domain.is_none_or(|domain| self.fits(idle, domain));
-        if fits { STEAL_AFTER } else { STAY }
+        if fits { STEAL_AFTER } else { limits::OVERTAKEN_MAX }
     }
 
     /// Asks for an offered task back; `false` if that was done before or cannot be done.
