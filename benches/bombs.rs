@@ -1,1 +1,151 @@
-fn main() {}
+//! What bombs cost everybody else: `cargo bench --bench bombs`.
+//!
+//! Tasks of the same pool and of another, with and without bombs in the compiler, in interleaved
+//! rounds; how far past its limits each bomb gets; and how fast a module's shape is read.
+
+#[path = "../tests/common/bombs.rs"]
+mod bombs;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use wasmpool::{CompileLimit, CompileLimits, ModuleError, Pool, PoolBuilder, Task};
+
+const ROUNDS: usize = 5;
+const WINDOW: Duration = Duration::from_secs(3);
+const MIB: u64 = 1 << 20;
+
+fn main() -> anyhow::Result<()> {
+    wasmpool::init();
+    throughput()?;
+    limits()?;
+    shape()?;
+    Ok(())
+}
+
+fn pool() -> PoolBuilder {
+    Pool::builder().without_cache()
+}
+
+/// Tasks answered in [`WINDOW`], with every worker busy all the time.
+fn tasks(pool: &Pool, count: &Task<u64, u64>) -> anyhow::Result<u64> {
+    let began = Instant::now();
+    let mut open = std::collections::VecDeque::new();
+    let mut answered = 0;
+    while began.elapsed() < WINDOW {
+        while open.len() < pool.workers_max() * 4 {
+            open.push_back(pool.submit(count, &20_000)?);
+        }
+        if let Some(future) = open.pop_front() {
+            future.result()?;
+            answered += 1;
+        }
+    }
+    for future in open {
+        future.result()?;
+    }
+    Ok(answered)
+}
+
+fn throughput() -> anyhow::Result<()> {
+    let limits = CompileLimits::trusted().timeout(Duration::from_secs(1));
+    let ours = pool().compile_limits(limits.clone()).build()?;
+    let other = pool().compile_limits(limits).build()?;
+    let module = ours.load_file("guest-tasks/prebuilt/primes.wasm")?;
+    let count = module.task::<u64, u64>("count")?;
+    tasks(&ours, &count)?;
+    let depth = AtomicU32::new(80_000);
+    println!("tasks answered in {WINDOW:?} by {} workers, {ROUNDS} rounds", ours.workers_max());
+    for (bombed, name) in [(&ours, "the same pool"), (&other, "another pool")] {
+        let mut ratios = Vec::new();
+        for _ in 0..ROUNDS {
+            let alone = tasks(&ours, &count)?;
+            let (stop, stopped) = (AtomicBool::new(false), AtomicU64::new(0));
+            let beside = std::thread::scope(|scope| {
+                // One more than may run at a time: there is always one.
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        while !stop.load(Ordering::Relaxed) {
+                            // Another each time, or it would be in quarantine. Many functions: every thread is busy.
+                            let next = depth.fetch_add(1, Ordering::Relaxed);
+                            let refused = if next % 2 == 0 {
+                                bombed.load(&bombs::nested_loops(next))
+                            } else {
+                                bombed.load(&bombs::trivial_functions(next * 2))
+                            };
+                            assert!(refused.is_err());
+                            stopped.fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                }
+                let beside = tasks(&ours, &count);
+                stop.store(true, Ordering::Relaxed);
+                beside
+            })?;
+            println!("  alone {alone}, with bombs in {name} {beside} ({} bombs ended)", stopped.into_inner());
+            ratios.push(beside as f64 / alone as f64);
+        }
+        ratios.sort_by(f64::total_cmp);
+        println!("bombs in {name}: {:.0} % of the throughput (median)", ratios[ROUNDS / 2] * 100.0);
+    }
+    Ok(())
+}
+
+fn limits() -> anyhow::Result<()> {
+    let timeout = Duration::from_secs(2);
+    println!("\nwithout bounds on the shape, {timeout:?} and 512 MiB:");
+    let all: [(&str, Vec<u8>); 7] = [
+        ("80,000 loops in loops", bombs::nested_loops(80_000)),
+        ("br_tables 1500 x 1500", bombs::br_tables(1500, 1500)),
+        ("80,000 joins", bombs::joins(80_000, 1)),
+        ("20,000 joins of 4,000 locals", bombs::joins_in_a_loop(20_000, 4000)),
+        ("200,000 functions", bombs::trivial_functions(200_000)),
+        ("one function of 7 MB", bombs::straight_line(6_000_000)),
+        ("1,000 blocks of 1,000 values", bombs::wide_blocks(1000, 1000)),
+    ];
+    for (name, wasm) in all {
+        let limits = CompileLimits::trusted().timeout(timeout).memory_bytes_max(512 * MIB);
+        let pool = pool().workers(1).compile_limits(limits).build()?;
+        let (took, error) = refusal(&pool, &wasm);
+        let (again, _) = refusal(&pool, &wasm);
+        let strict = self::pool().workers(1).build()?;
+        let (by_shape, shape) = refusal(&strict, &wasm);
+        println!(
+            "{name:>30}, {:>5} KB: {took:>10.3?}, {error}; again {again:.0?}; by its shape {by_shape:.1?}, {shape}",
+            wasm.len() / 1000
+        );
+    }
+    Ok(())
+}
+
+fn refusal(pool: &Pool, wasm: &[u8]) -> (Duration, String) {
+    let began = Instant::now();
+    let result = pool.load(wasm);
+    let took = began.elapsed();
+    let text = match result {
+        Ok(_) => "compiled".into(),
+        Err(ModuleError::CompileLimit { kind: CompileLimit::Memory, seen, .. }) => {
+            format!("memory, {} MiB needed", seen / MIB)
+        }
+        Err(ModuleError::CompileLimit { kind: CompileLimit::Time, seen, .. }) => {
+            format!("time, {seen} ms of CPU")
+        }
+        Err(ModuleError::CompileLimit { kind, .. }) => kind.to_string(),
+        Err(other) => other.to_string(),
+    };
+    (took, text)
+}
+
+fn shape() -> anyhow::Result<()> {
+    println!("\nthe shape alone, one instruction a byte, refused at the very end:");
+    for bodies in [1, 8, 32] {
+        let wasm = bombs::nops(bodies, 7_600_000);
+        let only = CompileLimits::trusted()
+            .with(CompileLimit::Nesting, 5000)
+            .with(CompileLimit::DataSegments, 0)
+            .memory_bytes_max(2048 * MIB);
+        let (took, text) = refusal(&pool().workers(1).compile_limits(only).build()?, &wasm);
+        println!("{:>6.1} MB: {took:.3?} ({text})", wasm.len() as f64 / 1e6);
+    }
+    Ok(())
+}

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{bombs, builder, error, pool, prebuilt, raw, wat};
+use common::{bombs, error, pool, prebuilt, raw, wat};
 use wasmpool::{CompileLimit, CompileLimits, ModuleError, ModuleKind, ModuleOptions, TaskError};
 
 fn refused(pool: &wasmpool::Pool, text: &str) -> ModuleError {

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit::EXIT_CODES;
-use crate::SandboxLayer;
+use crate::{CompileLimit, SandboxLayer};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,6 +57,8 @@ Examples:
   seq 1 100 | wasmpool map primes.wasm count --lines --workers 8
   wasmpool map monte_carlo.wasm pi --jsonl --timeout 2s < inputs.jsonl
   wasmpool map csv_stats.wasm --files data/ -- --column age";
+
+const COMPILING: &str = "Compiling";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -117,6 +119,22 @@ pub(super) struct Common {
     /// How much of the operating system's sandbox around workers is demanded [default: best-effort]
     #[arg(long, global = true, value_name = "POLICY", help_heading = "Pool")]
     pub(super) sandbox: Option<Policy>,
+
+    /// How long compiling the module may take, such as 30s [default: 2m]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = COMPILING)]
+    pub(super) compile_timeout: Option<Duration>,
+
+    /// Most memory of the compiler, such as 4GiB [default: 1GiB]
+    #[arg(long, global = true, value_name = "SIZE", help_heading = COMPILING)]
+    pub(super) compile_memory: Option<ByteSize>,
+
+    /// Set a bound on the module's shape, such as functions=200000; an error names it
+    #[arg(long, global = true, value_name = "NAME=N", value_parser = compile_limit, help_heading = COMPILING)]
+    pub(super) compile_limit: Vec<(CompileLimit, u64)>,
+
+    /// Lift the bounds on the module's shape; time and memory stay bounded
+    #[arg(long, global = true, help_heading = COMPILING)]
+    pub(super) trust_module: bool,
 
     /// Say more on stderr; twice: everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Display")]
@@ -284,6 +302,24 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; examples: 500ms, 5s, 2m"))
 }
 
+fn compile_limit(text: &str) -> Result<(CompileLimit, u64), String> {
+    let (name, max) = text.split_once('=').ok_or("it must have the form NAME=N")?;
+    let kind = match CompileLimit::from_name(name) {
+        Some(CompileLimit::Time) => return Err("use --compile-timeout".into()),
+        Some(CompileLimit::Memory) => return Err("use --compile-memory".into()),
+        Some(kind) => kind,
+        None => {
+            let shapes = CompileLimit::ALL
+                .into_iter()
+                .filter(|kind| !matches!(kind, CompileLimit::Time | CompileLimit::Memory));
+            let names: Vec<_> = shapes.map(|kind| kind.to_string()).collect();
+            return Err(format!("there is no bound of that name; there are {}", names.join(", ")));
+        }
+    };
+    let max: ByteSize = max.parse().map_err(|_| "N must be a number or a size, such as 5000 or 2MiB")?;
+    Ok((kind, max.as_u64()))
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
@@ -324,6 +360,26 @@ mod tests {
             };
             let options = super::super::settings::task_options(&target);
             assert_eq!(options.domain.as_deref(), Some("tenant 17"));
+        }
+    }
+
+    #[test]
+    fn bounds_are_taken_by_their_names() {
+        let limits = |typed: &str| {
+            let typed = ["wasmpool", "inspect", "m.wasm", "--compile-limit", typed];
+            Args::try_parse_from(typed).map(|args| args.common.compile_limit)
+        };
+        assert_eq!(limits("nesting=9").expect("parses"), [(CompileLimit::Nesting, 9)]);
+        assert_eq!(limits("wasm-bytes=2MiB").expect("parses"), [(CompileLimit::WasmBytes, 2 << 20)]);
+        for (typed, words) in [
+            ("depth=9", "loop-nesting"),
+            ("nesting", "NAME=N"),
+            ("nesting=deep", "a number"),
+            ("memory=9", "--compile-memory"),
+            ("timeout=9", "--compile-timeout"),
+        ] {
+            let message = limits(typed).expect_err("is refused").to_string();
+            assert!(message.contains(words), "{message}");
         }
     }
 

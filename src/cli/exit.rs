@@ -3,7 +3,7 @@
 use std::io;
 
 use super::object::{self, Object};
-use crate::{BuildError, ModuleError, SubmitError, TaskError, TaskFailure};
+use crate::{BuildError, CompileLimit, ModuleError, SubmitError, TaskError, TaskFailure};
 
 /// The table of [`Exit`], for the help texts.
 pub(super) const EXIT_CODES: &str = "\
@@ -65,7 +65,7 @@ pub(super) enum Failure {
     /// The module has nothing that could be called.
     #[error("{0}")]
     Uncallable(String),
-    #[error(transparent)]
+    #[error("{}", with_flag(.0))]
     Module(#[from] ModuleError),
     #[error("{}", with_sources(.0))]
     Build(#[from] BuildError),
@@ -138,6 +138,19 @@ impl Failure {
 fn with_sources(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(error.source(), |error| error.source());
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
+
+/// A limit of the compiler comes with the flag that raises it.
+fn with_flag(error: &ModuleError) -> String {
+    let flag = match error {
+        ModuleError::CompileLimit { kind: CompileLimit::Time, .. } => "--compile-timeout".to_string(),
+        ModuleError::CompileLimit { kind: CompileLimit::Memory, .. } => "--compile-memory".to_string(),
+        ModuleError::CompileLimit { kind, .. } => {
+            format!("--compile-limit {kind}=N or, for a module that you trust, --trust-module")
+        }
+        _ => return error.to_string(),
+    };
+    format!("{error}; raise it with {flag}")
 }
 
 fn module_kind(error: &ModuleError) -> &'static str {

@@ -71,6 +71,12 @@ pub(super) fn error(failure: &Failure) -> String {
         Failure::Module(error) => {
             let object = object.field("message", error.to_string());
             match error {
+                ModuleError::CompileLimit { kind, limit, seen, function, offset, .. } => object
+                    .field("compile_limit", kind.to_string())
+                    .field("limit", *limit)
+                    .field("seen", *seen)
+                    .field_if_some("function", *function)
+                    .field_if_some("offset", *offset),
                 ModuleError::UnknownTask { known, .. } => object.field("tasks", known.clone()),
                 ModuleError::UnknownImports { imports } => object.field("imports", imports.clone()),
                 _ => object,

@@ -6,13 +6,14 @@ use bytesize::ByteSize;
 
 use super::args::{Common, LogPolicy, Policy, Target};
 use super::exit::Failure;
-use crate::{LogOverflow, Module, ModuleOptions, Pool, SandboxPolicy, TaskOptions};
+use crate::{CompileLimits, LogOverflow, Module, ModuleOptions, Pool, SandboxPolicy, TaskOptions};
 
 /// What all commands share.
 #[derive(Debug)]
 pub(super) struct Settings {
     workers: Option<usize>,
     cache: Cache,
+    compile_limits: CompileLimits,
     pub(super) quiet: bool,
     pub(super) sandbox: Option<SandboxPolicy>,
 }
@@ -36,12 +37,13 @@ impl Settings {
             Policy::BestEffort => SandboxPolicy::BestEffort,
             Policy::Off => SandboxPolicy::Off,
         });
-        Settings { workers: common.workers, cache, quiet: common.quiet, sandbox }
+        let compile_limits = compile_limits(common);
+        Settings { workers: common.workers, cache, compile_limits, quiet: common.quiet, sandbox }
     }
 
     /// A pool with as many workers as asked for, else `workers_default`, else one per CPU.
     pub(super) fn pool(&self, workers_default: Option<usize>) -> Result<Pool, Failure> {
-        let mut builder = Pool::builder();
+        let mut builder = Pool::builder().compile_limits(self.compile_limits.clone());
         if let Some(workers) = self.workers.or(workers_default) {
             builder = builder.workers(workers);
         }
@@ -55,6 +57,18 @@ impl Settings {
         };
         Ok(builder.build()?)
     }
+}
+
+/// What compiling the module may cost.
+fn compile_limits(common: &Common) -> CompileLimits {
+    let mut limits = if common.trust_module { CompileLimits::trusted() } else { CompileLimits::new() };
+    if let Some(timeout) = common.compile_timeout {
+        limits = limits.timeout(timeout);
+    }
+    if let Some(memory) = common.compile_memory {
+        limits = limits.memory_bytes_max(memory.as_u64());
+    }
+    common.compile_limit.iter().fold(limits, |limits, (kind, max)| limits.with(*kind, *max))
 }
 
 /// The options of each task.

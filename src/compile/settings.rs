@@ -67,3 +67,26 @@ pub(crate) fn config(metered: bool, pagemap_scan: bool) -> Result<Config> {
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data_bytes() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").expect("reads");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB"));
+        kib.expect("has data").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// The compiler's memory limit counts from there.
+    #[test]
+    fn what_an_engine_reserves_is_what_is_allowed_for_it() {
+        let before = data_bytes();
+        let engine = wasmtime::Engine::new(&config(false).expect("a configuration")).expect("an engine");
+        let reserved = data_bytes() - before;
+        drop(engine);
+        // Other tests run beside this one.
+        let slack = 256 << 20;
+        assert!(reserved.abs_diff(RESERVED_DATA_BYTES) < slack, "{reserved}, not {RESERVED_DATA_BYTES}");
+    }
+}

@@ -327,3 +327,6 @@ impl Open {
         self.block_values += types.values_of(ty);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,6 +98,26 @@ fn the_cache_is_used_the_second_time_and_not_with_no_cache() {
 }
 
 #[test]
+fn what_is_over_a_limit_of_the_compiler_says_how_to_raise_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let loops = format!(r#"(module (func (export "_start") {}{}))"#, "(loop ".repeat(101), ")".repeat(101));
+    let module = wat(folder.path(), "loops.wasm", &loops);
+    let inspect = |flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wasmpool"));
+        end(command.env_clear().arg("inspect").arg(&module).arg("--no-cache").args(flags))
+    };
+    inspect(&[]).expect(3).says("101 levels of loops").says("--compile-limit loop-nesting=N");
+    let error = inspect(&["--json"]).expect(3).json()["error"].clone();
+    assert_eq!(error["kind"], "compile_limit");
+    assert_eq!((&error["compile_limit"], &error["limit"]), (&"loop-nesting".into(), &100.into()), "{error}");
+    inspect(&["--compile-limit", "loop-nesting=101"]).expect(0);
+    inspect(&["--trust-module"]).expect(0);
+    inspect(&["--trust-module", "--compile-limit", "functions=0"]).expect(3).says("functions=N");
+    inspect(&["--trust-module", "--compile-timeout", "1ns"]).expect(3).says("--compile-timeout");
+    inspect(&["--compile-limit", "depth=9"]).expect(2).says("loop-nesting");
+}
+
+#[test]
 fn every_help_has_the_exit_codes_and_examples() {
     for words in [&["--help"][..], &["help", "run"], &["map", "--help"], &["inspect", "--help"]] {
         let text = end(Command::new(env!("CARGO_BIN_EXE_wasmpool")).args(words)).expect(0).text();

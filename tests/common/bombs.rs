@@ -3,8 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "every suite has its own copy and uses a part of it")]
 
 use wasm_encoder::{
-    BlockType, Catch, CodeSection, Function, FunctionSection, Ieee64, InstructionSink, MemorySection,
-    MemoryType, Module, TypeSection, ValType,
+    BlockType, Catch, CodeSection, DataSection, Function, FunctionSection, Ieee64, InstructionSink,
+    MemorySection, MemoryType, Module, TypeSection, ValType,
 };
 
 /// A module with one function type, and so many functions of the same body.
@@ -210,16 +210,26 @@ pub fn handlers(handlers: usize, calls: u32) -> Vec<u8> {
     module(&[], &[], 1, &body)
 }
 
-/// `bodies` functions of so many bytes each that do nothing, one instruction a byte.
+/// `bodies` functions of so many bytes each that do nothing, one instruction a byte; then a data segment.
 pub fn nops(bodies: u32, bytes: u32) -> Vec<u8> {
-    module(
-        &[],
-        &[],
-        bodies,
-        &function(0, |sink| {
-            (0..bytes).for_each(|_| {
-                sink.nop();
-            });
-        }),
-    )
+    let mut module = Module::new();
+    let mut types = TypeSection::new();
+    types.ty().function([], []);
+    module.section(&types);
+    let mut functions = FunctionSection::new();
+    let mut code = CodeSection::new();
+    let body = function(0, |sink| {
+        (0..bytes).for_each(|_| {
+            sink.nop();
+        });
+    });
+    (0..bodies).for_each(|_| {
+        functions.function(0);
+        code.function(&body);
+    });
+    module.section(&functions).section(&code);
+    let mut data = DataSection::new();
+    data.passive(*b"x");
+    module.section(&data);
+    module.finish()
 }

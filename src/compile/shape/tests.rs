@@ -1,0 +1,140 @@
+use std::time::{Duration, Instant};
+
+use super::*;
+
+fn encoded(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn refusal(wasm: &[u8], limits: &CompileLimits) -> (CompileLimit, u64, u64, Option<u32>, Option<u64>) {
+    match check(wasm, limits).expect_err("it must be refused") {
+        ModuleError::CompileLimit { kind, limit, seen, function, offset, quarantined: false } => {
+            (kind, limit, seen, function, offset)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn each_bound_holds_at_its_number_and_refuses_one_more() {
+    use CompileLimit as Kind;
+    let repeated = |what: &str, times: usize| what.repeat(times);
+    let nested = |open: &str, times: usize| format!("{}{}", open.repeat(times), ")".repeat(times));
+    // What is counted, a module with so many of it, and whether they are one function's.
+    let cases = [
+        (Kind::Types, format!("(module {})", (0..7).map(|n| format!("(type (array (mut {})))", nested_type(n))).collect::<String>()), 7, false),
+        (Kind::Types, "(module (rec (type (func)) (type (struct)) (type (array i8))) (type (struct (field i32))))".into(), 4, false),
+        (Kind::Imports, format!("(module {})", repeated(r#"(import "a" "b" (func))"#, 5)), 5, false),
+        (Kind::Functions, format!("(module {})", repeated("(func)", 9)), 9, false),
+        (Kind::Memories, r#"(module (import "a" "m" (memory 1)) (memory 1) (memory 1) (table 1 funcref))"#.into(), 4, false),
+        (Kind::Globals, r#"(module (import "a" "g" (global i32)) (global i32 i32.const 1) (tag))"#.into(), 3, false),
+        (Kind::Exports, r#"(module (func (export "a") (export "b") (export "c")))"#.into(), 3, false),
+        (Kind::Elements, "(module (func $f) (elem func $f) (elem func) (elem funcref (ref.func $f)))".into(), 3, false),
+        (Kind::ElementItems, "(module (func $f) (elem func $f $f $f) (elem func) (elem funcref (ref.func $f)))".into(), 4, false),
+        (Kind::DataSegments, format!("(module (memory 1) {})", repeated(r#"(data "x")"#, 6)), 6, false),
+        (Kind::Locals, "(module (func (local i32 i32 i64) (local f32 i32)))".into(), 5, true),
+        (Kind::Nesting, format!("(module (func {}))", nested("(block ", 6)), 6, true),
+        (Kind::Nesting, "(module (func (block (loop)) (loop (block (loop)))))".into(), 3, true),
+        (Kind::LoopNesting, format!("(module (func {}))", nested("(loop (block ", 4) + &")".repeat(4)), 4, true),
+        (Kind::LoopNesting, "(module (func (loop) (loop (block)) (block (loop (loop)))))".into(), 2, true),
+        (Kind::Blocks, "(module (func (block (br_if 0 (i32.const 1))) (loop) (if (i32.const 1) (then) (else)) (br_table 0 0 (i32.const 1))))".into(), 5, true),
+        (Kind::BlockValues, "(module (func i32.const 1 (block (param i32) (result i32 i32)) (block (result f64) (f64.const 1)) drop drop drop))".into(), 4, true),
+        (Kind::BranchTargets, "(module (func (br_table 0 0 0 (i32.const 1)) (br_table 0 (i32.const 1))))".into(), 4, true),
+        (Kind::BranchTargets, "(module (func $f (block (try_table (catch_all 0) (catch_all 0) call $f (try_table (catch_all 1) call $f call $f)) call $f)))".into(), 3 + 2 + 3 + 3, true),
+    ];
+    for (kind, text, count, in_function) in cases {
+        let wasm = encoded(&text);
+        let limits = CompileLimits::trusted().with(kind, count);
+        if let Err(error) = check(&wasm, &limits) {
+            panic!("{text}: {error}");
+        }
+        let (named, limit, seen, function, offset) = refusal(&wasm, &limits.with(kind, count - 1));
+        assert_eq!((named, limit, function), (kind, count - 1, in_function.then_some(0)), "{text}");
+        assert!(seen >= count, "{text}: {seen}");
+        assert!(offset.is_some_and(|offset| offset < wasm.len() as u64), "{text}: {offset:?}");
+    }
+}
+
+/// Types that are not the same, so that the text's encoder makes seven of them.
+fn nested_type(n: usize) -> &'static str {
+    ["i8", "i16", "i32", "i64", "f32", "f64", "v128"][n]
+}
+
+#[test]
+fn bytes_are_counted_of_the_module_and_of_one_body() {
+    let wasm = encoded("(module (func) (func nop nop nop))");
+    let limits = |kind, max| CompileLimits::trusted().with(kind, max);
+    assert!(check(&wasm, &limits(CompileLimit::WasmBytes, wasm.len() as u64)).is_ok());
+    let (kind, _, seen, ..) = refusal(&wasm, &limits(CompileLimit::WasmBytes, wasm.len() as u64 - 1));
+    assert_eq!((kind, seen), (CompileLimit::WasmBytes, wasm.len() as u64));
+    assert!(check(&wasm, &limits(CompileLimit::FunctionBytes, 5)).is_ok());
+    let (kind, _, seen, function, _) = refusal(&wasm, &limits(CompileLimit::FunctionBytes, 4));
+    assert_eq!((kind, seen, function), (CompileLimit::FunctionBytes, 5, Some(1)));
+}
+
+#[test]
+fn a_function_is_named_by_its_index_with_the_imported_ones_before_it() {
+    let text = r#"(module (import "a" "b" (func)) (import "a" "c" (func)) (func) (func (loop (loop))))"#;
+    let (_, _, _, function, _) = refusal(&encoded(text), &CompileLimits::trusted().loop_nesting_max(1));
+    assert_eq!(function, Some(3));
+}
+
+#[test]
+fn targets_of_all_functions_are_counted_together() {
+    let text = "(module (func (br_table 0 0 (i32.const 1))) (func (br_table 0 0 (i32.const 1))))";
+    assert!(check(&encoded(text), &CompileLimits::trusted().branch_targets_max(2)).is_ok());
+    let limits = CompileLimits::trusted().branch_targets_max(2).branch_targets_total_max(3);
+    let (kind, _, seen, function, _) = refusal(&encoded(text), &limits);
+    assert_eq!((kind, seen, function), (CompileLimit::BranchTargetsTotal, 4, Some(1)));
+}
+
+#[test]
+fn every_prefix_and_every_flipped_byte_of_a_module_ends_in_an_answer() {
+    let wasm = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/guest-tasks/prebuilt/c_histogram.wasm"));
+    let wasm = wasm.expect("reads");
+    assert!(check(&wasm, &CompileLimits::new()).is_ok());
+    for len in 0..wasm.len() {
+        let _ = check(&wasm[..len], &CompileLimits::new());
+        for bit in 0..8 {
+            let mut bad = wasm.clone();
+            bad[len] ^= 1 << bit;
+            let _ = check(&bad, &CompileLimits::new());
+        }
+    }
+}
+
+#[test]
+fn all_that_is_prebuilt_is_far_from_every_default() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/guest-tasks/prebuilt");
+    let defaults = CompileLimits::new();
+    let quarter = CompileLimit::ALL
+        .into_iter()
+        .fold(defaults.clone(), |limits, kind| limits.with(kind, defaults.get(kind) / 4));
+    let mut modules = 0;
+    for entry in std::fs::read_dir(dir).expect("reads") {
+        let path = entry.expect("reads").path();
+        if path.extension().is_some_and(|extension| extension == "wasm") {
+            modules += 1;
+            let checked = check(&std::fs::read(&path).expect("reads"), &quarter);
+            checked.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+    }
+    assert!(modules > 10);
+}
+
+#[test]
+fn the_pass_is_linear() {
+    let time = |bodies: usize| {
+        let body = format!("(func {})", "(block (br_if 0 (i32.const 1)))".repeat(1000));
+        let wasm = encoded(&format!("(module {})", body.repeat(bodies)));
+        let fastest = |_| {
+            let began = Instant::now();
+            assert!(check(&wasm, &CompileLimits::new()).is_ok());
+            began.elapsed()
+        };
+        (0..5).map(fastest).min().unwrap_or_default()
+    };
+    // Sixteen times the module; a quadratic pass would take 256 times as long.
+    let (small, large) = (time(20), time(320));
+    assert!(large < small.max(Duration::from_micros(200)) * 100, "{small:?}, then {large:?}");
+}
