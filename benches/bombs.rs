@@ -9,7 +9,7 @@ mod bombs;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use wasmpool::{CompileLimit, CompileLimits, ModuleError, Pool, PoolBuilder, Task};
+use wasmpool::{CompileLimit, CompileLimits, ModuleError, ModuleOptions, Pool, PoolBuilder, Task};
 
 const ROUNDS: usize = 5;
 const WINDOW: Duration = Duration::from_secs(3);
@@ -51,7 +51,8 @@ fn throughput() -> anyhow::Result<()> {
     let limits = CompileLimits::trusted().timeout(Duration::from_secs(1));
     let ours = pool().compile_limits(limits.clone()).build()?;
     let other = pool().compile_limits(limits).build()?;
-    let module = ours.load_file("guest-tasks/prebuilt/primes.wasm")?;
+    let own = ModuleOptions::new().compile_limits(CompileLimits::new());
+    let module = ours.load_file_with("guest-tasks/prebuilt/primes.wasm", own)?;
     let count = module.task::<u64, u64>("count")?;
     tasks(&ours, &count)?;
     let depth = AtomicU32::new(80_000);

@@ -17,9 +17,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::RecvFlags;
 
-use crate::compile_limits::CompileLimits;
 use crate::error::ModuleError;
 use crate::limits::MODULE_BYTES_MAX;
+use crate::limits::compile::CompileLimits;
 use crate::sandbox::{self, LockedDown, Profile};
 use crate::wire::control::ControlSocket;
 use crate::wire::fingerprint;

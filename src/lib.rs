@@ -47,7 +47,6 @@ compile_error!("wasmpool needs Linux: memfd, pidfd and futexes across processes"
 
 mod task;
 pub mod limits;
-mod compile_limits;
 mod text;
 mod foreign;
 mod sync;
@@ -76,7 +75,6 @@ mod worker;
 #[doc(hidden)]
 pub mod cli;
 
-pub use compile_limits::{CompileLimit, CompileLimits};
 pub use doctor::{AttackOutcome, AttackReport, DoctorReport};
 pub use error::{
     BrokenPool, BuildError, Death, DeathCause, Frame, ModuleError, Phase, SubmitError, TaskError,
@@ -87,6 +85,7 @@ pub use future::{
     as_completed_timeout, wait,
 };
 pub use host::doctor::Doctor;
+pub use limits::compile::{CompileLimit, CompileLimits};
 pub use module::{
     Callable, Codec, Command, Digest, MemoryDescription, Module, ModuleDescription, ModuleKind,
     ModuleOptions, RawTask, Task, TaskDescription,

@@ -4,6 +4,8 @@
 //! [`PoolBuilder`](crate::PoolBuilder), [`TaskOptions`](crate::TaskOptions) or
 //! [`ModuleOptions`](crate::ModuleOptions); the others are fixed by the wire.
 
+pub(crate) mod compile;
+
 use std::time::Duration;
 
 /// Bytes in each of a worker's two rings. A power of two: positions are masked, not divided.

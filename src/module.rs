@@ -12,9 +12,9 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::compile_limits::CompileLimits;
 use crate::error::{ModuleError, SubmitError};
 use crate::limits;
+use crate::limits::compile::CompileLimits;
 use crate::schema::Schema;
 use crate::task::{CommandInput, CommandOutput};
 use crate::text::Escaped;

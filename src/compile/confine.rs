@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit};
 
 use super::settings;
-use crate::compile_limits::{CompileLimit, CompileLimits};
+use crate::limits::compile::{CompileLimit, CompileLimits};
 
 /// How far compilation stands back behind what else runs, tasks first: at 10 it gets about a tenth of
 /// a CPU that others want all of. Not 19: then a busy machine would run an honest module into its

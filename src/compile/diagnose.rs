@@ -2,9 +2,9 @@
 
 use wasmparser::{Validator, WasmFeatures};
 
-use crate::compile_limits::{CompileLimit, CompileLimits};
 use crate::error::ModuleError;
 use crate::limits::GUEST_TEXT_BYTES_MAX;
+use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::text::truncated;
 
 /// What wasmtime 48 knows but this pool does not offer, by the proposals' names.

@@ -9,9 +9,9 @@ use wasmparser::{
     TypeRef,
 };
 
-use crate::compile_limits::{CompileLimit, CompileLimits};
 use crate::error::ModuleError;
 use crate::limits::GUEST_TEXT_BYTES_MAX;
+use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::text::truncated;
 
 /// # Errors

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Death;
-use crate::compile_limits::CompileLimit;
+use crate::limits::compile::CompileLimit;
 use crate::text::Escaped;
 
 /// Why a module cannot be used.

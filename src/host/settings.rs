@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::cgroup::CgroupChoice;
-use crate::compile_limits::CompileLimits;
 use crate::dispatch::{self, Config, OnDeath};
+use crate::limits::compile::CompileLimits;
 use crate::policy::OnWorkerDeath;
 use crate::task::TaskOptions;
 use crate::walls::{SandboxLayer, SandboxRequest};

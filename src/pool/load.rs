@@ -8,10 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use super::quarantine::{Quarantine, would_meet};
 use super::{Handle, Pool};
 use crate::compile::cache::{CacheKey, Compiled};
-use crate::compile_limits::{CompileLimit, CompileLimits};
 use crate::error::ModuleError;
 use crate::host::compile;
 use crate::limits;
+use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::module::{Digest, Loaded, Module, ModuleOptions};
 use crate::wire::message::ModuleId;
 

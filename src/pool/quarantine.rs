@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::load::Key;
-use crate::compile_limits::{CompileLimit, CompileLimits};
 use crate::error::ModuleError;
+use crate::limits::compile::{CompileLimit, CompileLimits};
 
 /// What a pool remembers of modules that went over a limit or took the compiler with them, so that
 /// submitting a bomb again costs nothing.

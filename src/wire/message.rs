@@ -7,9 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::compile_limits::CompileLimits;
 use crate::doctor::{AttackOutcome, Probe};
 use crate::error::{Frame, ModuleError, TrapCode};
+use crate::limits::compile::CompileLimits;
 use crate::task::{TaskId, TaskLimits};
 use crate::walls::{SandboxReport, SandboxRequest};
 
