@@ -254,6 +254,15 @@ fn a_compiler_without_memory_names_the_limit_and_what_was_needed() {
 }
 
 #[test]
+fn the_least_memory_that_can_be_set_is_enough_for_small_modules() {
+    let _alone = alone();
+    let pool = build(uncached(CompileLimits::new().memory_bytes_max(1)).compile_threads(1));
+    let module = pool.load_file(common::prebuilt("word_count")).expect("loads");
+    assert_eq!(pool.load_file(common::prebuilt("echo")).expect("loads").name(), "echo.wasm");
+    assert!(module.description().machine_code_bytes > 10_000);
+}
+
+#[test]
 fn threads_that_submit_the_same_bomb_share_one_compiler() {
     let _alone = alone();
     let timeout = Duration::from_secs(1);
@@ -309,9 +318,9 @@ fn no_more_compilers_run_at_a_time_than_there_may_and_each_has_its_own_time() {
 #[test]
 fn a_larger_limit_leads_out_of_quarantine() {
     let _alone = alone();
-    let pool = build(uncached(CompileLimits::trusted().timeout(Duration::from_millis(200))));
-    // About a second of one CPU.
-    let wasm = bombs::nested_loops(900);
+    let pool = build(uncached(CompileLimits::trusted().timeout(Duration::from_millis(50))));
+    // About a third of a second of one CPU.
+    let wasm = bombs::nested_loops(600);
     let with = |limits| pool.load_with(&wasm, ModuleOptions::new().compile_limits(limits));
     assert_eq!(refused(&pool, &wasm).kind, CompileLimit::Time);
     until_quarantine(&pool, &wasm);
@@ -319,7 +328,7 @@ fn a_larger_limit_leads_out_of_quarantine() {
     assert!(shape.quarantined, "less time, and a shape that would be refused too: {shape:?}");
     let shape = refusal(with(CompileLimits::new()));
     assert_eq!((shape.kind, shape.quarantined), (CompileLimit::LoopNesting, false));
-    let loaded = with(CompileLimits::trusted().timeout(PATIENCE)).expect("loads");
+    let loaded = with(CompileLimits::trusted().timeout(PATIENCE * 10)).expect("loads");
     assert_eq!(pool.load(&wasm).expect("is loaded").digest(), loaded.digest());
 }
 

@@ -8,10 +8,10 @@ use rustix::process::{Resource, Rlimit};
 use super::settings;
 use crate::limits::compile::{CompileLimit, CompileLimits};
 
-/// How far compilation stands back behind what else runs, tasks first: at 10 it gets about a tenth of
+/// How far compilation stands back behind what else runs, tasks first: at 12 it gets about a fifteenth of
 /// a CPU that others want all of. Not 19: then a busy machine would run an honest module into its
 /// deadline, and that into quarantine.
-const NICE: i32 = 10;
+const NICE: i32 = 12;
 
 /// Lets everything else go first. Before the process is locked down, since that closes /proc. What
 /// cannot be had is left: it is a courtesy, and the limits do not rest on it.

@@ -50,7 +50,7 @@ pub(crate) fn compile(
     // The supervisor answers at once, or drops the job because the pool has stopped.
     let child = child.recv_timeout(core.settings.start_timeout).map_err(|_| closed())?.map_err(system)?;
 
-    attend(limits, ours, child).map_err(|error| match error {
+    attend(core, limits, ours, child).map_err(|error| match error {
         // Children die with the supervisor's thread.
         ModuleError::CompilerDied { .. } if core.is_stopped() => closed(),
         error => error,
@@ -66,32 +66,45 @@ fn closed() -> ModuleError {
 }
 
 /// Waits for the answer and the end of the compiler, whichever way it goes.
-fn attend(limits: &CompileLimits, socket: ControlSocket, mut child: Child) -> Result<(), ModuleError> {
+fn attend(
+    core: &Core,
+    limits: &CompileLimits,
+    socket: ControlSocket,
+    mut child: Child,
+) -> Result<(), ModuleError> {
     // Without one where the timeout is beyond all time.
     let deadline = Instant::now().checked_add(limits.time());
     // What a process inherits from us at its start counts as its own peak.
     let inherited = usage::own_peak();
     let mut reply: Option<CompileReply> = None;
     let mut timed_out = false;
+    let mut stopped = false;
     // Each is dropped at its end, which would poll as readable for ever.
     let (mut socket, mut stderr_open) = (Some(socket), true);
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) && !timed_out {
+        if left.is_some_and(|left| left.is_zero()) && !timed_out && !stopped {
             timed_out = true;
-            // It fails only for a process that is gone already.
-            let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
+            child.kill();
         }
         let mut fds = vec![PollFd::new(&child.pidfd, PollFlags::IN)];
         if stderr_open {
             fds.push(PollFd::new(&child.stderr.pipe, PollFlags::IN));
         }
         fds.extend(socket.as_ref().map(|socket| PollFd::new(&socket.0, PollFlags::IN)));
-        let wait = if timed_out { None } else { left.and_then(|left| left.try_into().ok()) };
+        if !stopped {
+            fds.push(PollFd::new(&core.mailbox.gone, PollFlags::IN));
+        }
+        let wait = if timed_out || stopped { None } else { left.and_then(|left| left.try_into().ok()) };
         if rustix::event::poll(&mut fds, wait.as_ref()).is_err() {
             continue;
         }
         let gone = !fds[0].revents().is_empty();
+        if !stopped && fds.last().is_some_and(|fd| !fd.revents().is_empty()) {
+            // A child that had not yet asked to die with the supervisor outlives it.
+            stopped = true;
+            child.kill();
+        }
         stderr_open = stderr_open && child.stderr.drain();
         let said = socket.as_ref().map(|socket| socket.receive::<CompileReply>(0, RecvFlags::DONTWAIT));
         match said {
@@ -108,6 +121,7 @@ fn attend(limits: &CompileLimits, socket: ControlSocket, mut child: Child) -> Re
         let peak = usage.peak_bytes.filter(|peak| *peak > inherited);
         let usage = Usage { peak_bytes: peak, ..usage };
         return match (reply, cause) {
+            _ if stopped => Err(closed()),
             _ if timed_out => Err(over_time(limits, &usage)),
             (Some(Err(ModuleError::CompileLimit { kind: CompileLimit::Memory, .. })), _) => {
                 Err(over_memory(limits, &usage, 0))

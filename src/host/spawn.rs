@@ -41,6 +41,14 @@ pub(crate) struct Child {
     pub(crate) group: Option<Group>,
 }
 
+impl Child {
+    /// Its end is still to be waited for.
+    pub(crate) fn kill(&self) {
+        // It fails only for a process that is gone already.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+    }
+}
+
 /// Starts `program` in `role`, with `socket` as its stdin, nothing in its environment and
 /// a pipe for its stderr. Must be called on a thread that lives as long as the child
 /// should: the child asks the kernel to be killed when its parent *thread* ends.

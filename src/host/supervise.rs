@@ -43,20 +43,25 @@ pub(crate) enum Job {
 pub(crate) struct Mailbox {
     jobs: Sender<Job>,
     bell: Arc<OwnedFd>,
+    /// Hangs up when the supervisor's thread is gone, and with it those that it started.
+    pub(crate) gone: OwnedFd,
 }
 
 /// The supervisor's end of a [`Mailbox`].
 pub(crate) struct Inbox {
     jobs: Receiver<Job>,
     bell: Arc<OwnedFd>,
+    /// The other end of [`Mailbox::gone`]: nothing is ever written.
+    _here: OwnedFd,
 }
 
 /// # Errors
-/// What the system says to eventfd.
+/// What the system says to eventfd and pipe.
 pub(crate) fn mailbox() -> io::Result<(Mailbox, Inbox)> {
     let bell = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let (gone, here) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let (sender, jobs) = unbounded();
-    Ok((Mailbox { jobs: sender, bell: bell.clone() }, Inbox { jobs, bell }))
+    Ok((Mailbox { jobs: sender, bell: bell.clone(), gone }, Inbox { jobs, bell, _here: here }))
 }
 
 impl Mailbox {
