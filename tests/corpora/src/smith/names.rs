@@ -39,7 +39,10 @@ pub(crate) fn of_load(loaded: &Result<ModuleKind, ModuleError>) -> Named {
 pub(crate) fn of_task<T>(ran: &Result<T, TaskError>) -> Named {
     let Err(error) = ran else { return fine("succeeded") };
     match error {
-        TaskError::Trap { code: TrapCode::Other, message, .. } => fine(format!("Trap: {message}")),
+        // Without the numbers.
+        TaskError::Trap { code: TrapCode::Other, message, .. } => {
+            fine(format!("Trap: {}", message.trim_start_matches("wasm trap: ").split([':', '[']).next().unwrap_or(message)))
+        }
         TaskError::Trap { code, .. } => fine(format!("Trap: {code:?}")),
         TaskError::Panic { .. } => fine("Panic"),
         TaskError::Guest { .. } => fine("Guest"),
