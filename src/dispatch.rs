@@ -180,6 +180,8 @@ pub(crate) struct Answer {
     pub(crate) ran: Duration,
     /// Resident memory of the worker, where recycling asks for it.
     pub(crate) resident_bytes: Option<u64>,
+    /// The worker holds as many modules as it may.
+    pub(crate) is_full: bool,
 }
 
 /// Everything that the effects side may be asked to do.

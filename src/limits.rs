@@ -104,7 +104,11 @@ pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
 pub const WORKER_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Descriptors that a worker or compiler may have open.
-pub const WORKER_DESCRIPTORS_MAX: u64 = 256;
+pub const WORKER_DESCRIPTORS_MAX: u64 = 512;
+
+/// A worker that has been sent so many modules is replaced after a task: each one that it has
+/// mapped keeps a descriptor.
+pub const MODULES_PER_WORKER_MAX: usize = 256;
 
 /// Default for [`PoolBuilder::worker_identity`](crate::PoolBuilder::worker_identity): `nobody`.
 pub const WORKER_UID: u32 = 65_534;
@@ -176,6 +180,8 @@ pub const COMPILE_BRANCH_TARGETS_TOTAL_MAX: u64 = 1_000_000;
 pub const WASM_STACK_BYTES: usize = 1024 * 1024;
 
 const _: () = {
+    // Offers may bring that many more, by pairs until they are mapped; and the worker's own.
+    assert!(MODULES_PER_WORKER_MAX + 3 * OFFERS_MAX + 32 <= WORKER_DESCRIPTORS_MAX as usize);
     assert!(RING_BYTES.is_power_of_two());
     assert!(LOG_RECORD_BYTES_MAX <= LOG_BYTES_PER_TASK_MAX);
     assert!(LOG_RECORD_BYTES_MAX < FRAME_META_BYTES_MAX);

@@ -193,7 +193,8 @@ pub enum LeaveReason {
     Idle,
     /// The pool was made smaller.
     Resized,
-    /// It has run enough tasks, or is old or large enough.
+    /// It has run enough tasks, or is old or large enough; or it has met
+    /// [`MODULES_PER_WORKER_MAX`](crate::limits::MODULES_PER_WORKER_MAX) modules.
     Recycled,
     /// A task of another [domain](crate::TaskOptions::domain) needs its place.
     Domain,

@@ -84,6 +84,31 @@ fn a_valid_module_that_the_compiler_cannot_translate_is_not_called_invalid() {
 }
 
 #[test]
+fn a_pool_runs_more_modules_than_a_worker_may_hold() {
+    let pool = pool(1);
+    let modules = wasmpool::limits::MODULES_PER_WORKER_MAX + 60;
+    let tasks: Vec<_> = (0..modules)
+        .map(|number| {
+            let text = common::ECHO_WAT.replace("1025", &(1025 + number).to_string());
+            raw(&wat(&pool, &text), "echo")
+        })
+        .collect();
+    // One after the other, and as many at once as a worker takes.
+    for task in &tasks {
+        let ended = pool.submit_bytes(task, &b""[..]).expect("submits").result();
+        assert!(ended.is_ok(), "{}", ended.expect_err("failed"));
+    }
+    let futures: Vec<_> =
+        tasks.iter().map(|task| pool.submit_bytes(task, &b""[..]).expect("submits")).collect();
+    for future in futures {
+        let ended = future.result();
+        assert!(ended.is_ok(), "{}", ended.expect_err("failed"));
+    }
+    assert_eq!(pool.stats().workers_died, 0);
+    assert!(pool.stats().workers_recycled > 0);
+}
+
+#[test]
 fn modules_that_break_the_abi_are_refused_at_load() {
     let pool = pool(1);
     for (text, words) in [

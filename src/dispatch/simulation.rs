@@ -363,10 +363,11 @@ impl World {
             self.crashes = 0;
             let ran = Duration::from_micros(self.random.below(3_000));
             let resident_bytes = Some(self.random.below(600));
+            let is_full = self.random.below(100) == 0;
             return self.event(Event::Done {
                 worker,
                 task,
-                answer: Answer { interrupted, ran, resident_bytes },
+                answer: Answer { interrupted, ran, resident_bytes, is_full },
             });
         }
         match process.running {

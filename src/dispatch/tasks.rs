@@ -395,7 +395,7 @@ impl Dispatch {
                     _ => Resolution::Answered,
                 };
                 self.ended(task, how, now, actions);
-                self.proceed(slot, answer.resident_bytes, now, actions);
+                self.proceed(slot, &answer, now, actions);
             }
             // The answer was under way when the kill was decided: it counts.
             State::Doomed { task: Some((held, reason)) } if held == task => {
@@ -420,8 +420,8 @@ impl Dispatch {
     }
 
     /// The worker goes on: to the next of its tasks, to rest, or away.
-    fn proceed(&mut self, slot: usize, resident_bytes: Option<u64>, now: Now, actions: &mut Vec<Action>) {
-        let is_due = self.is_due(slot, resident_bytes, now);
+    fn proceed(&mut self, slot: usize, answer: &Answer, now: Now, actions: &mut Vec<Action>) {
+        let is_due = self.is_due(slot, answer, now);
         let next = self.slots[slot].behind.pop_front().filter(|_| !self.mutant(Mutant::NextForgotten));
         match next {
             Some(task) => {

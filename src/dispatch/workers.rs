@@ -3,7 +3,8 @@
 use super::check::Mutant;
 use super::slot::{Slot, State, StopReason};
 use super::{
-    Action, Dispatch, Fate, KillReason, Mode, Now, OnDeath, Place, Resolution, RetireReason, WorkerKey,
+    Action, Answer, Dispatch, Fate, KillReason, Mode, Now, OnDeath, Place, Resolution, RetireReason,
+    WorkerKey,
 };
 use crate::task::TaskId;
 
@@ -91,9 +92,11 @@ impl Dispatch {
     }
 
     /// Whether the worker has done its share.
-    pub(super) fn is_due(&self, slot: usize, resident_bytes: Option<u64>, now: Now) -> bool {
+    pub(super) fn is_due(&self, slot: usize, answer: &Answer, now: Now) -> bool {
         let (slot, recycle) = (&self.slots[slot], &self.config.recycle);
-        recycle.tasks_max.is_some_and(|max| slot.answered >= max)
+        let resident_bytes = answer.resident_bytes;
+        answer.is_full
+            || recycle.tasks_max.is_some_and(|max| slot.answered >= max)
             || recycle.memory_bytes_max.is_some_and(|max| resident_bytes.is_some_and(|bytes| bytes > max))
             || recycle.age_max.is_some_and(|max| now.saturating_sub(slot.ready_at) > max)
     }

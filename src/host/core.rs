@@ -19,6 +19,7 @@ use crate::dispatch::{self, Action, Dispatch, Domain, Event, Now, Refusal, Spec,
 use crate::error::{BrokenPool, Death, DeathCause, Phase, SubmitError};
 use crate::foreign::Foreign;
 use crate::future::{Cell, Labels, Queues};
+use crate::limits::MODULES_PER_WORKER_MAX;
 use crate::module::Module;
 use crate::observe::{EventKind, PoolStats, WorkerStats};
 use crate::task::{TaskId, TaskLimits, TaskOptions};
@@ -283,6 +284,7 @@ impl Core {
             interrupted: answered.verdict == Verdict::Interrupted,
             ran: Duration::from_nanos(answered.cost.run_ns),
             resident_bytes: self.settings.recycle.memory_bytes_max.and_then(|_| link.resident_bytes()),
+            is_full: link.modules_sent() >= MODULES_PER_WORKER_MAX,
         };
         self.drive(self.lock(), Event::Done { worker: link.key, task, answer }, Some(answered));
     }

@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::{Buf, Bytes};
@@ -39,6 +39,7 @@ pub(crate) struct Link {
     outbox: Mutex<Outbox>,
     /// Runs whose frames have been written to their last byte.
     runs_sent: AtomicU64,
+    modules_sent: AtomicUsize,
     /// Set once the process is gone; the reader then drains the ring and ends.
     gone: AtomicBool,
     /// Why we killed it, where the signal alone would not say.
@@ -105,6 +106,7 @@ impl Link {
             orders: Mutex::new(orders),
             outbox: Mutex::new(outbox),
             runs_sent: AtomicU64::new(0),
+            modules_sent: AtomicUsize::new(0),
             gone: AtomicBool::new(false),
             killed_for: OnceLock::new(),
             death: OnceLock::new(),
@@ -187,9 +189,15 @@ impl Link {
         }
     }
 
+    /// How many modules the worker holds, or will.
+    pub(super) fn modules_sent(&self) -> usize {
+        self.modules_sent.load(Ordering::Relaxed)
+    }
+
     fn send_module(&self, module: &Module) -> bool {
         let loaded = &module.0;
         let message = ToWorkerControl::Module { module: loaded.id, metered: loaded.description.metered };
+        self.modules_sent.fetch_add(1, Ordering::Relaxed);
         let sent = self.control.send(&message, &[loaded.artifact.as_fd(), loaded.description_file.as_fd()]);
         if let Err(error) = &sent
             // A gone worker is reported by its death. One that cannot be sent a module (it does

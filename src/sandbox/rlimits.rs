@@ -15,7 +15,7 @@ pub(super) fn apply(memory_bytes_max: u64) -> io::Result<String> {
     let limits = [
         // A core dump would hold the tasks' data.
         (Resource::Core, 0),
-        // Modules arrive as pairs of descriptors, and are closed once they are mapped.
+        // Modules arrive as pairs of descriptors, of which one stays open while the module is mapped.
         (Resource::Nofile, WORKER_DESCRIPTORS_MAX),
         (Resource::Data, memory_bytes_max),
         // The image of a module's data segments is written to a memfd: 0 would kill.
