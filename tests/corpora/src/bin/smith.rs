@@ -1,10 +1,10 @@
 //! Runs generated, mutated and damaged modules through pools, and prints what came of them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use corpora::smith::{Campaign, Settings, Source};
+use corpora::smith::{Campaign, Settings, Source, prebuilt};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Modules that nobody wrote, through a pool: the host must live, and every outcome have a name.
@@ -57,13 +57,4 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
             Ok(ExitCode::FAILURE)
         }
     }
-}
-
-/// The modules that are mutated.
-fn prebuilt() -> std::io::Result<Vec<PathBuf>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-tasks/prebuilt");
-    let mut files: Vec<_> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "wasm"));
-    files.sort();
-    Ok(files)
 }

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use corpora::spec::{PoolOfSpec, run, scripts};
+use corpora::spec::{pool, run, scripts};
 use indicatif::{ProgressBar, ProgressStyle};
 
 fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
@@ -17,10 +17,10 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
 
     let cpus = std::thread::available_parallelism()?.get();
     let began = Instant::now();
-    let spec = PoolOfSpec::start(cpus)?;
+    let pool = pool(cpus)?;
     let bar = ProgressBar::new(scripts.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed} {msg}")?);
-    let tally = run(&spec, &scripts, cpus + 1, |script| {
+    let tally = run(&pool, &scripts, cpus + 1, |script| {
         bar.set_message(script.path());
         bar.inc(1);
     });
@@ -31,17 +31,16 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         println!("{surprise}");
     }
     println!("{tally}");
-    let stats = spec.pool().stats();
+    let stats = pool.stats();
     println!(
-        "{} tasks in {:.1} s; {} worker processes",
+        "{} tasks in {:.1} s by {cpus} workers; {} were replaced, since they held as many modules as they may",
         stats.submitted,
         began.elapsed().as_secs_f64(),
-        cpus
+        stats.workers_recycled
     );
-    if let Err(different) = spec.check() {
+    if let Err(different) = corpora::pool::check(&pool) {
         println!("{different}");
         return Ok(ExitCode::FAILURE);
     }
-    println!("every outcome is classified; the same workers as in the beginning");
     Ok(if surprises.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -93,7 +93,6 @@ impl Campaign<'_> {
         let pool = pool::steady(self.settings.workers, |builder| {
             builder.grace(GRACE).compile_timeout(Duration::from_secs(60))
         })?;
-        let pids = pool::sorted_pids(&pool);
         let left = AtomicU64::new(self.settings.modules_per_pool);
         let more = std::thread::scope(|scope| {
             let loaders: Vec<_> =
@@ -101,10 +100,11 @@ impl Campaign<'_> {
             let ended = loaders.into_iter().map(|loader| loader.join().map_err(|_| "a loader panicked")?);
             ended.collect::<Result<Vec<_>, String>>()
         })?;
-        let worker_peak_bytes = pids.iter().filter_map(|pid| Resident::of(*pid)).map(|of| of.peak_bytes);
+        let worker_peak_bytes =
+            pool.worker_pids().into_iter().filter_map(Resident::of).map(|worker| worker.peak_bytes);
         let worker_peak_bytes = worker_peak_bytes.max().unwrap_or(0);
-        if pool::sorted_pids(&pool) != pids || pool.stats().workers_died != 0 {
-            self.unexplained(format!("the workers were {pids:?}; now {:?}", pool.stats()));
+        if let Err(different) = pool::check(&pool) {
+            self.unexplained(different);
         }
         if !pool.shutdown_timeout(ShutdownMode::CancelPending, PATIENCE) {
             self.unexplained("a pool had to be killed at its end".into());

@@ -40,9 +40,10 @@ pub(crate) fn of_task<T>(ran: &Result<T, TaskError>) -> Named {
     let Err(error) = ran else { return fine("succeeded") };
     match error {
         // Without the numbers.
-        TaskError::Trap { code: TrapCode::Other, message, .. } => {
-            fine(format!("Trap: {}", message.trim_start_matches("wasm trap: ").split([':', '[']).next().unwrap_or(message)))
-        }
+        TaskError::Trap { code: TrapCode::Other, message, .. } => fine(format!(
+            "Trap: {}",
+            message.trim_start_matches("wasm trap: ").split([':', '[']).next().unwrap_or(message)
+        )),
         TaskError::Trap { code, .. } => fine(format!("Trap: {code:?}")),
         TaskError::Panic { .. } => fine("Panic"),
         TaskError::Guest { .. } => fine("Guest"),

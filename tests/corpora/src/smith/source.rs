@@ -1,7 +1,7 @@
 //! The generator's process, and what comes from it.
 
 use std::io::{self, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,13 +10,20 @@ const GENERATOR: &str = concat!(env!("OUT_DIR"), "/generator");
 
 /// What a module is; see `generator/smith.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// The generator gave up.
     Nothing,
+    /// Generated; imports nothing.
     Plain,
+    /// Generated; imports from what the pool provides.
     Hosted,
+    /// Generated; imports anything, or needs features that the pool does not offer.
     Foreign,
+    /// Generated, then damaged.
     Damaged,
+    /// A file, mutated.
     Mutant,
+    /// A file, mutated so that it still does the same.
     Equivalent,
 }
 
@@ -33,14 +40,16 @@ impl Kind {
 }
 
 /// One module of the sequence.
-#[derive(Debug)]
-pub(crate) struct Specimen {
+#[derive(Debug, PartialEq, Eq)]
+pub struct Specimen {
     /// Its place in the sequence.
-    pub(crate) index: u64,
-    pub(crate) kind: Kind,
+    pub index: u64,
+    /// How it was made.
+    pub kind: Kind,
     /// Which of the files it comes from, if it is a mutant.
-    pub(crate) file: usize,
-    pub(crate) wasm: Vec<u8>,
+    pub file: usize,
+    /// The module.
+    pub wasm: Vec<u8>,
 }
 
 /// A sequence of modules that its seed names.
@@ -81,7 +90,7 @@ impl Source {
     ///
     /// # Errors
     /// A generator that ends early, or does not speak the format.
-    pub(crate) fn next(&self) -> io::Result<Option<Specimen>> {
+    pub fn next(&self) -> io::Result<Option<Specimen>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.next == state.end {
             return Ok(None);
@@ -105,4 +114,16 @@ impl Drop for Source {
         let _ = state.generator.kill();
         let _ = state.generator.wait();
     }
+}
+
+/// The modules that are mutated: those of the repository.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn prebuilt() -> io::Result<Vec<PathBuf>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-tasks/prebuilt");
+    let mut files: Vec<_> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "wasm"));
+    files.sort();
+    Ok(files)
 }

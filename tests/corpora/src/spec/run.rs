@@ -17,56 +17,23 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// The suite declares memories of up to 4 GiB and touches little of them.
 const MEMORY_BYTES_MAX: usize = 16 << 30;
 
-/// A pool that the death of one worker breaks, and whose workers are known by their pids.
-#[derive(Debug)]
-pub struct PoolOfSpec {
-    pool: Pool,
-    pids: Vec<u32>,
-}
-
-impl PoolOfSpec {
-    /// Starts the workers and waits until each of them has said its first word.
-    ///
-    /// # Errors
-    /// What the pool says, or workers that do not come up.
-    pub fn start(workers: usize) -> Result<PoolOfSpec, Box<dyn std::error::Error>> {
-        let pool = crate::pool::steady(workers, |builder| {
-            builder.timeout(TIMEOUT).memory_bytes_max(MEMORY_BYTES_MAX)
-        })?;
-        let pids = crate::pool::sorted_pids(&pool);
-        Ok(PoolOfSpec { pool, pids })
-    }
-
-    /// Whether the same workers live as in the beginning, and nothing ever died.
-    ///
-    /// # Errors
-    /// What is different, for a person.
-    pub fn check(&self) -> Result<(), String> {
-        if let Some(broken) = self.pool.broken() {
-            return Err(broken.to_string());
-        }
-        let (pids, stats) = (crate::pool::sorted_pids(&self.pool), self.pool.stats());
-        if pids != self.pids || stats.workers_died != 0 || stats.workers_started != pids.len() as u64 {
-            return Err(format!("the workers were {:?}; now {pids:?}, {stats:?}", self.pids));
-        }
-        Ok(())
-    }
-
-    /// The pool.
-    pub fn pool(&self) -> &Pool {
-        &self.pool
-    }
+/// A pool with room for what the suite declares. The death of one worker breaks it.
+///
+/// # Errors
+/// What the pool says, or workers that do not come up.
+pub fn pool(workers: usize) -> Result<Pool, Box<dyn std::error::Error>> {
+    crate::pool::steady(workers, |builder| builder.timeout(TIMEOUT).memory_bytes_max(MEMORY_BYTES_MAX))
 }
 
 /// Runs scripts, `threads` at a time. `done` is told of each one when it is done.
-pub fn run(spec: &PoolOfSpec, scripts: &[Script], threads: usize, done: impl Fn(&Script) + Sync) -> Tally {
+pub fn run(pool: &Pool, scripts: &[Script], threads: usize, done: impl Fn(&Script) + Sync) -> Tally {
     let (next, tally) = (AtomicUsize::new(0), Mutex::new(Tally::default()));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(script) = scripts.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let outcomes = match Plan::of(script) {
-                        Ok(plan) => ask(spec.pool(), plan),
+                        Ok(plan) => ask(pool, plan),
                         Err(error) => vec![(0, Outcome::Failed(error))],
                     };
                     tally.lock().expect("nobody panics with it").add(script, outcomes);
