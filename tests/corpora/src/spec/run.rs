@@ -67,7 +67,10 @@ fn ask(pool: &Pool, plan: Plan) -> Vec<(usize, Outcome)> {
 fn refuse(pool: &Pool, wasm: &[u8], refusal: Refusal) -> Outcome {
     match (pool.load(wasm), refusal) {
         (Err(ModuleError::Unsupported { .. }), _) => Outcome::Passed,
-        (Err(ModuleError::Invalid { .. }), Refusal::Invalid) => Outcome::Passed,
+        // The compiler's limits are looked at before the module is validated.
+        (Err(ModuleError::Invalid { .. } | ModuleError::CompileLimit { .. }), Refusal::Invalid) => {
+            Outcome::Passed
+        }
         (Err(error), _) => Outcome::Failed(format!("refused in another way: {error}")),
         (Ok(_), _) => Outcome::Failed("it was loaded".into()),
     }
