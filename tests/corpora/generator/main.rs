@@ -28,8 +28,10 @@ fn main() -> io::Result<()> {
     }
     println!("cargo::rerun-if-changed=generator");
     let folder = std::env::var("OUT_DIR").map_err(io::Error::other)?;
-    std::fs::copy(std::env::current_exe()?, Path::new(&folder).join("generator"))?;
-    Ok(())
+    // Moved into place: an older one may be running.
+    let (new, place) = (Path::new(&folder).join("new"), Path::new(&folder).join("generator"));
+    std::fs::copy(std::env::current_exe()?, &new)?;
+    std::fs::rename(new, place)
 }
 
 fn write_modules(seed: u64, first: u64, count: u64, files: &[Vec<u8>]) -> io::Result<()> {

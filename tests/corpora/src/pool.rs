@@ -50,12 +50,15 @@ pub fn check(pool: &Pool) -> Result<(), String> {
     Ok(())
 }
 
-/// Raises the limit of open descriptors as far as this process may: a pool keeps two for each module.
-pub fn raise_descriptor_limit() {
+/// Raises the limit of open descriptors as far as this process may, and returns how many modules one
+/// pool can have loaded then: it keeps two for each, as long as it lives.
+pub fn raise_descriptor_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    // If it cannot be raised, the run says where it ended.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let descriptors = if raised.is_ok() { limit.maximum } else { limit.current };
+    // A few hundred are for everything else.
+    descriptors.unwrap_or(u64::MAX).saturating_sub(400) / 2
 }
 
 /// What a process holds.

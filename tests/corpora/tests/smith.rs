@@ -8,7 +8,8 @@ wasmpool::init_at_load!();
 
 #[test]
 fn whatever_a_module_does_the_host_lives_and_every_outcome_has_a_name() {
-    corpora::pool::raise_descriptor_limit();
+    let room = corpora::pool::raise_descriptor_limit();
+    assert!(room > 200, "this system allows too few descriptors: room for {room} modules");
     let keep = Path::new(env!("CARGO_TARGET_TMPDIR")).join("smith");
     let settings = Settings { workers: 2, loaders: 3, modules_per_pool: 150, keep };
     let source = Source::start(7, 0, 300, prebuilt().expect("the prebuilt modules")).expect("starts");

@@ -19,9 +19,10 @@ struct Args {
     /// How many.
     #[arg(long, default_value_t = 1000)]
     count: u64,
-    /// Modules before a pool makes room for the next one.
-    #[arg(long, default_value_t = 2000)]
-    per_pool: u64,
+    /// Modules before a pool makes room for the next one. Default: 2000, or what there are
+    /// descriptors for.
+    #[arg(long)]
+    per_pool: Option<u64>,
     /// Worker processes. Default: one a CPU.
     #[arg(long)]
     workers: Option<usize>,
@@ -35,19 +36,25 @@ struct Args {
 
 fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     wasmpool::init();
-    corpora::pool::raise_descriptor_limit();
+    let room = corpora::pool::raise_descriptor_limit();
     let args = Args::parse();
     let cpus = std::thread::available_parallelism()?.get();
     let settings = Settings {
         workers: args.workers.unwrap_or(cpus),
         loaders: args.loaders.unwrap_or(cpus + 1),
-        modules_per_pool: args.per_pool,
+        modules_per_pool: args.per_pool.unwrap_or(room.min(2000)),
         keep: args.keep,
     };
     let source = Source::start(args.seed, args.first, args.count, prebuilt()?)?;
     let bar = ProgressBar::new(args.count);
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed}, {per_sec}, {eta} left")?);
-    let summary = Campaign::run(&source, &settings, || bar.inc(1))?;
+    let summary = Campaign::run(&source, &settings, || {
+        bar.inc(1);
+        // A log has no bar.
+        if bar.is_hidden() && bar.position().is_multiple_of(1000) {
+            eprintln!("{} of {}, {:.0} s", bar.position(), args.count, bar.elapsed().as_secs_f64());
+        }
+    })?;
     bar.finish_and_clear();
     println!("{summary}");
     match summary.check() {
