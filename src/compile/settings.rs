@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn what_an_engine_reserves_is_what_is_allowed_for_it() {
         let before = data_bytes();
-        let engine = wasmtime::Engine::new(&config(false).expect("a configuration")).expect("an engine");
+        let engine = wasmtime::Engine::new(&config(false, false).expect("a configuration")).expect("an engine");
         let reserved = data_bytes() - before;
         drop(engine);
         // Other tests run beside this one.
