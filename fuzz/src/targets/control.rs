@@ -61,6 +61,8 @@ fn exchange<M: Serialize + DeserializeOwned>(
         Ok(Some((message, received))) => {
             assert!(!bytes.is_empty() && bytes.len() <= CONTROL_BYTES_MAX);
             assert!(descriptors <= descriptors_max && received.len() == descriptors);
+            let (_, left_over) = postcard::take_from_bytes::<M>(bytes).expect("it was received");
+            assert!(left_over.is_empty(), "bytes of the message were not looked at");
             Some(message)
         }
         // An empty message cannot be told from the end of the stream: its sender has given up.

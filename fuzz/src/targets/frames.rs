@@ -62,6 +62,9 @@ pub(super) fn run<M: Serialize + DeserializeOwned>(data: &[u8], check: impl Fn(M
         let (meta_bytes, payload_bytes) = announced(before).expect("a frame has a header");
         assert_eq!(consumed as u64, HEADER_BYTES as u64 + u64::from(meta_bytes) + payload_bytes);
         assert_eq!(payload, &before[consumed - payload.len()..consumed]);
+        let meta = &before[HEADER_BYTES..consumed - payload.len()];
+        let (_, left_over) = postcard::take_from_bytes::<M>(meta).expect("it was read");
+        assert!(left_over.is_empty(), "bytes of the metadata were not looked at");
         round_trip(&message, &payload);
         check(message, payload);
     }
