@@ -20,6 +20,7 @@ use rustix::net::RecvFlags;
 use crate::error::ModuleError;
 use crate::limits::MODULE_BYTES_MAX;
 use crate::limits::compile::CompileLimits;
+use crate::module::CodeKind;
 use crate::sandbox::{self, LockedDown, Profile};
 use crate::wire::control::ControlSocket;
 use crate::wire::fingerprint;
@@ -55,7 +56,7 @@ fn serve() -> io::Result<()> {
         socket.send(&reply, &[])
     };
     // Engines look around in /proc while they are made.
-    let config = settings::config(request.metered, false);
+    let config = settings::config(request.code, false);
     let engine = match config.and_then(|config| wasmtime::Engine::new(&config)) {
         Ok(engine) => engine,
         Err(error) => return refused(io::Error::other(format!("{error:#}"))),
@@ -72,7 +73,7 @@ fn serve() -> io::Result<()> {
     let mut bytes = Vec::new();
     File::from(wasm).take(MODULE_BYTES_MAX as u64).read_to_end(&mut bytes)?;
     let reply: CompileReply =
-        match compile(&locked, &engine, &bytes, File::from(artifact), request.metered, &request.limits)? {
+        match compile(&locked, &engine, &bytes, File::from(artifact), request.code, &request.limits)? {
             Ok(file) => {
                 File::from(description).write_all(&file)?;
                 Ok(())
@@ -91,7 +92,7 @@ fn compile(
     engine: &wasmtime::Engine,
     wasm: &[u8],
     artifact_file: File,
-    metered: bool,
+    code: CodeKind,
     limits: &CompileLimits,
 ) -> io::Result<Result<Vec<u8>, ModuleError>> {
     let machine_code = diagnose::shape(wasm).and_then(|()| shape::check(wasm, limits)).and_then(|()| {
@@ -110,7 +111,7 @@ fn compile(
     let module = unsafe { wasmtime::Module::deserialize_open_file(engine, artifact_file) };
     let description = module
         .map_err(|error| diagnose::too_large_for_the_pool(&error, limits))
-        .and_then(|module| describe::describe(engine, &module, wasm, artifact_bytes, metered));
+        .and_then(|module| describe::describe(engine, &module, wasm, artifact_bytes, code));
     Ok(description.and_then(|description| {
         cache::describe_artifact(description, artifact_bytes)
             .map_err(|error| ModuleError::Compiler { message: error.to_string() })

@@ -138,6 +138,14 @@ pub enum SubmitError {
         /// The module.
         module: String,
     },
+    /// A seed was given, but the module was not loaded deterministic.
+    #[error("`{task}` is to be deterministic, but {module} was not loaded with ModuleOptions::deterministic")]
+    NotDeterministic {
+        /// The task.
+        task: String,
+        /// The module.
+        module: String,
+    },
     /// The module belongs to another pool.
     #[error("`{}` belongs to a module that another pool loaded", Escaped(task))]
     ForeignModule {

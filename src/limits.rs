@@ -179,9 +179,38 @@ pub const COMPILE_BRANCH_TARGETS_TOTAL_MAX: u64 = 1_000_000;
 /// Stack that wasm may use in a worker. The worker's main thread has the usual 8 MiB.
 pub const WASM_STACK_BYTES: usize = 1024 * 1024;
 
+/// Default for [`TaskOptions::clock_resolution`](crate::TaskOptions::clock_resolution): as coarse as
+/// browsers that had to make timing attacks harder. Firefox cuts its clocks to
+/// [1 ms](https://developer.mozilla.org/en-US/docs/Web/API/Performance_API/High_precision_timing),
+/// as Safari does. It makes such attacks slower, and excludes none.
+pub const CLOCK_RESOLUTION: Duration = Duration::from_millis(1);
+
+/// What the clocks of a [deterministic](crate::TaskOptions::deterministic) task begin with: 2020-01-01 00:00 UTC,
+/// as time since 1970.
+pub const VIRTUAL_TIME_EPOCH: Duration = Duration::from_secs(1_577_836_800);
+
+/// How much later each reading of a clock is than the one before, in a
+/// [deterministic](crate::TaskOptions::deterministic) task: about what a reading costs, so that loops
+/// that wait for a time end, and no program sees time fly.
+pub const VIRTUAL_TIME_STEP: Duration = Duration::from_micros(1);
+
+/// Bytes that one WASI call may have the worker read or copy for it (a buffer to write, a path);
+/// beyond, it fails with `ENOMEM`. Wasmtime's own default is 128 MiB. As much as the default of
+/// [`OUTPUT_BYTES_MAX`]: a program may write all of its output at once.
+pub const WASI_CALL_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Most bytes of one `random_get`; beyond, the task traps. They are made in the worker's memory,
+/// outside of the task's limit. Wasmtime's own default is 64 MiB.
+pub const WASI_RANDOM_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Most subscriptions of one `poll_oneoff`; beyond, it fails with `ENOMEM`. Each costs the worker
+/// several hundred bytes: within wasmtime's own limit of 1.6 million a task could have it allocate a GiB.
+pub const WASI_SUBSCRIPTIONS_MAX: u32 = 4096;
+
 const _: () = {
     // Offers may bring that many more, by pairs until they are mapped; and the worker's own.
     assert!(MODULES_PER_WORKER_MAX + 3 * OFFERS_MAX + 32 <= WORKER_DESCRIPTORS_MAX as usize);
+    assert!(WASI_CALL_BYTES_MAX >= OUTPUT_BYTES_MAX);
     assert!(RING_BYTES.is_power_of_two());
     assert!(LOG_RECORD_BYTES_MAX <= LOG_BYTES_PER_TASK_MAX);
     assert!(LOG_RECORD_BYTES_MAX < FRAME_META_BYTES_MAX);

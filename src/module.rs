@@ -70,6 +70,45 @@ impl fmt::Display for ModuleKind {
     }
 }
 
+/// What is compiled into machine code besides the module itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum CodeKind {
+    Plain,
+    /// Counts fuel.
+    Metered,
+    /// Counts fuel, and gives every NaN the same bits.
+    Deterministic,
+}
+
+impl CodeKind {
+    pub(crate) const ALL: [CodeKind; 3] = [CodeKind::Plain, CodeKind::Metered, CodeKind::Deterministic];
+
+    fn of(metered: bool, deterministic: bool) -> Self {
+        match (metered, deterministic) {
+            (_, true) => CodeKind::Deterministic,
+            (true, false) => CodeKind::Metered,
+            (false, false) => CodeKind::Plain,
+        }
+    }
+
+    pub(crate) fn is_metered(self) -> bool {
+        self != CodeKind::Plain
+    }
+
+    pub(crate) fn is_deterministic(self) -> bool {
+        self == CodeKind::Deterministic
+    }
+
+    /// As part of a file's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            CodeKind::Plain => "plain",
+            CodeKind::Metered => "metered",
+            CodeKind::Deterministic => "deterministic",
+        }
+    }
+}
+
 /// How a task's input and output are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -160,6 +199,8 @@ pub struct ModuleDescription {
     pub(crate) has_reactor_start: bool,
     /// Whether it was compiled with fuel metering.
     pub metered: bool,
+    /// Whether it was compiled for [deterministic](crate::TaskOptions::deterministic) tasks.
+    pub deterministic: bool,
     /// Size of the wasm file.
     pub wasm_bytes: u64,
     /// Size of the machine code file.
@@ -173,6 +214,10 @@ impl ModuleDescription {
             && self.tasks.iter().all(TaskDescription::is_well_formed)
     }
 
+    pub(crate) fn code(&self) -> CodeKind {
+        CodeKind::of(self.metered, self.deterministic)
+    }
+
     fn task_names(&self) -> Vec<String> {
         self.tasks.iter().map(|task| task.name.clone()).collect()
     }
@@ -181,7 +226,8 @@ impl ModuleDescription {
 /// How a module is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct ModuleOptions {
-    pub(crate) metered: bool,
+    metered: bool,
+    deterministic: bool,
     pub(crate) name: Option<String>,
     pub(crate) compile_limits: Option<CompileLimits>,
 }
@@ -205,6 +251,18 @@ impl ModuleOptions {
     pub fn compile_limits(mut self, limits: CompileLimits) -> Self {
         self.compile_limits = Some(limits);
         self
+    }
+
+    /// Compiles it for [`TaskOptions::deterministic`](crate::TaskOptions::deterministic): metered, and
+    /// with one bit pattern for every NaN that an operation makes. Code that computes with floats
+    /// runs slower.
+    pub fn deterministic(mut self, deterministic: bool) -> Self {
+        self.deterministic = deterministic;
+        self
+    }
+
+    pub(crate) fn code(&self) -> CodeKind {
+        CodeKind::of(self.metered, self.deterministic)
     }
 
     /// The name in errors and logs.
@@ -522,6 +580,7 @@ mod tests {
             has_initializer: false,
             has_reactor_start: false,
             metered: false,
+            deterministic: false,
             wasm_bytes: 4,
             machine_code_bytes: 12,
         }

@@ -41,6 +41,8 @@ pub struct TaskOptions {
     pub(crate) memory_bytes_max: Option<usize>,
     pub(crate) output_bytes_max: Option<usize>,
     pub(crate) fuel: Option<u64>,
+    pub(crate) clock_resolution: Option<Duration>,
+    pub(crate) seed: Option<u64>,
     pub(crate) log_bytes_max: Option<usize>,
     pub(crate) log_overflow: Option<LogOverflow>,
     pub(crate) label: Option<String>,
@@ -92,6 +94,52 @@ impl TaskOptions {
     /// [metered](crate::ModuleOptions::metered).
     pub fn fuel(mut self, fuel: u64) -> Self {
         self.fuel = Some(fuel);
+        self
+    }
+
+    /// How fine the clocks are that WASI gives the task: what they say is a multiple of this. 0 is
+    /// as fine as the system's, which makes it easier for a task to find out what others on the
+    /// machine are doing. Default 1 ms ([`CLOCK_RESOLUTION`](limits::CLOCK_RESOLUTION)).
+    /// Sleeps are not finer than 1 ms in any case.
+    pub fn clock_resolution(mut self, resolution: Duration) -> Self {
+        self.clock_resolution = Some(resolution);
+        self
+    }
+
+    /// Makes the task's result a function of the module, the input and this seed: the same
+    /// output, or the same error, and the same [fuel](TaskReport::fuel_used), in every worker. The
+    /// module must be loaded [deterministic](crate::ModuleOptions::deterministic).
+    ///
+    /// - WASI's randomness is a stream that the seed determines. It is no secret: do not make
+    ///   keys from it.
+    /// - WASI's clocks begin at 2020-01-01 00:00 UTC
+    ///   ([`VIRTUAL_TIME_EPOCH`](limits::VIRTUAL_TIME_EPOCH)), the monotonic one at 0. They move by
+    ///   1 µs ([`VIRTUAL_TIME_STEP`](limits::VIRTUAL_TIME_STEP)) with each reading, and not between
+    ///   readings.
+    /// - A sleep (`poll_oneoff`) sets them forward and does not wait. A task that sleeps for ever
+    ///   loops instead: [`fuel`](Self::fuel) or a timeout ends it.
+    /// - NaNs have one bit pattern, by the module's options.
+    ///
+    /// Not part of it: a [`timeout`](Self::timeout) or an abort comes when it comes; a limit on
+    /// memory, output or logs is an input like any other; the worker may be refused memory by the
+    /// system; machine code for another CPU may overflow its stack at another depth; and files
+    /// that a pool gives with [`PoolBuilder::dir`](crate::PoolBuilder::dir) are what they are.
+    ///
+    /// ```no_run
+    /// # fn main() -> anyhow::Result<()> {
+    /// use wasmpool::{CommandInput, ModuleOptions, Pool, TaskOptions};
+    /// # wasmpool::init();
+    /// let pool = Pool::new()?;
+    /// let options = ModuleOptions::new().deterministic(true);
+    /// let judge = pool.load_file_with("judge.wasm", options)?.command()?;
+    /// let input = CommandInput::new().stdin("1 2 3");
+    /// let once = pool.submit_with(&judge, &input, TaskOptions::new().deterministic(42))?;
+    /// let again = pool.submit_with(&judge, &input, TaskOptions::new().deterministic(42))?;
+    /// assert_eq!(once.result()?, again.result()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn deterministic(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
         self
     }
 
@@ -159,6 +207,8 @@ impl TaskOptions {
             memory_bytes_max: self.memory_bytes_max.or(defaults.memory_bytes_max),
             output_bytes_max: self.output_bytes_max.or(defaults.output_bytes_max),
             fuel: self.fuel.or(defaults.fuel),
+            clock_resolution: self.clock_resolution.or(defaults.clock_resolution),
+            seed: self.seed.or(defaults.seed),
             log_bytes_max: self.log_bytes_max.or(defaults.log_bytes_max),
             log_overflow: self.log_overflow.or(defaults.log_overflow),
             label: self.label.or_else(|| defaults.label.clone()),
@@ -175,18 +225,24 @@ impl TaskOptions {
             output_bytes_max: (self.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64)
                 .min(limits::FRAME_PAYLOAD_BYTES_MAX / 2),
             fuel: self.fuel,
+            clock_resolution: self.clock_resolution.unwrap_or(limits::CLOCK_RESOLUTION),
+            seed: self.seed,
             log_bytes_max: self.log_bytes_max.unwrap_or(limits::LOG_BYTES_PER_TASK_MAX) as u64,
             log_overflow: self.log_overflow.unwrap_or_default(),
         }
     }
 }
 
-/// The limits that the worker itself keeps; the deadline stays with the host.
+/// The limits that the worker itself keeps, and what it surrounds the task with; the deadline stays
+/// with the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TaskLimits {
     pub(crate) memory_bytes_max: u64,
     pub(crate) output_bytes_max: u64,
     pub(crate) fuel: Option<u64>,
+    pub(crate) clock_resolution: Duration,
+    /// Of a deterministic task.
+    pub(crate) seed: Option<u64>,
     pub(crate) log_bytes_max: u64,
     pub(crate) log_overflow: LogOverflow,
 }
@@ -205,7 +261,7 @@ pub struct TaskReport {
     pub cpu: Duration,
     /// Most bytes that the task's memories and tables held together.
     pub peak_memory_bytes: u64,
-    /// Fuel used, where the task was metered.
+    /// Fuel used, where the module is metered.
     pub fuel_used: Option<u64>,
     /// How often the task began: 0 if it never did, more than 1 if it was [retried](Retry).
     pub attempts: u32,

@@ -6,13 +6,17 @@
 
 mod abi;
 mod budget;
+mod clocks;
 mod instance;
 mod journal;
 mod linker;
 mod loaded;
 mod main_loop;
+mod poll;
+mod random;
 mod stdio;
 mod verdict;
+mod wasi;
 mod watcher;
 
 use std::io;

@@ -79,6 +79,10 @@ fn is_flood(error: &TaskError) -> bool {
     matches!(error, TaskError::LogsTooLarge { limit: 4096, bytes } if *bytes > 4096)
 }
 
+/// The tasks that only ask for things: tests/wasi.rs, tests/dirs.rs and tests/deterministic.rs call them.
+const ASKING: [&str; 7] =
+    ["look_around", "hash_order", "clocks", "read_file", "write_file", "change_file", "list_dir"];
+
 /// Every way to go wrong.
 fn list() -> Vec<Fault> {
     let deadline = |options: TaskOptions| options.timeout(Duration::from_millis(3));
@@ -202,6 +206,7 @@ fn every_task_of_the_module_is_on_the_list() {
     let list = list();
     for task in &load(&pool, "faults").description().tasks {
         let is_listed = list.iter().any(|fault| fault.name == task.name);
-        assert!(is_listed || ["ok", "bad_output"].contains(&&*task.name), "no test for {}", task.name);
+        let is_elsewhere = ["ok", "bad_output"].contains(&&*task.name) || ASKING.contains(&&*task.name);
+        assert!(is_listed || is_elsewhere, "no test for {}", task.name);
     }
 }

@@ -243,6 +243,10 @@ pub(super) struct Target {
     #[arg(long, value_name = "NAME")]
     pub(super) domain: Option<String>,
 
+    /// The same result for the same input: clocks that only move when read, and randomness from this seed
+    #[arg(long, value_name = "SEED")]
+    pub(super) deterministic: Option<u64>,
+
     /// Set an environment variable of a command
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub(super) env: Vec<(String, String)>,

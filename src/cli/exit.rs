@@ -178,6 +178,7 @@ fn submit_kind(error: &SubmitError) -> &'static str {
         SubmitError::InputTooLarge { .. } => "input_too_large",
         SubmitError::QueueFull { .. } => "queue_full",
         SubmitError::NotMetered { .. } => "not_metered",
+        SubmitError::NotDeterministic { .. } => "not_deterministic",
         SubmitError::ForeignModule { .. } => "foreign_module",
         SubmitError::ShutDown { .. } => "pool_closed",
         SubmitError::Broken(_) => "broken_pool",

@@ -16,7 +16,7 @@ use super::object::Object;
 use super::settings::{self, Settings};
 use crate::schema::Node;
 use crate::text::Escaped;
-use crate::{Codec, MemoryDescription, Module, ModuleDescription, TaskDescription};
+use crate::{Codec, MemoryDescription, Module, ModuleDescription, ModuleOptions, TaskDescription};
 use types::TypeDefinition;
 
 const HEADING: Style = Style::new().bold();
@@ -25,7 +25,7 @@ const DOC: Style = Style::new().dimmed();
 
 pub(super) fn inspect(args: &InspectArgs, settings: &Settings) -> Result<Exit, Failure> {
     let pool = settings.pool(Some(1))?;
-    let module = settings::load(&pool, &args.module, false)?;
+    let module = settings::load(&pool, &args.module, ModuleOptions::new())?;
     let types = types::collect(&module.description().tasks);
     if args.json {
         console::print_line(&to_json(&module, &types))?;

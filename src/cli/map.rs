@@ -42,7 +42,7 @@ pub(super) fn map(args: MapArgs, settings: &Settings, console: &Console) -> Resu
     let source = Source::resolve(&args)?;
     let target = &args.target;
     let pool = settings.pool(None)?;
-    let module = settings::load(&pool, &target.module, target.fuel.is_some())?;
+    let module = settings::load(&pool, &target.module, settings::module_options(target))?;
     let call = Call::resolve(&pool, &module, target, settings::task_options(target))?;
     check(&call, &source)?;
 

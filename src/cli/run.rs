@@ -12,7 +12,7 @@ use crate::{CommandOutput, Module, TaskReport};
 pub(super) fn run(args: RunArgs, settings: &Settings) -> Result<Exit, Failure> {
     let target = &args.target;
     let pool = settings.pool(Some(1))?;
-    let module = settings::load(&pool, &target.module, target.fuel.is_some())?;
+    let module = settings::load(&pool, &target.module, settings::module_options(target))?;
     let call = Call::resolve(&pool, &module, target, settings::task_options(target))?;
     let given = given(&args, &call)?;
     let pending = call.submit(given, None, None)?;

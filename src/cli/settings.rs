@@ -97,10 +97,17 @@ pub(super) fn task_options(target: &Target) -> TaskOptions {
     if let Some(domain) = &target.domain {
         options = options.domain(domain);
     }
+    if let Some(seed) = target.deterministic {
+        options = options.deterministic(seed);
+    }
     options
 }
 
-/// Loads the module, compiled for the counting of fuel where fuel is limited.
-pub(super) fn load(pool: &Pool, path: &Path, metered: bool) -> Result<Module, Failure> {
-    Ok(pool.load_file_with(path, ModuleOptions::new().metered(metered))?)
+/// What the module is compiled for: to count fuel where that is limited, and for a seed.
+pub(super) fn module_options(target: &Target) -> ModuleOptions {
+    ModuleOptions::new().metered(target.fuel.is_some()).deterministic(target.deterministic.is_some())
+}
+
+pub(super) fn load(pool: &Pool, path: &Path, options: ModuleOptions) -> Result<Module, Failure> {
+    Ok(pool.load_file_with(path, options)?)
 }

@@ -25,7 +25,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::ARTIFACT_BYTES_MAX;
-use crate::module::{Digest, ModuleDescription};
+use crate::module::{CodeKind, Digest, ModuleDescription};
 use crate::wire::fingerprint;
 use crate::wire::memfd;
 
@@ -118,9 +118,8 @@ pub(crate) struct Cache {
 pub(crate) struct CacheKey(String);
 
 impl CacheKey {
-    pub(crate) fn new(digest: Digest, metered: bool) -> CacheKey {
-        let kind = if metered { "metered" } else { "plain" };
-        CacheKey(format!("{digest}-{:016x}-{:016x}-{kind}", fingerprint::BUILD, cpu_fingerprint()))
+    pub(crate) fn new(digest: Digest, code: CodeKind) -> CacheKey {
+        CacheKey(format!("{digest}-{:016x}-{:016x}-{}", fingerprint::BUILD, cpu_fingerprint(), code.name()))
     }
 
     fn file_name(&self) -> String {

@@ -6,7 +6,7 @@ use wasmtime::{Engine, ExternType, FuncType, Module, ValType};
 use super::section;
 use crate::error::ModuleError;
 use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
-use crate::module::{Codec, MemoryDescription, ModuleDescription, ModuleKind, TaskDescription};
+use crate::module::{CodeKind, Codec, MemoryDescription, ModuleDescription, ModuleKind, TaskDescription};
 use crate::schema::Schema;
 use crate::text::truncated;
 use crate::worker;
@@ -22,7 +22,7 @@ pub(super) fn describe(
     module: &Module,
     wasm: &[u8],
     artifact_bytes: u64,
-    metered: bool,
+    code: CodeKind,
 ) -> Result<ModuleDescription, ModuleError> {
     known_imports(engine, module)?;
     let has_function = |name: &str| matches!(module.get_export(name), Some(ExternType::Func(_)));
@@ -59,7 +59,8 @@ pub(super) fn describe(
         uses_wasi: module.imports().any(|import| import.module() == worker::WASI_MODULE),
         has_initializer: has_function("wasmpool_init"),
         has_reactor_start: kind != ModuleKind::Command && has_function("_initialize"),
-        metered,
+        metered: code.is_metered(),
+        deterministic: code.is_deterministic(),
         wasm_bytes: wasm.len() as u64,
         machine_code_bytes: artifact_bytes,
     })

@@ -3,6 +3,7 @@
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
 
 use crate::limits::{TABLE_ELEMENTS_MAX, WASM_STACK_BYTES};
+use crate::module::CodeKind;
 
 /// Stack of a fiber, on which a module that imports WASI runs: wasm's own part and room
 /// for host calls.
@@ -22,12 +23,13 @@ pub(super) const COMPILER_STACK_BYTES: u64 = 8 * 1024 * 1024;
 /// instance ends: cheaper than a page fault for each.
 const KEEP_RESIDENT_BYTES: usize = 64 * 1024;
 
-/// The configuration for both roles. `metered` compiles in the counting of fuel; `pagemap_scan` is how
-/// a worker finds the pages that an instance has written, and no part of what shapes machine code.
-pub(crate) fn config(metered: bool, pagemap_scan: bool) -> Result<Config> {
+/// The configuration for both roles. `pagemap_scan` is how a worker finds the pages that an instance
+/// has written, and no part of what shapes machine code.
+pub(crate) fn config(code: CodeKind, pagemap_scan: bool) -> Result<Config> {
     let mut config = Config::new();
     config.epoch_interruption(true);
-    config.consume_fuel(metered);
+    config.consume_fuel(code.is_metered());
+    config.cranelift_nan_canonicalization(code.is_deterministic());
     config.max_wasm_stack(WASM_STACK_BYTES);
     config.async_stack_size(FIBER_STACK_BYTES);
     // Components' own concurrency: nothing here uses it, and every store would pay.
@@ -82,7 +84,8 @@ mod tests {
     #[test]
     fn what_an_engine_reserves_is_what_is_allowed_for_it() {
         let before = data_bytes();
-        let engine = wasmtime::Engine::new(&config(false, false).expect("a configuration")).expect("an engine");
+        let engine = wasmtime::Engine::new(&config(CodeKind::Plain, false).expect("a configuration"))
+            .expect("an engine");
         let reserved = data_bytes() - before;
         drop(engine);
         // Other tests run beside this one.

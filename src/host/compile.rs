@@ -17,6 +17,7 @@ use crate::compile::cache::{Compiled, DESCRIPTION_BYTES_MAX};
 use crate::error::{Death, DeathCause, ModuleError, Phase};
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::limits::{ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX};
+use crate::module::CodeKind;
 use crate::wire::control::{self, ControlSocket};
 use crate::wire::message::{CompileReply, CompileRequest};
 use crate::wire::{fingerprint, memfd};
@@ -31,7 +32,7 @@ const ALLOCATION_FAILED: (&str, &str) = ("memory allocation of ", " bytes failed
 pub(crate) fn compile(
     core: &Core,
     wasm: &[u8],
-    metered: bool,
+    code: CodeKind,
     limits: &CompileLimits,
 ) -> Result<Compiled, ModuleError> {
     let system = |error: io::Error| ModuleError::Compiler { message: error.to_string() };
@@ -41,8 +42,7 @@ pub(crate) fn compile(
     let (ours, theirs) = control::pair().map_err(system)?;
     let threads = u32::try_from(core.settings.compile_threads).unwrap_or(u32::MAX);
     let (limits_sent, sandbox) = (limits.clone(), core.settings.sandbox.clone());
-    let request =
-        CompileRequest { build: fingerprint::BUILD, metered, limits: limits_sent, threads, sandbox };
+    let request = CompileRequest { build: fingerprint::BUILD, code, limits: limits_sent, threads, sandbox };
     ours.send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()]).map_err(system)?;
 
     let (reply, child) = crossbeam_channel::bounded(1);

@@ -196,7 +196,7 @@ impl Link {
 
     fn send_module(&self, module: &Module) -> bool {
         let loaded = &module.0;
-        let message = ToWorkerControl::Module { module: loaded.id, metered: loaded.description.metered };
+        let message = ToWorkerControl::Module { module: loaded.id, code: loaded.description.code() };
         self.modules_sent.fetch_add(1, Ordering::Relaxed);
         let sent = self.control.send(&message, &[loaded.artifact.as_fd(), loaded.description_file.as_fd()]);
         if let Err(error) = &sent

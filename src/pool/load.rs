@@ -12,11 +12,11 @@ use crate::error::ModuleError;
 use crate::host::compile;
 use crate::limits;
 use crate::limits::compile::{CompileLimit, CompileLimits};
-use crate::module::{Digest, Loaded, Module, ModuleOptions};
+use crate::module::{CodeKind, Digest, Loaded, Module, ModuleOptions};
 use crate::wire::message::ModuleId;
 
-/// What makes two modules the same to a pool: the bytes, and whether it is metered.
-pub(super) type Key = (Digest, bool);
+/// What makes two modules the same to a pool: the bytes, and how it is compiled.
+pub(super) type Key = (Digest, CodeKind);
 
 /// The modules of a pool, those that it will not have, and those on their way.
 #[derive(Debug)]
@@ -92,9 +92,10 @@ impl Pool {
         let limits = self.limits_of(&options).clone();
         compile::check_wasm_bytes(wasm.len() as u64, limits.get(CompileLimit::WasmBytes))?;
         let digest = Digest::of(wasm);
+        let code = options.code();
         let name = options.name.unwrap_or_else(|| digest.short());
-        self.0.loads.load((digest, options.metered), &limits, || {
-            let (compiled, from_cache) = self.compiled(wasm, digest, options.metered, &limits)?;
+        self.0.loads.load((digest, code), &limits, || {
+            let (compiled, from_cache) = self.compiled(wasm, digest, code, &limits)?;
             Ok(move |id| {
                 Module(Arc::new(Loaded {
                     pool: self.0.core.id,
@@ -119,18 +120,18 @@ impl Pool {
         &self,
         wasm: &[u8],
         digest: Digest,
-        metered: bool,
+        code: CodeKind,
         limits: &CompileLimits,
     ) -> Result<(Compiled, bool), ModuleError> {
         let Handle { core, cache, turns, .. } = &*self.0;
-        let key = CacheKey::new(digest, metered);
+        let key = CacheKey::new(digest, code);
         if let Some(cache) = cache
             && let Some(compiled) = cache.find(&key)
         {
             return Ok((compiled, true));
         }
         let turn = turns.take();
-        let compiled = compile::compile(core, wasm, metered, limits)?;
+        let compiled = compile::compile(core, wasm, code, limits)?;
         drop(turn);
         if let Some(cache) = cache
             && let Err(error) = cache.store(&key, &compiled)

@@ -73,10 +73,10 @@ pub(super) fn would_meet(error: &ModuleError, met: &CompileLimits, limits: &Comp
 mod tests {
     use super::*;
     use crate::error::{Death, DeathCause, Phase};
-    use crate::module::Digest;
+    use crate::module::{CodeKind, Digest};
 
     fn key(n: u32) -> Key {
-        (Digest::of(&n.to_le_bytes()), false)
+        (Digest::of(&n.to_le_bytes()), CodeKind::Plain)
     }
 
     fn over(kind: CompileLimit, limits: &CompileLimits) -> ModuleError {
@@ -105,7 +105,10 @@ mod tests {
             }
             assert!(quarantine.find(&key(1), &met.clone().with(kind, 99 << 20)).is_some());
             assert!(quarantine.find(&key(1), &met.with(kind, 101 << 20)).is_none());
-            assert!(quarantine.find(&(key(1).0, true), &CompileLimits::new()).is_none(), "other options");
+            assert!(
+                quarantine.find(&(key(1).0, CodeKind::Metered), &CompileLimits::new()).is_none(),
+                "other options"
+            );
         }
     }
 

@@ -127,6 +127,10 @@ impl Pool {
             let module = target.module.0.shown.to_string();
             return Err(SubmitError::NotMetered { task: name(), module });
         }
+        if options.seed.is_some() && !target.module.0.description.deterministic {
+            let module = target.module.0.shown.to_string();
+            return Err(SubmitError::NotDeterministic { task: name(), module });
+        }
         let (entry, input) = task.encode(input)?;
         let max = core.settings.input_bytes_max;
         if input.len() > max {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::doctor::{AttackOutcome, Probe};
 use crate::error::{Frame, ModuleError, TrapCode};
 use crate::limits::compile::CompileLimits;
+use crate::module::CodeKind;
 use crate::task::{TaskId, TaskLimits};
 use crate::walls::{SandboxReport, SandboxRequest};
 
@@ -29,7 +30,7 @@ pub(crate) enum ToWorkerControl {
         probe: Option<Probe>,
     },
     /// Comes with two descriptors: the artifact and its description.
-    Module { module: ModuleId, metered: bool },
+    Module { module: ModuleId, code: CodeKind },
     /// Stop this run, and only this one.
     Interrupt { run: u64 },
 }
@@ -172,7 +173,7 @@ pub(crate) struct Cost {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CompileRequest {
     pub(crate) build: u64,
-    pub(crate) metered: bool,
+    pub(crate) code: CodeKind,
     pub(crate) sandbox: SandboxRequest,
     pub(crate) limits: CompileLimits,
     pub(crate) threads: u32,

@@ -10,8 +10,6 @@ use std::time::Instant;
 
 use rustix::time::ClockId;
 use wasmtime::{Instance, ModuleExport, Store, UpdateDeadline, WasmParams, WasmResults};
-use wasmtime_wasi::WasiCtxBuilder;
-use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 
 use super::abi::read_envelope;
 use super::budget::Budget;
@@ -20,7 +18,9 @@ use super::linker::TaskState;
 use super::loaded::{Loaded, Modules};
 use super::stdio::GuestOutput;
 use super::verdict;
+use super::wasi;
 use super::watcher::Shared;
+use crate::limits::WASI_CALL_BYTES_MAX;
 use crate::task::{TaskId, TaskLimits};
 use crate::wire::message::{Cost, Entry, LogSource, ModuleId, Verdict};
 
@@ -120,7 +120,10 @@ impl Runner {
         call.stdout.flush_line();
         call.stderr.flush_line();
         cost.peak_memory_bytes = store.data().budget.peak;
-        cost.fuel_used = limits.fuel.map(|fuel| fuel - store.get_fuel().unwrap_or_default().min(fuel));
+        if loaded.description.metered {
+            let fuel = limits.fuel.unwrap_or(u64::MAX);
+            cost.fuel_used = Some(fuel - store.get_fuel().unwrap_or_default().min(fuel));
+        }
         let ended = match ran {
             None => (Verdict::Interrupted, Vec::new()),
             Some(ran) => match journal.fatal_bytes() {
@@ -139,18 +142,17 @@ impl Runner {
         journal: Journal,
     ) -> wasmtime::Result<Store<TaskState>> {
         let engine = loaded.instance.module().engine();
-        let wasi = loaded.description.uses_wasi.then(|| {
-            let mut wasi = WasiCtxBuilder::new();
-            // Not `allow_blocking_current_thread`: a guest's sleep would then block this thread in
-            // the kernel, where no interrupt reaches it.
-            wasi.stdout(call.stdout.clone()).stderr(call.stderr.clone());
-            if let Entry::Command { args, env } = call.entry {
-                wasi.args(args).envs(env).stdin(MemoryInputPipe::new(std::mem::take(&mut call.input)));
+        let (wasi, time) = match loaded.description.uses_wasi {
+            true => {
+                let Call { entry, limits, input, stdout, stderr, .. } = call;
+                let (wasi, time) = wasi::context(entry, limits, input, stdout, stderr);
+                (Some(wasi), time)
             }
-            wasi.build_p1()
-        });
+            false => (None, None),
+        };
         let budget = Budget::new(call.limits.memory_bytes_max);
-        let mut store = Store::new(engine, TaskState { budget, journal, wasi, panic: None });
+        let mut store = Store::new(engine, TaskState { budget, journal, wasi, time, panic: None });
+        store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
         store.limiter(|state| &mut state.budget);
         if loaded.description.metered {
             store.set_fuel(call.limits.fuel.unwrap_or(u64::MAX))?;

@@ -5,7 +5,9 @@ use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use super::budget::Budget;
+use super::clocks::VirtualTime;
 use super::journal::Journal;
+use super::poll;
 use crate::limits::{GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::wire::message::LogSource;
 
@@ -17,6 +19,8 @@ pub(crate) struct TaskState {
     pub(super) budget: Budget,
     pub(super) journal: Journal,
     pub(super) wasi: Option<WasiP1Ctx>,
+    /// The clock of a deterministic task.
+    pub(super) time: Option<VirtualTime>,
     /// Message and location of the guest's panic.
     pub(super) panic: Option<(String, String)>,
 }
@@ -24,10 +28,10 @@ pub(crate) struct TaskState {
 impl TaskState {
     /// For a store in which nothing runs.
     pub(crate) fn for_linking() -> Self {
-        TaskState { budget: Budget::new(0), journal: Journal::nowhere(), wasi: None, panic: None }
+        TaskState { budget: Budget::new(0), journal: Journal::nowhere(), wasi: None, time: None, panic: None }
     }
 
-    fn wasi(&mut self) -> &mut WasiP1Ctx {
+    pub(super) fn wasi(&mut self) -> &mut WasiP1Ctx {
         // Set for every module that imports WASI; the empty context grants nothing.
         self.wasi.get_or_insert_with(|| WasiCtxBuilder::new().build_p1())
     }
@@ -41,6 +45,7 @@ pub(crate) fn linker(engine: &Engine, with_wasi: bool) -> Result<Linker<TaskStat
     let mut linker = Linker::new(engine);
     if with_wasi {
         wasmtime_wasi::p1::add_to_linker_async(&mut linker, TaskState::wasi)?;
+        poll::define(&mut linker)?;
     }
     linker.func_wrap("wasmpool", "log", log)?;
     linker.func_wrap("wasmpool", "panic", panic)?;

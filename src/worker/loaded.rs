@@ -9,7 +9,7 @@ use wasmtime::{Engine, ExternType, InstancePre, Module, ModuleExport};
 use super::linker::{self, TaskState};
 use super::watcher::Shared;
 use crate::compile::{cache, settings};
-use crate::module::ModuleDescription;
+use crate::module::{CodeKind, ModuleDescription};
 use crate::wire::message::ModuleId;
 
 /// A module ready to be instantiated, with every lookup by name done.
@@ -29,18 +29,19 @@ pub(super) struct Loaded {
 /// the sandbox does not allow later.
 pub(super) struct Modules {
     shared: Arc<Shared>,
-    plain: Engine,
-    metered: Engine,
+    engines: HashMap<CodeKind, Engine>,
     loaded: HashMap<ModuleId, Result<Arc<Loaded>, String>>,
 }
 
 impl Modules {
     pub(super) fn new(shared: Arc<Shared>, pagemap_scan: bool) -> wasmtime::Result<Modules> {
-        let plain = Engine::new(&settings::config(false, pagemap_scan)?)?;
-        let metered = Engine::new(&settings::config(true, pagemap_scan)?)?;
-        shared.add_engine(plain.clone());
-        shared.add_engine(metered.clone());
-        Ok(Modules { shared, plain, metered, loaded: HashMap::new() })
+        let mut engines = HashMap::new();
+        for code in CodeKind::ALL {
+            let engine = Engine::new(&settings::config(code, pagemap_scan)?)?;
+            shared.add_engine(engine.clone());
+            engines.insert(code, engine);
+        }
+        Ok(Modules { shared, engines, loaded: HashMap::new() })
     }
 
     /// The module, mapped at its first use. A module that cannot be mapped stays so.
@@ -57,7 +58,7 @@ impl Modules {
         let files = self.shared.take_module(id);
         let description =
             cache::read_description(&File::from(files.description)).ok_or("its description is damaged")?;
-        let engine = if files.metered { &self.metered } else { &self.plain };
+        let engine = self.engines.get(&files.code).ok_or("there is no engine for it")?;
         // SAFETY: the file was written by this build's compiler role (the cache key holds the
         // build's fingerprint and the file's hash was checked by the host), is sealed or owned by
         // this user alone, and is not changed while it is mapped.

@@ -12,6 +12,7 @@ use rustix::net::RecvFlags;
 use tokio::sync::Notify;
 use wasmtime::Engine;
 
+use crate::module::CodeKind;
 use crate::wire::control::ControlSocket;
 use crate::wire::message::{ModuleId, ToWorkerControl};
 
@@ -21,7 +22,7 @@ const REPEATS: u32 = 20;
 
 /// A module's files, as the host sent them.
 pub(super) struct ModuleFiles {
-    pub(super) metered: bool,
+    pub(super) code: CodeKind,
     pub(super) artifact: OwnedFd,
     pub(super) description: OwnedFd,
 }
@@ -129,9 +130,9 @@ fn watch(socket: &ControlSocket, shared: &Shared) {
     loop {
         match socket.receive::<ToWorkerControl>(2, RecvFlags::empty()) {
             Ok(Some((ToWorkerControl::Interrupt { run }, _))) => shared.interrupt(run),
-            Ok(Some((ToWorkerControl::Module { module, metered }, files))) => {
+            Ok(Some((ToWorkerControl::Module { module, code }, files))) => {
                 let Ok([artifact, description]) = <[OwnedFd; 2]>::try_from(files) else { leave(1) };
-                shared.lock().insert(module, ModuleFiles { metered, artifact, description });
+                shared.lock().insert(module, ModuleFiles { code, artifact, description });
                 shared.arrival.notify_all();
             }
             // The host is gone, or wants us gone.

@@ -155,12 +155,12 @@ impl Worker {
     fn no_pair_sees_anything(&self) {
         let mut count = 0;
         for _ in 0..rounds() {
-            for first in 0..SHAPES.len() {
+            for (first, shape) in SHAPES.iter().enumerate() {
                 for second in 0..SHAPES.len() {
-                    let possible = if SHAPES[first].wasi { ENDINGS.len() } else { ENDINGS.len() - 2 };
+                    let possible = if shape.wasi { ENDINGS.len() } else { ENDINGS.len() - 2 };
                     let (ending, filling) = (ENDINGS[count % possible], FILLINGS[count % FILLINGS.len()]);
                     self.fill(first, filling, ending);
-                    self.sees_nothing(second, &format!("{}, {filling:?}, {ending:?}", SHAPES[first].name));
+                    self.sees_nothing(second, &format!("{}, {filling:?}, {ending:?}", shape.name));
                     // Another step than the numbers of modules, endings and fillings have.
                     count += 1;
                 }

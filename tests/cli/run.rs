@@ -299,3 +299,17 @@ fn worker_of(parent: u32) -> rustix::process::Pid {
     }
     panic!("no worker computed within {PATIENCE:?}");
 }
+
+#[test]
+fn a_seed_makes_a_run_repeat_itself() {
+    let run = |seed: &[&str]| {
+        let mut command = wasmpool("run", prebuilt("faults"));
+        end(command.args(["hash_order", "--input", "50", "--json"]).args(seed)).expect(0).json()
+    };
+    let (first, again, other) =
+        (run(&["--deterministic", "7"]), run(&["--deterministic", "7"]), run(&["--deterministic", "8"]));
+    assert_eq!(first["output"], again["output"]);
+    assert_eq!(first["report"]["fuel_used"], again["report"]["fuel_used"]);
+    assert!(first["report"]["fuel_used"].is_u64() && first["output"] != other["output"]);
+    assert!(run(&[])["report"]["fuel_used"].is_null());
+}

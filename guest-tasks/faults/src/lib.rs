@@ -2,7 +2,7 @@
 //! what it does. The pool's tests call them; nothing else should.
 //!
 //! `traps` stop the instance, `resources` take more than their share, `lies`
-//! break the ABI, `host_calls` go through WASI. For `wasm32-wasip1` only;
+//! break the ABI, `host_calls` go through WASI, `surroundings` ask what there is. For `wasm32-wasip1` only;
 //! natively the crate is empty.
 
 #![cfg(target_arch = "wasm32")]
@@ -14,6 +14,7 @@ mod traps;
 mod resources;
 mod lies;
 mod host_calls;
+mod surroundings;
 
 /// Returns 42: the control.
 #[wasmpool_guest::task]

@@ -1,0 +1,142 @@
+//! The clocks that a guest reads: the system's, cut to a resolution, or one that only its own
+//! readings move.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
+
+use crate::limits::{VIRTUAL_TIME_EPOCH, VIRTUAL_TIME_STEP};
+
+/// The last nanosecond of virtual time: WASI counts nanoseconds since 1970 in 64 bits, and
+/// guests do so in 63.
+const VIRTUAL_TIME_MAX: u64 = i64::MAX as u64 - VIRTUAL_TIME_EPOCH.as_nanos() as u64;
+
+/// The system's clocks, never finer than the resolution. Its monotonic clock begins with the
+/// task, so that it says nothing of the machine's.
+#[derive(Debug, Clone)]
+pub(super) struct Coarse {
+    resolution: Duration,
+    began: Instant,
+}
+
+impl Coarse {
+    /// With a resolution of 0 as fine as the system's.
+    pub(super) fn new(resolution: Duration) -> Self {
+        Coarse { resolution: resolution.max(Duration::from_nanos(1)), began: Instant::now() }
+    }
+
+    fn cut(&self, time: Duration) -> Duration {
+        let beyond = time.as_nanos() % self.resolution.as_nanos();
+        // What is beyond a multiple is less than the time itself, whose nanoseconds fit.
+        time.saturating_sub(duration(beyond))
+    }
+}
+
+/// Of nanoseconds, whatever their number.
+fn duration(nanoseconds: u128) -> Duration {
+    const PER_SECOND: u128 = 1_000_000_000;
+    let seconds = u64::try_from(nanoseconds / PER_SECOND).unwrap_or(u64::MAX);
+    Duration::new(seconds, (nanoseconds % PER_SECOND) as u32)
+}
+
+impl HostWallClock for Coarse {
+    fn resolution(&self) -> Duration {
+        self.resolution
+    }
+
+    fn now(&self) -> Duration {
+        self.cut(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+    }
+}
+
+impl HostMonotonicClock for Coarse {
+    fn resolution(&self) -> u64 {
+        u64::try_from(self.resolution.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn now(&self) -> u64 {
+        self.cut(self.began.elapsed()).as_nanos() as u64
+    }
+}
+
+/// Time that passes by being read: both clocks of a deterministic task. Clones are the same clock.
+#[derive(Debug, Clone, Default)]
+pub(super) struct VirtualTime(Arc<AtomicU64>);
+
+impl VirtualTime {
+    /// Nanoseconds since the task began. The next reading is later by one step.
+    pub(super) fn read(&self) -> u64 {
+        let now = self.0.load(Ordering::Relaxed);
+        self.advance_to(now.saturating_add(VIRTUAL_TIME_STEP.as_nanos() as u64));
+        now
+    }
+
+    /// Sleeps: sets the clock forward, never back.
+    pub(super) fn advance_to(&self, time: u64) {
+        // One thread runs a task, hence no read-modify-write.
+        self.0.store(time.min(VIRTUAL_TIME_MAX).max(self.0.load(Ordering::Relaxed)), Ordering::Relaxed);
+    }
+
+    /// The wall clock at such a time of this clock.
+    pub(super) fn wall(time: u64) -> Duration {
+        VIRTUAL_TIME_EPOCH + Duration::from_nanos(time)
+    }
+}
+
+impl HostWallClock for VirtualTime {
+    fn resolution(&self) -> Duration {
+        VIRTUAL_TIME_STEP
+    }
+
+    fn now(&self) -> Duration {
+        VirtualTime::wall(self.read())
+    }
+}
+
+impl HostMonotonicClock for VirtualTime {
+    fn resolution(&self) -> u64 {
+        VIRTUAL_TIME_STEP.as_nanos() as u64
+    }
+
+    fn now(&self) -> u64 {
+        self.read()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_multiples_of_the_resolution_and_never_ahead() {
+        for nanoseconds in [0, 1, 1_000, 1_000_000, 7_000_003, 2_000_000_000] {
+            let clock = Coarse::new(Duration::from_nanos(nanoseconds));
+            let step = u128::from(nanoseconds.max(1));
+            for time in [0, 1, 999_999, 1_000_000, 5_123_456_789, u64::MAX] {
+                let cut = clock.cut(Duration::from_nanos(time));
+                assert_eq!(cut.as_nanos() % step, 0);
+                assert!(cut <= Duration::from_nanos(time));
+                assert!(u128::from(time) - cut.as_nanos() < step);
+            }
+        }
+        let wall = Coarse::new(Duration::from_secs(3600));
+        assert_eq!(HostWallClock::now(&wall).as_secs() % 3600, 0);
+        assert_eq!(HostMonotonicClock::now(&wall), 0);
+        assert_eq!(HostMonotonicClock::now(&Coarse::new(Duration::MAX)), 0);
+    }
+
+    #[test]
+    fn virtual_time_moves_by_readings_and_sleeps_and_ends_rather_than_wraps() {
+        let time = VirtualTime::default();
+        assert_eq!((time.read(), time.read()), (0, 1_000));
+        assert_eq!(HostWallClock::now(&time), VIRTUAL_TIME_EPOCH + Duration::from_nanos(2_000));
+        time.advance_to(1_000_000);
+        time.advance_to(5);
+        assert_eq!(HostMonotonicClock::now(&time), 1_000_000);
+        time.advance_to(u64::MAX);
+        assert_eq!((time.read(), time.read()), (VIRTUAL_TIME_MAX, VIRTUAL_TIME_MAX));
+        assert_eq!(HostWallClock::now(&time).as_nanos(), i64::MAX as u128);
+    }
+}

@@ -1,0 +1,54 @@
+//! What a task is given of WASI: memory for its outputs, clocks, randomness, and nothing else
+//! unless the caller or the pool's builder says so.
+//!
+//! | a guest asks for | and gets |
+//! |---|---|
+//! | arguments, environment, stdin | a command: its caller's; a task: none |
+//! | stdout, stderr | memory: of a command kept, of a task sent on as log records |
+//! | files | the directories of the pool's builder: by default none |
+//! | sockets | none: preview 1 cannot make one, and is given none |
+//! | clocks, randomness | the system's or, of a deterministic task, its own |
+
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+
+use super::clocks::{Coarse, VirtualTime};
+use super::random::{Seeded, System};
+use super::stdio::GuestOutput;
+use crate::limits::WASI_RANDOM_BYTES_MAX;
+use crate::task::TaskLimits;
+use crate::wire::message::Entry;
+
+/// The context of one task; and its clock, if it is one of its own.
+pub(super) fn context(
+    entry: &Entry,
+    limits: &TaskLimits,
+    input: &mut Vec<u8>,
+    stdout: &GuestOutput,
+    stderr: &GuestOutput,
+) -> (WasiP1Ctx, Option<VirtualTime>) {
+    let mut wasi = WasiCtxBuilder::new();
+    // Not `allow_blocking_current_thread`: a guest's sleep would then block this thread in
+    // the kernel, where no interrupt reaches it.
+    wasi.stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(WASI_RANDOM_BYTES_MAX);
+    if let Entry::Command { args, env } = entry {
+        wasi.args(args).envs(env).stdin(MemoryInputPipe::new(std::mem::take(input)));
+    }
+    let time = match limits.seed {
+        None => {
+            let clock = Coarse::new(limits.clock_resolution);
+            wasi.wall_clock(clock.clone()).monotonic_clock(clock);
+            wasi.secure_random(System).insecure_random(System);
+            None
+        }
+        Some(seed) => {
+            let time = VirtualTime::default();
+            wasi.wall_clock(time.clone()).monotonic_clock(time.clone());
+            wasi.secure_random(Seeded::new(seed, "random")).insecure_random(Seeded::new(seed, "insecure"));
+            wasi.insecure_random_seed(Seeded::new(seed, "insecure seed").number());
+            Some(time)
+        }
+    };
+    (wasi.build_p1(), time)
+}
