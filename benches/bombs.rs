@@ -69,7 +69,7 @@ fn throughput() -> anyhow::Result<()> {
                         while !stop.load(Ordering::Relaxed) {
                             // Another each time, or it would be in quarantine. Many functions: every thread is busy.
                             let next = depth.fetch_add(1, Ordering::Relaxed);
-                            let refused = if next % 2 == 0 {
+                            let refused = if next.is_multiple_of(2) {
                                 bombed.load(&bombs::nested_loops(next))
                             } else {
                                 bombed.load(&bombs::trivial_functions(next * 2))

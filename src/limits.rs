@@ -144,7 +144,7 @@ pub const COMPILE_WASM_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Default for [`CompileLimits::types_max`](crate::CompileLimits::types_max). Measured: at most 289.
 pub const COMPILE_TYPES_MAX: u64 = 50_000;
 /// Default for [`CompileLimits::imports_max`](crate::CompileLimits::imports_max). Measured: at most 43.
-pub const COMPILE_IMPORTS_MAX: u64 = 1_000;
+pub const COMPILE_IMPORTS_MAX: u64 = 10_000;
 /// Default for [`CompileLimits::functions_max`](crate::CompileLimits::functions_max). Measured: at most 46,473. A bomb of so many empty ones: 9 s, 560 MB.
 pub const COMPILE_FUNCTIONS_MAX: u64 = 100_000;
 /// Default for [`CompileLimits::memories_max`](crate::CompileLimits::memories_max). Measured: 2. Workers have room for fewer.
