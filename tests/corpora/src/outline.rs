@@ -7,6 +7,8 @@ use wasmparser::{
     TagSectionReader, TypeRef, TypeSectionReader,
 };
 
+use crate::rewrite::Definition;
+
 /// A valid module, read once. Index spaces are complete: what is imported comes first.
 #[derive(Debug, Default)]
 pub struct Outline<'a> {
@@ -123,13 +125,33 @@ impl<'a> Outline<'a> {
         }
     }
 
-    /// The body of an exported function that does nothing but return constants: it can be copied
-    /// wherever its type is known.
-    pub fn constant_function(&self, name: &str) -> Option<&'a [u8]> {
+    /// The tags that it imports.
+    pub(crate) fn imported_tags(&self) -> impl Iterator<Item = &Import<'a>> {
+        self.imports.iter().filter(|import| matches!(import.ty, TypeRef::Tag(_)))
+    }
+
+    /// The first index of an imported tag.
+    pub(crate) fn imported_tag(&self, module: &str, name: &str) -> Option<u32> {
+        let index = self.imported_tags().position(|import| (import.module, import.name) == (module, name));
+        index.map(|index| index as u32)
+    }
+
+    /// What can stand for an export wherever its type is known: tags, and functions that do nothing
+    /// but return constants or throw.
+    pub fn definition(&self, name: &str) -> Option<Definition> {
+        if self.export(name, ExternalKind::Tag).is_some() {
+            return Some(Definition::Tag);
+        }
         let function = self.export(name, ExternalKind::Func)? as usize;
         let imported = self.functions.len() - self.bodies.len();
         let body = self.bodies.get(function.checked_sub(imported)?)?;
-        let is_constant = |operator| {
+        let operators: Vec<_> =
+            body.get_operators_reader().ok()?.into_iter().collect::<Result<_, _>>().ok()?;
+        if let [Operator::Throw { tag_index }, Operator::End] = operators[..] {
+            let is_tag = |export: &&Export<'_>| export.kind == ExternalKind::Tag && export.index == tag_index;
+            return Some(Definition::Throws(self.exports.iter().find(is_tag)?.name.into()));
+        }
+        let is_constant = |operator: &Operator<'_>| {
             matches!(
                 operator,
                 Operator::I32Const { .. }
@@ -139,7 +161,6 @@ impl<'a> Outline<'a> {
                     | Operator::End
             )
         };
-        let mut operators = body.get_operators_reader().ok()?.into_iter();
-        operators.all(|operator| operator.is_ok_and(is_constant)).then_some(body.as_bytes())
+        operators.iter().all(is_constant).then(|| Definition::Body(body.as_bytes().to_vec()))
     }
 }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 
 use wasm_encoder::reencode::{self, Reencode, RoundtripReencoder};
@@ -23,13 +24,35 @@ const EXPORTED: &str = "original:";
 pub enum Imports<'a> {
     /// They stay: the pool provides them, or refuses the module.
     Keep,
-    /// They become definitions: those of the test-suite's module `spectest`, and these functions.
-    /// There must be no others.
-    Define(&'a Bodies),
+    /// They become definitions: those of the test-suite's module `spectest`, and these. There must
+    /// be no others.
+    Define(&'a Definitions),
 }
 
-/// Bodies of functions, by the module and name that they are imported from.
-pub type Bodies = HashMap<(String, String), Vec<u8>>;
+/// What takes the place of something that another module exports, without a difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Definition {
+    /// A function with this body, which refers to nothing.
+    Body(Vec<u8>),
+    /// A function that throws what the same module exports under this name.
+    Throws(String),
+    /// A tag.
+    Tag,
+}
+
+/// By the module and name that they are imported from.
+pub type Definitions = HashMap<(String, String), Definition>;
+
+/// A tag that is imported twice is one tag.
+struct SameTags(HashMap<u32, u32>);
+
+impl Reencode for SameTags {
+    type Error = Infallible;
+
+    fn tag_index(&mut self, tag: u32) -> Result<u32, reencode::Error> {
+        Ok(self.0.get(&tag).copied().unwrap_or(tag))
+    }
+}
 
 /// A module in the making: the original, and what is added.
 #[derive(Debug)]
@@ -123,7 +146,7 @@ impl<'a> Rewrite<'a> {
         for import in &outline.imports {
             match self.imports {
                 Imports::Keep => same.parse_import(&mut parts.imports, *import)?,
-                Imports::Define(bodies) => parts.define(import, bodies)?,
+                Imports::Define(definitions) => parts.define(outline, import, definitions)?,
             }
         }
         if let Some(section) = &sections.functions {
@@ -151,8 +174,15 @@ impl<'a> Rewrite<'a> {
         if let Some(section) = &sections.data {
             same.parse_data_section(&mut parts.data, section.clone())?;
         }
+        let mut tags = SameTags(self.same_tags());
         for body in &outline.bodies {
-            parts.code.raw(body.as_bytes());
+            match tags.0.is_empty() {
+                true => parts.code.raw(body.as_bytes()),
+                false => {
+                    tags.parse_function_body(&mut parts.code, body.clone())?;
+                    &mut parts.code
+                }
+            };
         }
         if self.own_memory {
             parts.memories.memory(MemoryType {
@@ -175,6 +205,17 @@ impl<'a> Rewrite<'a> {
         }
         Ok(parts.module(outline.start, outline.data_count))
     }
+
+    /// Where imported tags become definitions: each later one of the same name, and the first.
+    fn same_tags(&self) -> HashMap<u32, u32> {
+        let Imports::Define(_) = self.imports else { return HashMap::new() };
+        let tags = self.outline.imported_tags().enumerate();
+        let first = tags.filter_map(|(tag, import)| {
+            let first = self.outline.imported_tag(import.module, import.name)?;
+            (first != tag as u32).then_some((tag as u32, first))
+        });
+        first.collect()
+    }
 }
 
 #[derive(Default)]
@@ -193,17 +234,35 @@ struct Parts {
 }
 
 impl Parts {
-    /// Defines what the test-suite's host module offers: the same limits and values; or a function.
-    fn define(&mut self, import: &Import<'_>, bodies: &Bodies) -> Result<(), RewriteError> {
+    /// Defines what the test-suite's host module offers, with the same limits and values; or what
+    /// another module exports.
+    fn define(
+        &mut self,
+        outline: &Outline<'_>,
+        import: &Import<'_>,
+        definitions: &Definitions,
+    ) -> Result<(), RewriteError> {
         let foreign = || RewriteError::Imports(format!("{}.{}", import.module, import.name));
-        let body = bodies.get(&(import.module.to_string(), import.name.to_string()));
-        if let (TypeRef::Func(ty), Some(body)) = (import.ty, body) {
-            self.functions.function(ty);
-            self.code.raw(body);
-            return Ok(());
-        }
         if import.module != "spectest" {
-            return Err(foreign());
+            let definition = definitions.get(&(import.module.to_string(), import.name.to_string()));
+            match (definition, import.ty) {
+                (Some(Definition::Body(body)), TypeRef::Func(ty)) => {
+                    self.functions.function(ty);
+                    self.code.raw(body);
+                }
+                (Some(Definition::Throws(tag)), TypeRef::Func(ty)) => {
+                    let tag = outline.imported_tag(import.module, tag).ok_or_else(foreign)?;
+                    let mut throws = Function::new([]);
+                    throws.instructions().throw(tag).end();
+                    self.functions.function(ty);
+                    self.code.function(&throws);
+                }
+                (Some(Definition::Tag), TypeRef::Tag(ty)) => {
+                    self.tags.tag(RoundtripReencoder.tag_type(ty)?);
+                }
+                _ => return Err(foreign()),
+            }
+            return Ok(());
         }
         match (import.name, import.ty) {
             (name, TypeRef::Func(ty)) if name.starts_with("print") => {

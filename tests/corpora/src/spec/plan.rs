@@ -12,7 +12,7 @@ use super::replay::{self, Action, Expected, INSTANTIATION, Step};
 use super::tally::{Outcome, Reason};
 use super::{OFFERED, Script};
 use crate::outline::Outline;
-use crate::rewrite::Bodies;
+use crate::rewrite::{Definition, Definitions};
 
 /// Everything that one script asks of the pool.
 #[derive(Debug, Default)]
@@ -114,8 +114,8 @@ struct Instance<'s> {
     line: usize,
     wasm: Vec<u8>,
     is_binary: bool,
-    /// The functions that it imports, where they can be copied.
-    imported: Bodies,
+    /// What it imports from other modules, where that can be copied.
+    imported: Definitions,
     /// Why nothing can be asked of it, or not any more.
     beyond: Option<Reason>,
     /// Whether it traps while it is instantiated.
@@ -235,7 +235,7 @@ impl<'s> Planner<'s> {
     }
 
     fn module(&mut self, line: usize, id: Option<Id<'s>>, module: Option<Encoded>, ends: Ends) {
-        let mut imported = Bodies::new();
+        let mut imported = Definitions::new();
         let (wasm, is_binary, beyond) = match module {
             Some(Encoded { wasm: Some(wasm), is_binary }) => {
                 let beyond = self.beyond(&wasm, &mut imported);
@@ -274,8 +274,8 @@ impl<'s> Planner<'s> {
         }
     }
 
-    /// Why a module cannot be run as it should be, if so; and the functions that it imports.
-    fn beyond(&mut self, wasm: &[u8], imported: &mut Bodies) -> Option<Reason> {
+    /// Why a module cannot be run as it should be, if so; and what it imports.
+    fn beyond(&mut self, wasm: &[u8], imported: &mut Definitions) -> Option<Reason> {
         if !validates(OFFERED, wasm) && validates(WasmFeatures::all(), wasm) {
             return Some(Reason::Refused);
         }
@@ -283,12 +283,16 @@ impl<'s> Planner<'s> {
         let mut beyond = None;
         for import in outline.imports.iter().filter(|import| import.module != "spectest") {
             let exporter = self.registered.get(import.module).copied();
-            let constant = exporter.and_then(|exporter| {
-                let outline = Outline::of(&self.instances[exporter].wasm).ok()?;
-                outline.constant_function(import.name).map(<[u8]>::to_vec)
+            let definition = exporter.and_then(|exporter| {
+                Outline::of(&self.instances[exporter].wasm).ok()?.definition(import.name)
             });
-            if let (Some(body), TypeRef::Func(_)) = (constant, import.ty) {
-                imported.insert((import.module.into(), import.name.into()), body);
+            // What it throws must have a name here, too.
+            let definition = definition.filter(|definition| match definition {
+                Definition::Throws(tag) => outline.imported_tag(import.module, tag).is_some(),
+                _ => true,
+            });
+            if let (Some(definition), TypeRef::Func(_) | TypeRef::Tag(_)) = (definition, import.ty) {
+                imported.insert((import.module.into(), import.name.into()), definition);
                 continue;
             }
             beyond = Some(Reason::Linking);
@@ -378,7 +382,7 @@ enum Exec<'s> {
 }
 
 /// The module with its script inside, if that is still a valid module.
-fn replayed(wasm: &[u8], imported: &Bodies, steps: &[Step<'_>]) -> Result<Vec<u8>, String> {
+fn replayed(wasm: &[u8], imported: &Definitions, steps: &[Step<'_>]) -> Result<Vec<u8>, String> {
     let outline = Outline::of(wasm).map_err(|error| error.to_string())?;
     let replayed = replay::compile(&outline, imported, steps).map_err(|error| error.to_string())?;
     Validator::new_with_features(OFFERED).validate_all(&replayed).map_err(|error| error.to_string())?;

@@ -11,7 +11,7 @@ use wast::core::{NanPattern, V128Pattern, WastArgCore, WastRetCore};
 use wast::token::{F32, F64};
 
 use crate::outline::Outline;
-use crate::rewrite::{Bodies, Imports, Rewrite, RewriteError};
+use crate::rewrite::{Definitions, Imports, Rewrite, RewriteError};
 use crate::values::{bottom_of, heap};
 
 /// The one task.
@@ -58,7 +58,7 @@ pub(crate) struct Step<'s> {
 /// What cannot be encoded, or is not what the script says: a missing export, a wrong type.
 pub(crate) fn compile(
     outline: &Outline<'_>,
-    imported: &Bodies,
+    imported: &Definitions,
     steps: &[Step<'_>],
 ) -> Result<Vec<u8>, RewriteError> {
     let mut rewrite = Rewrite::new(outline, Imports::Define(imported));
