@@ -57,7 +57,7 @@ pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
                     }
                     Some(time) => {
                         let place = Place { subscriptions, events, count, ready };
-                        Ok(place.poll(wasi, data, &time).await.err().unwrap_or(Errno::Success) as i32)
+                        place.poll(wasi, data, &time).await.map(|errno| errno as i32)
                     }
                 }
             })
@@ -83,10 +83,15 @@ enum Awaited {
 }
 
 impl Place {
-    async fn poll(&self, wasi: &mut WasiP1Ctx, memory: &mut [u8], time: &VirtualTime) -> Result<(), Errno> {
+    async fn poll(&self, wasi: &mut WasiP1Ctx, memory: &mut [u8], time: &VirtualTime) -> Result<Errno> {
         let count = self.count as u32 as usize;
         if count == 0 {
-            return Err(Errno::Inval);
+            return Ok(Errno::Inval);
+        }
+        for (at, alignment) in [(self.subscriptions, 8), (self.events, 8), (self.ready, 4)] {
+            if at % alignment != 0 {
+                return Err(wasmtime::format_err!("Pointer not aligned to {alignment}: {at}"));
+            }
         }
         // Copied first: the events may be written over them.
         let subscriptions = slice(memory, self.subscriptions, count * SUBSCRIPTION_BYTES)?.to_vec();
@@ -95,15 +100,10 @@ impl Place {
         let mut now = time.read();
         let mut awaited = Vec::with_capacity(count);
         for subscription in subscriptions.chunks_exact(SUBSCRIPTION_BYTES) {
-            awaited.push(match subscription[8] {
-                0 => Awaited::Time(due(subscription, now)?),
-                tag @ (1 | 2) => {
-                    let right = if tag == 1 { types::Rights::FD_READ } else { types::Rights::FD_WRITE };
-                    is_pollable(wasi, number::<4>(subscription, 16) as u32, right).await?;
-                    Awaited::Descriptor
-                }
-                _ => return Err(Errno::Inval),
-            });
+            match read(wasi, subscription, now).await {
+                Ok(read) => awaited.push(read),
+                Err(errno) => return Ok(errno),
+            }
         }
         let moments = awaited.iter().map(|awaited| match awaited {
             Awaited::Time(due) => *due,
@@ -128,8 +128,19 @@ impl Place {
             written += 1;
         }
         slice(memory, self.ready, 4)?.copy_from_slice(&u32::to_le_bytes(written));
-        Ok(())
+        Ok(Errno::Success)
     }
+}
+
+async fn read(wasi: &mut WasiP1Ctx, subscription: &[u8], now: u64) -> Result<Awaited, Errno> {
+    let right = match subscription[8] {
+        0 => return due(subscription, now).map(Awaited::Time),
+        1 => types::Rights::FD_READ,
+        2 => types::Rights::FD_WRITE,
+        _ => return Err(Errno::Inval),
+    };
+    is_pollable(wasi, number::<4>(subscription, 16) as u32, right).await?;
+    Ok(Awaited::Descriptor)
 }
 
 /// When a clock's subscription is due, in virtual time.
@@ -153,9 +164,13 @@ async fn is_pollable(wasi: &mut WasiP1Ctx, fd: u32, right: types::Rights) -> Res
     }
 }
 
-fn slice(memory: &mut [u8], at: i32, len: usize) -> Result<&mut [u8], Errno> {
+/// # Errors
+/// The task's end, as wasmtime's own functions have it.
+fn slice(memory: &mut [u8], at: i32, len: usize) -> Result<&mut [u8]> {
     let at = at as u32 as usize;
-    memory.get_mut(at..at + len).ok_or(Errno::Fault)
+    memory
+        .get_mut(at..at + len)
+        .ok_or_else(|| wasmtime::format_err!("Pointer out of bounds: {len} bytes at {at}"))
 }
 
 /// A number of so many bytes, little endian.
