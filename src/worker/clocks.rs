@@ -9,6 +9,31 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
 use crate::limits::{VIRTUAL_TIME_EPOCH, VIRTUAL_TIME_STEP};
 
+/// The clocks of one task.
+#[derive(Debug, Clone)]
+pub(super) enum Clock {
+    System(Coarse),
+    Virtual(VirtualTime),
+}
+
+impl Clock {
+    /// For a store in which nothing reads it.
+    pub(super) fn none() -> Self {
+        Clock::Virtual(VirtualTime::default())
+    }
+
+    /// What the monotonic clock and the wall clock say at the same moment.
+    pub(super) fn read(&self) -> (Duration, Duration) {
+        match self {
+            Clock::System(clock) => (clock.cut(clock.began.elapsed()), HostWallClock::now(clock)),
+            Clock::Virtual(time) => {
+                let now = Duration::from_nanos(time.read());
+                (now, VIRTUAL_TIME_EPOCH + now)
+            }
+        }
+    }
+}
+
 /// The last nanosecond of virtual time: WASI counts nanoseconds since 1970 in 64 bits, and
 /// guests do so in 63.
 const VIRTUAL_TIME_MAX: u64 = i64::MAX as u64 - VIRTUAL_TIME_EPOCH.as_nanos() as u64;
@@ -67,21 +92,21 @@ pub(super) struct VirtualTime(Arc<AtomicU64>);
 
 impl VirtualTime {
     /// Nanoseconds since the task began. The next reading is later by one step.
-    pub(super) fn read(&self) -> u64 {
+    fn read(&self) -> u64 {
         let now = self.0.load(Ordering::Relaxed);
         self.advance_to(now.saturating_add(VIRTUAL_TIME_STEP.as_nanos() as u64));
         now
     }
 
-    /// Sleeps: sets the clock forward, never back.
-    pub(super) fn advance_to(&self, time: u64) {
-        // One thread runs a task, hence no read-modify-write.
-        self.0.store(time.min(VIRTUAL_TIME_MAX).max(self.0.load(Ordering::Relaxed)), Ordering::Relaxed);
+    /// Sets the clock forward; at the end of time it stays where it is.
+    pub(super) fn sleep(&self, duration: Duration) {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.advance_to(self.0.load(Ordering::Relaxed).saturating_add(nanoseconds));
     }
 
-    /// The wall clock at such a time of this clock.
-    pub(super) fn wall(time: u64) -> Duration {
-        VIRTUAL_TIME_EPOCH + Duration::from_nanos(time)
+    fn advance_to(&self, time: u64) {
+        // One thread runs a task, hence no read-modify-write.
+        self.0.store(time.min(VIRTUAL_TIME_MAX), Ordering::Relaxed);
     }
 }
 
@@ -91,7 +116,7 @@ impl HostWallClock for VirtualTime {
     }
 
     fn now(&self) -> Duration {
-        VirtualTime::wall(self.read())
+        VIRTUAL_TIME_EPOCH + Duration::from_nanos(self.read())
     }
 }
 
@@ -132,10 +157,9 @@ mod tests {
         let time = VirtualTime::default();
         assert_eq!((time.read(), time.read()), (0, 1_000));
         assert_eq!(HostWallClock::now(&time), VIRTUAL_TIME_EPOCH + Duration::from_nanos(2_000));
-        time.advance_to(1_000_000);
-        time.advance_to(5);
-        assert_eq!(HostMonotonicClock::now(&time), 1_000_000);
-        time.advance_to(u64::MAX);
+        time.sleep(Duration::from_millis(1));
+        assert_eq!(HostMonotonicClock::now(&time), 1_003_000);
+        time.sleep(Duration::MAX);
         assert_eq!((time.read(), time.read()), (VIRTUAL_TIME_MAX, VIRTUAL_TIME_MAX));
         assert_eq!(HostWallClock::now(&time).as_nanos(), i64::MAX as u128);
     }

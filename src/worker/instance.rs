@@ -13,6 +13,7 @@ use wasmtime::{Instance, ModuleExport, Store, UpdateDeadline, WasmParams, WasmRe
 
 use super::abi::read_envelope;
 use super::budget::Budget;
+use super::clocks::Clock;
 use super::journal::Journal;
 use super::linker::TaskState;
 use super::loaded::{Loaded, Modules};
@@ -142,16 +143,16 @@ impl Runner {
         journal: Journal,
     ) -> wasmtime::Result<Store<TaskState>> {
         let engine = loaded.instance.module().engine();
-        let (wasi, time) = match loaded.description.uses_wasi {
+        let (wasi, clock) = match loaded.description.uses_wasi {
             true => {
                 let Call { entry, limits, input, stdout, stderr, .. } = call;
-                let (wasi, time) = wasi::context(entry, limits, input, stdout, stderr);
-                (Some(wasi), time)
+                let (wasi, clock) = wasi::context(entry, limits, input, stdout, stderr);
+                (Some(wasi), clock)
             }
-            false => (None, None),
+            false => (None, Clock::none()),
         };
         let budget = Budget::new(call.limits.memory_bytes_max);
-        let mut store = Store::new(engine, TaskState { budget, journal, wasi, time, panic: None });
+        let mut store = Store::new(engine, TaskState { budget, journal, wasi, clock, panic: None });
         store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
         store.limiter(|state| &mut state.budget);
         if loaded.description.metered {

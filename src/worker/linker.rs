@@ -5,7 +5,7 @@ use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use super::budget::Budget;
-use super::clocks::VirtualTime;
+use super::clocks::Clock;
 use super::journal::Journal;
 use super::poll;
 use crate::limits::{GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
@@ -19,8 +19,7 @@ pub(crate) struct TaskState {
     pub(super) budget: Budget,
     pub(super) journal: Journal,
     pub(super) wasi: Option<WasiP1Ctx>,
-    /// The clock of a deterministic task.
-    pub(super) time: Option<VirtualTime>,
+    pub(super) clock: Clock,
     /// Message and location of the guest's panic.
     pub(super) panic: Option<(String, String)>,
 }
@@ -28,7 +27,13 @@ pub(crate) struct TaskState {
 impl TaskState {
     /// For a store in which nothing runs.
     pub(crate) fn for_linking() -> Self {
-        TaskState { budget: Budget::new(0), journal: Journal::nowhere(), wasi: None, time: None, panic: None }
+        TaskState {
+            budget: Budget::new(0),
+            journal: Journal::nowhere(),
+            wasi: None,
+            clock: Clock::none(),
+            panic: None,
+        }
     }
 
     pub(super) fn wasi(&mut self) -> &mut WasiP1Ctx {

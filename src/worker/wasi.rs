@@ -13,21 +13,21 @@ use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 
-use super::clocks::{Coarse, VirtualTime};
+use super::clocks::{Clock, Coarse, VirtualTime};
 use super::random::{Seeded, System};
 use super::stdio::GuestOutput;
 use crate::limits::WASI_RANDOM_BYTES_MAX;
 use crate::task::TaskLimits;
 use crate::wire::message::Entry;
 
-/// The context of one task; and its clock, if it is one of its own.
+/// The context of one task, and its clock.
 pub(super) fn context(
     entry: &Entry,
     limits: &TaskLimits,
     input: &mut Vec<u8>,
     stdout: &GuestOutput,
     stderr: &GuestOutput,
-) -> (WasiP1Ctx, Option<VirtualTime>) {
+) -> (WasiP1Ctx, Clock) {
     let mut wasi = WasiCtxBuilder::new();
     // Not `allow_blocking_current_thread`: a guest's sleep would then block this thread in
     // the kernel, where no interrupt reaches it.
@@ -35,20 +35,20 @@ pub(super) fn context(
     if let Entry::Command { args, env } = entry {
         wasi.args(args).envs(env).stdin(MemoryInputPipe::new(std::mem::take(input)));
     }
-    let time = match limits.seed {
+    let clock = match limits.seed {
         None => {
             let clock = Coarse::new(limits.clock_resolution);
-            wasi.wall_clock(clock.clone()).monotonic_clock(clock);
+            wasi.wall_clock(clock.clone()).monotonic_clock(clock.clone());
             wasi.secure_random(System).insecure_random(System);
-            None
+            Clock::System(clock)
         }
         Some(seed) => {
             let time = VirtualTime::default();
             wasi.wall_clock(time.clone()).monotonic_clock(time.clone());
             wasi.secure_random(Seeded::new(seed, "random")).insecure_random(Seeded::new(seed, "insecure"));
             wasi.insecure_random_seed(Seeded::new(seed, "insecure seed").number());
-            Some(time)
+            Clock::Virtual(time)
         }
     };
-    (wasi.build_p1(), time)
+    (wasi.build_p1(), clock)
 }
