@@ -3,6 +3,8 @@
 //! The description was made by the compiler process; the host only reads it. The machine
 //! code stays in a file that workers map: here it is a descriptor.
 
+mod code;
+
 use std::fmt;
 use std::fs::File;
 use std::marker::PhantomData;
@@ -19,6 +21,8 @@ use crate::schema::Schema;
 use crate::task::{CommandInput, CommandOutput};
 use crate::text::Escaped;
 use crate::wire::message::{Entry, ModuleId};
+
+pub(crate) use code::CodeKind;
 
 /// The SHA-256 of a module's wasm bytes. `Display` prints all 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -67,45 +71,6 @@ impl fmt::Display for ModuleKind {
             ModuleKind::Command => "WASI command",
             ModuleKind::Library => "library (no tasks, no _start)",
         })
-    }
-}
-
-/// What is compiled into machine code besides the module itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) enum CodeKind {
-    Plain,
-    /// Counts fuel.
-    Metered,
-    /// Counts fuel, and gives every NaN the same bits.
-    Deterministic,
-}
-
-impl CodeKind {
-    pub(crate) const ALL: [CodeKind; 3] = [CodeKind::Plain, CodeKind::Metered, CodeKind::Deterministic];
-
-    fn of(metered: bool, deterministic: bool) -> Self {
-        match (metered, deterministic) {
-            (_, true) => CodeKind::Deterministic,
-            (true, false) => CodeKind::Metered,
-            (false, false) => CodeKind::Plain,
-        }
-    }
-
-    pub(crate) fn is_metered(self) -> bool {
-        self != CodeKind::Plain
-    }
-
-    pub(crate) fn is_deterministic(self) -> bool {
-        self == CodeKind::Deterministic
-    }
-
-    /// As part of a file's name.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            CodeKind::Plain => "plain",
-            CodeKind::Metered => "metered",
-            CodeKind::Deterministic => "deterministic",
-        }
     }
 }
 
