@@ -196,8 +196,11 @@ struct Patients<'a> {
     targets: Targets,
     /// Another worker; the attacks may end it, and then there is a new one.
     sibling: Mutex<Option<Patient>>,
-    _held: (Option<TcpListener>, Option<UnixListener>, Option<UnixListener>, Option<File>, Box<u64>),
+    /// Kept open, and in place, for the attacks.
+    _held: Held,
 }
+
+type Held = (Option<TcpListener>, [Option<UnixListener>; 2], Option<File>, Box<u64>);
 
 /// A throw-away worker.
 struct Patient {
@@ -254,7 +257,7 @@ impl<'a> Patients<'a> {
             abstract_name: name,
             descriptor: open.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         };
-        let _held = (tcp, unix, named, open, in_memory);
+        let _held = (tcp, [unix, named], open, in_memory);
         Ok(Patients { doctor, as_compiler: false, program, targets, sibling: Mutex::new(None), _held })
     }
 
@@ -263,13 +266,13 @@ impl<'a> Patients<'a> {
         let sibling_pid = self.sibling_pid().unwrap_or_default();
         let as_compiler = self.as_compiler;
         let probe = Probe { attempt, as_compiler, targets: Targets { sibling_pid, ..self.targets.clone() } };
-        match self.start(Some(probe)) {
+        match self.start(Some(Box::new(probe))) {
             Ok(mut patient) => self.attend(&mut patient),
             Err(error) => (Err(error.to_string()), AttackOutcome::Unknown(error.to_string())),
         }
     }
 
-    fn start(&self, probe: Option<Probe>) -> io::Result<Patient> {
+    fn start(&self, probe: Option<Box<Probe>>) -> io::Result<Patient> {
         let (rings, _) = ring::create()?;
         let (control, theirs) = control::pair()?;
         let child = spawn::spawn(&self.program, Role::Worker, theirs)?;

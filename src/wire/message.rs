@@ -27,7 +27,7 @@ pub(crate) enum ToWorkerControl {
         sandbox: SandboxRequest,
         pagemap_scan: bool,
         /// For a throw-away worker of `doctor`, instead of tasks.
-        probe: Option<Probe>,
+        probe: Option<Box<Probe>>,
     },
     /// Comes with two descriptors: the artifact and its description.
     Module { module: ModuleId, code: CodeKind },
