@@ -89,10 +89,7 @@ impl Locked {
     /// [`Refused`]: a layer that the policy does not do without.
     pub(crate) fn seal(mut self) -> Result<(LockedDown, SandboxReport), Refused> {
         let profile = self.profile;
-        if self.ledger.request.requests(SandboxLayer::ResourceLimits) {
-            let threads = rlimits::no_more_threads(profile);
-            threads.map_err(|error| self.ledger.refused(SandboxLayer::ResourceLimits, &error))?;
-        }
+        self.ledger.complete(SandboxLayer::ResourceLimits, || rlimits::no_more_threads(profile))?;
         self.ledger.apply(SandboxLayer::Seccomp, || syscalls::filter(profile))?;
         let mut layers = self.ledger.layers;
         layers.sort_by_key(|report| report.layer);
@@ -182,6 +179,26 @@ impl Ledger {
             Ok(Err(why)) => self.note(layer, false, false, why),
             Err(error) if self.request.policy.can_do_without(layer) => {
                 self.note(layer, true, false, error.to_string());
+            }
+            Err(error) => return Err(self.refused(layer, &error)),
+        }
+        Ok(())
+    }
+
+    /// A second step of a layer whose first one stands; without it the layer does not.
+    fn complete(
+        &mut self,
+        layer: SandboxLayer,
+        step: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), Refused> {
+        let Some(index) = self.layers.iter().position(|report| report.layer == layer && report.applied)
+        else {
+            return Ok(());
+        };
+        match step() {
+            Ok(()) => {}
+            Err(error) if self.request.policy.can_do_without(layer) => {
+                (self.layers[index].applied, self.layers[index].reason) = (false, error.to_string());
             }
             Err(error) => return Err(self.refused(layer, &error)),
         }

@@ -2,7 +2,7 @@
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
 
-use crate::limits::{TABLE_ELEMENTS_MAX, WASM_STACK_BYTES};
+use crate::limits::{TABLE_ELEMENTS_MAX, WASM_STACK_BYTES, WORKER_MEMORY_BYTES_MIN};
 use crate::module::CodeKind;
 
 /// Stack of a fiber, on which a module that imports WASI runs: wasm's own part and room
@@ -15,6 +15,10 @@ const TABLES: u32 = 16;
 /// What one engine's pool counts against `RLIMIT_DATA` from the start, though nothing of it is touched:
 /// room for every table, of eight bytes an entry and rounded up to pages.
 pub(super) const RESERVED_DATA_BYTES: u64 = TABLES as u64 * (TABLE_ELEMENTS_MAX as u64 * 8 + 64 * 1024);
+
+// A worker has three engines, and needs something for itself and its tasks.
+const _: () =
+    assert!(CodeKind::ALL.len() as u64 * RESERVED_DATA_BYTES + 64 * 1024 * 1024 <= WORKER_MEMORY_BYTES_MIN);
 
 /// Stack of the compiler's main thread.
 pub(super) const COMPILER_STACK_BYTES: u64 = 8 * 1024 * 1024;

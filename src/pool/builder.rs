@@ -265,7 +265,7 @@ impl PoolBuilder {
     }
 
     /// Whom workers and compilers become where the host is root: a user and a group that own
-    /// nothing. Default: 65534, `nobody`.
+    /// nothing, each 1 to 4,294,967,294. Default: 65534, `nobody`.
     pub fn worker_identity(mut self, uid: u32, gid: u32) -> Self {
         self.settings.sandbox.identity = (uid, gid);
         self
@@ -273,7 +273,7 @@ impl PoolBuilder {
 
     /// Most writable memory of one whole worker process (`RLIMIT_DATA`): the task's memories, its
     /// input and output, the engine's own. A task whose own limit is above this cannot use it up.
-    /// Default: 4 GiB.
+    /// Some 265 MiB of it are the engine's room for tables, used or not. At least 320 MiB; default: 4 GiB.
     pub fn worker_memory_bytes_max(mut self, bytes: u64) -> Self {
         self.settings.sandbox.memory_bytes_max = bytes;
         self
@@ -411,7 +411,10 @@ impl PoolBuilder {
             ("output_bytes_max", outputs, 0, half),
             ("worker_memory_bytes_max", settings.sandbox.memory_bytes_max, 64 << 20, u64::MAX),
         ];
-        for (setting, value, min, max) in checks {
+        // Neither is somebody else: 0 is root, and by −1 the kernel leaves an id as it is.
+        let (uid, gid) = settings.sandbox.identity;
+        let identity = [uid, gid].map(|id| ("worker_identity", id.into(), 1, u64::from(u32::MAX) - 1));
+        for (setting, value, min, max) in checks.into_iter().chain(identity) {
             if value < min || value > max {
                 return Err(BuildError::Setting { setting, value, must: format!("{min} to {max}") });
             }
