@@ -122,8 +122,7 @@ impl TaskOptions {
     ///
     /// Not part of it: a [`timeout`](Self::timeout) or an abort comes when it comes; a limit on
     /// memory, output or logs is an input like any other; the worker may be refused memory by the
-    /// system; machine code for another CPU may overflow its stack at another depth; and files
-    /// that a pool gives with [`PoolBuilder::dir`](crate::PoolBuilder::dir) are what they are.
+    /// system; and machine code for another CPU may overflow its stack at another depth.
     ///
     /// ```no_run
     /// # fn main() -> anyhow::Result<()> {
