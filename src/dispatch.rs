@@ -182,6 +182,8 @@ pub(crate) struct Answer {
     pub(crate) resident_bytes: Option<u64>,
     /// The worker holds as many modules as it may.
     pub(crate) is_full: bool,
+    /// There is more to be done of the task: it is pending again, at its old place.
+    pub(crate) unfinished: bool,
 }
 
 /// Everything that the effects side may be asked to do.
@@ -287,6 +289,8 @@ struct Entry {
     attempts: u32,
     /// To be stopped as soon as it begins.
     abort: bool,
+    /// What would be left of it once its worker has answered is not wanted any more.
+    forgone: bool,
     /// Since when it is the first in line, and tasks of other domains are begun before it.
     overtaken: Option<Now>,
     place: Place,

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 pub use cell::FutureState;
-pub(crate) use cell::{Cell, Labels, Outcome, Queues};
+pub(crate) use cell::{Cell, Item, Labels, Outcome, Queues};
 pub use wait::{
     AsCompleted, AsCompletedTimeout, ReturnWhen, Waited, as_completed, as_completed_timeout, wait,
 };
@@ -60,6 +60,7 @@ impl<O> TaskFuture<O> {
     /// # Errors
     /// [`TaskFailure`], which says what happened to which task.
     pub fn result(&self) -> Result<O, TaskFailure> {
+        self.attend(None);
         self.read(&self.cell.wait())
     }
 
@@ -69,6 +70,7 @@ impl<O> TaskFuture<O> {
     /// The outer one if the time ran out; the task goes on.
     pub fn result_timeout(&self, timeout: Duration) -> Result<Result<O, TaskFailure>, WaitTimeout> {
         let deadline = Instant::now().checked_add(timeout);
+        self.attend(deadline);
         match self.cell.wait_until(deadline) {
             Some(outcome) => Ok(self.read(&outcome)),
             None => Err(WaitTimeout { task: self.task_id(), waited: timeout }),
@@ -77,6 +79,7 @@ impl<O> TaskFuture<O> {
 
     /// As [`result`](Self::result), but `None` if the deadline comes first.
     pub(crate) fn result_until(&self, deadline: Option<Instant>) -> Option<Result<O, TaskFailure>> {
+        self.attend(deadline);
         self.cell.wait_until(deadline).map(|outcome| self.read(&outcome))
     }
 
@@ -162,6 +165,28 @@ impl<O> TaskFuture<O> {
     {
         let decode = self.decode;
         self.cell.on_done(Box::new(move |outcome| callback(read(decode, &outcome))));
+    }
+
+    /// The result of one task of a batch.
+    pub(crate) fn read_item(&self, result: Result<Answer, TaskFailure>) -> Result<O, TaskFailure> {
+        (self.decode)(&result?).map_err(|message| {
+            self.cell.labels().failure(TaskError::OutputDecode { message }, TaskReport::default())
+        })
+    }
+
+    /// How it failed, once it is done; or this.
+    pub(crate) fn failure_or(&self, error: impl FnOnce() -> TaskError) -> TaskFailure {
+        let failure = self.cell.outcome().and_then(|outcome| outcome.result.err());
+        failure.unwrap_or_else(|| self.cell.labels().failure(error(), TaskReport::default()))
+    }
+
+    /// Before a wait: this thread may as well read the answer itself.
+    pub(crate) fn attend(&self, deadline: Option<Instant>) {
+        if !self.cell.is_filled()
+            && let Some(core) = self.core.upgrade()
+        {
+            core.attend(&self.cell, deadline);
+        }
     }
 
     fn read(&self, outcome: &Outcome) -> Result<O, TaskFailure> {

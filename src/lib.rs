@@ -97,7 +97,7 @@ pub use policy::{OnWorkerDeath, Replacement, Retry};
 pub use pool::{Events, Map, MapError, Pool, PoolBuilder, ShutdownMode, SubmitAsync, UnorderedMap};
 pub use roles::init;
 pub use schema::{Schema, SchemaError};
-pub use task::{CommandInput, CommandOutput, LogOverflow, TaskId, TaskOptions, TaskReport};
+pub use task::{CommandInput, CommandOutput, Isolation, LogOverflow, TaskId, TaskOptions, TaskReport};
 pub use walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
 
 /// Bytes that are cheap to clone: inputs and outputs of untyped tasks.

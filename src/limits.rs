@@ -26,6 +26,15 @@ pub const WORKERS_MAX: usize = 1024;
 /// Most tasks that wait inside of a worker, behind the one that it runs.
 pub const OFFERS_MAX: usize = 63;
 
+/// Tasks of a [`map`](crate::Pool::map) that travel together, at most.
+pub const BATCH_ITEMS_MAX: usize = 256;
+
+/// Bytes of their inputs, at most.
+pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+
+/// A worker begins no more tasks of a batch after so long: the rest goes back to the pool.
+pub const BATCH_WORK_MAX: Duration = Duration::from_millis(1);
+
 /// How long tasks of other [domains](crate::TaskOptions::domain) may go before one of the same
 /// priority that is the first in line: a few times what it takes to start a process.
 pub const OVERTAKEN_MAX: Duration = Duration::from_millis(25);
@@ -44,6 +53,9 @@ pub const MEMORY_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// Default for [`TaskOptions::log_bytes_max`](crate::TaskOptions::log_bytes_max): log records, and lines of stdout and stderr.
 pub const LOG_BYTES_PER_TASK_MAX: usize = 256 * 1024;
+
+/// Default for [`TaskOptions::instance_tasks_max`](crate::TaskOptions::instance_tasks_max).
+pub const INSTANCE_TASKS_MAX: u32 = 10_000;
 
 /// Bytes of one log record; longer ones are cut and marked.
 pub const LOG_RECORD_BYTES_MAX: usize = 16 * 1024;

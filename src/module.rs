@@ -162,6 +162,8 @@ pub struct ModuleDescription {
     /// Whether it has an initializer (`#[wasmpool_guest::init]`).
     pub has_initializer: bool,
     pub(crate) has_reactor_start: bool,
+    /// Whether code of its own runs while it is instantiated.
+    pub(crate) has_start: bool,
     /// Whether it was compiled with fuel metering.
     pub metered: bool,
     /// Whether it was compiled for [deterministic](crate::TaskOptions::deterministic) tasks.
@@ -516,7 +518,7 @@ impl sealed::Call for Command {
 }
 
 impl Target {
-    fn entry(&self) -> Entry {
+    pub(crate) fn entry(&self) -> Entry {
         Entry::Task(self.index.unwrap_or(u32::MAX))
     }
 }
@@ -544,6 +546,7 @@ mod tests {
             uses_wasi: false,
             has_initializer: false,
             has_reactor_start: false,
+            has_start: false,
             metered: false,
             deterministic: false,
             wasm_bytes: 4,

@@ -1,5 +1,6 @@
 //! The pool: what an embedder holds.
 
+mod batch;
 mod builder;
 mod events;
 mod load;

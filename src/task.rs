@@ -49,6 +49,27 @@ pub struct TaskOptions {
     pub(crate) priority: Option<i32>,
     pub(crate) retry: Option<Retry>,
     pub(crate) domain: Option<Arc<str>>,
+    pub(crate) isolation: Option<Isolation>,
+    pub(crate) instance_tasks_max: Option<u32>,
+}
+
+/// What a task shares with those that ran before it on its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// The process and the compiled code: each task has a fresh instance, and sees no byte of
+    /// another. For code that you do not trust.
+    #[default]
+    Instance,
+    /// The instance itself, with its memory, globals and tables as the task before left them: for
+    /// trusted tasks whose state may stay, or that are so short that a fresh instance is most of
+    /// what they cost. Tasks of one module share an instance for each worker, and of one
+    /// [domain](TaskOptions::domain), if they have one; which worker runs which is the pool's choice.
+    /// After a task that did not succeed, in whatever way, the instance is dropped, and after
+    /// [`instance_tasks_max`](TaskOptions::instance_tasks_max) tasks. An initializer runs
+    /// once for each instance. A [deterministic](TaskOptions::deterministic) task has an
+    /// instance of its own all the same, and so has a WASI command.
+    Reuse,
 }
 
 /// What becomes of a task that logs more than [`TaskOptions::log_bytes_max`].
@@ -199,6 +220,19 @@ impl TaskOptions {
         self
     }
 
+    /// What the task shares with those before it on its worker. Default: [`Isolation::Instance`].
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = Some(isolation);
+        self
+    }
+
+    /// Tasks that one instance serves, at most, under [`Isolation::Reuse`]; 0 counts as 1. Default
+    /// 10,000.
+    pub fn instance_tasks_max(mut self, tasks: u32) -> Self {
+        self.instance_tasks_max = Some(tasks);
+        self
+    }
+
     /// `self` where it says something, `defaults` elsewhere.
     pub(crate) fn or(self, defaults: &TaskOptions) -> TaskOptions {
         TaskOptions {
@@ -214,6 +248,8 @@ impl TaskOptions {
             priority: self.priority.or(defaults.priority),
             retry: self.retry.or(defaults.retry),
             domain: self.domain.or_else(|| defaults.domain.clone()),
+            isolation: self.isolation.or(defaults.isolation),
+            instance_tasks_max: self.instance_tasks_max.or(defaults.instance_tasks_max),
         }
     }
 
@@ -228,6 +264,12 @@ impl TaskOptions {
             seed: self.seed,
             log_bytes_max: self.log_bytes_max.unwrap_or(limits::LOG_BYTES_PER_TASK_MAX) as u64,
             log_overflow: self.log_overflow.unwrap_or_default(),
+            instance_tasks_max: match (self.isolation.unwrap_or_default(), self.seed) {
+                (Isolation::Reuse, None) => {
+                    self.instance_tasks_max.unwrap_or(limits::INSTANCE_TASKS_MAX).max(1)
+                }
+                _ => 1,
+            },
         }
     }
 }
@@ -244,6 +286,8 @@ pub(crate) struct TaskLimits {
     pub(crate) seed: Option<u64>,
     pub(crate) log_bytes_max: u64,
     pub(crate) log_overflow: LogOverflow,
+    /// Tasks that one instance may serve; 1 is an instance for each.
+    pub(crate) instance_tasks_max: u32,
 }
 
 /// What a task cost. Times the task never reached are zero.

@@ -9,3 +9,4 @@ pub(crate) mod frame;
 pub(crate) mod memfd;
 pub(crate) mod message;
 pub(crate) mod ring;
+pub(crate) mod spin;

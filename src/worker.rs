@@ -6,7 +6,10 @@
 
 mod abi;
 mod budget;
+mod call;
 mod clocks;
+mod cpu;
+mod inbox;
 mod instance;
 mod journal;
 mod linker;
@@ -57,6 +60,7 @@ fn serve() -> io::Result<()> {
     let rings = files.first().ok_or_else(|| io::Error::other("the host sent no rings"))?;
     let end = ring::open(rings.as_fd())?;
     let (producer, consumer) = end.split();
+    let from_host = inbox::Ring::new(end.clone(), consumer);
     let cannot_lock = |refused: sandbox::Refused| {
         let message = refused.to_string();
         // Nobody listens only if the host is gone, and then so are we.
@@ -85,5 +89,5 @@ fn serve() -> io::Result<()> {
         let outcome = sandbox::attacks::attempt(&probe);
         return socket.send(&FromWorkerControl::Probed { outcome }, &[]);
     }
-    main_loop::run(&locked, consumer, &to_host, runner, |index, run| end.claim(index, run))
+    main_loop::run(&locked, from_host, &to_host, runner, |index, run| end.claim(index, run))
 }

@@ -59,11 +59,17 @@ pub(super) fn describe(
         uses_wasi: module.imports().any(|import| import.module() == worker::WASI_MODULE),
         has_initializer: has_function("wasmpool_init"),
         has_reactor_start: kind != ModuleKind::Command && has_function("_initialize"),
+        has_start: has_start(wasm),
         metered: code.is_metered(),
         deterministic: code.is_deterministic(),
         wasm_bytes: wasm.len() as u64,
         machine_code_bytes: artifact_bytes,
     })
+}
+
+fn has_start(wasm: &[u8]) -> bool {
+    let mut sections = Parser::new(0).parse_all(wasm);
+    sections.any(|payload| matches!(payload, Ok(Payload::StartSection { .. })))
 }
 
 fn known_imports(engine: &Engine, module: &Module) -> Result<(), ModuleError> {

@@ -33,7 +33,8 @@ impl Dispatch {
             self.uniform = None;
             self.recall_below(spec.priority, actions);
         }
-        let entry = Entry { spec, attempts: 0, abort: false, overtaken: None, place: Place::Pending };
+        let (abort, forgone, overtaken) = (false, false, None);
+        let entry = Entry { spec, attempts: 0, abort, forgone, overtaken, place: Place::Pending };
         self.tasks.insert(task, entry);
         self.queue.push(task, &spec);
     }
@@ -304,6 +305,18 @@ impl Dispatch {
         }
     }
 
+    /// There is more to be done of it.
+    fn put_back(&mut self, task: TaskId, actions: &mut Vec<Action>) {
+        let is_wanted = self.tasks.get(&task).is_some_and(|entry| !entry.forgone && !entry.abort);
+        if self.broken || self.killed {
+            self.resolve(task, Resolution::Broken, actions);
+        } else if is_wanted {
+            self.requeue(task);
+        } else {
+            self.resolve(task, Resolution::Cancelled, actions);
+        }
+    }
+
     /// What had been offered to a worker that is gone: it had not begun any of it.
     pub(super) fn requeue_all(
         &mut self,
@@ -342,7 +355,11 @@ impl Dispatch {
             Place::Running(_) if self.mutant(Mutant::RunningCancelled) => {
                 self.resolve(task, Resolution::Cancelled, actions);
             }
-            Place::Running(_) => {}
+            Place::Running(_) => {
+                if let Some(entry) = self.tasks.get_mut(&task) {
+                    entry.forgone = true;
+                }
+            }
         }
     }
 
@@ -394,14 +411,20 @@ impl Dispatch {
                     Some(reason) if answer.interrupted => reason.resolution(false),
                     _ => Resolution::Answered,
                 };
-                self.ended(task, how, now, actions);
+                match how {
+                    Resolution::Answered if answer.unfinished => self.put_back(task, actions),
+                    how => self.ended(task, how, now, actions),
+                }
                 self.proceed(slot, &answer, now, actions);
             }
             // The answer was under way when the kill was decided: it counts.
             State::Doomed { task: Some((held, reason)) } if held == task => {
                 self.slots[slot].state = State::Doomed { task: None };
-                let how = if answer.interrupted { reason.resolution(false) } else { Resolution::Answered };
-                self.ended(task, how, now, actions);
+                match answer.interrupted {
+                    true => self.ended(task, reason.resolution(false), now, actions),
+                    false if answer.unfinished => self.put_back(task, actions),
+                    false => self.ended(task, Resolution::Answered, now, actions),
+                }
             }
             State::Doomed { .. } => {
                 let is_next = self.slots[slot].behind.front() == Some(&task);

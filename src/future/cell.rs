@@ -1,11 +1,11 @@
 //! The cell: filled once, read often.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{TaskError, TaskFailure};
 use crate::foreign::guarded;
@@ -37,8 +37,13 @@ pub(crate) struct Labels {
 
 impl Labels {
     pub(crate) fn failure(&self, error: TaskError, report: TaskReport) -> TaskFailure {
+        self.failure_of(self.task, error, report)
+    }
+
+    /// Of a task that has another number, and is called the same.
+    pub(crate) fn failure_of(&self, task: TaskId, error: TaskError, report: TaskReport) -> TaskFailure {
         let (name, module) = (self.name.clone(), self.module.clone());
-        TaskFailure::new(error, self.task, name, module, self.label.clone(), report)
+        TaskFailure::new(error, task, name, module, self.label.clone(), report)
     }
 }
 
@@ -57,6 +62,13 @@ impl Outcome {
             _ => FutureState::Finished,
         }
     }
+}
+
+/// The result of one task of a batch, and how long it ran.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) result: Result<Answer, TaskFailure>,
+    pub(crate) run: Duration,
 }
 
 pub(crate) type Callback = Box<dyn FnOnce(Outcome) + Send>;
@@ -97,11 +109,19 @@ pub(crate) struct Cell {
 #[derive(Default)]
 struct State {
     outcome: Option<Outcome>,
+    /// Of a batch, the results that have come and have not been taken, in order.
+    items: VecDeque<Item>,
+    /// Told by number whenever there are items again, and when the cell is filled.
+    items_watcher: Option<(Sender<usize>, usize)>,
     /// Everyone who waited has been told.
     announced: bool,
+    /// Threads that wait: to wake nobody is a system call, too.
+    sleepers: usize,
     callbacks: Vec<Callback>,
     /// The last task that polled: a future has one owner, which may move it.
     waker: Option<Waker>,
+    /// Whoever reads the worker's answers while it waits for this one.
+    attendant: Option<Waker>,
     /// Told once, by number; see `wait.rs`. Keyed so that a waiter can take itself out.
     watchers: HashMap<u64, (Sender<usize>, usize)>,
     next_watcher: u64,
@@ -165,22 +185,35 @@ impl Cell {
     /// Wakes everyone who waits for a cell that is filled, once.
     pub(crate) fn announce(&self) {
         let mut state = self.lock();
-        let Some(outcome) = state.outcome.clone().filter(|_| !state.announced) else { return };
+        if state.outcome.is_none() || state.announced {
+            return;
+        }
         state.announced = true;
         let callbacks = std::mem::take(&mut state.callbacks);
+        let outcome = state.outcome.clone().filter(|_| !callbacks.is_empty());
         let waker = state.waker.take();
+        let attendant = state.attendant.take();
+        let items_watcher = state.items_watcher.take();
         let watchers = std::mem::take(&mut state.watchers);
+        let has_sleepers = state.sleepers > 0;
         drop(state);
-        self.filled.notify_all();
-        for (watcher, number) in watchers.into_values() {
+        if has_sleepers {
+            self.filled.notify_all();
+        }
+        if let Some(attendant) = attendant {
+            attendant.wake();
+        }
+        for (watcher, number) in watchers.into_values().chain(items_watcher) {
             // A watcher that has given up is no reason to fail.
             let _ = watcher.send(number);
         }
         if let Some(waker) = waker {
             self.queues.wake(waker);
         }
-        for callback in callbacks {
-            self.queue(callback, outcome.clone());
+        for (callback, outcome) in callbacks.into_iter().zip(std::iter::repeat(outcome)) {
+            if let Some(outcome) = outcome {
+                self.queue(callback, outcome);
+            }
         }
     }
 
@@ -213,13 +246,107 @@ impl Cell {
         self.lock().outcome.clone()
     }
 
+    /// Another result of a batch.
+    pub(crate) fn push(&self, item: Item) {
+        let mut state = self.lock();
+        state.items.push_back(item);
+        if state.items.len() > 1 {
+            // Whoever waits has been told.
+            return;
+        }
+        let attendant = state.attendant.clone();
+        let watcher = state.items_watcher.clone();
+        let has_sleepers = state.sleepers > 0;
+        drop(state);
+        if has_sleepers {
+            self.filled.notify_all();
+        }
+        if let Some(attendant) = attendant {
+            attendant.wake();
+        }
+        if let Some((watcher, number)) = watcher {
+            let _ = watcher.send(number);
+        }
+    }
+
+    /// Takes the results that have come, and says whether there will be no more.
+    pub(crate) fn take_items(&self, into: &mut VecDeque<Item>) -> bool {
+        let mut state = self.lock();
+        if into.is_empty() {
+            std::mem::swap(into, &mut state.items);
+        } else {
+            into.append(&mut state.items);
+        }
+        state.outcome.is_some()
+    }
+
+    /// Waits for results, or for the end of the batch. `false` if the deadline came first.
+    pub(crate) fn wait_items(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.lock();
+        while state.items.is_empty() && state.outcome.is_none() {
+            state.sleepers += 1;
+            state = match deadline {
+                None => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        state.sleepers -= 1;
+                        return false;
+                    }
+                    self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            state.sleepers -= 1;
+        }
+        true
+    }
+
+    /// Sends `number` when there are results, or the batch is over; at once if so already.
+    pub(crate) fn watch_items(&self, watcher: &Sender<usize>, number: usize) {
+        let mut state = self.lock();
+        if state.outcome.is_none() {
+            state.items_watcher = Some((watcher.clone(), number));
+        }
+        let is_ready = state.outcome.is_some() || !state.items.is_empty();
+        drop(state);
+        if is_ready {
+            let _ = watcher.send(number);
+        }
+    }
+
+    /// Whether there is something to take, or nothing more to wait for.
+    pub(crate) fn has_news(&self) -> bool {
+        let state = self.lock();
+        state.outcome.is_some() || !state.items.is_empty()
+    }
+
+    pub(crate) fn is_filled(&self) -> bool {
+        self.lock().outcome.is_some()
+    }
+
+    /// Whom to wake when the cell is filled, besides those who wait here. Its code is the library's
+    /// own. Who comes later is told instead: the one before is about to go.
+    pub(crate) fn set_attendant(&self, attendant: &Waker) {
+        self.lock().attendant = Some(attendant.clone());
+    }
+
+    /// Takes it back, if it still stands.
+    pub(crate) fn unset_attendant(&self, attendant: &Waker) {
+        let mut state = self.lock();
+        let unset = state.attendant.take_if(|current| current.will_wake(attendant));
+        drop(state);
+        drop(unset);
+    }
+
     pub(crate) fn wait(&self) -> Outcome {
         let mut state = self.lock();
         loop {
             if let Some(outcome) = &state.outcome {
                 return outcome.clone();
             }
+            state.sleepers += 1;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sleepers -= 1;
         }
     }
 
@@ -232,7 +359,9 @@ impl Cell {
                 return Some(outcome.clone());
             }
             let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+            state.sleepers += 1;
             state = self.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.sleepers -= 1;
         }
     }
 

@@ -7,7 +7,9 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
+use super::batch::Batch;
 use super::domains::Domains;
 use super::effects::Effect;
 use super::link::Link;
@@ -19,7 +21,7 @@ use crate::dispatch::{self, Action, Dispatch, Domain, Event, Now, Refusal, Spec,
 use crate::error::{BrokenPool, Death, DeathCause, Phase, SubmitError};
 use crate::foreign::Foreign;
 use crate::future::{Cell, Labels, Queues};
-use crate::limits::MODULES_PER_WORKER_MAX;
+use crate::limits::{BATCH_WORK_MAX, MODULES_PER_WORKER_MAX};
 use crate::module::Module;
 use crate::observe::{EventKind, PoolStats, WorkerStats};
 use crate::task::{TaskId, TaskLimits, TaskOptions};
@@ -40,12 +42,16 @@ pub(super) struct Record {
     pub(super) cell: Arc<Cell>,
     /// Kept until the task is resolved: it may have to be run again.
     pub(super) call: Call,
+    /// What it is, if it is a batch.
+    pub(super) batch: Option<Arc<Batch>>,
     pub(super) timeout: Option<Duration>,
     domain: Domain,
     pub(super) submitted: Now,
     pub(super) began: Option<Now>,
     pub(super) attempts: u32,
     pub(super) worker_pid: Option<u32>,
+    /// Who was handed it last.
+    worker: Option<WorkerKey>,
 }
 
 pub(super) struct State {
@@ -68,6 +74,10 @@ pub(super) struct State {
     wakers: HashMap<u64, Waker>,
     observers: Observers,
     tally: PoolStats,
+    /// Tasks accepted in batches, but one of each: so many more than dispatch knows of.
+    batched: u64,
+    /// Empty between two events; kept for its memory.
+    actions: Vec<Action>,
     /// Of the worker that became ready last.
     sandbox: Option<Arc<SandboxReport>>,
 }
@@ -92,6 +102,32 @@ pub(crate) struct Core {
     state: Mutex<State>,
     /// A task was resolved, or the pool stopped.
     changed: Condvar,
+}
+
+/// What a task belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Group {
+    Alone,
+    /// Tasks with this number stay together where they can.
+    Chunk(u64),
+    /// It is so many tasks.
+    Batch(u64),
+}
+
+impl Group {
+    fn items(self) -> Option<u64> {
+        match self {
+            Group::Batch(items) => Some(items),
+            Group::Alone | Group::Chunk(_) => None,
+        }
+    }
+
+    fn chunk(self) -> u64 {
+        match self {
+            Group::Chunk(chunk) => chunk,
+            Group::Alone | Group::Batch(_) => 0,
+        }
+    }
 }
 
 /// What a submitter does when the queue is full.
@@ -123,6 +159,8 @@ impl Core {
             wakers: HashMap::new(),
             observers: Observers::default(),
             tally: PoolStats::default(),
+            batched: 0,
+            actions: Vec::new(),
             sandbox: None,
         };
         Core {
@@ -169,13 +207,13 @@ impl Core {
 
     // ── Tasks ────────────────────────────────────────────────────────────────
 
-    /// Accepts a task, or says why not and gives the call back.
+    /// Accepts a task, or a batch of so many; or says why not and gives the call back.
     pub(crate) fn submit(
         &self,
         call: Call,
         name: &Arc<str>,
         options: &TaskOptions,
-        chunk: u64,
+        group: Group,
         when_full: WhenFull,
     ) -> Result<Arc<Cell>, Box<(SubmitError, Call)>> {
         let mut state = self.lock();
@@ -205,7 +243,8 @@ impl Core {
             }
         }
         // Under the lock, so that the order of ids is the order of submission.
-        let task = TaskId(self.next_task.fetch_add(1, Ordering::Relaxed));
+        let items = group.items();
+        let task = TaskId(self.next_task.fetch_add(items.unwrap_or(1), Ordering::Relaxed));
         let module = call.module.0.shown.clone();
         let labels = Labels { task, name: name.clone(), module, label: options.label.clone() };
         let cell = Cell::new(labels, self.queues.clone());
@@ -216,30 +255,47 @@ impl Core {
             EventKind::TaskQueued { task, name, module, label }
         });
         let domain = state.domains.enter(options.domain.as_ref());
+        let batch = items.map(|count| Batch::new(cell.clone(), call.entry.clone(), call.limits, count));
+        state.batched += items.map_or(0, |count| count - 1);
         let record = Record {
             cell: cell.clone(),
             call,
+            batch,
             timeout: options.timeout,
             domain,
             submitted: now,
             began: None,
             attempts: 0,
             worker_pid: None,
+            worker: None,
         };
         state.records.insert(task, record);
         let retry = options.retry.unwrap_or_default();
-        let spec = Spec {
-            timeout: options.timeout.filter(|timeout| *timeout < Duration::MAX),
-            priority: options.priority.unwrap_or_default(),
-            retry: dispatch::Retry {
+        let retry = match items {
+            None => dispatch::Retry {
                 attempts_max: retry.attempts_max,
                 backoff: retry.backoff,
                 on_timeout: retry.after_timeouts,
             },
-            chunk,
+            // With what is left of it, once the task at hand has failed.
+            Some(_) => {
+                dispatch::Retry { attempts_max: u32::MAX, backoff: Duration::ZERO, on_timeout: true }
+            }
+        };
+        // The last task of a batch that a worker begins, it begins so much later at most.
+        let timeout = options.timeout.filter(|timeout| *timeout < Duration::MAX);
+        let timeout = timeout.map(|timeout| match items {
+            None => timeout,
+            Some(_) => timeout.saturating_add(BATCH_WORK_MAX),
+        });
+        let spec = Spec {
+            timeout,
+            priority: options.priority.unwrap_or_default(),
+            retry,
+            chunk: group.chunk(),
             domain,
         };
-        self.drive(state, Event::Submit { task, spec }, None);
+        self.drive(state, [(Event::Submit { task, spec }, None)]);
         Ok(cell)
     }
 
@@ -250,6 +306,15 @@ impl Core {
             (Refusal::Broken, Some(broken)) => SubmitError::Broken(broken.clone()),
             (Refusal::Broken | Refusal::ShutDown, _) => SubmitError::ShutDown { task },
         }
+    }
+
+    /// Whether tasks with these options may travel in batches. Those who watch want to see each task,
+    /// and a batch has no attempts of its own.
+    pub(crate) fn may_batch(&self, options: &TaskOptions) -> bool {
+        let retry = options.retry.or(self.settings.defaults.retry).unwrap_or_default();
+        retry.attempts_max <= 1
+            && self.settings.recycle.tasks_max.is_none()
+            && self.lock().observers.is_empty()
     }
 
     /// A number for tasks that are to stay together.
@@ -275,18 +340,34 @@ impl Core {
 
     /// Handles one event and does what follows from it.
     pub(crate) fn handle(&self, event: Event) {
-        self.drive(self.lock(), event, None);
+        self.drive(self.lock(), [(event, None)]);
     }
 
-    /// The worker has ended the task.
-    pub(crate) fn answered(&self, link: &Link, task: TaskId, answered: Answered) {
-        let answer = dispatch::Answer {
-            interrupted: answered.verdict == Verdict::Interrupted,
-            ran: Duration::from_nanos(answered.cost.run_ns),
-            resident_bytes: self.settings.recycle.memory_bytes_max.and_then(|_| link.resident_bytes()),
-            is_full: link.modules_sent() >= MODULES_PER_WORKER_MAX,
-        };
-        self.drive(self.lock(), Event::Done { worker: link.key, task, answer }, Some(answered));
+    /// The worker has ended these tasks, in this order; of some there is more to be done.
+    pub(crate) fn answered(&self, link: &Link, answers: Vec<(TaskId, bool, Answered)>) {
+        let resident_bytes = self.settings.recycle.memory_bytes_max.and_then(|_| link.resident_bytes());
+        let is_full = link.modules_sent() >= MODULES_PER_WORKER_MAX;
+        let events = answers.into_iter().map(|(task, unfinished, answered)| {
+            let answer = dispatch::Answer {
+                unfinished,
+                interrupted: answered.verdict == Verdict::Interrupted,
+                ran: Duration::from_nanos(answered.cost.run_ns),
+                resident_bytes,
+                is_full,
+            };
+            (Event::Done { worker: link.key, task, answer }, Some(answered))
+        });
+        self.drive(self.lock(), events);
+    }
+
+    /// Waits for the cell to be filled, in the place of the thread that would fill it; until the
+    /// deadline. Returns early where that cannot be done: the caller goes on to wait.
+    pub(crate) fn attend(&self, cell: &Cell, deadline: Option<Instant>) {
+        let state = self.lock();
+        let Some(worker) = state.records.get(&cell.task()).and_then(|record| record.worker) else { return };
+        let Some(link) = state.links.get(&worker).cloned() else { return };
+        drop(state);
+        link.attend(self, cell, deadline);
     }
 
     /// What an unresolved task is called.
@@ -307,7 +388,7 @@ impl Core {
         let now = self.now();
         state.observers.tell(now, || EventKind::WorkerEnded { death: death.clone(), expected });
         state.deaths.insert(worker, death);
-        self.drive(state, Event::Dead { worker }, None);
+        self.drive(state, [(Event::Dead { worker }, None)]);
         self.lock().deaths.remove(&worker);
     }
 
@@ -334,7 +415,7 @@ impl Core {
         let (now, pid) = (self.now(), link.pid);
         state.sandbox = Some(sandbox.clone());
         state.observers.tell(now, || EventKind::WorkerReady { pid, sandbox });
-        self.drive(state, Event::Ready { worker: link.key }, None);
+        self.drive(state, [(Event::Ready { worker: link.key }, None)]);
     }
 
     /// For the supervisor: handles what is due, and says when to come again.
@@ -342,7 +423,7 @@ impl Core {
         let mut state = self.lock();
         let due = state.dispatch.next_deadline().is_some_and(|deadline| deadline <= self.now());
         if due {
-            self.drive(state, Event::Tick, None);
+            self.drive(state, [(Event::Tick, None)]);
             state = self.lock();
         }
         state.armed = state.dispatch.next_deadline();
@@ -395,7 +476,13 @@ impl Core {
             .collect();
         workers.sort_unstable_by_key(|worker| worker.pid);
         let (workers_min, workers_max) = state.dispatch.workers();
-        let (pending, running, submitted) = (counts.pending, counts.running, counts.accepted);
+        let waiting = |record: &Record| record.batch.as_ref().map_or(0, |batch| batch.left().saturating_sub(1));
+        let waiting: u64 = match state.batched {
+            0 => 0,
+            _ => state.records.values().map(waiting).sum(),
+        };
+        let (pending, running) = (counts.pending + waiting as usize, counts.running);
+        let submitted = counts.accepted + state.batched;
         PoolStats { workers_min, workers_max, pending, running, submitted, workers, ..state.tally.clone() }
     }
 
@@ -424,41 +511,57 @@ impl Core {
 
     // ── Events to effects ────────────────────────────────────────────────────
 
-    /// Decides under the lock, acts after it.
-    fn drive(&self, mut state: MutexGuard<'_, State>, event: Event, mut answered: Option<Answered>) {
+    /// Decides under the lock, acts after it. Each event may come with a worker's answer.
+    fn drive(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        events: impl IntoIterator<Item = (Event, Option<Answered>)>,
+    ) {
         let now = self.now();
-        // A submitter that waits for room must learn that there will be none.
-        let mut changed = matches!(event, Event::Shutdown { .. } | Event::Kill { .. });
-        let (mut effects, mut actions) = (Vec::with_capacity(4), Vec::with_capacity(4));
+        let mut changed = false;
+        let mut effects = SmallVec::<[Effect; 4]>::new();
+        let mut actions = std::mem::take(&mut state.actions);
         // Revocations are answered at once, and may lead to more.
-        let (mut next, mut answers) = (Some(event), Vec::new());
-        while let Some(event) = next.take().or_else(|| answers.pop()) {
-            state.dispatch.handle(event, now, &mut actions);
-            for action in actions.drain(..) {
-                changed |= matches!(action, Action::Resolve { .. } | Action::Break { .. } | Action::Stopped);
-                if let Action::Revoke { worker, task } = action {
-                    let revoked = state.links.get(&worker).is_some_and(|link| link.revoke(task));
-                    answers.push(Event::Revoked { worker, task, revoked });
-                } else {
-                    effects.extend(self.effect(&mut state, action, now, &mut answered));
+        let mut revoked = Vec::new();
+        for (event, mut answered) in events {
+            // A submitter that waits for room must learn that there will be none.
+            changed |= matches!(event, Event::Shutdown { .. } | Event::Kill { .. });
+            let mut next = Some(event);
+            while let Some(event) = next.take().or_else(|| revoked.pop()) {
+                state.dispatch.handle(event, now, &mut actions);
+                for action in actions.drain(..) {
+                    changed |=
+                        matches!(action, Action::Resolve { .. } | Action::Break { .. } | Action::Stopped);
+                    if let Action::Revoke { worker, task } = action {
+                        let is_back = state.links.get(&worker).is_some_and(|link| link.revoke(task));
+                        revoked.push(Event::Revoked { worker, task, revoked: is_back });
+                    } else {
+                        effects.extend(self.effect(&mut state, action, now, &mut answered));
+                    }
                 }
             }
         }
-        let earlier = match (state.dispatch.next_deadline(), state.armed) {
+        state.actions = actions;
+        let deadline = state.dispatch.next_deadline();
+        let earlier = match (deadline, state.armed) {
             (Some(next), Some(armed)) => next < armed,
             (Some(_), None) => true,
             (None, _) => false,
         };
         if earlier {
-            state.armed = state.dispatch.next_deadline();
+            state.armed = deadline;
         }
-        let wakers = if changed { std::mem::take(&mut state.wakers) } else { HashMap::new() };
+        let wakers = match changed && !state.wakers.is_empty() {
+            true => std::mem::take(&mut state.wakers),
+            false => HashMap::new(),
+        };
         let has_sleepers = changed && state.sleepers > 0;
         drop(state);
         if earlier {
             self.mailbox.wake();
         }
-        let done_with: Vec<_> = effects.into_iter().filter_map(|effect| effect.perform(self)).collect();
+        let done_with: SmallVec<[Call; 4]> =
+            effects.into_iter().filter_map(|effect| effect.perform(self)).collect();
         if has_sleepers {
             self.changed.notify_all();
         }
@@ -480,8 +583,9 @@ impl Core {
             Action::Start { worker } => Some(Effect::Job(Job::Spawn(worker))),
             Action::Offer { worker, task } => {
                 let link = link(state, &worker)?;
-                let record = state.records.get(&task)?;
-                link.order(task, &record.call);
+                let record = state.records.get_mut(&task)?;
+                record.worker = Some(worker);
+                link.order(task, &record.call, record.batch.as_ref());
                 if let Some(domain) = state.domains.bind(worker, record.domain) {
                     let pid = link.pid;
                     state.observers.tell(now, || EventKind::WorkerBound { pid, domain });
@@ -516,8 +620,19 @@ impl Core {
                 Some(Effect::Slow { labels, pid, after })
             }
             Action::Retry { task, how } => {
-                state.tally.retries += 1;
                 let outcome = resolve::outcome(how, None);
+                if let Some(record) = state.records.get(&task)
+                    && let Some(batch) = &record.batch
+                {
+                    let (result, _) = resolve::result(state, record, how, now, None);
+                    if let Err(failure) = result {
+                        batch.fail(failure);
+                    }
+                    resolve::count(&mut state.tally.ended, outcome, 1);
+                    *answered = None;
+                    return None;
+                }
+                state.tally.retries += 1;
                 state.observers.tell(now, || EventKind::TaskRetried { task, outcome });
                 // An answer that says "interrupted" belongs to this attempt.
                 *answered = None;
@@ -548,7 +663,10 @@ impl Core {
                 state.domains.leave(record.domain);
                 let (result, report) = resolve::result(state, &record, how, now, answered.take());
                 let outcome = resolve::outcome(how, Some(&result));
-                resolve::count(&mut state.tally.ended, outcome);
+                match &record.batch {
+                    None => resolve::count(&mut state.tally.ended, outcome, 1),
+                    Some(batch) => batch.count_ends(&mut state.tally.ended, outcome),
+                }
                 state.observers.tell(now, || {
                     let report = report.clone();
                     EventKind::TaskFinished { task, outcome, report }

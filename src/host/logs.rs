@@ -1,17 +1,16 @@
 //! Guests' records come out of the host's `tracing` subscriber, attributed and escaped.
 
-use super::core::Core;
 use crate::foreign::guarded;
+use crate::future::Labels;
 use crate::limits::LOG_RECORD_BYTES_MAX;
 use crate::task::TaskId;
 use crate::text::{Escaped, truncated};
 use crate::wire::message::{LogRecord, LogSource};
 
 /// Emits one record, target `wasmpool::guest`, with the task's id, label, module and worker.
-pub(super) fn emit(core: &Core, pid: u32, task: TaskId, record: &LogRecord) {
-    let labels = core.labels(task);
-    let module = labels.as_ref().map(|labels| labels.module.to_string()).unwrap_or_default();
-    let label = labels.as_ref().and_then(|labels| labels.label.clone()).unwrap_or_default();
+pub(super) fn emit(labels: Option<&Labels>, pid: u32, task: TaskId, record: &LogRecord) {
+    let module = labels.map(|labels| labels.module.to_string()).unwrap_or_default();
+    let label = labels.and_then(|labels| labels.label.clone()).unwrap_or_default();
     let message = truncated(&record.message, LOG_RECORD_BYTES_MAX);
     let (message, fields, origin) = (Escaped(&message), Escaped(&record.fields), Escaped(&record.target));
     let source = match record.source {

@@ -33,6 +33,10 @@ impl Observers {
         Subscription { queue: receiver, dropped }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Tells everyone, and forgets those who have gone. The event is made only if someone
     /// listens. After the last event the queues end.
     pub(super) fn tell(&mut self, at: Duration, event: impl FnOnce() -> EventKind) {

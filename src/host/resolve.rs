@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::core::{Answered, Call, Record, State, unknown_death};
+use super::core::{Answered, Record, State, unknown_death};
 use crate::dispatch::{KillReason, Now, Resolution, RetireReason};
 use crate::error::{BrokenPool, Frame, Phase, TaskError, TaskFailure};
 use crate::limits::{BACKTRACE_FRAMES_MAX, TABLE_ELEMENTS_MAX};
 use crate::module::Answer;
 use crate::observe::{Ended, LeaveReason, TaskOutcome};
-use crate::task::{CommandOutput, TaskReport};
-use crate::wire::message::{Entry, Verdict};
+use crate::task::{CommandOutput, TaskId, TaskLimits, TaskReport};
+use crate::wire::message::{Cost, Entry, Verdict};
 
 pub(super) fn result(
     state: &State,
@@ -28,17 +28,12 @@ pub(super) fn result(
         ..TaskReport::default()
     };
     if let Some(answered) = &answered {
-        let cost = answered.cost;
-        report.run = Duration::from_nanos(cost.run_ns);
-        report.cpu = Duration::from_nanos(cost.cpu_ns);
-        report.peak_memory_bytes = cost.peak_memory_bytes;
-        report.fuel_used = cost.fuel_used;
-        report.log_bytes_dropped = cost.log_bytes_dropped;
+        add_cost(&mut report, answered.cost);
     }
     let limit = record.timeout.unwrap_or_default();
     let result = match how {
         Resolution::Answered => match answered {
-            Some(answered) => read_verdict(answered, &record.call),
+            Some(answered) => read_verdict(answered, &record.call.entry, &record.call.limits),
             None => Err(TaskError::Abi { message: "the worker's answer is missing".into() }),
         },
         Resolution::Cancelled => Err(TaskError::Cancelled),
@@ -60,13 +55,27 @@ pub(super) fn result(
             Err(TaskError::Broken(broken))
         }
     };
-    let result = result.map_err(|error| record.cell.labels().failure(error, report.clone()));
+    // Of a batch, the task that was at hand.
+    let at_hand = record.batch.as_ref().map_or(0, |batch| batch.answered());
+    let task = TaskId(record.cell.task().0 + at_hand);
+    let result = result.map_err(|error| record.cell.labels().failure_of(task, error, report.clone()));
     (result, report)
 }
 
+pub(super) fn add_cost(report: &mut TaskReport, cost: Cost) {
+    report.run = Duration::from_nanos(cost.run_ns);
+    report.cpu = Duration::from_nanos(cost.cpu_ns);
+    report.peak_memory_bytes = cost.peak_memory_bytes;
+    report.fuel_used = cost.fuel_used;
+    report.log_bytes_dropped = cost.log_bytes_dropped;
+}
+
 /// The worker's verdict, in the caller's words. The payload was bounded when it was read.
-fn read_verdict(answered: Answered, call: &Call) -> Result<Answer, TaskError> {
-    let limits = &call.limits;
+pub(super) fn read_verdict(
+    answered: Answered,
+    entry: &Entry,
+    limits: &TaskLimits,
+) -> Result<Answer, TaskError> {
     let Answered { verdict, payload, cost: _ } = answered;
     let text = |payload: Vec<u8>| String::from_utf8_lossy(&payload).into_owned();
     // The worker keeps this bound; one that lies is not believed to have kept it.
@@ -82,7 +91,7 @@ fn read_verdict(answered: Answered, call: &Call) -> Result<Answer, TaskError> {
             let stderr = stdout.split_off(stdout.len().min(stdout_bytes as usize));
             let output = CommandOutput { exit_code: code, stdout, stderr };
             // For a task, to exit is to fail: it has returned nothing.
-            if code == 0 && matches!(call.entry, Entry::Command { .. }) {
+            if code == 0 && matches!(entry, Entry::Command { .. }) {
                 return Ok(Answer::Command(output));
             }
             TaskError::Exit { output }
@@ -131,7 +140,7 @@ pub(super) fn outcome(how: Resolution, result: Option<&Result<Answer, TaskFailur
     }
 }
 
-pub(super) fn count(ended: &mut Ended, outcome: TaskOutcome) {
+pub(super) fn count(ended: &mut Ended, outcome: TaskOutcome, tasks: u64) {
     let counter = match outcome {
         TaskOutcome::Succeeded => &mut ended.succeeded,
         TaskOutcome::Failed => &mut ended.failed,
@@ -140,7 +149,7 @@ pub(super) fn count(ended: &mut Ended, outcome: TaskOutcome) {
         TaskOutcome::Aborted => &mut ended.aborted,
         TaskOutcome::Lost => &mut ended.lost,
     };
-    *counter += 1;
+    *counter += tasks;
 }
 
 pub(super) fn leave_reason(reason: RetireReason) -> LeaveReason {

@@ -233,10 +233,10 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &C
         spawn::reap(child.pidfd.as_fd());
         return Err(error);
     }
-    let (link, consumer) = Link::new(worker, child.pid, child.pidfd, control, end);
+    let link = Link::new(worker, child.pid, child.pidfd, control, end);
     let reader = std::thread::Builder::new().name(format!("wasmpool-link-{}", worker.slot)).spawn({
         let (core, link) = (core.clone(), link.clone());
-        move || link::read_loop(&core, &link, consumer)
+        move || link::read_loop(&core, &link)
     });
     let reader = match reader {
         Ok(reader) => reader,

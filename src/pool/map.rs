@@ -1,4 +1,6 @@
 //! `map`: many inputs, a bounded look-ahead, results in input order or as they come.
+//!
+//! Tasks that are short travel in batches (`batch`), and share what a task costs on the way.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -8,8 +10,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::Pool;
+use super::batch::{Batching, Inputs, Many, Submitted};
 use crate::error::{SubmitError, TaskFailure};
-use crate::future::TaskFuture;
+use crate::host::core::Group;
 use crate::module::Callable;
 use crate::task::TaskOptions;
 
@@ -35,7 +38,7 @@ pub enum MapError {
 }
 
 /// The inputs, and how they are submitted.
-struct Source<C, I> {
+struct Source<C: Callable, I> {
     pool: Pool,
     task: C,
     inputs: I,
@@ -45,6 +48,9 @@ struct Source<C, I> {
     chunk_size: Option<NonZeroUsize>,
     /// Number of the chunk at hand, and what is still missing in it.
     chunk: (u64, usize),
+    batching: Batching,
+    /// An input that was pulled and goes next, alone: it did not fit into a batch.
+    held: Option<C::Input>,
     exhausted: bool,
     began: Instant,
     timeout: Option<Duration>,
@@ -60,33 +66,95 @@ where
 {
     /// Whether there may be another input, and time for it.
     fn is_open(&self) -> bool {
-        !self.exhausted && !self.late
+        (!self.exhausted || self.held.is_some()) && !self.late
     }
 
-    /// Submits the next input, if there is one, and waits for room in the queue.
-    fn pull(&mut self) -> Option<Result<TaskFuture<C::Output>, SubmitError>> {
+    /// Submits the next input, or a batch of at most `room`, if there are any; waits for room in the
+    /// queue.
+    fn pull(&mut self, room: usize) -> Option<Submitted<C::Output>> {
         let deadline = self.deadline();
         let is_over = || deadline.is_some_and(|deadline| deadline <= Instant::now());
         if is_over() {
             self.late = true;
             return None;
         }
-        let Some(input) = self.inputs.next() else {
+        let size = if self.held.is_some() { 1 } else { self.batch_size(room) };
+        let Some(input) = self.held.take().or_else(|| self.inputs.next()) else {
             self.exhausted = true;
             return None;
         };
-        if let Some(size) = self.chunk_size {
-            if self.chunk.1 == 0 {
-                self.chunk = (self.pool.0.core.new_chunk(), size.get());
+        let mut batch = Inputs::default();
+        if size > 1 {
+            batch = self.batch(input, size);
+        } else {
+            self.held = Some(input);
+        }
+        let submitted = match (batch.count(), self.held.take_if(|_| batch.count() == 0)) {
+            (_, Some(input)) => {
+                let group = self.group();
+                let submitted =
+                    self.pool.submit_in(&self.task, &input, self.options.clone(), group, deadline);
+                submitted.map(|future| Submitted::One(Some(future))).map_err(|error| (error, 1))
             }
-            self.chunk.1 -= 1;
+            (count, None) => {
+                let submitted = self.pool.submit_batch(&self.task, batch, self.options.clone(), deadline);
+                let many = submitted.map(|future| Submitted::Many(Many::new(future, count)));
+                many.map_err(|error| (error, count))
+            }
+        };
+        match submitted {
+            Err((SubmitError::QueueFull { .. }, _)) if is_over() => {
+                self.late = true;
+                None
+            }
+            Err((error, count)) => Some(Submitted::Refused(error, count)),
+            Ok(submitted) => Some(submitted),
         }
-        let submitted = self.pool.submit_in(&self.task, &input, self.options.clone(), self.chunk.0, deadline);
-        if matches!(submitted, Err(SubmitError::QueueFull { .. })) && is_over() {
-            self.late = true;
-            return None;
+    }
+
+    /// The next inputs, as many as fit; one that does not is held.
+    fn batch(&mut self, first: C::Input, size: usize) -> Inputs {
+        let mut batch = Inputs::default();
+        let mut next = Some(first);
+        while let Some(input) = next {
+            // What cannot be encoded is told in its own place.
+            if !self.task.encode(&input).is_ok_and(|(_, bytes)| batch.push(&bytes)) {
+                self.held = Some(input);
+                break;
+            }
+            if batch.count() >= size {
+                break;
+            }
+            next = self.inputs.next();
+            self.exhausted = next.is_none();
         }
-        Some(submitted)
+        batch
+    }
+
+    /// How many inputs are to travel together next.
+    fn batch_size(&self, room: usize) -> usize {
+        let size = self.batching.size();
+        if size == 1 || self.chunk_size.is_some() || !self.pool.0.core.may_batch(&self.options) {
+            return 1;
+        }
+        // So that each worker has one, and another one waits for it.
+        let share = self.buffer_size / (2 * self.pool.0.core.workers_max());
+        size.min(share).min(room).max(1)
+    }
+
+    /// Whether the next inputs are to wait: there is room, but not for a whole batch.
+    fn holds_back(&self, ahead: usize) -> bool {
+        let room = self.buffer_size - ahead;
+        ahead > 0 && self.held.is_none() && self.batch_size(room) < self.batch_size(self.buffer_size)
+    }
+
+    fn group(&mut self) -> Group {
+        let Some(size) = self.chunk_size else { return Group::Alone };
+        if self.chunk.1 == 0 {
+            self.chunk = (self.pool.0.core.new_chunk(), size.get());
+        }
+        self.chunk.1 -= 1;
+        Group::Chunk(self.chunk.0)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -112,13 +180,15 @@ pub struct Map<C: Callable, I> {
 }
 
 /// What has been submitted and not yielded; cancelled when dropped.
-struct Ahead<O>(VecDeque<Result<TaskFuture<O>, SubmitError>>);
+struct Ahead<O> {
+    submitted: VecDeque<Submitted<O>>,
+    /// Inputs in it.
+    items: usize,
+}
 
 impl<O> Drop for Ahead<O> {
     fn drop(&mut self) {
-        for future in self.0.drain(..).flatten() {
-            future.cancel();
-        }
+        self.submitted.drain(..).for_each(Submitted::cancel);
     }
 }
 
@@ -136,13 +206,15 @@ where
             buffer_size: BUFFER_SIZE,
             chunk_size: None,
             chunk: (0, 0),
+            batching: Batching::default(),
+            held: None,
             exhausted: false,
             began: Instant::now(),
             timeout: None,
             late: false,
             timed_out: false,
         };
-        Map { source, ahead: Ahead(VecDeque::new()) }
+        Map { source, ahead: Ahead { submitted: VecDeque::new(), items: 0 } }
     }
 
     /// Most inputs that are pulled ahead of the results. Default 1024.
@@ -154,7 +226,13 @@ where
     /// So many consecutive items go to one worker together, unless another has nothing to do.
     /// Each is still a task of its own, with its own instance, limits, error and report. Bounded by
     /// [`PoolBuilder::prefetch_max`](crate::PoolBuilder::prefetch_max).
-    /// Default: by how long the pool's tasks take.
+    /// Default: tasks that take less than 100 µs travel in batches of up to 256, of at most half a
+    /// millisecond's work, where the buffer has room for several. Those of a batch are pending or run
+    /// together; one that fails or times out costs the others nothing; and where a worker's process
+    /// dies, the one that it was at is lost, as ever. They travel alone while someone listens to
+    /// [`Pool::events`], in a pool that counts its workers' tasks
+    /// ([`recycle_after_tasks`](crate::PoolBuilder::recycle_after_tasks)), and with a
+    /// [`Retry`](crate::Retry).
     pub fn chunk_size(mut self, items: NonZeroUsize) -> Self {
         self.source.chunk_size = Some(items);
         self
@@ -178,26 +256,35 @@ where
     pub fn unordered(self) -> UnorderedMap<C, I> {
         let (sender, finished) = unbounded();
         let Map { source, mut ahead } = self;
-        let (unordered, refused) = (HashMap::new(), VecDeque::new());
-        let mut map = UnorderedMap { source, ahead: unordered, pulled: 0, refused, sender, finished };
+        let mut map = UnorderedMap {
+            source,
+            ahead: HashMap::new(),
+            items: 0,
+            pulled: 0,
+            ready: VecDeque::new(),
+            sender,
+            finished,
+        };
         // It may have been pulled from already: what it has goes on there.
-        ahead.0.drain(..).for_each(|submitted| map.adopt(submitted));
+        ahead.submitted.drain(..).for_each(|submitted| map.adopt(submitted));
         map
     }
 
     /// Pulls until the first result is there or the look-ahead is full.
     fn fill(&mut self) {
         let mut pulled = 0;
-        while self.source.is_open() && self.ahead.0.len() < self.source.buffer_size {
-            let is_ready = match self.ahead.0.front() {
-                Some(Ok(future)) => future.done(),
-                Some(Err(_)) => true,
-                None => false,
-            };
-            if is_ready && pulled >= PULLED_AT_LEAST {
+        while self.source.is_open()
+            && self.ahead.items < self.source.buffer_size
+            && !self.source.holds_back(self.ahead.items)
+        {
+            if pulled >= PULLED_AT_LEAST && self.ahead.submitted.front().is_some_and(Submitted::is_ready) {
                 return;
             }
-            self.ahead.0.extend(self.source.pull());
+            let room = self.source.buffer_size - self.ahead.items;
+            if let Some(submitted) = self.source.pull(room) {
+                self.ahead.items += submitted.left();
+                self.ahead.submitted.push_back(submitted);
+            }
             pulled += 1;
         }
     }
@@ -216,23 +303,24 @@ where
         }
         self.fill();
         let deadline = self.source.deadline();
-        let future = match self.ahead.0.front() {
-            None if self.source.late => return Some(Err(self.source.time_out())),
-            None => return None,
-            Some(Ok(future)) => future,
-            Some(Err(_)) => return self.ahead.0.pop_front()?.err().map(|error| Err(MapError::Submit(error))),
+        let Some(first) = self.ahead.submitted.front_mut() else {
+            return self.source.late.then(|| Err(self.source.time_out()));
         };
-        let Some(result) = future.result_until(deadline) else {
+        let Some((result, run)) = first.next(deadline) else {
             return Some(Err(self.source.time_out()));
         };
-        self.ahead.0.pop_front();
-        Some(result.map_err(MapError::Task))
+        self.source.batching.learn(run);
+        self.ahead.items -= 1;
+        if first.left() == 0 {
+            self.ahead.submitted.pop_front();
+        }
+        Some(result)
     }
 }
 
 impl<C: Callable, I> fmt::Debug for Map<C, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Map({} ahead of at most {})", self.ahead.0.len(), self.source.buffer_size)
+        write!(f, "Map({} ahead of at most {})", self.ahead.items, self.source.buffer_size)
     }
 }
 
@@ -240,9 +328,14 @@ impl<C: Callable, I> fmt::Debug for Map<C, I> {
 /// cancels what does not run yet.
 pub struct UnorderedMap<C: Callable, I> {
     source: Source<C, I>,
-    ahead: HashMap<usize, TaskFuture<C::Output>>,
+    /// By the number of its first input, for which its results are announced; and the number of the
+    /// first that has not been yielded.
+    ahead: HashMap<usize, (usize, Submitted<C::Output>)>,
+    /// Inputs in it.
+    items: usize,
     pulled: usize,
-    refused: VecDeque<(usize, SubmitError)>,
+    /// Numbers of what has results.
+    ready: VecDeque<usize>,
     sender: Sender<usize>,
     finished: Receiver<usize>,
 }
@@ -260,26 +353,25 @@ where
         }
         let mut pulled = 0;
         loop {
-            let may_pull = self.source.is_open() && self.ahead.len() < self.source.buffer_size;
+            let may_pull = self.source.is_open()
+                && self.items < self.source.buffer_size
+                && !self.source.holds_back(self.items);
             if may_pull && pulled < PULLED_AT_LEAST {
                 self.pull();
                 pulled += 1;
                 continue;
             }
-            if let Some((number, error)) = self.refused.pop_front() {
-                return Some((number, Err(MapError::Submit(error))));
-            }
-            let number = match self.finished.try_recv() {
-                Ok(number) => number,
-                Err(_) if may_pull => {
+            let number = match self.ready.pop_front().or_else(|| self.finished.try_recv().ok()) {
+                Some(number) => number,
+                None if may_pull => {
                     self.pull();
                     continue;
                 }
-                Err(_) if self.ahead.is_empty() && self.source.late => {
+                None if self.ahead.is_empty() && self.source.late => {
                     return Some((self.pulled, Err(self.source.time_out())));
                 }
-                Err(_) if self.ahead.is_empty() => return None,
-                Err(_) => match self.source.deadline() {
+                None if self.ahead.is_empty() => return None,
+                None => match self.source.deadline() {
                     None => self.finished.recv().ok()?,
                     Some(deadline) => match self.finished.recv_deadline(deadline) {
                         Ok(number) => number,
@@ -287,8 +379,9 @@ where
                     },
                 },
             };
-            let Some(future) = self.ahead.remove(&number) else { continue };
-            return Some((number, future.result().map_err(MapError::Task)));
+            if let Some(next) = self.take(number) {
+                return Some(next);
+            }
         }
     }
 }
@@ -299,29 +392,42 @@ where
     I: Iterator<Item = C::Input>,
 {
     fn pull(&mut self) {
-        if let Some(submitted) = self.source.pull() {
+        let room = self.source.buffer_size - self.items;
+        if let Some(submitted) = self.source.pull(room) {
             self.adopt(submitted);
         }
     }
 
-    fn adopt(&mut self, submitted: Result<TaskFuture<C::Output>, SubmitError>) {
+    fn adopt(&mut self, submitted: Submitted<C::Output>) {
         let number = self.pulled;
-        self.pulled += 1;
-        match submitted {
-            Ok(future) => {
-                future.cell.watch(&self.sender, number);
-                self.ahead.insert(number, future);
-            }
-            Err(error) => self.refused.push_back((number, error)),
+        self.pulled += submitted.left();
+        self.items += submitted.left();
+        submitted.announce(&self.sender, number);
+        self.ahead.insert(number, (number, submitted));
+    }
+
+    /// The next result of what has some.
+    fn take(&mut self, number: usize) -> Option<(usize, Result<C::Output, MapError>)> {
+        let (at, submitted) = self.ahead.get_mut(&number)?;
+        if !submitted.is_ready() {
+            return None;
         }
+        let (result, run) = submitted.next(None)?;
+        let taken = *at;
+        *at += 1;
+        self.items -= 1;
+        self.source.batching.learn(run);
+        match submitted.left() {
+            0 => drop(self.ahead.remove(&number)),
+            _ => self.ready.push_front(number),
+        }
+        Some((taken, result))
     }
 }
 
 impl<C: Callable, I> Drop for UnorderedMap<C, I> {
     fn drop(&mut self) {
-        for future in self.ahead.values() {
-            future.cancel();
-        }
+        self.ahead.drain().for_each(|(_, (_, submitted))| submitted.cancel());
     }
 }
 

@@ -10,12 +10,13 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::Pool;
+use super::batch::Inputs;
 use crate::error::SubmitError;
 use crate::foreign::Foreign;
 use crate::future::{Cell, TaskFuture};
-use crate::host::core::{Call, WhenFull};
+use crate::host::core::{Call, Group, WhenFull};
 use crate::limits;
-use crate::module::{Callable, RawTask};
+use crate::module::{Callable, RawTask, Target};
 use crate::task::TaskOptions;
 use crate::wire::message::Entry;
 
@@ -43,7 +44,7 @@ impl Pool {
         input: &C::Input,
         options: TaskOptions,
     ) -> Result<TaskFuture<C::Output>, SubmitError> {
-        self.submit_in(task, input, options, 0, None)
+        self.submit_in(task, input, options, Group::Alone, None)
     }
 
     /// As [`submit_with`](Self::submit_with), but does not wait.
@@ -57,7 +58,7 @@ impl Pool {
         options: TaskOptions,
     ) -> Result<TaskFuture<C::Output>, SubmitError> {
         let request = self.request(task, input, options)?;
-        let cell = self.give(request, 0, WhenFull::Refuse).map_err(|refused| refused.0)?;
+        let cell = self.give(request, Group::Alone, WhenFull::Refuse).map_err(|refused| refused.0)?;
         Ok(self.future::<C>(cell))
     }
 
@@ -95,17 +96,37 @@ impl Pool {
         self.submit(task, &Foreign::new(input.into()))
     }
 
-    /// Submits a task of a chunk; 0 is none. Waits for room until the deadline.
+    /// Submits a task. Waits for room until the deadline.
     pub(super) fn submit_in<C: Callable>(
         &self,
         task: &C,
         input: &C::Input,
         options: TaskOptions,
-        chunk: u64,
+        group: Group,
         deadline: Option<Instant>,
     ) -> Result<TaskFuture<C::Output>, SubmitError> {
         let request = self.request(task, input, options)?;
-        let cell = self.give(request, chunk, WhenFull::Wait(deadline)).map_err(|refused| refused.0)?;
+        let cell = self.give(request, group, WhenFull::Wait(deadline)).map_err(|refused| refused.0)?;
+        Ok(self.future::<C>(cell))
+    }
+
+    /// Submits a batch of a map. Waits for room until the deadline. Its future is of the batch as a
+    /// whole, and has results of each task before.
+    pub(super) fn submit_batch<C: Callable>(
+        &self,
+        task: &C,
+        inputs: Inputs,
+        options: TaskOptions,
+        deadline: Option<Instant>,
+    ) -> Result<TaskFuture<C::Output>, SubmitError> {
+        let target = task.target();
+        let options = self.admissible(target, options)?;
+        let group = Group::Batch(inputs.count() as u64);
+        let input = Foreign::new(inputs.into_bytes().into());
+        let call =
+            Call { module: target.module.clone(), entry: target.entry(), limits: options.limits(), input };
+        let request = Request { call, name: target.name.clone(), options };
+        let cell = self.give(request, group, WhenFull::Wait(deadline)).map_err(|refused| refused.0)?;
         Ok(self.future::<C>(cell))
     }
 
@@ -116,23 +137,11 @@ impl Pool {
         input: &C::Input,
         options: TaskOptions,
     ) -> Result<Request, SubmitError> {
-        let core = &self.0.core;
         let target = task.target();
         let name = || target.name.to_string();
-        if target.module.0.pool != core.id {
-            return Err(SubmitError::ForeignModule { task: name() });
-        }
-        let options = options.or(&core.settings.defaults);
-        if options.fuel.is_some() && !target.module.0.description.metered {
-            let module = target.module.0.shown.to_string();
-            return Err(SubmitError::NotMetered { task: name(), module });
-        }
-        if options.seed.is_some() && !target.module.0.description.deterministic {
-            let module = target.module.0.shown.to_string();
-            return Err(SubmitError::NotDeterministic { task: name(), module });
-        }
+        let options = self.admissible(target, options)?;
         let (entry, input) = task.encode(input)?;
-        let max = core.settings.input_bytes_max;
+        let max = self.0.core.settings.input_bytes_max;
         if input.len() > max {
             return Err(SubmitError::InputTooLarge { task: name(), bytes: input.len(), max });
         }
@@ -153,15 +162,33 @@ impl Pool {
         Ok(Request { call, name: target.name.clone(), options })
     }
 
+    /// The options as they hold, if the task's module can keep them.
+    fn admissible(&self, target: &Target, options: TaskOptions) -> Result<TaskOptions, SubmitError> {
+        let core = &self.0.core;
+        let task = || target.name.to_string();
+        let module = &target.module.0;
+        if module.pool != core.id {
+            return Err(SubmitError::ForeignModule { task: task() });
+        }
+        let options = options.or(&core.settings.defaults);
+        if options.fuel.is_some() && !module.description.metered {
+            return Err(SubmitError::NotMetered { task: task(), module: module.shown.to_string() });
+        }
+        if options.seed.is_some() && !module.description.deterministic {
+            return Err(SubmitError::NotDeterministic { task: task(), module: module.shown.to_string() });
+        }
+        Ok(options)
+    }
+
     /// Gives the request to the core, which gives it back if it is refused.
     fn give(
         &self,
         request: Request,
-        chunk: u64,
+        group: Group,
         when_full: WhenFull,
     ) -> Result<Arc<Cell>, Box<(SubmitError, Request)>> {
         let Request { call, name, options } = request;
-        let submitted = self.0.core.submit(call, &name, &options, chunk, when_full);
+        let submitted = self.0.core.submit(call, &name, &options, group, when_full);
         submitted.map_err(|refused| {
             let (error, call) = *refused;
             Box::new((error, Request { call, name, options }))
@@ -204,7 +231,7 @@ impl<C: Callable> Future for SubmitAsync<C> {
         };
         match this.pool.give(
             request,
-            0,
+            Group::Alone,
             WhenFull::Wake { ticket: this.ticket, waker: context.waker().clone() },
         ) {
             Ok(cell) => Poll::Ready(Ok(this.pool.future::<C>(cell))),

@@ -2,8 +2,8 @@
 //!
 //! Order on the control socket: the host sends `Setup` first; the worker answers `Ready`
 //! (or `CannotLock`, and leaves) and is silent there from then on. Order on the rings: the host sends `Run`; the worker
-//! answers each that it claims, in that order, with any number of `Log` and exactly one
-//! `Done`; and says nothing of those that were taken back (`ring::End::claim`).
+//! answers each that it claims, in that order, with any number of `Log` (and of a batch, an `Item` for
+//! each task that it has run) and exactly one `Done`; and says nothing of those that were taken back (`ring::End::claim`).
 
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +58,26 @@ pub(crate) enum FromWorkerControl {
 pub(crate) enum ToWorker {
     /// Once the claim allows it. `run` numbers what this worker is sent, from 1: a task that is
     /// run again has another.
-    Run { task: TaskId, run: u64, claim: u8, module: ModuleId, entry: Entry, limits: TaskLimits },
+    ///
+    /// With `items`, a batch: tasks one after the other. The payload is their inputs, each preceded by
+    /// its length as four bytes, little endian.
+    Run {
+        task: TaskId,
+        run: u64,
+        claim: u8,
+        module: ModuleId,
+        entry: Entry,
+        limits: TaskLimits,
+        items: Option<Items>,
+    },
+}
+
+/// Which tasks of a batch are to be run: so many, the first of them numbered `first` more than the
+/// batch itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Items {
+    pub(crate) first: u32,
+    pub(crate) count: u32,
 }
 
 /// What to call.
@@ -75,8 +94,11 @@ pub(crate) enum Entry {
 pub(crate) enum FromWorker {
     /// A log record or a line of output. No payload.
     Log { task: TaskId, record: LogRecord },
-    /// The task has ended. The payload belongs to the verdict.
+    /// The task has ended. The payload belongs to the verdict. For a batch, no more of it
+    /// is run for now: without payload, its verdict is `Ok`, or `Interrupted` if the next of its tasks was.
     Done { task: TaskId, verdict: Verdict, cost: Cost },
+    /// The next task of a batch has ended. The payload belongs to the verdict.
+    Item { task: TaskId, verdict: Verdict, cost: Cost },
 }
 
 /// Where a log record came from.

@@ -6,19 +6,28 @@
 //! what it publishes is checked against ours, and anything impossible is a [`Violation`].
 //!
 //! Waking follows Dekker: a sleeper announces what it waits for, fences, and looks again;
-//! a waker publishes, fences, and reads the announcement. One of the two sees the other.
-//! Both sides share this file; nothing here blocks except [`End::wait`].
+//! a waker publishes, fences, and reads the announcement. One of the two sees the other. The
+//! waker takes the announcement down, so that a second one costs no system call.
+//!
+//! A side has one usual sleeper, and the host may have an *attendant* besides: a caller that
+//! waits for an answer and reads the ring itself. While there is one, data rings for it alone.
+//!
+//! Both sides share this file; nothing here blocks except [`End::wait`], [`End::nap`] and
+//! [`End::wait_attending`]. What is announced stands in shared memory, where a hostile peer may
+//! change it: it can then leave its own words unheard, until it is killed for its silence.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
-use rustix::thread::futex;
+use rustix::thread::futex::{self, Timespec};
 
+use super::frame::Source;
 use crate::limits::{OFFERS_MAX, RING_BYTES};
 
 /// The peer published a position that cannot be.
@@ -43,6 +52,10 @@ pub(crate) enum Side {
 pub(crate) const FOR_DATA: u32 = 1;
 /// See [`FOR_DATA`].
 pub(crate) const FOR_SPACE: u32 = 2;
+/// There is an attendant: data does not ring for the usual sleeper.
+const ATTENDED: u32 = 4;
+/// The attendant sleeps.
+const ATTENDANT_SLEEPS: u32 = 8;
 
 /// Runs that may be outstanding at a worker: each has a word by which it is claimed or revoked.
 pub(crate) const CLAIMS: usize = OFFERS_MAX + 1;
@@ -69,8 +82,10 @@ struct Lane {
 struct Bell {
     /// Changes whenever the sleeper is to look again.
     rung: AtomicU32,
-    /// What the sleeper waits for; 0 while it is awake.
+    /// What the sleeper waits for, and how far there is an attendant; 0 while nobody is to be woken.
     waiting: AtomicU32,
+    /// Changes whenever the attendant is to look again.
+    called: AtomicU32,
 }
 
 #[repr(C)]
@@ -153,12 +168,29 @@ impl Region {
     fn ring(&self, whom: Side, what: u32) {
         fence(Ordering::SeqCst);
         let bell = self.bell(whom);
-        if bell.waiting.load(Ordering::SeqCst) & what != 0 {
-            bell.rung.fetch_add(1, Ordering::SeqCst);
-            // Only a faulty address makes this fail, and this address is mapped.
-            let _ = futex::wake(&bell.rung, futex::Flags::empty(), 1);
+        let waiting = bell.waiting.load(Ordering::SeqCst);
+        let (wanted, word) = match what {
+            FOR_DATA if waiting & ATTENDED != 0 => (ATTENDANT_SLEEPS, &bell.called),
+            _ => (what, &bell.rung),
+        };
+        if waiting & wanted != 0 {
+            bell.waiting.fetch_and(!wanted, Ordering::SeqCst);
+            wake(word);
         }
     }
+}
+
+fn wake(word: &AtomicU32) {
+    word.fetch_add(1, Ordering::SeqCst);
+    // Only a faulty address makes this fail, and this address is mapped.
+    let _ = futex::wake(word, futex::Flags::empty(), 1);
+}
+
+/// Sleeps while the word is as it was, at most for so long. An early return (EINTR, EAGAIN) is a
+/// wake-up like any other.
+fn sleep(word: &AtomicU32, was: u32, at_most: Option<Duration>) {
+    let at_most = at_most.and_then(|at_most| Timespec::try_from(at_most).ok());
+    let _ = futex::wait(word, futex::Flags::empty(), was, at_most.as_ref());
 }
 
 impl Drop for Region {
@@ -215,13 +247,57 @@ impl End {
     pub(crate) fn wait(&self, what: u32, ready: impl Fn() -> bool) {
         let bell = self.region.bell(self.side);
         let rung = bell.rung.load(Ordering::SeqCst);
-        bell.waiting.store(what, Ordering::SeqCst);
+        bell.waiting.fetch_or(what, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         if !ready() {
-            // An early return (EINTR, EAGAIN) is a wake-up like any other.
-            let _ = futex::wait(&bell.rung, futex::Flags::empty(), rung, None);
+            sleep(&bell.rung, rung, None);
         }
-        bell.waiting.store(0, Ordering::SeqCst);
+        bell.waiting.fetch_and(!(FOR_DATA | FOR_SPACE), Ordering::SeqCst);
+    }
+
+    /// Sleeps for so long without asking the peer to wake it: for a reader that knows that there
+    /// is more to come, and would be woken for each bit of it. [`wake_self`](Self::wake_self) ends it.
+    pub(crate) fn nap(&self, duration: Duration) {
+        let word = &self.region.bell(self.side).rung;
+        sleep(word, word.load(Ordering::SeqCst), Some(duration));
+    }
+
+    /// From here on data rings for the attendant, or for nobody while it is awake. One at a time.
+    pub(crate) fn attend(&self) {
+        self.region.bell(self.side).waiting.fetch_or(ATTENDED, Ordering::SeqCst);
+    }
+
+    /// The attendant goes. What came meanwhile has rung for nobody: look, and
+    /// [`wake_self`](Self::wake_self).
+    pub(crate) fn leave(&self) {
+        self.region.bell(self.side).waiting.fetch_and(!(ATTENDED | ATTENDANT_SLEEPS), Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// As [`wait`](Self::wait) for data, for the attendant.
+    pub(crate) fn wait_attending(&self, at_most: Option<Duration>, ready: impl Fn() -> bool) {
+        let bell = self.region.bell(self.side);
+        let called = bell.called.load(Ordering::SeqCst);
+        bell.waiting.fetch_or(ATTENDANT_SLEEPS, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if !ready() {
+            sleep(&bell.called, called, at_most);
+        }
+        bell.waiting.fetch_and(!ATTENDANT_SLEEPS, Ordering::SeqCst);
+    }
+
+    /// As [`nap`](Self::nap), for the attendant; [`wake_attendant`](Self::wake_attendant) ends it.
+    pub(crate) fn nap_attending(&self, duration: Duration, is_over: impl Fn() -> bool) {
+        let word = &self.region.bell(self.side).called;
+        let called = word.load(Ordering::SeqCst);
+        if !is_over() {
+            sleep(word, called, Some(duration));
+        }
+    }
+
+    /// Makes this side's own attendant look again.
+    pub(crate) fn wake_attendant(&self) {
+        wake(&self.region.bell(self.side).called);
     }
 
     fn claim_word(&self, index: u8) -> Option<&AtomicU64> {
@@ -255,9 +331,7 @@ impl End {
 
     /// Makes this side's own sleeper look again.
     pub(crate) fn wake_self(&self) {
-        let bell = self.region.bell(self.side);
-        bell.rung.fetch_add(1, Ordering::SeqCst);
-        let _ = futex::wake(&bell.rung, futex::Flags::empty(), 1);
+        wake(&self.region.bell(self.side).rung);
     }
 }
 
@@ -321,8 +395,28 @@ impl Consumer {
     /// Copies out what there is, up to `into`'s length, and gives the space back. Returns how much.
     pub(crate) fn try_read(&mut self, into: &mut [u8]) -> Result<usize, Violation> {
         let len = self.available()?.min(into.len());
+        // SAFETY: `into` is valid for `len` bytes.
+        unsafe { self.copy_out(into.as_mut_ptr(), len) };
+        Ok(len)
+    }
+
+    /// As [`try_read`](Self::try_read), appending at most `most` bytes to what `into` has room for.
+    pub(crate) fn try_append(&mut self, into: &mut Vec<u8>, most: usize) -> Result<usize, Violation> {
+        let room = into.spare_capacity_mut();
+        let len = self.available()?.min(room.len()).min(most);
+        // SAFETY: the room is valid for `len` bytes, which are initialised when they count.
+        unsafe {
+            self.copy_out(room.as_mut_ptr().cast(), len);
+            into.set_len(into.len() + len);
+        }
+        Ok(len)
+    }
+
+    /// # Safety
+    /// `into` is valid for writes of `len` bytes, of which there are no more than `available`.
+    unsafe fn copy_out(&mut self, into: *mut u8, len: usize) {
         if len == 0 {
-            return Ok(0);
+            return;
         }
         let start = self.taken as usize & (RING_BYTES - 1);
         let first = len.min(RING_BYTES - start);
@@ -330,13 +424,22 @@ impl Consumer {
         // SAFETY: both ranges lie in the ring as in `try_write`. A hostile peer may write to them
         // while they are copied: the copy then holds whatever bytes, and is validated afterwards.
         unsafe {
-            ptr::copy_nonoverlapping(ring.add(start), into.as_mut_ptr(), first);
-            ptr::copy_nonoverlapping(ring, into.as_mut_ptr().add(first), len - first);
+            ptr::copy_nonoverlapping(ring.add(start), into, first);
+            ptr::copy_nonoverlapping(ring, into.add(first), len - first);
         }
         self.taken += len as u64;
         self.end.region.lane(self.end.side).taken.0.store(self.taken, Ordering::Release);
         self.end.region.ring(self.end.peer(), FOR_SPACE);
-        Ok(len)
+    }
+}
+
+impl Source for Consumer {
+    fn take(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        Ok(self.try_read(into)?)
+    }
+
+    fn append(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        Ok(self.try_append(into, most)?)
     }
 }
 

@@ -3,31 +3,35 @@
 //! Everything here comes from the guest, and is checked against its current memory in 64
 //! bits before a byte is copied; the limit is checked before the copy.
 
+use std::ops::Range;
+
 use crate::limits::GUEST_TEXT_BYTES_MAX;
 use crate::wire::message::Verdict;
 
-/// Reads the envelope that a task returned. `memory` is the guest's memory as it is now.
-pub(super) fn read_envelope(memory: &[u8], packed: i64, output_bytes_max: u64) -> (Verdict, Vec<u8>) {
+/// Reads the envelope that a task returned, and says where in the memory its payload is. `memory` is
+/// the guest's memory as it is now.
+pub(super) fn read_envelope(memory: &[u8], packed: i64, output_bytes_max: u64) -> (Verdict, Range<usize>) {
     let (pointer, len) = ((packed as u64 >> 32) as u32, packed as u32);
     let end = pointer as u64 + len as u64;
     if end > memory.len() as u64 {
-        return (Verdict::BadPointer { pointer, len, memory_bytes: memory.len() as u64 }, Vec::new());
+        return (Verdict::BadPointer { pointer, len, memory_bytes: memory.len() as u64 }, 0..0);
     }
     let envelope = &memory[pointer as usize..end as usize];
     let Some((&status, payload)) = envelope.split_first() else {
-        return (Verdict::Abi { message: "the envelope is empty: it has no status byte".into() }, Vec::new());
+        return (Verdict::Abi { message: "the envelope is empty: it has no status byte".into() }, 0..0);
     };
-    let text = &payload[..payload.len().min(GUEST_TEXT_BYTES_MAX)];
+    let start = pointer as usize + 1;
+    let (whole, text) = (start..end as usize, start..start + payload.len().min(GUEST_TEXT_BYTES_MAX));
     match status {
         0 if payload.len() as u64 > output_bytes_max => {
-            (Verdict::OutputTooLarge { bytes: payload.len() as u64 }, Vec::new())
+            (Verdict::OutputTooLarge { bytes: payload.len() as u64 }, 0..0)
         }
-        0 => (Verdict::Ok, payload.to_vec()),
-        1 => (Verdict::Guest, text.to_vec()),
-        2 => (Verdict::InputDecode, text.to_vec()),
+        0 => (Verdict::Ok, whole),
+        1 => (Verdict::Guest, text),
+        2 => (Verdict::InputDecode, text),
         other => {
             let message = format!("the envelope has an unknown status byte {other}; 0, 1 and 2 are defined");
-            (Verdict::Abi { message }, Vec::new())
+            (Verdict::Abi { message }, 0..0)
         }
     }
 }
@@ -46,7 +50,7 @@ mod tests {
         #[test]
         fn no_packed_value_reads_outside_of_memory(packed: i64, memory in prop::collection::vec(any::<u8>(), 0..64)) {
             let (verdict, payload) = read_envelope(&memory, packed, 1 << 20);
-            prop_assert!(payload.len() < memory.len().max(1));
+            prop_assert!(payload.end <= memory.len() && payload.len() < memory.len().max(1));
             if (packed as u64 >> 32) + (packed as u64 & 0xffff_ffff) > memory.len() as u64 {
                 let is_bad_pointer = matches!(verdict, Verdict::BadPointer { .. });
                 prop_assert!(is_bad_pointer);
@@ -57,8 +61,8 @@ mod tests {
     #[test]
     fn the_limit_is_checked_before_the_copy() {
         let memory = [0, 1, 2, 3];
-        assert_eq!(read_envelope(&memory, pack(0, 4), 3), (Verdict::Ok, vec![1, 2, 3]));
-        assert_eq!(read_envelope(&memory, pack(0, 4), 2), (Verdict::OutputTooLarge { bytes: 3 }, vec![]));
+        assert_eq!(read_envelope(&memory, pack(0, 4), 3), (Verdict::Ok, 1..4));
+        assert_eq!(read_envelope(&memory, pack(0, 4), 2), (Verdict::OutputTooLarge { bytes: 3 }, 0..0));
     }
 
     #[test]

@@ -24,6 +24,16 @@ impl Budget {
         Budget { limit, used: 0, peak: 0, refused: None, refused_entries: None }
     }
 
+    /// What is held now.
+    pub(super) fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// The next task's: what is held stays, and counts for it.
+    pub(super) fn begin(&mut self, limit: u64) {
+        *self = Budget { used: self.used, peak: self.used, ..Budget::new(limit) };
+    }
+
     fn grow(&mut self, bytes: u64) -> bool {
         let total = self.used.saturating_add(bytes);
         if total > self.limit {

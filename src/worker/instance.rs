@@ -1,4 +1,8 @@
 //! One task: a fresh store and instance, the call, and what came of it.
+//!
+//! An instance serves one task, or under `Isolation::Reuse` one after the other, until one of them
+//! does not succeed. Between two tasks, when nothing waits, the next instance of the module at hand
+//! is made in advance (*prepared*), where no code of the guest's runs for that.
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -6,14 +10,14 @@ use std::pin::pin;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
-use rustix::time::ClockId;
-use wasmtime::{Instance, ModuleExport, Store, UpdateDeadline, WasmParams, WasmResults};
+use wasmtime::{Instance, Store, UpdateDeadline};
 
-use super::abi::read_envelope;
 use super::budget::Budget;
+use super::call::{Call, Ended, Payload, execute, payload_bytes};
 use super::clocks::Clock;
+use super::cpu::CpuClock;
+use super::inbox::Input;
 use super::journal::Journal;
 use super::linker::TaskState;
 use super::loaded::{Loaded, Modules};
@@ -29,9 +33,23 @@ use crate::wire::message::{Cost, Entry, LogSource, ModuleId, Verdict};
 pub(super) struct Runner {
     modules: Modules,
     shared: Arc<Shared>,
-    to_host: Arc<Mutex<dyn Write + Send>>,
+    /// One for all tasks, which begin it anew.
+    journal: Journal,
     /// Drives the timers of WASI; no thread of its own.
     runtime: tokio::runtime::Runtime,
+    clock: CpuClock,
+    kept: Option<Kept>,
+    /// The module of the last task, and of how many in a row.
+    in_a_row: (Option<ModuleId>, u32),
+}
+
+/// An instance for a task to come.
+struct Kept {
+    module: ModuleId,
+    store: Store<TaskState>,
+    instance: Instance,
+    /// Tasks that have run in it: 0 if it was prepared.
+    served: u32,
 }
 
 /// What the host asked for.
@@ -43,126 +61,180 @@ pub(super) struct Order {
     pub(super) limits: TaskLimits,
 }
 
-/// A task that has ended.
-pub(super) struct Ended {
-    pub(super) verdict: Verdict,
-    pub(super) payload: Vec<u8>,
-    pub(super) cost: Cost,
-}
+/// Takes what came of a task, before its instance is torn down: the host need not wait for that.
+pub(super) type Answer<'a> = &'a mut dyn FnMut(&mut dyn Input, Verdict, Cost, &[u8]) -> io::Result<()>;
 
-/// One task's call, as its phases need it.
-struct Call<'a> {
-    run: u64,
-    entry: &'a Entry,
-    limits: TaskLimits,
-    input: Vec<u8>,
-    stdout: GuestOutput,
-    stderr: GuestOutput,
-}
+/// So many tasks of one module in a row make it worth to prepare for the next.
+const PREPARED_AFTER: u32 = 2;
 
 impl Runner {
+    /// Before the process locks itself down.
     pub(super) fn new(
         modules: Modules,
         shared: Arc<Shared>,
         to_host: Arc<Mutex<dyn Write + Send>>,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        Ok(Runner { modules, shared, to_host, runtime })
+        let (journal, clock) = (Journal::new(to_host), CpuClock::new());
+        Ok(Runner { modules, shared, journal, runtime, clock, kept: None, in_a_row: (None, 0) })
     }
 
-    /// Runs what was asked for; the number tells an interrupt of this run from all others.
-    pub(super) fn run(&mut self, order: &Order, input: Vec<u8>) -> Ended {
+    /// Runs what was asked for, and answers once; the run's number tells an interrupt of it from all
+    /// others.
+    ///
+    /// # Errors
+    /// If the host is gone.
+    pub(super) fn run(&mut self, order: &Order, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
         self.shared.set_current(order.run);
-        let (began, cpu_began) = (Instant::now(), cpu_ns());
-        let mut cost = Cost::default();
-        let (verdict, payload) = match self.modules.get(order.module) {
-            Err(message) => (Verdict::Instantiate { message }, Vec::new()),
-            Ok(loaded) => self.run_in(&loaded, order, input, &mut cost),
+        self.clock.begin();
+        self.in_a_row = match self.in_a_row {
+            (Some(last), count) if last == order.module => (Some(last), count.saturating_add(1)),
+            _ => (Some(order.module), 1),
+        };
+        let answered = match self.modules.get(order.module) {
+            Err(message) => {
+                self.answer(Verdict::Instantiate { message }, &[], input, Cost::default(), answer)
+            }
+            Ok(loaded) => self.run_in(&loaded, order, input, answer),
         };
         self.shared.set_current(0);
-        cost.run_ns = began.elapsed().as_nanos() as u64;
-        cost.cpu_ns = cpu_ns().saturating_sub(cpu_began);
-        Ended { verdict, payload, cost }
+        answered
     }
 
-    fn run_in(&self, loaded: &Loaded, order: &Order, input: Vec<u8>, cost: &mut Cost) -> (Verdict, Vec<u8>) {
+    /// Makes the next instance in advance, of the module that seems to be the next.
+    pub(super) fn prepare(&mut self) {
+        let (Some(module), PREPARED_AFTER..) = self.in_a_row else { return };
+        if self.kept.is_some() {
+            return;
+        }
+        let Ok(loaded) = self.modules.get(module) else { return };
+        // Nothing of a guest's runs while no task is at hand: no deadline would end it.
+        if loaded.description.uses_wasi || loaded.description.has_start {
+            return;
+        }
+        let Ok(mut store) = self.store(&loaded) else { return };
+        // Whatever is wrong with it, the task is told.
+        if let Ok(instance) = loaded.instance.instantiate(&mut store) {
+            self.kept = Some(Kept { module, store, instance, served: 0 });
+        }
+    }
+
+    fn answer(
+        &mut self,
+        verdict: Verdict,
+        payload: &[u8],
+        input: &mut dyn Input,
+        mut cost: Cost,
+        answer: Answer<'_>,
+    ) -> io::Result<()> {
+        (cost.run_ns, cost.cpu_ns) = self.clock.end();
+        answer(input, verdict, cost, payload)
+    }
+
+    fn run_in(
+        &mut self,
+        loaded: &Loaded,
+        order: &Order,
+        input: &mut dyn Input,
+        answer: Answer<'_>,
+    ) -> io::Result<()> {
         let Order { task, run, entry, limits, .. } = order;
-        let (task, run, limits) = (*task, *run, *limits);
-        let journal = Journal::new(task, limits.log_bytes_max, limits.log_overflow, self.to_host.clone());
-        let (stdout, stderr) = match entry {
-            Entry::Command { .. } => {
-                let bytes_max = limits.output_bytes_max;
-                (GuestOutput::capture(bytes_max), GuestOutput::capture(bytes_max))
+        self.journal.begin(*task, limits.log_bytes_max, limits.log_overflow);
+        let mut cost = Cost::default();
+        let (mut store, instance, served) = match self.ready(loaded, order) {
+            Ok(ready) => ready,
+            Err(error) => {
+                let message = format!("{error:#}");
+                return self.answer(Verdict::Instantiate { message }, &[], input, cost, answer);
             }
-            Entry::Task(_) => (
-                GuestOutput::lines(journal.clone(), LogSource::Stdout),
-                GuestOutput::lines(journal.clone(), LogSource::Stderr),
-            ),
         };
-        let mut call = Call { run, entry, limits, input, stdout, stderr };
-        let mut store = match self.store(loaded, &mut call, journal.clone()) {
-            Ok(store) => store,
-            Err(error) => return (Verdict::Instantiate { message: format!("{error:#}") }, Vec::new()),
-        };
+        let state = store.data_mut();
+        state.run = *run;
+        let mut call = Call { entry, limits, input, output: Outputs::none() };
+        if loaded.description.uses_wasi {
+            call.output = Outputs::new(entry, limits, &self.journal);
+            match wasi::context(entry, limits, call.input, &call.output) {
+                Ok((wasi, clock)) => (state.wasi, state.clock) = (Some(wasi), clock),
+                Err(verdict) => return self.answer(verdict, &[], call.input, cost, answer),
+            }
+        }
         // An interrupt that came before the store had its deadline bumped an epoch that nobody
         // watched. From here on the bump is seen; so look once now (the fence pairs with the one
         // in `Shared::interrupt`).
         fence(Ordering::SeqCst);
-        if self.shared.is_interrupted(run) {
-            return (Verdict::Interrupted, Vec::new());
+        if self.shared.is_interrupted(*run) {
+            return self.answer(Verdict::Interrupted, &[], call.input, cost, answer);
         }
         // Ordinary modules run on this very stack. WASI may wait, so it runs on a fiber that an
         // interrupt can drop in the middle of a host call.
         let ran = if loaded.description.uses_wasi {
-            self.runtime.block_on(self.unless_interrupted(run, execute::<true>(&mut store, loaded, &call)))
+            let work = execute::<true>(&mut store, loaded, instance, served == 0, &mut call);
+            self.runtime.block_on(self.unless_interrupted(*run, work))
         } else {
-            poll_once(execute::<false>(&mut store, loaded, &call))
+            poll_once(execute::<false>(&mut store, loaded, instance, served == 0, &mut call))
         };
-        call.stdout.flush_line();
-        call.stderr.flush_line();
+        call.output.flush_lines();
         cost.peak_memory_bytes = store.data().budget.peak;
         if loaded.description.metered {
             let fuel = limits.fuel.unwrap_or(u64::MAX);
             cost.fuel_used = Some(fuel - store.get_fuel().unwrap_or_default().min(fuel));
         }
-        let ended = match ran {
-            None => (Verdict::Interrupted, Vec::new()),
-            Some(ran) => match journal.fatal_bytes() {
-                Some(bytes) => (Verdict::LogsTooLarge { bytes }, Vec::new()),
-                None => self.judge(ran, &store, &call),
+        let Ended { verdict, payload, instance } = match ran {
+            None => Ended::of(Verdict::Interrupted),
+            Some(ran) => match self.journal.fatal_bytes() {
+                Some(bytes) => Ended::of(Verdict::LogsTooLarge { bytes }),
+                None => self.judge(ran, &store, *run, &call),
             },
         };
-        cost.log_bytes_dropped = journal.dropped();
-        ended
+        cost.log_bytes_dropped = self.journal.dropped();
+        let input = call.input;
+        let bytes = payload_bytes(&payload, &store);
+        let is_reusable = verdict == Verdict::Ok && served + 1 < limits.instance_tasks_max;
+        self.answer(verdict, bytes, input, cost, answer)?;
+        if let Some(instance) = instance.filter(|_| is_reusable) {
+            self.kept = Some(Kept { module: order.module, store, instance, served: served + 1 });
+        }
+        Ok(())
     }
 
-    fn store(
-        &self,
+    /// A store for the task; its instance if that stands already, and how many tasks that has served.
+    fn ready(
+        &mut self,
         loaded: &Loaded,
-        call: &mut Call<'_>,
-        journal: Journal,
-    ) -> wasmtime::Result<Store<TaskState>> {
-        let engine = loaded.instance.module().engine();
-        let (wasi, clock) = match loaded.description.uses_wasi {
-            true => {
-                let Call { entry, limits, input, stdout, stderr, .. } = call;
-                let (wasi, clock) = wasi::context(entry, limits, input, stdout, stderr);
-                (Some(wasi), clock)
-            }
-            false => (None, Clock::none()),
+        order: &Order,
+    ) -> wasmtime::Result<(Store<TaskState>, Option<Instance>, u32)> {
+        let TaskLimits { memory_bytes_max, instance_tasks_max, .. } = order.limits;
+        let kept = self.kept.take().filter(|kept| {
+            // One that is over this task's limit is made again, and fails as it should.
+            kept.module == order.module
+                && kept.served < instance_tasks_max
+                && kept.store.data().budget.used() <= memory_bytes_max
+        });
+        let (mut store, instance, served) = match kept {
+            Some(kept) => (kept.store, Some(kept.instance), kept.served),
+            None => (self.store(loaded)?, None, 0),
         };
-        let budget = Budget::new(call.limits.memory_bytes_max);
-        let mut store = Store::new(engine, TaskState { budget, journal, wasi, clock, panic: None });
-        store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
-        store.limiter(|state| &mut state.budget);
+        store.data_mut().begin(memory_bytes_max);
         if loaded.description.metered {
-            store.set_fuel(call.limits.fuel.unwrap_or(u64::MAX))?;
+            store.set_fuel(order.limits.fuel.unwrap_or(u64::MAX))?;
         }
         // Any bump of the epoch calls back; only one that is meant for this task stops it.
         store.set_epoch_deadline(1);
-        let (shared, run) = (self.shared.clone(), call.run);
-        store.epoch_deadline_callback(move |_| {
-            Ok(if shared.is_interrupted(run) {
+        Ok((store, instance, served))
+    }
+
+    /// A store that is not any task's yet.
+    fn store(&self, loaded: &Loaded) -> wasmtime::Result<Store<TaskState>> {
+        let engine = loaded.instance.module().engine();
+        let (budget, journal) = (Budget::new(u64::MAX), self.journal.clone());
+        let state = TaskState { run: 0, budget, journal, wasi: None, clock: Clock::none(), panic: None };
+        let mut store = Store::new(engine, state);
+        store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
+        store.limiter(|state| &mut state.budget);
+        store.set_epoch_deadline(1);
+        let shared = self.shared.clone();
+        store.epoch_deadline_callback(move |store| {
+            Ok(if shared.is_interrupted(store.data().run) {
                 UpdateDeadline::Interrupt
             } else {
                 UpdateDeadline::Continue(1)
@@ -191,137 +263,64 @@ impl Runner {
 
     fn judge(
         &self,
-        ran: wasmtime::Result<(Verdict, Vec<u8>)>,
+        ran: wasmtime::Result<Ended>,
         store: &Store<TaskState>,
+        run: u64,
         call: &Call<'_>,
-    ) -> (Verdict, Vec<u8>) {
+    ) -> Ended {
         let is_command = matches!(call.entry, Entry::Command { .. });
         let verdict = match ran {
-            Ok((Verdict::Exited { code, .. }, _)) if is_command => Verdict::Exited { code, stdout_bytes: 0 },
+            Ok(Ended { verdict: Verdict::Exited { code, .. }, .. }) if is_command => {
+                Verdict::Exited { code, stdout_bytes: 0 }
+            }
             Ok(ended) => return ended,
-            Err(error) => match call.stdout.overflow().or(call.stderr.overflow()) {
+            Err(error) => match call.output.overflow() {
                 Some(bytes) => Verdict::OutputTooLarge { bytes },
-                None => verdict::of_error(&error, store.data(), self.shared.is_interrupted(call.run)),
+                None => verdict::of_error(&error, store.data(), self.shared.is_interrupted(run)),
             },
         };
         match verdict {
             Verdict::Exited { code, .. } => {
-                let mut payload = call.stdout.take();
-                let stdout_bytes = payload.len() as u64;
-                payload.extend(call.stderr.take());
-                (Verdict::Exited { code, stdout_bytes }, payload)
+                let (stdout_bytes, payload) = call.output.take();
+                Ended { payload: Payload::Owned(payload), ..Ended::of(Verdict::Exited { code, stdout_bytes }) }
             }
-            verdict => (verdict, Vec::new()),
+            verdict => Ended::of(verdict),
         }
     }
 }
 
-/// Instantiates and calls. With `FIBER`, every step may be suspended; without, none is.
-async fn execute<const FIBER: bool>(
-    store: &mut Store<TaskState>,
-    loaded: &Loaded,
-    call: &Call<'_>,
-) -> wasmtime::Result<(Verdict, Vec<u8>)> {
-    let instance = if FIBER {
-        loaded.instance.instantiate_async(&mut *store).await?
-    } else {
-        loaded.instance.instantiate(&mut *store)?
-    };
-    let index = match call.entry {
-        Entry::Command { .. } => {
-            invoke::<FIBER, (), ()>(store, &instance, loaded.start.as_ref(), ()).await?;
-            return Ok((Verdict::Exited { code: 0, stdout_bytes: 0 }, Vec::new()));
-        }
-        Entry::Task(index) => *index as usize,
-    };
-    if loaded.reactor_start.is_some() {
-        invoke::<FIBER, (), ()>(store, &instance, loaded.reactor_start.as_ref(), ()).await?;
-    }
-    if loaded.initializer.is_some() {
-        let packed =
-            invoke::<FIBER, (u32, u32), i64>(store, &instance, loaded.initializer.as_ref(), (0, 0)).await?;
-        let (verdict, payload) = envelope(store, &instance, loaded, packed, call.limits.output_bytes_max)?;
-        if verdict != Verdict::Ok {
-            return Ok((verdict, payload));
-        }
-    }
-    let Ok(len) = u32::try_from(call.input.len()) else {
-        let message = format!("{} bytes of input do not fit a 32-bit memory", call.input.len());
-        return Ok((Verdict::InputDecode, message.into_bytes()));
-    };
-    let pointer = invoke::<FIBER, (u32,), u32>(store, &instance, loaded.alloc.as_ref(), (len,)).await?;
-    if let Some(refused) = write_input(store, &instance, loaded, pointer, &call.input)? {
-        return Ok((refused, Vec::new()));
-    }
-    let function = loaded.tasks.get(index).and_then(Option::as_ref);
-    let packed = invoke::<FIBER, (u32, u32), i64>(store, &instance, function, (pointer, len)).await?;
-    envelope(store, &instance, loaded, packed, call.limits.output_bytes_max)
-}
+/// A guest's stdout and stderr, if it can have them.
+pub(super) struct Outputs(pub(super) Option<[GuestOutput; 2]>);
 
-async fn invoke<const FIBER: bool, P: WasmParams + Sync, R: WasmResults + Sync>(
-    store: &mut Store<TaskState>,
-    instance: &Instance,
-    export: Option<&ModuleExport>,
-    params: P,
-) -> wasmtime::Result<R> {
-    let function = export
-        .and_then(|export| instance.get_module_export(&mut *store, export))
-        .and_then(|export| export.into_func())
-        .ok_or_else(|| wasmtime::format_err!("the module does not export the function"))?
-        .typed::<P, R>(&*store)?;
-    if FIBER { function.call_async(&mut *store, params).await } else { function.call(&mut *store, params) }
-}
-
-/// Copies the input to where the guest said; or says why it cannot.
-fn write_input(
-    store: &mut Store<TaskState>,
-    instance: &Instance,
-    loaded: &Loaded,
-    pointer: u32,
-    input: &[u8],
-) -> wasmtime::Result<Option<Verdict>> {
-    let memory = memory(store, instance, loaded)?;
-    let data = memory.data_mut(&mut *store);
-    let end = pointer as u64 + input.len() as u64;
-    if pointer == 0 || end > data.len() as u64 {
-        let (len, memory_bytes) = (input.len() as u32, data.len() as u64);
-        // A null pointer is how the ABI says that there is no memory left.
-        if let (0, Some(requested)) = (pointer, store.data().budget.refused) {
-            return Ok(Some(Verdict::Memory { requested, backtrace: Vec::new() }));
-        }
-        if pointer == 0 {
-            let message =
-                format!("wasmpool_alloc returned 0: the guest has no room for an input of {len} bytes");
-            return Ok(Some(Verdict::Abi { message }));
-        }
-        return Ok(Some(Verdict::BadPointer { pointer, len, memory_bytes }));
+impl Outputs {
+    fn none() -> Self {
+        Outputs(None)
     }
-    data[pointer as usize..end as usize].copy_from_slice(input);
-    Ok(None)
-}
 
-fn envelope(
-    store: &mut Store<TaskState>,
-    instance: &Instance,
-    loaded: &Loaded,
-    packed: i64,
-    output_bytes_max: u64,
-) -> wasmtime::Result<(Verdict, Vec<u8>)> {
-    let memory = memory(store, instance, loaded)?;
-    Ok(read_envelope(memory.data(&*store), packed, output_bytes_max))
-}
+    fn new(entry: &Entry, limits: &TaskLimits, journal: &Journal) -> Self {
+        Outputs(Some(match entry {
+            Entry::Command { .. } => [(); 2].map(|()| GuestOutput::capture(limits.output_bytes_max)),
+            Entry::Task(_) => [LogSource::Stdout, LogSource::Stderr]
+                .map(|source| GuestOutput::lines(journal.clone(), source)),
+        }))
+    }
 
-fn memory(
-    store: &mut Store<TaskState>,
-    instance: &Instance,
-    loaded: &Loaded,
-) -> wasmtime::Result<wasmtime::Memory> {
-    loaded
-        .memory
-        .as_ref()
-        .and_then(|export| instance.get_module_export(&mut *store, export))
-        .and_then(|export| export.into_memory())
-        .ok_or_else(|| wasmtime::format_err!("the module does not export its memory"))
+    fn flush_lines(&self) {
+        self.0.iter().flatten().for_each(GuestOutput::flush_line);
+    }
+
+    fn overflow(&self) -> Option<u64> {
+        self.0.iter().flatten().find_map(GuestOutput::overflow)
+    }
+
+    /// How much was written to stdout, and that followed by what was written to stderr.
+    fn take(&self) -> (u64, Vec<u8>) {
+        let Some([stdout, stderr]) = &self.0 else { return (0, Vec::new()) };
+        let mut bytes = stdout.take();
+        let stdout_bytes = bytes.len() as u64;
+        bytes.extend(stderr.take());
+        (stdout_bytes, bytes)
+    }
 }
 
 /// Runs a future that never waits.
@@ -330,10 +329,4 @@ fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,
     }
-}
-
-/// CPU time of this thread.
-fn cpu_ns() -> u64 {
-    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
-    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
 }

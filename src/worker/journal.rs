@@ -1,7 +1,7 @@
 //! A task's log records, on their way to the host within the task's log limit.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::LOG_RECORD_BYTES_MAX;
 use crate::task::{LogOverflow, TaskId};
@@ -9,7 +9,8 @@ use crate::text::truncated;
 use crate::wire::frame::write_frame;
 use crate::wire::message::{FromWorker, LogRecord, LogSource};
 
-/// Where one task's records go. Cheap to clone: stdout, stderr and the log import share it.
+/// Where the records of the task at hand go. Cheap to clone: stdout, stderr and the log import share
+/// it, and so do all tasks of a worker, one after the other.
 #[derive(Clone)]
 pub(super) struct Journal(Arc<Mutex<Inner>>);
 
@@ -20,6 +21,7 @@ struct Inner {
     overflow: LogOverflow,
     bytes: u64,
     dropped: u64,
+    scratch: Vec<u8>,
 }
 
 /// The task has logged more than it may, and has to end for it.
@@ -28,21 +30,31 @@ struct Inner {
 pub(super) struct OverLimit;
 
 impl Journal {
-    pub(super) fn new(
-        task: TaskId,
-        bytes_max: u64,
-        overflow: LogOverflow,
-        to_host: Arc<Mutex<dyn Write + Send>>,
-    ) -> Journal {
-        let to_host = Some(to_host);
-        Journal(Arc::new(Mutex::new(Inner { task, to_host, bytes_max, overflow, bytes: 0, dropped: 0 })))
+    /// Drops everything until a task begins.
+    pub(super) fn new(to_host: Arc<Mutex<dyn Write + Send>>) -> Journal {
+        Journal::to(Some(to_host))
     }
 
     /// Drops everything: for a store that never runs.
     pub(super) fn nowhere() -> Journal {
-        let (overflow, to_host) = (LogOverflow::Drop, None);
-        let inner = Inner { task: TaskId(0), to_host, bytes_max: 0, overflow, bytes: 0, dropped: 0 };
+        Journal::to(None)
+    }
+
+    fn to(to_host: Option<Arc<Mutex<dyn Write + Send>>>) -> Journal {
+        let (task, overflow, scratch) = (TaskId(0), LogOverflow::Drop, Vec::new());
+        let inner = Inner { task, to_host, bytes_max: 0, overflow, bytes: 0, dropped: 0, scratch };
         Journal(Arc::new(Mutex::new(inner)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on it is this task's.
+    pub(super) fn begin(&self, task: TaskId, bytes_max: u64, overflow: LogOverflow) {
+        let mut inner = self.lock();
+        (inner.task, inner.bytes_max, inner.overflow) = (task, bytes_max, overflow);
+        (inner.bytes, inner.dropped) = (0, 0);
     }
 
     /// Sends one record. Over the task's limit it is counted instead.
@@ -57,7 +69,7 @@ impl Journal {
         message: &str,
         fields: &str,
     ) -> Result<(), OverLimit> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         let bytes = (target.len() + message.len() + fields.len()) as u64;
         let sent_bytes = bytes.min(LOG_RECORD_BYTES_MAX as u64) + 1;
         if inner.bytes.saturating_add(sent_bytes) > inner.bytes_max {
@@ -75,21 +87,23 @@ impl Journal {
             message: truncated(message, LOG_RECORD_BYTES_MAX / 2),
             fields: truncated(fields, LOG_RECORD_BYTES_MAX / 4),
         };
-        if let Some(to_host) = &inner.to_host {
-            let frame = FromWorker::Log { task: inner.task, record };
+        let Inner { task, to_host, scratch, .. } = &mut *inner;
+        if let Some(to_host) = to_host {
+            let frame = FromWorker::Log { task: *task, record };
+            let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
             // A broken ring ends the worker at the task's own answer.
-            let _ = write_frame(&mut *to_host.lock().unwrap_or_else(PoisonError::into_inner), &frame, &[]);
+            let _ = write_frame(&mut *to_host, scratch, &frame, &[]);
         }
         Ok(())
     }
 
     pub(super) fn dropped(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).dropped
+        self.lock().dropped
     }
 
     /// All bytes that the task logged, if they are the task's end.
     pub(super) fn fatal_bytes(&self) -> Option<u64> {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.lock();
         let is_fatal = inner.overflow == LogOverflow::Fail && inner.dropped > 0;
         is_fatal.then(|| inner.bytes + inner.dropped)
     }

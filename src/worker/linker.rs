@@ -16,6 +16,8 @@ pub(crate) const WASI_MODULE: &str = "wasi_snapshot_preview1";
 
 /// A store's own data: everything that host calls of one task may touch.
 pub(crate) struct TaskState {
+    /// The run at hand: an interrupt of another one is none of this store's. 0 is none.
+    pub(super) run: u64,
     pub(super) budget: Budget,
     pub(super) journal: Journal,
     pub(super) wasi: Option<WasiP1Ctx>,
@@ -25,9 +27,16 @@ pub(crate) struct TaskState {
 }
 
 impl TaskState {
+    /// The next task's: nothing of the one before is left here.
+    pub(super) fn begin(&mut self, memory_bytes_max: u64) {
+        self.budget.begin(memory_bytes_max);
+        (self.wasi, self.clock, self.panic) = (None, Clock::none(), None);
+    }
+
     /// For a store in which nothing runs.
     pub(crate) fn for_linking() -> Self {
         TaskState {
+            run: 0,
             budget: Budget::new(0),
             journal: Journal::nowhere(),
             wasi: None,

@@ -1,14 +1,16 @@
-//! The main thread: one frame in, one task run, one frame out. Over any streams, so that
-//! it can be tested without a process.
+//! The main thread: one frame in, one task run (or a batch of them), one frame out for each. Over any
+//! streams, so that it can be tested without a process.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::inbox::{Inbound, Inbox, Input, Item};
 use super::instance::{Order, Runner};
-use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
+use crate::limits::BATCH_WORK_MAX;
 use crate::sandbox::LockedDown;
-use crate::wire::frame::{read_frame, write_frame};
-use crate::wire::message::{FromWorker, ToWorker};
+use crate::task::TaskId;
+use crate::wire::frame::write_frame;
+use crate::wire::message::{Cost, FromWorker, ToWorker, Verdict};
 
 /// Runs until the stream ends (which a ring never does: the watcher ends the process).
 ///
@@ -16,22 +18,69 @@ use crate::wire::message::{FromWorker, ToWorker};
 /// A stream that breaks, or a host that does not speak the protocol.
 pub(super) fn run<W: Write + Send + 'static>(
     _: &LockedDown,
-    mut from_host: impl Read,
+    from_host: impl Inbound,
     to_host: &Arc<Mutex<W>>,
     mut runner: Runner,
     claim: impl Fn(u8, u64) -> bool,
 ) -> io::Result<()> {
+    let mut inbox = Inbox::new(from_host);
+    let mut scratch = Vec::new();
+    let mut say = |message: FromWorker, payload: &[u8]| {
+        let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
+        write_frame(&mut *to_host, &mut scratch, &message, payload)
+    };
     loop {
-        let frame = read_frame::<ToWorker>(&mut from_host, || FRAME_PAYLOAD_BYTES_MAX);
-        let Some((message, input)) = frame.map_err(io::Error::other)? else { return Ok(()) };
-        let ToWorker::Run { task, run, claim: index, module, entry, limits } = message;
+        let ToWorker::Run { task, run, claim: index, module, entry, limits, items } = inbox.next()?;
         // The host may have taken it back while others ran.
         if !claim(index, run) {
             continue;
         }
-        let ended = runner.run(&Order { task, run, module, entry, limits }, input);
-        let done = FromWorker::Done { task, verdict: ended.verdict, cost: ended.cost };
-        let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
-        write_frame(&mut *to_host, &done, &ended.payload)?;
+        let mut order = Order { task, run, module, entry, limits };
+        match items {
+            None => runner.run(&order, &mut inbox, &mut |input, verdict, cost, payload| {
+                // The host takes no answer before it has sent the whole input.
+                input.skip()?;
+                say(FromWorker::Done { task, verdict, cost }, payload)
+            })?,
+            Some(items) => {
+                let (mut verdict, mut run_ns) = (Verdict::Ok, 0);
+                for item in (u64::from(items.first)..).take(items.count as usize) {
+                    // The rest goes back: whoever waits behind it, waits no longer than this.
+                    if verdict == Verdict::Interrupted || run_ns > BATCH_WORK_MAX.as_nanos() as u64 {
+                        break;
+                    }
+                    order.task = TaskId(task.0 + item);
+                    run_ns += run_item(&mut runner, &order, &mut inbox, &mut say, &mut verdict)?;
+                }
+                inbox.skip()?;
+                say(FromWorker::Done { task, verdict, cost: Cost { run_ns, ..Cost::default() } }, &[])?;
+            }
+        }
+        if !inbox.has_more() {
+            runner.prepare();
+        }
     }
+}
+
+/// Runs the next task of a batch, and answers it; one that was interrupted is the batch's verdict
+/// instead. How long it ran, in nanoseconds.
+fn run_item(
+    runner: &mut Runner,
+    order: &Order,
+    inbox: &mut Inbox<impl Inbound>,
+    say: &mut impl FnMut(FromWorker, &[u8]) -> io::Result<()>,
+    of_batch: &mut Verdict,
+) -> io::Result<u64> {
+    let mut input = Item::next(inbox)?;
+    let mut run_ns = 0;
+    runner.run(order, &mut input, &mut |_, verdict, cost, payload| {
+        run_ns = cost.run_ns;
+        if verdict == Verdict::Interrupted {
+            *of_batch = verdict;
+            return Ok(());
+        }
+        say(FromWorker::Item { task: order.task, verdict, cost }, payload)
+    })?;
+    input.skip()?;
+    Ok(run_ns)
 }

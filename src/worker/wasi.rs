@@ -14,26 +14,29 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 
 use super::clocks::{Clock, Coarse, VirtualTime};
+use super::inbox::Input;
+use super::instance::Outputs;
 use super::random::{Seeded, System};
-use super::stdio::GuestOutput;
 use crate::limits::WASI_RANDOM_BYTES_MAX;
 use crate::task::TaskLimits;
-use crate::wire::message::Entry;
+use crate::wire::message::{Entry, Verdict};
 
 /// The context of one task, and its clock.
 pub(super) fn context(
     entry: &Entry,
     limits: &TaskLimits,
-    input: &mut Vec<u8>,
-    stdout: &GuestOutput,
-    stderr: &GuestOutput,
-) -> (WasiP1Ctx, Clock) {
+    input: &mut dyn Input,
+    output: &Outputs,
+) -> Result<(WasiP1Ctx, Clock), Verdict> {
     let mut wasi = WasiCtxBuilder::new();
     // Not `allow_blocking_current_thread`: a guest's sleep would then block this thread in
     // the kernel, where no interrupt reaches it.
-    wasi.stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(WASI_RANDOM_BYTES_MAX);
+    wasi.max_random_size(WASI_RANDOM_BYTES_MAX);
+    if let Outputs(Some([stdout, stderr])) = output {
+        wasi.stdout(stdout.clone()).stderr(stderr.clone());
+    }
     if let Entry::Command { args, env } = entry {
-        wasi.args(args).envs(env).stdin(MemoryInputPipe::new(std::mem::take(input)));
+        wasi.args(args).envs(env).stdin(MemoryInputPipe::new(stdin(input)?));
     }
     let clock = match limits.seed {
         None => {
@@ -50,5 +53,19 @@ pub(super) fn context(
             Clock::Virtual(time)
         }
     };
-    (wasi.build_p1(), clock)
+    Ok((wasi.build_p1(), clock))
+}
+
+/// The whole of a command's input.
+fn stdin(input: &mut dyn Input) -> Result<Vec<u8>, Verdict> {
+    let requested = input.left();
+    let mut bytes = Vec::new();
+    // The process may be at its own limit.
+    if usize::try_from(requested).ok().and_then(|len| bytes.try_reserve_exact(len).ok()).is_none() {
+        return Err(Verdict::Memory { requested, backtrace: Vec::new() });
+    }
+    bytes.resize(requested as usize, 0);
+    let gone = |_| Verdict::Instantiate { message: "the host is gone".into() };
+    input.read(&mut bytes).map_err(gone)?;
+    Ok(bytes)
 }

@@ -117,6 +117,7 @@ pub(super) fn of_tasks(tasks: Vec<TaskDescription>) -> ModuleDescription {
         uses_wasi: false,
         has_initializer: false,
         has_reactor_start: false,
+        has_start: false,
         metered: false,
         wasm_bytes: 4,
         machine_code_bytes: 12,

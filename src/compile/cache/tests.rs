@@ -15,6 +15,7 @@ fn compiled(tag: u64) -> Compiled {
         uses_wasi: false,
         has_initializer: false,
         has_reactor_start: false,
+        has_start: false,
         metered: false,
         deterministic: false,
         wasm_bytes: tag,

@@ -1,0 +1,107 @@
+//! A batch: tasks of a map that travel, run and are answered together, and are one task to the
+//! dispatcher. Each still has its own number, instance, limits and error.
+//!
+//! A worker runs some of them and gives the rest back, so that nobody waits for long behind a batch.
+//! Where one fails with its worker, or at its deadline, the others go on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::core::Answered;
+use super::resolve;
+use crate::error::TaskFailure;
+use crate::future::{Cell, Item, Labels};
+use crate::module::Answer;
+use crate::observe::{Ended, TaskOutcome};
+use crate::task::{TaskId, TaskLimits, TaskReport};
+use crate::wire::message::{Entry, Items};
+
+/// What the host knows of a batch under way. Its cell is filled when the batch is over, and takes the
+/// items' results before.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    cell: Arc<Cell>,
+    entry: Entry,
+    limits: TaskLimits,
+    count: u64,
+    /// Tasks that have ended, and those among them that have answered, by what. Written by whoever reads the
+    /// worker's ring, or reports its end.
+    answered: AtomicU64,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Batch {
+    pub(super) fn new(cell: Arc<Cell>, entry: Entry, limits: TaskLimits, count: u64) -> Arc<Batch> {
+        let [answered, succeeded, failed] = [(); 3].map(|()| AtomicU64::new(0));
+        Arc::new(Batch { cell, entry, limits, count, answered, succeeded, failed })
+    }
+
+    /// Those without an answer.
+    pub(super) fn items(&self) -> Items {
+        // There are at most `BATCH_ITEMS_MAX`.
+        Items { first: self.answered() as u32, count: self.left() as u32 }
+    }
+
+    /// Where the inputs of those without an answer begin, in the inputs of all.
+    pub(super) fn offset(&self, inputs: &[u8]) -> usize {
+        (0..self.answered()).fold(0, |at, _| {
+            let len = inputs.get(at..).and_then(|rest| rest.first_chunk::<4>());
+            at + 4 + len.map_or(0, |len| u32::from_le_bytes(*len) as usize)
+        })
+    }
+
+
+    pub(super) fn labels(&self) -> Arc<Labels> {
+        self.cell.labels().clone()
+    }
+
+    /// Its tasks that have no answer.
+    pub(super) fn left(&self) -> u64 {
+        self.count - self.answered()
+    }
+
+    pub(super) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::SeqCst)
+    }
+
+    /// Whether this task is the next to be answered.
+    pub(super) fn is_at(&self, task: TaskId) -> bool {
+        self.left() > 0 && task.0 == self.cell.task().0 + self.answered()
+    }
+
+    /// The next task has been answered.
+    pub(super) fn answer(&self, worker_pid: u32, answered: Answered) {
+        let task = TaskId(self.cell.task().0 + self.answered());
+        let cost = answered.cost;
+        let run = Duration::from_nanos(cost.run_ns);
+        let result = resolve::read_verdict(answered, &self.entry, &self.limits).map_err(|error| {
+            let mut report = TaskReport { attempts: 1, worker_pid: Some(worker_pid), ..TaskReport::default() };
+            resolve::add_cost(&mut report, cost);
+            self.cell.labels().failure_of(task, error, report)
+        });
+        let counter = if result.is_ok() { &self.succeeded } else { &self.failed };
+        counter.fetch_add(1, Ordering::SeqCst);
+        self.push(result, run);
+    }
+
+    /// The task at hand has ended without an answer.
+    pub(super) fn fail(&self, failure: TaskFailure) {
+        if self.left() > 0 {
+            self.push(Err(failure), Duration::ZERO);
+        }
+    }
+
+    /// All of it has ended, those without an answer so. Those that `fail` was told of are counted.
+    pub(super) fn count_ends(&self, ended: &mut Ended, how: TaskOutcome) {
+        ended.succeeded += self.succeeded.load(Ordering::SeqCst);
+        ended.failed += self.failed.load(Ordering::SeqCst);
+        resolve::count(ended, how, self.left());
+    }
+
+    fn push(&self, result: Result<Answer, TaskFailure>, run: Duration) {
+        self.answered.fetch_add(1, Ordering::SeqCst);
+        self.cell.push(Item { result, run });
+    }
+}

@@ -1,0 +1,71 @@
+//! Spinning before sleeping, where it pays: a sleep and a wake-up cost many times what a short
+//! answer takes.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Most time of one spin: about what a wake-up from a deep sleep of the processor costs
+/// (PEERS: 4 to 40 µs, 80 µs at worst).
+const SPIN_MAX: Duration = Duration::from_micros(50);
+
+/// Waits of this length and less would have been worth spinning for: a wake-up is a part of them.
+const WORTH: Duration = Duration::from_micros(100);
+
+/// The score with which spinning begins, and its bounds: each wait that was worth it counts for
+/// one, each other takes more away. At zero nobody spins, until waits are short again.
+const SCORE_MAX: u32 = 16;
+const SCORE_LOSS: u32 = 2;
+
+/// One reader's experience with waiting. A reader that has nothing to wait for does not spin: an idle
+/// pool costs one spin, once.
+#[derive(Debug)]
+pub(crate) struct Spinning {
+    score: AtomicU32,
+    /// With one processor, whoever spins keeps from running whom it waits for.
+    has_processors: bool,
+}
+
+impl Spinning {
+    /// Asks the system for the number of processors: a worker makes it before it locks itself down.
+    pub(crate) fn new() -> Self {
+        let has_processors = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        Spinning { score: AtomicU32::new(SCORE_MAX / 2), has_processors }
+    }
+
+    /// Waits until `is_ready`, awake where that has paid; then by `sleep`, which may return early.
+    pub(crate) fn wait(&self, is_ready: impl Fn() -> bool, sleep: impl FnOnce()) {
+        let began = Instant::now();
+        if !self.spin(is_ready) {
+            sleep();
+        }
+        self.learn(began.elapsed());
+    }
+
+    fn spin(&self, is_ready: impl Fn() -> bool) -> bool {
+        if self.score.load(Ordering::Relaxed) == 0 || !self.has_processors {
+            return is_ready();
+        }
+        let began = Instant::now();
+        loop {
+            for _ in 0..32 {
+                if is_ready() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if began.elapsed() > SPIN_MAX {
+                return false;
+            }
+        }
+    }
+
+    /// So long was waited, awake or asleep.
+    fn learn(&self, waited: Duration) {
+        let score = self.score.load(Ordering::Relaxed);
+        let score = match waited <= WORTH {
+            true => (score + 1).min(SCORE_MAX),
+            false => score.saturating_sub(SCORE_LOSS),
+        };
+        self.score.store(score, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,53 @@
+//! What a task took: wall time, and CPU time of this thread.
+
+use std::time::{Duration, Instant};
+
+use rustix::time::ClockId;
+
+/// Tasks that run shorter than this are taken to have run all the time: the thread's clock is a
+/// system call, and would cost a short task a part of what it takes.
+const MEASURED_FROM_NS: u64 = 50_000;
+
+/// The thread's clock is read anew before a task if what is known of it is older than this: what
+/// the thread did meanwhile, besides tasks, would count for the task.
+const KNOWN_FOR: Duration = Duration::from_millis(1);
+
+/// Measures one task after the other.
+pub(super) struct CpuClock {
+    began: Instant,
+    known_at: Instant,
+    /// What the thread's clock said when it was last read, plus what was estimated since.
+    known_cpu_ns: u64,
+}
+
+impl CpuClock {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        CpuClock { began: now, known_at: now, known_cpu_ns: thread_cpu_ns() }
+    }
+
+    pub(super) fn begin(&mut self) {
+        self.began = Instant::now();
+        if self.began.saturating_duration_since(self.known_at) > KNOWN_FOR {
+            (self.known_at, self.known_cpu_ns) = (self.began, thread_cpu_ns());
+        }
+    }
+
+    /// Wall and CPU time since `begin`, in nanoseconds.
+    pub(super) fn end(&mut self) -> (u64, u64) {
+        let run_ns = self.began.elapsed().as_nanos() as u64;
+        if run_ns < MEASURED_FROM_NS {
+            self.known_cpu_ns += run_ns;
+            return (run_ns, run_ns);
+        }
+        let now = thread_cpu_ns();
+        let cpu_ns = now.saturating_sub(self.known_cpu_ns).min(run_ns);
+        (self.known_at, self.known_cpu_ns) = (Instant::now(), now);
+        (run_ns, cpu_ns)
+    }
+}
+
+fn thread_cpu_ns() -> u64 {
+    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
+}

@@ -1,0 +1,189 @@
+//! What the host sends, frame by frame; each payload goes straight to where it is wanted.
+
+use std::io;
+
+use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
+use crate::wire::frame::{Incoming, Source};
+use crate::wire::message::ToWorker;
+use crate::wire::ring::{self, Consumer, End};
+use crate::wire::spin::Spinning;
+
+/// A source that can be waited for.
+pub(super) trait Inbound: Source {
+    /// Returns once there is more to take.
+    ///
+    /// # Errors
+    /// If there never will be.
+    fn wait(&mut self) -> io::Result<()>;
+
+    /// Whether there is something now.
+    fn has_more(&self) -> bool;
+}
+
+/// The ring. It never ends: the watcher ends the process when the host is gone.
+pub(super) struct Ring {
+    end: End,
+    ring: Consumer,
+    spinning: Spinning,
+}
+
+impl Ring {
+    pub(super) fn new(end: End, ring: Consumer) -> Self {
+        Ring { end, ring, spinning: Spinning::new() }
+    }
+}
+
+impl Source for Ring {
+    fn take(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.ring.take(into)
+    }
+
+    fn append(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        self.ring.append(into, most)
+    }
+}
+
+impl Inbound for Ring {
+    fn wait(&mut self) -> io::Result<()> {
+        let Ring { end, ring, spinning } = self;
+        let has_more = || ring.available() != Ok(0);
+        spinning.wait(has_more, || end.wait(ring::FOR_DATA, has_more));
+        Ok(())
+    }
+
+    fn has_more(&self) -> bool {
+        self.ring.available() != Ok(0)
+    }
+}
+
+/// One task's input, not read yet.
+pub(super) trait Input {
+    /// Bytes of it that are left.
+    fn left(&self) -> u64;
+
+    /// Fills `into`, which is no longer than what is left.
+    ///
+    /// # Errors
+    /// If the host is gone.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<()>;
+
+    /// Reads what is left to nowhere.
+    ///
+    /// # Errors
+    /// If the host is gone.
+    fn skip(&mut self) -> io::Result<()>;
+}
+
+/// The stream of the host's frames.
+pub(super) struct Inbox<S> {
+    from: S,
+    incoming: Incoming,
+    payload_left: u64,
+}
+
+impl<S: Inbound> Inbox<S> {
+    pub(super) fn new(from: S) -> Self {
+        Inbox { from, incoming: Incoming::new(), payload_left: 0 }
+    }
+
+    /// The next message; what was left of the payload before it is skipped. Its own comes next.
+    ///
+    /// # Errors
+    /// A stream that breaks, or a host that does not speak the protocol.
+    pub(super) fn next(&mut self) -> io::Result<ToWorker> {
+        self.skip()?;
+        loop {
+            let head = self.incoming.head(|| FRAME_PAYLOAD_BYTES_MAX).map_err(io::Error::other)?;
+            if let Some((message, payload_bytes)) = head {
+                self.payload_left = payload_bytes;
+                return Ok(message);
+            }
+            self.fill()?;
+        }
+    }
+
+    /// Whether the next message has begun to come.
+    pub(super) fn has_more(&self) -> bool {
+        self.incoming.len() > 0 || self.from.has_more()
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        while self.incoming.fill(|room| self.from.take(room)).map_err(io::Error::other)? == 0 {
+            self.from.wait()?;
+        }
+        Ok(())
+    }
+}
+
+impl<S: Inbound> Input for Inbox<S> {
+    fn left(&self) -> u64 {
+        self.payload_left
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<()> {
+        self.payload_left -= into.len() as u64;
+        let ahead = self.incoming.payload(into.len() as u64);
+        into[..ahead.len()].copy_from_slice(ahead);
+        let mut filled = ahead.len();
+        while filled < into.len() {
+            match self.from.take(&mut into[filled..])? {
+                0 => self.from.wait()?,
+                len => filled += len,
+            }
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self) -> io::Result<()> {
+        while self.payload_left > 0 {
+            self.payload_left -= self.incoming.payload(self.payload_left).len() as u64;
+            if self.payload_left > 0 {
+                self.fill()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One input of a batch.
+pub(super) struct Item<'a> {
+    of: &'a mut dyn Input,
+    left: u64,
+}
+
+impl<'a> Item<'a> {
+    /// The next one.
+    ///
+    /// # Errors
+    /// A stream that breaks, or a host that does not speak the protocol.
+    pub(super) fn next(of: &'a mut dyn Input) -> io::Result<Self> {
+        let mut len = [0; 4];
+        let misfit = || io::Error::new(io::ErrorKind::InvalidData, "a batch is shorter than its items");
+        if of.left() < len.len() as u64 {
+            return Err(misfit());
+        }
+        of.read(&mut len)?;
+        let left = u64::from(u32::from_le_bytes(len));
+        if left > of.left() { Err(misfit()) } else { Ok(Item { of, left }) }
+    }
+}
+
+impl Input for Item<'_> {
+    fn left(&self) -> u64 {
+        self.left
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<()> {
+        self.left -= into.len() as u64;
+        self.of.read(into)
+    }
+
+    fn skip(&mut self) -> io::Result<()> {
+        let mut nowhere = [0; 4096];
+        while self.left > 0 {
+            let len = self.left.min(nowhere.len() as u64) as usize;
+            self.read(&mut nowhere[..len])?;
+        }
+        Ok(())
+    }
+}
