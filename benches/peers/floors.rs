@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::Context;
 use rustix::fs::MemfdFlags;
 use rustix::mm::{MapFlags, ProtFlags};
-use rustix::thread::futex;
+use rustix::thread::{CpuSet, futex};
 
 use crate::work::{p50, seconds};
 
@@ -24,8 +24,11 @@ const CHILD: &str = "--answers-pings";
 /// How the two wake each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Wake {
-    /// Futexes: each sleeps until the other wakes it.
-    Asleep,
+    /// Futexes: each sleeps until the other wakes it, on one CPU. Which of the two ways it is makes a
+    /// difference of ten times, and the scheduler changes its mind: so both are said, and kept to.
+    AsleepOnOne,
+    /// The same on two CPUs, each of which the other has to wake as well.
+    AsleepOnTwo,
     /// Each looks without pause.
     Spinning,
     /// 64 bytes each way through a pair of sockets.
@@ -35,9 +38,23 @@ pub(crate) enum Wake {
 impl Wake {
     fn name(self) -> &'static str {
         match self {
-            Wake::Asleep => "asleep",
+            Wake::AsleepOnOne => "asleep-on-one",
+            Wake::AsleepOnTwo => "asleep-on-two",
             Wake::Spinning => "spinning",
             Wake::Socket => "socket",
+        }
+    }
+
+    fn sleeps(self) -> bool {
+        matches!(self, Wake::AsleepOnOne | Wake::AsleepOnTwo)
+    }
+
+    /// Which of the CPUs that it may use each side keeps to: the one that asks, the one that answers.
+    fn cpus(self) -> Option<(usize, usize)> {
+        match self {
+            Wake::AsleepOnOne => Some((0, 0)),
+            Wake::AsleepOnTwo => Some((0, 1)),
+            Wake::Spinning | Wake::Socket => None,
         }
     }
 }
@@ -66,7 +83,7 @@ fn map(file: impl AsFd) -> anyhow::Result<&'static Words> {
 
 fn send(word: &Word, value: u32, wake: Wake) {
     word.0.store(value, Ordering::SeqCst);
-    if wake == Wake::Asleep {
+    if wake.sleeps() {
         // Fails for no reason that would matter here.
         let _ = futex::wake(&word.0, futex::Flags::empty(), 1);
     }
@@ -79,10 +96,11 @@ fn receive(word: &Word, last: u32, wake: Wake) -> u32 {
         if value != last {
             return value;
         }
-        match wake {
+        if wake.sleeps() {
             // Returns at once if the word has changed meanwhile.
-            Wake::Asleep => drop(futex::wait(&word.0, futex::Flags::empty(), last, None)),
-            _ => std::hint::spin_loop(),
+            let _ = futex::wait(&word.0, futex::Flags::empty(), last, None);
+        } else {
+            std::hint::spin_loop();
         }
     }
 }
@@ -99,6 +117,7 @@ pub(crate) fn round_trip(wake: Wake, count: usize) -> anyhow::Result<f64> {
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .spawn()?;
     let _ended = Ended { child, words, wake };
+    let _kept = wake.cpus().map(|(ours, _)| Pinned::to(ours)).transpose()?;
     let mut hello = [0];
     stream.read_exact(&mut hello).context("the process that answers has left")?;
     let (mut number, mut bytes) = (0, [0; 64]);
@@ -117,6 +136,28 @@ pub(crate) fn round_trip(wake: Wake, count: usize) -> anyhow::Result<f64> {
         once()?;
     }
     p50(count, once)
+}
+
+/// Keeps this thread to one of its CPUs, and lets it go again.
+struct Pinned(CpuSet);
+
+impl Pinned {
+    /// To the first of the CPUs that it may use, the second, and so on.
+    fn to(index: usize) -> anyhow::Result<Pinned> {
+        let before = rustix::thread::sched_getaffinity(None)?;
+        let mut allowed = (0..CpuSet::MAX_CPU).filter(|&cpu| before.is_set(cpu));
+        let mut only = CpuSet::new();
+        only.set(allowed.nth(index).context("there are too few CPUs")?);
+        rustix::thread::sched_setaffinity(None, &only)?;
+        Ok(Pinned(before))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // Those that it had before; it could not be refused but by a change from outside.
+        let _ = rustix::thread::sched_setaffinity(None, &self.0);
+    }
 }
 
 /// Has the child leave, and waits for it.
@@ -145,10 +186,11 @@ pub(crate) fn answer_if_asked() -> anyhow::Result<bool> {
         return Ok(false);
     }
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    let all = [Wake::Asleep, Wake::Spinning, Wake::Socket];
+    let all = [Wake::AsleepOnOne, Wake::AsleepOnTwo, Wake::Spinning, Wake::Socket];
     let wake = all.into_iter().find(|known| known.name() == wake).context("an unknown way to wake")?;
     let path = format!("/proc/{pid}/fd/{file}");
     let words = map(File::options().read(true).write(true).open(path)?)?;
+    let _kept = wake.cpus().map(|(_, theirs)| Pinned::to(theirs)).transpose()?;
     let mut stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     stream.write_all(&[1])?;
     if wake == Wake::Socket {

@@ -15,6 +15,7 @@ mod work;
 mod table;
 mod json;
 mod floors;
+mod crowd;
 mod engine;
 mod native;
 mod ours;
@@ -78,7 +79,7 @@ fn arguments() -> anyhow::Result<Option<Arguments>> {
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
-    if floors::answer_if_asked()? {
+    if floors::answer_if_asked()? || crowd::call_if_asked()? {
         return Ok(());
     }
     let Some(arguments) = arguments()? else { return Ok(()) };
@@ -125,6 +126,10 @@ fn main() -> anyhow::Result<()> {
             std::fs::write(path, json::list(&rows)).with_context(|| path.display().to_string())?;
         }
     }
+    println!();
+    rows.iter()
+        .filter(|row| !row.title.is_empty())
+        .for_each(|row| println!("{:<24} {}", row.name, row.title));
     println!("\nmissing: {}", if missing.is_empty() { "nothing" } else { "" });
     missing.iter().for_each(|what| println!("  {what}"));
     let count = |met| rows.iter().filter(|row| row.goal.is_some() && row.met == met).count();

@@ -125,12 +125,16 @@ pub(crate) fn private_mib(pool: &Pool) -> anyhow::Result<f64> {
     Ok(most)
 }
 
-/// Of every thread of this process and of the pool's workers.
+/// Of every thread of the pool's workers and of this process, except the one that asks.
 fn of_all_threads(pool: &Pool, one: impl Fn(&str) -> anyhow::Result<f64>) -> anyhow::Result<f64> {
+    let own = rustix::thread::gettid().as_raw_nonzero().to_string();
     let mut sum = 0.0;
     for pid in pool.worker_pids().into_iter().chain([std::process::id()]) {
         for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-            sum += one(&thread?.path().to_string_lossy())?;
+            let thread = thread?;
+            if thread.file_name().to_str() != Some(&own) {
+                sum += one(&thread.path().to_string_lossy())?;
+            }
         }
     }
     Ok(sum)

@@ -68,7 +68,9 @@ pub(super) fn argument_1mib<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<
         .ours(move || p50(300, || Ok(pool.submit(&length, &data)?.result().map(drop)?)))
         .floor("asleep + instance + memcpy", move || {
             let copy = p50(100, || copies.run().map(drop))?;
-            Ok(floors::round_trip(Wake::Asleep, 500)? + p50(100, || guest.call(&input).map(drop))? + copy)
+            Ok(floors::round_trip(Wake::AsleepOnOne, 500)?
+                + p50(100, || guest.call(&input).map(drop))?
+                + copy)
         })
         .python(peers, Under::All, ("pebble", "argument_1mib"), 50, same)
         .python(peers, Under::All, ("multiprocessing", "argument_1mib"), 50, same)

@@ -3,6 +3,7 @@
 use wasmpool::Bytes;
 
 use super::Bench;
+use crate::crowd::Crowd;
 use crate::engine::{Guest, Kept, on_threads, pagemap};
 use crate::floors::{self, Wake};
 use crate::ours::{self, WORKERS, prebuilt};
@@ -15,8 +16,9 @@ const TASKS_OURS: usize = 20_000;
 const TASKS_PEERS: usize = 4000;
 
 pub(super) fn futex_asleep<'a>(name: &str, _: &'a Bench) -> anyhow::Result<Work<'a>> {
-    let work = Work::new(name, "two processes wake each other by futex, p50", MICROS);
-    Ok(work.floor("futex, asleep", || floors::round_trip(Wake::Asleep, PINGS)))
+    Ok(Work::new(name, "two processes wake each other by futex, p50", MICROS)
+        .floor("asleep, on one CPU", || floors::round_trip(Wake::AsleepOnOne, PINGS))
+        .floor("asleep, on two CPUs", || floors::round_trip(Wake::AsleepOnTwo, PINGS)))
 }
 
 pub(super) fn futex_spinning<'a>(name: &str, _: &'a Bench) -> anyhow::Result<Work<'a>> {
@@ -33,25 +35,11 @@ fn guest(task: &str, scan: bool) -> anyhow::Result<Guest> {
     Guest::new(&std::fs::read(prebuilt("echo"))?, task, scan)
 }
 
-/// Postcard: zigzag, seven bits a byte.
-fn pair(a: i64, b: i64) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(20);
-    for number in [a, b] {
-        let mut rest = ((number << 1) ^ (number >> 63)) as u64;
-        while rest > 127 {
-            bytes.push(rest as u8 | 128);
-            rest >>= 7;
-        }
-        bytes.push(rest as u8);
-    }
-    bytes
-}
-
 fn add_in(guest: &Guest, count: usize) -> anyhow::Result<f64> {
-    let mut number = 0;
+    let mut number = 0_i64;
     p50(count, || {
         number += 1;
-        guest.call(&pair(number, 1)).map(drop)
+        guest.call(&postcard::to_stdvec(&(number, 1_i64))?).map(drop)
     })
 }
 
@@ -83,7 +71,8 @@ fn with_round_trip_floors<'a>(
         move || Ok(floors::round_trip(wake, PINGS)? + p50(PINGS, || guest.call(&input).map(drop))?)
     };
     Ok(work
-        .floor("asleep + instance", floor(Wake::Asleep))
+        .floor("asleep, one CPU + instance", floor(Wake::AsleepOnOne))
+        .floor("asleep, two CPUs + instance", floor(Wake::AsleepOnTwo))
         .floor("spinning + instance", floor(Wake::Spinning))
         .floor("socketpair + instance", floor(Wake::Socket)))
 }
@@ -92,8 +81,7 @@ pub(super) fn round_trip<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Wor
     let pool = bench.pool()?;
     let hash = pool.load_file(prebuilt("echo"))?.task::<Vec<u8>, u64>("hash")?;
     let data = vec![b'x'; 64];
-    // Postcard: the length, then the bytes.
-    let encoded = [&[64], data.as_slice()].concat();
+    let encoded = postcard::to_stdvec(&data)?;
     let peers = &bench.peers;
     let work = Work::new(name, "a typed task of 64 bytes, one at a time, p50", MICROS)
         .goal(Goal::PeerLeast(10.0))
@@ -122,9 +110,16 @@ fn adds_on(threads: usize, scan: bool) -> anyhow::Result<impl FnMut() -> anyhow:
     // An engine each, as workers have: its pool of instances is not what is measured.
     let mut guests = (0..threads).map(|_| guest("add", scan)).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(move || {
-        let once = |guest: &mut Guest, n| guest.call(&pair(n as i64, 1)).map(drop);
+        let once = |guest: &mut Guest, n| guest.call(&postcard::to_stdvec(&(n as i64, 1_i64))?).map(drop);
         Ok(TASKS_OURS as f64 / seconds(|| on_threads(&mut guests, TASKS_OURS, once))?)
     })
+}
+
+/// The same in as many processes: threads of one process stand in each other's way in the kernel,
+/// which resets all instances of a process under one lock.
+fn adds_in_processes(bench: &Bench) -> anyhow::Result<impl FnMut() -> anyhow::Result<f64>> {
+    let mut crowd = Crowd::start(WORKERS, TASKS_OURS / WORKERS, bench.scan)?;
+    Ok(move || Ok(TASKS_OURS as f64 / crowd.run()?))
 }
 
 pub(super) fn pipelined<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
@@ -140,6 +135,7 @@ pub(super) fn pipelined<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work
             Ok(TASKS_OURS as f64 / seconds(|| ours::pipelined(pool, &add, inputs))?)
         })
         .floor(format!("in process, {WORKERS} threads"), adds_on(WORKERS, bench.scan)?)
+        .floor(format!("{WORKERS} processes"), adds_in_processes(bench)?)
         .floor("in process, 1 thread", adds_on(1, bench.scan)?)
         .python(peers, Under::All, ("executor", "pipelined"), TASKS_PEERS, rate)
         .python(peers, Under::Usual, ("pebble", "pipelined"), TASKS_PEERS, rate)
@@ -162,9 +158,9 @@ fn mapped(bench: &Bench) -> anyhow::Result<impl FnMut() -> anyhow::Result<f64>> 
     })
 }
 
-fn map_floor(bench: &Bench) -> anyhow::Result<impl FnMut() -> anyhow::Result<f64>> {
-    let mut rate = adds_on(WORKERS, bench.scan)?;
-    Ok(move || Ok(1.0 / rate()?))
+/// Seconds a task, of a rate.
+fn each(mut rate: impl FnMut() -> anyhow::Result<f64>) -> impl FnMut() -> anyhow::Result<f64> {
+    move || Ok(1.0 / rate()?)
 }
 
 pub(super) fn map<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
@@ -172,7 +168,8 @@ pub(super) fn map<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> 
     Ok(Work::new(name, "map of tiny tasks, each; a fresh instance each", MICROS)
         .goal(Goal::PeerLeast(3.0))
         .ours(mapped(bench)?)
-        .floor(format!("in process, {WORKERS} threads"), map_floor(bench)?)
+        .floor(format!("in process, {WORKERS} threads"), each(adds_on(WORKERS, bench.scan)?))
+        .floor(format!("{WORKERS} processes"), each(adds_in_processes(bench)?))
         .python(peers, Under::All, ("multiprocessing", "map_1"), TASKS_OURS / 2, |seconds| seconds))
 }
 
@@ -196,7 +193,7 @@ pub(super) fn map_reuse<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work
     let guests = (0..WORKERS).map(|_| guest("add", bench.scan)).collect::<anyhow::Result<Vec<_>>>()?;
     let floor = move || {
         let mut kept = guests.iter().map(Guest::instance).collect::<anyhow::Result<Vec<Kept>>>()?;
-        let once = |kept: &mut Kept, n| kept.call(&pair(n as i64, n as i64)).map(drop);
+        let once = |kept: &mut Kept, n| kept.call(&postcard::to_stdvec(&(n as i64, n as i64))?).map(drop);
         Ok(seconds(|| on_threads(&mut kept, TASKS_OURS, once))? / TASKS_OURS as f64)
     };
     Ok(work.floor(format!("kept, in process, {WORKERS} threads"), floor).python(
@@ -212,6 +209,7 @@ pub(super) fn map_chunked<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Wo
     let peers = &bench.peers;
     Ok(Work::new(name, "the same map, beside Python's in chunks of 256", MICROS)
         .ours(mapped(bench)?)
-        .floor(format!("in process, {WORKERS} threads"), map_floor(bench)?)
+        .floor(format!("in process, {WORKERS} threads"), each(adds_on(WORKERS, bench.scan)?))
+        .floor(format!("{WORKERS} processes"), each(adds_in_processes(bench)?))
         .python(peers, Under::All, ("executor", "map_256"), 100_000, |seconds| seconds))
 }

@@ -32,7 +32,7 @@ pub(super) fn idle_memory<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Wo
 pub(super) fn idle_cpu<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
     let pool = ours::warm(bench.builder(WORKERS).build()?)?;
     Ok(Work::new(name, "CPU of host and workers while nothing is to do, over 1 s", PERCENT)
-        // 0.0 as it would be printed; this thread's own waking up is in it.
+        // 0.0 as it would be printed.
         .goal(Goal::Most(0.05))
         .ours(move || {
             let (before, began) = (ours::cpu_seconds(&pool)?, Instant::now());
@@ -113,12 +113,12 @@ fn sleeps(pool: &Pool, once: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Res
 
 pub(super) fn sleeps_round_trip<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
     let pool = bench.pool()?;
-    Ok(Work::new(name, "times a thread of host or workers went to sleep, one at a time", PER_TASK)
+    Ok(Work::new(name, "times a thread of the pool went to sleep, tasks one at a time", PER_TASK)
         .ours(|| sleeps(pool, || one_at_a_time(pool, COUNTED))))
 }
 
 pub(super) fn sleeps_pipelined<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
     let pool = bench.pool()?;
-    Ok(Work::new(name, "times a thread of host or workers went to sleep, many", PER_TASK)
+    Ok(Work::new(name, "times a thread of the pool went to sleep, many on their way", PER_TASK)
         .ours(|| sleeps(pool, || many(pool, COUNTED))))
 }
