@@ -57,24 +57,25 @@ fn arguments() -> anyhow::Result<Option<Arguments>> {
         allocations: false,
         list: false,
     };
-    let (mut is_bench, mut given) = (false, std::env::args().skip(1));
+    // `cargo test --benches` runs this too, without that argument: it only has to start.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return Ok(None);
+    }
+    let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
         let mut value = || given.next().with_context(|| format!("{argument} wants a value"));
         match argument.as_str() {
-            "--bench" => is_bench = true,
+            "--bench" => {}
             "--only" => parsed.only.push(value()?),
             "--rounds" => parsed.rounds = value()?.parse::<usize>()?.max(1),
             "--json" => parsed.json = Some(value()?.into()),
             "--pagemap-scan" => parsed.pagemap_scan = true,
             "--allocations" => parsed.allocations = true,
             "--list" => parsed.list = true,
-            // What `cargo test` passes on to all targets.
-            _ if !is_bench => return Ok(None),
             _ => anyhow::bail!("unknown argument {argument}; see benches/peers/main.rs"),
         }
     }
-    // `cargo test --benches` runs this too, without that argument: it only has to start.
-    Ok(is_bench.then_some(parsed))
+    Ok(Some(parsed))
 }
 
 fn main() -> anyhow::Result<()> {
