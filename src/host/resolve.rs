@@ -89,6 +89,7 @@ fn read_verdict(answered: Answered, call: &Call) -> Result<Answer, TaskError> {
         }
         Verdict::Guest => TaskError::Guest { message: text(payload) },
         Verdict::InputDecode => TaskError::InputDecode { message: text(payload) },
+        Verdict::InputTooLarge => TaskError::InputTooLarge { bytes: call.input.len() as u64 },
         Verdict::Trap { code, message, backtrace } => {
             TaskError::Trap { code, message, backtrace: kept(backtrace) }
         }

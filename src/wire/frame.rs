@@ -80,6 +80,39 @@ pub(crate) fn read_frame<M: DeserializeOwned>(
     from: &mut impl Read,
     payload_bytes_max: impl FnOnce() -> u64,
 ) -> Result<Option<(M, Vec<u8>)>, FrameError> {
+    let Some((meta, payload_bytes)) = read_head(from, payload_bytes_max)? else { return Ok(None) };
+    Ok(Some((meta, read_exactly(from, payload_bytes)?)))
+}
+
+/// As [`read_frame`], for whoever can say so if there is no memory for a payload, and go on: then
+/// there is none, and the stream is in step behind it.
+///
+/// # Errors
+/// As [`read_frame`].
+pub(crate) fn read_frame_or_skip<M: DeserializeOwned>(
+    from: &mut impl Read,
+    payload_bytes_max: impl FnOnce() -> u64,
+) -> Result<Option<(M, Option<Vec<u8>>)>, FrameError> {
+    let Some((meta, payload_bytes)) = read_head(from, payload_bytes_max)? else { return Ok(None) };
+    match read_exactly(from, payload_bytes) {
+        Ok(payload) => Ok(Some((meta, Some(payload)))),
+        // Asked for before the first byte is read.
+        Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::OutOfMemory => {
+            let skipped = io::copy(&mut from.take(payload_bytes), &mut io::sink());
+            match skipped.map_err(FrameError::Io)? {
+                skipped if skipped == payload_bytes => Ok(Some((meta, None))),
+                _ => Err(FrameError::Truncated),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A frame's metadata, and how many bytes of payload follow.
+fn read_head<M: DeserializeOwned>(
+    from: &mut impl Read,
+    payload_bytes_max: impl FnOnce() -> u64,
+) -> Result<Option<(M, u64)>, FrameError> {
     let mut header = [0; HEADER_BYTES];
     let mut filled = 0;
     while filled < HEADER_BYTES {
@@ -111,8 +144,7 @@ pub(crate) fn read_frame<M: DeserializeOwned>(
         Ok(_) => return Err(FrameError::Meta(postcard::Error::DeserializeBadEncoding)),
         Err(error) => return Err(FrameError::Meta(error)),
     };
-    let payload = read_exactly(from, payload_bytes)?;
-    Ok(Some((meta, payload)))
+    Ok(Some((meta, payload_bytes)))
 }
 
 /// `len` bytes; memory is committed as they arrive, not as they are announced.
@@ -170,6 +202,17 @@ mod tests {
         bytes[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
         let error = read_frame::<(u64, String)>(&mut &bytes[..], || 1 << 20).expect_err("too long");
         assert!(matches!(error, FrameError::TooLong { what: "payload", .. }), "{error}");
+    }
+
+    /// No process has so much; that the stream goes on behind one is shown by `tests/isolation`.
+    #[test]
+    fn a_payload_that_there_is_no_room_for_is_skipped_to_the_end_of_the_stream_at_most() {
+        let mut bytes = frame(&(1, String::new()), b"some of it");
+        bytes[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
+        let error = read_frame_or_skip::<(u64, String)>(&mut &bytes[..], || u64::MAX).expect_err("cut off");
+        assert!(matches!(error, FrameError::Truncated), "{error}");
+        let error = read_frame::<(u64, String)>(&mut &bytes[..], || u64::MAX).expect_err("too large");
+        assert!(matches!(error, FrameError::Io(_)), "{error}");
     }
 
     #[test]

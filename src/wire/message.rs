@@ -116,6 +116,8 @@ pub(crate) enum Verdict {
     Guest,
     /// The payload is the guest's words.
     InputDecode,
+    /// The worker has no memory for the input, and has not begun.
+    InputTooLarge,
     Trap {
         code: TrapCode,
         message: String,
