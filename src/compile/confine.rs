@@ -7,6 +7,7 @@ use rustix::process::{Resource, Rlimit};
 
 use super::settings;
 use crate::limits::compile::{CompileLimit, CompileLimits};
+use crate::walls::{SandboxLayer, SandboxRequest};
 
 /// How far compilation stands back behind what else runs, tasks first: at 12 it gets about a fifteenth of
 /// a CPU that others want all of. Not 19: then a busy machine would run an honest module into its
@@ -35,9 +36,26 @@ pub(super) fn give_way() {
 
 /// Limits the process to what the request allows, for good. Before the first byte of a module is read.
 ///
+/// These limits are the module's and no layer of the sandbox: they are set under every policy. Where the
+/// system refuses to set them, they are demanded as the layer `rlimits` is.
+///
 /// # Errors
-/// What the system says: a compiler without its limits compiles nothing.
-pub(super) fn limit(limits: &CompileLimits, threads: u32) -> io::Result<()> {
+/// What the system says.
+pub(super) fn limit(limits: &CompileLimits, threads: u32, sandbox: &SandboxRequest) -> io::Result<()> {
+    let layer = SandboxLayer::ResourceLimits;
+    match limit_resources(limits) {
+        Err(error) if sandbox.requests(layer) && !sandbox.policy.can_do_without(layer) => return Err(error),
+        _ => {}
+    }
+    // All of the engine's parallel work is on this pool.
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(1) as usize)
+        .thread_name(|index| format!("compile-{index}"))
+        .build_global()
+        .map_err(|error| io::Error::other(format!("cannot start {threads} threads: {error}")))
+}
+
+fn limit_resources(limits: &CompileLimits) -> io::Result<()> {
     let memory = limits.get(CompileLimit::Memory);
     // Data, and not addresses: what the engine reserves and never touches is for the most part neither.
     // Beyond it an allocation fails, and with it the process, by SIGABRT.
@@ -46,13 +64,7 @@ pub(super) fn limit(limits: &CompileLimits, threads: u32) -> io::Result<()> {
     let stack = rustix::process::getrlimit(Resource::Stack).current.unwrap_or(u64::MAX);
     set(Resource::Stack, stack.min(settings::COMPILER_STACK_BYTES))?;
     // What is written stays in memory too: it is a memfd.
-    set(Resource::Fsize, memory)?;
-    // All of the engine's parallel work is on this pool.
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.max(1) as usize)
-        .thread_name(|index| format!("compile-{index}"))
-        .build_global()
-        .map_err(|error| io::Error::other(format!("cannot start {threads} threads: {error}")))
+    set(Resource::Fsize, memory)
 }
 
 /// Both limits: a process that was taken over does not raise them again.
