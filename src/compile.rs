@@ -65,7 +65,9 @@ fn serve() -> io::Result<()> {
         Ok(locked) => locked,
         Err(error) => return refused(error.into()),
     };
-    confine::limit(&request.limits, request.threads)?;
+    if let Err(error) = confine::limit(&request.limits, request.threads, &request.sandbox) {
+        return refused(error);
+    }
     let locked = match locked.seal() {
         Ok((locked, _)) => locked,
         Err(error) => return refused(error.into()),

@@ -69,11 +69,17 @@ impl Entered {
         // Before the user changes: /proc/self belongs to root from then on.
         ledger.apply(SandboxLayer::OomScore, session::prefer_for_oom)?;
         ledger.apply(SandboxLayer::ResourceLimits, || rlimits::apply(request.memory_bytes_max))?;
+        // Root has the right to both until it becomes somebody else, whether there are user
+        // namespaces or not. Whoever has it not has it behind them, where both are tried again.
+        if request.requests(SandboxLayer::Capabilities) {
+            identity::empty_bounding_set();
+        }
+        let has_empty_root = request.requests(SandboxLayer::EmptyRoot) && namespaces::empty_root_as_root();
         ledger.apply_if_possible(SandboxLayer::Identity, || identity::change(request.identity))?;
         // A change of user has cleared it.
         session::die_with_the_host().map_err(|error| ledger.refused(SandboxLayer::Session, &error))?;
         ledger.apply(SandboxLayer::Namespaces, namespaces::unshare)?;
-        ledger.apply(SandboxLayer::EmptyRoot, namespaces::empty_root)?;
+        ledger.apply(SandboxLayer::EmptyRoot, || namespaces::empty_root(has_empty_root))?;
         ledger.apply(SandboxLayer::Capabilities, identity::drop_capabilities)?;
         ledger.apply(SandboxLayer::NoNewPrivileges, identity::no_new_privileges)?;
         ledger.apply(SandboxLayer::NotDumpable, identity::not_dumpable)?;
@@ -90,7 +96,10 @@ impl Locked {
     pub(crate) fn seal(mut self) -> Result<(LockedDown, SandboxReport), Refused> {
         let profile = self.profile;
         self.ledger.complete(SandboxLayer::ResourceLimits, || rlimits::no_more_threads(profile))?;
+        // Asked now: behind the filter nobody asks.
+        let has_no_new_privileges = identity::has_no_new_privileges();
         self.ledger.apply(SandboxLayer::Seccomp, || syscalls::filter(profile))?;
+        self.ledger.correct_no_new_privileges(has_no_new_privileges);
         let mut layers = self.ledger.layers;
         layers.sort_by_key(|report| report.layer);
         Ok((LockedDown(()), SandboxReport { policy: self.ledger.request.policy, layers }))
@@ -203,6 +212,19 @@ impl Ledger {
             Err(error) => return Err(self.refused(layer, &error)),
         }
         Ok(())
+    }
+
+    /// Landlock and seccomp cannot do without it and see to it themselves; and a host that has it
+    /// hands it on. Then it stands, whatever became of it as a layer.
+    fn correct_no_new_privileges(&mut self, stands: bool) {
+        let has_filter =
+            self.layers.iter().any(|report| report.layer == SandboxLayer::Seccomp && report.applied);
+        let own = self.layers.iter_mut().find(|report| report.layer == SandboxLayer::NoNewPrivileges);
+        if let Some(report) = own.filter(|report| !report.applied && (stands || has_filter)) {
+            let why = std::mem::take(&mut report.reason);
+            report.reason = format!("{why}; it stands by another layer's need, or the host's");
+            report.applied = true;
+        }
     }
 }
 

@@ -47,7 +47,7 @@ impl fmt::Display for SandboxPolicy {
     }
 }
 
-/// One layer of the sandbox, in the order in which they are applied.
+/// One layer of the sandbox, in about the order in which they are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum SandboxLayer {
@@ -65,11 +65,15 @@ pub enum SandboxLayer {
     Identity,
     /// A user, network and IPC namespace of its own: no network devices, no System V objects.
     Namespaces,
-    /// A mount namespace whose root is an empty, read-only directory.
+    /// A mount namespace whose root is an empty, read-only directory. It takes root, or the rights that
+    /// come with [`Namespaces`](Self::Namespaces): for an ordinary user there is none without them.
     EmptyRoot,
-    /// No capability, not even in its own user namespace.
+    /// No capability, not even in its own user namespace; and an empty bounding set, where there was the
+    /// right to empty it: for root, or with [`Namespaces`](Self::Namespaces).
     Capabilities,
-    /// `PR_SET_NO_NEW_PRIVS`: no set-uid program gives anything back.
+    /// `PR_SET_NO_NEW_PRIVS`: no set-uid program gives anything back. To leave it out has no effect where
+    /// [`Landlock`](Self::Landlock) or [`Seccomp`](Self::Seccomp) stands, neither of which can do without: it
+    /// is then reported as applied, though nobody asked.
     NoNewPrivileges,
     /// Not dumpable: nobody of the same user attaches to it or reads its memory.
     NotDumpable,
@@ -163,7 +167,7 @@ pub struct LayerReport {
 pub struct SandboxReport {
     /// What was demanded.
     pub policy: SandboxPolicy,
-    /// Every layer, in the order of their application.
+    /// Every layer, in the order of [`SandboxLayer::ALL`].
     pub layers: Vec<LayerReport>,
 }
 

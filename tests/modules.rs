@@ -108,6 +108,34 @@ fn a_pool_runs_more_modules_than_a_worker_may_hold() {
     assert!(pool.stats().workers_recycled > 0);
 }
 
+/// Loaded and run as they come, none twice in a row, by whichever worker is free: each is replaced
+/// before it has been sent more than it may hold.
+#[test]
+fn six_hundred_modules_run_on_one_worker_and_on_two_without_a_death() {
+    const MODULES: usize = 600;
+    for workers in [1, 2] {
+        let pool = pool(workers);
+        let tasks: Vec<_> = (0..MODULES)
+            .map(|number| {
+                let text = common::ECHO_WAT
+                    .replace("(module", &format!("(module (global i32 (i32.const {number}))"));
+                let task = raw(&wat(&pool, &text), "echo");
+                let answer = pool.submit_bytes(&task, number.to_string()).expect("submits").result();
+                assert_eq!(answer.expect("echoes"), number.to_string());
+                task
+            })
+            .collect();
+        let futures: Vec<_> =
+            tasks.iter().rev().map(|task| pool.submit_bytes(task, &b"again"[..]).expect("submits")).collect();
+        for future in futures {
+            assert_eq!(future.result_timeout(common::PATIENCE).expect("in time").expect("echoes"), "again");
+        }
+        let stats = pool.stats();
+        assert_eq!(stats.workers_died, 0, "{workers} workers");
+        assert!(stats.workers_recycled >= 2, "{workers} workers: {} replaced", stats.workers_recycled);
+    }
+}
+
 #[test]
 fn modules_that_break_the_abi_are_refused_at_load() {
     let pool = pool(1);

@@ -191,6 +191,8 @@ fn task_kind(error: &TaskError) -> &'static str {
         TaskError::Panic { .. } => "panic",
         TaskError::Guest { .. } => "guest",
         TaskError::InputDecode { .. } => "input_decode",
+        // As where it is refused before it is sent.
+        TaskError::InputTooLarge { .. } => "input_too_large",
         TaskError::OutputDecode { .. } => "output_decode",
         TaskError::Timeout { .. } => "timeout",
         TaskError::Memory { .. } => "memory",

@@ -113,6 +113,7 @@ fn details(object: Object, error: &TaskError) -> Object {
         TaskError::OutputTooLarge { limit, bytes } | TaskError::LogsTooLarge { limit, bytes } => {
             object.field("limit_bytes", *limit).field("bytes", *bytes)
         }
+        TaskError::InputTooLarge { bytes } => object.field("bytes", *bytes),
         TaskError::Broken(broken) => object
             .field("worker_pid", broken.pid())
             .field_if_some("signal", broken.signal())

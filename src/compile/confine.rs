@@ -7,6 +7,7 @@ use rustix::process::{Resource, Rlimit};
 
 use super::settings;
 use crate::limits::compile::{CompileLimit, CompileLimits};
+use crate::walls::{SandboxLayer, SandboxRequest};
 
 /// How far compilation stands back behind what else runs, tasks first: at 12 it gets about a fifteenth of
 /// a CPU that others want all of. Not 19: then a busy machine would run an honest module into its
@@ -17,6 +18,7 @@ const NICE: i32 = 12;
 /// cannot be had is left: it is a courtesy, and the limits do not rest on it.
 pub(super) fn give_way() {
     let _ = rustix::process::setpriority_process(None, NICE);
+    interrupt_nobody();
     // With autogroups each session is one competitor, and niceness counts within it only: the
     // session has a niceness of its own. Hence the session is made here, and not by what follows.
     if rustix::process::setsid().is_err() {
@@ -33,11 +35,47 @@ pub(super) fn give_way() {
     }
 }
 
+/// Its share of the CPU is one thing, when it takes it another: a worker that has waited a moment for its
+/// host is not to wait for the end of our slice, nor to be interrupted by the beginning of one. As a batch it
+/// preempts nobody; and since Linux 6.12 who has the shorter slice preempts, and ours is as long as there is.
+fn interrupt_nobody() {
+    const SLICE_NS: u64 = 100_000_000;
+    let attributes = libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: libc::SCHED_BATCH as u32,
+        sched_flags: 0,
+        sched_nice: NICE,
+        sched_priority: 0,
+        sched_runtime: SLICE_NS,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: sched_setattr(2) reads a structure of the size that stands in it.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+}
+
 /// Limits the process to what the request allows, for good. Before the first byte of a module is read.
 ///
+/// These limits are the module's and no layer of the sandbox: they are set under every policy. Where the
+/// system refuses to set them, they are demanded as the layer `rlimits` is.
+///
 /// # Errors
-/// What the system says: a compiler without its limits compiles nothing.
-pub(super) fn limit(limits: &CompileLimits, threads: u32) -> io::Result<()> {
+/// What the system says.
+pub(super) fn limit(limits: &CompileLimits, threads: u32, sandbox: &SandboxRequest) -> io::Result<()> {
+    let layer = SandboxLayer::ResourceLimits;
+    match limit_resources(limits) {
+        Err(error) if sandbox.requests(layer) && !sandbox.policy.can_do_without(layer) => return Err(error),
+        _ => {}
+    }
+    // All of the engine's parallel work is on this pool.
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(1) as usize)
+        .thread_name(|index| format!("compile-{index}"))
+        .build_global()
+        .map_err(|error| io::Error::other(format!("cannot start {threads} threads: {error}")))
+}
+
+fn limit_resources(limits: &CompileLimits) -> io::Result<()> {
     let memory = limits.get(CompileLimit::Memory);
     // Data, and not addresses: what the engine reserves and never touches is for the most part neither.
     // Beyond it an allocation fails, and with it the process, by SIGABRT.
@@ -46,13 +84,7 @@ pub(super) fn limit(limits: &CompileLimits, threads: u32) -> io::Result<()> {
     let stack = rustix::process::getrlimit(Resource::Stack).current.unwrap_or(u64::MAX);
     set(Resource::Stack, stack.min(settings::COMPILER_STACK_BYTES))?;
     // What is written stays in memory too: it is a memfd.
-    set(Resource::Fsize, memory)?;
-    // All of the engine's parallel work is on this pool.
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.max(1) as usize)
-        .thread_name(|index| format!("compile-{index}"))
-        .build_global()
-        .map_err(|error| io::Error::other(format!("cannot start {threads} threads: {error}")))
+    set(Resource::Fsize, memory)
 }
 
 /// Both limits: a process that was taken over does not raise them again.

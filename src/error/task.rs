@@ -126,6 +126,16 @@ pub enum TaskError {
         /// The guest's words.
         message: String,
     },
+    /// The worker had no memory for the input, and did not begin the task. Its memory is
+    /// [`PoolBuilder::worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max).
+    #[error(
+        "the worker has no memory for an input of {bytes} bytes: \
+         PoolBuilder::worker_memory_bytes_max is too small for it"
+    )]
+    InputTooLarge {
+        /// The input's size.
+        bytes: u64,
+    },
     /// The caller's type cannot decode the output.
     #[error("cannot decode the task's output: {}", Escaped(message))]
     OutputDecode {

@@ -98,6 +98,7 @@ pub(super) fn read_verdict(
         }
         Verdict::Guest => TaskError::Guest { message: text(payload) },
         Verdict::InputDecode => TaskError::InputDecode { message: text(payload) },
+        Verdict::InputTooLarge { bytes } => TaskError::InputTooLarge { bytes },
         Verdict::Trap { code, message, backtrace } => {
             TaskError::Trap { code, message, backtrace: kept(backtrace) }
         }

@@ -152,7 +152,10 @@ impl CompileLimits {
     }
 
     /// Most bytes of data (`RLIMIT_DATA`) of the compiler process. At least
-    /// [64 MiB](crate::limits::COMPILE_MEMORY_BYTES_MIN): less is taken as that. Default:
+    /// [64 MiB](crate::limits::COMPILE_MEMORY_BYTES_MIN): less is taken as that. It holds under every
+    /// [`SandboxPolicy`](crate::SandboxPolicy), [`Off`](crate::SandboxPolicy::Off) included; only where the
+    /// system refuses it, and the policy does without the layer
+    /// [`ResourceLimits`](crate::SandboxLayer::ResourceLimits), is there none. Default:
     /// [`limits::COMPILE_MEMORY_BYTES_MAX`](crate::limits::COMPILE_MEMORY_BYTES_MAX).
     pub const fn memory_bytes_max(mut self, bytes: u64) -> CompileLimits {
         let least = limits::COMPILE_MEMORY_BYTES_MIN;

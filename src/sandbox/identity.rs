@@ -20,20 +20,44 @@ pub(super) fn change((uid, gid): (u32, u32)) -> io::Result<Result<String, String
     Ok(Ok(format!("user {uid}, group {gid}, no other groups")))
 }
 
+/// No program that is executed gets a capability by its file. The right to it (`CAP_SETPCAP`) is root's
+/// until it becomes somebody else, and everybody's in a new user namespace, where the set is full again:
+/// hence once before, and once after. Whether the set is empty now.
+pub(super) fn empty_bounding_set() -> bool {
+    // SAFETY: both options take numbers only.
+    let is_there =
+        |capability: libc::c_ulong| unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
+    // SAFETY: as above.
+    let drop = |capability: libc::c_ulong| unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    // The kernel keeps a set in 64 bits, and says of those that it does not know that they are invalid.
+    (0..64 as libc::c_ulong).all(|capability| match is_there(capability) {
+        1 => drop(capability) == 0,
+        _ => true,
+    })
+}
+
 /// Unsharing the user namespace has given this process every capability inside of it.
 pub(super) fn drop_capabilities() -> io::Result<String> {
+    let is_bounded = empty_bounding_set();
     let none = CapabilitySet::empty();
     rustix::thread::set_capabilities(
         None,
         CapabilitySets { effective: none, permitted: none, inheritable: none },
     )?;
-    Ok("none, in any namespace".into())
+    let never_had = "none, in any namespace; the bounding set stays, it takes one to empty it";
+    Ok(if is_bounded { "none, in any namespace, the bounding set empty" } else { never_had }.into())
 }
 
 /// No exec regains what we gave up; and without it an ordinary user may not filter system calls.
 pub(super) fn no_new_privileges() -> io::Result<String> {
-    rustix::thread::set_no_new_privs(true)?;
-    Ok("PR_SET_NO_NEW_PRIVS".into())
+    match rustix::thread::set_no_new_privs(true) {
+        Err(error) if !has_no_new_privileges() => Err(doing("PR_SET_NO_NEW_PRIVS")(error)),
+        _ => Ok("PR_SET_NO_NEW_PRIVS".into()),
+    }
+}
+
+pub(super) fn has_no_new_privileges() -> bool {
+    rustix::thread::no_new_privs().unwrap_or(false)
 }
 
 /// No other process of this user attaches to us or reads our memory.

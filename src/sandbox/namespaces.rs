@@ -19,9 +19,22 @@ pub(super) fn unshare() -> io::Result<String> {
     Ok("user, net, ipc".into())
 }
 
-/// An empty, read-only file system as the root. It covers what Landlock does not: the
-/// metadata of files. Needs the capabilities that come with a user namespace, or root.
-pub(super) fn empty_root() -> io::Result<String> {
+/// As [`empty_root`], for root, while it is: whether there is one now. Without the capabilities (in
+/// a container) it is refused, and may be had behind a user namespace.
+pub(super) fn empty_root_as_root() -> bool {
+    rustix::process::getuid().is_root() && put_up_empty_root().is_ok()
+}
+
+/// An empty, read-only file system as the root, unless there is one. It covers what Landlock does
+/// not: the metadata of files. Needs the capabilities that come with a user namespace.
+pub(super) fn empty_root(stands: bool) -> io::Result<String> {
+    if !stands {
+        put_up_empty_root()?;
+    }
+    Ok("an empty tmpfs, read-only".into())
+}
+
+fn put_up_empty_root() -> io::Result<()> {
     // SAFETY: as in `unshare`.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.map_err(doing("unshare mounts"))?;
     let nothing_back = libc::MS_REC | libc::MS_PRIVATE;
@@ -33,7 +46,19 @@ pub(super) fn empty_root() -> io::Result<String> {
         .into_iter()
         .find(|dir| mount(Some(c"none"), dir, Some(c"tmpfs"), flags, Some(options)).is_ok())
         .ok_or_else(|| io::Error::other("mount of an empty tmpfs is refused"))?;
-    rustix::process::chdir(over).map_err(doing("enter the empty root"))?;
+    let entered = enter(over);
+    if entered.is_err() {
+        // There is no layer by halves: what was covered is seen again.
+        let _ = rustix::process::chdir(c"/");
+        // SAFETY: the path is a valid C string.
+        unsafe { libc::umount2(over.as_ptr(), libc::MNT_DETACH) };
+    }
+    entered
+}
+
+/// Makes what is mounted there the root, and lets go of the old one.
+fn enter(mounted: &CStr) -> io::Result<()> {
+    rustix::process::chdir(mounted).map_err(doing("enter the empty root"))?;
     // The idiom of pivot_root(2): the old root lands on top of the new one, and is detached.
     // SAFETY: both paths are valid C strings.
     if unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) } != 0 {
@@ -43,8 +68,7 @@ pub(super) fn empty_root() -> io::Result<String> {
     if unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) } != 0 {
         return Err(doing("detach the old root")(io::Error::last_os_error()));
     }
-    rustix::process::chdir(c"/").map_err(doing("enter the empty root"))?;
-    Ok("an empty tmpfs, read-only".into())
+    rustix::process::chdir(c"/").map_err(doing("enter the empty root"))
 }
 
 fn mount(

@@ -8,7 +8,7 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit};
 
-use super::Profile;
+use super::{Profile, doing};
 use crate::limits::{MODULE_BYTES_MAX, WORKER_DESCRIPTORS_MAX};
 
 pub(super) fn apply(memory_bytes_max: u64) -> io::Result<String> {
@@ -27,7 +27,7 @@ pub(super) fn apply(memory_bytes_max: u64) -> io::Result<String> {
     ];
     for (resource, value) in limits {
         let limit = Rlimit { current: Some(value), maximum: Some(value) };
-        rustix::process::setrlimit(resource, limit)?;
+        rustix::process::setrlimit(resource, limit).map_err(doing(&format!("setrlimit {resource:?}")))?;
     }
     let mib = memory_bytes_max >> 20;
     Ok(format!("DATA {mib} MiB, NOFILE {WORKER_DESCRIPTORS_MAX}, CORE, MEMLOCK, MSGQUEUE, RTPRIO 0"))

@@ -138,6 +138,10 @@ pub(crate) enum Verdict {
     Guest,
     /// The payload is the guest's words.
     InputDecode,
+    /// The worker has no memory for the input, and has not begun.
+    InputTooLarge {
+        bytes: u64,
+    },
     Trap {
         code: TrapCode,
         message: String,

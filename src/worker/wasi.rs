@@ -58,13 +58,13 @@ pub(super) fn context(
 
 /// The whole of a command's input.
 fn stdin(input: &mut dyn Input) -> Result<Vec<u8>, Verdict> {
-    let requested = input.left();
+    let len = input.left();
     let mut bytes = Vec::new();
     // The process may be at its own limit.
-    if usize::try_from(requested).ok().and_then(|len| bytes.try_reserve_exact(len).ok()).is_none() {
-        return Err(Verdict::Memory { requested, backtrace: Vec::new() });
+    if usize::try_from(len).ok().and_then(|len| bytes.try_reserve_exact(len).ok()).is_none() {
+        return Err(Verdict::InputTooLarge { bytes: len });
     }
-    bytes.resize(requested as usize, 0);
+    bytes.resize(len as usize, 0);
     let gone = |_| Verdict::Instantiate { message: "the host is gone".into() };
     input.read(&mut bytes).map_err(gone)?;
     Ok(bytes)

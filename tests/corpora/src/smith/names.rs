@@ -58,6 +58,7 @@ pub(crate) fn of_task<T>(ran: &Result<T, TaskError>) -> Named {
         TaskError::BadPointer { .. } => fine("BadPointer"),
         TaskError::Abi { .. } => fine("Abi"),
         TaskError::Instantiate { .. } => fine("Instantiate"),
+        TaskError::InputTooLarge { .. } => bad("InputTooLarge"),
         TaskError::OutputDecode { .. } => bad("OutputDecode"),
         TaskError::Aborted { .. } => bad("Aborted"),
         TaskError::Cancelled => bad("Cancelled"),

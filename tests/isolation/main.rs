@@ -1,0 +1,215 @@
+//! The report is true: where a layer cannot be had, it says so, and nothing else is missing; what
+//! is demanded and cannot be had is an error that names it.
+//!
+//! Each case plays a system without the layer, in a process of its own (`inside`), as this user and, where
+//! this is root, as an ordinary one.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod outside;
+mod refusals;
+mod reports;
+mod seccomp;
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+
+use common::PATIENCE;
+use wasmpool::SandboxLayer::{self, EmptyRoot, Landlock, Namespaces, ResourceLimits};
+
+/// The case that `inside` is to play.
+const CASE: &str = "WASMPOOL_ISOLATION_CASE";
+
+/// A file that the host has open, without closing it for what it starts.
+const LEAKED: &str = "wasmpool-isolation-leaked";
+
+/// `nobody`.
+const USER: u32 = 65_534;
+
+/// A system that lacks something, and what becomes of it.
+struct Case {
+    name: &'static str,
+    refused: &'static [&'static [refusals::Refusal]],
+    /// What a pool does without, where the host is root, and where it is not.
+    missing: [&'static [SandboxLayer]; 2],
+    play: fn(&Case),
+}
+
+const CASES: &[Case] = &[
+    Case { name: "everything", refused: &[], missing: [&[], &[]], play: reports::are_true },
+    Case {
+        name: "no landlock",
+        refused: &[refusals::LANDLOCK],
+        missing: [&[Landlock], &[Landlock]],
+        play: reports::are_true,
+    },
+    Case {
+        name: "landlock off",
+        refused: &[refusals::LANDLOCK_OFF],
+        missing: [&[Landlock], &[Landlock]],
+        play: reports::are_true,
+    },
+    Case {
+        name: "no user namespaces",
+        refused: &[refusals::NAMESPACES],
+        missing: [&[Namespaces], &[Namespaces, EmptyRoot]],
+        play: reports::are_true,
+    },
+    Case {
+        name: "no mounts",
+        refused: &[refusals::MOUNTS],
+        missing: [&[EmptyRoot], &[EmptyRoot]],
+        play: reports::are_true,
+    },
+    Case {
+        name: "no pivot",
+        refused: &[refusals::PIVOT],
+        missing: [&[EmptyRoot], &[EmptyRoot]],
+        play: reports::are_true,
+    },
+    Case {
+        name: "no limits",
+        refused: &[refusals::LIMITS],
+        missing: [&[ResourceLimits], &[ResourceLimits]],
+        play: reports::are_true,
+    },
+    Case {
+        name: "no landlock, no user namespaces, no mounts",
+        refused: &[refusals::LANDLOCK, refusals::NAMESPACES, refusals::MOUNTS],
+        missing: [&[Landlock, Namespaces, EmptyRoot]; 2],
+        play: reports::are_true,
+    },
+    Case {
+        name: "no cgroup",
+        refused: &[refusals::DIRECTORIES],
+        missing: [&[SandboxLayer::Cgroup]; 2],
+        play: reports::of_the_cgroup,
+    },
+    Case { name: "layers left out", refused: &[], missing: [&[], &[]], play: reports::of_what_is_left_out },
+    Case {
+        name: "no seccomp",
+        refused: &[refusals::SECCOMP],
+        missing: [&[], &[]],
+        play: seccomp::is_not_there,
+    },
+    Case {
+        name: "no seccomp filters",
+        refused: &[refusals::SECCOMP_FILTERS],
+        missing: [&[], &[]],
+        play: seccomp::is_not_there,
+    },
+    Case {
+        name: "seccomp refuses in the end",
+        refused: &[refusals::SECCOMP_IN_THE_END],
+        missing: [&[], &[]],
+        play: seccomp::refuses_in_the_end,
+    },
+    Case {
+        name: "no no_new_privs",
+        refused: &[refusals::NO_NEW_PRIVS],
+        missing: [&[], &[]],
+        play: seccomp::has_no_new_privileges_to_stand_on,
+    },
+];
+
+impl Case {
+    fn missing(&self) -> &'static [SandboxLayer] {
+        self.missing[usize::from(!rustix::process::getuid().is_root())]
+    }
+}
+
+/// Not a test by itself: what the others have run in a process of its own.
+#[test]
+fn inside() {
+    let Ok(name) = std::env::var(CASE) else { return };
+    let case = CASES.iter().find(|case| case.name == name).expect("a known case");
+    case.refused.iter().for_each(|refused| refusals::install(refused));
+    (case.play)(case);
+}
+
+fn played(name: &str) {
+    let is_root = rustix::process::getuid().is_root();
+    let users: &[Option<u32>] = if is_root { &[None, Some(USER)] } else { &[None] };
+    for user in users {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["inside", "--exact", "--nocapture", "--test-threads=1"]).env(CASE, name);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(user) = user {
+            // Its other groups are given up with it.
+            command.uid(*user).gid(*user);
+        }
+        let child = command.spawn().expect("starts");
+        let pid = rustix::process::Pid::from_child(&child);
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        let Ok(output) = receiver.recv_timeout(PATIENCE * 4) else {
+            // Still unreaped, so the number is still its own.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            panic!("{name}, as {user:?}: it did not end");
+        };
+        let output = output.expect("its output can be read");
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        let [stdout, stderr] = said;
+        assert!(output.status.success(), "{name}, as {user:?}: {stdout}\n{stderr}");
+        assert!(stdout.contains("1 passed"), "{name}, as {user:?}: {stdout}\n{stderr}");
+    }
+}
+
+#[test]
+fn where_everything_is_to_be_had_the_report_is_true() {
+    played("everything");
+}
+
+#[test]
+fn without_landlock_the_report_says_so_and_all_else_stands() {
+    played("no landlock");
+    played("landlock off");
+}
+
+#[test]
+fn without_user_namespaces_the_report_says_so_and_root_keeps_its_empty_root() {
+    played("no user namespaces");
+}
+
+#[test]
+fn without_mounts_the_report_says_so_and_all_else_stands() {
+    played("no mounts");
+    played("no pivot");
+}
+
+#[test]
+fn without_resource_limits_the_report_says_so_and_all_else_stands() {
+    played("no limits");
+}
+
+#[test]
+fn without_landlock_namespaces_and_mounts_the_report_names_all_three() {
+    played("no landlock, no user namespaces, no mounts");
+}
+
+#[test]
+fn without_a_cgroup_the_report_says_so_and_all_else_stands() {
+    played("no cgroup");
+}
+
+#[test]
+fn what_is_left_out_knowingly_is_absent_or_said_to_stand_all_the_same() {
+    played("layers left out");
+}
+
+#[test]
+fn without_seccomp_only_those_start_who_do_without_it_knowingly() {
+    played("no seccomp");
+    played("no seccomp filters");
+}
+
+#[test]
+fn where_seccomp_refuses_in_the_end_the_first_error_names_it() {
+    played("seccomp refuses in the end");
+}
+
+#[test]
+fn without_no_new_privs_only_those_start_who_do_without_it_knowingly() {
+    played("no no_new_privs");
+}
