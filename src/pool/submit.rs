@@ -131,6 +131,10 @@ impl Pool {
             let module = target.module.0.shown.to_string();
             return Err(SubmitError::NotDeterministic { task: name(), module });
         }
+        let description = &target.module.0.description;
+        if options.seed.is_some() && description.uses_wasi && !core.settings.dirs.is_empty() {
+            return Err(SubmitError::DirsNotDeterministic { task: name() });
+        }
         let (entry, input) = task.encode(input)?;
         let max = core.settings.input_bytes_max;
         if input.len() > max {

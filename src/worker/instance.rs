@@ -19,7 +19,7 @@ use super::linker::TaskState;
 use super::loaded::{Loaded, Modules};
 use super::stdio::GuestOutput;
 use super::verdict;
-use super::wasi;
+use super::wasi::{self, TaskDir};
 use super::watcher::Shared;
 use crate::limits::WASI_CALL_BYTES_MAX;
 use crate::task::{TaskId, TaskLimits};
@@ -28,6 +28,7 @@ use crate::wire::message::{Cost, Entry, LogSource, ModuleId, Verdict};
 /// Runs tasks, one after the other.
 pub(super) struct Runner {
     modules: Modules,
+    dirs: Vec<TaskDir>,
     shared: Arc<Shared>,
     to_host: Arc<Mutex<dyn Write + Send>>,
     /// Drives the timers of WASI; no thread of its own.
@@ -63,11 +64,12 @@ struct Call<'a> {
 impl Runner {
     pub(super) fn new(
         modules: Modules,
+        dirs: Vec<TaskDir>,
         shared: Arc<Shared>,
         to_host: Arc<Mutex<dyn Write + Send>>,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        Ok(Runner { modules, shared, to_host, runtime })
+        Ok(Runner { modules, dirs, shared, to_host, runtime })
     }
 
     /// Runs what was asked for; the number tells an interrupt of this run from all others.
@@ -146,7 +148,7 @@ impl Runner {
         let (wasi, clock) = match loaded.description.uses_wasi {
             true => {
                 let Call { entry, limits, input, stdout, stderr, .. } = call;
-                let (wasi, clock) = wasi::context(entry, limits, input, stdout, stderr);
+                let (wasi, clock) = wasi::context(entry, limits, input, stdout, stderr, &self.dirs)?;
                 (Some(wasi), clock)
             }
             false => (None, Clock::none()),

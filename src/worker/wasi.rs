@@ -5,35 +5,58 @@
 //! |---|---|
 //! | arguments, environment, stdin | a command: its caller's; a task: none |
 //! | stdout, stderr | memory: of a command kept, of a task sent on as log records |
-//! | files | the directories of the pool's builder: by default none |
+//! | files | the directories of the pool's builder, as they say: by default none |
 //! | sockets | none: preview 1 cannot make one, and is given none |
 //! | clocks, randomness | the system's or, of a deterministic task, its own |
 
-use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use super::clocks::{Clock, Coarse, VirtualTime};
 use super::random::{Seeded, System};
 use super::stdio::GuestOutput;
+use crate::directory::{DirAccess, GuestDir};
 use crate::limits::WASI_RANDOM_BYTES_MAX;
+use crate::sandbox::Granted;
 use crate::task::TaskLimits;
 use crate::wire::message::Entry;
 
+/// A directory that every task is given.
+#[derive(Debug)]
+pub(super) struct TaskDir {
+    pub(super) guest: GuestDir,
+    pub(super) granted: Granted,
+}
+
 /// The context of one task, and its clock.
+///
+/// # Errors
+/// A directory that cannot be opened any more.
 pub(super) fn context(
     entry: &Entry,
     limits: &TaskLimits,
     input: &mut Vec<u8>,
     stdout: &GuestOutput,
     stderr: &GuestOutput,
-) -> (WasiP1Ctx, Clock) {
+    dirs: &[TaskDir],
+) -> wasmtime::Result<(WasiP1Ctx, Clock)> {
     let mut wasi = WasiCtxBuilder::new();
-    // Not `allow_blocking_current_thread`: a guest's sleep would then block this thread in
-    // the kernel, where no interrupt reaches it.
     wasi.stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(WASI_RANDOM_BYTES_MAX);
     if let Entry::Command { args, env } = entry {
         wasi.args(args).envs(env).stdin(MemoryInputPipe::new(std::mem::take(input)));
+    }
+    // Files are read and written by this thread: there may be no other. (wasmtime's own `poll_oneoff`
+    // would then sleep in the kernel, where no interrupt reaches; ours does not, see `poll`.)
+    wasi.allow_blocking_current_thread(!dirs.is_empty());
+    for TaskDir { guest, granted } in dirs {
+        let perms = match guest.access {
+            DirAccess::ReadOnly => FsPerms::ReadOnly,
+            DirAccess::ReadWrite => FsPerms::ReadWrite,
+        };
+        // It wants a path; there is none to the directory from here, but the one that is always there.
+        rustix::process::fchdir(&granted.descriptor)?;
+        wasi.preopened_dir(".", &guest.guest_path, perms)?;
     }
     let clock = match limits.seed {
         None => {
@@ -50,5 +73,5 @@ pub(super) fn context(
             Clock::Virtual(time)
         }
     };
-    (wasi.build_p1(), clock)
+    Ok((wasi.build_p1(), clock))
 }
