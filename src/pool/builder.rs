@@ -287,7 +287,7 @@ impl PoolBuilder {
 
     /// Gives every task of the pool that imports WASI a directory, as `guest_path`; to be called again
     /// for more, at most 16. **A weaker sandbox, knowingly**: by default a worker reaches no file at all
-    /// and has no system call for it. With directories it has these ([SECURITY.md] has the list), and who
+    /// and has no system call for it. With directories it has these (SECURITY.md has the list), and who
     /// takes it over can do to what is in them, and to nothing else, what a task can.
     ///
     /// - The directory is opened by [`build`](Self::build), and stays the same one even if its path
@@ -314,8 +314,6 @@ impl PoolBuilder {
     ///     .build()?;
     /// # Ok(()) }
     /// ```
-    ///
-    /// [SECURITY.md]: https://docs.rs/crate/wasmpool/latest/source/SECURITY.md
     pub fn dir(
         mut self,
         host_path: impl AsRef<Path>,
