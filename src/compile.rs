@@ -56,12 +56,12 @@ fn serve() -> io::Result<()> {
         socket.send(&reply, &[])
     };
     // Engines look around in /proc while they are made.
-    let config = settings::config(request.code, false);
+    let config = settings::config(request.code, settings::Running::default());
     let engine = match config.and_then(|config| wasmtime::Engine::new(&config)) {
         Ok(engine) => engine,
         Err(error) => return refused(io::Error::other(format!("{error:#}"))),
     };
-    let locked = match entered.lock(&request.sandbox, Profile::Compiler) {
+    let locked = match entered.lock(&request.sandbox, Profile::Compiler, &mut []) {
         Ok(locked) => locked,
         Err(error) => return refused(error.into()),
     };

@@ -119,4 +119,6 @@ pub(crate) struct Targets {
     pub(crate) abstract_name: String,
     /// A descriptor of the secret that the host has left open across exec.
     pub(crate) descriptor: i32,
+    /// The descriptors of the directories that it was given; it knows them itself.
+    pub(crate) dirs: Vec<i32>,
 }

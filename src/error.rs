@@ -80,6 +80,14 @@ pub enum BuildError {
         /// What is in the way.
         reason: String,
     },
+    /// A directory of [`PoolBuilder::dir`](crate::PoolBuilder::dir) that cannot be given to tasks.
+    #[error("cannot give tasks the directory {}", Escaped(&path.to_string_lossy()))]
+    Directory {
+        /// Its path on the host.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The worker's executable cannot be opened.
     #[error("cannot open the worker program {}", path.display())]
     WorkerProgram {
@@ -145,6 +153,16 @@ pub enum SubmitError {
         task: String,
         /// The module.
         module: String,
+    },
+    /// A seed was given, but the pool's [directories](crate::PoolBuilder::dir) are an input that it does not determine.
+    #[error(
+        "`{}` is to be deterministic, but its pool gives tasks directories, whose files are no part of the input: \
+         use a pool without",
+        Escaped(task)
+    )]
+    DirsNotDeterministic {
+        /// The task.
+        task: String,
     },
     /// The module belongs to another pool.
     #[error("`{}` belongs to a module that another pool loaded", Escaped(task))]

@@ -13,6 +13,7 @@ pub(crate) mod cgroup;
 pub(crate) mod compile;
 pub(crate) mod core;
 mod domains;
+pub(crate) mod dirs;
 mod effects;
 pub(crate) mod doctor;
 pub(crate) mod link;

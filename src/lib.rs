@@ -52,6 +52,7 @@ mod foreign;
 mod sync;
 mod policy;
 mod walls;
+mod directory;
 mod doctor;
 mod observe;
 mod error;
@@ -75,6 +76,7 @@ mod worker;
 #[doc(hidden)]
 pub mod cli;
 
+pub use directory::DirAccess;
 pub use doctor::{AttackOutcome, AttackReport, DoctorReport};
 pub use error::{
     BrokenPool, BuildError, Death, DeathCause, Frame, ModuleError, Phase, SubmitError, TaskError,

@@ -192,8 +192,28 @@ pub const COMPILE_BRANCH_TARGETS_MAX: u64 = 100_000;
 /// Default for [`CompileLimits::branch_targets_total_max`](crate::CompileLimits::branch_targets_total_max). Measured: at most 127,964.
 pub const COMPILE_BRANCH_TARGETS_TOTAL_MAX: u64 = 1_000_000;
 
-/// Stack that wasm may use in a worker. The worker's main thread has the usual 8 MiB.
-pub const WASM_STACK_BYTES: usize = 1024 * 1024;
+/// Default for [`PoolBuilder::wasm_stack_bytes_max`](crate::PoolBuilder::wasm_stack_bytes_max).
+pub const WASM_STACK_BYTES_MAX: usize = 1024 * 1024;
+
+/// Least that it can be set to: a few hundred plain calls.
+pub const WASM_STACK_BYTES_MIN: usize = 64 * 1024;
+
+/// Most that it can be set to, within the 8 MiB that a process's main thread usually has.
+pub const WASM_STACK_BYTES_AT_MOST: usize = 4 * 1024 * 1024;
+
+/// What a worker has of stack beyond wasm's: for its own calls, and for those that a task makes of it
+/// at the deepest point.
+pub const HOST_STACK_BYTES: usize = 1024 * 1024;
+
+/// Most directories of one pool.
+pub const DIRS_MAX: usize = 16;
+
+/// Most bytes of a directory's path in the guest.
+pub const GUEST_PATH_BYTES_MAX: usize = 4096;
+
+/// Most files and directories that one task may have open, the pool's own directories among them;
+/// beyond, opening fails with `EMFILE`. The worker needs descriptors, too: for modules that arrive.
+pub const TASK_DESCRIPTORS_MAX: usize = 256;
 
 /// Default for [`TaskOptions::clock_resolution`](crate::TaskOptions::clock_resolution): as coarse as
 /// browsers that had to make timing attacks harder. Firefox cuts its clocks to
@@ -224,6 +244,13 @@ pub const WASI_RANDOM_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub const WASI_SUBSCRIPTIONS_MAX: u32 = 4096;
 
 const _: () = {
+    assert!(WASM_STACK_BYTES_MIN <= WASM_STACK_BYTES_MAX && WASM_STACK_BYTES_MAX <= WASM_STACK_BYTES_AT_MOST);
+    // As main threads usually have it.
+    assert!(WASM_STACK_BYTES_AT_MOST + HOST_STACK_BYTES <= 8 * 1024 * 1024);
+    // One message brings all directories, beside what else it says.
+    assert!(DIRS_MAX * (GUEST_PATH_BYTES_MAX + 16) + 16 * 1024 <= CONTROL_BYTES_MAX);
+    // stdin, stdout and stderr are numbered with them.
+    assert!(3 + DIRS_MAX < TASK_DESCRIPTORS_MAX);
     // Offers may bring that many more, by pairs until they are mapped; and the worker's own.
     assert!(MODULES_PER_WORKER_MAX + 3 * OFFERS_MAX + 32 <= WORKER_DESCRIPTORS_MAX as usize);
     assert!(WASI_CALL_BYTES_MAX >= OUTPUT_BYTES_MAX);

@@ -302,7 +302,8 @@
 //!
 //! A task here begins in a fresh instance of its module: memory and globals are as the module defines them,
 //! after its initializer, if it has one. It sees its input. If it imports WASI, it can ask for the time and
-//! for random bytes. What it prints goes to the log. There are no files, no network, no environment, no
+//! for random bytes. What it prints goes to the log. There are no files (unless the pool is given
+//! [directories][`PoolBuilder::dir`] to share), no network, no environment, no
 //! threads and no other process, and a module that imports anything but WASI preview 1 and the pool's own
 //! `log` and `panic` is refused when it is loaded. A [`Command`] sees the argv, environment and stdin that
 //! the caller gives it, and no more.
@@ -455,6 +456,7 @@
 //! [`idle_timeout`]: crate::PoolBuilder::idle_timeout
 //! [`slow_after`]: crate::PoolBuilder::slow_after
 //! [`queue_tasks_max`]: crate::PoolBuilder::queue_tasks_max
+//! [`PoolBuilder::dir`]: crate::PoolBuilder::dir
 //! [`cache_dir`]: crate::PoolBuilder::cache_dir
 //! [`grace`]: crate::PoolBuilder::grace
 //! [`shutdown`]: crate::Pool::shutdown

@@ -12,6 +12,7 @@
 
 pub(crate) mod attacks;
 mod descriptors;
+mod directories;
 mod identity;
 mod landlock;
 mod namespaces;
@@ -24,6 +25,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::walls::{LayerReport, SandboxLayer, SandboxReport, SandboxRequest};
+pub(crate) use directories::Granted;
 pub(crate) use syscalls::Profile;
 
 /// Proof that this process has locked itself down. Only [`Locked::seal`] makes one.
@@ -55,35 +57,49 @@ pub(crate) fn enter() -> io::Result<(OwnedFd, Entered)> {
 
 impl Entered {
     /// Everything but the system calls, in an order that matters. Single-threaded still, and
-    /// nothing of a guest's has been seen.
+    /// nothing of a guest's has been seen. Directories that were given are what is left of the
+    /// file system.
     ///
     /// # Errors
     /// [`Refused`]: a layer that the policy does not do without.
-    pub(crate) fn lock(self, request: &SandboxRequest, profile: Profile) -> Result<Locked, Refused> {
+    pub(crate) fn lock(
+        self,
+        request: &SandboxRequest,
+        profile: Profile,
+        dirs: &mut [Granted],
+    ) -> Result<Locked, Refused> {
         if !profile.starts_threads() {
             syscalls::one_heap();
         }
+        if !dirs.is_empty() {
+            rlimits::too_large_is_an_error();
+        }
         let mut ledger = Ledger::new(request.clone());
         ledger.apply(SandboxLayer::Session, || Ok("own session, umask 077, dies with the host".into()))?;
-        ledger.apply(SandboxLayer::Descriptors, || Ok("one socket, /dev/null, a pipe for stderr".into()))?;
+        ledger.apply(SandboxLayer::Descriptors, || Ok(descriptors::left(dirs.len())))?;
         // Before the user changes: /proc/self belongs to root from then on.
         ledger.apply(SandboxLayer::OomScore, session::prefer_for_oom)?;
-        ledger.apply(SandboxLayer::ResourceLimits, || rlimits::apply(request.memory_bytes_max))?;
+        ledger.apply(SandboxLayer::ResourceLimits, || {
+            rlimits::apply(request.memory_bytes_max, !dirs.is_empty())
+        })?;
         // Root has the right to both until it becomes somebody else, whether there are user
         // namespaces or not. Whoever has it not has it behind them, where both are tried again.
         if request.requests(SandboxLayer::Capabilities) {
             identity::empty_bounding_set();
         }
-        let has_empty_root = request.requests(SandboxLayer::EmptyRoot) && namespaces::empty_root_as_root();
+        // Directories are mounted behind them, too, and before the root is gone.
+        let has_empty_root =
+            dirs.is_empty() && request.requests(SandboxLayer::EmptyRoot) && namespaces::empty_root_as_root();
         ledger.apply_if_possible(SandboxLayer::Identity, || identity::change(request.identity))?;
         // A change of user has cleared it.
         session::die_with_the_host().map_err(|error| ledger.refused(SandboxLayer::Session, &error))?;
         ledger.apply(SandboxLayer::Namespaces, namespaces::unshare)?;
-        ledger.apply(SandboxLayer::EmptyRoot, || namespaces::empty_root(has_empty_root))?;
+        let needs_root = !request.policy.can_do_without(SandboxLayer::EmptyRoot);
+        ledger.apply(SandboxLayer::EmptyRoot, || empty_root(dirs, has_empty_root, needs_root))?;
         ledger.apply(SandboxLayer::Capabilities, identity::drop_capabilities)?;
         ledger.apply(SandboxLayer::NoNewPrivileges, identity::no_new_privileges)?;
         ledger.apply(SandboxLayer::NotDumpable, identity::not_dumpable)?;
-        ledger.apply(SandboxLayer::Landlock, landlock::restrict)?;
+        ledger.apply(SandboxLayer::Landlock, || landlock::restrict(dirs))?;
         Ok(Locked { ledger, profile })
     }
 }
@@ -103,6 +119,23 @@ impl Locked {
         let mut layers = self.ledger.layers;
         layers.sort_by_key(|report| report.layer);
         Ok((LockedDown(()), SandboxReport { policy: self.ledger.request.policy, layers }))
+    }
+}
+
+/// An empty root, and beside it each directory as a mount of its own; where that is refused, their
+/// descriptors are what there is, and lead to what is beyond them.
+fn empty_root(dirs: &mut [Granted], stands: bool, whole: bool) -> io::Result<String> {
+    if dirs.is_empty() {
+        return namespaces::empty_root(stands);
+    }
+    // Before the root is gone: that of a thread is the process's.
+    match directories::confine(dirs) {
+        Ok(()) => {
+            namespaces::empty_root(false).map(|root| format!("{root}; {} directories as mounts", dirs.len()))
+        }
+        Err(error) if whole => Err(doing("mount the directories")(error)),
+        Err(error) => namespaces::empty_root(false)
+            .map(|root| format!("{root}; {} directories by descriptor only: {error}", dirs.len())),
     }
 }
 

@@ -15,22 +15,29 @@ mod journal;
 mod linker;
 mod loaded;
 mod main_loop;
+mod open;
 mod poll;
 mod random;
+mod stack;
 mod stdio;
 mod verdict;
 mod wasi;
 mod watcher;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex};
 
 use rustix::net::RecvFlags;
 
+use wasi::TaskDir;
+
 pub(crate) use linker::{TaskState, WASI_MODULE, linker};
 
-use crate::sandbox::{self, Profile};
+use crate::compile::settings::Running;
+use crate::directory;
+use crate::limits::DIRS_MAX;
+use crate::sandbox::{self, Granted, Profile};
 use crate::wire::control::ControlSocket;
 use crate::wire::fingerprint;
 use crate::wire::message::{FromWorkerControl, ToWorkerControl};
@@ -50,14 +57,30 @@ pub(crate) fn main() -> i32 {
 fn serve() -> io::Result<()> {
     let (socket, entered) = sandbox::enter()?;
     let socket = Arc::new(ControlSocket(socket));
-    let Some((setup, files)) = socket.receive::<ToWorkerControl>(1, RecvFlags::empty())? else {
+    let Some((setup, mut files)) = socket.receive::<ToWorkerControl>(1 + DIRS_MAX, RecvFlags::empty())?
+    else {
         return Ok(());
     };
-    let ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox: request, pagemap_scan, probe } = setup
+    let ToWorkerControl::Setup {
+        build: fingerprint::BUILD,
+        sandbox: request,
+        pagemap_scan,
+        wasm_stack_bytes,
+        dirs,
+        mut probe,
+    } = setup
     else {
         return Err(io::Error::other("the host was built from another version of wasmpool"));
     };
-    let rings = files.first().ok_or_else(|| io::Error::other("the host sent no rings"))?;
+    if files.len() != 1 + dirs.len() {
+        return Err(io::Error::other("the host sent no rings, or not every directory"));
+    }
+    let mut granted: Vec<_> = files
+        .drain(1..)
+        .zip(&dirs)
+        .map(|(descriptor, dir)| Granted { descriptor, access: dir.access })
+        .collect();
+    let rings = &files[0];
     let end = ring::open(rings.as_fd())?;
     let (producer, consumer) = end.split();
     let from_host = inbox::Ring::new(end.clone(), consumer);
@@ -68,20 +91,29 @@ fn serve() -> io::Result<()> {
         io::Error::from(refused)
     };
 
+    let running = Running { pagemap_scan, wasm_stack_bytes: wasm_stack_bytes as usize };
+    stack::make_room(running.wasm_stack_bytes)?;
     // Engines look around in /proc while they are made, and keep what they opened there.
     wasmtime::Engine::tls_eager_initialize();
     let shared = Arc::new(watcher::Shared::new());
-    let modules = loaded::Modules::new(shared.clone(), pagemap_scan).map_err(io::Error::other)?;
+    let modules = loaded::Modules::new(shared.clone(), running).map_err(io::Error::other)?;
     // Asked for once, of the kernel, and remembered.
     rustix::param::page_size();
     let profile = match &probe {
         Some(probe) if probe.as_compiler => Profile::Compiler,
+        _ if let Some(access) = directory::most(dirs.iter().map(|dir| dir.access)) => {
+            Profile::WithDirectories { access, scans: pagemap_scan }
+        }
         _ if pagemap_scan => Profile::ScanningWorker,
         _ => Profile::Worker,
     };
-    let locked = entered.lock(&request, profile).map_err(cannot_lock)?;
+    let locked = entered.lock(&request, profile, &mut granted).map_err(cannot_lock)?;
     let to_host = Arc::new(Mutex::new(producer));
-    let runner = instance::Runner::new(modules, shared.clone(), to_host.clone())?;
+    if let Some(probe) = &mut probe {
+        probe.targets.dirs = granted.iter().map(|dir| dir.descriptor.as_raw_fd()).collect();
+    }
+    let dirs = dirs.into_iter().zip(granted).map(|(guest, granted)| TaskDir { guest, granted }).collect();
+    let runner = instance::Runner::new(modules, dirs, shared.clone(), to_host.clone())?;
     watcher::start(socket.clone(), shared)?;
     let (locked, report) = locked.seal().map_err(cannot_lock)?;
     socket.send(&FromWorkerControl::Ready { build: fingerprint::BUILD, sandbox: report }, &[])?;

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit::EXIT_CODES;
-use crate::{CompileLimit, SandboxLayer};
+use crate::{CompileLimit, DirAccess, SandboxLayer};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -170,6 +170,10 @@ pub(super) struct DoctorArgs {
     #[arg(long, value_name = "LAYER", value_parser = super::doctor::layer, conflicts_with = "without")]
     pub(super) only: Option<SandboxLayer>,
 
+    /// As in a pool with directories, to be read (ro) or also written (rw)
+    #[arg(long, value_name = "ACCESS", value_parser = access)]
+    pub(super) dirs: Option<DirAccess>,
+
     /// Show every attack, not only those that succeeded
     #[arg(long)]
     pub(super) all: bool,
@@ -206,6 +210,14 @@ pub(super) enum LogPolicy {
     Fail,
 }
 
+/// A directory as it is typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Dir {
+    pub(super) host: PathBuf,
+    pub(super) guest: String,
+    pub(super) access: DirAccess,
+}
+
 /// What a task is and may use.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Target {
@@ -238,6 +250,15 @@ pub(super) struct Target {
     /// What becomes of a task that logs more: the rest is dropped, or it fails
     #[arg(long, value_name = "POLICY", default_value = "drop", help_heading = "Limits")]
     pub(super) log_overflow: LogPolicy,
+
+    /// Most stack of a task's wasm, 64KiB to 4MiB [default: 1MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    pub(super) wasm_stack: Option<ByteSize>,
+
+    /// Give a WASI module this directory, to be read only unless it says rw; may be given again.
+    /// HOST[:GUEST[:ro|rw]], GUEST being its path in the guest [default: HOST as typed]. Weakens the sandbox
+    #[arg(long, value_name = "DIR", value_parser = dir)]
+    pub(super) dir: Vec<Dir>,
 
     /// The trust domain of the tasks: their workers run no tasks of another one
     #[arg(long, value_name = "NAME")]
@@ -306,6 +327,34 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; examples: 500ms, 5s, 2m"))
 }
 
+fn dir(text: &str) -> Result<Dir, String> {
+    const FORM: &str = "it must have the form HOST[:GUEST[:ro|rw]]";
+    let mut parts = text.split(':');
+    let (host, guest, access) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+    if host.is_empty() || guest.is_some_and(str::is_empty) || parts.next().is_some() {
+        return Err(FORM.into());
+    }
+    // Somebody means the access, and would get a read-only directory of a strange name.
+    if let (Some(guest @ ("ro" | "rw")), None) = (guest, access) {
+        return Err(format!("{FORM}: for `{guest}`, write {host}:{host}:{guest}"));
+    }
+    let access = match access {
+        None | Some("ro") => DirAccess::ReadOnly,
+        Some("rw") => DirAccess::ReadWrite,
+        Some(other) => return Err(format!("{FORM}, not `{other}`")),
+    };
+    Ok(Dir { host: host.into(), guest: guest.unwrap_or(host).into(), access })
+}
+
+/// What a directory is given for.
+pub(super) fn access(text: &str) -> Result<DirAccess, String> {
+    match text {
+        "ro" => Ok(DirAccess::ReadOnly),
+        "rw" => Ok(DirAccess::ReadWrite),
+        _ => Err("it must be ro or rw".into()),
+    }
+}
+
 fn compile_limit(text: &str) -> Result<(CompileLimit, u64), String> {
     let (name, max) = text.split_once('=').ok_or("it must have the form NAME=N")?;
     let kind = match CompileLimit::from_name(name) {
@@ -364,6 +413,27 @@ mod tests {
             };
             let options = super::super::settings::task_options(&target);
             assert_eq!(options.domain.as_deref(), Some("tenant 17"));
+        }
+    }
+
+    #[test]
+    fn a_directory_is_read_only_and_of_the_same_name_unless_it_says_otherwise() {
+        let dir = |host: &str, guest: &str, access| Dir { host: host.into(), guest: guest.into(), access };
+        let (read, write) = (DirAccess::ReadOnly, DirAccess::ReadWrite);
+        assert_eq!(super::dir("data"), Ok(dir("data", "data", read)));
+        assert_eq!(super::dir("data:/in"), Ok(dir("data", "/in", read)));
+        assert_eq!(super::dir("data:/in:ro"), Ok(dir("data", "/in", read)));
+        assert_eq!(super::dir("/srv/data:.:rw"), Ok(dir("/srv/data", ".", write)));
+        for (typed, words) in [
+            ("", "HOST["),
+            (":/in", "HOST["),
+            ("data:", "HOST["),
+            ("data:/in:rx", "`rx`"),
+            ("data:/in:rw:", "HOST["),
+            ("data:rw", "data:data:rw"),
+        ] {
+            let message = super::dir(typed).expect_err(typed);
+            assert!(message.contains(words), "{message}");
         }
     }
 

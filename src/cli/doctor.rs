@@ -26,6 +26,9 @@ pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Fai
     if let Some(only) = args.only {
         doctor = doctor.only(only);
     }
+    if let Some(access) = args.dirs {
+        doctor = doctor.with_dirs(access);
+    }
     for layer in &args.without {
         doctor = doctor.sandbox_without(*layer);
     }

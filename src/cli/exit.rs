@@ -85,7 +85,9 @@ impl Failure {
             // These two are about this machine, not about the module.
             Failure::Module(ModuleError::Compiler { .. } | ModuleError::Closed { .. }) => Exit::Machinery,
             Failure::Module(_) => Exit::Module,
-            Failure::Build(BuildError::Workers { .. } | BuildError::Setting { .. }) => Exit::Usage,
+            Failure::Build(
+                BuildError::Workers { .. } | BuildError::Setting { .. } | BuildError::Directory { .. },
+            ) => Exit::Usage,
             Failure::Build(_) => Exit::Machinery,
             Failure::Submit(SubmitError::Encode { .. } | SubmitError::InputTooLarge { .. }) => Exit::Usage,
             Failure::Submit(_) => Exit::Machinery,
@@ -179,6 +181,7 @@ fn submit_kind(error: &SubmitError) -> &'static str {
         SubmitError::QueueFull { .. } => "queue_full",
         SubmitError::NotMetered { .. } => "not_metered",
         SubmitError::NotDeterministic { .. } => "not_deterministic",
+        SubmitError::DirsNotDeterministic { .. } => "not_deterministic",
         SubmitError::ForeignModule { .. } => "foreign_module",
         SubmitError::ShutDown { .. } => "pool_closed",
         SubmitError::Broken(_) => "broken_pool",

@@ -41,7 +41,7 @@ const AHEAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub(super) fn map(args: MapArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
     let source = Source::resolve(&args)?;
     let target = &args.target;
-    let pool = settings.pool(None)?;
+    let pool = settings.pool_for(&args.target, None)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target))?;
     let call = Call::resolve(&pool, &module, target, settings::task_options(target))?;
     check(&call, &source)?;

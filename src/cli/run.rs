@@ -11,7 +11,7 @@ use crate::{CommandOutput, Module, TaskReport};
 
 pub(super) fn run(args: RunArgs, settings: &Settings) -> Result<Exit, Failure> {
     let target = &args.target;
-    let pool = settings.pool(Some(1))?;
+    let pool = settings.pool_for(target, Some(1))?;
     let module = settings::load(&pool, &target.module, settings::module_options(target))?;
     let call = Call::resolve(&pool, &module, target, settings::task_options(target))?;
     let given = given(&args, &call)?;

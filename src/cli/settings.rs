@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 
-use super::args::{Common, LogPolicy, Policy, Target};
+use super::args::{Common, Dir, LogPolicy, Policy, Target};
 use super::exit::Failure;
-use crate::{CompileLimits, LogOverflow, Module, ModuleOptions, Pool, SandboxPolicy, TaskOptions};
+use crate::{
+    CompileLimits, LogOverflow, Module, ModuleOptions, Pool, PoolBuilder, SandboxPolicy, TaskOptions,
+};
 
 /// What all commands share.
 #[derive(Debug)]
@@ -43,7 +45,23 @@ impl Settings {
 
     /// A pool with as many workers as asked for, else `workers_default`, else one per CPU.
     pub(super) fn pool(&self, workers_default: Option<usize>) -> Result<Pool, Failure> {
-        let mut builder = Pool::builder().compile_limits(self.compile_limits.clone());
+        self.build(Pool::builder(), workers_default)
+    }
+
+    /// As [`pool`](Self::pool), for tasks of this kind.
+    pub(super) fn pool_for(&self, target: &Target, workers_default: Option<usize>) -> Result<Pool, Failure> {
+        let mut builder = Pool::builder();
+        if let Some(stack) = target.wasm_stack {
+            builder = builder.wasm_stack_bytes_max(bytes(stack));
+        }
+        for Dir { host, guest, access } in &target.dir {
+            builder = builder.dir(host, guest, *access);
+        }
+        self.build(builder, workers_default)
+    }
+
+    fn build(&self, builder: PoolBuilder, workers_default: Option<usize>) -> Result<Pool, Failure> {
+        let mut builder = builder.compile_limits(self.compile_limits.clone());
         if let Some(workers) = self.workers.or(workers_default) {
             builder = builder.workers(workers);
         }
@@ -71,13 +89,16 @@ fn compile_limits(common: &Common) -> CompileLimits {
     common.compile_limit.iter().fold(limits, |limits, (kind, max)| limits.with(*kind, *max))
 }
 
+fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
 /// The options of each task.
 pub(super) fn task_options(target: &Target) -> TaskOptions {
     let mut options = TaskOptions::new();
     if let Some(timeout) = target.timeout {
         options = options.timeout(timeout);
     }
-    let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
     if let Some(memory) = target.memory {
         options = options.memory_bytes_max(bytes(memory));
     }

@@ -2,12 +2,14 @@
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
 
-use crate::limits::{TABLE_ELEMENTS_MAX, WASM_STACK_BYTES, WORKER_MEMORY_BYTES_MIN};
+use crate::limits::{
+    HOST_STACK_BYTES, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES_AT_MOST, WASM_STACK_BYTES_MAX,
+    WORKER_MEMORY_BYTES_MIN,
+};
 use crate::module::CodeKind;
 
-/// Stack of a fiber, on which a module that imports WASI runs: wasm's own part and room
-/// for host calls.
-const FIBER_STACK_BYTES: usize = WASM_STACK_BYTES + 1024 * 1024;
+/// Fibers of one engine.
+const FIBERS: u32 = 4;
 
 /// Tables of all instances of a process.
 const TABLES: u32 = 16;
@@ -16,9 +18,12 @@ const TABLES: u32 = 16;
 /// room for every table, of eight bytes an entry and rounded up to pages.
 pub(super) const RESERVED_DATA_BYTES: u64 = TABLES as u64 * (TABLE_ELEMENTS_MAX as u64 * 8 + 64 * 1024);
 
-// A worker has three engines, and needs something for itself and its tasks.
-const _: () =
-    assert!(CodeKind::ALL.len() as u64 * RESERVED_DATA_BYTES + 64 * 1024 * 1024 <= WORKER_MEMORY_BYTES_MIN);
+// A worker has three engines with their fibers, and needs something for itself and its tasks.
+const _: () = {
+    let fibers = FIBERS as u64 * (WASM_STACK_BYTES_AT_MOST + HOST_STACK_BYTES) as u64;
+    let engines = CodeKind::ALL.len() as u64 * (RESERVED_DATA_BYTES + fibers);
+    assert!(engines + 64 * 1024 * 1024 <= WORKER_MEMORY_BYTES_MIN);
+};
 
 /// Stack of the compiler's main thread.
 pub(super) const COMPILER_STACK_BYTES: u64 = 8 * 1024 * 1024;
@@ -34,15 +39,31 @@ fn memory_keep_resident_bytes(pagemap_scan: bool) -> usize {
     if pagemap_scan { 2 * 1024 * 1024 } else { 0 }
 }
 
-/// The configuration for both roles. `pagemap_scan` is how a worker finds the pages that an instance
-/// has written, and no part of what shapes machine code.
-pub(crate) fn config(code: CodeKind, pagemap_scan: bool) -> Result<Config> {
+/// What is a matter of running machine code, and no part of what shapes it: the same artifact serves
+/// pools that differ in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Running {
+    /// How a worker finds the pages that an instance has written.
+    pub(crate) pagemap_scan: bool,
+    /// Stack that wasm may use.
+    pub(crate) wasm_stack_bytes: usize,
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        Running { pagemap_scan: false, wasm_stack_bytes: WASM_STACK_BYTES_MAX }
+    }
+}
+
+/// The configuration for both roles.
+pub(crate) fn config(code: CodeKind, running: Running) -> Result<Config> {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.consume_fuel(code.is_metered());
     config.cranelift_nan_canonicalization(code.is_deterministic());
-    config.max_wasm_stack(WASM_STACK_BYTES);
-    config.async_stack_size(FIBER_STACK_BYTES);
+    config.max_wasm_stack(running.wasm_stack_bytes);
+    // Of a fiber, on which a module that imports WASI runs: wasm's own part and room for host calls.
+    config.async_stack_size(running.wasm_stack_bytes + HOST_STACK_BYTES);
     // Components' own concurrency: nothing here uses it, and every store would pay.
     config.concurrency_support(false);
     config.relaxed_simd_deterministic(true);
@@ -67,16 +88,16 @@ pub(crate) fn config(code: CodeKind, pagemap_scan: bool) -> Result<Config> {
         .total_component_instances(1)
         .total_memories(16)
         .total_tables(TABLES)
-        .total_stacks(4)
+        .total_stacks(FIBERS)
         .total_gc_heaps(4)
         .max_memories_per_module(8)
         .max_tables_per_module(16)
         .max_core_instance_size(16 * 1024 * 1024)
         .max_memory_size(4 << 30)
         .table_elements(TABLE_ELEMENTS_MAX)
-        .linear_memory_keep_resident(memory_keep_resident_bytes(pagemap_scan))
+        .linear_memory_keep_resident(memory_keep_resident_bytes(running.pagemap_scan))
         .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES)
-        .pagemap_scan(if pagemap_scan { Enabled::Yes } else { Enabled::No });
+        .pagemap_scan(if running.pagemap_scan { Enabled::Yes } else { Enabled::No });
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Ok(config)
 }
@@ -95,8 +116,9 @@ mod tests {
     #[test]
     fn what_an_engine_reserves_is_what_is_allowed_for_it() {
         let before = data_bytes();
-        let engine = wasmtime::Engine::new(&config(CodeKind::Plain, false).expect("a configuration"))
-            .expect("an engine");
+        let engine =
+            wasmtime::Engine::new(&config(CodeKind::Plain, Running::default()).expect("a configuration"))
+                .expect("an engine");
         let reserved = data_bytes() - before;
         drop(engine);
         // Other tests run beside this one.

@@ -52,7 +52,6 @@ impl Batch {
         })
     }
 
-
     pub(super) fn labels(&self) -> Arc<Labels> {
         self.cell.labels().clone()
     }
@@ -77,7 +76,8 @@ impl Batch {
         let cost = answered.cost;
         let run = Duration::from_nanos(cost.run_ns);
         let result = resolve::read_verdict(answered, &self.entry, &self.limits).map_err(|error| {
-            let mut report = TaskReport { attempts: 1, worker_pid: Some(worker_pid), ..TaskReport::default() };
+            let mut report =
+                TaskReport { attempts: 1, worker_pid: Some(worker_pid), ..TaskReport::default() };
             resolve::add_cost(&mut report, cost);
             self.cell.labels().failure_of(task, error, report)
         });

@@ -278,9 +278,7 @@ impl Core {
                 on_timeout: retry.after_timeouts,
             },
             // With what is left of it, once the task at hand has failed.
-            Some(_) => {
-                dispatch::Retry { attempts_max: u32::MAX, backoff: Duration::ZERO, on_timeout: true }
-            }
+            Some(_) => dispatch::Retry { attempts_max: u32::MAX, backoff: Duration::ZERO, on_timeout: true },
         };
         // The last task of a batch that a worker begins, it begins so much later at most.
         let timeout = options.timeout.filter(|timeout| *timeout < Duration::MAX);
@@ -476,7 +474,8 @@ impl Core {
             .collect();
         workers.sort_unstable_by_key(|worker| worker.pid);
         let (workers_min, workers_max) = state.dispatch.workers();
-        let waiting = |record: &Record| record.batch.as_ref().map_or(0, |batch| batch.left().saturating_sub(1));
+        let waiting =
+            |record: &Record| record.batch.as_ref().map_or(0, |batch| batch.left().saturating_sub(1));
         let waiting: u64 = match state.batched {
             0 => 0,
             _ => state.records.values().map(waiting).sum(),

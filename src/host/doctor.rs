@@ -16,13 +16,15 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::RecvFlags;
 use rustix::process::Signal;
 
+use super::dirs::{self, HostDir, Wanted};
 use super::spawn::{self, Child, Program};
+use crate::directory::{DirAccess, GuestDir};
 use crate::doctor::{AttackOutcome, AttackReport, Attempt, DoctorReport, Probe, Targets};
 use crate::error::{BuildError, DeathCause};
 use crate::limits;
 use crate::roles::{self, Role};
 use crate::sandbox::Profile;
-use crate::sandbox::attacks::{Attack, REPLACED_EXIT_CODE, attacks};
+use crate::sandbox::attacks::{Attack, REPLACED_EXIT_CODE, attacks, is_by_file_calls};
 use crate::sandbox::syscalls;
 use crate::walls::{SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
 use crate::wire::control::{self, ControlSocket};
@@ -44,6 +46,7 @@ use crate::wire::ring;
 pub struct Doctor {
     program: Option<PathBuf>,
     request: SandboxRequest,
+    dirs: Option<DirAccess>,
     timeout: Duration,
 }
 
@@ -56,11 +59,12 @@ impl Default for Doctor {
 impl Doctor {
     /// With the sandbox that a pool has by default.
     pub fn new() -> Self {
-        Doctor { program: None, request: SandboxRequest::default(), timeout: limits::START_TIMEOUT }
-    }
-
-    pub(crate) fn of(request: SandboxRequest, program: Option<PathBuf>) -> Self {
-        Doctor { request, program, ..Doctor::new() }
+        Doctor {
+            program: None,
+            request: SandboxRequest::default(),
+            dirs: None,
+            timeout: limits::START_TIMEOUT,
+        }
     }
 
     /// As [`PoolBuilder::sandbox`](crate::PoolBuilder::sandbox).
@@ -78,6 +82,13 @@ impl Doctor {
     /// This layer, and of the others only what cannot be left out.
     pub fn only(mut self, layer: SandboxLayer) -> Self {
         self.request.without = SandboxLayer::ALL.into_iter().filter(|other| *other != layer).collect();
+        self
+    }
+
+    /// As in a pool with directories ([`PoolBuilder::dir`](crate::PoolBuilder::dir)): the throw-away workers
+    /// are given two, one to be read and one with this access, and try to get beyond them, too.
+    pub fn with_dirs(mut self, access: DirAccess) -> Self {
+        self.dirs = Some(access);
         self
     }
 
@@ -102,12 +113,12 @@ impl Doctor {
         let patients = Patients::new(self)?;
         let (sandbox, _) = patients.try_one(Attempt::Call(libc::SYS_getpid, [0; 6]));
         let mut sandbox = sandbox.map_err(|message| BuildError::SandboxRefused { message })?;
-        let attacks: Vec<_> = attacks()
+        let attacks: Vec<_> = attacks(self.dirs.is_some())
             .enumerate()
             .map(|(place, attack)| AttackReport {
                 name: attack.name.into(),
                 tries: attack.tries.into(),
-                against: against(attack, &sandbox),
+                against: self.against(attack, &sandbox),
                 outcome: patients.try_one(Attempt::Attack(place as u32)).1,
             })
             .collect();
@@ -123,6 +134,24 @@ impl Doctor {
     /// certain arguments.
     pub fn system_calls() -> Vec<(&'static str, i64)> {
         syscalls::allowed(Profile::Worker).iter().map(|call| (call.name, call.number)).collect()
+    }
+
+    /// As [`system_calls`](Self::system_calls), of a worker whose pool has directories.
+    pub fn system_calls_with_dirs(access: DirAccess) -> Vec<(&'static str, i64)> {
+        let profile = Profile::WithDirectories { access, scans: false };
+        syscalls::allowed(profile).iter().map(|call| (call.name, call.number)).collect()
+    }
+
+    /// The layers that are to stop it, such as they stand: to be not dumpable stops nobody who is root,
+    /// and the filter does not stop what tasks with directories do.
+    fn against(&self, attack: &Attack, sandbox: &SandboxReport) -> Vec<SandboxLayer> {
+        let is_root = rustix::process::getuid().is_root() && !sandbox.has(SandboxLayer::Identity);
+        let stops = |layer: &SandboxLayer| match layer {
+            SandboxLayer::NotDumpable => !is_root,
+            SandboxLayer::Seccomp => !self.dirs.is_some_and(|access| is_by_file_calls(attack, access)),
+            _ => true,
+        };
+        attack.against.iter().copied().filter(stops).collect()
     }
 
     /// For the tests of the filter: what a compiler may call, and what each is answered ENOSYS.
@@ -154,13 +183,6 @@ impl Doctor {
     }
 }
 
-/// The layers that are to stop it, such as they stand: to be not dumpable stops nobody who is root.
-fn against(attack: &Attack, sandbox: &SandboxReport) -> Vec<SandboxLayer> {
-    let is_root = rustix::process::getuid().is_root() && !sandbox.has(SandboxLayer::Identity);
-    let stops = |layer: &SandboxLayer| !(is_root && *layer == SandboxLayer::NotDumpable);
-    attack.against.iter().copied().filter(stops).collect()
-}
-
 /// What a pool with these settings may call verified: the doctor comes once for each setting in the
 /// life of the host.
 ///
@@ -169,15 +191,18 @@ fn against(attack: &Attack, sandbox: &SandboxReport) -> Vec<SandboxLayer> {
 pub(crate) fn verified(
     request: &SandboxRequest,
     program: Option<PathBuf>,
+    dirs: Option<DirAccess>,
 ) -> Result<Vec<(SandboxLayer, bool)>, BuildError> {
-    type Known = Vec<((SandboxRequest, Option<PathBuf>), Vec<(SandboxLayer, bool)>)>;
+    type Key = (SandboxRequest, Option<PathBuf>, Option<DirAccess>);
+    type Known = Vec<(Key, Vec<(SandboxLayer, bool)>)>;
     static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
-    let key = (request.clone(), program);
+    let key = (request.clone(), program, dirs);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, verified)) = known.iter().find(|(of, _)| *of == key) {
         return Ok(verified.clone());
     }
-    let report = Doctor::of(key.0.clone(), key.1.clone()).run()?;
+    let (request, program, dirs) = key.clone();
+    let report = Doctor { request, program, dirs, ..Doctor::new() }.run()?;
     if let Some(hole) = report.holes().next() {
         let (attack, outcome) = (hole.name.clone(), hole.outcome.to_string());
         return Err(BuildError::SandboxHole { attack, outcome });
@@ -194,6 +219,7 @@ struct Patients<'a> {
     as_compiler: bool,
     program: Program,
     targets: Targets,
+    dirs: Vec<HostDir>,
     /// Another worker; the attacks may end it, and then there is a new one.
     sibling: Mutex<Option<Patient>>,
     /// Kept open, and in place, for the attacks.
@@ -236,6 +262,7 @@ impl<'a> Patients<'a> {
         let dir = std::env::temp_dir().join(&name);
         let secret = lay_out(&dir)
             .map_err(|source| BuildError::System { what: "lay out the attacks' targets", source })?;
+        let dirs = give(&dir, doctor)?;
         // What cannot be had is no target: its attacks are then refused by its absence.
         let tcp = TcpListener::bind("127.0.0.1:0").ok();
         let unix = UnixListener::bind(dir.join("socket")).ok();
@@ -256,9 +283,11 @@ impl<'a> Patients<'a> {
             tcp_port: port.unwrap_or_default(),
             abstract_name: name,
             descriptor: open.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+            dirs: Vec::new(),
         };
         let _held = (tcp, [unix, named], open, in_memory);
-        Ok(Patients { doctor, as_compiler: false, program, targets, sibling: Mutex::new(None), _held })
+        let sibling = Mutex::new(None);
+        Ok(Patients { doctor, as_compiler: false, program, targets, dirs, sibling, _held })
     }
 
     /// `Err` with its own words if the process could not lock itself down as it was asked to.
@@ -278,8 +307,17 @@ impl<'a> Patients<'a> {
         let child = spawn::spawn(&self.program, Role::Worker, theirs)?;
         let patient = Patient { child, control, _rings: rings };
         let sandbox = self.doctor.request.clone();
-        let setup = ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox, pagemap_scan: false, probe };
-        patient.control.send(&setup, &[patient._rings.as_fd()])?;
+        let setup = ToWorkerControl::Setup {
+            build: fingerprint::BUILD,
+            sandbox,
+            pagemap_scan: false,
+            wasm_stack_bytes: limits::WASM_STACK_BYTES_MAX as u32,
+            dirs: self.dirs.iter().map(|dir| dir.guest.clone()).collect(),
+            probe,
+        };
+        let rings = patient._rings.as_fd();
+        let descriptors: Vec<_> = std::iter::once(rings).chain(self.dirs.iter().map(AsFd::as_fd)).collect();
+        patient.control.send(&setup, &descriptors)?;
         Ok(patient)
     }
 
@@ -363,6 +401,27 @@ impl Drop for Patients<'_> {
         // What is left of it is in the directory for temporary files.
         let _ = fs::remove_dir_all(&self.targets.dir);
     }
+}
+
+/// Two directories to be given, beside the secret: one to be read, and one with the access at hand.
+fn give(beside: &Path, doctor: &Doctor) -> Result<Vec<HostDir>, BuildError> {
+    let Some(access) = doctor.dirs else { return Ok(Vec::new()) };
+    let lay_out = |name: &str| -> io::Result<PathBuf> {
+        let dir = beside.join(name);
+        fs::create_dir(&dir)?;
+        fs::write(dir.join("inside"), "inside")?;
+        for path in [&dir, &dir.join("inside")] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
+        }
+        Ok(dir)
+    };
+    let mut wanted = Vec::new();
+    for (name, access) in [("first", DirAccess::ReadOnly), ("second", access)] {
+        let host_path = lay_out(name)
+            .map_err(|source| BuildError::System { what: "lay out the attacks' targets", source })?;
+        wanted.push(Wanted { host_path, guest: GuestDir { guest_path: name.into(), access } });
+    }
+    dirs::open_all(&wanted, &doctor.request)
 }
 
 /// A directory for everybody, with a file for everybody.

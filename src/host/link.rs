@@ -129,7 +129,8 @@ impl Link {
     ) -> Arc<Link> {
         let (producer, ring) = end.split();
         let frames = Assembly::new();
-        let reader = Reader { ring, frames, logged: (0, TaskId(0), 0), typical: Duration::ZERO, violation: None };
+        let reader =
+            Reader { ring, frames, logged: (0, TaskId(0), 0), typical: Duration::ZERO, violation: None };
         let outbox = Outbox { ring: producer, waiting: VecDeque::new(), modules: HashSet::new() };
         let orders = Orders { outstanding: VecDeque::new(), unsent: Vec::new(), runs: 0, claims: 0 };
         let link = Link {
@@ -184,8 +185,7 @@ impl Link {
             input.advance(batch.offset(&call.input).min(call.input.len()));
         }
         let batch = batch.cloned();
-        let outstanding =
-            Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items };
+        let outstanding = Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items };
         orders.outstanding.push_back(outstanding);
         let (module, entry, limits) = (call.module.0.id, call.entry.clone(), call.limits);
         let message = ToWorker::Run { task, run, claim, module, entry, limits, items };
@@ -459,7 +459,8 @@ impl Reader {
                 let mut unfinished = false;
                 if let Some(batch) = &held.batch {
                     unfinished = batch.left() > 0;
-                    if !payload.is_empty() || (unfinished && Some(batch.items()) == held.items && verdict == Verdict::Ok)
+                    if !payload.is_empty()
+                        || (unfinished && Some(batch.items()) == held.items && verdict == Verdict::Ok)
                     {
                         return Err("it gave a batch back without having done anything".into());
                     }

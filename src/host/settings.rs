@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::cgroup::CgroupChoice;
+use super::dirs::HostDir;
 use crate::dispatch::{self, Config, OnDeath};
 use crate::limits::compile::CompileLimits;
 use crate::policy::OnWorkerDeath;
@@ -27,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) recycle: dispatch::Recycling,
     pub(crate) offers_max: usize,
     pub(crate) pagemap_scan: bool,
+    pub(crate) wasm_stack_bytes_max: usize,
+    pub(crate) dirs: Vec<HostDir>,
     pub(crate) defaults: TaskOptions,
     pub(crate) sandbox: SandboxRequest,
     pub(crate) cgroup: CgroupChoice,

@@ -218,10 +218,18 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &C
     // Before its first message, for which it waits: it does nothing outside of its group.
     let (group, report) = cgroups.hold(&group_name(core, child.pid), child.pid);
     let sandbox = SandboxRequest { cgroup: Some(report), ..core.settings.sandbox.clone() };
-    let pagemap_scan = core.settings.pagemap_scan;
     let refused = sandbox.refused_cgroup();
-    let setup = ToWorkerControl::Setup { build: fingerprint::BUILD, sandbox, pagemap_scan, probe: None };
-    let sent = match control.send(&setup, &[rings.as_fd()]) {
+    let setup = ToWorkerControl::Setup {
+        build: fingerprint::BUILD,
+        sandbox,
+        pagemap_scan: core.settings.pagemap_scan,
+        wasm_stack_bytes: core.settings.wasm_stack_bytes_max as u32,
+        dirs: core.settings.dirs.iter().map(|dir| dir.guest.clone()).collect(),
+        probe: None,
+    };
+    let descriptors: Vec<_> =
+        std::iter::once(rings.as_fd()).chain(core.settings.dirs.iter().map(AsFd::as_fd)).collect();
+    let sent = match control.send(&setup, &descriptors) {
         // Gone already: its death says more.
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
             Ok(())

@@ -8,12 +8,14 @@ use std::time::Duration;
 use super::load::Loads;
 use super::{Handle, Pool};
 use crate::compile::cache::Cache;
+use crate::directory::{DirAccess, GuestDir, most};
 use crate::dispatch::{Event, Recycling};
 use crate::error::BuildError;
 use crate::future::Queues;
 use crate::host::cgroup::CgroupChoice;
 use crate::host::compile::Turns;
 use crate::host::core::Core;
+use crate::host::dirs;
 use crate::host::doctor;
 use crate::host::settings::Settings;
 use crate::host::spawn::Program;
@@ -36,6 +38,7 @@ pub struct PoolBuilder {
     worker_program: Option<PathBuf>,
     cache: CacheChoice,
     verify_sandbox: bool,
+    dirs: Vec<dirs::Wanted>,
     settings: Settings,
 }
 
@@ -54,6 +57,7 @@ impl PoolBuilder {
             worker_program: None,
             cache: CacheChoice::Default,
             verify_sandbox: false,
+            dirs: Vec::new(),
             settings: Settings {
                 workers_min: 0,
                 workers_max: 0,
@@ -67,6 +71,8 @@ impl PoolBuilder {
                 recycle: Recycling::default(),
                 offers_max: limits::OFFERS_MAX,
                 pagemap_scan: false,
+                wasm_stack_bytes_max: limits::WASM_STACK_BYTES_MAX,
+                dirs: Vec::new(),
                 compile_limits: CompileLimits::new(),
                 compile_threads: cpus.min(4),
                 compilers_max: limits::COMPILERS_MAX,
@@ -167,6 +173,14 @@ impl PoolBuilder {
     /// The log limit of tasks that do not say otherwise. Default: 256 KiB.
     pub fn log_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.defaults.log_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Stack that the wasm of a task may use: how deep it may recurse before that is a trap. 64 KiB to
+    /// 4 MiB; `build` refuses what the system's hard limit of the stack (`RLIMIT_STACK`) has no room
+    /// for, with 1 MiB for the worker itself. Default: 1 MiB.
+    pub fn wasm_stack_bytes_max(mut self, bytes: usize) -> Self {
+        self.settings.wasm_stack_bytes_max = bytes;
         self
     }
 
@@ -271,6 +285,46 @@ impl PoolBuilder {
         self
     }
 
+    /// Gives every task of the pool that imports WASI a directory, as `guest_path`; to be called again
+    /// for more, at most 16. **A weaker sandbox, knowingly**: by default a worker reaches no file at all
+    /// and has no system call for it. With directories it has these (SECURITY.md has the list), and who
+    /// takes it over can do to what is in them, and to nothing else, what a task can.
+    ///
+    /// - The directory is opened by [`build`](Self::build), and stays the same one even if its path
+    ///   comes to mean another. What else is mounted below it belongs to it.
+    /// - What is beyond it stays beyond, by `..`, an absolute path or a symbolic link: WASI, the kernel's
+    ///   Landlock and a mount of its own each see to it.
+    /// - Whether a file can be read is decided by its mode and by the user whom workers become where the
+    ///   host is root ([`worker_identity`](Self::worker_identity), 65534 by default). Files that tasks
+    ///   make belong to that user, with mode 0600.
+    /// - Tasks see each other's files, in all [domains](crate::TaskOptions::domain); and no limit says how
+    ///   much they may write, but for 2 GiB of one file. A pool for each tenant is the way to keep them
+    ///   apart, and a file system of its own the way to keep the disk from filling up.
+    /// - A call that the kernel makes wait is not interrupted: to open a FIFO, or to list a million files,
+    ///   may cost the worker when the task's deadline has come.
+    /// - [Deterministic](crate::TaskOptions::deterministic) tasks that import WASI are refused.
+    ///
+    /// ```no_run
+    /// # fn main() -> anyhow::Result<()> {
+    /// # wasmpool::init();
+    /// use wasmpool::{DirAccess, Pool};
+    /// let pool = Pool::builder()
+    ///     .dir("/srv/maps", "/maps", DirAccess::ReadOnly)
+    ///     .dir("/srv/results", "/results", DirAccess::ReadWrite)
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn dir(
+        mut self,
+        host_path: impl AsRef<Path>,
+        guest_path: impl Into<String>,
+        access: DirAccess,
+    ) -> Self {
+        let guest = GuestDir { guest_path: guest_path.into(), access };
+        self.dirs.push(dirs::Wanted { host_path: host_path.as_ref().into(), guest });
+        self
+    }
+
     /// Most writable memory of one whole worker process (`RLIMIT_DATA`): the task's memories, its
     /// input and output, the engine's own. A task whose own limit is above this cannot use it up.
     /// Some 265 MiB of it are the engine's room for tables, used or not. At least 320 MiB; default: 4 GiB.
@@ -320,7 +374,8 @@ impl PoolBuilder {
     ///
     /// # Errors
     /// [`BuildError::InitMissing`] if [`init`](crate::init) was not called and no worker
-    /// program is named; [`BuildError::NestedInit`] inside of a worker; settings that
+    /// program is named; [`BuildError::NestedInit`] inside of a worker;
+    /// [`BuildError::Directory`] for one that cannot be given; settings that
     /// cannot be; what the system refuses.
     pub fn build(self) -> Result<Pool, BuildError> {
         if Role::of_this_process().is_some() {
@@ -339,6 +394,7 @@ impl PoolBuilder {
         {
             return Err(BuildError::PagemapScan { reason });
         }
+        let dirs = dirs::open_all(&self.dirs, sandbox)?;
         let program = match &self.worker_program {
             Some(path) => Program::open(path)
                 .map_err(|source| BuildError::WorkerProgram { path: path.clone(), source })?,
@@ -354,10 +410,13 @@ impl PoolBuilder {
         let system = |what| move |source| BuildError::System { what, source };
         let (mailbox, inbox) = supervise::mailbox().map_err(system("create an eventfd"))?;
         let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
-        let mut settings = Settings { workers_max: self.workers, ..self.settings };
+        let mut settings = Settings { workers_max: self.workers, dirs, ..self.settings };
         settings.defaults.timeout.get_or_insert(limits::TIMEOUT);
         if self.verify_sandbox {
-            settings.verified = doctor::verified(&settings.sandbox, self.worker_program.clone())?;
+            settings.verified = {
+                let dirs = most(settings.dirs.iter().map(|dir| dir.guest.access));
+                doctor::verified(&settings.sandbox, self.worker_program.clone(), dirs)?
+            };
         }
         let (prestart, compilers_max) = (settings.workers_min, settings.compilers_max);
         let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
@@ -400,6 +459,8 @@ impl PoolBuilder {
         let outputs = settings.defaults.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64;
         let half = limits::FRAME_PAYLOAD_BYTES_MAX / 2;
         let tasks_max = settings.recycle.tasks_max.unwrap_or(1);
+        let stack = settings.wasm_stack_bytes_max as u64;
+        let stack_max = limits::WASM_STACK_BYTES_AT_MOST as u64;
         let checks = [
             ("workers_min", settings.workers_min as u64, 0, self.workers as u64),
             ("prefetch_max", settings.offers_max as u64, 0, limits::OFFERS_MAX as u64),
@@ -409,6 +470,7 @@ impl PoolBuilder {
             ("queue_tasks_max", settings.queue_tasks_max as u64, 1, u64::MAX),
             ("input_bytes_max", settings.input_bytes_max as u64, 0, limits::FRAME_PAYLOAD_BYTES_MAX),
             ("output_bytes_max", outputs, 0, half),
+            ("wasm_stack_bytes_max", stack, limits::WASM_STACK_BYTES_MIN as u64, stack_max),
             ("worker_memory_bytes_max", settings.sandbox.memory_bytes_max, 64 << 20, u64::MAX),
         ];
         // Neither is somebody else: 0 is root, and by −1 the kernel leaves an id as it is.
@@ -419,6 +481,20 @@ impl PoolBuilder {
                 return Err(BuildError::Setting { setting, value, must: format!("{min} to {max}") });
             }
         }
+        let room = stack_hard_limit();
+        if stack > room {
+            let must = format!(
+                "at most {room} where the hard limit of the stack (RLIMIT_STACK), less 1 MiB, is that: \
+                 lower it, or raise that"
+            );
+            return Err(BuildError::Setting { setting: "wasm_stack_bytes_max", value: stack, must });
+        }
         Ok(())
     }
+}
+
+/// What the hard limit of the stack, which workers inherit, leaves to wasm.
+fn stack_hard_limit() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack);
+    limit.maximum.unwrap_or(u64::MAX).saturating_sub(limits::HOST_STACK_BYTES as u64)
 }

@@ -177,6 +177,9 @@ impl Pool {
         if options.seed.is_some() && !module.description.deterministic {
             return Err(SubmitError::NotDeterministic { task: task(), module: module.shown.to_string() });
         }
+        if options.seed.is_some() && module.description.uses_wasi && !core.settings.dirs.is_empty() {
+            return Err(SubmitError::DirsNotDeterministic { task: task() });
+        }
         Ok(options)
     }
 

@@ -5,6 +5,7 @@
 //! Each attack is harmless where it succeeds: signal 0, the value that was there before, an argument
 //! that the kernel refuses *after* it has looked at our rights.
 
+mod directories;
 mod files;
 mod kernel;
 mod memory;
@@ -15,6 +16,7 @@ use std::io;
 
 use libc::c_long;
 
+use crate::directory::DirAccess;
 use crate::doctor::{AttackOutcome, Attempt, Probe, Targets};
 use crate::walls::SandboxLayer;
 
@@ -31,17 +33,25 @@ pub(crate) struct Attack {
     run: fn(&Targets) -> io::Result<String>,
 }
 
-/// All of them, in the order of their places.
-pub(crate) fn attacks() -> impl Iterator<Item = &'static Attack> {
-    [files::ATTACKS, processes::ATTACKS, network::ATTACKS, memory::ATTACKS, kernel::ATTACKS]
+/// All of them, in the order of their places; the last ones are for who has been given directories.
+pub(crate) fn attacks(with_dirs: bool) -> impl Iterator<Item = &'static Attack> {
+    let beyond = if with_dirs { directories::ATTACKS } else { &[] };
+    [files::ATTACKS, processes::ATTACKS, network::ATTACKS, memory::ATTACKS, kernel::ATTACKS, beyond]
         .into_iter()
         .flatten()
+}
+
+/// The attacks by system calls that the filter lets through to who has been given directories.
+pub(crate) fn is_by_file_calls(attack: &Attack, access: DirAccess) -> bool {
+    const READING: [&str; 3] = ["read-file", "list-root", "stat-file"];
+    const WRITING: [&str; 4] = ["write-file", "create-file", "link-file", "dir-link-beyond"];
+    READING.contains(&attack.name) || access.is_writable() && WRITING.contains(&attack.name)
 }
 
 /// Tries what it is told. What it does not survive is its outcome, too.
 pub(crate) fn attempt(probe: &Probe) -> AttackOutcome {
     let came_of = match probe.attempt {
-        Attempt::Attack(place) => match attacks().nth(place as usize) {
+        Attempt::Attack(place) => match attacks(true).nth(place as usize) {
             Some(attack) => (attack.run)(&probe.targets),
             None => return AttackOutcome::Unknown("there is no such attack".into()),
         },

@@ -3,6 +3,12 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+/// What is left in the end.
+pub(super) fn left(dirs: usize) -> String {
+    let but = if dirs == 0 { String::new() } else { format!(", {dirs} directories") };
+    format!("one socket, /dev/null, a pipe for stderr{but}")
+}
+
 /// The socket moves away from 0, and /dev/null takes its place: nothing that reads stdin by
 /// mistake can swallow a message.
 pub(super) fn take_socket() -> io::Result<OwnedFd> {

@@ -14,6 +14,7 @@ use seccompiler::{
 };
 
 use super::doing;
+use crate::directory::DirAccess;
 
 /// Who is to live with the filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,13 @@ pub(crate) enum Profile {
     Worker,
     /// Runs tasks, and resets their instances by a scan of its own page map.
     ScanningWorker,
+    /// Runs tasks that have directories: a weaker wall, for pools that ask for it.
+    WithDirectories {
+        /// To be read only, or also written.
+        access: DirAccess,
+        /// As [`ScanningWorker`](Self::ScanningWorker) does.
+        scans: bool,
+    },
     /// Compiles one module: starts threads.
     Compiler,
 }
@@ -67,7 +75,7 @@ const WRITE: u64 = libc::PROT_WRITE as u64;
 pub(crate) fn allowed(profile: Profile) -> Vec<Allowed> {
     let mut list = both();
     match profile {
-        Profile::Worker | Profile::ScanningWorker => list.extend([
+        Profile::Worker | Profile::ScanningWorker | Profile::WithDirectories { .. } => list.extend([
             // The watcher waits a moment between two interrupts of one run, WASI for its timers.
             always("clock_nanosleep", libc::SYS_clock_nanosleep),
             // CPU time of the thread; the other clocks are read without a system call.
@@ -86,9 +94,60 @@ pub(crate) fn allowed(profile: Profile) -> Vec<Allowed> {
             when("prctl", libc::SYS_prctl, &[When::Is(0, libc::PR_SET_NAME as u64)]),
         ]),
     }
-    if profile == Profile::ScanningWorker {
+    if let Profile::WithDirectories { access, .. } = profile {
+        // Whether a name is there, and what it is, without following it.
+        let stat = list.iter_mut().filter(|allowed| allowed.number == libc::SYS_newfstatat);
+        stat.for_each(|stat| stat.when.push(When::Is(3, libc::AT_SYMLINK_NOFOLLOW as u64)));
+        list.extend(files(access));
+    }
+    if matches!(profile, Profile::ScanningWorker | Profile::WithDirectories { scans: true, .. }) {
         // Of the page map that it has open; any other descriptor answers with an error.
         list.push(when("ioctl", libc::SYS_ioctl, &[When::Is(1, PAGEMAP_SCAN)]));
+    }
+    list
+}
+
+/// What tasks with directories need beyond the others: the calls that WASI makes for each of its own.
+/// Which files they reach is not seen here, by path or descriptor; Landlock and the mounts see to that.
+fn files(access: DirAccess) -> Vec<Allowed> {
+    let read_only = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
+    let open = match access {
+        DirAccess::ReadOnly => when("openat", libc::SYS_openat, &[When::Lacks(2, read_only)]),
+        DirAccess::ReadWrite => always("openat", libc::SYS_openat),
+    };
+    let mut list = vec![
+        // To enter a directory before it is opened for a task.
+        always("fchdir", libc::SYS_fchdir),
+        open,
+        // By the path's side of it: nothing beyond the directory. Its flags are behind a pointer.
+        always("openat2", libc::SYS_openat2),
+        always("readlinkat", libc::SYS_readlinkat),
+        always("getdents64", libc::SYS_getdents64),
+        always("fadvise64", libc::SYS_fadvise64),
+        // The second is WASI's way to append where a file system has no other.
+        when(
+            "fcntl",
+            libc::SYS_fcntl,
+            &[When::Is(1, libc::F_GETFL as u64), When::Is(1, libc::F_SETFL as u64)],
+        ),
+        // A task may try to write to what it has opened to read, and is to be told that it cannot.
+        always("pwrite64", libc::SYS_pwrite64),
+        // Appending.
+        always("pwritev2", libc::SYS_pwritev2),
+        // Of a file that is only read, too: it is harmless.
+        always("fsync", libc::SYS_fsync),
+        always("fdatasync", libc::SYS_fdatasync),
+    ];
+    if access.is_writable() {
+        list.extend([
+            always("ftruncate", libc::SYS_ftruncate),
+            always("mkdirat", libc::SYS_mkdirat),
+            always("unlinkat", libc::SYS_unlinkat),
+            always("renameat", libc::SYS_renameat),
+            always("linkat", libc::SYS_linkat),
+            always("symlinkat", libc::SYS_symlinkat),
+            always("utimensat", libc::SYS_utimensat),
+        ]);
     }
     list
 }
@@ -151,6 +210,10 @@ fn both() -> Vec<Allowed> {
 /// another way. Each would let through what cannot be seen from its arguments.
 pub(crate) fn answered_enosys(profile: Profile) -> Vec<(&'static str, c_long)> {
     let mut list = vec![("statx", libc::SYS_statx)];
+    if let Profile::WithDirectories { .. } = profile {
+        // Asked for on WASI's way around a kernel that refuses `openat2`.
+        list.extend([("faccessat", libc::SYS_faccessat), ("faccessat2", libc::SYS_faccessat2)]);
+    }
     if profile.starts_threads() {
         // The C library's malloc asks for the kernel's overcommit policy when it shrinks the heap
         // of a thread, and does without. (A worker has but one heap, see `one_heap`.)
@@ -188,7 +251,11 @@ pub(super) fn filter(profile: Profile) -> io::Result<String> {
     for program in [refuse, permit] {
         seccompiler::apply_filter_all_threads(&program).map_err(doing("seccomp"))?;
     }
-    Ok(format!("{} system calls, the others kill", list.len()))
+    let files = match profile {
+        Profile::WithDirectories { access, .. } => format!(", {} of them for files", files(access).len()),
+        _ => String::new(),
+    };
+    Ok(format!("{} system calls{files}, the others kill", list.len()))
 }
 
 fn program(

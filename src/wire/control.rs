@@ -13,10 +13,10 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::limits::CONTROL_BYTES_MAX;
+use crate::limits::{CONTROL_BYTES_MAX, DIRS_MAX};
 
-/// Most descriptors of one message.
-const DESCRIPTORS_MAX: usize = 3;
+/// Most descriptors of one message: a module's three files, or a worker's rings and directories.
+const DESCRIPTORS_MAX: usize = 1 + DIRS_MAX;
 
 /// A connected pair.
 ///

@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::directory::GuestDir;
 use crate::doctor::{AttackOutcome, Probe};
 use crate::error::{Frame, ModuleError, TrapCode};
 use crate::limits::compile::CompileLimits;
@@ -21,11 +22,13 @@ pub(crate) struct ModuleId(pub(crate) u32);
 /// Host to worker, on the control socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorkerControl {
-    /// First message. Comes with the rings' memfd.
+    /// First message. Comes with the rings' memfd, and with each directory's descriptor.
     Setup {
         build: u64,
         sandbox: SandboxRequest,
         pagemap_scan: bool,
+        wasm_stack_bytes: u32,
+        dirs: Vec<GuestDir>,
         /// For a throw-away worker of `doctor`, instead of tasks.
         probe: Option<Box<Probe>>,
     },

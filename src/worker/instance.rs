@@ -23,7 +23,7 @@ use super::linker::TaskState;
 use super::loaded::{Loaded, Modules};
 use super::stdio::GuestOutput;
 use super::verdict;
-use super::wasi;
+use super::wasi::{self, TaskDir};
 use super::watcher::Shared;
 use crate::limits::WASI_CALL_BYTES_MAX;
 use crate::task::{TaskId, TaskLimits};
@@ -32,6 +32,7 @@ use crate::wire::message::{Cost, Entry, LogSource, ModuleId, Verdict};
 /// Runs tasks, one after the other.
 pub(super) struct Runner {
     modules: Modules,
+    dirs: Vec<TaskDir>,
     shared: Arc<Shared>,
     /// One for all tasks, which begin it anew.
     journal: Journal,
@@ -71,12 +72,13 @@ impl Runner {
     /// Before the process locks itself down.
     pub(super) fn new(
         modules: Modules,
+        dirs: Vec<TaskDir>,
         shared: Arc<Shared>,
         to_host: Arc<Mutex<dyn Write + Send>>,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (journal, clock) = (Journal::new(to_host), CpuClock::new());
-        Ok(Runner { modules, shared, journal, runtime, clock, kept: None, in_a_row: (None, 0) })
+        Ok(Runner { modules, dirs, shared, journal, runtime, clock, kept: None, in_a_row: (None, 0) })
     }
 
     /// Runs what was asked for, and answers once; the run's number tells an interrupt of it from all
@@ -153,7 +155,7 @@ impl Runner {
         let mut call = Call { entry, limits, input, output: Outputs::none() };
         if loaded.description.uses_wasi {
             call.output = Outputs::new(entry, limits, &self.journal);
-            match wasi::context(entry, limits, call.input, &call.output) {
+            match wasi::context(entry, limits, call.input, &call.output, &self.dirs) {
                 Ok((wasi, clock)) => (state.wasi, state.clock) = (Some(wasi), clock),
                 Err(verdict) => return self.answer(verdict, &[], call.input, cost, answer),
             }
@@ -282,7 +284,10 @@ impl Runner {
         match verdict {
             Verdict::Exited { code, .. } => {
                 let (stdout_bytes, payload) = call.output.take();
-                Ended { payload: Payload::Owned(payload), ..Ended::of(Verdict::Exited { code, stdout_bytes }) }
+                Ended {
+                    payload: Payload::Owned(payload),
+                    ..Ended::of(Verdict::Exited { code, stdout_bytes })
+                }
             }
             verdict => Ended::of(verdict),
         }

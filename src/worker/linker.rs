@@ -7,7 +7,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use super::budget::Budget;
 use super::clocks::Clock;
 use super::journal::Journal;
-use super::poll;
+use super::{open, poll};
 use crate::limits::{GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::wire::message::LogSource;
 
@@ -60,6 +60,7 @@ pub(crate) fn linker(engine: &Engine, with_wasi: bool) -> Result<Linker<TaskStat
     if with_wasi {
         wasmtime_wasi::p1::add_to_linker_async(&mut linker, TaskState::wasi)?;
         poll::define(&mut linker)?;
+        open::define(&mut linker)?;
     }
     linker.func_wrap("wasmpool", "log", log)?;
     linker.func_wrap("wasmpool", "panic", panic)?;

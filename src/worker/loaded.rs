@@ -34,10 +34,10 @@ pub(super) struct Modules {
 }
 
 impl Modules {
-    pub(super) fn new(shared: Arc<Shared>, pagemap_scan: bool) -> wasmtime::Result<Modules> {
+    pub(super) fn new(shared: Arc<Shared>, running: settings::Running) -> wasmtime::Result<Modules> {
         let mut engines = HashMap::new();
         for code in CodeKind::ALL {
-            let engine = Engine::new(&settings::config(code, pagemap_scan)?)?;
+            let engine = Engine::new(&settings::config(code, running)?)?;
             shared.add_engine(engine.clone());
             engines.insert(code, engine);
         }

@@ -5,38 +5,62 @@
 //! |---|---|
 //! | arguments, environment, stdin | a command: its caller's; a task: none |
 //! | stdout, stderr | memory: of a command kept, of a task sent on as log records |
-//! | files | the directories of the pool's builder: by default none |
+//! | files | the directories of the pool's builder, as they say: by default none |
 //! | sockets | none: preview 1 cannot make one, and is given none |
 //! | clocks, randomness | the system's or, of a deterministic task, its own |
 
-use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use super::clocks::{Clock, Coarse, VirtualTime};
 use super::inbox::Input;
 use super::instance::Outputs;
 use super::random::{Seeded, System};
+use crate::directory::{DirAccess, GuestDir};
 use crate::limits::WASI_RANDOM_BYTES_MAX;
+use crate::sandbox::Granted;
 use crate::task::TaskLimits;
 use crate::wire::message::{Entry, Verdict};
 
+/// A directory that every task is given.
+#[derive(Debug)]
+pub(super) struct TaskDir {
+    pub(super) guest: GuestDir,
+    pub(super) granted: Granted,
+}
+
 /// The context of one task, and its clock.
+///
+/// # Errors
+/// What becomes of the task: a directory that cannot be opened any more, an input that there is no
+/// memory for.
 pub(super) fn context(
     entry: &Entry,
     limits: &TaskLimits,
     input: &mut dyn Input,
     output: &Outputs,
+    dirs: &[TaskDir],
 ) -> Result<(WasiP1Ctx, Clock), Verdict> {
     let mut wasi = WasiCtxBuilder::new();
-    // Not `allow_blocking_current_thread`: a guest's sleep would then block this thread in
-    // the kernel, where no interrupt reaches it.
     wasi.max_random_size(WASI_RANDOM_BYTES_MAX);
     if let Outputs(Some([stdout, stderr])) = output {
         wasi.stdout(stdout.clone()).stderr(stderr.clone());
     }
     if let Entry::Command { args, env } = entry {
         wasi.args(args).envs(env).stdin(MemoryInputPipe::new(stdin(input)?));
+    }
+    // Files are read and written by this thread: there may be no other. (wasmtime's own `poll_oneoff`
+    // would then sleep in the kernel, where no interrupt reaches; ours does not, see `poll`.)
+    wasi.allow_blocking_current_thread(!dirs.is_empty());
+    for TaskDir { guest, granted } in dirs {
+        let perms = match guest.access {
+            DirAccess::ReadOnly => FsPerms::ReadOnly,
+            DirAccess::ReadWrite => FsPerms::ReadWrite,
+        };
+        // It wants a path; there is none to the directory from here, but the one that is always there.
+        rustix::process::fchdir(&granted.descriptor).map_err(|error| cannot_open(guest, &error))?;
+        wasi.preopened_dir(".", &guest.guest_path, perms).map_err(|error| cannot_open(guest, &error))?;
     }
     let clock = match limits.seed {
         None => {
@@ -54,6 +78,10 @@ pub(super) fn context(
         }
     };
     Ok((wasi.build_p1(), clock))
+}
+
+fn cannot_open(dir: &GuestDir, error: &dyn std::fmt::Display) -> Verdict {
+    Verdict::Instantiate { message: format!("the directory {} cannot be opened: {error}", dir.guest_path) }
 }
 
 /// The whole of a command's input.

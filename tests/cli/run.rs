@@ -313,3 +313,121 @@ fn a_seed_makes_a_run_repeat_itself() {
     assert!(first["report"]["fuel_used"].is_u64() && first["output"] != other["output"]);
     assert!(run(&[])["report"]["fuel_used"].is_null());
 }
+
+/// Copies `in/a` to `out/b`: of two directories, as they are given.
+const COPY_WAT: &str = r#"(module
+    (import "wasi_snapshot_preview1" "path_open"
+        (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "ab")
+    (data (i32.const 16) "\00\10\00\00\00\10\00\00")
+    (func $check (param i32) (if (local.get 0) (then (call $exit (local.get 0)))))
+    (func (export "_start")
+        (call $check (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 1)
+            (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 8)))
+        (call $check (call $read (i32.load (i32.const 8)) (i32.const 16) (i32.const 1) (i32.const 20)))
+        (call $check (call $open (i32.const 4) (i32.const 0) (i32.const 1) (i32.const 1)
+            (i32.const 9) (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 8)))
+        (call $check (call $write (i32.load (i32.const 8)) (i32.const 16) (i32.const 1) (i32.const 12)))))"#;
+
+#[test]
+fn a_command_is_given_directories_to_read_and_to_write() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (from, to) = (folder.path().join("in"), folder.path().join("out"));
+    for dir in [&from, &to] {
+        std::fs::create_dir(dir).expect("is made");
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777)).expect("has a mode");
+    }
+    std::fs::write(from.join("a"), "copied").expect("writes");
+    std::fs::set_permissions(from.join("a"), std::fs::Permissions::from_mode(0o644)).expect("has a mode");
+    let copy = wat(folder.path(), "copy.wasm", COPY_WAT);
+    let run = |dirs: &[String]| {
+        let mut command = wasmpool("run", &copy);
+        dirs.iter().for_each(|dir| {
+            command.args(["--dir", dir]);
+        });
+        end(&mut command)
+    };
+    let (from, to) = (from.to_str().expect("text"), to.to_str().expect("text"));
+    // Without: no such descriptor. Read-only, as it is unless it says otherwise: no permission.
+    run(&[]).expect(8);
+    run(&[from.into(), to.into()]).expect(63);
+    run(&[from.into(), format!("{to}:/out:ro")]).expect(63);
+    run(&[from.into(), format!("{to}:/out:rw")]).expect(0);
+    assert_eq!(std::fs::read_to_string(format!("{to}/b")).expect("reads"), "copied");
+    std::fs::remove_file(format!("{to}/b")).expect("is there");
+    let mut command = wasmpool("map", &copy);
+    command.args(["--lines", "--dir", from, "--dir", &format!("{to}:{to}:rw")]);
+    end_with(&mut command, "once\n").expect(0);
+    assert_eq!(std::fs::read_to_string(format!("{to}/b")).expect("reads"), "copied");
+}
+
+#[test]
+fn a_directory_that_cannot_be_given_is_wrong_usage() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let missing = folder.path().join("missing");
+    let missing = missing.to_str().expect("text");
+    for (typed, words) in [
+        (missing.to_string(), format!("{missing}: No such file")),
+        ("data:/in:rx".into(), "HOST[:GUEST[:ro|rw]], not `rx`".into()),
+        ("data:rw".into(), "write data:data:rw".into()),
+        (":/in".into(), "HOST[:GUEST[:ro|rw]]".into()),
+    ] {
+        let ended = end(wasmpool("run", prebuilt("csv_stats")).args(["--dir", &typed])).expect(2);
+        assert!(ended.stderr.contains(&words), "{}", ended.stderr);
+    }
+}
+
+/// Recurses as often as its stack allows, or as the input's length says.
+const DEEP_WAT: &str = r#"(module
+    (memory (export "memory") 4)
+    (func (export "wasmpool_abi_v1"))
+    (func (export "wasmpool_alloc") (param i32) (result i32) (i32.const 1024))
+    (func $down (param i64) (result i64)
+        (if (result i64) (i64.eqz (local.get 0))
+            (then (i64.const 0))
+            (else (i64.add (i64.const 1) (call $down (i64.sub (local.get 0) (i64.const 1)))))))
+    (func (export "deep") (param i32 i32) (result i64)
+        (i32.store8 (i32.const 1024) (i32.const 0))
+        (drop (call $down (i64.const 50000)))
+        (i64.or (i64.shl (i64.const 1024) (i64.const 32)) (i64.const 1))))"#;
+
+#[test]
+fn the_stack_of_wasm_is_a_limit_like_the_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let deep = wat(folder.path(), "deep.wasm", DEEP_WAT);
+    let run = |stack: &[&str]| end(wasmpool("run", &deep).arg("deep").args(stack));
+    let trapped = run(&["--wasm-stack", "64KiB", "--json"]).expect(1).json();
+    assert_eq!(trapped["error"]["kind"], "trap");
+    run(&["--wasm-stack", "4MiB"]).expect(0);
+    for size in ["1KiB", "5MiB"] {
+        let ended = run(&["--wasm-stack", size]).expect(2);
+        assert!(ended.stderr.contains("wasm_stack_bytes_max"), "{}", ended.stderr);
+    }
+}
+
+/// The shell that started it may have set a small one.
+#[test]
+fn a_small_stack_of_the_process_is_raised_or_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let deep = wat(folder.path(), "deep.wasm", DEEP_WAT);
+    let under = |limit: &str, stack: &str| {
+        let mut command = std::process::Command::new("/bin/sh");
+        let line = format!("ulimit -{limit} && exec \"$@\"");
+        let run = wasmpool("run", &deep);
+        command.args(["-c", &line, "sh"]).arg(run.get_program()).args(run.get_args());
+        command.env_clear();
+        end(command.args(["deep", "--json", "--wasm-stack", stack]))
+    };
+    // In KiB. The soft limit alone: there is room, and an overflow is a trap.
+    under("Ss 512", "4MiB").expect(0);
+    let trapped = under("Ss 128", "1MiB").expect(1).json();
+    assert_eq!(trapped["error"]["kind"], "trap");
+    let ended = under("s 3000", "2MiB").expect(2);
+    assert!(ended.text().contains("RLIMIT_STACK"), "{}", ended.text());
+    under("s 4000", "2MiB").expect(0);
+}
