@@ -186,6 +186,12 @@ impl ModuleDescription {
         CodeKind::of(self.metered, self.deterministic)
     }
 
+    /// For tests: whether its instances have memories of the worker's own, or the engine's.
+    #[doc(hidden)]
+    pub fn has_own_memories(&self) -> bool {
+        self.memory_kind == MemoryKind::Own
+    }
+
     fn task_names(&self) -> Vec<String> {
         self.tasks.iter().map(|task| task.name.clone()).collect()
     }

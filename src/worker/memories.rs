@@ -400,4 +400,5 @@ fn is_believed(release: &str) -> bool {
 }
 
 #[cfg(test)]
+#[path = "memories/tests.rs"]
 mod tests;
