@@ -36,8 +36,8 @@ use memories::Memories;
 use module::{CodeKind, MemoryKind};
 use settings::Running;
 
-const ROUNDS: usize = 15;
-const INSTANCES: u32 = 2_000;
+const ROUNDS: usize = 11;
+const INSTANCES: u32 = 1_000;
 
 struct Guest {
     instance: InstancePre<StoreLimits>,
@@ -165,10 +165,18 @@ fn main() -> anyhow::Result<()> {
             ));
         }
     }
-    for pages in [1, 16, 64, 250, 260, 1000] {
+    for pages in [1, 16, 64, 256, 1000] {
         cases.push((format!("{pages} pages written"), that_writes(pages)?, "run", vec![0; 64]));
     }
     println!("{:<34} {:>10} {:>10} {:>8}", "fresh instance, calls, end", "pooled", "own", "ratio");
+    let times = MemoryKind::ALL.map(|kind| {
+        let start = Instant::now();
+        let made =
+            settings::config(CodeKind::Plain, kind, Running::default()).and_then(|made| Engine::new(&made));
+        made.map(|_| start.elapsed())
+    });
+    let [pooled, own] = times;
+    println!("(an engine: {:?} and {:?})", pooled?, own?);
     for (name, wasm, task, input) in cases {
         let guests = MemoryKind::ALL.map(|kind| Guest::new(&wasm, task, kind));
         let [pooled, own] = guests;

@@ -11,7 +11,7 @@ use crate::worker::WASI_MODULE;
 
 /// Bytes of data segments that are copied into a fresh instance, and zeroed with it; the pool maps an image of
 /// them in place of that, of which only the pages that are written cost anything.
-const DATA_BYTES_MAX: usize = 256 * 1024;
+const DATA_BYTES_MAX: usize = 128 * 1024;
 
 /// Entries of one table at the start: allocated for each instance.
 const TABLE_ENTRIES_MAX: u64 = 4096;

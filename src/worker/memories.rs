@@ -53,16 +53,22 @@ const SLOT_BYTES: usize = GUARD_BYTES + MEMORY_BYTES + GUARD_BYTES;
 /// every 16 MiB.
 const ASKED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// With more than that resident, everything is given back. Zeroing is faster than faults beyond it, too,
-/// by 5 to 20 times; this bounds what a worker keeps for memories that nobody uses.
-const KEPT_BYTES_MAX: usize = 1024 * 1024;
+/// With more than that resident, everything is given back; and with more than that in all memories that wait.
+/// Zeroing is faster than faults beyond it, too: this bounds what a worker keeps for nobody.
+const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+const KEPT_BYTES_IN_ALL_MAX: usize = 16 * 1024 * 1024;
 
 /// What stays accessible of a slot that waits: it counts as data of this process.
 const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Every so many resets give everything back: else what one task has touched would be zeroed for all that
-/// follow it.
+/// Every so many resets everything is given back: else what one task has touched would be zeroed for all
+/// that follow it. Sooner where one has touched much more than is usual: the faults that this costs are paid
+/// for by some 20 resets that have less to zero.
 const FORGET_EVERY: u32 = 64;
+const FORGET_EXCESS_EVERY: u32 = 8;
+
+/// Pages that are never much.
+const FEW_PAGES: usize = 16;
 
 /// Of all engines of a worker.
 #[derive(Clone)]
@@ -147,18 +153,21 @@ impl Shared {
         let mut slots = self.lock();
         slots.lent = slots.lent.saturating_sub(1);
         let stays = self.whole_pages(minimum).min(WAITING_BYTES_MAX);
-        if self.reset(&mut slot, stays, &mut slots.residency).is_ok() && slots.waiting.len() < MEMORIES_MAX {
+        let kept: usize = slots.waiting.iter().map(|slot| slot.kept).sum();
+        let room = KEPT_BYTES_IN_ALL_MAX.saturating_sub(kept).min(KEPT_BYTES_MAX);
+        let is_reset = self.reset(&mut slot, stays, room, &mut slots.residency).is_ok();
+        if is_reset && slots.waiting.len() < MEMORIES_MAX {
             slots.waiting.push(slot);
         }
     }
 
-    /// Leaves it zero, and accessible up to `stays` at the most.
-    fn reset(&self, slot: &mut Slot, stays: usize, residency: &mut [u8]) -> io::Result<()> {
+    /// Leaves it zero, accessible up to `stays` at the most, and with `room` bytes resident at the most.
+    fn reset(&self, slot: &mut Slot, stays: usize, room: usize, residency: &mut [u8]) -> io::Result<()> {
         if slot.is_broken {
             return Err(io::Error::other("nobody knows what is accessible"));
         }
-        slot.resets = slot.resets.wrapping_add(1);
-        if slot.resets % FORGET_EVERY == 0 || !self.zero(slot, stays, residency) {
+        slot.resets += 1;
+        if slot.resets >= FORGET_EVERY || !self.zero(slot, stays, room, residency) {
             slot.forget()?;
         }
         if slot.accessible > stays {
@@ -168,7 +177,7 @@ impl Shared {
     }
 
     /// Zeroes what is resident; `false`, with nothing done, if everything is to be given back.
-    fn zero(&self, slot: &mut Slot, stays: usize, residency: &mut [u8]) -> bool {
+    fn zero(&self, slot: &mut Slot, stays: usize, room: usize, residency: &mut [u8]) -> bool {
         let pages = slot.accessible / self.page;
         let Some(residency) = residency.get_mut(..pages) else { return false };
         if pages == 0 {
@@ -178,13 +187,15 @@ impl Shared {
         if !self.swaps.are_off() || !slot.resident(residency) || !self.swaps.are_off() {
             return false;
         }
-        let resident = |pages: &[u8]| pages.iter().filter(|page| is_resident(**page)).count() * self.page;
-        // What lies beyond is kept, but not asked for again until it is accessible.
-        let beyond = residency.get(stays / self.page..).map_or(0, resident);
-        if resident(residency) > KEPT_BYTES_MAX || slot.kept_beyond.saturating_add(beyond) > KEPT_BYTES_MAX {
+        let resident = |pages: &[u8]| pages.iter().filter(|page| is_resident(**page)).count();
+        let (all, beyond) = (resident(residency), residency.get(stays / self.page..).map_or(0, resident));
+        let kept = (all * self.page).saturating_add(slot.kept_beyond);
+        if kept > room || slot.is_in_excess(all) {
             return false;
         }
-        slot.kept_beyond += beyond;
+        slot.kept = kept;
+        // What lies beyond is kept, but not asked for again until it is accessible.
+        slot.kept_beyond += beyond * self.page;
         let mut at = 0;
         for run in residency.chunk_by(|one, other| is_resident(*one) == is_resident(*other)) {
             if is_resident(run[0]) {
@@ -214,9 +225,14 @@ struct Slot {
     accessible: usize,
     /// The largest that `accessible` was since everything was given back.
     touched: usize,
-    /// Bytes that may be resident beyond what is accessible.
+    /// Bytes that may be resident while it waits, and of these beyond what is accessible.
+    kept: usize,
     kept_beyond: usize,
+    /// Since everything was given back: resets, the pages that were resident at the first, and how often it
+    /// were many more.
     resets: u32,
+    usual: Option<usize>,
+    excesses: u32,
     /// What is accessible is not what `accessible` says.
     is_broken: bool,
 }
@@ -235,7 +251,17 @@ impl Slot {
             rustix::mm::mmap_anonymous(ptr::null_mut(), SLOT_BYTES, ProtFlags::empty(), flags)?
         };
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("a mapping at 0"))?;
-        Ok(Slot { start, accessible: 0, touched: 0, kept_beyond: 0, resets: 0, is_broken: false })
+        Ok(Slot {
+            start,
+            accessible: 0,
+            touched: 0,
+            kept: 0,
+            kept_beyond: 0,
+            resets: 0,
+            usual: None,
+            excesses: 0,
+            is_broken: false,
+        })
     }
 
     fn base(&self) -> *mut u8 {
@@ -286,6 +312,13 @@ impl Slot {
         unsafe { libc::mincore(self.base().cast(), self.accessible, residency.as_mut_ptr()) == 0 }
     }
 
+    /// Whether a task has touched much more than others do, and that for some time.
+    fn is_in_excess(&mut self, pages: usize) -> bool {
+        let usual = *self.usual.get_or_insert(pages);
+        self.excesses += u32::from(pages > 2 * usual + FEW_PAGES);
+        self.excesses >= FORGET_EXCESS_EVERY
+    }
+
     /// Zeroes accessible bytes.
     fn zero(&mut self, from: usize, len: usize) {
         let (from, end) = (from.min(self.accessible), from.saturating_add(len).min(self.accessible));
@@ -298,7 +331,8 @@ impl Slot {
     fn forget(&mut self) -> io::Result<()> {
         // SAFETY: within this slot's mapping, private and anonymous; nobody refers to what it holds.
         unsafe { rustix::mm::madvise(self.base().cast(), self.touched, Advice::LinuxDontNeed)? };
-        (self.touched, self.kept_beyond) = (self.accessible, 0);
+        (self.touched, self.kept, self.kept_beyond) = (self.accessible, 0, 0);
+        (self.resets, self.usual, self.excesses) = (0, None, 0);
         Ok(())
     }
 }
