@@ -198,7 +198,8 @@ impl PoolBuilder {
 
     /// Has workers find the pages that a task has written by a scan of the page map
     /// (`PAGEMAP_SCAN`, Linux 6.7), in place of giving back whole memories: fresh instances may
-    /// then cost less. **For tasks that trust each other only.** The scan passes over pages that
+    /// then cost less, of modules that import WASI or have much data. (Others' memories are reset in another
+    /// way, which is as fast and needs no trust.) **For tasks that trust each other only.** The scan passes over pages that
     /// are written but not present, and what such a page holds is seen by the next task.
     ///
     /// - Pages that are swapped out. So `build` refuses unless swap cannot happen: no swap device
