@@ -99,4 +99,17 @@ mod tests {
         assert!(!budget.memory_growing(0, 600, Some(500)).expect("answers"));
         assert_eq!(budget.refused, None);
     }
+
+    #[test]
+    fn no_table_is_larger_than_a_worker_has_room_for_whoever_allocates_it() {
+        for maximum in [None, Some(TABLE_ELEMENTS_MAX), Some(usize::MAX)] {
+            let mut budget = Budget::new(u64::MAX);
+            assert!(budget.table_growing(0, TABLE_ELEMENTS_MAX, maximum).expect("answers"));
+            assert!(!budget.table_growing(0, TABLE_ELEMENTS_MAX + 1, maximum).expect("answers"));
+            assert_eq!(budget.refused_entries, Some(TABLE_ELEMENTS_MAX as u64 + 1));
+        }
+        let mut budget = Budget::new(u64::MAX);
+        assert!(!budget.table_growing(0, TABLE_ELEMENTS_MAX + 1, Some(10)).expect("answers"));
+        assert_eq!(budget.refused_entries, None);
+    }
 }
