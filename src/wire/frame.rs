@@ -84,6 +84,9 @@ pub(crate) fn read_frame<M: DeserializeOwned>(
     Ok(Some((meta, read_exactly(from, payload_bytes)?)))
 }
 
+/// A payload; `None` if there was no memory for it.
+pub(crate) type Payload = Option<Vec<u8>>;
+
 /// As [`read_frame`], for whoever can say so if there is no memory for a payload, and go on: then
 /// there is none, and the stream is in step behind it.
 ///
@@ -92,7 +95,7 @@ pub(crate) fn read_frame<M: DeserializeOwned>(
 pub(crate) fn read_frame_or_skip<M: DeserializeOwned>(
     from: &mut impl Read,
     payload_bytes_max: impl FnOnce() -> u64,
-) -> Result<Option<(M, Option<Vec<u8>>)>, FrameError> {
+) -> Result<Option<(M, Payload)>, FrameError> {
     let Some((meta, payload_bytes)) = read_head(from, payload_bytes_max)? else { return Ok(None) };
     match read_exactly(from, payload_bytes) {
         Ok(payload) => Ok(Some((meta, Some(payload)))),
