@@ -48,13 +48,14 @@ mod tasks;
 mod tests;
 mod workers;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use check::Mutant;
 use queue::Queue;
 use slot::Slot;
 pub(crate) use slot::{Seen, WorkerKey};
+
+use rustc_hash::FxHashMap;
 
 use crate::limits;
 use crate::task::TaskId;
@@ -132,6 +133,13 @@ pub(crate) struct Retry {
     /// The pause after the first attempt; it doubles.
     pub(crate) backoff: Duration,
     pub(crate) on_timeout: bool,
+}
+
+impl Retry {
+    /// Of a task that is many: with what is left of it, once the one at hand has failed. Each attempt
+    /// leaves less.
+    pub(crate) const OF_A_BATCH: Retry =
+        Retry { attempts_max: u32::MAX, backoff: Duration::ZERO, on_timeout: true };
 }
 
 impl Default for Retry {
@@ -338,7 +346,7 @@ pub(crate) struct Dispatch {
     slots: Vec<Slot>,
     /// Idle slots, the most recently used last: its caches are warm.
     idle: Vec<usize>,
-    tasks: HashMap<TaskId, Entry>,
+    tasks: FxHashMap<TaskId, Entry>,
     queue: Queue,
     accepted: u64,
     resolved: u64,
@@ -370,7 +378,7 @@ impl Dispatch {
             killed: false,
             slots: Vec::new(),
             idle: Vec::new(),
-            tasks: HashMap::new(),
+            tasks: FxHashMap::default(),
             queue: Queue::default(),
             accepted: 0,
             resolved: 0,

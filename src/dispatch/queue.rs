@@ -4,6 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use rustc_hash::FxHashMap;
+
 use super::{Domain, Entry, Now, Place, Spec};
 use crate::task::TaskId;
 
@@ -108,7 +110,7 @@ impl Queue {
     }
 
     /// Lets go the delayed tasks whose time has come.
-    pub(super) fn release(&mut self, now: Now, tasks: &mut HashMap<TaskId, Entry>) {
+    pub(super) fn release(&mut self, now: Now, tasks: &mut FxHashMap<TaskId, Entry>) {
         while let Some(&(until, task)) = self.delayed.first() {
             if until > now {
                 break;

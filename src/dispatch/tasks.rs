@@ -431,7 +431,10 @@ impl Dispatch {
                 if is_next && !answer.interrupted {
                     self.slots[slot].behind.pop_front();
                     self.note_begun(worker, task, actions);
-                    self.resolve(task, Resolution::Answered, actions);
+                    match answer.unfinished {
+                        true => self.put_back(task, actions),
+                        false => self.resolve(task, Resolution::Answered, actions),
+                    }
                 }
             }
             // It has been found out already.
