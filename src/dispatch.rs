@@ -55,10 +55,8 @@ use queue::Queue;
 use slot::Slot;
 pub(crate) use slot::{Seen, WorkerKey};
 
-use rustc_hash::FxHashMap;
-
 use crate::limits;
-use crate::task::TaskId;
+use crate::task::{NumberMap, TaskId};
 
 /// Time since the pool began.
 pub(crate) type Now = Duration;
@@ -346,7 +344,7 @@ pub(crate) struct Dispatch {
     slots: Vec<Slot>,
     /// Idle slots, the most recently used last: its caches are warm.
     idle: Vec<usize>,
-    tasks: FxHashMap<TaskId, Entry>,
+    tasks: NumberMap<TaskId, Entry>,
     queue: Queue,
     accepted: u64,
     resolved: u64,
@@ -378,7 +376,7 @@ impl Dispatch {
             killed: false,
             slots: Vec::new(),
             idle: Vec::new(),
-            tasks: FxHashMap::default(),
+            tasks: NumberMap::default(),
             queue: Queue::default(),
             accepted: 0,
             resolved: 0,

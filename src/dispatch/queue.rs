@@ -4,10 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use rustc_hash::FxHashMap;
-
 use super::{Domain, Entry, Now, Place, Spec};
-use crate::task::TaskId;
+use crate::task::{NumberMap, TaskId};
 
 /// A task's place in the queue. Ids grow, so their order is the order of submission; a task that
 /// comes back finds its old place.
@@ -110,7 +108,7 @@ impl Queue {
     }
 
     /// Lets go the delayed tasks whose time has come.
-    pub(super) fn release(&mut self, now: Now, tasks: &mut FxHashMap<TaskId, Entry>) {
+    pub(super) fn release(&mut self, now: Now, tasks: &mut NumberMap<TaskId, Entry>) {
         while let Some(&(until, task)) = self.delayed.first() {
             if until > now {
                 break;

@@ -10,7 +10,6 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::batch::Batch;
@@ -28,7 +27,7 @@ use crate::future::{Cell, Labels, Queues};
 use crate::limits::{BATCH_WORK_MAX, MODULES_PER_WORKER_MAX};
 use crate::module::Module;
 use crate::observe::{EventKind, PoolStats, WorkerStats};
-use crate::task::{TaskId, TaskLimits, TaskOptions};
+use crate::task::{NumberMap, TaskId, TaskLimits, TaskOptions};
 use crate::walls::SandboxReport;
 use crate::wire::message::{Cost, Entry, Verdict};
 
@@ -61,9 +60,9 @@ pub(super) struct Record {
 pub(super) struct State {
     dispatch: Dispatch,
     /// Ids are ours, and count up: no need to defend the table against them.
-    records: FxHashMap<TaskId, Record>,
+    records: NumberMap<TaskId, Record>,
     domains: Domains,
-    links: FxHashMap<WorkerKey, Arc<Link>>,
+    links: NumberMap<WorkerKey, Arc<Link>>,
     /// Killed or retired before they were spawned.
     unwanted: HashSet<WorkerKey>,
     /// Ended by the pool's own decision.
@@ -152,9 +151,9 @@ impl Core {
     pub(crate) fn new(id: u64, settings: Settings, mailbox: Mailbox, queues: Arc<Queues>) -> Core {
         let state = State {
             dispatch: Dispatch::new(settings.for_dispatch()),
-            records: FxHashMap::default(),
+            records: NumberMap::default(),
             domains: Domains::default(),
-            links: FxHashMap::default(),
+            links: NumberMap::default(),
             unwanted: HashSet::new(),
             expected: HashSet::new(),
             deaths: HashMap::new(),
