@@ -95,9 +95,14 @@ impl Batch {
 
     /// All of it has ended, those without an answer so. Those that `fail` was told of are counted.
     pub(super) fn count_ends(&self, ended: &mut Ended, how: TaskOutcome) {
+        self.count_answers(ended);
+        resolve::count(ended, how, self.left());
+    }
+
+    /// Those of its tasks that have answered.
+    pub(super) fn count_answers(&self, ended: &mut Ended) {
         ended.succeeded += self.succeeded.load(Ordering::SeqCst);
         ended.failed += self.failed.load(Ordering::SeqCst);
-        resolve::count(ended, how, self.left());
     }
 
     fn push(&self, result: Result<Answer, TaskFailure>, run: Duration) {

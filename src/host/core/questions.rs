@@ -55,7 +55,20 @@ impl Core {
         };
         let (pending, running) = (counts.pending + waiting as usize, counts.running);
         let submitted = counts.accepted + state.batched;
-        PoolStats { workers_min, workers_max, pending, running, submitted, workers, ..state.tally.clone() }
+        let mut ended = state.tally.ended;
+        for batch in state.records.values().filter_map(|record| record.batch.as_ref()) {
+            batch.count_answers(&mut ended);
+        }
+        PoolStats {
+            workers_min,
+            workers_max,
+            pending,
+            running,
+            submitted,
+            ended,
+            workers,
+            ..state.tally.clone()
+        }
     }
 
     pub(crate) fn subscribe(&self, capacity: usize) -> Subscription {
