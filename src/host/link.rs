@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ use crate::wire::frame::{Assembly, encode_head};
 use crate::wire::message::{FromWorker, Items, ModuleId, ToWorker, ToWorkerControl, Verdict};
 use crate::wire::ring::{self, Consumer, End, Producer, Violation};
 use crate::wire::spin::Spinning;
+use crate::wire::turn::Turn;
 
 /// Answers that are handled under one lock, at most.
 const ANSWERS_AT_ONCE: usize = 64;
@@ -48,9 +49,7 @@ pub(crate) struct Link {
     pub(crate) control: ControlSocket,
     pidfd: OwnedFd,
     end: End,
-    reader: Mutex<Reader>,
-    /// The attendant is to be woken.
-    attendant_sleeps: AtomicBool,
+    reader: Turn<Reader>,
     spinning: Spinning,
     /// Written under the core's lock, so that runs are sent in the order in which they were
     /// decided; held for moments only.
@@ -89,15 +88,21 @@ struct Outstanding {
     batch: Option<Arc<Batch>>,
     /// What it was sent of the batch.
     items: Option<Items>,
+    /// The worker has spoken of it. An honest one has claimed it before, but that stands in shared memory.
+    has_begun: bool,
 }
 
 impl Outstanding {
-    /// Whether it may speak of this task now.
-    fn is_at(&self, task: TaskId) -> bool {
-        match &self.batch {
-            None => task == self.task,
-            // After the last one, of the batch itself.
-            Some(batch) => task == self.task || batch.is_at(task),
+    /// Whether the worker may say this now, as far as it is a question of the task.
+    fn may_say(&self, message: &FromWorker) -> bool {
+        match message {
+            FromWorker::Log { task, .. } | FromWorker::Item { task, .. } => match &self.batch {
+                None => *task == self.task,
+                // Not of one that has ended: of each there are logs up to a limit.
+                Some(batch) => batch.is_at(*task),
+            },
+            // Of the batch itself.
+            FromWorker::Done { task, .. } => *task == self.task,
         }
     }
 }
@@ -139,8 +144,7 @@ impl Link {
             control,
             pidfd,
             end,
-            reader: Mutex::new(reader),
-            attendant_sleeps: AtomicBool::new(false),
+            reader: Turn::new(reader),
             spinning: Spinning::new(),
             orders: Mutex::new(orders),
             outbox: Mutex::new(outbox),
@@ -184,8 +188,9 @@ impl Link {
         if let Some(batch) = batch {
             input.advance(batch.offset(&call.input).min(call.input.len()));
         }
-        let batch = batch.cloned();
-        let outstanding = Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items };
+        let (batch, has_begun) = (batch.cloned(), false);
+        let outstanding =
+            Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items, has_begun };
         orders.outstanding.push_back(outstanding);
         let (module, entry, limits) = (call.module.0.id, call.entry.clone(), call.limits);
         let message = ToWorker::Run { task, run, claim, module, entry, limits, items };
@@ -209,8 +214,8 @@ impl Link {
     pub(super) fn revoke(&self, task: TaskId) -> bool {
         let mut orders = self.orders();
         let Some(index) = orders.outstanding.iter().position(|held| held.task == task) else { return false };
-        let &Outstanding { run, claim, .. } = &orders.outstanding[index];
-        let revoked = self.end.revoke(claim, run);
+        let &Outstanding { run, claim, has_begun, .. } = &orders.outstanding[index];
+        let revoked = !has_begun && self.end.revoke(claim, run);
         if revoked {
             orders.outstanding.remove(index);
             orders.claims &= !(1 << claim);
@@ -297,6 +302,14 @@ impl Link {
         let _ = self.death.set(death);
         self.gone.store(true, Ordering::SeqCst);
         self.end.wake_self();
+        self.call_attendant();
+    }
+
+    /// Wakes the attendant, if there is one and it sleeps.
+    fn call_attendant(&self) {
+        if self.reader.has_sleeping_attendant() {
+            self.end.wake_attendant();
+        }
     }
 
     /// Writes what fits; `true` if that was all.
@@ -314,6 +327,14 @@ impl Link {
     /// The run that the worker is at, by what it has answered.
     fn at_hand(&self) -> Option<Outstanding> {
         self.orders().outstanding.front().cloned()
+    }
+
+    /// As [`at_hand`](Self::at_hand), if the worker may say this. Then it is not taken back any more.
+    fn spoken_of(&self, message: &FromWorker) -> Option<Outstanding> {
+        let mut orders = self.orders();
+        let held = orders.outstanding.front_mut().filter(|held| held.may_say(message))?;
+        held.has_begun = true;
+        Some(held.clone())
     }
 
     fn has_sent(&self, run: u64) -> bool {
@@ -414,9 +435,7 @@ impl Reader {
         payload: Vec<u8>,
         answers: &mut Vec<(TaskId, bool, Answered)>,
     ) -> Result<(), String> {
-        let (FromWorker::Log { task, .. } | FromWorker::Done { task, .. } | FromWorker::Item { task, .. }) =
-            &message;
-        let Some(held) = link.at_hand().filter(|held| held.is_at(*task)) else {
+        let Some(held) = link.spoken_of(&message) else {
             return Err("it spoke of a task that it does not have".into());
         };
         match message {
@@ -441,16 +460,13 @@ impl Reader {
                 logs::emit(labels.as_deref(), link.pid, task, &record);
             }
             FromWorker::Item { task, verdict, cost } => {
-                let Some(batch) = held.batch.filter(|batch| batch.is_at(task)) else {
-                    return Err("it answered for a task of a batch that it does not have".into());
+                let Some(batch) = held.batch else {
+                    return Err(format!("it answered for task {task} as one of a batch"));
                 };
                 self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
                 batch.answer(link.pid, Answered { verdict, payload, cost });
             }
             FromWorker::Done { task, verdict, cost } => {
-                if task != held.task {
-                    return Err("it ended a part of a batch".into());
-                }
                 if !link.has_sent(held.run) {
                     return Err("it answered before it had read its input".into());
                 }
@@ -484,19 +500,6 @@ impl Reader {
 }
 
 impl Link {
-    fn reader(&self) -> MutexGuard<'_, Reader> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The reader, unless another thread has it.
-    fn try_reader(&self) -> Option<MutexGuard<'_, Reader>> {
-        match self.reader.try_lock() {
-            Ok(reader) => Some(reader),
-            Err(TryLockError::Poisoned(reader)) => Some(reader.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
     fn is_gone(&self) -> bool {
         self.gone.load(Ordering::SeqCst)
     }
@@ -504,7 +507,7 @@ impl Link {
     /// The calling thread reads what the worker says until the cell is filled, or until the deadline:
     /// one thread less to be woken for an answer. Returns at once if another thread is at it.
     pub(super) fn attend(self: &Arc<Self>, core: &Core, cell: &Cell, deadline: Option<Instant>) {
-        let Some(mut reader) = self.try_reader() else { return };
+        let Some(mut reader) = self.reader.try_attend() else { return };
         // Whoever fills it elsewhere wakes us.
         let waker = Waker::from(self.clone());
         cell.set_attendant(&waker);
@@ -521,11 +524,8 @@ impl Link {
                 Some(pause) => self.doze(left.map_or(pause, |left| left.min(pause)), is_over),
                 None => {
                     let is_ready = || reader.has_news() || is_over();
-                    self.spinning.wait(is_ready, || {
-                        self.attendant_sleeps.store(true, Ordering::SeqCst);
-                        self.end.wait_attending(left, is_ready);
-                        self.attendant_sleeps.store(false, Ordering::SeqCst);
-                    });
+                    let sleep = || self.end.wait_attending(left, is_ready);
+                    self.spinning.wait(is_ready, || self.reader.sleep_attending(sleep));
                 }
             }
         }
@@ -533,31 +533,25 @@ impl Link {
         cell.unset_attendant(&waker);
         // What rang for nobody is for the link's own thread.
         let has_news = reader.has_news() || reader.violation.is_some();
-        drop(reader);
-        if has_news || self.is_gone() {
+        if self.reader.give_back(reader) || has_news || self.is_gone() {
             self.end.wake_self();
         }
     }
 
     /// The attendant looks away for a moment.
     fn doze(&self, pause: Duration, is_over: impl Fn() -> bool) {
-        self.attendant_sleeps.store(true, Ordering::SeqCst);
-        self.end.nap_attending(pause, is_over);
-        self.attendant_sleeps.store(false, Ordering::SeqCst);
+        self.reader.sleep_attending(|| self.end.nap_attending(pause, is_over));
     }
 }
 
-/// Wakes the attendant, if there is one and it sleeps.
+/// For the cells that the attendant waits for.
 impl Wake for Link {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Not by what stands in shared memory: the worker may have changed that.
-        if self.attendant_sleeps.load(Ordering::SeqCst) {
-            self.end.wake_attendant();
-        }
+        self.call_attendant();
     }
 }
 
@@ -573,7 +567,6 @@ impl Attendance<'_> {
 
 impl Drop for Attendance<'_> {
     fn drop(&mut self) {
-        self.0.attendant_sleeps.store(false, Ordering::SeqCst);
         self.0.end.leave();
     }
 }
@@ -603,7 +596,7 @@ fn listen(core: &Core, link: &Link) {
         };
         let is_gone = link.is_gone();
         // Whoever attends leaves when the process is gone; what is there then is all there is.
-        let reader = if is_gone { Some(link.reader()) } else { link.try_reader() };
+        let reader = if is_gone { Some(link.reader.take()) } else { link.reader.try_take() };
         if let Some(mut reader) = reader {
             let frames = reader.drain(core, link);
             if is_gone || reader.violation.is_some() {
@@ -622,7 +615,7 @@ fn listen(core: &Core, link: &Link) {
             let blocked = outbox.waiting.front().is_some_and(|piece| matches!(piece, Piece::Bytes(_)));
             let pumpable = blocked && (drained || outbox.ring.space() != Ok(0));
             drop(outbox);
-            pumpable || link.is_gone() || link.try_reader().is_some_and(|reader| reader.has_news())
+            pumpable || link.is_gone() || link.reader.try_take().is_some_and(|reader| reader.has_news())
         });
     }
 }
