@@ -66,9 +66,9 @@ fn read(input: &mut dyn Input, payload: &[u8]) {
 fn items(inbox: &mut dyn Input, payload: &[u8]) {
     let mut rest = payload;
     for turn in 0.. {
-        let expected = rest.split_first_chunk::<4>().and_then(|(len, behind)| {
-            behind.split_at_checked(u32::from_le_bytes(*len) as usize)
-        });
+        let expected = rest
+            .split_first_chunk::<4>()
+            .and_then(|(len, behind)| behind.split_at_checked(u32::from_le_bytes(*len) as usize));
         match (Item::next(inbox), expected) {
             (Ok(mut item), Some((bytes, behind))) => {
                 assert_eq!(item.left(), bytes.len() as u64);

@@ -92,11 +92,13 @@ impl Batch {
         self.push(how, result, run);
     }
 
-    /// The task at hand has ended without an answer.
-    pub(super) fn fail(&self, failure: TaskFailure) {
-        if self.left() > 0 {
+    /// The task at hand has ended without an answer; `false` if all had one already.
+    pub(super) fn fail(&self, failure: TaskFailure) -> bool {
+        let is_at_hand = self.left() > 0;
+        if is_at_hand {
             self.push(0, Err(failure), Duration::ZERO);
         }
+        is_at_hand
     }
 
     /// All of it has ended, those without an answer so. Those that `fail` was told of are counted.

@@ -475,9 +475,10 @@ impl Reader {
                 let mut unfinished = false;
                 if let Some(batch) = &held.batch {
                     unfinished = batch.left() > 0;
-                    if !payload.is_empty()
-                        || (unfinished && Some(batch.items()) == held.items && verdict == Verdict::Ok)
-                    {
+                    if !payload.is_empty() {
+                        return Err("it answered for a batch as a whole".into());
+                    }
+                    if unfinished && Some(batch.items()) == held.items && verdict == Verdict::Ok {
                         return Err("it gave a batch back without having done anything".into());
                     }
                 }

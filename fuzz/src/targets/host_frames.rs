@@ -17,7 +17,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         .map(|verdict| frames::seed(255, 1 << 16, &[(done(verdict), b"payload")]))
         .collect();
     seeds.push(frames::seed(3, 64, &[(log(), b""), (done(Verdict::Ok), b"out")]));
-    seeds.push(frames::seed(9, 64, &[(item(1), b"1"), (item(2), b""), (log(), b""), (done(Verdict::Ok), b"")]));
+    seeds.push(frames::seed(
+        9,
+        64,
+        &[(item(1), b"1"), (item(2), b""), (log(), b""), (done(Verdict::Ok), b"")],
+    ));
     // Longer than what is read at once.
     seeds.push(frames::seed(255, 1 << 18, &[(item(1), &[b'x'; 100_000]), (done(Verdict::Ok), b"")]));
     seeds

@@ -44,7 +44,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
         args: vec!["python".into(), "-c".into(), "print(6*7)".into()],
         env: vec![("LANG".into(), "C".into())],
     };
-    let batch = || (order(Entry::Task(0), Some(Items { first: 2, count: 3 })), &b"\x02\0\0\0ab\0\0\0\0\x01\0\0\0c"[..]);
+    let batch = || {
+        (order(Entry::Task(0), Some(Items { first: 2, count: 3 })), &b"\x02\0\0\0ab\0\0\0\0\x01\0\0\0c"[..])
+    };
     let task = |payload: &'static [u8]| (order(Entry::Task(0), None), payload);
     let mut seeds = vec![
         frames::seed(255, 1 << 16, &[task(b"input")]),
