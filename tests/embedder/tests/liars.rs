@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use wasmpool::{
     BrokenPool, Bytes, DeathCause, MapError, Module, OnWorkerDeath, Pool, PoolBuilder, RawTask, Replacement,
-    SubmitError, TaskError, TaskOptions,
+    ShutdownMode, SubmitError, TaskError, TaskOptions,
 };
 
 wasmpool::init_at_load!();
@@ -185,6 +185,8 @@ fn a_worker_that_dies_between_the_last_answer_and_the_end_of_its_batch_takes_no_
     let results = pool.map(&echo(&pool), inputs).buffer_size(BUFFER).timeout(PATIENCE);
     let outputs: Result<Vec<_>, _> = results.collect();
     assert_eq!(outputs.expect("each has its answer").len(), 100);
+    // The last batch ends a moment after the last of its tasks.
+    assert!(pool.shutdown_timeout(ShutdownMode::Finish, PATIENCE), "it stops");
     let stats = pool.stats();
     assert!(stats.workers_died > 0, "there was no batch");
     assert_eq!((stats.submitted, stats.ended.succeeded, stats.ended.lost), (100, 100, 0));
