@@ -13,7 +13,7 @@ use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,7 @@ use crate::wire::frame::{Assembly, encode_head_into};
 use crate::wire::message::{FromWorker, Items, ModuleId, ToWorker, ToWorkerControl, Verdict};
 use crate::wire::ring::{self, Consumer, End, Producer, Violation};
 use crate::wire::spin::Spinning;
+use crate::wire::turn::Turn;
 
 /// Inputs up to here travel with their frame's head, and are copied once more for that.
 const SMALL_INPUT_BYTES: usize = 4096;
@@ -48,9 +49,7 @@ pub(crate) struct Link {
     pub(crate) control: ControlSocket,
     pidfd: OwnedFd,
     end: End,
-    reader: Mutex<Reader>,
-    /// The attendant is to be woken.
-    attendant_sleeps: AtomicBool,
+    reader: Turn<Reader>,
     spinning: Spinning,
     /// The same for the link's own thread, while a payload is under way.
     streaming: Spinning,
@@ -93,15 +92,21 @@ struct Outstanding {
     batch: Option<Arc<Batch>>,
     /// What it was sent of the batch.
     items: Option<Items>,
+    /// The worker has spoken of it. An honest one has claimed it before, but that stands in shared memory.
+    has_begun: bool,
 }
 
 impl Outstanding {
-    /// Whether it may speak of this task now.
-    fn is_at(&self, task: TaskId) -> bool {
-        match &self.batch {
-            None => task == self.task,
-            // After the last one, of the batch itself.
-            Some(batch) => task == self.task || batch.is_at(task),
+    /// Whether the worker may say this now, as far as it is a question of the task.
+    fn may_say(&self, message: &FromWorker) -> bool {
+        match message {
+            FromWorker::Log { task, .. } | FromWorker::Item { task, .. } => match &self.batch {
+                None => *task == self.task,
+                // Not of one that has ended: of each there are logs up to a limit.
+                Some(batch) => batch.is_at(*task),
+            },
+            // Of the batch itself.
+            FromWorker::Done { task, .. } => *task == self.task,
         }
     }
 }
@@ -150,8 +155,7 @@ impl Link {
             control,
             pidfd,
             end,
-            reader: Mutex::new(reader),
-            attendant_sleeps: AtomicBool::new(false),
+            reader: Turn::new(reader),
             spinning: Spinning::new(),
             streaming: Spinning::new(),
             orders: Mutex::new(orders),
@@ -226,8 +230,8 @@ impl Link {
     pub(super) fn revoke(&self, task: TaskId) -> bool {
         let mut orders = self.orders();
         let Some(index) = orders.outstanding.iter().position(|held| held.task == task) else { return false };
-        let &Outstanding { run, claim, .. } = &orders.outstanding[index];
-        let revoked = self.end.revoke(claim, run);
+        let &Outstanding { run, claim, has_begun, .. } = &orders.outstanding[index];
+        let revoked = !has_begun && self.end.revoke(claim, run);
         if revoked {
             orders.outstanding.remove(index);
             orders.claims &= !(1 << claim);
@@ -315,7 +319,14 @@ impl Link {
         self.gone.store(true, Ordering::SeqCst);
         self.end.wake_self();
         // Whoever attends lets go of the reader then.
-        self.end.wake_attendant();
+        self.call_attendant();
+    }
+
+    /// Wakes the attendant, if there is one and it sleeps.
+    fn call_attendant(&self) {
+        if self.reader.has_sleeping_attendant() {
+            self.end.wake_attendant();
+        }
     }
 
     /// Writes what fits; `true` if that was all.
@@ -333,6 +344,14 @@ impl Link {
     /// The run that the worker is at, by what it has answered.
     fn at_hand(&self) -> Option<Outstanding> {
         self.orders().outstanding.front().cloned()
+    }
+
+    /// As [`at_hand`](Self::at_hand), if the worker may say this. Then it is not taken back any more.
+    fn spoken_of(&self, message: &FromWorker) -> Option<Outstanding> {
+        let mut orders = self.orders();
+        let held = orders.outstanding.front_mut().filter(|held| held.may_say(message))?;
+        held.has_begun = true;
+        Some(held.clone())
     }
 
     fn has_sent(&self, run: u64) -> bool {

@@ -119,6 +119,7 @@ pub(super) fn of_tasks(tasks: Vec<TaskDescription>) -> ModuleDescription {
         has_reactor_start: false,
         has_start: false,
         metered: false,
+        deterministic: false,
         wasm_bytes: 4,
         machine_code_bytes: 12,
     }

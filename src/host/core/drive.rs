@@ -117,10 +117,10 @@ impl Core {
                     && let Some(batch) = &record.batch
                 {
                     let (result, _) = resolve::result(state, record, how, now, None);
-                    if let Err(failure) = result {
-                        batch.fail(failure);
+                    // A worker may die between the last answer and the batch's end.
+                    if result.is_err_and(|failure| batch.fail(failure)) {
+                        resolve::count(&mut state.tally.ended, outcome, 1);
                     }
-                    resolve::count(&mut state.tally.ended, outcome, 1);
                     *answered = None;
                     return None;
                 }
