@@ -4,6 +4,7 @@
 //! that a module that makes the compiler explode takes nothing else along.
 
 pub(crate) mod cache;
+mod choice;
 mod confine;
 mod describe;
 mod diagnose;
@@ -20,7 +21,7 @@ use rustix::net::RecvFlags;
 use crate::error::ModuleError;
 use crate::limits::MODULE_BYTES_MAX;
 use crate::limits::compile::CompileLimits;
-use crate::module::CodeKind;
+use crate::module::{CodeKind, MemoryKind};
 use crate::sandbox::{self, LockedDown, Profile};
 use crate::wire::control::ControlSocket;
 use crate::wire::fingerprint;
@@ -55,10 +56,9 @@ fn serve() -> io::Result<()> {
         let reply: CompileReply = Err(ModuleError::Compiler { message: error.to_string() });
         socket.send(&reply, &[])
     };
-    // Engines look around in /proc while they are made.
-    let config = settings::config(request.code, settings::Running::default());
-    let engine = match config.and_then(|config| wasmtime::Engine::new(&config)) {
-        Ok(engine) => engine,
+    // Engines look around in /proc while they are made: both, since the module is not looked at yet.
+    let engines = match Engines::new(request.code) {
+        Ok(engines) => engines,
         Err(error) => return refused(io::Error::other(format!("{error:#}"))),
     };
     let locked = match entered.lock(&request.sandbox, Profile::Compiler, &mut []) {
@@ -75,7 +75,7 @@ fn serve() -> io::Result<()> {
     let mut bytes = Vec::new();
     File::from(wasm).take(MODULE_BYTES_MAX as u64).read_to_end(&mut bytes)?;
     let reply: CompileReply =
-        match compile(&locked, &engine, &bytes, File::from(artifact), request.code, &request.limits)? {
+        match compile(&locked, &engines, &bytes, File::from(artifact), request.code, &request.limits)? {
             Ok(file) => {
                 File::from(description).write_all(&file)?;
                 Ok(())
@@ -85,21 +85,43 @@ fn serve() -> io::Result<()> {
     socket.send(&reply, &[])
 }
 
+/// One for each kind of memories that a module can have.
+struct Engines {
+    pooled: wasmtime::Engine,
+    own: wasmtime::Engine,
+}
+
+impl Engines {
+    fn new(code: CodeKind) -> wasmtime::Result<Engines> {
+        let engine = |memories| {
+            wasmtime::Engine::new(&settings::config(code, memories, settings::Running::default())?)
+        };
+        Ok(Engines { pooled: engine(MemoryKind::Pooled)?, own: engine(MemoryKind::Own)? })
+    }
+}
+
 /// Writes the artifact; returns the bytes of the file that describes it.
 ///
 /// # Errors
 /// The outer ones are this process's own: its files.
 fn compile(
     _: &LockedDown,
-    engine: &wasmtime::Engine,
+    engines: &Engines,
     wasm: &[u8],
     artifact_file: File,
     code: CodeKind,
     limits: &CompileLimits,
 ) -> io::Result<Result<Vec<u8>, ModuleError>> {
-    let machine_code = diagnose::shape(wasm).and_then(|()| shape::check(wasm, limits)).and_then(|()| {
-        engine.precompile_module(wasm).map_err(|error| diagnose::failure(wasm, &error, limits))
-    });
+    if let Err(error) = diagnose::shape(wasm).and_then(|()| shape::check(wasm, limits)) {
+        return Ok(Err(error));
+    }
+    let memory_kind = choice::memory_kind(wasm);
+    let engine = match memory_kind {
+        MemoryKind::Pooled => &engines.pooled,
+        MemoryKind::Own => &engines.own,
+    };
+    let machine_code =
+        engine.precompile_module(wasm).map_err(|error| diagnose::failure(wasm, &error, limits));
     let artifact = match machine_code {
         Ok(artifact) => artifact,
         Err(error) => return Ok(Err(error)),
@@ -113,7 +135,7 @@ fn compile(
     let module = unsafe { wasmtime::Module::deserialize_open_file(engine, artifact_file) };
     let description = module
         .map_err(|error| diagnose::too_large_for_the_pool(&error, limits))
-        .and_then(|module| describe::describe(engine, &module, wasm, artifact_bytes, code));
+        .and_then(|module| describe::describe(engine, &module, wasm, artifact_bytes, code, memory_kind));
     Ok(description.and_then(|description| {
         cache::describe_artifact(description, artifact_bytes)
             .map_err(|error| ModuleError::Compiler { message: error.to_string() })

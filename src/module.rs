@@ -22,7 +22,7 @@ use crate::task::{CommandInput, CommandOutput};
 use crate::text::Escaped;
 use crate::wire::message::{Entry, ModuleId};
 
-pub(crate) use code::CodeKind;
+pub(crate) use code::{CodeKind, MemoryKind};
 
 /// The SHA-256 of a module's wasm bytes. `Display` prints all 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -164,6 +164,7 @@ pub struct ModuleDescription {
     pub(crate) has_reactor_start: bool,
     /// Whether code of its own runs while it is instantiated.
     pub(crate) has_start: bool,
+    pub(crate) memory_kind: MemoryKind,
     /// Whether it was compiled with fuel metering.
     pub metered: bool,
     /// Whether it was compiled for [deterministic](crate::TaskOptions::deterministic) tasks.
@@ -183,6 +184,12 @@ impl ModuleDescription {
 
     pub(crate) fn code(&self) -> CodeKind {
         CodeKind::of(self.metered, self.deterministic)
+    }
+
+    /// For tests: whether its instances have memories of the worker's own, or the engine's.
+    #[doc(hidden)]
+    pub fn has_own_memories(&self) -> bool {
+        self.memory_kind == MemoryKind::Own
     }
 
     fn task_names(&self) -> Vec<String> {
@@ -547,6 +554,7 @@ mod tests {
             has_initializer: false,
             has_reactor_start: false,
             has_start: false,
+            memory_kind: MemoryKind::Pooled,
             metered: false,
             deterministic: false,
             wasm_bytes: 4,

@@ -15,6 +15,7 @@ mod journal;
 mod linker;
 mod loaded;
 mod main_loop;
+mod memories;
 mod open;
 mod poll;
 mod random;

@@ -30,8 +30,10 @@ pub(crate) mod pagemap;
 /// Never reached: nobody bumps the epoch.
 const EPOCHS: u64 = u64::MAX / 2;
 
+/// For what has memories of the engine's pool.
 pub(crate) fn engine(scan: bool) -> anyhow::Result<Engine> {
-    Ok(Engine::new(&settings::config(code::CodeKind::Plain, scan)?)?)
+    let running = settings::Running { pagemap_scan: scan, ..Default::default() };
+    Ok(Engine::new(&settings::config(code::CodeKind::Plain, code::MemoryKind::Pooled, running)?)?)
 }
 
 /// A module with one task, looked up as a worker does: by name once, then by index.

@@ -28,7 +28,7 @@ mod limits {
     pub(crate) use wasmpool::limits::*;
 }
 mod module {
-    pub(crate) use crate::engine::code::CodeKind;
+    pub(crate) use crate::engine::code::{CodeKind, MemoryKind};
 }
 
 use std::path::PathBuf;

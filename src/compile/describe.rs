@@ -6,7 +6,9 @@ use wasmtime::{Engine, ExternType, FuncType, Module, ValType};
 use super::section;
 use crate::error::ModuleError;
 use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
-use crate::module::{CodeKind, Codec, MemoryDescription, ModuleDescription, ModuleKind, TaskDescription};
+use crate::module::{
+    CodeKind, Codec, MemoryDescription, MemoryKind, ModuleDescription, ModuleKind, TaskDescription,
+};
 use crate::schema::Schema;
 use crate::text::truncated;
 use crate::worker;
@@ -23,6 +25,7 @@ pub(super) fn describe(
     wasm: &[u8],
     artifact_bytes: u64,
     code: CodeKind,
+    memory_kind: MemoryKind,
 ) -> Result<ModuleDescription, ModuleError> {
     known_imports(engine, module)?;
     let has_function = |name: &str| matches!(module.get_export(name), Some(ExternType::Func(_)));
@@ -60,6 +63,7 @@ pub(super) fn describe(
         has_initializer: has_function("wasmpool_init"),
         has_reactor_start: kind != ModuleKind::Command && has_function("_initialize"),
         has_start: has_start(wasm),
+        memory_kind,
         metered: code.is_metered(),
         deterministic: code.is_deterministic(),
         wasm_bytes: wasm.len() as u64,

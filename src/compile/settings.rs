@@ -6,19 +6,28 @@ use crate::limits::{
     HOST_STACK_BYTES, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES_AT_MOST, WASM_STACK_BYTES_MAX,
     WORKER_MEMORY_BYTES_MIN,
 };
-use crate::module::CodeKind;
+use crate::module::{CodeKind, MemoryKind};
 
 /// Fibers of one engine.
 const FIBERS: u32 = 4;
 
-/// Tables of all instances of a process.
-const TABLES: u32 = 16;
+/// Memories of all instances of a process, heaps of objects among them, and of one module.
+pub(crate) const MEMORIES_MAX: usize = 16;
+pub(super) const MEMORIES_PER_MODULE_MAX: u32 = 8;
+
+/// Tables of all instances of a process, and of one module.
+pub(super) const TABLES: u32 = 16;
+
+/// Addresses of a linear memory, and of the room before and behind it in which an access traps: the
+/// engine's defaults, stated because the worker's own memories are made to them.
+pub(crate) const MEMORY_BYTES: usize = 4 << 30;
+pub(crate) const GUARD_BYTES: usize = 32 << 20;
 
 /// What one engine's pool counts against `RLIMIT_DATA` from the start, though nothing of it is touched:
 /// room for every table, of eight bytes an entry and rounded up to pages.
 pub(super) const RESERVED_DATA_BYTES: u64 = TABLES as u64 * (TABLE_ELEMENTS_MAX as u64 * 8 + 64 * 1024);
 
-// A worker has three engines with their fibers, and needs something for itself and its tasks.
+// A worker has three engines with a pool and their fibers, and needs something for itself and its tasks.
 const _: () = {
     let fibers = FIBERS as u64 * (WASM_STACK_BYTES_AT_MOST + HOST_STACK_BYTES) as u64;
     let engines = CodeKind::ALL.len() as u64 * (RESERVED_DATA_BYTES + fibers);
@@ -55,8 +64,9 @@ impl Default for Running {
     }
 }
 
-/// The configuration for both roles.
-pub(crate) fn config(code: CodeKind, running: Running) -> Result<Config> {
+/// The configuration for both roles. With memories of the worker's own ([`MemoryKind::Own`]), a worker adds
+/// what makes them.
+pub(crate) fn config(code: CodeKind, memories: MemoryKind, running: Running) -> Result<Config> {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.consume_fuel(code.is_metered());
@@ -82,18 +92,29 @@ pub(crate) fn config(code: CodeKind, running: Running) -> Result<Config> {
     config.wasm_gc(true);
     config.wasm_exceptions(true);
 
+    config.memory_reservation(MEMORY_BYTES as u64);
+    config.memory_guard_size(GUARD_BYTES as u64);
+    config.guard_before_linear_memory(true);
+    if memories == MemoryKind::Own {
+        // One slot of the reservation's size for each, where it stays. `MEMORIES_MAX` bounds them; what else
+        // an instance has is bounded by what `compile/choice.rs` lets through.
+        config.memory_may_move(false);
+        config.memory_init_cow(false);
+        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        return Ok(config);
+    }
     // One task at a time: a few of everything, for modules with several memories or tables.
     let mut pool = PoolingAllocationConfig::default();
     pool.total_core_instances(8)
         .total_component_instances(1)
-        .total_memories(16)
+        .total_memories(MEMORIES_MAX as u32)
         .total_tables(TABLES)
         .total_stacks(FIBERS)
         .total_gc_heaps(4)
-        .max_memories_per_module(8)
-        .max_tables_per_module(16)
+        .max_memories_per_module(MEMORIES_PER_MODULE_MAX)
+        .max_tables_per_module(TABLES)
         .max_core_instance_size(16 * 1024 * 1024)
-        .max_memory_size(4 << 30)
+        .max_memory_size(MEMORY_BYTES)
         .table_elements(TABLE_ELEMENTS_MAX)
         .linear_memory_keep_resident(memory_keep_resident_bytes(running.pagemap_scan))
         .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES)
@@ -115,12 +136,15 @@ mod tests {
     /// The compiler's memory limit counts from there.
     #[test]
     fn what_an_engine_reserves_is_what_is_allowed_for_it() {
+        let engine = |memories| {
+            let config = config(CodeKind::Plain, memories, Running::default()).expect("a configuration");
+            wasmtime::Engine::new(&config).expect("an engine")
+        };
+        let own = engine(MemoryKind::Own);
         let before = data_bytes();
-        let engine =
-            wasmtime::Engine::new(&config(CodeKind::Plain, Running::default()).expect("a configuration"))
-                .expect("an engine");
+        let pooled = engine(MemoryKind::Pooled);
         let reserved = data_bytes() - before;
-        drop(engine);
+        drop((own, pooled));
         // Other tests run beside this one.
         let slack = 256 << 20;
         assert!(reserved.abs_diff(RESERVED_DATA_BYTES) < slack, "{reserved}, not {RESERVED_DATA_BYTES}");

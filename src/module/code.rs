@@ -40,3 +40,17 @@ impl CodeKind {
         }
     }
 }
+
+/// Whose linear memories the instances of a module have. It shapes the machine code, and so is decided
+/// when the module is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum MemoryKind {
+    /// Of the engine's pool: copied on write from an image of the data segments.
+    Pooled,
+    /// The worker's own: zeroed and used again, and the data segments are copied.
+    Own,
+}
+
+impl MemoryKind {
+    pub(crate) const ALL: [MemoryKind; 2] = [MemoryKind::Pooled, MemoryKind::Own];
+}

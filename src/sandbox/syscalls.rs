@@ -80,6 +80,9 @@ pub(crate) fn allowed(profile: Profile) -> Vec<Allowed> {
             always("clock_nanosleep", libc::SYS_clock_nanosleep),
             // CPU time of the thread; the other clocks are read without a system call.
             always("clock_gettime", libc::SYS_clock_gettime),
+            // Which pages of a memory a task has touched. It says of this process's own pages, and of
+            // files' that it has mapped and may write to, whether they are in memory, and no more.
+            always("mincore", libc::SYS_mincore),
         ]),
         Profile::Compiler => list.extend([
             // The module comes, and the artifact goes, by descriptor.

@@ -67,9 +67,10 @@ impl ResourceLimiter for Budget {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
+        // Tables of the engine's pool have no larger maximum than that; others have the module's own.
+        if desired > maximum.map_or(TABLE_ELEMENTS_MAX, |maximum| maximum.min(TABLE_ELEMENTS_MAX)) {
             // Or over the room that the worker has for a table: then it is a limit of ours.
-            if maximum >= Some(TABLE_ELEMENTS_MAX) {
+            if maximum.is_none_or(|maximum| maximum >= TABLE_ELEMENTS_MAX) {
                 self.refused_entries = Some(desired as u64);
             }
             return Ok(false);

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use wasmtime::{Engine, ExternType, InstancePre, Module, ModuleExport};
 
 use super::linker::{self, TaskState};
+use super::memories::Memories;
 use super::watcher::Shared;
 use crate::compile::{cache, settings};
-use crate::module::{CodeKind, ModuleDescription};
+use crate::module::{CodeKind, MemoryKind, ModuleDescription};
 use crate::wire::message::ModuleId;
 
 /// A module ready to be instantiated, with every lookup by name done.
@@ -29,17 +30,24 @@ pub(super) struct Loaded {
 /// the sandbox does not allow later.
 pub(super) struct Modules {
     shared: Arc<Shared>,
-    engines: HashMap<CodeKind, Engine>,
+    engines: HashMap<(CodeKind, MemoryKind), Engine>,
     loaded: HashMap<ModuleId, Result<Arc<Loaded>, String>>,
 }
 
 impl Modules {
     pub(super) fn new(shared: Arc<Shared>, running: settings::Running) -> wasmtime::Result<Modules> {
         let mut engines = HashMap::new();
-        for code in CodeKind::ALL {
-            let engine = Engine::new(&settings::config(code, running)?)?;
+        let own = Arc::new(Memories::new());
+        for (code, memories) in
+            CodeKind::ALL.iter().flat_map(|code| MemoryKind::ALL.map(|kind| (*code, kind)))
+        {
+            let mut config = settings::config(code, memories, running)?;
+            if memories == MemoryKind::Own {
+                config.with_host_memory(own.clone());
+            }
+            let engine = Engine::new(&config)?;
             shared.add_engine(engine.clone());
-            engines.insert(code, engine);
+            engines.insert((code, memories), engine);
         }
         Ok(Modules { shared, engines, loaded: HashMap::new() })
     }
@@ -58,7 +66,8 @@ impl Modules {
         let files = self.shared.take_module(id);
         let description =
             cache::read_description(&File::from(files.description)).ok_or("its description is damaged")?;
-        let engine = self.engines.get(&files.code).ok_or("there is no engine for it")?;
+        let kind = (files.code, description.memory_kind);
+        let engine = self.engines.get(&kind).ok_or("there is no engine for it")?;
         // SAFETY: the file was written by this build's compiler role (the cache key holds the
         // build's fingerprint and the file's hash was checked by the host), is sealed or owned by
         // this user alone, and is not changed while it is mapped.

@@ -27,8 +27,8 @@ fn rounds() -> usize {
     std::env::var("WASMPOOL_CANARY_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2)
 }
 
-/// 39 memories, and 5 heaps of objects; a worker has room for 16.
-const SHAPES: [Shape; 6] = [
+/// 30 memories, and 3 heaps of objects, of the engine's; 14 and 3 of the worker's own. It has room for 16 of each.
+const SHAPES: [Shape; 8] = [
     Shape {
         name: "images in all of 8 memories",
         memories: &[4, 4, 4, 4, 4, 4, 4, 4],
@@ -83,7 +83,36 @@ const SHAPES: [Shape; 6] = [
         wasi: false,
         gc: true,
     },
+    Shape {
+        name: "small images, and more than a worker zeroes",
+        memories: &[3, 1, 1, 0],
+        image_pages: 1,
+        grown_pages: 300,
+        table_entries: 2_000,
+        wasi: false,
+        gc: true,
+    },
+    Shape {
+        name: "a little of everything",
+        memories: &[1],
+        image_pages: 0,
+        grown_pages: 2,
+        table_entries: 1,
+        wasi: false,
+        gc: false,
+    },
 ];
+
+/// Modules whose memories are the worker's own: without WASI, and with little data.
+fn has_own_memories(shape: &Shape) -> bool {
+    let names = [
+        "no image",
+        "one large memory",
+        "small images, and more than a worker zeroes",
+        "a little of everything",
+    ];
+    names.contains(&shape.name)
+}
 
 /// A pool of one worker, with its modules.
 struct Worker {
@@ -97,7 +126,10 @@ impl Worker {
         let pool = build(builder.prefetch_max(0));
         let modules = SHAPES.iter().map(|shape| {
             let wasm = wat::parse_str(shape.text()).unwrap_or_else(|error| panic!("{}: {error}", shape.name));
-            pool.load_with(&wasm, options.clone().name(shape.name)).unwrap_or_else(|error| panic!("{error}"))
+            let options = options.clone().name(shape.name);
+            let module = pool.load_with(&wasm, options).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(module.description().has_own_memories(), has_own_memories(shape), "{}", shape.name);
+            module
         });
         Worker { modules: modules.collect(), pid: Mutex::new(None), pool }
     }
@@ -232,6 +264,32 @@ fn metered_and_plain_modules_of_one_worker_see_nothing_of_each_other() {
             assert!(found.iter().all(|byte| *byte == 0), "{found:?}");
             metered.sees_nothing(module, "a plain one");
         }
+    }
+}
+
+#[test]
+fn hundreds_of_megabytes_are_gone_for_the_next_task() {
+    let shape = Shape { name: "large", grown_pages: 4096, ..SHAPES[7] };
+    let worker = Worker::new(one_worker(), &ModuleOptions::new());
+    let wasm = wat::parse_str(shape.text()).expect("valid text");
+    let large = worker.pool.load(&wasm).expect("loads");
+    assert!(large.description().has_own_memories());
+    for (filling, ending) in [
+        (Filling::Everything, Ending::Ok),
+        (Filling::Sparse, Ending::Unreachable),
+        (Filling::End, Ending::Spin),
+    ] {
+        let mut options = TaskOptions::new();
+        if ending == Ending::Spin {
+            options = options.timeout(Duration::from_millis(500));
+        }
+        let result = worker.run(&raw(&large, "fill"), &[ending as u8, filling as u8], options);
+        assert!(result.is_ok() == (ending == Ending::Ok), "{result:?}");
+        for module in [1, 7] {
+            worker.sees_nothing(module, "a large one");
+        }
+        let found = worker.run(&raw(&large, "scan"), &[], TaskOptions::new()).expect("scans");
+        assert!(found.iter().all(|byte| *byte == 0), "{filling:?}: {found:?}");
     }
 }
 

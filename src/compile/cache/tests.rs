@@ -1,7 +1,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
-use crate::module::ModuleKind;
+use crate::module::{MemoryKind, ModuleKind};
 
 const CODE: &[u8] = b"machine code";
 
@@ -16,6 +16,7 @@ fn compiled(tag: u64) -> Compiled {
         has_initializer: false,
         has_reactor_start: false,
         has_start: false,
+        memory_kind: MemoryKind::Pooled,
         metered: false,
         deterministic: false,
         wasm_bytes: tag,

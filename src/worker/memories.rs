@@ -1,0 +1,404 @@
+//! Linear memories that are used again: what a task wrote is zeroed, not given back page by page.
+//!
+//! A fresh instance needs memory that is zero. Wasmtime's pool gives all pages of a memory back to the
+//! kernel, and every page that the next task touches costs a fault: measured, that is more than
+//! half of what a fresh instance costs. Here the kernel is asked which pages are there (`mincore`), and
+//! those are zeroed; where there are many, all are given back as well.
+//!
+//! # Why no byte survives
+//! A slot is one private anonymous mapping that this process alone has: it never forks (seccomp), and
+//! nothing else is mapped over it. Between two tasks *every* page of it up to [`Slot::accessible`] is
+//! either zeroed or given back; beyond, pages cannot be accessed and are as an earlier reset left them:
+//! zero. A page is passed over only if `mincore` says that it is absent, with swap off. This is sound
+//! if no absent page has contents. What the kernel says of a page of such a mapping (mm/mincore.c):
+//!
+//! - *Present*: resident. So are pages that are mapped without access for a moment (NUMA balancing), pages
+//!   that were merged (KSM), the page of zeros, parts of large folios, and huge pages.
+//! - *About to be moved* (compaction, NUMA, memory hot-remove), *poisoned*, or on a device: "always
+//!   up to date", hence resident. This is what `PAGEMAP_SCAN` passes over, and why that is for tasks only that
+//!   trust each other. Zeroing waits until a page has moved; a poisoned one ends this process.
+//! - *Swapped out*, and no longer in the swap cache: absent, **with contents**. So swap must be off. That
+//!   is asked of /proc/swaps before and after, for each reset ([`Swaps`]): while a device is in use
+//!   everything is given back. `swapoff` brings back all that was swapped out before its device
+//!   goes from that list. What is left is a device that comes and goes, both, in the microsecond between
+//!   the two looks, and takes a page of this memory along. Compressed swap (zram) is such a device, and
+//!   zswap needs one.
+//! - *Nothing*, or a mark without a page (`userfaultfd`, `MADV_GUARD_INSTALL`): no contents. Who puts such a mark there
+//!   frees the page. `MADV_FREE`, which frees pages later, is not used here.
+//!
+//! The answer is taken page table by page table, under the locks of each, so that no state between two of
+//! these is seen. Two races there were: until Linux 6.5 a huge page that begins to be moved during the
+//! walk was "absent", so older kernels are not asked. And `khugepaged`, which empties a page
+//! table while it fills a huge page, holds the address space's lock for writing, and `mincore` holds it for
+//! reading. That no thread of this process writes meanwhile is plain: the memory's instance is
+//! gone, and one thread runs tasks.
+//!
+//! Where something cannot be done, such as a call that fails, the whole slot is unmapped.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::ptr::{self, NonNull};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
+use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
+
+use crate::compile::settings::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES};
+
+/// All of a slot: the memory between two guards.
+const SLOT_BYTES: usize = GUARD_BYTES + MEMORY_BYTES + GUARD_BYTES;
+
+/// Of a memory with more than that, everything is given back: to ask takes as long as some 10 faults for
+/// every 16 MiB.
+const ASKED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// With more than that resident, everything is given back. Zeroing is faster than faults beyond it, too,
+/// by 5 to 20 times; this bounds what a worker keeps for memories that nobody uses.
+const KEPT_BYTES_MAX: usize = 1024 * 1024;
+
+/// What stays accessible of a slot that waits: it counts as data of this process.
+const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Every so many resets give everything back: else what one task has touched would be zeroed for all that
+/// follow it.
+const FORGET_EVERY: u32 = 64;
+
+/// Of all engines of a worker.
+#[derive(Clone)]
+pub(crate) struct Memories(Arc<Shared>);
+
+struct Shared {
+    slots: Mutex<Slots>,
+    swaps: Swaps,
+    page: usize,
+}
+
+struct Slots {
+    waiting: Vec<Slot>,
+    lent: usize,
+    /// What the kernel says of each page.
+    residency: Vec<u8>,
+}
+
+impl Memories {
+    /// Looks around in /proc; to be made before the process locks itself down.
+    pub(crate) fn new() -> Memories {
+        Memories::with(Swaps::look())
+    }
+
+    fn with(swaps: Swaps) -> Memories {
+        let page = rustix::param::page_size();
+        let residency = vec![0; ASKED_BYTES_MAX / page];
+        let slots = Mutex::new(Slots { waiting: Vec::with_capacity(MEMORIES_MAX), lent: 0, residency });
+        Memories(Arc::new(Shared { slots, swaps, page }))
+    }
+}
+
+// SAFETY: a memory is `MEMORY_BYTES` of addresses with a guard on both sides, as the engine is told in
+// `settings.rs` and asks for; below its size it can be read and written and is zero, beyond it traps, and
+// it never moves. Only the memory that was lent a slot refers to it.
+unsafe impl MemoryCreator for Memories {
+    fn new_memory(
+        &self,
+        _: MemoryType,
+        minimum: usize,
+        _: Option<usize>,
+        reserved: Option<usize>,
+        guard: usize,
+    ) -> Result<Box<dyn LinearMemory>, String> {
+        if minimum > MEMORY_BYTES || reserved != Some(MEMORY_BYTES) || guard > GUARD_BYTES {
+            return Err(format!("no memory is made with {minimum} bytes of {reserved:?} and {guard}"));
+        }
+        let slot = self.0.take(minimum).map_err(|error| format!("no room for a memory: {error}"))?;
+        // From here on it goes back, whatever happens.
+        let mut memory = Memory { slot: Some(slot), size: 0, minimum, shared: self.0.clone() };
+        memory.grow(minimum).map_err(|error| format!("no memory of {minimum} bytes: {error}"))?;
+        Ok(Box::new(memory))
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A slot that is zero, and accessible up to `bytes` at the most.
+    fn take(&self, bytes: usize) -> io::Result<Slot> {
+        let bytes = self.whole_pages(bytes);
+        let mut slots = self.lock();
+        // The one that fits best: with several memories a module, each finds what it left.
+        let fit = |slot: &Slot| (slot.accessible > bytes, bytes.abs_diff(slot.accessible));
+        let best = (0..slots.waiting.len()).min_by_key(|index| fit(&slots.waiting[*index]));
+        let mut slot = match best {
+            Some(index) => slots.waiting.swap_remove(index),
+            None if slots.lent < MEMORIES_MAX => Slot::new()?,
+            None => return Err(io::Error::other("all are in use")),
+        };
+        if slot.accessible > bytes {
+            slot.shrink(bytes)?;
+        }
+        slots.lent += 1;
+        Ok(slot)
+    }
+
+    /// To be lent again, or unmapped.
+    fn give_back(&self, mut slot: Slot, minimum: usize) {
+        let mut slots = self.lock();
+        slots.lent = slots.lent.saturating_sub(1);
+        let stays = self.whole_pages(minimum).min(WAITING_BYTES_MAX);
+        if self.reset(&mut slot, stays, &mut slots.residency).is_ok() && slots.waiting.len() < MEMORIES_MAX {
+            slots.waiting.push(slot);
+        }
+    }
+
+    /// Leaves it zero, and accessible up to `stays` at the most.
+    fn reset(&self, slot: &mut Slot, stays: usize, residency: &mut [u8]) -> io::Result<()> {
+        if slot.is_broken {
+            return Err(io::Error::other("nobody knows what is accessible"));
+        }
+        slot.resets = slot.resets.wrapping_add(1);
+        if slot.resets % FORGET_EVERY == 0 || !self.zero(slot, stays, residency) {
+            slot.forget()?;
+        }
+        if slot.accessible > stays {
+            slot.shrink(stays)?;
+        }
+        Ok(())
+    }
+
+    /// Zeroes what is resident; `false`, with nothing done, if everything is to be given back.
+    fn zero(&self, slot: &mut Slot, stays: usize, residency: &mut [u8]) -> bool {
+        let pages = slot.accessible / self.page;
+        let Some(residency) = residency.get_mut(..pages) else { return false };
+        if pages == 0 {
+            return true;
+        }
+        // Before and after, see above.
+        if !self.swaps.are_off() || !slot.resident(residency) || !self.swaps.are_off() {
+            return false;
+        }
+        let resident = |pages: &[u8]| pages.iter().filter(|page| is_resident(**page)).count() * self.page;
+        // What lies beyond is kept, but not asked for again until it is accessible.
+        let beyond = residency.get(stays / self.page..).map_or(0, resident);
+        if resident(residency) > KEPT_BYTES_MAX || slot.kept_beyond.saturating_add(beyond) > KEPT_BYTES_MAX {
+            return false;
+        }
+        slot.kept_beyond += beyond;
+        let mut at = 0;
+        for run in residency.chunk_by(|one, other| is_resident(*one) == is_resident(*other)) {
+            if is_resident(run[0]) {
+                slot.zero(at * self.page, run.len() * self.page);
+            }
+            at += run.len();
+        }
+        true
+    }
+
+    fn whole_pages(&self, bytes: usize) -> usize {
+        bytes.next_multiple_of(self.page)
+    }
+}
+
+/// The other bits are reserved.
+fn is_resident(page: u8) -> bool {
+    page & 1 == 1
+}
+
+/// Room for one memory: a mapping of its own.
+#[derive(Debug)]
+struct Slot {
+    /// Where the guard before it begins.
+    start: NonNull<u8>,
+    /// Bytes of the memory that can be accessed, in whole pages; not those beyond.
+    accessible: usize,
+    /// The largest that `accessible` was since everything was given back.
+    touched: usize,
+    /// Bytes that may be resident beyond what is accessible.
+    kept_beyond: usize,
+    resets: u32,
+    /// What is accessible is not what `accessible` says.
+    is_broken: bool,
+}
+
+// SAFETY: it owns its mapping, as a box does its contents, whichever thread it is on; a shared reference
+// of it reads nothing but its numbers.
+unsafe impl Send for Slot {}
+// SAFETY: as above.
+unsafe impl Sync for Slot {}
+
+impl Slot {
+    fn new() -> io::Result<Slot> {
+        // SAFETY: a new mapping, at an address that the kernel chooses, replaces nothing.
+        let start = unsafe {
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+            rustix::mm::mmap_anonymous(ptr::null_mut(), SLOT_BYTES, ProtFlags::empty(), flags)?
+        };
+        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("a mapping at 0"))?;
+        Ok(Slot { start, accessible: 0, touched: 0, kept_beyond: 0, resets: 0, is_broken: false })
+    }
+
+    fn base(&self) -> *mut u8 {
+        // SAFETY: the mapping is larger than the guard at its start.
+        unsafe { self.start.as_ptr().add(GUARD_BYTES) }
+    }
+
+    /// Makes the bytes accessible up to `to`; all or nothing.
+    fn extend(&mut self, to: usize) -> io::Result<()> {
+        let from = self.accessible;
+        if to > MEMORY_BYTES || to <= from {
+            return if to > from { Err(io::Error::other("beyond its room")) } else { Ok(()) };
+        }
+        if let Err(error) = self.protect(from, to, MprotectFlags::READ | MprotectFlags::WRITE) {
+            // The range may lie in several of the kernel's areas, of which some are changed now.
+            self.is_broken |= self.protect(from, to, MprotectFlags::empty()).is_err();
+            return Err(error);
+        }
+        self.accessible = to;
+        if to > self.touched {
+            self.touched = to;
+        }
+        // What was kept there counts again where it is asked for.
+        self.kept_beyond = if self.accessible >= self.touched { 0 } else { self.kept_beyond };
+        Ok(())
+    }
+
+    /// Has them trap from `to` on. What they hold stays: it must be zero.
+    fn shrink(&mut self, to: usize) -> io::Result<()> {
+        self.protect(to, self.accessible, MprotectFlags::empty())?;
+        self.accessible = to;
+        Ok(())
+    }
+
+    fn protect(&self, from: usize, to: usize, flags: MprotectFlags) -> io::Result<()> {
+        debug_assert!(from <= to && to <= MEMORY_BYTES);
+        // SAFETY: within this slot's own mapping, of which nobody but the instance at hand, if any, has
+        // a pointer; that is told what it may access, and traps beyond.
+        unsafe { rustix::mm::mprotect(self.base().add(from).cast(), to - from, flags)? };
+        Ok(())
+    }
+
+    /// Whether the kernel says of each page up to `accessible` if it is resident. There is one byte for
+    /// each.
+    fn resident(&self, residency: &mut [u8]) -> bool {
+        // SAFETY: the range is within this slot's mapping, and the kernel writes one byte for each of
+        // its pages, of which there are as many as the slice has.
+        unsafe { libc::mincore(self.base().cast(), self.accessible, residency.as_mut_ptr()) == 0 }
+    }
+
+    /// Zeroes accessible bytes.
+    fn zero(&mut self, from: usize, len: usize) {
+        let (from, end) = (from.min(self.accessible), from.saturating_add(len).min(self.accessible));
+        // SAFETY: up to `accessible` the mapping can be written to, and nobody refers to it: the memory
+        // that was there is gone.
+        unsafe { ptr::write_bytes(self.base().add(from), 0, end - from) };
+    }
+
+    /// Gives all pages back that were ever accessible: they are zero when they are touched next.
+    fn forget(&mut self) -> io::Result<()> {
+        // SAFETY: within this slot's mapping, private and anonymous; nobody refers to what it holds.
+        unsafe { rustix::mm::madvise(self.base().cast(), self.touched, Advice::LinuxDontNeed)? };
+        (self.touched, self.kept_beyond) = (self.accessible, 0);
+        Ok(())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // SAFETY: the whole mapping, which is this slot's own, and to which nothing refers any more. If it
+        // fails, the addresses are not used again.
+        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), SLOT_BYTES) };
+    }
+}
+
+/// One memory of an instance.
+struct Memory {
+    /// There until it is dropped.
+    slot: Option<Slot>,
+    size: usize,
+    minimum: usize,
+    shared: Arc<Shared>,
+}
+
+impl Memory {
+    fn grow(&mut self, size: usize) -> io::Result<()> {
+        if size > MEMORY_BYTES {
+            return Err(io::Error::other("beyond its room"));
+        }
+        let Some(slot) = &mut self.slot else { return Err(io::Error::other("it is gone")) };
+        slot.extend(self.shared.whole_pages(size))?;
+        self.size = size;
+        Ok(())
+    }
+}
+
+// SAFETY: as for `Memories`.
+unsafe impl LinearMemory for Memory {
+    fn byte_size(&self) -> usize {
+        self.size
+    }
+
+    fn byte_capacity(&self) -> usize {
+        MEMORY_BYTES
+    }
+
+    fn grow_to(&mut self, size: usize) -> wasmtime::Result<()> {
+        Ok(self.grow(size)?)
+    }
+
+    fn as_ptr(&self) -> *mut u8 {
+        self.slot.as_ref().map_or(ptr::null_mut(), Slot::base)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            self.shared.give_back(slot, self.minimum);
+        }
+    }
+}
+
+/// The kernel's list of devices in use for swap, kept open: a worker can open nothing later.
+enum Swaps {
+    List(File),
+    /// For all that is known, pages may be swapped out.
+    Unknown,
+}
+
+/// The first kernel that is believed, see above.
+const KERNEL_MIN: (u32, u32) = (6, 5);
+
+impl Swaps {
+    fn look() -> Swaps {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let list = File::open("/proc/swaps");
+        // Containers may have another list over it, in which the machine's swap is not named (LXCFS).
+        let is_procs = |list: &File| {
+            rustix::fs::fstatfs(list).is_ok_and(|fs| fs.f_type as i64 == libc::PROC_SUPER_MAGIC as i64)
+        };
+        match list {
+            Ok(list) if is_procs(&list) && is_believed(&release) => Swaps::List(list),
+            _ => Swaps::Unknown,
+        }
+    }
+
+    /// Whether no page can be swapped out at this moment.
+    fn are_off(&self) -> bool {
+        let Swaps::List(list) = self else { return false };
+        // A heading, and a line for each device.
+        let mut text = [0; 256];
+        let Ok(len) = list.read_at(&mut text, 0) else { return false };
+        matches!(text[..len].split_last(), Some((b'\n', heading))
+            if heading.starts_with(b"Filename") && !heading.contains(&b'\n'))
+    }
+}
+
+fn is_believed(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
+    (numbers.next().flatten().unwrap_or(0), numbers.next().flatten().unwrap_or(0)) >= KERNEL_MIN
+}
+
+#[cfg(test)]
+#[path = "memories/tests.rs"]
+mod tests;

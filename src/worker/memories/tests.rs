@@ -1,0 +1,229 @@
+use std::io::Write;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+const PAGE: usize = 4096;
+const WASM_PAGE: usize = 64 * 1024;
+
+const NO_SWAPS: &str = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+const ONE_SWAP: &str = "/dev/zram0                              partition\t8\t\t0\t\t100\n";
+
+fn list(text: &str) -> (Swaps, File) {
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(text.as_bytes()).expect("writes");
+    (Swaps::List(file.try_clone().expect("clones")), file)
+}
+
+/// Where the machine's own swap, or its kernel, does not matter: the file says what is to be believed,
+/// and these tests do not run for long enough to be swapped out.
+fn without_swap() -> Memories {
+    Memories::with(list(NO_SWAPS).0)
+}
+
+fn make(memories: &Memories, bytes: usize) -> Result<Box<dyn LinearMemory>, String> {
+    memories.new_memory(MemoryType::new(1, None), bytes, None, Some(MEMORY_BYTES), GUARD_BYTES)
+}
+
+fn memory(memories: &Memories, bytes: usize) -> Box<dyn LinearMemory> {
+    make(memories, bytes).expect("a memory")
+}
+
+fn bytes(memory: &mut Box<dyn LinearMemory>) -> &mut [u8] {
+    // SAFETY: it can be accessed up to its size, and the reference of it is held meanwhile.
+    unsafe { std::slice::from_raw_parts_mut(memory.as_ptr(), memory.byte_size()) }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // SAFETY: any bytes make words.
+    let (head, words, tail) = unsafe { bytes.align_to::<u64>() };
+    words.iter().all(|word| *word == 0) && head.iter().chain(tail).all(|byte| *byte == 0)
+}
+
+/// Pages of the memory that are there, whatever they hold.
+fn resident(memory: &Box<dyn LinearMemory>, len: usize) -> usize {
+    let mut pages = vec![0; len / PAGE];
+    // SAFETY: the range is within its slot, and there is a byte for each page.
+    let failed = unsafe { libc::mincore(memory.as_ptr().cast(), len, pages.as_mut_ptr()) };
+    assert_eq!(failed, 0);
+    pages.into_iter().filter(|page| is_resident(*page)).count()
+}
+
+#[test]
+fn what_is_dirty_is_zeroed_and_stays() {
+    let memories = without_swap();
+    let mut first = memory(&memories, 20 * WASM_PAGE);
+    let at = first.as_ptr();
+    for page in [0, 3, 4, 77, 319] {
+        bytes(&mut first)[page * PAGE..(page + 1) * PAGE].fill(0xff);
+    }
+    drop(first);
+    let mut second = memory(&memories, 20 * WASM_PAGE);
+    assert_eq!((second.as_ptr(), resident(&second, 20 * WASM_PAGE)), (at, 5), "another, or given back");
+    assert!(is_zero(bytes(&mut second)));
+}
+
+#[test]
+fn more_than_is_kept_is_given_back() {
+    let memories = without_swap();
+    for (pages, kept) in [(KEPT_BYTES_MAX / PAGE, KEPT_BYTES_MAX / PAGE), (KEPT_BYTES_MAX / PAGE + 1, 0)] {
+        let mut first = memory(&memories, 100 * WASM_PAGE);
+        bytes(&mut first)[..pages * PAGE].fill(0xff);
+        drop(first);
+        let mut second = memory(&memories, 100 * WASM_PAGE);
+        assert_eq!(resident(&second, 100 * WASM_PAGE), kept);
+        assert!(is_zero(bytes(&mut second)));
+    }
+}
+
+#[test]
+fn with_swap_or_with_what_is_no_list_everything_is_given_back() {
+    let (swaps, _file) = list(&[NO_SWAPS, ONE_SWAP].concat());
+    let others = ["", "Filename", "junk\n"].map(|text| list(text).0);
+    for swaps in others.into_iter().chain([swaps, Swaps::Unknown]) {
+        assert!(!swaps.are_off());
+        let memories = Memories::with(swaps);
+        let mut first = memory(&memories, 2 * WASM_PAGE);
+        bytes(&mut first).fill(0xff);
+        drop(first);
+        let mut second = memory(&memories, 2 * WASM_PAGE);
+        assert_eq!(resident(&second, 2 * WASM_PAGE), 0);
+        assert!(is_zero(bytes(&mut second)));
+    }
+}
+
+#[test]
+fn swap_that_is_turned_on_later_is_seen_at_the_next_reset() {
+    let (swaps, mut file) = list(NO_SWAPS);
+    let memories = Memories::with(swaps);
+    for kept in [3, 0] {
+        let mut first = memory(&memories, WASM_PAGE);
+        bytes(&mut first)[..3 * PAGE].fill(0xff);
+        drop(first);
+        let second = memory(&memories, WASM_PAGE);
+        assert_eq!(resident(&second, WASM_PAGE), kept);
+        file.write_all(ONE_SWAP.as_bytes()).expect("writes");
+    }
+}
+
+#[test]
+fn this_machines_list_is_read_where_it_is_the_kernels() {
+    let text = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    if let swaps @ Swaps::List(_) = Swaps::look() {
+        assert_eq!(swaps.are_off(), text.lines().count() == 1, "{text}");
+    }
+    for old in ["6.4.16", "5.15.0", "4.4", "junk", "", "6"] {
+        assert!(!is_believed(old), "{old}");
+    }
+    for new in ["6.5.0", "6.18.44-fc", "7.0-rc1", "10.1"] {
+        assert!(is_believed(new), "{new}");
+    }
+}
+
+#[test]
+fn what_one_task_touched_is_not_zeroed_for_ever() {
+    let memories = without_swap();
+    let mut large = memory(&memories, 10 * WASM_PAGE);
+    bytes(&mut large).fill(1);
+    drop(large);
+    let forgotten = (0..FORGET_EVERY).any(|_| {
+        let mut small = memory(&memories, 10 * WASM_PAGE);
+        bytes(&mut small)[0] = 1;
+        resident(&small, 10 * WASM_PAGE) == 1
+    });
+    assert!(forgotten);
+}
+
+#[test]
+fn there_are_no_more_than_a_worker_has_room_for_and_none_of_another_layout() {
+    let memories = without_swap();
+    let mut all: Vec<_> = (0..MEMORIES_MAX).map(|_| memory(&memories, WASM_PAGE)).collect();
+    assert!(make(&memories, WASM_PAGE).is_err());
+    all.pop();
+    drop(memory(&memories, 0));
+    drop(all);
+    assert_eq!(memories.0.lock().waiting.len(), MEMORIES_MAX);
+    let other = |bytes, reserved, guard| {
+        memories.new_memory(MemoryType::new(1, None), bytes, None, reserved, guard).is_err()
+    };
+    assert!(other(0, None, GUARD_BYTES) && other(0, Some(MEMORY_BYTES * 2), GUARD_BYTES));
+    assert!(other(0, Some(MEMORY_BYTES), GUARD_BYTES * 2));
+    assert!(other(MEMORY_BYTES + 1, Some(MEMORY_BYTES), GUARD_BYTES));
+}
+
+#[test]
+fn a_memory_grows_to_its_room_and_no_further_and_little_stays_accessible() {
+    let memories = without_swap();
+    let mut first = memory(&memories, WASM_PAGE);
+    first.grow_to(300 << 20).expect("grows");
+    let at = bytes(&mut first);
+    at[299 << 20] = 1;
+    at[100] = 1;
+    assert!(first.grow_to(MEMORY_BYTES + 1).is_err());
+    assert_eq!(first.byte_size(), 300 << 20);
+    drop(first);
+    assert_eq!(memories.0.lock().waiting[0].accessible, WASM_PAGE);
+    let mut second = memory(&memories, 64 << 20);
+    assert!(is_zero(bytes(&mut second)));
+    second.grow_to(300 << 20).expect("grows");
+    assert!(is_zero(bytes(&mut second)));
+    drop(second);
+    assert_eq!(memories.0.lock().waiting[0].accessible, WAITING_BYTES_MAX);
+}
+
+#[test]
+fn pages_beyond_what_is_accessible_are_not_kept_without_bound() {
+    let memories = without_swap();
+    let whole = ASKED_BYTES_MAX;
+    // Each leaves as much as it may, below what the one before left.
+    for step in 0..12 {
+        let mut one = memory(&memories, 0);
+        one.grow_to(whole - step * KEPT_BYTES_MAX).expect("grows");
+        let at = one.byte_size() - KEPT_BYTES_MAX;
+        bytes(&mut one)[at..].fill(1);
+    }
+    let mut last = memory(&memories, 0);
+    last.grow_to(whole).expect("grows");
+    assert!(resident(&last, whole) * PAGE <= 2 * KEPT_BYTES_MAX);
+    assert!(is_zero(bytes(&mut last)));
+}
+
+/// One task: pages at the start, pages after growing, and what it writes where.
+fn tasks() -> impl Strategy<Value = Vec<(usize, usize, Vec<(usize, usize)>)>> {
+    let size = prop_oneof![0..4usize, 10..40usize, 200..300usize];
+    let write = (any::<usize>(), prop_oneof![1..64usize, 1000..20_000usize, 100_000..3_000_000usize]);
+    vec((size.clone(), size, vec(write, 0..12)), 1..24)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_byte_is_zero_again_whatever_was_written(tasks in tasks(), held in 1..4usize) {
+        let memories = without_swap();
+        let mut others = Vec::new();
+        for (start, grown, writes) in tasks {
+            let mut one = memory(&memories, start * WASM_PAGE);
+            prop_assert!(is_zero(bytes(&mut one)));
+            if grown > start {
+                one.grow_to(grown * WASM_PAGE).expect("grows");
+                prop_assert!(is_zero(bytes(&mut one)));
+            }
+            let all = bytes(&mut one);
+            for (at, len) in writes {
+                if !all.is_empty() {
+                    let at = at % all.len();
+                    let end = all.len().min(at + len);
+                    all[at..end].fill(0xa5);
+                }
+            }
+            // Several live at once, as with several memories a module.
+            others.push(one);
+            if others.len() > held {
+                others.remove(0);
+            }
+        }
+    }
+}
