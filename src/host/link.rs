@@ -199,8 +199,9 @@ impl Link {
         // Of a batch, what is left.
         let start = batch.map_or(0, |batch| batch.offset(&call.input).min(call.input.len()));
         let input = &call.input[start..];
-        let batch = batch.cloned();
-        let outstanding = Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items };
+        let (batch, has_begun) = (batch.cloned(), false);
+        let outstanding =
+            Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items, has_begun };
         orders.outstanding.push_back(outstanding);
         let (module, entry, limits) = (call.module.0.id, call.entry.clone(), call.limits);
         let message = ToWorker::Run { task, run, claim, module, entry, limits, items };

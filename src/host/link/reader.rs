@@ -71,9 +71,7 @@ impl Reader {
         payload: Vec<u8>,
         answers: &mut Vec<(TaskId, bool, Answered)>,
     ) -> Result<(), String> {
-        let (FromWorker::Log { task, .. } | FromWorker::Done { task, .. } | FromWorker::Item { task, .. }) =
-            &message;
-        let Some(held) = link.at_hand().filter(|held| held.is_at(*task)) else {
+        let Some(held) = link.spoken_of(&message) else {
             return Err("it spoke of a task that it does not have".into());
         };
         match message {
@@ -98,16 +96,13 @@ impl Reader {
                 logs::emit(labels.as_deref(), link.pid, task, &record);
             }
             FromWorker::Item { task, verdict, cost } => {
-                let Some(batch) = held.batch.filter(|batch| batch.is_at(task)) else {
-                    return Err("it answered for a task of a batch that it does not have".into());
+                let Some(batch) = held.batch else {
+                    return Err(format!("it answered for task {task} as one of a batch"));
                 };
                 self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
                 batch.answer(link.pid, Answered { verdict, payload, cost });
             }
             FromWorker::Done { task, verdict, cost } => {
-                if task != held.task {
-                    return Err("it ended a part of a batch".into());
-                }
                 if !link.has_sent(held.run) {
                     return Err("it answered before it had read its input".into());
                 }
@@ -116,9 +111,10 @@ impl Reader {
                 let mut unfinished = false;
                 if let Some(batch) = &held.batch {
                     unfinished = batch.left() > 0;
-                    if !payload.is_empty()
-                        || (unfinished && Some(batch.items()) == held.items && verdict == Verdict::Ok)
-                    {
+                    if !payload.is_empty() {
+                        return Err("it answered for a batch as a whole".into());
+                    }
+                    if unfinished && Some(batch.items()) == held.items && verdict == Verdict::Ok {
                         return Err("it gave a batch back without having done anything".into());
                     }
                 }
@@ -141,19 +137,6 @@ impl Reader {
 }
 
 impl Link {
-    fn reader(&self) -> MutexGuard<'_, Reader> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The reader, unless another thread has it.
-    fn try_reader(&self) -> Option<MutexGuard<'_, Reader>> {
-        match self.reader.try_lock() {
-            Ok(reader) => Some(reader),
-            Err(TryLockError::Poisoned(reader)) => Some(reader.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
     fn is_gone(&self) -> bool {
         self.gone.load(Ordering::SeqCst)
     }
@@ -161,7 +144,7 @@ impl Link {
     /// The calling thread reads what the worker says until the cell is filled, or until the deadline:
     /// one thread less to be woken for an answer. Returns at once if another thread is at it.
     pub(in crate::host) fn attend(self: &Arc<Self>, core: &Core, cell: &Cell, deadline: Option<Instant>) {
-        let Some(mut reader) = self.try_reader() else { return };
+        let Some(mut reader) = self.reader.try_attend() else { return };
         // Whoever fills it elsewhere wakes us.
         let waker = Waker::from(self.clone());
         cell.set_attendant(&waker);
@@ -178,11 +161,8 @@ impl Link {
                 Some(pause) => self.doze(left.map_or(pause, |left| left.min(pause)), is_over),
                 None => {
                     let is_ready = || reader.has_news() || is_over();
-                    self.spinning.wait(is_ready, || {
-                        self.attendant_sleeps.store(true, Ordering::SeqCst);
-                        self.end.wait_attending(left, is_ready);
-                        self.attendant_sleeps.store(false, Ordering::SeqCst);
-                    });
+                    let sleep = || self.end.wait_attending(left, is_ready);
+                    self.spinning.wait(is_ready, || self.reader.sleep_attending(sleep));
                 }
             }
         }
@@ -190,31 +170,25 @@ impl Link {
         cell.unset_attendant(&waker);
         // What rang for nobody is for the link's own thread.
         let has_news = reader.has_news() || reader.violation.is_some();
-        drop(reader);
-        if has_news || self.is_gone() {
+        if self.reader.give_back(reader) || has_news || self.is_gone() {
             self.end.wake_self();
         }
     }
 
     /// The attendant looks away for a moment.
     fn doze(&self, pause: Duration, is_over: impl Fn() -> bool) {
-        self.attendant_sleeps.store(true, Ordering::SeqCst);
-        self.end.nap_attending(pause, is_over);
-        self.attendant_sleeps.store(false, Ordering::SeqCst);
+        self.reader.sleep_attending(|| self.end.nap_attending(pause, is_over));
     }
 }
 
-/// Wakes the attendant, if there is one and it sleeps.
+/// For the cells that the attendant waits for.
 impl Wake for Link {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Not by what stands in shared memory: the worker may have changed that.
-        if self.attendant_sleeps.load(Ordering::SeqCst) {
-            self.end.wake_attendant();
-        }
+        self.call_attendant();
     }
 }
 
@@ -230,7 +204,6 @@ impl Attendance<'_> {
 
 impl Drop for Attendance<'_> {
     fn drop(&mut self) {
-        self.0.attendant_sleeps.store(false, Ordering::SeqCst);
         self.0.end.leave();
     }
 }
@@ -260,7 +233,7 @@ fn listen(core: &Core, link: &Link) {
         };
         let is_gone = link.is_gone();
         // Whoever attends leaves when the process is gone; what is there then is all there is.
-        let reader = if is_gone { Some(link.reader()) } else { link.try_reader() };
+        let reader = if is_gone { Some(link.reader.take()) } else { link.reader.try_take() };
         let mut is_amid = !drained;
         if let Some(mut reader) = reader {
             let frames = reader.drain(core, link);
@@ -281,7 +254,7 @@ fn listen(core: &Core, link: &Link) {
             let blocked = matches!(outbox.waiting.front(), Some(Piece::Bytes(_) | Piece::Frames(_)));
             let pumpable = blocked && (drained || outbox.ring.space() != Ok(0));
             drop(outbox);
-            pumpable || link.is_gone() || link.try_reader().is_some_and(|reader| reader.has_news())
+            pumpable || link.is_gone() || link.reader.try_take().is_some_and(|reader| reader.has_news())
         };
         if is_amid {
             link.streaming.wait(has_news, || link.end.wait(what, has_news));
