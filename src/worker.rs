@@ -18,6 +18,7 @@ mod main_loop;
 mod open;
 mod poll;
 mod random;
+mod shares;
 mod stack;
 mod stdio;
 mod verdict;

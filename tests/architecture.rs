@@ -107,7 +107,16 @@ fn the_host_knows_neither_the_worker_nor_its_callers() {
 
 #[test]
 fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argument() {
-    let rooms = ["wire/ring", "sandbox", "compile", "worker/loaded", "worker/watcher", "roles", "host/usage"];
+    let rooms = [
+        "wire/ring",
+        "sandbox",
+        "compile",
+        "worker/loaded",
+        "worker/shares",
+        "worker/watcher",
+        "roles",
+        "host/usage",
+    ];
     for (path, text) in sources() {
         for (number, line) in text.lines().enumerate() {
             let is_unsafe =

@@ -16,6 +16,7 @@ use super::link::Link;
 use super::observers::{Observers, Subscription};
 use super::resolve;
 use super::settings::Settings;
+use super::shares::TaskShares;
 use super::supervise::{Job, Mailbox};
 use crate::dispatch::{self, Action, Dispatch, Domain, Event, Now, Refusal, Spec, WorkerKey};
 use crate::error::{BrokenPool, Death, DeathCause, Phase, SubmitError};
@@ -35,6 +36,7 @@ pub(crate) struct Call {
     pub(crate) entry: Entry,
     pub(crate) limits: TaskLimits,
     pub(crate) input: Foreign<Bytes>,
+    pub(crate) shares: TaskShares,
 }
 
 /// What the host knows of an unresolved task.
@@ -468,8 +470,8 @@ impl Core {
                 let seen = state.dispatch.worker(*key)?;
                 let task = seen.task.map(|(task, began)| (task, now.saturating_sub(began)));
                 let domain = state.domains.of(*key);
-                let (pid, answered) = (link.pid, seen.answered);
-                Some(WorkerStats { pid, state: seen.state, domain, task, answered })
+                let (pid, answered, shared) = (link.pid, seen.answered, link.shares.count());
+                Some(WorkerStats { pid, state: seen.state, domain, task, answered, shared })
             })
             .collect();
         workers.sort_unstable_by_key(|worker| worker.pid);

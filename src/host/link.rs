@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,14 @@ use rustix::process::Signal;
 use super::batch::Batch;
 use super::core::{Answered, Call, Core};
 use super::logs;
+use super::shares::{self, Sent, TaskShares};
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause};
 use crate::foreign::{Foreign, guarded};
 use crate::future::Cell;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::module::Module;
+use crate::shared::Shared;
 use crate::task::TaskId;
 use crate::wire::control::ControlSocket;
 use crate::wire::frame::{Assembly, encode_head};
@@ -59,6 +61,9 @@ pub(crate) struct Link {
     /// Runs whose frames have been written to their last byte.
     runs_sent: AtomicU64,
     modules_sent: AtomicUsize,
+    pub(super) shares: Sent,
+    /// For those who are to tell it of the end of what is shared.
+    this: Weak<Link>,
     /// Set once the process is gone; the reader then drains the ring and ends.
     gone: AtomicBool,
     /// Why we killed it, where the signal alone would not say.
@@ -89,6 +94,9 @@ struct Outstanding {
     batch: Option<Arc<Batch>>,
     /// What it was sent of the batch.
     items: Option<Items>,
+    /// Kept until it has answered: it is told to forget none that it may be about to look for.
+    #[expect(dead_code, reason = "it is held, not read")]
+    shares: TaskShares,
 }
 
 impl Outstanding {
@@ -106,6 +114,8 @@ impl Outstanding {
 enum Piece {
     /// On the control socket, unless the worker has been sent it.
     Module(Module),
+    /// Those of them that the worker has not been sent, likewise.
+    Shares(Arc<[Shared]>),
     Bytes(Foreign<Bytes>),
     /// The run's frame is complete.
     EndOfRun,
@@ -133,7 +143,7 @@ impl Link {
             Reader { ring, frames, logged: (0, TaskId(0), 0), typical: Duration::ZERO, violation: None };
         let outbox = Outbox { ring: producer, waiting: VecDeque::new(), modules: HashSet::new() };
         let orders = Orders { outstanding: VecDeque::new(), unsent: Vec::new(), runs: 0, claims: 0 };
-        let link = Link {
+        Arc::new_cyclic(|this| Link {
             key,
             pid,
             control,
@@ -146,11 +156,12 @@ impl Link {
             outbox: Mutex::new(outbox),
             runs_sent: AtomicU64::new(0),
             modules_sent: AtomicUsize::new(0),
+            shares: Sent::default(),
+            this: this.clone(),
             gone: AtomicBool::new(false),
             killed_for: OnceLock::new(),
             death: OnceLock::new(),
-        };
-        Arc::new(link)
+        })
     }
 
     pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
@@ -185,11 +196,15 @@ impl Link {
             input.advance(batch.offset(&call.input).min(call.input.len()));
         }
         let batch = batch.cloned();
-        let outstanding = Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items };
+        let shares = call.shares.clone();
+        let outstanding =
+            Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items, shares };
         orders.outstanding.push_back(outstanding);
         let (module, entry, limits) = (call.module.0.id, call.entry.clone(), call.limits);
-        let message = ToWorker::Run { task, run, claim, module, entry, limits, items };
+        let shares = shares::ids(&call.shares);
+        let message = ToWorker::Run { task, run, claim, module, entry, limits, items, shares };
         orders.unsent.push(Piece::Module(call.module.clone()));
+        orders.unsent.extend(call.shares.clone().map(Piece::Shares));
         match encode_head(&message, input.len()) {
             // Small frames in one piece: one publication, one wake-up.
             Ok(mut head) if input.len() <= 4096 => {
@@ -242,13 +257,17 @@ impl Link {
         let loaded = &module.0;
         let message = ToWorkerControl::Module { module: loaded.id, code: loaded.description.code() };
         self.modules_sent.fetch_add(1, Ordering::Relaxed);
-        let sent = self.control.send(&message, &[loaded.artifact.as_fd(), loaded.description_file.as_fd()]);
+        let files = [loaded.artifact.as_fd(), loaded.description_file.as_fd()];
+        self.has_been_sent("a module", self.control.send(&message, &files))
+    }
+
+    fn has_been_sent(&self, what: &str, sent: io::Result<()>) -> bool {
         if let Err(error) = &sent
-            // A gone worker is reported by its death. One that cannot be sent a module (it does
+            // A gone worker is reported by its death. One that cannot be sent a file (it does
             // not read, or the system has no room for descriptors) is of no use.
             && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
         {
-            self.kill_for(DeathCause::ProtocolViolation(format!("a module cannot be sent: {error}")));
+            self.kill_for(DeathCause::ProtocolViolation(format!("{what} cannot be sent: {error}")));
         }
         sent.is_ok()
     }
@@ -264,8 +283,12 @@ impl Link {
     /// Resident memory of the process, where the system says it.
     pub(super) fn resident_bytes(&self) -> Option<u64> {
         let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid)).ok()?;
-        let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-        Some(pages * rustix::param::page_size() as u64)
+        let mut fields = text.split(' ').skip(1).map(|pages| pages.parse::<u64>().ok());
+        let (pages, of_files) = (fields.next()??, fields.next()??);
+        let page_size = rustix::param::page_size() as u64;
+        // Shared inputs are not its own, and it does not grow by them.
+        let shared = self.shares.bytes().min(of_files * page_size);
+        Some((pages * page_size).saturating_sub(shared))
     }
 
     pub(super) fn terminate(&self) {
@@ -329,21 +352,31 @@ impl Link {
     /// The worker has answered what it was at.
     fn settle(&self) {
         let mut orders = self.orders();
-        if let Some(held) = orders.outstanding.pop_front() {
+        let held = orders.outstanding.pop_front();
+        if let Some(held) = &held {
             orders.claims &= !(1 << held.claim);
         }
+        drop(orders);
+        // Its shared inputs may end here: others are told, not under the lock.
+        drop(held);
     }
 }
 
 impl Outbox {
     /// Writes what fits, and returns what is done with.
     fn pump(&mut self, link: &Link) -> Result<Vec<Piece>, Violation> {
-        let mut sent = Vec::new();
+        let mut done = Vec::new();
         while let Some(piece) = self.waiting.front_mut() {
             match piece {
                 Piece::Module(module) => {
                     if self.modules.insert(module.0.id) && !link.send_module(module) {
-                        return Ok(sent);
+                        return Ok(done);
+                    }
+                }
+                Piece::Shares(shares) => {
+                    let sent = link.shares.send(&link.control, shares, &link.this);
+                    if !link.has_been_sent("a shared input", sent) {
+                        return Ok(done);
                     }
                 }
                 Piece::Bytes(bytes) => {
@@ -357,9 +390,9 @@ impl Outbox {
                     link.runs_sent.fetch_add(1, Ordering::SeqCst);
                 }
             }
-            sent.extend(self.waiting.pop_front());
+            done.extend(self.waiting.pop_front());
         }
-        Ok(sent)
+        Ok(done)
     }
 }
 
