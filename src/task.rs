@@ -212,7 +212,8 @@ impl TaskOptions {
     /// longer than 25 ms ([`OVERTAKEN_MAX`](crate::limits::OVERTAKEN_MAX)).
     ///
     /// What is shared all the same: the host process, the cache of compiled modules, and, of a module
-    /// that several domains use, the pages of its machine code, which are mapped for reading only.
+    /// that several domains use, the pages of its machine code, which are mapped for reading only; so are
+    /// those of a [shared input](Self::shared) that is given to tasks of several domains.
     ///
     /// ```
     /// let options = wasmpool::TaskOptions::new().domain("tenant 17");
