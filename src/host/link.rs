@@ -4,10 +4,14 @@
 //! the rest stays in the outbox, and the link's own thread pumps it as space comes back.
 //! So a stopped or lying worker can hold up nobody but itself.
 
+mod reader;
+
+use reader::Reader;
+pub(super) use reader::read_loop;
+
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::task::{Wake, Waker};
@@ -29,20 +33,16 @@ use crate::module::Module;
 use crate::shared::Shared;
 use crate::task::TaskId;
 use crate::wire::control::ControlSocket;
-use crate::wire::frame::{Assembly, encode_head};
+use crate::wire::frame::{Assembly, encode_head_into};
 use crate::wire::message::{FromWorker, Items, ModuleId, ToWorker, ToWorkerControl, Verdict};
 use crate::wire::ring::{self, Consumer, End, Producer, Violation};
 use crate::wire::spin::Spinning;
 
-/// Answers that are handled under one lock, at most.
-const ANSWERS_AT_ONCE: usize = 64;
+/// Inputs up to here travel with their frame's head, and are copied once more for that.
+const SMALL_INPUT_BYTES: usize = 4096;
 
-/// So many runs under way are many: nobody waits for the next one alone.
-const MANY_OUTSTANDING: u64 = 4;
-
-/// Bounds of the time that a reader looks away while many runs are under way.
-const PAUSE_MIN: Duration = Duration::from_micros(20);
-const PAUSE_MAX: Duration = Duration::from_micros(250);
+/// Room for the frame of a small task.
+const FRAME_BYTES_USUAL: usize = 192;
 
 pub(crate) struct Link {
     pub(crate) key: WorkerKey,
@@ -54,6 +54,8 @@ pub(crate) struct Link {
     /// The attendant is to be woken.
     attendant_sleeps: AtomicBool,
     spinning: Spinning,
+    /// The same for the link's own thread, while a payload is under way.
+    streaming: Spinning,
     /// Written under the core's lock, so that runs are sent in the order in which they were
     /// decided; held for moments only.
     orders: Mutex<Orders>,
@@ -78,6 +80,8 @@ struct Orders {
     outstanding: VecDeque<Outstanding>,
     /// Not in the outbox yet.
     unsent: Vec<Piece>,
+    /// Modules that the worker has been sent, or will be.
+    modules: HashSet<ModuleId>,
     runs: u64,
     /// Claim words in use, one bit each.
     claims: u64,
@@ -112,21 +116,29 @@ impl Outstanding {
 
 /// Something to be sent.
 enum Piece {
-    /// On the control socket, unless the worker has been sent it.
+    /// On the control socket.
     Module(Module),
-    /// Those of them that the worker has not been sent, likewise.
-    Shares(Arc<[Shared]>),
+    /// On the control socket: those of a task that are new to the worker.
+    Shares(Vec<Shared>),
+    /// Small frames, one after the other: one publication, one wake-up.
+    Frames(Frames),
     Bytes(Foreign<Bytes>),
     /// The run's frame is complete.
     EndOfRun,
+}
+
+#[derive(Default)]
+struct Frames {
+    bytes: Vec<u8>,
+    written: usize,
+    /// Where each one ends, as far as that is not written.
+    ends: VecDeque<usize>,
 }
 
 struct Outbox {
     ring: Producer,
     /// What did not fit.
     waiting: VecDeque<Piece>,
-    /// Modules that the worker has been sent.
-    modules: HashSet<ModuleId>,
 }
 
 impl Link {
@@ -138,11 +150,10 @@ impl Link {
         end: End,
     ) -> Arc<Link> {
         let (producer, ring) = end.split();
-        let frames = Assembly::new();
-        let reader =
-            Reader { ring, frames, logged: (0, TaskId(0), 0), typical: Duration::ZERO, violation: None };
-        let outbox = Outbox { ring: producer, waiting: VecDeque::new(), modules: HashSet::new() };
-        let orders = Orders { outstanding: VecDeque::new(), unsent: Vec::new(), runs: 0, claims: 0 };
+        let reader = Reader::new(ring);
+        let outbox = Outbox { ring: producer, waiting: VecDeque::new() };
+        let (outstanding, unsent, modules) = (VecDeque::new(), Vec::new(), HashSet::new());
+        let orders = Orders { outstanding, unsent, modules, runs: 0, claims: 0 };
         Arc::new_cyclic(|this| Link {
             key,
             pid,
@@ -152,6 +163,7 @@ impl Link {
             reader: Mutex::new(reader),
             attendant_sleeps: AtomicBool::new(false),
             spinning: Spinning::new(),
+            streaming: Spinning::new(),
             orders: Mutex::new(orders),
             outbox: Mutex::new(outbox),
             runs_sent: AtomicU64::new(0),
@@ -191,10 +203,9 @@ impl Link {
         let payload_bytes_max = payload_bytes_max.clamp(GUEST_TEXT_BYTES_MAX as u64, FRAME_PAYLOAD_BYTES_MAX);
         let log_bytes_max = call.limits.log_bytes_max;
         let items = batch.map(|batch| batch.items());
-        let mut input = call.input.clone();
-        if let Some(batch) = batch {
-            input.advance(batch.offset(&call.input).min(call.input.len()));
-        }
+        // Of a batch, what is left.
+        let start = batch.map_or(0, |batch| batch.offset(&call.input).min(call.input.len()));
+        let input = &call.input[start..];
         let batch = batch.cloned();
         let shares = call.shares.clone();
         let outstanding =
@@ -203,21 +214,29 @@ impl Link {
         let (module, entry, limits) = (call.module.0.id, call.entry.clone(), call.limits);
         let shares = shares::ids(&call.shares);
         let message = ToWorker::Run { task, run, claim, module, entry, limits, items, shares };
-        orders.unsent.push(Piece::Module(call.module.clone()));
-        orders.unsent.extend(call.shares.clone().map(Piece::Shares));
-        match encode_head(&message, input.len()) {
-            // Small frames in one piece: one publication, one wake-up.
-            Ok(mut head) if input.len() <= 4096 => {
-                head.extend_from_slice(&input);
-                orders.unsent.push(Piece::Bytes(Foreign::new(head.into())));
-            }
-            Ok(head) => {
-                orders.unsent.extend([Piece::Bytes(Foreign::new(head.into())), Piece::Bytes(input)]);
-            }
-            // `submit` has held the metadata to its limit.
-            Err(error) => return self.kill_for(DeathCause::ProtocolViolation(error.to_string())),
+        if orders.modules.insert(module) {
+            orders.unsent.push(Piece::Module(call.module.clone()));
         }
-        orders.unsent.push(Piece::EndOfRun);
+        if let Some(new) = self.shares.order(&call.shares) {
+            orders.unsent.push(Piece::Shares(new));
+        }
+        let mut frames = match orders.unsent.pop_if(|last| matches!(last, Piece::Frames(_))) {
+            Some(Piece::Frames(frames)) => frames,
+            _ => Frames { bytes: Vec::with_capacity(FRAME_BYTES_USUAL), ..Frames::default() },
+        };
+        if let Err(error) = encode_head_into(&mut frames.bytes, &message, input.len()) {
+            // `submit` has held the metadata to its limit.
+            return self.kill_for(DeathCause::ProtocolViolation(error.to_string()));
+        }
+        if input.len() <= SMALL_INPUT_BYTES {
+            frames.bytes.extend_from_slice(input);
+            frames.ends.push_back(frames.bytes.len());
+            orders.unsent.push(Piece::Frames(frames));
+        } else {
+            let mut input = call.input.clone();
+            input.advance(start);
+            orders.unsent.extend([Piece::Frames(frames), Piece::Bytes(input), Piece::EndOfRun]);
+        }
     }
 
     /// Takes a task back that the worker has not begun. For use under the core's lock.
@@ -259,6 +278,10 @@ impl Link {
         self.modules_sent.fetch_add(1, Ordering::Relaxed);
         let files = [loaded.artifact.as_fd(), loaded.description_file.as_fd()];
         self.has_been_sent("a module", self.control.send(&message, &files))
+    }
+
+    fn send_shares(&self, shares: &[Shared]) -> bool {
+        self.has_been_sent("a shared input", self.shares.send(&self.control, shares, &self.this))
     }
 
     fn has_been_sent(&self, what: &str, sent: io::Result<()>) -> bool {
@@ -320,6 +343,8 @@ impl Link {
         let _ = self.death.set(death);
         self.gone.store(true, Ordering::SeqCst);
         self.end.wake_self();
+        // Whoever attends lets go of the reader then.
+        self.end.wake_attendant();
     }
 
     /// Writes what fits; `true` if that was all.
@@ -365,18 +390,26 @@ impl Link {
 impl Outbox {
     /// Writes what fits, and returns what is done with.
     fn pump(&mut self, link: &Link) -> Result<Vec<Piece>, Violation> {
-        let mut done = Vec::new();
+        let mut sent = Vec::new();
         while let Some(piece) = self.waiting.front_mut() {
             match piece {
                 Piece::Module(module) => {
-                    if self.modules.insert(module.0.id) && !link.send_module(module) {
-                        return Ok(done);
+                    if !link.send_module(module) {
+                        return Ok(sent);
                     }
                 }
                 Piece::Shares(shares) => {
-                    let sent = link.shares.send(&link.control, shares, &link.this);
-                    if !link.has_been_sent("a shared input", sent) {
-                        return Ok(done);
+                    if !link.send_shares(shares) {
+                        return Ok(sent);
+                    }
+                }
+                Piece::Frames(frames) => {
+                    frames.written += self.ring.try_write(&frames.bytes[frames.written..])?;
+                    while frames.ends.pop_front_if(|end| *end <= frames.written).is_some() {
+                        link.runs_sent.fetch_add(1, Ordering::SeqCst);
+                    }
+                    if frames.written < frames.bytes.len() {
+                        break;
                     }
                 }
                 Piece::Bytes(bytes) => {
@@ -390,272 +423,8 @@ impl Outbox {
                     link.runs_sent.fetch_add(1, Ordering::SeqCst);
                 }
             }
-            done.extend(self.waiting.pop_front());
+            sent.extend(self.waiting.pop_front());
         }
-        Ok(done)
-    }
-}
-
-/// Reads what the worker says: one thread at a time, the link's own or an attendant.
-struct Reader {
-    ring: Consumer,
-    frames: Assembly<FromWorker>,
-    /// The run and the task that logged last, and how much.
-    logged: (u64, TaskId, u64),
-    /// How long a task runs, as a moving average.
-    typical: Duration,
-    /// What it was that cannot be; nothing is read after it.
-    violation: Option<String>,
-}
-
-impl Reader {
-    fn has_news(&self) -> bool {
-        self.violation.is_none() && self.ring.available() != Ok(0)
-    }
-
-    /// Handles what the worker has said so far, and says how many frames that were.
-    fn drain(&mut self, core: &Core, link: &Link) -> usize {
-        let mut frames = 0;
-        let mut answers = Vec::new();
-        while self.violation.is_none() {
-            let payload_bytes_max = || link.at_hand().map_or(0, |held| held.payload_bytes_max);
-            let heard = match self.frames.next(&mut self.ring, payload_bytes_max) {
-                Ok(None) => break,
-                Ok(Some((message, payload))) => self.hear(core, link, message, payload, &mut answers),
-                Err(error) => Err(error.to_string()),
-            };
-            frames += 1;
-            if answers.len() >= ANSWERS_AT_ONCE {
-                core.answered(link, std::mem::take(&mut answers));
-            }
-            self.violation = heard.err();
-        }
-        if !answers.is_empty() {
-            core.answered(link, answers);
-        }
-        if let Some(violation) = &self.violation {
-            link.kill_for(DeathCause::ProtocolViolation(violation.clone()));
-        }
-        frames
-    }
-
-    fn hear(
-        &mut self,
-        core: &Core,
-        link: &Link,
-        message: FromWorker,
-        payload: Vec<u8>,
-        answers: &mut Vec<(TaskId, bool, Answered)>,
-    ) -> Result<(), String> {
-        let (FromWorker::Log { task, .. } | FromWorker::Done { task, .. } | FromWorker::Item { task, .. }) =
-            &message;
-        let Some(held) = link.at_hand().filter(|held| held.is_at(*task)) else {
-            return Err("it spoke of a task that it does not have".into());
-        };
-        match message {
-            FromWorker::Log { task, record } => {
-                if (held.run, task) != (self.logged.0, self.logged.1) {
-                    self.logged = (held.run, task, 0);
-                }
-                self.logged.2 += (record.target.len() + record.message.len() + record.fields.len()) as u64;
-                // The worker keeps the limit; twice that leaves room for the marks of what was cut.
-                let log_bytes_max = held.log_bytes_max.saturating_mul(2).max(LOG_RECORD_BYTES_MAX as u64);
-                if !payload.is_empty() || self.logged.2 > log_bytes_max {
-                    return Err("its logs are over the limit that it has to keep".into());
-                }
-                // What was said before comes before.
-                if !answers.is_empty() {
-                    core.answered(link, std::mem::take(answers));
-                }
-                let labels = match &held.batch {
-                    Some(batch) => Some(batch.labels()),
-                    None => core.labels(task),
-                };
-                logs::emit(labels.as_deref(), link.pid, task, &record);
-            }
-            FromWorker::Item { task, verdict, cost } => {
-                let Some(batch) = held.batch.filter(|batch| batch.is_at(task)) else {
-                    return Err("it answered for a task of a batch that it does not have".into());
-                };
-                self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
-                batch.answer(link.pid, Answered { verdict, payload, cost });
-            }
-            FromWorker::Done { task, verdict, cost } => {
-                if task != held.task {
-                    return Err("it ended a part of a batch".into());
-                }
-                if !link.has_sent(held.run) {
-                    return Err("it answered before it had read its input".into());
-                }
-                link.settle();
-                self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
-                let mut unfinished = false;
-                if let Some(batch) = &held.batch {
-                    unfinished = batch.left() > 0;
-                    if !payload.is_empty()
-                        || (unfinished && Some(batch.items()) == held.items && verdict == Verdict::Ok)
-                    {
-                        return Err("it gave a batch back without having done anything".into());
-                    }
-                }
-                answers.push((task, unfinished, Answered { verdict, payload, cost }));
-            }
-        }
-        Ok(())
-    }
-
-    /// Where many runs are under way and each is short: how long to look away, until about half of
-    /// them are done. To be woken for each would cost more than they do.
-    fn pause(&self, link: &Link) -> Option<Duration> {
-        let orders = link.orders();
-        let items = |held: &Outstanding| held.batch.as_ref().map_or(1, |batch| batch.left());
-        let outstanding = orders.outstanding.iter().map(items).sum::<u64>();
-        drop(orders);
-        let until_half = self.typical.saturating_mul((outstanding / 2) as u32).min(PAUSE_MAX);
-        (outstanding >= MANY_OUTSTANDING && self.typical <= PAUSE_MAX).then(|| until_half.max(PAUSE_MIN))
-    }
-}
-
-impl Link {
-    fn reader(&self) -> MutexGuard<'_, Reader> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The reader, unless another thread has it.
-    fn try_reader(&self) -> Option<MutexGuard<'_, Reader>> {
-        match self.reader.try_lock() {
-            Ok(reader) => Some(reader),
-            Err(TryLockError::Poisoned(reader)) => Some(reader.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
-    fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::SeqCst)
-    }
-
-    /// The calling thread reads what the worker says until the cell is filled, or until the deadline:
-    /// one thread less to be woken for an answer. Returns at once if another thread is at it.
-    pub(super) fn attend(self: &Arc<Self>, core: &Core, cell: &Cell, deadline: Option<Instant>) {
-        let Some(mut reader) = self.try_reader() else { return };
-        // Whoever fills it elsewhere wakes us.
-        let waker = Waker::from(self.clone());
-        cell.set_attendant(&waker);
-        let is_done = || cell.has_news();
-        let attendance = Attendance::begin(self);
-        loop {
-            reader.drain(core, self);
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if is_done() || self.is_gone() || reader.violation.is_some() || left == Some(Duration::ZERO) {
-                break;
-            }
-            let is_over = || is_done() || self.is_gone();
-            match reader.pause(self) {
-                Some(pause) => self.doze(left.map_or(pause, |left| left.min(pause)), is_over),
-                None => {
-                    let is_ready = || reader.has_news() || is_over();
-                    self.spinning.wait(is_ready, || {
-                        self.attendant_sleeps.store(true, Ordering::SeqCst);
-                        self.end.wait_attending(left, is_ready);
-                        self.attendant_sleeps.store(false, Ordering::SeqCst);
-                    });
-                }
-            }
-        }
-        drop(attendance);
-        cell.unset_attendant(&waker);
-        // What rang for nobody is for the link's own thread.
-        let has_news = reader.has_news() || reader.violation.is_some();
-        drop(reader);
-        if has_news || self.is_gone() {
-            self.end.wake_self();
-        }
-    }
-
-    /// The attendant looks away for a moment.
-    fn doze(&self, pause: Duration, is_over: impl Fn() -> bool) {
-        self.attendant_sleeps.store(true, Ordering::SeqCst);
-        self.end.nap_attending(pause, is_over);
-        self.attendant_sleeps.store(false, Ordering::SeqCst);
-    }
-}
-
-/// Wakes the attendant, if there is one and it sleeps.
-impl Wake for Link {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        // Not by what stands in shared memory: the worker may have changed that.
-        if self.attendant_sleeps.load(Ordering::SeqCst) {
-            self.end.wake_attendant();
-        }
-    }
-}
-
-/// An attendant is there; it goes even if a panic takes it.
-struct Attendance<'a>(&'a Link);
-
-impl Attendance<'_> {
-    fn begin(link: &Link) -> Attendance<'_> {
-        link.end.attend();
-        Attendance(link)
-    }
-}
-
-impl Drop for Attendance<'_> {
-    fn drop(&mut self) {
-        self.0.attendant_sleeps.store(false, Ordering::SeqCst);
-        self.0.end.leave();
-    }
-}
-
-/// The link's thread: reads until the process is gone, then reports its death.
-pub(super) fn read_loop(core: &Core, link: &Arc<Link>) {
-    super::become_io_thread();
-    // Wakers and inputs' destructors are others' code; whatever they do, the death is reported.
-    if catch_unwind(AssertUnwindSafe(|| listen(core, link))).is_err() {
-        link.kill_for(DeathCause::ProtocolViolation("the host's own thread panicked".into()));
-    }
-    // After a violation the stream is of no use, but the process must be reaped first.
-    while !link.is_gone() {
-        link.end.wait(ring::FOR_DATA, || link.is_gone());
-    }
-    if let Some(death) = link.death.get() {
-        core.dead(link.key, death.clone());
-    }
-}
-
-/// Handles what the worker says, to the end of the stream or the first violation.
-fn listen(core: &Core, link: &Link) {
-    loop {
-        let drained = match link.pump() {
-            Ok(drained) => drained,
-            Err(violation) => return link.kill_for(DeathCause::ProtocolViolation(violation.to_string())),
-        };
-        let is_gone = link.is_gone();
-        // Whoever attends leaves when the process is gone; what is there then is all there is.
-        let reader = if is_gone { Some(link.reader()) } else { link.try_reader() };
-        if let Some(mut reader) = reader {
-            let frames = reader.drain(core, link);
-            if is_gone || reader.violation.is_some() {
-                return;
-            }
-            let pause = reader.pause(link).filter(|_| frames > 0 && drained);
-            drop(reader);
-            if let Some(pause) = pause {
-                link.end.nap(pause);
-                continue;
-            }
-        }
-        let what = if drained { ring::FOR_DATA } else { ring::FOR_DATA | ring::FOR_SPACE };
-        link.end.wait(what, || {
-            let outbox = link.outbox();
-            let blocked = outbox.waiting.front().is_some_and(|piece| matches!(piece, Piece::Bytes(_)));
-            let pumpable = blocked && (drained || outbox.ring.space() != Ok(0));
-            drop(outbox);
-            pumpable || link.is_gone() || link.try_reader().is_some_and(|reader| reader.has_news())
-        });
+        Ok(sent)
     }
 }

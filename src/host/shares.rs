@@ -44,27 +44,29 @@ impl Sent {
         self.lock().sent.values().sum()
     }
 
-    /// Sends what it does not have. Whoever calls keeps the shares until it is back, so that none of
-    /// them is forgotten meanwhile.
+    /// Those of a task that the worker has not been sent yet, and now will be.
+    pub(super) fn order(&self, shares: &TaskShares) -> Option<Vec<Shared>> {
+        let shares = shares.as_deref()?;
+        let mut state = self.lock();
+        // The same input twice is one file.
+        let is_new = |share: &&Shared| state.sent.insert(share.id(), share.len()).is_none();
+        let new: Vec<Shared> = shares.iter().filter(is_new).cloned().collect();
+        (!new.is_empty()).then_some(new)
+    }
+
+    /// Sends them. Whoever calls keeps them until it is back, so that none is forgotten meanwhile.
     pub(super) fn send(
         &self,
         control: &ControlSocket,
-        shares: &[Shared],
+        new: &[Shared],
         holder: &Weak<Link>,
     ) -> io::Result<()> {
-        let mut state = self.lock();
-        // The same input twice is one file.
-        let news = |share: &&Shared| state.sent.insert(share.id(), share.len()).is_none();
-        let new: Vec<&Shared> = shares.iter().filter(news).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
         debug_assert!(new.len() <= SHARES_PER_TASK_MAX, "submit refuses more");
-        state.say(control);
-        let message =
-            ToWorkerControl::Share { shares: new.iter().map(|share| (share.id(), share.len())).collect() };
+        // What is gone makes room for what comes.
+        self.lock().say(control);
+        let shares = new.iter().map(|share| (share.id(), share.len())).collect();
         let descriptors: Vec<_> = new.iter().map(|share| share.file().as_fd()).collect();
-        control.send(&message, &descriptors)?;
+        control.send(&ToWorkerControl::Share { shares }, &descriptors)?;
         new.iter().for_each(|share| share.add_holder(holder.clone()));
         Ok(())
     }

@@ -16,6 +16,9 @@ const SHORT: Duration = Duration::from_micros(100);
 /// The work of one batch: large beside what it costs on the way, small beside what anyone notices.
 const WORK: Duration = Duration::from_micros(500);
 
+/// An iterator that takes longer for an input is not waited for: a batch would be long in coming.
+const PACE: Duration = Duration::from_micros(20);
+
 /// Results that are looked at before the first batch.
 const SEEN_MIN: u32 = 4;
 
@@ -25,6 +28,8 @@ pub(super) struct Batching {
     /// A moving average.
     typical: Duration,
     seen: u32,
+    /// How long the iterator takes for an input, as a moving average.
+    pace: Duration,
 }
 
 impl Batching {
@@ -34,9 +39,15 @@ impl Batching {
         self.seen = self.seen.saturating_add(1);
     }
 
+    /// The iterator took so long for so many inputs.
+    pub(super) fn pulled(&mut self, inputs: usize, took: Duration) {
+        let inputs = u32::try_from(inputs).unwrap_or(u32::MAX).max(1);
+        self.pace = self.pace * 3 / 4 + took / inputs / 4;
+    }
+
     /// How many make a batch; 1 is none.
     pub(super) fn size(&self) -> usize {
-        if self.seen < SEEN_MIN || self.typical > SHORT {
+        if self.seen < SEEN_MIN || self.typical > SHORT || self.pace > PACE {
             return 1;
         }
         let items = WORK.as_nanos() / self.typical.as_nanos().max(1);

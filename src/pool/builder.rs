@@ -26,7 +26,7 @@ use crate::policy::OnWorkerDeath;
 use crate::roles::{self, Role};
 use crate::sandbox::syscalls;
 use crate::shared::Shares;
-use crate::task::TaskOptions;
+use crate::task::{Isolation, TaskOptions};
 use crate::walls::{SandboxLayer, SandboxPolicy, SandboxRequest};
 
 static NEXT_POOL: AtomicU64 = AtomicU64::new(1);
@@ -164,6 +164,13 @@ impl PoolBuilder {
     /// The memory limit of tasks that do not say otherwise. Default: 512 MiB.
     pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.defaults.memory_bytes_max = Some(bytes);
+        self
+    }
+
+    /// What tasks that do not say otherwise share with those before them. Default:
+    /// [`Isolation::Instance`].
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.settings.defaults.isolation = Some(isolation);
         self
     }
 

@@ -28,6 +28,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use rustix::thread::futex::{self, Timespec};
 
 use super::frame::Source;
+use super::spin::Spinning;
 use crate::limits::{OFFERS_MAX, RING_BYTES};
 
 /// The peer published a position that cannot be.
@@ -239,7 +240,8 @@ impl End {
 
     /// The outgoing and the incoming ring. Call it once: each is single-ended.
     pub(crate) fn split(&self) -> (Producer, Consumer) {
-        (Producer { end: self.clone(), put: 0 }, Consumer { end: self.clone(), taken: 0 })
+        let producer = Producer { end: self.clone(), put: 0, streaming: Spinning::new() };
+        (producer, Consumer { end: self.clone(), taken: 0 })
     }
 
     /// Sleeps until woken for one of `what`, unless `ready` says that there is no need to.
@@ -340,6 +342,8 @@ impl End {
 pub(crate) struct Producer {
     end: End,
     put: u64,
+    /// Of whoever waits for space here.
+    streaming: Spinning,
 }
 
 impl Producer {
@@ -443,7 +447,8 @@ impl Source for Consumer {
     }
 }
 
-/// Blocking reads, for the worker: its watcher thread ends the process when the host is gone.
+/// Blocking reads.
+#[cfg(test)]
 impl io::Read for Consumer {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         loop {
@@ -464,7 +469,8 @@ impl io::Write for Producer {
             if len > 0 || bytes.is_empty() {
                 return Ok(len);
             }
-            self.end.wait(FOR_SPACE, || !matches!(self.space(), Ok(0)));
+            let has_space = || self.space() != Ok(0);
+            self.streaming.wait(has_space, || self.end.wait(FOR_SPACE, has_space));
         }
     }
 
