@@ -19,6 +19,7 @@ use super::link::Link;
 use super::observers::{Observers, Subscription};
 use super::resolve;
 use super::settings::Settings;
+use super::shares::TaskShares;
 use super::supervise::{Job, Mailbox};
 use crate::dispatch::{self, Action, Dispatch, Domain, Event, Now, Refusal, Spec, WorkerKey};
 use crate::error::{BrokenPool, Death, DeathCause, Phase, SubmitError};
@@ -38,6 +39,7 @@ pub(crate) struct Call {
     pub(crate) entry: Entry,
     pub(crate) limits: TaskLimits,
     pub(crate) input: Foreign<Bytes>,
+    pub(crate) shares: TaskShares,
 }
 
 /// What the host knows of an unresolved task.

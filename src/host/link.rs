@@ -13,7 +13,7 @@ use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,14 @@ use rustix::process::Signal;
 use super::batch::Batch;
 use super::core::{Answered, Call, Core};
 use super::logs;
+use super::shares::{self, Sent, TaskShares};
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause};
 use crate::foreign::{Foreign, guarded};
 use crate::future::Cell;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::module::Module;
+use crate::shared::Shared;
 use crate::task::TaskId;
 use crate::wire::control::ControlSocket;
 use crate::wire::frame::{Assembly, encode_head_into};
@@ -60,6 +62,9 @@ pub(crate) struct Link {
     /// Runs whose frames have been written to their last byte.
     runs_sent: AtomicU64,
     modules_sent: AtomicUsize,
+    pub(super) shares: Sent,
+    /// For those who are to tell it of the end of what is shared.
+    this: Weak<Link>,
     /// Set once the process is gone; the reader then drains the ring and ends.
     gone: AtomicBool,
     /// Why we killed it, where the signal alone would not say.
@@ -94,6 +99,9 @@ struct Outstanding {
     items: Option<Items>,
     /// The worker has spoken of it. An honest one has claimed it before, but that stands in shared memory.
     has_begun: bool,
+    /// Kept until it has answered: it is told to forget none that it may be about to look for.
+    #[expect(dead_code, reason = "it is held, not read")]
+    shares: TaskShares,
 }
 
 impl Outstanding {
@@ -115,6 +123,8 @@ impl Outstanding {
 enum Piece {
     /// On the control socket.
     Module(Module),
+    /// On the control socket: those of a task that are new to the worker.
+    Shares(Vec<Shared>),
     /// Small frames, one after the other: one publication, one wake-up.
     Frames(Frames),
     Bytes(Foreign<Bytes>),
@@ -149,7 +159,7 @@ impl Link {
         let outbox = Outbox { ring: producer, waiting: VecDeque::new() };
         let (outstanding, unsent, modules) = (VecDeque::new(), Vec::new(), HashSet::new());
         let orders = Orders { outstanding, unsent, modules, runs: 0, claims: 0 };
-        let link = Link {
+        Arc::new_cyclic(|this| Link {
             key,
             pid,
             control,
@@ -162,11 +172,12 @@ impl Link {
             outbox: Mutex::new(outbox),
             runs_sent: AtomicU64::new(0),
             modules_sent: AtomicUsize::new(0),
+            shares: Sent::default(),
+            this: this.clone(),
             gone: AtomicBool::new(false),
             killed_for: OnceLock::new(),
             death: OnceLock::new(),
-        };
-        Arc::new(link)
+        })
     }
 
     pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
@@ -199,14 +210,27 @@ impl Link {
         // Of a batch, what is left.
         let start = batch.map_or(0, |batch| batch.offset(&call.input).min(call.input.len()));
         let input = &call.input[start..];
-        let (batch, has_begun) = (batch.cloned(), false);
-        let outstanding =
-            Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items, has_begun };
+        let (batch, has_begun, shares) = (batch.cloned(), false, call.shares.clone());
+        let outstanding = Outstanding {
+            task,
+            run,
+            claim,
+            payload_bytes_max,
+            log_bytes_max,
+            batch,
+            items,
+            has_begun,
+            shares,
+        };
         orders.outstanding.push_back(outstanding);
         let (module, entry, limits) = (call.module.0.id, call.entry.clone(), call.limits);
-        let message = ToWorker::Run { task, run, claim, module, entry, limits, items };
+        let shares = shares::ids(&call.shares);
+        let message = ToWorker::Run { task, run, claim, module, entry, limits, items, shares };
         if orders.modules.insert(module) {
             orders.unsent.push(Piece::Module(call.module.clone()));
+        }
+        if let Some(new) = self.shares.order(&call.shares) {
+            orders.unsent.push(Piece::Shares(new));
         }
         let mut frames = match orders.unsent.pop_if(|last| matches!(last, Piece::Frames(_))) {
             Some(Piece::Frames(frames)) => frames,
@@ -264,13 +288,21 @@ impl Link {
         let loaded = &module.0;
         let message = ToWorkerControl::Module { module: loaded.id, code: loaded.description.code() };
         self.modules_sent.fetch_add(1, Ordering::Relaxed);
-        let sent = self.control.send(&message, &[loaded.artifact.as_fd(), loaded.description_file.as_fd()]);
+        let files = [loaded.artifact.as_fd(), loaded.description_file.as_fd()];
+        self.has_been_sent("a module", self.control.send(&message, &files))
+    }
+
+    fn send_shares(&self, shares: &[Shared]) -> bool {
+        self.has_been_sent("a shared input", self.shares.send(&self.control, shares, &self.this))
+    }
+
+    fn has_been_sent(&self, what: &str, sent: io::Result<()>) -> bool {
         if let Err(error) = &sent
-            // A gone worker is reported by its death. One that cannot be sent a module (it does
+            // A gone worker is reported by its death. One that cannot be sent a file (it does
             // not read, or the system has no room for descriptors) is of no use.
             && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
         {
-            self.kill_for(DeathCause::ProtocolViolation(format!("a module cannot be sent: {error}")));
+            self.kill_for(DeathCause::ProtocolViolation(format!("{what} cannot be sent: {error}")));
         }
         sent.is_ok()
     }
@@ -286,8 +318,12 @@ impl Link {
     /// Resident memory of the process, where the system says it.
     pub(super) fn resident_bytes(&self) -> Option<u64> {
         let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid)).ok()?;
-        let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-        Some(pages * rustix::param::page_size() as u64)
+        let mut fields = text.split(' ').skip(1).map(|pages| pages.parse::<u64>().ok());
+        let (pages, of_files) = (fields.next()??, fields.next()??);
+        let page_size = rustix::param::page_size() as u64;
+        // Shared inputs are not its own, and it does not grow by them.
+        let shared = self.shares.bytes().min(of_files * page_size);
+        Some((pages * page_size).saturating_sub(shared))
     }
 
     pub(super) fn terminate(&self) {
@@ -368,9 +404,13 @@ impl Link {
     /// The worker has answered what it was at.
     fn settle(&self) {
         let mut orders = self.orders();
-        if let Some(held) = orders.outstanding.pop_front() {
+        let held = orders.outstanding.pop_front();
+        if let Some(held) = &held {
             orders.claims &= !(1 << held.claim);
         }
+        drop(orders);
+        // Its shared inputs may end here: others are told, not under the lock.
+        drop(held);
     }
 }
 
@@ -382,6 +422,11 @@ impl Outbox {
             match piece {
                 Piece::Module(module) => {
                     if !link.send_module(module) {
+                        return Ok(sent);
+                    }
+                }
+                Piece::Shares(shares) => {
+                    if !link.send_shares(shares) {
                         return Ok(sent);
                     }
                 }
