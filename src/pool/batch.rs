@@ -35,14 +35,14 @@ pub(super) struct Batching {
 impl Batching {
     pub(super) fn learn(&mut self, run: Option<Duration>) {
         let Some(run) = run else { return };
-        self.typical = if self.seen == 0 { run } else { self.typical * 7 / 8 + run / 8 };
+        self.typical = if self.seen == 0 { run } else { average(self.typical, run) };
         self.seen = self.seen.saturating_add(1);
     }
 
     /// The iterator took so long for so many inputs.
     pub(super) fn pulled(&mut self, inputs: usize, took: Duration) {
         let inputs = u32::try_from(inputs).unwrap_or(u32::MAX).max(1);
-        self.pace = self.pace * 3 / 4 + took / inputs / 4;
+        self.pace = average(self.pace, took / inputs);
     }
 
     /// How many make a batch; 1 is none.
@@ -53,6 +53,12 @@ impl Batching {
         let items = WORK.as_nanos() / self.typical.as_nanos().max(1);
         usize::try_from(items).unwrap_or(usize::MAX).clamp(1, BATCH_ITEMS_MAX)
     }
+}
+
+/// A moving average that outliers move little: on a busy machine a short task, or a pull, may have to
+/// wait for a processor now and then, and none is ever shorter than it is.
+fn average(before: Duration, now: Duration) -> Duration {
+    if now < before { (before + now) / 2 } else { before * 15 / 16 + now / 16 }
 }
 
 /// The inputs of a batch, as they travel: each preceded by its length.

@@ -1,12 +1,16 @@
 //! What a worker says, read by the link's own thread or by a caller that waits for an answer.
 
+use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::host::become_io_thread;
 
-/// Answers that are handled under one lock, at most.
+/// Answers that are handled under one lock, at most; their inputs are dropped after the last one.
 const ANSWERS_AT_ONCE: usize = 64;
+
+/// With no more runs under way, answers are handled one by one.
+const FEW_OUTSTANDING: usize = 8;
 
 /// So many runs under way are many: nobody waits for the next one alone.
 const MANY_OUTSTANDING: u64 = 4;
@@ -41,6 +45,8 @@ impl Reader {
     fn drain(&mut self, core: &Core, link: &Link) -> usize {
         let mut frames = 0;
         let mut answers = Vec::new();
+        // Where few are under way, each is handled by itself, and its input goes with it.
+        let at_once = if link.orders().outstanding.len() > FEW_OUTSTANDING { ANSWERS_AT_ONCE } else { 1 };
         while self.violation.is_none() {
             let payload_bytes_max = || link.at_hand().map_or(0, |held| held.payload_bytes_max);
             let heard = match self.frames.next(&mut self.ring, payload_bytes_max) {
@@ -49,7 +55,7 @@ impl Reader {
                 Err(error) => Err(error.to_string()),
             };
             frames += 1;
-            if answers.len() >= ANSWERS_AT_ONCE {
+            if answers.len() >= at_once {
                 core.answered(link, std::mem::take(&mut answers));
             }
             self.violation = heard.err();
@@ -211,6 +217,9 @@ impl Drop for Attendance<'_> {
 /// The link's thread: reads until the process is gone, then reports its death.
 pub(in crate::host) fn read_loop(core: &Core, link: &Arc<Link>) {
     become_io_thread();
+    // Its pauses are short: the 50 µs by which the kernel may be late for others would double them. Where
+    // that cannot be set, they are longer.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
     // Wakers and inputs' destructors are others' code; whatever they do, the death is reported.
     if catch_unwind(AssertUnwindSafe(|| listen(core, link))).is_err() {
         link.kill_for(DeathCause::ProtocolViolation("the host's own thread panicked".into()));
