@@ -17,7 +17,7 @@ wasmpool::init_at_load!();
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Few enough that the first results come before the last inputs: then tasks travel in batches.
-const BUFFER: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
+const BUFFER: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
 /// The program under the name of one lie; gone when this is.
 struct Liar(PathBuf);
@@ -127,15 +127,23 @@ fn a_lie_is_a_protocol_violation_that_says_what_it_was() {
         assert!(words.contains(says), "{lie}: {words}");
         assert!(broken.pid() > 0, "{lie}: {broken}");
     }
-    let grown = resident_kib().saturating_sub(before);
-    assert!(grown < 64 * 1024, "the lies cost the host {grown} KiB");
+    // Other tests hold memory meanwhile, in this same process; they end.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let grown = resident_kib().saturating_sub(before);
+        if grown < 64 * 1024 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the lies cost the host {grown} KiB");
+        std::thread::yield_now();
+    }
 }
 
 /// What a map comes to whose short tasks travel in batches.
 fn map(lie: &str) -> (Vec<Result<Bytes, MapError>>, Option<BrokenPool>) {
     let liar = Liar::new(lie);
     let pool = liar.builder().build().expect("builds");
-    let inputs = (0..300).map(|number: u32| Bytes::from(number.to_string()));
+    let inputs = (0..1000).map(|number: u32| Bytes::from(number.to_string()));
     let results = pool.map(&echo(&pool), inputs).buffer_size(BUFFER).timeout(PATIENCE).collect();
     (results, pool.broken())
 }
@@ -152,7 +160,7 @@ fn a_lie_about_a_batch_is_a_protocol_violation_that_says_what_it_was() {
         ("batch-old-log", "a task that it does not have"),
     ] {
         let (results, broken) = map(lie);
-        assert_eq!(results.len(), 300, "{lie}: each input has its result");
+        assert_eq!(results.len(), 1000, "{lie}: each input has its result");
         let broken = broken.unwrap_or_else(|| panic!("{lie}: it went unnoticed"));
         let DeathCause::ProtocolViolation(words) = &broken.death().cause else { panic!("{lie}: {broken}") };
         assert!(words.contains(says), "{lie}: {words}");
@@ -172,7 +180,7 @@ fn a_lie_about_a_batch_is_a_protocol_violation_that_says_what_it_was() {
 #[test]
 fn a_batch_of_an_honest_worker_by_hand_is_answered_task_by_task() {
     let (results, broken) = map("batch-honest");
-    assert_eq!((results.len(), results.iter().filter(|result| result.is_ok()).count()), (300, 300));
+    assert_eq!((results.len(), results.iter().filter(|result| result.is_ok()).count()), (1000, 1000));
     assert!(broken.is_none());
 }
 
@@ -181,15 +189,15 @@ fn a_worker_that_dies_between_the_last_answer_and_the_end_of_its_batch_takes_no_
     let liar = Liar::new("batch-dies");
     let policy = OnWorkerDeath::Replace(Replacement::new().crashes_max(1000));
     let pool = liar.builder().on_worker_death(policy).build().expect("builds");
-    let inputs = (0..100).map(|number: u32| Bytes::from(number.to_string()));
+    let inputs = (0..1000).map(|number: u32| Bytes::from(number.to_string()));
     let results = pool.map(&echo(&pool), inputs).buffer_size(BUFFER).timeout(PATIENCE);
     let outputs: Result<Vec<_>, _> = results.collect();
-    assert_eq!(outputs.expect("each has its answer").len(), 100);
+    assert_eq!(outputs.expect("each has its answer").len(), 1000);
     // The last batch ends a moment after the last of its tasks.
     assert!(pool.shutdown_timeout(ShutdownMode::Finish, PATIENCE), "it stops");
     let stats = pool.stats();
     assert!(stats.workers_died > 0, "there was no batch");
-    assert_eq!((stats.submitted, stats.ended.succeeded, stats.ended.lost), (100, 100, 0));
+    assert_eq!((stats.submitted, stats.ended.succeeded, stats.ended.lost), (1000, 1000, 0));
 }
 
 #[test]
