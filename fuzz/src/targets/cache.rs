@@ -29,8 +29,9 @@ struct Place {
     names: [String; KEYS],
 }
 
-/// What was stored under a key, last.
-type Stored = Option<(Vec<u8>, ModuleDescription)>;
+/// What was stored under a key, the last last. What was moved away and back is an entry all the same: what
+/// stands behind one key does not change but in this target.
+type Stored = Vec<(Vec<u8>, ModuleDescription)>;
 
 impl Place {
     fn new() -> Place {
@@ -109,7 +110,7 @@ fn play(place: &Place, input: &mut Input<'_>) {
             let (artifact, file) = compiled(machine_code, variant);
             let compiled = Compiled::read(artifact, file, machine_code.len() as u64).expect("reads");
             if place.cache.store(&place.keys[index], &compiled).is_ok() {
-                stored[index] = Some((machine_code.to_vec(), description(variant)));
+                stored[index].push((machine_code.to_vec(), description(variant)));
                 whole[index] = true;
             }
         } else {
@@ -193,12 +194,12 @@ fn check(place: &Place, stored: &[Stored; KEYS], whole: &[bool; KEYS]) {
             assert!(!whole, "an entry that is whole is not found");
             continue;
         };
-        let (machine_code, description) = stored.as_ref().expect("what is found was stored under this key");
-        assert_eq!(found.description, *description);
-        assert_eq!(read_all(&found.artifact), *machine_code);
+        let entry = (read_all(&found.artifact), found.description);
+        assert!(stored.contains(&entry), "what is found was not stored under this key");
+        assert!(!whole || stored.last() == Some(&entry), "an entry that is whole is not found");
         // What workers are handed.
         let described = crate::compile::cache::read_description(&found.description_file);
-        assert_eq!(described.as_ref(), Some(description));
+        assert_eq!(described, Some(entry.1));
         assert!(rustix::io::fcntl_getfd(found.artifact.as_fd()).is_ok());
     }
 }
