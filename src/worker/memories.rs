@@ -158,7 +158,7 @@ impl Shared {
             return Err(io::Error::other("nobody knows what is accessible"));
         }
         slot.resets = slot.resets.wrapping_add(1);
-        if slot.resets % FORGET_EVERY == 0 || !self.zero(slot, stays, residency) {
+        if slot.resets.is_multiple_of(FORGET_EVERY) || !self.zero(slot, stays, residency) {
             slot.forget()?;
         }
         if slot.accessible > stays {
@@ -374,9 +374,8 @@ impl Swaps {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let list = File::open("/proc/swaps");
         // Containers may have another list over it, in which the machine's swap is not named (LXCFS).
-        let is_procs = |list: &File| {
-            rustix::fs::fstatfs(list).is_ok_and(|fs| fs.f_type as i64 == libc::PROC_SUPER_MAGIC as i64)
-        };
+        let is_procs =
+            |list: &File| rustix::fs::fstatfs(list).is_ok_and(|fs| fs.f_type == libc::PROC_SUPER_MAGIC);
         match list {
             Ok(list) if is_procs(&list) && is_believed(&release) => Swaps::List(list),
             _ => Swaps::Unknown,

@@ -43,7 +43,7 @@ fn is_zero(bytes: &[u8]) -> bool {
 }
 
 /// Pages of the memory that are there, whatever they hold.
-fn resident(memory: &Box<dyn LinearMemory>, len: usize) -> usize {
+fn resident(memory: &dyn LinearMemory, len: usize) -> usize {
     let mut pages = vec![0; len / PAGE];
     // SAFETY: the range is within its slot, and there is a byte for each page.
     let failed = unsafe { libc::mincore(memory.as_ptr().cast(), len, pages.as_mut_ptr()) };
@@ -61,7 +61,7 @@ fn what_is_dirty_is_zeroed_and_stays() {
     }
     drop(first);
     let mut second = memory(&memories, 20 * WASM_PAGE);
-    assert_eq!((second.as_ptr(), resident(&second, 20 * WASM_PAGE)), (at, 5), "another, or given back");
+    assert_eq!((second.as_ptr(), resident(&*second, 20 * WASM_PAGE)), (at, 5), "another, or given back");
     assert!(is_zero(bytes(&mut second)));
 }
 
@@ -73,7 +73,7 @@ fn more_than_is_kept_is_given_back() {
         bytes(&mut first)[..pages * PAGE].fill(0xff);
         drop(first);
         let mut second = memory(&memories, 100 * WASM_PAGE);
-        assert_eq!(resident(&second, 100 * WASM_PAGE), kept);
+        assert_eq!(resident(&*second, 100 * WASM_PAGE), kept);
         assert!(is_zero(bytes(&mut second)));
     }
 }
@@ -89,7 +89,7 @@ fn with_swap_or_with_what_is_no_list_everything_is_given_back() {
         bytes(&mut first).fill(0xff);
         drop(first);
         let mut second = memory(&memories, 2 * WASM_PAGE);
-        assert_eq!(resident(&second, 2 * WASM_PAGE), 0);
+        assert_eq!(resident(&*second, 2 * WASM_PAGE), 0);
         assert!(is_zero(bytes(&mut second)));
     }
 }
@@ -103,7 +103,7 @@ fn swap_that_is_turned_on_later_is_seen_at_the_next_reset() {
         bytes(&mut first)[..3 * PAGE].fill(0xff);
         drop(first);
         let second = memory(&memories, WASM_PAGE);
-        assert_eq!(resident(&second, WASM_PAGE), kept);
+        assert_eq!(resident(&*second, WASM_PAGE), kept);
         file.write_all(ONE_SWAP.as_bytes()).expect("writes");
     }
 }
@@ -131,7 +131,7 @@ fn what_one_task_touched_is_not_zeroed_for_ever() {
     let forgotten = (0..FORGET_EVERY).any(|_| {
         let mut small = memory(&memories, 10 * WASM_PAGE);
         bytes(&mut small)[0] = 1;
-        resident(&small, 10 * WASM_PAGE) == 1
+        resident(&*small, 10 * WASM_PAGE) == 1
     });
     assert!(forgotten);
 }
@@ -186,12 +186,15 @@ fn pages_beyond_what_is_accessible_are_not_kept_without_bound() {
     }
     let mut last = memory(&memories, 0);
     last.grow_to(whole).expect("grows");
-    assert!(resident(&last, whole) * PAGE <= 2 * KEPT_BYTES_MAX);
+    assert!(resident(&*last, whole) * PAGE <= 2 * KEPT_BYTES_MAX);
     assert!(is_zero(bytes(&mut last)));
 }
 
-/// One task: pages at the start, pages after growing, and what it writes where.
-fn tasks() -> impl Strategy<Value = Vec<(usize, usize, Vec<(usize, usize)>)>> {
+/// Some tasks, one after the other.
+/// Pages at the start and after growing, and what is written: where, and how much.
+type Task = (usize, usize, Vec<(usize, usize)>);
+
+fn tasks() -> impl Strategy<Value = Vec<Task>> {
     let size = prop_oneof![0..4usize, 10..40usize, 200..300usize];
     let write = (any::<usize>(), prop_oneof![1..64usize, 1000..20_000usize, 100_000..3_000_000usize]);
     vec((size.clone(), size, vec(write, 0..12)), 1..24)
