@@ -311,7 +311,7 @@
 //! So **nothing is carried from task to task**. A cache in a global is empty each time, a counter starts at
 //! its first value, and a task that corrupts its memory harms nobody but itself. What tasks have in common
 //! belongs into the module, as data or made by its initializer, or is given to them as a shared input
-//! ([`Pool::share`], [`TaskOptions::shared`]), which they can read and not change; what one finds and
+//! ([`Pool::share`](crate::Pool::share), [`TaskOptions::shared`](crate::TaskOptions::shared)), which they can read and not change; what one finds and
 //! another needs goes through the caller, as output and input. Compiled code is shared, too: a worker
 //! maps a module once.
 //!

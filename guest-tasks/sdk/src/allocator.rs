@@ -239,13 +239,17 @@ mod tests {
                     let (len, align) = (sizes(next()), 1 << (next() % 8));
                     // SAFETY: a size and a power of two.
                     let ptr = unsafe {
-                        if byte % 2 == 0 { heap.malloc(len, align) } else { heap.calloc(len, align) }
+                        if byte.is_multiple_of(2) { heap.malloc(len, align) } else { heap.calloc(len, align) }
                     };
                     if ptr.is_null() {
                         continue;
                     }
-                    assert!(ptr as usize >= from && ptr as usize + len <= to && ptr as usize % align == 0);
-                    if byte % 2 != 0 {
+                    assert!(
+                        ptr as usize >= from
+                            && ptr as usize + len <= to
+                            && (ptr as usize).is_multiple_of(align)
+                    );
+                    if !byte.is_multiple_of(2) {
                         check(&(ptr, len, align, 0));
                     }
                     // SAFETY: `len` bytes were allocated.
