@@ -48,7 +48,6 @@ mod tasks;
 mod tests;
 mod workers;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use check::Mutant;
@@ -57,7 +56,7 @@ use slot::Slot;
 pub(crate) use slot::{Seen, WorkerKey};
 
 use crate::limits;
-use crate::task::TaskId;
+use crate::task::{NumberMap, TaskId};
 
 /// Time since the pool began.
 pub(crate) type Now = Duration;
@@ -132,6 +131,13 @@ pub(crate) struct Retry {
     /// The pause after the first attempt; it doubles.
     pub(crate) backoff: Duration,
     pub(crate) on_timeout: bool,
+}
+
+impl Retry {
+    /// Of a task that is many: with what is left of it, once the one at hand has failed. Each attempt
+    /// leaves less.
+    pub(crate) const OF_A_BATCH: Retry =
+        Retry { attempts_max: u32::MAX, backoff: Duration::ZERO, on_timeout: true };
 }
 
 impl Default for Retry {
@@ -338,7 +344,7 @@ pub(crate) struct Dispatch {
     slots: Vec<Slot>,
     /// Idle slots, the most recently used last: its caches are warm.
     idle: Vec<usize>,
-    tasks: HashMap<TaskId, Entry>,
+    tasks: NumberMap<TaskId, Entry>,
     queue: Queue,
     accepted: u64,
     resolved: u64,
@@ -370,7 +376,7 @@ impl Dispatch {
             killed: false,
             slots: Vec::new(),
             idle: Vec::new(),
-            tasks: HashMap::new(),
+            tasks: NumberMap::default(),
             queue: Queue::default(),
             accepted: 0,
             resolved: 0,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | starting a pool | [`BuildError`] |
 //! | bringing a module in | [`ModuleError`] |
+//! | sharing an input | [`ShareError`] |
 //! | handing a task over | [`SubmitError`] |
 //! | a task that did not succeed | [`TaskFailure`], whose [`error`](TaskFailure::error) is a [`TaskError`] |
 //! | a process that died | [`BrokenPool`], made from a [`Death`] |
@@ -106,6 +107,34 @@ pub enum BuildError {
     },
 }
 
+/// Why an input cannot be shared.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShareError {
+    /// More bytes than [`PoolBuilder::share_bytes_max`](crate::PoolBuilder::share_bytes_max).
+    #[error("the input to share has {bytes} bytes, more than the limit of {max}")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// As many inputs are shared as [`PoolBuilder::shares_max`](crate::PoolBuilder::shares_max) allows: drop one first.
+    #[error("{max} inputs are shared already: no more than that at a time")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+    /// The system refused a descriptor or memory.
+    #[error("cannot share an input of {bytes} bytes")]
+    System {
+        /// Its size.
+        bytes: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
 /// Why a task was not accepted.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -169,6 +198,22 @@ pub enum SubmitError {
     ForeignModule {
         /// The task.
         task: String,
+    },
+    /// A [shared input](crate::TaskOptions::shared) belongs to another pool.
+    #[error("`{}` is to have an input that another pool shares", Escaped(task))]
+    ForeignShared {
+        /// The task.
+        task: String,
+    },
+    /// More [shared inputs](crate::TaskOptions::shared) than one task may have.
+    #[error("`{}` is to have {count} shared inputs: a task has at most {max}", Escaped(task))]
+    TooManyShared {
+        /// The task.
+        task: String,
+        /// What it was given.
+        count: usize,
+        /// [`SHARES_PER_TASK_MAX`](crate::limits::SHARES_PER_TASK_MAX).
+        max: usize,
     },
     /// `shutdown`, `terminate` or `kill` was called.
     #[error("cannot submit `{}` after the pool was shut down", Escaped(task))]

@@ -22,6 +22,7 @@ mod observers;
 pub(crate) mod pagemap;
 mod resolve;
 pub(crate) mod settings;
+pub(crate) mod shares;
 pub(crate) mod spawn;
 pub(crate) mod supervise;
 mod usage;

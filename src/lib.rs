@@ -58,6 +58,7 @@ mod observe;
 mod error;
 mod schema;
 mod module;
+mod shared;
 
 mod pool;
 mod future;
@@ -79,7 +80,7 @@ pub mod cli;
 pub use directory::DirAccess;
 pub use doctor::{AttackOutcome, AttackReport, DoctorReport};
 pub use error::{
-    BrokenPool, BuildError, Death, DeathCause, Frame, ModuleError, Phase, SubmitError, TaskError,
+    BrokenPool, BuildError, Death, DeathCause, Frame, ModuleError, Phase, ShareError, SubmitError, TaskError,
     TaskFailure, TrapCode,
 };
 pub use future::{
@@ -99,6 +100,7 @@ pub use policy::{OnWorkerDeath, Replacement, Retry};
 pub use pool::{Events, Map, MapError, Pool, PoolBuilder, ShutdownMode, SubmitAsync, UnorderedMap};
 pub use roles::init;
 pub use schema::{Schema, SchemaError};
+pub use shared::Shared;
 pub use task::{CommandInput, CommandOutput, Isolation, LogOverflow, TaskId, TaskOptions, TaskReport};
 pub use walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
 

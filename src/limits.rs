@@ -205,6 +205,23 @@ pub const WASM_STACK_BYTES_AT_MOST: usize = 4 * 1024 * 1024;
 /// at the deepest point.
 pub const HOST_STACK_BYTES: usize = 1024 * 1024;
 
+/// Default for [`PoolBuilder::share_bytes_max`](crate::PoolBuilder::share_bytes_max).
+pub const SHARE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Default for [`PoolBuilder::shares_max`](crate::PoolBuilder::shares_max): shared inputs of one pool, at a time.
+/// Each is a descriptor of this process and a mapping of each worker that has had it, whose
+/// descriptor is closed once it is mapped.
+pub const SHARES_MAX: usize = 128;
+
+/// Most that it can be set to: workers keep no more mappings than the system allows by default (65,530).
+pub const SHARES_AT_MOST: usize = 4096;
+
+/// Most shared inputs of one task. One message brings those that a worker does not have.
+pub const SHARES_PER_TASK_MAX: usize = 16;
+
+/// Bytes that one `shared_read` copies, at most: no interrupt ends it half-way.
+pub const SHARED_READ_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// Most directories of one pool.
 pub const DIRS_MAX: usize = 16;
 
@@ -249,6 +266,12 @@ const _: () = {
     assert!(WASM_STACK_BYTES_AT_MOST + HOST_STACK_BYTES <= 8 * 1024 * 1024);
     // One message brings all directories, beside what else it says.
     assert!(DIRS_MAX * (GUEST_PATH_BYTES_MAX + 16) + 16 * 1024 <= CONTROL_BYTES_MAX);
+    // A control message has room for so many descriptors.
+    assert!(SHARES_PER_TASK_MAX <= DIRS_MAX);
+    // A length of bytes copied is positive.
+    assert!(SHARED_READ_BYTES_MAX <= i32::MAX as u64);
+    // One message may say that all of them are gone.
+    assert!(SHARES_AT_MOST * 10 + 64 <= CONTROL_BYTES_MAX);
     // stdin, stdout and stderr are numbered with them.
     assert!(3 + DIRS_MAX < TASK_DESCRIPTORS_MAX);
     // Offers may bring that many more, by pairs until they are mapped; and the worker's own.

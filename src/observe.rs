@@ -69,6 +69,8 @@ pub struct WorkerStats {
     pub task: Option<(TaskId, Duration)>,
     /// Tasks that it has answered.
     pub answered: u64,
+    /// [Shared inputs](crate::Pool::share) that it has been sent, and that are still there.
+    pub shared: usize,
 }
 
 /// What a worker does.

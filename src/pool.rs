@@ -6,6 +6,7 @@ mod events;
 mod load;
 mod map;
 mod quarantine;
+mod share;
 mod submit;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use crate::host::is_io_thread;
 use crate::limits;
 use crate::module::Callable;
 use crate::observe::PoolStats;
+use crate::shared::Shares;
 use crate::task::TaskId;
 use crate::walls::SandboxReport;
 
@@ -49,6 +51,7 @@ struct Handle {
     core: Arc<Core>,
     cache: Option<Cache>,
     loads: Loads,
+    shares: Shares,
     turns: Turns,
     supervisor: Mutex<Option<JoinHandle<()>>>,
     callback_thread: std::thread::ThreadId,

@@ -305,13 +305,15 @@
 //! for random bytes. What it prints goes to the log. There are no files (unless the pool is given
 //! [directories][`PoolBuilder::dir`] to share), no network, no environment, no
 //! threads and no other process, and a module that imports anything but WASI preview 1 and the pool's own
-//! `log` and `panic` is refused when it is loaded. A [`Command`] sees the argv, environment and stdin that
-//! the caller gives it, and no more.
+//! `log`, `panic`, `shared_len` and `shared_read` is refused when it is loaded. A [`Command`] sees the argv,
+//! environment and stdin that the caller gives it, and no more.
 //!
 //! So **nothing is carried from task to task**. A cache in a global is empty each time, a counter starts at
 //! its first value, and a task that corrupts its memory harms nobody but itself. What tasks have in common
-//! belongs into the module, as data or made by its initializer; what one finds and another needs goes through
-//! the caller, as output and input. Only compiled code is shared: a worker maps a module once.
+//! belongs into the module, as data or made by its initializer, or is given to them as a shared input
+//! ([`Pool::share`](crate::Pool::share), [`TaskOptions::shared`](crate::TaskOptions::shared)), which they can read and not change; what one finds and
+//! another needs goes through the caller, as output and input. Compiled code is shared, too: a worker
+//! maps a module once.
 //!
 //! A task cannot reach the pool either. In Python a task that submits to its own pool and waits deadlocks;
 //! here it is the caller, or a callback, that submits what follows.

@@ -1,7 +1,35 @@
-//! What the future cell synchronises with. It is named here, and nowhere else in the cell, so
-//! that `tests/model` can put loom's in its place and try every interleaving.
+//! What the future cell, the ring's bells and the reader's turns synchronise with. It is named here, and
+//! nowhere else in them, so that `tests/model` can put loom's in its place and try every interleaving.
 
-pub(crate) use std::sync::atomic::{AtomicU8, Ordering};
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, TryLockError};
+
+use std::time::Duration;
 
 pub(crate) use crossbeam_channel::Sender;
+use rustix::thread::futex::{self, Timespec};
+
+/// A word that threads sleep on, of whichever process: it may stand in shared memory.
+#[derive(Default)]
+#[repr(transparent)]
+pub(crate) struct Word(AtomicU32);
+
+impl Word {
+    pub(crate) fn load(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Changes it, and wakes whoever sleeps on it.
+    pub(crate) fn wake(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        // Only a faulty address makes this fail, and this address is mapped.
+        let _ = futex::wake(&self.0, futex::Flags::empty(), 1);
+    }
+
+    /// Sleeps while the word is as it was, at most for so long. An early return (EINTR, EAGAIN) is a
+    /// wake-up like any other.
+    pub(crate) fn sleep(&self, was: u32, at_most: Option<Duration>) {
+        let at_most = at_most.and_then(|at_most| Timespec::try_from(at_most).ok());
+        let _ = futex::wait(&self.0, futex::Flags::empty(), was, at_most.as_ref());
+    }
+}

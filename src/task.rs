@@ -1,5 +1,6 @@
 //! The vocabulary of a task: its id, its options, its report. No behaviour.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 use crate::policy::Retry;
+use crate::shared::Shared;
 
 /// The number of a task, unique within its pool and never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskId(pub(crate) u64);
+
+/// A table of what is numbered by this process itself, from 1 up: it need not be defended against
+/// keys that are chosen to collide.
+pub(crate) type NumberMap<K, V> = HashMap<K, V, rustc_hash::FxBuildHasher>;
 
 impl TaskId {
     /// The id as a number, as it appears in logs.
@@ -51,6 +57,7 @@ pub struct TaskOptions {
     pub(crate) domain: Option<Arc<str>>,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) instance_tasks_max: Option<u32>,
+    pub(crate) shared: Option<Arc<[Shared]>>,
 }
 
 /// What a task shares with those that ran before it on its worker.
@@ -210,7 +217,8 @@ impl TaskOptions {
     /// longer than 25 ms ([`OVERTAKEN_MAX`](crate::limits::OVERTAKEN_MAX)).
     ///
     /// What is shared all the same: the host process, the cache of compiled modules, and, of a module
-    /// that several domains use, the pages of its machine code, which are mapped for reading only.
+    /// that several domains use, the pages of its machine code, which are mapped for reading only; so are
+    /// those of a [shared input](Self::shared) that is given to tasks of several domains.
     ///
     /// ```
     /// let options = wasmpool::TaskOptions::new().domain("tenant 17");
@@ -233,6 +241,16 @@ impl TaskOptions {
         self
     }
 
+    /// Gives the task a [shared input](crate::Pool::share); with several calls several, numbered in
+    /// their order, from 0. At most 16
+    /// ([`SHARES_PER_TASK_MAX`](crate::limits::SHARES_PER_TASK_MAX)). A worker is sent each with the first
+    /// task that has it, and no worker of another [domain](Self::domain) is.
+    pub fn shared(mut self, shared: &Shared) -> Self {
+        let before = self.shared.as_deref().unwrap_or_default();
+        self.shared = Some(before.iter().chain([shared]).cloned().collect());
+        self
+    }
+
     /// `self` where it says something, `defaults` elsewhere.
     pub(crate) fn or(self, defaults: &TaskOptions) -> TaskOptions {
         TaskOptions {
@@ -250,6 +268,8 @@ impl TaskOptions {
             domain: self.domain.or_else(|| defaults.domain.clone()),
             isolation: self.isolation.or(defaults.isolation),
             instance_tasks_max: self.instance_tasks_max.or(defaults.instance_tasks_max),
+            // A pool's defaults were made before it could share anything.
+            shared: self.shared,
         }
     }
 

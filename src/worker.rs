@@ -19,6 +19,7 @@ mod memories;
 mod open;
 mod poll;
 mod random;
+mod shares;
 mod stack;
 mod stdio;
 mod verdict;

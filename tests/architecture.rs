@@ -113,6 +113,7 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
         "compile",
         "worker/loaded",
         "worker/memories",
+        "worker/shares",
         "worker/watcher",
         "roles",
         "host/usage",

@@ -3,15 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use wasmpool::{Callable, Pool, PoolBuilder, SubmitError, TaskFailure, TaskOptions, as_completed};
+use wasmpool::{Callable, Isolation, Pool, PoolBuilder, SubmitError, TaskFailure, TaskOptions, as_completed};
 
 /// Both sides have so many.
 pub(crate) const WORKERS: usize = 2;
 
-/// Not there yet: instances that are kept from one task to the next. With it, these are the options
-/// of a task that asks for one, and the rows that now say so are measured.
-pub(crate) fn reuse() -> Option<TaskOptions> {
-    None
+/// The options of a task that asks for an instance that is kept from one to the next.
+pub(crate) fn reuse() -> TaskOptions {
+    TaskOptions::new().isolation(Isolation::Reuse)
 }
 
 /// A module of guest-tasks/prebuilt.

@@ -25,6 +25,9 @@ mod source {
     pub(crate) mod foreign;
     pub(crate) mod sync;
     pub(crate) mod policy;
+    pub(crate) mod walls;
+    pub(crate) mod directory;
+    pub(crate) mod doctor;
     pub(crate) mod observe;
     pub(crate) mod error;
     pub(crate) mod schema;
@@ -35,11 +38,15 @@ mod source {
     pub(crate) mod future {
         mod cell;
 
-        pub(crate) use cell::{Cell, FutureState, Labels, Queues};
+        pub(crate) use cell::{Cell, FutureState, Item, Labels, Queues};
     }
 
     pub(crate) mod host {
+        mod batch;
+        pub(crate) mod cgroup;
         pub(crate) mod core;
+        pub(crate) mod dirs;
+        mod domains;
         mod effects;
         pub(crate) mod link;
         mod logs;
@@ -81,12 +88,8 @@ mod source {
         }
 
         /// See `link`.
-        pub(crate) fn read_loop(
-            core: &core::Core,
-            link: &std::sync::Arc<link::Link>,
-            ring: crate::wire::ring::Consumer,
-        ) {
-            link::read_loop(core, link, ring);
+        pub(crate) fn read_loop(core: &core::Core, link: &std::sync::Arc<link::Link>) {
+            link::read_loop(core, link);
         }
 
         /// See `link`.
@@ -102,7 +105,7 @@ mod source {
         use crate::module::{ModuleDescription, TaskDescription};
 
         pub(crate) fn describe_artifact(description: ModuleDescription, artifact: &[u8]) -> Vec<u8> {
-            cache::describe_artifact(description, artifact).expect("encodes")
+            cache::describe_artifact(description, artifact.len() as u64).expect("encodes")
         }
 
         pub(crate) fn records(section: &[u8]) -> Result<Vec<TaskDescription>, String> {
@@ -112,10 +115,19 @@ mod source {
 
     pub(crate) mod worker {
         mod abi;
+        mod inbox;
+        #[path = "../../fuzz/src/inboxes.rs"]
+        pub(crate) mod inboxes;
+
+        use std::ops::Range;
 
         use crate::wire::message::Verdict;
 
-        pub(crate) fn read_envelope(memory: &[u8], packed: i64, output_bytes_max: u64) -> (Verdict, Vec<u8>) {
+        pub(crate) fn read_envelope(
+            memory: &[u8],
+            packed: i64,
+            output_bytes_max: u64,
+        ) -> (Verdict, Range<usize>) {
             abi::read_envelope(memory, packed, output_bytes_max)
         }
     }
@@ -123,6 +135,6 @@ mod source {
 
 // The names by which the sources know each other.
 use source::{
-    compile, dispatch, error, foreign, future, host, limits, module, observe, policy, schema, sync, task,
-    text, wire, worker,
+    compile, directory, dispatch, doctor, error, foreign, future, host, limits, module, observe, policy,
+    schema, sync, task, text, walls, wire, worker,
 };

@@ -4,7 +4,7 @@ pub mod abi;
 pub mod cache;
 pub mod control;
 pub mod description;
-mod frames;
+pub(crate) mod frames;
 pub mod host_frames;
 pub mod host_link;
 pub mod section;

@@ -260,6 +260,10 @@ pub(super) struct Target {
     #[arg(long, value_name = "DIR", value_parser = dir)]
     pub(super) dir: Vec<Dir>,
 
+    /// A file that the tasks share: sent once to each worker, read with `shared`; may be given again
+    #[arg(long, value_name = "FILE")]
+    pub(super) share: Vec<PathBuf>,
+
     /// The trust domain of the tasks: their workers run no tasks of another one
     #[arg(long, value_name = "NAME")]
     pub(super) domain: Option<String>,

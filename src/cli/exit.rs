@@ -3,7 +3,7 @@
 use std::io;
 
 use super::object::{self, Object};
-use crate::{BuildError, CompileLimit, ModuleError, SubmitError, TaskError, TaskFailure};
+use crate::{BuildError, CompileLimit, ModuleError, ShareError, SubmitError, TaskError, TaskFailure};
 
 /// The table of [`Exit`], for the help texts.
 pub(super) const EXIT_CODES: &str = "\
@@ -69,6 +69,8 @@ pub(super) enum Failure {
     Module(#[from] ModuleError),
     #[error("{}", with_sources(.0))]
     Build(#[from] BuildError),
+    #[error("{}", with_sources(.0))]
+    Share(#[from] ShareError),
     #[error(transparent)]
     Submit(#[from] SubmitError),
     #[error(transparent)]
@@ -89,7 +91,13 @@ impl Failure {
                 BuildError::Workers { .. } | BuildError::Setting { .. } | BuildError::Directory { .. },
             ) => Exit::Usage,
             Failure::Build(_) => Exit::Machinery,
-            Failure::Submit(SubmitError::Encode { .. } | SubmitError::InputTooLarge { .. }) => Exit::Usage,
+            Failure::Share(ShareError::System { .. }) => Exit::Machinery,
+            Failure::Share(_) => Exit::Usage,
+            Failure::Submit(
+                SubmitError::Encode { .. }
+                | SubmitError::InputTooLarge { .. }
+                | SubmitError::TooManyShared { .. },
+            ) => Exit::Usage,
             Failure::Submit(_) => Exit::Machinery,
             Failure::Task(failure)
                 if matches!(failure.error(), TaskError::Broken(_) | TaskError::WorkerDied(_)) =>
@@ -125,6 +133,7 @@ impl Failure {
             Failure::Uncallable(_) => "unknown_task",
             Failure::Module(error) => module_kind(error),
             Failure::Build(_) => "pool",
+            Failure::Share(_) => "share",
             Failure::Submit(error) => submit_kind(error),
             Failure::Task(failure) => task_kind(failure.error()),
             Failure::Output(_) => "stdout",
@@ -183,6 +192,8 @@ fn submit_kind(error: &SubmitError) -> &'static str {
         SubmitError::NotDeterministic { .. } => "not_deterministic",
         SubmitError::DirsNotDeterministic { .. } => "not_deterministic",
         SubmitError::ForeignModule { .. } => "foreign_module",
+        SubmitError::ForeignShared { .. } => "foreign_shared",
+        SubmitError::TooManyShared { .. } => "too_many_shared",
         SubmitError::ShutDown { .. } => "pool_closed",
         SubmitError::Broken(_) => "broken_pool",
     }

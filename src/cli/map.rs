@@ -43,7 +43,7 @@ pub(super) fn map(args: MapArgs, settings: &Settings, console: &Console) -> Resu
     let target = &args.target;
     let pool = settings.pool_for(&args.target, None)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target))?;
-    let call = Call::resolve(&pool, &module, target, settings::task_options(target))?;
+    let call = Call::resolve(&pool, &module, target, settings::shared_options(&pool, target)?)?;
     check(&call, &source)?;
 
     if !settings.quiet && std::io::stderr().is_terminal() {

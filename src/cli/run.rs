@@ -13,7 +13,7 @@ pub(super) fn run(args: RunArgs, settings: &Settings) -> Result<Exit, Failure> {
     let target = &args.target;
     let pool = settings.pool_for(target, Some(1))?;
     let module = settings::load(&pool, &target.module, settings::module_options(target))?;
-    let call = Call::resolve(&pool, &module, target, settings::task_options(target))?;
+    let call = Call::resolve(&pool, &module, target, settings::shared_options(&pool, target)?)?;
     let given = given(&args, &call)?;
     let pending = call.submit(given, None, None)?;
     let result = pending.wait();

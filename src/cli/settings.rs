@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 
 use super::args::{Common, Dir, LogPolicy, Policy, Target};
 use super::exit::Failure;
+use super::input;
 use crate::{
     CompileLimits, LogOverflow, Module, ModuleOptions, Pool, PoolBuilder, SandboxPolicy, TaskOptions,
 };
@@ -122,6 +123,13 @@ pub(super) fn task_options(target: &Target) -> TaskOptions {
         options = options.deterministic(seed);
     }
     options
+}
+
+/// The same, with the files that the tasks share.
+pub(super) fn shared_options(pool: &Pool, target: &Target) -> Result<TaskOptions, Failure> {
+    target.share.iter().try_fold(task_options(target), |options, path| {
+        Ok(options.shared(&pool.share(input::read_file(path)?)?))
+    })
 }
 
 /// What the module is compiled for: to count fuel where that is limited, and for a seed.

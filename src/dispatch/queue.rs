@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Domain, Entry, Now, Place, Spec};
-use crate::task::TaskId;
+use crate::task::{NumberMap, TaskId};
 
 /// A task's place in the queue. Ids grow, so their order is the order of submission; a task that
 /// comes back finds its old place.
@@ -108,7 +108,7 @@ impl Queue {
     }
 
     /// Lets go the delayed tasks whose time has come.
-    pub(super) fn release(&mut self, now: Now, tasks: &mut HashMap<TaskId, Entry>) {
+    pub(super) fn release(&mut self, now: Now, tasks: &mut NumberMap<TaskId, Entry>) {
         while let Some(&(until, task)) = self.delayed.first() {
             if until > now {
                 break;

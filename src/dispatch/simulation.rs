@@ -319,6 +319,7 @@ impl World {
             backoff: ms(self.random.below(20)),
             on_timeout: self.random.one_in(2),
         };
+        let retry = if self.random.one_in(4) { Retry::OF_A_BATCH } else { retry };
         let timeout = self.random.pick(&[None, Some(ms(30)), Some(ms(300))]);
         let priority = self.random.pick(&[0, 0, 0, 5, -5]);
         let chunk = if self.random.one_in(3) { 0 } else { 1 + self.submitted / 8 };
@@ -364,11 +365,20 @@ impl World {
             let ran = Duration::from_micros(self.random.below(3_000));
             let resident_bytes = Some(self.random.below(600));
             let is_full = self.random.below(100) == 0;
-            return self.event(Event::Done {
-                worker,
-                task,
-                answer: Answer { interrupted, ran, resident_bytes, is_full },
-            });
+            // A batch, of which it has run some.
+            let is_batch = self.tasks.get(&task).is_some_and(|books| books.spec.retry == Retry::OF_A_BATCH);
+            let unfinished = is_batch && !interrupted && self.random.one_in(2);
+            let answer = Answer { interrupted, ran, resident_bytes, is_full, unfinished };
+            self.event(Event::Done { worker, task, answer });
+            // Unless the answer came too late to count, or it has begun again.
+            let place = self.dispatch.tasks.get(&task).map(|entry| entry.place);
+            if unfinished
+                && matches!(place, Some(Place::Pending | Place::Offered(..)))
+                && let Some(books) = self.tasks.get_mut(&task)
+            {
+                (books.began, books.interrupted_at) = (None, None);
+            }
+            return;
         }
         match process.running {
             None => {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::check::Mutant;
 use super::slot::{State, StopReason};
 use super::{
-    Action, Answer, Dispatch, Domain, Entry, Fate, KillReason, Mode, Now, Place, Resolution, Spec, WorkerKey,
+    Action, Answer, Dispatch, Domain, Entry, Fate, KillReason, Mode, Now, Place, Resolution, Retry, Spec,
+    WorkerKey,
 };
 use crate::limits;
 use crate::task::TaskId;
@@ -431,7 +432,10 @@ impl Dispatch {
                 if is_next && !answer.interrupted {
                     self.slots[slot].behind.pop_front();
                     self.note_begun(worker, task, actions);
-                    self.resolve(task, Resolution::Answered, actions);
+                    match answer.unfinished {
+                        true => self.put_back(task, actions),
+                        false => self.resolve(task, Resolution::Answered, actions),
+                    }
                 }
             }
             // It has been found out already.
@@ -478,8 +482,12 @@ impl Dispatch {
         let doublings = entry.attempts.saturating_sub(1).min(30);
         let until = now.saturating_add(retry.backoff.saturating_mul(1 << doublings));
         entry.place = Place::Delayed(until);
+        let is_forgone = entry.forgone && retry == Retry::OF_A_BATCH;
         self.queue.delay(task, until);
         actions.push(Action::Retry { task, how });
+        if is_forgone {
+            self.cancel(task, actions);
+        }
     }
 
     /// The pool is broken: everything that waits ends, and what was offered is asked whether it

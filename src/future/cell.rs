@@ -7,6 +7,8 @@ use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use crate::error::{TaskError, TaskFailure};
 use crate::foreign::guarded;
 use crate::module::Answer;
@@ -120,8 +122,9 @@ struct State {
     callbacks: Vec<Callback>,
     /// The last task that polled: a future has one owner, which may move it.
     waker: Option<Waker>,
-    /// Whoever reads the worker's answers while it waits for this one.
-    attendant: Option<Waker>,
+    /// Those who read a worker's answers while they wait for this one. One, but for a task that went to
+    /// another worker meanwhile.
+    attendants: SmallVec<[Waker; 1]>,
     /// Told once, by number; see `wait.rs`. Keyed so that a waiter can take itself out.
     watchers: HashMap<u64, (Sender<usize>, usize)>,
     next_watcher: u64,
@@ -192,7 +195,7 @@ impl Cell {
         let callbacks = std::mem::take(&mut state.callbacks);
         let outcome = state.outcome.clone().filter(|_| !callbacks.is_empty());
         let waker = state.waker.take();
-        let attendant = state.attendant.take();
+        let attendants = std::mem::take(&mut state.attendants);
         let items_watcher = state.items_watcher.take();
         let watchers = std::mem::take(&mut state.watchers);
         let has_sleepers = state.sleepers > 0;
@@ -200,9 +203,7 @@ impl Cell {
         if has_sleepers {
             self.filled.notify_all();
         }
-        if let Some(attendant) = attendant {
-            attendant.wake();
-        }
+        attendants.into_iter().for_each(Waker::wake);
         for (watcher, number) in watchers.into_values().chain(items_watcher) {
             // A watcher that has given up is no reason to fail.
             let _ = watcher.send(number);
@@ -246,24 +247,26 @@ impl Cell {
         self.lock().outcome.clone()
     }
 
-    /// Another result of a batch.
+    /// Another result of a batch. One that comes after the batch has ended otherwise comes too late: whoever
+    /// was told so counts the rest as ended with it.
     pub(crate) fn push(&self, item: Item) {
         let mut state = self.lock();
+        if state.outcome.is_some() {
+            return;
+        }
         state.items.push_back(item);
         if state.items.len() > 1 {
             // Whoever waits has been told.
             return;
         }
-        let attendant = state.attendant.clone();
+        let attendants = state.attendants.clone();
         let watcher = state.items_watcher.clone();
         let has_sleepers = state.sleepers > 0;
         drop(state);
         if has_sleepers {
             self.filled.notify_all();
         }
-        if let Some(attendant) = attendant {
-            attendant.wake();
-        }
+        attendants.into_iter().for_each(Waker::wake);
         if let Some((watcher, number)) = watcher {
             let _ = watcher.send(number);
         }
@@ -324,16 +327,17 @@ impl Cell {
         self.lock().outcome.is_some()
     }
 
-    /// Whom to wake when the cell is filled, besides those who wait here. Its code is the library's
-    /// own. Who comes later is told instead: the one before is about to go.
+    /// Whom to wake when the cell is filled or there are results, besides those who wait here. Its code is
+    /// the library's own.
     pub(crate) fn set_attendant(&self, attendant: &Waker) {
-        self.lock().attendant = Some(attendant.clone());
+        self.lock().attendants.push(attendant.clone());
     }
 
     /// Takes it back, if it still stands.
     pub(crate) fn unset_attendant(&self, attendant: &Waker) {
         let mut state = self.lock();
-        let unset = state.attendant.take_if(|current| current.will_wake(attendant));
+        let index = state.attendants.iter().position(|other| other.will_wake(attendant));
+        let unset = index.map(|index| state.attendants.swap_remove(index));
         drop(state);
         drop(unset);
     }

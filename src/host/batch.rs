@@ -25,17 +25,24 @@ pub(crate) struct Batch {
     entry: Entry,
     limits: TaskLimits,
     count: u64,
-    /// Tasks that have ended, and those among them that have answered, by what. Written by whoever reads the
-    /// worker's ring, or reports its end.
-    answered: AtomicU64,
-    succeeded: AtomicU64,
-    failed: AtomicU64,
+    /// Tasks that have ended, and those among them that have answered, by what; in one word, so that whoever
+    /// counts them while the worker still speaks counts each once. Written by whoever reads the worker's
+    /// ring, or reports its end.
+    ended: AtomicU64,
+}
+
+/// One task in [`Batch::ended`]. There are at most `BATCH_ITEMS_MAX`.
+const ENDED: u64 = 1;
+const SUCCEEDED: u64 = 1 << 16;
+const FAILED: u64 = 1 << 32;
+
+fn count_of(ended: u64, what: u64) -> u64 {
+    ended / what % SUCCEEDED
 }
 
 impl Batch {
     pub(super) fn new(cell: Arc<Cell>, entry: Entry, limits: TaskLimits, count: u64) -> Arc<Batch> {
-        let [answered, succeeded, failed] = [(); 3].map(|()| AtomicU64::new(0));
-        Arc::new(Batch { cell, entry, limits, count, answered, succeeded, failed })
+        Arc::new(Batch { cell, entry, limits, count, ended: AtomicU64::new(0) })
     }
 
     /// Those without an answer.
@@ -62,7 +69,7 @@ impl Batch {
     }
 
     pub(super) fn answered(&self) -> u64 {
-        self.answered.load(Ordering::SeqCst)
+        count_of(self.ended.load(Ordering::SeqCst), ENDED)
     }
 
     /// Whether this task is the next to be answered.
@@ -81,27 +88,35 @@ impl Batch {
             resolve::add_cost(&mut report, cost);
             self.cell.labels().failure_of(task, error, report)
         });
-        let counter = if result.is_ok() { &self.succeeded } else { &self.failed };
-        counter.fetch_add(1, Ordering::SeqCst);
-        self.push(result, run);
+        let how = if result.is_ok() { SUCCEEDED } else { FAILED };
+        self.push(how, result, run);
     }
 
-    /// The task at hand has ended without an answer.
-    pub(super) fn fail(&self, failure: TaskFailure) {
-        if self.left() > 0 {
-            self.push(Err(failure), Duration::ZERO);
+    /// The task at hand has ended without an answer; `false` if all had one already.
+    pub(super) fn fail(&self, failure: TaskFailure) -> bool {
+        let is_at_hand = self.left() > 0;
+        if is_at_hand {
+            self.push(0, Err(failure), Duration::ZERO);
         }
+        is_at_hand
     }
 
     /// All of it has ended, those without an answer so. Those that `fail` was told of are counted.
     pub(super) fn count_ends(&self, ended: &mut Ended, how: TaskOutcome) {
-        ended.succeeded += self.succeeded.load(Ordering::SeqCst);
-        ended.failed += self.failed.load(Ordering::SeqCst);
-        resolve::count(ended, how, self.left());
+        let so_far = self.count_answers(ended);
+        resolve::count(ended, how, self.count - count_of(so_far, ENDED));
     }
 
-    fn push(&self, result: Result<Answer, TaskFailure>, run: Duration) {
-        self.answered.fetch_add(1, Ordering::SeqCst);
+    /// Those of its tasks that have answered. What it counted.
+    pub(super) fn count_answers(&self, ended: &mut Ended) -> u64 {
+        let so_far = self.ended.load(Ordering::SeqCst);
+        ended.succeeded += count_of(so_far, SUCCEEDED);
+        ended.failed += count_of(so_far, FAILED);
+        so_far
+    }
+
+    fn push(&self, how: u64, result: Result<Answer, TaskFailure>, run: Duration) {
+        self.ended.fetch_add(ENDED + how, Ordering::SeqCst);
         self.cell.push(Item { result, run });
     }
 }

@@ -4,12 +4,16 @@
 //! the rest stays in the outbox, and the link's own thread pumps it as space comes back.
 //! So a stopped or lying worker can hold up nobody but itself.
 
+mod reader;
+
+use reader::Reader;
+pub(super) use reader::read_loop;
+
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -19,28 +23,27 @@ use rustix::process::Signal;
 use super::batch::Batch;
 use super::core::{Answered, Call, Core};
 use super::logs;
+use super::shares::{self, Sent, TaskShares};
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause};
 use crate::foreign::{Foreign, guarded};
 use crate::future::Cell;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::module::Module;
+use crate::shared::Shared;
 use crate::task::TaskId;
 use crate::wire::control::ControlSocket;
-use crate::wire::frame::{Assembly, encode_head};
+use crate::wire::frame::{Assembly, encode_head_into};
 use crate::wire::message::{FromWorker, Items, ModuleId, ToWorker, ToWorkerControl, Verdict};
 use crate::wire::ring::{self, Consumer, End, Producer, Violation};
 use crate::wire::spin::Spinning;
+use crate::wire::turn::Turn;
 
-/// Answers that are handled under one lock, at most.
-const ANSWERS_AT_ONCE: usize = 64;
+/// Inputs up to here travel with their frame's head, and are copied once more for that.
+const SMALL_INPUT_BYTES: usize = 4096;
 
-/// So many runs under way are many: nobody waits for the next one alone.
-const MANY_OUTSTANDING: u64 = 4;
-
-/// Bounds of the time that a reader looks away while many runs are under way.
-const PAUSE_MIN: Duration = Duration::from_micros(20);
-const PAUSE_MAX: Duration = Duration::from_micros(250);
+/// Room for the frame of a small task.
+const FRAME_BYTES_USUAL: usize = 192;
 
 pub(crate) struct Link {
     pub(crate) key: WorkerKey,
@@ -48,10 +51,10 @@ pub(crate) struct Link {
     pub(crate) control: ControlSocket,
     pidfd: OwnedFd,
     end: End,
-    reader: Mutex<Reader>,
-    /// The attendant is to be woken.
-    attendant_sleeps: AtomicBool,
+    reader: Turn<Reader>,
     spinning: Spinning,
+    /// The same for the link's own thread, while a payload is under way.
+    streaming: Spinning,
     /// Written under the core's lock, so that runs are sent in the order in which they were
     /// decided; held for moments only.
     orders: Mutex<Orders>,
@@ -59,6 +62,9 @@ pub(crate) struct Link {
     /// Runs whose frames have been written to their last byte.
     runs_sent: AtomicU64,
     modules_sent: AtomicUsize,
+    pub(super) shares: Sent,
+    /// For those who are to tell it of the end of what is shared.
+    this: Weak<Link>,
     /// Set once the process is gone; the reader then drains the ring and ends.
     gone: AtomicBool,
     /// Why we killed it, where the signal alone would not say.
@@ -73,6 +79,8 @@ struct Orders {
     outstanding: VecDeque<Outstanding>,
     /// Not in the outbox yet.
     unsent: Vec<Piece>,
+    /// Modules that the worker has been sent, or will be.
+    modules: HashSet<ModuleId>,
     runs: u64,
     /// Claim words in use, one bit each.
     claims: u64,
@@ -89,34 +97,53 @@ struct Outstanding {
     batch: Option<Arc<Batch>>,
     /// What it was sent of the batch.
     items: Option<Items>,
+    /// The worker has spoken of it. An honest one has claimed it before, but that stands in shared memory.
+    has_begun: bool,
+    /// Kept until it has answered: it is told to forget none that it may be about to look for.
+    #[expect(dead_code, reason = "it is held, not read")]
+    shares: TaskShares,
 }
 
 impl Outstanding {
-    /// Whether it may speak of this task now.
-    fn is_at(&self, task: TaskId) -> bool {
-        match &self.batch {
-            None => task == self.task,
-            // After the last one, of the batch itself.
-            Some(batch) => task == self.task || batch.is_at(task),
+    /// Whether the worker may say this now, as far as it is a question of the task.
+    fn may_say(&self, message: &FromWorker) -> bool {
+        match message {
+            FromWorker::Log { task, .. } | FromWorker::Item { task, .. } => match &self.batch {
+                None => *task == self.task,
+                // Not of one that has ended: of each there are logs up to a limit.
+                Some(batch) => batch.is_at(*task),
+            },
+            // Of the batch itself.
+            FromWorker::Done { task, .. } => *task == self.task,
         }
     }
 }
 
 /// Something to be sent.
 enum Piece {
-    /// On the control socket, unless the worker has been sent it.
+    /// On the control socket.
     Module(Module),
+    /// On the control socket: those of a task that are new to the worker.
+    Shares(Vec<Shared>),
+    /// Small frames, one after the other: one publication, one wake-up.
+    Frames(Frames),
     Bytes(Foreign<Bytes>),
     /// The run's frame is complete.
     EndOfRun,
+}
+
+#[derive(Default)]
+struct Frames {
+    bytes: Vec<u8>,
+    written: usize,
+    /// Where each one ends, as far as that is not written.
+    ends: VecDeque<usize>,
 }
 
 struct Outbox {
     ring: Producer,
     /// What did not fit.
     waiting: VecDeque<Piece>,
-    /// Modules that the worker has been sent.
-    modules: HashSet<ModuleId>,
 }
 
 impl Link {
@@ -128,29 +155,29 @@ impl Link {
         end: End,
     ) -> Arc<Link> {
         let (producer, ring) = end.split();
-        let frames = Assembly::new();
-        let reader =
-            Reader { ring, frames, logged: (0, TaskId(0), 0), typical: Duration::ZERO, violation: None };
-        let outbox = Outbox { ring: producer, waiting: VecDeque::new(), modules: HashSet::new() };
-        let orders = Orders { outstanding: VecDeque::new(), unsent: Vec::new(), runs: 0, claims: 0 };
-        let link = Link {
+        let reader = Reader::new(ring);
+        let outbox = Outbox { ring: producer, waiting: VecDeque::new() };
+        let (outstanding, unsent, modules) = (VecDeque::new(), Vec::new(), HashSet::new());
+        let orders = Orders { outstanding, unsent, modules, runs: 0, claims: 0 };
+        Arc::new_cyclic(|this| Link {
             key,
             pid,
             control,
             pidfd,
             end,
-            reader: Mutex::new(reader),
-            attendant_sleeps: AtomicBool::new(false),
+            reader: Turn::new(reader),
             spinning: Spinning::new(),
+            streaming: Spinning::new(),
             orders: Mutex::new(orders),
             outbox: Mutex::new(outbox),
             runs_sent: AtomicU64::new(0),
             modules_sent: AtomicUsize::new(0),
+            shares: Sent::default(),
+            this: this.clone(),
             gone: AtomicBool::new(false),
             killed_for: OnceLock::new(),
             death: OnceLock::new(),
-        };
-        Arc::new(link)
+        })
     }
 
     pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
@@ -180,37 +207,56 @@ impl Link {
         let payload_bytes_max = payload_bytes_max.clamp(GUEST_TEXT_BYTES_MAX as u64, FRAME_PAYLOAD_BYTES_MAX);
         let log_bytes_max = call.limits.log_bytes_max;
         let items = batch.map(|batch| batch.items());
-        let mut input = call.input.clone();
-        if let Some(batch) = batch {
-            input.advance(batch.offset(&call.input).min(call.input.len()));
-        }
-        let batch = batch.cloned();
-        let outstanding = Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items };
+        // Of a batch, what is left.
+        let start = batch.map_or(0, |batch| batch.offset(&call.input).min(call.input.len()));
+        let input = &call.input[start..];
+        let (batch, has_begun, shares) = (batch.cloned(), false, call.shares.clone());
+        let outstanding = Outstanding {
+            task,
+            run,
+            claim,
+            payload_bytes_max,
+            log_bytes_max,
+            batch,
+            items,
+            has_begun,
+            shares,
+        };
         orders.outstanding.push_back(outstanding);
         let (module, entry, limits) = (call.module.0.id, call.entry.clone(), call.limits);
-        let message = ToWorker::Run { task, run, claim, module, entry, limits, items };
-        orders.unsent.push(Piece::Module(call.module.clone()));
-        match encode_head(&message, input.len()) {
-            // Small frames in one piece: one publication, one wake-up.
-            Ok(mut head) if input.len() <= 4096 => {
-                head.extend_from_slice(&input);
-                orders.unsent.push(Piece::Bytes(Foreign::new(head.into())));
-            }
-            Ok(head) => {
-                orders.unsent.extend([Piece::Bytes(Foreign::new(head.into())), Piece::Bytes(input)]);
-            }
-            // `submit` has held the metadata to its limit.
-            Err(error) => return self.kill_for(DeathCause::ProtocolViolation(error.to_string())),
+        let shares = shares::ids(&call.shares);
+        let message = ToWorker::Run { task, run, claim, module, entry, limits, items, shares };
+        if orders.modules.insert(module) {
+            orders.unsent.push(Piece::Module(call.module.clone()));
         }
-        orders.unsent.push(Piece::EndOfRun);
+        if let Some(new) = self.shares.order(&call.shares) {
+            orders.unsent.push(Piece::Shares(new));
+        }
+        let mut frames = match orders.unsent.pop_if(|last| matches!(last, Piece::Frames(_))) {
+            Some(Piece::Frames(frames)) => frames,
+            _ => Frames { bytes: Vec::with_capacity(FRAME_BYTES_USUAL), ..Frames::default() },
+        };
+        if let Err(error) = encode_head_into(&mut frames.bytes, &message, input.len()) {
+            // `submit` has held the metadata to its limit.
+            return self.kill_for(DeathCause::ProtocolViolation(error.to_string()));
+        }
+        if input.len() <= SMALL_INPUT_BYTES {
+            frames.bytes.extend_from_slice(input);
+            frames.ends.push_back(frames.bytes.len());
+            orders.unsent.push(Piece::Frames(frames));
+        } else {
+            let mut input = call.input.clone();
+            input.advance(start);
+            orders.unsent.extend([Piece::Frames(frames), Piece::Bytes(input), Piece::EndOfRun]);
+        }
     }
 
     /// Takes a task back that the worker has not begun. For use under the core's lock.
     pub(super) fn revoke(&self, task: TaskId) -> bool {
         let mut orders = self.orders();
         let Some(index) = orders.outstanding.iter().position(|held| held.task == task) else { return false };
-        let &Outstanding { run, claim, .. } = &orders.outstanding[index];
-        let revoked = self.end.revoke(claim, run);
+        let &Outstanding { run, claim, has_begun, .. } = &orders.outstanding[index];
+        let revoked = !has_begun && self.end.revoke(claim, run);
         if revoked {
             orders.outstanding.remove(index);
             orders.claims &= !(1 << claim);
@@ -242,13 +288,21 @@ impl Link {
         let loaded = &module.0;
         let message = ToWorkerControl::Module { module: loaded.id, code: loaded.description.code() };
         self.modules_sent.fetch_add(1, Ordering::Relaxed);
-        let sent = self.control.send(&message, &[loaded.artifact.as_fd(), loaded.description_file.as_fd()]);
+        let files = [loaded.artifact.as_fd(), loaded.description_file.as_fd()];
+        self.has_been_sent("a module", self.control.send(&message, &files))
+    }
+
+    fn send_shares(&self, shares: &[Shared]) -> bool {
+        self.has_been_sent("a shared input", self.shares.send(&self.control, shares, &self.this))
+    }
+
+    fn has_been_sent(&self, what: &str, sent: io::Result<()>) -> bool {
         if let Err(error) = &sent
-            // A gone worker is reported by its death. One that cannot be sent a module (it does
+            // A gone worker is reported by its death. One that cannot be sent a file (it does
             // not read, or the system has no room for descriptors) is of no use.
             && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
         {
-            self.kill_for(DeathCause::ProtocolViolation(format!("a module cannot be sent: {error}")));
+            self.kill_for(DeathCause::ProtocolViolation(format!("{what} cannot be sent: {error}")));
         }
         sent.is_ok()
     }
@@ -264,8 +318,12 @@ impl Link {
     /// Resident memory of the process, where the system says it.
     pub(super) fn resident_bytes(&self) -> Option<u64> {
         let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid)).ok()?;
-        let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-        Some(pages * rustix::param::page_size() as u64)
+        let mut fields = text.split(' ').skip(1).map(|pages| pages.parse::<u64>().ok());
+        let (pages, of_files) = (fields.next()??, fields.next()??);
+        let page_size = rustix::param::page_size() as u64;
+        // Shared inputs are not its own, and it does not grow by them.
+        let shared = self.shares.bytes().min(of_files * page_size);
+        Some((pages * page_size).saturating_sub(shared))
     }
 
     pub(super) fn terminate(&self) {
@@ -297,6 +355,15 @@ impl Link {
         let _ = self.death.set(death);
         self.gone.store(true, Ordering::SeqCst);
         self.end.wake_self();
+        // Whoever attends lets go of the reader then.
+        self.call_attendant();
+    }
+
+    /// Wakes the attendant, if there is one and it sleeps.
+    fn call_attendant(&self) {
+        if self.reader.has_sleeping_attendant() {
+            self.end.wake_attendant();
+        }
     }
 
     /// Writes what fits; `true` if that was all.
@@ -316,6 +383,14 @@ impl Link {
         self.orders().outstanding.front().cloned()
     }
 
+    /// As [`at_hand`](Self::at_hand), if the worker may say this. Then it is not taken back any more.
+    fn spoken_of(&self, message: &FromWorker) -> Option<Outstanding> {
+        let mut orders = self.orders();
+        let held = orders.outstanding.front_mut().filter(|held| held.may_say(message))?;
+        held.has_begun = true;
+        Some(held.clone())
+    }
+
     fn has_sent(&self, run: u64) -> bool {
         let has_sent = || self.runs_sent.load(Ordering::SeqCst) >= run;
         // The worker may be quicker than the thread that has just written the last byte to it:
@@ -329,9 +404,13 @@ impl Link {
     /// The worker has answered what it was at.
     fn settle(&self) {
         let mut orders = self.orders();
-        if let Some(held) = orders.outstanding.pop_front() {
+        let held = orders.outstanding.pop_front();
+        if let Some(held) = &held {
             orders.claims &= !(1 << held.claim);
         }
+        drop(orders);
+        // Its shared inputs may end here: others are told, not under the lock.
+        drop(held);
     }
 }
 
@@ -342,8 +421,22 @@ impl Outbox {
         while let Some(piece) = self.waiting.front_mut() {
             match piece {
                 Piece::Module(module) => {
-                    if self.modules.insert(module.0.id) && !link.send_module(module) {
+                    if !link.send_module(module) {
                         return Ok(sent);
+                    }
+                }
+                Piece::Shares(shares) => {
+                    if !link.send_shares(shares) {
+                        return Ok(sent);
+                    }
+                }
+                Piece::Frames(frames) => {
+                    frames.written += self.ring.try_write(&frames.bytes[frames.written..])?;
+                    while frames.ends.pop_front_if(|end| *end <= frames.written).is_some() {
+                        link.runs_sent.fetch_add(1, Ordering::SeqCst);
+                    }
+                    if frames.written < frames.bytes.len() {
+                        break;
                     }
                 }
                 Piece::Bytes(bytes) => {
@@ -360,269 +453,5 @@ impl Outbox {
             sent.extend(self.waiting.pop_front());
         }
         Ok(sent)
-    }
-}
-
-/// Reads what the worker says: one thread at a time, the link's own or an attendant.
-struct Reader {
-    ring: Consumer,
-    frames: Assembly<FromWorker>,
-    /// The run and the task that logged last, and how much.
-    logged: (u64, TaskId, u64),
-    /// How long a task runs, as a moving average.
-    typical: Duration,
-    /// What it was that cannot be; nothing is read after it.
-    violation: Option<String>,
-}
-
-impl Reader {
-    fn has_news(&self) -> bool {
-        self.violation.is_none() && self.ring.available() != Ok(0)
-    }
-
-    /// Handles what the worker has said so far, and says how many frames that were.
-    fn drain(&mut self, core: &Core, link: &Link) -> usize {
-        let mut frames = 0;
-        let mut answers = Vec::new();
-        while self.violation.is_none() {
-            let payload_bytes_max = || link.at_hand().map_or(0, |held| held.payload_bytes_max);
-            let heard = match self.frames.next(&mut self.ring, payload_bytes_max) {
-                Ok(None) => break,
-                Ok(Some((message, payload))) => self.hear(core, link, message, payload, &mut answers),
-                Err(error) => Err(error.to_string()),
-            };
-            frames += 1;
-            if answers.len() >= ANSWERS_AT_ONCE {
-                core.answered(link, std::mem::take(&mut answers));
-            }
-            self.violation = heard.err();
-        }
-        if !answers.is_empty() {
-            core.answered(link, answers);
-        }
-        if let Some(violation) = &self.violation {
-            link.kill_for(DeathCause::ProtocolViolation(violation.clone()));
-        }
-        frames
-    }
-
-    fn hear(
-        &mut self,
-        core: &Core,
-        link: &Link,
-        message: FromWorker,
-        payload: Vec<u8>,
-        answers: &mut Vec<(TaskId, bool, Answered)>,
-    ) -> Result<(), String> {
-        let (FromWorker::Log { task, .. } | FromWorker::Done { task, .. } | FromWorker::Item { task, .. }) =
-            &message;
-        let Some(held) = link.at_hand().filter(|held| held.is_at(*task)) else {
-            return Err("it spoke of a task that it does not have".into());
-        };
-        match message {
-            FromWorker::Log { task, record } => {
-                if (held.run, task) != (self.logged.0, self.logged.1) {
-                    self.logged = (held.run, task, 0);
-                }
-                self.logged.2 += (record.target.len() + record.message.len() + record.fields.len()) as u64;
-                // The worker keeps the limit; twice that leaves room for the marks of what was cut.
-                let log_bytes_max = held.log_bytes_max.saturating_mul(2).max(LOG_RECORD_BYTES_MAX as u64);
-                if !payload.is_empty() || self.logged.2 > log_bytes_max {
-                    return Err("its logs are over the limit that it has to keep".into());
-                }
-                // What was said before comes before.
-                if !answers.is_empty() {
-                    core.answered(link, std::mem::take(answers));
-                }
-                let labels = match &held.batch {
-                    Some(batch) => Some(batch.labels()),
-                    None => core.labels(task),
-                };
-                logs::emit(labels.as_deref(), link.pid, task, &record);
-            }
-            FromWorker::Item { task, verdict, cost } => {
-                let Some(batch) = held.batch.filter(|batch| batch.is_at(task)) else {
-                    return Err("it answered for a task of a batch that it does not have".into());
-                };
-                self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
-                batch.answer(link.pid, Answered { verdict, payload, cost });
-            }
-            FromWorker::Done { task, verdict, cost } => {
-                if task != held.task {
-                    return Err("it ended a part of a batch".into());
-                }
-                if !link.has_sent(held.run) {
-                    return Err("it answered before it had read its input".into());
-                }
-                link.settle();
-                self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
-                let mut unfinished = false;
-                if let Some(batch) = &held.batch {
-                    unfinished = batch.left() > 0;
-                    if !payload.is_empty()
-                        || (unfinished && Some(batch.items()) == held.items && verdict == Verdict::Ok)
-                    {
-                        return Err("it gave a batch back without having done anything".into());
-                    }
-                }
-                answers.push((task, unfinished, Answered { verdict, payload, cost }));
-            }
-        }
-        Ok(())
-    }
-
-    /// Where many runs are under way and each is short: how long to look away, until about half of
-    /// them are done. To be woken for each would cost more than they do.
-    fn pause(&self, link: &Link) -> Option<Duration> {
-        let orders = link.orders();
-        let items = |held: &Outstanding| held.batch.as_ref().map_or(1, |batch| batch.left());
-        let outstanding = orders.outstanding.iter().map(items).sum::<u64>();
-        drop(orders);
-        let until_half = self.typical.saturating_mul((outstanding / 2) as u32).min(PAUSE_MAX);
-        (outstanding >= MANY_OUTSTANDING && self.typical <= PAUSE_MAX).then(|| until_half.max(PAUSE_MIN))
-    }
-}
-
-impl Link {
-    fn reader(&self) -> MutexGuard<'_, Reader> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The reader, unless another thread has it.
-    fn try_reader(&self) -> Option<MutexGuard<'_, Reader>> {
-        match self.reader.try_lock() {
-            Ok(reader) => Some(reader),
-            Err(TryLockError::Poisoned(reader)) => Some(reader.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
-    fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::SeqCst)
-    }
-
-    /// The calling thread reads what the worker says until the cell is filled, or until the deadline:
-    /// one thread less to be woken for an answer. Returns at once if another thread is at it.
-    pub(super) fn attend(self: &Arc<Self>, core: &Core, cell: &Cell, deadline: Option<Instant>) {
-        let Some(mut reader) = self.try_reader() else { return };
-        // Whoever fills it elsewhere wakes us.
-        let waker = Waker::from(self.clone());
-        cell.set_attendant(&waker);
-        let is_done = || cell.has_news();
-        let attendance = Attendance::begin(self);
-        loop {
-            reader.drain(core, self);
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if is_done() || self.is_gone() || reader.violation.is_some() || left == Some(Duration::ZERO) {
-                break;
-            }
-            let is_over = || is_done() || self.is_gone();
-            match reader.pause(self) {
-                Some(pause) => self.doze(left.map_or(pause, |left| left.min(pause)), is_over),
-                None => {
-                    let is_ready = || reader.has_news() || is_over();
-                    self.spinning.wait(is_ready, || {
-                        self.attendant_sleeps.store(true, Ordering::SeqCst);
-                        self.end.wait_attending(left, is_ready);
-                        self.attendant_sleeps.store(false, Ordering::SeqCst);
-                    });
-                }
-            }
-        }
-        drop(attendance);
-        cell.unset_attendant(&waker);
-        // What rang for nobody is for the link's own thread.
-        let has_news = reader.has_news() || reader.violation.is_some();
-        drop(reader);
-        if has_news || self.is_gone() {
-            self.end.wake_self();
-        }
-    }
-
-    /// The attendant looks away for a moment.
-    fn doze(&self, pause: Duration, is_over: impl Fn() -> bool) {
-        self.attendant_sleeps.store(true, Ordering::SeqCst);
-        self.end.nap_attending(pause, is_over);
-        self.attendant_sleeps.store(false, Ordering::SeqCst);
-    }
-}
-
-/// Wakes the attendant, if there is one and it sleeps.
-impl Wake for Link {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        // Not by what stands in shared memory: the worker may have changed that.
-        if self.attendant_sleeps.load(Ordering::SeqCst) {
-            self.end.wake_attendant();
-        }
-    }
-}
-
-/// An attendant is there; it goes even if a panic takes it.
-struct Attendance<'a>(&'a Link);
-
-impl Attendance<'_> {
-    fn begin(link: &Link) -> Attendance<'_> {
-        link.end.attend();
-        Attendance(link)
-    }
-}
-
-impl Drop for Attendance<'_> {
-    fn drop(&mut self) {
-        self.0.attendant_sleeps.store(false, Ordering::SeqCst);
-        self.0.end.leave();
-    }
-}
-
-/// The link's thread: reads until the process is gone, then reports its death.
-pub(super) fn read_loop(core: &Core, link: &Arc<Link>) {
-    super::become_io_thread();
-    // Wakers and inputs' destructors are others' code; whatever they do, the death is reported.
-    if catch_unwind(AssertUnwindSafe(|| listen(core, link))).is_err() {
-        link.kill_for(DeathCause::ProtocolViolation("the host's own thread panicked".into()));
-    }
-    // After a violation the stream is of no use, but the process must be reaped first.
-    while !link.is_gone() {
-        link.end.wait(ring::FOR_DATA, || link.is_gone());
-    }
-    if let Some(death) = link.death.get() {
-        core.dead(link.key, death.clone());
-    }
-}
-
-/// Handles what the worker says, to the end of the stream or the first violation.
-fn listen(core: &Core, link: &Link) {
-    loop {
-        let drained = match link.pump() {
-            Ok(drained) => drained,
-            Err(violation) => return link.kill_for(DeathCause::ProtocolViolation(violation.to_string())),
-        };
-        let is_gone = link.is_gone();
-        // Whoever attends leaves when the process is gone; what is there then is all there is.
-        let reader = if is_gone { Some(link.reader()) } else { link.try_reader() };
-        if let Some(mut reader) = reader {
-            let frames = reader.drain(core, link);
-            if is_gone || reader.violation.is_some() {
-                return;
-            }
-            let pause = reader.pause(link).filter(|_| frames > 0 && drained);
-            drop(reader);
-            if let Some(pause) = pause {
-                link.end.nap(pause);
-                continue;
-            }
-        }
-        let what = if drained { ring::FOR_DATA } else { ring::FOR_DATA | ring::FOR_SPACE };
-        link.end.wait(what, || {
-            let outbox = link.outbox();
-            let blocked = outbox.waiting.front().is_some_and(|piece| matches!(piece, Piece::Bytes(_)));
-            let pumpable = blocked && (drained || outbox.ring.space() != Ok(0));
-            drop(outbox);
-            pumpable || link.is_gone() || link.try_reader().is_some_and(|reader| reader.has_news())
-        });
     }
 }

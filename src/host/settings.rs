@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) workers_max: usize,
     pub(crate) queue_tasks_max: usize,
     pub(crate) input_bytes_max: usize,
+    pub(crate) share_bytes_max: u64,
+    pub(crate) shares_max: usize,
     pub(crate) grace: Duration,
     pub(crate) start_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,

@@ -16,6 +16,9 @@ const SHORT: Duration = Duration::from_micros(100);
 /// The work of one batch: large beside what it costs on the way, small beside what anyone notices.
 const WORK: Duration = Duration::from_micros(500);
 
+/// An iterator that takes longer for an input is not waited for: a batch would be long in coming.
+const PACE: Duration = Duration::from_micros(20);
+
 /// Results that are looked at before the first batch.
 const SEEN_MIN: u32 = 4;
 
@@ -25,23 +28,37 @@ pub(super) struct Batching {
     /// A moving average.
     typical: Duration,
     seen: u32,
+    /// How long the iterator takes for an input, as a moving average.
+    pace: Duration,
 }
 
 impl Batching {
     pub(super) fn learn(&mut self, run: Option<Duration>) {
         let Some(run) = run else { return };
-        self.typical = if self.seen == 0 { run } else { self.typical * 7 / 8 + run / 8 };
+        self.typical = if self.seen == 0 { run } else { average(self.typical, run) };
         self.seen = self.seen.saturating_add(1);
+    }
+
+    /// The iterator took so long for so many inputs.
+    pub(super) fn pulled(&mut self, inputs: usize, took: Duration) {
+        let inputs = u32::try_from(inputs).unwrap_or(u32::MAX).max(1);
+        self.pace = average(self.pace, took / inputs);
     }
 
     /// How many make a batch; 1 is none.
     pub(super) fn size(&self) -> usize {
-        if self.seen < SEEN_MIN || self.typical > SHORT {
+        if self.seen < SEEN_MIN || self.typical > SHORT || self.pace > PACE {
             return 1;
         }
         let items = WORK.as_nanos() / self.typical.as_nanos().max(1);
         usize::try_from(items).unwrap_or(usize::MAX).clamp(1, BATCH_ITEMS_MAX)
     }
+}
+
+/// A moving average that outliers move little: on a busy machine a short task, or a pull, may have to
+/// wait for a processor now and then, and none is ever shorter than it is.
+fn average(before: Duration, now: Duration) -> Duration {
+    if now < before { (before + now) / 2 } else { before * 15 / 16 + now / 16 }
 }
 
 /// The inputs of a batch, as they travel: each preceded by its length.

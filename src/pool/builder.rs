@@ -25,7 +25,8 @@ use crate::limits::compile::CompileLimits;
 use crate::policy::OnWorkerDeath;
 use crate::roles::{self, Role};
 use crate::sandbox::syscalls;
-use crate::task::TaskOptions;
+use crate::shared::Shares;
+use crate::task::{Isolation, TaskOptions};
 use crate::walls::{SandboxLayer, SandboxPolicy, SandboxRequest};
 
 static NEXT_POOL: AtomicU64 = AtomicU64::new(1);
@@ -63,6 +64,8 @@ impl PoolBuilder {
                 workers_max: 0,
                 queue_tasks_max: limits::QUEUE_TASKS_MAX,
                 input_bytes_max: limits::INPUT_BYTES_MAX,
+                share_bytes_max: limits::SHARE_BYTES_MAX,
+                shares_max: limits::SHARES_MAX,
                 grace: limits::GRACE,
                 start_timeout: limits::START_TIMEOUT,
                 idle_timeout: None,
@@ -164,6 +167,13 @@ impl PoolBuilder {
         self
     }
 
+    /// What tasks that do not say otherwise share with those before them. Default:
+    /// [`Isolation::Instance`].
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.settings.defaults.isolation = Some(isolation);
+        self
+    }
+
     /// The output limit of tasks that do not say otherwise. Default: 64 MiB.
     pub fn output_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.defaults.output_bytes_max = Some(bytes);
@@ -193,6 +203,18 @@ impl PoolBuilder {
     /// Most bytes of one input. Default: 256 MiB.
     pub fn input_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.input_bytes_max = bytes;
+        self
+    }
+
+    /// Most bytes of one [shared input](crate::Pool::share). Default: 1 GiB.
+    pub fn share_bytes_max(mut self, bytes: u64) -> Self {
+        self.settings.share_bytes_max = bytes;
+        self
+    }
+
+    /// Most [shared inputs](crate::Pool::share) at a time, up to 4096. Default: 128.
+    pub fn shares_max(mut self, shares: usize) -> Self {
+        self.settings.shares_max = shares;
         self
     }
 
@@ -449,6 +471,7 @@ impl PoolBuilder {
             core,
             cache,
             loads: Loads::new(),
+            shares: Shares::default(),
             turns: Turns::new(compilers_max),
             supervisor: Mutex::new(Some(supervisor)),
             callback_thread: callback_thread.thread().id(),
@@ -470,6 +493,7 @@ impl PoolBuilder {
             ("compilers_max", settings.compilers_max as u64, 1, limits::COMPILERS_AT_MOST as u64),
             ("queue_tasks_max", settings.queue_tasks_max as u64, 1, u64::MAX),
             ("input_bytes_max", settings.input_bytes_max as u64, 0, limits::FRAME_PAYLOAD_BYTES_MAX),
+            ("shares_max", settings.shares_max as u64, 0, limits::SHARES_AT_MOST as u64),
             ("output_bytes_max", outputs, 0, half),
             ("wasm_stack_bytes_max", stack, limits::WASM_STACK_BYTES_MIN as u64, stack_max),
             ("worker_memory_bytes_max", settings.sandbox.memory_bytes_max, 64 << 20, u64::MAX),

@@ -49,7 +49,10 @@ struct Source<C: Callable, I> {
     /// Number of the chunk at hand, and what is still missing in it.
     chunk: (u64, usize),
     batching: Batching,
-    /// An input that was pulled and goes next, alone: it did not fit into a batch.
+    /// Inputs that were pulled and are not submitted. They stay here while more are pulled: an iterator
+    /// that panics loses none of them.
+    batch: Inputs,
+    /// The input after those, which goes alone: it did not fit.
     held: Option<C::Input>,
     exhausted: bool,
     began: Instant,
@@ -66,7 +69,7 @@ where
 {
     /// Whether there may be another input, and time for it.
     fn is_open(&self) -> bool {
-        (!self.exhausted || self.held.is_some()) && !self.late
+        (!self.exhausted || self.held.is_some() || self.batch.count() > 0) && !self.late
     }
 
     /// Submits the next input, or a batch of at most `room`, if there are any; waits for room in the
@@ -78,25 +81,19 @@ where
             self.late = true;
             return None;
         }
-        let size = if self.held.is_some() { 1 } else { self.batch_size(room) };
-        let Some(input) = self.held.take().or_else(|| self.inputs.next()) else {
-            self.exhausted = true;
-            return None;
-        };
-        let mut batch = Inputs::default();
-        if size > 1 {
-            batch = self.batch(input, size);
-        } else {
-            self.held = Some(input);
+        if self.held.is_none() {
+            self.gather(room);
         }
-        let submitted = match (batch.count(), self.held.take_if(|_| batch.count() == 0)) {
-            (_, Some(input)) => {
-                let group = self.group();
+        let submitted = match (self.batch.count(), &self.held) {
+            (0, None) => return None,
+            (0, Some(_)) => {
+                let (group, input) = (self.group(), self.held.take()?);
                 let submitted =
                     self.pool.submit_in(&self.task, &input, self.options.clone(), group, deadline);
                 submitted.map(|future| Submitted::One(Some(future))).map_err(|error| (error, 1))
             }
-            (count, None) => {
+            (count, _) => {
+                let batch = std::mem::take(&mut self.batch);
                 let submitted = self.pool.submit_batch(&self.task, batch, self.options.clone(), deadline);
                 let many = submitted.map(|future| Submitted::Many(Many::new(future, count)));
                 many.map_err(|error| (error, count))
@@ -112,29 +109,31 @@ where
         }
     }
 
-    /// The next inputs, as many as fit; one that does not is held.
-    fn batch(&mut self, first: C::Input, size: usize) -> Inputs {
-        let mut batch = Inputs::default();
-        let mut next = Some(first);
-        while let Some(input) = next {
+    /// Pulls the next inputs: one to go alone, or as many as fit into a batch.
+    fn gather(&mut self, room: usize) {
+        let size = self.batch_size(room);
+        let began = Instant::now();
+        while self.held.is_none() && self.batch.count() < size && !self.exhausted {
+            let Some(input) = self.inputs.next() else {
+                self.exhausted = true;
+                break;
+            };
             // What cannot be encoded is told in its own place.
-            if !self.task.encode(&input).is_ok_and(|(_, bytes)| batch.push(&bytes)) {
+            if size == 1 || !self.task.encode(&input).is_ok_and(|(_, bytes)| self.batch.push(&bytes)) {
                 self.held = Some(input);
-                break;
             }
-            if batch.count() >= size {
-                break;
-            }
-            next = self.inputs.next();
-            self.exhausted = next.is_none();
         }
-        batch
+        self.batching.pulled(self.batch.count() + usize::from(self.held.is_some()), began.elapsed());
     }
 
     /// How many inputs are to travel together next.
     fn batch_size(&self, room: usize) -> usize {
         let size = self.batching.size();
-        if size == 1 || self.chunk_size.is_some() || !self.pool.0.core.may_batch(&self.options) {
+        if size == 1
+            || self.chunk_size.is_some()
+            || self.buffer_size < BATCHED_FROM
+            || !self.pool.0.core.may_batch(&self.options)
+        {
             return 1;
         }
         // So that each worker has one, and another one waits for it.
@@ -166,6 +165,9 @@ where
         MapError::Timeout { limit: self.timeout.unwrap_or_default() }
     }
 }
+
+/// Those who ask for a smaller look-ahead want each input to be submitted as it is pulled.
+const BATCHED_FROM: usize = 256;
 
 /// Inputs that are pulled for one result even if that result is there already: so the
 /// look-ahead grows to its size while nobody waits for it.
@@ -207,6 +209,7 @@ where
             chunk_size: None,
             chunk: (0, 0),
             batching: Batching::default(),
+            batch: Inputs::default(),
             held: None,
             exhausted: false,
             began: Instant::now(),
@@ -227,7 +230,8 @@ where
     /// Each is still a task of its own, with its own instance, limits, error and report. Bounded by
     /// [`PoolBuilder::prefetch_max`](crate::PoolBuilder::prefetch_max).
     /// Default: tasks that take less than 100 µs travel in batches of up to 256, of at most half a
-    /// millisecond's work, where the buffer has room for several. Those of a batch are pending or run
+    /// millisecond's work, where the buffer has room for 256 and the iterator gives its inputs as quickly.
+    /// An input waits for those that travel with it; set 1 if the iterator may pause for long. Those of a batch are pending or run
     /// together; one that fails or times out costs the others nothing; and where a worker's process
     /// dies, the one that it was at is lost, as ever. They travel alone while someone listens to
     /// [`Pool::events`], in a pool that counts its workers' tasks

@@ -120,11 +120,16 @@ impl Pool {
         deadline: Option<Instant>,
     ) -> Result<TaskFuture<C::Output>, SubmitError> {
         let target = task.target();
-        let options = self.admissible(target, options)?;
+        let mut options = self.admissible(target, options)?;
         let group = Group::Batch(inputs.count() as u64);
         let input = Foreign::new(inputs.into_bytes().into());
-        let call =
-            Call { module: target.module.clone(), entry: target.entry(), limits: options.limits(), input };
+        let call = Call {
+            module: target.module.clone(),
+            entry: target.entry(),
+            limits: options.limits(),
+            input,
+            shares: options.shared.take(),
+        };
         let request = Request { call, name: target.name.clone(), options };
         let cell = self.give(request, group, WhenFull::Wait(deadline)).map_err(|refused| refused.0)?;
         Ok(self.future::<C>(cell))
@@ -139,7 +144,7 @@ impl Pool {
     ) -> Result<Request, SubmitError> {
         let target = task.target();
         let name = || target.name.to_string();
-        let options = self.admissible(target, options)?;
+        let mut options = self.admissible(target, options)?;
         let (entry, input) = task.encode(input)?;
         let max = self.0.core.settings.input_bytes_max;
         if input.len() > max {
@@ -158,6 +163,7 @@ impl Pool {
             entry,
             limits: options.limits(),
             input: Foreign::new(input),
+            shares: options.shared.take(),
         };
         Ok(Request { call, name: target.name.clone(), options })
     }
@@ -171,6 +177,14 @@ impl Pool {
             return Err(SubmitError::ForeignModule { task: task() });
         }
         let options = options.or(&core.settings.defaults);
+        let shared = options.shared.as_deref().unwrap_or_default();
+        if shared.iter().any(|shared| shared.pool() != core.id) {
+            return Err(SubmitError::ForeignShared { task: task() });
+        }
+        let (count, max) = (shared.len(), limits::SHARES_PER_TASK_MAX);
+        if count > max {
+            return Err(SubmitError::TooManyShared { task: task(), count, max });
+        }
         if options.fuel.is_some() && !module.description.metered {
             return Err(SubmitError::NotMetered { task: task(), module: module.shown.to_string() });
         }

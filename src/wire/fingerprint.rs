@@ -9,6 +9,7 @@ pub(crate) const BUILD: u64 = {
     hash = fnv(hash, include_bytes!("message.rs"));
     hash = fnv(hash, include_bytes!("frame.rs"));
     hash = fnv(hash, include_bytes!("ring.rs"));
+    hash = fnv(hash, include_bytes!("bell.rs"));
     hash = fnv(hash, include_bytes!("../schema.rs"));
     hash = fnv(hash, include_bytes!("../limits.rs"));
     hash = fnv(hash, include_bytes!("../limits/compile.rs"));

@@ -37,20 +37,11 @@ pub(crate) enum FrameError {
     Io(io::Error),
 }
 
-/// Header and metadata of a frame whose payload, of `payload_bytes`, follows.
+/// Appends header and metadata of a frame whose payload, of `payload_bytes`, follows.
 ///
 /// # Errors
-/// Metadata that postcard cannot encode, or that is over its limit.
-pub(crate) fn encode_head<M: Serialize>(meta: &M, payload_bytes: usize) -> io::Result<Vec<u8>> {
-    let mut head = Vec::new();
-    encode_head_into(&mut head, meta, payload_bytes)?;
-    Ok(head)
-}
-
-/// As [`encode_head`], into memory that is used again.
-///
-/// # Errors
-/// As [`encode_head`]; what is in `head` is then of no use.
+/// Metadata that postcard cannot encode, or that is over its limit; what is in `head` is then of no
+/// use.
 pub(crate) fn encode_head_into<M: Serialize>(
     head: &mut Vec<u8>,
     meta: &M,
@@ -72,7 +63,7 @@ pub(crate) fn encode_head_into<M: Serialize>(
 /// Writes one frame; `scratch` is memory that is used again.
 ///
 /// # Errors
-/// As [`encode_head`], and what the writer says.
+/// As [`encode_head_into`], and what the writer says.
 pub(crate) fn write_frame<M: Serialize>(
     to: &mut (impl Write + ?Sized),
     scratch: &mut Vec<u8>,
@@ -213,7 +204,6 @@ impl<M: DeserializeOwned> Assembly<M> {
     }
 
     /// Whether a frame has begun that is not complete.
-    #[cfg(test)]
     pub(crate) fn is_amid(&self) -> bool {
         self.partial.is_some() || self.incoming.len() > 0
     }

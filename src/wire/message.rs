@@ -19,6 +19,10 @@ use crate::walls::{SandboxReport, SandboxRequest};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct ModuleId(pub(crate) u32);
 
+/// A shared input's number within its pool; none is used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct ShareId(pub(crate) u64);
+
 /// Host to worker, on the control socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorkerControl {
@@ -34,6 +38,10 @@ pub(crate) enum ToWorkerControl {
     },
     /// Comes with two descriptors: the artifact and its description.
     Module { module: ModuleId, code: CodeKind },
+    /// Comes with a descriptor for each: sealed files of so many bytes.
+    Share { shares: Vec<(ShareId, u64)> },
+    /// No task to come has these.
+    Unshare { shares: Vec<ShareId> },
     /// Stop this run, and only this one.
     Interrupt { run: u64 },
 }
@@ -72,6 +80,8 @@ pub(crate) enum ToWorker {
         entry: Entry,
         limits: TaskLimits,
         items: Option<Items>,
+        /// What the task shares with others; of a batch, each of its tasks.
+        shares: Vec<ShareId>,
     },
 }
 

@@ -5,29 +5,24 @@
 //! position privately and only *publishes* it, so a hostile peer can move only its own:
 //! what it publishes is checked against ours, and anything impossible is a [`Violation`].
 //!
-//! Waking follows Dekker: a sleeper announces what it waits for, fences, and looks again;
-//! a waker publishes, fences, and reads the announcement. One of the two sees the other. The
-//! waker takes the announcement down, so that a second one costs no system call.
-//!
-//! A side has one usual sleeper, and the host may have an *attendant* besides: a caller that
-//! waits for an answer and reads the ring itself. While there is one, data rings for it alone.
-//!
-//! Both sides share this file; nothing here blocks except [`End::wait`], [`End::nap`] and
-//! [`End::wait_attending`]. What is announced stands in shared memory, where a hostile peer may
+//! Both sides share this file; nothing here blocks except [`End::wait`], [`End::nap`] and what the
+//! attendant does (`bell.rs` says what that is). What is announced stands in shared memory, where a hostile peer may
 //! change it: it can then leave its own words unheard, until it is killed for its silence.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
-use rustix::thread::futex::{self, Timespec};
 
+use super::bell::Bell;
+pub(crate) use super::bell::{FOR_DATA, FOR_SPACE};
 use super::frame::Source;
+use super::spin::Spinning;
 use crate::limits::{OFFERS_MAX, RING_BYTES};
 
 /// The peer published a position that cannot be.
@@ -48,15 +43,6 @@ pub(crate) enum Side {
     Worker,
 }
 
-/// What a sleeper waits for, as bits of [`Bell::waiting`].
-pub(crate) const FOR_DATA: u32 = 1;
-/// See [`FOR_DATA`].
-pub(crate) const FOR_SPACE: u32 = 2;
-/// There is an attendant: data does not ring for the usual sleeper.
-const ATTENDED: u32 = 4;
-/// The attendant sleeps.
-const ATTENDANT_SLEEPS: u32 = 8;
-
 /// Runs that may be outstanding at a worker: each has a word by which it is claimed or revoked.
 pub(crate) const CLAIMS: usize = OFFERS_MAX + 1;
 
@@ -76,16 +62,6 @@ struct Lane {
     taken: Padded<AtomicU64>,
     /// Bytes ever put in, written by the producer.
     put: Padded<AtomicU64>,
-}
-
-#[repr(C)]
-struct Bell {
-    /// Changes whenever the sleeper is to look again.
-    rung: AtomicU32,
-    /// What the sleeper waits for, and how far there is an attendant; 0 while nobody is to be woken.
-    waiting: AtomicU32,
-    /// Changes whenever the attendant is to look again.
-    called: AtomicU32,
 }
 
 #[repr(C)]
@@ -163,34 +139,6 @@ impl Region {
             Side::Worker => &self.header().worker.0,
         }
     }
-
-    /// Wakes `whom` if it waits for `what`. The caller has published before.
-    fn ring(&self, whom: Side, what: u32) {
-        fence(Ordering::SeqCst);
-        let bell = self.bell(whom);
-        let waiting = bell.waiting.load(Ordering::SeqCst);
-        let (wanted, word) = match what {
-            FOR_DATA if waiting & ATTENDED != 0 => (ATTENDANT_SLEEPS, &bell.called),
-            _ => (what, &bell.rung),
-        };
-        if waiting & wanted != 0 {
-            bell.waiting.fetch_and(!wanted, Ordering::SeqCst);
-            wake(word);
-        }
-    }
-}
-
-fn wake(word: &AtomicU32) {
-    word.fetch_add(1, Ordering::SeqCst);
-    // Only a faulty address makes this fail, and this address is mapped.
-    let _ = futex::wake(word, futex::Flags::empty(), 1);
-}
-
-/// Sleeps while the word is as it was, at most for so long. An early return (EINTR, EAGAIN) is a
-/// wake-up like any other.
-fn sleep(word: &AtomicU32, was: u32, at_most: Option<Duration>) {
-    let at_most = at_most.and_then(|at_most| Timespec::try_from(at_most).ok());
-    let _ = futex::wait(word, futex::Flags::empty(), was, at_most.as_ref());
 }
 
 impl Drop for Region {
@@ -239,65 +187,45 @@ impl End {
 
     /// The outgoing and the incoming ring. Call it once: each is single-ended.
     pub(crate) fn split(&self) -> (Producer, Consumer) {
-        (Producer { end: self.clone(), put: 0 }, Consumer { end: self.clone(), taken: 0 })
+        let producer = Producer { end: self.clone(), put: 0, streaming: Spinning::new() };
+        (producer, Consumer { end: self.clone(), taken: 0 })
     }
 
-    /// Sleeps until woken for one of `what`, unless `ready` says that there is no need to.
-    /// May wake early; the caller looks again.
+    fn bell(&self) -> &Bell {
+        self.region.bell(self.side)
+    }
+
+    /// See [`Bell::wait`]; so with those that follow.
     pub(crate) fn wait(&self, what: u32, ready: impl Fn() -> bool) {
-        let bell = self.region.bell(self.side);
-        let rung = bell.rung.load(Ordering::SeqCst);
-        bell.waiting.fetch_or(what, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        if !ready() {
-            sleep(&bell.rung, rung, None);
-        }
-        bell.waiting.fetch_and(!(FOR_DATA | FOR_SPACE), Ordering::SeqCst);
+        self.bell().wait(what, ready);
     }
 
-    /// Sleeps for so long without asking the peer to wake it: for a reader that knows that there
-    /// is more to come, and would be woken for each bit of it. [`wake_self`](Self::wake_self) ends it.
     pub(crate) fn nap(&self, duration: Duration) {
-        let word = &self.region.bell(self.side).rung;
-        sleep(word, word.load(Ordering::SeqCst), Some(duration));
+        self.bell().nap(duration);
     }
 
-    /// From here on data rings for the attendant, or for nobody while it is awake. One at a time.
+    pub(crate) fn wake_self(&self) {
+        self.bell().wake();
+    }
+
     pub(crate) fn attend(&self) {
-        self.region.bell(self.side).waiting.fetch_or(ATTENDED, Ordering::SeqCst);
+        self.bell().attend();
     }
 
-    /// The attendant goes. What came meanwhile has rung for nobody: look, and
-    /// [`wake_self`](Self::wake_self).
     pub(crate) fn leave(&self) {
-        self.region.bell(self.side).waiting.fetch_and(!(ATTENDED | ATTENDANT_SLEEPS), Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        self.bell().leave();
     }
 
-    /// As [`wait`](Self::wait) for data, for the attendant.
     pub(crate) fn wait_attending(&self, at_most: Option<Duration>, ready: impl Fn() -> bool) {
-        let bell = self.region.bell(self.side);
-        let called = bell.called.load(Ordering::SeqCst);
-        bell.waiting.fetch_or(ATTENDANT_SLEEPS, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        if !ready() {
-            sleep(&bell.called, called, at_most);
-        }
-        bell.waiting.fetch_and(!ATTENDANT_SLEEPS, Ordering::SeqCst);
+        self.bell().wait_attending(at_most, ready);
     }
 
-    /// As [`nap`](Self::nap), for the attendant; [`wake_attendant`](Self::wake_attendant) ends it.
     pub(crate) fn nap_attending(&self, duration: Duration, is_over: impl Fn() -> bool) {
-        let word = &self.region.bell(self.side).called;
-        let called = word.load(Ordering::SeqCst);
-        if !is_over() {
-            sleep(word, called, Some(duration));
-        }
+        self.bell().nap_attending(duration, is_over);
     }
 
-    /// Makes this side's own attendant look again.
     pub(crate) fn wake_attendant(&self) {
-        wake(&self.region.bell(self.side).called);
+        self.bell().wake_attendant();
     }
 
     fn claim_word(&self, index: u8) -> Option<&AtomicU64> {
@@ -328,11 +256,6 @@ impl End {
     pub(crate) fn revoke(&self, index: u8, run: u64) -> bool {
         self.settle_claim(index, run, REVOKED)
     }
-
-    /// Makes this side's own sleeper look again.
-    pub(crate) fn wake_self(&self) {
-        wake(&self.region.bell(self.side).rung);
-    }
 }
 
 /// The writing end of one ring.
@@ -340,6 +263,8 @@ impl End {
 pub(crate) struct Producer {
     end: End,
     put: u64,
+    /// Of whoever waits for space here.
+    streaming: Spinning,
 }
 
 impl Producer {
@@ -370,7 +295,7 @@ impl Producer {
         }
         self.put += len as u64;
         self.end.region.lane(towards).put.0.store(self.put, Ordering::Release);
-        self.end.region.ring(towards, FOR_DATA);
+        self.end.region.bell(towards).ring(FOR_DATA);
         Ok(len)
     }
 }
@@ -429,7 +354,7 @@ impl Consumer {
         }
         self.taken += len as u64;
         self.end.region.lane(self.end.side).taken.0.store(self.taken, Ordering::Release);
-        self.end.region.ring(self.end.peer(), FOR_SPACE);
+        self.end.region.bell(self.end.peer()).ring(FOR_SPACE);
     }
 }
 
@@ -443,7 +368,8 @@ impl Source for Consumer {
     }
 }
 
-/// Blocking reads, for the worker: its watcher thread ends the process when the host is gone.
+/// Blocking reads.
+#[cfg(test)]
 impl io::Read for Consumer {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         loop {
@@ -464,7 +390,8 @@ impl io::Write for Producer {
             if len > 0 || bytes.is_empty() {
                 return Ok(len);
             }
-            self.end.wait(FOR_SPACE, || !matches!(self.space(), Ok(0)));
+            let has_space = || self.space() != Ok(0);
+            self.streaming.wait(has_space, || self.end.wait(FOR_SPACE, has_space));
         }
     }
 

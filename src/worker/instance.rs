@@ -27,7 +27,7 @@ use super::wasi::{self, TaskDir};
 use super::watcher::Shared;
 use crate::limits::WASI_CALL_BYTES_MAX;
 use crate::task::{TaskId, TaskLimits};
-use crate::wire::message::{Cost, Entry, LogSource, ModuleId, Verdict};
+use crate::wire::message::{Cost, Entry, LogSource, ModuleId, ShareId, Verdict};
 
 /// Runs tasks, one after the other.
 pub(super) struct Runner {
@@ -60,6 +60,7 @@ pub(super) struct Order {
     pub(super) module: ModuleId,
     pub(super) entry: Entry,
     pub(super) limits: TaskLimits,
+    pub(super) shares: Vec<ShareId>,
 }
 
 /// Takes what came of a task, before its instance is torn down: the host need not wait for that.
@@ -143,15 +144,17 @@ impl Runner {
         let Order { task, run, entry, limits, .. } = order;
         self.journal.begin(*task, limits.log_bytes_max, limits.log_overflow);
         let mut cost = Cost::default();
-        let (mut store, instance, served) = match self.ready(loaded, order) {
+        let shares = self.shared.inputs.get(&order.shares);
+        let ready = shares.and_then(|shares| {
+            let ready = self.ready(loaded, order).map_err(|error| format!("{error:#}"))?;
+            Ok((ready, shares))
+        });
+        let ((mut store, instance, served), shares) = match ready {
             Ok(ready) => ready,
-            Err(error) => {
-                let message = format!("{error:#}");
-                return self.answer(Verdict::Instantiate { message }, &[], input, cost, answer);
-            }
+            Err(message) => return self.answer(Verdict::Instantiate { message }, &[], input, cost, answer),
         };
         let state = store.data_mut();
-        state.run = *run;
+        (state.run, state.shares) = (*run, shares);
         let mut call = Call { entry, limits, input, output: Outputs::none() };
         if loaded.description.uses_wasi {
             call.output = Outputs::new(entry, limits, &self.journal);
@@ -194,6 +197,8 @@ impl Runner {
         let is_reusable = verdict == Verdict::Ok && served + 1 < limits.instance_tasks_max;
         self.answer(verdict, bytes, input, cost, answer)?;
         if let Some(instance) = instance.filter(|_| is_reusable) {
+            // It may wait for its next task for long.
+            store.data_mut().shares.clear();
             self.kept = Some(Kept { module: order.module, store, instance, served: served + 1 });
         }
         Ok(())
@@ -229,7 +234,15 @@ impl Runner {
     fn store(&self, loaded: &Loaded) -> wasmtime::Result<Store<TaskState>> {
         let engine = loaded.instance.module().engine();
         let (budget, journal) = (Budget::new(u64::MAX), self.journal.clone());
-        let state = TaskState { run: 0, budget, journal, wasi: None, clock: Clock::none(), panic: None };
+        let state = TaskState {
+            run: 0,
+            budget,
+            journal,
+            wasi: None,
+            clock: Clock::none(),
+            panic: None,
+            shares: Vec::new(),
+        };
         let mut store = Store::new(engine, state);
         store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
         store.limiter(|state| &mut state.budget);

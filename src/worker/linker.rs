@@ -1,4 +1,7 @@
-//! What a guest can import: WASI preview 1, and the byte ABI's `log` and `panic`.
+//! What a guest can import: WASI preview 1, and the byte ABI's `log` and `panic`; its shared inputs are in
+//! `shares`.
+
+use std::sync::Arc;
 
 use wasmtime::{Caller, Engine, Extern, Linker, Result};
 use wasmtime_wasi::WasiCtxBuilder;
@@ -7,6 +10,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use super::budget::Budget;
 use super::clocks::Clock;
 use super::journal::Journal;
+use super::shares::{self, Mapping};
 use super::{open, poll};
 use crate::limits::{GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::wire::message::LogSource;
@@ -24,6 +28,8 @@ pub(crate) struct TaskState {
     pub(super) clock: Clock,
     /// Message and location of the guest's panic.
     pub(super) panic: Option<(String, String)>,
+    /// In the order of the task's options.
+    pub(super) shares: Vec<Arc<Mapping>>,
 }
 
 impl TaskState {
@@ -31,6 +37,7 @@ impl TaskState {
     pub(super) fn begin(&mut self, memory_bytes_max: u64) {
         self.budget.begin(memory_bytes_max);
         (self.wasi, self.clock, self.panic) = (None, Clock::none(), None);
+        self.shares.clear();
     }
 
     /// For a store in which nothing runs.
@@ -42,6 +49,7 @@ impl TaskState {
             wasi: None,
             clock: Clock::none(),
             panic: None,
+            shares: Vec::new(),
         }
     }
 
@@ -64,6 +72,7 @@ pub(crate) fn linker(engine: &Engine, with_wasi: bool) -> Result<Linker<TaskStat
     }
     linker.func_wrap("wasmpool", "log", log)?;
     linker.func_wrap("wasmpool", "panic", panic)?;
+    shares::define(&mut linker)?;
     Ok(linker)
 }
 

@@ -30,12 +30,12 @@ pub(super) fn run<W: Write + Send + 'static>(
         write_frame(&mut *to_host, &mut scratch, &message, payload)
     };
     loop {
-        let ToWorker::Run { task, run, claim: index, module, entry, limits, items } = inbox.next()?;
+        let ToWorker::Run { task, run, claim: index, module, entry, limits, items, shares } = inbox.next()?;
         // The host may have taken it back while others ran.
         if !claim(index, run) {
             continue;
         }
-        let mut order = Order { task, run, module, entry, limits };
+        let mut order = Order { task, run, module, entry, limits, shares };
         match items {
             None => runner.run(&order, &mut inbox, &mut |input, verdict, cost, payload| {
                 // The host takes no answer before it has sent the whole input.

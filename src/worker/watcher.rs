@@ -12,6 +12,8 @@ use rustix::net::RecvFlags;
 use tokio::sync::Notify;
 use wasmtime::Engine;
 
+use super::shares::Mappings;
+use crate::limits::SHARES_PER_TASK_MAX;
 use crate::module::CodeKind;
 use crate::wire::control::ControlSocket;
 use crate::wire::message::{ModuleId, ToWorkerControl};
@@ -31,6 +33,7 @@ pub(super) struct ModuleFiles {
 pub(crate) struct Shared {
     arrived: Mutex<HashMap<ModuleId, ModuleFiles>>,
     arrival: Condvar,
+    pub(super) inputs: Mappings,
     /// The run that is to stop; numbers are never used twice, so a late request hits nothing.
     interrupted: AtomicU64,
     /// The run at hand.
@@ -46,6 +49,7 @@ impl Shared {
         Shared {
             arrived: Mutex::new(HashMap::new()),
             arrival: Condvar::new(),
+            inputs: Mappings::default(),
             interrupted: AtomicU64::new(0),
             current: AtomicU64::new(0),
             interrupt: Notify::new(),
@@ -128,13 +132,19 @@ pub(super) fn start(socket: Arc<ControlSocket>, shared: Arc<Shared>) -> io::Resu
 
 fn watch(socket: &ControlSocket, shared: &Shared) {
     loop {
-        match socket.receive::<ToWorkerControl>(2, RecvFlags::empty()) {
+        match socket.receive::<ToWorkerControl>(SHARES_PER_TASK_MAX, RecvFlags::empty()) {
             Ok(Some((ToWorkerControl::Interrupt { run }, _))) => shared.interrupt(run),
             Ok(Some((ToWorkerControl::Module { module, code }, files))) => {
                 let Ok([artifact, description]) = <[OwnedFd; 2]>::try_from(files) else { leave(1) };
                 shared.lock().insert(module, ModuleFiles { code, artifact, description });
                 shared.arrival.notify_all();
             }
+            Ok(Some((ToWorkerControl::Share { shares }, files))) => {
+                if shared.inputs.arrive(&shares, &files).is_none() {
+                    leave(1);
+                }
+            }
+            Ok(Some((ToWorkerControl::Unshare { shares }, _))) => shared.inputs.forget(&shares),
             // The host is gone, or wants us gone.
             Ok(None) => leave(0),
             Ok(Some((ToWorkerControl::Setup { .. }, _))) | Err(_) => leave(1),

@@ -33,6 +33,22 @@ fn a_trust_domain_changes_no_result() {
 }
 
 #[test]
+fn shared_files_are_there_for_the_task_and_must_be_readable() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let table = folder.path().join("table.tsv");
+    std::fs::write(&table, "ann\t30\nbob\t40\n").expect("writes");
+    let find = |path: &std::path::Path| {
+        let mut command = wasmpool("run", prebuilt("lookup"));
+        end(command.args(["find", "--input", "\"bob\"", "--share"]).arg(path))
+    };
+    assert_eq!(find(&table).expect(0).text(), "\"40\"\n");
+    assert!(find(&folder.path().join("none")).expect(2).stderr.contains("none"));
+    let mut without = wasmpool("run", prebuilt("lookup"));
+    let ended = end(without.args(["find", "--input", "\"bob\""])).expect(1);
+    assert!(ended.stderr.contains("no table is shared"), "{}", ended.stderr);
+}
+
+#[test]
 fn the_only_task_needs_no_name() {
     let ended = end(wasmpool("run", prebuilt("word_count")).args(["--input", r#""a b a""#])).expect(0);
     assert_eq!(ended.json()["top"], json!([["a", 2], ["b", 1]]));

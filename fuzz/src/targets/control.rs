@@ -10,9 +10,13 @@ use serde::de::DeserializeOwned;
 
 use super::text::assert_harmless;
 use crate::bounded::within;
+use crate::directory::{DirAccess, GuestDir};
 use crate::error::{Death, DeathCause, ModuleError, Phase};
 use crate::input::Input;
 use crate::limits::CONTROL_BYTES_MAX;
+use crate::limits::compile::CompileLimits;
+use crate::module::CodeKind;
+use crate::walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
 use crate::wire::control::{self, ControlSocket};
 use crate::wire::message::{CompileReply, CompileRequest, FromWorkerControl, ModuleId, ToWorkerControl};
 
@@ -30,7 +34,12 @@ pub fn run(data: &[u8]) {
     };
     let bytes = input.0.repeat(repeat);
     match kind {
-        0 => drop(exchange::<FromWorkerControl>(&bytes, descriptors, 0)),
+        0 => match exchange::<FromWorkerControl>(&bytes, descriptors, 0) {
+            Some(FromWorkerControl::Ready { sandbox, .. }) if sandbox.is_well_formed() => {
+                assert_harmless(&within(DECODED_BYTES_MAX, || sandbox.to_string()));
+            }
+            _ => {}
+        },
         1 => drop(exchange::<ToWorkerControl>(&bytes, descriptors, 2)),
         2 => drop(exchange::<CompileRequest>(&bytes, descriptors, 3)),
         _ => {
@@ -107,6 +116,34 @@ fn lowest_free(any: BorrowedFd<'_>) -> i32 {
     rustix::io::fcntl_dupfd_cloexec(any, 0).expect("a descriptor").as_raw_fd()
 }
 
+fn report() -> SandboxReport {
+    let report = |layer| LayerReport {
+        layer,
+        requested: true,
+        applied: layer != SandboxLayer::Cgroup,
+        verified: Some(true),
+        reason: "because \u{1b}[31m".into(),
+    };
+    let layers = SandboxLayer::ALL.into_iter().map(report).collect();
+    SandboxReport { policy: SandboxPolicy::Strict, layers }
+}
+
+fn setup() -> ToWorkerControl {
+    ToWorkerControl::Setup {
+        build: 1,
+        sandbox: SandboxRequest::default(),
+        pagemap_scan: true,
+        wasm_stack_bytes: 1 << 20,
+        dirs: vec![GuestDir { guest_path: "/data".into(), access: DirAccess::ReadOnly }],
+        probe: None,
+    }
+}
+
+fn request() -> CompileRequest {
+    let (sandbox, limits) = (SandboxRequest::default(), CompileLimits::default());
+    CompileRequest { build: 1, code: CodeKind::Plain, sandbox, limits, threads: 1 }
+}
+
 /// Each message as it should be, with as many descriptors.
 pub fn seeds() -> Vec<Vec<u8>> {
     fn seed<M: Serialize>(kind: u8, descriptors: u8, message: &M) -> Vec<u8> {
@@ -120,19 +157,21 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let errors = [
         ModuleError::Invalid { message: text() },
         ModuleError::UnknownImports { imports: vec![text(), text()] },
-        ModuleError::CompilerDied { death },
+        ModuleError::CompilerDied { death, quarantined: true },
         ModuleError::UnknownTask { module: text(), name: text(), known: vec![text()] },
     ];
     let mut seeds: Vec<_> = errors.into_iter().map(|error| seed(3, 0, &CompileReply::Err(error))).collect();
     seeds.extend([
         seed(3, 0, &CompileReply::Ok(())),
         seed(3, 1, &CompileReply::Ok(())),
-        seed(0, 0, &FromWorkerControl::Ready { build: u64::MAX }),
-        seed(0, 1, &FromWorkerControl::Ready { build: 1 }),
-        seed(1, 1, &ToWorkerControl::Setup { build: 1 }),
-        seed(1, 2, &ToWorkerControl::Module { module: ModuleId(1), metered: true }),
+        seed(0, 0, &FromWorkerControl::Ready { build: u64::MAX, sandbox: report() }),
+        seed(0, 1, &FromWorkerControl::Ready { build: 1, sandbox: report() }),
+        seed(0, 0, &FromWorkerControl::CannotLock { build: 1, message: text() }),
+        seed(1, 2, &setup()),
+        seed(1, 1, &setup()),
+        seed(1, 2, &ToWorkerControl::Module { module: ModuleId(1), code: CodeKind::Metered }),
         seed(1, 0, &ToWorkerControl::Interrupt { run: 300 }),
-        seed(2, 3, &CompileRequest { build: 1, metered: false }),
+        seed(2, 3, &request()),
         vec![0, 0, 253, 0],
     ]);
     seeds

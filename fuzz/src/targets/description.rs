@@ -120,6 +120,7 @@ pub(super) fn of_tasks(tasks: Vec<TaskDescription>) -> ModuleDescription {
         has_start: false,
         memory_kind: MemoryKind::Pooled,
         metered: false,
+        deterministic: false,
         wasm_bytes: 4,
         machine_code_bytes: 12,
     }

@@ -7,7 +7,7 @@ use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Verdict};
 
 /// See `frames`.
 pub fn run(data: &[u8]) {
-    frames::run::<FromWorker>(data, |_, _| {});
+    frames::run::<FromWorker>(data);
 }
 
 /// Every verdict, and a record.
@@ -17,10 +17,17 @@ pub fn seeds() -> Vec<Vec<u8>> {
         .map(|verdict| frames::seed(255, 1 << 16, &[(done(verdict), b"payload")]))
         .collect();
     seeds.push(frames::seed(3, 64, &[(log(), b""), (done(Verdict::Ok), b"out")]));
+    seeds.push(frames::seed(
+        9,
+        64,
+        &[(item(1), b"1"), (item(2), b""), (log(), b""), (done(Verdict::Ok), b"")],
+    ));
+    // Longer than what is read at once.
+    seeds.push(frames::seed(255, 1 << 18, &[(item(1), &[b'x'; 100_000]), (done(Verdict::Ok), b"")]));
     seeds
 }
 
-pub(super) fn log() -> FromWorker {
+fn log() -> FromWorker {
     let record = LogRecord {
         source: LogSource::Guest,
         level: 3,
@@ -31,15 +38,16 @@ pub(super) fn log() -> FromWorker {
     FromWorker::Log { task: TaskId(1), record }
 }
 
-pub(super) fn done(verdict: Verdict) -> FromWorker {
-    let cost = Cost {
-        run_ns: 1000,
-        cpu_ns: 900,
-        peak_memory_bytes: 65536,
-        fuel_used: Some(7),
-        log_bytes_dropped: 0,
-    };
-    FromWorker::Done { task: TaskId(1), verdict, cost }
+fn cost() -> Cost {
+    Cost { run_ns: 1000, cpu_ns: 900, peak_memory_bytes: 65536, fuel_used: Some(7), log_bytes_dropped: 0 }
+}
+
+fn done(verdict: Verdict) -> FromWorker {
+    FromWorker::Done { task: TaskId(1), verdict, cost: cost() }
+}
+
+fn item(task: u64) -> FromWorker {
+    FromWorker::Item { task: TaskId(task), verdict: Verdict::Ok, cost: cost() }
 }
 
 pub(super) fn verdicts() -> Vec<Verdict> {
@@ -60,6 +68,8 @@ pub(super) fn verdicts() -> Vec<Verdict> {
         Verdict::Panic { message: message(), location: "src/lib.rs:1:1".into(), backtrace: backtrace() },
         Verdict::Interrupted,
         Verdict::Memory { requested: 1 << 40, backtrace: backtrace() },
+        Verdict::Table { requested: 1 << 40, backtrace: backtrace() },
+        Verdict::InputTooLarge { bytes: 1 << 40 },
         Verdict::Fuel { backtrace: backtrace() },
         Verdict::OutputTooLarge { bytes: 1 << 40 },
         Verdict::LogsTooLarge { bytes: 1 << 40 },

@@ -1,9 +1,12 @@
 //! Guest text on its way to a person: in every escape, every cut and every error.
 
+use bytes::Bytes;
+
 use crate::bounded::within;
 use crate::error::{Death, DeathCause, ModuleError, Phase, SubmitError, TaskError, TrapCode};
 use crate::input::Input;
 use crate::schema::Schema;
+use crate::task::CommandOutput;
 use crate::text::{Escaped, truncated};
 
 /// Longer ones say nothing new, and take long.
@@ -24,7 +27,8 @@ pub fn run(data: &[u8]) {
         assert_eq!(escaped, text, "what is harmless stays as it is");
     }
 
-    let cut = within(text.len() + 1024, || truncated(&text, max));
+    // A string that grows has twice the room that it needs.
+    let cut = within(2 * text.len() + 1024, || truncated(&text, max));
     let kept = cut.strip_suffix(" bytes cut)").and_then(|cut| cut.rsplit_once("… ("));
     match kept.filter(|_| text.len() > max) {
         None => assert_eq!(cut, text),
@@ -58,8 +62,12 @@ fn error(choice: u8, text: &str) -> String {
         10 => ModuleError::Unsupported { feature: text(), message: text() }.to_string(),
         11 => ModuleError::UnknownImports { imports: vec![text(), text()] }.to_string(),
         12 => ModuleError::Abi { message: text() }.to_string(),
-        13 => ModuleError::CompileLimit { limit: text(), seen: text() }.to_string(),
-        14 => ModuleError::CompilerDied { death }.to_string(),
+        13 => {
+            // A task that called `proc_exit`: its error shows what it wrote.
+            let (stdout, stderr) = (Bytes::from(text()), Bytes::from(text()));
+            TaskError::Exit { output: CommandOutput { exit_code: 1, stdout, stderr } }.to_string()
+        }
+        14 => ModuleError::CompilerDied { death, quarantined: false }.to_string(),
         15 => ModuleError::Compiler { message: text() }.to_string(),
         16 => ModuleError::UnknownTask { module: text(), name: text(), known: vec![text()] }.to_string(),
         17 => {

@@ -1,17 +1,28 @@
 //! What a worker reads from its ring.
 
-use super::frames;
-use crate::task::{LogOverflow, TaskId, TaskLimits};
-use crate::wire::message::{Entry, ModuleId, ToWorker};
+use std::time::Duration;
 
-/// See `frames`.
+use super::frames;
+use crate::bounded::within;
+use crate::input::Input;
+use crate::limits::FRAME_META_BYTES_MAX;
+use crate::task::{LogOverflow, TaskId, TaskLimits};
+use crate::wire::message::{Entry, Items, ModuleId, ToWorker};
+use crate::worker::inboxes;
+
+/// See `frames`; then as the worker itself reads it, with payloads of any length announced.
 pub fn run(data: &[u8]) {
-    frames::run::<ToWorker>(data, |_, _| {});
+    frames::run::<ToWorker>(data);
+    let mut input = Input(data);
+    let (most, choices) = (frames::most(input.byte()), input.byte());
+    let [_, _, _] = [(); 3].map(|()| input.byte());
+    // The same, whatever is announced: a payload goes to where it is wanted.
+    within(6 * FRAME_META_BYTES_MAX + 64 * data.len(), || inboxes::run(input.0, most, choices));
 }
 
-/// A task, a command, and both in one stream.
+/// A task, a command, a batch, and all in one stream.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let order = |entry| ToWorker::Run {
+    let order = |entry, items| ToWorker::Run {
         task: TaskId(7),
         run: 1,
         claim: 3,
@@ -21,17 +32,32 @@ pub fn seeds() -> Vec<Vec<u8>> {
             memory_bytes_max: 1 << 29,
             output_bytes_max: 1 << 26,
             fuel: Some(1000),
+            clock_resolution: Duration::from_millis(1),
+            seed: Some(42),
             log_bytes_max: 1 << 18,
             log_overflow: LogOverflow::Fail,
+            instance_tasks_max: 1,
         },
+        items,
     };
     let command = || Entry::Command {
         args: vec!["python".into(), "-c".into(), "print(6*7)".into()],
         env: vec![("LANG".into(), "C".into())],
     };
-    vec![
-        frames::seed(255, 1 << 16, &[(order(Entry::Task(0)), b"input")]),
-        frames::seed(1, 64, &[(order(command()), b"")]),
-        frames::seed(5, 64, &[(order(Entry::Task(1)), b""), (order(command()), b"stdin")]),
-    ]
+    let batch = || {
+        (order(Entry::Task(0), Some(Items { first: 2, count: 3 })), &b"\x02\0\0\0ab\0\0\0\0\x01\0\0\0c"[..])
+    };
+    let task = |payload: &'static [u8]| (order(Entry::Task(0), None), payload);
+    let mut seeds = vec![
+        frames::seed(255, 1 << 16, &[task(b"input")]),
+        frames::seed(1, 64, &[(order(command(), None), b"")]),
+        frames::seed(5, 64, &[task(b""), (order(command(), None), b"stdin")]),
+        frames::seed(200, 1 << 16, &[task(&[7; 20_000]), batch(), task(b"more")]),
+    ];
+    // Each payload is read in another way.
+    for choices in [0u8, 0x55, 0xaa, 0xff, 0xe4, 0x1b] {
+        let limit = 0xff00 | u32::from(choices);
+        seeds.push(frames::seed(choices, limit, &[task(b"input"), batch(), batch(), task(b"0123456789")]));
+    }
+    seeds
 }

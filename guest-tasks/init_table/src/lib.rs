@@ -48,7 +48,7 @@ pub fn lookup(n: u32) -> Result<Vec<u32>, String> {
     Ok(found)
 }
 
-/// How often the initialiser ran in this instance: 1, with or without snapshot.
+/// How often the initialiser ran in this instance: 1, before the first task there.
 #[wasmpool_guest::task]
 pub fn init_runs() -> u32 {
     RUNS.load(Ordering::Relaxed)

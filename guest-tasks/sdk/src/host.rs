@@ -1,4 +1,4 @@
-//! What the host offers: two imports of the module `wasmpool`, and what is
+//! What the host offers to every guest: two imports of the module `wasmpool`, and what is
 //! installed so that ordinary Rust reaches them.
 
 use std::sync::Once;

@@ -31,8 +31,29 @@
 //! - `#[task(name = "other")]` changes the name that callers use.
 //!
 //! [`init`] marks one function without arguments that prepares the instance
-//! before any task runs. Each fresh instance runs it, until pools take a snapshot
-//! of the memory that it leaves behind; it must not depend on which of the two.
+//! before any task runs. It runs in each fresh instance, as a part of the first task
+//! there: what it does is done for every task.
+//!
+//! [`shared`] gives a task the large inputs that it shares with others.
+//!
+//! # The heap
+//!
+//! For `wasm32-unknown-unknown` the feature `allocator`, on by default, brings a
+//! `#[global_allocator]`: the standard library's, `dlmalloc`, except that it first uses
+//! what the linker has left of the initial memory, between `__heap_base` and
+//! `__heap_end`. The first `memory.grow` of an instance is a considerable part of what a
+//! tiny task costs. Without the feature the standard library's own serves. Turn it off
+//! (`default-features = false`, and `features = ["log"]`) in a guest that
+//!
+//! - has a global allocator of its own: the compiler refuses two;
+//! - links an allocator of another language, or any other code, that takes the memory
+//!   behind `__heap_base` for itself. One that only ever uses what its own `memory.grow`
+//!   returned is no such.
+//!
+//! A snapshot of an instance's memory (by wizer, for example) has the heap in it, and
+//! goes on with it; but nothing may cut or reuse what lies behind `__heap_base`.
+//! On WASI, whose libc has the same idea, and where there are threads (`atomics`), the
+//! feature does nothing.
 //!
 //! # What happens otherwise
 //!
@@ -46,7 +67,8 @@
 //!
 //! `record` describes tasks at compile time, `answer` turns a call into an
 //! envelope (both pure), `memory` owns the buffers that cross the boundary,
-//! `host` holds the imports, `logging` and `spans` feed them.
+//! `host` holds the imports, `logging` and `spans` feed them; `shared` reads what many
+//! tasks have in common; `allocator` is the heap.
 
 // The derives of `data` name this crate by its public name, also in our tests.
 extern crate self as wasmpool_guest;
@@ -55,6 +77,9 @@ mod record;
 mod answer;
 mod memory;
 mod host;
+mod shared;
+#[cfg(any(test, all(feature = "allocator", target_arch = "wasm32", target_os = "unknown")))]
+mod allocator;
 #[cfg(feature = "log")]
 mod logging;
 #[cfg(feature = "tracing")]
@@ -63,6 +88,10 @@ mod spans;
 pub use postcard_schema::{self, Schema};
 pub use serde;
 pub use wasmpool_guest_macros::{data, init, task};
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use shared::set_shared;
+pub use shared::{Shared, shared};
 
 pub use answer::{STATUS_ERROR, STATUS_OK, STATUS_UNDECODABLE};
 #[doc(hidden)]

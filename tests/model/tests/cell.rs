@@ -124,14 +124,16 @@ mod task {
 #[path = "../../../src/future/cell.rs"]
 mod cell;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
+use std::time::Duration;
 
 use loom::sync::Notify;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use cell::{Cell, FutureState, Labels, Queues};
+use cell::{Cell, FutureState, Item, Labels, Queues};
 use error::{TaskError, TaskFailure};
 use module::Answer;
 use task::{TaskId, TaskReport};
@@ -295,5 +297,115 @@ fn the_state_never_runs_backwards() {
         assert!(before <= after, "{before} then {after}");
         works.join().expect("works");
         assert_eq!(rank(&cell), 2);
+    });
+}
+
+fn push(cell: &Cell, number: u32) {
+    cell.push(Item { result: Ok(Answer(number)), run: Duration::ZERO });
+}
+
+fn taken(items: &VecDeque<Item>) -> Vec<u32> {
+    items.iter().map(|item| item.result.as_ref().map_or(0, |answer| answer.0)).collect()
+}
+
+#[test]
+fn whoever_waits_for_results_gets_each_in_order_and_then_the_end() {
+    check(|| {
+        let (cell, _callbacks) = cell();
+        let other = cell.clone();
+        let answers = thread::spawn(move || {
+            push(&other, 1);
+            push(&other, 2);
+            answer(&other, 7);
+        });
+        let mut items = VecDeque::new();
+        while !cell.take_items(&mut items) {
+            assert!(cell.wait_items(None));
+        }
+        assert_eq!(taken(&items), [1, 2]);
+        answers.join().expect("answers");
+    });
+}
+
+#[test]
+fn a_result_that_comes_after_the_end_is_nobodys() {
+    check(|| {
+        let (cell, _callbacks) = cell();
+        let other = cell.clone();
+        let breaks = thread::spawn(move || complete(&other, Err(TaskFailure(TaskError::Failed))));
+        push(&cell, 1);
+        push(&cell, 2);
+        let mut items = VecDeque::new();
+        let is_over = cell.take_items(&mut items);
+        let seen = items.len();
+        breaks.join().expect("breaks");
+        push(&cell, 3);
+        cell.take_items(&mut items);
+        assert!(!is_over || items.len() == seen, "there was to be nothing more");
+        assert!([&[][..], &[1], &[1, 2]].contains(&&taken(&items)[..]));
+    });
+}
+
+#[test]
+fn a_watcher_of_results_is_told_of_them_and_of_the_end() {
+    check(|| {
+        let (cell, _callbacks) = cell();
+        let other = cell.clone();
+        let answers = thread::spawn(move || {
+            push(&other, 1);
+            answer(&other, 7);
+        });
+        let watcher = sync::Sender::new();
+        cell.watch_items(&watcher, 4);
+        let mut items = VecDeque::new();
+        while !cell.take_items(&mut items) {
+            assert_eq!(watcher.receive(), 4);
+        }
+        assert_eq!(taken(&items), [1]);
+        answers.join().expect("answers");
+    });
+}
+
+/// Waits as an attendant does: until there is news, asleep unless it is there.
+fn attend(cell: &Cell) {
+    let flag = Arc::new(Flag(Notify::new(), AtomicUsize::new(0)));
+    let waker = Waker::from(flag.clone());
+    cell.set_attendant(&waker);
+    while !cell.has_news() {
+        flag.0.wait();
+    }
+    cell.unset_attendant(&waker);
+}
+
+#[test]
+fn an_attendant_is_woken_by_results_and_by_the_end() {
+    check(|| {
+        let (cell, _callbacks) = cell();
+        let other = cell.clone();
+        let answers = thread::spawn(move || {
+            push(&other, 1);
+            answer(&other, 7);
+        });
+        let mut items = VecDeque::new();
+        while !cell.take_items(&mut items) {
+            attend(&cell);
+        }
+        assert_eq!(taken(&items), [1]);
+        answers.join().expect("answers");
+    });
+}
+
+/// A task that goes to another worker has an attendant at each of them.
+#[test]
+fn two_attendants_of_one_task_are_both_woken() {
+    check(|| {
+        let (cell, _callbacks) = cell();
+        let other = cell.clone();
+        let attends = thread::spawn(move || attend(&other));
+        let other = cell.clone();
+        let answers = thread::spawn(move || answer(&other, 7));
+        attend(&cell);
+        attends.join().expect("attends");
+        assert!(answers.join().expect("answers"));
     });
 }

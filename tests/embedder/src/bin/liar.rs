@@ -25,6 +25,7 @@ const TO_WORKER_TAKEN: usize = 0;
 const TO_WORKER_PUT: usize = 128;
 const TO_HOST_PUT: usize = 384;
 const HOST_RUNG: usize = 512;
+const HOST_CALLED: usize = 520;
 const CLAIMS: usize = 768;
 
 fn main() {
@@ -43,6 +44,7 @@ struct Wire {
     build: Vec<u8>,
     base: *mut u8,
     put: u64,
+    taken: u64,
 }
 
 /// What the host asked for, as far as a liar cares.
@@ -50,6 +52,9 @@ struct Run {
     task: u64,
     run: u64,
     claim: u64,
+    /// The first of its tasks, and how many.
+    items: Option<(u64, u64)>,
+    payload: Vec<u8>,
 }
 
 impl Wire {
@@ -84,7 +89,7 @@ impl Wire {
         // sandbox that is asked for.
         let setup = &bytes[1..received.bytes];
         let end = setup.iter().position(|byte| byte & 0x80 == 0).expect("a varint") + 1;
-        Wire { build: setup[..end].to_vec(), base: base.expect("maps").cast(), put: 0 }
+        Wire { build: setup[..end].to_vec(), base: base.expect("maps").cast(), put: 0, taken: 0 }
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
@@ -102,16 +107,52 @@ impl Wire {
         self.say(&[&[0], &self.build[..], &NO_SANDBOX].concat());
     }
 
-    /// Waits for the first frame, and reads what it says of the task.
-    fn run(&self) -> Run {
-        while self.word(TO_WORKER_PUT).load(Ordering::SeqCst) < 24 {
+    /// Waits for the first frame, and reads what it says of the task: its payload may not have come yet.
+    fn run(&mut self) -> Run {
+        let head = self.peek(24);
+        let mut meta = &head[17..];
+        let mut number = || varint(&mut meta);
+        Run { task: number(), run: number(), claim: number(), items: None, payload: Vec::new() }
+    }
+
+    /// Waits for the next frame and takes it, whole.
+    fn next(&mut self) -> Run {
+        let head = self.peek(16);
+        let meta_bytes = u32::from_le_bytes(head[4..8].try_into().expect("four")) as usize;
+        let payload_bytes = u64::from_le_bytes(head[8..].try_into().expect("eight")) as usize;
+        let frame = self.peek(16 + meta_bytes + payload_bytes);
+        self.taken += frame.len() as u64;
+        self.word(TO_WORKER_TAKEN).store(self.taken, Ordering::SeqCst);
+        let (meta, payload) = frame[16..].split_at(meta_bytes);
+        let mut meta = &meta[1..];
+        let mut number = || varint(&mut meta);
+        let (task, run, claim, _module) = (number(), number(), number(), number());
+        assert_eq!(number(), 0, "a task, not a command");
+        // The task's index; memory and output.
+        let [_, _, _] = [(); 3].map(|()| number());
+        let option = |number: &mut dyn FnMut() -> u64| (number() == 1).then(number);
+        let _fuel = option(&mut number);
+        // Seconds and nanoseconds.
+        let [_, _] = [(); 2].map(|()| number());
+        let _seed = option(&mut number);
+        // Logs, what becomes of too many, tasks of an instance.
+        let [_, _, _] = [(); 3].map(|()| number());
+        let items = (number() == 1).then(|| (number(), number()));
+        Run { task, run, claim, items, payload: payload.to_vec() }
+    }
+
+    /// So many bytes of the ring towards the worker, once they are there.
+    fn peek(&self, len: usize) -> Vec<u8> {
+        while self.word(TO_WORKER_PUT).load(Ordering::SeqCst) < self.taken + len as u64 {
             std::thread::sleep(Duration::from_millis(1));
         }
-        // SAFETY: the first bytes of the ring towards the worker, which the host has published.
-        let frame = unsafe { std::slice::from_raw_parts(self.base.add(HEADER_BYTES), 24) };
-        let mut meta = &frame[17..];
-        let mut number = || varint(&mut meta);
-        Run { task: number(), run: number(), claim: number() }
+        let at = |index| HEADER_BYTES + ((self.taken + index) as usize & (RING_BYTES - 1));
+        // SAFETY: inside of the ring towards the worker, where the host has published these bytes.
+        (0..len as u64).map(|index| unsafe { self.base.add(at(index)).read() }).collect()
+    }
+
+    fn claim(&self, run: &Run) {
+        self.word(CLAIMS + 8 * run.claim as usize).store(run.run << 2 | 1, Ordering::SeqCst);
     }
 
     /// Publishes bytes on the ring towards the host, and rings its bell.
@@ -127,11 +168,13 @@ impl Wire {
 
     fn publish(&self, put: u64) {
         self.word(TO_HOST_PUT).store(put, Ordering::SeqCst);
-        // SAFETY: inside of the mapping; aligned.
-        let rung: &AtomicU32 = unsafe { &*self.base.add(HOST_RUNG).cast() };
-        rung.fetch_add(1, Ordering::SeqCst);
-        let flags = rustix::thread::futex::Flags::empty();
-        let _ = rustix::thread::futex::wake(rung, flags, 1);
+        for at in [HOST_RUNG, HOST_CALLED] {
+            // SAFETY: inside of the mapping; aligned.
+            let word: &AtomicU32 = unsafe { &*self.base.add(at).cast() };
+            word.fetch_add(1, Ordering::SeqCst);
+            let flags = rustix::thread::futex::Flags::empty();
+            let _ = rustix::thread::futex::wake(word, flags, 1);
+        }
     }
 
     fn lie(&mut self, what: &str) {
@@ -145,6 +188,9 @@ impl Wire {
         }
         if what == "ready-twice" {
             self.ready();
+        }
+        if what == "half" || what.starts_with("batch-") {
+            return self.lie_later(what);
         }
         let run = self.run();
         let done = frame(&[&[1], &number(run.task)[..], &ok()].concat(), b"lie");
@@ -209,6 +255,55 @@ impl Wire {
         sleep();
     }
 
+    /// Answers in all honesty until it comes to a batch, or to an input that says `half`.
+    fn lie_later(&mut self, what: &str) {
+        loop {
+            let run = self.next();
+            self.claim(&run);
+            let done = frame(&said(1, run.task), b"lie");
+            match run.items {
+                None if what == "half" && run.payload == b"half" => {
+                    self.write(&done[..done.len() / 2]);
+                    return sleep();
+                }
+                None if what == "batch-none" => {
+                    self.write(&frame(&said(2, run.task), b"lie"));
+                    return sleep();
+                }
+                None => self.write(&done),
+                Some((first, count)) => {
+                    self.batch(what, run.task, run.task + first, count);
+                    if !matches!(what, "batch-honest" | "batch-dies") {
+                        return sleep();
+                    }
+                }
+            }
+        }
+    }
+
+    fn batch(&mut self, what: &str, batch: u64, first: u64, count: u64) {
+        let item = |task: u64| frame(&said(2, task), b"lie");
+        let done = |payload: &[u8]| frame(&said(1, batch), payload);
+        match what {
+            "batch-other-item" => return self.write(&item(first + 1)),
+            "batch-nothing" => return self.write(&done(b"")),
+            "batch-other-log" => return self.write(&frame(&log(first + count, 5), b"")),
+            "batch-old-log" => {
+                self.write(&item(first));
+                return self.write(&frame(&log(first, 5), b""));
+            }
+            _ => {}
+        }
+        (first..first + count).for_each(|task| self.write(&item(task)));
+        match what {
+            "batch-too-many" => self.write(&item(first + count)),
+            "batch-payload" => self.write(&done(b"lie")),
+            "batch-dies" if count > 0 => std::process::exit(3),
+            "batch-honest" | "batch-dies" => self.write(&done(b"")),
+            other => panic!("there is no lie called {other}"),
+        }
+    }
+
     fn wait_for_space(&self) {
         // The host's position in its ring.
         const TO_HOST_TAKEN: usize = 256;
@@ -254,7 +349,12 @@ fn ok() -> Vec<u8> {
 
 /// The verdict that an interrupt was heeded.
 fn heeded() -> Vec<u8> {
-    vec![6, 0, 0, 0, 0, 0]
+    vec![7, 0, 0, 0, 0, 0]
+}
+
+/// That a task has ended (1), or one of a batch (2), well and at no cost.
+fn said(message: u8, task: u64) -> Vec<u8> {
+    [&[message], &number(task)[..], &ok()].concat()
 }
 
 /// A record of the guest's, at level 3, without target and fields.

@@ -1,0 +1,203 @@
+//! From events to effects: decisions under the lock, actions after it.
+
+use super::*;
+
+impl Core {
+    /// Decides under the lock, acts after it. Each event may come with a worker's answer.
+    pub(super) fn drive(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        events: impl IntoIterator<Item = (Event, Option<Answered>)>,
+    ) {
+        let now = self.now();
+        let mut changed = false;
+        let mut effects = SmallVec::<[Effect; 4]>::new();
+        let mut actions = std::mem::take(&mut state.actions);
+        // Revocations are answered at once, and may lead to more.
+        let mut revoked = Vec::new();
+        for (event, mut answered) in events {
+            // A submitter that waits for room must learn that there will be none.
+            changed |= matches!(event, Event::Shutdown { .. } | Event::Kill { .. });
+            let mut next = Some(event);
+            while let Some(event) = next.take().or_else(|| revoked.pop()) {
+                state.dispatch.handle(event, now, &mut actions);
+                for action in actions.drain(..) {
+                    changed |=
+                        matches!(action, Action::Resolve { .. } | Action::Break { .. } | Action::Stopped);
+                    if let Action::Revoke { worker, task } = action {
+                        let is_back = state.links.get(&worker).is_some_and(|link| link.revoke(task));
+                        revoked.push(Event::Revoked { worker, task, revoked: is_back });
+                    } else {
+                        effects.extend(self.effect(&mut state, action, now, &mut answered));
+                    }
+                }
+            }
+        }
+        state.actions = actions;
+        let deadline = state.dispatch.next_deadline();
+        let earlier = match (deadline, state.armed) {
+            (Some(next), Some(armed)) => next < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if earlier {
+            state.armed = deadline;
+        }
+        let wakers = match changed && !state.wakers.is_empty() {
+            true => std::mem::take(&mut state.wakers),
+            false => HashMap::new(),
+        };
+        let has_sleepers = changed && state.sleepers > 0;
+        drop(state);
+        if earlier {
+            self.mailbox.wake();
+        }
+        let done_with: SmallVec<[Call; 4]> =
+            effects.into_iter().filter_map(|effect| effect.perform(self)).collect();
+        if has_sleepers {
+            self.changed.notify_all();
+        }
+        wakers.into_values().for_each(|waker| self.queues.wake(waker));
+        // Last: to drop an input may be the caller's code, and may block.
+        drop(done_with);
+    }
+
+    /// What an action means for the processes, links and cells at hand.
+    pub(super) fn effect(
+        &self,
+        state: &mut State,
+        action: Action,
+        now: Now,
+        answered: &mut Option<Answered>,
+    ) -> Option<Effect> {
+        let link = |state: &State, worker: &WorkerKey| state.links.get(worker).cloned();
+        match action {
+            Action::Start { worker } => Some(Effect::Job(Job::Spawn(worker))),
+            Action::Offer { worker, task } => {
+                let link = link(state, &worker)?;
+                let record = state.records.get_mut(&task)?;
+                record.worker = Some(worker);
+                link.order(task, &record.call, record.batch.as_ref());
+                if let Some(domain) = state.domains.bind(worker, record.domain) {
+                    let pid = link.pid;
+                    state.observers.tell(now, || EventKind::WorkerBound { pid, domain });
+                }
+                Some(Effect::Flush { link })
+            }
+            // Answered where it is asked, in `drive`.
+            Action::Revoke { .. } => None,
+            Action::Begin { worker, task } => {
+                // Of a worker that is gone, its death tells.
+                let pid = link(state, &worker).map(|link| link.pid);
+                let pid = pid.or_else(|| Some(state.deaths.get(&worker)?.pid))?;
+                let record = state.records.get_mut(&task)?;
+                record.began = Some(now);
+                record.attempts += 1;
+                record.worker_pid = Some(pid);
+                record.cell.set_dispatched();
+                let attempt = record.attempts;
+                state.observers.tell(now, || EventKind::TaskStarted { task, pid, attempt });
+                None
+            }
+            Action::Interrupt { worker, task } => {
+                let link = link(state, &worker)?;
+                let run = link.run_of(task)?;
+                Some(Effect::Interrupt { link, run })
+            }
+            Action::Slow { worker, task } => {
+                let pid = link(state, &worker)?.pid;
+                state.observers.tell(now, || EventKind::TaskSlow { task, pid });
+                let record = state.records.get(&task)?;
+                let (labels, after) = (record.cell.labels().clone(), now.saturating_sub(record.began?));
+                Some(Effect::Slow { labels, pid, after })
+            }
+            Action::Retry { task, how } => {
+                let outcome = resolve::outcome(how, None);
+                if let Some(record) = state.records.get(&task)
+                    && let Some(batch) = &record.batch
+                {
+                    let (result, _) = resolve::result(state, record, how, now, None);
+                    // A worker may die between the last answer and the batch's end.
+                    if result.is_err_and(|failure| batch.fail(failure)) {
+                        resolve::count(&mut state.tally.ended, outcome, 1);
+                    }
+                    *answered = None;
+                    return None;
+                }
+                state.tally.retries += 1;
+                state.observers.tell(now, || EventKind::TaskRetried { task, outcome });
+                // An answer that says "interrupted" belongs to this attempt.
+                *answered = None;
+                None
+            }
+            Action::Kill { worker, reason } => {
+                if resolve::is_expected(reason) {
+                    state.expected.insert(worker);
+                }
+                self.to_process(state, worker, |link| Effect::Kill { link, reason })
+            }
+            Action::Terminate { worker } => {
+                state.expected.insert(worker);
+                self.to_process(state, worker, |link| Effect::Terminate { link })
+            }
+            Action::Retire { worker, reason } => {
+                state.expected.insert(worker);
+                let reason = resolve::leave_reason(reason);
+                state.tally.workers_recycled += u64::from(reason == crate::observe::LeaveReason::Recycled);
+                if let Some(link) = link(state, &worker) {
+                    let pid = link.pid;
+                    state.observers.tell(now, || EventKind::WorkerLeaving { pid, reason });
+                }
+                self.to_process(state, worker, |link| Effect::Retire { link })
+            }
+            Action::Resolve { task, how } => {
+                let record = state.records.remove(&task)?;
+                state.domains.leave(record.domain);
+                let (result, report) = resolve::result(state, &record, how, now, answered.take());
+                let outcome = resolve::outcome(how, Some(&result));
+                match &record.batch {
+                    None => resolve::count(&mut state.tally.ended, outcome, 1),
+                    Some(batch) => batch.count_ends(&mut state.tally.ended, outcome),
+                }
+                state.observers.tell(now, || {
+                    let report = report.clone();
+                    EventKind::TaskFinished { task, outcome, report }
+                });
+                // Here, so that whoever learns of it in another way finds the future done.
+                record.cell.fill(result, report);
+                // The call goes out with the rest: dropping an input may be the caller's code.
+                Some(Effect::Announce { cell: record.cell, call: record.call })
+            }
+            Action::Break { worker, in_flight } => {
+                let death = state.deaths.get(&worker).cloned();
+                let mut death = death.unwrap_or_else(|| unknown_death(Phase::Idle));
+                if !in_flight.is_empty() {
+                    death.phase = Phase::Running;
+                }
+                state.observers.tell(now, || EventKind::Broken { death: death.clone() });
+                state.broken = Some(BrokenPool::new(death, in_flight));
+                None
+            }
+            Action::Stopped => {
+                state.observers.tell(now, || EventKind::Stopped);
+                Some(Effect::Stopped)
+            }
+        }
+    }
+
+    /// The effect on a process that exists; one that is yet to be made will not be.
+    pub(super) fn to_process(
+        &self,
+        state: &mut State,
+        worker: WorkerKey,
+        effect: impl FnOnce(Arc<Link>) -> Effect,
+    ) -> Option<Effect> {
+        match state.links.get(&worker) {
+            Some(link) => Some(effect(link.clone())),
+            None => {
+                state.unwanted.insert(worker);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What can be asked of a pool's state.
+
+use super::*;
+
+impl Core {
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().dispatch.is_stopped()
+    }
+
+    pub(crate) fn sandbox(&self) -> Option<Arc<SandboxReport>> {
+        self.lock().sandbox.clone()
+    }
+
+    pub(crate) fn unresolved(&self) -> usize {
+        self.lock().dispatch.unresolved()
+    }
+
+    pub(crate) fn workers_max(&self) -> usize {
+        self.lock().dispatch.workers().1
+    }
+
+    pub(crate) fn broken(&self) -> Option<BrokenPool> {
+        self.lock().broken.clone()
+    }
+
+    /// Pids of the workers that live now.
+    pub(crate) fn worker_pids(&self) -> Vec<u32> {
+        let mut pids: Vec<_> = self.lock().links.values().map(|link| link.pid).collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    pub(crate) fn stats(&self) -> PoolStats {
+        let state = self.lock();
+        let now = self.now();
+        let counts = state.dispatch.counts();
+        let mut workers: Vec<_> = state
+            .links
+            .iter()
+            .filter_map(|(key, link)| {
+                let seen = state.dispatch.worker(*key)?;
+                let task = seen.task.map(|(task, began)| (task, now.saturating_sub(began)));
+                let domain = state.domains.of(*key);
+                let (pid, answered, shared) = (link.pid, seen.answered, link.shares.count());
+                Some(WorkerStats { pid, state: seen.state, domain, task, answered, shared })
+            })
+            .collect();
+        workers.sort_unstable_by_key(|worker| worker.pid);
+        let (workers_min, workers_max) = state.dispatch.workers();
+        let waiting =
+            |record: &Record| record.batch.as_ref().map_or(0, |batch| batch.left().saturating_sub(1));
+        let waiting: u64 = match state.batched {
+            0 => 0,
+            _ => state.records.values().map(waiting).sum(),
+        };
+        let (pending, running) = (counts.pending + waiting as usize, counts.running);
+        let submitted = counts.accepted + state.batched;
+        let mut ended = state.tally.ended;
+        for batch in state.records.values().filter_map(|record| record.batch.as_ref()) {
+            batch.count_answers(&mut ended);
+        }
+        PoolStats {
+            workers_min,
+            workers_max,
+            pending,
+            running,
+            submitted,
+            ended,
+            workers,
+            ..state.tally.clone()
+        }
+    }
+
+    pub(crate) fn subscribe(&self, capacity: usize) -> Subscription {
+        let mut state = self.lock();
+        let subscription = state.observers.subscribe(capacity);
+        if state.dispatch.is_stopped() {
+            let now = self.now();
+            state.observers.tell(now, || EventKind::Stopped);
+        }
+        subscription
+    }
+
+    /// Waits until no process is left; `false` if the deadline came first.
+    pub(crate) fn wait_stopped(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.lock();
+        while !state.dispatch.is_stopped() {
+            let (woken, in_time) = self.sleep(state, deadline);
+            state = woken;
+            if !in_time {
+                return state.dispatch.is_stopped();
+            }
+        }
+        true
+    }
+}

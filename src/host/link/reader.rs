@@ -1,0 +1,274 @@
+//! What a worker says, read by the link's own thread or by a caller that waits for an answer.
+
+use std::num::NonZeroU64;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::*;
+use crate::host::become_io_thread;
+
+/// Answers that are handled under one lock, at most; their inputs are dropped after the last one.
+const ANSWERS_AT_ONCE: usize = 64;
+
+/// With no more runs under way, answers are handled one by one.
+const FEW_OUTSTANDING: usize = 8;
+
+/// So many runs under way are many: nobody waits for the next one alone.
+const MANY_OUTSTANDING: u64 = 4;
+
+/// Bounds of the time that a reader looks away while many runs are under way.
+const PAUSE_MIN: Duration = Duration::from_micros(20);
+const PAUSE_MAX: Duration = Duration::from_micros(250);
+
+/// Reads what the worker says: one thread at a time, the link's own or an attendant.
+pub(super) struct Reader {
+    ring: Consumer,
+    frames: Assembly<FromWorker>,
+    /// The run and the task that logged last, and how much.
+    logged: (u64, TaskId, u64),
+    /// How long a task runs, as a moving average.
+    typical: Duration,
+    /// What it was that cannot be; nothing is read after it.
+    violation: Option<String>,
+}
+
+impl Reader {
+    pub(super) fn new(ring: Consumer) -> Self {
+        let (frames, logged) = (Assembly::new(), (0, TaskId(0), 0));
+        Reader { ring, frames, logged, typical: Duration::ZERO, violation: None }
+    }
+
+    fn has_news(&self) -> bool {
+        self.violation.is_none() && self.ring.available() != Ok(0)
+    }
+
+    /// Handles what the worker has said so far, and says how many frames that were.
+    fn drain(&mut self, core: &Core, link: &Link) -> usize {
+        let mut frames = 0;
+        let mut answers = Vec::new();
+        // Where few are under way, each is handled by itself, and its input goes with it.
+        let at_once = if link.orders().outstanding.len() > FEW_OUTSTANDING { ANSWERS_AT_ONCE } else { 1 };
+        while self.violation.is_none() {
+            let payload_bytes_max = || link.at_hand().map_or(0, |held| held.payload_bytes_max);
+            let heard = match self.frames.next(&mut self.ring, payload_bytes_max) {
+                Ok(None) => break,
+                Ok(Some((message, payload))) => self.hear(core, link, message, payload, &mut answers),
+                Err(error) => Err(error.to_string()),
+            };
+            frames += 1;
+            if answers.len() >= at_once {
+                core.answered(link, std::mem::take(&mut answers));
+            }
+            self.violation = heard.err();
+        }
+        if !answers.is_empty() {
+            core.answered(link, answers);
+        }
+        if let Some(violation) = &self.violation {
+            link.kill_for(DeathCause::ProtocolViolation(violation.clone()));
+        }
+        frames
+    }
+
+    fn hear(
+        &mut self,
+        core: &Core,
+        link: &Link,
+        message: FromWorker,
+        payload: Vec<u8>,
+        answers: &mut Vec<(TaskId, bool, Answered)>,
+    ) -> Result<(), String> {
+        let Some(held) = link.spoken_of(&message) else {
+            return Err("it spoke of a task that it does not have".into());
+        };
+        match message {
+            FromWorker::Log { task, record } => {
+                if (held.run, task) != (self.logged.0, self.logged.1) {
+                    self.logged = (held.run, task, 0);
+                }
+                self.logged.2 += (record.target.len() + record.message.len() + record.fields.len()) as u64;
+                // The worker keeps the limit; twice that leaves room for the marks of what was cut.
+                let log_bytes_max = held.log_bytes_max.saturating_mul(2).max(LOG_RECORD_BYTES_MAX as u64);
+                if !payload.is_empty() || self.logged.2 > log_bytes_max {
+                    return Err("its logs are over the limit that it has to keep".into());
+                }
+                // What was said before comes before.
+                if !answers.is_empty() {
+                    core.answered(link, std::mem::take(answers));
+                }
+                let labels = match &held.batch {
+                    Some(batch) => Some(batch.labels()),
+                    None => core.labels(task),
+                };
+                logs::emit(labels.as_deref(), link.pid, task, &record);
+            }
+            FromWorker::Item { task, verdict, cost } => {
+                let Some(batch) = held.batch else {
+                    return Err(format!("it answered for task {task} as one of a batch"));
+                };
+                self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
+                batch.answer(link.pid, Answered { verdict, payload, cost });
+            }
+            FromWorker::Done { task, verdict, cost } => {
+                if !link.has_sent(held.run) {
+                    return Err("it answered before it had read its input".into());
+                }
+                link.settle();
+                self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
+                let mut unfinished = false;
+                if let Some(batch) = &held.batch {
+                    unfinished = batch.left() > 0;
+                    if !payload.is_empty() {
+                        return Err("it answered for a batch as a whole".into());
+                    }
+                    if unfinished && Some(batch.items()) == held.items && verdict == Verdict::Ok {
+                        return Err("it gave a batch back without having done anything".into());
+                    }
+                }
+                answers.push((task, unfinished, Answered { verdict, payload, cost }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where many runs are under way and each is short: how long to look away, until about half of
+    /// them are done. To be woken for each would cost more than they do.
+    fn pause(&self, link: &Link) -> Option<Duration> {
+        let orders = link.orders();
+        let items = |held: &Outstanding| held.batch.as_ref().map_or(1, |batch| batch.left());
+        let outstanding = orders.outstanding.iter().map(items).sum::<u64>();
+        drop(orders);
+        let until_half = self.typical.saturating_mul((outstanding / 2) as u32).min(PAUSE_MAX);
+        (outstanding >= MANY_OUTSTANDING && self.typical <= PAUSE_MAX).then(|| until_half.max(PAUSE_MIN))
+    }
+}
+
+impl Link {
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    /// The calling thread reads what the worker says until the cell is filled, or until the deadline:
+    /// one thread less to be woken for an answer. Returns at once if another thread is at it.
+    pub(in crate::host) fn attend(self: &Arc<Self>, core: &Core, cell: &Cell, deadline: Option<Instant>) {
+        let Some(mut reader) = self.reader.try_attend() else { return };
+        // Whoever fills it elsewhere wakes us.
+        let waker = Waker::from(self.clone());
+        cell.set_attendant(&waker);
+        let is_done = || cell.has_news();
+        let attendance = Attendance::begin(self);
+        loop {
+            reader.drain(core, self);
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if is_done() || self.is_gone() || reader.violation.is_some() || left == Some(Duration::ZERO) {
+                break;
+            }
+            let is_over = || is_done() || self.is_gone();
+            match reader.pause(self) {
+                Some(pause) => self.doze(left.map_or(pause, |left| left.min(pause)), is_over),
+                None => {
+                    let is_ready = || reader.has_news() || is_over();
+                    let sleep = || self.end.wait_attending(left, is_ready);
+                    self.spinning.wait(is_ready, || self.reader.sleep_attending(sleep));
+                }
+            }
+        }
+        drop(attendance);
+        cell.unset_attendant(&waker);
+        // What rang for nobody is for the link's own thread.
+        let has_news = reader.has_news() || reader.violation.is_some();
+        if self.reader.give_back(reader) || has_news || self.is_gone() {
+            self.end.wake_self();
+        }
+    }
+
+    /// The attendant looks away for a moment.
+    fn doze(&self, pause: Duration, is_over: impl Fn() -> bool) {
+        self.reader.sleep_attending(|| self.end.nap_attending(pause, is_over));
+    }
+}
+
+/// For the cells that the attendant waits for.
+impl Wake for Link {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.call_attendant();
+    }
+}
+
+/// An attendant is there; it goes even if a panic takes it.
+struct Attendance<'a>(&'a Link);
+
+impl Attendance<'_> {
+    fn begin(link: &Link) -> Attendance<'_> {
+        link.end.attend();
+        Attendance(link)
+    }
+}
+
+impl Drop for Attendance<'_> {
+    fn drop(&mut self) {
+        self.0.end.leave();
+    }
+}
+
+/// The link's thread: reads until the process is gone, then reports its death.
+pub(in crate::host) fn read_loop(core: &Core, link: &Arc<Link>) {
+    become_io_thread();
+    // Its pauses are short: the 50 µs by which the kernel may be late for others would double them. Where
+    // that cannot be set, they are longer.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
+    // Wakers and inputs' destructors are others' code; whatever they do, the death is reported.
+    if catch_unwind(AssertUnwindSafe(|| listen(core, link))).is_err() {
+        link.kill_for(DeathCause::ProtocolViolation("the host's own thread panicked".into()));
+    }
+    // After a violation the stream is of no use, but the process must be reaped first.
+    while !link.is_gone() {
+        link.end.wait(ring::FOR_DATA, || link.is_gone());
+    }
+    if let Some(death) = link.death.get() {
+        core.dead(link.key, death.clone());
+    }
+}
+
+/// Handles what the worker says, to the end of the stream or the first violation.
+fn listen(core: &Core, link: &Link) {
+    loop {
+        let drained = match link.pump() {
+            Ok(drained) => drained,
+            Err(violation) => return link.kill_for(DeathCause::ProtocolViolation(violation.to_string())),
+        };
+        let is_gone = link.is_gone();
+        // Whoever attends leaves when the process is gone; what is there then is all there is.
+        let reader = if is_gone { Some(link.reader.take()) } else { link.reader.try_take() };
+        let mut is_amid = !drained;
+        if let Some(mut reader) = reader {
+            let frames = reader.drain(core, link);
+            if is_gone || reader.violation.is_some() {
+                return;
+            }
+            let pause = reader.pause(link).filter(|_| frames > 0 && drained);
+            is_amid |= reader.frames.is_amid();
+            drop(reader);
+            if let Some(pause) = pause {
+                link.end.nap(pause);
+                continue;
+            }
+        }
+        let what = if drained { ring::FOR_DATA } else { ring::FOR_DATA | ring::FOR_SPACE };
+        let has_news = || {
+            let outbox = link.outbox();
+            let blocked = matches!(outbox.waiting.front(), Some(Piece::Bytes(_) | Piece::Frames(_)));
+            let pumpable = blocked && (drained || outbox.ring.space() != Ok(0));
+            drop(outbox);
+            pumpable || link.is_gone() || link.reader.try_take().is_some_and(|reader| reader.has_news())
+        };
+        if is_amid {
+            link.streaming.wait(has_news, || link.end.wait(what, has_news));
+        } else {
+            link.end.wait(what, has_news);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Whose turn it is to read: the usual reader's, or an attendant's. Neither ever waits for the other.
+//!
+//! The usual reader finds the turn taken and goes to sleep, since data now rings for whoever has it. But
+//! that one may be about to go, and have looked for the last time: so what was refused is noted, and
+//! whoever gives the turn back says that it is free.
+//!
+//! `tests/model` tries every interleaving of this file, with `bell.rs`.
+
+use std::sync::PoisonError;
+
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, TryLockError, fence};
+
+#[derive(Debug)]
+pub(crate) struct Turn<R> {
+    reader: Mutex<R>,
+    /// The usual reader was refused, and is to be told.
+    refused: AtomicBool,
+    /// The attendant is to be woken.
+    attendant_sleeps: AtomicBool,
+}
+
+impl<R> Turn<R> {
+    pub(crate) fn new(reader: R) -> Self {
+        let [refused, attendant_sleeps] = [(); 2].map(|()| AtomicBool::new(false));
+        Turn { reader: Mutex::new(reader), refused, attendant_sleeps }
+    }
+
+    /// Waits for it: for the usual reader, once nobody stays.
+    pub(crate) fn take(&self) -> MutexGuard<'_, R> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For an attendant: if nobody has it.
+    pub(crate) fn try_attend(&self) -> Option<MutexGuard<'_, R>> {
+        match self.reader.try_lock() {
+            Ok(reader) => Some(reader),
+            Err(TryLockError::Poisoned(reader)) => Some(reader.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// For the usual reader: if nobody has it. Else whoever has it will see that it is woken.
+    pub(crate) fn try_take(&self) -> Option<MutexGuard<'_, R>> {
+        self.try_attend().or_else(|| {
+            self.refused.store(true, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            // It may have been given back before that was seen.
+            self.try_attend()
+        })
+    }
+
+    /// For an attendant: `true` if the usual reader is to be woken for having been refused.
+    pub(crate) fn give_back(&self, reader: MutexGuard<'_, R>) -> bool {
+        drop(reader);
+        fence(Ordering::SeqCst);
+        self.refused.load(Ordering::SeqCst) && self.refused.swap(false, Ordering::SeqCst)
+    }
+
+    /// The attendant sleeps, by this.
+    pub(crate) fn sleep_attending(&self, sleep: impl FnOnce()) {
+        self.attendant_sleeps.store(true, Ordering::SeqCst);
+        sleep();
+        self.attendant_sleeps.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether an attendant must be woken to learn of what is not in the ring. Said here, and not in shared
+    /// memory, where a worker may change what stands there.
+    pub(crate) fn has_sleeping_attendant(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.attendant_sleeps.load(Ordering::SeqCst)
+    }
+}

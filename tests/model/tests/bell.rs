@@ -1,0 +1,273 @@
+//! The ring's bells and the reader's turns as they stand in `src/wire/bell.rs` and `src/wire/turn.rs`,
+//! under loom: every interleaving of a worker, the link's thread and a caller that attends, up to three
+//! preemptions, or two where there is more to be gone through. A wake-up that is lost is a deadlock, which loom reports.
+//!
+//! The kernel's futex is modelled: a word, and a lock under which it is compared before the sleep. A sleep
+//! with a timeout is one that ends at once. What stands here of `src/host/link.rs` is a copy in small, of
+//! `listen`, `attend` and `bury`: the order of their steps is theirs.
+
+#![allow(dead_code, unreachable_pub, reason = "the included sources have more than is checked here")]
+
+mod sync {
+    use std::time::Duration;
+
+    use loom::sync::Condvar;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
+    pub(crate) use std::sync::TryLockError;
+
+    pub(crate) struct Word {
+        value: AtomicU32,
+        bucket: Mutex<()>,
+        woken: Condvar,
+    }
+
+    impl Default for Word {
+        fn default() -> Self {
+            Word { value: AtomicU32::new(0), bucket: Mutex::new(()), woken: Condvar::new() }
+        }
+    }
+
+    impl Word {
+        pub(crate) fn load(&self) -> u32 {
+            self.value.load(Ordering::SeqCst)
+        }
+
+        pub(crate) fn wake(&self) {
+            self.value.fetch_add(1, Ordering::SeqCst);
+            let bucket = self.bucket.lock().expect("no panic under it");
+            self.woken.notify_one();
+            drop(bucket);
+        }
+
+        pub(crate) fn sleep(&self, was: u32, at_most: Option<Duration>) {
+            let bucket = self.bucket.lock().expect("no panic under it");
+            if at_most.is_none() && self.value.load(Ordering::SeqCst) == was {
+                drop(self.woken.wait(bucket).expect("no panic under it"));
+            }
+        }
+    }
+}
+
+#[path = "../../../src/wire/bell.rs"]
+mod bell;
+#[path = "../../../src/wire/turn.rs"]
+mod turn;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use loom::thread;
+
+use bell::{Bell, FOR_DATA, FOR_SPACE};
+use turn::Turn;
+
+fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(model);
+}
+
+/// The host's side of a worker: a ring whose bytes are numbers, and what has been read of it.
+struct Link {
+    bell: Bell,
+    put: AtomicU32,
+    turn: Turn<Reader>,
+    gone: AtomicBool,
+    /// What has been handled, as a cell knows it.
+    handled: AtomicU32,
+    /// All that there will be.
+    total: u32,
+}
+
+struct Reader {
+    taken: u32,
+}
+
+impl Link {
+    fn new(total: u32) -> Arc<Link> {
+        let (put, handled) = (AtomicU32::new(0), AtomicU32::new(0));
+        let (bell, turn, gone) = (Bell::default(), Turn::new(Reader { taken: 0 }), AtomicBool::new(false));
+        Arc::new(Link { bell, put, turn, gone, handled, total })
+    }
+
+    /// The worker says one thing more.
+    fn publish(&self) {
+        let put = self.put.load(Ordering::Relaxed);
+        self.put.store(put + 1, Ordering::Release);
+        self.bell.ring(FOR_DATA);
+    }
+
+    fn has_news(&self, reader: &Reader) -> bool {
+        self.put.load(Ordering::Acquire) != reader.taken
+    }
+
+    fn drain(&self, reader: &mut Reader) {
+        while self.has_news(reader) {
+            reader.taken += 1;
+            self.handled.store(reader.taken, Ordering::SeqCst);
+        }
+        if reader.taken == self.total {
+            // As the end of the process is told, so that everyone may leave.
+            self.bury();
+        }
+    }
+
+    fn bury(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+        self.bell.wake();
+        self.call_attendant();
+    }
+
+    fn call_attendant(&self) {
+        if self.turn.has_sleeping_attendant() {
+            self.bell.wake_attendant();
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    /// The link's thread.
+    fn listen(&self, naps: bool) {
+        loop {
+            let is_gone = self.is_gone();
+            let reader = if is_gone { Some(self.turn.take()) } else { self.turn.try_take() };
+            if let Some(mut reader) = reader {
+                self.drain(&mut reader);
+                if is_gone {
+                    return;
+                }
+                if naps && reader.taken == 1 {
+                    drop(reader);
+                    self.bell.nap(Duration::ZERO);
+                }
+            }
+            self.bell.wait(FOR_DATA, || {
+                self.is_gone() || self.turn.try_take().is_some_and(|reader| self.has_news(&reader))
+            });
+        }
+    }
+
+    /// A caller that waits until so much has been handled, or whose deadline has passed.
+    fn attend(&self, until: u32, deadline: bool, naps: bool) {
+        let Some(mut reader) = self.turn.try_attend() else { return };
+        self.bell.attend();
+        let is_over = || self.handled.load(Ordering::SeqCst) >= until || self.is_gone();
+        let mut is_first = true;
+        loop {
+            self.drain(&mut reader);
+            if is_over() || (deadline && !is_first) {
+                break;
+            }
+            let left = deadline.then_some(Duration::ZERO);
+            self.turn.sleep_attending(|| match naps && is_first {
+                true => self.bell.nap_attending(Duration::ZERO, is_over),
+                false => self.bell.wait_attending(left, || self.has_news(&reader) || is_over()),
+            });
+            is_first = false;
+        }
+        self.bell.leave();
+        let has_news = self.has_news(&reader);
+        if self.turn.give_back(reader) || has_news || self.is_gone() {
+            self.bell.wake();
+        }
+    }
+}
+
+/// A worker that says so much, the link's thread, and a caller.
+fn play(preemptions: usize, total: u32, attend: impl Fn(&Link) + Send + Sync + Copy + 'static) {
+    check(preemptions, move || {
+        let link = Link::new(total);
+        let (worker, listener) = (link.clone(), link.clone());
+        let worker = thread::spawn(move || (0..total).for_each(|_| worker.publish()));
+        let listener = thread::spawn(move || listener.listen(true));
+        attend(&link);
+        worker.join().expect("says it");
+        listener.join().expect("reads to the end");
+        assert_eq!(link.handled.load(Ordering::SeqCst), total);
+    });
+}
+
+#[test]
+fn a_sleeper_hears_of_everything() {
+    play(3, 3, |_| {});
+}
+
+#[test]
+fn a_caller_that_waits_for_the_first_answer_leaves_the_second_to_the_links_thread() {
+    play(3, 2, |link| link.attend(1, false, false));
+}
+
+#[test]
+fn a_caller_that_waits_for_the_last_answer_hears_of_it_and_of_the_end() {
+    play(3, 2, |link| link.attend(9, false, false));
+}
+
+#[test]
+fn a_caller_whose_deadline_passes_leaves_nothing_unheard() {
+    play(3, 1, |link| link.attend(9, true, false));
+}
+
+#[test]
+fn a_caller_that_looks_away_hears_of_it_afterwards() {
+    play(3, 2, |link| link.attend(2, false, true));
+}
+
+#[test]
+fn callers_one_after_the_other_leave_nothing_unheard() {
+    play(2, 2, |link| {
+        link.attend(9, true, false);
+        link.attend(2, false, false);
+    });
+}
+
+#[test]
+fn a_caller_that_sleeps_learns_of_what_is_not_in_the_ring() {
+    check(2, || {
+        let link = Link::new(9);
+        let (reaper, listener) = (link.clone(), link.clone());
+        let reaper = thread::spawn(move || {
+            // Its answer came from elsewhere; later, the worker dies without a word.
+            reaper.handled.store(1, Ordering::SeqCst);
+            reaper.call_attendant();
+            reaper.bury();
+        });
+        let listener = thread::spawn(move || listener.listen(false));
+        link.attend(1, false, false);
+        link.attend(9, false, false);
+        reaper.join().expect("buries");
+        listener.join().expect("reads to the end");
+    });
+}
+
+#[test]
+fn one_sleeper_waits_for_data_and_for_space() {
+    check(3, || {
+        let (bell, data, space) = (Bell::default(), AtomicU32::new(0), AtomicU32::new(0));
+        let shared = Arc::new((bell, data, space));
+        let (reads, writes) = (shared.clone(), shared.clone());
+        let threads = [
+            thread::spawn(move || {
+                reads.2.store(1, Ordering::Release);
+                reads.0.ring(FOR_SPACE);
+            }),
+            thread::spawn(move || {
+                writes.1.store(1, Ordering::Release);
+                writes.0.ring(FOR_DATA);
+            }),
+        ];
+        let (bell, data, space) = &*shared;
+        let missing = || data.load(Ordering::Acquire) == 0 || space.load(Ordering::Acquire) == 0;
+        let mut seen = (0, 0);
+        while missing() {
+            bell.wait(FOR_DATA | FOR_SPACE, || {
+                (data.load(Ordering::Acquire), space.load(Ordering::Acquire)) != seen
+            });
+            seen = (data.load(Ordering::Acquire), space.load(Ordering::Acquire));
+        }
+        threads.into_iter().for_each(|thread| thread.join().expect("rings"));
+    });
+}
