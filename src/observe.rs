@@ -67,7 +67,7 @@ pub struct WorkerStats {
     pub domain: Option<Arc<str>>,
     /// The task that it runs, and for how long.
     pub task: Option<(TaskId, Duration)>,
-    /// Tasks that it has answered.
+    /// Tasks that it has answered; what it ran of a map's batch at a time counts as one.
     pub answered: u64,
     /// [Shared inputs](crate::Pool::share) that it has been sent, and that are still there.
     pub shared: usize,

@@ -320,7 +320,8 @@ pub struct TaskReport {
     pub run: Duration,
     /// From `submit` to the future's completion.
     pub total: Duration,
-    /// CPU time of the worker's main thread during `run`.
+    /// CPU time of the worker's main thread during `run`. Of a task that ran for less than 50 µs it is
+    /// not measured, and taken to be all of `run`.
     pub cpu: Duration,
     /// Most bytes that the task's memories and tables held together.
     pub peak_memory_bytes: u64,
