@@ -32,6 +32,7 @@ mod source {
     pub(crate) mod error;
     pub(crate) mod schema;
     pub(crate) mod module;
+    pub(crate) mod shared;
     pub(crate) mod wire;
     pub(crate) mod dispatch;
 
@@ -53,6 +54,7 @@ mod source {
         mod observers;
         mod resolve;
         pub(crate) mod settings;
+        pub(crate) mod shares;
 
         /// The supervisor's door: who starts processes here is the target itself.
         pub(crate) mod supervise {
@@ -136,5 +138,5 @@ mod source {
 // The names by which the sources know each other.
 use source::{
     compile, directory, dispatch, doctor, error, foreign, future, host, limits, module, observe, policy,
-    schema, sync, task, text, walls, wire, worker,
+    schema, shared, sync, task, text, walls, wire, worker,
 };

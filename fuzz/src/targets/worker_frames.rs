@@ -7,7 +7,7 @@ use crate::bounded::within;
 use crate::input::Input;
 use crate::limits::FRAME_META_BYTES_MAX;
 use crate::task::{LogOverflow, TaskId, TaskLimits};
-use crate::wire::message::{Entry, Items, ModuleId, ToWorker};
+use crate::wire::message::{Entry, Items, ModuleId, ShareId, ToWorker};
 use crate::worker::inboxes;
 
 /// See `frames`; then as the worker itself reads it, with payloads of any length announced.
@@ -39,6 +39,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             instance_tasks_max: 1,
         },
         items,
+        shares: vec![ShareId(7), ShareId(u64::MAX)],
     };
     let command = || Entry::Command {
         args: vec!["python".into(), "-c".into(), "print(6*7)".into()],

@@ -149,7 +149,7 @@ impl Link {
 
     /// The calling thread reads what the worker says until the cell is filled, or until the deadline:
     /// one thread less to be woken for an answer. Returns at once if another thread is at it.
-    pub(in crate::host) fn attend(self: &Arc<Self>, core: &Core, cell: &Cell, deadline: Option<Instant>) {
+    pub(in super::super) fn attend(self: &Arc<Self>, core: &Core, cell: &Cell, deadline: Option<Instant>) {
         let Some(mut reader) = self.reader.try_attend() else { return };
         // Whoever fills it elsewhere wakes us.
         let waker = Waker::from(self.clone());
@@ -215,7 +215,7 @@ impl Drop for Attendance<'_> {
 }
 
 /// The link's thread: reads until the process is gone, then reports its death.
-pub(in crate::host) fn read_loop(core: &Core, link: &Arc<Link>) {
+pub(in super::super) fn read_loop(core: &Core, link: &Arc<Link>) {
     become_io_thread();
     // Its pauses are short: the 50 µs by which the kernel may be late for others would double them. Where
     // that cannot be set, they are longer.

@@ -1,0 +1,189 @@
+//! What a worker may do to the memory that it shares with the host.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::input::Input;
+use crate::limits::RING_BYTES;
+use crate::targets::host_frames::verdicts;
+use crate::task::TaskId;
+use crate::wire::frame::write_frame;
+use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Verdict};
+use crate::wire::ring::CLAIMS;
+
+/// The shared file, as `wire/ring.rs` lays it out.
+const HEADER_BYTES: usize = 4096;
+const MAP_BYTES: usize = HEADER_BYTES + 2 * RING_BYTES;
+const TO_WORKER_TAKEN: usize = 0;
+const TO_WORKER_PUT: usize = 128;
+const TO_HOST_PUT: usize = 384;
+const CLAIM_WORDS: usize = 768;
+
+/// The worker's own mapping of the rings: it may write wherever it likes.
+pub(super) struct Memory {
+    base: NonNull<u8>,
+    /// What it has put into the ring towards the host, if it were honest.
+    put: u64,
+}
+
+impl Memory {
+    pub(super) fn map(rings: &OwnedFd) -> Memory {
+        // SAFETY: a fresh mapping at an address of the kernel's choice, of a file of that size.
+        let base = unsafe {
+            let protection = ProtFlags::READ | ProtFlags::WRITE;
+            rustix::mm::mmap(std::ptr::null_mut(), MAP_BYTES, protection, MapFlags::SHARED, rings.as_fd(), 0)
+        };
+        Memory { base: NonNull::new(base.expect("maps").cast()).expect("an address"), put: 0 }
+    }
+
+    fn word(&self, at: usize) -> &AtomicU64 {
+        assert!(at.is_multiple_of(8) && at < HEADER_BYTES);
+        // SAFETY: aligned, and inside of the mapping, which lives as long as self.
+        unsafe { self.base.add(at).cast().as_ref() }
+    }
+
+    /// One thing that a worker may do to the memory that it shares.
+    pub(super) fn lie(&mut self, input: &mut Input<'_>) {
+        match input.byte() % 16 {
+            0 => self.write(input),
+            1 | 2 => self.say(&log(input), &[]),
+            3 | 4 => {
+                let (task, verdict, cost) = ended(input);
+                let len = usize::from(input.u16()) * usize::from(input.byte() % 8);
+                self.say(&FromWorker::Done { task, verdict, cost }, &vec![b'x'; len]);
+            }
+            12 | 13 => {
+                let (task, verdict, cost) = ended(input);
+                let len = usize::from(input.u16()) * usize::from(input.byte() % 8);
+                self.say(&FromWorker::Item { task, verdict, cost }, &vec![b'x'; len]);
+            }
+            14 => self.batch(input),
+            5 => self.word(TO_HOST_PUT).store(input.u64(), Ordering::SeqCst),
+            6 => {
+                // Near to where it should be.
+                let by = i64::from(input.byte() as i8);
+                self.word(TO_HOST_PUT).store(self.put.wrapping_add_signed(by), Ordering::SeqCst);
+            }
+            7 => self.word(TO_WORKER_TAKEN).store(input.u64(), Ordering::SeqCst),
+            8 => {
+                // It has read everything.
+                let put = self.word(TO_WORKER_PUT).load(Ordering::SeqCst);
+                self.word(TO_WORKER_TAKEN).store(put, Ordering::SeqCst);
+            }
+            9 => {
+                // It begins a run, or says so.
+                let (claim, run) = (usize::from(input.byte()) % CLAIMS, u64::from(input.byte()));
+                self.word(CLAIM_WORDS + 8 * claim).store(run << 2 | 1, Ordering::SeqCst);
+            }
+            10 => {
+                let at = usize::from(input.u16()) % (HEADER_BYTES / 8) * 8;
+                self.word(at).store(input.u64(), Ordering::SeqCst);
+            }
+            _ => {
+                // Every run is begun.
+                for claim in 0..CLAIMS {
+                    self.word(CLAIM_WORDS + 8 * claim).fetch_or(1, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+
+    /// Some of a batch, as an honest worker runs it, or one too many; a record in the middle; and the end,
+    /// if it comes to that.
+    fn batch(&mut self, input: &mut Input<'_>) {
+        let (first, count, choice) = (u64::from(input.byte()), u64::from(input.byte() % 16), input.byte());
+        let cost = Cost { run_ns: u64::from(choice) * 1000, ..Cost::default() };
+        for task in first..first + count {
+            if choice % 4 == 3 {
+                let record = LogRecord {
+                    source: LogSource::Stdout,
+                    level: 3,
+                    target: String::new(),
+                    message: "a line of its own ".repeat(usize::from(choice)),
+                    fields: String::new(),
+                };
+                // Of this one, or of the one before.
+                self.say(
+                    &FromWorker::Log { task: TaskId(task - u64::from(choice & 4 != 0).min(task)), record },
+                    &[],
+                );
+            }
+            self.say(&FromWorker::Item { task: TaskId(task), verdict: Verdict::Ok, cost }, b"an output");
+        }
+        if choice % 8 != 0 {
+            let batch = TaskId(first - u64::from(input.byte() % 4).min(first));
+            let verdict = if choice % 8 == 1 { Verdict::Interrupted } else { Verdict::Ok };
+            self.say(&FromWorker::Done { task: batch, verdict, cost }, &[]);
+        }
+    }
+
+    fn write(&mut self, input: &mut Input<'_>) {
+        let len = usize::from(input.byte());
+        let bytes = input.bytes(len);
+        self.put(bytes);
+    }
+
+    fn say(&mut self, message: &FromWorker, payload: &[u8]) {
+        let mut frame = Vec::new();
+        // One that is longer than a frame may be is not written.
+        if write_frame(&mut frame, &mut Vec::new(), message, payload).is_ok() {
+            self.put(&frame);
+        }
+    }
+
+    /// Puts it into the ring, whether there is room or not, and publishes it.
+    fn put(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let at = self.put as usize % RING_BYTES;
+            let (now, rest) = bytes.split_at(bytes.len().min(RING_BYTES - at));
+            // SAFETY: inside of the ring towards the host; nobody else holds a reference there.
+            unsafe {
+                let to = self.base.add(HEADER_BYTES + RING_BYTES + at).as_ptr();
+                std::ptr::copy_nonoverlapping(now.as_ptr(), to, now.len());
+            }
+            self.put = self.put.wrapping_add(now.len() as u64);
+            bytes = rest;
+        }
+        self.word(TO_HOST_PUT).store(self.put, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: this mapping was made in `map`, and nobody holds a reference into it any more.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), MAP_BYTES) };
+    }
+}
+
+fn log(input: &mut Input<'_>) -> FromWorker {
+    let task = TaskId(u64::from(input.byte()));
+    let source = [LogSource::Guest, LogSource::Stdout, LogSource::Stderr][usize::from(input.byte()) % 3];
+    let (level, len) = (input.byte(), usize::from(input.byte()));
+    let message = String::from_utf8_lossy(input.bytes(len)).repeat(1 + usize::from(level & 7) * 40);
+    let record = LogRecord { source, level, target: "guest".into(), message, fields: "\u{9b}".into() };
+    FromWorker::Log { task, record }
+}
+
+/// How a task ended.
+fn ended(input: &mut Input<'_>) -> (TaskId, Verdict, Cost) {
+    let task = TaskId(u64::from(input.byte()));
+    let (choice, frames) = (usize::from(input.byte()), usize::from(input.byte()));
+    let mut verdicts = verdicts();
+    let count = verdicts.len();
+    let mut verdict = verdicts.swap_remove(choice % count);
+    use crate::wire::message::Verdict::{Fuel, Memory, Panic, Table, Trap};
+    if let Trap { backtrace, .. }
+    | Panic { backtrace, .. }
+    | Memory { backtrace, .. }
+    | Table { backtrace, .. }
+    | Fuel { backtrace } = &mut verdict
+        && let Some(frame) = backtrace.first().cloned()
+    {
+        backtrace.resize(frames * 8, frame);
+    }
+    let cost = Cost { run_ns: input.u64(), cpu_ns: input.u64(), ..Cost::default() };
+    (task, verdict, cost)
+}

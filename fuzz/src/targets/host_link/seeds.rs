@@ -1,0 +1,90 @@
+//! What the fuzzer begins with.
+
+use crate::targets::host_frames::verdicts;
+
+/// Lives of workers: honest ones, and one for each lie, about tasks and about batches; some of them read
+/// by a caller that waits.
+pub fn seeds() -> Vec<Vec<u8>> {
+    /// Choices of a submission: a task of a chunk; a batch of eight.
+    const TASK: u8 = 1;
+    const BATCH: u8 = 3 + 7 * 4;
+    // Settings: the policy, workers, recycling, offers. Then tasks, the worker's first word, its lies.
+    let life = |policy: u8, offers: u8, what: u8, attended: bool, lies: &[&[u8]]| {
+        let mut seed = vec![policy, 0, 0, offers];
+        for choice in [what, TASK, what] {
+            seed.extend([0, choice, 255, 255, 40, 0, choice % 4]);
+        }
+        seed.extend([5, 0]);
+        for lie in lies {
+            seed.extend([10, 0]);
+            seed.extend(*lie);
+            if attended {
+                // Now, or for a few microseconds; the worker logs, and goes on while it is read.
+                seed.extend([8, 0, 3, 4, 0, 14, 2, 1, 0, 4, 200]);
+            }
+        }
+        // It dies, and says a little more while it is read.
+        seed.extend([7, 0, 40, 0]);
+        seed.extend([1, 1, 0, 0, 2, b'h', b'i', 3, 2, 0, 0]);
+        seed.extend([0; 40]);
+        seed
+    };
+    let begun: &[u8] = &[11];
+    let logged: &[u8] = &[1, 1, 0, 3, 5, 0x1b, b'[', b'3', b'1', b'm'];
+    let ended = |message: u8, task: u8, verdict: u8, frames: u8, payload_bytes: u8| {
+        let mut lie = vec![message, task, verdict, frames];
+        lie.extend([9; 16]);
+        lie.extend([payload_bytes, 0, 1]);
+        lie
+    };
+    let done = |task: u8, verdict: u8, frames: u8| ended(3, task, verdict, frames, 10);
+    let mut seeds = Vec::new();
+    let verdicts = verdicts().len() as u8;
+    for verdict in 0..verdicts {
+        let lies = [begun, logged, &done(1, verdict, 20), &done(2, 0, 0)];
+        seeds.push(life(verdict % 3, verdict, TASK, verdict % 2 == 1, &lies));
+        let item = |task, verdict| ended(12, task, verdict, 20, 10);
+        let lies = [begun, &item(1, verdict), logged, &item(2, 0), &[14, 3, 6, 2, 2]];
+        seeds.push(life(verdict % 3, 7, BATCH, verdict % 2 == 0, &lies));
+    }
+    let lies: [&[u8]; 9] = [
+        &[0, 6, b'W', b'P', b'1', 0, 255, 255],
+        &[5, 255, 255, 255, 255, 255, 255, 255, 255],
+        &[6, 200],
+        &[7, 1, 0, 0, 0, 0, 0, 0, 0],
+        &[7, 0, 0, 4, 0, 0, 0, 0, 0],
+        &[8],
+        &[9, 1, 2],
+        &[10, 16, 0, 255, 255, 255, 255, 255, 255, 255, 255],
+        &[10, 48, 0, 0, 0, 0, 0, 0, 0, 0, 128],
+    ];
+    for (number, lie) in lies.into_iter().enumerate() {
+        let attended = number % 2 == 0;
+        seeds.push(life(1, 7, TASK, attended, &[begun, lie, &done(1, 0, 0), lie, &done(2, 0, 0)]));
+        seeds.push(life(0, 0, TASK, false, &[lie, logged, lie]));
+        seeds.push(life(1, 3, BATCH, attended, &[begun, &[14, 1, 3, 0], lie, &[14, 4, 5, 2, 3], lie]));
+    }
+    // Of the batch 1 to 8: whole, in two parts, with logs of the task at hand and of the one before, a part and
+    // an interrupt, one too many, nothing, the wrong ones, more after the end; its end with a payload.
+    let whole: &[u8] = &[14, 1, 8, 2, 0];
+    let batches: [&[&[u8]]; 10] = [
+        &[whole],
+        &[&[14, 1, 3, 2, 0], begun, &[14, 4, 5, 2, 3]],
+        &[&[14, 1, 8, 3, 0]],
+        &[&[14, 1, 8, 7, 0]],
+        &[&[14, 1, 3, 1, 0], begun, &[14, 4, 5, 2, 3]],
+        &[&[14, 1, 9, 2, 0]],
+        &[&[14, 1, 0, 2, 0]],
+        &[&[14, 5, 3, 2, 0]],
+        &[whole, &[14, 1, 1, 0]],
+        &[&[14, 1, 8, 0], &done(1, 0, 0)],
+    ];
+    for (number, batch) in batches.into_iter().enumerate() {
+        for attended in [false, true] {
+            let next = done(9, 0, 0);
+            let lies = [&[begun], batch, &[begun, &next, begun, &[14, 10, 8, 2, 0]]].concat();
+            seeds.push(life(number as u8 % 3, 7, BATCH, attended, &lies));
+        }
+    }
+    seeds
+}
