@@ -41,6 +41,7 @@ pub(crate) fn main() -> i32 {
 fn serve() -> io::Result<()> {
     confine::give_way();
     let (socket, entered) = sandbox::enter()?;
+    let standing = confine::stand_back();
     let socket = ControlSocket(socket);
     // The end of the stream: the host is gone, or has changed its mind.
     let Some((request, files)) = socket.receive::<CompileRequest>(3, RecvFlags::empty())? else {
@@ -65,7 +66,7 @@ fn serve() -> io::Result<()> {
         Ok(locked) => locked,
         Err(error) => return refused(error.into()),
     };
-    if let Err(error) = confine::limit(&request.limits, request.threads, &request.sandbox) {
+    if let Err(error) = confine::limit(&request.limits, request.threads, &request.sandbox, standing) {
         return refused(error);
     }
     let locked = match locked.seal() {

@@ -121,6 +121,8 @@ pub(crate) struct Spec {
     pub(crate) chunk: u64,
     /// Workers that have run a task of another one are not for it.
     pub(crate) domain: Domain,
+    /// It hears no interrupt: to stop it, its worker is killed at once.
+    pub(crate) is_deaf: bool,
 }
 
 /// When a task is run again.

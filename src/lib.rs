@@ -90,7 +90,7 @@ pub use future::{
 pub use host::doctor::Doctor;
 pub use limits::compile::{CompileLimit, CompileLimits};
 pub use module::{
-    Callable, Codec, Command, Digest, MemoryDescription, Module, ModuleDescription, ModuleKind,
+    Callable, Codec, Command, Digest, Interrupt, MemoryDescription, Module, ModuleDescription, ModuleKind,
     ModuleOptions, RawTask, Task, TaskDescription,
 };
 pub use observe::{

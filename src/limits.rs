@@ -115,9 +115,9 @@ pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Default for [`PoolBuilder::worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max): writable memory of a whole worker process.
 pub const WORKER_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
-/// Least that it can be set to: a worker must be able to start. Three engines have room for tables of
+/// Least that it can be set to: a worker must be able to start. Four engines have room for tables of
 /// 128 MB each, which counts though nothing of it is touched.
-pub const WORKER_MEMORY_BYTES_MIN: u64 = 512 * 1024 * 1024;
+pub const WORKER_MEMORY_BYTES_MIN: u64 = 704 * 1024 * 1024;
 
 /// Descriptors that a worker or compiler may have open.
 pub const WORKER_DESCRIPTORS_MAX: u64 = 512;

@@ -4,6 +4,7 @@
 //! code stays in a file that workers map: here it is a descriptor.
 
 mod code;
+mod options;
 
 use std::fmt;
 use std::fs::File;
@@ -16,13 +17,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ModuleError, SubmitError};
 use crate::limits;
-use crate::limits::compile::CompileLimits;
 use crate::schema::Schema;
 use crate::task::{CommandInput, CommandOutput};
 use crate::text::Escaped;
 use crate::wire::message::{Entry, ModuleId};
 
+pub use code::Interrupt;
 pub(crate) use code::{CodeKind, MemoryKind};
+pub use options::ModuleOptions;
 
 /// The SHA-256 of a module's wasm bytes. `Display` prints all 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -169,6 +171,8 @@ pub struct ModuleDescription {
     pub metered: bool,
     /// Whether it was compiled for [deterministic](crate::TaskOptions::deterministic) tasks.
     pub deterministic: bool,
+    /// How its tasks are stopped.
+    pub interrupt: Interrupt,
     /// Size of the wasm file.
     pub wasm_bytes: u64,
     /// Size of the machine code file.
@@ -183,7 +187,7 @@ impl ModuleDescription {
     }
 
     pub(crate) fn code(&self) -> CodeKind {
-        CodeKind::of(self.metered, self.deterministic)
+        CodeKind::of(self.metered, self.deterministic, self.interrupt)
     }
 
     /// For tests: whether its instances have memories of the worker's own, or the engine's.
@@ -194,55 +198,6 @@ impl ModuleDescription {
 
     fn task_names(&self) -> Vec<String> {
         self.tasks.iter().map(|task| task.name.clone()).collect()
-    }
-}
-
-/// How a module is loaded.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct ModuleOptions {
-    metered: bool,
-    deterministic: bool,
-    pub(crate) name: Option<String>,
-    pub(crate) compile_limits: Option<CompileLimits>,
-}
-
-impl ModuleOptions {
-    /// Not metered; named after its file or its digest.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Compiles in the counting of fuel, so that [`TaskOptions::fuel`](crate::TaskOptions::fuel)
-    /// works. Metered code runs slower.
-    pub fn metered(mut self, metered: bool) -> Self {
-        self.metered = metered;
-        self
-    }
-
-    /// What compiling it may cost, in place of the pool's
-    /// [`compile_limits`](crate::PoolBuilder::compile_limits): [`CompileLimits::trusted`] for a module of
-    /// one's own.
-    pub fn compile_limits(mut self, limits: CompileLimits) -> Self {
-        self.compile_limits = Some(limits);
-        self
-    }
-
-    /// Compiles it for [`TaskOptions::deterministic`](crate::TaskOptions::deterministic): metered, and
-    /// with one bit pattern for every NaN that an operation makes. Code that computes with floats
-    /// runs slower.
-    pub fn deterministic(mut self, deterministic: bool) -> Self {
-        self.deterministic = deterministic;
-        self
-    }
-
-    pub(crate) fn code(&self) -> CodeKind {
-        CodeKind::of(self.metered, self.deterministic)
-    }
-
-    /// The name in errors and logs.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
     }
 }
 
@@ -557,6 +512,7 @@ mod tests {
             memory_kind: MemoryKind::Pooled,
             metered: false,
             deterministic: false,
+            interrupt: Interrupt::Check,
             wasm_bytes: 4,
             machine_code_bytes: 12,
         }

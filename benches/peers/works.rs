@@ -8,7 +8,7 @@ mod life;
 
 use std::cell::OnceCell;
 
-use wasmpool::{Pool, PoolBuilder};
+use wasmpool::{Interrupt, Pool, PoolBuilder};
 
 use crate::ours::{self, WORKERS};
 use crate::peers::Peers;
@@ -71,7 +71,10 @@ pub(crate) fn all(with_allocations: bool) -> Vec<(String, Build)> {
             compute::scaling(name, bench, sample)
         }));
         all.push(named(&format!("native_{}", sample.name()), move |name, bench| {
-            compute::native(name, bench, sample)
+            compute::native(name, bench, sample, Interrupt::Check)
+        }));
+        all.push(named(&format!("unchecked_{}", sample.name()), move |name, bench| {
+            compute::native(name, bench, sample, Interrupt::Kill)
         }));
     }
     all.extend([

@@ -160,6 +160,24 @@ pub(super) enum Policy {
     Off,
 }
 
+/// [`Interrupt`](crate::Interrupt) as it is typed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Stop {
+    /// Within microseconds, and the worker goes on
+    Check,
+    /// With its worker, which is replaced; not with --fuel or --deterministic
+    Kill,
+}
+
+/// [`Isolation`](crate::Isolation) as it is typed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Level {
+    /// Each task has a fresh instance
+    Instance,
+    /// Tasks have the instance as the one before left it
+    Reuse,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(super) struct DoctorArgs {
     /// Leave a layer out, such as landlock; may be given again
@@ -271,6 +289,14 @@ pub(super) struct Target {
     /// The same result for the same input: clocks that only move when read, and randomness from this seed
     #[arg(long, value_name = "SEED")]
     pub(super) deterministic: Option<u64>,
+
+    /// How a task is stopped: its code checks for it, or its worker is killed and the code is faster
+    #[arg(long, value_name = "HOW", help_heading = "Speed")]
+    pub(super) interrupt: Option<Stop>,
+
+    /// What a task shares with the one before: nothing of its instance, or all of it, faster, for trusted code
+    #[arg(long, value_name = "LEVEL", help_heading = "Speed")]
+    pub(super) isolation: Option<Level>,
 
     /// Set an environment variable of a command
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]

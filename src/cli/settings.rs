@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
 
-use super::args::{Common, Dir, LogPolicy, Policy, Target};
+use super::args::{Common, Dir, Level, LogPolicy, Policy, Stop, Target};
 use super::exit::Failure;
 use super::input;
 use crate::{
-    CompileLimits, LogOverflow, Module, ModuleOptions, Pool, PoolBuilder, SandboxPolicy, TaskOptions,
+    CompileLimits, Interrupt, Isolation, LogOverflow, Module, ModuleOptions, Pool, PoolBuilder,
+    SandboxPolicy, TaskOptions,
 };
 
 /// What all commands share.
@@ -122,6 +123,12 @@ pub(super) fn task_options(target: &Target) -> TaskOptions {
     if let Some(seed) = target.deterministic {
         options = options.deterministic(seed);
     }
+    if let Some(level) = target.isolation {
+        options = options.isolation(match level {
+            Level::Instance => Isolation::Instance,
+            Level::Reuse => Isolation::Reuse,
+        });
+    }
     options
 }
 
@@ -134,7 +141,14 @@ pub(super) fn shared_options(pool: &Pool, target: &Target) -> Result<TaskOptions
 
 /// What the module is compiled for: to count fuel where that is limited, and for a seed.
 pub(super) fn module_options(target: &Target) -> ModuleOptions {
-    ModuleOptions::new().metered(target.fuel.is_some()).deterministic(target.deterministic.is_some())
+    let interrupt = match target.interrupt {
+        Some(Stop::Kill) => Interrupt::Kill,
+        Some(Stop::Check) | None => Interrupt::Check,
+    };
+    ModuleOptions::new()
+        .metered(target.fuel.is_some())
+        .deterministic(target.deterministic.is_some())
+        .interrupt(interrupt)
 }
 
 pub(super) fn load(pool: &Pool, path: &Path, options: ModuleOptions) -> Result<Module, Failure> {

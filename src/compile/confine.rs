@@ -1,6 +1,7 @@
 //! What the compiler process does to itself, so that a bomb costs nobody else: priority, memory, threads.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit};
@@ -9,29 +10,57 @@ use super::settings;
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::walls::{SandboxLayer, SandboxRequest};
 
-/// How far compilation stands back behind what else runs, tasks first: at 12 it gets about a fifteenth of
-/// a CPU that others want all of. Not 19: then a busy machine would run an honest module into its
-/// deadline, and that into quarantine.
-const NICE: i32 = 12;
+/// How far compilation stands back behind what else runs, tasks first: at 15 each of its threads gets about
+/// a thirtieth of a CPU that others want all of. Not 19: then a busy machine would run an honest module into
+/// its deadline, and that into quarantine.
+const NICE: i32 = 15;
 
-/// Lets everything else go first. Before the process is locked down, since that closes /proc. What
-/// cannot be had is left: it is a courtesy, and the limits do not rest on it.
+/// The kernel takes one change of an autogroup's niceness in a tenth of a second from all but root, of all
+/// processes: so often one is tried that it did not take at once, and how often.
+const TRY_AGAIN: Duration = Duration::from_millis(25);
+const TRIES_MAX: usize = 40;
+
+/// Lets everything else go first. What cannot be had is left: it is a courtesy, and the limits do not rest
+/// on it.
 pub(super) fn give_way() {
     let _ = rustix::process::setpriority_process(None, NICE);
     interrupt_nobody();
     // With autogroups each session is one competitor, and niceness counts within it only: the
     // session has a niceness of its own. Hence the session is made here, and not by what follows.
-    if rustix::process::setsid().is_err() {
-        return;
+    let _ = rustix::process::setsid();
+}
+
+/// The niceness of a session that lets everything else go first, where that could not be set at once.
+pub(super) struct Standing(File);
+
+/// Has the whole session give way. Before the process is locked down, since that closes /proc, and after
+/// its descriptors are.
+pub(super) fn stand_back() -> Option<Standing> {
+    let file = File::options().write(true).open("/proc/self/autogroup").ok()?;
+    let standing = Standing(file);
+    (!standing.step_back()).then_some(standing)
+}
+
+impl Standing {
+    /// `false` if the kernel is to be asked again.
+    fn step_back(&self) -> bool {
+        let refused = (&self.0).write_all(NICE.to_string().as_bytes()).err();
+        refused.and_then(|error| error.raw_os_error()) != Some(rustix::io::Errno::AGAIN.raw_os_error())
     }
-    // For all but root the kernel takes one such change a tenth of a second, from all processes.
-    for _ in 0..6 {
-        match std::fs::write("/proc/self/autogroup", NICE.to_string()) {
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::AGAIN.raw_os_error()) => {
-                std::thread::sleep(Duration::from_millis(25));
+
+    /// Asks again, while the module is compiled: nobody waits for this, and most modules are done before.
+    fn keep_trying(self) -> io::Result<()> {
+        let retry = move || {
+            for _ in 0..TRIES_MAX {
+                // Sleeps by futex, which the filter allows.
+                std::thread::park_timeout(TRY_AGAIN);
+                if self.step_back() {
+                    return;
+                }
             }
-            _ => return,
-        }
+        };
+        // Its stack counts as the module's memory.
+        std::thread::Builder::new().name("give-way".into()).stack_size(64 * 1024).spawn(retry).map(drop)
     }
 }
 
@@ -61,11 +90,20 @@ fn interrupt_nobody() {
 ///
 /// # Errors
 /// What the system says.
-pub(super) fn limit(limits: &CompileLimits, threads: u32, sandbox: &SandboxRequest) -> io::Result<()> {
+pub(super) fn limit(
+    limits: &CompileLimits,
+    threads: u32,
+    sandbox: &SandboxRequest,
+    standing: Option<Standing>,
+) -> io::Result<()> {
     let layer = SandboxLayer::ResourceLimits;
     match limit_resources(limits) {
         Err(error) if sandbox.requests(layer) && !sandbox.policy.can_do_without(layer) => return Err(error),
         _ => {}
+    }
+    if let Some(standing) = standing {
+        // Without, it stands where it stood.
+        let _ = standing.keep_trying();
     }
     // All of the engine's parallel work is on this pool.
     rayon::ThreadPoolBuilder::new()

@@ -66,6 +66,7 @@ pub(super) fn describe(
         memory_kind,
         metered: code.is_metered(),
         deterministic: code.is_deterministic(),
+        interrupt: code.interrupt(),
         wasm_bytes: wasm.len() as u64,
         machine_code_bytes: artifact_bytes,
     })

@@ -6,7 +6,7 @@ use crate::limits::{
     HOST_STACK_BYTES, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES_AT_MOST, WASM_STACK_BYTES_MAX,
     WORKER_MEMORY_BYTES_MIN,
 };
-use crate::module::{CodeKind, MemoryKind};
+use crate::module::{CodeKind, Interrupt, MemoryKind};
 
 /// Fibers of one engine.
 const FIBERS: u32 = 4;
@@ -27,7 +27,7 @@ pub(crate) const GUARD_BYTES: usize = 32 << 20;
 /// room for every table, of eight bytes an entry and rounded up to pages.
 pub(super) const RESERVED_DATA_BYTES: u64 = TABLES as u64 * (TABLE_ELEMENTS_MAX as u64 * 8 + 64 * 1024);
 
-// A worker has three engines with a pool and their fibers, and needs something for itself and its tasks.
+// A worker has an engine with a pool for each kind of code and their fibers, and needs something for itself and its tasks.
 const _: () = {
     let fibers = FIBERS as u64 * (WASM_STACK_BYTES_AT_MOST + HOST_STACK_BYTES) as u64;
     let engines = CodeKind::ALL.len() as u64 * (RESERVED_DATA_BYTES + fibers);
@@ -68,7 +68,7 @@ impl Default for Running {
 /// what makes them.
 pub(crate) fn config(code: CodeKind, memories: MemoryKind, running: Running) -> Result<Config> {
     let mut config = Config::new();
-    config.epoch_interruption(true);
+    config.epoch_interruption(code.interrupt() == Interrupt::Check);
     config.consume_fuel(code.is_metered());
     config.cranelift_nan_canonicalization(code.is_deterministic());
     config.max_wasm_stack(running.wasm_stack_bytes);

@@ -299,7 +299,10 @@ impl World {
             let (Some(began), None) = (books.began, books.resolved) else { continue };
             let late = |since: Now, limit: Duration| self.now > since + limit;
             match (books.interrupted_at, books.spec.timeout) {
-                (Some(at), _) => assert!(!late(at, ms(500)), "{task} outlives its grace"),
+                (Some(at), _) => {
+                    let grace = if books.spec.is_deaf { 0 } else { 500 };
+                    assert!(!late(at, ms(grace)), "{task} outlives its grace");
+                }
                 (None, Some(timeout)) => assert!(!late(began, timeout), "{task} outlives its deadline"),
                 (None, None) => {}
             }
@@ -324,7 +327,8 @@ impl World {
         let priority = self.random.pick(&[0, 0, 0, 5, -5]);
         let chunk = if self.random.one_in(3) { 0 } else { 1 + self.submitted / 8 };
         let domain = Domain(self.random.below(self.domains));
-        let spec = Spec { timeout, priority, retry, chunk, domain };
+        let is_deaf = self.random.one_in(4);
+        let spec = Spec { timeout, priority, retry, chunk, domain, is_deaf };
         self.tasks.insert(task, Books { spec, ..Books::default() });
         self.event(Event::Submit { task, spec });
     }

@@ -374,10 +374,15 @@ impl Dispatch {
         }
     }
 
-    /// Interrupts what runs in the slot, once; the grace period starts. What waits behind it
-    /// is asked back, since the worker may have to be killed.
+    /// Interrupts what runs in the slot, once; the grace period starts, which is none for a task that is
+    /// deaf. What waits behind it is asked back, since the worker may have to be killed.
     pub(super) fn stop(&mut self, slot: usize, why: StopReason, now: Now, actions: &mut Vec<Action>) {
-        let kill_at = now.saturating_add(self.config.grace);
+        let is_deaf = |task: TaskId| self.tasks.get(&task).is_some_and(|entry| entry.spec.is_deaf);
+        let grace = match self.slots[slot].state.task().is_some_and(is_deaf) {
+            true => Duration::ZERO,
+            false => self.config.grace,
+        };
+        let kill_at = now.saturating_add(grace);
         let worker = self.slots[slot].key(slot);
         if let State::Busy { task, deadline, stop: stop @ None, .. } = &mut self.slots[slot].state {
             *stop = Some(why);

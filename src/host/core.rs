@@ -26,7 +26,7 @@ use crate::error::{BrokenPool, Death, DeathCause, Phase, SubmitError};
 use crate::foreign::Foreign;
 use crate::future::{Cell, Labels, Queues};
 use crate::limits::{BATCH_WORK_MAX, MODULES_PER_WORKER_MAX};
-use crate::module::Module;
+use crate::module::{Interrupt, Module};
 use crate::observe::{EventKind, PoolStats, WorkerStats};
 use crate::task::{NumberMap, TaskId, TaskLimits, TaskOptions};
 use crate::walls::SandboxReport;
@@ -263,6 +263,7 @@ impl Core {
         let domain = state.domains.enter(options.domain.as_ref());
         let batch = items.map(|count| Batch::new(cell.clone(), call.entry.clone(), call.limits, count));
         state.batched += items.map_or(0, |count| count - 1);
+        let is_deaf = call.module.description().interrupt == Interrupt::Kill;
         let record = Record {
             cell: cell.clone(),
             call,
@@ -297,6 +298,7 @@ impl Core {
             retry,
             chunk: group.chunk(),
             domain,
+            is_deaf,
         };
         self.drive(state, [(Event::Submit { task, spec }, None)]);
         Ok(cell)

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use wasmpool::{Callable, Pool};
+use wasmpool::{Callable, Interrupt, ModuleOptions, Pool};
 
 use super::Bench;
 use crate::engine::{Guest, on_threads};
@@ -67,14 +67,15 @@ impl Sample {
     }
 
     /// Seconds of a batch in a pool.
-    fn batch(self, pool: &Pool) -> anyhow::Result<f64> {
+    fn batch(self, pool: &Pool, interrupt: Interrupt) -> anyhow::Result<f64> {
         fn batch<C: Callable>(pool: &Pool, task: &C, input: impl Fn() -> C::Input) -> anyhow::Result<f64>
         where
             C::Input: Sized,
         {
             seconds(|| ours::pipelined(pool, task, (0..BATCH).map(|_| input())))
         }
-        let module = pool.load_file(prebuilt(self.name()))?;
+        let options = ModuleOptions::new().interrupt(interrupt);
+        let module = pool.load_file_with(prebuilt(self.name()), options)?;
         match self {
             Sample::Primes => batch(pool, &module.task::<u64, u64>("count")?, || UPTO),
             Sample::MonteCarlo => {
@@ -96,18 +97,27 @@ pub(super) fn scaling<'a>(name: &str, bench: &'a Bench, sample: Sample) -> anyho
     let title = format!("throughput of {WORKERS} workers, in those of one");
     Ok(Work::new(name, title, TIMES)
         .goal(Goal::Least(1.95))
-        .ours(move || Ok(sample.batch(&one)? / sample.batch(&two)?))
+        .ours(move || Ok(sample.batch(&one, Interrupt::Check)? / sample.batch(&two, Interrupt::Check)?))
         .floor(format!("native, {WORKERS} threads"), move || {
             Ok(sample.native_batch(1)? / sample.native_batch(WORKERS)?)
         }))
 }
 
-pub(super) fn native<'a>(name: &str, bench: &'a Bench, sample: Sample) -> anyhow::Result<Work<'a>> {
+pub(super) fn native<'a>(
+    name: &str,
+    bench: &'a Bench,
+    sample: Sample,
+    interrupt: Interrupt,
+) -> anyhow::Result<Work<'a>> {
     let one = warm(bench, 1)?;
     let (guest, input) = sample.guest(bench.scan)?;
-    Ok(Work::new(name, "a task, one worker, beside one native thread", MILLIS)
+    let title = match interrupt {
+        Interrupt::Kill => "the same, compiled without checks for an interrupt",
+        _ => "a task, one worker, beside one native thread",
+    };
+    Ok(Work::new(name, title, MILLIS)
         .goal(Goal::FloorMost(1.3))
-        .ours(move || Ok(sample.batch(&one)? / BATCH as f64))
+        .ours(move || Ok(sample.batch(&one, interrupt)? / BATCH as f64))
         .floor("native", move || Ok(sample.native_batch(1)? / BATCH as f64))
         .floor("wasm, in process", move || p50(5, || guest.call(&input).map(drop))))
 }

@@ -79,6 +79,7 @@ fn description(variant: u8) -> ModuleDescription {
     ModuleDescription {
         metered: code(variant).is_metered(),
         deterministic: code(variant).is_deterministic(),
+        interrupt: code(variant).interrupt(),
         ..of_tasks(vec![task(&name, Schema::of::<u64>(), Schema::of::<(u8, String)>())])
     }
 }

@@ -11,7 +11,7 @@ use crate::input::Input;
 use crate::limits::{
     SCHEMA_DEPTH_MAX, SCHEMA_NODES_MAX, TASK_DOC_BYTES_MAX, TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX,
 };
-use crate::module::{Codec, MemoryKind, ModuleDescription, ModuleKind, TaskDescription};
+use crate::module::{Codec, Interrupt, MemoryKind, ModuleDescription, ModuleKind, TaskDescription};
 use crate::schema::{Node, Schema, Variant};
 
 /// Most that a byte may cost: an empty name takes one, and a vector that grows has twice the room that
@@ -121,6 +121,7 @@ pub(super) fn of_tasks(tasks: Vec<TaskDescription>) -> ModuleDescription {
         memory_kind: MemoryKind::Pooled,
         metered: false,
         deterministic: false,
+        interrupt: Interrupt::Check,
         wasm_bytes: 4,
         machine_code_bytes: 12,
     }

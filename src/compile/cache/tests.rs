@@ -1,7 +1,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
-use crate::module::{MemoryKind, ModuleKind};
+use crate::module::{Interrupt, MemoryKind, ModuleKind};
 
 const CODE: &[u8] = b"machine code";
 
@@ -19,6 +19,7 @@ fn compiled(tag: u64) -> Compiled {
         memory_kind: MemoryKind::Pooled,
         metered: false,
         deterministic: false,
+        interrupt: Interrupt::Check,
         wasm_bytes: tag,
         machine_code_bytes: CODE.len() as u64,
     };

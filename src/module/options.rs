@@ -1,0 +1,60 @@
+//! What can be chosen when a module is loaded.
+
+use super::code::{CodeKind, Interrupt};
+use crate::limits::compile::CompileLimits;
+
+/// How a module is loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct ModuleOptions {
+    metered: bool,
+    deterministic: bool,
+    interrupt: Interrupt,
+    pub(crate) name: Option<String>,
+    pub(crate) compile_limits: Option<CompileLimits>,
+}
+
+impl ModuleOptions {
+    /// Not metered; named after its file or its digest.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Compiles in the counting of fuel, so that [`TaskOptions::fuel`](crate::TaskOptions::fuel)
+    /// works. Metered code runs slower.
+    pub fn metered(mut self, metered: bool) -> Self {
+        self.metered = metered;
+        self
+    }
+
+    /// What compiling it may cost, in place of the pool's
+    /// [`compile_limits`](crate::PoolBuilder::compile_limits): [`CompileLimits::trusted`] for a module of
+    /// one's own.
+    pub fn compile_limits(mut self, limits: CompileLimits) -> Self {
+        self.compile_limits = Some(limits);
+        self
+    }
+
+    /// Compiles it for [`TaskOptions::deterministic`](crate::TaskOptions::deterministic): metered, and
+    /// with one bit pattern for every NaN that an operation makes. Code that computes with floats
+    /// runs slower.
+    pub fn deterministic(mut self, deterministic: bool) -> Self {
+        self.deterministic = deterministic;
+        self
+    }
+
+    /// How its tasks are stopped. Default: [`Interrupt::Check`].
+    pub fn interrupt(mut self, interrupt: Interrupt) -> Self {
+        self.interrupt = interrupt;
+        self
+    }
+
+    pub(crate) fn code(&self) -> CodeKind {
+        CodeKind::of(self.metered, self.deterministic, self.interrupt)
+    }
+
+    /// The name in errors and logs.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+}

@@ -1,0 +1,97 @@
+//! `Interrupt::Kill`: code that does not look whether it is to stop is stopped all the same, and nobody
+//! else pays for it but with a worker's start.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{PATIENCE, error, prebuilt};
+use wasmpool::{Interrupt, Module, ModuleOptions, Pool, Retry, TaskError, TaskOptions};
+
+/// A grace period that nobody waits for in these tests.
+const LONG: Duration = Duration::from_secs(3600);
+
+fn pool(workers: usize) -> Pool {
+    common::builder(workers).grace(LONG).build().expect("builds")
+}
+
+fn load(pool: &Pool, options: ModuleOptions) -> Module {
+    pool.load_file_with(prebuilt("echo"), options).expect("loads")
+}
+
+fn deaf(pool: &Pool) -> Module {
+    load(pool, ModuleOptions::new().interrupt(Interrupt::Kill))
+}
+
+#[test]
+fn a_task_that_hears_no_interrupt_ends_at_its_deadline_without_the_grace_period() {
+    let pool = pool(1);
+    let module = deaf(&pool);
+    assert_eq!(module.description().interrupt, Interrupt::Kill);
+    let spin = module.task::<u64, u64>("spin").expect("has it");
+    let limit = Duration::from_millis(30);
+    let endless = pool.submit_with(&spin, &u64::MAX, TaskOptions::new().timeout(limit)).expect("submits");
+    assert!(endless.exception_timeout(PATIENCE).is_ok(), "it ends");
+    assert_eq!(error(&endless), TaskError::Timeout { limit, killed: true });
+    let first = endless.report().expect("has run").worker_pid;
+    // The pool goes on, with another worker.
+    let next = pool.submit(&spin, &10).expect("submits");
+    next.result_timeout(PATIENCE).expect("in time").expect("succeeds");
+    assert_ne!(next.report().expect("has run").worker_pid, first);
+    assert_eq!(pool.stats().workers_died, 0, "the pool's own doing is no death");
+}
+
+#[test]
+fn a_task_that_hears_no_interrupt_is_aborted_and_those_behind_it_run() {
+    let pool = pool(1);
+    let spin = deaf(&pool).task::<u64, u64>("spin").expect("has it");
+    let endless = pool.submit(&spin, &u64::MAX).expect("submits");
+    let behind: Vec<_> = (0..20).map(|n| pool.submit(&spin, &n).expect("submits")).collect();
+    common::eventually("it to run", || endless.running());
+    assert!(endless.abort());
+    for future in &behind {
+        future.result_timeout(PATIENCE).expect("in time").expect("succeeds");
+    }
+    assert_eq!(error(&endless), TaskError::Aborted { killed: true });
+    assert_eq!(pool.stats().workers_died, 0);
+}
+
+#[test]
+fn a_deadline_that_is_retried_runs_again_on_another_worker() {
+    let pool = pool(1);
+    let spin = deaf(&pool).task::<u64, u64>("spin").expect("has it");
+    let retry = Retry::attempts(3).after_timeouts();
+    let options = TaskOptions::new().timeout(Duration::from_millis(20)).retry(retry);
+    let endless = pool.submit_with(&spin, &u64::MAX, options).expect("submits");
+    assert!(endless.exception_timeout(PATIENCE).is_ok(), "it ends");
+    assert_eq!(endless.report().expect("has run").attempts, 3);
+}
+
+#[test]
+fn both_kinds_of_one_module_are_two_modules_of_a_pool() {
+    let pool = pool(1);
+    let (checked, unchecked) = (load(&pool, ModuleOptions::new()), deaf(&pool));
+    assert_eq!(checked.description().interrupt, Interrupt::Check);
+    let limit = Duration::from_millis(30);
+    for (module, killed) in [(&checked, false), (&unchecked, true), (&checked, false)] {
+        let spin = module.task::<u64, u64>("spin").expect("has it");
+        let options = TaskOptions::new().timeout(limit);
+        let endless = pool.submit_with(&spin, &u64::MAX, options).expect("submits");
+        assert!(endless.exception_timeout(PATIENCE).is_ok(), "it ends");
+        assert_eq!(error(&endless), TaskError::Timeout { limit, killed });
+    }
+}
+
+#[test]
+fn a_metered_module_looks_at_its_fuel_and_hears_interrupts() {
+    let pool = pool(1);
+    let options = ModuleOptions::new().metered(true).interrupt(Interrupt::Kill);
+    let module = load(&pool, options);
+    assert_eq!(module.description().interrupt, Interrupt::Check);
+    let spin = module.task::<u64, u64>("spin").expect("has it");
+    let limit = Duration::from_millis(30);
+    let options = TaskOptions::new().timeout(limit);
+    let endless = pool.submit_with(&spin, &u64::MAX, options).expect("submits");
+    assert!(endless.exception_timeout(PATIENCE).is_ok(), "it ends");
+    assert_eq!(error(&endless), TaskError::Timeout { limit, killed: false });
+}
