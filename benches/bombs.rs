@@ -48,7 +48,7 @@ fn tasks(pool: &Pool, count: &Task<u64, u64>) -> anyhow::Result<u64> {
 }
 
 fn throughput() -> anyhow::Result<()> {
-    let limits = CompileLimits::trusted().timeout(Duration::from_secs(1));
+    let limits = CompileLimits::trusted().timeout(Duration::from_secs(3));
     let ours = pool().compile_limits(limits.clone()).build()?;
     let other = pool().compile_limits(limits).build()?;
     let own = ModuleOptions::new().compile_limits(CompileLimits::new());

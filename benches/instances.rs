@@ -14,7 +14,7 @@ use wasmtime::{
 
 /// The library's own, and the names by which they know each other.
 #[path = "../src/module/code.rs"]
-#[allow(dead_code, reason = "a worker has all kinds of code, a bench one")]
+#[allow(dead_code, unreachable_pub, reason = "a worker has all kinds of code, a bench one")]
 mod code;
 #[path = "../src/compile/settings.rs"]
 #[allow(dead_code, unused_imports, reason = "its tests and the compiler's part are not for here")]
@@ -23,7 +23,7 @@ mod limits {
     pub(crate) use wasmpool::limits::*;
 }
 mod module {
-    pub(crate) use crate::code::{CodeKind, MemoryKind};
+    pub(crate) use crate::code::{CodeKind, Interrupt, MemoryKind};
 }
 mod compile {
     pub(crate) use crate::settings;

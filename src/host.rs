@@ -20,6 +20,7 @@ pub(crate) mod link;
 mod logs;
 mod observers;
 pub(crate) mod pagemap;
+mod priority;
 mod resolve;
 pub(crate) mod settings;
 pub(crate) mod shares;

@@ -19,7 +19,7 @@ mod settings;
 
 /// Where `CodeKind` is, seen from the settings.
 #[path = "../../src/module/code.rs"]
-#[allow(dead_code, reason = "a worker has all kinds of code, a floor one")]
+#[allow(dead_code, unreachable_pub, reason = "a worker has all kinds of code, a floor one")]
 pub(crate) mod code;
 
 /// Whether instances may be reset by a scan of the page map, as the library decides it.

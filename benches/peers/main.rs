@@ -28,7 +28,7 @@ mod limits {
     pub(crate) use wasmpool::limits::*;
 }
 mod module {
-    pub(crate) use crate::engine::code::{CodeKind, MemoryKind};
+    pub(crate) use crate::engine::code::{CodeKind, Interrupt, MemoryKind};
 }
 
 use std::path::PathBuf;

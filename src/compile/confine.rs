@@ -10,10 +10,10 @@ use super::settings;
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::walls::{SandboxLayer, SandboxRequest};
 
-/// How far compilation stands back behind what else runs, tasks first: at 15 each of its threads gets about
-/// a thirtieth of a CPU that others want all of. Not 19: then a busy machine would run an honest module into
+/// How far compilation stands back behind what else runs, tasks first: at 12 each of its threads gets about
+/// a fifteenth of a CPU that others want all of. Not 19: then a busy machine would run an honest module into
 /// its deadline, and that into quarantine.
-const NICE: i32 = 15;
+const NICE: i32 = 12;
 
 /// The kernel takes one change of an autogroup's niceness in a tenth of a second from all but root, of all
 /// processes: so often one is tried that it did not take at once, and how often.

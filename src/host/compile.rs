@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::RecvFlags;
 
 use super::core::Core;
+use super::priority;
 use super::spawn::Child;
 use super::supervise::Job;
 use super::usage::{self, Usage};
@@ -79,6 +80,7 @@ fn attend(
     let mut reply: Option<CompileReply> = None;
     let mut timed_out = false;
     let mut stopped = false;
+    let mut stepped_back = false;
     // Each is dropped at its end, which would poll as readable for ever.
     let (mut socket, mut stderr_open) = (Some(socket), true);
     loop {
@@ -95,9 +97,16 @@ fn attend(
         if !stopped {
             fds.push(PollFd::new(&core.mailbox.gone, PollFlags::IN));
         }
-        let wait = if timed_out || stopped { None } else { left.and_then(|left| left.try_into().ok()) };
-        if rustix::event::poll(&mut fds, wait.as_ref()).is_err() {
-            continue;
+        let mut wait = left.filter(|_| !timed_out && !stopped);
+        if !stepped_back {
+            wait = Some(wait.map_or(priority::LOOK_AGAIN, |left| left.min(priority::LOOK_AGAIN)));
+        }
+        let wait = wait.and_then(|wait| wait.try_into().ok());
+        match rustix::event::poll(&mut fds, wait.as_ref()) {
+            Err(_) => continue,
+            // Not reaped yet: the number is its own.
+            Ok(0) => stepped_back = stepped_back || priority::step_back_if_long(child.pid),
+            Ok(_) => {}
         }
         let gone = !fds[0].revents().is_empty();
         if !stopped && fds.last().is_some_and(|fd| !fd.revents().is_empty()) {
