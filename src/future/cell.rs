@@ -193,7 +193,7 @@ impl Cell {
         }
         state.announced = true;
         let callbacks = std::mem::take(&mut state.callbacks);
-        let outcome = state.outcome.clone().filter(|_| !callbacks.is_empty());
+        let outcome = if callbacks.is_empty() { None } else { state.outcome.clone() };
         let waker = state.waker.take();
         let attendants = std::mem::take(&mut state.attendants);
         let items_watcher = state.items_watcher.take();

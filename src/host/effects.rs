@@ -13,24 +13,45 @@ use crate::future::{Cell, Labels};
 use crate::text::Escaped;
 
 pub(super) enum Effect {
-    Job(Job),
-    Flush { link: Arc<Link> },
-    Interrupt { link: Arc<Link>, run: u64 },
-    Kill { link: Arc<Link>, reason: KillReason },
-    Terminate { link: Arc<Link> },
-    Retire { link: Arc<Link> },
-    Slow { labels: Arc<Labels>, pid: u32, after: Duration },
-    Announce { cell: Arc<Cell>, call: Call },
+    /// Until it is posted.
+    Job(Option<Job>),
+    Flush {
+        link: Arc<Link>,
+    },
+    Interrupt {
+        link: Arc<Link>,
+        run: u64,
+    },
+    Kill {
+        link: Arc<Link>,
+        reason: KillReason,
+    },
+    Terminate {
+        link: Arc<Link>,
+    },
+    Retire {
+        link: Arc<Link>,
+    },
+    Slow {
+        labels: Arc<Labels>,
+        pid: u32,
+        after: Duration,
+    },
+    /// The call is dropped with the effect.
+    Announce {
+        cell: Arc<Cell>,
+        _call: Call,
+    },
     Stopped,
 }
 
 impl Effect {
-    /// Does it, and returns what is then to be dropped.
-    pub(super) fn perform(self, core: &Core) -> Option<Call> {
+    /// Does it. What is dropped with it may be the caller's.
+    pub(super) fn perform(&mut self, core: &Core) {
         match self {
-            Effect::Job(job) => core.mailbox.post(job),
+            Effect::Job(job) => job.take().into_iter().for_each(|job| core.mailbox.post(job)),
             Effect::Flush { link } => link.flush(),
-            Effect::Interrupt { link, run } => link.interrupt(run),
+            Effect::Interrupt { link, run } => link.interrupt(*run),
             Effect::Kill { link, reason } => match reason {
                 KillReason::Violation => {
                     link.kill_for(DeathCause::ProtocolViolation("an answer to no question".into()));
@@ -52,12 +73,8 @@ impl Effect {
                     "a task has run for {after:?}"
                 );
             }),
-            Effect::Announce { cell, call } => {
-                cell.announce();
-                return Some(call);
-            }
+            Effect::Announce { cell, .. } => cell.announce(),
             Effect::Stopped => core.mailbox.wake(),
         }
-        None
     }
 }

@@ -49,6 +49,8 @@ struct Source<C: Callable, I> {
     /// Number of the chunk at hand, and what is still missing in it.
     chunk: (u64, usize),
     batching: Batching,
+    /// Most that travel together; 1 if they may not. Asked of the pool once a pull.
+    share: usize,
     /// Inputs that were pulled and are not submitted. They stay here while more are pulled: an iterator
     /// that panics loses none of them.
     batch: Inputs,
@@ -111,6 +113,7 @@ where
 
     /// Pulls the next inputs: one to go alone, or as many as fit into a batch.
     fn gather(&mut self, room: usize) {
+        self.share = self.share();
         let size = self.batch_size(room);
         let began = Instant::now();
         while self.held.is_none() && self.batch.count() < size && !self.exhausted {
@@ -126,19 +129,19 @@ where
         self.batching.pulled(self.batch.count() + usize::from(self.held.is_some()), began.elapsed());
     }
 
-    /// How many inputs are to travel together next.
-    fn batch_size(&self, room: usize) -> usize {
-        let size = self.batching.size();
-        if size == 1
-            || self.chunk_size.is_some()
-            || self.buffer_size < BATCHED_FROM
-            || !self.pool.0.core.may_batch(&self.options)
-        {
+    /// Most that may travel together now: so that each worker has a batch, and another one waits for it.
+    fn share(&self) -> usize {
+        let core = &self.pool.0.core;
+        let may_not = self.chunk_size.is_some() || self.buffer_size < BATCHED_FROM;
+        if may_not || !core.may_batch(&self.options) {
             return 1;
         }
-        // So that each worker has one, and another one waits for it.
-        let share = self.buffer_size / (2 * self.pool.0.core.workers_max());
-        size.min(share).min(room).max(1)
+        self.buffer_size / (2 * core.workers_max())
+    }
+
+    /// How many inputs are to travel together next.
+    fn batch_size(&self, room: usize) -> usize {
+        self.batching.size().min(self.share).min(room).max(1)
     }
 
     /// Whether the next inputs are to wait: there is room, but not for a whole batch.
@@ -209,6 +212,7 @@ where
             chunk_size: None,
             chunk: (0, 0),
             batching: Batching::default(),
+            share: 1,
             batch: Inputs::default(),
             held: None,
             exhausted: false,

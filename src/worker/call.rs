@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use wasmtime::{Instance, Memory, ModuleExport, Store, WasmParams, WasmResults};
+use wasmtime::{Instance, Memory, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
 
 use super::abi::read_envelope;
 use super::inbox::Input;
@@ -25,12 +25,76 @@ pub(super) struct Ended {
     pub(super) verdict: Verdict,
     pub(super) payload: Payload,
     /// In which it ran to its end.
-    pub(super) instance: Option<Instance>,
+    pub(super) standing: Option<Standing>,
 }
 
 impl Ended {
     pub(super) fn of(verdict: Verdict) -> Self {
-        Ended { verdict, payload: Payload::Owned(Vec::new()), instance: None }
+        Ended { verdict, payload: Payload::Owned(Vec::new()), standing: None }
+    }
+}
+
+/// An instance, and what has been looked up in it: another task need not look again.
+pub(super) struct Standing {
+    instance: Instance,
+    memory: Option<Memory>,
+    alloc: Option<TypedFunc<(u32,), u32>>,
+    /// That of the last task, by its index.
+    task: Option<(usize, TypedFunc<(u32, u32), i64>)>,
+}
+
+impl Standing {
+    pub(super) fn new(instance: Instance) -> Self {
+        Standing { instance, memory: None, alloc: None, task: None }
+    }
+
+    /// Looks up what the next task will need, if it is the same as the last one. What is not there, the
+    /// task is told.
+    pub(super) fn look_ahead(&mut self, store: &mut Store<TaskState>, loaded: &Loaded, task: usize) {
+        let _ = self.memory(store, loaded);
+        let _ = self.alloc(store, loaded);
+        let _ = self.task(store, loaded, task);
+    }
+
+    fn memory(&mut self, store: &mut Store<TaskState>, loaded: &Loaded) -> wasmtime::Result<Memory> {
+        if let Some(memory) = self.memory {
+            return Ok(memory);
+        }
+        let memory = loaded
+            .memory
+            .as_ref()
+            .and_then(|export| self.instance.get_module_export(&mut *store, export))
+            .and_then(|export| export.into_memory())
+            .ok_or_else(|| wasmtime::format_err!("the module does not export its memory"))?;
+        Ok(*self.memory.insert(memory))
+    }
+
+    fn alloc(
+        &mut self,
+        store: &mut Store<TaskState>,
+        loaded: &Loaded,
+    ) -> wasmtime::Result<&TypedFunc<(u32,), u32>> {
+        let alloc = match self.alloc.take() {
+            Some(alloc) => alloc,
+            None => function(store, &self.instance, loaded.alloc.as_ref())?,
+        };
+        Ok(self.alloc.insert(alloc))
+    }
+
+    fn task(
+        &mut self,
+        store: &mut Store<TaskState>,
+        loaded: &Loaded,
+        index: usize,
+    ) -> wasmtime::Result<&TypedFunc<(u32, u32), i64>> {
+        let task = match self.task.take() {
+            Some((last, task)) if last == index => task,
+            _ => {
+                let export = loaded.tasks.get(index).and_then(Option::as_ref);
+                function(store, &self.instance, export)?
+            }
+        };
+        Ok(&self.task.insert((index, task)).1)
     }
 }
 
@@ -50,37 +114,40 @@ pub(super) fn payload_bytes<'a>(payload: &'a Payload, store: &'a Store<TaskState
     }
 }
 
-/// Instantiates, unless that is done, initializes what is fresh, and calls. With `FIBER`, every step may be suspended; without,
-/// none is.
+/// Instantiates, unless that is done, initializes what is fresh, and calls. With `FIBER`, every step may be
+/// suspended; without, none is.
 pub(super) async fn execute<const FIBER: bool>(
     store: &mut Store<TaskState>,
     loaded: &Loaded,
-    instance: Option<Instance>,
+    standing: Option<Standing>,
     is_fresh: bool,
     call: &mut Call<'_>,
 ) -> wasmtime::Result<Ended> {
-    let instance = match instance {
-        Some(instance) => instance,
-        None if FIBER => loaded.instance.instantiate_async(&mut *store).await?,
-        None => loaded.instance.instantiate(&mut *store)?,
+    let mut standing = match standing {
+        Some(standing) => standing,
+        None if FIBER => Standing::new(loaded.instance.instantiate_async(&mut *store).await?),
+        None => Standing::new(loaded.instance.instantiate(&mut *store)?),
     };
+    let instance = standing.instance;
     let index = match call.entry {
         Entry::Command { .. } => {
-            invoke::<FIBER, (), ()>(store, &instance, loaded.start.as_ref(), ()).await?;
+            let start = function(store, &instance, loaded.start.as_ref())?;
+            invoke::<FIBER, (), ()>(store, &start, ()).await?;
             return Ok(Ended::of(Verdict::Exited { code: 0, stdout_bytes: 0 }));
         }
         Entry::Task(index) => *index as usize,
     };
     if is_fresh && loaded.reactor_start.is_some() {
-        invoke::<FIBER, (), ()>(store, &instance, loaded.reactor_start.as_ref(), ()).await?;
+        let start = function(store, &instance, loaded.reactor_start.as_ref())?;
+        invoke::<FIBER, (), ()>(store, &start, ()).await?;
     }
     let output_bytes_max = call.limits.output_bytes_max;
     if is_fresh && loaded.initializer.is_some() {
-        let packed =
-            invoke::<FIBER, (u32, u32), i64>(store, &instance, loaded.initializer.as_ref(), (0, 0)).await?;
-        let ended = envelope(store, &instance, loaded, packed, output_bytes_max)?;
-        if ended.verdict != Verdict::Ok {
-            return Ok(ended);
+        let initializer = function(store, &instance, loaded.initializer.as_ref())?;
+        let packed = invoke::<FIBER, (u32, u32), i64>(store, &initializer, (0, 0)).await?;
+        let (verdict, payload) = envelope(store, &mut standing, loaded, packed, output_bytes_max)?;
+        if verdict != Verdict::Ok {
+            return Ok(Ended { verdict, payload, standing: None });
         }
     }
     let Ok(len) = u32::try_from(call.input.left()) else {
@@ -88,38 +155,45 @@ pub(super) async fn execute<const FIBER: bool>(
         let payload = Payload::Owned(message.into_bytes());
         return Ok(Ended { payload, ..Ended::of(Verdict::InputDecode) });
     };
-    let pointer = invoke::<FIBER, (u32,), u32>(store, &instance, loaded.alloc.as_ref(), (len,)).await?;
-    if let Some(refused) = write_input(store, &instance, loaded, pointer, call.input)? {
+    let alloc = standing.alloc(store, loaded)?;
+    let pointer = invoke::<FIBER, (u32,), u32>(store, alloc, (len,)).await?;
+    let memory = standing.memory(store, loaded)?;
+    if let Some(refused) = write_input(store, memory, pointer, call.input)? {
         return Ok(Ended::of(refused));
     }
-    let function = loaded.tasks.get(index).and_then(Option::as_ref);
-    let packed = invoke::<FIBER, (u32, u32), i64>(store, &instance, function, (pointer, len)).await?;
-    envelope(store, &instance, loaded, packed, output_bytes_max)
+    let task = standing.task(store, loaded, index)?;
+    let packed = invoke::<FIBER, (u32, u32), i64>(store, task, (pointer, len)).await?;
+    let (verdict, payload) = envelope(store, &mut standing, loaded, packed, output_bytes_max)?;
+    Ok(Ended { verdict, payload, standing: Some(standing) })
+}
+
+fn function<P: WasmParams, R: WasmResults>(
+    store: &mut Store<TaskState>,
+    instance: &Instance,
+    export: Option<&ModuleExport>,
+) -> wasmtime::Result<TypedFunc<P, R>> {
+    export
+        .and_then(|export| instance.get_module_export(&mut *store, export))
+        .and_then(|export| export.into_func())
+        .ok_or_else(|| wasmtime::format_err!("the module does not export the function"))?
+        .typed::<P, R>(&*store)
 }
 
 async fn invoke<const FIBER: bool, P: WasmParams + Sync, R: WasmResults + Sync>(
     store: &mut Store<TaskState>,
-    instance: &Instance,
-    export: Option<&ModuleExport>,
+    function: &TypedFunc<P, R>,
     params: P,
 ) -> wasmtime::Result<R> {
-    let function = export
-        .and_then(|export| instance.get_module_export(&mut *store, export))
-        .and_then(|export| export.into_func())
-        .ok_or_else(|| wasmtime::format_err!("the module does not export the function"))?
-        .typed::<P, R>(&*store)?;
     if FIBER { function.call_async(&mut *store, params).await } else { function.call(&mut *store, params) }
 }
 
 /// Reads the input to where the guest said; or says why it cannot.
 fn write_input(
     store: &mut Store<TaskState>,
-    instance: &Instance,
-    loaded: &Loaded,
+    memory: Memory,
     pointer: u32,
     input: &mut dyn Input,
 ) -> wasmtime::Result<Option<Verdict>> {
-    let memory = memory(store, instance, loaded)?;
     let (data, state) = memory.data_and_store_mut(&mut *store);
     let end = pointer as u64 + input.left();
     if pointer == 0 || end > data.len() as u64 {
@@ -142,21 +216,12 @@ fn write_input(
 
 fn envelope(
     store: &mut Store<TaskState>,
-    instance: &Instance,
+    standing: &mut Standing,
     loaded: &Loaded,
     packed: i64,
     output_bytes_max: u64,
-) -> wasmtime::Result<Ended> {
-    let memory = memory(store, instance, loaded)?;
+) -> wasmtime::Result<(Verdict, Payload)> {
+    let memory = standing.memory(store, loaded)?;
     let (verdict, range) = read_envelope(memory.data(&*store), packed, output_bytes_max);
-    Ok(Ended { verdict, payload: Payload::Guest(memory, range), instance: Some(*instance) })
-}
-
-fn memory(store: &mut Store<TaskState>, instance: &Instance, loaded: &Loaded) -> wasmtime::Result<Memory> {
-    loaded
-        .memory
-        .as_ref()
-        .and_then(|export| instance.get_module_export(&mut *store, export))
-        .and_then(|export| export.into_memory())
-        .ok_or_else(|| wasmtime::format_err!("the module does not export its memory"))
+    Ok((verdict, Payload::Guest(memory, range)))
 }

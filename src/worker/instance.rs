@@ -6,15 +6,15 @@
 
 use std::future::Future;
 use std::io::{self, Write};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use wasmtime::{Instance, Store, UpdateDeadline};
+use wasmtime::{Store, UpdateDeadline};
 
 use super::budget::Budget;
-use super::call::{Call, Ended, Payload, execute, payload_bytes};
+use super::call::{Call, Ended, Payload, Standing, execute, payload_bytes};
 use super::clocks::Clock;
 use super::cpu::CpuClock;
 use super::inbox::Input;
@@ -42,13 +42,15 @@ pub(super) struct Runner {
     kept: Option<Kept>,
     /// The module of the last task, and of how many in a row.
     in_a_row: (Option<ModuleId>, u32),
+    /// Which of its module's it was.
+    last_task: usize,
 }
 
 /// An instance for a task to come.
 struct Kept {
     module: ModuleId,
     store: Store<TaskState>,
-    instance: Instance,
+    standing: Standing,
     /// Tasks that have run in it: 0 if it was prepared.
     served: u32,
 }
@@ -79,7 +81,17 @@ impl Runner {
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (journal, clock) = (Journal::new(to_host), CpuClock::new());
-        Ok(Runner { modules, dirs, shared, journal, runtime, clock, kept: None, in_a_row: (None, 0) })
+        Ok(Runner {
+            modules,
+            dirs,
+            shared,
+            journal,
+            runtime,
+            clock,
+            kept: None,
+            in_a_row: (None, 0),
+            last_task: 0,
+        })
     }
 
     /// Runs what was asked for, and answers once; the run's number tells an interrupt of it from all
@@ -94,6 +106,9 @@ impl Runner {
             (Some(last), count) if last == order.module => (Some(last), count.saturating_add(1)),
             _ => (Some(order.module), 1),
         };
+        if let Entry::Task(index) = order.entry {
+            self.last_task = index as usize;
+        }
         let answered = match self.modules.get(order.module) {
             Err(message) => {
                 self.answer(Verdict::Instantiate { message }, &[], input, Cost::default(), answer)
@@ -118,7 +133,9 @@ impl Runner {
         let Ok(mut store) = self.store(&loaded) else { return };
         // Whatever is wrong with it, the task is told.
         if let Ok(instance) = loaded.instance.instantiate(&mut store) {
-            self.kept = Some(Kept { module, store, instance, served: 0 });
+            let mut standing = Standing::new(instance);
+            standing.look_ahead(&mut store, &loaded, self.last_task);
+            self.kept = Some(Kept { module, store, standing, served: 0 });
         }
     }
 
@@ -149,7 +166,7 @@ impl Runner {
             let ready = self.ready(loaded, order).map_err(|error| format!("{error:#}"))?;
             Ok((ready, shares))
         });
-        let ((mut store, instance, served), shares) = match ready {
+        let ((mut store, standing, served), shares) = match ready {
             Ok(ready) => ready,
             Err(message) => return self.answer(Verdict::Instantiate { message }, &[], input, cost, answer),
         };
@@ -173,10 +190,10 @@ impl Runner {
         // Ordinary modules run on this very stack. WASI may wait, so it runs on a fiber that an
         // interrupt can drop in the middle of a host call.
         let ran = if loaded.description.uses_wasi {
-            let work = execute::<true>(&mut store, loaded, instance, served == 0, &mut call);
+            let work = execute::<true>(&mut store, loaded, standing, served == 0, &mut call);
             self.runtime.block_on(self.unless_interrupted(*run, work))
         } else {
-            poll_once(execute::<false>(&mut store, loaded, instance, served == 0, &mut call))
+            poll_once(pin!(execute::<false>(&mut store, loaded, standing, served == 0, &mut call)))
         };
         call.output.flush_lines();
         cost.peak_memory_bytes = store.data().budget.peak;
@@ -184,22 +201,23 @@ impl Runner {
             let fuel = limits.fuel.unwrap_or(u64::MAX);
             cost.fuel_used = Some(fuel - store.get_fuel().unwrap_or_default().min(fuel));
         }
-        let Ended { verdict, payload, instance } = match ran {
+        let logged = self.journal.end();
+        let Ended { verdict, payload, standing } = match ran {
             None => Ended::of(Verdict::Interrupted),
-            Some(ran) => match self.journal.fatal_bytes() {
+            Some(ran) => match logged.fatal_bytes {
                 Some(bytes) => Ended::of(Verdict::LogsTooLarge { bytes }),
                 None => self.judge(ran, &store, *run, &call),
             },
         };
-        cost.log_bytes_dropped = self.journal.dropped();
+        cost.log_bytes_dropped = logged.dropped;
         let input = call.input;
         let bytes = payload_bytes(&payload, &store);
         let is_reusable = verdict == Verdict::Ok && served + 1 < limits.instance_tasks_max;
         self.answer(verdict, bytes, input, cost, answer)?;
-        if let Some(instance) = instance.filter(|_| is_reusable) {
+        if let Some(standing) = standing.filter(|_| is_reusable) {
             // It may wait for its next task for long.
             store.data_mut().shares.clear();
-            self.kept = Some(Kept { module: order.module, store, instance, served: served + 1 });
+            self.kept = Some(Kept { module: order.module, store, standing, served: served + 1 });
         }
         Ok(())
     }
@@ -209,7 +227,7 @@ impl Runner {
         &mut self,
         loaded: &Loaded,
         order: &Order,
-    ) -> wasmtime::Result<(Store<TaskState>, Option<Instance>, u32)> {
+    ) -> wasmtime::Result<(Store<TaskState>, Option<Standing>, u32)> {
         let TaskLimits { memory_bytes_max, instance_tasks_max, .. } = order.limits;
         let kept = self.kept.take().filter(|kept| {
             // One that is over this task's limit is made again, and fails as it should.
@@ -217,8 +235,8 @@ impl Runner {
                 && kept.served < instance_tasks_max
                 && kept.store.data().budget.used() <= memory_bytes_max
         });
-        let (mut store, instance, served) = match kept {
-            Some(kept) => (kept.store, Some(kept.instance), kept.served),
+        let (mut store, standing, served) = match kept {
+            Some(kept) => (kept.store, Some(kept.standing), kept.served),
             None => (self.store(loaded)?, None, 0),
         };
         store.data_mut().begin(memory_bytes_max);
@@ -227,7 +245,7 @@ impl Runner {
         }
         // Any bump of the epoch calls back; only one that is meant for this task stops it.
         store.set_epoch_deadline(1);
-        Ok((store, instance, served))
+        Ok((store, standing, served))
     }
 
     /// A store that is not any task's yet.
@@ -342,8 +360,8 @@ impl Outputs {
 }
 
 /// Runs a future that never waits.
-fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,
     }

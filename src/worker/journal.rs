@@ -97,14 +97,19 @@ impl Journal {
         Ok(())
     }
 
-    pub(super) fn dropped(&self) -> u64 {
-        self.lock().dropped
-    }
-
-    /// All bytes that the task logged, if they are the task's end.
-    pub(super) fn fatal_bytes(&self) -> Option<u64> {
+    /// What the task's records came to.
+    pub(super) fn end(&self) -> Logged {
         let inner = self.lock();
         let is_fatal = inner.overflow == LogOverflow::Fail && inner.dropped > 0;
-        is_fatal.then(|| inner.bytes + inner.dropped)
+        let fatal_bytes = is_fatal.then(|| inner.bytes + inner.dropped);
+        Logged { dropped: inner.dropped, fatal_bytes }
     }
+}
+
+/// A task's records at its end.
+pub(super) struct Logged {
+    /// Bytes over the limit.
+    pub(super) dropped: u64,
+    /// All bytes that the task logged, if they are its end.
+    pub(super) fatal_bytes: Option<u64>,
 }

@@ -21,6 +21,7 @@ impl Core {
             let mut next = Some(event);
             while let Some(event) = next.take().or_else(|| revoked.pop()) {
                 state.dispatch.handle(event, now, &mut actions);
+                effects.reserve(actions.len());
                 for action in actions.drain(..) {
                     changed |=
                         matches!(action, Action::Resolve { .. } | Action::Break { .. } | Action::Stopped);
@@ -52,14 +53,13 @@ impl Core {
         if earlier {
             self.mailbox.wake();
         }
-        let done_with: SmallVec<[Call; 4]> =
-            effects.into_iter().filter_map(|effect| effect.perform(self)).collect();
+        effects.iter_mut().for_each(|effect| effect.perform(self));
         if has_sleepers {
             self.changed.notify_all();
         }
         wakers.into_values().for_each(|waker| self.queues.wake(waker));
         // Last: to drop an input may be the caller's code, and may block.
-        drop(done_with);
+        drop(effects);
     }
 
     /// What an action means for the processes, links and cells at hand.
@@ -72,7 +72,7 @@ impl Core {
     ) -> Option<Effect> {
         let link = |state: &State, worker: &WorkerKey| state.links.get(worker).cloned();
         match action {
-            Action::Start { worker } => Some(Effect::Job(Job::Spawn(worker))),
+            Action::Start { worker } => Some(Effect::Job(Some(Job::Spawn(worker)))),
             Action::Offer { worker, task } => {
                 let link = link(state, &worker)?;
                 let record = state.records.get_mut(&task)?;
@@ -166,7 +166,7 @@ impl Core {
                 // Here, so that whoever learns of it in another way finds the future done.
                 record.cell.fill(result, report);
                 // The call goes out with the rest: dropping an input may be the caller's code.
-                Some(Effect::Announce { cell: record.cell, call: record.call })
+                Some(Effect::Announce { cell: record.cell, _call: record.call })
             }
             Action::Break { worker, in_flight } => {
                 let death = state.deaths.get(&worker).cloned();
