@@ -198,7 +198,16 @@ impl Trial<'_> {
         else {
             return self.keep(specimen.index, &specimen.wasm, "its original does not load");
         };
-        let originals = self.call(specimen.index, &specimen.wasm, &original, &tasks, &inputs, &options);
+        // A mutant that has lost its section has its tasks by the names of their exports.
+        let known = &original.description().tasks;
+        let exports = module.description().tasks.iter().map(|task| &task.export);
+        let names = exports
+            .map(|export| known.iter().find(|task| task.export == *export).map(|task| task.name.clone()))
+            .collect::<Option<Vec<_>>>();
+        let Some(names) = names else {
+            return self.keep(specimen.index, &specimen.wasm, "its original does not export its tasks");
+        };
+        let originals = self.call(specimen.index, &specimen.wasm, &original, &names, &inputs, &options);
         for ((task, mutant), original) in tasks.iter().zip(ends).zip(originals) {
             // Time and fuel are not semantics.
             let is_cut = |end: &End| matches!(end.named.name.as_str(), "Timeout" | "Fuel");

@@ -51,6 +51,7 @@ pub(crate) fn of_task<T>(ran: &Result<T, TaskError>) -> Named {
         TaskError::Timeout { killed: false, .. } => fine("Timeout"),
         TaskError::Timeout { killed: true, .. } => bad("Timeout, killed"),
         TaskError::Memory { .. } => fine("Memory"),
+        TaskError::Table { .. } => fine("Table"),
         TaskError::Fuel { .. } => fine("Fuel"),
         TaskError::OutputTooLarge { .. } => fine("OutputTooLarge"),
         TaskError::LogsTooLarge { .. } => fine("LogsTooLarge"),
