@@ -4,10 +4,10 @@
 mod common;
 
 use std::fs::{Permissions, set_permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use common::{Guarded, build, raw};
+use common::{Guarded, build, prebuilt, raw};
 use rustix::fs::Mode;
 use wasmpool::{Module, Pool};
 
@@ -260,4 +260,57 @@ fn a_cache_that_cannot_be_written_costs_a_compilation_and_nothing_else() {
     runs(&pool, &module);
     assert!(!module.from_cache() && entries(place.dir.path()).is_empty());
     set_permissions(place.dir.path(), Permissions::from_mode(0o700)).expect("changes");
+}
+
+#[test]
+fn a_file_that_has_rested_is_known_and_is_read_again_once_it_has_changed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (cache, path) = (dir.path().join("cache"), dir.path().join("module.wasm"));
+    let module = |number| {
+        let text = common::ECHO_WAT.replace("(module", &format!("(module (global i32 (i32.const {number}))"));
+        wat::parse_str(text).expect("valid text")
+    };
+    let load = || {
+        let pool = build(Pool::builder().workers(1).cache_dir(&cache));
+        let module = pool.load_file(&path).expect("loads");
+        (pool, module)
+    };
+    let (first, second) = (module(1), module(2));
+    assert_eq!(first.len(), second.len(), "the size says nothing");
+    // A file that was just written is read each time, however quickly it changes.
+    for wasm in [&first, &second, &first] {
+        std::fs::write(&path, wasm).expect("writes");
+        assert_eq!(load().1.digest(), digest_of(wasm));
+    }
+    common::eventually("the file to be known", || {
+        load();
+        entries(&cache).iter().any(|path| path.extension().is_some_and(|extension| extension == "known"))
+    });
+    let (pool, known) = load();
+    assert_eq!((known.digest(), known.from_cache()), (digest_of(&first), true));
+    runs(&pool, &known);
+    // Written in place, and its time of modification set back.
+    let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).expect("has one");
+    let file = std::fs::File::options().write(true).open(&path).expect("opens");
+    file.write_all_at(&second, 0).expect("writes");
+    file.set_modified(modified).expect("sets");
+    assert_eq!(load().1.digest(), digest_of(&second));
+    // A known file whose machine code is gone is read, and compiled.
+    let known = prebuilt("echo");
+    let load_known = || {
+        let pool = build(Pool::builder().workers(1).cache_dir(&cache));
+        pool.load_file(&known).expect("loads").from_cache()
+    };
+    assert_eq!((load_known(), load_known()), (false, true));
+    for entry in entries(&cache) {
+        if entry.extension().is_some_and(|extension| extension == "module") {
+            std::fs::remove_file(entry).expect("removes");
+        }
+    }
+    assert_eq!((load_known(), load_known()), (false, true));
+}
+
+fn digest_of(wasm: &[u8]) -> wasmpool::Digest {
+    let pool = build(Pool::builder().workers(1).without_cache());
+    pool.load(wasm).expect("loads").digest()
 }

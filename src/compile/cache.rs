@@ -14,6 +14,8 @@
 //! read it; and who runs as this user can as well trace the host, or replace its executable. Those
 //! who mistrust something of their own user's take [`without_cache`](crate::PoolBuilder::without_cache).
 
+mod known;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -29,6 +31,8 @@ use crate::module::{CodeKind, Digest, ModuleDescription};
 use crate::wire::fingerprint;
 use crate::wire::memfd;
 
+pub(crate) use known::Stamp;
+
 /// Most bytes of a module's description.
 pub(crate) const DESCRIPTION_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
@@ -41,8 +45,11 @@ const HEAD_BYTES: usize = KEY_BYTES + 8 + 8;
 /// Bytes of the hash of an entry's name.
 const KEY_BYTES: usize = 32;
 
-/// Read, hashed and copied at a time.
-const CHUNK_BYTES: usize = 1024 * 1024;
+/// Read, hashed and copied at a time: it stays in the processor's cache.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Chunks that are under way between who copies and who hashes.
+const CHUNKS: usize = 4;
 
 /// A compiled module, ready for workers: two sealed memfds, which nobody can change any more.
 #[derive(Debug)]
@@ -225,6 +232,10 @@ impl Cache {
     /// # Errors
     /// What the file system says.
     pub(crate) fn store(&self, key: &CacheKey, compiled: &Compiled) -> io::Result<()> {
+        self.write_beside(&key.file_name(), |file| write_entry(file, key, compiled))
+    }
+
+    fn write_beside(&self, name: &str, write: impl FnOnce(File) -> io::Result<()>) -> io::Result<()> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let beside = format!(
             ".{}-{:x}-{:x}.new",
@@ -234,7 +245,7 @@ impl Cache {
         );
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(&self.dir, &beside, flags, Mode::from_raw_mode(0o600))?);
-        let stored = write_entry(file, key, compiled).and_then(|()| self.put(&beside, &key.file_name()));
+        let stored = write(file).and_then(|()| self.put(&beside, name));
         if stored.is_err() {
             let _ = rustix::fs::unlinkat(&self.dir, &beside, AtFlags::empty());
         }
@@ -289,20 +300,59 @@ fn read_entry(mut file: File, key: &CacheKey) -> io::Result<Compiled> {
         .ok_or_else(|| damaged("its description is of an unknown form"))
 }
 
-/// What is written to the copy is what was hashed: each byte of the file is read once.
+/// What is written to the copy is what was hashed: each byte of the file is read once. A second thread
+/// hashes what the first one copies, where there is enough of it.
 fn copy_hashed(file: &mut File, len: u64, name: &str, hasher: &mut blake3::Hasher) -> io::Result<File> {
     let mut copy = memfd::empty(name)?;
+    if len <= CHUNKS as u64 * CHUNK_BYTES as u64 {
+        copy_chunks(file, len, &mut copy, |chunk| {
+            hasher.update(&chunk);
+            Some(chunk)
+        })?;
+        memfd::seal(&copy)?;
+        return Ok(copy);
+    }
+    std::thread::scope(|scope| {
+        let (to_hash, chunks) = crossbeam_channel::bounded::<Vec<u8>>(CHUNKS);
+        let (give_back, hashed) = crossbeam_channel::bounded::<Vec<u8>>(CHUNKS);
+        std::thread::Builder::new().name("wasmpool-hash".into()).spawn_scoped(scope, move || {
+            for chunk in chunks {
+                hasher.update(&chunk);
+                // Whoever copies may have failed.
+                let _ = give_back.send(chunk);
+            }
+        })?;
+        let mut fresh = CHUNKS;
+        copy_chunks(file, len, &mut copy, |chunk| {
+            to_hash.send(chunk).ok()?;
+            if fresh > 0 {
+                fresh -= 1;
+                return Some(vec![0; CHUNK_BYTES]);
+            }
+            hashed.recv().ok()
+        })
+    })?;
+    memfd::seal(&copy)?;
+    Ok(copy)
+}
+
+/// `then` takes each chunk once it is copied, and returns memory for the next one.
+fn copy_chunks(
+    file: &mut File,
+    len: u64,
+    copy: &mut File,
+    mut then: impl FnMut(Vec<u8>) -> Option<Vec<u8>>,
+) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES.min(len as usize)];
     let mut left = len as usize;
     while left > 0 {
-        let part = &mut chunk[..left.min(CHUNK_BYTES)];
-        file.read_exact(part)?;
-        hasher.update(part);
-        copy.write_all(part)?;
-        left -= part.len();
+        chunk.resize(left.min(CHUNK_BYTES), 0);
+        file.read_exact(&mut chunk)?;
+        copy.write_all(&chunk)?;
+        left -= chunk.len();
+        chunk = then(chunk).ok_or_else(|| io::Error::other("whoever hashes is gone"))?;
     }
-    memfd::seal(&copy)?;
-    Ok(copy)
+    Ok(())
 }
 
 /// Not synced: what a crash of the machine leaves of it has another hash.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use super::priority;
 use super::spawn::Child;
 use super::supervise::Job;
 use super::usage::{self, Usage};
-use crate::compile::cache::{Compiled, DESCRIPTION_BYTES_MAX};
+use crate::compile::cache::{Compiled, DESCRIPTION_BYTES_MAX, Stamp};
 use crate::error::{Death, DeathCause, ModuleError, Phase};
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::limits::{ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX};
@@ -244,19 +245,45 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Reads a module's file, with its limit.
-///
-/// # Errors
-/// [`ModuleError::Read`], and as [`check_wasm_bytes`].
-pub(crate) fn read_wasm(path: &std::path::Path, max: u64) -> Result<Vec<u8>, ModuleError> {
-    let read = |error: io::Error| ModuleError::Read { path: path.into(), message: error.to_string() };
-    let file = File::open(path).map_err(read)?;
-    // Of a pipe or device it says nothing; then as much is read as there may be.
-    check_wasm_bytes(file.metadata().map_err(read)?.len(), max)?;
-    let mut bytes = Vec::new();
-    file.take(max.min(MODULE_BYTES_MAX as u64) + 1).read_to_end(&mut bytes).map_err(read)?;
-    check_wasm_bytes(bytes.len() as u64, max)?;
-    Ok(bytes)
+/// A module's file.
+pub(crate) struct WasmFile<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> WasmFile<'a> {
+    /// Opens it, and holds its size to the limit.
+    ///
+    /// # Errors
+    /// [`ModuleError::Read`], and as [`check_wasm_bytes`].
+    pub(crate) fn open(path: &'a Path, max: u64) -> Result<Self, ModuleError> {
+        let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+        // Of a pipe or device it says nothing; then as much is read as there may be.
+        let bytes = file.metadata().map_err(|error| unreadable(path, &error))?.len();
+        check_wasm_bytes(bytes, max)?;
+        Ok(WasmFile { path, file })
+    }
+
+    /// What tells whether it has changed; `None` of what is no regular file.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        Stamp::of(&self.file)
+    }
+
+    /// Reads it to its end.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn read(&mut self, max: u64) -> Result<Vec<u8>, ModuleError> {
+        let mut bytes = Vec::new();
+        let mut file = (&self.file).take(max.min(MODULE_BYTES_MAX as u64) + 1);
+        file.read_to_end(&mut bytes).map_err(|error| unreadable(self.path, &error))?;
+        check_wasm_bytes(bytes.len() as u64, max)?;
+        Ok(bytes)
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> ModuleError {
+    ModuleError::Read { path: path.into(), message: error.to_string() }
 }
 
 /// # Errors

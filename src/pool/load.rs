@@ -7,9 +7,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::quarantine::{Quarantine, would_meet};
 use super::{Handle, Pool};
-use crate::compile::cache::{CacheKey, Compiled};
+use crate::compile::cache::{Cache, CacheKey, Compiled};
 use crate::error::ModuleError;
-use crate::host::compile;
+use crate::host::compile::{self, WasmFile};
 use crate::limits;
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::module::{CodeKind, Digest, Loaded, Module, ModuleOptions};
@@ -41,7 +41,8 @@ type Landing = Option<Result<Module, (ModuleError, CompileLimits)>>;
 
 impl Pool {
     /// Loads a wasm file: compiled in a process of its own, or taken from the cache.
-    /// The module is named after the file.
+    /// The module is named after the file. With a cache, a file that has not changed since it was loaded
+    /// before, by its size and the times of its last changes, is not read again.
     ///
     /// # Errors
     /// [`ModuleError`].
@@ -63,8 +64,21 @@ impl Pool {
             options.name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         }
         let max = self.limits_of(&options).get(CompileLimit::WasmBytes);
-        let wasm = compile::read_wasm(path, max)?;
-        self.load_with(&wasm, options)
+        let mut file = WasmFile::open(path, max)?;
+        let Some((cache, before)) = self.0.cache.as_ref().zip(file.stamp()) else {
+            return self.load_with(&file.read(max)?, options);
+        };
+        if let Some(digest) = cache.digest_of(before)
+            && let Some(module) = self.load_known(digest, cache, &options)
+        {
+            return module;
+        }
+        let wasm = file.read(max)?;
+        let digest = Digest::of(&wasm);
+        if let Some(after) = file.stamp() {
+            cache.remember(before, after, digest);
+        }
+        self.load_bytes(&wasm, digest, options)
     }
 
     /// Loads a module from its bytes.
@@ -89,13 +103,42 @@ impl Pool {
     /// # Errors
     /// [`ModuleError`].
     pub fn load_with(&self, wasm: &[u8], options: ModuleOptions) -> Result<Module, ModuleError> {
-        let limits = self.limits_of(&options).clone();
-        compile::check_wasm_bytes(wasm.len() as u64, limits.get(CompileLimit::WasmBytes))?;
-        let digest = Digest::of(wasm);
+        let max = self.limits_of(&options).get(CompileLimit::WasmBytes);
+        compile::check_wasm_bytes(wasm.len() as u64, max)?;
+        self.load_bytes(wasm, Digest::of(wasm), options)
+    }
+
+    fn load_bytes(&self, wasm: &[u8], digest: Digest, options: ModuleOptions) -> Result<Module, ModuleError> {
+        let (code, limits) = (options.code(), self.limits_of(&options).clone());
+        self.enter(digest, options, || self.compiled(wasm, digest, code, &limits))
+    }
+
+    /// A module whose bytes need not be read: it is loaded already, or in the cache.
+    fn load_known(
+        &self,
+        digest: Digest,
+        cache: &Cache,
+        options: &ModuleOptions,
+    ) -> Option<Result<Module, ModuleError>> {
         let code = options.code();
+        if let Some(module) = self.0.loads.get(&(digest, code)) {
+            return Some(Ok(module));
+        }
+        let compiled = cache.find(&CacheKey::new(digest, code))?;
+        Some(self.enter(digest, options.clone(), || Ok((compiled, true))))
+    }
+
+    /// The pool's module of that digest: the one that it has, or what `compiled` makes.
+    fn enter(
+        &self,
+        digest: Digest,
+        options: ModuleOptions,
+        compiled: impl FnOnce() -> Result<(Compiled, bool), ModuleError>,
+    ) -> Result<Module, ModuleError> {
+        let (code, limits) = (options.code(), self.limits_of(&options).clone());
         let name = options.name.unwrap_or_else(|| digest.short());
         self.0.loads.load((digest, code), &limits, || {
-            let (compiled, from_cache) = self.compiled(wasm, digest, code, &limits)?;
+            let (compiled, from_cache) = compiled()?;
             Ok(move |id| {
                 Module(Arc::new(Loaded {
                     pool: self.0.core.id,
@@ -149,6 +192,11 @@ impl Loads {
             quarantine: Quarantine::new(limits::QUARANTINE_MODULES_MAX),
             flights: HashMap::new(),
         }))
+    }
+
+    /// The module, if it is loaded.
+    fn get(&self, key: &Key) -> Option<Module> {
+        self.lock().modules.get(key).cloned()
     }
 
     /// The module, by whoever is the first to ask for it: `make` runs on one thread at a time for each

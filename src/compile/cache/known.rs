@@ -1,0 +1,160 @@
+//! The digests of files that have been read before: a large module is neither read nor hashed again as
+//! long as its file has not changed, by what the file system says of it.
+//!
+//! As `make` and `git` do, this believes the time of a file's last change, to the nanosecond: every write
+//! sets it, and nobody sets it back without setting the system's clock. What is so young that the same tick
+//! of that clock could have seen another write is not believed. A program that keeps on writing through a
+//! mapping is the exception, as it is for them: until its pages are written back, the file as it was is
+//! taken.
+
+use std::time::{Duration, SystemTime};
+
+use super::*;
+
+const MAGIC: &[u8; 16] = b"wasmpool known 1";
+
+/// A file must have rested so long: file systems count in ticks of 1 to 10 ms, a few in seconds.
+const RESTED: Duration = Duration::from_secs(3);
+
+const STAMP_BYTES: usize = 7 * 8;
+const FILE_BYTES: usize = MAGIC.len() + STAMP_BYTES + 32 + blake3::OUT_LEN;
+
+/// A file, and when its bytes or its attributes were changed last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp([u64; 7]);
+
+impl Stamp {
+    /// Of an open regular file.
+    pub(crate) fn of(file: &File) -> Option<Stamp> {
+        let stat = rustix::fs::fstat(file).ok().filter(|stat| is_a(stat, FileType::RegularFile))?;
+        Some(Stamp([
+            stat.st_dev,
+            stat.st_ino,
+            stat.st_size as u64,
+            stat.st_mtime as u64,
+            stat.st_mtime_nsec,
+            stat.st_ctime as u64,
+            stat.st_ctime_nsec,
+        ]))
+    }
+
+    fn has_rested(&self) -> bool {
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(self.0[5].max(self.0[3]));
+        // One from the future has not.
+        SystemTime::now().duration_since(changed).is_ok_and(|age| age > RESTED)
+    }
+
+    fn to_bytes(self) -> [u8; STAMP_BYTES] {
+        let mut bytes = [0; STAMP_BYTES];
+        bytes.as_chunks_mut().0.iter_mut().zip(self.0).for_each(|(to, word)| *to = word.to_le_bytes());
+        bytes
+    }
+
+    /// One name for each file, whatever it holds by now.
+    fn file_name(&self) -> String {
+        let file = self.to_bytes();
+        format!("{}.known", &blake3::hash(&file[..16]).to_hex()[..32])
+    }
+}
+
+fn to_file(stamp: Stamp, digest: Digest) -> Vec<u8> {
+    let mut bytes = [&MAGIC[..], &stamp.to_bytes(), &digest.0].concat();
+    bytes.extend(blake3::hash(&bytes).as_bytes());
+    bytes
+}
+
+impl Cache {
+    /// What the file's bytes hash to, if they did when they were read last and have not changed since.
+    pub(crate) fn digest_of(&self, stamp: Stamp) -> Option<Digest> {
+        let mut file = self.open_entry(&stamp.file_name()).ok()??;
+        let mut bytes = [0; FILE_BYTES];
+        file.read_exact(&mut bytes).ok()?;
+        let digest = Digest(*bytes[MAGIC.len() + STAMP_BYTES..].first_chunk()?);
+        (bytes[..] == to_file(stamp, digest)).then_some(digest)
+    }
+
+    /// Remembers what the file's bytes hash to, which were read between the two stamps.
+    pub(crate) fn remember(&self, before: Stamp, after: Stamp, digest: Digest) {
+        if before != after || !before.has_rested() {
+            return;
+        }
+        let stored =
+            self.write_beside(&before.file_name(), |mut file| file.write_all(&to_file(before, digest)));
+        if let Err(error) = stored {
+            let dir = self.shown.display();
+            tracing::debug!(%dir, %error, "the digest of a file could not be remembered");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a file that nobody has changed for long.
+    const STAMP: Stamp = Stamp([1, 2, 3, 1_000_000_000, 5, 1_000_000_001, 7]);
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = Cache::open(dir.path()).expect("opens");
+        (dir, cache)
+    }
+
+    #[test]
+    fn a_file_that_has_not_changed_is_known_and_one_that_has_is_not() {
+        let (_dir, cache) = cache();
+        let digest = Digest::of(b"wasm");
+        assert_eq!(cache.digest_of(STAMP), None);
+        cache.remember(STAMP, STAMP, digest);
+        assert_eq!(cache.digest_of(STAMP), Some(digest));
+        for word in 0..STAMP.0.len() {
+            let mut other = STAMP;
+            other.0[word] += 1;
+            assert_eq!(cache.digest_of(other), None, "word {word} differs");
+        }
+        // The same file, changed: it is known as it is now.
+        let mut changed = STAMP;
+        changed.0[5] += 1;
+        cache.remember(changed, changed, Digest::of(b"other"));
+        assert_eq!(cache.digest_of(changed), Some(Digest::of(b"other")));
+        assert_eq!(cache.digest_of(STAMP), None);
+    }
+
+    #[test]
+    fn a_file_that_changed_while_it_was_read_or_just_before_is_not_remembered() {
+        let (_dir, cache) = cache();
+        let mut after = STAMP;
+        after.0[6] += 1;
+        cache.remember(STAMP, after, Digest::of(b"wasm"));
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+        for changed in [now, now + 3600] {
+            let mut young = STAMP;
+            young.0[5] = changed;
+            cache.remember(young, young, Digest::of(b"wasm"));
+            assert_eq!(cache.digest_of(young), None, "changed at {changed}, and now is {now}");
+        }
+        assert_eq!((cache.digest_of(STAMP), cache.digest_of(after)), (None, None));
+    }
+
+    #[test]
+    fn what_is_remembered_is_believed_whole_and_in_its_place_only() {
+        let (dir, cache) = cache();
+        cache.remember(STAMP, STAMP, Digest::of(b"wasm"));
+        let path = dir.path().join(STAMP.file_name());
+        let whole = std::fs::read(&path).expect("is stored");
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&path, &flipped).expect("writes");
+            assert_eq!(cache.digest_of(STAMP), None, "byte {at}");
+            std::fs::write(&path, &whole[..at]).expect("writes");
+            assert_eq!(cache.digest_of(STAMP), None, "cut at {at}");
+        }
+        std::fs::write(&path, &whole).expect("writes");
+        assert!(cache.digest_of(STAMP).is_some());
+        let mut other = STAMP;
+        other.0[1] += 1;
+        std::fs::rename(&path, dir.path().join(other.file_name())).expect("moves");
+        assert_eq!(cache.digest_of(other), None);
+    }
+}
