@@ -416,7 +416,8 @@ where
         let encode_error =
             |message: String| SubmitError::Encode { task: self.target.name.to_string(), message };
         let bytes = postcard::to_stdvec(input).map_err(|error| encode_error(error.to_string()))?;
-        Ok((self.target.entry(), bytes.into()))
+        // Of a vector with room to spare, `Bytes` would keep book elsewhere.
+        Ok((self.target.entry(), bytes.into_boxed_slice().into()))
     }
 
     fn decode(answer: &Answer) -> Result<O, String> {

@@ -1,6 +1,6 @@
 //! The cell: filled once, read often.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
@@ -125,8 +125,8 @@ struct State {
     /// Those who read a worker's answers while they wait for this one. One, but for a task that went to
     /// another worker meanwhile.
     attendants: SmallVec<[Waker; 1]>,
-    /// Told once, by number; see `wait.rs`. Keyed so that a waiter can take itself out.
-    watchers: HashMap<u64, (Sender<usize>, usize)>,
+    /// Told once, by number; see `wait.rs`. Keyed so that a waiter can take itself out. Mostly one.
+    watchers: SmallVec<[(u64, Sender<usize>, usize); 1]>,
     next_watcher: u64,
 }
 
@@ -204,7 +204,8 @@ impl Cell {
             self.filled.notify_all();
         }
         attendants.into_iter().for_each(Waker::wake);
-        for (watcher, number) in watchers.into_values().chain(items_watcher) {
+        let watchers = watchers.into_iter().map(|(_, watcher, number)| (watcher, number));
+        for (watcher, number) in watchers.chain(items_watcher) {
             // A watcher that has given up is no reason to fail.
             let _ = watcher.send(number);
         }
@@ -393,12 +394,16 @@ impl Cell {
         }
         let key = state.next_watcher;
         state.next_watcher += 1;
-        state.watchers.insert(key, (watcher.clone(), number));
+        state.watchers.push((key, watcher.clone(), number));
         Some(key)
     }
 
     pub(super) fn unwatch(&self, key: u64) {
-        self.lock().watchers.remove(&key);
+        let mut state = self.lock();
+        let index = state.watchers.iter().position(|watcher| watcher.0 == key);
+        let watcher = index.map(|index| state.watchers.swap_remove(index));
+        drop(state);
+        drop(watcher);
     }
 }
 

@@ -349,7 +349,7 @@ impl Core {
     }
 
     /// The worker has ended these tasks, in this order; of some there is more to be done.
-    pub(crate) fn answered(&self, link: &Link, answers: Vec<(TaskId, bool, Answered)>) {
+    pub(crate) fn answered(&self, link: &Link, answers: impl IntoIterator<Item = (TaskId, bool, Answered)>) {
         let resident_bytes = self.settings.recycle.memory_bytes_max.and_then(|_| link.resident_bytes());
         let is_full = link.modules_sent() >= MODULES_PER_WORKER_MAX;
         let events = answers.into_iter().map(|(task, unfinished, answered)| {

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use rustix::process::Signal;
+use smallvec::SmallVec;
 
 use super::batch::Batch;
 use super::core::{Answered, Call, Core};
@@ -44,6 +45,13 @@ const SMALL_INPUT_BYTES: usize = 4096;
 
 /// Room for the frame of a small task.
 const FRAME_BYTES_USUAL: usize = 192;
+
+/// Memory of more frames than that is not kept.
+const FRAMES_BYTES_KEPT: usize = 16 * 1024;
+
+/// What one order comes to, mostly, and what is mostly sent at once.
+const PIECES_USUAL: usize = 3;
+const FRAMES_USUAL: usize = 8;
 
 pub(crate) struct Link {
     pub(crate) key: WorkerKey,
@@ -78,7 +86,9 @@ struct Orders {
     /// In the order in which it will answer; what was taken back is not among them.
     outstanding: VecDeque<Outstanding>,
     /// Not in the outbox yet.
-    unsent: Vec<Piece>,
+    unsent: SmallVec<[Piece; PIECES_USUAL]>,
+    /// Memory of frames that have been sent, for those to come.
+    spare: Vec<u8>,
     /// Modules that the worker has been sent, or will be.
     modules: HashSet<ModuleId>,
     runs: u64,
@@ -136,14 +146,17 @@ enum Piece {
 struct Frames {
     bytes: Vec<u8>,
     written: usize,
-    /// Where each one ends, as far as that is not written.
-    ends: VecDeque<usize>,
+    /// Where each one ends, and how many of them are written.
+    ends: SmallVec<[usize; FRAMES_USUAL]>,
+    sent: usize,
 }
 
 struct Outbox {
     ring: Producer,
     /// What did not fit.
     waiting: VecDeque<Piece>,
+    /// See [`Orders::spare`].
+    spare: Vec<u8>,
 }
 
 impl Link {
@@ -156,9 +169,9 @@ impl Link {
     ) -> Arc<Link> {
         let (producer, ring) = end.split();
         let reader = Reader::new(ring);
-        let outbox = Outbox { ring: producer, waiting: VecDeque::new() };
-        let (outstanding, unsent, modules) = (VecDeque::new(), Vec::new(), HashSet::new());
-        let orders = Orders { outstanding, unsent, modules, runs: 0, claims: 0 };
+        let outbox = Outbox { ring: producer, waiting: VecDeque::new(), spare: Vec::new() };
+        let (outstanding, unsent, modules) = (VecDeque::new(), SmallVec::new(), HashSet::new());
+        let orders = Orders { outstanding, unsent, spare: Vec::new(), modules, runs: 0, claims: 0 };
         Arc::new_cyclic(|this| Link {
             key,
             pid,
@@ -232,17 +245,21 @@ impl Link {
         if let Some(new) = self.shares.order(&call.shares) {
             orders.unsent.push(Piece::Shares(new));
         }
-        let mut frames = match orders.unsent.pop_if(|last| matches!(last, Piece::Frames(_))) {
+        let is_open = matches!(orders.unsent.last(), Some(Piece::Frames(_)));
+        let mut frames = match if is_open { orders.unsent.pop() } else { None } {
             Some(Piece::Frames(frames)) => frames,
-            _ => Frames { bytes: Vec::with_capacity(FRAME_BYTES_USUAL), ..Frames::default() },
+            _ => Frames { bytes: std::mem::take(&mut orders.spare), ..Frames::default() },
         };
+        if frames.bytes.capacity() == 0 {
+            frames.bytes.reserve(FRAME_BYTES_USUAL);
+        }
         if let Err(error) = encode_head_into(&mut frames.bytes, &message, input.len()) {
             // `submit` has held the metadata to its limit.
             return self.kill_for(DeathCause::ProtocolViolation(error.to_string()));
         }
         if input.len() <= SMALL_INPUT_BYTES {
             frames.bytes.extend_from_slice(input);
-            frames.ends.push_back(frames.bytes.len());
+            frames.ends.push(frames.bytes.len());
             orders.unsent.push(Piece::Frames(frames));
         } else {
             let mut input = call.input.clone();
@@ -369,7 +386,12 @@ impl Link {
     /// Writes what fits; `true` if that was all.
     fn pump(&self) -> Result<bool, Violation> {
         let mut outbox = self.outbox();
-        outbox.waiting.extend(std::mem::take(&mut self.orders().unsent));
+        let mut orders = self.orders();
+        outbox.waiting.extend(orders.unsent.drain(..));
+        if orders.spare.capacity() == 0 {
+            orders.spare = std::mem::take(&mut outbox.spare);
+        }
+        drop(orders);
         let sent = outbox.pump(self)?;
         let all_sent = outbox.waiting.is_empty();
         drop(outbox);
@@ -416,8 +438,8 @@ impl Link {
 
 impl Outbox {
     /// Writes what fits, and returns what is done with.
-    fn pump(&mut self, link: &Link) -> Result<Vec<Piece>, Violation> {
-        let mut sent = Vec::new();
+    fn pump(&mut self, link: &Link) -> Result<SmallVec<[Piece; PIECES_USUAL]>, Violation> {
+        let mut sent = SmallVec::new();
         while let Some(piece) = self.waiting.front_mut() {
             match piece {
                 Piece::Module(module) => {
@@ -432,11 +454,17 @@ impl Outbox {
                 }
                 Piece::Frames(frames) => {
                     frames.written += self.ring.try_write(&frames.bytes[frames.written..])?;
-                    while frames.ends.pop_front_if(|end| *end <= frames.written).is_some() {
+                    while frames.ends.get(frames.sent).is_some_and(|end| *end <= frames.written) {
+                        frames.sent += 1;
                         link.runs_sent.fetch_add(1, Ordering::SeqCst);
                     }
                     if frames.written < frames.bytes.len() {
                         break;
+                    }
+                    self.spare = std::mem::take(&mut frames.bytes);
+                    self.spare.clear();
+                    if self.spare.capacity() > FRAMES_BYTES_KEPT {
+                        self.spare = Vec::new();
                     }
                 }
                 Piece::Bytes(bytes) => {

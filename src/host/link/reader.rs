@@ -19,12 +19,17 @@ const MANY_OUTSTANDING: u64 = 4;
 const PAUSE_MIN: Duration = Duration::from_micros(20);
 const PAUSE_MAX: Duration = Duration::from_micros(250);
 
+/// Tasks that the worker has ended; of some there is more to be done.
+type Answers = Vec<(TaskId, bool, Answered)>;
+
 /// Reads what the worker says: one thread at a time, the link's own or an attendant.
 pub(super) struct Reader {
     ring: Consumer,
     frames: Assembly<FromWorker>,
     /// The run and the task that logged last, and how much.
     logged: (u64, TaskId, u64),
+    /// Empty between two looks; kept for its memory.
+    answers: Answers,
     /// How long a task runs, as a moving average.
     typical: Duration,
     /// What it was that cannot be; nothing is read after it.
@@ -34,7 +39,7 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(ring: Consumer) -> Self {
         let (frames, logged) = (Assembly::new(), (0, TaskId(0), 0));
-        Reader { ring, frames, logged, typical: Duration::ZERO, violation: None }
+        Reader { ring, frames, logged, answers: Vec::new(), typical: Duration::ZERO, violation: None }
     }
 
     fn has_news(&self) -> bool {
@@ -44,7 +49,7 @@ impl Reader {
     /// Handles what the worker has said so far, and says how many frames that were.
     fn drain(&mut self, core: &Core, link: &Link) -> usize {
         let mut frames = 0;
-        let mut answers = Vec::new();
+        let mut answers = std::mem::take(&mut self.answers);
         // Where few are under way, each is handled by itself, and its input goes with it.
         let at_once = if link.orders().outstanding.len() > FEW_OUTSTANDING { ANSWERS_AT_ONCE } else { 1 };
         while self.violation.is_none() {
@@ -56,13 +61,14 @@ impl Reader {
             };
             frames += 1;
             if answers.len() >= at_once {
-                core.answered(link, std::mem::take(&mut answers));
+                core.answered(link, answers.drain(..));
             }
             self.violation = heard.err();
         }
         if !answers.is_empty() {
-            core.answered(link, answers);
+            core.answered(link, answers.drain(..));
         }
+        self.answers = answers;
         if let Some(violation) = &self.violation {
             link.kill_for(DeathCause::ProtocolViolation(violation.clone()));
         }
@@ -75,7 +81,7 @@ impl Reader {
         link: &Link,
         message: FromWorker,
         payload: Vec<u8>,
-        answers: &mut Vec<(TaskId, bool, Answered)>,
+        answers: &mut Answers,
     ) -> Result<(), String> {
         let Some(held) = link.spoken_of(&message) else {
             return Err("it spoke of a task that it does not have".into());
@@ -93,7 +99,7 @@ impl Reader {
                 }
                 // What was said before comes before.
                 if !answers.is_empty() {
-                    core.answered(link, std::mem::take(answers));
+                    core.answered(link, answers.drain(..));
                 }
                 let labels = match &held.batch {
                     Some(batch) => Some(batch.labels()),

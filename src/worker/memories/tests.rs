@@ -79,6 +79,24 @@ fn more_than_is_kept_is_given_back() {
 }
 
 #[test]
+fn what_has_huge_pages_is_zero_again() {
+    let memories = without_swap();
+    for size in [HUGE_FROM_BYTES + 3 * WASM_PAGE, 24 << 20] {
+        let mut first = memory(&memories, WASM_PAGE);
+        first.grow_to(size).expect("grows");
+        for at in (0..size).step_by(PAGE + 8) {
+            bytes(&mut first)[at] = 0xff;
+        }
+        let at = first.as_ptr();
+        drop(first);
+        let mut second = memory(&memories, WASM_PAGE);
+        assert_eq!(second.as_ptr(), at, "the same slot");
+        second.grow_to(size).expect("grows");
+        assert!(is_zero(bytes(&mut second)), "{size} bytes");
+    }
+}
+
+#[test]
 fn with_swap_or_with_what_is_no_list_everything_is_given_back() {
     let (swaps, _file) = list(&[NO_SWAPS, ONE_SWAP].concat());
     let others = ["", "Filename", "junk\n"].map(|text| list(text).0);
