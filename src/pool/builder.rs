@@ -350,7 +350,8 @@ impl PoolBuilder {
 
     /// Most writable memory of one whole worker process (`RLIMIT_DATA`): the task's memories, its
     /// input and output, the engine's own. A task whose own limit is above this cannot use it up.
-    /// Some 265 MiB of it are the engine's room for tables, used or not. At least 320 MiB; default: 4 GiB.
+    /// Some 520 MiB of it are the engines' room for tables, used or not. At least 704 MiB
+    /// ([`WORKER_MEMORY_BYTES_MIN`](crate::limits::WORKER_MEMORY_BYTES_MIN)); default: 4 GiB.
     pub fn worker_memory_bytes_max(mut self, bytes: u64) -> Self {
         self.settings.sandbox.memory_bytes_max = bytes;
         self
@@ -496,7 +497,12 @@ impl PoolBuilder {
             ("shares_max", settings.shares_max as u64, 0, limits::SHARES_AT_MOST as u64),
             ("output_bytes_max", outputs, 0, half),
             ("wasm_stack_bytes_max", stack, limits::WASM_STACK_BYTES_MIN as u64, stack_max),
-            ("worker_memory_bytes_max", settings.sandbox.memory_bytes_max, 64 << 20, u64::MAX),
+            (
+                "worker_memory_bytes_max",
+                settings.sandbox.memory_bytes_max,
+                limits::WORKER_MEMORY_BYTES_MIN,
+                u64::MAX,
+            ),
         ];
         // Neither is somebody else: 0 is root, and by −1 the kernel leaves an id as it is.
         let (uid, gid) = settings.sandbox.identity;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::harness::{end, end_with, ended, prebuilt, spawn, wasmpool};
+use crate::harness::{end, end_with, ended, prebuilt, spawn, wasmpool, wat};
 
 fn outputs(lines: &[Value]) -> Vec<&Value> {
     lines.iter().map(|line| &line["output"]).collect()
@@ -28,6 +28,28 @@ fn results_come_in_input_order_whatever_the_tasks_take() {
     }
     assert_eq!((&lines[0]["output"], &lines[5]["output"]), (&json!(216_816), &json!(3)));
     ended.says("200 inputs: 200 ok, 0 failed");
+}
+
+/// Answers with how often it was called in its instance, as one byte.
+const COUNT_WAT: &str = r#"(module
+    (memory (export "memory") 1)
+    (func (export "wasmpool_abi_v1"))
+    (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 4096)
+    (func (export "count") (param i32 i32) (result i64)
+        (i32.store8 (i32.const 1025) (i32.add (i32.load8_u (i32.const 1025)) (i32.const 1)))
+        (i64.const 0x40000000002)))"#;
+
+#[test]
+fn tasks_share_an_instance_where_that_is_asked_for_and_only_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = wat(folder.path(), "count.wasm", COUNT_WAT);
+    for (level, last) in [("reuse", 5), ("instance", 1)] {
+        let mut command = wasmpool("map", &module);
+        command.args(["count", "--lines", "--workers", "1", "--isolation", level]);
+        let lines = end_with(&mut command, "a\nb\nc\nd\ne\n").expect(0).json_lines();
+        let bytes = char::from(last).to_string();
+        assert_eq!(lines[4]["output"], json!(bytes), "{level}: {lines:?}");
+    }
 }
 
 #[test]

@@ -245,6 +245,19 @@ fn an_endless_task_ends_at_its_timeout() {
 }
 
 #[test]
+fn an_endless_task_without_checks_ends_at_its_timeout_with_its_worker() {
+    for (how, killed) in [("kill", true), ("check", false)] {
+        let mut command = wasmpool("run", prebuilt("faults"));
+        command.args(["endless_loop", "--timeout", "100ms", "--json", "--interrupt", how]);
+        let json = end(&mut command).expect(1).json();
+        assert_eq!(
+            (&json["error"]["kind"], &json["error"]["worker_killed"]),
+            (&json!("timeout"), &json!(killed))
+        );
+    }
+}
+
+#[test]
 fn what_a_guest_says_is_escaped() {
     let input = r#""\u001b[31mred\nerror: more""#;
     let ended = end(wasmpool("run", prebuilt("faults")).args(["own_error", "--input", input])).expect(1);
