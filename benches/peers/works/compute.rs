@@ -11,7 +11,7 @@ use crate::ours::{self, WORKERS, prebuilt};
 use crate::work::{Goal, MILLIS, TIMES, Work, p50, seconds};
 
 /// Tasks of one batch: a multiple of the workers, and enough that the last one weighs little.
-const BATCH: usize = 24;
+const BATCH: usize = 60;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Sample {
@@ -22,7 +22,7 @@ pub(super) enum Sample {
 
 pub(super) const SAMPLES: [Sample; 3] = [Sample::Primes, Sample::MonteCarlo, Sample::Mandelbrot];
 
-// Some ten milliseconds each.
+// Some milliseconds each.
 const UPTO: u64 = 3_000_000;
 const SAMPLES_OF_PI: u64 = 1_000_000;
 const SEED: u64 = 7;
