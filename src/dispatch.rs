@@ -456,7 +456,7 @@ impl Dispatch {
             Event::Spawned { worker } => self.spawned(worker, now),
             Event::Ready { worker } => self.ready(worker, now),
             Event::Done { worker, task, answer } => self.done(worker, task, answer, now, actions),
-            Event::Revoked { worker, task, revoked } => self.revoked(worker, task, revoked, actions),
+            Event::Revoked { worker, task, revoked } => self.revoked(worker, task, revoked, now, actions),
             Event::Dead { worker } => self.dead(worker, now, actions),
             Event::Tick => self.tick(now, actions),
             Event::Prestart { workers } => self.prestart = self.prestart.max(workers),

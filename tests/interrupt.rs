@@ -95,3 +95,31 @@ fn a_metered_module_looks_at_its_fuel_and_hears_interrupts() {
     assert!(endless.exception_timeout(PATIENCE).is_ok(), "it ends");
     assert_eq!(error(&endless), TaskError::Timeout { limit, killed: false });
 }
+
+#[test]
+fn whoever_stops_a_task_that_has_just_ended_hits_none_of_those_behind_it() {
+    let pool = pool(1);
+    let spin = deaf(&pool).task::<u64, u64>("spin").expect("has it");
+    // Short ones first, so that many stand behind the one at hand.
+    for _ in 0..200 {
+        pool.submit(&spin, &10).expect("submits").result().expect("succeeds");
+    }
+    let mut aborted = 0;
+    for round in 0..50 {
+        let futures: Vec<_> = (0..64).map(|_| pool.submit(&spin, &2000).expect("submits")).collect();
+        let mut stopped = None;
+        while stopped.is_none() && !futures.iter().all(wasmpool::TaskFuture::done) {
+            stopped = futures.iter().position(|future| future.running() && future.abort());
+        }
+        for (index, future) in futures.iter().enumerate() {
+            let ended = future.result_timeout(PATIENCE).expect("in time");
+            match ended {
+                Ok(_) => {}
+                Err(_) if Some(index) == stopped => aborted += 1,
+                Err(failure) => panic!("round {round}, task {index}, {stopped:?} was stopped: {failure}"),
+            }
+        }
+    }
+    assert!(aborted > 0, "none was stopped: the test has tried nothing");
+    assert_eq!(pool.stats().workers_died, 0);
+}

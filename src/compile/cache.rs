@@ -315,13 +315,14 @@ fn copy_hashed(file: &mut File, len: u64, name: &str, hasher: &mut blake3::Hashe
     std::thread::scope(|scope| {
         let (to_hash, chunks) = crossbeam_channel::bounded::<Vec<u8>>(CHUNKS);
         let (give_back, hashed) = crossbeam_channel::bounded::<Vec<u8>>(CHUNKS);
-        std::thread::Builder::new().name("wasmpool-hash".into()).spawn_scoped(scope, move || {
+        let hash = move || {
             for chunk in chunks {
                 hasher.update(&chunk);
                 // Whoever copies may have failed.
                 let _ = give_back.send(chunk);
             }
-        })?;
+        };
+        std::thread::Builder::new().name("wasmpool-hash".into()).spawn_scoped(scope, hash)?;
         let mut fresh = CHUNKS;
         copy_chunks(file, len, &mut copy, |chunk| {
             to_hash.send(chunk).ok()?;

@@ -30,7 +30,9 @@ pub(super) fn give_way() {
     let _ = rustix::process::setsid();
 }
 
-/// The niceness of a session that lets everything else go first, where that could not be set at once.
+/// The niceness of a session that lets everything else go first, where that could not be set at once. A
+/// descriptor that stays open while the module is compiled, for a second at most: whoever takes the compiler
+/// over meanwhile can give its session back the niceness that it had.
 pub(super) struct Standing(File);
 
 /// Has the whole session give way. Before the process is locked down, since that closes /proc, and after

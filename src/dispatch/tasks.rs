@@ -258,6 +258,7 @@ impl Dispatch {
         worker: WorkerKey,
         task: TaskId,
         revoked: bool,
+        now: Now,
         actions: &mut Vec<Action>,
     ) {
         let Some(slot) = self.live(worker) else { return };
@@ -277,6 +278,7 @@ impl Dispatch {
                 self.note_begun(worker, task, actions);
                 self.resolve(task, Resolution::Broken, actions);
             }
+            self.have_patience(slot, now);
             return;
         }
         self.slots[slot].behind.retain(|&offered| offered != task);
@@ -391,6 +393,15 @@ impl Dispatch {
             for index in 0..self.slots[slot].behind.len() {
                 self.revoke(self.slots[slot].behind[index], Fate::Requeue, actions);
             }
+        }
+    }
+
+    /// The worker has begun what stands behind a task that is to stop: it has ended that one, and says so
+    /// any moment. A kill would hit the wrong one.
+    fn have_patience(&mut self, slot: usize, now: Now) {
+        let patient = now.saturating_add(self.config.grace);
+        if let State::Busy { deadline: Some(deadline), stop: Some(_), .. } = &mut self.slots[slot].state {
+            *deadline = patient.max(*deadline);
         }
     }
 

@@ -492,3 +492,49 @@ fn a_slow_task_is_reported_once() {
     assert_eq!(world.at(ms(20)), [Action::Slow { worker: FIRST, task: ONE }]);
     assert_eq!(world.dispatch.next_deadline(), None);
 }
+
+fn deaf() -> Spec {
+    Spec { is_deaf: true, ..Spec::default() }
+}
+
+const KILL: Action = Action::Kill { worker: FIRST, reason: KillReason::Grace };
+
+#[test]
+fn a_deaf_task_is_killed_at_once_and_one_that_hears_after_the_grace_period() {
+    for (spec, killed_at) in [(deaf(), ms(10)), (Spec::default(), ms(510))] {
+        let mut world = World::new(config(1));
+        world.submit(1, spec);
+        world.ready(FIRST);
+        world.now = ms(10);
+        assert_eq!(
+            world.event(Event::Abort { task: ONE })[0],
+            Action::Interrupt { worker: FIRST, task: ONE }
+        );
+        assert_eq!(world.dispatch.next_deadline(), Some(killed_at));
+        assert_eq!(world.at(killed_at), [KILL]);
+        assert_eq!(world.dead(FIRST)[0], resolve(ONE, Resolution::Aborted { killed: true }));
+    }
+}
+
+#[test]
+fn a_worker_that_has_gone_on_from_a_deaf_task_is_not_killed_for_it() {
+    let gone_on = || {
+        let mut world = World::new(Config { offers_max: 7, ..config(1) });
+        for id in 1..=3 {
+            world.submit(id, Spec { chunk: 1, ..deaf() });
+        }
+        world.ready(FIRST);
+        world.begun = vec![TWO];
+        world.now = ms(10);
+        world.event(Event::Abort { task: ONE });
+        assert_eq!(world.at(ms(10)), [], "the answer is on the way");
+        world
+    };
+    let mut world = gone_on();
+    assert!(world.done(FIRST, ONE).contains(&resolve(ONE, Resolution::Answered)));
+    assert!(world.done(FIRST, TWO).contains(&resolve(TWO, Resolution::Answered)));
+    // A worker that never answers is killed after all.
+    let mut world = gone_on();
+    assert_eq!(world.at(ms(509)), []);
+    assert_eq!(world.at(ms(510)), [KILL]);
+}

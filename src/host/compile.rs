@@ -81,7 +81,7 @@ fn attend(
     let mut reply: Option<CompileReply> = None;
     let mut timed_out = false;
     let mut stopped = false;
-    let mut stepped_back = false;
+    let (mut stepped_back, mut look_at) = (false, Instant::now() + priority::LOOK_AGAIN);
     // Each is dropped at its end, which would poll as readable for ever.
     let (mut socket, mut stderr_open) = (Some(socket), true);
     loop {
@@ -100,20 +100,22 @@ fn attend(
         }
         let mut wait = left.filter(|_| !timed_out && !stopped);
         if !stepped_back {
-            wait = Some(wait.map_or(priority::LOOK_AGAIN, |left| left.min(priority::LOOK_AGAIN)));
+            let until_look = look_at.saturating_duration_since(Instant::now());
+            wait = Some(wait.map_or(until_look, |left| left.min(until_look)));
         }
         let wait = wait.and_then(|wait| wait.try_into().ok());
-        match rustix::event::poll(&mut fds, wait.as_ref()) {
-            Err(_) => continue,
-            // Not reaped yet: the number is its own.
-            Ok(0) => stepped_back = stepped_back || priority::step_back_if_long(child.pid),
-            Ok(_) => {}
+        if rustix::event::poll(&mut fds, wait.as_ref()).is_err() {
+            continue;
         }
         let gone = !fds[0].revents().is_empty();
         if !stopped && fds.last().is_some_and(|fd| !fd.revents().is_empty()) {
             // A child that had not yet asked to die with the supervisor outlives it.
             stopped = true;
             child.kill();
+        }
+        if !gone && !stepped_back && look_at <= Instant::now() {
+            stepped_back = priority::step_back_if_long(child.pid, child.pidfd.as_fd());
+            look_at = Instant::now() + priority::LOOK_AGAIN;
         }
         stderr_open = stderr_open && child.stderr.drain();
         let said = socket.as_ref().map(|socket| socket.receive::<CompileReply>(0, RecvFlags::DONTWAIT));

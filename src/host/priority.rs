@@ -1,6 +1,9 @@
 //! A compiler that takes long goes on with what nobody else wants.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// CPU time after which a compilation is a long one. Most modules take less (a megabyte of wasm some
 /// times that), and so have their niceness only.
@@ -13,19 +16,27 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// `true` then, or if it cannot be told. Niceness alone is a share: measured with two bombs in
 /// compilers and two workers on two CPUs, tasks kept 80 % of their throughput at a niceness of 12 as of
 /// 15, and 90 % so. Behind the compiler's back, since its filter lets it change no priority.
-pub(super) fn step_back_if_long(pid: u32) -> bool {
+pub(super) fn step_back_if_long(pid: u32, pidfd: BorrowedFd<'_>) -> bool {
     match computed(pid) {
         Some(computed) if computed < LONG => false,
         Some(_) => {
             // Those that it starts from here on inherit it.
             let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-            threads
-                .filter_map(|thread| thread.file_name().to_str()?.parse().ok())
-                .for_each(only_what_is_left);
+            let threads: Vec<_> =
+                threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok()).collect();
+            // Where the embedder reaps every child itself, the numbers of one that is gone may be others'.
+            if is_there(pidfd) {
+                threads.into_iter().for_each(only_what_is_left);
+            }
             true
         }
         None => true,
     }
+}
+
+fn is_there(pidfd: BorrowedFd<'_>) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&now)) == Ok(0)
 }
 
 /// What all threads of a process have computed so far, in ticks of 10 ms.
