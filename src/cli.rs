@@ -22,6 +22,7 @@ mod json;
 mod object;
 
 mod exit;
+mod interrupt;
 mod console;
 mod logs;
 

@@ -4,6 +4,10 @@
 
 #[path = "cli/harness.rs"]
 mod harness;
+#[path = "cli/ends.rs"]
+mod ends;
+#[path = "cli/joblog.rs"]
+mod joblog;
 #[path = "cli/map.rs"]
 mod map;
 #[path = "cli/modules.rs"]

@@ -1,5 +1,7 @@
 //! Exactly what was typed. Nothing is looked up or opened here.
 
+mod map;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit::EXIT_CODES;
 use crate::{CompileLimit, DirAccess, SandboxLayer};
+pub(super) use map::{MapArgs, Progress};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,22 +45,6 @@ Examples:
   wasmpool run compress.wasm deflate < notes.txt > notes.zz
   wasmpool run csv_stats.wasm -- --column age < people.csv";
 
-const MAP_EXAMPLES: &str = "\
-Each result is one line of JSON on stdout, in the order of the inputs:
-  {\"input\": \"a.txt\", \"ok\": true, \"output\": …}
-  {\"line\": 7, \"input\": \"twelve\", \"ok\": false, \"error\": {\"kind\": …, \"message\": …}}
-A command's lines have exit_code, stdout and stderr in place of output.
-
-A WASI command is run once for each input. With --lines, `{}` in ARGS is the
-line; if there is none, the line is the command's stdin. With --files, the file
-is the command's stdin, and `{}` is its path.
-
-Examples:
-  wasmpool map word_count.wasm --files docs/ README.md
-  seq 1 100 | wasmpool map primes.wasm count --lines --workers 8
-  wasmpool map monte_carlo.wasm pi --jsonl --timeout 2s < inputs.jsonl
-  wasmpool map csv_stats.wasm --files data/ -- --column age";
-
 const COMPILING: &str = "Compiling";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -79,7 +66,7 @@ pub(super) enum Verb {
     #[command(after_help = format!("{RUN_EXAMPLES}\n\n{EXIT_CODES}"))]
     Run(RunArgs),
     /// Run one task over many inputs
-    #[command(after_help = format!("{MAP_EXAMPLES}\n\n{EXIT_CODES}"))]
+    #[command(after_help = format!("{}\n\n{EXIT_CODES}", map::EXAMPLES))]
     Map(MapArgs),
     /// Show what a module is and which tasks it has
     #[command(after_help = EXIT_CODES)]
@@ -323,24 +310,6 @@ pub(super) struct RunArgs {
     /// Print one JSON object: result or error, and what it cost
     #[arg(long)]
     pub(super) json: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(super) struct MapArgs {
-    #[command(flatten)]
-    pub(super) target: Target,
-
-    /// Each of these files is an input; of folders, all files that are neither hidden nor ignored by git
-    #[arg(long, value_name = "PATH", num_args = 1.., group = "source", help_heading = "Inputs")]
-    pub(super) files: Vec<PathBuf>,
-
-    /// Each line of stdin is an input: the text itself for a String or bytes, else JSON [default]
-    #[arg(long, group = "source", help_heading = "Inputs")]
-    pub(super) lines: bool,
-
-    /// Each line of stdin is an input in JSON
-    #[arg(long, group = "source", help_heading = "Inputs")]
-    pub(super) jsonl: bool,
 }
 
 #[derive(Debug, ClapArgs)]

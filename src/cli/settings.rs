@@ -51,8 +51,12 @@ impl Settings {
     }
 
     /// As [`pool`](Self::pool), for tasks of this kind.
-    pub(super) fn pool_for(&self, target: &Target, workers_default: Option<usize>) -> Result<Pool, Failure> {
-        let mut builder = Pool::builder();
+    pub(super) fn pool_for(
+        &self,
+        target: &Target,
+        mut builder: PoolBuilder,
+        workers_default: Option<usize>,
+    ) -> Result<Pool, Failure> {
         if let Some(stack) = target.wasm_stack {
             builder = builder.wasm_stack_bytes_max(bytes(stack));
         }
