@@ -49,12 +49,17 @@ pub fn main() -> ExitCode {
     args.common.color.write_global();
     let console = Console::new();
     let json = args.verb.wants_json();
-    let exit = dispatch(args, &console).unwrap_or_else(|failure| report(&failure, json, &console));
+    // It outlives the work: the last lines are written when it is dropped.
+    let (exit, writer) = match logs::init(&args.common, &console) {
+        Ok(writer) => (dispatch(args, &console), writer),
+        Err(failure) => (Err(failure), None),
+    };
+    let exit = exit.unwrap_or_else(|failure| report(&failure, json, &console));
+    drop(writer);
     ExitCode::from(exit.code())
 }
 
 fn dispatch(args: Args, console: &Console) -> Result<Exit, Failure> {
-    logs::init(&args.common, console)?;
     let settings = Settings::resolve(&args.common);
     match args.verb {
         Verb::Run(args) => run::run(args, &settings),

@@ -8,6 +8,8 @@ mod harness;
 mod ends;
 #[path = "cli/joblog.rs"]
 mod joblog;
+#[path = "cli/logs.rs"]
+mod logs;
 #[path = "cli/map.rs"]
 mod map;
 #[path = "cli/modules.rs"]

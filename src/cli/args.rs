@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit::EXIT_CODES;
+use super::logs::Rotation;
 use crate::{CompileLimit, DirAccess, SandboxLayer};
 pub(super) use map::{MapArgs, Progress};
 
@@ -46,6 +47,7 @@ Examples:
   wasmpool run csv_stats.wasm -- --column age < people.csv";
 
 const COMPILING: &str = "Compiling";
+const LOGS: &str = "Logs";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -131,6 +133,26 @@ pub(super) struct Common {
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Display")]
     pub(super) quiet: bool,
 
+    /// Write logs to this file, too, from info up
+    #[arg(long, global = true, value_name = "FILE", help_heading = LOGS)]
+    pub(super) log_file: Option<PathBuf>,
+
+    /// The lines of the log file
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = LOGS)]
+    pub(super) log_format: LogFormat,
+
+    /// When the log file begins anew: never, daily (at midnight, UTC), or size=N bytes [size: 64MiB]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "never", help_heading = LOGS)]
+    pub(super) log_rotate: Rotation,
+
+    /// Most old log files that are kept
+    #[arg(long, global = true, value_name = "N", default_value_t = 7, help_heading = LOGS)]
+    pub(super) log_keep: usize,
+
+    /// Most bytes of logs a second from the tasks of one worker; the rest is dropped and counted [default: 4MiB]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = rate, help_heading = LOGS)]
+    pub(super) log_rate: Option<u64>,
+
     /// Colours
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Display")]
     pub(super) color: Color,
@@ -206,6 +228,15 @@ impl Color {
         }
         .write_global();
     }
+}
+
+/// The lines of a log file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// Time, level, target, fields, message
+    Text,
+    /// An object each
+    Json,
 }
 
 /// [`LogOverflow`](crate::LogOverflow) as it is typed.
@@ -324,6 +355,11 @@ pub(super) struct InspectArgs {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; examples: 500ms, 5s, 2m"))
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    let size = text.parse::<ByteSize>().ok().map(|size| size.as_u64()).filter(|size| *size > 0);
+    size.ok_or_else(|| "it must be a size from 1, such as 64KiB or 4MiB".into())
 }
 
 fn dir(text: &str) -> Result<Dir, String> {

@@ -18,6 +18,7 @@ pub(super) struct Settings {
     workers: Option<usize>,
     cache: Cache,
     compile_limits: CompileLimits,
+    log_rate: Option<u64>,
     pub(super) quiet: bool,
     pub(super) sandbox: Option<SandboxPolicy>,
 }
@@ -41,8 +42,8 @@ impl Settings {
             Policy::BestEffort => SandboxPolicy::BestEffort,
             Policy::Off => SandboxPolicy::Off,
         });
-        let compile_limits = compile_limits(common);
-        Settings { workers: common.workers, cache, compile_limits, quiet: common.quiet, sandbox }
+        let (compile_limits, log_rate) = (compile_limits(common), common.log_rate);
+        Settings { workers: common.workers, cache, compile_limits, log_rate, quiet: common.quiet, sandbox }
     }
 
     /// A pool with as many workers as asked for, else `workers_default`, else one per CPU.
@@ -70,6 +71,9 @@ impl Settings {
         let mut builder = builder.compile_limits(self.compile_limits.clone());
         if let Some(workers) = self.workers.or(workers_default) {
             builder = builder.workers(workers);
+        }
+        if let Some(rate) = self.log_rate {
+            builder = builder.log_rate_max(rate);
         }
         if let Some(policy) = self.sandbox {
             builder = builder.sandbox(policy);
