@@ -20,6 +20,7 @@ mod call;
 mod input;
 mod json;
 mod object;
+mod trace;
 
 mod exit;
 mod interrupt;
@@ -62,7 +63,7 @@ pub fn main() -> ExitCode {
 fn dispatch(args: Args, console: &Console) -> Result<Exit, Failure> {
     let settings = Settings::resolve(&args.common);
     match args.verb {
-        Verb::Run(args) => run::run(args, &settings),
+        Verb::Run(args) => run::run(args, &settings, console),
         Verb::Map(args) => map::map(args, &settings, console),
         Verb::Inspect(args) => inspect::inspect(&args, &settings),
         Verb::Doctor(args) => doctor::doctor(&args, &settings),

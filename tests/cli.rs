@@ -16,3 +16,5 @@ mod map;
 mod modules;
 #[path = "cli/run.rs"]
 mod run;
+#[path = "cli/trace.rs"]
+mod trace;

@@ -320,6 +320,14 @@ pub(super) struct Target {
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub(super) env: Vec<(String, String)>,
 
+    /// Write a timeline of workers and tasks to this file, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE", help_heading = "Seeing")]
+    pub(super) trace: Option<PathBuf>,
+
+    /// Most bytes of the timeline; what is over is left out
+    #[arg(long, value_name = "SIZE", value_parser = rate, default_value = "256MiB", help_heading = "Seeing")]
+    pub(super) trace_bytes: u64,
+
     /// Arguments of a command
     #[arg(last = true)]
     pub(super) args: Vec<String>,

@@ -33,7 +33,8 @@ use super::exit::{Exit, Failure};
 use super::input;
 use super::interrupt;
 use super::settings::{self, Settings};
-use crate::{OnWorkerDeath, Pool, PoolBuilder};
+use super::trace::Trace;
+use crate::{OnWorkerDeath, Pool, PoolBuilder, ShutdownMode};
 use budget::Budget;
 use collect::{Collector, Sources};
 use joblog::{Done, JobLog};
@@ -88,6 +89,7 @@ pub(super) fn map(args: MapArgs, settings: &Settings, console: &Console) -> Resu
         return rehearse(&plan, module.name(), source, settings.quiet, console);
     }
     let signals = interrupt::listen()?;
+    let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
     let progress = Progress::begin(&args, settings.quiet, source.len().map(|len| len as u64), console);
     let plan = Arc::new(plan);
     let budget =
@@ -99,9 +101,14 @@ pub(super) fn map(args: MapArgs, settings: &Settings, console: &Console) -> Resu
         console.error("the pool is lost: inputs that are not listed were not run");
     }
     collector.end(settings.quiet || is_closed_pipe);
-    if done.is_err() {
+    match (&done, trace) {
         // Dropping the pool would wait for results that nobody will read.
-        pool.kill();
+        (Err(_), _) => pool.kill(),
+        (Ok(()), Some(trace)) => {
+            pool.shutdown(ShutdownMode::CancelPending);
+            trace.end(console)?;
+        }
+        (Ok(()), None) => {}
     }
     done.map(|()| collector.tally.exit())
 }

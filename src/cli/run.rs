@@ -2,16 +2,18 @@
 
 use super::args::RunArgs;
 use super::call::{Answer, Call};
-use super::console;
+use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::input::{self, Given};
 use super::object::{self, Object};
 use super::settings::{self, Settings};
+use super::trace::Trace;
 use crate::{CommandOutput, Module, Pool, TaskReport};
 
-pub(super) fn run(args: RunArgs, settings: &Settings) -> Result<Exit, Failure> {
+pub(super) fn run(args: RunArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
     let target = &args.target;
     let pool = settings.pool_for(target, Pool::builder(), Some(1))?;
+    let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target))?;
     let call = Call::resolve(&pool, &module, target, settings::shared_options(&pool, target)?)?;
     let given = given(&args, &call)?;
@@ -20,6 +22,7 @@ pub(super) fn run(args: RunArgs, settings: &Settings) -> Result<Exit, Failure> {
     let report = pending.report();
     // Logs of the guest may still be on their way; they belong before the result.
     pool.shutdown(crate::ShutdownMode::Finish);
+    trace.map_or(Ok(()), |trace| trace.end(console))?;
     match result {
         Ok(answer) if args.json => print_json(&answer, &call, &module, &report),
         Ok(answer) => print(&answer),
