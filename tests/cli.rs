@@ -18,3 +18,5 @@ mod modules;
 mod run;
 #[path = "cli/trace.rs"]
 mod trace;
+#[path = "cli/tools.rs"]
+mod tools;

@@ -62,10 +62,10 @@ struct Plan {
     halt: Halt,
 }
 
-pub(super) fn map(args: MapArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
-    let source = Source::resolve(&args)?;
+pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
+    let source = Source::resolve(args)?;
     let target = &args.target;
-    let (log, done) = match JobLog::open(&args)? {
+    let (log, done) = match JobLog::open(args)? {
         None => (None, Done::default()),
         Some((log, done, warnings)) => {
             warnings.iter().for_each(|warning| console.say(&format!("warning: {warning}")));
@@ -73,7 +73,7 @@ pub(super) fn map(args: MapArgs, settings: &Settings, console: &Console) -> Resu
         }
     };
     let outputs = Outputs::open(args.output_dir.clone(), args.report)?;
-    let pool = settings.pool_for(target, builder(&args), None)?;
+    let pool = settings.pool_for(target, builder(args), None)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target))?;
     let call = Call::resolve(&pool, &module, target, settings::shared_options(&pool, target)?)?;
     check(&call, &source)?;
@@ -90,7 +90,7 @@ pub(super) fn map(args: MapArgs, settings: &Settings, console: &Console) -> Resu
     }
     let signals = interrupt::listen()?;
     let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
-    let progress = Progress::begin(&args, settings.quiet, source.len().map(|len| len as u64), console);
+    let progress = Progress::begin(args, settings.quiet, source.len().map(|len| len as u64), console);
     let plan = Arc::new(plan);
     let budget =
         Arc::new(Budget::new((pool.workers_max() * AHEAD_PER_WORKER).max(AHEAD_MIN), AHEAD_BYTES_MAX));

@@ -10,13 +10,13 @@ use super::settings::{self, Settings};
 use super::trace::Trace;
 use crate::{CommandOutput, Module, Pool, TaskReport};
 
-pub(super) fn run(args: RunArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
+pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
     let target = &args.target;
     let pool = settings.pool_for(target, Pool::builder(), Some(1))?;
     let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target))?;
     let call = Call::resolve(&pool, &module, target, settings::shared_options(&pool, target)?)?;
-    let given = given(&args, &call)?;
+    let given = given(args, &call)?;
     let pending = call.submit(given, None, None)?;
     let result = pending.wait();
     let report = pending.report();

@@ -15,7 +15,7 @@ use crate::{
 /// What all commands share.
 #[derive(Debug)]
 pub(super) struct Settings {
-    workers: Option<usize>,
+    pub(super) workers: Option<usize>,
     cache: Cache,
     compile_limits: CompileLimits,
     log_rate: Option<u64>,
@@ -44,6 +44,14 @@ impl Settings {
         });
         let (compile_limits, log_rate) = (compile_limits(common), common.log_rate);
         Settings { workers: common.workers, cache, compile_limits, log_rate, quiet: common.quiet, sandbox }
+    }
+
+    /// The cache that was asked for by name.
+    pub(super) fn cache_dir(&self) -> Option<&Path> {
+        match &self.cache {
+            Cache::Dir(dir) => Some(dir),
+            Cache::Default | Cache::Off => None,
+        }
     }
 
     /// A pool with as many workers as asked for, else `workers_default`, else one per CPU.

@@ -96,7 +96,13 @@ pub(in crate::cli) struct MapArgs {
     pub(in crate::cli) resume_failed: bool,
 
     /// How far it is, on stderr: a bar where that is a terminal, else a line each second
-    #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = "Display")]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Display",
+        env = "WASMPOOL_PROGRESS"
+    )]
     pub(in crate::cli) progress: Progress,
 }
 
