@@ -25,6 +25,7 @@ fn main() -> anyhow::Result<()> {
     }
     let dropped = pool.stats().log_records_dropped;
     pool.shutdown(wasmpool::ShutdownMode::Finish);
-    print!("{}{dropped} records were dropped\n", std::fs::read_to_string(&path)?);
+    print!("{}", std::fs::read_to_string(&path)?);
+    println!("{dropped} records were dropped");
     Ok(std::fs::remove_file(&path)?)
 }

@@ -119,8 +119,8 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "DIR", help_heading = "Pool", env = "WASMPOOL_CACHE_DIR")]
     pub(super) cache_dir: Option<PathBuf>,
 
-    /// Keep no compiled modules
-    #[arg(long, global = true, conflicts_with = "cache_dir", help_heading = "Pool")]
+    /// Keep no compiled modules, whatever --cache-dir says
+    #[arg(long, global = true, help_heading = "Pool")]
     pub(super) no_cache: bool,
 
     /// How much of the operating system's sandbox around workers is demanded [default: best-effort]
@@ -325,6 +325,10 @@ pub(super) struct Target {
     /// Set an environment variable of a command
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub(super) env: Vec<(String, String)>,
+
+    /// Warn of tasks that run for longer than this, such as 10s
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Seeing")]
+    pub(super) slow_after: Option<Duration>,
 
     /// Write a timeline of workers and tasks to this file, for ui.perfetto.dev
     #[arg(long, value_name = "FILE", help_heading = "Seeing")]

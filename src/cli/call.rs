@@ -10,7 +10,7 @@ use super::input::{self, Given};
 use super::json;
 use crate::{
     Codec, Command, CommandInput, CommandOutput, Module, ModuleKind, Pool, RawTask, TaskDescription,
-    TaskError, TaskFailure, TaskFuture, TaskOptions, TaskReport,
+    TaskError, TaskFailure, TaskFuture, TaskId, TaskOptions, TaskReport,
 };
 
 /// What stands in an argument for the input.
@@ -189,6 +189,13 @@ impl Pending {
             Pending::Command(future) => &future.cell,
         };
         cell.watch(to, number);
+    }
+
+    pub(super) fn task_id(&self) -> TaskId {
+        match self {
+            Pending::Task { future, .. } => future.task_id(),
+            Pending::Command(future) => future.task_id(),
+        }
     }
 
     /// Cancels it, if it has not begun.

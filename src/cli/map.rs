@@ -21,6 +21,7 @@ mod joblog;
 mod outputs;
 mod progress;
 mod tally;
+mod watch;
 
 use std::sync::Arc;
 

@@ -69,6 +69,9 @@ impl Settings {
         if let Some(stack) = target.wasm_stack {
             builder = builder.wasm_stack_bytes_max(bytes(stack));
         }
+        if let Some(after) = target.slow_after {
+            builder = builder.slow_after(after);
+        }
         for Dir { host, guest, access } in &target.dir {
             builder = builder.dir(host, guest, *access);
         }

@@ -86,7 +86,7 @@ fn follow(mut events: Events, out: impl Write, bytes_max: u64) -> io::Result<End
     let mut timeline = Timeline::new(out)?;
     let mut is_full = false;
     // To the end, even of a full one: the pool counts what its observers do not read.
-    while let Some(event) = events.next() {
+    for event in events.by_ref() {
         is_full |= timeline.bytes > bytes_max;
         if !is_full {
             timeline.tell(&event)?;

@@ -25,7 +25,7 @@ const FLAKY: &str = r#"(module
 
 fn spin(flags: &[&str]) -> std::process::Command {
     let mut command = wasmpool("map", prebuilt("echo"));
-    command.args(["spin", "--lines", "--workers", "2"]).args(flags);
+    command.env("WASMPOOL_WORKERS", "2").args(["spin", "--lines"]).args(flags);
     command
 }
 
@@ -184,6 +184,34 @@ fn progress_is_lines_where_there_is_no_terminal_and_it_is_asked_for() {
     let mut command = wasmpool("map", prebuilt("word_count"));
     let ended = end(command.args(["--progress", "always", "--files"]).arg(folder.path())).expect(0);
     ended.says("progress: 1 of 1 done").says(", 0s left, ");
+}
+
+#[test]
+fn to_watch_is_to_see_each_worker_with_what_it_runs() {
+    let mut child = spawn(spin(&["--watch", "--workers", "1"]).stdin(Stdio::piped()));
+    let mut stdin = child.stdin.take().expect("a pipe");
+    writeln!(stdin, "{FOREVER}").expect("it reads");
+    wait_for(&mut child, "answered");
+    wait_for(&mut child, " busy ");
+    wait_for(&mut child, " MiB  line 1\n");
+    signal(&child, Signal::INT);
+    wait_for(&mut child, "stopping");
+    signal(&child, Signal::INT);
+    ended(child).expect(130);
+}
+
+#[test]
+fn a_task_that_runs_for_long_is_told_of_with_its_input() {
+    let mut child = spawn(spin(&["--slow-after", "50ms"]).stdin(Stdio::piped()));
+    let mut stdin = child.stdin.take().expect("a pipe");
+    writeln!(stdin, "{FOREVER}").expect("it reads");
+    wait_for(&mut child, "warning: a task has run for ");
+    wait_for(&mut child, "label=line 1 ");
+    signal(&child, Signal::INT);
+    wait_for(&mut child, "stopping");
+    signal(&child, Signal::INT);
+    ended(child).expect(130);
+    end_with(&mut spin(&["--slow-after", "soon"]), "1\n").expect(2).says("examples: 500ms");
 }
 
 // ── Signals ──────────────────────────────────────────────────────────────────

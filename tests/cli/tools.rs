@@ -100,6 +100,11 @@ fn what_a_file_says_holds_for_tasks() {
     end(&mut spin(&[])).expect(1).says("200ms");
     end(&mut spin(&["--timeout", "100ms"])).expect(1).says("100ms");
     end(spin(&[]).env("WASMPOOL_TIMEOUT", "150ms")).expect(1).says("150ms");
+    // What a variable says, a flag can take back.
+    let mut inspect = bare(&["inspect", "--no-cache"]);
+    inspect.arg(prebuilt("primes")).env("WASMPOOL_CACHE_DIR", folder.path().join("cache"));
+    end(&mut inspect).expect(0);
+    assert!(!folder.path().join("cache").exists());
 }
 
 #[test]

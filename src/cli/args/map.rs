@@ -104,6 +104,10 @@ pub(in crate::cli) struct MapArgs {
         env = "WASMPOOL_PROGRESS"
     )]
     pub(in crate::cli) progress: Progress,
+
+    /// Progress with a row for each worker: what it runs, for how long, its memory
+    #[arg(long, help_heading = "Display")]
+    pub(in crate::cli) watch: bool,
 }
 
 /// When progress is shown.

@@ -103,7 +103,12 @@ impl<'a> Collector<'a> {
         while !(self.open.is_empty() && (self.has_all || self.stop > Stop::No)) {
             let event = self.next_event(sources)?;
             self.handle(event)?;
-            self.progress.show(&self.tally, || self.pool.stats(), self.console);
+            let Collector { open, progress, tally, pool, console, .. } = self;
+            let label = |task| {
+                let (job, _) = open.values().find(|(_, pending)| pending.task_id() == task)?;
+                Some(job.label.short())
+            };
+            progress.show(tally, || pool.stats(), label, console);
         }
         // What was stopped left gaps.
         for (_, settled) in std::mem::take(&mut self.ready) {

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::tally::Tally;
+use super::watch;
 use crate::cli::args::{self, MapArgs};
 use crate::cli::console::Console;
-use crate::{PoolStats, WorkerState};
+use crate::{PoolStats, TaskId, WorkerState};
 
 /// Between two looks at the pool.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
@@ -20,6 +21,8 @@ const WORKERS_SHOWN_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Progress {
     shown: Shown,
+    /// A row for each worker, too.
+    watches: bool,
     total: Option<u64>,
     began: Instant,
     next: Instant,
@@ -37,15 +40,15 @@ impl Progress {
         let is_terminal = std::io::stderr().is_terminal();
         let shown = match args.progress {
             args::Progress::Never => Shown::Nothing,
-            args::Progress::Auto if quiet || !is_terminal => Shown::Nothing,
-            _ if is_terminal => Shown::Bar(bar(total)),
+            args::Progress::Auto if !args.watch && (quiet || !is_terminal) => Shown::Nothing,
+            _ if is_terminal => Shown::Bar(bar(total, args.watch)),
             _ => Shown::Lines,
         };
         if let Shown::Bar(bar) = &shown {
             console.set_bar(Some(bar.clone()));
         }
         let began = Instant::now();
-        Progress { shown, total, began, next: began }
+        Progress { shown, watches: args.watch, total, began, next: began }
     }
 
     pub(super) fn elapsed(&self) -> Duration {
@@ -61,21 +64,31 @@ impl Progress {
     }
 
     /// Shows the state of things, if that is due.
-    pub(super) fn show(&mut self, tally: &Tally, stats: impl FnOnce() -> PoolStats, console: &Console) {
+    pub(super) fn show(
+        &mut self,
+        tally: &Tally,
+        stats: impl FnOnce() -> PoolStats,
+        label: impl Fn(TaskId) -> Option<String>,
+        console: &Console,
+    ) {
         let now = Instant::now();
         if self.due().is_none_or(|due| now < due) {
             return;
         }
-        let line = self.line(tally, &stats());
+        let stats = stats();
+        let line = self.line(tally, &stats);
+        let table = self.watches.then(|| watch::table(&stats, label, watch::resident_bytes));
         match &self.shown {
             Shown::Nothing => {}
             Shown::Bar(bar) => {
                 bar.set_position(tally.passed());
                 bar.set_message(line);
+                table.into_iter().for_each(|table| bar.set_prefix(table));
                 self.next = now + BAR_INTERVAL;
             }
             Shown::Lines => {
-                console.say(&format!("progress: {}", self.counted(tally, &line)));
+                let table = table.map(|table| format!("\n{table}")).unwrap_or_default();
+                console.say(&format!("progress: {}{table}", self.counted(tally, &line)));
                 self.next = now + LINE_INTERVAL;
             }
         }
@@ -86,7 +99,7 @@ impl Progress {
         console.set_bar(None);
         if matches!(self.shown, Shown::Lines) {
             self.next = Instant::now();
-            self.show(tally, stats, console);
+            self.show(tally, stats, |_| None, console);
         }
         self.shown = Shown::Nothing;
     }
@@ -129,14 +142,20 @@ fn workers(stats: &PoolStats) -> String {
     }
 }
 
-fn bar(total: Option<u64>) -> ProgressBar {
-    let (bar, template) = match total {
-        Some(total) => {
-            (ProgressBar::new(total), "{elapsed_precise} {wide_bar} {human_pos}/{human_len}, {msg}")
+fn bar(total: Option<u64>, watches: bool) -> ProgressBar {
+    let (bar, mut template) = match total {
+        Some(total) => (
+            ProgressBar::new(total),
+            "{elapsed_precise} {wide_bar} {human_pos}/{human_len}, {msg}".to_string(),
+        ),
+        None => {
+            (ProgressBar::new_spinner(), "{elapsed_precise} {spinner} {human_pos} done, {msg}".to_string())
         }
-        None => (ProgressBar::new_spinner(), "{elapsed_precise} {spinner} {human_pos} done, {msg}"),
     };
-    match ProgressStyle::with_template(template) {
+    if watches {
+        template.push_str("\n{prefix}");
+    }
+    match ProgressStyle::with_template(&template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
@@ -147,9 +166,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_styles_of_the_bar_are_templates() {
-        for total in [None, Some(3)] {
-            let bar = bar(total);
+    fn all_styles_of_the_bar_are_templates() {
+        for (total, watches) in [(None, false), (Some(3), false), (None, true), (Some(3), true)] {
+            let bar = bar(total, watches);
             bar.set_message("words");
             assert_eq!(bar.length(), total);
             bar.finish_and_clear();
@@ -161,7 +180,7 @@ mod tests {
         let began =
             Instant::now().checked_sub(Duration::from_secs(10)).expect("a machine up for ten seconds");
         let tally = Tally { ok: 90, failed: 10, before: 50, ..Tally::default() };
-        let progress = |total| Progress { shown: Shown::Lines, total, began, next: began };
+        let progress = |total| Progress { shown: Shown::Lines, watches: false, total, began, next: began };
         let line = progress(Some(250)).line(&tally, &PoolStats::default());
         assert_eq!(line, "10 failed, 10 tasks/s, 9s left, workers none".replace("9s", &eta(&line)));
         assert!(["9s", "10s"].contains(&&*eta(&line)), "{line}");
