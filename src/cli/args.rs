@@ -208,7 +208,7 @@ pub(super) enum Stop {
 }
 
 /// [`Isolation`](crate::Isolation) as it is typed.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Level {
     /// Each task has a fresh instance
     Instance,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
 
-use super::args::BenchArgs;
+use super::args::{self, BenchArgs};
 use super::call::{Answer, Call, Pending};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
@@ -13,6 +13,12 @@ use super::object::Object;
 use super::settings::{self, Settings};
 use super::trace::Trace;
 use crate::{Isolation, Pool, ShutdownMode};
+
+/// What there is to be measured, by how it is typed.
+const LEVELS: [(&str, Isolation, args::Level); 2] = [
+    ("instance", Isolation::Instance, args::Level::Instance),
+    ("reuse", Isolation::Reuse, args::Level::Reuse),
+];
 
 /// Calls before anything counts: the worker is started, the module mapped.
 const WARM_UP: usize = 10;
@@ -45,7 +51,10 @@ pub(super) fn bench(args: &BenchArgs, settings: &Settings, console: &Console) ->
     let module = settings::load(&pool, &target.module, settings::module_options(target))?;
     let options = settings::shared_options(&pool, target)?;
     let mut levels = Vec::new();
-    for (name, isolation) in [("instance", Isolation::Instance), ("reuse", Isolation::Reuse)] {
+    for (name, isolation, level) in LEVELS {
+        if target.isolation.is_some_and(|wanted| wanted != level) {
+            continue;
+        }
         let call = Call::resolve(&pool, &module, target, options.clone().isolation(isolation))?;
         // A command's instance ends with it.
         if isolation == Isolation::Reuse && call.description().is_none() {

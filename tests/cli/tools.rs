@@ -204,6 +204,8 @@ fn a_bench_measures_latency_and_throughput_at_each_level() {
     let mut command = wasmpool("bench", prebuilt("echo"));
     command.args(["hash", "--input", "\"hello\"", "--time", "50ms", "--json", "-q", "--workers", "2"]);
     let json = end(&mut command).expect(0).json();
+    let one = end(command.args(["--isolation", "reuse"])).expect(0).json();
+    assert_eq!(one["levels"].as_array().map(Vec::len), Some(1));
     assert_eq!((&json["module"], &json["workers"]), (&"echo.wasm".into(), &2.into()));
     let levels = json["levels"].as_array().expect("levels");
     let names: Vec<_> = levels.iter().filter_map(|level| level["isolation"].as_str()).collect();

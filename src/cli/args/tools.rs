@@ -81,8 +81,8 @@ pub(in crate::cli) enum GuestKind {
 
 pub(super) const BENCH_EXAMPLES: &str = "\
 For each isolation level: how long one call takes from submit to result, one at a
-time, and how many a second the pool does when it is kept busy. The level process
-does not exist yet.
+time, and how many a second the pool does when it is kept busy. --isolation names
+one of them.
 
 Examples:
   wasmpool bench primes.wasm count --input 1000
