@@ -66,6 +66,10 @@ fn a_log_that_is_there_is_neither_overwritten_nor_continued_unasked() {
     end_with(&mut count(&log, &[]), "10\n").expect(2).says("go on with it by --resume");
     assert_eq!(std::fs::read(&log).expect("reads"), before);
     end_with(wasmpool("map", prebuilt("primes")).arg("--resume"), "10\n").expect(2).says("--joblog");
+    // A run that could not begin has left nothing to go on with.
+    let other = folder.path().join("other.tsv");
+    end_with(wasmpool("map", prebuilt("primes")).arg("none").arg("--joblog").arg(&other), "10\n").expect(3);
+    end_with(&mut count(&other, &[]), "10\n").expect(0);
 }
 
 #[test]

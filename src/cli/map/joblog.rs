@@ -104,7 +104,8 @@ impl JobLog {
         }
         let len = file.metadata().map_err(|error| cannot("read", error))?.len();
         let resumes = args.resume || args.resume_failed;
-        if len > 0 && !resumes {
+        // One without records is what a run leaves that could not begin.
+        if len > HEADER.len() as u64 && !resumes {
             let path = path.display();
             return Err(Failure::Usage(format!(
                 "the job log {path} is there already: go on with it by --resume, or name another file"
