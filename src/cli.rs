@@ -9,57 +9,73 @@
 //! escaped (`object`).
 
 mod args;
+mod config;
 mod settings;
 
 mod run;
 mod map;
 mod inspect;
+mod bench;
+mod new;
 mod doctor;
+mod generate;
 
 mod call;
 mod input;
 mod json;
 mod object;
+mod trace;
 
 mod exit;
+mod interrupt;
 mod console;
 mod logs;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use args::{Args, Verb};
+use args::Verb;
+use config::{Typed, Wrong};
 use console::Console;
 use exit::{Exit, Failure};
 use settings::Settings;
 
 /// Runs the command line of this process. [`init`](crate::init) must have been called.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
+    let typed = match config::parse(std::env::args_os()) {
+        Ok(typed) => typed,
+        Err(Wrong::File(failure)) => return ExitCode::from(report(&failure, false, &Console::new()).code()),
         // Help and version are no errors: clap prints them to stdout and its code is 0.
-        Err(error) => {
+        Err(Wrong::Clap(error)) => {
             // A closed pipe is all that can be wrong here, and then nobody reads.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()));
         }
     };
-    args.common.color.write_global();
+    typed.args.common.color.write_global();
     let console = Console::new();
-    let json = args.verb.wants_json();
-    let exit = dispatch(args, &console).unwrap_or_else(|failure| report(&failure, json, &console));
+    let json = typed.args.verb.wants_json();
+    // It outlives the work: the last lines are written when it is dropped.
+    let (exit, writer) = match logs::init(&typed.args.common, &console) {
+        Ok(writer) => (dispatch(typed, &console), writer),
+        Err(failure) => (Err(failure), None),
+    };
+    let exit = exit.unwrap_or_else(|failure| report(&failure, json, &console));
+    drop(writer);
     ExitCode::from(exit.code())
 }
 
-fn dispatch(args: Args, console: &Console) -> Result<Exit, Failure> {
-    logs::init(&args.common, console)?;
-    let settings = Settings::resolve(&args.common);
-    match args.verb {
-        Verb::Run(args) => run::run(args, &settings),
+fn dispatch(typed: Typed, console: &Console) -> Result<Exit, Failure> {
+    let settings = Settings::resolve(&typed.args.common);
+    match &typed.args.verb {
+        Verb::Run(args) => run::run(args, &settings, console),
         Verb::Map(args) => map::map(args, &settings, console),
-        Verb::Inspect(args) => inspect::inspect(&args, &settings),
-        Verb::Doctor(args) => doctor::doctor(&args, &settings),
+        Verb::Inspect(args) => inspect::inspect(args, &settings),
+        Verb::Bench(args) => bench::bench(args, &settings, console),
+        Verb::New(args) => new::new(args, console),
+        Verb::Doctor(args) => doctor::doctor(args, &settings),
+        Verb::Config(args) => typed.show(args),
+        Verb::Completions(args) => generate::completions(args),
+        Verb::Man(args) => generate::man(args),
     }
 }
 

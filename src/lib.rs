@@ -63,6 +63,8 @@ mod shared;
 mod pool;
 mod future;
 pub mod python;
+#[cfg(feature = "metrics")]
+pub mod numbers;
 
 mod dispatch;
 mod host;

@@ -54,6 +54,17 @@ pub const MEMORY_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Default for [`TaskOptions::log_bytes_max`](crate::TaskOptions::log_bytes_max): log records, and lines of stdout and stderr.
 pub const LOG_BYTES_PER_TASK_MAX: usize = 256 * 1024;
 
+/// Default for [`PoolBuilder::log_rate_max`](crate::PoolBuilder::log_rate_max): bytes of log records a second
+/// that the tasks of one worker get through to the host's subscriber; a second's worth at once. The rest is
+/// dropped and counted.
+pub const LOG_BYTES_PER_SECOND_MAX: u64 = 4 * 1024 * 1024;
+
+/// The last log records of a worker that are kept for its [`Death`](crate::Death).
+pub const LAST_LOGS_MAX: usize = 16;
+
+/// Bytes of each; what is longer is cut and marked.
+pub const LAST_LOG_BYTES_MAX: usize = 512;
+
 /// Default for [`TaskOptions::instance_tasks_max`](crate::TaskOptions::instance_tasks_max).
 pub const INSTANCE_TASKS_MAX: u32 = 10_000;
 

@@ -32,6 +32,8 @@ pub struct PoolStats {
     pub workers_died: u64,
     /// Worker processes that were recycled.
     pub workers_recycled: u64,
+    /// Log records that went over [`PoolBuilder::log_rate_max`](crate::PoolBuilder::log_rate_max).
+    pub log_records_dropped: u64,
     /// The worker processes that live now, by pid.
     pub workers: Vec<WorkerStats>,
 }

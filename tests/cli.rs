@@ -4,9 +4,19 @@
 
 #[path = "cli/harness.rs"]
 mod harness;
+#[path = "cli/ends.rs"]
+mod ends;
+#[path = "cli/joblog.rs"]
+mod joblog;
+#[path = "cli/logs.rs"]
+mod logs;
 #[path = "cli/map.rs"]
 mod map;
 #[path = "cli/modules.rs"]
 mod modules;
 #[path = "cli/run.rs"]
 mod run;
+#[path = "cli/trace.rs"]
+mod trace;
+#[path = "cli/tools.rs"]
+mod tools;

@@ -31,11 +31,15 @@ impl Visit for Fields<'_> {
 
 impl Subscriber for Kept {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "wasmpool::guest"
+        metadata.target().starts_with("wasmpool")
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut record = Record::from([("level".into(), event.metadata().level().to_string())]);
+        let metadata = event.metadata();
+        let mut record = Record::from([
+            ("level".into(), metadata.level().to_string()),
+            ("from".into(), metadata.target().to_string()),
+        ]);
         event.record(&mut Fields(&mut record));
         self.0.lock().expect("locks").push(record);
     }
@@ -63,7 +67,14 @@ fn kept() -> &'static Kept {
 /// What was said under a label, in order.
 fn of(label: &str) -> Vec<Record> {
     let records = kept().0.lock().expect("locks");
-    records.iter().filter(|record| record["label"] == label).cloned().collect()
+    let is_of = |record: &&Record| record.get("label").is_some_and(|found| found == label);
+    records.iter().filter(|record| record["from"] == "wasmpool::guest").filter(is_of).cloned().collect()
+}
+
+/// What the pools said of records that they dropped.
+fn reports() -> Vec<Record> {
+    let records = kept().0.lock().expect("locks");
+    records.iter().filter(|record| record.contains_key("dropped_records")).cloned().collect()
 }
 
 #[test]
@@ -121,4 +132,93 @@ fn a_guests_terminal_sequences_are_escaped_in_its_output_lines() {
     let said = of("escape");
     assert_eq!(said.len(), 1, "{said:?}");
     assert_eq!((&*said[0]["message"], &*said[0]["source"]), ("\\u{1b}[2Jgone", "stdout"));
+}
+
+/// Logs its input, says so in its answer, or spins for ever, by the bare byte ABI.
+const SAY_WAT: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 90) "-\n")
+    (func (export "wasmpool_abi_v1"))
+    (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 512)
+    (func $put (param $at i32) (param $len i32)
+        (i32.store (i32.const 200) (local.get $at))
+        (i32.store (i32.const 204) (local.get $len))
+        (drop (call $write (i32.const 1) (i32.const 200) (i32.const 1) (i32.const 300))))
+    (func $say (export "say") (param $at i32) (param $len i32) (result i64) (local $times i32)
+        (loop $again
+            (call $put (local.get $at) (local.get $len))
+            (call $put (i32.const 90) (i32.const 1))
+            (call $put (local.get $at) (local.get $len))
+            (call $put (i32.const 91) (i32.const 1))
+            (local.set $times (i32.add (local.get $times) (i32.const 1)))
+            (br_if $again (i32.lt_u (local.get $times) (i32.const 20))))
+        (i64.const 1))
+    (func (export "say_and_spin") (param i32 i32) (result i64)
+        (drop (call $say (local.get 0) (local.get 1)))
+        (loop (br 0)) unreachable))"#;
+
+#[test]
+fn lines_of_a_hundred_tasks_at_once_are_never_mixed_and_each_has_its_task() {
+    kept();
+    let pool = pool(4);
+    let module = common::wat(&pool, SAY_WAT);
+    let say = common::raw(&module, "say");
+    let submit = |n: usize| {
+        let options = TaskOptions::new().label(format!("interleaved {n}"));
+        pool.submit_with(&say, &format!("word{n}").into(), options).expect("submits")
+    };
+    let futures: Vec<_> = (0..100).map(submit).collect();
+    for future in &futures {
+        future.result_timeout(common::PATIENCE).expect("in time").expect("says");
+    }
+    for (n, future) in futures.iter().enumerate() {
+        let records = of(&format!("interleaved {n}"));
+        assert_eq!(records.len(), 20, "task {n}");
+        for record in records {
+            assert_eq!(record["message"], format!("word{n}-word{n}"));
+            assert_eq!(record["task"], future.task_id().to_string());
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_dies_leaves_its_last_lines_in_the_breakage() {
+    kept();
+    let pool = common::builder(1).build().expect("builds");
+    let module = common::wat(&pool, SAY_WAT);
+    let options = TaskOptions::new().label("to die");
+    let spin = common::raw(&module, "say_and_spin");
+    let future = pool.submit_with(&spin, &"last words".into(), options).expect("submits");
+    common::eventually("all lines", || of("to die").len() == 20);
+    common::signal(pool.worker_pids()[0], rustix::process::Signal::KILL);
+    let wasmpool::TaskError::Broken(broken) = common::error(&future) else { panic!("not broken") };
+    let last = &broken.death().last_logs;
+    assert_eq!(last.len(), wasmpool::limits::LAST_LOGS_MAX);
+    let line = format!("task {}, stdout: last words-last words", future.task_id());
+    assert!(last.iter().all(|kept| *kept == line), "{last:?}");
+    assert!(broken.to_string().contains(&format!("the last of its logs: {line}")), "{broken}");
+}
+
+#[test]
+fn what_is_over_the_rate_is_dropped_counted_and_told_and_the_task_goes_on() {
+    kept();
+    let pool = common::builder(1).log_rate_max(100).build().expect("builds");
+    let say = common::raw(&common::wat(&pool, SAY_WAT), "say");
+    let long = "x".repeat(40);
+    let options = TaskOptions::new().label("over the rate");
+    pool.submit_with(&say, &long.into(), options).expect("submits").result().expect("says");
+    let (kept_lines, dropped) = (of("over the rate").len() as u64, pool.stats().log_records_dropped);
+    assert!(
+        kept_lines + dropped == 20 && kept_lines >= 1 && dropped >= 10,
+        "{kept_lines} kept, {dropped} dropped"
+    );
+    let pid = pool.worker_pids()[0].to_string();
+    pool.shutdown(wasmpool::ShutdownMode::Finish);
+    let told: u64 = reports()
+        .iter()
+        .filter(|report| report["worker_pid"] == pid)
+        .map(|report| report["dropped_records"].parse::<u64>().expect("a number"))
+        .sum();
+    assert_eq!(told, dropped);
 }

@@ -1,5 +1,8 @@
 //! Exactly what was typed. Nothing is looked up or opened here.
 
+mod map;
+mod tools;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +10,10 @@ use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit::EXIT_CODES;
-use crate::{CompileLimit, DirAccess, SandboxLayer};
+use super::logs::Rotation;
+use crate::{CompileLimit, DirAccess};
+pub(super) use map::{MapArgs, Progress};
+pub(super) use tools::{BenchArgs, CompletionsArgs, ConfigArgs, DoctorArgs, GuestKind, ManArgs, NewArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,23 +48,8 @@ Examples:
   wasmpool run compress.wasm deflate < notes.txt > notes.zz
   wasmpool run csv_stats.wasm -- --column age < people.csv";
 
-const MAP_EXAMPLES: &str = "\
-Each result is one line of JSON on stdout, in the order of the inputs:
-  {\"input\": \"a.txt\", \"ok\": true, \"output\": …}
-  {\"line\": 7, \"input\": \"twelve\", \"ok\": false, \"error\": {\"kind\": …, \"message\": …}}
-A command's lines have exit_code, stdout and stderr in place of output.
-
-A WASI command is run once for each input. With --lines, `{}` in ARGS is the
-line; if there is none, the line is the command's stdin. With --files, the file
-is the command's stdin, and `{}` is its path.
-
-Examples:
-  wasmpool map word_count.wasm --files docs/ README.md
-  seq 1 100 | wasmpool map primes.wasm count --lines --workers 8
-  wasmpool map monte_carlo.wasm pi --jsonl --timeout 2s < inputs.jsonl
-  wasmpool map csv_stats.wasm --files data/ -- --column age";
-
 const COMPILING: &str = "Compiling";
+const LOGS: &str = "Logs";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -79,14 +70,27 @@ pub(super) enum Verb {
     #[command(after_help = format!("{RUN_EXAMPLES}\n\n{EXIT_CODES}"))]
     Run(RunArgs),
     /// Run one task over many inputs
-    #[command(after_help = format!("{MAP_EXAMPLES}\n\n{EXIT_CODES}"))]
+    #[command(after_help = format!("{}\n\n{EXIT_CODES}", map::EXAMPLES))]
     Map(MapArgs),
     /// Show what a module is and which tasks it has
     #[command(after_help = EXIT_CODES)]
     Inspect(InspectArgs),
-    /// Try the sandbox around workers: have throw-away ones attack it
+    /// Measure one task: latency and throughput at each isolation level
+    #[command(after_help = format!("{}\n\n{EXIT_CODES}", tools::BENCH_EXAMPLES))]
+    Bench(BenchArgs),
+    /// Make the crate of a guest, with its test
+    #[command(after_help = format!("{}\n\n{EXIT_CODES}", tools::NEW_EXAMPLES))]
+    New(NewArgs),
+    /// Look at this machine, and try the sandbox: have throw-away workers attack it
     #[command(after_help = EXIT_CODES)]
     Doctor(DoctorArgs),
+    /// Show the settings, and where each comes from
+    #[command(after_help = format!("{}\n\n{EXIT_CODES}", super::config::PRECEDENCE))]
+    Config(ConfigArgs),
+    /// Print what a shell needs to complete this command
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man(ManArgs),
 }
 
 impl Verb {
@@ -97,7 +101,10 @@ impl Verb {
             Verb::Run(args) => args.json,
             Verb::Map(_) => false,
             Verb::Inspect(args) => args.json,
+            Verb::Bench(args) => args.json,
             Verb::Doctor(args) => args.json,
+            Verb::Config(args) => args.json,
+            Verb::New(_) | Verb::Completions(_) | Verb::Man(_) => false,
         }
     }
 }
@@ -105,27 +112,27 @@ impl Verb {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Common {
     /// Most worker processes [default: the CPUs there are; run: 1]
-    #[arg(long, global = true, value_name = "N", help_heading = "Pool")]
+    #[arg(long, global = true, value_name = "N", help_heading = "Pool", env = "WASMPOOL_WORKERS")]
     pub(super) workers: Option<usize>,
 
     /// Where compiled modules are kept [default: ~/.cache/wasmpool]
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Pool")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Pool", env = "WASMPOOL_CACHE_DIR")]
     pub(super) cache_dir: Option<PathBuf>,
 
-    /// Keep no compiled modules
-    #[arg(long, global = true, conflicts_with = "cache_dir", help_heading = "Pool")]
+    /// Keep no compiled modules, whatever --cache-dir says
+    #[arg(long, global = true, help_heading = "Pool")]
     pub(super) no_cache: bool,
 
     /// How much of the operating system's sandbox around workers is demanded [default: best-effort]
-    #[arg(long, global = true, value_name = "POLICY", help_heading = "Pool")]
+    #[arg(long, global = true, value_name = "POLICY", help_heading = "Pool", env = "WASMPOOL_SANDBOX")]
     pub(super) sandbox: Option<Policy>,
 
     /// How long compiling the module may take, such as 30s [default: 2m]
-    #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = COMPILING)]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = COMPILING, env = "WASMPOOL_COMPILE_TIMEOUT")]
     pub(super) compile_timeout: Option<Duration>,
 
     /// Most memory of the compiler, such as 4GiB [default: 1GiB]
-    #[arg(long, global = true, value_name = "SIZE", help_heading = COMPILING)]
+    #[arg(long, global = true, value_name = "SIZE", help_heading = COMPILING, env = "WASMPOOL_COMPILE_MEMORY")]
     pub(super) compile_memory: Option<ByteSize>,
 
     /// Set a bound on the module's shape, such as functions=200000; an error names it
@@ -144,8 +151,39 @@ pub(super) struct Common {
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Display")]
     pub(super) quiet: bool,
 
+    /// Write logs to this file, too, from info up
+    #[arg(long, global = true, value_name = "FILE", help_heading = LOGS, env = "WASMPOOL_LOG_FILE")]
+    pub(super) log_file: Option<PathBuf>,
+
+    /// The lines of the log file
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = LOGS, env = "WASMPOOL_LOG_FORMAT")]
+    pub(super) log_format: LogFormat,
+
+    /// When the log file begins anew: never, daily (at midnight, UTC), or size=N bytes [size: 64MiB]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "never", help_heading = LOGS, env = "WASMPOOL_LOG_ROTATE")]
+    pub(super) log_rotate: Rotation,
+
+    /// Most old log files that are kept
+    #[arg(long, global = true, value_name = "N", default_value_t = 7, help_heading = LOGS, env = "WASMPOOL_LOG_KEEP")]
+    pub(super) log_keep: usize,
+
+    /// Most bytes of logs a second from the tasks of one worker; the rest is dropped and counted [default: 4MiB]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = rate, help_heading = LOGS, env = "WASMPOOL_LOG_RATE")]
+    pub(super) log_rate: Option<u64>,
+
+    /// The settings' file, in place of those that are looked for; see `wasmpool help config`
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Display", env = "WASMPOOL_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+
     /// Colours
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Display")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Display",
+        env = "WASMPOOL_COLOR"
+    )]
     pub(super) color: Color,
 }
 
@@ -170,35 +208,12 @@ pub(super) enum Stop {
 }
 
 /// [`Isolation`](crate::Isolation) as it is typed.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Level {
     /// Each task has a fresh instance
     Instance,
     /// Tasks have the instance as the one before left it
     Reuse,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(super) struct DoctorArgs {
-    /// Leave a layer out, such as landlock; may be given again
-    #[arg(long, value_name = "LAYER", value_parser = super::doctor::layer)]
-    pub(super) without: Vec<SandboxLayer>,
-
-    /// This layer alone, and what cannot be left out
-    #[arg(long, value_name = "LAYER", value_parser = super::doctor::layer, conflicts_with = "without")]
-    pub(super) only: Option<SandboxLayer>,
-
-    /// As in a pool with directories, to be read (ro) or also written (rw)
-    #[arg(long, value_name = "ACCESS", value_parser = access)]
-    pub(super) dirs: Option<DirAccess>,
-
-    /// Show every attack, not only those that succeeded
-    #[arg(long)]
-    pub(super) all: bool,
-
-    /// Print one JSON object
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -219,6 +234,15 @@ impl Color {
         }
         .write_global();
     }
+}
+
+/// The lines of a log file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// Time, level, target, fields, message
+    Text,
+    /// An object each
+    Json,
 }
 
 /// [`LogOverflow`](crate::LogOverflow) as it is typed.
@@ -246,11 +270,11 @@ pub(super) struct Target {
     pub(super) task: Option<String>,
 
     /// How long a task may run, such as 500ms or 5s [default: 1h]
-    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits")]
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits", env = "WASMPOOL_TIMEOUT")]
     pub(super) timeout: Option<Duration>,
 
     /// Most memory of a task, such as 64MiB [default: 512MiB]
-    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_MEMORY")]
     pub(super) memory: Option<ByteSize>,
 
     /// Most fuel of a task, about one for each instruction; compiles the module for counting
@@ -258,11 +282,11 @@ pub(super) struct Target {
     pub(super) fuel: Option<u64>,
 
     /// Most output of a task, such as 64MiB [default: 64MiB]
-    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_OUTPUT_LIMIT")]
     pub(super) output_limit: Option<ByteSize>,
 
     /// Most bytes of a task's log records and lines [default: 256KiB]
-    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_LOG_LIMIT")]
     pub(super) log_limit: Option<ByteSize>,
 
     /// What becomes of a task that logs more: the rest is dropped, or it fails
@@ -270,7 +294,7 @@ pub(super) struct Target {
     pub(super) log_overflow: LogPolicy,
 
     /// Most stack of a task's wasm, 64KiB to 4MiB [default: 1MiB]
-    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_WASM_STACK")]
     pub(super) wasm_stack: Option<ByteSize>,
 
     /// Give a WASI module this directory, to be read only unless it says rw; may be given again.
@@ -302,6 +326,18 @@ pub(super) struct Target {
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub(super) env: Vec<(String, String)>,
 
+    /// Warn of tasks that run for longer than this, such as 10s
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Seeing")]
+    pub(super) slow_after: Option<Duration>,
+
+    /// Write a timeline of workers and tasks to this file, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE", help_heading = "Seeing")]
+    pub(super) trace: Option<PathBuf>,
+
+    /// Most bytes of the timeline; what is over is left out
+    #[arg(long, value_name = "SIZE", value_parser = rate, default_value = "256MiB", help_heading = "Seeing")]
+    pub(super) trace_bytes: u64,
+
     /// Arguments of a command
     #[arg(last = true)]
     pub(super) args: Vec<String>,
@@ -326,24 +362,6 @@ pub(super) struct RunArgs {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(super) struct MapArgs {
-    #[command(flatten)]
-    pub(super) target: Target,
-
-    /// Each of these files is an input; of folders, all files that are neither hidden nor ignored by git
-    #[arg(long, value_name = "PATH", num_args = 1.., group = "source", help_heading = "Inputs")]
-    pub(super) files: Vec<PathBuf>,
-
-    /// Each line of stdin is an input: the text itself for a String or bytes, else JSON [default]
-    #[arg(long, group = "source", help_heading = "Inputs")]
-    pub(super) lines: bool,
-
-    /// Each line of stdin is an input in JSON
-    #[arg(long, group = "source", help_heading = "Inputs")]
-    pub(super) jsonl: bool,
-}
-
-#[derive(Debug, ClapArgs)]
 pub(super) struct InspectArgs {
     /// The .wasm file
     pub(super) module: PathBuf,
@@ -355,6 +373,11 @@ pub(super) struct InspectArgs {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; examples: 500ms, 5s, 2m"))
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    let size = text.parse::<ByteSize>().ok().map(|size| size.as_u64()).filter(|size| *size > 0);
+    size.ok_or_else(|| "it must be a size from 1, such as 64KiB or 4MiB".into())
 }
 
 fn dir(text: &str) -> Result<Dir, String> {
@@ -377,7 +400,7 @@ fn dir(text: &str) -> Result<Dir, String> {
 }
 
 /// What a directory is given for.
-pub(super) fn access(text: &str) -> Result<DirAccess, String> {
+fn access(text: &str) -> Result<DirAccess, String> {
     match text {
         "ro" => Ok(DirAccess::ReadOnly),
         "rw" => Ok(DirAccess::ReadWrite),
@@ -439,7 +462,7 @@ mod tests {
             let target = match Args::try_parse_from(typed).expect("parses").verb {
                 Verb::Run(args) => args.target,
                 Verb::Map(args) => args.target,
-                Verb::Doctor(_) | Verb::Inspect(_) => panic!("another verb"),
+                _ => panic!("another verb"),
             };
             let options = super::super::settings::task_options(&target);
             assert_eq!(options.domain.as_deref(), Some("tenant 17"));

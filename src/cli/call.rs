@@ -10,7 +10,7 @@ use super::input::{self, Given};
 use super::json;
 use crate::{
     Codec, Command, CommandInput, CommandOutput, Module, ModuleKind, Pool, RawTask, TaskDescription,
-    TaskError, TaskFailure, TaskFuture, TaskOptions, TaskReport,
+    TaskError, TaskFailure, TaskFuture, TaskId, TaskOptions, TaskReport,
 };
 
 /// What stands in an argument for the input.
@@ -133,6 +133,26 @@ impl Call {
         }
     }
 
+    /// What [`submit`](Self::submit) would refuse, without submitting.
+    pub(super) fn check(&self, given: Given) -> Result<(), Failure> {
+        match &self.kind {
+            Kind::Task { description, .. } => input::encode(description, given).map(drop),
+            Kind::Command { .. } => Ok(()),
+        }
+    }
+
+    /// What would be run with an input of this name, in words.
+    pub(super) fn show(&self, module: &str, label: &str, placed: Option<&str>) -> String {
+        match &self.kind {
+            Kind::Task { description, .. } => format!("{module} {} < {label}", description.name),
+            Kind::Command { args, .. } => {
+                let args = args.iter().map(|arg| arg.replace(PLACEHOLDER, placed.unwrap_or(PLACEHOLDER)));
+                let words: Vec<_> = std::iter::once(module.to_string()).chain(args).collect();
+                format!("{} < {label}", words.join(" "))
+            }
+        }
+    }
+
     /// Whether the arguments have a place for each input: then stdin does not carry it.
     pub(super) fn has_placeholder(&self) -> bool {
         match &self.kind {
@@ -162,11 +182,28 @@ fn command_input(args: &[String], given: Given, placed: Option<&str>) -> Result<
 }
 
 impl Pending {
-    pub(super) fn done(&self) -> bool {
+    /// Sends `number` when it is done, at once if it is.
+    pub(super) fn announce(&self, to: &crossbeam_channel::Sender<usize>, number: usize) {
+        let cell = match self {
+            Pending::Task { future, .. } => &future.cell,
+            Pending::Command(future) => &future.cell,
+        };
+        cell.watch(to, number);
+    }
+
+    pub(super) fn task_id(&self) -> TaskId {
         match self {
-            Pending::Task { future, .. } => future.done(),
-            Pending::Command(future) => future.done(),
+            Pending::Task { future, .. } => future.task_id(),
+            Pending::Command(future) => future.task_id(),
         }
+    }
+
+    /// Cancels it, if it has not begun.
+    pub(super) fn cancel(&self) {
+        match self {
+            Pending::Task { future, .. } => future.cancel(),
+            Pending::Command(future) => future.cancel(),
+        };
     }
 
     /// Waits for the result. Output that does not fit the task's own schema is the task's

@@ -49,13 +49,6 @@ impl Console {
         }
     }
 
-    /// One step further, if there is a bar.
-    pub(super) fn advance(&self) {
-        if let Some(bar) = &*self.bar.lock().unwrap_or_else(PoisonError::into_inner) {
-            bar.inc(1);
-        }
-    }
-
     /// Writes to the terminal while the bar is out of the way.
     pub(super) fn above_the_bar<T>(&self, write: impl FnOnce() -> T) -> T {
         let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner).clone();

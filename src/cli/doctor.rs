@@ -1,4 +1,7 @@
-//! `wasmpool doctor`: how workers lock themselves down here, and what comes of attacking that.
+//! `wasmpool doctor`: what of this machine matters, how workers lock themselves down here, and what comes
+//! of attacking that.
+
+pub(super) mod machine;
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -12,6 +15,7 @@ use super::exit::{Exit, Failure};
 use super::settings::Settings;
 use crate::text::Escaped;
 use crate::{AttackOutcome, AttackReport, Doctor, DoctorReport, LayerReport, SandboxLayer};
+use machine::Check;
 
 const HEADING: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -32,16 +36,17 @@ pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Fai
     for layer in &args.without {
         doctor = doctor.sandbox_without(*layer);
     }
+    let checks = machine::look(settings.workers, settings.cache_dir());
     let report = doctor.run()?;
     let has_holes = report.holes().next().is_some();
     if args.json {
         let holes: Vec<_> = report.holes().map(|attack| &attack.name).collect();
-        let value = json!({ "ok": !has_holes, "holes": holes, "report": report });
+        let value = json!({ "ok": !has_holes, "holes": holes, "machine": checks, "report": report });
         console::print_line(&value.to_string())?;
     } else {
         let mut page = String::new();
         // Writing to a String cannot fail.
-        let _ = write_page(&mut page, &report, args.all);
+        let _ = write_machine(&mut page, &checks).and_then(|()| write_page(&mut page, &report, args.all));
         let mut stdout = anstream::stdout().lock();
         stdout.write_all(page.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Output)?;
     }
@@ -55,6 +60,18 @@ pub(super) fn layer(name: &str) -> Result<SandboxLayer, String> {
         let names: Vec<_> = SandboxLayer::ALL.iter().map(|layer| layer.name()).collect();
         format!("there is no such layer; there are {}", names.join(", "))
     })
+}
+
+fn write_machine(page: &mut String, checks: &[Check]) -> fmt::Result {
+    writeln!(page, "{HEADING}this machine{HEADING:#}")?;
+    for Check { name, value, hint } in checks {
+        let style = if hint.is_some() { BAD } else { GOOD };
+        writeln!(page, "  {style}{name:<14}{style:#}  {}", Escaped(value))?;
+        if let Some(hint) = hint {
+            writeln!(page, "  {:<14}  {HEADING}hint:{HEADING:#} {}", "", Escaped(hint))?;
+        }
+    }
+    writeln!(page)
 }
 
 fn write_page(page: &mut String, report: &DoctorReport, all: bool) -> fmt::Result {

@@ -16,6 +16,7 @@ Exit codes:
   4  map: some of the inputs failed
   5  not the task's fault: a worker died and broke the pool, the pool cannot
      start, or the output cannot be written
+  130  Ctrl-C ended it, or SIGTERM (143)
   A WASI command's own exit code is passed on, and may be one of these; --json
   tells them apart.";
 
@@ -34,6 +35,8 @@ pub(super) enum Exit {
     Some,
     /// Nothing that the task or the caller did.
     Machinery,
+    /// A signal asked for the end; the code is the one that shells show.
+    Interrupted(u8),
     /// A WASI command's own.
     Command(i32),
 }
@@ -47,6 +50,7 @@ impl Exit {
             Exit::Module => 3,
             Exit::Some => 4,
             Exit::Machinery => 5,
+            Exit::Interrupted(code) => code,
             // The system keeps eight bits; a failure must not become a success by that.
             Exit::Command(code) => ((code & 0xff) as u8).max(1),
         }
@@ -75,6 +79,9 @@ pub(super) enum Failure {
     Submit(#[from] SubmitError),
     #[error(transparent)]
     Task(#[from] TaskFailure),
+    /// Something of this machine, that is in the way of all inputs.
+    #[error("{0}")]
+    Machinery(String),
     #[error("cannot write to stdout: {0}")]
     Output(io::Error),
 }
@@ -107,7 +114,7 @@ impl Failure {
             Failure::Task(_) => Exit::Task,
             // Whoever closed the pipe has what they wanted.
             Failure::Output(_) if self.is_closed_pipe() => Exit::Success,
-            Failure::Output(_) => Exit::Machinery,
+            Failure::Output(_) | Failure::Machinery(_) => Exit::Machinery,
         }
     }
 
@@ -136,6 +143,7 @@ impl Failure {
             Failure::Share(_) => "share",
             Failure::Submit(error) => submit_kind(error),
             Failure::Task(failure) => task_kind(failure.error()),
+            Failure::Machinery(_) => "system",
             Failure::Output(_) => "stdout",
         }
     }

@@ -2,6 +2,12 @@
 //!
 //! `-v` shows debug records of both, `-vv` everything, `-q` errors of the pool only, and
 //! `WASMPOOL_LOG` replaces all of that by a filter in the syntax of `tracing-subscriber`.
+//!
+//! A log file takes the same, from info up at least, whatever `-q` says.
+
+mod line;
+mod rotate;
+mod file;
 
 use std::fmt::{self, Write as _};
 use std::io;
@@ -9,14 +15,17 @@ use std::io;
 use anstyle::{AnsiColor, Style};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt as subscriber_fmt};
 
 use super::args::Common;
 use super::console::{Console, indented};
 use super::exit::Failure;
+use rotate::LogFile;
 
 /// The target of guests' records; see `host/logs.rs`.
 const GUEST: &str = "wasmpool::guest";
@@ -24,25 +33,49 @@ const GUEST: &str = "wasmpool::guest";
 /// Replaces the filter that `-v` and `-q` choose.
 const VARIABLE: &str = "WASMPOOL_LOG";
 
-pub(super) fn init(common: &Common, console: &Console) -> Result<(), Failure> {
-    let filter = match std::env::var(VARIABLE) {
-        Ok(filter) if !filter.is_empty() => filter,
-        _ => match (common.quiet, common.verbose) {
-            (true, _) => format!("error,{GUEST}=off"),
-            (false, 0) => format!("warn,{GUEST}=info"),
-            (false, 1) => "debug".into(),
-            (false, _) => "trace".into(),
-        },
-    };
-    let filter = EnvFilter::try_new(&filter)
-        .map_err(|error| Failure::Usage(format!("{VARIABLE} is no filter: {error}: {filter}")))?;
-    // Another subscriber can only stand here if this process is more than the command.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+pub(super) use file::FileWriter;
+pub(super) use rotate::Rotation;
+
+/// Sends events to the console, and to a file where one is named; the writer then lives as long as
+/// there is something to write.
+pub(super) fn init(common: &Common, console: &Console) -> Result<Option<FileWriter>, Failure> {
+    let variable = std::env::var(VARIABLE).ok().filter(|filter| !filter.is_empty());
+    let for_console = variable.clone().unwrap_or_else(|| match (common.quiet, common.verbose) {
+        (true, _) => format!("error,{GUEST}=off"),
+        (false, 0) => format!("warn,{GUEST}=info"),
+        (false, 1) => "debug".into(),
+        (false, _) => "trace".into(),
+    });
+    let on_console = subscriber_fmt::layer()
         .event_format(Short)
         .with_writer(ToConsole(console.clone()))
-        .try_init();
-    Ok(())
+        .with_filter(filter(&for_console)?);
+    let subscriber = tracing_subscriber::registry().with(on_console);
+    let Some(path) = &common.log_file else {
+        // Another subscriber can only stand here if this process is more than the command.
+        let _ = subscriber.try_init();
+        return Ok(None);
+    };
+    let for_file = variable.unwrap_or_else(|| match common.verbose {
+        0 => "info".into(),
+        1 => "debug".into(),
+        _ => "trace".into(),
+    });
+    let file = LogFile::open(path.clone(), common.log_rotate, common.log_keep)
+        .and_then(|file| file::start(file, common.log_format, console));
+    let (to_file, writer) = file.map_err(|error| {
+        Failure::Usage(format!(
+            "cannot open the log file {}: {error}; its folder must be there",
+            path.display()
+        ))
+    })?;
+    let _ = subscriber.with(to_file.with_filter(filter(&for_file)?)).try_init();
+    Ok(Some(writer))
+}
+
+fn filter(text: &str) -> Result<EnvFilter, Failure> {
+    EnvFilter::try_new(text)
+        .map_err(|error| Failure::Usage(format!("{VARIABLE} is no filter: {error}: {text}")))
 }
 
 /// One line for each event: `info: task 7, c_histogram: counted {"bytes":10}`.

@@ -2,24 +2,27 @@
 
 use super::args::RunArgs;
 use super::call::{Answer, Call};
-use super::console;
+use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::input::{self, Given};
 use super::object::{self, Object};
 use super::settings::{self, Settings};
-use crate::{CommandOutput, Module, TaskReport};
+use super::trace::Trace;
+use crate::{CommandOutput, Module, Pool, TaskReport};
 
-pub(super) fn run(args: RunArgs, settings: &Settings) -> Result<Exit, Failure> {
+pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
     let target = &args.target;
-    let pool = settings.pool_for(target, Some(1))?;
+    let pool = settings.pool_for(target, Pool::builder(), Some(1))?;
+    let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target))?;
     let call = Call::resolve(&pool, &module, target, settings::shared_options(&pool, target)?)?;
-    let given = given(&args, &call)?;
+    let given = given(args, &call)?;
     let pending = call.submit(given, None, None)?;
     let result = pending.wait();
     let report = pending.report();
     // Logs of the guest may still be on their way; they belong before the result.
     pool.shutdown(crate::ShutdownMode::Finish);
+    trace.map_or(Ok(()), |trace| trace.end(console))?;
     match result {
         Ok(answer) if args.json => print_json(&answer, &call, &module, &report),
         Ok(answer) => print(&answer),
@@ -84,6 +87,18 @@ impl Answer {
     /// Whether it is a success: of a command, by its exit code.
     pub(super) fn is_ok(&self) -> bool {
         self.exit().code() == 0
+    }
+
+    /// `ok`, and what a command ended with.
+    pub(super) fn add_status_to(&self, object: Object) -> Object {
+        let object = object.field("ok", self.is_ok());
+        match self {
+            Answer::Command(output) if !self.is_ok() => {
+                object.raw("error", &exit_error(output)).field("exit_code", output.exit_code)
+            }
+            Answer::Command(output) => object.field("exit_code", output.exit_code),
+            Answer::Json(_) | Answer::Bytes(_) => object,
+        }
     }
 
     /// `ok` and the output. A command that failed has `error` besides.

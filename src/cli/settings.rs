@@ -15,9 +15,10 @@ use crate::{
 /// What all commands share.
 #[derive(Debug)]
 pub(super) struct Settings {
-    workers: Option<usize>,
+    pub(super) workers: Option<usize>,
     cache: Cache,
     compile_limits: CompileLimits,
+    log_rate: Option<u64>,
     pub(super) quiet: bool,
     pub(super) sandbox: Option<SandboxPolicy>,
 }
@@ -41,8 +42,16 @@ impl Settings {
             Policy::BestEffort => SandboxPolicy::BestEffort,
             Policy::Off => SandboxPolicy::Off,
         });
-        let compile_limits = compile_limits(common);
-        Settings { workers: common.workers, cache, compile_limits, quiet: common.quiet, sandbox }
+        let (compile_limits, log_rate) = (compile_limits(common), common.log_rate);
+        Settings { workers: common.workers, cache, compile_limits, log_rate, quiet: common.quiet, sandbox }
+    }
+
+    /// The cache that was asked for by name.
+    pub(super) fn cache_dir(&self) -> Option<&Path> {
+        match &self.cache {
+            Cache::Dir(dir) => Some(dir),
+            Cache::Default | Cache::Off => None,
+        }
     }
 
     /// A pool with as many workers as asked for, else `workers_default`, else one per CPU.
@@ -51,10 +60,17 @@ impl Settings {
     }
 
     /// As [`pool`](Self::pool), for tasks of this kind.
-    pub(super) fn pool_for(&self, target: &Target, workers_default: Option<usize>) -> Result<Pool, Failure> {
-        let mut builder = Pool::builder();
+    pub(super) fn pool_for(
+        &self,
+        target: &Target,
+        mut builder: PoolBuilder,
+        workers_default: Option<usize>,
+    ) -> Result<Pool, Failure> {
         if let Some(stack) = target.wasm_stack {
             builder = builder.wasm_stack_bytes_max(bytes(stack));
+        }
+        if let Some(after) = target.slow_after {
+            builder = builder.slow_after(after);
         }
         for Dir { host, guest, access } in &target.dir {
             builder = builder.dir(host, guest, *access);
@@ -66,6 +82,9 @@ impl Settings {
         let mut builder = builder.compile_limits(self.compile_limits.clone());
         if let Some(workers) = self.workers.or(workers_default) {
             builder = builder.workers(workers);
+        }
+        if let Some(rate) = self.log_rate {
+            builder = builder.log_rate_max(rate);
         }
         if let Some(policy) = self.sandbox {
             builder = builder.sandbox(policy);

@@ -116,11 +116,14 @@ pub struct Death {
     pub phase: Phase,
     /// The end of what it wrote to stderr, at most [`STDERR_TAIL_BYTES`](crate::limits::STDERR_TAIL_BYTES).
     pub stderr_tail: String,
+    /// The last that its tasks logged, whatever became of that, oldest first: at most
+    /// [`LAST_LOGS_MAX`](crate::limits::LAST_LOGS_MAX) records, each with its task, escaped.
+    pub last_logs: Vec<String>,
 }
 
 impl Death {
     pub(crate) fn new(pid: u32, cause: DeathCause, phase: Phase, stderr_tail: String) -> Self {
-        Death { pid, cause, phase, stderr_tail }
+        Death { pid, cause, phase, stderr_tail, last_logs: Vec::new() }
     }
 }
 
@@ -128,8 +131,12 @@ impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {} {} {}", self.pid, self.cause, self.phase)?;
         match self.stderr_tail.trim() {
-            "" => Ok(()),
-            tail => write!(f, "; its stderr ends: {}", Escaped(tail)),
+            "" => {}
+            tail => write!(f, "; its stderr ends: {}", Escaped(tail))?,
+        }
+        match self.last_logs.last() {
+            None => Ok(()),
+            Some(last) => write!(f, "; the last of its logs: {}", Escaped(last)),
         }
     }
 }

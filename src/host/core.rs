@@ -105,6 +105,7 @@ pub(crate) struct Core {
     next_task: AtomicU64,
     next_chunk: AtomicU64,
     next_ticket: AtomicU64,
+    pub(super) log_records_dropped: AtomicU64,
     state: Mutex<State>,
     /// A task was resolved, or the pool stopped.
     changed: Condvar,
@@ -178,6 +179,7 @@ impl Core {
             next_task: AtomicU64::new(1),
             next_chunk: AtomicU64::new(1),
             next_ticket: AtomicU64::new(1),
+            log_records_dropped: AtomicU64::new(0),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }

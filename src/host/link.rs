@@ -23,7 +23,6 @@ use smallvec::SmallVec;
 
 use super::batch::Batch;
 use super::core::{Answered, Call, Core};
-use super::logs;
 use super::shares::{self, Sent, TaskShares};
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause};

@@ -1,23 +1,158 @@
-//! Guests' records come out of the host's `tracing` subscriber, attributed and escaped.
+//! Guests' records come out of the host's `tracing` subscriber, attributed and escaped; at a bounded
+//! rate, and the last of them stay at hand for the worker's death.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::foreign::guarded;
 use crate::future::Labels;
-use crate::limits::LOG_RECORD_BYTES_MAX;
+use crate::limits::{LAST_LOG_BYTES_MAX, LAST_LOGS_MAX, LOG_RECORD_BYTES_MAX};
 use crate::task::TaskId;
 use crate::text::{Escaped, truncated};
 use crate::wire::message::{LogRecord, LogSource};
 
+/// Between two reports of what was dropped.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// So many records dropped in a row are a flood: to read it takes a processor that others need. Its reader
+/// then looks away for a moment, and the task that floods waits for room.
+const FLOOD_RECORDS: u32 = 2048;
+pub(super) const FLOOD_PAUSE: Duration = Duration::from_millis(8);
+
+/// What one worker's tasks log.
+pub(super) struct Logbook {
+    pid: u32,
+    bytes_per_second: u64,
+    /// Bytes that may be emitted now; at most what a second brings.
+    allowance: u64,
+    refilled: Instant,
+    dropped: Dropped,
+    /// Since the reader last looked away.
+    dropped_in_a_row: u32,
+    reported: Option<Instant>,
+    /// The last of all records, the dropped among them.
+    last: VecDeque<String>,
+}
+
+/// Since the last report.
+#[derive(Debug, Default)]
+struct Dropped {
+    records: u64,
+    bytes: u64,
+}
+
+impl Logbook {
+    pub(super) fn new(pid: u32, bytes_per_second: u64) -> Self {
+        let (allowance, refilled, dropped) = (bytes_per_second, Instant::now(), Dropped::default());
+        let (dropped_in_a_row, reported, last) = (0, None, VecDeque::new());
+        Logbook { pid, bytes_per_second, allowance, refilled, dropped, dropped_in_a_row, reported, last }
+    }
+
+    /// Emits the record, unless there were too many; `false` if it was dropped.
+    pub(super) fn take(
+        &mut self,
+        labels: impl FnOnce() -> Option<Arc<Labels>>,
+        task: TaskId,
+        record: &LogRecord,
+    ) -> bool {
+        self.keep(task, record);
+        let bytes = bytes(record);
+        let is_allowed = self.allows(bytes, Instant::now());
+        if is_allowed {
+            self.report();
+            emit(labels().as_deref(), self.pid, task, record);
+        } else {
+            self.dropped.records += 1;
+            self.dropped.bytes += bytes;
+            self.dropped_in_a_row += 1;
+        }
+        is_allowed
+    }
+
+    /// The reader begins to read again.
+    pub(super) fn resume(&mut self) {
+        self.dropped_in_a_row = 0;
+    }
+
+    pub(super) fn is_flooded(&self) -> bool {
+        self.dropped_in_a_row >= FLOOD_RECORDS
+    }
+
+    /// Says what was dropped, once a second.
+    pub(super) fn report(&mut self) {
+        let is_due = self.reported.is_none_or(|reported| reported.elapsed() >= REPORT_INTERVAL);
+        if self.dropped.records > 0 && is_due {
+            self.report_now();
+        }
+    }
+
+    /// The last records. What was dropped and not reported is.
+    pub(super) fn close(&mut self) -> Vec<String> {
+        if self.dropped.records > 0 {
+            self.report_now();
+        }
+        std::mem::take(&mut self.last).into()
+    }
+
+    fn report_now(&mut self) {
+        let Dropped { records, bytes } = std::mem::take(&mut self.dropped);
+        self.reported = Some(Instant::now());
+        let (worker_pid, rate) = (self.pid, self.bytes_per_second);
+        guarded(|| {
+            tracing::warn!(
+                worker_pid,
+                dropped_records = records,
+                dropped_bytes = bytes,
+                "log records were dropped: a worker's tasks log more than {rate} bytes a second"
+            );
+        });
+    }
+
+    fn allows(&mut self, bytes: u64, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.refilled).as_nanos();
+        let refill = passed.saturating_mul(self.bytes_per_second.into()) / 1_000_000_000;
+        if refill > 0 {
+            self.refilled = now;
+            let refill = u64::try_from(refill).unwrap_or(u64::MAX);
+            self.allowance = self.allowance.saturating_add(refill).min(self.bytes_per_second);
+        }
+        let is_allowed = bytes <= self.allowance;
+        if is_allowed {
+            self.allowance -= bytes;
+        }
+        is_allowed
+    }
+
+    fn keep(&mut self, task: TaskId, record: &LogRecord) {
+        if self.last.len() == LAST_LOGS_MAX {
+            self.last.pop_front();
+        }
+        let message = truncated(&record.message, LAST_LOG_BYTES_MAX);
+        self.last.push_back(format!("task {task}, {}: {}", source(record), Escaped(message.trim_end())));
+    }
+}
+
+/// What a record costs, at least one byte.
+fn bytes(record: &LogRecord) -> u64 {
+    (record.target.len() + record.message.len() + record.fields.len()) as u64 + 1
+}
+
+fn source(record: &LogRecord) -> &'static str {
+    match record.source {
+        LogSource::Guest => "log",
+        LogSource::Stdout => "stdout",
+        LogSource::Stderr => "stderr",
+    }
+}
+
 /// Emits one record, target `wasmpool::guest`, with the task's id, label, module and worker.
-pub(super) fn emit(labels: Option<&Labels>, pid: u32, task: TaskId, record: &LogRecord) {
+fn emit(labels: Option<&Labels>, pid: u32, task: TaskId, record: &LogRecord) {
     let module = labels.map(|labels| labels.module.to_string()).unwrap_or_default();
     let label = labels.and_then(|labels| labels.label.clone()).unwrap_or_default();
     let message = truncated(&record.message, LOG_RECORD_BYTES_MAX);
     let (message, fields, origin) = (Escaped(&message), Escaped(&record.fields), Escaped(&record.target));
-    let source = match record.source {
-        LogSource::Guest => "log",
-        LogSource::Stdout => "stdout",
-        LogSource::Stderr => "stderr",
-    };
+    let source = source(record);
     // The level of a tracing event is part of its static metadata, hence one call for each.
     macro_rules! event {
         ($level:ident) => {
@@ -35,4 +170,40 @@ pub(super) fn emit(labels: Option<&Labels>, pid: u32, task: TaskId, record: &Log
         4 => event!(DEBUG),
         _ => event!(TRACE),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(message: &str) -> LogRecord {
+        LogRecord {
+            source: LogSource::Stderr,
+            level: 3,
+            target: String::new(),
+            message: message.into(),
+            fields: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_second_brings_what_a_second_may_log_and_no_more_is_saved_up() {
+        let mut logs = Logbook::new(1, 100);
+        let (began, at) = (logs.refilled, Duration::from_millis);
+        assert!(logs.allows(60, began) && logs.allows(40, began) && !logs.allows(1, began));
+        assert!(!logs.allows(51, began + at(500)) && logs.allows(50, began + at(500)));
+        assert!(!logs.allows(101, began + at(60_000)) && logs.allows(100, began + at(60_000)));
+    }
+
+    #[test]
+    fn what_is_dropped_is_counted_and_the_last_records_are_kept_all_the_same() {
+        let mut logs = Logbook::new(1, 10);
+        let taken: Vec<_> =
+            (0..40).map(|n| logs.take(|| None, TaskId(7), &record(&format!("line {n}\u{1b}")))).collect();
+        assert_eq!((taken[0], taken[39]), (true, false));
+        assert!(logs.dropped.records >= 38 && logs.dropped.bytes >= 38 * 8);
+        let last = logs.close();
+        assert_eq!((last.len(), logs.dropped.records), (LAST_LOGS_MAX, 0));
+        assert_eq!(last[LAST_LOGS_MAX - 1], "task 7, stderr: line 39\\u{1b}");
+    }
 }

@@ -23,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) start_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) slow_after: Option<Duration>,
+    pub(crate) log_bytes_per_second: u64,
     pub(crate) compile_limits: CompileLimits,
     pub(crate) compile_threads: usize,
     pub(crate) compilers_max: usize,

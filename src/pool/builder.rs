@@ -70,6 +70,7 @@ impl PoolBuilder {
                 start_timeout: limits::START_TIMEOUT,
                 idle_timeout: None,
                 slow_after: None,
+                log_bytes_per_second: limits::LOG_BYTES_PER_SECOND_MAX,
                 on_worker_death: OnWorkerDeath::Break,
                 recycle: Recycling::default(),
                 offers_max: limits::OFFERS_MAX,
@@ -183,6 +184,15 @@ impl PoolBuilder {
     /// The log limit of tasks that do not say otherwise. Default: 256 KiB.
     pub fn log_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.defaults.log_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Bytes of log records a second that the tasks of one worker get through to the `tracing` subscriber, in
+    /// which they run on the thread that reads the worker's answers; a second's worth may come at once. What is
+    /// more is dropped, counted ([`PoolStats::log_records_dropped`](crate::PoolStats::log_records_dropped)) and
+    /// told by a warning, at most one a second. 1 to `u64::MAX`, which is no limit. Default: 4 MiB.
+    pub fn log_rate_max(mut self, bytes_per_second: u64) -> Self {
+        self.settings.log_bytes_per_second = bytes_per_second;
         self
     }
 
@@ -494,6 +504,7 @@ impl PoolBuilder {
             ("compilers_max", settings.compilers_max as u64, 1, limits::COMPILERS_AT_MOST as u64),
             ("queue_tasks_max", settings.queue_tasks_max as u64, 1, u64::MAX),
             ("input_bytes_max", settings.input_bytes_max as u64, 0, limits::FRAME_PAYLOAD_BYTES_MAX),
+            ("log_rate_max", settings.log_bytes_per_second, 1, u64::MAX),
             ("shares_max", settings.shares_max as u64, 0, limits::SHARES_AT_MOST as u64),
             ("output_bytes_max", outputs, 0, half),
             ("wasm_stack_bytes_max", stack, limits::WASM_STACK_BYTES_MIN as u64, stack_max),

@@ -132,6 +132,7 @@ impl World {
             start_timeout: NEVER,
             idle_timeout: None,
             slow_after: None,
+            log_bytes_per_second: 1 << 16,
             compile_limits: CompileLimits::default(),
             compile_threads: 1,
             compilers_max: 1,

@@ -1,32 +1,59 @@
-//! Bytes that may be under way at one time.
+//! Inputs that may be under way at one time, by their number and their bytes.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// A counter that makes its taker wait. What is larger than the whole budget goes alone.
 #[derive(Debug)]
 pub(super) struct Budget {
+    inputs_max: usize,
     bytes_max: usize,
-    taken: Mutex<usize>,
-    given_back: Condvar,
+    taken: Mutex<Taken>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    inputs: usize,
+    bytes: usize,
+    closed: bool,
 }
 
 impl Budget {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Budget { bytes_max, taken: Mutex::new(0), given_back: Condvar::new() }
+    pub(super) fn new(inputs_max: usize, bytes_max: usize) -> Self {
+        Budget { inputs_max, bytes_max, taken: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Waits until there is room. What was taken must be given back by another thread.
-    pub(super) fn take(&self, bytes: usize) {
+    /// Waits until there is room for an input, and takes it; `false` if there will be none. What was
+    /// taken must be given back by another thread.
+    pub(super) fn take(&self, bytes: usize) -> bool {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = |taken: &mut usize| *taken > 0 && taken.saturating_add(bytes) > self.bytes_max;
-        let mut taken = self.given_back.wait_while(taken, is_full).unwrap_or_else(PoisonError::into_inner);
-        *taken += bytes;
+        let is_full = |taken: &mut Taken| {
+            let bytes = taken.bytes.saturating_add(bytes);
+            !taken.closed && taken.inputs > 0 && (taken.inputs >= self.inputs_max || bytes > self.bytes_max)
+        };
+        let mut taken = self.changed.wait_while(taken, is_full).unwrap_or_else(PoisonError::into_inner);
+        if !taken.closed {
+            taken.inputs += 1;
+            taken.bytes += bytes;
+        }
+        !taken.closed
     }
 
     pub(super) fn give(&self, bytes: usize) {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        *taken -= bytes;
-        self.given_back.notify_one();
+        taken.inputs -= 1;
+        taken.bytes -= bytes;
+        self.changed.notify_one();
+    }
+
+    /// Nothing more is to begin.
+    pub(super) fn close(&self) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.changed.notify_one();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).closed
     }
 }
 
@@ -34,17 +61,32 @@ impl Budget {
 mod tests {
     use super::*;
 
+    fn bytes_taken(budget: &Budget) -> usize {
+        budget.taken.lock().expect("no panic").bytes
+    }
+
     #[test]
     fn a_full_budget_waits_and_the_oversized_go_alone() {
-        let budget = Budget::new(10);
-        budget.take(6);
-        budget.take(4);
+        let budget = Budget::new(9, 10);
+        assert!(budget.take(6) && budget.take(4));
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| budget.take(100));
             budget.give(6);
             budget.give(4);
-            waiting.join().expect("it got its turn");
+            assert!(waiting.join().expect("it got its turn"));
         });
-        assert_eq!(*budget.taken.lock().expect("no panic"), 100);
+        assert_eq!(bytes_taken(&budget), 100);
+    }
+
+    #[test]
+    fn inputs_without_bytes_count_too_and_who_waits_learns_of_the_end() {
+        let budget = Budget::new(2, 10);
+        assert!(budget.take(0) && budget.take(0));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| budget.take(0));
+            budget.close();
+            assert!(!waiting.join().expect("it was told"));
+        });
+        assert!(budget.is_closed() && !budget.take(1));
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ignore::WalkBuilder;
 
+use super::joblog::Digest;
 use crate::cli::args::MapArgs;
 use crate::cli::exit::Failure;
 use crate::cli::input;
@@ -34,8 +35,31 @@ pub(super) enum Source {
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) label: Label,
-    pub(super) content: Result<Vec<u8>, Failure>,
-    pub(super) path: Option<String>,
+    pub(super) content: Result<Content, Failure>,
+}
+
+/// What is there of an input before it is needed.
+#[derive(Debug)]
+pub(super) enum Content {
+    Line(Vec<u8>),
+    File(PathBuf),
+}
+
+impl Content {
+    pub(super) fn read(self) -> Result<Vec<u8>, Failure> {
+        match self {
+            Content::Line(line) => Ok(line),
+            Content::File(path) => input::read_file(&path),
+        }
+    }
+
+    /// By what a job log knows it: the line, or the file's path.
+    pub(super) fn digest(&self) -> Digest {
+        match self {
+            Content::Line(line) => Digest::of(line),
+            Content::File(path) => Digest::of(path.as_os_str().as_encoded_bytes()),
+        }
+    }
 }
 
 /// What an input is called in results and errors.
@@ -107,14 +131,8 @@ fn walk(folder: &Path) -> impl Iterator<Item = Found> {
 
 fn file(found: Found) -> Item {
     match found {
-        Ok(path) => {
-            let shown = path.display().to_string();
-            let content = input::read_file(&path);
-            Item { label: Label::File(shown.clone()), content, path: Some(shown) }
-        }
-        Err((folder, message)) => {
-            Item { label: Label::File(folder), content: Err(Failure::Input(message)), path: None }
-        }
+        Ok(path) => Item { label: Label::File(path.display().to_string()), content: Ok(Content::File(path)) },
+        Err((folder, message)) => Item { label: Label::File(folder), content: Err(Failure::Input(message)) },
     }
 }
 
@@ -132,15 +150,15 @@ fn lines(mut stdin: impl BufRead, skip_blank: bool) -> impl Iterator<Item = Item
                     let start =
                         content.as_ref().map_or(&[][..], |line| &line[..line.len().min(4 * SHOWN_BYTES_MAX)]);
                     let text = truncated(&String::from_utf8_lossy(start), SHOWN_BYTES_MAX);
-                    let content = content.map_err(|TooLong| {
+                    let content = content.map(Content::Line).map_err(|TooLong| {
                         Failure::Input(format!("the line has more than {INPUT_BYTES_MAX} bytes"))
                     });
-                    return Some(Item { label: Label::Line { number, text }, content, path: None });
+                    return Some(Item { label: Label::Line { number, text }, content });
                 }
                 Err(error) => {
                     ended = true;
                     let content = Err(Failure::Input(format!("cannot read it: {error}")));
-                    return Some(Item { label: Label::Stdin, content, path: None });
+                    return Some(Item { label: Label::Stdin, content });
                 }
             }
         }
@@ -223,7 +241,7 @@ mod tests {
 
     fn read(text: &str, skip_blank: bool) -> Vec<(String, Vec<u8>)> {
         lines(text.as_bytes(), skip_blank)
-            .map(|item| (item.label.to_string(), item.content.expect("a line")))
+            .map(|item| (item.label.to_string(), item.content.and_then(Content::read).expect("a line")))
             .collect()
     }
 

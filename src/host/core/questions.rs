@@ -67,6 +67,7 @@ impl Core {
             submitted,
             ended,
             workers,
+            log_records_dropped: self.log_records_dropped.load(Ordering::Relaxed),
             ..state.tally.clone()
         }
     }

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::host::become_io_thread;
+use crate::host::logs::{FLOOD_PAUSE, Logbook};
 
 /// Answers that are handled under one lock, at most; their inputs are dropped after the last one.
 const ANSWERS_AT_ONCE: usize = 64;
@@ -30,6 +31,8 @@ pub(super) struct Reader {
     logged: (u64, TaskId, u64),
     /// Empty between two looks; kept for its memory.
     answers: Answers,
+    /// Of a worker whose tasks log.
+    logbook: Option<Logbook>,
     /// How long a task runs, as a moving average.
     typical: Duration,
     /// What it was that cannot be; nothing is read after it.
@@ -39,7 +42,12 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(ring: Consumer) -> Self {
         let (frames, logged) = (Assembly::new(), (0, TaskId(0), 0));
-        Reader { ring, frames, logged, answers: Vec::new(), typical: Duration::ZERO, violation: None }
+        let (answers, typical) = (Vec::new(), Duration::ZERO);
+        Reader { ring, frames, logged, answers, logbook: None, typical, violation: None }
+    }
+
+    fn is_flooded(&self) -> bool {
+        self.logbook.as_ref().is_some_and(Logbook::is_flooded)
     }
 
     fn has_news(&self) -> bool {
@@ -52,7 +60,8 @@ impl Reader {
         let mut answers = std::mem::take(&mut self.answers);
         // Where few are under way, each is handled by itself, and its input goes with it.
         let at_once = if link.orders().outstanding.len() > FEW_OUTSTANDING { ANSWERS_AT_ONCE } else { 1 };
-        while self.violation.is_none() {
+        self.logbook.iter_mut().for_each(Logbook::resume);
+        while self.violation.is_none() && !self.is_flooded() {
             let payload_bytes_max = || link.at_hand().map_or(0, |held| held.payload_bytes_max);
             let heard = match self.frames.next(&mut self.ring, payload_bytes_max) {
                 Ok(None) => break,
@@ -101,11 +110,15 @@ impl Reader {
                 if !answers.is_empty() {
                     core.answered(link, answers.drain(..));
                 }
-                let labels = match &held.batch {
+                let labels = || match &held.batch {
                     Some(batch) => Some(batch.labels()),
                     None => core.labels(task),
                 };
-                logs::emit(labels.as_deref(), link.pid, task, &record);
+                let bytes_per_second = core.settings.log_bytes_per_second;
+                let logbook = self.logbook.get_or_insert_with(|| Logbook::new(link.pid, bytes_per_second));
+                if !logbook.take(labels, task, &record) {
+                    core.log_records_dropped.fetch_add(1, Ordering::Relaxed);
+                }
             }
             FromWorker::Item { task, verdict, cost } => {
                 let Some(batch) = held.batch else {
@@ -119,6 +132,7 @@ impl Reader {
                     return Err("it answered before it had read its input".into());
                 }
                 link.settle();
+                self.logbook.iter_mut().for_each(Logbook::report);
                 self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
                 let mut unfinished = false;
                 if let Some(batch) = &held.batch {
@@ -139,6 +153,9 @@ impl Reader {
     /// Where many runs are under way and each is short: how long to look away, until about half of
     /// them are done. To be woken for each would cost more than they do.
     fn pause(&self, link: &Link) -> Option<Duration> {
+        if self.is_flooded() {
+            return Some(FLOOD_PAUSE);
+        }
         let orders = link.orders();
         let items = |held: &Outstanding| held.batch.as_ref().map_or(1, |batch| batch.left());
         let outstanding = orders.outstanding.iter().map(items).sum::<u64>();
@@ -235,7 +252,10 @@ pub(in super::super) fn read_loop(core: &Core, link: &Arc<Link>) {
         link.end.wait(ring::FOR_DATA, || link.is_gone());
     }
     if let Some(death) = link.death.get() {
-        core.dead(link.key, death.clone());
+        let mut death = death.clone();
+        let logbook = link.reader.take().logbook.take();
+        death.last_logs = logbook.map(|mut logbook| logbook.close()).unwrap_or_default();
+        core.dead(link.key, death);
     }
 }
 
@@ -251,7 +271,10 @@ fn listen(core: &Core, link: &Link) {
         let reader = if is_gone { Some(link.reader.take()) } else { link.reader.try_take() };
         let mut is_amid = !drained;
         if let Some(mut reader) = reader {
-            let frames = reader.drain(core, link);
+            let mut frames = reader.drain(core, link);
+            while is_gone && reader.is_flooded() {
+                frames += reader.drain(core, link);
+            }
             if is_gone || reader.violation.is_some() {
                 return;
             }

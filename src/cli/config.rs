@@ -1,0 +1,333 @@
+//! Settings that are not typed each time: environment variables and `wasmpool.toml`; and
+//! `wasmpool config`, which says where each comes from.
+//!
+//! What a file says becomes the default of the flag of that name, so that flags and variables go
+//! before it by themselves, and a value is held to the same rules wherever it stands.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+use serde_json::{Value, json};
+
+use super::args::{Args, ConfigArgs};
+use super::console;
+use super::exit::{Exit, Failure};
+use super::object::Object;
+use crate::text::Escaped;
+
+pub(super) const PRECEDENCE: &str = "\
+The first that says something counts:
+  1. the flag, such as --workers 4
+  2. the environment variable, such as WASMPOOL_WORKERS=4
+  3. wasmpool.toml in the working directory: a line such as workers = 4
+  4. ~/.config/wasmpool/wasmpool.toml ($XDG_CONFIG_HOME)
+  5. the default
+--config FILE (WASMPOOL_CONFIG) names a file in place of 3 and 4. A file in the
+working directory may come with what somebody else wrote: sandbox, cache-dir and
+log-file are refused there.";
+
+/// Most bytes of a file.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+const FILE_NAME: &str = "wasmpool.toml";
+
+/// The flag that names a file.
+const FLAG: &str = "--config";
+
+/// One setting that a file may have.
+struct Key {
+    /// Of the flag, without dashes.
+    name: &'static str,
+    /// What holds where nobody says otherwise.
+    default: &'static str,
+    scope: Scope,
+    /// Whoever sets it could reach beyond the working directory, or weaken the walls.
+    is_trusted: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// A flag of every command.
+    Common,
+    /// A flag of the commands that run tasks.
+    Tasks,
+    /// A flag of `map`.
+    Map,
+}
+
+impl Scope {
+    fn verbs(self) -> &'static [&'static str] {
+        match self {
+            Scope::Common => &[],
+            Scope::Tasks => &["run", "map", "bench"],
+            Scope::Map => &["map"],
+        }
+    }
+}
+
+const fn key(name: &'static str, default: &'static str, scope: Scope) -> Key {
+    Key { name, default, scope, is_trusted: false }
+}
+
+const fn trusted(name: &'static str, default: &'static str) -> Key {
+    Key { name, default, scope: Scope::Common, is_trusted: true }
+}
+
+const KEYS: [Key; 17] = [
+    key("workers", "the CPUs there are; run: 1", Scope::Common),
+    trusted("sandbox", "best-effort"),
+    trusted("cache-dir", "~/.cache/wasmpool"),
+    key("compile-timeout", "2m", Scope::Common),
+    key("compile-memory", "1GiB", Scope::Common),
+    trusted("log-file", "none"),
+    key("log-format", "text", Scope::Common),
+    key("log-rotate", "never", Scope::Common),
+    key("log-keep", "7", Scope::Common),
+    key("log-rate", "4MiB", Scope::Common),
+    key("color", "auto", Scope::Common),
+    key("timeout", "1h", Scope::Tasks),
+    key("memory", "512MiB", Scope::Tasks),
+    key("output-limit", "64MiB", Scope::Tasks),
+    key("log-limit", "256KiB", Scope::Tasks),
+    key("wasm-stack", "1MiB", Scope::Tasks),
+    key("progress", "auto", Scope::Map),
+];
+
+/// What a file says.
+#[derive(Debug)]
+struct FromFile {
+    path: PathBuf,
+    /// By key.
+    values: Vec<(&'static str, String)>,
+}
+
+/// The arguments with what stands behind them.
+pub(super) struct Typed {
+    pub(super) args: Args,
+    /// By key.
+    sources: Vec<(&'static str, String, String)>,
+}
+
+/// What can be wrong with the arguments.
+pub(super) enum Wrong {
+    /// As clap says it; help and version are of this kind, too.
+    Clap(clap::Error),
+    File(Failure),
+}
+
+impl From<clap::Error> for Wrong {
+    fn from(error: clap::Error) -> Self {
+        Wrong::Clap(error)
+    }
+}
+
+/// Parses what was typed, with the files' settings behind it.
+pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, Wrong> {
+    let typed: Vec<_> = typed.into_iter().collect();
+    let files = files(&typed).map_err(Wrong::File)?;
+    let mut command = Args::command();
+    for key in &KEYS {
+        let Some((value, _)) = value_in(&files, key.name) else { continue };
+        // Once in the life of the process.
+        let value: &'static str = value.to_string().leak();
+        let id = key.name.replace('-', "_");
+        let with_default = |arg: clap::Arg| arg.default_value(value);
+        command = match key.scope {
+            Scope::Common => command.mut_arg(&id, with_default),
+            scope => scope.verbs().iter().fold(command, |command, verb| {
+                command.mut_subcommand(verb, |command| command.mut_arg(&id, with_default))
+            }),
+        };
+    }
+    let matches = command.try_get_matches_from(&typed)?;
+    let sources = KEYS.iter().map(|key| source(key, &matches, &files)).collect();
+    Ok(Typed { args: Args::from_arg_matches(&matches)?, sources })
+}
+
+impl Typed {
+    /// `wasmpool config`.
+    pub(super) fn show(&self, args: &ConfigArgs) -> Result<Exit, Failure> {
+        if args.json {
+            let settings: Value = self
+                .sources
+                .iter()
+                .map(|(key, value, from)| json!({"key": key, "value": value, "from": from}))
+                .collect();
+            console::print_line(&Object::new().field("ok", true).field("settings", settings).finish())?;
+            return Ok(Exit::Success);
+        }
+        let mut page = String::new();
+        for (key, value, from) in &self.sources {
+            // Writing to a String cannot fail.
+            let _ = writeln!(page, "{key:<16}{:<28}{}", Escaped(value).to_string(), Escaped(from));
+        }
+        console::write_stdout(page.as_bytes())?;
+        Ok(Exit::Success)
+    }
+}
+
+/// A setting's value, and where it comes from.
+fn source(key: &Key, matches: &ArgMatches, files: &[FromFile]) -> (&'static str, String, String) {
+    let variable = format!("WASMPOOL_{}", key.name.replace('-', "_").to_uppercase());
+    let id = key.name.replace('-', "_");
+    let typed = (key.scope == Scope::Common && matches.value_source(&id) == Some(ValueSource::CommandLine))
+        .then(|| matches.get_raw(&id).and_then(|mut values| values.next()))
+        .flatten();
+    let (value, from) = if let Some(typed) = typed {
+        (typed.to_string_lossy().into_owned(), format!("the flag --{}", key.name))
+    } else if let Some(value) = std::env::var_os(&variable) {
+        (value.to_string_lossy().into_owned(), format!("the environment variable {variable}"))
+    } else if let Some((value, path)) = value_in(files, key.name) {
+        (value.to_string(), path.display().to_string())
+    } else {
+        (key.default.to_string(), "the default".to_string())
+    };
+    (key.name, value, from)
+}
+
+fn value_in<'a>(files: &'a [FromFile], key: &str) -> Option<(&'a str, &'a Path)> {
+    files.iter().find_map(|file| {
+        let (_, value) = file.values.iter().find(|(name, _)| *name == key)?;
+        Some((value.as_str(), file.path.as_path()))
+    })
+}
+
+/// The files that there are, the one that counts for more first.
+fn files(typed: &[OsString]) -> Result<Vec<FromFile>, Failure> {
+    if let Some(path) =
+        named(typed).or_else(|| std::env::var_os("WASMPOOL_CONFIG").filter(|name| !name.is_empty()))
+    {
+        let path = PathBuf::from(path);
+        return match read(&path, true)? {
+            Some(file) => Ok(vec![file]),
+            None => Err(Failure::Usage(format!("there is no settings' file {}", path.display()))),
+        };
+    }
+    let here = read(Path::new(FILE_NAME), false)?;
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
+    let own = match base {
+        Some(base) => read(&base.join("wasmpool").join(FILE_NAME), true)?,
+        None => None,
+    };
+    Ok(here.into_iter().chain(own).collect())
+}
+
+/// The file that was typed. It has to be known before the rest can be parsed.
+fn named(typed: &[OsString]) -> Option<OsString> {
+    let mut words = typed.iter().take_while(|word| *word != "--");
+    while let Some(word) = words.next() {
+        if word == FLAG {
+            return words.next().cloned();
+        }
+        let value =
+            word.as_encoded_bytes().strip_prefix(FLAG.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
+        if let Some(value) = value.and_then(|value| std::str::from_utf8(value).ok()) {
+            return Some(OsStr::new(value).to_os_string());
+        }
+    }
+    None
+}
+
+fn read(path: &Path, is_own: bool) -> Result<Option<FromFile>, Failure> {
+    let wrong = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
+    let text = match std::fs::File::open(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(wrong(format!("cannot read it: {error}"))),
+        Ok(file) => {
+            let mut text = String::new();
+            io::Read::read_to_string(&mut io::Read::take(file, FILE_BYTES_MAX + 1), &mut text)
+                .map_err(|error| wrong(format!("cannot read it: {error}")))?;
+            text
+        }
+    };
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(wrong(format!("it has more than {FILE_BYTES_MAX} bytes")));
+    }
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+    let mut values = Vec::new();
+    for (name, value) in table {
+        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+            let names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+            return Err(wrong(format!("there is no setting `{name}`; there are {}", names.join(", "))));
+        };
+        if key.is_trusted && !is_own {
+            return Err(wrong(format!(
+                "`{name}` is not taken from a file in the working directory: it belongs into \
+                 ~/.config/wasmpool/{FILE_NAME}, or is typed (--{name})"
+            )));
+        }
+        let value = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            other => {
+                return Err(wrong(format!("`{name}` must be text or a number, not {}", other.type_str())));
+            }
+        };
+        check(key, &value).map_err(|why| wrong(format!("`{name}`: {why}")))?;
+        values.push((key.name, value));
+    }
+    Ok(Some(FromFile { path: path.to_path_buf(), values }))
+}
+
+/// Holds a value to the rules of its flag.
+fn check(key: &Key, value: &str) -> Result<(), String> {
+    let verb = key.scope.verbs().last().copied().unwrap_or("inspect");
+    let typed = ["wasmpool", verb, "module.wasm", &format!("--{}={value}", key.name)].map(String::from);
+    match Args::command().try_get_matches_from(typed) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            Err(line.trim_start_matches("error: ").to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_a_flag_and_a_variable_of_the_same_name() {
+        let command = Args::command();
+        for key in &KEYS {
+            let verbs = key.scope.verbs();
+            let commands: Vec<_> = match verbs {
+                [] => vec![&command],
+                verbs => verbs.iter().filter_map(|verb| command.find_subcommand(verb)).collect(),
+            };
+            assert_eq!(commands.len(), verbs.len().max(1), "{}", key.name);
+            for command in commands {
+                let flag = command.get_arguments().find(|arg| arg.get_long() == Some(key.name));
+                let flag = flag.unwrap_or_else(|| panic!("no flag --{} of {}", key.name, command.get_name()));
+                let variable = format!("WASMPOOL_{}", key.name.replace('-', "_").to_uppercase());
+                assert_eq!(flag.get_env().and_then(OsStr::to_str), Some(&*variable));
+            }
+        }
+    }
+
+    #[test]
+    fn the_file_that_is_named_is_found_before_the_rest_is_parsed() {
+        let named = |words: &[&str]| named(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(named(&["wasmpool", "--config", "a", "run"]), Some("a".into()));
+        assert_eq!(named(&["wasmpool", "run", "--config=b"]), Some("b".into()));
+        assert_eq!(named(&["wasmpool", "run", "m", "--", "--config", "c"]), None);
+        assert_eq!(named(&["wasmpool", "--configs=c"]), None);
+    }
+
+    #[test]
+    fn values_are_held_to_the_rules_of_their_flags() {
+        let check = |name: &str, value| check(KEYS.iter().find(|key| key.name == name).expect(name), value);
+        assert_eq!(check("workers", "4"), Ok(()));
+        assert_eq!(check("progress", "never"), Ok(()));
+        assert!(check("timeout", "soon").is_err_and(|why| why.contains("'soon'")));
+        assert!(check("workers", "-1").is_err());
+    }
+}

@@ -1,0 +1,178 @@
+//! What of this machine matters to a pool, with a hint for each problem.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use bytesize::ByteSize;
+use rustix::process::{Resource, getrlimit};
+use serde::Serialize;
+
+use crate::compile::cache::Cache;
+use crate::limits::{HOST_STACK_BYTES, MEMORY_BYTES_MAX, WASM_STACK_BYTES_MAX};
+
+/// Descriptors that the host has open for a worker, at most: link, sockets, stderr, rings.
+const DESCRIPTORS_PER_WORKER: u64 = 8;
+
+/// Descriptors that are left to the embedder.
+const DESCRIPTORS_SPARE: u64 = 64;
+
+/// What guests are compiled for.
+const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip1"];
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+pub(super) struct Check {
+    pub(super) name: &'static str,
+    pub(super) value: String,
+    /// What to do about it, if something is wrong.
+    pub(super) hint: Option<String>,
+}
+
+fn check(name: &'static str, value: impl Into<String>, hint: Option<String>) -> Check {
+    Check { name, value: value.into(), hint }
+}
+
+/// Looks at everything. `cache_dir` is the one that was asked for; `None` is the usual one.
+pub(super) fn look(workers: Option<usize>, cache_dir: Option<&Path>) -> Vec<Check> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = workers.unwrap_or(cpus) as u64;
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let overcommit = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap_or_default();
+    vec![
+        check("CPUs", format!("{cpus}, for {workers} workers"), cpu_hint(workers, cpus as u64)),
+        memory(workers, field(&meminfo, "MemAvailable:")),
+        descriptors(workers, getrlimit(Resource::Nofile).current),
+        stack(getrlimit(Resource::Stack).maximum),
+        overcommitted(overcommit.trim()),
+        cache(cache_dir.map(Path::to_path_buf).or_else(Cache::default_dir)),
+        toolchain(),
+    ]
+}
+
+fn cpu_hint(workers: u64, cpus: u64) -> Option<String> {
+    (workers > 2 * cpus).then(|| format!("more workers than CPUs only wait for each other: --workers {cpus}"))
+}
+
+fn memory(workers: u64, available: Option<u64>) -> Check {
+    let Some(available) = available else { return check("memory", "not known", None) };
+    let wanted = workers * MEMORY_BYTES_MAX as u64;
+    let hint = (wanted > available).then(|| {
+        let each = ByteSize::b(available / workers.max(1)).display().iec();
+        format!("{workers} tasks at the default limit may want more: --memory {each}, or fewer --workers")
+    });
+    check("memory", format!("{} available", ByteSize::b(available).display().iec()), hint)
+}
+
+fn descriptors(workers: u64, limit: Option<u64>) -> Check {
+    let wanted = workers * DESCRIPTORS_PER_WORKER + DESCRIPTORS_SPARE;
+    let Some(limit) = limit else { return check("open files", "no limit", None) };
+    let hint = (limit < wanted).then(|| format!("{workers} workers want {wanted}: ulimit -n {wanted}"));
+    check("open files", format!("at most {limit}"), hint)
+}
+
+fn stack(limit: Option<u64>) -> Check {
+    let wanted = (WASM_STACK_BYTES_MAX + HOST_STACK_BYTES) as u64;
+    let Some(limit) = limit else { return check("stack", "no limit", None) };
+    let hint = (limit < wanted)
+        .then(|| format!("pools want {wanted} bytes: raise the hard limit, or lower --wasm-stack"));
+    check("stack", format!("at most {}", ByteSize::b(limit).display().iec()), hint)
+}
+
+fn overcommitted(mode: &str) -> Check {
+    let hint = (mode == "2").then(|| {
+        "workers reserve addresses that they never use, which counts in this mode: \
+         sysctl vm.overcommit_memory=0"
+            .to_string()
+    });
+    let shown = match mode {
+        "0" => "by heuristic",
+        "1" => "always",
+        "2" => "never",
+        _ => "not known",
+    };
+    check("overcommit", shown, hint)
+}
+
+fn cache(dir: Option<PathBuf>) -> Check {
+    let Some(dir) = dir else {
+        let hint = "each module is compiled anew: set HOME, or --cache-dir".to_string();
+        return check("cache", "none", Some(hint));
+    };
+    let shown = dir.display().to_string();
+    if Cache::open(&dir).is_none() {
+        let hint = "it must be a directory that only this user can write to: chmod 700, or --cache-dir";
+        return check("cache", shown, Some(hint.to_string()));
+    }
+    let entries =
+        std::fs::read_dir(&dir).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    let bytes = entries.iter().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum();
+    check("cache", format!("{shown}, {} files, {}", entries.len(), ByteSize::b(bytes).display().iec()), None)
+}
+
+/// Whether guests can be compiled here.
+fn toolchain() -> Check {
+    let add = format!("guests cannot be compiled here: rustup target add {}", TARGETS.join(" "));
+    let Some(version) = said_by("rustc", &["--version"]) else {
+        let hint = "guests in Rust cannot be compiled here: install it from https://rustup.rs (those that are \
+                    compiled run all the same)";
+        return check("tool-chain", "no rustc", Some(hint.to_string()));
+    };
+    let targets: Vec<_> = TARGETS.into_iter().filter(|target| has_target(target)).collect();
+    let hint = (targets.len() < TARGETS.len()).then_some(add);
+    let targets = if targets.is_empty() { "no wasm target".to_string() } else { targets.join(", ") };
+    check("tool-chain", format!("{version}; {targets}"), hint)
+}
+
+/// Whether the compiler that is found first has a standard library for the target.
+pub(in crate::cli) fn has_target(target: &str) -> bool {
+    let sysroot = said_by("rustc", &["--print", "sysroot"]);
+    sysroot.is_some_and(|sysroot| Path::new(&sysroot).join("lib/rustlib").join(target).join("lib").is_dir())
+}
+
+/// The first line of what a program says, if it is there and succeeds.
+fn said_by(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.lines().next().unwrap_or_default().to_string())
+}
+
+/// A line of /proc/meminfo, in bytes.
+fn field(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_problem_has_a_hint_and_what_is_well_has_none() {
+        assert!(memory(2, Some(8 << 30)).hint.is_none());
+        assert!(memory(4, Some(1 << 30)).hint.is_some_and(|hint| hint.contains("--memory 256.0 MiB")));
+        assert!(descriptors(4, Some(1024)).hint.is_none());
+        assert!(descriptors(200, Some(1024)).hint.is_some_and(|hint| hint.contains("ulimit -n 1664")));
+        assert!(stack(Some(8 << 20)).hint.is_none() && stack(Some(1 << 20)).hint.is_some());
+        assert!(overcommitted("0").hint.is_none() && overcommitted("2").hint.is_some());
+        assert!(cpu_hint(2, 2).is_none() && cpu_hint(9, 2).is_some());
+        assert!(cache(None).hint.is_some());
+    }
+
+    #[test]
+    fn a_cache_that_others_can_write_to_is_a_problem() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a folder");
+        let set = |mode| std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode));
+        set(0o700).expect("is ours");
+        assert!(cache(Some(folder.path().into())).hint.is_none());
+        set(0o777).expect("is ours");
+        assert!(cache(Some(folder.path().into())).hint.is_some());
+    }
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        assert_eq!(field("MemTotal: 5 kB\nMemAvailable:    7 kB\n", "MemAvailable:"), Some(7168));
+        assert_eq!(field("", "MemAvailable:"), None);
+    }
+}

@@ -1,0 +1,374 @@
+//! What comes of the calls: order, retries, the job log, and when to stop.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
+
+use super::Plan;
+use super::budget::Budget;
+use super::feed::{Fed, Job};
+use super::halt::Stop;
+use super::joblog::{JobLog, Record};
+use super::outputs::Outputs;
+use super::progress::Progress;
+use super::source::Label;
+use super::tally::Tally;
+use crate::cli::call::{Answer, Pending};
+use crate::cli::console::{Console, Lines};
+use crate::cli::exit::Failure;
+use crate::cli::interrupt;
+use crate::{DeathCause, Pool, TaskError, TaskReport};
+
+/// Something to be done.
+enum Event {
+    Fed(Fed),
+    /// There are no more inputs.
+    FedAll,
+    Finished(u64),
+    Signal,
+    /// The time has come to show how far it is.
+    Tick,
+}
+
+/// Where events come from.
+pub(super) struct Sources<'a> {
+    pub(super) fed: &'a Receiver<Fed>,
+    pub(super) signals: &'a Receiver<()>,
+}
+
+/// One input that is done, until its turn comes.
+enum Settled {
+    Done {
+        line: String,
+        record: Option<Record>,
+        bytes: usize,
+    },
+    /// It was stopped.
+    Stopped {
+        bytes: usize,
+    },
+}
+
+pub(super) struct Collector<'a> {
+    plan: &'a Plan,
+    pool: &'a Pool,
+    console: &'a Console,
+    budget: &'a Budget,
+    outputs: Outputs,
+    log: Option<JobLog>,
+    progress: Progress,
+    lines: Lines,
+    pub(super) tally: Tally,
+    stop: Stop,
+    has_all: bool,
+    /// Under way, by number.
+    open: HashMap<u64, (Job, Pending)>,
+    finished: (Sender<usize>, Receiver<usize>),
+    /// Done, but not their turn.
+    ready: BTreeMap<u64, Settled>,
+    /// Whose turn it is.
+    next: u64,
+}
+
+impl<'a> Collector<'a> {
+    pub(super) fn new(
+        plan: &'a Plan,
+        pool: &'a Pool,
+        budget: &'a Budget,
+        (outputs, log): (Outputs, Option<JobLog>),
+        progress: Progress,
+        console: &'a Console,
+    ) -> Self {
+        Collector {
+            plan,
+            pool,
+            console,
+            budget,
+            outputs,
+            log,
+            progress,
+            lines: Lines::new(console),
+            tally: Tally::default(),
+            stop: Stop::No,
+            has_all: false,
+            open: HashMap::new(),
+            finished: crossbeam_channel::unbounded(),
+            ready: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
+    /// Prints results until all is done, or what was begun is and no more is wanted.
+    pub(super) fn run(&mut self, sources: &Sources<'_>) -> Result<(), Failure> {
+        while !(self.open.is_empty() && (self.has_all || self.stop > Stop::No)) {
+            let event = self.next_event(sources)?;
+            self.handle(event)?;
+            let Collector { open, progress, tally, pool, console, .. } = self;
+            let label = |task| {
+                let (job, _) = open.values().find(|(_, pending)| pending.task_id() == task)?;
+                Some(job.label.short())
+            };
+            progress.show(tally, || pool.stats(), label, console);
+        }
+        // What was stopped left gaps.
+        for (_, settled) in std::mem::take(&mut self.ready) {
+            self.put(settled)?;
+        }
+        self.lines.flush()
+    }
+
+    /// Takes the bar away and says what was done, however it ended.
+    pub(super) fn end(&mut self, quiet: bool) {
+        self.progress.end(&self.tally, || self.pool.stats(), self.console);
+        if quiet {
+            return;
+        }
+        if self.tally.passed() + self.tally.stopped == 0 && self.tally.interrupted.is_none() {
+            self.console.say("warning: there were no inputs");
+        }
+        let workers = self.pool.stats().workers_started as usize;
+        self.console.say(&self.tally.summary(self.progress.elapsed(), workers.min(self.pool.workers_max())));
+        if self.stop > Stop::No && self.log.is_some() && !self.tally.sufficed {
+            self.console.say("the same command with --resume goes on from here");
+        }
+    }
+
+    /// What is there at once, else shows what is buffered and waits.
+    fn next_event(&mut self, sources: &Sources<'_>) -> Result<Event, Failure> {
+        if sources.signals.try_recv().is_ok() {
+            return Ok(Event::Signal);
+        }
+        if let Ok(number) = self.finished.1.try_recv() {
+            return Ok(Event::Finished(number as u64));
+        }
+        if !self.has_all {
+            match sources.fed.try_recv() {
+                Ok(fed) => return Ok(Event::Fed(fed)),
+                Err(TryRecvError::Disconnected) => return Ok(Event::FedAll),
+                Err(TryRecvError::Empty) => {}
+            }
+        }
+        self.lines.flush()?;
+        let never = crossbeam_channel::never();
+        let fed = if self.has_all { &never } else { sources.fed };
+        let due = match self.progress.due() {
+            Some(due) => crossbeam_channel::at(due),
+            None => crossbeam_channel::never(),
+        };
+        Ok(select! {
+            recv(fed) -> fed => fed.map_or(Event::FedAll, Event::Fed),
+            recv(self.finished.1) -> number => number.map_or(Event::Tick, |number| Event::Finished(number as u64)),
+            recv(sources.signals) -> signal => signal.map_or(Event::Tick, |()| Event::Signal),
+            recv(due) -> _ => Event::Tick,
+        })
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Fed(Fed::Started(started)) => self.begin(started.job, started.pending),
+            Event::Fed(Fed::Skipped) => {
+                self.tally.before += 1;
+                Ok(())
+            }
+            Event::Fed(Fed::Unusable(failure)) => Err(failure),
+            Event::FedAll => {
+                self.has_all = true;
+                Ok(())
+            }
+            Event::Finished(number) => match self.open.remove(&number) {
+                Some((job, pending)) => {
+                    self.settle(job, pending.wait().map_err(Failure::Task), pending.report())
+                }
+                None => Ok(()),
+            },
+            Event::Signal => {
+                self.tally.interrupted = Some(interrupt::code());
+                if self.stop == Stop::No {
+                    let running = self.pool.stats().running;
+                    self.console
+                        .say(&format!("stopping: {running} running are finished; again to stop them, too"));
+                }
+                self.stop(if self.stop == Stop::No { Stop::Soon } else { Stop::Now });
+                Ok(())
+            }
+            Event::Tick => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, job: Job, pending: Result<Pending, Failure>) -> Result<(), Failure> {
+        match pending {
+            Ok(pending) => {
+                pending.announce(&self.finished.0, job.number as usize);
+                if self.stop > Stop::No {
+                    pending.cancel();
+                }
+                self.open.insert(job.number, (job, pending));
+                Ok(())
+            }
+            Err(failure) => self.settle(job, Err(failure), TaskReport::default()),
+        }
+    }
+
+    fn stop(&mut self, stop: Stop) {
+        if stop <= self.stop {
+            return;
+        }
+        self.stop = stop;
+        self.budget.close();
+        if stop == Stop::Now {
+            // Each of them is then done, in whichever way.
+            self.pool.kill();
+        } else {
+            self.open.values().for_each(|(_, pending)| pending.cancel());
+        }
+    }
+
+    /// One call is done.
+    fn settle(
+        &mut self,
+        mut job: Job,
+        result: Result<Answer, Failure>,
+        mut report: TaskReport,
+    ) -> Result<(), Failure> {
+        let (number, bytes) = (job.number, job.bytes);
+        if self.stop > Stop::No && result.as_ref().is_err_and(is_stopped) {
+            self.tally.stopped += 1;
+            return self.take_turn(number, Settled::Stopped { bytes });
+        }
+        let message = failure_message(&result);
+        if message.is_some()
+            && self.may_retry(&job, &result)
+            && let Some(pending) = job.retry(self.plan)
+        {
+            self.tally.retried += 1;
+            return self.begin(job, pending);
+        }
+        report.attempts = report.attempts.max(1).saturating_add(job.attempts - 1);
+        match &message {
+            None => self.tally.ok += 1,
+            Some(message) => {
+                self.tally.failed += 1;
+                self.console.error(&format!("{}: {message}", job.label));
+            }
+        }
+        let is_end = result.as_ref().is_err_and(Failure::is_end_of_pool);
+        self.tally.pool_lost |= is_end;
+        let line = self.outputs.line(&job, result.as_ref(), &report)?;
+        // What ended with the pool was not its own failure: it is to be run again.
+        let record = (self.log.is_some() && !is_end).then(|| record(&job, &result, &report));
+        let stop = self.plan.halt.after(self.tally.ok, self.tally.failed);
+        if stop > self.stop {
+            self.tally.sufficed = self.plan.halt.is_success();
+            self.stop(stop);
+        }
+        self.take_turn(number, Settled::Done { line, record, bytes })
+    }
+
+    fn may_retry(&self, job: &Job, result: &Result<Answer, Failure>) -> bool {
+        let is_own = match result {
+            Ok(_) => true,
+            Err(failure) => matches!(failure, Failure::Task(_)) && !failure.is_end_of_pool(),
+        };
+        is_own && self.stop == Stop::No && job.attempts <= self.plan.retries
+    }
+
+    /// Writes what is done, in the order that was asked for.
+    fn take_turn(&mut self, number: u64, settled: Settled) -> Result<(), Failure> {
+        if self.plan.unordered {
+            return self.put(settled);
+        }
+        self.ready.insert(number, settled);
+        while let Some(settled) = self.ready.remove(&self.next) {
+            self.next += 1;
+            self.put(settled)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, settled: Settled) -> Result<(), Failure> {
+        let bytes = match settled {
+            Settled::Stopped { bytes } => bytes,
+            Settled::Done { line, record, bytes } => {
+                self.lines.push(&line)?;
+                if let (Some(log), Some(record)) = (&mut self.log, record) {
+                    // What is recorded must be out.
+                    self.lines.flush()?;
+                    log.append(&record)?;
+                }
+                bytes
+            }
+        };
+        self.budget.give(bytes);
+        Ok(())
+    }
+}
+
+/// Whether it ended because everything was to end.
+fn is_stopped(failure: &Failure) -> bool {
+    match failure {
+        Failure::Task(failure) => {
+            matches!(failure.error(), TaskError::Cancelled | TaskError::Aborted { .. } | TaskError::Broken(_))
+        }
+        failure => failure.is_end_of_pool(),
+    }
+}
+
+/// Why an input failed, if it did.
+fn failure_message(result: &Result<Answer, Failure>) -> Option<String> {
+    match result {
+        Ok(answer) => answer.exit_error().map(|error| error.to_string()),
+        // The input's label stands for the task's name here.
+        Err(Failure::Task(failure)) => Some(failure.error().to_string()),
+        Err(other) => Some(other.to_string()),
+    }
+}
+
+fn record(job: &Job, result: &Result<Answer, Failure>, report: &TaskReport) -> Record {
+    let (exit_code, signal) = match result {
+        Ok(Answer::Command(output)) => (output.exit_code, 0),
+        Ok(_) => (0, 0),
+        Err(failure) => match failure {
+            Failure::Task(task) => match task.error() {
+                TaskError::WorkerDied(death) => match death.cause {
+                    DeathCause::Signaled(signal) => (1, signal),
+                    _ => (1, 0),
+                },
+                _ => (1, 0),
+            },
+            _ => (2, 0),
+        },
+    };
+    let command = match &job.label {
+        Label::Line { text, .. } => text.clone(),
+        other => other.short(),
+    };
+    Record {
+        seq: job.seq,
+        run: report.run,
+        sent_bytes: job.bytes,
+        received_bytes: result.as_ref().map_or(0, Answer::bytes),
+        exit_code,
+        signal,
+        command,
+        digest: job.digest,
+    }
+}
+
+impl Answer {
+    /// A command's exit code other than 0, in the words of the pool.
+    fn exit_error(&self) -> Option<TaskError> {
+        match self {
+            Answer::Command(output) if !self.is_ok() => Some(TaskError::Exit { output: output.clone() }),
+            _ => None,
+        }
+    }
+
+    /// Bytes of its output.
+    fn bytes(&self) -> usize {
+        match self {
+            Answer::Json(json) => json.len(),
+            Answer::Bytes(bytes) => bytes.len(),
+            Answer::Command(output) => output.stdout.len(),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The thread that reads the inputs and submits them.
+
+use crossbeam_channel::Sender;
+
+use super::Plan;
+use super::budget::Budget;
+use super::joblog::Digest;
+use super::source::{Content, Item, Label, Source};
+use crate::cli::call::Pending;
+use crate::cli::exit::Failure;
+use crate::cli::input::Given;
+
+/// What comes of reading the inputs.
+pub(super) enum Fed {
+    Started(Box<Started>),
+    /// The job log says that it is done.
+    Skipped,
+    /// Nothing may go on.
+    Unusable(Failure),
+}
+
+/// A call that was made, or why it could not be.
+pub(super) struct Started {
+    pub(super) job: Job,
+    pub(super) pending: Result<Pending, Failure>,
+}
+
+/// One input on its way.
+pub(super) struct Job {
+    /// From 1, as all inputs are counted.
+    pub(super) seq: u64,
+    /// From 0, as those are counted that are run.
+    pub(super) number: u64,
+    pub(super) label: Label,
+    pub(super) digest: Digest,
+    pub(super) bytes: usize,
+    /// The input, where it may have to be run again.
+    again: Option<Vec<u8>>,
+    pub(super) attempts: u32,
+}
+
+impl Job {
+    /// Submits it once more, if there is something to submit.
+    pub(super) fn retry(&mut self, plan: &Plan) -> Option<Result<Pending, Failure>> {
+        let content = self.again.clone()?;
+        self.attempts += 1;
+        Some(submit(plan, &self.label, content))
+    }
+}
+
+/// Submits until the source is at its end, the pool is lost, or nothing more is wanted.
+pub(super) fn feed(plan: &Plan, source: Source, budget: &Budget, sender: &Sender<Fed>) {
+    let mut number = 0;
+    for (seq, Item { label, content }) in (1..).zip(source.items()) {
+        let digest = match &content {
+            Ok(content) => content.digest(),
+            Err(_) => Digest::of(label.short().as_bytes()),
+        };
+        if let Some(before) = plan.done.get(seq) {
+            let fed = if before == digest { Fed::Skipped } else { Fed::Unusable(other_inputs(seq, &label)) };
+            let is_last = matches!(fed, Fed::Unusable(_));
+            if sender.send(fed).is_err() || is_last {
+                return;
+            }
+            continue;
+        }
+        let content = content.and_then(Content::read);
+        let bytes = content.as_ref().map_or(0, Vec::len);
+        if !budget.take(bytes) {
+            return;
+        }
+        let keeps = plan.retries > 0 && content.is_ok();
+        let again = content.as_ref().ok().filter(|_| keeps).cloned();
+        let pending = content.and_then(|content| submit(plan, &label, content));
+        let is_last = pending.as_ref().is_err_and(Failure::is_end_of_pool);
+        let job = Job { seq, number, label, digest, bytes, again, attempts: 1 };
+        if sender.send(Fed::Started(Box::new(Started { job, pending }))).is_err() || is_last {
+            return;
+        }
+        number += 1;
+    }
+}
+
+fn other_inputs(seq: u64, label: &Label) -> Failure {
+    Failure::Usage(format!(
+        "input {seq}, {label}, is not the one that the job log has: give the same inputs in the same order, or name \
+         another log"
+    ))
+}
+
+fn submit(plan: &Plan, label: &Label, content: Vec<u8>) -> Result<Pending, Failure> {
+    let (given, placed) = given(plan, label, content)?;
+    plan.call.submit(given, Some(&label.short()), placed.as_deref())
+}
+
+/// What a call is given of an input: itself, and what stands for it in the arguments.
+pub(super) fn given(
+    plan: &Plan,
+    label: &Label,
+    mut content: Vec<u8>,
+) -> Result<(Given, Option<String>), Failure> {
+    if plan.call.description().is_some() {
+        let given = if plan.json { Given::Json(content) } else { Given::Content(content) };
+        return Ok((given, None));
+    }
+    if let Label::File(path) = label {
+        return Ok((Given::Content(content), Some(path.clone())));
+    }
+    if plan.call.has_placeholder() {
+        let line = String::from_utf8(content)
+            .map_err(|_| Failure::Input("the line is not UTF-8, so it cannot be an argument".into()))?;
+        return Ok((Given::Nothing, Some(line)));
+    }
+    // Programs that read lines expect them to end.
+    content.push(b'\n');
+    Ok((Given::Content(content), None))
+}
+
+/// Says of each input what would be run; calls `show` with that, or with what is wrong.
+pub(super) fn rehearse(
+    plan: &Plan,
+    module: &str,
+    source: Source,
+    mut show: impl FnMut(&Label, Result<String, Failure>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    for (seq, Item { label, content }) in (1..).zip(source.items()) {
+        if let (Ok(content), Some(before)) = (&content, plan.done.get(seq)) {
+            if before != content.digest() {
+                return Err(other_inputs(seq, &label));
+            }
+            continue;
+        }
+        let rehearsed = content.and_then(Content::read).and_then(|content| {
+            let (given, placed) = given(plan, &label, content)?;
+            plan.call.check(given)?;
+            Ok(plan.call.show(module, &label.to_string(), placed.as_deref()))
+        });
+        show(&label, rehearsed)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! A pool's numbers through the [`metrics`](https://docs.rs/metrics) facade, for whichever exporter the
+//! embedder has installed.
+//!
+//! | name | type | unit | labels, besides `pool` | what |
+//! |---|---|---|---|---|
+//! | `wasmpool_tasks_queued` | gauge | | | tasks that have not begun |
+//! | `wasmpool_tasks_running` | gauge | | | tasks that run |
+//! | `wasmpool_tasks_total` | counter | | `outcome`: `succeeded`, `failed`, `timed_out`, `cancelled`, `aborted`, `lost` | tasks that ended |
+//! | `wasmpool_task_retries_total` | counter | | `outcome`, of the attempt | attempts that were followed by another |
+//! | `wasmpool_tasks_slow_total` | counter | | | tasks that ran for longer than [`PoolBuilder::slow_after`](crate::PoolBuilder::slow_after) |
+//! | `wasmpool_task_queued_seconds` | histogram | seconds | | from submission to dispatch |
+//! | `wasmpool_task_transfer_seconds` | histogram | seconds | | on the way there and back |
+//! | `wasmpool_task_run_seconds` | histogram | seconds | | in the worker |
+//! | `wasmpool_task_cpu_seconds` | histogram | seconds | | of a CPU, while it ran |
+//! | `wasmpool_task_memory_bytes` | histogram | bytes | | most memory and tables of a task |
+//! | `wasmpool_log_dropped_bytes_total` | counter | bytes | | over the tasks' log limits |
+//! | `wasmpool_workers` | gauge | | `state`: `starting`, `idle`, `busy` | worker processes that live; those that leave are none of these |
+//! | `wasmpool_workers_started_total` | counter | | | worker processes started |
+//! | `wasmpool_workers_leaving_total` | counter | | `reason`: `idle`, `resized`, `recycled`, `domain`, `pool_ends` | workers that the pool asked to leave |
+//! | `wasmpool_workers_died_total` | counter | | `cause`: `exited`, `signaled`, `out_of_memory`, `protocol_violation`, `start_timeout`, `sandbox_refused`, `spawn_failed`, `killed`, `unknown` | workers that died unexpectedly |
+//! | `wasmpool_sandbox_layers` | gauge | | | layers that stand around the worker that became ready last |
+//! | `wasmpool_broken` | gauge | | | 1 once a death has broken the pool |
+//! | `wasmpool_events_dropped_total` | counter | | | events that were missed: the other numbers lack them |
+//!
+//! They are made from [`Pool::events`], by a thread of their own that tasks never wait for; as while
+//! anyone listens there, short tasks of a map then travel alone, not in batches.
+
+use std::collections::HashMap;
+
+use metrics::{Unit, counter, gauge, histogram};
+
+use crate::error::DeathCause;
+use crate::observe::{EventKind, LeaveReason, TaskOutcome};
+use crate::pool::{Events, Pool};
+use crate::task::{TaskId, TaskReport};
+
+impl Pool {
+    /// Tells the `metrics` facade what happens in this pool from now on, until it has stopped. Each
+    /// number has the label `pool`, with this name. Pools of one name share their counters; their
+    /// gauges are those of whichever spoke last. The table is in the documentation of this crate's
+    /// feature `metrics`, [`numbers`](crate::numbers).
+    ///
+    /// # Errors
+    /// If the system has no thread for it.
+    pub fn publish_metrics(&self, name: impl Into<String>) -> std::io::Result<()> {
+        describe();
+        let (name, events) = (name.into(), self.events());
+        let publish = move || publish(&name, events);
+        std::thread::Builder::new().name("wasmpool-metrics".into()).spawn(publish).map(drop)
+    }
+}
+
+fn describe() {
+    metrics::describe_gauge!("wasmpool_tasks_queued", "Tasks that have not begun");
+    metrics::describe_gauge!("wasmpool_tasks_running", "Tasks that run");
+    metrics::describe_counter!("wasmpool_tasks_total", "Tasks that ended, by how they did");
+    metrics::describe_counter!("wasmpool_task_retries_total", "Attempts that were followed by another");
+    metrics::describe_counter!("wasmpool_tasks_slow_total", "Tasks that ran for long");
+    for (name, what) in [
+        ("wasmpool_task_queued_seconds", "From submission to dispatch"),
+        ("wasmpool_task_transfer_seconds", "On the way to the worker and back"),
+        ("wasmpool_task_run_seconds", "In the worker"),
+        ("wasmpool_task_cpu_seconds", "Of a CPU, while the task ran"),
+    ] {
+        metrics::describe_histogram!(name, Unit::Seconds, what);
+    }
+    metrics::describe_histogram!(
+        "wasmpool_task_memory_bytes",
+        Unit::Bytes,
+        "Most memory and tables of a task"
+    );
+    metrics::describe_counter!("wasmpool_log_dropped_bytes_total", Unit::Bytes, "Over the tasks' log limits");
+    metrics::describe_gauge!("wasmpool_workers", "Worker processes that live, by what they do");
+    metrics::describe_counter!("wasmpool_workers_started_total", "Worker processes started");
+    metrics::describe_counter!("wasmpool_workers_leaving_total", "Workers that were asked to leave");
+    metrics::describe_counter!("wasmpool_workers_died_total", "Workers that died unexpectedly");
+    metrics::describe_gauge!("wasmpool_sandbox_layers", "Layers around the worker that became ready last");
+    metrics::describe_gauge!("wasmpool_broken", "1 once a death has broken the pool");
+    metrics::describe_counter!("wasmpool_events_dropped_total", "Events that were missed");
+}
+
+/// What a worker does, as far as events tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Starting,
+    Idle,
+    Busy,
+    Leaving,
+}
+
+struct Numbers<'a> {
+    pool: &'a str,
+    workers: HashMap<u32, Doing>,
+    /// Tasks that are not done, and the worker of those that run.
+    tasks: HashMap<TaskId, Option<u32>>,
+    running: usize,
+}
+
+fn publish(pool: &str, mut events: Events) {
+    let mut numbers = Numbers { pool, workers: HashMap::new(), tasks: HashMap::new(), running: 0 };
+    let mut dropped = 0;
+    while let Some(event) = events.next() {
+        numbers.tell(&event.kind);
+        let now = events.dropped();
+        if now > dropped {
+            counter!("wasmpool_events_dropped_total", "pool" => pool.to_string()).increment(now - dropped);
+            dropped = now;
+        }
+    }
+}
+
+impl Numbers<'_> {
+    fn tell(&mut self, kind: &EventKind) {
+        let pool = || self.pool.to_string();
+        match kind {
+            EventKind::WorkerStarted { pid } => {
+                counter!("wasmpool_workers_started_total", "pool" => pool()).increment(1);
+                self.set_worker(*pid, Some(Doing::Starting));
+            }
+            EventKind::WorkerReady { pid, sandbox } => {
+                let layers = sandbox.layers.iter().filter(|layer| layer.applied).count();
+                gauge!("wasmpool_sandbox_layers", "pool" => pool()).set(layers as f64);
+                self.set_worker(*pid, Some(Doing::Idle));
+            }
+            EventKind::WorkerLeaving { pid, reason } => {
+                let reason = reason_name(*reason);
+                counter!("wasmpool_workers_leaving_total", "pool" => pool(), "reason" => reason).increment(1);
+                self.set_worker(*pid, Some(Doing::Leaving));
+            }
+            EventKind::WorkerEnded { death, expected } => {
+                if !expected {
+                    let cause = cause_name(&death.cause);
+                    counter!("wasmpool_workers_died_total", "pool" => pool(), "cause" => cause).increment(1);
+                }
+                self.set_worker(death.pid, None);
+            }
+            EventKind::TaskQueued { task, .. } => {
+                self.tasks.insert(*task, None);
+                self.count_tasks();
+            }
+            EventKind::TaskStarted { task, pid, .. } => {
+                self.tasks.insert(*task, Some(*pid));
+                self.running += 1;
+                self.set_worker(*pid, Some(Doing::Busy));
+                self.count_tasks();
+            }
+            EventKind::TaskSlow { .. } => {
+                counter!("wasmpool_tasks_slow_total", "pool" => pool()).increment(1);
+            }
+            EventKind::TaskRetried { task, outcome } => {
+                let outcome = outcome_name(*outcome);
+                counter!("wasmpool_task_retries_total", "pool" => pool(), "outcome" => outcome).increment(1);
+                let worker = self.tasks.insert(*task, None).flatten();
+                self.rest(worker);
+                self.count_tasks();
+            }
+            EventKind::TaskFinished { task, outcome, report } => {
+                let outcome = outcome_name(*outcome);
+                counter!("wasmpool_tasks_total", "pool" => pool(), "outcome" => outcome).increment(1);
+                self.record(report);
+                let worker = self.tasks.remove(task).flatten();
+                self.rest(worker);
+                self.count_tasks();
+            }
+            EventKind::Broken { .. } => gauge!("wasmpool_broken", "pool" => pool()).set(1.0),
+            EventKind::WorkerBound { .. } | EventKind::Stopped => {}
+        }
+    }
+
+    fn record(&self, report: &TaskReport) {
+        let pool = || self.pool.to_string();
+        if report.attempts == 0 {
+            return;
+        }
+        for (name, duration) in [
+            ("wasmpool_task_queued_seconds", report.queued),
+            ("wasmpool_task_transfer_seconds", report.transfer()),
+            ("wasmpool_task_run_seconds", report.run),
+            ("wasmpool_task_cpu_seconds", report.cpu),
+        ] {
+            histogram!(name, "pool" => pool()).record(duration.as_secs_f64());
+        }
+        histogram!("wasmpool_task_memory_bytes", "pool" => pool()).record(report.peak_memory_bytes as f64);
+        if report.log_bytes_dropped > 0 {
+            counter!("wasmpool_log_dropped_bytes_total", "pool" => pool())
+                .increment(report.log_bytes_dropped);
+        }
+    }
+
+    /// The worker has ended its task.
+    fn rest(&mut self, worker: Option<u32>) {
+        let Some(pid) = worker else { return };
+        self.running -= 1;
+        if self.workers.get(&pid) == Some(&Doing::Busy) {
+            self.set_worker(pid, Some(Doing::Idle));
+        }
+    }
+
+    fn set_worker(&mut self, pid: u32, doing: Option<Doing>) {
+        match doing {
+            // One that was asked to leave may still run its last task.
+            Some(Doing::Busy) if self.workers.get(&pid) == Some(&Doing::Leaving) => {}
+            Some(doing) => drop(self.workers.insert(pid, doing)),
+            None => drop(self.workers.remove(&pid)),
+        }
+        for (state, doing) in [("starting", Doing::Starting), ("idle", Doing::Idle), ("busy", Doing::Busy)] {
+            let count = self.workers.values().filter(|found| **found == doing).count();
+            gauge!("wasmpool_workers", "pool" => self.pool.to_string(), "state" => state).set(count as f64);
+        }
+    }
+
+    fn count_tasks(&self) {
+        let queued = self.tasks.len() - self.running;
+        gauge!("wasmpool_tasks_running", "pool" => self.pool.to_string()).set(self.running as f64);
+        gauge!("wasmpool_tasks_queued", "pool" => self.pool.to_string()).set(queued as f64);
+    }
+}
+
+fn outcome_name(outcome: TaskOutcome) -> &'static str {
+    match outcome {
+        TaskOutcome::Succeeded => "succeeded",
+        TaskOutcome::Failed => "failed",
+        TaskOutcome::TimedOut => "timed_out",
+        TaskOutcome::Cancelled => "cancelled",
+        TaskOutcome::Aborted => "aborted",
+        TaskOutcome::Lost => "lost",
+    }
+}
+
+fn reason_name(reason: LeaveReason) -> &'static str {
+    match reason {
+        LeaveReason::Idle => "idle",
+        LeaveReason::Resized => "resized",
+        LeaveReason::Recycled => "recycled",
+        LeaveReason::Domain => "domain",
+        LeaveReason::PoolEnds => "pool_ends",
+    }
+}
+
+fn cause_name(cause: &DeathCause) -> &'static str {
+    match cause {
+        DeathCause::Exited(_) => "exited",
+        DeathCause::Signaled(_) => "signaled",
+        DeathCause::OutOfMemory { .. } => "out_of_memory",
+        DeathCause::ProtocolViolation(_) => "protocol_violation",
+        DeathCause::StartTimeout(_) => "start_timeout",
+        DeathCause::SandboxRefused(_) => "sandbox_refused",
+        DeathCause::SpawnFailed(_) => "spawn_failed",
+        DeathCause::Killed => "killed",
+        DeathCause::Unknown => "unknown",
+    }
+}

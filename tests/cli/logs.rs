@@ -1,0 +1,142 @@
+//! Log files: two formats, rotation, limits, and whose each line is.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::{end, end_with, prebuilt, wasmpool, wat};
+
+/// Writes its input twenty times, in pieces.
+const SAY: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 90) "-\n")
+    (func (export "wasmpool_abi_v1"))
+    (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 512)
+    (func $put (param $at i32) (param $len i32)
+        (i32.store (i32.const 200) (local.get $at))
+        (i32.store (i32.const 204) (local.get $len))
+        (drop (call $write (i32.const 2) (i32.const 200) (i32.const 1) (i32.const 300))))
+    (func (export "say") (param $at i32) (param $len i32) (result i64) (local $times i32)
+        (loop $again
+            (call $put (local.get $at) (local.get $len))
+            (call $put (i32.const 90) (i32.const 1))
+            (call $put (local.get $at) (local.get $len))
+            (call $put (i32.const 91) (i32.const 1))
+            (local.set $times (i32.add (local.get $times) (i32.const 1)))
+            (br_if $again (i32.lt_u (local.get $times) (i32.const 20))))
+        (i64.const 1)))"#;
+
+fn say(folder: &Path, flags: &[&str]) -> Command {
+    let module = wat(folder, "say.wasm", SAY);
+    let mut command = wasmpool("map", module);
+    command.args(["--workers", "4", "--log-file"]).arg(folder.join("log")).args(flags);
+    command
+}
+
+fn words(count: usize) -> String {
+    (0..count).map(|n| format!("word{n}\n")).collect()
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(path.as_ref())
+        .unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
+}
+
+#[test]
+fn a_hundred_tasks_lines_in_a_file_are_whole_and_say_whose_they_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ended = end_with(&mut say(folder.path(), &["-q", "--log-format", "json"]), words(100)).expect(0);
+    assert_eq!(ended.stderr, "", "-q silences the terminal, not the file");
+    let mut seen = HashMap::<String, u32>::new();
+    for line in read(folder.path().join("log")).lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        if line["target"] != "wasmpool::guest" {
+            continue;
+        }
+        let number: usize = line["label"]
+            .as_str()
+            .and_then(|label| label.strip_prefix("line "))
+            .and_then(|n| n.parse().ok())
+            .expect("a label");
+        let word = format!("word{}", number - 1);
+        assert_eq!(line["message"], format!("{word}-{word}"));
+        assert!(line["task"].is_u64() && line["worker_pid"].is_u64() && line["source"] == "stderr", "{line}");
+        assert!(line["module"].as_str().is_some_and(|module| module.starts_with("say.wasm")));
+        *seen.entry(word).or_default() += 1;
+    }
+    assert!(seen.len() == 100 && seen.values().all(|count| *count == 20), "{seen:?}");
+}
+
+#[test]
+fn text_lines_have_time_level_and_task_and_a_file_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for _ in 0..2 {
+        end_with(&mut say(folder.path(), &[]), "hello\n").expect(0);
+    }
+    let text = read(folder.path().join("log"));
+    let lines: Vec<_> = text.lines().filter(|line| line.ends_with(" hello-hello")).collect();
+    assert_eq!(lines.len(), 40);
+    assert!(
+        lines[0].contains("Z INFO wasmpool::guest: task=1 label=\"line 1\" module=\"say.wasm "),
+        "{}",
+        lines[0]
+    );
+}
+
+#[test]
+fn a_file_that_is_full_begins_anew_and_so_many_are_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = ["-q", "--log-rotate", "size=4KiB", "--log-keep", "2"];
+    end_with(&mut say(folder.path(), &flags), words(20)).expect(0);
+    let size = |name: &str| std::fs::metadata(folder.path().join(name)).map(|metadata| metadata.len());
+    for name in ["log", "log.1", "log.2"] {
+        assert!((1..=4096).contains(&size(name).expect(name)), "{name}");
+    }
+    assert!(size("log.3").is_err());
+}
+
+#[test]
+fn a_new_day_begins_a_new_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("log");
+    std::fs::write(&log, "of another day\n").expect("writes");
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    std::fs::File::options()
+        .write(true)
+        .open(&log)
+        .and_then(|file| file.set_modified(long_ago))
+        .expect("sets");
+    end_with(&mut say(folder.path(), &["-q", "--log-rotate", "daily"]), "hello\n").expect(0);
+    assert_eq!(read(folder.path().join("log.2001-09-09")), "of another day\n");
+    assert!(read(log).contains("hello-hello"));
+}
+
+#[test]
+fn what_is_over_the_rate_is_dropped_and_the_file_says_how_much() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = ["--log-rate", "100", "--log-format", "json"];
+    end_with(&mut say(folder.path(), &flags), words(10)).expect(0);
+    let lines: Vec<Value> =
+        read(folder.path().join("log")).lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let dropped: u64 = lines.iter().filter_map(|line| line["dropped_records"].as_u64()).sum();
+    let written = lines.iter().filter(|line| line["target"] == "wasmpool::guest").count() as u64;
+    assert!(dropped > 100 && dropped + written == 200, "{dropped} dropped, {written} written");
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_and_settings_that_cannot_be_are_wrong_usage() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let refused = |flags: &[&str], says: &str| {
+        let mut command = wasmpool("inspect", prebuilt("primes"));
+        end(command.current_dir(folder.path()).args(flags)).expect(2).says(says);
+    };
+    refused(&["--log-file", "no/such/log"], "its folder must be there");
+    refused(&["--log-rotate", "weekly"], "daily");
+    refused(&["--log-rotate", "size=3"], "1KiB");
+    refused(&["--log-format", "xml"], "json");
+    refused(&["--log-rate", "0"], "from 1");
+    refused(&["--log-keep", "many"], "invalid");
+}

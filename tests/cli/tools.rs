@@ -1,0 +1,249 @@
+//! Everything around running tasks: `doctor`, `config`, `completions`, `man`, `new`, `bench`.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::{cache, end, end_with, prebuilt, wasmpool};
+
+/// The command with these words, and a cache that the tests share.
+fn tool(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wasmpool"));
+    command.env_clear().args(words).arg("--cache-dir").arg(cache());
+    command
+}
+
+/// The same without flags of its own.
+fn bare(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wasmpool"));
+    command.env_clear().args(words);
+    command
+}
+
+fn write(path: &Path, text: &str) {
+    let folder = path.parent().expect("a folder");
+    std::fs::create_dir_all(folder).and_then(|()| std::fs::write(path, text)).expect("writes");
+}
+
+// ── doctor ───────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_doctor_looks_at_the_machine_and_has_a_hint_for_each_problem() {
+    let ended = end(tool(&["doctor", "--workers", "1000"]).env("PATH", "/nowhere")).expect(0);
+    let text = ended.text();
+    for words in [
+        "this machine\n",
+        "hint: more workers than CPUs only wait for each other",
+        "no rustc\n",
+        "hint: guests in Rust cannot be compiled here",
+        "\nattacks: ",
+    ] {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
+    let json = end(&mut tool(&["doctor", "--json", "--workers", "1"])).expect(0).json();
+    let checks = json["machine"].as_array().expect("checks");
+    let names: Vec<_> = checks.iter().filter_map(|check| check["name"].as_str()).collect();
+    assert_eq!(names, ["CPUs", "memory", "open files", "stack", "overcommit", "cache", "tool-chain"]);
+    assert_eq!(checks[0]["hint"], Value::Null);
+}
+
+// ── config ───────────────────────────────────────────────────────────────────
+
+/// Where the setting comes from, and what it is.
+fn setting(command: &mut Command, key: &str) -> (String, String) {
+    let json = end(command.arg("--json")).expect(0).json();
+    let settings = json["settings"].as_array().expect("settings");
+    let setting = settings.iter().find(|setting| setting["key"] == key).expect(key);
+    let text = |field: &str| setting[field].as_str().expect("text").to_string();
+    (text("value"), text("from"))
+}
+
+#[test]
+fn a_flag_goes_before_a_variable_before_a_file_here_before_ones_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = folder.path().join("home");
+    let own = home.join(".config/wasmpool/wasmpool.toml");
+    let config = |flags: &[&str], variable: Option<&str>| {
+        let mut command = bare(&["config"]);
+        command.current_dir(folder.path()).env("HOME", &home).args(flags);
+        if let Some(variable) = variable {
+            command.env("WASMPOOL_WORKERS", variable);
+        }
+        setting(&mut command, "workers")
+    };
+    let pair = |value: &str, from: &str| (value.to_string(), from.to_string());
+    assert_eq!(config(&[], None).1, "the default");
+    write(&own, "workers = 5\nsandbox = \"strict\"\n");
+    assert_eq!(config(&[], None), pair("5", &own.display().to_string()));
+    write(&folder.path().join("wasmpool.toml"), "workers = 4\n");
+    assert_eq!(config(&[], None), pair("4", "wasmpool.toml"));
+    assert_eq!(config(&[], Some("3")), pair("3", "the environment variable WASMPOOL_WORKERS"));
+    assert_eq!(config(&["--workers", "2"], Some("3")), pair("2", "the flag --workers"));
+    let named = folder.path().join("named.toml");
+    write(&named, "workers = 9\n");
+    assert_eq!(config(&["--config", "named.toml"], None), pair("9", "named.toml"));
+    let mut plain = bare(&["config"]);
+    let page = end(plain.current_dir(folder.path()).env("HOME", &home)).expect(0).text();
+    assert!(page.lines().any(|line| line.starts_with("sandbox ") && line.contains("strict")), "{page}");
+}
+
+#[test]
+fn what_a_file_says_holds_for_tasks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(&folder.path().join("wasmpool.toml"), "timeout = \"200ms\"\nworkers = 1\n");
+    let spin = |flags: &[&str]| {
+        let mut command = wasmpool("run", prebuilt("echo"));
+        command.current_dir(folder.path()).args(["spin", "--input", "1000000000000"]).args(flags);
+        command
+    };
+    end(&mut spin(&[])).expect(1).says("200ms");
+    end(&mut spin(&["--timeout", "100ms"])).expect(1).says("100ms");
+    end(spin(&[]).env("WASMPOOL_TIMEOUT", "150ms")).expect(1).says("150ms");
+    // What a variable says, a flag can take back.
+    let mut inspect = bare(&["inspect", "--no-cache"]);
+    inspect.arg(prebuilt("primes")).env("WASMPOOL_CACHE_DIR", folder.path().join("cache"));
+    end(&mut inspect).expect(0);
+    assert!(!folder.path().join("cache").exists());
+}
+
+#[test]
+fn a_file_that_is_wrong_is_refused_with_its_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let refused = |text: &str, says: &str| {
+        write(&folder.path().join("wasmpool.toml"), text);
+        end(bare(&["config"]).current_dir(folder.path())).expect(2).says("wasmpool.toml: ").says(says);
+    };
+    refused("workers = ", "line 1");
+    refused("speed = 3", "there is no setting `speed`; there are workers, ");
+    refused("timeout = \"soon\"", "`timeout`: invalid value 'soon'");
+    refused("workers = [1]", "must be text or a number, not array");
+    // What comes with somebody else's folder must not open the walls or write elsewhere.
+    for trusted in ["sandbox = \"off\"", "cache-dir = \"here\"", "log-file = \"here\""] {
+        refused(trusted, "is not taken from a file in the working directory");
+    }
+    end(&mut bare(&["config", "--config", "/nowhere/at/all"])).expect(2).says("there is no settings' file");
+}
+
+// ── completions, man ─────────────────────────────────────────────────────────
+
+#[test]
+fn shells_are_told_of_every_command_and_flag() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = end(&mut bare(&["completions", shell])).expect(0).text();
+        for word in ["map", "doctor", "joblog", "resume", "output-dir"] {
+            assert!(script.contains(word), "{shell} is not told of {word}");
+        }
+    }
+    end(&mut bare(&["completions", "tcsh"])).expect(2).says("possible values");
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    end(bare(&["man", "--dir"]).arg(folder.path().join("man"))).expect(0);
+    for name in
+        ["wasmpool", "wasmpool-run", "wasmpool-map", "wasmpool-bench", "wasmpool-new", "wasmpool-doctor"]
+    {
+        let path = folder.path().join("man").join(format!("{name}.1"));
+        let page = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(page.contains(".SH NAME") && page.contains("Exit codes"), "{name}");
+    }
+    assert!(end(&mut bare(&["man"])).expect(0).text().contains(".SH SUBCOMMANDS"));
+}
+
+// ── new ──────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_new_guest_of_either_kind_passes_its_own_test() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (kind, name) in [("task", "hello-you"), ("command", "tool")] {
+        let mut command = bare(&["new", name, "--kind", kind]);
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        let ended = end(command.current_dir(folder.path())).expect(0);
+        assert!(ended.text().starts_with(&format!("made {name}; next:\n  cd {name}\n  cargo test\n")));
+        let crate_dir = folder.path().join(name);
+        let readme = std::fs::read_to_string(crate_dir.join("README.md")).expect("reads");
+        assert!(
+            readme.contains("wasmpool run target/wasm32-") && readme.contains("wasmpool map target/wasm32-")
+        );
+        // The versions that this repository has, so that nothing is fetched.
+        let locked = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+        std::fs::copy(locked, crate_dir.join("Cargo.lock")).expect("copies");
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("new-guests");
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        cargo.args(["test", "--offline", "--quiet"]).current_dir(&crate_dir).env("CARGO_TARGET_DIR", target);
+        let output = cargo.output().expect("cargo runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(said.contains("1 passed"), "{said}");
+    }
+}
+
+#[test]
+fn a_guest_that_cannot_be_made_says_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let refused = |words: &[&str], says: &str| {
+        end(bare(words).current_dir(folder.path())).expect(2).says(says);
+    };
+    std::fs::create_dir(folder.path().join("there")).expect("a folder");
+    refused(&["new", "there"], "is there already");
+    refused(&["new", "Hello World"], "no name for a crate");
+    refused(&["new", "hello", "--sdk", "/nowhere"], "--kind command");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 1, "nothing was begun");
+    // Without a compiler, what is missing is said, and the crate is there all the same.
+    let ended = end(bare(&["new", "hello"]).current_dir(folder.path()).env("PATH", "/nowhere")).expect(0);
+    ended.says("rustup target add wasm32-unknown-unknown");
+    assert!(folder.path().join("hello/src/lib.rs").is_file());
+}
+
+// ── bench ────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_bench_measures_latency_and_throughput_at_each_level() {
+    let mut command = wasmpool("bench", prebuilt("echo"));
+    command.args(["hash", "--input", "\"hello\"", "--time", "50ms", "--json", "-q", "--workers", "2"]);
+    let json = end(&mut command).expect(0).json();
+    let one = end(command.args(["--isolation", "reuse"])).expect(0).json();
+    assert_eq!(one["levels"].as_array().map(Vec::len), Some(1));
+    assert_eq!((&json["module"], &json["workers"]), (&"echo.wasm".into(), &2.into()));
+    let levels = json["levels"].as_array().expect("levels");
+    let names: Vec<_> = levels.iter().filter_map(|level| level["isolation"].as_str()).collect();
+    assert_eq!(names, ["instance", "reuse"]);
+    for level in levels {
+        let number = |field: &str| level[field].as_f64().unwrap_or_else(|| panic!("no {field}: {level}"));
+        let percentiles = ["p50_ns", "p90_ns", "p99_ns", "max_ns"].map(number);
+        assert!(percentiles[0] > 0.0 && percentiles.is_sorted(), "{percentiles:?}");
+        assert!(number("calls") >= 1.0 && number("calls_per_second") > 0.0);
+        let bars = level["histogram_ns"].as_array().expect("bars");
+        let counted: u64 = bars.iter().filter_map(|bar| bar[1].as_u64()).sum();
+        assert_eq!(counted as f64, number("calls"));
+    }
+}
+
+#[test]
+fn a_bench_draws_and_says_what_it_does_and_commands_have_one_level() {
+    let mut command = wasmpool("bench", prebuilt("csv_stats"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let csv = folder.path().join("a.csv");
+    std::fs::write(&csv, "n\n1\n").expect("writes");
+    command.args(["--time", "50ms", "--input-file"]).arg(&csv).args(["--", "--column", "n"]);
+    let ended = end(&mut command).expect(0).says("measuring instance: 50ms for latency");
+    let text = ended.text();
+    assert!(text.starts_with("isolation ") && text.contains("\ninstance, one call at a time\n"), "{text}");
+    assert!(text.contains("###") && !text.contains("reuse"), "{text}");
+}
+
+#[test]
+fn a_bench_of_a_task_that_fails_is_no_bench() {
+    let failing = |command: &mut Command| end_with(command.args(["--time", "50ms", "-q"]), "");
+    failing(wasmpool("bench", prebuilt("primes")).args(["count", "--input", "-1"]))
+        .expect(2)
+        .says("expected u64");
+    failing(wasmpool("bench", prebuilt("init_table")).args(["lookup", "--input", "0"])).expect(1);
+    failing(wasmpool("bench", prebuilt("primes")).arg("count")).expect(2).says("needs an input");
+    let mut command = wasmpool("bench", prebuilt("csv_stats"));
+    end(command.args(["--time", "50ms", "-q", "--", "--column", "none"]))
+        .expect(2)
+        .says("calls that succeed");
+}
