@@ -105,6 +105,9 @@ fn publish(pool: &str, mut events: Events) {
         if now > dropped {
             counter!("wasmpool_events_dropped_total", "pool" => pool.to_string()).increment(now - dropped);
             dropped = now;
+            // Of some the end was missed: from here on those count that are heard of.
+            numbers.tasks.clear();
+            numbers.running = 0;
         }
     }
 }
@@ -139,8 +142,9 @@ impl Numbers<'_> {
                 self.count_tasks();
             }
             EventKind::TaskStarted { task, pid, .. } => {
-                self.tasks.insert(*task, Some(*pid));
-                self.running += 1;
+                // Between two attempts of a task that travels with others nothing is told.
+                let before = self.tasks.insert(*task, Some(*pid)).flatten();
+                self.running += usize::from(before.is_none());
                 self.set_worker(*pid, Some(Doing::Busy));
                 self.count_tasks();
             }
@@ -190,7 +194,7 @@ impl Numbers<'_> {
     /// The worker has ended its task.
     fn rest(&mut self, worker: Option<u32>) {
         let Some(pid) = worker else { return };
-        self.running -= 1;
+        self.running = self.running.saturating_sub(1);
         if self.workers.get(&pid) == Some(&Doing::Busy) {
             self.set_worker(pid, Some(Doing::Idle));
         }
@@ -210,7 +214,7 @@ impl Numbers<'_> {
     }
 
     fn count_tasks(&self) {
-        let queued = self.tasks.len() - self.running;
+        let queued = self.tasks.len().saturating_sub(self.running);
         gauge!("wasmpool_tasks_running", "pool" => self.pool.to_string()).set(self.running as f64);
         gauge!("wasmpool_tasks_queued", "pool" => self.pool.to_string()).set(queued as f64);
     }

@@ -1,7 +1,9 @@
 //! stdout and stderr: what goes where, and what a terminal is spared.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anstyle::{AnsiColor, Style};
@@ -101,6 +103,18 @@ impl Lines {
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
         self.stdout.flush().map_err(Failure::Output)
     }
+}
+
+/// Where stdout is a file whose last line has no end, since whoever wrote it was killed: ends it.
+pub(super) fn end_torn_line() -> Result<(), Failure> {
+    let is_torn = || {
+        let stdout = File::open("/proc/self/fd/1").ok()?;
+        let metadata = stdout.metadata().ok().filter(|metadata| metadata.is_file() && metadata.len() > 0)?;
+        let mut last = [0];
+        stdout.read_exact_at(&mut last, metadata.len() - 1).ok()?;
+        Some(last != *b"\n")
+    };
+    if is_torn() == Some(true) { print_line("") } else { Ok(()) }
 }
 
 /// One line on stdout.

@@ -25,6 +25,7 @@ use tracing_subscriber::{EnvFilter, fmt as subscriber_fmt};
 use super::args::Common;
 use super::console::{Console, indented};
 use super::exit::Failure;
+use crate::text::Escaped;
 use rotate::LogFile;
 
 /// The target of guests' records; see `host/logs.rs`.
@@ -125,9 +126,11 @@ struct Fields {
 }
 
 impl Fields {
-    fn take(&mut self, field: &Field, value: String) {
+    /// Labels, names and paths are others' words, whoever logs them.
+    fn take(&mut self, field: &Field, value: &str) {
+        let value = Escaped(indented(value)).to_string();
         match (field.name(), self.guest) {
-            ("message", _) => self.message = indented(&value),
+            ("message", _) => self.message = value,
             ("task", true) => self.task = value,
             ("source", true) => self.source = value,
             ("origin", true) => self.origin = value,
@@ -145,11 +148,11 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.take(field, value.to_string());
+        self.take(field, value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.take(field, format!("{value:?}"));
+        self.take(field, &format!("{value:?}"));
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) use halt::Halt;
 
 use super::args::MapArgs;
 use super::call::Call;
-use super::console::{Console, Lines};
+use super::console::{self, Console, Lines};
 use super::exit::{Exit, Failure};
 use super::input;
 use super::interrupt;
@@ -67,13 +67,12 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     let source = Source::resolve(args)?;
     let target = &args.target;
     let (log, done) = match JobLog::open(args)? {
-        None => (None, Done::default()),
+        None => (None, JobLog::look(args)?),
         Some((log, done, warnings)) => {
             warnings.iter().for_each(|warning| console.say(&format!("warning: {warning}")));
             (Some(log), done)
         }
     };
-    let outputs = Outputs::open(args.output_dir.clone(), args.report)?;
     let pool = settings.pool_for(target, builder(args), None)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target))?;
     let call = Call::resolve(&pool, &module, target, settings::shared_options(&pool, target)?)?;
@@ -89,6 +88,10 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     if args.dry_run {
         return rehearse(&plan, module.name(), source, settings.quiet, console);
     }
+    let outputs = Outputs::open(args.output_dir.clone(), args.report)?;
+    if args.resume || args.resume_failed {
+        console::end_torn_line()?;
+    }
     let signals = interrupt::listen()?;
     let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
     let progress = Progress::begin(args, settings.quiet, source.len().map(|len| len as u64), console);
@@ -99,7 +102,9 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     let done = run(&mut collector, &signals, (&plan, source), &budget);
     let is_closed_pipe = done.as_ref().is_err_and(Failure::is_closed_pipe);
     if collector.tally.pool_lost && done.is_ok() {
-        console.error("the pool is lost: inputs that are not listed were not run");
+        console.error(
+            "the pool is lost: inputs that are not listed were not run; with --retries 1 it outlives a worker",
+        );
     }
     collector.end(settings.quiet || is_closed_pipe);
     match (&done, trace) {

@@ -80,9 +80,9 @@ impl Visit for Values {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let text = format!("{value:?}");
-        // A task's number is shown by `Display`.
-        let value = text.parse::<u64>().map_or(Value::String(text), Value::from);
-        self.take(field, value);
+        // A task's number is shown by `Display`; other words may look like one, and are words.
+        let number = if field.name() == "task" { text.parse::<u64>().ok() } else { None };
+        self.take(field, number.map_or(Value::String(text), Value::from));
     }
 }
 
@@ -104,7 +104,7 @@ fn write(format: LogFormat, now: SystemTime, metadata: &Metadata<'_>, values: &V
             let mut line = format!("{now} {level} {target}:");
             for (name, value) in &values.fields {
                 // Writing to a String cannot fail.
-                let _ = write!(line, " {name}={value}");
+                let _ = write!(line, " {name}={}", Escaped(value.to_string()));
             }
             let _ = write!(line, " {}", Escaped(values.message.replace('\n', "\\n")));
             line
@@ -138,6 +138,28 @@ mod tests {
             );
         });
         kept.lock().expect("locks").clone()
+    }
+
+    #[test]
+    fn words_that_look_like_numbers_are_words_and_nothing_drives_a_terminal() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let kept = Arc::default();
+            let subscriber = tracing_subscriber::registry().with(Kept(format, Arc::clone(&kept)));
+            tracing::subscriber::with_default(subscriber, || {
+                let fields = r#"{"a":"\u009b31m"}"#;
+                tracing::info!(label = "\u{9b}1m\u{7f}", fields = %fields, "{}", "007");
+            });
+            let line = kept.lock().expect("locks").remove(0);
+            assert!(line.chars().all(crate::text::is_harmless), "{line:?}");
+            match format {
+                LogFormat::Text => assert!(line.ends_with(" 007"), "{line}"),
+                LogFormat::Json => {
+                    let json: Value = serde_json::from_str(&line).expect("JSON");
+                    assert_eq!(json["message"], "007");
+                    assert_eq!(line.matches("message").count(), 1, "{line}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::SystemTime;
@@ -80,11 +81,20 @@ impl LogFile {
     fn begin_anew(&mut self, now: SystemTime) -> io::Result<()> {
         match self.rotation {
             Rotation::Never => return Ok(()),
-            Rotation::Daily if self.bytes > 0 => {
-                std::fs::rename(&self.path, self.numbered(&self.day))?;
+            // Another process may write to it, too, and have been first.
+            Rotation::Daily if self.bytes > 0 && self.is_current()? => {
+                let to = self.numbered(&self.day);
+                if to.try_exists()? {
+                    // What is there stays, and goes on with what came after it.
+                    std::io::copy(&mut File::open(&self.path)?, &mut append(&to)?)?;
+                    std::fs::remove_file(&self.path)?;
+                } else {
+                    std::fs::rename(&self.path, to)?;
+                }
                 self.prune()?;
             }
             Rotation::Daily => {}
+            Rotation::Size(_) if !self.is_current()? => {}
             Rotation::Size(_) => {
                 for number in (1..self.kept).rev() {
                     match std::fs::rename(
@@ -105,6 +115,12 @@ impl LogFile {
         self.bytes = self.file.metadata()?.len();
         self.day = day(now);
         Ok(())
+    }
+
+    /// Whether the file of that name is the one that is open.
+    fn is_current(&self) -> io::Result<bool> {
+        let (open, named) = (self.file.metadata()?, std::fs::metadata(&self.path));
+        Ok(named.is_ok_and(|named| (named.dev(), named.ino()) == (open.dev(), open.ino())))
     }
 
     /// Removes the oldest days.

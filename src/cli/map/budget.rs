@@ -46,6 +46,16 @@ impl Budget {
         self.changed.notify_one();
     }
 
+    /// What is under way holds so many bytes more, whether there is room or not: who takes waits for it.
+    pub(super) fn charge(&self, bytes: usize) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).bytes += bytes;
+    }
+
+    /// Inputs that were taken and not given back.
+    pub(super) fn inputs(&self) -> usize {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).inputs
+    }
+
     /// Nothing more is to begin.
     pub(super) fn close(&self) {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).closed = true;

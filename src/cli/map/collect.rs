@@ -100,7 +100,7 @@ impl<'a> Collector<'a> {
 
     /// Prints results until all is done, or what was begun is and no more is wanted.
     pub(super) fn run(&mut self, sources: &Sources<'_>) -> Result<(), Failure> {
-        while !(self.open.is_empty() && (self.has_all || self.stop > Stop::No)) {
+        while !self.is_done() {
             let event = self.next_event(sources)?;
             self.handle(event)?;
             let Collector { open, progress, tally, pool, console, .. } = self;
@@ -115,6 +115,12 @@ impl<'a> Collector<'a> {
             self.put(settled)?;
         }
         self.lines.flush()
+    }
+
+    /// Once it was stopped, nothing new is taken; but what was submitted before may have run, and counts.
+    fn is_done(&self) -> bool {
+        let is_stopped = || self.stop > Stop::No && self.budget.inputs() == self.ready.len();
+        self.open.is_empty() && (self.has_all || is_stopped())
     }
 
     /// Takes the bar away and says what was done, however it ended.
@@ -253,9 +259,18 @@ impl<'a> Collector<'a> {
         }
         let is_end = result.as_ref().is_err_and(Failure::is_end_of_pool);
         self.tally.pool_lost |= is_end;
+        // What ended with the pool was not its own failure: where there is a log, it is to be run again, and
+        // then has its line.
+        if is_end && self.log.is_some() {
+            return self.take_turn(number, Settled::Stopped { bytes });
+        }
         let line = self.outputs.line(&job, result.as_ref(), &report)?;
-        // What ended with the pool was not its own failure: it is to be run again.
-        let record = (self.log.is_some() && !is_end).then(|| record(&job, &result, &report));
+        // Of stdin that cannot be read there is no more to be said the next time.
+        let is_recorded = self.log.is_some() && !matches!(job.label, Label::Stdin);
+        let record = is_recorded.then(|| record(&job, &result, &report));
+        // Until its turn comes, the line is held.
+        let bytes = bytes + line.len();
+        self.budget.charge(line.len());
         let stop = self.plan.halt.after(self.tally.ok, self.tally.failed);
         if stop > self.stop {
             self.tally.sufficed = self.plan.halt.is_success();

@@ -87,7 +87,7 @@ impl Done {
 impl JobLog {
     /// Opens the log that the arguments name, and reads what it says is done.
     pub(super) fn open(args: &MapArgs) -> Result<Option<(JobLog, Done, Vec<String>)>, Failure> {
-        let Some(path) = &args.joblog else { return Ok(None) };
+        let Some(path) = args.joblog.as_ref().filter(|_| !args.dry_run) else { return Ok(None) };
         let mut warnings = Vec::new();
         let cannot = |what: &str, error: std::io::Error| {
             Failure::Usage(format!("cannot {what} the job log {}: {error}", path.display()))
@@ -123,6 +123,16 @@ impl JobLog {
             log.write(HEADER)?;
         }
         Ok(Some((log, done, warnings)))
+    }
+
+    /// What is done by the log of a dry run, which is left as it is.
+    pub(super) fn look(args: &MapArgs) -> Result<Done, Failure> {
+        let Some(path) = &args.joblog else { return Ok(Done::default()) };
+        match File::open(path) {
+            Ok(file) => Ok(read(&file, path, args.resume_failed)?.0),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Done::default()),
+            Err(error) => Err(Failure::Usage(format!("cannot open the job log {}: {error}", path.display()))),
+        }
     }
 
     pub(super) fn append(&mut self, record: &Record) -> Result<(), Failure> {

@@ -58,8 +58,9 @@ impl Outputs {
 fn name(seq: u64, label: &Label) -> String {
     let Label::File(path) = label else { return seq.to_string() };
     let name = Path::new(path).file_name().map_or(Cow::Borrowed(""), |name| name.to_string_lossy());
+    let name = text::Escaped(name).to_string();
     let end = (0..=NAME_BYTES_MAX.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
-    format!("{seq}-{}", text::Escaped(&name[..end.unwrap_or(0)]))
+    format!("{seq}-{}", &name[..end.unwrap_or(0)])
 }
 
 /// Writes what a call returned, and says where.
@@ -101,6 +102,7 @@ mod tests {
         assert_eq!(file(".."), "7-");
         assert_eq!(file("a\u{1b}b"), "7-a\\u{1b}b");
         assert_eq!(file(&"ä".repeat(200)), format!("7-{}", "ä".repeat(50)));
+        assert!(file(&"\u{1b}".repeat(90)).len() <= NAME_BYTES_MAX + 2, "as it is written");
         assert_eq!(name(8, &Label::Line { number: 9, text: "../x".into() }), "8");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use ignore::WalkBuilder;
@@ -74,7 +75,7 @@ impl Source {
     /// Finds the files. A path that is not there is refused before anything runs.
     pub(super) fn resolve(args: &MapArgs) -> Result<Source, Failure> {
         if !args.files.is_empty() {
-            return Ok(Source::Files(files(&args.files)?));
+            return Ok(Source::Files(files(&args.files, &own_files(args))?));
         }
         if !input::is_piped() {
             let message = "there are no inputs: name --files, or pipe lines to stdin";
@@ -100,13 +101,22 @@ impl Source {
     }
 }
 
-fn files(paths: &[PathBuf]) -> Result<Vec<Found>, Failure> {
+/// What this command writes: where it lies in a folder of inputs, it is none of them, and the inputs are the
+/// same the next time. By device and number; what is not there yet cannot be found.
+fn own_files(args: &MapArgs) -> Vec<(u64, u64)> {
+    let stdout = Path::new("/proc/self/fd/1");
+    let named = [args.joblog.as_deref(), args.output_dir.as_deref(), Some(stdout)];
+    let found = named.into_iter().flatten().filter_map(|path| std::fs::metadata(path).ok());
+    found.filter(|found| found.is_file() || found.is_dir()).map(|found| (found.dev(), found.ino())).collect()
+}
+
+fn files(paths: &[PathBuf], own: &[(u64, u64)]) -> Result<Vec<Found>, Failure> {
     let mut found = Vec::new();
     for path in paths {
         let metadata = std::fs::metadata(path)
             .map_err(|error| Failure::Input(format!("cannot read {}: {error}", path.display())))?;
         if metadata.is_dir() {
-            found.extend(walk(path));
+            found.extend(walk(path, own.to_vec()));
         } else {
             found.push(Ok(path.clone()));
         }
@@ -115,12 +125,16 @@ fn files(paths: &[PathBuf]) -> Result<Vec<Found>, Failure> {
 }
 
 /// The files of a folder, sorted by name in each, without hidden and ignored ones.
-fn walk(folder: &Path) -> impl Iterator<Item = Found> {
+fn walk(folder: &Path, own: Vec<(u64, u64)>) -> impl Iterator<Item = Found> {
     let shown = folder.display().to_string();
     WalkBuilder::new(folder)
         // A .gitignore counts in an exported tree too.
         .require_git(false)
         .sort_by_file_name(Ord::cmp)
+        .filter_entry(move |entry| {
+            let is_own = |found: std::fs::Metadata| own.contains(&(found.dev(), found.ino()));
+            own.is_empty() || !entry.path().metadata().is_ok_and(is_own)
+        })
         .build()
         .filter_map(move |entry| match entry {
             Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_file()) => Some(Ok(entry.into_path())),
@@ -274,12 +288,15 @@ mod tests {
             std::fs::write(root.join(name), name).expect("writes");
         }
         std::fs::write(root.join(".gitignore"), "*.log\n").expect("writes");
-        let found = files(&[root.join("skip.log"), root.to_path_buf()]).expect("all are there");
+        let found = files(&[root.join("skip.log"), root.to_path_buf()], &[]).expect("all are there");
         let names: Vec<_> = found
             .iter()
             .map(|path| path.as_ref().expect("readable").strip_prefix(root).expect("inside").to_path_buf())
             .collect();
         assert_eq!(names, ["skip.log", "a.txt", "b.txt", "sub/c.txt"].map(PathBuf::from));
-        assert!(files(&[root.join("missing")]).is_err());
+        assert!(files(&[root.join("missing")], &[]).is_err());
+        let of = |name: &str| std::fs::metadata(root.join(name)).map(|found| (found.dev(), found.ino()));
+        let own = [of("b.txt").expect("is there"), of("sub").expect("is there")];
+        assert_eq!(files(&[root.to_path_buf()], &own).expect("reads").len(), 1, "what we write is no input");
     }
 }
