@@ -34,13 +34,16 @@ impl Ended {
     }
 }
 
+/// A task, as it is called: a pointer and a length in, an envelope out.
+type TaskFunction = TypedFunc<(u32, u32), i64>;
+
 /// An instance, and what has been looked up in it: another task need not look again.
 pub(super) struct Standing {
     instance: Instance,
     memory: Option<Memory>,
     alloc: Option<TypedFunc<(u32,), u32>>,
     /// That of the last task, by its index.
-    task: Option<(usize, TypedFunc<(u32, u32), i64>)>,
+    task: Option<(usize, TaskFunction)>,
 }
 
 impl Standing {
@@ -86,7 +89,7 @@ impl Standing {
         store: &mut Store<TaskState>,
         loaded: &Loaded,
         index: usize,
-    ) -> wasmtime::Result<&TypedFunc<(u32, u32), i64>> {
+    ) -> wasmtime::Result<&TaskFunction> {
         let task = match self.task.take() {
             Some((last, task)) if last == index => task,
             _ => {
