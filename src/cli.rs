@@ -24,6 +24,7 @@ mod call;
 mod input;
 mod json;
 mod object;
+mod profile;
 mod trace;
 
 mod exit;

@@ -326,9 +326,13 @@ pub(super) struct Target {
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub(super) env: Vec<(String, String)>,
 
-    /// Warn of tasks that run for longer than this, such as 10s
+    /// Warn of tasks that run for longer than this, such as 10s, and log where they are
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Seeing")]
     pub(super) slow_after: Option<Duration>,
+
+    /// Write where tasks spend their time to this file, for www.speedscope.app
+    #[arg(long, value_name = "FILE", conflicts_with = "interrupt", help_heading = "Seeing")]
+    pub(super) profile: Option<PathBuf>,
 
     /// Write a timeline of workers and tasks to this file, for ui.perfetto.dev
     #[arg(long, value_name = "FILE", help_heading = "Seeing")]

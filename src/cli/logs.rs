@@ -15,6 +15,7 @@ use std::io;
 use anstyle::{AnsiColor, Style};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{DynFilterFn, FilterExt as _, dynamic_filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -25,6 +26,7 @@ use tracing_subscriber::{EnvFilter, fmt as subscriber_fmt};
 use super::args::Common;
 use super::console::{Console, indented};
 use super::exit::Failure;
+use super::profile::{self, STACK};
 use crate::text::Escaped;
 use rotate::LogFile;
 
@@ -50,8 +52,8 @@ pub(super) fn init(common: &Common, console: &Console) -> Result<Option<FileWrit
     let on_console = subscriber_fmt::layer()
         .event_format(Short)
         .with_writer(ToConsole(console.clone()))
-        .with_filter(filter(&for_console)?);
-    let subscriber = tracing_subscriber::registry().with(on_console);
+        .with_filter(filter(&for_console)?.and(without_samples()));
+    let subscriber = tracing_subscriber::registry().with(profile::Samples).with(on_console);
     let Some(path) = &common.log_file else {
         // Another subscriber can only stand here if this process is more than the command.
         let _ = subscriber.try_init();
@@ -70,8 +72,14 @@ pub(super) fn init(common: &Common, console: &Console) -> Result<Option<FileWrit
             path.display()
         ))
     })?;
-    let _ = subscriber.with(to_file.with_filter(filter(&for_file)?)).try_init();
+    let to_file = to_file.with_filter(filter(&for_file)?.and(without_samples()));
+    let _ = subscriber.with(to_file).try_init();
     Ok(Some(writer))
+}
+
+/// Stacks that were asked for by nobody who reads logs.
+fn without_samples<S: Subscriber>() -> DynFilterFn<S> {
+    dynamic_filter_fn(|metadata, _| !profile::is_sample(metadata))
 }
 
 fn filter(text: &str) -> Result<EnvFilter, Failure> {
@@ -88,7 +96,8 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut fields = Fields { guest: event.metadata().target() == GUEST, ..Fields::default() };
+        let guest = matches!(event.metadata().target(), GUEST | STACK);
+        let mut fields = Fields { guest, ..Fields::default() };
         event.record(&mut fields);
         let (name, style) = level(event.metadata().level());
         write!(out, "{style}{name}:{style:#} ")?;

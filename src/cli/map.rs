@@ -33,6 +33,7 @@ use super::console::{self, Console, Lines};
 use super::exit::{Exit, Failure};
 use super::input;
 use super::interrupt;
+use super::profile::Profile;
 use super::settings::{self, Settings};
 use super::trace::Trace;
 use crate::{OnWorkerDeath, Pool, PoolBuilder, ShutdownMode};
@@ -93,6 +94,7 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
         console::end_torn_line()?;
     }
     let signals = interrupt::listen()?;
+    let profile = Profile::begin(target.profile.as_deref(), &pool)?;
     let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
     let progress = Progress::begin(args, settings.quiet, source.len().map(|len| len as u64), console);
     let plan = Arc::new(plan);
@@ -116,6 +118,7 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
         }
         (Ok(()), None) => {}
     }
+    profile.map_or(Ok(()), |profile| profile.end(module.name(), console))?;
     done.map(|()| collector.tally.exit())
 }
 

@@ -6,6 +6,7 @@ use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::input::{self, Given};
 use super::object::{self, Object};
+use super::profile::Profile;
 use super::settings::{self, Settings};
 use super::trace::Trace;
 use crate::{CommandOutput, Module, Pool, TaskReport};
@@ -17,12 +18,14 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
     let module = settings::load(&pool, &target.module, settings::module_options(target))?;
     let call = Call::resolve(&pool, &module, target, settings::shared_options(&pool, target)?)?;
     let given = given(args, &call)?;
+    let profile = Profile::begin(target.profile.as_deref(), &pool)?;
     let pending = call.submit(given, None, None)?;
     let result = pending.wait();
     let report = pending.report();
     // Logs of the guest may still be on their way; they belong before the result.
     pool.shutdown(crate::ShutdownMode::Finish);
     trace.map_or(Ok(()), |trace| trace.end(console))?;
+    profile.map_or(Ok(()), |profile| profile.end(module.name(), console))?;
     match result {
         Ok(answer) if args.json => print_json(&answer, &call, &module, &report),
         Ok(answer) => print(&answer),

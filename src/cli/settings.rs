@@ -12,6 +12,9 @@ use crate::{
     SandboxPolicy, TaskOptions,
 };
 
+/// Log limit of a task whose profile is made, unless set.
+const PROFILE_LOG_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 /// What all commands share.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -125,6 +128,10 @@ pub(super) fn task_options(target: &Target) -> TaskOptions {
     }
     if let Some(output) = target.output_limit {
         options = options.output_bytes_max(bytes(output));
+    }
+    if target.profile.is_some() {
+        // Stacks are log records, and come a hundred times a second.
+        options = options.log_bytes_max(PROFILE_LOG_BYTES_MAX);
     }
     if let Some(logs) = target.log_limit {
         options = options.log_bytes_max(bytes(logs));

@@ -34,7 +34,8 @@ pub(super) enum Effect {
     },
     Slow {
         labels: Arc<Labels>,
-        pid: u32,
+        link: Arc<Link>,
+        run: u64,
         after: Duration,
     },
     /// The call is dropped with the effect.
@@ -63,16 +64,20 @@ impl Effect {
             },
             Effect::Terminate { link } => link.terminate(),
             Effect::Retire { link } => link.retire(),
-            Effect::Slow { labels, pid, after } => guarded(|| {
-                tracing::warn!(
-                    task = %labels.task,
-                    label = labels.label.as_deref().unwrap_or_default(),
-                    name = %Escaped(&labels.name),
-                    module = &*labels.module,
-                    worker_pid = pid,
-                    "a task has run for {after:?}"
-                );
-            }),
+            Effect::Slow { labels, link, run, after } => {
+                guarded(|| {
+                    tracing::warn!(
+                        task = %labels.task,
+                        label = labels.label.as_deref().unwrap_or_default(),
+                        name = %Escaped(&labels.name),
+                        module = &*labels.module,
+                        worker_pid = link.pid,
+                        "a task has run for {after:?}"
+                    );
+                });
+                // Its stack comes as a record of the task's own.
+                link.sample(*run);
+            }
             Effect::Announce { cell, .. } => cell.announce(),
             Effect::Stopped => core.mailbox.wake(),
         }

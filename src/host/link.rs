@@ -331,6 +331,20 @@ impl Link {
         }
     }
 
+    /// Asks the worker where the run is. It goes on, and a late request hits nothing.
+    pub(super) fn sample(&self, run: u64) {
+        if let Err(error) = self.control.send(&ToWorkerControl::Sample { run }, &[]) {
+            guarded(|| tracing::debug!(pid = self.pid, run, %error, "a run's stack could not be asked for"));
+        }
+    }
+
+    /// As [`sample`](Self::sample), of the run that the worker is at.
+    pub(crate) fn sample_at_hand(&self) {
+        if let Some(held) = self.at_hand() {
+            self.sample(held.run);
+        }
+    }
+
     /// Resident memory of the process, where the system says it.
     pub(super) fn resident_bytes(&self) -> Option<u64> {
         let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid)).ok()?;

@@ -56,7 +56,9 @@ impl Logbook {
         task: TaskId,
         record: &LogRecord,
     ) -> bool {
-        self.keep(task, record);
+        if record.source != LogSource::Stack {
+            self.keep(task, record);
+        }
         let bytes = bytes(record);
         let is_allowed = self.allows(bytes, Instant::now());
         if is_allowed {
@@ -143,10 +145,12 @@ fn source(record: &LogRecord) -> &'static str {
         LogSource::Guest => "log",
         LogSource::Stdout => "stdout",
         LogSource::Stderr => "stderr",
+        LogSource::Stack => "stack",
     }
 }
 
-/// Emits one record, target `wasmpool::guest`, with the task's id, label, module and worker.
+/// Emits one record, target `wasmpool::guest`, or of a stack `wasmpool::stack`, with the task's id, label,
+/// module and worker.
 fn emit(labels: Option<&Labels>, pid: u32, task: TaskId, record: &LogRecord) {
     let module = labels.map(|labels| labels.module.to_string()).unwrap_or_default();
     let label = labels.and_then(|labels| labels.label.clone()).unwrap_or_default();
@@ -156,14 +160,18 @@ fn emit(labels: Option<&Labels>, pid: u32, task: TaskId, record: &LogRecord) {
     // The level of a tracing event is part of its static metadata, hence one call for each.
     macro_rules! event {
         ($level:ident) => {
+            event!("wasmpool::guest", $level)
+        };
+        ($target:literal, $level:ident) => {
             tracing::event!(
-                target: "wasmpool::guest",
+                target: $target,
                 tracing::Level::$level,
                 %task, label, module, worker_pid = pid, source, %origin, %fields, "{message}"
             )
         };
     }
     guarded(|| match record.level {
+        _ if record.source == LogSource::Stack => event!("wasmpool::stack", WARN),
         0 | 1 => event!(ERROR),
         2 => event!(WARN),
         3 => event!(INFO),

@@ -134,7 +134,9 @@ impl PoolBuilder {
     }
 
     /// A task that runs for longer is reported, once: as a warning in the log and as an
-    /// [`EventKind::TaskSlow`](crate::EventKind::TaskSlow). Default: never.
+    /// [`EventKind::TaskSlow`](crate::EventKind::TaskSlow). Its stack follows as a log record of its own, of the
+    /// target `wasmpool::stack`, and it goes on: unless it waits in a host call, is compiled without checks
+    /// ([`Interrupt::Kill`](crate::Interrupt::Kill)), or has used up its log limit. Default: never.
     pub fn slow_after(mut self, after: Duration) -> Self {
         self.settings.slow_after = Some(after);
         self

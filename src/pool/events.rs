@@ -4,12 +4,23 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::Pool;
 use crate::host::Subscription;
 use crate::observe::PoolEvent;
 
 /// What happens in a pool, in order: an iterator that waits for the next event and ends after
 /// [`EventKind::Stopped`](crate::EventKind::Stopped). It does not keep the pool alive.
 pub struct Events(Subscription);
+
+impl Pool {
+    /// Asks each task that runs where it is, and does not wait: the answers come as log records of the target
+    /// `wasmpool::stack`, each with its task, within milliseconds, and count for its log limit. Tasks go on
+    /// meanwhile. One that waits in a host call, is compiled without checks
+    /// ([`Interrupt::Kill`](crate::Interrupt::Kill)), or has ended meanwhile does not answer.
+    pub fn sample(&self) {
+        self.0.core.links().iter().for_each(|link| link.sample_at_hand());
+    }
+}
 
 impl Events {
     pub(super) fn new(subscription: Subscription) -> Self {

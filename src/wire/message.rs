@@ -44,6 +44,8 @@ pub(crate) enum ToWorkerControl {
     Unshare { shares: Vec<ShareId> },
     /// Stop this run, and only this one.
     Interrupt { run: u64 },
+    /// Log where this run is at the moment, and go on.
+    Sample { run: u64 },
 }
 
 /// Worker to host, on the control socket. Never with descriptors.
@@ -123,6 +125,8 @@ pub(crate) enum LogSource {
     Stdout,
     /// A line of the guest's stderr.
     Stderr,
+    /// Where the guest is, by the worker's word: it was asked.
+    Stack,
 }
 
 /// One record on its way to the host's `tracing` subscriber.

@@ -11,7 +11,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use wasmtime::{Store, UpdateDeadline};
+use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
 
 use super::budget::Budget;
 use super::call::{Call, Ended, Payload, Standing, execute, payload_bytes};
@@ -67,6 +67,9 @@ pub(super) struct Order {
 
 /// Takes what came of a task, before its instance is torn down: the host need not wait for that.
 pub(super) type Answer<'a> = &'a mut dyn FnMut(&mut dyn Input, Verdict, Cost, &[u8]) -> io::Result<()>;
+
+/// The level of a task's stack, among its records.
+const WARN: u8 = 2;
 
 /// So many tasks of one module in a row make it worth to prepare for the next.
 const PREPARED_AFTER: u32 = 2;
@@ -267,11 +270,16 @@ impl Runner {
         store.set_epoch_deadline(1);
         let shared = self.shared.clone();
         store.epoch_deadline_callback(move |store| {
-            Ok(if shared.is_interrupted(store.data().run) {
-                UpdateDeadline::Interrupt
-            } else {
-                UpdateDeadline::Continue(1)
-            })
+            let run = store.data().run;
+            if shared.is_interrupted(run) {
+                return Ok(UpdateDeadline::Interrupt);
+            }
+            if shared.takes_sample(run) {
+                let stack = verdict::shown(&WasmBacktrace::force_capture(&store));
+                // Over its log limit, it has said enough.
+                let _ = store.data().journal.record(LogSource::Stack, WARN, "", &stack, "");
+            }
+            Ok(UpdateDeadline::Continue(1))
         });
         Ok(store)
     }

@@ -78,7 +78,16 @@ fn code(trap: Trap) -> TrapCode {
 
 /// The frames, innermost first, with names where the module has them.
 fn backtrace(error: &Error) -> Vec<Frame> {
-    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
+    error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default()
+}
+
+/// A stack as one line: the function at hand, and who called whom.
+pub(super) fn shown(backtrace: &WasmBacktrace) -> String {
+    let frames: Vec<_> = frames(backtrace).iter().map(ToString::to_string).collect();
+    format!("it is at {}", frames.join(", called by "))
+}
+
+fn frames(backtrace: &WasmBacktrace) -> Vec<Frame> {
     backtrace
         .frames()
         .iter()

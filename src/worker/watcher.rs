@@ -22,6 +22,9 @@ use crate::wire::message::{ModuleId, ToWorkerControl};
 const REPEAT_EVERY: Duration = Duration::from_millis(2);
 const REPEATS: u32 = 20;
 
+/// The same, for a stack that is asked for: the next message waits meanwhile.
+const SAMPLE_REPEATS: u32 = 3;
+
 /// A module's files, as the host sent them.
 pub(super) struct ModuleFiles {
     pub(super) code: CodeKind,
@@ -36,6 +39,8 @@ pub(crate) struct Shared {
     pub(super) inputs: Mappings,
     /// The run that is to stop; numbers are never used twice, so a late request hits nothing.
     interrupted: AtomicU64,
+    /// The run whose stack is asked for; 0 is none.
+    sampled: AtomicU64,
     /// The run at hand.
     current: AtomicU64,
     /// For a task that waits inside a host call.
@@ -51,6 +56,7 @@ impl Shared {
             arrival: Condvar::new(),
             inputs: Mappings::default(),
             interrupted: AtomicU64::new(0),
+            sampled: AtomicU64::new(0),
             current: AtomicU64::new(0),
             interrupt: Notify::new(),
             engines: Mutex::new(Vec::new()),
@@ -87,6 +93,24 @@ impl Shared {
             }
             self.bump();
         }
+    }
+
+    /// Asks whoever runs there to say where it is, when it looks next. One that waits in a host call, or is
+    /// compiled without checks, does not.
+    fn sample(&self, run: u64) {
+        self.sampled.store(run, Ordering::SeqCst);
+        for _ in 0..SAMPLE_REPEATS {
+            self.bump();
+            std::thread::sleep(REPEAT_EVERY);
+            if self.sampled.load(Ordering::SeqCst) != run || self.current.load(Ordering::SeqCst) != run {
+                break;
+            }
+        }
+    }
+
+    /// Whether the stack of this run is asked for: `true` once.
+    pub(super) fn takes_sample(&self, run: u64) -> bool {
+        run != 0 && self.sampled.compare_exchange(run, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     fn bump(&self) {
@@ -134,6 +158,7 @@ fn watch(socket: &ControlSocket, shared: &Shared) {
     loop {
         match socket.receive::<ToWorkerControl>(SHARES_PER_TASK_MAX, RecvFlags::empty()) {
             Ok(Some((ToWorkerControl::Interrupt { run }, _))) => shared.interrupt(run),
+            Ok(Some((ToWorkerControl::Sample { run }, _))) => shared.sample(run),
             Ok(Some((ToWorkerControl::Module { module, code }, files))) => {
                 let Ok([artifact, description]) = <[OwnedFd; 2]>::try_from(files) else { leave(1) };
                 shared.lock().insert(module, ModuleFiles { code, artifact, description });

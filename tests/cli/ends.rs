@@ -207,6 +207,7 @@ fn a_task_that_runs_for_long_is_told_of_with_its_input() {
     writeln!(stdin, "{FOREVER}").expect("it reads");
     wait_for(&mut child, "warning: a task has run for ");
     wait_for(&mut child, "label=line 1 ");
+    wait_for(&mut child, "stack: it is at ");
     signal(&child, Signal::INT);
     wait_for(&mut child, "stopping");
     signal(&child, Signal::INT);

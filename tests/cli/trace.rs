@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{end_with, prebuilt, wasmpool};
+use crate::harness::{end, end_with, prebuilt, wasmpool};
 
 fn events(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).expect("reads");
@@ -132,4 +133,59 @@ fn a_timeline_is_bounded_and_one_that_cannot_be_written_is_refused() {
     end_with(command.args(["count", "--trace", "/dev/null/trace"]), "1\n")
         .expect(2)
         .says("cannot write the timeline");
+}
+
+/// Holds a profile to speedscope's schema, as far as it is used, and returns its functions' names.
+fn functions_of(profile: &Value) -> Vec<String> {
+    assert_eq!(profile["$schema"], "https://www.speedscope.app/file-format-schema.json");
+    let frames = profile["shared"]["frames"].as_array().expect("frames");
+    let names: Vec<_> =
+        frames.iter().map(|frame| frame["name"].as_str().expect("a name").to_string()).collect();
+    let one = &profile["profiles"][0];
+    assert_eq!(
+        (&one["type"], &one["unit"], &one["startValue"]),
+        (&json!("sampled"), &json!("milliseconds"), &json!(0))
+    );
+    let (samples, weights) =
+        (one["samples"].as_array().expect("samples"), one["weights"].as_array().expect("weights"));
+    assert_eq!(samples.len(), weights.len());
+    let sum: u64 = weights.iter().map(|weight| weight.as_u64().expect("a number")).sum();
+    assert_eq!(one["endValue"], sum);
+    let numbers = samples.iter().flat_map(|stack| stack.as_array().expect("a stack"));
+    assert!(
+        numbers
+            .map(|number| number.as_u64().expect("a number"))
+            .all(|number| (number as usize) < names.len())
+    );
+    names
+}
+
+#[test]
+fn a_profile_says_where_tasks_spend_their_time_and_the_logs_do_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("profile.json");
+    let profiled = |mut command: Command, input: &str| {
+        command.args(["spin", "--timeout", "2s", "--profile"]).arg(&path);
+        let ended = end_with(&mut command, input);
+        assert!(!ended.stderr.contains("it is at"), "{}", ended.stderr);
+        serde_json::from_slice::<Value>(&std::fs::read(&path).expect("reads")).expect("JSON")
+    };
+    // Neither ends but by its timeout.
+    let forever = u64::MAX.to_string();
+    let mut run = wasmpool("run", prebuilt("echo"));
+    run.args(["--input", &forever]);
+    for (command, input) in [(run, ""), (wasmpool("map", prebuilt("echo")), &*format!("{forever}\n1\n"))] {
+        let names = functions_of(&profiled(command, input));
+        assert!(names.iter().any(|name| name == "echo::spin"), "{names:?}");
+    }
+}
+
+#[test]
+fn a_profile_that_cannot_be_made_is_refused_before_anything_runs() {
+    let mut nowhere = wasmpool("run", prebuilt("echo"));
+    nowhere.args(["spin", "--input", "1", "--profile", "no/such/folder/p.json"]);
+    end(&mut nowhere).expect(2).says("cannot write the profile");
+    let mut deaf = wasmpool("run", prebuilt("echo"));
+    deaf.args(["spin", "--input", "1", "--profile", "p.json", "--interrupt", "kill"]);
+    end(&mut deaf).expect(2).says("--interrupt");
 }

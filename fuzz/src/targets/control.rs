@@ -171,6 +171,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         seed(1, 1, &setup()),
         seed(1, 2, &ToWorkerControl::Module { module: ModuleId(1), code: CodeKind::Metered }),
         seed(1, 0, &ToWorkerControl::Interrupt { run: 300 }),
+        seed(1, 0, &ToWorkerControl::Sample { run: 300 }),
         seed(2, 3, &request()),
         vec![0, 0, 253, 0],
     ]);

@@ -105,11 +105,13 @@ impl Core {
                 Some(Effect::Interrupt { link, run })
             }
             Action::Slow { worker, task } => {
-                let pid = link(state, &worker)?.pid;
+                let link = link(state, &worker)?;
+                let pid = link.pid;
                 state.observers.tell(now, || EventKind::TaskSlow { task, pid });
                 let record = state.records.get(&task)?;
                 let (labels, after) = (record.cell.labels().clone(), now.saturating_sub(record.began?));
-                Some(Effect::Slow { labels, pid, after })
+                let run = link.run_of(task)?;
+                Some(Effect::Slow { labels, link, run, after })
             }
             Action::Retry { task, how } => {
                 let outcome = resolve::outcome(how, None);

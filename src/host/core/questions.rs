@@ -30,6 +30,11 @@ impl Core {
         pids
     }
 
+    /// The links of all workers.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        self.lock().links.values().cloned().collect()
+    }
+
     pub(crate) fn stats(&self) -> PoolStats {
         let state = self.lock();
         let now = self.now();

@@ -160,7 +160,8 @@ impl Drop for Memory {
 
 fn log(input: &mut Input<'_>) -> FromWorker {
     let task = TaskId(u64::from(input.byte()));
-    let source = [LogSource::Guest, LogSource::Stdout, LogSource::Stderr][usize::from(input.byte()) % 3];
+    let source = [LogSource::Guest, LogSource::Stdout, LogSource::Stderr, LogSource::Stack];
+    let source = source[usize::from(input.byte()) % 4];
     let (level, len) = (input.byte(), usize::from(input.byte()));
     let message = String::from_utf8_lossy(input.bytes(len)).repeat(1 + usize::from(level & 7) * 40);
     let record = LogRecord { source, level, target: "guest".into(), message, fields: "\u{9b}".into() };
