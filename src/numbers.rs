@@ -13,6 +13,9 @@
 //! | `wasmpool_task_run_seconds` | histogram | seconds | | in the worker |
 //! | `wasmpool_task_cpu_seconds` | histogram | seconds | | of a CPU, while it ran |
 //! | `wasmpool_task_memory_bytes` | histogram | bytes | | most memory and tables of a task |
+//! | `wasmpool_input_bytes_total` | counter | bytes | | encoded inputs of tasks that have begun and ended |
+//! | `wasmpool_output_bytes_total` | counter | bytes | | what came back: encoded outputs, texts of errors |
+//! | `wasmpool_modules_loaded_total` | counter | | `from`: `cache`, `compiler` | modules loaded for the first time |
 //! | `wasmpool_log_dropped_bytes_total` | counter | bytes | | over the tasks' log limits |
 //! | `wasmpool_workers` | gauge | | `state`: `starting`, `idle`, `busy` | worker processes that live; those that leave are none of these |
 //! | `wasmpool_workers_started_total` | counter | | | worker processes started |
@@ -69,6 +72,9 @@ fn describe() {
         Unit::Bytes,
         "Most memory and tables of a task"
     );
+    metrics::describe_counter!("wasmpool_input_bytes_total", Unit::Bytes, "Inputs of tasks that have ended");
+    metrics::describe_counter!("wasmpool_output_bytes_total", Unit::Bytes, "What came back of them");
+    metrics::describe_counter!("wasmpool_modules_loaded_total", "Modules, by where their code came from");
     metrics::describe_counter!("wasmpool_log_dropped_bytes_total", Unit::Bytes, "Over the tasks' log limits");
     metrics::describe_gauge!("wasmpool_workers", "Worker processes that live, by what they do");
     metrics::describe_counter!("wasmpool_workers_started_total", "Worker processes started");
@@ -116,6 +122,10 @@ impl Numbers<'_> {
     fn tell(&mut self, kind: &EventKind) {
         let pool = || self.pool.to_string();
         match kind {
+            EventKind::ModuleLoaded { from_cache, .. } => {
+                let from = if *from_cache { "cache" } else { "compiler" };
+                counter!("wasmpool_modules_loaded_total", "pool" => pool(), "from" => from).increment(1);
+            }
             EventKind::WorkerStarted { pid } => {
                 counter!("wasmpool_workers_started_total", "pool" => pool()).increment(1);
                 self.set_worker(*pid, Some(Doing::Starting));
@@ -185,6 +195,8 @@ impl Numbers<'_> {
             histogram!(name, "pool" => pool()).record(duration.as_secs_f64());
         }
         histogram!("wasmpool_task_memory_bytes", "pool" => pool()).record(report.peak_memory_bytes as f64);
+        counter!("wasmpool_input_bytes_total", "pool" => pool()).increment(report.input_bytes);
+        counter!("wasmpool_output_bytes_total", "pool" => pool()).increment(report.output_bytes);
         if report.log_bytes_dropped > 0 {
             counter!("wasmpool_log_dropped_bytes_total", "pool" => pool())
                 .increment(report.log_bytes_dropped);

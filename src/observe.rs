@@ -103,6 +103,13 @@ pub struct PoolEvent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
+    /// A module was loaded for the first time.
+    ModuleLoaded {
+        /// Its name and the start of its digest.
+        module: Arc<str>,
+        /// Whether its machine code came from the cache.
+        from_cache: bool,
+    },
     /// A worker process was started.
     WorkerStarted {
         /// Its process.

@@ -333,6 +333,10 @@ pub struct TaskReport {
     pub worker_pid: Option<u32>,
     /// Bytes of log records that went over the task's log limit and were dropped.
     pub log_bytes_dropped: u64,
+    /// Bytes of its encoded input. Not known, and 0, of a task that travelled with others.
+    pub input_bytes: u64,
+    /// Bytes that came back: its encoded output, or the text of its error.
+    pub output_bytes: u64,
 }
 
 impl TaskReport {

@@ -76,6 +76,11 @@ fn every_number_is_scraped_with_its_labels_and_adds_up() {
     }
     assert!(value("task_run_seconds_sum", "") > 0.0 && value("task_memory_bytes_sum", "") > 65_536.0);
     assert!(value("log_dropped_bytes_total", "") >= 3_500.0);
+    // Five times a hundred bytes and their length; a text, and numbers of one to ten bytes.
+    assert_eq!(value("input_bytes_total", ""), 5.0 * 101.0 + 3.0 + 2.0 + 10.0 + 2.0);
+    assert!(value("output_bytes_total", "") > 6.0);
+    let loaded = seen.iter().filter(|(name, _)| name.starts_with("wasmpool_modules_loaded_total{"));
+    assert_eq!(loaded.map(|(_, count)| count).sum::<f64>(), 2.0);
     assert_eq!(value("workers_started_total", ""), 2.0);
     assert_eq!(value("workers_died_total", ",cause=\"signaled\""), 1.0);
     assert!(value("sandbox_layers", "") >= 2.0);
@@ -100,5 +105,5 @@ fn the_documented_table_is_what_the_code_tells() {
         names
     };
     assert_eq!(names(&docs, '`'), names(&code, '"'));
-    assert_eq!(names(&docs, '`').len(), 18);
+    assert_eq!(names(&docs, '`').len(), 21);
 }

@@ -170,6 +170,8 @@ pub(super) fn report(report: &TaskReport) -> String {
         .field("attempts", report.attempts)
         .field("worker_pid", report.worker_pid)
         .field("log_bytes_dropped", report.log_bytes_dropped)
+        .field("input_bytes", report.input_bytes)
+        .field("output_bytes", report.output_bytes)
         .finish()
 }
 

@@ -187,6 +187,10 @@ impl<W: Write> Timeline<W> {
             EventKind::WorkerBound { pid, domain } => {
                 self.instant("bound", *pid, at, json!({"domain": &**domain}))
             }
+            EventKind::ModuleLoaded { module, from_cache } => {
+                let args = json!({"module": &**module, "from_cache": from_cache});
+                self.instant("loaded", QUEUE, at, args)
+            }
             EventKind::Stopped => Ok(()),
         }
     }

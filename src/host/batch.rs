@@ -80,11 +80,15 @@ impl Batch {
     /// The next task has been answered.
     pub(super) fn answer(&self, worker_pid: u32, answered: Answered) {
         let task = TaskId(self.cell.task().0 + self.answered());
-        let cost = answered.cost;
+        let (cost, output_bytes) = (answered.cost, answered.payload.len() as u64);
         let run = Duration::from_nanos(cost.run_ns);
         let result = resolve::read_verdict(answered, &self.entry, &self.limits).map_err(|error| {
-            let mut report =
-                TaskReport { attempts: 1, worker_pid: Some(worker_pid), ..TaskReport::default() };
+            let mut report = TaskReport {
+                attempts: 1,
+                worker_pid: Some(worker_pid),
+                output_bytes,
+                ..TaskReport::default()
+            };
             resolve::add_cost(&mut report, cost);
             self.cell.labels().failure_of(task, error, report)
         });

@@ -178,9 +178,13 @@ fn of_death(limits: &CompileLimits, death: Death, usage: &Usage) -> ModuleError 
     }
 }
 
+/// How many bytes there were not. Several threads may have failed at once, and the first to abort has cut
+/// off what others said: 0 if no number is whole.
 fn failed_allocation(stderr: &str) -> Option<u64> {
-    let (_, rest) = stderr.rsplit_once(ALLOCATION_FAILED.0)?;
-    rest.split_once(ALLOCATION_FAILED.1)?.0.parse().ok()
+    let mut said = stderr.split(ALLOCATION_FAILED.0).skip(1).peekable();
+    said.peek()?;
+    let number = |rest: &str| rest.split_once(ALLOCATION_FAILED.1)?.0.parse().ok();
+    Some(said.find_map(number).unwrap_or(0))
 }
 
 /// Seals what the compiler has written: from here on nobody can change it. Returns its size.
@@ -330,6 +334,17 @@ mod tests {
                 assert_eq!((limit, seen), (100 << 20, (200 << 20) + 4096));
             }
             other => panic!("{other:?}"),
+        }
+        // Two threads at once, the second cut off by the first; or each by the other.
+        for (words, failed) in [
+            ("memory allocation of 4096 bytes failed\nnote: x\nmemory allocation of ", 4096),
+            ("memory allocation of memory allocation of 4096 bytes failed\n", 4096),
+            ("memory allocation of memory allocation of 40964096 by", 0),
+        ] {
+            match of_death(&limits, death(6, words), &usage(Some(200 << 20))) {
+                ModuleError::CompileLimit { seen, .. } => assert_eq!(seen, (200 << 20) + failed, "{words}"),
+                other => panic!("{words}: {other:?}"),
+            }
         }
         for (signal, words) in [(6, "thread main has overflowed its stack"), (11, words), (6, ""), (9, "")] {
             let error = of_death(&limits, death(signal, words), &usage(Some(50 << 20)));

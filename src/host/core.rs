@@ -382,6 +382,12 @@ impl Core {
         self.lock().records.get(&task).map(|record| record.cell.labels().clone())
     }
 
+    /// For those who watch.
+    pub(crate) fn loaded(&self, module: Arc<str>, from_cache: bool) {
+        let now = self.now();
+        self.lock().observers.tell(now, || EventKind::ModuleLoaded { module, from_cache });
+    }
+
     // ── Processes ────────────────────────────────────────────────────────────
 
     /// The process is gone, and its ring is drained.

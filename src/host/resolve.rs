@@ -25,10 +25,12 @@ pub(super) fn result(
         total: now.saturating_sub(record.submitted),
         attempts: record.attempts,
         worker_pid: record.worker_pid,
+        input_bytes: if record.batch.is_none() { record.call.input.len() as u64 } else { 0 },
         ..TaskReport::default()
     };
     if let Some(answered) = &answered {
         add_cost(&mut report, answered.cost);
+        report.output_bytes = answered.payload.len() as u64;
     }
     let limit = record.timeout.unwrap_or_default();
     let result = match how {

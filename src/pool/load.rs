@@ -139,11 +139,13 @@ impl Pool {
         let name = options.name.unwrap_or_else(|| digest.short());
         self.0.loads.load((digest, code), &limits, || {
             let (compiled, from_cache) = compiled()?;
+            let shown: Arc<str> = format!("{name} (sha256 {}…)", digest.short()).into();
+            self.0.core.loaded(shown.clone(), from_cache);
             Ok(move |id| {
                 Module(Arc::new(Loaded {
                     pool: self.0.core.id,
                     id,
-                    shown: format!("{name} (sha256 {}…)", digest.short()).into(),
+                    shown,
                     name,
                     digest,
                     description: compiled.description,
