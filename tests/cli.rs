@@ -16,6 +16,8 @@ mod map;
 mod modules;
 #[path = "cli/run.rs"]
 mod run;
+#[path = "common/say.rs"]
+mod say;
 #[path = "cli/trace.rs"]
 mod trace;
 #[path = "cli/tools.rs"]

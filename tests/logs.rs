@@ -1,6 +1,8 @@
 //! Guests' records come out of the host's `tracing` subscriber, attributed and in order.
 
 mod common;
+#[path = "common/say.rs"]
+mod say;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -134,35 +136,11 @@ fn a_guests_terminal_sequences_are_escaped_in_its_output_lines() {
     assert_eq!((&*said[0]["message"], &*said[0]["source"]), ("\\u{1b}[2Jgone", "stdout"));
 }
 
-/// Logs its input, says so in its answer, or spins for ever, by the bare byte ABI.
-const SAY_WAT: &str = r#"(module
-    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-    (memory (export "memory") 1)
-    (data (i32.const 90) "-\n")
-    (func (export "wasmpool_abi_v1"))
-    (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 512)
-    (func $put (param $at i32) (param $len i32)
-        (i32.store (i32.const 200) (local.get $at))
-        (i32.store (i32.const 204) (local.get $len))
-        (drop (call $write (i32.const 1) (i32.const 200) (i32.const 1) (i32.const 300))))
-    (func $say (export "say") (param $at i32) (param $len i32) (result i64) (local $times i32)
-        (loop $again
-            (call $put (local.get $at) (local.get $len))
-            (call $put (i32.const 90) (i32.const 1))
-            (call $put (local.get $at) (local.get $len))
-            (call $put (i32.const 91) (i32.const 1))
-            (local.set $times (i32.add (local.get $times) (i32.const 1)))
-            (br_if $again (i32.lt_u (local.get $times) (i32.const 20))))
-        (i64.const 1))
-    (func (export "say_and_spin") (param i32 i32) (result i64)
-        (drop (call $say (local.get 0) (local.get 1)))
-        (loop (br 0)) unreachable))"#;
-
 #[test]
 fn lines_of_a_hundred_tasks_at_once_are_never_mixed_and_each_has_its_task() {
     kept();
     let pool = pool(4);
-    let module = common::wat(&pool, SAY_WAT);
+    let module = common::wat(&pool, &say::text(1));
     let say = common::raw(&module, "say");
     let submit = |n: usize| {
         let options = TaskOptions::new().label(format!("interleaved {n}"));
@@ -186,7 +164,7 @@ fn lines_of_a_hundred_tasks_at_once_are_never_mixed_and_each_has_its_task() {
 fn a_worker_that_dies_leaves_its_last_lines_in_the_breakage() {
     kept();
     let pool = common::builder(1).build().expect("builds");
-    let module = common::wat(&pool, SAY_WAT);
+    let module = common::wat(&pool, &say::text(1));
     let options = TaskOptions::new().label("to die");
     let spin = common::raw(&module, "say_and_spin");
     let future = pool.submit_with(&spin, &"last words".into(), options).expect("submits");
@@ -204,7 +182,7 @@ fn a_worker_that_dies_leaves_its_last_lines_in_the_breakage() {
 fn what_is_over_the_rate_is_dropped_counted_and_told_and_the_task_goes_on() {
     kept();
     let pool = common::builder(1).log_rate_max(100).build().expect("builds");
-    let say = common::raw(&common::wat(&pool, SAY_WAT), "say");
+    let say = common::raw(&common::wat(&pool, &say::text(1)), "say");
     let long = "x".repeat(40);
     let options = TaskOptions::new().label("over the rate");
     pool.submit_with(&say, &long.into(), options).expect("submits").result().expect("says");

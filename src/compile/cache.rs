@@ -193,7 +193,7 @@ impl Cache {
     /// The bytes are copied as they are hashed, and the copy is what workers map: sealed, so that
     /// nobody changes it between the check and the use, or later. Mapping the file itself would save
     /// the copy, but then a rewrite in place would be run; a lease only delays one, and few file systems
-    /// have fs-verity. The copy takes 0.8 ms a MiB, the hash alone 0.4 (CPython's 26 MiB: 32 ms with, 10 without),
+    /// have fs-verity. The hash is another thread's, beside the copy; CPython's 26 MiB take 11 ms,
     /// once a pool; its pages are shared by the pool's workers, but not with other pools' as the file's were.
     pub(crate) fn find(&self, key: &CacheKey) -> Option<Compiled> {
         let file = match self.open_entry(&key.file_name()) {

@@ -42,10 +42,7 @@ fn results_that_are_not_to_be_in_order_come_as_they_are_done() {
     let mut line = String::new();
     stdout.read_line(&mut line).expect("a line");
     assert_eq!(serde_json::from_str::<Value>(&line).expect("JSON")["line"], 2);
-    signal(&child, Signal::INT);
-    wait_for(&mut child, "stopping");
-    signal(&child, Signal::INT);
-    ended(child).expect(130);
+    interrupt_twice(child);
 }
 
 #[test]
@@ -194,10 +191,7 @@ fn to_watch_is_to_see_each_worker_with_what_it_runs() {
     wait_for(&mut child, "answered");
     wait_for(&mut child, " busy ");
     wait_for(&mut child, " MiB  line 1\n");
-    signal(&child, Signal::INT);
-    wait_for(&mut child, "stopping");
-    signal(&child, Signal::INT);
-    ended(child).expect(130);
+    interrupt_twice(child);
 }
 
 #[test]
@@ -208,10 +202,7 @@ fn a_task_that_runs_for_long_is_told_of_with_its_input() {
     wait_for(&mut child, "warning: a task has run for ");
     wait_for(&mut child, "label=line 1 ");
     wait_for(&mut child, "stack: it is at ");
-    signal(&child, Signal::INT);
-    wait_for(&mut child, "stopping");
-    signal(&child, Signal::INT);
-    ended(child).expect(130);
+    interrupt_twice(child);
     end_with(&mut spin(&["--slow-after", "soon"]), "1\n").expect(2).says("examples: 500ms");
 }
 
@@ -222,6 +213,13 @@ fn signal(child: &Child, signal: Signal) {
 }
 
 /// Waits until it has said this; what it says afterwards stays in the pipe.
+fn interrupt_twice(mut child: Child) {
+    signal(&child, Signal::INT);
+    wait_for(&mut child, "stopping");
+    signal(&child, Signal::INT);
+    ended(child).expect(130);
+}
+
 fn wait_for(child: &mut Child, words: &str) {
     let stderr = child.stderr.as_mut().expect("a pipe");
     let mut said = Vec::new();

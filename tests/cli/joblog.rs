@@ -73,6 +73,34 @@ fn a_log_that_is_there_is_neither_overwritten_nor_continued_unasked() {
 }
 
 #[test]
+fn a_result_is_not_lost_behind_a_line_that_a_kill_has_torn() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, results) = (log_in(&folder), folder.path().join("results.jsonl"));
+    std::fs::write(&results, r#"{"line":1,"inp"#).expect("writes");
+    end_with(&mut count(&log, &[]), "10\n").expect(0);
+    let stdin = folder.path().join("in.txt");
+    std::fs::write(&stdin, "10\n20\n").expect("writes");
+    let mut command = count(&log, &["--resume"]);
+    command.stdin(std::fs::File::open(&stdin).expect("opens"));
+    let appended = std::fs::File::options().append(true).open(&results).expect("opens");
+    let status = command.stdout(appended).stderr(std::process::Stdio::null()).status().expect("runs");
+    assert!(status.success(), "{status}");
+    let text = std::fs::read_to_string(&results).expect("reads");
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(lines[1]).expect("whole")["line"], 2);
+}
+
+#[test]
+fn a_dry_run_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, outputs) = (log_in(&folder), folder.path().join("out"));
+    let mut command = count(&log, &["--dry-run", "--output-dir"]);
+    end_with(command.arg(&outputs), "10\n").expect(0);
+    assert!(!log.exists() && !outputs.exists());
+}
+
+#[test]
 fn other_inputs_than_the_logs_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = log_in(&folder);

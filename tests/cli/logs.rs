@@ -7,32 +7,12 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::harness::{end, end_with, prebuilt, wasmpool, wat};
-
-/// Writes its input twenty times, in pieces.
-const SAY: &str = r#"(module
-    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-    (memory (export "memory") 1)
-    (data (i32.const 90) "-\n")
-    (func (export "wasmpool_abi_v1"))
-    (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 512)
-    (func $put (param $at i32) (param $len i32)
-        (i32.store (i32.const 200) (local.get $at))
-        (i32.store (i32.const 204) (local.get $len))
-        (drop (call $write (i32.const 2) (i32.const 200) (i32.const 1) (i32.const 300))))
-    (func (export "say") (param $at i32) (param $len i32) (result i64) (local $times i32)
-        (loop $again
-            (call $put (local.get $at) (local.get $len))
-            (call $put (i32.const 90) (i32.const 1))
-            (call $put (local.get $at) (local.get $len))
-            (call $put (i32.const 91) (i32.const 1))
-            (local.set $times (i32.add (local.get $times) (i32.const 1)))
-            (br_if $again (i32.lt_u (local.get $times) (i32.const 20))))
-        (i64.const 1)))"#;
+use crate::say as guest;
 
 fn say(folder: &Path, flags: &[&str]) -> Command {
-    let module = wat(folder, "say.wasm", SAY);
+    let module = wat(folder, "say.wasm", &guest::text(2));
     let mut command = wasmpool("map", module);
-    command.args(["--workers", "4", "--log-file"]).arg(folder.join("log")).args(flags);
+    command.args(["say", "--workers", "4", "--log-file"]).arg(folder.join("log")).args(flags);
     command
 }
 
