@@ -2,17 +2,18 @@
 //!
 //! A fresh instance needs memory that is zero. Wasmtime's pool gives all pages of a memory back to the
 //! kernel, and every page that the next task touches costs a fault: measured, that is most of what a
-//! fresh instance costs. Here the kernel is asked which pages are there (`mincore`), and those are zeroed;
-//! where there are many, all are given back as well. Instance, calls and end, against the pool in one run of
-//! `benches/instances.rs` (on two virtual CPUs, others at work): echo 31 → 21 µs (1.5 times as fast), primes below
-//! 1,000 107 → 43 (2.5), a task that writes to 16 pages 86 → 15 (5.7), to 256 pages 1,490 → 91 (16).
+//! fresh instance costs. Here the pages that may have been touched are zeroed: those that are *open*
+//! ([`door`]), without asking, while these are few; else those of which the kernel says that they are there
+//! (`mincore`). Where there are many, all are given back as well. Instance, calls and end, against the pool in one run of
+//! `benches/instances.rs` (on two virtual CPUs, others at work): FIGURES.
 //! Which modules have them is `compile/choice.rs`'s to say.
 //!
 //! # Why no byte survives
 //! A slot is one private anonymous mapping that this process alone has: it never forks (seccomp), and
-//! nothing else is mapped over it. Between two tasks *every* page of it up to [`Slot::accessible`] is
-//! either zeroed or given back; beyond, pages cannot be accessed and are as an earlier reset left them:
-//! zero. A page is passed over only if `mincore` says that it is absent, with swap off. This is sound
+//! nothing else is mapped over it. Since all of it was last given back, only what is open, or was open while
+//! it was zeroed, can have been touched. Between two tasks *every* page that is open is either zeroed or given
+//! back; all others cannot be accessed, and are as an earlier reset left them: zero. Where the kernel is asked,
+//! an open page is passed over only if `mincore` says that it is absent, with swap off. This is sound
 //! if no absent page has contents. What the kernel says of a page of such a mapping (mm/mincore.c):
 //!
 //! - *Present*: resident. So are pages that are mapped without access for a moment (NUMA balancing), pages
@@ -23,7 +24,7 @@
 //!   pages, and none of `mincore`'s (9,219 with those at huge pages). Zeroing waits until a page has moved; a
 //!   poisoned one ends this process.
 //! - *Swapped out*, and no longer in the swap cache: absent, **with contents**. So swap must be off. That
-//!   is asked of /proc/swaps before and after, for each reset ([`Swaps`]): while a device is in use
+//!   is asked of /proc/swaps before and after, for each such reset ([`Swaps`]): while a device is in use
 //!   everything is given back. `swapoff` brings back all that was swapped out before its device
 //!   goes from that list. What is left is a device that comes and goes, both, in the microsecond between
 //!   the two looks, and takes a page of this memory along. Compressed swap (zram) is such a device, and
@@ -40,8 +41,12 @@
 //!
 //! Where something cannot be done, such as a call that fails, the whole slot is unmapped.
 
+#[path = "memories/door.rs"]
+mod door;
+
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,6 +54,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
+use self::door::{DOOR_BYTES_MAX, Door, WINDOW_BYTES_MAX};
 use crate::compile::settings::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES};
 
 /// All of a slot: the memory between two guards.
@@ -71,9 +77,10 @@ const HUGE_FROM_BYTES: usize = 4 * 1024 * 1024;
 const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Every so many resets everything is given back: else what one task has touched would be zeroed for all
-/// that follow it. Sooner where one has touched much more than is usual: the faults that this costs are paid
-/// for by some 20 resets that have less to zero.
+/// that follow it. Later where what is open is little anyway. Sooner where one has touched much more than is
+/// usual: the faults that this costs are paid for by some 20 resets that have less to zero.
 const FORGET_EVERY: u32 = 64;
+const FORGET_LITTLE_EVERY: u32 = 256;
 const FORGET_EXCESS_EVERY: u32 = 8;
 
 /// Pages that are never much.
@@ -150,9 +157,10 @@ impl Shared {
             None if slots.lent < MEMORIES_MAX => Slot::new()?,
             None => return Err(io::Error::other("all are in use")),
         };
-        if slot.accessible > bytes {
-            slot.shrink(bytes)?;
-        }
+        slot.shrink(slot.accessible.min(bytes))?;
+        // One at a time, since the reserve is for one.
+        slot.opens_by_faults = slots.lent == 0 && bytes <= DOOR_BYTES_MAX && door::hold_reserve();
+        slot.extend(slot.accessible)?;
         slots.lent += 1;
         Ok(slot)
     }
@@ -176,35 +184,37 @@ impl Shared {
             return Err(io::Error::other("nobody knows what is accessible"));
         }
         slot.resets += 1;
-        if slot.resets >= FORGET_EVERY || !self.zero(slot, stays, room, residency) {
-            slot.forget()?;
+        let is_little = slot.is_window();
+        let found =
+            if is_little { slot.zero_window(stays, room) } else { self.zero(slot, stays, room, residency) };
+        slot.large_resets = if is_little { 0 } else { slot.large_resets + 1 };
+        let every = if is_little { FORGET_LITTLE_EVERY } else { FORGET_EVERY };
+        match found {
+            Found::Zeroed if slot.resets < every => {}
+            // What is always large would only be opened again.
+            Found::Much if !is_little && slot.large_resets < FORGET_EVERY => slot.forget(false)?,
+            _ => slot.forget(true)?,
         }
-        if slot.accessible > stays {
-            slot.shrink(stays)?;
-        }
-        Ok(())
+        slot.shrink(slot.accessible.min(stays))
     }
 
-    /// Zeroes what is resident; `false`, with nothing done, if everything is to be given back.
-    fn zero(&self, slot: &mut Slot, stays: usize, room: usize, residency: &mut [u8]) -> bool {
+    /// Zeroes what is resident.
+    fn zero(&self, slot: &mut Slot, stays: usize, room: usize, residency: &mut [u8]) -> Found {
         let pages = slot.accessible / self.page;
-        let Some(residency) = residency.get_mut(..pages) else { return false };
+        let Some(residency) = residency.get_mut(..pages) else { return Found::Much };
         if pages == 0 {
-            return true;
+            return Found::Zeroed;
         }
         // Before and after, see above.
         if !self.swaps.are_off() || !slot.resident(residency) || !self.swaps.are_off() {
-            return false;
+            return Found::Much;
         }
         let resident = |pages: &[u8]| pages.iter().filter(|page| is_resident(**page)).count();
         let (all, beyond) = (resident(residency), residency.get(stays / self.page..).map_or(0, resident));
-        let kept = (all * self.page).saturating_add(slot.kept_beyond);
-        if kept > room || slot.is_in_excess(all) {
-            return false;
+        let found = slot.account(all * self.page, beyond * self.page, room);
+        if found != Found::Zeroed {
+            return found;
         }
-        slot.kept = kept;
-        // What lies beyond is kept, but not asked for again until it is accessible.
-        slot.kept_beyond += beyond * self.page;
         let mut at = 0;
         for run in residency.chunk_by(|one, other| is_resident(*one) == is_resident(*other)) {
             if is_resident(run[0]) {
@@ -212,12 +222,22 @@ impl Shared {
             }
             at += run.len();
         }
-        true
+        found
     }
 
     fn whole_pages(&self, bytes: usize) -> usize {
         bytes.next_multiple_of(self.page)
     }
+}
+
+/// What a reset is to do, or has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Zeroed,
+    /// Everything is to be given back: there is much, or nobody knows.
+    Much,
+    /// The same: there is much more than is usual.
+    Unusual,
 }
 
 /// The other bits are reserved.
@@ -230,8 +250,14 @@ fn is_resident(page: u8) -> bool {
 struct Slot {
     /// Where the guard before it begins.
     start: NonNull<u8>,
-    /// Bytes of the memory that can be accessed, in whole pages; not those beyond.
+    /// Bytes of the memory that can be accessed, in whole pages; not those beyond. What is open lies below.
     accessible: usize,
+    /// `None`: all that is accessible is open.
+    door: Option<Door>,
+    /// Else it is opened at once.
+    opens_by_faults: bool,
+    /// Where what was open ended before it was cut off at `accessible`.
+    cut: usize,
     /// The largest that `accessible` was since everything was given back.
     touched: usize,
     /// Bytes that may be resident while it waits, and of these beyond what is accessible.
@@ -242,6 +268,8 @@ struct Slot {
     resets: u32,
     usual: Option<usize>,
     excesses: u32,
+    /// Resets in a row of more than a window.
+    large_resets: u32,
     /// What is accessible is not what `accessible` says.
     is_broken: bool,
 }
@@ -260,15 +288,19 @@ impl Slot {
             rustix::mm::mmap_anonymous(ptr::null_mut(), SLOT_BYTES, ProtFlags::empty(), flags)?
         };
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("a mapping at 0"))?;
-        let slot = Slot {
+        let mut slot = Slot {
             start,
             accessible: 0,
+            door: None,
+            opens_by_faults: false,
+            cut: 0,
             touched: 0,
             kept: 0,
             kept_beyond: 0,
             resets: 0,
             usual: None,
             excesses: 0,
+            large_resets: 0,
             is_broken: false,
         };
         // SAFETY: within this slot's mapping; it changes what pages it will have, and nothing that they
@@ -277,6 +309,7 @@ impl Slot {
             let large = slot.base().add(HUGE_FROM_BYTES).cast();
             rustix::mm::madvise(large, MEMORY_BYTES - HUGE_FROM_BYTES, Advice::LinuxHugepage)
         };
+        slot.door = Door::new(slot.base());
         Ok(slot)
     }
 
@@ -285,29 +318,78 @@ impl Slot {
         unsafe { self.start.as_ptr().add(GUARD_BYTES) }
     }
 
+    /// What can be accessed without a fault.
+    fn open(&self) -> Range<usize> {
+        self.door.as_ref().map_or(0..self.accessible, Door::open)
+    }
+
+    /// Whether what is open is to be zeroed without asking.
+    fn is_window(&self) -> bool {
+        self.door.is_some() && self.open().len() <= WINDOW_BYTES_MAX && self.accessible <= DOOR_BYTES_MAX
+    }
+
     /// Makes the bytes accessible up to `to`; all or nothing.
     fn extend(&mut self, to: usize) -> io::Result<()> {
-        let from = self.accessible;
-        if to > MEMORY_BYTES || to <= from {
-            return if to > from { Err(io::Error::other("beyond its room")) } else { Ok(()) };
+        if to > MEMORY_BYTES {
+            return Err(io::Error::other("beyond its room"));
         }
-        if let Err(error) = self.protect(from, to, MprotectFlags::READ | MprotectFlags::WRITE) {
-            // The range may lie in several of the kernel's areas, of which some are changed now.
-            self.is_broken |= self.protect(from, to, MprotectFlags::empty()).is_err();
-            return Err(error);
-        }
+        let (to, open) = (to.max(self.accessible), self.open());
+        let by_faults = self.opens_by_faults && self.is_window() && to <= DOOR_BYTES_MAX;
+        let wanted = match by_faults {
+            // What the tasks before this one touched there.
+            true if self.cut > self.accessible && open.end == self.accessible => open.start..self.cut.min(to),
+            true => open.clone(),
+            false => 0..to,
+        };
+        self.open_all(&open, &wanted)?;
         self.accessible = to;
-        if to > self.touched {
-            self.touched = to;
+        if let Some(door) = &self.door {
+            door.set_limit(if by_faults { to } else { 0 });
+        }
+        self.touched = self.touched.max(to);
+        if to >= self.cut {
+            self.cut = 0;
         }
         // What was kept there counts again where it is asked for.
         self.kept_beyond = if self.accessible >= self.touched { 0 } else { self.kept_beyond };
         Ok(())
     }
 
-    /// Has them trap from `to` on. What they hold stays: it must be zero.
+    /// Opens what of `wanted` is not open; all or nothing.
+    fn open_all(&mut self, open: &Range<usize>, wanted: &Range<usize>) -> io::Result<()> {
+        let parts = match open.is_empty() {
+            true => [wanted.clone(), 0..0],
+            false => [wanted.start..open.start, open.end..wanted.end],
+        };
+        for (index, part) in parts.iter().enumerate().filter(|(_, part)| !part.is_empty()) {
+            if let Err(error) = self.protect(part.start, part.end, MprotectFlags::READ | MprotectFlags::WRITE)
+            {
+                // The range may lie in several of the kernel's areas, of which some are changed now.
+                for part in parts[..=index].iter().filter(|part| !part.is_empty()) {
+                    self.is_broken |= self.protect(part.start, part.end, MprotectFlags::empty()).is_err();
+                }
+                return Err(error);
+            }
+        }
+        if let Some(door) = &self.door {
+            door.set_open(wanted.clone());
+        }
+        Ok(())
+    }
+
+    /// Has them trap from `to` on, and opens nothing more. What they hold stays: it must be zero.
     fn shrink(&mut self, to: usize) -> io::Result<()> {
-        self.protect(to, self.accessible, MprotectFlags::empty())?;
+        let open = self.open();
+        if let Some(door) = &self.door {
+            door.set_limit(0);
+        }
+        if open.end > to {
+            self.protect(open.start.max(to), open.end, MprotectFlags::empty())?;
+            if let Some(door) = &self.door {
+                door.set_open(if open.start < to { open.start..to } else { 0..0 });
+            }
+            self.cut = self.cut.max(open.end);
+        }
         self.accessible = to;
         Ok(())
     }
@@ -328,6 +410,32 @@ impl Slot {
         unsafe { libc::mincore(self.base().cast(), self.accessible, residency.as_mut_ptr()) == 0 }
     }
 
+    /// Zeroes all that is open.
+    fn zero_window(&mut self, stays: usize, room: usize) -> Found {
+        let open = self.open();
+        let found = self.account(open.len(), open.end.saturating_sub(stays.max(open.start)), room);
+        if found == Found::Zeroed {
+            self.zero(open.start, open.len());
+        }
+        found
+    }
+
+    /// Counts what is to be kept: so many bytes, of which some are `beyond` what stays accessible. Says what is
+    /// to be done with them.
+    fn account(&mut self, all: usize, beyond: usize, room: usize) -> Found {
+        let kept = all.saturating_add(self.kept_beyond);
+        if kept > room {
+            return Found::Much;
+        }
+        if self.is_in_excess(all / rustix::param::page_size()) {
+            return Found::Unusual;
+        }
+        self.kept = kept;
+        // What lies beyond is kept, but not asked for again until it is accessible.
+        self.kept_beyond += beyond;
+        Found::Zeroed
+    }
+
     /// Whether a task has touched much more than others do, and that for some time.
     fn is_in_excess(&mut self, pages: usize) -> bool {
         let usual = *self.usual.get_or_insert(pages);
@@ -343,10 +451,17 @@ impl Slot {
         unsafe { ptr::write_bytes(self.base().add(from), 0, end - from) };
     }
 
-    /// Gives all pages back that were ever accessible: they are zero when they are touched next.
-    fn forget(&mut self) -> io::Result<()> {
+    /// Gives all pages back that were ever accessible: they are zero when they are touched next. And closes
+    /// what is open, if faults are to find out anew what is touched.
+    fn forget(&mut self, closes: bool) -> io::Result<()> {
         // SAFETY: within this slot's mapping, private and anonymous; nobody refers to what it holds.
         unsafe { rustix::mm::madvise(self.base().cast(), self.touched, Advice::LinuxDontNeed)? };
+        if let Some(door) = self.door.as_ref().filter(|_| closes) {
+            let open = door.open();
+            self.protect(open.start, open.end, MprotectFlags::empty())?;
+            door.set_open(0..0);
+            (self.cut, self.large_resets) = (0, 0);
+        }
         (self.touched, self.kept, self.kept_beyond) = (self.accessible, 0, 0);
         (self.resets, self.usual, self.excesses) = (0, None, 0);
         Ok(())

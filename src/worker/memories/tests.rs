@@ -8,6 +8,9 @@ use super::*;
 const PAGE: usize = 4096;
 const WASM_PAGE: usize = 64 * 1024;
 
+/// More than is zeroed without asking.
+const LARGE: usize = 8 * WASM_PAGE;
+
 const NO_SWAPS: &str = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
 const ONE_SWAP: &str = "/dev/zram0                              partition\t8\t\t0\t\t100\n";
 
@@ -106,11 +109,11 @@ fn with_swap_or_with_what_is_no_list_everything_is_given_back() {
     for swaps in others.into_iter().chain([swaps, Swaps::Unknown]) {
         assert!(!swaps.are_off());
         let memories = Memories::with(swaps);
-        let mut first = memory(&memories, 2 * WASM_PAGE);
+        let mut first = memory(&memories, LARGE);
         bytes(&mut first).fill(0xff);
         drop(first);
-        let mut second = memory(&memories, 2 * WASM_PAGE);
-        assert_eq!(resident(&*second, 2 * WASM_PAGE), 0);
+        let mut second = memory(&memories, LARGE);
+        assert_eq!(resident(&*second, LARGE), 0);
         assert!(is_zero(bytes(&mut second)));
     }
 }
@@ -120,11 +123,11 @@ fn swap_that_is_turned_on_later_is_seen_at_the_next_reset() {
     let (swaps, mut file) = list(NO_SWAPS);
     let memories = Memories::with(swaps);
     for kept in [3, 0] {
-        let mut first = memory(&memories, WASM_PAGE);
-        bytes(&mut first)[..3 * PAGE].fill(0xff);
+        let mut first = memory(&memories, LARGE);
+        [0, 3 * PAGE, LARGE - 1].iter().for_each(|at| bytes(&mut first)[*at] = 0xff);
         drop(first);
-        let second = memory(&memories, WASM_PAGE);
-        assert_eq!(resident(&*second, WASM_PAGE), kept);
+        let second = memory(&memories, LARGE);
+        assert_eq!(resident(&*second, LARGE), kept);
         file.write_all(ONE_SWAP.as_bytes()).expect("writes");
     }
 }
@@ -146,19 +149,89 @@ fn this_machines_list_is_read_where_it_is_the_kernels() {
 #[test]
 fn what_one_task_touched_is_not_zeroed_for_ever() {
     let memories = without_swap();
-    let touch = |pages: usize| {
+    let touch = |first: usize, last: usize| {
         let mut one = memory(&memories, 10 * WASM_PAGE);
-        bytes(&mut one)[..pages * PAGE].fill(1);
+        bytes(&mut one)[first * PAGE..(last + 1) * PAGE].fill(1);
         resident(&*one, 10 * WASM_PAGE)
     };
     // From the first on: until everything is given back in its turn.
-    touch(160);
-    assert!((2..FORGET_EVERY).all(|_| touch(1) == 160));
-    assert_eq!((touch(1), touch(1)), (160, 1));
+    touch(0, 159);
+    assert!((2..FORGET_EVERY).all(|_| touch(0, 0) == 160));
+    assert_eq!((touch(0, 0), touch(0, 0)), (160, 1));
+    // Where it is little, later; a step is zeroed as a whole.
+    touch(3, 20);
+    assert!((3..FORGET_LITTLE_EVERY).all(|_| touch(0, 0) == 24));
+    assert_eq!((touch(0, 0), touch(0, 0), touch(0, 0)), (24, 1, 4));
     // Between others that touch less: soon.
-    touch(160);
-    assert!((1..FORGET_EXCESS_EVERY).all(|_| touch(1) == 160));
-    assert_eq!((touch(1), touch(1)), (1, 1));
+    touch(0, 159);
+    assert!((1..FORGET_EXCESS_EVERY).all(|_| touch(0, 0) == 160));
+    assert_eq!((touch(0, 0), touch(0, 0)), (1, 4));
+}
+
+/// Asked of the kernel, so that nothing is opened by asking.
+fn is_open(memory: &dyn LinearMemory, at: usize) -> bool {
+    let mut byte = 0u8;
+    let here = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let there = libc::iovec { iov_base: memory.as_ptr().wrapping_add(at).cast(), iov_len: 1 };
+    // SAFETY: one byte is written, to a place of its own; what cannot be read is an error.
+    unsafe { libc::process_vm_readv(libc::getpid(), &here, 1, &there, 1, 0) == 1 }
+}
+
+fn open_steps(memory: &dyn LinearMemory) -> Vec<usize> {
+    (0..memory.byte_size() / (4 * PAGE)).filter(|step| is_open(memory, step * 4 * PAGE)).collect()
+}
+
+#[test]
+fn pages_are_opened_by_who_touches_them_and_stay_open_for_the_next() {
+    let memories = without_swap();
+    let mut first = memory(&memories, 10 * WASM_PAGE);
+    let at = first.as_ptr();
+    assert_eq!(open_steps(&*first), [0usize; 0]);
+    bytes(&mut first)[20 * PAGE + 7] = 1;
+    assert_eq!(open_steps(&*first), [5]);
+    assert_eq!(bytes(&mut first)[31 * PAGE], 0, "to read is to touch");
+    assert_eq!(open_steps(&*first), [5, 6, 7], "one range");
+    bytes(&mut first)[17 * PAGE] = 1;
+    assert_eq!(open_steps(&*first), [4, 5, 6, 7]);
+    drop(first);
+    let mut second = memory(&memories, 10 * WASM_PAGE);
+    assert_eq!((second.as_ptr(), open_steps(&*second)), (at, vec![4, 5, 6, 7]));
+    // More than a window: all of it.
+    bytes(&mut second)[10 * WASM_PAGE - 1] = 1;
+    assert_eq!(open_steps(&*second).len(), 40);
+    second.grow_to(11 * WASM_PAGE).expect("grows");
+    assert_eq!(open_steps(&*second).len(), 44);
+}
+
+#[test]
+fn nothing_beyond_a_memory_is_open_and_what_was_is_again_where_it_grows() {
+    let memories = without_swap();
+    for round in 0..3 {
+        let mut one = memory(&memories, WASM_PAGE);
+        let at = |page: usize| page * WASM_PAGE;
+        assert!(!is_open(&*one, at(1)) && !is_open(&*one, at(2)), "{round}");
+        one.grow_to(at(3)).expect("grows");
+        assert_eq!((is_open(&*one, at(1)), is_open(&*one, at(2))), (round > 0, round > 0));
+        bytes(&mut one)[at(1) - 1..at(2) + 1].fill(1);
+        assert!(!is_open(&*one, at(3)));
+    }
+    // Another that is as large from the start finds it closed, but zero.
+    let mut one = memory(&memories, 3 * WASM_PAGE);
+    assert!(is_zero(bytes(&mut one)));
+}
+
+#[test]
+fn a_second_memory_at_the_same_time_opens_all_at_once() {
+    let memories = without_swap();
+    let first = memory(&memories, 4 * WASM_PAGE);
+    let mut second = memory(&memories, 4 * WASM_PAGE);
+    assert_eq!((open_steps(&*first).len(), open_steps(&*second).len()), (0, 16));
+    second.grow_to(5 * WASM_PAGE).expect("grows");
+    assert_eq!(open_steps(&*second).len(), 20);
+    drop(first);
+    drop(second);
+    let both = [4, 4].map(|pages| memory(&memories, pages * WASM_PAGE));
+    assert!(both.into_iter().all(|mut one| is_zero(bytes(&mut one))));
 }
 
 #[test]
@@ -231,7 +304,7 @@ fn pages_beyond_what_is_accessible_are_not_kept_without_bound() {
 type Task = (usize, usize, Vec<(usize, usize)>);
 
 fn tasks() -> impl Strategy<Value = Vec<Task>> {
-    let size = prop_oneof![0..4usize, 10..40usize, 100..300usize];
+    let size = prop_oneof![0..4usize, 0..8usize, 10..40usize, 60..68usize, 100..300usize];
     let write = (any::<usize>(), prop_oneof![1..64usize, 1000..20_000usize, 100_000..8_000_000usize]);
     vec((size.clone(), size, vec(write, 0..12)), 1..24)
 }
@@ -249,6 +322,9 @@ proptest! {
             if grown > start {
                 one.grow_to(grown * WASM_PAGE).expect("grows");
                 prop_assert!(is_zero(bytes(&mut one)));
+            }
+            for beyond in [0, PAGE, 3 * PAGE, 40 * PAGE, 2 << 20, 8 << 20] {
+                prop_assert!(!is_open(&*one, one.byte_size() + beyond), "{beyond}");
             }
             let all = bytes(&mut one);
             for (at, len) in writes {
