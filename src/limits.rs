@@ -27,7 +27,7 @@ pub const WORKERS_MAX: usize = 1024;
 pub const OFFERS_MAX: usize = 63;
 
 /// Tasks of a [`map`](crate::Pool::map) that travel together, at most.
-pub const BATCH_ITEMS_MAX: usize = 256;
+pub const BATCH_ITEMS_MAX: usize = 1024;
 
 /// Bytes of their inputs, at most.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;

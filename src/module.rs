@@ -356,6 +356,13 @@ pub(crate) mod sealed {
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
         fn encode(&self, input: &Self::Input) -> Result<(Entry, Bytes), SubmitError>;
+        /// As `encode`, without memory of its own; on an error, what is at the end of `bytes` is of no use.
+        #[doc(hidden)]
+        #[allow(private_interfaces, reason = "the trait is sealed")]
+        fn encode_onto(&self, input: &Self::Input, bytes: &mut Vec<u8>) -> Result<(), SubmitError> {
+            bytes.extend_from_slice(&self.encode(input)?.1);
+            Ok(())
+        }
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
         fn decode(answer: &Answer) -> Result<Self::Output, String>;
@@ -413,11 +420,14 @@ where
     }
 
     fn encode(&self, input: &I) -> Result<(Entry, Bytes), SubmitError> {
-        let encode_error =
-            |message: String| SubmitError::Encode { task: self.target.name.to_string(), message };
-        let bytes = postcard::to_stdvec(input).map_err(|error| encode_error(error.to_string()))?;
+        let bytes = postcard::to_stdvec(input).map_err(|error| self.target.encode_error(error))?;
         // Of a vector with room to spare, `Bytes` would keep book elsewhere.
         Ok((self.target.entry(), bytes.into_boxed_slice().into()))
+    }
+
+    fn encode_onto(&self, input: &I, bytes: &mut Vec<u8>) -> Result<(), SubmitError> {
+        let encoded = postcard::to_extend(input, Onto(bytes)).map(drop);
+        encoded.map_err(|error| self.target.encode_error(error))
     }
 
     fn decode(answer: &Answer) -> Result<O, String> {
@@ -480,7 +490,20 @@ impl sealed::Call for Command {
     }
 }
 
+/// Postcard wants to own what it extends.
+struct Onto<'a>(&'a mut Vec<u8>);
+
+impl Extend<u8> for Onto<'_> {
+    fn extend<T: IntoIterator<Item = u8>>(&mut self, bytes: T) {
+        self.0.extend(bytes);
+    }
+}
+
 impl Target {
+    fn encode_error(&self, error: postcard::Error) -> SubmitError {
+        SubmitError::Encode { task: self.name.to_string(), message: error.to_string() }
+    }
+
     pub(crate) fn entry(&self) -> Entry {
         Entry::Task(self.index.unwrap_or(u32::MAX))
     }

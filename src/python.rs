@@ -68,7 +68,7 @@
 //! | `map(f, xs, ys)` | `pool.map(&task, xs.zip(ys))` | |
 //! | `map(timeout=…)` | [`Map::timeout`] | what is done is still yielded, then one [`MapError::Timeout`] |
 //! | `map(chunksize=…)` | [`Map::chunk_size`] | each item stays a task of its own; the default is by how long tasks take |
-//! | `map(buffersize=…)` | [`Map::buffer_size`] | the default is 1024, not all |
+//! | `map(buffersize=…)` | [`Map::buffer_size`] | the default is 1024 (4096 of very short tasks), not all |
 //! | | [`try_submit`], [`submit_async`], [`submit_with`], [`Map::options`], [`Map::unordered`] | |
 //!
 //! ## Futures

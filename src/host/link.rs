@@ -126,6 +126,19 @@ impl Outstanding {
             FromWorker::Done { task, .. } => *task == self.task,
         }
     }
+
+    /// Whether the worker, which has ended with it so, has left some of a batch; or why it may not say that.
+    fn is_unfinished(&self, verdict: &Verdict, payload: &[u8]) -> Result<bool, String> {
+        let Some(batch) = &self.batch else { return Ok(false) };
+        let is_unfinished = batch.left() > 0;
+        if !payload.is_empty() {
+            return Err("it answered for a batch as a whole".into());
+        }
+        if is_unfinished && Some(batch.items()) == self.items && *verdict == Verdict::Ok {
+            return Err("it gave a batch back without having done anything".into());
+        }
+        Ok(is_unfinished)
+    }
 }
 
 /// Something to be sent.
@@ -416,6 +429,11 @@ impl Link {
     /// The run that the worker is at, by what it has answered.
     fn at_hand(&self) -> Option<Outstanding> {
         self.orders().outstanding.front().cloned()
+    }
+
+    /// Most bytes of a payload that the worker may send now.
+    fn payload_bytes_max(&self) -> u64 {
+        self.orders().outstanding.front().map_or(0, |held| held.payload_bytes_max)
     }
 
     /// As [`at_hand`](Self::at_hand), if the worker may say this. Then it is not taken back any more.

@@ -10,55 +10,63 @@ use crate::error::{SubmitError, TaskError, TaskFailure};
 use crate::future::{Item, TaskFuture};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
 
-/// Tasks that take longer travel alone: what they cost on the way is little beside that.
-const SHORT: Duration = Duration::from_micros(100);
+/// Tasks that take longer travel alone: what they cost on the way is little beside that. In nanoseconds.
+const SHORT_NS: u64 = 100_000;
 
 /// The work of one batch: large beside what it costs on the way, small beside what anyone notices.
-const WORK: Duration = Duration::from_micros(500);
+const WORK_NS: u64 = 500_000;
 
 /// An iterator that takes longer for an input is not waited for: a batch would be long in coming.
-const PACE: Duration = Duration::from_micros(20);
+const PACE_NS: u64 = 20_000;
 
 /// Results that are looked at before the first batch.
 const SEEN_MIN: u32 = 4;
 
-/// What is known of how long a map's tasks take.
+/// What is known of how long a map's tasks take. Asked for each result: in plain numbers.
 #[derive(Debug, Default)]
 pub(super) struct Batching {
-    /// A moving average.
-    typical: Duration,
+    /// A moving average, in nanoseconds.
+    typical_ns: u64,
     seen: u32,
-    /// How long the iterator takes for an input, as a moving average.
-    pace: Duration,
+    /// How long the iterator takes for an input, as a moving average, in nanoseconds.
+    pace_ns: u64,
 }
 
 impl Batching {
     pub(super) fn learn(&mut self, run: Option<Duration>) {
         let Some(run) = run else { return };
-        self.typical = if self.seen == 0 { run } else { average(self.typical, run) };
+        let run_ns = nanoseconds(run);
+        self.typical_ns = if self.seen == 0 { run_ns } else { average(self.typical_ns, run_ns) };
         self.seen = self.seen.saturating_add(1);
     }
 
     /// The iterator took so long for so many inputs.
     pub(super) fn pulled(&mut self, inputs: usize, took: Duration) {
-        let inputs = u32::try_from(inputs).unwrap_or(u32::MAX).max(1);
-        self.pace = average(self.pace, took / inputs);
+        self.pace_ns = average(self.pace_ns, nanoseconds(took) / inputs.max(1) as u64);
     }
 
     /// How many make a batch; 1 is none.
     pub(super) fn size(&self) -> usize {
-        if self.seen < SEEN_MIN || self.typical > SHORT || self.pace > PACE {
+        if self.seen < SEEN_MIN || self.typical_ns > SHORT_NS || self.pace_ns > PACE_NS {
             return 1;
         }
-        let items = WORK.as_nanos() / self.typical.as_nanos().max(1);
+        let items = WORK_NS / self.typical_ns.max(1);
         usize::try_from(items).unwrap_or(usize::MAX).clamp(1, BATCH_ITEMS_MAX)
     }
 }
 
+/// Of an input's length, before it.
+const LENGTH_BYTES: usize = 4;
+
 /// A moving average that outliers move little: on a busy machine a short task, or a pull, may have to
 /// wait for a processor now and then, and none is ever shorter than it is.
-fn average(before: Duration, now: Duration) -> Duration {
-    if now < before { (before + now) / 2 } else { before * 15 / 16 + now / 16 }
+fn average(before: u64, now: u64) -> u64 {
+    if now < before { before.midpoint(now) } else { before - before / 16 + now / 16 }
+}
+
+/// Those of 584 years and more are not told apart.
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The inputs of a batch, as they travel: each preceded by its length.
@@ -73,15 +81,20 @@ impl Inputs {
         self.count
     }
 
-    /// Adds one, unless there is no room for it.
-    pub(super) fn push(&mut self, input: &[u8]) -> bool {
-        let has_room = self.bytes.len() + 4 + input.len() <= BATCH_BYTES_MAX;
-        if has_room {
-            self.bytes.extend_from_slice(&(input.len() as u32).to_le_bytes());
-            self.bytes.extend_from_slice(input);
+    /// Adds what `append` appends, unless it says that it cannot, or there is no room for it.
+    pub(super) fn push(&mut self, append: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; LENGTH_BYTES]);
+        let is_there = append(&mut self.bytes) && self.bytes.len() <= BATCH_BYTES_MAX;
+        if is_there {
+            // At most `BATCH_BYTES_MAX`.
+            let len = (self.bytes.len() - start - LENGTH_BYTES) as u32;
+            self.bytes[start..start + LENGTH_BYTES].copy_from_slice(&len.to_le_bytes());
             self.count += 1;
+        } else {
+            self.bytes.truncate(start);
         }
-        has_room
+        is_there
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {

@@ -19,6 +19,9 @@ use crate::task::TaskOptions;
 /// Inputs pulled ahead of the results, unless set: enough to keep many workers busy.
 const BUFFER_SIZE: usize = 1024;
 
+/// The same where tasks are so short that they travel together: several batches of them.
+const BUFFER_SIZE_BATCHED: usize = 4096;
+
 /// Why one item of a [`Map`] has no result. The others go on.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -43,7 +46,8 @@ struct Source<C: Callable, I> {
     task: C,
     inputs: I,
     options: TaskOptions,
-    buffer_size: usize,
+    /// Unless that is left to us.
+    buffer_size: Option<usize>,
     /// Items that go to one worker together; `None` leaves it to the pool.
     chunk_size: Option<NonZeroUsize>,
     /// Number of the chunk at hand, and what is still missing in it.
@@ -62,6 +66,14 @@ struct Source<C: Callable, I> {
     /// Inputs were left when the time ran out.
     late: bool,
     timed_out: bool,
+}
+
+impl<C: Callable, I> Source<C, I> {
+    /// Most inputs that are pulled ahead of the results.
+    fn buffer_size(&self) -> usize {
+        let usual = if self.batching.size() > 1 { BUFFER_SIZE_BATCHED } else { BUFFER_SIZE };
+        self.buffer_size.unwrap_or(usual)
+    }
 }
 
 impl<C, I> Source<C, I>
@@ -122,7 +134,7 @@ where
                 break;
             };
             // What cannot be encoded is told in its own place.
-            if size == 1 || !self.task.encode(&input).is_ok_and(|(_, bytes)| self.batch.push(&bytes)) {
+            if size == 1 || !self.batch.push(|bytes| self.task.encode_onto(&input, bytes).is_ok()) {
                 self.held = Some(input);
             }
         }
@@ -132,11 +144,11 @@ where
     /// Most that may travel together now: so that each worker has a batch, and another one waits for it.
     fn share(&self) -> usize {
         let core = &self.pool.0.core;
-        let may_not = self.chunk_size.is_some() || self.buffer_size < BATCHED_FROM;
+        let may_not = self.chunk_size.is_some() || self.buffer_size() < BATCHED_FROM;
         if may_not || !core.may_batch(&self.options) {
             return 1;
         }
-        self.buffer_size / (2 * core.workers_max())
+        self.buffer_size() / (2 * core.workers_max())
     }
 
     /// How many inputs are to travel together next.
@@ -146,8 +158,9 @@ where
 
     /// Whether the next inputs are to wait: there is room, but not for a whole batch.
     fn holds_back(&self, ahead: usize) -> bool {
-        let room = self.buffer_size - ahead;
-        ahead > 0 && self.held.is_none() && self.batch_size(room) < self.batch_size(self.buffer_size)
+        let size = self.buffer_size();
+        let room = size.saturating_sub(ahead);
+        ahead > 0 && self.held.is_none() && self.batch_size(room) < self.batch_size(size)
     }
 
     fn group(&mut self) -> Group {
@@ -208,7 +221,7 @@ where
             task,
             inputs,
             options: TaskOptions::new(),
-            buffer_size: BUFFER_SIZE,
+            buffer_size: None,
             chunk_size: None,
             chunk: (0, 0),
             batching: Batching::default(),
@@ -224,16 +237,16 @@ where
         Map { source, ahead: Ahead { submitted: VecDeque::new(), items: 0 } }
     }
 
-    /// Most inputs that are pulled ahead of the results. Default 1024.
+    /// Most inputs that are pulled ahead of the results. Default 1024, or 4096 of tasks that travel in batches.
     pub fn buffer_size(mut self, items: NonZeroUsize) -> Self {
-        self.source.buffer_size = items.get();
+        self.source.buffer_size = Some(items.get());
         self
     }
 
     /// So many consecutive items go to one worker together, unless another has nothing to do.
     /// Each is still a task of its own, with its own instance, limits, error and report. Bounded by
     /// [`PoolBuilder::prefetch_max`](crate::PoolBuilder::prefetch_max).
-    /// Default: tasks that take less than 100 µs travel in batches of up to 256, of at most half a
+    /// Default: tasks that take less than 100 µs travel in batches of up to 1024, of at most half a
     /// millisecond's work, where the buffer has room for 256 and the iterator gives its inputs as quickly.
     /// An input waits for those that travel with it; set 1 if the iterator may pause for long. Those of a batch are pending or run
     /// together; one that fails or times out costs the others nothing; and where a worker's process
@@ -282,13 +295,13 @@ where
     fn fill(&mut self) {
         let mut pulled = 0;
         while self.source.is_open()
-            && self.ahead.items < self.source.buffer_size
+            && self.ahead.items < self.source.buffer_size()
             && !self.source.holds_back(self.ahead.items)
         {
             if pulled >= PULLED_AT_LEAST && self.ahead.submitted.front().is_some_and(Submitted::is_ready) {
                 return;
             }
-            let room = self.source.buffer_size - self.ahead.items;
+            let room = self.source.buffer_size().saturating_sub(self.ahead.items);
             if let Some(submitted) = self.source.pull(room) {
                 self.ahead.items += submitted.left();
                 self.ahead.submitted.push_back(submitted);
@@ -328,7 +341,7 @@ where
 
 impl<C: Callable, I> fmt::Debug for Map<C, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Map({} ahead of at most {})", self.ahead.items, self.source.buffer_size)
+        write!(f, "Map({} ahead of at most {})", self.ahead.items, self.source.buffer_size())
     }
 }
 
@@ -362,7 +375,7 @@ where
         let mut pulled = 0;
         loop {
             let may_pull = self.source.is_open()
-                && self.items < self.source.buffer_size
+                && self.items < self.source.buffer_size()
                 && !self.source.holds_back(self.items);
             if may_pull && pulled < PULLED_AT_LEAST {
                 self.pull();
@@ -400,7 +413,7 @@ where
     I: Iterator<Item = C::Input>,
 {
     fn pull(&mut self) {
-        let room = self.source.buffer_size - self.items;
+        let room = self.source.buffer_size().saturating_sub(self.items);
         if let Some(submitted) = self.source.pull(room) {
             self.adopt(submitted);
         }
@@ -441,6 +454,6 @@ impl<C: Callable, I> Drop for UnorderedMap<C, I> {
 
 impl<C: Callable, I> fmt::Debug for UnorderedMap<C, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "UnorderedMap({} ahead of at most {})", self.ahead.len(), self.source.buffer_size)
+        write!(f, "UnorderedMap({} ahead of at most {})", self.ahead.len(), self.source.buffer_size())
     }
 }

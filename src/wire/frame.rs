@@ -228,6 +228,9 @@ impl<M: DeserializeOwned> Assembly<M> {
                         payload.try_reserve_exact(payload_bytes as usize).map_err(refused)?;
                         payload.extend_from_slice(self.incoming.payload(payload_bytes));
                         let missing = payload_bytes - payload.len() as u64;
+                        if missing == 0 {
+                            return Ok(Some((meta, payload)));
+                        }
                         self.partial = Some((meta, payload, missing));
                     }
                     None => {

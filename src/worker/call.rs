@@ -24,13 +24,11 @@ pub(super) struct Call<'a> {
 pub(super) struct Ended {
     pub(super) verdict: Verdict,
     pub(super) payload: Payload,
-    /// In which it ran to its end.
-    pub(super) standing: Option<Standing>,
 }
 
 impl Ended {
     pub(super) fn of(verdict: Verdict) -> Self {
-        Ended { verdict, payload: Payload::Owned(Vec::new()), standing: None }
+        Ended { verdict, payload: Payload::Owned(Vec::new()) }
     }
 }
 
@@ -77,11 +75,10 @@ impl Standing {
         store: &mut Store<TaskState>,
         loaded: &Loaded,
     ) -> wasmtime::Result<&TypedFunc<(u32,), u32>> {
-        let alloc = match self.alloc.take() {
-            Some(alloc) => alloc,
-            None => function(store, &self.instance, loaded.alloc.as_ref())?,
-        };
-        Ok(self.alloc.insert(alloc))
+        if self.alloc.is_none() {
+            self.alloc = Some(function(store, &self.instance, loaded.alloc.as_ref())?);
+        }
+        self.alloc.as_ref().ok_or_else(missing)
     }
 
     fn task(
@@ -90,14 +87,11 @@ impl Standing {
         loaded: &Loaded,
         index: usize,
     ) -> wasmtime::Result<&TaskFunction> {
-        let task = match self.task.take() {
-            Some((last, task)) if last == index => task,
-            _ => {
-                let export = loaded.tasks.get(index).and_then(Option::as_ref);
-                function(store, &self.instance, export)?
-            }
-        };
-        Ok(&self.task.insert((index, task)).1)
+        if self.task.as_ref().is_none_or(|(last, _)| *last != index) {
+            let export = loaded.tasks.get(index).and_then(Option::as_ref);
+            self.task = Some((index, function(store, &self.instance, export)?));
+        }
+        self.task.as_ref().map(|(_, task)| task).ok_or_else(missing)
     }
 }
 
@@ -118,18 +112,21 @@ pub(super) fn payload_bytes<'a>(payload: &'a Payload, store: &'a Store<TaskState
 }
 
 /// Instantiates, unless that is done, initializes what is fresh, and calls. With `FIBER`, every step may be
-/// suspended; without, none is.
+/// suspended; without, none is. Where it ended well, `standing` is what it ran in.
 pub(super) async fn execute<const FIBER: bool>(
     store: &mut Store<TaskState>,
     loaded: &Loaded,
-    standing: Option<Standing>,
+    standing: &mut Option<Standing>,
     is_fresh: bool,
     call: &mut Call<'_>,
 ) -> wasmtime::Result<Ended> {
-    let mut standing = match standing {
+    let standing = match standing {
         Some(standing) => standing,
-        None if FIBER => Standing::new(loaded.instance.instantiate_async(&mut *store).await?),
-        None => Standing::new(loaded.instance.instantiate(&mut *store)?),
+        None if FIBER => {
+            let instance = Box::pin(loaded.instance.instantiate_async(&mut *store)).await?;
+            standing.insert(Standing::new(instance))
+        }
+        None => standing.insert(Standing::new(loaded.instance.instantiate(&mut *store)?)),
     };
     let instance = standing.instance;
     let index = match call.entry {
@@ -148,9 +145,9 @@ pub(super) async fn execute<const FIBER: bool>(
     if is_fresh && loaded.initializer.is_some() {
         let initializer = function(store, &instance, loaded.initializer.as_ref())?;
         let packed = invoke::<FIBER, (u32, u32), i64>(store, &initializer, (0, 0)).await?;
-        let (verdict, payload) = envelope(store, &mut standing, loaded, packed, output_bytes_max)?;
+        let (verdict, payload) = envelope(store, standing, loaded, packed, output_bytes_max)?;
         if verdict != Verdict::Ok {
-            return Ok(Ended { verdict, payload, standing: None });
+            return Ok(Ended { verdict, payload });
         }
     }
     let Ok(len) = u32::try_from(call.input.left()) else {
@@ -166,8 +163,8 @@ pub(super) async fn execute<const FIBER: bool>(
     }
     let task = standing.task(store, loaded, index)?;
     let packed = invoke::<FIBER, (u32, u32), i64>(store, task, (pointer, len)).await?;
-    let (verdict, payload) = envelope(store, &mut standing, loaded, packed, output_bytes_max)?;
-    Ok(Ended { verdict, payload, standing: Some(standing) })
+    let (verdict, payload) = envelope(store, standing, loaded, packed, output_bytes_max)?;
+    Ok(Ended { verdict, payload })
 }
 
 fn function<P: WasmParams, R: WasmResults>(
@@ -178,8 +175,12 @@ fn function<P: WasmParams, R: WasmResults>(
     export
         .and_then(|export| instance.get_module_export(&mut *store, export))
         .and_then(|export| export.into_func())
-        .ok_or_else(|| wasmtime::format_err!("the module does not export the function"))?
+        .ok_or_else(missing)?
         .typed::<P, R>(&*store)
+}
+
+fn missing() -> wasmtime::Error {
+    wasmtime::format_err!("the module does not export the function")
 }
 
 async fn invoke<const FIBER: bool, P: WasmParams + Sync, R: WasmResults + Sync>(
@@ -187,7 +188,12 @@ async fn invoke<const FIBER: bool, P: WasmParams + Sync, R: WasmResults + Sync>(
     function: &TypedFunc<P, R>,
     params: P,
 ) -> wasmtime::Result<R> {
-    if FIBER { function.call_async(&mut *store, params).await } else { function.call(&mut *store, params) }
+    // In a box, or whoever calls without a fiber would carry room for one around: 3 KiB a task.
+    if FIBER {
+        Box::pin(function.call_async(&mut *store, params)).await
+    } else {
+        function.call(&mut *store, params)
+    }
 }
 
 /// Reads the input to where the guest said; or says why it cannot.

@@ -179,6 +179,9 @@ impl Input for Item<'_> {
     }
 
     fn skip(&mut self) -> io::Result<()> {
+        if self.left == 0 {
+            return Ok(());
+        }
         let mut nowhere = [0; 4096];
         while self.left > 0 {
             let len = self.left.min(nowhere.len() as u64) as usize;

@@ -39,18 +39,19 @@ pub(super) struct Runner {
     /// Drives the timers of WASI; no thread of its own.
     runtime: tokio::runtime::Runtime,
     clock: CpuClock,
-    kept: Option<Kept>,
+    /// In a box, as whatever runs: it is large, and goes from hand to hand.
+    kept: Option<Box<Kept>>,
     /// The module of the last task, and of how many in a row.
-    in_a_row: (Option<ModuleId>, u32),
+    in_a_row: (Option<(ModuleId, Arc<Loaded>)>, u32),
     /// Which of its module's it was.
     last_task: usize,
 }
 
-/// An instance for a task to come.
+/// An instance, or what will have one.
 struct Kept {
     module: ModuleId,
     store: Store<TaskState>,
-    standing: Standing,
+    standing: Option<Standing>,
     /// Tasks that have run in it: 0 if it was prepared.
     served: u32,
 }
@@ -105,14 +106,10 @@ impl Runner {
     pub(super) fn run(&mut self, order: &Order, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
         self.shared.set_current(order.run);
         self.clock.begin();
-        self.in_a_row = match self.in_a_row {
-            (Some(last), count) if last == order.module => (Some(last), count.saturating_add(1)),
-            _ => (Some(order.module), 1),
-        };
         if let Entry::Task(index) = order.entry {
             self.last_task = index as usize;
         }
-        let answered = match self.modules.get(order.module) {
+        let answered = match self.loaded(order.module) {
             Err(message) => {
                 self.answer(Verdict::Instantiate { message }, &[], input, Cost::default(), answer)
             }
@@ -122,23 +119,36 @@ impl Runner {
         answered
     }
 
+    /// The module of the task at hand, which is noted as the last one.
+    fn loaded(&mut self, module: ModuleId) -> Result<Arc<Loaded>, String> {
+        if let (Some((last, loaded)), count) = &mut self.in_a_row
+            && *last == module
+        {
+            *count = count.saturating_add(1);
+            return Ok(loaded.clone());
+        }
+        let loaded = self.modules.get(module)?;
+        self.in_a_row = (Some((module, loaded.clone())), 1);
+        Ok(loaded)
+    }
+
     /// Makes the next instance in advance, of the module that seems to be the next.
     pub(super) fn prepare(&mut self) {
-        let (Some(module), PREPARED_AFTER..) = self.in_a_row else { return };
+        let (Some((module, loaded)), PREPARED_AFTER..) = &self.in_a_row else { return };
         if self.kept.is_some() {
             return;
         }
-        let Ok(loaded) = self.modules.get(module) else { return };
         // Nothing of a guest's runs while no task is at hand: no deadline would end it.
         if loaded.description.uses_wasi || loaded.description.has_start {
             return;
         }
-        let Ok(mut store) = self.store(&loaded) else { return };
+        let Ok(mut store) = self.store(loaded) else { return };
         // Whatever is wrong with it, the task is told.
         if let Ok(instance) = loaded.instance.instantiate(&mut store) {
             let mut standing = Standing::new(instance);
-            standing.look_ahead(&mut store, &loaded, self.last_task);
-            self.kept = Some(Kept { module, store, standing, served: 0 });
+            standing.look_ahead(&mut store, loaded, self.last_task);
+            let (module, standing) = (*module, Some(standing));
+            self.kept = Some(Box::new(Kept { module, store, standing, served: 0 }));
         }
     }
 
@@ -169,10 +179,11 @@ impl Runner {
             let ready = self.ready(loaded, order).map_err(|error| format!("{error:#}"))?;
             Ok((ready, shares))
         });
-        let ((mut store, standing, served), shares) = match ready {
+        let (mut kept, shares) = match ready {
             Ok(ready) => ready,
             Err(message) => return self.answer(Verdict::Instantiate { message }, &[], input, cost, answer),
         };
+        let Kept { store, standing, served, .. } = &mut *kept;
         let state = store.data_mut();
         (state.run, state.shares) = (*run, shares);
         let mut call = Call { entry, limits, input, output: Outputs::none() };
@@ -193,10 +204,10 @@ impl Runner {
         // Ordinary modules run on this very stack. WASI may wait, so it runs on a fiber that an
         // interrupt can drop in the middle of a host call.
         let ran = if loaded.description.uses_wasi {
-            let work = execute::<true>(&mut store, loaded, standing, served == 0, &mut call);
+            let work = execute::<true>(store, loaded, standing, *served == 0, &mut call);
             self.runtime.block_on(self.unless_interrupted(*run, work))
         } else {
-            poll_once(pin!(execute::<false>(&mut store, loaded, standing, served == 0, &mut call)))
+            poll_once(pin!(execute::<false>(store, loaded, standing, *served == 0, &mut call)))
         };
         call.output.flush_lines();
         cost.peak_memory_bytes = store.data().budget.peak;
@@ -205,32 +216,30 @@ impl Runner {
             cost.fuel_used = Some(fuel - store.get_fuel().unwrap_or_default().min(fuel));
         }
         let logged = self.journal.end();
-        let Ended { verdict, payload, standing } = match ran {
+        let Ended { verdict, payload } = match ran {
             None => Ended::of(Verdict::Interrupted),
             Some(ran) => match logged.fatal_bytes {
                 Some(bytes) => Ended::of(Verdict::LogsTooLarge { bytes }),
-                None => self.judge(ran, &store, *run, &call),
+                None => self.judge(ran, store, *run, &call),
             },
         };
         cost.log_bytes_dropped = logged.dropped;
         let input = call.input;
-        let bytes = payload_bytes(&payload, &store);
-        let is_reusable = verdict == Verdict::Ok && served + 1 < limits.instance_tasks_max;
+        let bytes = payload_bytes(&payload, store);
+        // What has not come to an end of its own is none to go on with.
+        *served += 1;
+        let is_reusable = matches!(verdict, Verdict::Ok) && *served < limits.instance_tasks_max;
         self.answer(verdict, bytes, input, cost, answer)?;
-        if let Some(standing) = standing.filter(|_| is_reusable) {
+        if is_reusable && kept.standing.is_some() {
             // It may wait for its next task for long.
-            store.data_mut().shares.clear();
-            self.kept = Some(Kept { module: order.module, store, standing, served: served + 1 });
+            kept.store.data_mut().shares.clear();
+            self.kept = Some(kept);
         }
         Ok(())
     }
 
-    /// A store for the task; its instance if that stands already, and how many tasks that has served.
-    fn ready(
-        &mut self,
-        loaded: &Loaded,
-        order: &Order,
-    ) -> wasmtime::Result<(Store<TaskState>, Option<Standing>, u32)> {
+    /// A store for the task, with its instance if that stands already.
+    fn ready(&mut self, loaded: &Loaded, order: &Order) -> wasmtime::Result<Box<Kept>> {
         let TaskLimits { memory_bytes_max, instance_tasks_max, .. } = order.limits;
         let kept = self.kept.take().filter(|kept| {
             // One that is over this task's limit is made again, and fails as it should.
@@ -238,17 +247,21 @@ impl Runner {
                 && kept.served < instance_tasks_max
                 && kept.store.data().budget.used() <= memory_bytes_max
         });
-        let (mut store, standing, served) = match kept {
-            Some(kept) => (kept.store, Some(kept.standing), kept.served),
-            None => (self.store(loaded)?, None, 0),
+        let mut kept = match kept {
+            Some(kept) => kept,
+            None => {
+                let store = self.store(loaded)?;
+                Box::new(Kept { module: order.module, store, standing: None, served: 0 })
+            }
         };
+        let store = &mut kept.store;
         store.data_mut().begin(memory_bytes_max);
         if loaded.description.metered {
             store.set_fuel(order.limits.fuel.unwrap_or(u64::MAX))?;
         }
         // Any bump of the epoch calls back; only one that is meant for this task stops it.
         store.set_epoch_deadline(1);
-        Ok((store, standing, served))
+        Ok(kept)
     }
 
     /// A store that is not any task's yet.

@@ -46,7 +46,7 @@ pub(super) fn run<W: Write + Send + 'static>(
                 let (mut verdict, mut run_ns) = (Verdict::Ok, 0);
                 for item in (u64::from(items.first)..).take(items.count as usize) {
                     // The rest goes back: whoever waits behind it, waits no longer than this.
-                    if verdict == Verdict::Interrupted || run_ns > BATCH_WORK_MAX.as_nanos() as u64 {
+                    if matches!(verdict, Verdict::Interrupted) || run_ns > BATCH_WORK_MAX.as_nanos() as u64 {
                         break;
                     }
                     order.task = TaskId(task.0 + item);
@@ -75,7 +75,7 @@ fn run_item(
     let mut run_ns = 0;
     runner.run(order, &mut input, &mut |_, verdict, cost, payload| {
         run_ns = cost.run_ns;
-        if verdict == Verdict::Interrupted {
+        if matches!(verdict, Verdict::Interrupted) {
             *of_batch = verdict;
             return Ok(());
         }

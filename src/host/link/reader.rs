@@ -31,6 +31,9 @@ pub(super) struct Reader {
     logged: (u64, TaskId, u64),
     /// Empty between two looks; kept for its memory.
     answers: Answers,
+    /// The run that the worker has spoken of, until it has answered: it is not taken back, and nobody else
+    /// removes it from what is outstanding.
+    held: Option<Outstanding>,
     /// Of a worker whose tasks log.
     logbook: Option<Logbook>,
     /// How long a task runs, as a moving average.
@@ -43,7 +46,7 @@ impl Reader {
     pub(super) fn new(ring: Consumer) -> Self {
         let (frames, logged) = (Assembly::new(), (0, TaskId(0), 0));
         let (answers, typical) = (Vec::new(), Duration::ZERO);
-        Reader { ring, frames, logged, answers, logbook: None, typical, violation: None }
+        Reader { ring, frames, logged, answers, held: None, logbook: None, typical, violation: None }
     }
 
     fn is_flooded(&self) -> bool {
@@ -62,8 +65,11 @@ impl Reader {
         let at_once = if link.orders().outstanding.len() > FEW_OUTSTANDING { ANSWERS_AT_ONCE } else { 1 };
         self.logbook.iter_mut().for_each(Logbook::resume);
         while self.violation.is_none() && !self.is_flooded() {
-            let payload_bytes_max = || link.at_hand().map_or(0, |held| held.payload_bytes_max);
-            let heard = match self.frames.next(&mut self.ring, payload_bytes_max) {
+            let payload_bytes_max = match &self.held {
+                Some(held) => held.payload_bytes_max,
+                None => link.payload_bytes_max(),
+            };
+            let heard = match self.frames.next(&mut self.ring, || payload_bytes_max) {
                 Ok(None) => break,
                 Ok(Some((message, payload))) => self.hear(core, link, message, payload, &mut answers),
                 Err(error) => Err(error.to_string()),
@@ -92,7 +98,10 @@ impl Reader {
         payload: Vec<u8>,
         answers: &mut Answers,
     ) -> Result<(), String> {
-        let Some(held) = link.spoken_of(&message) else {
+        if self.held.is_none() {
+            self.held = link.spoken_of(&message);
+        }
+        let Some(held) = self.held.as_ref().filter(|held| held.may_say(&message)) else {
             return Err("it spoke of a task that it does not have".into());
         };
         match message {
@@ -121,7 +130,7 @@ impl Reader {
                 }
             }
             FromWorker::Item { task, verdict, cost } => {
-                let Some(batch) = held.batch else {
+                let Some(batch) = &held.batch else {
                     return Err(format!("it answered for task {task} as one of a batch"));
                 };
                 self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
@@ -131,19 +140,11 @@ impl Reader {
                 if !link.has_sent(held.run) {
                     return Err("it answered before it had read its input".into());
                 }
+                let unfinished = held.is_unfinished(&verdict, &payload)?;
+                self.held = None;
                 link.settle();
                 self.logbook.iter_mut().for_each(Logbook::report);
                 self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
-                let mut unfinished = false;
-                if let Some(batch) = &held.batch {
-                    unfinished = batch.left() > 0;
-                    if !payload.is_empty() {
-                        return Err("it answered for a batch as a whole".into());
-                    }
-                    if unfinished && Some(batch.items()) == held.items && verdict == Verdict::Ok {
-                        return Err("it gave a batch back without having done anything".into());
-                    }
-                }
                 answers.push((task, unfinished, Answered { verdict, payload, cost }));
             }
         }
