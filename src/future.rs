@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 pub use cell::FutureState;
-pub(crate) use cell::{Cell, Item, Labels, Outcome, Queues};
+pub(crate) use cell::{Cell, Failed, Filled, Item, Labels, Outcome, Queues};
 pub use wait::{
     AsCompleted, AsCompletedTimeout, ReturnWhen, Waited, as_completed, as_completed_timeout, wait,
 };
@@ -130,7 +130,7 @@ impl<O> TaskFuture<O> {
 
     /// Whether the task is done: finished, failed or cancelled.
     pub fn done(&self) -> bool {
-        self.cell.outcome().is_some()
+        self.cell.is_filled()
     }
 
     /// Whether it was cancelled.
@@ -176,7 +176,7 @@ impl<O> TaskFuture<O> {
 
     /// How it failed, once it is done; or this.
     pub(crate) fn failure_or(&self, error: impl FnOnce() -> TaskError) -> TaskFailure {
-        let failure = self.cell.outcome().and_then(|outcome| outcome.result.err());
+        let failure = self.cell.outcome().and_then(|outcome| outcome.failure());
         failure.unwrap_or_else(|| self.cell.labels().failure(error(), TaskReport::default()))
     }
 
@@ -196,7 +196,7 @@ impl<O> TaskFuture<O> {
 
 fn read<O>(decode: fn(&Answer) -> Result<O, String>, outcome: &Outcome) -> Result<O, TaskFailure> {
     match &outcome.result {
-        Err(failure) => Err(failure.clone()),
+        Err(failed) => Err(outcome.failure_of(failed)),
         Ok(answer) => decode(answer).map_err(|message| {
             outcome.labels.failure(TaskError::OutputDecode { message }, outcome.report.clone())
         }),

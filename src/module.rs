@@ -350,6 +350,8 @@ pub(crate) mod sealed {
         type Input;
         /// What it returns.
         type Output;
+        /// What is encoded is memory of our own: to drop it runs no code of the caller's.
+        const OWNS_INPUT: bool = false;
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
         fn target(&self) -> &Target;
@@ -414,6 +416,7 @@ where
 {
     type Input = I;
     type Output = O;
+    const OWNS_INPUT: bool = true;
 
     fn target(&self) -> &Target {
         &self.target

@@ -1,6 +1,5 @@
 //! The vocabulary of a task: its id, its options, its report. No behaviour.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +10,13 @@ use crate::limits;
 use crate::policy::Retry;
 use crate::shared::Shared;
 
+mod numbered;
+
+pub(crate) use numbered::NumberMap;
+
 /// The number of a task, unique within its pool and never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskId(pub(crate) u64);
-
-/// A table of what is numbered by this process itself, from 1 up: it need not be defended against
-/// keys that are chosen to collide.
-pub(crate) type NumberMap<K, V> = HashMap<K, V, rustc_hash::FxBuildHasher>;
 
 impl TaskId {
     /// The id as a number, as it appears in logs.

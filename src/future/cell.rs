@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::error::{TaskError, TaskFailure};
+use crate::error::{BrokenPool, TaskError, TaskFailure};
 use crate::foreign::guarded;
 use crate::module::Answer;
 use crate::sync::{AtomicU8, Condvar, Mutex, MutexGuard, Ordering, Sender};
@@ -53,15 +53,38 @@ impl Labels {
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     pub(crate) labels: Arc<Labels>,
-    pub(crate) result: Result<Answer, TaskFailure>,
+    pub(crate) result: Result<Answer, Failed>,
     pub(crate) report: TaskReport,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone)]
+pub(crate) enum Failed {
+    For(TaskFailure),
+    /// With all others of the pool: each one's failure is made when it is asked for.
+    WithAll(BrokenPool),
 }
 
 impl Outcome {
     pub(crate) fn state(&self) -> FutureState {
         match &self.result {
-            Err(failure) if *failure.error() == TaskError::Cancelled => FutureState::Cancelled,
+            Err(Failed::For(failure)) if *failure.error() == TaskError::Cancelled => FutureState::Cancelled,
             _ => FutureState::Finished,
+        }
+    }
+
+    /// How it failed, if it did.
+    pub(crate) fn failure(&self) -> Option<TaskFailure> {
+        self.result.as_ref().err().map(|failed| self.failure_of(failed))
+    }
+
+    /// In the caller's words.
+    pub(crate) fn failure_of(&self, failed: &Failed) -> TaskFailure {
+        match failed {
+            Failed::For(failure) => failure.clone(),
+            Failed::WithAll(broken) => {
+                self.labels.failure(TaskError::Broken(broken.clone()), self.report.clone())
+            }
         }
     }
 }
@@ -96,6 +119,19 @@ impl Queues {
     }
 }
 
+/// What came of an attempt to fill a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// It was filled before: the first stays.
+    TooLate,
+    /// Nobody waits or has asked to be told: there is nothing to announce.
+    Unheard,
+    /// [`Cell::announce`] is to follow, and wakes threads, no more: it may be called under a lock.
+    WaitedFor,
+    /// [`Cell::announce`] is to follow.
+    Heard,
+}
+
 const PENDING: u8 = 0;
 const RUNNING: u8 = 1;
 
@@ -128,6 +164,14 @@ struct State {
     /// Told once, by number; see `wait.rs`. Keyed so that a waiter can take itself out. Mostly one.
     watchers: SmallVec<[(u64, Sender<usize>, usize); 1]>,
     next_watcher: u64,
+}
+
+impl State {
+    /// Whether there are some to be told besides threads that wait here.
+    fn has_others(&self) -> bool {
+        let is_watched = !self.watchers.is_empty() || self.items_watcher.is_some();
+        is_watched || self.waker.is_some() || !self.callbacks.is_empty()
+    }
 }
 
 impl Cell {
@@ -173,16 +217,23 @@ impl Cell {
         &self.labels
     }
 
-    /// Fills the cell; `false` if it was filled before: the first stays. Whoever looks sees it
-    /// done, and nobody's code runs, so this may be called under a lock.
-    /// [`announce`](Self::announce) follows.
-    pub(crate) fn fill(&self, result: Result<Answer, TaskFailure>, report: TaskReport) -> bool {
+    /// Fills the cell. Whoever looks sees it done, and nobody's code runs, so this may be called under a lock.
+    pub(crate) fn fill(&self, result: Result<Answer, Failed>, report: TaskReport) -> Filled {
         let mut state = self.lock();
-        let is_first = state.outcome.is_none();
-        if is_first {
-            state.outcome = Some(Outcome { labels: self.labels.clone(), result, report });
+        if state.outcome.is_some() {
+            return Filled::TooLate;
         }
-        is_first
+        state.outcome = Some(Outcome { labels: self.labels.clone(), result, report });
+        let has_threads = state.sleepers > 0 || !state.attendants.is_empty();
+        match state.has_others() {
+            true => Filled::Heard,
+            false if has_threads => Filled::WaitedFor,
+            false => {
+                // Whoever comes from now on finds it filled.
+                state.announced = true;
+                Filled::Unheard
+            }
+        }
     }
 
     /// Wakes everyone who waits for a cell that is filled, once.

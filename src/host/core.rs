@@ -4,7 +4,7 @@ mod drive;
 mod questions;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -39,7 +39,16 @@ pub(crate) struct Call {
     pub(crate) entry: Entry,
     pub(crate) limits: TaskLimits,
     pub(crate) input: Foreign<Bytes>,
+    /// The input is memory of our own.
+    pub(crate) owns_input: bool,
     pub(crate) shares: TaskShares,
+}
+
+impl Call {
+    /// Whether to drop it runs nobody's code, and tells nobody.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.owns_input && self.shares.is_none()
+    }
 }
 
 /// What the host knows of an unresolved task.
@@ -106,6 +115,8 @@ pub(crate) struct Core {
     next_chunk: AtomicU64,
     next_ticket: AtomicU64,
     pub(super) log_records_dropped: AtomicU64,
+    /// Whoever has the lock is about to end so many tasks that it is better not waited for.
+    is_ending_many: AtomicBool,
     state: Mutex<State>,
     /// A task was resolved, or the pool stopped.
     changed: Condvar,
@@ -180,6 +191,7 @@ impl Core {
             next_chunk: AtomicU64::new(1),
             next_ticket: AtomicU64::new(1),
             log_records_dropped: AtomicU64::new(0),
+            is_ending_many: AtomicBool::new(false),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
@@ -370,6 +382,9 @@ impl Core {
     /// Waits for the cell to be filled, in the place of the thread that would fill it; until the
     /// deadline. Returns early where that cannot be done: the caller goes on to wait.
     pub(crate) fn attend(&self, cell: &Cell, deadline: Option<Instant>) {
+        if self.is_ending_many.load(Ordering::Relaxed) {
+            return;
+        }
         let state = self.lock();
         let Some(worker) = state.records.get(&cell.task()).and_then(|record| record.worker) else { return };
         let Some(link) = state.links.get(&worker).cloned() else { return };

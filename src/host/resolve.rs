@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::core::{Answered, Record, State, unknown_death};
 use crate::dispatch::{KillReason, Now, Resolution, RetireReason};
-use crate::error::{BrokenPool, Frame, Phase, TaskError, TaskFailure};
+use crate::error::{BrokenPool, Frame, Phase, TaskError};
+use crate::future::Failed;
 use crate::limits::{BACKTRACE_FRAMES_MAX, TABLE_ELEMENTS_MAX};
 use crate::module::Answer;
 use crate::observe::{Ended, LeaveReason, TaskOutcome};
@@ -19,7 +20,7 @@ pub(super) fn result(
     how: Resolution,
     now: Now,
     answered: Option<Answered>,
-) -> (Result<Answer, TaskFailure>, TaskReport) {
+) -> (Result<Answer, Failed>, TaskReport) {
     let mut report = TaskReport {
         queued: record.began.unwrap_or(now).saturating_sub(record.submitted),
         total: now.saturating_sub(record.submitted),
@@ -31,6 +32,9 @@ pub(super) fn result(
     if let Some(answered) = &answered {
         add_cost(&mut report, answered.cost);
         report.output_bytes = answered.payload.len() as u64;
+    }
+    if let (Resolution::Broken, Some(broken), None) = (how, &state.broken, &record.batch) {
+        return (Err(Failed::WithAll(broken.clone())), report);
     }
     let limit = record.timeout.unwrap_or_default();
     let result = match how {
@@ -60,8 +64,8 @@ pub(super) fn result(
     // Of a batch, the task that was at hand.
     let at_hand = record.batch.as_ref().map_or(0, |batch| batch.answered());
     let task = TaskId(record.cell.task().0 + at_hand);
-    let result = result.map_err(|error| record.cell.labels().failure_of(task, error, report.clone()));
-    (result, report)
+    let failed = |error| Failed::For(record.cell.labels().failure_of(task, error, report.clone()));
+    (result.map_err(failed), report)
 }
 
 pub(super) fn add_cost(report: &mut TaskReport, cost: Cost) {
@@ -132,7 +136,7 @@ pub(super) fn read_verdict(
 }
 
 /// How an end counts; `result` where there is one.
-pub(super) fn outcome(how: Resolution, result: Option<&Result<Answer, TaskFailure>>) -> TaskOutcome {
+pub(super) fn outcome(how: Resolution, result: Option<&Result<Answer, Failed>>) -> TaskOutcome {
     match how {
         Resolution::Answered if result.is_some_and(Result::is_ok) => TaskOutcome::Succeeded,
         Resolution::Answered => TaskOutcome::Failed,

@@ -128,6 +128,7 @@ impl Pool {
             entry: target.entry(),
             limits: options.limits(),
             input,
+            owns_input: true,
             shares: options.shared.take(),
         };
         let request = Request { call, name: target.name.clone(), options };
@@ -163,6 +164,7 @@ impl Pool {
             entry,
             limits: options.limits(),
             input: Foreign::new(input),
+            owns_input: C::OWNS_INPUT,
             shares: options.shared.take(),
         };
         Ok(Request { call, name: target.name.clone(), options })

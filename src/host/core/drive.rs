@@ -1,6 +1,10 @@
 //! From events to effects: decisions under the lock, actions after it.
 
 use super::*;
+use crate::future::{Failed, Filled};
+
+/// With more at once, a pool breaks or is shut down.
+const FEW_ACTIONS: usize = 256;
 
 impl Core {
     /// Decides under the lock, acts after it. Each event may come with a worker's answer.
@@ -22,6 +26,10 @@ impl Core {
             while let Some(event) = next.take().or_else(|| revoked.pop()) {
                 state.dispatch.handle(event, now, &mut actions);
                 effects.reserve(actions.len());
+                let are_many = actions.len() > FEW_ACTIONS;
+                if are_many {
+                    self.is_ending_many.store(true, Ordering::Relaxed);
+                }
                 for action in actions.drain(..) {
                     changed |=
                         matches!(action, Action::Resolve { .. } | Action::Break { .. } | Action::Stopped);
@@ -29,11 +37,12 @@ impl Core {
                         let is_back = state.links.get(&worker).is_some_and(|link| link.revoke(task));
                         revoked.push(Event::Revoked { worker, task, revoked: is_back });
                     } else {
-                        effects.extend(self.effect(&mut state, action, now, &mut answered));
+                        effects.extend(self.effect(&mut state, action, now, &mut answered, are_many));
                     }
                 }
             }
         }
+        self.is_ending_many.store(false, Ordering::Relaxed);
         state.actions = actions;
         let deadline = state.dispatch.next_deadline();
         let earlier = match (deadline, state.armed) {
@@ -62,13 +71,14 @@ impl Core {
         drop(effects);
     }
 
-    /// What an action means for the processes, links and cells at hand.
+    /// What an action, perhaps one of many, means for the processes, links and cells at hand.
     pub(super) fn effect(
         &self,
         state: &mut State,
         action: Action,
         now: Now,
         answered: &mut Option<Answered>,
+        are_many: bool,
     ) -> Option<Effect> {
         let link = |state: &State, worker: &WorkerKey| state.links.get(worker).cloned();
         match action {
@@ -120,7 +130,9 @@ impl Core {
                 {
                     let (result, _) = resolve::result(state, record, how, now, None);
                     // A worker may die between the last answer and the batch's end.
-                    if result.is_err_and(|failure| batch.fail(failure)) {
+                    if let Err(Failed::For(failure)) = result
+                        && batch.fail(failure)
+                    {
                         resolve::count(&mut state.tally.ended, outcome, 1);
                     }
                     *answered = None;
@@ -136,7 +148,11 @@ impl Core {
                 if resolve::is_expected(reason) {
                     state.expected.insert(worker);
                 }
-                self.to_process(state, worker, |link| Effect::Kill { link, reason })
+                let mut kill = self.to_process(state, worker, |link| Effect::Kill { link, reason });
+                // At once, which neither waits nor calls anyone: where a pool breaks, thousands of tasks are
+                // to end before the lock is released, and the processors are better used for that.
+                kill.iter_mut().for_each(|kill| kill.perform(self));
+                None
             }
             Action::Terminate { worker } => {
                 state.expected.insert(worker);
@@ -166,7 +182,15 @@ impl Core {
                     EventKind::TaskFinished { task, outcome, report }
                 });
                 // Here, so that whoever learns of it in another way finds the future done.
-                record.cell.fill(result, report);
+                let filled = record.cell.fill(result, report);
+                // Who waits for one of many goes on with it while the others are ended.
+                if filled == Filled::WaitedFor && are_many {
+                    record.cell.announce();
+                }
+                let is_announced = filled != Filled::Heard && (filled != Filled::WaitedFor || are_many);
+                if is_announced && record.call.is_quiet() {
+                    return None;
+                }
                 // The call goes out with the rest: dropping an input may be the caller's code.
                 Some(Effect::Announce { cell: record.cell, _call: record.call })
             }

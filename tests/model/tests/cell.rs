@@ -73,7 +73,11 @@ mod error {
     pub enum TaskError {
         Cancelled,
         Failed,
+        Broken(BrokenPool),
     }
+
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct BrokenPool;
 
     #[derive(Debug, Clone)]
     pub struct TaskFailure(pub TaskError);
@@ -133,7 +137,7 @@ use loom::sync::Notify;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use cell::{Cell, FutureState, Item, Labels, Queues};
+use cell::{Cell, Failed, Filled, FutureState, Item, Labels, Queues};
 use error::{TaskError, TaskFailure};
 use module::Answer;
 use task::{TaskId, TaskReport};
@@ -151,9 +155,12 @@ fn cell() -> (Arc<Cell>, Callbacks) {
 }
 
 fn complete(cell: &Cell, result: Result<Answer, TaskFailure>) -> bool {
-    let is_first = cell.fill(result, TaskReport);
-    cell.announce();
-    is_first
+    let result = result.map_err(Failed::For);
+    let filled = cell.fill(result, TaskReport);
+    if matches!(filled, Filled::Heard | Filled::WaitedFor) {
+        cell.announce();
+    }
+    filled != Filled::TooLate
 }
 
 fn answer(cell: &Cell, number: u32) -> bool {
