@@ -55,6 +55,7 @@ mod walls;
 mod directory;
 mod doctor;
 mod observe;
+mod octets;
 mod error;
 mod schema;
 mod module;

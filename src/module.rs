@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ModuleError, SubmitError};
 use crate::limits;
+use crate::octets::{FEW, Octets};
 use crate::schema::Schema;
 use crate::task::{CommandInput, CommandOutput};
 use crate::text::Escaped;
@@ -333,7 +334,7 @@ pub(crate) struct Target {
 /// What a worker answered to a task that succeeded.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
-    Output(Bytes),
+    Output(Octets),
     Command(CommandOutput),
 }
 
@@ -357,7 +358,7 @@ pub(crate) mod sealed {
         fn target(&self) -> &Target;
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
-        fn encode(&self, input: &Self::Input) -> Result<(Entry, Bytes), SubmitError>;
+        fn encode(&self, input: &Self::Input) -> Result<(Entry, Octets), SubmitError>;
         /// As `encode`, without memory of its own; on an error, what is at the end of `bytes` is of no use.
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
@@ -422,10 +423,15 @@ where
         &self.target
     }
 
-    fn encode(&self, input: &I) -> Result<(Entry, Bytes), SubmitError> {
+    fn encode(&self, input: &I) -> Result<(Entry, Octets), SubmitError> {
+        // What does not fit, or cannot be encoded at all, is found out below.
+        let few = postcard::to_slice(input, &mut [0; FEW]).ok().and_then(|bytes| Octets::few(bytes));
+        if let Some(few) = few {
+            return Ok((self.target.entry(), few));
+        }
         let bytes = postcard::to_stdvec(input).map_err(|error| self.target.encode_error(error))?;
         // Of a vector with room to spare, `Bytes` would keep book elsewhere.
-        Ok((self.target.entry(), bytes.into_boxed_slice().into()))
+        Ok((self.target.entry(), Bytes::from(bytes.into_boxed_slice()).into()))
     }
 
     fn encode_onto(&self, input: &I, bytes: &mut Vec<u8>) -> Result<(), SubmitError> {
@@ -456,13 +462,13 @@ impl sealed::Call for RawTask {
         &self.target
     }
 
-    fn encode(&self, input: &Bytes) -> Result<(Entry, Bytes), SubmitError> {
-        Ok((self.target.entry(), input.clone()))
+    fn encode(&self, input: &Bytes) -> Result<(Entry, Octets), SubmitError> {
+        Ok((self.target.entry(), input.clone().into()))
     }
 
     fn decode(answer: &Answer) -> Result<Bytes, String> {
         match answer {
-            Answer::Output(bytes) => Ok(bytes.clone()),
+            Answer::Output(bytes) => Ok(bytes.to_bytes()),
             Answer::Command(_) => Err("a command's output is not a task's".into()),
         }
     }
@@ -479,10 +485,10 @@ impl sealed::Call for Command {
         &self.target
     }
 
-    fn encode(&self, input: &CommandInput) -> Result<(Entry, Bytes), SubmitError> {
+    fn encode(&self, input: &CommandInput) -> Result<(Entry, Octets), SubmitError> {
         let program = input.program.clone().unwrap_or_else(|| self.target.module.name().to_string());
         let args = std::iter::once(program).chain(input.args.iter().cloned()).collect();
-        Ok((Entry::Command { args, env: input.env.clone() }, input.stdin.clone()))
+        Ok((Entry::Command { args, env: input.env.clone() }, input.stdin.clone().into()))
     }
 
     fn decode(answer: &Answer) -> Result<CommandOutput, String> {

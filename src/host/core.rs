@@ -4,12 +4,11 @@ mod drive;
 mod questions;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::batch::Batch;
@@ -28,6 +27,7 @@ use crate::future::{Cell, Labels, Queues};
 use crate::limits::{BATCH_WORK_MAX, MODULES_PER_WORKER_MAX};
 use crate::module::{Interrupt, Module};
 use crate::observe::{EventKind, PoolStats, WorkerStats};
+use crate::octets::Octets;
 use crate::task::{NumberMap, TaskId, TaskLimits, TaskOptions};
 use crate::walls::SandboxReport;
 use crate::wire::message::{Cost, Entry, Verdict};
@@ -38,7 +38,7 @@ pub(crate) struct Call {
     pub(crate) module: Module,
     pub(crate) entry: Entry,
     pub(crate) limits: TaskLimits,
-    pub(crate) input: Foreign<Bytes>,
+    pub(crate) input: Foreign<Octets>,
     /// The input is memory of our own.
     pub(crate) owns_input: bool,
     pub(crate) shares: TaskShares,
@@ -100,7 +100,7 @@ pub(super) struct State {
 /// What a worker said of a task that it has ended.
 pub(crate) struct Answered {
     pub(crate) verdict: Verdict,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Octets,
     pub(crate) cost: Cost,
 }
 
@@ -115,8 +115,6 @@ pub(crate) struct Core {
     next_chunk: AtomicU64,
     next_ticket: AtomicU64,
     pub(super) log_records_dropped: AtomicU64,
-    /// Whoever has the lock is about to end so many tasks that it is better not waited for.
-    is_ending_many: AtomicBool,
     state: Mutex<State>,
     /// A task was resolved, or the pool stopped.
     changed: Condvar,
@@ -191,7 +189,6 @@ impl Core {
             next_chunk: AtomicU64::new(1),
             next_ticket: AtomicU64::new(1),
             log_records_dropped: AtomicU64::new(0),
-            is_ending_many: AtomicBool::new(false),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
@@ -382,9 +379,6 @@ impl Core {
     /// Waits for the cell to be filled, in the place of the thread that would fill it; until the
     /// deadline. Returns early where that cannot be done: the caller goes on to wait.
     pub(crate) fn attend(&self, cell: &Cell, deadline: Option<Instant>) {
-        if self.is_ending_many.load(Ordering::Relaxed) {
-            return;
-        }
         let state = self.lock();
         let Some(worker) = state.records.get(&cell.task()).and_then(|record| record.worker) else { return };
         let Some(link) = state.links.get(&worker).cloned() else { return };

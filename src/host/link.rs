@@ -274,7 +274,7 @@ impl Link {
             frames.ends.push(frames.bytes.len());
             orders.unsent.push(Piece::Frames(frames));
         } else {
-            let mut input = call.input.clone();
+            let mut input = Foreign::new(call.input.to_bytes());
             input.advance(start);
             orders.unsent.extend([Piece::Frames(frames), Piece::Bytes(input), Piece::EndOfRun]);
         }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::core::{Answered, Record, State, unknown_death};
 use crate::dispatch::{KillReason, Now, Resolution, RetireReason};
 use crate::error::{BrokenPool, Frame, Phase, TaskError};
@@ -11,6 +9,7 @@ use crate::future::Failed;
 use crate::limits::{BACKTRACE_FRAMES_MAX, TABLE_ELEMENTS_MAX};
 use crate::module::Answer;
 use crate::observe::{Ended, LeaveReason, TaskOutcome};
+use crate::octets::Octets;
 use crate::task::{CommandOutput, TaskId, TaskLimits, TaskReport};
 use crate::wire::message::{Cost, Entry, Verdict};
 
@@ -83,7 +82,7 @@ pub(super) fn read_verdict(
     limits: &TaskLimits,
 ) -> Result<Answer, TaskError> {
     let Answered { verdict, payload, cost: _ } = answered;
-    let text = |payload: Vec<u8>| String::from_utf8_lossy(&payload).into_owned();
+    let text = |payload: Octets| String::from_utf8_lossy(&payload).into_owned();
     // The worker keeps this bound; one that lies is not believed to have kept it.
     let kept = |mut backtrace: Vec<Frame>| {
         backtrace.truncate(BACKTRACE_FRAMES_MAX);
@@ -91,9 +90,9 @@ pub(super) fn read_verdict(
         backtrace
     };
     Err(match verdict {
-        Verdict::Ok => return Ok(Answer::Output(payload.into())),
+        Verdict::Ok => return Ok(Answer::Output(payload)),
         Verdict::Exited { code, stdout_bytes } => {
-            let mut stdout = Bytes::from(payload);
+            let mut stdout = payload.to_bytes();
             let stderr = stdout.split_off(stdout.len().min(stdout_bytes as usize));
             let output = CommandOutput { exit_code: code, stdout, stderr };
             // For a task, to exit is to fail: it has returned nothing.

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::limits::FRAME_META_BYTES_MAX;
+use crate::octets::{FEW, Octets};
 
 const MAGIC: [u8; 4] = *b"WP1\0";
 const HEADER_BYTES: usize = 16;
@@ -163,6 +164,14 @@ impl Incoming {
         &self.bytes[start..start + len]
     }
 
+    /// All of the payload, if it is short and has been read.
+    fn few(&mut self, payload_bytes: u64) -> Option<Octets> {
+        let len = usize::try_from(payload_bytes).ok().filter(|len| *len <= FEW && *len <= self.len())?;
+        let few = Octets::few(&self.bytes[self.start..self.start + len])?;
+        self.start += len;
+        Some(few)
+    }
+
     /// Reads ahead; `read` as [`Read::read`]. How much came.
     ///
     /// # Errors
@@ -217,11 +226,14 @@ impl<M: DeserializeOwned> Assembly<M> {
         &mut self,
         from: &mut impl Source,
         payload_bytes_max: impl Fn() -> u64,
-    ) -> Result<Option<(M, Vec<u8>)>, FrameError> {
+    ) -> Result<Option<(M, Octets)>, FrameError> {
         loop {
             match self.partial.take() {
                 None => match self.incoming.head(&payload_bytes_max)? {
                     Some((meta, payload_bytes)) => {
+                        if let Some(payload) = self.incoming.few(payload_bytes) {
+                            return Ok(Some((meta, payload)));
+                        }
                         let mut payload = Vec::new();
                         // Memory is committed as the bytes arrive, not as they are announced.
                         let refused = |_| FrameError::Io(io::ErrorKind::OutOfMemory.into());
@@ -229,7 +241,7 @@ impl<M: DeserializeOwned> Assembly<M> {
                         payload.extend_from_slice(self.incoming.payload(payload_bytes));
                         let missing = payload_bytes - payload.len() as u64;
                         if missing == 0 {
-                            return Ok(Some((meta, payload)));
+                            return Ok(Some((meta, payload.into())));
                         }
                         self.partial = Some((meta, payload, missing));
                     }
@@ -239,7 +251,7 @@ impl<M: DeserializeOwned> Assembly<M> {
                         }
                     }
                 },
-                Some((meta, payload, 0)) => return Ok(Some((meta, payload))),
+                Some((meta, payload, 0)) => return Ok(Some((meta, payload.into()))),
                 Some((meta, mut payload, missing)) => {
                     let len = from.append(&mut payload, missing as usize).map_err(FrameError::Io)?;
                     self.partial = Some((meta, payload, missing - len as u64));
@@ -289,7 +301,7 @@ mod tests {
         assembly: &mut Assembly<Meta>,
         from: &mut Pieces<'_>,
     ) -> Result<Option<(Meta, Vec<u8>)>, FrameError> {
-        assembly.next(from, || 1 << 20)
+        Ok(assembly.next(from, || 1 << 20)?.map(|(meta, payload)| (meta, payload.to_vec())))
     }
 
     proptest! {

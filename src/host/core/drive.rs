@@ -27,9 +27,6 @@ impl Core {
                 state.dispatch.handle(event, now, &mut actions);
                 effects.reserve(actions.len());
                 let are_many = actions.len() > FEW_ACTIONS;
-                if are_many {
-                    self.is_ending_many.store(true, Ordering::Relaxed);
-                }
                 for action in actions.drain(..) {
                     changed |=
                         matches!(action, Action::Resolve { .. } | Action::Break { .. } | Action::Stopped);
@@ -42,7 +39,6 @@ impl Core {
                 }
             }
         }
-        self.is_ending_many.store(false, Ordering::Relaxed);
         state.actions = actions;
         let deadline = state.dispatch.next_deadline();
         let earlier = match (deadline, state.armed) {
@@ -148,11 +144,7 @@ impl Core {
                 if resolve::is_expected(reason) {
                     state.expected.insert(worker);
                 }
-                let mut kill = self.to_process(state, worker, |link| Effect::Kill { link, reason });
-                // At once, which neither waits nor calls anyone: where a pool breaks, thousands of tasks are
-                // to end before the lock is released, and the processors are better used for that.
-                kill.iter_mut().for_each(|kill| kill.perform(self));
-                None
+                self.to_process(state, worker, |link| Effect::Kill { link, reason })
             }
             Action::Terminate { worker } => {
                 state.expected.insert(worker);

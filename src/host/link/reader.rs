@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::*;
 use crate::host::become_io_thread;
 use crate::host::logs::{FLOOD_PAUSE, Logbook};
+use crate::octets::Octets;
 
 /// Answers that are handled under one lock, at most; their inputs are dropped after the last one.
 const ANSWERS_AT_ONCE: usize = 64;
@@ -95,7 +96,7 @@ impl Reader {
         core: &Core,
         link: &Link,
         message: FromWorker,
-        payload: Vec<u8>,
+        payload: Octets,
         answers: &mut Answers,
     ) -> Result<(), String> {
         if self.held.is_none() {
