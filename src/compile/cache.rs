@@ -21,7 +21,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use serde::{Deserialize, Serialize};
@@ -37,7 +38,7 @@ pub(crate) use known::Stamp;
 pub(crate) const DESCRIPTION_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// How an entry begins; then the hash of all the rest.
-const MAGIC: &[u8; 16] = b"wasmpool entry 2";
+const MAGIC: &[u8; 16] = b"wasmpool entry 3";
 
 /// Bytes of the part that is hashed and stands before the description.
 const HEAD_BYTES: usize = KEY_BYTES + 8 + 8;
@@ -48,8 +49,13 @@ const KEY_BYTES: usize = 32;
 /// Read, hashed and copied at a time: it stays in the processor's cache.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Chunks that are under way between who copies and who hashes.
-const CHUNKS: usize = 4;
+/// Bytes that have a digest of their own, the last ones of a part fewer: what threads share the work by. The
+/// hash of an entry is that of its head and of the digests of its segments, in order.
+const SEGMENT_BYTES: u64 = 1024 * 1024;
+
+/// A thread more has that many to do, at least; and no more threads than that copy an entry.
+const SEGMENTS_PER_THREAD_MIN: usize = 2;
+const THREADS_MAX: usize = 4;
 
 /// A compiled module, ready for workers: two sealed memfds, which nobody can change any more.
 #[derive(Debug)]
@@ -193,8 +199,10 @@ impl Cache {
     /// The bytes are copied as they are hashed, and the copy is what workers map: sealed, so that
     /// nobody changes it between the check and the use, or later. Mapping the file itself would save
     /// the copy, but then a rewrite in place would be run; a lease only delays one, and few file systems
-    /// have fs-verity. The hash is another thread's, beside the copy; CPython's 26 MiB take 11 ms,
-    /// once a pool; its pages are shared by the pool's workers, but not with other pools' as the file's were.
+    /// have fs-verity. Threads share the work; CPython's 26 MiB take 11 ms on two processors, and took 14 with
+    /// one that copied and one that hashed. Written through a mapping, which is not for one thread at a
+    /// time as calls are, they took 16: a fault for each page. It is once a pool; its pages are shared by the
+    /// pool's workers, but not with other pools' as the file's were.
     pub(crate) fn find(&self, key: &CacheKey) -> Option<Compiled> {
         let file = match self.open_entry(&key.file_name()) {
             Ok(file) => file?,
@@ -289,71 +297,66 @@ fn read_entry(mut file: File, key: &CacheKey) -> io::Result<Compiled> {
     }
     let mut hasher = blake3::Hasher::new();
     hasher.update(&head);
-    let description_file = copy_hashed(&mut file, description_bytes, "wasmpool-description", &mut hasher)?;
+    let start = (start.len() + head.len()) as u64;
+    let copied = |name: &str, start: u64, len: u64, hasher: &mut blake3::Hasher| {
+        let copy = memfd::empty(name)?;
+        let digests = copy_segments(&file, start, len, &copy)?;
+        for digest in &digests {
+            hasher.update(digest.as_bytes());
+        }
+        memfd::seal(&copy)?;
+        Ok::<_, io::Error>(copy)
+    };
+    let description_file = copied("wasmpool-description", start, description_bytes, &mut hasher)?;
     // The name is for those who read /proc/PID/maps: which module is it?
     let name = format!("wasmpool-artifact-{}", key.0.get(..12).unwrap_or_default());
-    let artifact = copy_hashed(&mut file, artifact_bytes, &name, &mut hasher)?;
-    if hasher.finalize().as_bytes() != expected || file.read(&mut [0])? != 0 {
+    let start = start + description_bytes;
+    let artifact = copied(&name, start, artifact_bytes, &mut hasher)?;
+    let is_all = file.read_at(&mut [0], start + artifact_bytes)? == 0;
+    if hasher.finalize().as_bytes() != expected || !is_all {
         return Err(damaged("its bytes are not what was stored"));
     }
     Compiled::read(artifact, description_file, artifact_bytes)
         .ok_or_else(|| damaged("its description is of an unknown form"))
 }
 
-/// What is written to the copy is what was hashed: each byte of the file is read once. A second thread
-/// hashes what the first one copies, where there is enough of it.
-fn copy_hashed(file: &mut File, len: u64, name: &str, hasher: &mut blake3::Hasher) -> io::Result<File> {
-    let mut copy = memfd::empty(name)?;
-    if len <= CHUNKS as u64 * CHUNK_BYTES as u64 {
-        copy_chunks(file, len, &mut copy, |chunk| {
-            hasher.update(&chunk);
-            Some(chunk)
-        })?;
-        memfd::seal(&copy)?;
-        return Ok(copy);
-    }
+/// What is written to the copy is what was hashed: each byte of the file is read once. The digests of its
+/// segments, which as many threads take as there are processors for, where there are many.
+fn copy_segments(file: &File, start: u64, len: u64, copy: &File) -> io::Result<Vec<blake3::Hash>> {
+    let segments = len.div_ceil(SEGMENT_BYTES);
+    let digests: Vec<OnceLock<blake3::Hash>> = (0..segments).map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let copy_some = || -> io::Result<()> {
+        let mut chunk = vec![0; CHUNK_BYTES.min(len as usize)];
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(digest) = digests.get(index) else { return Ok(()) };
+            let mut hasher = blake3::Hasher::new();
+            let (mut at, end) = (index as u64 * SEGMENT_BYTES, len.min((index as u64 + 1) * SEGMENT_BYTES));
+            while at < end {
+                let chunk = &mut chunk[..CHUNK_BYTES.min((end - at) as usize)];
+                file.read_exact_at(chunk, start + at)?;
+                hasher.update(chunk);
+                copy.write_all_at(chunk, at)?;
+                at += chunk.len() as u64;
+            }
+            let _ = digest.set(hasher.finalize());
+        }
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let helpers =
+        (segments as usize / SEGMENTS_PER_THREAD_MIN).min(processors).min(THREADS_MAX).saturating_sub(1);
     std::thread::scope(|scope| {
-        let (to_hash, chunks) = crossbeam_channel::bounded::<Vec<u8>>(CHUNKS);
-        let (give_back, hashed) = crossbeam_channel::bounded::<Vec<u8>>(CHUNKS);
-        let hash = move || {
-            for chunk in chunks {
-                hasher.update(&chunk);
-                // Whoever copies may have failed.
-                let _ = give_back.send(chunk);
-            }
-        };
-        std::thread::Builder::new().name("wasmpool-hash".into()).spawn_scoped(scope, hash)?;
-        let mut fresh = CHUNKS;
-        copy_chunks(file, len, &mut copy, |chunk| {
-            to_hash.send(chunk).ok()?;
-            if fresh > 0 {
-                fresh -= 1;
-                return Some(vec![0; CHUNK_BYTES]);
-            }
-            hashed.recv().ok()
-        })
+        let help =
+            |_| std::thread::Builder::new().name("wasmpool-hash".into()).spawn_scoped(scope, copy_some);
+        // Where no thread can be had, there are others, or this one.
+        let helpers: Vec<_> = (0..helpers).map(help).filter_map(Result::ok).collect();
+        let own = copy_some();
+        let gone = |_| Err(io::Error::other("a thread that copied is gone"));
+        helpers.into_iter().fold(own, |so_far, helper| so_far.and(helper.join().unwrap_or_else(gone)))
     })?;
-    memfd::seal(&copy)?;
-    Ok(copy)
-}
-
-/// `then` takes each chunk once it is copied, and returns memory for the next one.
-fn copy_chunks(
-    file: &mut File,
-    len: u64,
-    copy: &mut File,
-    mut then: impl FnMut(Vec<u8>) -> Option<Vec<u8>>,
-) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK_BYTES.min(len as usize)];
-    let mut left = len as usize;
-    while left > 0 {
-        chunk.resize(left.min(CHUNK_BYTES), 0);
-        file.read_exact(&mut chunk)?;
-        copy.write_all(&chunk)?;
-        left -= chunk.len();
-        chunk = then(chunk).ok_or_else(|| io::Error::other("whoever hashes is gone"))?;
-    }
-    Ok(())
+    let unread = || io::Error::other("a part was not copied");
+    digests.into_iter().map(|digest| digest.into_inner().ok_or_else(unread)).collect()
 }
 
 /// Not synced: what a crash of the machine leaves of it has another hash.
@@ -370,16 +373,21 @@ fn write_entry(mut file: File, key: &CacheKey, compiled: &Compiled) -> io::Resul
     file.write_all(&head)?;
     let mut chunk = vec![0; CHUNK_BYTES];
     for part in parts {
-        let mut at = 0;
+        let (mut at, mut of_segment) = (0, blake3::Hasher::new());
         loop {
-            // At offsets: workers map the same open file.
-            let len = part.read_at(&mut chunk, at)?;
+            // At offsets: workers map the same open file. A segment is made of whole chunks.
+            let wanted = (SEGMENT_BYTES - at % SEGMENT_BYTES).min(CHUNK_BYTES as u64) as usize;
+            let len = part.read_at(&mut chunk[..wanted], at)?;
+            of_segment.update(&chunk[..len]);
+            file.write_all(&chunk[..len])?;
+            at += len as u64;
+            if of_segment.count() > 0 && (len == 0 || at % SEGMENT_BYTES == 0) {
+                hasher.update(of_segment.finalize().as_bytes());
+                of_segment.reset();
+            }
             if len == 0 {
                 break;
             }
-            hasher.update(&chunk[..len]);
-            file.write_all(&chunk[..len])?;
-            at += len as u64;
         }
     }
     file.write_all_at(hasher.finalize().as_bytes(), MAGIC.len() as u64)

@@ -6,6 +6,10 @@ use crate::module::{Interrupt, MemoryKind, ModuleKind};
 const CODE: &[u8] = b"machine code";
 
 fn compiled(tag: u64) -> Compiled {
+    with_code(tag, CODE)
+}
+
+fn with_code(tag: u64, code: &[u8]) -> Compiled {
     let description = ModuleDescription {
         kind: ModuleKind::Library,
         tasks: Vec::new(),
@@ -21,11 +25,11 @@ fn compiled(tag: u64) -> Compiled {
         deterministic: false,
         interrupt: Interrupt::Check,
         wasm_bytes: tag,
-        machine_code_bytes: CODE.len() as u64,
+        machine_code_bytes: code.len() as u64,
     };
-    let bytes = describe_artifact(description, CODE.len() as u64).expect("encodes");
+    let bytes = describe_artifact(description, code.len() as u64).expect("encodes");
     let file = |bytes: &[u8]| memfd::sealed("test", bytes).expect("a memfd");
-    Compiled::read(file(CODE), file(&bytes), CODE.len() as u64).expect("reads")
+    Compiled::read(file(code), file(&bytes), code.len() as u64).expect("reads")
 }
 
 struct Place {
@@ -67,6 +71,38 @@ fn what_was_stored_is_found_and_nobody_can_change_it() {
     (&found.artifact).write_all(b"x").expect_err("is sealed");
     assert!(place.cache.find(&CacheKey::new(Digest::of(b"wasm"), CodeKind::Metered)).is_none());
     assert_eq!(std::fs::read_dir(place.dir.path()).expect("reads").count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn what_threads_copy_in_segments_is_what_was_stored() {
+    let place = Place::new();
+    let segment = SEGMENT_BYTES as usize;
+    for len in [segment - 1, segment, segment + 1, 7 * segment, 9 * segment + 12_345] {
+        let code: Vec<u8> = (0..len).map(|at| (at * 7 % 251) as u8 ^ (at / segment) as u8).collect();
+        place.cache.store(&place.key, &with_code(4, &code)).expect("stores");
+        let found = place.cache.find(&place.key).expect("is there");
+        let mut copy = Vec::new();
+        (&found.artifact).read_to_end(&mut copy).expect("reads");
+        assert!(copy == code, "{len}");
+        (&found.artifact).write_all(b"x").expect_err("is sealed");
+        let good = std::fs::read(place.path()).expect("reads");
+        let start = good.len() - len;
+        let places = [start, start + len / 2, start + segment.min(len) - 1, good.len() - 1];
+        for at in places {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            std::fs::write(place.path(), &bad).expect("writes");
+            assert!(!place.is_found(), "byte {at} of {len}");
+        }
+        // Two segments in each other's place.
+        if len > 2 * segment {
+            let mut bad = good;
+            let (one, other) = bad[start..].split_at_mut(segment);
+            one.swap_with_slice(&mut other[..segment]);
+            std::fs::write(place.path(), &bad).expect("writes");
+            assert!(!place.is_found(), "swapped");
+        }
+    }
 }
 
 #[test]
