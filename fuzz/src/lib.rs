@@ -29,6 +29,7 @@ mod source {
     pub(crate) mod directory;
     pub(crate) mod doctor;
     pub(crate) mod observe;
+    pub(crate) mod octets;
     pub(crate) mod error;
     pub(crate) mod schema;
     pub(crate) mod module;
@@ -39,7 +40,7 @@ mod source {
     pub(crate) mod future {
         mod cell;
 
-        pub(crate) use cell::{Cell, FutureState, Item, Labels, Queues};
+        pub(crate) use cell::{Cell, Failed, Filled, FutureState, Item, Labels, Outcome, Queues};
     }
 
     pub(crate) mod host {
@@ -137,6 +138,6 @@ mod source {
 
 // The names by which the sources know each other.
 use source::{
-    compile, directory, dispatch, doctor, error, foreign, future, host, limits, module, observe, policy,
-    schema, shared, sync, task, text, walls, wire, worker,
+    compile, directory, dispatch, doctor, error, foreign, future, host, limits, module, observe, octets,
+    policy, schema, shared, sync, task, text, walls, wire, worker,
 };

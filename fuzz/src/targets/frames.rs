@@ -130,7 +130,7 @@ pub(super) fn run<M: Serialize + DeserializeOwned>(data: &[u8]) {
         assert!(source.at() <= end + len.max(HEADER_BYTES + FRAME_META_BYTES_MAX) + READ_AHEAD_BYTES);
         match (read, expected) {
             (Ok(Some((message, payload))), Expected::Frame(expected, expected_payload)) => {
-                assert_eq!(payload, expected_payload);
+                assert_eq!(*payload, *expected_payload);
                 assert_eq!(encode(&message), encode(&expected));
                 end += len;
                 assert!(source.at() >= end && source.at() <= end + READ_AHEAD_BYTES, "read too far");

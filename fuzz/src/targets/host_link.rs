@@ -16,7 +16,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, unbounded};
 
 use memory::Memory;
@@ -41,6 +40,7 @@ use crate::input::Input;
 use crate::limits::compile::CompileLimits;
 use crate::limits::{BACKTRACE_FRAMES_MAX, FRAME_META_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
 use crate::module::{Answer, Digest, Loaded, Module};
+use crate::octets::Octets;
 use crate::policy::{OnWorkerDeath, Replacement, Retry};
 use crate::schema::Schema;
 use crate::shared::{Shared, Shares};
@@ -256,9 +256,10 @@ impl World {
                 [&(len as u32 / 8).to_le_bytes()[..], &vec![7; len / 8]].concat().repeat(items as usize)
             }
         };
-        let input_bytes = Foreign::new(Bytes::from(bytes));
+        let input_bytes = Foreign::new(Octets::few(&bytes).unwrap_or_else(|| bytes.into()));
         let shares = self.shares(input.byte());
-        let call = Call { module, entry: Entry::Task(0), limits, input: input_bytes, shares };
+        let call =
+            Call { module, entry: Entry::Task(0), limits, input: input_bytes, owns_input: true, shares };
         let options = TaskOptions::new().retry(Retry::attempts(1 + choice as u32 % 3));
         // A pool that is broken or full says so.
         let group = match items {
@@ -361,9 +362,13 @@ fn check(task: &mut Submitted) {
     assert!(task.cell.take_items(&mut task.taken), "every future is done");
     let outcome = task.cell.outcome().expect("every future is done");
     let _ = outcome.report.transfer();
+    let result = match &outcome.result {
+        Ok(answer) => Ok(answer.clone()),
+        Err(failed) => Err(outcome.failure_of(failed)),
+    };
     let Some(items) = task.items else {
         assert!(task.taken.is_empty(), "results of a batch that is none");
-        return check_result(&outcome.result, task.cell.task());
+        return check_result(&result, task.cell.task());
     };
     let answered = task.taken.len() as u64;
     assert!(answered <= items, "{answered} results of {items}");
@@ -373,7 +378,7 @@ fn check(task: &mut Submitted) {
     }
     if outcome.result.is_err() {
         // Of the first that has no result, which is none of the batch's if all have.
-        check_result(&outcome.result, TaskId(task.cell.task().0 + answered));
+        check_result(&result, TaskId(task.cell.task().0 + answered));
     }
 }
 

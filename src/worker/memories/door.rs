@@ -106,7 +106,8 @@ impl Place {
             false => [all.start..open.start, open.end..all.end],
         };
         for part in parts.into_iter().filter(|part| !part.is_empty()) {
-            if !make_accessible(base, &part) && !(release_reserve() && make_accessible(base, &part)) {
+            let is_open = make_accessible(base, &part) || (release_reserve() && make_accessible(base, &part));
+            if !is_open {
                 return false;
             }
         }
