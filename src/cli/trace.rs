@@ -86,7 +86,12 @@ fn follow(mut events: Events, out: impl Write, bytes_max: u64) -> io::Result<End
     let mut timeline = Timeline::new(out)?;
     let mut is_full = false;
     // To the end, even of a full one: the pool counts what its observers do not read.
-    for event in events.by_ref() {
+    let mut dropped = 0;
+    while let Some(event) = events.next() {
+        if events.dropped() > dropped {
+            dropped = events.dropped();
+            timeline.forget();
+        }
         is_full |= timeline.bytes > bytes_max;
         if !is_full {
             timeline.tell(&event)?;
@@ -121,6 +126,14 @@ impl<W: Write> Timeline<W> {
         timeline.put("[\n", &process)?;
         timeline.name_row(QUEUE, "queue")?;
         Ok(timeline)
+    }
+
+    /// Events were missed, perhaps the ends of tasks that stand open here: from here on those count that are
+    /// heard of, and what is open does not grow with what is missed.
+    fn forget(&mut self) {
+        self.tasks.clear();
+        self.starting.clear();
+        self.running = 0;
     }
 
     fn tell(&mut self, event: &PoolEvent) -> io::Result<()> {
@@ -180,6 +193,9 @@ impl<W: Write> Timeline<W> {
                 }
                 self.tasks.remove(task);
                 self.count(at)
+            }
+            EventKind::LogsDropped { pid, records, bytes } => {
+                self.instant("logs dropped", *pid, at, json!({"records": records, "bytes": bytes}))
             }
             EventKind::Broken { death } => {
                 self.instant("broken", QUEUE, at, json!({"by": death.to_string()}))

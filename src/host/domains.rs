@@ -1,9 +1,10 @@
-//! The names of trust domains, as the numbers that decisions are made by.
+//! The names of trust domains, as the numbers that decisions are made by; and what one is told of another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::dispatch::{Domain, WorkerKey};
+use crate::error::BrokenPool;
 
 /// The domains in use: those of unresolved tasks and of workers. A name that comes back later
 /// gets a new number, so nothing grows with the names that a pool has seen.
@@ -14,6 +15,24 @@ pub(super) struct Domains {
     /// Workers whose tasks have a domain.
     workers: HashMap<WorkerKey, Domain>,
     given: u64,
+}
+
+/// A worker's death has broken the pool.
+#[derive(Debug, Clone)]
+pub(super) struct Breakage {
+    pub(super) broken: BrokenPool,
+    /// The worker's.
+    pub(super) domain: Option<Arc<str>>,
+}
+
+impl Breakage {
+    /// As a task of this domain is told of it: no other's words.
+    pub(super) fn told_to(&self, domain: Option<&Arc<str>>) -> BrokenPool {
+        if self.domain.as_ref() == domain {
+            return self.broken.clone();
+        }
+        BrokenPool::new(self.broken.death().without_words(), self.broken.tasks_in_flight().to_vec())
+    }
 }
 
 #[derive(Debug)]
@@ -71,7 +90,7 @@ impl Domains {
     }
 
     /// What the caller calls it; the domain of tasks that name none has no name.
-    fn name(&self, domain: Domain) -> Option<Arc<str>> {
+    pub(super) fn name(&self, domain: Domain) -> Option<Arc<str>> {
         self.uses.get(&domain).map(|used| used.name.clone())
     }
 

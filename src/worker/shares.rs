@@ -79,6 +79,9 @@ impl Mappings {
         }
         for ((share, bytes), file) in shares.iter().zip(files) {
             let mapping = Mapping::new(file, *bytes).map(Arc::new);
+            if let Err(error) = &mapping {
+                tracing::warn!(bytes, error, "a shared input's tasks will fail");
+            }
             self.lock().insert(*share, mapping);
         }
         self.arrival.notify_all();
