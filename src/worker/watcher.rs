@@ -175,8 +175,6 @@ fn watch(socket: &ControlSocket, shared: &Shared, reporter: &Reporter) {
                 if shared.inputs.arrive(&shares, &files).is_none() {
                     leave(1);
                 }
-                let bytes = shares.iter().map(|(_, bytes)| bytes).sum::<u64>();
-                tracing::debug!(inputs = shares.len(), bytes, "shared inputs have arrived");
             }
             Ok(Some((ToWorkerControl::Unshare { shares }, _))) => shared.inputs.forget(&shares),
             // The host is gone, or wants us gone.
