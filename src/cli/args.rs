@@ -353,7 +353,8 @@ pub(super) struct Target {
     #[arg(long, value_name = "FILE", conflicts_with = "interrupt", help_heading = "Seeing")]
     pub(super) profile: Option<PathBuf>,
 
-    /// Write a timeline of workers and tasks to this file, for ui.perfetto.dev
+    /// Write a timeline of workers and tasks to this file, for ui.perfetto.dev. Tasks of some microseconds are
+    /// slower for it: each then travels alone
     #[arg(long, value_name = "FILE", help_heading = "Seeing")]
     pub(super) trace: Option<PathBuf>,
 

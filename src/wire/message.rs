@@ -120,13 +120,13 @@ pub(crate) enum Entry {
 pub(crate) enum FromWorker {
     /// A log record or a line of output. No payload.
     Log { task: TaskId, record: LogRecord },
-    /// What the worker itself has to say, perhaps of the task at hand. No payload.
-    Event { task: Option<TaskId>, record: LogRecord },
     /// The task has ended. The payload belongs to the verdict. For a batch, no more of it
     /// is run for now: without payload, its verdict is `Ok`, or `Interrupted` if the next of its tasks was.
     Done { task: TaskId, verdict: Verdict, cost: Cost },
     /// The next task of a batch has ended. The payload belongs to the verdict.
     Item { task: TaskId, verdict: Verdict, cost: Cost },
+    /// What the worker itself has to say, perhaps of the task at hand. No payload.
+    Event { task: Option<TaskId>, record: LogRecord },
 }
 
 /// Where a log record came from.
