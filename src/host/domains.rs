@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::dispatch::{Domain, WorkerKey};
-use crate::error::BrokenPool;
+use crate::error::{BrokenPool, Death};
+use crate::task::TaskId;
 
 /// The domains in use: those of unresolved tasks and of workers. A name that comes back later
 /// gets a new number, so nothing grows with the names that a pool has seen.
@@ -21,17 +22,22 @@ pub(super) struct Domains {
 #[derive(Debug, Clone)]
 pub(super) struct Breakage {
     pub(super) broken: BrokenPool,
+    /// For tasks of other domains: no words of this one's.
+    wordless: BrokenPool,
     /// The worker's.
-    pub(super) domain: Option<Arc<str>>,
+    domain: Option<Arc<str>>,
 }
 
 impl Breakage {
-    /// As a task of this domain is told of it: no other's words.
+    pub(super) fn new(death: Death, tasks_in_flight: Vec<TaskId>, domain: Option<Arc<str>>) -> Self {
+        let wordless = BrokenPool::new(death.without_words(), tasks_in_flight.clone());
+        Breakage { broken: BrokenPool::new(death, tasks_in_flight), wordless, domain }
+    }
+
+    /// As a task of this domain is told of it.
     pub(super) fn told_to(&self, domain: Option<&Arc<str>>) -> BrokenPool {
-        if self.domain.as_ref() == domain {
-            return self.broken.clone();
-        }
-        BrokenPool::new(self.broken.death().without_words(), self.broken.tasks_in_flight().to_vec())
+        let is_its_own = self.domain.as_ref() == domain;
+        if is_its_own { self.broken.clone() } else { self.wordless.clone() }
     }
 }
 
@@ -91,6 +97,9 @@ impl Domains {
 
     /// What the caller calls it; the domain of tasks that name none has no name.
     pub(super) fn name(&self, domain: Domain) -> Option<Arc<str>> {
+        if domain == Domain::NONE {
+            return None;
+        }
         self.uses.get(&domain).map(|used| used.name.clone())
     }
 

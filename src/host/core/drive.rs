@@ -177,7 +177,7 @@ impl Core {
                     death.phase = Phase::Running;
                 }
                 state.observers.tell(now, || EventKind::Broken { death: death.clone() });
-                state.broken = Some(Breakage { broken: BrokenPool::new(death, in_flight), domain });
+                state.broken = Some(Breakage::new(death, in_flight, domain));
                 None
             }
             Action::Stopped => {
