@@ -59,6 +59,9 @@ pub const LOG_BYTES_PER_TASK_MAX: usize = 256 * 1024;
 /// dropped and counted.
 pub const LOG_BYTES_PER_SECOND_MAX: u64 = 4 * 1024 * 1024;
 
+/// Events of a worker's own that wait for room on the way to the host, where the thread that tells them does not.
+pub const WORKER_EVENTS_WAITING_MAX: usize = 64;
+
 /// The last log records of a worker that are kept for its [`Death`](crate::Death).
 pub const LAST_LOGS_MAX: usize = 16;
 

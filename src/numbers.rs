@@ -1,5 +1,5 @@
 //! A pool's numbers through the [`metrics`](https://docs.rs/metrics) facade, for whichever exporter the
-//! embedder has installed.
+//! embedder has installed before [`Pool::publish_metrics`] is called.
 //!
 //! | name | type | unit | labels, besides `pool` | what |
 //! |---|---|---|---|---|
@@ -17,6 +17,7 @@
 //! | `wasmpool_output_bytes_total` | counter | bytes | | what came back: encoded outputs, texts of errors |
 //! | `wasmpool_modules_loaded_total` | counter | | `from`: `cache`, `compiler` | modules loaded for the first time |
 //! | `wasmpool_log_dropped_bytes_total` | counter | bytes | | over the tasks' log limits |
+//! | `wasmpool_log_dropped_records_total` | counter | | | over a worker's rate, [`PoolBuilder::log_rate_max`](crate::PoolBuilder::log_rate_max); told once a second |
 //! | `wasmpool_workers` | gauge | | `state`: `starting`, `idle`, `busy` | worker processes that live; those that leave are none of these |
 //! | `wasmpool_workers_started_total` | counter | | | worker processes started |
 //! | `wasmpool_workers_leaving_total` | counter | | `reason`: `idle`, `resized`, `recycled`, `domain`, `pool_ends` | workers that the pool asked to leave |
@@ -30,7 +31,7 @@
 
 use std::collections::HashMap;
 
-use metrics::{Unit, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 
 use crate::error::DeathCause;
 use crate::observe::{EventKind, LeaveReason, TaskOutcome};
@@ -76,6 +77,7 @@ fn describe() {
     metrics::describe_counter!("wasmpool_output_bytes_total", Unit::Bytes, "What came back of them");
     metrics::describe_counter!("wasmpool_modules_loaded_total", "Modules, by where their code came from");
     metrics::describe_counter!("wasmpool_log_dropped_bytes_total", Unit::Bytes, "Over the tasks' log limits");
+    metrics::describe_counter!("wasmpool_log_dropped_records_total", "Over the workers' rate of logs");
     metrics::describe_gauge!("wasmpool_workers", "Worker processes that live, by what they do");
     metrics::describe_counter!("wasmpool_workers_started_total", "Worker processes started");
     metrics::describe_counter!("wasmpool_workers_leaving_total", "Workers that were asked to leave");
@@ -94,22 +96,67 @@ enum Doing {
     Leaving,
 }
 
-struct Numbers<'a> {
-    pool: &'a str,
+/// A counter with one label besides the pool's, looked up once for each of its values.
+struct Labelled {
+    name: &'static str,
+    label: &'static str,
+    pool: String,
+    counters: HashMap<&'static str, Counter>,
+}
+
+impl Labelled {
+    fn new(pool: &str, name: &'static str, label: &'static str) -> Self {
+        Labelled { name, label, pool: pool.into(), counters: HashMap::new() }
+    }
+
+    fn count(&mut self, value: &'static str) {
+        let Labelled { name, label, pool, counters } = self;
+        let counter =
+            counters.entry(value).or_insert_with(|| counter!(*name, "pool" => pool.clone(), *label => value));
+        counter.increment(1);
+    }
+}
+
+/// The numbers of one pool, each looked up once: at the exporter's that takes longer than to count.
+struct Numbers {
     workers: HashMap<u32, Doing>,
     /// Tasks that are not done, and the worker of those that run.
     tasks: HashMap<TaskId, Option<u32>>,
     running: usize,
+    tasks_queued: Gauge,
+    tasks_running: Gauge,
+    ended: Labelled,
+    retries: Labelled,
+    slow: Counter,
+    queued: Histogram,
+    transfer: Histogram,
+    run: Histogram,
+    cpu: Histogram,
+    memory: Histogram,
+    input_bytes: Counter,
+    output_bytes: Counter,
+    modules_loaded: Labelled,
+    log_bytes_dropped: Counter,
+    log_records_dropped: Counter,
+    workers_starting: Gauge,
+    workers_idle: Gauge,
+    workers_busy: Gauge,
+    workers_started: Counter,
+    workers_leaving: Labelled,
+    workers_died: Labelled,
+    sandbox_layers: Gauge,
+    broken: Gauge,
+    events_dropped: Counter,
 }
 
 fn publish(pool: &str, mut events: Events) {
-    let mut numbers = Numbers { pool, workers: HashMap::new(), tasks: HashMap::new(), running: 0 };
+    let mut numbers = Numbers::new(pool);
     let mut dropped = 0;
     while let Some(event) = events.next() {
         numbers.tell(&event.kind);
         let now = events.dropped();
         if now > dropped {
-            counter!("wasmpool_events_dropped_total", "pool" => pool.to_string()).increment(now - dropped);
+            numbers.events_dropped.increment(now - dropped);
             dropped = now;
             // Of some the end was missed: from here on those count that are heard of.
             numbers.tasks.clear();
@@ -118,32 +165,62 @@ fn publish(pool: &str, mut events: Events) {
     }
 }
 
-impl Numbers<'_> {
+impl Numbers {
+    fn new(pool: &str) -> Self {
+        let name = || pool.to_string();
+        let workers = |state: &'static str| gauge!("wasmpool_workers", "pool" => name(), "state" => state);
+        Numbers {
+            workers: HashMap::new(),
+            tasks: HashMap::new(),
+            running: 0,
+            tasks_queued: gauge!("wasmpool_tasks_queued", "pool" => name()),
+            tasks_running: gauge!("wasmpool_tasks_running", "pool" => name()),
+            ended: Labelled::new(pool, "wasmpool_tasks_total", "outcome"),
+            retries: Labelled::new(pool, "wasmpool_task_retries_total", "outcome"),
+            slow: counter!("wasmpool_tasks_slow_total", "pool" => name()),
+            queued: histogram!("wasmpool_task_queued_seconds", "pool" => name()),
+            transfer: histogram!("wasmpool_task_transfer_seconds", "pool" => name()),
+            run: histogram!("wasmpool_task_run_seconds", "pool" => name()),
+            cpu: histogram!("wasmpool_task_cpu_seconds", "pool" => name()),
+            memory: histogram!("wasmpool_task_memory_bytes", "pool" => name()),
+            input_bytes: counter!("wasmpool_input_bytes_total", "pool" => name()),
+            output_bytes: counter!("wasmpool_output_bytes_total", "pool" => name()),
+            modules_loaded: Labelled::new(pool, "wasmpool_modules_loaded_total", "from"),
+            log_bytes_dropped: counter!("wasmpool_log_dropped_bytes_total", "pool" => name()),
+            log_records_dropped: counter!("wasmpool_log_dropped_records_total", "pool" => name()),
+            workers_starting: workers("starting"),
+            workers_idle: workers("idle"),
+            workers_busy: workers("busy"),
+            workers_started: counter!("wasmpool_workers_started_total", "pool" => name()),
+            workers_leaving: Labelled::new(pool, "wasmpool_workers_leaving_total", "reason"),
+            workers_died: Labelled::new(pool, "wasmpool_workers_died_total", "cause"),
+            sandbox_layers: gauge!("wasmpool_sandbox_layers", "pool" => name()),
+            broken: gauge!("wasmpool_broken", "pool" => name()),
+            events_dropped: counter!("wasmpool_events_dropped_total", "pool" => name()),
+        }
+    }
+
     fn tell(&mut self, kind: &EventKind) {
-        let pool = || self.pool.to_string();
         match kind {
             EventKind::ModuleLoaded { from_cache, .. } => {
-                let from = if *from_cache { "cache" } else { "compiler" };
-                counter!("wasmpool_modules_loaded_total", "pool" => pool(), "from" => from).increment(1);
+                self.modules_loaded.count(if *from_cache { "cache" } else { "compiler" });
             }
             EventKind::WorkerStarted { pid } => {
-                counter!("wasmpool_workers_started_total", "pool" => pool()).increment(1);
+                self.workers_started.increment(1);
                 self.set_worker(*pid, Some(Doing::Starting));
             }
             EventKind::WorkerReady { pid, sandbox } => {
                 let layers = sandbox.layers.iter().filter(|layer| layer.applied).count();
-                gauge!("wasmpool_sandbox_layers", "pool" => pool()).set(layers as f64);
+                self.sandbox_layers.set(layers as f64);
                 self.set_worker(*pid, Some(Doing::Idle));
             }
             EventKind::WorkerLeaving { pid, reason } => {
-                let reason = reason_name(*reason);
-                counter!("wasmpool_workers_leaving_total", "pool" => pool(), "reason" => reason).increment(1);
+                self.workers_leaving.count(reason_name(*reason));
                 self.set_worker(*pid, Some(Doing::Leaving));
             }
             EventKind::WorkerEnded { death, expected } => {
                 if !expected {
-                    let cause = cause_name(&death.cause);
-                    counter!("wasmpool_workers_died_total", "pool" => pool(), "cause" => cause).increment(1);
+                    self.workers_died.count(cause_name(&death.cause));
                 }
                 self.set_worker(death.pid, None);
             }
@@ -158,49 +235,38 @@ impl Numbers<'_> {
                 self.set_worker(*pid, Some(Doing::Busy));
                 self.count_tasks();
             }
-            EventKind::TaskSlow { .. } => {
-                counter!("wasmpool_tasks_slow_total", "pool" => pool()).increment(1);
-            }
+            EventKind::TaskSlow { .. } => self.slow.increment(1),
             EventKind::TaskRetried { task, outcome } => {
-                let outcome = outcome_name(*outcome);
-                counter!("wasmpool_task_retries_total", "pool" => pool(), "outcome" => outcome).increment(1);
+                self.retries.count(outcome_name(*outcome));
                 let worker = self.tasks.insert(*task, None).flatten();
                 self.rest(worker);
                 self.count_tasks();
             }
             EventKind::TaskFinished { task, outcome, report } => {
-                let outcome = outcome_name(*outcome);
-                counter!("wasmpool_tasks_total", "pool" => pool(), "outcome" => outcome).increment(1);
+                self.ended.count(outcome_name(*outcome));
                 self.record(report);
                 let worker = self.tasks.remove(task).flatten();
                 self.rest(worker);
                 self.count_tasks();
             }
-            EventKind::Broken { .. } => gauge!("wasmpool_broken", "pool" => pool()).set(1.0),
+            EventKind::LogsDropped { records, .. } => self.log_records_dropped.increment(*records),
+            EventKind::Broken { .. } => self.broken.set(1.0),
             EventKind::WorkerBound { .. } | EventKind::Stopped => {}
         }
     }
 
     fn record(&self, report: &TaskReport) {
-        let pool = || self.pool.to_string();
         if report.attempts == 0 {
             return;
         }
-        for (name, duration) in [
-            ("wasmpool_task_queued_seconds", report.queued),
-            ("wasmpool_task_transfer_seconds", report.transfer()),
-            ("wasmpool_task_run_seconds", report.run),
-            ("wasmpool_task_cpu_seconds", report.cpu),
-        ] {
-            histogram!(name, "pool" => pool()).record(duration.as_secs_f64());
-        }
-        histogram!("wasmpool_task_memory_bytes", "pool" => pool()).record(report.peak_memory_bytes as f64);
-        counter!("wasmpool_input_bytes_total", "pool" => pool()).increment(report.input_bytes);
-        counter!("wasmpool_output_bytes_total", "pool" => pool()).increment(report.output_bytes);
-        if report.log_bytes_dropped > 0 {
-            counter!("wasmpool_log_dropped_bytes_total", "pool" => pool())
-                .increment(report.log_bytes_dropped);
-        }
+        self.queued.record(report.queued);
+        self.transfer.record(report.transfer());
+        self.run.record(report.run);
+        self.cpu.record(report.cpu);
+        self.memory.record(report.peak_memory_bytes as f64);
+        self.input_bytes.increment(report.input_bytes);
+        self.output_bytes.increment(report.output_bytes);
+        self.log_bytes_dropped.increment(report.log_bytes_dropped);
     }
 
     /// The worker has ended its task.
@@ -219,16 +285,18 @@ impl Numbers<'_> {
             Some(doing) => drop(self.workers.insert(pid, doing)),
             None => drop(self.workers.remove(&pid)),
         }
-        for (state, doing) in [("starting", Doing::Starting), ("idle", Doing::Idle), ("busy", Doing::Busy)] {
-            let count = self.workers.values().filter(|found| **found == doing).count();
-            gauge!("wasmpool_workers", "pool" => self.pool.to_string(), "state" => state).set(count as f64);
+        for (gauge, doing) in [
+            (&self.workers_starting, Doing::Starting),
+            (&self.workers_idle, Doing::Idle),
+            (&self.workers_busy, Doing::Busy),
+        ] {
+            gauge.set(self.workers.values().filter(|found| **found == doing).count() as f64);
         }
     }
 
     fn count_tasks(&self) {
-        let queued = self.tasks.len().saturating_sub(self.running);
-        gauge!("wasmpool_tasks_running", "pool" => self.pool.to_string()).set(self.running as f64);
-        gauge!("wasmpool_tasks_queued", "pool" => self.pool.to_string()).set(queued as f64);
+        self.tasks_running.set(self.running as f64);
+        self.tasks_queued.set(self.tasks.len().saturating_sub(self.running) as f64);
     }
 }
 

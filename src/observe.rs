@@ -187,6 +187,16 @@ pub enum EventKind {
         /// What it cost.
         report: TaskReport,
     },
+    /// Log records went over [`PoolBuilder::log_rate_max`](crate::PoolBuilder::log_rate_max). Told at most
+    /// once a second of each worker, and at its end: what was dropped since.
+    LogsDropped {
+        /// The worker that sent them.
+        pid: u32,
+        /// How many.
+        records: u64,
+        /// What they came to.
+        bytes: u64,
+    },
     /// A worker's death has broken the pool.
     Broken {
         /// That death.

@@ -9,6 +9,7 @@ mod budget;
 mod call;
 mod clocks;
 mod cpu;
+mod events;
 mod inbox;
 mod instance;
 mod journal;
@@ -28,10 +29,11 @@ mod watcher;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::net::RecvFlags;
 
+use events::Reporter;
 use wasi::TaskDir;
 
 pub(crate) use linker::{TaskState, WASI_MODULE, linker};
@@ -47,16 +49,20 @@ use crate::wire::ring;
 
 /// The worker process, from its first line to its exit code.
 pub(crate) fn main() -> i32 {
-    match serve() {
+    let reporter = OnceLock::new();
+    match serve(&reporter) {
         Ok(()) => 0,
         Err(error) => {
+            // What nobody heard; of stderr the end is kept.
+            let unheard = reporter.get().map(|reporter| reporter.rest()).unwrap_or_default();
+            unheard.iter().for_each(|event| eprintln!("wasmpool worker: {event}"));
             eprintln!("wasmpool worker: {error}");
             1
         }
     }
 }
 
-fn serve() -> io::Result<()> {
+fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     let (socket, entered) = sandbox::enter()?;
     let socket = Arc::new(ControlSocket(socket));
     let Some((setup, mut files)) = socket.receive::<ToWorkerControl>(1 + DIRS_MAX, RecvFlags::empty())?
@@ -68,12 +74,15 @@ fn serve() -> io::Result<()> {
         sandbox: request,
         pagemap_scan,
         wasm_stack_bytes,
+        events,
         dirs,
         mut probe,
     } = setup
     else {
         return Err(io::Error::other("the host was built from another version of wasmpool"));
     };
+    let reporter = reporter.get_or_init(|| Reporter::new(events));
+    reporter.install();
     if files.len() != 1 + dirs.len() {
         return Err(io::Error::other("the host sent no rings, or not every directory"));
     }
@@ -116,12 +125,18 @@ fn serve() -> io::Result<()> {
     }
     let dirs = dirs.into_iter().zip(granted).map(|(guest, granted)| TaskDir { guest, granted }).collect();
     let runner = instance::Runner::new(modules, dirs, shared.clone(), to_host.clone())?;
-    watcher::start(socket.clone(), shared)?;
+    watcher::start(socket.clone(), shared, reporter.clone())?;
     let (locked, report) = locked.seal().map_err(cannot_lock)?;
+    let missing: Vec<_> = report.missing().map(|report| report.layer.name()).collect();
+    if !missing.is_empty() {
+        tracing::info!(missing = missing.join(", "), "layers of the sandbox do not stand");
+    }
+    tracing::debug!(policy = %report.policy, pagemap_scan, wasm_stack_bytes, "ready");
     socket.send(&FromWorkerControl::Ready { build: fingerprint::BUILD, sandbox: report }, &[])?;
     if let Some(probe) = probe {
         let outcome = sandbox::attacks::attempt(&probe);
         return socket.send(&FromWorkerControl::Probed { outcome }, &[]);
     }
-    main_loop::run(&locked, from_host, &to_host, runner, |index, run| end.claim(index, run))
+    reporter.connect(to_host.clone());
+    main_loop::run(&locked, from_host, &to_host, reporter, runner, |index, run| end.claim(index, run))
 }

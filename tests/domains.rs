@@ -1,6 +1,8 @@
 //! Trust domains: no process is ever shared by two of them, and nobody waits for ever for one.
 
 mod common;
+#[path = "common/say.rs"]
+mod say;
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -413,6 +415,46 @@ fn a_death_concerns_its_own_domain_where_workers_are_replaced() {
     let next = submit(&pool, &tasks.echo, of(Some("a")));
     assert!(!pids.contains(&pid_of(&next)));
     assert!(spins[1].abort());
+}
+
+#[test]
+fn no_domain_reads_anothers_last_words_in_its_error() {
+    let pool = build(builder(2));
+    let module = common::wat(&pool, &say::text(1));
+    let spin = raw(&module, "say_and_spin");
+    let submit =
+        |words: &'static str, domain| pool.submit_with(&spin, &words.into(), of(domain)).expect("submits");
+    let talks = submit("the secret of a", Some("a"));
+    let pid = worker_of(&pool, talks.task_id()).pid;
+    let other = submit("the secret of b", Some("b"));
+    worker_of(&pool, other.task_id());
+    let waits_too = submit("more of a", Some("a"));
+    let nobodys = submit("of nobody", None);
+    // Then it has said all; what is on its way is read before the death is told.
+    eventually("the first to compute", || cpu_of(pid) > Duration::from_millis(100));
+    signal(pid, Signal::KILL);
+    for (future, hears) in [(&talks, true), (&waits_too, true), (&other, false), (&nobodys, false)] {
+        let TaskError::Broken(broken) = error(future) else { panic!("not broken") };
+        assert_eq!((broken.pid(), broken.signal()), (pid, Some(9)));
+        let words = format!("{broken} {broken:?}");
+        assert_eq!(words.contains("the secret of a"), hears, "{words}");
+        let line = format!("task {}, stdout: the secret of a-the secret of a", talks.task_id());
+        assert_eq!(broken.death().last_logs.last(), hears.then_some(&line));
+    }
+    for (domain, hears) in [(Some("a"), true), (Some("b"), false), (None, false)] {
+        let refused = pool.submit_with(&spin, &"late".into(), of(domain)).expect_err("it is broken");
+        assert_eq!(format!("{refused} {refused:?}").contains("the secret of a"), hears, "{refused}");
+    }
+    let whole = pool.broken().expect("it is").to_string();
+    assert!(whole.contains("the secret of a"), "the embedder is told all: {whole}");
+}
+
+/// What the process has had of a CPU.
+fn cpu_of(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = fields.get(11).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or_default();
+    Duration::from_millis(ticks * 10)
 }
 
 #[test]

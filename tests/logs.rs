@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use common::{load, pool};
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Metadata, Subscriber, span};
 use wasmpool::TaskOptions;
 
@@ -158,6 +159,72 @@ fn lines_of_a_hundred_tasks_at_once_are_never_mixed_and_each_has_its_task() {
             assert_eq!(record["task"], future.task_id().to_string());
         }
     }
+}
+
+/// What this worker said of itself, in order.
+fn of_worker(pid: u32) -> Vec<Record> {
+    let records = kept().0.lock().expect("locks");
+    let pid = pid.to_string();
+    let is_its = |record: &&Record| record["from"] == "wasmpool::worker" && record["worker_pid"] == pid;
+    records.iter().filter(is_its).cloned().collect()
+}
+
+#[test]
+fn a_workers_own_events_arrive_with_its_pid_and_of_a_task_with_that() {
+    kept();
+    let pool = common::builder(1).worker_log_level(LevelFilter::DEBUG).build().expect("builds");
+    let module = common::wat(&pool, &say::text(1));
+    let say = common::raw(&module, "say");
+    let table = pool.share(&b"shared"[..]).expect("shares");
+    let options = TaskOptions::new().label("first of its module").shared(&table);
+    let future = pool.submit_with(&say, &"word".into(), options).expect("submits");
+    future.result().expect("says");
+    // What the watcher had no room for comes with the next answer at the latest.
+    pool.submit(&say, &"word".into()).expect("submits").result().expect("says");
+    let pid = future.report().and_then(|report| report.worker_pid).expect("it ran");
+    let events = of_worker(pid);
+    let event = |message: &str| {
+        let found = events.iter().find(|event| event["message"] == message);
+        found.unwrap_or_else(|| panic!("no {message:?} in {events:#?}"))
+    };
+    let ready = event("ready");
+    assert_eq!((ready.get("task"), &*ready["level"], &*ready["source"]), (None, "DEBUG", "worker"));
+    assert!(ready["origin"].starts_with("wasmpool::worker") && ready["fields"].contains("\"policy\":"));
+    let mapped = event("a module is mapped");
+    assert_eq!(mapped["task"], future.task_id().to_string());
+    assert_eq!(mapped["label"], "first of its module");
+    assert!(mapped["module"].contains("(sha256 ") && mapped["fields"].contains("\"took_us\":"));
+    assert!(event("a shared input is mapped")["fields"].ends_with("\"bytes\":6}"));
+    // Among the task's lines it stands where it was said.
+    let records = kept().0.lock().expect("locks");
+    let at = |is_it: &dyn Fn(&Record) -> bool| records.iter().position(is_it).expect("a record");
+    let line = |record: &Record| {
+        record["from"] == "wasmpool::guest"
+            && record.get("task") == mapped.get("task")
+            && record["worker_pid"] == mapped["worker_pid"]
+    };
+    assert!(at(&|record| record == mapped) < at(&line));
+}
+
+#[test]
+fn what_no_level_asks_for_is_not_sent_and_what_is_sent_is_held_to_the_rate() {
+    kept();
+    let run = |builder: wasmpool::PoolBuilder| {
+        let pool = builder.build().expect("builds");
+        let say = common::raw(&common::wat(&pool, &say::text(1)), "say_nothing");
+        pool.submit(&say, &"".into()).expect("submits").result().expect("runs");
+        let (pid, dropped) = (pool.worker_pids()[0], pool.stats().log_records_dropped);
+        pool.shutdown(wasmpool::ShutdownMode::Finish);
+        (of_worker(pid).len(), dropped)
+    };
+    // Of what is not sent nothing can be dropped.
+    assert_eq!(run(common::builder(1).worker_log_level(LevelFilter::OFF).log_rate_max(1)), (0, 0));
+    assert_eq!(run(common::builder(1).log_rate_max(1)), (0, 0), "by default there are warnings only");
+    let (arrived, dropped) = run(common::builder(1).worker_log_level(LevelFilter::TRACE).log_rate_max(1));
+    assert!(arrived == 0 && dropped >= 2, "{arrived} arrived, {dropped} were dropped");
+    let (arrived, _) =
+        run(common::builder(1).worker_log_level(LevelFilter::OFF).engine_log_level(LevelFilter::TRACE));
+    assert!(arrived > 0, "the engine says something of an instance");
 }
 
 #[test]

@@ -25,7 +25,11 @@ fn every_number_is_scraped_with_its_labels_and_adds_up() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).expect("the first");
-    let pool = common::builder(1).on_worker_death(OnWorkerDeath::replace()).build().expect("builds");
+    let pool = common::builder(1)
+        .on_worker_death(OnWorkerDeath::replace())
+        .log_rate_max(50_000)
+        .build()
+        .expect("builds");
     pool.publish_metrics("test").expect("starts");
     let faults = common::load(&pool, "faults");
     let echo = common::load(&pool, "echo");
@@ -39,6 +43,11 @@ fn every_number_is_scraped_with_its_labels_and_adds_up() {
     let flood = faults.task::<u64, ()>("stdout_flood").expect("types agree");
     let options = TaskOptions::new().log_bytes_max(1_000);
     pool.submit_with(&flood, &5_000, options).expect("submits").result().expect("floods");
+    // The same beyond the worker's rate: all at once, and what is told once a second is told at its end.
+    let options = TaskOptions::new().log_bytes_max(1_000_000);
+    pool.submit_with(&flood, &200_000, options).expect("submits").result().expect("floods");
+    let over_the_rate = pool.stats().log_records_dropped;
+    assert!(over_the_rate > 0);
     // One attempt with a worker that dies, and one at its deadline.
     let options = TaskOptions::new().retry(Retry::attempts(2));
     let killed = pool.submit_with(&spin, &u64::MAX, options).expect("submits");
@@ -67,17 +76,19 @@ fn every_number_is_scraped_with_its_labels_and_adds_up() {
         let key = format!("wasmpool_{name}{{pool=\"test\"{labels}}}");
         *seen.get(&key).unwrap_or_else(|| panic!("no {key} in {:#?}", seen.keys()))
     };
-    assert_eq!(value("tasks_total", ",outcome=\"succeeded\""), 7.0);
+    assert_eq!(value("log_dropped_records_total", ""), pool.stats().log_records_dropped as f64);
+    assert!(value("log_dropped_records_total", "") >= over_the_rate as f64);
+    assert_eq!(value("tasks_total", ",outcome=\"succeeded\""), 8.0);
     assert_eq!(value("tasks_total", ",outcome=\"failed\""), 1.0);
     assert_eq!(value("tasks_total", ",outcome=\"aborted\""), 1.0);
     assert_eq!((value("tasks_queued", ""), value("tasks_running", "")), (0.0, 0.0));
     for phase in ["queued", "transfer", "run", "cpu"] {
-        assert_eq!(value(&format!("task_{phase}_seconds_count"), ""), 9.0, "{phase}");
+        assert_eq!(value(&format!("task_{phase}_seconds_count"), ""), 10.0, "{phase}");
     }
     assert!(value("task_run_seconds_sum", "") > 0.0 && value("task_memory_bytes_sum", "") > 65_536.0);
     assert!(value("log_dropped_bytes_total", "") >= 3_500.0);
     // Five times a hundred bytes and their length; a text, and numbers of one to ten bytes.
-    assert_eq!(value("input_bytes_total", ""), 5.0 * 101.0 + 3.0 + 2.0 + 10.0 + 2.0);
+    assert_eq!(value("input_bytes_total", ""), 5.0 * 101.0 + 3.0 + 2.0 + 3.0 + 10.0 + 2.0);
     assert!(value("output_bytes_total", "") > 6.0);
     let loaded = seen.iter().filter(|(name, _)| name.starts_with("wasmpool_modules_loaded_total{"));
     assert_eq!(loaded.map(|(_, count)| count).sum::<f64>(), 2.0);
@@ -105,5 +116,5 @@ fn the_documented_table_is_what_the_code_tells() {
         names
     };
     assert_eq!(names(&docs, '`'), names(&code, '"'));
-    assert_eq!(names(&docs, '`').len(), 21);
+    assert_eq!(names(&docs, '`').len(), 22);
 }

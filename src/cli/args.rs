@@ -171,6 +171,14 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "SIZE", value_parser = rate, help_heading = LOGS, env = "WASMPOOL_LOG_RATE")]
     pub(super) log_rate: Option<u64>,
 
+    /// What workers say of themselves, from this level up [default: warn; with -v debug, with -vv trace]
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = LOGS, env = "WASMPOOL_WORKER_LOG")]
+    pub(super) worker_log: Option<Severity>,
+
+    /// What the engine inside of them says; debug and trace are slow
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "off", help_heading = LOGS, env = "WASMPOOL_ENGINE_LOG")]
+    pub(super) engine_log: Severity,
+
     /// The settings' file, in place of those that are looked for; see `wasmpool help config`
     #[arg(long, global = true, value_name = "FILE", help_heading = "Display", env = "WASMPOOL_CONFIG")]
     pub(super) config: Option<PathBuf>,
@@ -234,6 +242,17 @@ impl Color {
         }
         .write_global();
     }
+}
+
+/// A level of logs as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(super) enum Severity {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 /// The lines of a log file.
@@ -334,7 +353,8 @@ pub(super) struct Target {
     #[arg(long, value_name = "FILE", conflicts_with = "interrupt", help_heading = "Seeing")]
     pub(super) profile: Option<PathBuf>,
 
-    /// Write a timeline of workers and tasks to this file, for ui.perfetto.dev
+    /// Write a timeline of workers and tasks to this file, for ui.perfetto.dev. Tasks of some microseconds are
+    /// slower for it: each then travels alone
     #[arg(long, value_name = "FILE", help_heading = "Seeing")]
     pub(super) trace: Option<PathBuf>,
 

@@ -77,7 +77,7 @@ const fn trusted(name: &'static str, default: &'static str) -> Key {
     Key { name, default, scope: Scope::Common, is_trusted: true }
 }
 
-const KEYS: [Key; 17] = [
+const KEYS: [Key; 19] = [
     key("workers", "the CPUs there are; run: 1", Scope::Common),
     trusted("sandbox", "best-effort"),
     trusted("cache-dir", "~/.cache/wasmpool"),
@@ -88,6 +88,8 @@ const KEYS: [Key; 17] = [
     key("log-rotate", "never", Scope::Common),
     key("log-keep", "7", Scope::Common),
     key("log-rate", "4MiB", Scope::Common),
+    key("worker-log", "warn; -v: debug", Scope::Common),
+    key("engine-log", "off", Scope::Common),
     key("color", "auto", Scope::Common),
     key("timeout", "1h", Scope::Tasks),
     key("memory", "512MiB", Scope::Tasks),

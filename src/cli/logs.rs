@@ -1,6 +1,6 @@
 //! Logs on stderr: the pool's own from warnings up, guests' records from info up.
 //!
-//! `-v` shows debug records of both, `-vv` everything, `-q` errors of the pool only, and
+//! `-v` shows debug records of both, and of the workers themselves, `-vv` everything, `-q` errors of the pool only, and
 //! `WASMPOOL_LOG` replaces all of that by a filter in the syntax of `tracing-subscriber`.
 //!
 //! A log file takes the same, from info up at least, whatever `-q` says.
@@ -27,11 +27,15 @@ use super::args::Common;
 use super::console::{Console, indented};
 use super::exit::Failure;
 use super::profile::{self, STACK};
+use super::settings::{level_filter, worker_log};
 use crate::text::Escaped;
 use rotate::LogFile;
 
 /// The target of guests' records; see `host/logs.rs`.
 const GUEST: &str = "wasmpool::guest";
+
+/// The target of workers' own; see `host/logs.rs`.
+const WORKER: &str = "wasmpool::worker";
 
 /// Replaces the filter that `-v` and `-q` choose.
 const VARIABLE: &str = "WASMPOOL_LOG";
@@ -42,11 +46,13 @@ pub(super) use rotate::Rotation;
 /// Sends events to the console, and to a file where one is named; the writer then lives as long as
 /// there is something to write.
 pub(super) fn init(common: &Common, console: &Console) -> Result<Option<FileWriter>, Failure> {
+    // Whoever asks for more of the workers is shown it.
+    let workers = format!("{WORKER}={}", level_filter(common.engine_log.max(worker_log(common))));
     let variable = std::env::var(VARIABLE).ok().filter(|filter| !filter.is_empty());
     let for_console = variable.clone().unwrap_or_else(|| match (common.quiet, common.verbose) {
         (true, _) => format!("error,{GUEST}=off"),
-        (false, 0) => format!("warn,{GUEST}=info"),
-        (false, 1) => "debug".into(),
+        (false, 0) => format!("warn,{GUEST}=info,{workers}"),
+        (false, 1) => format!("debug,{workers}"),
         (false, _) => "trace".into(),
     });
     let on_console = subscriber_fmt::layer()
@@ -60,8 +66,8 @@ pub(super) fn init(common: &Common, console: &Console) -> Result<Option<FileWrit
         return Ok(None);
     };
     let for_file = variable.unwrap_or_else(|| match common.verbose {
-        0 => "info".into(),
-        1 => "debug".into(),
+        0 => format!("info,{workers}"),
+        1 => format!("debug,{workers}"),
         _ => "trace".into(),
     });
     let file = LogFile::open(path.clone(), common.log_rotate, common.log_keep)
@@ -96,12 +102,23 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let guest = matches!(event.metadata().target(), GUEST | STACK);
+        let target = event.metadata().target();
+        let (worker, guest) = (target == WORKER, matches!(target, GUEST | STACK | WORKER));
         let mut fields = Fields { guest, ..Fields::default() };
         event.record(&mut fields);
         let (name, style) = level(event.metadata().level());
         write!(out, "{style}{name}:{style:#} ")?;
-        if fields.guest {
+        if worker {
+            write!(out, "worker {}", fields.pid)?;
+            if !fields.task.is_empty() {
+                write!(out, ", task {}", fields.task)?;
+            }
+            // Of the engine's words it is worth to know whose they are.
+            if !fields.origin.starts_with("wasmpool::") {
+                write!(out, ", {}", fields.origin)?;
+            }
+            out.write_str(": ")?;
+        } else if fields.guest {
             write!(out, "task {}", fields.task)?;
             // A line of stdout or stderr says so; a log record says what logged it.
             let origin = if fields.source == "log" { &fields.origin } else { &fields.source };
@@ -127,6 +144,7 @@ fn level(level: &Level) -> (&'static str, Style) {
 #[derive(Default)]
 struct Fields {
     guest: bool,
+    pid: String,
     task: String,
     source: String,
     origin: String,
@@ -141,12 +159,13 @@ impl Fields {
         match (field.name(), self.guest) {
             ("message", _) => self.message = value,
             ("task", true) => self.task = value,
+            ("worker_pid", true) => self.pid = value,
             ("source", true) => self.source = value,
             ("origin", true) => self.origin = value,
             ("fields", true) if value.is_empty() || value == "{}" => {}
             ("fields", true) => self.others = format!(" {value}"),
             // Known to whoever started the one module there is.
-            ("label" | "module" | "worker_pid", true) => {}
+            ("label" | "module", true) => {}
             (name, _) => {
                 // Writing to a String cannot fail.
                 let _ = write!(self.others, " {name}={value}");

@@ -4,7 +4,7 @@
 //! log records, and a layer of the subscriber takes them out of the logs. A task says where it is when it
 //! looks whether it is to stop, at loops and calls: what a long instruction takes counts where it ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,11 +91,13 @@ impl Seen {
     /// time that its samples stand for.
     fn to_speedscope(&self, name: &str) -> serde_json::Value {
         let (mut frames, mut numbers) = (Vec::new(), HashMap::new());
-        let mut stacks: Vec<_> =
-            self.stacks.iter().map(|(stack, count)| (functions(stack), *count)).collect();
-        stacks.sort();
+        // Where in a function it was does not count.
+        let mut stacks = BTreeMap::<_, u64>::new();
+        for (stack, count) in &self.stacks {
+            *stacks.entry(functions(stack)).or_default() += count;
+        }
         let mut samples = Vec::new();
-        for (functions, _) in &stacks {
+        for functions in stacks.keys() {
             let number = |function: &&str| {
                 *numbers.entry(function.to_string()).or_insert_with(|| {
                     frames.push(json!({ "name": function }));
@@ -105,7 +107,7 @@ impl Seen {
             samples.push(functions.iter().map(number).collect::<Vec<_>>());
         }
         let every = EVERY.as_millis() as u64;
-        let weights: Vec<_> = stacks.iter().map(|(_, count)| count * every).collect();
+        let weights: Vec<_> = stacks.values().map(|count| count * every).collect();
         json!({
             "$schema": "https://www.speedscope.app/file-format-schema.json",
             "exporter": concat!("wasmpool ", env!("CARGO_PKG_VERSION")),
@@ -113,7 +115,7 @@ impl Seen {
             "shared": { "frames": frames },
             "profiles": [{
                 "type": "sampled",
-                "name": name,
+                "name": format!("{name}: all tasks together, not in the order of time"),
                 "unit": "milliseconds",
                 "startValue": 0,
                 "endValue": weights.iter().sum::<u64>(),
@@ -200,7 +202,7 @@ mod tests {
     fn stacks_are_counted_and_each_function_is_named_once() {
         let mut seen = Seen::default();
         for stack in
-            ["it is at f (0x1), called by g (0x9)", "it is at f (0x1), called by g (0x9)", "it is at g (0x2)"]
+            ["it is at f (0x1), called by g (0x9)", "it is at f (0x3), called by g (0x9)", "it is at g (0x2)"]
         {
             seen.take(stack);
         }

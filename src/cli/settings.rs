@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
+use tracing::level_filters::LevelFilter;
 
-use super::args::{Common, Dir, Level, LogPolicy, Policy, Stop, Target};
+use super::args::{Common, Dir, Level, LogPolicy, Policy, Severity, Stop, Target};
 use super::exit::Failure;
 use super::input;
 use crate::{
@@ -22,6 +23,8 @@ pub(super) struct Settings {
     cache: Cache,
     compile_limits: CompileLimits,
     log_rate: Option<u64>,
+    worker_log: LevelFilter,
+    engine_log: LevelFilter,
     pub(super) quiet: bool,
     pub(super) sandbox: Option<SandboxPolicy>,
 }
@@ -45,8 +48,16 @@ impl Settings {
             Policy::BestEffort => SandboxPolicy::BestEffort,
             Policy::Off => SandboxPolicy::Off,
         });
-        let (compile_limits, log_rate) = (compile_limits(common), common.log_rate);
-        Settings { workers: common.workers, cache, compile_limits, log_rate, quiet: common.quiet, sandbox }
+        Settings {
+            workers: common.workers,
+            cache,
+            compile_limits: compile_limits(common),
+            log_rate: common.log_rate,
+            worker_log: level_filter(worker_log(common)),
+            engine_log: level_filter(common.engine_log),
+            quiet: common.quiet,
+            sandbox,
+        }
     }
 
     /// The cache that was asked for by name.
@@ -82,7 +93,10 @@ impl Settings {
     }
 
     fn build(&self, builder: PoolBuilder, workers_default: Option<usize>) -> Result<Pool, Failure> {
-        let mut builder = builder.compile_limits(self.compile_limits.clone());
+        let mut builder = builder
+            .compile_limits(self.compile_limits.clone())
+            .worker_log_level(self.worker_log)
+            .engine_log_level(self.engine_log);
         if let Some(workers) = self.workers.or(workers_default) {
             builder = builder.workers(workers);
         }
@@ -98,6 +112,26 @@ impl Settings {
             Cache::Off => builder.without_cache(),
         };
         Ok(builder.build()?)
+    }
+}
+
+/// What workers say of themselves: where nobody says otherwise, in as much detail as the pool.
+pub(super) fn worker_log(common: &Common) -> Severity {
+    common.worker_log.unwrap_or(match common.verbose {
+        0 => Severity::Warn,
+        1 => Severity::Debug,
+        _ => Severity::Trace,
+    })
+}
+
+pub(super) fn level_filter(severity: Severity) -> LevelFilter {
+    match severity {
+        Severity::Off => LevelFilter::OFF,
+        Severity::Error => LevelFilter::ERROR,
+        Severity::Warn => LevelFilter::WARN,
+        Severity::Info => LevelFilter::INFO,
+        Severity::Debug => LevelFilter::DEBUG,
+        Severity::Trace => LevelFilter::TRACE,
     }
 }
 

@@ -30,6 +30,9 @@ const PROCESS: u32 = 1;
 /// The thread of what waits.
 const QUEUE: u32 = 0;
 
+/// What a viewer that counts in nanoseconds may be wrong by at both ends of a slice.
+const ROUNDING: Duration = Duration::from_nanos(2);
+
 /// Bytes of a slice's name.
 const NAME_BYTES_MAX: usize = 100;
 
@@ -86,7 +89,12 @@ fn follow(mut events: Events, out: impl Write, bytes_max: u64) -> io::Result<End
     let mut timeline = Timeline::new(out)?;
     let mut is_full = false;
     // To the end, even of a full one: the pool counts what its observers do not read.
-    for event in events.by_ref() {
+    let mut dropped = 0;
+    while let Some(event) = events.next() {
+        if events.dropped() > dropped {
+            dropped = events.dropped();
+            timeline.forget();
+        }
         is_full |= timeline.bytes > bytes_max;
         if !is_full {
             timeline.tell(&event)?;
@@ -121,6 +129,14 @@ impl<W: Write> Timeline<W> {
         timeline.put("[\n", &process)?;
         timeline.name_row(QUEUE, "queue")?;
         Ok(timeline)
+    }
+
+    /// Events were missed, perhaps the ends of tasks that stand open here: from here on those count that are
+    /// heard of, and what is open does not grow with what is missed.
+    fn forget(&mut self) {
+        self.tasks.clear();
+        self.starting.clear();
+        self.running = 0;
     }
 
     fn tell(&mut self, event: &PoolEvent) -> io::Result<()> {
@@ -181,6 +197,9 @@ impl<W: Write> Timeline<W> {
                 self.tasks.remove(task);
                 self.count(at)
             }
+            EventKind::LogsDropped { pid, records, bytes } => {
+                self.instant("logs dropped", *pid, at, json!({"records": records, "bytes": bytes}))
+            }
             EventKind::Broken { death } => {
                 self.instant("broken", QUEUE, at, json!({"by": death.to_string()}))
             }
@@ -232,7 +251,8 @@ impl<W: Write> Timeline<W> {
         took: Duration,
         args: Value,
     ) -> io::Result<()> {
-        let (ts, dur) = (micros(began), micros(took));
+        // Viewers round: what begins at the very end of this one is to lie beside it, not inside.
+        let (ts, dur) = (micros(began), micros(took.saturating_sub(ROUNDING)));
         let slice = json!({
             "name": name, "cat": category, "ph": "X", "ts": ts, "dur": dur, "pid": PROCESS, "tid": thread, "args": args,
         });
@@ -282,4 +302,53 @@ impl<W: Write> Timeline<W> {
 /// With fractions: many tasks take less than one.
 fn micros(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::TaskOutcome;
+
+    fn at(micros: u64, kind: EventKind) -> PoolEvent {
+        PoolEvent { at: Duration::from_micros(micros), kind }
+    }
+
+    fn queued(number: u64) -> EventKind {
+        let name: Arc<str> = "name".into();
+        EventKind::TaskQueued { task: TaskId(number), module: name.clone(), name, label: None }
+    }
+
+    #[test]
+    fn what_is_open_does_not_grow_with_events_that_were_missed() {
+        let mut timeline = Timeline::new(Vec::new()).expect("writes");
+        for number in 1..=10 {
+            timeline.tell(&at(number, queued(number))).expect("writes");
+        }
+        timeline.tell(&at(11, EventKind::WorkerStarted { pid: 7 })).expect("writes");
+        assert_eq!(timeline.tasks.len(), 10);
+        timeline.forget();
+        assert!(timeline.tasks.is_empty() && timeline.starting.is_empty());
+        // The end of one that was forgotten is nothing that could not be.
+        let (task, outcome, report) = (TaskId(3), TaskOutcome::Succeeded, TaskReport::default());
+        timeline.tell(&at(12, EventKind::TaskFinished { task, outcome, report })).expect("writes");
+        let text = String::from_utf8(timeline.out).expect("text");
+        assert!(text.ends_with(r#"{"queued":0,"running":0}}"#), "{text}");
+    }
+
+    #[test]
+    fn a_task_that_begins_as_another_ends_lies_beside_it() {
+        let mut timeline = Timeline::new(Vec::new()).expect("writes");
+        for number in [1, 2] {
+            timeline.tell(&at(0, queued(number))).expect("writes");
+        }
+        let started = |number| EventKind::TaskStarted { task: TaskId(number), pid: 7, attempt: 1 };
+        timeline.tell(&at(1, started(1))).expect("writes");
+        timeline.tell(&at(1001, started(2))).expect("writes");
+        let (task, outcome, report) = (TaskId(1), TaskOutcome::Succeeded, TaskReport::default());
+        timeline.tell(&at(1001, EventKind::TaskFinished { task, outcome, report })).expect("writes");
+        let text = String::from_utf8(timeline.out).expect("text");
+        assert!(text.contains(r#""ts":1.0,"dur":999.998,"#), "{text}");
+    }
 }

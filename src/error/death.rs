@@ -117,13 +117,19 @@ pub struct Death {
     /// The end of what it wrote to stderr, at most [`STDERR_TAIL_BYTES`](crate::limits::STDERR_TAIL_BYTES).
     pub stderr_tail: String,
     /// The last that its tasks logged, whatever became of that, oldest first: at most
-    /// [`LAST_LOGS_MAX`](crate::limits::LAST_LOGS_MAX) records, each with its task, escaped.
+    /// [`LAST_LOGS_MAX`](crate::limits::LAST_LOGS_MAX) records, each with its task, escaped. A worker's tasks are
+    /// all of one [domain](crate::TaskOptions::domain).
     pub last_logs: Vec<String>,
 }
 
 impl Death {
     pub(crate) fn new(pid: u32, cause: DeathCause, phase: Phase, stderr_tail: String) -> Self {
         Death { pid, cause, phase, stderr_tail, last_logs: Vec::new() }
+    }
+
+    /// For the tasks of another domain: nothing that the worker or its tasks have said.
+    pub(crate) fn without_words(&self) -> Self {
+        Death::new(self.pid, self.cause.clone(), self.phase, String::new())
     }
 }
 
@@ -142,6 +148,9 @@ impl fmt::Display for Death {
 }
 
 /// A worker died unexpectedly, and the pool with it. Cheap to clone.
+///
+/// What the worker and its tasks said last is in the errors of tasks of the same
+/// [domain](crate::TaskOptions::domain) only, and in [`Pool::broken`](crate::Pool::broken).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokenPool(Arc<BrokenParts>);
 

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::batch::Batch;
-use super::domains::Domains;
+use super::domains::{Breakage, Domains};
 use super::effects::Effect;
 use super::link::Link;
+use super::logs::Dropped;
 use super::observers::{Observers, Subscription};
 use super::resolve;
 use super::settings::Settings;
@@ -59,7 +60,7 @@ pub(super) struct Record {
     /// What it is, if it is a batch.
     pub(super) batch: Option<Arc<Batch>>,
     pub(super) timeout: Option<Duration>,
-    domain: Domain,
+    pub(super) domain: Domain,
     pub(super) submitted: Now,
     pub(super) began: Option<Now>,
     pub(super) attempts: u32,
@@ -72,15 +73,15 @@ pub(super) struct State {
     dispatch: Dispatch,
     /// Ids are ours, and count up: no need to defend the table against them.
     records: NumberMap<TaskId, Record>,
-    domains: Domains,
+    pub(super) domains: Domains,
     links: NumberMap<WorkerKey, Arc<Link>>,
     /// Killed or retired before they were spawned.
     unwanted: HashSet<WorkerKey>,
     /// Ended by the pool's own decision.
     expected: HashSet<WorkerKey>,
-    /// How a worker ended, noted before its `Dead` event.
-    pub(super) deaths: HashMap<WorkerKey, Death>,
-    pub(super) broken: Option<BrokenPool>,
+    /// How a worker ended, noted before its `Dead` event, and the domain that it belonged to.
+    pub(super) deaths: HashMap<WorkerKey, (Death, Option<Arc<str>>)>,
+    pub(super) broken: Option<Breakage>,
     /// The deadline that the supervisor sleeps towards.
     armed: Option<Now>,
     /// Threads that sleep on `changed`.
@@ -245,7 +246,7 @@ impl Core {
                     state = self.sleep(state, *deadline).0;
                 }
                 (Err(refusal), _) => {
-                    let error = self.refused(refusal, &state, name);
+                    let error = self.refused(refusal, &state, name, options);
                     let replaced = match (refusal, when_full) {
                         (Refusal::Full, WhenFull::Wake { ticket, waker }) => {
                             state.wakers.insert(ticket, waker)
@@ -315,11 +316,11 @@ impl Core {
         Ok(cell)
     }
 
-    fn refused(&self, refusal: Refusal, state: &State, name: &str) -> SubmitError {
+    fn refused(&self, refusal: Refusal, state: &State, name: &str, options: &TaskOptions) -> SubmitError {
         let task = name.to_string();
         match (refusal, &state.broken) {
             (Refusal::Full, _) => SubmitError::QueueFull { max: self.settings.queue_tasks_max },
-            (Refusal::Broken, Some(broken)) => SubmitError::Broken(broken.clone()),
+            (Refusal::Broken, Some(broken)) => SubmitError::Broken(broken.told_to(options.domain.as_ref())),
             (Refusal::Broken | Refusal::ShutDown, _) => SubmitError::ShutDown { task },
         }
     }
@@ -397,6 +398,12 @@ impl Core {
         self.lock().observers.tell(now, || EventKind::ModuleLoaded { module, from_cache });
     }
 
+    /// For those who watch.
+    pub(super) fn dropped_logs(&self, pid: u32, Dropped { records, bytes }: Dropped) {
+        let now = self.now();
+        self.lock().observers.tell(now, || EventKind::LogsDropped { pid, records, bytes });
+    }
+
     // ── Processes ────────────────────────────────────────────────────────────
 
     /// The process is gone, and its ring is drained.
@@ -405,11 +412,12 @@ impl Core {
         let expected = state.expected.remove(&worker) || state.dispatch.expects_death(worker);
         state.links.remove(&worker);
         state.unwanted.remove(&worker);
+        let domain = state.domains.of(worker);
         state.domains.unbind(worker);
         state.tally.workers_died += u64::from(!expected);
         let now = self.now();
         state.observers.tell(now, || EventKind::WorkerEnded { death: death.clone(), expected });
-        state.deaths.insert(worker, death);
+        state.deaths.insert(worker, (death, domain));
         self.drive(state, [(Event::Dead { worker }, None)]);
         self.lock().deaths.remove(&worker);
     }

@@ -29,7 +29,7 @@ use crate::sandbox::syscalls;
 use crate::walls::{SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
 use crate::wire::control::{self, ControlSocket};
 use crate::wire::fingerprint;
-use crate::wire::message::{FromWorkerControl, ToWorkerControl};
+use crate::wire::message::{EventLevels, FromWorkerControl, ToWorkerControl};
 use crate::wire::ring;
 
 /// Tries the second wall: starts throw-away workers that lock themselves down as every worker does,
@@ -312,6 +312,7 @@ impl<'a> Patients<'a> {
             sandbox,
             pagemap_scan: false,
             wasm_stack_bytes: limits::WASM_STACK_BYTES_MAX as u32,
+            events: EventLevels::default(),
             dirs: self.dirs.iter().map(|dir| dir.guest.clone()).collect(),
             probe,
         };

@@ -1,9 +1,11 @@
-//! The names of trust domains, as the numbers that decisions are made by.
+//! The names of trust domains, as the numbers that decisions are made by; and what one is told of another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::dispatch::{Domain, WorkerKey};
+use crate::error::{BrokenPool, Death};
+use crate::task::TaskId;
 
 /// The domains in use: those of unresolved tasks and of workers. A name that comes back later
 /// gets a new number, so nothing grows with the names that a pool has seen.
@@ -14,6 +16,29 @@ pub(super) struct Domains {
     /// Workers whose tasks have a domain.
     workers: HashMap<WorkerKey, Domain>,
     given: u64,
+}
+
+/// A worker's death has broken the pool.
+#[derive(Debug, Clone)]
+pub(super) struct Breakage {
+    pub(super) broken: BrokenPool,
+    /// For tasks of other domains: no words of this one's.
+    wordless: BrokenPool,
+    /// The worker's.
+    domain: Option<Arc<str>>,
+}
+
+impl Breakage {
+    pub(super) fn new(death: Death, tasks_in_flight: Vec<TaskId>, domain: Option<Arc<str>>) -> Self {
+        let wordless = BrokenPool::new(death.without_words(), tasks_in_flight.clone());
+        Breakage { broken: BrokenPool::new(death, tasks_in_flight), wordless, domain }
+    }
+
+    /// As a task of this domain is told of it.
+    pub(super) fn told_to(&self, domain: Option<&Arc<str>>) -> BrokenPool {
+        let is_its_own = self.domain.as_ref() == domain;
+        if is_its_own { self.broken.clone() } else { self.wordless.clone() }
+    }
 }
 
 #[derive(Debug)]
@@ -71,7 +96,10 @@ impl Domains {
     }
 
     /// What the caller calls it; the domain of tasks that name none has no name.
-    fn name(&self, domain: Domain) -> Option<Arc<str>> {
+    pub(super) fn name(&self, domain: Domain) -> Option<Arc<str>> {
+        if domain == Domain::NONE {
+            return None;
+        }
         self.uses.get(&domain).map(|used| used.name.clone())
     }
 

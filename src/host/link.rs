@@ -117,7 +117,10 @@ impl Outstanding {
     /// Whether the worker may say this now, as far as it is a question of the task.
     fn may_say(&self, message: &FromWorker) -> bool {
         match message {
-            FromWorker::Log { task, .. } | FromWorker::Item { task, .. } => match &self.batch {
+            FromWorker::Event { task: None, .. } => true,
+            FromWorker::Event { task: Some(task), .. }
+            | FromWorker::Log { task, .. }
+            | FromWorker::Item { task, .. } => match &self.batch {
                 None => *task == self.task,
                 // Not of one that has ended: of each there are logs up to a limit.
                 Some(batch) => batch.is_at(*task),

@@ -1,5 +1,5 @@
-//! Guests' records come out of the host's `tracing` subscriber, attributed and escaped; at a bounded
-//! rate, and the last of them stay at hand for the worker's death.
+//! Guests' records, and workers' own, come out of the host's `tracing` subscriber, attributed and escaped; at
+//! a bounded rate, and the last of them stay at hand for the worker's death.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const FLOOD_RECORDS: u32 = 2048;
 pub(super) const FLOOD_PAUSE: Duration = Duration::from_millis(8);
 
-/// What one worker's tasks log.
+/// What one worker and its tasks log.
 pub(super) struct Logbook {
     pid: u32,
     bytes_per_second: u64,
@@ -35,11 +35,11 @@ pub(super) struct Logbook {
     last: VecDeque<String>,
 }
 
-/// Since the last report.
+/// What went over the rate, since the last report.
 #[derive(Debug, Default)]
-struct Dropped {
-    records: u64,
-    bytes: u64,
+pub(super) struct Dropped {
+    pub(super) records: u64,
+    pub(super) bytes: u64,
 }
 
 impl Logbook {
@@ -53,7 +53,7 @@ impl Logbook {
     pub(super) fn take(
         &mut self,
         labels: impl FnOnce() -> Option<Arc<Labels>>,
-        task: TaskId,
+        task: Option<TaskId>,
         record: &LogRecord,
     ) -> bool {
         if record.source != LogSource::Stack {
@@ -62,7 +62,6 @@ impl Logbook {
         let bytes = bytes(record);
         let is_allowed = self.allows(bytes, Instant::now());
         if is_allowed {
-            self.report();
             emit(labels().as_deref(), self.pid, task, record);
         } else {
             self.dropped.records += 1;
@@ -81,24 +80,21 @@ impl Logbook {
         self.dropped_in_a_row >= FLOOD_RECORDS
     }
 
-    /// Says what was dropped, once a second.
-    pub(super) fn report(&mut self) {
-        let is_due = self.reported.is_none_or(|reported| reported.elapsed() >= REPORT_INTERVAL);
-        if self.dropped.records > 0 && is_due {
-            self.report_now();
-        }
+    /// Says what was dropped, once a second; and returns what it has said.
+    pub(super) fn report(&mut self) -> Option<Dropped> {
+        let is_due = || self.reported.is_none_or(|reported| reported.elapsed() >= REPORT_INTERVAL);
+        if self.dropped.records > 0 && is_due() { Some(self.report_now()) } else { None }
     }
 
     /// The last records. What was dropped and not reported is.
-    pub(super) fn close(&mut self) -> Vec<String> {
-        if self.dropped.records > 0 {
-            self.report_now();
-        }
-        std::mem::take(&mut self.last).into()
+    pub(super) fn close(mut self) -> (Vec<String>, Option<Dropped>) {
+        let dropped = (self.dropped.records > 0).then(|| self.report_now());
+        (self.last.into(), dropped)
     }
 
-    fn report_now(&mut self) {
-        let Dropped { records, bytes } = std::mem::take(&mut self.dropped);
+    fn report_now(&mut self) -> Dropped {
+        let dropped = std::mem::take(&mut self.dropped);
+        let Dropped { records, bytes } = dropped;
         self.reported = Some(Instant::now());
         let (worker_pid, rate) = (self.pid, self.bytes_per_second);
         guarded(|| {
@@ -109,6 +105,7 @@ impl Logbook {
                 "log records were dropped: a worker's tasks log more than {rate} bytes a second"
             );
         });
+        dropped
     }
 
     fn allows(&mut self, bytes: u64, now: Instant) -> bool {
@@ -126,12 +123,13 @@ impl Logbook {
         is_allowed
     }
 
-    fn keep(&mut self, task: TaskId, record: &LogRecord) {
+    fn keep(&mut self, task: Option<TaskId>, record: &LogRecord) {
         if self.last.len() == LAST_LOGS_MAX {
             self.last.pop_front();
         }
         let message = truncated(&record.message, LAST_LOG_BYTES_MAX);
-        self.last.push_back(format!("task {task}, {}: {}", source(record), Escaped(message.trim_end())));
+        let task = task.map(|task| format!("task {task}, ")).unwrap_or_default();
+        self.last.push_back(format!("{task}{}: {}", source(record), Escaped(message.trim_end())));
     }
 }
 
@@ -146,12 +144,13 @@ fn source(record: &LogRecord) -> &'static str {
         LogSource::Stdout => "stdout",
         LogSource::Stderr => "stderr",
         LogSource::Stack => "stack",
+        LogSource::Worker => "worker",
     }
 }
 
-/// Emits one record, target `wasmpool::guest`, or of a stack `wasmpool::stack`, with the task's id, label,
-/// module and worker.
-fn emit(labels: Option<&Labels>, pid: u32, task: TaskId, record: &LogRecord) {
+/// Emits one record, with the worker, and of a task its id, label and module. The target is `wasmpool::guest`, of
+/// a stack `wasmpool::stack`, of the worker's own words `wasmpool::worker`.
+fn emit(labels: Option<&Labels>, pid: u32, task: Option<TaskId>, record: &LogRecord) {
     let module = labels.map(|labels| labels.module.to_string()).unwrap_or_default();
     let label = labels.and_then(|labels| labels.label.clone()).unwrap_or_default();
     let message = truncated(&record.message, LOG_RECORD_BYTES_MAX);
@@ -160,13 +159,16 @@ fn emit(labels: Option<&Labels>, pid: u32, task: TaskId, record: &LogRecord) {
     // The level of a tracing event is part of its static metadata, hence one call for each.
     macro_rules! event {
         ($level:ident) => {
-            event!("wasmpool::guest", $level)
+            match record.source {
+                LogSource::Worker => event!("wasmpool::worker", $level),
+                _ => event!("wasmpool::guest", $level),
+            }
         };
         ($target:literal, $level:ident) => {
             tracing::event!(
                 target: $target,
                 tracing::Level::$level,
-                %task, label, module, worker_pid = pid, source, %origin, %fields, "{message}"
+                task = task.map(tracing::field::display), label, module, worker_pid = pid, source, %origin, %fields, "{message}"
             )
         };
     }
@@ -206,12 +208,14 @@ mod tests {
     #[test]
     fn what_is_dropped_is_counted_and_the_last_records_are_kept_all_the_same() {
         let mut logs = Logbook::new(1, 10);
-        let taken: Vec<_> =
-            (0..40).map(|n| logs.take(|| None, TaskId(7), &record(&format!("line {n}\u{1b}")))).collect();
+        let taken: Vec<_> = (0..40)
+            .map(|n| logs.take(|| None, Some(TaskId(7)), &record(&format!("line {n}\u{1b}"))))
+            .collect();
         assert_eq!((taken[0], taken[39]), (true, false));
-        assert!(logs.dropped.records >= 38 && logs.dropped.bytes >= 38 * 8);
-        let last = logs.close();
-        assert_eq!((last.len(), logs.dropped.records), (LAST_LOGS_MAX, 0));
+        let (last, dropped) = logs.close();
+        let dropped = dropped.expect("there was no report");
+        assert!(dropped.records >= 38 && dropped.bytes >= 38 * 8);
+        assert_eq!(last.len(), LAST_LOGS_MAX);
         assert_eq!(last[LAST_LOGS_MAX - 1], "task 7, stderr: line 39\\u{1b}");
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::core::{Answered, Record, State, unknown_death};
+use super::domains::Breakage;
 use crate::dispatch::{KillReason, Now, Resolution, RetireReason};
 use crate::error::{BrokenPool, Frame, Phase, TaskError};
 use crate::future::Failed;
@@ -32,8 +33,9 @@ pub(super) fn result(
         add_cost(&mut report, answered.cost);
         report.output_bytes = answered.payload.len() as u64;
     }
+    let told = |breakage: &Breakage| breakage.told_to(state.domains.name(record.domain).as_ref());
     if let (Resolution::Broken, Some(broken), None) = (how, &state.broken, &record.batch) {
-        return (Err(Failed::WithAll(broken.clone())), report);
+        return (Err(Failed::WithAll(told(broken))), report);
     }
     let limit = record.timeout.unwrap_or_default();
     let result = match how {
@@ -45,14 +47,14 @@ pub(super) fn result(
         Resolution::TimedOut { killed } => Err(TaskError::Timeout { limit, killed }),
         Resolution::Aborted { killed } => Err(TaskError::Aborted { killed }),
         Resolution::Died { worker } => {
-            let death = state.deaths.get(&worker).cloned();
+            let death = state.deaths.get(&worker).map(|(death, _)| death.clone());
             let mut death = death.unwrap_or_else(|| unknown_death(Phase::Running));
             death.phase = Phase::Running;
             Err(TaskError::WorkerDied(death))
         }
         Resolution::Broken => {
             // Nobody broke it where the caller killed it: then each task has its own death.
-            let broken = state.broken.clone().unwrap_or_else(|| {
+            let broken = state.broken.as_ref().map(told).unwrap_or_else(|| {
                 let mut death = unknown_death(Phase::Running);
                 death.pid = record.worker_pid.unwrap_or_default();
                 BrokenPool::new(death, vec![record.cell.task()])

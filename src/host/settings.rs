@@ -9,6 +9,7 @@ use crate::limits::compile::CompileLimits;
 use crate::policy::OnWorkerDeath;
 use crate::task::TaskOptions;
 use crate::walls::{SandboxLayer, SandboxRequest};
+use crate::wire::message::EventLevels;
 
 /// What the pool was built with.
 #[derive(Debug, Clone)]
@@ -24,6 +25,7 @@ pub(crate) struct Settings {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) slow_after: Option<Duration>,
     pub(crate) log_bytes_per_second: u64,
+    pub(crate) worker_events: EventLevels,
     pub(crate) compile_limits: CompileLimits,
     pub(crate) compile_threads: usize,
     pub(crate) compilers_max: usize,

@@ -224,6 +224,7 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &C
         sandbox,
         pagemap_scan: core.settings.pagemap_scan,
         wasm_stack_bytes: core.settings.wasm_stack_bytes_max as u32,
+        events: core.settings.worker_events,
         dirs: core.settings.dirs.iter().map(|dir| dir.guest.clone()).collect(),
         probe: None,
     };

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+
 use super::load::Loads;
 use super::{Handle, Pool};
 use crate::compile::cache::Cache;
@@ -28,6 +31,7 @@ use crate::sandbox::syscalls;
 use crate::shared::Shares;
 use crate::task::{Isolation, TaskOptions};
 use crate::walls::{SandboxLayer, SandboxPolicy, SandboxRequest};
+use crate::wire::message::EventLevels;
 
 static NEXT_POOL: AtomicU64 = AtomicU64::new(1);
 
@@ -71,6 +75,7 @@ impl PoolBuilder {
                 idle_timeout: None,
                 slow_after: None,
                 log_bytes_per_second: limits::LOG_BYTES_PER_SECOND_MAX,
+                worker_events: EventLevels { own: WARN, engine: 0 },
                 on_worker_death: OnWorkerDeath::Break,
                 recycle: Recycling::default(),
                 offers_max: limits::OFFERS_MAX,
@@ -195,6 +200,22 @@ impl PoolBuilder {
     /// told by a warning, at most one a second. 1 to `u64::MAX`, which is no limit. Default: 4 MiB.
     pub fn log_rate_max(mut self, bytes_per_second: u64) -> Self {
         self.settings.log_bytes_per_second = bytes_per_second;
+        self
+    }
+
+    /// Which `tracing` events of the workers' own code reach this process's subscriber: with the target
+    /// `wasmpool::worker`, the worker's pid as `worker_pid`, and of a task its id, label and module. They share
+    /// [`log_rate_max`](Self::log_rate_max) with what the tasks log. What is finer than this is neither made nor sent.
+    /// Default: `WARN`.
+    pub fn worker_log_level(mut self, level: impl Into<LevelFilter>) -> Self {
+        self.settings.worker_events.own = number(level.into());
+        self
+    }
+
+    /// The same for what the engine in a worker says, wasmtime and what it is made of, through `tracing` and `log`.
+    /// At `DEBUG` and finer that may be much for each task, and takes its time. Default: `OFF`.
+    pub fn engine_log_level(mut self, level: impl Into<LevelFilter>) -> Self {
+        self.settings.worker_events.engine = number(level.into());
         self
     }
 
@@ -534,6 +555,20 @@ impl PoolBuilder {
             return Err(BuildError::Setting { setting: "wasm_stack_bytes_max", value: stack, must });
         }
         Ok(())
+    }
+}
+
+/// The level of warnings, as [`EventLevels`] has it.
+const WARN: u8 = 2;
+
+fn number(level: LevelFilter) -> u8 {
+    match level.into_level() {
+        None => 0,
+        Some(Level::ERROR) => 1,
+        Some(Level::WARN) => WARN,
+        Some(Level::INFO) => 3,
+        Some(Level::DEBUG) => 4,
+        Some(Level::TRACE) => 5,
     }
 }
 

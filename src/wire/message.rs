@@ -4,6 +4,7 @@
 //! (or `CannotLock`, and leaves) and is silent there from then on. Order on the rings: the host sends `Run`; the worker
 //! answers each that it claims, in that order, with any number of `Log` (and of a batch, an `Item` for
 //! each task that it has run) and exactly one `Done`; and says nothing of those that were taken back (`ring::End::claim`).
+//! An `Event` of no task may come at any time; one of a task, as a `Log` of it.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,7 @@ pub(crate) enum ToWorkerControl {
         sandbox: SandboxRequest,
         pagemap_scan: bool,
         wasm_stack_bytes: u32,
+        events: EventLevels,
         dirs: Vec<GuestDir>,
         /// For a throw-away worker of `doctor`, instead of tasks.
         probe: Option<Box<Probe>>,
@@ -46,6 +48,15 @@ pub(crate) enum ToWorkerControl {
     Interrupt { run: u64 },
     /// Log where this run is at the moment, and go on.
     Sample { run: u64 },
+}
+
+/// Which of its own events a worker tells: 0 none, 1 errors, to 5 everything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EventLevels {
+    /// Of the worker's own code.
+    pub(crate) own: u8,
+    /// Of the engine's, and whatever else is linked into it.
+    pub(crate) engine: u8,
 }
 
 /// Worker to host, on the control socket. Never with descriptors.
@@ -114,6 +125,8 @@ pub(crate) enum FromWorker {
     Done { task: TaskId, verdict: Verdict, cost: Cost },
     /// The next task of a batch has ended. The payload belongs to the verdict.
     Item { task: TaskId, verdict: Verdict, cost: Cost },
+    /// What the worker itself has to say, perhaps of the task at hand. No payload.
+    Event { task: Option<TaskId>, record: LogRecord },
 }
 
 /// Where a log record came from.
@@ -127,6 +140,8 @@ pub(crate) enum LogSource {
     Stderr,
     /// Where the guest is, by the worker's word: it was asked.
     Stack,
+    /// Of an `Event`, and of nothing else.
+    Worker,
 }
 
 /// One record on its way to the host's `tracing` subscriber.

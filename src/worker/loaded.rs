@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Instant;
 
 use wasmtime::{Engine, ExternType, InstancePre, Module, ModuleExport};
 
@@ -57,7 +58,16 @@ impl Modules {
         if let Some(loaded) = self.loaded.get(&id) {
             return loaded.clone();
         }
+        let began = Instant::now();
         let loaded = self.load(id).map(Arc::new);
+        match &loaded {
+            Ok(loaded) => {
+                let (module, took_us) = (id.0, began.elapsed().as_micros() as u64);
+                let (tasks, memories) = (loaded.tasks.len(), loaded.description.memory_kind);
+                tracing::debug!(module, took_us, tasks, ?memories, "a module is mapped");
+            }
+            Err(error) => tracing::warn!(module = id.0, error, "a module cannot be mapped"),
+        }
         self.loaded.insert(id, loaded.clone());
         loaded
     }

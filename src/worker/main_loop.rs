@@ -1,9 +1,10 @@
 //! The main thread: one frame in, one task run (or a batch of them), one frame out for each. Over any
 //! streams, so that it can be tested without a process.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::events::{Reporter, ToHost};
 use super::inbox::{Inbound, Inbox, Input, Item};
 use super::instance::{Order, Runner};
 use crate::limits::BATCH_WORK_MAX;
@@ -16,10 +17,11 @@ use crate::wire::message::{Cost, FromWorker, ToWorker, Verdict};
 ///
 /// # Errors
 /// A stream that breaks, or a host that does not speak the protocol.
-pub(super) fn run<W: Write + Send + 'static>(
+pub(super) fn run<W: ToHost>(
     _: &LockedDown,
     from_host: impl Inbound,
     to_host: &Arc<Mutex<W>>,
+    reporter: &Reporter,
     mut runner: Runner,
     claim: impl Fn(u8, u64) -> bool,
 ) -> io::Result<()> {
@@ -27,7 +29,9 @@ pub(super) fn run<W: Write + Send + 'static>(
     let mut scratch = Vec::new();
     let mut say = |message: FromWorker, payload: &[u8]| {
         let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
-        write_frame(&mut *to_host, &mut scratch, &message, payload)
+        write_frame(&mut *to_host, &mut scratch, &message, payload)?;
+        reporter.answered(&mut *to_host);
+        Ok(())
     };
     loop {
         let ToWorker::Run { task, run, claim: index, module, entry, limits, items, shares } = inbox.next()?;
@@ -37,11 +41,14 @@ pub(super) fn run<W: Write + Send + 'static>(
         }
         let mut order = Order { task, run, module, entry, limits, shares };
         match items {
-            None => runner.run(&order, &mut inbox, &mut |input, verdict, cost, payload| {
-                // The host takes no answer before it has sent the whole input.
-                input.skip()?;
-                say(FromWorker::Done { task, verdict, cost }, payload)
-            })?,
+            None => {
+                reporter.begin(task);
+                runner.run(&order, &mut inbox, &mut |input, verdict, cost, payload| {
+                    // The host takes no answer before it has sent the whole input.
+                    input.skip()?;
+                    say(FromWorker::Done { task, verdict, cost }, payload)
+                })?
+            }
             Some(items) => {
                 let (mut verdict, mut run_ns) = (Verdict::Ok, 0);
                 for item in (u64::from(items.first)..).take(items.count as usize) {
@@ -50,6 +57,7 @@ pub(super) fn run<W: Write + Send + 'static>(
                         break;
                     }
                     order.task = TaskId(task.0 + item);
+                    reporter.begin(order.task);
                     run_ns += run_item(&mut runner, &order, &mut inbox, &mut say, &mut verdict)?;
                 }
                 inbox.skip()?;

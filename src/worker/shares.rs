@@ -79,6 +79,13 @@ impl Mappings {
         }
         for ((share, bytes), file) in shares.iter().zip(files) {
             let mapping = Mapping::new(file, *bytes).map(Arc::new);
+            // Before anyone can find it: then it is told before its tasks end.
+            match &mapping {
+                Ok(_) => tracing::debug!(share = share.0, bytes, "a shared input is mapped"),
+                Err(error) => {
+                    tracing::warn!(share = share.0, bytes, error, "a shared input's tasks will fail")
+                }
+            }
             self.lock().insert(*share, mapping);
         }
         self.arrival.notify_all();

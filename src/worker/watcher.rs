@@ -12,6 +12,7 @@ use rustix::net::RecvFlags;
 use tokio::sync::Notify;
 use wasmtime::Engine;
 
+use super::events::Reporter;
 use super::shares::Mappings;
 use crate::limits::SHARES_PER_TASK_MAX;
 use crate::module::CodeKind;
@@ -89,10 +90,12 @@ impl Shared {
         for _ in 0..REPEATS {
             std::thread::sleep(REPEAT_EVERY);
             if self.current.load(Ordering::SeqCst) != run {
-                break;
+                return;
             }
             self.bump();
         }
+        let after = REPEAT_EVERY * REPEATS;
+        tracing::warn!(run, "an interrupt is not heeded after {after:?}: the host will end this process");
     }
 
     /// Asks whoever runs there to say where it is, when it looks next. One that waits in a host call, or is
@@ -143,18 +146,22 @@ impl Shared {
 ///
 /// # Errors
 /// What the system says.
-pub(super) fn start(socket: Arc<ControlSocket>, shared: Arc<Shared>) -> io::Result<()> {
+pub(super) fn start(
+    socket: Arc<ControlSocket>,
+    shared: Arc<Shared>,
+    reporter: Arc<Reporter>,
+) -> io::Result<()> {
     let (stands, standing) = std::sync::mpsc::sync_channel(0);
     let watcher = move || {
         // Fails only if nobody waits, who then is gone.
         let _ = stands.send(());
-        watch(&socket, &shared);
+        watch(&socket, &shared, &reporter);
     };
     std::thread::Builder::new().name("watcher".into()).spawn(watcher)?;
     standing.recv().map_err(io::Error::other)
 }
 
-fn watch(socket: &ControlSocket, shared: &Shared) {
+fn watch(socket: &ControlSocket, shared: &Shared, reporter: &Reporter) {
     loop {
         match socket.receive::<ToWorkerControl>(SHARES_PER_TASK_MAX, RecvFlags::empty()) {
             Ok(Some((ToWorkerControl::Interrupt { run }, _))) => shared.interrupt(run),
@@ -171,7 +178,10 @@ fn watch(socket: &ControlSocket, shared: &Shared) {
             }
             Ok(Some((ToWorkerControl::Unshare { shares }, _))) => shared.inputs.forget(&shares),
             // The host is gone, or wants us gone.
-            Ok(None) => leave(0),
+            Ok(None) => {
+                reporter.last_words();
+                leave(0)
+            }
             Ok(Some((ToWorkerControl::Setup { .. }, _))) | Err(_) => leave(1),
         }
     }

@@ -98,12 +98,13 @@ fn a_new_day_begins_a_new_file() {
 fn what_is_over_the_rate_is_dropped_and_the_file_says_how_much() {
     let folder = tempfile::tempdir().expect("a folder");
     let flags = ["--log-rate", "100", "--log-format", "json"];
-    end_with(&mut say(folder.path(), &flags), words(10)).expect(0);
+    let ended = end_with(&mut say(folder.path(), &flags), words(10)).expect(0);
     let lines: Vec<Value> =
         read(folder.path().join("log")).lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     let dropped: u64 = lines.iter().filter_map(|line| line["dropped_records"].as_u64()).sum();
     let written = lines.iter().filter(|line| line["target"] == "wasmpool::guest").count() as u64;
     assert!(dropped > 100 && dropped + written == 200, "{dropped} dropped, {written} written");
+    ended.says(&format!("0 failed, {dropped} log records dropped; "));
 }
 
 #[test]
@@ -119,4 +120,36 @@ fn a_file_that_cannot_be_opened_and_settings_that_cannot_be_are_wrong_usage() {
     refused(&["--log-format", "xml"], "json");
     refused(&["--log-rate", "0"], "from 1");
     refused(&["--log-keep", "many"], "invalid");
+}
+
+#[test]
+fn workers_say_what_they_are_asked_for_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |flags: &[&str]| {
+        let mut command = wasmpool("run", prebuilt("primes"));
+        command.current_dir(folder.path()).args(["count", "--input", "10"]).args(flags);
+        end(&mut command).expect(0).stderr
+    };
+    assert_eq!(run(&[]), "");
+    let of_workers = |stderr: String| {
+        // The host has words of its own for them, without a number in front.
+        let lines = stderr.lines().filter_map(|line| line.strip_prefix("debug: worker "));
+        let lines = lines.filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+        lines
+            .map(|line| line.trim_start_matches(|c: char| c.is_ascii_digit()).to_string())
+            .collect::<Vec<_>>()
+    };
+    let said = of_workers(run(&["--worker-log", "debug"]));
+    assert!(
+        said.iter().any(|line| line.starts_with(", task 1: a module is mapped {\"module\":")),
+        "{said:?}"
+    );
+    assert!(!of_workers(run(&["-v"])).is_empty());
+    assert!(of_workers(run(&["-v", "--worker-log", "off"])).is_empty());
+    run(&["-q", "--worker-log", "debug", "--log-file", "log", "--log-format", "json"]);
+    let lines: Vec<Value> =
+        read(folder.path().join("log")).lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let mapped = lines.iter().find(|line| line["message"] == "a module is mapped").expect("it is told");
+    assert_eq!((&mapped["target"], &mapped["task"]), (&"wasmpool::worker".into(), &1.into()));
+    assert!(mapped["worker_pid"].is_u64() && mapped["fields"]["took_us"].is_u64(), "{mapped}");
 }

@@ -18,7 +18,9 @@ use crate::limits::compile::CompileLimits;
 use crate::module::CodeKind;
 use crate::walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
 use crate::wire::control::{self, ControlSocket};
-use crate::wire::message::{CompileReply, CompileRequest, FromWorkerControl, ModuleId, ToWorkerControl};
+use crate::wire::message::{
+    CompileReply, CompileRequest, EventLevels, FromWorkerControl, ModuleId, ToWorkerControl,
+};
 
 /// Most that a message may cost once it is decoded; `frames` says why. Twice, since it is encoded again.
 const DECODED_BYTES_MAX: usize = 2 * 1024 * 1024 + 96 * CONTROL_BYTES_MAX;
@@ -134,6 +136,7 @@ fn setup() -> ToWorkerControl {
         sandbox: SandboxRequest::default(),
         pagemap_scan: true,
         wasm_stack_bytes: 1 << 20,
+        events: EventLevels { own: 2, engine: 0 },
         dirs: vec![GuestDir { guest_path: "/data".into(), access: DirAccess::ReadOnly }],
         probe: None,
     }

@@ -47,7 +47,7 @@ use crate::shared::{Shared, Shares};
 use crate::task::{LogOverflow, TaskId, TaskLimits, TaskOptions};
 use crate::walls::{SandboxPolicy, SandboxReport, SandboxRequest};
 use crate::wire::control;
-use crate::wire::message::{Entry, ModuleId};
+use crate::wire::message::{Entry, EventLevels, ModuleId};
 use crate::wire::ring::{self, CLAIMS};
 
 const OUTPUT_BYTES_MAX: u64 = 100_000;
@@ -133,6 +133,7 @@ impl World {
             idle_timeout: None,
             slow_after: None,
             log_bytes_per_second: 1 << 16,
+            worker_events: EventLevels::default(),
             compile_limits: CompileLimits::default(),
             compile_threads: 1,
             compilers_max: 1,

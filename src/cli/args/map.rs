@@ -24,7 +24,9 @@ The job log has a line for each input that is done, in GNU parallel's columns:
 Seq, Host, Starttime, JobRuntime, Send, Receive, Exitval, Signal, Command; then
 Input, a digest of the line or path. A line is written once the result is out:
 after a crash or kill -9, --resume runs what has none; the last result before
-may be on stdout twice.
+may be on stdout twice. That is about this process: neither outputs nor the log
+are forced to the disk, and where the machine itself goes down (a power cut), a
+line may have survived whose output has not.
 
 Ctrl-C (or SIGTERM) starts nothing more and finishes what runs; again, it stops
 that, too. Either way the summary says what was done.

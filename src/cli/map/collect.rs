@@ -133,6 +133,7 @@ impl<'a> Collector<'a> {
             self.console.say("warning: there were no inputs");
         }
         let workers = self.pool.stats().workers_started as usize;
+        self.tally.logs_dropped = self.pool.stats().log_records_dropped;
         self.console.say(&self.tally.summary(self.progress.elapsed(), workers.min(self.pool.workers_max())));
         if self.stop > Stop::No && self.log.is_some() && !self.tally.sufficed {
             self.console.say("the same command with --resume goes on from here");

@@ -2,7 +2,9 @@
 //!
 //! A record is one line, appended by one `write` once the result is out. Whatever ends this process,
 //! a record stands whole, or is the last line and torn; a torn one counts for nothing and is taken
-//! away. What the system had not yet written when the machine itself went down may be missing.
+//! away. That holds for the end of the process, not of the machine: neither results nor records are forced to
+//! the disk, which would cost milliseconds for each, so that after a power cut a record may stand whose
+//! result is lost. Whoever fears that runs again without the log.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

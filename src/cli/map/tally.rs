@@ -13,6 +13,8 @@ pub(super) struct Tally {
     /// Read, and not run to their end.
     pub(super) stopped: u64,
     pub(super) retried: u64,
+    /// Log records over the workers' rate.
+    pub(super) logs_dropped: u64,
     pub(super) pool_lost: bool,
     /// The exit code, if a signal asked for the end.
     pub(super) interrupted: Option<u8>,
@@ -39,12 +41,17 @@ impl Tally {
         let Tally { ok, failed, .. } = self;
         let (inputs, seconds) = (ok + failed, elapsed.as_secs_f64());
         let rate = inputs as f64 / seconds.max(1e-6);
-        let extras: String =
-            [(self.retried, "retried"), (self.before, "done before"), (self.stopped, "stopped")]
-                .into_iter()
-                .filter(|(count, _)| *count > 0)
-                .map(|(count, what)| format!(", {count} {what}"))
-                .collect();
+        let extras = [
+            (self.retried, "retried"),
+            (self.before, "done before"),
+            (self.stopped, "stopped"),
+            (self.logs_dropped, "log records dropped"),
+        ];
+        let extras: String = extras
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!(", {count} {what}"))
+            .collect();
         let (inputs, workers) = (counted(inputs, "input"), counted(workers as u64, "worker"));
         format!("{inputs}: {ok} ok, {failed} failed{extras}; {seconds:.2} s, {rate:.1} tasks/s, {workers}")
     }

@@ -95,7 +95,7 @@ impl Core {
             Action::Begin { worker, task } => {
                 // Of a worker that is gone, its death tells.
                 let pid = link(state, &worker).map(|link| link.pid);
-                let pid = pid.or_else(|| Some(state.deaths.get(&worker)?.pid))?;
+                let pid = pid.or_else(|| Some(state.deaths.get(&worker)?.0.pid))?;
                 let record = state.records.get_mut(&task)?;
                 record.began = Some(now);
                 record.attempts += 1;
@@ -162,8 +162,8 @@ impl Core {
             }
             Action::Resolve { task, how } => {
                 let record = state.records.remove(&task)?;
-                state.domains.leave(record.domain);
                 let (result, report) = resolve::result(state, &record, how, now, answered.take());
+                state.domains.leave(record.domain);
                 let outcome = resolve::outcome(how, Some(&result));
                 match &record.batch {
                     None => resolve::count(&mut state.tally.ended, outcome, 1),
@@ -187,13 +187,13 @@ impl Core {
                 Some(Effect::Announce { cell: record.cell, _call: record.call })
             }
             Action::Break { worker, in_flight } => {
-                let death = state.deaths.get(&worker).cloned();
-                let mut death = death.unwrap_or_else(|| unknown_death(Phase::Idle));
+                let ended = state.deaths.get(&worker).cloned();
+                let (mut death, domain) = ended.unwrap_or_else(|| (unknown_death(Phase::Idle), None));
                 if !in_flight.is_empty() {
                     death.phase = Phase::Running;
                 }
                 state.observers.tell(now, || EventKind::Broken { death: death.clone() });
-                state.broken = Some(BrokenPool::new(death, in_flight));
+                state.broken = Some(Breakage::new(death, in_flight, domain));
                 None
             }
             Action::Stopped => {

@@ -20,7 +20,7 @@ impl Core {
     }
 
     pub(crate) fn broken(&self) -> Option<BrokenPool> {
-        self.lock().broken.clone()
+        self.lock().broken.as_ref().map(|breakage| breakage.broken.clone())
     }
 
     /// Pids of the workers that live now.

@@ -7,6 +7,7 @@ use super::*;
 use crate::host::become_io_thread;
 use crate::host::logs::{FLOOD_PAUSE, Logbook};
 use crate::octets::Octets;
+use crate::wire::message::{LogRecord, LogSource};
 
 /// Answers that are handled under one lock, at most; their inputs are dropped after the last one.
 const ANSWERS_AT_ONCE: usize = 64;
@@ -99,6 +100,10 @@ impl Reader {
         payload: Octets,
         answers: &mut Answers,
     ) -> Result<(), String> {
+        if let FromWorker::Event { task: None, record } = &message {
+            answer(core, link, answers);
+            return self.log_event(core, link, None, record, &payload);
+        }
         if self.held.is_none() {
             self.held = link.spoken_of(&message);
         }
@@ -116,19 +121,18 @@ impl Reader {
                 if !payload.is_empty() || self.logged.2 > log_bytes_max {
                     return Err("its logs are over the limit that it has to keep".into());
                 }
-                // What was said before comes before.
-                if !answers.is_empty() {
-                    core.answered(link, answers.drain(..));
+                if record.source == LogSource::Worker {
+                    return Err("it gave its own words for a task's".into());
                 }
-                let labels = || match &held.batch {
-                    Some(batch) => Some(batch.labels()),
-                    None => core.labels(task),
-                };
-                let bytes_per_second = core.settings.log_bytes_per_second;
-                let logbook = self.logbook.get_or_insert_with(|| Logbook::new(link.pid, bytes_per_second));
-                if !logbook.take(labels, task, &record) {
-                    core.log_records_dropped.fetch_add(1, Ordering::Relaxed);
-                }
+                let held = held.clone();
+                answer(core, link, answers);
+                self.log(core, link, Some((&held, task)), &record);
+            }
+            FromWorker::Event { task, record } => {
+                let held = held.clone();
+                answer(core, link, answers);
+                let of = task.map(|task| (&held, task));
+                self.log_event(core, link, of, &record, &payload)?;
             }
             FromWorker::Item { task, verdict, cost } => {
                 let Some(batch) = &held.batch else {
@@ -144,12 +148,52 @@ impl Reader {
                 let unfinished = held.is_unfinished(&verdict, &payload)?;
                 self.held = None;
                 link.settle();
-                self.logbook.iter_mut().for_each(Logbook::report);
+                self.report_dropped(core, link);
                 self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
                 answers.push((task, unfinished, Answered { verdict, payload, cost }));
             }
         }
         Ok(())
+    }
+
+    /// Something of the worker's own.
+    fn log_event(
+        &mut self,
+        core: &Core,
+        link: &Link,
+        of: Option<(&Outstanding, TaskId)>,
+        record: &LogRecord,
+        payload: &[u8],
+    ) -> Result<(), String> {
+        let bytes = record.target.len() + record.message.len() + record.fields.len();
+        // It keeps twice less.
+        if !payload.is_empty() || record.source != LogSource::Worker || bytes > 2 * LOG_RECORD_BYTES_MAX {
+            return Err("it said something of itself that cannot be".into());
+        }
+        self.log(core, link, of, record);
+        Ok(())
+    }
+
+    fn log(&mut self, core: &Core, link: &Link, of: Option<(&Outstanding, TaskId)>, record: &LogRecord) {
+        let task = of.map(|(_, task)| task);
+        let labels = || match of {
+            Some((Outstanding { batch: Some(batch), .. }, _)) => Some(batch.labels()),
+            Some((_, task)) => core.labels(task),
+            None => None,
+        };
+        self.report_dropped(core, link);
+        let bytes_per_second = core.settings.log_bytes_per_second;
+        let logbook = self.logbook.get_or_insert_with(|| Logbook::new(link.pid, bytes_per_second));
+        if !logbook.take(labels, task, record) {
+            core.log_records_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Says what went over the rate, if it is time.
+    fn report_dropped(&mut self, core: &Core, link: &Link) {
+        if let Some(dropped) = self.logbook.as_mut().and_then(Logbook::report) {
+            core.dropped_logs(link.pid, dropped);
+        }
     }
 
     /// Where many runs are under way and each is short: how long to look away, until about half of
@@ -164,6 +208,13 @@ impl Reader {
         drop(orders);
         let until_half = self.typical.saturating_mul((outstanding / 2) as u32).min(PAUSE_MAX);
         (outstanding >= MANY_OUTSTANDING && self.typical <= PAUSE_MAX).then(|| until_half.max(PAUSE_MIN))
+    }
+}
+
+/// What was said before a record comes before it.
+fn answer(core: &Core, link: &Link, answers: &mut Answers) {
+    if !answers.is_empty() {
+        core.answered(link, answers.drain(..));
     }
 }
 
@@ -256,7 +307,10 @@ pub(in super::super) fn read_loop(core: &Core, link: &Arc<Link>) {
     if let Some(death) = link.death.get() {
         let mut death = death.clone();
         let logbook = link.reader.take().logbook.take();
-        death.last_logs = logbook.map(|mut logbook| logbook.close()).unwrap_or_default();
+        if let Some((last, dropped)) = logbook.map(Logbook::close) {
+            death.last_logs = last;
+            dropped.into_iter().for_each(|dropped| core.dropped_logs(link.pid, dropped));
+        }
         core.dead(link.key, death);
     }
 }

@@ -160,12 +160,17 @@ impl Drop for Memory {
 
 fn log(input: &mut Input<'_>) -> FromWorker {
     let task = TaskId(u64::from(input.byte()));
-    let source = [LogSource::Guest, LogSource::Stdout, LogSource::Stderr, LogSource::Stack];
-    let source = source[usize::from(input.byte()) % 4];
+    let source = [LogSource::Guest, LogSource::Stdout, LogSource::Stderr, LogSource::Stack, LogSource::Worker];
+    let kind = usize::from(input.byte());
+    let source = source[kind % source.len()];
     let (level, len) = (input.byte(), usize::from(input.byte()));
     let message = String::from_utf8_lossy(input.bytes(len)).repeat(1 + usize::from(level & 7) * 40);
     let record = LogRecord { source, level, target: "guest".into(), message, fields: "\u{9b}".into() };
-    FromWorker::Log { task, record }
+    match kind / 5 % 4 {
+        0 => FromWorker::Event { task: None, record },
+        1 => FromWorker::Event { task: Some(task), record },
+        _ => FromWorker::Log { task, record },
+    }
 }
 
 /// How a task ended.

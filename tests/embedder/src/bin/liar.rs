@@ -225,6 +225,12 @@ impl Wire {
             "heeded" => self.write(&frame(&[&[1], &number(run.task)[..], &heeded()].concat(), b"")),
             "forged-log" => self.write(&frame(&log(run.task + 1, 5), b"")),
             "log-with-payload" => self.write(&frame(&log(run.task, 5), b"payload")),
+            "log-as-itself" => {
+                self.write(&frame(&[&[0], &number(run.task)[..], &record(WORKER)].concat(), b""))
+            }
+            "forged-event" => self.write(&frame(&event(Some(run.task + 1), WORKER), b"")),
+            "event-with-payload" => self.write(&frame(&event(None, WORKER), b"payload")),
+            "event-as-a-guest" => self.write(&frame(&event(None, GUEST), b"")),
             "endless-logs" => {
                 for _ in 0..200 {
                     self.write(&frame(&log(run.task, 15_000), b""));
@@ -360,6 +366,21 @@ fn said(message: u8, task: u64) -> Vec<u8> {
 /// A record of the guest's, at level 3, without target and fields.
 fn log(task: u64, bytes: u64) -> Vec<u8> {
     [&[0], &number(task)[..], &[0, 3, 0], &number(bytes), &vec![b'l'; bytes as usize], &[0]].concat()
+}
+
+/// Something of the worker's own, perhaps of a task.
+fn event(task: Option<u64>, source: u8) -> Vec<u8> {
+    let task = task.map_or(vec![0], |task| [&[1], &number(task)[..]].concat());
+    [&[3], &task[..], &record(source)].concat()
+}
+
+/// Sources of a record.
+const GUEST: u8 = 0;
+const WORKER: u8 = 4;
+
+/// A record at level 3 that says nothing.
+fn record(source: u8) -> [u8; 5] {
+    [source, 3, 0, 0, 0]
 }
 
 fn number(mut value: u64) -> Vec<u8> {
