@@ -66,6 +66,8 @@ pub(crate) struct Link {
     /// decided; held for moments only.
     orders: Mutex<Orders>,
     outbox: Mutex<Outbox>,
+    /// Something in the outbox did not fit; changes under its lock.
+    has_rest: AtomicBool,
     /// Runs whose frames have been written to their last byte.
     runs_sent: AtomicU64,
     modules_sent: AtomicUsize,
@@ -198,6 +200,7 @@ impl Link {
             streaming: Spinning::new(),
             orders: Mutex::new(orders),
             outbox: Mutex::new(outbox),
+            has_rest: AtomicBool::new(false),
             runs_sent: AtomicU64::new(0),
             modules_sent: AtomicUsize::new(0),
             shares: Sent::default(),
@@ -305,7 +308,7 @@ impl Link {
     pub(super) fn flush(&self) {
         match self.pump() {
             Ok(true) => {}
-            // The link's thread takes over; it must learn that it waits for space now.
+            // The link's thread takes over, if no attendant does; it must learn that it waits for space now.
             Ok(false) => self.end.wake_self(),
             Err(violation) => self.kill_for(DeathCause::ProtocolViolation(violation.to_string())),
         }
@@ -423,10 +426,29 @@ impl Link {
         drop(orders);
         let sent = outbox.pump(self)?;
         let all_sent = outbox.waiting.is_empty();
+        self.has_rest.store(!all_sent, Ordering::SeqCst);
         drop(outbox);
         // Dropping an input may be the caller's code (`Bytes::from_owner`): not under the lock.
         drop(sent);
         Ok(all_sent)
+    }
+
+    fn has_rest(&self) -> bool {
+        self.has_rest.load(Ordering::SeqCst)
+    }
+
+    /// Whether some of the rest could be sent now. `false` while another thread is at it.
+    fn can_send(&self) -> bool {
+        let blocked =
+            |outbox: MutexGuard<'_, Outbox>| !outbox.waiting.is_empty() && outbox.ring.space() != Ok(0);
+        self.has_rest() && self.outbox.try_lock().is_ok_and(blocked)
+    }
+
+    /// For an attendant that goes or sleeps.
+    fn hand_over(&self) {
+        if self.has_rest() {
+            self.end.wake_self();
+        }
     }
 
     /// The run that the worker is at, by what it has answered.

@@ -73,6 +73,9 @@ struct Header {
     claims: [AtomicU64; CLAIMS],
 }
 
+/// What is copied before the other side is told: it copies the piece before meanwhile.
+const PIECE_BYTES: usize = 64 * 1024;
+
 const HEADER_BYTES: usize = 4096;
 const MAP_BYTES: usize = HEADER_BYTES + 2 * RING_BYTES;
 const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
@@ -279,7 +282,18 @@ impl Producer {
 
     /// Copies in as much of `bytes` as fits, publishes it and wakes the peer. Returns how much.
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
-        let len = self.space()?.min(bytes.len());
+        let mut written = 0;
+        while let rest @ [_, ..] = &bytes[written..] {
+            match self.write_piece(rest)? {
+                0 => break,
+                len => written += len,
+            }
+        }
+        Ok(written)
+    }
+
+    fn write_piece(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
+        let len = self.space()?.min(bytes.len()).min(PIECE_BYTES);
         if len == 0 {
             return Ok(0);
         }
@@ -340,9 +354,18 @@ impl Consumer {
     /// # Safety
     /// `into` is valid for writes of `len` bytes, of which there are no more than `available`.
     unsafe fn copy_out(&mut self, into: *mut u8, len: usize) {
-        if len == 0 {
-            return;
+        let mut done = 0;
+        while done < len {
+            let piece = (len - done).min(PIECE_BYTES);
+            // SAFETY: what is left of what the caller has promised.
+            unsafe { self.copy_piece(into.add(done), piece) };
+            done += piece;
         }
+    }
+
+    /// # Safety
+    /// As for [`copy_out`](Self::copy_out).
+    unsafe fn copy_piece(&mut self, into: *mut u8, len: usize) {
         let start = self.taken as usize & (RING_BYTES - 1);
         let first = len.min(RING_BYTES - start);
         let ring = self.end.region.bytes(self.end.side);

@@ -15,14 +15,15 @@ pub(crate) struct Turn<R> {
     reader: Mutex<R>,
     /// The usual reader was refused, and is to be told.
     refused: AtomicBool,
+    is_attended: AtomicBool,
     /// The attendant is to be woken.
     attendant_sleeps: AtomicBool,
 }
 
 impl<R> Turn<R> {
     pub(crate) fn new(reader: R) -> Self {
-        let [refused, attendant_sleeps] = [(); 2].map(|()| AtomicBool::new(false));
-        Turn { reader: Mutex::new(reader), refused, attendant_sleeps }
+        let [refused, is_attended, attendant_sleeps] = [(); 3].map(|()| AtomicBool::new(false));
+        Turn { reader: Mutex::new(reader), refused, is_attended, attendant_sleeps }
     }
 
     /// Waits for it: for the usual reader, once nobody stays.
@@ -56,11 +57,32 @@ impl<R> Turn<R> {
         self.refused.load(Ordering::SeqCst) && self.refused.swap(false, Ordering::SeqCst)
     }
 
-    /// The attendant sleeps, by this.
-    pub(crate) fn sleep_attending(&self, sleep: impl FnOnce()) {
+    /// For an attendant: from here on it also sends what the usual reader would send.
+    pub(crate) fn attend(&self) {
+        self.is_attended.store(true, Ordering::SeqCst);
+    }
+
+    /// The attendant is about to go: `hand_over` wakes the usual reader if there is something to be sent.
+    pub(crate) fn leave(&self, hand_over: impl FnOnce()) {
+        self.is_attended.store(false, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        hand_over();
+    }
+
+    /// The attendant sleeps, by `sleep`, and sends nothing meanwhile; `hand_over` as for [`leave`](Self::leave).
+    pub(crate) fn sleep_attending(&self, hand_over: impl FnOnce(), sleep: impl FnOnce()) {
         self.attendant_sleeps.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        hand_over();
         sleep();
         self.attendant_sleeps.store(false, Ordering::SeqCst);
+    }
+
+    /// For the usual reader: somebody else sends what there is to be sent. Whoever finds this true and sleeps
+    /// is woken by the hand-over, if it has looked since it was ready to be woken.
+    pub(crate) fn has_awake_attendant(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.is_attended.load(Ordering::SeqCst) && !self.attendant_sleeps.load(Ordering::SeqCst)
     }
 
     /// Whether an attendant must be woken to learn of what is not in the ring. Said here, and not in shared

@@ -233,6 +233,11 @@ impl Link {
         let is_done = || cell.has_news();
         let attendance = Attendance::begin(self);
         loop {
+            if self.can_send()
+                && let Err(violation) = self.pump()
+            {
+                self.kill_for(DeathCause::ProtocolViolation(violation.to_string()));
+            }
             reader.drain(core, self);
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if is_done() || self.is_gone() || reader.violation.is_some() || left == Some(Duration::ZERO) {
@@ -244,7 +249,8 @@ impl Link {
                 None => {
                     let is_ready = || reader.has_news() || is_over();
                     let sleep = || self.end.wait_attending(left, is_ready);
-                    self.spinning.wait(is_ready, || self.reader.sleep_attending(sleep));
+                    let sleep = || self.reader.sleep_attending(|| self.hand_over(), sleep);
+                    self.spinning.wait(|| is_ready() || self.can_send(), sleep);
                 }
             }
         }
@@ -259,7 +265,8 @@ impl Link {
 
     /// The attendant looks away for a moment.
     fn doze(&self, pause: Duration, is_over: impl Fn() -> bool) {
-        self.reader.sleep_attending(|| self.end.nap_attending(pause, is_over));
+        let nap = || self.end.nap_attending(pause, is_over);
+        self.reader.sleep_attending(|| self.hand_over(), nap);
     }
 }
 
@@ -280,12 +287,14 @@ struct Attendance<'a>(&'a Link);
 impl Attendance<'_> {
     fn begin(link: &Link) -> Attendance<'_> {
         link.end.attend();
+        link.reader.attend();
         Attendance(link)
     }
 }
 
 impl Drop for Attendance<'_> {
     fn drop(&mut self) {
+        self.0.reader.leave(|| self.0.hand_over());
         self.0.end.leave();
     }
 }
@@ -318,7 +327,9 @@ pub(in super::super) fn read_loop(core: &Core, link: &Arc<Link>) {
 /// Handles what the worker says, to the end of the stream or the first violation.
 fn listen(core: &Core, link: &Link) {
     loop {
-        let drained = match link.pump() {
+        // Then it sends what there is.
+        let is_attended = link.reader.has_awake_attendant();
+        let drained = match if is_attended { Ok(true) } else { link.pump() } {
             Ok(drained) => drained,
             Err(violation) => return link.kill_for(DeathCause::ProtocolViolation(violation.to_string())),
         };
@@ -346,9 +357,13 @@ fn listen(core: &Core, link: &Link) {
         let has_news = || {
             let outbox = link.outbox();
             let blocked = matches!(outbox.waiting.front(), Some(Piece::Bytes(_) | Piece::Frames(_)));
-            let pumpable = blocked && (drained || outbox.ring.space() != Ok(0));
+            let pumpable = blocked && !is_attended && (drained || outbox.ring.space() != Ok(0));
             drop(outbox);
-            pumpable || link.is_gone() || link.reader.try_take().is_some_and(|reader| reader.has_news())
+            let is_other = link.has_rest() && link.reader.has_awake_attendant() != is_attended;
+            pumpable
+                || is_other
+                || link.is_gone()
+                || link.reader.try_take().is_some_and(|reader| reader.has_news())
         };
         if is_amid {
             link.streaming.wait(has_news, || link.end.wait(what, has_news));

@@ -163,10 +163,12 @@ impl Link {
                 break;
             }
             let left = deadline.then_some(Duration::ZERO);
-            self.turn.sleep_attending(|| match naps && is_first {
+            let sleep = || match naps && is_first {
                 true => self.bell.nap_attending(Duration::ZERO, is_over),
                 false => self.bell.wait_attending(left, || self.has_news(&reader) || is_over()),
-            });
+            };
+            // All has been sent.
+            self.turn.sleep_attending(|| {}, sleep);
             is_first = false;
         }
         self.bell.leave();
@@ -270,4 +272,144 @@ fn one_sleeper_waits_for_data_and_for_space() {
         }
         threads.into_iter().for_each(|thread| thread.join().expect("rings"));
     });
+}
+
+/// What did not fit into the ring, and who sends it: `pump`, `can_send`, `hand_over` of the link.
+struct Sending {
+    bell: Bell,
+    turn: Turn<()>,
+    /// How much the worker has made room for.
+    room: AtomicU32,
+    /// How much has been sent.
+    outbox: loom::sync::Mutex<u32>,
+    has_rest: AtomicBool,
+    total: u32,
+}
+
+impl Sending {
+    fn new(total: u32) -> Arc<Sending> {
+        let (room, outbox) = (AtomicU32::new(0), loom::sync::Mutex::new(0));
+        let (bell, turn, has_rest) = (Bell::default(), Turn::new(()), AtomicBool::new(false));
+        Arc::new(Sending { bell, turn, room, outbox, has_rest, total })
+    }
+
+    /// The worker takes one out.
+    fn make_room(&self) {
+        let room = self.room.load(Ordering::Relaxed);
+        self.room.store(room + 1, Ordering::Release);
+        self.bell.ring(FOR_SPACE);
+    }
+
+    fn is_done(&self) -> bool {
+        *self.outbox.lock().expect("no panic under it") == self.total
+    }
+
+    fn pump(&self) -> bool {
+        let mut sent = self.outbox.lock().expect("no panic under it");
+        *sent = self.room.load(Ordering::Acquire).min(self.total);
+        let is_done = *sent == self.total;
+        self.has_rest.store(!is_done, Ordering::SeqCst);
+        drop(sent);
+        if is_done {
+            // In place of the answer, so that everyone may leave.
+            self.bell.wake();
+            if self.turn.has_sleeping_attendant() {
+                self.bell.wake_attendant();
+            }
+        }
+        is_done
+    }
+
+    fn has_rest(&self) -> bool {
+        self.has_rest.load(Ordering::SeqCst)
+    }
+
+    fn has_room(&self, sent: u32) -> bool {
+        sent < self.total && self.room.load(Ordering::Acquire) != sent
+    }
+
+    fn can_send(&self) -> bool {
+        self.has_rest() && self.outbox.try_lock().is_ok_and(|sent| self.has_room(*sent))
+    }
+
+    fn hand_over(&self) {
+        if self.has_rest() {
+            self.bell.wake();
+        }
+    }
+
+    fn flush(&self) {
+        if !self.pump() {
+            self.bell.wake();
+        }
+    }
+
+    fn listen(&self) {
+        while !self.is_done() {
+            let is_attended = self.turn.has_awake_attendant();
+            let drained = is_attended || self.pump();
+            let what = if drained { FOR_DATA } else { FOR_DATA | FOR_SPACE };
+            self.bell.wait(what, || {
+                let sent = *self.outbox.lock().expect("no panic under it");
+                let pumpable = !is_attended && sent < self.total && (drained || self.has_room(sent));
+                let is_other = self.has_rest() && self.turn.has_awake_attendant() != is_attended;
+                pumpable || is_other || self.is_done()
+            });
+        }
+    }
+
+    /// A caller that attends until all is sent, or looks twice.
+    fn attend(&self, until_done: bool) {
+        let Some(reader) = self.turn.try_attend() else { return };
+        self.bell.attend();
+        self.turn.attend();
+        let mut is_first = true;
+        loop {
+            if self.can_send() {
+                self.pump();
+            }
+            if self.is_done() || !(until_done || is_first) {
+                break;
+            }
+            let left = (!until_done).then_some(Duration::ZERO);
+            let sleep = || self.bell.wait_attending(left, || self.is_done());
+            self.turn.sleep_attending(|| self.hand_over(), sleep);
+            is_first = false;
+        }
+        self.turn.leave(|| self.hand_over());
+        self.bell.leave();
+        if self.turn.give_back(reader) {
+            self.bell.wake();
+        }
+    }
+}
+
+/// A caller that has sent what fits and then waits or not, the link's thread, and a worker that makes room.
+fn send(preemptions: usize, total: u32, attend: impl Fn(&Sending) + Send + Sync + Copy + 'static) {
+    check(preemptions, move || {
+        let sending = Sending::new(total);
+        let (worker, listener) = (sending.clone(), sending.clone());
+        let worker = thread::spawn(move || (0..total).for_each(|_| worker.make_room()));
+        let listener = thread::spawn(move || listener.listen());
+        sending.flush();
+        attend(&sending);
+        worker.join().expect("makes room");
+        listener.join().expect("sends to the end");
+        assert!(sending.is_done());
+    });
+}
+
+#[test]
+fn what_does_not_fit_is_sent_by_the_links_thread_where_nobody_attends() {
+    send(3, 2, |_| {});
+}
+
+#[test]
+fn what_does_not_fit_is_sent_while_an_attendant_sleeps() {
+    send(2, 2, |sending| sending.attend(true));
+}
+
+#[test]
+fn what_does_not_fit_is_sent_when_an_attendant_has_gone() {
+    send(2, 2, |sending| sending.attend(false));
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer};
 use rustix::net::{SendAncillaryMessage, SendFlags};
 
-const RING_BYTES: usize = 256 * 1024;
+const RING_BYTES: usize = 1024 * 1024;
 const HEADER_BYTES: usize = 4096;
 
 /// A report of the policy `best-effort` without a layer.
