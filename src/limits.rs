@@ -27,7 +27,7 @@ pub const CONTROL_BYTES_MAX: usize = 96 * 1024;
 pub const WORKERS_MAX: usize = 1024;
 
 /// Most tasks that wait inside of a worker, behind the one that it runs.
-pub const OFFERS_MAX: usize = 63;
+pub const OFFERS_MAX: usize = 127;
 
 /// Tasks of a [`map`](crate::Pool::map) that travel together, at most.
 pub const BATCH_ITEMS_MAX: usize = 1024;
@@ -137,7 +137,7 @@ pub const WORKER_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 pub const WORKER_MEMORY_BYTES_MIN: u64 = 704 * 1024 * 1024;
 
 /// Descriptors that a worker or compiler may have open.
-pub const WORKER_DESCRIPTORS_MAX: u64 = 512;
+pub const WORKER_DESCRIPTORS_MAX: u64 = 704;
 
 /// A worker that has been sent so many modules is replaced after a task: each one that it has
 /// mapped keeps a descriptor.

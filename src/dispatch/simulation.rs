@@ -122,7 +122,7 @@ impl World {
             slow_after: random.pick(&[None, Some(ms(20))]),
             on_death,
             recycle,
-            offers_max: random.pick(&[0, 1, 7, 63]),
+            offers_max: random.pick(&[0, 1, 7, 127]),
         });
         dispatch.mutant = mutant;
         let fragile = random.one_in(16);

@@ -94,8 +94,10 @@ struct Orders {
     modules: HashSet<ModuleId>,
     runs: u64,
     /// Claim words in use, one bit each.
-    claims: u64,
+    claims: u128,
 }
+
+const _: () = assert!(ring::CLAIMS <= u128::BITS as usize);
 
 /// A run that has no answer yet.
 #[derive(Debug, Clone)]

@@ -147,11 +147,11 @@ impl PoolBuilder {
         self
     }
 
-    /// Most tasks that a worker is handed beyond the one that it runs, 0 to 63. How many it
+    /// Most tasks that a worker is handed beyond the one that it runs, 0 to 127. How many it
     /// is handed depends on how long tasks take; they can still be cancelled, and go to another
     /// worker if theirs takes long or dies. A task that is handed over early may be overtaken by
     /// those submitted within the next millisecond; with 0 tasks begin in order, and each of them
-    /// costs a wake-up. Default: 63.
+    /// costs a wake-up. Default: 127.
     pub fn prefetch_max(mut self, tasks: usize) -> Self {
         self.settings.offers_max = tasks;
         self

@@ -78,10 +78,12 @@ const HUGE_FROM_BYTES: usize = 4 * 1024 * 1024;
 const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Every so many resets everything is given back: else what one task has touched would be zeroed for all
-/// that follow it. Later where what is open is little anyway. Sooner where one has touched much more than is
+/// that follow it. Later where what is open is little anyway, and is zeroed in less than 2 µs. Sooner where one has touched much more than is
 /// usual: the faults that this costs are paid for by some 20 resets that have less to zero.
 const FORGET_EVERY: u32 = 64;
 const FORGET_LITTLE_EVERY: u32 = 256;
+const FORGET_LEAST_EVERY: u32 = 2048;
+const LEAST_BYTES: usize = 64 * 1024;
 const FORGET_EXCESS_EVERY: u32 = 8;
 
 /// Pages that are never much.
@@ -189,7 +191,11 @@ impl Shared {
         let found =
             if is_little { slot.zero_window(stays, room) } else { self.zero(slot, stays, room, residency) };
         slot.large_resets = if is_little { 0 } else { slot.large_resets + 1 };
-        let every = if is_little { FORGET_LITTLE_EVERY } else { FORGET_EVERY };
+        let every = match is_little {
+            true if slot.open().len() <= LEAST_BYTES => FORGET_LEAST_EVERY,
+            true => FORGET_LITTLE_EVERY,
+            false => FORGET_EVERY,
+        };
         match found {
             Found::Zeroed if slot.resets < every => {}
             // What is always large would only be opened again.

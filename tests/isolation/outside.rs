@@ -128,7 +128,7 @@ fn limited(worker: &Process, own: &Process, applied: bool) -> bool {
     let at = |value: &str| (value.to_string(), value.to_string());
     let expected = [
         ("Max core file size", "0"),
-        ("Max open files", "512"),
+        ("Max open files", "704"),
         ("Max locked memory", "0"),
         ("Max pending signals", "64"),
         ("Max realtime priority", "0"),

@@ -168,6 +168,19 @@ fn what_one_task_touched_is_not_zeroed_for_ever() {
     assert_eq!((touch(0, 0), touch(0, 0)), (1, 4));
 }
 
+#[test]
+fn the_least_is_zeroed_longest() {
+    let memories = without_swap();
+    let touch = |last: usize| {
+        let mut one = memory(&memories, 10 * WASM_PAGE);
+        bytes(&mut one)[..(last + 1) * PAGE].fill(1);
+        resident(&*one, 10 * WASM_PAGE)
+    };
+    assert_eq!(touch(LEAST_BYTES / PAGE - 1), 16);
+    assert!((1..FORGET_LEAST_EVERY).all(|_| touch(0) == 16));
+    assert_eq!(touch(0), 1);
+}
+
 /// Asked of the kernel, so that nothing is opened by asking.
 fn is_open(memory: &dyn LinearMemory, at: usize) -> bool {
     let mut byte = 0u8;

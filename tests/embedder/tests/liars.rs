@@ -290,7 +290,7 @@ fn a_worker_that_does_nothing_is_killed_at_the_deadline_and_the_pool_lives_on() 
         let pool = builder.timeout(Duration::from_millis(100)).build().expect("builds");
         let echo = echo(&pool);
         let futures: Vec<_> =
-            (0..3).map(|_| pool.submit_bytes(&echo, vec![1; 1 << 20]).expect("submits")).collect();
+            (0..3).map(|_| pool.submit_bytes(&echo, vec![1; 4 << 20]).expect("submits")).collect();
         for future in futures {
             let failure = future.result_timeout(PATIENCE).expect("in time").expect_err("no answer");
             assert!(matches!(failure.error(), TaskError::Timeout { killed: true, .. }), "{lie}: {failure}");
