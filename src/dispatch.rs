@@ -56,7 +56,7 @@ use slot::Slot;
 pub(crate) use slot::{Seen, WorkerKey};
 
 use crate::limits;
-use crate::task::{NumberMap, TaskId};
+use crate::task::{NumberMap, TaskId, Typical};
 
 /// Time since the pool began.
 pub(crate) type Now = Duration;
@@ -353,7 +353,7 @@ pub(crate) struct Dispatch {
     /// The priority of every task that is not resolved, if they have but one.
     uniform: Option<i32>,
     /// How long a task takes, as a moving average; zero before the first.
-    typical: Duration,
+    typical: Typical,
     /// Deaths in a row that no task can be blamed for.
     crashes: u32,
     /// No worker is started before.
@@ -383,7 +383,7 @@ impl Dispatch {
             accepted: 0,
             resolved: 0,
             uniform: None,
-            typical: Duration::ZERO,
+            typical: Typical::default(),
             crashes: 0,
             restart_at: Duration::ZERO,
             start_waits: false,

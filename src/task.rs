@@ -11,8 +11,10 @@ use crate::policy::Retry;
 use crate::shared::Shared;
 
 mod numbered;
+mod typical;
 
 pub(crate) use numbered::NumberMap;
+pub(crate) use typical::Typical;
 
 /// The number of a task, unique within its pool and never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

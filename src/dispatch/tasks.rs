@@ -128,9 +128,9 @@ impl Dispatch {
 
     /// How many tasks it pays to have in store, by how long they take.
     fn offer_depth(&self) -> usize {
-        let typical = self.typical.as_nanos();
-        let depth = OFFERED_WORK.as_nanos().checked_div(typical).unwrap_or(0);
-        let at_least = usize::from(typical > 0 && self.typical < OFFER_ONE_BELOW);
+        let typical = self.typical.duration();
+        let depth = OFFERED_WORK.as_nanos().checked_div(typical.as_nanos()).unwrap_or(0);
+        let at_least = usize::from(!typical.is_zero() && typical < OFFER_ONE_BELOW);
         usize::try_from(depth).unwrap_or(usize::MAX).max(at_least).min(self.config.offers_max)
     }
 
@@ -165,7 +165,7 @@ impl Dispatch {
     /// Has offered tasks come back from behind a task that takes long, before later ones go to
     /// other workers of their domain: they find their place in the queue. `true` if some do.
     fn recall(&mut self, domain: Domain, now: Now, actions: &mut Vec<Action>) -> bool {
-        let takes_long = RECALL_AFTER.max(self.typical.saturating_mul(8));
+        let takes_long = RECALL_AFTER.max(self.typical.duration().saturating_mul(8));
         let mut comes_back = false;
         for slot in 0..self.slots.len() {
             let place = &self.slots[slot];
@@ -422,7 +422,7 @@ impl Dispatch {
                 self.crashes = 0;
                 self.slots[slot].answered += 1;
                 if stop.is_none() {
-                    self.learn(answer.ran);
+                    self.typical.learn(answer.ran);
                 }
                 let how = match stop {
                     Some(reason) if answer.interrupted => reason.resolution(false),
@@ -475,12 +475,6 @@ impl Dispatch {
             }
             None => self.rest(slot, is_due, now),
         }
-    }
-
-    fn learn(&mut self, ran: Duration) {
-        // At least a nanosecond, since zero says that nothing is known.
-        let ran = ran.max(Duration::from_nanos(1));
-        self.typical = if self.typical.is_zero() { ran } else { self.typical * 7 / 8 + ran / 8 };
     }
 
     /// An attempt is over: the task is resolved, or waits for the next.

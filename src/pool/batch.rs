@@ -9,6 +9,7 @@ use super::MapError;
 use crate::error::{SubmitError, TaskError, TaskFailure};
 use crate::future::{Item, TaskFuture};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
+use crate::task::Typical;
 
 /// Tasks that take longer travel alone: what they cost on the way is little beside that. In nanoseconds.
 const SHORT_NS: u64 = 100_000;
@@ -22,52 +23,39 @@ const PACE_NS: u64 = 20_000;
 /// Results that are looked at before the first batch.
 const SEEN_MIN: u32 = 4;
 
-/// What is known of how long a map's tasks take. Asked for each result: in plain numbers.
+/// What is known of how long a map's tasks take. Asked for each result.
 #[derive(Debug, Default)]
 pub(super) struct Batching {
-    /// A moving average, in nanoseconds.
-    typical_ns: u64,
+    typical: Typical,
     seen: u32,
-    /// How long the iterator takes for an input, as a moving average, in nanoseconds.
-    pace_ns: u64,
+    /// How long the iterator takes for an input.
+    pace: Typical,
 }
 
 impl Batching {
     pub(super) fn learn(&mut self, run: Option<Duration>) {
         let Some(run) = run else { return };
-        let run_ns = nanoseconds(run);
-        self.typical_ns = if self.seen == 0 { run_ns } else { average(self.typical_ns, run_ns) };
+        self.typical.learn(run);
         self.seen = self.seen.saturating_add(1);
     }
 
     /// The iterator took so long for so many inputs.
     pub(super) fn pulled(&mut self, inputs: usize, took: Duration) {
-        self.pace_ns = average(self.pace_ns, nanoseconds(took) / inputs.max(1) as u64);
+        self.pace.learn(took / inputs.clamp(1, u32::MAX as usize) as u32);
     }
 
     /// How many make a batch; 1 is none.
     pub(super) fn size(&self) -> usize {
-        if self.seen < SEEN_MIN || self.typical_ns > SHORT_NS || self.pace_ns > PACE_NS {
+        if self.seen < SEEN_MIN || self.typical.nanos() > SHORT_NS || self.pace.nanos() > PACE_NS {
             return 1;
         }
-        let items = WORK_NS / self.typical_ns.max(1);
+        let items = WORK_NS / self.typical.nanos().max(1);
         usize::try_from(items).unwrap_or(usize::MAX).clamp(1, BATCH_ITEMS_MAX)
     }
 }
 
 /// Of an input's length, before it.
 const LENGTH_BYTES: usize = 4;
-
-/// A moving average that outliers move little: on a busy machine a short task, or a pull, may have to
-/// wait for a processor now and then, and none is ever shorter than it is.
-fn average(before: u64, now: u64) -> u64 {
-    if now < before { before.midpoint(now) } else { before - before / 16 + now / 16 }
-}
-
-/// Those of 584 years and more are not told apart.
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
 
 /// The inputs of a batch, as they travel: each preceded by its length.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@ use super::*;
 use crate::host::become_io_thread;
 use crate::host::logs::{FLOOD_PAUSE, Logbook};
 use crate::octets::Octets;
+use crate::task::Typical;
 use crate::wire::message::{LogRecord, LogSource};
 
 /// Answers that are handled under one lock, at most; their inputs are dropped after the last one.
@@ -20,7 +21,7 @@ const MANY_OUTSTANDING: u64 = 4;
 
 /// Bounds of the time that a reader looks away while many runs are under way.
 const PAUSE_MIN: Duration = Duration::from_micros(20);
-const PAUSE_MAX: Duration = Duration::from_micros(250);
+const PAUSE_MAX: Duration = Duration::from_micros(320);
 
 /// Tasks that the worker has ended; of some there is more to be done.
 type Answers = Vec<(TaskId, bool, Answered)>;
@@ -38,8 +39,8 @@ pub(super) struct Reader {
     held: Option<Outstanding>,
     /// Of a worker whose tasks log.
     logbook: Option<Logbook>,
-    /// How long a task runs, as a moving average.
-    typical: Duration,
+    /// How long a task runs.
+    typical: Typical,
     /// What it was that cannot be; nothing is read after it.
     violation: Option<String>,
 }
@@ -47,7 +48,7 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(ring: Consumer) -> Self {
         let (frames, logged) = (Assembly::new(), (0, TaskId(0), 0));
-        let (answers, typical) = (Vec::new(), Duration::ZERO);
+        let (answers, typical) = (Vec::new(), Typical::default());
         Reader { ring, frames, logged, answers, held: None, logbook: None, typical, violation: None }
     }
 
@@ -138,7 +139,7 @@ impl Reader {
                 let Some(batch) = &held.batch else {
                     return Err(format!("it answered for task {task} as one of a batch"));
                 };
-                self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
+                self.typical.learn(Duration::from_nanos(cost.run_ns));
                 batch.answer(link.pid, Answered { verdict, payload, cost });
             }
             FromWorker::Done { task, verdict, cost } => {
@@ -149,7 +150,7 @@ impl Reader {
                 self.held = None;
                 link.settle();
                 self.report_dropped(core, link);
-                self.typical = self.typical * 7 / 8 + Duration::from_nanos(cost.run_ns) / 8;
+                self.typical.learn(Duration::from_nanos(cost.run_ns));
                 answers.push((task, unfinished, Answered { verdict, payload, cost }));
             }
         }
@@ -196,7 +197,7 @@ impl Reader {
         }
     }
 
-    /// Where many runs are under way and each is short: how long to look away, until about half of
+    /// Where many runs are under way and each is short: how long to look away, until about two thirds of
     /// them are done. To be woken for each would cost more than they do.
     fn pause(&self, link: &Link) -> Option<Duration> {
         if self.is_flooded() {
@@ -206,8 +207,9 @@ impl Reader {
         let items = |held: &Outstanding| held.batch.as_ref().map_or(1, |batch| batch.left());
         let outstanding = orders.outstanding.iter().map(items).sum::<u64>();
         drop(orders);
-        let until_half = self.typical.saturating_mul((outstanding / 2) as u32).min(PAUSE_MAX);
-        (outstanding >= MANY_OUTSTANDING && self.typical <= PAUSE_MAX).then(|| until_half.max(PAUSE_MIN))
+        let typical = self.typical.duration();
+        let until_most = typical.saturating_mul((outstanding * 2 / 3) as u32).min(PAUSE_MAX);
+        (outstanding >= MANY_OUTSTANDING && typical <= PAUSE_MAX).then(|| until_most.max(PAUSE_MIN))
     }
 }
 
