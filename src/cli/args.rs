@@ -11,6 +11,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit::EXIT_CODES;
 use super::logs::Rotation;
+use crate::limits::COMPILE_MEMORY_BYTES_MIN;
 use crate::{CompileLimit, DirAccess};
 pub(super) use map::{MapArgs, Progress};
 pub(super) use tools::{BenchArgs, CompletionsArgs, ConfigArgs, DoctorArgs, GuestKind, ManArgs, NewArgs};
@@ -132,7 +133,7 @@ pub(super) struct Common {
     pub(super) compile_timeout: Option<Duration>,
 
     /// Most memory of the compiler, such as 4GiB [default: 1GiB]
-    #[arg(long, global = true, value_name = "SIZE", help_heading = COMPILING, env = "WASMPOOL_COMPILE_MEMORY")]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = compile_memory, help_heading = COMPILING, env = "WASMPOOL_COMPILE_MEMORY")]
     pub(super) compile_memory: Option<ByteSize>,
 
     /// Set a bound on the module's shape, such as functions=200000; an error names it
@@ -402,6 +403,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn rate(text: &str) -> Result<u64, String> {
     let size = text.parse::<ByteSize>().ok().map(|size| size.as_u64()).filter(|size| *size > 0);
     size.ok_or_else(|| "it must be a size from 1, such as 64KiB or 4MiB".into())
+}
+
+fn compile_memory(text: &str) -> Result<ByteSize, String> {
+    let size = text.parse::<ByteSize>().ok().filter(|size| size.as_u64() >= COMPILE_MEMORY_BYTES_MIN);
+    size.ok_or_else(|| format!("it must be a size from {}, such as 4GiB", ByteSize(COMPILE_MEMORY_BYTES_MIN)))
 }
 
 fn dir(text: &str) -> Result<Dir, String> {

@@ -171,6 +171,9 @@ fn over(
                 time(seen)
             )
         }
+        CompileLimit::Memory if seen <= limit => {
+            format!("compiling needs more memory than the limit of {limit} bytes")
+        }
         CompileLimit::Memory => {
             format!("compiling needs at least {seen} bytes of memory, more than the limit of {limit}")
         }

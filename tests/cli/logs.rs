@@ -146,6 +146,9 @@ fn workers_say_what_they_are_asked_for_and_nothing_else() {
     );
     assert!(!of_workers(run(&["-v"])).is_empty());
     assert!(of_workers(run(&["-v", "--worker-log", "off"])).is_empty());
+    assert!(!of_workers(run(&["--verbose"])).is_empty());
+    let engines = |flags: &[&str]| run(flags).lines().any(|line| line.contains(", wasmtime::"));
+    assert!(engines(&["--engine-log", "debug"]) && !engines(&["-v"]));
     run(&["-q", "--worker-log", "debug", "--log-file", "log", "--log-format", "json"]);
     let lines: Vec<Value> =
         read(folder.path().join("log")).lines().map(|line| serde_json::from_str(line).expect(line)).collect();

@@ -114,6 +114,15 @@ fn what_is_over_a_limit_of_the_compiler_says_how_to_raise_it() {
     inspect(&["--trust-module"]).expect(0);
     inspect(&["--trust-module", "--compile-limit", "functions=0"]).expect(3).says("functions=N");
     inspect(&["--trust-module", "--compile-timeout", "1ns"]).expect(3).says("--compile-timeout");
+    // Of a function of two megabytes, each instruction is compiled with all others.
+    let product = "(local.set 0 (i64.add (i64.mul (local.get 0) (local.get 0)) (i64.load (i32.const 8))))";
+    let products = product.repeat(150_000);
+    let text = format!(r#"(module (memory 1) (func (export "_start") (local i64) {products}))"#);
+    let module = wat(folder.path(), "large.wasm", &text);
+    let mut large = Command::new(env!("CARGO_BIN_EXE_wasmpool"));
+    large.env_clear().arg("inspect").arg(module).args(["--no-cache", "--trust-module"]);
+    end(large.args(["--compile-memory", "64MiB"])).expect(3).says("raise it with --compile-memory");
+    inspect(&["--compile-memory", "63MiB"]).expect(2).says("it must be a size from 64.0 MiB");
     inspect(&["--compile-limit", "depth=9"]).expect(2).says("loop-nesting");
 }
 

@@ -48,6 +48,58 @@ fn a_doctor_looks_at_the_machine_and_has_a_hint_for_each_problem() {
     assert_eq!(checks[0]["hint"], Value::Null);
 }
 
+#[test]
+fn a_pool_has_the_walls_that_are_asked_for() {
+    let run = |policy: &str| {
+        let mut command = wasmpool("run", prebuilt("primes"));
+        end(command.args(["count", "--input", "10", "-v", "--sandbox", policy]))
+    };
+    run("off").expect(0).says(" policy=off ");
+    run("best-effort").expect(0).says(" policy=best-effort ");
+    run("low").expect(2).says("[possible values: strict, best-effort, off]");
+}
+
+/// What is said of a layer.
+fn layer<'a>(page: &'a Value, name: &str) -> &'a Value {
+    let layers = page["report"]["sandbox"]["layers"].as_array().expect("layers");
+    layers.iter().find(|layer| layer["layer"] == name).unwrap_or_else(|| panic!("no {name}: {page}"))
+}
+
+#[test]
+fn a_doctor_leaves_layers_out_or_all_others() {
+    let doctor = |flags: &[&str]| end(tool(&["doctor", "--json"]).args(flags)).expect(0).json();
+    let asked = |page: &Value| {
+        ["Landlock", "NotDumpable", "Seccomp"].map(|name| layer(page, name)["requested"].as_bool())
+    };
+    assert_eq!(asked(&doctor(&[])), [Some(true); 3]);
+    let without = doctor(&["--without", "landlock", "--without", "not-dumpable"]);
+    assert_eq!(asked(&without), [Some(false), Some(false), Some(true)]);
+    assert_eq!(asked(&doctor(&["--only", "seccomp"])), [Some(false), Some(false), Some(true)]);
+    end(&mut tool(&["doctor", "--only", "walls"]))
+        .expect(2)
+        .says("there is no such layer; there are cgroup, ");
+    end(&mut tool(&["doctor", "--only", "seccomp", "--without", "seccomp"]))
+        .expect(2)
+        .says("cannot be used with");
+}
+
+#[test]
+fn a_doctor_shows_every_attack_if_asked_and_the_walls_of_a_pool_with_directories() {
+    let shows = |flags: &[&str], words: &str| {
+        end(tool(&["doctor"]).args(flags)).expect(0).text().lines().any(|line| line.contains(words))
+    };
+    let attack = "have processes accounted in a file";
+    assert!(shows(&["--all"], attack) && !shows(&[], attack));
+    let calls = |flags: &[&str]| {
+        let page = end(tool(&["doctor", "--json"]).args(flags)).expect(0).json();
+        layer(&page, "Seccomp")["reason"].as_str().expect("a reason").to_string()
+    };
+    assert!(calls(&["--dirs", "rw"]).contains(" of them for files"), "{}", calls(&["--dirs", "rw"]));
+    assert_ne!(calls(&["--dirs", "ro"]), calls(&["--dirs", "rw"]), "who reads needs less");
+    assert!(!calls(&[]).contains("for files"), "{}", calls(&[]));
+    end(&mut tool(&["doctor", "--dirs", "all"])).expect(2).says("--dirs");
+}
+
 // ── config ───────────────────────────────────────────────────────────────────
 
 /// Where the setting comes from, and what it is.
@@ -123,6 +175,32 @@ fn a_file_that_is_wrong_is_refused_with_its_place() {
         refused(trusted, "is not taken from a file in the working directory");
     }
     end(&mut bare(&["config", "--config", "/nowhere/at/all"])).expect(2).says("there is no settings' file");
+}
+
+// ── every flag ───────────────────────────────────────────────────────────────
+
+/// The flags that a page of help begins a line with.
+fn flags(page: &str) -> impl Iterator<Item = &str> {
+    let first = page.lines().filter_map(|line| line.trim_start().strip_prefix('-'));
+    first.filter_map(|line| {
+        let name = line.split("--").nth(1).or_else(|| line.strip_prefix('-'))?;
+        name.split(|c: char| !c.is_ascii_lowercase() && c != '-').next().filter(|name| !name.is_empty())
+    })
+}
+
+#[test]
+fn every_flag_is_in_a_test() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli");
+    let files = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let tests: String = files.map(|file| std::fs::read_to_string(file).expect("text")).collect();
+    let verbs = ["run", "map", "inspect", "bench", "new", "doctor", "config", "completions", "man"];
+    let pages: Vec<_> = verbs.map(|verb| end(&mut bare(&[verb, "--help"])).expect(0).text()).into();
+    let all: std::collections::BTreeSet<_> = pages.iter().flat_map(|page| flags(page)).collect();
+    assert!(all.len() > 50 && all.contains("joblog") && all.contains("quiet"), "{all:?}");
+    let is_tested =
+        |flag: &&&str| tests.contains(&format!("\"--{flag}\"")) || tests.contains(&format!("\"--{flag}="));
+    let untested: Vec<_> = all.iter().filter(|flag| !is_tested(flag)).collect();
+    assert!(untested.is_empty(), "{untested:?}");
 }
 
 // ── completions, man ─────────────────────────────────────────────────────────
