@@ -78,7 +78,8 @@ impl Shared {
         self.current.store(run, Ordering::SeqCst);
     }
 
-    fn interrupt(&self, run: u64) {
+    /// Asks the run to stop, and waits a while for it to do so.
+    pub(super) fn interrupt(&self, run: u64) {
         // Interrupts of two runs may be sent in either order; the numbers only grow.
         if self.interrupted.fetch_max(run, Ordering::SeqCst) > run {
             return;
@@ -95,7 +96,10 @@ impl Shared {
             self.bump();
         }
         let after = REPEAT_EVERY * REPEATS;
-        tracing::warn!(run, "an interrupt is not heeded after {after:?}: the host will end this process");
+        tracing::warn!(
+            run,
+            "an interrupt is not heeded after {after:?}: the host ends this process if that goes on"
+        );
     }
 
     /// Asks whoever runs there to say where it is, when it looks next. One that waits in a host call, or is

@@ -92,6 +92,27 @@ fn an_event_is_a_record_with_its_task_until_that_is_answered() {
 }
 
 #[test]
+fn an_interrupt_that_is_not_heeded_is_told_with_the_task_at_hand() {
+    let (reporter, ring) = connected(2, 10_000);
+    let shared = crate::worker::watcher::Shared::new();
+    with(&reporter, || {
+        reporter.begin(TaskId(7));
+        shared.set_current(3);
+        shared.interrupt(3);
+        // It has come to its end, or another has begun.
+        shared.set_current(0);
+        shared.interrupt(3);
+        shared.set_current(5);
+        shared.interrupt(4);
+    });
+    let said = said(&ring);
+    assert_eq!(said.len(), 1, "{said:?}");
+    let (task, record) = &said[0];
+    assert_eq!((*task, record.level, &*record.fields), (Some(7), 2, r#"{"run":3}"#));
+    assert!(record.message.starts_with("an interrupt is not heeded after 40ms"), "{record:?}");
+}
+
+#[test]
 fn what_is_said_before_there_is_a_ring_waits_for_it() {
     let reporter = Reporter::new(EventLevels { own: 3, engine: 0 });
     with(&reporter, || tracing::info!("early"));
