@@ -441,9 +441,8 @@ impl Link {
 
     /// Whether some of the rest could be sent now. `false` while another thread is at it.
     fn can_send(&self) -> bool {
-        let blocked =
-            |outbox: MutexGuard<'_, Outbox>| !outbox.waiting.is_empty() && outbox.ring.space() != Ok(0);
-        self.has_rest() && self.outbox.try_lock().is_ok_and(blocked)
+        let can = |outbox: MutexGuard<'_, Outbox>| outbox.waits_for_space() && outbox.ring.space() != Ok(0);
+        self.has_rest() && self.outbox.try_lock().is_ok_and(can)
     }
 
     /// For an attendant that goes or sleeps.
@@ -495,6 +494,12 @@ impl Link {
 }
 
 impl Outbox {
+    /// What is next goes into the ring, and not by the control socket: if that does not take it, the worker is
+    /// gone, or about to be.
+    fn waits_for_space(&self) -> bool {
+        matches!(self.waiting.front(), Some(Piece::Bytes(_) | Piece::Frames(_)))
+    }
+
     /// Writes what fits, and returns what is done with.
     fn pump(&mut self, link: &Link) -> Result<SmallVec<[Piece; PIECES_USUAL]>, Violation> {
         let mut sent = SmallVec::new();

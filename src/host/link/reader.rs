@@ -358,7 +358,7 @@ fn listen(core: &Core, link: &Link) {
         let what = if drained { ring::FOR_DATA } else { ring::FOR_DATA | ring::FOR_SPACE };
         let has_news = || {
             let outbox = link.outbox();
-            let blocked = matches!(outbox.waiting.front(), Some(Piece::Bytes(_) | Piece::Frames(_)));
+            let blocked = outbox.waits_for_space();
             let pumpable = blocked && !is_attended && (drained || outbox.ring.space() != Ok(0));
             drop(outbox);
             let is_other = link.has_rest() && link.reader.has_awake_attendant() != is_attended;
