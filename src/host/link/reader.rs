@@ -68,11 +68,13 @@ impl Reader {
         let at_once = if link.orders().outstanding.len() > FEW_OUTSTANDING { ANSWERS_AT_ONCE } else { 1 };
         self.logbook.iter_mut().for_each(Logbook::resume);
         while self.violation.is_none() && !self.is_flooded() {
-            let payload_bytes_max = match &self.held {
+            // Asked once a frame is there, and not before: the run that it answers may be ordered meanwhile.
+            let held = &self.held;
+            let payload_bytes_max = || match held {
                 Some(held) => held.payload_bytes_max,
                 None => link.payload_bytes_max(),
             };
-            let heard = match self.frames.next(&mut self.ring, || payload_bytes_max) {
+            let heard = match self.frames.next(&mut self.ring, payload_bytes_max) {
                 Ok(None) => break,
                 Ok(Some((message, payload))) => self.hear(core, link, message, payload, &mut answers),
                 Err(error) => Err(error.to_string()),
