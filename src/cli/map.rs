@@ -46,8 +46,8 @@ use source::Source;
 use tally::Tally;
 
 /// Calls ahead of the oldest one whose result is not out, for each worker.
-const AHEAD_PER_WORKER: usize = 16;
-const AHEAD_MIN: usize = 64;
+const AHEAD_PER_WORKER: usize = 128;
+const AHEAD_MIN: usize = 512;
 
 /// Bytes of all inputs ahead. One input may be larger, and is then alone.
 const AHEAD_BYTES_MAX: usize = 256 * 1024 * 1024;

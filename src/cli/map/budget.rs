@@ -2,7 +2,8 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// A counter that makes its taker wait. What is larger than the whole budget goes alone.
+/// A counter that makes its taker wait. What is larger than the whole budget goes alone. Who waits for an
+/// input's place is woken once a quarter of them is free, not for each.
 #[derive(Debug)]
 pub(super) struct Budget {
     inputs_max: usize,
@@ -16,6 +17,8 @@ struct Taken {
     inputs: usize,
     bytes: usize,
     closed: bool,
+    /// The taker sleeps until so many bytes have room.
+    awaited: Option<usize>,
 }
 
 impl Budget {
@@ -24,14 +27,14 @@ impl Budget {
     }
 
     /// Waits until there is room for an input, and takes it; `false` if there will be none. What was
-    /// taken must be given back by another thread.
+    /// taken must be given back by another thread. There is one taker.
     pub(super) fn take(&self, bytes: usize) -> bool {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = |taken: &mut Taken| {
-            let bytes = taken.bytes.saturating_add(bytes);
-            !taken.closed && taken.inputs > 0 && (taken.inputs >= self.inputs_max || bytes > self.bytes_max)
-        };
-        let mut taken = self.changed.wait_while(taken, is_full).unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.has_room(&taken, bytes, self.inputs_max) {
+            taken.awaited = Some(bytes);
+            let waits = |taken: &mut Taken| taken.awaited.is_some();
+            taken = self.changed.wait_while(taken, waits).unwrap_or_else(PoisonError::into_inner);
+        }
         if !taken.closed {
             taken.inputs += 1;
             taken.bytes += bytes;
@@ -43,7 +46,16 @@ impl Budget {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.inputs -= 1;
         taken.bytes -= bytes;
-        self.changed.notify_one();
+        let least_free = (self.inputs_max / 4).max(1);
+        if taken.awaited.is_some_and(|bytes| self.has_room(&taken, bytes, self.inputs_max + 1 - least_free)) {
+            taken.awaited = None;
+            self.changed.notify_one();
+        }
+    }
+
+    fn has_room(&self, taken: &Taken, bytes: usize, inputs_max: usize) -> bool {
+        let fits = taken.inputs < inputs_max && taken.bytes.saturating_add(bytes) <= self.bytes_max;
+        taken.closed || taken.inputs == 0 || fits
     }
 
     /// What is under way holds so many bytes more, whether there is room or not: who takes waits for it.
@@ -58,7 +70,8 @@ impl Budget {
 
     /// Nothing more is to begin.
     pub(super) fn close(&self) {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        (taken.closed, taken.awaited) = (true, None);
         self.changed.notify_one();
     }
 
@@ -98,5 +111,26 @@ mod tests {
             assert!(!waiting.join().expect("it was told"));
         });
         assert!(budget.is_closed() && !budget.take(1));
+    }
+
+    #[test]
+    fn who_waits_for_a_place_is_woken_once_a_quarter_of_them_is_free() {
+        let budget = Budget::new(8, 10);
+        assert!((0..8).all(|_| budget.take(0)));
+        let is_awaited = || budget.taken.lock().expect("no panic").awaited.is_some();
+        let awaited_after: Vec<_> = std::thread::scope(|scope| {
+            scope.spawn(|| budget.take(0));
+            while !is_awaited() {
+                std::thread::yield_now();
+            }
+            let give = || {
+                budget.give(0);
+                is_awaited()
+            };
+            let awaited_after = (0..2).map(|_| give()).collect();
+            budget.close();
+            awaited_after
+        });
+        assert_eq!(awaited_after, [true, false]);
     }
 }
