@@ -164,7 +164,7 @@ impl<O> TaskFuture<O> {
         O: 'static,
     {
         let decode = self.decode;
-        self.cell.on_done(Box::new(move |outcome| callback(read(decode, &outcome))));
+        self.cell.on_done(Box::new(move |labels, outcome| callback(read(decode, labels, &outcome))));
     }
 
     /// The result of one task of a batch.
@@ -176,7 +176,7 @@ impl<O> TaskFuture<O> {
 
     /// How it failed, once it is done; or this.
     pub(crate) fn failure_or(&self, error: impl FnOnce() -> TaskError) -> TaskFailure {
-        let failure = self.cell.outcome().and_then(|outcome| outcome.failure());
+        let failure = self.cell.outcome().and_then(|outcome| outcome.failure(self.cell.labels()));
         failure.unwrap_or_else(|| self.cell.labels().failure(error(), TaskReport::default()))
     }
 
@@ -190,16 +190,19 @@ impl<O> TaskFuture<O> {
     }
 
     fn read(&self, outcome: &Outcome) -> Result<O, TaskFailure> {
-        read(self.decode, outcome)
+        read(self.decode, self.cell.labels(), outcome)
     }
 }
 
-fn read<O>(decode: fn(&Answer) -> Result<O, String>, outcome: &Outcome) -> Result<O, TaskFailure> {
+fn read<O>(
+    decode: fn(&Answer) -> Result<O, String>,
+    labels: &Labels,
+    outcome: &Outcome,
+) -> Result<O, TaskFailure> {
     match &outcome.result {
-        Err(failed) => Err(outcome.failure_of(failed)),
-        Ok(answer) => decode(answer).map_err(|message| {
-            outcome.labels.failure(TaskError::OutputDecode { message }, outcome.report.clone())
-        }),
+        Err(failed) => Err(outcome.failure_of(labels, failed)),
+        Ok(answer) => decode(answer)
+            .map_err(|message| labels.failure(TaskError::OutputDecode { message }, outcome.report.clone())),
     }
 }
 

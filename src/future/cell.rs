@@ -52,7 +52,6 @@ impl Labels {
 /// How a task ended.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
-    pub(crate) labels: Arc<Labels>,
     pub(crate) result: Result<Answer, Failed>,
     pub(crate) report: TaskReport,
 }
@@ -73,18 +72,16 @@ impl Outcome {
         }
     }
 
-    /// How it failed, if it did.
-    pub(crate) fn failure(&self) -> Option<TaskFailure> {
-        self.result.as_ref().err().map(|failed| self.failure_of(failed))
+    /// How the task that is called so failed, if it did.
+    pub(crate) fn failure(&self, labels: &Labels) -> Option<TaskFailure> {
+        self.result.as_ref().err().map(|failed| self.failure_of(labels, failed))
     }
 
     /// In the caller's words.
-    pub(crate) fn failure_of(&self, failed: &Failed) -> TaskFailure {
+    pub(crate) fn failure_of(&self, labels: &Labels, failed: &Failed) -> TaskFailure {
         match failed {
             Failed::For(failure) => failure.clone(),
-            Failed::WithAll(broken) => {
-                self.labels.failure(TaskError::Broken(broken.clone()), self.report.clone())
-            }
+            Failed::WithAll(broken) => labels.failure(TaskError::Broken(broken.clone()), self.report.clone()),
         }
     }
 }
@@ -96,7 +93,7 @@ pub(crate) struct Item {
     pub(crate) run: Duration,
 }
 
-pub(crate) type Callback = Box<dyn FnOnce(Outcome) + Send>;
+pub(crate) type Callback = Box<dyn FnOnce(&Labels, Outcome) + Send>;
 
 /// Where others' code is sent to be run: it may block, and panic.
 pub(crate) struct Queues {
@@ -136,7 +133,7 @@ const PENDING: u8 = 0;
 const RUNNING: u8 = 1;
 
 pub(crate) struct Cell {
-    labels: Arc<Labels>,
+    labels: Labels,
     queues: Arc<Queues>,
     /// How far the task has come, as long as it is not done; set where that is decided.
     progress: AtomicU8,
@@ -177,7 +174,7 @@ impl State {
 impl Cell {
     pub(crate) fn new(labels: Labels, queues: Arc<Queues>) -> Arc<Cell> {
         Arc::new(Cell {
-            labels: Arc::new(labels),
+            labels,
             queues,
             progress: AtomicU8::new(PENDING),
             state: Mutex::new(State::default()),
@@ -213,7 +210,7 @@ impl Cell {
         state.outcome.as_ref().is_some_and(|outcome| outcome.state() == FutureState::Cancelled)
     }
 
-    pub(crate) fn labels(&self) -> &Arc<Labels> {
+    pub(crate) fn labels(&self) -> &Labels {
         &self.labels
     }
 
@@ -223,7 +220,7 @@ impl Cell {
         if state.outcome.is_some() {
             return Filled::TooLate;
         }
-        state.outcome = Some(Outcome { labels: self.labels.clone(), result, report });
+        state.outcome = Some(Outcome { result, report });
         let has_threads = state.sleepers > 0 || !state.attendants.is_empty();
         match state.has_others() {
             true => Filled::Heard,
@@ -237,7 +234,7 @@ impl Cell {
     }
 
     /// Wakes everyone who waits for a cell that is filled, once.
-    pub(crate) fn announce(&self) {
+    pub(crate) fn announce(self: &Arc<Self>) {
         let mut state = self.lock();
         if state.outcome.is_none() || state.announced {
             return;
@@ -270,10 +267,11 @@ impl Cell {
         }
     }
 
-    fn queue(&self, callback: Callback, outcome: Outcome) {
-        let task = self.labels.task;
+    fn queue(self: &Arc<Self>, callback: Callback, outcome: Outcome) {
+        let cell = self.clone();
         let run = move || {
-            if catch_unwind(AssertUnwindSafe(|| callback(outcome))).is_err() {
+            let task = cell.labels.task;
+            if catch_unwind(AssertUnwindSafe(|| callback(&cell.labels, outcome))).is_err() {
                 guarded(|| tracing::error!(%task, "a done callback panicked"));
             }
         };
@@ -283,7 +281,7 @@ impl Cell {
         }
     }
 
-    pub(crate) fn on_done(&self, callback: Callback) {
+    pub(crate) fn on_done(self: &Arc<Self>, callback: Callback) {
         let mut state = self.lock();
         match state.outcome.clone() {
             // After those that came before it.

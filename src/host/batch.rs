@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::core::Answered;
 use super::resolve;
 use crate::error::TaskFailure;
-use crate::future::{Cell, Item, Labels};
+use crate::future::{Cell, Item};
 use crate::module::Answer;
 use crate::observe::{Ended, TaskOutcome};
 use crate::task::{TaskId, TaskLimits, TaskReport};
@@ -59,8 +59,8 @@ impl Batch {
         })
     }
 
-    pub(super) fn labels(&self) -> Arc<Labels> {
-        self.cell.labels().clone()
+    pub(super) fn cell(&self) -> &Arc<Cell> {
+        &self.cell
     }
 
     /// Its tasks that have no answer.

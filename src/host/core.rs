@@ -387,9 +387,9 @@ impl Core {
         link.attend(self, cell, deadline);
     }
 
-    /// What an unresolved task is called.
-    pub(crate) fn labels(&self, task: TaskId) -> Option<Arc<Labels>> {
-        self.lock().records.get(&task).map(|record| record.cell.labels().clone())
+    /// An unresolved task's.
+    pub(crate) fn cell(&self, task: TaskId) -> Option<Arc<Cell>> {
+        self.lock().records.get(&task).map(|record| record.cell.clone())
     }
 
     /// For those who watch.

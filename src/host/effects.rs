@@ -9,7 +9,7 @@ use super::supervise::Job;
 use crate::dispatch::KillReason;
 use crate::error::DeathCause;
 use crate::foreign::guarded;
-use crate::future::{Cell, Labels};
+use crate::future::Cell;
 use crate::text::Escaped;
 
 pub(super) enum Effect {
@@ -33,7 +33,7 @@ pub(super) enum Effect {
         link: Arc<Link>,
     },
     Slow {
-        labels: Arc<Labels>,
+        cell: Arc<Cell>,
         link: Arc<Link>,
         run: u64,
         after: Duration,
@@ -64,7 +64,8 @@ impl Effect {
             },
             Effect::Terminate { link } => link.terminate(),
             Effect::Retire { link } => link.retire(),
-            Effect::Slow { labels, link, run, after } => {
+            Effect::Slow { cell, link, run, after } => {
+                let labels = cell.labels();
                 guarded(|| {
                     tracing::warn!(
                         task = %labels.task,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::foreign::guarded;
-use crate::future::Labels;
+use crate::future::{Cell, Labels};
 use crate::limits::{LAST_LOG_BYTES_MAX, LAST_LOGS_MAX, LOG_RECORD_BYTES_MAX};
 use crate::task::TaskId;
 use crate::text::{Escaped, truncated};
@@ -52,7 +52,7 @@ impl Logbook {
     /// Emits the record, unless there were too many; `false` if it was dropped.
     pub(super) fn take(
         &mut self,
-        labels: impl FnOnce() -> Option<Arc<Labels>>,
+        cell: impl FnOnce() -> Option<Arc<Cell>>,
         task: Option<TaskId>,
         record: &LogRecord,
     ) -> bool {
@@ -62,7 +62,7 @@ impl Logbook {
         let bytes = bytes(record);
         let is_allowed = self.allows(bytes, Instant::now());
         if is_allowed {
-            emit(labels().as_deref(), self.pid, task, record);
+            emit(cell().as_ref().map(|cell| cell.labels()), self.pid, task, record);
         } else {
             self.dropped.records += 1;
             self.dropped.bytes += bytes;

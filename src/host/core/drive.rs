@@ -115,9 +115,9 @@ impl Core {
                 let pid = link.pid;
                 state.observers.tell(now, || EventKind::TaskSlow { task, pid });
                 let record = state.records.get(&task)?;
-                let (labels, after) = (record.cell.labels().clone(), now.saturating_sub(record.began?));
+                let (cell, after) = (record.cell.clone(), now.saturating_sub(record.began?));
                 let run = link.run_of(task)?;
-                Some(Effect::Slow { labels, link, run, after })
+                Some(Effect::Slow { cell, link, run, after })
             }
             Action::Retry { task, how } => {
                 let outcome = resolve::outcome(how, None);

@@ -179,15 +179,15 @@ impl Reader {
 
     fn log(&mut self, core: &Core, link: &Link, of: Option<(&Outstanding, TaskId)>, record: &LogRecord) {
         let task = of.map(|(_, task)| task);
-        let labels = || match of {
-            Some((Outstanding { batch: Some(batch), .. }, _)) => Some(batch.labels()),
-            Some((_, task)) => core.labels(task),
+        let cell = || match of {
+            Some((Outstanding { batch: Some(batch), .. }, _)) => Some(batch.cell().clone()),
+            Some((_, task)) => core.cell(task),
             None => None,
         };
         self.report_dropped(core, link);
         let bytes_per_second = core.settings.log_bytes_per_second;
         let logbook = self.logbook.get_or_insert_with(|| Logbook::new(link.pid, bytes_per_second));
-        if !logbook.take(labels, task, record) {
+        if !logbook.take(cell, task, record) {
             core.log_records_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

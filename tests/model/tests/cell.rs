@@ -154,7 +154,7 @@ fn cell() -> (Arc<Cell>, Callbacks) {
     (Cell::new(Labels { task: TaskId(1), name, module, label: None }, queues), callbacks)
 }
 
-fn complete(cell: &Cell, result: Result<Answer, TaskFailure>) -> bool {
+fn complete(cell: &Arc<Cell>, result: Result<Answer, TaskFailure>) -> bool {
     let result = result.map_err(Failed::For);
     let filled = cell.fill(result, TaskReport);
     if matches!(filled, Filled::Heard | Filled::WaitedFor) {
@@ -163,7 +163,7 @@ fn complete(cell: &Cell, result: Result<Answer, TaskFailure>) -> bool {
     filled != Filled::TooLate
 }
 
-fn answer(cell: &Cell, number: u32) -> bool {
+fn answer(cell: &Arc<Cell>, number: u32) -> bool {
     complete(cell, Ok(Answer(number)))
 }
 
@@ -273,7 +273,7 @@ fn a_callback_runs_once_even_if_the_pool_goes_meanwhile() {
         let other = (cell.clone(), ran.clone());
         let registers = thread::spawn(move || {
             let (cell, ran) = other;
-            cell.on_done(Box::new(move |outcome| {
+            cell.on_done(Box::new(move |_, outcome| {
                 assert_eq!(value(&outcome), 7);
                 ran.fetch_add(1, Ordering::SeqCst);
             }));
