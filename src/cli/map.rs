@@ -45,7 +45,8 @@ use progress::Progress;
 use source::Source;
 use tally::Tally;
 
-/// Calls ahead of the oldest one whose result is not out, for each worker.
+/// Calls ahead of the oldest one whose result is not out, for each worker. With an eighth of it the feeder
+/// and two workers wait for each other: 100,000 tiny tasks a second in place of 180,000, measured.
 const AHEAD_PER_WORKER: usize = 128;
 const AHEAD_MIN: usize = 512;
 

@@ -387,7 +387,7 @@ impl Core {
         link.attend(self, cell, deadline);
     }
 
-    /// An unresolved task's.
+    /// The cell of a task that is not resolved.
     pub(crate) fn cell(&self, task: TaskId) -> Option<Arc<Cell>> {
         self.lock().records.get(&task).map(|record| record.cell.clone())
     }

@@ -30,7 +30,8 @@ impl Budget {
     /// taken must be given back by another thread. There is one taker.
     pub(super) fn take(&self, bytes: usize) -> bool {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.has_room(&taken, bytes, self.inputs_max) {
+        // Asked again once woken: more may have been charged meanwhile.
+        while !self.has_room(&taken, bytes, self.inputs_max) {
             taken.awaited = Some(bytes);
             let waits = |taken: &mut Taken| taken.awaited.is_some();
             taken = self.changed.wait_while(taken, waits).unwrap_or_else(PoisonError::into_inner);

@@ -234,13 +234,13 @@ impl Wire {
             "endless-logs" => {
                 for _ in 0..200 {
                     self.write(&frame(&log(run.task, 15_000), b""));
-                    self.wait_for_space();
+                    self.wait_for_host(RING_BYTES as u64 / 2);
                 }
             }
             "put-too-far" => self.publish(RING_BYTES as u64 + 1),
             "put-backwards" => {
                 self.write(&done[..9]);
-                std::thread::sleep(Duration::from_millis(20));
+                self.wait_for_host(0);
                 self.publish(1);
             }
             "put-wraps" => self.publish(u64::MAX),
@@ -310,11 +310,12 @@ impl Wire {
         }
     }
 
-    fn wait_for_space(&self) {
+    /// Until the host has left no more than so many bytes in its ring; it may have given up before.
+    fn wait_for_host(&self, left_max: u64) {
         // The host's position in its ring.
         const TO_HOST_TAKEN: usize = 256;
         for _ in 0..5_000 {
-            if self.put - self.word(TO_HOST_TAKEN).load(Ordering::SeqCst) < RING_BYTES as u64 / 2 {
+            if self.put - self.word(TO_HOST_TAKEN).load(Ordering::SeqCst) <= left_max {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));
