@@ -365,7 +365,7 @@ fn check(task: &mut Submitted) {
     let _ = outcome.report.transfer();
     let result = match &outcome.result {
         Ok(answer) => Ok(answer.clone()),
-        Err(failed) => Err(outcome.failure_of(failed)),
+        Err(failed) => Err(outcome.failure_of(task.cell.labels(), failed)),
     };
     let Some(items) = task.items else {
         assert!(task.taken.is_empty(), "results of a batch that is none");

@@ -160,7 +160,8 @@ impl Drop for Memory {
 
 fn log(input: &mut Input<'_>) -> FromWorker {
     let task = TaskId(u64::from(input.byte()));
-    let source = [LogSource::Guest, LogSource::Stdout, LogSource::Stderr, LogSource::Stack, LogSource::Worker];
+    let source =
+        [LogSource::Guest, LogSource::Stdout, LogSource::Stderr, LogSource::Stack, LogSource::Worker];
     let kind = usize::from(input.byte());
     let source = source[kind % source.len()];
     let (level, len) = (input.byte(), usize::from(input.byte()));
