@@ -4,7 +4,7 @@
 //! [`LockedDown`] that the main loops demand: no step can be forgotten on the way.
 //! ```text
 //! enter()           the socket, a session, no descriptors          nothing is known yet
-//!   └─ lock()       rlimits, uid, namespaces, Landlock, …          the request is known, engines stand
+//!   └─ lock()       rlimits, uid, namespaces, Landlock, …          the request is known
 //!        └─ seal()  seccomp, over all threads                      the last thread stands
 //! ```
 //! One file a layer, with its *why*; what became of each is noted in a [`Ledger`], which also

@@ -34,6 +34,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use rustix::net::RecvFlags;
 
 use events::Reporter;
+use memories::Memories;
 use wasi::TaskDir;
 
 pub(crate) use linker::{TaskState, WASI_MODULE, linker};
@@ -104,10 +105,14 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
 
     let running = Running { pagemap_scan, wasm_stack_bytes: wasm_stack_bytes as usize };
     stack::make_room(running.wasm_stack_bytes)?;
-    // Engines look around in /proc while they are made, and keep what they opened there.
     wasmtime::Engine::tls_eager_initialize();
     let shared = Arc::new(watcher::Shared::new());
-    let modules = loaded::Modules::new(shared.clone(), running).map_err(io::Error::other)?;
+    let memories = Arc::new(Memories::new());
+    let modules = || loaded::Modules::new(shared.clone(), running, &memories).map_err(io::Error::other);
+    // Those that scan the page map open it while there is a /proc. Others are made behind the empty root: their
+    // pools ask std for the number of processors, 22 times, and it reads the cgroup's quota where it can,
+    // which was a tenth of a worker's start.
+    let scanning = pagemap_scan.then(modules).transpose()?;
     // Asked for once, of the kernel, and remembered.
     rustix::param::page_size();
     let profile = match &probe {
@@ -119,6 +124,7 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
         _ => Profile::Worker,
     };
     let locked = entered.lock(&request, profile, &mut granted).map_err(cannot_lock)?;
+    let modules = scanning.map_or_else(modules, Ok)?;
     let to_host = Arc::new(Mutex::new(producer));
     if let Some(probe) = &mut probe {
         probe.targets.dirs = granted.iter().map(|dir| dir.descriptor.as_raw_fd()).collect();

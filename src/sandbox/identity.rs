@@ -24,16 +24,22 @@ pub(super) fn change((uid, gid): (u32, u32)) -> io::Result<Result<String, String
 /// until it becomes somebody else, and everybody's in a new user namespace, where the set is full again:
 /// hence once before, and once after. Whether the set is empty now.
 pub(super) fn empty_bounding_set() -> bool {
-    // SAFETY: both options take numbers only.
-    let is_there =
-        |capability: libc::c_ulong| unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
-    // SAFETY: as above.
-    let drop = |capability: libc::c_ulong| unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-    // The kernel keeps a set in 64 bits, and says of those that it does not know that they are invalid.
-    (0..64 as libc::c_ulong).all(|capability| match is_there(capability) {
-        1 => drop(capability) == 0,
-        _ => true,
-    })
+    let option = |option, capability: libc::c_ulong| {
+        // SAFETY: both options take numbers only.
+        let answer = unsafe { libc::prctl(option, capability, 0, 0, 0) };
+        if answer < 0 { Err(io::Error::last_os_error().raw_os_error()) } else { Ok(answer) }
+    };
+    // The kernel keeps a set in 64 bits, and numbers what it knows without a gap.
+    for capability in 0..64 {
+        match option(libc::PR_CAPBSET_DROP, capability) {
+            Ok(_) => {}
+            Err(Some(libc::EINVAL)) => break,
+            // Without the right to it: it may not be there anyway.
+            Err(_) if option(libc::PR_CAPBSET_READ, capability) == Ok(0) => {}
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// Unsharing the user namespace has given this process every capability inside of it.

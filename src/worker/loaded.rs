@@ -28,7 +28,7 @@ pub(super) struct Loaded {
 }
 
 /// All modules of this worker. Every engine is made at once: to make one takes system calls that
-/// the sandbox does not allow later.
+/// a sealed sandbox does not allow.
 pub(super) struct Modules {
     shared: Arc<Shared>,
     engines: HashMap<(CodeKind, MemoryKind), Engine>,
@@ -36,9 +36,12 @@ pub(super) struct Modules {
 }
 
 impl Modules {
-    pub(super) fn new(shared: Arc<Shared>, running: settings::Running) -> wasmtime::Result<Modules> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        running: settings::Running,
+        own: &Arc<Memories>,
+    ) -> wasmtime::Result<Modules> {
         let mut engines = HashMap::new();
-        let own = Arc::new(Memories::new());
         for (code, memories) in
             CodeKind::ALL.iter().flat_map(|code| MemoryKind::ALL.map(|kind| (*code, kind)))
         {
