@@ -431,7 +431,7 @@ fn no_domain_reads_anothers_last_words_in_its_error() {
     let waits_too = submit("more of a", Some("a"));
     let nobodys = submit("of nobody", None);
     // Then it has said all; what is on its way is read before the death is told.
-    eventually("the first to compute", || cpu_of(pid) > Duration::from_millis(100));
+    eventually("the first to compute", || common::cpu_of(pid) > Duration::from_millis(100));
     signal(pid, Signal::KILL);
     for (future, hears) in [(&talks, true), (&waits_too, true), (&other, false), (&nobodys, false)] {
         let TaskError::Broken(broken) = error(future) else { panic!("not broken") };
@@ -447,14 +447,6 @@ fn no_domain_reads_anothers_last_words_in_its_error() {
     }
     let whole = pool.broken().expect("it is").to_string();
     assert!(whole.contains("the secret of a"), "the embedder is told all: {whole}");
-}
-
-/// What the process has had of a CPU.
-fn cpu_of(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = fields.get(11).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or_default();
-    Duration::from_millis(ticks * 10)
 }
 
 #[test]
