@@ -31,12 +31,12 @@ pub(super) fn empty_bounding_set() -> bool {
     };
     // The kernel keeps a set in 64 bits, and numbers what it knows without a gap.
     for capability in 0..64 {
-        match option(libc::PR_CAPBSET_DROP, capability) {
-            Ok(_) => {}
+        let dropped = option(libc::PR_CAPBSET_DROP, capability);
+        // Without the right to it, nothing more is said than that: it may not be there anyway.
+        match dropped.or_else(|_| option(libc::PR_CAPBSET_READ, capability)) {
+            Ok(0) => {}
             Err(Some(libc::EINVAL)) => break,
-            // Without the right to it: it may not be there anyway.
-            Err(_) if option(libc::PR_CAPBSET_READ, capability) == Ok(0) => {}
-            Err(_) => return false,
+            _ => return false,
         }
     }
     true
