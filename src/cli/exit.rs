@@ -1,8 +1,10 @@
 //! Every way to end: failures, their exit codes, and their names in JSON.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use super::object::{self, Object};
+use crate::text::Escaped;
 use crate::{BuildError, CompileLimit, ModuleError, ShareError, SubmitError, TaskError, TaskFailure};
 
 /// The table of [`Exit`], for the help texts.
@@ -71,6 +73,9 @@ pub(super) enum Failure {
     Uncallable(String),
     #[error("{}", with_flag(.0))]
     Module(#[from] ModuleError),
+    /// The module in this file cannot be loaded.
+    #[error("{}", of_file(file, error))]
+    Load { file: PathBuf, error: ModuleError },
     #[error("{}", with_sources(.0))]
     Build(#[from] BuildError),
     #[error("{}", with_sources(.0))]
@@ -92,8 +97,10 @@ impl Failure {
             Failure::Usage(_) | Failure::Input(_) => Exit::Usage,
             Failure::Uncallable(_) => Exit::Module,
             // These two are about this machine, not about the module.
-            Failure::Module(ModuleError::Compiler { .. } | ModuleError::Closed { .. }) => Exit::Machinery,
-            Failure::Module(_) => Exit::Module,
+            Failure::Module(error) | Failure::Load { error, .. } => match error {
+                ModuleError::Compiler { .. } | ModuleError::Closed { .. } => Exit::Machinery,
+                _ => Exit::Module,
+            },
             Failure::Build(
                 BuildError::Workers { .. } | BuildError::Setting { .. } | BuildError::Directory { .. },
             ) => Exit::Usage,
@@ -138,7 +145,7 @@ impl Failure {
             Failure::Usage(_) => "usage",
             Failure::Input(_) => "input",
             Failure::Uncallable(_) => "unknown_task",
-            Failure::Module(error) => module_kind(error),
+            Failure::Module(error) | Failure::Load { error, .. } => module_kind(error),
             Failure::Build(_) => "pool",
             Failure::Share(_) => "share",
             Failure::Submit(error) => submit_kind(error),
@@ -170,6 +177,14 @@ fn with_flag(error: &ModuleError) -> String {
         _ => return error.to_string(),
     };
     format!("{error}; raise it with {flag}")
+}
+
+fn of_file(file: &Path, error: &ModuleError) -> String {
+    match error {
+        // It names the file itself.
+        ModuleError::Read { .. } => error.to_string(),
+        _ => format!("{}: {}", Escaped(file.to_string_lossy()), with_flag(error)),
+    }
 }
 
 fn module_kind(error: &ModuleError) -> &'static str {

@@ -68,8 +68,12 @@ pub(super) fn error(failure: &Failure) -> String {
             let error = failure.error();
             details(object.field("message", without_backtrace(error).to_string()), error)
         }
-        Failure::Module(error) => {
+        Failure::Module(error) | Failure::Load { error, .. } => {
             let object = object.field("message", error.to_string());
+            let object = match failure {
+                Failure::Load { file, .. } => object.field("file", file.to_string_lossy().into_owned()),
+                _ => object,
+            };
             match error {
                 ModuleError::CompileLimit { kind, limit, seen, function, offset, .. } => object
                     .field("compile_limit", kind.to_string())

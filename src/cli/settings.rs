@@ -212,5 +212,5 @@ pub(super) fn module_options(target: &Target) -> ModuleOptions {
 }
 
 pub(super) fn load(pool: &Pool, path: &Path, options: ModuleOptions) -> Result<Module, Failure> {
-    Ok(pool.load_file_with(path, options)?)
+    pool.load_file_with(path, options).map_err(|error| Failure::Load { file: path.into(), error })
 }

@@ -34,9 +34,13 @@ fn modules_that_cannot_be_loaded_are_code_3_and_say_why() {
         ("library.wasm", "has no tasks and is no WASI command", "unknown_task"),
     ];
     for (name, says, kind) in cases {
-        end(&mut wasmpool("run", path(name))).expect(3).says(says);
+        // Which file, wherever it is one of several.
+        end(&mut wasmpool("run", path(name))).expect(3).says(says).says(name);
         let json = end(wasmpool("run", path(name)).arg("--json")).expect(3).json();
         assert_eq!((&json["ok"], &json["error"]["kind"]), (&json!(false), &json!(kind)), "{name}");
+        if kind != "unknown_task" {
+            assert_eq!(json["error"]["file"], *path(name).to_string_lossy());
+        }
     }
     end(&mut wasmpool("map", path("cut.wasm"))).expect(3).says("not a valid wasm module");
     end(&mut wasmpool("inspect", path("cut.wasm"))).expect(3).says("not a valid wasm module");
