@@ -19,11 +19,12 @@ impl Word {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// Changes it, and wakes whoever sleeps on it.
+    /// Changes it, and wakes whoever sleeps on it: all of them, since a peer may have lain down before us.
     pub(crate) fn wake(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
-        // Only a faulty address makes this fail, and this address is mapped.
-        let _ = futex::wake(&self.0, futex::Flags::empty(), 1);
+        // The address is mapped. A peer that holds the word as a lock of the kernel's makes it fail; then whoever
+        // sleeps looks again in a while.
+        let _ = futex::wake(&self.0, futex::Flags::empty(), i32::MAX as u32);
     }
 
     /// Sleeps while the word is as it was, at most for so long. An early return (EINTR, EAGAIN) is a

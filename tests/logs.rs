@@ -44,6 +44,9 @@ impl Subscriber for Kept {
             ("from".into(), metadata.target().to_string()),
         ]);
         event.record(&mut Fields(&mut record));
+        if record.get("label").is_some_and(|label| label == SLOW) {
+            std::thread::sleep(SLOWLY);
+        }
         self.0.lock().expect("locks").push(record);
     }
 
@@ -66,6 +69,10 @@ fn kept() -> &'static Kept {
         kept
     })
 }
+
+/// The label of what the subscriber takes its time for, and how long.
+const SLOW: &str = "slow to hear";
+const SLOWLY: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What was said under a label, in order.
 fn of(label: &str) -> Vec<Record> {
@@ -248,7 +255,7 @@ fn a_worker_that_dies_leaves_its_last_lines_in_the_breakage() {
 #[test]
 fn what_is_over_the_rate_is_dropped_counted_and_told_and_the_task_goes_on() {
     kept();
-    let pool = common::builder(1).log_rate_max(100).build().expect("builds");
+    let pool = common::builder(1).log_rate_max(200).build().expect("builds");
     let say = common::raw(&common::wat(&pool, &say::text(1)), "say");
     let long = "x".repeat(40);
     let options = TaskOptions::new().label("over the rate");
@@ -266,4 +273,18 @@ fn what_is_over_the_rate_is_dropped_counted_and_told_and_the_task_goes_on() {
         .map(|report| report["dropped_records"].parse::<u64>().expect("a number"))
         .sum();
     assert_eq!(told, dropped);
+}
+
+#[test]
+fn whoever_stops_reading_amid_a_flood_leaves_the_answer_to_others() {
+    kept();
+    let pool = common::builder(1).log_rate_max(100).build().expect("builds");
+    let log_lines = load(&pool, "echo").task::<u32, u32>("log_lines").expect("types agree");
+    pool.submit(&log_lines, &0).expect("submits").result().expect("the worker is there, and idle");
+    // More than a flood is, by little: the answer is read ahead with the last of its records.
+    let options = TaskOptions::new().label(SLOW);
+    let future = pool.submit_with(&log_lines, &2100, options).expect("submits");
+    let _ = future.result_timeout(SLOWLY / 2);
+    let waited = wasmpool::wait(&[&future], Some(common::PATIENCE), wasmpool::ReturnWhen::AllCompleted);
+    assert!(future.done(), "its answer was heard: {waited:?}");
 }

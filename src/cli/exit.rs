@@ -75,7 +75,7 @@ pub(super) enum Failure {
     Module(#[from] ModuleError),
     /// The module in this file cannot be loaded.
     #[error("{}", of_file(file, error))]
-    Load { file: PathBuf, error: ModuleError },
+    Load { file: PathBuf, error: Box<ModuleError> },
     #[error("{}", with_sources(.0))]
     Build(#[from] BuildError),
     #[error("{}", with_sources(.0))]
@@ -96,11 +96,8 @@ impl Failure {
         match self {
             Failure::Usage(_) | Failure::Input(_) => Exit::Usage,
             Failure::Uncallable(_) => Exit::Module,
-            // These two are about this machine, not about the module.
-            Failure::Module(error) | Failure::Load { error, .. } => match error {
-                ModuleError::Compiler { .. } | ModuleError::Closed { .. } => Exit::Machinery,
-                _ => Exit::Module,
-            },
+            Failure::Module(error) => module_exit(error),
+            Failure::Load { error, .. } => module_exit(error),
             Failure::Build(
                 BuildError::Workers { .. } | BuildError::Setting { .. } | BuildError::Directory { .. },
             ) => Exit::Usage,
@@ -145,7 +142,8 @@ impl Failure {
             Failure::Usage(_) => "usage",
             Failure::Input(_) => "input",
             Failure::Uncallable(_) => "unknown_task",
-            Failure::Module(error) | Failure::Load { error, .. } => module_kind(error),
+            Failure::Module(error) => module_kind(error),
+            Failure::Load { error, .. } => module_kind(error),
             Failure::Build(_) => "pool",
             Failure::Share(_) => "share",
             Failure::Submit(error) => submit_kind(error),
@@ -184,6 +182,14 @@ fn of_file(file: &Path, error: &ModuleError) -> String {
         // It names the file itself.
         ModuleError::Read { .. } => error.to_string(),
         _ => format!("{}: {}", Escaped(file.to_string_lossy()), with_flag(error)),
+    }
+}
+
+fn module_exit(error: &ModuleError) -> Exit {
+    match error {
+        // These two are about this machine, not about the module.
+        ModuleError::Compiler { .. } | ModuleError::Closed { .. } => Exit::Machinery,
+        _ => Exit::Module,
     }
 }
 

@@ -68,27 +68,28 @@ pub(super) fn error(failure: &Failure) -> String {
             let error = failure.error();
             details(object.field("message", without_backtrace(error).to_string()), error)
         }
-        Failure::Module(error) | Failure::Load { error, .. } => {
+        Failure::Module(error) => of_module(object.field("message", error.to_string()), error),
+        Failure::Load { file, error } => {
             let object = object.field("message", error.to_string());
-            let object = match failure {
-                Failure::Load { file, .. } => object.field("file", file.to_string_lossy().into_owned()),
-                _ => object,
-            };
-            match error {
-                ModuleError::CompileLimit { kind, limit, seen, function, offset, .. } => object
-                    .field("compile_limit", kind.to_string())
-                    .field("limit", *limit)
-                    .field("seen", *seen)
-                    .field_if_some("function", *function)
-                    .field_if_some("offset", *offset),
-                ModuleError::UnknownTask { known, .. } => object.field("tasks", known.clone()),
-                ModuleError::UnknownImports { imports } => object.field("imports", imports.clone()),
-                _ => object,
-            }
+            of_module(object.field("file", file.to_string_lossy().into_owned()), error)
         }
         other => object.field("message", other.to_string()),
     }
     .finish()
+}
+
+fn of_module(object: Object, error: &ModuleError) -> Object {
+    match error {
+        ModuleError::CompileLimit { kind, limit, seen, function, offset, .. } => object
+            .field("compile_limit", kind.to_string())
+            .field("limit", *limit)
+            .field("seen", *seen)
+            .field_if_some("function", *function)
+            .field_if_some("offset", *offset),
+        ModuleError::UnknownTask { known, .. } => object.field("tasks", known.clone()),
+        ModuleError::UnknownImports { imports } => object.field("imports", imports.clone()),
+        _ => object,
+    }
 }
 
 /// Limits, places and codes: what a program would otherwise have to take out of the message.

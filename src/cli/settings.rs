@@ -212,5 +212,6 @@ pub(super) fn module_options(target: &Target) -> ModuleOptions {
 }
 
 pub(super) fn load(pool: &Pool, path: &Path, options: ModuleOptions) -> Result<Module, Failure> {
-    pool.load_file_with(path, options).map_err(|error| Failure::Load { file: path.into(), error })
+    pool.load_file_with(path, options)
+        .map_err(|error| Failure::Load { file: path.into(), error: error.into() })
 }

@@ -141,6 +141,10 @@ impl Outstanding {
         if !payload.is_empty() {
             return Err("it answered for a batch as a whole".into());
         }
+        // What became of its tasks it has said of each.
+        if !matches!(verdict, Verdict::Ok | Verdict::Interrupted) {
+            return Err("it gave a batch one verdict".into());
+        }
         if is_unfinished && Some(batch.items()) == self.items && *verdict == Verdict::Ok {
             return Err("it gave a batch back without having done anything".into());
         }
@@ -426,13 +430,14 @@ impl Link {
             orders.spare = std::mem::take(&mut outbox.spare);
         }
         drop(orders);
-        let sent = outbox.pump(self)?;
+        // Dropping an input may be the caller's code (`Bytes::from_owner`): not under the lock.
+        let mut sent = SmallVec::new();
+        let pumped = outbox.pump(self, &mut sent);
         let all_sent = outbox.waiting.is_empty();
         self.has_rest.store(!all_sent, Ordering::SeqCst);
         drop(outbox);
-        // Dropping an input may be the caller's code (`Bytes::from_owner`): not under the lock.
         drop(sent);
-        Ok(all_sent)
+        pumped.map(|()| all_sent)
     }
 
     fn has_rest(&self) -> bool {
@@ -501,18 +506,17 @@ impl Outbox {
     }
 
     /// Writes what fits, and returns what is done with.
-    fn pump(&mut self, link: &Link) -> Result<SmallVec<[Piece; PIECES_USUAL]>, Violation> {
-        let mut sent = SmallVec::new();
+    fn pump(&mut self, link: &Link, sent: &mut SmallVec<[Piece; PIECES_USUAL]>) -> Result<(), Violation> {
         while let Some(piece) = self.waiting.front_mut() {
             match piece {
                 Piece::Module(module) => {
                     if !link.send_module(module) {
-                        return Ok(sent);
+                        return Ok(());
                     }
                 }
                 Piece::Shares(shares) => {
                     if !link.send_shares(shares) {
-                        return Ok(sent);
+                        return Ok(());
                     }
                 }
                 Piece::Frames(frames) => {
@@ -543,6 +547,6 @@ impl Outbox {
             }
             sent.extend(self.waiting.pop_front());
         }
-        Ok(sent)
+        Ok(())
     }
 }

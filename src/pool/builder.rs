@@ -195,8 +195,8 @@ impl PoolBuilder {
     }
 
     /// Bytes of log records a second that the tasks of one worker get through to the `tracing` subscriber, in
-    /// which they run on the thread that reads the worker's answers; a second's worth may come at once. What is
-    /// more is dropped, counted ([`PoolStats::log_records_dropped`](crate::PoolStats::log_records_dropped)) and
+    /// which they run on the thread that reads the worker's answers; a second's worth may come at once. A record
+    /// counts as its text and 32 bytes. What is more is dropped, counted ([`PoolStats::log_records_dropped`](crate::PoolStats::log_records_dropped)) and
     /// told by a warning, at most one a second. 1 to `u64::MAX`, which is no limit. Default: 4 MiB.
     pub fn log_rate_max(mut self, bytes_per_second: u64) -> Self {
         self.settings.log_bytes_per_second = bytes_per_second;

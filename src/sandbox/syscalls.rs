@@ -56,6 +56,8 @@ pub(crate) enum When {
     Is(u8, u64),
     /// Argument `.0` has none of the bits `.1`.
     Lacks(u8, u64),
+    /// Argument `.0`, but for the bits `.1`, is `.2`. All of 32 bits.
+    IsBut(u8, u32, u32),
     /// Argument `.0` is `.1`, and argument `.2` is `.3`.
     Both(u8, u64, u8, u64),
 }
@@ -158,6 +160,11 @@ fn files(access: DirAccess) -> Vec<Allowed> {
 /// `_IOWR('f', 16, struct pm_scan_arg)`, of linux/fs.h; the structure has 96 bytes.
 const PAGEMAP_SCAN: u64 = 0xc060_6610;
 
+/// What may be done with a futex, and with which flags.
+const FUTEX_OPERATIONS: [c_int; 4] =
+    [libc::FUTEX_WAIT, libc::FUTEX_WAKE, libc::FUTEX_WAIT_BITSET, libc::FUTEX_WAKE_BITSET];
+const FUTEX_FLAGS: u32 = (libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME) as u32;
+
 /// How the C library asks for a thread, and for nothing else.
 const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_FS
@@ -191,7 +198,13 @@ fn both() -> Vec<Allowed> {
         always("madvise", libc::SYS_madvise),
         always("brk", libc::SYS_brk),
         // Waiting. SIGSTOP and SIGCONT in the middle of it need the restart.
-        always("futex", libc::SYS_futex),
+        // To wait and to wake. Other operations reach the sleepers of whoever shares the word, and the host
+        // shares some: to requeue them elsewhere, or to hold the word as a lock that no wake-up passes.
+        when(
+            "futex",
+            libc::SYS_futex,
+            &FUTEX_OPERATIONS.map(|operation| When::IsBut(1, FUTEX_FLAGS, operation as u32)),
+        ),
         always("sched_yield", libc::SYS_sched_yield),
         always("restart_syscall", libc::SYS_restart_syscall),
         // Traps are signals; alternate stacks come and go with threads.
@@ -278,6 +291,9 @@ fn rule(when: &When) -> io::Result<SeccompRule> {
     let conditions = match *when {
         When::Is(argument, value) => vec![SeccompCondition::new(argument, Qword, Eq, value)],
         When::Lacks(argument, bits) => vec![SeccompCondition::new(argument, Qword, MaskedEq(bits), 0)],
+        When::IsBut(argument, but, value) => {
+            vec![SeccompCondition::new(argument, Dword, MaskedEq(u64::from(!but)), u64::from(value))]
+        }
         When::Both(first, one, second, other) => vec![
             SeccompCondition::new(first, Dword, Eq, one),
             SeccompCondition::new(second, Dword, Eq, other),

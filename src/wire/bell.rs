@@ -48,14 +48,14 @@ impl Bell {
         }
     }
 
-    /// Sleeps until woken for one of `what`, unless `ready` says that there is no need to.
-    /// May wake early; the caller looks again.
-    pub(crate) fn wait(&self, what: u32, ready: impl Fn() -> bool) {
+    /// Sleeps until woken for one of `what`, at most for so long, unless `ready` says that there is no need
+    /// to. May wake early; the caller looks again.
+    pub(crate) fn wait(&self, what: u32, at_most: Option<Duration>, ready: impl Fn() -> bool) {
         let rung = self.rung.load();
         self.waiting.fetch_or(what, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         if !ready() {
-            self.rung.sleep(rung, None);
+            self.rung.sleep(rung, at_most);
         }
         self.waiting.fetch_and(!(FOR_DATA | FOR_SPACE), Ordering::SeqCst);
     }

@@ -6,8 +6,10 @@
 //! what it publishes is checked against ours, and anything impossible is a [`Violation`].
 //!
 //! Both sides share this file; nothing here blocks except [`End::wait`], [`End::nap`] and what the
-//! attendant does (`bell.rs` says what that is). What is announced stands in shared memory, where a hostile peer may
-//! change it: it can then leave its own words unheard, until it is killed for its silence.
+//! attendant does (`bell.rs` says what that is). What is announced, and the words that are slept on, stand in
+//! shared memory. A hostile peer may change them, or have the kernel take the host's sleeper off its word: it can
+//! then leave its own words unheard, and the host's wake-ups too, until the host looks again by itself
+//! ([`LOOK_AGAIN`]).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,6 +44,10 @@ pub(crate) enum Side {
     Host,
     Worker,
 }
+
+/// The host sleeps no longer than that without a look: a worker that was taken over may requeue whoever sleeps
+/// on a word that it shares, or have itself woken in their place. A worker trusts its host.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs that may be outstanding at a worker: each has a word by which it is claimed or revoked.
 pub(crate) const CLAIMS: usize = OFFERS_MAX + 1;
@@ -200,7 +206,15 @@ impl End {
 
     /// See [`Bell::wait`]; so with those that follow.
     pub(crate) fn wait(&self, what: u32, ready: impl Fn() -> bool) {
-        self.bell().wait(what, ready);
+        self.bell().wait(what, self.at_most(None), ready);
+    }
+
+    /// How long this side may sleep.
+    fn at_most(&self, asked: Option<Duration>) -> Option<Duration> {
+        match self.side {
+            Side::Host => Some(asked.map_or(LOOK_AGAIN, |asked| asked.min(LOOK_AGAIN))),
+            Side::Worker => asked,
+        }
     }
 
     pub(crate) fn nap(&self, duration: Duration) {
@@ -220,7 +234,7 @@ impl End {
     }
 
     pub(crate) fn wait_attending(&self, at_most: Option<Duration>, ready: impl Fn() -> bool) {
-        self.bell().wait_attending(at_most, ready);
+        self.bell().wait_attending(self.at_most(at_most), ready);
     }
 
     pub(crate) fn nap_attending(&self, duration: Duration, is_over: impl Fn() -> bool) {

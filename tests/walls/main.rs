@@ -141,8 +141,29 @@ fn every_condition_of_the_filter_lets_through_and_kills() {
     let protect = |protection| (libc::SYS_mprotect, [0, 0, protection, 0, 0, 0]);
     let stat = |flags| (libc::SYS_newfstatat, [u64::MAX, 0, 0, flags, 0, 0]);
     let upper = 1u64 << 32;
-    let through = [map(read), map(read | write), protect(read | write), protect(read | exec), stat(0x1000)];
+    // At no address; a waiter that is given one that is not there returns at once.
+    let futex = |operation| (libc::SYS_futex, [0, operation, 0, 0, 0, 0]);
+    let (wait, wake, wait_bitset, wake_bitset) = (0, 1, 9, 10);
+    let (requeue, lock_pi, private, realtime) = (3, 6, 128, 256);
+    let through = [
+        map(read),
+        map(read | write),
+        protect(read | write),
+        protect(read | exec),
+        stat(0x1000),
+        futex(wait),
+        futex(wake | private),
+        futex(wait_bitset | private | realtime),
+        futex(wake_bitset),
+    ];
     let killed = [
+        futex(requeue),
+        futex(requeue | private),
+        futex(lock_pi),
+        futex(wait | 2),
+        futex(wake | 4),
+        futex(wake | 512),
+        futex(u64::from(u32::MAX)),
         map(exec),
         map(read | write | exec),
         map(exec | upper),

@@ -43,13 +43,29 @@ pub(super) struct Reader {
     typical: Typical,
     /// What it was that cannot be; nothing is read after it.
     violation: Option<String>,
+    /// An attendant went before it had heard all: of what was read ahead there may be whole frames.
+    is_left: bool,
 }
+
+/// What became of a look at what the worker said.
+struct Drained {
+    frames: usize,
+    /// It heard all there was; else it stopped, and there may be more that is not in the ring any more.
+    is_all: bool,
+}
+
+/// Frames between two questions whether to go on.
+const FRAMES_UNASKED: usize = 64;
+
+/// So many frames beyond what it waits for an attendant hears, since it is at it: but a worker may never end.
+const FRAMES_BEYOND: usize = 4096;
 
 impl Reader {
     pub(super) fn new(ring: Consumer) -> Self {
         let (frames, logged) = (Assembly::new(), (0, TaskId(0), 0));
         let (answers, typical) = (Vec::new(), Typical::default());
-        Reader { ring, frames, logged, answers, held: None, logbook: None, typical, violation: None }
+        let (held, logbook, violation, is_left) = (None, None, None, false);
+        Reader { ring, frames, logged, answers, held, logbook, typical, violation, is_left }
     }
 
     fn is_flooded(&self) -> bool {
@@ -57,17 +73,21 @@ impl Reader {
     }
 
     fn has_news(&self) -> bool {
-        self.violation.is_none() && self.ring.available() != Ok(0)
+        self.violation.is_none() && (self.is_left || self.ring.available() != Ok(0))
     }
 
-    /// Handles what the worker has said so far, and says how many frames that were.
-    fn drain(&mut self, core: &Core, link: &Link) -> usize {
-        let mut frames = 0;
+    /// Handles what the worker has said so far, unless after some frames it is over.
+    fn drain(&mut self, core: &Core, link: &Link, is_over: impl Fn(usize) -> bool) -> Drained {
+        let mut drained = Drained { frames: 0, is_all: false };
+        self.is_left = false;
         let mut answers = std::mem::take(&mut self.answers);
         // Where few are under way, each is handled by itself, and its input goes with it.
         let at_once = if link.orders().outstanding.len() > FEW_OUTSTANDING { ANSWERS_AT_ONCE } else { 1 };
         self.logbook.iter_mut().for_each(Logbook::resume);
         while self.violation.is_none() && !self.is_flooded() {
+            if drained.frames % FRAMES_UNASKED == FRAMES_UNASKED - 1 && is_over(drained.frames) {
+                break;
+            }
             // Asked once a frame is there, and not before: the run that it answers may be ordered meanwhile.
             let held = &self.held;
             let payload_bytes_max = || match held {
@@ -75,11 +95,14 @@ impl Reader {
                 None => link.payload_bytes_max(),
             };
             let heard = match self.frames.next(&mut self.ring, payload_bytes_max) {
-                Ok(None) => break,
+                Ok(None) => {
+                    drained.is_all = true;
+                    break;
+                }
                 Ok(Some((message, payload))) => self.hear(core, link, message, payload, &mut answers),
                 Err(error) => Err(error.to_string()),
             };
-            frames += 1;
+            drained.frames += 1;
             if answers.len() >= at_once {
                 core.answered(link, answers.drain(..));
             }
@@ -92,7 +115,7 @@ impl Reader {
         if let Some(violation) = &self.violation {
             link.kill_for(DeathCause::ProtocolViolation(violation.clone()));
         }
-        frames
+        drained
     }
 
     fn hear(
@@ -235,17 +258,19 @@ impl Link {
         let waker = Waker::from(self.clone());
         cell.set_attendant(&waker);
         let is_done = || cell.has_news();
+        let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
         let attendance = Attendance::begin(self);
-        loop {
+        let is_all = loop {
             if self.can_send()
                 && let Err(violation) = self.pump()
             {
                 self.kill_for(DeathCause::ProtocolViolation(violation.to_string()));
             }
-            reader.drain(core, self);
+            let Drained { is_all, .. } =
+                reader.drain(core, self, |frames| is_late() || (frames > FRAMES_BEYOND && is_done()));
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if is_done() || self.is_gone() || reader.violation.is_some() || left == Some(Duration::ZERO) {
-                break;
+                break is_all;
             }
             let is_over = || is_done() || self.is_gone();
             match reader.pause(self) {
@@ -257,10 +282,11 @@ impl Link {
                     self.spinning.wait(|| is_ready() || self.can_send(), sleep);
                 }
             }
-        }
+        };
         drop(attendance);
         cell.unset_attendant(&waker);
-        // What rang for nobody is for the link's own thread.
+        // What rang for nobody is for the link's own thread, and what was not heard to the end.
+        reader.is_left = !is_all;
         let has_news = reader.has_news() || reader.violation.is_some();
         if self.reader.give_back(reader) || has_news || self.is_gone() {
             self.end.wake_self();
@@ -342,9 +368,9 @@ fn listen(core: &Core, link: &Link) {
         let reader = if is_gone { Some(link.reader.take()) } else { link.reader.try_take() };
         let mut is_amid = !drained;
         if let Some(mut reader) = reader {
-            let mut frames = reader.drain(core, link);
+            let Drained { frames, .. } = reader.drain(core, link, |_| false);
             while is_gone && reader.is_flooded() {
-                frames += reader.drain(core, link);
+                reader.drain(core, link, |_| false);
             }
             if is_gone || reader.violation.is_some() {
                 return;

@@ -165,6 +165,7 @@ fn a_lie_about_a_batch_is_a_protocol_violation_that_says_what_it_was() {
         ("batch-none", "as one of a batch"),
         ("batch-nothing", "without having done anything"),
         ("batch-payload", "for a batch as a whole"),
+        ("batch-guest", "a batch one verdict"),
         ("batch-other-log", "a task that it does not have"),
         ("batch-old-log", "a task that it does not have"),
     ] {
@@ -260,6 +261,29 @@ fn a_frame_that_is_cut_off_is_the_death_of_its_writer() {
         assert_eq!(broken.exit_code(), Some(code), "{lie}: {broken}");
         assert_eq!(broken.tasks_in_flight().len(), 1, "{lie}: {broken}");
     }
+}
+
+#[test]
+fn a_worker_that_takes_the_hosts_sleepers_off_their_words_dies_as_any_other() {
+    let broken = broken("requeues", Bytes::from_static(b"input"));
+    assert_eq!(broken.exit_code(), Some(3), "{broken}");
+}
+
+#[test]
+fn a_worker_that_never_stops_talking_holds_up_nobody_beyond_the_deadline() {
+    let liar = Liar::new("chatters");
+    let pool = liar.builder().grace(Duration::from_millis(50)).build().expect("builds");
+    let future = pool.submit_bytes(&echo(&pool), &b"x"[..]).expect("submits");
+    let (sender, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let waited = future.result_timeout(Duration::from_millis(300)).is_err();
+            sender.send(waited).expect("somebody listens");
+        });
+        let waited = told.recv_timeout(PATIENCE);
+        pool.kill();
+        assert_eq!(waited, Ok(true), "it waited until its deadline, and no longer");
+    });
 }
 
 #[test]

@@ -145,7 +145,7 @@ impl Link {
                     self.bell.nap(Duration::ZERO);
                 }
             }
-            self.bell.wait(FOR_DATA, || {
+            self.bell.wait(FOR_DATA, None, || {
                 self.is_gone() || self.turn.try_take().is_some_and(|reader| self.has_news(&reader))
             });
         }
@@ -265,7 +265,7 @@ fn one_sleeper_waits_for_data_and_for_space() {
         let missing = || data.load(Ordering::Acquire) == 0 || space.load(Ordering::Acquire) == 0;
         let mut seen = (0, 0);
         while missing() {
-            bell.wait(FOR_DATA | FOR_SPACE, || {
+            bell.wait(FOR_DATA | FOR_SPACE, None, || {
                 (data.load(Ordering::Acquire), space.load(Ordering::Acquire)) != seen
             });
             seen = (data.load(Ordering::Acquire), space.load(Ordering::Acquire));
@@ -349,7 +349,7 @@ impl Sending {
             let is_attended = self.turn.has_awake_attendant();
             let drained = is_attended || self.pump();
             let what = if drained { FOR_DATA } else { FOR_DATA | FOR_SPACE };
-            self.bell.wait(what, || {
+            self.bell.wait(what, None, || {
                 let sent = *self.outbox.lock().expect("no panic under it");
                 let pumpable = !is_attended && sent < self.total && (drained || self.has_room(sent));
                 let is_other = self.has_rest() && self.turn.has_awake_attendant() != is_attended;

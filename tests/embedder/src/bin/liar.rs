@@ -27,6 +27,8 @@ const TO_HOST_PUT: usize = 384;
 const HOST_RUNG: usize = 512;
 const HOST_CALLED: usize = 520;
 const CLAIMS: usize = 768;
+/// Where nothing stands.
+const NOWHERE: usize = 4032;
 
 fn main() {
     if !std::env::args().any(|argument| argument == "--wasmpool-role=worker") {
@@ -255,6 +257,11 @@ impl Wire {
                     self.word(CLAIMS + 8 * index).store(u64::MAX, Ordering::SeqCst);
                 }
             }
+            "requeues" => {
+                self.requeue();
+                std::process::exit(3);
+            }
+            "chatters" => self.chatter(&frame(&event(None, WORKER), b"")),
             "stalled" | "ready-twice" | "other-build" | "garbage-control" | "fat-control" | "descriptor" => {}
             other => panic!("there is no lie called {other}"),
         }
@@ -279,7 +286,7 @@ impl Wire {
                 None => self.write(&done),
                 Some((first, count)) => {
                     self.batch(what, run.task, run.task + first, count);
-                    if !matches!(what, "batch-honest" | "batch-dies") {
+                    if !matches!(what, "batch-honest" | "batch-dies" | "batch-guest") {
                         return sleep();
                     }
                 }
@@ -293,6 +300,7 @@ impl Wire {
         match what {
             "batch-other-item" => return self.write(&item(first + 1)),
             "batch-nothing" => return self.write(&done(b"")),
+            "batch-guest" => return self.write(&frame(&[&[1], &number(batch)[..], &guests()].concat(), b"")),
             "batch-other-log" => return self.write(&frame(&log(first + count, 5), b"")),
             "batch-old-log" => {
                 self.write(&item(first));
@@ -307,6 +315,29 @@ impl Wire {
             "batch-dies" if count > 0 => std::process::exit(3),
             "batch-honest" | "batch-dies" => self.write(&done(b"")),
             other => panic!("there is no lie called {other}"),
+        }
+    }
+
+    /// Takes whoever sleeps on the host's words off them, until all do that will: the kernel lets everyone who
+    /// shares a word.
+    fn requeue(&self) {
+        use rustix::thread::futex::{Flags, requeue};
+        // SAFETY: inside of the mapping; aligned.
+        let word = |at: usize| -> &AtomicU32 { unsafe { &*self.base.add(at).cast() } };
+        for _ in 0..300 {
+            for at in [HOST_RUNG, HOST_CALLED] {
+                let _ = requeue(word(at), Flags::empty(), 0, i32::MAX as u32, word(NOWHERE));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Says it as fast as the host hears it, and never anything else.
+    fn chatter(&mut self, frame: &[u8]) {
+        let many = frame.repeat(RING_BYTES / 4 / frame.len());
+        loop {
+            self.write(&many);
+            self.wait_for_host(RING_BYTES as u64 / 2);
         }
     }
 
@@ -352,6 +383,11 @@ fn frame(meta: &[u8], payload: &[u8]) -> Vec<u8> {
 /// The verdict `Ok` and a cost of nothing.
 fn ok() -> Vec<u8> {
     vec![0, 0, 0, 0, 0, 0]
+}
+
+/// The verdict of a guest's own error.
+fn guests() -> Vec<u8> {
+    vec![2, 0, 0, 0, 0, 0]
 }
 
 /// The verdict that an interrupt was heeded.
