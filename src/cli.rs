@@ -84,8 +84,10 @@ fn dispatch(typed: Typed, console: &Console) -> Result<Exit, Failure> {
 fn report(failure: &Failure, json: bool, console: &Console) -> Exit {
     if !failure.is_closed_pipe() {
         if json {
-            // If stdout is gone as well, the exit code is all that is left to say it with.
-            let _ = console::print_line(&failure.to_json());
+            // If stdout is gone as well, there is only stderr to say it on.
+            if console::print_line(&failure.to_json()).is_err() {
+                console.error(&failure.to_string());
+            }
         } else {
             console.error(&failure.to_string());
         }

@@ -78,6 +78,7 @@ pub(super) enum Verb {
     Inspect(InspectArgs),
     /// Measure one task: latency and throughput at each isolation level
     #[command(after_help = format!("{}\n\n{EXIT_CODES}", tools::BENCH_EXAMPLES))]
+    #[command(mut_arg("profile", |arg| arg.hide(true)))]
     Bench(BenchArgs),
     /// Make the crate of a guest, with its test
     #[command(after_help = format!("{}\n\n{EXIT_CODES}", tools::NEW_EXAMPLES))]
@@ -116,7 +117,7 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "N", help_heading = "Pool", env = "WASMPOOL_WORKERS")]
     pub(super) workers: Option<usize>,
 
-    /// Where compiled modules are kept [default: ~/.cache/wasmpool]
+    /// Where compiled modules are kept [default: wasmpool in $XDG_CACHE_HOME, or in ~/.cache]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Pool", env = "WASMPOOL_CACHE_DIR")]
     pub(super) cache_dir: Option<PathBuf>,
 
@@ -136,7 +137,8 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "SIZE", value_parser = compile_memory, help_heading = COMPILING, env = "WASMPOOL_COMPILE_MEMORY")]
     pub(super) compile_memory: Option<ByteSize>,
 
-    /// Set a bound on the module's shape, such as functions=200000; an error names it
+    /// Set a bound on the shape of a module that is compiled, such as functions=200000; an error names it. One that the
+    /// cache has was compiled before
     #[arg(long, global = true, value_name = "NAME=N", value_parser = compile_limit, help_heading = COMPILING)]
     pub(super) compile_limit: Vec<(CompileLimit, u64)>,
 

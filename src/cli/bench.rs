@@ -46,9 +46,13 @@ struct Level {
 
 pub(super) fn bench(args: &BenchArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
     let target = &args.target;
+    if target.profile.is_some() {
+        let message = "bench makes no --profile, which would be of its many calls: run and map make one";
+        return Err(Failure::Usage(message.into()));
+    }
     let pool = settings.pool_for(target, Pool::builder(), None)?;
     let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
-    let module = settings::load(&pool, &target.module, settings::module_options(target))?;
+    let module = settings::load(&pool, &target.module, settings::module_options(target)?)?;
     let options = settings::shared_options(&pool, target)?;
     let mut levels = Vec::new();
     for (name, isolation, level) in LEVELS {

@@ -141,14 +141,14 @@ impl Call {
         }
     }
 
-    /// What would be run with an input of this name, in words.
-    pub(super) fn show(&self, module: &str, label: &str, placed: Option<&str>) -> String {
+    /// What would be run with this as its input, in words.
+    pub(super) fn show(&self, module: &str, stdin: &str, placed: Option<&str>) -> String {
         match &self.kind {
-            Kind::Task { description, .. } => format!("{module} {} < {label}", description.name),
+            Kind::Task { description, .. } => format!("{module} {} < {stdin}", description.name),
             Kind::Command { args, .. } => {
                 let args = args.iter().map(|arg| arg.replace(PLACEHOLDER, placed.unwrap_or(PLACEHOLDER)));
                 let words: Vec<_> = std::iter::once(module.to_string()).chain(args).collect();
-                format!("{} < {label}", words.join(" "))
+                format!("{} < {stdin}", words.join(" "))
             }
         }
     }
@@ -203,6 +203,14 @@ impl Pending {
         match self {
             Pending::Task { future, .. } => future.cancel(),
             Pending::Command(future) => future.cancel(),
+        };
+    }
+
+    /// Stops it, if it runs; it then ends with a failure.
+    pub(super) fn abort(&self) {
+        match self {
+            Pending::Task { future, .. } => future.abort(),
+            Pending::Command(future) => future.abort(),
         };
     }
 

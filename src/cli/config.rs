@@ -10,13 +10,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+use clap::{ArgMatches, ColorChoice, CommandFactory as _, FromArgMatches as _};
 use serde_json::{Value, json};
 
 use super::args::{Args, ConfigArgs};
 use super::console;
 use super::exit::{Exit, Failure};
 use super::object::Object;
+use crate::compile::cache::Cache;
 use crate::text::Escaped;
 
 pub(super) const PRECEDENCE: &str = "\
@@ -131,7 +132,8 @@ impl From<clap::Error> for Wrong {
 pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, Wrong> {
     let typed: Vec<_> = typed.into_iter().collect();
     let files = files(&typed).map_err(Wrong::File)?;
-    let mut command = Args::command();
+    // What is wrong with the arguments is said in their own colour.
+    let mut command = Args::command().color(color(&typed));
     for key in &KEYS {
         let Some((value, _)) = value_in(&files, key.name) else { continue };
         // Once in the life of the process.
@@ -172,6 +174,25 @@ impl Typed {
     }
 }
 
+/// Whether clap is to use colour, which has not parsed the flag yet where it says what is wrong.
+fn color(typed: &[OsString]) -> ColorChoice {
+    let mut words = typed.iter().map(|word| word.to_string_lossy()).take_while(|word| word != "--");
+    let mut flag = None;
+    while let Some(word) = words.next() {
+        if let Some(value) = word.strip_prefix("--color=") {
+            flag = Some(value.to_string());
+        } else if word == "--color" {
+            flag = words.next().map(|word| word.into_owned());
+        }
+    }
+    let variable = || std::env::var("WASMPOOL_COLOR").ok();
+    match flag.or_else(variable).as_deref() {
+        Some("always") => ColorChoice::Always,
+        Some("never") => ColorChoice::Never,
+        _ => ColorChoice::Auto,
+    }
+}
+
 /// A setting's value, and where it comes from.
 fn source(key: &Key, matches: &ArgMatches, files: &[FromFile]) -> (&'static str, String, String) {
     let variable = format!("WASMPOOL_{}", key.name.replace('-', "_").to_uppercase());
@@ -186,9 +207,18 @@ fn source(key: &Key, matches: &ArgMatches, files: &[FromFile]) -> (&'static str,
     } else if let Some((value, path)) = value_in(files, key.name) {
         (value.to_string(), path.display().to_string())
     } else {
-        (key.default.to_string(), "the default".to_string())
+        let default = match key.name {
+            // Where it is depends on the environment.
+            "cache-dir" => default_cache_dir(),
+            _ => key.default.to_string(),
+        };
+        (default, "the default".to_string())
     };
     (key.name, value, from)
+}
+
+fn default_cache_dir() -> String {
+    Cache::default_dir().map_or("none".into(), |dir| dir.to_string_lossy().into_owned())
 }
 
 fn value_in<'a>(files: &'a [FromFile], key: &str) -> Option<(&'a str, &'a Path)> {

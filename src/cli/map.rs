@@ -76,7 +76,7 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
         }
     };
     let pool = settings.pool_for(target, builder(args), None)?;
-    let module = settings::load(&pool, &target.module, settings::module_options(target))?;
+    let module = settings::load(&pool, &target.module, settings::module_options(target)?)?;
     let call = Call::resolve(&pool, &module, target, settings::shared_options(&pool, target)?)?;
     check(&call, &source)?;
     let plan = Plan {

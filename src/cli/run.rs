@@ -1,31 +1,41 @@
 //! `wasmpool run`: one task, or one command.
 
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+
 use super::args::RunArgs;
-use super::call::{Answer, Call};
+use super::call::{Answer, Call, Pending};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::input::{self, Given};
+use super::interrupt;
 use super::object::{self, Object};
 use super::profile::Profile;
 use super::settings::{self, Settings};
 use super::trace::Trace;
-use crate::{CommandOutput, Module, Pool, TaskReport};
+use crate::{CommandOutput, Module, Pool, TaskFailure, TaskReport};
 
 pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
     let target = &args.target;
     let pool = settings.pool_for(target, Pool::builder(), Some(1))?;
     let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
-    let module = settings::load(&pool, &target.module, settings::module_options(target))?;
+    let module = settings::load(&pool, &target.module, settings::module_options(target)?)?;
     let call = Call::resolve(&pool, &module, target, settings::shared_options(&pool, target)?)?;
     let given = given(args, &call)?;
     let profile = Profile::begin(target.profile.as_deref(), &pool)?;
-    let pending = call.submit(given, None, None)?;
-    let result = pending.wait();
+    let signals = interrupt::listen()?;
+    let pending = Arc::new(call.submit(given, None, None)?);
+    let result = wait(&pending, signals)?;
     let report = pending.report();
     // Logs of the guest may still be on their way; they belong before the result.
     pool.shutdown(crate::ShutdownMode::Finish);
     trace.map_or(Ok(()), |trace| trace.end(console))?;
     profile.map_or(Ok(()), |profile| profile.end(module.name(), console))?;
+    if report.log_bytes_dropped > 0 && !settings.quiet {
+        let dropped = report.log_bytes_dropped;
+        console.say(&format!("warning: {dropped} bytes of the task's logs were dropped: raise --log-limit"));
+    }
     match result {
         Ok(answer) if args.json => print_json(&answer, &call, &module, &report),
         Ok(answer) => print(&answer),
@@ -33,10 +43,25 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
             let failure = Failure::Task(failure);
             let object = head(&call, &module).field("ok", false).raw("error", &object::error(&failure));
             console::print_line(&object.raw("report", &object::report(&report)).finish())?;
-            Ok(failure.exit())
+            Ok(interrupt::exit().unwrap_or(failure.exit()))
         }
-        Err(failure) => Err(failure.into()),
+        Err(failure) => match interrupt::exit() {
+            Some(exit) => {
+                console.error(&failure.to_string());
+                Ok(exit)
+            }
+            None => Err(failure.into()),
+        },
     }
+}
+
+/// Waits for the task, which the first signal stops: what was asked for of it is written all the same.
+fn wait(pending: &Arc<Pending>, signals: Receiver<()>) -> Result<Result<Answer, TaskFailure>, Failure> {
+    let stopped = pending.clone();
+    let stop = move || signals.iter().for_each(|()| stopped.abort());
+    let cannot = |error| Failure::Machinery(format!("cannot start the thread that stops the task: {error}"));
+    std::thread::Builder::new().name("wasmpool-stop".into()).spawn(stop).map_err(cannot)?;
+    Ok(pending.wait())
 }
 
 /// The input: what the arguments say, else stdin if it is no keyboard and something is needed.

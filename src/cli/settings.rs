@@ -200,15 +200,22 @@ pub(super) fn shared_options(pool: &Pool, target: &Target) -> Result<TaskOptions
 }
 
 /// What the module is compiled for: to count fuel where that is limited, and for a seed.
-pub(super) fn module_options(target: &Target) -> ModuleOptions {
+pub(super) fn module_options(target: &Target) -> Result<ModuleOptions, Failure> {
+    if matches!(target.interrupt, Some(Stop::Kill))
+        && (target.fuel.is_some() || target.deterministic.is_some())
+    {
+        let message = "--interrupt kill is not for --fuel or --deterministic: such code looks at its fuel, and whether \
+                       it is to stop, anyway";
+        return Err(Failure::Usage(message.into()));
+    }
     let interrupt = match target.interrupt {
         Some(Stop::Kill) => Interrupt::Kill,
         Some(Stop::Check) | None => Interrupt::Check,
     };
-    ModuleOptions::new()
+    Ok(ModuleOptions::new()
         .metered(target.fuel.is_some())
         .deterministic(target.deterministic.is_some())
-        .interrupt(interrupt)
+        .interrupt(interrupt))
 }
 
 pub(super) fn load(pool: &Pool, path: &Path, options: ModuleOptions) -> Result<Module, Failure> {

@@ -135,7 +135,11 @@ impl Death {
 
 impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "process {} {} {}", self.pid, self.cause, self.phase)?;
+        match self.cause {
+            // Of none there is no number.
+            DeathCause::SpawnFailed(_) => write!(f, "process {}", self.cause)?,
+            _ => write!(f, "process {} {} {}", self.pid, self.cause, self.phase)?,
+        }
         match self.stderr_tail.trim() {
             "" => {}
             tail => write!(f, "; its stderr ends: {}", Escaped(tail))?,

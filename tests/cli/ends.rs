@@ -72,6 +72,15 @@ fn a_halt_soon_finishes_what_runs_and_reads_no_more() {
     assert!(lines.iter().filter(|line| line["ok"] == false).count() >= 2);
 }
 
+/// They are read ahead, and found to be none, long before the first of them is told.
+#[test]
+fn inputs_that_do_not_fit_end_a_map_as_any_failure_does() {
+    for (halt, told) in [("now,fail=1", 1), ("soon,fail=3", 3)] {
+        let ended = end_with(&mut spin(&["--halt", halt]), "x\n".repeat(1000)).expect(4);
+        assert_eq!(ended.json_lines().len(), told, "{halt}");
+    }
+}
+
 #[test]
 fn enough_successes_are_a_success() {
     let text = format!("x\n5\n{FOREVER}\n{FOREVER}\n");
@@ -131,7 +140,7 @@ fn a_dry_run_names_what_would_be_run_and_what_does_not_fit() {
     ended.says("dry run: 1 would be run, 1 do not fit");
     let mut command = wasmpool("map", prebuilt("csv_stats"));
     let ended = end_with(command.args(["--dry-run", "--", "--column", "{}"]), "age\n").expect(0);
-    assert_eq!(ended.text(), "csv_stats.wasm --column age < line 1 (age)\n");
+    assert_eq!(ended.text(), "csv_stats.wasm --column age < /dev/null\n", "the argument is all there is");
 }
 
 #[test]
@@ -212,11 +221,17 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("it is there");
 }
 
+/// Once more, and not together with the first: those are one.
+fn signal_again(child: &Child, which: Signal) {
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    signal(child, which);
+}
+
 /// Waits until it has said this; what it says afterwards stays in the pipe.
 fn interrupt_twice(mut child: Child) {
     signal(&child, Signal::INT);
     wait_for(&mut child, "stopping");
-    signal(&child, Signal::INT);
+    signal_again(&child, Signal::INT);
     ended(child).expect(130);
 }
 
@@ -261,8 +276,43 @@ fn the_second_interrupt_stops_what_runs_and_the_summary_is_printed_all_the_same(
     wait_until_busy(&child);
     signal(&child, Signal::INT);
     wait_for(&mut child, "stop them, too\n");
-    signal(&child, Signal::INT);
+    signal_again(&child, Signal::INT);
     ended(child).expect(130).says("0 inputs: 0 ok, 0 failed, 1 stopped");
+}
+
+/// As `timeout` sends them: to the command, and to its group.
+#[test]
+fn two_signals_that_come_together_are_one() {
+    let mut child = spawn(spin(&[]).stdin(Stdio::piped()));
+    let mut stdin = child.stdin.take().expect("a pipe");
+    writeln!(stdin, "400000000").expect("it reads");
+    wait_until_busy(&child);
+    signal(&child, Signal::TERM);
+    signal(&child, Signal::TERM);
+    ended(child).expect(143).says("1 input: 1 ok, 0 failed");
+}
+
+#[test]
+fn a_run_that_is_interrupted_says_so_and_writes_what_was_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [trace, profile] = ["trace.json", "profile.json"].map(|name| folder.path().join(name));
+    for (flags, which, code) in [(&[][..], Signal::INT, 130), (&["--json"], Signal::TERM, 143)] {
+        let mut command = wasmpool("run", prebuilt("echo"));
+        command.args(["spin", "--input", FOREVER]).args(flags);
+        command.arg("--trace").arg(&trace).arg("--profile").arg(&profile);
+        let child = spawn(command.stdin(Stdio::null()));
+        wait_until_busy(&child);
+        signal(&child, which);
+        let ended = ended(child).expect(code);
+        match flags {
+            [] => drop(ended.says("error: task 1, `spin`").says("aborted")),
+            _ => assert_eq!(ended.json()["error"]["kind"], "aborted"),
+        }
+        for path in [&trace, &profile] {
+            let text = std::fs::read_to_string(path).expect("it is there");
+            assert!(serde_json::from_str::<Value>(&text).is_ok(), "{}: {text}", path.display());
+        }
+    }
 }
 
 /// Until one of its workers uses the processor: has run for some time.

@@ -156,3 +156,19 @@ fn workers_say_what_they_are_asked_for_and_nothing_else() {
     assert_eq!((&mapped["target"], &mapped["task"]), (&"wasmpool::worker".into(), &1.into()));
     assert!(mapped["worker_pid"].is_u64() && mapped["fields"]["took_us"].is_u64(), "{mapped}");
 }
+
+#[test]
+fn what_a_task_logs_beyond_its_limit_is_counted_on_stderr() {
+    let limit = ["--log-limit", "1KiB"];
+    let mut run = wasmpool("run", prebuilt("echo"));
+    let ended = end(run.args(["log_lines", "--input", "1000"]).args(limit)).expect(0);
+    assert_eq!(ended.text(), "1000\n");
+    ended.says("bytes of the task's logs were dropped: raise --log-limit");
+    let quiet =
+        end(wasmpool("run", prebuilt("echo")).args(["log_lines", "--input", "1000", "-q"]).args(limit));
+    assert_eq!(quiet.expect(0).stderr, "");
+    let mut map = wasmpool("map", prebuilt("echo"));
+    end_with(map.arg("log_lines").args(limit), "1000\n1000\n")
+        .expect(0)
+        .says("bytes of logs over --log-limit dropped");
+}

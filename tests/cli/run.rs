@@ -1,5 +1,6 @@
 //! `wasmpool run`: inputs, outputs, errors and exit codes.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -459,4 +460,37 @@ fn a_small_stack_of_the_process_is_raised_or_named() {
     let ended = under("s 3000", "2MiB").expect(2);
     assert!(ended.text().contains("RLIMIT_STACK"), "{}", ended.text());
     under("s 4000", "2MiB").expect(0);
+}
+
+#[test]
+fn what_json_cannot_say_on_a_full_disk_is_said_on_stderr() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("opens");
+    for flags in [&["--input", "10", "--json"][..], &["--input", "10"]] {
+        let mut command = wasmpool("run", prebuilt("primes"));
+        command.arg("count").args(flags).stdin(Stdio::null()).stdout(full()).stderr(Stdio::piped());
+        ended(command.spawn().expect("it starts")).expect(5).says("cannot write to stdout: No space left");
+    }
+}
+
+#[test]
+fn code_that_looks_at_its_fuel_is_not_stopped_with_its_worker() {
+    for flag in [["--fuel", "1000"], ["--deterministic", "1"]] {
+        let mut command = wasmpool("run", prebuilt("primes"));
+        command.args(["count", "--input", "10", "--interrupt", "kill"]).args(flag);
+        end(&mut command).expect(2).says("--interrupt kill is not for --fuel or --deterministic");
+    }
+}
+
+#[test]
+fn colours_are_as_asked_for_where_the_arguments_are_wrong_too() {
+    for (flags, variable, has) in [
+        (&["--color", "always"][..], "never", true),
+        (&["--color=never"], "always", false),
+        (&[], "always", true),
+        (&["--", "--color=always"], "auto", false),
+    ] {
+        let mut command = wasmpool("run", prebuilt("primes"));
+        let ended = end(command.env("WASMPOOL_COLOR", variable).arg("--frob").args(flags)).expect(2);
+        assert_eq!(ended.stderr.contains('\u{1b}'), has, "{flags:?}: {}", ended.stderr);
+    }
 }

@@ -141,6 +141,16 @@ fn a_flag_goes_before_a_variable_before_a_file_here_before_ones_own() {
 }
 
 #[test]
+fn the_place_of_the_cache_is_the_one_that_is_used() {
+    let cache = |variables: &[(&str, &str)]| {
+        setting(bare(&["config"]).envs(variables.iter().copied()), "cache-dir").0
+    };
+    assert_eq!(cache(&[("HOME", "/home/me")]), "/home/me/.cache/wasmpool");
+    assert_eq!(cache(&[("HOME", "/home/me"), ("XDG_CACHE_HOME", "/c")]), "/c/wasmpool");
+    assert_eq!(cache(&[]), "none");
+}
+
+#[test]
 fn what_a_file_says_holds_for_tasks() {
     let folder = tempfile::tempdir().expect("a folder");
     write(&folder.path().join("wasmpool.toml"), "timeout = \"200ms\"\nworkers = 1\n");
@@ -225,9 +235,12 @@ fn each_command_has_a_manual_page() {
     {
         let path = folder.path().join("man").join(format!("{name}.1"));
         let page = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(page.contains(".SH NAME") && page.contains("Exit codes"), "{name}");
+        assert!(page.contains(".SH NAME") && page.contains("EXIT CODES"), "{name}");
     }
-    assert!(end(&mut bare(&["man"])).expect(0).text().contains(".SH SUBCOMMANDS"));
+    let page = end(&mut bare(&["man"])).expect(0).text();
+    assert!(page.contains(".SH SUBCOMMANDS"), "{page}");
+    // Tables and examples stay as they are.
+    assert!(page.contains(".SH \"EXIT CODES\"\n.nf\n  0  success\n  1  the task failed"), "{page}");
 }
 
 // ── new ──────────────────────────────────────────────────────────────────────
@@ -276,6 +289,12 @@ fn a_guest_that_cannot_be_made_says_what_to_do() {
 }
 
 // ── bench ────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_bench_is_no_profile() {
+    let mut command = wasmpool("bench", prebuilt("echo"));
+    end(command.args(["spin", "--input", "1", "--profile", "p.json"])).expect(2).says("run and map make one");
+}
 
 #[test]
 fn a_bench_measures_latency_and_throughput_at_each_level() {

@@ -212,6 +212,11 @@ impl<'a> Collector<'a> {
                 self.open.insert(job.number, (job, pending));
                 Ok(())
             }
+            // It was read ahead; nothing more is wanted, and a later run tells.
+            Err(_) if self.stop > Stop::No => {
+                self.tally.stopped += 1;
+                self.take_turn(job.number, Settled::Stopped { bytes: job.bytes })
+            }
             Err(failure) => self.settle(job, Err(failure), TaskReport::default()),
         }
     }
@@ -250,6 +255,7 @@ impl<'a> Collector<'a> {
             self.tally.retried += 1;
             return self.begin(job, pending);
         }
+        self.tally.log_bytes_dropped += report.log_bytes_dropped;
         report.attempts = report.attempts.max(1).saturating_add(job.attempts - 1);
         match &message {
             None => self.tally.ok += 1,

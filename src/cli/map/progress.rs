@@ -37,7 +37,9 @@ enum Shown {
 
 impl Progress {
     pub(super) fn begin(args: &MapArgs, quiet: bool, total: Option<u64>, console: &Console) -> Progress {
-        let is_terminal = std::io::stderr().is_terminal();
+        // Of a terminal that moves no cursor, lines.
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let is_terminal = std::io::stderr().is_terminal() && !is_dumb;
         let shown = match args.progress {
             args::Progress::Never => Shown::Nothing,
             args::Progress::Auto if !args.watch && (quiet || !is_terminal) => Shown::Nothing,

@@ -15,6 +15,8 @@ pub(super) struct Tally {
     pub(super) retried: u64,
     /// Log records over the workers' rate.
     pub(super) logs_dropped: u64,
+    /// Bytes of tasks' logs over their limit.
+    pub(super) log_bytes_dropped: u64,
     pub(super) pool_lost: bool,
     /// The exit code, if a signal asked for the end.
     pub(super) interrupted: Option<u8>,
@@ -46,6 +48,7 @@ impl Tally {
             (self.before, "done before"),
             (self.stopped, "stopped"),
             (self.logs_dropped, "log records dropped"),
+            (self.log_bytes_dropped, "bytes of logs over --log-limit dropped"),
         ];
         let extras: String = extras
             .into_iter()
