@@ -134,7 +134,7 @@ fn measure(
 /// Waits for a call, which must succeed: to measure failures would mislead.
 fn finish(pending: &Pending) -> Result<(), Failure> {
     match pending.wait()? {
-        Answer::Command(output) if output.exit_code != 0 => Err(Failure::Input(format!(
+        Answer::Command(output) if output.exit_code != 0 => Err(Failure::Exited(format!(
             "the command exited with code {}: a benchmark wants calls that succeed",
             output.exit_code
         ))),

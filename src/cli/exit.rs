@@ -84,6 +84,9 @@ pub(super) enum Failure {
     Submit(#[from] SubmitError),
     #[error(transparent)]
     Task(#[from] TaskFailure),
+    /// A command's exit code, where one was wanted that says success.
+    #[error("{0}")]
+    Exited(String),
     /// Something of this machine, that is in the way of all inputs.
     #[error("{0}")]
     Machinery(String),
@@ -115,7 +118,7 @@ impl Failure {
             {
                 Exit::Machinery
             }
-            Failure::Task(_) => Exit::Task,
+            Failure::Task(_) | Failure::Exited(_) => Exit::Task,
             // Whoever closed the pipe has what they wanted.
             Failure::Output(_) if self.is_closed_pipe() => Exit::Success,
             Failure::Output(_) | Failure::Machinery(_) => Exit::Machinery,
@@ -148,6 +151,7 @@ impl Failure {
             Failure::Share(_) => "share",
             Failure::Submit(error) => submit_kind(error),
             Failure::Task(failure) => task_kind(failure.error()),
+            Failure::Exited(_) => "exit",
             Failure::Machinery(_) => "system",
             Failure::Output(_) => "stdout",
         }

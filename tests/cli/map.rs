@@ -217,3 +217,17 @@ fn no_file_is_left_behind_in_the_working_directory() {
     let is_empty = |path: &Path| std::fs::read_dir(path).expect("readable").next().is_none();
     assert!(is_empty(folder.path()));
 }
+
+#[test]
+fn a_file_whose_name_is_no_text_is_an_input_and_no_argument() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join(std::ffi::OsStr::from_bytes(b"\xff.csv"));
+    std::fs::write(&path, "n\n1\n").expect("writes");
+    let map = |column: &str| {
+        let mut command = wasmpool("map", prebuilt("csv_stats"));
+        end(command.arg("--files").arg(&path).args(["--", "--column", column]))
+    };
+    map("n").expect(0);
+    map("{}").expect(4).says("the file's name is not UTF-8, so it cannot be an argument");
+}

@@ -291,6 +291,12 @@ fn a_guest_that_cannot_be_made_says_what_to_do() {
 // ── bench ────────────────────────────────────────────────────────────────────
 
 #[test]
+fn a_bench_of_a_command_that_fails_is_that_failure() {
+    let mut command = wasmpool("bench", prebuilt("csv_stats"));
+    end(command.args(["--time", "50ms", "--", "--column", "nope"])).expect(1).says("exited with code");
+}
+
+#[test]
 fn a_bench_is_no_profile() {
     let mut command = wasmpool("bench", prebuilt("echo"));
     end(command.args(["spin", "--input", "1", "--profile", "p.json"])).expect(2).says("run and map make one");

@@ -44,7 +44,8 @@ pub(in crate::cli) struct MapArgs {
     #[command(flatten)]
     pub(in crate::cli) target: Target,
 
-    /// Each of these files is an input; of folders, all files that are neither hidden nor ignored by git
+    /// Each of these files is an input; of folders, all files that are neither hidden nor named in a .gitignore, and
+    /// no symbolic links
     #[arg(long, value_name = "PATH", num_args = 1.., group = "source", help_heading = "Inputs")]
     pub(in crate::cli) files: Vec<PathBuf>,
 

@@ -104,6 +104,10 @@ pub(super) fn given(
         return Ok((given, None));
     }
     if let Label::File(path) = label {
+        // So are those bytes shown that are none.
+        if plan.call.has_placeholder() && path.contains(char::REPLACEMENT_CHARACTER) {
+            return Err(Failure::Input("the file's name is not UTF-8, so it cannot be an argument".into()));
+        }
         return Ok((Given::Content(content), Some(path.clone())));
     }
     if plan.call.has_placeholder() {

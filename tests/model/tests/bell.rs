@@ -82,13 +82,22 @@ struct Link {
 }
 
 struct Reader {
+    /// Out of the ring, read ahead.
     taken: u32,
+    /// Of these, handled.
+    heard: u32,
+    /// An attendant went before it had handled what it had read ahead.
+    is_left: bool,
 }
 
 impl Link {
     fn new(total: u32) -> Arc<Link> {
         let (put, handled) = (AtomicU32::new(0), AtomicU32::new(0));
-        let (bell, turn, gone) = (Bell::default(), Turn::new(Reader { taken: 0 }), AtomicBool::new(false));
+        let (bell, turn, gone) = (
+            Bell::default(),
+            Turn::new(Reader { taken: 0, heard: 0, is_left: false }),
+            AtomicBool::new(false),
+        );
         Arc::new(Link { bell, put, turn, gone, handled, total })
     }
 
@@ -100,18 +109,30 @@ impl Link {
     }
 
     fn has_news(&self, reader: &Reader) -> bool {
-        self.put.load(Ordering::Acquire) != reader.taken
+        reader.is_left || self.put.load(Ordering::Acquire) != reader.taken
     }
 
-    fn drain(&self, reader: &mut Reader) {
-        while self.has_news(reader) {
-            reader.taken += 1;
-            self.handled.store(reader.taken, Ordering::SeqCst);
-        }
-        if reader.taken == self.total {
+    /// `true` if it heard all there was, before it was over.
+    fn drain(&self, reader: &mut Reader, is_over: impl Fn() -> bool) -> bool {
+        reader.is_left = false;
+        let is_all = loop {
+            if reader.heard == reader.taken {
+                reader.taken = self.put.load(Ordering::Acquire);
+            }
+            if reader.heard == reader.taken {
+                break true;
+            }
+            if is_over() {
+                break false;
+            }
+            reader.heard += 1;
+            self.handled.store(reader.heard, Ordering::SeqCst);
+        };
+        if reader.heard == self.total {
             // As the end of the process is told, so that everyone may leave.
             self.bury();
         }
+        is_all
     }
 
     fn bury(&self) {
@@ -136,11 +157,11 @@ impl Link {
             let is_gone = self.is_gone();
             let reader = if is_gone { Some(self.turn.take()) } else { self.turn.try_take() };
             if let Some(mut reader) = reader {
-                self.drain(&mut reader);
+                self.drain(&mut reader, || false);
                 if is_gone {
                     return;
                 }
-                if naps && reader.taken == 1 {
+                if naps && reader.heard == 1 {
                     drop(reader);
                     self.bell.nap(Duration::ZERO);
                 }
@@ -157,10 +178,10 @@ impl Link {
         self.bell.attend();
         let is_over = || self.handled.load(Ordering::SeqCst) >= until || self.is_gone();
         let mut is_first = true;
-        loop {
-            self.drain(&mut reader);
+        let is_all = loop {
+            let is_all = self.drain(&mut reader, is_over);
             if is_over() || (deadline && !is_first) {
-                break;
+                break is_all;
             }
             let left = deadline.then_some(Duration::ZERO);
             let sleep = || match naps && is_first {
@@ -170,8 +191,9 @@ impl Link {
             // All has been sent.
             self.turn.sleep_attending(|| {}, sleep);
             is_first = false;
-        }
+        };
         self.bell.leave();
+        reader.is_left = !is_all;
         let has_news = self.has_news(&reader);
         if self.turn.give_back(reader) || has_news || self.is_gone() {
             self.bell.wake();
