@@ -87,7 +87,8 @@ fn exchange<M: Serialize + DeserializeOwned>(
             None
         }
     };
-    assert_eq!(lowest_free(ours.as_fd()), free, "a descriptor stays open");
+    // What another target's thread closes meanwhile makes it lower.
+    assert!(lowest_free(ours.as_fd()) <= free, "a descriptor stays open");
     if let Some(message) = &message {
         round_trip(message);
     }
