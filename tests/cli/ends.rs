@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -247,6 +247,15 @@ fn wait_for(child: &mut Child, words: &str) {
     }
 }
 
+/// A map that is at work on this, and whose stdin stays open.
+fn spinning(input: &str) -> (Child, ChildStdin) {
+    let mut child = spawn(spin(&[]).stdin(Stdio::piped()));
+    let mut stdin = child.stdin.take().expect("a pipe");
+    writeln!(stdin, "{input}").expect("it reads");
+    wait_until_busy(&child);
+    (child, stdin)
+}
+
 /// Two tasks: one that ends soon after a line on stdout says that they run, one that does not.
 #[test]
 fn the_first_interrupt_finishes_what_runs_and_reads_no_more() {
@@ -270,10 +279,7 @@ fn the_first_interrupt_finishes_what_runs_and_reads_no_more() {
 
 #[test]
 fn the_second_interrupt_stops_what_runs_and_the_summary_is_printed_all_the_same() {
-    let mut child = spawn(spin(&[]).stdin(Stdio::piped()));
-    let mut stdin = child.stdin.take().expect("a pipe");
-    writeln!(stdin, "{FOREVER}").expect("it reads");
-    wait_until_busy(&child);
+    let (mut child, _stdin) = spinning(FOREVER);
     signal(&child, Signal::INT);
     wait_for(&mut child, "stop them, too\n");
     signal_again(&child, Signal::INT);
@@ -283,10 +289,7 @@ fn the_second_interrupt_stops_what_runs_and_the_summary_is_printed_all_the_same(
 /// As `timeout` sends them: to the command, and to its group.
 #[test]
 fn two_signals_that_come_together_are_one() {
-    let mut child = spawn(spin(&[]).stdin(Stdio::piped()));
-    let mut stdin = child.stdin.take().expect("a pipe");
-    writeln!(stdin, "400000000").expect("it reads");
-    wait_until_busy(&child);
+    let (child, _stdin) = spinning("400000000");
     signal(&child, Signal::TERM);
     signal(&child, Signal::TERM);
     ended(child).expect(143).says("1 input: 1 ok, 0 failed");
