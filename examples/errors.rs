@@ -18,10 +18,12 @@ fn main() -> anyhow::Result<()> {
         let future = pool.submit_with(&task, &wasmpool::Bytes::new(), options.clone())?;
         let Some(failure) = future.exception() else { anyhow::bail!("{name} succeeded") };
         let kind = match failure.error() {
-            TaskError::Trap { code, .. } => format!("a trap, {code:?}"),
+            TaskError::Trap { code, .. } => match &failure.report().refusals {
+                Some(refusals) => format!("a trap, {code:?}, of a task that was refused memory ({refusals})"),
+                None => format!("a trap, {code:?}"),
+            },
             TaskError::Panic { location, .. } => format!("a panic at {location}"),
             TaskError::Timeout { limit, .. } => format!("a timeout after {limit:?}"),
-            TaskError::Memory { limit, .. } => format!("out of memory at {limit} bytes"),
             other => anyhow::bail!("{name}: {other}"),
         };
         let message = failure.to_string();

@@ -157,6 +157,19 @@ pub enum SubmitError {
         /// The limit.
         max: usize,
     },
+    /// An argument, or a variable of the environment, of a WASI command holds what neither can: a program would see
+    /// it cut off at a NUL byte, and a variable's name ends at `=`.
+    #[error("`{}` cannot be given {what} with {character:?} in it: {}", Escaped(task), Escaped(text))]
+    Unrepresentable {
+        /// The command.
+        task: String,
+        /// An argument, a variable's name, or its value.
+        what: &'static str,
+        /// What cannot stand in it.
+        character: char,
+        /// The text, or the beginning of a long one.
+        text: String,
+    },
     /// As many tasks wait as [`PoolBuilder::queue_tasks_max`](crate::PoolBuilder::queue_tasks_max) allows; from `try_submit`, and from `submit` inside of a [`Waker`](std::task::Waker), which may not wait.
     #[error("the queue is full: {max} tasks are waiting or running")]
     QueueFull {

@@ -104,7 +104,10 @@ pub use pool::{Events, Map, MapError, Pool, PoolBuilder, ShutdownMode, SubmitAsy
 pub use roles::init;
 pub use schema::{Schema, SchemaError};
 pub use shared::Shared;
-pub use task::{CommandInput, CommandOutput, Isolation, LogOverflow, TaskId, TaskOptions, TaskReport};
+pub use task::{
+    CommandInput, CommandOutput, Isolation, LogOverflow, PartialOutput, Refusal, RefusalKind, Refusals, TaskId,
+    TaskOptions, TaskReport,
+};
 pub use walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
 
 /// Bytes that are cheap to clone: inputs and outputs of untyped tasks.

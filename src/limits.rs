@@ -255,6 +255,9 @@ pub const TASK_DESCRIPTORS_MAX: usize = 256;
 /// as Safari does. It makes such attacks slower, and excludes none.
 pub const CLOCK_RESOLUTION: Duration = Duration::from_millis(1);
 
+/// What a coarser resolution counts as: the clock of the day still says the day.
+pub const CLOCK_RESOLUTION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What the clocks of a [deterministic](crate::TaskOptions::deterministic) task begin with: 2020-01-01 00:00 UTC,
 /// as time since 1970.
 pub const VIRTUAL_TIME_EPOCH: Duration = Duration::from_secs(1_577_836_800);

@@ -18,6 +18,8 @@ pub use builder::PoolBuilder;
 pub use events::Events;
 pub use map::{Map, MapError, UnorderedMap};
 pub use submit::SubmitAsync;
+#[cfg(feature = "cli")]
+pub(crate) use submit::check_texts;
 
 use self::load::Loads;
 use crate::compile::cache::Cache;

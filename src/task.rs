@@ -128,8 +128,9 @@ impl TaskOptions {
 
     /// How fine the clocks are that WASI gives the task: what they say is a multiple of this. 0 is
     /// as fine as the system's, which makes it easier for a task to find out what others on the
-    /// machine are doing. Default 1 ms ([`CLOCK_RESOLUTION`](limits::CLOCK_RESOLUTION)).
-    /// Sleeps are not finer than 1 ms in any case.
+    /// machine are doing. Default 1 ms ([`CLOCK_RESOLUTION`](limits::CLOCK_RESOLUTION)), at most a
+    /// day ([`CLOCK_RESOLUTION_MAX`](limits::CLOCK_RESOLUTION_MAX)). Sleeps are not finer than 1 ms in any case.
+    /// No clock ever says 0: the monotonic one begins with the task, at one step.
     pub fn clock_resolution(mut self, resolution: Duration) -> Self {
         self.clock_resolution = Some(resolution);
         self
@@ -141,8 +142,8 @@ impl TaskOptions {
     ///
     /// - WASI's randomness is a stream that the seed determines. It is no secret: do not make
     ///   keys from it.
-    /// - WASI's clocks begin at 2020-01-01 00:00 UTC
-    ///   ([`VIRTUAL_TIME_EPOCH`](limits::VIRTUAL_TIME_EPOCH)), the monotonic one at 0. They move by
+    /// - WASI's clocks begin one step after 2020-01-01 00:00 UTC
+    ///   ([`VIRTUAL_TIME_EPOCH`](limits::VIRTUAL_TIME_EPOCH)), the monotonic one one step after 0. They move by
     ///   1 µs ([`VIRTUAL_TIME_STEP`](limits::VIRTUAL_TIME_STEP)) with each reading, and not between
     ///   readings.
     /// - A sleep (`poll_oneoff`) sets them forward and does not wait. A task that sleeps for ever
@@ -336,8 +337,75 @@ pub struct TaskReport {
     pub log_bytes_dropped: u64,
     /// Bytes of its encoded input. Not known, and 0, of a task that travelled with others.
     pub input_bytes: u64,
-    /// Bytes that came back: its encoded output, or the text of its error.
+    /// Bytes that came back: its encoded output, or the text of its error; of a command, what it wrote.
     pub output_bytes: u64,
+    /// Whether the task was refused memory, or room in a table, while it ran. It is told so and goes on: it may
+    /// do without, exit, or trap, and only it knows whether that was why.
+    pub refusals: Option<Box<Refusals>>,
+}
+
+/// Memory, and room in tables, that a task asked for and did not get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Refusals {
+    /// How often.
+    pub count: u64,
+    /// The first time.
+    pub first: Refusal,
+    /// The last time.
+    pub last: Refusal,
+}
+
+/// One request of a task for more memory that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// What it would have been over.
+    pub kind: RefusalKind,
+    /// What the task would have held then: bytes of all its memories and tables together, or entries of a table.
+    pub requested: u64,
+    /// What it may hold, in the same unit.
+    pub limit: u64,
+    /// How long the task had run.
+    pub after: Duration,
+}
+
+/// Why a task was refused memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum RefusalKind {
+    /// [`TaskOptions::memory_bytes_max`].
+    Memory,
+    /// [`TABLE_ELEMENTS_MAX`](limits::TABLE_ELEMENTS_MAX), for one table.
+    Table,
+    /// The worker process has none left: [`PoolBuilder::worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max),
+    /// or the machine's.
+    System,
+}
+
+impl fmt::Display for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refusals { count, first, .. } = self;
+        let times = if *count == 1 { "once".into() } else { format!("{count} times") };
+        let Refusal { requested, limit, after, .. } = first;
+        match first.kind {
+            RefusalKind::Memory => write!(
+                f,
+                "memory was refused {times}, first {after:.1?} into the run: \
+                 {requested} bytes in all were asked for, the limit is {limit}"
+            ),
+            RefusalKind::Table => write!(
+                f,
+                "room in a table was refused {times}, first {after:.1?} into the run: \
+                 {requested} entries were asked for, the limit is {limit}"
+            ),
+            RefusalKind::System => write!(
+                f,
+                "memory was refused {times}, first {after:.1?} into the run: the worker had none left for \
+                 {requested} bytes in all"
+            ),
+        }
+    }
 }
 
 impl TaskReport {
@@ -398,6 +466,17 @@ impl CommandInput {
         self.stdin = stdin.into();
         self
     }
+}
+
+/// What a WASI command had written when it failed: within
+/// [`output_bytes_max`](TaskOptions::output_bytes_max) each.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PartialOutput {
+    /// To stdout.
+    pub stdout: bytes::Bytes,
+    /// To stderr.
+    pub stderr: bytes::Bytes,
 }
 
 /// What a WASI command that exited with code 0 left behind. Another exit code is

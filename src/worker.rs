@@ -10,6 +10,7 @@ mod call;
 mod clocks;
 mod cpu;
 mod events;
+mod exit;
 mod inbox;
 mod instance;
 mod journal;

@@ -4,6 +4,8 @@
 
 #[path = "cli/harness.rs"]
 mod harness;
+#[path = "cli/commands.rs"]
+mod commands;
 #[path = "cli/ends.rs"]
 mod ends;
 #[path = "cli/joblog.rs"]

@@ -164,8 +164,8 @@ fn another_seed_gives_other_randomness_and_nothing_else() {
         assert!(seen.insert((words[1], words[2])) && fuel > 0);
         // Wall clock, monotonic clock, and the wall clock again: each one step later.
         let epoch = 1_577_836_800_000_000_000;
-        assert_eq!(words[5..13], [0, 1_000, 0, epoch, 0, 1_000, 0, 1_000]);
-        assert_eq!(words[13..17], [0, 1_000, 0, epoch + 2_000]);
+        assert_eq!(words[5..13], [0, 1_000, 0, epoch + 1_000, 0, 1_000, 0, 2_000]);
+        assert_eq!(words[13..17], [0, 1_000, 0, epoch + 3_000]);
         // 8 MiB are 128 pages: twice 1, and 7 times 17.
         assert_eq!(words.last(), Some(&121));
     }
@@ -211,7 +211,7 @@ fn programs_of_the_standard_library_repeat_themselves() {
     }
     assert_eq!((orders.len(), by_seed.len(), times.len()), (1, 20, 1), "{times:?}");
     let time = times.into_iter().next().expect("one");
-    assert_eq!(time[0], 1_577_836_800_000_000_000, "the first reading");
+    assert_eq!(time[0], 1_577_836_800_000_001_000, "the first reading");
     assert!((5_000_000..5_010_000).contains(&time[2]), "5 ms and a few readings: {time:?}");
     assert!(time[1] - time[0] > time[2], "{time:?}");
 }

@@ -5,7 +5,10 @@ mod common;
 use std::time::Duration;
 
 use common::{builder, error, load};
-use wasmpool::{Bytes, Frame, LogOverflow, Module, Pool, RawTask, TaskError, TaskOptions, TrapCode, limits};
+use wasmpool::{
+    Bytes, Frame, LogOverflow, Module, Pool, RawTask, RefusalKind, TaskError, TaskFailure, TaskOptions, TrapCode,
+    limits,
+};
 
 /// How often each fault is repeated, all in one pool; the promise is made for 1,000.
 fn rounds() -> usize {
@@ -29,11 +32,13 @@ struct Fault {
     input: Vec<u8>,
     options: TaskOptions,
     expected: fn(&TaskError) -> bool,
+    /// The memory that it is refused before, and the limit.
+    refused: Option<(RefusalKind, u64)>,
 }
 
 fn fault(name: &'static str, expected: fn(&TaskError) -> bool) -> Fault {
     let options = TaskOptions::new().memory_bytes_max(16 << 20);
-    Fault { name, input: Vec::new(), options, expected }
+    Fault { name, input: Vec::new(), options, expected, refused: None }
 }
 
 impl Fault {
@@ -44,6 +49,11 @@ impl Fault {
 
     fn options(mut self, change: impl Fn(TaskOptions) -> TaskOptions) -> Self {
         self.options = change(self.options);
+        self
+    }
+
+    fn refused(mut self, kind: RefusalKind, limit: u64) -> Self {
+        self.refused = Some((kind, limit));
         self
     }
 
@@ -71,8 +81,10 @@ fn is_trap(error: &TaskError, expected: TrapCode, function: &str) -> bool {
         if *code == expected && names(backtrace).contains(function))
 }
 
-fn is_out_of_memory(error: &TaskError) -> bool {
-    matches!(error, TaskError::Memory { limit, requested, .. } if *limit == 16 << 20 && requested > limit)
+/// What it was refused last, and what it may have: the trap that followed is its own affair.
+fn is_refused(failure: &TaskFailure, kind: RefusalKind, limit: u64) -> bool {
+    let last = failure.report().refusals.as_ref().map(|refusals| refusals.last);
+    last.is_some_and(|last| last.kind == kind && last.limit == limit && last.requested > limit)
 }
 
 fn is_flood(error: &TaskError) -> bool {
@@ -118,12 +130,13 @@ fn list() -> Vec<Fault> {
             input: vec![0xff; 12],
             ..fault("own_error", |error| matches!(error, TaskError::InputDecode { .. }))
         },
-        fault("memory_bomb", is_out_of_memory),
-        fault("table_bomb", |error| {
-            matches!(error, TaskError::Table { limit, requested, .. }
-                if *limit == limits::TABLE_ELEMENTS_MAX as u64 && requested > limit)
-        }),
-        fault("memory_grow_polite", |error| matches!(error, TaskError::Guest { .. })).input(4096_u64),
+        fault("memory_bomb", |error| is_trap(error, TrapCode::Unreachable, "memory_bomb"))
+            .refused(RefusalKind::Memory, 16 << 20),
+        fault("table_bomb", |error| is_trap(error, TrapCode::Unreachable, "table_bomb"))
+            .refused(RefusalKind::Table, limits::TABLE_ELEMENTS_MAX as u64),
+        fault("memory_grow_polite", |error| matches!(error, TaskError::Guest { .. }))
+            .input(4096_u64)
+            .refused(RefusalKind::Memory, 16 << 20),
         fault("endless_loop", timed_out).options(deadline),
         fault("sleep_forever", timed_out).options(deadline),
         fault("bad_pointer", |error| matches!(error, TaskError::BadPointer { .. })),
@@ -169,8 +182,15 @@ fn each_fault_gives_its_own_error_a_thousand_times_in_one_pool() {
             .collect();
         let typed = pool.submit(&undecodable, &1).expect("submits");
         for (future, (fault, _)) in futures.iter().zip(&list) {
-            let error = error(future);
-            assert!((fault.expected)(&error), "{} in round {round}: {error:?}", fault.name);
+            let failure = common::failure(future);
+            let error = failure.error();
+            assert!((fault.expected)(error), "{} in round {round}: {error:?}", fault.name);
+            let refusals = &failure.report().refusals;
+            let is_told = match fault.refused {
+                Some((kind, limit)) => is_refused(&failure, kind, limit),
+                None => refusals.is_none(),
+            };
+            assert!(is_told, "{} in round {round}: {refusals:?}", fault.name);
         }
         let error = error(&typed);
         assert!(matches!(error, TaskError::OutputDecode { .. }), "bad_output: {error:?}");

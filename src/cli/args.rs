@@ -336,6 +336,10 @@ pub(super) struct Target {
     #[arg(long, value_name = "SEED")]
     pub(super) deterministic: Option<u64>,
 
+    /// How fine a WASI module's clocks are, such as 20us; 0s is as fine as the system's [default: 1ms]
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits")]
+    pub(super) clock_resolution: Option<Duration>,
+
     /// How a task is stopped: its code checks for it, or its worker is killed and the code is faster
     #[arg(long, value_name = "HOW", help_heading = "Speed")]
     pub(super) interrupt: Option<Stop>,

@@ -13,6 +13,9 @@ use crate::{
     TaskError, TaskFailure, TaskFuture, TaskId, TaskOptions, TaskReport,
 };
 
+/// What a command is called as a task.
+const COMMAND: &str = "_start";
+
 /// What stands in an argument for the input.
 const PLACEHOLDER: &str = "{}";
 
@@ -134,10 +137,13 @@ impl Call {
     }
 
     /// What [`submit`](Self::submit) would refuse, without submitting.
-    pub(super) fn check(&self, given: Given) -> Result<(), Failure> {
+    pub(super) fn check(&self, given: Given, placed: Option<&str>) -> Result<(), Failure> {
         match &self.kind {
             Kind::Task { description, .. } => input::encode(description, given).map(drop),
-            Kind::Command { .. } => Ok(()),
+            Kind::Command { args, env, .. } => {
+                let args: Vec<_> = args.iter().map(|arg| with_placed(arg, placed)).collect();
+                Ok(crate::pool::check_texts(COMMAND, &args, env)?)
+            }
         }
     }
 
@@ -174,11 +180,12 @@ impl Kind {
 }
 
 fn command_input(args: &[String], given: Given, placed: Option<&str>) -> Result<CommandInput, Failure> {
-    let Some(placed) = placed else {
-        return Ok(CommandInput::new().args(args).stdin(given.into_bytes()));
-    };
-    let args = args.iter().map(|arg| arg.replace(PLACEHOLDER, placed));
+    let args = args.iter().map(|arg| with_placed(arg, placed));
     Ok(CommandInput::new().args(args).stdin(given.into_bytes()))
+}
+
+fn with_placed(arg: &str, placed: Option<&str>) -> String {
+    placed.map_or_else(|| arg.to_string(), |placed| arg.replace(PLACEHOLDER, placed))
 }
 
 impl Pending {

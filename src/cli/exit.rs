@@ -110,6 +110,7 @@ impl Failure {
             Failure::Submit(
                 SubmitError::Encode { .. }
                 | SubmitError::InputTooLarge { .. }
+                | SubmitError::Unrepresentable { .. }
                 | SubmitError::TooManyShared { .. },
             ) => Exit::Usage,
             Failure::Submit(_) => Exit::Machinery,
@@ -218,7 +219,7 @@ fn module_kind(error: &ModuleError) -> &'static str {
 
 fn submit_kind(error: &SubmitError) -> &'static str {
     match error {
-        SubmitError::Encode { .. } => "input",
+        SubmitError::Encode { .. } | SubmitError::Unrepresentable { .. } => "input",
         SubmitError::InputTooLarge { .. } => "input_too_large",
         SubmitError::QueueFull { .. } => "queue_full",
         SubmitError::NotMetered { .. } => "not_metered",

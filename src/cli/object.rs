@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 use super::json;
-use crate::{CommandOutput, Frame, ModuleError, TaskError, TaskReport};
+use crate::{
+    CommandOutput, Frame, ModuleError, PartialOutput, Refusal, RefusalKind, TaskError, TaskReport,
+};
 
 /// An object on one line. Parts that are JSON already are taken over as they are.
 #[derive(Debug)]
@@ -44,6 +46,17 @@ impl Object {
         self.field("exit_code", output.exit_code)
             .bytes("stdout", &output.stdout)
             .bytes("stderr", &output.stderr)
+    }
+
+    /// What a command had written when it failed, if it is one.
+    pub(super) fn partial_output(self, failure: &Failure) -> Self {
+        let Failure::Task(failure) = failure else { return self };
+        match failure.output() {
+            Some(PartialOutput { stdout, stderr, .. }) => {
+                self.bytes("stdout", stdout).bytes("stderr", stderr)
+            }
+            None => self,
+        }
     }
 
     pub(super) fn finish(mut self) -> String {
@@ -177,7 +190,28 @@ pub(super) fn report(report: &TaskReport) -> String {
         .field("log_bytes_dropped", report.log_bytes_dropped)
         .field("input_bytes", report.input_bytes)
         .field("output_bytes", report.output_bytes)
+        .field("refusals", refusals(report))
         .finish()
+}
+
+/// The memory that the task asked for and did not get; `null` if it got all.
+fn refusals(report: &TaskReport) -> Value {
+    let one = |refusal: &Refusal| {
+        let kind = match refusal.kind {
+            RefusalKind::Memory => "memory",
+            RefusalKind::Table => "table",
+            RefusalKind::System => "system",
+        };
+        json!({
+            "kind": kind,
+            "requested": refusal.requested,
+            "limit": refusal.limit,
+            "after_us": micros(refusal.after),
+        })
+    };
+    report.refusals.as_ref().map_or(Value::Null, |refusals| {
+        json!({ "count": refusals.count, "first": one(&refusals.first), "last": one(&refusals.last) })
+    })
 }
 
 fn micros(duration: std::time::Duration) -> u64 {

@@ -14,7 +14,7 @@ use super::object::{self, Object};
 use super::profile::Profile;
 use super::settings::{self, Settings};
 use super::trace::Trace;
-use crate::{CommandOutput, Module, Pool, TaskFailure, TaskReport};
+use crate::{CommandOutput, Module, PartialOutput, Pool, TaskFailure, TaskReport};
 
 pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
     let target = &args.target;
@@ -38,20 +38,33 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
     }
     match result {
         Ok(answer) if args.json => print_json(&answer, &call, &module, &report),
-        Ok(answer) => print(&answer),
+        Ok(answer) => print(&answer, &report, (!settings.quiet).then_some(console)),
         Err(failure) if args.json => {
             let failure = Failure::Task(failure);
             let object = head(&call, &module).field("ok", false).raw("error", &object::error(&failure));
+            let object = object.partial_output(&failure);
             console::print_line(&object.raw("report", &object::report(&report)).finish())?;
             Ok(interrupt::exit().unwrap_or(failure.exit()))
         }
-        Err(failure) => match interrupt::exit() {
-            Some(exit) => {
-                console.error(&failure.to_string());
-                Ok(exit)
+        Err(failure) => {
+            let printed = match failure.output() {
+                Some(PartialOutput { stdout, stderr, .. }) => print_command(stdout, stderr),
+                None => Ok(()),
+            };
+            match interrupt::exit() {
+                Some(exit) => {
+                    console.error(&failure.to_string());
+                    Ok(exit)
+                }
+                // That the task failed counts for more than that what it wrote cannot be shown.
+                None => Err(failure.into()),
             }
-            None => Err(failure.into()),
-        },
+            .inspect_err(|_| {
+                if let Err(error) = printed {
+                    console.error(&error.to_string());
+                }
+            })
+        }
     }
 }
 
@@ -81,17 +94,35 @@ fn given(args: &RunArgs, call: &Call) -> Result<Given, Failure> {
     Ok(if is_nothing { Given::Nothing } else { Given::Content(content) })
 }
 
-fn print(answer: &Answer) -> Result<Exit, Failure> {
+fn print(answer: &Answer, report: &TaskReport, notes: Option<&Console>) -> Result<Exit, Failure> {
     match answer {
         Answer::Json(line) => console::print_line(line)?,
         Answer::Bytes(bytes) => console::write_stdout(bytes)?,
-        Answer::Command(output) => {
-            // stderr first: it is what remains to be said if stdout is closed.
-            console::write_stderr(&output.stderr);
-            console::write_stdout(&output.stdout)?;
+        Answer::Command(output) => print_command(&output.stdout, &output.stderr)?,
+    }
+    let exit = answer.exit();
+    if let Some(console) = notes {
+        if let Exit::Command(code) = exit
+            && u8::try_from(code).is_err()
+        {
+            let shown = exit.code();
+            console.say(&format!(
+                "the program exited with code {code}: a process can only pass on 0 to 255, so this is {shown}"
+            ));
+        }
+        if exit.code() != 0
+            && let Some(refusals) = &report.refusals
+        {
+            console.say(&refusals.to_string());
         }
     }
-    Ok(answer.exit())
+    Ok(exit)
+}
+
+/// What a command wrote. stderr first: it is what remains to be said if stdout is closed.
+fn print_command(stdout: &[u8], stderr: &[u8]) -> Result<(), Failure> {
+    console::write_stderr(stderr);
+    console::write_stdout(stdout)
 }
 
 fn print_json(answer: &Answer, call: &Call, module: &Module, report: &TaskReport) -> Result<Exit, Failure> {

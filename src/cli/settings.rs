@@ -183,6 +183,9 @@ pub(super) fn task_options(target: &Target) -> TaskOptions {
     if let Some(seed) = target.deterministic {
         options = options.deterministic(seed);
     }
+    if let Some(resolution) = target.clock_resolution {
+        options = options.clock_resolution(resolution);
+    }
     if let Some(level) = target.isolation {
         options = options.isolation(match level {
             Level::Instance => Isolation::Instance,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{BrokenPool, Death};
-use crate::task::{CommandOutput, TaskId, TaskReport};
+use crate::task::{CommandOutput, PartialOutput, TaskId, TaskReport};
 use crate::text::Escaped;
 
 /// A trap's kind, by the specification's words.
@@ -151,7 +151,10 @@ pub enum TaskError {
         /// Whether the worker had to be killed.
         killed: bool,
     },
-    /// The task was refused memory or table space, and then failed.
+    /// The task was refused memory that it cannot do without: what its module begins with, room for its input, or for
+    /// an object of the engine's garbage collector. A guest whose `memory.grow` is refused is told so instead,
+    /// and goes on: if it then traps, that is [`Trap`](Self::Trap), and its report has
+    /// [the refusals](TaskReport::refusals).
     #[error("out of memory: {requested} bytes asked for, the limit is {limit}{}", Backtrace(backtrace))]
     Memory {
         /// The limit in bytes.
@@ -161,8 +164,8 @@ pub enum TaskError {
         /// Where, innermost frame first.
         backtrace: Vec<Frame>,
     },
-    /// The task was refused a table of more entries than a worker has room for
-    /// ([`TABLE_ELEMENTS_MAX`](crate::limits::TABLE_ELEMENTS_MAX)), and then failed.
+    /// The task's module begins with a table of more entries than a worker has room for
+    /// ([`TABLE_ELEMENTS_MAX`](crate::limits::TABLE_ELEMENTS_MAX)).
     #[error(
         "out of table space: a table of {requested} entries asked for, the limit is {limit}{}",
         Backtrace(backtrace)
@@ -283,6 +286,7 @@ struct FailureParts {
     module: Arc<str>,
     label: Option<String>,
     report: TaskReport,
+    output: Option<PartialOutput>,
 }
 
 impl TaskFailure {
@@ -294,7 +298,15 @@ impl TaskFailure {
         label: Option<String>,
         report: TaskReport,
     ) -> Self {
-        TaskFailure(Arc::new(FailureParts { error, task, name, module, label, report }))
+        TaskFailure(Arc::new(FailureParts { error, task, name, module, label, report, output: None }))
+    }
+
+    /// With what the command wrote. For one that nobody else holds yet.
+    pub(crate) fn with_output(mut self, output: Option<PartialOutput>) -> Self {
+        if let Some(parts) = Arc::get_mut(&mut self.0) {
+            parts.output = output;
+        }
+        self
     }
 
     /// What happened.
@@ -332,6 +344,14 @@ impl TaskFailure {
         self.0.report.attempts > 0
     }
 
+    /// What a WASI command had written when it failed, in whatever way: at a limit or its deadline, by a trap, an
+    /// abort or its exit code. `None` of a task that is no command, of one that was never begun, and of one
+    /// that went with its worker's process: where that was killed
+    /// ([`TaskError::Timeout`] and [`TaskError::Aborted`] say so) or died, what the command wrote is lost with it.
+    pub fn output(&self) -> Option<&PartialOutput> {
+        self.0.output.as_ref()
+    }
+
     /// What it cost until then.
     pub fn report(&self) -> &TaskReport {
         &self.0.report
@@ -350,6 +370,11 @@ impl fmt::Display for TaskFailure {
             write!(f, ", in worker {pid}")?;
         }
         write!(f, ": {}", parts.error)?;
+        if let Some(refusals) = &parts.report.refusals
+            && !matches!(parts.error, TaskError::Memory { .. } | TaskError::Table { .. })
+        {
+            write!(f, "\n    {refusals}")?;
+        }
         match (&parts.error, parts.report.attempts) {
             (TaskError::Broken(_), 0) => f.write_str("; this task never started"),
             (TaskError::Broken(_) | TaskError::WorkerDied(_), 1) => f.write_str("; it may have run"),

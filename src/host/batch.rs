@@ -80,7 +80,8 @@ impl Batch {
     /// The next task has been answered.
     pub(super) fn answer(&self, worker_pid: u32, answered: Answered) {
         let task = TaskId(self.cell.task().0 + self.answered());
-        let (cost, output_bytes) = (answered.cost, answered.payload.len() as u64);
+        let cost = answered.cost.clone();
+        let output_bytes = answered.payload.len() as u64;
         let run = Duration::from_nanos(cost.run_ns);
         let result = resolve::read_verdict(answered, &self.entry, &self.limits).map_err(|error| {
             let mut report = TaskReport {
@@ -89,7 +90,7 @@ impl Batch {
                 output_bytes,
                 ..TaskReport::default()
             };
-            resolve::add_cost(&mut report, cost);
+            resolve::add_cost(&mut report, &cost);
             self.cell.labels().failure_of(task, error, report)
         });
         let how = if result.is_ok() { SUCCEEDED } else { FAILED };

@@ -29,7 +29,7 @@ use crate::limits::{BATCH_WORK_MAX, MODULES_PER_WORKER_MAX};
 use crate::module::{Interrupt, Module};
 use crate::observe::{EventKind, PoolStats, WorkerStats};
 use crate::octets::Octets;
-use crate::task::{NumberMap, TaskId, TaskLimits, TaskOptions};
+use crate::task::{NumberMap, PartialOutput, TaskId, TaskLimits, TaskOptions};
 use crate::walls::SandboxReport;
 use crate::wire::message::{Cost, Entry, Verdict};
 
@@ -103,6 +103,19 @@ pub(crate) struct Answered {
     pub(crate) verdict: Verdict,
     pub(crate) payload: Octets,
     pub(crate) cost: Cost,
+    /// Of a command, how much of the payload is its stdout; the rest is its stderr.
+    pub(crate) stdout_bytes: u64,
+}
+
+impl Answered {
+    /// What a command wrote, however it ended.
+    pub(super) fn written(&self, entry: &Entry) -> Option<PartialOutput> {
+        let Entry::Command { .. } = entry else { return None };
+        let mut stdout = self.payload.to_bytes();
+        let at = usize::try_from(self.stdout_bytes).unwrap_or(usize::MAX);
+        let stderr = stdout.split_off(stdout.len().min(at));
+        Some(PartialOutput { stdout, stderr })
+    }
 }
 
 /// A pool's shared state.

@@ -11,7 +11,7 @@ use crate::limits::{BACKTRACE_FRAMES_MAX, TABLE_ELEMENTS_MAX};
 use crate::module::Answer;
 use crate::observe::{Ended, LeaveReason, TaskOutcome};
 use crate::octets::Octets;
-use crate::task::{CommandOutput, TaskId, TaskLimits, TaskReport};
+use crate::task::{CommandOutput, PartialOutput, TaskId, TaskLimits, TaskReport};
 use crate::wire::message::{Cost, Entry, Verdict};
 
 pub(super) fn result(
@@ -30,13 +30,15 @@ pub(super) fn result(
         ..TaskReport::default()
     };
     if let Some(answered) = &answered {
-        add_cost(&mut report, answered.cost);
+        add_cost(&mut report, &answered.cost);
         report.output_bytes = answered.payload.len() as u64;
     }
     let told = |breakage: &Breakage| breakage.told_to(state.domains.name(record.domain).as_ref());
     if let (Resolution::Broken, Some(broken), None) = (how, &state.broken, &record.batch) {
         return (Err(Failed::WithAll(told(broken))), report);
     }
+    // An interrupt that was heeded is an answer, too.
+    let written = answered.as_ref().and_then(|answered| answered.written(&record.call.entry));
     let limit = record.timeout.unwrap_or_default();
     let result = match how {
         Resolution::Answered => match answered {
@@ -65,16 +67,20 @@ pub(super) fn result(
     // Of a batch, the task that was at hand.
     let at_hand = record.batch.as_ref().map_or(0, |batch| batch.answered());
     let task = TaskId(record.cell.task().0 + at_hand);
-    let failed = |error| Failed::For(record.cell.labels().failure_of(task, error, report.clone()));
+    let failed = |error| {
+        let failure = record.cell.labels().failure_of(task, error, report.clone());
+        Failed::For(failure.with_output(written))
+    };
     (result.map_err(failed), report)
 }
 
-pub(super) fn add_cost(report: &mut TaskReport, cost: Cost) {
+pub(super) fn add_cost(report: &mut TaskReport, cost: &Cost) {
     report.run = Duration::from_nanos(cost.run_ns);
     report.cpu = Duration::from_nanos(cost.cpu_ns);
     report.peak_memory_bytes = cost.peak_memory_bytes;
     report.fuel_used = cost.fuel_used;
     report.log_bytes_dropped = cost.log_bytes_dropped;
+    report.refusals.clone_from(&cost.refusals);
 }
 
 /// The worker's verdict, in the caller's words. The payload was bounded when it was read.
@@ -83,7 +89,8 @@ pub(super) fn read_verdict(
     entry: &Entry,
     limits: &TaskLimits,
 ) -> Result<Answer, TaskError> {
-    let Answered { verdict, payload, cost: _ } = answered;
+    let written = answered.written(entry).unwrap_or_default();
+    let Answered { verdict, payload, .. } = answered;
     let text = |payload: Octets| String::from_utf8_lossy(&payload).into_owned();
     // The worker keeps this bound; one that lies is not believed to have kept it.
     let kept = |mut backtrace: Vec<Frame>| {
@@ -93,9 +100,8 @@ pub(super) fn read_verdict(
     };
     Err(match verdict {
         Verdict::Ok => return Ok(Answer::Output(payload)),
-        Verdict::Exited { code, stdout_bytes } => {
-            let mut stdout = payload.to_bytes();
-            let stderr = stdout.split_off(stdout.len().min(stdout_bytes as usize));
+        Verdict::Exited { code } => {
+            let PartialOutput { stdout, stderr } = written;
             let output = CommandOutput { exit_code: code, stdout, stderr };
             // For a task, to exit is to fail: it has returned nothing.
             if code == 0 && matches!(entry, Entry::Command { .. }) {

@@ -18,6 +18,7 @@ use crate::host::core::{Call, Group, WhenFull};
 use crate::limits;
 use crate::module::{Callable, RawTask, Target};
 use crate::task::TaskOptions;
+use crate::text::truncated;
 use crate::wire::message::Entry;
 
 impl Pool {
@@ -152,6 +153,7 @@ impl Pool {
             return Err(SubmitError::InputTooLarge { task: name(), bytes: input.len(), max });
         }
         if let Entry::Command { args, env } = &entry {
+            check_texts(&target.name, args, env)?;
             let texts = args.iter().chain(env.iter().flat_map(|(name, value)| [name, value]));
             let bytes = texts.map(|text| text.len() + 8).sum();
             let max = limits::FRAME_META_BYTES_MAX / 2;
@@ -218,6 +220,24 @@ impl Pool {
         TaskFuture::new(cell, C::decode, Arc::downgrade(&self.0.core))
     }
 }
+
+/// Whether a program can be given these as they are: in its memory they end at a NUL.
+pub(crate) fn check_texts(task: &str, args: &[String], env: &[(String, String)]) -> Result<(), SubmitError> {
+    let args = args.iter().map(|arg| ("an argument", arg, &['\0'][..]));
+    let env = env.iter().flat_map(|(name, value)| {
+        [("a variable's name", name, &['\0', '='][..]), ("a variable's value", value, &['\0'])]
+    });
+    for (what, text, excluded) in args.chain(env) {
+        if let Some(character) = text.chars().find(|character| excluded.contains(character)) {
+            let (task, text) = (task.to_string(), truncated(text, SHOWN_BYTES_MAX));
+            return Err(SubmitError::Unrepresentable { task, what, character, text });
+        }
+    }
+    Ok(())
+}
+
+/// How much of a text that is refused is shown.
+const SHOWN_BYTES_MAX: usize = 60;
 
 /// A task that is ready to be accepted.
 struct Request {

@@ -13,7 +13,7 @@ use crate::doctor::{AttackOutcome, Probe};
 use crate::error::{Frame, ModuleError, TrapCode};
 use crate::limits::compile::CompileLimits;
 use crate::module::CodeKind;
-use crate::task::{TaskId, TaskLimits};
+use crate::task::{Refusals, TaskId, TaskLimits};
 use crate::walls::{SandboxReport, SandboxRequest};
 
 /// A module's number within its pool.
@@ -120,9 +120,10 @@ pub(crate) enum Entry {
 pub(crate) enum FromWorker {
     /// A log record or a line of output. No payload.
     Log { task: TaskId, record: LogRecord },
-    /// The task has ended. The payload belongs to the verdict. For a batch, no more of it
+    /// The task has ended. The payload belongs to the verdict; of a command, whatever its verdict, it is
+    /// what was written to stdout, of so many bytes, and then to stderr. For a batch, no more of it
     /// is run for now: without payload, its verdict is `Ok`, or `Interrupted` if the next of its tasks was.
-    Done { task: TaskId, verdict: Verdict, cost: Cost },
+    Done { task: TaskId, verdict: Verdict, cost: Cost, stdout_bytes: u64 },
     /// The next task of a batch has ended. The payload belongs to the verdict.
     Item { task: TaskId, verdict: Verdict, cost: Cost },
     /// What the worker itself has to say, perhaps of the task at hand. No payload.
@@ -161,10 +162,9 @@ pub(crate) struct LogRecord {
 pub(crate) enum Verdict {
     /// The payload is the output.
     Ok,
-    /// The command exited, or a task called `proc_exit`. The payload is stdout, then stderr.
+    /// The command exited, or a task called `proc_exit`.
     Exited {
         code: i32,
-        stdout_bytes: u64,
     },
     /// The payload is the error's text.
     Guest,
@@ -186,6 +186,7 @@ pub(crate) enum Verdict {
     },
     /// The host's own interrupt was heeded.
     Interrupted,
+    /// The memory, or the table, without which the task cannot begin is over the limit.
     Memory {
         requested: u64,
         backtrace: Vec<Frame>,
@@ -217,13 +218,15 @@ pub(crate) enum Verdict {
 }
 
 /// What the task cost, as the worker measured it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cost {
     pub(crate) run_ns: u64,
     pub(crate) cpu_ns: u64,
     pub(crate) peak_memory_bytes: u64,
     pub(crate) fuel_used: Option<u64>,
     pub(crate) log_bytes_dropped: u64,
+    /// Rare, and large.
+    pub(crate) refusals: Option<Box<Refusals>>,
 }
 
 /// Host to compiler. Comes with three descriptors: the wasm, and two empty files for the

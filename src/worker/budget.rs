@@ -1,8 +1,11 @@
 //! What a task's memories and tables may hold together.
 
+use std::time::Instant;
+
 use wasmtime::{ResourceLimiter, Result};
 
 use crate::limits::TABLE_ELEMENTS_MAX;
+use crate::task::{Refusal, RefusalKind, Refusals};
 
 /// Bytes that one table entry counts for.
 const TABLE_ENTRY_BYTES: usize = 8;
@@ -17,11 +20,14 @@ pub(super) struct Budget {
     pub(super) refused: Option<u64>,
     /// Entries of a table that no worker has room for, where that was the last refusal.
     pub(super) refused_entries: Option<u64>,
+    /// When the task at hand began.
+    began: Instant,
+    refusals: Option<Box<Refusals>>,
 }
 
 impl Budget {
-    pub(super) fn new(limit: u64) -> Self {
-        Budget { limit, used: 0, peak: 0, refused: None, refused_entries: None }
+    pub(super) fn new(limit: u64, began: Instant) -> Self {
+        Budget { limit, used: 0, peak: 0, refused: None, refused_entries: None, began, refusals: None }
     }
 
     /// What is held now.
@@ -30,19 +36,38 @@ impl Budget {
     }
 
     /// The next task's: what is held stays, and counts for it.
-    pub(super) fn begin(&mut self, limit: u64) {
-        *self = Budget { used: self.used, peak: self.used, ..Budget::new(limit) };
+    pub(super) fn begin(&mut self, limit: u64, began: Instant) {
+        *self = Budget { used: self.used, peak: self.used, ..Budget::new(limit, began) };
+    }
+
+    /// How often the task was refused something.
+    pub(super) fn refusals(&self) -> u64 {
+        self.refusals.as_ref().map_or(0, |refusals| refusals.count)
+    }
+
+    /// What the task was refused, if anything.
+    pub(super) fn report(&self) -> Option<Box<Refusals>> {
+        self.refusals.clone()
     }
 
     fn grow(&mut self, bytes: u64) -> bool {
         let total = self.used.saturating_add(bytes);
         if total > self.limit {
             (self.refused, self.refused_entries) = (Some(total), None);
+            self.refuse(RefusalKind::Memory, total, self.limit);
             return false;
         }
         self.used = total;
         self.peak = self.peak.max(total);
         true
+    }
+
+    fn refuse(&mut self, kind: RefusalKind, requested: u64, limit: u64) {
+        let refusal = Refusal { kind, requested, limit, after: self.began.elapsed() };
+        let first = || Box::new(Refusals { count: 0, first: refusal, last: refusal });
+        let refusals = self.refusals.get_or_insert_with(first);
+        refusals.count += 1;
+        refusals.last = refusal;
     }
 }
 
@@ -63,6 +88,7 @@ impl ResourceLimiter for Budget {
     /// Granted here, and then refused by the system: the process is at its own limit.
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> Result<()> {
         (self.refused, self.refused_entries) = (Some(self.used), None);
+        self.refuse(RefusalKind::System, self.used, self.limit);
         Ok(())
     }
 
@@ -72,6 +98,7 @@ impl ResourceLimiter for Budget {
             // Or over the room that the worker has for a table: then it is a limit of ours.
             if maximum.is_none_or(|maximum| maximum >= TABLE_ELEMENTS_MAX) {
                 self.refused_entries = Some(desired as u64);
+                self.refuse(RefusalKind::Table, desired as u64, TABLE_ELEMENTS_MAX as u64);
             }
             return Ok(false);
         }
@@ -86,7 +113,7 @@ mod tests {
 
     #[test]
     fn memories_and_tables_share_one_limit() {
-        let mut budget = Budget::new(1000);
+        let mut budget = Budget::new(1000, Instant::now());
         assert!(budget.memory_growing(0, 600, None).expect("answers"));
         assert!(budget.table_growing(0, 50, None).expect("answers"));
         assert!(!budget.memory_growing(600, 601, None).expect("answers"));
@@ -94,8 +121,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_refused_is_counted_with_the_first_and_the_last_time() {
+        let mut budget = Budget::new(1000, Instant::now());
+        assert_eq!(budget.report(), None);
+        assert!(!budget.memory_growing(0, 5000, None).expect("answers"));
+        assert!(budget.memory_growing(0, 600, None).expect("answers"));
+        assert!(!budget.table_growing(0, 51, None).expect("answers"));
+        assert!(!budget.table_growing(0, TABLE_ELEMENTS_MAX + 1, None).expect("answers"));
+        let Refusals { count, first, last } = *budget.report().expect("some were refused");
+        assert_eq!((count, budget.refusals()), (3, 3));
+        assert_eq!((first.kind, first.requested, first.limit), (RefusalKind::Memory, 5000, 1000));
+        assert_eq!((last.kind, last.requested), (RefusalKind::Table, TABLE_ELEMENTS_MAX as u64 + 1));
+        assert!(first.after <= last.after);
+        // The next task was refused nothing yet.
+        budget.begin(1000, Instant::now());
+        assert_eq!(budget.report(), None);
+    }
+
+    #[test]
     fn growth_beyond_the_modules_own_maximum_is_not_the_limits_doing() {
-        let mut budget = Budget::new(1000);
+        let mut budget = Budget::new(1000, Instant::now());
         assert!(!budget.memory_growing(0, 600, Some(500)).expect("answers"));
         assert_eq!(budget.refused, None);
     }
@@ -103,12 +148,12 @@ mod tests {
     #[test]
     fn no_table_is_larger_than_a_worker_has_room_for_whoever_allocates_it() {
         for maximum in [None, Some(TABLE_ELEMENTS_MAX), Some(usize::MAX)] {
-            let mut budget = Budget::new(u64::MAX);
+            let mut budget = Budget::new(u64::MAX, Instant::now());
             assert!(budget.table_growing(0, TABLE_ELEMENTS_MAX, maximum).expect("answers"));
             assert!(!budget.table_growing(0, TABLE_ELEMENTS_MAX + 1, maximum).expect("answers"));
             assert_eq!(budget.refused_entries, Some(TABLE_ELEMENTS_MAX as u64 + 1));
         }
-        let mut budget = Budget::new(u64::MAX);
+        let mut budget = Budget::new(u64::MAX, Instant::now());
         assert!(!budget.table_growing(0, TABLE_ELEMENTS_MAX + 1, Some(10)).expect("answers"));
         assert_eq!(budget.refused_entries, None);
     }

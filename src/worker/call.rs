@@ -24,11 +24,13 @@ pub(super) struct Call<'a> {
 pub(super) struct Ended {
     pub(super) verdict: Verdict,
     pub(super) payload: Payload,
+    /// Of a command, how much of the payload is its stdout.
+    pub(super) stdout_bytes: u64,
 }
 
 impl Ended {
     pub(super) fn of(verdict: Verdict) -> Self {
-        Ended { verdict, payload: Payload::Owned(Vec::new()) }
+        Ended { verdict, payload: Payload::Owned(Vec::new()), stdout_bytes: 0 }
     }
 }
 
@@ -133,7 +135,7 @@ pub(super) async fn execute<const FIBER: bool>(
         Entry::Command { .. } => {
             let start = function(store, &instance, loaded.start.as_ref())?;
             invoke::<FIBER, (), ()>(store, &start, ()).await?;
-            return Ok(Ended::of(Verdict::Exited { code: 0, stdout_bytes: 0 }));
+            return Ok(Ended::of(Verdict::Exited { code: 0 }));
         }
         Entry::Task(index) => *index as usize,
     };
@@ -147,7 +149,7 @@ pub(super) async fn execute<const FIBER: bool>(
         let packed = invoke::<FIBER, (u32, u32), i64>(store, &initializer, (0, 0)).await?;
         let (verdict, payload) = envelope(store, standing, loaded, packed, output_bytes_max)?;
         if verdict != Verdict::Ok {
-            return Ok(Ended { verdict, payload });
+            return Ok(Ended { payload, ..Ended::of(verdict) });
         }
     }
     let Ok(len) = u32::try_from(call.input.left()) else {
@@ -156,15 +158,16 @@ pub(super) async fn execute<const FIBER: bool>(
         return Ok(Ended { payload, ..Ended::of(Verdict::InputDecode) });
     };
     let alloc = standing.alloc(store, loaded)?;
+    let refused_before = store.data().budget.refusals();
     let pointer = invoke::<FIBER, (u32,), u32>(store, alloc, (len,)).await?;
     let memory = standing.memory(store, loaded)?;
-    if let Some(refused) = write_input(store, memory, pointer, call.input)? {
+    if let Some(refused) = write_input(store, memory, pointer, call.input, refused_before)? {
         return Ok(Ended::of(refused));
     }
     let task = standing.task(store, loaded, index)?;
     let packed = invoke::<FIBER, (u32, u32), i64>(store, task, (pointer, len)).await?;
     let (verdict, payload) = envelope(store, standing, loaded, packed, output_bytes_max)?;
-    Ok(Ended { verdict, payload })
+    Ok(Ended { payload, ..Ended::of(verdict) })
 }
 
 fn function<P: WasmParams, R: WasmResults>(
@@ -202,13 +205,18 @@ fn write_input(
     memory: Memory,
     pointer: u32,
     input: &mut dyn Input,
+    refused_before: u64,
 ) -> wasmtime::Result<Option<Verdict>> {
     let (data, state) = memory.data_and_store_mut(&mut *store);
     let end = pointer as u64 + input.left();
     if pointer == 0 || end > data.len() as u64 {
         let (len, memory_bytes) = (input.left() as u32, data.len() as u64);
-        // A null pointer is how the ABI says that there is no memory left.
-        if let (0, Some(requested)) = (pointer, state.budget.refused) {
+        // A null pointer is how the ABI says that there is no memory left; and it was this call that was
+        // refused some.
+        if pointer == 0
+            && state.budget.refusals() > refused_before
+            && let Some(requested) = state.budget.refused
+        {
             return Ok(Some(Verdict::Memory { requested, backtrace: Vec::new() }));
         }
         if pointer == 0 {

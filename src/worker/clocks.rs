@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
-use crate::limits::{VIRTUAL_TIME_EPOCH, VIRTUAL_TIME_STEP};
+use crate::limits::{CLOCK_RESOLUTION_MAX, VIRTUAL_TIME_EPOCH, VIRTUAL_TIME_STEP};
 
 /// The clocks of one task.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ impl Clock {
     /// What the monotonic clock and the wall clock say at the same moment.
     pub(super) fn read(&self) -> (Duration, Duration) {
         match self {
-            Clock::System(clock) => (clock.cut(clock.began.elapsed()), HostWallClock::now(clock)),
+            Clock::System(clock) => (clock.monotonic(), HostWallClock::now(clock)),
             Clock::Virtual(time) => {
                 let now = Duration::from_nanos(time.read());
                 (now, VIRTUAL_TIME_EPOCH + now)
@@ -39,7 +39,8 @@ impl Clock {
 const VIRTUAL_TIME_MAX: u64 = i64::MAX as u64 - VIRTUAL_TIME_EPOCH.as_nanos() as u64;
 
 /// The system's clocks, never finer than the resolution. Its monotonic clock begins with the
-/// task, so that it says nothing of the machine's.
+/// task, so that it says nothing of the machine's; and with one step, since programs take 0 for a clock that
+/// does not run (Go's runtime ends with "nanotime returning zero").
 #[derive(Debug, Clone)]
 pub(super) struct Coarse {
     resolution: Duration,
@@ -49,7 +50,13 @@ pub(super) struct Coarse {
 impl Coarse {
     /// With a resolution of 0 as fine as the system's.
     pub(super) fn new(resolution: Duration) -> Self {
-        Coarse { resolution: resolution.max(Duration::from_nanos(1)), began: Instant::now() }
+        let resolution = resolution.clamp(Duration::from_nanos(1), CLOCK_RESOLUTION_MAX);
+        Coarse { resolution, began: Instant::now() }
+    }
+
+    /// Since the task began, and never 0.
+    fn monotonic(&self) -> Duration {
+        self.cut(self.began.elapsed()).saturating_add(self.resolution)
     }
 
     fn cut(&self, time: Duration) -> Duration {
@@ -72,7 +79,9 @@ impl HostWallClock for Coarse {
     }
 
     fn now(&self) -> Duration {
-        self.cut(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // A machine that does not know the time begins in 1970.
+        self.cut(now).max(self.resolution)
     }
 }
 
@@ -82,16 +91,23 @@ impl HostMonotonicClock for Coarse {
     }
 
     fn now(&self) -> u64 {
-        self.cut(self.began.elapsed()).as_nanos() as u64
+        u64::try_from(self.monotonic().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
 /// Time that passes by being read: both clocks of a deterministic task. Clones are the same clock.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct VirtualTime(Arc<AtomicU64>);
 
+impl Default for VirtualTime {
+    /// Begins with one step, as the other clocks: none ever says 0.
+    fn default() -> Self {
+        VirtualTime(Arc::new(AtomicU64::new(VIRTUAL_TIME_STEP.as_nanos() as u64)))
+    }
+}
+
 impl VirtualTime {
-    /// Nanoseconds since the task began. The next reading is later by one step.
+    /// Nanoseconds since the task began, and one step. The next reading is later by one step.
     fn read(&self) -> u64 {
         let now = self.0.load(Ordering::Relaxed);
         self.advance_to(now.saturating_add(VIRTUAL_TIME_STEP.as_nanos() as u64));
@@ -148,17 +164,32 @@ mod tests {
         }
         let wall = Coarse::new(Duration::from_secs(3600));
         assert_eq!(HostWallClock::now(&wall).as_secs() % 3600, 0);
-        assert_eq!(HostMonotonicClock::now(&wall), 0);
-        assert_eq!(HostMonotonicClock::now(&Coarse::new(Duration::MAX)), 0);
+        assert_eq!(HostMonotonicClock::now(&wall), 3_600_000_000_000);
+    }
+
+    #[test]
+    fn no_clock_says_0_whatever_its_resolution() {
+        for resolution in [0, 1, 1_000_000, 3_600_000_000_000, u64::MAX] {
+            let clock = Coarse::new(Duration::from_nanos(resolution));
+            assert!(HostMonotonicClock::now(&clock) > 0, "{resolution}");
+            assert!(!HostWallClock::now(&clock).is_zero(), "{resolution}");
+            let (monotonic, wall) = Clock::System(clock).read();
+            assert!(!monotonic.is_zero() && !wall.is_zero(), "{resolution}");
+        }
+        assert_eq!(Coarse::new(Duration::MAX).resolution, CLOCK_RESOLUTION_MAX);
+        let time = VirtualTime::default();
+        assert!(HostMonotonicClock::now(&time) > 0 && !HostWallClock::now(&time).is_zero());
+        let (monotonic, wall) = Clock::Virtual(VirtualTime::default()).read();
+        assert!(!monotonic.is_zero() && !wall.is_zero());
     }
 
     #[test]
     fn virtual_time_moves_by_readings_and_sleeps_and_ends_rather_than_wraps() {
         let time = VirtualTime::default();
-        assert_eq!((time.read(), time.read()), (0, 1_000));
-        assert_eq!(HostWallClock::now(&time), VIRTUAL_TIME_EPOCH + Duration::from_nanos(2_000));
+        assert_eq!((time.read(), time.read()), (1_000, 2_000));
+        assert_eq!(HostWallClock::now(&time), VIRTUAL_TIME_EPOCH + Duration::from_nanos(3_000));
         time.sleep(Duration::from_millis(1));
-        assert_eq!(HostMonotonicClock::now(&time), 1_003_000);
+        assert_eq!(HostMonotonicClock::now(&time), 1_004_000);
         time.sleep(Duration::MAX);
         assert_eq!((time.read(), time.read()), (VIRTUAL_TIME_MAX, VIRTUAL_TIME_MAX));
         assert_eq!(HostWallClock::now(&time).as_nanos(), i64::MAX as u128);

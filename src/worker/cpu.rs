@@ -33,6 +33,11 @@ impl CpuClock {
         }
     }
 
+    /// When the task at hand began.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
     /// Wall and CPU time since `begin`, in nanoseconds.
     pub(super) fn end(&mut self) -> (u64, u64) {
         let run_ns = self.began.elapsed().as_nanos() as u64;

@@ -66,8 +66,16 @@ pub(super) struct Order {
     pub(super) shares: Vec<ShareId>,
 }
 
+/// What came of a task, and what it cost.
+pub(super) struct Outcome<'a> {
+    pub(super) verdict: Verdict,
+    pub(super) cost: Cost,
+    pub(super) stdout_bytes: u64,
+    pub(super) payload: &'a [u8],
+}
+
 /// Takes what came of a task, before its instance is torn down: the host need not wait for that.
-pub(super) type Answer<'a> = &'a mut dyn FnMut(&mut dyn Input, Verdict, Cost, &[u8]) -> io::Result<()>;
+pub(super) type Answer<'a> = &'a mut dyn FnMut(&mut dyn Input, Outcome<'_>) -> io::Result<()>;
 
 /// The level of a task's stack, among its records.
 const WARN: u8 = 2;
@@ -111,7 +119,7 @@ impl Runner {
         }
         let answered = match self.loaded(order.module) {
             Err(message) => {
-                self.answer(Verdict::Instantiate { message }, &[], input, Cost::default(), answer)
+                self.refuse(Verdict::Instantiate { message }, input, answer)
             }
             Ok(loaded) => self.run_in(&loaded, order, input, answer),
         };
@@ -154,14 +162,18 @@ impl Runner {
 
     fn answer(
         &mut self,
-        verdict: Verdict,
-        payload: &[u8],
+        mut outcome: Outcome<'_>,
         input: &mut dyn Input,
-        mut cost: Cost,
         answer: Answer<'_>,
     ) -> io::Result<()> {
-        (cost.run_ns, cost.cpu_ns) = self.clock.end();
-        answer(input, verdict, cost, payload)
+        (outcome.cost.run_ns, outcome.cost.cpu_ns) = self.clock.end();
+        answer(input, outcome)
+    }
+
+    /// Answers for a task that has not begun.
+    fn refuse(&mut self, verdict: Verdict, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
+        let outcome = Outcome { verdict, cost: Cost::default(), stdout_bytes: 0, payload: &[] };
+        self.answer(outcome, input, answer)
     }
 
     fn run_in(
@@ -173,7 +185,6 @@ impl Runner {
     ) -> io::Result<()> {
         let Order { task, run, entry, limits, .. } = order;
         self.journal.begin(*task, limits.log_bytes_max, limits.log_overflow);
-        let mut cost = Cost::default();
         let shares = self.shared.inputs.get(&order.shares);
         let ready = shares.and_then(|shares| {
             let ready = self.ready(loaded, order).map_err(|error| format!("{error:#}"))?;
@@ -181,7 +192,7 @@ impl Runner {
         });
         let (mut kept, shares) = match ready {
             Ok(ready) => ready,
-            Err(message) => return self.answer(Verdict::Instantiate { message }, &[], input, cost, answer),
+            Err(message) => return self.refuse(Verdict::Instantiate { message }, input, answer),
         };
         let Kept { store, standing, served, .. } = &mut *kept;
         let state = store.data_mut();
@@ -191,7 +202,7 @@ impl Runner {
             call.output = Outputs::new(entry, limits, &self.journal);
             match wasi::context(entry, limits, call.input, &call.output, &self.dirs) {
                 Ok((wasi, clock)) => (state.wasi, state.clock) = (Some(wasi), clock),
-                Err(verdict) => return self.answer(verdict, &[], call.input, cost, answer),
+                Err(verdict) => return self.refuse(verdict, call.input, answer),
             }
         }
         // An interrupt that came before the store had its deadline bumped an epoch that nobody
@@ -199,7 +210,7 @@ impl Runner {
         // in `Shared::interrupt`).
         fence(Ordering::SeqCst);
         if self.shared.is_interrupted(*run) {
-            return self.answer(Verdict::Interrupted, &[], call.input, cost, answer);
+            return self.refuse(Verdict::Interrupted, call.input, answer);
         }
         // Ordinary modules run on this very stack. WASI may wait, so it runs on a fiber that an
         // interrupt can drop in the middle of a host call.
@@ -210,26 +221,37 @@ impl Runner {
             poll_once(pin!(execute::<false>(store, loaded, standing, *served == 0, &mut call)))
         };
         call.output.flush_lines();
-        cost.peak_memory_bytes = store.data().budget.peak;
-        if loaded.description.metered {
-            let fuel = limits.fuel.unwrap_or(u64::MAX);
-            cost.fuel_used = Some(fuel - store.get_fuel().unwrap_or_default().min(fuel));
-        }
         let logged = self.journal.end();
-        let Ended { verdict, payload } = match ran {
+        let mut ended = match ran {
             None => Ended::of(Verdict::Interrupted),
             Some(ran) => match logged.fatal_bytes {
                 Some(bytes) => Ended::of(Verdict::LogsTooLarge { bytes }),
                 None => self.judge(ran, store, *run, &call),
             },
         };
-        cost.log_bytes_dropped = logged.dropped;
+        if let Entry::Command { .. } = entry {
+            // However it ended: what it wrote until then is its caller's.
+            let (stdout_bytes, written) = call.output.take();
+            (ended.stdout_bytes, ended.payload) = (stdout_bytes, Payload::Owned(written));
+        }
+        let budget = &store.data().budget;
+        let cost = Cost {
+            peak_memory_bytes: budget.peak,
+            refusals: budget.report(),
+            fuel_used: loaded.description.metered.then(|| {
+                let fuel = limits.fuel.unwrap_or(u64::MAX);
+                fuel - store.get_fuel().unwrap_or_default().min(fuel)
+            }),
+            log_bytes_dropped: logged.dropped,
+            ..Cost::default()
+        };
+        let Ended { verdict, payload, stdout_bytes } = ended;
         let input = call.input;
-        let bytes = payload_bytes(&payload, store);
-        // What has not come to an end of its own is none to go on with.
+        // Only an instance whose task succeeded is reused.
         *served += 1;
         let is_reusable = matches!(verdict, Verdict::Ok) && *served < limits.instance_tasks_max;
-        self.answer(verdict, bytes, input, cost, answer)?;
+        let outcome = Outcome { verdict, cost, stdout_bytes, payload: payload_bytes(&payload, store) };
+        self.answer(outcome, input, answer)?;
         if is_reusable && kept.standing.is_some() {
             // It may wait for its next task for long.
             kept.store.data_mut().shares.clear();
@@ -255,7 +277,7 @@ impl Runner {
             }
         };
         let store = &mut kept.store;
-        store.data_mut().begin(memory_bytes_max);
+        store.data_mut().begin(memory_bytes_max, self.clock.began());
         if loaded.description.metered {
             store.set_fuel(order.limits.fuel.unwrap_or(u64::MAX))?;
         }
@@ -267,7 +289,8 @@ impl Runner {
     /// A store that is not any task's yet.
     fn store(&self, loaded: &Loaded) -> wasmtime::Result<Store<TaskState>> {
         let engine = loaded.instance.module().engine();
-        let (budget, journal) = (Budget::new(u64::MAX), self.journal.clone());
+        let budget = Budget::new(u64::MAX, self.clock.began());
+        let journal = self.journal.clone();
         let state = TaskState {
             run: 0,
             budget,
@@ -322,26 +345,12 @@ impl Runner {
         run: u64,
         call: &Call<'_>,
     ) -> Ended {
-        let is_command = matches!(call.entry, Entry::Command { .. });
-        let verdict = match ran {
-            Ok(Ended { verdict: Verdict::Exited { code, .. }, .. }) if is_command => {
-                Verdict::Exited { code, stdout_bytes: 0 }
-            }
-            Ok(ended) => return ended,
-            Err(error) => match call.output.overflow() {
+        match ran {
+            Ok(ended) => ended,
+            Err(error) => Ended::of(match call.output.overflow() {
                 Some(bytes) => Verdict::OutputTooLarge { bytes },
                 None => verdict::of_error(&error, store.data(), self.shared.is_interrupted(run)),
-            },
-        };
-        match verdict {
-            Verdict::Exited { code, .. } => {
-                let (stdout_bytes, payload) = call.output.take();
-                Ended {
-                    payload: Payload::Owned(payload),
-                    ..Ended::of(Verdict::Exited { code, stdout_bytes })
-                }
-            }
-            verdict => Ended::of(verdict),
+            }),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! `shares`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use wasmtime::{Caller, Engine, Extern, Linker, Result};
 use wasmtime_wasi::WasiCtxBuilder;
@@ -11,7 +12,7 @@ use super::budget::Budget;
 use super::clocks::Clock;
 use super::journal::Journal;
 use super::shares::{self, Mapping};
-use super::{open, poll};
+use super::{exit, open, poll};
 use crate::limits::{GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::wire::message::LogSource;
 
@@ -34,8 +35,8 @@ pub(crate) struct TaskState {
 
 impl TaskState {
     /// The next task's: nothing of the one before is left here.
-    pub(super) fn begin(&mut self, memory_bytes_max: u64) {
-        self.budget.begin(memory_bytes_max);
+    pub(super) fn begin(&mut self, memory_bytes_max: u64, began: Instant) {
+        self.budget.begin(memory_bytes_max, began);
         (self.wasi, self.clock, self.panic) = (None, Clock::none(), None);
         self.shares.clear();
     }
@@ -44,7 +45,7 @@ impl TaskState {
     pub(crate) fn for_linking() -> Self {
         TaskState {
             run: 0,
-            budget: Budget::new(0),
+            budget: Budget::new(0, Instant::now()),
             journal: Journal::nowhere(),
             wasi: None,
             clock: Clock::none(),
@@ -69,6 +70,7 @@ pub(crate) fn linker(engine: &Engine, with_wasi: bool) -> Result<Linker<TaskStat
         wasmtime_wasi::p1::add_to_linker_async(&mut linker, TaskState::wasi)?;
         poll::define(&mut linker)?;
         open::define(&mut linker)?;
+        exit::define(&mut linker)?;
     }
     linker.func_wrap("wasmpool", "log", log)?;
     linker.func_wrap("wasmpool", "panic", panic)?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::events::{Reporter, ToHost};
 use super::inbox::{Inbound, Inbox, Input, Item};
-use super::instance::{Order, Runner};
+use super::instance::{Order, Outcome, Runner};
 use crate::limits::BATCH_WORK_MAX;
 use crate::sandbox::LockedDown;
 use crate::task::TaskId;
@@ -43,10 +43,11 @@ pub(super) fn run<W: ToHost>(
         match items {
             None => {
                 reporter.begin(task);
-                runner.run(&order, &mut inbox, &mut |input, verdict, cost, payload| {
+                runner.run(&order, &mut inbox, &mut |input, outcome| {
                     // The host takes no answer before it has sent the whole input.
                     input.skip()?;
-                    say(FromWorker::Done { task, verdict, cost }, payload)
+                    let Outcome { verdict, cost, stdout_bytes, payload } = outcome;
+                    say(FromWorker::Done { task, verdict, cost, stdout_bytes }, payload)
                 })?
             }
             Some(items) => {
@@ -61,7 +62,8 @@ pub(super) fn run<W: ToHost>(
                     run_ns += run_item(&mut runner, &order, &mut inbox, &mut say, &mut verdict)?;
                 }
                 inbox.skip()?;
-                say(FromWorker::Done { task, verdict, cost: Cost { run_ns, ..Cost::default() } }, &[])?;
+                let cost = Cost { run_ns, ..Cost::default() };
+                say(FromWorker::Done { task, verdict, cost, stdout_bytes: 0 }, &[])?;
             }
         }
         if !inbox.has_more() {
@@ -81,7 +83,8 @@ fn run_item(
 ) -> io::Result<u64> {
     let mut input = Item::next(inbox)?;
     let mut run_ns = 0;
-    runner.run(order, &mut input, &mut |_, verdict, cost, payload| {
+    runner.run(order, &mut input, &mut |_, outcome| {
+        let Outcome { verdict, cost, payload, .. } = outcome;
         run_ns = cost.run_ns;
         if matches!(verdict, Verdict::Interrupted) {
             *of_batch = verdict;

@@ -1,6 +1,6 @@
 //! From the engine's error to the task's verdict.
 
-use wasmtime::{Error, Trap, WasmBacktrace};
+use wasmtime::{Error, GcHeapOutOfMemory, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::linker::TaskState;
@@ -15,7 +15,7 @@ const NAME_BYTES_MAX: usize = 1024;
 /// What a failed call means. `interrupted`: whether the host had asked this task to stop.
 pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> Verdict {
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
-        return Verdict::Exited { code: exit.0, stdout_bytes: 0 };
+        return Verdict::Exited { code: exit.0 };
     }
     let trap = error.downcast_ref::<Trap>().copied();
     let backtrace = backtrace(error);
@@ -28,21 +28,18 @@ pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> V
         let message = truncated(message, GUEST_TEXT_BYTES_MAX);
         return Verdict::Panic { message, location: location.clone(), backtrace };
     }
-    // A guest that was refused memory gives up by aborting, or runs into its null pointer.
-    // Without any backtrace it never ran: the first memory was refused already.
-    let gave_up = matches!(
-        trap,
-        Some(Trap::UnreachableCodeReached | Trap::MemoryOutOfBounds | Trap::AllocationTooLarge)
-    );
-    if let Some(requested) = state.budget.refused_entries
-        && (gave_up || trap.is_none())
-    {
-        return Verdict::Table { requested, backtrace };
-    }
-    if let Some(requested) = state.budget.refused
-        && (gave_up || trap.is_none())
-    {
-        return Verdict::Memory { requested, backtrace };
+    // Two ends are known to come of memory that was refused: without any backtrace the task never ran, since
+    // what its module begins with was refused; and the engine itself says that its heap of objects is full. A
+    // guest whose `memory.grow` is refused is told so, and goes on as it likes: why it trapped later,
+    // only it knows. That it was refused memory stands in its report, beside the trap.
+    let is_full = error.is::<GcHeapOutOfMemory<()>>();
+    if trap.is_none() && (is_full || backtrace.is_empty()) {
+        if let Some(requested) = state.budget.refused_entries {
+            return Verdict::Table { requested, backtrace };
+        }
+        if let Some(requested) = state.budget.refused {
+            return Verdict::Memory { requested, backtrace };
+        }
     }
     match trap {
         Some(trap) => Verdict::Trap { code: code(trap), message: trap.to_string(), backtrace },

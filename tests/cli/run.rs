@@ -215,7 +215,7 @@ fn a_task_that_fails_is_code_1_and_says_how() {
         (&["bad_pointer"], "the guest returned pointer", "bad_pointer"),
         (&["bad_output", "--input", "1"], "cannot decode the task's output", "output_decode"),
         (&["proc_exit", "--input", "3"], "exited with code 3", "exit"),
-        (&["memory_bomb", "--memory", "16MiB"], "out of memory", "memory"),
+        (&["memory_bomb", "--memory", "16MiB"], "memory was refused 2 times", "trap"),
         (&["sleep_forever", "--timeout", "100ms"], "timed out after 100ms", "timeout"),
         (
             &["huge_output", "--input", "9000", "--output-limit", "8KiB"],

@@ -1,8 +1,10 @@
 //! What the host reads from a worker's ring: frames that a hostile worker wrote.
 
+use std::time::Duration;
+
 use super::frames;
 use crate::error::{Frame, TrapCode};
-use crate::task::TaskId;
+use crate::task::{Refusal, RefusalKind, Refusals, TaskId};
 use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Verdict};
 
 /// See `frames`.
@@ -39,11 +41,23 @@ fn log() -> FromWorker {
 }
 
 fn cost() -> Cost {
-    Cost { run_ns: 1000, cpu_ns: 900, peak_memory_bytes: 65536, fuel_used: Some(7), log_bytes_dropped: 0 }
+    Cost {
+        run_ns: 1000,
+        cpu_ns: 900,
+        peak_memory_bytes: 65536,
+        fuel_used: Some(7),
+        log_bytes_dropped: 0,
+        refusals: Some(Box::new(refusals())),
+    }
+}
+
+fn refusals() -> Refusals {
+    let refusal = |kind| Refusal { kind, requested: 1 << 40, limit: 1 << 29, after: Duration::from_millis(3) };
+    Refusals { count: 2, first: refusal(RefusalKind::Memory), last: refusal(RefusalKind::System) }
 }
 
 fn done(verdict: Verdict) -> FromWorker {
-    FromWorker::Done { task: TaskId(1), verdict, cost: cost() }
+    FromWorker::Done { task: TaskId(1), verdict, cost: cost(), stdout_bytes: 2 }
 }
 
 fn item(task: u64) -> FromWorker {
@@ -60,7 +74,7 @@ pub(super) fn verdicts() -> Vec<Verdict> {
     let message = || "it says \u{202e}so".to_string();
     vec![
         Verdict::Ok,
-        Verdict::Exited { code: 3, stdout_bytes: 2 },
+        Verdict::Exited { code: 3 },
         Verdict::Guest,
         Verdict::InputDecode,
         Verdict::Trap { code: TrapCode::Other, message: message(), backtrace: backtrace() },

@@ -261,7 +261,8 @@ impl<'a> Collector<'a> {
             None => self.tally.ok += 1,
             Some(message) => {
                 self.tally.failed += 1;
-                self.console.error(&format!("{}: {message}", job.label));
+                let refusals = report.refusals.as_ref().map(|refusals| format!("\n    {refusals}"));
+                self.console.error(&format!("{}: {message}{}", job.label, refusals.unwrap_or_default()));
             }
         }
         let is_end = result.as_ref().is_err_and(Failure::is_end_of_pool);

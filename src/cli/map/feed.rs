@@ -137,7 +137,7 @@ pub(super) fn rehearse(
         let rehearsed = content.and_then(Content::read).and_then(|content| {
             let (given, placed) = given(plan, &label, content)?;
             let stdin = if matches!(given, Given::Nothing) { "/dev/null".into() } else { label.to_string() };
-            plan.call.check(given)?;
+            plan.call.check(given, placed.as_deref())?;
             Ok(plan.call.show(module, &stdin, placed.as_deref()))
         });
         show(&label, rehearsed)?;

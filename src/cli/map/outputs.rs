@@ -39,7 +39,17 @@ impl Outputs {
     ) -> Result<String, Failure> {
         let object = job.label.add_to(Object::new());
         let object = match (result, &self.dir) {
-            (Err(failure), _) => object.field("ok", false).raw("error", &object::error(failure)),
+            (Err(failure), dir) => {
+                let object = object.field("ok", false).raw("error", &object::error(failure));
+                match (dir, failure) {
+                    (Some(dir), Failure::Task(task)) if let Some(output) = task.output() => {
+                        let name = name(job.seq, &job.label);
+                        let path = write_command(dir, &name, &output.stdout, &output.stderr)?;
+                        object.field("file", path.display().to_string())
+                    }
+                    _ => object.partial_output(failure),
+                }
+            }
             (Ok(answer), None) => answer.add_to(object),
             (Ok(answer), Some(dir)) => {
                 let path = write(dir, &name(job.seq, &job.label), answer)?;
@@ -68,13 +78,15 @@ fn write(dir: &Path, name: &str, answer: &Answer) -> Result<PathBuf, Failure> {
     match answer {
         Answer::Json(json) => put(dir, &format!("{name}.json"), format!("{json}\n").as_bytes()),
         Answer::Bytes(bytes) => put(dir, &format!("{name}.bin"), bytes),
-        Answer::Command(output) => {
-            if !output.stderr.is_empty() {
-                put(dir, &format!("{name}.err"), &output.stderr)?;
-            }
-            put(dir, &format!("{name}.out"), &output.stdout)
-        }
+        Answer::Command(output) => write_command(dir, name, &output.stdout, &output.stderr),
     }
+}
+
+fn write_command(dir: &Path, name: &str, stdout: &[u8], stderr: &[u8]) -> Result<PathBuf, Failure> {
+    if !stderr.is_empty() {
+        put(dir, &format!("{name}.err"), stderr)?;
+    }
+    put(dir, &format!("{name}.out"), stdout)
 }
 
 /// Whoever looks finds the whole file, or none.

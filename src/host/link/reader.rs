@@ -165,9 +165,9 @@ impl Reader {
                     return Err(format!("it answered for task {task} as one of a batch"));
                 };
                 self.typical.learn(Duration::from_nanos(cost.run_ns));
-                batch.answer(link.pid, Answered { verdict, payload, cost });
+                batch.answer(link.pid, Answered { verdict, payload, cost, stdout_bytes: 0 });
             }
-            FromWorker::Done { task, verdict, cost } => {
+            FromWorker::Done { task, verdict, cost, stdout_bytes } => {
                 if !link.has_sent(held.run) {
                     return Err("it answered before it had read its input".into());
                 }
@@ -176,7 +176,7 @@ impl Reader {
                 link.settle();
                 self.report_dropped(core, link);
                 self.typical.learn(Duration::from_nanos(cost.run_ns));
-                answers.push((task, unfinished, Answered { verdict, payload, cost }));
+                answers.push((task, unfinished, Answered { verdict, payload, cost, stdout_bytes }));
             }
         }
         Ok(())

@@ -53,7 +53,8 @@ impl Memory {
             3 | 4 => {
                 let (task, verdict, cost) = ended(input);
                 let len = usize::from(input.u16()) * usize::from(input.byte() % 8);
-                self.say(&FromWorker::Done { task, verdict, cost }, &vec![b'x'; len]);
+                let stdout_bytes = len as u64 / 2;
+                self.say(&FromWorker::Done { task, verdict, cost, stdout_bytes }, &vec![b'x'; len]);
             }
             12 | 13 => {
                 let (task, verdict, cost) = ended(input);
@@ -111,12 +112,13 @@ impl Memory {
                     &[],
                 );
             }
+            let cost = cost.clone();
             self.say(&FromWorker::Item { task: TaskId(task), verdict: Verdict::Ok, cost }, b"an output");
         }
         if choice % 8 != 0 {
             let batch = TaskId(first - u64::from(input.byte() % 4).min(first));
             let verdict = if choice % 8 == 1 { Verdict::Interrupted } else { Verdict::Ok };
-            self.say(&FromWorker::Done { task: batch, verdict, cost }, &[]);
+            self.say(&FromWorker::Done { task: batch, verdict, cost, stdout_bytes: 0 }, &[]);
         }
     }
 

@@ -380,24 +380,30 @@ fn frame(meta: &[u8], payload: &[u8]) -> Vec<u8> {
     [&head(meta.len() as u32, payload.len() as u64)[..], meta, payload].concat()
 }
 
-/// The verdict `Ok` and a cost of nothing.
+/// A cost of nothing, and nothing that was refused.
+const COST: [u8; 6] = [0; 6];
+
+/// The verdict `Ok`, at no cost, with no stdout.
 fn ok() -> Vec<u8> {
-    vec![0, 0, 0, 0, 0, 0]
+    [&[0], &COST[..], &[0]].concat()
 }
 
 /// The verdict of a guest's own error.
 fn guests() -> Vec<u8> {
-    vec![2, 0, 0, 0, 0, 0]
+    [&[2], &COST[..], &[0]].concat()
 }
 
 /// The verdict that an interrupt was heeded.
 fn heeded() -> Vec<u8> {
-    vec![7, 0, 0, 0, 0, 0]
+    [&[7], &COST[..], &[0]].concat()
 }
 
 /// That a task has ended (1), or one of a batch (2), well and at no cost.
 fn said(message: u8, task: u64) -> Vec<u8> {
-    [&[message], &number(task)[..], &ok()].concat()
+    let ok = ok();
+    // One of a batch is no command, and has no stdout.
+    let ok = if message == 2 { &ok[..ok.len() - 1] } else { &ok };
+    [&[message], &number(task)[..], ok].concat()
 }
 
 /// A record of the guest's, at level 3, without target and fields.

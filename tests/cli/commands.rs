@@ -1,0 +1,135 @@
+//! `run` and `map` of WASI commands: what is shown of them however they end.
+
+use serde_json::json;
+
+use crate::harness::{end, end_with, wasmpool, wat};
+
+/// Says `out` and `err`; then it exits with its first argument as its code, or where that is none, traps (`trap`),
+/// loops (`loop`), or is refused memory and exits with 7 (`memory`).
+const SAYS: &str = r#"(module
+    (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "out\nerr\n")
+    (func $say (param $fd i32) (param $at i32)
+        (i32.store (i32.const 0) (local.get $at))
+        (i32.store (i32.const 4) (i32.const 4))
+        (drop (call $write (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8))))
+    (func (export "_start") (local $at i32) (local $c i32) (local $code i32)
+        (drop (call $args (i32.const 1024) (i32.const 2048)))
+        (local.set $at (i32.load (i32.const 1028)))
+        (local.set $c (i32.load8_u (local.get $at)))
+        (call $say (i32.const 1) (i32.const 100))
+        (call $say (i32.const 2) (i32.const 104))
+        (if (i32.eq (local.get $c) (i32.const 0x74)) (then unreachable))
+        (if (i32.eq (local.get $c) (i32.const 0x6c)) (then (loop (br 0))))
+        (if (i32.eq (local.get $c) (i32.const 0x6d)) (then
+            (drop (memory.grow (i32.const 65000)))
+            (call $exit (i32.const 7))))
+        (block $end (loop $digits
+            (br_if $end (i32.eqz (local.get $c)))
+            (local.set $code (i32.add (i32.mul (local.get $code) (i32.const 10))
+                (i32.sub (local.get $c) (i32.const 48))))
+            (local.set $at (i32.add (local.get $at) (i32.const 1)))
+            (local.set $c (i32.load8_u (local.get $at)))
+            (br $digits)))
+        (call $exit (local.get $code))))"#;
+
+#[test]
+fn what_a_command_wrote_before_it_failed_is_shown_in_text_and_in_json() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let says = wat(folder.path(), "says.wasm", SAYS);
+    for (flags, how, kind, words) in [
+        (&[][..], "trap", "trap", "unreachable executed"),
+        (&["--timeout", "100ms"], "loop", "timeout", "timed out after 100ms"),
+    ] {
+        let run = |json: &[&str]| end(wasmpool("run", &says).args(flags).args(json).args(["--", how]));
+        let text = run(&[]).expect(1).says(words);
+        assert_eq!(text.text(), "out\n", "{how}");
+        assert!(text.stderr.starts_with("err\nerror: "), "{how}: {}", text.stderr);
+        let json = run(&["--json"]).expect(1).json();
+        let said = (&json["ok"], &json["error"]["kind"], &json["stdout"], &json["stderr"]);
+        assert_eq!(said, (&json!(false), &json!(kind), &json!("out\n"), &json!("err\n")), "{how}");
+        let mut map = wasmpool("map", &says);
+        let map = end_with(map.args(flags).args(["--lines", "--", "{}"]), format!("{how}\n0\n")).expect(4);
+        let lines = map.json_lines();
+        let said = (&lines[0]["error"]["kind"], &lines[0]["stdout"], &lines[0]["stderr"]);
+        assert_eq!(said, (&json!(kind), &json!("out\n"), &json!("err\n")), "{how}");
+        assert_eq!(lines[1]["ok"], true);
+        let outputs = folder.path().join(how);
+        let mut map = wasmpool("map", &says);
+        map.args(flags).arg("--output-dir").arg(&outputs).args(["--lines", "--", "{}"]);
+        let line = &end_with(&mut map, format!("{how}\n")).expect(4).json_lines()[0];
+        let read = |name: &str| std::fs::read_to_string(outputs.join(name)).expect("a file");
+        assert_eq!((read("1.out"), read("1.err")), ("out\n".into(), "err\n".into()), "{how}");
+        assert!(line["file"].as_str().is_some_and(|file| file.ends_with("1.out")), "{line}");
+    }
+}
+
+#[test]
+fn exit_codes_up_to_255_are_passed_on_and_others_are_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let says = wat(folder.path(), "says.wasm", SAYS);
+    for (code, shown) in [(0, 0), (1, 1), (125, 125), (126, 126), (200, 200), (255, 255), (256, 1), (511, 255)] {
+        let argument = code.to_string();
+        let text = end(wasmpool("run", &says).args(["--", &argument])).expect(shown);
+        assert_eq!(text.text(), "out\n");
+        assert_eq!(text.stderr.contains(&format!("exited with code {code}:")), code > 255, "{}", text.stderr);
+        let json = end(wasmpool("run", &says).args(["--json", "--", &argument])).expect(shown).json();
+        assert_eq!((&json["exit_code"], &json["stdout"]), (&json!(code), &json!("out\n")));
+    }
+}
+
+#[test]
+fn memory_that_was_refused_is_in_the_report_and_said_where_the_command_failed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let says = wat(folder.path(), "says.wasm", SAYS);
+    end(wasmpool("run", &says).args(["--", "memory"])).expect(7).says("memory was refused once, first ");
+    let refusals = |how: &str| {
+        end(wasmpool("run", &says).args(["--json", "--", how])).json()["report"]["refusals"].clone()
+    };
+    let refused = refusals("memory");
+    assert_eq!((&refused["count"], &refused["first"]["kind"]), (&json!(1), &json!("memory")));
+    assert_eq!(refused["first"], refused["last"]);
+    assert_eq!(refused["last"]["requested"], json!(65_001_u64 << 16));
+    assert!(refusals("7").is_null());
+}
+
+#[test]
+fn a_line_with_a_nul_is_no_argument_and_the_others_go_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let says = wat(folder.path(), "says.wasm", SAYS);
+    let map = |flags: &[&str]| {
+        let mut command = wasmpool("map", &says);
+        command.args(["--lines"]).args(flags).args(["--", "{}"]);
+        end_with(&mut command, &b"0\n0\0trap\n0\n"[..])
+    };
+    let lines = map(&[]).expect(4).json_lines();
+    let oks: Vec<_> = lines.iter().map(|line| line["ok"] == true).collect();
+    assert_eq!(oks, [true, false, true]);
+    assert_eq!(lines[1]["error"]["kind"], "input");
+    assert!(lines[1].get("stdout").is_none(), "it never ran: {}", lines[1]);
+    map(&["--dry-run"]).says("an argument with '\\0' in it");
+}
+
+#[test]
+fn clocks_are_as_fine_as_the_flag_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clock = wat(
+        folder.path(),
+        "clock.wasm",
+        r#"(module
+            (import "wasi_snapshot_preview1" "clock_res_get" (func $resolution (param i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (memory (export "memory") 1)
+            (func (export "_start")
+                (drop (call $resolution (i32.const 1) (i32.const 8)))
+                (call $exit (i32.wrap_i64 (i64.div_u (i64.load (i32.const 8)) (i64.const 1000))))))"#,
+    );
+    for (flags, code) in
+        [(&["--clock-resolution", "20us"][..], 20), (&["--clock-resolution", "0s"], 0), (&[], 1000 & 0xff)]
+    {
+        end(wasmpool("run", &clock).args(flags)).expect(code);
+    }
+}
