@@ -304,6 +304,12 @@ mod tests {
             &SubmitError::InputTooLarge { task: text(), bytes: 2, max: 1 },
             &SubmitError::NotMetered { task: text(), module: text() },
             &SubmitError::ForeignModule { task: text() },
+            &SubmitError::Unrepresentable {
+                task: text(),
+                what: "an argument",
+                character: '\0',
+                text: text(),
+            },
             &SubmitError::ShutDown { task: text() },
         ]);
     }

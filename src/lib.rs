@@ -105,8 +105,8 @@ pub use roles::init;
 pub use schema::{Schema, SchemaError};
 pub use shared::Shared;
 pub use task::{
-    CommandInput, CommandOutput, Isolation, LogOverflow, PartialOutput, Refusal, RefusalKind, Refusals, TaskId,
-    TaskOptions, TaskReport,
+    CommandInput, CommandOutput, Isolation, LogOverflow, PartialOutput, Refusal, RefusalKind, Refusals,
+    TaskId, TaskOptions, TaskReport,
 };
 pub use walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::{PATIENCE, build, builder, failure};
 use wasmpool::{
-    Command, CommandInput, Interrupt, ModuleOptions, OnWorkerDeath, Pool, RefusalKind, Replacement, SubmitError,
-    TaskError, TaskFailure, TaskOptions, TrapCode,
+    Command, CommandInput, Interrupt, ModuleOptions, OnWorkerDeath, Pool, RefusalKind, Replacement,
+    SubmitError, TaskError, TaskFailure, TaskOptions, TrapCode,
 };
 
 /// Says `out` and `err`, and then does what its first argument says.
@@ -67,7 +67,8 @@ fn what_a_command_wrote_before_it_failed_comes_with_every_failure() {
     let pool = build(builder(1));
     let command = says(&pool);
     let soon = TaskOptions::new().timeout(Duration::from_millis(50));
-    let is_timeout: fn(&TaskError) -> bool = |error| matches!(error, TaskError::Timeout { killed: false, .. });
+    let is_timeout: fn(&TaskError) -> bool =
+        |error| matches!(error, TaskError::Timeout { killed: false, .. });
     let cases: [(&str, TaskOptions, fn(&TaskError) -> bool); 6] = [
         ("trap", TaskOptions::new(), |error| matches!(error, TaskError::Trap { .. })),
         ("recurse", TaskOptions::new(), |error| {
@@ -76,7 +77,11 @@ fn what_a_command_wrote_before_it_failed_comes_with_every_failure() {
         ("loop", soon.clone(), is_timeout),
         ("sleep", soon, is_timeout),
         ("memory", TaskOptions::new(), |error| matches!(error, TaskError::Trap { .. })),
-        ("x", TaskOptions::new(), |error| matches!(error, TaskError::Exit { output } if output.exit_code == 7)),
+        (
+            "x",
+            TaskOptions::new(),
+            |error| matches!(error, TaskError::Exit { output } if output.exit_code == 7),
+        ),
     ];
     for (how, options, expected) in cases {
         let failure = fails(&pool, &command, how, options);
@@ -107,7 +112,11 @@ fn what_an_aborted_command_wrote_is_had_unless_its_worker_was_killed() {
         let mut began = false;
         common::eventually("the command to compute", || {
             began |= future.running();
-            began && pool.worker_pids().first().is_some_and(|pid| common::cpu_of(*pid) > Duration::from_millis(50))
+            began
+                && pool
+                    .worker_pids()
+                    .first()
+                    .is_some_and(|pid| common::cpu_of(*pid) > Duration::from_millis(50))
         });
         assert!(future.abort());
         let failure = failure(&future);

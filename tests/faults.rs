@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use common::{builder, error, load};
 use wasmpool::{
-    Bytes, Frame, LogOverflow, Module, Pool, RawTask, RefusalKind, TaskError, TaskFailure, TaskOptions, TrapCode,
-    limits,
+    Bytes, Frame, LogOverflow, Module, Pool, RawTask, RefusalKind, TaskError, TaskFailure, TaskOptions,
+    TrapCode, limits,
 };
 
 /// How often each fault is repeated, all in one pool; the promise is made for 1,000.

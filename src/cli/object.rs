@@ -4,9 +4,7 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 use super::json;
-use crate::{
-    CommandOutput, Frame, ModuleError, PartialOutput, Refusal, RefusalKind, TaskError, TaskReport,
-};
+use crate::{CommandOutput, Frame, ModuleError, PartialOutput, Refusal, RefusalKind, TaskError, TaskReport};
 
 /// An object on one line. Parts that are JSON already are taken over as they are.
 #[derive(Debug)]

@@ -118,9 +118,7 @@ impl Runner {
             self.last_task = index as usize;
         }
         let answered = match self.loaded(order.module) {
-            Err(message) => {
-                self.refuse(Verdict::Instantiate { message }, input, answer)
-            }
+            Err(message) => self.refuse(Verdict::Instantiate { message }, input, answer),
             Ok(loaded) => self.run_in(&loaded, order, input, answer),
         };
         self.shared.set_current(0);

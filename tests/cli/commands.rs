@@ -71,7 +71,9 @@ fn what_a_command_wrote_before_it_failed_is_shown_in_text_and_in_json() {
 fn exit_codes_up_to_255_are_passed_on_and_others_are_said() {
     let folder = tempfile::tempdir().expect("a folder");
     let says = wat(folder.path(), "says.wasm", SAYS);
-    for (code, shown) in [(0, 0), (1, 1), (125, 125), (126, 126), (200, 200), (255, 255), (256, 1), (511, 255)] {
+    for (code, shown) in
+        [(0, 0), (1, 1), (125, 125), (126, 126), (200, 200), (255, 255), (256, 1), (511, 255)]
+    {
         let argument = code.to_string();
         let text = end(wasmpool("run", &says).args(["--", &argument])).expect(shown);
         assert_eq!(text.text(), "out\n");
