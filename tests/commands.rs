@@ -62,6 +62,9 @@ fn written(failure: &TaskFailure) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
+/// Whether it is the error that it has to be.
+type Expected = fn(&TaskError) -> bool;
+
 #[test]
 fn what_a_command_wrote_before_it_failed_comes_with_every_failure() {
     let pool = build(builder(1));
