@@ -70,9 +70,8 @@ fn what_a_command_wrote_before_it_failed_comes_with_every_failure() {
     let pool = build(builder(1));
     let command = says(&pool);
     let soon = TaskOptions::new().timeout(Duration::from_millis(50));
-    let is_timeout: fn(&TaskError) -> bool =
-        |error| matches!(error, TaskError::Timeout { killed: false, .. });
-    let cases: [(&str, TaskOptions, fn(&TaskError) -> bool); 6] = [
+    let is_timeout: Expected = |error| matches!(error, TaskError::Timeout { killed: false, .. });
+    let cases: [(&str, TaskOptions, Expected); 6] = [
         ("trap", TaskOptions::new(), |error| matches!(error, TaskError::Trap { .. })),
         ("recurse", TaskOptions::new(), |error| {
             matches!(error, TaskError::Trap { code: TrapCode::StackOverflow, .. })
