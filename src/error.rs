@@ -119,6 +119,9 @@ pub enum ShareError {
         /// The limit.
         max: u64,
     },
+    /// This process was forked from the one that built the pool.
+    #[error("the pool is of another process: after a fork, the child builds a pool of its own")]
+    OtherProcess,
     /// As many inputs are shared as [`PoolBuilder::shares_max`](crate::PoolBuilder::shares_max) allows: drop one first.
     #[error("{max} inputs are shared already: no more than that at a time")]
     TooMany {
@@ -234,83 +237,19 @@ pub enum SubmitError {
         /// The task.
         task: String,
     },
+    /// This process was forked from the one that built the pool, and has none of its workers and threads.
+    #[error(
+        "cannot submit `{}`: the pool is of another process; after a fork, the child builds a pool of its own",
+        Escaped(task)
+    )]
+    OtherProcess {
+        /// The task.
+        task: String,
+    },
     /// A worker died; the pool takes no more tasks.
     #[error(transparent)]
     Broken(#[from] BrokenPool),
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::text::is_harmless;
-
-    /// Turns the title of a terminal, and the reading order of what follows.
-    const HOSTILE: &str = "a\u{1b}]0;title\u{7}\u{202e}b\u{9b}31m";
-
-    fn text() -> String {
-        HOSTILE.to_string()
-    }
-
-    fn assert_harmless(errors: &[&dyn std::error::Error]) {
-        for error in errors {
-            let shown = error.to_string();
-            assert!(shown.chars().all(is_harmless), "{shown:?}");
-            assert!(shown.contains("\\u{1b}]0;title"), "it is escaped, not left out: {shown:?}");
-        }
-    }
-
-    #[test]
-    fn what_a_module_says_of_itself_cannot_drive_a_terminal() {
-        let death = |cause| Death::new(1, cause, Phase::Compiling, String::new());
-        assert_harmless(&[
-            &ModuleError::Read { path: text().into(), message: text() },
-            &ModuleError::Invalid { message: text() },
-            &ModuleError::Unsupported { feature: text(), message: text() },
-            &ModuleError::UnknownImports { imports: vec![text(), text()] },
-            &ModuleError::Abi { message: text() },
-            &ModuleError::CompilerDied { death: death(DeathCause::SpawnFailed(text())), quarantined: false },
-            &ModuleError::Compiler { message: text() },
-            &ModuleError::UnknownTask { module: text(), name: text(), known: vec![text()] },
-            &ModuleError::SchemaMismatch {
-                module: text(),
-                task: text(),
-                side: "input".into(),
-                declared: text(),
-                asked: text(),
-            },
-            &ModuleError::RawTask { module: text(), task: text() },
-            &ModuleError::NotACommand { module: text(), known: vec![text()] },
-            &ModuleError::Closed { message: text() },
-        ]);
-    }
-
-    #[test]
-    fn what_a_task_or_its_worker_says_cannot_drive_a_terminal() {
-        assert_harmless(&[
-            &TaskError::Trap { code: TrapCode::Other, message: text(), backtrace: Vec::new() },
-            &TaskError::Panic { message: text(), location: text(), backtrace: Vec::new() },
-            &TaskError::Guest { message: text() },
-            &TaskError::InputDecode { message: text() },
-            &TaskError::OutputDecode { message: text() },
-            &TaskError::Abi { message: text() },
-            &TaskError::Instantiate { message: text() },
-        ]);
-    }
-
-    #[test]
-    fn the_name_of_a_task_that_is_refused_cannot_drive_a_terminal() {
-        assert_harmless(&[
-            &SubmitError::Encode { task: text(), message: text() },
-            &SubmitError::InputTooLarge { task: text(), bytes: 2, max: 1 },
-            &SubmitError::NotMetered { task: text(), module: text() },
-            &SubmitError::ForeignModule { task: text() },
-            &SubmitError::Unrepresentable {
-                task: text(),
-                what: "an argument",
-                character: '\0',
-                text: text(),
-            },
-            &SubmitError::ShutDown { task: text() },
-        ]);
-    }
-}
+mod tests;

@@ -21,6 +21,7 @@ pub use wait::{
 
 use crate::dispatch::Event;
 use crate::error::{TaskError, TaskFailure};
+use crate::fork::OfProcess;
 use crate::host::Core;
 use crate::module::Answer;
 use crate::task::{TaskId, TaskReport};
@@ -28,9 +29,10 @@ use crate::task::{TaskId, TaskReport};
 /// The result of a task, now or later.
 ///
 /// Dropping it changes nothing for the task. All methods may be called from any thread,
-/// any number of times.
+/// any number of times. In a process that was forked from the pool's it is done, with
+/// [`TaskError::OtherProcess`].
 pub struct TaskFuture<O> {
-    pub(crate) cell: Arc<Cell>,
+    cell: OfProcess<Arc<Cell>>,
     decode: fn(&Answer) -> Result<O, String>,
     core: Weak<Core>,
 }
@@ -47,12 +49,35 @@ pub struct WaitTimeout {
 
 impl<O> TaskFuture<O> {
     pub(crate) fn new(cell: Arc<Cell>, decode: fn(&Answer) -> Result<O, String>, core: Weak<Core>) -> Self {
-        TaskFuture { cell, decode, core }
+        TaskFuture { cell: OfProcess::new(cell), decode, core }
+    }
+
+    /// Its cell; `None` in a process that was forked from its own.
+    pub(crate) fn cell(&self) -> Option<&Arc<Cell>> {
+        self.cell.here()
+    }
+
+    /// Where its cell stands: no two tasks have the same.
+    pub(crate) fn task_key(&self) -> *const Cell {
+        Arc::as_ptr(self.cell.unchanging())
+    }
+
+    pub(crate) fn labels(&self) -> &Labels {
+        self.cell.unchanging().labels()
+    }
+
+    /// Its pool's core, if this is its process and the pool is there.
+    fn core(&self) -> Option<Arc<Core>> {
+        self.cell().and_then(|_| self.core.upgrade())
+    }
+
+    fn elsewhere(&self) -> TaskFailure {
+        self.labels().failure(TaskError::OtherProcess, TaskReport::default())
     }
 
     /// The task's id.
     pub fn task_id(&self) -> TaskId {
-        self.cell.task()
+        self.labels().task
     }
 
     /// Waits for the task and returns its output.
@@ -61,7 +86,10 @@ impl<O> TaskFuture<O> {
     /// [`TaskFailure`], which says what happened to which task.
     pub fn result(&self) -> Result<O, TaskFailure> {
         self.attend(None);
-        self.read(&self.cell.wait())
+        match self.cell() {
+            Some(cell) => self.read(&cell.wait()),
+            None => Err(self.elsewhere()),
+        }
     }
 
     /// As [`result`](Self::result), but waits at most `timeout`.
@@ -70,17 +98,14 @@ impl<O> TaskFuture<O> {
     /// The outer one if the time ran out; the task goes on.
     pub fn result_timeout(&self, timeout: Duration) -> Result<Result<O, TaskFailure>, WaitTimeout> {
         let deadline = Instant::now().checked_add(timeout);
-        self.attend(deadline);
-        match self.cell.wait_until(deadline) {
-            Some(outcome) => Ok(self.read(&outcome)),
-            None => Err(WaitTimeout { task: self.task_id(), waited: timeout }),
-        }
+        self.result_until(deadline).ok_or(WaitTimeout { task: self.task_id(), waited: timeout })
     }
 
     /// As [`result`](Self::result), but `None` if the deadline comes first.
     pub(crate) fn result_until(&self, deadline: Option<Instant>) -> Option<Result<O, TaskFailure>> {
         self.attend(deadline);
-        self.cell.wait_until(deadline).map(|outcome| self.read(&outcome))
+        let Some(cell) = self.cell() else { return Some(Err(self.elsewhere())) };
+        cell.wait_until(deadline).map(|outcome| self.read(&outcome))
     }
 
     /// Waits for the task and returns its failure, if it failed: what
@@ -99,17 +124,18 @@ impl<O> TaskFuture<O> {
 
     /// The result, if the task is done.
     pub fn try_result(&self) -> Option<Result<O, TaskFailure>> {
-        self.cell.outcome().map(|outcome| self.read(&outcome))
+        let Some(cell) = self.cell() else { return Some(Err(self.elsewhere())) };
+        cell.outcome().map(|outcome| self.read(&outcome))
     }
 
     /// Cancels the task if it does not run yet, or waits for another attempt. `true` if it is cancelled now, by this
     /// call or an earlier one; every waiter then wakes at once. A worker may have been handed
     /// the task and not begun it: it is then taken back.
     pub fn cancel(&self) -> bool {
-        if let Some(core) = self.core.upgrade() {
+        if let Some(core) = self.core() {
             core.handle(Event::Cancel { task: self.task_id() });
         }
-        self.cell.is_cancelled()
+        self.cell().is_some_and(|cell| cell.is_cancelled())
     }
 
     /// Stops the task even if it runs: interrupts it, and kills its worker if it does not
@@ -119,7 +145,7 @@ impl<O> TaskFuture<O> {
         if self.done() {
             return false;
         }
-        match self.core.upgrade() {
+        match self.core() {
             Some(core) => {
                 core.handle(Event::Abort { task: self.task_id() });
                 true
@@ -130,7 +156,7 @@ impl<O> TaskFuture<O> {
 
     /// Whether the task is done: finished, failed or cancelled.
     pub fn done(&self) -> bool {
-        self.cell.is_filled()
+        self.cell().is_none_or(|cell| cell.is_filled())
     }
 
     /// Whether it was cancelled.
@@ -145,15 +171,16 @@ impl<O> TaskFuture<O> {
 
     /// Its state now.
     pub fn state(&self) -> FutureState {
-        match self.cell.outcome() {
+        let Some(cell) = self.cell() else { return FutureState::Finished };
+        match cell.outcome() {
             Some(outcome) => outcome.state(),
-            None => self.cell.open_state(),
+            None => cell.open_state(),
         }
     }
 
     /// What the task cost, once it is done.
     pub fn report(&self) -> Option<TaskReport> {
-        self.cell.outcome().map(|outcome| outcome.report)
+        self.cell()?.outcome().map(|outcome| outcome.report)
     }
 
     /// Calls `callback` once when the task is done, at once if it is. Callbacks run on a
@@ -164,33 +191,36 @@ impl<O> TaskFuture<O> {
         O: 'static,
     {
         let decode = self.decode;
-        self.cell.on_done(Box::new(move |labels, outcome| callback(read(decode, labels, &outcome))));
+        let Some(cell) = self.cell() else { return callback(Err(self.elsewhere())) };
+        cell.on_done(Box::new(move |labels, outcome| callback(read(decode, labels, &outcome))));
     }
 
     /// The result of one task of a batch.
     pub(crate) fn read_item(&self, result: Result<Answer, TaskFailure>) -> Result<O, TaskFailure> {
         (self.decode)(&result?).map_err(|message| {
-            self.cell.labels().failure(TaskError::OutputDecode { message }, TaskReport::default())
+            self.labels().failure(TaskError::OutputDecode { message }, TaskReport::default())
         })
     }
 
     /// How it failed, once it is done; or this.
     pub(crate) fn failure_or(&self, error: impl FnOnce() -> TaskError) -> TaskFailure {
-        let failure = self.cell.outcome().and_then(|outcome| outcome.failure(self.cell.labels()));
-        failure.unwrap_or_else(|| self.cell.labels().failure(error(), TaskReport::default()))
+        let Some(cell) = self.cell() else { return self.elsewhere() };
+        let failure = cell.outcome().and_then(|outcome| outcome.failure(self.labels()));
+        failure.unwrap_or_else(|| self.labels().failure(error(), TaskReport::default()))
     }
 
     /// Before a wait: this thread may as well read the answer itself.
     pub(crate) fn attend(&self, deadline: Option<Instant>) {
-        if !self.cell.is_filled()
+        if let Some(cell) = self.cell()
+            && !cell.is_filled()
             && let Some(core) = self.core.upgrade()
         {
-            core.attend(&self.cell, deadline);
+            core.attend(cell, deadline);
         }
     }
 
     fn read(&self, outcome: &Outcome) -> Result<O, TaskFailure> {
-        read(self.decode, self.cell.labels(), outcome)
+        read(self.decode, self.labels(), outcome)
     }
 }
 
@@ -211,7 +241,8 @@ impl<O> std::future::Future for TaskFuture<O> {
 
     /// Cancellation safe: dropping the future neither cancels the task nor loses its result.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.cell.poll(context.waker()) {
+        let Some(cell) = self.cell() else { return Poll::Ready(Err(self.elsewhere())) };
+        match cell.poll(context.waker()) {
             Some(outcome) => Poll::Ready(self.read(&outcome)),
             None => Poll::Pending,
         }

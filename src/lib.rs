@@ -50,6 +50,7 @@ pub mod limits;
 mod text;
 mod foreign;
 mod sync;
+mod fork;
 mod policy;
 mod walls;
 mod directory;
@@ -59,6 +60,7 @@ mod octets;
 mod error;
 mod schema;
 mod module;
+mod held;
 mod shared;
 
 mod pool;
@@ -99,7 +101,7 @@ pub use module::{
 pub use observe::{
     Ended, EventKind, LeaveReason, PoolEvent, PoolStats, TaskOutcome, WorkerState, WorkerStats,
 };
-pub use policy::{OnWorkerDeath, Replacement, Retry};
+pub use policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
 pub use pool::{Events, Map, MapError, Pool, PoolBuilder, ShutdownMode, SubmitAsync, UnorderedMap};
 pub use roles::init;
 pub use schema::{Schema, SchemaError};

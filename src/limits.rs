@@ -139,9 +139,20 @@ pub const WORKER_MEMORY_BYTES_MIN: u64 = 704 * 1024 * 1024;
 /// Descriptors that a worker or compiler may have open.
 pub const WORKER_DESCRIPTORS_MAX: u64 = 704;
 
-/// A worker that has been sent so many modules is replaced after a task: each one that it has
-/// mapped keeps a descriptor.
+/// A worker that holds so many modules is replaced after a task: each one that it has
+/// mapped keeps a descriptor, until the pool releases it.
 pub const MODULES_PER_WORKER_MAX: usize = 256;
+
+/// Default for [`PoolBuilder::modules_max`](crate::PoolBuilder::modules_max): modules of one pool that somebody
+/// holds, at a time. Each is two descriptors of this process, and its machine code is in memory.
+pub const MODULES_MAX: usize = 4096;
+
+/// Modules that a pool can still find, or has just lost sight of, beyond those that somebody holds: what it keeps
+/// of them is some hundred bytes each until it looks through them again.
+pub const MODULES_UNSWEPT_MAX: usize = 64;
+
+/// What has ended of modules and shared inputs is told to a worker in messages of so many, at most.
+pub const FORGOTTEN_AT_ONCE_MAX: usize = 4096;
 
 /// Default for [`PoolBuilder::worker_identity`](crate::PoolBuilder::worker_identity): `nobody`.
 pub const WORKER_UID: u32 = 65_534;
@@ -290,8 +301,8 @@ const _: () = {
     assert!(SHARES_PER_TASK_MAX <= DIRS_MAX);
     // A length of bytes copied is positive.
     assert!(SHARED_READ_BYTES_MAX <= i32::MAX as u64);
-    // One message may say that all of them are gone.
-    assert!(SHARES_AT_MOST * 10 + 64 <= CONTROL_BYTES_MAX);
+    // A number takes ten bytes at most.
+    assert!(FORGOTTEN_AT_ONCE_MAX * 10 + 64 <= CONTROL_BYTES_MAX);
     // stdin, stdout and stderr are numbered with them.
     assert!(3 + DIRS_MAX < TASK_DESCRIPTORS_MAX);
     // Offers may bring that many more, by pairs until they are mapped; and the worker's own.

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ModuleError, SubmitError};
+use crate::held::Life;
 use crate::limits;
 use crate::octets::{FEW, Octets};
 use crate::schema::Schema;
@@ -203,6 +204,10 @@ impl ModuleDescription {
 }
 
 /// A compiled module of one pool. Cheap to clone.
+///
+/// It is released when nobody has it any longer: neither the module nor one of its [`Task`]s, [`RawTask`]s and
+/// [`Command`]s, and no task of it is open. Its descriptors are closed then, here and in the workers. Loading the same
+/// bytes later brings it in again, from the cache where there is one.
 #[derive(Clone)]
 pub struct Module(pub(crate) Arc<Loaded>);
 
@@ -217,6 +222,8 @@ pub(crate) struct Loaded {
     pub(crate) from_cache: bool,
     pub(crate) artifact: File,
     pub(crate) description_file: File,
+    /// Last, so that both files are closed when its place is free.
+    pub(crate) life: Life,
 }
 
 impl Module {

@@ -32,6 +32,8 @@ pub struct PoolStats {
     pub workers_died: u64,
     /// Worker processes that were recycled.
     pub workers_recycled: u64,
+    /// Modules that somebody holds: see [`Module`](crate::Module).
+    pub modules: usize,
     /// Log records that went over [`PoolBuilder::log_rate_max`](crate::PoolBuilder::log_rate_max).
     pub log_records_dropped: u64,
     /// The worker processes that live now, by pid.
@@ -73,6 +75,8 @@ pub struct WorkerStats {
     pub answered: u64,
     /// [Shared inputs](crate::Pool::share) that it has been sent, and that are still there.
     pub shared: usize,
+    /// Modules that it has been sent, and that somebody holds.
+    pub modules: usize,
 }
 
 /// What a worker does.
@@ -214,7 +218,7 @@ pub enum LeaveReason {
     Idle,
     /// The pool was made smaller.
     Resized,
-    /// It has run enough tasks, or is old or large enough; or it has met
+    /// It has run enough tasks, or is old or large enough; or it holds
     /// [`MODULES_PER_WORKER_MAX`](crate::limits::MODULES_PER_WORKER_MAX) modules.
     Recycled,
     /// A task of another [domain](crate::TaskOptions::domain) needs its place.

@@ -108,3 +108,17 @@ impl Retry {
         self
     }
 }
+
+/// What happens to a pool's tasks when its last handle is dropped. By a panic, it is always [`Kill`](Self::Kill).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DropPolicy {
+    /// All of them run, and whoever drops the pool waits for that, as at the end of Python's `with` block.
+    #[default]
+    Finish,
+    /// Those that do not run yet are cancelled; what runs is finished and waited for.
+    CancelPending,
+    /// Those that do not run yet are cancelled, and the workers of those that run are killed: they fail as
+    /// [`TaskError::Broken`](crate::TaskError::Broken), or, where they had not begun, as cancelled.
+    Kill,
+}

@@ -25,12 +25,14 @@ use self::load::Loads;
 use crate::compile::cache::Cache;
 use crate::dispatch::Event;
 use crate::error::{BrokenPool, BuildError};
+use crate::fork::OfProcess;
 use crate::host::compile::Turns;
 use crate::host::core::Core;
 use crate::host::is_io_thread;
 use crate::limits;
 use crate::module::Callable;
 use crate::observe::PoolStats;
+use crate::policy::DropPolicy;
 use crate::shared::Shares;
 use crate::task::TaskId;
 use crate::walls::SandboxReport;
@@ -39,15 +41,21 @@ use crate::walls::SandboxReport;
 /// the same pool.
 ///
 /// Workers start on demand. When the last clone is dropped, the pool finishes what was
-/// submitted and then ends its processes, as leaving Python's `with` block does;
-/// [`shutdown`](Pool::shutdown) and [`kill`](Pool::kill) are the ways to do otherwise.
+/// submitted and then ends its processes, as leaving Python's `with` block does: a `?` that leaves `main`
+/// early waits for what runs, for as long as its timeouts allow. [`PoolBuilder::on_drop`] says otherwise
+/// ([`DropPolicy`]), and [`shutdown`](Pool::shutdown) and [`kill`](Pool::kill) are the ways to end it before. Dropped by a
+/// panic, it kills what runs, whatever the policy.
+///
+/// A pool belongs to the process that built it. After a `fork`, the child's copy does nothing: submitting and loading
+/// are errors (`OtherProcess`), so are the results of its tasks, nothing waits, and to drop it
+/// has no effect. The parent does not notice.
 ///
 /// All methods may be called from any thread, from done callbacks too. Done callbacks and
 /// [`Waker`](std::task::Waker)s run on threads of their own, one each: one that blocks holds up the
 /// next, and nothing else. Inside of a waker the pool's methods do not wait: a full queue refuses,
 /// and shutting down or dropping the pool only begins it.
 #[derive(Clone)]
-pub struct Pool(Arc<Handle>);
+pub struct Pool(Arc<OfProcess<Handle>>);
 
 struct Handle {
     core: Arc<Core>,
@@ -94,18 +102,39 @@ impl Pool {
         Map::new(self.clone(), task.clone(), inputs.into_iter())
     }
 
+    /// What it is made of; `None` in a process that was forked from its own.
+    fn here(&self) -> Option<&Handle> {
+        self.0.here()
+    }
+
+    /// The core, likewise.
+    fn core(&self) -> Option<&Arc<Core>> {
+        self.here().map(|handle| &handle.core)
+    }
+
+    fn handle(&self, event: Event) {
+        if let Some(core) = self.core() {
+            core.handle(event);
+        }
+    }
+
+    fn wait_until_gone(&self) {
+        self.here().into_iter().for_each(Handle::wait_until_gone);
+    }
+
     /// Takes no more tasks, and waits until what was submitted is done (or cancelled, by
     /// `mode`) and every process is gone. Later submits get [`SubmitError::ShutDown`](crate::SubmitError::ShutDown).
     pub fn shutdown(&self, mode: ShutdownMode) {
         self.begin_shutdown(mode);
-        self.0.wait_until_gone();
+        self.wait_until_gone();
     }
 
     /// As [`shutdown`](Self::shutdown), but kills what is left after `timeout`. `true` if
     /// nothing had to be killed.
     pub fn shutdown_timeout(&self, mode: ShutdownMode, timeout: Duration) -> bool {
         self.begin_shutdown(mode);
-        let in_time = self.0.core.wait_stopped(Instant::now().checked_add(timeout));
+        let deadline = Instant::now().checked_add(timeout);
+        let in_time = self.core().is_none_or(|core| core.wait_stopped(deadline));
         if !in_time {
             self.kill();
         }
@@ -115,54 +144,55 @@ impl Pool {
     /// Starts a [`shutdown`](Self::shutdown) and returns at once.
     pub fn begin_shutdown(&self, mode: ShutdownMode) {
         let cancel_pending = mode == ShutdownMode::CancelPending;
-        self.0.core.handle(Event::Shutdown { cancel_pending });
+        self.handle(Event::Shutdown { cancel_pending });
     }
 
     /// Ends every worker with SIGTERM, those that do not leave within the grace period with
     /// SIGKILL, and waits until they are gone: pending tasks are cancelled, running ones fail as
     /// [`TaskError::Broken`](crate::TaskError::Broken).
     pub fn terminate(&self) {
-        self.0.core.handle(Event::Kill { gently: true });
-        self.0.wait_until_gone();
+        self.handle(Event::Kill { gently: true });
+        self.wait_until_gone();
     }
 
     /// As [`terminate`](Self::terminate), but with SIGKILL at once.
     pub fn kill(&self) {
-        self.0.core.handle(Event::Kill { gently: false });
-        self.0.wait_until_gone();
+        self.handle(Event::Kill { gently: false });
+        self.wait_until_gone();
     }
 
     /// Has so many workers started now, at most the maximum, and does not wait for them. With
     /// an idle timeout they leave again if nothing comes.
     pub fn prestart(&self, workers: usize) {
-        self.0.core.handle(Event::Prestart { workers });
+        self.handle(Event::Prestart { workers });
     }
 
     /// Changes the bounds for the number of workers. Too many leave: idle ones at once, busy
     /// ones when their task is done. Clamped to 1 to 1024, and the minimum to the maximum.
     pub fn resize(&self, workers_min: usize, workers_max: usize) {
-        self.0.core.handle(Event::Resize { workers_min, workers_max });
+        self.handle(Event::Resize { workers_min, workers_max });
     }
 
     /// [`TaskFuture::cancel`](crate::TaskFuture::cancel) for those who know the task's id, and do not
     /// hold its future. `false` also if there is no such task, or it was done already.
     pub fn cancel(&self, task: TaskId) -> bool {
-        let Some(cell) = self.0.core.unresolved_cell(task) else { return false };
-        self.0.core.handle(Event::Cancel { task });
+        let Some(cell) = self.core().and_then(|core| core.unresolved_cell(task)) else { return false };
+        self.handle(Event::Cancel { task });
         cell.is_cancelled()
     }
 
     /// [`TaskFuture::abort`](crate::TaskFuture::abort) for those who know the task's id. `false` if
     /// there is no such task, or it was done already.
     pub fn abort(&self, task: TaskId) -> bool {
-        let is_open = self.0.core.unresolved_cell(task).is_some();
-        self.0.core.handle(Event::Abort { task });
+        let is_open = self.core().is_some_and(|core| core.unresolved_cell(task).is_some());
+        self.handle(Event::Abort { task });
         is_open
     }
 
     /// The pool's numbers now.
     pub fn stats(&self) -> PoolStats {
-        self.0.core.stats()
+        let Some(handle) = self.here() else { return PoolStats::default() };
+        PoolStats { modules: handle.loads.held(), ..handle.core.stats() }
     }
 
     /// What happens in the pool from now on, in order. Neither the pool nor its tasks ever wait
@@ -177,39 +207,39 @@ impl Pool {
 
     /// As [`events`](Self::events), with a buffer for so many.
     pub fn events_buffered(&self, events: usize) -> Events {
-        Events::new(self.0.core.subscribe(events))
+        self.core().map_or_else(Events::none, |core| Events::new(core.subscribe(events)))
     }
 
     /// The breakage, if a worker's death has broken the pool.
     pub fn broken(&self) -> Option<BrokenPool> {
-        self.0.core.broken()
+        self.core()?.broken()
     }
 
     /// The pids of the workers that live now.
     pub fn worker_pids(&self) -> Vec<u32> {
-        self.0.core.worker_pids()
+        self.core().map(|core| core.worker_pids()).unwrap_or_default()
     }
 
     /// How the worker that became ready last has locked itself down; `None` before the first.
     /// [`EventKind::WorkerReady`](crate::EventKind::WorkerReady) has it for each worker.
     pub fn sandbox(&self) -> Option<Arc<SandboxReport>> {
-        self.0.core.sandbox()
+        self.core()?.sandbox()
     }
 
     /// Most workers that this pool runs.
     pub fn workers_max(&self) -> usize {
-        self.0.core.workers_max()
+        self.core().map_or(0, |core| core.workers_max())
     }
 
     /// Tasks accepted and not yet done.
     pub fn unresolved_tasks(&self) -> usize {
-        self.0.core.unresolved()
+        self.core().map_or(0, |core| core.unresolved())
     }
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let core = &self.0.core;
+        let Some(core) = self.core() else { return f.write_str("Pool(of another process)") };
         write!(f, "Pool({} of {} workers", core.worker_pids().len(), core.workers_max())?;
         write!(f, ", {} tasks", core.unresolved())?;
         f.write_str(if core.broken().is_some() { ", broken)" } else { ")" })
@@ -248,7 +278,13 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.core.handle(Event::Shutdown { cancel_pending: false });
+        self.core.handle(match self.core.settings.on_drop {
+            // Whoever panics does not want to wait for what may run for an hour; the panic may be about it.
+            _ if std::thread::panicking() => Event::Kill { gently: false },
+            DropPolicy::Finish => Event::Shutdown { cancel_pending: false },
+            DropPolicy::CancelPending => Event::Shutdown { cancel_pending: true },
+            DropPolicy::Kill => Event::Kill { gently: false },
+        });
         self.wait_until_gone();
     }
 }

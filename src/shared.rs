@@ -1,14 +1,11 @@
-//! Inputs that many tasks share: one sealed file each, which workers map.
-//!
-//! Each worker is sent the file once, before the first task that has it. When the last handle and the
-//! last task that has it are gone, those that hold it are told.
+//! Inputs that many tasks share: one sealed file each, which workers map until it ends (`held.rs`).
 
 use std::fmt;
 use std::fs::File;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use crate::error::ShareError;
+use crate::held::{Held, Life, Places};
 use crate::wire::memfd;
 use crate::wire::message::ShareId;
 
@@ -22,14 +19,7 @@ struct Parts {
     id: ShareId,
     bytes: u64,
     file: File,
-    holders: Mutex<Vec<Weak<dyn Holder>>>,
-    living: Arc<AtomicUsize>,
-}
-
-/// The host's end of a worker that has been sent some.
-pub(crate) trait Holder: Send + Sync {
-    /// No task to come has it. Neither waits nor calls anyone, and takes no lock of the pool's.
-    fn forget(&self, share: ShareId);
+    life: Life,
 }
 
 impl Shared {
@@ -51,22 +41,8 @@ impl Shared {
         &self.0.file
     }
 
-    /// Who is to be told of its end.
-    pub(crate) fn add_holder(&self, holder: Weak<dyn Holder>) {
-        let mut holders = self.0.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        // Workers come and go while it stays.
-        holders.retain(|holder| holder.strong_count() > 0);
-        holders.push(holder);
-    }
-}
-
-impl Drop for Parts {
-    fn drop(&mut self) {
-        self.living.fetch_sub(1, Ordering::SeqCst);
-        let holders = self.holders.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for holder in holders.iter().filter_map(Weak::upgrade) {
-            holder.forget(self.id);
-        }
+    pub(crate) fn life(&self) -> &Life {
+        &self.0.life
     }
 }
 
@@ -86,10 +62,7 @@ impl fmt::Debug for Shared {
 
 /// What a pool knows of those that it has made.
 #[derive(Debug, Default)]
-pub(crate) struct Shares {
-    living: Arc<AtomicUsize>,
-    made: AtomicU64,
-}
+pub(crate) struct Shares(Places);
 
 impl Shares {
     /// Copies the bytes to a file of their own.
@@ -104,17 +77,10 @@ impl Shares {
         if len > bytes_max {
             return Err(ShareError::TooLarge { bytes: len, max: bytes_max });
         }
-        let one_more = |living| (living < shares_max).then_some(living + 1);
-        let living = &self.living;
-        if living.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_err() {
-            return Err(ShareError::TooMany { max: shares_max });
-        }
-        let file = memfd::sealed("wasmpool-shared", bytes).map_err(|source| {
-            living.fetch_sub(1, Ordering::SeqCst);
-            ShareError::System { bytes: len, source }
-        })?;
-        let id = ShareId(self.made.fetch_add(1, Ordering::Relaxed));
-        let (holders, living) = (Mutex::new(Vec::new()), living.clone());
-        Ok(Shared(Arc::new(Parts { pool, id, bytes: len, file, holders, living })))
+        let (number, place) = self.0.take(shares_max).ok_or(ShareError::TooMany { max: shares_max })?;
+        let file = memfd::sealed("wasmpool-shared", bytes)
+            .map_err(|source| ShareError::System { bytes: len, source })?;
+        let id = ShareId(number);
+        Ok(Shared(Arc::new(Parts { pool, id, bytes: len, file, life: Life::new(Held::Share(id), place) })))
     }
 }

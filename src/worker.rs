@@ -5,6 +5,7 @@
 //! when the host is gone. The worker trusts nothing that a guest returns.
 
 mod abi;
+mod arrivals;
 mod budget;
 mod call;
 mod clocks;
@@ -96,7 +97,6 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     let rings = &files[0];
     let end = ring::open(rings.as_fd())?;
     let (producer, consumer) = end.split();
-    let from_host = inbox::Ring::new(end.clone(), consumer);
     let cannot_lock = |refused: sandbox::Refused| {
         let message = refused.to_string();
         // Nobody listens only if the host is gone, and then so are we.
@@ -107,7 +107,9 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     let running = Running { pagemap_scan, wasm_stack_bytes: wasm_stack_bytes as usize };
     stack::make_room(running.wasm_stack_bytes)?;
     wasmtime::Engine::tls_eager_initialize();
-    let shared = Arc::new(watcher::Shared::new());
+    let main = end.clone();
+    let shared = Arc::new(watcher::Shared::new(move || main.wake_self()));
+    let from_host = inbox::Ring::new(end.clone(), consumer, shared.clone());
     let memories = Arc::new(Memories::new());
     let modules = || loaded::Modules::new(shared.clone(), running, &memories).map_err(io::Error::other);
     // Those that scan the page map open it while there is a /proc. Others are made behind the empty root: their

@@ -109,6 +109,7 @@ fn the_host_knows_neither_the_worker_nor_its_callers() {
 fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argument() {
     let rooms = [
         "wire/ring",
+        "fork",
         "sandbox",
         "compile",
         "worker/loaded",

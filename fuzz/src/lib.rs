@@ -33,6 +33,8 @@ mod source {
     pub(crate) mod error;
     pub(crate) mod schema;
     pub(crate) mod module;
+    pub(crate) mod fork;
+    pub(crate) mod held;
     pub(crate) mod shared;
     pub(crate) mod wire;
     pub(crate) mod dispatch;
@@ -55,7 +57,7 @@ mod source {
         mod observers;
         mod resolve;
         pub(crate) mod settings;
-        pub(crate) mod shares;
+        pub(crate) mod sent;
 
         /// The supervisor's door: who starts processes here is the target itself.
         pub(crate) mod supervise {

@@ -192,10 +192,13 @@ impl Pending {
     /// Sends `number` when it is done, at once if it is.
     pub(super) fn announce(&self, to: &crossbeam_channel::Sender<usize>, number: usize) {
         let cell = match self {
-            Pending::Task { future, .. } => &future.cell,
-            Pending::Command(future) => &future.cell,
+            Pending::Task { future, .. } => future.cell(),
+            Pending::Command(future) => future.cell(),
         };
-        cell.watch(to, number);
+        // The command does not fork.
+        if let Some(cell) = cell {
+            cell.watch(to, number);
+        }
     }
 
     pub(super) fn task_id(&self) -> TaskId {
@@ -232,7 +235,7 @@ impl Pending {
                 }
                 json::decode(&description.output, &bytes).map(Answer::Json).map_err(|error| {
                     let error = TaskError::OutputDecode { message: error.to_string() };
-                    future.cell.labels().failure(error, self.report())
+                    future.labels().failure(error, self.report())
                 })
             }
             Pending::Command(future) => match future.result() {

@@ -72,14 +72,14 @@ pub(super) enum Failure {
     #[error("{0}")]
     Uncallable(String),
     #[error("{}", with_flag(.0))]
-    Module(#[from] ModuleError),
+    Module(ModuleError),
     /// The module in this file cannot be loaded.
     #[error("{}", of_file(file, error))]
     Load { file: PathBuf, error: Box<ModuleError> },
     #[error("{}", with_sources(.0))]
-    Build(#[from] BuildError),
+    Build(BuildError),
     #[error("{}", with_sources(.0))]
-    Share(#[from] ShareError),
+    Share(ShareError),
     #[error(transparent)]
     Submit(#[from] SubmitError),
     #[error(transparent)]
@@ -92,6 +92,25 @@ pub(super) enum Failure {
     Machinery(String),
     #[error("cannot write to stdout: {0}")]
     Output(io::Error),
+}
+
+// Not `#[from]`, which would make them sources: `Display` says all that they do.
+impl From<ModuleError> for Failure {
+    fn from(error: ModuleError) -> Self {
+        Failure::Module(error)
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        Failure::Build(error)
+    }
+}
+
+impl From<ShareError> for Failure {
+    fn from(error: ShareError) -> Self {
+        Failure::Share(error)
+    }
 }
 
 impl Failure {
@@ -192,8 +211,12 @@ fn of_file(file: &Path, error: &ModuleError) -> String {
 
 fn module_exit(error: &ModuleError) -> Exit {
     match error {
-        // These two are about this machine, not about the module.
-        ModuleError::Compiler { .. } | ModuleError::Closed { .. } => Exit::Machinery,
+        // These are about this machine, not about the module.
+        ModuleError::Compiler { .. }
+        | ModuleError::Closed { .. }
+        | ModuleError::TooMany { .. }
+        | ModuleError::NoDescriptors { .. }
+        | ModuleError::OtherProcess => Exit::Machinery,
         _ => Exit::Module,
     }
 }
@@ -213,6 +236,9 @@ fn module_kind(error: &ModuleError) -> &'static str {
         ModuleError::SchemaMismatch { .. } => "schema_mismatch",
         ModuleError::RawTask { .. } => "raw_task",
         ModuleError::NotACommand { .. } => "not_a_command",
+        ModuleError::TooMany { .. } => "too_many_modules",
+        ModuleError::NoDescriptors { .. } => "no_descriptors",
+        ModuleError::OtherProcess => "other_process",
         ModuleError::Closed { .. } => "pool_closed",
     }
 }
@@ -229,6 +255,7 @@ fn submit_kind(error: &SubmitError) -> &'static str {
         SubmitError::ForeignShared { .. } => "foreign_shared",
         SubmitError::TooManyShared { .. } => "too_many_shared",
         SubmitError::ShutDown { .. } => "pool_closed",
+        SubmitError::OtherProcess { .. } => "other_process",
         SubmitError::Broken(_) => "broken_pool",
     }
 }
@@ -255,6 +282,7 @@ fn task_kind(error: &TaskError) -> &'static str {
         TaskError::Instantiate { .. } => "instantiate",
         TaskError::Aborted { .. } => "aborted",
         TaskError::Cancelled => "cancelled",
+        TaskError::OtherProcess => "other_process",
         TaskError::Broken(_) => "broken_pool",
     }
 }

@@ -143,7 +143,8 @@ fn details(object: Object, error: &TaskError) -> Object {
         | TaskError::Abi { .. }
         | TaskError::Instantiate { .. }
         | TaskError::Aborted { .. }
-        | TaskError::Cancelled => object,
+        | TaskError::Cancelled
+        | TaskError::OtherProcess => object,
     }
 }
 

@@ -145,6 +145,28 @@ pub enum ModuleError {
         /// The tasks that exist.
         known: Vec<String>,
     },
+    /// As many modules are held as [`PoolBuilder::modules_max`](crate::PoolBuilder::modules_max) allows.
+    #[error(
+        "{max} modules are held already, no more than that at a time: drop every handle of one first, \
+         or raise PoolBuilder::modules_max"
+    )]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+    /// The system has no descriptor left for the module, or for its compiler. Each module that is held has two.
+    #[error(
+        "no file descriptor is left for another module (each that is held has two): drop every handle of some, \
+         or raise the limit of open files (RLIMIT_NOFILE, `ulimit -n`): {}",
+        Escaped(message)
+    )]
+    NoDescriptors {
+        /// What the system said.
+        message: String,
+    },
+    /// This process was forked from the one that built the pool, and has none of its workers and threads.
+    #[error("the pool is of another process: after a fork, the child builds a pool of its own")]
+    OtherProcess,
     /// The pool is shut down or broken.
     #[error("the pool takes no more modules: {}", Escaped(message))]
     Closed {

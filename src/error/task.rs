@@ -239,6 +239,9 @@ pub enum TaskError {
     /// The future was cancelled before the task ran.
     #[error("cancelled")]
     Cancelled,
+    /// This process was forked from the one whose pool has the task. What becomes of it is known there only.
+    #[error("its pool is of another process, from which this one was forked: only that one has its result")]
+    OtherProcess,
     /// The worker that ran it died, and was replaced ([`OnWorkerDeath::Replace`](crate::OnWorkerDeath::Replace)).
     #[error("the worker that ran it died: {0}")]
     WorkerDied(Death),
@@ -391,7 +394,8 @@ impl fmt::Debug for TaskFailure {
 }
 
 impl std::error::Error for TaskFailure {
+    /// What [`error`](Self::error) does not say itself: `Display` has its words already.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.0.error)
+        self.0.error.source()
     }
 }

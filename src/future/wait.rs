@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::TaskFuture;
 use crate::error::TaskError;
+use crate::fork::OfProcess;
 
 /// When [`wait`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +56,7 @@ where
         };
         if enough {
             // What is done already belongs to the answer too.
-            while let Ok(number) = watch.finished.try_recv() {
+            while let Some(number) = watch.try_next() {
                 open.remove(&number);
             }
             break;
@@ -124,7 +125,7 @@ impl<F> AsCompleted<F> {
     {
         let mut seen = HashSet::new();
         let futures: Vec<F> =
-            futures.into_iter().filter(|future| seen.insert(Arc::as_ptr(&future.borrow().cell))).collect();
+            futures.into_iter().filter(|future| seen.insert(future.borrow().task_key())).collect();
         let watch = Watch::new(futures.iter().map(Borrow::borrow));
         let left = futures.len();
         AsCompleted { watch, futures: futures.into_iter().map(Some).collect(), left, deadline }
@@ -134,7 +135,12 @@ impl<F> AsCompleted<F> {
         if self.left == 0 {
             return Ok(None);
         }
-        match self.watch.next(self.deadline) {
+        let next = match self.watch.0.here() {
+            Some(_) => self.watch.next(self.deadline),
+            // In a process that was forked from the one that waits, all are done.
+            None => self.futures.iter().position(Option::is_some).ok_or(RecvTimeoutError::Disconnected),
+        };
+        match next {
             Ok(number) => {
                 self.left -= 1;
                 Ok(self.futures.get_mut(number).and_then(Option::take))
@@ -165,7 +171,9 @@ impl<F> fmt::Debug for AsCompleted<F> {
 
 /// Numbers of completed futures, as they complete. Unregisters itself when dropped, so
 /// that a `wait` in a loop does not leave a trail in long-lived futures.
-struct Watch {
+struct Watch(OfProcess<Watching>);
+
+struct Watching {
     finished: Receiver<usize>,
     /// Held so that `finished` is never disconnected.
     _sender: Sender<usize>,
@@ -179,21 +187,31 @@ impl Watch {
         let registered = futures
             .enumerate()
             .filter_map(|(number, future)| {
-                future.cell.watch(&sender, number).map(|key| (Arc::downgrade(&future.cell), key))
+                let Some(cell) = future.cell() else {
+                    // It is another process's, and done. The channel is new, and ends with this watch.
+                    let _ = sender.send(number);
+                    return None;
+                };
+                cell.watch(&sender, number).map(|key| (Arc::downgrade(cell), key))
             })
             .collect();
-        Watch { finished, _sender: sender, registered }
+        Watch(OfProcess::new(Watching { finished, _sender: sender, registered }))
+    }
+
+    fn try_next(&self) -> Option<usize> {
+        self.0.here()?.finished.try_recv().ok()
     }
 
     fn next(&self, deadline: Option<Instant>) -> Result<usize, RecvTimeoutError> {
+        let watching = self.0.here().ok_or(RecvTimeoutError::Disconnected)?;
         match deadline {
-            Some(deadline) => self.finished.recv_deadline(deadline),
-            None => self.finished.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => watching.finished.recv_deadline(deadline),
+            None => watching.finished.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
 }
 
-impl Drop for Watch {
+impl Drop for Watching {
     fn drop(&mut self) {
         for (cell, key) in &self.registered {
             if let Some(cell) = cell.upgrade() {

@@ -8,6 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use super::core::Core;
@@ -37,7 +38,6 @@ pub(crate) fn compile(
     code: CodeKind,
     limits: &CompileLimits,
 ) -> Result<Compiled, ModuleError> {
-    let system = |error: io::Error| ModuleError::Compiler { message: error.to_string() };
     let source = memfd::sealed("wasmpool-wasm", wasm).map_err(system)?;
     let artifact = memfd::empty("wasmpool-artifact").map_err(system)?;
     let description = memfd::empty("wasmpool-description").map_err(system)?;
@@ -61,6 +61,15 @@ pub(crate) fn compile(
     finish(&description, DESCRIPTION_BYTES_MAX).map_err(system)?;
     Compiled::read(artifact, description, artifact_bytes)
         .ok_or_else(|| ModuleError::Compiler { message: "it described the module in an unknown way".into() })
+}
+
+/// What the system refused.
+fn system(error: io::Error) -> ModuleError {
+    let message = error.to_string();
+    match Errno::from_io_error(&error) {
+        Some(Errno::MFILE | Errno::NFILE) => ModuleError::NoDescriptors { message },
+        _ => ModuleError::Compiler { message },
+    }
 }
 
 fn closed() -> ModuleError {

@@ -18,8 +18,8 @@ use super::link::Link;
 use super::logs::Dropped;
 use super::observers::{Observers, Subscription};
 use super::resolve;
+use super::sent::TaskShares;
 use super::settings::Settings;
-use super::shares::TaskShares;
 use super::supervise::{Job, Mailbox};
 use crate::dispatch::{self, Action, Dispatch, Domain, Event, Now, Refusal, Spec, WorkerKey};
 use crate::error::{BrokenPool, Death, DeathCause, Phase, SubmitError};
@@ -46,9 +46,10 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Whether to drop it runs nobody's code, and tells nobody.
+    /// Whether to drop it runs nobody's code, and tells nobody. Where two tasks of a module whose handles are gone end
+    /// at once, neither may seem to be the last; then what is told waits for nobody, as ever (`Holder`).
     pub(super) fn is_quiet(&self) -> bool {
-        self.owns_input && self.shares.is_none()
+        self.owns_input && self.shares.is_none() && Arc::strong_count(&self.module.0) > 1
     }
 }
 
@@ -376,7 +377,7 @@ impl Core {
     /// The worker has ended these tasks, in this order; of some there is more to be done.
     pub(crate) fn answered(&self, link: &Link, answers: impl IntoIterator<Item = (TaskId, bool, Answered)>) {
         let resident_bytes = self.settings.recycle.memory_bytes_max.and_then(|_| link.resident_bytes());
-        let is_full = link.modules_sent() >= MODULES_PER_WORKER_MAX;
+        let is_full = link.sent.modules() >= MODULES_PER_WORKER_MAX;
         let events = answers.into_iter().map(|(task, unfinished, answered)| {
             let answer = dispatch::Answer {
                 unfinished,

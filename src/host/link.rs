@@ -9,10 +9,10 @@ mod reader;
 use reader::Reader;
 pub(super) use reader::read_loop;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use smallvec::SmallVec;
 
 use super::batch::Batch;
 use super::core::{Answered, Call, Core};
-use super::shares::{self, Sent, TaskShares};
+use super::sent::{self, Sent, TaskShares};
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause};
 use crate::foreign::{Foreign, guarded};
@@ -70,9 +70,8 @@ pub(crate) struct Link {
     has_rest: AtomicBool,
     /// Runs whose frames have been written to their last byte.
     runs_sent: AtomicU64,
-    modules_sent: AtomicUsize,
-    pub(super) shares: Sent,
-    /// For those who are to tell it of the end of what is shared.
+    pub(super) sent: Sent,
+    /// For those who are to tell it of the end of a module or of what is shared.
     this: Weak<Link>,
     /// Set once the process is gone; the reader then drains the ring and ends.
     gone: AtomicBool,
@@ -85,19 +84,27 @@ pub(crate) struct Link {
 /// What the worker has been, or is about to be, handed.
 struct Orders {
     /// In the order in which it will answer; what was taken back is not among them.
-    outstanding: VecDeque<Outstanding>,
+    outstanding: VecDeque<Ordered>,
     /// Not in the outbox yet.
     unsent: SmallVec<[Piece; PIECES_USUAL]>,
     /// Memory of frames that have been sent, for those to come.
     spare: Vec<u8>,
-    /// Modules that the worker has been sent, or will be.
-    modules: HashSet<ModuleId>,
+    /// The module of the last run, which the worker has been sent, or will be. It may have ended: then no
+    /// run to come has it.
+    last_module: Option<ModuleId>,
     runs: u64,
     /// Claim words in use, one bit each.
     claims: u128,
 }
 
 const _: () = assert!(ring::CLAIMS <= u128::BITS as usize);
+
+/// What the worker has been handed. It is told to forget nothing that it may be about to look for, so what the
+/// run needs is kept until it has answered.
+struct Ordered {
+    run: Outstanding,
+    _needs: (Module, TaskShares),
+}
 
 /// A run that has no answer yet.
 #[derive(Debug, Clone)]
@@ -112,9 +119,6 @@ struct Outstanding {
     items: Option<Items>,
     /// The worker has spoken of it. An honest one has claimed it before, but that stands in shared memory.
     has_begun: bool,
-    /// Kept until it has answered: it is told to forget none that it may be about to look for.
-    #[expect(dead_code, reason = "it is held, not read")]
-    shares: TaskShares,
 }
 
 impl Outstanding {
@@ -193,8 +197,14 @@ impl Link {
         let (producer, ring) = end.split();
         let reader = Reader::new(ring);
         let outbox = Outbox { ring: producer, waiting: VecDeque::new(), spare: Vec::new() };
-        let (outstanding, unsent, modules) = (VecDeque::new(), SmallVec::new(), HashSet::new());
-        let orders = Orders { outstanding, unsent, spare: Vec::new(), modules, runs: 0, claims: 0 };
+        let orders = Orders {
+            outstanding: VecDeque::new(),
+            unsent: SmallVec::new(),
+            spare: Vec::new(),
+            last_module: None,
+            runs: 0,
+            claims: 0,
+        };
         Arc::new_cyclic(|this| Link {
             key,
             pid,
@@ -208,8 +218,7 @@ impl Link {
             outbox: Mutex::new(outbox),
             has_rest: AtomicBool::new(false),
             runs_sent: AtomicU64::new(0),
-            modules_sent: AtomicUsize::new(0),
-            shares: Sent::default(),
+            sent: Sent::default(),
             this: this.clone(),
             gone: AtomicBool::new(false),
             killed_for: OnceLock::new(),
@@ -247,26 +256,18 @@ impl Link {
         // Of a batch, what is left.
         let start = batch.map_or(0, |batch| batch.offset(&call.input).min(call.input.len()));
         let input = &call.input[start..];
-        let (batch, has_begun, shares) = (batch.cloned(), false, call.shares.clone());
-        let outstanding = Outstanding {
-            task,
-            run,
-            claim,
-            payload_bytes_max,
-            log_bytes_max,
-            batch,
-            items,
-            has_begun,
-            shares,
-        };
-        orders.outstanding.push_back(outstanding);
+        let (batch, has_begun) = (batch.cloned(), false);
+        let outstanding =
+            Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items, has_begun };
+        let needs = (call.module.clone(), call.shares.clone());
+        orders.outstanding.push_back(Ordered { run: outstanding, _needs: needs });
         let (module, entry, limits) = (call.module.0.id, call.entry.clone(), call.limits);
-        let shares = shares::ids(&call.shares);
+        let shares = sent::ids(&call.shares);
         let message = ToWorker::Run { task, run, claim, module, entry, limits, items, shares };
-        if orders.modules.insert(module) {
+        if orders.last_module.replace(module) != Some(module) && self.sent.order_module(&call.module) {
             orders.unsent.push(Piece::Module(call.module.clone()));
         }
-        if let Some(new) = self.shares.order(&call.shares) {
+        if let Some(new) = self.sent.order_shares(&call.shares) {
             orders.unsent.push(Piece::Shares(new));
         }
         let is_open = matches!(orders.unsent.last(), Some(Piece::Frames(_)));
@@ -295,8 +296,10 @@ impl Link {
     /// Takes a task back that the worker has not begun. For use under the core's lock.
     pub(super) fn revoke(&self, task: TaskId) -> bool {
         let mut orders = self.orders();
-        let Some(index) = orders.outstanding.iter().position(|held| held.task == task) else { return false };
-        let &Outstanding { run, claim, has_begun, .. } = &orders.outstanding[index];
+        let Some(index) = orders.outstanding.iter().position(|held| held.run.task == task) else {
+            return false;
+        };
+        let &Outstanding { run, claim, has_begun, .. } = &orders.outstanding[index].run;
         let revoked = !has_begun && self.end.revoke(claim, run);
         if revoked {
             orders.outstanding.remove(index);
@@ -307,7 +310,7 @@ impl Link {
 
     /// Which run of the worker's this task is.
     pub(super) fn run_of(&self, task: TaskId) -> Option<u64> {
-        self.orders().outstanding.iter().find(|held| held.task == task).map(|held| held.run)
+        self.orders().outstanding.iter().find(|held| held.run.task == task).map(|held| held.run.run)
     }
 
     /// Sends what was ordered, as far as it fits.
@@ -320,21 +323,12 @@ impl Link {
         }
     }
 
-    /// How many modules the worker holds, or will.
-    pub(super) fn modules_sent(&self) -> usize {
-        self.modules_sent.load(Ordering::Relaxed)
-    }
-
     fn send_module(&self, module: &Module) -> bool {
-        let loaded = &module.0;
-        let message = ToWorkerControl::Module { module: loaded.id, code: loaded.description.code() };
-        self.modules_sent.fetch_add(1, Ordering::Relaxed);
-        let files = [loaded.artifact.as_fd(), loaded.description_file.as_fd()];
-        self.has_been_sent("a module", self.control.send(&message, &files))
+        self.has_been_sent("a module", self.sent.send_module(&self.control, module, &self.this))
     }
 
     fn send_shares(&self, shares: &[Shared]) -> bool {
-        self.has_been_sent("a shared input", self.shares.send(&self.control, shares, &self.this))
+        self.has_been_sent("a shared input", self.sent.send_shares(&self.control, shares, &self.this))
     }
 
     fn has_been_sent(&self, what: &str, sent: io::Result<()>) -> bool {
@@ -377,7 +371,7 @@ impl Link {
         let (pages, of_files) = (fields.next()??, fields.next()??);
         let page_size = rustix::param::page_size() as u64;
         // Shared inputs are not its own, and it does not grow by them.
-        let shared = self.shares.bytes().min(of_files * page_size);
+        let shared = self.sent.share_bytes().min(of_files * page_size);
         Some((pages * page_size).saturating_sub(shared))
     }
 
@@ -459,18 +453,21 @@ impl Link {
 
     /// The run that the worker is at, by what it has answered.
     fn at_hand(&self) -> Option<Outstanding> {
-        self.orders().outstanding.front().cloned()
+        self.orders().outstanding.front().map(|held| held.run.clone())
     }
 
     /// Most bytes of a payload that the worker may send now.
     fn payload_bytes_max(&self) -> u64 {
-        self.orders().outstanding.front().map_or(0, |held| held.payload_bytes_max)
+        self.orders().outstanding.front().map_or(0, |held| held.run.payload_bytes_max)
     }
 
     /// As [`at_hand`](Self::at_hand), if the worker may say this. Then it is not taken back any more.
     fn spoken_of(&self, message: &FromWorker) -> Option<Outstanding> {
         let mut orders = self.orders();
-        let held = orders.outstanding.front_mut().filter(|held| held.may_say(message))?;
+        let held = &mut orders.outstanding.front_mut()?.run;
+        if !held.may_say(message) {
+            return None;
+        }
         held.has_begun = true;
         Some(held.clone())
     }
@@ -490,10 +487,10 @@ impl Link {
         let mut orders = self.orders();
         let held = orders.outstanding.pop_front();
         if let Some(held) = &held {
-            orders.claims &= !(1 << held.claim);
+            orders.claims &= !(1 << held.run.claim);
         }
         drop(orders);
-        // Its shared inputs may end here: others are told, not under the lock.
+        // What it needed may end here: others are told, not under the lock.
         drop(held);
     }
 }

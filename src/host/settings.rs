@@ -6,7 +6,7 @@ use super::cgroup::CgroupChoice;
 use super::dirs::HostDir;
 use crate::dispatch::{self, Config, OnDeath};
 use crate::limits::compile::CompileLimits;
-use crate::policy::OnWorkerDeath;
+use crate::policy::{DropPolicy, OnWorkerDeath};
 use crate::task::TaskOptions;
 use crate::walls::{SandboxLayer, SandboxRequest};
 use crate::wire::message::EventLevels;
@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) input_bytes_max: usize,
     pub(crate) share_bytes_max: u64,
     pub(crate) shares_max: usize,
+    pub(crate) modules_max: usize,
+    pub(crate) on_drop: DropPolicy,
     pub(crate) grace: Duration,
     pub(crate) start_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,

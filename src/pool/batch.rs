@@ -113,7 +113,9 @@ impl<O> Submitted<O> {
     pub(super) fn is_ready(&self) -> bool {
         match self {
             Submitted::One(future) => future.as_ref().is_none_or(TaskFuture::done),
-            Submitted::Many(many) => !many.ready.is_empty() || many.future.cell.has_news(),
+            Submitted::Many(many) => {
+                !many.ready.is_empty() || many.future.cell().is_none_or(|cell| cell.has_news())
+            }
             Submitted::Refused(..) => true,
         }
     }
@@ -121,10 +123,10 @@ impl<O> Submitted<O> {
     /// Sends `number` whenever it has become ready.
     pub(super) fn announce(&self, to: &Sender<usize>, number: usize) {
         match self {
-            Submitted::One(Some(future)) => drop(future.cell.watch(to, number)),
+            Submitted::One(Some(future)) => drop(future.cell().map(|cell| cell.watch(to, number))),
             Submitted::One(None) => {}
             Submitted::Many(many) => {
-                many.future.cell.watch_items(to, number);
+                many.future.cell().into_iter().for_each(|cell| cell.watch_items(to, number));
                 if !many.ready.is_empty() {
                     let _ = to.send(number);
                 }
@@ -183,7 +185,7 @@ impl<O> Many<O> {
                 self.left -= 1;
                 return Some((self.future.read_item(result), Some(run)));
             }
-            let is_over = self.future.cell.take_items(&mut self.ready);
+            let is_over = self.future.cell().is_none_or(|cell| cell.take_items(&mut self.ready));
             if !self.ready.is_empty() {
                 continue;
             }
@@ -193,7 +195,7 @@ impl<O> Many<O> {
                 return Some((Err(self.future.failure_or(unanswered)), None));
             }
             self.future.attend(deadline);
-            if !self.future.cell.wait_items(deadline) {
+            if self.future.cell().is_some_and(|cell| !cell.wait_items(deadline)) {
                 return None;
             }
         }

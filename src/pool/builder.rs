@@ -1,5 +1,7 @@
 //! Building a pool.
 
+mod checks;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,6 +16,7 @@ use crate::compile::cache::Cache;
 use crate::directory::{DirAccess, GuestDir, most};
 use crate::dispatch::{Event, Recycling};
 use crate::error::BuildError;
+use crate::fork::OfProcess;
 use crate::future::Queues;
 use crate::host::cgroup::CgroupChoice;
 use crate::host::compile::Turns;
@@ -25,7 +28,7 @@ use crate::host::spawn::Program;
 use crate::host::{become_io_thread, pagemap, supervise};
 use crate::limits;
 use crate::limits::compile::CompileLimits;
-use crate::policy::OnWorkerDeath;
+use crate::policy::{DropPolicy, OnWorkerDeath};
 use crate::roles::{self, Role};
 use crate::sandbox::syscalls;
 use crate::shared::Shares;
@@ -70,6 +73,8 @@ impl PoolBuilder {
                 input_bytes_max: limits::INPUT_BYTES_MAX,
                 share_bytes_max: limits::SHARE_BYTES_MAX,
                 shares_max: limits::SHARES_MAX,
+                modules_max: limits::MODULES_MAX,
+                on_drop: DropPolicy::default(),
                 grace: limits::GRACE,
                 start_timeout: limits::START_TIMEOUT,
                 idle_timeout: None,
@@ -117,6 +122,13 @@ impl PoolBuilder {
     /// What the unexpected death of a worker does. Default: [`OnWorkerDeath::Break`], as in Python.
     pub fn on_worker_death(mut self, policy: OnWorkerDeath) -> Self {
         self.settings.on_worker_death = policy;
+        self
+    }
+
+    /// What becomes of the tasks when the last handle of the pool is dropped. Default: [`DropPolicy::Finish`], as in
+    /// Python.
+    pub fn on_drop(mut self, policy: DropPolicy) -> Self {
+        self.settings.on_drop = policy;
         self
     }
 
@@ -248,6 +260,15 @@ impl PoolBuilder {
     /// Most [shared inputs](crate::Pool::share) at a time, up to 4096. Default: 128.
     pub fn shares_max(mut self, shares: usize) -> Self {
         self.settings.shares_max = shares;
+        self
+    }
+
+    /// Most [modules](crate::Module) that are held at a time, at least 1; to load one more is
+    /// [`ModuleError::TooMany`](crate::ModuleError::TooMany). Each has two descriptors of this process, whose own limit
+    /// may be lower: [`ModuleError::NoDescriptors`](crate::ModuleError::NoDescriptors). What nobody holds does not
+    /// count. Default: 4096.
+    pub fn modules_max(mut self, modules: usize) -> Self {
+        self.settings.modules_max = modules;
         self
     }
 
@@ -501,7 +522,7 @@ impl PoolBuilder {
         if prestart > 0 {
             core.handle(Event::Prestart { workers: prestart });
         }
-        Ok(Pool(Arc::new(Handle {
+        Ok(Pool(Arc::new(OfProcess::new(Handle {
             core,
             cache,
             loads: Loads::new(),
@@ -509,52 +530,7 @@ impl PoolBuilder {
             turns: Turns::new(compilers_max),
             supervisor: Mutex::new(Some(supervisor)),
             callback_thread: callback_thread.thread().id(),
-        })))
-    }
-
-    fn check_settings(&self) -> Result<(), BuildError> {
-        let settings = &self.settings;
-        let outputs = settings.defaults.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64;
-        let half = limits::FRAME_PAYLOAD_BYTES_MAX / 2;
-        let tasks_max = settings.recycle.tasks_max.unwrap_or(1);
-        let stack = settings.wasm_stack_bytes_max as u64;
-        let stack_max = limits::WASM_STACK_BYTES_AT_MOST as u64;
-        let checks = [
-            ("workers_min", settings.workers_min as u64, 0, self.workers as u64),
-            ("prefetch_max", settings.offers_max as u64, 0, limits::OFFERS_MAX as u64),
-            ("recycle_after_tasks", tasks_max, 1, u64::MAX),
-            ("compile_threads", settings.compile_threads as u64, 1, limits::COMPILE_THREADS_MAX as u64),
-            ("compilers_max", settings.compilers_max as u64, 1, limits::COMPILERS_AT_MOST as u64),
-            ("queue_tasks_max", settings.queue_tasks_max as u64, 1, u64::MAX),
-            ("input_bytes_max", settings.input_bytes_max as u64, 0, limits::FRAME_PAYLOAD_BYTES_MAX),
-            ("log_rate_max", settings.log_bytes_per_second, 1, u64::MAX),
-            ("shares_max", settings.shares_max as u64, 0, limits::SHARES_AT_MOST as u64),
-            ("output_bytes_max", outputs, 0, half),
-            ("wasm_stack_bytes_max", stack, limits::WASM_STACK_BYTES_MIN as u64, stack_max),
-            (
-                "worker_memory_bytes_max",
-                settings.sandbox.memory_bytes_max,
-                limits::WORKER_MEMORY_BYTES_MIN,
-                u64::MAX,
-            ),
-        ];
-        // Neither is somebody else: 0 is root, and by −1 the kernel leaves an id as it is.
-        let (uid, gid) = settings.sandbox.identity;
-        let identity = [uid, gid].map(|id| ("worker_identity", id.into(), 1, u64::from(u32::MAX) - 1));
-        for (setting, value, min, max) in checks.into_iter().chain(identity) {
-            if value < min || value > max {
-                return Err(BuildError::Setting { setting, value, must: format!("{min} to {max}") });
-            }
-        }
-        let room = stack_hard_limit();
-        if stack > room {
-            let must = format!(
-                "at most {room} where the hard limit of the stack (RLIMIT_STACK), less 1 MiB, is that: \
-                 lower it, or raise that"
-            );
-            return Err(BuildError::Setting { setting: "wasm_stack_bytes_max", value: stack, must });
-        }
-        Ok(())
+        }))))
     }
 }
 
@@ -570,10 +546,4 @@ fn number(level: LevelFilter) -> u8 {
         Some(Level::DEBUG) => 4,
         Some(Level::TRACE) => 5,
     }
-}
-
-/// What the hard limit of the stack, which workers inherit, leaves to wasm.
-fn stack_hard_limit() -> u64 {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack);
-    limit.maximum.unwrap_or(u64::MAX).saturating_sub(limits::HOST_STACK_BYTES as u64)
 }

@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::quarantine::{Quarantine, would_meet};
 use super::{Handle, Pool};
 use crate::compile::cache::{Cache, CacheKey, Compiled};
 use crate::error::ModuleError;
+use crate::held::{Held, Life, Place, Places};
 use crate::host::compile::{self, WasmFile};
 use crate::limits;
 use crate::limits::compile::{CompileLimit, CompileLimits};
@@ -20,11 +21,17 @@ pub(super) type Key = (Digest, CodeKind);
 
 /// The modules of a pool, those that it will not have, and those on their way.
 #[derive(Debug)]
-pub(super) struct Loads(Mutex<State>);
+pub(super) struct Loads {
+    state: Mutex<State>,
+    places: Places,
+}
 
 #[derive(Debug)]
 struct State {
-    modules: HashMap<Key, Module>,
+    /// Those that somebody holds, and some that have ended since they were looked through.
+    modules: HashMap<Key, Weak<Loaded>>,
+    /// With so many they are looked through.
+    sweep_at: usize,
     quarantine: Quarantine,
     flights: HashMap<Key, Arc<Flight>>,
 }
@@ -59,17 +66,18 @@ impl Pool {
         path: impl AsRef<Path>,
         mut options: ModuleOptions,
     ) -> Result<Module, ModuleError> {
+        let handle = self.here().ok_or(ModuleError::OtherProcess)?;
         let path = path.as_ref();
         if options.name.is_none() {
             options.name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         }
-        let max = self.limits_of(&options).get(CompileLimit::WasmBytes);
+        let max = handle.limits_of(&options).get(CompileLimit::WasmBytes);
         let mut file = WasmFile::open(path, max)?;
-        let Some((cache, before)) = self.0.cache.as_ref().zip(file.stamp()) else {
+        let Some((cache, before)) = handle.cache.as_ref().zip(file.stamp()) else {
             return self.load_with(&file.read(max)?, options);
         };
         if let Some(digest) = cache.digest_of(before)
-            && let Some(module) = self.load_known(digest, cache, &options)
+            && let Some(module) = handle.load_known(digest, cache, &options)
         {
             return module;
         }
@@ -78,7 +86,7 @@ impl Pool {
         if let Some(after) = file.stamp() {
             cache.remember(before, after, digest);
         }
-        self.load_bytes(&wasm, digest, options)
+        handle.load_bytes(&wasm, digest, options)
     }
 
     /// Loads a module from its bytes.
@@ -89,9 +97,11 @@ impl Pool {
         self.load_with(wasm, ModuleOptions::new())
     }
 
-    /// As [`load`](Self::load), with options. A module that this pool has loaded already
-    /// is returned as it is, under its first name; it stays loaded as long as the pool
-    /// lives. Waits for the compiler, and for its turn to have one
+    /// As [`load`](Self::load), with options. A module that this pool has loaded already, and that
+    /// somebody still has, is returned as it is, under its first name. One that nobody has any longer is
+    /// released ([`Module`]), and brought in again: from the cache, or by compiling it once more.
+    /// At most [`PoolBuilder::modules_max`](crate::PoolBuilder::modules_max) are there at a time.
+    /// Waits for the compiler, and for its turn to have one
     /// ([`PoolBuilder::compilers_max`](crate::PoolBuilder::compilers_max)); loads of the same module
     /// from several threads share one compilation.
     ///
@@ -103,11 +113,14 @@ impl Pool {
     /// # Errors
     /// [`ModuleError`].
     pub fn load_with(&self, wasm: &[u8], options: ModuleOptions) -> Result<Module, ModuleError> {
-        let max = self.limits_of(&options).get(CompileLimit::WasmBytes);
+        let handle = self.here().ok_or(ModuleError::OtherProcess)?;
+        let max = handle.limits_of(&options).get(CompileLimit::WasmBytes);
         compile::check_wasm_bytes(wasm.len() as u64, max)?;
-        self.load_bytes(wasm, Digest::of(wasm), options)
+        handle.load_bytes(wasm, Digest::of(wasm), options)
     }
+}
 
+impl Handle {
     fn load_bytes(&self, wasm: &[u8], digest: Digest, options: ModuleOptions) -> Result<Module, ModuleError> {
         let (code, limits) = (options.code(), self.limits_of(&options).clone());
         self.enter(digest, options, || self.compiled(wasm, digest, code, &limits))
@@ -121,7 +134,7 @@ impl Pool {
         options: &ModuleOptions,
     ) -> Option<Result<Module, ModuleError>> {
         let code = options.code();
-        if let Some(module) = self.0.loads.get(&(digest, code)) {
+        if let Some(module) = self.loads.get(&(digest, code)) {
             return Some(Ok(module));
         }
         let compiled = cache.find(&CacheKey::new(digest, code))?;
@@ -137,13 +150,15 @@ impl Pool {
     ) -> Result<Module, ModuleError> {
         let (code, limits) = (options.code(), self.limits_of(&options).clone());
         let name = options.name.unwrap_or_else(|| digest.short());
-        self.0.loads.load((digest, code), &limits, || {
+        let max = self.core.settings.modules_max;
+        self.loads.load((digest, code), &limits, max, || {
             let (compiled, from_cache) = compiled()?;
             let shown: Arc<str> = format!("{name} (sha256 {}…)", digest.short()).into();
-            self.0.core.loaded(shown.clone(), from_cache);
-            Ok(move |id| {
+            self.core.loaded(shown.clone(), from_cache);
+            Ok(move |number, place| {
+                let id = ModuleId(number);
                 Module(Arc::new(Loaded {
-                    pool: self.0.core.id,
+                    pool: self.core.id,
                     id,
                     shown,
                     name,
@@ -152,13 +167,14 @@ impl Pool {
                     from_cache,
                     artifact: compiled.artifact,
                     description_file: compiled.description_file,
+                    life: Life::new(Held::Module(id), place),
                 }))
             })
         })
     }
 
     fn limits_of<'a>(&'a self, options: &'a ModuleOptions) -> &'a CompileLimits {
-        options.compile_limits.as_ref().unwrap_or(&self.0.core.settings.compile_limits)
+        options.compile_limits.as_ref().unwrap_or(&self.core.settings.compile_limits)
     }
 
     fn compiled(
@@ -168,7 +184,7 @@ impl Pool {
         code: CodeKind,
         limits: &CompileLimits,
     ) -> Result<(Compiled, bool), ModuleError> {
-        let Handle { core, cache, turns, .. } = &*self.0;
+        let Handle { core, cache, turns, .. } = self;
         let key = CacheKey::new(digest, code);
         if let Some(cache) = cache
             && let Some(compiled) = cache.find(&key)
@@ -189,30 +205,38 @@ impl Pool {
 
 impl Loads {
     pub(super) fn new() -> Loads {
-        Loads(Mutex::new(State {
+        let state = State {
             modules: HashMap::new(),
+            sweep_at: limits::MODULES_UNSWEPT_MAX,
             quarantine: Quarantine::new(limits::QUARANTINE_MODULES_MAX),
             flights: HashMap::new(),
-        }))
+        };
+        Loads { state: Mutex::new(state), places: Places::default() }
+    }
+
+    /// Modules that somebody holds.
+    pub(super) fn held(&self) -> usize {
+        self.places.taken()
     }
 
     /// The module, if it is loaded.
     fn get(&self, key: &Key) -> Option<Module> {
-        self.lock().modules.get(key).cloned()
+        self.lock().find(key)
     }
 
     /// The module, by whoever is the first to ask for it: `make` runs on one thread at a time for each
-    /// key, without a lock, and returns what makes a module of its number.
-    fn load<M: FnOnce(ModuleId) -> Module>(
+    /// key, without a lock, and returns what makes a module of its number and its place among `max`.
+    fn load<M: FnOnce(u64, Place) -> Module>(
         &self,
         key: Key,
         limits: &CompileLimits,
+        max: usize,
         make: impl FnOnce() -> Result<M, ModuleError>,
     ) -> Result<Module, ModuleError> {
         let departure = loop {
             let mut state = self.lock();
-            if let Some(module) = state.modules.get(&key) {
-                return Ok(module.clone());
+            if let Some(module) = state.find(&key) {
+                return Ok(module);
             }
             if let Some(error) = state.quarantine.find(&key, limits) {
                 return Err(error);
@@ -229,13 +253,12 @@ impl Loads {
                 Some(Err(_)) | None => {}
             }
         };
-        let made = make();
+        // Before anything is compiled for it.
+        let place = self.places.take(max).ok_or(ModuleError::TooMany { max });
+        let result = place.and_then(|(number, place)| make().map(|module| module(number, place)));
         let mut state = self.lock();
-        let result = made.map(|module| module(ModuleId(state.modules.len() as u32)));
         match &result {
-            Ok(module) => {
-                state.modules.insert(key, module.clone());
-            }
+            Ok(module) => state.note(key, module),
             Err(error) => state.quarantine.add(key, limits, error),
         }
         drop(state);
@@ -244,7 +267,23 @@ impl Loads {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn find(&self, key: &Key) -> Option<Module> {
+        self.modules.get(key)?.upgrade().map(Module)
+    }
+
+    /// Notes a module that is new. What has ended is let go of once it is as much as what there is, so that
+    /// looking through costs each load little.
+    fn note(&mut self, key: Key, module: &Module) {
+        if self.modules.len() >= self.sweep_at {
+            self.modules.retain(|_, loaded| loaded.strong_count() > 0);
+            self.sweep_at = 2 * self.modules.len() + limits::MODULES_UNSWEPT_MAX;
+        }
+        self.modules.insert(key, Arc::downgrade(&module.0));
     }
 }
 

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::Pool;
 use super::batch::{Batching, Inputs, Many, Submitted};
 use crate::error::{SubmitError, TaskFailure};
+use crate::fork::OfProcess;
 use crate::host::core::Group;
 use crate::module::Callable;
 use crate::task::TaskOptions;
@@ -143,7 +144,7 @@ where
 
     /// Most that may travel together now: so that each worker has a batch, and another one waits for it.
     fn share(&self) -> usize {
-        let core = &self.pool.0.core;
+        let Some(core) = self.pool.core() else { return 1 };
         let may_not = self.chunk_size.is_some() || self.buffer_size() < BATCHED_FROM;
         if may_not || !core.may_batch(&self.options) {
             return 1;
@@ -166,7 +167,7 @@ where
     fn group(&mut self) -> Group {
         let Some(size) = self.chunk_size else { return Group::Alone };
         if self.chunk.1 == 0 {
-            self.chunk = (self.pool.0.core.new_chunk(), size.get());
+            self.chunk = (self.pool.core().map_or(0, |core| core.new_chunk()), size.get());
         }
         self.chunk.1 -= 1;
         Group::Chunk(self.chunk.0)
@@ -275,7 +276,6 @@ where
 
     /// Yields results as they come, each with the number of its input, from 0.
     pub fn unordered(self) -> UnorderedMap<C, I> {
-        let (sender, finished) = unbounded();
         let Map { source, mut ahead } = self;
         let mut map = UnorderedMap {
             source,
@@ -283,8 +283,7 @@ where
             items: 0,
             pulled: 0,
             ready: VecDeque::new(),
-            sender,
-            finished,
+            finished: OfProcess::new(unbounded()),
         };
         // It may have been pulled from already: what it has goes on there.
         ahead.submitted.drain(..).for_each(|submitted| map.adopt(submitted));
@@ -357,8 +356,7 @@ pub struct UnorderedMap<C: Callable, I> {
     pulled: usize,
     /// Numbers of what has results.
     ready: VecDeque<usize>,
-    sender: Sender<usize>,
-    finished: Receiver<usize>,
+    finished: OfProcess<(Sender<usize>, Receiver<usize>)>,
 }
 
 impl<C, I> Iterator for UnorderedMap<C, I>
@@ -382,7 +380,7 @@ where
                 pulled += 1;
                 continue;
             }
-            let number = match self.ready.pop_front().or_else(|| self.finished.try_recv().ok()) {
+            let number = match self.next_ready() {
                 Some(number) => number,
                 None if may_pull => {
                     self.pull();
@@ -393,8 +391,8 @@ where
                 }
                 None if self.ahead.is_empty() => return None,
                 None => match self.source.deadline() {
-                    None => self.finished.recv().ok()?,
-                    Some(deadline) => match self.finished.recv_deadline(deadline) {
+                    None => self.finished.here()?.1.recv().ok()?,
+                    Some(deadline) => match self.finished.here()?.1.recv_deadline(deadline) {
                         Ok(number) => number,
                         Err(_) => return Some((self.pulled, Err(self.source.time_out()))),
                     },
@@ -412,6 +410,15 @@ where
     C: Callable,
     I: Iterator<Item = C::Input>,
 {
+    /// The number of what has results, if something has.
+    fn next_ready(&mut self) -> Option<usize> {
+        match self.finished.here() {
+            Some((_, finished)) => self.ready.pop_front().or_else(|| finished.try_recv().ok()),
+            // In a process that was forked from the map's, all are done.
+            None => self.ahead.keys().min().copied(),
+        }
+    }
+
     fn pull(&mut self) {
         let room = self.source.buffer_size().saturating_sub(self.items);
         if let Some(submitted) = self.source.pull(room) {
@@ -423,7 +430,9 @@ where
         let number = self.pulled;
         self.pulled += submitted.left();
         self.items += submitted.left();
-        submitted.announce(&self.sender, number);
+        if let Some((sender, _)) = self.finished.here() {
+            submitted.announce(sender, number);
+        }
         self.ahead.insert(number, (number, submitted));
     }
 

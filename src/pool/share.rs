@@ -32,8 +32,10 @@ impl Pool {
     /// # Errors
     /// [`ShareError`].
     pub fn share(&self, bytes: impl Into<Bytes>) -> Result<Shared, ShareError> {
-        let (core, bytes) = (&self.0.core, bytes.into());
+        let bytes = bytes.into();
+        let handle = self.here().ok_or(ShareError::OtherProcess)?;
+        let core = &handle.core;
         let settings = &core.settings;
-        self.0.shares.share(core.id, &bytes, settings.share_bytes_max, settings.shares_max)
+        handle.shares.share(core.id, &bytes, settings.share_bytes_max, settings.shares_max)
     }
 }

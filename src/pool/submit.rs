@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::Pool;
 use super::batch::Inputs;
+use super::{Handle, Pool};
 use crate::error::SubmitError;
 use crate::foreign::Foreign;
 use crate::future::{Cell, TaskFuture};
@@ -58,9 +58,10 @@ impl Pool {
         input: &C::Input,
         options: TaskOptions,
     ) -> Result<TaskFuture<C::Output>, SubmitError> {
-        let request = self.request(task, input, options)?;
-        let cell = self.give(request, Group::Alone, WhenFull::Refuse).map_err(|refused| refused.0)?;
-        Ok(self.future::<C>(cell))
+        let handle = self.here_for(task)?;
+        let request = handle.request(task, input, options)?;
+        let cell = handle.give(request, Group::Alone, WhenFull::Refuse).map_err(|refused| refused.0)?;
+        Ok(handle.future::<C>(cell))
     }
 
     /// As [`submit_with`](Self::submit_with), for asynchronous callers: while the queue is full
@@ -79,8 +80,9 @@ impl Pool {
         input: &C::Input,
         options: TaskOptions,
     ) -> SubmitAsync<C> {
-        let request = self.request(task, input, options).map(Some);
-        let ticket = self.0.core.new_ticket();
+        let handle = self.here_for(task);
+        let request = handle.and_then(|handle| handle.request(task, input, options)).map(Some);
+        let ticket = self.core().map_or(0, |core| core.new_ticket());
         SubmitAsync { pool: self.clone(), request, ticket, callable: std::marker::PhantomData }
     }
 
@@ -106,9 +108,10 @@ impl Pool {
         group: Group,
         deadline: Option<Instant>,
     ) -> Result<TaskFuture<C::Output>, SubmitError> {
-        let request = self.request(task, input, options)?;
-        let cell = self.give(request, group, WhenFull::Wait(deadline)).map_err(|refused| refused.0)?;
-        Ok(self.future::<C>(cell))
+        let handle = self.here_for(task)?;
+        let request = handle.request(task, input, options)?;
+        let cell = handle.give(request, group, WhenFull::Wait(deadline)).map_err(|refused| refused.0)?;
+        Ok(handle.future::<C>(cell))
     }
 
     /// Submits a batch of a map. Waits for room until the deadline. Its future is of the batch as a
@@ -120,8 +123,9 @@ impl Pool {
         options: TaskOptions,
         deadline: Option<Instant>,
     ) -> Result<TaskFuture<C::Output>, SubmitError> {
+        let handle = self.here_for(task)?;
         let target = task.target();
-        let mut options = self.admissible(target, options)?;
+        let mut options = handle.admissible(target, options)?;
         let group = Group::Batch(inputs.count() as u64);
         let input = Foreign::new(inputs.into_bytes().into());
         let call = Call {
@@ -133,10 +137,17 @@ impl Pool {
             shares: options.shared.take(),
         };
         let request = Request { call, name: target.name.clone(), options };
-        let cell = self.give(request, group, WhenFull::Wait(deadline)).map_err(|refused| refused.0)?;
-        Ok(self.future::<C>(cell))
+        let cell = handle.give(request, group, WhenFull::Wait(deadline)).map_err(|refused| refused.0)?;
+        Ok(handle.future::<C>(cell))
     }
 
+    /// What it is made of, for a task that is to be submitted.
+    fn here_for<C: Callable>(&self, task: &C) -> Result<&Handle, SubmitError> {
+        self.here().ok_or_else(|| other_process(&task.target().name))
+    }
+}
+
+impl Handle {
     /// Encodes the input and holds the request to the pool's limits.
     fn request<C: Callable>(
         &self,
@@ -148,7 +159,7 @@ impl Pool {
         let name = || target.name.to_string();
         let mut options = self.admissible(target, options)?;
         let (entry, input) = task.encode(input)?;
-        let max = self.0.core.settings.input_bytes_max;
+        let max = self.core.settings.input_bytes_max;
         if input.len() > max {
             return Err(SubmitError::InputTooLarge { task: name(), bytes: input.len(), max });
         }
@@ -174,7 +185,7 @@ impl Pool {
 
     /// The options as they hold, if the task's module can keep them.
     fn admissible(&self, target: &Target, options: TaskOptions) -> Result<TaskOptions, SubmitError> {
-        let core = &self.0.core;
+        let core = &self.core;
         let task = || target.name.to_string();
         let module = &target.module.0;
         if module.pool != core.id {
@@ -209,7 +220,7 @@ impl Pool {
         when_full: WhenFull,
     ) -> Result<Arc<Cell>, Box<(SubmitError, Request)>> {
         let Request { call, name, options } = request;
-        let submitted = self.0.core.submit(call, &name, &options, group, when_full);
+        let submitted = self.core.submit(call, &name, &options, group, when_full);
         submitted.map_err(|refused| {
             let (error, call) = *refused;
             Box::new((error, Request { call, name, options }))
@@ -217,7 +228,7 @@ impl Pool {
     }
 
     fn future<C: Callable>(&self, cell: Arc<Cell>) -> TaskFuture<C::Output> {
-        TaskFuture::new(cell, C::decode, Arc::downgrade(&self.0.core))
+        TaskFuture::new(cell, C::decode, Arc::downgrade(&self.core))
     }
 }
 
@@ -238,6 +249,10 @@ pub(crate) fn check_texts(task: &str, args: &[String], env: &[(String, String)])
 
 /// How much of a text that is refused is shown.
 const SHOWN_BYTES_MAX: usize = 60;
+
+fn other_process(task: &str) -> SubmitError {
+    SubmitError::OtherProcess { task: task.to_string() }
+}
 
 /// A task that is ready to be accepted.
 struct Request {
@@ -268,12 +283,15 @@ impl<C: Callable> Future for SubmitAsync<C> {
             Ok(request) => request.take().expect("a SubmitAsync was polled after it was ready"),
             Err(error) => return Poll::Ready(Err(error.clone())),
         };
-        match this.pool.give(
+        let Some(handle) = this.pool.here() else {
+            return Poll::Ready(Err(other_process(&request.name)));
+        };
+        match handle.give(
             request,
             Group::Alone,
             WhenFull::Wake { ticket: this.ticket, waker: context.waker().clone() },
         ) {
-            Ok(cell) => Poll::Ready(Ok(this.pool.future::<C>(cell))),
+            Ok(cell) => Poll::Ready(Ok(handle.future::<C>(cell))),
             Err(refused) => match *refused {
                 (SubmitError::QueueFull { .. }, request) => {
                     this.request = Ok(Some(request));
@@ -287,7 +305,9 @@ impl<C: Callable> Future for SubmitAsync<C> {
 
 impl<C> Drop for SubmitAsync<C> {
     fn drop(&mut self) {
-        self.pool.0.core.forget_ticket(self.ticket);
+        if let Some(core) = self.pool.core() {
+            core.forget_ticket(self.ticket);
+        }
     }
 }
 

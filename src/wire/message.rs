@@ -16,9 +16,9 @@ use crate::module::CodeKind;
 use crate::task::{Refusals, TaskId, TaskLimits};
 use crate::walls::{SandboxReport, SandboxRequest};
 
-/// A module's number within its pool.
+/// A module's number within its pool; none is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct ModuleId(pub(crate) u32);
+pub(crate) struct ModuleId(pub(crate) u64);
 
 /// A shared input's number within its pool; none is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub(crate) enum ToWorkerControl {
     /// Comes with a descriptor for each: sealed files of so many bytes.
     Share { shares: Vec<(ShareId, u64)> },
     /// No task to come has these.
-    Unshare { shares: Vec<ShareId> },
+    Forget { modules: Vec<ModuleId>, shares: Vec<ShareId> },
     /// Stop this run, and only this one.
     Interrupt { run: u64 },
     /// Log where this run is at the moment, and go on.

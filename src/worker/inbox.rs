@@ -1,7 +1,9 @@
 //! What the host sends, frame by frame; each payload goes straight to where it is wanted.
 
 use std::io;
+use std::sync::Arc;
 
+use super::watcher::Shared;
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::wire::frame::{Incoming, Source};
 use crate::wire::message::ToWorker;
@@ -10,7 +12,7 @@ use crate::wire::spin::Spinning;
 
 /// A source that can be waited for.
 pub(super) trait Inbound: Source {
-    /// Returns once there is more to take.
+    /// Returns once there is more to take, or the watcher calls. May return early.
     ///
     /// # Errors
     /// If there never will be.
@@ -25,11 +27,12 @@ pub(super) struct Ring {
     end: End,
     ring: Consumer,
     spinning: Spinning,
+    shared: Arc<Shared>,
 }
 
 impl Ring {
-    pub(super) fn new(end: End, ring: Consumer) -> Self {
-        Ring { end, ring, spinning: Spinning::new() }
+    pub(super) fn new(end: End, ring: Consumer, shared: Arc<Shared>) -> Self {
+        Ring { end, ring, spinning: Spinning::new(), shared }
     }
 }
 
@@ -45,8 +48,8 @@ impl Source for Ring {
 
 impl Inbound for Ring {
     fn wait(&mut self) -> io::Result<()> {
-        let Ring { end, ring, spinning } = self;
-        let has_more = || ring.available() != Ok(0);
+        let Ring { end, ring, spinning, shared } = self;
+        let has_more = || ring.available() != Ok(0) || shared.calls();
         spinning.wait(has_more, || end.wait(ring::FOR_DATA, has_more));
         Ok(())
     }
@@ -100,6 +103,14 @@ impl<S: Inbound> Inbox<S> {
             }
             self.fill()?;
         }
+    }
+
+    /// Waits for the next message, or for less: see [`Inbound::wait`].
+    ///
+    /// # Errors
+    /// If there never will be one.
+    pub(super) fn wait(&mut self) -> io::Result<()> {
+        self.from.wait()
     }
 
     /// Whether the next message has begun to come.

@@ -138,6 +138,21 @@ impl Runner {
         Ok(loaded)
     }
 
+    /// Lets go of the last task's module, if the host has said that it has ended: the watcher, which hears
+    /// that, has no access to what is kept here.
+    pub(super) fn let_go(&mut self) {
+        if !self.shared.takes_call() {
+            return;
+        }
+        let has_ended = |module: &ModuleId| !self.shared.modules.has(*module);
+        if self.kept.as_ref().is_some_and(|kept| has_ended(&kept.module)) {
+            self.kept = None;
+        }
+        if self.in_a_row.0.as_ref().is_some_and(|(module, _)| has_ended(module)) {
+            self.in_a_row = (None, 0);
+        }
+    }
+
     /// Makes the next instance in advance, of the module that seems to be the next.
     pub(super) fn prepare(&mut self) {
         let (Some((module, loaded)), PREPARED_AFTER..) = &self.in_a_row else { return };

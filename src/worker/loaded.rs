@@ -1,7 +1,9 @@
-//! The engines, and the modules that this worker has mapped.
+//! The engines, and the modules that this worker has mapped until they end.
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::mem;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,12 +29,28 @@ pub(super) struct Loaded {
     pub(super) tasks: Vec<Option<ModuleExport>>,
 }
 
-/// All modules of this worker. Every engine is made at once: to make one takes system calls that
+/// A module's files, as the host sent them.
+pub(super) struct ModuleFiles {
+    pub(super) code: CodeKind,
+    pub(super) artifact: OwnedFd,
+    pub(super) description: OwnedFd,
+}
+
+/// A module that the host has sent, and that has not ended.
+pub(super) enum Arrived {
+    /// No task has looked for it.
+    Files(ModuleFiles),
+    /// Its first task has: the main thread is at it.
+    Mapping,
+    /// One that cannot be mapped says why, to each of its tasks.
+    Mapped(Result<Arc<Loaded>, String>),
+}
+
+/// Maps modules. Every engine is made at once: to make one takes system calls that
 /// a sealed sandbox does not allow.
 pub(super) struct Modules {
     shared: Arc<Shared>,
     engines: HashMap<(CodeKind, MemoryKind), Engine>,
-    loaded: HashMap<ModuleId, Result<Arc<Loaded>, String>>,
 }
 
 impl Modules {
@@ -53,16 +71,23 @@ impl Modules {
             shared.add_engine(engine.clone());
             engines.insert((code, memories), engine);
         }
-        Ok(Modules { shared, engines, loaded: HashMap::new() })
+        Ok(Modules { shared, engines })
     }
 
     /// The module, mapped at its first use. A module that cannot be mapped stays so.
-    pub(super) fn get(&mut self, id: ModuleId) -> Result<Arc<Loaded>, String> {
-        if let Some(loaded) = self.loaded.get(&id) {
-            return loaded.clone();
-        }
+    pub(super) fn get(&self, id: ModuleId) -> Result<Arc<Loaded>, String> {
+        let files = self.shared.modules.wait_for(|there| match there.get_mut(&id)? {
+            Arrived::Mapped(loaded) => Some(Err(loaded.clone())),
+            arrived => Some(Ok(mem::replace(arrived, Arrived::Mapping))),
+        });
+        let files = match files {
+            Ok(Arrived::Files(files)) => files,
+            Err(loaded) => return loaded,
+            // One thread maps, one module at a time.
+            Ok(Arrived::Mapping | Arrived::Mapped(_)) => return Err("it is being mapped".into()),
+        };
         let began = Instant::now();
-        let loaded = self.load(id).map(Arc::new);
+        let loaded = self.load(files).map(Arc::new);
         match &loaded {
             Ok(loaded) => {
                 let (module, took_us) = (id.0, began.elapsed().as_micros() as u64);
@@ -71,12 +96,14 @@ impl Modules {
             }
             Err(error) => tracing::warn!(module = id.0, error, "a module cannot be mapped"),
         }
-        self.loaded.insert(id, loaded.clone());
+        // If it has ended meanwhile, it stays forgotten.
+        if let Some(arrived) = self.shared.modules.lock().get_mut(&id) {
+            *arrived = Arrived::Mapped(loaded.clone());
+        }
         loaded
     }
 
-    fn load(&mut self, id: ModuleId) -> Result<Loaded, String> {
-        let files = self.shared.take_module(id);
+    fn load(&self, files: ModuleFiles) -> Result<Loaded, String> {
         let description =
             cache::read_description(&File::from(files.description)).ok_or("its description is damaged")?;
         let kind = (files.code, description.memory_kind);

@@ -34,6 +34,12 @@ pub(super) fn run<W: ToHost>(
         Ok(())
     };
     loop {
+        // A module may end while nothing runs.
+        runner.let_go();
+        while !inbox.has_more() {
+            inbox.wait()?;
+            runner.let_go();
+        }
         let ToWorker::Run { task, run, claim: index, module, entry, limits, items, shares } = inbox.next()?;
         // The host may have taken it back while others ran.
         if !claim(index, run) {

@@ -1,13 +1,13 @@
 //! Shared inputs: mapped for reading by the watcher as they arrive, read by tasks.
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rustix::mm::{MapFlags, ProtFlags};
 use wasmtime::{Caller, Extern, Linker, Result};
 
+use super::arrivals::Arrivals;
 use super::linker::TaskState;
 use crate::limits::SHARED_READ_BYTES_MAX;
 use crate::wire::message::ShareId;
@@ -58,22 +58,14 @@ impl Drop for Mapping {
 }
 
 /// One that could not be mapped says why, to each task that has it.
-type Arrived = std::result::Result<Arc<Mapping>, String>;
+pub(super) type Arrived = std::result::Result<Arc<Mapping>, String>;
 
 /// What the host has sent, and not taken back.
-#[derive(Default)]
-pub(super) struct Mappings {
-    arrived: Mutex<HashMap<ShareId, Arrived>>,
-    arrival: Condvar,
-}
+pub(super) type Mappings = Arrivals<ShareId, Arrived>;
 
 impl Mappings {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ShareId, Arrived>> {
-        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Maps what has come. `None` if there is not a file for each.
-    pub(super) fn arrive(&self, shares: &[(ShareId, u64)], files: &[OwnedFd]) -> Option<()> {
+    pub(super) fn map(&self, shares: &[(ShareId, u64)], files: &[OwnedFd]) -> Option<()> {
         if shares.len() != files.len() {
             return None;
         }
@@ -86,32 +78,20 @@ impl Mappings {
                     tracing::warn!(share = share.0, bytes, error, "a shared input's tasks will fail")
                 }
             }
-            self.lock().insert(*share, mapping);
+            self.arrive(*share, mapping);
         }
-        self.arrival.notify_all();
         Some(())
     }
 
-    /// A task that still has one keeps it to its end.
-    pub(super) fn forget(&self, shares: &[ShareId]) {
-        for share in shares {
-            let gone = self.lock().remove(share);
-            // To unmap takes a while: not under the lock.
-            drop(gone);
-        }
-    }
-
-    /// Those of a task. The host sent them before it sent the task, but on another channel: they may
-    /// still be under way. It takes none of them back before it has the task's answer.
+    /// Those of a task.
     pub(super) fn get(&self, shares: &[ShareId]) -> std::result::Result<Vec<Arc<Mapping>>, String> {
         if shares.is_empty() {
             return Ok(Vec::new());
         }
-        let mut arrived = self.lock();
-        while !shares.iter().all(|share| arrived.contains_key(share)) {
-            arrived = self.arrival.wait(arrived).unwrap_or_else(PoisonError::into_inner);
-        }
-        shares.iter().filter_map(|share| arrived.get(share).cloned()).collect()
+        self.wait_for(|arrived| {
+            let are_there = shares.iter().all(|share| arrived.contains_key(share));
+            are_there.then(|| shares.iter().filter_map(|share| arrived.get(share).cloned()).collect())
+        })
     }
 }
 
@@ -180,18 +160,18 @@ mod tests {
     #[test]
     fn a_task_waits_for_what_is_under_way_and_keeps_what_is_forgotten() {
         let file = |bytes: &[u8]| OwnedFd::from(crate::wire::memfd::sealed("test", bytes).expect("a file"));
-        let mappings = Mappings::default();
+        let mappings = Mappings::new();
         let ids = [ShareId(1), ShareId(2)];
         let taken = std::thread::scope(|scope| {
             let taking = scope.spawn(|| mappings.get(&ids));
-            mappings.arrive(&[(ids[0], 3)], &[file(&[1, 2, 3])]).expect("a file each");
-            mappings.arrive(&[(ids[1], 0)], &[file(&[])]).expect("a file each");
+            mappings.map(&[(ids[0], 3)], &[file(&[1, 2, 3])]).expect("a file each");
+            mappings.map(&[(ids[1], 0)], &[file(&[])]).expect("a file each");
             taking.join().expect("ends")
         });
         let taken = taken.expect("mapped");
         mappings.forget(&ids);
         assert!(mappings.lock().is_empty());
         assert_eq!((taken[0].bytes(), taken[1].bytes()), (&[1, 2, 3][..], &[][..]));
-        assert!(mappings.arrive(&[(ids[0], 3)], &[]).is_none(), "a file is missing");
+        assert!(mappings.map(&[(ids[0], 3)], &[]).is_none(), "a file is missing");
     }
 }

@@ -1,10 +1,9 @@
 //! The watcher thread, and what it shares with the main thread.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use std::time::Duration;
 
@@ -12,12 +11,13 @@ use rustix::net::RecvFlags;
 use tokio::sync::Notify;
 use wasmtime::Engine;
 
+use super::arrivals::Arrivals;
 use super::events::Reporter;
+use super::loaded::{Arrived, ModuleFiles};
 use super::shares::Mappings;
 use crate::limits::SHARES_PER_TASK_MAX;
-use crate::module::CodeKind;
 use crate::wire::control::ControlSocket;
-use crate::wire::message::{ModuleId, ToWorkerControl};
+use crate::wire::message::{ModuleId, ShareId, ToWorkerControl};
 
 /// How often, and how many times, an interrupt that is not heeded is repeated.
 const REPEAT_EVERY: Duration = Duration::from_millis(2);
@@ -26,18 +26,14 @@ const REPEATS: u32 = 20;
 /// The same, for a stack that is asked for: the next message waits meanwhile.
 const SAMPLE_REPEATS: u32 = 3;
 
-/// A module's files, as the host sent them.
-pub(super) struct ModuleFiles {
-    pub(super) code: CodeKind,
-    pub(super) artifact: OwnedFd,
-    pub(super) description: OwnedFd,
-}
-
 /// Between the watcher and the main thread.
 pub(crate) struct Shared {
-    arrived: Mutex<HashMap<ModuleId, ModuleFiles>>,
-    arrival: Condvar,
+    pub(super) modules: Arrivals<ModuleId, Arrived>,
     pub(super) inputs: Mappings,
+    /// Modules have ended: the main thread is to let go of what it keeps of them.
+    calls: AtomicBool,
+    /// Wakes the main thread, if it waits for a task.
+    wake: Box<dyn Fn() + Send + Sync>,
     /// The run that is to stop; numbers are never used twice, so a late request hits nothing.
     interrupted: AtomicU64,
     /// The run whose stack is asked for; 0 is none.
@@ -51,11 +47,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Shared {
-            arrived: Mutex::new(HashMap::new()),
-            arrival: Condvar::new(),
-            inputs: Mappings::default(),
+            modules: Arrivals::new(),
+            inputs: Mappings::new(),
+            calls: AtomicBool::new(false),
+            wake: Box::new(wake),
             interrupted: AtomicU64::new(0),
             sampled: AtomicU64::new(0),
             current: AtomicU64::new(0),
@@ -128,20 +125,25 @@ impl Shared {
         self.interrupt.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ModuleId, ModuleFiles>> {
-        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Unmaps what has ended, but for what a task has, and for what the main thread keeps for the next: it is called.
+    fn forget(&self, modules: &[ModuleId], shares: &[ShareId]) {
+        self.inputs.forget(shares);
+        self.modules.forget(modules);
+        if !modules.is_empty() {
+            tracing::debug!(modules = modules.len(), "modules have ended");
+            self.calls.store(true, Ordering::SeqCst);
+            (self.wake)();
+        }
     }
 
-    /// Takes a module's files. The host sent them before it sent the task, but on another
-    /// channel: they may still be under way. If the host dies meanwhile, so does this process.
-    pub(super) fn take_module(&self, module: ModuleId) -> ModuleFiles {
-        let mut arrived = self.lock();
-        loop {
-            match arrived.remove(&module) {
-                Some(files) => return files,
-                None => arrived = self.arrival.wait(arrived).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
+    /// Whether the main thread is called.
+    pub(super) fn calls(&self) -> bool {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// The same, for the main thread: `true` once for each call.
+    pub(super) fn takes_call(&self) -> bool {
+        self.calls() && self.calls.swap(false, Ordering::SeqCst)
     }
 }
 
@@ -172,15 +174,15 @@ fn watch(socket: &ControlSocket, shared: &Shared, reporter: &Reporter) {
             Ok(Some((ToWorkerControl::Sample { run }, _))) => shared.sample(run),
             Ok(Some((ToWorkerControl::Module { module, code }, files))) => {
                 let Ok([artifact, description]) = <[OwnedFd; 2]>::try_from(files) else { leave(1) };
-                shared.lock().insert(module, ModuleFiles { code, artifact, description });
-                shared.arrival.notify_all();
+                let files = ModuleFiles { code, artifact, description };
+                shared.modules.arrive(module, Arrived::Files(files));
             }
             Ok(Some((ToWorkerControl::Share { shares }, files))) => {
-                if shared.inputs.arrive(&shares, &files).is_none() {
+                if shared.inputs.map(&shares, &files).is_none() {
                     leave(1);
                 }
             }
-            Ok(Some((ToWorkerControl::Unshare { shares }, _))) => shared.inputs.forget(&shares),
+            Ok(Some((ToWorkerControl::Forget { modules, shares }, _))) => shared.forget(&modules, &shares),
             // The host is gone, or wants us gone.
             Ok(None) => {
                 reporter.last_words();

@@ -162,3 +162,31 @@ impl Holdings {
         }
     }
 }
+
+/// Whether this is the process of its own that a test asks for; else runs the test there, which must succeed within
+/// [`PATIENCE`], and says no.
+pub fn is_own_process(test: &str) -> bool {
+    const VARIABLE: &str = "WASMPOOL_TEST_PROCESS";
+    if std::env::var_os(VARIABLE).is_some_and(|own| own == test) {
+        return true;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().expect("a path"))
+        .args(["--exact", test, "--nocapture"])
+        .env(VARIABLE, test)
+        .spawn()
+        .expect("runs");
+    let deadline = Instant::now() + 2 * PATIENCE;
+    let status = loop {
+        match child.try_wait().expect("waits") {
+            Some(status) => break status,
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
+            None => {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("{test} hangs in its own process");
+            }
+        }
+    };
+    assert!(status.success(), "{test} in its own process: {status}");
+    false
+}

@@ -19,7 +19,7 @@ use crate::module::CodeKind;
 use crate::walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
 use crate::wire::control::{self, ControlSocket};
 use crate::wire::message::{
-    CompileReply, CompileRequest, EventLevels, FromWorkerControl, ModuleId, ToWorkerControl,
+    CompileReply, CompileRequest, EventLevels, FromWorkerControl, ModuleId, ShareId, ToWorkerControl,
 };
 
 /// Most that a message may cost once it is decoded; `frames` says why. Twice, since it is encoded again.
@@ -174,6 +174,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         seed(1, 2, &setup()),
         seed(1, 1, &setup()),
         seed(1, 2, &ToWorkerControl::Module { module: ModuleId(1), code: CodeKind::Metered }),
+        seed(1, 0, &ToWorkerControl::Forget { modules: vec![ModuleId(1)], shares: vec![ShareId(2)] }),
         seed(1, 0, &ToWorkerControl::Interrupt { run: 300 }),
         seed(1, 0, &ToWorkerControl::Sample { run: 300 }),
         seed(2, 3, &request()),

@@ -29,11 +29,12 @@ use crate::dispatch::{Event, Recycling, WorkerKey};
 use crate::error::{Death, DeathCause, Frame, Phase, TaskError, TaskFailure};
 use crate::foreign::Foreign;
 use crate::future::{Cell, Item, Queues};
+use crate::held::{Held, Life, Places};
 use crate::host::cgroup::CgroupChoice;
 use crate::host::core::{Call, Core, Group, WhenFull};
 use crate::host::link::Link;
+use crate::host::sent::TaskShares;
 use crate::host::settings::Settings;
-use crate::host::shares::TaskShares;
 use crate::host::supervise::{Job, Mailbox};
 use crate::host::{bury, read_loop};
 use crate::input::Input;
@@ -41,7 +42,7 @@ use crate::limits::compile::CompileLimits;
 use crate::limits::{BACKTRACE_FRAMES_MAX, FRAME_META_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
 use crate::module::{Answer, Digest, Loaded, Module};
 use crate::octets::Octets;
-use crate::policy::{OnWorkerDeath, Replacement, Retry};
+use crate::policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
 use crate::schema::Schema;
 use crate::shared::{Shared, Shares};
 use crate::task::{LogOverflow, TaskId, TaskLimits, TaskOptions};
@@ -146,6 +147,8 @@ impl World {
             pagemap_scan: false,
             share_bytes_max: SHARE_BYTES,
             shares_max: TASKS_MAX,
+            modules_max: TASKS_MAX,
+            on_drop: DropPolicy::Kill,
             wasm_stack_bytes_max: 1 << 20,
             dirs: Vec::new(),
             defaults: TaskOptions::new(),
@@ -425,6 +428,7 @@ fn module() -> Module {
                 from_cache: false,
                 artifact: file(),
                 description_file: file(),
+                life: Life::new(Held::Module(ModuleId(0)), Places::default().take(1).expect("the first").1),
             }))
         };
     }

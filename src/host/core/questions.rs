@@ -46,8 +46,9 @@ impl Core {
                 let seen = state.dispatch.worker(*key)?;
                 let task = seen.task.map(|(task, began)| (task, now.saturating_sub(began)));
                 let domain = state.domains.of(*key);
-                let (pid, answered, shared) = (link.pid, seen.answered, link.shares.count());
-                Some(WorkerStats { pid, state: seen.state, domain, task, answered, shared })
+                let (shared, modules) = (link.sent.shares(), link.sent.modules());
+                let (pid, answered) = (link.pid, seen.answered);
+                Some(WorkerStats { pid, state: seen.state, domain, task, answered, shared, modules })
             })
             .collect();
         workers.sort_unstable_by_key(|worker| worker.pid);

@@ -229,7 +229,7 @@ impl Reader {
             return Some(FLOOD_PAUSE);
         }
         let orders = link.orders();
-        let items = |held: &Outstanding| held.batch.as_ref().map_or(1, |batch| batch.left());
+        let items = |held: &Ordered| held.run.batch.as_ref().map_or(1, |batch| batch.left());
         let outstanding = orders.outstanding.iter().map(items).sum::<u64>();
         drop(orders);
         let typical = self.typical.duration();

@@ -94,7 +94,7 @@ fn an_event_is_a_record_with_its_task_until_that_is_answered() {
 #[test]
 fn an_interrupt_that_is_not_heeded_is_told_with_the_task_at_hand() {
     let (reporter, ring) = connected(2, 10_000);
-    let shared = crate::worker::watcher::Shared::new();
+    let shared = crate::worker::watcher::Shared::new(|| ());
     with(&reporter, || {
         reporter.begin(TaskId(7));
         shared.set_current(3);

@@ -1,0 +1,299 @@
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use super::*;
+use crate::future::{AsCompletedTimeout, WaitTimeout};
+use crate::limits::compile::CompileLimit;
+use crate::pool::MapError;
+use crate::schema::SchemaError;
+use crate::task::{CommandOutput, TaskId, TaskReport};
+use crate::text::is_harmless;
+
+/// Turns the title of a terminal, and the reading order of what follows.
+const HOSTILE: &str = "a\u{1b}]0;title\u{7}\u{202e}b\u{9b}31m";
+
+fn text() -> String {
+    HOSTILE.to_string()
+}
+
+fn assert_harmless(errors: &[&dyn Error]) {
+    for error in errors {
+        let shown = error.to_string();
+        assert!(shown.chars().all(is_harmless), "{shown:?}");
+        assert!(shown.contains("\\u{1b}]0;title"), "it is escaped, not left out: {shown:?}");
+    }
+}
+
+#[test]
+fn what_a_module_says_of_itself_cannot_drive_a_terminal() {
+    let death = |cause| Death::new(1, cause, Phase::Compiling, String::new());
+    assert_harmless(&[
+        &ModuleError::Read { path: text().into(), message: text() },
+        &ModuleError::Invalid { message: text() },
+        &ModuleError::Unsupported { feature: text(), message: text() },
+        &ModuleError::UnknownImports { imports: vec![text(), text()] },
+        &ModuleError::Abi { message: text() },
+        &ModuleError::CompilerDied { death: death(DeathCause::SpawnFailed(text())), quarantined: false },
+        &ModuleError::Compiler { message: text() },
+        &ModuleError::NoDescriptors { message: text() },
+        &ModuleError::UnknownTask { module: text(), name: text(), known: vec![text()] },
+        &ModuleError::SchemaMismatch {
+            module: text(),
+            task: text(),
+            side: "input".into(),
+            declared: text(),
+            asked: text(),
+        },
+        &ModuleError::RawTask { module: text(), task: text() },
+        &ModuleError::NotACommand { module: text(), known: vec![text()] },
+        &ModuleError::Closed { message: text() },
+    ]);
+}
+
+#[test]
+fn what_a_task_or_its_worker_says_cannot_drive_a_terminal() {
+    assert_harmless(&[
+        &TaskError::Trap { code: TrapCode::Other, message: text(), backtrace: Vec::new() },
+        &TaskError::Panic { message: text(), location: text(), backtrace: Vec::new() },
+        &TaskError::Guest { message: text() },
+        &TaskError::InputDecode { message: text() },
+        &TaskError::OutputDecode { message: text() },
+        &TaskError::Abi { message: text() },
+        &TaskError::Instantiate { message: text() },
+    ]);
+}
+
+#[test]
+fn the_name_of_a_task_that_is_refused_cannot_drive_a_terminal() {
+    assert_harmless(&[
+        &SubmitError::Encode { task: text(), message: text() },
+        &SubmitError::InputTooLarge { task: text(), bytes: 2, max: 1 },
+        &SubmitError::NotMetered { task: text(), module: text() },
+        &SubmitError::ForeignModule { task: text() },
+        &SubmitError::Unrepresentable { task: text(), what: "an argument", character: '\0', text: text() },
+        &SubmitError::ShutDown { task: text() },
+        &SubmitError::OtherProcess { task: text() },
+    ]);
+}
+
+/// Values, one for each pattern; a variant that is missing here does not compile.
+macro_rules! one_of_each {
+    ($($pattern:pat => $value:expr,)*) => {{
+        let values = vec![$($value),*];
+        for value in &values {
+            match value {
+                $($pattern => {})*
+            }
+        }
+        values
+    }};
+}
+
+fn frames() -> Vec<Frame> {
+    let frame =
+        |index| Frame { function: Some(format!("f{index}")), function_index: index, module_offset: None };
+    vec![frame(1), frame(2)]
+}
+
+fn death() -> Death {
+    let mut death = Death::new(7, DeathCause::Signaled(9), Phase::Running, "its last words".into());
+    death.last_logs.push("its last log".into());
+    death
+}
+
+fn broken() -> BrokenPool {
+    BrokenPool::new(death(), vec![TaskId(3)])
+}
+
+fn refusal() -> io::Error {
+    io::Error::from_raw_os_error(13)
+}
+
+fn task_errors() -> Vec<TaskError> {
+    let message = || "the guest's words".to_string();
+    let output = CommandOutput { exit_code: 3, stdout: "out".into(), stderr: "err".into() };
+    one_of_each! {
+        TaskError::Trap { .. } => {
+            TaskError::Trap { code: TrapCode::Unreachable, message: message(), backtrace: frames() }
+        },
+        TaskError::Panic { .. } => {
+            TaskError::Panic { message: message(), location: "a.rs:1:2".into(), backtrace: frames() }
+        },
+        TaskError::Guest { .. } => TaskError::Guest { message: message() },
+        TaskError::InputDecode { .. } => TaskError::InputDecode { message: message() },
+        TaskError::InputTooLarge { .. } => TaskError::InputTooLarge { bytes: 1 },
+        TaskError::OutputDecode { .. } => TaskError::OutputDecode { message: message() },
+        TaskError::Timeout { .. } => TaskError::Timeout { limit: Duration::from_secs(1), killed: true },
+        TaskError::Memory { .. } => TaskError::Memory { limit: 1, requested: 2, backtrace: frames() },
+        TaskError::Table { .. } => TaskError::Table { limit: 1, requested: 2, backtrace: frames() },
+        TaskError::Fuel { .. } => TaskError::Fuel { limit: 1, backtrace: frames() },
+        TaskError::OutputTooLarge { .. } => TaskError::OutputTooLarge { limit: 1, bytes: 2 },
+        TaskError::LogsTooLarge { .. } => TaskError::LogsTooLarge { limit: 1, bytes: 2 },
+        TaskError::Exit { .. } => TaskError::Exit { output },
+        TaskError::BadPointer { .. } => TaskError::BadPointer { pointer: 1, len: 2, memory_bytes: 3 },
+        TaskError::Abi { .. } => TaskError::Abi { message: message() },
+        TaskError::Instantiate { .. } => TaskError::Instantiate { message: message() },
+        TaskError::Aborted { .. } => TaskError::Aborted { killed: false },
+        TaskError::Cancelled => TaskError::Cancelled,
+        TaskError::OtherProcess => TaskError::OtherProcess,
+        TaskError::WorkerDied(_) => TaskError::WorkerDied(death()),
+        TaskError::Broken(_) => TaskError::Broken(broken()),
+    }
+}
+
+fn failures() -> Vec<TaskFailure> {
+    let failure = |error| {
+        let label = Some("a label".to_string());
+        TaskFailure::new(error, TaskId(3), "count".into(), "primes".into(), label, TaskReport::default())
+    };
+    task_errors().into_iter().map(failure).collect()
+}
+
+fn submit_errors() -> Vec<SubmitError> {
+    let (task, module) = (|| "count".to_string(), || "primes".to_string());
+    one_of_each! {
+        SubmitError::Encode { .. } => SubmitError::Encode { task: task(), message: "the codec's words".into() },
+        SubmitError::InputTooLarge { .. } => SubmitError::InputTooLarge { task: task(), bytes: 2, max: 1 },
+        SubmitError::QueueFull { .. } => SubmitError::QueueFull { max: 1 },
+        SubmitError::NotMetered { .. } => SubmitError::NotMetered { task: task(), module: module() },
+        SubmitError::NotDeterministic { .. } => SubmitError::NotDeterministic { task: task(), module: module() },
+        SubmitError::DirsNotDeterministic { .. } => SubmitError::DirsNotDeterministic { task: task() },
+        SubmitError::ForeignModule { .. } => SubmitError::ForeignModule { task: task() },
+        SubmitError::ForeignShared { .. } => SubmitError::ForeignShared { task: task() },
+        SubmitError::TooManyShared { .. } => SubmitError::TooManyShared { task: task(), count: 2, max: 1 },
+        SubmitError::Unrepresentable { .. } => SubmitError::Unrepresentable {
+            task: task(),
+            what: "an argument",
+            character: '=',
+            text: "a=b".into(),
+        },
+        SubmitError::ShutDown { .. } => SubmitError::ShutDown { task: task() },
+        SubmitError::OtherProcess { .. } => SubmitError::OtherProcess { task: task() },
+        SubmitError::Broken(_) => SubmitError::Broken(broken()),
+    }
+}
+
+fn module_errors() -> Vec<ModuleError> {
+    let (module, message) = (|| "primes".to_string(), || "the words".to_string());
+    one_of_each! {
+        ModuleError::Read { .. } => ModuleError::Read { path: "a.wasm".into(), message: message() },
+        ModuleError::TooLarge { .. } => ModuleError::TooLarge { bytes: 2, max: 1 },
+        ModuleError::Invalid { .. } => ModuleError::Invalid { message: message() },
+        ModuleError::Unsupported { .. } => {
+            ModuleError::Unsupported { feature: "threads".into(), message: message() }
+        },
+        ModuleError::UnknownImports { .. } => ModuleError::UnknownImports { imports: vec!["a.b".into()] },
+        ModuleError::Abi { .. } => ModuleError::Abi { message: message() },
+        ModuleError::CompileLimit { .. } => ModuleError::CompileLimit {
+            kind: CompileLimit::Time,
+            limit: 2,
+            seen: 1,
+            function: None,
+            offset: None,
+            quarantined: true,
+        },
+        ModuleError::CompilerDied { .. } => ModuleError::CompilerDied { death: death(), quarantined: true },
+        ModuleError::Compiler { .. } => ModuleError::Compiler { message: message() },
+        ModuleError::UnknownTask { .. } => {
+            ModuleError::UnknownTask { module: module(), name: "a".into(), known: vec!["b".into()] }
+        },
+        ModuleError::SchemaMismatch { .. } => ModuleError::SchemaMismatch {
+            module: module(),
+            task: "count".into(),
+            side: "input".into(),
+            declared: "u64".into(),
+            asked: "u32".into(),
+        },
+        ModuleError::RawTask { .. } => ModuleError::RawTask { module: module(), task: "count".into() },
+        ModuleError::NotACommand { .. } => ModuleError::NotACommand { module: module(), known: Vec::new() },
+        ModuleError::TooMany { .. } => ModuleError::TooMany { max: 1 },
+        ModuleError::NoDescriptors { .. } => ModuleError::NoDescriptors { message: message() },
+        ModuleError::OtherProcess => ModuleError::OtherProcess,
+        ModuleError::Closed { .. } => ModuleError::Closed { message: message() },
+    }
+}
+
+fn build_errors() -> Vec<BuildError> {
+    let words = || "the words".to_string();
+    one_of_each! {
+        BuildError::InitMissing => BuildError::InitMissing,
+        BuildError::NestedInit => BuildError::NestedInit,
+        BuildError::Workers { .. } => BuildError::Workers { workers: 0, max: 1 },
+        BuildError::Setting { .. } => BuildError::Setting { setting: "workers_min", value: 2, must: words() },
+        BuildError::NoSeccomp => BuildError::NoSeccomp,
+        BuildError::SandboxRefused { .. } => BuildError::SandboxRefused { message: words() },
+        BuildError::SandboxHole { .. } => BuildError::SandboxHole { attack: words(), outcome: words() },
+        BuildError::PagemapScan { .. } => BuildError::PagemapScan { reason: words() },
+        BuildError::Directory { .. } => BuildError::Directory { path: "data".into(), source: refusal() },
+        BuildError::WorkerProgram { .. } => BuildError::WorkerProgram { path: "a".into(), source: refusal() },
+        BuildError::System { .. } => BuildError::System { what: "start a thread", source: refusal() },
+    }
+}
+
+fn share_errors() -> Vec<ShareError> {
+    one_of_each! {
+        ShareError::TooLarge { .. } => ShareError::TooLarge { bytes: 2, max: 1 },
+        ShareError::OtherProcess => ShareError::OtherProcess,
+        ShareError::TooMany { .. } => ShareError::TooMany { max: 1 },
+        ShareError::System { .. } => ShareError::System { bytes: 1, source: refusal() },
+    }
+}
+
+fn map_errors() -> Vec<MapError> {
+    let limit = Duration::from_secs(1);
+    let mut errors = one_of_each! {
+        MapError::Submit(_) => MapError::Submit(SubmitError::QueueFull { max: 1 }),
+        MapError::Task(_) => MapError::Task(failures().remove(0)),
+        MapError::Timeout { .. } => MapError::Timeout { limit },
+    };
+    errors.extend(submit_errors().into_iter().map(MapError::Submit));
+    errors.extend(failures().into_iter().map(MapError::Task));
+    errors
+}
+
+fn boxed<E: Error + 'static>(errors: Vec<E>) -> impl Iterator<Item = Box<dyn Error>> {
+    errors.into_iter().map(|error| Box::new(error) as Box<dyn Error>)
+}
+
+/// As those print a chain who print all of it: `{:#}` of anyhow, the command line.
+#[test]
+fn no_error_says_again_what_was_said_before_it_in_its_chain() {
+    let errors = boxed(task_errors())
+        .chain(boxed(failures()))
+        .chain(boxed(submit_errors()))
+        .chain(boxed(module_errors()))
+        .chain(boxed(build_errors()))
+        .chain(boxed(share_errors()))
+        .chain(boxed(map_errors()))
+        .chain(boxed(vec![broken()]))
+        .chain(boxed(vec![WaitTimeout { task: TaskId(3), waited: Duration::from_secs(1) }]))
+        .chain(boxed(vec![AsCompletedTimeout { unfinished: 1, total: 2 }]))
+        .chain(boxed(vec![SchemaError::Truncated, SchemaError::UnknownTag(7), SchemaError::Malformed]));
+    let (mut count, mut with_sources) = (0, 0);
+    for error in errors {
+        let mut said = error.to_string();
+        let mut source = error.source();
+        count += 1;
+        with_sources += usize::from(source.is_some());
+        while let Some(error) = source {
+            let text = error.to_string();
+            assert!(!text.is_empty() && !said.contains(&text), "{said:?}, and again {text:?}");
+            said = format!("{said}: {text}");
+            source = error.source();
+        }
+        for words in ["the guest's words", "f1", "its last words"] {
+            assert!(said.matches(words).count() <= 1, "{said:?} says {words:?} twice");
+        }
+    }
+    // What the system says is left to the source: of a directory, a worker's program, a thread and a shared input.
+    assert!(count > 100 && with_sources == 4, "{with_sources} of {count}");
+}
+
+#[test]
+fn a_failure_tells_all_of_its_error_itself() {
+    for (failure, error) in failures().iter().zip(task_errors()) {
+        assert!(failure.to_string().contains(&error.to_string()) && failure.source().is_none(), "{failure}");
+        assert_eq!(format!("{:#}", anyhow::Error::new(failure.clone())), failure.to_string());
+    }
+}

@@ -1,0 +1,159 @@
+//! What belongs to the process that made it.
+//!
+//! A fork copies this process's memory, and one of its threads. The copy of a pool has neither threads nor
+//! workers, its locks may be held for ever by threads that are not there, and the descriptors that it shares
+//! with the original lead to the original's workers. So nothing of it may be used there, not even dropped:
+//! [`OfProcess`] gives what it holds to the process that made it, and to no other.
+//!
+//! To ask for the pid would be a system call each time. Instead there is a page that the kernel wipes in every
+//! child (`MADV_WIPEONFORK`, Linux 4.14); where that cannot be had, the C library's `fork` wipes it.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+/// The page; null until it is asked for.
+static PAGE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
+
+/// In place of the page, where it cannot be had.
+static UNMAPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Numbers of processes, among those that forked from each other: a child counts on from its parent's.
+static GENERATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// A process, by a number that none of its ancestors has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Birth(u64);
+
+impl Birth {
+    /// This process.
+    pub(crate) fn here() -> Birth {
+        let page = page();
+        match page.load(Ordering::Relaxed) {
+            0 => first(page),
+            generation => Birth(generation),
+        }
+    }
+
+    pub(crate) fn is_here(self) -> bool {
+        page().load(Ordering::Relaxed) == self.0
+    }
+}
+
+fn page() -> &'static AtomicU64 {
+    let page = PAGE.load(Ordering::Acquire);
+    // SAFETY: it is null, or what `make_page` has stored, which is never unmapped.
+    unsafe { page.as_ref() }.unwrap_or_else(|| make_page())
+}
+
+/// Gives this process its number.
+#[cold]
+fn first(page: &AtomicU64) -> Birth {
+    let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed) + 1;
+    match page.compare_exchange(0, generation, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => Birth(generation),
+        Err(other) => Birth(other),
+    }
+}
+
+#[cold]
+fn make_page() -> &'static AtomicU64 {
+    let made = wiped_on_fork().unwrap_or_else(|| {
+        // SAFETY: the handler stores to a static, which is allowed between fork and whatever follows it.
+        unsafe { libc::pthread_atfork(None, None, Some(wipe)) };
+        ptr::from_ref(&UNMAPPED).cast_mut()
+    });
+    let page = match PAGE.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => made,
+        // Another thread was first; a page of memory is left over, once.
+        Err(other) => other,
+    };
+    // SAFETY: both a page of `wiped_on_fork` and the static live as long as the process, aligned and zero at first.
+    unsafe { &*page }
+}
+
+extern "C" fn wipe() {
+    UNMAPPED.store(0, Ordering::Relaxed);
+}
+
+fn wiped_on_fork() -> Option<*mut AtomicU64> {
+    let len = rustix::param::page_size();
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping, at a place of the kernel's choice.
+    let page = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, access, MapFlags::PRIVATE) }.ok()?;
+    // SAFETY: the advice is about the page that was just mapped, and changes nothing in this process.
+    match unsafe { rustix::mm::madvise(page, len, Advice::LinuxWipeOnFork) } {
+        Ok(()) => Some(page.cast()),
+        Err(_) => {
+            // SAFETY: nobody knows of it.
+            let _ = unsafe { rustix::mm::munmap(page, len) };
+            None
+        }
+    }
+}
+
+/// Something that only the process that made it may use. In another one it is neither reached nor dropped:
+/// to drop it could wait for a lock of a thread that is not there, or tell the original's workers.
+pub(crate) struct OfProcess<T> {
+    birth: Birth,
+    value: ManuallyDrop<T>,
+}
+
+impl<T> OfProcess<T> {
+    pub(crate) fn new(value: T) -> Self {
+        OfProcess { birth: Birth::here(), value: ManuallyDrop::new(value) }
+    }
+
+    /// It, if this is the process that made it.
+    pub(crate) fn here(&self) -> Option<&T> {
+        self.birth.is_here().then_some(&*self.value)
+    }
+
+    /// It, wherever this is: for what is never changed after it was made.
+    pub(crate) fn unchanging(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> Drop for OfProcess<T> {
+    fn drop(&mut self) {
+        if self.birth.is_here() {
+            // SAFETY: dropped once, here, and not used after it.
+            unsafe { ManuallyDrop::drop(&mut self.value) };
+        }
+    }
+}
+
+impl<T> fmt::Debug for OfProcess<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.birth.is_here() { "OfProcess(here)" } else { "OfProcess(elsewhere)" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_one_and_what_it_made_is_its() {
+        let made = OfProcess::new(7);
+        assert_eq!((made.here(), Birth::here()), (Some(&7), Birth::here()));
+        let others = OfProcess { birth: Birth(Birth::here().0 + 1), value: ManuallyDrop::new(7) };
+        assert_eq!((others.here(), others.unchanging()), (None, &7));
+    }
+
+    #[test]
+    fn what_another_process_made_is_not_dropped() {
+        struct Loud;
+        impl Drop for Loud {
+            fn drop(&mut self) {
+                panic!("it is dropped");
+            }
+        }
+        let birth = Birth(Birth::here().0 + 1);
+        drop(OfProcess { birth, value: ManuallyDrop::new(Loud) });
+    }
+}

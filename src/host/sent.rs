@@ -1,0 +1,144 @@
+//! What a worker holds of the pool's modules and shared inputs.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::link::Link;
+use crate::held::{Held, Holder};
+use crate::limits::{FORGOTTEN_AT_ONCE_MAX, SHARES_PER_TASK_MAX};
+use crate::module::Module;
+use crate::shared::Shared;
+use crate::wire::control::ControlSocket;
+use crate::wire::message::{ModuleId, ShareId, ToWorkerControl};
+
+/// The shared inputs of a task, or of a batch.
+pub(crate) type TaskShares = Option<Arc<[Shared]>>;
+
+/// Their numbers, in the guest's order.
+pub(super) fn ids(shares: &TaskShares) -> Vec<ShareId> {
+    shares.iter().flat_map(|shares| shares.iter()).map(Shared::id).collect()
+}
+
+/// What one worker has been sent, and not been told to forget.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    state: Mutex<State>,
+    /// How many modules are among it; changes under the lock.
+    modules: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    modules: HashSet<ModuleId>,
+    /// With their sizes.
+    shares: HashMap<ShareId, u64>,
+    /// What it has not been told yet to forget: its socket was full. No longer than what it was sent.
+    unsaid: Vec<Held>,
+}
+
+impl Sent {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn shares(&self) -> usize {
+        self.lock().shares.len()
+    }
+
+    pub(super) fn share_bytes(&self) -> u64 {
+        self.lock().shares.values().sum()
+    }
+
+    /// How many modules it holds, or will.
+    pub(super) fn modules(&self) -> usize {
+        self.modules.load(Ordering::Relaxed)
+    }
+
+    /// Whether the worker has not been sent the module yet, and now will be.
+    pub(super) fn order_module(&self, module: &Module) -> bool {
+        let mut state = self.lock();
+        let is_new = state.modules.insert(module.0.id);
+        self.modules.store(state.modules.len(), Ordering::Relaxed);
+        is_new
+    }
+
+    /// Those of a task that the worker has not been sent yet, and now will be.
+    pub(super) fn order_shares(&self, shares: &TaskShares) -> Option<Vec<Shared>> {
+        let shares = shares.as_deref()?;
+        let mut state = self.lock();
+        // The same input twice is one file.
+        let is_new = |share: &&Shared| state.shares.insert(share.id(), share.len()).is_none();
+        let new: Vec<Shared> = shares.iter().filter(is_new).cloned().collect();
+        (!new.is_empty()).then_some(new)
+    }
+
+    /// Sends it. Whoever calls keeps it until this is back, so that it is not forgotten meanwhile.
+    pub(super) fn send_module(
+        &self,
+        control: &ControlSocket,
+        module: &Module,
+        holder: &Weak<Link>,
+    ) -> io::Result<()> {
+        let loaded = &module.0;
+        // What is gone makes room for what comes.
+        self.lock().say(control);
+        let message = ToWorkerControl::Module { module: loaded.id, code: loaded.description.code() };
+        control.send(&message, &[loaded.artifact.as_fd(), loaded.description_file.as_fd()])?;
+        loaded.life.add_holder(holder.clone());
+        Ok(())
+    }
+
+    /// As [`send_module`](Self::send_module).
+    pub(super) fn send_shares(
+        &self,
+        control: &ControlSocket,
+        new: &[Shared],
+        holder: &Weak<Link>,
+    ) -> io::Result<()> {
+        debug_assert!(new.len() <= SHARES_PER_TASK_MAX, "submit refuses more");
+        self.lock().say(control);
+        let shares = new.iter().map(|share| (share.id(), share.len())).collect();
+        let descriptors: Vec<_> = new.iter().map(|share| share.file().as_fd()).collect();
+        control.send(&ToWorkerControl::Share { shares }, &descriptors)?;
+        new.iter().for_each(|share| share.life().add_holder(holder.clone()));
+        Ok(())
+    }
+}
+
+impl State {
+    /// Says what is to be forgotten; later, if there is no room for it now.
+    fn say(&mut self, control: &ControlSocket) {
+        while !self.unsaid.is_empty() {
+            let now = &self.unsaid[..self.unsaid.len().min(FORGOTTEN_AT_ONCE_MAX)];
+            let (mut modules, mut shares) = (Vec::new(), Vec::new());
+            for held in now {
+                match *held {
+                    Held::Module(module) => modules.push(module),
+                    Held::Share(share) => shares.push(share),
+                }
+            }
+            if control.send(&ToWorkerControl::Forget { modules, shares }, &[]).is_err() {
+                return;
+            }
+            self.unsaid.drain(..self.unsaid.len().min(FORGOTTEN_AT_ONCE_MAX));
+        }
+    }
+}
+
+impl Holder for Link {
+    fn forget(&self, held: Held) {
+        let mut state = self.sent.lock();
+        let was_sent = match held {
+            Held::Module(module) => state.modules.remove(&module),
+            Held::Share(share) => state.shares.remove(&share).is_some(),
+        };
+        self.sent.modules.store(state.modules.len(), Ordering::Relaxed);
+        if was_sent {
+            state.unsaid.push(held);
+            state.say(&self.control);
+        }
+    }
+}

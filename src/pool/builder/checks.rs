@@ -1,0 +1,60 @@
+//! Settings that cannot be.
+
+use super::PoolBuilder;
+use crate::error::BuildError;
+use crate::limits;
+
+impl PoolBuilder {
+    /// Holds every number to its bounds.
+    pub(super) fn check_settings(&self) -> Result<(), BuildError> {
+        let settings = &self.settings;
+        let outputs = settings.defaults.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64;
+        let half = limits::FRAME_PAYLOAD_BYTES_MAX / 2;
+        let tasks_max = settings.recycle.tasks_max.unwrap_or(1);
+        let stack = settings.wasm_stack_bytes_max as u64;
+        let stack_max = limits::WASM_STACK_BYTES_AT_MOST as u64;
+        let checks = [
+            ("workers_min", settings.workers_min as u64, 0, self.workers as u64),
+            ("prefetch_max", settings.offers_max as u64, 0, limits::OFFERS_MAX as u64),
+            ("recycle_after_tasks", tasks_max, 1, u64::MAX),
+            ("compile_threads", settings.compile_threads as u64, 1, limits::COMPILE_THREADS_MAX as u64),
+            ("compilers_max", settings.compilers_max as u64, 1, limits::COMPILERS_AT_MOST as u64),
+            ("queue_tasks_max", settings.queue_tasks_max as u64, 1, u64::MAX),
+            ("input_bytes_max", settings.input_bytes_max as u64, 0, limits::FRAME_PAYLOAD_BYTES_MAX),
+            ("log_rate_max", settings.log_bytes_per_second, 1, u64::MAX),
+            ("shares_max", settings.shares_max as u64, 0, limits::SHARES_AT_MOST as u64),
+            ("modules_max", settings.modules_max as u64, 1, u64::MAX),
+            ("output_bytes_max", outputs, 0, half),
+            ("wasm_stack_bytes_max", stack, limits::WASM_STACK_BYTES_MIN as u64, stack_max),
+            (
+                "worker_memory_bytes_max",
+                settings.sandbox.memory_bytes_max,
+                limits::WORKER_MEMORY_BYTES_MIN,
+                u64::MAX,
+            ),
+        ];
+        // Neither is somebody else: 0 is root, and by −1 the kernel leaves an id as it is.
+        let (uid, gid) = settings.sandbox.identity;
+        let identity = [uid, gid].map(|id| ("worker_identity", id.into(), 1, u64::from(u32::MAX) - 1));
+        for (setting, value, min, max) in checks.into_iter().chain(identity) {
+            if value < min || value > max {
+                return Err(BuildError::Setting { setting, value, must: format!("{min} to {max}") });
+            }
+        }
+        let room = stack_hard_limit();
+        if stack > room {
+            let must = format!(
+                "at most {room} where the hard limit of the stack (RLIMIT_STACK), less 1 MiB, is that: \
+                 lower it, or raise that"
+            );
+            return Err(BuildError::Setting { setting: "wasm_stack_bytes_max", value: stack, must });
+        }
+        Ok(())
+    }
+}
+
+/// What the hard limit of the stack, which workers inherit, leaves to wasm.
+fn stack_hard_limit() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack);
+    limit.maximum.unwrap_or(u64::MAX).saturating_sub(limits::HOST_STACK_BYTES as u64)
+}
