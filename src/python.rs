@@ -392,7 +392,8 @@
 //!
 //! A worker is this executable, started anew with an empty environment, never a copy of the running program.
 //! A fork inherits locks that no thread will release, and memory that a task should not see; Python has given
-//! up `fork` as its default for the first of these reasons.
+//! up `fork` as its default for the first of these reasons. A program may fork all the same: its child's copy of
+//! a pool is inert, and says so (`OtherProcess`).
 //!
 //! ## Futures and their errors
 //!
@@ -418,8 +419,9 @@
 //! ## The end of a pool
 //!
 //! The drop of the last clone of a [`Pool`] finishes what was submitted, as leaving the `with` block does,
-//! and as Python does for an executor that is collected. What must not wait says so before:
-//! [`shutdown_timeout`], [`terminate`] or [`kill`]. Futures may be dropped before or after the pool; their
+//! and as Python does for an executor that is collected: a `?` that leaves `main` waits for what runs. What must
+//! not wait says so before, by [`shutdown_timeout`], [`terminate`] or [`kill`], or once, by [`on_drop`]. A panic
+//! does not wait: a pool that it drops kills what runs. Futures may be dropped before or after the pool; their
 //! tasks run either way.
 //!
 //! Python also waits when the interpreter exits. A Rust program has no such moment: a pool in a `static`, or
@@ -466,6 +468,7 @@
 //! [`begin_shutdown`]: crate::Pool::begin_shutdown
 //! [`terminate`]: crate::Pool::terminate
 //! [`kill`]: crate::Pool::kill
+//! [`on_drop`]: crate::PoolBuilder::on_drop
 //! [`prestart`]: crate::Pool::prestart
 //! [`resize`]: crate::Pool::resize
 //! [`stats`]: crate::Pool::stats
