@@ -64,7 +64,7 @@ struct Held {
     events: Events,
     completed: AsCompleted<TaskFuture<Bytes>>,
     map: Map<RawTask, std::iter::Repeat<Bytes>>,
-    unordered: UnorderedMap<RawTask, std::iter::Take<std::iter::Repeat<Bytes>>>,
+    unordered: UnorderedMap<RawTask, std::iter::RepeatN<Bytes>>,
     echo: RawTask,
     pool: Pool,
 }
@@ -82,7 +82,7 @@ impl Held {
         assert_eq!(done.result().unwrap_or_else(|failure| panic!("{failure}")), 25);
         let x = || Bytes::from_static(b"x");
         let mut map = pool.map(&echo, std::iter::repeat(x()));
-        let mut unordered = pool.map(&echo, std::iter::repeat(x()).take(500)).unordered();
+        let mut unordered = pool.map(&echo, std::iter::repeat_n(x(), 500)).unordered();
         assert!(map.next().is_some_and(|first| first.is_ok_and(|output| output == "x")));
         assert!(unordered.next().is_some_and(|(_, first)| first.is_ok_and(|output| output == "x")));
         let running = pool.submit_bytes(&spin, "").expect("submits");
@@ -94,7 +94,7 @@ impl Held {
     }
 
     /// In a fork: all of it, and then it is dropped.
-    fn is_inert(mut self) {
+    fn assert_inert(mut self) {
         self.refuses();
         self.says_nothing();
         future_is_another_processes(&self.done);
@@ -186,7 +186,7 @@ fn in_a_fork_everything_of_a_pool_says_so_and_the_parent_does_not_notice() {
     // It takes what is held, and drops it there; the original goes on with its own.
     fork(|| {
         // SAFETY: this process never comes back to the original.
-        unsafe { std::ptr::read(&held) }.is_inert();
+        unsafe { std::ptr::read(&held) }.assert_inert();
         drop(pool.clone());
     });
     fork(|| {

@@ -69,8 +69,15 @@ mod tests {
 
     #[test]
     fn each_worker_has_a_row_with_its_task_by_the_inputs_name() {
-        let worker =
-            |pid, state, task| WorkerStats { pid, state, domain: None, task, answered: 7, shared: 0, modules: 0 };
+        let worker = |pid, state, task| WorkerStats {
+            pid,
+            state,
+            domain: None,
+            task,
+            answered: 7,
+            shared: 0,
+            modules: 0,
+        };
         let (one, two) = (TaskId(1), TaskId(2));
         let stats = PoolStats {
             workers: vec![
