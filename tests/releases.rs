@@ -236,7 +236,7 @@ fn modules_that_are_held_are_bounded_and_the_error_is_typed() {
         assert!(matches!(pool.load(b"hello"), Err(ModuleError::Invalid { .. })));
     }
     let third = pool.load(&one_of_many(2)).expect("there is room again");
-    [&first, &third].map(|module| run(&pool, &echo(module)));
+    [first, third].iter().for_each(|module| run(&pool, &echo(module)));
     let refused = builder(1).modules_max(0).build().expect_err("no module could be loaded");
     assert!(refused.to_string().contains("modules_max"), "{refused}");
 }
