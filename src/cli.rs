@@ -56,11 +56,17 @@ pub fn main() -> ExitCode {
     let console = Console::new();
     let json = typed.args.verb.wants_json();
     // It outlives the work: the last lines are written when it is dropped.
-    let (exit, writer) = match logs::init(&typed.args.common, &console) {
+    let begun = interrupt::begin(typed.args.common.stop_grace, &console)
+        .and_then(|()| logs::init(&typed.args.common, &console));
+    let (exit, writer) = match begun {
         Ok(writer) => (dispatch(typed, &console), writer),
         Err(failure) => (Err(failure), None),
     };
-    let exit = exit.unwrap_or_else(|failure| report(&failure, json, &console));
+    let exit = exit.unwrap_or_else(|failure| {
+        let exit = report(&failure, json, &console);
+        // What fails once a signal has asked for the end fails because of that.
+        interrupt::exit().unwrap_or(exit)
+    });
     drop(writer);
     ExitCode::from(exit.code())
 }

@@ -69,6 +69,11 @@ fn serve() -> io::Result<()> {
     if let Err(error) = confine::limit(&request.limits, request.threads, &request.sandbox, standing) {
         return refused(error);
     }
+    // From `lock` on this process dies with its host. A host that died before had sent the request already,
+    // and nobody would read the answer.
+    if socket.is_hung_up()? {
+        return Ok(());
+    }
     let locked = match locked.seal() {
         Ok((locked, _)) => locked,
         Err(error) => return refused(error.into()),

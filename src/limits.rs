@@ -51,6 +51,11 @@ pub const INPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Default for [`TaskOptions::output_bytes_max`](crate::TaskOptions::output_bytes_max).
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of JSON that one byte of an output may become where the command prints it, beyond the limit of outputs: a control
+/// character is six, an absent `Option` four and its comma, `false,` six, a float of eight bytes up to 25. What
+/// is longer is so by names and values that have no bytes.
+pub const JSON_BYTES_PER_BYTE: usize = 8;
+
 /// Default for [`TaskOptions::memory_bytes_max`](crate::TaskOptions::memory_bytes_max): all linear memories and tables of a task together.
 pub const MEMORY_BYTES_MAX: usize = 512 * 1024 * 1024;
 
@@ -100,6 +105,13 @@ pub const SCHEMA_NODES_MAX: usize = 2_048;
 /// See [`SCHEMA_NODES_MAX`].
 pub const SCHEMA_DEPTH_MAX: usize = 64;
 
+/// Most bytes of a name in a schema: of a type, a field or a variant. Rust's are seldom longer than 40.
+pub const SCHEMA_NAME_BYTES_MAX: usize = 256;
+
+/// Most bytes of all names in one type's schema. A value repeats the names of its fields in JSON, for each
+/// byte that it has.
+pub const SCHEMA_NAMES_BYTES_MAX: usize = 64 * 1024;
+
 /// Frames kept of a wasm backtrace.
 pub const BACKTRACE_FRAMES_MAX: usize = 32;
 
@@ -111,6 +123,10 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Default for [`TaskOptions::timeout`](crate::TaskOptions::timeout): nothing of a stranger's runs for ever.
 pub const TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
+/// How long a map's running tasks may take once SIGTERM or SIGHUP asked it to end; `--stop-grace` sets it.
+/// As long as `docker stop` waits before it kills.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Default for [`PoolBuilder::grace`](crate::PoolBuilder::grace): from the interrupt of a task to the SIGKILL of its worker.
 pub const GRACE: Duration = Duration::from_millis(500);
@@ -308,6 +324,8 @@ const _: () = {
     // Offers may bring that many more, by pairs until they are mapped; and the worker's own.
     assert!(MODULES_PER_WORKER_MAX + 3 * OFFERS_MAX + 32 <= WORKER_DESCRIPTORS_MAX as usize);
     assert!(WASI_CALL_BYTES_MAX >= OUTPUT_BYTES_MAX);
+    // Each node may have a name, and structs and enums are named as well as their parts.
+    assert!(SCHEMA_NAME_BYTES_MAX <= TASK_NAME_BYTES_MAX && SCHEMA_NAME_BYTES_MAX < SCHEMA_NAMES_BYTES_MAX);
     assert!(RING_BYTES.is_power_of_two());
     assert!(LOG_RECORD_BYTES_MAX <= LOG_BYTES_PER_TASK_MAX);
     assert!(LOG_RECORD_BYTES_MAX < FRAME_META_BYTES_MAX);

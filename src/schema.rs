@@ -10,7 +10,7 @@ use std::fmt;
 use postcard_schema::schema::{DataModelType, DataModelVariant, NamedType};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{SCHEMA_DEPTH_MAX, SCHEMA_NODES_MAX};
+use crate::limits::{SCHEMA_DEPTH_MAX, SCHEMA_NAME_BYTES_MAX, SCHEMA_NAMES_BYTES_MAX, SCHEMA_NODES_MAX};
 use crate::text::Escaped;
 
 /// One type, as postcard puts it on the wire.
@@ -77,6 +77,12 @@ pub enum SchemaError {
     /// Over a limit of `limits.rs`.
     #[error("the schema is larger than {SCHEMA_NODES_MAX} nodes or deeper than {SCHEMA_DEPTH_MAX} levels")]
     TooLarge,
+    /// The names of types, fields and variants are over a limit of `limits.rs`.
+    #[error(
+        "the schema has a name of more than {SCHEMA_NAME_BYTES_MAX} bytes, or names of more than \
+         {SCHEMA_NAMES_BYTES_MAX} together"
+    )]
+    NamesTooLong,
 }
 
 impl Schema {
@@ -98,14 +104,14 @@ impl Schema {
     /// # Errors
     /// [`SchemaError`] for anything that is not one, or is over the limits.
     pub(crate) fn decode_guest(bytes: &[u8]) -> Result<(Schema, &[u8]), SchemaError> {
-        let mut reader = Reader { bytes, nodes: Vec::new() };
+        let mut reader = Reader { bytes, nodes: Vec::new(), names_bytes: 0 };
         reader.named_type(0)?;
         Ok((Schema { nodes: reader.nodes }, reader.bytes))
     }
 
     /// Holds a schema that came over a wire to what the constructors promise.
     pub(crate) fn is_well_formed(&self) -> bool {
-        if self.nodes.is_empty() || self.nodes.len() > SCHEMA_NODES_MAX {
+        if self.nodes.is_empty() || self.nodes.len() > SCHEMA_NODES_MAX || !self.are_names_bounded() {
             return false;
         }
         let mut depths = Vec::with_capacity(self.nodes.len());
@@ -126,6 +132,14 @@ impl Schema {
             depths.push(depth);
         }
         true
+    }
+
+    fn are_names_bounded(&self) -> bool {
+        let mut all = 0;
+        self.nodes.iter().flat_map(Node::names).all(|name| {
+            all += name.len();
+            name.len() <= SCHEMA_NAME_BYTES_MAX && all <= SCHEMA_NAMES_BYTES_MAX
+        })
     }
 
     /// The type itself.
@@ -302,6 +316,28 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Its own name, and those of its fields and variants.
+    fn names(&self) -> Vec<&str> {
+        fn of<T>(parts: &[(String, T)]) -> impl Iterator<Item = &str> {
+            parts.iter().map(|(name, _)| name.as_str())
+        }
+        match self {
+            Node::Struct { name, fields } => std::iter::once(name.as_str()).chain(of(fields)).collect(),
+            Node::Enum { name, variants } => {
+                let mut names: Vec<_> = std::iter::once(name.as_str()).chain(of(variants)).collect();
+                for (_, kind) in variants {
+                    if let Variant::Struct(fields) = kind {
+                        names.extend(of(fields));
+                    }
+                }
+                names
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
 fn same(a: &Schema, left: &Node, b: &Schema, right: &Node) -> bool {
     let one = |x: &NodeId, y: &NodeId| same(a, a.node(*x), b, b.node(*y));
     let all = |x: &[NodeId], y: &[NodeId]| x.len() == y.len() && x.iter().zip(y).all(|(x, y)| one(x, y));
@@ -403,6 +439,8 @@ fn push_static(ty: &'static NamedType, nodes: &mut Vec<Node>) -> NodeId {
 struct Reader<'a> {
     bytes: &'a [u8],
     nodes: Vec<Node>,
+    /// Of all names so far.
+    names_bytes: usize,
 }
 
 impl Reader<'_> {
@@ -428,6 +466,10 @@ impl Reader<'_> {
         let len = self.varint()? as usize;
         if len > self.bytes.len() {
             return Err(SchemaError::Truncated);
+        }
+        self.names_bytes = self.names_bytes.saturating_add(len);
+        if len > SCHEMA_NAME_BYTES_MAX || self.names_bytes > SCHEMA_NAMES_BYTES_MAX {
+            return Err(SchemaError::NamesTooLong);
         }
         let (name, rest) = self.bytes.split_at(len);
         self.bytes = rest;

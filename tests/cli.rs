@@ -4,6 +4,8 @@
 
 #[path = "cli/harness.rs"]
 mod harness;
+#[path = "cli/bounds.rs"]
+mod bounds;
 #[path = "cli/commands.rs"]
 mod commands;
 #[path = "cli/ends.rs"]
@@ -18,6 +20,8 @@ mod map;
 mod modules;
 #[path = "cli/run.rs"]
 mod run;
+#[path = "cli/signals.rs"]
+mod signals;
 #[path = "common/say.rs"]
 mod say;
 #[path = "cli/trace.rs"]

@@ -125,6 +125,11 @@ fn list() -> Vec<Fault> {
             |error| matches!(error, TaskError::Guest { message } if message == "no such invoice"),
         )
         .input("no such invoice"),
+        fault(
+            "own_error_under_another_name",
+            |error| matches!(error, TaskError::Guest { message } if message == "no such invoice"),
+        )
+        .input("no such invoice"),
         // No text is as long as its length says.
         Fault {
             input: vec![0xff; 12],

@@ -117,6 +117,10 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "N", help_heading = "Pool", env = "WASMPOOL_WORKERS")]
     pub(super) workers: Option<usize>,
 
+    /// How long running tasks of a map may take when SIGTERM or SIGHUP asks it to end, such as 30s [default: 10s]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = "Pool", env = "WASMPOOL_STOP_GRACE")]
+    pub(super) stop_grace: Option<Duration>,
+
     /// Where compiled modules are kept [default: wasmpool in $XDG_CACHE_HOME, or in ~/.cache]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Pool", env = "WASMPOOL_CACHE_DIR")]
     pub(super) cache_dir: Option<PathBuf>,

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::args::Target;
 use super::exit::Failure;
 use super::input::{self, Given};
-use super::json;
+use super::json::{self, Undecodable};
+use crate::limits;
 use crate::{
     Codec, Command, CommandInput, CommandOutput, Module, ModuleKind, Pool, RawTask, TaskDescription,
     TaskError, TaskFailure, TaskFuture, TaskId, TaskOptions, TaskReport,
@@ -36,7 +37,12 @@ enum Kind {
 /// A call under way.
 #[derive(Debug)]
 pub(super) enum Pending {
-    Task { future: TaskFuture<Bytes>, description: Arc<TaskDescription> },
+    Task {
+        future: TaskFuture<Bytes>,
+        description: Arc<TaskDescription>,
+        /// Most bytes of what is printed, beside what the bytes of the result account for.
+        output_max: usize,
+    },
     Command(TaskFuture<CommandOutput>),
 }
 
@@ -124,7 +130,8 @@ impl Call {
             Kind::Task { handle, description } => {
                 let bytes = input::encode(description, given)?;
                 let future = self.pool.submit_with(handle, &bytes, options)?;
-                Ok(Pending::Task { future, description: description.clone() })
+                let output_max = self.options.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX);
+                Ok(Pending::Task { future, description: description.clone(), output_max })
             }
             Kind::Command { handle, args, env } => {
                 let mut input = command_input(args, given, placed)?;
@@ -228,13 +235,18 @@ impl Pending {
     /// failure.
     pub(super) fn wait(&self) -> Result<Answer, TaskFailure> {
         match self {
-            Pending::Task { future, description } => {
+            Pending::Task { future, description, output_max } => {
                 let bytes = future.result()?;
                 if description.codec == Codec::Raw {
                     return Ok(Answer::Bytes(bytes));
                 }
-                json::decode(&description.output, &bytes).map(Answer::Json).map_err(|error| {
-                    let error = TaskError::OutputDecode { message: error.to_string() };
+                json::decode(&description.output, &bytes, *output_max).map(Answer::Json).map_err(|error| {
+                    let error = match error {
+                        Undecodable::Bytes(error) => TaskError::OutputDecode { message: error.to_string() },
+                        Undecodable::TooLong(bytes) => {
+                            TaskError::OutputTooLarge { limit: *output_max as u64, bytes: bytes as u64 }
+                        }
+                    };
                     future.labels().failure(error, self.report())
                 })
             }

@@ -78,8 +78,9 @@ const fn trusted(name: &'static str, default: &'static str) -> Key {
     Key { name, default, scope: Scope::Common, is_trusted: true }
 }
 
-const KEYS: [Key; 19] = [
+const KEYS: [Key; 20] = [
     key("workers", "the CPUs there are; run: 1", Scope::Common),
+    key("stop-grace", "10s", Scope::Common),
     trusted("sandbox", "best-effort"),
     trusted("cache-dir", "~/.cache/wasmpool"),
     key("compile-timeout", "2m", Scope::Common),

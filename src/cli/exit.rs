@@ -18,7 +18,7 @@ Exit codes:
   4  map: some of the inputs failed
   5  not the task's fault: a worker died and broke the pool, the pool cannot
      start, or the output cannot be written
-  130  Ctrl-C ended it, or SIGTERM (143)
+  129, 130, 131, 143  a signal ended it: SIGHUP, Ctrl-C, SIGQUIT, SIGTERM
   A WASI command's own exit code is passed on, and may be one of these; --json
   tells them apart.";
 

@@ -1,17 +1,24 @@
 //! From what was given as an input to what a task or a command takes.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read};
+use std::io::{self, BufRead, BufReader, IsTerminal as _, Read};
 use std::path::Path;
 
-use bytes::Bytes;
-use serde_json::Value;
-
 use super::exit::Failure;
-use super::json;
+use super::json::{self, Refused};
 use crate::limits::INPUT_BYTES_MAX;
 use crate::text::truncated;
 use crate::{Codec, TaskDescription};
+use bytes::Bytes;
+
+/// What an error shows of a text that is no JSON.
+const TEXT_SHOWN_BYTES_MAX: usize = 60;
+
+/// Bytes of a stream of JSON that are read at a time.
+const STREAM_BYTES: usize = 64 * 1024;
+
+/// U+FEFF in UTF-8.
+const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// One input, by the way it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +30,8 @@ pub(super) enum Given {
     Content(Vec<u8>),
     /// A line of `--jsonl`: JSON in any case.
     Json(Vec<u8>),
+    /// What the task's codec made of it.
+    Encoded(Bytes),
 }
 
 impl Given {
@@ -32,6 +41,7 @@ impl Given {
             Given::Nothing => Vec::new(),
             Given::Argument(text) => text.into_bytes(),
             Given::Content(bytes) | Given::Json(bytes) => bytes,
+            Given::Encoded(bytes) => bytes.into(),
         }
     }
 }
@@ -57,25 +67,26 @@ pub(super) fn encode(task: &TaskDescription, given: Given) -> Result<Bytes, Fail
 fn raw(task: &TaskDescription, given: Given) -> Result<Bytes, Failure> {
     match given {
         Given::Json(text) => {
-            let bytes = json::bytes_of(&parse(task, &text)?);
-            Ok(bytes.map_err(|error| does_not_fit(task, &error))?.into())
+            let bytes = json::bytes_of(without_bom(&text)).map_err(|error| refused(task, &error, &text))?;
+            Ok(bytes.into())
         }
         other => Ok(other.into_bytes().into()),
     }
 }
 
 fn typed(task: &TaskDescription, given: Given) -> Result<Bytes, Failure> {
-    let value = match given {
+    let json = match given {
         Given::Nothing if is_needed(task) => {
             return Err(Failure::Usage(format!(
                 "`{}` needs an input: give it with --input or --input-file, or pipe it to stdin",
                 task.signature()
             )));
         }
-        Given::Nothing => Value::Null,
+        Given::Encoded(bytes) => return Ok(bytes),
+        Given::Nothing => b"null".to_vec(),
         Given::Content(bytes) if task.input.is_bytes() => return Ok(json::encode_bytes(&bytes).into()),
         Given::Content(bytes) if task.input.is_string() => {
-            let text = std::str::from_utf8(&bytes).map_err(|error| {
+            let text = std::str::from_utf8(without_bom(&bytes)).map_err(|error| {
                 let place = error.valid_up_to();
                 Failure::Input(format!(
                     "`{}` takes text, but the input is not UTF-8 at byte {place}",
@@ -84,32 +95,120 @@ fn typed(task: &TaskDescription, given: Given) -> Result<Bytes, Failure> {
             })?;
             return Ok(json::encode_text(text).into());
         }
-        Given::Argument(text) => parse(task, text.as_bytes())?,
-        Given::Content(bytes) | Given::Json(bytes) => parse(task, &bytes)?,
+        Given::Argument(text) => text.into_bytes(),
+        Given::Content(bytes) | Given::Json(bytes) => bytes,
     };
-    let encoded = json::encode_arguments(task, &value).map_err(|error| does_not_fit(task, &error))?;
-    Ok(encoded.into())
+    let encoded = json::encode_arguments(task, without_bom(&json));
+    Ok(encoded.map_err(|error| refused(task, &error, &json))?.into())
 }
 
-fn parse(task: &TaskDescription, text: &[u8]) -> Result<Value, Failure> {
-    serde_json::from_slice(text).map_err(|error| {
-        let shown = truncated(String::from_utf8_lossy(text).trim(), 60);
-        let hint = if is_text(task) { "; text needs quotes here, such as '\"hello\"'" } else { "" };
-        Failure::Input(format!("the input of `{}` is not JSON: {error}: {shown}{hint}", task.signature()))
+/// The same of JSON that is read as it is needed: none of the text is held.
+pub(super) fn encode_stream(task: &TaskDescription, name: &str, source: impl Read) -> Result<Bytes, Failure> {
+    let mut counted = Counted { source, left: INPUT_BYTES_MAX };
+    let mut text = BufReader::with_capacity(STREAM_BYTES, &mut counted);
+    let encoded = skip_bom(&mut text).map_err(Refused::io).and_then(|()| json::encode_stream(task, text));
+    match encoded {
+        Ok(encoded) => Ok(encoded.into()),
+        Err(_) if counted.left == 0 => {
+            Err(Failure::Input(format!("{name} has more than {INPUT_BYTES_MAX} bytes")))
+        }
+        Err(Refused::Json(error)) if error.is_io() => {
+            Err(Failure::Input(format!("cannot read {name}: {}", io::Error::from(error))))
+        }
+        Err(error) => Err(refused(task, &error, &[])),
+    }
+}
+
+/// A reader of so many bytes, which then fails.
+struct Counted<R> {
+    source: R,
+    left: usize,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(into)?;
+        self.left = self.left.saturating_sub(read);
+        match self.left {
+            0 => Err(io::ErrorKind::FileTooLarge.into()),
+            _ => Ok(read),
+        }
+    }
+}
+
+fn refused(task: &TaskDescription, error: &Refused, text: &[u8]) -> Failure {
+    let signature = task.signature();
+    Failure::Input(match error {
+        Refused::Mismatch(error) => format!("the input does not fit `{signature}`: {error}"),
+        Refused::Json(error) => {
+            let start = String::from_utf8_lossy(&text[..text.len().min(4 * TEXT_SHOWN_BYTES_MAX)]);
+            let shown = match start.trim() {
+                "" => String::new(),
+                start => format!(": {}", truncated(start, TEXT_SHOWN_BYTES_MAX)),
+            };
+            let hint = if is_text(task) { "; text needs quotes here, such as '\"hello\"'" } else { "" };
+            format!("the input of `{signature}` is not JSON: {error}{shown}{hint}")
+        }
     })
 }
 
-fn does_not_fit(task: &TaskDescription, error: &json::Mismatch) -> Failure {
-    Failure::Input(format!("the input does not fit `{}`: {error}", task.signature()))
+/// Text without the mark that some editors put before it (EF BB BF), which is none of it.
+pub(super) fn without_bom(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BOM).unwrap_or(text)
+}
+
+fn skip_bom(text: &mut impl BufRead) -> io::Result<()> {
+    // A reader may give one byte at a time: whole or not at all is asked of a prefix only.
+    let mut seen = 0;
+    while seen < BOM.len() {
+        let buffer = text.fill_buf()?;
+        if buffer.first() != Some(&BOM[seen]) {
+            break;
+        }
+        text.consume(1);
+        seen += 1;
+    }
+    match seen {
+        0 | 3 => Ok(()),
+        // No JSON begins with a part of it.
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it begins with a part of a byte order mark")),
+    }
 }
 
 /// Reads a file, or stdin for `-`, as far as the pool would take it.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
-    if path == Path::new("-") {
+    if path.as_os_str() == "-" {
         return read_stdin();
     }
     let shown = path.display().to_string();
     read(&shown, File::open(path))
+}
+
+/// The input that a file has, or stdin for `-`. JSON is read as it is needed.
+pub(super) fn from_file(path: &Path, task: Option<&TaskDescription>) -> Result<Given, Failure> {
+    let Some(task) = task.filter(|task| !is_text(task)) else {
+        return Ok(Given::Content(read_file(path)?));
+    };
+    if path.as_os_str() == "-" {
+        return encode_stream(task, "stdin", io::stdin().lock()).map(Given::Encoded);
+    }
+    let name = path.display().to_string();
+    let file = File::open(path).map_err(|error| Failure::Input(format!("cannot read {name}: {error}")))?;
+    encode_stream(task, &name, file).map(Given::Encoded)
+}
+
+/// The input that stdin has, where a task or command is given none in another way.
+pub(super) fn from_stdin(task: Option<&TaskDescription>) -> Result<Given, Failure> {
+    let Some(task) = task.filter(|task| !is_text(task)) else {
+        return Ok(Given::Content(read_stdin()?));
+    };
+    let mut stdin = io::stdin().lock();
+    // No JSON is empty: this is the `/dev/null` that programs without an input are given.
+    match stdin.fill_buf() {
+        Ok([]) => Ok(Given::Nothing),
+        Ok(_) => encode_stream(task, "stdin", stdin).map(Given::Encoded),
+        Err(error) => Err(Failure::Input(format!("cannot read stdin: {error}"))),
+    }
 }
 
 /// Reads all of stdin.

@@ -1,57 +1,261 @@
-//! Ctrl-C and SIGTERM, as events. Workers do not see the terminal's Ctrl-C: each is a session of
-//! its own.
+//! Signals that ask for the end: Ctrl-C, SIGTERM, SIGHUP, SIGQUIT. Workers do not see the terminal's:
+//! each is a session of its own.
+//!
+//! | signal | a map | everything else |
+//! |---|---|---|
+//! | SIGINT (Ctrl-C) | starts nothing more and finishes what runs, however long that takes | ends at once |
+//! | SIGTERM, SIGHUP | the same, but stops what runs once the grace period is over | ends at once |
+//! | SIGQUIT (Ctrl-\) | stops what runs | ends at once |
+//!
+//! The second signal stops what runs, whatever the first one was. From then on this process ends within
+//! [`LAST_RESORT`], whatever it waits for: a reader of stdout that does not read, a file that does not open.
+//! One more signal ends it at once.
+//!
+//! They are answered from the first line of a command on, so that they count in a container, too: the kernel
+//! ignores a signal to its first process (`docker stop`) where the process has no handler for it.
 
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, unbounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::console::Console;
 use super::exit::{Exit, Failure};
+use crate::limits::STOP_GRACE;
 
-/// After so many, this process ends at once, whatever it waits for.
-const PATIENCE: usize = 3;
-
-/// Signals that come closer to each other are one: `timeout` sends its own to the command and to its group.
+/// Signals that come closer to each other are one: `timeout` sends its own to the command and to its group,
+/// and systemd a SIGHUP behind its SIGTERM.
 const TOGETHER: Duration = Duration::from_millis(50);
 
-/// The last signal that came.
-static LAST: AtomicI32 = AtomicI32::new(0);
+/// A terminal that closes sends SIGHUP, and so does its shell, a little later.
+const HANGUPS_TOGETHER: Duration = Duration::from_secs(1);
 
-/// From here on each signal is one event; the third ends the process.
-pub(super) fn listen() -> Result<Receiver<()>, Failure> {
-    let cannot = |error| Failure::Machinery(format!("cannot listen for Ctrl-C: {error}"));
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(cannot)?;
+/// So long after what runs was stopped, this process ends, whatever it waits for.
+const LAST_RESORT: Duration = Duration::from_secs(5);
+
+/// How long the progress bar may take to leave the terminal, which may be stopped by Ctrl-S.
+const BAR_PATIENCE: Duration = Duration::from_millis(200);
+
+/// The signal that asked for the end; 0 is none.
+static ASKED: AtomicI32 = AtomicI32::new(0);
+
+/// Who is told of what a signal asks for. Without one this process ends at once.
+static LISTENER: Mutex<Option<Sender<Ask>>> = Mutex::new(None);
+
+/// What a signal asks of work that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// To start nothing more. What runs may take so long.
+    Soon(Option<Duration>),
+    /// To stop what runs.
+    Now,
+    /// To be gone.
+    Leave,
+}
+
+/// From here on signals are answered. `grace` is for what runs when SIGTERM or SIGHUP comes.
+pub(super) fn begin(grace: Option<Duration>, console: &Console) -> Result<(), Failure> {
+    let cannot = |error| Failure::Machinery(format!("cannot listen for signals: {error}"));
+    let mut signals = Signals::new(heeded()).map_err(cannot)?;
     let (sender, receiver) = unbounded();
-    let wait = move || {
-        let (mut count, mut counted) = (0, None);
+    let thread = |name: &str| std::thread::Builder::new().name(name.into());
+    let pass_on = move || {
         for signal in signals.forever() {
-            LAST.store(signal, Ordering::SeqCst);
-            if counted.is_some_and(|counted: Instant| counted.elapsed() < TOGETHER) {
-                continue;
-            }
-            (count, counted) = (count + 1, Some(Instant::now()));
-            if count >= PATIENCE {
-                std::process::exit(i32::from(code()));
-            }
-            // Nobody listens any more where the work is done.
-            let _ = sender.send(());
+            // The other thread never ends.
+            let _ = sender.send(signal);
         }
     };
-    std::thread::Builder::new().name("wasmpool-signals".into()).spawn(wait).map_err(cannot)?;
-    Ok(receiver)
+    thread("wasmpool-signals").spawn(pass_on).map_err(cannot)?;
+    let course = Course::new(grace.unwrap_or(STOP_GRACE));
+    let console = console.clone();
+    thread("wasmpool-interrupt").spawn(move || follow(course, &receiver, &console)).map_err(cannot)?;
+    Ok(())
+}
+
+/// `nohup` has SIGHUP ignored, and a shell without job control SIGQUIT for what it starts in the background:
+/// that stays so.
+fn heeded() -> Vec<i32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok())
+        .unwrap_or_default();
+    let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
+    let asked = [SIGHUP, SIGQUIT].into_iter().filter(|signal| !is_ignored(*signal));
+    [SIGINT, SIGTERM].into_iter().chain(asked).collect()
+}
+
+fn follow(mut course: Course, signals: &Receiver<i32>, console: &Console) {
+    loop {
+        let next = match course.due {
+            Some((due, _)) => signals.recv_deadline(due),
+            None => signals.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let now = Instant::now();
+        let ask = match next {
+            Ok(signal) => course.signal(signal, now),
+            Err(RecvTimeoutError::Timeout) => course.overdue(now),
+            // The thread that passes signals on never ends.
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let Some(ask) = ask else { continue };
+        ASKED.store(course.asked, Ordering::SeqCst);
+        if ask == Ask::Leave || !tell(ask) {
+            leave(console);
+        }
+    }
+}
+
+/// `false` if there is no work to be stopped in any other way than by the end of this process.
+fn tell(ask: Ask) -> bool {
+    let listener = LISTENER.lock().unwrap_or_else(PoisonError::into_inner);
+    listener.as_ref().is_some_and(|listener| listener.send(ask).is_ok())
+}
+
+/// Workers and compilers die with this process.
+fn leave(console: &Console) -> ! {
+    let (done, cleared) = crossbeam_channel::bounded(1);
+    let console = console.clone();
+    let clear = move || {
+        console.set_bar(None);
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(clear).is_ok() {
+        let _ = cleared.recv_timeout(BAR_PATIENCE);
+    }
+    // What other threads have locked or wait for does not matter.
+    signal_hook::low_level::exit(i32::from(code()))
+}
+
+/// What signals ask for from here on is the caller's to do.
+pub(super) fn listen() -> Receiver<Ask> {
+    let (sender, receiver) = unbounded();
+    *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    receiver
 }
 
 /// How to end, if a signal came.
 pub(super) fn exit() -> Option<Exit> {
-    (LAST.load(Ordering::SeqCst) != 0).then(|| Exit::Interrupted(code()))
+    (ASKED.load(Ordering::SeqCst) != 0).then(|| Exit::Interrupted(code()))
 }
 
 /// The exit code of a process that such a signal ended, as shells show it.
 pub(super) fn code() -> u8 {
-    match LAST.load(Ordering::SeqCst) {
-        SIGTERM => 143,
-        _ => 130,
+    128 + u8::try_from(ASKED.load(Ordering::SeqCst)).unwrap_or_default()
+}
+
+/// What has been asked for so far, and what follows by itself. It knows no clock.
+#[derive(Debug)]
+struct Course {
+    grace: Duration,
+    /// The last signal that counted.
+    asked: i32,
+    counted: Option<Instant>,
+    done: Option<Ask>,
+    due: Option<(Instant, Ask)>,
+}
+
+impl Course {
+    fn new(grace: Duration) -> Course {
+        Course { grace, asked: 0, counted: None, done: None, due: None }
+    }
+
+    fn signal(&mut self, signal: i32, now: Instant) -> Option<Ask> {
+        let together = if signal == SIGHUP && self.asked == SIGHUP { HANGUPS_TOGETHER } else { TOGETHER };
+        let is_same = self.counted.is_some_and(|counted| now.duration_since(counted) < together);
+        if is_same && signal != SIGQUIT {
+            return None;
+        }
+        (self.asked, self.counted) = (signal, Some(now));
+        let ask = match self.done {
+            None if signal == SIGQUIT => Ask::Now,
+            None if signal == SIGINT => Ask::Soon(None),
+            None => Ask::Soon(Some(self.grace)),
+            Some(Ask::Soon(_)) => Ask::Now,
+            Some(Ask::Now | Ask::Leave) => Ask::Leave,
+        };
+        self.take(ask, now)
+    }
+
+    /// What was due has come.
+    fn overdue(&mut self, now: Instant) -> Option<Ask> {
+        let (_, ask) = self.due.take()?;
+        self.take(ask, now)
+    }
+
+    fn take(&mut self, ask: Ask, now: Instant) -> Option<Ask> {
+        self.done = Some(ask);
+        self.due = match ask {
+            // A time that no clock can show never comes.
+            Ask::Soon(grace) => grace.and_then(|grace| now.checked_add(grace)).map(|due| (due, Ask::Now)),
+            Ask::Now => now.checked_add(LAST_RESORT).map(|due| (due, Ask::Leave)),
+            Ask::Leave => None,
+        };
+        Some(ask)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(10);
+
+    /// A course, and a clock that begins with it.
+    fn course() -> (Course, impl Fn(u64) -> Instant) {
+        let began = Instant::now();
+        (Course::new(GRACE), move |millis| began + Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn what_runs_is_finished_and_stopped_once_its_grace_period_is_over() {
+        for signal in [SIGTERM, SIGHUP] {
+            let (mut course, at) = course();
+            assert_eq!(course.signal(signal, at(0)), Some(Ask::Soon(Some(GRACE))));
+            assert_eq!(course.due, Some((at(10_000), Ask::Now)));
+            assert_eq!(course.overdue(at(10_000)), Some(Ask::Now));
+            assert_eq!(course.due, Some((at(15_000), Ask::Leave)), "whatever it waits for");
+            assert_eq!((course.overdue(at(15_000)), course.asked), (Some(Ask::Leave), signal));
+        }
+    }
+
+    #[test]
+    fn the_first_interrupt_waits_for_what_runs_however_long_that_takes() {
+        let (mut course, at) = course();
+        assert_eq!((course.signal(SIGINT, at(0)), course.due), (Some(Ask::Soon(None)), None));
+        assert_eq!(course.signal(SIGINT, at(1_000)), Some(Ask::Now));
+        assert_eq!(course.due, Some((at(6_000), Ask::Leave)));
+        assert_eq!(course.signal(SIGINT, at(2_000)), Some(Ask::Leave));
+    }
+
+    #[test]
+    fn to_quit_waits_for_nothing_that_runs_nor_for_another_signals_grace_period() {
+        let (mut first, at) = course();
+        assert_eq!(first.signal(SIGQUIT, at(0)), Some(Ask::Now));
+        let (mut second, _) = course();
+        second.signal(SIGTERM, at(0));
+        assert_eq!((second.signal(SIGQUIT, at(1)), second.asked), (Some(Ask::Now), SIGQUIT));
+    }
+
+    #[test]
+    fn signals_that_come_together_are_one_and_so_are_the_hangups_of_a_terminal_and_its_shell() {
+        let (mut pair, at) = course();
+        pair.signal(SIGTERM, at(0));
+        assert_eq!((pair.signal(SIGHUP, at(10)), pair.asked), (None, SIGTERM));
+        assert_eq!(pair.signal(SIGTERM, at(100)), Some(Ask::Now));
+        let (mut hangups, at) = course();
+        hangups.signal(SIGHUP, at(0));
+        assert_eq!(hangups.signal(SIGHUP, at(900)), None);
+        assert_eq!(hangups.signal(SIGHUP, at(1_100)), Some(Ask::Now));
+    }
+
+    #[test]
+    fn a_grace_period_without_end_is_none() {
+        let began = Instant::now();
+        let mut course = Course::new(Duration::MAX);
+        assert_eq!((course.signal(SIGTERM, began), course.due), (Some(Ask::Soon(Some(Duration::MAX))), None));
     }
 }

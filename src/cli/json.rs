@@ -23,59 +23,86 @@ mod encode;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
+use std::fmt::{self, Write};
 
 use serde_json::Value;
 
 use crate::text::is_harmless;
 
-pub(super) use decode::decode;
-pub(super) use encode::{Mismatch, bytes_of, encode_arguments, encode_bytes, encode_text};
+pub(super) use decode::{Undecodable, decode};
+pub(super) use encode::{Refused, bytes_of, encode_arguments, encode_bytes, encode_stream, encode_text};
 
 /// Appends a JSON string.
 pub(super) fn push_string(out: &mut String, text: &str) {
-    // Most strings, and all names of fields, need no escape.
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
-        out.push('"');
-        out.push_str(text);
-        out.push('"');
-    } else {
-        push_value(out, &Value::from(text));
-    }
+    // Writing to a String cannot fail.
+    let _ = write_string(out, text);
 }
 
 /// Appends bytes: as a string if they are UTF-8, else as `{"base64": "…"}`.
 pub(super) fn push_bytes(out: &mut String, bytes: &[u8]) {
+    let _ = write_bytes(out, bytes);
+}
+
+/// Writes a JSON string, as it is read: none of it is held beside what is written.
+fn write_string(out: &mut impl Write, text: &str) -> fmt::Result {
+    out.write_char('"')?;
+    // Most strings, and most of each, need no escape.
+    let mut rest = text;
+    while let Some(at) = rest.find(|c| matches!(c, '"' | '\\' | '\n' | '\t') || !is_harmless(c)) {
+        let (plain, escaped) = rest.split_at(at);
+        out.write_str(plain)?;
+        let mut chars = escaped.chars();
+        match chars.next() {
+            Some('"') => out.write_str("\\\"")?,
+            Some('\\') => out.write_str("\\\\")?,
+            Some('\n') => out.write_str("\\n")?,
+            Some('\t') => out.write_str("\\t")?,
+            Some('\r') => out.write_str("\\r")?,
+            Some(other) => write_unit_escapes(out, other)?,
+            None => {}
+        }
+        rest = chars.as_str();
+    }
+    out.write_str(rest)?;
+    out.write_char('"')
+}
+
+/// Writes bytes: as a string if they are UTF-8, else as `{"base64": "…"}`.
+fn write_bytes(out: &mut impl Write, bytes: &[u8]) -> fmt::Result {
     match std::str::from_utf8(bytes) {
-        Ok(text) => push_string(out, text),
+        Ok(text) => write_string(out, text),
         Err(_) => {
-            out.push_str("{\"base64\":\"");
-            base64::push(out, bytes);
-            out.push_str("\"}");
+            out.write_str("{\"base64\":\"")?;
+            base64::write(out, bytes)?;
+            out.write_str("\"}")
         }
     }
+}
+
+/// A character by its units of UTF-16, of which it has one or two.
+fn write_unit_escapes(out: &mut impl Write, c: char) -> fmt::Result {
+    c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))
 }
 
 /// Appends a value, on one line.
 pub(super) fn push_value(out: &mut String, value: &Value) {
-    out.push_str(&harmless(&value.to_string()));
+    // Writing to a String cannot fail.
+    let _ = write_harmless(out, &value.to_string());
 }
 
-/// The same JSON without the characters that JSON lets stand although terminals obey them
+/// Writes JSON without the characters that JSON lets stand although terminals obey them
 /// or readers are misled by them. Outside of strings JSON is ASCII, so that each of them
 /// stands inside of one, where `\u` means the same.
-fn harmless(json: &str) -> Cow<'_, str> {
-    if json.chars().all(is_harmless) {
-        return Cow::Borrowed(json);
-    }
-    let mut out = String::with_capacity(json.len() + 16);
-    for c in json.chars() {
-        if !is_harmless(c) {
-            // All of them lie below U+10000: one unit of UTF-16.
-            out.push_str(&format!("\\u{:04x}", u32::from(c)));
-        } else {
-            out.push(c);
+fn write_harmless(out: &mut impl Write, json: &str) -> fmt::Result {
+    let mut rest = json;
+    while let Some(at) = rest.find(|c| !is_harmless(c)) {
+        let (plain, escaped) = rest.split_at(at);
+        out.write_str(plain)?;
+        let mut chars = escaped.chars();
+        if let Some(c) = chars.next() {
+            write_unit_escapes(out, c)?;
         }
+        rest = chars.as_str();
     }
-    Cow::Owned(out)
+    out.write_str(rest)
 }

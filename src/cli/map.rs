@@ -32,7 +32,7 @@ use super::call::Call;
 use super::console::{self, Console, Lines};
 use super::exit::{Exit, Failure};
 use super::input;
-use super::interrupt;
+use super::interrupt::{self, Ask};
 use super::profile::Profile;
 use super::settings::{self, Settings};
 use super::trace::Trace;
@@ -94,7 +94,7 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     if args.resume || args.resume_failed {
         console::end_torn_line()?;
     }
-    let signals = interrupt::listen()?;
+    let signals = interrupt::listen();
     let profile = Profile::begin(target.profile.as_deref(), &pool)?;
     let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
     let progress = Progress::begin(args, settings.quiet, source.len().map(|len| len as u64), console);
@@ -147,7 +147,7 @@ fn check(call: &Call, source: &Source) -> Result<(), Failure> {
 
 fn run(
     collector: &mut Collector<'_>,
-    signals: &crossbeam_channel::Receiver<()>,
+    signals: &crossbeam_channel::Receiver<Ask>,
     (plan, source): (&Arc<Plan>, Source),
     budget: &Arc<Budget>,
 ) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use super::call::{Answer, Call, Pending};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::input::{self, Given};
-use super::interrupt;
+use super::interrupt::{self, Ask};
 use super::object::{self, Object};
 use super::profile::Profile;
 use super::settings::{self, Settings};
@@ -24,7 +24,7 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
     let call = Call::resolve(&pool, &module, target, settings::shared_options(&pool, target)?)?;
     let given = given(args, &call)?;
     let profile = Profile::begin(target.profile.as_deref(), &pool)?;
-    let signals = interrupt::listen()?;
+    let signals = interrupt::listen();
     let pending = Arc::new(call.submit(given, None, None)?);
     let result = wait(&pending, signals)?;
     let report = pending.report();
@@ -69,9 +69,9 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
 }
 
 /// Waits for the task, which the first signal stops: what was asked for of it is written all the same.
-fn wait(pending: &Arc<Pending>, signals: Receiver<()>) -> Result<Result<Answer, TaskFailure>, Failure> {
+fn wait(pending: &Arc<Pending>, signals: Receiver<Ask>) -> Result<Result<Answer, TaskFailure>, Failure> {
     let stopped = pending.clone();
-    let stop = move || signals.iter().for_each(|()| stopped.abort());
+    let stop = move || signals.iter().for_each(|_| stopped.abort());
     let cannot = |error| Failure::Machinery(format!("cannot start the thread that stops the task: {error}"));
     std::thread::Builder::new().name("wasmpool-stop".into()).spawn(stop).map_err(cannot)?;
     Ok(pending.wait())
@@ -83,15 +83,12 @@ fn given(args: &RunArgs, call: &Call) -> Result<Given, Failure> {
         return Ok(Given::Argument(text.clone()));
     }
     if let Some(path) = &args.input_file {
-        return Ok(Given::Content(input::read_file(path)?));
+        return input::from_file(path, call.description());
     }
     if !call.description().is_none_or(input::is_needed) || !input::is_piped() {
         return Ok(Given::Nothing);
     }
-    let content = input::read_stdin()?;
-    // No JSON is empty: this is the `/dev/null` that programs without an input are given.
-    let is_nothing = content.is_empty() && !call.description().is_none_or(input::is_text);
-    Ok(if is_nothing { Given::Nothing } else { Given::Content(content) })
+    input::from_stdin(call.description())
 }
 
 fn print(answer: &Answer, report: &TaskReport, notes: Option<&Console>) -> Result<Exit, Failure> {

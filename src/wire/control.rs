@@ -6,6 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -52,6 +53,17 @@ impl ControlSocket {
             rustix::net::sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut ancillary, flags)
         })?;
         Ok(())
+    }
+
+    /// Whether the peer is gone, whatever it sent before and is still to be received.
+    ///
+    /// # Errors
+    /// What the system says to poll.
+    pub(crate) fn is_hung_up(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        let now = Timespec::default();
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&now)))?;
+        Ok(fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
     }
 
     /// Receives one message and at most `descriptors_max` descriptors; `None` if the peer is gone.
@@ -110,6 +122,17 @@ impl AsFd for ControlSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_is_seen_before_what_was_sent_is_received() {
+        let (ours, theirs) = pair().expect("socketpair");
+        let theirs = ControlSocket(theirs);
+        ours.send(&7u32, &[]).expect("sends");
+        assert!(!theirs.is_hung_up().expect("polls"));
+        drop(ours);
+        assert!(theirs.is_hung_up().expect("polls"));
+        assert!(theirs.receive::<u32>(0, RecvFlags::empty()).expect("receives").is_some());
+    }
 
     #[test]
     fn descriptors_arrive_with_their_message_and_the_end_is_none() {

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::{PATIENCE, end, end_with, ended, prebuilt, spawn, wasmpool, wat};
 
 /// So many rounds of `spin` outlast every test.
-const FOREVER: &str = "100000000000000";
+pub(crate) const FOREVER: &str = "100000000000000";
 
 /// A command that fails the first time, and leaves a file by which it knows the next.
 const FLAKY: &str = r#"(module
@@ -23,7 +24,7 @@ const FLAKY: &str = r#"(module
         (call $exit (i32.eqz (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 4)
             (i32.const 5) (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 16))))))"#;
 
-fn spin(flags: &[&str]) -> std::process::Command {
+pub(crate) fn spin(flags: &[&str]) -> std::process::Command {
     let mut command = wasmpool("map", prebuilt("echo"));
     command.env("WASMPOOL_WORKERS", "2").args(["spin", "--lines"]).args(flags);
     command
@@ -217,12 +218,12 @@ fn a_task_that_runs_for_long_is_told_of_with_its_input() {
 
 // ── Signals ──────────────────────────────────────────────────────────────────
 
-fn signal(child: &Child, signal: Signal) {
+pub(crate) fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("it is there");
 }
 
 /// Once more, and not together with the first: those are one.
-fn signal_again(child: &Child, which: Signal) {
+pub(crate) fn signal_again(child: &Child, which: Signal) {
     std::thread::sleep(std::time::Duration::from_millis(100));
     signal(child, which);
 }
@@ -235,7 +236,7 @@ fn interrupt_twice(mut child: Child) {
     ended(child).expect(130);
 }
 
-fn wait_for(child: &mut Child, words: &str) {
+pub(crate) fn wait_for(child: &mut Child, words: &str) {
     let stderr = child.stderr.as_mut().expect("a pipe");
     let mut said = Vec::new();
     let deadline = std::time::Instant::now() + PATIENCE;
@@ -318,8 +319,16 @@ fn a_run_that_is_interrupted_says_so_and_writes_what_was_asked_for() {
     }
 }
 
+/// Processes that it has started, and that are there.
+pub(crate) fn children(child: &Child) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("it is there").flatten();
+    let of_task = |path: PathBuf| std::fs::read_to_string(path.join("children")).unwrap_or_default();
+    let children: String = tasks.map(|task| of_task(task.path())).collect();
+    children.split_whitespace().map(String::from).collect()
+}
+
 /// Until one of its workers uses the processor: has run for some time.
-fn wait_until_busy(child: &Child) {
+pub(crate) fn wait_until_busy(child: &Child) {
     let deadline = std::time::Instant::now() + PATIENCE;
     let ticks = |pid: &str| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -327,12 +336,8 @@ fn wait_until_busy(child: &Child) {
         rest.split(' ').nth(11).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or_default()
     };
     loop {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("it is there").flatten();
-        let children: String = tasks
-            .map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default())
-            .collect();
         // Starting costs one or two.
-        if children.split_whitespace().any(|pid| ticks(pid) >= 5) {
+        if children(child).iter().any(|pid| ticks(pid) >= 5) {
             return;
         }
         assert!(std::time::Instant::now() < deadline, "waited in vain for a busy worker");

@@ -22,6 +22,14 @@ fn ok() -> u32 {
     42
 }
 
+type Outcome = Result<(), String>;
+
+/// Returns its argument as the task's own error, by a type that is not called `Result`.
+#[wasmpool_guest::task]
+fn own_error_under_another_name(message: String) -> Outcome {
+    Err(message)
+}
+
 /// Returns its argument as the task's own error.
 #[wasmpool_guest::task]
 fn own_error(message: String) -> Result<(), String> {

@@ -4,6 +4,8 @@
 //! constant with two things in it: the task's record and its export. Both are
 //! type-checked on every target and take effect on wasm32 only.
 
+mod shape;
+
 use proc_macro::TokenStream;
 use proc_macro2::{Span, TokenStream as Tokens};
 use quote::{format_ident, quote, quote_spanned};
@@ -22,8 +24,8 @@ const ARGUMENTS_MAX: usize = 16;
 /// - `#[task(raw)]`: `fn(&[u8]) -> Vec<u8>`, no codec.
 /// - `#[task(name = "other")]`: the name that callers use; else the function's.
 ///
-/// A return type spelled `Result<T, E>` makes the task fallible. The doc
-/// comment is kept in the module, where `wasmpool inspect` finds it.
+/// A return type that is a `Result<T, E>`, under whatever name, makes the task
+/// fallible. The doc comment is kept in the module, where `wasmpool inspect` finds it.
 #[proc_macro_attribute]
 pub fn task(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let function = parse_macro_input!(item as ItemFn);
@@ -51,15 +53,19 @@ pub fn init(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// `Deserialize`, and `Schema`, all through `wasmpool_guest`, so that the guest
 /// crate names no other dependency.
 ///
-/// `#[serde(rename = "…")]` is respected by both; of serde's other attributes
-/// `Schema` knows nothing, and those that change the shape (`skip`, `flatten`,
-/// `tag`) do not go with postcard at all.
+/// Names can be changed by serde's `rename`, `rename_all` and
+/// `rename_all_fields`. Its attributes that change what is written (`skip`,
+/// `flatten`, `tag`, `untagged`, `with` and the like) are refused: postcard and
+/// the module's schema cannot follow them.
 #[proc_macro_attribute]
 pub fn data(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    let item = parse_macro_input!(item as syn::DeriveInput);
+    let mut item = parse_macro_input!(item as syn::DeriveInput);
     if !arguments.is_empty() {
         let arguments = Tokens::from(arguments);
         return Error::new_spanned(arguments, "`data` takes no options").into_compile_error().into();
+    }
+    if let Err(error) = shape::check(&mut item) {
+        return error.into_compile_error().into();
     }
     quote! {
         #[derive(
@@ -158,10 +164,8 @@ fn raw_task(signature: &Signature) -> syn::Result<(Tokens, Tokens)> {
         input: __p::BYTES,
         output: __p::BYTES,
     };
-    // The annotations make a wrong return type an error about that type.
-    let success = success_of(output);
     let call = quote! {
-        __p::raw::<#success, _>(ptr, len, |input: &[u8]| #result)
+        __p::raw(ptr, len, |input: &[u8]| #result)
     };
     Ok((record, call))
 }
@@ -199,17 +203,15 @@ fn typed_task(signature: &Signature) -> syn::Result<(Tokens, Tokens)> {
         }
     };
     let call = quote!(#function(#(#bindings),*));
-    let (output, output_type, result) = match &signature.output {
+    let (output, result) = match &signature.output {
         ReturnType::Default => (
             quote!(__p::UNIT),
-            quote!(()),
             quote!({ #call; ::core::result::Result::<(), ::core::convert::Infallible>::Ok(()) }),
         ),
         ReturnType::Type(_, ty) => {
             check_owned(ty)?;
-            let success = success_of(ty);
-            let schema = quote_spanned!(ty.span()=> <#success as __p::Schema>::SCHEMA);
-            (schema, success, result_of(ty, &call))
+            let schema = quote_spanned!(ty.span()=> <__p::Returned<#ty>>::SCHEMA);
+            (schema, result_of(ty, &call))
         }
     };
     let record = quote! {
@@ -219,7 +221,7 @@ fn typed_task(signature: &Signature) -> syn::Result<(Tokens, Tokens)> {
         output: #output,
     };
     let call = quote! {
-        __p::typed::<#input_type, #output_type, _>(ptr, len, |#pattern: #input_type| #result)
+        __p::typed::<#input_type, _, _>(ptr, len, |#pattern: #input_type| #result)
     };
     Ok((record, call))
 }
@@ -236,10 +238,7 @@ fn expand_init(function: &ItemFn) -> syn::Result<Tokens> {
         ReturnType::Default => {
             quote!({ #ident(); ::core::result::Result::<(), ::core::convert::Infallible>::Ok(()) })
         }
-        // Under any alias: an initialiser has nothing else to return.
-        ReturnType::Type(_, ty) => {
-            quote_spanned!(ty.span()=> __p::TaskResult::into_result(#ident()))
-        }
+        ReturnType::Type(_, ty) => result_of(ty, &quote!(#ident())),
     };
     let record = quote! {
         __p::Record {
@@ -265,6 +264,9 @@ fn emit(export: &str, record: &Tokens, call: &Tokens) -> Tokens {
     quote! {
         const _: () = {
             use ::wasmpool_guest::__private as __p;
+            // For a return type that is no `Result`.
+            #[allow(unused_imports, reason = "the type decides, which a macro cannot see")]
+            use ::wasmpool_guest::__private::{Plain as _, PlainSchema as _};
 
             const RECORD: __p::Record<'static> = #record;
             const LEN: usize = RECORD.encoded_len();
@@ -377,23 +379,10 @@ fn check_inside(path: &syn::TypePath) -> syn::Result<()> {
         .try_for_each(check_owned)
 }
 
-fn is_result(ty: &Type) -> bool {
-    matches!(ty, Type::Path(path)
-        if path.path.segments.last().is_some_and(|last| last.ident == "Result"))
-}
-
-/// The type of a success: inside the `Result`, if it is one.
-fn success_of(ty: &Type) -> Tokens {
-    if is_result(ty) { quote_spanned!(ty.span()=> <#ty as __p::TaskResult>::Ok) } else { quote!(#ty) }
-}
-
-/// A call whose value is a `Result` in either case.
+/// A call whose value is a `Result` in either case. Which it is, is the type's to say and not
+/// its name's: an alias is a `Result` as well.
 fn result_of(ty: &Type, call: &Tokens) -> Tokens {
-    if is_result(ty) {
-        quote_spanned!(ty.span()=> __p::TaskResult::into_result(#call))
-    } else {
-        quote!(::core::result::Result::<#ty, ::core::convert::Infallible>::Ok(#call))
-    }
+    quote_spanned!(ty.span()=> <__p::Returned<#ty>>::into_result(#call))
 }
 
 fn schema_of(ty: &Type) -> Tokens {

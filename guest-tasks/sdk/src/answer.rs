@@ -3,9 +3,13 @@
 //!
 //! An envelope is one status byte and a payload.
 
+use std::convert::Infallible;
 use std::fmt::Display;
+use std::marker::PhantomData;
 
 use postcard::ser_flavors::Flavor;
+use postcard_schema::Schema;
+use postcard_schema::schema::NamedType;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,25 +21,62 @@ pub const STATUS_ERROR: u8 = 1;
 /// why.
 pub const STATUS_UNDECODABLE: u8 = 2;
 
-/// A `Result` under any alias: lets the macros name the two types inside it.
-pub trait TaskResult {
-    /// What a successful task returns.
-    type Ok;
-    /// The task's own error.
-    type Err: Display;
-    /// The result under its own name.
+/// What a task returns, of the type `R`. A macro sees how a type is spelled, not what it is:
+/// `type R = Result<…>` is a `Result` as well, and an error must not count as a success. So the
+/// compiler decides: an item of the type itself, here for `Result` only, goes before the one of
+/// the trait [`Plain`], which is for every type.
+#[allow(missing_debug_implementations, reason = "there is no value of it")]
+pub struct Returned<R>(PhantomData<R>);
+
+impl<T: Schema, E> Returned<Result<T, E>> {
+    /// The type of a success.
+    pub const SCHEMA: &'static NamedType = T::SCHEMA;
+}
+
+impl<T, E> Returned<Result<T, E>> {
+    /// The result as it is.
     ///
     /// # Errors
     ///
     /// The task's own error.
-    fn into_result(self) -> Result<Self::Ok, Self::Err>;
+    // The bound is the function's: were it the block's, a `Result` whose error cannot be shown
+    // would be taken for a value.
+    pub fn into_result(result: Result<T, E>) -> Result<T, E>
+    where
+        E: Display,
+    {
+        result
+    }
 }
 
-impl<T, E: Display> TaskResult for Result<T, E> {
-    type Ok = T;
-    type Err = E;
-    fn into_result(self) -> Self {
-        self
+/// See [`Returned`].
+pub trait PlainSchema {
+    /// The type of what the task returns.
+    const SCHEMA: &'static NamedType;
+}
+
+impl<R: Schema> PlainSchema for Returned<R> {
+    const SCHEMA: &'static NamedType = R::SCHEMA;
+}
+
+/// See [`Returned`].
+pub trait Plain {
+    /// What the task returns.
+    type Value;
+
+    /// A value is a success.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    fn into_result(value: Self::Value) -> Result<Self::Value, Infallible>;
+}
+
+impl<R> Plain for Returned<R> {
+    type Value = R;
+
+    fn into_result(value: R) -> Result<R, Infallible> {
+        Ok(value)
     }
 }
 

@@ -24,9 +24,8 @@
 //!   [`Schema`]. [`data`] derives all of them without further dependencies.
 //! - A fallible one returns `Result<T, E>` with `E: Display`. The caller sees
 //!   the error's alternate form, `{:#}`, in which `anyhow` prints its whole
-//!   chain. The return type must be *spelled* `Result` (a path that ends so,
-//!   such as `anyhow::Result<T>`, will do): an alias under another name is
-//!   taken for an ordinary value.
+//!   chain. The type decides, not its name: `anyhow::Result<T>`, or an alias
+//!   `type Answer = Result<u8, String>`, is one as well.
 //! - `#[task(raw)] fn f(input: &[u8]) -> Vec<u8>` skips the codec on both sides.
 //! - `#[task(name = "other")]` changes the name that callers use.
 //!
@@ -97,11 +96,55 @@ pub use answer::{STATUS_ERROR, STATUS_OK, STATUS_UNDECODABLE};
 #[doc(hidden)]
 pub use record::{Codec, Kind, Record};
 
+/// What does not compile, since it would give callers wrong values.
+///
+/// ```compile_fail
+/// #[wasmpool_guest::data]
+/// #[serde(untagged)]
+/// enum Shape {
+///     Circle(f64),
+/// }
+/// ```
+/// ```compile_fail
+/// #[wasmpool_guest::data]
+/// struct Point {
+///     #[serde(skip_serializing_if = "Option::is_none")]
+///     z: Option<f64>,
+/// }
+/// ```
+/// ```compile_fail
+/// #[wasmpool_guest::data]
+/// struct Point {
+///     #[cfg_attr(all(), serde(skip))]
+///     z: Option<f64>,
+/// }
+/// ```
+/// An error that cannot be shown does not make a `Result` a value.
+/// ```compile_fail,E0277
+/// #[wasmpool_guest::data]
+/// struct Silent;
+/// type Answer = Result<u8, Silent>;
+/// #[wasmpool_guest::task]
+/// fn answer() -> Answer {
+///     Err(Silent)
+/// }
+/// ```
+/// A result without a schema is an error as well, and nothing is taken for something else.
+/// ```compile_fail
+/// struct Opaque;
+/// #[wasmpool_guest::task]
+/// fn answer() -> Opaque {
+///     Opaque
+/// }
+/// ```
+#[cfg(doctest)]
+mod refused {}
+
 /// What the expansions of the macros name. Not an interface: it changes with
 /// them.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::answer::TaskResult;
+    pub use crate::answer::{Plain, PlainSchema, Returned};
     pub use crate::memory::{init, raw, typed};
     pub use crate::record::{BYTES, Codec, Kind, Record, UNIT};
     pub use postcard_schema::Schema;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use wasmpool_guest::postcard_schema::schema::{DataModelType, NamedType};
 use wasmpool_guest::{Schema, data, init, task};
 
 #[data]
@@ -28,7 +29,36 @@ pub enum Size {
     },
 }
 
+/// Every name is spelled anew.
+#[data]
+#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq)]
+pub struct Respelled {
+    pub first_name: String,
+    pub r#type: u8,
+}
+
+#[data]
+#[serde(rename_all = "kebab-case", rename_all_fields = "UPPERCASE")]
+#[derive(Debug, Clone, PartialEq)]
+pub enum Choice {
+    OneOf { these: u8 },
+    NoneOf,
+}
+
+/// A struct of that name is no `Result`.
+mod own {
+    #[wasmpool_guest::data]
+    #[derive(Debug, PartialEq)]
+    pub struct Result {
+        pub value: u8,
+    }
+}
+
 type Outcome<T> = Result<T, Failure>;
+
+/// Neither its name nor its arguments say what it is.
+type Answer = Result<u64, String>;
 
 #[derive(Debug, PartialEq)]
 struct Failure;
@@ -75,6 +105,23 @@ fn with_a_borrowed_error() -> std::result::Result<u8, &'static str> {
     Err("borrowed")
 }
 
+#[task]
+fn under_another_name(fail: bool) -> Answer {
+    if fail { Err("failed".into()) } else { Ok(7) }
+}
+
+#[task(raw)]
+fn bytes_under_another_name(input: &[u8]) -> Bytes {
+    if input.is_empty() { Err(Failure) } else { Ok(Vec::new()) }
+}
+
+type Bytes = Outcome<Vec<u8>>;
+
+#[task]
+fn of_that_name_only() -> own::Result {
+    own::Result { value: 1 }
+}
+
 #[task(raw)]
 #[inline]
 fn bytes(input: &[u8]) -> Vec<u8> {
@@ -89,6 +136,11 @@ fn fallible_bytes(input: &[u8]) -> Result<Vec<u8>, String> {
 #[init]
 fn prepare() -> Outcome<()> {
     Ok(())
+}
+
+mod unit {
+    #[wasmpool_guest::init]
+    pub(super) fn prepare() -> () {}
 }
 
 mod another {
@@ -110,6 +162,41 @@ fn tasks_are_called_as_they_are_written() {
     assert_eq!(fallible_bytes(b"x"), Err("1 bytes".into()));
     assert_eq!(prepare(), Ok(()));
     another::prepare();
+    unit::prepare();
+    assert_eq!((under_another_name(false), under_another_name(true)), (Ok(7), Err("failed".into())));
+    assert_eq!(bytes_under_another_name(b""), Err(Failure));
+    assert_eq!(of_that_name_only(), own::Result { value: 1 });
+}
+
+/// As the attributes ask: which of two items is meant is decided by the type.
+#[test]
+fn a_result_is_one_under_every_name_and_nothing_else_is() {
+    use wasmpool_guest::__private::{Plain as _, PlainSchema as _, Returned};
+    assert_eq!(<Returned<Answer>>::SCHEMA, u64::SCHEMA);
+    assert_eq!(<Returned<Answer>>::into_result(Err("own".into())), Err("own".to_owned()));
+    assert_eq!(<Returned<io::Result<u8>>>::SCHEMA, u8::SCHEMA);
+    assert_eq!(<Returned<Bytes>>::into_result(Err(Failure)), Err(Failure));
+    assert_eq!(<Returned<own::Result>>::SCHEMA, own::Result::SCHEMA);
+    assert_eq!(<Returned<own::Result>>::into_result(of_that_name_only()), Ok(own::Result { value: 1 }));
+    // Inside of a value it is a value.
+    assert_eq!(<Returned<Option<Result<u8, u8>>>>::SCHEMA, Option::<Result<u8, u8>>::SCHEMA);
+}
+
+#[test]
+fn serde_and_the_schema_see_the_same_names() {
+    fn names(ty: &'static NamedType) -> Vec<&'static str> {
+        match ty.ty {
+            DataModelType::Struct(fields) => fields.iter().map(|field| field.name).collect(),
+            DataModelType::Enum(variants) => variants.iter().map(|variant| variant.name).collect(),
+            _ => Vec::new(),
+        }
+    }
+    let respelled = serde_json::to_value(Respelled { first_name: "a".into(), r#type: 1 }).unwrap();
+    assert_eq!(respelled, serde_json::json!({"firstName": "a", "type": 1}));
+    assert_eq!(names(Respelled::SCHEMA), ["firstName", "type"]);
+    let choices = serde_json::to_value([Choice::OneOf { these: 1 }, Choice::NoneOf]).unwrap();
+    assert_eq!(choices, serde_json::json!([{"one-of": {"THESE": 1}}, "none-of"]));
+    assert_eq!(names(Choice::SCHEMA), ["one-of", "none-of"]);
 }
 
 #[test]

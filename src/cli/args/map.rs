@@ -28,8 +28,9 @@ may be on stdout twice. That is about this process: neither outputs nor the log
 are forced to the disk, and where the machine itself goes down (a power cut), a
 line may have survived whose output has not.
 
-Ctrl-C (or SIGTERM) starts nothing more and finishes what runs; again, it stops
-that, too. Either way the summary says what was done.
+Ctrl-C starts nothing more and finishes what runs; again, it stops that, too.
+SIGTERM and SIGHUP do the same, but stop what runs after --stop-grace; SIGQUIT
+stops it at once. Either way the summary says what was done.
 
 Examples:
   wasmpool map word_count.wasm --files docs/ README.md

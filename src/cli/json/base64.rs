@@ -1,20 +1,22 @@
 //! Base64 with the standard alphabet and padding (RFC 4648, section 4).
 
+use std::fmt;
+
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-pub(super) fn push(out: &mut String, bytes: &[u8]) {
-    out.reserve(bytes.len().div_ceil(3) * 4);
+pub(super) fn write(out: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Result {
     for chunk in bytes.chunks(3) {
         let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
         let group = at(0) << 16 | at(1) << 8 | at(2);
         for place in 0..4 {
             let digit = (group >> (18 - 6 * place)) & 0x3f;
-            out.push(if place <= chunk.len() { char::from(ALPHABET[digit as usize]) } else { '=' });
+            out.write_char(if place <= chunk.len() { char::from(ALPHABET[digit as usize]) } else { '=' })?;
         }
     }
+    Ok(())
 }
 
-/// `None` for anything that `push` would not write.
+/// `None` for anything that `write` would not write.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     let text = text.as_bytes();
     if !text.len().is_multiple_of(4) {
@@ -57,7 +59,7 @@ mod tests {
 
     fn encode(bytes: &[u8]) -> String {
         let mut text = String::new();
-        push(&mut text, bytes);
+        write(&mut text, bytes).expect("a String takes it");
         text
     }
 

@@ -6,12 +6,9 @@
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 
-use super::{push_bytes, push_string};
+use super::{write_bytes, write_string};
+use crate::limits::JSON_BYTES_PER_BYTE;
 use crate::schema::{Node, Schema, Variant};
-
-/// Most bytes of JSON for one output. A guest names its own fields, and can make each as
-/// long as it likes.
-const JSON_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// Values without bytes (`()`, empty structs) that may be more than the output has bytes:
 /// a list of 2^60 of them is a few bytes long.
@@ -32,13 +29,58 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
+/// Why there is no JSON of an output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Undecodable {
+    /// The bytes are not what the schema says.
+    Bytes(DecodeError),
+    /// It would have so many bytes, or more.
+    TooLong(usize),
+}
+
+impl From<DecodeError> for Undecodable {
+    fn from(error: DecodeError) -> Self {
+        Undecodable::Bytes(error)
+    }
+}
+
 /// The JSON of one value that takes up all of `bytes`, on one line.
-pub(crate) fn decode(schema: &Schema, bytes: &[u8]) -> Result<String, DecodeError> {
-    let mut reader = Reader { schema, bytes, offset: 0, empty: 0, out: String::new() };
-    reader.value(schema.root())?;
+///
+/// What is printed counts: it may have `bytes_max`, the limit of outputs, and as much beside that as the bytes
+/// themselves can account for. A guest names its fields itself, and its empty values have no bytes, so that
+/// three bytes could become hundreds of millions.
+pub(crate) fn decode(schema: &Schema, bytes: &[u8], bytes_max: usize) -> Result<String, Undecodable> {
+    let left = bytes_max.saturating_add(bytes.len().saturating_mul(JSON_BYTES_PER_BYTE));
+    let out = Bounded { text: String::new(), left, exceeded_by: 0 };
+    let mut reader = Reader { schema, bytes, offset: 0, empty: 0, out };
+    let read = reader.value(schema.root());
+    if reader.out.exceeded_by > 0 {
+        return Err(Undecodable::TooLong(reader.out.text.len().saturating_add(reader.out.exceeded_by)));
+    }
+    read?;
     match bytes.len() - reader.offset {
-        0 => Ok(reader.out),
-        left => Err(reader.error(format!("{left} bytes are left over"))),
+        0 => Ok(reader.out.text),
+        left => Err(reader.error(format!("{left} bytes are left over")).into()),
+    }
+}
+
+/// Text that takes no more than so many bytes.
+struct Bounded {
+    text: String,
+    left: usize,
+    /// The length of what it did not take.
+    exceeded_by: usize,
+}
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.len() > self.left {
+            self.exceeded_by = text.len();
+            return Err(fmt::Error);
+        }
+        self.left -= text.len();
+        self.text.push_str(text);
+        Ok(())
     }
 }
 
@@ -48,7 +90,7 @@ struct Reader<'a> {
     offset: usize,
     /// Values so far that had no bytes of their own.
     empty: usize,
-    out: String,
+    out: Bounded,
 }
 
 impl<'a> Reader<'a> {
@@ -61,26 +103,23 @@ impl<'a> Reader<'a> {
                 return Err(self.error("too many values without content".into()));
             }
         }
-        if self.out.len() > JSON_BYTES_MAX {
-            return Err(self.error(format!("as JSON it is longer than {JSON_BYTES_MAX} bytes")));
-        }
         Ok(())
     }
 
     fn content(&mut self, node: &Node) -> Result<(), DecodeError> {
         match node {
             Node::Bool => match self.byte("bool")? {
-                0 => self.out.push_str("false"),
-                1 => self.out.push_str("true"),
+                0 => self.put("false")?,
+                1 => self.put("true")?,
                 other => return Err(self.error(format!("{other} is no bool"))),
             },
             Node::I8 => {
                 let number = self.byte("i8")? as i8;
-                self.number(number);
+                self.number(number)?;
             }
             Node::U8 => {
                 let number = self.byte("u8")?;
-                self.number(number);
+                self.number(number)?;
             }
             Node::I16 => self.signed(16)?,
             Node::I32 => self.signed(32)?,
@@ -92,30 +131,31 @@ impl<'a> Reader<'a> {
             Node::U128 => self.unsigned(128)?,
             Node::F32 => {
                 let number = f32::from_le_bytes(self.array("f32")?);
-                self.float(number.into(), serde_json::to_string(&number).unwrap_or_default());
+                self.float(number.into(), serde_json::to_string(&number).unwrap_or_default())?;
             }
             Node::F64 => {
                 let number = f64::from_le_bytes(self.array("f64")?);
-                self.float(number, serde_json::to_string(&number).unwrap_or_default());
+                self.float(number, serde_json::to_string(&number).unwrap_or_default())?;
             }
             Node::Char => {
                 let text = self.text()?;
                 if text.chars().count() != 1 {
                     return Err(self.error("a char must be one character".into()));
                 }
-                push_string(&mut self.out, text);
+                self.string(text)?;
             }
             Node::String => {
                 let text = self.text()?;
-                push_string(&mut self.out, text);
+                self.string(text)?;
             }
             Node::Bytes => {
                 let bytes = self.length_and_bytes()?;
-                push_bytes(&mut self.out, bytes);
+                let written = write_bytes(&mut self.out, bytes);
+                self.written(written)?;
             }
-            Node::Unit => self.out.push_str("null"),
+            Node::Unit => self.put("null")?,
             Node::Option(of) => match self.byte("Option")? {
-                0 => self.out.push_str("null"),
+                0 => self.put("null")?,
                 1 => self.value(self.schema.node(*of))?,
                 other => return Err(self.error(format!("{other} is no tag of an Option"))),
             },
@@ -133,66 +173,66 @@ impl<'a> Reader<'a> {
 
     fn seq(&mut self, of: &Node) -> Result<(), DecodeError> {
         let count = self.varint(64)?;
-        self.out.push('[');
+        self.put("[")?;
         for index in 0..count {
-            self.comma(index > 0);
+            self.comma(index > 0)?;
             self.value(of)?;
         }
-        self.out.push(']');
+        self.put("]")?;
         Ok(())
     }
 
     fn tuple(&mut self, types: &[u32]) -> Result<(), DecodeError> {
-        self.out.push('[');
+        self.put("[")?;
         for (index, id) in types.iter().enumerate() {
-            self.comma(index > 0);
+            self.comma(index > 0)?;
             self.value(self.schema.node(*id))?;
         }
-        self.out.push(']');
+        self.put("]")?;
         Ok(())
     }
 
     fn fields(&mut self, fields: &[(String, u32)]) -> Result<(), DecodeError> {
-        self.out.push('{');
+        self.put("{")?;
         for (index, (name, id)) in fields.iter().enumerate() {
-            self.comma(index > 0);
-            push_string(&mut self.out, name);
-            self.out.push(':');
+            self.comma(index > 0)?;
+            self.string(name)?;
+            self.put(":")?;
             self.value(self.schema.node(*id))?;
         }
-        self.out.push('}');
+        self.put("}")?;
         Ok(())
     }
 
     fn map(&mut self, key: &Node, of: &Node) -> Result<(), DecodeError> {
         let count = self.varint(64)?;
         if !matches!(key, Node::String) {
-            self.out.push('[');
+            self.put("[")?;
             for index in 0..count {
-                self.comma(index > 0);
-                self.out.push('[');
+                self.comma(index > 0)?;
+                self.put("[")?;
                 self.value(key)?;
-                self.out.push(',');
+                self.put(",")?;
                 self.value(of)?;
-                self.out.push(']');
+                self.put("]")?;
             }
-            self.out.push(']');
+            self.put("]")?;
             return Ok(());
         }
         // Readers of JSON disagree on what a key means that occurs twice.
         let mut seen = HashSet::new();
-        self.out.push('{');
+        self.put("{")?;
         for index in 0..count {
-            self.comma(index > 0);
+            self.comma(index > 0)?;
             let name = self.text()?;
             if !seen.insert(name) {
                 return Err(self.error("a map has the same key twice".into()));
             }
-            push_string(&mut self.out, name);
-            self.out.push(':');
+            self.string(name)?;
+            self.put(":")?;
             self.value(of)?;
         }
-        self.out.push('}');
+        self.put("}")?;
         Ok(())
     }
 
@@ -202,19 +242,19 @@ impl<'a> Reader<'a> {
             return Err(self.error(format!("{index} is no variant: there are {}", variants.len())));
         };
         if matches!(kind, Variant::Unit) {
-            push_string(&mut self.out, name);
+            self.string(name)?;
             return Ok(());
         }
-        self.out.push('{');
-        push_string(&mut self.out, name);
-        self.out.push(':');
+        self.put("{")?;
+        self.string(name)?;
+        self.put(":")?;
         match kind {
             Variant::Unit => {}
             Variant::Newtype(id) => self.value(self.schema.node(*id))?,
             Variant::Tuple(types) => self.tuple(types)?,
             Variant::Struct(fields) => self.fields(fields)?,
         }
-        self.out.push('}');
+        self.put("}")?;
         Ok(())
     }
 
@@ -223,38 +263,49 @@ impl<'a> Reader<'a> {
         let number = (number >> 1) as i128 ^ -((number & 1) as i128);
         match i64::try_from(number) {
             Ok(number) => self.number(number),
-            Err(_) => push_string(&mut self.out, &number.to_string()),
+            Err(_) => self.string(&number.to_string()),
         }
-        Ok(())
     }
 
     fn unsigned(&mut self, bits: u32) -> Result<(), DecodeError> {
         let number = self.varint(bits)?;
         match u64::try_from(number) {
             Ok(number) => self.number(number),
-            Err(_) => push_string(&mut self.out, &number.to_string()),
-        }
-        Ok(())
-    }
-
-    fn number(&mut self, number: impl fmt::Display) {
-        // Writing to a String cannot fail.
-        let _ = write!(self.out, "{number}");
-    }
-
-    fn float(&mut self, number: f64, shown: String) {
-        match number {
-            _ if number.is_finite() => self.out.push_str(&shown),
-            _ if number.is_nan() => self.out.push_str("\"NaN\""),
-            _ if number > 0.0 => self.out.push_str("\"inf\""),
-            _ => self.out.push_str("\"-inf\""),
+            Err(_) => self.string(&number.to_string()),
         }
     }
 
-    fn comma(&mut self, between: bool) {
-        if between {
-            self.out.push(',');
-        }
+    fn number(&mut self, number: impl fmt::Display) -> Result<(), DecodeError> {
+        let written = write!(self.out, "{number}");
+        self.written(written)
+    }
+
+    fn float(&mut self, number: f64, shown: String) -> Result<(), DecodeError> {
+        self.put(match number {
+            _ if number.is_finite() => &shown,
+            _ if number.is_nan() => "\"NaN\"",
+            _ if number > 0.0 => "\"inf\"",
+            _ => "\"-inf\"",
+        })
+    }
+
+    fn comma(&mut self, between: bool) -> Result<(), DecodeError> {
+        if between { self.put(",") } else { Ok(()) }
+    }
+
+    fn string(&mut self, text: &str) -> Result<(), DecodeError> {
+        let written = write_string(&mut self.out, text);
+        self.written(written)
+    }
+
+    fn put(&mut self, text: &str) -> Result<(), DecodeError> {
+        let written = self.out.write_str(text);
+        self.written(written)
+    }
+
+    /// It says itself by how much it was exceeded.
+    fn written(&self, written: fmt::Result) -> Result<(), DecodeError> {
+        written.map_err(|fmt::Error| self.error("as JSON it is too long".into()))
     }
 
     fn text(&mut self) -> Result<&'a str, DecodeError> {

@@ -1,16 +1,42 @@
 //! JSON in, postcard out.
+//!
+//! The text is read by the schema, value by value, and what it stands for is written at once: a tree of
+//! JSON values would need some forty bytes of memory for two of text. What does not fit is refused where it
+//! begins, whatever its length.
+
+mod inside;
+mod words;
 
 use std::fmt::{self, Write as _};
+use std::io;
 
-use serde_json::{Map, Value};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Number, Value};
 
-use super::base64;
+use self::words::expected;
+use crate::limits::INPUT_BYTES_MAX;
 use crate::module::TaskDescription;
 use crate::schema::{Node, Schema, Variant};
 use crate::text::truncated;
 
 /// What an error shows of a value.
 const SHOWN_BYTES_MAX: usize = 60;
+
+/// Why a text is no input.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// It is no JSON, or cannot be read.
+    Json(serde_json::Error),
+    /// It is, and does not fit.
+    Mismatch(Mismatch),
+}
+
+impl Refused {
+    /// It cannot be read.
+    pub(crate) fn io(error: io::Error) -> Refused {
+        Refused::Json(serde_json::Error::io(error))
+    }
+}
 
 /// Where a value does not fit its type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,38 +63,48 @@ impl std::error::Error for Mismatch {}
 
 /// Encodes the input of a task: one argument is the value itself; several are an array in
 /// their order, or an object by their names; none are `null`, `[]` or `{}`.
-pub(crate) fn encode_arguments(task: &TaskDescription, value: &Value) -> Result<Vec<u8>, Mismatch> {
-    let mut encoder = Encoder::new(&task.input);
+pub(crate) fn encode_arguments(task: &TaskDescription, json: &[u8]) -> Result<Vec<u8>, Refused> {
+    encode(&task.input, arguments(task), serde_json::Deserializer::from_slice(json))
+}
+
+/// The same of a text that is read meanwhile.
+pub(crate) fn encode_stream(task: &TaskDescription, json: impl io::BufRead) -> Result<Vec<u8>, Refused> {
+    encode(&task.input, arguments(task), serde_json::Deserializer::from_reader(json))
+}
+
+fn arguments(task: &TaskDescription) -> Want<'_> {
     match (&task.params[..], task.input.root()) {
-        ([], Node::Unit) if is_empty(value) => {}
-        (names, Node::Tuple(types)) if names.len() > 1 && names.len() == types.len() => match value {
-            Value::Object(object) => {
-                let fields: Vec<_> = names.iter().cloned().zip(types.iter().copied()).collect();
-                encoder.fields(&fields, object, "argument")?;
-            }
-            Value::Array(items) if items.len() == types.len() => {
-                for (index, (id, item)) in types.iter().zip(items).enumerate() {
-                    let argument = |at: Mismatch| Mismatch { argument: Some(names[index].clone()), ..at };
-                    encoder
-                        .at(Step::Index(index), |e| e.value(e.schema.node(*id), item))
-                        .map_err(argument)?;
-                }
-            }
-            _ => {
-                let expected = format!("an array of {} arguments, or an object by their names", names.len());
-                return Err(encoder.mismatch(&expected, value));
-            }
-        },
-        (_, root) => encoder.value(root, value)?,
+        ([], Node::Unit) => Want::Nothing,
+        (names, Node::Tuple(types)) if names.len() > 1 && names.len() == types.len() => {
+            Want::Arguments(names, types)
+        }
+        (_, root) => Want::Value(root),
     }
-    Ok(encoder.out)
+}
+
+/// The bytes that a JSON text stands for: a string's UTF-8, an array's numbers, base64.
+pub(crate) fn bytes_of(json: &[u8]) -> Result<Vec<u8>, Refused> {
+    encode(&Schema::raw_bytes(), Want::RawBytes, serde_json::Deserializer::from_slice(json))
+}
+
+fn encode<'de, R: serde_json::de::Read<'de>>(
+    schema: &Schema,
+    want: Want<'_>,
+    mut json: serde_json::Deserializer<R>,
+) -> Result<Vec<u8>, Refused> {
+    let mut encoder = Encoder { schema, out: Vec::new(), path: Vec::new(), argument: None, mismatch: None };
+    let read = Seed { encoder: &mut encoder, want }.deserialize(&mut json).and_then(|()| json.end());
+    match (encoder.mismatch, read) {
+        (Some(mismatch), _) => Err(Refused::Mismatch(mismatch)),
+        (None, Err(error)) => Err(Refused::Json(error)),
+        (None, Ok(())) => Ok(encoder.out),
+    }
 }
 
 /// The postcard of bytes.
 pub(crate) fn encode_bytes(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + 10);
-    push_varint(&mut out, bytes.len() as u128);
-    out.extend_from_slice(bytes);
+    push_bytes(&mut out, bytes);
     out
 }
 
@@ -77,373 +113,344 @@ pub(crate) fn encode_text(text: &str) -> Vec<u8> {
     encode_bytes(text.as_bytes())
 }
 
-/// The bytes that a JSON value stands for: a string's UTF-8, an array's numbers, base64.
-pub(crate) fn bytes_of(value: &Value) -> Result<Vec<u8>, Mismatch> {
-    Encoder::new(&Schema::raw_bytes()).bytes(value)
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
-    }
-}
-
 /// A step from a value to one inside of it.
-#[derive(Debug, Clone)]
-enum Step {
+#[derive(Debug, Clone, Copy)]
+enum Step<'a> {
     Index(usize),
-    Key(String),
+    Name(&'a str),
+    /// Of a map: its key stands there in what is written.
+    Key(usize),
+}
+
+/// What is to be read.
+#[derive(Debug, Clone, Copy)]
+enum Want<'a> {
+    Value(&'a Node),
+    /// A task's arguments, by place or by name.
+    Arguments(&'a [String], &'a [u32]),
+    /// No arguments.
+    Nothing,
+    /// Bytes without their length.
+    RawBytes,
+    Tuple(&'a [u32]),
+    /// The content of a variant with fields.
+    Fields(&'a str, &'a [(String, u32)]),
+    /// A pair of a map whose keys are no strings.
+    Pair(&'a Node, &'a Node),
 }
 
 struct Encoder<'a> {
     schema: &'a Schema,
     out: Vec<u8>,
-    path: Vec<Step>,
+    path: Vec<Step<'a>>,
+    argument: Option<&'a str>,
+    /// What was wrong: the reader's own error type has no place for it.
+    mismatch: Option<Mismatch>,
 }
 
 impl<'a> Encoder<'a> {
-    fn new(schema: &'a Schema) -> Self {
-        Encoder { schema, out: Vec::new(), path: Vec::new() }
+    fn read<'e>(&'e mut self, want: Want<'a>) -> Seed<'e, 'a> {
+        Seed { encoder: self, want }
     }
 
-    fn at<T>(
-        &mut self,
-        step: Step,
-        inner: impl FnOnce(&mut Self) -> Result<T, Mismatch>,
-    ) -> Result<T, Mismatch> {
-        self.path.push(step);
-        let done = inner(self);
-        self.path.pop();
-        done
+    fn node(&self, id: u32) -> &'a Node {
+        self.schema.node(id)
     }
 
-    fn value(&mut self, node: &Node, value: &Value) -> Result<(), Mismatch> {
-        match node {
-            Node::Bool => match value {
-                Value::Bool(truth) => self.out.push(u8::from(*truth)),
-                _ => return Err(self.mismatch("bool", value)),
-            },
-            Node::I8 => self.small(value, "i8", i8::MIN.into(), i8::MAX.into())?,
-            Node::U8 => self.small(value, "u8", 0, u8::MAX.into())?,
-            Node::I16 => self.signed(value, "i16", i16::MIN.into(), i16::MAX.into())?,
-            Node::I32 => self.signed(value, "i32", i32::MIN.into(), i32::MAX.into())?,
-            Node::I64 => self.signed(value, "i64", i64::MIN.into(), i64::MAX.into())?,
-            Node::Isize => self.signed(value, "isize", i64::MIN.into(), i64::MAX.into())?,
-            Node::I128 => {
-                let number = self.integer(value, "i128", |text| text.parse().ok())?;
-                push_varint(&mut self.out, zigzag(number));
-            }
-            Node::U16 => self.unsigned(value, "u16", u16::MAX.into())?,
-            Node::U32 => self.unsigned(value, "u32", u32::MAX.into())?,
-            Node::U64 => self.unsigned(value, "u64", u64::MAX.into())?,
-            Node::Usize => self.unsigned(value, "usize", u64::MAX.into())?,
-            Node::U128 => {
-                let number: u128 = self.integer(value, "u128", |text| text.parse().ok())?;
-                push_varint(&mut self.out, number);
-            }
-            Node::F32 => {
-                let number = self.float(value, "f32")?;
-                if number.is_finite() && !(number as f32).is_finite() {
-                    return Err(self.mismatch("f32", value));
-                }
-                self.out.extend((number as f32).to_le_bytes());
-            }
-            Node::F64 => {
-                let number = self.float(value, "f64")?;
-                self.out.extend(number.to_le_bytes());
-            }
-            Node::Char => match value {
-                Value::String(text) if text.chars().count() == 1 => self.out.extend(encode_text(text)),
-                _ => return Err(self.mismatch("a string of one character", value)),
-            },
-            Node::String => match value {
-                Value::String(text) => self.out.extend(encode_text(text)),
-                _ => return Err(self.mismatch("a string", value)),
-            },
-            Node::Bytes => {
-                let bytes = self.bytes(value)?;
-                self.out.extend(encode_bytes(&bytes));
-            }
-            Node::Unit => match value {
-                Value::Null => {}
-                _ => return Err(self.mismatch("null", value)),
-            },
-            Node::Option(_) if value.is_null() => self.out.push(0),
-            Node::Option(of) => {
-                self.out.push(1);
-                self.value(self.schema.node(*of), value)?;
-            }
-            Node::Seq(of) => self.seq(self.schema.node(*of), value)?,
-            Node::Tuple(types) => self.tuple(types, value)?,
-            Node::Map(key, of) => self.map(self.schema.node(*key), self.schema.node(*of), value)?,
-            Node::Struct { name, fields } => match value {
-                Value::Object(object) => self.fields(fields, object, "field")?,
-                _ => return Err(self.mismatch(&format!("an object for {}", or(name, "a struct")), value)),
-            },
-            Node::Enum { name, variants } => self.variant(name, variants, value)?,
-        }
-        Ok(())
+    fn mismatch<E: serde::de::Error>(&mut self, expected: &str, found: &str) -> E {
+        self.wrong(format!("expected {expected}, found {found}"))
     }
 
-    /// One byte on the wire, signed or not.
-    fn small(&mut self, value: &Value, ty: &str, min: i128, max: i128) -> Result<(), Mismatch> {
-        let number = self.between(value, ty, min, max)?;
-        self.out.push(number as u8);
-        Ok(())
-    }
-
-    fn signed(&mut self, value: &Value, ty: &str, min: i128, max: i128) -> Result<(), Mismatch> {
-        let number = self.between(value, ty, min, max)?;
-        push_varint(&mut self.out, zigzag(number));
-        Ok(())
-    }
-
-    fn unsigned(&mut self, value: &Value, ty: &str, max: i128) -> Result<(), Mismatch> {
-        let number = self.between(value, ty, 0, max)?;
-        push_varint(&mut self.out, number as u128);
-        Ok(())
-    }
-
-    fn between(&self, value: &Value, ty: &str, min: i128, max: i128) -> Result<i128, Mismatch> {
-        match whole(value) {
-            Some(number) if (min..=max).contains(&number) => Ok(number),
-            _ => Err(self.mismatch(&format!("{ty} ({min} to {max})"), value)),
-        }
-    }
-
-    /// 128 bits: a number as far as JSON's reader goes, which is 64 bits, or a string.
-    fn integer<T: TryFrom<i128>>(
-        &self,
-        value: &Value,
-        ty: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<T, Mismatch> {
-        let number = match value {
-            Value::String(text) => parse(text),
-            other => whole(other).and_then(|number| T::try_from(number).ok()),
-        };
-        number.ok_or_else(|| self.mismatch(&format!("{ty} (beyond 64 bits as a string)"), value))
-    }
-
-    fn float(&self, value: &Value, ty: &str) -> Result<f64, Mismatch> {
-        let number = match value {
-            Value::Number(number) => number.as_f64(),
-            Value::String(text) => match text.as_str() {
-                "NaN" => Some(f64::NAN),
-                "inf" => Some(f64::INFINITY),
-                "-inf" => Some(f64::NEG_INFINITY),
-                _ => None,
-            },
-            _ => None,
-        };
-        number.ok_or_else(|| self.mismatch(&format!("{ty} (a number, \"NaN\", \"inf\" or \"-inf\")"), value))
-    }
-
-    fn bytes(&mut self, value: &Value) -> Result<Vec<u8>, Mismatch> {
-        const EXPECTED: &str = "bytes (a string, an array of numbers, or {\"base64\": …})";
-        match value {
-            Value::String(text) => Ok(text.clone().into_bytes()),
-            Value::Array(items) => {
-                let mut bytes = Vec::with_capacity(items.len());
-                for (index, item) in items.iter().enumerate() {
-                    let byte = self.at(Step::Index(index), |e| e.between(item, "u8", 0, u8::MAX.into()))?;
-                    bytes.push(byte as u8);
-                }
-                Ok(bytes)
-            }
-            Value::Object(object) if object.len() == 1 => match object.get("base64") {
-                Some(Value::String(text)) => match base64::decode(text) {
-                    Some(bytes) => Ok(bytes),
-                    None => {
-                        let key = Step::Key("base64".into());
-                        self.at(key, |e| {
-                            Err(e.mismatch("base64 (standard alphabet, padded)", &object["base64"]))
-                        })
-                    }
-                },
-                _ => Err(self.mismatch(EXPECTED, value)),
-            },
-            _ => Err(self.mismatch(EXPECTED, value)),
-        }
-    }
-
-    fn seq(&mut self, of: &Node, value: &Value) -> Result<(), Mismatch> {
-        if matches!(of, Node::U8) {
-            let bytes = self.bytes(value)?;
-            self.out.extend(encode_bytes(&bytes));
-            return Ok(());
-        }
-        let Value::Array(items) = value else {
-            let expected = format!("an array of {}", self.schema.show_inside(of));
-            return Err(self.mismatch(&expected, value));
-        };
-        push_varint(&mut self.out, items.len() as u128);
-        for (index, item) in items.iter().enumerate() {
-            self.at(Step::Index(index), |e| e.value(of, item))?;
-        }
-        Ok(())
-    }
-
-    fn tuple(&mut self, types: &[u32], value: &Value) -> Result<(), Mismatch> {
-        let Value::Array(items) = value else {
-            return Err(self.mismatch(&format!("an array of {} values", types.len()), value));
-        };
-        if items.len() != types.len() {
-            let found = format!("expected {} values, found {}", types.len(), items.len());
-            return Err(self.wrong(found));
-        }
-        for (index, (id, item)) in types.iter().zip(items).enumerate() {
-            self.at(Step::Index(index), |e| e.value(e.schema.node(*id), item))?;
-        }
-        Ok(())
-    }
-
-    fn map(&mut self, key: &Node, of: &Node, value: &Value) -> Result<(), Mismatch> {
-        match (key, value) {
-            (Node::String, Value::Object(object)) => {
-                push_varint(&mut self.out, object.len() as u128);
-                for (name, item) in object {
-                    self.out.extend(encode_text(name));
-                    self.at(Step::Key(name.clone()), |e| e.value(of, item))?;
-                }
-                Ok(())
-            }
-            (Node::String, _) => Err(self.mismatch("an object", value)),
-            (_, Value::Array(pairs)) => {
-                push_varint(&mut self.out, pairs.len() as u128);
-                for (index, pair) in pairs.iter().enumerate() {
-                    self.at(Step::Index(index), |e| match pair.as_array().map(Vec::as_slice) {
-                        Some([left, right]) => {
-                            e.at(Step::Index(0), |e| e.value(key, left))?;
-                            e.at(Step::Index(1), |e| e.value(of, right))
-                        }
-                        _ => Err(e.mismatch("a pair [key, value]", pair)),
-                    })?;
-                }
-                Ok(())
-            }
-            _ => Err(self.mismatch("an array of pairs [key, value]", value)),
-        }
-    }
-
-    /// Fields of a struct, or arguments by name.
-    fn fields(
-        &mut self,
-        fields: &[(String, u32)],
-        object: &Map<String, Value>,
-        what: &str,
-    ) -> Result<(), Mismatch> {
-        if let Some(unknown) = object.keys().find(|key| !fields.iter().any(|(name, _)| name == *key)) {
-            let known: Vec<_> = fields.iter().map(|(name, _)| format!("`{name}`")).collect();
-            let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
-            let unknown = truncated(unknown, SHOWN_BYTES_MAX);
-            return Err(self.wrong(format!("unknown {what} `{unknown}`; there is {known}")));
-        }
-        for (name, id) in fields {
-            let node = self.schema.node(*id);
-            match object.get(name) {
-                Some(value) => self.at(Step::Key(name.clone()), |e| e.value(node, value))?,
-                None if matches!(node, Node::Option(_)) => self.out.push(0),
-                None => {
-                    let ty = self.schema.show_inside(node);
-                    return Err(self.wrong(format!("missing {what} `{name}: {ty}`")));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn variant(&mut self, name: &str, variants: &[(String, Variant)], value: &Value) -> Result<(), Mismatch> {
-        let (chosen, content) = match value {
-            Value::String(chosen) => (chosen, None),
-            Value::Object(object) => match object.iter().next() {
-                Some((chosen, content)) if object.len() == 1 => (chosen, Some(content)),
-                _ => return Err(self.mismatch("an object with one key, the variant", value)),
-            },
-            _ => return Err(self.mismatch(&one_of(name, variants), value)),
-        };
-        let Some(index) = variants.iter().position(|(variant, _)| variant == chosen) else {
-            return Err(self.mismatch(&one_of(name, variants), value));
-        };
-        push_varint(&mut self.out, index as u128);
-        let kind = &variants[index].1;
-        let Some(content) = content else {
-            return match kind {
-                Variant::Unit => Ok(()),
-                _ => {
-                    Err(self.mismatch(&format!("{{\"{chosen}\": …}}, since that variant has content"), value))
-                }
-            };
-        };
-        self.at(Step::Key(chosen.clone()), |e| match kind {
-            Variant::Unit => e.value(&Node::Unit, content),
-            Variant::Newtype(id) => e.value(e.schema.node(*id), content),
-            Variant::Tuple(types) => e.tuple(types, content),
-            Variant::Struct(fields) => match content {
-                Value::Object(object) => e.fields(fields, object, "field"),
-                _ => Err(e.mismatch(&format!("an object for the variant {chosen}"), content)),
-            },
-        })
-    }
-
-    fn mismatch(&self, expected: &str, found: &Value) -> Mismatch {
-        self.wrong(format!("expected {expected}, found {}", show(found)))
-    }
-
-    fn wrong(&self, message: String) -> Mismatch {
+    fn wrong<E: serde::de::Error>(&mut self, message: String) -> E {
         let mut path = String::from("$");
         for step in &self.path {
             // Writing to a String cannot fail.
             let _ = match step {
                 Step::Index(index) => write!(path, "[{index}]"),
-                Step::Key(key) if is_identifier(key) => write!(path, ".{key}"),
-                Step::Key(key) => write!(path, "[{}]", Value::from(truncated(key, SHOWN_BYTES_MAX))),
+                Step::Name(name) => words::push_key(&mut path, name),
+                Step::Key(start) => words::push_key(&mut path, &text_at(&self.out, *start)),
             };
         }
-        Mismatch { path, argument: None, message }
+        self.mismatch = Some(Mismatch { path, argument: self.argument.map(String::from), message });
+        E::custom("")
+    }
+
+    /// Puts a length in front of what stands from `start` on.
+    fn insert_count(&mut self, start: usize, count: usize) {
+        let mut prefix = Vec::with_capacity(10);
+        push_varint(&mut prefix, count as u128);
+        self.out.splice(start..start, prefix);
     }
 }
 
-fn is_identifier(key: &str) -> bool {
-    key.len() <= SHOWN_BYTES_MAX
-        && key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+/// Reads one value.
+struct Seed<'e, 'a> {
+    encoder: &'e mut Encoder<'a>,
+    want: Want<'a>,
 }
 
-fn or<'a>(name: &'a str, otherwise: &'a str) -> &'a str {
-    if name.is_empty() { otherwise } else { name }
+impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        let Seed { encoder, want } = self;
+        json.deserialize_any(Seed { encoder: &mut *encoder, want })?;
+        if encoder.out.len() > INPUT_BYTES_MAX {
+            return Err(encoder.wrong(format!("encoded, the input has more than {INPUT_BYTES_MAX} bytes")));
+        }
+        Ok(())
+    }
 }
 
-fn one_of(name: &str, variants: &[(String, Variant)]) -> String {
-    let names: Vec<_> = variants.iter().map(|(variant, _)| format!("`{variant}`")).collect();
-    format!("a variant of {} ({})", or(name, "an enum"), names.join(", "))
-}
+impl<'de> Visitor<'de> for Seed<'_, '_> {
+    type Value = ();
 
-/// A value for an error: its kind, and as much of it as is of use.
-fn show(value: &Value) -> String {
-    match value {
-        Value::Null => "null".into(),
-        Value::Bool(truth) => truth.to_string(),
-        Value::Number(number) => number.to_string(),
-        Value::String(text) => format!("the string {}", Value::from(truncated(text, SHOWN_BYTES_MAX))),
-        Value::Array(items) => format!("an array of {}", items.len()),
-        Value::Object(object) => {
-            let keys: Vec<_> = object.keys().map(|key| format!("`{key}`")).collect();
-            match keys.len() {
-                0 => "an empty object".into(),
-                _ => format!("an object with {}", truncated(&keys.join(", "), SHOWN_BYTES_MAX)),
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&expected(self.encoder.schema, self.want))
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        match self.want {
+            Want::Nothing | Want::Value(Node::Unit) => Ok(()),
+            Want::Value(Node::Option(_)) => {
+                self.encoder.out.push(0);
+                Ok(())
+            }
+            _ => self.refuse("null"),
+        }
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, truth: bool) -> Result<(), E> {
+        let seed = self.inside();
+        match seed.want {
+            Want::Value(Node::Bool) => {
+                seed.encoder.out.push(u8::from(truth));
+                Ok(())
+            }
+            _ => seed.refuse(if truth { "true" } else { "false" }),
+        }
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<(), E> {
+        self.whole(number.into(), number as f64)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<(), E> {
+        self.whole(number.into(), number as f64)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<(), E> {
+        let shown =
+            || Number::from_f64(number).map_or_else(|| number.to_string(), |number| number.to_string());
+        self.inside().float(number, shown)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        self.inside().text(text)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<(), A::Error> {
+        let Seed { encoder, want } = self.inside();
+        match want {
+            Want::Arguments(names, types) => encoder.arguments(names, types, items),
+            Want::Nothing => encoder.tuple(&[], items),
+            Want::RawBytes | Want::Value(Node::Bytes) => encoder.bytes(want, items),
+            Want::Value(Node::Seq(of)) => match encoder.node(*of) {
+                Node::U8 => encoder.bytes(want, items),
+                of => encoder.seq(Want::Value(of), items),
+            },
+            Want::Value(Node::Map(key, of)) if !matches!(encoder.node(*key), Node::String) => {
+                let pair = Want::Pair(encoder.node(*key), encoder.node(*of));
+                encoder.seq(pair, items)
+            }
+            Want::Value(Node::Tuple(types)) => encoder.tuple(types, items),
+            Want::Tuple(types) => encoder.tuple(types, items),
+            Want::Pair(key, of) => encoder.pair(key, of, items),
+            Want::Value(_) | Want::Fields(..) => Seed { encoder, want }.refuse("an array"),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<(), A::Error> {
+        let Seed { encoder, want } = self.inside();
+        match want {
+            Want::Arguments(names, types) => {
+                let fields = names.iter().map(String::as_str).zip(types.iter().copied()).collect::<Vec<_>>();
+                encoder.fields(&fields, entries, "argument")
+            }
+            Want::Nothing => encoder.fields(&[], entries, "argument"),
+            Want::Value(Node::Struct { fields, .. }) => encoder.fields(&named(fields), entries, "field"),
+            Want::Fields(_, fields) => encoder.fields(&named(fields), entries, "field"),
+            Want::Value(Node::Enum { variants, .. }) => encoder.variant(want, variants, entries),
+            Want::Value(Node::Map(key, of)) if matches!(encoder.node(*key), Node::String) => {
+                let of = encoder.node(*of);
+                encoder.map(of, entries)
+            }
+            Want::RawBytes | Want::Value(Node::Bytes) => encoder.base64(want, entries),
+            Want::Value(Node::Seq(of)) if matches!(encoder.node(*of), Node::U8) => {
+                encoder.base64(want, entries)
+            }
+            _ => {
+                let found = first_key(entries)?;
+                Seed { encoder, want }.refuse(&found)
             }
         }
     }
 }
 
-/// A number without a fraction. `1.0` is none: JSON's reader takes it for a float.
-fn whole(value: &Value) -> Option<i128> {
-    let Value::Number(number) = value else { return None };
-    number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from))
+fn named(fields: &[(String, u32)]) -> Vec<(&str, u32)> {
+    fields.iter().map(|(name, id)| (name.as_str(), *id)).collect()
+}
+
+/// An object for an error.
+fn first_key<'de, A: MapAccess<'de>>(mut entries: A) -> Result<String, A::Error> {
+    Ok(match entries.next_key::<String>()? {
+        None => "an empty object".into(),
+        Some(key) => format!("an object with `{}`", truncated(&key, SHOWN_BYTES_MAX)),
+    })
+}
+
+impl<'a> Seed<'_, 'a> {
+    /// What is not `null` is the content of each `Option` around it.
+    fn inside(self) -> Self {
+        let Seed { encoder, mut want } = self;
+        while let Want::Value(Node::Option(of)) = want {
+            encoder.out.push(1);
+            want = Want::Value(encoder.node(*of));
+        }
+        Seed { encoder, want }
+    }
+
+    fn refuse<E: serde::de::Error>(self, found: &str) -> Result<(), E> {
+        let expected = expected(self.encoder.schema, self.want);
+        Err(self.encoder.mismatch(&expected, found))
+    }
+
+    fn whole<E: serde::de::Error>(self, number: i128, float: f64) -> Result<(), E> {
+        let seed = self.inside();
+        let want = seed.want;
+        let range = integer(want);
+        let out = &mut seed.encoder.out;
+        match (want, range) {
+            (Want::Value(Node::I8 | Node::U8), Some((min, max))) if (min..=max).contains(&number) => {
+                out.push(number as u8);
+            }
+            (Want::Value(Node::U16 | Node::U32 | Node::U64 | Node::Usize), Some((min, max)))
+                if (min..=max).contains(&number) =>
+            {
+                push_varint(out, number as u128);
+            }
+            (_, Some((min, max))) if min < 0 && (min..=max).contains(&number) => {
+                push_varint(out, zigzag(number));
+            }
+            (Want::Value(Node::I128), _) => push_varint(out, zigzag(number)),
+            (Want::Value(Node::U128), _) if number >= 0 => push_varint(out, number as u128),
+            (Want::Value(Node::F32 | Node::F64), _) => return seed.float(float, || number.to_string()),
+            _ => return seed.refuse(&number.to_string()),
+        }
+        Ok(())
+    }
+
+    fn float<E: serde::de::Error>(self, number: f64, shown: impl FnOnce() -> String) -> Result<(), E> {
+        match self.want {
+            Want::Value(Node::F32) if number.is_finite() && !(number as f32).is_finite() => {
+                Err(self.encoder.mismatch("f32", &shown()))
+            }
+            Want::Value(Node::F32) => {
+                self.encoder.out.extend((number as f32).to_le_bytes());
+                Ok(())
+            }
+            Want::Value(Node::F64) => {
+                self.encoder.out.extend(number.to_le_bytes());
+                Ok(())
+            }
+            _ => self.refuse(&shown()),
+        }
+    }
+
+    fn text<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        let shown = || format!("the string {}", Value::from(truncated(text, SHOWN_BYTES_MAX)));
+        let schema = self.encoder.schema;
+        let out = &mut self.encoder.out;
+        match self.want {
+            Want::RawBytes => out.extend_from_slice(text.as_bytes()),
+            Want::Value(Node::String | Node::Bytes) => push_bytes(out, text.as_bytes()),
+            Want::Value(Node::Char) if text.chars().nth(1).is_none() && !text.is_empty() => {
+                push_bytes(out, text.as_bytes());
+            }
+            Want::Value(Node::Seq(of)) if matches!(schema.node(*of), Node::U8) => {
+                push_bytes(out, text.as_bytes());
+            }
+            Want::Value(Node::F32 | Node::F64) => match text {
+                "NaN" => return self.float(f64::NAN, shown),
+                "inf" => return self.float(f64::INFINITY, shown),
+                "-inf" => return self.float(f64::NEG_INFINITY, shown),
+                _ => return self.refuse(&shown()),
+            },
+            Want::Value(Node::I128) => match text.parse() {
+                Ok(number) => push_varint(out, zigzag(number)),
+                Err(_) => return self.refuse(&shown()),
+            },
+            Want::Value(Node::U128) => match text.parse() {
+                Ok(number) => push_varint(out, number),
+                Err(_) => return self.refuse(&shown()),
+            },
+            Want::Value(Node::Enum { variants, .. }) => {
+                match variants.iter().position(|(variant, _)| variant == text) {
+                    Some(index) if matches!(variants[index].1, Variant::Unit) => {
+                        push_varint(out, index as u128);
+                    }
+                    Some(_) => {
+                        let expected = format!("{{\"{text}\": …}}, since that variant has content");
+                        return Err(self.encoder.mismatch(&expected, &shown()));
+                    }
+                    None => return self.refuse(&shown()),
+                }
+            }
+            _ => return self.refuse(&shown()),
+        }
+        Ok(())
+    }
+}
+
+/// The least and the most of an integer's type, up to 64 bits.
+fn integer(want: Want<'_>) -> Option<(i128, i128)> {
+    let Want::Value(node) = want else { return None };
+    Some(match node {
+        Node::I8 => (i8::MIN.into(), i8::MAX.into()),
+        Node::U8 => (0, u8::MAX.into()),
+        Node::I16 => (i16::MIN.into(), i16::MAX.into()),
+        Node::I32 => (i32::MIN.into(), i32::MAX.into()),
+        Node::I64 | Node::Isize => (i64::MIN.into(), i64::MAX.into()),
+        Node::U16 => (0, u16::MAX.into()),
+        Node::U32 => (0, u32::MAX.into()),
+        Node::U64 | Node::Usize => (0, u64::MAX.into()),
+        _ => return None,
+    })
+}
+
+/// A text that was written there, with its length before it.
+fn text_at(out: &[u8], start: usize) -> String {
+    let (len, begin) = len_at(out, start);
+    String::from_utf8_lossy(out.get(begin..begin + len).unwrap_or_default()).into_owned()
+}
+
+/// A length that was written there, and where it ends.
+fn len_at(out: &[u8], start: usize) -> (usize, usize) {
+    let (mut len, mut at) = (0_usize, start);
+    for shift in (0..usize::BITS).step_by(7) {
+        let byte = out.get(at).copied().unwrap_or_default();
+        at += 1;
+        len |= usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    (len, at)
+}
+
+fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    push_varint(out, bytes.len() as u128);
+    out.extend_from_slice(bytes);
 }
 
 /// Small magnitudes to small numbers, whatever their sign. Independent of the width.

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::encode::Mismatch;
 use super::*;
 use crate::schema::{Node, Schema};
 use crate::{Codec, TaskDescription};
@@ -78,7 +79,27 @@ fn everything() -> impl Strategy<Value = Everything> {
 }
 
 fn encode(schema: &Schema, value: &Value) -> Result<Vec<u8>, Mismatch> {
-    encode_arguments(&task(schema.clone(), &["input"]), value)
+    arguments(&task(schema.clone(), &["input"]), value)
+}
+
+/// As it is read from memory and as it is read from a stream.
+fn arguments(task: &TaskDescription, value: &Value) -> Result<Vec<u8>, Mismatch> {
+    let text = value.to_string();
+    let mismatch = |refused| match refused {
+        Refused::Mismatch(mismatch) => mismatch,
+        Refused::Json(error) => panic!("it is JSON: {error}: {text}"),
+    };
+    let encoded = encode_arguments(task, text.as_bytes()).map_err(mismatch);
+    let small_steps = std::io::BufReader::with_capacity(3, text.as_bytes());
+    assert_eq!(encode_stream(task, small_steps).map_err(mismatch), encoded);
+    encoded
+}
+
+fn decode(schema: &Schema, bytes: &[u8]) -> Result<String, String> {
+    super::decode(schema, bytes, 1 << 20).map_err(|error| match error {
+        Undecodable::Bytes(error) => error.to_string(),
+        Undecodable::TooLong(bytes) => format!("{bytes} bytes of JSON"),
+    })
 }
 
 fn task(input: Schema, params: &[&str]) -> TaskDescription {
@@ -155,7 +176,7 @@ fn every_cut_of_an_encoding_is_an_error() {
     }
     let mut longer = postcard;
     longer.push(0);
-    assert!(decode(&schema, &longer).expect_err("longer").to_string().contains("left over"));
+    assert!(decode(&schema, &longer).expect_err("longer").contains("left over"));
 }
 
 #[test]
@@ -239,9 +260,9 @@ fn errors_say_where_and_what() {
 fn arguments_come_by_place_or_by_name() {
     let pi = task(Schema::of::<(u64, Option<String>)>(), &["samples", "seed"]);
     for given in [json!([5, null]), json!({"seed": null, "samples": 5}), json!({"samples": 5})] {
-        assert_eq!(encode_arguments(&pi, &given).expect("fits"), [5, 0]);
+        assert_eq!(arguments(&pi, &given).expect("fits"), [5, 0]);
     }
-    let says = |given| encode_arguments(&pi, &given).expect_err("does not fit").to_string();
+    let says = |given| arguments(&pi, &given).expect_err("does not fit").to_string();
     assert_eq!(says(json!([5, 6])), "at $[1] (argument `seed`): expected a string, found 6");
     assert_eq!(says(json!({"seed": "x"})), "at $: missing argument `samples: u64`");
     assert_eq!(says(json!({"sample": 1})), "at $: unknown argument `sample`; there is `samples`, `seed`");
@@ -249,10 +270,146 @@ fn arguments_come_by_place_or_by_name() {
         says(json!(5)),
         "at $: expected an array of 2 arguments, or an object by their names, found 5"
     );
+    assert_eq!(
+        says(json!([5])),
+        "at $: expected an array of 2 arguments, or an object by their names, found an array of 1"
+    );
+    assert_eq!(
+        says(json!([5, null, 7])),
+        "at $: expected an array of 2 arguments, or an object by their names, found a longer array"
+    );
 
     let none = task(Schema::of::<()>(), &[]);
     for given in [json!(null), json!([]), json!({})] {
-        assert!(encode_arguments(&none, &given).expect("fits").is_empty());
+        assert!(arguments(&none, &given).expect("fits").is_empty());
     }
-    assert!(encode_arguments(&none, &json!([1])).is_err());
+    assert!(arguments(&none, &json!([1])).is_err());
+}
+
+/// Nothing of it is held but what it stands for.
+#[test]
+fn what_does_not_fit_is_refused_where_it_begins() {
+    struct Endless {
+        read: usize,
+    }
+    impl std::io::Read for Endless {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            assert!(self.read < 4096, "it is refused before");
+            into.copy_from_slice(&b"[1,1,".repeat(into.len())[..into.len()]);
+            self.read += into.len();
+            Ok(into.len())
+        }
+    }
+    let number = task(Schema::of::<u64>(), &["n"]);
+    let text = std::io::BufReader::with_capacity(64, Endless { read: 0 });
+    let Err(Refused::Mismatch(mismatch)) = encode_stream(&number, text) else { panic!("it is a mismatch") };
+    assert_eq!(mismatch.to_string(), "at $: expected u64 (0 to 18446744073709551615), found an array");
+}
+
+#[test]
+fn fields_may_come_in_any_order_and_the_last_of_a_name_counts() {
+    #[derive(Serialize, postcard_schema::Schema)]
+    struct Three {
+        a: Option<u8>,
+        b: Vec<u16>,
+        c: String,
+    }
+    let schema = task(Schema::of::<Vec<Three>>(), &["threes"]);
+    let encoded = |text: &str| encode_arguments(&schema, text.as_bytes()).expect(text);
+    let three = |a, b: &[u16], c: &str| Three { a, b: b.to_vec(), c: c.into() };
+    let expected = postcard::to_stdvec(&vec![three(Some(1), &[2, 300], "x"), three(None, &[], "y")])
+        .expect("serialises");
+    for text in [
+        r#"[{"a":1,"b":[2,300],"c":"x"},{"a":null,"b":[],"c":"y"}]"#,
+        r#"[{"c":"x","b":[2,300],"a":1},{"c":"y","b":[]}]"#,
+        r#"[{"a":9,"c":"z","b":[7],"c":"x","b":[2,300],"a":1},{"b":[],"c":"","c":"y"}]"#,
+    ] {
+        assert_eq!(encoded(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn the_last_value_of_a_key_counts_at_the_place_of_the_first() {
+    let map = task(Schema::of::<BTreeMap<String, Vec<u8>>>(), &["map"]);
+    let encoded = encode_arguments(&map, br#"{"b":[1],"a":"xy","b":[2,3],"":[],"a":"z"}"#).expect("fits");
+    assert_eq!(encoded, [3, 1, b'b', 2, 2, 3, 1, b'a', 1, b'z', 0, 0]);
+    let many: Vec<_> = (0..300).map(|n| format!("\"k{}\":[{}]", n % 200, n % 256)).collect();
+    let encoded = encode_arguments(&map, format!("{{{}}}", many.join(",")).as_bytes()).expect("fits");
+    let decoded: Vec<(String, Vec<u8>)> = postcard::from_bytes(&encoded).expect("decodes");
+    assert_eq!(decoded.len(), 200);
+    assert_eq!(decoded[0], ("k0".into(), vec![200]));
+    assert_eq!(decoded[199], ("k199".into(), vec![199]));
+}
+
+/// A guest can make its schema, and what it returns, as it likes.
+#[test]
+fn what_is_printed_counts_and_not_what_was_returned() {
+    #[derive(Serialize, postcard_schema::Schema)]
+    struct NamedAtSomeLengthSoThatItTakesSomeRoom {
+        and_this_is_the_name_of_its_only_field: (),
+    }
+    let nested = Schema::of::<Vec<Vec<NamedAtSomeLengthSoThatItTakesSomeRoom>>>();
+    let nested_bytes = [&[100_u8][..], &[100; 100]].concat();
+    for (schema, bytes) in [
+        (Schema::of::<Vec<()>>(), &[0xff, 0xff, 3][..]),
+        (Schema::of::<Vec<NamedAtSomeLengthSoThatItTakesSomeRoom>>(), &[0xff, 0x7f]),
+        (nested, &nested_bytes),
+    ] {
+        let max = 1024 + 8 * bytes.len();
+        match super::decode(&schema, bytes, 1024) {
+            Err(Undecodable::TooLong(long)) => assert!(long > max && long < 2 * max, "{long}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(super::decode(&Schema::of::<Vec<()>>(), &[3], 1024).as_deref(), Ok("[null,null,null]"));
+}
+
+/// Whatever a task returns within its limit is printed, where its own bytes account for the length.
+#[test]
+fn what_bytes_become_in_json_by_themselves_is_no_reason_to_refuse_them() {
+    let text = "\u{1}".repeat(1000);
+    let postcard = postcard::to_stdvec(&text).expect("serialises");
+    assert_eq!(super::decode(&Schema::of::<String>(), &postcard, 0).map(|json| json.len()), Ok(6002));
+    let floats = vec![-1.234_567_890_123_456_7e-300_f64; 100];
+    let postcard = postcard::to_stdvec(&floats).expect("serialises");
+    assert!(super::decode(&Schema::of::<Vec<f64>>(), &postcard, 0).is_ok());
+    let postcard = postcard::to_stdvec(&vec![false; 1000]).expect("serialises");
+    assert!(super::decode(&Schema::of::<Vec<bool>>(), &postcard, 0).is_ok());
+}
+
+#[test]
+fn strings_are_as_serde_json_reads_them_whatever_is_in_them() {
+    let all: String = (0..=0x2_ffff).chain(0xe_0000..0xe_0200).filter_map(char::from_u32).collect();
+    let mut json = String::new();
+    push_string(&mut json, &all);
+    assert_eq!(serde_json::from_str::<String>(&json).expect("is JSON"), all);
+    assert!(json.chars().all(|c| is_harmless(c) && c != '\n' && c != '\t'));
+    let mut value = String::new();
+    push_value(&mut value, &json!({ &all[..64]: all }));
+    assert!(value.chars().all(is_harmless) && value.lines().count() == 1);
+    assert_eq!(serde_json::from_str::<Value>(&value).expect("is JSON")[&all[..64]], json!(all));
+}
+
+/// A text of three bytes an item could stand for two thousand times as much.
+#[test]
+fn what_is_encoded_is_bounded_by_itself() {
+    let fields = (0..2000).map(|n| (format!("f{n}"), 0)).collect::<Vec<_>>();
+    let mut nodes = vec![Node::U8];
+    let mut named = Vec::new();
+    for (name, _) in fields {
+        nodes.push(Node::U8);
+        let of = nodes.len() as u32 - 1;
+        nodes.push(Node::Option(of));
+        named.push((name, nodes.len() as u32 - 1));
+    }
+    nodes.push(Node::Struct { name: "S".into(), fields: named });
+    let of = nodes.len() as u32 - 1;
+    nodes.push(Node::Seq(of));
+    let bytes = postcard::to_stdvec(&nodes).expect("serialises");
+    let schema: Schema = postcard::from_bytes(&bytes).expect("a schema is its nodes");
+    let text = format!("[{}{{}}]", "{},".repeat(200_000));
+    let Err(Refused::Mismatch(error)) = encode_arguments(&task(schema, &["many"]), text.as_bytes()) else {
+        panic!("it is refused")
+    };
+    assert!(error.message.contains("more than 268435456 bytes"), "{error}");
 }

@@ -16,7 +16,7 @@ use super::tally::Tally;
 use crate::cli::call::{Answer, Pending};
 use crate::cli::console::{Console, Lines};
 use crate::cli::exit::Failure;
-use crate::cli::interrupt;
+use crate::cli::interrupt::{self, Ask};
 use crate::{DeathCause, Pool, TaskError, TaskReport};
 
 /// Something to be done.
@@ -25,7 +25,7 @@ enum Event {
     /// There are no more inputs.
     FedAll,
     Finished(u64),
-    Signal,
+    Signal(Ask),
     /// The time has come to show how far it is.
     Tick,
 }
@@ -33,7 +33,7 @@ enum Event {
 /// Where events come from.
 pub(super) struct Sources<'a> {
     pub(super) fed: &'a Receiver<Fed>,
-    pub(super) signals: &'a Receiver<()>,
+    pub(super) signals: &'a Receiver<Ask>,
 }
 
 /// One input that is done, until its turn comes.
@@ -142,8 +142,8 @@ impl<'a> Collector<'a> {
 
     /// What is there at once, else shows what is buffered and waits.
     fn next_event(&mut self, sources: &Sources<'_>) -> Result<Event, Failure> {
-        if sources.signals.try_recv().is_ok() {
-            return Ok(Event::Signal);
+        if let Ok(ask) = sources.signals.try_recv() {
+            return Ok(Event::Signal(ask));
         }
         if let Ok(number) = self.finished.1.try_recv() {
             return Ok(Event::Finished(number as u64));
@@ -165,7 +165,7 @@ impl<'a> Collector<'a> {
         Ok(select! {
             recv(fed) -> fed => fed.map_or(Event::FedAll, Event::Fed),
             recv(self.finished.1) -> number => number.map_or(Event::Tick, |number| Event::Finished(number as u64)),
-            recv(sources.signals) -> signal => signal.map_or(Event::Tick, |()| Event::Signal),
+            recv(sources.signals) -> signal => signal.map_or(Event::Tick, Event::Signal),
             recv(due) -> _ => Event::Tick,
         })
     }
@@ -188,14 +188,8 @@ impl<'a> Collector<'a> {
                 }
                 None => Ok(()),
             },
-            Event::Signal => {
-                self.tally.interrupted = Some(interrupt::code());
-                if self.stop == Stop::No {
-                    let running = self.pool.stats().running;
-                    self.console
-                        .say(&format!("stopping: {running} running are finished; again to stop them, too"));
-                }
-                self.stop(if self.stop == Stop::No { Stop::Soon } else { Stop::Now });
+            Event::Signal(ask) => {
+                self.interrupt(ask);
                 Ok(())
             }
             Event::Tick => Ok(()),
@@ -218,6 +212,25 @@ impl<'a> Collector<'a> {
                 self.take_turn(job.number, Settled::Stopped { bytes: job.bytes })
             }
             Err(failure) => self.settle(job, Err(failure), TaskReport::default()),
+        }
+    }
+
+    fn interrupt(&mut self, ask: Ask) {
+        self.tally.interrupted = Some(interrupt::code());
+        let running = self.pool.stats().running;
+        match ask {
+            Ask::Soon(grace) => {
+                let grace = grace.map(|grace| format!(" within {}", humantime::format_duration(grace)));
+                let grace = grace.unwrap_or_default();
+                self.console.say(&format!(
+                    "stopping: {running} running are finished{grace}; again to stop them, too"
+                ));
+                self.stop(Stop::Soon);
+            }
+            Ask::Now | Ask::Leave => {
+                self.console.say(&format!("stopping: {running} running are stopped"));
+                self.stop(Stop::Now);
+            }
         }
     }
 
