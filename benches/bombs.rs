@@ -2,6 +2,9 @@
 //!
 //! Tasks of the same pool and of another, with and without bombs in the compiler, in interleaved
 //! rounds; how far past its limits each bomb gets; and how fast a module's shape is read.
+//!
+//! `cargo bench --bench bombs -- cpython.wasm go.wasm` measures before that how long each of these modules takes to
+//! compile: on a quiet machine, beside processes that compute, and in a pool whose own workers do.
 
 #[path = "../tests/common/bombs.rs"]
 mod bombs;
@@ -17,6 +20,10 @@ const MIB: u64 = 1 << 20;
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
+    let modules: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    if !modules.is_empty() {
+        compiles(&modules)?;
+    }
     throughput()?;
     limits()?;
     shape()?;
@@ -25,6 +32,82 @@ fn main() -> anyhow::Result<()> {
 
 fn pool() -> PoolBuilder {
     Pool::builder().without_cache()
+}
+
+/// Processes that compute, one a CPU: all in one session, or each in its own (which counts where the kernel
+/// groups by sessions).
+struct Loops(Vec<std::process::Child>);
+
+impl Loops {
+    fn new(own_sessions: bool) -> anyhow::Result<Loops> {
+        let program = if own_sessions { "setsid" } else { "env" };
+        let cpus = std::thread::available_parallelism()?.get();
+        let busy = || std::process::Command::new(program).args(["sh", "-c", "while :; do :; done"]).spawn();
+        Ok(Loops((0..cpus).map(|_| busy()).collect::<Result<_, _>>()?))
+    }
+}
+
+impl Drop for Loops {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn compiles(modules: &[String]) -> anyhow::Result<()> {
+    println!("compiling, as many processes as CPUs beside it; how many times as long as on a quiet machine");
+    println!(
+        "| module | MB | quiet | beside busy loops | loops in sessions of their own | own workers compute |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for path in modules {
+        let wasm = std::fs::read(path)?;
+        let load = |pool: &Pool| -> anyhow::Result<Duration> {
+            let began = Instant::now();
+            pool.load(&wasm)?;
+            Ok(began.elapsed())
+        };
+        let quiet = load(&pool().build()?)?;
+        let shown = |took: Duration| format!("{took:.1?}, {:.1} ×", took.as_secs_f64() / quiet.as_secs_f64());
+        let beside = |own_sessions| -> anyhow::Result<Duration> {
+            let _loops = Loops::new(own_sessions)?;
+            load(&pool().build()?)
+        };
+        let (one_session, own_sessions) = (beside(false)?, beside(true)?);
+        let in_busy_pool = {
+            let pool = pool().build()?;
+            let count = pool.load_file("guest-tasks/prebuilt/primes.wasm")?.task::<u64, u64>("count")?;
+            let stop = AtomicBool::new(false);
+            std::thread::scope(|scope| -> anyhow::Result<Duration> {
+                let keep_busy = || -> anyhow::Result<()> {
+                    while !stop.load(Ordering::Relaxed) {
+                        pool.submit(&count, &300_000)?.result()?;
+                    }
+                    Ok(())
+                };
+                let tasks: Vec<_> = (0..pool.workers_max()).map(|_| scope.spawn(keep_busy)).collect();
+                std::thread::sleep(Duration::from_millis(500));
+                let took = load(&pool);
+                stop.store(true, Ordering::Relaxed);
+                for task in tasks {
+                    task.join().map_err(|_| anyhow::anyhow!("a caller panicked"))??;
+                }
+                took
+            })?
+        };
+        println!(
+            "| {} | {:.1} | {quiet:.1?} | {} | {} | {} |",
+            path.rsplit('/').next().unwrap_or(path),
+            wasm.len() as f64 / 1e6,
+            shown(one_session),
+            shown(own_sessions),
+            shown(in_busy_pool),
+        );
+    }
+    println!();
+    Ok(())
 }
 
 /// Tasks answered in [`WINDOW`], with every worker busy all the time.
@@ -48,7 +131,7 @@ fn tasks(pool: &Pool, count: &Task<u64, u64>) -> anyhow::Result<u64> {
 }
 
 fn throughput() -> anyhow::Result<()> {
-    let limits = CompileLimits::trusted().timeout(Duration::from_secs(3));
+    let limits = CompileLimits::trusted().cpu_time(Duration::from_secs(3));
     let ours = pool().compile_limits(limits.clone()).build()?;
     let other = pool().compile_limits(limits).build()?;
     let own = ModuleOptions::new().compile_limits(CompileLimits::new());
@@ -105,7 +188,7 @@ fn limits() -> anyhow::Result<()> {
         ("1,000 blocks of 1,000 values", bombs::wide_blocks(1000, 1000)),
     ];
     for (name, wasm) in all {
-        let limits = CompileLimits::trusted().timeout(timeout).memory_bytes_max(512 * MIB);
+        let limits = CompileLimits::trusted().cpu_time(timeout).memory_bytes_max(512 * MIB);
         let pool = pool().workers(1).compile_limits(limits).build()?;
         let (took, error) = refusal(&pool, &wasm);
         let (again, _) = refusal(&pool, &wasm);
@@ -128,7 +211,7 @@ fn refusal(pool: &Pool, wasm: &[u8]) -> (Duration, String) {
         Err(ModuleError::CompileLimit { kind: CompileLimit::Memory, seen, .. }) => {
             format!("memory, {} MiB needed", seen / MIB)
         }
-        Err(ModuleError::CompileLimit { kind: CompileLimit::Time, seen, .. }) => {
+        Err(ModuleError::CompileLimit { kind: CompileLimit::CpuTime, seen, .. }) => {
             format!("time, {seen} ms of CPU")
         }
         Err(ModuleError::CompileLimit { kind, .. }) => kind.to_string(),

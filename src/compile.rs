@@ -23,6 +23,7 @@ use crate::limits::MODULE_BYTES_MAX;
 use crate::limits::compile::CompileLimits;
 use crate::module::{CodeKind, MemoryKind};
 use crate::sandbox::{self, LockedDown, Profile};
+use crate::walls::SandboxRequest;
 use crate::wire::control::ControlSocket;
 use crate::wire::fingerprint;
 use crate::wire::message::{CompileReply, CompileRequest};
@@ -41,7 +42,6 @@ pub(crate) fn main() -> i32 {
 fn serve() -> io::Result<()> {
     confine::give_way();
     let (socket, entered) = sandbox::enter()?;
-    let standing = confine::stand_back();
     let socket = ControlSocket(socket);
     // The end of the stream: the host is gone, or has changed its mind.
     let Some((request, files)) = socket.receive::<CompileRequest>(3, RecvFlags::empty())? else {
@@ -62,11 +62,15 @@ fn serve() -> io::Result<()> {
         Ok(engines) => engines,
         Err(error) => return refused(io::Error::other(format!("{error:#}"))),
     };
-    let locked = match entered.lock(&request.sandbox, Profile::Compiler, &mut []) {
+    confine::count_threads(request.threads);
+    // The module's limit, and not that of workers.
+    let sandbox =
+        SandboxRequest { memory_bytes_max: confine::data_bytes(&request.limits), ..request.sandbox.clone() };
+    let locked = match entered.lock(&sandbox, Profile::Compiler, &mut []) {
         Ok(locked) => locked,
         Err(error) => return refused(error.into()),
     };
-    if let Err(error) = confine::limit(&request.limits, request.threads, &request.sandbox, standing) {
+    if let Err(error) = confine::limit(&request.limits, request.threads, &request.sandbox) {
         return refused(error);
     }
     // From `lock` on this process dies with its host. A host that died before had sent the request already,

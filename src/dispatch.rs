@@ -34,7 +34,8 @@
 //! `accepted = pending + offered + running + resolved`, every task is in exactly one place,
 //! and is resolved exactly once.
 //!
-//! `workers` decides about processes, `tasks` about tasks, `line` about who is served by whom;
+//! `workers` decides about processes, `tasks` about tasks, `spending` about their CPU time, `line` about who is
+//! served by whom;
 //! `check` holds the invariants.
 
 mod check;
@@ -43,6 +44,7 @@ mod queue;
 #[cfg(test)]
 mod simulation;
 mod slot;
+mod spending;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -114,6 +116,9 @@ impl Domain {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Spec {
     pub(crate) timeout: Option<Duration>,
+    /// CPU time that it may use. Such a task has its worker for itself: nothing is in store before it or behind it, so
+    /// that what the worker computes is the task's.
+    pub(crate) cpu_time: Option<Duration>,
     /// Higher ones first; equal ones in the order of submission.
     pub(crate) priority: i32,
     pub(crate) retry: Retry,
@@ -163,6 +168,8 @@ pub(crate) enum Event {
     Ready { worker: WorkerKey },
     /// The worker has answered.
     Done { worker: WorkerKey, task: TaskId, answer: Answer },
+    /// The answer to [`Action::Look`]: CPU time that the task has used; none if its worker has not come to it.
+    Looked { worker: WorkerKey, task: TaskId, used: Option<Duration> },
     /// The answer to [`Action::Revoke`]: `false` if the worker has begun the task.
     Revoked { worker: WorkerKey, task: TaskId, revoked: bool },
     /// The process is gone, and everything it had said has been handled.
@@ -186,6 +193,8 @@ pub(crate) struct Answer {
     pub(crate) interrupted: bool,
     /// How long the task ran.
     pub(crate) ran: Duration,
+    /// CPU time that it used, where that is limited.
+    pub(crate) used: Option<Duration>,
     /// Resident memory of the worker, where recycling asks for it.
     pub(crate) resident_bytes: Option<u64>,
     /// The worker holds as many modules as it may.
@@ -207,6 +216,8 @@ pub(crate) enum Action {
     Begin { worker: WorkerKey, task: TaskId },
     /// Ask the worker to stop this task.
     Interrupt { worker: WorkerKey, task: TaskId },
+    /// See what CPU time the task has used, and say so: [`Event::Looked`].
+    Look { worker: WorkerKey, task: TaskId },
     /// Report that the task takes long.
     Slow { worker: WorkerKey, task: TaskId },
     /// The attempt failed; there will be another.
@@ -260,6 +271,10 @@ pub(crate) enum Resolution {
     Answered,
     Cancelled,
     TimedOut {
+        killed: bool,
+    },
+    /// It went over its CPU time.
+    Overspent {
         killed: bool,
     },
     Aborted {
@@ -456,6 +471,7 @@ impl Dispatch {
             Event::Spawned { worker } => self.spawned(worker, now),
             Event::Ready { worker } => self.ready(worker, now),
             Event::Done { worker, task, answer } => self.done(worker, task, answer, now, actions),
+            Event::Looked { worker, task, used } => self.looked(worker, task, used, now, actions),
             Event::Revoked { worker, task, revoked } => self.revoked(worker, task, revoked, now, actions),
             Event::Dead { worker } => self.dead(worker, now, actions),
             Event::Tick => self.tick(now, actions),

@@ -142,8 +142,35 @@ pub const CRASH_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Default for [`Pool::events`](crate::Pool::events): events that wait to be read; later ones are dropped and counted.
 pub const EVENTS_BUFFERED_MAX: usize = 65_536;
 
-/// Default for [`CompileLimits::timeout`](crate::CompileLimits::timeout). CPython (26 MB of wasm) takes 10 s of one CPU.
-pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Default for [`CompileLimits::cpu_time`](crate::CompileLimits::cpu_time). CPython (26 MB of wasm) takes 5 s of one CPU,
+/// 620,000 functions in 50 MB some 90 s.
+pub const COMPILE_CPU_TIME: Duration = Duration::from_secs(300);
+
+/// Default for [`CompileLimits::timeout`](crate::CompileLimits::timeout): far more than [`COMPILE_CPU_TIME`], since a
+/// compiler may have to share its CPUs with others for all of it, or step back behind tasks of its own pool.
+pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// CPU time that a compiler may use before it can be one that steps back: so much for any module, and so many
+/// nanoseconds for each byte of it. Measured: 190 ns a byte for CPython, 570 for a Go program, up to 1,800
+/// for small functions full of branches. A bomb of 560 KB wants minutes.
+pub const COMPILE_ALLOWANCE: Duration = Duration::from_millis(200);
+/// See [`COMPILE_ALLOWANCE`].
+pub const COMPILE_ALLOWANCE_NS_PER_BYTE: u64 = 3_000;
+
+/// How long a pool mistrusts modules after one went over its allowance or a limit: those that are compiled
+/// meanwhile have [`COMPILE_ALLOWANCE_MISTRUSTED`] only. Who sends one bomb after the other then has had
+/// what tasks wanted but for the first.
+pub const COMPILE_MISTRUST: Duration = Duration::from_secs(60);
+
+/// The allowance of a module that comes while the pool mistrusts, of whatever size.
+pub const COMPILE_ALLOWANCE_MISTRUSTED: Duration = Duration::from_millis(100);
+
+/// All compilers of this process that step back get this together, while its tasks compute: one part in so many of
+/// the machine's CPUs. Tasks lose about twice that: caches, and moments at which a worker waits.
+pub const COMPILE_STEPPED_BACK_PART: u32 = 16;
+
+/// The least that each of them gets: one part in so many of one CPU.
+pub const COMPILE_STEPPED_BACK_PART_MIN: u32 = 20;
 
 /// Default for [`PoolBuilder::worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max): writable memory of a whole worker process.
 pub const WORKER_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
@@ -176,8 +203,10 @@ pub const WORKER_UID: u32 = 65_534;
 /// Most entries of one table. CPython needs some 13,000; GC languages more. The room for all
 /// tables counts as writable memory of the worker, touched or not.
 pub const TABLE_ELEMENTS_MAX: usize = 1_000_000;
-/// Default for [`CompileLimits::memory_bytes_max`](crate::CompileLimits::memory_bytes_max).
-pub const COMPILE_MEMORY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Default for [`CompileLimits::memory_bytes_max`](crate::CompileLimits::memory_bytes_max), on a machine that has twice
+/// that; elsewhere it is half of the memory that there is for this process. Measured: 620,000 functions
+/// in 50 MB need 3.8 GB.
+pub const COMPILE_MEMORY_BYTES_MAX: u64 = 6 * 1024 * 1024 * 1024;
 
 /// Least memory that a compiler process can be given: it must be able to start.
 pub const COMPILE_MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
@@ -200,13 +229,14 @@ pub const QUARANTINE_MODULES_MAX: usize = 1024;
 // defaults); and what a bomb at the bound costs.
 
 /// Default for [`CompileLimits::wasm_bytes_max`](crate::CompileLimits::wasm_bytes_max).
-pub const COMPILE_WASM_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const COMPILE_WASM_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Default for [`CompileLimits::types_max`](crate::CompileLimits::types_max). Measured: at most 289.
 pub const COMPILE_TYPES_MAX: u64 = 50_000;
 /// Default for [`CompileLimits::imports_max`](crate::CompileLimits::imports_max). Measured: at most 43.
 pub const COMPILE_IMPORTS_MAX: u64 = 10_000;
-/// Default for [`CompileLimits::functions_max`](crate::CompileLimits::functions_max). Measured: at most 46,473. A bomb of so many empty ones: 9 s, 560 MB.
-pub const COMPILE_FUNCTIONS_MAX: u64 = 100_000;
+/// Default for [`CompileLimits::functions_max`](crate::CompileLimits::functions_max). Measured: at most 620,000 (pandoc, 58 MB). A bomb of 100,000 empty ones: 4 s of CPU, 560 MB. The
+/// engine itself takes a million.
+pub const COMPILE_FUNCTIONS_MAX: u64 = 800_000;
 /// Default for [`CompileLimits::memories_max`](crate::CompileLimits::memories_max). Measured: 2. Workers have room for fewer.
 pub const COMPILE_MEMORIES_MAX: u64 = 64;
 /// Default for [`CompileLimits::globals_max`](crate::CompileLimits::globals_max). Measured: at most 389.

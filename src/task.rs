@@ -45,6 +45,7 @@ impl fmt::Display for TaskId {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TaskOptions {
     pub(crate) timeout: Option<Duration>,
+    pub(crate) cpu_time: Option<Duration>,
     pub(crate) memory_bytes_max: Option<usize>,
     pub(crate) output_bytes_max: Option<usize>,
     pub(crate) fuel: Option<u64>,
@@ -102,6 +103,27 @@ impl TaskOptions {
     /// [`Duration::MAX`] is for ever.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// CPU time that the task may use: a verdict that does not depend on what else runs on the machine. What
+    /// it sleeps, and what it waits for a CPU, does not count; for that there is [`timeout`](Self::timeout), which
+    /// holds as well. Beyond it the task is interrupted as at a timeout, and ends as
+    /// [`TaskError::CpuTime`](crate::TaskError::CpuTime); so does one that has ended, but only after it. Retries
+    /// [after timeouts](Retry::after_timeouts) are for both; each attempt has all of it. Default: none.
+    ///
+    /// It is measured by the pool, by the worker process's own clock, from the task's first step in the worker
+    /// (its instance, and start functions) to its answer. Bringing a module into a worker that did not have
+    /// it does not count, nor does what was before. Under every
+    /// [`Isolation`] and [`Interrupt`](crate::Interrupt) it is the same limit; with
+    /// [`Interrupt::Kill`](crate::Interrupt::Kill) the worker ends with the task. It is no part of what makes a
+    /// [deterministic](Self::deterministic) task's result. A task is found out within 5 ms of CPU time
+    /// where the pool's own thread gets a CPU in that time.
+    ///
+    /// A worker is handed such a task when it has nothing else, and nothing in store behind it: short tasks are
+    /// slower for it, and in a map each travels alone.
+    pub fn cpu_time(mut self, cpu_time: Duration) -> Self {
+        self.cpu_time = Some(cpu_time);
         self
     }
 
@@ -257,6 +279,7 @@ impl TaskOptions {
     pub(crate) fn or(self, defaults: &TaskOptions) -> TaskOptions {
         TaskOptions {
             timeout: self.timeout.or(defaults.timeout),
+            cpu_time: self.cpu_time.or(defaults.cpu_time),
             memory_bytes_max: self.memory_bytes_max.or(defaults.memory_bytes_max),
             output_bytes_max: self.output_bytes_max.or(defaults.output_bytes_max),
             fuel: self.fuel.or(defaults.fuel),
@@ -323,7 +346,8 @@ pub struct TaskReport {
     /// From `submit` to the future's completion.
     pub total: Duration,
     /// CPU time of the worker's main thread during `run`. Of a task that ran for less than 50 µs it is
-    /// not measured, and taken to be all of `run`.
+    /// not measured, and taken to be all of `run`. With [`TaskOptions::cpu_time`] it is what the pool has measured,
+    /// of the whole process, also where the task did not come to its end.
     pub cpu: Duration,
     /// Most bytes that the task's memories and tables held together.
     pub peak_memory_bytes: u64,

@@ -147,5 +147,5 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
         return socket.send(&FromWorkerControl::Probed { outcome }, &[]);
     }
     reporter.connect(to_host.clone());
-    main_loop::run(&locked, from_host, &to_host, reporter, runner, |index, run| end.claim(index, run))
+    main_loop::run(&locked, from_host, &to_host, reporter, runner, &end)
 }

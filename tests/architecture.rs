@@ -117,7 +117,7 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
         "worker/shares",
         "worker/watcher",
         "roles",
-        "host/priority",
+        "host/cpu",
         "host/usage",
     ];
     for (path, text) in sources() {

@@ -133,11 +133,15 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "POLICY", help_heading = "Pool", env = "WASMPOOL_SANDBOX")]
     pub(super) sandbox: Option<Policy>,
 
-    /// How long compiling the module may take, such as 30s [default: 2m]
+    /// Most CPU time that compiling the module may use, of all its threads, such as 30s [default: 5m]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = COMPILING, env = "WASMPOOL_COMPILE_CPU_TIME")]
+    pub(super) compile_cpu_time: Option<Duration>,
+
+    /// How long compiling the module may take, however busy the machine is [default: 2h]
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = COMPILING, env = "WASMPOOL_COMPILE_TIMEOUT")]
     pub(super) compile_timeout: Option<Duration>,
 
-    /// Most memory of the compiler, such as 4GiB [default: 1GiB]
+    /// Most memory of the compiler, such as 4GiB [default: 6GiB, or half of what there is]
     #[arg(long, global = true, value_name = "SIZE", value_parser = compile_memory, help_heading = COMPILING, env = "WASMPOOL_COMPILE_MEMORY")]
     pub(super) compile_memory: Option<ByteSize>,
 
@@ -299,6 +303,11 @@ pub(super) struct Target {
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits", env = "WASMPOOL_TIMEOUT")]
     pub(super) timeout: Option<Duration>,
 
+    /// Most CPU time of a task, such as 500ms or 5s; what it sleeps or waits for others does not count. Such
+    /// tasks travel one at a time [default: none]
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits", env = "WASMPOOL_CPU_TIME")]
+    pub(super) cpu_time: Option<Duration>,
+
     /// Most memory of a task, such as 64MiB [default: 512MiB]
     #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_MEMORY")]
     pub(super) memory: Option<ByteSize>,
@@ -451,13 +460,14 @@ fn access(text: &str) -> Result<DirAccess, String> {
 fn compile_limit(text: &str) -> Result<(CompileLimit, u64), String> {
     let (name, max) = text.split_once('=').ok_or("it must have the form NAME=N")?;
     let kind = match CompileLimit::from_name(name) {
+        Some(CompileLimit::CpuTime) => return Err("use --compile-cpu-time".into()),
         Some(CompileLimit::Time) => return Err("use --compile-timeout".into()),
         Some(CompileLimit::Memory) => return Err("use --compile-memory".into()),
         Some(kind) => kind,
         None => {
-            let shapes = CompileLimit::ALL
-                .into_iter()
-                .filter(|kind| !matches!(kind, CompileLimit::Time | CompileLimit::Memory));
+            let shapes = CompileLimit::ALL.into_iter().filter(|kind| {
+                !matches!(kind, CompileLimit::CpuTime | CompileLimit::Time | CompileLimit::Memory)
+            });
             let names: Vec<_> = shapes.map(|kind| kind.to_string()).collect();
             return Err(format!("there is no bound of that name; there are {}", names.join(", ")));
         }
@@ -544,6 +554,7 @@ mod tests {
             ("nesting=deep", "a number"),
             ("memory=9", "--compile-memory"),
             ("timeout=9", "--compile-timeout"),
+            ("cpu-time=9", "--compile-cpu-time"),
         ] {
             let message = limits(typed).expect_err("is refused").to_string();
             assert!(message.contains(words), "{message}");

@@ -78,13 +78,14 @@ const fn trusted(name: &'static str, default: &'static str) -> Key {
     Key { name, default, scope: Scope::Common, is_trusted: true }
 }
 
-const KEYS: [Key; 20] = [
+const KEYS: [Key; 22] = [
     key("workers", "the CPUs there are; run: 1", Scope::Common),
     key("stop-grace", "10s", Scope::Common),
     trusted("sandbox", "best-effort"),
     trusted("cache-dir", "~/.cache/wasmpool"),
-    key("compile-timeout", "2m", Scope::Common),
-    key("compile-memory", "1GiB", Scope::Common),
+    key("compile-cpu-time", "5m", Scope::Common),
+    key("compile-timeout", "2h", Scope::Common),
+    key("compile-memory", "6GiB; half of all", Scope::Common),
     trusted("log-file", "none"),
     key("log-format", "text", Scope::Common),
     key("log-rotate", "never", Scope::Common),
@@ -94,6 +95,7 @@ const KEYS: [Key; 20] = [
     key("engine-log", "off", Scope::Common),
     key("color", "auto", Scope::Common),
     key("timeout", "1h", Scope::Tasks),
+    key("cpu-time", "none", Scope::Tasks),
     key("memory", "512MiB", Scope::Tasks),
     key("output-limit", "64MiB", Scope::Tasks),
     key("log-limit", "256KiB", Scope::Tasks),
@@ -168,7 +170,7 @@ impl Typed {
         let mut page = String::new();
         for (key, value, from) in &self.sources {
             // Writing to a String cannot fail.
-            let _ = writeln!(page, "{key:<16}{:<28}{}", Escaped(value).to_string(), Escaped(from));
+            let _ = writeln!(page, "{key:<18}{:<26}{}", Escaped(value).to_string(), Escaped(from));
         }
         console::write_stdout(page.as_bytes())?;
         Ok(Exit::Success)

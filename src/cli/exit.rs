@@ -191,6 +191,7 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 /// A limit of the compiler comes with the flag that raises it.
 fn with_flag(error: &ModuleError) -> String {
     let flag = match error {
+        ModuleError::CompileLimit { kind: CompileLimit::CpuTime, .. } => "--compile-cpu-time".to_string(),
         ModuleError::CompileLimit { kind: CompileLimit::Time, .. } => "--compile-timeout".to_string(),
         ModuleError::CompileLimit { kind: CompileLimit::Memory, .. } => "--compile-memory".to_string(),
         ModuleError::CompileLimit { kind, .. } => {
@@ -213,6 +214,7 @@ fn module_exit(error: &ModuleError) -> Exit {
     match error {
         // These are about this machine, not about the module.
         ModuleError::Compiler { .. }
+        | ModuleError::CompileLimitUnavailable { .. }
         | ModuleError::Closed { .. }
         | ModuleError::TooMany { .. }
         | ModuleError::NoDescriptors { .. }
@@ -230,6 +232,7 @@ fn module_kind(error: &ModuleError) -> &'static str {
         ModuleError::UnknownImports { .. } => "unknown_imports",
         ModuleError::Abi { .. } => "module_abi",
         ModuleError::CompileLimit { .. } => "compile_limit",
+        ModuleError::CompileLimitUnavailable { .. } => "compile_limit_unavailable",
         ModuleError::CompilerDied { .. } => "compiler_died",
         ModuleError::Compiler { .. } => "compiler",
         ModuleError::UnknownTask { .. } => "unknown_task",
@@ -270,6 +273,7 @@ fn task_kind(error: &TaskError) -> &'static str {
         TaskError::InputTooLarge { .. } => "input_too_large",
         TaskError::OutputDecode { .. } => "output_decode",
         TaskError::Timeout { .. } => "timeout",
+        TaskError::CpuTime { .. } => "cpu_time",
         TaskError::Memory { .. } => "memory",
         TaskError::Table { .. } => "table",
         TaskError::Fuel { .. } => "fuel",

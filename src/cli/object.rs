@@ -97,6 +97,9 @@ fn of_module(object: Object, error: &ModuleError) -> Object {
             .field("seen", *seen)
             .field_if_some("function", *function)
             .field_if_some("offset", *offset),
+        ModuleError::CompileLimitUnavailable { kind, asked, most, .. } => {
+            object.field("compile_limit", kind.to_string()).field("asked", *asked).field("most", *most)
+        }
         ModuleError::UnknownTask { known, .. } => object.field("tasks", known.clone()),
         ModuleError::UnknownImports { imports } => object.field("imports", imports.clone()),
         _ => object,
@@ -112,7 +115,7 @@ fn details(object: Object, error: &TaskError) -> Object {
         TaskError::Panic { location, backtrace, .. } => {
             object.field("location", location.as_str()).field("backtrace", frames(backtrace))
         }
-        TaskError::Timeout { limit, killed } => {
+        TaskError::Timeout { limit, killed } | TaskError::CpuTime { limit, killed } => {
             object.field("limit_us", micros(*limit)).field("worker_killed", *killed)
         }
         TaskError::Memory { limit, requested, backtrace } => object

@@ -138,6 +138,9 @@ pub(super) fn level_filter(severity: Severity) -> LevelFilter {
 /// What compiling the module may cost.
 fn compile_limits(common: &Common) -> CompileLimits {
     let mut limits = if common.trust_module { CompileLimits::trusted() } else { CompileLimits::new() };
+    if let Some(cpu_time) = common.compile_cpu_time {
+        limits = limits.cpu_time(cpu_time);
+    }
     if let Some(timeout) = common.compile_timeout {
         limits = limits.timeout(timeout);
     }
@@ -156,6 +159,9 @@ pub(super) fn task_options(target: &Target) -> TaskOptions {
     let mut options = TaskOptions::new();
     if let Some(timeout) = target.timeout {
         options = options.timeout(timeout);
+    }
+    if let Some(cpu_time) = target.cpu_time {
+        options = options.cpu_time(cpu_time);
     }
     if let Some(memory) = target.memory {
         options = options.memory_bytes_max(bytes(memory));

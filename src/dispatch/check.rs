@@ -20,6 +20,8 @@ pub(super) enum Mutant {
     RunningCancelled,
     /// No task has a deadline.
     DeadlineForgotten,
+    /// No task has a limit of CPU time.
+    CpuTimeForgotten,
     /// A task that does not heed its interrupt is left alone.
     GraceEndless,
     /// Retries are not counted.
@@ -42,13 +44,14 @@ pub(super) enum Mutant {
 
 #[cfg(test)]
 impl Mutant {
-    pub(super) const ALL: [Mutant; 15] = [
+    pub(super) const ALL: [Mutant; 16] = [
         Mutant::OfferedForgotten,
         Mutant::ResolvedTwice,
         Mutant::RefusalIgnored,
         Mutant::NextForgotten,
         Mutant::RunningCancelled,
         Mutant::DeadlineForgotten,
+        Mutant::CpuTimeForgotten,
         Mutant::GraceEndless,
         Mutant::AttemptsNotCounted,
         Mutant::TooManyWorkers,
@@ -89,6 +92,9 @@ impl Dispatch {
             let may_hold =
                 matches!(slot.state, State::Busy { .. } | State::Doomed { .. } | State::Condemned { .. });
             assert!(may_hold || slot.behind.is_empty(), "{:?} holds tasks", slot.state);
+            let is_alone = |task: &crate::task::TaskId| self.tasks[task].spec.cpu_time.is_some();
+            let alone = slot.state.task().iter().chain(&slot.behind).any(is_alone);
+            assert!(!alone || slot.behind.is_empty(), "something waits behind a task that is to be alone");
             for task in slot.behind.iter().copied().chain(slot.state.task()) {
                 let domain = self.tasks[&task].spec.domain;
                 assert_eq!(slot.domain, Some(domain), "{task} is with a worker of another domain");

@@ -5,37 +5,14 @@
 //! `WASMPOOL_SIMULATION_EVENTS` sets how many events are played, `WASMPOOL_SIMULATION_SEED`
 //! the first world's seed; a failure names its world's seed.
 
+mod random;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::check::Mutant;
 use super::*;
-
-/// SplitMix64 (Steele, Lea, Flood, 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
-
-    /// Once in `n` times.
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
+use random::{Random, number};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -72,6 +49,9 @@ struct Books {
     /// Since when it runs, by the dispatcher's word.
     began: Option<Now>,
     interrupted_at: Option<Now>,
+    /// Whether it computes while it runs, and what it has used so far.
+    computes: bool,
+    used: Duration,
     resolved: Option<Resolution>,
 }
 
@@ -204,6 +184,7 @@ impl World {
                 let max = books.spec.retry.attempts_max;
                 assert!(books.begun <= max, "{task} begins {} times of {max}", books.begun);
                 (books.began, books.interrupted_at) = (Some(self.now), None);
+                assert!(books.spec.cpu_time.is_none() || books.used.is_zero(), "{task} begins with less");
                 let process =
                     self.processes.get(&worker).or(self.dying.as_ref().filter(|_| self.dies == worker));
                 let is_there = |process: &Process| process.knows(task) || process.ran.contains(&task);
@@ -214,9 +195,17 @@ impl World {
                 assert!(books.interrupted_at.replace(self.now).is_none(), "interrupted twice");
                 self.processes.get_mut(&worker).expect("it lives").interrupted.insert(task);
             }
+            Action::Look { worker, task } => {
+                let process = self.processes.get(&worker).expect("it lives");
+                assert!(process.offered.len() <= 1, "{task} is not alone");
+                let books = &self.tasks[&task];
+                let used = (process.knows(task) && !process.offered.contains(&task)).then_some(books.used);
+                return Some(Event::Looked { worker, task, used });
+            }
             Action::Slow { task, .. } => assert!(self.tasks[&task].began.is_some(), "slow before it began"),
             Action::Retry { task, how } => {
                 let books = self.tasks.get_mut(&task).expect("submitted");
+                books.used = Duration::ZERO;
                 assert!(books.resolved.is_none() && books.began.take().is_some(), "a retry of nothing");
                 assert!(books.spec.retry.attempts_max > books.begun, "{how:?} retried too often");
             }
@@ -252,7 +241,13 @@ impl World {
         let runs = self.processes.values().any(|process| process.running == Some(task) && !process.ending);
         match how {
             Resolution::Cancelled => assert!(!runs, "{task} is cancelled and runs"),
-            Resolution::Answered => assert!(books.begun > 0 || !runs, "an answer to no question"),
+            Resolution::Answered => {
+                assert!(books.begun > 0 || !runs, "an answer to no question");
+                assert!(books.spec.cpu_time.is_none_or(|limit| books.used <= limit), "{task} used too much");
+            }
+            Resolution::Overspent { .. } => {
+                assert!(books.spec.cpu_time.is_some_and(|limit| books.used > limit), "{task} may go on");
+            }
             Resolution::TimedOut { .. } => {
                 assert!(books.spec.timeout.is_some(), "timed out without a timeout")
             }
@@ -298,6 +293,9 @@ impl World {
             let books = &self.tasks[&task];
             let (Some(began), None) = (books.began, books.resolved) else { continue };
             let late = |since: Now, limit: Duration| self.now > since + limit;
+            if let (None, Some(limit)) = (books.interrupted_at, books.spec.cpu_time) {
+                assert!(books.used <= limit + ms(2), "{task} outlives its CPU time: {:?}", books.used);
+            }
             match (books.interrupted_at, books.spec.timeout) {
                 (Some(at), _) => {
                     let grace = if books.spec.is_deaf { 0 } else { 500 };
@@ -328,8 +326,11 @@ impl World {
         let chunk = if self.random.one_in(3) { 0 } else { 1 + self.submitted / 8 };
         let domain = Domain(self.random.below(self.domains));
         let is_deaf = self.random.one_in(4);
-        let spec = Spec { timeout, priority, retry, chunk, domain, is_deaf };
-        self.tasks.insert(task, Books { spec, ..Books::default() });
+        let cpu_time = self.random.pick(&[None, None, Some(ms(10)), Some(ms(100))]);
+        let cpu_time = cpu_time.filter(|_| retry != Retry::OF_A_BATCH);
+        let spec = Spec { timeout, cpu_time, priority, retry, chunk, domain, is_deaf };
+        let computes = self.random.one_in(2);
+        self.tasks.insert(task, Books { spec, computes, ..Books::default() });
         self.event(Event::Submit { task, spec });
     }
 
@@ -372,7 +373,8 @@ impl World {
             // A batch, of which it has run some.
             let is_batch = self.tasks.get(&task).is_some_and(|books| books.spec.retry == Retry::OF_A_BATCH);
             let unfinished = is_batch && !interrupted && self.random.one_in(2);
-            let answer = Answer { interrupted, ran, resident_bytes, is_full, unfinished };
+            let used = self.tasks.get(&task).map(|books| books.used);
+            let answer = Answer { interrupted, ran, used, resident_bytes, is_full, unfinished };
             self.event(Event::Done { worker, task, answer });
             // Unless the answer came too late to count, or it has begun again.
             let place = self.dispatch.tasks.get(&task).map(|entry| entry.place);
@@ -415,7 +417,9 @@ impl World {
             && let Some((task, interrupted)) = process.said.pop_front()
         {
             self.crashes = 0;
-            self.event(Event::Done { worker, task, answer: Answer { interrupted, ..Answer::default() } });
+            let used = self.tasks.get(&task).map(|books| books.used);
+            let answer = Answer { interrupted, used, ..Answer::default() };
+            self.event(Event::Done { worker, task, answer });
         }
         let Some(process) = self.processes.remove(&worker) else { return };
         let blamed = self.tasks.values().any(|books| books.resolved.is_none() && books.began.is_some())
@@ -511,6 +515,11 @@ impl World {
 
     fn pass(&mut self, by: Duration) {
         self.now += by;
+        for task in self.processes.values().filter_map(|process| process.running) {
+            if let Some(books) = self.tasks.get_mut(&task).filter(|books| books.computes) {
+                books.used += by;
+            }
+        }
         self.event(Event::Tick);
     }
 
@@ -560,10 +569,6 @@ fn play(seed: u64, mutant: Option<Mutant>) -> u64 {
     }
     world.end_well();
     world.events
-}
-
-fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
 #[test]

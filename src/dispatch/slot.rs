@@ -47,6 +47,8 @@ pub(super) enum State {
         /// The task's, or after an interrupt the end of the grace period.
         deadline: Option<Now>,
         slow_at: Option<Now>,
+        /// When to look at what CPU time it has used, if that is limited.
+        look_at: Option<Now>,
         stop: Option<StopReason>,
     },
     Doomed {
@@ -92,6 +94,7 @@ pub(crate) struct Seen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopReason {
     Timeout,
+    CpuTime,
     Abort,
 }
 
@@ -99,6 +102,7 @@ impl StopReason {
     pub(super) fn resolution(self, killed: bool) -> Resolution {
         match self {
             StopReason::Timeout => Resolution::TimedOut { killed },
+            StopReason::CpuTime => Resolution::Overspent { killed },
             StopReason::Abort => Resolution::Aborted { killed },
         }
     }
@@ -147,7 +151,9 @@ impl Slot {
     pub(super) fn deadline(&self, idle_timeout: Option<Duration>) -> Option<Now> {
         match self.state {
             State::Starting { deadline } => deadline,
-            State::Busy { deadline, slow_at, .. } => deadline.into_iter().chain(slow_at).min(),
+            State::Busy { deadline, slow_at, look_at, .. } => {
+                [deadline, slow_at, look_at].into_iter().flatten().min()
+            }
             State::Retiring { deadline } => Some(deadline),
             State::Idle { since } => idle_timeout.map(|timeout| since.saturating_add(timeout)),
             State::Vacant | State::Doomed { .. } | State::Condemned { .. } => None,

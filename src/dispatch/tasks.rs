@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::check::Mutant;
 use super::slot::{State, StopReason};
+use super::spending::LOOK_AGAIN;
 use super::{
     Action, Answer, Dispatch, Domain, Entry, Fate, KillReason, Mode, Now, Place, Resolution, Retry, Spec,
     WorkerKey,
@@ -63,15 +64,18 @@ impl Dispatch {
     /// The worker has come to this task.
     fn begin(&mut self, slot: usize, task: TaskId, now: Now, actions: &mut Vec<Action>) {
         let worker = self.slots[slot].key(slot);
+        let is_unlimited = self.mutant(Mutant::CpuTimeForgotten);
         let Some(entry) = self.tasks.get_mut(&task) else { return };
         entry.place = Place::Running(slot);
         entry.overtaken = None;
         entry.attempts += u32::from(!(cfg!(test) && self.mutant == Some(Mutant::AttemptsNotCounted)));
         let abort = entry.abort;
         let deadline = entry.spec.timeout.map(|timeout| now.saturating_add(timeout));
+        let cpu_time = entry.spec.cpu_time.filter(|_| !is_unlimited);
         let deadline = deadline.filter(|_| !self.mutant(Mutant::DeadlineForgotten));
         let slow_at = self.config.slow_after.map(|after| now.saturating_add(after));
-        self.slots[slot].state = State::Busy { task, began: now, deadline, slow_at, stop: None };
+        let look_at = cpu_time.map(|_| now.saturating_add(LOOK_AGAIN));
+        self.slots[slot].state = State::Busy { task, began: now, deadline, slow_at, look_at, stop: None };
         actions.push(Action::Begin { worker, task });
         if abort {
             self.stop(slot, StopReason::Abort, now, actions);
@@ -84,6 +88,7 @@ impl Dispatch {
         while self.room_behind(slot, self.config.offers_max) > 0
             && let Some((rank, domain)) = self.next_behind(slot, now)
             && self.tasks.get(&rank.1).is_some_and(|entry| entry.spec.chunk == chunk)
+            && !self.is_alone_there(rank.1)
         {
             self.queue.take(rank, domain);
             self.offer_one(slot, rank.1, actions);
@@ -113,6 +118,9 @@ impl Dispatch {
         let share = self.queue.ready_of(domain).saturating_sub(elsewhere).div_ceil(busy.max(1));
         for _ in 0..share.min(self.room_behind(slot, depth)) {
             let Some((rank, domain)) = self.next_behind(slot, now) else { break };
+            if self.is_alone_there(rank.1) {
+                break;
+            }
             self.queue.take(rank, domain);
             self.offer_one(slot, rank.1, actions);
         }
@@ -138,7 +146,7 @@ impl Dispatch {
     fn room_behind(&self, slot: usize, max: usize) -> usize {
         let place = &self.slots[slot];
         match place.state {
-            State::Busy { stop: None, .. } if !place.outgoing => {
+            State::Busy { task, stop: None, .. } if !place.outgoing && !self.is_alone_there(task) => {
                 let behind = place.behind.len();
                 let taken = place.answered + 1 + behind as u64;
                 let left = self.config.recycle.tasks_max.map(|max| max.saturating_sub(taken));
@@ -386,9 +394,9 @@ impl Dispatch {
         };
         let kill_at = now.saturating_add(grace);
         let worker = self.slots[slot].key(slot);
-        if let State::Busy { task, deadline, stop: stop @ None, .. } = &mut self.slots[slot].state {
+        if let State::Busy { task, deadline, look_at, stop: stop @ None, .. } = &mut self.slots[slot].state {
             *stop = Some(why);
-            *deadline = Some(kill_at);
+            (*deadline, *look_at) = (Some(kill_at), None);
             actions.push(Action::Interrupt { worker, task: *task });
             for index in 0..self.slots[slot].behind.len() {
                 self.revoke(self.slots[slot].behind[index], Fate::Requeue, actions);
@@ -424,8 +432,11 @@ impl Dispatch {
                 if stop.is_none() {
                     self.typical.learn(answer.ran);
                 }
+                let is_over = self.is_over(task, &answer);
                 let how = match stop {
                     Some(reason) if answer.interrupted => reason.resolution(false),
+                    // It ended before it was stopped, and after its time.
+                    _ if is_over => Resolution::Overspent { killed: false },
                     _ => Resolution::Answered,
                 };
                 match how {
@@ -439,6 +450,9 @@ impl Dispatch {
                 self.slots[slot].state = State::Doomed { task: None };
                 match answer.interrupted {
                     true => self.ended(task, reason.resolution(false), now, actions),
+                    false if self.is_over(task, &answer) => {
+                        self.ended(task, Resolution::Overspent { killed: false }, now, actions);
+                    }
                     false if answer.unfinished => self.put_back(task, actions),
                     false => self.ended(task, Resolution::Answered, now, actions),
                 }
@@ -483,7 +497,7 @@ impl Dispatch {
         let retry = entry.spec.retry;
         let again = match how {
             Resolution::Died { .. } => true,
-            Resolution::TimedOut { .. } => retry.on_timeout,
+            Resolution::TimedOut { .. } | Resolution::Overspent { .. } => retry.on_timeout,
             _ => false,
         };
         if !again || entry.attempts >= retry.attempts_max || entry.abort || self.broken {

@@ -169,6 +169,7 @@ impl Dispatch {
     pub(super) fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
         for index in 0..self.slots.len() {
             self.report_slow(index, now, actions);
+            self.look(index, now, actions);
             let idle_timeout = self.config.idle_timeout;
             if self.slots[index].deadline(idle_timeout).is_none_or(|deadline| deadline > now) {
                 continue;

@@ -66,7 +66,7 @@ pub enum ModuleError {
         /// The limit: bytes, milliseconds or a number, by its kind.
         limit: u64,
         /// What was seen. Of the shape: the first number over the limit. Of memory: what would have been
-        /// needed at least, which is the most that was resident and the allocation that failed. Of time:
+        /// needed at least, which is the most that was resident and the allocation that failed. Of both times:
         /// the milliseconds of CPU time that the compiler had used when it was killed.
         seen: u64,
         /// The function, by its index in the module (imported ones come first), where it is one function's.
@@ -75,6 +75,20 @@ pub enum ModuleError {
         offset: Option<u64>,
         /// Whether this pool had met the module before, and did not try again.
         quarantined: bool,
+    },
+    /// One of the [`CompileLimits`](crate::CompileLimits) is more than can be had here.
+    #[error(
+        "CompileLimits::{} is {asked}, but no more than {most} can be had: {}", kind.setting(), Escaped(why)
+    )]
+    CompileLimitUnavailable {
+        /// Which.
+        kind: CompileLimit,
+        /// The value that was asked for.
+        asked: u64,
+        /// The most that it can be set to.
+        most: u64,
+        /// The reason why there is no more.
+        why: String,
     },
     /// The compiler process died.
     #[error("the compiler process died: {death}{}", again(*quarantined))]
@@ -184,6 +198,14 @@ fn over(
     quarantined: bool,
 ) -> String {
     let what = match kind {
+        CompileLimit::CpuTime => {
+            let time = Duration::from_millis;
+            format!(
+                "compiling took more than {:?} of CPU time and was stopped, after {:?}",
+                time(limit),
+                time(seen)
+            )
+        }
         CompileLimit::Time => {
             let time = Duration::from_millis;
             let busy = if seen < limit / 10 { ": the machine was busy" } else { "" };

@@ -151,6 +151,15 @@ pub enum TaskError {
         /// Whether the worker had to be killed.
         killed: bool,
     },
+    /// The task used more CPU time than it may ([`TaskOptions::cpu_time`](crate::TaskOptions::cpu_time)), and was
+    /// interrupted as at a timeout. How much it had used is in its [report](crate::TaskReport::cpu).
+    #[error("used more CPU time than its limit of {limit:?}{}", if *killed { " (its worker had to be killed)" } else { "" })]
+    CpuTime {
+        /// The limit.
+        limit: Duration,
+        /// Whether the worker had to be killed.
+        killed: bool,
+    },
     /// The task was refused memory that it cannot do without: what its module begins with, room for its input, or for
     /// an object of the engine's garbage collector. A guest whose `memory.grow` is refused is told so instead,
     /// and goes on: if it then traps, that is [`Trap`](Self::Trap), and its report has

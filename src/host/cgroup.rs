@@ -51,8 +51,18 @@ impl Cgroups {
         Cgroups { place, asked, memory_bytes_max }
     }
 
-    /// Puts a child into a group of its own, and says what came of it.
+    /// Puts a worker into a group of its own, and says what came of it.
     pub(crate) fn hold(&self, name: &str, pid: u32) -> (Option<Group>, LayerReport) {
+        self.hold_to(self.memory_bytes_max, name, pid)
+    }
+
+    /// Does the same as [`hold`](Self::hold), with another limit.
+    pub(crate) fn hold_to(
+        &self,
+        memory_bytes_max: u64,
+        name: &str,
+        pid: u32,
+    ) -> (Option<Group>, LayerReport) {
         let report = |requested, applied, reason| LayerReport {
             layer: SandboxLayer::Cgroup,
             requested,
@@ -64,7 +74,7 @@ impl Cgroups {
             Ok(place) => place,
             Err(why) => return (None, report(self.asked, false, why.clone())),
         };
-        let group = Group { dir: place.join(name), memory_bytes_max: self.memory_bytes_max };
+        let group = Group { dir: place.join(name), memory_bytes_max };
         match group.set_up(pid) {
             Ok(what) => (Some(group), report(true, true, what)),
             // What was made of it is removed.

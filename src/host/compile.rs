@@ -5,15 +5,17 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use super::core::Core;
-use super::priority;
-use super::spawn::Child;
+use super::cpu::ProcessClock;
+use super::memory;
+use super::priority::Pace;
+use super::spawn::{self, Child};
 use super::supervise::Job;
 use super::usage::{self, Usage};
 use crate::compile::cache::{Compiled, DESCRIPTION_BYTES_MAX, Stamp};
@@ -28,16 +30,17 @@ use crate::wire::{fingerprint, memfd};
 /// What a failed allocation says on stderr before it aborts; the number of bytes stands between.
 const ALLOCATION_FAILED: (&str, &str) = ("memory allocation of ", " bytes failed");
 
-/// Compiles in a process of its own, which is killed if it takes longer than it may. Waits for it.
+/// Compiles in a process of its own, which is killed if it uses or takes more than it may. Waits for it.
 ///
 /// # Errors
-/// The compiler's own, [`ModuleError::CompileLimit`], or how the process died.
+/// The compiler's own, [`ModuleError::CompileLimit`], [`ModuleError::CompileLimitUnavailable`], or how the process died.
 pub(crate) fn compile(
     core: &Core,
     wasm: &[u8],
     code: CodeKind,
     limits: &CompileLimits,
 ) -> Result<Compiled, ModuleError> {
+    can_be_had(limits)?;
     let source = memfd::sealed("wasmpool-wasm", wasm).map_err(system)?;
     let artifact = memfd::empty("wasmpool-artifact").map_err(system)?;
     let description = memfd::empty("wasmpool-description").map_err(system)?;
@@ -48,11 +51,13 @@ pub(crate) fn compile(
     ours.send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()]).map_err(system)?;
 
     let (reply, child) = crossbeam_channel::bounded(1);
-    core.mailbox.post(Job::SpawnCompiler { socket: theirs, reply });
+    // The group counts the files in memory that the compiler writes, too.
+    let memory_bytes_max = limits.get(CompileLimit::Memory).saturating_mul(2);
+    core.mailbox.post(Job::SpawnCompiler { socket: theirs, memory_bytes_max, reply });
     // The supervisor answers at once, or drops the job because the pool has stopped.
     let child = child.recv_timeout(core.settings.start_timeout).map_err(|_| closed())?.map_err(system)?;
 
-    attend(core, limits, ours, child).map_err(|error| match error {
+    attend(core, limits, wasm.len(), ours, child).map_err(|error| match error {
         // Children die with the supervisor's thread.
         ModuleError::CompilerDied { .. } if core.is_stopped() => closed(),
         error => error,
@@ -76,55 +81,105 @@ fn closed() -> ModuleError {
     ModuleError::Closed { message: "it was shut down or is broken".into() }
 }
 
+/// A limit that would be another one is none.
+fn can_be_had(limits: &CompileLimits) -> Result<(), ModuleError> {
+    let (asked, most) = (limits.get(CompileLimit::Memory), memory::data_bytes_max());
+    if asked <= most {
+        return Ok(());
+    }
+    let why = "this process itself may have no more (its hard limit of data, `ulimit -Hd`)".into();
+    Err(ModuleError::CompileLimitUnavailable { kind: CompileLimit::Memory, asked, most, why })
+}
+
+/// Why the host has ended a compiler.
+enum Ended {
+    Over(CompileLimit),
+    /// The pool was.
+    Closed,
+}
+
+/// The times of one compiler: how long it may take, what it may compute, and how it goes.
+struct Times<'a> {
+    limits: &'a CompileLimits,
+    /// None where the timeout is beyond all time.
+    deadline: Option<Instant>,
+    clock: Option<ProcessClock>,
+    threads: u32,
+    pace: Pace<'a>,
+}
+
+impl Times<'_> {
+    /// When to look again, or what it has gone over.
+    fn look(&mut self) -> Result<Option<Duration>, CompileLimit> {
+        let now = Instant::now();
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(now));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(CompileLimit::Time);
+        }
+        // A process that is gone has no clock: its end is waited for.
+        let Some(used) = self.clock.and_then(ProcessClock::read) else { return Ok(left) };
+        let left_cpu = self.limits.cpu().saturating_sub(used);
+        if left_cpu.is_zero() {
+            return Err(CompileLimit::CpuTime);
+        }
+        let again = self.pace.look(used, self.threads, now).min(left_cpu / self.threads);
+        Ok(Some(left.map_or(again, |left| left.min(again)).max(LOOK_AGAIN_MIN)))
+    }
+}
+
+/// No compiler is looked at more often.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
+
 /// Waits for the answer and the end of the compiler, whichever way it goes.
 fn attend(
     core: &Core,
     limits: &CompileLimits,
+    wasm_bytes: usize,
     socket: ControlSocket,
     mut child: Child,
 ) -> Result<(), ModuleError> {
-    // Without one where the timeout is beyond all time.
-    let deadline = Instant::now().checked_add(limits.time());
     // What a process inherits from us at its start counts as its own peak.
     let inherited = usage::own_peak();
+    let mut times = Times {
+        limits,
+        deadline: Instant::now().checked_add(limits.time()),
+        clock: ProcessClock::of(child.pid),
+        // Its own main thread works, too.
+        threads: u32::try_from(core.settings.compile_threads).unwrap_or(u32::MAX).saturating_add(1),
+        pace: Pace::new(&core.mistrust, child.pidfd.as_fd(), wasm_bytes),
+    };
     let mut reply: Option<CompileReply> = None;
-    let mut timed_out = false;
-    let mut stopped = false;
-    let (mut stepped_back, mut look_at) = (false, Instant::now() + priority::LOOK_AGAIN);
+    let mut ended = None;
     // Each is dropped at its end, which would poll as readable for ever.
     let (mut socket, mut stderr_open) = (Some(socket), true);
     loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) && !timed_out && !stopped {
-            timed_out = true;
-            child.kill();
+        let mut wait = None;
+        if ended.is_none() {
+            match times.look() {
+                Ok(again) => wait = again,
+                Err(kind) => {
+                    ended = Some(Ended::Over(kind));
+                    spawn::kill(&child.pidfd);
+                }
+            }
         }
         let mut fds = vec![PollFd::new(&child.pidfd, PollFlags::IN)];
         if stderr_open {
             fds.push(PollFd::new(&child.stderr.pipe, PollFlags::IN));
         }
         fds.extend(socket.as_ref().map(|socket| PollFd::new(&socket.0, PollFlags::IN)));
-        if !stopped {
+        if ended.is_none() {
             fds.push(PollFd::new(&core.mailbox.gone, PollFlags::IN));
-        }
-        let mut wait = left.filter(|_| !timed_out && !stopped);
-        if !stepped_back {
-            let until_look = look_at.saturating_duration_since(Instant::now());
-            wait = Some(wait.map_or(until_look, |left| left.min(until_look)));
         }
         let wait = wait.and_then(|wait| wait.try_into().ok());
         if rustix::event::poll(&mut fds, wait.as_ref()).is_err() {
             continue;
         }
         let gone = !fds[0].revents().is_empty();
-        if !stopped && fds.last().is_some_and(|fd| !fd.revents().is_empty()) {
+        if ended.is_none() && fds.last().is_some_and(|fd| !fd.revents().is_empty()) {
             // A child that had not yet asked to die with the supervisor outlives it.
-            stopped = true;
-            child.kill();
-        }
-        if !gone && !stepped_back && look_at <= Instant::now() {
-            stepped_back = priority::step_back_if_long(child.pid, child.pidfd.as_fd());
-            look_at = Instant::now() + priority::LOOK_AGAIN;
+            ended = Some(Ended::Closed);
+            spawn::kill(&child.pidfd);
         }
         stderr_open = stderr_open && child.stderr.drain();
         let said = socket.as_ref().map(|socket| socket.receive::<CompileReply>(0, RecvFlags::DONTWAIT));
@@ -134,32 +189,47 @@ fn attend(
             Some(Ok(None) | Err(_)) => socket = None,
             None => {}
         }
-        if !gone {
-            continue;
+        if gone {
+            break;
         }
-        let (cause, usage) = usage::reap(child.pidfd.as_fd());
-        let cause = super::spawn::in_group(child.group.as_ref(), cause);
-        let peak = usage.peak_bytes.filter(|peak| *peak > inherited);
-        let usage = Usage { peak_bytes: peak, ..usage };
-        return match (reply, cause) {
-            _ if stopped => Err(closed()),
-            _ if timed_out => Err(over_time(limits, &usage)),
-            (Some(Err(ModuleError::CompileLimit { kind: CompileLimit::Memory, .. })), _) => {
-                Err(over_memory(limits, &usage, 0))
-            }
-            (Some(Err(error)), _) => Err(error),
-            (Some(Ok(())), DeathCause::Exited(0) | DeathCause::Unknown) => Ok(()),
-            (_, cause) => {
-                let death = Death::new(child.pid, cause, Phase::Compiling, child.stderr.text());
-                Err(of_death(limits, death, &usage))
-            }
-        };
+    }
+    drop(times);
+    let (cause, usage) = usage::reap(child.pidfd.as_fd());
+    let cause = spawn::in_group(child.group.as_ref(), cause);
+    let peak = usage.peak_bytes.filter(|peak| *peak > inherited);
+    let death = Death::new(child.pid, cause, Phase::Compiling, child.stderr.text());
+    let end = judge(limits, ended, reply, death, &Usage { peak_bytes: peak, ..usage });
+    if let Err(ModuleError::CompileLimit { kind, .. }) = &end
+        && matches!(kind, CompileLimit::CpuTime | CompileLimit::Time | CompileLimit::Memory)
+    {
+        core.mistrust.begin(Instant::now());
+    }
+    end
+}
+
+/// Says how the compilation ended.
+fn judge(
+    limits: &CompileLimits,
+    ended: Option<Ended>,
+    reply: Option<CompileReply>,
+    death: Death,
+    usage: &Usage,
+) -> Result<(), ModuleError> {
+    match (ended, reply, &death.cause) {
+        (Some(Ended::Closed), ..) => Err(closed()),
+        (Some(Ended::Over(kind)), ..) => Err(over_time(limits, kind, usage)),
+        (None, Some(Err(ModuleError::CompileLimit { kind: CompileLimit::Memory, .. })), _) => {
+            Err(over_memory(limits, usage, 0))
+        }
+        (None, Some(Err(error)), _) => Err(error),
+        (None, Some(Ok(())), DeathCause::Exited(0) | DeathCause::Unknown) => Ok(()),
+        (None, ..) => Err(of_death(limits, death, usage)),
     }
 }
 
-fn over_time(limits: &CompileLimits, usage: &Usage) -> ModuleError {
+fn over_time(limits: &CompileLimits, kind: CompileLimit, usage: &Usage) -> ModuleError {
     let seen = u64::try_from(usage.cpu.as_millis()).unwrap_or(u64::MAX);
-    over(limits, CompileLimit::Time, seen)
+    over(limits, kind, seen)
 }
 
 /// `failed` is the allocation that there was no room for, or 0 if that is not known.

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::batch::Batch;
+use super::cpu::CpuCount;
 use super::domains::{Breakage, Domains};
 use super::effects::Effect;
 use super::link::Link;
 use super::logs::Dropped;
 use super::observers::{Observers, Subscription};
+use super::priority::Mistrust;
 use super::resolve;
 use super::sent::TaskShares;
 use super::settings::Settings;
@@ -61,6 +63,7 @@ pub(super) struct Record {
     /// What it is, if it is a batch.
     pub(super) batch: Option<Arc<Batch>>,
     pub(super) timeout: Option<Duration>,
+    pub(super) cpu: Option<CpuCount>,
     pub(super) domain: Domain,
     pub(super) submitted: Now,
     pub(super) began: Option<Now>,
@@ -130,6 +133,7 @@ pub(crate) struct Core {
     next_chunk: AtomicU64,
     next_ticket: AtomicU64,
     pub(super) log_records_dropped: AtomicU64,
+    pub(super) mistrust: Mistrust,
     state: Mutex<State>,
     /// A task was resolved, or the pool stopped.
     changed: Condvar,
@@ -204,6 +208,7 @@ impl Core {
             next_chunk: AtomicU64::new(1),
             next_ticket: AtomicU64::new(1),
             log_records_dropped: AtomicU64::new(0),
+            mistrust: Mistrust::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
@@ -295,6 +300,7 @@ impl Core {
             call,
             batch,
             timeout: options.timeout,
+            cpu: options.cpu_time.map(CpuCount::new),
             domain,
             submitted: now,
             began: None,
@@ -320,6 +326,7 @@ impl Core {
         });
         let spec = Spec {
             timeout,
+            cpu_time: options.cpu_time,
             priority: options.priority.unwrap_or_default(),
             retry,
             chunk: group.chunk(),
@@ -340,10 +347,11 @@ impl Core {
     }
 
     /// Whether tasks with these options may travel in batches. Those who watch want to see each task,
-    /// and a batch has no attempts of its own.
+    /// a batch has no attempts of its own, and CPU time is counted of one task.
     pub(crate) fn may_batch(&self, options: &TaskOptions) -> bool {
         let retry = options.retry.or(self.settings.defaults.retry).unwrap_or_default();
         retry.attempts_max <= 1
+            && options.cpu_time.or(self.settings.defaults.cpu_time).is_none()
             && self.settings.recycle.tasks_max.is_none()
             && self.lock().observers.is_empty()
     }
@@ -383,6 +391,8 @@ impl Core {
                 unfinished,
                 interrupted: answered.verdict == Verdict::Interrupted,
                 ran: Duration::from_nanos(answered.cost.run_ns),
+                // Measured under the lock.
+                used: None,
                 resident_bytes,
                 is_full,
             };

@@ -23,6 +23,8 @@ use smallvec::SmallVec;
 
 use super::batch::Batch;
 use super::core::{Answered, Call, Core};
+use super::cpu::ProcessClock;
+use super::priority;
 use super::sent::{self, Sent, TaskShares};
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause};
@@ -57,6 +59,7 @@ pub(crate) struct Link {
     pub(crate) pid: u32,
     pub(crate) control: ControlSocket,
     pidfd: OwnedFd,
+    clock: Option<ProcessClock>,
     end: End,
     reader: Turn<Reader>,
     spinning: Spinning,
@@ -205,11 +208,14 @@ impl Link {
             runs: 0,
             claims: 0,
         };
+        let clock = ProcessClock::of(pid);
+        clock.into_iter().for_each(|clock| priority::worker_comes(pid, clock));
         Arc::new_cyclic(|this| Link {
             key,
             pid,
             control,
             pidfd,
+            clock,
             end,
             reader: Turn::new(reader),
             spinning: Spinning::new(),
@@ -313,6 +319,18 @@ impl Link {
         self.orders().outstanding.iter().find(|held| held.run.task == task).map(|held| held.run.run)
     }
 
+    /// Reads the process's clock.
+    pub(super) fn computed(&self) -> Option<Duration> {
+        self.clock.and_then(ProcessClock::read)
+    }
+
+    /// Whether the worker says that it has begun the task.
+    pub(super) fn has_begun(&self, task: TaskId) -> bool {
+        let orders = self.orders();
+        let held = orders.outstanding.iter().find(|held| held.run.task == task);
+        held.is_some_and(|held| self.end.has_begun(held.run.claim, held.run.run))
+    }
+
     /// Sends what was ordered, as far as it fits.
     pub(super) fn flush(&self) {
         match self.pump() {
@@ -398,6 +416,7 @@ impl Link {
 
     /// For the supervisor: the process has been reaped.
     pub(super) fn bury(&self, mut death: Death) {
+        priority::worker_goes(self.pid);
         if let Some(cause) = self.killed_for.get() {
             death.cause = cause.clone();
         }

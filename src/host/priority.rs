@@ -1,73 +1,299 @@
-//! A compiler that takes long goes on with what nobody else wants.
+//! How far a compiler steps back, behind whom, and for how long.
+//!
+//! A compiler that somebody waits for runs as any process does, beside strangers and beside this pool's own tasks.
+//! A bomb must not: it would take half of what tasks want for as long as somebody sends bombs. What tells them
+//! apart is the CPU time that a compiler has used, by the size of its module
+//! ([`COMPILE_ALLOWANCE`]): one that is over it steps back, while tasks of this process compute, and goes on
+//! as before when they do not. For a while after that the pool mistrusts other modules, too.
+//!
+//! To step back is to be stopped (SIGSTOP) most of the time, by the compiler's own clock: it gets its part of
+//! the CPUs, not less on a busy machine, and not more on an idle one. Priorities will not do: niceness is a
+//! share, of which bombs got a fifth whatever it was; what nobody else wants (`SCHED_IDLE`) is nothing on a busy
+//! machine; and an ordinary user cannot take either back.
 
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Signal;
 
-/// CPU time after which a compilation is a long one. Most modules take less (a megabyte of wasm some
-/// times that), and so have their niceness only.
-const LONG: Duration = Duration::from_millis(100);
+use super::cpu::ProcessClock;
+use crate::limits::{
+    COMPILE_ALLOWANCE, COMPILE_ALLOWANCE_MISTRUSTED, COMPILE_ALLOWANCE_NS_PER_BYTE, COMPILE_MISTRUST,
+    COMPILE_STEPPED_BACK_PART, COMPILE_STEPPED_BACK_PART_MIN,
+};
 
-/// How often it is looked at, until it is a long one.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(25);
+/// How often it is asked whether tasks compute, by a compiler that steps back from them or would.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
-/// Has every thread of the process run only where nothing else wants to, once it has computed for long:
-/// `true` then, or if it cannot be told. Niceness alone is a share: measured with two bombs in
-/// compilers and two workers on two CPUs, tasks kept 80 % of their throughput at a niceness of 12 as of
-/// 15, and 90 % so. Behind the compiler's back, since its filter lets it change no priority.
-pub(super) fn step_back_if_long(pid: u32, pidfd: BorrowedFd<'_>) -> bool {
-    match computed(pid) {
-        Some(computed) if computed < LONG => false,
-        Some(_) => {
-            // Those that it starts from here on inherit it.
-            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-            let threads: Vec<_> =
-                threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok()).collect();
-            // Where the embedder reaps every child itself, the numbers of one that is gone may be others'.
-            if is_there(pidfd) {
-                threads.into_iter().for_each(only_what_is_left);
-            }
-            true
-        }
-        None => true,
+/// One that steps back runs for so long at a time.
+const RUN: Duration = Duration::from_millis(10);
+
+/// And is stopped for so long, at most.
+const STOP_MAX: Duration = Duration::from_secs(1);
+
+/// Tasks compute if they have used one part in so many of one CPU, since it was last asked.
+const COMPUTING_PART: u32 = 10;
+
+/// Until when a pool mistrusts modules, because of one that it has met.
+#[derive(Debug, Default)]
+pub(crate) struct Mistrust(Mutex<Option<Instant>>);
+
+impl Mistrust {
+    /// A module was a bomb, or might be one.
+    pub(super) fn begin(&self, now: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now.checked_add(COMPILE_MISTRUST);
+    }
+
+    fn is_on(&self, now: Instant) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| now < until)
     }
 }
 
-fn is_there(pidfd: BorrowedFd<'_>) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&now)) == Ok(0)
+/// The workers of this process's pools, by their clocks; and what they had computed when it was last asked.
+#[derive(Debug)]
+struct Tasks {
+    workers: Vec<(u32, ProcessClock)>,
+    asked: Option<(Instant, Duration)>,
+    compute: bool,
 }
 
-/// What all threads of a process have computed so far, in ticks of 10 ms.
-fn computed(pid: u32) -> Option<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let mut times = fields.split_ascii_whitespace().skip(11).map(str::parse::<u64>);
-    let ticks = times.next()?.ok()? + times.next()?.ok()?;
-    Some(Duration::from_secs(ticks) / rustix::param::clock_ticks_per_second().try_into().ok()?)
+static TASKS: Mutex<Tasks> = Mutex::new(Tasks { workers: Vec::new(), asked: None, compute: false });
+
+/// Compilers of this process that step back.
+static STEPPED_BACK: AtomicUsize = AtomicUsize::new(0);
+
+fn tasks() -> MutexGuard<'static, Tasks> {
+    TASKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What cannot be had is left: it is a courtesy.
-fn only_what_is_left(thread: i32) {
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: sched_setscheduler(2) reads the structure, and changes nothing of this process.
-    unsafe { libc::sched_setscheduler(thread, libc::SCHED_IDLE, &raw const parameters) };
+/// A worker is there: what it computes is tasks'.
+pub(super) fn worker_comes(pid: u32, clock: ProcessClock) {
+    tasks().workers.push((pid, clock));
+}
+
+/// It is gone.
+pub(super) fn worker_goes(pid: u32) {
+    tasks().workers.retain(|(held, _)| *held != pid);
+}
+
+/// Whether tasks of this process's pools want the CPUs.
+fn tasks_compute(now: Instant) -> bool {
+    let mut tasks = tasks();
+    let used = || tasks.workers.iter().filter_map(|(_, clock)| clock.read()).sum();
+    match tasks.asked {
+        Some((asked, _)) if now.saturating_duration_since(asked) < LOOK_AGAIN / 2 => {}
+        Some((asked, before)) => {
+            let used: Duration = used();
+            let enough = now.saturating_duration_since(asked) / COMPUTING_PART;
+            // A worker that is gone meanwhile is missing from the sum.
+            tasks.compute = used.saturating_sub(before) >= enough;
+            tasks.asked = Some((now, used));
+        }
+        None => tasks.asked = Some((now, used())),
+    }
+    tasks.compute
+}
+
+/// One compiler's way through its work.
+pub(super) struct Pace<'a> {
+    mistrust: &'a Mistrust,
+    pidfd: BorrowedFd<'a>,
+    allowance: Duration,
+    is_over: bool,
+    gait: Gait,
+}
+
+/// Whether it runs as it likes.
+#[derive(Debug, Clone, Copy)]
+enum Gait {
+    Runs,
+    /// It steps back: runs for a moment, is stopped for long, and so on.
+    Moment {
+        until: Instant,
+        began: Instant,
+        used: Duration,
+    },
+    Stopped {
+        until: Instant,
+    },
+}
+
+impl<'a> Pace<'a> {
+    pub(super) fn new(mistrust: &'a Mistrust, pidfd: BorrowedFd<'a>, wasm_bytes: usize) -> Pace<'a> {
+        Pace { mistrust, pidfd, allowance: allowance(wasm_bytes), is_over: false, gait: Gait::Runs }
+    }
+
+    /// Has it run or stop, by what it has used. When to look again, where `threads` of its threads run.
+    pub(super) fn look(&mut self, used: Duration, threads: u32, now: Instant) -> Duration {
+        if used > self.allowance && !self.is_over {
+            self.is_over = true;
+            self.mistrust.begin(now);
+        }
+        let allowance = match self.mistrust.is_on(now) {
+            true => self.allowance.min(COMPILE_ALLOWANCE_MISTRUSTED),
+            false => self.allowance,
+        };
+        if used < allowance {
+            self.run();
+            return ((allowance - used) / threads.max(1)).max(LOOK_AGAIN);
+        }
+        if !tasks_compute(now) {
+            self.run();
+            return LOOK_AGAIN;
+        }
+        self.step_back(used, now);
+        match self.gait {
+            Gait::Runs => LOOK_AGAIN,
+            Gait::Moment { until, .. } | Gait::Stopped { until } => {
+                until.saturating_duration_since(now).min(LOOK_AGAIN)
+            }
+        }
+    }
+
+    fn step_back(&mut self, used: Duration, now: Instant) {
+        self.gait = match self.gait {
+            Gait::Runs => {
+                STEPPED_BACK.fetch_add(1, Ordering::SeqCst);
+                self.signal(Signal::STOP);
+                Gait::Stopped { until: now + STOP_MAX / 10 }
+            }
+            Gait::Stopped { until } if until <= now => {
+                self.signal(Signal::CONT);
+                Gait::Moment { until: now + RUN, began: now, used }
+            }
+            Gait::Moment { until, began, used: before } if until <= now => {
+                self.signal(Signal::STOP);
+                let wanted = used.saturating_sub(before).div_f64(part());
+                Gait::Stopped { until: (began + wanted.min(STOP_MAX)).max(now + RUN) }
+            }
+            gait => gait,
+        };
+    }
+
+    fn run(&mut self) {
+        if matches!(self.gait, Gait::Runs) {
+            return;
+        }
+        self.signal(Signal::CONT);
+        self.gait = Gait::Runs;
+        STEPPED_BACK.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // It fails only for a process that is gone already.
+        let _ = rustix::process::pidfd_send_signal(self.pidfd, signal);
+    }
+}
+
+impl Drop for Pace<'_> {
+    /// Whatever happens here, the compiler is left to itself and not as it stands.
+    fn drop(&mut self) {
+        self.run();
+    }
+}
+
+/// CPU time that a module of that size has without a question.
+fn allowance(wasm_bytes: usize) -> Duration {
+    let for_bytes = (wasm_bytes as u64).saturating_mul(COMPILE_ALLOWANCE_NS_PER_BYTE);
+    COMPILE_ALLOWANCE.saturating_add(Duration::from_nanos(for_bytes))
+}
+
+/// The part of each compiler that steps back, in CPUs.
+fn part() -> f64 {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let sharers = STEPPED_BACK.load(Ordering::SeqCst).max(1) as f64;
+    let least = 1.0 / f64::from(COMPILE_STEPPED_BACK_PART_MIN);
+    (cpus / f64::from(COMPILE_STEPPED_BACK_PART) / sharers).max(least)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::process::{Pid, PidfdFlags};
+
     use super::*;
 
-    #[test]
-    fn what_a_process_has_computed_is_told_and_of_none_nothing() {
-        let own = std::process::id();
-        let before = computed(own).expect("is told");
-        let deadline = std::time::Instant::now() + Duration::from_secs(60);
-        while computed(own).expect("is told") < before + Duration::from_millis(20) {
-            assert!(std::time::Instant::now() < deadline, "it has computed nothing");
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A process that computes until it is killed, in the place of workers and compilers.
+    struct Busy(std::process::Child);
+
+    impl Busy {
+        fn new() -> Busy {
+            let busy = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn();
+            Busy(busy.expect("starts"))
         }
-        assert_eq!(computed(0), None);
+
+        fn clock(&self) -> ProcessClock {
+            ProcessClock::of(self.0.id()).expect("it is there")
+        }
+
+        fn pidfd(&self) -> std::os::fd::OwnedFd {
+            let pid = Pid::from_raw(self.0.id() as i32).expect("a number");
+            rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("opens")
+        }
+
+        fn is_stopped(&self) -> bool {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).expect("reads");
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        }
+    }
+
+    impl Drop for Busy {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// Drives a compiler for so long, as the host does. What it used.
+    fn drive(compiler: &Busy, pace: &mut Pace<'_>, time: Duration) -> Duration {
+        let (clock, began) = (compiler.clock(), Instant::now());
+        let before = clock.read().expect("is told");
+        while began.elapsed() < time {
+            let used = clock.read().expect("is told");
+            std::thread::sleep(pace.look(used, 1, Instant::now()).min(ms(20)));
+        }
+        clock.read().expect("is told") - before
+    }
+
+    #[test]
+    fn what_is_over_its_allowance_steps_back_only_while_tasks_compute_and_never_to_nothing() {
+        let (compiler, mistrust) = (Busy::new(), Mistrust::default());
+        let pidfd = compiler.pidfd();
+        let mut pace = Pace::new(&mistrust, pidfd.as_fd(), 0);
+        pace.allowance = ms(1);
+        assert!(drive(&compiler, &mut pace, ms(400)) > ms(20), "nobody computes");
+        assert!(!compiler.is_stopped() && pace.is_over && mistrust.is_on(Instant::now()));
+        let worker = Busy::new();
+        worker_comes(worker.0.id(), worker.clock());
+        drive(&compiler, &mut pace, ms(300));
+        let time = ms(3000);
+        let stepped_back = drive(&compiler, &mut pace, time);
+        // Its part, and what one moment may be late by; never nothing.
+        let part = part() * time.as_secs_f64();
+        assert!(stepped_back.as_secs_f64() < 2.0 * part + 0.1, "{stepped_back:?}, its part is {part} s");
+        assert!(stepped_back > ms(10), "{stepped_back:?}");
+        worker_goes(worker.0.id());
+        drop(worker);
+        drive(&compiler, &mut pace, ms(300));
+        assert!(matches!(pace.gait, Gait::Runs) && !compiler.is_stopped());
+        drop(pace);
+        assert!(!compiler.is_stopped());
+    }
+
+    #[test]
+    fn a_module_has_an_allowance_by_its_size_unless_another_was_a_bomb() {
+        assert_eq!(allowance(0), COMPILE_ALLOWANCE);
+        assert_eq!(allowance(10 << 20) - COMPILE_ALLOWANCE, Duration::from_nanos(3000 * (10 << 20)));
+        let (mistrust, now) = (Mistrust::default(), Instant::now());
+        assert!(!mistrust.is_on(now));
+        mistrust.begin(now);
+        assert!(mistrust.is_on(now + COMPILE_MISTRUST - ms(1)) && !mistrust.is_on(now + COMPILE_MISTRUST));
     }
 }

@@ -33,6 +33,9 @@ pub(super) fn result(
         add_cost(&mut report, &answered.cost);
         report.output_bytes = answered.payload.len() as u64;
     }
+    if let Some(cpu) = &record.cpu {
+        report.cpu = cpu.used;
+    }
     let told = |breakage: &Breakage| breakage.told_to(state.domains.name(record.domain).as_ref());
     if let (Resolution::Broken, Some(broken), None) = (how, &state.broken, &record.batch) {
         return (Err(Failed::WithAll(told(broken))), report);
@@ -47,6 +50,10 @@ pub(super) fn result(
         },
         Resolution::Cancelled => Err(TaskError::Cancelled),
         Resolution::TimedOut { killed } => Err(TaskError::Timeout { limit, killed }),
+        Resolution::Overspent { killed } => {
+            let limit = record.cpu.map(|cpu| cpu.limit).unwrap_or_default();
+            Err(TaskError::CpuTime { limit, killed })
+        }
         Resolution::Aborted { killed } => Err(TaskError::Aborted { killed }),
         Resolution::Died { worker } => {
             let death = state.deaths.get(&worker).map(|(death, _)| death.clone());
@@ -148,7 +155,7 @@ pub(super) fn outcome(how: Resolution, result: Option<&Result<Answer, Failed>>) 
         Resolution::Answered if result.is_some_and(Result::is_ok) => TaskOutcome::Succeeded,
         Resolution::Answered => TaskOutcome::Failed,
         Resolution::Cancelled => TaskOutcome::Cancelled,
-        Resolution::TimedOut { .. } => TaskOutcome::TimedOut,
+        Resolution::TimedOut { .. } | Resolution::Overspent { .. } => TaskOutcome::TimedOut,
         Resolution::Aborted { .. } => TaskOutcome::Aborted,
         Resolution::Died { .. } | Resolution::Broken => TaskOutcome::Lost,
     }

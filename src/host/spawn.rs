@@ -41,12 +41,10 @@ pub(crate) struct Child {
     pub(crate) group: Option<Group>,
 }
 
-impl Child {
-    /// Its end is still to be waited for.
-    pub(crate) fn kill(&self) {
-        // It fails only for a process that is gone already.
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
-    }
+/// Its end is still to be waited for.
+pub(crate) fn kill(pidfd: &OwnedFd) {
+    // It fails only for a process that is gone already.
+    let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
 }
 
 /// Starts `program` in `role`, with `socket` as its stdin, nothing in its environment and

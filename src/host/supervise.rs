@@ -34,8 +34,8 @@ use crate::wire::ring;
 pub(crate) enum Job {
     /// Start this worker.
     Spawn(WorkerKey),
-    /// Start a compiler with this socket, and send it back.
-    SpawnCompiler { socket: OwnedFd, reply: Sender<io::Result<Child>> },
+    /// Start a compiler with this socket, and send it back. Its group holds it to this much memory.
+    SpawnCompiler { socket: OwnedFd, memory_bytes_max: u64, reply: Sender<io::Result<Child>> },
 }
 
 /// Where jobs are put; wakes the supervisor.
@@ -133,10 +133,11 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
         if let Ok(job) = inbox.jobs.try_recv() {
             match job {
                 Job::Spawn(worker) => wards.extend(start(core, worker, program, &cgroups)),
-                Job::SpawnCompiler { socket, reply } => {
+                Job::SpawnCompiler { socket, memory_bytes_max, reply } => {
                     let mut child = spawn::spawn(program, Role::Compiler, socket);
                     if let Ok(child) = &mut child {
-                        child.group = cgroups.hold(&group_name(core, child.pid), child.pid).0;
+                        let name = group_name(core, child.pid);
+                        child.group = cgroups.hold_to(memory_bytes_max, &name, child.pid).0;
                     }
                     if let Err(unsent) = reply.send(child)
                         && let Ok(child) = unsent.into_inner()

@@ -26,6 +26,8 @@ macro_rules! shape {
             $kind,)*
             /// Bytes of memory that the compiler process holds: [`CompileLimits::memory_bytes_max`].
             Memory,
+            /// Milliseconds of CPU time that it uses: [`CompileLimits::cpu_time`].
+            CpuTime,
             /// Milliseconds that it takes: [`CompileLimits::timeout`].
             Time,
         }
@@ -35,14 +37,15 @@ macro_rules! shape {
 
         impl CompileLimit {
             /// Every kind there is.
-            pub const ALL: [CompileLimit; SHAPES + 2] =
-                [$(CompileLimit::$kind,)* CompileLimit::Memory, CompileLimit::Time];
+            pub const ALL: [CompileLimit; SHAPES + 3] =
+                [$(CompileLimit::$kind,)* CompileLimit::Memory, CompileLimit::CpuTime, CompileLimit::Time];
 
             /// Name on the command line, name of the method, what is counted.
             const fn names(self) -> (&'static str, &'static str, &'static str) {
                 match self {
                     $(CompileLimit::$kind => ($name, stringify!($method), $what),)*
                     CompileLimit::Memory => ("memory", "memory_bytes_max", "bytes of memory"),
+                    CompileLimit::CpuTime => ("cpu-time", "cpu_time", "milliseconds of CPU time"),
                     CompileLimit::Time => ("timeout", "timeout", "milliseconds"),
                 }
             }
@@ -53,7 +56,8 @@ macro_rules! shape {
             pub const fn new() -> CompileLimits {
                 CompileLimits {
                     shape: [$(limits::$default),*],
-                    memory_bytes: limits::COMPILE_MEMORY_BYTES_MAX,
+                    memory_bytes: None,
+                    cpu_time: limits::COMPILE_CPU_TIME,
                     timeout: limits::COMPILE_TIMEOUT,
                 }
             }
@@ -140,7 +144,9 @@ impl fmt::Display for CompileLimit {
 pub struct CompileLimits {
     /// By the kinds' order.
     shape: [u64; SHAPES],
-    memory_bytes: u64,
+    /// By the machine, where nobody has said otherwise.
+    memory_bytes: Option<u64>,
+    cpu_time: Duration,
     timeout: Duration,
 }
 
@@ -152,18 +158,30 @@ impl CompileLimits {
     }
 
     /// Most bytes of data (`RLIMIT_DATA`) of the compiler process. At least
-    /// [64 MiB](crate::limits::COMPILE_MEMORY_BYTES_MIN): less is taken as that. It holds under every
+    /// [64 MiB](crate::limits::COMPILE_MEMORY_BYTES_MIN): less is taken as that. More than this process may
+    /// have itself (`ulimit -d`) is refused when a module is to be compiled
+    /// ([`ModuleError::CompileLimitUnavailable`](crate::ModuleError::CompileLimitUnavailable)). It holds under every
     /// [`SandboxPolicy`](crate::SandboxPolicy), [`Off`](crate::SandboxPolicy::Off) included; only where the
     /// system refuses it, and the policy does without the layer
     /// [`ResourceLimits`](crate::SandboxLayer::ResourceLimits), is there none. Default:
-    /// [`limits::COMPILE_MEMORY_BYTES_MAX`](crate::limits::COMPILE_MEMORY_BYTES_MAX).
+    /// [`limits::COMPILE_MEMORY_BYTES_MAX`](crate::limits::COMPILE_MEMORY_BYTES_MAX), or half of the memory that
+    /// there is for this process, if that is less.
     pub const fn memory_bytes_max(mut self, bytes: u64) -> CompileLimits {
         let least = limits::COMPILE_MEMORY_BYTES_MIN;
-        self.memory_bytes = if bytes < least { least } else { bytes };
+        self.memory_bytes = Some(if bytes < least { least } else { bytes });
         self
     }
 
-    /// How long the compiler process may take, from its start to its end; then it is killed. The
+    /// CPU time that the compiler process may use, of all its threads together; then it is killed, and the
+    /// module is in quarantine. However busy the machine is, a module meets it or does not. Default:
+    /// [`limits::COMPILE_CPU_TIME`](crate::limits::COMPILE_CPU_TIME).
+    pub const fn cpu_time(mut self, cpu_time: Duration) -> CompileLimits {
+        self.cpu_time = cpu_time;
+        self
+    }
+
+    /// How long the compiler process may take, from its start to its end; then it is killed. It takes
+    /// longer on a busy machine, hence a default far above [`cpu_time`](Self::cpu_time). The
     /// time in which it waits for its turn does not count
     /// ([`PoolBuilder::compilers_max`](crate::PoolBuilder::compilers_max)). Default:
     /// [`limits::COMPILE_TIMEOUT`](crate::limits::COMPILE_TIMEOUT).
@@ -176,22 +194,36 @@ impl CompileLimits {
     pub fn with(self, kind: CompileLimit, max: u64) -> CompileLimits {
         match kind {
             CompileLimit::Memory => self.memory_bytes_max(max),
+            CompileLimit::CpuTime => self.cpu_time(Duration::from_millis(max)),
             CompileLimit::Time => self.timeout(Duration::from_millis(max)),
             shape => self.with_shape(shape, max),
         }
     }
 
-    /// The bound of that kind: bytes, milliseconds or a number.
+    /// The bound of that kind: bytes, milliseconds or a number. Memory that nobody has set is the most that
+    /// it may come to.
     pub fn get(&self, kind: CompileLimit) -> u64 {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         match kind {
-            CompileLimit::Memory => self.memory_bytes,
-            CompileLimit::Time => u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
+            CompileLimit::Memory => self.memory_bytes.unwrap_or(limits::COMPILE_MEMORY_BYTES_MAX),
+            CompileLimit::CpuTime => millis(self.cpu_time),
+            CompileLimit::Time => millis(self.timeout),
             shape => self.shape[shape as usize],
         }
     }
 
     pub(crate) fn time(&self) -> Duration {
         self.timeout
+    }
+
+    pub(crate) fn cpu(&self) -> Duration {
+        self.cpu_time
+    }
+
+    /// With this much memory, where nobody has set it.
+    pub(crate) fn or_memory(mut self, bytes: u64) -> CompileLimits {
+        self.memory_bytes.get_or_insert(bytes);
+        self
     }
 
     const fn with_shape(mut self, kind: CompileLimit, max: u64) -> CompileLimits {

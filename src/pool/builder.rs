@@ -181,6 +181,12 @@ impl PoolBuilder {
         self
     }
 
+    /// The limit of CPU time of tasks that do not say otherwise. Default: none.
+    pub fn cpu_time(mut self, cpu_time: Duration) -> Self {
+        self.settings.defaults.cpu_time = Some(cpu_time);
+        self
+    }
+
     /// The memory limit of tasks that do not say otherwise. Default: 512 MiB.
     pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.defaults.memory_bytes_max = Some(bytes);
@@ -312,14 +318,16 @@ impl PoolBuilder {
     }
 
     /// How long the compilation of a module may take: [`CompileLimits::timeout`] of
-    /// [`compile_limits`](Self::compile_limits), which belongs before this. Default: 120 s.
+    /// [`compile_limits`](Self::compile_limits), which belongs before this. Default: two hours; what a module
+    /// meets before that is [`CompileLimits::cpu_time`], 300 s.
     pub fn compile_timeout(mut self, timeout: Duration) -> Self {
         self.settings.compile_limits = self.settings.compile_limits.timeout(timeout);
         self
     }
 
-    /// Threads of one compiler process, 1 to 32. Default: one for each CPU, at most four. They stand back
-    /// behind whatever else wants a CPU.
+    /// Threads of one compiler process, 1 to 32. Default: one for each CPU, at most four. They
+    /// run as other processes do. Only a compiler that has used far more CPU time than its module's size explains steps
+    /// back behind tasks of this process, while they compute, to a tenth of the CPUs.
     pub fn compile_threads(mut self, threads: usize) -> Self {
         self.settings.compile_threads = threads;
         self

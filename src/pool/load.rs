@@ -11,6 +11,7 @@ use crate::compile::cache::{Cache, CacheKey, Compiled};
 use crate::error::ModuleError;
 use crate::held::{Held, Life, Place, Places};
 use crate::host::compile::{self, WasmFile};
+use crate::host::memory;
 use crate::limits;
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::module::{CodeKind, Digest, Loaded, Module, ModuleOptions};
@@ -107,8 +108,8 @@ impl Pool {
     ///
     /// A module that went over one of its [`CompileLimits`], or whose compiler died,
     /// is in quarantine for the pool's life: it is refused at once with the same error, until it comes
-    /// with a larger limit of that kind. Not so one that ran out of time on a machine so busy
-    /// that its compiler got less than a tenth of that time on a CPU.
+    /// with a larger limit of that kind. Not so one that met its [`timeout`](CompileLimits::timeout) on a machine
+    /// so busy that its compiler got less than a tenth of that time on a CPU.
     ///
     /// # Errors
     /// [`ModuleError`].
@@ -122,7 +123,7 @@ impl Pool {
 
 impl Handle {
     fn load_bytes(&self, wasm: &[u8], digest: Digest, options: ModuleOptions) -> Result<Module, ModuleError> {
-        let (code, limits) = (options.code(), self.limits_of(&options).clone());
+        let (code, limits) = (options.code(), self.limits_of(&options));
         self.enter(digest, options, || self.compiled(wasm, digest, code, &limits))
     }
 
@@ -148,7 +149,7 @@ impl Handle {
         options: ModuleOptions,
         compiled: impl FnOnce() -> Result<(Compiled, bool), ModuleError>,
     ) -> Result<Module, ModuleError> {
-        let (code, limits) = (options.code(), self.limits_of(&options).clone());
+        let (code, limits) = (options.code(), self.limits_of(&options));
         let name = options.name.unwrap_or_else(|| digest.short());
         let max = self.core.settings.modules_max;
         self.loads.load((digest, code), &limits, max, || {
@@ -173,8 +174,10 @@ impl Handle {
         })
     }
 
-    fn limits_of<'a>(&'a self, options: &'a ModuleOptions) -> &'a CompileLimits {
-        options.compile_limits.as_ref().unwrap_or(&self.core.settings.compile_limits)
+    /// The limits that hold here: memory that nobody has set is the machine's to say.
+    fn limits_of(&self, options: &ModuleOptions) -> CompileLimits {
+        let limits = options.compile_limits.as_ref().unwrap_or(&self.core.settings.compile_limits);
+        limits.clone().or_memory(memory::for_a_compiler())
     }
 
     fn compiled(

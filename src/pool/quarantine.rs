@@ -39,7 +39,7 @@ impl Quarantine {
     /// Remembers the module if the error is its own doing, and costs more than a validation to find again.
     pub(super) fn add(&mut self, key: Key, limits: &CompileLimits, error: &ModuleError) {
         let its_own = match error {
-            // A machine that was too busy to compile it has learned nothing of it.
+            // A machine that was too busy to compile it has learned nothing of it. CPU time is its own.
             ModuleError::CompileLimit { kind: CompileLimit::Time, limit, seen, .. } => *seen >= *limit / 10,
             ModuleError::CompileLimit { .. } | ModuleError::CompilerDied { .. } => true,
             _ => false,
@@ -64,7 +64,10 @@ pub(super) fn would_meet(error: &ModuleError, met: &CompileLimits, limits: &Comp
     let larger = |kind| limits.get(kind) > met.get(kind);
     match error {
         ModuleError::CompileLimit { kind, .. } => !larger(*kind),
-        ModuleError::CompilerDied { .. } => !larger(CompileLimit::Time) && !larger(CompileLimit::Memory),
+        ModuleError::CompilerDied { .. } => {
+            let dies_of = [CompileLimit::Time, CompileLimit::CpuTime, CompileLimit::Memory];
+            !dies_of.into_iter().any(larger)
+        }
         _ => true,
     }
 }
@@ -120,7 +123,7 @@ mod tests {
         quarantine.add(key(1), &limits, &ModuleError::CompilerDied { death, quarantined: false });
         let found = quarantine.find(&key(1), &limits);
         assert!(matches!(found, Some(ModuleError::CompilerDied { quarantined: true, .. })), "{found:?}");
-        assert!(quarantine.find(&key(1), &limits.memory_bytes_max(2 << 30)).is_none());
+        assert!(quarantine.find(&key(1), &limits.memory_bytes_max(8 << 30)).is_none());
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub(crate) const CLAIMS: usize = OFFERS_MAX + 1;
 const OPEN: u64 = 0;
 const CLAIMED: u64 = 1;
 const REVOKED: u64 = 2;
+/// Claimed, and what the run needs is there: from here on the worker computes for it.
+const BEGUN: u64 = 3;
 
 /// Keeps a line to itself, so that the two sides do not fight over it.
 #[repr(C, align(128))]
@@ -266,6 +268,19 @@ impl End {
     /// For the worker: `true` if the run is to begin, `false` if it was taken back.
     pub(crate) fn claim(&self, index: u8, run: u64) -> bool {
         self.settle_claim(index, run, CLAIMED)
+    }
+
+    /// For the worker: a run that it has claimed begins now.
+    pub(crate) fn begin(&self, index: u8, run: u64) {
+        if let Some(word) = self.claim_word(index) {
+            word.store(run << 2 | BEGUN, Ordering::SeqCst);
+        }
+    }
+
+    /// For the host: whether the worker says that the run has begun. One that lies gains no more than the host
+    /// lets it.
+    pub(crate) fn has_begun(&self, index: u8, run: u64) -> bool {
+        self.claim_word(index).is_some_and(|word| word.load(Ordering::SeqCst) == run << 2 | BEGUN)
     }
 
     /// For the host: `true` if the worker has not begun the run, and now never will. A worker

@@ -125,6 +125,13 @@ impl Runner {
         answered
     }
 
+    /// Has the module of the next task at hand. Whatever is wrong with it, the task is told.
+    pub(super) fn bring(&mut self, module: ModuleId) {
+        if self.in_a_row.0.as_ref().is_none_or(|(last, _)| *last != module) {
+            let _ = self.modules.get(module);
+        }
+    }
+
     /// The module of the task at hand, which is noted as the last one.
     fn loaded(&mut self, module: ModuleId) -> Result<Arc<Loaded>, String> {
         if let (Some((last, loaded)), count) = &mut self.in_a_row

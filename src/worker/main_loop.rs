@@ -12,6 +12,7 @@ use crate::sandbox::LockedDown;
 use crate::task::TaskId;
 use crate::wire::frame::write_frame;
 use crate::wire::message::{Cost, FromWorker, ToWorker, Verdict};
+use crate::wire::ring::End;
 
 /// Runs until the stream ends (which a ring never does: the watcher ends the process).
 ///
@@ -23,7 +24,7 @@ pub(super) fn run<W: ToHost>(
     to_host: &Arc<Mutex<W>>,
     reporter: &Reporter,
     mut runner: Runner,
-    claim: impl Fn(u8, u64) -> bool,
+    claims: &End,
 ) -> io::Result<()> {
     let mut inbox = Inbox::new(from_host);
     let mut scratch = Vec::new();
@@ -42,13 +43,16 @@ pub(super) fn run<W: ToHost>(
         }
         let ToWorker::Run { task, run, claim: index, module, entry, limits, items, shares } = inbox.next()?;
         // The host may have taken it back while others ran.
-        if !claim(index, run) {
+        if !claims.claim(index, run) {
             continue;
         }
+        reporter.begin(TaskId(task.0 + items.map_or(0, |items| u64::from(items.first))));
+        // From here on its computing counts as the task's.
+        runner.bring(module);
+        claims.begin(index, run);
         let mut order = Order { task, run, module, entry, limits, shares };
         match items {
             None => {
-                reporter.begin(task);
                 runner.run(&order, &mut inbox, &mut |input, outcome| {
                     // The host takes no answer before it has sent the whole input.
                     input.skip()?;

@@ -117,6 +117,7 @@ fn what_is_over_a_limit_of_the_compiler_says_how_to_raise_it() {
     inspect(&["--compile-limit", "loop-nesting=101"]).expect(0);
     inspect(&["--trust-module"]).expect(0);
     inspect(&["--trust-module", "--compile-limit", "functions=0"]).expect(3).says("functions=N");
+    inspect(&["--trust-module", "--compile-cpu-time", "1ns"]).expect(3).says("--compile-cpu-time");
     inspect(&["--trust-module", "--compile-timeout", "1ns"]).expect(3).says("--compile-timeout");
     // Of a function of two megabytes, each instruction is compiled with all others.
     let product = "(local.set 0 (i64.add (i64.mul (local.get 0) (local.get 0)) (i64.load (i32.const 8))))";
@@ -128,6 +129,26 @@ fn what_is_over_a_limit_of_the_compiler_says_how_to_raise_it() {
     end(large.args(["--compile-memory", "64MiB"])).expect(3).says("raise it with --compile-memory");
     inspect(&["--compile-memory", "63MiB"]).expect(2).says("it must be a size from 64.0 MiB");
     inspect(&["--compile-limit", "depth=9"]).expect(2).says("loop-nesting");
+}
+
+#[test]
+fn a_memory_limit_of_the_compiler_that_cannot_be_had_is_an_error_that_says_what_can_be() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = wat(folder.path(), "small.wasm", r#"(module (func (export "_start")))"#);
+    let inspect = |flags: &str| {
+        let script = format!(r#"ulimit -d 2000000; exec "$0" inspect "$1" --no-cache {flags}"#);
+        let mut shell = Command::new("sh");
+        end(shell.args(["-c", &script, env!("CARGO_BIN_EXE_wasmpool")]).arg(&module))
+    };
+    let error = inspect("--compile-memory 8GiB --json").expect(5).json()["error"].clone();
+    assert_eq!(
+        (&error["kind"], &error["most"]),
+        (&"compile_limit_unavailable".into(), &2_048_000_000u64.into())
+    );
+    inspect("--compile-memory 8GiB").expect(5).says("no more than 2048000000 can be had").says("ulimit -Hd");
+    // The default is what can be had.
+    inspect("").expect(0);
+    inspect("--compile-memory 1GiB").expect(0);
 }
 
 #[test]

@@ -246,6 +246,23 @@ fn an_endless_task_ends_at_its_timeout() {
 }
 
 #[test]
+fn a_task_ends_at_its_limit_of_cpu_time_and_the_report_says_what_it_used() {
+    let command = |task| {
+        let mut command = wasmpool("run", prebuilt("faults"));
+        command.args([task, "--cpu-time", "50ms", "--timeout", "400ms", "--json"]);
+        end(&mut command).expect(1).json()["error"].clone()
+    };
+    let error = command("endless_loop");
+    assert_eq!((&error["kind"], &error["limit_us"]), (&json!("cpu_time"), &json!(50_000)), "{error}");
+    let error = command("sleep_forever");
+    assert_eq!((&error["kind"], &error["limit_us"]), (&json!("timeout"), &json!(400_000)), "{error}");
+    let mut command = wasmpool("run", prebuilt("primes"));
+    command.args(["count", "--input", "100000", "--cpu-time", "60s", "--json"]);
+    let cpu = end(&mut command).expect(0).json()["report"]["cpu_us"].as_u64();
+    assert!(cpu.is_some_and(|cpu| cpu > 0 && cpu < 60_000_000), "{cpu:?}");
+}
+
+#[test]
 fn an_endless_task_without_checks_ends_at_its_timeout_with_its_worker() {
     for (how, killed) in [("kill", true), ("check", false)] {
         let mut command = wasmpool("run", prebuilt("faults"));

@@ -142,6 +142,23 @@ pub fn trivial_functions(functions: u32) -> Vec<u8> {
     module(&[], &[], functions, &function(0, |_| {}))
 }
 
+/// Functions like those that compilers of programs write, each of about so many bytes: no bombs.
+pub fn ordinary_functions(functions: u32, bytes: u32) -> Vec<u8> {
+    let body = function(2, |sink| {
+        for index in 0..bytes / 22 {
+            sink.local_get(0).i32_load(wasm_encoder::MemArg {
+                offset: u64::from(index),
+                align: 2,
+                memory_index: 0,
+            });
+            sink.local_get(1).i32_const(64 + index as i32).i32_add().i32_mul().local_tee(2);
+            sink.if_(BlockType::Empty).local_get(2).local_set(1).end();
+        }
+        sink.local_get(0).i32_const(0).i32_lt_s().if_(BlockType::Empty).local_get(0).call(0).end();
+    });
+    module(&[ValType::I32], &[], functions, &body)
+}
+
 /// One function of about so many bytes, in one block.
 pub fn straight_line(bytes: u32) -> Vec<u8> {
     let body = function(1, |sink| {

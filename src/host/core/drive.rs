@@ -17,24 +17,34 @@ impl Core {
         let mut changed = false;
         let mut effects = SmallVec::<[Effect; 4]>::new();
         let mut actions = std::mem::take(&mut state.actions);
-        // Revocations are answered at once, and may lead to more.
-        let mut revoked = Vec::new();
+        // Revocations and looks are answered at once, and may lead to more.
+        let mut seen = Vec::new();
         for (event, mut answered) in events {
             // A submitter that waits for room must learn that there will be none.
             changed |= matches!(event, Event::Shutdown { .. } | Event::Kill { .. });
             let mut next = Some(event);
-            while let Some(event) = next.take().or_else(|| revoked.pop()) {
+            if let Some(Event::Done { worker, task, answer }) = &mut next {
+                answer.used = used_in_all(&mut state, *worker, *task, answered.as_ref());
+            }
+            while let Some(event) = next.take().or_else(|| seen.pop()) {
                 state.dispatch.handle(event, now, &mut actions);
                 effects.reserve(actions.len());
                 let are_many = actions.len() > FEW_ACTIONS;
                 for action in actions.drain(..) {
                     changed |=
                         matches!(action, Action::Resolve { .. } | Action::Break { .. } | Action::Stopped);
-                    if let Action::Revoke { worker, task } = action {
-                        let is_back = state.links.get(&worker).is_some_and(|link| link.revoke(task));
-                        revoked.push(Event::Revoked { worker, task, revoked: is_back });
-                    } else {
-                        effects.extend(self.effect(&mut state, action, now, &mut answered, are_many));
+                    match action {
+                        Action::Revoke { worker, task } => {
+                            let is_back = state.links.get(&worker).is_some_and(|link| link.revoke(task));
+                            seen.push(Event::Revoked { worker, task, revoked: is_back });
+                        }
+                        Action::Look { worker, task } => {
+                            let used = used_so_far(&mut state, worker, task);
+                            seen.push(Event::Looked { worker, task, used });
+                        }
+                        action => {
+                            effects.extend(self.effect(&mut state, action, now, &mut answered, are_many));
+                        }
                     }
                 }
             }
@@ -91,13 +101,16 @@ impl Core {
                 Some(Effect::Flush { link })
             }
             // Answered where it is asked, in `drive`.
-            Action::Revoke { .. } => None,
+            Action::Revoke { .. } | Action::Look { .. } => None,
             Action::Begin { worker, task } => {
                 // Of a worker that is gone, its death tells.
-                let pid = link(state, &worker).map(|link| link.pid);
+                let link = link(state, &worker);
+                let computed = || link.as_ref().and_then(|link| link.computed()).unwrap_or_default();
+                let pid = link.as_ref().map(|link| link.pid);
                 let pid = pid.or_else(|| Some(state.deaths.get(&worker)?.0.pid))?;
                 let record = state.records.get_mut(&task)?;
                 record.began = Some(now);
+                record.cpu.iter_mut().for_each(|cpu| cpu.hand(computed()));
                 record.attempts += 1;
                 record.worker_pid = Some(pid);
                 record.cell.set_dispatched();
@@ -218,4 +231,23 @@ impl Core {
             }
         }
     }
+}
+
+/// Reads how much CPU time the task has used; none if its worker has not come to it.
+fn used_so_far(state: &mut State, worker: WorkerKey, task: TaskId) -> Option<Duration> {
+    let link = state.links.get(&worker)?.clone();
+    let cpu = state.records.get_mut(&task)?.cpu.as_mut()?;
+    cpu.look(link.computed()?, link.has_begun(task))
+}
+
+/// The same, of one that has answered.
+fn used_in_all(
+    state: &mut State,
+    worker: WorkerKey,
+    task: TaskId,
+    answered: Option<&Answered>,
+) -> Option<Duration> {
+    let cpu = state.records.get_mut(&task)?.cpu.as_mut()?;
+    let computed = state.links.get(&worker).and_then(|link| link.computed());
+    Some(cpu.end(computed, Duration::from_nanos(answered?.cost.cpu_ns)))
 }

@@ -1,0 +1,107 @@
+//! The kernel counts what a process computes, and the host reads it, without a word from the process.
+
+use std::time::Duration;
+
+/// The clock of what all threads of a process have computed together. While the process lives, and is not
+/// reaped, its number cannot be another's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProcessClock(libc::clockid_t);
+
+impl ProcessClock {
+    /// `None` of a process that is not there.
+    pub(crate) fn of(pid: u32) -> Option<ProcessClock> {
+        let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0)?;
+        let mut clock = 0;
+        // SAFETY: it writes a clock's number to a variable of that type.
+        let failed = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
+        (failed == 0).then_some(ProcessClock(clock))
+    }
+
+    /// To the nanosecond, what runs at this moment included. `None` once the process has been reaped.
+    pub(crate) fn read(self) -> Option<Duration> {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: it writes a time to a variable of that type.
+        let failed = unsafe { libc::clock_gettime(self.0, &raw mut time) };
+        let (seconds, nanos) = (u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?);
+        (failed == 0).then(|| Duration::new(seconds, nanos))
+    }
+}
+
+/// A task with a limit of CPU time, and how much of it is used, by its worker's clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CpuCount {
+    pub(super) limit: Duration,
+    /// The worker's clock when it was handed the task, and when the task had last not begun.
+    handed_at: Duration,
+    begins_at: Duration,
+    pub(super) used: Duration,
+}
+
+/// A worker that says for so long that it has not begun is not believed any more. To map the largest module
+/// takes a part of it.
+const BEGINS_WITHIN: Duration = Duration::from_secs(1);
+
+impl CpuCount {
+    pub(super) fn new(limit: Duration) -> CpuCount {
+        let none = Duration::ZERO;
+        CpuCount { limit, handed_at: none, begins_at: none, used: none }
+    }
+
+    /// The worker is handed the task, and has nothing else to do.
+    pub(super) fn hand(&mut self, computed: Duration) {
+        *self = CpuCount { handed_at: computed, begins_at: computed, ..CpuCount::new(self.limit) };
+    }
+
+    /// Returns how much the task has used; none if it has not begun.
+    pub(super) fn look(&mut self, computed: Duration, has_begun: bool) -> Option<Duration> {
+        if !has_begun && computed.saturating_sub(self.handed_at) < self.limit.saturating_add(BEGINS_WITHIN) {
+            self.begins_at = computed;
+            return None;
+        }
+        self.used = computed.saturating_sub(self.begins_at);
+        Some(self.used)
+    }
+
+    /// It has answered, and the worker says what it took: without what the worker has done since.
+    pub(super) fn end(&mut self, computed: Option<Duration>, said: Duration) -> Duration {
+        let measured = computed.map_or(self.used, |computed| computed.saturating_sub(self.begins_at));
+        self.used = measured.min(said).max(self.used);
+        self.used
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_computed_more_after_it_has_computed_and_of_none_nothing_is_known() {
+        let own = ProcessClock::of(std::process::id()).expect("it is there");
+        let before = own.read().expect("is told");
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while own.read().expect("is told") < before + Duration::from_millis(20) {
+            assert!(std::time::Instant::now() < deadline, "it has computed nothing");
+        }
+        assert!(ProcessClock::of(0).is_none());
+        let mut child = std::process::Command::new("true").spawn().expect("starts");
+        let clock = ProcessClock::of(child.id()).expect("it is not reaped");
+        child.wait().expect("ends");
+        assert_eq!(clock.read(), None);
+    }
+
+    #[test]
+    fn what_a_worker_computes_before_a_task_begins_and_after_its_answer_is_not_the_tasks() {
+        let ms = Duration::from_millis;
+        let mut cpu = CpuCount::new(ms(10));
+        cpu.hand(ms(100));
+        assert_eq!((cpu.look(ms(102), false), cpu.look(ms(107), false)), (None, None));
+        assert_eq!((cpu.look(ms(110), true), cpu.look(ms(115), true)), (Some(ms(3)), Some(ms(8))));
+        // It has gone on since its answer.
+        assert_eq!(cpu.end(Some(ms(200)), ms(9)), ms(9));
+        // Its word counts between what was seen before and what is measured now.
+        assert_eq!((cpu.end(Some(ms(117)), ms(1)), cpu.end(Some(ms(119)), ms(50))), (ms(9), ms(12)));
+        // Nor is one that never begins without a limit.
+        cpu.hand(ms(0));
+        assert_eq!((cpu.look(ms(900), false), cpu.look(ms(1010), false)), (None, Some(ms(110))));
+    }
+}
