@@ -53,6 +53,9 @@ fn a_drop_that_cancels_what_is_pending_waits_for_what_runs() {
 
 #[test]
 fn a_drop_that_kills_waits_for_no_task() {
+    if !is_own_process("a_drop_that_kills_waits_for_no_task") {
+        return;
+    }
     let Busy { pool, running, pending, .. } = busy(DropPolicy::Kill, Duration::from_secs(3600));
     let began = Instant::now();
     drop(pool);
@@ -64,6 +67,9 @@ fn a_drop_that_kills_waits_for_no_task() {
 /// `?`, with what the caller holds of the pool on the way out.
 #[test]
 fn a_question_mark_leaves_at_once_where_the_policy_kills() {
+    if !is_own_process("a_question_mark_leaves_at_once_where_the_policy_kills") {
+        return;
+    }
     fn program() -> Result<(), std::num::ParseIntError> {
         let Busy { pool, echo, .. } = busy(DropPolicy::Kill, Duration::from_secs(3600));
         let mut results = pool.map(&echo, std::iter::repeat(Bytes::from_static(b"x")));
@@ -79,6 +85,9 @@ fn a_question_mark_leaves_at_once_where_the_policy_kills() {
 
 #[test]
 fn a_panic_ends_what_runs_whatever_the_policy() {
+    if !is_own_process("a_panic_ends_what_runs_whatever_the_policy") {
+        return;
+    }
     for policy in POLICIES {
         let mut futures = None;
         let began = Instant::now();

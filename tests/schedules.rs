@@ -166,6 +166,14 @@ impl Schedule {
         one.or_else(|| random.pick(&submitted)).cloned()
     }
 
+    /// A task of a module of its own, which ends with it unless another one has it; `None` if the pool takes no more.
+    fn own_task(&self, traps: bool, random: &mut Random) -> Option<RawTask> {
+        let global = format!("(global i32 (i32.const {})) (memory", random.below(4));
+        let wasm = wat::parse_str(TASKS_WAT.replacen("(memory", &global, 1)).expect("valid text");
+        let module = self.pool.load(&wasm).ok()?;
+        Some(raw(&module, if traps { "trap" } else { "work" }))
+    }
+
     /// One task; `false` if the pool takes no more.
     fn submit(&self, random: &mut Random) -> bool {
         let traps = random.one_in(8);
@@ -190,7 +198,8 @@ impl Schedule {
         if retries {
             options = options.retry(Retry::attempts(3).after_timeouts());
         }
-        let task = if traps { &self.trap } else { &self.work };
+        let own = if random.one_in(4) { self.own_task(traps, random) } else { None };
+        let task = own.as_ref().unwrap_or(if traps { &self.trap } else { &self.work });
         let future = if random.one_in(2) {
             self.pool.submit_with(task, &input, options)
         } else {
@@ -441,6 +450,7 @@ fn run(seed: u64, before: Option<Holdings>, tally: &mut Tally) {
     submitted.iter().for_each(|some| schedule.check(some));
     drop((schedule, work, trap));
     pool.shutdown(ShutdownMode::Finish);
+    assert_eq!(pool.stats().modules, 0, "seed {seed}: of whom nobody has one");
     drop(pool);
     for some in &submitted {
         assert_eq!(some.called.load(Ordering::SeqCst), 1, "seed {seed}: callbacks of {:?}", some.future);

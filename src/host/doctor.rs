@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -197,8 +197,15 @@ pub(crate) fn verified(
     type Known = Vec<(Key, Vec<(SandboxLayer, bool)>)>;
     static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
     let key = (request.clone(), program, dirs);
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, verified)) = known.iter().find(|(of, _)| *of == key) {
+    // Not waited for: in a process that forked at that moment it is held for ever. The doctor then comes again.
+    let known = || match KNOWN.try_lock() {
+        Ok(known) => Some(known),
+        Err(TryLockError::Poisoned(known)) => Some(known.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    };
+    if let Some(known) = known()
+        && let Some((_, verified)) = known.iter().find(|(of, _)| *of == key)
+    {
         return Ok(verified.clone());
     }
     let (request, program, dirs) = key.clone();
@@ -209,7 +216,9 @@ pub(crate) fn verified(
     }
     let layers = report.sandbox.layers.iter();
     let verified: Vec<_> = layers.filter_map(|layer| Some((layer.layer, layer.verified?))).collect();
-    known.push((key, verified.clone()));
+    if let Some(mut known) = known() {
+        known.push((key, verified.clone()));
+    }
     Ok(verified)
 }
 

@@ -21,24 +21,19 @@ use crate::wire::message::ModuleId;
 pub(super) type Key = (Digest, CodeKind);
 
 /// The modules of a pool, those that it will not have, and those on their way.
-#[derive(Debug)]
 pub(super) struct Loads {
     state: Mutex<State>,
     places: Places,
 }
 
-#[derive(Debug)]
 struct State {
-    /// Those that somebody holds, and some that have ended since they were looked through.
-    modules: HashMap<Key, Weak<Loaded>>,
-    /// With so many they are looked through.
-    sweep_at: usize,
+    modules: Known<Loaded>,
     quarantine: Quarantine,
     flights: HashMap<Key, Arc<Flight>>,
 }
 
 /// One module on its way, and those who wait for it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Flight {
     landed: Mutex<Option<Landing>>,
     changed: Condvar,
@@ -209,8 +204,7 @@ impl Handle {
 impl Loads {
     pub(super) fn new() -> Loads {
         let state = State {
-            modules: HashMap::new(),
-            sweep_at: limits::MODULES_UNSWEPT_MAX,
+            modules: Known::new(),
             quarantine: Quarantine::new(limits::QUARANTINE_MODULES_MAX),
             flights: HashMap::new(),
         };
@@ -224,7 +218,7 @@ impl Loads {
 
     /// The module, if it is loaded.
     fn get(&self, key: &Key) -> Option<Module> {
-        self.lock().find(key)
+        self.lock().modules.find(key).map(Module)
     }
 
     /// The module, by whoever is the first to ask for it: `make` runs on one thread at a time for each
@@ -238,8 +232,8 @@ impl Loads {
     ) -> Result<Module, ModuleError> {
         let departure = loop {
             let mut state = self.lock();
-            if let Some(module) = state.find(&key) {
-                return Ok(module);
+            if let Some(loaded) = state.modules.find(&key) {
+                return Ok(Module(loaded));
             }
             if let Some(error) = state.quarantine.find(&key, limits) {
                 return Err(error);
@@ -261,7 +255,7 @@ impl Loads {
         let result = place.and_then(|(number, place)| make().map(|module| module(number, place)));
         let mut state = self.lock();
         match &result {
-            Ok(module) => state.note(key, module),
+            Ok(module) => state.modules.note(key, &module.0),
             Err(error) => state.quarantine.add(key, limits, error),
         }
         drop(state);
@@ -274,19 +268,30 @@ impl Loads {
     }
 }
 
-impl State {
-    fn find(&self, key: &Key) -> Option<Module> {
-        self.modules.get(key)?.upgrade().map(Module)
+/// What somebody holds, and some of what has ended since it was looked through.
+struct Known<T> {
+    by_key: HashMap<Key, Weak<T>>,
+    /// With so many they are looked through.
+    sweep_at: usize,
+}
+
+impl<T> Known<T> {
+    fn new() -> Self {
+        Known { by_key: HashMap::new(), sweep_at: limits::MODULES_UNSWEPT_MAX }
     }
 
-    /// Notes a module that is new. What has ended is let go of once it is as much as what there is, so that
-    /// looking through costs each load little.
-    fn note(&mut self, key: Key, module: &Module) {
-        if self.modules.len() >= self.sweep_at {
-            self.modules.retain(|_, loaded| loaded.strong_count() > 0);
-            self.sweep_at = 2 * self.modules.len() + limits::MODULES_UNSWEPT_MAX;
+    fn find(&self, key: &Key) -> Option<Arc<T>> {
+        self.by_key.get(key)?.upgrade()
+    }
+
+    /// Notes what is new. What has ended is let go of once it is as much as what there is, so that
+    /// looking through costs each little.
+    fn note(&mut self, key: Key, new: &Arc<T>) {
+        if self.by_key.len() >= self.sweep_at {
+            self.by_key.retain(|_, one| one.strong_count() > 0);
+            self.sweep_at = 2 * self.by_key.len() + limits::MODULES_UNSWEPT_MAX;
         }
-        self.modules.insert(key, Arc::downgrade(&module.0));
+        self.by_key.insert(key, Arc::downgrade(new));
     }
 }
 
@@ -321,5 +326,34 @@ impl Departure<'_> {
 impl Drop for Departure<'_> {
     fn drop(&mut self) {
         self.land(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: usize) -> Key {
+        (Digest::of(&number.to_le_bytes()), CodeKind::Plain)
+    }
+
+    #[test]
+    fn what_has_ended_is_not_found_and_does_not_pile_up() {
+        let mut known = Known::new();
+        let held: Vec<_> = (0..100).map(Arc::new).collect();
+        held.iter().for_each(|one| known.note(key(**one), one));
+        for number in 100..10_000 {
+            let short = Arc::new(number);
+            known.note(key(number), &short);
+            assert!(known.find(&key(number)).is_some());
+            drop(short);
+            assert!(known.find(&key(number)).is_none());
+            assert!(
+                known.by_key.len() <= 2 * held.len() + limits::MODULES_UNSWEPT_MAX,
+                "{}",
+                known.by_key.len()
+            );
+        }
+        assert!(held.iter().all(|one| known.find(&key(**one)) == Some(one.clone())));
     }
 }
