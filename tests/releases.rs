@@ -274,7 +274,10 @@ fn a_system_without_descriptors_is_said_so_and_what_is_dropped_makes_room() {
 struct Figures {
     descriptors: usize,
     threads: usize,
+    /// With the rings, whose two MiB a worker are touched bit by bit, and not given back.
     resident_kb: u64,
+    /// Without them.
+    anonymous_kb: u64,
 }
 
 fn figures(pid: &str) -> Option<Figures> {
@@ -287,6 +290,7 @@ fn figures(pid: &str) -> Option<Figures> {
         descriptors: std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count(),
         threads: field("Threads:")? as usize,
         resident_kb: field("VmRSS:")?,
+        anonymous_kb: field("RssAnon:")?,
     })
 }
 
@@ -294,8 +298,8 @@ fn setting(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// `WASMPOOL_RELEASE_MODULES=100000` is the long run (some 15 ms each, of which the compiler's process takes nearly
-/// all), `WASMPOOL_RELEASE_SECONDS` ends it early, and `WASMPOOL_RELEASE_CACHE=1` stores each in a cache.
+/// `WASMPOOL_RELEASE_MODULES=100000` is the long run (some 20 ms each on two quiet CPUs, of which the compiler's
+/// process takes nearly all), `WASMPOOL_RELEASE_SECONDS` ends it early, and `WASMPOOL_RELEASE_CACHE=1` stores each in a cache.
 #[test]
 fn many_distinct_modules_in_one_pool_stay_flat() {
     if !is_own_process("many_distinct_modules_in_one_pool_stay_flat") {
@@ -354,6 +358,7 @@ fn many_distinct_modules_in_one_pool_stay_flat() {
     let pairs = std::iter::once((&before.0, &after.0)).chain(before.1.iter().zip(&after.1));
     for (before, after) in pairs {
         assert_eq!((before.threads, before.descriptors), (after.threads, after.descriptors));
-        assert!(after.resident_kb < before.resident_kb + 4096, "{before:?} {after:?}");
+        assert!(after.resident_kb < before.resident_kb + 4 * 1024, "{before:?} {after:?}");
+        assert!(after.anonymous_kb < before.anonymous_kb + 1024, "{before:?} {after:?}");
     }
 }
