@@ -30,6 +30,7 @@ mod trace;
 mod exit;
 mod interrupt;
 mod console;
+mod streams;
 mod logs;
 
 use std::process::ExitCode;
@@ -47,9 +48,11 @@ pub fn main() -> ExitCode {
         Err(Wrong::File(failure)) => return ExitCode::from(report(&failure, false, &Console::new()).code()),
         // Help and version are no errors: clap prints them to stdout and its code is 0.
         Err(Wrong::Clap(error)) => {
-            // A closed pipe is all that can be wrong here, and then nobody reads.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()));
+            let code = u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code());
+            let said = console::print_clap(&error);
+            return ExitCode::from(
+                said.map_or_else(|failure| report(&failure, false, &Console::new()).code(), |()| code),
+            );
         }
     };
     typed.args.common.color.write_global();

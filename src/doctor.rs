@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::Escaped;
+use crate::text::Name;
 use crate::walls::{SandboxLayer, SandboxReport};
 
 /// What came of one attack, tried by native code inside of a throw-away worker.
@@ -32,11 +32,11 @@ impl AttackOutcome {
 impl fmt::Display for AttackOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AttackOutcome::Refused(why) => write!(f, "refused: {}", Escaped(why)),
+            AttackOutcome::Refused(why) => write!(f, "refused: {}", Name(why)),
             AttackOutcome::Killed(31) => f.write_str("killed by SIGSYS"),
             AttackOutcome::Killed(signal) => write!(f, "killed by signal {signal}"),
-            AttackOutcome::Succeeded(what) => write!(f, "SUCCEEDED: {}", Escaped(what)),
-            AttackOutcome::Unknown(why) => write!(f, "not known: {}", Escaped(why)),
+            AttackOutcome::Succeeded(what) => write!(f, "SUCCEEDED: {}", Name(what)),
+            AttackOutcome::Unknown(why) => write!(f, "not known: {}", Name(why)),
         }
     }
 }

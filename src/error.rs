@@ -20,7 +20,7 @@ pub use death::{BrokenPool, Death, DeathCause, Phase};
 pub use module::ModuleError;
 pub use task::{Frame, TaskError, TaskFailure, TrapCode};
 
-use crate::text::Escaped;
+use crate::text::{Name, Words};
 
 /// Why a pool could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub enum BuildError {
         max: usize,
     },
     /// A limit that cannot be.
-    #[error("{setting} is {value}, but must be {must}")]
+    #[error("{setting} is {value}, but must be {}", Words(must))]
     Setting {
         /// The builder's method.
         setting: &'static str,
@@ -62,13 +62,17 @@ pub enum BuildError {
     )]
     NoSeccomp,
     /// A layer of the sandbox that the policy demands cannot be applied, or nothing could be tried.
-    #[error("{message}")]
+    #[error("{}", Words(message))]
     SandboxRefused {
         /// Which, why, and how to go on.
         message: String,
     },
     /// [`PoolBuilder::verify_sandbox`](crate::PoolBuilder::verify_sandbox): an attack came through a layer that is there to stop it.
-    #[error("the sandbox does not hold here: attack `{attack}`: {outcome}; `wasmpool doctor` shows all")]
+    #[error(
+        "the sandbox does not hold here: attack `{}`: {}; `wasmpool doctor` shows all",
+        Name(attack),
+        Words(outcome)
+    )]
     SandboxHole {
         /// Its name.
         attack: String,
@@ -76,13 +80,13 @@ pub enum BuildError {
         outcome: String,
     },
     /// [`PoolBuilder::pagemap_scan`](crate::PoolBuilder::pagemap_scan) where it could leave bytes of one task to the next.
-    #[error("cannot reset instances by a scan of the page map: {reason}")]
+    #[error("cannot reset instances by a scan of the page map: {}", Words(reason))]
     PagemapScan {
         /// What is in the way.
         reason: String,
     },
     /// A directory of [`PoolBuilder::dir`](crate::PoolBuilder::dir) that cannot be given to tasks.
-    #[error("cannot give tasks the directory {}", Escaped(&path.to_string_lossy()))]
+    #[error("cannot give tasks the directory {}", Name(path.to_string_lossy()))]
     Directory {
         /// Its path on the host.
         path: PathBuf,
@@ -90,7 +94,7 @@ pub enum BuildError {
         source: io::Error,
     },
     /// The worker's executable cannot be opened.
-    #[error("cannot open the worker program {}", path.display())]
+    #[error("cannot open the worker program {}", Name(path.to_string_lossy()))]
     WorkerProgram {
         /// The file.
         path: PathBuf,
@@ -143,7 +147,7 @@ pub enum ShareError {
 #[non_exhaustive]
 pub enum SubmitError {
     /// The input's `Serialize` failed.
-    #[error("cannot encode the input of `{}`: {}", Escaped(task), Escaped(message))]
+    #[error("cannot encode the input of `{}`: {}", Name(task), Words(message))]
     Encode {
         /// The task.
         task: String,
@@ -151,7 +155,7 @@ pub enum SubmitError {
         message: String,
     },
     /// More bytes than [`PoolBuilder::input_bytes_max`](crate::PoolBuilder::input_bytes_max).
-    #[error("the input of `{}` has {bytes} bytes, more than the limit of {max}", Escaped(task))]
+    #[error("the input of `{}` has {bytes} bytes, more than the limit of {max}", Name(task))]
     InputTooLarge {
         /// The task.
         task: String,
@@ -162,7 +166,7 @@ pub enum SubmitError {
     },
     /// An argument, or a variable of the environment, of a WASI command holds what neither can: a program would see
     /// it cut off at a NUL byte, and a variable's name ends at `=`.
-    #[error("`{}` cannot be given {what} with {character:?} in it: {}", Escaped(task), Escaped(text))]
+    #[error("`{}` cannot be given {what} with {character:?} in it: {}", Name(task), Name(text))]
     Unrepresentable {
         /// The command.
         task: String,
@@ -182,8 +186,8 @@ pub enum SubmitError {
     /// Fuel was asked for, but the module was not loaded metered.
     #[error(
         "`{}` is to run with fuel, but {} was not loaded with ModuleOptions::metered",
-        Escaped(task),
-        Escaped(module)
+        Name(task),
+        Name(module)
     )]
     NotMetered {
         /// The task.
@@ -192,7 +196,11 @@ pub enum SubmitError {
         module: String,
     },
     /// A seed was given, but the module was not loaded deterministic.
-    #[error("`{task}` is to be deterministic, but {module} was not loaded with ModuleOptions::deterministic")]
+    #[error(
+        "`{}` is to be deterministic, but {} was not loaded with ModuleOptions::deterministic",
+        Name(task),
+        Name(module)
+    )]
     NotDeterministic {
         /// The task.
         task: String,
@@ -203,26 +211,26 @@ pub enum SubmitError {
     #[error(
         "`{}` is to be deterministic, but its pool gives tasks directories, whose files are no part of the input: \
          use a pool without",
-        Escaped(task)
+        Name(task)
     )]
     DirsNotDeterministic {
         /// The task.
         task: String,
     },
     /// The module belongs to another pool.
-    #[error("`{}` belongs to a module that another pool loaded", Escaped(task))]
+    #[error("`{}` belongs to a module that another pool loaded", Name(task))]
     ForeignModule {
         /// The task.
         task: String,
     },
     /// A [shared input](crate::TaskOptions::shared) belongs to another pool.
-    #[error("`{}` is to have an input that another pool shares", Escaped(task))]
+    #[error("`{}` is to have an input that another pool shares", Name(task))]
     ForeignShared {
         /// The task.
         task: String,
     },
     /// More [shared inputs](crate::TaskOptions::shared) than one task may have.
-    #[error("`{}` is to have {count} shared inputs: a task has at most {max}", Escaped(task))]
+    #[error("`{}` is to have {count} shared inputs: a task has at most {max}", Name(task))]
     TooManyShared {
         /// The task.
         task: String,
@@ -232,7 +240,7 @@ pub enum SubmitError {
         max: usize,
     },
     /// `shutdown`, `terminate` or `kill` was called.
-    #[error("cannot submit `{}` after the pool was shut down", Escaped(task))]
+    #[error("cannot submit `{}` after the pool was shut down", Name(task))]
     ShutDown {
         /// The task.
         task: String,
@@ -240,7 +248,7 @@ pub enum SubmitError {
     /// This process was forked from the one that built the pool, and has none of its workers and threads.
     #[error(
         "cannot submit `{}`: the pool is of another process; after a fork, the child builds a pool of its own",
-        Escaped(task)
+        Name(task)
     )]
     OtherProcess {
         /// The task.

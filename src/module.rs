@@ -21,7 +21,7 @@ use crate::limits;
 use crate::octets::{FEW, Octets};
 use crate::schema::Schema;
 use crate::task::{CommandInput, CommandOutput};
-use crate::text::Escaped;
+use crate::text::Name;
 use crate::wire::message::{Entry, ModuleId};
 
 pub use code::Interrupt;
@@ -123,7 +123,7 @@ impl TaskDescription {
                 .join(", "),
             _ => self.input.to_string(),
         };
-        Escaped(format!("{}({input}) -> {}", self.name, self.output)).to_string()
+        Name(format!("{}({input}) -> {}", self.name, self.output)).to_string()
     }
 
     /// Holds it to its bounds, in the compiler as in whoever reads its description.

@@ -11,7 +11,7 @@ use postcard_schema::schema::{DataModelType, DataModelVariant, NamedType};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{SCHEMA_DEPTH_MAX, SCHEMA_NAME_BYTES_MAX, SCHEMA_NAMES_BYTES_MAX, SCHEMA_NODES_MAX};
-use crate::text::Escaped;
+use crate::text::Name;
 
 /// One type, as postcard puts it on the wire.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -285,13 +285,13 @@ impl Schema {
 
 impl fmt::Display for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", Escaped(self.show_inside(self.root())))
+        write!(f, "{}", Name(self.show_inside(self.root())))
     }
 }
 
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Schema({})", Escaped(self.show(self.root())))
+        write!(f, "Schema({})", Name(self.show(self.root())))
     }
 }
 

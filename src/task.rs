@@ -479,9 +479,13 @@ impl CommandInput {
         self
     }
 
-    /// Sets an environment variable.
+    /// Sets an environment variable. The last value of a name counts.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.env.push((name.into(), value.into()));
+        let (name, value) = (name.into(), value.into());
+        match self.env.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, before)) => *before = value,
+            None => self.env.push((name, value)),
+        }
         self
     }
 

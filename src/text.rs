@@ -1,33 +1,83 @@
-//! Guest text on its way to a person: terminals obey control characters, so none get through.
+//! Strangers' text on its way to a person: terminals obey control characters, readers do not see format
+//! characters, and a line feed begins what looks like a line of ours. So it is shown by one of three types,
+//! and never raw:
+//!
+//! | type | for | line feeds |
+//! |---|---|---|
+//! | [`Name`] | names, paths, labels: what stands inside of a sentence or a table | escaped |
+//! | [`Words`] | messages, which may have several lines | each further line is indented |
+//! | [`Escaped`] | whole pages, laid out already | stay |
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
-/// Shows `.0` with control characters, bidirectional overrides and line separators escaped.
-/// Line feeds and tabs stay: they carry layout, and no terminal state.
+/// Shows `.0` with everything escaped that a terminal would obey or a reader would not see. Line feeds and tabs
+/// stay: they carry layout, and no terminal state.
 pub(crate) struct Escaped<T>(pub(crate) T);
+
+/// Shows `.0` on one line, whatever is in it.
+pub(crate) struct Name<T>(pub(crate) T);
+
+/// Shows `.0` so that no line of it can be taken for one of ours.
+pub(crate) struct Words<T>(pub(crate) T);
+
+/// What stands before each line of a stranger's message but the first.
+const MARK: &str = "\n    ";
 
 impl<T: AsRef<str>> fmt::Display for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.as_ref().chars() {
-            if is_harmless(c) {
-                f.write_char(c)?;
-            } else {
-                write!(f, "{}", c.escape_default())?;
+        write_escaped(f, self.0.as_ref(), is_harmless)
+    }
+}
+
+impl<T: AsRef<str>> fmt::Display for Name<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_escaped(f, self.0.as_ref(), |c| is_harmless(c) && c != '\n' && c != '\t')
+    }
+}
+
+impl<T: AsRef<str>> fmt::Display for Words<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, line) in self.0.as_ref().trim_end_matches(['\r', '\n']).split('\n').enumerate() {
+            if index > 0 {
+                f.write_str(MARK)?;
             }
+            write_escaped(f, line.strip_suffix('\r').unwrap_or(line), is_harmless)?;
         }
         Ok(())
     }
 }
 
-/// Whether a terminal shows the character and does nothing else.
-pub(crate) fn is_harmless(c: char) -> bool {
-    if c == '\n' || c == '\t' {
-        return true;
+fn write_escaped(out: &mut impl fmt::Write, text: &str, is_shown: fn(char) -> bool) -> fmt::Result {
+    let mut rest = text;
+    while let Some(at) = rest.find(|c| !is_shown(c)) {
+        let (plain, escaped) = rest.split_at(at);
+        out.write_str(plain)?;
+        let mut chars = escaped.chars();
+        if let Some(c) = chars.next() {
+            write!(out, "{}", c.escape_default())?;
+        }
+        rest = chars.as_str();
     }
-    // Bidi controls reorder what a reader sees (CVE-2021-42574); U+2028/2029 break lines.
-    let bidi =
-        matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    !c.is_control() && !bidi && c != '\u{feff}'
+    out.write_str(rest)
+}
+
+/// Whether a terminal shows the character and does nothing else, and a reader sees it.
+pub(crate) fn is_harmless(c: char) -> bool {
+    c == '\n' || c == '\t' || !(c.is_control() || is_unseen(c))
+}
+
+/// Format characters, what is ignorable by default, and what selects a variant of the character before it: Unicode
+/// 16's general category Cf and its property Default_Ignorable_Code_Point, and the two separators of lines.
+/// Bidirectional controls reorder what a reader sees (CVE-2021-42574); tags and joiners hide text, or make
+/// two names look the same.
+fn is_unseen(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
+        | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+        | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// At most `max` bytes of `text`, cut at a character's end and marked.
@@ -47,6 +97,22 @@ mod tests {
     fn terminal_sequences_and_bidi_overrides_are_escaped() {
         let shown = Escaped("a\u{1b}[31mred\u{202e}x\ny\r\u{9b}").to_string();
         assert_eq!(shown, "a\\u{1b}[31mred\\u{202e}x\ny\\r\\u{9b}");
+    }
+
+    #[test]
+    fn what_a_reader_would_not_see_is_escaped() {
+        for c in "\u{200b}\u{ad}\u{e0041}\u{fe0f}\u{e0100}\u{2060}\u{200d}\u{34f}\u{115f}\u{3164}\u{180e}\u{feff}\u{2028}\u{85}".chars() {
+            let shown = Escaped(format!("a{c}b")).to_string();
+            assert_eq!(shown, format!("a{}b", c.escape_default()));
+        }
+        let seen = "aä漢字\u{e9}e\u{301} 😀\u{a0}\u{3000}";
+        assert_eq!(Escaped(seen).to_string(), seen);
+    }
+
+    #[test]
+    fn a_name_is_on_one_line_and_further_lines_of_a_message_are_indented() {
+        assert_eq!(Name("a\n\tb\u{1b}").to_string(), "a\\n\\tb\\u{1b}");
+        assert_eq!(Words("a\r\nerror: b\n\n    0: f\n").to_string(), "a\n    error: b\n    \n        0: f");
     }
 
     #[test]

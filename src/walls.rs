@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
-use crate::text::Escaped;
+use crate::text::Name;
 
 /// How much of the operating system's sandbox around workers and compilers is demanded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -205,7 +205,7 @@ impl fmt::Display for SandboxReport {
             let verified = report.verified.map_or("-", word);
             let (requested, applied) = (word(report.requested), word(report.applied));
             let LayerReport { layer, reason, .. } = report;
-            writeln!(f, "{layer:<14} {requested:<9} {applied:<7} {verified:<8} {}", Escaped(reason))?;
+            writeln!(f, "{layer:<14} {requested:<9} {applied:<7} {verified:<8} {}", Name(reason))?;
         }
         Ok(())
     }

@@ -118,6 +118,7 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
         "worker/watcher",
         "roles",
         "host/cpu",
+        "cli/streams",
         "host/usage",
     ];
     for (path, text) in sources() {
@@ -132,6 +133,36 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
             assert!(before.iter().any(|line| line.contains("SAFETY:")), "{}:{}", path.display(), number + 1);
         }
     }
+}
+
+/// What `#[error("…")]` of the library's errors says of a text goes through one of the types of text.rs. What the
+/// command line says is escaped where it is written.
+#[test]
+fn no_error_of_the_library_names_a_text_raw() {
+    let mut texts = 0;
+    for (path, text) in sources().into_iter().filter(|(path, _)| !is_in(path, "cli")) {
+        for variant in code(&text).split("#[error(").skip(1) {
+            let (message, rest) = variant.split_once(")]").unwrap_or((variant, ""));
+            assert!(!message.contains(".display()"), "{}: {message}", path.display());
+            let body = rest.split("\n    }").next().unwrap_or_default();
+            // What is known when the library is compiled is its own.
+            let is_text = |ty: &str| ["String", "PathBuf", "str>"].iter().any(|part| ty.contains(part));
+            for field in body.lines().filter_map(|line| line.trim().strip_suffix(',')?.split_once(": ")) {
+                let (name, ty) = field;
+                if !is_text(ty) {
+                    continue;
+                }
+                texts += 1;
+                let raw = [format!("{{{name}}}"), format!("{{{name}:")];
+                assert!(
+                    !raw.iter().any(|raw| message.contains(raw)),
+                    "{}: {name} in {message}",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(texts > 30, "{texts} texts: the errors are written in another way");
 }
 
 #[test]

@@ -18,12 +18,16 @@ mod logs;
 mod map;
 #[path = "cli/modules.rs"]
 mod modules;
+#[path = "cli/poison.rs"]
+mod poison;
 #[path = "cli/run.rs"]
 mod run;
 #[path = "cli/signals.rs"]
 mod signals;
 #[path = "common/say.rs"]
 mod say;
+#[path = "cli/streams.rs"]
+mod streams;
 #[path = "cli/trace.rs"]
 mod trace;
 #[path = "cli/tools.rs"]

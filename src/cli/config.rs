@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, ColorChoice, CommandFactory as _, FromArgMatches as _};
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use super::console;
 use super::exit::{Exit, Failure};
 use super::object::Object;
 use crate::compile::cache::Cache;
-use crate::text::Escaped;
+use crate::text::Name;
 
 pub(super) const PRECEDENCE: &str = "\
 The first that says something counts:
@@ -136,7 +137,8 @@ pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, 
     let typed: Vec<_> = typed.into_iter().collect();
     let files = files(&typed).map_err(Wrong::File)?;
     // What is wrong with the arguments is said in their own colour.
-    let mut command = Args::command().color(color(&typed));
+    write_global_color(color(&typed));
+    let mut command = without_empty_variables(Args::command());
     for key in &KEYS {
         let Some((value, _)) = value_in(&files, key.name) else { continue };
         // Once in the life of the process.
@@ -170,11 +172,31 @@ impl Typed {
         let mut page = String::new();
         for (key, value, from) in &self.sources {
             // Writing to a String cannot fail.
-            let _ = writeln!(page, "{key:<18}{:<26}{}", Escaped(value).to_string(), Escaped(from));
+            let _ = writeln!(page, "{key:<18}{:<26}{}", Name(value).to_string(), Name(from));
         }
         console::write_stdout(page.as_bytes())?;
         Ok(Exit::Success)
     }
+}
+
+fn write_global_color(choice: ColorChoice) {
+    match choice {
+        ColorChoice::Auto => anstream::ColorChoice::Auto,
+        ColorChoice::Always => anstream::ColorChoice::Always,
+        ColorChoice::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
+}
+
+/// A variable that is empty says nothing, as one that is not there: `WASMPOOL_TIMEOUT= wasmpool …`.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
+            true => arg.env(Resettable::Reset),
+            false => arg,
+        })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// Whether clap is to use colour, which has not parsed the flag yet where it says what is wrong.
@@ -188,7 +210,7 @@ fn color(typed: &[OsString]) -> ColorChoice {
             flag = words.next().map(|word| word.into_owned());
         }
     }
-    let variable = || std::env::var("WASMPOOL_COLOR").ok();
+    let variable = || std::env::var("WASMPOOL_COLOR").ok().filter(|value| !value.is_empty());
     match flag.or_else(variable).as_deref() {
         Some("always") => ColorChoice::Always,
         Some("never") => ColorChoice::Never,
@@ -205,7 +227,7 @@ fn source(key: &Key, matches: &ArgMatches, files: &[FromFile]) -> (&'static str,
         .flatten();
     let (value, from) = if let Some(typed) = typed {
         (typed.to_string_lossy().into_owned(), format!("the flag --{}", key.name))
-    } else if let Some(value) = std::env::var_os(&variable) {
+    } else if let Some(value) = std::env::var_os(&variable).filter(|value| !value.is_empty()) {
         (value.to_string_lossy().into_owned(), format!("the environment variable {variable}"))
     } else if let Some((value, path)) = value_in(files, key.name) {
         (value.to_string(), path.display().to_string())
@@ -285,6 +307,8 @@ fn read(path: &Path, is_own: bool) -> Result<Option<FromFile>, Failure> {
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(wrong(format!("it has more than {FILE_BYTES_MAX} bytes")));
     }
+    // A mark that some editors put there is no setting.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
     let mut values = Vec::new();
     for (name, value) in table {

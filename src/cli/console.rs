@@ -10,6 +10,7 @@ use anstyle::{AnsiColor, Style};
 use indicatif::ProgressBar;
 
 use super::exit::Failure;
+use super::streams::{self, Waiting};
 use crate::text::Escaped;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -38,8 +39,9 @@ impl Console {
     /// Text that is safe to show, with its styles.
     pub(super) fn print(&self, text: fmt::Arguments<'_>) {
         self.above_the_bar(|| {
+            let text = styled(text.to_string(), &io::stderr());
             // There is nowhere left to report a closed stderr to.
-            let _ = anstream::stderr().lock().write_fmt(text);
+            let _ = streams::stderr().write_all(text.as_bytes());
         });
     }
 
@@ -75,7 +77,7 @@ pub(super) fn indented(message: &str) -> String {
 /// Lines on stdout, buffered.
 #[derive(Debug)]
 pub(super) struct Lines {
-    stdout: BufWriter<StdoutLock<'static>>,
+    stdout: BufWriter<Waiting<StdoutLock<'static>>>,
     /// Whether the progress bar is drawn on the same terminal.
     console: Option<Console>,
 }
@@ -84,7 +86,7 @@ impl Lines {
     pub(super) fn new(console: &Console) -> Self {
         let stdout = io::stdout();
         let console = stdout.is_terminal().then(|| console.clone());
-        Lines { stdout: BufWriter::with_capacity(64 * 1024, stdout.lock()), console }
+        Lines { stdout: BufWriter::with_capacity(64 * 1024, streams::stdout()), console }
     }
 
     pub(super) fn push(&mut self, line: &str) -> Result<(), Failure> {
@@ -119,26 +121,54 @@ pub(super) fn end_torn_line() -> Result<(), Failure> {
 
 /// One line on stdout.
 pub(super) fn print_line(line: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(Failure::Output)
+    streams::stdout().write_all(format!("{line}\n").as_bytes()).map_err(Failure::Output)
+}
+
+/// Text with styles on stdout, which are left out where nobody would see them.
+pub(super) fn print_page(page: String) -> Result<(), Failure> {
+    let page = styled(page, &io::stdout());
+    streams::stdout().write_all(page.as_bytes()).map_err(Failure::Output)
+}
+
+/// What clap says: help and version on stdout, errors on stderr.
+pub(super) fn print_clap(error: &clap::Error) -> Result<(), Failure> {
+    let text = error.render();
+    // An error repeats what was typed, which may be a stranger's word in a script.
+    let is_plain = text.to_string().chars().all(crate::text::is_harmless);
+    let text = match is_plain {
+        true => text.ansi().to_string(),
+        false => Escaped(text.to_string()).to_string(),
+    };
+    if !error.use_stderr() {
+        return print_page(text);
+    }
+    let text = styled(text, &io::stderr());
+    // There is nowhere left to report a closed stderr to.
+    let _ = streams::stderr().write_all(text.as_bytes());
+    Ok(())
+}
+
+fn styled(text: String, stream: &impl anstream::stream::RawStream) -> String {
+    match anstream::AutoStream::choice(stream) {
+        anstream::ColorChoice::Never => anstream::adapter::strip_str(&text).to_string(),
+        _ => text,
+    }
 }
 
 /// A guest's bytes on stdout: as they are, unless a terminal would obey them.
 pub(super) fn write_stdout(bytes: &[u8]) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    write(bytes, stdout.is_terminal(), &mut stdout).map_err(Failure::Output)
+    write(bytes, io::stdout().is_terminal(), &mut streams::stdout()).map_err(Failure::Output)
 }
 
 /// A guest's bytes on stderr.
 pub(super) fn write_stderr(bytes: &[u8]) {
-    let mut stderr = io::stderr().lock();
     // There is nowhere left to report a closed stderr to.
-    let _ = write(bytes, stderr.is_terminal(), &mut stderr);
+    let _ = write(bytes, io::stderr().is_terminal(), &mut streams::stderr());
 }
 
 fn write(bytes: &[u8], terminal: bool, out: &mut impl io::Write) -> io::Result<()> {
     if terminal {
-        write!(out, "{}", Escaped(String::from_utf8_lossy(bytes)))?;
+        out.write_all(Escaped(String::from_utf8_lossy(bytes)).to_string().as_bytes())?;
     } else {
         out.write_all(bytes)?;
     }

@@ -4,7 +4,6 @@
 pub(super) mod machine;
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::json;
@@ -13,7 +12,7 @@ use super::args::DoctorArgs;
 use super::console;
 use super::exit::{Exit, Failure};
 use super::settings::Settings;
-use crate::text::Escaped;
+use crate::text::Name;
 use crate::{AttackOutcome, AttackReport, Doctor, DoctorReport, LayerReport, SandboxLayer};
 use machine::Check;
 
@@ -42,13 +41,14 @@ pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Fai
     if args.json {
         let holes: Vec<_> = report.holes().map(|attack| &attack.name).collect();
         let value = json!({ "ok": !has_holes, "holes": holes, "machine": checks, "report": report });
-        console::print_line(&value.to_string())?;
+        let mut line = String::new();
+        super::json::push_value(&mut line, &value);
+        console::print_line(&line)?;
     } else {
         let mut page = String::new();
         // Writing to a String cannot fail.
         let _ = write_machine(&mut page, &checks).and_then(|()| write_page(&mut page, &report, args.all));
-        let mut stdout = anstream::stdout().lock();
-        stdout.write_all(page.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Output)?;
+        console::print_page(page)?;
     }
     Ok(if has_holes { Exit::Task } else { Exit::Success })
 }
@@ -66,9 +66,9 @@ fn write_machine(page: &mut String, checks: &[Check]) -> fmt::Result {
     writeln!(page, "{HEADING}this machine{HEADING:#}")?;
     for Check { name, value, hint } in checks {
         let style = if hint.is_some() { BAD } else { GOOD };
-        writeln!(page, "  {style}{name:<14}{style:#}  {}", Escaped(value))?;
+        writeln!(page, "  {style}{name:<14}{style:#}  {}", Name(value))?;
         if let Some(hint) = hint {
-            writeln!(page, "  {:<14}  {HEADING}hint:{HEADING:#} {}", "", Escaped(hint))?;
+            writeln!(page, "  {:<14}  {HEADING}hint:{HEADING:#} {}", "", Name(hint))?;
         }
     }
     writeln!(page)
@@ -90,7 +90,7 @@ fn write_page(page: &mut String, report: &DoctorReport, all: bool) -> fmt::Resul
             None => (DIM, "-"),
         };
         write!(page, "  {name:<14}  {style}{stands:<7}{style:#}  ")?;
-        writeln!(page, "{verified_style}{verified:<8}{verified_style:#}  {}", Escaped(reason))?;
+        writeln!(page, "{verified_style}{verified:<8}{verified_style:#}  {}", Name(reason))?;
     }
     let count = |what: fn(&AttackOutcome) -> bool| {
         report.attacks.iter().filter(|attack| what(&attack.outcome)).count()
@@ -108,7 +108,7 @@ fn write_page(page: &mut String, report: &DoctorReport, all: bool) -> fmt::Resul
     }
     writeln!(page, "\n{HEADING}this system{HEADING:#}")?;
     for (name, value) in &report.system {
-        writeln!(page, "  {name:<38}  {}", Escaped(value))?;
+        writeln!(page, "  {name:<38}  {}", Name(value))?;
     }
     match report.holes().count() {
         0 => writeln!(page, "\n{GOOD}No attack came through a layer that is there to stop it.{GOOD:#}"),

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::object::{self, Object};
-use crate::text::Escaped;
+use crate::text::Name;
 use crate::{BuildError, CompileLimit, ModuleError, ShareError, SubmitError, TaskError, TaskFailure};
 
 /// The table of [`Exit`], for the help texts.
@@ -206,7 +206,7 @@ fn of_file(file: &Path, error: &ModuleError) -> String {
     match error {
         // It names the file itself.
         ModuleError::Read { .. } => error.to_string(),
-        _ => format!("{}: {}", Escaped(file.to_string_lossy()), with_flag(error)),
+        _ => format!("{}: {}", Name(file.to_string_lossy()), with_flag(error)),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::exit::Failure;
 use super::json::{self, Refused};
+use super::streams;
 use crate::limits::INPUT_BYTES_MAX;
 use crate::text::truncated;
 use crate::{Codec, TaskDescription};
@@ -157,6 +158,13 @@ pub(super) fn without_bom(text: &[u8]) -> &[u8] {
     text.strip_prefix(BOM).unwrap_or(text)
 }
 
+/// The same of a line, which is held.
+pub(super) fn without_bom_in_place(line: &mut Vec<u8>) {
+    if line.starts_with(BOM) {
+        line.drain(..BOM.len());
+    }
+}
+
 fn skip_bom(text: &mut impl BufRead) -> io::Result<()> {
     // A reader may give one byte at a time: whole or not at all is asked of a prefix only.
     let mut seen = 0;
@@ -190,7 +198,7 @@ pub(super) fn from_file(path: &Path, task: Option<&TaskDescription>) -> Result<G
         return Ok(Given::Content(read_file(path)?));
     };
     if path.as_os_str() == "-" {
-        return encode_stream(task, "stdin", io::stdin().lock()).map(Given::Encoded);
+        return encode_stream(task, "stdin", streams::stdin()).map(Given::Encoded);
     }
     let name = path.display().to_string();
     let file = File::open(path).map_err(|error| Failure::Input(format!("cannot read {name}: {error}")))?;
@@ -202,7 +210,7 @@ pub(super) fn from_stdin(task: Option<&TaskDescription>) -> Result<Given, Failur
     let Some(task) = task.filter(|task| !is_text(task)) else {
         return Ok(Given::Content(read_stdin()?));
     };
-    let mut stdin = io::stdin().lock();
+    let mut stdin = BufReader::with_capacity(STREAM_BYTES, streams::stdin());
     // No JSON is empty: this is the `/dev/null` that programs without an input are given.
     match stdin.fill_buf() {
         Ok([]) => Ok(Given::Nothing),
@@ -213,7 +221,7 @@ pub(super) fn from_stdin(task: Option<&TaskDescription>) -> Result<Given, Failur
 
 /// Reads all of stdin.
 pub(super) fn read_stdin() -> Result<Vec<u8>, Failure> {
-    read("stdin", Ok(io::stdin().lock()))
+    read("stdin", Ok(streams::stdin()))
 }
 
 /// Whether something other than a keyboard is behind stdin.

@@ -3,7 +3,6 @@
 mod types;
 
 use std::fmt::{self, Display, Write as _};
-use std::io::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use bytesize::ByteSize;
@@ -15,7 +14,7 @@ use super::exit::{Exit, Failure};
 use super::object::Object;
 use super::settings::{self, Settings};
 use crate::schema::Node;
-use crate::text::Escaped;
+use crate::text::{Escaped, Name};
 use crate::{Codec, MemoryDescription, Module, ModuleDescription, ModuleOptions, TaskDescription};
 use types::TypeDefinition;
 
@@ -34,14 +33,13 @@ pub(super) fn inspect(args: &InspectArgs, settings: &Settings) -> Result<Exit, F
     let mut page = String::new();
     // Writing to a String cannot fail.
     let _ = write_page(&mut page, &module, &types);
-    let mut stdout = anstream::stdout().lock();
-    stdout.write_all(page.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Output)?;
+    console::print_page(page)?;
     Ok(Exit::Success)
 }
 
 fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> fmt::Result {
     let description = module.description();
-    writeln!(page, "{NAME}{}{NAME:#}  {}", Escaped(module.name()), description.kind)?;
+    writeln!(page, "{NAME}{}{NAME:#}  {}", Name(module.name()), description.kind)?;
     row(page, "sha256", module.digest())?;
     row(page, "wasm", ByteSize::b(description.wasm_bytes).display().iec())?;
     let origin = if module.from_cache() { "from the cache" } else { "compiled now" };
@@ -56,7 +54,7 @@ fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> f
     row(page, "exports", description.exports.len())?;
     row(page, "imports", description.imports.len())?;
     for import in &description.imports {
-        writeln!(page, "    {}", Escaped(import))?;
+        writeln!(page, "    {}", Name(import))?;
     }
     if !description.tasks.is_empty() {
         writeln!(page, "\n{HEADING}tasks{HEADING:#}")?;
@@ -77,11 +75,13 @@ fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> f
 
 fn write_task(page: &mut String, task: &TaskDescription) -> fmt::Result {
     let signature = task.signature();
-    let rest = signature.strip_prefix(&task.name).unwrap_or(&signature);
+    // Both are escaped, so that the one begins with the other.
+    let name = Name(&task.name).to_string();
+    let rest = signature.strip_prefix(&name).unwrap_or(&signature);
     let untyped = if task.codec == Codec::Raw { "  (untyped: bytes as they are)" } else { "" };
-    writeln!(page, "  {NAME}{}{NAME:#}{}{untyped}", Escaped(&task.name), Escaped(rest))?;
+    writeln!(page, "  {NAME}{}{NAME:#}{}{untyped}", name, rest)?;
     for line in task.doc.trim().lines() {
-        writeln!(page, "      {DOC}{}{DOC:#}", Escaped(line.trim()))?;
+        writeln!(page, "      {DOC}{}{DOC:#}", Name(line.trim()))?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::task::TaskId;
-use crate::text::Escaped;
+use crate::text::Words;
 
 /// What a process was doing when it died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,13 +74,13 @@ impl fmt::Display for DeathCause {
                 )
             }
             DeathCause::ProtocolViolation(what) => {
-                write!(f, "broke the protocol and was killed: {}", Escaped(what))
+                write!(f, "broke the protocol and was killed: {}", Words(what))
             }
             DeathCause::StartTimeout(limit) => {
                 write!(f, "was not ready within {limit:?} and was killed; does it call wasmpool::init()?")
             }
-            DeathCause::SandboxRefused(what) => write!(f, "did not serve: {}", Escaped(what)),
-            DeathCause::SpawnFailed(what) => write!(f, "could not be started: {}", Escaped(what)),
+            DeathCause::SandboxRefused(what) => write!(f, "did not serve: {}", Words(what)),
+            DeathCause::SpawnFailed(what) => write!(f, "could not be started: {}", Words(what)),
             DeathCause::Unknown => f.write_str("ended in an unknown way (something else reaped it)"),
             DeathCause::Killed => f.write_str("was killed at the caller's request"),
         }
@@ -142,11 +142,11 @@ impl fmt::Display for Death {
         }
         match self.stderr_tail.trim() {
             "" => {}
-            tail => write!(f, "; its stderr ends: {}", Escaped(tail))?,
+            tail => write!(f, "; its stderr ends: {}", Words(tail))?,
         }
         match self.last_logs.last() {
             None => Ok(()),
-            Some(last) => write!(f, "; the last of its logs: {}", Escaped(last)),
+            Some(last) => write!(f, "; the last of its logs: {}", Words(last)),
         }
     }
 }

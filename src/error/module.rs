@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Death;
 use crate::limits::compile::CompileLimit;
-use crate::text::Escaped;
+use crate::text::{Name, Words};
 
 /// Why a module cannot be used.
 #[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ModuleError {
     /// The file cannot be read.
-    #[error("cannot read {}: {}", Escaped(path.to_string_lossy()), Escaped(message))]
+    #[error("cannot read {}: {}", Name(path.to_string_lossy()), Words(message))]
     Read {
         /// The file.
         path: PathBuf,
@@ -30,13 +30,13 @@ pub enum ModuleError {
         max: u64,
     },
     /// Not WebAssembly, cut off, or not valid.
-    #[error("not a valid wasm module: {}", Escaped(message))]
+    #[error("not a valid wasm module: {}", Words(message))]
     Invalid {
         /// What is wrong, with the offset where it is known.
         message: String,
     },
     /// Valid, but in need of something that this pool does not offer.
-    #[error("the module needs {}, which this pool does not offer: {}", Escaped(feature), Escaped(message))]
+    #[error("the module needs {}, which this pool does not offer: {}", Name(feature), Words(message))]
     Unsupported {
         /// The WebAssembly feature's name.
         feature: String,
@@ -46,14 +46,14 @@ pub enum ModuleError {
     /// Imports that no host function answers.
     #[error(
         "the module imports what this pool does not provide: {}; it provides wasi_snapshot_preview1 and \
-         wasmpool (log, panic)", Escaped(imports.join(", "))
+         wasmpool (log, panic)", Name(imports.join(", "))
     )]
     UnknownImports {
         /// `module.name` of each, with its type.
         imports: Vec<String>,
     },
     /// The custom section `wasmpool.tasks` or the exports break the byte ABI.
-    #[error("the module does not keep to the byte ABI: {}", Escaped(message))]
+    #[error("the module does not keep to the byte ABI: {}", Words(message))]
     Abi {
         /// What is wrong.
         message: String,
@@ -99,13 +99,13 @@ pub enum ModuleError {
         quarantined: bool,
     },
     /// The compiler process could not be started or spoken to.
-    #[error("cannot run the compiler process: {}", Escaped(message))]
+    #[error("cannot run the compiler process: {}", Words(message))]
     Compiler {
         /// What the system said.
         message: String,
     },
     /// The module has no task of that name.
-    #[error("module {} has no task `{}`{}", Escaped(module), Escaped(name), known_tasks(known))]
+    #[error("module {} has no task `{}`{}", Name(module), Name(name), known_tasks(known))]
     UnknownTask {
         /// The module's name.
         module: String,
@@ -117,11 +117,11 @@ pub enum ModuleError {
     /// The caller's types and the module's schema disagree.
     #[error(
         "task `{}` of {} has the {} {}, but the caller's type is {}",
-        Escaped(task),
-        Escaped(module),
-        Escaped(side),
-        Escaped(declared),
-        Escaped(asked)
+        Name(task),
+        Name(module),
+        Name(side),
+        Name(declared),
+        Name(asked)
     )]
     SchemaMismatch {
         /// The module's name.
@@ -136,11 +136,7 @@ pub enum ModuleError {
         asked: String,
     },
     /// A typed handle was asked for a task that takes and returns plain bytes.
-    #[error(
-        "task `{}` of {} takes and returns plain bytes: use Module::raw_task",
-        Escaped(task),
-        Escaped(module)
-    )]
+    #[error("task `{}` of {} takes and returns plain bytes: use Module::raw_task", Name(task), Name(module))]
     RawTask {
         /// The module's name.
         module: String,
@@ -150,7 +146,7 @@ pub enum ModuleError {
     /// A command was asked of a module without `_start`.
     #[error(
         "module {} is not a WASI command: it does not export `_start`{}",
-        Escaped(module),
+        Name(module),
         known_tasks(known)
     )]
     NotACommand {
@@ -172,7 +168,7 @@ pub enum ModuleError {
     #[error(
         "no file descriptor is left for another module (each that is held has two): drop every handle of some, \
          or raise the limit of open files (RLIMIT_NOFILE, `ulimit -n`): {}",
-        Escaped(message)
+        Words(message)
     )]
     NoDescriptors {
         /// What the system said.
@@ -182,7 +178,7 @@ pub enum ModuleError {
     #[error("the pool is of another process: after a fork, the child builds a pool of its own")]
     OtherProcess,
     /// The pool is shut down or broken.
-    #[error("the pool takes no more modules: {}", Escaped(message))]
+    #[error("the pool takes no more modules: {}", Words(message))]
     Closed {
         /// Why.
         message: String,
@@ -254,7 +250,7 @@ fn known_tasks(known: &[String]) -> String {
         [] => "; it has no tasks (a module with tasks exports `wasmpool_abi_v1`)".into(),
         known => format!(
             "; it has {}",
-            known.iter().map(|name| format!("`{}`", Escaped(name))).collect::<Vec<_>>().join(", ")
+            known.iter().map(|name| format!("`{}`", Name(name))).collect::<Vec<_>>().join(", ")
         ),
     }
 }

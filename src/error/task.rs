@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BrokenPool, Death};
 use crate::task::{CommandOutput, PartialOutput, TaskId, TaskReport};
-use crate::text::Escaped;
+use crate::text::{Name, Words};
 
 /// A trap's kind, by the specification's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ pub struct Frame {
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.function {
-            Some(name) => write!(f, "{}", Escaped(name))?,
+            Some(name) => write!(f, "{}", Name(name))?,
             None => write!(f, "<function {}>", self.function_index)?,
         }
         match self.module_offset {
@@ -95,7 +95,7 @@ impl fmt::Display for Frame {
 #[non_exhaustive]
 pub enum TaskError {
     /// A wasm trap.
-    #[error("trap: {}{}", Escaped(trap_words(*code, message)), Backtrace(backtrace))]
+    #[error("trap: {}{}", Words(trap_words(*code, message)), Backtrace(backtrace))]
     Trap {
         /// Its kind.
         code: TrapCode,
@@ -105,7 +105,7 @@ pub enum TaskError {
         backtrace: Vec<Frame>,
     },
     /// The guest panicked (a Rust guest with the SDK).
-    #[error("panicked at {}: {}{}", Escaped(location), Escaped(message), Backtrace(backtrace))]
+    #[error("panicked at {}: {}{}", Name(location), Words(message), Backtrace(backtrace))]
     Panic {
         /// The panic's message.
         message: String,
@@ -115,13 +115,13 @@ pub enum TaskError {
         backtrace: Vec<Frame>,
     },
     /// The task returned its own error.
-    #[error("{}", Escaped(message))]
+    #[error("{}", Words(message))]
     Guest {
         /// The error's text.
         message: String,
     },
     /// The guest could not decode its input.
-    #[error("the guest cannot decode its input: {}", Escaped(message))]
+    #[error("the guest cannot decode its input: {}", Words(message))]
     InputDecode {
         /// The guest's words.
         message: String,
@@ -137,7 +137,7 @@ pub enum TaskError {
         bytes: u64,
     },
     /// The caller's type cannot decode the output.
-    #[error("cannot decode the task's output: {}", Escaped(message))]
+    #[error("cannot decode the task's output: {}", Words(message))]
     OutputDecode {
         /// The codec's words.
         message: String,
@@ -228,13 +228,13 @@ pub enum TaskError {
         memory_bytes: u64,
     },
     /// The guest's envelope is empty or has an unknown status byte.
-    #[error("the guest broke the byte ABI: {}", Escaped(message))]
+    #[error("the guest broke the byte ABI: {}", Words(message))]
     Abi {
         /// What is wrong.
         message: String,
     },
     /// The module could not be loaded or instantiated in the worker.
-    #[error("cannot instantiate the module: {}", Escaped(message))]
+    #[error("cannot instantiate the module: {}", Words(message))]
     Instantiate {
         /// The engine's words.
         message: String,
@@ -281,7 +281,7 @@ impl fmt::Display for StderrTail<'_> {
         let text = String::from_utf8_lossy(&self.0[self.0.len().saturating_sub(400)..]);
         match text.trim() {
             "" => Ok(()),
-            text => write!(f, "; stderr ends: {}", Escaped(text)),
+            text => write!(f, "; stderr ends: {}", Words(text)),
         }
     }
 }
@@ -375,9 +375,9 @@ impl fmt::Display for TaskFailure {
         let parts = &*self.0;
         write!(f, "task {}", parts.task)?;
         if let Some(label) = &parts.label {
-            write!(f, " ({})", Escaped(label))?;
+            write!(f, " ({})", Name(label))?;
         }
-        write!(f, ", `{}` of {}", Escaped(&parts.name), Escaped(&parts.module))?;
+        write!(f, ", `{}` of {}", Name(&parts.name), Name(&parts.module))?;
         if let Some(pid) = parts.report.worker_pid {
             write!(f, ", in worker {pid}")?;
         }

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::error::Error;
 use std::io;
 use std::time::Duration;
@@ -10,8 +11,9 @@ use crate::schema::SchemaError;
 use crate::task::{CommandOutput, TaskId, TaskReport};
 use crate::text::is_harmless;
 
-/// Turns the title of a terminal, and the reading order of what follows.
-const HOSTILE: &str = "a\u{1b}]0;title\u{7}\u{202e}b\u{9b}31m";
+/// Turns the title of a terminal, and the reading order of what follows; hides, and begins a line of its own.
+const HOSTILE: &str =
+    "a\u{1b}]0;title\u{7}\u{202e}b\u{9b}31m\u{200b}\u{ad}\u{e0041}\u{fe0f}\rerror: forged\nerror: forged";
 
 fn text() -> String {
     HOSTILE.to_string()
@@ -22,6 +24,7 @@ fn assert_harmless(errors: &[&dyn Error]) {
         let shown = error.to_string();
         assert!(shown.chars().all(is_harmless), "{shown:?}");
         assert!(shown.contains("\\u{1b}]0;title"), "it is escaped, not left out: {shown:?}");
+        assert!(shown.lines().skip(1).all(|line| line.starts_with("    ")), "{shown:?}");
     }
 }
 
@@ -90,15 +93,27 @@ macro_rules! one_of_each {
     }};
 }
 
+thread_local! {
+    static IS_HOSTILE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A stranger's text, who may be hostile.
+fn word(text: &str) -> String {
+    if IS_HOSTILE.get() { format!("{text}{HOSTILE}") } else { text.into() }
+}
+
 fn frames() -> Vec<Frame> {
-    let frame =
-        |index| Frame { function: Some(format!("f{index}")), function_index: index, module_offset: None };
+    let frame = |index| Frame {
+        function: Some(word(&format!("f{index}"))),
+        function_index: index,
+        module_offset: None,
+    };
     vec![frame(1), frame(2)]
 }
 
 fn death() -> Death {
-    let mut death = Death::new(7, DeathCause::Signaled(9), Phase::Running, "its last words".into());
-    death.last_logs.push("its last log".into());
+    let mut death = Death::new(7, DeathCause::Signaled(9), Phase::Running, word("its last words"));
+    death.last_logs.push(word("its last log"));
     death
 }
 
@@ -111,14 +126,14 @@ fn refusal() -> io::Error {
 }
 
 fn task_errors() -> Vec<TaskError> {
-    let message = || "the guest's words".to_string();
-    let output = CommandOutput { exit_code: 3, stdout: "out".into(), stderr: "err".into() };
+    let message = || word("the guest's words");
+    let output = CommandOutput { exit_code: 3, stdout: word("out").into(), stderr: word("err").into() };
     one_of_each! {
         TaskError::Trap { .. } => {
             TaskError::Trap { code: TrapCode::Unreachable, message: message(), backtrace: frames() }
         },
         TaskError::Panic { .. } => {
-            TaskError::Panic { message: message(), location: "a.rs:1:2".into(), backtrace: frames() }
+            TaskError::Panic { message: message(), location: word("a.rs:1:2"), backtrace: frames() }
         },
         TaskError::Guest { .. } => TaskError::Guest { message: message() },
         TaskError::InputDecode { .. } => TaskError::InputDecode { message: message() },
@@ -145,16 +160,23 @@ fn task_errors() -> Vec<TaskError> {
 
 fn failures() -> Vec<TaskFailure> {
     let failure = |error| {
-        let label = Some("a label".to_string());
-        TaskFailure::new(error, TaskId(3), "count".into(), "primes".into(), label, TaskReport::default())
+        let label = Some(word("a label"));
+        TaskFailure::new(
+            error,
+            TaskId(3),
+            word("count").into(),
+            word("primes").into(),
+            label,
+            TaskReport::default(),
+        )
     };
     task_errors().into_iter().map(failure).collect()
 }
 
 fn submit_errors() -> Vec<SubmitError> {
-    let (task, module) = (|| "count".to_string(), || "primes".to_string());
+    let (task, module) = (|| word("count"), || word("primes"));
     one_of_each! {
-        SubmitError::Encode { .. } => SubmitError::Encode { task: task(), message: "the codec's words".into() },
+        SubmitError::Encode { .. } => SubmitError::Encode { task: task(), message: word("the codec's words") },
         SubmitError::InputTooLarge { .. } => SubmitError::InputTooLarge { task: task(), bytes: 2, max: 1 },
         SubmitError::QueueFull { .. } => SubmitError::QueueFull { max: 1 },
         SubmitError::NotMetered { .. } => SubmitError::NotMetered { task: task(), module: module() },
@@ -167,7 +189,7 @@ fn submit_errors() -> Vec<SubmitError> {
             task: task(),
             what: "an argument",
             character: '=',
-            text: "a=b".into(),
+            text: word("a=b"),
         },
         SubmitError::ShutDown { .. } => SubmitError::ShutDown { task: task() },
         SubmitError::OtherProcess { .. } => SubmitError::OtherProcess { task: task() },
@@ -176,15 +198,15 @@ fn submit_errors() -> Vec<SubmitError> {
 }
 
 fn module_errors() -> Vec<ModuleError> {
-    let (module, message) = (|| "primes".to_string(), || "the words".to_string());
+    let (module, message) = (|| word("primes"), || word("the words"));
     one_of_each! {
-        ModuleError::Read { .. } => ModuleError::Read { path: "a.wasm".into(), message: message() },
+        ModuleError::Read { .. } => ModuleError::Read { path: word("a.wasm").into(), message: message() },
         ModuleError::TooLarge { .. } => ModuleError::TooLarge { bytes: 2, max: 1 },
         ModuleError::Invalid { .. } => ModuleError::Invalid { message: message() },
         ModuleError::Unsupported { .. } => {
-            ModuleError::Unsupported { feature: "threads".into(), message: message() }
+            ModuleError::Unsupported { feature: word("threads"), message: message() }
         },
-        ModuleError::UnknownImports { .. } => ModuleError::UnknownImports { imports: vec!["a.b".into()] },
+        ModuleError::UnknownImports { .. } => ModuleError::UnknownImports { imports: vec![word("a.b")] },
         ModuleError::Abi { .. } => ModuleError::Abi { message: message() },
         ModuleError::CompileLimit { .. } => ModuleError::CompileLimit {
             kind: CompileLimit::Time,
@@ -203,16 +225,16 @@ fn module_errors() -> Vec<ModuleError> {
         ModuleError::CompilerDied { .. } => ModuleError::CompilerDied { death: death(), quarantined: true },
         ModuleError::Compiler { .. } => ModuleError::Compiler { message: message() },
         ModuleError::UnknownTask { .. } => {
-            ModuleError::UnknownTask { module: module(), name: "a".into(), known: vec!["b".into()] }
+            ModuleError::UnknownTask { module: module(), name: word("a"), known: vec![word("b")] }
         },
         ModuleError::SchemaMismatch { .. } => ModuleError::SchemaMismatch {
             module: module(),
-            task: "count".into(),
-            side: "input".into(),
-            declared: "u64".into(),
-            asked: "u32".into(),
+            task: word("count"),
+            side: word("input"),
+            declared: word("u64"),
+            asked: word("u32"),
         },
-        ModuleError::RawTask { .. } => ModuleError::RawTask { module: module(), task: "count".into() },
+        ModuleError::RawTask { .. } => ModuleError::RawTask { module: module(), task: word("count") },
         ModuleError::NotACommand { .. } => ModuleError::NotACommand { module: module(), known: Vec::new() },
         ModuleError::TooMany { .. } => ModuleError::TooMany { max: 1 },
         ModuleError::NoDescriptors { .. } => ModuleError::NoDescriptors { message: message() },
@@ -222,7 +244,7 @@ fn module_errors() -> Vec<ModuleError> {
 }
 
 fn build_errors() -> Vec<BuildError> {
-    let words = || "the words".to_string();
+    let words = || word("the words");
     one_of_each! {
         BuildError::InitMissing => BuildError::InitMissing,
         BuildError::NestedInit => BuildError::NestedInit,
@@ -232,8 +254,8 @@ fn build_errors() -> Vec<BuildError> {
         BuildError::SandboxRefused { .. } => BuildError::SandboxRefused { message: words() },
         BuildError::SandboxHole { .. } => BuildError::SandboxHole { attack: words(), outcome: words() },
         BuildError::PagemapScan { .. } => BuildError::PagemapScan { reason: words() },
-        BuildError::Directory { .. } => BuildError::Directory { path: "data".into(), source: refusal() },
-        BuildError::WorkerProgram { .. } => BuildError::WorkerProgram { path: "a".into(), source: refusal() },
+        BuildError::Directory { .. } => BuildError::Directory { path: word("data").into(), source: refusal() },
+        BuildError::WorkerProgram { .. } => BuildError::WorkerProgram { path: word("a").into(), source: refusal() },
         BuildError::System { .. } => BuildError::System { what: "start a thread", source: refusal() },
     }
 }
@@ -257,6 +279,31 @@ fn map_errors() -> Vec<MapError> {
     errors.extend(submit_errors().into_iter().map(MapError::Submit));
     errors.extend(failures().into_iter().map(MapError::Task));
     errors
+}
+
+/// Whatever a stranger can put into it, every error shows; and a variant that is new must be in the lists above.
+#[test]
+fn no_error_shows_a_strangers_text_raw() {
+    IS_HOSTILE.set(true);
+    let errors: Vec<_> = boxed(task_errors())
+        .chain(boxed(failures()))
+        .chain(boxed(submit_errors()))
+        .chain(boxed(module_errors()))
+        .chain(boxed(build_errors()))
+        .chain(boxed(share_errors()))
+        .chain(boxed(map_errors()))
+        .chain(boxed(vec![broken()]))
+        .collect();
+    IS_HOSTILE.set(false);
+    let mut escaped = 0;
+    for error in errors {
+        let shown = error.to_string();
+        assert!(shown.chars().all(|c| is_harmless(c) && c != '\t'), "{shown:?}");
+        // As frames of a backtrace are.
+        assert!(shown.lines().skip(1).all(|line| line.starts_with("    ")), "{shown:?}");
+        escaped += usize::from(shown.contains("\\u{1b}]0;title"));
+    }
+    assert!(escaped > 60, "{escaped} have strangers' text");
 }
 
 fn boxed<E: Error + 'static>(errors: Vec<E>) -> impl Iterator<Item = Box<dyn Error>> {

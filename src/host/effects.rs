@@ -10,7 +10,7 @@ use crate::dispatch::KillReason;
 use crate::error::DeathCause;
 use crate::foreign::guarded;
 use crate::future::Cell;
-use crate::text::Escaped;
+use crate::text::Name;
 
 pub(super) enum Effect {
     /// Until it is posted.
@@ -70,7 +70,7 @@ impl Effect {
                     tracing::warn!(
                         task = %labels.task,
                         label = labels.label.as_deref().unwrap_or_default(),
-                        name = %Escaped(&labels.name),
+                        name = %Name(&labels.name),
                         module = &*labels.module,
                         worker_pid = link.pid,
                         "a task has run for {after:?}"

@@ -9,7 +9,7 @@ use crate::foreign::guarded;
 use crate::future::{Cell, Labels};
 use crate::limits::{LAST_LOG_BYTES_MAX, LAST_LOGS_MAX, LOG_RECORD_BYTES_MAX};
 use crate::task::TaskId;
-use crate::text::{Escaped, truncated};
+use crate::text::{Escaped, Name, Words, truncated};
 use crate::wire::message::{LogRecord, LogSource};
 
 /// Between two reports of what was dropped.
@@ -132,7 +132,7 @@ impl Logbook {
         }
         let message = truncated(&record.message, LAST_LOG_BYTES_MAX);
         let task = task.map(|task| format!("task {task}, ")).unwrap_or_default();
-        self.last.push_back(format!("{task}{}: {}", source(record), Escaped(message.trim_end())));
+        self.last.push_back(format!("{task}{}: {}", source(record), Words(message)));
     }
 }
 
@@ -156,7 +156,13 @@ fn emit(labels: Option<&Labels>, pid: u32, task: Option<TaskId>, record: &LogRec
     let module = labels.map(|labels| labels.module.to_string()).unwrap_or_default();
     let label = labels.and_then(|labels| labels.label.clone()).unwrap_or_default();
     let message = truncated(&record.message, LOG_RECORD_BYTES_MAX);
-    let (message, fields, origin) = (Escaped(&message), Escaped(&record.fields), Escaped(&record.target));
+    let fields = Name(&record.fields);
+    let origin = Name(&record.target);
+    let message = match record.source {
+        // It is read line by line again.
+        LogSource::Stack => Escaped(&message).to_string(),
+        _ => Words(&message).to_string(),
+    };
     let source = source(record);
     // The level of a tracing event is part of its static metadata, hence one call for each.
     macro_rules! event {

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use crate::TaskDescription;
 use crate::schema::{Node, Schema, Variant};
+use crate::text::Name;
 
 /// Longer definitions take a line for each field.
 const ONE_LINE_BYTES_MAX: usize = 72;
 
 /// A type with a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct TypeDefinition {
     /// `struct` or `enum`.
     pub(super) kind: &'static str,
@@ -20,8 +21,10 @@ pub(super) struct TypeDefinition {
 /// Every named type of the tasks' inputs and outputs, once, in the order of appearance.
 pub(super) fn collect(tasks: &[TaskDescription]) -> Vec<TypeDefinition> {
     let mut found = Vec::new();
+    let mut defined = HashSet::new();
     for schema in tasks.iter().flat_map(|task| [&task.input, &task.output]) {
-        let mut collector = Collector { schema, seen: HashSet::new(), found: &mut found };
+        let mut collector =
+            Collector { schema, seen: HashSet::new(), defined: &mut defined, found: &mut found };
         collector.node(schema.root());
     }
     found
@@ -44,6 +47,8 @@ struct Collector<'a> {
     schema: &'a Schema,
     /// Children may be shared, so that walking all paths could take for ever.
     seen: HashSet<u32>,
+    /// A module may have a million of them.
+    defined: &'a mut HashSet<TypeDefinition>,
     found: &'a mut Vec<TypeDefinition>,
 }
 
@@ -78,9 +83,11 @@ impl Collector<'_> {
     }
 
     fn define(&mut self, kind: &'static str, name: &str, parts: Vec<String>) {
-        let definition = TypeDefinition { kind, name: name.into(), parts };
+        // Each part is on a line of its own, where the definition is long.
+        let parts = parts.iter().map(|part| Name(part).to_string()).collect();
+        let definition = TypeDefinition { kind, name: Name(name).to_string(), parts };
         // A type without a name stands in full wherever it is used.
-        if !name.is_empty() && !self.found.contains(&definition) {
+        if !name.is_empty() && self.defined.insert(definition.clone()) {
             self.found.push(definition);
         }
     }

@@ -68,7 +68,7 @@ impl Outputs {
 fn name(seq: u64, label: &Label) -> String {
     let Label::File(path) = label else { return seq.to_string() };
     let name = Path::new(path).file_name().map_or(Cow::Borrowed(""), |name| name.to_string_lossy());
-    let name = text::Escaped(name).to_string();
+    let name = text::Name(name).to_string();
     let end = (0..=NAME_BYTES_MAX.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
     format!("{seq}-{}", &name[..end.unwrap_or(0)])
 }

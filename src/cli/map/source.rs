@@ -1,7 +1,7 @@
 //! Where `map` takes its inputs from.
 
 use std::fmt;
-use std::io::{self, BufRead, Read as _};
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use crate::cli::args::MapArgs;
 use crate::cli::exit::Failure;
 use crate::cli::input;
 use crate::cli::object::Object;
+use crate::cli::streams;
 use crate::limits::INPUT_BYTES_MAX;
 use crate::text::truncated;
 
@@ -95,8 +96,8 @@ impl Source {
     pub(super) fn items(self) -> Box<dyn Iterator<Item = Item>> {
         match self {
             Source::Files(files) => Box::new(files.into_iter().map(file)),
-            Source::Lines => Box::new(lines(io::stdin().lock(), false)),
-            Source::JsonLines => Box::new(lines(io::stdin().lock(), true)),
+            Source::Lines => Box::new(lines(BufReader::new(streams::stdin()), false)),
+            Source::JsonLines => Box::new(lines(BufReader::new(streams::stdin()), true)),
         }
     }
 }
@@ -113,6 +114,11 @@ fn own_files(args: &MapArgs) -> Vec<(u64, u64)> {
 fn files(paths: &[PathBuf], own: &[(u64, u64)]) -> Result<Vec<Found>, Failure> {
     let mut found = Vec::new();
     for path in paths {
+        // As others have it: a file of that name is `./-`.
+        if path.as_os_str() == "-" {
+            found.push(Ok(path.clone()));
+            continue;
+        }
         let metadata = std::fs::metadata(path)
             .map_err(|error| Failure::Input(format!("cannot read {}: {error}", path.display())))?;
         if metadata.is_dir() {
@@ -157,7 +163,11 @@ fn lines(mut stdin: impl BufRead, skip_blank: bool) -> impl Iterator<Item = Item
     std::iter::from_fn(move || {
         while !ended {
             number += 1;
-            match next_line(&mut stdin, INPUT_BYTES_MAX) {
+            let mut next = next_line(&mut stdin, INPUT_BYTES_MAX);
+            if let (1, Ok(Some(Ok(line)))) = (number, &mut next) {
+                input::without_bom_in_place(line);
+            }
+            match next {
                 Ok(None) => ended = true,
                 Ok(Some(Ok(line))) if skip_blank && line.trim_ascii().is_empty() => {}
                 Ok(Some(content)) => {
@@ -266,6 +276,11 @@ mod tests {
         assert_eq!(found, expected.map(|(label, line)| (label.into(), line.into())));
         assert_eq!(read("a\n \nb\n", true)[1].0, "line 3 (b)");
         assert_eq!(read("", false), []);
+        let marked = read("\u{feff}a\n\u{feff}b", false);
+        assert_eq!(
+            marked.iter().map(|(_, line)| &line[..]).collect::<Vec<_>>(),
+            [&b"a"[..], "\u{feff}b".as_bytes()]
+        );
     }
 
     #[test]

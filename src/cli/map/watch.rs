@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use crate::text::{Escaped, truncated};
+use crate::text::{Name, truncated};
 use crate::{PoolStats, TaskId, WorkerState};
 
 /// Most rows.
@@ -34,10 +34,7 @@ pub(super) fn table(
             None => ("-".into(), "-".into()),
             Some((task, took)) => {
                 let name = label(task).unwrap_or_else(|| format!("task {task}"));
-                (
-                    seconds(took),
-                    Escaped(truncated(&name, LABEL_BYTES_MAX)).to_string().replace(['\n', '\t'], " "),
-                )
+                (seconds(took), Name(truncated(&name, LABEL_BYTES_MAX)).to_string())
             }
         };
         let memory =
@@ -91,7 +88,7 @@ mod tests {
         let text = table(&stats, label, |pid| (pid == 12).then_some(3 << 20));
         let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(rows[1], ["11", "idle", "-", "7", "-", "-"]);
-        assert_eq!(rows[2], ["12", "busy", "1.2", "s", "7", "3.0", "MiB", "line", "5\\u{1b}", "and", "more"]);
+        assert_eq!(rows[2], ["12", "busy", "1.2", "s", "7", "3.0", "MiB", "line", "5\\u{1b}\\nand", "more"]);
         assert_eq!(rows[3][..6], ["13", "busy", "0.0", "s", "7", "-"]);
         assert_eq!((rows.len(), rows[3][6..].join(" ")), (4, "task 2".into()));
     }
