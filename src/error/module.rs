@@ -78,7 +78,7 @@ pub enum ModuleError {
     },
     /// One of the [`CompileLimits`](crate::CompileLimits) is more than can be had here.
     #[error(
-        "CompileLimits::{} is {asked}, but no more than {most} can be had: {}", kind.setting(), Escaped(why)
+        "CompileLimits::{} is {asked}, but no more than {most} can be had: {}", kind.setting(), Words(why)
     )]
     CompileLimitUnavailable {
         /// Which.
