@@ -177,6 +177,23 @@ pub enum SubmitError {
         /// The text, or the beginning of a long one.
         text: String,
     },
+    /// The command's [reader](crate::CommandInput::stdin_reader) has been given to another task, and is read once.
+    #[error("another task reads the stdin of `{}`: a reader can be given to one", Name(task))]
+    StdinTaken {
+        /// The command.
+        task: String,
+    },
+    /// The command is to be run again where it fails ([`TaskOptions::retry`](crate::TaskOptions::retry)), but its
+    /// [reader](crate::CommandInput::stdin_reader) can be read once.
+    #[error(
+        "`{}` is to be tried again where it fails, but its stdin can be read only once: give it as bytes, or do \
+         without the retry",
+        Name(task)
+    )]
+    StdinReadOnce {
+        /// The command.
+        task: String,
+    },
     /// As many tasks wait as [`PoolBuilder::queue_tasks_max`](crate::PoolBuilder::queue_tasks_max) allows; from `try_submit`, and from `submit` inside of a [`Waker`](std::task::Waker), which may not wait.
     #[error("the queue is full: {max} tasks are waiting or running")]
     QueueFull {

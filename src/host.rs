@@ -8,6 +8,7 @@
 //! | `wasmpool-callbacks`, one a pool | runs done callbacks |
 //! | `wasmpool-wakers`, one a pool | wakes the tasks of executors |
 
+pub(crate) mod asks;
 mod batch;
 pub(crate) mod cgroup;
 pub(crate) mod compile;

@@ -62,6 +62,7 @@ mod schema;
 mod module;
 mod held;
 mod shared;
+mod stdin;
 
 mod pool;
 mod future;

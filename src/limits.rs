@@ -23,6 +23,10 @@ pub const FRAME_PAYLOAD_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 /// Most bytes of one message on a worker's or the compiler's control socket.
 pub const CONTROL_BYTES_MAX: usize = 96 * 1024;
 
+/// Most bytes that a running task is answered at once: as much as a pipe holds, and few enough for one message
+/// beside what else it says. Reading 1 GiB takes 16,384 questions.
+pub const ASK_BYTES_MAX: usize = 64 * 1024;
+
 /// Most worker processes of one pool.
 pub const WORKERS_MAX: usize = 1024;
 
@@ -345,6 +349,8 @@ const _: () = {
     assert!(DIRS_MAX * (GUEST_PATH_BYTES_MAX + 16) + 16 * 1024 <= CONTROL_BYTES_MAX);
     // A control message has room for so many descriptors.
     assert!(SHARES_PER_TASK_MAX <= DIRS_MAX);
+    // An answer is one message.
+    assert!(ASK_BYTES_MAX + 1024 <= CONTROL_BYTES_MAX);
     // A length of bytes copied is positive.
     assert!(SHARED_READ_BYTES_MAX <= i32::MAX as u64);
     // A number takes ten bytes at most.

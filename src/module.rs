@@ -20,9 +20,10 @@ use crate::held::Life;
 use crate::limits;
 use crate::octets::{FEW, Octets};
 use crate::schema::Schema;
-use crate::task::{CommandInput, CommandOutput};
+use crate::stdin::StdinSource;
+use crate::task::{CommandInput, CommandOutput, Stdin};
 use crate::text::Name;
-use crate::wire::message::{Entry, ModuleId};
+use crate::wire::message::{CommandStdin, Entry, ModuleId};
 
 pub use code::Interrupt;
 pub(crate) use code::{CodeKind, MemoryKind};
@@ -366,6 +367,12 @@ pub(crate) mod sealed {
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
         fn encode(&self, input: &Self::Input) -> Result<(Entry, Octets), SubmitError>;
+        /// What it is to read while it runs.
+        #[doc(hidden)]
+        #[allow(private_interfaces, reason = "the trait is sealed")]
+        fn stdin<'a>(&self, _: &'a Self::Input) -> Option<&'a StdinSource> {
+            None
+        }
         /// As `encode`, without memory of its own; on an error, what is at the end of `bytes` is of no use.
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
@@ -495,7 +502,18 @@ impl sealed::Call for Command {
     fn encode(&self, input: &CommandInput) -> Result<(Entry, Octets), SubmitError> {
         let program = input.program.clone().unwrap_or_else(|| self.target.module.name().to_string());
         let args = std::iter::once(program).chain(input.args.iter().cloned()).collect();
-        Ok((Entry::Command { args, env: input.env.clone() }, input.stdin.clone().into()))
+        let (stdin, payload) = match &input.stdin {
+            Stdin::Bytes(bytes) => (CommandStdin::Sent, bytes.clone()),
+            Stdin::Source(_) => (CommandStdin::Asked, Bytes::new()),
+        };
+        Ok((Entry::Command { args, env: input.env.clone(), stdin }, payload.into()))
+    }
+
+    fn stdin<'a>(&self, input: &'a CommandInput) -> Option<&'a StdinSource> {
+        match &input.stdin {
+            Stdin::Bytes(_) => None,
+            Stdin::Source(source) => Some(source),
+        }
     }
 
     fn decode(answer: &Answer) -> Result<CommandOutput, String> {

@@ -1,6 +1,8 @@
 //! The vocabulary of a task: its id, its options, its report. No behaviour.
 
 use std::fmt;
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits;
 use crate::policy::Retry;
 use crate::shared::Shared;
+use crate::stdin::StdinSource;
 
 mod numbered;
 mod typical;
@@ -452,7 +455,20 @@ pub struct CommandInput {
     pub(crate) program: Option<String>,
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
-    pub(crate) stdin: bytes::Bytes,
+    pub(crate) stdin: Stdin,
+}
+
+/// What a command reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stdin {
+    Bytes(bytes::Bytes),
+    Source(StdinSource),
+}
+
+impl Default for Stdin {
+    fn default() -> Self {
+        Stdin::Bytes(bytes::Bytes::new())
+    }
 }
 
 impl CommandInput {
@@ -489,9 +505,48 @@ impl CommandInput {
         self
     }
 
-    /// The whole of stdin.
+    /// The whole of stdin, sent with the command.
     pub fn stdin(mut self, stdin: impl Into<bytes::Bytes>) -> Self {
-        self.stdin = stdin.into();
+        self.stdin = Stdin::Bytes(stdin.into());
+        self
+    }
+
+    /// A stdin that is read as the command asks for it, of any length: each of its reads is one
+    /// [`read`](std::io::Read::read), of as many bytes as it asked for (at most 64 KiB,
+    /// [`ASK_BYTES_MAX`](limits::ASK_BYTES_MAX)), and what it never asks for is never read. A command that
+    /// reads nothing waits for nothing. An error is the command's own (`EIO`, or the system's).
+    ///
+    /// The reader is used by a thread of its own, from the first time that the command asks, and dropped there when the
+    /// command has ended. It may block for as long as it likes: the command's deadline ends the command, and
+    /// the thread with its last read. To a command that polls it, it is ready at any time, since a
+    /// reader cannot be asked; a [descriptor](Self::stdin_from) can.
+    ///
+    /// One task reads it: a clone of this input has the same reader, and submitting it again is refused
+    /// ([`SubmitError::StdinTaken`](crate::SubmitError::StdinTaken)) unless the first never read anything, as is a
+    /// [retry](TaskOptions::retry) ([`SubmitError::StdinReadOnce`](crate::SubmitError::StdinReadOnce)). For a
+    /// [deterministic](TaskOptions::deterministic) command each read is filled to what was asked for.
+    ///
+    /// ```
+    /// let lines = std::io::Cursor::new("b\na\n");
+    /// let input = wasmpool::CommandInput::new().arg("sort").stdin_reader(lines);
+    /// ```
+    pub fn stdin_reader(mut self, reader: impl Read + Send + 'static) -> Self {
+        self.stdin = Stdin::Source(StdinSource::of_reader(reader));
+        self
+    }
+
+    /// As [`stdin_reader`](Self::stdin_reader), from a file, pipe, socket or terminal: nothing is buffered, so that
+    /// what the command does not ask for is there for whoever reads next; and a command that polls it learns
+    /// whether there is any.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::os::fd::AsFd;
+    /// let input = wasmpool::CommandInput::new().stdin_from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn stdin_from(mut self, descriptor: impl Into<OwnedFd>) -> Self {
+        self.stdin = Stdin::Source(StdinSource::of_descriptor(descriptor.into()));
         self
     }
 }

@@ -6,6 +6,7 @@
 
 mod abi;
 mod arrivals;
+mod asks;
 mod budget;
 mod call;
 mod clocks;

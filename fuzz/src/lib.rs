@@ -36,6 +36,7 @@ mod source {
     pub(crate) mod fork;
     pub(crate) mod held;
     pub(crate) mod shared;
+    pub(crate) mod stdin;
     pub(crate) mod wire;
     pub(crate) mod dispatch;
 
@@ -46,6 +47,7 @@ mod source {
     }
 
     pub(crate) mod host {
+        pub(crate) mod asks;
         mod batch;
         pub(crate) mod cgroup;
         pub(crate) mod core;
@@ -141,5 +143,5 @@ mod source {
 // The names by which the sources know each other.
 use source::{
     compile, directory, dispatch, doctor, error, foreign, future, host, limits, module, observe, octets,
-    policy, schema, shared, sync, task, text, walls, wire, worker,
+    policy, schema, shared, stdin, sync, task, text, walls, wire, worker,
 };

@@ -29,7 +29,8 @@ Input:
   order, or an object by their names; a task without arguments needs no input.
   --input-file and piped stdin are the text itself if the task's one argument is
   a String or bytes, and JSON otherwise. To an untyped task and to a WASI command
-  (as its stdin) both are bytes, as they stand.
+  (as its stdin) both are bytes, as they stand. A command's stdin is read as the
+  command asks for it, and what it does not ask for stays for whoever reads next.
 
   In JSON, bytes are a string (its UTF-8), an array of numbers, or
   {\"base64\": \"…\"}; NaN, inf and -inf are strings; numbers beyond 64 bits are
@@ -39,7 +40,9 @@ Output:
   A typed task's result is one line of JSON. Bytes that are UTF-8 are a string
   there, others {\"base64\": \"…\"}, and so are a command's stdout and stderr with
   --json. An untyped task's bytes and a command's stdout and stderr are passed on
-  as they are; if they go to a terminal, control characters are escaped.
+  as they are; if they go to a terminal, control characters are escaped. So is what
+  a command wrote before it failed, unless its worker had to be killed: then that is
+  lost with it.
 
 Examples:
   wasmpool run primes.wasm count --input 1000000
@@ -399,6 +402,10 @@ pub(super) struct RunArgs {
     /// A file with the input, `-` for stdin
     #[arg(long, value_name = "FILE", conflicts_with = "input")]
     pub(super) input_file: Option<PathBuf>,
+
+    /// Leave stdin alone: a command's is empty. Otherwise it is read as the command asks for it, and no further
+    #[arg(long, conflicts_with_all = ["input", "input_file"])]
+    pub(super) no_stdin: bool,
 
     /// Print one JSON object: result or error, and what it cost
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! What is called, and how its result is read: a task with or without types, or a command.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -188,7 +189,14 @@ impl Kind {
 
 fn command_input(args: &[String], given: Given, placed: Option<&str>) -> Result<CommandInput, Failure> {
     let args = args.iter().map(|arg| with_placed(arg, placed));
-    Ok(CommandInput::new().args(args).stdin(given.into_bytes()))
+    let input = CommandInput::new().args(args);
+    Ok(match given {
+        Given::Stdin => match std::io::stdin().as_fd().try_clone_to_owned() {
+            Ok(stdin) => input.stdin_from(stdin),
+            Err(error) => return Err(Failure::Input(format!("cannot read stdin: {error}"))),
+        },
+        other => input.stdin(other.into_bytes()),
+    })
 }
 
 fn with_placed(arg: &str, placed: Option<&str>) -> String {

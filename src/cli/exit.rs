@@ -130,6 +130,8 @@ impl Failure {
                 SubmitError::Encode { .. }
                 | SubmitError::InputTooLarge { .. }
                 | SubmitError::Unrepresentable { .. }
+                | SubmitError::StdinTaken { .. }
+                | SubmitError::StdinReadOnce { .. }
                 | SubmitError::TooManyShared { .. },
             ) => Exit::Usage,
             Failure::Submit(_) => Exit::Machinery,
@@ -248,7 +250,10 @@ fn module_kind(error: &ModuleError) -> &'static str {
 
 fn submit_kind(error: &SubmitError) -> &'static str {
     match error {
-        SubmitError::Encode { .. } | SubmitError::Unrepresentable { .. } => "input",
+        SubmitError::Encode { .. }
+        | SubmitError::Unrepresentable { .. }
+        | SubmitError::StdinTaken { .. }
+        | SubmitError::StdinReadOnce { .. } => "input",
         SubmitError::InputTooLarge { .. } => "input_too_large",
         SubmitError::QueueFull { .. } => "queue_full",
         SubmitError::NotMetered { .. } => "not_metered",

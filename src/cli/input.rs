@@ -25,6 +25,8 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Given {
     Nothing,
+    /// Whatever is behind stdin, read as a command asks for it.
+    Stdin,
     /// Typed after `--input`: JSON to a typed task, else bytes.
     Argument(String),
     /// A file, stdin or a line: the text itself where the task takes one, else JSON.
@@ -39,7 +41,7 @@ impl Given {
     /// As they stand: a command's stdin.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         match self {
-            Given::Nothing => Vec::new(),
+            Given::Nothing | Given::Stdin => Vec::new(),
             Given::Argument(text) => text.into_bytes(),
             Given::Content(bytes) | Given::Json(bytes) => bytes,
             Given::Encoded(bytes) => bytes.into(),
@@ -84,7 +86,7 @@ fn typed(task: &TaskDescription, given: Given) -> Result<Bytes, Failure> {
             )));
         }
         Given::Encoded(bytes) => return Ok(bytes),
-        Given::Nothing => b"null".to_vec(),
+        Given::Nothing | Given::Stdin => b"null".to_vec(),
         Given::Content(bytes) if task.input.is_bytes() => return Ok(json::encode_bytes(&bytes).into()),
         Given::Content(bytes) if task.input.is_string() => {
             let text = std::str::from_utf8(without_bom(&bytes)).map_err(|error| {

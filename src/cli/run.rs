@@ -1,5 +1,6 @@
 //! `wasmpool run`: one task, or one command.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
@@ -77,18 +78,24 @@ fn wait(pending: &Arc<Pending>, signals: Receiver<Ask>) -> Result<Result<Answer,
     Ok(pending.wait())
 }
 
-/// The input: what the arguments say, else stdin if it is no keyboard and something is needed.
+/// The input: what the arguments say, else stdin. A command reads that as it asks for it; for a task it is read
+/// before, if it is no keyboard and something is needed.
 fn given(args: &RunArgs, call: &Call) -> Result<Given, Failure> {
     if let Some(text) = &args.input {
         return Ok(Given::Argument(text.clone()));
     }
-    if let Some(path) = &args.input_file {
+    let is_stdin = |path: &&PathBuf| call.description().is_none() && path.as_os_str() == "-";
+    if let Some(path) = args.input_file.as_ref().filter(|path| !is_stdin(path)) {
         return input::from_file(path, call.description());
     }
-    if !call.description().is_none_or(input::is_needed) || !input::is_piped() {
+    if args.no_stdin {
         return Ok(Given::Nothing);
     }
-    input::from_stdin(call.description())
+    let Some(task) = call.description() else { return Ok(Given::Stdin) };
+    if !input::is_needed(task) || !input::is_piped() {
+        return Ok(Given::Nothing);
+    }
+    input::from_stdin(Some(task))
 }
 
 fn print(answer: &Answer, report: &TaskReport, notes: Option<&Console>) -> Result<Exit, Failure> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::asks::TaskAsks;
 use super::batch::Batch;
 use super::cpu::CpuCount;
 use super::domains::{Breakage, Domains};
@@ -45,13 +46,16 @@ pub(crate) struct Call {
     /// The input is memory of our own.
     pub(crate) owns_input: bool,
     pub(crate) shares: TaskShares,
+    /// What it may ask for while it runs.
+    pub(crate) asks: Option<TaskAsks>,
 }
 
 impl Call {
     /// Whether to drop it runs nobody's code, and tells nobody. Where two tasks of a module whose handles are gone end
     /// at once, neither may seem to be the last; then what is told waits for nobody, as ever (`Holder`).
     pub(super) fn is_quiet(&self) -> bool {
-        self.owns_input && self.shares.is_none() && Arc::strong_count(&self.module.0) > 1
+        let is_ours = self.owns_input && self.shares.is_none() && self.asks.is_none();
+        is_ours && Arc::strong_count(&self.module.0) > 1
     }
 }
 

@@ -21,6 +21,7 @@ use bytes::{Buf, Bytes};
 use rustix::process::Signal;
 use smallvec::SmallVec;
 
+use super::asks::{Asks, TaskAsks};
 use super::batch::Batch;
 use super::core::{Answered, Call, Core};
 use super::cpu::ProcessClock;
@@ -36,7 +37,7 @@ use crate::shared::Shared;
 use crate::task::TaskId;
 use crate::wire::control::ControlSocket;
 use crate::wire::frame::{Assembly, encode_head_into};
-use crate::wire::message::{FromWorker, Items, ModuleId, ToWorker, ToWorkerControl, Verdict};
+use crate::wire::message::{FromWorker, Items, ModuleId, Reply, ToWorker, ToWorkerControl, Verdict};
 use crate::wire::ring::{self, Consumer, End, Producer, Violation};
 use crate::wire::spin::Spinning;
 use crate::wire::turn::Turn;
@@ -122,6 +123,8 @@ struct Outstanding {
     items: Option<Items>,
     /// The worker has spoken of it. An honest one has claimed it before, but that stands in shared memory.
     has_begun: bool,
+    /// What it may ask for.
+    asks: Option<Arc<Asks>>,
 }
 
 impl Outstanding {
@@ -131,6 +134,7 @@ impl Outstanding {
             FromWorker::Event { task: None, .. } => true,
             FromWorker::Event { task: Some(task), .. }
             | FromWorker::Log { task, .. }
+            | FromWorker::Ask { task, .. }
             | FromWorker::Item { task, .. } => match &self.batch {
                 None => *task == self.task,
                 // Not of one that has ended: of each there are logs up to a limit.
@@ -263,8 +267,9 @@ impl Link {
         let start = batch.map_or(0, |batch| batch.offset(&call.input).min(call.input.len()));
         let input = &call.input[start..];
         let (batch, has_begun) = (batch.cloned(), false);
+        let asks = call.asks.as_ref().map(TaskAsks::share);
         let outstanding =
-            Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items, has_begun };
+            Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items, has_begun, asks };
         let needs = (call.module.clone(), call.shares.clone());
         orders.outstanding.push_back(Ordered { run: outstanding, _needs: needs });
         let (module, entry, limits) = (call.module.0.id, call.entry.clone(), call.limits);
@@ -358,6 +363,12 @@ impl Link {
             self.kill_for(DeathCause::ProtocolViolation(format!("{what} cannot be sent: {error}")));
         }
         sent.is_ok()
+    }
+
+    /// Answers a question of the run's. If that has ended meanwhile, the worker drops it.
+    pub(super) fn answer(&self, run: u64, number: u64, reply: Reply) {
+        let sent = self.control.send(&ToWorkerControl::Answer { run, number, reply }, &[]);
+        self.has_been_sent("an answer", sent);
     }
 
     /// Asks the worker to stop the run. A late request hits nothing.

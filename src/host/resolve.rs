@@ -26,7 +26,11 @@ pub(super) fn result(
         total: now.saturating_sub(record.submitted),
         attempts: record.attempts,
         worker_pid: record.worker_pid,
-        input_bytes: if record.batch.is_none() { record.call.input.len() as u64 } else { 0 },
+        input_bytes: match (&record.batch, &record.call.asks) {
+            (Some(_), _) => 0,
+            (None, Some(asks)) => asks.bytes(),
+            (None, None) => record.call.input.len() as u64,
+        },
         ..TaskReport::default()
     };
     if let Some(answered) = &answered {

@@ -14,6 +14,7 @@ use super::{Handle, Pool};
 use crate::error::SubmitError;
 use crate::foreign::Foreign;
 use crate::future::{Cell, TaskFuture};
+use crate::host::asks::TaskAsks;
 use crate::host::core::{Call, Group, WhenFull};
 use crate::limits;
 use crate::module::{Callable, RawTask, Target};
@@ -135,6 +136,7 @@ impl Pool {
             input,
             owns_input: true,
             shares: options.shared.take(),
+            asks: None,
         };
         let request = Request { call, name: target.name.clone(), options };
         let cell = handle.give(request, group, WhenFull::Wait(deadline)).map_err(|refused| refused.0)?;
@@ -158,12 +160,12 @@ impl Handle {
         let target = task.target();
         let name = || target.name.to_string();
         let mut options = self.admissible(target, options)?;
-        let (entry, input) = task.encode(input)?;
+        let (entry, encoded) = task.encode(input)?;
         let max = self.core.settings.input_bytes_max;
-        if input.len() > max {
-            return Err(SubmitError::InputTooLarge { task: name(), bytes: input.len(), max });
+        if encoded.len() > max {
+            return Err(SubmitError::InputTooLarge { task: name(), bytes: encoded.len(), max });
         }
-        if let Entry::Command { args, env } = &entry {
+        if let Entry::Command { args, env, .. } = &entry {
             check_texts(&target.name, args, env)?;
             let texts = args.iter().chain(env.iter().flat_map(|(name, value)| [name, value]));
             let bytes = texts.map(|text| text.len() + 8).sum();
@@ -172,13 +174,25 @@ impl Handle {
                 return Err(SubmitError::InputTooLarge { task: name(), bytes, max });
             }
         }
+        let asks = match task.stdin(input) {
+            None => None,
+            Some(_) if options.retry.is_some_and(|retry| retry.attempts_max > 1) => {
+                return Err(SubmitError::StdinReadOnce { task: name() });
+            }
+            Some(source) => match source.lend() {
+                // What it reads must not depend on when it comes.
+                Some(lent) => Some(TaskAsks::new(lent, options.seed.is_some())),
+                None => return Err(SubmitError::StdinTaken { task: name() }),
+            },
+        };
         let call = Call {
             module: target.module.clone(),
             entry,
             limits: options.limits(),
-            input: Foreign::new(input),
+            input: Foreign::new(encoded),
             owns_input: C::OWNS_INPUT,
             shares: options.shared.take(),
+            asks,
         };
         Ok(Request { call, name: target.name.clone(), options })
     }

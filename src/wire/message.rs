@@ -4,9 +4,13 @@
 //! (or `CannotLock`, and leaves) and is silent there from then on. Order on the rings: the host sends `Run`; the worker
 //! answers each that it claims, in that order, with any number of `Log` (and of a batch, an `Item` for
 //! each task that it has run) and exactly one `Done`; and says nothing of those that were taken back (`ring::End::claim`).
-//! An `Event` of no task may come at any time; one of a task, as a `Log` of it.
+//! An `Event` of no task may come at any time; one of a task, as a `Log` of it. So may an `Ask`, where the task
+//! has something that it may ask for; its `Answer` comes on the control socket, where it does not wait behind
+//! the inputs of what was sent meanwhile.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::directory::GuestDir;
 use crate::doctor::{AttackOutcome, Probe};
@@ -48,6 +52,50 @@ pub(crate) enum ToWorkerControl {
     Interrupt { run: u64 },
     /// Log where this run is at the moment, and go on.
     Sample { run: u64 },
+    /// To a run's question of that number. One whose run has ended comes too late, and is dropped.
+    Answer { run: u64, number: u64, reply: Reply },
+}
+
+/// What a running task may ask its host for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Question {
+    /// So many bytes of its stdin, or fewer; 0 asks for none, but to be told once there are some. At most
+    /// [`ASK_BYTES_MAX`](crate::limits::ASK_BYTES_MAX).
+    Stdin { bytes_max: u32 },
+}
+
+/// What a task is told that has asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// At most as many as were asked for.
+    Bytes(Chunk),
+    /// There are no more, and will be none: nothing more is asked for.
+    End,
+    /// By a system call's number of the error, if it was one.
+    Failed { os_error: Option<i32> },
+}
+
+/// Bytes that are copied at once, and not one by one as serde has it of a vector.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Chunk(pub(crate) Vec<u8>);
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Serialize for Chunk {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Chunk {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Of what was received, no longer than that.
+        <&[u8]>::deserialize(deserializer).map(|bytes| Chunk(bytes.to_vec()))
+    }
 }
 
 /// Which of its own events a worker tells: 0 none, 1 errors, to 5 everything.
@@ -112,7 +160,16 @@ pub(crate) enum Entry {
     /// The task of that index in the module's description.
     Task(u32),
     /// `_start`, with these arguments and this environment.
-    Command { args: Vec<String>, env: Vec<(String, String)> },
+    Command { args: Vec<String>, env: Vec<(String, String)>, stdin: CommandStdin },
+}
+
+/// Where a command's stdin is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum CommandStdin {
+    /// It is the payload.
+    Sent,
+    /// It is [asked for](Question::Stdin). There is no payload.
+    Asked,
 }
 
 /// Worker to host, on the ring.
@@ -128,6 +185,9 @@ pub(crate) enum FromWorker {
     Item { task: TaskId, verdict: Verdict, cost: Cost },
     /// What the worker itself has to say, perhaps of the task at hand. No payload.
     Event { task: Option<TaskId>, record: LogRecord },
+    /// The task at hand asks for something, and waits. Its questions are numbered from 1, and each waits for the
+    /// answer to the one before. No payload.
+    Ask { task: TaskId, run: u64, number: u64, question: Question },
 }
 
 /// Where a log record came from.

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
 
+use super::asks::Asker;
 use super::budget::Budget;
 use super::call::{Call, Ended, Payload, Standing, execute, payload_bytes};
 use super::clocks::Clock;
@@ -23,7 +24,7 @@ use super::linker::TaskState;
 use super::loaded::{Loaded, Modules};
 use super::stdio::GuestOutput;
 use super::verdict;
-use super::wasi::{self, TaskDir};
+use super::wasi::{self, Given, TaskDir};
 use super::watcher::Shared;
 use crate::limits::WASI_CALL_BYTES_MAX;
 use crate::task::{TaskId, TaskLimits};
@@ -34,6 +35,7 @@ pub(super) struct Runner {
     modules: Modules,
     dirs: Vec<TaskDir>,
     shared: Arc<Shared>,
+    to_host: Arc<Mutex<dyn Write + Send>>,
     /// One for all tasks, which begin it anew.
     journal: Journal,
     /// Drives the timers of WASI; no thread of its own.
@@ -92,14 +94,14 @@ impl Runner {
         to_host: Arc<Mutex<dyn Write + Send>>,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let (journal, clock) = (Journal::new(to_host), CpuClock::new());
         Ok(Runner {
             modules,
             dirs,
             shared,
-            journal,
+            journal: Journal::new(to_host.clone()),
+            to_host,
             runtime,
-            clock,
+            clock: CpuClock::new(),
             kept: None,
             in_a_row: (None, 0),
             last_task: 0,
@@ -220,8 +222,16 @@ impl Runner {
         let mut call = Call { entry, limits, input, output: Outputs::none() };
         if loaded.description.uses_wasi {
             call.output = Outputs::new(entry, limits, &self.journal);
-            match wasi::context(entry, limits, call.input, &call.output, &self.dirs) {
-                Ok((wasi, clock)) => (state.wasi, state.clock) = (Some(wasi), clock),
+            let asker = || Asker {
+                task: *task,
+                run: *run,
+                shared: self.shared.clone(),
+                to_host: self.to_host.clone(),
+            };
+            match wasi::context(entry, limits, call.input, &call.output, &self.dirs, asker) {
+                Ok(Given { wasi, clock, stdin }) => {
+                    (state.wasi, state.clock, state.stdin) = (Some(wasi), clock, stdin);
+                }
                 Err(verdict) => return self.refuse(verdict, call.input, answer),
             }
         }
@@ -317,6 +327,7 @@ impl Runner {
             journal,
             wasi: None,
             clock: Clock::none(),
+            stdin: None,
             panic: None,
             shares: Vec::new(),
         };

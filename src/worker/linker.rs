@@ -8,6 +8,7 @@ use wasmtime::{Caller, Engine, Extern, Linker, Result};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
+use super::asks::AskedStdin;
 use super::budget::Budget;
 use super::clocks::Clock;
 use super::journal::Journal;
@@ -27,6 +28,8 @@ pub(crate) struct TaskState {
     pub(super) journal: Journal,
     pub(super) wasi: Option<WasiP1Ctx>,
     pub(super) clock: Clock,
+    /// Of a command that asks for it.
+    pub(super) stdin: Option<AskedStdin>,
     /// Message and location of the guest's panic.
     pub(super) panic: Option<(String, String)>,
     /// In the order of the task's options.
@@ -38,6 +41,7 @@ impl TaskState {
     pub(super) fn begin(&mut self, memory_bytes_max: u64, began: Instant) {
         self.budget.begin(memory_bytes_max, began);
         (self.wasi, self.clock, self.panic) = (None, Clock::none(), None);
+        self.stdin = None;
         self.shares.clear();
     }
 
@@ -49,6 +53,7 @@ impl TaskState {
             journal: Journal::nowhere(),
             wasi: None,
             clock: Clock::none(),
+            stdin: None,
             panic: None,
             shares: Vec::new(),
         }

@@ -1,8 +1,9 @@
 //! `poll_oneoff`, in the place of wasmtime's own.
 //!
-//! What a guest may poll besides clocks is ready at any time: its stdin and outputs are memory,
-//! its files are files. So all there is to do is to sleep, and that on the task's own clock:
-//! by a timer that an interrupt can drop or, in virtual time, not at all. Wasmtime's own would
+//! What a guest may poll besides clocks is ready at any time: its outputs are memory, its files are
+//! files, and so is its stdin, unless that is asked for: then the host is asked whether there is any. So all
+//! there is to do is to wait for that, or to sleep on the task's own clock: by a timer that an
+//! interrupt can drop or, in virtual time (in which everything is ready), not at all. Wasmtime's own would
 //! start a thread to poll a file, sleep in the kernel where files may block, and take a million
 //! subscriptions, each of which costs the worker several times what it costs the guest.
 
@@ -14,6 +15,7 @@ use wasmtime_wasi::p1::types::{self, Errno};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::WasiSnapshotPreview1;
 use wiggle::GuestMemory;
 
+use super::asks::AskedStdin;
 use super::clocks::Clock;
 use super::linker::{TaskState, WASI_MODULE};
 use crate::limits::WASI_SUBSCRIPTIONS_MAX;
@@ -38,9 +40,9 @@ pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
                     return Err(wasmtime::format_err!("missing required memory export"));
                 };
                 let (memory, state) = memory.data_and_store_mut(&mut caller);
-                let clock = state.clock.clone();
+                let (clock, stdin) = (state.clock.clone(), state.stdin.clone());
                 let place = Place { subscriptions, events, count, ready };
-                Ok(place.poll(state.wasi(), memory, &clock).await? as i32)
+                Ok(place.poll(state.wasi(), memory, &clock, stdin.as_ref()).await? as i32)
             })
         },
     )?;
@@ -59,7 +61,13 @@ struct Place {
 impl Place {
     /// # Errors
     /// The task's end, for pointers that lead nowhere: as wasmtime's other functions have it.
-    async fn poll(&self, wasi: &mut WasiP1Ctx, memory: &mut [u8], clock: &Clock) -> Result<Errno> {
+    async fn poll(
+        &self,
+        wasi: &mut WasiP1Ctx,
+        memory: &mut [u8],
+        clock: &Clock,
+        stdin: Option<&AskedStdin>,
+    ) -> Result<Errno> {
         let count = self.count as u32;
         if count == 0 {
             return Ok(Errno::Inval);
@@ -81,21 +89,32 @@ impl Place {
                 Err(errno) => return Ok(errno),
             }
         }
-        let shortest = waits.iter().min().copied().unwrap_or_default();
-        let passed = match clock {
-            _ if shortest.is_zero() => shortest,
-            Clock::System(_) => {
-                tokio::time::sleep(shortest).await;
-                began.elapsed().max(shortest)
+        let times = waits.iter().filter_map(|wait| wait.until(stdin, clock));
+        let shortest = times.min();
+        let asked = stdin.filter(|_| waits.iter().any(|wait| wait.until(stdin, clock).is_none()));
+        let (passed, has_stdin) = match (clock, asked) {
+            (Clock::System(_), Some(stdin)) => {
+                let at_most = shortest.unwrap_or(Duration::MAX);
+                match stdin.is_ready_within(at_most).await? {
+                    true => (began.elapsed(), true),
+                    false => (began.elapsed().max(at_most), false),
+                }
             }
-            Clock::Virtual(time) => {
+            (_, None) if shortest.is_none_or(|shortest| shortest.is_zero()) => (Duration::ZERO, false),
+            (Clock::System(_), None) => {
+                let shortest = shortest.unwrap_or_default();
+                tokio::time::sleep(shortest).await;
+                (began.elapsed().max(shortest), false)
+            }
+            (Clock::Virtual(time), _) => {
+                let shortest = shortest.unwrap_or_default();
                 time.sleep(shortest);
-                shortest
+                (shortest, false)
             }
         };
         let mut written = 0;
         for (subscription, wait) in subscriptions.chunks_exact(SUBSCRIPTION_BYTES).zip(&waits) {
-            if *wait <= passed {
+            if wait.until(stdin, clock).map_or(has_stdin, |wait| wait <= passed) {
                 let at = self.events as u32 as usize + written as usize * EVENT_BYTES;
                 memory[at..at + EVENT_BYTES].copy_from_slice(&event(subscription));
                 written += 1;
@@ -106,21 +125,40 @@ impl Place {
     }
 }
 
-/// How long the guest wants to wait for this; for a descriptor not at all.
+/// What the guest wants to wait for.
+#[derive(Clone, Copy)]
+enum Wait {
+    For(Duration),
+    Stdin,
+}
+
+impl Wait {
+    /// How long, where that is known: there is nothing to wait for in a stdin that was sent, and in virtual time
+    /// nothing comes late.
+    fn until(self, stdin: Option<&AskedStdin>, clock: &Clock) -> Option<Duration> {
+        match (self, clock) {
+            (Wait::For(time), _) => Some(time),
+            (Wait::Stdin, Clock::System(_)) if stdin.is_some() => None,
+            (Wait::Stdin, _) => Some(Duration::ZERO),
+        }
+    }
+}
+
+/// What the guest wants to wait for; for a descriptor not at all, unless it is stdin.
 async fn wait(
     wasi: &mut WasiP1Ctx,
     subscription: &[u8],
     (monotonic, wall): (Duration, Duration),
-) -> Result<Duration, Errno> {
+) -> Result<Wait, Errno> {
     let clock_or_descriptor = number::<4>(subscription, 16) as u32;
     let right = match subscription[8] {
         0 => {
             let timeout = Duration::from_nanos(number::<8>(subscription, 24));
             let is_absolute = number::<2>(subscription, 40) & 1 == 1;
             return match (clock_or_descriptor, is_absolute) {
-                (0 | 1, false) => Ok(timeout),
-                (0, true) => Ok(timeout.saturating_sub(wall)),
-                (1, true) => Ok(timeout.saturating_sub(monotonic)),
+                (0 | 1, false) => Ok(Wait::For(timeout)),
+                (0, true) => Ok(Wait::For(timeout.saturating_sub(wall))),
+                (1, true) => Ok(Wait::For(timeout.saturating_sub(monotonic))),
                 _ => Err(Errno::Inval),
             };
         }
@@ -131,7 +169,11 @@ async fn wait(
     let stat = wasi.fd_fdstat_get(&mut GuestMemory::Unshared(&mut []), clock_or_descriptor.into()).await;
     match stat {
         Ok(stat) if stat.fs_filetype == types::Filetype::Directory => Err(Errno::Badf),
-        Ok(stat) if stat.fs_rights_base.contains(right) => Ok(Duration::ZERO),
+        // The only one of no type that can be read, whatever its number: files have a type, and outputs are written.
+        Ok(stat) if stat.fs_rights_base == types::Rights::FD_READ && right == types::Rights::FD_READ => {
+            Ok(Wait::Stdin)
+        }
+        Ok(stat) if stat.fs_rights_base.contains(right) => Ok(Wait::For(Duration::ZERO)),
         _ => Err(Errno::Badf),
     }
 }

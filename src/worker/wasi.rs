@@ -3,7 +3,7 @@
 //!
 //! | a guest asks for | and gets |
 //! |---|---|
-//! | arguments, environment, stdin | a command: its caller's; a task: none |
+//! | arguments, environment, stdin | a command: its caller's, stdin as it was sent or is asked for; a task: none |
 //! | stdout, stderr | memory: of a command kept, of a task sent on as log records |
 //! | files | the directories of the pool's builder, as they say: by default none |
 //! | sockets | none: preview 1 cannot make one, and is given none |
@@ -13,6 +13,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
+use super::asks::{AskedStdin, Asker};
 use super::clocks::{Clock, Coarse, VirtualTime};
 use super::inbox::Input;
 use super::instance::Outputs;
@@ -21,7 +22,7 @@ use crate::directory::{DirAccess, GuestDir};
 use crate::limits::WASI_RANDOM_BYTES_MAX;
 use crate::sandbox::Granted;
 use crate::task::TaskLimits;
-use crate::wire::message::{Entry, Verdict};
+use crate::wire::message::{CommandStdin, Entry, Verdict};
 
 /// A directory that every task is given.
 #[derive(Debug)]
@@ -30,7 +31,15 @@ pub(super) struct TaskDir {
     pub(super) granted: Granted,
 }
 
-/// The context of one task, and its clock.
+/// What the context of one task is made of besides WASI's own.
+pub(super) struct Given {
+    pub(super) wasi: WasiP1Ctx,
+    pub(super) clock: Clock,
+    /// Where that is asked for.
+    pub(super) stdin: Option<AskedStdin>,
+}
+
+/// The context of one task, and what is ours in it.
 ///
 /// # Errors
 /// What becomes of the task: a directory that cannot be opened any more, an input that there is no
@@ -41,14 +50,20 @@ pub(super) fn context(
     input: &mut dyn Input,
     output: &Outputs,
     dirs: &[TaskDir],
-) -> Result<(WasiP1Ctx, Clock), Verdict> {
+    asker: impl FnOnce() -> Asker,
+) -> Result<Given, Verdict> {
     let mut wasi = WasiCtxBuilder::new();
     wasi.max_random_size(WASI_RANDOM_BYTES_MAX);
     if let Outputs(Some([stdout, stderr])) = output {
         wasi.stdout(stdout.clone()).stderr(stderr.clone());
     }
-    if let Entry::Command { args, env } = entry {
-        wasi.args(args).envs(env).stdin(MemoryInputPipe::new(stdin(input)?));
+    let mut asked = None;
+    if let Entry::Command { args, env, stdin } = entry {
+        wasi.args(args).envs(env);
+        match stdin {
+            CommandStdin::Sent => wasi.stdin(MemoryInputPipe::new(read_stdin(input)?)),
+            CommandStdin::Asked => wasi.stdin(asked.insert(AskedStdin::new(asker())).clone()),
+        };
     }
     // Files are read and written by this thread: there may be no other. (wasmtime's own `poll_oneoff`
     // would then sleep in the kernel, where no interrupt reaches; ours does not, see `poll`.)
@@ -77,7 +92,7 @@ pub(super) fn context(
             Clock::Virtual(time)
         }
     };
-    Ok((wasi.build_p1(), clock))
+    Ok(Given { wasi: wasi.build_p1(), clock, stdin: asked })
 }
 
 fn cannot_open(dir: &GuestDir, error: &dyn std::fmt::Display) -> Verdict {
@@ -85,7 +100,7 @@ fn cannot_open(dir: &GuestDir, error: &dyn std::fmt::Display) -> Verdict {
 }
 
 /// The whole of a command's input.
-fn stdin(input: &mut dyn Input) -> Result<Vec<u8>, Verdict> {
+fn read_stdin(input: &mut dyn Input) -> Result<Vec<u8>, Verdict> {
     let len = input.left();
     let mut bytes = Vec::new();
     // The process may be at its own limit.

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use wasmtime::Engine;
 
 use super::arrivals::Arrivals;
+use super::asks::Answers;
 use super::events::Reporter;
 use super::loaded::{Arrived, ModuleFiles};
 use super::shares::Mappings;
@@ -30,6 +31,7 @@ const SAMPLE_REPEATS: u32 = 3;
 pub(crate) struct Shared {
     pub(super) modules: Arrivals<ModuleId, Arrived>,
     pub(super) inputs: Mappings,
+    pub(super) answers: Answers,
     /// Modules have ended: the main thread is to let go of what it keeps of them.
     calls: AtomicBool,
     /// Wakes the main thread, if it waits for a task.
@@ -51,6 +53,7 @@ impl Shared {
         Shared {
             modules: Arrivals::new(),
             inputs: Mappings::new(),
+            answers: Answers::default(),
             calls: AtomicBool::new(false),
             wake: Box::new(wake),
             interrupted: AtomicU64::new(0),
@@ -183,6 +186,9 @@ fn watch(socket: &ControlSocket, shared: &Shared, reporter: &Reporter) {
                 }
             }
             Ok(Some((ToWorkerControl::Forget { modules, shares }, _))) => shared.forget(&modules, &shares),
+            Ok(Some((ToWorkerControl::Answer { run, number, reply }, _))) => {
+                shared.answers.arrive(run, number, reply);
+            }
             // The host is gone, or wants us gone.
             Ok(None) => {
                 reporter.last_words();

@@ -1,8 +1,12 @@
 //! `run` and `map` of WASI commands: what is shown of them however they end.
 
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+
 use serde_json::json;
 
-use crate::harness::{end, end_with, wasmpool, wat};
+use crate::harness::{Ended, end, end_with, ended, spawn, wasmpool, wat};
 
 /// Says `out` and `err`; then it exits with its first argument as its code, or where that is none, traps (`trap`),
 /// loops (`loop`), or is refused memory and exits with 7 (`memory`).
@@ -134,4 +138,92 @@ fn clocks_are_as_fine_as_the_flag_says() {
     {
         end(wasmpool("run", &clock).args(flags)).expect(code);
     }
+}
+
+/// As its first argument says: ignores its stdin (`n`), copies it (`c`), or reads three bytes (`r`).
+const READS: &str = r#"(module
+    (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 2)
+    (data (i32.const 100) "ok\n")
+    (func $at (param $at i32) (param $len i32)
+        (i32.store (i32.const 0) (local.get $at))
+        (i32.store (i32.const 4) (local.get $len)))
+    (func $copy (param $len i32) (result i32)
+        (call $at (i32.const 65536) (local.get $len))
+        (drop (call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+        (call $at (i32.const 65536) (i32.load (i32.const 8)))
+        (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 12)))
+        (i32.load (i32.const 8)))
+    (func (export "_start") (local $how i32)
+        (drop (call $args (i32.const 1024) (i32.const 2048)))
+        (local.set $how (i32.load8_u (i32.load (i32.const 1028))))
+        (if (i32.eq (local.get $how) (i32.const 0x63)) (then (loop (br_if 0 (call $copy (i32.const 65536))))))
+        (if (i32.eq (local.get $how) (i32.const 0x72)) (then (drop (call $copy (i32.const 3)))))
+        (call $at (i32.const 100) (i32.const 3))
+        (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 12)))))"#;
+
+/// A run of it with a descriptor of ours as its stdin.
+fn reads(module: &std::path::Path, how: &str, stdin: impl Into<Stdio>) -> Ended {
+    ended(spawn(wasmpool("run", module).args(["--", how]).stdin(stdin)))
+}
+
+#[test]
+fn a_command_leaves_what_it_does_not_read_to_whoever_reads_next() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = wat(folder.path(), "reads.wasm", READS);
+    // Of a pipe, and of a file, whose offset is shared.
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    writer.write_all(b"onetworest").expect("writes");
+    drop(writer);
+    let input = folder.path().join("input");
+    std::fs::write(&input, "onetworest").expect("writes");
+    let file = std::fs::File::open(&input).expect("opens");
+    let sources: [OwnedFd; 2] = [reader.into(), file.into()];
+    for source in sources {
+        let next = |how| reads(&module, how, source.try_clone().expect("a descriptor")).expect(0).text();
+        assert_eq!(next("nothing"), "ok\n");
+        assert_eq!(next("read"), "oneok\n");
+        assert_eq!(next("read"), "twook\n");
+        assert_eq!(next("nothing"), "ok\n");
+        assert_eq!(next("copy"), "restok\n");
+    }
+    // With the flag it is empty, whoever asks for it.
+    let file = std::fs::File::open(&input).expect("opens");
+    let flag =
+        ended(spawn(wasmpool("run", &module).args(["--no-stdin", "--", "copy"]).stdin(file))).expect(0);
+    assert_eq!(flag.text(), "ok\n");
+    end(wasmpool("run", &module).args(["--no-stdin", "--input", "x", "--", "copy"])).expect(2);
+}
+
+#[test]
+fn a_command_that_reads_nothing_waits_for_nothing_and_one_that_waits_ends_at_its_deadline() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = wat(folder.path(), "reads.wasm", READS);
+    // The other end stays open, and silent.
+    let (reader, _writer) = std::io::pipe().expect("a pipe");
+    assert_eq!(reads(&module, "nothing", reader.try_clone().expect("a descriptor")).expect(0).text(), "ok\n");
+    let mut waits = wasmpool("run", &module);
+    waits.args(["--timeout", "200ms", "--", "copy"]).stdin(reader);
+    ended(spawn(&mut waits)).expect(1).says("timed out after 200ms");
+    // An endless stdin is no reason to read it to its end.
+    let zeros = std::fs::File::open("/dev/zero").expect("opens");
+    assert_eq!(reads(&module, "nothing", zeros).expect(0).text(), "ok\n");
+    // A folder cannot be read, which is for the command to say.
+    let directory = std::fs::File::open(folder.path()).expect("opens");
+    assert_eq!(reads(&module, "nothing", directory).expect(0).text(), "ok\n");
+}
+
+#[test]
+fn an_input_file_of_one_dash_is_the_stdin_that_is_read_as_it_comes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = wat(folder.path(), "reads.wasm", READS);
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    writer.write_all(b"one").expect("writes");
+    let mut command = wasmpool("run", &module);
+    command.args(["--input-file", "-", "--", "read"]).stdin(reader);
+    // It stays open.
+    assert_eq!(ended(spawn(&mut command)).expect(0).text(), "oneok\n");
+    drop(writer);
 }

@@ -19,7 +19,7 @@ use crate::module::CodeKind;
 use crate::walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
 use crate::wire::control::{self, ControlSocket};
 use crate::wire::message::{
-    CompileReply, CompileRequest, EventLevels, FromWorkerControl, ModuleId, ShareId, ToWorkerControl,
+    Chunk, CompileReply, CompileRequest, EventLevels, FromWorkerControl, ModuleId, Reply, ShareId, ToWorkerControl,
 };
 
 /// Most that a message may cost once it is decoded; `frames` says why. Twice, since it is encoded again.
@@ -177,8 +177,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
         seed(1, 0, &ToWorkerControl::Forget { modules: vec![ModuleId(1)], shares: vec![ShareId(2)] }),
         seed(1, 0, &ToWorkerControl::Interrupt { run: 300 }),
         seed(1, 0, &ToWorkerControl::Sample { run: 300 }),
+        seed(1, 0, &answer(Reply::Bytes(Chunk(vec![7; 300])))),
+        seed(1, 0, &answer(Reply::End)),
+        seed(1, 0, &answer(Reply::Failed { os_error: Some(5) })),
         seed(2, 3, &request()),
         vec![0, 0, 253, 0],
     ]);
     seeds
+}
+
+fn answer(reply: Reply) -> ToWorkerControl {
+    ToWorkerControl::Answer { run: 300, number: 2, reply }
 }

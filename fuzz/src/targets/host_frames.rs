@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::frames;
 use crate::error::{Frame, TrapCode};
 use crate::task::{Refusal, RefusalKind, Refusals, TaskId};
-use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Verdict};
+use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Question, Verdict};
 
 /// See `frames`.
 pub fn run(data: &[u8]) {
@@ -24,6 +24,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         64,
         &[(item(1), b"1"), (item(2), b""), (log(), b""), (done(Verdict::Ok), b"")],
     ));
+    seeds.push(frames::seed(7, 64, &[(ask(1), b""), (log(), b""), (ask(2), b""), (done(Verdict::Ok), b"")]));
     // Longer than what is read at once.
     seeds.push(frames::seed(255, 1 << 18, &[(item(1), &[b'x'; 100_000]), (done(Verdict::Ok), b"")]));
     seeds
@@ -58,6 +59,10 @@ fn refusals() -> Refusals {
 
 fn done(verdict: Verdict) -> FromWorker {
     FromWorker::Done { task: TaskId(1), verdict, cost: cost(), stdout_bytes: 2 }
+}
+
+fn ask(number: u64) -> FromWorker {
+    FromWorker::Ask { task: TaskId(1), run: 1, number, question: Question::Stdin { bytes_max: 4096 } }
 }
 
 fn item(task: u64) -> FromWorker {

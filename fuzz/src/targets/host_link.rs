@@ -30,6 +30,7 @@ use crate::error::{Death, DeathCause, Frame, Phase, TaskError, TaskFailure};
 use crate::foreign::Foreign;
 use crate::future::{Cell, Item, Queues};
 use crate::held::{Held, Life, Places};
+use crate::host::asks::TaskAsks;
 use crate::host::cgroup::CgroupChoice;
 use crate::host::core::{Call, Core, Group, WhenFull};
 use crate::host::link::Link;
@@ -45,6 +46,7 @@ use crate::octets::Octets;
 use crate::policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
 use crate::schema::Schema;
 use crate::shared::{Shared, Shares};
+use crate::stdin::StdinSource;
 use crate::task::{LogOverflow, TaskId, TaskLimits, TaskOptions};
 use crate::walls::{SandboxPolicy, SandboxReport, SandboxRequest};
 use crate::wire::control;
@@ -262,8 +264,11 @@ impl World {
         };
         let input_bytes = Foreign::new(Octets::few(&bytes).unwrap_or_else(|| bytes.into()));
         let shares = self.shares(input.byte());
+        // Some may ask for their stdin, which ends.
+        let stdin = (choice % 8 == 5).then(|| StdinSource::of_reader(&b"what it reads"[..]));
+        let asks = stdin.and_then(|stdin| stdin.lend()).map(|lent| TaskAsks::new(lent, choice >= 128));
         let call =
-            Call { module, entry: Entry::Task(0), limits, input: input_bytes, owns_input: true, shares };
+            Call { module, entry: Entry::Task(0), limits, input: input_bytes, owns_input: true, shares, asks };
         let options = TaskOptions::new().retry(Retry::attempts(1 + choice as u32 % 3));
         // A pool that is broken or full says so.
         let group = match items {

@@ -7,7 +7,7 @@ use crate::bounded::within;
 use crate::input::Input;
 use crate::limits::FRAME_META_BYTES_MAX;
 use crate::task::{LogOverflow, TaskId, TaskLimits};
-use crate::wire::message::{Entry, Items, ModuleId, ShareId, ToWorker};
+use crate::wire::message::{CommandStdin, Entry, Items, ModuleId, ShareId, ToWorker};
 use crate::worker::inboxes;
 
 /// See `frames`; then as the worker itself reads it, with payloads of any length announced.
@@ -44,6 +44,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let command = || Entry::Command {
         args: vec!["python".into(), "-c".into(), "print(6*7)".into()],
         env: vec![("LANG".into(), "C".into())],
+        stdin: CommandStdin::Asked,
     };
     let batch = || {
         (order(Entry::Task(0), Some(Items { first: 2, count: 3 })), &b"\x02\0\0\0ab\0\0\0\0\x01\0\0\0c"[..])

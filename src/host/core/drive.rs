@@ -186,6 +186,8 @@ impl Core {
                     let report = report.clone();
                     EventKind::TaskFinished { task, outcome, report }
                 });
+                // Whoever learns of the end may give its reader to another.
+                record.call.asks.iter().for_each(TaskAsks::close);
                 // Here, so that whoever learns of it in another way finds the future done.
                 let filled = record.cell.fill(result, report);
                 // Who waits for one of many goes on with it while the others are ended.

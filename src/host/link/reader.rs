@@ -160,6 +160,15 @@ impl Reader {
                 let of = task.map(|task| (&held, task));
                 self.log_event(core, link, of, &record, &payload)?;
             }
+            FromWorker::Ask { task: _, run, number, question } => {
+                let Some(asks) = &held.asks else {
+                    return Err("it asked for what its task does not have".into());
+                };
+                if run != held.run || !payload.is_empty() {
+                    return Err("it asked for something in the name of another run, or with a payload".into());
+                }
+                asks.ask(&link.this, run, number, question)?;
+            }
             FromWorker::Item { task, verdict, cost } => {
                 let Some(batch) = &held.batch else {
                     return Err(format!("it answered for task {task} as one of a batch"));

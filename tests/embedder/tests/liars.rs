@@ -1,14 +1,15 @@
 //! Workers that lie on the wire: each lie is one worker's death with its own words, the host
 //! is unharmed, and another pool beside it notices nothing. `src/bin/liar.rs` tells the lies.
 
+use std::io::Read;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use wasmpool::{
-    BrokenPool, Bytes, DeathCause, MapError, Module, OnWorkerDeath, Pool, PoolBuilder, RawTask, Replacement,
-    ShutdownMode, SubmitError, TaskError, TaskOptions,
+    BrokenPool, Bytes, CommandInput, DeathCause, MapError, Module, OnWorkerDeath, Pool, PoolBuilder, RawTask,
+    Replacement, ShutdownMode, SubmitError, TaskError, TaskOptions,
 };
 
 wasmpool::init_at_load!();
@@ -184,6 +185,83 @@ fn a_lie_about_a_batch_is_a_protocol_violation_that_says_what_it_was() {
                 Err(other) => panic!("{lie}: {other}"),
             }
         }
+    }
+}
+
+/// A command that a liar is handed, and the end of its stdin.
+fn reads(lie: &str, timeout: Duration, stdin: impl Read + Send + 'static) -> (TaskError, Pool, Liar) {
+    let liar = Liar::new(lie);
+    let pool = liar.builder().grace(Duration::from_millis(50)).build().expect("builds");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../guest-tasks/prebuilt/csv_stats.wasm");
+    let command = pool.load_file(path).expect("loads").command().expect("a command");
+    let input = CommandInput::new().stdin_reader(stdin);
+    let options = TaskOptions::new().timeout(timeout);
+    let future = pool.submit_with(&command, &input, options).expect("submits");
+    let failure = future.result_timeout(PATIENCE).expect("in time").expect_err("a lie is no result");
+    (failure.error().clone(), pool, liar)
+}
+
+#[test]
+fn a_question_that_cannot_be_is_a_protocol_violation_that_says_what_it_was() {
+    for (lie, says) in [
+        ("ask-other-run", "in the name of another run"),
+        ("ask-with-payload", "with a payload"),
+        ("ask-out-of-turn", "its question 1 had the number 2"),
+        ("ask-too-much", "65537 bytes at once"),
+        ("ask-unanswered", "again before it had its answer"),
+        ("ask-again", "its question 2 had the number 1"),
+        ("ask-after-the-end", "for more after the end"),
+        ("ask-unheard", "an answer cannot be sent"),
+    ] {
+        let (error, pool, _liar) = match lie {
+            // Its answer never comes.
+            "ask-unanswered" => {
+                let (reader, writer) = std::io::pipe().expect("a pipe");
+                let lied = reads(lie, PATIENCE, reader);
+                drop(writer);
+                lied
+            }
+            "ask-unheard" => reads(lie, PATIENCE, std::io::repeat(7)),
+            _ => reads(lie, PATIENCE, &b"a few bytes"[..]),
+        };
+        let TaskError::Broken(broken) = error else { panic!("{lie}: {error}") };
+        let DeathCause::ProtocolViolation(words) = &broken.death().cause else { panic!("{lie}: {broken}") };
+        assert!(words.contains(says), "{lie}: {words}");
+        assert!(pool.broken().is_some());
+    }
+    let broken = broken("ask-of-a-task", Bytes::from_static(b"input"));
+    let DeathCause::ProtocolViolation(words) = &broken.death().cause else { panic!("{broken}") };
+    assert!(words.contains("what its task does not have"), "{words}");
+}
+
+#[test]
+fn a_question_after_the_answer_is_a_violation_and_the_answer_counts() {
+    let liar = Liar::new("ask-after-its-answer");
+    let pool = liar.builder().build().expect("builds");
+    let echo = echo(&pool);
+    let first = pool.submit_bytes(&echo, &b"1"[..]).expect("submits");
+    assert_eq!(first.result_timeout(PATIENCE).expect("in time").expect("it was answered"), "");
+    let deadline = Instant::now() + PATIENCE;
+    while pool.broken().is_none() {
+        assert!(Instant::now() < deadline, "it went unnoticed");
+        std::thread::yield_now();
+    }
+    let broken = pool.broken().expect("it is broken");
+    let DeathCause::ProtocolViolation(words) = &broken.death().cause else { panic!("{broken}") };
+    assert!(words.contains("a task that it does not have"), "{words}");
+}
+
+#[test]
+fn a_worker_that_asks_without_end_ends_at_its_deadline_and_costs_the_host_no_memory() {
+    let before = resident_kib();
+    let (error, pool, _liar) = reads("ask-without-end", Duration::from_millis(500), std::io::repeat(7));
+    assert!(matches!(error, TaskError::Timeout { killed: true, .. }), "{error}");
+    assert!(pool.broken().is_none());
+    // Other tests hold memory meanwhile; they end.
+    let deadline = Instant::now() + PATIENCE;
+    while resident_kib().saturating_sub(before) > 64 * 1024 {
+        assert!(Instant::now() < deadline, "it cost the host too much");
+        std::thread::yield_now();
     }
 }
 

@@ -11,7 +11,7 @@ use crate::limits::RING_BYTES;
 use crate::targets::host_frames::verdicts;
 use crate::task::TaskId;
 use crate::wire::frame::write_frame;
-use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Verdict};
+use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Question, Verdict};
 use crate::wire::ring::CLAIMS;
 
 /// The shared file, as `wire/ring.rs` lays it out.
@@ -169,7 +169,12 @@ fn log(input: &mut Input<'_>) -> FromWorker {
     let (level, len) = (input.byte(), usize::from(input.byte()));
     let message = String::from_utf8_lossy(input.bytes(len)).repeat(1 + usize::from(level & 7) * 40);
     let record = LogRecord { source, level, target: "guest".into(), message, fields: "\u{9b}".into() };
-    match kind / 5 % 4 {
+    match kind / 5 % 5 {
+        4 => {
+            let (run, number) = (u64::from(level & 3), u64::from(level >> 4));
+            let question = Question::Stdin { bytes_max: (len as u32) << (level >> 3) };
+            FromWorker::Ask { task, run, number, question }
+        }
         0 => FromWorker::Event { task: None, record },
         1 => FromWorker::Event { task: Some(task), record },
         _ => FromWorker::Log { task, record },

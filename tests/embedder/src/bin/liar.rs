@@ -257,6 +257,7 @@ impl Wire {
                     self.word(CLAIMS + 8 * index).store(u64::MAX, Ordering::SeqCst);
                 }
             }
+            _ if what.starts_with("ask-") => self.ask(what, &run),
             "requeues" => {
                 self.requeue();
                 std::process::exit(3);
@@ -329,6 +330,71 @@ impl Wire {
                 let _ = requeue(word(at), Flags::empty(), 0, i32::MAX as u32, word(NOWHERE));
             }
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Asks in a way in which no honest worker does.
+    fn ask(&mut self, what: &str, run: &Run) {
+        self.claim(run);
+        let ask = |run_number: u64, asked: u64, bytes_max: u64| {
+            let numbers = [run.task, run_number, asked, 0, bytes_max];
+            [vec![4], numbers.into_iter().flat_map(number).collect()].concat()
+        };
+        let first = frame(&ask(run.run, 1, 10), b"");
+        match what {
+            "ask-of-a-task" => self.write(&first),
+            "ask-other-run" => self.write(&frame(&ask(run.run + 1, 1, 10), b"")),
+            "ask-out-of-turn" => self.write(&frame(&ask(run.run, 2, 10), b"")),
+            "ask-too-much" => self.write(&frame(&ask(run.run, 1, 65_537), b"")),
+            "ask-with-payload" => self.write(&frame(&ask(run.run, 1, 10), b"payload")),
+            "ask-unanswered" => self.write(&[&first[..], &frame(&ask(run.run, 2, 10), b"")].concat()),
+            "ask-again" => {
+                self.write(&first);
+                self.hear();
+                self.write(&first);
+            }
+            "ask-after-the-end" => {
+                for asked in 1.. {
+                    self.write(&frame(&ask(run.run, asked, 65_536), b""));
+                    self.hear();
+                }
+            }
+            "ask-after-its-answer" => {
+                self.write(&frame(&[&[1], &number(run.task)[..], &ok()].concat(), b""));
+                self.write(&first);
+            }
+            // It never reads what it is told: nobody waits for it.
+            "ask-unheard" => {
+                for asked in 1.. {
+                    self.write(&frame(&ask(run.run, asked, 65_536), b""));
+                    self.wait_for_host(0);
+                    // What is answered comes from a thread that may be slower than this one.
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+            // In all honesty, but for ever.
+            "ask-without-end" => {
+                for asked in 1.. {
+                    self.write(&frame(&ask(run.run, asked, 65_536), b""));
+                    self.hear();
+                }
+            }
+            other => panic!("there is no lie called {other}"),
+        }
+    }
+
+    /// Waits for a message on the control socket.
+    fn hear(&self) {
+        let mut bytes = vec![0; 100_000];
+        let mut none = RecvAncillaryBuffer::default();
+        let received = rustix::net::recvmsg(
+            rustix::stdio::stdin(),
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut none,
+            RecvFlags::empty(),
+        );
+        if received.is_ok_and(|received| received.bytes == 0) {
+            std::process::exit(0);
         }
     }
 

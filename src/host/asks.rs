@@ -1,0 +1,246 @@
+//! A running task asks, and its host answers: one question at a time, each with a number of its own.
+//!
+//! ```text
+//!  worker                       host: whoever reads the ring      host: a thread of the task's own
+//!  Ask { run, number, … } ────► checks it, and hands it on ─────► reads, which may take for ever
+//!                               ◄──────────────────────────────── Answer { run, number, … }
+//! ```
+//! The source is read by a thread of the task's own, never by one that others wait for. It starts
+//! with the first question, so that a task that asks for nothing costs nothing; and once the task has ended,
+//! however it did, the thread ends as soon as its read returns.
+//!
+//! The numbers count up from 1 without a gap, and there is no question before the answer to the one before: so
+//! nothing here grows, whatever a worker sends. A question that does not keep to that is the worker's death.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::link::Link;
+use crate::foreign::guarded;
+use crate::limits::ASK_BYTES_MAX;
+use crate::stdin::{Lent, Source};
+use crate::wire::message::{Chunk, Question, Reply};
+
+/// Everything that one task may ask for.
+pub(crate) struct Asks {
+    state: Mutex<State>,
+    /// Each answer has as many bytes as were asked for, until the end: what a deterministic task reads must not
+    /// depend on how fast it comes.
+    fills: bool,
+    /// Bytes that were answered.
+    bytes: AtomicU64,
+}
+
+struct State {
+    /// The number of the last question.
+    asked: u64,
+    is_answered: bool,
+    is_at_end: bool,
+    stdin: Stdin,
+}
+
+enum Stdin {
+    /// Nothing was asked for.
+    Untouched(Lent),
+    /// By the thread that reads it.
+    Read(Sender<Asked>),
+    /// There is no thread to read it.
+    Unreadable,
+    /// The task has ended. Its source, if it was left untouched, is back, and this is dropped with the task.
+    Closed(#[expect(dead_code, reason = "it is held, not read")] Option<Lent>),
+}
+
+/// A question on its way to whoever answers it.
+struct Asked {
+    link: Weak<Link>,
+    run: u64,
+    number: u64,
+    bytes_max: usize,
+}
+
+impl Asks {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the question answered, or says why the worker may not ask it.
+    pub(super) fn ask(
+        self: &Arc<Self>,
+        link: &Weak<Link>,
+        run: u64,
+        number: u64,
+        question: Question,
+    ) -> Result<(), String> {
+        let Question::Stdin { bytes_max } = question;
+        let mut state = self.lock();
+        if !state.is_answered {
+            return Err("it asked again before it had its answer".into());
+        }
+        if number != state.asked + 1 {
+            return Err(format!("its question {} had the number {number}", state.asked + 1));
+        }
+        if state.is_at_end {
+            return Err("it asked for more after the end".into());
+        }
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        if bytes_max > ASK_BYTES_MAX {
+            return Err(format!("it asked for {bytes_max} bytes at once, the limit is {ASK_BYTES_MAX}"));
+        }
+        (state.asked, state.is_answered) = (number, false);
+        let asked = Asked { link: link.clone(), run, number, bytes_max };
+        state.stdin = match std::mem::replace(&mut state.stdin, Stdin::Closed(None)) {
+            Stdin::Untouched(lent) => self.begin(lent).map_or(Stdin::Unreadable, Stdin::Read),
+            other => other,
+        };
+        match &state.stdin {
+            // There is room: the question before has been answered.
+            Stdin::Read(sender) => drop(sender.try_send(asked)),
+            Stdin::Unreadable => {
+                drop(state);
+                self.answer(&asked, Reply::Failed { os_error: None });
+            }
+            // Its task has ended, and the worker has not heard of that yet.
+            Stdin::Closed(_) | Stdin::Untouched(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Starts the thread that reads, if that can be done.
+    fn begin(self: &Arc<Self>, lent: Lent) -> Option<Sender<Asked>> {
+        let (sender, receiver) = bounded(1);
+        let asks = self.clone();
+        let read = move || {
+            if let Some(source) = lent.take() {
+                asks.serve(source, &receiver);
+            }
+        };
+        match std::thread::Builder::new().name("wasmpool-stdin".into()).spawn(read) {
+            Ok(_) => Some(sender),
+            Err(error) => {
+                guarded(|| tracing::error!(%error, "the thread that reads a task's stdin cannot be started"));
+                None
+            }
+        }
+    }
+
+    /// Answers until the task has ended.
+    fn serve(&self, source: Source, questions: &Receiver<Asked>) {
+        let mut source = Some(source);
+        for asked in questions {
+            let reply = match &mut source {
+                None => Reply::End,
+                Some(reader) => {
+                    let read = || read(reader, asked.bytes_max, self.fills);
+                    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+                        guarded(|| tracing::error!("the reader of a task's stdin panicked"));
+                        Reply::Failed { os_error: None }
+                    })
+                }
+            };
+            // A reader that has ended or panicked is not read again.
+            if matches!(reply, Reply::End | Reply::Failed { os_error: None }) {
+                source = None;
+            }
+            self.answer(&asked, reply);
+        }
+    }
+
+    fn answer(&self, asked: &Asked, reply: Reply) {
+        let mut state = self.lock();
+        // First: the worker may ask again as soon as it has it.
+        state.is_answered = true;
+        state.is_at_end |= reply == Reply::End;
+        let is_closed = matches!(state.stdin, Stdin::Closed(_));
+        drop(state);
+        if let Reply::Bytes(bytes) = &reply {
+            self.bytes.fetch_add(bytes.0.len() as u64, Ordering::Relaxed);
+        }
+        if let Some(link) = asked.link.upgrade().filter(|_| !is_closed) {
+            link.answer(asked.run, asked.number, reply);
+        }
+    }
+}
+
+/// One answer: what a single read returns, or all that was asked for. For no bytes, that there are some.
+fn read(source: &mut Source, bytes_max: usize, fills: bool) -> Reply {
+    let failed =
+        |error: std::io::Error| Reply::Failed { os_error: Some(error.raw_os_error().unwrap_or(EIO)) };
+    if bytes_max == 0 {
+        return source.wait().map_or_else(failed, |()| Reply::Bytes(Chunk(Vec::new())));
+    }
+    let mut bytes = vec![0; bytes_max];
+    let mut len = 0;
+    while len == 0 || fills && len < bytes_max {
+        match source.read(&mut bytes[len..]) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(error) if len == 0 => return failed(error),
+            // It comes again with the next question.
+            Err(_) => break,
+        }
+    }
+    bytes.truncate(len);
+    if len == 0 { Reply::End } else { Reply::Bytes(Chunk(bytes)) }
+}
+
+/// An error of a reader that is not the system's is this one to the guest.
+const EIO: i32 = 5;
+
+/// With a task that is not resolved. Nothing is answered any more once this is gone.
+pub(crate) struct TaskAsks(Arc<Asks>);
+
+impl TaskAsks {
+    pub(crate) fn new(stdin: Lent, fills: bool) -> Self {
+        let stdin = Stdin::Untouched(stdin);
+        let state = State { asked: 0, is_answered: true, is_at_end: false, stdin };
+        TaskAsks(Arc::new(Asks { state: Mutex::new(state), fills, bytes: AtomicU64::new(0) }))
+    }
+
+    /// For the worker's link.
+    pub(super) fn share(&self) -> Arc<Asks> {
+        self.0.clone()
+    }
+
+    /// The task has ended: nothing is answered any more, and what it has never asked for can be given to another.
+    /// Runs nobody's code, so this may be called under a lock.
+    pub(super) fn close(&self) {
+        let mut state = self.0.lock();
+        state.stdin = match std::mem::replace(&mut state.stdin, Stdin::Closed(None)) {
+            Stdin::Untouched(mut lent) => {
+                lent.give_back();
+                Stdin::Closed(Some(lent))
+            }
+            closed @ Stdin::Closed(_) => closed,
+            Stdin::Read(_) | Stdin::Unreadable => Stdin::Closed(None),
+        };
+    }
+
+    /// Bytes that were answered so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for TaskAsks {
+    fn drop(&mut self) {
+        let stdin = std::mem::replace(&mut self.0.lock().stdin, Stdin::Closed(None));
+        // Not under the lock: a source that nobody else holds ends here, and that may be the caller's code.
+        drop(stdin);
+    }
+}
+
+impl fmt::Debug for TaskAsks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TaskAsks")
+    }
+}
+
+impl fmt::Debug for Asks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asks")
+    }
+}
