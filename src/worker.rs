@@ -110,7 +110,7 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     wasmtime::Engine::tls_eager_initialize();
     let main = end.clone();
     let shared = Arc::new(watcher::Shared::new(move || main.wake_self()));
-    let from_host = inbox::Ring::new(end.clone(), consumer, shared.clone());
+    let from_host = inbox::Ring::new(end.clone(), consumer, shared.is_called.clone());
     let memories = Arc::new(Memories::new());
     let modules = || loaded::Modules::new(shared.clone(), running, &memories).map_err(io::Error::other);
     // Those that scan the page map open it while there is a /proc. Others are made behind the empty root: their

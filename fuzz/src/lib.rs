@@ -142,6 +142,6 @@ mod source {
 
 // The names by which the sources know each other.
 use source::{
-    compile, directory, dispatch, doctor, error, foreign, future, host, limits, module, observe, octets,
-    policy, schema, shared, stdin, sync, task, text, walls, wire, worker,
+    compile, directory, dispatch, doctor, error, foreign, fork, future, held, host, limits, module, observe,
+    octets, policy, schema, shared, stdin, sync, task, text, walls, wire, worker,
 };

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::watcher::Shared;
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::wire::frame::{Incoming, Source};
 use crate::wire::message::ToWorker;
@@ -27,12 +27,13 @@ pub(super) struct Ring {
     end: End,
     ring: Consumer,
     spinning: Spinning,
-    shared: Arc<Shared>,
+    /// By the watcher, see `watcher::Shared`.
+    is_called: Arc<AtomicBool>,
 }
 
 impl Ring {
-    pub(super) fn new(end: End, ring: Consumer, shared: Arc<Shared>) -> Self {
-        Ring { end, ring, spinning: Spinning::new(), shared }
+    pub(super) fn new(end: End, ring: Consumer, is_called: Arc<AtomicBool>) -> Self {
+        Ring { end, ring, spinning: Spinning::new(), is_called }
     }
 }
 
@@ -48,8 +49,8 @@ impl Source for Ring {
 
 impl Inbound for Ring {
     fn wait(&mut self) -> io::Result<()> {
-        let Ring { end, ring, spinning, shared } = self;
-        let has_more = || ring.available() != Ok(0) || shared.calls();
+        let Ring { end, ring, spinning, is_called } = self;
+        let has_more = || ring.available() != Ok(0) || is_called.load(Ordering::SeqCst);
         spinning.wait(has_more, || end.wait(ring::FOR_DATA, has_more));
         Ok(())
     }

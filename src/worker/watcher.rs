@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     pub(super) inputs: Mappings,
     pub(super) answers: Answers,
     /// Modules have ended: the main thread is to let go of what it keeps of them.
-    calls: AtomicBool,
+    pub(super) is_called: Arc<AtomicBool>,
     /// Wakes the main thread, if it waits for a task.
     wake: Box<dyn Fn() + Send + Sync>,
     /// The run that is to stop; numbers are never used twice, so a late request hits nothing.
@@ -54,7 +54,7 @@ impl Shared {
             modules: Arrivals::new(),
             inputs: Mappings::new(),
             answers: Answers::default(),
-            calls: AtomicBool::new(false),
+            is_called: Arc::new(AtomicBool::new(false)),
             wake: Box::new(wake),
             interrupted: AtomicU64::new(0),
             sampled: AtomicU64::new(0),
@@ -134,19 +134,14 @@ impl Shared {
         self.modules.forget(modules);
         if !modules.is_empty() {
             tracing::debug!(modules = modules.len(), "modules have ended");
-            self.calls.store(true, Ordering::SeqCst);
+            self.is_called.store(true, Ordering::SeqCst);
             (self.wake)();
         }
     }
 
-    /// Whether the main thread is called.
-    pub(super) fn calls(&self) -> bool {
-        self.calls.load(Ordering::SeqCst)
-    }
-
-    /// The same, for the main thread: `true` once for each call.
+    /// Whether the main thread is called: `true` once for each call.
     pub(super) fn takes_call(&self) -> bool {
-        self.calls() && self.calls.swap(false, Ordering::SeqCst)
+        self.is_called.load(Ordering::SeqCst) && self.is_called.swap(false, Ordering::SeqCst)
     }
 }
 
