@@ -127,6 +127,40 @@ impl<T> Drop for OfProcess<T> {
     }
 }
 
+/// A static of which each process has its own, made when it is first asked for: a child neither waits for a lock of
+/// its parent's, nor takes what its parent has noted for its own.
+pub(crate) struct PerProcess<T: 'static> {
+    /// Of the process that asked last, leaked; null before the first.
+    own: AtomicPtr<OfProcess<T>>,
+    make: fn() -> T,
+}
+
+impl<T: Send + Sync> PerProcess<T> {
+    pub(crate) const fn new(make: fn() -> T) -> Self {
+        PerProcess { own: AtomicPtr::new(ptr::null_mut()), make }
+    }
+
+    pub(crate) fn get(&self) -> &'static T {
+        let mut own = self.own.load(Ordering::Acquire);
+        loop {
+            // SAFETY: it is null, or was leaked below, and is never freed.
+            let known: Option<&'static OfProcess<T>> = unsafe { own.as_ref() };
+            if let Some(value) = known.and_then(OfProcess::here) {
+                return value;
+            }
+            let made = Box::into_raw(Box::new(OfProcess::new((self.make)())));
+            own = match self.own.compare_exchange(own, made, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => made,
+                Err(other) => {
+                    // SAFETY: from `into_raw`, and nobody else has seen it.
+                    drop(unsafe { Box::from_raw(made) });
+                    other
+                }
+            };
+        }
+    }
+}
+
 impl<T> fmt::Debug for OfProcess<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.birth.is_here() { "OfProcess(here)" } else { "OfProcess(elsewhere)" })
@@ -135,6 +169,8 @@ impl<T> fmt::Debug for OfProcess<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
@@ -143,6 +179,24 @@ mod tests {
         assert_eq!((made.here(), Birth::here()), (Some(&7), Birth::here()));
         let others = OfProcess { birth: Birth(Birth::here().0 + 1), value: ManuallyDrop::new(7) };
         assert_eq!((others.here(), others.unchanging()), (None, &7));
+    }
+
+    #[test]
+    fn a_static_of_each_process_is_made_once_and_a_childs_is_new() {
+        static NUMBERS: PerProcess<Mutex<Vec<u32>>> = PerProcess::new(|| Mutex::new(Vec::new()));
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                scope.spawn(move || NUMBERS.get().lock().expect("not poisoned").push(number));
+            }
+        });
+        assert_eq!(NUMBERS.get().lock().expect("not poisoned").len(), 8);
+        // As a child finds it, with the lock held for ever.
+        let parents = Mutex::new(vec![1]);
+        std::mem::forget(parents.lock());
+        let birth = Birth(Birth::here().0 + 1);
+        let parents = Box::leak(Box::new(OfProcess { birth, value: ManuallyDrop::new(parents) }));
+        NUMBERS.own.store(parents, Ordering::Release);
+        assert!(NUMBERS.get().lock().expect("not poisoned").is_empty());
     }
 
     #[test]

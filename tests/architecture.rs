@@ -165,6 +165,21 @@ fn no_error_of_the_library_names_a_text_raw() {
     assert!(texts > 30, "{texts} texts: the errors are written in another way");
 }
 
+/// A child that forked while another thread had such a lock would wait for ever. The command and the workers do not
+/// fork.
+#[test]
+fn a_lock_that_outlives_every_pool_is_of_one_process() {
+    for (path, text) in sources() {
+        if ["cli", "worker", "sandbox"].iter().any(|room| is_in(&path, room)) {
+            continue;
+        }
+        for line in code(&text).lines().filter(|line| line.trim_start().contains("static ")) {
+            let is_lock = ["Mutex<", "RwLock<", "Condvar"].iter().any(|lock| line.contains(lock));
+            assert!(!is_lock || line.contains("PerProcess<"), "{}: {line}", path.display());
+        }
+    }
+}
+
 #[test]
 fn no_file_outgrows_six_hundred_lines() {
     for (path, text) in sources() {

@@ -257,6 +257,10 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
                 assert!(pool.submit_bytes(&echo, "x").is_err(), "fork {number}");
                 assert!(future.result().is_err() && future.done() && events.next().is_none());
                 pool.shutdown(ShutdownMode::Finish);
+                if number % 30 == 0 {
+                    let own = builder(1).build().expect("builds");
+                    assert!(own.load_file(common::prebuilt("primes")).is_ok(), "fork {number}");
+                }
                 drop((map, events, future));
                 let _ = format!("{pool:?} {:?}", pool.stats());
                 // SAFETY: this process leaves without using or dropping the original.

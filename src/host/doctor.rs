@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -21,6 +21,7 @@ use super::spawn::{self, Child, Program};
 use crate::directory::{DirAccess, GuestDir};
 use crate::doctor::{AttackOutcome, AttackReport, Attempt, DoctorReport, Probe, Targets};
 use crate::error::{BuildError, DeathCause};
+use crate::fork::PerProcess;
 use crate::limits;
 use crate::roles::{self, Role};
 use crate::sandbox::Profile;
@@ -195,17 +196,10 @@ pub(crate) fn verified(
 ) -> Result<Vec<(SandboxLayer, bool)>, BuildError> {
     type Key = (SandboxRequest, Option<PathBuf>, Option<DirAccess>);
     type Known = Vec<(Key, Vec<(SandboxLayer, bool)>)>;
-    static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
+    static KNOWN: PerProcess<Mutex<Known>> = PerProcess::new(|| Mutex::new(Vec::new()));
     let key = (request.clone(), program, dirs);
-    // Not waited for: in a process that forked at that moment it is held for ever. The doctor then comes again.
-    let known = || match KNOWN.try_lock() {
-        Ok(known) => Some(known),
-        Err(TryLockError::Poisoned(known)) => Some(known.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    };
-    if let Some(known) = known()
-        && let Some((_, verified)) = known.iter().find(|(of, _)| *of == key)
-    {
+    let mut known = KNOWN.get().lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, verified)) = known.iter().find(|(of, _)| *of == key) {
         return Ok(verified.clone());
     }
     let (request, program, dirs) = key.clone();
@@ -216,9 +210,7 @@ pub(crate) fn verified(
     }
     let layers = report.sandbox.layers.iter();
     let verified: Vec<_> = layers.filter_map(|layer| Some((layer.layer, layer.verified?))).collect();
-    if let Some(mut known) = known() {
-        known.push((key, verified.clone()));
-    }
+    known.push((key, verified.clone()));
     Ok(verified)
 }
 

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::cpu::ProcessClock;
+use crate::fork::PerProcess;
 use crate::limits::{
     COMPILE_ALLOWANCE, COMPILE_ALLOWANCE_MISTRUSTED, COMPILE_ALLOWANCE_NS_PER_BYTE, COMPILE_MISTRUST,
     COMPILE_STEPPED_BACK_PART, COMPILE_STEPPED_BACK_PART_MIN,
@@ -59,13 +60,14 @@ struct Tasks {
     compute: bool,
 }
 
-static TASKS: Mutex<Tasks> = Mutex::new(Tasks { workers: Vec::new(), asked: None, compute: false });
+static TASKS: PerProcess<Mutex<Tasks>> =
+    PerProcess::new(|| Mutex::new(Tasks { workers: Vec::new(), asked: None, compute: false }));
 
 /// Compilers of this process that step back.
-static STEPPED_BACK: AtomicUsize = AtomicUsize::new(0);
+static STEPPED_BACK: PerProcess<AtomicUsize> = PerProcess::new(|| AtomicUsize::new(0));
 
 fn tasks() -> MutexGuard<'static, Tasks> {
-    TASKS.lock().unwrap_or_else(PoisonError::into_inner)
+    TASKS.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A worker is there: what it computes is tasks'.
@@ -155,7 +157,7 @@ impl<'a> Pace<'a> {
     fn step_back(&mut self, used: Duration, now: Instant) {
         self.gait = match self.gait {
             Gait::Runs => {
-                STEPPED_BACK.fetch_add(1, Ordering::SeqCst);
+                STEPPED_BACK.get().fetch_add(1, Ordering::SeqCst);
                 self.signal(Signal::STOP);
                 Gait::Stopped { until: now + STOP_MAX / 10 }
             }
@@ -178,7 +180,7 @@ impl<'a> Pace<'a> {
         }
         self.signal(Signal::CONT);
         self.gait = Gait::Runs;
-        STEPPED_BACK.fetch_sub(1, Ordering::SeqCst);
+        STEPPED_BACK.get().fetch_sub(1, Ordering::SeqCst);
     }
 
     fn signal(&self, signal: Signal) {
@@ -203,7 +205,7 @@ fn allowance(wasm_bytes: usize) -> Duration {
 /// The part of each compiler that steps back, in CPUs.
 fn part() -> f64 {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    let sharers = STEPPED_BACK.load(Ordering::SeqCst).max(1) as f64;
+    let sharers = STEPPED_BACK.get().load(Ordering::SeqCst).max(1) as f64;
     let least = 1.0 / f64::from(COMPILE_STEPPED_BACK_PART_MIN);
     (cpus / f64::from(COMPILE_STEPPED_BACK_PART) / sharers).max(least)
 }
