@@ -35,6 +35,8 @@ mod logs;
 
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use args::Verb;
 use config::{Typed, Wrong};
 use console::Console;
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
         }
     };
     typed.args.common.color.write_global();
+    raise_descriptor_limit();
     let console = Console::new();
     let json = typed.args.verb.wants_json();
     // It outlives the work: the last lines are written when it is dropped.
@@ -87,6 +90,14 @@ fn dispatch(typed: Typed, console: &Console) -> Result<Exit, Failure> {
         Verb::Completions(args) => generate::completions(args),
         Verb::Man(args) => generate::man(args),
     }
+}
+
+/// As many descriptors as this process may have: the soft limit is low by default, for programs that use
+/// select(2). Workers and compilers lower theirs again.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // It fails for nobody; and if it did, the pool goes on with what there is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Says what went wrong: to a program on stdout, to a person on stderr.

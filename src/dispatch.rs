@@ -20,7 +20,7 @@
 //! | slot | holds | leaves by |
 //! |---|---|---|
 //! | `Vacant` | nothing | a task that nobody else can take: `Start` |
-//! | `Starting` | a process that has not spoken yet | `Ready`, `Dead`, its deadline |
+//! | `Starting` | a process that has not spoken yet | `Ready`, `Dead`, `NotStarted`, its deadline |
 //! | `Idle` | a ready worker | a task of its domain, its idle timeout, `Retire` |
 //! | `Busy` | a worker, its task, and those offered behind it | `Done`, `Dead`, its deadline |
 //! | `Doomed` | a process under SIGKILL, perhaps with the task it took along | `Dead` |
@@ -34,13 +34,13 @@
 //! `accepted = pending + offered + running + resolved`, every task is in exactly one place,
 //! and is resolved exactly once.
 //!
-//! `workers` decides about processes, `tasks` about tasks, `spending` about their CPU time, `line` about who is
-//! served by whom;
-//! `check` holds the invariants.
+//! `workers` decides about processes, `shortage` about those that cannot be had, `tasks` about tasks, `spending`
+//! about their CPU time, `line` about who is served by whom; `check` holds the invariants.
 
 mod check;
 mod line;
 mod queue;
+mod shortage;
 #[cfg(test)]
 mod simulation;
 mod slot;
@@ -54,6 +54,7 @@ use std::time::Duration;
 
 use check::Mutant;
 use queue::Queue;
+use shortage::Shortage;
 use slot::Slot;
 pub(crate) use slot::{Seen, WorkerKey};
 
@@ -174,6 +175,8 @@ pub(crate) enum Event {
     Revoked { worker: WorkerKey, task: TaskId, revoked: bool },
     /// The process is gone, and everything it had said has been handled.
     Dead { worker: WorkerKey },
+    /// The process could not be made, or could not get ready, for want of something that may be there later.
+    NotStarted { worker: WorkerKey },
     /// Time has passed.
     Tick,
     /// Have so many workers running, at most the maximum.
@@ -222,6 +225,8 @@ pub(crate) enum Action {
     Slow { worker: WorkerKey, task: TaskId },
     /// The attempt failed; there will be another.
     Retry { task: TaskId, how: Resolution },
+    /// Say that more workers are wanted than can be had, and how many there are. Once for each shortage.
+    Short { workers: usize },
     /// SIGKILL.
     Kill { worker: WorkerKey, reason: KillReason },
     /// SIGTERM.
@@ -286,6 +291,8 @@ pub(crate) enum Resolution {
     },
     /// With the pool.
     Broken,
+    /// It has not begun: there is no worker, and none could be had.
+    NoWorker,
 }
 
 /// Why a task is not admitted.
@@ -373,7 +380,9 @@ pub(crate) struct Dispatch {
     crashes: u32,
     /// No worker is started before.
     restart_at: Now,
-    /// A worker is wanted and waits for `restart_at`.
+    /// Workers that could not be had.
+    shortage: Shortage,
+    /// A worker is wanted and waits for `restart_at`, or for the shortage to pass.
     start_waits: bool,
     /// Workers that are to be running, asked for once.
     prestart: usize,
@@ -401,6 +410,7 @@ impl Dispatch {
             typical: Typical::default(),
             crashes: 0,
             restart_at: Duration::ZERO,
+            shortage: Shortage::default(),
             start_waits: false,
             prestart: 0,
             home: None,
@@ -458,7 +468,7 @@ impl Dispatch {
     pub(crate) fn next_deadline(&self) -> Option<Now> {
         let idle_timeout = self.config.idle_timeout.filter(|_| self.may_shrink());
         let slots = self.slots.iter().filter_map(|slot| slot.deadline(idle_timeout)).min();
-        let start = self.start_waits.then_some(self.restart_at);
+        let start = self.start_waits.then_some(self.start_at());
         [slots, start, self.queue.next_due(), self.steal_at()].into_iter().flatten().min()
     }
 
@@ -474,6 +484,7 @@ impl Dispatch {
             Event::Looked { worker, task, used } => self.looked(worker, task, used, now, actions),
             Event::Revoked { worker, task, revoked } => self.revoked(worker, task, revoked, now, actions),
             Event::Dead { worker } => self.dead(worker, now, actions),
+            Event::NotStarted { worker } => self.not_started(worker, now, actions),
             Event::Tick => self.tick(now, actions),
             Event::Prestart { workers } => self.prestart = self.prestart.max(workers),
             Event::Resize { workers_min, workers_max } => {

@@ -8,9 +8,11 @@
 //! | handing a task over | [`SubmitError`] |
 //! | a task that did not succeed | [`TaskFailure`], whose [`error`](TaskFailure::error) is a [`TaskError`] |
 //! | a process that died | [`BrokenPool`], made from a [`Death`] |
+//! | a process that could not be started just then | [`Shortage`] |
 
 mod death;
 mod module;
+mod shortage;
 mod task;
 
 use std::io;
@@ -18,6 +20,7 @@ use std::path::PathBuf;
 
 pub use death::{BrokenPool, Death, DeathCause, Phase};
 pub use module::ModuleError;
+pub use shortage::{Scarce, Shortage};
 pub use task::{Frame, TaskError, TaskFailure, TrapCode};
 
 use crate::text::{Name, Words};

@@ -14,6 +14,7 @@ pub(crate) mod cgroup;
 pub(crate) mod compile;
 pub(crate) mod core;
 mod cpu;
+mod descriptors;
 mod domains;
 pub(crate) mod dirs;
 mod effects;

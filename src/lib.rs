@@ -86,8 +86,8 @@ pub mod cli;
 pub use directory::DirAccess;
 pub use doctor::{AttackOutcome, AttackReport, DoctorReport};
 pub use error::{
-    BrokenPool, BuildError, Death, DeathCause, Frame, ModuleError, Phase, ShareError, SubmitError, TaskError,
-    TaskFailure, TrapCode,
+    BrokenPool, BuildError, Death, DeathCause, Frame, ModuleError, Phase, Scarce, ShareError, Shortage,
+    SubmitError, TaskError, TaskFailure, TrapCode,
 };
 pub use future::{
     AsCompleted, AsCompletedTimeout, FutureState, ReturnWhen, TaskFuture, WaitTimeout, Waited, as_completed,

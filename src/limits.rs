@@ -143,6 +143,30 @@ pub const CRASH_BACKOFF: Duration = Duration::from_millis(50);
 /// See [`CRASH_BACKOFF`].
 pub const CRASH_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
+/// The pause before a worker is tried again that could not be started for want of descriptors, processes or
+/// memory; it doubles. As soon as a worker of the pool's is gone, there is no pause.
+pub const SHORTAGE_BACKOFF: Duration = Duration::from_millis(10);
+/// The longest such pause: what others use may be free again any time, and a try costs a millisecond.
+pub const SHORTAGE_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Where no worker lives, and none could be started for so long for want of something, the tasks that wait fail
+/// with [`TaskError::NoWorker`](crate::TaskError::NoWorker). A burst of other processes is mostly over by then.
+pub const NO_WORKER_AFTER: Duration = Duration::from_secs(3);
+
+/// A shortage of workers is told when it begins, and another one not sooner than this after it.
+pub const SHORTAGE_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// A compiler that cannot be started for want of something is tried again for so long.
+pub const NO_COMPILER_AFTER: Duration = Duration::from_secs(3);
+
+/// Descriptors that workers beyond the first leave to the rest of the process: enough to load a module (some
+/// twelve for a moment), beside what starting a worker itself takes for a moment (eight).
+pub const DESCRIPTORS_LEFT_MIN: usize = 20;
+
+/// A module, or a shared input, that a worker cannot be sent just then (too many descriptors are under way, or
+/// its socket is full) is tried again for so long; then the worker is ended.
+pub const UNSENT_AFTER: Duration = Duration::from_secs(10);
+
 /// Default for [`Pool::events`](crate::Pool::events): events that wait to be read; later ones are dropped and counted.
 pub const EVENTS_BUFFERED_MAX: usize = 65_536;
 
@@ -200,6 +224,18 @@ pub const MODULES_UNSWEPT_MAX: usize = 64;
 
 /// What has ended of modules and shared inputs is told to a worker in messages of so many, at most.
 pub const FORGOTTEN_AT_ONCE_MAX: usize = 4096;
+
+/// Descriptors of a worker's own: its sockets, rings and engines.
+const WORKER_DESCRIPTORS_OWN: usize = 32;
+
+/// How many modules a worker may have met before it is replaced, and how many tasks may wait in it, where it may
+/// open so many descriptors: each of those may bring a module, which is three descriptors until it is mapped.
+pub(crate) fn within_descriptors(descriptors: u64) -> (usize, usize) {
+    let descriptors = descriptors.min(WORKER_DESCRIPTORS_MAX) as usize;
+    let room = descriptors.saturating_sub(WORKER_DESCRIPTORS_OWN);
+    let offers = room * OFFERS_MAX / (WORKER_DESCRIPTORS_MAX as usize - WORKER_DESCRIPTORS_OWN);
+    (room.saturating_sub(3 * offers).clamp(1, MODULES_PER_WORKER_MAX), offers)
+}
 
 /// Default for [`PoolBuilder::worker_identity`](crate::PoolBuilder::worker_identity): `nobody`.
 pub const WORKER_UID: u32 = 65_534;
@@ -358,7 +394,9 @@ const _: () = {
     // stdin, stdout and stderr are numbered with them.
     assert!(3 + DIRS_MAX < TASK_DESCRIPTORS_MAX);
     // Offers may bring that many more, by pairs until they are mapped; and the worker's own.
-    assert!(MODULES_PER_WORKER_MAX + 3 * OFFERS_MAX + 32 <= WORKER_DESCRIPTORS_MAX as usize);
+    assert!(
+        MODULES_PER_WORKER_MAX + 3 * OFFERS_MAX + WORKER_DESCRIPTORS_OWN <= WORKER_DESCRIPTORS_MAX as usize
+    );
     assert!(WASI_CALL_BYTES_MAX >= OUTPUT_BYTES_MAX);
     // Each node may have a name, and structs and enums are named as well as their parts.
     assert!(SCHEMA_NAME_BYTES_MAX <= TASK_NAME_BYTES_MAX && SCHEMA_NAME_BYTES_MAX < SCHEMA_NAMES_BYTES_MAX);

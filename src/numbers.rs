@@ -145,6 +145,7 @@ struct Numbers {
     workers_leaving: Labelled,
     workers_died: Labelled,
     sandbox_layers: Gauge,
+    workers_short: Counter,
     broken: Gauge,
     events_dropped: Counter,
 }
@@ -195,6 +196,7 @@ impl Numbers {
             workers_leaving: Labelled::new(pool, "wasmpool_workers_leaving_total", "reason"),
             workers_died: Labelled::new(pool, "wasmpool_workers_died_total", "cause"),
             sandbox_layers: gauge!("wasmpool_sandbox_layers", "pool" => name()),
+            workers_short: counter!("wasmpool_workers_short_total", "pool" => name()),
             broken: gauge!("wasmpool_broken", "pool" => name()),
             events_dropped: counter!("wasmpool_events_dropped_total", "pool" => name()),
         }
@@ -251,6 +253,7 @@ impl Numbers {
             }
             EventKind::LogsDropped { records, .. } => self.log_records_dropped.increment(*records),
             EventKind::Broken { .. } => self.broken.set(1.0),
+            EventKind::WorkersShort { .. } => self.workers_short.increment(1),
             EventKind::WorkerBound { .. } | EventKind::Stopped => {}
         }
     }
@@ -330,6 +333,7 @@ fn cause_name(cause: &DeathCause) -> &'static str {
         DeathCause::StartTimeout(_) => "start_timeout",
         DeathCause::SandboxRefused(_) => "sandbox_refused",
         DeathCause::SpawnFailed(_) => "spawn_failed",
+        DeathCause::Unreachable(_) => "unreachable",
         DeathCause::Killed => "killed",
         DeathCause::Unknown => "unknown",
     }

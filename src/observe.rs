@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Death;
+use crate::error::{Death, Shortage};
 use crate::task::{TaskId, TaskReport};
 use crate::walls::SandboxReport;
 
@@ -54,7 +54,7 @@ pub struct Ended {
     pub cancelled: u64,
     /// Stopped by [`abort`](crate::TaskFuture::abort).
     pub aborted: u64,
-    /// With their worker, or with the pool.
+    /// With their worker, with the pool, or for want of a worker.
     pub lost: u64,
 }
 
@@ -125,6 +125,14 @@ pub enum EventKind {
         pid: u32,
         /// How it has locked itself down.
         sandbox: Arc<SandboxReport>,
+    },
+    /// More workers are wanted than can be had, for want of something: the pool goes on with those it has, and tries
+    /// again. Told once for each shortage, at most once in [`SHORTAGE_TOLD_EVERY`](crate::limits::SHORTAGE_TOLD_EVERY).
+    WorkersShort {
+        /// How many there are.
+        workers: usize,
+        /// Of what.
+        shortage: Shortage,
     },
     /// It is handed its first task, and from here on only tasks of the same
     /// [domain](crate::TaskOptions::domain). Not told of workers whose tasks have none.
@@ -241,6 +249,6 @@ pub enum TaskOutcome {
     Cancelled,
     /// Stopped by [`abort`](crate::TaskFuture::abort).
     Aborted,
-    /// With its worker, or with the pool.
+    /// With its worker, with the pool, or for want of a worker.
     Lost,
 }

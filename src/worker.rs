@@ -44,6 +44,7 @@ pub(crate) use linker::{TaskState, WASI_MODULE, linker};
 
 use crate::compile::settings::Running;
 use crate::directory;
+use crate::error::Shortage;
 use crate::limits::DIRS_MAX;
 use crate::sandbox::{self, Granted, Profile};
 use crate::wire::control::ControlSocket;
@@ -61,7 +62,7 @@ pub(crate) fn main() -> i32 {
             let unheard = reporter.get().map(|reporter| reporter.rest()).unwrap_or_default();
             unheard.iter().for_each(|event| eprintln!("wasmpool worker: {event}"));
             eprintln!("wasmpool worker: {error}");
-            1
+            Shortage::exit_code(&error).unwrap_or(1)
         }
     }
 }

@@ -120,6 +120,7 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
         "host/cpu",
         "cli/streams",
         "host/usage",
+        "host/descriptors",
     ];
     for (path, text) in sources() {
         for (number, line) in text.lines().enumerate() {

@@ -26,6 +26,8 @@ mod run;
 mod signals;
 #[path = "common/say.rs"]
 mod say;
+#[path = "cli/scarce.rs"]
+mod scarce;
 #[path = "cli/streams.rs"]
 mod streams;
 #[path = "cli/trace.rs"]

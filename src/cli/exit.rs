@@ -16,8 +16,8 @@ Exit codes:
   2  wrong usage, or an input that does not fit the task
   3  the module cannot be loaded, or has no such task
   4  map: some of the inputs failed
-  5  not the task's fault: a worker died and broke the pool, the pool cannot
-     start, or the output cannot be written
+  5  not the task's fault: a worker died and broke the pool, the pool or its
+     workers cannot start, or the output cannot be written
   129, 130, 131, 143  a signal ended it: SIGHUP, Ctrl-C, SIGQUIT, SIGTERM
   A WASI command's own exit code is passed on, and may be one of these; --json
   tells them apart.";
@@ -136,7 +136,10 @@ impl Failure {
             ) => Exit::Usage,
             Failure::Submit(_) => Exit::Machinery,
             Failure::Task(failure)
-                if matches!(failure.error(), TaskError::Broken(_) | TaskError::WorkerDied(_)) =>
+                if matches!(
+                    failure.error(),
+                    TaskError::Broken(_) | TaskError::WorkerDied(_) | TaskError::NoWorker(_)
+                ) =>
             {
                 Exit::Machinery
             }
@@ -156,7 +159,7 @@ impl Failure {
     pub(super) fn is_end_of_pool(&self) -> bool {
         match self {
             Failure::Submit(error) => matches!(error, SubmitError::Broken(_) | SubmitError::ShutDown { .. }),
-            Failure::Task(failure) => matches!(failure.error(), TaskError::Broken(_)),
+            Failure::Task(failure) => matches!(failure.error(), TaskError::Broken(_) | TaskError::NoWorker(_)),
             _ => false,
         }
     }
@@ -217,6 +220,7 @@ fn module_exit(error: &ModuleError) -> Exit {
         // These are about this machine, not about the module.
         ModuleError::Compiler { .. }
         | ModuleError::CompileLimitUnavailable { .. }
+        | ModuleError::NoCompiler { .. }
         | ModuleError::Closed { .. }
         | ModuleError::TooMany { .. }
         | ModuleError::NoDescriptors { .. }
@@ -237,6 +241,7 @@ fn module_kind(error: &ModuleError) -> &'static str {
         ModuleError::CompileLimitUnavailable { .. } => "compile_limit_unavailable",
         ModuleError::CompilerDied { .. } => "compiler_died",
         ModuleError::Compiler { .. } => "compiler",
+        ModuleError::NoCompiler { .. } => "no_compiler",
         ModuleError::UnknownTask { .. } => "unknown_task",
         ModuleError::SchemaMismatch { .. } => "schema_mismatch",
         ModuleError::RawTask { .. } => "raw_task",
@@ -293,6 +298,7 @@ fn task_kind(error: &TaskError) -> &'static str {
         TaskError::Cancelled => "cancelled",
         TaskError::OtherProcess => "other_process",
         TaskError::Broken(_) => "broken_pool",
+        TaskError::NoWorker(_) => "no_worker",
     }
 }
 

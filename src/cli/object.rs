@@ -138,6 +138,7 @@ fn details(object: Object, error: &TaskError) -> Object {
             .field_if_some("signal", broken.signal())
             .field_if_some("worker_exit_code", broken.exit_code()),
         TaskError::WorkerDied(death) => object.field("worker_pid", death.pid),
+        TaskError::NoWorker(shortage) => object.field_if_some("limit", shortage.limit),
         TaskError::Exit { output } => object.field("exit_code", output.exit_code),
         TaskError::Guest { .. }
         | TaskError::InputDecode { .. }

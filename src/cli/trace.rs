@@ -206,6 +206,10 @@ impl<W: Write> Timeline<W> {
             EventKind::WorkerBound { pid, domain } => {
                 self.instant("bound", *pid, at, json!({"domain": &**domain}))
             }
+            EventKind::WorkersShort { workers, shortage } => {
+                let args = json!({"workers": workers, "of": shortage.to_string()});
+                self.instant("short of workers", QUEUE, at, args)
+            }
             EventKind::ModuleLoaded { module, from_cache } => {
                 let args = json!({"module": &**module, "from_cache": from_cache});
                 self.instant("loaded", QUEUE, at, args)

@@ -58,12 +58,27 @@ pub(super) fn limit(limits: &CompileLimits, threads: u32, sandbox: &SandboxReque
         Err(error) if sandbox.requests(layer) && !sandbox.policy.can_do_without(layer) => return Err(error),
         _ => {}
     }
-    // All of the engine's parallel work is on this pool.
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.max(1) as usize)
-        .thread_name(|index| format!("compile-{index}"))
-        .build_global()
-        .map_err(|error| io::Error::other(format!("cannot start {threads} threads: {error}")))
+    start_threads(threads)
+}
+
+/// All of the engine's parallel work is on this pool. It has as many threads as can be had, since it cannot be
+/// built a second time: they are started first, and wait for what they are to do. Where none can be had, the main
+/// thread does all of it.
+fn start_threads(wanted: u32) -> io::Result<()> {
+    let (sender, works) = crossbeam_channel::unbounded::<rayon::ThreadBuilder>();
+    let started = (0..wanted.max(1)).map_while(|index| {
+        let works = works.clone();
+        let thread = std::thread::Builder::new().name(format!("compile-{index}"));
+        thread.spawn(move || works.recv().into_iter().for_each(rayon::ThreadBuilder::run)).ok()
+    });
+    let built = match started.count() {
+        0 => rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global(),
+        threads => rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .spawn_handler(move |work| sender.send(work).map_err(|_| io::Error::other("it is gone")))
+            .build_global(),
+    };
+    built.map_err(|error| io::Error::other(format!("cannot set up {wanted} threads: {error}")))
 }
 
 /// Data, and not addresses: what the engine reserves and never touches is for the most part neither.

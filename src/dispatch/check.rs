@@ -40,11 +40,19 @@ pub(super) enum Mutant {
     DomainsMixed,
     /// A worker stays with its domain for as long as there are tasks of it.
     OvertakenForEver,
+    /// A worker that could not be started is not tried again.
+    ShortageForgotten,
+    /// Idle workers of other domains stay while the task that waits cannot have another.
+    RoomInShortage,
+    /// Tasks fail for want of a worker while there are some.
+    ImpatientInShortage,
+    /// Tasks wait for ever for a worker that cannot be had.
+    EndlessShortage,
 }
 
 #[cfg(test)]
 impl Mutant {
-    pub(super) const ALL: [Mutant; 16] = [
+    pub(super) const ALL: [Mutant; 20] = [
         Mutant::OfferedForgotten,
         Mutant::ResolvedTwice,
         Mutant::RefusalIgnored,
@@ -61,6 +69,10 @@ impl Mutant {
         Mutant::BegunForgotten,
         Mutant::DomainsMixed,
         Mutant::OvertakenForEver,
+        Mutant::ShortageForgotten,
+        Mutant::RoomInShortage,
+        Mutant::ImpatientInShortage,
+        Mutant::EndlessShortage,
     ];
 }
 
@@ -129,7 +141,7 @@ impl Dispatch {
             assert_eq!(waiting, 0, "a task waits beside an idle worker");
         }
         let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
-        let room = self.config.workers_max.saturating_sub(self.occupied());
+        let room = self.room();
         let is_enough = self.queue.ready() <= starting + room;
         assert!(self.idle.is_empty() || is_enough, "a task waits beside the place of an idle worker");
     }

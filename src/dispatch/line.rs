@@ -62,7 +62,7 @@ impl Dispatch {
     /// Unbound workers that start, or that there is room for.
     fn workers_to_come(&self) -> usize {
         let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
-        starting + self.config.workers_max.saturating_sub(self.occupied())
+        starting + self.room()
     }
 
     /// Whether all that waits is of this domain.

@@ -121,10 +121,19 @@ impl Queue {
         }
     }
 
+    /// Takes everything out that a worker could take now, in order.
+    pub(super) fn take_ready(&mut self) -> Vec<TaskId> {
+        let ready = self.in_order().map(|((_, task), _)| task).collect();
+        self.plain.clear();
+        self.bound.clear();
+        self.by_domain.clear();
+        ready
+    }
+
     /// Takes everything out, in order.
     pub(super) fn drain(&mut self) -> Vec<TaskId> {
-        let ready: Vec<_> = self.in_order().map(|((_, task), _)| task).collect();
-        let delayed = std::mem::take(self).delayed.into_iter().map(|(_, task)| task);
-        ready.into_iter().chain(delayed).collect()
+        let mut all = self.take_ready();
+        all.extend(std::mem::take(&mut self.delayed).into_iter().map(|(_, task)| task));
+        all
     }
 }

@@ -5,55 +5,16 @@
 //! `WASMPOOL_SIMULATION_EVENTS` sets how many events are played, `WASMPOOL_SIMULATION_SEED`
 //! the first world's seed; a failure names its world's seed.
 
+mod books;
 mod random;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::check::Mutant;
 use super::*;
+use books::{Books, Process, ms};
 use random::{Random, number};
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
-/// A process as it is, beside what the dispatcher believes of it.
-#[derive(Debug, Clone, Default)]
-struct Process {
-    spawned: bool,
-    ready: bool,
-    /// Of the first task that it was ever handed.
-    domain: Option<Domain>,
-    /// Handed over and not begun.
-    offered: VecDeque<TaskId>,
-    running: Option<TaskId>,
-    /// Said, and not yet heard.
-    said: VecDeque<(TaskId, bool)>,
-    interrupted: HashSet<TaskId>,
-    /// All that it has ever begun.
-    ran: HashSet<TaskId>,
-    /// Under SIGKILL, or asked to leave: it will die.
-    ending: bool,
-    /// Its end was the pool's doing.
-    expected: bool,
-}
-
-/// What the world knows of a task.
-#[derive(Debug, Default)]
-struct Books {
-    spec: Spec,
-    begun: u32,
-    /// How often a process truly began it.
-    ran: u32,
-    /// Since when it runs, by the dispatcher's word.
-    began: Option<Now>,
-    interrupted_at: Option<Now>,
-    /// Whether it computes while it runs, and what it has used so far.
-    computes: bool,
-    used: Duration,
-    resolved: Option<Resolution>,
-}
 
 struct World {
     random: Random,
@@ -74,6 +35,10 @@ struct World {
     overtaken: Option<(TaskId, Now)>,
     /// Processes die before they are ready.
     fragile: bool,
+    /// So many processes the machine has room for, as long as it is short of something.
+    room: Option<usize>,
+    /// Starts that failed for want of room, since the last that did not.
+    not_started: u32,
     /// Deaths in a row without an answer between them and without a task to blame.
     crashes: u32,
     events: u64,
@@ -122,6 +87,8 @@ impl World {
             stopped: false,
             broken: false,
             fragile,
+            room: None,
+            not_started: 0,
             crashes: 0,
             events: 0,
         }
@@ -209,6 +176,11 @@ impl World {
                 assert!(books.resolved.is_none() && books.began.take().is_some(), "a retry of nothing");
                 assert!(books.spec.retry.attempts_max > books.begun, "{how:?} retried too often");
             }
+            Action::Short { workers } => {
+                assert!(self.not_started > 0, "short of nothing");
+                let live = self.processes.values().filter(|process| !process.ending).count();
+                assert!(workers <= live, "{workers} workers, where {live} live");
+            }
             Action::Kill { worker, reason } => {
                 let process = self.processes.get_mut(&worker).expect("it lives");
                 process.ending = true;
@@ -223,6 +195,7 @@ impl World {
             Action::Break { .. } => {
                 assert!(!self.broken, "broken twice");
                 assert!(!self.killed, "broken by the embedder's own kill");
+                assert!(self.dying.is_some(), "broken by nobody's death");
                 self.broken = true;
             }
             Action::Stopped => {
@@ -254,6 +227,9 @@ impl World {
             Resolution::Died { .. } => {
                 assert!(books.begun >= books.spec.retry.attempts_max || self.broken || books.begun > 0);
             }
+            Resolution::NoWorker => {
+                assert!(self.not_started > 0 && self.processes.is_empty(), "{task} had a worker to wait for");
+            }
             Resolution::Aborted { .. } | Resolution::Broken => {}
         }
     }
@@ -262,7 +238,7 @@ impl World {
     fn first_in_line(&self) -> Option<TaskId> {
         let dispatch = &self.dispatch;
         let starting = |slot: &Slot| matches!(slot.state, slot::State::Starting { .. });
-        let is_served = dispatch.occupied() < dispatch.config.workers_max
+        let is_served = dispatch.room() > 0
             || dispatch.slots.iter().any(starting)
             || !matches!(dispatch.mode, Mode::Open | Mode::Closing);
         let ((_, task), _) = dispatch.queue.in_order().next().filter(|_| !is_served)?;
@@ -354,6 +330,13 @@ impl World {
     fn work(&mut self, worker: WorkerKey) {
         let rude = self.random.one_in(8);
         let Some(process) = self.processes.get_mut(&worker) else { return };
+        if !process.ready
+            && (process.expected || !process.ending)
+            && self.room.is_some_and(|room| self.processes.len() > room)
+        {
+            return self.run_short(worker);
+        }
+        let Some(process) = self.processes.get_mut(&worker) else { return };
         if !process.spawned {
             process.spawned = true;
             return self.event(Event::Spawned { worker });
@@ -363,6 +346,7 @@ impl World {
         }
         if !process.ready {
             process.ready = true;
+            self.not_started = 0;
             return self.event(Event::Ready { worker });
         }
         if let Some((task, interrupted)) = process.said.pop_front() {
@@ -399,6 +383,13 @@ impl World {
                 self.note_run(worker);
             }
         }
+    }
+
+    /// There is nothing to make this process with, or for it to get ready.
+    fn run_short(&mut self, worker: WorkerKey) {
+        self.processes.remove(&worker);
+        self.not_started += 1;
+        self.event(Event::NotStarted { worker });
     }
 
     fn note_run(&mut self, worker: WorkerKey) {
@@ -494,6 +485,7 @@ impl World {
                     self.lie(worker);
                 }
             }
+            98 if self.random.one_in(2) => self.room = self.random.pick(&[None, Some(0), Some(1), Some(2)]),
             98 => {
                 let workers_max = 1 + self.random.below(5) as usize;
                 let workers_min = self.random.below(workers_max as u64 + 1) as usize;
@@ -526,6 +518,8 @@ impl World {
     /// From here on everyone does what they should, and so everything has to end.
     fn end_well(&mut self) {
         self.event(Event::Shutdown { cancel_pending: false });
+        // Also on a machine that has room for few processes, or for none.
+        self.room = self.random.pick(&[None, None, Some(0), Some(1), Some(2)]);
         for _ in 0..100_000 {
             if self.stopped {
                 break;
@@ -543,20 +537,6 @@ impl World {
         for (task, books) in &self.tasks {
             assert!(books.resolved.is_some(), "{task} was lost");
         }
-    }
-}
-
-impl Process {
-    fn has(&self, task: TaskId) -> bool {
-        self.offered.contains(&task) || self.running == Some(task)
-    }
-
-    fn knows(&self, task: TaskId) -> bool {
-        self.has(task) || self.said.iter().any(|said| said.0 == task)
-    }
-
-    fn can_work(&self) -> bool {
-        !self.ready || !self.said.is_empty() || self.running.is_some() || !self.offered.is_empty()
     }
 }
 

@@ -71,6 +71,11 @@ impl State {
         )
     }
 
+    /// Whether a process is there that runs tasks, or will.
+    pub(super) fn is_of_use(self) -> bool {
+        matches!(self, State::Starting { deadline: Some(_) } | State::Idle { .. } | State::Busy { .. })
+    }
+
     /// The task that runs there.
     pub(super) fn task(self) -> Option<TaskId> {
         match self {
@@ -125,6 +130,13 @@ impl Slot {
     pub(super) fn begin(&mut self) {
         let generation = self.generation.wrapping_add(1);
         *self = Slot { generation, state: State::Starting { deadline: None }, ..Slot::new() };
+    }
+
+    /// The process is gone. Returns what it was, and what had been offered to it.
+    pub(super) fn vacate(&mut self) -> (State, VecDeque<TaskId>) {
+        self.outgoing = false;
+        self.domain = None;
+        (std::mem::replace(&mut self.state, State::Vacant), std::mem::take(&mut self.behind))
     }
 
     pub(super) fn key(&self, index: usize) -> WorkerKey {

@@ -110,7 +110,7 @@ impl Dispatch {
             busy += usize::from(matches!(slot.state, State::Busy { .. }) && slot.domain == Some(domain));
             elsewhere += usize::from(matches!(slot.state, State::Starting { .. }));
         }
-        elsewhere += self.config.workers_max.saturating_sub(self.occupied());
+        elsewhere += self.room();
         // What comes back is first; the store is filled next time.
         if self.recall(domain, now, actions) {
             return;

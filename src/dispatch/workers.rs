@@ -40,11 +40,15 @@ impl Dispatch {
         let for_tasks = self.queue.ready().saturating_sub(starting);
         let room = max.saturating_sub(occupied) + usize::from(self.mutant(Mutant::TooManyWorkers));
         let wanted = for_tasks.max(floor.saturating_sub(occupied)).min(room);
-        if wanted > 0 && now < self.restart_at {
-            self.start_waits = true;
+        if wanted == 0 && starting == 0 {
+            self.shortage.is_over();
+        }
+        if wanted > 0 && now < self.start_at() {
+            self.start_waits = !self.mutant(Mutant::ShortageForgotten);
             return;
         }
         self.prestart = 0;
+        let wanted = self.tries(wanted, starting);
         // Those that leave do not count, but they are processes too.
         let alive = self.slots.iter().filter(|slot| slot.state != State::Vacant).count();
         for _ in 0..wanted.min((2 * max).saturating_sub(alive)) {
@@ -56,6 +60,11 @@ impl Dispatch {
             self.slots[index].begin();
             actions.push(Action::Start { worker: self.slots[index].key(index) });
         }
+    }
+
+    /// No start is tried before.
+    pub(super) fn start_at(&self) -> Now {
+        self.restart_at.max(self.shortage.retry_at())
     }
 
     pub(super) fn spawned(&mut self, worker: WorkerKey, now: Now) {
@@ -73,6 +82,7 @@ impl Dispatch {
         {
             self.slots[slot].state = State::Idle { since: now };
             self.slots[slot].ready_at = now;
+            self.shortage.has_eased(now);
             self.idle.push(slot);
         }
     }
@@ -221,8 +231,8 @@ impl Dispatch {
 
     pub(super) fn dead(&mut self, worker: WorkerKey, now: Now, actions: &mut Vec<Action>) {
         let Some(slot) = self.live(worker) else { return };
-        let state = std::mem::replace(&mut self.slots[slot].state, State::Vacant);
-        let behind = std::mem::take(&mut self.slots[slot].behind);
+        let (state, behind) = self.slots[slot].vacate();
+        self.shortage.has_room(now);
         let has_begun = |task: &TaskId| {
             matches!(
                 self.tasks.get(task).map(|entry| entry.place),
@@ -230,8 +240,6 @@ impl Dispatch {
             )
         };
         let (begun, behind): (Vec<_>, Vec<_>) = behind.into_iter().partition(has_begun);
-        self.slots[slot].outgoing = false;
-        self.slots[slot].domain = None;
         self.idle.retain(|&idle| idle != slot);
         self.requeue_all(behind, actions);
         for &task in &begun {

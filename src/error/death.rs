@@ -55,6 +55,8 @@ pub enum DeathCause {
     SandboxRefused(String),
     /// It never came to be.
     SpawnFailed(String),
+    /// For [`UNSENT_AFTER`](crate::limits::UNSENT_AFTER) it could not be sent what its task needs.
+    Unreachable(String),
     /// It is gone, but something else reaped it: the embedder ignores SIGCHLD, or waits for
     /// every child itself.
     Unknown,
@@ -81,6 +83,7 @@ impl fmt::Display for DeathCause {
             }
             DeathCause::SandboxRefused(what) => write!(f, "did not serve: {}", Words(what)),
             DeathCause::SpawnFailed(what) => write!(f, "could not be started: {}", Words(what)),
+            DeathCause::Unreachable(what) => write!(f, "was ended: {}", Words(what)),
             DeathCause::Unknown => f.write_str("ended in an unknown way (something else reaped it)"),
             DeathCause::Killed => f.write_str("was killed at the caller's request"),
         }

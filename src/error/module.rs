@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Death;
+use super::{Death, Shortage};
 use crate::limits::compile::CompileLimit;
 use crate::text::{Name, Words};
 
@@ -103,6 +103,13 @@ pub enum ModuleError {
     Compiler {
         /// What the system said.
         message: String,
+    },
+    /// For [`NO_COMPILER_AFTER`](crate::limits::NO_COMPILER_AFTER) no compiler process could be started, for want of
+    /// something. Another load is a new try.
+    #[error("no compiler process can be started: {shortage}")]
+    NoCompiler {
+        /// Of what.
+        shortage: Shortage,
     },
     /// The module has no task of that name.
     #[error("module {} has no task `{}`{}", Name(module), Name(name), known_tasks(known))]

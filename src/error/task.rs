@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BrokenPool, Death};
+use super::{BrokenPool, Death, Shortage};
 use crate::task::{CommandOutput, PartialOutput, TaskId, TaskReport};
 use crate::text::{Name, Words};
 
@@ -257,6 +257,10 @@ pub enum TaskError {
     /// A worker died, and the pool with it.
     #[error(transparent)]
     Broken(#[from] BrokenPool),
+    /// It never began: there is no worker, and for [`NO_WORKER_AFTER`](crate::limits::NO_WORKER_AFTER) none could
+    /// be started, for want of something. The pool is not broken: tasks that come later are a new try.
+    #[error("there is no worker, and none can be started: {0}")]
+    NoWorker(Shortage),
 }
 
 fn trap_words(code: TrapCode, message: &str) -> String {

@@ -39,6 +39,7 @@ fn what_a_module_says_of_itself_cannot_drive_a_terminal() {
         &ModuleError::Abi { message: text() },
         &ModuleError::CompilerDied { death: death(DeathCause::SpawnFailed(text())), quarantined: false },
         &ModuleError::Compiler { message: text() },
+        &ModuleError::NoCompiler { shortage: Shortage::new(Scarce::Processes, text()) },
         &ModuleError::NoDescriptors { message: text() },
         &ModuleError::UnknownTask { module: text(), name: text(), known: vec![text()] },
         &ModuleError::SchemaMismatch {
@@ -64,6 +65,7 @@ fn what_a_task_or_its_worker_says_cannot_drive_a_terminal() {
         &TaskError::OutputDecode { message: text() },
         &TaskError::Abi { message: text() },
         &TaskError::Instantiate { message: text() },
+        &TaskError::NoWorker(Shortage::new(Scarce::Memory, text())),
     ]);
 }
 
@@ -78,6 +80,10 @@ fn the_name_of_a_task_that_is_refused_cannot_drive_a_terminal() {
         &SubmitError::ShutDown { task: text() },
         &SubmitError::OtherProcess { task: text() },
     ]);
+}
+
+fn shortage() -> Shortage {
+    Shortage::new(Scarce::Descriptors, "the words".into())
 }
 
 /// Values, one for each pattern; a variant that is missing here does not compile.
@@ -154,6 +160,7 @@ fn task_errors() -> Vec<TaskError> {
         TaskError::Cancelled => TaskError::Cancelled,
         TaskError::OtherProcess => TaskError::OtherProcess,
         TaskError::WorkerDied(_) => TaskError::WorkerDied(death()),
+        TaskError::NoWorker(_) => TaskError::NoWorker(shortage()),
         TaskError::Broken(_) => TaskError::Broken(broken()),
     }
 }
@@ -224,6 +231,7 @@ fn module_errors() -> Vec<ModuleError> {
         },
         ModuleError::CompilerDied { .. } => ModuleError::CompilerDied { death: death(), quarantined: true },
         ModuleError::Compiler { .. } => ModuleError::Compiler { message: message() },
+        ModuleError::NoCompiler { .. } => ModuleError::NoCompiler { shortage: shortage() },
         ModuleError::UnknownTask { .. } => {
             ModuleError::UnknownTask { module: module(), name: word("a"), known: vec![word("b")] }
         },

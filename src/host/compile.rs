@@ -19,9 +19,11 @@ use super::spawn::{self, Child};
 use super::supervise::Job;
 use super::usage::{self, Usage};
 use crate::compile::cache::{Compiled, DESCRIPTION_BYTES_MAX, Stamp};
-use crate::error::{Death, DeathCause, ModuleError, Phase};
+use crate::error::{Death, DeathCause, ModuleError, Phase, Shortage};
 use crate::limits::compile::{CompileLimit, CompileLimits};
-use crate::limits::{ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX};
+use crate::limits::{
+    ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX, NO_COMPILER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX,
+};
 use crate::module::CodeKind;
 use crate::wire::control::{self, ControlSocket};
 use crate::wire::message::{CompileReply, CompileRequest};
@@ -41,23 +43,8 @@ pub(crate) fn compile(
     limits: &CompileLimits,
 ) -> Result<Compiled, ModuleError> {
     can_be_had(limits)?;
-    let source = memfd::sealed("wasmpool-wasm", wasm).map_err(system)?;
-    let artifact = memfd::empty("wasmpool-artifact").map_err(system)?;
-    let description = memfd::empty("wasmpool-description").map_err(system)?;
-    let (ours, theirs) = control::pair().map_err(system)?;
-    let threads = u32::try_from(core.settings.compile_threads).unwrap_or(u32::MAX);
-    let (limits_sent, sandbox) = (limits.clone(), core.settings.sandbox.clone());
-    let request = CompileRequest { build: fingerprint::BUILD, code, limits: limits_sent, threads, sandbox };
-    ours.send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()]).map_err(system)?;
-
-    let (reply, child) = crossbeam_channel::bounded(1);
-    // The group counts the files in memory that the compiler writes, too.
-    let memory_bytes_max = limits.get(CompileLimit::Memory).saturating_mul(2);
-    core.mailbox.post(Job::SpawnCompiler { socket: theirs, memory_bytes_max, reply });
-    // The supervisor answers at once, or drops the job because the pool has stopped.
-    let child = child.recv_timeout(core.settings.start_timeout).map_err(|_| closed())?.map_err(system)?;
-
-    attend(core, limits, wasm.len(), ours, child).map_err(|error| match error {
+    let Started { artifact, description, socket, child } = start(core, wasm, code, limits)?;
+    attend(core, limits, wasm.len(), socket, child).map_err(|error| match error {
         // Children die with the supervisor's thread.
         ModuleError::CompilerDied { .. } if core.is_stopped() => closed(),
         error => error,
@@ -74,6 +61,68 @@ fn system(error: io::Error) -> ModuleError {
     match Errno::from_io_error(&error) {
         Some(Errno::MFILE | Errno::NFILE) => ModuleError::NoDescriptors { message },
         _ => ModuleError::Compiler { message },
+    }
+}
+
+/// A compiler process that has its request, and the files that it is to write.
+struct Started {
+    artifact: File,
+    description: File,
+    socket: ControlSocket,
+    child: Child,
+}
+
+/// Starts a compiler; where the system has no room for one just then, again after a pause.
+fn start(core: &Core, wasm: &[u8], code: CodeKind, limits: &CompileLimits) -> Result<Started, ModuleError> {
+    let began = Instant::now();
+    let mut pause = SHORTAGE_BACKOFF;
+    loop {
+        let error = match try_start(core, wasm, code, limits) {
+            Ok(started) => return started.ok_or_else(closed),
+            Err(error) => error,
+        };
+        let Some(shortage) = Shortage::of(&error) else { return Err(system(error)) };
+        if began.elapsed() >= NO_COMPILER_AFTER {
+            return Err(match system(error) {
+                error @ ModuleError::NoDescriptors { .. } => error,
+                _ => ModuleError::NoCompiler { shortage },
+            });
+        }
+        if pause == SHORTAGE_BACKOFF {
+            tracing::warn!("no compiler can be started, and it is tried again: {shortage}");
+        }
+        let mut fds = [PollFd::new(&core.mailbox.gone, PollFlags::IN)];
+        let timeout = pause.try_into().ok();
+        if rustix::event::poll(&mut fds, timeout.as_ref()).is_ok_and(|gone| gone > 0) {
+            return Err(closed());
+        }
+        pause = pause.saturating_mul(2).min(SHORTAGE_BACKOFF_MAX);
+    }
+}
+
+/// `None` if the pool has stopped.
+fn try_start(
+    core: &Core,
+    wasm: &[u8],
+    code: CodeKind,
+    limits: &CompileLimits,
+) -> io::Result<Option<Started>> {
+    let source = memfd::sealed("wasmpool-wasm", wasm)?;
+    let artifact = memfd::empty("wasmpool-artifact")?;
+    let description = memfd::empty("wasmpool-description")?;
+    let (socket, theirs) = control::pair()?;
+    let threads = u32::try_from(core.settings.compile_threads).unwrap_or(u32::MAX);
+    // The group counts the files in memory that the compiler writes, too.
+    let memory_bytes_max = limits.get(CompileLimit::Memory).saturating_mul(2);
+    let (limits, sandbox) = (limits.clone(), core.settings.sandbox.clone());
+    let request = CompileRequest { build: fingerprint::BUILD, code, limits, threads, sandbox };
+    socket.send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()])?;
+    let (reply, child) = crossbeam_channel::bounded(1);
+    core.mailbox.post(Job::SpawnCompiler { socket: theirs, memory_bytes_max, reply });
+    // The supervisor answers at once, or drops the job because the pool has stopped.
+    match child.recv_timeout(core.settings.start_timeout) {
+        Ok(child) => Ok(Some(Started { artifact, description, socket, child: child? })),
+        Err(_) => Ok(None),
     }
 }
 

@@ -25,10 +25,10 @@ use super::sent::TaskShares;
 use super::settings::Settings;
 use super::supervise::{Job, Mailbox};
 use crate::dispatch::{self, Action, Dispatch, Domain, Event, Now, Refusal, Spec, WorkerKey};
-use crate::error::{BrokenPool, Death, DeathCause, Phase, SubmitError};
+use crate::error::{BrokenPool, Death, DeathCause, Phase, Shortage, SubmitError};
 use crate::foreign::Foreign;
 use crate::future::{Cell, Labels, Queues};
-use crate::limits::{BATCH_WORK_MAX, MODULES_PER_WORKER_MAX};
+use crate::limits::BATCH_WORK_MAX;
 use crate::module::{Interrupt, Module};
 use crate::observe::{EventKind, PoolStats, WorkerStats};
 use crate::octets::Octets;
@@ -90,6 +90,8 @@ pub(super) struct State {
     /// How a worker ended, noted before its `Dead` event, and the domain that it belonged to.
     pub(super) deaths: HashMap<WorkerKey, (Death, Option<Arc<str>>)>,
     pub(super) broken: Option<Breakage>,
+    /// Why the last worker that could not be started could not.
+    pub(super) shortage: Option<Shortage>,
     /// The deadline that the supervisor sleeps towards.
     armed: Option<Now>,
     /// Threads that sleep on `changed`.
@@ -193,6 +195,7 @@ impl Core {
             expected: HashSet::new(),
             deaths: HashMap::new(),
             broken: None,
+            shortage: None,
             armed: None,
             sleepers: 0,
             wakers: HashMap::new(),
@@ -389,7 +392,7 @@ impl Core {
     /// The worker has ended these tasks, in this order; of some there is more to be done.
     pub(crate) fn answered(&self, link: &Link, answers: impl IntoIterator<Item = (TaskId, bool, Answered)>) {
         let resident_bytes = self.settings.recycle.memory_bytes_max.and_then(|_| link.resident_bytes());
-        let is_full = link.sent.modules() >= MODULES_PER_WORKER_MAX;
+        let is_full = link.sent.modules() >= self.settings.modules_per_worker_max;
         let events = answers.into_iter().map(|(task, unfinished, answered)| {
             let answer = dispatch::Answer {
                 unfinished,
@@ -442,12 +445,27 @@ impl Core {
         state.unwanted.remove(&worker);
         let domain = state.domains.of(worker);
         state.domains.unbind(worker);
-        state.tally.workers_died += u64::from(!expected);
+        let shortage = Shortage::of_death(&death);
+        state.tally.workers_died += u64::from(!expected && shortage.is_none());
         let now = self.now();
         state.observers.tell(now, || EventKind::WorkerEnded { death: death.clone(), expected });
         state.deaths.insert(worker, (death, domain));
-        self.drive(state, [(Event::Dead { worker }, None)]);
+        let event = match shortage.is_some() {
+            true => Event::NotStarted { worker },
+            false => Event::Dead { worker },
+        };
+        state.shortage = shortage.or(state.shortage.take());
+        self.drive(state, [(event, None)]);
         self.lock().deaths.remove(&worker);
+    }
+
+    /// The worker could not be started for want of something.
+    pub(crate) fn not_started(&self, worker: WorkerKey, shortage: Shortage) {
+        let mut state = self.lock();
+        state.unwanted.remove(&worker);
+        state.expected.remove(&worker);
+        state.shortage = Some(shortage);
+        self.drive(state, [(Event::NotStarted { worker }, None)]);
     }
 
     /// For the supervisor: whether this worker is still wanted.

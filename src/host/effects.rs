@@ -7,7 +7,7 @@ use super::core::{Call, Core};
 use super::link::Link;
 use super::supervise::Job;
 use crate::dispatch::KillReason;
-use crate::error::DeathCause;
+use crate::error::{DeathCause, Shortage};
 use crate::foreign::guarded;
 use crate::future::Cell;
 use crate::text::Name;
@@ -31,6 +31,10 @@ pub(super) enum Effect {
     },
     Retire {
         link: Arc<Link>,
+    },
+    Short {
+        workers: usize,
+        shortage: Shortage,
     },
     Slow {
         cell: Arc<Cell>,
@@ -64,6 +68,10 @@ impl Effect {
             },
             Effect::Terminate { link } => link.terminate(),
             Effect::Retire { link } => link.retire(),
+            Effect::Short { workers, shortage } => guarded(|| match workers {
+                0 => tracing::warn!("no worker can be started, and it is tried again: {shortage}"),
+                _ => tracing::warn!("no further worker can be started beside {workers}, which go on: {shortage}"),
+            }),
             Effect::Slow { cell, link, run, after } => {
                 let labels = cell.labels();
                 guarded(|| {

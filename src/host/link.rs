@@ -28,10 +28,10 @@ use super::cpu::ProcessClock;
 use super::priority;
 use super::sent::{self, Sent, TaskShares};
 use crate::dispatch::WorkerKey;
-use crate::error::{Death, DeathCause};
+use crate::error::{Death, DeathCause, Shortage};
 use crate::foreign::{Foreign, guarded};
 use crate::future::Cell;
-use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
+use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX, UNSENT_AFTER};
 use crate::module::Module;
 use crate::shared::Shared;
 use crate::task::TaskId;
@@ -191,6 +191,8 @@ struct Outbox {
     waiting: VecDeque<Piece>,
     /// See [`Orders::spare`].
     spare: Vec<u8>,
+    /// Since when the first that waits could not be sent on the control socket.
+    unsent_since: Option<Instant>,
 }
 
 impl Link {
@@ -203,7 +205,8 @@ impl Link {
     ) -> Arc<Link> {
         let (producer, ring) = end.split();
         let reader = Reader::new(ring);
-        let outbox = Outbox { ring: producer, waiting: VecDeque::new(), spare: Vec::new() };
+        let outbox =
+            Outbox { ring: producer, waiting: VecDeque::new(), spare: Vec::new(), unsent_since: None };
         let orders = Orders {
             outstanding: VecDeque::new(),
             unsent: SmallVec::new(),
@@ -346,23 +349,31 @@ impl Link {
         }
     }
 
-    fn send_module(&self, module: &Module) -> bool {
-        self.has_been_sent("a module", self.sent.send_module(&self.control, module, &self.this))
-    }
-
-    fn send_shares(&self, shares: &[Shared]) -> bool {
-        self.has_been_sent("a shared input", self.sent.send_shares(&self.control, shares, &self.this))
-    }
-
-    fn has_been_sent(&self, what: &str, sent: io::Result<()>) -> bool {
-        if let Err(error) = &sent
-            // A gone worker is reported by its death. One that cannot be sent a file (it does
-            // not read, or the system has no room for descriptors) is of no use.
-            && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-        {
-            self.kill_for(DeathCause::ProtocolViolation(format!("{what} cannot be sent: {error}")));
+    /// `false` if it has not been sent. Where the worker's socket is full, or the system has no room for what
+    /// is under way, the link's thread tries again; a worker for which that lasts is of no use.
+    fn has_been_sent(&self, what: &str, sent: io::Result<()>, since: &mut Option<Instant>) -> bool {
+        let Err(error) = sent else {
+            *since = None;
+            return true;
+        };
+        match error.kind() {
+            // A gone worker is reported by its death.
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {}
+            _ if Shortage::of(&error).is_some() => {
+                let since = *since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= UNSENT_AFTER {
+                    let what = format!("{what} could not be sent to it for {UNSENT_AFTER:?}: {error}");
+                    self.kill_for(DeathCause::Unreachable(what));
+                }
+            }
+            _ => self.kill_for(DeathCause::Unreachable(format!("{what} cannot be sent to it: {error}"))),
         }
-        sent.is_ok()
+        false
+    }
+
+    /// Whether what is next cannot be sent on the control socket just then.
+    fn waits_for_the_system(&self) -> bool {
+        self.has_rest() && self.outbox().unsent_since.is_some()
     }
 
     /// Answers a question of the run's. If that has ended meanwhile, the worker drops it.
@@ -527,7 +538,7 @@ impl Link {
 
 impl Outbox {
     /// What is next goes into the ring, and not by the control socket: if that does not take it, the worker is
-    /// gone, or about to be.
+    /// gone, or it is tried again after a pause.
     fn waits_for_space(&self) -> bool {
         matches!(self.waiting.front(), Some(Piece::Bytes(_) | Piece::Frames(_)))
     }
@@ -537,12 +548,14 @@ impl Outbox {
         while let Some(piece) = self.waiting.front_mut() {
             match piece {
                 Piece::Module(module) => {
-                    if !link.send_module(module) {
+                    let sent = link.sent.send_module(&link.control, module, &link.this);
+                    if !link.has_been_sent("a module", sent, &mut self.unsent_since) {
                         return Ok(());
                     }
                 }
                 Piece::Shares(shares) => {
-                    if !link.send_shares(shares) {
+                    let sent = link.sent.send_shares(&link.control, shares, &link.this);
+                    if !link.has_been_sent("a shared input", sent, &mut self.unsent_since) {
                         return Ok(());
                     }
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::core::{Answered, Record, State, unknown_death};
 use super::domains::Breakage;
 use crate::dispatch::{KillReason, Now, Resolution, RetireReason};
-use crate::error::{BrokenPool, Frame, Phase, TaskError};
+use crate::error::{BrokenPool, Frame, Phase, Scarce, Shortage, TaskError};
 use crate::future::Failed;
 use crate::limits::{BACKTRACE_FRAMES_MAX, TABLE_ELEMENTS_MAX};
 use crate::module::Answer;
@@ -64,6 +64,10 @@ pub(super) fn result(
             let mut death = death.unwrap_or_else(|| unknown_death(Phase::Running));
             death.phase = Phase::Running;
             Err(TaskError::WorkerDied(death))
+        }
+        Resolution::NoWorker => {
+            let unknown = || Shortage::new(Scarce::Processes, String::new());
+            Err(TaskError::NoWorker(state.shortage.clone().unwrap_or_else(unknown)))
         }
         Resolution::Broken => {
             // Nobody broke it where the caller killed it: then each task has its own death.
@@ -161,7 +165,7 @@ pub(super) fn outcome(how: Resolution, result: Option<&Result<Answer, Failed>>) 
         Resolution::Cancelled => TaskOutcome::Cancelled,
         Resolution::TimedOut { .. } | Resolution::Overspent { .. } => TaskOutcome::TimedOut,
         Resolution::Aborted { .. } => TaskOutcome::Aborted,
-        Resolution::Died { .. } | Resolution::Broken => TaskOutcome::Lost,
+        Resolution::Died { .. } | Resolution::Broken | Resolution::NoWorker => TaskOutcome::Lost,
     }
 }
 

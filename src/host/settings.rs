@@ -34,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) on_worker_death: OnWorkerDeath,
     pub(crate) recycle: dispatch::Recycling,
     pub(crate) offers_max: usize,
+    pub(crate) modules_per_worker_max: usize,
     pub(crate) pagemap_scan: bool,
     pub(crate) wasm_stack_bytes_max: usize,
     pub(crate) dirs: Vec<HostDir>,

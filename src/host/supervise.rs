@@ -16,12 +16,13 @@ use rustix::net::RecvFlags;
 
 use super::cgroup::{Cgroups, Group};
 use super::core::Core;
+use super::descriptors;
 use super::link::{self, Link};
 use super::spawn::{self, Child, Program, StderrTail};
 use crate::dispatch::{Event, WorkerKey};
-use crate::error::{Death, DeathCause, Phase};
+use crate::error::{Death, DeathCause, Phase, Shortage};
 use crate::foreign::guarded;
-use crate::limits::GUEST_TEXT_BYTES_MAX;
+use crate::limits::{DESCRIPTORS_LEFT_MIN, GUEST_TEXT_BYTES_MAX};
 use crate::roles::Role;
 use crate::text::truncated;
 use crate::walls::{SandboxReport, SandboxRequest};
@@ -132,7 +133,10 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
         // One job a turn: starting a process takes a while, and nothing else may wait for many.
         if let Ok(job) = inbox.jobs.try_recv() {
             match job {
-                Job::Spawn(worker) => wards.extend(start(core, worker, program, &cgroups)),
+                Job::Spawn(worker) => {
+                    let is_first = wards.is_empty();
+                    wards.extend(start(core, worker, program, &cgroups, is_first));
+                }
                 Job::SpawnCompiler { socket, memory_bytes_max, reply } => {
                     let mut child = spawn::spawn(program, Role::Compiler, socket);
                     if let Ok(child) = &mut child {
@@ -196,14 +200,29 @@ fn group_name(core: &Core, pid: u32) -> String {
     format!("wasmpool-{}-{}-{pid}", std::process::id(), core.id)
 }
 
-/// Starts a worker. One that cannot be started is reported as dead at once.
-fn start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &Cgroups) -> Option<Ward> {
+/// Starts a worker. One that cannot be started is reported at once. Those beyond the first leave descriptors to
+/// the rest of this process: to load a module, or to open the next input.
+fn start(
+    core: &Arc<Core>,
+    worker: WorkerKey,
+    program: &Program,
+    cgroups: &Cgroups,
+    is_first: bool,
+) -> Option<Ward> {
     if !core.wants(worker) {
         core.dead(worker, Death::new(0, DeathCause::Killed, Phase::Start, String::new()));
         return None;
     }
-    match try_start(core, worker, program, cgroups) {
+    let started = match is_first || descriptors::are_left(DESCRIPTORS_LEFT_MIN) {
+        true => try_start(core, worker, program, cgroups),
+        false => Err(rustix::io::Errno::MFILE.into()),
+    };
+    match started {
         Ok(ward) => Some(ward),
+        Err(error) if let Some(shortage) = Shortage::of(&error) => {
+            core.not_started(worker, shortage);
+            None
+        }
         Err(error) => {
             let cause = DeathCause::SpawnFailed(error.to_string());
             core.dead(worker, Death::new(0, cause, Phase::Start, String::new()));

@@ -84,6 +84,7 @@ impl PoolBuilder {
                 on_worker_death: OnWorkerDeath::Break,
                 recycle: Recycling::default(),
                 offers_max: limits::OFFERS_MAX,
+                modules_per_worker_max: limits::MODULES_PER_WORKER_MAX,
                 pagemap_scan: false,
                 wasm_stack_bytes_max: limits::WASM_STACK_BYTES_MAX,
                 dirs: Vec::new(),
@@ -498,6 +499,11 @@ impl PoolBuilder {
         let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
         let mut settings = Settings { workers_max: self.workers, dirs, ..self.settings };
         settings.defaults.timeout.get_or_insert(limits::TIMEOUT);
+        // Workers inherit the hard limit, which may be below what they have otherwise.
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        let (modules_max, offers_max) = limits::within_descriptors(descriptors.unwrap_or(u64::MAX));
+        settings.modules_per_worker_max = settings.modules_per_worker_max.min(modules_max);
+        settings.offers_max = settings.offers_max.min(offers_max);
         if self.verify_sandbox {
             settings.verified = {
                 let dirs = most(settings.dirs.iter().map(|dir| dir.guest.access));

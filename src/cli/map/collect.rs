@@ -280,6 +280,10 @@ impl<'a> Collector<'a> {
         }
         let is_end = result.as_ref().is_err_and(Failure::is_end_of_pool);
         self.tally.pool_lost |= is_end;
+        if result.as_ref().is_err_and(is_for_want_of_a_worker) {
+            // It would be the same for each.
+            self.stop(Stop::Soon);
+        }
         // What ended with the pool was not its own failure: where there is a log, it is to be run again, and
         // then has its line.
         if is_end && self.log.is_some() {
@@ -339,11 +343,19 @@ impl<'a> Collector<'a> {
     }
 }
 
+/// Whether it never began because there was no worker for it.
+fn is_for_want_of_a_worker(failure: &Failure) -> bool {
+    matches!(failure, Failure::Task(failure) if matches!(failure.error(), TaskError::NoWorker(_)))
+}
+
 /// Whether it ended because everything was to end.
 fn is_stopped(failure: &Failure) -> bool {
     match failure {
         Failure::Task(failure) => {
-            matches!(failure.error(), TaskError::Cancelled | TaskError::Aborted { .. } | TaskError::Broken(_))
+            matches!(
+                failure.error(),
+                TaskError::Cancelled | TaskError::Aborted { .. } | TaskError::Broken(_) | TaskError::NoWorker(_)
+            )
         }
         failure => failure.is_end_of_pool(),
     }

@@ -153,6 +153,11 @@ impl Core {
                 *answered = None;
                 None
             }
+            Action::Short { workers } => {
+                let shortage = state.shortage.clone()?;
+                state.observers.tell(now, || EventKind::WorkersShort { workers, shortage: shortage.clone() });
+                Some(Effect::Short { workers, shortage })
+            }
             Action::Kill { worker, reason } => {
                 if resolve::is_expected(reason) {
                     state.expected.insert(worker);

@@ -16,6 +16,9 @@ const ANSWERS_AT_ONCE: usize = 64;
 /// With no more runs under way, answers are handled one by one.
 const FEW_OUTSTANDING: usize = 8;
 
+/// How soon what the control socket did not take is tried again.
+const SEND_AGAIN: Duration = Duration::from_millis(5);
+
 /// So many runs under way are many: nobody waits for the next one alone.
 const MANY_OUTSTANDING: u64 = 4;
 
@@ -385,6 +388,7 @@ fn listen(core: &Core, link: &Link) {
                 return;
             }
             let pause = reader.pause(link).filter(|_| frames > 0 && drained);
+            let pause = pause.or_else(|| (!drained && link.waits_for_the_system()).then_some(SEND_AGAIN));
             is_amid |= reader.frames.is_amid();
             drop(reader);
             if let Some(pause) = pause {

@@ -1,0 +1,156 @@
+//! What the system did not have just then.
+
+use std::fmt;
+use std::io;
+
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+use serde::{Deserialize, Serialize};
+
+use super::{Death, DeathCause, Phase};
+use crate::text::Escaped;
+
+/// What there is too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Scarce {
+    /// Open files that this process may have (`RLIMIT_NOFILE`).
+    Descriptors,
+    /// Open files of the whole system (`fs.file-max`).
+    SystemDescriptors,
+    /// Processes and threads: of this user (`RLIMIT_NPROC`), of a cgroup (`pids.max`) or of the system.
+    Processes,
+    /// Memory, or addresses (`RLIMIT_AS`).
+    Memory,
+}
+
+/// A process could not be started for want of something that may be there later: nobody's fault. The pool goes
+/// on with the workers it has, and tries again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Shortage {
+    /// Of what.
+    pub of: Scarce,
+    /// The limit of this process that stands behind it, where there is one: the soft one.
+    pub limit: Option<u64>,
+    /// What the system said.
+    pub message: String,
+}
+
+/// A child that could not get ready for want of something exits with this and the place in [`SCARCE`].
+const EXIT_CODES: i32 = 211;
+
+const SCARCE: [Scarce; 4] =
+    [Scarce::Descriptors, Scarce::SystemDescriptors, Scarce::Processes, Scarce::Memory];
+
+impl Scarce {
+    fn of(error: &io::Error) -> Option<Scarce> {
+        match Errno::from_io_error(error)? {
+            Errno::MFILE => Some(Scarce::Descriptors),
+            // More descriptors are on their way through sockets than one user may have there.
+            Errno::NFILE | Errno::TOOMANYREFS => Some(Scarce::SystemDescriptors),
+            Errno::AGAIN => Some(Scarce::Processes),
+            Errno::NOMEM | Errno::NOBUFS => Some(Scarce::Memory),
+            _ => None,
+        }
+    }
+}
+
+impl Shortage {
+    /// Whether this is why a process, a thread or a file could not be made.
+    pub(crate) fn of(error: &io::Error) -> Option<Shortage> {
+        Scarce::of(error).map(|of| Shortage::new(of, error.to_string()))
+    }
+
+    /// Whether it is why a child never got ready.
+    pub(crate) fn of_death(death: &Death) -> Option<Shortage> {
+        let DeathCause::Exited(code) = death.cause else { return None };
+        let place = usize::try_from(code.checked_sub(EXIT_CODES)?).ok()?;
+        let of = SCARCE.get(place).filter(|_| death.phase == Phase::Start)?;
+        Some(Shortage::new(*of, death.stderr_tail.trim().to_string()))
+    }
+
+    /// The exit code of a child that met this error before it was ready.
+    pub(crate) fn exit_code(error: &io::Error) -> Option<i32> {
+        let of = Scarce::of(error)?;
+        let place = SCARCE.iter().position(|scarce| *scarce == of)?;
+        Some(EXIT_CODES + place as i32)
+    }
+
+    pub(crate) fn new(of: Scarce, message: String) -> Shortage {
+        let resource = match of {
+            Scarce::Descriptors => Some(Resource::Nofile),
+            Scarce::Processes => Some(Resource::Nproc),
+            Scarce::Memory => Some(Resource::As),
+            Scarce::SystemDescriptors => None,
+        };
+        let limit = resource.and_then(|resource| getrlimit(resource).current);
+        Shortage { of, limit, message }
+    }
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limit = self.limit.map(|limit| format!(", {limit} now")).unwrap_or_default();
+        match self.of {
+            Scarce::Descriptors => write!(
+                f,
+                "this process has as many files open as it may: raise RLIMIT_NOFILE (ulimit -n{limit}), or ask for fewer \
+                 workers"
+            )?,
+            Scarce::SystemDescriptors => f.write_str(
+                "the system has as many files open, or under way, as it may: raise fs.file-max or ulimit -n, or ask \
+                 for fewer workers",
+            )?,
+            Scarce::Processes => write!(
+                f,
+                "no further process or thread may be started: raise RLIMIT_NPROC (ulimit -u{limit}), the cgroup's \
+                 pids.max or kernel.threads-max, or ask for fewer workers"
+            )?,
+            Scarce::Memory => write!(
+                f,
+                "there is no memory for another process: free some, raise RLIMIT_AS (ulimit -v{limit}) or the cgroup's \
+                 memory.max, or ask for fewer workers"
+            )?,
+        }
+        match self.message.as_str() {
+            "" => Ok(()),
+            message => write!(f, " ({})", Escaped(message)),
+        }
+    }
+}
+
+impl std::error::Error for Shortage {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_is_known_by_its_error_and_by_the_end_of_a_child_that_met_it() {
+        let errors = [
+            (Errno::MFILE, Scarce::Descriptors, "ulimit -n"),
+            (Errno::NFILE, Scarce::SystemDescriptors, "fs.file-max"),
+            (Errno::AGAIN, Scarce::Processes, "ulimit -u"),
+            (Errno::NOMEM, Scarce::Memory, "ulimit -v"),
+        ];
+        for (errno, of, advice) in errors {
+            let error = io::Error::from(errno);
+            let shortage = Shortage::of(&error).expect("a shortage");
+            assert_eq!(shortage.of, of);
+            assert!(shortage.to_string().contains(advice), "{shortage}");
+            let code = Shortage::exit_code(&error).expect("a code");
+            let death = |phase| Death::new(7, DeathCause::Exited(code), phase, "its words".into());
+            let of_death = Shortage::of_death(&death(Phase::Start)).expect("a shortage");
+            assert_eq!((of_death.of, of_death.message.as_str()), (of, "its words"));
+            assert_eq!(Shortage::of_death(&death(Phase::Running)), None, "a worker's word for itself");
+        }
+        for errno in [Errno::NOENT, Errno::ACCESS, Errno::PERM, Errno::NOEXEC] {
+            assert_eq!(Shortage::of(&errno.into()), None);
+        }
+        for code in [0, 1, 101, 210, 215] {
+            let death = Death::new(7, DeathCause::Exited(code), Phase::Start, String::new());
+            assert_eq!(Shortage::of_death(&death), None);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The command where this system gives it few descriptors.
+
+use std::process::Command;
+
+use crate::harness::{Ended, cache, end_with, prebuilt};
+
+/// Rounds of `spin` that take some milliseconds, so that more than one worker is wanted.
+const ROUNDS: &str = "3000000";
+
+const INPUTS: usize = 64;
+
+/// `map` with 16 workers, after the shell has set limits.
+fn map_within(limits: &str) -> Ended {
+    let inputs = format!("{ROUNDS}\n").repeat(INPUTS);
+    let script = format!("{limits} && exec \"$0\" \"$@\"");
+    let mut command = Command::new("/bin/sh");
+    command.env_clear().args(["-c", &script, env!("CARGO_BIN_EXE_wasmpool"), "map"]).arg(prebuilt("echo"));
+    command.args(["spin", "--lines", "--workers", "16", "--cache-dir"]).arg(cache());
+    end_with(&mut command, inputs)
+}
+
+fn warnings(ended: &Ended) -> usize {
+    ended.stderr.lines().filter(|line| line.contains("worker can be started")).count()
+}
+
+#[test]
+fn a_low_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
+    let ended = map_within("ulimit -Sn 40").expect(0);
+    assert_eq!(ended.json_lines().iter().filter(|line| line["ok"] == true).count(), INPUTS);
+    assert_eq!(warnings(&ended), 0, "{}", ended.stderr);
+}
+
+#[test]
+fn a_low_hard_limit_of_descriptors_means_fewer_workers_which_is_said_once() {
+    for limit in [36, 40, 64] {
+        let ended = map_within(&format!("ulimit -n {limit}")).expect(0);
+        assert_eq!(ended.json_lines().iter().filter(|line| line["ok"] == true).count(), INPUTS);
+        assert_eq!(warnings(&ended), 1, "{limit}: {}", ended.stderr);
+        ended.says("ulimit -n");
+    }
+}
+
+#[test]
+fn too_few_descriptors_for_any_worker_are_an_error_that_names_the_limit() {
+    for limit in [12, 16, 20] {
+        let ended = map_within(&format!("ulimit -n {limit}")).expect(5);
+        // Once, and not for each input.
+        let said = ended.stderr.matches("ulimit -n").count();
+        assert!((1..=3).contains(&said), "{limit}: {}", ended.stderr);
+    }
+}
