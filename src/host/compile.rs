@@ -403,6 +403,11 @@ impl<'a> WasmFile<'a> {
         Stamp::of(&self.file)
     }
 
+    /// The same, of one that may be remembered once it is read.
+    pub(crate) fn settled_stamp(&self) -> Option<Stamp> {
+        Stamp::settled(&self.file)
+    }
+
     /// Reads it to its end.
     ///
     /// # Errors

@@ -45,7 +45,8 @@ type Landing = Option<Result<Module, (ModuleError, CompileLimits)>>;
 impl Pool {
     /// Loads a wasm file: compiled in a process of its own, or taken from the cache.
     /// The module is named after the file. With a cache, a file that has not changed since it was loaded
-    /// before, by its size and the times of its last changes, is not read again.
+    /// before, by its size and the times of its last changes, is not read again; on file systems that do not notice
+    /// every change (tmpfs, overlays, networks) it is.
     ///
     /// # Errors
     /// [`ModuleError`].
@@ -69,17 +70,18 @@ impl Pool {
         }
         let max = handle.limits_of(&options).get(CompileLimit::WasmBytes);
         let mut file = WasmFile::open(path, max)?;
-        let Some((cache, before)) = handle.cache.as_ref().zip(file.stamp()) else {
+        let Some((cache, stamp)) = handle.cache.as_ref().zip(file.stamp()) else {
             return self.load_with(&file.read(max)?, options);
         };
-        if let Some(digest) = cache.digest_of(before)
+        if let Some(digest) = cache.digest_of(stamp)
             && let Some(module) = handle.load_known(digest, cache, &options)
         {
             return module;
         }
+        let before = file.settled_stamp();
         let wasm = file.read(max)?;
         let digest = Digest::of(&wasm);
-        if let Some(after) = file.stamp() {
+        if let Some((before, after)) = before.zip(file.stamp()) {
             cache.remember(before, after, digest);
         }
         handle.load_bytes(&wasm, digest, options)
