@@ -105,9 +105,12 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     let done = run(&mut collector, &signals, (&plan, source), &budget);
     let is_closed_pipe = done.as_ref().is_err_and(Failure::is_closed_pipe);
     if collector.tally.pool_lost && done.is_ok() {
-        console.error(
-            "the pool is lost: inputs that are not listed were not run; with --retries 1 it outlives a worker",
-        );
+        console.error(match collector.tally.no_worker {
+            true => "without a worker, inputs that are not listed were not run",
+            false => {
+                "the pool is lost: inputs that are not listed were not run; with --retries 1 it outlives a worker"
+            }
+        });
     }
     collector.end(settings.quiet || is_closed_pipe);
     match (&done, trace) {

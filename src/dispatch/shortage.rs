@@ -74,12 +74,14 @@ impl Shortage {
 }
 
 impl Dispatch {
-    /// How many more workers there is room for.
+    /// How many more workers there is room for: in a shortage, for those whose place another one is leaving.
     pub(super) fn room(&self) -> usize {
-        match self.shortage.is_on() && !self.mutant(Mutant::RoomInShortage) {
-            true => 0,
-            false => self.config.workers_max.saturating_sub(self.occupied()),
+        let room = self.config.workers_max.saturating_sub(self.occupied());
+        if !self.shortage.is_on() || self.mutant(Mutant::RoomInShortage) {
+            return room;
         }
+        let leaves = |slot: &&super::Slot| slot.state != State::Vacant && !slot.is_occupied();
+        self.slots.iter().filter(leaves).count().min(room)
     }
 
     /// How many of the wanted workers are to be started now.

@@ -62,6 +62,14 @@ impl Shortage {
         Scarce::of(error).map(|of| Shortage::new(of, error.to_string()))
     }
 
+    /// The same error, which says what to do about it where it is one of these.
+    pub(crate) fn explained(error: io::Error) -> io::Error {
+        match Shortage::of(&error) {
+            Some(shortage) => io::Error::new(error.kind(), shortage),
+            None => error,
+        }
+    }
+
     /// Whether it is why a child never got ready.
     pub(crate) fn of_death(death: &Death) -> Option<Shortage> {
         let DeathCause::Exited(code) = death.cause else { return None };

@@ -15,7 +15,7 @@ use super::{Handle, Pool};
 use crate::compile::cache::Cache;
 use crate::directory::{DirAccess, GuestDir, most};
 use crate::dispatch::{Event, Recycling};
-use crate::error::BuildError;
+use crate::error::{BuildError, Shortage};
 use crate::fork::OfProcess;
 use crate::future::Queues;
 use crate::host::cgroup::CgroupChoice;
@@ -494,7 +494,7 @@ impl PoolBuilder {
             CacheChoice::Dir(dir) => Cache::open(&dir),
             CacheChoice::Off => None,
         };
-        let system = |what| move |source| BuildError::System { what, source };
+        let system = |what| move |source| BuildError::System { what, source: Shortage::explained(source) };
         let (mailbox, inbox) = supervise::mailbox().map_err(system("create an eventfd"))?;
         let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
         let mut settings = Settings { workers_max: self.workers, dirs, ..self.settings };

@@ -282,6 +282,7 @@ impl<'a> Collector<'a> {
         self.tally.pool_lost |= is_end;
         if result.as_ref().is_err_and(is_for_want_of_a_worker) {
             // It would be the same for each.
+            self.tally.no_worker = true;
             self.stop(Stop::Soon);
         }
         // What ended with the pool was not its own failure: where there is a log, it is to be run again, and

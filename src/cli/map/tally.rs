@@ -18,6 +18,8 @@ pub(super) struct Tally {
     /// Bytes of tasks' logs over their limit.
     pub(super) log_bytes_dropped: u64,
     pub(super) pool_lost: bool,
+    /// There was no worker, and none could be started.
+    pub(super) no_worker: bool,
     /// The exit code, if a signal asked for the end.
     pub(super) interrupted: Option<u8>,
     /// It ended early because enough was done, as was asked for.
