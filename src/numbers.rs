@@ -21,8 +21,9 @@
 //! | `wasmpool_workers` | gauge | | `state`: `starting`, `idle`, `busy` | worker processes that live; those that leave are none of these |
 //! | `wasmpool_workers_started_total` | counter | | | worker processes started |
 //! | `wasmpool_workers_leaving_total` | counter | | `reason`: `idle`, `resized`, `recycled`, `domain`, `pool_ends` | workers that the pool asked to leave |
-//! | `wasmpool_workers_died_total` | counter | | `cause`: `exited`, `signaled`, `out_of_memory`, `protocol_violation`, `start_timeout`, `sandbox_refused`, `spawn_failed`, `killed`, `unknown` | workers that died unexpectedly |
+//! | `wasmpool_workers_died_total` | counter | | `cause`: `exited`, `signaled`, `out_of_memory`, `protocol_violation`, `start_timeout`, `sandbox_refused`, `spawn_failed`, `unreachable`, `killed`, `unknown` | workers that died unexpectedly |
 //! | `wasmpool_sandbox_layers` | gauge | | | layers that stand around the worker that became ready last |
+//! | `wasmpool_workers_short_total` | counter | | | how often more workers were wanted than could be had: [`EventKind::WorkersShort`](crate::EventKind::WorkersShort) |
 //! | `wasmpool_broken` | gauge | | | 1 once a death has broken the pool |
 //! | `wasmpool_events_dropped_total` | counter | | | events that were missed: the other numbers lack them |
 //!
@@ -83,6 +84,10 @@ fn describe() {
     metrics::describe_counter!("wasmpool_workers_leaving_total", "Workers that were asked to leave");
     metrics::describe_counter!("wasmpool_workers_died_total", "Workers that died unexpectedly");
     metrics::describe_gauge!("wasmpool_sandbox_layers", "Layers around the worker that became ready last");
+    metrics::describe_counter!(
+        "wasmpool_workers_short_total",
+        "How often more workers were wanted than could be had"
+    );
     metrics::describe_gauge!("wasmpool_broken", "1 once a death has broken the pool");
     metrics::describe_counter!("wasmpool_events_dropped_total", "Events that were missed");
 }

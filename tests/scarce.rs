@@ -206,7 +206,8 @@ impl<F: Fn() + Send + Sync + 'static> Subscriber for At<F> {
 /// Of another name each time, so that no cache has it.
 fn unseen() -> Vec<u8> {
     let name = format!("{:?}", std::time::SystemTime::now());
-    wat::parse_str(format!("(module (memory 1) (func (export \"_start\") ) (data \"{name}\"))")).expect("valid")
+    wat::parse_str(format!("(module (memory 1) (func (export \"_start\") ) (data \"{name}\"))"))
+        .expect("valid")
 }
 
 #[test]

@@ -159,7 +159,9 @@ impl Failure {
     pub(super) fn is_end_of_pool(&self) -> bool {
         match self {
             Failure::Submit(error) => matches!(error, SubmitError::Broken(_) | SubmitError::ShutDown { .. }),
-            Failure::Task(failure) => matches!(failure.error(), TaskError::Broken(_) | TaskError::NoWorker(_)),
+            Failure::Task(failure) => {
+                matches!(failure.error(), TaskError::Broken(_) | TaskError::NoWorker(_))
+            }
             _ => false,
         }
     }

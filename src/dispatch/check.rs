@@ -143,6 +143,9 @@ impl Dispatch {
         let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
         let room = self.room();
         let is_enough = self.queue.ready() <= starting + room;
-        assert!(self.idle.is_empty() || is_enough, "a task waits beside the place of an idle worker: {self:?}");
+        assert!(
+            self.idle.is_empty() || is_enough,
+            "a task waits beside the place of an idle worker: {self:?}"
+        );
     }
 }

@@ -70,7 +70,9 @@ impl Effect {
             Effect::Retire { link } => link.retire(),
             Effect::Short { workers, shortage } => guarded(|| match workers {
                 0 => tracing::warn!("no worker can be started, and it is tried again: {shortage}"),
-                _ => tracing::warn!("no further worker can be started beside {workers}, which go on: {shortage}"),
+                _ => tracing::warn!(
+                    "no further worker can be started beside {workers}, which go on: {shortage}"
+                ),
             }),
             Effect::Slow { cell, link, run, after } => {
                 let labels = cell.labels();

@@ -355,7 +355,10 @@ fn is_stopped(failure: &Failure) -> bool {
         Failure::Task(failure) => {
             matches!(
                 failure.error(),
-                TaskError::Cancelled | TaskError::Aborted { .. } | TaskError::Broken(_) | TaskError::NoWorker(_)
+                TaskError::Cancelled
+                    | TaskError::Aborted { .. }
+                    | TaskError::Broken(_)
+                    | TaskError::NoWorker(_)
             )
         }
         failure => failure.is_end_of_pool(),
