@@ -16,7 +16,8 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 
-const MAGIC: &[u8; 16] = b"wasmpool known 1";
+/// What was remembered under an earlier number had not been written back first.
+const MAGIC: &[u8; 16] = b"wasmpool known 2";
 
 /// A file must have rested so long: file systems count in ticks of 1 to 10 ms, a few in seconds.
 const RESTED: Duration = Duration::from_secs(3);
