@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::{Death, DeathCause, Phase};
-use crate::text::Escaped;
+use crate::text::Words;
 
 /// What there is too little of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -123,7 +123,7 @@ impl fmt::Display for Shortage {
         }
         match self.message.as_str() {
             "" => Ok(()),
-            message => write!(f, " ({})", Escaped(message)),
+            message => write!(f, " ({})", Words(message)),
         }
     }
 }
