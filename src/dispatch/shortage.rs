@@ -107,9 +107,11 @@ impl Dispatch {
             actions.push(Action::Short { workers });
         }
         let is_alone = self.slots.iter().all(|slot| slot.state == State::Vacant);
-        if is_alone || self.mutant(Mutant::ImpatientInShortage) {
+        let is_impatient = self.mutant(Mutant::ImpatientInShortage);
+        if is_alone || is_impatient {
             let since = *self.shortage.alone_since.get_or_insert(now);
-            if now.saturating_sub(since) >= NO_WORKER_AFTER && !self.mutant(Mutant::EndlessShortage) {
+            let for_long = now.saturating_sub(since) >= NO_WORKER_AFTER;
+            if (for_long || is_impatient) && !self.mutant(Mutant::EndlessShortage) {
                 self.shortage.alone_since = None;
                 for task in self.queue.take_ready() {
                     self.resolve(task, Resolution::NoWorker, actions);
