@@ -379,7 +379,12 @@ impl Link {
     /// Answers a question of the run's. If that has ended meanwhile, the worker drops it.
     pub(super) fn answer(&self, run: u64, number: u64, reply: Reply) {
         let sent = self.control.send(&ToWorkerControl::Answer { run, number, reply }, &[]);
-        self.has_been_sent("an answer", sent);
+        // The worker asks one thing at a time, so there is room for its answer unless it does not read.
+        if let Err(error) = sent
+            && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+        {
+            self.kill_for(DeathCause::ProtocolViolation(format!("an answer cannot be sent: {error}")));
+        }
     }
 
     /// Asks the worker to stop the run. A late request hits nothing.
