@@ -51,7 +51,7 @@ pub fn main() -> ExitCode {
         // Help and version are no errors: clap prints them to stdout and its code is 0.
         Err(Wrong::Clap(error)) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code());
-            let said = console::print_clap(&error);
+            let said = console::print_clap(error);
             return ExitCode::from(
                 said.map_or_else(|failure| report(&failure, false, &Console::new()).code(), |()| code),
             );

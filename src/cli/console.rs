@@ -7,11 +7,12 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anstyle::{AnsiColor, Style};
+use clap::error::ContextValue;
 use indicatif::ProgressBar;
 
 use super::exit::Failure;
 use super::streams::{self, Waiting};
-use crate::text::Escaped;
+use crate::text::{Escaped, Name, is_harmless};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
@@ -130,12 +131,23 @@ pub(super) fn print_page(page: String) -> Result<(), Failure> {
     streams::stdout().write_all(page.as_bytes()).map_err(Failure::Output)
 }
 
-/// What clap says: help and version on stdout, errors on stderr.
-pub(super) fn print_clap(error: &clap::Error) -> Result<(), Failure> {
+/// What clap says: help and version on stdout, errors on stderr. An error repeats what was typed, which may be a
+/// stranger's word in a script.
+pub(super) fn print_clap(mut error: clap::Error) -> Result<(), Failure> {
+    let shown = |text: &String| Name(text).to_string();
+    let context = error.context().filter_map(|(kind, value)| match value {
+        ContextValue::String(text) => Some((kind, ContextValue::String(shown(text)))),
+        ContextValue::Strings(texts) => {
+            Some((kind, ContextValue::Strings(texts.iter().map(shown).collect())))
+        }
+        _ => None,
+    });
+    for (kind, value) in context.collect::<Vec<_>>() {
+        error.insert(kind, value);
+    }
     let text = error.render();
-    // An error repeats what was typed, which may be a stranger's word in a script.
-    let is_plain = text.to_string().chars().all(crate::text::is_harmless);
-    let text = match is_plain {
+    // What else there is of it is the words of a value's parser.
+    let text = match text.to_string().chars().all(is_harmless) {
         true => text.ansi().to_string(),
         false => Escaped(text.to_string()).to_string(),
     };

@@ -187,7 +187,7 @@ fn rehearse(
         match shown {
             Ok(shown) => {
                 tally.ok += 1;
-                lines.push(&crate::text::Escaped(shown).to_string())?;
+                lines.push(&crate::text::Name(shown).to_string())?;
             }
             Err(failure) => {
                 tally.failed += 1;
