@@ -16,12 +16,14 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use crate::error::ModuleError;
 use crate::limits::MODULE_BYTES_MAX;
 use crate::limits::compile::CompileLimits;
 use crate::module::{CodeKind, MemoryKind};
+use crate::refused::calling;
 use crate::sandbox::{self, LockedDown, Profile};
 use crate::walls::SandboxRequest;
 use crate::wire::control::ControlSocket;
@@ -60,17 +62,18 @@ fn serve() -> io::Result<()> {
     // Engines look around in /proc while they are made: both, since the module is not looked at yet.
     let engines = match Engines::new(request.code) {
         Ok(engines) => engines,
-        Err(error) => return refused(io::Error::other(format!("{error:#}"))),
+        Err(error) => return refused(engine_error("make the compiler's engines", &error)),
     };
     confine::count_threads(request.threads);
     // The module's limit, and not that of workers.
     let sandbox =
         SandboxRequest { memory_bytes_max: confine::data_bytes(&request.limits), ..request.sandbox.clone() };
+    let data_at_start = entered.data_bytes;
     let locked = match entered.lock(&sandbox, Profile::Compiler, &mut []) {
         Ok(locked) => locked,
         Err(error) => return refused(error.into()),
     };
-    if let Err(error) = confine::limit(&request.limits, request.threads, &request.sandbox) {
+    if let Err(error) = confine::limit(&request.limits, request.threads, &request.sandbox, data_at_start) {
         return refused(error);
     }
     // From `lock` on this process dies with its host. A host that died before had sent the request already,
@@ -84,15 +87,30 @@ fn serve() -> io::Result<()> {
     };
     let mut bytes = Vec::new();
     File::from(wasm).take(MODULE_BYTES_MAX as u64).read_to_end(&mut bytes)?;
-    let reply: CompileReply =
-        match compile(&locked, &engines, &bytes, File::from(artifact), request.code, &request.limits)? {
-            Ok(file) => {
-                File::from(description).write_all(&file)?;
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
-    socket.send(&reply, &[])
+    let compiled = compile(&locked, &engines, &bytes, File::from(artifact), request.code, &request.limits)
+        .and_then(|compiled| match compiled {
+            Ok(file) => File::from(description)
+                .write_all(&file)
+                .map(Ok)
+                .map_err(calling("write (of a module's description)")),
+            Err(error) => Ok(Err(error)),
+        });
+    match compiled {
+        Ok(reply) => socket.send::<CompileReply>(&reply, &[]),
+        Err(error) => refused(error),
+    }
+}
+
+/// What the engine says, with the system's error where that is behind it.
+pub(crate) fn engine_error(doing: &'static str, error: &wasmtime::Error) -> io::Error {
+    let errno = error.chain().find_map(|cause| {
+        let of_io = || Errno::from_io_error(cause.downcast_ref::<io::Error>()?);
+        cause.downcast_ref::<Errno>().copied().or_else(of_io)
+    });
+    match errno.map(calling(doing)) {
+        Some(named) => io::Error::new(named.kind(), format!("{named} ({error:#})")),
+        None => io::Error::other(format!("{doing}: {error:#}")),
+    }
 }
 
 /// One for each kind of memories that a module can have.
@@ -136,7 +154,7 @@ fn compile(
         Ok(artifact) => artifact,
         Err(error) => return Ok(Err(error)),
     };
-    (&artifact_file).write_all(&artifact)?;
+    (&artifact_file).write_all(&artifact).map_err(calling("write (of the machine code)"))?;
     let artifact_bytes = artifact.len() as u64;
     // Mapped from its file from here on, which costs no memory of this process's own.
     drop(artifact);

@@ -25,6 +25,7 @@ pub(crate) mod memory;
 mod observers;
 pub(crate) mod pagemap;
 pub(crate) mod priority;
+mod resident;
 mod resolve;
 pub(crate) mod sent;
 pub(crate) mod settings;

@@ -48,6 +48,7 @@ compile_error!("wasmpool needs Linux: memfd, pidfd and futexes across processes"
 mod task;
 pub mod limits;
 mod text;
+mod refused;
 mod foreign;
 mod sync;
 mod fork;

@@ -122,6 +122,18 @@ pub const BACKTRACE_FRAMES_MAX: usize = 32;
 /// Bytes kept of one function name, panic message or error text of a guest.
 pub const GUEST_TEXT_BYTES_MAX: usize = 64 * 1024;
 
+/// Stack of the main thread of a worker, or of a compiler: as main threads usually have it. Not more, since
+/// it is memory that `RLIMIT_DATA` does not count.
+pub const WORKER_STACK_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Addresses that a worker may have beyond its memory: it reserves some 340 GiB when it starts and for
+/// modules with memories of their own, and modules and shared inputs are mapped. It bounds what page tables may come to: 2 GiB.
+pub const WORKER_ADDRESSES_MAX: u64 = 1024 * 1024 * 1024 * 1024;
+
+/// How often the host looks what each worker holds in memory, while tasks run; and while none does.
+/// Between two looks a worker that was taken over gets no further than it can fill pages.
+pub const MEMORY_LOOKS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
+
 /// Default for [`PoolBuilder::start_timeout`](crate::PoolBuilder::start_timeout): from spawn to the worker's first word.
 pub const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -380,7 +392,7 @@ pub const WASI_SUBSCRIPTIONS_MAX: u32 = 4096;
 const _: () = {
     assert!(WASM_STACK_BYTES_MIN <= WASM_STACK_BYTES_MAX && WASM_STACK_BYTES_MAX <= WASM_STACK_BYTES_AT_MOST);
     // As main threads usually have it.
-    assert!(WASM_STACK_BYTES_AT_MOST + HOST_STACK_BYTES <= 8 * 1024 * 1024);
+    assert!((WASM_STACK_BYTES_AT_MOST + HOST_STACK_BYTES) as u64 <= WORKER_STACK_BYTES);
     // One message brings all directories, beside what else it says.
     assert!(DIRS_MAX * (GUEST_PATH_BYTES_MAX + 16) + 16 * 1024 <= CONTROL_BYTES_MAX);
     // A control message has room for so many descriptors.

@@ -21,7 +21,7 @@
 //! | `wasmpool_workers` | gauge | | `state`: `starting`, `idle`, `busy` | worker processes that live; those that leave are none of these |
 //! | `wasmpool_workers_started_total` | counter | | | worker processes started |
 //! | `wasmpool_workers_leaving_total` | counter | | `reason`: `idle`, `resized`, `recycled`, `domain`, `pool_ends` | workers that the pool asked to leave |
-//! | `wasmpool_workers_died_total` | counter | | `cause`: `exited`, `signaled`, `out_of_memory`, `protocol_violation`, `start_timeout`, `sandbox_refused`, `spawn_failed`, `unreachable`, `killed`, `unknown` | workers that died unexpectedly |
+//! | `wasmpool_workers_died_total` | counter | | `cause`: `exited`, `signaled`, `out_of_memory`, `memory_exceeded`, `protocol_violation`, `start_timeout`, `sandbox_refused`, `spawn_failed`, `unreachable`, `killed`, `unknown` | workers that died unexpectedly |
 //! | `wasmpool_sandbox_layers` | gauge | | | layers that stand around the worker that became ready last |
 //! | `wasmpool_workers_short_total` | counter | | | how often more workers were wanted than could be had: [`EventKind::WorkersShort`](crate::EventKind::WorkersShort) |
 //! | `wasmpool_broken` | gauge | | | 1 once a death has broken the pool |
@@ -334,6 +334,7 @@ fn cause_name(cause: &DeathCause) -> &'static str {
         DeathCause::Exited(_) => "exited",
         DeathCause::Signaled(_) => "signaled",
         DeathCause::OutOfMemory { .. } => "out_of_memory",
+        DeathCause::MemoryExceeded { .. } => "memory_exceeded",
         DeathCause::ProtocolViolation(_) => "protocol_violation",
         DeathCause::StartTimeout(_) => "start_timeout",
         DeathCause::SandboxRefused(_) => "sandbox_refused",

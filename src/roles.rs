@@ -34,12 +34,33 @@ impl Role {
 /// `if __name__ == "__main__"`, which guards the same hole.
 ///
 /// A crate's tests have no `main`: there, [`init_at_load!`](crate::init_at_load) does the same.
+///
+/// A write beyond `RLIMIT_FSIZE` is an error from here on (`EFBIG`), as in Python, and not the end of the
+/// process: SIGXFSZ is ignored, unless the program has decided about it before.
 pub fn init() {
     INITIALIZED.store(true, Ordering::SeqCst);
+    too_large_is_an_error();
     match Role::of_this_process() {
         None => {}
-        Some(Role::Worker) => std::process::exit(crate::worker::main()),
-        Some(Role::Compiler) => std::process::exit(crate::compile::main()),
+        Some(Role::Worker) => leave(crate::worker::main()),
+        Some(Role::Compiler) => leave(crate::compile::main()),
+    }
+}
+
+/// Ends a child. Not by `exit`: handlers of the embedder's (of a coverage build, a sanitizer, C++) would make
+/// system calls that the filter does not allow. What a child has to say, it has said: nothing is buffered.
+fn leave(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+fn too_large_is_an_error() {
+    // SAFETY: the default action is replaced by none, and anybody else's is put back: neither runs code of ours.
+    unsafe {
+        let before = libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        if before != libc::SIG_DFL && before != libc::SIG_ERR {
+            libc::signal(libc::SIGXFSZ, before);
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crate::refused::remember_limits;
 use crate::walls::{LayerReport, SandboxLayer, SandboxReport, SandboxRequest};
 pub(crate) use directories::Granted;
 pub(crate) use syscalls::Profile;
@@ -34,7 +35,10 @@ pub(crate) struct LockedDown(());
 
 /// A process that holds its socket and nothing else.
 #[derive(Debug)]
-pub(crate) struct Entered(());
+pub(crate) struct Entered {
+    /// What it could write to when it started: limits on memory count from there.
+    pub(crate) data_bytes: u64,
+}
 
 /// A process that has given everything up but its system calls.
 #[derive(Debug)]
@@ -49,10 +53,11 @@ pub(crate) struct Locked {
 /// Any step that fails: such a child does nothing.
 pub(crate) fn enter() -> io::Result<(OwnedFd, Entered)> {
     panics_abort();
+    remember_limits();
     let socket = descriptors::take_socket()?;
     session::begin()?;
     descriptors::close_others(&socket)?;
-    Ok((socket, Entered(())))
+    Ok((socket, Entered { data_bytes: rlimits::data_bytes() }))
 }
 
 impl Entered {
@@ -68,11 +73,8 @@ impl Entered {
         profile: Profile,
         dirs: &mut [Granted],
     ) -> Result<Locked, Refused> {
-        if !profile.starts_threads() {
+        if !profile.has_many_threads() {
             syscalls::one_heap();
-        }
-        if !dirs.is_empty() {
-            rlimits::too_large_is_an_error();
         }
         let mut ledger = Ledger::new(request.clone());
         ledger.apply(SandboxLayer::Session, || Ok("own session, umask 077, dies with the host".into()))?;
@@ -80,7 +82,7 @@ impl Entered {
         // Before the user changes: /proc/self belongs to root from then on.
         ledger.apply(SandboxLayer::OomScore, session::prefer_for_oom)?;
         ledger.apply(SandboxLayer::ResourceLimits, || {
-            rlimits::apply(request.memory_bytes_max, !dirs.is_empty())
+            rlimits::apply(request.memory_bytes_max, !dirs.is_empty(), self.data_bytes)
         })?;
         // Root has the right to both until it becomes somebody else, whether there are user
         // namespaces or not. Whoever has it not has it behind them, where both are tried again.
@@ -111,7 +113,7 @@ impl Locked {
     /// [`Refused`]: a layer that the policy does not do without.
     pub(crate) fn seal(mut self) -> Result<(LockedDown, SandboxReport), Refused> {
         let profile = self.profile;
-        self.ledger.complete(SandboxLayer::ResourceLimits, || rlimits::no_more_threads(profile))?;
+        self.ledger.complete(SandboxLayer::ResourceLimits, rlimits::no_more_threads)?;
         // Asked now: behind the filter nobody asks.
         let has_no_new_privileges = identity::has_no_new_privileges();
         self.ledger.apply(SandboxLayer::Seccomp, || syscalls::filter(profile))?;
@@ -227,20 +229,25 @@ impl Ledger {
         Ok(())
     }
 
-    /// A second step of a layer whose first one stands; without it the layer does not.
+    /// A second step of a layer, whatever became of its first one; the layer stands if both do.
     fn complete(
         &mut self,
         layer: SandboxLayer,
-        step: impl FnOnce() -> io::Result<()>,
+        step: impl FnOnce() -> io::Result<String>,
     ) -> Result<(), Refused> {
-        let Some(index) = self.layers.iter().position(|report| report.layer == layer && report.applied)
+        let Some(index) = self.layers.iter().position(|report| report.layer == layer && report.requested)
         else {
             return Ok(());
         };
         match step() {
-            Ok(()) => {}
+            Ok(what) => self.layers[index].reason.push_str(&format!(", {what}")),
             Err(error) if self.request.policy.can_do_without(layer) => {
-                (self.layers[index].applied, self.layers[index].reason) = (false, error.to_string());
+                let report = &mut self.layers[index];
+                report.reason = match report.applied {
+                    true => format!("{error}; the others stand: {}", report.reason),
+                    false => format!("{error}, {}", report.reason),
+                };
+                report.applied = false;
             }
             Err(error) => return Err(self.refused(layer, &error)),
         }

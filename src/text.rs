@@ -82,12 +82,38 @@ fn is_unseen(c: char) -> bool {
 
 /// At most `max` bytes of `text`, cut at a character's end and marked.
 pub(crate) fn truncated(text: &str, max: usize) -> String {
-    if text.len() <= max {
-        return text.to_string();
-    }
-    let end = (0..=max).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-    format!("{}… ({} bytes cut)", &text[..end], text.len() - end)
+    quoted(text.as_bytes(), max)
 }
+
+/// The same of bytes, which may be no text, and may be very many: no more of them is looked at than is shown, and
+/// what is said to be cut is counted from all of them. Whatever is quoted in an error goes through here.
+pub(crate) fn quoted(bytes: &[u8], max: usize) -> String {
+    let start = &bytes[..bytes.len().min(max)];
+    let is_whole = start.len() == bytes.len();
+    let (mut shown, mut used) = (String::new(), 0);
+    for chunk in start.utf8_chunks() {
+        let room = max - shown.len();
+        let valid = chunk.valid();
+        let end = (0..=valid.len().min(room)).rev().find(|&end| valid.is_char_boundary(end)).unwrap_or(0);
+        shown.push_str(&valid[..end]);
+        used += end;
+        let invalid = chunk.invalid();
+        // What ends there may be the first half of a character.
+        let is_cut = !is_whole && used + invalid.len() == start.len();
+        if end < valid.len() || invalid.is_empty() || is_cut || shown.len() + REPLACEMENT.len() > max {
+            break;
+        }
+        shown.push_str(REPLACEMENT);
+        used += invalid.len();
+    }
+    match bytes.len() - used {
+        0 => shown,
+        cut => format!("{shown}… ({cut} bytes cut)"),
+    }
+}
+
+/// In the place of bytes that are no text.
+const REPLACEMENT: &str = "\u{fffd}";
 
 #[cfg(test)]
 mod tests {
@@ -116,8 +142,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_quoted_is_short_and_what_is_cut_is_counted_from_the_whole() {
+        for (what, shown) in [(&b"x"[..], 100), ("ä".as_bytes(), 100), (b"\xff", 33)] {
+            let many = what.repeat(200_000_000 / what.len());
+            let quote = quoted(&many, 100);
+            let cut = many.len() - shown;
+            assert!(quote.ends_with(&format!("… ({cut} bytes cut)")), "{quote}");
+            assert!(quote.len() < 200, "{quote}");
+        }
+        assert_eq!(quoted(b"a\xffb", 10), "a\u{fffd}b");
+        assert_eq!(quoted(b"a\xffb", 3), "a… (2 bytes cut)");
+        assert_eq!(quoted("aä".as_bytes(), 2), "a… (2 bytes cut)");
+        assert_eq!(quoted(b"a\xc3", 2), "a… (1 bytes cut)");
+    }
+
+    #[test]
     fn truncation_keeps_whole_characters() {
         assert_eq!(truncated("ääää", 3), "ä… (6 bytes cut)");
         assert_eq!(truncated("ok", 3), "ok");
+        assert_eq!(truncated("", 0), "");
+        assert_eq!(truncated("a", 0), "… (1 bytes cut)");
     }
 }

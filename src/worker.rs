@@ -42,6 +42,7 @@ use wasi::TaskDir;
 
 pub(crate) use linker::{TaskState, WASI_MODULE, linker};
 
+use crate::compile::engine_error;
 use crate::compile::settings::Running;
 use crate::directory;
 use crate::error::Shortage;
@@ -102,7 +103,8 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     let cannot_lock = |refused: sandbox::Refused| {
         let message = refused.to_string();
         // Nobody listens only if the host is gone, and then so are we.
-        let _ = socket.send(&FromWorkerControl::CannotLock { build: fingerprint::BUILD, message }, &[]);
+        let build = fingerprint::BUILD;
+        let _ = socket.send(&FromWorkerControl::CannotLock { build, message }, &[]);
         io::Error::from(refused)
     };
 
@@ -113,7 +115,10 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     let shared = Arc::new(watcher::Shared::new(move || main.wake_self()));
     let from_host = inbox::Ring::new(end.clone(), consumer, shared.is_called.clone());
     let memories = Arc::new(Memories::new());
-    let modules = || loaded::Modules::new(shared.clone(), running, &memories).map_err(io::Error::other);
+    let modules = || {
+        loaded::Modules::new(shared.clone(), running, &memories)
+            .map_err(|error| engine_error("make the engines (reserve addresses)", &error))
+    };
     // Those that scan the page map open it while there is a /proc. Others are made behind the empty root: their
     // pools ask std for the number of processors, 22 times, and it reads the cgroup's quota where it can,
     // which was a tenth of a worker's start.
@@ -146,7 +151,11 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     socket.send(&FromWorkerControl::Ready { build: fingerprint::BUILD, sandbox: report }, &[])?;
     if let Some(probe) = probe {
         let outcome = sandbox::attacks::attempt(&probe);
-        return socket.send(&FromWorkerControl::Probed { outcome }, &[]);
+        socket.send(&FromWorkerControl::Probed { outcome }, &[])?;
+        // The doctor may want to look at what was made of it; the watcher ends it with the doctor.
+        loop {
+            std::thread::park();
+        }
     }
     reporter.connect(to_host.clone());
     main_loop::run(&locked, from_host, &to_host, reporter, runner, &end)

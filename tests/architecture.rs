@@ -105,6 +105,12 @@ fn the_host_knows_neither_the_worker_nor_its_callers() {
     assert_room_without("pool", &["crate::worker", "crate::cli"]);
 }
 
+/// The build's fingerprint leaves it out: what crosses a process boundary cannot be defined in it.
+#[test]
+fn nobody_knows_the_command_line() {
+    assert_only_in(&["crate::cli", "super::cli"], &["cli", "main", "lib"]);
+}
+
 #[test]
 fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argument() {
     let rooms = [

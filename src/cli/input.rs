@@ -8,7 +8,7 @@ use super::exit::Failure;
 use super::json::{self, Refused};
 use super::streams;
 use crate::limits::INPUT_BYTES_MAX;
-use crate::text::truncated;
+use crate::text::quoted;
 use crate::{Codec, TaskDescription};
 use bytes::Bytes;
 
@@ -144,10 +144,9 @@ fn refused(task: &TaskDescription, error: &Refused, text: &[u8]) -> Failure {
     Failure::Input(match error {
         Refused::Mismatch(error) => format!("the input does not fit `{signature}`: {error}"),
         Refused::Json(error) => {
-            let start = String::from_utf8_lossy(&text[..text.len().min(4 * TEXT_SHOWN_BYTES_MAX)]);
-            let shown = match start.trim() {
-                "" => String::new(),
-                start => format!(": {}", truncated(start, TEXT_SHOWN_BYTES_MAX)),
+            let shown = match text.trim_ascii() {
+                [] => String::new(),
+                text => format!(": {}", quoted(text, TEXT_SHOWN_BYTES_MAX)),
             };
             let hint = if is_text(task) { "; text needs quotes here, such as '\"hello\"'" } else { "" };
             format!("the input of `{signature}` is not JSON: {error}{shown}{hint}")

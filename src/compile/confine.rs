@@ -6,6 +6,7 @@ use rustix::process::{Resource, Rlimit};
 
 use super::settings;
 use crate::limits::compile::{CompileLimit, CompileLimits};
+use crate::refused::calling;
 use crate::walls::{SandboxLayer, SandboxRequest};
 
 /// Interrupts nobody, and stands in a session of its own. What cannot be had is left: it is a courtesy, and the
@@ -52,9 +53,14 @@ fn interrupt_nobody() {
 ///
 /// # Errors
 /// What the system says.
-pub(super) fn limit(limits: &CompileLimits, threads: u32, sandbox: &SandboxRequest) -> io::Result<()> {
+pub(super) fn limit(
+    limits: &CompileLimits,
+    threads: u32,
+    sandbox: &SandboxRequest,
+    data_at_start: u64,
+) -> io::Result<()> {
     let layer = SandboxLayer::ResourceLimits;
-    match limit_resources(limits) {
+    match limit_resources(limits, data_at_start) {
         Err(error) if sandbox.requests(layer) && !sandbox.policy.can_do_without(layer) => return Err(error),
         _ => {}
     }
@@ -87,14 +93,17 @@ pub(super) fn data_bytes(limits: &CompileLimits) -> u64 {
     limits.get(CompileLimit::Memory).saturating_add(settings::RESERVED_DATA_BYTES)
 }
 
-fn limit_resources(limits: &CompileLimits) -> io::Result<()> {
+/// Each for itself: where one cannot be set, the others stand. What the process had at its start comes on top.
+fn limit_resources(limits: &CompileLimits, data_at_start: u64) -> io::Result<()> {
     let memory = limits.get(CompileLimit::Memory);
-    set(Resource::Data, data_bytes(limits))?;
+    let data = set(Resource::Data, data_bytes(limits).saturating_add(data_at_start));
+    let data = data.map_err(calling("setrlimit (DATA)"));
     // The main thread's stack is not data. The others' are.
     let stack = rustix::process::getrlimit(Resource::Stack).current.unwrap_or(u64::MAX);
-    set(Resource::Stack, stack.min(settings::COMPILER_STACK_BYTES))?;
+    let stack = set(Resource::Stack, stack.min(settings::COMPILER_STACK_BYTES));
     // What is written stays in memory too: it is a memfd.
-    set(Resource::Fsize, memory)
+    let files = set(Resource::Fsize, memory);
+    data.and(stack.map_err(calling("setrlimit (STACK)"))).and(files.map_err(calling("setrlimit (FSIZE)")))
 }
 
 /// Both limits: a process that was taken over does not raise them again.

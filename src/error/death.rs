@@ -47,6 +47,14 @@ pub enum DeathCause {
         /// The group's limit.
         limit_bytes: u64,
     },
+    /// It held more memory than the pool allows a worker, in ways that its own limits do not count, and was
+    /// killed for it.
+    MemoryExceeded {
+        /// [`worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max).
+        limit_bytes: u64,
+        /// What it held.
+        seen_bytes: u64,
+    },
     /// It said something that the protocol does not allow, and was killed for it.
     ProtocolViolation(String),
     /// It did not say its first word in time, and was killed.
@@ -74,6 +82,9 @@ impl fmt::Display for DeathCause {
                     f,
                     "was killed by the kernel: its cgroup had used up its {limit_bytes} bytes of memory"
                 )
+            }
+            DeathCause::MemoryExceeded { limit_bytes, seen_bytes } => {
+                write!(f, "held {seen_bytes} bytes of memory, and was killed: its limit is {limit_bytes}")
             }
             DeathCause::ProtocolViolation(what) => {
                 write!(f, "broke the protocol and was killed: {}", Words(what))

@@ -8,6 +8,7 @@ use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::{Death, DeathCause, Phase};
+use crate::refused::errno;
 use crate::text::Words;
 
 /// What there is too little of.
@@ -45,7 +46,7 @@ const SCARCE: [Scarce; 4] =
 
 impl Scarce {
     fn of(error: &io::Error) -> Option<Scarce> {
-        match Errno::from_io_error(error)? {
+        match errno(error)? {
             Errno::MFILE => Some(Scarce::Descriptors),
             // More descriptors are on their way through sockets than one user may have there.
             Errno::NFILE | Errno::TOOMANYREFS => Some(Scarce::SystemDescriptors),

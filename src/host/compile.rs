@@ -25,6 +25,7 @@ use crate::limits::{
     ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX, NO_COMPILER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX,
 };
 use crate::module::CodeKind;
+use crate::refused::{calling, errno};
 use crate::wire::control::{self, ControlSocket};
 use crate::wire::message::{CompileReply, CompileRequest};
 use crate::wire::{fingerprint, memfd};
@@ -58,7 +59,7 @@ pub(crate) fn compile(
 /// What the system refused.
 fn system(error: io::Error) -> ModuleError {
     let message = error.to_string();
-    match Errno::from_io_error(&error) {
+    match errno(&error) {
         Some(Errno::MFILE | Errno::NFILE) => ModuleError::NoDescriptors { message },
         _ => ModuleError::Compiler { message },
     }
@@ -113,12 +114,15 @@ fn try_start(
     let (socket, theirs) = control::pair()?;
     let threads = u32::try_from(core.settings.compile_threads).unwrap_or(u32::MAX);
     // The group counts the files in memory that the compiler writes, too.
-    let memory_bytes_max = limits.get(CompileLimit::Memory).saturating_mul(2);
+    let limit_bytes = limits.get(CompileLimit::Memory);
+    let memory_bytes_max = limit_bytes.saturating_mul(2);
     let (limits, sandbox) = (limits.clone(), core.settings.sandbox.clone());
     let request = CompileRequest { build: fingerprint::BUILD, code, limits, threads, sandbox };
-    socket.send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()])?;
+    socket
+        .send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()])
+        .map_err(calling("sendmsg (to the compiler)"))?;
     let (reply, child) = crossbeam_channel::bounded(1);
-    core.mailbox.post(Job::SpawnCompiler { socket: theirs, memory_bytes_max, reply });
+    core.mailbox.post(Job::SpawnCompiler { socket: theirs, memory_bytes_max, limit_bytes, reply });
     // The supervisor answers at once, or drops the job because the pool has stopped.
     match child.recv_timeout(core.settings.start_timeout) {
         Ok(child) => Ok(Some(Started { artifact, description, socket, child: child? })),

@@ -106,6 +106,8 @@ pub(super) struct State {
     actions: Vec<Action>,
     /// Of the worker that became ready last.
     sandbox: Option<Arc<SandboxReport>>,
+    /// It was said once that layers are missing.
+    is_missing_told: bool,
 }
 
 /// What a worker said of a task that it has ended.
@@ -204,6 +206,7 @@ impl Core {
             batched: 0,
             actions: Vec::new(),
             sandbox: None,
+            is_missing_told: false,
         };
         Core {
             id,
@@ -492,6 +495,11 @@ impl Core {
         state.sandbox = Some(sandbox.clone());
         state.observers.tell(now, || EventKind::WorkerReady { pid, sandbox });
         self.drive(state, [(Event::Ready { worker: link.key }, None)]);
+    }
+
+    /// Whether nobody has been told yet that layers of the sandbox are missing; `true` once.
+    pub(crate) fn is_news_of_missing_layers(&self) -> bool {
+        !std::mem::replace(&mut self.lock().is_missing_told, true)
     }
 
     /// For the supervisor: handles what is due, and says when to come again.

@@ -17,7 +17,8 @@ use rustix::net::RecvFlags;
 use rustix::process::Signal;
 
 use super::dirs::{self, HostDir, Wanted};
-use super::spawn::{self, Child, Program};
+use super::resident;
+use super::spawn::{self, Child, OWN_EXECUTABLE, Program};
 use crate::directory::{DirAccess, GuestDir};
 use crate::doctor::{AttackOutcome, AttackReport, Attempt, DoctorReport, Probe, Targets};
 use crate::error::{BuildError, DeathCause};
@@ -32,6 +33,10 @@ use crate::wire::control::{self, ControlSocket};
 use crate::wire::fingerprint;
 use crate::wire::message::{EventLevels, FromWorkerControl, ToWorkerControl};
 use crate::wire::ring;
+
+/// What a throw-away worker may hold in memory, whatever a worker of a pool may: the attacks that try for more
+/// need not be given gigabytes.
+const PATIENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Tries the second wall: starts throw-away workers that lock themselves down as every worker does,
 /// and then attack what is around them. `wasmpool doctor` is its command.
@@ -256,7 +261,7 @@ impl<'a> Patients<'a> {
             Some(path) => Program::open(path),
         };
         let program = program.map_err(|source| BuildError::WorkerProgram {
-            path: doctor.program.clone().unwrap_or_else(|| "/proc/self/exe".into()),
+            path: doctor.program.clone().unwrap_or_else(|| OWN_EXECUTABLE.into()),
             source,
         })?;
         let name = format!("wasmpool-doctor-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -342,6 +347,17 @@ impl<'a> Patients<'a> {
         sibling.as_ref().map(|sibling| sibling.child.pid)
     }
 
+    /// As a pool's host looks at its workers: who holds more memory than it may is ended for it.
+    fn looked_at(&self, patient: &Patient, outcome: AttackOutcome) -> AttackOutcome {
+        let looks = self.doctor.request.requests(SandboxLayer::ResourceLimits);
+        let has_too_much = || resident::excess(patient.child.pid, PATIENT_BYTES_MAX).is_some();
+        if looks && matches!(outcome, AttackOutcome::Succeeded(_)) && has_too_much() {
+            patient.child.kill();
+            return AttackOutcome::Killed(Signal::KILL.as_raw());
+        }
+        outcome
+    }
+
     /// Listens until the process has said what it has to say, or is gone.
     fn attend(&self, patient: &mut Patient) -> (Result<SandboxReport, String>, AttackOutcome) {
         let deadline = Instant::now().checked_add(self.doctor.timeout);
@@ -370,7 +386,9 @@ impl<'a> Patients<'a> {
                 Ok(Some((FromWorkerControl::Ready { build, sandbox }, _))) if build == fingerprint::BUILD => {
                     report = Ok(sandbox);
                 }
-                Ok(Some((FromWorkerControl::Probed { outcome }, _))) => return (report, outcome),
+                Ok(Some((FromWorkerControl::Probed { outcome }, _))) => {
+                    return (report, self.looked_at(patient, outcome));
+                }
                 Ok(Some((FromWorkerControl::CannotLock { message, .. }, _))) => {
                     return (Err(message.clone()), AttackOutcome::Unknown(message));
                 }
@@ -387,7 +405,8 @@ impl<'a> Patients<'a> {
                             AttackOutcome::Unknown(format!("it {cause}: {}", patient.child.stderr.text()))
                         }
                     };
-                    return (report, outcome);
+                    // What it said instead of its report is why there is none.
+                    return (report.map_err(|_| outcome.to_string()), outcome);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return (report, AttackOutcome::Refused(format!("the host: {error}"))),

@@ -1,11 +1,13 @@
 //! Starting a child, and learning how it ended.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
@@ -13,22 +15,44 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use super::cgroup::Group;
 use crate::error::DeathCause;
 use crate::limits::STDERR_TAIL_BYTES;
+use crate::refused::calling;
 use crate::roles::Role;
+use crate::wire::memfd;
+
+/// This very program, whatever has become of its file.
+pub(crate) const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
 /// The executable behind workers and compilers: an open descriptor, since the file on
 /// disk may be replaced while the pool lives.
 #[derive(Debug)]
-pub(crate) struct Program(File);
+pub(crate) struct Program {
+    file: File,
+    /// Where it was found: what is executed where there is no /proc. Another file of that name does not
+    /// pass the exchange of fingerprints.
+    path: PathBuf,
+}
 
 impl Program {
     pub(crate) fn open(path: &Path) -> io::Result<Program> {
         // Not for reading: an executable need not be readable.
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-        Ok(Program(File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)))
+        let file = File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?);
+        // Children start in another directory.
+        Ok(Program { file, path: std::path::absolute(path)? })
     }
 
     pub(crate) fn this_executable() -> io::Result<Program> {
-        Program::open(Path::new("/proc/self/exe"))
+        Program::open(Path::new(OWN_EXECUTABLE)).or_else(|error| {
+            let named = Path::new(OsStr::from_bytes(rustix::param::linux_execfn().to_bytes()));
+            Program::open(named).map_err(|_| calling("open /proc/self/exe")(error))
+        })
+    }
+
+    /// By what name to execute it.
+    fn name(&self) -> PathBuf {
+        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        let is_there = rustix::fs::access(&by_descriptor, rustix::fs::Access::EXISTS).is_ok();
+        if is_there { by_descriptor } else { self.path.clone() }
     }
 }
 
@@ -54,7 +78,7 @@ pub(crate) fn kill(pidfd: &OwnedFd) {
 /// # Errors
 /// What the system says.
 pub(crate) fn spawn(program: &Program, role: Role, socket: OwnedFd) -> io::Result<Child> {
-    let child = Command::new(format!("/proc/self/fd/{}", program.0.as_raw_fd()))
+    let child = Command::new(program.name())
         .arg0(match role {
             Role::Worker => "wasmpool-worker",
             Role::Compiler => "wasmpool-compiler",
@@ -63,9 +87,10 @@ pub(crate) fn spawn(program: &Program, role: Role, socket: OwnedFd) -> io::Resul
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(socket))
-        .stdout(Stdio::null())
+        .stdout(Stdio::from(memfd::null()?))
         .stderr(Stdio::piped())
-        .spawn()?;
+        .spawn()
+        .map_err(calling("start a process (pipe, fork, exec)"))?;
     let pid = child.id();
     let pidfd = Pid::from_raw(pid as i32)
         .ok_or(rustix::io::Errno::SRCH)
@@ -78,10 +103,14 @@ pub(crate) fn spawn(program: &Program, role: Role, socket: OwnedFd) -> io::Resul
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
             }
-            return Err(pidfd.err().map_or(io::ErrorKind::Other.into(), Into::into));
+            return Err(pidfd.err().map_or(io::ErrorKind::Other.into(), calling("pidfd_open")));
         }
     };
-    rustix::io::ioctl_fionbio(&stderr, true)?;
+    if let Err(error) = rustix::io::ioctl_fionbio(&stderr, true) {
+        let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        reap(pidfd.as_fd());
+        return Err(calling("ioctl (FIONBIO)")(error));
+    }
     Ok(Child {
         pid,
         pidfd,

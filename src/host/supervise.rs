@@ -18,14 +18,16 @@ use super::cgroup::{Cgroups, Group};
 use super::core::Core;
 use super::descriptors;
 use super::link::{self, Link};
+use super::resident::{self, Looks};
 use super::spawn::{self, Child, Program, StderrTail};
 use crate::dispatch::{Event, WorkerKey};
 use crate::error::{Death, DeathCause, Phase, Shortage};
 use crate::foreign::guarded;
 use crate::limits::{DESCRIPTORS_LEFT_MIN, GUEST_TEXT_BYTES_MAX};
+use crate::refused::calling;
 use crate::roles::Role;
 use crate::text::truncated;
-use crate::walls::{SandboxReport, SandboxRequest};
+use crate::walls::{SandboxLayer, SandboxReport, SandboxRequest};
 use crate::wire::control;
 use crate::wire::fingerprint;
 use crate::wire::message::{FromWorkerControl, ToWorkerControl};
@@ -35,8 +37,14 @@ use crate::wire::ring;
 pub(crate) enum Job {
     /// Start this worker.
     Spawn(WorkerKey),
-    /// Start a compiler with this socket, and send it back. Its group holds it to this much memory.
-    SpawnCompiler { socket: OwnedFd, memory_bytes_max: u64, reply: Sender<io::Result<Child>> },
+    /// Start a compiler with this socket, and send it back. Its group holds it to the first of these amounts of
+    /// memory; by itself it may hold the second.
+    SpawnCompiler {
+        socket: OwnedFd,
+        memory_bytes_max: u64,
+        limit_bytes: u64,
+        reply: Sender<io::Result<Child>>,
+    },
 }
 
 /// Where jobs are put; wakes the supervisor.
@@ -59,8 +67,9 @@ pub(crate) struct Inbox {
 /// # Errors
 /// What the system says to eventfd and pipe.
 pub(crate) fn mailbox() -> io::Result<(Mailbox, Inbox)> {
-    let bell = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-    let (gone, here) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+    let bell = Arc::new(bell.map_err(calling("eventfd"))?);
+    let (gone, here) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(calling("pipe"))?;
     let (sender, jobs) = unbounded();
     Ok((Mailbox { jobs: sender, bell: bell.clone(), gone }, Inbox { jobs, bell, _here: here }))
 }
@@ -99,8 +108,19 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
     let cgroups = Cgroups::new(&core.settings.cgroup, core.settings.sandbox.memory_bytes_max);
     // Threads of workers that are gone, to be joined.
     let mut leaving: Vec<JoinHandle<()>> = Vec::new();
+    let mut compilers: Vec<Watched> = Vec::new();
+    let watches = core.settings.sandbox.requests(SandboxLayer::ResourceLimits);
+    let mut looks = Looks::new();
     loop {
         let mut timeout = core.arm();
+        if watches && !(wards.is_empty() && compilers.is_empty()) {
+            let is_busy = core.unresolved() > 0 || !compilers.is_empty();
+            if looks.are_due(is_busy) {
+                look_at_memory(core, &wards, &mut compilers);
+            }
+            let left = looks.left(is_busy);
+            timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
+        }
         if core.is_stopped() && wards.is_empty() {
             leaving.into_iter().for_each(join);
             return;
@@ -137,11 +157,13 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
                     let is_first = wards.is_empty();
                     wards.extend(start(core, worker, program, &cgroups, is_first));
                 }
-                Job::SpawnCompiler { socket, memory_bytes_max, reply } => {
+                Job::SpawnCompiler { socket, memory_bytes_max, limit_bytes, reply } => {
                     let mut child = spawn::spawn(program, Role::Compiler, socket);
                     if let Ok(child) = &mut child {
-                        let name = group_name(core, child.pid);
-                        child.group = cgroups.hold_to(memory_bytes_max, &name, child.pid).0;
+                        let pid = child.pid;
+                        child.group = cgroups.hold_to(memory_bytes_max, &group_name(core, pid), pid).0;
+                        let pidfd = child.pidfd.try_clone().ok();
+                        compilers.extend(pidfd.map(|pidfd| Watched { pid, pidfd, limit_bytes }));
                     }
                     if let Err(unsent) = reply.send(child)
                         && let Ok(child) = unsent.into_inner()
@@ -155,6 +177,32 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
             }
         }
     }
+}
+
+/// A compiler, which somebody else waits for.
+struct Watched {
+    pid: u32,
+    pidfd: OwnedFd,
+    limit_bytes: u64,
+}
+
+/// Ends who holds more memory than it may, in whichever way.
+fn look_at_memory(core: &Core, wards: &[Ward], compilers: &mut Vec<Watched>) {
+    let limit_bytes = core.settings.sandbox.memory_bytes_max;
+    for ward in wards {
+        if let Some(seen_bytes) = resident::excess(ward.link.pid, limit_bytes) {
+            ward.link.kill_for(DeathCause::MemoryExceeded { limit_bytes, seen_bytes });
+        }
+    }
+    compilers.retain(|compiler| {
+        let mut fds = [PollFd::new(&compiler.pidfd, PollFlags::IN)];
+        let lives = rustix::event::poll(&mut fds, Some(&Default::default())) == Ok(0);
+        if lives && resident::excess(compiler.pid, compiler.limit_bytes).is_some() {
+            // Whoever waits for it sees what it was ended for in how much it had used.
+            let _ = rustix::process::pidfd_send_signal(&compiler.pidfd, rustix::process::Signal::KILL);
+        }
+        lives
+    });
 }
 
 #[derive(Default, Clone, Copy)]
@@ -255,7 +303,7 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &C
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
             Ok(())
         }
-        sent => sent,
+        sent => sent.map_err(calling("sendmsg (to the worker)")),
     };
     if let Err(error) = refused.map_or(sent, |why| Err(io::Error::other(why))) {
         let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
@@ -272,7 +320,7 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &C
         Err(error) => {
             link.kill();
             spawn::reap(link.pidfd());
-            return Err(error);
+            return Err(calling("start a thread")(error));
         }
     };
     if core.register(link.clone()) {
@@ -307,7 +355,7 @@ fn listen(core: &Core, ward: &mut Ward) {
                 layer.verified = known.filter(|_| layer.applied).map(|(_, verified)| *verified);
             }
             ward.ready = true;
-            guarded(|| report_ready(ward.link.pid, &sandbox));
+            guarded(|| report_ready(core, ward.link.pid, &sandbox));
             core.ready(&ward.link, sandbox);
             return;
         }
@@ -332,11 +380,16 @@ fn listen(core: &Core, ward: &mut Ward) {
     ward.link.kill_for(DeathCause::ProtocolViolation(violation));
 }
 
-/// Once per pool would do, but each worker may stand on its own.
-fn report_ready(pid: u32, sandbox: &SandboxReport) {
+/// What is missing is said once for each pool, to everybody; of each worker, to who asks for details.
+fn report_ready(core: &Core, pid: u32, sandbox: &SandboxReport) {
     let missing: Vec<_> = sandbox.missing().map(|report| report.layer.name()).collect();
     let missing = missing.join(", ");
     tracing::debug!(pid, policy = %sandbox.policy, missing, "worker ready");
+    if !missing.is_empty() && core.is_news_of_missing_layers() {
+        let of_each = sandbox.missing().map(|report| format!("`{}`: {}", report.layer, report.reason));
+        let of_each = of_each.collect::<Vec<_>>().join("; ");
+        tracing::warn!("the workers' sandbox lacks layers: {of_each} (`wasmpool doctor` shows all of them)");
+    }
 }
 
 /// Reaps a worker, and lets its link's thread drain the ring and report the death.

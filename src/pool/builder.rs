@@ -24,7 +24,7 @@ use crate::host::core::Core;
 use crate::host::dirs;
 use crate::host::doctor;
 use crate::host::settings::Settings;
-use crate::host::spawn::Program;
+use crate::host::spawn::{OWN_EXECUTABLE, Program};
 use crate::host::{become_io_thread, pagemap, supervise};
 use crate::limits;
 use crate::limits::compile::CompileLimits;
@@ -411,8 +411,9 @@ impl PoolBuilder {
         self
     }
 
-    /// Most writable memory of one whole worker process (`RLIMIT_DATA`): the task's memories, its
-    /// input and output, the engine's own. A task whose own limit is above this cannot use it up.
+    /// Most writable memory of one whole worker process (`RLIMIT_DATA`, counted from what the process has when it
+    /// starts): the task's memories, its input and output, the engine's own. A worker that holds more in other ways is
+    /// killed ([`DeathCause::MemoryExceeded`](crate::DeathCause::MemoryExceeded)). A task whose own limit is above this cannot use it up.
     /// Some 520 MiB of it are the engines' room for tables, used or not. At least 704 MiB
     /// ([`WORKER_MEMORY_BYTES_MIN`](crate::limits::WORKER_MEMORY_BYTES_MIN)); default: 4 GiB.
     pub fn worker_memory_bytes_max(mut self, bytes: u64) -> Self {
@@ -487,7 +488,7 @@ impl PoolBuilder {
                 .map_err(|source| BuildError::WorkerProgram { path: path.clone(), source })?,
             None if !roles::is_initialized() => return Err(BuildError::InitMissing),
             None => Program::this_executable()
-                .map_err(|source| BuildError::WorkerProgram { path: "/proc/self/exe".into(), source })?,
+                .map_err(|source| BuildError::WorkerProgram { path: OWN_EXECUTABLE.into(), source })?,
         };
         let cache = match self.cache {
             CacheChoice::Default => Cache::default_dir().and_then(|dir| Cache::open(&dir)),

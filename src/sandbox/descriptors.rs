@@ -1,7 +1,16 @@
 //! Descriptors: one socket, `/dev/null`, the pipe for stderr. Nothing of the embedder's.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use rustix::process::{Resource, getrlimit};
+
+use crate::refused::calling;
+use crate::wire::memfd;
+
+/// How many numbers are tried one by one where nothing else is to be had: the kernel's own bound of
+/// descriptors (`fs.nr_open`), unless somebody has raised it.
+const NUMBERS_MAX: u64 = 1 << 20;
 
 /// What is left in the end.
 pub(super) fn left(dirs: usize) -> String {
@@ -12,15 +21,26 @@ pub(super) fn left(dirs: usize) -> String {
 /// The socket moves away from 0, and /dev/null takes its place: nothing that reads stdin by
 /// mistake can swallow a message.
 pub(super) fn take_socket() -> io::Result<OwnedFd> {
-    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
+        .map_err(calling("fcntl (F_DUPFD_CLOEXEC of the control socket)"))?;
+    rustix::stdio::dup2_stdin(memfd::null()?).map_err(calling("dup2 (of /dev/null)"))?;
     Ok(socket)
 }
 
 /// Closes what the embedder opened without CLOEXEC: every descriptor from 3 but the socket.
+///
+/// # Errors
+/// There is no way to know which there are: neither `close_range`, nor /proc, nor a limit.
 pub(super) fn close_others(socket: &OwnedFd) -> io::Result<()> {
-    let first = socket.as_raw_fd() as u32 + 1;
+    let Err(refused) = close_ranges(socket.as_raw_fd()) else { return Ok(()) };
+    close_listed(socket.as_raw_fd()).or_else(|_| close_numbers(socket.as_raw_fd())).map_err(|()| {
+        let refused = calling("close_range")(refused);
+        io::Error::other(format!("{refused}. /proc/self/fd, which would do as well, cannot be read"))
+    })
+}
+
+fn close_ranges(socket: RawFd) -> io::Result<()> {
+    let first = socket as u32 + 1;
     for (from, to) in [(3, first - 2), (first, u32::MAX)] {
         if from > to {
             continue;
@@ -32,4 +52,28 @@ pub(super) fn close_others(socket: &OwnedFd) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// By what /proc lists. `close_range` came with Linux 5.9, and old filters of containers refuse it.
+fn close_listed(socket: RawFd) -> Result<(), ()> {
+    let entries = std::fs::read_dir("/proc/self/fd").map_err(drop)?;
+    // All of them first: the directory is open itself meanwhile.
+    let names: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.file_name())).collect();
+    let numbers = names.map_err(drop)?.into_iter().filter_map(|name| name.to_str()?.parse().ok());
+    numbers.for_each(|number| close(number, socket));
+    Ok(())
+}
+
+/// By trying each number that there may be.
+fn close_numbers(socket: RawFd) -> Result<(), ()> {
+    let max = getrlimit(Resource::Nofile).maximum.filter(|max| *max <= NUMBERS_MAX).ok_or(())?;
+    (3..max as RawFd).for_each(|number| close(number, socket));
+    Ok(())
+}
+
+fn close(number: RawFd, socket: RawFd) {
+    if number >= 3 && number != socket {
+        // SAFETY: as in `close_ranges`; a number that is none is an error, which is none here.
+        unsafe { libc::close(number) };
+    }
 }

@@ -1,54 +1,83 @@
 //! Resource limits: hard ones, which nobody raises again.
 //!
-//! Not `RLIMIT_AS`: the engine reserves gigabytes of addresses that it never touches.
-//! `RLIMIT_DATA` counts what can be written; a refused `memory.grow` then returns −1, and a
-//! refused allocation of the process's own ends it by SIGABRT.
+//! Each is set for itself, to what is wanted or to what this process may have, if that is less: where one
+//! cannot be set, the others stand. `RLIMIT_DATA` counts what can be written; a refused `memory.grow` then
+//! returns −1, and a refused allocation of the process's own ends it by SIGABRT. `RLIMIT_AS` is no limit on
+//! memory, since the engines reserve addresses that they never touch: it bounds the page tables.
 
 use std::io;
 
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{Profile, doing};
-use crate::limits::{DIRS_MAX, MODULE_BYTES_MAX, TASK_DESCRIPTORS_MAX, WORKER_DESCRIPTORS_MAX};
+use crate::limits::{
+    DIRS_MAX, MODULE_BYTES_MAX, TASK_DESCRIPTORS_MAX, WORKER_ADDRESSES_MAX, WORKER_DESCRIPTORS_MAX,
+    WORKER_STACK_BYTES,
+};
 
 /// Descriptors beyond those of any worker, where tasks have directories: theirs, and a few that calls
 /// open on the way.
 const FILE_DESCRIPTORS: u64 = (DIRS_MAX + TASK_DESCRIPTORS_MAX + 16) as u64;
 
-pub(super) fn apply(memory_bytes_max: u64, with_files: bool) -> io::Result<String> {
+/// Sets all of them; the text says to what.
+///
+/// # Errors
+/// Names each limit that could not be set; the others are.
+pub(super) fn apply(memory_bytes_max: u64, with_files: bool, data_at_start: u64) -> io::Result<String> {
     let descriptors_max = WORKER_DESCRIPTORS_MAX + if with_files { FILE_DESCRIPTORS } else { 0 };
     let limits = [
-        // A core dump would hold the tasks' data.
-        (Resource::Core, 0),
+        ("DATA", Resource::Data, memory_bytes_max.saturating_add(data_at_start)),
+        ("AS", Resource::As, memory_bytes_max.saturating_add(WORKER_ADDRESSES_MAX)),
+        // The main thread's stack is no data, and grows by itself.
+        ("STACK", Resource::Stack, WORKER_STACK_BYTES),
         // Modules arrive as pairs of descriptors, of which one stays open while the module is mapped.
-        (Resource::Nofile, descriptors_max),
-        (Resource::Data, memory_bytes_max),
-        // The image of a module's data segments is written to a memfd: 0 would kill.
-        (Resource::Fsize, MODULE_BYTES_MAX as u64 * 8),
-        (Resource::Memlock, 0),
-        (Resource::Msgqueue, 0),
-        (Resource::Rtprio, 0),
-        (Resource::Sigpending, 64),
+        ("NOFILE", Resource::Nofile, descriptors_max),
+        // The image of a module's data segments is written to a memfd: 0 would refuse it.
+        ("FSIZE", Resource::Fsize, MODULE_BYTES_MAX as u64 * 8),
+        ("SIGPENDING", Resource::Sigpending, 64),
+        // A core dump would hold the tasks' data.
+        ("CORE", Resource::Core, 0),
+        ("MEMLOCK", Resource::Memlock, 0),
+        ("MSGQUEUE", Resource::Msgqueue, 0),
+        ("RTPRIO", Resource::Rtprio, 0),
     ];
-    for (resource, value) in limits {
-        let limit = Rlimit { current: Some(value), maximum: Some(value) };
-        rustix::process::setrlimit(resource, limit).map_err(doing(&format!("setrlimit {resource:?}")))?;
+    let set = limits.map(|(name, resource, value)| lower(name, resource, value));
+    let said = |is_set: bool| {
+        let said = set.iter().filter(|limit| limit.is_ok() == is_set);
+        said.map(|limit| limit.as_ref().unwrap_or_else(|error| error).clone()).collect::<Vec<_>>().join(", ")
+    };
+    let stand = said(true);
+    match set.iter().any(Result::is_err) {
+        false => Ok(stand),
+        true if stand.is_empty() => Err(io::Error::other(said(false))),
+        true => Err(io::Error::other(format!("{}; the others stand: {stand}", said(false)))),
     }
-    let mib = memory_bytes_max >> 20;
-    Ok(format!("DATA {mib} MiB, NOFILE {descriptors_max}, CORE, MEMLOCK, MSGQUEUE, RTPRIO 0"))
 }
 
-/// To write beyond `RLIMIT_FSIZE` is then an error of the call, and not the end of the process.
-pub(super) fn too_large_is_an_error() {
-    // SAFETY: to ignore a signal runs no code of ours.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+/// Both the soft and the hard limit, to what is wanted or what is allowed. Says what it is now.
+fn lower(name: &str, resource: Resource, wanted: u64) -> Result<String, String> {
+    let hard = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let value = wanted.min(hard);
+    let limit = Rlimit { current: Some(value), maximum: Some(value) };
+    setrlimit(resource, limit).map_err(|error| format!("setrlimit {name} {value}: {error}"))?;
+    let shown = |value: u64| match value {
+        _ if value >= 1 << 20 && resource != Resource::Nofile => format!("{} MiB", value >> 20),
+        _ => value.to_string(),
+    };
+    Ok(match value < wanted {
+        true => format!("{name} {} (no more is allowed here; {} are wanted)", shown(value), shown(wanted)),
+        false => format!("{name} {}", shown(value)),
+    })
+}
+
+/// What this process can write to already, in bytes, its stack included: what its allocator holds in
+/// reserve, the counters of a coverage build. `RLIMIT_DATA` counts from there. 0 where there is no /proc.
+pub(super) fn data_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(5).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0).saturating_mul(rustix::param::page_size() as u64)
 }
 
 /// Neither a process nor a thread more. The kernel does not hold root to it.
-pub(super) fn no_more_threads(profile: Profile) -> io::Result<()> {
-    if profile.starts_threads() {
-        return Ok(());
-    }
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    Ok(rustix::process::setrlimit(Resource::Nproc, none)?)
+pub(super) fn no_more_threads() -> io::Result<String> {
+    lower("NPROC", Resource::Nproc, 0).map_err(io::Error::other)
 }

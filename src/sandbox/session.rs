@@ -4,6 +4,8 @@ use std::io;
 
 use rustix::process::Signal;
 
+use crate::refused::calling;
+
 pub(super) fn begin() -> io::Result<()> {
     // The terminal's Ctrl-C is the host's to handle. It fails only for a process group leader,
     // which a child is not.
@@ -16,12 +18,13 @@ pub(super) fn begin() -> io::Result<()> {
 /// The host's death is ours, even in an endless loop of native code. If it died before this
 /// line, the socket is at its end, and the first receive says so.
 pub(super) fn die_with_the_host() -> io::Result<()> {
-    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(calling("prctl (PR_SET_PDEATHSIG)"))
 }
 
 /// Under memory pressure the kernel takes a child before it takes the host.
 pub(super) fn prefer_for_oom() -> io::Result<String> {
-    std::fs::write("/proc/self/oom_score_adj", "500")?;
+    std::fs::write("/proc/self/oom_score_adj", "500").map_err(calling("write /proc/self/oom_score_adj"))?;
     Ok("oom_score_adj 500".into())
 }
 
@@ -33,5 +36,5 @@ fn unblock_signals() -> io::Result<()> {
         libc::sigemptyset(&mut none);
         libc::pthread_sigmask(libc::SIG_SETMASK, &none, std::ptr::null_mut())
     };
-    if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
+    if failed == 0 { Ok(()) } else { Err(calling("rt_sigprocmask")(io::Error::from_raw_os_error(failed))) }
 }

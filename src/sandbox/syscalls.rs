@@ -30,12 +30,12 @@ pub(crate) enum Profile {
         /// As [`ScanningWorker`](Self::ScanningWorker) does.
         scans: bool,
     },
-    /// Compiles one module: starts threads.
+    /// Compiles one module, in several threads.
     Compiler,
 }
 
 impl Profile {
-    pub(super) fn starts_threads(self) -> bool {
+    pub(super) fn has_many_threads(self) -> bool {
         self == Profile::Compiler
     }
 }
@@ -49,29 +49,58 @@ pub(crate) struct Allowed {
     pub(crate) when: Vec<When>,
 }
 
+/// What must be true of the arguments: all of these.
+pub(crate) type When = Vec<Test>;
+
 /// What must be true of one argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum When {
+pub(crate) enum Test {
     /// Argument `.0` is `.1`.
     Is(u8, u64),
     /// Argument `.0` has none of the bits `.1`.
     Lacks(u8, u64),
-    /// Argument `.0`, but for the bits `.1`, is `.2`. All of 32 bits.
-    IsBut(u8, u32, u32),
-    /// Argument `.0` is `.1`, and argument `.2` is `.3`.
-    Both(u8, u64, u8, u64),
+    /// Argument `.0`, but for the bits `.1`, is `.2`. All of 64 bits.
+    IsBut(u8, u64, u64),
+    /// The same of the lower 32 bits, where the kernel ignores the others.
+    LowIsBut(u8, u32, u32),
 }
+
+use Test::{Is, IsBut, Lacks, LowIsBut};
 
 fn always(name: &'static str, number: c_long) -> Allowed {
     Allowed { name, number, when: Vec::new() }
 }
 
-fn when(name: &'static str, number: c_long, when: &[When]) -> Allowed {
-    Allowed { name, number, when: when.to_vec() }
+/// Where one of these is true of one argument.
+fn when(name: &'static str, number: c_long, when: &[Test]) -> Allowed {
+    Allowed { name, number, when: when.iter().map(|test| vec![*test]).collect() }
 }
 
 const EXEC: u64 = libc::PROT_EXEC as u64;
 const WRITE: u64 = libc::PROT_WRITE as u64;
+
+/// What may be said beside `MAP_PRIVATE`. Everything else is refused, because it makes memory that no limit
+/// counts (`MAP_GROWSDOWN`: a stack; `MAP_HUGETLB`: pages of another pool; types of mappings to come), or
+/// because nobody here needs it.
+const PRIVATE_WITH: u64 = (libc::MAP_ANONYMOUS
+    | libc::MAP_FIXED
+    | libc::MAP_FIXED_NOREPLACE
+    | libc::MAP_NORESERVE
+    | libc::MAP_STACK) as u64;
+
+/// What allocators and the engine say of memory. Others could spread a page of this process over those of
+/// other processes (`MADV_MERGEABLE`), or fill page tables without a page (`MADV_GUARD_INSTALL`).
+const ADVICE: [c_int; 6] = [
+    libc::MADV_DONTNEED,
+    libc::MADV_FREE,
+    libc::MADV_HUGEPAGE,
+    libc::MADV_NOHUGEPAGE,
+    libc::MADV_DONTDUMP,
+    libc::MADV_DODUMP,
+];
+
+/// `PR_SET_VMA` of linux/prctl.h; its only operation gives a mapping a name.
+const SET_MAPPINGS_NAME: u64 = 0x5356_4d41;
 
 /// What a profile may call.
 pub(crate) fn allowed(profile: Profile) -> Vec<Allowed> {
@@ -85,29 +114,28 @@ pub(crate) fn allowed(profile: Profile) -> Vec<Allowed> {
             // Which pages of a memory a task has touched. It says of this process's own pages, and of
             // files' that it has mapped and may write to, whether they are in memory, and no more.
             always("mincore", libc::SYS_mincore),
+            naming(&[]),
         ]),
         Profile::Compiler => list.extend([
             // The module comes, and the artifact goes, by descriptor.
             always("read", libc::SYS_read),
-            // One thread a core; `clone3` hides its flags behind a pointer and is answered
-            // with ENOSYS, upon which the C library takes this one.
-            when("clone", libc::SYS_clone, &[When::Is(0, THREAD)]),
+            // First steps of its threads, which are started before it is sealed and may still take them.
             always("set_robust_list", libc::SYS_set_robust_list),
             always("rseq", libc::SYS_rseq),
             // std looks for the stack of each thread that it starts.
             always("sched_getaffinity", libc::SYS_sched_getaffinity),
-            when("prctl", libc::SYS_prctl, &[When::Is(0, libc::PR_SET_NAME as u64)]),
+            naming(&[vec![Is(0, libc::PR_SET_NAME as u64)]]),
         ]),
     }
     if let Profile::WithDirectories { access, .. } = profile {
         // Whether a name is there, and what it is, without following it.
         let stat = list.iter_mut().filter(|allowed| allowed.number == libc::SYS_newfstatat);
-        stat.for_each(|stat| stat.when.push(When::Is(3, libc::AT_SYMLINK_NOFOLLOW as u64)));
+        stat.for_each(|stat| stat.when.push(vec![Is(3, libc::AT_SYMLINK_NOFOLLOW as u64)]));
         list.extend(files(access));
     }
     if matches!(profile, Profile::ScanningWorker | Profile::WithDirectories { scans: true, .. }) {
         // Of the page map that it has open; any other descriptor answers with an error.
-        list.push(when("ioctl", libc::SYS_ioctl, &[When::Is(1, PAGEMAP_SCAN)]));
+        list.push(when("ioctl", libc::SYS_ioctl, &[Is(1, PAGEMAP_SCAN)]));
     }
     list
 }
@@ -117,7 +145,7 @@ pub(crate) fn allowed(profile: Profile) -> Vec<Allowed> {
 fn files(access: DirAccess) -> Vec<Allowed> {
     let read_only = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
     let open = match access {
-        DirAccess::ReadOnly => when("openat", libc::SYS_openat, &[When::Lacks(2, read_only)]),
+        DirAccess::ReadOnly => when("openat", libc::SYS_openat, &[Lacks(2, read_only)]),
         DirAccess::ReadWrite => always("openat", libc::SYS_openat),
     };
     let mut list = vec![
@@ -130,11 +158,7 @@ fn files(access: DirAccess) -> Vec<Allowed> {
         always("getdents64", libc::SYS_getdents64),
         always("fadvise64", libc::SYS_fadvise64),
         // The second is WASI's way to append where a file system has no other.
-        when(
-            "fcntl",
-            libc::SYS_fcntl,
-            &[When::Is(1, libc::F_GETFL as u64), When::Is(1, libc::F_SETFL as u64)],
-        ),
+        when("fcntl", libc::SYS_fcntl, &[Is(1, libc::F_GETFL as u64), Is(1, libc::F_SETFL as u64)]),
         // A task may try to write to what it has opened to read, and is to be told that it cannot.
         always("pwrite64", libc::SYS_pwrite64),
         // Appending.
@@ -165,20 +189,9 @@ const FUTEX_OPERATIONS: [c_int; 4] =
     [libc::FUTEX_WAIT, libc::FUTEX_WAKE, libc::FUTEX_WAIT_BITSET, libc::FUTEX_WAKE_BITSET];
 const FUTEX_FLAGS: u32 = (libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME) as u32;
 
-/// How the C library asks for a thread, and for nothing else.
-const THREAD: u64 = (libc::CLONE_VM
-    | libc::CLONE_FS
-    | libc::CLONE_FILES
-    | libc::CLONE_SIGHAND
-    | libc::CLONE_THREAD
-    | libc::CLONE_SYSVSEM
-    | libc::CLONE_SETTLS
-    | libc::CLONE_PARENT_SETTID
-    | libc::CLONE_CHILD_CLEARTID) as u64;
-
 /// What every child needs.
 fn both() -> Vec<Allowed> {
-    let own_pid = std::process::id() as u64;
+    let own_pid = std::process::id();
     vec![
         // The control socket and the last words on stderr.
         always("recvmsg", libc::SYS_recvmsg),
@@ -187,15 +200,23 @@ fn both() -> Vec<Allowed> {
         // A module's files, by descriptor. `statx` is answered with ENOSYS; a path that is
         // given here reaches an empty root.
         always("pread64", libc::SYS_pread64),
-        when("newfstatat", libc::SYS_newfstatat, &[When::Is(3, libc::AT_EMPTY_PATH as u64)]),
+        when("newfstatat", libc::SYS_newfstatat, &[Is(3, libc::AT_EMPTY_PATH as u64)]),
         always("fstat", libc::SYS_fstat),
         always("close", libc::SYS_close),
         // Memory: anything but what can be written and executed at the same time.
-        when("mmap", libc::SYS_mmap, &[When::Lacks(2, EXEC)]),
-        when("mprotect", libc::SYS_mprotect, &[When::Lacks(2, EXEC), When::Lacks(2, WRITE)]),
+        // What is mapped is private, so that `RLIMIT_DATA` counts it; or it is a file that the host has
+        // sent, which is shared to be read only.
+        Allowed {
+            name: "mmap",
+            number: libc::SYS_mmap,
+            when: vec![
+                vec![Lacks(2, EXEC), IsBut(3, PRIVATE_WITH, libc::MAP_PRIVATE as u64)],
+                vec![Is(2, libc::PROT_READ as u64), Is(3, libc::MAP_SHARED as u64)],
+            ],
+        },
+        when("mprotect", libc::SYS_mprotect, &[Lacks(2, EXEC), Lacks(2, WRITE)]),
         always("munmap", libc::SYS_munmap),
-        always("mremap", libc::SYS_mremap),
-        always("madvise", libc::SYS_madvise),
+        when("madvise", libc::SYS_madvise, &ADVICE.map(|advice| LowIsBut(2, 0, advice as u32))),
         always("brk", libc::SYS_brk),
         // Waiting. SIGSTOP and SIGCONT in the middle of it need the restart.
         // To wait and to wake. Other operations reach the sleepers of whoever shares the word, and the host
@@ -203,7 +224,7 @@ fn both() -> Vec<Allowed> {
         when(
             "futex",
             libc::SYS_futex,
-            &FUTEX_OPERATIONS.map(|operation| When::IsBut(1, FUTEX_FLAGS, operation as u32)),
+            &FUTEX_OPERATIONS.map(|operation| LowIsBut(1, FUTEX_FLAGS, operation as u32)),
         ),
         always("sched_yield", libc::SYS_sched_yield),
         always("restart_syscall", libc::SYS_restart_syscall),
@@ -218,22 +239,35 @@ fn both() -> Vec<Allowed> {
         always("exit_group", libc::SYS_exit_group),
         always("gettid", libc::SYS_gettid),
         always("getpid", libc::SYS_getpid),
-        when("tgkill", libc::SYS_tgkill, &[When::Both(0, own_pid, 2, libc::SIGABRT as u64)]),
+        Allowed {
+            name: "tgkill",
+            number: libc::SYS_tgkill,
+            when: vec![vec![LowIsBut(0, 0, own_pid), LowIsBut(2, 0, libc::SIGABRT as u32)]],
+        },
     ]
+}
+
+/// Allocators name what they map, for whoever reads /proc: it changes nothing else.
+fn naming(others: &[When]) -> Allowed {
+    let mut when = vec![vec![Is(0, SET_MAPPINGS_NAME), Is(1, 0)]];
+    when.extend_from_slice(others);
+    Allowed { name: "prctl", number: libc::SYS_prctl, when }
 }
 
 /// Answered with ENOSYS instead of death: the C library and std ask for these first, and have
 /// another way. Each would let through what cannot be seen from its arguments.
 pub(crate) fn answered_enosys(profile: Profile) -> Vec<(&'static str, c_long)> {
-    let mut list = vec![("statx", libc::SYS_statx)];
+    // `mremap` makes whatever it is given larger: the main thread's stack, which no limit counts once it is
+    // moved. The C library's realloc then copies.
+    let mut list = vec![("statx", libc::SYS_statx), ("mremap", libc::SYS_mremap)];
     if let Profile::WithDirectories { .. } = profile {
         // Asked for on WASI's way around a kernel that refuses `openat2`.
         list.extend([("faccessat", libc::SYS_faccessat), ("faccessat2", libc::SYS_faccessat2)]);
     }
-    if profile.starts_threads() {
+    if profile.has_many_threads() {
         // The C library's malloc asks for the kernel's overcommit policy when it shrinks the heap
         // of a thread, and does without. (A worker has but one heap, see `one_heap`.)
-        list.extend([("clone3", libc::SYS_clone3), ("openat", libc::SYS_openat)]);
+        list.push(("openat", libc::SYS_openat));
     }
     list
 }
@@ -259,7 +293,7 @@ pub(super) fn filter(profile: Profile) -> io::Result<String> {
     let refuse = program(refuse, SeccompAction::Allow, no_such_call)?;
     let mut rules = BTreeMap::new();
     for allowed in &list {
-        let chain: io::Result<Vec<_>> = allowed.when.iter().map(rule).collect();
+        let chain: io::Result<Vec<_>> = allowed.when.iter().map(|when| rule(when)).collect();
         rules.insert(allowed.number, chain?);
     }
     rules.extend(answered.iter().map(|&(_, number)| (number, Vec::new())));
@@ -285,21 +319,18 @@ fn program(
         .map_err(doing("seccomp"))
 }
 
-fn rule(when: &When) -> io::Result<SeccompRule> {
+fn rule(when: &[Test]) -> io::Result<SeccompRule> {
     use SeccompCmpArgLen::{Dword, Qword};
     use SeccompCmpOp::{Eq, MaskedEq};
-    let conditions = match *when {
-        When::Is(argument, value) => vec![SeccompCondition::new(argument, Qword, Eq, value)],
-        When::Lacks(argument, bits) => vec![SeccompCondition::new(argument, Qword, MaskedEq(bits), 0)],
-        When::IsBut(argument, but, value) => {
-            vec![SeccompCondition::new(argument, Dword, MaskedEq(u64::from(!but)), u64::from(value))]
+    let condition = |test: &Test| match *test {
+        Is(argument, value) => SeccompCondition::new(argument, Qword, Eq, value),
+        Lacks(argument, bits) => SeccompCondition::new(argument, Qword, MaskedEq(bits), 0),
+        IsBut(argument, but, value) => SeccompCondition::new(argument, Qword, MaskedEq(!but), value),
+        LowIsBut(argument, but, value) => {
+            SeccompCondition::new(argument, Dword, MaskedEq(u64::from(!but)), u64::from(value))
         }
-        When::Both(first, one, second, other) => vec![
-            SeccompCondition::new(first, Dword, Eq, one),
-            SeccompCondition::new(second, Dword, Eq, other),
-        ],
     };
-    let conditions: Result<Vec<_>, _> = conditions.into_iter().collect();
+    let conditions: Result<Vec<_>, _> = when.iter().map(condition).collect();
     conditions.and_then(SeccompRule::new).map_err(doing("seccomp"))
 }
 

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::limits::{CONTROL_BYTES_MAX, DIRS_MAX};
+use crate::refused::calling;
 
 /// Most descriptors of one message: a module's three files, or a worker's rings and directories.
 const DESCRIPTORS_MAX: usize = 1 + DIRS_MAX;
@@ -25,7 +26,8 @@ const DESCRIPTORS_MAX: usize = 1 + DIRS_MAX;
 /// What the system says to socketpair.
 pub(crate) fn pair() -> io::Result<(ControlSocket, OwnedFd)> {
     let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(calling("socketpair"))?;
     Ok((ControlSocket(ours), theirs))
 }
 

@@ -3,33 +3,75 @@
 //! A worker is started from the host's own executable, so this only ever differs for
 //! [`worker_program`](crate::PoolBuilder::worker_program), or for cached artifacts.
 
-/// Hash of the version and of the sources that define the wire, the engine's settings and what is cached.
-pub(crate) const BUILD: u64 = {
-    let mut hash = fnv(0xcbf2_9ce4_8422_2325, env!("CARGO_PKG_VERSION").as_bytes());
-    hash = fnv(hash, include_bytes!("message.rs"));
-    hash = fnv(hash, include_bytes!("frame.rs"));
-    hash = fnv(hash, include_bytes!("ring.rs"));
-    hash = fnv(hash, include_bytes!("bell.rs"));
-    hash = fnv(hash, include_bytes!("../schema.rs"));
-    hash = fnv(hash, include_bytes!("../limits.rs"));
-    hash = fnv(hash, include_bytes!("../limits/compile.rs"));
-    hash = fnv(hash, include_bytes!("../error/module.rs"));
-    hash = fnv(hash, include_bytes!("../module.rs"));
-    hash = fnv(hash, include_bytes!("../module/code.rs"));
-    hash = fnv(hash, include_bytes!("../compile/choice.rs"));
-    hash = fnv(hash, include_bytes!("../compile/settings.rs"));
-    hash = fnv(hash, include_bytes!("../compile/describe.rs"));
-    hash = fnv(hash, include_bytes!("../compile/section.rs"));
-    hash = fnv(hash, include_bytes!("../compile/cache.rs"));
-    fnv(hash, include_bytes!("../../Cargo.toml"))
-};
+#[cfg(test)]
+mod sources;
 
-/// FNV-1a, 64 bits: no defence against malice, and none is needed between halves of one program.
-const fn fnv(mut hash: u64, bytes: &[u8]) -> u64 {
+/// Hash of the version and of every source but the command line's: of all that defines the wire, the engine's
+/// settings and what is cached, wherever it stands. The build script makes it (`build.rs`).
+pub(crate) const BUILD: u64 = number(env!("WASMPOOL_BUILD"));
+
+const fn number(digits: &str) -> u64 {
+    let digits = digits.as_bytes();
+    let mut value = 0u64;
     let mut index = 0;
-    while index < bytes.len() {
-        hash = (hash ^ bytes[index] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+    while index < digits.len() {
+        value = value * 10 + (digits[index] - b'0') as u64;
         index += 1;
     }
-    hash
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+    #[test]
+    fn the_fingerprint_is_that_of_the_sources_that_were_built() {
+        assert_eq!(sources::fingerprint(Path::new(ROOT), VERSION).expect("reads"), BUILD);
+    }
+
+    /// Where types of the wire are defined need not be known: each file counts, and the command line, which
+    /// nobody else knows, is the exception.
+    #[test]
+    fn a_change_of_any_file_outside_of_the_command_line_is_another_build() {
+        fn walk(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
+            for entry in std::fs::read_dir(dir).expect("reads").flatten() {
+                match entry.path() {
+                    path if path.is_dir() => walk(&path, found),
+                    path => found.push(path),
+                }
+            }
+        }
+        let copy = tempfile::tempdir().expect("a folder");
+        let mut all = Vec::new();
+        walk(&Path::new(ROOT).join("src"), &mut all);
+        all.push(Path::new(ROOT).join("Cargo.toml"));
+        for path in &all {
+            let to = copy.path().join(path.strip_prefix(ROOT).expect("inside"));
+            std::fs::create_dir_all(to.parent().expect("a folder")).expect("makes");
+            std::fs::copy(path, to).expect("copies");
+        }
+        let hash = || sources::fingerprint(copy.path(), VERSION).expect("reads");
+        assert_eq!(hash(), BUILD);
+        let mut changed = 0;
+        for path in all.iter().map(|path| path.strip_prefix(ROOT).expect("inside")) {
+            let is_cli = path.starts_with("src/cli") || path.starts_with("src/main.rs");
+            let is_cli = is_cli || path == Path::new("src/cli.rs");
+            let text = std::fs::read(copy.path().join(path)).expect("reads");
+            std::fs::write(copy.path().join(path), [&text[..], b" "].concat()).expect("writes");
+            assert_eq!(hash() == BUILD, is_cli, "{}", path.display());
+            std::fs::write(copy.path().join(path), text).expect("writes");
+            changed += usize::from(!is_cli);
+        }
+        assert!(changed > 100, "{changed} files");
+        // Nor can one come or go.
+        std::fs::write(copy.path().join("src/wire/new.rs"), "").expect("writes");
+        assert_ne!(hash(), BUILD);
+        assert_ne!(sources::fingerprint(Path::new(ROOT), "0.0.0").expect("reads"), BUILD);
+    }
 }

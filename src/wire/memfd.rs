@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+
+use crate::refused::calling;
 
 /// # Errors
 /// What the system says.
 pub(crate) fn empty(name: &str) -> io::Result<File> {
-    Ok(File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?))
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    Ok(File::from(rustix::fs::memfd_create(name, flags).map_err(calling("memfd_create"))?))
 }
 
 /// From here on its bytes and its size stay; readers begin at its start.
@@ -18,14 +21,23 @@ pub(crate) fn empty(name: &str) -> io::Result<File> {
 pub(crate) fn seal(mut file: &File) -> io::Result<()> {
     file.rewind()?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    Ok(rustix::fs::fcntl_add_seals(file, seals)?)
+    rustix::fs::fcntl_add_seals(file, seals).map_err(calling("fcntl (F_ADD_SEALS)"))
+}
+
+/// `/dev/null`; where there is none, an empty file that nobody can write to.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn null() -> io::Result<File> {
+    let opened = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    opened.map(File::from).or_else(|_| sealed("null", &[]))
 }
 
 /// # Errors
 /// What the system says.
 pub(crate) fn sealed(name: &str, bytes: &[u8]) -> io::Result<File> {
     let mut file = empty(name)?;
-    file.write_all(bytes)?;
+    file.write_all(bytes).map_err(calling("write (to a file in memory)"))?;
     seal(&file)?;
     Ok(file)
 }

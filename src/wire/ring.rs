@@ -26,6 +26,7 @@ pub(crate) use super::bell::{FOR_DATA, FOR_SPACE};
 use super::frame::Source;
 use super::spin::Spinning;
 use crate::limits::{OFFERS_MAX, RING_BYTES};
+use crate::refused::calling;
 
 /// The peer published a position that cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -115,7 +116,8 @@ impl Region {
                 MapFlags::SHARED,
                 fd,
                 0,
-            )?
+            )
+            .map_err(calling("mmap (of the rings)"))?
         };
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Arc::new(Region { base }))
@@ -164,11 +166,13 @@ impl Drop for Region {
 /// # Errors
 /// What the system says to memfd_create, ftruncate or mmap.
 pub(crate) fn create() -> io::Result<(OwnedFd, End)> {
-    let fd = rustix::fs::memfd_create("wasmpool-ring", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    rustix::fs::ftruncate(&fd, MAP_BYTES as u64)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = rustix::fs::memfd_create("wasmpool-ring", flags).map_err(calling("memfd_create"))?;
+    rustix::fs::ftruncate(&fd, MAP_BYTES as u64).map_err(calling("ftruncate (of the rings, 2 MiB)"))?;
     // The worker holds this file too: without the seals it could shrink it, and the host's
     // next access would be a SIGBUS.
-    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&fd, seals).map_err(calling("fcntl (F_ADD_SEALS)"))?;
     let end = End { region: Region::map(fd.as_fd())?, side: Side::Host };
     Ok((fd, end))
 }

@@ -6,6 +6,7 @@ use std::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::limits::HOST_STACK_BYTES;
+use crate::refused::calling;
 
 /// Raises the soft limit, if it is lower: the kernel asks for it each time that the stack grows, and
 /// keeps more room free below it than can be asked for here.
@@ -22,5 +23,6 @@ pub(super) fn make_room(wasm_stack_bytes: usize) -> io::Result<()> {
         let why = format!("tasks need {needed} bytes of stack, the hard limit (RLIMIT_STACK) is lower");
         return Err(io::Error::other(why));
     }
-    Ok(setrlimit(Resource::Stack, Rlimit { current: Some(needed), maximum: limit.maximum })?)
+    setrlimit(Resource::Stack, Rlimit { current: Some(needed), maximum: limit.maximum })
+        .map_err(calling("setrlimit (STACK)"))
 }

@@ -17,6 +17,7 @@ use super::events::Reporter;
 use super::loaded::{Arrived, ModuleFiles};
 use super::shares::Mappings;
 use crate::limits::SHARES_PER_TASK_MAX;
+use crate::refused::calling;
 use crate::wire::control::ControlSocket;
 use crate::wire::message::{ModuleId, ShareId, ToWorkerControl};
 
@@ -161,7 +162,7 @@ pub(super) fn start(
         let _ = stands.send(());
         watch(&socket, &shared, &reporter);
     };
-    std::thread::Builder::new().name("watcher".into()).spawn(watcher)?;
+    std::thread::Builder::new().name("watcher".into()).spawn(watcher).map_err(calling("start a thread"))?;
     standing.recv().map_err(io::Error::other)
 }
 

@@ -6,7 +6,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod limits;
 mod outside;
+mod places;
 mod refusals;
 mod reports;
 mod seccomp;
@@ -111,7 +113,43 @@ const CASES: &[Case] = &[
         missing: [&[], &[]],
         play: seccomp::has_no_new_privileges_to_stand_on,
     },
+    Case {
+        name: "less allowed",
+        refused: &[],
+        missing: [&[], &[]],
+        play: limits::are_kept_where_less_is_allowed,
+    },
+    Case {
+        name: "one limit",
+        refused: &[refusals::ONE_LIMIT],
+        missing: [&[ResourceLimits]; 2],
+        play: limits::stand_but_for_one,
+    },
+    Case { name: "small files", refused: &[], missing: [&[], &[]], play: limits::on_files_are_errors },
+    Case { name: "few addresses", refused: &[], missing: [&[], &[]], play: limits::on_addresses_are_named },
+    Case {
+        name: "no close_range",
+        refused: &[refusals::CLOSE_RANGE],
+        missing: [&[], &[]],
+        play: reports::are_true,
+    },
+    Case {
+        name: "close_range forbidden",
+        refused: &[refusals::CLOSE_RANGE_FORBIDDEN],
+        missing: [&[], &[]],
+        play: reports::are_true,
+    },
+    Case {
+        name: "no signal at the host's death",
+        refused: &[refusals::PARENT_DEATH],
+        missing: [&[], &[]],
+        play: refusals::kill_with_their_host_is_needed,
+    },
+    Case { name: NOWHERE, refused: &[], missing: [&[], &[]], play: places::are_done_without },
 ];
+
+/// The case without /proc and /dev.
+const NOWHERE: &str = "nowhere";
 
 impl Case {
     fn missing(&self) -> &'static [SandboxLayer] {
@@ -123,6 +161,10 @@ impl Case {
 #[test]
 fn inside() {
     let Ok(name) = std::env::var(CASE) else { return };
+    if let Some(number) = name.strip_prefix("call ") {
+        let number: usize = number.parse().expect("a number");
+        return refusals::is_named_by_the_first_error(&refusals::NEEDED[number]);
+    }
     let case = CASES.iter().find(|case| case.name == name).expect("a known case");
     case.refused.iter().for_each(|refused| refusals::install(refused));
     (case.play)(case);
@@ -132,12 +174,15 @@ fn played(name: &str) {
     let is_root = rustix::process::getuid().is_root();
     let users: &[Option<u32>] = if is_root { &[None, Some(USER)] } else { &[None] };
     for user in users {
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(std::env::current_exe().expect("has a path"));
         command.args(["inside", "--exact", "--nocapture", "--test-threads=1"]).env(CASE, name);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(user) = user {
             // Its other groups are given up with it.
             command.uid(*user).gid(*user);
+        }
+        if name == NOWHERE {
+            places::hide(&mut command);
         }
         let child = command.spawn().expect("starts");
         let pid = rustix::process::Pid::from_child(&child);
@@ -212,4 +257,43 @@ fn where_seccomp_refuses_in_the_end_the_first_error_names_it() {
 #[test]
 fn without_no_new_privs_only_those_start_who_do_without_it_knowingly() {
     played("no no_new_privs");
+}
+
+#[test]
+fn where_less_is_allowed_than_is_wanted_each_limit_is_as_low_as_it_may_be() {
+    played("less allowed");
+}
+
+#[test]
+fn where_one_limit_cannot_be_set_the_others_stand_and_it_is_said_once() {
+    played("one limit");
+}
+
+#[test]
+fn a_limit_on_files_is_an_error_that_names_it() {
+    played("small files");
+}
+
+#[test]
+fn a_limit_on_addresses_is_an_error_that_names_it() {
+    played("few addresses");
+}
+
+#[test]
+fn without_close_range_everything_stands_all_the_same() {
+    played("no close_range");
+    played("close_range forbidden");
+}
+
+#[test]
+fn without_proc_and_dev_a_pool_does_what_can_be_done_and_says_what_is_missing() {
+    played(NOWHERE);
+}
+
+#[test]
+fn each_call_that_a_start_needs_is_named_where_it_is_refused() {
+    played("no signal at the host's death");
+    for number in 0..refusals::NEEDED.len() {
+        played(&format!("call {number}"));
+    }
 }

@@ -124,17 +124,38 @@ fn shown(worker: &Process, own: &Process, said: &LayerReport, report: &SandboxRe
     }
 }
 
+/// What a worker is limited to, if its host is not limited to less.
+const LIMITS: [(&str, u64); 8] = [
+    ("Max core file size", 0),
+    ("Max open files", 704),
+    ("Max stack size", 8 << 20),
+    ("Max file size", 2 << 30),
+    ("Max locked memory", 0),
+    ("Max pending signals", 64),
+    ("Max realtime priority", 0),
+    ("Max processes", 0),
+];
+
+/// Whether the limit is as it should be.
+fn stands(worker: &Process, own: &Process, name: &str, value: u64) -> bool {
+    let hard = own.limit(name).1.parse().unwrap_or(u64::MAX);
+    let value = value.min(hard).to_string();
+    worker.limit(name) == (value.clone(), value)
+}
+
+/// All limits but this one stand; it is as it is here.
+pub(crate) fn limits_stand_but_for(pid: u32, name: &str) {
+    let (worker, own) = (Process(pid.to_string()), Process("thread-self".into()));
+    for (other, value) in LIMITS.iter().filter(|(other, _)| *other != name) {
+        assert!(stands(&worker, &own, other, *value), "{other}: {:?}", worker.limit(other));
+    }
+    assert_eq!(worker.limit(name), own.limit(name));
+    assert!(worker.limit("Max data size").1.parse::<u64>().is_ok_and(|bytes| bytes >> 30 == 4));
+}
+
 fn limited(worker: &Process, own: &Process, applied: bool) -> bool {
-    let at = |value: &str| (value.to_string(), value.to_string());
-    let expected = [
-        ("Max core file size", "0"),
-        ("Max open files", "704"),
-        ("Max locked memory", "0"),
-        ("Max pending signals", "64"),
-        ("Max realtime priority", "0"),
-        ("Max processes", "0"),
-    ];
-    let stand: Vec<_> = expected.map(|(name, value)| (name, worker.limit(name) == at(value))).into();
+    let expected = LIMITS;
+    let stand: Vec<_> = expected.map(|(name, value)| (name, stands(worker, own, name, value))).into();
     if applied {
         assert!(stand.iter().all(|(_, stands)| *stands), "in part: {stand:?}");
     } else {
@@ -143,7 +164,10 @@ fn limited(worker: &Process, own: &Process, applied: bool) -> bool {
             assert_eq!(worker.limit(name), own.limit(name), "{name}");
         }
     }
-    worker.limit("Max data size") != own.limit("Max data size")
+    let of_data = |process: &Process| process.limit("Max data size").1.parse().unwrap_or(u64::MAX);
+    // As low as the host's own, or lower.
+    let max = 4 << 30;
+    applied && of_data(worker) <= (max + (1 << 28)).min(of_data(own)) || of_data(worker) != of_data(own)
 }
 
 fn capabilities(worker: &Process, own: &Process, said: &LayerReport, report: &SandboxReport) -> Option<bool> {

@@ -23,6 +23,8 @@ enum When {
     Has(u8, u64),
     /// Argument `.0` is no null pointer.
     IsThere(u8),
+    /// Argument `.0` is no null pointer, and argument `.1` is `.2`.
+    IsThereAnd(u8, u8, u64),
 }
 
 const fn refusal(number: i64, when: When, errno: i32) -> Refusal {
@@ -52,6 +54,85 @@ pub(crate) const PIVOT: &[Refusal] = &[refusal(libc::SYS_pivot_root, When::Alway
 
 /// Limits stay as they are, and can be asked for.
 pub(crate) const LIMITS: &[Refusal] = &[refusal(libc::SYS_prlimit64, When::IsThere(2), libc::EPERM)];
+
+/// One of the limits stays as it is.
+pub(crate) const ONE_LIMIT: &[Refusal] =
+    &[refusal(libc::SYS_prlimit64, When::IsThereAnd(2, 1, libc::RLIMIT_SIGPENDING as u64), libc::EPERM)];
+
+/// Linux before 5.9, and containers that answer so to what they do not know.
+pub(crate) const CLOSE_RANGE: &[Refusal] = &[refusal(libc::SYS_close_range, When::Always, libc::ENOSYS)];
+
+/// Containers whose filter is older than the call.
+pub(crate) const CLOSE_RANGE_FORBIDDEN: &[Refusal] =
+    &[refusal(libc::SYS_close_range, When::Always, libc::EPERM)];
+
+/// A call on the way to a standing worker that there is no way around, what it is answered, and what the
+/// first error must say.
+pub(crate) struct Needed {
+    pub(crate) refused: Refusal,
+    says: &'static [&'static str],
+}
+
+const fn needed(number: i64, errno: i32, says: &'static [&'static str]) -> Needed {
+    Needed { refused: refusal(number, When::Always, errno), says }
+}
+
+pub(crate) const NEEDED: &[Needed] = &[
+    needed(libc::SYS_memfd_create, libc::ENOSYS, &["memfd_create", "this kernel does not have it"]),
+    needed(libc::SYS_memfd_create, libc::EPERM, &["memfd_create", "seccomp profile", "allow it there"]),
+    needed(libc::SYS_memfd_create, libc::EMFILE, &["memfd_create", "RLIMIT_NOFILE is", "ulimit -n"]),
+    needed(libc::SYS_ftruncate, libc::EPERM, &["ftruncate", "seccomp profile"]),
+    needed(libc::SYS_socketpair, libc::EPERM, &["socketpair", "seccomp profile"]),
+    needed(libc::SYS_socketpair, libc::EMFILE, &["socketpair", "RLIMIT_NOFILE is"]),
+    needed(libc::SYS_eventfd2, libc::ENOSYS, &["eventfd", "this kernel does not have it"]),
+    needed(libc::SYS_pipe2, libc::EPERM, &["pipe", "seccomp profile"]),
+    needed(libc::SYS_pidfd_open, libc::ENOSYS, &["pidfd_open", "this kernel does not have it"]),
+    needed(libc::SYS_pidfd_open, libc::EPERM, &["pidfd_open", "seccomp profile"]),
+    needed(libc::SYS_execve, libc::EACCES, &["start a process", "seccomp profile"]),
+    needed(libc::SYS_ioctl, libc::EPERM, &["ioctl", "seccomp profile"]),
+    needed(libc::SYS_sendmsg, libc::EPERM, &["sendmsg", "seccomp profile"]),
+];
+
+/// Of a child's own.
+pub(crate) const PARENT_DEATH: &[Refusal] =
+    &[refusal(libc::SYS_prctl, When::Is(0, libc::PR_SET_PDEATHSIG as u64), libc::EPERM)];
+
+pub(crate) fn is_named_by_the_first_error(needed: &Needed) {
+    install(&[needed.refused]);
+    all_words(&first_error(), needed.says);
+}
+
+pub(crate) fn kill_with_their_host_is_needed(_: &super::Case) {
+    all_words(&first_error(), &["prctl (PR_SET_PDEATHSIG)", "seccomp profile"]);
+}
+
+pub(crate) fn all_words(said: &str, words: &[&str]) {
+    for word in words {
+        assert!(said.contains(word), "no {word:?} in: {said}");
+    }
+}
+
+/// What a pool says first, with all that is behind it.
+pub(crate) fn first_error() -> String {
+    fn chain(error: &dyn std::error::Error) -> String {
+        let of_source = error.source().map(|source| format!(": {}", chain(source)));
+        format!("{error}{}", of_source.unwrap_or_default())
+    }
+    let pool = match super::reports::builder(wasmpool::SandboxPolicy::BestEffort).build() {
+        Ok(pool) => pool,
+        Err(error) => return chain(&error),
+    };
+    let module = match pool.load(&super::reports::wasm()) {
+        Ok(module) => module,
+        Err(error) => return chain(&error),
+    };
+    let echo = module.raw_task("echo").expect("has the task");
+    let answer = match pool.submit_bytes(&echo, "on") {
+        Ok(future) => future.result_timeout(super::common::PATIENCE).expect("nothing hangs"),
+        Err(error) => return chain(&error),
+    };
+    chain(&answer.expect_err("no worker starts"))
+}
 
 /// Directories cannot be made: a hierarchy of cgroups that is not delegated.
 pub(crate) const DIRECTORIES: &[Refusal] = &[
@@ -96,14 +177,22 @@ pub(crate) fn install(refusals: &[Refusal]) {
 fn program(refusal: &Refusal) -> BpfProgram {
     use SeccompCmpArgLen::{Dword, Qword};
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
-    let condition = match refusal.when {
-        When::Always => None,
-        When::Is(argument, value) => Some(SeccompCondition::new(argument, Dword, Eq, value)),
-        When::Has(argument, bits) => Some(SeccompCondition::new(argument, Qword, MaskedEq(bits), bits)),
-        When::IsThere(argument) => Some(SeccompCondition::new(argument, Qword, Ne, 0)),
+    let conditions = match refusal.when {
+        When::Always => Vec::new(),
+        When::Is(argument, value) => vec![SeccompCondition::new(argument, Dword, Eq, value)],
+        When::Has(argument, bits) => vec![SeccompCondition::new(argument, Qword, MaskedEq(bits), bits)],
+        When::IsThere(argument) => vec![SeccompCondition::new(argument, Qword, Ne, 0)],
+        When::IsThereAnd(pointer, argument, value) => vec![
+            SeccompCondition::new(pointer, Qword, Ne, 0),
+            SeccompCondition::new(argument, Dword, Eq, value),
+        ],
     };
-    let rule = condition.map(|condition| SeccompRule::new(vec![condition.expect("a condition")]));
-    let rules = rule.map(|rule| rule.expect("a rule")).into_iter().collect();
+    let conditions: Vec<_> =
+        conditions.into_iter().map(|condition| condition.expect("a condition")).collect();
+    let rules = match conditions.is_empty() {
+        true => Vec::new(),
+        false => vec![SeccompRule::new(conditions).expect("a rule")],
+    };
     let architecture = TargetArch::try_from(std::env::consts::ARCH).expect("is supported");
     let answer = SeccompAction::Errno(refusal.errno.unsigned_abs());
     SeccompFilter::new([(refusal.number, rules)].into(), SeccompAction::Allow, answer, architecture)

@@ -136,8 +136,16 @@ fn the_x32_numbers_of_listed_calls_kill() {
 #[test]
 fn every_condition_of_the_filter_lets_through_and_kills() {
     let (read, write, exec) = (1u64, 2u64, 4u64);
-    let anonymous = [0, 4096, 0, 0x22, u64::MAX, 0];
-    let map = |protection| (libc::SYS_mmap, [0, 4096, protection, anonymous[3], anonymous[4], 0]);
+    let (own, shared, anonymous) = (2, 1, 0x20);
+    let map_as = |protection, flags| (libc::SYS_mmap, [0, 4096, protection, flags, u64::MAX, 0]);
+    let map = |protection| map_as(protection, own | anonymous);
+    let (fixed, fixed_once, no_reserve, stack) = (0x10, 0x10_0000, 0x4000, 0x2_0000);
+    let (grows_down, locked, populate, huge, shared_validate, droppable) =
+        (0x100, 0x2000, 0x8000, 0x4_0000, 3, 8);
+    let advise = |advice| (libc::SYS_madvise, [0, 0, advice, 0, 0, 0]);
+    let (free, huge_page, no_huge_page, no_dump, dump) = (8, 14, 15, 16, 17);
+    let name_mapping = 0x5356_4d41;
+    let control = |option, argument| (libc::SYS_prctl, [option, argument, 0, 0, 0, 0]);
     let protect = |protection| (libc::SYS_mprotect, [0, 0, protection, 0, 0, 0]);
     let stat = |flags| (libc::SYS_newfstatat, [u64::MAX, 0, 0, flags, 0, 0]);
     let upper = 1u64 << 32;
@@ -148,6 +156,19 @@ fn every_condition_of_the_filter_lets_through_and_kills() {
     let through = [
         map(read),
         map(read | write),
+        map(0),
+        map_as(read | write, own),
+        map_as(read | write, own | anonymous | no_reserve | stack),
+        map_as(read | write, own | anonymous | fixed_once),
+        map_as(read, shared),
+        advise(4),
+        advise(free),
+        advise(huge_page),
+        advise(no_huge_page),
+        advise(no_dump),
+        advise(dump),
+        control(name_mapping, 0),
+        (libc::SYS_mremap, [0, 4096, 8192, 1, 0, 0]),
         protect(read | write),
         protect(read | exec),
         stat(0x1000),
@@ -167,6 +188,30 @@ fn every_condition_of_the_filter_lets_through_and_kills() {
         map(exec),
         map(read | write | exec),
         map(exec | upper),
+        map_as(read | write, shared),
+        map_as(write, shared),
+        map_as(0, shared),
+        map_as(read | upper, shared),
+        map_as(read, shared | anonymous),
+        map_as(read, shared_validate),
+        map_as(read | write, shared | anonymous),
+        map_as(read | write, shared_validate | anonymous),
+        map_as(read | write, droppable | anonymous),
+        map_as(read | write, anonymous),
+        map_as(read | write, own | anonymous | grows_down),
+        map_as(read | write, own | anonymous | locked),
+        map_as(read | write, own | anonymous | populate),
+        map_as(read | write, own | anonymous | huge),
+        map_as(read | write, own | anonymous | upper),
+        map_as(read | write | exec, own | anonymous | fixed),
+        advise(3),
+        advise(9),
+        advise(12),
+        advise(22),
+        advise(23),
+        advise(102),
+        control(name_mapping, 1),
+        control(22, 2),
         protect(write | exec),
         protect(write | exec | upper),
         stat(0),

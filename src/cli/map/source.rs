@@ -14,7 +14,7 @@ use crate::cli::input;
 use crate::cli::object::Object;
 use crate::cli::streams;
 use crate::limits::INPUT_BYTES_MAX;
-use crate::text::truncated;
+use crate::text::quoted;
 
 /// What a label shows of a line.
 const SHOWN_BYTES_MAX: usize = 80;
@@ -171,9 +171,7 @@ fn lines(mut stdin: impl BufRead, skip_blank: bool) -> impl Iterator<Item = Item
                 Ok(None) => ended = true,
                 Ok(Some(Ok(line))) if skip_blank && line.trim_ascii().is_empty() => {}
                 Ok(Some(content)) => {
-                    let start =
-                        content.as_ref().map_or(&[][..], |line| &line[..line.len().min(4 * SHOWN_BYTES_MAX)]);
-                    let text = truncated(&String::from_utf8_lossy(start), SHOWN_BYTES_MAX);
+                    let text = content.as_ref().map_or(String::new(), |line| quoted(line, SHOWN_BYTES_MAX));
                     let content = content.map(Content::Line).map_err(|TooLong| {
                         Failure::Input(format!("the line has more than {INPUT_BYTES_MAX} bytes"))
                     });

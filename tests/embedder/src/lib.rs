@@ -18,6 +18,32 @@ pub fn count_primes(pool: &Pool, upto: u64) -> Result<u64, Box<dyn std::error::E
     Ok(pool.submit(&count, &upto)?.result()?)
 }
 
+/// Has a pool compile modules, run tasks, fail tasks and replace workers, and says what it counted. Every worker
+/// and compiler must end by itself: a death that nobody asked for is an error.
+///
+/// # Errors
+/// Anything that goes otherwise.
+pub fn use_a_pool() -> Result<(), Box<dyn std::error::Error>> {
+    let pool = Pool::builder().workers(2).without_cache().recycle_after_tasks(20).build()?;
+    println!("{}", count_primes(&pool, 1000)?);
+    let primes = pool.load_file(PRIMES)?.task::<u64, u64>("count")?;
+    let counted: Result<Vec<_>, _> = pool.map(&primes, 1..=200u64).collect();
+    println!("{}", counted?.iter().sum::<u64>());
+    let faults = pool.load_file(FAULTS)?;
+    let bomb = faults.task::<(), ()>("memory_bomb");
+    if let Ok(bomb) = bomb {
+        // Whether it fails or is refused memory: the worker lives on.
+        let _ = pool.submit(&bomb, &())?.result();
+    }
+    println!("{}", count_primes(&pool, 100)?);
+    let died = pool.stats().workers_died;
+    if died > 0 {
+        return Err(format!("{died} workers have died").into());
+    }
+    pool.shutdown(wasmpool::ShutdownMode::Finish);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

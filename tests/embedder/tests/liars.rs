@@ -403,6 +403,39 @@ fn a_worker_that_does_nothing_is_killed_at_the_deadline_and_the_pool_lives_on() 
     }
 }
 
+/// Of its own limits it has none: the host has looked.
+#[test]
+fn a_worker_that_holds_more_memory_than_it_may_is_killed_for_it_busy_or_idle() {
+    for lie in ["hoards", "hoards-idle"] {
+        let liar = Liar::new(lie);
+        let builder = liar.builder().worker_memory_bytes_max(wasmpool::limits::WORKER_MEMORY_BYTES_MIN);
+        let pool = builder.build().expect("builds");
+        let mut events = pool.events();
+        let echo = echo(&pool);
+        pool.prestart(1);
+        let busy = (lie == "hoards").then(|| pool.submit_bytes(&echo, &b"x"[..]).expect("submits"));
+        let deadline = Instant::now() + PATIENCE;
+        let death = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let event = events.next_timeout(left).unwrap_or_else(|| panic!("{lie}: nobody minds"));
+            if let wasmpool::EventKind::WorkerEnded { death, expected } = event.kind {
+                assert!(!expected, "{lie}: {death}");
+                break death;
+            }
+        };
+        let limit = wasmpool::limits::WORKER_MEMORY_BYTES_MIN;
+        match death.cause {
+            DeathCause::MemoryExceeded { limit_bytes, seen_bytes } => {
+                assert!(limit_bytes == limit && seen_bytes > limit, "{lie}: {limit_bytes}, {seen_bytes}");
+            }
+            other => panic!("{lie}: {other:?}"),
+        }
+        let failed =
+            busy.map(|busy| busy.result_timeout(PATIENCE).expect("in time").expect_err("it is dead"));
+        assert!(failed.is_none_or(|failure| failure.to_string().contains("bytes of memory")), "{lie}");
+    }
+}
+
 #[test]
 fn a_silent_worker_is_killed_after_its_time_to_start() {
     let liar = Liar::new("silent");

@@ -32,6 +32,23 @@ fn a_program_that_calls_init_first_serves_as_its_own_worker() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "168\n", "{output:?}");
 }
 
+/// What `use_a_pool` prints.
+const USED: &str = "168\n5019\n25\n";
+
+#[test]
+fn handlers_of_the_embedders_exit_do_not_run_in_workers_and_compilers() {
+    let output = run(env!("CARGO_BIN_EXE_at_exit"), Duration::from_secs(60));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), USED, "{output:?}");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn an_embedder_may_have_another_allocator() {
+    let output = run(env!("CARGO_BIN_EXE_other_allocator"), Duration::from_secs(60));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), USED, "{output:?}");
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[test]
 fn forgetting_init_is_a_clear_error_within_a_second() {
     let output = run(env!("CARGO_BIN_EXE_forgetful"), Duration::from_secs(1));

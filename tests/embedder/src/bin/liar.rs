@@ -30,6 +30,13 @@ const CLAIMS: usize = 768;
 /// Where nothing stands.
 const NOWHERE: usize = 4032;
 
+/// Fills more memory than the least that a worker can be given, and keeps it.
+fn hoard() {
+    let hoard = std::hint::black_box(vec![1u8; 928 << 20]);
+    sleep();
+    drop(hoard);
+}
+
 fn main() {
     if !std::env::args().any(|argument| argument == "--wasmpool-role=worker") {
         // The compiler is an honest one.
@@ -186,6 +193,10 @@ impl Wire {
             "garbage-control" => self.say(&[0xff; 64]),
             "fat-control" => self.say(&vec![0; 100_000]),
             "descriptor" => self.send_descriptor(),
+            "hoards-idle" => {
+                self.ready();
+                return hoard();
+            }
             _ => self.ready(),
         }
         if what == "ready-twice" {
@@ -262,6 +273,7 @@ impl Wire {
                 self.requeue();
                 std::process::exit(3);
             }
+            "hoards" => hoard(),
             "chatters" => self.chatter(&frame(&event(None, WORKER), b"")),
             "stalled" | "ready-twice" | "other-build" | "garbage-control" | "fat-control" | "descriptor" => {}
             other => panic!("there is no lie called {other}"),

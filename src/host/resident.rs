@@ -1,0 +1,73 @@
+//! What a process holds in memory, looked at from outside.
+//!
+//! `RLIMIT_DATA` counts what a process can write to. Whoever has taken a worker over can fill pages and then
+//! make them read-only, grow its stack in pieces, or fill page tables: that is memory, too. A cgroup counts all
+//! of it; where there is none, the host looks from time to time, and ends who holds more than it may.
+
+use std::time::{Duration, Instant};
+
+use crate::limits::MEMORY_LOOKS;
+
+/// What a process may hold beyond its limit: its stack, its own pages of the program's files, page tables.
+const BEYOND_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Its own pages, in memory or swapped out, and its page tables. Not what it shares with the host: modules,
+/// rings, shared inputs. `None` of a process that is gone, or where there is no /proc.
+pub(super) fn held(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+    };
+    // A process that has ended, and is not reaped, has none of these.
+    let own = kib("RssAnon:")?;
+    let others = ["VmSwap:", "VmPTE:"].into_iter().filter_map(kib);
+    Some(others.fold(own, u64::saturating_add).saturating_mul(1024))
+}
+
+/// What it holds, if that is more than a limit of so many bytes lets it.
+pub(super) fn excess(pid: u32, limit_bytes: u64) -> Option<u64> {
+    let allowed = limit_bytes.saturating_add(limit_bytes / 8).saturating_add(BEYOND_BYTES);
+    held(pid).filter(|held| *held > allowed)
+}
+
+/// When to look next.
+#[derive(Debug)]
+pub(super) struct Looks(Instant);
+
+impl Looks {
+    pub(super) fn new() -> Looks {
+        Looks(Instant::now())
+    }
+
+    /// How long until then; more often while tasks run.
+    pub(super) fn left(&self, is_busy: bool) -> Duration {
+        MEMORY_LOOKS[usize::from(!is_busy)].saturating_sub(self.0.elapsed())
+    }
+
+    /// Whether it is time, once each time.
+    pub(super) fn are_due(&mut self, is_busy: bool) -> bool {
+        let due = self.left(is_busy).is_zero();
+        if due {
+            self.0 = Instant::now();
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_filled_counts_and_a_limit_has_some_room_above_it() {
+        let (own, bytes) = (std::process::id(), 96 << 20);
+        let before = held(own).expect("there is a /proc");
+        let filled = std::hint::black_box(vec![1u8; bytes]);
+        let after = held(own).expect("there is a /proc");
+        assert!(after >= before + (bytes as u64) / 2, "{before} and then {after}");
+        assert!(excess(own, 0).is_some() && excess(own, u64::MAX).is_none());
+        drop(std::hint::black_box(filled));
+        assert_eq!(held(u32::MAX), None);
+    }
+}

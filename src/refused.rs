@@ -1,0 +1,129 @@
+//! What the system refused: which call, the limit that is behind it, and what to do about that.
+//!
+//! Every call on the way to a standing worker or compiler goes through [`calling`], in the host and in the
+//! children, so that none of them can fail without its name.
+
+use std::fmt;
+use std::io;
+
+use std::sync::OnceLock;
+
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+/// The limits that advice is about, by their names and by the shell's.
+const LIMITS: [(Resource, &str, &str); 5] = [
+    (Resource::Nofile, "RLIMIT_NOFILE", "-n"),
+    (Resource::Fsize, "RLIMIT_FSIZE", "-f"),
+    (Resource::As, "RLIMIT_AS", "-v"),
+    (Resource::Data, "RLIMIT_DATA", "-d"),
+    (Resource::Nproc, "RLIMIT_NPROC", "-u"),
+];
+
+/// What a child was given, before it has limited itself: advice about its own limits would help nobody.
+static GIVEN: OnceLock<[Option<u64>; LIMITS.len()]> = OnceLock::new();
+
+/// Remembers the limits as they are. A child's first step.
+pub(crate) fn remember_limits() {
+    GIVEN.get_or_init(|| LIMITS.map(|(resource, ..)| getrlimit(resource).current));
+}
+
+/// A call that the system refused. It travels inside of an [`io::Error`] of the same kind.
+#[derive(Debug)]
+struct Refused {
+    call: &'static str,
+    error: io::Error,
+    advice: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refused { call, error, advice } = self;
+        write!(f, "{call}: {error}")?;
+        if advice.is_empty() { Ok(()) } else { write!(f, "; {advice}") }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// An error with the name of its call and what to do.
+pub(crate) fn calling<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> io::Error {
+    move |error| {
+        let error = error.into();
+        let kind = error.kind();
+        let advice = Errno::from_io_error(&error).map(|errno| advice(call, errno)).unwrap_or_default();
+        io::Error::new(kind, Refused { call, error, advice })
+    }
+}
+
+/// The number of an error, whether it has gone through [`calling`] or not.
+pub(crate) fn errno(error: &io::Error) -> Option<Errno> {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Refused>());
+    Errno::from_io_error(inner.map_or(error, |refused| &refused.error))
+}
+
+fn advice(call: &str, errno: Errno) -> String {
+    let limits = |wanted: &[Resource]| {
+        let known = LIMITS.iter().enumerate().filter(|(_, (resource, ..))| wanted.contains(resource));
+        let advice = known.filter_map(|(index, &(resource, name, option))| {
+            let value = GIVEN.get().map_or_else(|| getrlimit(resource).current, |given| given[index])?;
+            Some(format!("{name} is {value}: raise it (ulimit {option})"))
+        });
+        advice.collect::<Vec<_>>().join("; ")
+    };
+    let or = |advice: String, otherwise: &str| if advice.is_empty() { otherwise.into() } else { advice };
+    match errno {
+        Errno::MFILE => limits(&[Resource::Nofile]),
+        Errno::NFILE => "the whole system has no descriptor left (sysctl fs.file-max)".into(),
+        Errno::FBIG => limits(&[Resource::Fsize]),
+        Errno::NOMEM => {
+            let too_little = "there is too little memory, or vm.overcommit_memory is 2";
+            or(limits(&[Resource::As, Resource::Data]), too_little)
+        }
+        Errno::AGAIN => {
+            let others = "or the cgroup's pids.max or kernel.threads-max is reached";
+            [limits(&[Resource::Nproc]), others.into()].join(" ").trim().to_string()
+        }
+        Errno::NOENT | Errno::NOTDIR if call.contains("/proc") => {
+            "is /proc mounted here? (mount -t proc proc /proc)".into()
+        }
+        Errno::NOSYS => {
+            "this kernel does not have it, or a container's seccomp profile hides it: allow it there".into()
+        }
+        Errno::PERM | Errno::ACCESS => {
+            "a container's seccomp profile or a security module refuses it: allow it there".into()
+        }
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_call_is_named_with_its_limit_and_what_to_do() {
+        let said = |call, errno: Errno| calling(call)(errno).to_string();
+        let files = getrlimit(Resource::Nofile).current;
+        let error = said("memfd_create", Errno::MFILE);
+        assert!(error.starts_with("memfd_create: Too many open files"), "{error}");
+        assert!(files.is_none_or(|files| error.contains(&format!("RLIMIT_NOFILE is {files}"))), "{error}");
+        assert!(said("open /proc/self/exe", Errno::NOENT).contains("is /proc mounted"));
+        assert!(!said("open x", Errno::NOENT).contains("/proc"));
+        for errno in [Errno::NOSYS, Errno::PERM] {
+            assert!(said("close_range", errno).contains("seccomp profile"));
+        }
+        assert!(said("fork", Errno::AGAIN).contains("pids.max"));
+        assert!(said("mmap", Errno::NOMEM).contains("; "));
+    }
+
+    #[test]
+    fn a_named_error_keeps_its_number_and_kind() {
+        let error = calling("socketpair")(Errno::MFILE);
+        assert_eq!(errno(&error), Some(Errno::MFILE));
+        let error = calling("mmap")(io::Error::from(Errno::NOMEM));
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        assert_eq!(errno(&error), Some(Errno::NOMEM));
+        assert_eq!(errno(&io::Error::other("no number")), None);
+    }
+}
