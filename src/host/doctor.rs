@@ -352,7 +352,8 @@ impl<'a> Patients<'a> {
         let looks = self.doctor.request.requests(SandboxLayer::ResourceLimits);
         let has_too_much = || resident::excess(patient.child.pid, PATIENT_BYTES_MAX).is_some();
         if looks && matches!(outcome, AttackOutcome::Succeeded(_)) && has_too_much() {
-            patient.child.kill();
+            // It fails only for a process that is gone already.
+            let _ = rustix::process::pidfd_send_signal(&patient.child.pidfd, Signal::KILL);
             return AttackOutcome::Killed(Signal::KILL.as_raw());
         }
         outcome
