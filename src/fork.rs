@@ -130,7 +130,7 @@ impl<T> Drop for OfProcess<T> {
 /// A static of which each process has its own, made when it is first asked for: a child neither waits for a lock of
 /// its parent's, nor takes what its parent has noted for its own.
 pub(crate) struct PerProcess<T: 'static> {
-    /// Of the process that asked last, leaked; null before the first.
+    /// The one of the process that asked last, leaked; null before the first.
     own: AtomicPtr<OfProcess<T>>,
     make: fn() -> T,
 }
@@ -190,7 +190,7 @@ mod tests {
             }
         });
         assert_eq!(NUMBERS.get().lock().expect("not poisoned").len(), 8);
-        // As a child finds it, with the lock held for ever.
+        // A child finds its parent's, with the lock held for ever.
         let parents = Mutex::new(vec![1]);
         std::mem::forget(parents.lock());
         let birth = Birth(Birth::here().0 + 1);

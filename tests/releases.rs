@@ -52,7 +52,7 @@ fn inside(pid: u32) -> Option<(usize, usize)> {
     Some((std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count(), mapped))
 }
 
-/// Of the only worker.
+/// The same of the only worker.
 fn inside_worker(pool: &Pool) -> Option<(usize, usize)> {
     let pids = pool.worker_pids();
     assert_eq!(pids.len(), 1, "one worker, which nobody replaces");
@@ -247,7 +247,7 @@ fn a_system_without_descriptors_is_said_so_and_what_is_dropped_makes_room() {
         return;
     }
     let pool = builder(1).build().expect("builds");
-    // So many are in the cache, and the worker stands.
+    // The cache has so many then, and the worker stands.
     (0..60).for_each(|number| run(&pool, &echo(&pool.load(&one_of_many(number)).expect("loads"))));
     limit_descriptors(Holdings::now().descriptors as u64 + 60);
     let mut held = Vec::new();
@@ -274,9 +274,9 @@ fn a_system_without_descriptors_is_said_so_and_what_is_dropped_makes_room() {
 struct Figures {
     descriptors: usize,
     threads: usize,
-    /// With the rings, whose two MiB a worker are touched bit by bit, and not given back.
+    /// The rings count in it, whose two MiB a worker are touched bit by bit, and not given back.
     resident_kb: u64,
-    /// Without them.
+    /// The rings do not count in this.
     anonymous_kb: u64,
 }
 

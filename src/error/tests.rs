@@ -318,7 +318,7 @@ fn boxed<E: Error + 'static>(errors: Vec<E>) -> impl Iterator<Item = Box<dyn Err
     errors.into_iter().map(|error| Box::new(error) as Box<dyn Error>)
 }
 
-/// As those print a chain who print all of it: `{:#}` of anyhow, the command line.
+/// Some print all of a chain: `{:#}` of anyhow, the command line.
 #[test]
 fn no_error_says_again_what_was_said_before_it_in_its_chain() {
     let errors = boxed(task_errors())
@@ -348,7 +348,7 @@ fn no_error_says_again_what_was_said_before_it_in_its_chain() {
             assert!(said.matches(words).count() <= 1, "{said:?} says {words:?} twice");
         }
     }
-    // What the system says is left to the source: of a directory, a worker's program, a thread and a shared input.
+    // Four errors leave what the system said to their source: a directory, a worker's program, a thread, a shared input.
     assert!(count > 100 && with_sources == 4, "{with_sources} of {count}");
 }
 

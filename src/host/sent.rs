@@ -33,7 +33,7 @@ pub(super) struct Sent {
 #[derive(Debug, Default)]
 struct State {
     modules: HashSet<ModuleId>,
-    /// With their sizes.
+    /// Each with its size.
     shares: HashMap<ShareId, u64>,
     /// What it has not been told yet to forget: its socket was full. No longer than what it was sent.
     unsaid: Vec<Held>,
@@ -65,7 +65,7 @@ impl Sent {
         is_new
     }
 
-    /// Those of a task that the worker has not been sent yet, and now will be.
+    /// Which of a task's shared inputs the worker has not been sent yet, and now will be.
     pub(super) fn order_shares(&self, shares: &TaskShares) -> Option<Vec<Shared>> {
         let shares = shares.as_deref()?;
         let mut state = self.lock();
@@ -91,7 +91,7 @@ impl Sent {
         Ok(())
     }
 
-    /// As [`send_module`](Self::send_module).
+    /// Sends shared inputs, under the same condition.
     pub(super) fn send_shares(
         &self,
         control: &ControlSocket,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// By the host's numbers, none of which is used twice.
+/// What has arrived, by the host's numbers, none of which is used twice.
 pub(super) struct Arrivals<I, T> {
     there: Mutex<HashMap<I, T>>,
     arrival: Condvar,

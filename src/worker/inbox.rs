@@ -27,7 +27,7 @@ pub(super) struct Ring {
     end: End,
     ring: Consumer,
     spinning: Spinning,
-    /// By the watcher, see `watcher::Shared`.
+    /// The watcher sets it; `watcher::Shared` says why.
     is_called: Arc<AtomicBool>,
 }
 
