@@ -198,6 +198,8 @@ fn submit_errors() -> Vec<SubmitError> {
             character: '=',
             text: word("a=b"),
         },
+        SubmitError::StdinTaken { .. } => SubmitError::StdinTaken { task: task() },
+        SubmitError::StdinReadOnce { .. } => SubmitError::StdinReadOnce { task: task() },
         SubmitError::ShutDown { .. } => SubmitError::ShutDown { task: task() },
         SubmitError::OtherProcess { .. } => SubmitError::OtherProcess { task: task() },
         SubmitError::Broken(_) => SubmitError::Broken(broken()),
