@@ -395,18 +395,20 @@ impl Wire {
         }
     }
 
-    /// Waits for a message on the control socket.
+    /// Waits for an answer on the control socket, where modules come, too.
     fn hear(&self) {
+        const MODULE: u8 = 1;
         let mut bytes = vec![0; 100_000];
-        let mut none = RecvAncillaryBuffer::default();
-        let received = rustix::net::recvmsg(
-            rustix::stdio::stdin(),
-            &mut [IoSliceMut::new(&mut bytes)],
-            &mut none,
-            RecvFlags::empty(),
-        );
-        if received.is_ok_and(|received| received.bytes == 0) {
-            std::process::exit(0);
+        loop {
+            let mut none = RecvAncillaryBuffer::default();
+            let mut slices = [IoSliceMut::new(&mut bytes)];
+            let flags = RecvFlags::empty();
+            let received = rustix::net::recvmsg(rustix::stdio::stdin(), &mut slices, &mut none, flags);
+            match received.expect("a message").bytes {
+                0 => std::process::exit(0),
+                _ if bytes[0] == MODULE => {}
+                _ => return,
+            }
         }
     }
 
