@@ -123,8 +123,10 @@ pub(crate) struct Spec {
     /// Higher ones first; equal ones in the order of submission.
     pub(crate) priority: i32,
     pub(crate) retry: Retry,
-    /// Tasks with the same number, 0 excepted, go to one worker together where they can.
-    pub(crate) chunk: u64,
+    /// Tasks of one chunk go to one worker together where they can.
+    pub(crate) chunk: Option<u64>,
+    /// It is a batch, of so many tasks more than one.
+    pub(crate) more: usize,
     /// Workers that have run a task of another one are not for it.
     pub(crate) domain: Domain,
     /// It hears no interrupt: to stop it, its worker is killed at once.
@@ -388,6 +390,8 @@ pub(crate) struct Dispatch {
     prestart: usize,
     /// The chunk that was begun last, and where.
     home: Option<(u64, usize)>,
+    /// Tasks in batches that are not resolved, but one of each.
+    more: usize,
     /// Slots whose workers are about to be asked to leave.
     leaving: Vec<(usize, RetireReason)>,
     mutant: Option<Mutant>,
@@ -414,25 +418,29 @@ impl Dispatch {
             start_waits: false,
             prestart: 0,
             home: None,
+            more: 0,
             leaving: Vec::new(),
             mutant: None,
         }
     }
 
-    /// Whether a task may be submitted now.
-    pub(crate) fn admits(&self) -> Result<(), Refusal> {
+    /// Whether a task may be submitted now, or a batch of so many more than one: it takes the room of all of them
+    /// until it is resolved.
+    pub(crate) fn admits(&self, more: usize) -> Result<(), Refusal> {
+        let more = if self.mutant(Mutant::BatchAsOne) { 0 } else { more };
+        let unresolved = self.unresolved().saturating_add(more);
         match self.mode {
             _ if self.broken => Err(Refusal::Broken),
             Mode::Closing | Mode::Stopped => Err(Refusal::ShutDown),
             Mode::Broken => Err(Refusal::Broken),
-            Mode::Open if self.tasks.len() >= self.config.queue_tasks_max => Err(Refusal::Full),
+            Mode::Open if unresolved >= self.config.queue_tasks_max => Err(Refusal::Full),
             Mode::Open => Ok(()),
         }
     }
 
-    /// Tasks accepted and not yet resolved.
+    /// Tasks accepted and not yet resolved; those of a batch count until all of it is.
     pub(crate) fn unresolved(&self) -> usize {
-        self.tasks.len()
+        self.tasks.len() + self.more
     }
 
     /// Whether every process is gone for good.

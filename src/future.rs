@@ -71,7 +71,7 @@ impl<O> TaskFuture<O> {
         self.cell().and_then(|_| self.core.upgrade())
     }
 
-    fn elsewhere(&self) -> TaskFailure {
+    pub(crate) fn elsewhere(&self) -> TaskFailure {
         self.labels().failure(TaskError::OtherProcess, TaskReport::default())
     }
 
@@ -200,13 +200,6 @@ impl<O> TaskFuture<O> {
         (self.decode)(&result?).map_err(|message| {
             self.labels().failure(TaskError::OutputDecode { message }, TaskReport::default())
         })
-    }
-
-    /// How it failed, once it is done; or this.
-    pub(crate) fn failure_or(&self, error: impl FnOnce() -> TaskError) -> TaskFailure {
-        let Some(cell) = self.cell() else { return self.elsewhere() };
-        let failure = cell.outcome().and_then(|outcome| outcome.failure(self.labels()));
-        failure.unwrap_or_else(|| self.labels().failure(error(), TaskReport::default()))
     }
 
     /// Before a wait: this thread may as well read the answer itself.

@@ -9,7 +9,7 @@
 //! | `wasmpool-wakers`, one a pool | wakes the tasks of executors |
 
 pub(crate) mod asks;
-mod batch;
+pub(crate) mod batch;
 pub(crate) mod cgroup;
 pub(crate) mod compile;
 pub(crate) mod core;
@@ -25,6 +25,7 @@ pub(crate) mod memory;
 mod observers;
 pub(crate) mod pagemap;
 pub(crate) mod priority;
+pub(crate) mod request;
 mod resident;
 mod resolve;
 pub(crate) mod sent;

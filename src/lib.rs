@@ -66,6 +66,7 @@ mod shared;
 mod stdin;
 
 mod pool;
+mod account;
 mod future;
 pub mod python;
 #[cfg(feature = "metrics")]

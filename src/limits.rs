@@ -39,6 +39,26 @@ pub const BATCH_ITEMS_MAX: usize = 1024;
 /// Bytes of their inputs, at most.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes of their answers after which no further task of a batch is begun: those that are left go back to the map.
+/// Short tasks have short answers, mostly: a batch need not be charged for the largest that each of them may have.
+pub const BATCH_ANSWERS_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Default for [`PoolBuilder::map_bytes_max`](crate::PoolBuilder::map_bytes_max): bytes that one map holds in this process, or
+/// twice as much as all workers can return at once, if that is more. It is the sum of
+/// - the inputs that it has submitted and that are not done,
+/// - for each of these tasks, the largest result that it may have: its output limit (of a command twice that, for
+///   stdout and stderr; 64 KiB at least, for the text of an error), [`FRAME_META_BYTES_MAX`], and
+///   [`RESULT_BYTES_BESIDE`]; for a batch that of one task, and [`BATCH_ANSWERS_BYTES_MAX`],
+/// - the results that are there and have not been taken.
+///
+/// A task is submitted when there is room for it, or when nothing else is held. Beside it there are one input that waits
+/// for room, and [`BATCH_BYTES_MAX`] of encoded inputs.
+pub const MAP_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// What a task takes in this process beside its input and its result as it came: its record, its future, the frames of
+/// a backtrace.
+pub const RESULT_BYTES_BESIDE: u64 = 4096;
+
 /// A worker begins no more tasks of a batch after so long: the rest goes back to the pool.
 pub const BATCH_WORK_MAX: Duration = Duration::from_millis(1);
 

@@ -23,7 +23,7 @@ use crate::schema::Schema;
 use crate::stdin::StdinSource;
 use crate::task::{CommandInput, CommandOutput, Stdin};
 use crate::text::Name;
-use crate::wire::message::{CommandStdin, Entry, ModuleId};
+use crate::wire::message::{CommandStdin, Entry, ModuleId, TaskIndex};
 
 pub use code::Interrupt;
 pub(crate) use code::{CodeKind, MemoryKind};
@@ -265,7 +265,7 @@ impl Module {
         }
         self.compare(task, "input", &task.input, Schema::of::<I>())?;
         self.compare(task, "output", &task.output, Schema::of::<O>())?;
-        Ok(Task { target: self.target(index, task), types: PhantomData })
+        Ok(Task { target: self.target(&task.name), index, types: PhantomData })
     }
 
     /// An untyped handle: bytes in, bytes out, in the task's own codec.
@@ -274,7 +274,7 @@ impl Module {
     /// [`ModuleError::UnknownTask`] with the names there are.
     pub fn raw_task(&self, name: &str) -> Result<RawTask, ModuleError> {
         let (index, task) = self.find(name)?;
-        Ok(RawTask { target: self.target(index, task) })
+        Ok(RawTask { target: self.target(&task.name), index })
     }
 
     /// A handle to the program's `_start`.
@@ -286,13 +286,14 @@ impl Module {
             let known = self.0.description.task_names();
             return Err(ModuleError::NotACommand { module: self.0.shown.to_string(), known });
         }
-        Ok(Command { target: Target { module: self.clone(), index: None, name: "_start".into() } })
+        Ok(Command { target: self.target("_start") })
     }
 
-    fn find(&self, name: &str) -> Result<(u32, &TaskDescription), ModuleError> {
+    fn find(&self, name: &str) -> Result<(TaskIndex, &TaskDescription), ModuleError> {
         let tasks = &self.0.description.tasks;
         match tasks.iter().position(|task| task.name == name) {
-            Some(index) => Ok((index as u32, &tasks[index])),
+            // There are at most `TASKS_PER_MODULE_MAX`.
+            Some(index) => Ok((TaskIndex(index as u32), &tasks[index])),
             None => Err(ModuleError::UnknownTask {
                 module: self.0.shown.to_string(),
                 name: name.to_string(),
@@ -301,8 +302,8 @@ impl Module {
         }
     }
 
-    fn target(&self, index: u32, task: &TaskDescription) -> Target {
-        Target { module: self.clone(), index: Some(index), name: task.name.as_str().into() }
+    fn target(&self, name: &str) -> Target {
+        Target { module: self.clone(), name: name.into() }
     }
 
     fn compare(
@@ -331,11 +332,10 @@ impl fmt::Debug for Module {
     }
 }
 
-/// What a call is aimed at.
+/// What a call is aimed at. What the worker is to enter says the handle, by its type.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) module: Module,
-    pub(crate) index: Option<u32>,
     pub(crate) name: Arc<str>,
 }
 
@@ -349,7 +349,7 @@ pub(crate) enum Answer {
 /// Something that can be submitted: a [`Task`], a [`RawTask`] or a [`Command`].
 ///
 /// Sealed: the kinds of call are the wire's.
-pub trait Callable: sealed::Call {}
+pub trait Callable: sealed::Call + Send + Sync {}
 
 pub(crate) mod sealed {
     use super::*;
@@ -373,6 +373,10 @@ pub(crate) mod sealed {
         fn stdin<'a>(&self, _: &'a Self::Input) -> Option<&'a StdinSource> {
             None
         }
+        /// The task that takes a batch of inputs. A command takes none: each input has arguments of its own.
+        #[doc(hidden)]
+        #[allow(private_interfaces, reason = "the trait is sealed")]
+        fn batched(&self) -> Option<TaskIndex>;
         /// As `encode`, without memory of its own; on an error, what is at the end of `bytes` is of no use.
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
@@ -389,6 +393,7 @@ pub(crate) mod sealed {
 /// A typed task: postcard in, postcard out.
 pub struct Task<I, O> {
     target: Target,
+    index: TaskIndex,
     types: PhantomData<fn(&I) -> O>,
 }
 
@@ -396,6 +401,7 @@ pub struct Task<I, O> {
 #[derive(Debug, Clone)]
 pub struct RawTask {
     target: Target,
+    index: TaskIndex,
 }
 
 /// A WASI command: argv, environment and stdin in; stdout, stderr and exit code out.
@@ -406,7 +412,7 @@ pub struct Command {
 
 impl<I, O> Clone for Task<I, O> {
     fn clone(&self) -> Self {
-        Task { target: self.target.clone(), types: PhantomData }
+        Task { target: self.target.clone(), index: self.index, types: PhantomData }
     }
 }
 
@@ -441,11 +447,15 @@ where
         // What does not fit, or cannot be encoded at all, is found out below.
         let few = postcard::to_slice(input, &mut [0; FEW]).ok().and_then(|bytes| Octets::few(bytes));
         if let Some(few) = few {
-            return Ok((self.target.entry(), few));
+            return Ok((Entry::Task(self.index), few));
         }
         let bytes = postcard::to_stdvec(input).map_err(|error| self.target.encode_error(error))?;
         // Of a vector with room to spare, `Bytes` would keep book elsewhere.
-        Ok((self.target.entry(), Bytes::from(bytes.into_boxed_slice()).into()))
+        Ok((Entry::Task(self.index), Bytes::from(bytes.into_boxed_slice()).into()))
+    }
+
+    fn batched(&self) -> Option<TaskIndex> {
+        Some(self.index)
     }
 
     fn encode_onto(&self, input: &I, bytes: &mut Vec<u8>) -> Result<(), SubmitError> {
@@ -477,7 +487,11 @@ impl sealed::Call for RawTask {
     }
 
     fn encode(&self, input: &Bytes) -> Result<(Entry, Octets), SubmitError> {
-        Ok((self.target.entry(), input.clone().into()))
+        Ok((Entry::Task(self.index), input.clone().into()))
+    }
+
+    fn batched(&self) -> Option<TaskIndex> {
+        Some(self.index)
     }
 
     fn decode(answer: &Answer) -> Result<Bytes, String> {
@@ -516,6 +530,10 @@ impl sealed::Call for Command {
         }
     }
 
+    fn batched(&self) -> Option<TaskIndex> {
+        None
+    }
+
     fn decode(answer: &Answer) -> Result<CommandOutput, String> {
         match answer {
             Answer::Command(output) => Ok(output.clone()),
@@ -536,10 +554,6 @@ impl Extend<u8> for Onto<'_> {
 impl Target {
     fn encode_error(&self, error: postcard::Error) -> SubmitError {
         SubmitError::Encode { task: self.name.to_string(), message: error.to_string() }
-    }
-
-    pub(crate) fn entry(&self) -> Entry {
-        Entry::Task(self.index.unwrap_or(u32::MAX))
     }
 }
 

@@ -3,6 +3,7 @@
 mod batch;
 mod builder;
 mod events;
+mod feed;
 mod load;
 mod map;
 mod quarantine;
@@ -14,12 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "cli")]
+pub(crate) use crate::host::request::check_texts;
 pub use builder::PoolBuilder;
 pub use events::Events;
 pub use map::{Map, MapError, UnorderedMap};
 pub use submit::SubmitAsync;
-#[cfg(feature = "cli")]
-pub(crate) use submit::check_texts;
 
 use self::load::Loads;
 use crate::compile::cache::Cache;
@@ -94,12 +95,65 @@ impl Pool {
     /// pulled as needed, at most [`Map::buffer_size`] ahead, so endless iterators work; nothing
     /// is pulled before the first result is asked for. Dropping the iterator cancels what does
     /// not run yet.
+    ///
+    /// A result that is there is yielded at once, whatever `inputs` does: it may be slow, or wait for a result before it
+    /// has another input. For that they are pulled by a thread of the map's own, from the moment on at which something
+    /// is under way; as long as nothing is, by the thread that asks for a result, and with a
+    /// [`buffer_size`](Map::buffer_size) of 1 always by that one. An iterator that panics does so where its next result
+    /// was asked for, once the results before it have been yielded. When the map is dropped while `inputs` waits for
+    /// something, that thread ends, and drops `inputs`, as soon as it returns.
+    ///
+    /// For an iterator that borrows, or is not [`Send`], there is [`map_local`](Self::map_local).
+    ///
+    /// ```no_run
+    /// # fn main() -> anyhow::Result<()> {
+    /// # wasmpool::init();
+    /// # let pool = wasmpool::Pool::new()?;
+    /// # let count = pool.load_file("primes.wasm")?.task::<u64, u64>("count")?;
+    /// // Each input is sent when the result before it has come.
+    /// let (inputs, source) = std::sync::mpsc::channel::<u64>();
+    /// inputs.send(10)?;
+    /// for primes in pool.map(&count, source) {
+    ///     let primes = primes?;
+    ///     if primes > 1_000 {
+    ///         break;
+    ///     }
+    ///     inputs.send(10 * (primes + 1))?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn map<C, I>(&self, task: &C, inputs: I) -> Map<C, I::IntoIter>
+    where
+        C: Callable + Clone + 'static,
+        I: IntoIterator<Item = C::Input>,
+        I::IntoIter: Send + 'static,
+    {
+        Map::new(self.clone(), task.clone(), inputs.into_iter(), Some(feed::start_thread))
+    }
+
+    /// As [`map`](Self::map), for an iterator that borrows or cannot go to another thread: the thread that asks for a
+    /// result pulls the inputs. A result that is there is yielded before anything more is pulled from an iterator that
+    /// takes longer than 20 µs for an input; otherwise two more inputs are pulled before. But while the iterator waits,
+    /// so does the caller: a result that comes meanwhile is yielded when the iterator returns, and one that waits for a
+    /// result before it has another input waits for ever.
+    ///
+    /// ```no_run
+    /// # fn main() -> anyhow::Result<()> {
+    /// # wasmpool::init();
+    /// # let pool = wasmpool::Pool::new()?;
+    /// # let count = pool.load_file("primes.wasm")?.task::<u64, u64>("count")?;
+    /// let numbers = vec![10, 100, 1000];
+    /// for (upto, primes) in numbers.iter().zip(pool.map_local(&count, numbers.iter().copied())) {
+    ///     println!("{} primes below {upto}", primes?);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn map_local<C, I>(&self, task: &C, inputs: I) -> Map<C, I::IntoIter>
     where
         C: Callable + Clone,
         I: IntoIterator<Item = C::Input>,
     {
-        Map::new(self.clone(), task.clone(), inputs.into_iter())
+        Map::new(self.clone(), task.clone(), inputs.into_iter(), None)
     }
 
     /// What it is made of; `None` in a process that was forked from its own.

@@ -343,7 +343,10 @@
 //! Python submits everything when `map` is called, or `buffersize` of it. Here nothing is pulled from the
 //! inputs before the first result is asked for, and never more than [`Map::buffer_size`] ahead: an iterator
 //! that nobody drives does nothing, as Rust's iterators do, and endless inputs work without a setting. The
-//! time of [`Map::timeout`] still counts from the call of `map`.
+//! time of [`Map::timeout`] still counts from the call of `map`. From the first result on, a thread of the map's own
+//! pulls, so that neither waits for the other; an iterator that borrows is pulled where results are asked for, by
+//! [`map_local`](crate::Pool::map_local). What a map holds is bounded in bytes, too
+//! ([`PoolBuilder::map_bytes_max`](crate::PoolBuilder::map_bytes_max)).
 //!
 //! Each item is a [`Result`], and a failure does not end the iteration: in Python the first exception ends
 //! the generator and cancels the rest. An untrusted input is expected to fail now and then; `collect` into a

@@ -19,6 +19,7 @@ pub mod targets;
 )]
 #[path = "../../src"]
 mod source {
+    pub(crate) mod account;
     pub(crate) mod task;
     pub(crate) mod limits;
     pub(crate) mod text;
@@ -57,6 +58,7 @@ mod source {
         pub(crate) mod link;
         mod logs;
         mod observers;
+        pub(crate) mod request;
         mod resolve;
         pub(crate) mod settings;
         pub(crate) mod sent;
@@ -142,6 +144,6 @@ mod source {
 
 // The names by which the sources know each other.
 use source::{
-    compile, directory, dispatch, doctor, error, foreign, fork, future, held, host, limits, module, observe,
+    account, compile, directory, dispatch, doctor, error, foreign, fork, future, held, host, limits, module, observe,
     octets, policy, schema, shared, stdin, sync, task, text, walls, wire, worker,
 };

@@ -376,8 +376,7 @@ pub(super) struct Target {
     #[arg(long, value_name = "FILE", conflicts_with = "interrupt", help_heading = "Seeing")]
     pub(super) profile: Option<PathBuf>,
 
-    /// Write a timeline of workers and tasks to this file, for ui.perfetto.dev. Tasks of some microseconds are
-    /// slower for it: each then travels alone
+    /// Write a timeline of workers and tasks to this file, for ui.perfetto.dev
     #[arg(long, value_name = "FILE", help_heading = "Seeing")]
     pub(super) trace: Option<PathBuf>,
 

@@ -48,11 +48,13 @@ pub(super) enum Mutant {
     ImpatientInShortage,
     /// Tasks wait for ever for a worker that cannot be had.
     EndlessShortage,
+    /// A batch takes the room of one task in the queue.
+    BatchAsOne,
 }
 
 #[cfg(test)]
 impl Mutant {
-    pub(super) const ALL: [Mutant; 20] = [
+    pub(super) const ALL: [Mutant; 21] = [
         Mutant::OfferedForgotten,
         Mutant::ResolvedTwice,
         Mutant::RefusalIgnored,
@@ -73,6 +75,7 @@ impl Mutant {
         Mutant::RoomInShortage,
         Mutant::ImpatientInShortage,
         Mutant::EndlessShortage,
+        Mutant::BatchAsOne,
     ];
 }
 
@@ -82,6 +85,9 @@ impl Dispatch {
     pub(crate) fn check(&self) {
         let unresolved = self.tasks.len() as u64;
         assert_eq!(self.accepted, unresolved + self.resolved, "a task was lost or resolved twice");
+        let more: usize = self.tasks.iter().map(|(_, entry)| entry.spec.more).sum();
+        assert_eq!(self.more, more, "the tasks of batches are miscounted");
+        assert!(self.unresolved() <= self.config.queue_tasks_max, "more is accepted than the queue may hold");
         let mut waiting = 0;
         for (task, entry) in &self.tasks {
             match entry.place {

@@ -215,9 +215,9 @@ impl Dispatch {
     /// chunk stay where they are.
     fn offered_before(&self, rank: Rank, domain: Domain) -> Option<TaskId> {
         let waits = |task: &&TaskId| {
-            self.tasks
-                .get(*task)
-                .is_some_and(|entry| matches!(entry.place, Place::Offered(_, None)) && entry.spec.chunk == 0)
+            self.tasks.get(*task).is_some_and(|entry| {
+                matches!(entry.place, Place::Offered(_, None)) && entry.spec.chunk.is_none()
+            })
         };
         let slots = self.slots.iter().filter(|slot| slot.domain == Some(domain));
         let offered = slots.filter_map(|slot| slot.behind.iter().find(waits));

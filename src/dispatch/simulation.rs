@@ -286,7 +286,8 @@ impl World {
     // ── What happens ─────────────────────────────────────────────────────────
 
     fn submit(&mut self) {
-        if self.dispatch.admits().is_err() {
+        let more = if self.random.one_in(4) { self.random.below(20) as usize } else { 0 };
+        if self.dispatch.admits(more).is_err() {
             return;
         }
         self.submitted += 1;
@@ -299,12 +300,12 @@ impl World {
         let retry = if self.random.one_in(4) { Retry::OF_A_BATCH } else { retry };
         let timeout = self.random.pick(&[None, Some(ms(30)), Some(ms(300))]);
         let priority = self.random.pick(&[0, 0, 0, 5, -5]);
-        let chunk = if self.random.one_in(3) { 0 } else { 1 + self.submitted / 8 };
+        let chunk = if self.random.one_in(3) { None } else { Some(self.submitted / 8) };
         let domain = Domain(self.random.below(self.domains));
         let is_deaf = self.random.one_in(4);
         let cpu_time = self.random.pick(&[None, None, Some(ms(10)), Some(ms(100))]);
         let cpu_time = cpu_time.filter(|_| retry != Retry::OF_A_BATCH);
-        let spec = Spec { timeout, cpu_time, priority, retry, chunk, domain, is_deaf };
+        let spec = Spec { timeout, cpu_time, priority, retry, chunk, more, domain, is_deaf };
         let computes = self.random.one_in(2);
         self.tasks.insert(task, Books { spec, computes, ..Books::default() });
         self.event(Event::Submit { task, spec });

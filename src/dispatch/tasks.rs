@@ -29,6 +29,7 @@ const STEAL_AFTER: Duration = Duration::from_millis(1);
 impl Dispatch {
     pub(super) fn submit(&mut self, task: TaskId, spec: Spec, actions: &mut Vec<Action>) {
         self.accepted += 1;
+        self.more += spec.more;
         if self.tasks.is_empty() {
             self.uniform = Some(spec.priority);
         } else if self.uniform != Some(spec.priority) {
@@ -45,10 +46,10 @@ impl Dispatch {
 
     /// Hands the task to an idle worker, and what should follow it there.
     pub(super) fn run(&mut self, slot: usize, task: TaskId, now: Now, actions: &mut Vec<Action>) {
-        let chunk = self.tasks.get(&task).map_or(0, |entry| entry.spec.chunk);
+        let chunk = self.tasks.get(&task).and_then(|entry| entry.spec.chunk);
         self.hand(slot, task, actions);
         self.begin(slot, task, now, actions);
-        if chunk != 0 {
+        if let Some(chunk) = chunk {
             self.home = Some((chunk, slot));
         }
         self.join_chunk(now, actions);
@@ -87,7 +88,7 @@ impl Dispatch {
         let Some((chunk, slot)) = self.home else { return };
         while self.room_behind(slot, self.config.offers_max) > 0
             && let Some((rank, domain)) = self.next_behind(slot, now)
-            && self.tasks.get(&rank.1).is_some_and(|entry| entry.spec.chunk == chunk)
+            && self.tasks.get(&rank.1).is_some_and(|entry| entry.spec.chunk == Some(chunk))
             && !self.is_alone_there(rank.1)
         {
             self.queue.take(rank, domain);
@@ -311,7 +312,7 @@ impl Dispatch {
         if let Some(entry) = self.tasks.get_mut(&task) {
             entry.place = Place::Pending;
             // It has left its chunk: it would only be sent back to where it came from.
-            entry.spec.chunk = 0;
+            entry.spec.chunk = None;
             self.queue.push(task, &entry.spec);
         }
     }
@@ -541,8 +542,9 @@ impl Dispatch {
         if self.mutant(Mutant::ResolvedTwice) && self.tasks.contains_key(&task) {
             actions.push(Action::Resolve { task, how });
         }
-        if self.tasks.remove(&task).is_some() {
+        if let Some(entry) = self.tasks.remove(&task) {
             self.resolved += 1;
+            self.more -= entry.spec.more;
             actions.push(Action::Resolve { task, how });
         }
     }

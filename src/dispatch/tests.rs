@@ -170,9 +170,9 @@ fn an_unexpected_death_breaks_everything_and_names_what_was_in_flight() {
             resolve(THREE, Resolution::Broken),
         ]
     );
-    assert_eq!(world.dispatch.admits(), Err(Refusal::Broken));
+    assert_eq!(world.dispatch.admits(0), Err(Refusal::Broken));
     assert_eq!(world.dead(SECOND), [Action::Stopped]);
-    assert_eq!(world.dispatch.admits(), Err(Refusal::Broken), "it stays broken, not shut down");
+    assert_eq!(world.dispatch.admits(0), Err(Refusal::Broken), "it stays broken, not shut down");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn with_replacement_only_the_running_task_fails_and_a_retry_runs_it_again() {
     assert_eq!(world.ready(NEXT), run(NEXT, ONE), "it finds its old place");
     let how = Resolution::Died { worker: NEXT };
     assert_eq!(world.dead(NEXT)[0], resolve(ONE, how), "two attempts are two attempts");
-    assert_eq!(world.dispatch.admits(), Ok(()));
+    assert_eq!(world.dispatch.admits(0), Ok(()));
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn shutdown_runs_what_is_pending_then_lets_the_workers_go() {
     let mut world = World::new(config(1));
     world.submit(1, Spec::default());
     assert_eq!(world.event(Event::Shutdown { cancel_pending: false }), []);
-    assert_eq!(world.dispatch.admits(), Err(Refusal::ShutDown));
+    assert_eq!(world.dispatch.admits(0), Err(Refusal::ShutDown));
     world.ready(FIRST);
     let gone = retire(FIRST, RetireReason::PoolEnds);
     assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered), gone]);
@@ -354,7 +354,7 @@ fn a_smaller_pool_lets_idle_workers_go_first_and_busy_ones_finish() {
 #[test]
 fn a_chunk_stays_together_and_its_tasks_come_back_one_by_one() {
     let mut world = World::new(Config { offers_max: 7, ..config(2) });
-    let chunk = |chunk| Spec { chunk, ..Spec::default() };
+    let chunk = |chunk| Spec { chunk: Some(chunk), ..Spec::default() };
     for id in 1..=4 {
         world.submit(id, chunk(1 + (id - 1) / 2));
     }
@@ -369,7 +369,7 @@ fn a_chunk_stays_together_and_its_tasks_come_back_one_by_one() {
 fn stocked(on_death: OnDeath) -> World {
     let mut world = World::new(Config { on_death, offers_max: 7, ..config(1) });
     for id in 1..=3 {
-        world.submit(id, Spec { chunk: 1, timeout: Some(ms(100)), ..Spec::default() });
+        world.submit(id, Spec { chunk: Some(1), timeout: Some(ms(100)), ..Spec::default() });
     }
     assert_eq!(world.ready(FIRST).len(), 4);
     world
@@ -410,7 +410,7 @@ fn what_was_offered_to_a_dead_worker_is_requeued_where_the_pool_lives_on() {
 fn an_idle_worker_takes_over_what_waits_behind_a_long_task() {
     let mut world = World::new(Config { offers_max: 7, ..config(2) });
     for id in 1..=3 {
-        world.submit(id, Spec { chunk: 1, ..Spec::default() });
+        world.submit(id, Spec { chunk: Some(1), ..Spec::default() });
     }
     world.ready(FIRST);
     world.ready(SECOND);
@@ -521,7 +521,7 @@ fn a_worker_that_has_gone_on_from_a_deaf_task_is_not_killed_for_it() {
     let gone_on = || {
         let mut world = World::new(Config { offers_max: 7, ..config(1) });
         for id in 1..=3 {
-            world.submit(id, Spec { chunk: 1, ..deaf() });
+            world.submit(id, Spec { chunk: Some(1), ..deaf() });
         }
         world.ready(FIRST);
         world.begun = vec![TWO];

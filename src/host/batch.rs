@@ -3,19 +3,83 @@
 //!
 //! A worker runs some of them and gives the rest back, so that nobody waits for long behind a batch.
 //! Where one fails with its worker, or at its deadline, the others go on.
+//!
+//! A batch is charged for more answers than short tasks have, not for the largest that each of them may have: once its
+//! answers have come to more, no further task of it is begun. It then ends, and the tasks that have no answer are not
+//! done but handed back to the map, which submits them again when the answers before them have been taken.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::core::Answered;
 use super::resolve;
 use crate::error::TaskFailure;
 use crate::future::{Cell, Item};
+use crate::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX};
 use crate::module::Answer;
 use crate::observe::{Ended, TaskOutcome};
 use crate::task::{TaskId, TaskLimits, TaskReport};
 use crate::wire::message::{Entry, Items};
+
+/// The length of an input, which precedes it.
+const LENGTH_BYTES: usize = 4;
+
+/// The inputs of a batch, as they travel: each preceded by its length.
+#[derive(Debug, Default)]
+pub(crate) struct Inputs {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Inputs {
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Adds an input, unless there is no room for it.
+    pub(crate) fn push(&mut self, input: &[u8]) -> bool {
+        let has_room = self.bytes.len() + LENGTH_BYTES + input.len() <= BATCH_BYTES_MAX;
+        if has_room {
+            // At most `BATCH_BYTES_MAX`.
+            self.bytes.extend_from_slice(&(input.len() as u32).to_le_bytes());
+            self.bytes.extend_from_slice(input);
+            self.count += 1;
+        }
+        has_room
+    }
+
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.bytes.into()
+    }
+
+    /// All of these but the first ones.
+    pub(crate) fn rest(of: &Bytes, count: usize, skipped: usize) -> Inputs {
+        let bytes = of.get(start_of(of, skipped)..).unwrap_or_default().to_vec();
+        Inputs { bytes, count: count - skipped }
+    }
+}
+
+/// The length of the longest of these inputs.
+pub(super) fn longest_input(inputs: &[u8]) -> usize {
+    let (mut at, mut longest) = (0, 0);
+    while let Some(len) = length_at(inputs, at) {
+        (at, longest) = (at + LENGTH_BYTES + len, longest.max(len));
+    }
+    longest
+}
+
+fn length_at(inputs: &[u8], at: usize) -> Option<usize> {
+    let len = inputs.get(at..).and_then(|rest| rest.first_chunk::<LENGTH_BYTES>());
+    len.map(|len| u32::from_le_bytes(*len) as usize)
+}
+
+/// Where the input of that number begins.
+fn start_of(inputs: &[u8], number: usize) -> usize {
+    (0..number).fold(0, |at, _| at + LENGTH_BYTES + length_at(inputs, at).unwrap_or_default())
+}
 
 /// What the host knows of a batch under way. Its cell is filled when the batch is over, and takes the
 /// items' results before.
@@ -29,6 +93,8 @@ pub(crate) struct Batch {
     /// counts them while the worker still speaks counts each once. Written by whoever reads the worker's
     /// ring, or reports its end.
     ended: AtomicU64,
+    /// Bytes of the answers that have come, as frames; written as `ended` is.
+    answer_bytes: AtomicU64,
 }
 
 /// One task in [`Batch::ended`]. There are at most `BATCH_ITEMS_MAX`.
@@ -42,25 +108,46 @@ fn count_of(ended: u64, what: u64) -> u64 {
 
 impl Batch {
     pub(super) fn new(cell: Arc<Cell>, entry: Entry, limits: TaskLimits, count: u64) -> Arc<Batch> {
-        Arc::new(Batch { cell, entry, limits, count, ended: AtomicU64::new(0) })
+        Arc::new(Batch {
+            cell,
+            entry,
+            limits,
+            count,
+            ended: AtomicU64::new(0),
+            answer_bytes: AtomicU64::new(0),
+        })
     }
 
-    /// Those without an answer.
+    /// Those without an answer; none, if there is no room for an answer.
     pub(super) fn items(&self) -> Items {
+        let answer_bytes_max = BATCH_ANSWERS_BYTES_MAX.saturating_sub(self.answer_bytes());
+        let count = if self.has_room() { self.left() } else { 0 };
         // There are at most `BATCH_ITEMS_MAX`.
-        Items { first: self.answered() as u32, count: self.left() as u32 }
+        Items { first: self.answered() as u32, count: count as u32, answer_bytes_max }
     }
 
     /// Where the inputs of those without an answer begin, in the inputs of all.
     pub(super) fn offset(&self, inputs: &[u8]) -> usize {
-        (0..self.answered()).fold(0, |at, _| {
-            let len = inputs.get(at..).and_then(|rest| rest.first_chunk::<4>());
-            at + 4 + len.map_or(0, |len| u32::from_le_bytes(*len) as usize)
-        })
+        start_of(inputs, self.answered() as usize)
+    }
+
+    /// Bytes of the answers that have come, as frames.
+    pub(super) fn answer_bytes(&self) -> u64 {
+        self.answer_bytes.load(Ordering::SeqCst)
+    }
+
+    /// Whether another of its tasks may be begun: there is room for the largest answer.
+    pub(super) fn has_room(&self) -> bool {
+        self.answer_bytes() <= BATCH_ANSWERS_BYTES_MAX
     }
 
     pub(super) fn cell(&self) -> &Arc<Cell> {
         &self.cell
+    }
+
+    /// Its tasks.
+    pub(super) fn count(&self) -> u64 {
+        self.count
     }
 
     /// Its tasks that have no answer.
@@ -79,6 +166,7 @@ impl Batch {
 
     /// The next task has been answered.
     pub(super) fn answer(&self, worker_pid: u32, answered: Answered) {
+        self.answer_bytes.fetch_add(answered.frame_bytes, Ordering::SeqCst);
         let task = TaskId(self.cell.task().0 + self.answered());
         let cost = answered.cost.clone();
         let output_bytes = answered.payload.len() as u64;

@@ -20,44 +20,21 @@ use super::link::Link;
 use super::logs::Dropped;
 use super::observers::{Observers, Subscription};
 use super::priority::Mistrust;
+use super::request::{Call, Request};
 use super::resolve;
-use super::sent::TaskShares;
 use super::settings::Settings;
 use super::supervise::{Job, Mailbox};
+use crate::account::Charge;
 use crate::dispatch::{self, Action, Dispatch, Domain, Event, Now, Refusal, Spec, WorkerKey};
 use crate::error::{BrokenPool, Death, DeathCause, Phase, Shortage, SubmitError};
-use crate::foreign::Foreign;
 use crate::future::{Cell, Labels, Queues};
 use crate::limits::BATCH_WORK_MAX;
-use crate::module::{Interrupt, Module};
+use crate::module::Interrupt;
 use crate::observe::{EventKind, PoolStats, WorkerStats};
 use crate::octets::Octets;
-use crate::task::{NumberMap, PartialOutput, TaskId, TaskLimits, TaskOptions};
+use crate::task::{NumberMap, PartialOutput, TaskId, TaskOptions};
 use crate::walls::SandboxReport;
 use crate::wire::message::{Cost, Entry, Verdict};
-
-/// One task on its way to a worker.
-#[derive(Debug)]
-pub(crate) struct Call {
-    pub(crate) module: Module,
-    pub(crate) entry: Entry,
-    pub(crate) limits: TaskLimits,
-    pub(crate) input: Foreign<Octets>,
-    /// The input is memory of our own.
-    pub(crate) owns_input: bool,
-    pub(crate) shares: TaskShares,
-    /// What it may ask for while it runs.
-    pub(crate) asks: Option<TaskAsks>,
-}
-
-impl Call {
-    /// Whether to drop it runs nobody's code, and tells nobody. Where two tasks of a module whose handles are gone end
-    /// at once, neither may seem to be the last; then what is told waits for nobody, as ever (`Holder`).
-    pub(super) fn is_quiet(&self) -> bool {
-        let is_ours = self.owns_input && self.shares.is_none() && self.asks.is_none();
-        is_ours && Arc::strong_count(&self.module.0) > 1
-    }
-}
 
 /// What the host knows of an unresolved task.
 pub(super) struct Record {
@@ -66,6 +43,8 @@ pub(super) struct Record {
     pub(super) call: Call,
     /// What it is, if it is a batch.
     pub(super) batch: Option<Arc<Batch>>,
+    /// Where it is accounted for.
+    pub(super) charge: Option<Arc<Charge>>,
     pub(super) timeout: Option<Duration>,
     pub(super) cpu: Option<CpuCount>,
     pub(super) domain: Domain,
@@ -117,6 +96,8 @@ pub(crate) struct Answered {
     pub(crate) cost: Cost,
     /// Of a command, how much of the payload is its stdout; the rest is its stderr.
     pub(crate) stdout_bytes: u64,
+    /// Bytes of the frame that it came in.
+    pub(crate) frame_bytes: u64,
 }
 
 impl Answered {
@@ -147,42 +128,17 @@ pub(crate) struct Core {
     changed: Condvar,
 }
 
-/// What a task belongs to.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Group {
-    Alone,
-    /// Tasks with this number stay together where they can.
-    Chunk(u64),
-    /// It is so many tasks.
-    Batch(u64),
-}
-
-impl Group {
-    fn items(self) -> Option<u64> {
-        match self {
-            Group::Batch(items) => Some(items),
-            Group::Alone | Group::Chunk(_) => None,
-        }
-    }
-
-    fn chunk(self) -> u64 {
-        match self {
-            Group::Chunk(chunk) => chunk,
-            Group::Alone | Group::Batch(_) => 0,
-        }
-    }
-}
-
 /// What a submitter does when the queue is full.
 pub(crate) enum WhenFull {
     /// For room, or until the deadline; then it is refused.
     Wait(Option<Instant>),
     Refuse,
     /// Refuses, and wakes the task of an executor when there may be room. Of each ticket the last
-    /// waker counts.
+    /// waker counts. Past `not_after` it refuses whatever room there is.
     Wake {
         ticket: u64,
         waker: Waker,
+        not_after: Option<Instant>,
     },
 }
 
@@ -254,18 +210,21 @@ impl Core {
 
     // ── Tasks ────────────────────────────────────────────────────────────────
 
-    /// Accepts a task, or a batch of so many; or says why not and gives the call back.
+    /// Accepts a request, or says why not and gives it back.
     pub(crate) fn submit(
         &self,
-        call: Call,
-        name: &Arc<str>,
-        options: &TaskOptions,
-        group: Group,
+        request: Request,
         when_full: WhenFull,
-    ) -> Result<Arc<Cell>, Box<(SubmitError, Call)>> {
+    ) -> Result<Arc<Cell>, Box<(SubmitError, Request)>> {
         let mut state = self.lock();
         loop {
-            match (state.dispatch.admits(), &when_full) {
+            match (state.dispatch.admits(request.group.more()), &when_full) {
+                (Ok(()), WhenFull::Wake { not_after: Some(not_after), .. })
+                    if *not_after <= Instant::now() =>
+                {
+                    let error = self.refused(Refusal::Full, &state, &request);
+                    return Err(Box::new((error, request)));
+                }
                 (Ok(()), _) => break,
                 // An I/O thread (inside a waker) would wait for itself.
                 (Err(Refusal::Full), WhenFull::Wait(deadline))
@@ -275,9 +234,9 @@ impl Core {
                     state = self.sleep(state, *deadline).0;
                 }
                 (Err(refusal), _) => {
-                    let error = self.refused(refusal, &state, name, options);
+                    let error = self.refused(refusal, &state, &request);
                     let replaced = match (refusal, when_full) {
-                        (Refusal::Full, WhenFull::Wake { ticket, waker }) => {
+                        (Refusal::Full, WhenFull::Wake { ticket, waker, .. }) => {
                             state.wakers.insert(ticket, waker)
                         }
                         _ => None,
@@ -285,15 +244,20 @@ impl Core {
                     // Dropping a waker is the executor's code: not under the lock.
                     drop(state);
                     drop(replaced);
-                    return Err(Box::new((error, call)));
+                    return Err(Box::new((error, request)));
                 }
             }
         }
+        Ok(self.accept(state, request))
+    }
+
+    fn accept(&self, mut state: MutexGuard<'_, State>, request: Request) -> Arc<Cell> {
+        let Request { call, name, options, group, charge } = request;
         // Under the lock, so that the order of ids is the order of submission.
         let items = group.items();
-        let task = TaskId(self.next_task.fetch_add(items.unwrap_or(1), Ordering::Relaxed));
+        let task = TaskId(self.next_task.fetch_add(1 + group.more() as u64, Ordering::Relaxed));
         let module = call.module.0.shown.clone();
-        let labels = Labels { task, name: name.clone(), module, label: options.label.clone() };
+        let labels = Labels { task, name, module, label: options.label.clone() };
         let cell = Cell::new(labels, self.queues.clone());
         let now = self.now();
         state.observers.tell(now, || {
@@ -302,13 +266,15 @@ impl Core {
             EventKind::TaskQueued { task, name, module, label }
         });
         let domain = state.domains.enter(options.domain.as_ref());
-        let batch = items.map(|count| Batch::new(cell.clone(), call.entry.clone(), call.limits, count));
-        state.batched += items.map_or(0, |count| count - 1);
+        let batch =
+            items.map(|count| Batch::new(cell.clone(), call.entry.clone(), call.limits, count as u64));
+        state.batched += group.more() as u64;
         let is_deaf = call.module.description().interrupt == Interrupt::Kill;
         let record = Record {
             cell: cell.clone(),
             call,
             batch,
+            charge,
             timeout: options.timeout,
             cpu: options.cpu_time.map(CpuCount::new),
             domain,
@@ -340,15 +306,16 @@ impl Core {
             priority: options.priority.unwrap_or_default(),
             retry,
             chunk: group.chunk(),
+            more: group.more(),
             domain,
             is_deaf,
         };
         self.drive(state, [(Event::Submit { task, spec }, None)]);
-        Ok(cell)
+        cell
     }
 
-    fn refused(&self, refusal: Refusal, state: &State, name: &str, options: &TaskOptions) -> SubmitError {
-        let task = name.to_string();
+    fn refused(&self, refusal: Refusal, state: &State, request: &Request) -> SubmitError {
+        let (task, options) = (request.name.to_string(), &request.options);
         match (refusal, &state.broken) {
             (Refusal::Full, _) => SubmitError::QueueFull { max: self.settings.queue_tasks_max },
             (Refusal::Broken, Some(broken)) => SubmitError::Broken(broken.told_to(options.domain.as_ref())),

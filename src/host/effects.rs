@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::{Call, Core};
+use super::core::Core;
 use super::link::Link;
+use super::request::Call;
 use super::supervise::Job;
 use crate::dispatch::KillReason;
 use crate::error::{DeathCause, Shortage};

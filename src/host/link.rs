@@ -23,15 +23,16 @@ use smallvec::SmallVec;
 
 use super::asks::{Asks, TaskAsks};
 use super::batch::Batch;
-use super::core::{Answered, Call, Core};
+use super::core::{Answered, Core};
 use super::cpu::ProcessClock;
 use super::priority;
+use super::request::{Call, payload_bytes_max};
 use super::sent::{self, Sent, TaskShares};
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause, Shortage};
 use crate::foreign::{Foreign, guarded};
 use crate::future::Cell;
-use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX, UNSENT_AFTER};
+use crate::limits::{LOG_RECORD_BYTES_MAX, UNSENT_AFTER};
 use crate::module::Module;
 use crate::shared::Shared;
 use crate::task::TaskId;
@@ -156,10 +157,12 @@ impl Outstanding {
         if !matches!(verdict, Verdict::Ok | Verdict::Interrupted) {
             return Err("it gave a batch one verdict".into());
         }
-        if is_unfinished && Some(batch.items()) == self.items && *verdict == Verdict::Ok {
+        let was_to_begin = self.items.is_some_and(|items| items.count > 0);
+        if is_unfinished && was_to_begin && Some(batch.items()) == self.items && *verdict == Verdict::Ok {
             return Err("it gave a batch back without having done anything".into());
         }
-        Ok(is_unfinished)
+        // Without room for another answer it ends here, and the map is handed back what is left.
+        Ok(is_unfinished && batch.has_room())
     }
 }
 
@@ -261,9 +264,7 @@ impl Link {
         orders.runs += 1;
         let run = orders.runs;
         self.end.open_claim(claim, run);
-        // A command answers with stdout and stderr; error texts are bounded, too.
-        let payload_bytes_max = call.limits.output_bytes_max.saturating_mul(2);
-        let payload_bytes_max = payload_bytes_max.clamp(GUEST_TEXT_BYTES_MAX as u64, FRAME_PAYLOAD_BYTES_MAX);
+        let payload_bytes_max = payload_bytes_max(&call.entry, &call.limits);
         let log_bytes_max = call.limits.log_bytes_max;
         let items = batch.map(|batch| batch.items());
         // Of a batch, what is left.

@@ -18,6 +18,7 @@ pub(crate) struct Settings {
     pub(crate) workers_max: usize,
     pub(crate) queue_tasks_max: usize,
     pub(crate) input_bytes_max: usize,
+    pub(crate) map_bytes_max: Option<u64>,
     pub(crate) share_bytes_max: u64,
     pub(crate) shares_max: usize,
     pub(crate) modules_max: usize,

@@ -1,14 +1,20 @@
-//! Short tasks of a map, together: how many, their inputs, their results.
+//! Short tasks of a map, together: how many, and their results.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use crossbeam_channel::Sender;
 
 use super::MapError;
-use crate::error::{SubmitError, TaskError, TaskFailure};
+use crate::account::Charge;
+use crate::error::{SubmitError, TaskFailure};
+use crate::fork::OfProcess;
 use crate::future::{Item, TaskFuture};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
+use crate::host::batch::Inputs;
+use crate::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_ITEMS_MAX};
+use crate::module::Answer;
 use crate::task::Typical;
 
 /// Tasks that take longer travel alone: what they cost on the way is little beside that. In nanoseconds.
@@ -17,81 +23,52 @@ const SHORT_NS: u64 = 100_000;
 /// The work of one batch: large beside what it costs on the way, small beside what anyone notices.
 const WORK_NS: u64 = 500_000;
 
-/// An iterator that takes longer for an input is not waited for: a batch would be long in coming.
-const PACE_NS: u64 = 20_000;
-
 /// Results that are looked at before the first batch.
 const SEEN_MIN: u32 = 4;
 
-/// What is known of how long a map's tasks take. Asked for each result.
+/// What a map has seen of its results.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    run: Duration,
+    bytes: u64,
+}
+
+/// What is known of a map's tasks: how long they take, and how long their answers are. Asked for each result.
 #[derive(Debug, Default)]
 pub(super) struct Batching {
-    typical: Typical,
+    run: Typical,
+    /// Of an answer, as a moving average.
+    bytes: u64,
     seen: u32,
-    /// How long the iterator takes for an input.
-    pace: Typical,
 }
 
 impl Batching {
-    pub(super) fn learn(&mut self, run: Option<Duration>) {
-        let Some(run) = run else { return };
-        self.typical.learn(run);
+    pub(super) fn learn(&mut self, seen: Option<Seen>) {
+        let Some(Seen { run, bytes }) = seen else { return };
+        self.run.learn(run);
+        self.bytes = (self.bytes * 7 + bytes) / 8;
         self.seen = self.seen.saturating_add(1);
     }
 
-    /// The iterator took so long for so many inputs.
-    pub(super) fn pulled(&mut self, inputs: usize, took: Duration) {
-        self.pace.learn(took / inputs.clamp(1, u32::MAX as usize) as u32);
-    }
-
-    /// How many make a batch; 1 is none.
+    /// How many make a batch; 1 is none. Their answers have room, mostly.
     pub(super) fn size(&self) -> usize {
-        if self.seen < SEEN_MIN || self.typical.nanos() > SHORT_NS || self.pace.nanos() > PACE_NS {
+        if self.seen < SEEN_MIN || self.run.nanos() > SHORT_NS {
             return 1;
         }
-        let items = WORK_NS / self.typical.nanos().max(1);
-        usize::try_from(items).unwrap_or(usize::MAX).clamp(1, BATCH_ITEMS_MAX)
-    }
-}
-
-/// Of an input's length, before it.
-const LENGTH_BYTES: usize = 4;
-
-/// The inputs of a batch, as they travel: each preceded by its length.
-#[derive(Debug, Default)]
-pub(super) struct Inputs {
-    bytes: Vec<u8>,
-    count: usize,
-}
-
-impl Inputs {
-    pub(super) fn count(&self) -> usize {
-        self.count
-    }
-
-    /// Adds what `append` appends, unless it says that it cannot, or there is no room for it.
-    pub(super) fn push(&mut self, append: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(&[0; LENGTH_BYTES]);
-        let is_there = append(&mut self.bytes) && self.bytes.len() <= BATCH_BYTES_MAX;
-        if is_there {
-            // At most `BATCH_BYTES_MAX`.
-            let len = (self.bytes.len() - start - LENGTH_BYTES) as u32;
-            self.bytes[start..start + LENGTH_BYTES].copy_from_slice(&len.to_le_bytes());
-            self.count += 1;
-        } else {
-            self.bytes.truncate(start);
-        }
-        is_there
-    }
-
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+        let by_work = WORK_NS / self.run.nanos().max(1);
+        let by_answers = BATCH_ANSWERS_BYTES_MAX / 2 / self.bytes.max(1);
+        usize::try_from(by_work.min(by_answers)).unwrap_or(usize::MAX).clamp(1, BATCH_ITEMS_MAX)
     }
 }
 
 /// What a map has submitted, as far as it has not been yielded.
-pub(super) enum Submitted<O> {
+pub(super) struct Submitted<O> {
+    what: What<O>,
+    /// Given back when all of it has been yielded.
+    charge: OfProcess<Arc<Charge>>,
+}
+
+enum What<O> {
     /// Until its result is taken.
     One(Option<TaskFuture<O>>),
     Many(Many<O>),
@@ -99,110 +76,143 @@ pub(super) enum Submitted<O> {
     Refused(SubmitError, usize),
 }
 
+/// What comes next of something that was submitted.
+pub(super) enum Next<O> {
+    Result(Result<O, MapError>, Option<Seen>),
+    /// The deadline came first.
+    Late,
+    /// These tasks of a batch were handed back: they have not been begun.
+    HandedBack(Inputs),
+}
+
 impl<O> Submitted<O> {
+    pub(super) fn one(future: TaskFuture<O>, charge: Arc<Charge>) -> Self {
+        Submitted { what: What::One(Some(future)), charge: OfProcess::new(charge) }
+    }
+
+    /// A batch of these.
+    pub(super) fn many(future: TaskFuture<O>, (inputs, count): (Bytes, usize), charge: Arc<Charge>) -> Self {
+        let many = Many { future, inputs, count, left: count, ready: VecDeque::new() };
+        Submitted { what: What::Many(many), charge: OfProcess::new(charge) }
+    }
+
+    pub(super) fn refused(error: SubmitError, count: usize, charge: Arc<Charge>) -> Self {
+        Submitted { what: What::Refused(error, count), charge: OfProcess::new(charge) }
+    }
+
+    /// None in a process that was forked from the map's.
+    pub(super) fn charge(&self) -> Option<Arc<Charge>> {
+        self.charge.here().cloned()
+    }
+
     /// Inputs whose results have not been taken.
     pub(super) fn left(&self) -> usize {
-        match self {
-            Submitted::One(future) => usize::from(future.is_some()),
-            Submitted::Many(many) => many.left,
-            Submitted::Refused(_, left) => *left,
+        match &self.what {
+            What::One(future) => usize::from(future.is_some()),
+            What::Many(many) => many.left,
+            What::Refused(_, left) => *left,
         }
     }
 
     /// Whether `next` would not wait.
     pub(super) fn is_ready(&self) -> bool {
-        match self {
-            Submitted::One(future) => future.as_ref().is_none_or(TaskFuture::done),
-            Submitted::Many(many) => {
+        match &self.what {
+            What::One(future) => future.as_ref().is_none_or(TaskFuture::done),
+            What::Many(many) => {
                 !many.ready.is_empty() || many.future.cell().is_none_or(|cell| cell.has_news())
             }
-            Submitted::Refused(..) => true,
+            What::Refused(..) => true,
         }
     }
 
     /// Sends `number` whenever it has become ready.
     pub(super) fn announce(&self, to: &Sender<usize>, number: usize) {
-        match self {
-            Submitted::One(Some(future)) => drop(future.cell().map(|cell| cell.watch(to, number))),
-            Submitted::One(None) => {}
-            Submitted::Many(many) => {
+        match &self.what {
+            What::One(Some(future)) => drop(future.cell().map(|cell| cell.watch(to, number))),
+            What::One(None) => {}
+            What::Many(many) => {
                 many.future.cell().into_iter().for_each(|cell| cell.watch_items(to, number));
                 if !many.ready.is_empty() {
                     let _ = to.send(number);
                 }
             }
-            Submitted::Refused(..) => drop(to.send(number)),
+            What::Refused(..) => drop(to.send(number)),
         }
     }
 
-    /// The next result, and how long its task ran; `None` if the deadline came first.
-    pub(super) fn next(
-        &mut self,
-        deadline: Option<Instant>,
-    ) -> Option<(Result<O, MapError>, Option<Duration>)> {
-        match self {
-            Submitted::One(future) => {
-                let result = future.as_ref()?.result_until(deadline)?;
-                let future = future.take()?;
-                Some((result.map_err(MapError::Task), future.report().map(|report| report.run)))
+    /// What comes next, or [`Next::Late`].
+    pub(super) fn next(&mut self, deadline: Option<Instant>) -> Next<O> {
+        match &mut self.what {
+            What::One(future) => {
+                let result = future.as_ref().and_then(|future| future.result_until(deadline));
+                let Some(result) = result else { return Next::Late };
+                let report = future.take().and_then(|future| future.report());
+                let seen = report.map(|report| Seen { run: report.run, bytes: report.output_bytes });
+                Next::Result(result.map_err(MapError::Task), seen)
             }
-            Submitted::Many(many) => {
-                let (result, run) = many.next(deadline)?;
-                Some((result.map_err(MapError::Task), run))
-            }
-            Submitted::Refused(error, left) => {
+            What::Many(many) => many.next(deadline),
+            What::Refused(error, left) => {
                 *left = left.saturating_sub(1);
-                Some((Err(MapError::Submit(error.clone())), None))
+                Next::Result(Err(MapError::Submit(error.clone())), None)
             }
         }
     }
 
     pub(super) fn cancel(self) {
-        match self {
-            Submitted::One(future) => drop(future.map(|future| future.cancel())),
-            Submitted::Many(many) => drop(many.future.cancel()),
-            Submitted::Refused(..) => {}
+        match self.what {
+            What::One(future) => drop(future.map(|future| future.cancel())),
+            What::Many(many) => drop(many.future.cancel()),
+            What::Refused(..) => {}
         }
     }
 }
 
 /// A batch under way.
-pub(super) struct Many<O> {
+struct Many<O> {
     /// Of the batch; its results come before it is done.
     future: TaskFuture<O>,
+    inputs: Bytes,
+    count: usize,
     left: usize,
     ready: VecDeque<Item>,
 }
 
 impl<O> Many<O> {
-    pub(super) fn new(future: TaskFuture<O>, count: usize) -> Self {
-        Many { future, left: count, ready: VecDeque::new() }
-    }
-
-    fn next(&mut self, deadline: Option<Instant>) -> Option<(Result<O, TaskFailure>, Option<Duration>)> {
+    fn next(&mut self, deadline: Option<Instant>) -> Next<O> {
         loop {
             if let Some(Item { result, run }) = self.ready.pop_front() {
                 self.left -= 1;
-                return Some((self.future.read_item(result), Some(run)));
+                let bytes = match &result {
+                    Ok(Answer::Output(output)) => output.len() as u64,
+                    _ => 0,
+                };
+                let result = self.future.read_item(result).map_err(MapError::Task);
+                return Next::Result(result, Some(Seen { run, bytes }));
             }
             let is_over = self.future.cell().is_none_or(|cell| cell.take_items(&mut self.ready));
             if !self.ready.is_empty() {
                 continue;
             }
             if is_over {
-                // What has no result of its own has ended with the batch.
-                self.left -= 1;
-                return Some((Err(self.future.failure_or(unanswered)), None));
+                return match self.failure() {
+                    Some(failure) => {
+                        // What has no result of its own has ended with the batch.
+                        self.left -= 1;
+                        Next::Result(Err(MapError::Task(failure)), None)
+                    }
+                    None => Next::HandedBack(Inputs::rest(&self.inputs, self.count, self.count - self.left)),
+                };
             }
             self.future.attend(deadline);
             if self.future.cell().is_some_and(|cell| !cell.wait_items(deadline)) {
-                return None;
+                return Next::Late;
             }
         }
     }
-}
 
-/// Not to be expected: a batch succeeds once each of its tasks has an answer.
-fn unanswered() -> TaskError {
-    TaskError::Abi { message: "the batch ended without an answer for this task".into() }
+    /// How the batch failed, if it did.
+    fn failure(&self) -> Option<TaskFailure> {
+        let Some(cell) = self.future.cell() else { return Some(self.future.elsewhere()) };
+        cell.outcome().and_then(|outcome| outcome.failure(self.future.labels()))
+    }
 }

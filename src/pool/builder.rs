@@ -71,6 +71,7 @@ impl PoolBuilder {
                 workers_max: 0,
                 queue_tasks_max: limits::QUEUE_TASKS_MAX,
                 input_bytes_max: limits::INPUT_BYTES_MAX,
+                map_bytes_max: None,
                 share_bytes_max: limits::SHARE_BYTES_MAX,
                 shares_max: limits::SHARES_MAX,
                 modules_max: limits::MODULES_MAX,
@@ -255,6 +256,16 @@ impl PoolBuilder {
     /// Most bytes of one input. Default: 256 MiB.
     pub fn input_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.input_bytes_max = bytes;
+        self
+    }
+
+    /// Most bytes that one [`map`](crate::Pool::map) holds in this process: inputs that are under way, the largest results
+    /// that may come of them, and results that wait to be taken. An input is submitted only when its largest result has
+    /// room, so a bound below the tasks' [output limit](crate::TaskOptions::output_bytes_max) has them run one by one.
+    /// Default: 1 GiB, or twice what all workers may return at once, if that is more;
+    /// [`MAP_BYTES_MAX`](crate::limits::MAP_BYTES_MAX) says what is counted.
+    pub fn map_bytes_max(mut self, bytes: u64) -> Self {
+        self.settings.map_bytes_max = Some(bytes);
         self
     }
 

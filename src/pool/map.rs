@@ -1,27 +1,24 @@
 //! `map`: many inputs, a bounded look-ahead, results in input order or as they come.
 //!
-//! Tasks that are short travel in batches (`batch`), and share what a task costs on the way.
+//! `feed` has where inputs come from, `batch` what travels together; this is the caller's side.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::time::{Duration, Instant};
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::Pool;
-use super::batch::{Batching, Inputs, Many, Submitted};
+use super::batch::{Batching, Next, Seen, Submitted};
+use super::feed::{End, Feed, Found, Start};
+use crate::account::Charge;
 use crate::error::{SubmitError, TaskFailure};
 use crate::fork::OfProcess;
-use crate::host::core::Group;
 use crate::module::Callable;
 use crate::task::TaskOptions;
-
-/// Inputs pulled ahead of the results, unless set: enough to keep many workers busy.
-const BUFFER_SIZE: usize = 1024;
-
-/// The same where tasks are so short that they travel together: several batches of them.
-const BUFFER_SIZE_BATCHED: usize = 4096;
 
 /// Why one item of a [`Map`] has no result. The others go on.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -41,206 +38,57 @@ pub enum MapError {
     },
 }
 
-/// The inputs, and how they are submitted.
-struct Source<C: Callable, I> {
-    pool: Pool,
-    task: C,
-    inputs: I,
-    options: TaskOptions,
-    /// Unless that is left to us.
-    buffer_size: Option<usize>,
-    /// Items that go to one worker together; `None` leaves it to the pool.
-    chunk_size: Option<NonZeroUsize>,
-    /// Number of the chunk at hand, and what is still missing in it.
-    chunk: (u64, usize),
-    batching: Batching,
-    /// Most that travel together; 1 if they may not. Asked of the pool once a pull.
-    share: usize,
-    /// Inputs that were pulled and are not submitted. They stay here while more are pulled: an iterator
-    /// that panics loses none of them.
-    batch: Inputs,
-    /// The input after those, which goes alone: it did not fit.
-    held: Option<C::Input>,
-    exhausted: bool,
-    began: Instant,
-    timeout: Option<Duration>,
-    /// Inputs were left when the time ran out.
-    late: bool,
-    timed_out: bool,
-}
-
-impl<C: Callable, I> Source<C, I> {
-    /// Most inputs that are pulled ahead of the results.
-    fn buffer_size(&self) -> usize {
-        let usual = if self.batching.size() > 1 { BUFFER_SIZE_BATCHED } else { BUFFER_SIZE };
-        self.buffer_size.unwrap_or(usual)
-    }
-}
-
-impl<C, I> Source<C, I>
-where
-    C: Callable,
-    I: Iterator<Item = C::Input>,
-{
-    /// Whether there may be another input, and time for it.
-    fn is_open(&self) -> bool {
-        (!self.exhausted || self.held.is_some() || self.batch.count() > 0) && !self.late
-    }
-
-    /// Submits the next input, or a batch of at most `room`, if there are any; waits for room in the
-    /// queue.
-    fn pull(&mut self, room: usize) -> Option<Submitted<C::Output>> {
-        let deadline = self.deadline();
-        let is_over = || deadline.is_some_and(|deadline| deadline <= Instant::now());
-        if is_over() {
-            self.late = true;
-            return None;
-        }
-        if self.held.is_none() {
-            self.gather(room);
-        }
-        let submitted = match (self.batch.count(), &self.held) {
-            (0, None) => return None,
-            (0, Some(_)) => {
-                let (group, input) = (self.group(), self.held.take()?);
-                let submitted =
-                    self.pool.submit_in(&self.task, &input, self.options.clone(), group, deadline);
-                submitted.map(|future| Submitted::One(Some(future))).map_err(|error| (error, 1))
-            }
-            (count, _) => {
-                let batch = std::mem::take(&mut self.batch);
-                let submitted = self.pool.submit_batch(&self.task, batch, self.options.clone(), deadline);
-                let many = submitted.map(|future| Submitted::Many(Many::new(future, count)));
-                many.map_err(|error| (error, count))
-            }
-        };
-        match submitted {
-            Err((SubmitError::QueueFull { .. }, _)) if is_over() => {
-                self.late = true;
-                None
-            }
-            Err((error, count)) => Some(Submitted::Refused(error, count)),
-            Ok(submitted) => Some(submitted),
-        }
-    }
-
-    /// Pulls the next inputs: one to go alone, or as many as fit into a batch.
-    fn gather(&mut self, room: usize) {
-        self.share = self.share();
-        let size = self.batch_size(room);
-        let began = Instant::now();
-        while self.held.is_none() && self.batch.count() < size && !self.exhausted {
-            let Some(input) = self.inputs.next() else {
-                self.exhausted = true;
-                break;
-            };
-            // What cannot be encoded is told in its own place.
-            if size == 1 || !self.batch.push(|bytes| self.task.encode_onto(&input, bytes).is_ok()) {
-                self.held = Some(input);
-            }
-        }
-        self.batching.pulled(self.batch.count() + usize::from(self.held.is_some()), began.elapsed());
-    }
-
-    /// Most that may travel together now: so that each worker has a batch, and another one waits for it.
-    fn share(&self) -> usize {
-        let Some(core) = self.pool.core() else { return 1 };
-        let may_not = self.chunk_size.is_some() || self.buffer_size() < BATCHED_FROM;
-        if may_not || !core.may_batch(&self.options) {
-            return 1;
-        }
-        self.buffer_size() / (2 * core.workers_max())
-    }
-
-    /// How many inputs are to travel together next.
-    fn batch_size(&self, room: usize) -> usize {
-        self.batching.size().min(self.share).min(room).max(1)
-    }
-
-    /// Whether the next inputs are to wait: there is room, but not for a whole batch.
-    fn holds_back(&self, ahead: usize) -> bool {
-        let size = self.buffer_size();
-        let room = size.saturating_sub(ahead);
-        ahead > 0 && self.held.is_none() && self.batch_size(room) < self.batch_size(size)
-    }
-
-    fn group(&mut self) -> Group {
-        let Some(size) = self.chunk_size else { return Group::Alone };
-        if self.chunk.1 == 0 {
-            self.chunk = (self.pool.core().map_or(0, |core| core.new_chunk()), size.get());
-        }
-        self.chunk.1 -= 1;
-        Group::Chunk(self.chunk.0)
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.timeout.and_then(|timeout| self.began.checked_add(timeout))
-    }
-
-    fn time_out(&mut self) -> MapError {
-        self.timed_out = true;
-        MapError::Timeout { limit: self.timeout.unwrap_or_default() }
-    }
-}
-
-/// Those who ask for a smaller look-ahead want each input to be submitted as it is pulled.
-const BATCHED_FROM: usize = 256;
-
-/// Inputs that are pulled for one result even if that result is there already: so the
-/// look-ahead grows to its size while nobody waits for it.
-const PULLED_AT_LEAST: usize = 2;
-
 /// The iterator of [`Pool::map`]. Submits as it is pulled; dropping it cancels what does
 /// not run yet.
 pub struct Map<C: Callable, I> {
     /// First, so that it is cancelled before what may be the pool's last handle goes.
     ahead: Ahead<C::Output>,
-    source: Source<C, I>,
+    feed: Feed<C, I>,
+    pace: Pace,
+    timed_out: bool,
 }
 
-/// What has been submitted and not yielded; cancelled when dropped.
-struct Ahead<O> {
-    submitted: VecDeque<Submitted<O>>,
-    /// Inputs in it.
-    items: usize,
-}
+/// What has been submitted and not yielded, each with the number of the next input in it; cancelled when dropped.
+struct Ahead<O>(VecDeque<(usize, Submitted<O>)>);
 
 impl<O> Drop for Ahead<O> {
     fn drop(&mut self) {
-        self.submitted.drain(..).for_each(Submitted::cancel);
+        self.0.drain(..).for_each(|(_, submitted)| submitted.cancel());
     }
 }
 
-impl<C, I> Map<C, I>
-where
-    C: Callable,
-    I: Iterator<Item = C::Input>,
-{
-    pub(super) fn new(pool: Pool, task: C, inputs: I) -> Self {
-        let source = Source {
-            pool,
-            task,
-            inputs,
-            options: TaskOptions::new(),
-            buffer_size: None,
-            chunk_size: None,
-            chunk: (0, 0),
-            batching: Batching::default(),
-            share: 1,
-            batch: Inputs::default(),
-            held: None,
-            exhausted: false,
-            began: Instant::now(),
-            timeout: None,
-            late: false,
-            timed_out: false,
-        };
-        Map { source, ahead: Ahead { submitted: VecDeque::new(), items: 0 } }
+/// What the results tell of those to come, and what is left of the last one.
+#[derive(Default)]
+struct Pace {
+    batching: Batching,
+    /// What the feed was told.
+    batch_size: Option<usize>,
+    /// Of what was yielded last. It makes room once the next result is asked for, so that no more is pulled ahead than
+    /// it was allowed to.
+    spent: Option<Arc<Charge>>,
+}
+
+impl Pace {
+    fn learn<C: Callable, I>(&mut self, seen: Option<Seen>, feed: &Feed<C, I>) {
+        self.batching.learn(seen);
+        let (size, before) = (self.batching.size(), self.batch_size.unwrap_or(1));
+        // It wavers.
+        if size.abs_diff(before) > before / 4 || (size == 1) != (before == 1) {
+            self.batch_size = Some(size);
+            feed.set_batch_size(size);
+        }
+    }
+}
+
+impl<C: Callable, I> Map<C, I> {
+    pub(super) fn new(pool: Pool, task: C, inputs: I, start: Option<Start<C, I>>) -> Self {
+        let (ahead, feed) = (Ahead(VecDeque::new()), Feed::new(pool, task, inputs, start));
+        Map { ahead, feed, pace: Pace::default(), timed_out: false }
     }
 
     /// Most inputs that are pulled ahead of the results. Default 1024, or 4096 of tasks that travel in batches.
     pub fn buffer_size(mut self, items: NonZeroUsize) -> Self {
-        self.source.buffer_size = Some(items.get());
+        self.feed.change(|plan| plan.buffer_size = Some(items.get()));
         self
     }
 
@@ -248,21 +96,27 @@ where
     /// Each is still a task of its own, with its own instance, limits, error and report. Bounded by
     /// [`PoolBuilder::prefetch_max`](crate::PoolBuilder::prefetch_max).
     /// Default: tasks that take less than 100 µs travel in batches of up to 1024, of at most half a
-    /// millisecond's work, where the buffer has room for 256 and the iterator gives its inputs as quickly.
-    /// An input waits for those that travel with it; set 1 if the iterator may pause for long. Those of a batch are pending or run
-    /// together; one that fails or times out costs the others nothing; and where a worker's process
+    /// millisecond's work, where the buffer has room for 256. An input waits for those that travel with it for 2 ms at
+    /// most, whatever the iterator does. Those of a batch are pending or run together; one that fails or times out costs the others nothing; and where a worker's process
     /// dies, the one that it was at is lost, as ever. They travel alone while someone listens to
     /// [`Pool::events`], in a pool that counts its workers' tasks
     /// ([`recycle_after_tasks`](crate::PoolBuilder::recycle_after_tasks)), and with a
     /// [`Retry`](crate::Retry).
     pub fn chunk_size(mut self, items: NonZeroUsize) -> Self {
-        self.source.chunk_size = Some(items);
+        self.feed.change(|plan| plan.chunk_size = Some(items.get()));
+        self
+    }
+
+    /// Most bytes that the map holds in this process, in place of
+    /// [`PoolBuilder::map_bytes_max`](crate::PoolBuilder::map_bytes_max).
+    pub fn bytes_max(mut self, bytes: u64) -> Self {
+        self.feed.change(|plan| plan.bytes_max = Some(bytes));
         self
     }
 
     /// Options of each task.
     pub fn options(mut self, options: TaskOptions) -> Self {
-        self.source.options = options;
+        self.feed.change(|plan| plan.options = options);
         self
     }
 
@@ -270,43 +124,33 @@ where
     /// is pulled, what is done is still yielded, in its order, then one [`MapError::Timeout`], then
     /// nothing.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.source.timeout = Some(timeout);
+        self.feed.change(|plan| plan.timeout = Some(timeout));
         self
     }
 
     /// Yields results as they come, each with the number of its input, from 0.
     pub fn unordered(self) -> UnorderedMap<C, I> {
-        let Map { source, mut ahead } = self;
+        let Map { mut ahead, feed, pace, timed_out } = self;
+        // It may have been pulled from already: what it has goes on there.
         let mut map = UnorderedMap {
-            source,
             ahead: HashMap::new(),
-            items: 0,
-            pulled: 0,
+            feed,
+            pace,
+            timed_out,
             ready: VecDeque::new(),
             finished: OfProcess::new(unbounded()),
         };
-        // It may have been pulled from already: what it has goes on there.
-        ahead.submitted.drain(..).for_each(|submitted| map.adopt(submitted));
+        map.ahead.extend(ahead.0.drain(..).map(|(next, submitted)| (next, (next, submitted))));
+        if let Some((sender, _)) = map.finished.here() {
+            map.ahead.iter().for_each(|(number, (_, submitted))| submitted.announce(sender, *number));
+            map.feed.listen(sender);
+        }
         map
     }
 
-    /// Pulls until the first result is there or the look-ahead is full.
-    fn fill(&mut self) {
-        let mut pulled = 0;
-        while self.source.is_open()
-            && self.ahead.items < self.source.buffer_size()
-            && !self.source.holds_back(self.ahead.items)
-        {
-            if pulled >= PULLED_AT_LEAST && self.ahead.submitted.front().is_some_and(Submitted::is_ready) {
-                return;
-            }
-            let room = self.source.buffer_size().saturating_sub(self.ahead.items);
-            if let Some(submitted) = self.source.pull(room) {
-                self.ahead.items += submitted.left();
-                self.ahead.submitted.push_back(submitted);
-            }
-            pulled += 1;
-        }
+    fn time_out(&mut self) -> MapError {
+        self.timed_out = true;
+        MapError::Timeout { limit: self.feed.timeout() }
     }
 }
 
@@ -318,42 +162,70 @@ where
     type Item = Result<C::Output, MapError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.source.timed_out {
+        self.pace.spent = None;
+        if self.timed_out {
             return None;
         }
-        self.fill();
-        let deadline = self.source.deadline();
-        let Some(first) = self.ahead.submitted.front_mut() else {
-            return self.source.late.then(|| Err(self.source.time_out()));
-        };
-        let Some((result, run)) = first.next(deadline) else {
-            return Some(Err(self.source.time_out()));
-        };
-        self.source.batching.learn(run);
-        self.ahead.items -= 1;
-        if first.left() == 0 {
-            self.ahead.submitted.pop_front();
+        loop {
+            if self.ahead.0.is_empty() {
+                self.ahead.0 = self.feed.take();
+            }
+            let Some((number, first)) = self.ahead.0.front_mut() else {
+                match self.feed.find() {
+                    Found::Submitted => continue,
+                    Found::End(End::Exhausted) => return None,
+                    Found::End(End::Late) => return Some(Err(self.time_out())),
+                    Found::Panic(panic) => resume_unwind(panic),
+                    Found::Refused(error) => return Some(Err(MapError::Submit(error))),
+                }
+            };
+            self.feed.keep_up(|| first.is_ready());
+            let next = if first.is_ready() {
+                Some(first.next(None))
+            } else {
+                self.feed.wait(|until| match first.next(until) {
+                    Next::Late => None,
+                    next => Some(next),
+                })
+            };
+            match next {
+                Some(Next::Result(result, seen)) => {
+                    *number += 1;
+                    if first.left() == 0 {
+                        self.pace.spent = first.charge();
+                        self.ahead.0.pop_front();
+                    }
+                    self.pace.learn(seen, &self.feed);
+                    return Some(result);
+                }
+                Some(Next::HandedBack(inputs)) => {
+                    let again = first.charge().and_then(|charge| self.feed.resubmit(inputs, charge));
+                    match again {
+                        Some(again) => *first = again,
+                        None => return Some(Err(self.time_out())),
+                    }
+                }
+                Some(Next::Late) | None => return Some(Err(self.time_out())),
+            }
         }
-        Some(result)
     }
 }
 
 impl<C: Callable, I> fmt::Debug for Map<C, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Map({} ahead of at most {})", self.ahead.items, self.source.buffer_size())
+        write!(f, "Map({:?})", self.feed)
     }
 }
 
 /// The iterator of [`Map::unordered`]: pairs of an input's number and its result. Dropping it
 /// cancels what does not run yet.
 pub struct UnorderedMap<C: Callable, I> {
-    source: Source<C, I>,
     /// By the number of its first input, for which its results are announced; and the number of the
     /// first that has not been yielded.
     ahead: HashMap<usize, (usize, Submitted<C::Output>)>,
-    /// Inputs in it.
-    items: usize,
-    pulled: usize,
+    feed: Feed<C, I>,
+    pace: Pace,
+    timed_out: bool,
     /// Numbers of what has results.
     ready: VecDeque<usize>,
     finished: OfProcess<(Sender<usize>, Receiver<usize>)>,
@@ -367,49 +239,44 @@ where
     type Item = (usize, Result<C::Output, MapError>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.source.timed_out {
+        self.pace.spent = None;
+        if self.timed_out {
             return None;
         }
-        let mut pulled = 0;
         loop {
-            let may_pull = self.source.is_open()
-                && self.items < self.source.buffer_size()
-                && !self.source.holds_back(self.items);
-            if may_pull && pulled < PULLED_AT_LEAST {
-                self.pull();
-                pulled += 1;
-                continue;
+            if let Some(number) = self.next_ready() {
+                match self.take(number) {
+                    Some(next) => return Some(next),
+                    None => continue,
+                }
             }
-            let number = match self.next_ready() {
-                Some(number) => number,
-                None if may_pull => {
-                    self.pull();
-                    continue;
+            if self.ahead.is_empty() {
+                self.adopt();
+            }
+            if self.ahead.is_empty() {
+                match self.feed.find() {
+                    Found::Submitted => continue,
+                    Found::End(End::Exhausted) => return None,
+                    Found::End(End::Late) => return Some(self.time_out()),
+                    Found::Panic(panic) => resume_unwind(panic),
+                    Found::Refused(error) => return Some((self.feed.count(), Err(MapError::Submit(error)))),
                 }
-                None if self.ahead.is_empty() && self.source.late => {
-                    return Some((self.pulled, Err(self.source.time_out())));
-                }
-                None if self.ahead.is_empty() => return None,
-                None => match self.source.deadline() {
-                    None => self.finished.here()?.1.recv().ok()?,
-                    Some(deadline) => match self.finished.here()?.1.recv_deadline(deadline) {
-                        Ok(number) => number,
-                        Err(_) => return Some((self.pulled, Err(self.source.time_out()))),
-                    },
-                },
-            };
-            if let Some(next) = self.take(number) {
-                return Some(next);
+            }
+            let Some((_, finished)) = self.finished.here() else { continue };
+            self.feed.keep_up(|| !finished.is_empty());
+            let number = self.feed.wait(|until| match until {
+                None => finished.recv().ok(),
+                Some(until) => finished.recv_deadline(until).ok(),
+            });
+            match number {
+                Some(number) => self.ready.push_back(number),
+                None => return Some(self.time_out()),
             }
         }
     }
 }
 
-impl<C, I> UnorderedMap<C, I>
-where
-    C: Callable,
-    I: Iterator<Item = C::Input>,
-{
+impl<C: Callable, I> UnorderedMap<C, I> {
     /// The number of what has results, if something has.
     fn next_ready(&mut self) -> Option<usize> {
         match self.finished.here() {
@@ -419,39 +286,53 @@ where
         }
     }
 
-    fn pull(&mut self) {
-        let room = self.source.buffer_size().saturating_sub(self.items);
-        if let Some(submitted) = self.source.pull(room) {
-            self.adopt(submitted);
-        }
-    }
-
-    fn adopt(&mut self, submitted: Submitted<C::Output>) {
-        let number = self.pulled;
-        self.pulled += submitted.left();
-        self.items += submitted.left();
-        if let Some((sender, _)) = self.finished.here() {
-            submitted.announce(sender, number);
-        }
-        self.ahead.insert(number, (number, submitted));
+    /// Takes over what was submitted since.
+    fn adopt(&mut self) {
+        let submitted = self.feed.take().into_iter();
+        self.ahead.extend(submitted.map(|(number, submitted)| (number, (number, submitted))));
     }
 
     /// The next result of what has some.
     fn take(&mut self, number: usize) -> Option<(usize, Result<C::Output, MapError>)> {
+        if !self.ahead.contains_key(&number) {
+            self.adopt();
+        }
         let (at, submitted) = self.ahead.get_mut(&number)?;
         if !submitted.is_ready() {
             return None;
         }
-        let (result, run) = submitted.next(None)?;
-        let taken = *at;
-        *at += 1;
-        self.items -= 1;
-        self.source.batching.learn(run);
-        match submitted.left() {
-            0 => drop(self.ahead.remove(&number)),
-            _ => self.ready.push_front(number),
+        match submitted.next(None) {
+            Next::Result(result, seen) => {
+                let taken = *at;
+                *at += 1;
+                if submitted.left() == 0 {
+                    self.pace.spent = submitted.charge();
+                    self.ahead.remove(&number);
+                } else {
+                    self.ready.push_front(number);
+                }
+                self.pace.learn(seen, &self.feed);
+                Some((taken, result))
+            }
+            Next::HandedBack(inputs) => {
+                let again = submitted.charge().and_then(|charge| self.feed.resubmit(inputs, charge));
+                match (again, self.finished.here()) {
+                    (Some(again), Some((sender, _))) => {
+                        again.announce(sender, number);
+                        *submitted = again;
+                        None
+                    }
+                    _ => Some(self.time_out()),
+                }
+            }
+            Next::Late => None,
         }
-        Some((taken, result))
+    }
+
+    fn time_out(&mut self) -> (usize, Result<C::Output, MapError>) {
+        self.timed_out = true;
+        let limit = self.feed.timeout();
+        (self.feed.count(), Err(MapError::Timeout { limit }))
     }
 }
 
@@ -463,6 +344,6 @@ impl<C: Callable, I> Drop for UnorderedMap<C, I> {
 
 impl<C: Callable, I> fmt::Debug for UnorderedMap<C, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "UnorderedMap({} ahead of at most {})", self.ahead.len(), self.source.buffer_size())
+        write!(f, "UnorderedMap({:?})", self.feed)
     }
 }

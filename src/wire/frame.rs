@@ -61,7 +61,7 @@ pub(crate) fn encode_head_into<M: Serialize>(
     Ok(())
 }
 
-/// Writes one frame; `scratch` is memory that is used again.
+/// Writes one frame, and says how long it is; `scratch` is memory that is used again.
 ///
 /// # Errors
 /// As [`encode_head_into`], and what the writer says.
@@ -70,15 +70,18 @@ pub(crate) fn write_frame<M: Serialize>(
     scratch: &mut Vec<u8>,
     meta: &M,
     payload: &[u8],
-) -> io::Result<()> {
+) -> io::Result<u64> {
     scratch.clear();
     encode_head_into(scratch, meta, payload.len())?;
+    let frame_bytes = (scratch.len() + payload.len()) as u64;
     if payload.len() <= INLINE_PAYLOAD_BYTES {
         scratch.extend_from_slice(payload);
-        return to.write_all(scratch);
+        to.write_all(scratch)?;
+    } else {
+        to.write_all(scratch)?;
+        to.write_all(payload)?;
     }
-    to.write_all(scratch)?;
-    to.write_all(payload)
+    Ok(frame_bytes)
 }
 
 /// Where frames come from. Takes what is there, and waits for nothing.
@@ -104,11 +107,14 @@ pub(crate) struct Incoming {
     end: usize,
     /// Bytes of the frame's head that must fit.
     head_bytes: usize,
+    /// Bytes of the last frame whose head was complete, with its payload.
+    frame_bytes: u64,
 }
 
 impl Incoming {
     pub(crate) fn new() -> Self {
-        Incoming { bytes: vec![0; READ_AHEAD_BYTES].into(), start: 0, end: 0, head_bytes: HEADER_BYTES }
+        let bytes = vec![0; READ_AHEAD_BYTES].into();
+        Incoming { bytes, start: 0, end: 0, head_bytes: HEADER_BYTES, frame_bytes: 0 }
     }
 
     /// Bytes that were read and are part of nothing yet.
@@ -153,6 +159,7 @@ impl Incoming {
         };
         self.start += HEADER_BYTES + meta_bytes;
         self.head_bytes = HEADER_BYTES;
+        self.frame_bytes = (HEADER_BYTES + meta_bytes) as u64 + payload_bytes;
         Ok(Some((meta, payload_bytes)))
     }
 
@@ -215,6 +222,11 @@ impl<M: DeserializeOwned> Assembly<M> {
     /// Whether a frame has begun that is not complete.
     pub(crate) fn is_amid(&self) -> bool {
         self.partial.is_some() || self.incoming.len() > 0
+    }
+
+    /// Bytes of the frame that [`next`](Self::next) returned last.
+    pub(crate) fn frame_bytes(&self) -> u64 {
+        self.incoming.frame_bytes
     }
 
     /// The next frame; `None` if there is no more of it now. The payload's limit is asked for once

@@ -152,13 +152,20 @@ pub(crate) enum ToWorker {
 pub(crate) struct Items {
     pub(crate) first: u32,
     pub(crate) count: u32,
+    /// The worker begins none of them any more once its answers to this run are more than so many bytes, as
+    /// frames: the rest goes back.
+    pub(crate) answer_bytes_max: u64,
 }
+
+/// Where in its module's description a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TaskIndex(pub(crate) u32);
 
 /// What to call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Entry {
-    /// The task of that index in the module's description.
-    Task(u32),
+    /// A task of the module's description.
+    Task(TaskIndex),
     /// `_start`, with these arguments and this environment.
     Command { args: Vec<String>, env: Vec<(String, String)>, stdin: CommandStdin },
 }

@@ -137,7 +137,7 @@ pub(super) async fn execute<const FIBER: bool>(
             invoke::<FIBER, (), ()>(store, &start, ()).await?;
             return Ok(Ended::of(Verdict::Exited { code: 0 }));
         }
-        Entry::Task(index) => *index as usize,
+        Entry::Task(index) => index.0 as usize,
     };
     if is_fresh && loaded.reactor_start.is_some() {
         let start = function(store, &instance, loaded.reactor_start.as_ref())?;

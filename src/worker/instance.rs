@@ -117,7 +117,7 @@ impl Runner {
         self.shared.set_current(order.run);
         self.clock.begin();
         if let Entry::Task(index) = order.entry {
-            self.last_task = index as usize;
+            self.last_task = index.0 as usize;
         }
         let answered = match self.loaded(order.module) {
             Err(message) => self.refuse(Verdict::Instantiate { message }, input, answer),

@@ -11,7 +11,7 @@ use crate::limits::BATCH_WORK_MAX;
 use crate::sandbox::LockedDown;
 use crate::task::TaskId;
 use crate::wire::frame::write_frame;
-use crate::wire::message::{Cost, FromWorker, ToWorker, Verdict};
+use crate::wire::message::{Cost, FromWorker, Items, ToWorker, Verdict};
 use crate::wire::ring::End;
 
 /// Runs until the stream ends (which a ring never does: the watcher ends the process).
@@ -30,9 +30,9 @@ pub(super) fn run<W: ToHost>(
     let mut scratch = Vec::new();
     let mut say = |message: FromWorker, payload: &[u8]| {
         let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
-        write_frame(&mut *to_host, &mut scratch, &message, payload)?;
+        let frame_bytes = write_frame(&mut *to_host, &mut scratch, &message, payload)?;
         reporter.answered(&mut *to_host);
-        Ok(())
+        Ok(frame_bytes)
     };
     loop {
         // A module may end while nothing runs.
@@ -57,21 +57,22 @@ pub(super) fn run<W: ToHost>(
                     // The host takes no answer before it has sent the whole input.
                     input.skip()?;
                     let Outcome { verdict, cost, stdout_bytes, payload } = outcome;
-                    say(FromWorker::Done { task, verdict, cost, stdout_bytes }, payload)
+                    say(FromWorker::Done { task, verdict, cost, stdout_bytes }, payload).map(drop)
                 })?
             }
             Some(items) => {
-                let (mut verdict, mut run_ns) = (Verdict::Ok, 0);
+                let mut so_far = SoFar { verdict: Verdict::Ok, run_ns: 0, answer_bytes: 0 };
                 for item in (u64::from(items.first)..).take(items.count as usize) {
                     // The rest goes back: whoever waits behind it, waits no longer than this.
-                    if matches!(verdict, Verdict::Interrupted) || run_ns > BATCH_WORK_MAX.as_nanos() as u64 {
+                    if so_far.is_over(&items) {
                         break;
                     }
                     order.task = TaskId(task.0 + item);
                     reporter.begin(order.task);
-                    run_ns += run_item(&mut runner, &order, &mut inbox, &mut say, &mut verdict)?;
+                    run_item(&mut runner, &order, &mut inbox, &mut say, &mut so_far)?;
                 }
                 inbox.skip()?;
+                let SoFar { verdict, run_ns, .. } = so_far;
                 let cost = Cost { run_ns, ..Cost::default() };
                 say(FromWorker::Done { task, verdict, cost, stdout_bytes: 0 }, &[])?;
             }
@@ -82,26 +83,42 @@ pub(super) fn run<W: ToHost>(
     }
 }
 
+/// What has come of a batch.
+struct SoFar {
+    /// That of the batch: `Interrupted` if the last task was.
+    verdict: Verdict,
+    run_ns: u64,
+    answer_bytes: u64,
+}
+
+impl SoFar {
+    /// Whether no further task is to be begun.
+    fn is_over(&self, items: &Items) -> bool {
+        matches!(self.verdict, Verdict::Interrupted)
+            || self.run_ns > BATCH_WORK_MAX.as_nanos() as u64
+            || self.answer_bytes > items.answer_bytes_max
+    }
+}
+
 /// Runs the next task of a batch, and answers it; one that was interrupted is the batch's verdict
-/// instead. How long it ran, in nanoseconds.
+/// instead.
 fn run_item(
     runner: &mut Runner,
     order: &Order,
     inbox: &mut Inbox<impl Inbound>,
-    say: &mut impl FnMut(FromWorker, &[u8]) -> io::Result<()>,
-    of_batch: &mut Verdict,
-) -> io::Result<u64> {
+    say: &mut impl FnMut(FromWorker, &[u8]) -> io::Result<u64>,
+    so_far: &mut SoFar,
+) -> io::Result<()> {
     let mut input = Item::next(inbox)?;
-    let mut run_ns = 0;
     runner.run(order, &mut input, &mut |_, outcome| {
         let Outcome { verdict, cost, payload, .. } = outcome;
-        run_ns = cost.run_ns;
+        so_far.run_ns += cost.run_ns;
         if matches!(verdict, Verdict::Interrupted) {
-            *of_batch = verdict;
+            so_far.verdict = verdict;
             return Ok(());
         }
-        say(FromWorker::Item { task: order.task, verdict, cost }, payload)
+        so_far.answer_bytes += say(FromWorker::Item { task: order.task, verdict, cost }, payload)?;
+        Ok(())
     })?;
-    input.skip()?;
-    Ok(run_ns)
+    input.skip()
 }

@@ -11,6 +11,8 @@ mod iterators;
 mod callbacks;
 mod wakers;
 mod full;
+mod slow;
+mod bounds;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -25,8 +27,8 @@ use common::{Guarded, PATIENCE, build, builder, error, eventually, raw, signal};
 use crossbeam_channel::unbounded;
 use rustix::process::Signal;
 use wasmpool::{
-    Bytes, EventKind, MapError, Pool, PoolBuilder, RawTask, ShutdownMode, SubmitError, TaskError, TaskFuture,
-    TaskOptions, TaskOutcome, WorkerState,
+    Bytes, CommandInput, EventKind, MapError, Pool, PoolBuilder, RawTask, ShutdownMode, SubmitError,
+    TaskError, TaskFuture, TaskOptions, TaskOutcome, WorkerState,
 };
 
 type Future = TaskFuture<Bytes>;

@@ -7,7 +7,7 @@ use crate::bounded::within;
 use crate::input::Input;
 use crate::limits::FRAME_META_BYTES_MAX;
 use crate::task::{LogOverflow, TaskId, TaskLimits};
-use crate::wire::message::{CommandStdin, Entry, Items, ModuleId, ShareId, ToWorker};
+use crate::wire::message::{CommandStdin, Entry, Items, ModuleId, ShareId, TaskIndex, ToWorker};
 use crate::worker::inboxes;
 
 /// See `frames`; then as the worker itself reads it, with payloads of any length announced.
@@ -47,9 +47,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
         stdin: CommandStdin::Asked,
     };
     let batch = || {
-        (order(Entry::Task(0), Some(Items { first: 2, count: 3 })), &b"\x02\0\0\0ab\0\0\0\0\x01\0\0\0c"[..])
+        (order(Entry::Task(TaskIndex(0)), Some(Items { first: 2, count: 3, answer_bytes_max: 1 << 20 })), &b"\x02\0\0\0ab\0\0\0\0\x01\0\0\0c"[..])
     };
-    let task = |payload: &'static [u8]| (order(Entry::Task(0), None), payload);
+    let task = |payload: &'static [u8]| (order(Entry::Task(TaskIndex(0)), None), payload);
     let mut seeds = vec![
         frames::seed(255, 1 << 16, &[task(b"input")]),
         frames::seed(1, 64, &[(order(command(), None), b"")]),

@@ -206,11 +206,11 @@ fn what_is_in_store_comes_back_once_the_first_in_line_has_waited() {
 fn a_chunk_goes_to_a_worker_of_its_domain_and_does_not_keep_it_from_others() {
     let mut world = World::new(Config { offers_max: 7, ..config(1) });
     for id in 1..=3 {
-        world.submit(id, Spec { chunk: 1, ..of(A) });
+        world.submit(id, Spec { chunk: Some(1), ..of(A) });
     }
     world.submit(4, of(B));
     for id in 5..=40 {
-        world.submit(id, Spec { chunk: 1, ..of(A) });
+        world.submit(id, Spec { chunk: Some(1), ..of(A) });
     }
     world.ready(FIRST);
     let mut begun = Vec::new();
@@ -229,9 +229,9 @@ fn a_chunk_goes_to_a_worker_of_its_domain_and_does_not_keep_it_from_others() {
 fn an_idle_worker_of_another_domain_makes_place_for_what_waits_behind_a_long_task() {
     let mut world = World::new(Config { offers_max: 7, ..config(2) });
     world.bind(FIRST, 1, B);
-    world.submit(2, Spec { chunk: 1, ..of(A) });
+    world.submit(2, Spec { chunk: Some(1), ..of(A) });
     world.ready(SECOND);
-    world.submit(3, Spec { chunk: 1, ..of(A) });
+    world.submit(3, Spec { chunk: Some(1), ..of(A) });
     assert_eq!(world.dispatch.slots[1].behind, [THREE]);
     assert_eq!(world.dispatch.next_deadline(), Some(ms(25)), "not as soon as one of its own would");
     let actions = world.at(ms(25));
@@ -244,9 +244,9 @@ fn a_retry_and_what_was_in_store_go_to_workers_of_their_domain() {
     let mut world = World::new(Config { on_death: REPLACE, offers_max: 7, ..config(2) });
     world.bind(FIRST, 1, B);
     let retry = Retry { attempts_max: 2, ..Retry::default() };
-    world.submit(2, Spec { chunk: 1, retry, ..of(A) });
+    world.submit(2, Spec { chunk: Some(1), retry, ..of(A) });
     world.ready(SECOND);
-    world.submit(3, Spec { chunk: 1, retry, ..of(A) });
+    world.submit(3, Spec { chunk: Some(1), retry, ..of(A) });
     let how = Resolution::Died { worker: SECOND };
     // Their worker is gone; the room that it leaves is for the retry, and the idle one makes more.
     let next = WorkerKey { slot: 1, generation: 2 };

@@ -1,7 +1,9 @@
 //! From events to effects: decisions under the lock, actions after it.
 
 use super::*;
+use crate::dispatch::Resolution;
 use crate::future::{Failed, Filled};
+use crate::limits::RESULT_BYTES_BESIDE;
 
 /// With more at once, a pool breaks or is shut down.
 const FEW_ACTIONS: usize = 256;
@@ -180,11 +182,17 @@ impl Core {
             }
             Action::Resolve { task, how } => {
                 let record = state.records.remove(&task)?;
+                settle(&record, how, answered.as_ref());
                 let (result, report) = resolve::result(state, &record, how, now, answered.take());
                 state.domains.leave(record.domain);
                 let outcome = resolve::outcome(how, Some(&result));
                 match &record.batch {
                     None => resolve::count(&mut state.tally.ended, outcome, 1),
+                    // Those without an answer were not begun, and are handed back: they do not count.
+                    Some(batch) if how == Resolution::Answered => {
+                        batch.count_answers(&mut state.tally.ended);
+                        state.batched -= batch.left();
+                    }
                     Some(batch) => batch.count_ends(&mut state.tally.ended, outcome),
                 }
                 state.observers.tell(now, || {
@@ -257,4 +265,15 @@ fn used_in_all(
     let cpu = state.records.get_mut(&task)?.cpu.as_mut()?;
     let computed = state.links.get(&worker).and_then(|link| link.computed());
     Some(cpu.end(computed, Duration::from_nanos(answered?.cost.cpu_ns)))
+}
+
+/// What it holds from here on is its result. A batch that hands tasks back keeps what it was charged for them.
+fn settle(record: &Record, how: Resolution, answered: Option<&Answered>) {
+    let Some(charge) = &record.charge else { return };
+    let (items, answer_bytes) = match &record.batch {
+        Some(batch) if how == Resolution::Answered && batch.left() > 0 => return,
+        Some(batch) => (batch.count(), batch.answer_bytes()),
+        None => (1, answered.map_or(0, |answered| answered.frame_bytes)),
+    };
+    charge.settle(answer_bytes + items * RESULT_BYTES_BESIDE);
 }

@@ -102,7 +102,10 @@ impl Reader {
                     drained.is_all = true;
                     break;
                 }
-                Ok(Some((message, payload))) => self.hear(core, link, message, payload, &mut answers),
+                Ok(Some((message, payload))) => {
+                    let frame_bytes = self.frames.frame_bytes();
+                    self.hear(core, link, message, (payload, frame_bytes), &mut answers)
+                }
                 Err(error) => Err(error.to_string()),
             };
             drained.frames += 1;
@@ -126,7 +129,7 @@ impl Reader {
         core: &Core,
         link: &Link,
         message: FromWorker,
-        payload: Octets,
+        (payload, frame_bytes): (Octets, u64),
         answers: &mut Answers,
     ) -> Result<(), String> {
         if let FromWorker::Event { task: None, record } = &message {
@@ -176,8 +179,12 @@ impl Reader {
                 let Some(batch) = &held.batch else {
                     return Err(format!("it answered for task {task} as one of a batch"));
                 };
+                // It has been told after how many bytes it is to give the rest back.
+                if !batch.has_room() {
+                    return Err("it went on with a batch whose answers have no room".into());
+                }
                 self.typical.learn(Duration::from_nanos(cost.run_ns));
-                batch.answer(link.pid, Answered { verdict, payload, cost, stdout_bytes: 0 });
+                batch.answer(link.pid, Answered { verdict, payload, cost, stdout_bytes: 0, frame_bytes });
             }
             FromWorker::Done { task, verdict, cost, stdout_bytes } => {
                 if !link.has_sent(held.run) {
@@ -188,7 +195,11 @@ impl Reader {
                 link.settle();
                 self.report_dropped(core, link);
                 self.typical.learn(Duration::from_nanos(cost.run_ns));
-                answers.push((task, unfinished, Answered { verdict, payload, cost, stdout_bytes }));
+                answers.push((
+                    task,
+                    unfinished,
+                    Answered { verdict, payload, cost, stdout_bytes, frame_bytes },
+                ));
             }
         }
         Ok(())

@@ -1,0 +1,321 @@
+//! The account of a map: what it holds in this process, and what that may come to.
+//!
+//! Whatever a map submits is charged before: the inputs by their bytes, and for each task the largest result that it
+//! may have. Once a task has ended, the charge is what its result has come to, and it is given back when the result is
+//! taken. So no task is begun whose largest result has no room, and results that wait (behind a slow one, or for a
+//! caller who does not ask) cannot outgrow the account. What is larger than the whole account goes alone.
+//!
+//! One thread at a time takes; those who settle and give back may be any, under whatever lock: nobody's code runs here.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// What is to be charged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// Inputs, each of which counts until its result is taken.
+    pub(crate) items: usize,
+    /// Bytes of inputs and largest results.
+    pub(crate) bytes: u64,
+}
+
+/// What came of waiting for room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// There is room now.
+    Room,
+    /// Nothing more is wanted.
+    Closed,
+    /// The deadline came first.
+    Late,
+}
+
+/// How much may be charged at one time, and how much is.
+#[derive(Debug)]
+pub(crate) struct Account {
+    held: Mutex<Held>,
+    /// Read without the lock, for each input.
+    is_closed: AtomicBool,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Held {
+    max: Need,
+    charged: Need,
+    charges: usize,
+    is_closed: bool,
+    /// The taker sleeps until there is room for this.
+    awaited: Option<Need>,
+    /// Something else has changed that the taker waits for.
+    is_knocked: bool,
+}
+
+impl Held {
+    fn has_room(&self, need: Need) -> bool {
+        let fits = self.charged.items.saturating_add(need.items) <= self.max.items
+            && self.charged.bytes.saturating_add(need.bytes) <= self.max.bytes;
+        self.charges == 0 || fits
+    }
+
+    /// Whether a sleeping taker is to be woken: once a quarter of the account is free, not for each result.
+    fn is_worth_waking(&self, need: Need) -> bool {
+        let (items, bytes) = (need.items.max(self.max.items / 4), need.bytes.max(self.max.bytes / 4));
+        self.is_closed || self.has_room(Need { items, bytes })
+    }
+}
+
+impl Account {
+    pub(crate) fn new(max: Need) -> Arc<Account> {
+        let held = Held {
+            max,
+            charged: Need::default(),
+            charges: 0,
+            is_closed: false,
+            awaited: None,
+            is_knocked: false,
+        };
+        Arc::new(Account {
+            held: Mutex::new(held),
+            is_closed: AtomicBool::new(false),
+            changed: Condvar::new(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Charges it, if there is room.
+    pub(crate) fn try_take(self: &Arc<Self>, need: Need) -> Option<Arc<Charge>> {
+        let mut held = self.lock();
+        if held.is_closed || !held.has_room(need) {
+            return None;
+        }
+        held.charged.items += need.items;
+        held.charged.bytes += need.bytes;
+        held.charges += 1;
+        assert!(
+            held.charges == 1
+                || (held.charged.bytes <= held.max.bytes && held.charged.items <= held.max.items),
+            "a map holds more than its account has: {:?} of {:?}",
+            held.charged,
+            held.max
+        );
+        drop(held);
+        Some(Arc::new(Charge { account: self.clone(), items: need.items, bytes: Mutex::new(need.bytes) }))
+    }
+
+    /// Waits until there is room, without taking it.
+    pub(crate) fn wait(&self, need: Need, deadline: Option<Instant>) -> Waited {
+        let mut held = self.lock();
+        loop {
+            if held.is_closed {
+                return Waited::Closed;
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Waited::Late;
+            }
+            if held.has_room(need) {
+                return Waited::Room;
+            }
+            held.awaited = Some(need);
+            held = self.sleep(held, deadline, |held| held.awaited.is_some());
+            held.awaited = None;
+        }
+    }
+
+    /// Waits until [`knock`](Self::knock) is called, or was called since the last such wait.
+    pub(crate) fn wait_for_knock(&self, deadline: Option<Instant>) -> Waited {
+        let mut held = self.lock();
+        loop {
+            if held.is_closed {
+                return Waited::Closed;
+            }
+            if std::mem::take(&mut held.is_knocked) {
+                return Waited::Room;
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Waited::Late;
+            }
+            held = self.sleep(held, deadline, |held| !held.is_knocked && !held.is_closed);
+        }
+    }
+
+    fn sleep<'a>(
+        &self,
+        held: MutexGuard<'a, Held>,
+        deadline: Option<Instant>,
+        is_to_wait: impl Fn(&mut Held) -> bool,
+    ) -> MutexGuard<'a, Held> {
+        match deadline {
+            None => self.changed.wait_while(held, is_to_wait).unwrap_or_else(PoisonError::into_inner),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let woken = self.changed.wait_timeout_while(held, left, is_to_wait);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+
+    /// See [`wait_for_knock`](Self::wait_for_knock).
+    pub(crate) fn knock(&self) {
+        self.lock().is_knocked = true;
+        self.changed.notify_all();
+    }
+
+    /// Nothing more is to be taken.
+    pub(crate) fn close(&self) {
+        let mut held = self.lock();
+        (held.is_closed, held.awaited) = (true, None);
+        self.is_closed.store(true, Ordering::SeqCst);
+        drop(held);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
+
+    /// Inputs for which there is a place.
+    pub(crate) fn items_free(&self) -> usize {
+        let held = self.lock();
+        held.max.items.saturating_sub(held.charged.items)
+    }
+
+    /// Inputs that are charged.
+    pub(crate) fn items(&self) -> usize {
+        self.lock().charged.items
+    }
+
+    /// Another bound, for what is taken from now on.
+    pub(crate) fn set_max(&self, max: Need) {
+        self.lock().max = max;
+    }
+
+    fn give_back(&self, items: usize, bytes: u64, is_all: bool) {
+        let mut held = self.lock();
+        held.charged.items -= items;
+        held.charged.bytes -= bytes;
+        held.charges -= usize::from(is_all);
+        let is_to_wake = held.awaited.is_some_and(|need| held.is_worth_waking(need));
+        if is_to_wake {
+            held.awaited = None;
+        }
+        drop(held);
+        if is_to_wake {
+            self.changed.notify_all();
+        }
+    }
+}
+
+/// What was charged for a task, or for a batch of them. It is given back with its last owner: there are two, whoever
+/// runs it and whoever takes its result.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    account: Arc<Account>,
+    items: usize,
+    bytes: Mutex<u64>,
+}
+
+impl Charge {
+    /// It has come to this, and will be no more. It was charged for more before, or as much: what is over does not
+    /// count, since the room may have been taken by others.
+    pub(crate) fn settle(&self, bytes: u64) {
+        let mut charged = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        debug_assert!(bytes <= *charged, "{bytes} bytes were charged as {charged}");
+        let surplus = charged.saturating_sub(bytes);
+        *charged -= surplus;
+        drop(charged);
+        if surplus > 0 {
+            self.account.give_back(0, surplus, false);
+        }
+    }
+
+    /// What is charged now.
+    pub(crate) fn bytes(&self) -> u64 {
+        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.give_back(self.items, self.bytes(), true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn need(items: usize, bytes: u64) -> Need {
+        Need { items, bytes }
+    }
+
+    fn charged(account: &Account) -> Need {
+        account.lock().charged
+    }
+
+    #[test]
+    fn what_is_charged_is_never_more_than_the_account_has_and_the_oversized_go_alone() {
+        let account = Account::new(need(9, 10));
+        let first = account.try_take(need(1, 6)).expect("there is room");
+        let second = account.try_take(need(1, 4)).expect("there is room");
+        assert!(account.try_take(need(1, 1)).is_none(), "10 of 10");
+        first.settle(2);
+        assert_eq!(charged(&account), need(2, 6));
+        assert!(account.try_take(need(1, 100)).is_none(), "it is not alone");
+        drop((first, second));
+        let oversized = account.try_take(need(1, 100)).expect("it is alone");
+        assert!(account.try_take(need(1, 0)).is_none(), "nothing goes beside it");
+        drop(oversized);
+        assert_eq!(charged(&account), need(0, 0));
+    }
+
+    #[test]
+    fn inputs_without_bytes_count_too_and_who_waits_learns_of_the_end() {
+        let account = Account::new(need(2, 10));
+        let held = [0, 1].map(|_| account.try_take(need(1, 0)).expect("there is room"));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| account.wait(need(1, 0), None));
+            account.close();
+            assert_eq!(waiting.join().expect("it was told"), Waited::Closed);
+        });
+        assert!(account.is_closed() && account.try_take(need(0, 0)).is_none());
+        assert_eq!(account.items(), 2);
+        drop(held);
+    }
+
+    #[test]
+    fn who_waits_is_woken_once_a_quarter_is_free_or_at_the_deadline() {
+        let account = Account::new(need(8, 800));
+        let mut held: Vec<_> =
+            (0..8).map(|_| account.try_take(need(1, 100)).expect("there is room")).collect();
+        let soon = Instant::now().checked_add(Duration::from_millis(1));
+        assert_eq!(account.wait(need(1, 1), soon), Waited::Late);
+        let awaited_after: Vec<_> = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| account.wait(need(1, 1), None));
+            while account.lock().awaited.is_none() {
+                std::thread::yield_now();
+            }
+            let awaited_after = (0..2).map(|_| (drop(held.pop()), account.lock().awaited.is_some()).1);
+            let awaited_after = awaited_after.collect();
+            assert_eq!(waiting.join().expect("it is woken"), Waited::Room);
+            awaited_after
+        });
+        assert_eq!(awaited_after, [true, false]);
+    }
+
+    #[test]
+    fn a_knock_is_heard_by_who_waits_for_it_later() {
+        let account = Account::new(need(1, 1));
+        account.knock();
+        assert_eq!(account.wait_for_knock(None), Waited::Room);
+        assert_eq!(account.wait_for_knock(Some(Instant::now())), Waited::Late);
+        account.close();
+        assert_eq!(account.wait_for_knock(None), Waited::Closed);
+    }
+}

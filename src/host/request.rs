@@ -1,0 +1,264 @@
+//! What the pool accepts: a task, or a batch of them. There is one way to make a [`Request`], and it goes through every
+//! check, so that nothing is let in by another door.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::asks::TaskAsks;
+use super::batch::longest_input;
+use super::core::Core;
+use super::sent::TaskShares;
+use crate::account::Charge;
+use crate::error::SubmitError;
+use crate::foreign::Foreign;
+use crate::limits::{
+    BATCH_ANSWERS_BYTES_MAX, FRAME_META_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX,
+    RESULT_BYTES_BESIDE, SHARES_PER_TASK_MAX,
+};
+use crate::module::{Module, Target};
+use crate::octets::Octets;
+use crate::stdin::StdinSource;
+use crate::task::{TaskLimits, TaskOptions};
+use crate::text::truncated;
+use crate::wire::message::{CommandStdin, Entry, TaskIndex};
+
+/// One task on its way to a worker.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(super) module: Module,
+    pub(super) entry: Entry,
+    pub(super) limits: TaskLimits,
+    pub(super) input: Foreign<Octets>,
+    /// The input is memory of our own.
+    pub(super) owns_input: bool,
+    pub(super) shares: TaskShares,
+    /// What it may ask for while it runs.
+    pub(super) asks: Option<TaskAsks>,
+}
+
+impl Call {
+    /// Whether to drop it runs nobody's code, and tells nobody. Where two tasks of a module whose handles are gone end
+    /// at once, neither may seem to be the last; then what is told waits for nobody, as ever (`Holder`).
+    pub(super) fn is_quiet(&self) -> bool {
+        let is_ours = self.owns_input && self.shares.is_none() && self.asks.is_none();
+        is_ours && Arc::strong_count(&self.module.0) > 1
+    }
+}
+
+/// What a task belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Group {
+    Alone,
+    /// Tasks with this number stay together where they can.
+    Chunk(u64),
+    /// It is so many tasks.
+    Batch(usize),
+}
+
+impl Group {
+    /// How many tasks a batch is.
+    pub(super) fn items(self) -> Option<usize> {
+        match self {
+            Group::Batch(items) => Some(items),
+            Group::Alone | Group::Chunk(_) => None,
+        }
+    }
+
+    /// How many tasks it is more than one.
+    pub(super) fn more(self) -> usize {
+        self.items().map_or(0, |items| items.saturating_sub(1))
+    }
+
+    pub(super) fn chunk(self) -> Option<u64> {
+        match self {
+            Group::Chunk(chunk) => Some(chunk),
+            Group::Alone | Group::Batch(_) => None,
+        }
+    }
+}
+
+/// What is to be done, encoded.
+pub(crate) enum Work {
+    /// One input, and whether it is memory of our own; the number of the chunk that it belongs to, and what it is to read
+    /// while it runs.
+    One { entry: Entry, input: Octets, owns_input: bool, chunk: Option<u64>, stdin: Option<StdinSource> },
+    /// So many short tasks, together; `inputs` as [`Inputs`](super::batch::Inputs) has them. They have their input and
+    /// nothing else, so they are no commands.
+    Batch { task: TaskIndex, inputs: Bytes, count: usize },
+}
+
+/// Something that has passed every check, and waits for no more than room in the queue.
+pub(crate) struct Request {
+    pub(super) call: Call,
+    pub(super) name: Arc<str>,
+    pub(super) options: TaskOptions,
+    pub(super) group: Group,
+    /// Where it is accounted for; settled once its result has come.
+    pub(super) charge: Option<Arc<Charge>>,
+}
+
+impl Request {
+    /// Holds the work to the pool's bounds, one task of a batch as one alone. `options` are the caller's own.
+    ///
+    /// # Errors
+    /// [`SubmitError`], but for those about the pool's state.
+    pub(crate) fn new(
+        core: &Core,
+        target: &Target,
+        work: Work,
+        options: TaskOptions,
+    ) -> Result<Request, SubmitError> {
+        let mut options = admissible(core, target, options)?;
+        let (entry, input, owns_input, longest, group, stdin) = match work {
+            Work::One { entry, input, owns_input, chunk, stdin } => {
+                let longest = input.len();
+                (entry, input, owns_input, longest, chunk.map_or(Group::Alone, Group::Chunk), stdin)
+            }
+            Work::Batch { task, inputs, count } => {
+                let longest = longest_input(&inputs);
+                (Entry::Task(task), inputs.into(), true, longest, Group::Batch(count), None)
+            }
+        };
+        let too_large = |bytes, max| SubmitError::InputTooLarge { task: target.name.to_string(), bytes, max };
+        let max = core.settings.input_bytes_max;
+        if longest > max {
+            return Err(too_large(longest, max));
+        }
+        if let Entry::Command { args, env, .. } = &entry {
+            check_texts(&target.name, args, env)?;
+            let texts = args.iter().chain(env.iter().flat_map(|(name, value)| [name, value]));
+            let bytes = texts.map(|text| text.len() + 8).sum();
+            let max = FRAME_META_BYTES_MAX / 2;
+            if bytes > max {
+                return Err(too_large(bytes, max));
+            }
+        }
+        // Last: what is lent to a task that is refused would be gone.
+        let asks = match stdin {
+            None => None,
+            Some(_) if options.retry.is_some_and(|retry| retry.attempts_max > 1) => {
+                return Err(SubmitError::StdinReadOnce { task: target.name.to_string() });
+            }
+            Some(source) => match source.lend() {
+                // What it reads must not depend on when it comes.
+                Some(lent) => Some(TaskAsks::new(lent, options.seed.is_some())),
+                None => return Err(SubmitError::StdinTaken { task: target.name.to_string() }),
+            },
+        };
+        let call = Call {
+            module: target.module.clone(),
+            entry,
+            limits: options.limits(),
+            input: Foreign::new(input),
+            owns_input,
+            shares: options.shared.take(),
+            asks,
+        };
+        Ok(Request { call, name: target.name.clone(), options, group, charge: None })
+    }
+
+    pub(crate) fn task_name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tasks that it is.
+    pub(crate) fn items(&self) -> usize {
+        self.group.items().unwrap_or(1)
+    }
+
+    /// Most bytes that it is in this process until its results are taken.
+    pub(crate) fn bytes_max(&self) -> u64 {
+        let of_answers = answer_bytes_max(&self.call.entry, &self.call.limits);
+        let of_answers = match self.group.items() {
+            None => of_answers,
+            // The last answer may be of any size.
+            Some(_) => of_answers.saturating_add(BATCH_ANSWERS_BYTES_MAX),
+        };
+        let beside = RESULT_BYTES_BESIDE.saturating_mul(self.items() as u64);
+        of_answers.saturating_add(beside).saturating_add(self.call.input.len() as u64)
+    }
+
+    /// Nobody has it accounted for any more.
+    pub(crate) fn uncharged(mut self) -> Self {
+        self.charge = None;
+        self
+    }
+
+    /// Has it accounted for.
+    pub(crate) fn charged(mut self, charge: Arc<Charge>) -> Self {
+        self.charge = Some(charge);
+        self
+    }
+}
+
+/// Most bytes of the payload of an answer: error texts are bounded, too, and a command has stdout and stderr.
+pub(super) fn payload_bytes_max(entry: &Entry, limits: &TaskLimits) -> u64 {
+    let outputs = match entry {
+        Entry::Task(_) => 1,
+        Entry::Command { .. } => 2,
+    };
+    let bytes = limits.output_bytes_max.saturating_mul(outputs);
+    bytes.clamp(GUEST_TEXT_BYTES_MAX as u64, FRAME_PAYLOAD_BYTES_MAX)
+}
+
+/// Most bytes of an answer, as the frame that it comes in.
+fn answer_bytes_max(entry: &Entry, limits: &TaskLimits) -> u64 {
+    payload_bytes_max(entry, limits) + FRAME_META_BYTES_MAX as u64
+}
+
+/// What [`Request::bytes_max`] is of one task with these options, or command, whose input has no bytes.
+pub(crate) fn bytes_max_of_one(core: &Core, is_command: bool, options: TaskOptions) -> u64 {
+    let limits = options.or(&core.settings.defaults).limits();
+    let entry = match is_command {
+        true => Entry::Command { args: Vec::new(), env: Vec::new(), stdin: CommandStdin::Sent },
+        false => Entry::Task(TaskIndex(0)),
+    };
+    answer_bytes_max(&entry, &limits) + RESULT_BYTES_BESIDE
+}
+
+/// The options as they hold, if the task's module can keep them.
+fn admissible(core: &Core, target: &Target, options: TaskOptions) -> Result<TaskOptions, SubmitError> {
+    let task = || target.name.to_string();
+    let module = &target.module.0;
+    if module.pool != core.id {
+        return Err(SubmitError::ForeignModule { task: task() });
+    }
+    let options = options.or(&core.settings.defaults);
+    let shared = options.shared.as_deref().unwrap_or_default();
+    if shared.iter().any(|shared| shared.pool() != core.id) {
+        return Err(SubmitError::ForeignShared { task: task() });
+    }
+    let (count, max) = (shared.len(), SHARES_PER_TASK_MAX);
+    if count > max {
+        return Err(SubmitError::TooManyShared { task: task(), count, max });
+    }
+    if options.fuel.is_some() && !module.description.metered {
+        return Err(SubmitError::NotMetered { task: task(), module: module.shown.to_string() });
+    }
+    if options.seed.is_some() && !module.description.deterministic {
+        return Err(SubmitError::NotDeterministic { task: task(), module: module.shown.to_string() });
+    }
+    if options.seed.is_some() && module.description.uses_wasi && !core.settings.dirs.is_empty() {
+        return Err(SubmitError::DirsNotDeterministic { task: task() });
+    }
+    Ok(options)
+}
+
+/// Whether a program can be given these as they are: in its memory they end at a NUL.
+pub(crate) fn check_texts(task: &str, args: &[String], env: &[(String, String)]) -> Result<(), SubmitError> {
+    let args = args.iter().map(|arg| ("an argument", arg, &['\0'][..]));
+    let env = env.iter().flat_map(|(name, value)| {
+        [("a variable's name", name, &['\0', '='][..]), ("a variable's value", value, &['\0'])]
+    });
+    for (what, text, excluded) in args.chain(env) {
+        if let Some(character) = text.chars().find(|character| excluded.contains(character)) {
+            let (task, text) = (task.to_string(), truncated(text, SHOWN_BYTES_MAX));
+            return Err(SubmitError::Unrepresentable { task, what, character, text });
+        }
+    }
+    Ok(())
+}
+
+/// How much of a text that is refused is shown.
+const SHOWN_BYTES_MAX: usize = 60;

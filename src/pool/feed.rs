@@ -1,0 +1,364 @@
+//! How a map gets its inputs, and hands them over to the pool.
+//!
+//! ```text
+//!  the iterator ─► pulled ─► encoded ─► alone, or gathered ─► charged ─► submitted ─► what is ahead ─► results
+//!                  └──────────── a thread of the map's own ─────────────────────────┘  the caller's thread
+//! ```
+//! Nobody knows whether an iterator's `next` waits, and for what: perhaps for the result of the input before. So while
+//! something is under way, the thread that asks for results does not call it: a thread of the map's own does. Only while
+//! nothing is under way, so that there is no result which could be held up, it pulls by itself. (A map whose iterator
+//! cannot go to another thread, [`Pool::map_local`], has no such thread, and its rules.)
+//!
+//! For the same reason nothing that was pulled waits for what is yet to be pulled, except for a moment: inputs that are
+//! gathered for a batch stand where the caller finds them. If it has waited for a result for [`STALLED`], or nothing is
+//! under way, it submits them as they are, and until it has its result each input is submitted as it is pulled.
+//!
+//! One thread at a time submits (`is_submitting`), so that the order of inputs is that of submission. No lock is held
+//! while an iterator, an encoder or the pool is at work.
+
+mod shared;
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use self::shared::{By, Given, Source};
+pub(super) use self::shared::{End, Shared, start_thread};
+use super::Pool;
+use super::batch::Submitted;
+use super::submit::other_process;
+use crate::account::Charge;
+use crate::error::SubmitError;
+use crate::fork::OfProcess;
+use crate::host::batch::Inputs;
+use crate::host::core::WhenFull;
+use crate::module::Callable;
+use crate::task::TaskOptions;
+
+/// Who waits for a result for so long has what was gathered submitted: longer than a batch takes, and shorter than
+/// anyone notices.
+const STALLED: Duration = Duration::from_millis(2);
+
+/// Inputs that a map without a thread pulls for a result that is there already, so that the look-ahead grows to its size
+/// while nobody waits for it; none, of an iterator that takes longer than `QUICK_NS` for one.
+const PULLED_AT_LEAST: usize = 2;
+const QUICK_NS: u64 = 20_000;
+
+/// What the map was told, until its first result is asked for and after.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) options: TaskOptions,
+    /// Unless that is left to us.
+    pub(super) buffer_size: Option<usize>,
+    pub(super) bytes_max: Option<u64>,
+    /// Items that go to one worker together; `None` leaves it to the pool.
+    pub(super) chunk_size: Option<usize>,
+    pub(super) timeout: Option<Duration>,
+    began: Instant,
+}
+
+impl Plan {
+    fn new() -> Self {
+        let (options, began) = (TaskOptions::new(), Instant::now());
+        Plan { options, buffer_size: None, bytes_max: None, chunk_size: None, timeout: None, began }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.timeout.and_then(|timeout| self.began.checked_add(timeout))
+    }
+}
+
+/// Whether there was a deadline, and it has come.
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= Instant::now())
+}
+
+/// Starts the thread that pulls for a map.
+pub(super) type Start<C, I> = fn(&Arc<Shared<C, I>>) -> io::Result<()>;
+
+/// The caller's side.
+pub(super) struct Feed<C: Callable, I> {
+    /// None if it was made in a process that was forked from the pool's: then its inputs are in `strays`.
+    shared: Option<OfProcess<Arc<Shared<C, I>>>>,
+    strays: Option<I>,
+    /// It has been said that the inputs are another process's.
+    has_refused: bool,
+    /// Of the task, for errors.
+    name: Arc<str>,
+    start: Option<Start<C, I>>,
+    /// Inputs are pulled elsewhere.
+    has_thread: bool,
+    /// When the map's time is up, and how long that was.
+    deadline: Option<Instant>,
+    timeout: Option<Duration>,
+    /// The last one may be the pool's: it is dropped on the caller's thread.
+    pool: Pool,
+}
+
+/// What a caller finds that has nothing ahead.
+pub(super) enum Found {
+    Submitted,
+    End(End),
+    /// The iterator has panicked with this.
+    Panic(Box<dyn Any + Send>),
+    /// This is another process than the pool's.
+    Refused(SubmitError),
+}
+
+impl<C: Callable, I> Feed<C, I> {
+    pub(super) fn new(pool: Pool, task: C, inputs: I, start: Option<Start<C, I>>) -> Self {
+        let name = task.target().name.clone();
+        let (mut shared, mut strays) = (None, None);
+        match pool.core() {
+            Some(core) => shared = Some(OfProcess::new(Arc::new(Shared::new(core.clone(), task, inputs)))),
+            None => strays = Some(inputs),
+        }
+        Feed {
+            shared,
+            strays,
+            has_refused: false,
+            name,
+            start,
+            has_thread: false,
+            deadline: None,
+            timeout: None,
+            pool,
+        }
+    }
+
+    /// None in a process that was forked from the pool's.
+    fn shared(&self) -> Option<&Arc<Shared<C, I>>> {
+        self.shared.as_ref()?.here()
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or_default()
+    }
+
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Plan)) {
+        let Some(shared) = self.shared().cloned() else { return };
+        let mut state = shared.lock();
+        change(&mut state.plan);
+        (self.deadline, self.timeout) = (state.plan.deadline(), state.plan.timeout);
+        drop(state);
+        shared.resize();
+    }
+
+    /// So many make a batch, by what the results tell.
+    pub(super) fn set_batch_size(&self, items: usize) {
+        if let Some(shared) = self.shared() {
+            shared.lock().batch_size = items;
+            shared.resize();
+        }
+    }
+
+    /// Inputs that were submitted.
+    pub(super) fn count(&self) -> usize {
+        self.shared().map_or(0, |shared| shared.lock().count)
+    }
+
+    /// Tells `listener` of what has results from now on, and of what was submitted and not taken.
+    pub(super) fn listen(&self, listener: &Sender<usize>) {
+        let Some(shared) = self.shared() else { return };
+        let mut state = shared.lock();
+        state.submitted.iter().for_each(|(number, submitted)| submitted.announce(listener, *number));
+        state.listener = Some(listener.clone());
+    }
+
+    /// What was submitted since, each with the number of its first input.
+    pub(super) fn take(&self) -> VecDeque<(usize, Submitted<C::Output>)> {
+        self.shared().map(|shared| std::mem::take(&mut shared.lock().submitted)).unwrap_or_default()
+    }
+
+    /// Submits what was handed back of a batch, which is charged for already. `None` if there was no room in time.
+    pub(super) fn resubmit(&self, inputs: Inputs, charge: Arc<Charge>) -> Option<Submitted<C::Output>> {
+        let (shared, deadline) = (self.shared()?, self.deadline);
+        let parcel = shared.lock().parcel_of(shared, inputs);
+        match shared.give(parcel, charge, WhenFull::Wait(deadline)) {
+            Given::Submitted(submitted) => Some(submitted),
+            Given::Full(..) if is_over(deadline) => None,
+            Given::Full(parcel, charge, error) => Some(Submitted::refused(error, parcel.count, charge)),
+        }
+    }
+
+    /// Waits for what is ahead by `wait`, which is given a deadline and returns `None` once it is over. What is gathered
+    /// meanwhile does not wait for long.
+    pub(super) fn wait<T>(&self, mut wait: impl FnMut(Option<Instant>) -> Option<T>) -> Option<T> {
+        let (soon, deadline) = (Instant::now() + STALLED, self.deadline);
+        let Some(shared) = self.shared() else { return wait(deadline) };
+        if !self.has_thread || deadline.is_some_and(|deadline| deadline <= soon) {
+            return wait(deadline);
+        }
+        if let Some(done) = wait(Some(soon)) {
+            return Some(done);
+        }
+        shared.lock().is_urgent = true;
+        shared.submit(By::Passing);
+        let done = wait(deadline);
+        shared.lock().is_urgent = false;
+        done
+    }
+}
+
+impl<C, I> Feed<C, I>
+where
+    C: Callable,
+    I: Iterator<Item = C::Input>,
+{
+    /// Waits for something to be submitted, where nothing is under way.
+    pub(super) fn find(&mut self) -> Found {
+        let Some(shared) = self.shared().cloned() else { return self.stray() };
+        let mut state = shared.lock();
+        let deadline = state.plan.deadline();
+        let found = loop {
+            if !state.submitted.is_empty() {
+                break Found::Submitted;
+            }
+            if state.has_submitted_all() {
+                if let Some(panic) = state.panic.take() {
+                    break Found::Panic(panic);
+                }
+                if let Some(end) = state.end {
+                    break Found::End(end);
+                }
+            }
+            if is_over(deadline) {
+                state.end = Some(End::Late);
+                break Found::End(End::Late);
+            }
+            if !state.is_submitting && state.has_some() {
+                drop(state);
+                shared.submit(By::Waiting);
+                state = shared.lock();
+            } else if !self.has_thread && state.source.is_some() && state.end.is_none() {
+                drop(state);
+                Self::pull(&shared, By::Waiting);
+                state = shared.lock();
+            } else {
+                state.is_urgent = true;
+                state = shared.sleep(state, deadline);
+            }
+        };
+        state.is_urgent = false;
+        // The map's thread waits for the caller to have taken what the iterator panicked with.
+        shared.notify(&state);
+        drop(state);
+        found
+    }
+
+    /// In a process that was forked from the pool's: an error for each input, or for all of those that are the other
+    /// process's.
+    fn stray(&mut self) -> Found {
+        let is_one = match &mut self.strays {
+            Some(inputs) => inputs.next().is_some(),
+            None => !std::mem::replace(&mut self.has_refused, true),
+        };
+        match is_one {
+            true => Found::Refused(other_process(&self.name)),
+            false => Found::End(End::Exhausted),
+        }
+    }
+
+    /// While something is under way, of which the first may be ready: sees to it that inputs go on to be pulled.
+    pub(super) fn keep_up(&mut self, is_ready: impl Fn() -> bool) {
+        let Some(shared) = self.shared().filter(|_| !self.has_thread).cloned() else { return };
+        let state = shared.lock();
+        let (is_over, size) = (state.end.is_some() || state.source.is_none(), state.buffer_size());
+        drop(state);
+        // With room for one, it is pulled when nothing is under way.
+        if is_over || size == 1 {
+            return;
+        }
+        if let Some(start) = self.start.take() {
+            // Where the system has no thread for it, it goes on without.
+            self.has_thread = start(&shared).is_ok();
+            if self.has_thread {
+                return;
+            }
+        }
+        self.pull_some(&shared, is_ready);
+    }
+
+    /// For a map without a thread.
+    fn pull_some(&self, shared: &Shared<C, I>, is_ready: impl Fn() -> bool) {
+        let mut pulled = 0;
+        loop {
+            let state = shared.lock();
+            let Some(source) = state.source.as_ref().filter(|_| state.end.is_none()) else { break };
+            let (is_quick, gathered) = (source.pace.nanos() <= QUICK_NS, state.gathered.count());
+            drop(state);
+            // What is gathered does not wait for an iterator that is not quick.
+            if gathered > 0 && !is_quick {
+                break;
+            }
+            let may_go_on = gathered > 0 || (is_quick && pulled < PULLED_AT_LEAST);
+            if (!may_go_on && is_ready()) || !Self::pull(shared, By::Passing) {
+                break;
+            }
+            pulled += usize::from(gathered == 0);
+        }
+        shared.submit(By::Passing);
+    }
+
+    /// Pulls an input and sees to it, on the caller's thread. `false` if nothing is to be pulled now.
+    fn pull(shared: &Shared<C, I>, by: By) -> bool {
+        if shared.places(by) == 0 {
+            return false;
+        }
+        let Some(source) = shared.lock().source.take() else { return false };
+        // It is put back even if the iterator panics.
+        let mut taken = Taken { shared, source: Some(source) };
+        let Some(source) = &mut taken.source else { return false };
+        let pulled = source.pull_timed(shared);
+        shared.see_to(source, pulled, by);
+        true
+    }
+}
+
+impl<C: Callable, I> Drop for Feed<C, I> {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared() else { return };
+        shared.account.close();
+        let mut state = shared.lock();
+        state.is_closed = true;
+        shared.notify(&state);
+        // What is being submitted is to be cancelled, too. Nothing that this waits for takes long: the account is closed.
+        while state.is_submitting {
+            state = shared.sleep(state, None);
+        }
+        let submitted = std::mem::take(&mut state.submitted);
+        let source = state.source.take();
+        let held = std::mem::take(&mut state.held);
+        drop(state);
+        submitted.into_iter().for_each(|(_, submitted)| submitted.cancel());
+        if let Some(core) = self.pool.core() {
+            core.forget_ticket(shared.ticket);
+        }
+        // To drop an iterator, or an input, is the caller's code: not under the lock.
+        drop((source, held));
+    }
+}
+
+/// The iterator, while the caller pulls.
+struct Taken<'a, C: Callable, I> {
+    shared: &'a Shared<C, I>,
+    source: Option<Source<I>>,
+}
+
+impl<C: Callable, I> Drop for Taken<'_, C, I> {
+    fn drop(&mut self) {
+        self.shared.lock().source = self.source.take();
+    }
+}
+
+impl<C: Callable, I> fmt::Debug for Feed<C, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(shared) = self.shared() else { return f.write_str("of another process") };
+        write!(f, "{} ahead of at most {}", shared.account.items(), shared.lock().buffer_size())
+    }
+}

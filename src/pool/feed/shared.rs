@@ -1,0 +1,586 @@
+//! What the map's thread and the caller share: the iterator, what was pulled and waits, what was submitted.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+
+use super::{Plan, is_over};
+use crate::account::{Account, Charge, Need, Waited};
+use crate::error::SubmitError;
+use crate::future::TaskFuture;
+use crate::host::Core;
+use crate::host::batch::Inputs;
+use crate::host::core::WhenFull;
+use crate::host::request::{Request, Work, bytes_max_of_one};
+use crate::limits::{
+    BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, MAP_BYTES_MAX, RESULT_BYTES_BESIDE,
+};
+use crate::module::Callable;
+use crate::octets::Octets;
+use crate::pool::batch::Submitted;
+use crate::stdin::StdinSource;
+use crate::task::Typical;
+use crate::wire::message::Entry;
+
+/// Inputs pulled ahead of the results, unless set: enough to keep many workers busy.
+const BUFFER_SIZE: usize = 1024;
+
+/// The same where tasks are so short that they travel together: several batches of them.
+const BUFFER_SIZE_BATCHED: usize = 4096;
+
+/// Those who ask for a smaller look-ahead want each input to be submitted as it is pulled.
+const BATCHED_FROM: usize = 256;
+
+/// What both sides see.
+pub(in crate::pool) struct Shared<C: Callable, I> {
+    task: C,
+    core: Arc<Core>,
+    pub(super) account: Arc<Account>,
+    /// Under which the thread waits for room in the pool's queue.
+    pub(super) ticket: u64,
+    state: Mutex<State<C, I>>,
+    /// Something was submitted, or the iterator came to an end, or nobody submits any more.
+    changed: Condvar,
+}
+
+pub(super) struct State<C: Callable, I> {
+    pub(super) plan: Plan,
+    /// Whoever pulls has taken it.
+    pub(super) source: Option<Source<I>>,
+    /// How many make a batch, as far as the results tell.
+    pub(super) batch_size: usize,
+    /// The account has room for a batch, whatever comes of it.
+    has_room_for_batches: bool,
+    /// Encoded, and not submitted: for the next batch.
+    pub(super) gathered: Inputs,
+    /// Before what is gathered: what has found no room so far.
+    pub(super) held: VecDeque<Box<Parcel>>,
+    /// What the caller has not taken over, each with the number of its first input.
+    pub(super) submitted: VecDeque<(usize, Submitted<C::Output>)>,
+    /// Inputs that were submitted.
+    pub(super) count: usize,
+    /// Told of the numbers of those that have results.
+    pub(super) listener: Option<Sender<usize>>,
+    /// The iterator panicked with this; nothing more is pulled before the caller has it.
+    pub(super) panic: Option<Box<dyn Any + Send>>,
+    pub(super) end: Option<End>,
+    /// Nothing is to be gathered: the caller waits.
+    pub(super) is_urgent: bool,
+    /// Somebody submits, or waits for room to.
+    pub(super) is_submitting: bool,
+    pub(super) is_closed: bool,
+    /// Threads that sleep on [`Shared::changed`]: to wake nobody is a system call, too.
+    sleepers: usize,
+}
+
+/// Why nothing more is pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::pool) enum End {
+    /// There are no more inputs.
+    Exhausted,
+    /// Inputs were left when the time ran out.
+    Late,
+}
+
+/// The iterator, and what whoever pulls from it keeps.
+pub(super) struct Source<I> {
+    inputs: I,
+    /// How many of the next ones travel together, asked for the first of each.
+    batch_size: usize,
+    /// Some of these have been pulled, and more are to be.
+    is_amid: bool,
+    /// Number of the chunk at hand, and what is still missing in it.
+    chunk: (u64, usize),
+    encoded: Vec<u8>,
+    /// How long the iterator takes for an input.
+    pub(super) pace: Typical,
+}
+
+/// What an iterator has given.
+pub(super) enum Pulled {
+    /// In [`Source::encoded`]: it may travel with others.
+    Short,
+    Alone(Result<(Entry, Octets), SubmitError>, Option<StdinSource>),
+    Nothing,
+}
+
+/// Who is at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// The map's own thread, which may wait for whatever it is.
+    Thread,
+    /// The caller, while nothing is under way: it waits for room.
+    Waiting,
+    /// The caller, while something is under way: it waits for that, and not for room.
+    Passing,
+}
+
+/// Something to be submitted, or why it cannot be.
+pub(super) struct Parcel {
+    request: Result<Request, SubmitError>,
+    /// Tasks in it.
+    pub(super) count: usize,
+    /// Those of a batch.
+    inputs: Option<Bytes>,
+    charge: Option<Arc<Charge>>,
+}
+
+/// What came of giving a parcel to the pool.
+pub(super) enum Given<O> {
+    Submitted(Submitted<O>),
+    /// There is no room in the queue.
+    Full(Box<Parcel>, Arc<Charge>, SubmitError),
+}
+
+impl<C: Callable, I> State<C, I> {
+    /// Whether there is something to be submitted.
+    pub(super) fn has_some(&self) -> bool {
+        !self.held.is_empty() || self.gathered.count() > 0
+    }
+
+    pub(super) fn has_submitted_all(&self) -> bool {
+        !self.is_submitting && !self.has_some()
+    }
+
+    /// Most inputs that are pulled ahead of the results.
+    pub(super) fn buffer_size(&self) -> usize {
+        let usual = if self.batch_size > 1 { BUFFER_SIZE_BATCHED } else { BUFFER_SIZE };
+        self.plan.buffer_size.unwrap_or(usual)
+    }
+
+    /// A batch of these.
+    pub(super) fn parcel_of(&self, shared: &Shared<C, I>, inputs: Inputs) -> Box<Parcel> {
+        let count = inputs.count();
+        let bytes = inputs.into_bytes();
+        let request = match shared.task.batched() {
+            Some(task) => {
+                let work = Work::Batch { task, inputs: bytes.clone(), count };
+                Request::new(&shared.core, shared.task.target(), work, self.plan.options.clone())
+            }
+            // Nothing is gathered of those.
+            None => {
+                let message = "it takes no batches".to_string();
+                Err(SubmitError::Encode { task: shared.task.target().name.to_string(), message })
+            }
+        };
+        Box::new(Parcel { request, count, inputs: Some(bytes), charge: None })
+    }
+
+    /// What is gathered is complete.
+    fn hold_gathered(&mut self, shared: &Shared<C, I>) {
+        if self.gathered.count() > 0 {
+            let inputs = std::mem::take(&mut self.gathered);
+            let parcel = self.parcel_of(shared, inputs);
+            self.held.push_back(parcel);
+        }
+    }
+}
+
+impl<C: Callable, I> Shared<C, I> {
+    pub(super) fn new(core: Arc<Core>, task: C, inputs: I) -> Self {
+        let plan = Plan::new();
+        let pace = Typical::default();
+        let source =
+            Source { inputs, batch_size: 1, is_amid: false, chunk: (0, 0), encoded: Vec::new(), pace };
+        let state = State {
+            plan,
+            source: Some(source),
+            batch_size: 1,
+            has_room_for_batches: false,
+            gathered: Inputs::default(),
+            held: VecDeque::new(),
+            submitted: VecDeque::new(),
+            count: 0,
+            listener: None,
+            panic: None,
+            end: None,
+            is_urgent: false,
+            is_submitting: false,
+            is_closed: false,
+            sleepers: 0,
+        };
+        let ticket = core.new_ticket();
+        let account = Account::new(Need::default());
+        let shared =
+            Shared { task, core, account, ticket, state: Mutex::new(state), changed: Condvar::new() };
+        shared.resize();
+        shared
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State<C, I>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sleeps until something has changed, or the deadline.
+    pub(super) fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, State<C, I>>,
+        deadline: Option<Instant>,
+    ) -> MutexGuard<'a, State<C, I>> {
+        state.sleepers += 1;
+        state = match deadline {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        state.sleepers -= 1;
+        state
+    }
+
+    /// Wakes those who sleep. For use under the lock.
+    pub(super) fn notify(&self, state: &State<C, I>) {
+        if state.sleepers > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Has the account be as large as the plan says.
+    pub(super) fn resize(&self) {
+        let state = self.lock();
+        let (items, bytes, options) = (state.buffer_size(), state.plan.bytes_max, state.plan.options.clone());
+        drop(state);
+        let one = bytes_max_of_one(&self.core, self.task.batched().is_none(), options);
+        let usual = || MAP_BYTES_MAX.max(one.saturating_mul(2 * self.core.workers_max() as u64));
+        let bytes = bytes.or(self.core.settings.map_bytes_max).unwrap_or_else(usual);
+        // A larger one would go alone, over a bound that single tasks keep.
+        let of_batch =
+            BATCH_ANSWERS_BYTES_MAX + BATCH_BYTES_MAX as u64 + BATCH_ITEMS_MAX as u64 * RESULT_BYTES_BESIDE;
+        self.lock().has_room_for_batches = one.saturating_add(of_batch) <= bytes;
+        self.account.set_max(Need { items, bytes });
+    }
+
+    fn end(&self, end: End) {
+        let mut state = self.lock();
+        state.end.get_or_insert(end);
+        self.notify(&state);
+    }
+
+    // ── Pulled ───────────────────────────────────────────────────────────────
+
+    /// How many more inputs may be pulled: there is time, and a place for each of them among those that are ahead. None
+    /// if there is none now, or none any more.
+    pub(super) fn places(&self, by: By) -> usize {
+        let state = self.lock();
+        let deadline = state.plan.deadline();
+        let gathered = state.gathered.count();
+        let is_free = state.held.is_empty();
+        drop(state);
+        let waited = match by {
+            By::Thread => self.account.wait(Need { items: gathered + 1, bytes: 0 }, deadline),
+            By::Waiting | By::Passing if is_over(deadline) => Waited::Late,
+            By::Waiting | By::Passing if is_free => Waited::Room,
+            By::Waiting | By::Passing => Waited::Closed,
+        };
+        match waited {
+            Waited::Room => self.account.items_free().saturating_sub(gathered),
+            Waited::Closed => 0,
+            Waited::Late => {
+                self.end(End::Late);
+                0
+            }
+        }
+    }
+
+    /// Before a pull: the first of what may become a batch says how large it is to be, so that each worker has one, and
+    /// another waits for it. A batch takes the room of its tasks in the queue.
+    fn begin(&self, source: &mut Source<I>) {
+        let state = self.lock();
+        let (size, buffer_size) = (state.batch_size, state.buffer_size());
+        let may = size > 1
+            && state.has_room_for_batches
+            && state.plan.chunk_size.is_none()
+            && buffer_size >= BATCHED_FROM;
+        let options = (may && self.task.batched().is_some()).then(|| state.plan.options.clone());
+        drop(state);
+        source.batch_size = match options {
+            Some(options) if self.core.may_batch(&options) => {
+                let room = buffer_size.min(self.core.settings.queue_tasks_max);
+                size.min(room / (2 * self.core.workers_max())).max(1)
+            }
+            _ => 1,
+        };
+    }
+
+    /// Sees to what was pulled: it is gathered, or submitted behind what was gathered before.
+    pub(super) fn see_to(&self, source: &mut Source<I>, pulled: Pulled, by: By) {
+        let mut state = self.lock();
+        match pulled {
+            Pulled::Short => {
+                if !state.gathered.push(&source.encoded) {
+                    // Any fits into one that is empty.
+                    state.hold_gathered(self);
+                    state.gathered.push(&source.encoded);
+                }
+                let is_complete = state.gathered.count() >= source.batch_size || state.is_urgent;
+                if !is_complete && state.held.is_empty() && by != By::Waiting {
+                    return;
+                }
+                source.is_amid = false;
+            }
+            Pulled::Alone(encoded, stdin) => {
+                let chunk = state.plan.chunk_size.map(|size| {
+                    if source.chunk.1 == 0 {
+                        source.chunk = (self.core.new_chunk(), size);
+                    }
+                    source.chunk.1 -= 1;
+                    source.chunk.0
+                });
+                let options = state.plan.options.clone();
+                let request = encoded.and_then(|(entry, input)| {
+                    let work = Work::One { entry, input, owns_input: C::OWNS_INPUT, chunk, stdin };
+                    Request::new(&self.core, self.task.target(), work, options)
+                });
+                source.is_amid = false;
+                state.hold_gathered(self);
+                state.held.push_back(Box::new(Parcel { request, count: 1, inputs: None, charge: None }));
+            }
+            Pulled::Nothing => {
+                drop(state);
+                self.submit(by);
+                return self.end(End::Exhausted);
+            }
+        }
+        drop(state);
+        self.submit(by);
+    }
+
+    // ── Submitted ────────────────────────────────────────────────────────────
+
+    /// Submits what is held and what is gathered, in order, as far as there is room.
+    pub(super) fn submit(&self, by: By) {
+        let mut state = self.lock();
+        let deadline = state.plan.deadline();
+        while state.is_submitting {
+            // The other one is at it, and takes what is gathered, too.
+            if by == By::Passing || state.is_closed {
+                return;
+            }
+            state = self.sleep(state, None);
+        }
+        state.is_submitting = true;
+        while !state.is_closed {
+            state.hold_gathered(self);
+            let Some(parcel) = state.held.pop_front() else { break };
+            drop(state);
+            let submitted = self.submit_one(parcel, by, deadline);
+            state = self.lock();
+            match submitted {
+                Ok(submitted) => {
+                    let number = state.count;
+                    state.count += submitted.left();
+                    if let Some(listener) = &state.listener {
+                        submitted.announce(listener, number);
+                    }
+                    state.submitted.push_back((number, submitted));
+                    self.notify(&state);
+                }
+                Err(parcel) => {
+                    state.held.push_front(parcel);
+                    break;
+                }
+            }
+        }
+        state.is_submitting = false;
+        self.notify(&state);
+    }
+
+    /// Charges for a parcel and submits it; or gives it back, since there is no room now, or no time.
+    fn submit_one(
+        &self,
+        mut parcel: Box<Parcel>,
+        by: By,
+        deadline: Option<Instant>,
+    ) -> Result<Submitted<C::Output>, Box<Parcel>> {
+        let need = Need {
+            items: parcel.count,
+            bytes: parcel.request.as_ref().map_or(0, |request| request.bytes_max()),
+        };
+        let charge = loop {
+            if let Some(charge) = parcel.charge.take().or_else(|| self.account.try_take(need)) {
+                break charge;
+            }
+            match if by == By::Passing { Waited::Closed } else { self.account.wait(need, deadline) } {
+                Waited::Room => {}
+                Waited::Closed => return Err(parcel),
+                Waited::Late => {
+                    self.end(End::Late);
+                    return Err(parcel);
+                }
+            }
+        };
+        let mut given = (parcel, charge);
+        loop {
+            let when_full = match by {
+                By::Passing => WhenFull::Refuse,
+                By::Waiting => WhenFull::Wait(deadline),
+                By::Thread => {
+                    let waker = Waker::from(Arc::new(Knock(self.account.clone())));
+                    WhenFull::Wake { ticket: self.ticket, waker, not_after: deadline }
+                }
+            };
+            let (mut parcel, charge, error) = match self.give(given.0, given.1, when_full) {
+                Given::Submitted(submitted) => return Ok(submitted),
+                Given::Full(parcel, charge, error) => (parcel, charge, error),
+            };
+            let waited = match by {
+                By::Thread => self.account.wait_for_knock(deadline),
+                _ if is_over(deadline) => Waited::Late,
+                // Inside of a waker nobody waits.
+                By::Waiting => return Ok(Submitted::refused(error, parcel.count, charge)),
+                By::Passing => Waited::Closed,
+            };
+            match waited {
+                Waited::Room => given = (parcel, charge),
+                Waited::Late | Waited::Closed => {
+                    if waited == Waited::Late {
+                        self.end(End::Late);
+                    }
+                    parcel.charge = Some(charge);
+                    return Err(parcel);
+                }
+            }
+        }
+    }
+
+    /// Gives a parcel to the pool.
+    pub(super) fn give(
+        &self,
+        parcel: Box<Parcel>,
+        charge: Arc<Charge>,
+        when_full: WhenFull,
+    ) -> Given<C::Output> {
+        let Parcel { request, count, inputs, .. } = *parcel;
+        let request = match request {
+            Ok(request) => request.charged(charge.clone()),
+            Err(error) => return Given::Submitted(Submitted::refused(error, count, charge)),
+        };
+        match self.core.submit(request, when_full) {
+            Ok(cell) => {
+                let future = TaskFuture::new(cell, C::decode, Arc::downgrade(&self.core));
+                Given::Submitted(match inputs {
+                    None => Submitted::one(future, charge),
+                    Some(inputs) => Submitted::many(future, (inputs, count), charge),
+                })
+            }
+            Err(refused) => match *refused {
+                (error @ SubmitError::QueueFull { .. }, request) => {
+                    let request = Ok(request.uncharged());
+                    Given::Full(Box::new(Parcel { request, count, inputs, charge: None }), charge, error)
+                }
+                (error, _) => Given::Submitted(Submitted::refused(error, count, charge)),
+            },
+        }
+    }
+}
+
+/// Tells the map's thread that there may be room in the pool's queue.
+struct Knock(Arc<Account>);
+
+impl Wake for Knock {
+    fn wake(self: Arc<Self>) {
+        self.0.knock();
+    }
+}
+
+impl<I> Source<I> {
+    /// Pulls an input and encodes it.
+    pub(super) fn pull<C>(&mut self, shared: &Shared<C, I>) -> Pulled
+    where
+        C: Callable,
+        I: Iterator<Item = C::Input>,
+    {
+        if !self.is_amid {
+            shared.begin(self);
+            self.is_amid = true;
+        }
+        // All of this is the caller's code.
+        let Some(input) = self.inputs.next() else { return Pulled::Nothing };
+        self.encoded.clear();
+        let bytes_max = shared.core.settings.input_bytes_max.min(BATCH_BYTES_MAX / 2);
+        if self.batch_size > 1
+            && shared.task.encode_onto(&input, &mut self.encoded).is_ok()
+            && self.encoded.len() <= bytes_max
+        {
+            return Pulled::Short;
+        }
+        self.encoded = Vec::new();
+        // What cannot be encoded is told in its own place.
+        Pulled::Alone(shared.task.encode(&input), shared.task.stdin(&input).cloned())
+    }
+
+    /// As [`pull`](Self::pull), and notes how long it took.
+    pub(super) fn pull_timed<C>(&mut self, shared: &Shared<C, I>) -> Pulled
+    where
+        C: Callable,
+        I: Iterator<Item = C::Input>,
+    {
+        let began = Instant::now();
+        let pulled = self.pull(shared);
+        self.pace.learn(began.elapsed());
+        pulled
+    }
+}
+
+/// Starts the thread that pulls for a map.
+pub(in crate::pool) fn start_thread<C, I>(shared: &Arc<Shared<C, I>>) -> io::Result<()>
+where
+    C: Callable + 'static,
+    I: Iterator<Item = C::Input> + Send + 'static,
+{
+    let shared = shared.clone();
+    std::thread::Builder::new().name("wasmpool-map".into()).spawn(move || run(&shared)).map(drop)
+}
+
+/// Pulls and submits until there is nothing more, no time, or nobody who wants it.
+fn run<C, I>(shared: &Shared<C, I>)
+where
+    C: Callable,
+    I: Iterator<Item = C::Input>,
+{
+    // The caller does not pull any more.
+    let Some(mut source) = shared.lock().source.take() else { return };
+    let deadline = shared.lock().plan.deadline();
+    // Only this thread takes places: those that it was told of stay.
+    let mut places = 0;
+    loop {
+        if places == 0 || is_over(deadline) {
+            places = shared.places(By::Thread);
+        }
+        if places == 0 {
+            break;
+        }
+        places -= 1;
+        match catch_unwind(AssertUnwindSafe(|| source.pull(shared))) {
+            Ok(pulled) => {
+                let is_last = matches!(pulled, Pulled::Nothing);
+                shared.see_to(&mut source, pulled, By::Thread);
+                if is_last || shared.account.is_closed() {
+                    break;
+                }
+            }
+            Err(panic) => {
+                shared.submit(By::Thread);
+                let mut state = shared.lock();
+                state.panic = Some(panic);
+                shared.notify(&state);
+                while state.panic.is_some() && !state.is_closed {
+                    state = shared.sleep(state, None);
+                }
+            }
+        }
+    }
+    let mut state = shared.lock();
+    // Whoever drops the map drops the iterator, if it still lives.
+    let left = if state.is_closed { Some(source) } else { state.source.replace(source) };
+    drop(state);
+    drop(left);
+}
