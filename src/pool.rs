@@ -37,6 +37,8 @@ use crate::policy::DropPolicy;
 use crate::shared::Shares;
 use crate::task::TaskId;
 use crate::walls::SandboxReport;
+#[cfg(feature = "cli")]
+use crate::{host::request::map_bytes_max, task::TaskOptions};
 
 /// A pool of worker processes that run WebAssembly tasks. Cheap to clone; all clones are
 /// the same pool.
@@ -154,6 +156,17 @@ impl Pool {
         I: IntoIterator<Item = C::Input>,
     {
         Map::new(self.clone(), task.clone(), inputs.into_iter(), None)
+    }
+
+    /// Most bytes that a map may hold, unless that is set, and what one result may come to.
+    #[cfg(feature = "cli")]
+    pub(crate) fn map_bytes_max(
+        &self,
+        is_command: bool,
+        options: &TaskOptions,
+        set: Option<u64>,
+    ) -> (u64, u64) {
+        self.core().map_or((0, 0), |core| map_bytes_max(core, is_command, options.clone(), set))
     }
 
     /// What it is made of; `None` in a process that was forked from its own.

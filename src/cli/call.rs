@@ -102,6 +102,11 @@ impl Call {
         Ok(Call { pool: pool.clone(), options, kind })
     }
 
+    /// Most bytes that a map over it may hold, unless that is set, and what one result may come to.
+    pub(super) fn map_bytes_max(&self, set: Option<u64>) -> (u64, u64) {
+        self.pool.map_bytes_max(matches!(self.kind, Kind::Command { .. }), &self.options, set)
+    }
+
     /// The task's name; none for a command.
     pub(super) fn task_name(&self) -> Option<&str> {
         self.description().map(|description| description.name.as_str())

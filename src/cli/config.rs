@@ -79,7 +79,7 @@ const fn trusted(name: &'static str, default: &'static str) -> Key {
     Key { name, default, scope: Scope::Common, is_trusted: true }
 }
 
-const KEYS: [Key; 22] = [
+const KEYS: [Key; 23] = [
     key("workers", "the CPUs there are; run: 1", Scope::Common),
     key("stop-grace", "10s", Scope::Common),
     trusted("sandbox", "best-effort"),
@@ -101,6 +101,7 @@ const KEYS: [Key; 22] = [
     key("output-limit", "64MiB", Scope::Tasks),
     key("log-limit", "256KiB", Scope::Tasks),
     key("wasm-stack", "1MiB", Scope::Tasks),
+    key("map-memory", "1GiB", Scope::Map),
     key("progress", "auto", Scope::Map),
 ];
 

@@ -7,7 +7,8 @@
 //!
 //! What is ahead of the results is bounded by a budget: while it is used up the feeder reads nothing
 //! more, so neither an endless stdin nor a slow first task makes the memory grow. Inputs are counted
-//! by their bytes, too, since a few large files are as bad as many lines.
+//! by their bytes, too, since a few large files are as bad as many lines, and so are results: nothing is
+//! submitted whose largest result has no room.
 //!
 //! A result is written, then recorded in the job log: what is recorded is never run again, and what
 //! is not has at most been written.
@@ -49,9 +50,6 @@ use tally::Tally;
 /// and two workers wait for each other: 100,000 tiny tasks a second in place of 180,000, measured.
 const AHEAD_PER_WORKER: usize = 128;
 const AHEAD_MIN: usize = 512;
-
-/// Bytes of all inputs ahead. One input may be larger, and is then alone.
-const AHEAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// What is done with each input.
 #[derive(Debug)]
@@ -99,8 +97,9 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
     let progress = Progress::begin(args, settings.quiet, source.len().map(|len| len as u64), console);
     let plan = Arc::new(plan);
-    let budget =
-        Arc::new(Budget::new((pool.workers_max() * AHEAD_PER_WORKER).max(AHEAD_MIN), AHEAD_BYTES_MAX));
+    let ahead = (pool.workers_max() * AHEAD_PER_WORKER).max(AHEAD_MIN);
+    let (bytes_max, result_bytes_max) = plan.call.map_bytes_max(args.map_memory.map(|bytes| bytes.as_u64()));
+    let budget = Arc::new(Budget::new(ahead, bytes_max, result_bytes_max));
     let mut collector = Collector::new(&plan, &pool, &budget, (outputs, log), progress, console);
     let done = run(&mut collector, &signals, (&plan, source), &budget);
     let is_closed_pipe = done.as_ref().is_err_and(Failure::is_closed_pipe);

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::asks::TaskAsks;
 use super::batch::Batch;
 use super::cpu::CpuCount;
 use super::domains::{Breakage, Domains};

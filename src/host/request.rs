@@ -14,7 +14,7 @@ use crate::error::SubmitError;
 use crate::foreign::Foreign;
 use crate::limits::{
     BATCH_ANSWERS_BYTES_MAX, FRAME_META_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX,
-    RESULT_BYTES_BESIDE, SHARES_PER_TASK_MAX,
+    MAP_BYTES_MAX, RESULT_BYTES_BESIDE, SHARES_PER_TASK_MAX,
 };
 use crate::module::{Module, Target};
 use crate::octets::Octets;
@@ -207,14 +207,22 @@ fn answer_bytes_max(entry: &Entry, limits: &TaskLimits) -> u64 {
     payload_bytes_max(entry, limits) + FRAME_META_BYTES_MAX as u64
 }
 
-/// What [`Request::bytes_max`] is of one task with these options, or command, whose input has no bytes.
-pub(crate) fn bytes_max_of_one(core: &Core, is_command: bool, options: TaskOptions) -> u64 {
+/// Most bytes that a map over tasks with these options, or commands, may hold, unless that is `set`; and what
+/// [`Request::bytes_max`] is of one of them whose input has no bytes.
+pub(crate) fn map_bytes_max(
+    core: &Core,
+    is_command: bool,
+    options: TaskOptions,
+    set: Option<u64>,
+) -> (u64, u64) {
     let limits = options.or(&core.settings.defaults).limits();
     let entry = match is_command {
         true => Entry::Command { args: Vec::new(), env: Vec::new(), stdin: CommandStdin::Sent },
         false => Entry::Task(TaskIndex(0)),
     };
-    answer_bytes_max(&entry, &limits) + RESULT_BYTES_BESIDE
+    let one = answer_bytes_max(&entry, &limits).saturating_add(RESULT_BYTES_BESIDE);
+    let usual = || MAP_BYTES_MAX.max(one.saturating_mul(2 * core.workers_max() as u64));
+    (set.or(core.settings.map_bytes_max).unwrap_or_else(usual), one)
 }
 
 /// The options as they hold, if the task's module can keep them.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::{Args as ClapArgs, ValueEnum};
 
 use super::Target;
@@ -77,6 +78,12 @@ pub(in crate::cli) struct MapArgs {
     /// Add to each line what the task cost
     #[arg(long, help_heading = "Results")]
     pub(in crate::cli) report: bool,
+
+    /// Most bytes that inputs under way, their largest results and results that wait may take in this process, such as
+    /// 256MiB: an input is run when there is room for the most that it may return (--output-limit, for commands twice)
+    /// [default: 1GiB, or more for many workers]
+    #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_MAP_MEMORY")]
+    pub(in crate::cli) map_memory: Option<ByteSize>,
 
     /// When to end early: never, or WHEN,WHAT=N, WHEN being soon (finish what runs) or now (stop
     /// it), WHAT being fail, success or done

@@ -1,137 +1,58 @@
-//! Inputs that may be under way at one time, by their number and their bytes.
+//! What may be under way at one time: inputs by their number; and in bytes the inputs, the largest results that may come
+//! of them, and the results that wait for their turn.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A counter that makes its taker wait. What is larger than the whole budget goes alone. Who waits for an
-/// input's place is woken once a quarter of them is free, not for each.
+use crate::account::{Account, Charge, Need, Waited};
+
+/// The map's account, for one thread that takes.
 #[derive(Debug)]
 pub(super) struct Budget {
-    inputs_max: usize,
-    bytes_max: usize,
-    taken: Mutex<Taken>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    inputs: usize,
-    bytes: usize,
-    closed: bool,
-    /// The taker sleeps until so many bytes have room.
-    awaited: Option<usize>,
+    account: Arc<Account>,
+    /// Most bytes that the result of an input takes.
+    result_bytes_max: u64,
+    /// Inputs that were taken and are not done with.
+    inputs: AtomicUsize,
 }
 
 impl Budget {
-    pub(super) fn new(inputs_max: usize, bytes_max: usize) -> Self {
-        Budget { inputs_max, bytes_max, taken: Mutex::default(), changed: Condvar::new() }
+    pub(super) fn new(inputs_max: usize, bytes_max: u64, result_bytes_max: u64) -> Self {
+        let account = Account::new(Need { items: inputs_max, bytes: bytes_max });
+        Budget { account, result_bytes_max, inputs: AtomicUsize::new(0) }
     }
 
-    /// Waits until there is room for an input, and takes it; `false` if there will be none. What was
-    /// taken must be given back by another thread. There is one taker.
-    pub(super) fn take(&self, bytes: usize) -> bool {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        // Asked again once woken: more may have been charged meanwhile.
-        while !self.has_room(&taken, bytes, self.inputs_max) {
-            taken.awaited = Some(bytes);
-            let waits = |taken: &mut Taken| taken.awaited.is_some();
-            taken = self.changed.wait_while(taken, waits).unwrap_or_else(PoisonError::into_inner);
-        }
-        if !taken.closed {
-            taken.inputs += 1;
-            taken.bytes += bytes;
-        }
-        !taken.closed
-    }
-
-    pub(super) fn give(&self, bytes: usize) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.inputs -= 1;
-        taken.bytes -= bytes;
-        let least_free = (self.inputs_max / 4).max(1);
-        if taken.awaited.is_some_and(|bytes| self.has_room(&taken, bytes, self.inputs_max + 1 - least_free)) {
-            taken.awaited = None;
-            self.changed.notify_one();
+    /// Waits until there is room for an input of so many bytes and whatever comes of it; `None` if there will be none.
+    pub(super) fn take(&self, bytes: usize) -> Option<Arc<Charge>> {
+        let need = Need { items: 1, bytes: self.result_bytes_max.saturating_add(bytes as u64) };
+        loop {
+            if let Some(charge) = self.account.try_take(need) {
+                self.inputs.fetch_add(1, Ordering::SeqCst);
+                return Some(charge);
+            }
+            if self.account.wait(need, None) == Waited::Closed {
+                return None;
+            }
         }
     }
 
-    fn has_room(&self, taken: &Taken, bytes: usize, inputs_max: usize) -> bool {
-        let fits = taken.inputs < inputs_max && taken.bytes.saturating_add(bytes) <= self.bytes_max;
-        taken.closed || taken.inputs == 0 || fits
+    /// An input that was taken is done with.
+    pub(super) fn give(&self, charge: Arc<Charge>) {
+        drop(charge);
+        self.inputs.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// What is under way holds so many bytes more, whether there is room or not: who takes waits for it.
-    pub(super) fn charge(&self, bytes: usize) {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).bytes += bytes;
-    }
-
-    /// Inputs that were taken and not given back.
+    /// Inputs that were taken and are not done with.
     pub(super) fn inputs(&self) -> usize {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).inputs
+        self.inputs.load(Ordering::SeqCst)
     }
 
     /// Nothing more is to begin.
     pub(super) fn close(&self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        (taken.closed, taken.awaited) = (true, None);
-        self.changed.notify_one();
+        self.account.close();
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).closed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bytes_taken(budget: &Budget) -> usize {
-        budget.taken.lock().expect("no panic").bytes
-    }
-
-    #[test]
-    fn a_full_budget_waits_and_the_oversized_go_alone() {
-        let budget = Budget::new(9, 10);
-        assert!(budget.take(6) && budget.take(4));
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| budget.take(100));
-            budget.give(6);
-            budget.give(4);
-            assert!(waiting.join().expect("it got its turn"));
-        });
-        assert_eq!(bytes_taken(&budget), 100);
-    }
-
-    #[test]
-    fn inputs_without_bytes_count_too_and_who_waits_learns_of_the_end() {
-        let budget = Budget::new(2, 10);
-        assert!(budget.take(0) && budget.take(0));
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| budget.take(0));
-            budget.close();
-            assert!(!waiting.join().expect("it was told"));
-        });
-        assert!(budget.is_closed() && !budget.take(1));
-    }
-
-    #[test]
-    fn who_waits_for_a_place_is_woken_once_a_quarter_of_them_is_free() {
-        let budget = Budget::new(8, 10);
-        assert!((0..8).all(|_| budget.take(0)));
-        let is_awaited = || budget.taken.lock().expect("no panic").awaited.is_some();
-        let awaited_after: Vec<_> = std::thread::scope(|scope| {
-            scope.spawn(|| budget.take(0));
-            while !is_awaited() {
-                std::thread::yield_now();
-            }
-            let give = || {
-                budget.give(0);
-                is_awaited()
-            };
-            let awaited_after = (0..2).map(|_| give()).collect();
-            budget.close();
-            awaited_after
-        });
-        assert_eq!(awaited_after, [true, false]);
+        self.account.is_closed()
     }
 }

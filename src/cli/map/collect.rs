@@ -1,6 +1,7 @@
 //! What comes of the calls: order, retries, the job log, and when to stop.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 
@@ -13,11 +14,16 @@ use super::outputs::Outputs;
 use super::progress::Progress;
 use super::source::Label;
 use super::tally::Tally;
+use crate::account::Charge;
 use crate::cli::call::{Answer, Pending};
 use crate::cli::console::{Console, Lines};
 use crate::cli::exit::Failure;
 use crate::cli::interrupt::{self, Ask};
+use crate::limits::RESULT_BYTES_BESIDE;
 use crate::{DeathCause, Pool, TaskError, TaskReport};
+
+/// A result that is larger waits as it came, and not as a line.
+const LARGE_BYTES: u64 = 64 * 1024;
 
 /// Something to be done.
 enum Event {
@@ -41,11 +47,11 @@ enum Settled {
     Done {
         line: String,
         record: Option<Record>,
-        bytes: usize,
+        charge: Arc<Charge>,
     },
     /// It was stopped.
     Stopped {
-        bytes: usize,
+        charge: Arc<Charge>,
     },
 }
 
@@ -66,6 +72,9 @@ pub(super) struct Collector<'a> {
     finished: (Sender<usize>, Receiver<usize>),
     /// Done, but not their turn.
     ready: BTreeMap<u64, Settled>,
+    /// Of those under way, what is done and so large that it is looked at when its turn comes: as JSON it would be larger
+    /// still.
+    large: BTreeSet<u64>,
     /// Whose turn it is.
     next: u64,
 }
@@ -94,6 +103,7 @@ impl<'a> Collector<'a> {
             open: HashMap::new(),
             finished: crossbeam_channel::unbounded(),
             ready: BTreeMap::new(),
+            large: BTreeSet::new(),
             next: 0,
         }
     }
@@ -182,6 +192,7 @@ impl<'a> Collector<'a> {
                 self.has_all = true;
                 Ok(())
             }
+            Event::Finished(number) if self.is_to_wait(number) => Ok(()),
             Event::Finished(number) => match self.open.remove(&number) {
                 Some((job, pending)) => {
                     self.settle(job, pending.wait().map_err(Failure::Task), pending.report())
@@ -209,10 +220,25 @@ impl<'a> Collector<'a> {
             // It was read ahead; nothing more is wanted, and a later run tells.
             Err(_) if self.stop > Stop::No => {
                 self.tally.stopped += 1;
-                self.take_turn(job.number, Settled::Stopped { bytes: job.bytes })
+                self.take_turn(job.number, Settled::Stopped { charge: job.charge })
             }
             Err(failure) => self.settle(job, Err(failure), TaskReport::default()),
         }
+    }
+
+    /// Whether what is done is large, and others come before it: then it waits as it is.
+    fn is_to_wait(&mut self, number: u64) -> bool {
+        let is_early = !self.plan.unordered && number != self.next && self.stop == Stop::No;
+        let Some((job, pending)) = self.open.get(&number).filter(|_| is_early) else { return false };
+        let bytes = pending.report().output_bytes;
+        if bytes <= LARGE_BYTES {
+            return false;
+        }
+        // A retry needs the room again.
+        if self.plan.retries == 0 {
+            job.charge.settle((bytes + RESULT_BYTES_BESIDE).min(job.charge.bytes()));
+        }
+        self.large.insert(number)
     }
 
     fn interrupt(&mut self, ask: Ask) {
@@ -240,6 +266,10 @@ impl<'a> Collector<'a> {
         }
         self.stop = stop;
         self.budget.close();
+        // Turns may not come any more.
+        for number in std::mem::take(&mut self.large) {
+            let _ = self.finished.0.send(number as usize);
+        }
         if stop == Stop::Now {
             // Each of them is then done, in whichever way.
             self.pool.kill();
@@ -255,10 +285,10 @@ impl<'a> Collector<'a> {
         result: Result<Answer, Failure>,
         mut report: TaskReport,
     ) -> Result<(), Failure> {
-        let (number, bytes) = (job.number, job.bytes);
+        let (number, charge) = (job.number, job.charge.clone());
         if self.stop > Stop::No && result.as_ref().is_err_and(is_stopped) {
             self.tally.stopped += 1;
-            return self.take_turn(number, Settled::Stopped { bytes });
+            return self.take_turn(number, Settled::Stopped { charge });
         }
         let message = failure_message(&result);
         if message.is_some()
@@ -288,21 +318,20 @@ impl<'a> Collector<'a> {
         // What ended with the pool was not its own failure: where there is a log, it is to be run again, and
         // then has its line.
         if is_end && self.log.is_some() {
-            return self.take_turn(number, Settled::Stopped { bytes });
+            return self.take_turn(number, Settled::Stopped { charge });
         }
         let line = self.outputs.line(&job, result.as_ref(), &report)?;
         // Of stdin that cannot be read there is no more to be said the next time.
         let is_recorded = self.log.is_some() && !matches!(job.label, Label::Stdin);
         let record = is_recorded.then(|| record(&job, &result, &report));
         // Until its turn comes, the line is held.
-        let bytes = bytes + line.len();
-        self.budget.charge(line.len());
+        charge.settle((line.len() as u64 + RESULT_BYTES_BESIDE).min(charge.bytes()));
         let stop = self.plan.halt.after(self.tally.ok, self.tally.failed);
         if stop > self.stop {
             self.tally.sufficed = self.plan.halt.is_success();
             self.stop(stop);
         }
-        self.take_turn(number, Settled::Done { line, record, bytes })
+        self.take_turn(number, Settled::Done { line, record, charge })
     }
 
     fn may_retry(&self, job: &Job, result: &Result<Answer, Failure>) -> bool {
@@ -323,23 +352,26 @@ impl<'a> Collector<'a> {
             self.next += 1;
             self.put(settled)?;
         }
+        if self.large.remove(&self.next) {
+            let _ = self.finished.0.send(self.next as usize);
+        }
         Ok(())
     }
 
     fn put(&mut self, settled: Settled) -> Result<(), Failure> {
-        let bytes = match settled {
-            Settled::Stopped { bytes } => bytes,
-            Settled::Done { line, record, bytes } => {
+        let charge = match settled {
+            Settled::Stopped { charge } => charge,
+            Settled::Done { line, record, charge } => {
                 self.lines.push(&line)?;
                 if let (Some(log), Some(record)) = (&mut self.log, record) {
                     // What is recorded must be out.
                     self.lines.flush()?;
                     log.append(&record)?;
                 }
-                bytes
+                charge
             }
         };
-        self.budget.give(bytes);
+        self.budget.give(charge);
         Ok(())
     }
 }

@@ -1,11 +1,14 @@
 //! The thread that reads the inputs and submits them.
 
+use std::sync::Arc;
+
 use crossbeam_channel::Sender;
 
 use super::Plan;
 use super::budget::Budget;
 use super::joblog::Digest;
 use super::source::{Content, Item, Label, Source};
+use crate::account::Charge;
 use crate::cli::call::Pending;
 use crate::cli::exit::Failure;
 use crate::cli::input::Given;
@@ -34,6 +37,8 @@ pub(super) struct Job {
     pub(super) label: Label,
     pub(super) digest: Digest,
     pub(super) bytes: usize,
+    /// For the input and the largest result, until that is there. Who runs it again needs no other.
+    pub(super) charge: Arc<Charge>,
     /// The input, where it may have to be run again.
     again: Option<Vec<u8>>,
     pub(super) attempts: u32,
@@ -66,14 +71,12 @@ pub(super) fn feed(plan: &Plan, source: Source, budget: &Budget, sender: &Sender
         }
         let content = content.and_then(Content::read);
         let bytes = content.as_ref().map_or(0, Vec::len);
-        if !budget.take(bytes) {
-            return;
-        }
+        let Some(charge) = budget.take(bytes) else { return };
         let keeps = plan.retries > 0 && content.is_ok();
         let again = content.as_ref().ok().filter(|_| keeps).cloned();
         let pending = content.and_then(|content| submit(plan, &label, content));
         let is_last = pending.as_ref().is_err_and(Failure::is_end_of_pool);
-        let job = Job { seq, number, label, digest, bytes, again, attempts: 1 };
+        let job = Job { seq, number, label, digest, bytes, charge, again, attempts: 1 };
         if sender.send(Fed::Started(Box::new(Started { job, pending }))).is_err() || is_last {
             return;
         }

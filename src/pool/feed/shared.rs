@@ -18,10 +18,8 @@ use crate::future::TaskFuture;
 use crate::host::Core;
 use crate::host::batch::Inputs;
 use crate::host::core::WhenFull;
-use crate::host::request::{Request, Work, bytes_max_of_one};
-use crate::limits::{
-    BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, MAP_BYTES_MAX, RESULT_BYTES_BESIDE,
-};
+use crate::host::request::{Request, Work, map_bytes_max};
+use crate::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, RESULT_BYTES_BESIDE};
 use crate::module::Callable;
 use crate::octets::Octets;
 use crate::pool::batch::Submitted;
@@ -248,9 +246,7 @@ impl<C: Callable, I> Shared<C, I> {
         let state = self.lock();
         let (items, bytes, options) = (state.buffer_size(), state.plan.bytes_max, state.plan.options.clone());
         drop(state);
-        let one = bytes_max_of_one(&self.core, self.task.batched().is_none(), options);
-        let usual = || MAP_BYTES_MAX.max(one.saturating_mul(2 * self.core.workers_max() as u64));
-        let bytes = bytes.or(self.core.settings.map_bytes_max).unwrap_or_else(usual);
+        let (bytes, one) = map_bytes_max(&self.core, self.task.batched().is_none(), options, bytes);
         // A larger one would go alone, over a bound that single tasks keep.
         let of_batch =
             BATCH_ANSWERS_BYTES_MAX + BATCH_BYTES_MAX as u64 + BATCH_ITEMS_MAX as u64 * RESULT_BYTES_BESIDE;
