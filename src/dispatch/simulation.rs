@@ -286,7 +286,7 @@ impl World {
     // ── What happens ─────────────────────────────────────────────────────────
 
     fn submit(&mut self) {
-        let more = if self.random.one_in(4) { self.random.below(20) as usize } else { 0 };
+        let more = self.random.pick(&[0, 0, 0, 1, 19]);
         if self.dispatch.admits(more).is_err() {
             return;
         }
@@ -306,8 +306,7 @@ impl World {
         let cpu_time = self.random.pick(&[None, None, Some(ms(10)), Some(ms(100))]);
         let cpu_time = cpu_time.filter(|_| retry != Retry::OF_A_BATCH);
         let spec = Spec { timeout, cpu_time, priority, retry, chunk, more, domain, is_deaf };
-        let computes = self.random.one_in(2);
-        self.tasks.insert(task, Books { spec, computes, ..Books::default() });
+        self.tasks.insert(task, Books { spec, computes: self.random.one_in(2), ..Books::default() });
         self.event(Event::Submit { task, spec });
     }
 

@@ -108,7 +108,8 @@ impl Stdin {
         shared.answers.expect(run, number);
         let question = Question::Stdin { bytes_max: bytes_max as u32 };
         let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
-        write_frame(&mut *to_host, &mut Vec::new(), &FromWorker::Ask { task, run, number, question }, &[])
+        let ask = FromWorker::Ask { task, run, number, question };
+        write_frame(&mut *to_host, &mut Vec::new(), &ask, &[]).map(drop)
     }
 
     /// Waits until a read would not.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::dispatch::Resolution;
 use crate::future::{Failed, Filled};
+use crate::host::asks::TaskAsks;
 use crate::limits::RESULT_BYTES_BESIDE;
 
 /// With more at once, a pool breaks or is shut down.
