@@ -87,7 +87,9 @@ fn six_hundred_modules_one_after_the_other_need_no_more_descriptors_than_one() {
         }
     }
     all_are_released(&pool);
-    assert_eq!(Some(Holdings::now().descriptors), at_first, "of this process");
+    eventually("this process to have no more than at first", || {
+        Some(Holdings::now().descriptors) <= at_first
+    });
     eventually("the worker to have let go of them", || inside_worker(&pool) == inside_at_first);
     let stats = pool.stats();
     assert_eq!((stats.workers_started, stats.workers_recycled, stats.workers_died), (1, 0, 0), "{stats:?}");
@@ -353,11 +355,21 @@ fn many_distinct_modules_in_one_pool_stay_flat() {
             break;
         }
     }
-    let after = look();
+    // The supervisor hears of the last compiler's end by itself.
+    let mut after = look();
+    let has_settled = |after: &(Figures, Vec<Figures>)| {
+        let pairs = std::iter::once((&before.0, &after.0)).chain(before.1.iter().zip(&after.1));
+        pairs
+            .into_iter()
+            .all(|(before, after)| after.threads <= before.threads && after.descriptors <= before.descriptors)
+    };
+    eventually("threads and descriptors to be those of before", || {
+        after = look();
+        has_settled(&after)
+    });
     assert_eq!(pool.stats().workers_recycled, 0);
     let pairs = std::iter::once((&before.0, &after.0)).chain(before.1.iter().zip(&after.1));
     for (before, after) in pairs {
-        assert_eq!((before.threads, before.descriptors), (after.threads, after.descriptors));
         assert!(after.resident_kb < before.resident_kb + 4 * 1024, "{before:?} {after:?}");
         assert!(after.anonymous_kb < before.anonymous_kb + 1024, "{before:?} {after:?}");
     }

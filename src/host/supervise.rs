@@ -116,7 +116,7 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
         if watches && !(wards.is_empty() && compilers.is_empty()) {
             let is_busy = core.unresolved() > 0 || !compilers.is_empty();
             if looks.are_due(is_busy) {
-                look_at_memory(core, &wards, &mut compilers);
+                look_at_memory(core, &wards, &compilers);
             }
             let left = looks.left(is_busy);
             timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
@@ -128,7 +128,9 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
         if !inbox.jobs.is_empty() {
             timeout = Some(Duration::ZERO);
         }
-        let ready = poll(&wards, inbox, timeout);
+        let ready = poll(&wards, &compilers, inbox, timeout);
+        // Each is a descriptor, and there may be hundreds between two looks at memory.
+        compilers.retain(Watched::lives);
         // Deaths last: what a worker said before it died comes first.
         for (ward, flags) in wards.iter_mut().zip(&ready) {
             if flags.stderr {
@@ -187,22 +189,26 @@ struct Watched {
 }
 
 /// Ends who holds more memory than it may, in whichever way.
-fn look_at_memory(core: &Core, wards: &[Ward], compilers: &mut Vec<Watched>) {
+fn look_at_memory(core: &Core, wards: &[Ward], compilers: &[Watched]) {
     let limit_bytes = core.settings.sandbox.memory_bytes_max;
     for ward in wards {
         if let Some(seen_bytes) = resident::excess(ward.link.pid, limit_bytes) {
             ward.link.kill_for(DeathCause::MemoryExceeded { limit_bytes, seen_bytes });
         }
     }
-    compilers.retain(|compiler| {
-        let mut fds = [PollFd::new(&compiler.pidfd, PollFlags::IN)];
-        let lives = rustix::event::poll(&mut fds, Some(&Default::default())) == Ok(0);
-        if lives && resident::excess(compiler.pid, compiler.limit_bytes).is_some() {
+    for compiler in compilers.iter().filter(|compiler| compiler.lives()) {
+        if resident::excess(compiler.pid, compiler.limit_bytes).is_some() {
             // Whoever waits for it sees what it was ended for in how much it had used.
             let _ = rustix::process::pidfd_send_signal(&compiler.pidfd, rustix::process::Signal::KILL);
         }
-        lives
-    });
+    }
+}
+
+impl Watched {
+    fn lives(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        rustix::event::poll(&mut fds, Some(&Default::default())) == Ok(0)
+    }
 }
 
 #[derive(Default, Clone, Copy)]
@@ -212,7 +218,7 @@ struct Flags {
     stderr: bool,
 }
 
-fn poll(wards: &[Ward], inbox: &Inbox, timeout: Option<Duration>) -> Vec<Flags> {
+fn poll(wards: &[Ward], compilers: &[Watched], inbox: &Inbox, timeout: Option<Duration>) -> Vec<Flags> {
     let mut fds = vec![PollFd::new(&*inbox.bell, PollFlags::IN)];
     let mut owners = vec![None];
     for (index, ward) in wards.iter().enumerate() {
@@ -226,6 +232,10 @@ fn poll(wards: &[Ward], inbox: &Inbox, timeout: Option<Duration>) -> Vec<Flags> 
             fds.push(PollFd::new(&ward.stderr.pipe, PollFlags::IN));
             owners.push(Some((index, 2)));
         }
+    }
+    for compiler in compilers {
+        fds.push(PollFd::new(&compiler.pidfd, PollFlags::IN));
+        owners.push(None);
     }
     let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
     let mut ready = vec![Flags::default(); wards.len()];
