@@ -43,6 +43,9 @@ use console::Console;
 use exit::{Exit, Failure};
 use settings::Settings;
 
+use crate::BuildError;
+use crate::files::{HostFiles, TaskDirs};
+
 /// Runs the command line of this process. [`init`](crate::init) must have been called.
 pub fn main() -> ExitCode {
     let typed = match config::parse(std::env::args_os()) {
@@ -62,12 +65,12 @@ pub fn main() -> ExitCode {
     let console = Console::new();
     let json = typed.args.verb.wants_json();
     // It outlives the work: the last lines are written when it is dropped.
-    let begun = interrupt::begin(typed.args.common.stop_grace, &console)
-        .and_then(|()| logs::init(&typed.args.common, &console));
-    let (exit, writer) = match begun {
-        Ok(writer) => (dispatch(typed, &console), writer),
-        Err(failure) => (Err(failure), None),
-    };
+    let mut writer = None;
+    let exit = host_files(&typed).and_then(|files| {
+        interrupt::begin(typed.args.common.stop_grace, &console)?;
+        writer = logs::init(&typed.args.common, &files, &console)?;
+        dispatch(typed, files, &console)
+    });
     let exit = exit.unwrap_or_else(|failure| {
         let exit = report(&failure, json, &console);
         // What fails once a signal has asked for the end fails because of that.
@@ -77,18 +80,27 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-fn dispatch(typed: Typed, console: &Console) -> Result<Exit, Failure> {
-    let settings = Settings::resolve(&typed.args.common);
+/// The host's files, with what this command's tasks may write to: no settings may come from there.
+fn host_files(typed: &Typed) -> Result<HostFiles, Failure> {
+    let dirs = TaskDirs::open(typed.args.verb.writable_dirs())
+        .map_err(|(path, source)| BuildError::Directory { path, source })?;
+    let files = HostFiles::new(dirs);
+    typed.check_files(&files)?;
+    Ok(files)
+}
+
+fn dispatch(typed: Typed, files: HostFiles, console: &Console) -> Result<Exit, Failure> {
+    let settings = Settings::resolve(&typed.args.common, files);
     match &typed.args.verb {
         Verb::Run(args) => run::run(args, &settings, console),
         Verb::Map(args) => map::map(args, &settings, console),
         Verb::Inspect(args) => inspect::inspect(args, &settings),
         Verb::Bench(args) => bench::bench(args, &settings, console),
-        Verb::New(args) => new::new(args, console),
+        Verb::New(args) => new::new(args, &settings.files, console),
         Verb::Doctor(args) => doctor::doctor(args, &settings),
         Verb::Config(args) => typed.show(args),
         Verb::Completions(args) => generate::completions(args),
-        Verb::Man(args) => generate::man(args),
+        Verb::Man(args) => generate::man(args, &settings.files),
     }
 }
 

@@ -96,6 +96,14 @@ pub enum BuildError {
         /// Why not.
         source: io::Error,
     },
+    /// The cache of compiled modules lies where tasks may write, or they may write in it.
+    #[error("cannot keep compiled modules in {}", Name(path.to_string_lossy()))]
+    CacheDir {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The worker's executable cannot be opened.
     #[error("cannot open the worker program {}", Name(path.to_string_lossy()))]
     WorkerProgram {

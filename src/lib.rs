@@ -52,6 +52,11 @@ mod refused;
 mod foreign;
 mod sync;
 mod fork;
+#[cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, unused_imports, reason = "only the command writes files, and walks through folders")
+)]
+mod files;
 mod policy;
 mod walls;
 mod directory;

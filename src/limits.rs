@@ -115,6 +115,10 @@ pub const MODULE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Most bytes of machine code that the compiler may return for one module.
 pub const ARTIFACT_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 
+/// Default for [`PoolBuilder::cache_bytes_max`](crate::PoolBuilder::cache_bytes_max): CPython's machine code for twenty
+/// builds, or that of ten thousand small modules. What was used last stays.
+pub const CACHE_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+
 /// Most tasks that one module may declare.
 pub const TASKS_PER_MODULE_MAX: usize = 512;
 

@@ -26,6 +26,8 @@ use self::load::Loads;
 use crate::compile::cache::Cache;
 use crate::dispatch::Event;
 use crate::error::{BrokenPool, BuildError};
+#[cfg(feature = "cli")]
+use crate::files::HostFiles;
 use crate::fork::OfProcess;
 use crate::host::compile::Turns;
 use crate::host::core::Core;
@@ -83,6 +85,13 @@ impl Pool {
     /// A builder with the defaults: one worker for each CPU that this process may use.
     pub fn builder() -> PoolBuilder {
         PoolBuilder::new()
+    }
+
+    /// Whether tasks may write to directories that are not known as theirs there.
+    #[cfg(feature = "cli")]
+    pub(crate) fn has_other_dirs_than(&self, files: &HostFiles) -> bool {
+        let dirs = self.core().map(|core| &core.settings.dirs);
+        dirs.into_iter().flatten().any(|dir| dir.guest.access.is_writable() && !files.knows(dir))
     }
 
     /// A pool with the defaults.

@@ -25,6 +25,7 @@ mod source {
     pub(crate) mod text;
     pub(crate) mod foreign;
     pub(crate) mod sync;
+    pub(crate) mod files;
     pub(crate) mod policy;
     pub(crate) mod walls;
     pub(crate) mod directory;

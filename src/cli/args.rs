@@ -3,7 +3,7 @@
 mod map;
 mod tools;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -99,6 +99,18 @@ pub(super) enum Verb {
 }
 
 impl Verb {
+    /// The directories that tasks may write to.
+    pub(super) fn writable_dirs(&self) -> impl Iterator<Item = &Path> {
+        let target = match self {
+            Verb::Run(args) => Some(&args.target),
+            Verb::Map(args) => Some(&args.target),
+            Verb::Bench(args) => Some(&args.target),
+            _ => None,
+        };
+        let dirs = target.into_iter().flat_map(|target| &target.dir);
+        dirs.filter(|dir| dir.access.is_writable()).map(|dir| &*dir.host)
+    }
+
     /// Whether a program reads stdout even of a failure. The lines of `map` are JSON
     /// anyway, one for each input; what stops the whole of it belongs to none of them.
     pub(super) fn wants_json(&self) -> bool {
@@ -131,6 +143,10 @@ pub(super) struct Common {
     /// Keep no compiled modules, whatever --cache-dir says
     #[arg(long, global = true, help_heading = "Pool")]
     pub(super) no_cache: bool,
+
+    /// Most bytes that compiled modules may take of the disk; the least recently used go for others [default: 2GiB]
+    #[arg(long, global = true, value_name = "SIZE", help_heading = "Pool", env = "WASMPOOL_CACHE_LIMIT")]
+    pub(super) cache_limit: Option<ByteSize>,
 
     /// How much of the operating system's sandbox around workers is demanded [default: best-effort]
     #[arg(long, global = true, value_name = "POLICY", help_heading = "Pool", env = "WASMPOOL_SANDBOX")]

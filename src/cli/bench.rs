@@ -51,9 +51,9 @@ pub(super) fn bench(args: &BenchArgs, settings: &Settings, console: &Console) ->
         return Err(Failure::Usage(message.into()));
     }
     let pool = settings.pool_for(target, Pool::builder(), None)?;
-    let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
+    let trace = Trace::begin(target, &settings.files, &pool)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target)?)?;
-    let options = settings::shared_options(&pool, target)?;
+    let options = settings::shared_options(&pool, target, &settings.files)?;
     let mut levels = Vec::new();
     for (name, isolation, level) in LEVELS {
         if target.isolation.is_some_and(|wanted| wanted != level) {
@@ -70,7 +70,7 @@ pub(super) fn bench(args: &BenchArgs, settings: &Settings, console: &Console) ->
                 args.time, args.time
             ));
         }
-        levels.push(measure(name, &call, &given(args)?, &pool, args.time)?);
+        levels.push(measure(name, &call, &given(args, settings)?, &pool, args.time)?);
     }
     pool.shutdown(ShutdownMode::Finish);
     trace.map_or(Ok(()), |trace| trace.end(console))?;
@@ -86,10 +86,10 @@ pub(super) fn bench(args: &BenchArgs, settings: &Settings, console: &Console) ->
     Ok(Exit::Success)
 }
 
-fn given(args: &BenchArgs) -> Result<Given, Failure> {
+fn given(args: &BenchArgs, settings: &Settings) -> Result<Given, Failure> {
     Ok(match (&args.input, &args.input_file) {
         (Some(text), _) => Given::Argument(text.clone()),
-        (None, Some(path)) => Given::Content(input::read_file(path)?),
+        (None, Some(path)) => Given::Content(input::read_file(&settings.files, path)?),
         (None, None) => Given::Nothing,
     })
 }

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, ColorChoice, CommandFactory as _, FromArgMatches as _};
@@ -19,6 +20,7 @@ use super::console;
 use super::exit::{Exit, Failure};
 use super::object::Object;
 use crate::compile::cache::Cache;
+use crate::files::{self, Finding, Folder, HostFiles, OpenError};
 use crate::text::Name;
 
 pub(super) const PRECEDENCE: &str = "\
@@ -29,13 +31,17 @@ The first that says something counts:
   4. ~/.config/wasmpool/wasmpool.toml ($XDG_CONFIG_HOME)
   5. the default
 --config FILE (WASMPOOL_CONFIG) names a file in place of 3 and 4. A file in the
-working directory may come with what somebody else wrote: sandbox, cache-dir and
-log-file are refused there.";
+working directory may come with what somebody else wrote: it may lower limits,
+not raise them, and say how things look (color, progress); all other settings
+are refused there. It must be a regular file, and not lie where tasks may write.";
 
 /// Most bytes of a file.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 const FILE_NAME: &str = "wasmpool.toml";
+
+/// Bytes of a name that is shown though it is no setting's.
+const NAME_BYTES_MAX: usize = 32;
 
 /// The flag that names a file.
 const FLAG: &str = "--config";
@@ -47,8 +53,18 @@ struct Key {
     /// What holds where nobody says otherwise.
     default: &'static str,
     scope: Scope,
-    /// Whoever sets it could reach beyond the working directory, or weaken the walls.
-    is_trusted: bool,
+    stray: Stray,
+}
+
+/// What a file may say of a setting that somebody else may have written, as it lies in the working directory.
+#[derive(Clone, Copy)]
+enum Stray {
+    /// It only looks different.
+    Free,
+    /// Less than what holds otherwise, by this measure.
+    Lower(fn(&str) -> Option<u128>),
+    /// Whoever sets it could reach beyond the working directory, weaken the walls, or take files or words away.
+    Refused,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,44 +87,70 @@ impl Scope {
     }
 }
 
-const fn key(name: &'static str, default: &'static str, scope: Scope) -> Key {
-    Key { name, default, scope, is_trusted: false }
+const fn key(name: &'static str, default: &'static str, scope: Scope, stray: Stray) -> Key {
+    Key { name, default, scope, stray }
 }
 
-const fn trusted(name: &'static str, default: &'static str) -> Key {
-    Key { name, default, scope: Scope::Common, is_trusted: true }
+const fn refused(name: &'static str, default: &'static str) -> Key {
+    Key { name, default, scope: Scope::Common, stray: Stray::Refused }
 }
 
-const KEYS: [Key; 23] = [
-    key("workers", "the CPUs there are; run: 1", Scope::Common),
-    key("stop-grace", "10s", Scope::Common),
-    trusted("sandbox", "best-effort"),
-    trusted("cache-dir", "~/.cache/wasmpool"),
-    key("compile-cpu-time", "5m", Scope::Common),
-    key("compile-timeout", "2h", Scope::Common),
-    key("compile-memory", "6GiB; half of all", Scope::Common),
-    trusted("log-file", "none"),
-    key("log-format", "text", Scope::Common),
-    key("log-rotate", "never", Scope::Common),
-    key("log-keep", "7", Scope::Common),
-    key("log-rate", "4MiB", Scope::Common),
-    key("worker-log", "warn; -v: debug", Scope::Common),
-    key("engine-log", "off", Scope::Common),
-    key("color", "auto", Scope::Common),
-    key("timeout", "1h", Scope::Tasks),
-    key("cpu-time", "none", Scope::Tasks),
-    key("memory", "512MiB", Scope::Tasks),
-    key("output-limit", "64MiB", Scope::Tasks),
-    key("log-limit", "256KiB", Scope::Tasks),
-    key("wasm-stack", "1MiB", Scope::Tasks),
-    key("map-memory", "1GiB", Scope::Map),
-    key("progress", "auto", Scope::Map),
+const KEYS: [Key; 24] = [
+    key("workers", CPUS, Scope::Common, Stray::Lower(workers)),
+    key("stop-grace", "10s", Scope::Common, Stray::Lower(duration)),
+    refused("sandbox", "best-effort"),
+    refused("cache-dir", "~/.cache/wasmpool"),
+    refused("cache-limit", "2GiB"),
+    key("compile-cpu-time", "5m", Scope::Common, Stray::Lower(duration)),
+    key("compile-timeout", "2h", Scope::Common, Stray::Lower(duration)),
+    key("compile-memory", "6GiB; half of all", Scope::Common, Stray::Lower(size)),
+    refused("log-file", "none"),
+    refused("log-format", "text"),
+    refused("log-rotate", "never"),
+    refused("log-keep", "7"),
+    key("log-rate", "4MiB", Scope::Common, Stray::Lower(size)),
+    refused("worker-log", "warn; -v: debug"),
+    refused("engine-log", "off"),
+    key("color", "auto", Scope::Common, Stray::Free),
+    key("timeout", "1h", Scope::Tasks, Stray::Lower(duration)),
+    key("cpu-time", "none", Scope::Tasks, Stray::Lower(duration)),
+    key("memory", "512MiB", Scope::Tasks, Stray::Lower(size)),
+    key("output-limit", "64MiB", Scope::Tasks, Stray::Lower(size)),
+    key("log-limit", "256KiB", Scope::Tasks, Stray::Lower(size)),
+    key("wasm-stack", "1MiB", Scope::Tasks, Stray::Lower(size)),
+    key("map-memory", "1GiB", Scope::Map, Stray::Lower(size)),
+    key("progress", "auto", Scope::Map, Stray::Free),
 ];
+
+const CPUS: &str = "the CPUs there are; run: 1";
+
+fn workers(text: &str) -> Option<u128> {
+    match text {
+        CPUS => std::thread::available_parallelism().ok().map(|cpus| cpus.get() as u128),
+        text => text.parse().ok(),
+    }
+}
+
+/// A limit that is none is above all others.
+fn duration(text: &str) -> Option<u128> {
+    if text == "none" {
+        return Some(u128::MAX);
+    }
+    humantime::parse_duration(text).ok().map(|duration| duration.as_nanos())
+}
+
+/// What is less than a default on any machine is below the first number of its words.
+fn size(text: &str) -> Option<u128> {
+    let text = text.split(';').next().unwrap_or_default();
+    text.parse::<ByteSize>().ok().map(|size| size.as_u64().into())
+}
 
 /// What a file says.
 #[derive(Debug)]
 struct FromFile {
     path: PathBuf,
+    /// Where it stood.
+    folder: Folder,
     /// By key.
     values: Vec<(&'static str, String)>,
 }
@@ -118,6 +160,7 @@ pub(super) struct Typed {
     pub(super) args: Args,
     /// By key.
     sources: Vec<(&'static str, String, String)>,
+    files: Vec<FromFile>,
 }
 
 /// What can be wrong with the arguments.
@@ -136,10 +179,11 @@ impl From<clap::Error> for Wrong {
 /// Parses what was typed, with the files' settings behind it.
 pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, Wrong> {
     let typed: Vec<_> = typed.into_iter().collect();
-    let files = files(&typed).map_err(Wrong::File)?;
-    // What is wrong with the arguments is said in their own colour.
+    // What is wrong with the arguments is said in their own colour; for that, help and the version no file is read.
     write_global_color(color(&typed));
     let mut command = without_empty_variables(Args::command());
+    let mut matches = command.clone().try_get_matches_from(&typed)?;
+    let files = files(&typed).map_err(Wrong::File)?;
     for key in &KEYS {
         let Some((value, _)) = value_in(&files, key.name) else { continue };
         // Once in the life of the process.
@@ -153,12 +197,26 @@ pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, 
             }),
         };
     }
-    let matches = command.try_get_matches_from(&typed)?;
+    if !files.is_empty() {
+        matches = command.try_get_matches_from(&typed)?;
+    }
     let sources = KEYS.iter().map(|key| source(key, &matches, &files)).collect();
-    Ok(Typed { args: Args::from_arg_matches(&matches)?, sources })
+    Ok(Typed { args: Args::from_arg_matches(&matches)?, sources, files })
 }
 
 impl Typed {
+    /// Refuses settings from where this command's tasks may write.
+    pub(super) fn check_files(&self, files: &HostFiles) -> Result<(), Failure> {
+        match self.files.iter().find(|file| files.are_reached_in(&file.folder)) {
+            None => Ok(()),
+            Some(file) => {
+                let path = file.path.display();
+                let error = OpenError::TasksMayWrite(file.folder.shown());
+                Err(Failure::Usage(format!("the settings' file {path} is not read: {error}, with --config")))
+            }
+        }
+    }
+
     /// `wasmpool config`.
     pub(super) fn show(&self, args: &ConfigArgs) -> Result<Exit, Failure> {
         if args.json {
@@ -260,18 +318,18 @@ fn files(typed: &[OsString]) -> Result<Vec<FromFile>, Failure> {
         named(typed).or_else(|| std::env::var_os("WASMPOOL_CONFIG").filter(|name| !name.is_empty()))
     {
         let path = PathBuf::from(path);
-        return match read(&path, true)? {
+        return match read(&path, Finding::Named, None)? {
             Some(file) => Ok(vec![file]),
             None => Err(Failure::Usage(format!("there is no settings' file {}", path.display()))),
         };
     }
-    let here = read(Path::new(FILE_NAME), false)?;
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
     let own = match base {
-        Some(base) => read(&base.join("wasmpool").join(FILE_NAME), true)?,
+        Some(base) => read(&base.join("wasmpool").join(FILE_NAME), Finding::Usual, None)?,
         None => None,
     };
+    let here = read(Path::new(FILE_NAME), Finding::Stray, own.as_ref())?;
     Ok(here.into_iter().chain(own).collect())
 }
 
@@ -291,49 +349,93 @@ fn named(typed: &[OsString]) -> Option<OsString> {
     None
 }
 
-fn read(path: &Path, is_own: bool) -> Result<Option<FromFile>, Failure> {
+/// Reads a file of settings; `below` is the one that counts for less. `None` if there is none, or none that may be
+/// looked at.
+fn read(path: &Path, finding: Finding, below: Option<&FromFile>) -> Result<Option<FromFile>, Failure> {
     let wrong = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
-    let text = match std::fs::File::open(path) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
+    let source = match HostFiles::default().read_own(path, finding) {
+        Err(error) if error.is_absence() && finding != Finding::Named => return Ok(None),
+        // In another user's home; what it leads to is not for us.
+        Err(OpenError::Link(_)) if finding == Finding::Usual => return Ok(None),
+        Err(OpenError::System(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(wrong(format!("cannot read it: {error}"))),
-        Ok(file) => {
-            let mut text = String::new();
-            io::Read::read_to_string(&mut io::Read::take(file, FILE_BYTES_MAX + 1), &mut text)
-                .map_err(|error| wrong(format!("cannot read it: {error}")))?;
-            text
+        Ok(source) => source,
+    };
+    let is_own = match finding {
+        Finding::Named => true,
+        Finding::Stray => false,
+        Finding::Usual => {
+            rustix::fs::fstat(&source.file).is_ok_and(|stat| files::are_own(&source.folder, &stat))
         }
     };
+    let mut text = String::new();
+    io::Read::read_to_string(&mut io::Read::take(source.file, FILE_BYTES_MAX + 1), &mut text)
+        .map_err(|error| wrong(format!("cannot read it: {error}")))?;
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(wrong(format!("it has more than {FILE_BYTES_MAX} bytes")));
     }
     // A mark that some editors put there is no setting.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+    let values = parsed(text, is_own, below).map_err(wrong)?;
+    Ok(Some(FromFile { path: path.to_path_buf(), folder: source.folder, values }))
+}
+
+/// What the text says, by key. Errors quote nothing of a text that is none of settings: it may be a secret.
+fn parsed(text: &str, is_own: bool, below: Option<&FromFile>) -> Result<Vec<(&'static str, String)>, String> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        format!("line {} is no line of TOML, such as workers = 4", before.matches('\n').count() + 1)
+    })?;
     let mut values = Vec::new();
     for (name, value) in table {
         let Some(key) = KEYS.iter().find(|key| key.name == name) else {
             let names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
-            return Err(wrong(format!("there is no setting `{name}`; there are {}", names.join(", "))));
+            return Err(format!("there is no setting {}; there are {}", shown(&name), names.join(", ")));
         };
-        if key.is_trusted && !is_own {
-            return Err(wrong(format!(
-                "`{name}` is not taken from a file in the working directory: it belongs into \
-                 ~/.config/wasmpool/{FILE_NAME}, or is typed (--{name})"
-            )));
-        }
         let value = match value {
             toml::Value::String(text) => text,
             toml::Value::Integer(number) => number.to_string(),
-            other => {
-                return Err(wrong(format!("`{name}` must be text or a number, not {}", other.type_str())));
-            }
+            other => return Err(format!("`{name}` must be text or a number, not {}", other.type_str())),
         };
-        check(key, &value).map_err(|why| wrong(format!("`{name}`: {why}")))?;
+        check(key, &value).map_err(|why| format!("`{name}`: {why}"))?;
+        if !is_own {
+            check_stray(key, &value, below)?;
+        }
         values.push((key.name, value));
     }
-    Ok(Some(FromFile { path: path.to_path_buf(), values }))
+    Ok(values)
+}
+
+/// A name that could be a setting's, and nothing else.
+fn shown(name: &str) -> String {
+    let is_like_ours = |c: char| c.is_ascii_lowercase() || c == '-';
+    match name.len() <= NAME_BYTES_MAX && name.chars().all(is_like_ours) {
+        true => format!("`{name}`"),
+        false => "of one of its names".into(),
+    }
+}
+
+/// Holds a file that somebody else may have written to what it may say.
+fn check_stray(key: &Key, value: &str, below: Option<&FromFile>) -> Result<(), String> {
+    let name = key.name;
+    let elsewhere = format!("it belongs into ~/.config/wasmpool/{FILE_NAME}, or is typed (--{name})");
+    let Stray::Lower(measure) = key.stray else {
+        return match key.stray {
+            Stray::Refused => {
+                Err(format!("`{name}` is not taken from a file in the working directory: {elsewhere}"))
+            }
+            _ => Ok(()),
+        };
+    };
+    let own = below.and_then(|file| file.values.iter().find(|(key, _)| *key == name));
+    let holds = own.map_or(key.default, |(_, value)| value);
+    // A value without a measure is none that could be compared.
+    match measure(value).zip(measure(holds)) {
+        Some((wanted, holds)) if wanted <= holds => Ok(()),
+        _ => Err(format!(
+            "`{name}` may only be lowered by a file in the working directory, and is {holds} otherwise: {elsewhere}"
+        )),
+    }
 }
 
 /// Holds a value to the rules of its flag.

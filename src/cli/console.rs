@@ -1,7 +1,6 @@
 //! stdout and stderr: what goes where, and what a terminal is spared.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,9 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anstyle::{AnsiColor, Style};
 use clap::error::ContextValue;
 use indicatif::ProgressBar;
+use rustix::fs::FileType;
 
 use super::exit::Failure;
 use super::streams::{self, Waiting};
+use crate::files;
 use crate::text::{Escaped, Name, is_harmless};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -111,8 +112,11 @@ impl Lines {
 /// Where stdout is a file whose last line has no end, since whoever wrote it was killed: ends it.
 pub(super) fn end_torn_line() -> Result<(), Failure> {
     let is_torn = || {
-        let stdout = File::open("/proc/self/fd/1").ok()?;
-        let metadata = stdout.metadata().ok().filter(|metadata| metadata.is_file() && metadata.len() > 0)?;
+        let stdout = io::stdout();
+        let is_file = rustix::fs::fstat(&stdout)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+        let stdout = files::reopened(is_file.then_some(stdout)?).ok()?;
+        let metadata = stdout.metadata().ok().filter(|metadata| metadata.len() > 0)?;
         let mut last = [0];
         stdout.read_exact_at(&mut last, metadata.len() - 1).ok()?;
         Some(last != *b"\n")

@@ -121,7 +121,10 @@ impl Failure {
             Failure::Module(error) => module_exit(error),
             Failure::Load { error, .. } => module_exit(error),
             Failure::Build(
-                BuildError::Workers { .. } | BuildError::Setting { .. } | BuildError::Directory { .. },
+                BuildError::Workers { .. }
+                | BuildError::Setting { .. }
+                | BuildError::Directory { .. }
+                | BuildError::CacheDir { .. },
             ) => Exit::Usage,
             Failure::Build(_) => Exit::Machinery,
             Failure::Share(ShareError::System { .. }) => Exit::Machinery,

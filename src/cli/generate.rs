@@ -8,6 +8,7 @@ use clap::{Command, CommandFactory as _};
 use super::args::{Args, CompletionsArgs, ManArgs};
 use super::console;
 use super::exit::{Exit, Failure};
+use crate::files::HostFiles;
 
 /// The command's name for shells and pages.
 const NAME: &str = "wasmpool";
@@ -19,7 +20,7 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-pub(super) fn man(args: &ManArgs) -> Result<Exit, Failure> {
+pub(super) fn man(args: &ManArgs, files: &HostFiles) -> Result<Exit, Failure> {
     let mut command = Args::command().disable_help_subcommand(true);
     command.build();
     let Some(dir) = &args.dir else {
@@ -27,18 +28,18 @@ pub(super) fn man(args: &ManArgs) -> Result<Exit, Failure> {
         console::write_stdout(&page)?;
         return Ok(Exit::Success);
     };
-    write_pages(&command, dir).map_err(|error| {
+    write_pages(&command, dir, files).map_err(|error| {
         Failure::Machinery(format!("cannot write the manual pages to {}: {error}", dir.display()))
     })?;
     Ok(Exit::Success)
 }
 
 /// The command's page, and one for each of its subcommands.
-fn write_pages(command: &Command, dir: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
+fn write_pages(command: &Command, dir: &Path, files: &HostFiles) -> io::Result<()> {
+    let folder = files.make_folder(dir, 0o777)?;
     for command in std::iter::once(command).chain(command.get_subcommands()) {
         let (name, page) = page(command.clone())?;
-        std::fs::write(dir.join(name), page)?;
+        folder.put(name, "new", &page)?;
     }
     Ok(())
 }

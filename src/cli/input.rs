@@ -1,12 +1,12 @@
 //! From what was given as an input to what a task or a command takes.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal as _, Read};
 use std::path::Path;
 
 use super::exit::Failure;
 use super::json::{self, Refused};
 use super::streams;
+use crate::files::{HostFiles, OpenError};
 use crate::limits::INPUT_BYTES_MAX;
 use crate::text::quoted;
 use crate::{Codec, TaskDescription};
@@ -185,24 +185,32 @@ fn skip_bom(text: &mut impl BufRead) -> io::Result<()> {
 }
 
 /// Reads a file, or stdin for `-`, as far as the pool would take it.
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn read_file(files: &HostFiles, path: &Path) -> Result<Vec<u8>, Failure> {
     if path.as_os_str() == "-" {
         return read_stdin();
     }
-    let shown = path.display().to_string();
-    read(&shown, File::open(path))
+    read_opened(path, files.read(path))
+}
+
+/// Reads a file that is open, or says why it is not.
+pub(super) fn read_opened(path: &Path, file: Result<std::fs::File, OpenError>) -> Result<Vec<u8>, Failure> {
+    read(&path.display().to_string(), file.map_err(io::Error::from))
 }
 
 /// The input that a file has, or stdin for `-`. JSON is read as it is needed.
-pub(super) fn from_file(path: &Path, task: Option<&TaskDescription>) -> Result<Given, Failure> {
+pub(super) fn from_file(
+    files: &HostFiles,
+    path: &Path,
+    task: Option<&TaskDescription>,
+) -> Result<Given, Failure> {
     let Some(task) = task.filter(|task| !is_text(task)) else {
-        return Ok(Given::Content(read_file(path)?));
+        return Ok(Given::Content(read_file(files, path)?));
     };
     if path.as_os_str() == "-" {
         return encode_stream(task, "stdin", streams::stdin()).map(Given::Encoded);
     }
     let name = path.display().to_string();
-    let file = File::open(path).map_err(|error| Failure::Input(format!("cannot read {name}: {error}")))?;
+    let file = files.read(path).map_err(|error| Failure::Input(format!("cannot read {name}: {error}")))?;
     encode_stream(task, &name, file).map(Given::Encoded)
 }
 

@@ -78,7 +78,7 @@ pub(super) fn begin(grace: Option<Duration>, console: &Console) -> Result<(), Fa
 /// `nohup` has SIGHUP ignored, and a shell without job control SIGQUIT for what it starts in the background:
 /// that stays so.
 fn heeded() -> Vec<i32> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = crate::files::kernel_text("/proc/self/status").unwrap_or_default();
     let ignored = status
         .lines()
         .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok())

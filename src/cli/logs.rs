@@ -28,6 +28,7 @@ use super::console::{Console, indented};
 use super::exit::Failure;
 use super::profile::{self, STACK};
 use super::settings::{level_filter, worker_log};
+use crate::files::HostFiles;
 use crate::text::Escaped;
 use rotate::LogFile;
 
@@ -45,7 +46,11 @@ pub(super) use rotate::Rotation;
 
 /// Sends events to the console, and to a file where one is named; the writer then lives as long as
 /// there is something to write.
-pub(super) fn init(common: &Common, console: &Console) -> Result<Option<FileWriter>, Failure> {
+pub(super) fn init(
+    common: &Common,
+    files: &HostFiles,
+    console: &Console,
+) -> Result<Option<FileWriter>, Failure> {
     // Whoever asks for more of the workers is shown it.
     let workers = format!("{WORKER}={}", level_filter(common.engine_log.max(worker_log(common))));
     let variable = std::env::var(VARIABLE).ok().filter(|filter| !filter.is_empty());
@@ -70,13 +75,11 @@ pub(super) fn init(common: &Common, console: &Console) -> Result<Option<FileWrit
         1 => format!("debug,{workers}"),
         _ => "trace".into(),
     });
-    let file = LogFile::open(path.clone(), common.log_rotate, common.log_keep)
-        .and_then(|file| file::start(file, common.log_format, console));
+    let file = LogFile::open(path, common.log_rotate, common.log_keep, files)
+        .and_then(|file| Ok(file::start(file, common.log_format, console)?));
     let (to_file, writer) = file.map_err(|error| {
-        Failure::Usage(format!(
-            "cannot open the log file {}: {error}; its folder must be there",
-            path.display()
-        ))
+        let hint = if error.is_absence() { "; its folder must be there" } else { "" };
+        Failure::Usage(format!("cannot open the log file {}: {error}{hint}", path.display()))
     })?;
     let to_file = to_file.with_filter(filter(&for_file)?.and(without_samples()));
     let _ = subscriber.with(to_file).try_init();

@@ -14,6 +14,7 @@
 //! is not has at most been written.
 
 mod source;
+mod walk;
 mod budget;
 mod feed;
 mod collect;
@@ -64,10 +65,16 @@ struct Plan {
 }
 
 pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
-    let source = Source::resolve(args)?;
+    let source = Source::resolve(args, settings)?;
+    if let Source::Files(files) = &source {
+        for path in &files.left_out {
+            let path = path.display();
+            console.say(&format!("warning: {path} is no input: this command writes to it"));
+        }
+    }
     let target = &args.target;
-    let (log, done) = match JobLog::open(args)? {
-        None => (None, JobLog::look(args)?),
+    let (log, done) = match JobLog::open(args, &settings.files)? {
+        None => (None, JobLog::look(args, &settings.files)?),
         Some((log, done, warnings)) => {
             warnings.iter().for_each(|warning| console.say(&format!("warning: {warning}")));
             (Some(log), done)
@@ -75,7 +82,8 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     };
     let pool = settings.pool_for(target, builder(args), None)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target)?)?;
-    let call = Call::resolve(&pool, &module, target, settings::shared_options(&pool, target)?)?;
+    let call =
+        Call::resolve(&pool, &module, target, settings::shared_options(&pool, target, &settings.files)?)?;
     check(&call, &source)?;
     let plan = Plan {
         call,
@@ -88,13 +96,13 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     if args.dry_run {
         return rehearse(&plan, module.name(), source, settings.quiet, console);
     }
-    let outputs = Outputs::open(args.output_dir.clone(), args.report)?;
+    let outputs = Outputs::open(args.output_dir.as_deref(), args.report, &settings.files, console)?;
     if args.resume || args.resume_failed {
         console::end_torn_line()?;
     }
     let signals = interrupt::listen();
-    let profile = Profile::begin(target.profile.as_deref(), &pool)?;
-    let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
+    let profile = Profile::begin(target, &settings.files, &pool)?;
+    let trace = Trace::begin(target, &settings.files, &pool)?;
     let progress = Progress::begin(args, settings.quiet, source.len().map(|len| len as u64), console);
     let plan = Arc::new(plan);
     let ahead = (pool.workers_max() * AHEAD_PER_WORKER).max(AHEAD_MIN);

@@ -1,11 +1,13 @@
 //! `wasmpool new`: the crate of a guest, which builds, passes its test and can be run.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::args::{GuestKind, NewArgs};
 use super::console::{self, Console};
 use super::doctor::machine;
 use super::exit::{Exit, Failure};
+use crate::files::{HostFiles, OpenError};
 
 /// The SDK of the repository that this command was built from.
 const SDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest-tasks/sdk");
@@ -35,17 +37,28 @@ const COMMAND_FILES: [(&str, &str); 3] = [
     ("README.md", include_str!("new/README.md.in")),
 ];
 
-pub(super) fn new(args: &NewArgs, console: &Console) -> Result<Exit, Failure> {
+pub(super) fn new(args: &NewArgs, files: &HostFiles, console: &Console) -> Result<Exit, Failure> {
     let name = crate_name(&args.path)?;
     let guest = Guest { name: &name, kind: args.kind, sdk: sdk(args)? };
-    if args.path.exists() {
-        let path = args.path.display();
-        return Err(Failure::Usage(format!("{path} is there already: name another folder, or take it away")));
+    let cannot =
+        |error: OpenError| Failure::Machinery(format!("cannot make {}: {error}", args.path.display()));
+    match files.make_new_folder(&args.path) {
+        Ok(_) => {}
+        Err(OpenError::System(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let path = args.path.display();
+            return Err(Failure::Usage(format!(
+                "{path} is there already: name another folder, or take it away"
+            )));
+        }
+        Err(error) => return Err(cannot(error)),
     }
-    for (path, text) in guest.files() {
-        write(&args.path.join(path), &guest.fill(text))?;
+    let ignored = (".gitignore", "/target\n");
+    for (path, text) in guest.files().into_iter().chain([ignored]) {
+        let path = args.path.join(path);
+        let folder = files.make_folder(path.parent().unwrap_or(&args.path), 0o777).map_err(cannot)?;
+        let name = path.file_name().unwrap_or_default();
+        folder.put(name, "new", guest.fill(text).as_bytes()).map_err(|error| cannot(error.into()))?;
     }
-    write(&args.path.join(".gitignore"), "/target\n")?;
     console::print_line(&format!("made {}; next:", args.path.display()))?;
     console::print_line(&format!("  cd {}", args.path.display()))?;
     console::print_line("  cargo test")?;
@@ -154,13 +167,6 @@ fn sdk(args: &NewArgs) -> Result<Option<PathBuf>, Failure> {
             sdk.display()
         ))),
     }
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-    folder
-        .and_then(|()| std::fs::write(path, text))
-        .map_err(|error| Failure::Machinery(format!("cannot write {}: {error}", path.display())))
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -18,9 +20,11 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
+use super::args::Target;
 use super::console::Console;
 use super::exit::Failure;
 use crate::Pool;
+use crate::files::HostFiles;
 
 /// The target of tasks' stacks; see `host/logs.rs`.
 pub(super) const STACK: &str = "wasmpool::stack";
@@ -138,6 +142,8 @@ fn functions(stack: &str) -> Vec<&str> {
 #[derive(Debug)]
 pub(super) struct Profile {
     path: PathBuf,
+    /// It was opened when there was nothing in it, and is written at the end.
+    file: File,
     /// Dropped to end it.
     goes_on: Sender<()>,
     thread: JoinHandle<()>,
@@ -145,11 +151,13 @@ pub(super) struct Profile {
 
 impl Profile {
     /// Asks the pool's tasks from here on, if there is to be a profile.
-    pub(super) fn begin(path: Option<&Path>, pool: &Pool) -> Result<Option<Profile>, Failure> {
-        let Some(path) = path else { return Ok(None) };
-        let cannot = |error| Failure::Usage(format!("cannot write the profile {}: {error}", path.display()));
+    pub(super) fn begin(target: &Target, files: &HostFiles, pool: &Pool) -> Result<Option<Profile>, Failure> {
+        let Some(path) = &target.profile else { return Ok(None) };
+        let cannot = |error: io::Error| {
+            Failure::Usage(format!("cannot write the profile {}: {error}", path.display()))
+        };
         // Now, and not when all is done, is the time to say that it cannot be written.
-        std::fs::write(path, "").map_err(cannot)?;
+        let file = files.replace(path).map_err(|error| cannot(error.into()))?.file;
         *seen() = Some(Seen::default());
         IS_ON.store(true, Ordering::Relaxed);
         let (goes_on, ends) = bounded::<()>(0);
@@ -161,19 +169,19 @@ impl Profile {
         };
         let thread =
             std::thread::Builder::new().name("wasmpool-profile".into()).spawn(ask).map_err(cannot)?;
-        Ok(Some(Profile { path: path.into(), goes_on, thread }))
+        Ok(Some(Profile { path: path.clone(), file, goes_on, thread }))
     }
 
     /// Writes what was seen of a pool that is shut down.
     pub(super) fn end(self, name: &str, console: &Console) -> Result<(), Failure> {
-        let Profile { path, goes_on, thread } = self;
+        let Profile { path, mut file, goes_on, thread } = self;
         drop(goes_on);
         if thread.join().is_err() {
             return Err(Failure::Machinery("the profile's thread panicked".into()));
         }
         let seen = seen().take().unwrap_or_default();
         let path = path.display();
-        std::fs::write(path.to_string(), seen.to_speedscope(name).to_string())
+        file.write_all(seen.to_speedscope(name).to_string().as_bytes())
             .map_err(|error| Failure::Machinery(format!("cannot write the profile {path}: {error}")))?;
         if seen.samples == 0 {
             console.say(&format!(

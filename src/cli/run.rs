@@ -20,11 +20,12 @@ use crate::{CommandOutput, Module, PartialOutput, Pool, TaskFailure, TaskReport}
 pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
     let target = &args.target;
     let pool = settings.pool_for(target, Pool::builder(), Some(1))?;
-    let trace = Trace::begin(target.trace.as_deref(), target.trace_bytes, &pool)?;
+    let trace = Trace::begin(target, &settings.files, &pool)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target)?)?;
-    let call = Call::resolve(&pool, &module, target, settings::shared_options(&pool, target)?)?;
-    let given = given(args, &call)?;
-    let profile = Profile::begin(target.profile.as_deref(), &pool)?;
+    let shared = settings::shared_options(&pool, target, &settings.files)?;
+    let call = Call::resolve(&pool, &module, target, shared)?;
+    let given = given(args, &call, settings)?;
+    let profile = Profile::begin(target, &settings.files, &pool)?;
     let signals = interrupt::listen();
     let pending = Arc::new(call.submit(given, None, None)?);
     let result = wait(&pending, signals)?;
@@ -80,13 +81,13 @@ fn wait(pending: &Arc<Pending>, signals: Receiver<Ask>) -> Result<Result<Answer,
 
 /// The input: what the arguments say, else stdin. A command reads that as it asks for it; for a task it is read
 /// before, if it is no keyboard and something is needed.
-fn given(args: &RunArgs, call: &Call) -> Result<Given, Failure> {
+fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<Given, Failure> {
     if let Some(text) = &args.input {
         return Ok(Given::Argument(text.clone()));
     }
     let is_stdin = |path: &&PathBuf| call.description().is_none() && path.as_os_str() == "-";
     if let Some(path) = args.input_file.as_ref().filter(|path| !is_stdin(path)) {
-        return input::from_file(path, call.description());
+        return input::from_file(&settings.files, path, call.description());
     }
     if args.no_stdin {
         return Ok(Given::Nothing);

@@ -8,6 +8,7 @@ use tracing::level_filters::LevelFilter;
 use super::args::{Common, Dir, Level, LogPolicy, Policy, Severity, Stop, Target};
 use super::exit::Failure;
 use super::input;
+use crate::files::HostFiles;
 use crate::{
     CompileLimits, Interrupt, Isolation, LogOverflow, Module, ModuleOptions, Pool, PoolBuilder,
     SandboxPolicy, TaskOptions,
@@ -21,6 +22,9 @@ const PROFILE_LOG_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub(super) struct Settings {
     pub(super) workers: Option<usize>,
     cache: Cache,
+    cache_bytes_max: Option<u64>,
+    pub(super) files: HostFiles,
+    pub(super) log_file: Option<PathBuf>,
     compile_limits: CompileLimits,
     log_rate: Option<u64>,
     worker_log: LevelFilter,
@@ -37,7 +41,7 @@ enum Cache {
 }
 
 impl Settings {
-    pub(super) fn resolve(common: &Common) -> Settings {
+    pub(super) fn resolve(common: &Common, files: HostFiles) -> Settings {
         let cache = match &common.cache_dir {
             _ if common.no_cache => Cache::Off,
             Some(dir) => Cache::Dir(dir.clone()),
@@ -51,6 +55,9 @@ impl Settings {
         Settings {
             workers: common.workers,
             cache,
+            cache_bytes_max: common.cache_limit.map(|size| size.as_u64()),
+            files,
+            log_file: common.log_file.clone(),
             compile_limits: compile_limits(common),
             log_rate: common.log_rate,
             worker_log: level_filter(worker_log(common)),
@@ -111,7 +118,17 @@ impl Settings {
             Cache::Dir(dir) => builder.cache_dir(dir),
             Cache::Off => builder.without_cache(),
         };
-        Ok(builder.build()?)
+        if let Some(bytes) = self.cache_bytes_max {
+            builder = builder.cache_bytes_max(bytes);
+        }
+        let pool = builder.build()?;
+        // Both have opened them by their paths.
+        if pool.has_other_dirs_than(&self.files) {
+            let message =
+                "a directory of --dir was replaced by another while this command began: run it again";
+            return Err(Failure::Usage(message.into()));
+        }
+        Ok(pool)
     }
 }
 
@@ -202,9 +219,13 @@ pub(super) fn task_options(target: &Target) -> TaskOptions {
 }
 
 /// The same, with the files that the tasks share.
-pub(super) fn shared_options(pool: &Pool, target: &Target) -> Result<TaskOptions, Failure> {
+pub(super) fn shared_options(
+    pool: &Pool,
+    target: &Target,
+    files: &HostFiles,
+) -> Result<TaskOptions, Failure> {
     target.share.iter().try_fold(task_options(target), |options, path| {
-        Ok(options.shared(&pool.share(input::read_file(path)?)?))
+        Ok(options.shared(&pool.share(input::read_file(files, path)?)?))
     })
 }
 

@@ -10,17 +10,18 @@
 //! as an array of which the end may be missing: what stands there after a crash can be opened, too.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::args::Target;
 use super::console::Console;
 use super::exit::Failure;
 use super::json;
+use crate::files::HostFiles;
 use crate::text::truncated;
 use crate::{EventKind, Events, Pool, PoolEvent, TaskId, TaskReport};
 
@@ -53,16 +54,18 @@ struct Ended {
 
 impl Trace {
     /// Follows the pool from here on, if there is to be a timeline.
-    pub(super) fn begin(path: Option<&Path>, bytes_max: u64, pool: &Pool) -> Result<Option<Trace>, Failure> {
-        let Some(path) = path else { return Ok(None) };
-        let cannot = |error| Failure::Usage(format!("cannot write the timeline {}: {error}", path.display()));
-        let file = File::create(path).map_err(cannot)?;
+    pub(super) fn begin(target: &Target, files: &HostFiles, pool: &Pool) -> Result<Option<Trace>, Failure> {
+        let (Some(path), bytes_max) = (&target.trace, target.trace_bytes) else { return Ok(None) };
+        let cannot = |error: io::Error| {
+            Failure::Usage(format!("cannot write the timeline {}: {error}", path.display()))
+        };
+        let file = files.replace(path).map_err(|error| cannot(error.into()))?.file;
         let events = pool.events();
         let thread = std::thread::Builder::new()
             .name("wasmpool-trace".into())
             .spawn(move || follow(events, BufWriter::new(file), bytes_max))
             .map_err(cannot)?;
-        Ok(Some(Trace { path: path.to_path_buf(), thread }))
+        Ok(Some(Trace { path: path.clone(), thread }))
     }
 
     /// Waits for the last event of a pool that is shut down.

@@ -15,18 +15,20 @@
 //! who mistrust something of their own user's take [`without_cache`](crate::PoolBuilder::without_cache).
 
 mod known;
+mod place;
+mod room;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use serde::{Deserialize, Serialize};
 
+use crate::files::{self, Folder};
 use crate::limits::ARTIFACT_BYTES_MAX;
 use crate::module::{CodeKind, Digest, ModuleDescription};
 use crate::wire::fingerprint;
@@ -122,9 +124,9 @@ impl Compiled {
 /// A directory of compiled modules that belongs to this user alone.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    dir: OwnedFd,
-    /// For messages only: it may lead elsewhere by now.
-    shown: PathBuf,
+    dir: Folder,
+    /// Most bytes of all entries; see `room`.
+    bytes_max: u64,
 }
 
 /// The name of an entry.
@@ -146,7 +148,7 @@ impl CacheKey {
 
 /// Machine code is made for this processor's features.
 fn cpu_fingerprint() -> u64 {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpuinfo = files::kernel_text("/proc/cpuinfo").unwrap_or_default();
     let features = cpuinfo.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
     let hash = blake3::hash(features.unwrap_or_default().as_bytes());
     u64::from_le_bytes(std::array::from_fn(|index| hash.as_bytes()[index]))
@@ -163,37 +165,6 @@ fn is_a(stat: &Stat, file_type: FileType) -> bool {
 }
 
 impl Cache {
-    /// `$XDG_CACHE_HOME/wasmpool`, else `$HOME/.cache/wasmpool`.
-    pub(crate) fn default_dir() -> Option<PathBuf> {
-        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-        Some(base.join("wasmpool"))
-    }
-
-    /// Opens or makes the directory. `None`, with a warning, if it is a symlink, or others own it or may
-    /// write to it: the pool then works without a cache.
-    pub(crate) fn open(dir: &Path) -> Option<Cache> {
-        match Cache::try_open(dir) {
-            Ok(cache) => Some(cache),
-            Err(error) => {
-                tracing::warn!(dir = %dir.display(), %error, "the cache of compiled modules is not used");
-                None
-            }
-        }
-    }
-
-    /// The directory is opened once, and what was opened is asked: from here on no path is followed,
-    /// so that whoever owns a directory above can point us at another of our own directories at worst.
-    fn try_open(dir: &Path) -> io::Result<Cache> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(dir, flags, Mode::empty())?;
-        if !is_ours(&rustix::fs::fstat(&opened)?) {
-            return Err(io::Error::other("it must be a directory that only this user can write to"));
-        }
-        Ok(Cache { dir: opened, shown: dir.into() })
-    }
-
     /// An entry whose every byte is what was stored; else `None`.
     ///
     /// The bytes are copied as they are hashed, and the copy is what workers map: sealed, so that
@@ -211,6 +182,7 @@ impl Cache {
                 return None;
             }
         };
+        touch(&file);
         read_entry(file, key).inspect_err(|error| self.warn(key, error)).ok()
     }
 
@@ -231,7 +203,8 @@ impl Cache {
     }
 
     fn warn(&self, key: &CacheKey, error: &io::Error) {
-        let dir = self.shown.display();
+        let dir = self.dir.shown();
+        let dir = dir.display();
         tracing::warn!(%dir, entry = key.0, %error, "a cache entry is not used, and compiled again");
     }
 
@@ -240,38 +213,48 @@ impl Cache {
     /// # Errors
     /// What the file system says.
     pub(crate) fn store(&self, key: &CacheKey, compiled: &Compiled) -> io::Result<()> {
-        self.write_beside(&key.file_name(), |file| write_entry(file, key, compiled))
+        if !self.make_room(entry_bytes(compiled)?) {
+            return Ok(());
+        }
+        self.write_beside(&key.file_name(), |file| write_entry(file, key, compiled))?;
+        // Other processes may have stored theirs meanwhile.
+        self.make_room(0);
+        Ok(())
     }
 
     fn write_beside(&self, name: &str, write: impl FnOnce(File) -> io::Result<()>) -> io::Result<()> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let beside = format!(
-            ".{}-{:x}-{:x}.new",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed),
-            rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_nsec
-        );
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&self.dir, &beside, flags, Mode::from_raw_mode(0o600))?);
+        let (beside, file, held) = self.make_new()?;
         let stored = write(file).and_then(|()| self.put(&beside, name));
         if stored.is_err() {
-            let _ = rustix::fs::unlinkat(&self.dir, &beside, AtFlags::empty());
+            let _ = self.dir.remove_file(&beside);
         }
+        drop(held);
         stored
     }
 
     /// A rename replaces anything but a directory: that is moved aside first, and removed if it is empty.
-    fn put(&self, from: &str, to: &str) -> io::Result<()> {
-        match rustix::fs::renameat(&self.dir, from, &self.dir, to) {
-            Err(rustix::io::Errno::ISDIR) => {
-                let aside = format!("{from}.directory");
-                rustix::fs::renameat(&self.dir, to, &self.dir, &aside)?;
-                let _ = rustix::fs::unlinkat(&self.dir, &aside, AtFlags::REMOVEDIR);
-                Ok(rustix::fs::renameat(&self.dir, from, &self.dir, to)?)
+    fn put(&self, from: &OsStr, to: &str) -> io::Result<()> {
+        match self.dir.rename(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                let mut aside = from.to_os_string();
+                aside.push(".directory");
+                self.dir.rename(to, &aside)?;
+                let _ = self.dir.remove_folder(&aside);
+                self.dir.rename(from, to)
             }
-            renamed => Ok(renamed?),
+            renamed => renamed,
         }
     }
+}
+
+/// Says that an entry was used: the least recently used go first.
+fn touch(file: &File) {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+    };
+    // On a file system that is only read nothing goes.
+    let _ = rustix::fs::futimens(file, &times);
 }
 
 /// Copies an entry into two sealed memfds, if the copy is what was stored under this name.
@@ -357,6 +340,13 @@ fn copy_segments(file: &File, start: u64, len: u64, copy: &File) -> io::Result<V
     })?;
     let unread = || io::Error::other("a part was not copied");
     digests.into_iter().map(|digest| digest.into_inner().ok_or_else(unread)).collect()
+}
+
+/// How long an entry's file is.
+fn entry_bytes(compiled: &Compiled) -> io::Result<u64> {
+    let head = (MAGIC.len() + blake3::OUT_LEN + HEAD_BYTES) as u64;
+    let parts = [&compiled.description_file, &compiled.artifact];
+    parts.iter().try_fold(head, |bytes, part| Ok(bytes + part.metadata()?.len()))
 }
 
 /// Not synced: what a crash of the machine leaves of it has another hash.

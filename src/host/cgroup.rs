@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::DeathCause;
+use crate::files::kernel_text;
 use crate::walls::{LayerReport, SandboxLayer};
 
 /// Most processes and threads in a worker's group, and in a compiler's.
@@ -134,8 +135,8 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 /// The group above this process's own, if it is ours to make groups in.
 fn delegated() -> Result<PathBuf, String> {
     let nowhere = |why: &str| format!("no delegated cgroup: {why}");
-    let groups = fs::read_to_string("/proc/self/cgroup").map_err(|error| nowhere(&error.to_string()))?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| nowhere(&error.to_string()))?;
+    let groups = kernel_text("/proc/self/cgroup").map_err(|error| nowhere(&error.to_string()))?;
+    let mounts = kernel_text("/proc/self/mountinfo").map_err(|error| nowhere(&error.to_string()))?;
     let own = own_group(&groups).ok_or_else(|| nowhere("this process is in none of version 2"))?;
     let mount = mount_of_version_2(&mounts).ok_or_else(|| nowhere("version 2 is not mounted"))?;
     let above = Path::new(own).parent().ok_or_else(|| nowhere("this process is in the root group"))?;

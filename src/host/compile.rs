@@ -20,6 +20,7 @@ use super::supervise::Job;
 use super::usage::{self, Usage};
 use crate::compile::cache::{Compiled, DESCRIPTION_BYTES_MAX, Stamp};
 use crate::error::{Death, DeathCause, ModuleError, Phase, Shortage};
+use crate::files::HostFiles;
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::limits::{
     ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX, NO_COMPILER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX,
@@ -394,8 +395,8 @@ impl<'a> WasmFile<'a> {
     ///
     /// # Errors
     /// [`ModuleError::Read`], and as [`check_wasm_bytes`].
-    pub(crate) fn open(path: &'a Path, max: u64) -> Result<Self, ModuleError> {
-        let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    pub(crate) fn open(path: &'a Path, files: &HostFiles, max: u64) -> Result<Self, ModuleError> {
+        let file = files.read(path).map_err(|error| unreadable(path, &error.into()))?;
         // Of a pipe or device it says nothing; then as much is read as there may be.
         let bytes = file.metadata().map_err(|error| unreadable(path, &error))?.len();
         check_wasm_bytes(bytes, max)?;

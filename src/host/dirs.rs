@@ -10,6 +10,7 @@ use rustix::fs::{Access, AtFlags, Mode, OFlags};
 
 use crate::directory::{DirAccess, GuestDir};
 use crate::error::BuildError;
+use crate::files::{HostFiles, TaskDirs};
 use crate::limits::{DIRS_MAX, GUEST_PATH_BYTES_MAX};
 use crate::walls::{SandboxLayer, SandboxRequest};
 
@@ -57,6 +58,17 @@ pub(crate) fn open_all(wanted: &[Wanted], request: &SandboxRequest) -> Result<Ve
         open.push(HostDir { descriptor: Arc::new(descriptor), guest: guest.clone() });
     }
     Ok(open)
+}
+
+/// The host's files beside these directories: what tasks may write is known by the descriptors that they are
+/// given.
+///
+/// # Errors
+/// What the system refuses.
+pub(crate) fn host_files(dirs: &[HostDir]) -> io::Result<HostFiles> {
+    let writable = dirs.iter().filter(|dir| dir.guest.access.is_writable());
+    let held: io::Result<Vec<_>> = writable.map(|dir| dir.descriptor.try_clone()).collect();
+    Ok(HostFiles::new(TaskDirs::new(held?)?))
 }
 
 fn open_one(path: &Path, access: DirAccess, request: &SandboxRequest) -> io::Result<OwnedFd> {

@@ -1,11 +1,11 @@
 //! Throw-away workers that attack their own walls, one process an attack, and what came of it.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,7 @@ use super::spawn::{self, Child, OWN_EXECUTABLE, Program};
 use crate::directory::{DirAccess, GuestDir};
 use crate::doctor::{AttackOutcome, AttackReport, Attempt, DoctorReport, Probe, Targets};
 use crate::error::{BuildError, DeathCause};
+use crate::files::{self, kernel_text};
 use crate::fork::PerProcess;
 use crate::limits;
 use crate::roles::{self, Role};
@@ -266,17 +267,18 @@ impl<'a> Patients<'a> {
         })?;
         let name = format!("wasmpool-doctor-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(&name);
-        let secret = lay_out(&dir)
-            .map_err(|source| BuildError::System { what: "lay out the attacks' targets", source })?;
+        let laid_out = |source| BuildError::System { what: "lay out the attacks' targets", source };
+        let secret = lay_out(&dir).map_err(laid_out)?;
         let dirs = give(&dir, doctor)?;
         // What cannot be had is no target: its attacks are then refused by its absence.
         let tcp = TcpListener::bind("127.0.0.1:0").ok();
         let unix = UnixListener::bind(dir.join("socket")).ok();
-        let _ = fs::set_permissions(dir.join("socket"), fs::Permissions::from_mode(0o777));
+        let _ = open_to_all(&dir.join("socket"));
+        open_to_all(&dir).map_err(laid_out)?;
         let named =
             SocketAddr::from_abstract_name(&name).and_then(|name| UnixListener::bind_addr(&name)).ok();
         // On purpose: what a careless embedder leaves open.
-        let open = File::open(&secret)
+        let open = files::reopened(&secret)
             .ok()
             .filter(|file| rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty()).is_ok());
         let in_memory = Box::new(0x7761_736d_706f_6f6c);
@@ -432,9 +434,9 @@ fn give(beside: &Path, doctor: &Doctor) -> Result<Vec<HostDir>, BuildError> {
         let dir = beside.join(name);
         fs::create_dir(&dir)?;
         fs::write(dir.join("inside"), "inside")?;
-        for path in [&dir, &dir.join("inside")] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
-        }
+        // The folder beside is still this user's alone.
+        open_to_all(&dir.join("inside"))?;
+        open_to_all(&dir)?;
         Ok(dir)
     };
     let mut wanted = Vec::new();
@@ -446,21 +448,25 @@ fn give(beside: &Path, doctor: &Doctor) -> Result<Vec<HostDir>, BuildError> {
     dirs::open_all(&wanted, &doctor.request)
 }
 
-/// A directory for everybody, with a file for everybody.
-fn lay_out(dir: &Path) -> io::Result<PathBuf> {
-    fs::create_dir(dir)?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o777))?;
-    let secret = dir.join("secret");
-    fs::write(&secret, "the secret of the host")?;
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o666))?;
+/// A directory with a file for everybody. The directory itself is [opened to all](open_to_all) when nothing is put
+/// into it any more: another user could put a link in the way.
+fn lay_out(dir: &Path) -> io::Result<File> {
+    fs::DirBuilder::new().mode(0o700).create(dir)?;
+    let mut secret = File::options().read(true).write(true).create_new(true).open(dir.join("secret"))?;
+    secret.write_all(b"the secret of the host")?;
+    secret.set_permissions(fs::Permissions::from_mode(0o666))?;
     Ok(secret)
+}
+
+fn open_to_all(path: &Path) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777))
 }
 
 /// What decides here about layers, for whoever reads a report from elsewhere.
 fn system() -> Vec<(String, String)> {
     let uname = rustix::system::uname();
-    let file = |path: &str| fs::read_to_string(path).map_or("-".into(), |text| text.trim().to_string());
-    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default().lines().skip(1).count();
+    let file = |path: &str| kernel_text(path).map_or("-".into(), |text| text.trim().to_string());
+    let swaps = kernel_text("/proc/swaps").unwrap_or_default().lines().skip(1).count();
     [
         ("wasmpool", env!("CARGO_PKG_VERSION").to_string()),
         ("kernel", uname.release().to_string_lossy().into_owned()),

@@ -30,6 +30,7 @@ use super::request::{Call, payload_bytes_max};
 use super::sent::{self, Sent, TaskShares};
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause, Shortage};
+use crate::files::kernel_text;
 use crate::foreign::{Foreign, guarded};
 use crate::future::Cell;
 use crate::limits::{LOG_RECORD_BYTES_MAX, UNSENT_AFTER};
@@ -412,7 +413,7 @@ impl Link {
 
     /// Resident memory of the process, where the system says it.
     pub(super) fn resident_bytes(&self) -> Option<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid)).ok()?;
+        let text = kernel_text(format!("/proc/{}/statm", self.pid)).ok()?;
         let mut fields = text.split(' ').skip(1).map(|pages| pages.parse::<u64>().ok());
         let (pages, of_files) = (fields.next()??, fields.next()??);
         let page_size = rustix::param::page_size() as u64;

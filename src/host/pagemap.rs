@@ -9,6 +9,8 @@
 
 use std::path::Path;
 
+use crate::files::kernel_text;
+
 /// The first kernel with `PAGEMAP_SCAN`:
 /// <https://www.man7.org/linux/man-pages/man2/PAGEMAP_SCAN.2const.html>.
 const KERNEL_MIN: (u32, u32) = (6, 7);
@@ -17,7 +19,7 @@ const KERNEL_MIN: (u32, u32) = (6, 7);
 pub(crate) fn objection() -> Option<String> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     too_old(&release).or_else(|| {
-        let read = |path: &str| std::fs::read_to_string(path).ok();
+        let read = |path: &str| kernel_text(path).ok();
         swap_is_possible(read("/proc/swaps").as_deref(), read("/proc/self/cgroup").as_deref(), |cgroup| {
             read(&Path::new("/sys/fs/cgroup").join(cgroup).join("memory.swap.max").to_string_lossy())
         })

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::cgroup::CgroupChoice;
 use super::dirs::HostDir;
 use crate::dispatch::{self, Config, OnDeath};
+use crate::files::HostFiles;
 use crate::limits::compile::CompileLimits;
 use crate::policy::{DropPolicy, OnWorkerDeath};
 use crate::task::TaskOptions;
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) pagemap_scan: bool,
     pub(crate) wasm_stack_bytes_max: usize,
     pub(crate) dirs: Vec<HostDir>,
+    /// The host's own files, apart from those directories.
+    pub(crate) files: HostFiles,
     pub(crate) defaults: TaskOptions,
     pub(crate) sandbox: SandboxRequest,
     pub(crate) cgroup: CgroupChoice,

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use crate::error::DeathCause;
+use crate::files::kernel_text;
 
 /// What a process has used in its life.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +64,7 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) -> (DeathCause, Usage) {
 
 /// The most that was ever resident of this process; 0 if that cannot be known.
 pub(super) fn own_peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = kernel_text("/proc/self/status").unwrap_or_default();
     let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     kib.and_then(|kib| kib.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

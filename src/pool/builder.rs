@@ -16,6 +16,7 @@ use crate::compile::cache::Cache;
 use crate::directory::{DirAccess, GuestDir, most};
 use crate::dispatch::{Event, Recycling};
 use crate::error::{BuildError, Shortage};
+use crate::files::{HostFiles, OpenError};
 use crate::fork::OfProcess;
 use crate::future::Queues;
 use crate::host::cgroup::CgroupChoice;
@@ -45,6 +46,7 @@ pub struct PoolBuilder {
     workers: usize,
     worker_program: Option<PathBuf>,
     cache: CacheChoice,
+    cache_bytes_max: u64,
     verify_sandbox: bool,
     dirs: Vec<dirs::Wanted>,
     settings: Settings,
@@ -64,6 +66,7 @@ impl PoolBuilder {
             workers: cpus,
             worker_program: None,
             cache: CacheChoice::Default,
+            cache_bytes_max: limits::CACHE_BYTES_MAX,
             verify_sandbox: false,
             dirs: Vec::new(),
             settings: Settings {
@@ -89,6 +92,7 @@ impl PoolBuilder {
                 pagemap_scan: false,
                 wasm_stack_bytes_max: limits::WASM_STACK_BYTES_MAX,
                 dirs: Vec::new(),
+                files: HostFiles::default(),
                 compile_limits: CompileLimits::new(),
                 compile_threads: cpus.min(4),
                 compilers_max: limits::COMPILERS_MAX,
@@ -449,7 +453,9 @@ impl PoolBuilder {
     }
 
     /// Where compiled modules are kept. Default: `$XDG_CACHE_HOME/wasmpool`, else
-    /// `$HOME/.cache/wasmpool`. The directory must belong to this user alone.
+    /// `$HOME/.cache/wasmpool`. The directory must belong to this user alone, and must not lie in a directory
+    /// that tasks may write to. Where the default would lie outside of a home that is there, or in another user's
+    /// folder, there is no cache.
     pub fn cache_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.cache = CacheChoice::Dir(dir.as_ref().into());
         self
@@ -458,6 +464,13 @@ impl PoolBuilder {
     /// Keeps no compiled modules on disk.
     pub fn without_cache(mut self) -> Self {
         self.cache = CacheChoice::Off;
+        self
+    }
+
+    /// Most bytes that compiled modules may take of the disk; those that were used least recently go for others. A
+    /// module that is larger is not kept. Default: 2 GiB.
+    pub fn cache_bytes_max(mut self, bytes: u64) -> Self {
+        self.cache_bytes_max = bytes;
         self
     }
 
@@ -501,15 +514,12 @@ impl PoolBuilder {
             None => Program::this_executable()
                 .map_err(|source| BuildError::WorkerProgram { path: OWN_EXECUTABLE.into(), source })?,
         };
-        let cache = match self.cache {
-            CacheChoice::Default => Cache::default_dir().and_then(|dir| Cache::open(&dir)),
-            CacheChoice::Dir(dir) => Cache::open(&dir),
-            CacheChoice::Off => None,
-        };
         let system = |what| move |source| BuildError::System { what, source: Shortage::explained(source) };
+        let files = dirs::host_files(&dirs).map_err(system("look at the directories of tasks"))?;
+        let cache = self.open_cache(&files)?;
         let (mailbox, inbox) = supervise::mailbox().map_err(system("create an eventfd"))?;
         let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
-        let mut settings = Settings { workers_max: self.workers, dirs, ..self.settings };
+        let mut settings = Settings { workers_max: self.workers, dirs, files, ..self.settings };
         settings.defaults.timeout.get_or_insert(limits::TIMEOUT);
         // Workers inherit the hard limit, which may be below what they have otherwise.
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
@@ -557,6 +567,17 @@ impl PoolBuilder {
             supervisor: Mutex::new(Some(supervisor)),
             callback_thread: callback_thread.thread().id(),
         }))))
+    }
+
+    fn open_cache(&self, files: &HostFiles) -> Result<Option<Cache>, BuildError> {
+        let (dir, opened) = match &self.cache {
+            CacheChoice::Off => return Ok(None),
+            CacheChoice::Dir(dir) => (dir.clone(), Cache::open(dir, files, self.cache_bytes_max)),
+            CacheChoice::Default => {
+                (Cache::default_dir().unwrap_or_default(), Cache::open_default(files, self.cache_bytes_max))
+            }
+        };
+        opened.map_err(|error: OpenError| BuildError::CacheDir { path: dir, source: error.into() })
     }
 }
 

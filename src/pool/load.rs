@@ -69,7 +69,7 @@ impl Pool {
             options.name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         }
         let max = handle.limits_of(&options).get(CompileLimit::WasmBytes);
-        let mut file = WasmFile::open(path, max)?;
+        let mut file = WasmFile::open(path, &handle.core.settings.files, max)?;
         let Some((cache, stamp)) = handle.cache.as_ref().zip(file.stamp()) else {
             return self.load_with(&file.read(max)?, options);
         };

@@ -1,6 +1,6 @@
 //! What of this machine matters to a pool, with a hint for each problem.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bytesize::ByteSize;
@@ -8,7 +8,8 @@ use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::compile::cache::Cache;
-use crate::limits::{HOST_STACK_BYTES, MEMORY_BYTES_MAX, WASM_STACK_BYTES_MAX};
+use crate::files::{HostFiles, kernel_text};
+use crate::limits::{CACHE_BYTES_MAX, HOST_STACK_BYTES, MEMORY_BYTES_MAX, WASM_STACK_BYTES_MAX};
 
 /// Descriptors that the host has open for a worker, at most: link, sockets, stderr, rings.
 const DESCRIPTORS_PER_WORKER: u64 = 8;
@@ -36,15 +37,15 @@ fn check(name: &'static str, value: impl Into<String>, hint: Option<String>) -> 
 pub(super) fn look(workers: Option<usize>, cache_dir: Option<&Path>) -> Vec<Check> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = workers.unwrap_or(cpus) as u64;
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let overcommit = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap_or_default();
+    let meminfo = kernel_text("/proc/meminfo").unwrap_or_default();
+    let overcommit = kernel_text("/proc/sys/vm/overcommit_memory").unwrap_or_default();
     vec![
         check("CPUs", format!("{cpus}, for {workers} workers"), cpu_hint(workers, cpus as u64)),
         memory(workers, field(&meminfo, "MemAvailable:")),
         descriptors(workers, getrlimit(Resource::Nofile).current),
         stack(getrlimit(Resource::Stack).maximum),
         overcommitted(overcommit.trim()),
-        cache(cache_dir.map(Path::to_path_buf).or_else(Cache::default_dir)),
+        cache(cache_dir),
         toolchain(),
     ]
 }
@@ -93,20 +94,23 @@ fn overcommitted(mode: &str) -> Check {
     check("overcommit", shown, hint)
 }
 
-fn cache(dir: Option<PathBuf>) -> Check {
-    let Some(dir) = dir else {
+fn cache(dir: Option<&Path>) -> Check {
+    let files = HostFiles::default();
+    let Some(shown) = dir.map(Path::to_path_buf).or_else(Cache::default_dir) else {
         let hint = "each module is compiled anew: set HOME, or --cache-dir".to_string();
         return check("cache", "none", Some(hint));
     };
-    let shown = dir.display().to_string();
-    if Cache::open(&dir).is_none() {
+    let shown = shown.display().to_string();
+    let opened = match dir {
+        Some(dir) => Cache::open(dir, &files, CACHE_BYTES_MAX),
+        None => Cache::open_default(&files, CACHE_BYTES_MAX),
+    };
+    let Ok(Some(cache)) = opened else {
         let hint = "it must be a directory that only this user can write to: chmod 700, or --cache-dir";
         return check("cache", shown, Some(hint.to_string()));
-    }
-    let entries =
-        std::fs::read_dir(&dir).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
-    let bytes = entries.iter().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum();
-    check("cache", format!("{shown}, {} files, {}", entries.len(), ByteSize::b(bytes).display().iec()), None)
+    };
+    let (count, bytes) = cache.size();
+    check("cache", format!("{shown}, {count} files, {}", ByteSize::b(bytes).display().iec()), None)
 }
 
 /// Whether guests can be compiled here.
@@ -156,7 +160,6 @@ mod tests {
         assert!(stack(Some(8 << 20)).hint.is_none() && stack(Some(1 << 20)).hint.is_some());
         assert!(overcommitted("0").hint.is_none() && overcommitted("2").hint.is_some());
         assert!(cpu_hint(2, 2).is_none() && cpu_hint(9, 2).is_some());
-        assert!(cache(None).hint.is_some());
     }
 
     #[test]
@@ -165,9 +168,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let set = |mode| std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode));
         set(0o700).expect("is ours");
-        assert!(cache(Some(folder.path().into())).hint.is_none());
+        assert!(cache(Some(folder.path())).hint.is_none());
         set(0o777).expect("is ours");
-        assert!(cache(Some(folder.path().into())).hint.is_some());
+        assert!(cache(Some(folder.path())).hint.is_some());
     }
 
     #[test]

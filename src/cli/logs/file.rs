@@ -108,12 +108,13 @@ mod tests {
 
     use super::super::rotate::Rotation;
     use super::*;
+    use crate::files::HostFiles;
 
     #[test]
     fn a_writer_that_is_dropped_has_written_everything() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
-        let file = LogFile::open(path.clone(), Rotation::Never, 1).expect("opens");
+        let file = LogFile::open(&path, Rotation::Never, 1, &HostFiles::default()).expect("opens");
         let (layer, writer) = start(file, LogFormat::Json, &Console::new()).expect("starts");
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             (0..1_000).for_each(|n| tracing::info!("line {n}"));
@@ -129,7 +130,7 @@ mod tests {
     fn lines_that_find_the_queue_full_are_counted_in_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
-        let file = LogFile::open(path.clone(), Rotation::Never, 1).expect("opens");
+        let file = LogFile::open(&path, Rotation::Never, 1, &HostFiles::default()).expect("opens");
         let (sender, lines) = bounded(2);
         let dropped = Arc::new(AtomicU64::new(0));
         let layer = ToFile {

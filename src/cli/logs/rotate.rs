@@ -1,14 +1,16 @@
 //! A file that begins anew once a day, or once it is full; so many old ones are kept.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::Path;
 use std::str::FromStr;
 use std::time::SystemTime;
 
 use bytesize::ByteSize;
+use rustix::fs::FileType;
+
+use crate::files::{Folder, HostFiles, Identity, OpenError, Output};
 
 /// Bytes of a file that begins anew by its size, unless set.
 const SIZE_BYTES: u64 = 64 * 1024 * 1024;
@@ -44,8 +46,9 @@ impl FromStr for Rotation {
 /// last one, `NAME.2` and so on for sizes.
 #[derive(Debug)]
 pub(super) struct LogFile {
-    path: PathBuf,
     file: File,
+    /// Where it begins anew; a pipe, a terminal or a device never does.
+    named: Option<Named>,
     bytes: u64,
     /// Of what is in it.
     day: String,
@@ -53,13 +56,29 @@ pub(super) struct LogFile {
     kept: usize,
 }
 
+/// A file's name in its folder, which is held: whatever becomes of the path, logs stay in there.
+#[derive(Debug)]
+struct Named {
+    folder: Folder,
+    name: OsString,
+}
+
 impl LogFile {
-    pub(super) fn open(path: PathBuf, rotation: Rotation, kept: usize) -> io::Result<LogFile> {
-        let file = append(&path)?;
+    pub(super) fn open(
+        path: &Path,
+        rotation: Rotation,
+        kept: usize,
+        files: &HostFiles,
+    ) -> Result<LogFile, OpenError> {
+        let Output { file, is_regular } = files.append(path)?;
+        let named = match is_regular && rotation != Rotation::Never {
+            true => Named::of(path, &file, files)?,
+            false => None,
+        };
         let metadata = file.metadata()?;
         let bytes = metadata.len();
         let day = if bytes == 0 { day(SystemTime::now()) } else { day(metadata.modified()?) };
-        Ok(LogFile { path, file, bytes, day, rotation, kept })
+        Ok(LogFile { file, named, bytes, day, rotation, kept })
     }
 
     /// Appends a line by one write.
@@ -79,77 +98,91 @@ impl LogFile {
     }
 
     fn begin_anew(&mut self, now: SystemTime) -> io::Result<()> {
+        let Some(named) = &self.named else { return Ok(()) };
         match self.rotation {
             Rotation::Never => return Ok(()),
             // Another process may write to it, too, and have been first.
-            Rotation::Daily if self.bytes > 0 && self.is_current()? => {
-                let to = self.numbered(&self.day);
-                if to.try_exists()? {
-                    // What is there stays, and goes on with what came after it.
-                    std::io::copy(&mut File::open(&self.path)?, &mut append(&to)?)?;
-                    std::fs::remove_file(&self.path)?;
-                } else {
-                    std::fs::rename(&self.path, to)?;
-                }
-                self.prune()?;
+            Rotation::Daily if self.bytes > 0 && named.is_current(&self.file)? => {
+                named.move_to_day(&mut self.file, &self.day)?;
+                named.prune(self.kept)?;
             }
             Rotation::Daily => {}
-            Rotation::Size(_) if !self.is_current()? => {}
-            Rotation::Size(_) => {
-                for number in (1..self.kept).rev() {
-                    match std::fs::rename(
-                        self.numbered(&number.to_string()),
-                        self.numbered(&(number + 1).to_string()),
-                    ) {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                        _ => {}
-                    }
-                }
-                match self.kept {
-                    0 => std::fs::remove_file(&self.path)?,
-                    _ => std::fs::rename(&self.path, self.numbered("1"))?,
-                }
-            }
+            Rotation::Size(_) if !named.is_current(&self.file)? => {}
+            Rotation::Size(_) => named.shift(self.kept)?,
         }
-        self.file = append(&self.path)?;
+        self.file = named.folder.append(&named.name)?.file;
         self.bytes = self.file.metadata()?.len();
         self.day = day(now);
         Ok(())
     }
+}
+
+impl Named {
+    /// `None` where the path leads to the file by a link, whose place is not the file's.
+    fn of(path: &Path, file: &File, files: &HostFiles) -> Result<Option<Named>, OpenError> {
+        let (folder, name) = files.folder_of(path)?;
+        let named = Named { folder, name };
+        Ok(named.is_current(file)?.then_some(named))
+    }
 
     /// Whether the file of that name is the one that is open.
-    fn is_current(&self) -> io::Result<bool> {
-        let (open, named) = (self.file.metadata()?, std::fs::metadata(&self.path));
-        Ok(named.is_ok_and(|named| (named.dev(), named.ino()) == (open.dev(), open.ino())))
+    fn is_current(&self, file: &File) -> io::Result<bool> {
+        let (open, named) = (Identity::of_open(file)?, self.folder.look(&self.name)?);
+        Ok(named.is_some_and(|named| Identity::of(&named) == open))
+    }
+
+    fn move_to_day(&self, file: &mut File, day: &str) -> io::Result<()> {
+        let to = self.numbered(day);
+        if self.folder.look(&to)?.is_none() {
+            return self.folder.rename(&self.name, to);
+        }
+        // What is there stays, and goes on with what came after it.
+        let mut older = self.folder.append(&to)?.file;
+        file.rewind()?;
+        let len = file.metadata()?.len();
+        io::copy(&mut io::Read::by_ref(file).take(len), &mut older)?;
+        self.folder.remove_file(&self.name)
+    }
+
+    /// Each old file takes the place of the next older one.
+    fn shift(&self, kept: usize) -> io::Result<()> {
+        for number in (1..kept).rev() {
+            let (from, to) = (self.numbered(&number.to_string()), self.numbered(&(number + 1).to_string()));
+            match self.folder.rename(from, to) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        match kept {
+            0 => self.folder.remove_file(&self.name),
+            _ => self.folder.rename(&self.name, self.numbered("1")),
+        }
     }
 
     /// Removes the oldest days.
-    fn prune(&self) -> io::Result<()> {
-        let folder = self.path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-        let mut name = self.path.file_name().unwrap_or_default().to_os_string();
-        name.push(".");
-        let prefix = name.as_encoded_bytes();
+    fn prune(&self, kept: usize) -> io::Result<()> {
+        let prefix = self.numbered("");
         let is_day = |name: &OsString| {
-            let rest = name.as_encoded_bytes().strip_prefix(prefix).unwrap_or_default();
+            let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes()).unwrap_or_default();
             rest.len() == 10 && rest.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-')
         };
-        let mut days: Vec<_> =
-            std::fs::read_dir(folder)?.flatten().map(|entry| entry.file_name()).filter(is_day).collect();
+        let is_regular = |name: &OsString| {
+            let stat = self.folder.look(name).ok().flatten();
+            stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+        };
+        let names = self.folder.entries()?.into_iter().map(|entry| entry.name);
+        let mut days: Vec<_> = names.filter(is_day).filter(is_regular).collect();
         days.sort_unstable();
-        let old = days.len().saturating_sub(self.kept);
-        days.iter().take(old).try_for_each(|name| std::fs::remove_file(folder.join(name)))
+        let old = days.len().saturating_sub(kept);
+        days.iter().take(old).try_for_each(|name| self.folder.remove_file(name))
     }
 
-    fn numbered(&self, number: &str) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push(".");
-        path.push(number);
-        path.into()
+    fn numbered(&self, number: &str) -> OsString {
+        let mut name = self.name.clone();
+        name.push(".");
+        name.push(number);
+        name
     }
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
 }
 
 /// The date, in UTC.
@@ -187,7 +220,8 @@ mod tests {
     #[test]
     fn a_full_file_begins_anew_and_so_many_old_ones_stay() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut log = LogFile::open(folder.path().join("log"), Rotation::Size(4), 2).expect("opens");
+        let mut log = LogFile::open(&folder.path().join("log"), Rotation::Size(4), 2, &HostFiles::default())
+            .expect("opens");
         for line in ["a\n", "b\n", "c\n", "too long for it\n", "d\n", "e\n"] {
             log.write(line, SystemTime::now()).expect("writes");
         }
@@ -205,7 +239,7 @@ mod tests {
         std::fs::write(&path, "before\n").expect("writes");
         let first = SystemTime::UNIX_EPOCH + DAY * 20_000;
         File::options().write(true).open(&path).and_then(|file| file.set_modified(first)).expect("sets");
-        let mut log = LogFile::open(path, Rotation::Daily, 2).expect("opens");
+        let mut log = LogFile::open(&path, Rotation::Daily, 2, &HostFiles::default()).expect("opens");
         for days in 0..4 {
             log.write(&format!("day {days}\n"), first + DAY * days).expect("writes");
         }

@@ -8,15 +8,14 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Seek as _, Write as _};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, fcntl_lock};
-
 use crate::cli::args::MapArgs;
 use crate::cli::exit::Failure;
+use crate::files::{self, Finding, HostFiles, Locked, OpenError};
 use crate::text::is_harmless;
 
 /// GNU parallel's nine, and ours.
@@ -29,7 +28,7 @@ const RECORD_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes of `Command`.
 const COMMAND_BYTES_MAX: usize = 4096;
 
-/// A file that records are appended to. It is locked for as long as it is open.
+/// A file that records are appended to. It is locked for as long as it is open, if its file system has locks.
 #[derive(Debug)]
 pub(super) struct JobLog {
     path: PathBuf,
@@ -88,21 +87,45 @@ impl Done {
 
 impl JobLog {
     /// Opens the log that the arguments name, and reads what it says is done.
-    pub(super) fn open(args: &MapArgs) -> Result<Option<(JobLog, Done, Vec<String>)>, Failure> {
+    ///
+    /// A pipe, a terminal or a device is written to as it is: nothing can be read back from it, and so nothing
+    /// is gone on with.
+    pub(super) fn open(
+        args: &MapArgs,
+        files: &HostFiles,
+    ) -> Result<Option<(JobLog, Done, Vec<String>)>, Failure> {
         let Some(path) = args.joblog.as_ref().filter(|_| !args.dry_run) else { return Ok(None) };
         let mut warnings = Vec::new();
-        let cannot = |what: &str, error: std::io::Error| {
+        let cannot = |what: &str, error: io::Error| {
             Failure::Usage(format!("cannot {what} the job log {}: {error}", path.display()))
         };
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path);
-        let mut file = file.map_err(|error| cannot("open", error))?;
-        // A lock of this process alone: one of the open file would live on for a moment in a child that
-        // is being spawned as this process is killed.
-        if fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let path = path.display();
-            return Err(Failure::Usage(format!(
-                "the job log {path} is in use by another wasmpool: wait for it, or name another file"
-            )));
+        let output = files.append(path).map_err(|error| cannot("open", error.into()))?;
+        let file = output.file;
+        if !output.is_regular {
+            if args.resume || args.resume_failed {
+                let path = path.display();
+                return Err(Failure::Usage(format!(
+                    "the job log {path} is no regular file, so that there is nothing to go on with: leave out --resume"
+                )));
+            }
+            let mut log = JobLog { path: path.clone(), file };
+            log.write(HEADER)?;
+            return Ok(Some((log, Done::default(), warnings)));
+        }
+        match files::lock(&file).map_err(|error| cannot("lock", error))? {
+            Locked::Ours(_) => {}
+            Locked::Others => {
+                let path = path.display();
+                return Err(Failure::Usage(format!(
+                    "the job log {path} is in use by another wasmpool: wait for it, or name another file"
+                )));
+            }
+            Locked::NotHere => {
+                let path = path.display();
+                warnings.push(format!(
+                    "the job log {path} cannot be locked: no other wasmpool may use it meanwhile"
+                ));
+            }
         }
         let len = file.metadata().map_err(|error| cannot("read", error))?.len();
         let resumes = args.resume || args.resume_failed;
@@ -119,7 +142,6 @@ impl JobLog {
             let path = path.display();
             warnings.push(format!("the last line of the job log {path} was torn, and counts for nothing"));
         }
-        file.seek(std::io::SeekFrom::End(0)).map_err(|error| cannot("read", error))?;
         let mut log = JobLog { path: path.clone(), file };
         if whole == 0 {
             log.write(HEADER)?;
@@ -128,11 +150,13 @@ impl JobLog {
     }
 
     /// What is done by the log of a dry run, which is left as it is.
-    pub(super) fn look(args: &MapArgs) -> Result<Done, Failure> {
+    pub(super) fn look(args: &MapArgs, files: &HostFiles) -> Result<Done, Failure> {
         let Some(path) = &args.joblog else { return Ok(Done::default()) };
-        match File::open(path) {
-            Ok(file) => Ok(read(&file, path, args.resume_failed)?.0),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Done::default()),
+        match files.read_own(path, Finding::Usual) {
+            Ok(source) => Ok(read(&source.file, path, args.resume_failed)?.0),
+            Err(OpenError::System(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Done::default()),
+            // Of a pipe or a device nothing is done.
+            Err(OpenError::NotRegular(_)) => Ok(Done::default()),
             Err(error) => Err(Failure::Usage(format!("cannot open the job log {}: {error}", path.display()))),
         }
     }
@@ -186,7 +210,7 @@ fn read(file: &File, path: &Path, only_successes: bool) -> Result<(Done, u64), F
     let mut line = Vec::new();
     loop {
         line.clear();
-        let mut limited = std::io::Read::take(&mut reader, RECORD_BYTES_MAX as u64);
+        let mut limited = io::Read::take(&mut reader, RECORD_BYTES_MAX as u64);
         limited.read_until(b'\n', &mut line).map_err(|error| {
             Failure::Usage(format!("cannot read the job log {}: {error}", path.display()))
         })?;

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use super::feed::Job;
 use super::source::Label;
 use crate::cli::call::Answer;
+use crate::cli::console::Console;
 use crate::cli::exit::Failure;
 use crate::cli::object::{self, Object};
+use crate::files::{Folder, HostFiles, Locked, OpenError};
 use crate::{TaskReport, text};
 
 /// Most bytes that a file's name takes from its input's.
@@ -17,16 +19,32 @@ const NAME_BYTES_MAX: usize = 100;
 /// How results are written.
 #[derive(Debug)]
 pub(super) struct Outputs {
-    dir: Option<PathBuf>,
+    dir: Option<OutputDir>,
     report: bool,
 }
 
+/// The folder of the outputs' files. It is opened once and held, and locked: two maps that number their files alike
+/// would replace each other's.
+#[derive(Debug)]
+struct OutputDir {
+    folder: Folder,
+    /// As it was typed.
+    path: PathBuf,
+    lock: Locked,
+}
+
+/// What ends the name of a file that is being written.
+const UNFINISHED: &str = "unfinished";
+
 impl Outputs {
     /// Makes the folder, if there is to be one.
-    pub(super) fn open(dir: Option<PathBuf>, report: bool) -> Result<Outputs, Failure> {
-        if let Some(dir) = &dir {
-            std::fs::create_dir_all(dir).map_err(|error| cannot("make the folder", dir, &error))?;
-        }
+    pub(super) fn open(
+        dir: Option<&Path>,
+        report: bool,
+        files: &HostFiles,
+        console: &Console,
+    ) -> Result<Outputs, Failure> {
+        let dir = dir.map(|dir| OutputDir::open(dir, files, console)).transpose()?;
         Ok(Outputs { dir, report })
     }
 
@@ -44,15 +62,16 @@ impl Outputs {
                 match (dir, failure) {
                     (Some(dir), Failure::Task(task)) if let Some(output) = task.output() => {
                         let name = name(job.seq, &job.label);
-                        let path = write_command(dir, &name, &output.stdout, &output.stderr)?;
-                        object.field("file", path.display().to_string())
+                        let file = dir.write_command(&name, &output.stdout, &output.stderr)?;
+                        object.field("file", dir.path.join(file).display().to_string())
                     }
                     _ => object.partial_output(failure),
                 }
             }
             (Ok(answer), None) => answer.add_to(object),
             (Ok(answer), Some(dir)) => {
-                let path = write(dir, &name(job.seq, &job.label), answer)?;
+                let file = dir.write(&name(job.seq, &job.label), answer)?;
+                let path = dir.path.join(file);
                 answer.add_status_to(object).field("file", path.display().to_string())
             }
         };
@@ -73,30 +92,66 @@ fn name(seq: u64, label: &Label) -> String {
     format!("{seq}-{}", &name[..end.unwrap_or(0)])
 }
 
-/// Writes what a call returned, and says where.
-fn write(dir: &Path, name: &str, answer: &Answer) -> Result<PathBuf, Failure> {
-    match answer {
-        Answer::Json(json) => put(dir, &format!("{name}.json"), format!("{json}\n").as_bytes()),
-        Answer::Bytes(bytes) => put(dir, &format!("{name}.bin"), bytes),
-        Answer::Command(output) => write_command(dir, name, &output.stdout, &output.stderr),
+impl OutputDir {
+    fn open(path: &Path, files: &HostFiles, console: &Console) -> Result<OutputDir, Failure> {
+        let shown = path.display();
+        let folder = files.make_folder(path, 0o777).map_err(|error| match error {
+            OpenError::System(error) => cannot("make the folder", path, &error),
+            error => Failure::Usage(format!("cannot write outputs to {shown}: {error}")),
+        })?;
+        let lock = folder.lock().map_err(|error| cannot("lock the folder", path, &error))?;
+        match lock {
+            Locked::Ours(_) => {}
+            Locked::Others => {
+                return Err(Failure::Usage(format!(
+                    "the folder {shown} is in use by another wasmpool, whose outputs would have the same names: wait \
+                     for it, or name another folder"
+                )));
+            }
+            Locked::NotHere => console.say(&format!(
+                "warning: the folder {shown} cannot be locked: another map into it would replace these outputs"
+            )),
+        }
+        let dir = OutputDir { folder, path: path.to_path_buf(), lock };
+        dir.sweep();
+        Ok(dir)
     }
-}
 
-fn write_command(dir: &Path, name: &str, stdout: &[u8], stderr: &[u8]) -> Result<PathBuf, Failure> {
-    if !stderr.is_empty() {
-        put(dir, &format!("{name}.err"), stderr)?;
+    /// Takes away what a map that was killed had not finished; whoever writes here has the lock.
+    fn sweep(&self) {
+        if !matches!(self.lock, Locked::Ours(_)) {
+            return;
+        }
+        for entry in self.folder.entries().unwrap_or_default() {
+            if Folder::is_made_name(&entry.name, UNFINISHED) {
+                // What cannot be removed is in nobody's way.
+                let _ = self.folder.remove_file(&entry.name);
+            }
+        }
     }
-    put(dir, &format!("{name}.out"), stdout)
-}
 
-/// Whoever looks finds the whole file, or none.
-fn put(dir: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
-    let path = dir.join(name);
-    let unfinished = dir.join(format!(".{name}.unfinished"));
-    let written: io::Result<()> =
-        std::fs::write(&unfinished, bytes).and_then(|()| std::fs::rename(&unfinished, &path));
-    written.map_err(|error| cannot("write", &path, &error))?;
-    Ok(path)
+    /// Writes what a call returned, and says to which file.
+    fn write(&self, name: &str, answer: &Answer) -> Result<String, Failure> {
+        match answer {
+            Answer::Json(json) => self.put(format!("{name}.json"), format!("{json}\n").as_bytes()),
+            Answer::Bytes(bytes) => self.put(format!("{name}.bin"), bytes),
+            Answer::Command(output) => self.write_command(name, &output.stdout, &output.stderr),
+        }
+    }
+
+    fn write_command(&self, name: &str, stdout: &[u8], stderr: &[u8]) -> Result<String, Failure> {
+        if !stderr.is_empty() {
+            self.put(format!("{name}.err"), stderr)?;
+        }
+        self.put(format!("{name}.out"), stdout)
+    }
+
+    /// Whoever looks finds the whole file, or none.
+    fn put(&self, name: String, bytes: &[u8]) -> Result<String, Failure> {
+        let written = self.folder.put(&name, UNFINISHED, bytes);
+        written.map_err(|error| cannot("write", &self.path.join(&name), &error))?;
+        Ok(name)
+    }
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {

@@ -2,31 +2,52 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ignore::WalkBuilder;
+use rustix::fs::FileType;
 
 use super::joblog::Digest;
+use super::walk;
 use crate::cli::args::MapArgs;
 use crate::cli::exit::Failure;
 use crate::cli::input;
 use crate::cli::object::Object;
+use crate::cli::settings::Settings;
 use crate::cli::streams;
+use crate::files::{Folder, HostFiles, Identity, OpenError};
 use crate::limits::INPUT_BYTES_MAX;
 use crate::text::quoted;
 
 /// What a label shows of a line.
 const SHOWN_BYTES_MAX: usize = 80;
 
-/// A file, or the folder that could not be entered and why.
-type Found = Result<PathBuf, (String, String)>;
+/// An input that was found.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// A file that was named.
+    Named(PathBuf),
+    /// A file in the folder of that number, by its path from there.
+    Beneath(usize, PathBuf),
+    /// What is in the way, and where.
+    Failed(String, String),
+}
+
+/// Files in their order.
+#[derive(Debug)]
+pub(super) struct Files {
+    host: HostFiles,
+    /// Folders that were named: which one it was when its files were found.
+    folders: Vec<(PathBuf, Identity)>,
+    found: Vec<Found>,
+    /// What was named and is no input, since this command writes it.
+    pub(super) left_out: Vec<PathBuf>,
+}
 
 /// A source that is known to be there. It is read as it is needed.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// Files in their order.
-    Files(Vec<Found>),
+    Files(Files),
     /// Lines of stdin.
     Lines,
     /// Lines of stdin, each JSON.
@@ -44,14 +65,33 @@ pub(super) struct Item {
 #[derive(Debug)]
 pub(super) enum Content {
     Line(Vec<u8>),
-    File(PathBuf),
+    File(InputFile),
+}
+
+/// A file that is opened when it is read: by its own path, or beneath the folder in which it was found, which is
+/// held.
+#[derive(Debug)]
+pub(super) struct InputFile {
+    host: HostFiles,
+    folder: Option<Arc<Folder>>,
+    path: PathBuf,
+    shown: PathBuf,
+}
+
+impl InputFile {
+    fn read(&self) -> Result<Vec<u8>, Failure> {
+        match &self.folder {
+            None => input::read_file(&self.host, &self.path),
+            Some(folder) => input::read_opened(&self.shown, folder.open_beneath(&self.host, &self.path)),
+        }
+    }
 }
 
 impl Content {
     pub(super) fn read(self) -> Result<Vec<u8>, Failure> {
         match self {
             Content::Line(line) => Ok(line),
-            Content::File(path) => input::read_file(&path),
+            Content::File(file) => file.read(),
         }
     }
 
@@ -59,7 +99,7 @@ impl Content {
     pub(super) fn digest(&self) -> Digest {
         match self {
             Content::Line(line) => Digest::of(line),
-            Content::File(path) => Digest::of(path.as_os_str().as_encoded_bytes()),
+            Content::File(file) => Digest::of(file.shown.as_os_str().as_encoded_bytes()),
         }
     }
 }
@@ -74,9 +114,9 @@ pub(super) enum Label {
 
 impl Source {
     /// Finds the files. A path that is not there is refused before anything runs.
-    pub(super) fn resolve(args: &MapArgs) -> Result<Source, Failure> {
+    pub(super) fn resolve(args: &MapArgs, settings: &Settings) -> Result<Source, Failure> {
         if !args.files.is_empty() {
-            return Ok(Source::Files(files(&args.files, &own_files(args))?));
+            return Ok(Source::Files(Files::find(&args.files, &settings.files, &own_files(args, settings))?));
         }
         if !input::is_piped() {
             let message = "there are no inputs: name --files, or pipe lines to stdin";
@@ -88,71 +128,110 @@ impl Source {
     /// How many inputs there are, where that is known.
     pub(super) fn len(&self) -> Option<usize> {
         match self {
-            Source::Files(files) => Some(files.len()),
+            Source::Files(files) => Some(files.found.len()),
             Source::Lines | Source::JsonLines => None,
         }
     }
 
     pub(super) fn items(self) -> Box<dyn Iterator<Item = Item>> {
         match self {
-            Source::Files(files) => Box::new(files.into_iter().map(file)),
+            Source::Files(files) => Box::new(files.items()),
             Source::Lines => Box::new(lines(BufReader::new(streams::stdin()), false)),
             Source::JsonLines => Box::new(lines(BufReader::new(streams::stdin()), true)),
         }
     }
 }
 
-/// What this command writes: where it lies in a folder of inputs, it is none of them, and the inputs are the
-/// same the next time. By device and number; what is not there yet cannot be found.
-fn own_files(args: &MapArgs) -> Vec<(u64, u64)> {
-    let stdout = Path::new("/proc/self/fd/1");
-    let named = [args.joblog.as_deref(), args.output_dir.as_deref(), Some(stdout)];
-    let found = named.into_iter().flatten().filter_map(|path| std::fs::metadata(path).ok());
-    found.filter(|found| found.is_file() || found.is_dir()).map(|found| (found.dev(), found.ino())).collect()
+/// What this command writes is no input of it, be it in a folder of inputs or named: the inputs are then the same the
+/// next time. By device and number; what is not there yet cannot be found.
+fn own_files(args: &MapArgs, settings: &Settings) -> Vec<Identity> {
+    let target = &args.target;
+    let named = [
+        args.joblog.as_deref(),
+        args.output_dir.as_deref(),
+        target.trace.as_deref(),
+        target.profile.as_deref(),
+        settings.log_file.as_deref(),
+        Some(Path::new("/proc/self/fd/1")),
+    ];
+    let found = named.into_iter().flatten().filter_map(|path| settings.files.look(path).ok());
+    let kinds = [FileType::RegularFile, FileType::Directory];
+    found
+        .filter(|stat| kinds.contains(&FileType::from_raw_mode(stat.st_mode)))
+        .map(|stat| Identity::of(&stat))
+        .collect()
 }
 
-fn files(paths: &[PathBuf], own: &[(u64, u64)]) -> Result<Vec<Found>, Failure> {
-    let mut found = Vec::new();
-    for path in paths {
-        // As others have it: a file of that name is `./-`.
-        if path.as_os_str() == "-" {
-            found.push(Ok(path.clone()));
-            continue;
+impl Files {
+    fn find(paths: &[PathBuf], host: &HostFiles, own: &[Identity]) -> Result<Files, Failure> {
+        let mut files =
+            Files { host: host.clone(), folders: Vec::new(), found: Vec::new(), left_out: Vec::new() };
+        for path in paths {
+            // As others have it: a file of that name is `./-`.
+            if path.as_os_str() == "-" {
+                files.found.push(Found::Named(path.clone()));
+                continue;
+            }
+            let cannot =
+                |error: OpenError| Failure::Input(format!("cannot read {}: {error}", path.display()));
+            let stat = host.look(path).map_err(cannot)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                let folder = host.folder(path).map_err(cannot)?;
+                let identity = Identity::of_open(&folder).map_err(|errno| cannot(errno.into()))?;
+                let number = files.folders.len();
+                files.folders.push((path.clone(), identity));
+                let shown = path.display().to_string();
+                files.found.extend(walk::files(host, &folder, own).map(|found| match found {
+                    Ok(path) => Found::Beneath(number, path),
+                    Err(message) => Found::Failed(shown.clone(), message),
+                }));
+            } else if own.contains(&Identity::of(&stat)) {
+                files.left_out.push(path.clone());
+            } else {
+                files.found.push(Found::Named(path.clone()));
+            }
         }
-        let metadata = std::fs::metadata(path)
-            .map_err(|error| Failure::Input(format!("cannot read {}: {error}", path.display())))?;
-        if metadata.is_dir() {
-            found.extend(walk(path, own.to_vec()));
-        } else {
-            found.push(Ok(path.clone()));
-        }
+        Ok(files)
     }
-    Ok(found)
+
+    /// One folder is held at a time: the files of each follow each other.
+    fn items(self) -> impl Iterator<Item = Item> {
+        let Files { host, folders, found, .. } = self;
+        let mut held: Option<(usize, Result<Arc<Folder>, String>)> = None;
+        found.into_iter().map(move |found| {
+            let (path, folder, shown) = match found {
+                Found::Failed(folder, message) => {
+                    return Item { label: Label::File(folder), content: Err(Failure::Input(message)) };
+                }
+                Found::Named(path) => (path.clone(), None, path),
+                Found::Beneath(number, path) => {
+                    let (named, identity) = &folders[number];
+                    if held.as_ref().is_none_or(|(held, _)| *held != number) {
+                        held = Some((number, hold(&host, named, *identity)));
+                    }
+                    let folder = held.as_ref().map(|(_, folder)| folder.clone());
+                    let shown = named.join(&path);
+                    (path, folder, shown)
+                }
+            };
+            let label = Label::File(shown.display().to_string());
+            let content = match folder.transpose() {
+                Ok(folder) => Ok(Content::File(InputFile { host: host.clone(), folder, path, shown })),
+                Err(message) => Err(Failure::Input(message)),
+            };
+            Item { label, content }
+        })
+    }
 }
 
-/// The files of a folder, sorted by name in each, without hidden and ignored ones.
-fn walk(folder: &Path, own: Vec<(u64, u64)>) -> impl Iterator<Item = Found> {
-    let shown = folder.display().to_string();
-    WalkBuilder::new(folder)
-        // A .gitignore counts in an exported tree too.
-        .require_git(false)
-        .sort_by_file_name(Ord::cmp)
-        .filter_entry(move |entry| {
-            let is_own = |found: std::fs::Metadata| own.contains(&(found.dev(), found.ino()));
-            own.is_empty() || !entry.path().metadata().is_ok_and(is_own)
-        })
-        .build()
-        .filter_map(move |entry| match entry {
-            Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_file()) => Some(Ok(entry.into_path())),
-            Ok(_) => None,
-            Err(error) => Some(Err((shown.clone(), error.to_string()))),
-        })
-}
-
-fn file(found: Found) -> Item {
-    match found {
-        Ok(path) => Item { label: Label::File(path.display().to_string()), content: Ok(Content::File(path)) },
-        Err((folder, message)) => Item { label: Label::File(folder), content: Err(Failure::Input(message)) },
+/// Opens a folder again whose files were found before: it must be the same one.
+fn hold(host: &HostFiles, path: &Path, identity: Identity) -> Result<Arc<Folder>, String> {
+    let cannot = |error: OpenError| format!("cannot read the folder {}: {error}", path.display());
+    let folder = host.folder(path).map_err(cannot)?;
+    match Identity::of_open(&folder) {
+        Ok(found) if found == identity => Ok(Arc::new(folder)),
+        Ok(_) => Err(format!("the folder {} was replaced by another", path.display())),
+        Err(errno) => Err(cannot(errno.into())),
     }
 }
 
@@ -301,15 +380,35 @@ mod tests {
             std::fs::write(root.join(name), name).expect("writes");
         }
         std::fs::write(root.join(".gitignore"), "*.log\n").expect("writes");
-        let found = files(&[root.join("skip.log"), root.to_path_buf()], &[]).expect("all are there");
-        let names: Vec<_> = found
-            .iter()
-            .map(|path| path.as_ref().expect("readable").strip_prefix(root).expect("inside").to_path_buf())
-            .collect();
-        assert_eq!(names, ["skip.log", "a.txt", "b.txt", "sub/c.txt"].map(PathBuf::from));
-        assert!(files(&[root.join("missing")], &[]).is_err());
-        let of = |name: &str| std::fs::metadata(root.join(name)).map(|found| (found.dev(), found.ino()));
+        let host = HostFiles::default();
+        let find = |paths: &[PathBuf], own: &[Identity]| Files::find(paths, &host, own);
+        let found = find(&[root.join("skip.log"), root.to_path_buf()], &[]).expect("all are there");
+        let beneath = ["a.txt", "b.txt", "sub/c.txt"].map(|path| Found::Beneath(0, path.into()));
+        assert_eq!(found.found[0], Found::Named(root.join("skip.log")));
+        assert_eq!(found.found[1..], beneath);
+        assert!(find(&[root.join("missing")], &[]).is_err());
+        let of = |name: &str| host.look(&root.join(name)).map(|stat| Identity::of(&stat));
         let own = [of("b.txt").expect("is there"), of("sub").expect("is there")];
-        assert_eq!(files(&[root.to_path_buf()], &own).expect("reads").len(), 1, "what we write is no input");
+        let found = find(&[root.to_path_buf(), root.join("b.txt")], &own).expect("reads");
+        assert_eq!(found.found, [Found::Beneath(0, "a.txt".into())], "what we write is no input");
+        assert_eq!(found.left_out, [root.join("b.txt")]);
+    }
+
+    #[test]
+    fn a_folder_that_was_replaced_is_read_no_more() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (root, other) = (folder.path().join("in"), folder.path().join("other"));
+        for (folder, text) in [(&root, "one"), (&other, "secret")] {
+            std::fs::create_dir(folder).expect("a folder");
+            std::fs::write(folder.join("a.txt"), text).expect("writes");
+        }
+        let find = || Files::find(&[root.clone()], &HostFiles::default(), &[]).expect("reads");
+        let read = |files: Files| files.items().map(|item| item.content.and_then(Content::read)).next();
+        assert_eq!(read(find()).expect("one").expect("reads"), b"one");
+        let found = find();
+        std::fs::rename(&root, folder.path().join("away")).expect("moves");
+        std::fs::rename(&other, &root).expect("moves");
+        let refused = read(found).expect("one").expect_err("is another");
+        assert!(refused.to_string().contains("replaced by another"), "{refused}");
     }
 }

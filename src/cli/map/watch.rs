@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use crate::files::kernel_text;
 use crate::text::{Name, truncated};
 use crate::{PoolStats, TaskId, WorkerState};
 
@@ -54,7 +55,7 @@ fn seconds(time: Duration) -> String {
 
 /// What a process holds of its own and shared, in memory now.
 pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let statm = kernel_text(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }

@@ -12,9 +12,14 @@
 //! files are read and hashed each time. So are those of overlays, FUSE and networks: what lies below, or
 //! elsewhere, does not ask.
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, SystemTime};
 
-use super::*;
+use rustix::fs::FileType;
+
+use super::{Cache, is_a, touch};
+use crate::module::Digest;
 
 /// What was remembered under an earlier number had not been written back first.
 const MAGIC: &[u8; 16] = b"wasmpool known 2";
@@ -98,6 +103,7 @@ impl Cache {
         let mut file = self.open_entry(&stamp.file_name()).ok()??;
         let mut bytes = [0; FILE_BYTES];
         file.read_exact(&mut bytes).ok()?;
+        touch(&file);
         let digest = Digest(*bytes[MAGIC.len() + STAMP_BYTES..].first_chunk()?);
         (bytes[..] == to_file(stamp, digest)).then_some(digest)
     }
@@ -110,7 +116,8 @@ impl Cache {
         let stored =
             self.write_beside(&before.file_name(), |mut file| file.write_all(&to_file(before, digest)));
         if let Err(error) = stored {
-            let dir = self.shown.display();
+            let dir = self.dir.shown();
+            let dir = dir.display();
             tracing::debug!(%dir, %error, "the digest of a file could not be remembered");
         }
     }
@@ -119,13 +126,16 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::HostFiles;
+    use crate::limits::CACHE_BYTES_MAX;
 
     /// Of a file that nobody has changed for long.
     const STAMP: Stamp = Stamp([1, 2, 3, 1_000_000_000, 5, 1_000_000_001, 7]);
 
     fn cache() -> (tempfile::TempDir, Cache) {
         let dir = tempfile::tempdir().expect("a directory");
-        let cache = Cache::open(dir.path()).expect("opens");
+        let opened = Cache::open(dir.path(), &HostFiles::default(), CACHE_BYTES_MAX);
+        let cache = opened.expect("is allowed").expect("opens");
         (dir, cache)
     }
 

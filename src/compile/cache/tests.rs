@@ -1,6 +1,9 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::files::HostFiles;
+use crate::limits::CACHE_BYTES_MAX;
 use crate::module::{Interrupt, MemoryKind, ModuleKind};
 
 const CODE: &[u8] = b"machine code";
@@ -9,7 +12,7 @@ fn compiled(tag: u64) -> Compiled {
     with_code(tag, CODE)
 }
 
-fn with_code(tag: u64, code: &[u8]) -> Compiled {
+pub(super) fn with_code(tag: u64, code: &[u8]) -> Compiled {
     let description = ModuleDescription {
         kind: ModuleKind::Library,
         tasks: Vec::new(),
@@ -32,6 +35,10 @@ fn with_code(tag: u64, code: &[u8]) -> Compiled {
     Compiled::read(file(code), file(&bytes), code.len() as u64).expect("reads")
 }
 
+fn open(dir: &Path) -> Option<Cache> {
+    Cache::open(dir, &HostFiles::default(), CACHE_BYTES_MAX).expect("tasks have no directory")
+}
+
 struct Place {
     dir: tempfile::TempDir,
     cache: Cache,
@@ -41,7 +48,7 @@ struct Place {
 impl Place {
     fn new() -> Place {
         let dir = tempfile::tempdir().expect("a directory");
-        let cache = Cache::open(dir.path()).expect("opens");
+        let cache = open(dir.path()).expect("opens");
         let place = Place { dir, cache, key: CacheKey::new(Digest::of(b"wasm"), CodeKind::Plain) };
         place.store();
         place
@@ -160,10 +167,10 @@ fn a_directory_that_is_a_symlink_or_open_to_others_is_not_used() {
     let real = place.dir.path().join("real");
     std::fs::create_dir(&real).expect("makes");
     symlink(&real, &link).expect("links");
-    assert!(Cache::open(&link).is_none());
-    assert!(Cache::open(&real).is_some());
+    assert!(open(&link).is_none());
+    assert!(open(&real).is_some());
     std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o777)).expect("opens up");
-    assert!(Cache::open(&real).is_none());
+    assert!(open(&real).is_none());
 }
 
 #[test]

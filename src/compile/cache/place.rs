@@ -1,0 +1,118 @@
+//! Where the cache is, and whether it can be used there.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags};
+
+use super::{Cache, is_a, is_ours};
+use crate::files::{HostFiles, OpenError};
+
+/// Of the directory itself, and of those that are made above it.
+const MODE: u32 = 0o700;
+
+impl Cache {
+    /// `$XDG_CACHE_HOME/wasmpool`, else `$HOME/.cache/wasmpool`.
+    pub(crate) fn default_dir() -> Option<PathBuf> {
+        Some(base()?.join("wasmpool"))
+    }
+
+    /// Opens or makes the directory where it is by default. `None` without a warning where there is no place for
+    /// it: nothing is made outside of a home that is there, or in a folder that is another user's.
+    ///
+    /// # Errors
+    /// [`OpenError::TasksMayWrite`]
+    pub(crate) fn open_default(files: &HostFiles, bytes_max: u64) -> Result<Option<Cache>, OpenError> {
+        let Some(dir) = Cache::default_dir() else { return Ok(None) };
+        match has_place(files, &dir) {
+            Ok(true) => Cache::open(&dir, files, bytes_max),
+            Ok(false) => {
+                tracing::info!(dir = %dir.display(), "compiled modules are not kept: the folder is another user's");
+                Ok(None)
+            }
+            Err(error @ OpenError::TasksMayWrite(_)) => Err(error),
+            Err(error) => {
+                tracing::debug!(dir = %dir.display(), %error, "compiled modules are not kept");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Opens or makes the directory. `None`, with a warning, if it is a symlink, or others own it or may
+    /// write to it: the pool then works without a cache.
+    ///
+    /// # Errors
+    /// [`OpenError::TasksMayWrite`]: what tasks can write is not run.
+    pub(crate) fn open(dir: &Path, files: &HostFiles, bytes_max: u64) -> Result<Option<Cache>, OpenError> {
+        match try_open(dir, files, bytes_max) {
+            Ok(cache) => Ok(Some(cache)),
+            Err(error @ OpenError::TasksMayWrite(_)) => Err(error),
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "the cache of compiled modules is not used");
+                Ok(None)
+            }
+        }
+    }
+
+    /// How many files it has, and how many bytes they take.
+    pub(crate) fn size(&self) -> (usize, u64) {
+        let files = self.files();
+        (files.len(), files.iter().map(|file| file.bytes).sum())
+    }
+}
+
+fn base() -> Option<PathBuf> {
+    absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))
+}
+
+fn absolute(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Whether all that is there of the directory and what is above it, up to the home, is this user's, or root's for
+/// the kernel to say no; and the rest of it would lie in a home that is there.
+fn has_place(files: &HostFiles, dir: &Path) -> Result<bool, OpenError> {
+    let home = absolute("HOME").filter(|home| dir.starts_with(home));
+    let Some(first) = home.or_else(base) else { return Ok(false) };
+    let own = rustix::process::geteuid().as_raw();
+    let mut path = first.clone();
+    let rest = dir.strip_prefix(&first).unwrap_or(Path::new(""));
+    let mut parts = rest.components();
+    loop {
+        match files.own_folder(&path) {
+            Ok(folder) => {
+                let owner = folder.stat()?.st_uid;
+                if owner != own && owner != 0 {
+                    return Ok(false);
+                }
+            }
+            // What is missing beneath a folder that is there can be made.
+            Err(OpenError::System(error)) if error.kind() == io::ErrorKind::NotFound && path != first => {
+                return Ok(true);
+            }
+            Err(error) => return Err(error),
+        }
+        match parts.next() {
+            Some(part) => path.push(part),
+            None => return Ok(true),
+        }
+    }
+}
+
+/// The directory is opened once, and what was opened is asked: from here on no path is followed,
+/// so that whoever owns a directory above can point us at another of our own directories at worst.
+fn try_open(dir: &Path, files: &HostFiles, bytes_max: u64) -> Result<Cache, OpenError> {
+    let refused = |what: &str| OpenError::System(io::Error::other(what.to_string()));
+    let folder = files.make_own_folder(dir, MODE)?;
+    if files.has_task_dirs_in(&folder) {
+        return Err(OpenError::TasksMayWrite(folder.shown()));
+    }
+    let stat = folder.stat()?;
+    if !is_a(&stat, FileType::Directory) || !is_ours(&stat) {
+        return Err(refused("it must be a directory that only this user can write to"));
+    }
+    // That it can be entered is said now, and not with each entry.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::openat(&folder, ".", flags, Mode::empty())?;
+    Ok(Cache { dir: folder, bytes_max })
+}

@@ -1,0 +1,102 @@
+//! The one door to the host's files: everything that the host opens by a path is opened here.
+//!
+//! A task with a writable directory can put any name into it, and replace it while the host works: by
+//! a link to somewhere else, by a FIFO that nobody writes to, by a device. Another user can do the same in
+//! a folder that is open to all. So every folder on the way to a file is opened first and held, and is asked
+//! [who may change it](Writers); links are followed only where nobody else can have made them, or where they
+//! give their maker no more than is his; what is opened waits for nobody, and is looked at
+//! afterwards.
+//!
+//! | the host | may lie in a tasks' directory | how |
+//! |---|---|---|
+//! | reads an input ([`HostFiles::read`], [`HostFiles::folder`]) | yes | no links there, regular files of one name |
+//! | relies on a file ([`HostFiles::read_own`]) | no | as above |
+//! | appends ([`HostFiles::append`]) | no | a new file is made exclusively; one that was there must have one name |
+//! | replaces ([`HostFiles::replace`], [`Folder::put`]) | no | made under a name that nobody can guess, then renamed |
+//!
+//! Absent on purpose: anything that takes a path twice. What has been opened is used by its descriptor.
+
+mod error;
+mod writers;
+mod walk;
+mod open;
+mod folder;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::Stat;
+
+pub(crate) use error::OpenError;
+pub(crate) use folder::{Folder, Locked, lock};
+pub(crate) use open::{Finding, Output};
+pub(crate) use writers::{TaskDirs, are_own};
+
+/// A file or folder, whatever it is called: its device and number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    device: u64,
+    number: u64,
+}
+
+impl Identity {
+    pub(crate) fn of(stat: &Stat) -> Identity {
+        Identity { device: stat.st_dev, number: stat.st_ino }
+    }
+
+    /// Of something that is open.
+    pub(crate) fn of_open(file: impl AsFd) -> rustix::io::Result<Identity> {
+        rustix::fs::fstat(file).map(|stat| Identity::of(&stat))
+    }
+}
+
+/// The host's files, with the directories in which tasks may change names.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HostFiles {
+    tasks: Arc<TaskDirs>,
+}
+
+impl HostFiles {
+    pub(crate) fn new(tasks: TaskDirs) -> HostFiles {
+        HostFiles { tasks: Arc::new(tasks) }
+    }
+
+    /// Whether these are the directories that are known here as the tasks' own.
+    pub(crate) fn knows(&self, dir: impl AsFd) -> bool {
+        self.tasks.holds(dir)
+    }
+
+    /// Whether tasks can change the names in this folder, which was opened when nobody had said which directories are
+    /// theirs.
+    pub(crate) fn are_reached_in(&self, folder: &Folder) -> bool {
+        self.tasks.reach(folder)
+    }
+
+    /// Whether such a directory lies in this folder, however deep.
+    pub(crate) fn has_task_dirs_in(&self, folder: &Folder) -> bool {
+        self.tasks.any_in(folder)
+    }
+}
+
+/// The text of a file of the kernel's (`/proc`, `/sys`), which nobody else can put there.
+pub(crate) fn kernel_text(path: impl AsRef<Path>) -> std::io::Result<String> {
+    let path = path.as_ref();
+    debug_assert!(path.starts_with("/proc") || path.starts_with("/sys"), "{}", path.display());
+    std::fs::read_to_string(path)
+}
+
+/// What stands behind one of this process's own descriptors, opened once more to be read.
+pub(crate) fn reopened(descriptor: impl AsFd) -> std::io::Result<std::fs::File> {
+    use std::os::fd::AsRawFd as _;
+    let path = format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd());
+    let flags = rustix::fs::OFlags::RDONLY
+        | rustix::fs::OFlags::NONBLOCK
+        | rustix::fs::OFlags::NOCTTY
+        | rustix::fs::OFlags::CLOEXEC;
+    let opened: OwnedFd = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
+    Ok(opened.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! Why something is not opened.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// A task could replace it, or what leads to it.
+    #[error(
+        "tasks may write to {}, and could put a link in its place: name a path outside of the directories that tasks \
+         may write to",
+        .0.display()
+    )]
+    TasksMayWrite(PathBuf),
+    #[error("{} is a symbolic link that others may have made: name what it leads to", .0.display())]
+    Link(PathBuf),
+    /// The file that was opened is of a kind that is not taken from a folder that others may change.
+    #[error("it is {0}, and no regular file")]
+    NotRegular(&'static str),
+    #[error(
+        "the file has a second name (a hard link), by which others may reach it: name a file that has one"
+    )]
+    SeveralNames,
+    #[error("it was moved or replaced while it was opened")]
+    Replaced,
+    #[error("it belongs to another user, in a folder that is open to all: name another")]
+    NotOurs,
+    #[error("it is a pipe, and nobody has opened it to read")]
+    NoReader,
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+impl OpenError {
+    /// Whether there is nothing of that name, or nothing that may be looked at.
+    pub(crate) fn is_absence(&self) -> bool {
+        let OpenError::System(error) = self else { return false };
+        matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied
+        )
+    }
+
+    pub(super) fn link(folder: &Path, name: &std::ffi::OsStr) -> OpenError {
+        OpenError::Link(folder.join(name))
+    }
+}
+
+impl From<Errno> for OpenError {
+    fn from(errno: Errno) -> OpenError {
+        OpenError::System(errno.into())
+    }
+}
+
+impl From<OpenError> for io::Error {
+    fn from(error: OpenError) -> io::Error {
+        match error {
+            OpenError::System(error) => error,
+            other => io::Error::other(other),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! A folder that is held: whatever its path leads to by now, its names are looked up in it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RawDir, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::open::kind;
+use super::writers::{TaskDirs, Writers, is_trusted};
+use super::{HostFiles, OpenError};
+
+/// How often a race is run again before it is an error.
+pub(super) const TRIES_MAX: usize = 16;
+
+/// A process that was killed may have left the lock to a child that is about to become another program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Room for one name at least, where a folder is only read to wait for others.
+const SOME_NAMES_BYTES: usize = 512;
+
+/// Bytes of a name that nobody can guess.
+const NAME_BYTES: usize = 16;
+
+#[derive(Debug)]
+pub(crate) struct Folder {
+    descriptor: OwnedFd,
+    /// For messages only: it may lead elsewhere by now. Empty for the working directory.
+    path: PathBuf,
+    writers: Writers,
+}
+
+/// What stands in a folder under a name.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) name: OsString,
+    /// Unknown on file systems that do not say.
+    pub(crate) kind: FileType,
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Folder {
+    pub(super) fn new(descriptor: OwnedFd, path: PathBuf, tasks: &TaskDirs) -> Result<Folder, OpenError> {
+        let stat = rustix::fs::fstat(&descriptor)?;
+        let writers = Writers::of(&descriptor, &stat, tasks);
+        Ok(Folder { descriptor, path, writers })
+    }
+
+    pub(crate) fn writers(&self) -> Writers {
+        self.writers
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its path as messages show it.
+    pub(crate) fn shown(&self) -> PathBuf {
+        if self.path.as_os_str().is_empty() { ".".into() } else { self.path.clone() }
+    }
+
+    /// Where it is now, if the kernel says so.
+    pub(crate) fn current_path(&self) -> Option<PathBuf> {
+        path_of(&self.descriptor).ok().filter(|path| path.is_absolute())
+    }
+
+    pub(crate) fn stat(&self) -> io::Result<Stat> {
+        Ok(rustix::fs::fstat(&self.descriptor)?)
+    }
+
+    /// What stands under this name, itself if it is a link; `None` if there is nothing.
+    pub(crate) fn look(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Stat>> {
+        match rustix::fs::statat(&self.descriptor, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All names but `.` and `..`, in no order.
+    pub(crate) fn entries(&self) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        for entry in Dir::new(rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty())?)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." {
+                entries.push(Entry { name: name.to_os_string(), kind: entry.file_type() });
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Opens a regular file beneath, as an input: no link is followed on the way.
+    ///
+    /// # Errors
+    /// [`OpenError`]; whoever put something else in its place meanwhile finds it refused.
+    pub(crate) fn open_beneath(&self, files: &HostFiles, path: &Path) -> Result<File, OpenError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = self.beneath(path, flags)?;
+        let stat = rustix::fs::fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(OpenError::NotRegular(kind(&stat)));
+        }
+        let parent = match path.parent().filter(|parent| *parent != Path::new("")) {
+            Some(parent) => Some(self.folder_beneath(files, parent)?),
+            None => None,
+        };
+        parent.as_ref().unwrap_or(self).check_names(path.file_name().unwrap_or_default(), &file, &stat)?;
+        Ok(file.into())
+    }
+
+    /// Opens a folder beneath.
+    pub(crate) fn folder_beneath(&self, files: &HostFiles, path: &Path) -> Result<Folder, OpenError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Folder::new(self.beneath(path, flags)?, self.path.join(path), &files.tasks)
+    }
+
+    fn beneath(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, OpenError> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        for _ in 0..TRIES_MAX {
+            match rustix::fs::openat2(&self.descriptor, path, flags, Mode::empty(), resolve) {
+                Ok(file) => return Ok(file),
+                // Something was renamed on the way.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::LOOP) => return Err(OpenError::Link(self.path.join(path))),
+                // An old kernel, or a filter that does not know the call.
+                Err(Errno::NOSYS | Errno::PERM) => return self.beneath_stepwise(path, flags),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Errno::AGAIN.into())
+    }
+
+    /// The same by what every kernel has: each component for itself.
+    pub(super) fn beneath_stepwise(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, OpenError> {
+        let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut held: Option<OwnedFd> = None;
+        let mut components = path.components().peekable();
+        while let Some(component) = components.next() {
+            let Component::Normal(name) = component else { return Err(Errno::XDEV.into()) };
+            let flags = if components.peek().is_some() { folder } else { flags | OFlags::NOFOLLOW };
+            let at = held.as_ref().map_or(self.descriptor.as_fd(), AsFd::as_fd);
+            let opened = rustix::fs::openat(at, name, flags, Mode::empty()).map_err(|error| match error {
+                Errno::LOOP => OpenError::Link(self.path.join(path)),
+                error => error.into(),
+            })?;
+            held = Some(opened);
+        }
+        held.ok_or_else(|| Errno::NOENT.into())
+    }
+
+    /// A new file under a name that nobody can guess: it ends in `.suffix`, and is hidden.
+    pub(crate) fn make_new(&self, suffix: &str, mode: u32) -> io::Result<(OsString, File)> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for _ in 0..TRIES_MAX {
+            let mut random = [0; NAME_BYTES];
+            getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+            let name = format!(".{:032x}.{suffix}", u128::from_ne_bytes(random));
+            match rustix::fs::openat(&self.descriptor, &name, flags, Mode::from_raw_mode(mode)) {
+                Err(Errno::EXIST) => {}
+                opened => return Ok((name.into(), opened?.into())),
+            }
+        }
+        Err(Errno::EXIST.into())
+    }
+
+    /// Whether [`make_new`](Self::make_new) may have made that name.
+    pub(crate) fn is_made_name(name: &OsStr, suffix: &str) -> bool {
+        let digits = name.as_bytes().strip_prefix(b".").and_then(|rest| rest.strip_suffix(suffix.as_bytes()));
+        let digits = digits.and_then(|rest| rest.strip_suffix(b"."));
+        digits
+            .is_some_and(|digits| digits.len() == 2 * NAME_BYTES && digits.iter().all(u8::is_ascii_hexdigit))
+    }
+
+    /// Writes a whole file: whoever looks finds it, or what was there before.
+    pub(crate) fn put(&self, name: impl AsRef<OsStr>, suffix: &str, bytes: &[u8]) -> io::Result<()> {
+        let (made, mut file) = self.make_new(suffix, 0o666)?;
+        let written = file.write_all(bytes).and_then(|()| self.rename(&made, name.as_ref()));
+        if written.is_err() {
+            let _ = self.remove_file(&made);
+        }
+        written
+    }
+
+    pub(crate) fn rename(&self, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> io::Result<()> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        Ok(rustix::fs::renameat(&self.descriptor, from, &self.descriptor, to)?)
+    }
+
+    /// Removes a name, whatever it stands for, unless that is a folder.
+    pub(crate) fn remove_file(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.descriptor, name.as_ref(), AtFlags::empty())?)
+    }
+
+    /// Removes a folder that is empty.
+    pub(crate) fn remove_folder(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.descriptor, name.as_ref(), AtFlags::REMOVEDIR)?)
+    }
+
+    /// Locks the folder until the lock is dropped.
+    pub(crate) fn lock(&self) -> io::Result<Locked> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let folder = match rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty()) {
+            // It may be written to, and not be listed.
+            Err(Errno::ACCESS) => return Ok(Locked::NotHere),
+            folder => folder?,
+        };
+        lock(&folder).map(|locked| match locked {
+            Locked::Ours(_) => Locked::Ours(Some(folder)),
+            other => other,
+        })
+    }
+}
+
+/// What came of the wish to be the only one.
+#[derive(Debug)]
+pub(crate) enum Locked {
+    /// Until the descriptor is closed, if it is here.
+    Ours(#[cfg_attr(feature = "cli", expect(dead_code, reason = "it is held"))] Option<OwnedFd>),
+    /// Another process has it.
+    Others,
+    /// The file system has no locks, or the file none.
+    NotHere,
+}
+
+/// Locks an open file, for as long as it is open in any process: closing another descriptor of it, as
+/// whoever reads it would do, does not give the lock away.
+pub(crate) fn lock(file: impl AsFd) -> io::Result<Locked> {
+    let began = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Locked::Ours(None)),
+            Err(Errno::INTR) => {}
+            Err(Errno::WOULDBLOCK) if began.elapsed() > LOCK_PATIENCE => return Ok(Locked::Others),
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOOK_AGAIN),
+            Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::BADF) => {
+                return Ok(Locked::NotHere);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The end of the kernel's path of an open file whose name was taken away.
+const TAKEN_AWAY: &[u8] = b" (deleted)";
+
+impl Folder {
+    /// Refuses a file that was opened here if it has a second name: it may be one that somebody gave to a file of
+    /// ours, to have it read or written as theirs.
+    ///
+    /// They might take that name away again between the opening and the count. So where there is one name, it must
+    /// still be the one by which the file was opened: of that the kernel says whether it was taken away, for good. As
+    /// the count came before, and that name was there all the while, it was the one that was counted. A name goes in
+    /// two steps, the count first; whoever takes it away has the folder locked for both, and so to read the folder is
+    /// to wait for the second.
+    pub(super) fn check_names(&self, name: &OsStr, file: impl AsFd, stat: &Stat) -> Result<(), OpenError> {
+        let is_suspect = match self.writers {
+            Writers::Nobody => false,
+            Writers::Tasks => true,
+            Writers::Anyone | Writers::AnyoneAdds | Writers::Owner(_) => is_trusted(stat.st_uid),
+        };
+        // One without a name is none that has one elsewhere.
+        if !is_suspect || stat.st_nlink == 0 {
+            return Ok(());
+        }
+        if stat.st_nlink > 1 {
+            return Err(OpenError::SeveralNames);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let listed = rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty())?;
+        let mut some = [MaybeUninit::uninit(); SOME_NAMES_BYTES];
+        if let Some(Err(error)) = RawDir::new(listed, &mut some).next() {
+            return Err(error.into());
+        }
+        let before = path_of(&self.descriptor)?;
+        let found = path_of(file)?;
+        let is_still_there = before.join(name) == found && path_of(&self.descriptor)? == before;
+        // What marks a name that was taken away could as well be a part of it.
+        if !is_still_there || name.as_bytes().ends_with(TAKEN_AWAY) {
+            return Err(OpenError::Replaced);
+        }
+        Ok(())
+    }
+}
+
+/// Where an open file is.
+fn path_of(file: impl AsFd) -> io::Result<PathBuf> {
+    let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    let path = rustix::fs::readlink(link, Vec::new())?;
+    Ok(PathBuf::from(OsStr::from_bytes(path.as_bytes())))
+}

@@ -1,0 +1,300 @@
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode};
+
+use super::*;
+
+/// A folder with a canary, and a folder `d` beside it.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        let place = Place { folder: tempfile::tempdir().expect("a folder") };
+        fs::write(place.path("canary"), "canary").expect("writes");
+        fs::create_dir(place.path("d")).expect("makes");
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Files of a command whose tasks may write to `d`.
+    fn with_tasks(&self) -> HostFiles {
+        HostFiles::new(TaskDirs::open([&*self.path("d")]).expect("opens"))
+    }
+
+    fn open_to_all(&self, name: &str) {
+        fs::set_permissions(self.path(name), Permissions::from_mode(0o777)).expect("has a mode");
+    }
+
+    fn fifo(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("makes a pipe");
+        path
+    }
+
+    fn canary(&self) -> String {
+        fs::read_to_string(self.path("canary")).expect("is there")
+    }
+}
+
+fn text(file: Result<File, OpenError>) -> String {
+    let mut text = String::new();
+    file.expect("opens").read_to_string(&mut text).expect("reads");
+    text
+}
+
+#[test]
+fn nothing_of_the_hosts_own_lies_where_tasks_may_write() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("d/sub/deep")).expect("makes");
+    symlink(place.path("d/sub"), place.path("into")).expect("links");
+    symlink(place.path("d"), place.path("d2")).expect("links");
+    // The way out of it is the tasks' as well: they may have made the link.
+    fs::create_dir(place.path("out")).expect("makes");
+    symlink(place.path("out"), place.path("d/away")).expect("links");
+    let files = place.with_tasks();
+    for path in ["d", "d/sub", "d/sub/deep", "into", "into/deep", "d2", "d/away", "d/sub/../sub", "d/away/.."]
+    {
+        let refused = |result: Result<(), OpenError>| {
+            assert!(matches!(result, Err(OpenError::TasksMayWrite(_))), "{path}: {result:?}");
+        };
+        let folder = place.path(path);
+        let file = folder.join("file");
+        refused(files.make_folder(&folder, 0o700).map(drop));
+        refused(files.make_folder(&folder.join("new"), 0o700).map(drop));
+        refused(files.own_folder(&folder).map(drop));
+        refused(files.append(&file).map(drop));
+        refused(files.replace(&file).map(drop));
+        refused(files.folder_of(&file).map(drop));
+        refused(files.read_own(&file, Finding::Named).map(drop));
+        refused(files.make_new_folder(&folder.join("new")).map(drop));
+    }
+    assert_eq!(fs::read_dir(place.path("d/sub/deep")).expect("reads").count(), 0);
+    assert_eq!(fs::read_dir(place.path("out")).expect("reads").count(), 0);
+    // Beside it, and above it, is the host's.
+    for path in ["file", "out/file"] {
+        files.append(&place.path(path)).expect("opens");
+    }
+    let above = files.make_folder(place.folder.path(), 0o700).expect("opens");
+    assert!(files.has_task_dirs_in(&above));
+    assert!(!files.has_task_dirs_in(&files.own_folder(&place.path("out")).expect("opens")));
+}
+
+/// The same directory by another mount: the way up from there does not pass the tasks' directory.
+#[test]
+fn another_mount_of_the_tasks_directory_is_known_by_its_place() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("d/sub")).expect("makes");
+    fs::create_dir(place.path("elsewhere")).expect("makes");
+    let is_refused = std::thread::scope(|scope| {
+        let mounted = scope.spawn(|| {
+            // SAFETY: this thread alone gets other mounts, and ends.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.ok()?;
+            // SAFETY: as above.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.ok()?;
+            let path =
+                |path: PathBuf| std::ffi::CString::new(path.into_os_string().into_encoded_bytes()).ok();
+            let (root, flags) = (c"/".as_ptr(), libc::MS_REC | libc::MS_PRIVATE);
+            let (from, to) = (path(place.path("d/sub"))?, path(place.path("elsewhere"))?);
+            let none = std::ptr::null();
+            // SAFETY: the paths are valid C strings, and nothing else is given.
+            let made = unsafe {
+                libc::mount(none, root, none, flags, none.cast()) == 0
+                    && libc::mount(from.as_ptr(), to.as_ptr(), none, libc::MS_BIND, none.cast()) == 0
+            };
+            made.then(|| {
+                // /proc/self is the process, whose main thread has the old mounts.
+                let files = place.with_tasks();
+                matches!(files.append(&place.path("elsewhere/file")), Err(OpenError::TasksMayWrite(_)))
+            })
+        });
+        mounted.join().expect("ends")
+    });
+    // Mounting is root's alone.
+    assert!(is_refused.unwrap_or(true));
+}
+
+#[test]
+fn inputs_come_from_the_tasks_directory_only_as_regular_files_of_one_name() {
+    let place = Place::new();
+    let files = place.with_tasks();
+    fs::create_dir(place.path("d/sub")).expect("makes");
+    for path in ["d/a", "d/sub/b"] {
+        fs::write(place.path(path), "input").expect("writes");
+        assert_eq!(text(files.read(&place.path(path))), "input");
+    }
+    symlink("../canary", place.path("d/link")).expect("links");
+    symlink("a", place.path("d/near")).expect("links");
+    symlink("..", place.path("d/up")).expect("links");
+    symlink("/dev/zero", place.path("d/zero")).expect("links");
+    fs::hard_link(place.path("canary"), place.path("d/hard")).expect("links");
+    place.fifo("d/pipe");
+    let folder = files.folder(&place.path("d")).expect("opens");
+    for name in ["link", "near", "up/canary", "zero", "hard", "pipe", "sub"] {
+        files.read(&place.path("d").join(name)).expect_err(name);
+        folder.open_beneath(&files, Path::new(name)).expect_err(name);
+    }
+    folder.open_beneath(&files, Path::new("../canary")).expect_err("is outside");
+    folder.open_beneath(&files, &place.path("canary")).expect_err("is outside");
+    folder.folder_beneath(&files, Path::new("up")).expect_err("is outside");
+    assert_eq!(text(folder.open_beneath(&files, Path::new("sub/b"))), "input");
+}
+
+#[test]
+fn without_openat2_each_step_is_taken_alone() {
+    let place = Place::new();
+    fs::create_dir(place.path("d/sub")).expect("makes");
+    fs::write(place.path("d/sub/b"), "input").expect("writes");
+    symlink("sub", place.path("d/link")).expect("links");
+    symlink("b", place.path("d/sub/link")).expect("links");
+    let files = HostFiles::default();
+    let folder = files.folder(&place.path("d")).expect("opens");
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+    let open = |path: &str| folder.beneath_stepwise(Path::new(path), flags).map(File::from);
+    assert_eq!(text(open("sub/b")), "input");
+    for path in ["link/b", "sub/link", "../canary", "/etc/passwd", "sub/none", ""] {
+        open(path).expect_err(path);
+    }
+}
+
+#[test]
+fn what_somebody_names_may_be_their_own_link_pipe_or_device() {
+    let place = Place::new();
+    let files = HostFiles::default();
+    symlink("canary", place.path("link")).expect("links");
+    symlink(place.path("d"), place.path("folder")).expect("links");
+    fs::write(place.path("d/a"), "input").expect("writes");
+    fs::hard_link(place.path("d/a"), place.path("hard")).expect("links");
+    assert_eq!(text(files.read(&place.path("link"))), "canary");
+    assert_eq!(text(files.read(&place.path("folder/a"))), "input");
+    assert_eq!(text(files.read(&place.path("hard"))), "input");
+    assert_eq!(text(files.read(Path::new("/dev/null"))), "");
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let substituted = format!("/dev/fd/{}", reader.as_raw_fd());
+    writer.write_all(b"piped").expect("writes");
+    drop(writer);
+    assert_eq!(text(files.read(Path::new(&substituted))), "piped");
+    let pipe = place.fifo("pipe");
+    let writer = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::write(pipe, "late").expect("writes")
+    });
+    assert_eq!(text(files.read(&pipe)), "late");
+    writer.join().expect("ends");
+    symlink("loop", place.path("loop")).expect("links");
+    assert!(files.read(&place.path("loop")).is_err());
+}
+
+#[test]
+fn in_a_folder_that_is_open_to_all_nobody_is_believed() {
+    let place = Place::new();
+    place.open_to_all("d");
+    let files = HostFiles::default();
+    symlink("../canary", place.path("d/link")).expect("links");
+    fs::hard_link(place.path("canary"), place.path("d/hard")).expect("links");
+    place.fifo("d/pipe");
+    for name in ["link", "hard", "pipe"] {
+        let path = place.path("d").join(name);
+        files.read(&path).expect_err(name);
+        files.append(&path).expect_err(name);
+    }
+    fs::write(place.path("d/own"), "before\n").expect("writes");
+    files.append(&place.path("d/own")).expect("opens").file.write_all(b"after\n").expect("writes");
+    assert_eq!(fs::read_to_string(place.path("d/own")).expect("reads"), "before\nafter\n");
+    // What is replaced is replaced, whatever it was.
+    for name in ["link", "hard"] {
+        files.replace(&place.path("d").join(name)).expect(name).file.write_all(b"new").expect("writes");
+        let metadata = fs::symlink_metadata(place.path("d").join(name)).expect("is there");
+        assert!(metadata.is_file() && metadata.nlink() == 1, "{name}");
+    }
+    assert_eq!(place.canary(), "canary");
+}
+
+#[test]
+fn another_users_link_opens_only_what_is_theirs() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = Place::new();
+    let files = HostFiles::default();
+    let give =
+        |name: &str| std::os::unix::fs::lchown(place.path(name), Some(1234), Some(1234)).expect("gives");
+    fs::write(place.path("d/theirs"), "theirs").expect("writes");
+    symlink("theirs", place.path("d/near")).expect("links");
+    symlink("../canary", place.path("d/far")).expect("links");
+    fs::hard_link(place.path("canary"), place.path("d/hard")).expect("links");
+    ["d/theirs", "d/near", "d/far", "d"].into_iter().for_each(give);
+    assert_eq!(text(files.read(&place.path("d/near"))), "theirs");
+    files.read(&place.path("d/far")).expect_err("is ours");
+    files.read(&place.path("d/hard")).expect_err("is ours");
+    assert!(matches!(files.append(&place.path("d/near")), Err(OpenError::Link(_))));
+    files.read_own(&place.path("d/near"), Finding::Usual).expect_err("is another's");
+    // A link of theirs that came into our own folder is the same.
+    fs::rename(place.path("d/far"), place.path("far")).expect("moves");
+    files.read(&place.path("far")).expect_err("is ours");
+}
+
+#[test]
+fn a_pipe_without_a_reader_is_an_error_and_not_for_ever() {
+    let place = Place::new();
+    let pipe = place.fifo("pipe");
+    let files = HostFiles::default();
+    assert!(matches!(files.append(&pipe), Err(OpenError::NoReader)));
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read_to_string(pipe).expect("reads")
+    });
+    let mut output = files.replace(&pipe).expect("has a reader");
+    assert!(!output.is_regular);
+    output.file.write_all(b"line\n").expect("writes");
+    drop(output);
+    assert_eq!(reader.join().expect("ends"), "line\n");
+}
+
+#[test]
+fn a_file_that_is_put_is_whole_and_nothing_is_left_beside_it() {
+    let place = Place::new();
+    let folder = HostFiles::default().make_folder(&place.path("d/a/b"), 0o777).expect("makes");
+    folder.put("x", "new", b"one").expect("writes");
+    folder.put("x", "new", b"two").expect("writes");
+    fs::create_dir(place.path("d/a/b/taken")).expect("makes");
+    folder.put("taken", "new", b"three").expect_err("is a folder");
+    let mut names: Vec<_> = folder.entries().expect("lists").into_iter().map(|entry| entry.name).collect();
+    names.sort_unstable();
+    assert_eq!(
+        (names, fs::read_to_string(place.path("d/a/b/x")).expect("reads")),
+        (vec!["taken".into(), "x".into()], "two".into())
+    );
+    let (name, _file) = folder.make_new("new", 0o600).expect("makes");
+    assert!(Folder::is_made_name(&name, "new") && !Folder::is_made_name(&name, "ne"));
+    for name in [".new", "x.new", ".0123.new", ".0123456789abcdef0123456789abcdeg.new"] {
+        assert!(!Folder::is_made_name(OsStr::new(name), "new"), "{name}");
+    }
+}
+
+#[test]
+fn a_lock_is_held_as_long_as_the_file_is_open_whoever_else_closes_it() {
+    let place = Place::new();
+    let files = HostFiles::default();
+    let first = files.append(&place.path("log")).expect("opens");
+    assert!(matches!(lock(&first.file), Ok(Locked::Ours(_))));
+    // As whoever takes the log for an input does.
+    drop(files.read(&place.path("log")).expect("opens"));
+    let second: OwnedFd = files.append(&place.path("log")).expect("opens").file.into();
+    assert!(matches!(lock(&second), Ok(Locked::Others)));
+    drop(first);
+    assert!(matches!(lock(&second), Ok(Locked::Ours(_))));
+    let (reader, _writer) = std::io::pipe().expect("a pipe");
+    assert!(lock(&reader).is_ok(), "with or without one, it is no error");
+}
+
+mod swaps;

@@ -1,0 +1,183 @@
+//! From a path to a folder that is held and a name in it, one component after the other.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat};
+use rustix::io::Errno;
+
+use super::writers::{Writers, is_trusted};
+use super::{Folder, HostFiles, OpenError};
+
+/// Links on the way, at most: as the kernel has it.
+const LINKS_MAX: usize = 40;
+
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// What a file is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// To hand it to tasks: they may have written it.
+    Input,
+    /// To write to it, or to do what it says: tasks must not reach it.
+    Own,
+}
+
+#[derive(Debug)]
+pub(super) struct Walk<'a> {
+    files: &'a HostFiles,
+    need: Need,
+    /// Where it is.
+    pub(super) folder: Folder,
+    /// What comes, the next component last.
+    rest: Vec<OsString>,
+    links_left: usize,
+    /// Whose links were followed that are neither this user's nor root's.
+    pub(super) via: Option<u32>,
+    /// Of folders that are made where they are missing.
+    make: Option<Mode>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn begin(files: &'a HostFiles, path: &Path, need: Need) -> Result<Walk<'a>, OpenError> {
+        if path.as_os_str().is_empty() {
+            return Err(Errno::NOENT.into());
+        }
+        let start = if path.is_absolute() { "/" } else { "." };
+        let folder = enter(files, need, rustix::fs::open(start, FOLDER, Mode::empty())?, PathBuf::new())?;
+        let mut walk =
+            Walk { files, need, folder, rest: Vec::new(), links_left: LINKS_MAX, via: None, make: None };
+        walk.push(path)?;
+        Ok(walk)
+    }
+
+    pub(super) fn making(mut self, mode: u32) -> Self {
+        self.make = Some(Mode::from_raw_mode(mode));
+        self
+    }
+
+    /// As far as the folder in which the last component stands: its name, unless the path is a folder's by
+    /// its form (`/`, `.`, `..`).
+    pub(super) fn reach_last(&mut self) -> Result<Option<OsString>, OpenError> {
+        loop {
+            match &self.rest[..] {
+                [] => return Ok(None),
+                [last] if last != ".." => return Ok(Some(last.clone())),
+                _ => self.step()?,
+            }
+        }
+    }
+
+    /// As far as the folder that the path names.
+    pub(super) fn reach_end(mut self) -> Result<Folder, OpenError> {
+        while !self.rest.is_empty() {
+            self.step()?;
+        }
+        Ok(self.folder)
+    }
+
+    /// Goes where the last component, which is a link, leads.
+    pub(super) fn follow_last(&mut self) -> Result<(), OpenError> {
+        match self.rest.pop() {
+            Some(name) => self.follow(&name),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether links here are the kernel's, which lead to what is open and not to a path.
+    pub(super) fn is_in_proc(&self) -> bool {
+        rustix::fs::fstatfs(&self.folder).is_ok_and(|system| system.f_type == PROC_SUPER_MAGIC)
+    }
+
+    fn step(&mut self) -> Result<(), OpenError> {
+        let Some(name) = self.rest.pop() else { return Ok(()) };
+        if name == ".." {
+            let above = rustix::fs::openat(&self.folder, "..", FOLDER, Mode::empty())?;
+            return self.enter(above, &name);
+        }
+        let open =
+            |folder: &Folder| rustix::fs::openat(folder, &name, FOLDER | OFlags::NOFOLLOW, Mode::empty());
+        let opened = match (open(&self.folder), self.make) {
+            (Err(Errno::NOENT), Some(mode)) => {
+                match rustix::fs::mkdirat(&self.folder, &name, mode) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                open(&self.folder)
+            }
+            (opened, _) => opened,
+        };
+        match opened {
+            Ok(folder) => self.enter(folder, &name),
+            Err(Errno::NOTDIR | Errno::LOOP) => self.follow(&name),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn enter(&mut self, folder: OwnedFd, name: &OsStr) -> Result<(), OpenError> {
+        let shown = self.folder.path().join(name);
+        self.folder = enter(self.files, self.need, folder, shown)?;
+        Ok(())
+    }
+
+    /// Follows a link, if that is safe.
+    fn follow(&mut self, name: &OsStr) -> Result<(), OpenError> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let link = rustix::fs::openat(&self.folder, name, flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&link)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            return Err(Errno::NOTDIR.into());
+        }
+        self.links_left = self.links_left.checked_sub(1).ok_or(Errno::LOOP)?;
+        if self.is_in_proc() {
+            let folder = rustix::fs::openat(&self.folder, name, FOLDER, Mode::empty())?;
+            return self.enter(folder, name);
+        }
+        if !self.may_follow(&stat) {
+            return Err(OpenError::link(self.folder.path(), name));
+        }
+        // Of the link that was looked at, whatever has that name by now.
+        let target = rustix::fs::readlinkat(&link, "", Vec::new())?;
+        self.push(&PathBuf::from(OsString::from_vec(target.into_bytes())))
+    }
+
+    /// A link of this user's or root's says where they want to go, unless somebody can have moved it there.
+    /// Another user's is followed in a folder where only that user can have put it, and only to an input of
+    /// that same user's: it opens to its maker nothing that was not open before.
+    fn may_follow(&mut self, link: &Stat) -> bool {
+        let (owner, has_one_name) = (link.st_uid, link.st_nlink <= 1);
+        match self.folder.writers() {
+            Writers::Tasks | Writers::Anyone => false,
+            _ if is_trusted(owner) => has_one_name,
+            Writers::AnyoneAdds => false,
+            Writers::Owner(other) if other != owner => false,
+            Writers::Nobody | Writers::Owner(_) => {
+                self.need == Need::Input && *self.via.get_or_insert(owner) == owner
+            }
+        }
+    }
+
+    fn push(&mut self, path: &Path) -> Result<(), OpenError> {
+        if path.is_absolute() {
+            let root = rustix::fs::open("/", FOLDER, Mode::empty())?;
+            self.folder = enter(self.files, self.need, root, PathBuf::from("/"))?;
+        }
+        self.rest.extend(path.components().rev().filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_os_string()),
+            Component::ParentDir => Some("..".into()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+        }));
+        Ok(())
+    }
+}
+
+/// Holds a folder, if it may be used for what is needed.
+fn enter(files: &HostFiles, need: Need, folder: OwnedFd, shown: PathBuf) -> Result<Folder, OpenError> {
+    let folder = Folder::new(folder, shown, &files.tasks)?;
+    if need == Need::Own && folder.writers() == Writers::Tasks {
+        return Err(OpenError::TasksMayWrite(folder.shown()));
+    }
+    Ok(folder)
+}

@@ -1,0 +1,276 @@
+//! Who else may change the names in a folder.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, Stat};
+
+use super::Identity;
+use super::folder::Folder;
+use super::kernel_text;
+
+/// Folders above each other, at most: more than a path has room for.
+const DEPTH_MAX: usize = 4096;
+
+const STICKY: u32 = 0o1000;
+const WRITE_BY_OTHERS: u32 = 0o002;
+
+/// Who, besides this user and root, may change the names in a folder. A group's right to write counts as its
+/// members' trust in each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writers {
+    Nobody,
+    /// Everybody may add names, and take only their own away: `/tmp`.
+    AnyoneAdds,
+    Anyone,
+    /// The folder belongs to this other user.
+    Owner(u32),
+    /// The tasks of this command.
+    Tasks,
+}
+
+impl Writers {
+    pub(super) fn of(folder: impl AsFd, stat: &Stat, tasks: &TaskDirs) -> Writers {
+        if tasks.reach(folder) {
+            return Writers::Tasks;
+        }
+        match stat.st_mode {
+            mode if mode & WRITE_BY_OTHERS != 0 && mode & STICKY == 0 => Writers::Anyone,
+            _ if !is_trusted(stat.st_uid) => Writers::Owner(stat.st_uid),
+            mode if mode & WRITE_BY_OTHERS != 0 => Writers::AnyoneAdds,
+            _ => Writers::Nobody,
+        }
+    }
+}
+
+/// Whether this user or root alone decides what is in a file of theirs in this folder.
+pub(crate) fn are_own(folder: &Folder, file: &Stat) -> bool {
+    folder.writers() == Writers::Nobody && is_trusted(file.st_uid) && file.st_mode & WRITE_BY_OTHERS == 0
+}
+
+/// This user, and root. In a user namespace that does not know root, that is whoever owns `/`.
+pub(super) fn is_trusted(uid: u32) -> bool {
+    let own = rustix::process::geteuid();
+    uid == 0
+        || uid == own.as_raw()
+        || !own.is_root() && rustix::fs::stat("/").is_ok_and(|root| root.st_uid == uid)
+}
+
+/// The directories that tasks may write to, held open.
+#[derive(Debug, Default)]
+pub(crate) struct TaskDirs {
+    dirs: Vec<(OwnedFd, Identity)>,
+    /// Where they lie in their file systems, with what is mounted in them: by another mount of the same
+    /// file system they are reached without passing them.
+    places: Vec<Place>,
+    /// As they were when this was made: none is changed while it is in use.
+    mounts: Vec<Mount>,
+}
+
+/// A directory's place in its file system, whatever is mounted where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    /// As `/proc/self/mountinfo` names it.
+    device: String,
+    path: PathBuf,
+}
+
+impl Place {
+    fn is_in(&self, other: &Place) -> bool {
+        self.device == other.device && self.path.starts_with(&other.path)
+    }
+}
+
+impl TaskDirs {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// The first path that cannot be opened, and why.
+    pub(crate) fn open<'a>(
+        paths: impl IntoIterator<Item = &'a Path>,
+    ) -> Result<TaskDirs, (PathBuf, io::Error)> {
+        let open = |path: &'a Path| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|error| (path.to_path_buf(), error.into()))
+        };
+        let dirs = paths.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        TaskDirs::new(dirs).map_err(|error| (PathBuf::new(), error))
+    }
+
+    /// As they are open already.
+    pub(crate) fn new(dirs: Vec<OwnedFd>) -> io::Result<TaskDirs> {
+        if dirs.is_empty() {
+            return Ok(TaskDirs::default());
+        }
+        let mounts = Mount::all();
+        let mut places = Vec::new();
+        for dir in &dirs {
+            let Some((path, place)) = located(dir, &mounts) else { continue };
+            places.push(place);
+            places.extend(mounts.iter().filter(|mount| mount.point.starts_with(&path)).map(Mount::place));
+        }
+        let dirs = dirs.into_iter().map(|dir| {
+            let identity = Identity::of_open(&dir)?;
+            Ok((dir, identity))
+        });
+        Ok(TaskDirs { dirs: dirs.collect::<io::Result<_>>()?, places, mounts })
+    }
+
+    pub(super) fn holds(&self, dir: impl AsFd) -> bool {
+        Identity::of_open(dir).is_ok_and(|identity| self.dirs.iter().any(|(_, held)| *held == identity))
+    }
+
+    /// Whether one of them lies in this folder.
+    pub(super) fn any_in(&self, folder: &Folder) -> bool {
+        let Ok(identity) = Identity::of_open(folder) else { return false };
+        let is_above = |dir: &OwnedFd| Above::of(dir).any(|above| above == identity);
+        if self.dirs.iter().any(|(dir, _)| is_above(dir)) {
+            return true;
+        }
+        let place = (!self.dirs.is_empty()).then(|| self.located(folder)).flatten();
+        place.is_some_and(|(_, place)| self.places.iter().any(|tasks| tasks.is_in(&place)))
+    }
+
+    /// Whether tasks may change this folder: it is one of theirs, or lies in one. By its own way up, and by
+    /// its place in its file system, since another mount leads elsewhere on the way up.
+    pub(super) fn reach(&self, folder: impl AsFd) -> bool {
+        if self.dirs.is_empty() {
+            return false;
+        }
+        if Above::of(&folder).any(|above| self.dirs.iter().any(|(_, dir)| *dir == above)) {
+            return true;
+        }
+        let place = self.located(&folder);
+        place.is_some_and(|(_, place)| self.places.iter().any(|tasks| place.is_in(tasks)))
+    }
+
+    fn located(&self, folder: impl AsFd) -> Option<(PathBuf, Place)> {
+        // What was mounted since is looked up.
+        located(&folder, &self.mounts).or_else(|| located(&folder, &Mount::all()))
+    }
+}
+
+/// A folder, and what is above it, up to the root.
+struct Above {
+    folder: Option<OwnedFd>,
+    last: Option<Identity>,
+    left: usize,
+}
+
+impl Above {
+    fn of(folder: impl AsFd) -> Above {
+        Above { folder: opened(folder, "."), last: None, left: DEPTH_MAX }
+    }
+}
+
+fn opened(folder: impl AsFd, name: &str) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(folder, name, flags, Mode::empty()).ok()
+}
+
+impl Iterator for Above {
+    type Item = Identity;
+
+    fn next(&mut self) -> Option<Identity> {
+        let folder = self.folder.take()?;
+        let identity = Identity::of_open(&folder).ok()?;
+        self.left = self.left.checked_sub(1)?;
+        // Above the root there is only the root.
+        if self.last.replace(identity) == Some(identity) {
+            return None;
+        }
+        self.folder = opened(&folder, "..");
+        Some(identity)
+    }
+}
+
+/// A line of `/proc/self/mountinfo`.
+#[derive(Debug)]
+struct Mount {
+    number: u64,
+    device: String,
+    /// What of its file system is mounted.
+    root: PathBuf,
+    point: PathBuf,
+}
+
+impl Mount {
+    /// Without `/proc` there are none, and the way up alone decides.
+    fn all() -> Vec<Mount> {
+        let text = kernel_text("/proc/thread-self/mountinfo").unwrap_or_default();
+        text.lines().filter_map(Mount::parse).collect()
+    }
+
+    fn parse(line: &str) -> Option<Mount> {
+        let mut words = line.split(' ');
+        let number = words.next()?.parse().ok()?;
+        let device = words.nth(1)?.to_string();
+        Some(Mount { number, device, root: unescaped(words.next()?), point: unescaped(words.next()?) })
+    }
+
+    fn place(&self) -> Place {
+        Place { device: self.device.clone(), path: self.root.clone() }
+    }
+}
+
+/// The kernel writes spaces, tabs, line feeds and backslashes as three octal digits.
+fn unescaped(text: &str) -> PathBuf {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&first, more)) = rest.split_first() {
+        let digits = more.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| first == b'\\') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &more[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = more;
+            }
+        }
+    }
+    OsString::from_vec(bytes).into()
+}
+
+/// A folder's path, and its place in its file system.
+fn located(folder: impl AsFd, mounts: &[Mount]) -> Option<(PathBuf, Place)> {
+    let number = folder.as_fd().as_raw_fd();
+    let info = kernel_text(format!("/proc/self/fdinfo/{number}")).ok()?;
+    let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse::<u64>().ok()?;
+    let mount = mounts.iter().find(|mount| mount.number == id)?;
+    let path = rustix::fs::readlink(format!("/proc/self/fd/{number}"), Vec::new()).ok()?;
+    let path = PathBuf::from(std::ffi::OsStr::from_bytes(path.as_bytes()));
+    let inside = path.strip_prefix(&mount.point).ok()?;
+    let place = Place { device: mount.device.clone(), path: mount.root.join(inside) };
+    Some((path, place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mounts_line_is_read_with_its_spaces() {
+        let line = r"36 35 98:0 /mnt1 /mnt2/a\040b\134 rw,noatime master:1 - ext3 /dev/root rw";
+        let mount = Mount::parse(line).expect("a mount");
+        assert_eq!((mount.number, &*mount.device, mount.root), (36, "98:0", "/mnt1".into()));
+        assert_eq!(mount.point, Path::new(r"/mnt2/a b\"));
+        assert!(Mount::parse("36 35").is_none());
+    }
+
+    #[test]
+    fn a_directory_is_located_where_it_lies() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("sub")).expect("a folder");
+        let open = |path: &Path| {
+            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("opens")
+        };
+        let mounts = Mount::all();
+        let (_, above) = located(open(folder.path()), &mounts).expect("is located");
+        let (path, below) = located(open(&folder.path().join("sub")), &mounts).expect("is located");
+        assert!(below.is_in(&above) && !above.is_in(&below) && path.ends_with("sub"));
+    }
+}
