@@ -117,6 +117,7 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
         "wire/ring",
         "fork",
         "sandbox",
+        "files/tests",
         "compile",
         "worker/loaded",
         "worker/memories",
@@ -185,6 +186,109 @@ fn a_lock_that_outlives_every_pool_is_of_one_process() {
             assert!(!is_lock || line.contains("PerProcess<"), "{}: {line}", path.display());
         }
     }
+}
+
+/// `LogFile::open` is no `File::open`.
+fn has_word(code: &str, word: &str) -> bool {
+    let is_whole =
+        |at: usize| !word.starts_with(char::is_alphabetic) || !code[..at].ends_with(char::is_alphanumeric);
+    code.match_indices(word).any(|(at, _)| is_whole(at))
+}
+
+/// What the host opens by a path is opened by `files`, which asks who may change what leads there. Each exception has
+/// its reason.
+#[test]
+fn the_hosts_files_are_opened_by_one_door() {
+    let by_path = [
+        "fs::write",
+        "fs::read",
+        "fs::rename",
+        "fs::copy",
+        "fs::remove_",
+        "fs::create_dir",
+        "fs::hard_link",
+        "fs::set_permissions",
+        "fs::metadata",
+        "fs::symlink_metadata",
+        "fs::canonicalize",
+        "fs::exists",
+        "DirBuilder",
+        "File::open",
+        "File::create",
+        "File::options",
+        "OpenOptions",
+        "symlink(",
+        "tempfile",
+        "WalkBuilder",
+        ".exists()",
+        ".try_exists()",
+        ".is_file()",
+        ".is_dir()",
+        ".canonicalize()",
+        ".read_dir()",
+        ".read_link()",
+        ".metadata_at(",
+        "rustix::fs::open",
+        "rustix::fs::openat",
+        "rustix::fs::renameat",
+        "rustix::fs::mkdir",
+        "rustix::fs::unlink",
+        "rustix::fs::link",
+        "rustix::fs::symlink",
+        "rustix::fs::stat(",
+        "rustix::fs::statat",
+        "rustix::fs::readlink",
+        "rustix::fs::mknod",
+        "CWD",
+    ];
+    let exceptions = [
+        // Reads only the names of its own process's or a child's threads in /proc.
+        ("host/priority.rs", "fs::read"),
+        // A cgroup's directory, which is root's or delegated to this user, and in which only the kernel makes files.
+        ("host/cgroup.rs", "fs::write"),
+        ("host/cgroup.rs", "fs::read"),
+        ("host/cgroup.rs", "fs::create_dir"),
+        ("host/cgroup.rs", "fs::remove_"),
+        ("host/cgroup.rs", "File::open"),
+        // Makes targets for attacks, in a directory of its own that is opened to all when it is done.
+        ("host/doctor.rs", "fs::write"),
+        ("host/doctor.rs", "fs::create_dir"),
+        ("host/doctor.rs", "fs::remove_"),
+        ("host/doctor.rs", "fs::set_permissions"),
+        ("host/doctor.rs", "DirBuilder"),
+        ("host/doctor.rs", "File::options"),
+        // Opens the directories that tasks are given, and the worker's program: as a place, once.
+        ("host/dirs.rs", "rustix::fs::open"),
+        ("host/dirs.rs", "rustix::fs::openat"),
+        ("host/spawn.rs", "rustix::fs::open"),
+        // In the cache's own directory, which is held and belongs to this user alone.
+        ("compile/cache.rs", "rustix::fs::open"),
+        ("compile/cache.rs", "rustix::fs::openat"),
+        ("compile/cache/place.rs", "rustix::fs::open"),
+        ("compile/cache/place.rs", "rustix::fs::openat"),
+        ("compile/cache/room.rs", "rustix::fs::open"),
+        ("compile/cache/room.rs", "rustix::fs::openat"),
+        // The folders of the tool-chain and the SDK are looked for, and nothing in them is read.
+        ("cli/doctor/machine.rs", ".is_dir()"),
+        ("cli/new.rs", ".is_file()"),
+        ("cli/new.rs", ".canonicalize()"),
+    ];
+    let mut used = vec![false; exceptions.len()];
+    for (path, text) in sources() {
+        let is_hosts = ["cli", "host", "pool", "compile/cache"].iter().any(|room| is_in(&path, room));
+        // The children's own.
+        if !is_hosts || path.ends_with("tests.rs") {
+            continue;
+        }
+        let code = code(&text);
+        for name in by_path.iter().filter(|name| has_word(&code, name)) {
+            let at = exceptions.iter().position(|(file, call)| path == Path::new(file) && call == name);
+            let at = at.unwrap_or_else(|| panic!("{} has {name}: open it by src/files", path.display()));
+            used[at] = true;
+        }
+    }
+    let unused: Vec<_> = exceptions.iter().zip(used).filter(|(_, used)| !used).collect();
+    assert!(unused.is_empty(), "exceptions that nothing needs: {unused:?}");
 }
 
 #[test]

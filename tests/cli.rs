@@ -10,6 +10,8 @@ mod bounds;
 mod commands;
 #[path = "cli/ends.rs"]
 mod ends;
+#[path = "cli/files.rs"]
+mod files;
 #[path = "cli/joblog.rs"]
 mod joblog;
 #[path = "cli/logs.rs"]
@@ -24,6 +26,8 @@ mod poison;
 mod run;
 #[path = "cli/signals.rs"]
 mod signals;
+#[path = "cli/swaps.rs"]
+mod swaps;
 #[path = "common/say.rs"]
 mod say;
 #[path = "cli/scarce.rs"]

@@ -100,7 +100,7 @@ pub(super) enum Verb {
 
 impl Verb {
     /// The directories that tasks may write to.
-    pub(super) fn writable_dirs(&self) -> impl Iterator<Item = &Path> {
+    pub(super) fn writable_dirs(&self) -> impl Iterator<Item = &Path> + Clone {
         let target = match self {
             Verb::Run(args) => Some(&args.target),
             Verb::Map(args) => Some(&args.target),

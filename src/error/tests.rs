@@ -265,6 +265,7 @@ fn build_errors() -> Vec<BuildError> {
         BuildError::SandboxHole { .. } => BuildError::SandboxHole { attack: words(), outcome: words() },
         BuildError::PagemapScan { .. } => BuildError::PagemapScan { reason: words() },
         BuildError::Directory { .. } => BuildError::Directory { path: word("data").into(), source: refusal() },
+        BuildError::CacheDir { .. } => BuildError::CacheDir { path: word("data").into(), source: refusal() },
         BuildError::WorkerProgram { .. } => BuildError::WorkerProgram { path: word("a").into(), source: refusal() },
         BuildError::System { .. } => BuildError::System { what: "start a thread", source: refusal() },
     }
@@ -350,8 +351,9 @@ fn no_error_says_again_what_was_said_before_it_in_its_chain() {
             assert!(said.matches(words).count() <= 1, "{said:?} says {words:?} twice");
         }
     }
-    // Four errors leave what the system said to their source: a directory, a worker's program, a thread, a shared input.
-    assert!(count > 100 && with_sources == 4, "{with_sources} of {count}");
+    // What the system says is left to the source: of a directory, the cache's, a worker's program, a thread and a
+    // shared input.
+    assert!(count > 100 && with_sources == 5, "{with_sources} of {count}");
 }
 
 #[test]

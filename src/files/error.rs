@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::text::Name;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     /// A task could replace it, or what leads to it.
     #[error(
         "tasks may write to {}, and could put a link in its place: name a path outside of the directories that tasks \
          may write to",
-        .0.display()
+        Name(.0.to_string_lossy())
     )]
     TasksMayWrite(PathBuf),
-    #[error("{} is a symbolic link that others may have made: name what it leads to", .0.display())]
+    #[error("{} is a symbolic link that others may have made: name what it leads to", Name(.0.to_string_lossy()))]
     Link(PathBuf),
     /// The file that was opened is of a kind that is not taken from a folder that others may change.
     #[error("it is {0}, and no regular file")]

@@ -58,6 +58,10 @@ impl Folder {
         Ok(Folder { descriptor, path, writers })
     }
 
+    pub(crate) fn into_descriptor(self) -> OwnedFd {
+        self.descriptor
+    }
+
     pub(crate) fn writers(&self) -> Writers {
         self.writers
     }

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, Stat};
 
-use super::Identity;
 use super::folder::Folder;
-use super::kernel_text;
+use super::{HostFiles, Identity, kernel_text};
 
 /// Folders above each other, at most: more than a path has room for.
 const DEPTH_MAX: usize = 4096;
@@ -85,19 +84,26 @@ impl Place {
 }
 
 impl TaskDirs {
-    /// Opens them.
+    /// Opens them. One of them may lie in another: so once it is known which they are, the ways to them are gone
+    /// again, and no link on those is one of the tasks'.
     ///
     /// # Errors
     /// The first path that cannot be opened, and why.
     pub(crate) fn open<'a>(
-        paths: impl IntoIterator<Item = &'a Path>,
+        paths: impl IntoIterator<Item = &'a Path> + Clone,
     ) -> Result<TaskDirs, (PathBuf, io::Error)> {
         let open = |path: &'a Path| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             rustix::fs::open(path, flags, Mode::empty()).map_err(|error| (path.to_path_buf(), error.into()))
         };
-        let dirs = paths.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        TaskDirs::new(dirs).map_err(|error| (PathBuf::new(), error))
+        let new = |dirs| TaskDirs::new(dirs).map_err(|error| (PathBuf::new(), error));
+        let first = new(paths.clone().into_iter().map(open).collect::<Result<_, _>>()?)?;
+        let files = HostFiles::new(first);
+        let again = |path: &'a Path| {
+            let folder = files.folder(path).map_err(|error| (path.to_path_buf(), error.into()))?;
+            Ok(folder.into_descriptor())
+        };
+        new(paths.into_iter().map(again).collect::<Result<_, _>>()?)
     }
 
     /// As they are open already.

@@ -40,6 +40,10 @@ pub(crate) struct Wanted {
 /// [`BuildError::Directory`], with the first that cannot be given.
 pub(crate) fn open_all(wanted: &[Wanted], request: &SandboxRequest) -> Result<Vec<HostDir>, BuildError> {
     let mut open: Vec<HostDir> = Vec::new();
+    let writable = wanted.iter().filter(|wanted| wanted.guest.access.is_writable());
+    let tasks = TaskDirs::open(writable.map(|wanted| &*wanted.host_path))
+        .map_err(|(path, source)| BuildError::Directory { path, source })?;
+    let files = HostFiles::new(tasks);
     for Wanted { host_path, guest } in wanted {
         let refused = |source| BuildError::Directory { path: host_path.clone(), source };
         let invalid = |why: String| refused(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -54,7 +58,7 @@ pub(crate) fn open_all(wanted: &[Wanted], request: &SandboxRequest) -> Result<Ve
         if open.iter().any(|other| other.guest.guest_path == *name) {
             return Err(invalid(format!("another one is `{}` in the guest, too", name.escape_debug())));
         }
-        let descriptor = open_one(host_path, guest.access, request).map_err(refused)?;
+        let descriptor = open_one(host_path, &files, guest.access, request).map_err(refused)?;
         open.push(HostDir { descriptor: Arc::new(descriptor), guest: guest.clone() });
     }
     Ok(open)
@@ -71,10 +75,14 @@ pub(crate) fn host_files(dirs: &[HostDir]) -> io::Result<HostFiles> {
     Ok(HostFiles::new(TaskDirs::new(held?)?))
 }
 
-fn open_one(path: &Path, access: DirAccess, request: &SandboxRequest) -> io::Result<OwnedFd> {
+fn open_one(
+    path: &Path,
+    files: &HostFiles,
+    access: DirAccess,
+    request: &SandboxRequest,
+) -> io::Result<OwnedFd> {
     // A place, and no right to read: that the worker has or has not by itself.
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(path, flags, Mode::empty())?;
+    let dir = files.folder(path)?.into_descriptor();
     let mut wanted = Access::READ_OK | Access::EXEC_OK;
     if access.is_writable() {
         wanted |= Access::WRITE_OK;

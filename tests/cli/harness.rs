@@ -105,6 +105,16 @@ pub(crate) fn ended(child: Child) -> Ended {
     Ended { code, stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
 }
 
+/// Waits until it is so.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::yield_now();
+    }
+}
+
 /// A module from text, as a file.
 pub(crate) fn wat(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);

@@ -91,7 +91,12 @@ impl Attacker<'_> {
             5 => rustix::fs::mknodat(CWD, &made, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
                 .map_err(std::io::Error::from),
             6 => symlink("/dev/zero", &made),
-            _ => fs::create_dir(&made).and_then(|()| fs::write(made.join("a"), "input")),
+            _ => {
+                // Open to all, as the folder is: this user's own would be believed.
+                let made_for_all = fs::create_dir(&made)
+                    .and_then(|()| fs::set_permissions(&made, Permissions::from_mode(0o777)));
+                made_for_all.and_then(|()| fs::write(made.join("a"), "input"))
+            }
         };
         // The folder itself may be a link by now, and the attacker is not to be the one who follows it.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
