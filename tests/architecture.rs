@@ -249,7 +249,6 @@ fn the_hosts_files_are_opened_by_one_door() {
         ("host/cgroup.rs", "fs::read"),
         ("host/cgroup.rs", "fs::create_dir"),
         ("host/cgroup.rs", "fs::remove_"),
-        ("host/cgroup.rs", "File::open"),
         // Makes targets for attacks, in a directory of its own that is opened to all when it is done.
         ("host/doctor.rs", "fs::write"),
         ("host/doctor.rs", "fs::create_dir"),

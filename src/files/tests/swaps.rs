@@ -199,7 +199,8 @@ fn files_in_a_folder_that_is_open_to_all_never_lead_out_of_it() {
         }
         done += u64::from(folder.put("out", "unfinished", b"input").is_ok());
         let _ = folder.rename("out", "out.1");
-        if let Ok(made) = files.make_folder(&d.join("sub/made"), 0o700) {
+        // Not beneath `sub`: what the host makes there is this user's alone, whom the attacker is here, too.
+        if let Ok(made) = files.make_folder(&d.join("own/made"), 0o700) {
             let _ = made.put("x", "new", b"input");
         }
         if number % 64 == 0 {
