@@ -8,6 +8,7 @@ mod choice;
 mod confine;
 mod describe;
 mod diagnose;
+mod outline;
 mod section;
 pub(crate) mod settings;
 mod shape;
@@ -22,13 +23,14 @@ use rustix::net::RecvFlags;
 use crate::error::ModuleError;
 use crate::limits::MODULE_BYTES_MAX;
 use crate::limits::compile::CompileLimits;
-use crate::module::{CodeKind, MemoryKind};
+use crate::module::{CodeKind, MemoryKind, WantedEntry};
 use crate::refused::calling;
 use crate::sandbox::{self, LockedDown, Profile};
 use crate::walls::SandboxRequest;
 use crate::wire::control::ControlSocket;
 use crate::wire::fingerprint;
-use crate::wire::message::{CompileReply, CompileRequest};
+use crate::wire::message::{CompileReply, CompileRequest, CompileWork};
+use outline::Outline;
 
 /// The compiler process, from its first line to its exit code.
 pub(crate) fn main() -> i32 {
@@ -87,14 +89,21 @@ fn serve() -> io::Result<()> {
     };
     let mut bytes = Vec::new();
     File::from(wasm).take(MODULE_BYTES_MAX as u64).read_to_end(&mut bytes)?;
-    let compiled = compile(&locked, &engines, &bytes, File::from(artifact), request.code, &request.limits)
-        .and_then(|compiled| match compiled {
-            Ok(file) => File::from(description)
-                .write_all(&file)
-                .map(Ok)
-                .map_err(calling("write (of a module's description)")),
-            Err(error) => Ok(Err(error)),
-        });
+    let done = match &request.work {
+        CompileWork::Compile { entry } => {
+            let module =
+                Source { wasm: &bytes, code: request.code, limits: &request.limits, entry: entry.as_ref() };
+            compile(&locked, &engines, &module, File::from(artifact))
+        }
+        CompileWork::Outline => Ok(outline(&locked, &engines, &bytes)),
+    };
+    let compiled = done.and_then(|compiled| match compiled {
+        Ok(file) => File::from(description)
+            .write_all(&file)
+            .map(Ok)
+            .map_err(calling("write (of a module's description)")),
+        Err(error) => Ok(Err(error)),
+    });
     match compiled {
         Ok(reply) => socket.send::<CompileReply>(&reply, &[]),
         Err(error) => refused(error),
@@ -128,6 +137,26 @@ impl Engines {
     }
 }
 
+/// A module to be compiled, and how.
+struct Source<'a> {
+    wasm: &'a [u8],
+    code: CodeKind,
+    limits: &'a CompileLimits,
+    entry: Option<&'a WantedEntry>,
+}
+
+/// The bytes of a file that tells the module's outline.
+fn outline(_: &LockedDown, engines: &Engines, wasm: &[u8]) -> Result<Vec<u8>, ModuleError> {
+    diagnose::shape(wasm)?;
+    let outline = Outline::of(wasm).ok_or_else(no_outline)?;
+    let told = describe::outlined(&engines.pooled, &outline, wasm)?;
+    postcard::to_stdvec(&told).map_err(|error| ModuleError::Compiler { message: error.to_string() })
+}
+
+fn no_outline() -> ModuleError {
+    ModuleError::Invalid { message: "its imports and exports cannot be read".into() }
+}
+
 /// Writes the artifact; returns the bytes of the file that describes it.
 ///
 /// # Errors
@@ -135,12 +164,17 @@ impl Engines {
 fn compile(
     _: &LockedDown,
     engines: &Engines,
-    wasm: &[u8],
+    &Source { wasm, code, limits, entry }: &Source<'_>,
     artifact_file: File,
-    code: CodeKind,
-    limits: &CompileLimits,
 ) -> io::Result<Result<Vec<u8>, ModuleError>> {
     if let Err(error) = diagnose::shape(wasm).and_then(|()| shape::check(wasm, limits)) {
+        return Ok(Err(error));
+    }
+    // Compiling may take minutes: whatever else stands against the module is said before.
+    let outline = Outline::of(wasm);
+    if let Some(outline) = &outline
+        && let Err(error) = describe::loadable(&engines.pooled, outline, wasm, entry)
+    {
         return Ok(Err(error));
     }
     let memory_kind = choice::memory_kind(wasm);
@@ -161,9 +195,11 @@ fn compile(
     // SAFETY: the bytes come from this very engine, a line above, and the host does not write to
     // the file that it gave us.
     let module = unsafe { wasmtime::Module::deserialize_open_file(engine, artifact_file) };
-    let description = module
-        .map_err(|error| diagnose::too_large_for_the_pool(&error, limits))
-        .and_then(|module| describe::describe(engine, &module, wasm, artifact_bytes, code, memory_kind));
+    let description =
+        module.map_err(|error| diagnose::too_large_for_the_pool(&error, limits)).and_then(|_| {
+            let outline = outline.ok_or_else(no_outline)?;
+            describe::describe(&outline, wasm, artifact_bytes, code, memory_kind)
+        });
     Ok(description.and_then(|description| {
         cache::describe_artifact(description, artifact_bytes)
             .map_err(|error| ModuleError::Compiler { message: error.to_string() })

@@ -46,6 +46,7 @@
 compile_error!("wasmpool needs Linux: memfd, pidfd and futexes across processes");
 
 mod task;
+mod imports;
 pub mod limits;
 mod text;
 mod refused;
@@ -104,7 +105,7 @@ pub use host::doctor::Doctor;
 pub use limits::compile::{CompileLimit, CompileLimits};
 pub use module::{
     Callable, Codec, Command, Digest, Interrupt, MemoryDescription, Module, ModuleDescription, ModuleKind,
-    ModuleOptions, RawTask, Task, TaskDescription,
+    ModuleOptions, ModuleOutline, RawTask, Task, TaskDescription,
 };
 pub use observe::{
     Ended, EventKind, LeaveReason, PoolEvent, PoolStats, TaskOutcome, WorkerState, WorkerStats,

@@ -5,6 +5,7 @@
 
 mod code;
 mod options;
+mod outline;
 
 use std::fmt;
 use std::fs::File;
@@ -28,6 +29,8 @@ use crate::wire::message::{CommandStdin, Entry, ModuleId, TaskIndex};
 pub use code::Interrupt;
 pub(crate) use code::{CodeKind, MemoryKind};
 pub use options::ModuleOptions;
+pub use outline::ModuleOutline;
+pub(crate) use outline::WantedEntry;
 
 /// The SHA-256 of a module's wasm bytes. `Display` prints all 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -309,3 +309,60 @@ fn a_first_memory_over_the_limit_is_a_memory_error() {
     let future = pool.submit_with(&raw(&module, "echo"), &"x".into(), options).expect("submits");
     assert!(matches!(error(&future), TaskError::Memory { limit: 65_536, .. }), "{:?}", error(&future));
 }
+
+/// A module that takes minutes to compile, with this before its code.
+fn slow(parts: &str) -> Vec<u8> {
+    const LOOPS: usize = 5_000;
+    let (opened, closed) = ("loop ".repeat(LOOPS), "local.get 0 br_if 0 end ".repeat(LOOPS));
+    let text = format!("(module {parts} (func $slow (param i32) {opened} {closed}))");
+    ::wat::parse_str(text).expect("valid text")
+}
+
+#[test]
+fn whatever_stands_against_a_module_beside_its_code_is_said_before_it_is_compiled() {
+    let pool = pool(1);
+    let limits = CompileLimits::trusted().cpu_time(Duration::from_millis(1500));
+    let load = |wasm: &[u8], options: ModuleOptions| {
+        pool.load_with(wasm, options.compile_limits(limits.clone())).expect_err("is refused")
+    };
+    let error = load(&slow(""), ModuleOptions::new());
+    assert!(matches!(error, ModuleError::CompileLimit { kind: CompileLimit::CpuTime, .. }), "{error}");
+    let tasks = r#"(memory (export "memory") 1) (func (export "wasmpool_abi_v1"))
+        (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 0)"#;
+    let cases = [
+        (r#"(import "env" "nope" (func))"#.to_string(), "env.nope: () -> ()"),
+        (r#"(import "env" "memory" (memory 1))"#.to_string(), "env.memory: memory"),
+        (
+            r#"(import "wasi_snapshot_preview1" "fd_write" (func (param i32) (result i32)))"#.to_string(),
+            "fd_write: (i32) -> (i32), which is (i32, i32, i32, i32) -> (i32) here",
+        ),
+        (
+            r#"(import "wasmpool" "shared_len" (func (param i64)))"#.to_string(),
+            "which is (i32) -> (i64) here",
+        ),
+        (r#"(import "wasi_unstable" "proc_exit" (func (param i32)))"#.to_string(), "preview 0"),
+        (r#"(func (export "_start") (result i32) i32.const 7)"#.to_string(), "`_start` is () -> (i32)"),
+        (r#"(func (export "wasmpool_abi_v1"))"#.to_string(), "no 32-bit `memory`"),
+        (r#"(memory (export "memory") 1) (func (export "wasmpool_abi_v1"))"#.to_string(), "wasmpool_alloc"),
+        (format!(r#"{tasks} (func (export "wasmpool_init"))"#), "`wasmpool_init` is () -> ()"),
+        (format!(r#"{tasks} (func (export "_initialize") (param i32))"#), "`_initialize` is (i32) -> ()"),
+    ];
+    for (parts, words) in &cases {
+        let error = load(&slow(parts), ModuleOptions::new()).to_string();
+        assert!(error.contains(words), "{parts}: {error}");
+    }
+    // Without what is to be run of it.
+    let none = None::<String>;
+    let error = load(&slow(r#"(func (export "add"))"#), ModuleOptions::new().to_run(none.clone()));
+    assert!(matches!(error, ModuleError::NotACommand { .. }), "{error}");
+    let task = format!(r#"{tasks} (func (export "a") (param i32 i32) (result i64) i64.const 0)"#);
+    let error = load(&slow(&task), ModuleOptions::new().name("m").to_run(Some("b")));
+    match error {
+        ModuleError::UnknownTask { module, name, known } => {
+            assert_eq!((module.as_str(), name.as_str(), known), ("m", "b", vec!["a".to_string()]));
+        }
+        other => panic!("{other}"),
+    }
+    let error = load(&slow(&task), ModuleOptions::new().to_run(Some("a")));
+    assert!(matches!(error, ModuleError::CompileLimit { kind: CompileLimit::CpuTime, .. }), "{error}");
+}

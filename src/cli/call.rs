@@ -82,10 +82,8 @@ impl Call {
             Some(task) => Kind::task(module, task)?,
             None => match &description.tasks[..] {
                 [only] => Kind::task(module, &only.name)?,
-                [] => {
-                    let name = module.name();
-                    return Err(Failure::Uncallable(format!("{name} has no tasks and is no WASI command")));
-                }
+                // It says that the module is none, as before it was compiled.
+                [] => Kind::Command { handle: module.command()?, args: Vec::new(), env: Vec::new() },
                 several => {
                     let names: Vec<_> = several.iter().map(|task| format!("`{}`", task.name)).collect();
                     let (name, names) = (module.name(), names.join(", "));

@@ -11,11 +11,14 @@ use serde_json::{Value, json};
 use super::args::InspectArgs;
 use super::console;
 use super::exit::{Exit, Failure};
-use super::object::Object;
+use super::object::{self, Object};
 use super::settings::{self, Settings};
 use crate::schema::Node;
 use crate::text::{Escaped, Name};
-use crate::{Codec, MemoryDescription, Module, ModuleDescription, ModuleOptions, TaskDescription};
+use crate::{
+    Codec, MemoryDescription, Module, ModuleDescription, ModuleKind, ModuleOptions, ModuleOutline, Pool,
+    TaskDescription,
+};
 use types::TypeDefinition;
 
 const HEADING: Style = Style::new().bold();
@@ -24,7 +27,10 @@ const DOC: Style = Style::new().dimmed();
 
 pub(super) fn inspect(args: &InspectArgs, settings: &Settings) -> Result<Exit, Failure> {
     let pool = settings.pool(Some(1))?;
-    let module = settings::load(&pool, &args.module, ModuleOptions::new())?;
+    let module = match settings::load(&pool, &args.module, ModuleOptions::new()) {
+        Ok(module) => module,
+        Err(failure) => return refused(&pool, args, failure),
+    };
     let types = types::collect(&module.description().tasks);
     if args.json {
         console::print_line(&to_json(&module, &types))?;
@@ -35,6 +41,72 @@ pub(super) fn inspect(args: &InspectArgs, settings: &Settings) -> Result<Exit, F
     let _ = write_page(&mut page, &module, &types);
     console::print_page(page)?;
     Ok(Exit::Success)
+}
+
+/// Shows what there is to see of a module that cannot be loaded, and why it cannot.
+fn refused(pool: &Pool, args: &InspectArgs, failure: Failure) -> Result<Exit, Failure> {
+    // A file that is no module shows nothing, and the failure has said so.
+    let Ok(outline) = pool.outline_file(&args.module) else { return Err(failure) };
+    if args.json {
+        let object = Object::new()
+            .field("ok", false)
+            .raw("error", &object::error(&failure))
+            .field("kind", kind(outline.kind))
+            .field("wasm_bytes", outline.wasm_bytes)
+            .field("memories", memories_to_json(&outline.memories))
+            .field("tasks", outline.tasks.iter().map(task_to_json).collect::<Value>())
+            .field("imports", outline.imports)
+            .field("unknown_imports", outline.unknown_imports)
+            .field("exports", outline.exports);
+        console::print_line(&object.finish())?;
+        return Ok(failure.exit());
+    }
+    let mut page = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_outline(&mut page, args, &outline);
+    console::print_page(page)?;
+    Err(failure)
+}
+
+fn write_outline(page: &mut String, args: &InspectArgs, outline: &ModuleOutline) -> fmt::Result {
+    let name = args.module.file_name().unwrap_or_default().to_string_lossy();
+    writeln!(page, "{NAME}{}{NAME:#}  {}, which cannot be loaded", Name(name), outline.kind)?;
+    row(page, "wasm", ByteSize::b(outline.wasm_bytes).display().iec())?;
+    for memory in &outline.memories {
+        row(page, "memory", show_memory(memory))?;
+    }
+    let lists = [
+        ("exports", &outline.exports),
+        ("imports", &outline.imports),
+        ("not provided", &outline.unknown_imports),
+    ];
+    for (name, items) in lists {
+        row(page, name, items.len())?;
+        for item in items {
+            writeln!(page, "    {}", Name(item))?;
+        }
+    }
+    if !outline.tasks.is_empty() {
+        writeln!(page, "\n{HEADING}tasks{HEADING:#}")?;
+    }
+    for task in &outline.tasks {
+        write_task(page, task)?;
+    }
+    Ok(())
+}
+
+fn kind(kind: ModuleKind) -> &'static str {
+    match kind {
+        ModuleKind::Tasks => "tasks",
+        ModuleKind::Command => "command",
+        ModuleKind::Library => "library",
+    }
+}
+
+fn memories_to_json(memories: &[MemoryDescription]) -> Value {
+    let of_one =
+        |memory: &MemoryDescription| json!({"min_bytes": memory.min_bytes, "max_bytes": memory.max_bytes});
+    memories.iter().map(of_one).collect()
 }
 
 fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> fmt::Result {
@@ -101,15 +173,8 @@ fn show_memory(memory: &MemoryDescription) -> String {
 fn to_json(module: &Module, types: &[TypeDefinition]) -> String {
     let ModuleDescription { kind, tasks, imports, exports, memories, .. } = module.description();
     let description = module.description();
-    let kind = match kind {
-        crate::ModuleKind::Tasks => "tasks",
-        crate::ModuleKind::Command => "command",
-        crate::ModuleKind::Library => "library",
-    };
-    let memories: Value = memories
-        .iter()
-        .map(|memory| json!({"min_bytes": memory.min_bytes, "max_bytes": memory.max_bytes}))
-        .collect();
+    let kind = self::kind(*kind);
+    let memories = memories_to_json(memories);
     let types: Value =
         types.iter().map(|ty| json!({"kind": ty.kind, "name": ty.name, "definition": ty.text()})).collect();
     Object::new()

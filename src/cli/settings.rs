@@ -245,7 +245,8 @@ pub(super) fn module_options(target: &Target) -> Result<ModuleOptions, Failure> 
     Ok(ModuleOptions::new()
         .metered(target.fuel.is_some())
         .deterministic(target.deterministic.is_some())
-        .interrupt(interrupt))
+        .interrupt(interrupt)
+        .to_run(target.task.as_deref()))
 }
 
 pub(super) fn load(pool: &Pool, path: &Path, options: ModuleOptions) -> Result<Module, Failure> {

@@ -1,68 +1,91 @@
 //! What is in a module: kind, tasks, imports, exports, memories.
 
-use wasmparser::{Parser, Payload};
-use wasmtime::{Engine, ExternType, FuncType, Module, ValType};
+use wasmparser::{FuncType, MemoryType, Parser, Payload, ValType};
+use wasmtime::{Engine, Extern};
 
+use super::outline::{self, Import, Item, Outline};
 use super::section;
 use crate::error::ModuleError;
 use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use crate::module::{
-    CodeKind, Codec, MemoryDescription, MemoryKind, ModuleDescription, ModuleKind, TaskDescription,
+    CodeKind, Codec, MemoryDescription, MemoryKind, ModuleDescription, ModuleKind, ModuleOutline,
+    TaskDescription, WantedEntry,
 };
 use crate::schema::Schema;
 use crate::text::truncated;
 use crate::worker;
 
+/// The module name of WASI's preview 0 imports, which older tool-chains emit.
+const OLD_WASI_MODULE: &str = "wasi_unstable";
+
 /// The byte ABI's marker export and custom section.
 const MARKER: &str = "wasmpool_abi_v1";
 const SECTION: &str = "wasmpool.tasks";
 
+/// Whether a module of this outline can be loaded, and has what is to be run of it.
+///
 /// # Errors
-/// [`ModuleError::UnknownImports`], [`ModuleError::Abi`].
-pub(super) fn describe(
+/// [`ModuleError::UnknownImports`], [`ModuleError::Abi`], [`ModuleError::UnknownTask`], [`ModuleError::NotACommand`].
+pub(super) fn loadable(
     engine: &Engine,
-    module: &Module,
+    outline: &Outline,
+    wasm: &[u8],
+    entry: Option<&WantedEntry>,
+) -> Result<(), ModuleError> {
+    let unknown = unknown_imports(engine, outline)?;
+    if !unknown.is_empty() {
+        return Err(ModuleError::UnknownImports { imports: shortened(unknown) });
+    }
+    let tasks = match kind(outline) {
+        ModuleKind::Tasks => tasks(outline, wasm)?,
+        ModuleKind::Command => {
+            keeps(outline, "_start", &[], &[])?;
+            Vec::new()
+        }
+        ModuleKind::Library => Vec::new(),
+    };
+    let Some(WantedEntry { module, task }) = entry else { return Ok(()) };
+    let (module, known) = (module.clone(), tasks.iter().map(|task| task.name.clone()).collect::<Vec<_>>());
+    match (kind(outline), task) {
+        (ModuleKind::Library | ModuleKind::Tasks, None) if known.is_empty() => {
+            Err(ModuleError::NotACommand { module, known })
+        }
+        (ModuleKind::Library | ModuleKind::Tasks, Some(name)) if !known.contains(name) => {
+            Err(ModuleError::UnknownTask { module, name: name.clone(), known })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn kind(outline: &Outline) -> ModuleKind {
+    match (outline.export(MARKER).is_some(), outline.function("_start").is_some()) {
+        (true, _) => ModuleKind::Tasks,
+        (false, true) => ModuleKind::Command,
+        (false, false) => ModuleKind::Library,
+    }
+}
+
+/// For a module that [`loadable`] lets through.
+pub(super) fn describe(
+    outline: &Outline,
     wasm: &[u8],
     artifact_bytes: u64,
     code: CodeKind,
     memory_kind: MemoryKind,
 ) -> Result<ModuleDescription, ModuleError> {
-    known_imports(engine, module)?;
-    let has_function = |name: &str| matches!(module.get_export(name), Some(ExternType::Func(_)));
-    let is_tasks = module.get_export(MARKER).is_some();
-    let kind = match (is_tasks, has_function("_start")) {
-        (true, _) => ModuleKind::Tasks,
-        (false, true) => ModuleKind::Command,
-        (false, false) => ModuleKind::Library,
-    };
-    let tasks = if is_tasks { tasks(module, wasm)? } else { Vec::new() };
-    let memories = module
-        .imports()
-        .map(|import| import.ty())
-        .chain(module.exports().map(|export| export.ty()))
-        .filter_map(|ty| ty.memory().cloned())
-        .map(|memory| MemoryDescription {
-            min_bytes: memory.minimum().saturating_mul(memory.page_size()),
-            max_bytes: memory.maximum().map(|pages| pages.saturating_mul(memory.page_size())),
-        })
-        .collect();
-    let imports = module
-        .imports()
-        .map(|import| format!("{}.{}: {}", import.module(), import.name(), show(&import.ty())))
-        .collect();
+    let kind = kind(outline);
+    let tasks = if kind == ModuleKind::Tasks { tasks(outline, wasm)? } else { Vec::new() };
+    let has_function = |name: &str| outline.function(name).is_some();
     Ok(ModuleDescription {
         kind,
         tasks,
-        imports,
-        exports: module
-            .exports()
-            .map(|export| format!("{}: {}", export.name(), show(&export.ty())))
-            .collect(),
-        memories,
-        uses_wasi: module.imports().any(|import| import.module() == worker::WASI_MODULE),
+        imports: imports(outline),
+        exports: exports(outline),
+        memories: memories(outline),
+        uses_wasi: outline.imports.iter().any(|import| import.module == worker::WASI_MODULE),
         has_initializer: has_function("wasmpool_init"),
         has_reactor_start: kind != ModuleKind::Command && has_function("_initialize"),
-        has_start: has_start(wasm),
+        has_start: outline.has_start,
         memory_kind,
         metered: code.is_metered(),
         deterministic: code.is_deterministic(),
@@ -72,28 +95,93 @@ pub(super) fn describe(
     })
 }
 
-fn has_start(wasm: &[u8]) -> bool {
-    let mut sections = Parser::new(0).parse_all(wasm);
-    sections.any(|payload| matches!(payload, Ok(Payload::StartSection { .. })))
+/// The outline as it is told, whatever stands against loading the module.
+///
+/// # Errors
+/// The engine's own.
+pub(super) fn outlined(
+    engine: &Engine,
+    outline: &Outline,
+    wasm: &[u8],
+) -> Result<ModuleOutline, ModuleError> {
+    let kind = kind(outline);
+    let is_tasks = kind == ModuleKind::Tasks;
+    Ok(ModuleOutline {
+        kind,
+        tasks: if is_tasks { tasks(outline, wasm).unwrap_or_default() } else { Vec::new() },
+        unknown_imports: unknown_imports(engine, outline)?,
+        imports: imports(outline),
+        exports: exports(outline),
+        memories: memories(outline),
+        wasm_bytes: wasm.len() as u64,
+    })
 }
 
-fn known_imports(engine: &Engine, module: &Module) -> Result<(), ModuleError> {
+fn imports(outline: &Outline) -> Vec<String> {
+    let show = |Import { module, name, item }: &Import| format!("{module}.{name}: {}", item.show());
+    outline.imports.iter().map(show).collect()
+}
+
+fn exports(outline: &Outline) -> Vec<String> {
+    outline.exports.iter().map(|(name, item)| format!("{name}: {}", item.show())).collect()
+}
+
+fn memories(outline: &Outline) -> Vec<MemoryDescription> {
+    let describe = |memory: &MemoryType| {
+        let page_bytes = 1u64.checked_shl(memory.page_size_log2.unwrap_or(16)).unwrap_or(u64::MAX);
+        MemoryDescription {
+            min_bytes: memory.initial.saturating_mul(page_bytes),
+            max_bytes: memory.maximum.map(|pages| pages.saturating_mul(page_bytes)),
+        }
+    };
+    outline.memories().map(describe).collect()
+}
+
+/// Imports that no host function answers, by the linker that workers use; with the function's type where the
+/// import has another.
+fn unknown_imports(engine: &Engine, outline: &Outline) -> Result<Vec<String>, ModuleError> {
     let refused = |error: wasmtime::Error| ModuleError::Compiler { message: format!("{error:#}") };
     let linker = worker::linker(engine, true).map_err(refused)?;
     let mut store = wasmtime::Store::new(engine, worker::TaskState::for_linking());
-    let imports: Vec<_> = module
-        .imports()
-        .filter(|import| linker.get_by_import(&mut store, import).is_none())
-        .map(|import| format!("{}.{}: {}", import.module(), import.name(), show(&import.ty())))
-        .collect();
-    if !imports.is_empty() {
-        return Err(ModuleError::UnknownImports { imports: shortened(imports) });
+    let mut unknown = Vec::new();
+    for Import { module, name, item } in &outline.imports {
+        let shown = || format!("{module}.{name}: {}", item.show());
+        match linker.get(&mut store, module, name) {
+            Ok(Extern::Func(provided)) => {
+                let provided = show_provided(&provided.ty(&store));
+                if item.show() != provided {
+                    unknown.push(format!("{}, which is {provided} here", shown()));
+                }
+            }
+            _ if module == OLD_WASI_MODULE => {
+                unknown.push(format!("{} (WASI's preview 0, before 1)", shown()))
+            }
+            _ => unknown.push(shown()),
+        }
     }
-    // Known by name; now the types.
-    linker
-        .instantiate_pre(module)
-        .map(|_| ())
-        .map_err(|error| ModuleError::UnknownImports { imports: vec![format!("{error:#}")] })
+    Ok(unknown)
+}
+
+/// The same text as of an import of that type.
+fn show_provided(ty: &wasmtime::FuncType) -> String {
+    let list = |types: &mut dyn Iterator<Item = wasmtime::ValType>| {
+        types.map(|ty| ty.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    format!("({}) -> ({})", list(&mut ty.params()), list(&mut ty.results()))
+}
+
+/// # Errors
+/// [`ModuleError::Abi`], if the export is there and of another type.
+fn keeps(outline: &Outline, name: &str, params: &[ValType], results: &[ValType]) -> Result<(), ModuleError> {
+    match outline.export(name) {
+        Some(Item::Func(ty)) if outline::is(ty, params, results) => Ok(()),
+        None => Ok(()),
+        Some(item) => {
+            let wanted = outline::show(&FuncType::new(params.iter().copied(), results.iter().copied()));
+            let message = format!("its export `{name}` is {}, and must be {wanted}", item.show());
+            Err(ModuleError::Abi { message })
+        }
+    }
 }
 
 /// At most so many, each at most so long: the list travels in one message, to be read.
@@ -109,16 +197,18 @@ fn shortened(mut imports: Vec<String>) -> Vec<String> {
 }
 
 /// From the custom section; without one, every export of a task's type is a raw task.
-fn tasks(module: &Module, wasm: &[u8]) -> Result<Vec<TaskDescription>, ModuleError> {
+fn tasks(outline: &Outline, wasm: &[u8]) -> Result<Vec<TaskDescription>, ModuleError> {
     let abi = |message: String| ModuleError::Abi { message };
-    let memory = matches!(module.get_export("memory"), Some(ExternType::Memory(memory)) if !memory.is_64());
+    let memory = matches!(outline.export("memory"), Some(Item::Memory(memory)) if !memory.memory64);
     if !memory {
         return Err(abi("it exports the marker, but no 32-bit `memory`".into()));
     }
-    match module.get_export("wasmpool_alloc") {
-        Some(ExternType::Func(ty)) if is(&ty, &[ValType::I32], &[ValType::I32]) => {}
-        _ => return Err(abi("it must export `wasmpool_alloc: (i32) -> i32`".into())),
+    if !outline.function("wasmpool_alloc").is_some_and(|ty| outline::is(ty, &[ValType::I32], &[ValType::I32]))
+    {
+        return Err(abi("it must export `wasmpool_alloc: (i32) -> i32`".into()));
     }
+    keeps(outline, "_initialize", &[], &[])?;
+    keeps(outline, "wasmpool_init", &[ValType::I32, ValType::I32], &[ValType::I64])?;
     let mut bytes = Vec::new();
     for payload in Parser::new(0).parse_all(wasm) {
         if let Ok(Payload::CustomSection(custom)) = payload
@@ -127,7 +217,7 @@ fn tasks(module: &Module, wasm: &[u8]) -> Result<Vec<TaskDescription>, ModuleErr
             bytes.extend_from_slice(custom.data());
         }
     }
-    let tasks = if bytes.is_empty() { bare_tasks(module) } else { section::records(&bytes).map_err(abi)? };
+    let tasks = if bytes.is_empty() { bare_tasks(outline) } else { section::records(&bytes).map_err(abi)? };
     if tasks.len() > TASKS_PER_MODULE_MAX {
         return Err(abi(format!("it has {} tasks, the limit is {TASKS_PER_MODULE_MAX}", tasks.len())));
     }
@@ -135,12 +225,9 @@ fn tasks(module: &Module, wasm: &[u8]) -> Result<Vec<TaskDescription>, ModuleErr
         if !task.is_well_formed() {
             return Err(abi(section::TOO_LONG.into()));
         }
-        match module.get_export(&task.export) {
-            Some(ExternType::Func(ty)) if is_task(&ty) => {}
-            _ => {
-                let TaskDescription { name, export, .. } = task;
-                return Err(abi(format!("task `{name}` needs an export `{export}: (i32, i32) -> i64`")));
-            }
+        if !outline.function(&task.export).is_some_and(is_task) {
+            let TaskDescription { name, export, .. } = task;
+            return Err(abi(format!("task `{name}` needs an export `{export}: (i32, i32) -> i64`")));
         }
         if tasks[..index].iter().any(|other| other.name == task.name) {
             return Err(abi(format!("two tasks are called `{}`", task.name)));
@@ -149,17 +236,18 @@ fn tasks(module: &Module, wasm: &[u8]) -> Result<Vec<TaskDescription>, ModuleErr
     Ok(tasks)
 }
 
-fn bare_tasks(module: &Module) -> Vec<TaskDescription> {
-    let is_init = |name: &str| name == "wasmpool_init";
-    module
-        .exports()
-        .filter(|export| {
-            !is_init(export.name()) && matches!(export.ty(), ExternType::Func(ty) if is_task(&ty))
-        })
-        .map(|export| TaskDescription {
-            name: export.name().to_string(),
+fn bare_tasks(outline: &Outline) -> Vec<TaskDescription> {
+    let is_bare = |(name, item): &&(String, Item)| {
+        name != "wasmpool_init" && matches!(item, Item::Func(ty) if is_task(ty))
+    };
+    outline
+        .exports
+        .iter()
+        .filter(is_bare)
+        .map(|(name, _)| TaskDescription {
+            name: name.clone(),
             doc: String::new(),
-            export: export.name().to_string(),
+            export: name.clone(),
             codec: Codec::Raw,
             params: Vec::new(),
             input: Schema::raw_bytes(),
@@ -169,27 +257,25 @@ fn bare_tasks(module: &Module) -> Vec<TaskDescription> {
 }
 
 fn is_task(ty: &FuncType) -> bool {
-    is(ty, &[ValType::I32, ValType::I32], &[ValType::I64])
+    outline::is(ty, &[ValType::I32, ValType::I32], &[ValType::I64])
 }
 
-fn is(ty: &FuncType, params: &[ValType], results: &[ValType]) -> bool {
-    let same = |have: Vec<ValType>, want: &[ValType]| {
-        have.len() == want.len() && have.iter().zip(want).all(|(have, want)| ValType::eq(have, want))
-    };
-    same(ty.params().collect(), params) && same(ty.results().collect(), results)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imports::{HOST_MODULE, HostFunction};
 
-fn show(ty: &ExternType) -> String {
-    match ty {
-        ExternType::Func(ty) => {
-            let list = |types: &mut dyn Iterator<Item = ValType>| {
-                types.map(|ty| ty.to_string()).collect::<Vec<_>>().join(", ")
-            };
-            format!("({}) -> ({})", list(&mut ty.params()), list(&mut ty.results()))
-        }
-        ExternType::Global(ty) => format!("global {}", ty.content()),
-        ExternType::Table(_) => "table".into(),
-        ExternType::Memory(memory) => format!("memory, {} pages", memory.minimum()),
-        ExternType::Tag(_) => "tag".into(),
+    #[test]
+    fn the_linker_has_the_functions_of_the_list_and_no_others_and_errors_name_each() {
+        let engine = Engine::default();
+        let linker = worker::linker(&engine, false).expect("a linker");
+        let mut store = wasmtime::Store::new(&engine, worker::TaskState::for_linking());
+        let defined: Vec<_> =
+            linker.iter(&mut store).map(|(module, name, _)| format!("{module}.{name}")).collect();
+        let listed = HostFunction::ALL.map(|function| format!("{HOST_MODULE}.{}", function.name()));
+        assert!(listed.iter().all(|function| defined.contains(function)), "{defined:?}");
+        assert_eq!(defined.len(), listed.len(), "{defined:?}");
+        let message = ModuleError::UnknownImports { imports: vec!["env.a: () -> ()".into()] }.to_string();
+        assert!(message.ends_with("wasmpool (log, panic, shared_len, shared_read)"), "{message}");
     }
 }

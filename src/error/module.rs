@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Death, Shortage};
+use crate::imports::{HOST_MODULE, HostFunction};
 use crate::limits::compile::CompileLimit;
 use crate::text::{Name, Words};
 
@@ -45,11 +46,13 @@ pub enum ModuleError {
     },
     /// Imports that no host function answers.
     #[error(
-        "the module imports what this pool does not provide: {}; it provides wasi_snapshot_preview1 and \
-         wasmpool (log, panic)", Name(imports.join(", "))
+        "the module imports what this pool does not provide: {}; it provides wasi_snapshot_preview1 and {} ({})",
+        Name(imports.join(", ")),
+        HOST_MODULE,
+        HostFunction::names()
     )]
     UnknownImports {
-        /// `module.name` of each, with its type.
+        /// `module.name` of each, with its type, and with the host function's where it has another.
         imports: Vec<String>,
     },
     /// The custom section `wasmpool.tasks` or the exports break the byte ABI.

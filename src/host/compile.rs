@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,10 +26,10 @@ use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::limits::{
     ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX, NO_COMPILER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX,
 };
-use crate::module::CodeKind;
+use crate::module::{CodeKind, ModuleOutline, WantedEntry};
 use crate::refused::{calling, errno};
 use crate::wire::control::{self, ControlSocket};
-use crate::wire::message::{CompileReply, CompileRequest};
+use crate::wire::message::{CompileReply, CompileRequest, CompileWork};
 use crate::wire::{fingerprint, memfd};
 
 /// What a failed allocation says on stderr before it aborts; the number of bytes stands between.
@@ -43,18 +44,51 @@ pub(crate) fn compile(
     wasm: &[u8],
     code: CodeKind,
     limits: &CompileLimits,
+    entry: Option<WantedEntry>,
 ) -> Result<Compiled, ModuleError> {
+    let [artifact, description] = run(core, wasm, code, limits, CompileWork::Compile { entry })?;
+    let artifact_bytes = finish(&artifact, ARTIFACT_BYTES_MAX).map_err(system)?;
+    finish(&description, DESCRIPTION_BYTES_MAX).map_err(system)?;
+    Compiled::read(artifact, description, artifact_bytes).ok_or_else(unknown_way)
+}
+
+/// Reads a module's outline, in a process of its own as well.
+///
+/// # Errors
+/// Those of [`compile`].
+pub(crate) fn outline(
+    core: &Core,
+    wasm: &[u8],
+    limits: &CompileLimits,
+) -> Result<ModuleOutline, ModuleError> {
+    let [_, outline] = run(core, wasm, CodeKind::Plain, limits, CompileWork::Outline)?;
+    let len = finish(&outline, DESCRIPTION_BYTES_MAX).map_err(system)?;
+    let mut bytes = vec![0; len as usize];
+    outline.read_exact_at(&mut bytes, 0).map_err(system)?;
+    let outline = postcard::from_bytes(&bytes).ok();
+    outline.filter(ModuleOutline::is_well_formed).ok_or_else(unknown_way)
+}
+
+fn unknown_way() -> ModuleError {
+    ModuleError::Compiler { message: "it described the module in an unknown way".into() }
+}
+
+/// The two files that a compiler has written, which are not sealed yet.
+fn run(
+    core: &Core,
+    wasm: &[u8],
+    code: CodeKind,
+    limits: &CompileLimits,
+    work: CompileWork,
+) -> Result<[File; 2], ModuleError> {
     can_be_had(limits)?;
-    let Started { artifact, description, socket, child } = start(core, wasm, code, limits)?;
+    let Started { artifact, description, socket, child } = start(core, wasm, code, limits, &work)?;
     attend(core, limits, wasm.len(), socket, child).map_err(|error| match error {
         // Children die with the supervisor's thread.
         ModuleError::CompilerDied { .. } if core.is_stopped() => closed(),
         error => error,
     })?;
-    let artifact_bytes = finish(&artifact, ARTIFACT_BYTES_MAX).map_err(system)?;
-    finish(&description, DESCRIPTION_BYTES_MAX).map_err(system)?;
-    Compiled::read(artifact, description, artifact_bytes)
-        .ok_or_else(|| ModuleError::Compiler { message: "it described the module in an unknown way".into() })
+    Ok([artifact, description])
 }
 
 /// What the system refused.
@@ -75,11 +109,17 @@ struct Started {
 }
 
 /// Starts a compiler; where the system has no room for one just then, again after a pause.
-fn start(core: &Core, wasm: &[u8], code: CodeKind, limits: &CompileLimits) -> Result<Started, ModuleError> {
+fn start(
+    core: &Core,
+    wasm: &[u8],
+    code: CodeKind,
+    limits: &CompileLimits,
+    work: &CompileWork,
+) -> Result<Started, ModuleError> {
     let began = Instant::now();
     let mut pause = SHORTAGE_BACKOFF;
     loop {
-        let error = match try_start(core, wasm, code, limits) {
+        let error = match try_start(core, wasm, code, limits, work) {
             Ok(started) => return started.ok_or_else(closed),
             Err(error) => error,
         };
@@ -108,6 +148,7 @@ fn try_start(
     wasm: &[u8],
     code: CodeKind,
     limits: &CompileLimits,
+    work: &CompileWork,
 ) -> io::Result<Option<Started>> {
     let source = memfd::sealed("wasmpool-wasm", wasm)?;
     let artifact = memfd::empty("wasmpool-artifact")?;
@@ -117,8 +158,14 @@ fn try_start(
     // The group counts the files in memory that the compiler writes, too.
     let limit_bytes = limits.get(CompileLimit::Memory);
     let memory_bytes_max = limit_bytes.saturating_mul(2);
-    let (limits, sandbox) = (limits.clone(), core.settings.sandbox.clone());
-    let request = CompileRequest { build: fingerprint::BUILD, code, limits, threads, sandbox };
+    let request = CompileRequest {
+        build: fingerprint::BUILD,
+        work: work.clone(),
+        code,
+        limits: limits.clone(),
+        threads,
+        sandbox: core.settings.sandbox.clone(),
+    };
     socket
         .send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()])
         .map_err(calling("sendmsg (to the compiler)"))?;

@@ -11,6 +11,8 @@ pub struct ModuleOptions {
     interrupt: Interrupt,
     pub(crate) name: Option<String>,
     pub(crate) compile_limits: Option<CompileLimits>,
+    /// The task that is to be run, or any, if that is known.
+    pub(crate) entry: Option<Option<String>>,
 }
 
 impl ModuleOptions {
@@ -45,6 +47,13 @@ impl ModuleOptions {
     /// How its tasks are stopped. Default: [`Interrupt::Check`].
     pub fn interrupt(mut self, interrupt: Interrupt) -> Self {
         self.interrupt = interrupt;
+        self
+    }
+
+    /// Says that the module is loaded for this task, or, of none, for whatever it has to be run. One without it is
+    /// refused before it is compiled, which may take minutes, and not after.
+    pub fn to_run(mut self, task: Option<impl Into<String>>) -> Self {
+        self.entry = Some(task.map(Into::into));
         self
     }
 

@@ -14,7 +14,7 @@ use crate::host::compile::{self, WasmFile};
 use crate::host::memory;
 use crate::limits;
 use crate::limits::compile::{CompileLimit, CompileLimits};
-use crate::module::{CodeKind, Digest, Loaded, Module, ModuleOptions};
+use crate::module::{CodeKind, Digest, Loaded, Module, ModuleOptions, ModuleOutline, WantedEntry};
 use crate::wire::message::ModuleId;
 
 /// What makes two modules the same to a pool: the bytes, and how it is compiled.
@@ -87,6 +87,20 @@ impl Pool {
         handle.load_bytes(&wasm, digest, options)
     }
 
+    /// Reads what a wasm file imports and exports, without compiling it: also of a module that cannot be loaded, for its
+    /// imports or its shape. In a process of its own, as all that reads a module.
+    ///
+    /// # Errors
+    /// [`ModuleError`], of what is no valid module up to its code.
+    pub fn outline_file(&self, path: impl AsRef<Path>) -> Result<ModuleOutline, ModuleError> {
+        let handle = self.here().ok_or(ModuleError::OtherProcess)?;
+        let limits = CompileLimits::trusted().or_memory(memory::for_a_compiler());
+        let max = limits.get(CompileLimit::WasmBytes);
+        let wasm = WasmFile::open(path.as_ref(), max)?.read(max)?;
+        let _turn = handle.turns.take();
+        compile::outline(&handle.core, &wasm, &limits)
+    }
+
     /// Loads a module from its bytes.
     ///
     /// # Errors
@@ -121,7 +135,11 @@ impl Pool {
 impl Handle {
     fn load_bytes(&self, wasm: &[u8], digest: Digest, options: ModuleOptions) -> Result<Module, ModuleError> {
         let (code, limits) = (options.code(), self.limits_of(&options));
-        self.enter(digest, options, || self.compiled(wasm, digest, code, &limits))
+        let entry = options.entry.clone().map(|task| {
+            let module = options.name.clone().unwrap_or_else(|| digest.short());
+            WantedEntry { module, task }
+        });
+        self.enter(digest, options, || self.compiled(wasm, digest, code, &limits, entry))
     }
 
     /// A module whose bytes need not be read: it is loaded already, or in the cache.
@@ -183,6 +201,7 @@ impl Handle {
         digest: Digest,
         code: CodeKind,
         limits: &CompileLimits,
+        entry: Option<WantedEntry>,
     ) -> Result<(Compiled, bool), ModuleError> {
         let Handle { core, cache, turns, .. } = self;
         let key = CacheKey::new(digest, code);
@@ -192,7 +211,7 @@ impl Handle {
             return Ok((compiled, true));
         }
         let turn = turns.take();
-        let compiled = compile::compile(core, wasm, code, limits)?;
+        let compiled = compile::compile(core, wasm, code, limits, entry)?;
         drop(turn);
         if let Some(cache) = cache
             && let Err(error) = cache.store(&key, &compiled)

@@ -68,6 +68,8 @@ pub(super) fn would_meet(error: &ModuleError, met: &CompileLimits, limits: &Comp
             let dies_of = [CompileLimit::Time, CompileLimit::CpuTime, CompileLimit::Memory];
             !dies_of.into_iter().any(larger)
         }
+        // It was to be run otherwise.
+        ModuleError::NotACommand { .. } | ModuleError::UnknownTask { .. } => false,
         _ => true,
     }
 }

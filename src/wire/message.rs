@@ -16,7 +16,7 @@ use crate::directory::GuestDir;
 use crate::doctor::{AttackOutcome, Probe};
 use crate::error::{Frame, ModuleError, TrapCode};
 use crate::limits::compile::CompileLimits;
-use crate::module::CodeKind;
+use crate::module::{CodeKind, WantedEntry};
 use crate::task::{Refusals, TaskId, TaskLimits};
 use crate::walls::{SandboxReport, SandboxRequest};
 
@@ -296,11 +296,21 @@ pub(crate) struct Cost {
     pub(crate) refusals: Option<Box<Refusals>>,
 }
 
+/// The compiler's work.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum CompileWork {
+    /// Machine code and description; if this is to be run of the module, it must be there.
+    Compile { entry: Option<WantedEntry> },
+    /// An outline in place of the description, and no machine code.
+    Outline,
+}
+
 /// Host to compiler. Comes with three descriptors: the wasm, and two empty files for the
 /// artifact and its description.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CompileRequest {
     pub(crate) build: u64,
+    pub(crate) work: CompileWork,
     pub(crate) code: CodeKind,
     pub(crate) sandbox: SandboxRequest,
     pub(crate) limits: CompileLimits,

@@ -14,6 +14,7 @@ use super::clocks::Clock;
 use super::journal::Journal;
 use super::shares::{self, Mapping};
 use super::{exit, open, poll};
+use crate::imports::{HOST_MODULE, HostFunction};
 use crate::limits::{GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::wire::message::LogSource;
 
@@ -77,9 +78,15 @@ pub(crate) fn linker(engine: &Engine, with_wasi: bool) -> Result<Linker<TaskStat
         open::define(&mut linker)?;
         exit::define(&mut linker)?;
     }
-    linker.func_wrap("wasmpool", "log", log)?;
-    linker.func_wrap("wasmpool", "panic", panic)?;
-    shares::define(&mut linker)?;
+    for function in HostFunction::ALL {
+        let name = function.name();
+        match function {
+            HostFunction::Log => linker.func_wrap(HOST_MODULE, name, log)?,
+            HostFunction::Panic => linker.func_wrap(HOST_MODULE, name, panic)?,
+            HostFunction::SharedLen => linker.func_wrap(HOST_MODULE, name, shares::len)?,
+            HostFunction::SharedRead => linker.func_wrap(HOST_MODULE, name, shares::read)?,
+        };
+    }
     Ok(linker)
 }
 

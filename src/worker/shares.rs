@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use rustix::mm::{MapFlags, ProtFlags};
-use wasmtime::{Caller, Extern, Linker, Result};
+use wasmtime::{Caller, Extern};
 
 use super::arrivals::Arrivals;
 use super::linker::TaskState;
@@ -95,20 +95,19 @@ impl Mappings {
     }
 }
 
-/// The imports of the byte ABI that read them.
-///
-/// # Errors
-/// What wasmtime says; nothing is expected.
-pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
-    linker.func_wrap("wasmpool", "shared_len", |caller: Caller<'_, TaskState>, index: u32| {
-        caller.data().shares.get(index as usize).map_or(-1, |mapping| mapping.len as i64)
-    })?;
-    linker.func_wrap("wasmpool", "shared_read", read)?;
-    Ok(())
+/// The length of a shared input, −1 if there is none of that number.
+pub(super) fn len(caller: Caller<'_, TaskState>, index: u32) -> i64 {
+    caller.data().shares.get(index as usize).map_or(-1, |mapping| mapping.len as i64)
 }
 
 /// Like `pread`: how many bytes were copied, −1 for what is out of range.
-fn read(mut caller: Caller<'_, TaskState>, index: u32, offset: u64, pointer: u32, len: u32) -> i32 {
+pub(super) fn read(
+    mut caller: Caller<'_, TaskState>,
+    index: u32,
+    offset: u64,
+    pointer: u32,
+    len: u32,
+) -> i32 {
     let Some(Extern::Memory(memory)) = caller.get_export("memory") else { return -1 };
     let (memory, state) = memory.data_and_store_mut(&mut caller);
     let shared = state.shares.get(index as usize).map(|mapping| mapping.bytes());

@@ -31,16 +31,18 @@ fn modules_that_cannot_be_loaded_are_code_3_and_say_why() {
         ("cut.wasm", "not a valid wasm module", "module_invalid"),
         ("text.wasm", "not a valid wasm module", "module_invalid"),
         ("imports.wasm", "env.launch", "unknown_imports"),
-        ("library.wasm", "has no tasks and is no WASI command", "unknown_task"),
+        (
+            "library.wasm",
+            "is not a WASI command: it does not export `_start`; it has no tasks",
+            "not_a_command",
+        ),
     ];
     for (name, says, kind) in cases {
         // Which file, wherever it is one of several.
         end(&mut wasmpool("run", path(name))).expect(3).says(says).says(name);
         let json = end(wasmpool("run", path(name)).arg("--json")).expect(3).json();
         assert_eq!((&json["ok"], &json["error"]["kind"]), (&json!(false), &json!(kind)), "{name}");
-        if kind != "unknown_task" {
-            assert_eq!(json["error"]["file"], *path(name).to_string_lossy());
-        }
+        assert_eq!(json["error"]["file"], *path(name).to_string_lossy());
     }
     end(&mut wasmpool("map", path("cut.wasm"))).expect(3).says("not a valid wasm module");
     end(&mut wasmpool("inspect", path("cut.wasm"))).expect(3).says("not a valid wasm module");
@@ -149,6 +151,31 @@ fn a_memory_limit_of_the_compiler_that_cannot_be_had_is_an_error_that_says_what_
     // The default is what can be had.
     inspect("").expect(0);
     inspect("--compile-memory 1GiB").expect(0);
+}
+
+#[test]
+fn inspect_shows_what_there_is_of_a_module_that_cannot_be_loaded() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = r#"(module (import "wasmpool" "shared_len" (func (param i32) (result i64)))
+        (import "env" "nope\u{1b}[31m" (func)) (memory (export "memory") 1 3) (func (export "_start")))"#;
+    let module = wat(folder.path(), "unknown.wasm", text);
+    let inspect = |flags: &[&str]| {
+        end(Command::new(env!("CARGO_BIN_EXE_wasmpool")).arg("inspect").arg(&module).args(flags))
+    };
+    let ended = inspect(&["--no-cache"]).expect(3).says("shared_len, shared_read").says("env.nope");
+    for words in
+        ["cannot be loaded", "not provided  1", "wasmpool.shared_len: (i32) -> (i64)", "_start: () -> ()"]
+    {
+        assert!(ended.text().contains(words), "{words}: {}", ended.text());
+    }
+    assert!(!ended.text().contains('\u{1b}'), "{:?}", ended.text());
+    let json = inspect(&["--no-cache", "--json"]).expect(3).json();
+    assert_eq!((&json["ok"], &json["error"]["kind"]), (&false.into(), &"unknown_imports".into()));
+    let lens = ["imports", "unknown_imports", "exports"].map(|list| json[list].as_array().map(Vec::len));
+    assert_eq!((lens, &json["kind"]), ([Some(2), Some(1), Some(2)], &"command".into()), "{json}");
+    // Refused for its shape, and seen all the same.
+    let json = inspect(&["--no-cache", "--json", "--compile-limit", "functions=0"]).expect(3).json();
+    assert_eq!((&json["error"]["kind"], &json["kind"]), (&"compile_limit".into(), &"command".into()));
 }
 
 #[test]

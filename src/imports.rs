@@ -1,0 +1,37 @@
+//! Functions that the byte ABI gives to a guest: the one list of them, from which the linker is built and errors are
+//! written. Vocabulary, no behaviour.
+
+/// The module name of these imports.
+pub(crate) const HOST_MODULE: &str = "wasmpool";
+
+/// A function of the host's that a guest may import, beside WASI's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HostFunction {
+    /// Writes a log record.
+    Log,
+    /// Says where and why the guest panics.
+    Panic,
+    /// The length of a shared input.
+    SharedLen,
+    /// Copies a part of a shared input.
+    SharedRead,
+}
+
+impl HostFunction {
+    pub(crate) const ALL: [HostFunction; 4] =
+        [HostFunction::Log, HostFunction::Panic, HostFunction::SharedLen, HostFunction::SharedRead];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            HostFunction::Log => "log",
+            HostFunction::Panic => "panic",
+            HostFunction::SharedLen => "shared_len",
+            HostFunction::SharedRead => "shared_read",
+        }
+    }
+
+    /// Their names, for a person.
+    pub(crate) fn names() -> String {
+        HostFunction::ALL.map(HostFunction::name).join(", ")
+    }
+}
