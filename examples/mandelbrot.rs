@@ -28,7 +28,7 @@ fn main() -> anyhow::Result<()> {
 
     let (width, height, rows) = (480, 360, 24);
     let step = 3.0 / f64::from(width);
-    let strips = (0..height / rows).map(|strip| Tile {
+    let strips = (0..height / rows).map(move |strip| Tile {
         left: -2.2,
         top: -1.125 + f64::from(strip * rows) * step,
         step,

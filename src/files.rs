@@ -21,15 +21,16 @@ mod writers;
 mod walk;
 mod open;
 mod folder;
+mod kernel;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::Stat;
 
 pub(crate) use error::OpenError;
 pub(crate) use folder::{Folder, Locked, lock};
+pub(crate) use kernel::kernel_text;
 pub(crate) use open::{Finding, Output};
 pub(crate) use writers::{TaskDirs, are_own};
 
@@ -77,13 +78,6 @@ impl HostFiles {
     pub(crate) fn has_task_dirs_in(&self, folder: &Folder) -> bool {
         self.tasks.any_in(folder)
     }
-}
-
-/// The text of a file of the kernel's (`/proc`, `/sys`), which nobody else can put there.
-pub(crate) fn kernel_text(path: impl AsRef<Path>) -> std::io::Result<String> {
-    let path = path.as_ref();
-    debug_assert!(path.starts_with("/proc") || path.starts_with("/sys"), "{}", path.display());
-    std::fs::read_to_string(path)
 }
 
 /// What stands behind one of this process's own descriptors, opened once more to be read.

@@ -85,7 +85,7 @@ impl Dispatch {
     pub(crate) fn check(&self) {
         let unresolved = self.tasks.len() as u64;
         assert_eq!(self.accepted, unresolved + self.resolved, "a task was lost or resolved twice");
-        let more: usize = self.tasks.iter().map(|(_, entry)| entry.spec.more).sum();
+        let more: usize = self.tasks.values().map(|entry| entry.spec.more).sum();
         assert_eq!(self.more, more, "the tasks of batches are miscounted");
         assert!(self.unresolved() <= self.config.queue_tasks_max, "more is accepted than the queue may hold");
         let mut waiting = 0;

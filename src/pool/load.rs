@@ -96,7 +96,7 @@ impl Pool {
         let handle = self.here().ok_or(ModuleError::OtherProcess)?;
         let limits = CompileLimits::trusted().or_memory(memory::for_a_compiler());
         let max = limits.get(CompileLimit::WasmBytes);
-        let wasm = WasmFile::open(path.as_ref(), max)?.read(max)?;
+        let wasm = WasmFile::open(path.as_ref(), &handle.core.settings.files, max)?.read(max)?;
         let _turn = handle.turns.take();
         compile::outline(&handle.core, &wasm, &limits)
     }

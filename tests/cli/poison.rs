@@ -117,9 +117,9 @@ fn nothing_that_is_printed_of_what_somebody_else_named_is_raw() {
     std::fs::write(&bad, "no module").expect("writes");
     let mut all: Vec<_> =
         [&unknown, &missing, &bad].map(|path| end(&mut wasmpool("inspect", path)).expect(3)).into();
-    all.push(end(&mut wasmpool("inspect", &unknown).arg("--json")).expect(3));
+    all.push(end(wasmpool("inspect", &unknown).arg("--json")).expect(3));
     all.push(end(&mut wasmpool("inspect", &named)).expect(0));
-    all.push(end(&mut wasmpool("inspect", &named).arg("--json")).expect(0));
+    all.push(end(wasmpool("inspect", &named).arg("--json")).expect(0));
     let mut files = wasmpool("map", &named);
     all.push(end(files.args(["fails", "--files"]).arg(&bad)).expect(4));
     let mut usage = Command::new(env!("CARGO_BIN_EXE_wasmpool"));

@@ -402,7 +402,7 @@ mod tests {
             std::fs::create_dir(folder).expect("a folder");
             std::fs::write(folder.join("a.txt"), text).expect("writes");
         }
-        let find = || Files::find(&[root.clone()], &HostFiles::default(), &[]).expect("reads");
+        let find = || Files::find(std::slice::from_ref(&root), &HostFiles::default(), &[]).expect("reads");
         let read = |files: Files| files.items().map(|item| item.content.and_then(Content::read)).next();
         assert_eq!(read(find()).expect("one").expect("reads"), b"one");
         let found = find();
