@@ -474,7 +474,11 @@ impl<'a> WasmFile<'a> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> ModuleError {
-    ModuleError::Read { path: path.into(), message: error.to_string() }
+    let message = error.to_string();
+    match errno(error) {
+        Some(Errno::MFILE | Errno::NFILE) => ModuleError::NoDescriptors { message },
+        _ => ModuleError::Read { path: path.into(), message },
+    }
 }
 
 /// # Errors

@@ -1,11 +1,11 @@
 //! How much memory there is for this process and its children.
 
-use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::process::Resource;
 
+use crate::files::kernel_text;
 use crate::limits::{COMPILE_MEMORY_BYTES_MAX, COMPILE_MEMORY_BYTES_MIN};
 
 /// The default of [`CompileLimits::memory_bytes_max`](crate::CompileLimits::memory_bytes_max), here: half of
@@ -28,7 +28,7 @@ pub(crate) fn data_bytes_max() -> u64 {
 fn there_is() -> u64 {
     let info = rustix::system::sysinfo();
     let machine = (info.totalram as u64).saturating_mul(info.mem_unit.into());
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let groups = kernel_text("/proc/self/cgroup").unwrap_or_default();
     let limits = groups.lines().filter_map(limit_of_group);
     limits.fold(machine, u64::min)
 }
@@ -45,7 +45,7 @@ fn limit_of_group(line: &str) -> Option<u64> {
     };
     let group = Path::new(path.trim_start_matches('/'));
     let dirs = group.ancestors().map(|dir| Path::new(mount).join(dir));
-    dirs.filter_map(|dir| fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok()).min()
+    dirs.filter_map(|dir| kernel_text(dir.join(file)).ok()?.trim().parse().ok()).min()
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,10 @@ use crate::task::TaskOptions;
 /// Who waits for a result for so long has what was gathered submitted: longer than a batch takes, and shorter than
 /// anyone notices.
 const STALLED: Duration = Duration::from_millis(2);
+
+/// How often a caller that waits for a result asks whether the iterator has panicked meanwhile, on the map's thread: a
+/// task may run for an hour, and the panic is the caller's at once, as if it had called the iterator itself.
+const LOOK_FOR_A_PANIC: Duration = Duration::from_millis(100);
 
 /// Inputs that a map without a thread pulls for a result that is there already, so that the look-ahead grows to its size
 /// while nobody waits for it; none, of an iterator that takes longer than `QUICK_NS` for one.
@@ -199,7 +204,24 @@ impl<C: Callable, I> Feed<C, I> {
         }
         shared.lock().is_urgent = true;
         shared.submit(By::Passing);
-        let done = wait(deadline);
+        let done = loop {
+            let mut state = shared.lock();
+            if let Some(panic) = state.panic.take() {
+                state.is_urgent = false;
+                shared.notify(&state);
+                drop(state);
+                resume_unwind(panic);
+            }
+            // An iterator that has ended panics no more.
+            let look_again = state.end.is_none().then(|| Instant::now() + LOOK_FOR_A_PANIC);
+            drop(state);
+            let until = deadline.into_iter().chain(look_again).min();
+            match wait(until) {
+                Some(done) => break Some(done),
+                None if is_over(deadline) => break None,
+                None => {}
+            }
+        };
         shared.lock().is_urgent = false;
         done
     }

@@ -167,3 +167,35 @@ fn a_module_whose_names_are_too_long_is_refused_when_it_is_loaded() {
         assert!(ended.stderr.len() < 2000, "{} bytes", ended.stderr.len());
     }
 }
+
+/// Answers with 2 MiB; an input that begins with `s` never ends.
+const LARGE_ANSWERS: &str = r#"(module
+  (memory (export "memory") 48)
+  (func (export "wasmpool_abi_v1"))
+  (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 1024)
+  (func (export "answer") (param $p i32) (param $l i32) (result i64)
+    (if (i32.eq (i32.load8_u (local.get $p)) (i32.const 115)) (then (loop $x (br $x))))
+    (memory.fill (i32.const 65537) (i32.const 255) (i32.const 2097151))
+    (i64.or (i64.shl (i64.const 65536) (i64.const 32)) (i64.const 2097152))))"#;
+
+/// The first input holds up the output of all others, whose results wait.
+#[test]
+fn results_that_wait_for_one_before_them_are_bounded_in_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = wat(folder.path(), "large.wasm", LARGE_ANSWERS);
+    let path = folder.path().join("inputs");
+    let inputs: String =
+        std::iter::once("s\n".to_string()).chain((0..120).map(|n| format!("{n}\n"))).collect();
+    std::fs::write(&path, inputs).expect("writes");
+    let mut command = wasmpool("map", module);
+    command.args(["answer", "--lines", "--workers", "2", "--timeout", "3s"]);
+    command.args(["--output-limit", "2MiB", "--map-memory", "16MiB", "--quiet"]);
+    command.stdin(std::fs::File::open(&path).expect("opens"));
+    let (ended, peak) = ended_with_peak(&mut command);
+    let lines = ended.expect(4).json_lines();
+    assert_eq!(lines.len(), 121);
+    assert_eq!(lines[0]["error"]["kind"], "timeout");
+    assert!(lines[1..].iter().all(|line| line["ok"] == true));
+    // Without a bound it is more than 240 MiB.
+    assert!(peak < 96 * MIB, "{peak} bytes");
+}

@@ -143,6 +143,16 @@ impl<C: Callable, I> State<C, I> {
         !self.held.is_empty() || self.gathered.count() > 0
     }
 
+    /// Whether whoever submits may wait for room. The caller may not once something is submitted: what it would wait for
+    /// is given back only when it takes the result of that.
+    fn may_wait(&self, by: By) -> bool {
+        match by {
+            By::Thread => true,
+            By::Waiting => self.submitted.is_empty(),
+            By::Passing => false,
+        }
+    }
+
     pub(super) fn has_submitted_all(&self) -> bool {
         !self.is_submitting && !self.has_some()
     }
@@ -357,7 +367,7 @@ impl<C: Callable, I> Shared<C, I> {
         let deadline = state.plan.deadline();
         while state.is_submitting {
             // The other one is at it, and takes what is gathered, too.
-            if by == By::Passing || state.is_closed {
+            if !state.may_wait(by) || state.is_closed {
                 return;
             }
             state = self.sleep(state, None);
@@ -366,6 +376,7 @@ impl<C: Callable, I> Shared<C, I> {
         while !state.is_closed {
             state.hold_gathered(self);
             let Some(parcel) = state.held.pop_front() else { break };
+            let by = if state.may_wait(by) { by } else { By::Passing };
             drop(state);
             let submitted = self.submit_one(parcel, by, deadline);
             state = self.lock();
