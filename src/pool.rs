@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "cli")]
+pub(crate) use crate::host::memory::for_a_compiler as compile_memory_bytes_default;
 pub(crate) use crate::host::request::check_texts;
 pub use builder::PoolBuilder;
 pub use events::Events;

@@ -103,7 +103,7 @@ const KEYS: [Key; 24] = [
     refused("cache-limit", "2GiB"),
     key("compile-cpu-time", "5m", Scope::Common, Stray::Lower(duration)),
     key("compile-timeout", "2h", Scope::Common, Stray::Lower(duration)),
-    key("compile-memory", "6GiB; half of all", Scope::Common, Stray::Lower(size)),
+    key("compile-memory", COMPILE_MEMORY, Scope::Common, Stray::Lower(compile_memory)),
     refused("log-file", "none"),
     refused("log-format", "text"),
     refused("log-rotate", "never"),
@@ -121,6 +121,16 @@ const KEYS: [Key; 24] = [
     key("map-memory", "1GiB", Scope::Map, Stray::Lower(size)),
     key("progress", "auto", Scope::Map, Stray::Free),
 ];
+
+const COMPILE_MEMORY: &str = "6GiB; half of all";
+
+/// The default is what this machine has of it.
+fn compile_memory(text: &str) -> Option<u128> {
+    match text {
+        COMPILE_MEMORY => Some(crate::pool::compile_memory_bytes_default().into()),
+        text => size(text),
+    }
+}
 
 const CPUS: &str = "the CPUs there are; run: 1";
 
@@ -141,7 +151,6 @@ fn duration(text: &str) -> Option<u128> {
 
 /// What is less than a default on any machine is below the first number of its words.
 fn size(text: &str) -> Option<u128> {
-    let text = text.split(';').next().unwrap_or_default();
     text.parse::<ByteSize>().ok().map(|size| size.as_u64().into())
 }
 
@@ -249,13 +258,17 @@ fn write_global_color(choice: ColorChoice) {
 
 /// A variable that is empty says nothing, as one that is not there: `WASMPOOL_TIMEOUT= wasmpool …`.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    without_variables(command, |name| std::env::var_os(name).is_some_and(|value| value.is_empty()))
+}
+
+/// Has no flag look at such a variable.
+fn without_variables(command: clap::Command, is_left_out: fn(&OsStr) -> bool) -> clap::Command {
     command
-        .mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
+        .mut_args(|arg| match arg.get_env().is_some_and(is_left_out) {
             true => arg.env(Resettable::Reset),
             false => arg,
         })
-        .mut_subcommands(without_empty_variables)
+        .mut_subcommands(|command| without_variables(command, is_left_out))
 }
 
 /// Whether clap is to use colour, which has not parsed the flag yet where it says what is wrong.
@@ -442,7 +455,8 @@ fn check_stray(key: &Key, value: &str, below: Option<&FromFile>) -> Result<(), S
 fn check(key: &Key, value: &str) -> Result<(), String> {
     let verb = key.scope.verbs().last().copied().unwrap_or("inspect");
     let typed = ["wasmpool", verb, "module.wasm", &format!("--{}={value}", key.name)].map(String::from);
-    match Args::command().try_get_matches_from(typed) {
+    // What stands in a variable is no fault of the file's.
+    match without_variables(Args::command(), |_| true).try_get_matches_from(typed) {
         Ok(_) => Ok(()),
         Err(error) => {
             let text = error.to_string();

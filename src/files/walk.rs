@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat};
@@ -33,6 +33,8 @@ pub(super) struct Walk<'a> {
     pub(super) folder: Folder,
     /// What comes, the next component last.
     rest: Vec<OsString>,
+    /// The path is a folder's by its form: it ends with a slash, or with a dot behind one.
+    is_folders: bool,
     links_left: usize,
     /// Whose links were followed that are neither this user's nor root's.
     pub(super) via: Option<u32>,
@@ -47,24 +49,33 @@ impl<'a> Walk<'a> {
         }
         let start = if path.is_absolute() { "/" } else { "." };
         let folder = enter(files, need, rustix::fs::open(start, FOLDER, Mode::empty())?, PathBuf::new())?;
-        let mut walk =
-            Walk { files, need, folder, rest: Vec::new(), links_left: LINKS_MAX, via: None, make: None };
+        let text = path.as_os_str().as_bytes();
+        let mut walk = Walk {
+            files,
+            need,
+            folder,
+            rest: Vec::new(),
+            is_folders: text.ends_with(b"/") || text.ends_with(b"/."),
+            links_left: LINKS_MAX,
+            via: None,
+            make: None,
+        };
         walk.push(path)?;
         Ok(walk)
     }
 
     pub(super) fn making(mut self, mode: u32) -> Self {
-        self.make = Some(Mode::from_raw_mode(mode));
+        (self.make, self.is_folders) = (Some(Mode::from_raw_mode(mode)), false);
         self
     }
 
     /// As far as the folder in which the last component stands: its name, unless the path is a folder's by
-    /// its form (`/`, `.`, `..`).
+    /// its form (`/`, `.`, `..`, `a/`).
     pub(super) fn reach_last(&mut self) -> Result<Option<OsString>, OpenError> {
         loop {
             match &self.rest[..] {
                 [] => return Ok(None),
-                [last] if last != ".." => return Ok(Some(last.clone())),
+                [last] if last != ".." && !self.is_folders => return Ok(Some(last.clone())),
                 _ => self.step()?,
             }
         }
