@@ -242,8 +242,6 @@ fn the_hosts_files_are_opened_by_one_door() {
         "CWD",
     ];
     let exceptions = [
-        // Reads only the names of its own process's or a child's threads in /proc.
-        ("host/priority.rs", "fs::read"),
         // A cgroup's directory, which is root's or delegated to this user, and in which only the kernel makes files.
         ("host/cgroup.rs", "fs::write"),
         ("host/cgroup.rs", "fs::read"),

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::files::kernel_text;
 use crate::limits::MEMORY_LOOKS;
 
 /// What a process may hold beyond its limit: its stack, its own pages of the program's files, page tables.
@@ -14,7 +15,7 @@ const BEYOND_BYTES: u64 = 64 * 1024 * 1024;
 /// Its own pages, in memory or swapped out, and its page tables. Not what it shares with the host: modules,
 /// rings, shared inputs. `None` of a process that is gone, or where there is no /proc.
 pub(super) fn held(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = kernel_text(format!("/proc/{pid}/status")).ok()?;
     let kib = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
