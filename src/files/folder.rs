@@ -112,17 +112,20 @@ impl Folder {
     /// # Errors
     /// [`OpenError`]; whoever put something else in its place meanwhile finds it refused.
     pub(crate) fn open_beneath(&self, files: &HostFiles, path: &Path) -> Result<File, OpenError> {
+        // The folder first, which is asked who may change it: its name may stand for another one a moment later.
+        let held = match path.parent().filter(|parent| *parent != Path::new("")) {
+            Some(parent) => Some(self.folder_beneath(files, parent)?),
+            None => None,
+        };
+        let folder = held.as_ref().unwrap_or(self);
+        let name = path.file_name().ok_or(Errno::ISDIR)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = self.beneath(path, flags)?;
+        let file = folder.beneath(Path::new(name), flags)?;
         let stat = rustix::fs::fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(OpenError::NotRegular(kind(&stat)));
         }
-        let parent = match path.parent().filter(|parent| *parent != Path::new("")) {
-            Some(parent) => Some(self.folder_beneath(files, parent)?),
-            None => None,
-        };
-        parent.as_ref().unwrap_or(self).check_names(path.file_name().unwrap_or_default(), &file, &stat)?;
+        folder.check_names(name, &file, &stat)?;
         Ok(file.into())
     }
 

@@ -82,6 +82,10 @@ impl Attacker<'_> {
         names.extend(fs::read_dir(&d).into_iter().flatten().flatten().map(|entry| entry.file_name()));
         let name = names[self.below(names.len() as u64) as usize].clone();
         let _ = fs::remove_file(&made).or_else(|_| fs::remove_dir_all(&made));
+        // The host may have put something into a folder of its own meanwhile; no stranger could write into that.
+        if fs::symlink_metadata(&made).is_ok() {
+            return;
+        }
         let depth = if name.as_encoded_bytes().contains(&b'/') { "../.." } else { ".." };
         let _ = match self.below(8) {
             0 | 1 => fs::write(&made, "input"),
