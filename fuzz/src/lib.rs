@@ -25,6 +25,8 @@ mod source {
     pub(crate) mod text;
     pub(crate) mod foreign;
     pub(crate) mod sync;
+    pub(crate) mod refused;
+    pub(crate) mod imports;
     pub(crate) mod files;
     pub(crate) mod policy;
     pub(crate) mod walls;
@@ -53,12 +55,14 @@ mod source {
         mod batch;
         pub(crate) mod cgroup;
         pub(crate) mod core;
+        mod cpu;
         pub(crate) mod dirs;
         mod domains;
         mod effects;
         pub(crate) mod link;
         mod logs;
         mod observers;
+        mod priority;
         pub(crate) mod request;
         mod resolve;
         pub(crate) mod settings;
@@ -145,6 +149,7 @@ mod source {
 
 // The names by which the sources know each other.
 use source::{
-    account, compile, directory, dispatch, doctor, error, foreign, fork, future, held, host, limits, module, observe,
-    octets, policy, schema, shared, stdin, sync, task, text, walls, wire, worker,
+    account, compile, directory, dispatch, doctor, error, files, foreign, fork, future, held, host, imports,
+    limits, module, observe, octets, policy, refused, schema, shared, stdin, sync, task, text, walls, wire,
+    worker,
 };

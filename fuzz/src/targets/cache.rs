@@ -38,7 +38,9 @@ type Stored = Vec<(Vec<u8>, ModuleDescription)>;
 impl Place {
     fn new() -> Place {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
-        let cache = Cache::open(dir.path(), &HostFiles::default(), CACHE_BYTES_MAX).expect("is allowed").expect("a cache");
+        let cache = Cache::open(dir.path(), &HostFiles::default(), CACHE_BYTES_MAX)
+            .expect("is allowed")
+            .expect("a cache");
         let keys: [CacheKey; KEYS] =
             std::array::from_fn(|index| CacheKey::new(Digest::of(&[index as u8 / 2]), code(index as u8)));
         let names = std::array::from_fn(|index| {

@@ -19,7 +19,8 @@ use crate::module::CodeKind;
 use crate::walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
 use crate::wire::control::{self, ControlSocket};
 use crate::wire::message::{
-    Chunk, CompileReply, CompileRequest, CompileWork, EventLevels, FromWorkerControl, ModuleId, Reply, ShareId, ToWorkerControl,
+    Chunk, CompileReply, CompileRequest, CompileWork, EventLevels, FromWorkerControl, ModuleId, Reply,
+    ShareId, ToWorkerControl,
 };
 
 /// Most that a message may cost once it is decoded; `frames` says why. Twice, since it is encoded again.
@@ -145,7 +146,14 @@ fn setup() -> ToWorkerControl {
 
 fn request() -> CompileRequest {
     let (sandbox, limits) = (SandboxRequest::default(), CompileLimits::default());
-    CompileRequest { build: 1, work: CompileWork::Outline, code: CodeKind::Plain, sandbox, limits, threads: 1 }
+    CompileRequest {
+        build: 1,
+        work: CompileWork::Outline,
+        code: CodeKind::Plain,
+        sandbox,
+        limits,
+        threads: 1,
+    }
 }
 
 /// Each message as it should be, with as many descriptors.

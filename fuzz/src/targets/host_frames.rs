@@ -53,7 +53,8 @@ fn cost() -> Cost {
 }
 
 fn refusals() -> Refusals {
-    let refusal = |kind| Refusal { kind, requested: 1 << 40, limit: 1 << 29, after: Duration::from_millis(3) };
+    let refusal =
+        |kind| Refusal { kind, requested: 1 << 40, limit: 1 << 29, after: Duration::from_millis(3) };
     Refusals { count: 2, first: refusal(RefusalKind::Memory), last: refusal(RefusalKind::System) }
 }
 

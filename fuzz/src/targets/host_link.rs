@@ -27,6 +27,7 @@ use super::text::assert_harmless;
 use crate::bounded::within;
 use crate::dispatch::{Event, Recycling, WorkerKey};
 use crate::error::{Death, DeathCause, Frame, Phase, TaskError, TaskFailure};
+use crate::files::HostFiles;
 use crate::future::{Cell, Item, Queues};
 use crate::held::{Held, Life, Places};
 use crate::host::cgroup::CgroupChoice;
@@ -147,6 +148,8 @@ impl World {
             },
             offers_max: usize::from(input.byte()) % CLAIMS,
             pagemap_scan: false,
+            modules_per_worker_max: usize::MAX,
+            files: HostFiles::default(),
             share_bytes_max: SHARE_BYTES,
             shares_max: TASKS_MAX,
             modules_max: TASKS_MAX,
@@ -384,7 +387,10 @@ fn check(task: &mut Submitted) {
     };
     let answered = task.taken.len() as u64;
     assert!(answered <= items, "{answered} results of {items}");
-    assert!(answered > 0 || outcome.result.is_err(), "a batch was handed back that had all the room there is");
+    assert!(
+        answered > 0 || outcome.result.is_err(),
+        "a batch was handed back that had all the room there is"
+    );
     for (index, item) in task.taken.iter().enumerate() {
         check_result(&item.result, TaskId(task.cell.task().0 + index as u64));
     }

@@ -47,7 +47,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         stdin: CommandStdin::Asked,
     };
     let batch = || {
-        (order(Entry::Task(TaskIndex(0)), Some(Items { first: 2, count: 3, answer_bytes_max: 1 << 20 })), &b"\x02\0\0\0ab\0\0\0\0\x01\0\0\0c"[..])
+        (
+            order(Entry::Task(TaskIndex(0)), Some(Items { first: 2, count: 3, answer_bytes_max: 1 << 20 })),
+            &b"\x02\0\0\0ab\0\0\0\0\x01\0\0\0c"[..],
+        )
     };
     let task = |payload: &'static [u8]| (order(Entry::Task(TaskIndex(0)), None), payload);
     let mut seeds = vec![
