@@ -44,8 +44,8 @@ fn a_low_hard_limit_of_descriptors_means_fewer_workers_which_is_said_once() {
 fn too_few_descriptors_to_begin_with_are_an_error_that_names_the_limit() {
     for limit in [12, 14, 16] {
         let ended = map_within(&format!("ulimit -n {limit}")).expect(5);
-        // Once, and not for each input.
-        let said = ended.stderr.matches("ulimit -n").count();
-        assert!((1..=3).contains(&said), "{limit}: {}", ended.stderr);
+        // By whoever could not have one (the cache, each time it looks; the compiler; the error), and not for each input.
+        let said = ended.stderr.lines().filter(|line| line.contains("ulimit -n")).count();
+        assert!((1..=4).contains(&said), "{limit}: {}", ended.stderr);
     }
 }

@@ -87,8 +87,8 @@ fn error(choice: u8, text: &str) -> String {
     }
 }
 
-/// By the lists of Unicode 16: no category Cc but line feed and tab, no `Bidi_Control`, no line or
-/// paragraph separator, no byte order mark.
+/// By the lists of Unicode 16: no category Cc but line feed and tab, none of Cf (bidirectional controls and tags among
+/// them), no `Default_Ignorable_Code_Point`, no line or paragraph separator.
 pub(super) fn assert_harmless(shown: &str) {
     if let Some(c) = shown.chars().find(|c| !is_shown(*c)) {
         panic!("{c:?} is shown in {shown:?}");
@@ -96,13 +96,43 @@ pub(super) fn assert_harmless(shown: &str) {
 }
 
 fn is_shown(c: char) -> bool {
-    const BIDI_CONTROL: [u32; 12] =
-        [0x061c, 0x200e, 0x200f, 0x202a, 0x202b, 0x202c, 0x202d, 0x202e, 0x2066, 0x2067, 0x2068, 0x2069];
+    const FORMAT: [(u32, u32); 19] = [
+        (0xad, 0xad),
+        (0x600, 0x605),
+        (0x61c, 0x61c),
+        (0x6dd, 0x6dd),
+        (0x70f, 0x70f),
+        (0x890, 0x891),
+        (0x8e2, 0x8e2),
+        (0x180e, 0x180e),
+        (0x200b, 0x200f),
+        (0x202a, 0x202e),
+        (0x2060, 0x206f),
+        (0xfeff, 0xfeff),
+        (0xfff9, 0xfffb),
+        (0x110bd, 0x110bd),
+        (0x110cd, 0x110cd),
+        (0x13430, 0x1343f),
+        (0x1bca0, 0x1bca3),
+        (0x1d173, 0x1d17a),
+        (0xe0001, 0xe007f),
+    ];
+    const IGNORABLE: [(u32, u32); 9] = [
+        (0x34f, 0x34f),
+        (0x115f, 0x1160),
+        (0x17b4, 0x17b5),
+        (0x180b, 0x180f),
+        (0x3164, 0x3164),
+        (0xfe00, 0xfe0f),
+        (0xffa0, 0xffa0),
+        (0xfff0, 0xfff8),
+        (0xe0000, 0xe0fff),
+    ];
     match u32::from(c) {
         0x20..=0x7e => true,
         0x09 | 0x0a => true,
-        0x00..=0x1f | 0x7f..=0x9f | 0x2028 | 0x2029 | 0xfeff => false,
-        code => !BIDI_CONTROL.contains(&code),
+        0x00..=0x1f | 0x7f..=0x9f | 0x2028 | 0x2029 => false,
+        code => !FORMAT.iter().chain(&IGNORABLE).any(|(first, last)| (*first..=*last).contains(&code)),
     }
 }
 
