@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "cli")]
 pub(crate) use crate::host::memory::for_a_compiler as compile_memory_bytes_default;
+#[cfg(feature = "cli")]
 pub(crate) use crate::host::request::check_texts;
 pub use builder::PoolBuilder;
 pub use events::Events;

@@ -116,5 +116,5 @@ fn the_documented_table_is_what_the_code_tells() {
         names
     };
     assert_eq!(names(&docs, '`'), names(&code, '"'));
-    assert_eq!(names(&docs, '`').len(), 22);
+    assert_eq!(names(&docs, '`').len(), 23);
 }

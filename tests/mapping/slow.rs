@@ -76,7 +76,17 @@ fn a_long_task_holds_up_neither_short_ones_nor_what_they_are_gathered_for() {
         (0..3_000).for_each(|number| inputs.send(numbered(number)).expect("sends"));
         (0..3_000).for_each(|_| drop(map.next().expect("a result").1.expect("succeeds")));
         inputs.send("s".into()).expect("sends");
-        for number in 0..500 {
+        // Gathered with the long one, the first would run behind it: it comes when that is under way.
+        let first = std::thread::spawn({
+            let (inputs, pool) = (inputs.clone(), pool.clone());
+            move || {
+                eventually("the long task to run", || pool.stats().running == 1);
+                inputs.send(numbered(0)).expect("sends");
+            }
+        });
+        assert_eq!(map.next().expect("a result").1.expect("succeeds"), numbered(0));
+        first.join().expect("sends");
+        for number in 1..500 {
             inputs.send(numbered(number)).expect("sends");
             assert_eq!(map.next().expect("a result").1.expect("succeeds"), numbered(number));
         }

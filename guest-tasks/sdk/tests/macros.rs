@@ -50,7 +50,7 @@ pub enum Choice {
 mod own {
     #[wasmpool_guest::data]
     #[derive(Debug, PartialEq)]
-    pub struct Result {
+    pub(crate) struct Result {
         pub value: u8,
     }
 }
@@ -138,6 +138,7 @@ fn prepare() -> Outcome<()> {
     Ok(())
 }
 
+#[expect(clippy::unused_unit, clippy::unit_arg, reason = "that it is written out makes no difference")]
 mod unit {
     #[wasmpool_guest::init]
     pub(super) fn prepare() -> () {}

@@ -55,6 +55,7 @@ impl Cache {
     }
 
     /// How many files it has, and how many bytes they take.
+    #[cfg(feature = "cli")]
     pub(crate) fn size(&self) -> (usize, u64) {
         let files = self.files();
         (files.len(), files.iter().map(|file| file.bytes).sum())
