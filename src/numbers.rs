@@ -23,7 +23,7 @@
 //! | `wasmpool_workers_leaving_total` | counter | | `reason`: `idle`, `resized`, `recycled`, `domain`, `pool_ends` | workers that the pool asked to leave |
 //! | `wasmpool_workers_died_total` | counter | | `cause`: `exited`, `signaled`, `out_of_memory`, `memory_exceeded`, `protocol_violation`, `start_timeout`, `sandbox_refused`, `spawn_failed`, `unreachable`, `killed`, `unknown` | workers that died unexpectedly |
 //! | `wasmpool_sandbox_layers` | gauge | | | layers that stand around the worker that became ready last |
-//! | `wasmpool_workers_short_total` | counter | | | how often more workers were wanted than could be had: [`EventKind::WorkersShort`](crate::EventKind::WorkersShort) |
+//! | `wasmpool_workers_short_total` | counter | | | how often more workers were wanted than could be had: [`EventKind::WorkersShort`] |
 //! | `wasmpool_broken` | gauge | | | 1 once a death has broken the pool |
 //! | `wasmpool_events_dropped_total` | counter | | | events that were missed: the other numbers lack them |
 //!
