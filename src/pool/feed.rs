@@ -33,7 +33,7 @@ pub(super) use self::shared::{End, Shared, start_thread};
 use super::Pool;
 use super::batch::Submitted;
 use super::submit::other_process;
-use crate::account::Charge;
+use crate::account::{Account, Charge};
 use crate::error::SubmitError;
 use crate::fork::OfProcess;
 use crate::host::batch::Inputs;
@@ -139,6 +139,11 @@ impl<C: Callable, I> Feed<C, I> {
     /// None in a process that was forked from the pool's.
     fn shared(&self) -> Option<&Arc<Shared<C, I>>> {
         self.shared.as_ref()?.here()
+    }
+
+    /// What bounds the map; none in a process that was forked from the pool's.
+    pub(super) fn account(&self) -> Option<Arc<Account>> {
+        self.shared().map(|shared| shared.account.clone())
     }
 
     pub(super) fn timeout(&self) -> Duration {

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::Pool;
 use super::batch::{Batching, Next, Seen, Submitted};
 use super::feed::{End, Feed, Found, Start};
-use crate::account::Charge;
+use crate::account::{Account, Charge};
 use crate::error::{SubmitError, TaskFailure};
 use crate::fork::OfProcess;
 use crate::module::Callable;
@@ -48,11 +48,15 @@ pub struct Map<C: Callable, I> {
     timed_out: bool,
 }
 
-/// What has been submitted and not yielded, each with the number of the next input in it; cancelled when dropped.
-struct Ahead<O>(VecDeque<(usize, Submitted<O>)>);
+/// What has been submitted and not yielded, each with the number of the next input in it; cancelled when dropped. Before
+/// that the map's account is closed: the room that is given back is for no further input.
+struct Ahead<O>(VecDeque<(usize, Submitted<O>)>, Option<OfProcess<Arc<Account>>>);
 
 impl<O> Drop for Ahead<O> {
     fn drop(&mut self) {
+        if let Some(account) = self.1.as_ref().and_then(OfProcess::here) {
+            account.close();
+        }
         self.0.drain(..).for_each(|(_, submitted)| submitted.cancel());
     }
 }
@@ -82,7 +86,8 @@ impl Pace {
 
 impl<C: Callable, I> Map<C, I> {
     pub(super) fn new(pool: Pool, task: C, inputs: I, start: Option<Start<C, I>>) -> Self {
-        let (ahead, feed) = (Ahead(VecDeque::new()), Feed::new(pool, task, inputs, start));
+        let feed = Feed::new(pool, task, inputs, start);
+        let ahead = Ahead(VecDeque::new(), feed.account().map(OfProcess::new));
         Map { ahead, feed, pace: Pace::default(), timed_out: false }
     }
 
@@ -131,6 +136,8 @@ impl<C: Callable, I> Map<C, I> {
     /// Yields results as they come, each with the number of its input, from 0.
     pub fn unordered(self) -> UnorderedMap<C, I> {
         let Map { mut ahead, feed, pace, timed_out } = self;
+        // The account goes on with the other map.
+        ahead.1 = None;
         // It may have been pulled from already: what it has goes on there.
         let mut map = UnorderedMap {
             ahead: HashMap::new(),
@@ -338,6 +345,9 @@ impl<C: Callable, I> UnorderedMap<C, I> {
 
 impl<C: Callable, I> Drop for UnorderedMap<C, I> {
     fn drop(&mut self) {
+        if let Some(account) = self.feed.account() {
+            account.close();
+        }
         self.ahead.drain().for_each(|(_, (_, submitted))| submitted.cancel());
     }
 }
