@@ -15,7 +15,7 @@ use crate::{
     TaskError, TaskFailure, TaskFuture, TaskId, TaskOptions, TaskReport,
 };
 
-/// What a command is called as a task.
+/// The name that the pool and its reports use for a command's task.
 const COMMAND: &str = "_start";
 
 /// What stands in an argument for the input.
@@ -41,7 +41,7 @@ pub(super) enum Pending {
     Task {
         future: TaskFuture<Bytes>,
         description: Arc<TaskDescription>,
-        /// Most bytes of what is printed, beside what the bytes of the result account for.
+        /// The JSON that is printed may have this many bytes, plus what the result's own bytes account for.
         output_max: usize,
     },
     Command(TaskFuture<CommandOutput>),
@@ -82,7 +82,7 @@ impl Call {
             Some(task) => Kind::task(module, task)?,
             None => match &description.tasks[..] {
                 [only] => Kind::task(module, &only.name)?,
-                // It says that the module is none, as before it was compiled.
+                // `command()` fails here, and its error says what the module lacks.
                 [] => Kind::Command { handle: module.command()?, args: Vec::new(), env: Vec::new() },
                 several => {
                     let names: Vec<_> = several.iter().map(|task| format!("`{}`", task.name)).collect();
@@ -100,7 +100,8 @@ impl Call {
         Ok(Call { pool: pool.clone(), options, kind })
     }
 
-    /// Most bytes that a map over it may hold, unless that is set, and what one result may come to.
+    /// The most bytes that a map over this call may hold (`set`, if it is given), and the most bytes of one
+    /// result.
     pub(super) fn map_bytes_max(&self, set: Option<u64>) -> (u64, u64) {
         self.pool.map_bytes_max(matches!(self.kind, Kind::Command { .. }), &self.options, set)
     }
@@ -213,7 +214,7 @@ impl Pending {
             Pending::Task { future, .. } => future.cell(),
             Pending::Command(future) => future.cell(),
         };
-        // The command does not fork.
+        // There is no cell in a forked process, and the command does not fork.
         if let Some(cell) = cell {
             cell.watch(to, number);
         }

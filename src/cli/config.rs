@@ -40,7 +40,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 const FILE_NAME: &str = "wasmpool.toml";
 
-/// Bytes of a name that is shown though it is no setting's.
+/// An error shows an unknown name only up to this many bytes, since it may be part of a secret.
 const NAME_BYTES_MAX: usize = 32;
 
 /// The flag that names a file.
@@ -56,14 +56,16 @@ struct Key {
     stray: Stray,
 }
 
-/// What a file may say of a setting that somebody else may have written, as it lies in the working directory.
+/// A file in the working directory may have been written by somebody else: this is what it may do to a
+/// setting.
 #[derive(Clone, Copy)]
 enum Stray {
-    /// It only looks different.
+    /// It may set any value: only the looks depend on it.
     Free,
-    /// Less than what holds otherwise, by this measure.
+    /// It may set a value that is at most what holds otherwise, by this measure.
     Lower(fn(&str) -> Option<u128>),
-    /// Whoever sets it could reach beyond the working directory, weaken the walls, or take files or words away.
+    /// It may not set it: the setting could reach beyond the working directory, weaken the sandbox, or
+    /// redirect files and logs.
     Refused,
 }
 
@@ -124,7 +126,7 @@ const KEYS: [Key; 24] = [
 
 const COMPILE_MEMORY: &str = "6GiB; half of all";
 
-/// The default is what this machine has of it.
+/// The words of the default stand for the amount that this machine's memory gives.
 fn compile_memory(text: &str) -> Option<u128> {
     match text {
         COMPILE_MEMORY => Some(crate::pool::compile_memory_bytes_default().into()),
@@ -141,7 +143,7 @@ fn workers(text: &str) -> Option<u128> {
     }
 }
 
-/// A limit that is none is above all others.
+/// `none` is above every limit.
 fn duration(text: &str) -> Option<u128> {
     if text == "none" {
         return Some(u128::MAX);
@@ -149,7 +151,6 @@ fn duration(text: &str) -> Option<u128> {
     humantime::parse_duration(text).ok().map(|duration| duration.as_nanos())
 }
 
-/// What is less than a default on any machine is below the first number of its words.
 fn size(text: &str) -> Option<u128> {
     text.parse::<ByteSize>().ok().map(|size| size.as_u64().into())
 }
@@ -158,7 +159,7 @@ fn size(text: &str) -> Option<u128> {
 #[derive(Debug)]
 struct FromFile {
     path: PathBuf,
-    /// Where it stood.
+    /// The folder in which the file was found; `check_files` asks whether tasks may write there.
     folder: Folder,
     /// By key.
     values: Vec<(&'static str, String)>,
@@ -188,7 +189,8 @@ impl From<clap::Error> for Wrong {
 /// Parses what was typed, with the files' settings behind it.
 pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, Wrong> {
     let typed: Vec<_> = typed.into_iter().collect();
-    // What is wrong with the arguments is said in their own colour; for that, help and the version no file is read.
+    // Errors about the arguments themselves need the colour that was typed; no settings file is read for
+    // them, nor for help and the version.
     write_global_color(color(&typed));
     let mut command = without_empty_variables(Args::command());
     let mut matches = command.clone().try_get_matches_from(&typed)?;
@@ -214,7 +216,7 @@ pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, 
 }
 
 impl Typed {
-    /// Refuses settings from where this command's tasks may write.
+    /// Refuses settings from a file that this command's tasks may write.
     pub(super) fn check_files(&self, files: &HostFiles) -> Result<(), Failure> {
         match self.files.iter().find(|file| files.are_reached_in(&file.folder)) {
             None => Ok(()),
@@ -256,12 +258,12 @@ fn write_global_color(choice: ColorChoice) {
     .write_global();
 }
 
-/// A variable that is empty says nothing, as one that is not there: `WASMPOOL_TIMEOUT= wasmpool …`.
+/// An empty variable counts as unset, as in `WASMPOOL_TIMEOUT= wasmpool …`.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     without_variables(command, |name| std::env::var_os(name).is_some_and(|value| value.is_empty()))
 }
 
-/// Has no flag look at such a variable.
+/// Makes every flag ignore the variables for which `is_left_out` is true.
 fn without_variables(command: clap::Command, is_left_out: fn(&OsStr) -> bool) -> clap::Command {
     command
         .mut_args(|arg| match arg.get_env().is_some_and(is_left_out) {
@@ -362,13 +364,13 @@ fn named(typed: &[OsString]) -> Option<OsString> {
     None
 }
 
-/// Reads a file of settings; `below` is the one that counts for less. `None` if there is none, or none that may be
-/// looked at.
+/// Reads a file of settings; `below` is the file of lower rank. Returns `None` if there is no file, or none
+/// that may be looked at.
 fn read(path: &Path, finding: Finding, below: Option<&FromFile>) -> Result<Option<FromFile>, Failure> {
     let wrong = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
     let source = match HostFiles::default().read_own(path, finding) {
         Err(error) if error.is_absence() && finding != Finding::Named => return Ok(None),
-        // In another user's home; what it leads to is not for us.
+        // The link was made by another user, who could lead this read to any file of ours.
         Err(OpenError::Link(_)) if finding == Finding::Usual => return Ok(None),
         Err(OpenError::System(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(wrong(format!("cannot read it: {error}"))),
@@ -387,13 +389,14 @@ fn read(path: &Path, finding: Finding, below: Option<&FromFile>) -> Result<Optio
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(wrong(format!("it has more than {FILE_BYTES_MAX} bytes")));
     }
-    // A mark that some editors put there is no setting.
+    // Some editors put a byte order mark at the beginning.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let values = parsed(text, is_own, below).map_err(wrong)?;
     Ok(Some(FromFile { path: path.to_path_buf(), folder: source.folder, values }))
 }
 
-/// What the text says, by key. Errors quote nothing of a text that is none of settings: it may be a secret.
+/// Parses the text into values by key. Errors quote no line of a text that is not settings: it may be a
+/// secret.
 fn parsed(text: &str, is_own: bool, below: Option<&FromFile>) -> Result<Vec<(&'static str, String)>, String> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -419,7 +422,7 @@ fn parsed(text: &str, is_own: bool, below: Option<&FromFile>) -> Result<Vec<(&'s
     Ok(values)
 }
 
-/// A name that could be a setting's, and nothing else.
+/// Shows a name only if it looks like a setting's; anything else may be a secret.
 fn shown(name: &str) -> String {
     let is_like_ours = |c: char| c.is_ascii_lowercase() || c == '-';
     match name.len() <= NAME_BYTES_MAX && name.chars().all(is_like_ours) {
@@ -428,7 +431,7 @@ fn shown(name: &str) -> String {
     }
 }
 
-/// Holds a file that somebody else may have written to what it may say.
+/// Checks that a file which somebody else may have written only sets what it may.
 fn check_stray(key: &Key, value: &str, below: Option<&FromFile>) -> Result<(), String> {
     let name = key.name;
     let elsewhere = format!("it belongs into ~/.config/wasmpool/{FILE_NAME}, or is typed (--{name})");
@@ -442,7 +445,7 @@ fn check_stray(key: &Key, value: &str, below: Option<&FromFile>) -> Result<(), S
     };
     let own = below.and_then(|file| file.values.iter().find(|(key, _)| *key == name));
     let holds = own.map_or(key.default, |(_, value)| value);
-    // A value without a measure is none that could be compared.
+    // A value that cannot be measured cannot be shown to be lower, and is refused.
     match measure(value).zip(measure(holds)) {
         Some((wanted, holds)) if wanted <= holds => Ok(()),
         _ => Err(format!(
@@ -455,7 +458,7 @@ fn check_stray(key: &Key, value: &str, below: Option<&FromFile>) -> Result<(), S
 fn check(key: &Key, value: &str) -> Result<(), String> {
     let verb = key.scope.verbs().last().copied().unwrap_or("inspect");
     let typed = ["wasmpool", verb, "module.wasm", &format!("--{}={value}", key.name)].map(String::from);
-    // What stands in a variable is no fault of the file's.
+    // The variables are left out: a wrong value in one of them is not the file's fault.
     match without_variables(Args::command(), |_| true).try_get_matches_from(typed) {
         Ok(_) => Ok(()),
         Err(error) => {

@@ -129,14 +129,14 @@ pub(super) fn print_line(line: &str) -> Result<(), Failure> {
     streams::stdout().write_all(format!("{line}\n").as_bytes()).map_err(Failure::Output)
 }
 
-/// Text with styles on stdout, which are left out where nobody would see them.
+/// Prints text with styles on stdout; the styles are left out if stdout is no terminal.
 pub(super) fn print_page(page: String) -> Result<(), Failure> {
     let page = styled(page, &io::stdout());
     streams::stdout().write_all(page.as_bytes()).map_err(Failure::Output)
 }
 
-/// What clap says: help and version on stdout, errors on stderr. An error repeats what was typed, which may be a
-/// stranger's word in a script.
+/// Prints clap's help and version on stdout, and its errors on stderr. An error repeats what was typed, which
+/// a script may have from a stranger: it is escaped.
 pub(super) fn print_clap(mut error: clap::Error) -> Result<(), Failure> {
     let shown = |text: &String| Name(text).to_string();
     let context = error.context().filter_map(|(kind, value)| match value {
@@ -150,7 +150,8 @@ pub(super) fn print_clap(mut error: clap::Error) -> Result<(), Failure> {
         error.insert(kind, value);
     }
     let text = error.render();
-    // What else there is of it is the words of a value's parser.
+    // A value's own parser may put text of its own into the error; it is escaped if anything in it is
+    // harmful.
     let text = match text.to_string().chars().all(is_harmless) {
         true => text.ansi().to_string(),
         false => Escaped(text.to_string()).to_string(),
@@ -159,7 +160,7 @@ pub(super) fn print_clap(mut error: clap::Error) -> Result<(), Failure> {
         return print_page(text);
     }
     let text = styled(text, &io::stderr());
-    // There is nowhere left to report a closed stderr to.
+    // A failure cannot be reported: stderr is where it would go.
     let _ = streams::stderr().write_all(text.as_bytes());
     Ok(())
 }

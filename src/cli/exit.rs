@@ -94,7 +94,7 @@ pub(super) enum Failure {
     Output(io::Error),
 }
 
-// Not `#[from]`, which would make them sources: `Display` says all that they do.
+// `#[from]` would make them sources, and print twice what `Display` says already.
 impl From<ModuleError> for Failure {
     fn from(error: ModuleError) -> Self {
         Failure::Module(error)
@@ -222,7 +222,7 @@ fn of_file(file: &Path, error: &ModuleError) -> String {
 
 fn module_exit(error: &ModuleError) -> Exit {
     match error {
-        // These are about this machine, not about the module.
+        // These errors are about this machine, not about the module.
         ModuleError::Compiler { .. }
         | ModuleError::CompileLimitUnavailable { .. }
         | ModuleError::NoCompiler { .. }

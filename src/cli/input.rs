@@ -12,10 +12,10 @@ use crate::text::quoted;
 use crate::{Codec, TaskDescription};
 use bytes::Bytes;
 
-/// What an error shows of a text that is no JSON.
+/// An error shows this many bytes of a text that is not JSON.
 const TEXT_SHOWN_BYTES_MAX: usize = 60;
 
-/// Bytes of a stream of JSON that are read at a time.
+/// A stream of JSON is read in pieces of this size.
 const STREAM_BYTES: usize = 64 * 1024;
 
 /// U+FEFF in UTF-8.
@@ -25,7 +25,7 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Given {
     Nothing,
-    /// Whatever is behind stdin, read as a command asks for it.
+    /// stdin is handed to the command, which reads it itself.
     Stdin,
     /// Typed after `--input`: JSON to a typed task, else bytes.
     Argument(String),
@@ -33,7 +33,7 @@ pub(super) enum Given {
     Content(Vec<u8>),
     /// A line of `--jsonl`: JSON in any case.
     Json(Vec<u8>),
-    /// What the task's codec made of it.
+    /// The input was encoded by the task's codec already.
     Encoded(Bytes),
 }
 
@@ -105,7 +105,7 @@ fn typed(task: &TaskDescription, given: Given) -> Result<Bytes, Failure> {
     Ok(encoded.map_err(|error| refused(task, &error, &json))?.into())
 }
 
-/// The same of JSON that is read as it is needed: none of the text is held.
+/// Encodes JSON while it is read, so that the text is never held whole.
 pub(super) fn encode_stream(task: &TaskDescription, name: &str, source: impl Read) -> Result<Bytes, Failure> {
     let mut counted = Counted { source, left: INPUT_BYTES_MAX };
     let mut text = BufReader::with_capacity(STREAM_BYTES, &mut counted);
@@ -122,7 +122,7 @@ pub(super) fn encode_stream(task: &TaskDescription, name: &str, source: impl Rea
     }
 }
 
-/// A reader of so many bytes, which then fails.
+/// Fails once it has read `left` bytes, so that an endless source ends.
 struct Counted<R> {
     source: R,
     left: usize,
@@ -154,12 +154,12 @@ fn refused(task: &TaskDescription, error: &Refused, text: &[u8]) -> Failure {
     })
 }
 
-/// Text without the mark that some editors put before it (EF BB BF), which is none of it.
+/// Removes the byte order mark (EF BB BF) that some editors put before a text.
 pub(super) fn without_bom(text: &[u8]) -> &[u8] {
     text.strip_prefix(BOM).unwrap_or(text)
 }
 
-/// The same of a line, which is held.
+/// Removes the byte order mark in place: a line is held in one buffer, and copied nowhere.
 pub(super) fn without_bom_in_place(line: &mut Vec<u8>) {
     if line.starts_with(BOM) {
         line.drain(..BOM.len());
@@ -167,7 +167,7 @@ pub(super) fn without_bom_in_place(line: &mut Vec<u8>) {
 }
 
 fn skip_bom(text: &mut impl BufRead) -> io::Result<()> {
-    // A reader may give one byte at a time: whole or not at all is asked of a prefix only.
+    // A reader may return one byte at a time, so the mark is matched byte by byte.
     let mut seen = 0;
     while seen < BOM.len() {
         let buffer = text.fill_buf()?;
@@ -179,7 +179,7 @@ fn skip_bom(text: &mut impl BufRead) -> io::Result<()> {
     }
     match seen {
         0 | 3 => Ok(()),
-        // No JSON begins with a part of it.
+        // No JSON begins with a part of the mark, so what was consumed need not be given back.
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it begins with a part of a byte order mark")),
     }
 }
@@ -192,12 +192,12 @@ pub(super) fn read_file(files: &HostFiles, path: &Path) -> Result<Vec<u8>, Failu
     read_opened(path, files.read(path))
 }
 
-/// Reads a file that is open, or says why it is not.
+/// Reads a file that was opened, or reports why it was not.
 pub(super) fn read_opened(path: &Path, file: Result<std::fs::File, OpenError>) -> Result<Vec<u8>, Failure> {
     read(&path.display().to_string(), file.map_err(io::Error::from))
 }
 
-/// The input that a file has, or stdin for `-`. JSON is read as it is needed.
+/// Reads the input from a file, or from stdin for `-`. JSON is encoded while it is read.
 pub(super) fn from_file(
     files: &HostFiles,
     path: &Path,
@@ -214,13 +214,13 @@ pub(super) fn from_file(
     encode_stream(task, &name, file).map(Given::Encoded)
 }
 
-/// The input that stdin has, where a task or command is given none in another way.
+/// Reads the input from stdin, if the arguments give none.
 pub(super) fn from_stdin(task: Option<&TaskDescription>) -> Result<Given, Failure> {
     let Some(task) = task.filter(|task| !is_text(task)) else {
         return Ok(Given::Content(read_stdin()?));
     };
     let mut stdin = BufReader::with_capacity(STREAM_BYTES, streams::stdin());
-    // No JSON is empty: this is the `/dev/null` that programs without an input are given.
+    // JSON is never empty: an empty stdin is the `/dev/null` of a program that is given no input.
     match stdin.fill_buf() {
         Ok([]) => Ok(Given::Nothing),
         Ok(_) => encode_stream(task, "stdin", stdin).map(Given::Encoded),

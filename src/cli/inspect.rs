@@ -43,9 +43,9 @@ pub(super) fn inspect(args: &InspectArgs, settings: &Settings) -> Result<Exit, F
     Ok(Exit::Success)
 }
 
-/// Shows what there is to see of a module that cannot be loaded, and why it cannot.
+/// Shows what can be read of a module that cannot be loaded, and why it cannot be.
 fn refused(pool: &Pool, args: &InspectArgs, failure: Failure) -> Result<Exit, Failure> {
-    // A file that is no module shows nothing, and the failure has said so.
+    // A file that is no module has nothing to show, and the failure says so.
     let Ok(outline) = pool.outline_file(&args.module) else { return Err(failure) };
     if args.json {
         let object = Object::new()
@@ -147,7 +147,7 @@ fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> f
 
 fn write_task(page: &mut String, task: &TaskDescription) -> fmt::Result {
     let signature = task.signature();
-    // Both are escaped, so that the one begins with the other.
+    // The signature is escaped in the same way, so it begins with the escaped name.
     let name = Name(&task.name).to_string();
     let rest = signature.strip_prefix(&name).unwrap_or(&signature);
     let untyped = if task.codec == Codec::Raw { "  (untyped: bytes as they are)" } else { "" };

@@ -1,5 +1,5 @@
-//! Signals that ask for the end: Ctrl-C, SIGTERM, SIGHUP, SIGQUIT. Workers do not see the terminal's:
-//! each is a session of its own.
+//! Signals that ask the command to end: Ctrl-C, SIGTERM, SIGHUP, SIGQUIT. Workers do not receive the
+//! terminal's signals, since each is a session of its own.
 //!
 //! | signal | a map | everything else |
 //! |---|---|---|
@@ -11,8 +11,8 @@
 //! [`LAST_RESORT`], whatever it waits for: a reader of stdout that does not read, a file that does not open.
 //! One more signal ends it at once.
 //!
-//! They are answered from the first line of a command on, so that they count in a container, too: the kernel
-//! ignores a signal to its first process (`docker stop`) where the process has no handler for it.
+//! The handlers are installed on a command's first line, so that signals count in a container, too: the
+//! kernel ignores a signal to the first process of a container (`docker stop`) if it has no handler for it.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -26,37 +26,39 @@ use super::console::Console;
 use super::exit::{Exit, Failure};
 use crate::limits::STOP_GRACE;
 
-/// Signals that come closer to each other are one: `timeout` sends its own to the command and to its group,
-/// and systemd a SIGHUP behind its SIGTERM.
+/// Signals that come closer together than this count as one: `timeout` signals both the command and its
+/// group, and systemd sends a SIGHUP right after its SIGTERM.
 const TOGETHER: Duration = Duration::from_millis(50);
 
-/// A terminal that closes sends SIGHUP, and so does its shell, a little later.
+/// SIGHUPs count as one for longer: a terminal that closes sends one, and its shell sends another a little
+/// later.
 const HANGUPS_TOGETHER: Duration = Duration::from_secs(1);
 
-/// So long after what runs was stopped, this process ends, whatever it waits for.
+/// This process ends this long after it was told to stop what runs, whatever it is waiting for.
 const LAST_RESORT: Duration = Duration::from_secs(5);
 
-/// How long the progress bar may take to leave the terminal, which may be stopped by Ctrl-S.
+/// Clearing the progress bar may take this long: a terminal that was stopped by Ctrl-S would block it for
+/// ever.
 const BAR_PATIENCE: Duration = Duration::from_millis(200);
 
-/// The signal that asked for the end; 0 is none.
+/// This is the signal that asked for the end; 0 means that none came.
 static ASKED: AtomicI32 = AtomicI32::new(0);
 
-/// Who is told of what a signal asks for. Without one this process ends at once.
+/// The listener receives what a signal asks for. Without a listener a signal ends this process at once.
 static LISTENER: Mutex<Option<Sender<Ask>>> = Mutex::new(None);
 
 /// What a signal asks of work that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
-    /// To start nothing more. What runs may take so long.
+    /// Start nothing more, and let what runs go on for at most this long.
     Soon(Option<Duration>),
-    /// To stop what runs.
+    /// Stop what runs.
     Now,
-    /// To be gone.
+    /// End this process at once.
     Leave,
 }
 
-/// From here on signals are answered. `grace` is for what runs when SIGTERM or SIGHUP comes.
+/// Begins to handle signals. After SIGTERM or SIGHUP, running tasks have `grace` to end.
 pub(super) fn begin(grace: Option<Duration>, console: &Console) -> Result<(), Failure> {
     let cannot = |error| Failure::Machinery(format!("cannot listen for signals: {error}"));
     let mut signals = Signals::new(heeded()).map_err(cannot)?;
@@ -64,7 +66,7 @@ pub(super) fn begin(grace: Option<Duration>, console: &Console) -> Result<(), Fa
     let thread = |name: &str| std::thread::Builder::new().name(name.into());
     let pass_on = move || {
         for signal in signals.forever() {
-            // The other thread never ends.
+            // The receiving thread never ends, so the send cannot fail.
             let _ = sender.send(signal);
         }
     };
@@ -75,8 +77,8 @@ pub(super) fn begin(grace: Option<Duration>, console: &Console) -> Result<(), Fa
     Ok(())
 }
 
-/// `nohup` has SIGHUP ignored, and a shell without job control SIGQUIT for what it starts in the background:
-/// that stays so.
+/// Signals that were ignored stay ignored: `nohup` ignores SIGHUP, and a shell without job control ignores
+/// SIGQUIT for what it starts in the background.
 fn heeded() -> Vec<i32> {
     let status = crate::files::kernel_text("/proc/self/status").unwrap_or_default();
     let ignored = status
@@ -98,7 +100,7 @@ fn follow(mut course: Course, signals: &Receiver<i32>, console: &Console) {
         let ask = match next {
             Ok(signal) => course.signal(signal, now),
             Err(RecvTimeoutError::Timeout) => course.overdue(now),
-            // The thread that passes signals on never ends.
+            // The sending thread never ends, so this cannot happen.
             Err(RecvTimeoutError::Disconnected) => return,
         };
         let Some(ask) = ask else { continue };
@@ -109,13 +111,13 @@ fn follow(mut course: Course, signals: &Receiver<i32>, console: &Console) {
     }
 }
 
-/// `false` if there is no work to be stopped in any other way than by the end of this process.
+/// Returns `false` if nobody listens: then only the end of this process stops the work.
 fn tell(ask: Ask) -> bool {
     let listener = LISTENER.lock().unwrap_or_else(PoisonError::into_inner);
     listener.as_ref().is_some_and(|listener| listener.send(ask).is_ok())
 }
 
-/// Workers and compilers die with this process.
+/// Ends this process; workers and compilers die with it.
 fn leave(console: &Console) -> ! {
     let (done, cleared) = crossbeam_channel::bounded(1);
     let console = console.clone();
@@ -126,11 +128,11 @@ fn leave(console: &Console) -> ! {
     if std::thread::Builder::new().spawn(clear).is_ok() {
         let _ = cleared.recv_timeout(BAR_PATIENCE);
     }
-    // What other threads have locked or wait for does not matter.
+    // This exit takes no lock and runs no destructor, so a stuck thread cannot hold it up.
     signal_hook::low_level::exit(i32::from(code()))
 }
 
-/// What signals ask for from here on is the caller's to do.
+/// From here on the caller must act on what signals ask for.
 pub(super) fn listen() -> Receiver<Ask> {
     let (sender, receiver) = unbounded();
     *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
@@ -147,7 +149,7 @@ pub(super) fn code() -> u8 {
     128 + u8::try_from(ASKED.load(Ordering::SeqCst)).unwrap_or_default()
 }
 
-/// What has been asked for so far, and what follows by itself. It knows no clock.
+/// The state of an interruption: what was asked for so far, and what follows by itself. It knows no clock.
 #[derive(Debug)]
 struct Course {
     grace: Duration,
@@ -180,7 +182,7 @@ impl Course {
         self.take(ask, now)
     }
 
-    /// What was due has come.
+    /// The deadline in `due` has passed.
     fn overdue(&mut self, now: Instant) -> Option<Ask> {
         let (_, ask) = self.due.take()?;
         self.take(ask, now)
@@ -189,7 +191,7 @@ impl Course {
     fn take(&mut self, ask: Ask, now: Instant) -> Option<Ask> {
         self.done = Some(ask);
         self.due = match ask {
-            // A time that no clock can show never comes.
+            // If the deadline is beyond what a clock can show, it never comes.
             Ask::Soon(grace) => grace.and_then(|grace| now.checked_add(grace)).map(|due| (due, Ask::Now)),
             Ask::Now => now.checked_add(LAST_RESORT).map(|due| (due, Ask::Leave)),
             Ask::Leave => None,
@@ -204,7 +206,7 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(10);
 
-    /// A course, and a clock that begins with it.
+    /// Makes a course, and a clock that starts at zero.
     fn course() -> (Course, impl Fn(u64) -> Instant) {
         let began = Instant::now();
         (Course::new(GRACE), move |millis| began + Duration::from_millis(millis))

@@ -43,10 +43,10 @@ pub(super) fn push_bytes(out: &mut String, bytes: &[u8]) {
     let _ = write_bytes(out, bytes);
 }
 
-/// Writes a JSON string, as it is read: none of it is held beside what is written.
+/// Writes a JSON string in pieces, without building the escaped text beside it.
 fn write_string(out: &mut impl Write, text: &str) -> fmt::Result {
     out.write_char('"')?;
-    // Most strings, and most of each, need no escape.
+    // Most text needs no escape, so it is written in the longest pieces possible.
     let mut rest = text;
     while let Some(at) = rest.find(|c| matches!(c, '"' | '\\' | '\n' | '\t') || !is_harmless(c)) {
         let (plain, escaped) = rest.split_at(at);
@@ -79,7 +79,7 @@ fn write_bytes(out: &mut impl Write, bytes: &[u8]) -> fmt::Result {
     }
 }
 
-/// A character by its units of UTF-16, of which it has one or two.
+/// Escapes a character as one or two UTF-16 units.
 fn write_unit_escapes(out: &mut impl Write, c: char) -> fmt::Result {
     c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))
 }
@@ -90,9 +90,8 @@ pub(super) fn push_value(out: &mut String, value: &Value) {
     let _ = write_harmless(out, &value.to_string());
 }
 
-/// Writes JSON without the characters that JSON lets stand although terminals obey them
-/// or readers are misled by them. Outside of strings JSON is ASCII, so that each of them
-/// stands inside of one, where `\u` means the same.
+/// Writes JSON, escaping the characters that JSON allows but that control a terminal or mislead a reader.
+/// JSON is ASCII outside of strings, so each of them is inside of one, where `\u` means the same.
 fn write_harmless(out: &mut impl Write, json: &str) -> fmt::Result {
     let mut rest = json;
     while let Some(at) = rest.find(|c| !is_harmless(c)) {

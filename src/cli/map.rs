@@ -5,10 +5,10 @@
 //!  source ─► encode ─► submit ─► bounded channel ─► completions, signals ─► retries, order ─► stdout, log
 //! ```
 //!
-//! What is ahead of the results is bounded by a budget: while it is used up the feeder reads nothing
-//! more, so neither an endless stdin nor a slow first task makes the memory grow. Inputs are counted
-//! by their bytes, too, since a few large files are as bad as many lines, and so are results: nothing is
-//! submitted whose largest result has no room.
+//! The budget bounds what is ahead of the results: once it is used up, the feeder reads nothing more, so
+//! neither an endless stdin nor a slow first task makes the memory grow. It counts the inputs' bytes, too,
+//! since a few large files are as bad as many lines, and those of results: nothing is submitted unless its
+//! largest result has room.
 //!
 //! A result is written, then recorded in the job log: what is recorded is never run again, and what
 //! is not has at most been written.

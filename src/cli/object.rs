@@ -46,7 +46,7 @@ impl Object {
             .bytes("stderr", &output.stderr)
     }
 
-    /// What a command had written when it failed, if it is one.
+    /// Adds what a command had written before it failed.
     pub(super) fn partial_output(self, failure: &Failure) -> Self {
         let Failure::Task(failure) = failure else { return self };
         match failure.output() {
@@ -197,7 +197,7 @@ pub(super) fn report(report: &TaskReport) -> String {
         .finish()
 }
 
-/// The memory that the task asked for and did not get; `null` if it got all.
+/// Lists the memory that the task asked for and did not get; `null` means that it got all.
 fn refusals(report: &TaskReport) -> Value {
     let one = |refusal: &Refusal| {
         let kind = match refusal.kind {

@@ -142,7 +142,8 @@ fn functions(stack: &str) -> Vec<&str> {
 #[derive(Debug)]
 pub(super) struct Profile {
     path: PathBuf,
-    /// It was opened when there was nothing in it, and is written at the end.
+    /// The file was opened before the tasks ran, so that a failure is reported early; it is written at the
+    /// end.
     file: File,
     /// Dropped to end it.
     goes_on: Sender<()>,

@@ -58,7 +58,7 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
                     console.error(&failure.to_string());
                     Ok(exit)
                 }
-                // That the task failed counts for more than that what it wrote cannot be shown.
+                // The task's failure counts for more than a failure to print what it had written.
                 None => Err(failure.into()),
             }
             .inspect_err(|_| {
@@ -79,8 +79,8 @@ fn wait(pending: &Arc<Pending>, signals: Receiver<Ask>) -> Result<Result<Answer,
     Ok(pending.wait())
 }
 
-/// The input: what the arguments say, else stdin. A command reads that as it asks for it; for a task it is read
-/// before, if it is no keyboard and something is needed.
+/// The input is what the arguments say, else stdin. A command reads stdin itself; for a task it is read here,
+/// if the task needs an input and stdin is no keyboard.
 fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<Given, Failure> {
     if let Some(text) = &args.input {
         return Ok(Given::Argument(text.clone()));
@@ -124,7 +124,7 @@ fn print(answer: &Answer, report: &TaskReport, notes: Option<&Console>) -> Resul
     Ok(exit)
 }
 
-/// What a command wrote. stderr first: it is what remains to be said if stdout is closed.
+/// Prints what a command wrote, stderr first: if stdout is closed, stderr was still said.
 fn print_command(stdout: &[u8], stderr: &[u8]) -> Result<(), Failure> {
     console::write_stderr(stderr);
     console::write_stdout(stdout)

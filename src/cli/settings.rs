@@ -122,7 +122,8 @@ impl Settings {
             builder = builder.cache_bytes_max(bytes);
         }
         let pool = builder.build()?;
-        // Both have opened them by their paths.
+        // The pool and this command open the same paths at different times, and a path may lead elsewhere by
+        // then.
         if pool.has_other_dirs_than(&self.files) {
             let message =
                 "a directory of --dir was replaced by another while this command began: run it again";

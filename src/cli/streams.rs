@@ -1,11 +1,12 @@
 //! stdin, stdout and stderr as this process was given them.
 //!
-//! Whoever opened them may have made them non-blocking, which is a property of the open file and not of this
-//! process: another program at the same pipe or terminal does so for all. Then a call that would wait is refused
-//! (EAGAIN), which is no error: these wait themselves, and go on.
+//! Whoever opened them may have made them non-blocking. That is a property of the open file and not of this
+//! process: another program at the same pipe or terminal sets it for all. A call that would wait then fails
+//! with EAGAIN, which is no error: these streams wait themselves, and go on.
 //!
-//! A stdout that is closed (`>&-`) is opened by Rust's runtime, as /dev/null, before `main` begins. So it is looked
-//! at before that, when the executable is loaded: what is printed there is lost, and who asked for it is told.
+//! Rust's runtime opens a closed stdout (`>&-`) as /dev/null before `main` begins, and all output would be
+//! lost in silence. So this module looks at stdout earlier, when the executable is loaded, and fails each
+//! write to a stdout that was closed.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,32 +18,33 @@ use rustix::io::Errno;
 static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn look_at_stdout() {
-    // SAFETY: to ask a number for its flags touches nothing, whether it is open or not.
+    // SAFETY: F_GETFD reads a descriptor's flags and touches no memory, whether the descriptor is open or
+    // not.
     let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
     STDOUT_WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
 }
 
-// SAFETY: `.init_array` holds pointers to functions of this signature, which the loader calls once; this one
-// needs nothing of the runtime.
+// SAFETY: `.init_array` holds pointers to functions of this signature, which the loader calls once; this
+// function needs nothing of the runtime.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOOK_AT_STDOUT: extern "C" fn() = look_at_stdout;
 
-/// A stream that is waited for, where the system would not.
+/// A stream whose calls wait, even if the open file is non-blocking.
 #[derive(Debug)]
 pub(super) struct Waiting<S>(S);
 
-/// stdin, a piece at a time: what is not read is left for whoever reads after this process.
+/// stdin without a buffer: what is not read here is left for the next process that reads it.
 pub(super) fn stdin() -> Waiting<BorrowedFd<'static>> {
     Waiting(rustix::stdio::stdin())
 }
 
-/// stdout, without a buffer.
+/// stdout without a buffer.
 pub(super) fn stdout() -> Waiting<io::StdoutLock<'static>> {
     Waiting(io::stdout().lock())
 }
 
-/// stderr, which has no buffer.
+/// stderr without a buffer.
 pub(super) fn stderr() -> Waiting<io::StderrLock<'static>> {
     Waiting(io::stderr().lock())
 }
@@ -57,7 +59,7 @@ impl<S: AsFd> Waiting<S> {
             match call(&self.0) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    // An error of its own, or the other end's, is told by the call.
+                    // If the poll fails, the next call says why.
                     let _ = rustix::event::poll(&mut [PollFd::new(&self.0, event)], None);
                 }
                 done => return Ok(done?),

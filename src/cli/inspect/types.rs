@@ -47,7 +47,7 @@ struct Collector<'a> {
     schema: &'a Schema,
     /// Children may be shared, so that walking all paths could take for ever.
     seen: HashSet<u32>,
-    /// A module may have a million of them.
+    /// It is a set because a module may define a million types.
     defined: &'a mut HashSet<TypeDefinition>,
     found: &'a mut Vec<TypeDefinition>,
 }
@@ -83,7 +83,7 @@ impl Collector<'_> {
     }
 
     fn define(&mut self, kind: &'static str, name: &str, parts: Vec<String>) {
-        // Each part is on a line of its own, where the definition is long.
+        // A long definition has each part on a line of its own, so no part may hold a line break.
         let parts = parts.iter().map(|part| Name(part).to_string()).collect();
         let definition = TypeDefinition { kind, name: Name(name).to_string(), parts };
         // A type without a name stands in full wherever it is used.

@@ -16,7 +16,7 @@ pub(super) fn write(out: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Result {
     Ok(())
 }
 
-/// `None` for anything that `write` would not write.
+/// Returns `None` for any text that `write` would not produce.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     let text = text.as_bytes();
     if !text.len().is_multiple_of(4) {

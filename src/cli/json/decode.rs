@@ -29,12 +29,12 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// Why there is no JSON of an output.
+/// Why an output cannot be shown as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Undecodable {
-    /// The bytes are not what the schema says.
+    /// The bytes do not fit the schema.
     Bytes(DecodeError),
-    /// It would have so many bytes, or more.
+    /// The JSON would have at least this many bytes.
     TooLong(usize),
 }
 
@@ -46,9 +46,9 @@ impl From<DecodeError> for Undecodable {
 
 /// The JSON of one value that takes up all of `bytes`, on one line.
 ///
-/// What is printed counts: it may have `bytes_max`, the limit of outputs, and as much beside that as the bytes
-/// themselves can account for. A guest names its fields itself, and its empty values have no bytes, so that
-/// three bytes could become hundreds of millions.
+/// The printed text is bounded by `bytes_max`, the limit of outputs, plus what the bytes themselves can
+/// account for. A guest chooses the names of its fields, and an empty value takes no bytes, so three bytes
+/// could otherwise become hundreds of millions.
 pub(crate) fn decode(schema: &Schema, bytes: &[u8], bytes_max: usize) -> Result<String, Undecodable> {
     let left = bytes_max.saturating_add(bytes.len().saturating_mul(JSON_BYTES_PER_BYTE));
     let out = Bounded { text: String::new(), left, exceeded_by: 0 };
@@ -64,11 +64,11 @@ pub(crate) fn decode(schema: &Schema, bytes: &[u8], bytes_max: usize) -> Result<
     }
 }
 
-/// Text that takes no more than so many bytes.
+/// Text that refuses to grow beyond `left` more bytes.
 struct Bounded {
     text: String,
     left: usize,
-    /// The length of what it did not take.
+    /// This is the length of the text that was refused.
     exceeded_by: usize,
 }
 
@@ -303,7 +303,7 @@ impl<'a> Reader<'a> {
         self.written(written)
     }
 
-    /// It says itself by how much it was exceeded.
+    /// The bounded text itself records by how much it was exceeded.
     fn written(&self, written: fmt::Result) -> Result<(), DecodeError> {
         written.map_err(|fmt::Error| self.error("as JSON it is too long".into()))
     }

@@ -1,8 +1,7 @@
 //! JSON in, postcard out.
 //!
-//! The text is read by the schema, value by value, and what it stands for is written at once: a tree of
-//! JSON values would need some forty bytes of memory for two of text. What does not fit is refused where it
-//! begins, whatever its length.
+//! The text is parsed along the schema and encoded value by value: a tree of JSON values would take many
+//! times the text's memory. A value that does not fit is refused where it begins, however long it is.
 
 mod inside;
 mod words;
@@ -22,17 +21,17 @@ use crate::text::truncated;
 /// What an error shows of a value.
 const SHOWN_BYTES_MAX: usize = 60;
 
-/// Why a text is no input.
+/// Why a text cannot be the input.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// It is no JSON, or cannot be read.
+    /// It is not JSON, or reading it failed.
     Json(serde_json::Error),
-    /// It is, and does not fit.
+    /// It is JSON, and does not fit the schema.
     Mismatch(Mismatch),
 }
 
 impl Refused {
-    /// It cannot be read.
+    /// Reading the text failed.
     pub(crate) fn io(error: io::Error) -> Refused {
         Refused::Json(serde_json::Error::io(error))
     }
@@ -67,7 +66,7 @@ pub(crate) fn encode_arguments(task: &TaskDescription, json: &[u8]) -> Result<Ve
     encode(&task.input, arguments(task), serde_json::Deserializer::from_slice(json))
 }
 
-/// The same of a text that is read meanwhile.
+/// Encodes the input of a task from a text that is read meanwhile.
 pub(crate) fn encode_stream(task: &TaskDescription, json: impl io::BufRead) -> Result<Vec<u8>, Refused> {
     encode(&task.input, arguments(task), serde_json::Deserializer::from_reader(json))
 }
@@ -82,7 +81,7 @@ fn arguments(task: &TaskDescription) -> Want<'_> {
     }
 }
 
-/// The bytes that a JSON text stands for: a string's UTF-8, an array's numbers, base64.
+/// Returns the bytes that a JSON text stands for: a string's UTF-8, an array's numbers, or base64.
 pub(crate) fn bytes_of(json: &[u8]) -> Result<Vec<u8>, Refused> {
     encode(&Schema::raw_bytes(), Want::RawBytes, serde_json::Deserializer::from_slice(json))
 }
@@ -118,7 +117,7 @@ pub(crate) fn encode_text(text: &str) -> Vec<u8> {
 enum Step<'a> {
     Index(usize),
     Name(&'a str),
-    /// Of a map: its key stands there in what is written.
+    /// A map's entry: this is where its key begins in the encoded output.
     Key(usize),
 }
 
@@ -130,12 +129,12 @@ enum Want<'a> {
     Arguments(&'a [String], &'a [u32]),
     /// No arguments.
     Nothing,
-    /// Bytes without their length.
+    /// Bytes without a length before them.
     RawBytes,
     Tuple(&'a [u32]),
     /// The content of a variant with fields.
     Fields(&'a str, &'a [(String, u32)]),
-    /// A pair of a map whose keys are no strings.
+    /// A key and a value of a map whose keys are not strings.
     Pair(&'a Node, &'a Node),
 }
 
@@ -144,7 +143,7 @@ struct Encoder<'a> {
     out: Vec<u8>,
     path: Vec<Step<'a>>,
     argument: Option<&'a str>,
-    /// What was wrong: the reader's own error type has no place for it.
+    /// The mismatch is kept here, since the parser's error type can only carry text.
     mismatch: Option<Mismatch>,
 }
 
@@ -175,7 +174,7 @@ impl<'a> Encoder<'a> {
         E::custom("")
     }
 
-    /// Puts a length in front of what stands from `start` on.
+    /// Inserts a length before everything that was written from `start` on.
     fn insert_count(&mut self, start: usize, count: usize) {
         let mut prefix = Vec::with_capacity(10);
         push_varint(&mut prefix, count as u128);
@@ -183,7 +182,7 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// Reads one value.
+/// Reads one value of the wanted type.
 struct Seed<'e, 'a> {
     encoder: &'e mut Encoder<'a>,
     want: Want<'a>,
@@ -301,7 +300,7 @@ fn named(fields: &[(String, u32)]) -> Vec<(&str, u32)> {
     fields.iter().map(|(name, id)| (name.as_str(), *id)).collect()
 }
 
-/// An object for an error.
+/// Describes an object for an error, by its first key.
 fn first_key<'de, A: MapAccess<'de>>(mut entries: A) -> Result<String, A::Error> {
     Ok(match entries.next_key::<String>()? {
         None => "an empty object".into(),
@@ -310,7 +309,7 @@ fn first_key<'de, A: MapAccess<'de>>(mut entries: A) -> Result<String, A::Error>
 }
 
 impl<'a> Seed<'_, 'a> {
-    /// What is not `null` is the content of each `Option` around it.
+    /// Any value but `null` is the content of all the `Option`s around it.
     fn inside(self) -> Self {
         let Seed { encoder, mut want } = self;
         while let Want::Value(Node::Option(of)) = want {
@@ -412,7 +411,7 @@ impl<'a> Seed<'_, 'a> {
     }
 }
 
-/// The least and the most of an integer's type, up to 64 bits.
+/// Returns the smallest and the largest value of an integer's type, up to 64 bits.
 fn integer(want: Want<'_>) -> Option<(i128, i128)> {
     let Want::Value(node) = want else { return None };
     Some(match node {
@@ -428,13 +427,13 @@ fn integer(want: Want<'_>) -> Option<(i128, i128)> {
     })
 }
 
-/// A text that was written there, with its length before it.
+/// Reads a text that was written at `start`, with its length before it.
 fn text_at(out: &[u8], start: usize) -> String {
     let (len, begin) = len_at(out, start);
     String::from_utf8_lossy(out.get(begin..begin + len).unwrap_or_default()).into_owned()
 }
 
-/// A length that was written there, and where it ends.
+/// Reads a length that was written at `start`, and says where it ends.
 fn len_at(out: &[u8], start: usize) -> (usize, usize) {
     let (mut len, mut at) = (0_usize, start);
     for shift in (0..usize::BITS).step_by(7) {

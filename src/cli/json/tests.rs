@@ -82,7 +82,7 @@ fn encode(schema: &Schema, value: &Value) -> Result<Vec<u8>, Mismatch> {
     arguments(&task(schema.clone(), &["input"]), value)
 }
 
-/// As it is read from memory and as it is read from a stream.
+/// Encodes it from memory and from a stream, and checks that both agree.
 fn arguments(task: &TaskDescription, value: &Value) -> Result<Vec<u8>, Mismatch> {
     let text = value.to_string();
     let mismatch = |refused| match refused {
@@ -286,7 +286,7 @@ fn arguments_come_by_place_or_by_name() {
     assert!(arguments(&none, &json!([1])).is_err());
 }
 
-/// Nothing of it is held but what it stands for.
+/// The text is endless: the test ends only if nothing of it is skipped or held.
 #[test]
 fn what_does_not_fit_is_refused_where_it_begins() {
     struct Endless {
@@ -341,7 +341,7 @@ fn the_last_value_of_a_key_counts_at_the_place_of_the_first() {
     assert_eq!(decoded[199], ("k199".into(), vec![199]));
 }
 
-/// A guest can make its schema, and what it returns, as it likes.
+/// A guest chooses its schema and what it returns, so both may be hostile.
 #[test]
 fn what_is_printed_counts_and_not_what_was_returned() {
     #[derive(Serialize, postcard_schema::Schema)]
@@ -364,7 +364,7 @@ fn what_is_printed_counts_and_not_what_was_returned() {
     assert_eq!(super::decode(&Schema::of::<Vec<()>>(), &[3], 1024).as_deref(), Ok("[null,null,null]"));
 }
 
-/// Whatever a task returns within its limit is printed, where its own bytes account for the length.
+/// A result within its limit must be printed, if its own bytes account for the JSON's length.
 #[test]
 fn what_bytes_become_in_json_by_themselves_is_no_reason_to_refuse_them() {
     let text = "\u{1}".repeat(1000);
@@ -390,7 +390,7 @@ fn strings_are_as_serde_json_reads_them_whatever_is_in_them() {
     assert_eq!(serde_json::from_str::<Value>(&value).expect("is JSON")[&all[..64]], json!(all));
 }
 
-/// A text of three bytes an item could stand for two thousand times as much.
+/// Three bytes of text stand for two thousand encoded ones here, since each absent field is one byte.
 #[test]
 fn what_is_encoded_is_bounded_by_itself() {
     let fields = (0..2000).map(|n| (format!("f{n}"), 0)).collect::<Vec<_>>();

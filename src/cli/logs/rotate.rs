@@ -47,7 +47,8 @@ impl FromStr for Rotation {
 #[derive(Debug)]
 pub(super) struct LogFile {
     file: File,
-    /// Where it begins anew; a pipe, a terminal or a device never does.
+    /// A rotation begins a new file of this name; `None` if the log is never rotated, such as a pipe, a
+    /// terminal or a device.
     named: Option<Named>,
     bytes: u64,
     /// Of what is in it.
@@ -56,7 +57,8 @@ pub(super) struct LogFile {
     kept: usize,
 }
 
-/// A file's name in its folder, which is held: whatever becomes of the path, logs stay in there.
+/// A file's name in its folder. The folder is held open, so that logs stay in it whatever becomes of the
+/// path.
 #[derive(Debug)]
 struct Named {
     folder: Folder,
@@ -118,7 +120,7 @@ impl LogFile {
 }
 
 impl Named {
-    /// `None` where the path leads to the file by a link, whose place is not the file's.
+    /// Returns `None` if the path leads to the file by a link: the file itself stands elsewhere.
     fn of(path: &Path, file: &File, files: &HostFiles) -> Result<Option<Named>, OpenError> {
         let (folder, name) = files.folder_of(path)?;
         let named = Named { folder, name };
@@ -136,7 +138,7 @@ impl Named {
         if self.folder.look(&to)?.is_none() {
             return self.folder.rename(&self.name, to);
         }
-        // What is there stays, and goes on with what came after it.
+        // The day's file exists already, so the newer lines are appended to it.
         let mut older = self.folder.append(&to)?.file;
         file.rewind()?;
         let len = file.metadata()?.len();
@@ -144,7 +146,7 @@ impl Named {
         self.folder.remove_file(&self.name)
     }
 
-    /// Each old file takes the place of the next older one.
+    /// Renames each old file to the next number.
     fn shift(&self, kept: usize) -> io::Result<()> {
         for number in (1..kept).rev() {
             let (from, to) = (self.numbered(&number.to_string()), self.numbered(&(number + 1).to_string()));

@@ -1,18 +1,18 @@
-//! What may be under way at one time: inputs by their number; and in bytes the inputs, the largest results that may come
-//! of them, and the results that wait for their turn.
+//! The budget of a map. It bounds the number of inputs under way, and the bytes of those inputs, of the
+//! largest results that they may have, and of the results that wait for their turn.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::account::{Account, Charge, Need, Waited};
 
-/// The map's account, for one thread that takes.
+/// The map's account. Only one thread takes from it.
 #[derive(Debug)]
 pub(super) struct Budget {
     account: Arc<Account>,
-    /// Most bytes that the result of an input takes.
+    /// The result of an input takes at most this many bytes.
     result_bytes_max: u64,
-    /// Inputs that were taken and are not done with.
+    /// These inputs were taken and are not finished.
     inputs: AtomicUsize,
 }
 
@@ -22,7 +22,8 @@ impl Budget {
         Budget { account, result_bytes_max, inputs: AtomicUsize::new(0) }
     }
 
-    /// Waits until there is room for an input of so many bytes and whatever comes of it; `None` if there will be none.
+    /// Waits until there is room for an input of this size and its largest result; returns `None` if the
+    /// budget was closed.
     pub(super) fn take(&self, bytes: usize) -> Option<Arc<Charge>> {
         let need = Need { items: 1, bytes: self.result_bytes_max.saturating_add(bytes as u64) };
         loop {
@@ -36,13 +37,13 @@ impl Budget {
         }
     }
 
-    /// An input that was taken is done with.
+    /// Gives back the room of an input that is finished.
     pub(super) fn give(&self, charge: Arc<Charge>) {
         drop(charge);
         self.inputs.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Inputs that were taken and are not done with.
+    /// Returns the number of inputs that were taken and are not finished.
     pub(super) fn inputs(&self) -> usize {
         self.inputs.load(Ordering::SeqCst)
     }

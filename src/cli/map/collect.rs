@@ -22,7 +22,7 @@ use crate::cli::interrupt::{self, Ask};
 use crate::limits::RESULT_BYTES_BESIDE;
 use crate::{DeathCause, Pool, TaskError, TaskReport};
 
-/// A result that is larger waits as it came, and not as a line.
+/// A larger result waits for its turn as it came from the worker: as a line of JSON it would be larger still.
 const LARGE_BYTES: u64 = 64 * 1024;
 
 /// Something to be done.
@@ -72,8 +72,8 @@ pub(super) struct Collector<'a> {
     finished: (Sender<usize>, Receiver<usize>),
     /// Done, but not their turn.
     ready: BTreeMap<u64, Settled>,
-    /// Of those under way, what is done and so large that it is looked at when its turn comes: as JSON it would be larger
-    /// still.
+    /// These calls are done, but their results are so large that they are not decoded before their turn: as
+    /// JSON they would be larger still.
     large: BTreeSet<u64>,
     /// Whose turn it is.
     next: u64,
@@ -226,7 +226,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Whether what is done is large, and others come before it: then it waits as it is.
+    /// Whether a finished call is to wait undecoded, because its result is large and others come before it.
     fn is_to_wait(&mut self, number: u64) -> bool {
         let is_early = !self.plan.unordered && number != self.next && self.stop == Stop::No;
         let Some((job, pending)) = self.open.get(&number).filter(|_| is_early) else { return false };
@@ -234,7 +234,7 @@ impl<'a> Collector<'a> {
         if bytes <= LARGE_BYTES {
             return false;
         }
-        // A retry needs the room again.
+        // The charge is not lowered while the input may be run again: a retry would need the room again.
         if self.plan.retries == 0 {
             job.charge.settle((bytes + RESULT_BYTES_BESIDE).min(job.charge.bytes()));
         }
@@ -266,7 +266,7 @@ impl<'a> Collector<'a> {
         }
         self.stop = stop;
         self.budget.close();
-        // Turns may not come any more.
+        // A call whose turn may never come is settled now.
         for number in std::mem::take(&mut self.large) {
             let _ = self.finished.0.send(number as usize);
         }
@@ -311,7 +311,7 @@ impl<'a> Collector<'a> {
         let is_end = result.as_ref().is_err_and(Failure::is_end_of_pool);
         self.tally.pool_lost |= is_end;
         if result.as_ref().is_err_and(is_for_want_of_a_worker) {
-            // It would be the same for each.
+            // No other input would find a worker either.
             self.tally.no_worker = true;
             self.stop(Stop::Soon);
         }
@@ -376,7 +376,7 @@ impl<'a> Collector<'a> {
     }
 }
 
-/// Whether it never began because there was no worker for it.
+/// Whether the task never began because there was no worker for it.
 fn is_for_want_of_a_worker(failure: &Failure) -> bool {
     matches!(failure, Failure::Task(failure) if matches!(failure.error(), TaskError::NoWorker(_)))
 }

@@ -37,7 +37,7 @@ pub(super) struct Job {
     pub(super) label: Label,
     pub(super) digest: Digest,
     pub(super) bytes: usize,
-    /// For the input and the largest result, until that is there. Who runs it again needs no other.
+    /// The charge covers the input and its largest result, until the result is there. A retry keeps it.
     pub(super) charge: Arc<Charge>,
     /// The input, where it may have to be run again.
     again: Option<Vec<u8>>,

@@ -87,9 +87,8 @@ impl Done {
 
 impl JobLog {
     /// Opens the log that the arguments name, and reads what it says is done.
-    ///
-    /// A pipe, a terminal or a device is written to as it is: nothing can be read back from it, and so nothing
-    /// is gone on with.
+    /// A pipe, a terminal or a device cannot be read back: it is written to as it is, and nothing can be
+    /// resumed from it.
     pub(super) fn open(
         args: &MapArgs,
         files: &HostFiles,
@@ -155,7 +154,7 @@ impl JobLog {
         match files.read_own(path, Finding::Usual) {
             Ok(source) => Ok(read(&source.file, path, args.resume_failed)?.0),
             Err(OpenError::System(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Done::default()),
-            // Of a pipe or a device nothing is done.
+            // A pipe or a device cannot be read back, so it says of nothing that it is done.
             Err(OpenError::NotRegular(_)) => Ok(Done::default()),
             Err(error) => Err(Failure::Usage(format!("cannot open the job log {}: {error}", path.display()))),
         }

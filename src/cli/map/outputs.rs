@@ -23,17 +23,17 @@ pub(super) struct Outputs {
     report: bool,
 }
 
-/// The folder of the outputs' files. It is opened once and held, and locked: two maps that number their files alike
-/// would replace each other's.
+/// The folder of the outputs' files. It is held open, and locked because two maps number their files alike
+/// and would replace each other's.
 #[derive(Debug)]
 struct OutputDir {
     folder: Folder,
-    /// As it was typed.
+    /// The folder's path as it was typed.
     path: PathBuf,
     lock: Locked,
 }
 
-/// What ends the name of a file that is being written.
+/// The name of a file that is being written ends in this.
 const UNFINISHED: &str = "unfinished";
 
 impl Outputs {
@@ -117,20 +117,21 @@ impl OutputDir {
         Ok(dir)
     }
 
-    /// Takes away what a map that was killed had not finished; whoever writes here has the lock.
+    /// Removes what a map that was killed left unfinished. Only the holder of the lock may do so: nobody else
+    /// writes here meanwhile.
     fn sweep(&self) {
         if !matches!(self.lock, Locked::Ours(_)) {
             return;
         }
         for entry in self.folder.entries().unwrap_or_default() {
             if Folder::is_made_name(&entry.name, UNFINISHED) {
-                // What cannot be removed is in nobody's way.
+                // An unfinished file that cannot be removed does no harm.
                 let _ = self.folder.remove_file(&entry.name);
             }
         }
     }
 
-    /// Writes what a call returned, and says to which file.
+    /// Writes what a call returned, and returns the name of the file.
     fn write(&self, name: &str, answer: &Answer) -> Result<String, Failure> {
         match answer {
             Answer::Json(json) => self.put(format!("{name}.json"), format!("{json}\n").as_bytes()),
@@ -146,7 +147,7 @@ impl OutputDir {
         self.put(format!("{name}.out"), stdout)
     }
 
-    /// Whoever looks finds the whole file, or none.
+    /// Writes a file whole: a reader finds all of it or none.
     fn put(&self, name: String, bytes: &[u8]) -> Result<String, Failure> {
         let written = self.folder.put(&name, UNFINISHED, bytes);
         written.map_err(|error| cannot("write", &self.path.join(&name), &error))?;

@@ -25,22 +25,22 @@ const SHOWN_BYTES_MAX: usize = 80;
 /// An input that was found.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
-    /// A file that was named.
+    /// A file that was named as an argument.
     Named(PathBuf),
-    /// A file in the folder of that number, by its path from there.
+    /// A file in the folder of this number, by its path from there.
     Beneath(usize, PathBuf),
-    /// What is in the way, and where.
+    /// The path of a folder, and why a part of it cannot be read.
     Failed(String, String),
 }
 
-/// Files in their order.
+/// The files of all arguments, in order.
 #[derive(Debug)]
 pub(super) struct Files {
     host: HostFiles,
-    /// Folders that were named: which one it was when its files were found.
+    /// The folders that were named, with the identity that each had when its files were found.
     folders: Vec<(PathBuf, Identity)>,
     found: Vec<Found>,
-    /// What was named and is no input, since this command writes it.
+    /// These arguments are left out, since this command writes them itself.
     pub(super) left_out: Vec<PathBuf>,
 }
 
@@ -68,8 +68,8 @@ pub(super) enum Content {
     File(InputFile),
 }
 
-/// A file that is opened when it is read: by its own path, or beneath the folder in which it was found, which is
-/// held.
+/// A file that is opened only when it is read: by its own path, or beneath the folder in which it was found,
+/// which is held open.
 #[derive(Debug)]
 pub(super) struct InputFile {
     host: HostFiles,
@@ -142,8 +142,9 @@ impl Source {
     }
 }
 
-/// What this command writes is no input of it, be it in a folder of inputs or named: the inputs are then the same the
-/// next time. By device and number; what is not there yet cannot be found.
+/// Lists the files that this command writes. They are never inputs, be they in a folder of inputs or named:
+/// otherwise the next run would have other inputs. They are compared by device and number; a file that does
+/// not exist yet is not listed.
 fn own_files(args: &MapArgs, settings: &Settings) -> Vec<Identity> {
     let target = &args.target;
     let named = [
@@ -167,7 +168,7 @@ impl Files {
         let mut files =
             Files { host: host.clone(), folders: Vec::new(), found: Vec::new(), left_out: Vec::new() };
         for path in paths {
-            // As others have it: a file of that name is `./-`.
+            // `-` is stdin, as in other programs: a file of that name is `./-`.
             if path.as_os_str() == "-" {
                 files.found.push(Found::Named(path.clone()));
                 continue;
@@ -194,7 +195,7 @@ impl Files {
         Ok(files)
     }
 
-    /// One folder is held at a time: the files of each follow each other.
+    /// Only one folder is held open at a time, since the files of a folder follow each other.
     fn items(self) -> impl Iterator<Item = Item> {
         let Files { host, folders, found, .. } = self;
         let mut held: Option<(usize, Result<Arc<Folder>, String>)> = None;
@@ -224,7 +225,7 @@ impl Files {
     }
 }
 
-/// Opens a folder again whose files were found before: it must be the same one.
+/// Opens a folder whose files were found before, and refuses it if it was replaced meanwhile.
 fn hold(host: &HostFiles, path: &Path, identity: Identity) -> Result<Arc<Folder>, String> {
     let cannot = |error: OpenError| format!("cannot read the folder {}: {error}", path.display());
     let folder = host.folder(path).map_err(cannot)?;

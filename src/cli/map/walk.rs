@@ -1,8 +1,8 @@
-//! The files of a folder, as `git` and `rg` would list them: sorted by name in each folder, without hidden ones, those
-//! that a `.gitignore` or `.ignore` names, and links.
+//! Walks the files of a folder as `git` and `rg` list them: sorted by name in each folder, and without hidden
+//! files, links, and files that a `.gitignore` or `.ignore` names.
 //!
-//! Each folder is opened beneath the first one, which is held, and so is each file of rules: what a task or another
-//! user puts there is neither followed nor waited for.
+//! Each folder and each file of rules is opened beneath the first folder, which is held open: a link or a
+//! pipe that a task or another user puts there is neither followed nor waited for.
 
 use std::ffi::OsStr;
 use std::io::Read as _;
@@ -15,10 +15,10 @@ use rustix::fs::FileType;
 
 use crate::files::{Finding, Folder, HostFiles, Identity};
 
-/// Most bytes of a file of rules; a longer one has none.
+/// A file of rules that is longer than this is ignored.
 const RULES_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The files beneath a folder, by their paths from there; `Err` says what could not be read.
+/// Lists the files beneath a folder, by their paths from there; `Err` says what could not be read.
 pub(super) fn files<'a>(
     host: &'a HostFiles,
     folder: &'a Folder,
@@ -36,7 +36,8 @@ struct Walk<'a> {
     folder: &'a Folder,
     own: &'a [Identity],
     rules: Rules,
-    /// Folders that are being gone through, and what is left of each, the next one last.
+    /// The folders that are being walked, outermost first, each with its remaining entries, the next one
+    /// last.
     open: Vec<Vec<(PathBuf, bool)>>,
 }
 
@@ -92,7 +93,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Whether this command writes it.
+    /// Whether this command writes that file.
     fn is_own(&self, folder: &Folder, name: &OsStr) -> bool {
         let is_own = |stat| self.own.contains(&Identity::of(&stat));
         !self.own.is_empty() && folder.look(name).ok().flatten().is_some_and(is_own)
@@ -103,11 +104,12 @@ fn kind(folder: &Folder, name: &OsStr) -> Option<FileType> {
     folder.look(name).ok()?.map(|stat| FileType::from_raw_mode(stat.st_mode))
 }
 
-/// What is left out, by the files of rules from the folder at hand up.
+/// The rules that apply in the folder at hand: its own and those of the folders above.
 struct Rules {
-    /// Where the first folder is: the rules above it are about paths from there.
+    /// This is the absolute path of the first folder, since rules of the folders above are matched against
+    /// absolute paths.
     root: PathBuf,
-    /// The outermost first.
+    /// The outermost folder comes first.
     levels: Vec<Level>,
     global: Gitignore,
 }
@@ -116,15 +118,15 @@ struct Rules {
 struct Level {
     ignore: Gitignore,
     git: Gitignore,
-    /// `.git/info/exclude`
+    /// The rules of `.git/info/exclude`.
     exclude: Gitignore,
     is_repository: bool,
 }
 
 impl Rules {
-    /// Those of the folders above.
+    /// Reads the rules of the folders above.
     fn above(host: &HostFiles, folder: &Folder) -> Rules {
-        // Where the kernel does not say where the folder is, the rules in it count.
+        // If the kernel does not say where the folder is, only the rules inside of it apply.
         let root = folder.current_path().unwrap_or_else(|| "/".into());
         let above: Vec<_> = root.ancestors().skip(1).collect();
         let levels = above.into_iter().rev().map(|path| match host.folder(path) {
@@ -143,7 +145,7 @@ impl Rules {
         self.levels.pop();
     }
 
-    /// The innermost rule counts; `.ignore` goes before `.gitignore`, and that counts as far as its repository.
+    /// The innermost rule wins; `.ignore` beats `.gitignore`, which reaches no further than its repository.
     fn shows(&self, path: &Path, name: &OsStr, is_folder: bool) -> bool {
         let path = self.root.join(path);
         let [mut ignore, mut git, mut exclude] = [Match::None, Match::None, Match::None];
@@ -193,7 +195,7 @@ impl Level {
 fn parsed(path: &Path, text: &str) -> Gitignore {
     let mut rules = GitignoreBuilder::new(path);
     for line in text.trim_start_matches('\u{feff}').lines() {
-        // A line that is no pattern is none, as for git.
+        // A line that is not a pattern is skipped, as git does.
         let _ = rules.add_line(None, line);
     }
     rules.build().unwrap_or_else(|_| Gitignore::empty())
@@ -207,8 +209,8 @@ fn text(file: std::fs::File) -> String {
     }
 }
 
-/// The rules of this user's that count everywhere: what git's `core.excludesFile` names, else `git/ignore` beside
-/// other settings. They are about paths from the working directory.
+/// Reads this user's rules for all repositories: the file that git's `core.excludesFile` names, else
+/// `git/ignore` beside other settings. They are about paths from the working directory.
 fn global(host: &HostFiles) -> Gitignore {
     let read = |path: PathBuf| host.read_own(&path, Finding::Usual).ok().map(|source| text(source.file));
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -231,7 +233,7 @@ fn global(host: &HostFiles) -> Gitignore {
     })
 }
 
-/// `core.excludesFile` of a file of git's settings.
+/// Finds `core.excludesFile` in the text of git's settings.
 fn excludes_file(config: &str) -> Option<String> {
     config.lines().find_map(|line| {
         let (name, value) = line.split_once('=')?;
@@ -290,7 +292,7 @@ mod tests {
         assert_eq!(list(&root.join("repo/sub")), [""; 0], "rules above count, too");
     }
 
-    /// What the crate `ignore` finds, which this stands for.
+    /// The crate `ignore` is the reference: this walk replaces it and must list the same files.
     #[test]
     fn it_lists_what_ripgreps_walk_lists() {
         let folder = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! What holds other values: arrays, objects, variants.
+//! Values that hold other values: arrays, objects, variants.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::schema::{Node, Variant};
 use crate::text::truncated;
 
 impl<'a> Encoder<'a> {
-    /// The next item of an array; `false` if there is none.
+    /// Reads the next item of an array; returns `false` if there is none.
     fn item<'de, A: SeqAccess<'de>>(
         &mut self,
         index: usize,
@@ -98,7 +98,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Bytes as an array of numbers.
+    /// Reads bytes from an array of numbers.
     pub(super) fn bytes<'de, A: SeqAccess<'de>>(&mut self, want: Want<'a>, items: A) -> Result<(), A::Error> {
         let start = self.out.len();
         self.seq(Want::Value(&Node::U8), items)?;
@@ -109,7 +109,7 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// Bytes as `{"base64": "…"}`.
+    /// Reads bytes from `{"base64": "…"}`.
     pub(super) fn base64<'de, A: MapAccess<'de>>(
         &mut self,
         want: Want<'a>,
@@ -139,7 +139,8 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// Fields of a struct, or arguments by name, in whichever order. Of a name that comes twice the last counts.
+    /// Reads fields of a struct, or arguments by name, in any order. If a name comes twice, the last one
+    /// counts.
     pub(super) fn fields<'de, A: MapAccess<'de>>(
         &mut self,
         fields: &[(&'a str, u32)],
@@ -183,7 +184,7 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// A map whose keys are strings.
+    /// Reads a map whose keys are strings.
     pub(super) fn map<'de, A: MapAccess<'de>>(
         &mut self,
         of: &'a Node,
@@ -207,7 +208,7 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// Of entries with the same key, which stand there, leaves the first's place to the last's value.
+    /// Removes entries whose key comes again: the first one's place takes the last one's value.
     fn without_repeated_keys(&mut self, start: usize, mut places: Vec<usize>) -> usize {
         places.sort_unstable();
         let written = self.out.split_off(start);
@@ -260,10 +261,10 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// The number of a field by its name, or the name if there is none.
+/// Reads the name of a field into its number, or returns the name if no field has it.
 struct FieldKey<'f, 'a> {
     fields: &'f [(&'a str, u32)],
-    /// The one that comes next, mostly.
+    /// Fields mostly come in order, so this one is tried first.
     expected: usize,
 }
 
@@ -291,7 +292,7 @@ impl Visitor<'_> for FieldKey<'_, '_> {
     }
 }
 
-/// Writes a key, and says its hash and where it stands.
+/// Writes a key, and returns its hash and where it begins.
 struct MapKey<'o> {
     out: &'o mut Vec<u8>,
     hashes: &'o RandomState,
@@ -319,7 +320,7 @@ impl Visitor<'_> for MapKey<'_> {
     }
 }
 
-/// The bytes of a text in base64; `None` if it is none.
+/// Reads the bytes of a text in base64; returns `None` if it is not base64.
 struct Base64;
 
 impl<'de> DeserializeSeed<'de> for Base64 {

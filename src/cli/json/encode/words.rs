@@ -1,4 +1,4 @@
-//! What an error says of what should stand there, and of what stands there.
+//! The words of an error: what was expected, and what was found.
 
 use std::fmt::Write as _;
 
@@ -8,10 +8,10 @@ use super::{SHOWN_BYTES_MAX, Want, integer};
 use crate::schema::{Node, Schema};
 use crate::text::truncated;
 
-/// What an error shows of the names that there are.
+/// An error lists the known names up to this many bytes.
 const NAMES_BYTES_MAX: usize = 1024;
 
-/// What bytes can be written as.
+/// These are the ways to write bytes.
 const BYTES: &str = "bytes (a string, an array of numbers, or {\"base64\": …})";
 
 pub(super) fn expected(schema: &Schema, want: Want<'_>) -> String {
@@ -57,7 +57,7 @@ fn or<'a>(name: &'a str, otherwise: &'a str) -> &'a str {
     if name.is_empty() { otherwise } else { name }
 }
 
-/// Names that there are.
+/// Lists the known names, up to the bound.
 pub(super) fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut text = String::new();
     for name in names {
@@ -71,7 +71,7 @@ pub(super) fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
     if text.is_empty() { "none".into() } else { truncated(&text, NAMES_BYTES_MAX) }
 }
 
-/// A step of a path.
+/// Appends a step to a path.
 pub(super) fn push_key(path: &mut String, key: &str) -> std::fmt::Result {
     match is_identifier(key) {
         true => write!(path, ".{key}"),
