@@ -1,12 +1,10 @@
 //! The one door to the host's files: everything that the host opens by a path is opened here.
 //!
-//! A task with a writable directory can put any name into it, and replace it while the host works: by
-//! a link to somewhere else, by a FIFO that nobody writes to, by a device. Another user can do the same in
-//! a folder that is open to all. So every folder on the way to a file is opened first and held, and is asked
-//! [who may change it](Writers); links are followed only where nobody else can have made them, or where they
-//! give their maker no more than is his; what is opened waits for nobody, and is looked at
-//! afterwards.
-//!
+//! A task with a writable directory can put any name into it, and replace it while the host works: by a link
+//! to somewhere else, by a FIFO that nobody writes to, by a device. Another user can do the same in a folder
+//! that is open to all. So every folder on the way to a file is opened first and held, and is asked [who may
+//! change it](Writers). Links are followed only where nobody else can have made them, or where they give
+//! their maker no more than is his. Opening waits for nobody, and what was opened is checked afterwards.
 //! | the host | may lie in a tasks' directory | how |
 //! |---|---|---|
 //! | reads an input ([`HostFiles::read`], [`HostFiles::folder`]) | yes | no links there, regular files of one name |

@@ -1,4 +1,4 @@
-//! Why something is not opened.
+//! The reasons for which a file is not opened.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::text::Name;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// A task could replace it, or what leads to it.
+    /// A task could replace the file, or a folder on the way to it.
     #[error(
         "tasks may write to {}, and could put a link in its place: name a path outside of the directories that tasks \
          may write to",
@@ -18,7 +18,7 @@ pub(crate) enum OpenError {
     TasksMayWrite(PathBuf),
     #[error("{} is a symbolic link that others may have made: name what it leads to", Name(.0.to_string_lossy()))]
     Link(PathBuf),
-    /// The file that was opened is of a kind that is not taken from a folder that others may change.
+    /// A file of this kind is never taken from a folder that others may change.
     #[error("it is {0}, and no regular file")]
     NotRegular(&'static str),
     #[error(
@@ -36,7 +36,7 @@ pub(crate) enum OpenError {
 }
 
 impl OpenError {
-    /// Whether there is nothing of that name, or nothing that may be looked at.
+    /// Whether nothing has that name, or nothing that this user may look at.
     pub(crate) fn is_absence(&self) -> bool {
         let OpenError::System(error) = self else { return false };
         matches!(

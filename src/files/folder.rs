@@ -1,4 +1,4 @@
-//! A folder that is held: whatever its path leads to by now, its names are looked up in it.
+//! A folder that is held open: its names are looked up in it, whatever its path leads to by now.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -16,32 +16,35 @@ use super::open::kind;
 use super::writers::{TaskDirs, Writers, is_trusted};
 use super::{HostFiles, OpenError};
 
-/// How often a race is run again before it is an error.
+/// A lookup that raced a rename is tried this often before it is an error.
 pub(super) const TRIES_MAX: usize = 16;
 
-/// A process that was killed may have left the lock to a child that is about to become another program.
+/// A killed process may have left its lock to a forked child, which keeps it until it executes another
+/// program.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Room for one name at least, where a folder is only read to wait for others.
+/// This has room for at least one name: where a folder is read only to wait for a change under way, no more
+/// are needed.
 const SOME_NAMES_BYTES: usize = 512;
 
-/// Bytes of a name that nobody can guess.
+/// A name of this many random bytes cannot be guessed.
 const NAME_BYTES: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Folder {
     descriptor: OwnedFd,
-    /// For messages only: it may lead elsewhere by now. Empty for the working directory.
+    /// The path is for messages only, since it may lead elsewhere by now. It is empty for the working
+    /// directory.
     path: PathBuf,
     writers: Writers,
 }
 
-/// What stands in a folder under a name.
+/// A name in a folder, and its kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) name: OsString,
-    /// Unknown on file systems that do not say.
+    /// Some file systems do not say: the kind is then unknown.
     pub(crate) kind: FileType,
 }
 
@@ -70,12 +73,12 @@ impl Folder {
         &self.path
     }
 
-    /// Its path as messages show it.
+    /// Returns its path as messages show it.
     pub(crate) fn shown(&self) -> PathBuf {
         if self.path.as_os_str().is_empty() { ".".into() } else { self.path.clone() }
     }
 
-    /// Where it is now, if the kernel says so.
+    /// Asks the kernel for its present path.
     pub(crate) fn current_path(&self) -> Option<PathBuf> {
         path_of(&self.descriptor).ok().filter(|path| path.is_absolute())
     }
@@ -84,7 +87,7 @@ impl Folder {
         Ok(rustix::fs::fstat(&self.descriptor)?)
     }
 
-    /// What stands under this name, itself if it is a link; `None` if there is nothing.
+    /// Looks up a name without following a link; returns `None` if there is nothing.
     pub(crate) fn look(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Stat>> {
         match rustix::fs::statat(&self.descriptor, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -93,7 +96,7 @@ impl Folder {
         }
     }
 
-    /// All names but `.` and `..`, in no order.
+    /// Lists all names but `.` and `..`, in no order.
     pub(crate) fn entries(&self) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -107,12 +110,13 @@ impl Folder {
         Ok(entries)
     }
 
-    /// Opens a regular file beneath, as an input: no link is followed on the way.
+    /// Opens a regular file beneath this folder as an input, following no link on the way.
     ///
     /// # Errors
-    /// [`OpenError`]; whoever put something else in its place meanwhile finds it refused.
+    /// [`OpenError`]; a file that was swapped for something else meanwhile is refused.
     pub(crate) fn open_beneath(&self, files: &HostFiles, path: &Path) -> Result<File, OpenError> {
-        // The folder first, which is asked who may change it: its name may stand for another one a moment later.
+        // The folder is opened first, and asked who may change it: a moment later its name may stand for
+        // another one.
         let held = match path.parent().filter(|parent| *parent != Path::new("")) {
             Some(parent) => Some(self.folder_beneath(files, parent)?),
             None => None,
@@ -129,7 +133,7 @@ impl Folder {
         Ok(file.into())
     }
 
-    /// Opens a folder beneath.
+    /// Opens a folder beneath this one.
     pub(crate) fn folder_beneath(&self, files: &HostFiles, path: &Path) -> Result<Folder, OpenError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Folder::new(self.beneath(path, flags)?, self.path.join(path), &files.tasks)
@@ -140,10 +144,10 @@ impl Folder {
         for _ in 0..TRIES_MAX {
             match rustix::fs::openat2(&self.descriptor, path, flags, Mode::empty(), resolve) {
                 Ok(file) => return Ok(file),
-                // Something was renamed on the way.
+                // A component was renamed during the lookup.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(Errno::LOOP) => return Err(OpenError::Link(self.path.join(path))),
-                // An old kernel, or a filter that does not know the call.
+                // An old kernel or a system call filter does not know this call.
                 Err(Errno::NOSYS | Errno::PERM) => return self.beneath_stepwise(path, flags),
                 Err(error) => return Err(error.into()),
             }
@@ -151,7 +155,7 @@ impl Folder {
         Err(Errno::AGAIN.into())
     }
 
-    /// The same by what every kernel has: each component for itself.
+    /// Opens what `beneath` opens, one component at a time: every kernel can do that.
     pub(super) fn beneath_stepwise(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, OpenError> {
         let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut held: Option<OwnedFd> = None;
@@ -169,7 +173,7 @@ impl Folder {
         held.ok_or_else(|| Errno::NOENT.into())
     }
 
-    /// A new file under a name that nobody can guess: it ends in `.suffix`, and is hidden.
+    /// Makes a new hidden file whose name nobody can guess; the name ends in `.suffix`.
     pub(crate) fn make_new(&self, suffix: &str, mode: u32) -> io::Result<(OsString, File)> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         for _ in 0..TRIES_MAX {
@@ -184,7 +188,7 @@ impl Folder {
         Err(Errno::EXIST.into())
     }
 
-    /// Whether [`make_new`](Self::make_new) may have made that name.
+    /// Whether [`make_new`](Self::make_new) may have made this name.
     pub(crate) fn is_made_name(name: &OsStr, suffix: &str) -> bool {
         let digits = name.as_bytes().strip_prefix(b".").and_then(|rest| rest.strip_suffix(suffix.as_bytes()));
         let digits = digits.and_then(|rest| rest.strip_suffix(b"."));
@@ -192,7 +196,7 @@ impl Folder {
             .is_some_and(|digits| digits.len() == 2 * NAME_BYTES && digits.iter().all(u8::is_ascii_hexdigit))
     }
 
-    /// Writes a whole file: whoever looks finds it, or what was there before.
+    /// Writes a whole file: a reader finds the new file, or what was there before.
     pub(crate) fn put(&self, name: impl AsRef<OsStr>, suffix: &str, bytes: &[u8]) -> io::Result<()> {
         let (made, mut file) = self.make_new(suffix, 0o666)?;
         let written = file.write_all(bytes).and_then(|()| self.rename(&made, name.as_ref()));
@@ -207,21 +211,21 @@ impl Folder {
         Ok(rustix::fs::renameat(&self.descriptor, from, &self.descriptor, to)?)
     }
 
-    /// Removes a name, whatever it stands for, unless that is a folder.
+    /// Removes a name that is not a folder's; a link is removed itself.
     pub(crate) fn remove_file(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.descriptor, name.as_ref(), AtFlags::empty())?)
     }
 
-    /// Removes a folder that is empty.
+    /// Removes an empty folder.
     pub(crate) fn remove_folder(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.descriptor, name.as_ref(), AtFlags::REMOVEDIR)?)
     }
 
-    /// Locks the folder until the lock is dropped.
+    /// Locks the folder until the returned lock is dropped.
     pub(crate) fn lock(&self) -> io::Result<Locked> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let folder = match rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty()) {
-            // It may be written to, and not be listed.
+            // A folder can be writable without being readable, and then there is nothing to lock.
             Err(Errno::ACCESS) => return Ok(Locked::NotHere),
             folder => folder?,
         };
@@ -232,19 +236,19 @@ impl Folder {
     }
 }
 
-/// What came of the wish to be the only one.
+/// The result of asking for a lock.
 #[derive(Debug)]
 pub(crate) enum Locked {
-    /// Until the descriptor is closed, if it is here.
+    /// The lock is held until the file is closed: a folder's by this descriptor.
     Ours(#[cfg_attr(feature = "cli", expect(dead_code, reason = "it is held"))] Option<OwnedFd>),
     /// Another process has it.
     Others,
-    /// The file system has no locks, or the file none.
+    /// The file system has no locks, or this kind of file has none.
     NotHere,
 }
 
-/// Locks an open file, for as long as it is open in any process: closing another descriptor of it, as
-/// whoever reads it would do, does not give the lock away.
+/// Locks a file for as long as this open file description lives. It is `flock`, since closing another
+/// descriptor of the same file (a reader's) would release a POSIX lock.
 pub(crate) fn lock(file: impl AsFd) -> io::Result<Locked> {
     let began = Instant::now();
     loop {
@@ -261,25 +265,25 @@ pub(crate) fn lock(file: impl AsFd) -> io::Result<Locked> {
     }
 }
 
-/// The end of the kernel's path of an open file whose name was taken away.
+/// The kernel's path of an open file ends in this once its name was removed.
 const TAKEN_AWAY: &[u8] = b" (deleted)";
 
 impl Folder {
-    /// Refuses a file that was opened here if it has a second name: it may be one that somebody gave to a file of
-    /// ours, to have it read or written as theirs.
+    /// Refuses a file that was opened here if it has a second name: somebody may have given that name to a
+    /// file of ours, to have it read or written as theirs.
     ///
-    /// They might take that name away again between the opening and the count. So where there is one name, it must
-    /// still be the one by which the file was opened: of that the kernel says whether it was taken away, for good. As
-    /// the count came before, and that name was there all the while, it was the one that was counted. A name goes in
-    /// two steps, the count first; whoever takes it away has the folder locked for both, and so to read the folder is
-    /// to wait for the second.
+    /// The second name could be removed between the opening and the count. So a file with one name must still
+    /// have the name by which it was opened. The kernel says whether that name was removed, and it stays so;
+    /// if it was there all the while, it is the one that was counted. A removal lowers the count first and
+    /// drops the name second, and holds the folder's lock for both: reading the folder waits for a removal
+    /// that is halfway.
     pub(super) fn check_names(&self, name: &OsStr, file: impl AsFd, stat: &Stat) -> Result<(), OpenError> {
         let is_suspect = match self.writers {
             Writers::Nobody => false,
             Writers::Tasks => true,
             Writers::Anyone | Writers::AnyoneAdds | Writers::Owner(_) => is_trusted(stat.st_uid),
         };
-        // One without a name is none that has one elsewhere.
+        // A file without any name has no second one.
         if !is_suspect || stat.st_nlink == 0 {
             return Ok(());
         }
@@ -295,7 +299,7 @@ impl Folder {
         let before = path_of(&self.descriptor)?;
         let found = path_of(file)?;
         let is_still_there = before.join(name) == found && path_of(&self.descriptor)? == before;
-        // What marks a name that was taken away could as well be a part of it.
+        // A name may itself end in the kernel's mark, and then its path proves nothing.
         if !is_still_there || name.as_bytes().ends_with(TAKEN_AWAY) {
             return Err(OpenError::Replaced);
         }
@@ -303,7 +307,7 @@ impl Folder {
     }
 }
 
-/// Where an open file is.
+/// Asks the kernel for the path of an open file.
 fn path_of(file: impl AsFd) -> io::Result<PathBuf> {
     let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     let path = rustix::fs::readlink(link, Vec::new())?;

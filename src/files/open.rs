@@ -1,4 +1,4 @@
-//! Files by a path that somebody named.
+//! Opens files by paths that a person named.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,43 +15,44 @@ use super::walk::{Need, Walk};
 use super::writers::{Writers, is_trusted};
 use super::{Folder, HostFiles, OpenError};
 
-/// How long a pipe that is to be written may wait for its reader.
+/// A pipe that is opened to be written waits this long for its reader.
 const READER_PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 const MODE: Mode = Mode::from_raw_mode(0o666);
 
-/// Flags of every file: no link at its end, no wait, no terminal of ours.
+/// Every file is opened with these flags: they follow no link at its end, wait for nobody, and take no
+/// terminal as the controlling one.
 const SAFE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// A file that is read, and the folder in which it stands.
+/// A file to read, and the folder in which it stands.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) file: File,
     pub(crate) folder: Folder,
 }
 
-/// A file that is written.
+/// A file to write.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) file: File,
-    /// Else a pipe, a terminal or a device.
+    /// A file that is not regular is a pipe, a terminal or a device.
     pub(crate) is_regular: bool,
 }
 
-/// How a file is found that is read.
+/// This says how the path of a file to read was found, which decides what may stand there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// Somebody named it: it may be a link and, where nobody else could put it there, a pipe or a device.
+    /// A person named it: it may be a link, and also a pipe or a device where nobody else could put one.
     Named,
-    /// In a place where it usually is: a regular file, perhaps behind a link.
+    /// It is a usual place for the file: it must be a regular file, and may be behind a link.
     Usual,
-    /// In a folder of whoever's: a regular file of that very name.
+    /// The folder may be anybody's: it must be a regular file and no link.
     Stray,
 }
 
 impl HostFiles {
-    /// An input that somebody named.
+    /// Opens an input that somebody named.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -59,7 +60,7 @@ impl HostFiles {
         self.read_by(path, Need::Input, Finding::Named).map(|source| source.file)
     }
 
-    /// A file whose word counts.
+    /// Opens a file whose word counts, such as settings: tasks must not be able to write it.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -67,7 +68,7 @@ impl HostFiles {
         self.read_by(path, Need::Own, finding)
     }
 
-    /// A folder of inputs, which is there.
+    /// Opens a folder of inputs, which must exist.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -75,7 +76,7 @@ impl HostFiles {
         Walk::begin(self, path, Need::Input)?.reach_end()
     }
 
-    /// A folder to write in: it is made, with those above it, where it is missing.
+    /// Opens a folder to write in; it and those above it are made if they are missing.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -83,7 +84,7 @@ impl HostFiles {
         Walk::begin(self, path, Need::Own)?.making(mode).reach_end()
     }
 
-    /// A folder that is there, and that tasks must not reach.
+    /// Opens an existing folder that tasks must not reach.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -91,7 +92,7 @@ impl HostFiles {
         Walk::begin(self, path, Need::Own)?.reach_end()
     }
 
-    /// As [`make_folder`](Self::make_folder), for a folder that is no link itself.
+    /// Does the same as [`make_folder`](Self::make_folder), but refuses a path that ends in a link.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -105,7 +106,7 @@ impl HostFiles {
         walk.reach_end()
     }
 
-    /// A folder that must be new.
+    /// Makes a folder, which must not exist yet.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -116,7 +117,7 @@ impl HostFiles {
         walk.reach_end()
     }
 
-    /// What a path leads to, without opening it.
+    /// Looks at what a path leads to, without opening it.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -135,7 +136,8 @@ impl HostFiles {
         }
     }
 
-    /// The folder in which a file is to be written, which must be there, and the file's name.
+    /// Opens the folder in which a file is to be written, which must exist, and returns the file's name in
+    /// it.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -145,7 +147,8 @@ impl HostFiles {
         Ok((walk.folder, name))
     }
 
-    /// A file to append to, and to read; it is made if it is missing. A pipe waits a while for its reader.
+    /// Opens a file to append to and to read; it is made if it is missing. A pipe waits a while for its
+    /// reader.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -173,8 +176,8 @@ impl HostFiles {
         Err(Errno::AGAIN.into())
     }
 
-    /// A file to write from its beginning. What was there is replaced by a new file of that name, a link
-    /// among it; a pipe, a terminal or a device is written to.
+    /// Opens a file to write from its beginning. An existing file or link is replaced by a new file of that
+    /// name; a pipe, a terminal or a device is written to.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -216,7 +219,8 @@ impl HostFiles {
                 walk.follow_last()?;
                 continue;
             }
-            // Neither a device nor a pipe is opened that somebody may have put there.
+            // Opening a device or a pipe can already have effects, so one that somebody else may have put
+            // there is not opened.
             if kind_of(&stat) != FileType::RegularFile {
                 check_stream(walk.folder.writers(), finding, &stat)?;
             }
@@ -231,14 +235,14 @@ impl HostFiles {
 }
 
 impl Folder {
-    /// A new file of that name.
+    /// Makes a new file of that name.
     fn create(&self, name: &OsStr) -> Result<Output, OpenError> {
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | SAFE;
         let file = rustix::fs::openat(self, name, flags, MODE)?;
         Ok(Output { file: file.into(), is_regular: true })
     }
 
-    /// A regular file of that name to append to, made if it is missing; no link is followed.
+    /// Opens a regular file of that name to append to; it is made if it is missing. No link is followed.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -262,7 +266,7 @@ impl Folder {
         Err(Errno::AGAIN.into())
     }
 
-    /// Opens what was looked at; `None` if it is something else by now.
+    /// Opens the file that was looked at; returns `None` if the name stands for something else by now.
     fn append_existing(&self, name: &OsStr, looked: &Stat) -> Result<Option<Output>, OpenError> {
         let is_regular = kind_of(looked) == FileType::RegularFile;
         if !is_regular {
@@ -297,7 +301,7 @@ impl Folder {
         Ok(Some(Output { file: file.into(), is_regular }))
     }
 
-    /// A new file in the place of whatever has that name.
+    /// Makes a new file in place of whatever has that name.
     fn make_named(&self, name: &OsStr) -> Result<Output, OpenError> {
         let (made, file) = self.make_new("new", MODE.as_raw_mode())?;
         if let Err(error) = self.rename(&made, name) {
@@ -312,7 +316,7 @@ impl Folder {
             return Err(Errno::ACCESS.into());
         }
         match self.make_named(name) {
-            // The folder cannot be written to, or the file is a mount point; the file itself may do.
+            // A file can be writable although its folder is not, or be a mount point that cannot be replaced.
             Err(OpenError::System(error)) if self.writers() == Writers::Nobody => {
                 match self.append_existing(name, looked) {
                     Ok(Some(output)) => {
@@ -328,18 +332,20 @@ impl Folder {
     }
 }
 
-/// Whether a link at the end of a path that is written is root's, such as `/dev/stdout`: one of this user's could be a
-/// task's, which has the same user where that is not root.
+/// Whether a link at the end of a path to write to is root's, such as `/dev/stdout`. This user's own links
+/// are not followed: unless this user is root, tasks have the same user and may have made them.
 fn is_roots(walk: &Walk<'_>, link: &Stat) -> bool {
     link.st_uid == 0 && matches!(walk.folder.writers(), Writers::Nobody | Writers::AnyoneAdds)
 }
 
-/// Opens what a link of the kernel's leads to: something that this process, or its user's, has open.
+/// Opens what a link in `/proc` leads to: it is already open in this process, or in another one of this
+/// user's.
 fn open_reached(folder: &Folder, name: &OsStr) -> Result<Output, OpenError> {
     let flags = OFlags::APPEND | (SAFE - OFlags::NOFOLLOW);
     let open = |access: OFlags| rustix::fs::openat(folder, name, access | flags, Mode::empty());
     let file = match open(OFlags::RDWR) {
-        // A pipe that is open to be written, and whose reader would otherwise be we.
+        // Only a regular file is kept open for reading: as a pipe's own reader this process would never see
+        // that nobody reads.
         Ok(file) if kind_of(&rustix::fs::fstat(&file)?) == FileType::RegularFile => file,
         Ok(_) | Err(Errno::ACCESS | Errno::NXIO | Errno::ISDIR) => with_reader(|| open(OFlags::WRONLY))??,
         Err(error) => return Err(error.into()),
@@ -349,7 +355,7 @@ fn open_reached(folder: &Folder, name: &OsStr) -> Result<Output, OpenError> {
     Ok(Output { file: file.into(), is_regular: kind_of(&stat) == FileType::RegularFile })
 }
 
-/// Opens a pipe as soon as it has a reader.
+/// Opens a pipe once it has a reader.
 fn with_reader(
     open: impl Fn() -> rustix::io::Result<OwnedFd>,
 ) -> Result<rustix::io::Result<OwnedFd>, OpenError> {
@@ -386,7 +392,7 @@ fn checked_input(file: OwnedFd, name: &OsStr, walk: &Walk<'_>, finding: Finding)
     }
 }
 
-/// What was reached by the kernel's link is what this process, or its user's, has open.
+/// Checks a file that was reached by a link in `/proc`: some process of this user's has it open already.
 fn checked_stream(file: OwnedFd, finding: Finding) -> Result<File, OpenError> {
     let stat = rustix::fs::fstat(&file)?;
     match kind_of(&stat) {
@@ -398,7 +404,7 @@ fn checked_stream(file: OwnedFd, finding: Finding) -> Result<File, OpenError> {
     Ok(file.into())
 }
 
-/// A pipe or a device is used if somebody named it, and nobody else can have put it there.
+/// Allows a pipe or a device only if somebody named it and nobody else can have put it there.
 fn check_stream(writers: Writers, finding: Finding, stat: &Stat) -> Result<(), OpenError> {
     let is_safe = matches!(writers, Writers::Nobody | Writers::AnyoneAdds) && is_trusted(stat.st_uid);
     match kind_of(stat) {
@@ -408,7 +414,7 @@ fn check_stream(writers: Writers, finding: Finding, stat: &Stat) -> Result<(), O
     }
 }
 
-/// Somebody has named this pipe, who says by that to wait for its writer.
+/// Waits for a pipe's writer, without a limit: whoever named the pipe asked for that.
 fn wait_for_writer(pipe: impl AsFd) -> Result<(), OpenError> {
     loop {
         match rustix::event::poll(&mut [PollFd::new(&pipe, PollFlags::IN)], None) {
@@ -418,7 +424,7 @@ fn wait_for_writer(pipe: impl AsFd) -> Result<(), OpenError> {
     }
 }
 
-/// It was opened without a wait; from here on reads and writes wait, as those of stdin and stdout do.
+/// Makes a file blocking again, as stdin and stdout are: it was opened without waiting.
 fn wait_from_here(file: impl AsFd) -> Result<(), OpenError> {
     let flags = rustix::fs::fcntl_getfl(&file)?;
     Ok(rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?)
@@ -428,7 +434,7 @@ fn kind_of(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// What it is, in words.
+/// Names the kind of a file in words.
 pub(super) fn kind(stat: &Stat) -> &'static str {
     match kind_of(stat) {
         FileType::RegularFile => "a regular file",

@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FileType, Mode};
 
 use super::*;
 
-/// A folder with a canary, and a folder `d` beside it.
+/// A folder that holds a canary and a folder `d`.
 struct Place {
     folder: tempfile::TempDir,
 }
@@ -26,7 +26,7 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// Files of a command whose tasks may write to `d`.
+    /// The files as a command sees them whose tasks may write to `d`.
     fn with_tasks(&self) -> HostFiles {
         HostFiles::new(TaskDirs::open([&*self.path("d")]).expect("opens"))
     }
@@ -58,7 +58,7 @@ fn nothing_of_the_hosts_own_lies_where_tasks_may_write() {
     fs::create_dir_all(place.path("d/sub/deep")).expect("makes");
     symlink(place.path("d/sub"), place.path("into")).expect("links");
     symlink(place.path("d"), place.path("d2")).expect("links");
-    // The way out of it is the tasks' as well: they may have made the link.
+    // The tasks could have made this link, since they may write to where it stands.
     fs::create_dir(place.path("out")).expect("makes");
     symlink(place.path("out"), place.path("d/away")).expect("links");
     let files = place.with_tasks();
@@ -80,7 +80,7 @@ fn nothing_of_the_hosts_own_lies_where_tasks_may_write() {
     }
     assert_eq!(fs::read_dir(place.path("d/sub/deep")).expect("reads").count(), 0);
     assert_eq!(fs::read_dir(place.path("out")).expect("reads").count(), 0);
-    // Beside it, and above it, is the host's.
+    // Tasks reach neither the folder beside theirs nor the one above.
     for path in ["file", "out/file"] {
         files.append(&place.path(path)).expect("opens");
     }
@@ -89,7 +89,7 @@ fn nothing_of_the_hosts_own_lies_where_tasks_may_write() {
     assert!(!files.has_task_dirs_in(&files.own_folder(&place.path("out")).expect("opens")));
 }
 
-/// The same directory by another mount: the way up from there does not pass the tasks' directory.
+/// The way up from the other mount does not pass the tasks' directory.
 #[test]
 fn another_mount_of_the_tasks_directory_is_known_by_its_place() {
     let place = Place::new();
@@ -97,29 +97,29 @@ fn another_mount_of_the_tasks_directory_is_known_by_its_place() {
     fs::create_dir(place.path("elsewhere")).expect("makes");
     let is_refused = std::thread::scope(|scope| {
         let mounted = scope.spawn(|| {
-            // SAFETY: this thread alone gets other mounts, and ends.
+            // SAFETY: only this thread gets other mounts, and it ends with this test.
             unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.ok()?;
-            // SAFETY: as above.
+            // SAFETY: only this thread gets other mounts, and it ends with this test.
             unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.ok()?;
             let path =
                 |path: PathBuf| std::ffi::CString::new(path.into_os_string().into_encoded_bytes()).ok();
             let (root, flags) = (c"/".as_ptr(), libc::MS_REC | libc::MS_PRIVATE);
             let (from, to) = (path(place.path("d/sub"))?, path(place.path("elsewhere"))?);
             let none = std::ptr::null();
-            // SAFETY: the paths are valid C strings, and nothing else is given.
+            // SAFETY: the paths are valid C strings, and the other pointers may be null for these flags.
             let made = unsafe {
                 libc::mount(none, root, none, flags, none.cast()) == 0
                     && libc::mount(from.as_ptr(), to.as_ptr(), none, libc::MS_BIND, none.cast()) == 0
             };
             made.then(|| {
-                // /proc/self is the process, whose main thread has the old mounts.
+                // `/proc/self` shows the main thread's mounts, which are the old ones.
                 let files = place.with_tasks();
                 matches!(files.append(&place.path("elsewhere/file")), Err(OpenError::TasksMayWrite(_)))
             })
         });
         mounted.join().expect("ends")
     });
-    // Mounting is root's alone.
+    // Only root may mount; otherwise there is nothing to check.
     assert!(is_refused.unwrap_or(true));
 }
 
@@ -210,7 +210,7 @@ fn in_a_folder_that_is_open_to_all_nobody_is_believed() {
     fs::write(place.path("d/own"), "before\n").expect("writes");
     files.append(&place.path("d/own")).expect("opens").file.write_all(b"after\n").expect("writes");
     assert_eq!(fs::read_to_string(place.path("d/own")).expect("reads"), "before\nafter\n");
-    // What is replaced is replaced, whatever it was.
+    // A new file takes the place of a link or of a second name, and leaves the other file alone.
     for name in ["link", "hard"] {
         files.replace(&place.path("d").join(name)).expect(name).file.write_all(b"new").expect("writes");
         let metadata = fs::symlink_metadata(place.path("d").join(name)).expect("is there");
@@ -238,7 +238,7 @@ fn another_users_link_opens_only_what_is_theirs() {
     files.read(&place.path("d/hard")).expect_err("is ours");
     assert!(matches!(files.append(&place.path("d/near")), Err(OpenError::Link(_))));
     files.read_own(&place.path("d/near"), Finding::Usual).expect_err("is another's");
-    // A link of theirs that came into our own folder is the same.
+    // A link of another user's is no better where somebody moved it into our folder.
     fs::rename(place.path("d/far"), place.path("far")).expect("moves");
     files.read(&place.path("far")).expect_err("is ours");
 }
@@ -287,7 +287,7 @@ fn a_lock_is_held_as_long_as_the_file_is_open_whoever_else_closes_it() {
     let files = HostFiles::default();
     let first = files.append(&place.path("log")).expect("opens");
     assert!(matches!(lock(&first.file), Ok(Locked::Ours(_))));
-    // As whoever takes the log for an input does.
+    // This closes a second descriptor of the log, as reading the log as an input does.
     drop(files.read(&place.path("log")).expect("opens"));
     let second: OwnedFd = files.append(&place.path("log")).expect("opens").file.into();
     assert!(matches!(lock(&second), Ok(Locked::Others)));

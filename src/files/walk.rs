@@ -1,4 +1,4 @@
-//! From a path to a folder that is held and a name in it, one component after the other.
+//! Walks a path to its folder, one component after the other, and holds the folder open.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -11,17 +11,17 @@ use rustix::io::Errno;
 use super::writers::{Writers, is_trusted};
 use super::{Folder, HostFiles, OpenError};
 
-/// Links on the way, at most: as the kernel has it.
+/// This many links are followed at most, as in the kernel.
 const LINKS_MAX: usize = 40;
 
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// What a file is wanted for.
+/// The purpose of a file decides who may have had a hand in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
-    /// To hand it to tasks: they may have written it.
+    /// It is handed to tasks, so tasks may have written it.
     Input,
-    /// To write to it, or to do what it says: tasks must not reach it.
+    /// It is written to, or its word counts, so tasks must not reach it.
     Own,
 }
 
@@ -29,16 +29,16 @@ pub(super) enum Need {
 pub(super) struct Walk<'a> {
     files: &'a HostFiles,
     need: Need,
-    /// Where it is.
+    /// The walk has reached this folder.
     pub(super) folder: Folder,
-    /// What comes, the next component last.
+    /// These components are left, the next one last.
     rest: Vec<OsString>,
-    /// The path is a folder's by its form: it ends with a slash, or with a dot behind one.
+    /// The path can only be a folder's: it ends with a slash, or with a slash and a dot.
     is_folders: bool,
     links_left: usize,
-    /// Whose links were followed that are neither this user's nor root's.
+    /// A link was followed whose owner is neither this user nor root.
     pub(super) via: Option<u32>,
-    /// Of folders that are made where they are missing.
+    /// Missing folders are made with this mode.
     make: Option<Mode>,
 }
 
@@ -69,8 +69,8 @@ impl<'a> Walk<'a> {
         self
     }
 
-    /// As far as the folder in which the last component stands: its name, unless the path is a folder's by
-    /// its form (`/`, `.`, `..`, `a/`).
+    /// Walks to the folder in which the last component stands, and returns that component, or `None` if the
+    /// path can only be a folder's (`/`, `.`, `..`, `a/`).
     pub(super) fn reach_last(&mut self) -> Result<Option<OsString>, OpenError> {
         loop {
             match &self.rest[..] {
@@ -81,7 +81,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// As far as the folder that the path names.
+    /// Walks to the folder that the path names.
     pub(super) fn reach_end(mut self) -> Result<Folder, OpenError> {
         while !self.rest.is_empty() {
             self.step()?;
@@ -89,7 +89,7 @@ impl<'a> Walk<'a> {
         Ok(self.folder)
     }
 
-    /// Goes where the last component, which is a link, leads.
+    /// Follows the last component, which is a link.
     pub(super) fn follow_last(&mut self) -> Result<(), OpenError> {
         match self.rest.pop() {
             Some(name) => self.follow(&name),
@@ -97,7 +97,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether links here are the kernel's, which lead to what is open and not to a path.
+    /// Whether the links here are the kernel's own, which lead to open files and not to paths.
     pub(super) fn is_in_proc(&self) -> bool {
         rustix::fs::fstatfs(&self.folder).is_ok_and(|system| system.f_type == PROC_SUPER_MAGIC)
     }
@@ -149,14 +149,14 @@ impl<'a> Walk<'a> {
         if !self.may_follow(&stat) {
             return Err(OpenError::link(self.folder.path(), name));
         }
-        // Of the link that was looked at, whatever has that name by now.
+        // The target is read from the link that was checked: the name may stand for another one by now.
         let target = rustix::fs::readlinkat(&link, "", Vec::new())?;
         self.push(&PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
-    /// A link of this user's or root's says where they want to go, unless somebody can have moved it there.
-    /// Another user's is followed in a folder where only that user can have put it, and only to an input of
-    /// that same user's: it opens to its maker nothing that was not open before.
+    /// A link of this user's or root's is followed unless somebody else can have put it there. Another user's
+    /// is followed only in a folder where just that user can have put it, and only to an input of the same
+    /// user: so its maker learns nothing new by it.
     fn may_follow(&mut self, link: &Stat) -> bool {
         let (owner, has_one_name) = (link.st_uid, link.st_nlink <= 1);
         match self.folder.writers() {
@@ -184,7 +184,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Holds a folder, if it may be used for what is needed.
+/// Opens a folder, if its purpose allows it.
 fn enter(files: &HostFiles, need: Need, folder: OwnedFd, shown: PathBuf) -> Result<Folder, OpenError> {
     let folder = Folder::new(folder, shown, &files.tasks)?;
     if need == Need::Own && folder.writers() == Writers::Tasks {

@@ -1,4 +1,4 @@
-//! Who else may change the names in a folder.
+//! Finds out who else may change the names in a folder.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,23 +11,23 @@ use rustix::fs::{Mode, OFlags, Stat};
 use super::folder::Folder;
 use super::{HostFiles, Identity, kernel_text};
 
-/// Folders above each other, at most: more than a path has room for.
+/// A path has no room for this many folders, so a way up that is longer is not followed.
 const DEPTH_MAX: usize = 4096;
 
 const STICKY: u32 = 0o1000;
 const WRITE_BY_OTHERS: u32 = 0o002;
 
-/// Who, besides this user and root, may change the names in a folder. A group's right to write counts as its
-/// members' trust in each other.
+/// The strangers who may change the names in a folder: neither this user nor root. A group's right to write
+/// does not count, since its members trust each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writers {
     Nobody,
-    /// Everybody may add names, and take only their own away: `/tmp`.
+    /// Everybody may add names, and remove only their own, as in `/tmp`.
     AnyoneAdds,
     Anyone,
-    /// The folder belongs to this other user.
+    /// This other user owns the folder.
     Owner(u32),
-    /// The tasks of this command.
+    /// The tasks of this command may write to it.
     Tasks,
 }
 
@@ -45,12 +45,12 @@ impl Writers {
     }
 }
 
-/// Whether this user or root alone decides what is in a file of theirs in this folder.
+/// Whether only this user or root can have decided what a file of theirs in this folder holds.
 pub(crate) fn are_own(folder: &Folder, file: &Stat) -> bool {
     folder.writers() == Writers::Nobody && is_trusted(file.st_uid) && file.st_mode & WRITE_BY_OTHERS == 0
 }
 
-/// This user, and root. In a user namespace that does not know root, that is whoever owns `/`.
+/// Trusts this user and root. In a user namespace without root, the owner of `/` stands for root.
 pub(super) fn is_trusted(uid: u32) -> bool {
     let own = rustix::process::geteuid();
     uid == 0
@@ -62,17 +62,17 @@ pub(super) fn is_trusted(uid: u32) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct TaskDirs {
     dirs: Vec<(OwnedFd, Identity)>,
-    /// Where they lie in their file systems, with what is mounted in them: by another mount of the same
-    /// file system they are reached without passing them.
+    /// The directories' places in their file systems, and those of the file systems that are mounted in them:
+    /// another mount of the same file system leads to them by another way.
     places: Vec<Place>,
-    /// As they were when this was made: none is changed while it is in use.
+    /// The mounts at the time when this was made; a mount that is in use keeps its number.
     mounts: Vec<Mount>,
 }
 
-/// A directory's place in its file system, whatever is mounted where.
+/// A directory's place in its file system, independent of mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
-    /// As `/proc/self/mountinfo` names it.
+    /// The device as `/proc/self/mountinfo` names it.
     device: String,
     path: PathBuf,
 }
@@ -84,8 +84,8 @@ impl Place {
 }
 
 impl TaskDirs {
-    /// Opens them. One of them may lie in another: so once it is known which they are, the ways to them are gone
-    /// again, and no link on those is one of the tasks'.
+    /// Opens the directories twice, since one may lie in another. The second time it is known which they are,
+    /// and a link that tasks may have made on the way is refused.
     ///
     /// # Errors
     /// The first path that cannot be opened, and why.
@@ -106,7 +106,7 @@ impl TaskDirs {
         new(paths.into_iter().map(again).collect::<Result<_, _>>()?)
     }
 
-    /// As they are open already.
+    /// Takes directories that are open already.
     pub(crate) fn new(dirs: Vec<OwnedFd>) -> io::Result<TaskDirs> {
         if dirs.is_empty() {
             return Ok(TaskDirs::default());
@@ -129,7 +129,7 @@ impl TaskDirs {
         Identity::of_open(dir).is_ok_and(|identity| self.dirs.iter().any(|(_, held)| *held == identity))
     }
 
-    /// Whether one of them lies in this folder.
+    /// Whether one of the directories lies in this folder.
     pub(super) fn any_in(&self, folder: &Folder) -> bool {
         let Ok(identity) = Identity::of_open(folder) else { return false };
         let is_above = |dir: &OwnedFd| Above::of(dir).any(|above| above == identity);
@@ -140,8 +140,8 @@ impl TaskDirs {
         place.is_some_and(|(_, place)| self.places.iter().any(|tasks| tasks.is_in(&place)))
     }
 
-    /// Whether tasks may change this folder: it is one of theirs, or lies in one. By its own way up, and by
-    /// its place in its file system, since another mount leads elsewhere on the way up.
+    /// Whether tasks may change this folder, because it is one of the directories or lies in one. Both its
+    /// way up and its place in its file system are asked: by another mount the way up leads elsewhere.
     pub(super) fn reach(&self, folder: impl AsFd) -> bool {
         if self.dirs.is_empty() {
             return false;
@@ -154,12 +154,12 @@ impl TaskDirs {
     }
 
     fn located(&self, folder: impl AsFd) -> Option<(PathBuf, Place)> {
-        // What was mounted since is looked up.
+        // The folder may be in a mount that was added since.
         located(&folder, &self.mounts).or_else(|| located(&folder, &Mount::all()))
     }
 }
 
-/// A folder, and what is above it, up to the root.
+/// Walks from a folder up to the root.
 struct Above {
     folder: Option<OwnedFd>,
     last: Option<Identity>,
@@ -184,7 +184,7 @@ impl Iterator for Above {
         let folder = self.folder.take()?;
         let identity = Identity::of_open(&folder).ok()?;
         self.left = self.left.checked_sub(1)?;
-        // Above the root there is only the root.
+        // The folder above the root is the root itself.
         if self.last.replace(identity) == Some(identity) {
             return None;
         }
@@ -198,13 +198,13 @@ impl Iterator for Above {
 struct Mount {
     number: u64,
     device: String,
-    /// What of its file system is mounted.
+    /// The part of its file system that is mounted.
     root: PathBuf,
     point: PathBuf,
 }
 
 impl Mount {
-    /// Without `/proc` there are none, and the way up alone decides.
+    /// Lists all mounts. Without `/proc` the list is empty, and only the way up decides.
     fn all() -> Vec<Mount> {
         let text = kernel_text("/proc/thread-self/mountinfo").unwrap_or_default();
         text.lines().filter_map(Mount::parse).collect()
@@ -222,7 +222,7 @@ impl Mount {
     }
 }
 
-/// The kernel writes spaces, tabs, line feeds and backslashes as three octal digits.
+/// Undoes the kernel's escapes: it writes spaces, tabs, line feeds and backslashes as three octal digits.
 fn unescaped(text: &str) -> PathBuf {
     let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
     while let Some((&first, more)) = rest.split_first() {
@@ -241,7 +241,7 @@ fn unescaped(text: &str) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// A folder's path, and its place in its file system.
+/// Finds a folder's path, and its place in its file system.
 fn located(folder: impl AsFd, mounts: &[Mount]) -> Option<(PathBuf, Place)> {
     let number = folder.as_fd().as_raw_fd();
     let info = kernel_text(format!("/proc/self/fdinfo/{number}")).ok()?;

@@ -1,4 +1,4 @@
-//! While names are replaced in a tight loop, by whoever may write there, nothing outside is read or written.
+//! While an attacker replaces names in a tight loop, nothing outside of the folder is read or written.
 //!
 //! The attacker is stronger than a task: a thread of the same user, which can make hard links to the canary and
 //! pipes, and sees every name that the host makes.
@@ -12,15 +12,15 @@ use rustix::fs::{AtFlags, OFlags, RenameFlags, inotify};
 
 use super::*;
 
-/// What a test does before it ends, as a rule in seconds.
+/// A test takes seconds; this is when it is given up.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 fn rounds() -> u64 {
     std::env::var("WASMPOOL_SWAP_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(10_000)
 }
 
-/// A canary, a folder with another one, and the folder `d` in which names change. Whether the canaries were read or
-/// written is what the kernel says.
+/// A canary, a folder with another one, and the folder `d` in which names change. The kernel (inotify) says
+/// whether a canary was read or written.
 struct Cage {
     place: Place,
     watch: OwnedFd,
@@ -57,7 +57,7 @@ impl Cage {
     }
 }
 
-/// Names that the host asks for, and what is beneath them.
+/// The names that the host asks for.
 const NAMES: [&str; 4] = ["a", "sub", "out", "out.1"];
 
 struct Attacker<'a> {
@@ -73,7 +73,7 @@ impl Attacker<'_> {
         self.random % bound
     }
 
-    /// Puts something in the place of a name: one that the host asks for, or one that it has just made.
+    /// Replaces a name that the host asks for, or one that it has just made.
     fn swap(&mut self) {
         let place = &self.cage.place;
         let (d, made) = (place.path("d"), place.path("d/made"));
@@ -82,7 +82,8 @@ impl Attacker<'_> {
         names.extend(fs::read_dir(&d).into_iter().flatten().flatten().map(|entry| entry.file_name()));
         let name = names[self.below(names.len() as u64) as usize].clone();
         let _ = fs::remove_file(&made).or_else(|_| fs::remove_dir_all(&made));
-        // The host may have put something into a folder of its own meanwhile; no stranger could write into that.
+        // The host may have put a file into the folder under this name meanwhile. A stranger could not write
+        // there, so this attacker does not either.
         if fs::symlink_metadata(&made).is_ok() {
             return;
         }
@@ -96,13 +97,14 @@ impl Attacker<'_> {
                 .map_err(std::io::Error::from),
             6 => symlink("/dev/zero", &made),
             _ => {
-                // Open to all, as the folder is: this user's own would be believed.
+                // The folder is open to all, as `d` is: the host would believe one that only this user may
+                // write to.
                 let made_for_all = fs::create_dir(&made)
                     .and_then(|()| fs::set_permissions(&made, Permissions::from_mode(0o777)));
                 made_for_all.and_then(|()| fs::write(made.join("a"), "input"))
             }
         };
-        // The folder itself may be a link by now, and the attacker is not to be the one who follows it.
+        // The folder may be a link by now, and the attacker itself must not follow it.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let (folder, name) = match name.to_str().and_then(|name| name.split_once('/')) {
             Some((folder, name)) => (d.join(folder), name.into()),
@@ -111,14 +113,14 @@ impl Attacker<'_> {
         let Ok(folder) = rustix::fs::open(folder, flags, Mode::empty()) else { return };
         let exchanged = rustix::fs::renameat_with(CWD, &made, &folder, &name, RenameFlags::EXCHANGE);
         let _ = exchanged.or_else(|_| rustix::fs::renameat(CWD, &made, &folder, &name));
-        // A name that is taken away again, while the host looks how many there are.
+        // The name is removed again, perhaps while the host counts the file's names.
         if self.below(4) == 0 {
             let _ = rustix::fs::unlinkat(&folder, &name, AtFlags::empty());
         }
     }
 }
 
-/// Has names swapped while `round` runs so many times.
+/// Replaces names while `round` runs as often as `rounds()` says.
 fn under_attack(cage: &Cage, seed: u64, mut round: impl FnMut(u64)) {
     let goes_on = AtomicBool::new(true);
     let began = Instant::now();
@@ -149,7 +151,7 @@ fn seed() -> u64 {
     seed
 }
 
-/// Whatever comes of it, an input is what stands in the folder.
+/// Checks that whatever was opened is an input of the folder.
 fn check(opened: Result<File, OpenError>) -> bool {
     let Ok(mut file) = opened else { return false };
     let mut text = String::new();
@@ -203,7 +205,8 @@ fn files_in_a_folder_that_is_open_to_all_never_lead_out_of_it() {
         }
         done += u64::from(folder.put("out", "unfinished", b"input").is_ok());
         let _ = folder.rename("out", "out.1");
-        // Not beneath `sub`: what the host makes there is this user's alone, whom the attacker is here, too.
+        // This is not tried beneath `sub`: the host trusts a folder of its own user's, and this attacker is
+        // that user.
         if let Ok(made) = files.make_folder(&d.join("own/made"), 0o700) {
             let _ = made.put("x", "new", b"input");
         }
