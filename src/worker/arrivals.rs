@@ -1,11 +1,11 @@
-//! What the host sends on the control socket, and tasks look for: it may come after the task that needs it,
-//! which then waits; and the host says when it has ended.
+//! What the host sends on the control socket for tasks to use. It may arrive after the task that needs it, so
+//! the task can wait for it; the host says when no task will need it any more.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What has arrived, by the host's numbers, none of which is used twice.
+/// The arrivals, by the host's numbers. No number is used twice.
 pub(super) struct Arrivals<I, T> {
     there: Mutex<HashMap<I, T>>,
     arrival: Condvar,
@@ -29,18 +29,18 @@ impl<I: Copy + Eq + Hash, T> Arrivals<I, T> {
         self.lock().contains_key(&id)
     }
 
-    /// The host says that no task to come looks for these. A task that still has one keeps it to its end.
+    /// Forgets what no later task will look for. A task that has one still keeps it until it ends.
     pub(super) fn forget(&self, ids: &[I]) {
         for id in ids {
             let gone = self.lock().remove(id);
-            // To unmap takes a while: not under the lock.
+            // Unmapping takes a while, so it happens outside of the lock.
             drop(gone);
         }
     }
 
-    /// Waits until `look` finds what it wants. The host sent it before it sent the task, but on another channel:
-    /// it may still be under way. It lets none of it end before it has the task's answer. If the host dies
-    /// meanwhile, so does this process.
+    /// Waits until `look` finds what it wants. The host sent it before the task, but on another channel, so
+    /// it may still be under way. The wait ends: the host does not forget it before it has the task's answer,
+    /// and if the host dies, so does this process.
     pub(super) fn wait_for<R>(&self, mut look: impl FnMut(&mut HashMap<I, T>) -> Option<R>) -> R {
         let mut there = self.lock();
         loop {

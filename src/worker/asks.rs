@@ -1,8 +1,8 @@
-//! A running task asks its host for something: its stdin, where that is not sent with it.
+//! A running task asks its host for its stdin, if that was not sent with the task.
 //!
-//! A question goes out on the ring; its answer comes on the control socket, where it need not wait behind the
-//! inputs of runs that were sent meanwhile. The watcher puts it down here. The task waits as for
-//! anything else in a host call: it sleeps, takes no CPU time, and an interrupt ends it.
+//! A question goes out on the ring. Its answer comes on the control socket, where it need not wait behind the
+//! inputs of runs that were sent meanwhile, and the watcher stores it here. The task waits as in any other
+//! host call: it sleeps, takes no CPU time, and an interrupt ends it.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,11 +18,11 @@ use crate::task::TaskId;
 use crate::wire::frame::write_frame;
 use crate::wire::message::{FromWorker, Question, Reply};
 
-/// How long a poll that is not to wait still waits for word whether there is any stdin, if nothing was known of
-/// it: what a question and its answer take, on a machine with other things to do.
+/// A poll with a timeout of 0 still waits this long for the first answer, since a question and its answer take
+/// a while on a busy machine: otherwise a program that only polls would never see its stdin.
 const WORD_WITHIN: Duration = Duration::from_millis(10);
 
-/// The answer that is waited for, between the watcher and the main thread.
+/// The one answer that is awaited; the watcher brings it to the main thread.
 #[derive(Default)]
 pub(super) struct Answers {
     awaited: Mutex<Option<Awaited>>,
@@ -40,7 +40,7 @@ impl Answers {
         self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For the watcher. An answer that nobody waits for comes too late: its run has ended.
+    /// The watcher calls this. An answer that nobody awaits is dropped, since its run has ended.
     pub(super) fn arrive(&self, run: u64, number: u64, reply: Reply) {
         if let Some(awaited) = &mut *self.lock()
             && (awaited.run, awaited.number) == (run, number)
@@ -69,7 +69,7 @@ impl Answers {
     }
 }
 
-/// Asks for one run.
+/// Whatever is needed to ask for one run.
 pub(super) struct Asker {
     pub(super) task: TaskId,
     pub(super) run: u64,
@@ -77,30 +77,30 @@ pub(super) struct Asker {
     pub(super) to_host: Arc<Mutex<dyn Write + Send>>,
 }
 
-/// A stdin that is asked for. Clones are the same one.
+/// A stdin that is read by asking the host. Clones are the same stdin.
 #[derive(Clone)]
 pub(super) struct AskedStdin(Arc<tokio::sync::Mutex<Stdin>>);
 
 struct Stdin {
     asker: Asker,
-    /// Questions so far.
+    /// The number of questions so far; it numbers the next one.
     asked: u64,
     known: Known,
 }
 
-/// How much the worker knows of what there is to read.
+/// This is what the worker knows of the next read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Known {
     Nothing,
-    /// It has been asked whether there is something, and the answer is still to come.
+    /// The host was asked whether there is something, and has not answered yet.
     Asked,
-    /// A read would not wait.
+    /// A read would return at once.
     Ready,
     End,
 }
 
 impl Stdin {
-    /// Sends a question, whose answer is then waited for.
+    /// Sends a question; the caller then waits for its answer.
     fn ask(&mut self, bytes_max: usize) -> io::Result<()> {
         let Asker { task, run, shared, to_host } = &self.asker;
         self.asked += 1;
@@ -112,14 +112,14 @@ impl Stdin {
         write_frame(&mut *to_host, &mut Vec::new(), &ask, &[]).map(drop)
     }
 
-    /// Waits until a read would not.
+    /// Waits until a read would return at once.
     async fn ready(&mut self) -> io::Result<()> {
         if self.known == Known::Nothing {
             self.ask(0)?;
             self.known = Known::Asked;
         }
         if self.known == Known::Asked {
-            // If something is wrong with it, the read is told.
+            // A failed stdin counts as ready: the read reports the failure.
             let reply = self.asker.shared.answers.wait().await;
             self.known = if reply == Reply::End { Known::End } else { Known::Ready };
         }
@@ -131,7 +131,7 @@ impl Stdin {
         if self.known == Known::Asked {
             self.ready().await.map_err(gone)?;
         }
-        // To read nothing is to have read it.
+        // A read of zero bytes asks for nothing.
         if self.known == Known::End || size == 0 {
             return Err(StreamError::Closed);
         }
@@ -156,7 +156,7 @@ impl AskedStdin {
         AskedStdin(Arc::new(tokio::sync::Mutex::new(Stdin { asker, asked: 0, known: Known::Nothing })))
     }
 
-    /// Waits until a read would not, at most for so long; `false` if that was not long enough.
+    /// Waits at most this long for a read to be possible at once; returns `false` if it is not.
     ///
     /// # Errors
     /// If the host is gone.
@@ -178,7 +178,7 @@ impl IsTerminal for AskedStdin {
 
 impl StdinStream for AskedStdin {
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncRead + Send + Sync> {
-        // Only WASI 0.3 asks for this one, and it is not linked.
+        // Only WASI 0.3 calls this, and it is not linked.
         Box::new(tokio::io::empty())
     }
 
@@ -190,7 +190,7 @@ impl StdinStream for AskedStdin {
 #[wasmtime_wasi::async_trait]
 impl InputStream for AskedStdin {
     fn read(&mut self, _: usize) -> StreamResult<bytes::Bytes> {
-        // Only a read that may wait knows; WASI preview 1 has no other.
+        // Only a read that may wait can ask the host, and WASI preview 1 uses no other.
         Ok(bytes::Bytes::new())
     }
 
@@ -202,7 +202,7 @@ impl InputStream for AskedStdin {
 #[wasmtime_wasi::async_trait]
 impl Pollable for AskedStdin {
     async fn ready(&mut self) {
-        // A host that is gone takes this process with it.
+        // The error means that the host is gone, and then this process ends, too.
         let _ = self.0.lock().await.ready().await;
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Budget {
     pub(super) refused: Option<u64>,
     /// Entries of a table that no worker has room for, where that was the last refusal.
     pub(super) refused_entries: Option<u64>,
-    /// When the task at hand began.
+    /// Refusals are timed from here, when the task began.
     began: Instant,
     refusals: Option<Box<Refusals>>,
 }
@@ -40,12 +40,12 @@ impl Budget {
         *self = Budget { used: self.used, peak: self.used, ..Budget::new(limit, began) };
     }
 
-    /// How often the task was refused something.
+    /// Returns how often the task was refused something.
     pub(super) fn refusals(&self) -> u64 {
         self.refusals.as_ref().map_or(0, |refusals| refusals.count)
     }
 
-    /// What the task was refused, if anything.
+    /// Returns what the task was refused, if anything.
     pub(super) fn report(&self) -> Option<Box<Refusals>> {
         self.refusals.clone()
     }
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!((first.kind, first.requested, first.limit), (RefusalKind::Memory, 5000, 1000));
         assert_eq!((last.kind, last.requested), (RefusalKind::Table, TABLE_ELEMENTS_MAX as u64 + 1));
         assert!(first.after <= last.after);
-        // The next task was refused nothing yet.
+        // The next task starts without refusals.
         budget.begin(1000, Instant::now());
         assert_eq!(budget.report(), None);
     }

@@ -24,7 +24,7 @@ pub(super) struct Call<'a> {
 pub(super) struct Ended {
     pub(super) verdict: Verdict,
     pub(super) payload: Payload,
-    /// Of a command, how much of the payload is its stdout.
+    /// For a command, its stdout is this much of the payload; stderr follows.
     pub(super) stdout_bytes: u64,
 }
 
@@ -211,8 +211,8 @@ fn write_input(
     let end = pointer as u64 + input.left();
     if pointer == 0 || end > data.len() as u64 {
         let (len, memory_bytes) = (input.left() as u32, data.len() as u64);
-        // A null pointer is how the ABI says that there is no memory left; and it was this call that was
-        // refused some.
+        // The ABI's null pointer means that no memory is left. It is a memory failure only if this very call
+        // was refused some.
         if pointer == 0
             && state.budget.refusals() > refused_before
             && let Some(requested) = state.budget.refused

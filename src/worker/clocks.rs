@@ -38,9 +38,9 @@ impl Clock {
 /// guests do so in 63.
 const VIRTUAL_TIME_MAX: u64 = i64::MAX as u64 - VIRTUAL_TIME_EPOCH.as_nanos() as u64;
 
-/// The system's clocks, never finer than the resolution. Its monotonic clock begins with the
-/// task, so that it says nothing of the machine's; and with one step, since programs take 0 for a clock that
-/// does not run (Go's runtime ends with "nanotime returning zero").
+/// The system's clocks, never finer than the resolution. The monotonic clock begins with the task, so that it
+/// tells nothing of the machine's. It begins at one step, since programs take 0 for a clock that does not run
+/// (Go's runtime ends with "nanotime returning zero").
 #[derive(Debug, Clone)]
 pub(super) struct Coarse {
     resolution: Duration,
@@ -54,7 +54,7 @@ impl Coarse {
         Coarse { resolution, began: Instant::now() }
     }
 
-    /// Since the task began, and never 0.
+    /// Returns the time since the task began, which is never 0.
     fn monotonic(&self) -> Duration {
         self.cut(self.began.elapsed()).saturating_add(self.resolution)
     }
@@ -80,7 +80,7 @@ impl HostWallClock for Coarse {
 
     fn now(&self) -> Duration {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        // A machine that does not know the time begins in 1970.
+        // A machine that has lost the time may say 1970, and 0 would look like a clock that does not run.
         self.cut(now).max(self.resolution)
     }
 }
@@ -100,14 +100,14 @@ impl HostMonotonicClock for Coarse {
 pub(super) struct VirtualTime(Arc<AtomicU64>);
 
 impl Default for VirtualTime {
-    /// Begins with one step, as the other clocks: none ever says 0.
+    /// It begins with one step, as the other clocks do: a clock never says 0.
     fn default() -> Self {
         VirtualTime(Arc::new(AtomicU64::new(VIRTUAL_TIME_STEP.as_nanos() as u64)))
     }
 }
 
 impl VirtualTime {
-    /// Nanoseconds since the task began, and one step. The next reading is later by one step.
+    /// Returns the nanoseconds since the task began, plus one step. Each reading moves the clock by one step.
     fn read(&self) -> u64 {
         let now = self.0.load(Ordering::Relaxed);
         self.advance_to(now.saturating_add(VIRTUAL_TIME_STEP.as_nanos() as u64));

@@ -33,7 +33,7 @@ impl CpuClock {
         }
     }
 
-    /// When the task at hand began.
+    /// Returns when the task at hand began.
     pub(super) fn began(&self) -> Instant {
         self.began
     }

@@ -12,10 +12,10 @@ use crate::wire::spin::Spinning;
 
 /// A source that can be waited for.
 pub(super) trait Inbound: Source {
-    /// Returns once there is more to take, or the watcher calls. May return early.
+    /// Returns once there is more to take, or the watcher calls the main thread. It may return early.
     ///
     /// # Errors
-    /// If there never will be.
+    /// The stream has ended, and nothing more will come.
     fn wait(&mut self) -> io::Result<()>;
 
     /// Whether there is something now.
@@ -27,7 +27,7 @@ pub(super) struct Ring {
     end: End,
     ring: Consumer,
     spinning: Spinning,
-    /// The watcher sets it; `watcher::Shared` says why.
+    /// The watcher sets this when modules have ended; see `watcher::Shared`.
     is_called: Arc<AtomicBool>,
 }
 
@@ -106,10 +106,10 @@ impl<S: Inbound> Inbox<S> {
         }
     }
 
-    /// Waits for the next message, or for less: see [`Inbound::wait`].
+    /// Waits for the next message, but may return early: see [`Inbound::wait`].
     ///
     /// # Errors
-    /// If there never will be one.
+    /// The stream has ended, and nothing more will come.
     pub(super) fn wait(&mut self) -> io::Result<()> {
         self.from.wait()
     }

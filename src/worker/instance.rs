@@ -68,7 +68,7 @@ pub(super) struct Order {
     pub(super) shares: Vec<ShareId>,
 }
 
-/// What came of a task, and what it cost.
+/// The result of a task, and its cost.
 pub(super) struct Outcome<'a> {
     pub(super) verdict: Verdict,
     pub(super) cost: Cost,
@@ -127,7 +127,7 @@ impl Runner {
         answered
     }
 
-    /// Has the module of the next task at hand. Whatever is wrong with it, the task is told.
+    /// Maps the module of the next task ahead of it. An error is not lost: the task gets it again.
     pub(super) fn bring(&mut self, module: ModuleId) {
         if self.in_a_row.0.as_ref().is_none_or(|(last, _)| *last != module) {
             let _ = self.modules.get(module);
@@ -147,8 +147,8 @@ impl Runner {
         Ok(loaded)
     }
 
-    /// Lets go of the last task's module, if the host has said that it has ended: the watcher, which hears
-    /// that, has no access to what is kept here.
+    /// Drops what is kept of modules that have ended. The watcher hears from the host that they have, but has
+    /// no access to it.
     pub(super) fn let_go(&mut self) {
         if !self.shared.takes_call() {
             return;
@@ -192,7 +192,7 @@ impl Runner {
         answer(input, outcome)
     }
 
-    /// Answers for a task that has not begun.
+    /// Answers a task that did not begin.
     fn refuse(&mut self, verdict: Verdict, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
         let outcome = Outcome { verdict, cost: Cost::default(), stdout_bytes: 0, payload: &[] };
         self.answer(outcome, input, answer)
@@ -260,7 +260,7 @@ impl Runner {
             },
         };
         if let Entry::Command { .. } = entry {
-            // However it ended: what it wrote until then is its caller's.
+            // The caller gets what the command wrote until its end, however it ended.
             let (stdout_bytes, written) = call.output.take();
             (ended.stdout_bytes, ended.payload) = (stdout_bytes, Payload::Owned(written));
         }

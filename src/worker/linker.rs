@@ -29,7 +29,7 @@ pub(crate) struct TaskState {
     pub(super) journal: Journal,
     pub(super) wasi: Option<WasiP1Ctx>,
     pub(super) clock: Clock,
-    /// Of a command that asks for it.
+    /// The stdin of a command that reads it by asking the host.
     pub(super) stdin: Option<AskedStdin>,
     /// Message and location of the guest's panic.
     pub(super) panic: Option<(String, String)>,

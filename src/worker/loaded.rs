@@ -1,4 +1,4 @@
-//! The engines, and the modules that this worker has mapped until they end.
+//! The engines, and the modules that this worker keeps mapped until the host ends them.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,13 +36,13 @@ pub(super) struct ModuleFiles {
     pub(super) description: OwnedFd,
 }
 
-/// A module that the host has sent, and that has not ended.
+/// A module that the host has sent and not ended.
 pub(super) enum Arrived {
-    /// No task has looked for it.
+    /// No task has looked for it yet.
     Files(ModuleFiles),
-    /// Its first task has: the main thread is at it.
+    /// The main thread is mapping it for its first task.
     Mapping,
-    /// One that cannot be mapped says why, to each of its tasks.
+    /// It is mapped; or it could not be, and each of its tasks gets this message.
     Mapped(Result<Arc<Loaded>, String>),
 }
 
@@ -83,7 +83,7 @@ impl Modules {
         let files = match files {
             Ok(Arrived::Files(files)) => files,
             Err(loaded) => return loaded,
-            // One thread maps, one module at a time.
+            // This cannot happen: only the main thread maps, one module at a time.
             Ok(Arrived::Mapping | Arrived::Mapped(_)) => return Err("it is being mapped".into()),
         };
         let began = Instant::now();
@@ -96,7 +96,7 @@ impl Modules {
             }
             Err(error) => tracing::warn!(module = id.0, error, "a module cannot be mapped"),
         }
-        // If it has ended meanwhile, it stays forgotten.
+        // A module that has ended meanwhile is not put back.
         if let Some(arrived) = self.shared.modules.lock().get_mut(&id) {
             *arrived = Arrived::Mapped(loaded.clone());
         }

@@ -35,7 +35,7 @@ pub(super) fn run<W: ToHost>(
         Ok(frame_bytes)
     };
     loop {
-        // A module may end while nothing runs.
+        // Modules may end while no task runs.
         runner.let_go();
         while !inbox.has_more() {
             inbox.wait()?;
@@ -47,7 +47,7 @@ pub(super) fn run<W: ToHost>(
             continue;
         }
         reporter.begin(TaskId(task.0 + items.map_or(0, |items| u64::from(items.first))));
-        // From here on its computing counts as the task's.
+        // From here on the CPU time counts as the task's.
         runner.bring(module);
         claims.begin(index, run);
         let mut order = Order { task, run, module, entry, limits, shares };
@@ -83,16 +83,16 @@ pub(super) fn run<W: ToHost>(
     }
 }
 
-/// What has come of a batch.
+/// The state of a batch.
 struct SoFar {
-    /// That of the batch: `Interrupted` if the last task was.
+    /// The batch's own verdict: `Interrupted` if its last task was interrupted.
     verdict: Verdict,
     run_ns: u64,
     answer_bytes: u64,
 }
 
 impl SoFar {
-    /// Whether no further task is to be begun.
+    /// Whether the batch must not begin another task.
     fn is_over(&self, items: &Items) -> bool {
         matches!(self.verdict, Verdict::Interrupted)
             || self.run_ns > BATCH_WORK_MAX.as_nanos() as u64
@@ -100,8 +100,8 @@ impl SoFar {
     }
 }
 
-/// Runs the next task of a batch, and answers it; one that was interrupted is the batch's verdict
-/// instead.
+/// Runs the next task of a batch and answers it. An interrupted task gets no answer of its own: it becomes
+/// the batch's verdict.
 fn run_item(
     runner: &mut Runner,
     order: &Order,

@@ -1,11 +1,11 @@
 //! `poll_oneoff`, in the place of wasmtime's own.
 //!
-//! What a guest may poll besides clocks is ready at any time: its outputs are memory, its files are
-//! files, and so is its stdin, unless that is asked for: then the host is asked whether there is any. So all
-//! there is to do is to wait for that, or to sleep on the task's own clock: by a timer that an
-//! interrupt can drop or, in virtual time (in which everything is ready), not at all. Wasmtime's own would
-//! start a thread to poll a file, sleep in the kernel where files may block, and take a million
-//! subscriptions, each of which costs the worker several times what it costs the guest.
+//! Everything that a guest may poll besides clocks is ready at any time: outputs are memory, files do not
+//! block, and neither does a stdin that was sent. Only a stdin that the host is asked for may have to be
+//! waited for. Otherwise the poll sleeps on the task's own clock: by a timer, which an interrupt can drop, or
+//! in virtual time (where everything is ready) not at all. Wasmtime's own would start a thread to poll a
+//! file, sleep in the kernel where files may block, and take a million subscriptions, each of which costs the
+//! worker several times what it costs the guest.
 
 use std::time::{Duration, Instant};
 
@@ -125,7 +125,7 @@ impl Place {
     }
 }
 
-/// What the guest wants to wait for.
+/// What one subscription waits for.
 #[derive(Clone, Copy)]
 enum Wait {
     For(Duration),
@@ -133,8 +133,8 @@ enum Wait {
 }
 
 impl Wait {
-    /// How long, where that is known: there is nothing to wait for in a stdin that was sent, and in virtual time
-    /// nothing comes late.
+    /// Returns how long to wait, or `None` if only the host can say. A stdin that was sent is ready at once,
+    /// and in virtual time nothing comes late.
     fn until(self, stdin: Option<&AskedStdin>, clock: &Clock) -> Option<Duration> {
         match (self, clock) {
             (Wait::For(time), _) => Some(time),
@@ -144,7 +144,7 @@ impl Wait {
     }
 }
 
-/// What the guest wants to wait for; for a descriptor not at all, unless it is stdin.
+/// Reads what a subscription waits for. A descriptor is ready at once, unless it is stdin.
 async fn wait(
     wasi: &mut WasiP1Ctx,
     subscription: &[u8],
@@ -169,7 +169,8 @@ async fn wait(
     let stat = wasi.fd_fdstat_get(&mut GuestMemory::Unshared(&mut []), clock_or_descriptor.into()).await;
     match stat {
         Ok(stat) if stat.fs_filetype == types::Filetype::Directory => Err(Errno::Badf),
-        // The only one of no type that can be read, whatever its number: files have a type, and outputs are written.
+        // Only stdin can be read and has no file type, whatever its number: files have a type, and outputs
+        // can only be written.
         Ok(stat) if stat.fs_rights_base == types::Rights::FD_READ && right == types::Rights::FD_READ => {
             Ok(Wait::Stdin)
         }

@@ -83,7 +83,7 @@ impl Mappings {
         Some(())
     }
 
-    /// Those of a task.
+    /// Waits for a task's shared inputs.
     pub(super) fn get(&self, shares: &[ShareId]) -> std::result::Result<Vec<Arc<Mapping>>, String> {
         if shares.is_empty() {
             return Ok(Vec::new());
@@ -95,7 +95,7 @@ impl Mappings {
     }
 }
 
-/// The length of a shared input, −1 if there is none of that number.
+/// Returns the length of a shared input, or −1 if there is none of that number.
 pub(super) fn len(caller: Caller<'_, TaskState>, index: u32) -> i64 {
     caller.data().shares.get(index as usize).map_or(-1, |mapping| mapping.len as i64)
 }

@@ -28,10 +28,10 @@ pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> V
         let message = truncated(message, GUEST_TEXT_BYTES_MAX);
         return Verdict::Panic { message, location: location.clone(), backtrace };
     }
-    // Two ends are known to come of memory that was refused: without any backtrace the task never ran, since
-    // what its module begins with was refused; and the engine itself says that its heap of objects is full. A
-    // guest whose `memory.grow` is refused is told so, and goes on as it likes: why it trapped later,
-    // only it knows. That it was refused memory stands in its report, beside the trap.
+    // Only two failures surely come of refused memory. Without a backtrace the task never ran, so the memory
+    // that its module begins with was refused; or the engine says that its heap of objects is full. A guest
+    // whose `memory.grow` is refused is told so and goes on: why it trapped later, only it knows, and its
+    // report says that it was refused memory.
     let is_full = error.is::<GcHeapOutOfMemory<()>>();
     if trap.is_none() && (is_full || backtrace.is_empty()) {
         if let Some(requested) = state.budget.refused_entries {

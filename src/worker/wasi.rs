@@ -31,19 +31,18 @@ pub(super) struct TaskDir {
     pub(super) granted: Granted,
 }
 
-/// What the context of one task is made of besides WASI's own.
+/// The context of one task, and what its store needs besides.
 pub(super) struct Given {
     pub(super) wasi: WasiP1Ctx,
     pub(super) clock: Clock,
-    /// Where that is asked for.
+    /// A command's stdin, if the host is asked for it.
     pub(super) stdin: Option<AskedStdin>,
 }
 
-/// The context of one task, and what is ours in it.
+/// Builds the context of one task.
 ///
 /// # Errors
-/// What becomes of the task: a directory that cannot be opened any more, an input that there is no
-/// memory for.
+/// The task's verdict, if a directory cannot be opened any more or there is no memory for its input.
 pub(super) fn context(
     entry: &Entry,
     limits: &TaskLimits,

@@ -33,9 +33,9 @@ pub(crate) struct Shared {
     pub(super) modules: Arrivals<ModuleId, Arrived>,
     pub(super) inputs: Mappings,
     pub(super) answers: Answers,
-    /// Modules have ended: the main thread is to let go of what it keeps of them.
+    /// This is set when modules have ended: the main thread must drop what it keeps of them.
     pub(super) is_called: Arc<AtomicBool>,
-    /// Wakes the main thread, if it waits for a task.
+    /// Wakes a main thread that waits for a task.
     wake: Box<dyn Fn() + Send + Sync>,
     /// The run that is to stop; numbers are never used twice, so a late request hits nothing.
     interrupted: AtomicU64,
@@ -129,7 +129,8 @@ impl Shared {
         self.interrupt.notify_one();
     }
 
-    /// Unmaps what has ended, but for what a task has, and for what the main thread keeps for the next: it is called.
+    /// Unmaps what has ended, except for what a task still uses and what the main thread keeps: that is
+    /// called to drop it.
     fn forget(&self, modules: &[ModuleId], shares: &[ShareId]) {
         self.inputs.forget(shares);
         self.modules.forget(modules);
@@ -140,7 +141,7 @@ impl Shared {
         }
     }
 
-    /// Whether the main thread is called: `true` once for each call.
+    /// Whether the main thread was called; it returns `true` once for each call.
     pub(super) fn takes_call(&self) -> bool {
         self.is_called.load(Ordering::SeqCst) && self.is_called.swap(false, Ordering::SeqCst)
     }
