@@ -125,7 +125,7 @@ impl Compiled {
 #[derive(Debug)]
 pub(crate) struct Cache {
     dir: Folder,
-    /// Most bytes of all entries; see `room`.
+    /// All entries together may take this many bytes; see `room`.
     bytes_max: u64,
 }
 
@@ -217,7 +217,7 @@ impl Cache {
             return Ok(());
         }
         self.write_beside(&key.file_name(), |file| write_entry(file, key, compiled))?;
-        // Other processes may have stored theirs meanwhile.
+        // Other processes may have stored entries meanwhile.
         self.make_room(0);
         Ok(())
     }
@@ -247,13 +247,13 @@ impl Cache {
     }
 }
 
-/// Says that an entry was used: the least recently used go first.
+/// Marks an entry as used, since the least recently used entries are removed first.
 fn touch(file: &File) {
     let times = Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
     };
-    // On a file system that is only read nothing goes.
+    // It fails on a read-only file system, where nothing is removed either.
     let _ = rustix::fs::futimens(file, &times);
 }
 
@@ -342,7 +342,7 @@ fn copy_segments(file: &File, start: u64, len: u64, copy: &File) -> io::Result<V
     digests.into_iter().map(|digest| digest.into_inner().ok_or_else(unread)).collect()
 }
 
-/// How long an entry's file is.
+/// Returns the length of an entry's file.
 fn entry_bytes(compiled: &Compiled) -> io::Result<u64> {
     let head = (MAGIC.len() + blake3::OUT_LEN + HEAD_BYTES) as u64;
     let parts = [&compiled.description_file, &compiled.artifact];

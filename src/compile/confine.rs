@@ -1,4 +1,4 @@
-//! The compiler process limits itself, so that a bomb costs nobody else: memory, threads, manners.
+//! The compiler process confines itself, so that a bomb costs nobody else memory, threads or CPU time.
 
 use std::io;
 
@@ -9,19 +9,21 @@ use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::refused::calling;
 use crate::walls::{SandboxLayer, SandboxRequest};
 
-/// Interrupts nobody, and stands in a session of its own. What cannot be had is left: it is a courtesy, and the
-/// limits do not rest on it. Behind whom it steps back, and when, is the host's to say (`host/priority.rs`).
+/// Makes the compiler preempt nobody, in a session of its own. A refused call is ignored: this is a courtesy,
+/// and no limit rests on it. The host decides when the compiler steps back (`host/priority.rs`).
 pub(super) fn give_way() {
     interrupt_nobody();
-    // With autogroups each session is one competitor. The session is made here, and not by what follows.
+    // With autogroups each session is one competitor for the CPUs, so the compiler gets its own before it has
+    // threads.
     let _ = rustix::process::setsid();
 }
 
-/// Has each of its threads count as one among other processes, as without autogroups: there the session with all its
-/// threads is one competitor, and of two threads beside two busy processes each would get a third of a CPU in place of
-/// a half. Only root may; others have their third. Before the process is locked down, since that closes /proc.
+/// Makes each thread count as one competitor, as without autogroups: there the session with all its threads
+/// counts as one, and would get a smaller part beside busy processes. Only root may do this; others keep
+/// their smaller part. It happens before the process is locked down, which closes /proc.
 pub(super) fn count_threads(threads: u32) {
-    // The weights of two neighbouring niceness values are as 5 to 4.
+    // Neighbouring niceness values have weights of 5 to 4, so this gives the session the weight of its
+    // threads.
     let nice = -(f64::from(threads.max(1)).ln() / 1.25f64.ln()).round();
     let _ = std::fs::write("/proc/self/autogroup", nice.max(-20.0).to_string());
 }
@@ -67,9 +69,9 @@ pub(super) fn limit(
     start_threads(threads)
 }
 
-/// All of the engine's parallel work is on this pool. It has as many threads as can be had, since it cannot be
-/// built a second time: they are started first, and wait for what they are to do. Where none can be had, the main
-/// thread does all of it.
+/// Starts the pool on which the engine does all its parallel work. The pool cannot be built a second time, so
+/// its threads are started first and wait for their work: it gets as many as can be had. If none can be had,
+/// the main thread does everything.
 fn start_threads(wanted: u32) -> io::Result<()> {
     let (sender, works) = crossbeam_channel::unbounded::<rayon::ThreadBuilder>();
     let started = (0..wanted.max(1)).map_while(|index| {
@@ -87,13 +89,14 @@ fn start_threads(wanted: u32) -> io::Result<()> {
     built.map_err(|error| io::Error::other(format!("cannot set up {wanted} threads: {error}")))
 }
 
-/// Data, and not addresses: what the engine reserves and never touches is for the most part neither.
-/// Beyond it an allocation fails, and with it the process, by SIGABRT.
+/// The limit is on data and not on addresses, since most of what the engine reserves and never touches is not
+/// data. An allocation beyond it fails and ends the process by SIGABRT.
 pub(super) fn data_bytes(limits: &CompileLimits) -> u64 {
     limits.get(CompileLimit::Memory).saturating_add(settings::RESERVED_DATA_BYTES)
 }
 
-/// Each for itself: where one cannot be set, the others stand. What the process had at its start comes on top.
+/// Sets each limit for itself: one that cannot be set does not stop the others. What the process had at its
+/// start is added.
 fn limit_resources(limits: &CompileLimits, data_at_start: u64) -> io::Result<()> {
     let memory = limits.get(CompileLimit::Memory);
     let data = set(Resource::Data, data_bytes(limits).saturating_add(data_at_start));

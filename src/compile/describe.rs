@@ -22,10 +22,11 @@ const OLD_WASI_MODULE: &str = "wasi_unstable";
 const MARKER: &str = "wasmpool_abi_v1";
 const SECTION: &str = "wasmpool.tasks";
 
-/// Whether a module of this outline can be loaded, and has what is to be run of it.
+/// Checks from its outline that a module can be loaded and has the wanted task or command.
 ///
 /// # Errors
-/// [`ModuleError::UnknownImports`], [`ModuleError::Abi`], [`ModuleError::UnknownTask`], [`ModuleError::NotACommand`].
+/// [`ModuleError::UnknownImports`], [`ModuleError::Abi`], [`ModuleError::UnknownTask`],
+/// [`ModuleError::NotACommand`].
 pub(super) fn loadable(
     engine: &Engine,
     outline: &Outline,
@@ -65,7 +66,7 @@ fn kind(outline: &Outline) -> ModuleKind {
     }
 }
 
-/// For a module that [`loadable`] lets through.
+/// Describes a module that [`loadable`] has let through.
 pub(super) fn describe(
     outline: &Outline,
     wasm: &[u8],
@@ -95,10 +96,10 @@ pub(super) fn describe(
     })
 }
 
-/// The outline as it is told, whatever stands against loading the module.
+/// Describes the outline of any module, even of one that cannot be loaded.
 ///
 /// # Errors
-/// The engine's own.
+/// An error of the engine's.
 pub(super) fn outlined(
     engine: &Engine,
     outline: &Outline,
@@ -137,8 +138,8 @@ fn memories(outline: &Outline) -> Vec<MemoryDescription> {
     outline.memories().map(describe).collect()
 }
 
-/// Imports that no host function answers, by the linker that workers use; with the function's type where the
-/// import has another.
+/// Lists the imports that the workers' linker does not provide. An import of another type than the host's
+/// function is listed with the function's type.
 fn unknown_imports(engine: &Engine, outline: &Outline) -> Result<Vec<String>, ModuleError> {
     let refused = |error: wasmtime::Error| ModuleError::Compiler { message: format!("{error:#}") };
     let linker = worker::linker(engine, true).map_err(refused)?;
@@ -162,7 +163,7 @@ fn unknown_imports(engine: &Engine, outline: &Outline) -> Result<Vec<String>, Mo
     Ok(unknown)
 }
 
-/// The same text as of an import of that type.
+/// Shows a provided function as an import of that type is shown.
 fn show_provided(ty: &wasmtime::FuncType) -> String {
     let list = |types: &mut dyn Iterator<Item = wasmtime::ValType>| {
         types.map(|ty| ty.to_string()).collect::<Vec<_>>().join(", ")
@@ -170,8 +171,10 @@ fn show_provided(ty: &wasmtime::FuncType) -> String {
     format!("({}) -> ({})", list(&mut ty.params()), list(&mut ty.results()))
 }
 
+/// Checks the type of an export, if it exists.
+///
 /// # Errors
-/// [`ModuleError::Abi`], if the export is there and of another type.
+/// [`ModuleError::Abi`] if it has another type.
 fn keeps(outline: &Outline, name: &str, params: &[ValType], results: &[ValType]) -> Result<(), ModuleError> {
     match outline.export(name) {
         Some(Item::Func(ty)) if outline::is(ty, params, results) => Ok(()),

@@ -1,7 +1,7 @@
 //! A module's outline: its imports, its exports and their types, read without compiling it.
 //!
-//! Whatever of this stands against loading a module is said at once: compiling may take minutes. A module
-//! that is not valid up to its code has no outline; the engine then says what is wrong with it.
+//! An outline that rules out loading is reported at once, since compiling may take minutes. A module that is
+//! not valid up to its code has no outline; the engine then says what is wrong with it.
 
 use wasmparser::types::{EntityType, TypesRef};
 use wasmparser::{FuncType, MemoryType, Parser, Payload, ValType, Validator, WasmFeatures};
@@ -10,7 +10,7 @@ use wasmparser::{FuncType, MemoryType, Parser, Payload, ValType, Validator, Wasm
 pub(super) struct Outline {
     pub(super) imports: Vec<Import>,
     pub(super) exports: Vec<(String, Item)>,
-    /// Whether code of its own runs while it is instantiated.
+    /// Whether the module runs code of its own while it is instantiated.
     pub(super) has_start: bool,
 }
 
@@ -35,7 +35,7 @@ impl Outline {
         let mut outline = Outline { imports: Vec::new(), exports: Vec::new(), has_start: false };
         for payload in Parser::new(0).parse_all(wasm) {
             let payload = payload.ok()?;
-            // The bodies are the engine's to validate, and nothing behind them is part of this.
+            // The engine validates the bodies, and the outline needs nothing behind them.
             if let Payload::CodeSectionStart { .. } | Payload::DataSection(_) = payload {
                 break;
             }
@@ -69,7 +69,7 @@ impl Outline {
         self.exports.iter().find(|(export, _)| export == name).map(|(_, item)| item)
     }
 
-    /// The type of an exported function.
+    /// Returns the type of an exported function.
     pub(super) fn function(&self, name: &str) -> Option<&FuncType> {
         match self.export(name) {
             Some(Item::Func(ty)) => Some(ty),
@@ -77,7 +77,7 @@ impl Outline {
         }
     }
 
-    /// Memories that are imported or exported.
+    /// Returns the memories that are imported or exported.
     pub(super) fn memories(&self) -> impl Iterator<Item = &MemoryType> {
         let imported = self.imports.iter().map(|import| &import.item);
         imported.chain(self.exports.iter().map(|(_, item)| item)).filter_map(|item| match item {
@@ -98,7 +98,7 @@ impl Item {
         }
     }
 
-    /// The type, for a person.
+    /// Shows the type to a person.
     pub(super) fn show(&self) -> String {
         match self {
             Item::Func(ty) => show(ty),

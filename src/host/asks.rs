@@ -5,12 +5,12 @@
 //!  Ask { run, number, … } ────► checks it, and hands it on ─────► reads, which may take for ever
 //!                               ◄──────────────────────────────── Answer { run, number, … }
 //! ```
-//! The source is read by a thread of the task's own, never by one that others wait for. It starts
-//! with the first question, so that a task that asks for nothing costs nothing; and once the task has ended,
-//! however it did, the thread ends as soon as its read returns.
+//! A thread of the task's own reads the source, since a read may take for ever and nobody else may wait for
+//! it. The thread starts with the first question, so a task that asks for nothing costs nothing. It ends
+//! after its current read once the task has ended, however it did.
 //!
-//! The numbers count up from 1 without a gap, and there is no question before the answer to the one before: so
-//! nothing here grows, whatever a worker sends. A question that does not keep to that is the worker's death.
+//! Questions are numbered from 1 without a gap, and each comes only after the answer to the one before. So
+//! nothing here grows, whatever a worker sends; a worker that breaks this rule is killed.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,10 +28,10 @@ use crate::wire::message::{Chunk, Question, Reply};
 /// Everything that one task may ask for.
 pub(crate) struct Asks {
     state: Mutex<State>,
-    /// Each answer has as many bytes as were asked for, until the end: what a deterministic task reads must not
-    /// depend on how fast it comes.
+    /// Each answer is filled with as many bytes as were asked for, until the end: what a deterministic task
+    /// reads must not depend on how fast it comes.
     fills: bool,
-    /// Bytes that were answered.
+    /// The number of bytes that were answered.
     bytes: AtomicU64,
 }
 
@@ -44,17 +44,18 @@ struct State {
 }
 
 enum Stdin {
-    /// Nothing was asked for.
+    /// The task has not asked yet.
     Untouched(Lent),
-    /// By the thread that reads it.
+    /// A thread reads it, and takes questions from this channel.
     Read(Sender<Asked>),
-    /// There is no thread to read it.
+    /// The thread could not be started.
     Unreadable,
-    /// The task has ended. Its source, if it was left untouched, is back, and this is dropped with the task.
+    /// The task has ended. An untouched source was given back; it is dropped later, with the task, since that
+    /// may run the caller's code.
     Closed(#[expect(dead_code, reason = "it is held, not read")] Option<Lent>),
 }
 
-/// A question on its way to whoever answers it.
+/// A question on its way to the reading thread.
 struct Asked {
     link: Weak<Link>,
     run: u64,
@@ -67,7 +68,7 @@ impl Asks {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the question answered, or says why the worker may not ask it.
+    /// Passes a valid question on, or says why the worker may not ask it.
     pub(super) fn ask(
         self: &Arc<Self>,
         link: &Weak<Link>,
@@ -97,19 +98,19 @@ impl Asks {
             other => other,
         };
         match &state.stdin {
-            // There is room: the question before has been answered.
+            // The channel has room, since the question before has been answered.
             Stdin::Read(sender) => drop(sender.try_send(asked)),
             Stdin::Unreadable => {
                 drop(state);
                 self.answer(&asked, Reply::Failed { os_error: None });
             }
-            // Its task has ended, and the worker has not heard of that yet.
+            // The task has ended, and the worker has not heard of it yet.
             Stdin::Closed(_) | Stdin::Untouched(_) => {}
         }
         Ok(())
     }
 
-    /// Starts the thread that reads, if that can be done.
+    /// Starts the reading thread, or returns `None` if the system refuses.
     fn begin(self: &Arc<Self>, lent: Lent) -> Option<Sender<Asked>> {
         let (sender, receiver) = bounded(1);
         let asks = self.clone();
@@ -127,7 +128,7 @@ impl Asks {
         }
     }
 
-    /// Answers until the task has ended.
+    /// Answers questions until the task has ended.
     fn serve(&self, source: Source, questions: &Receiver<Asked>) {
         let mut source = Some(source);
         for asked in questions {
@@ -151,7 +152,7 @@ impl Asks {
 
     fn answer(&self, asked: &Asked, reply: Reply) {
         let mut state = self.lock();
-        // First: the worker may ask again as soon as it has it.
+        // This is set before the answer is sent, since the worker may ask again as soon as it has it.
         state.is_answered = true;
         state.is_at_end |= reply == Reply::End;
         let is_closed = matches!(state.stdin, Stdin::Closed(_));
@@ -165,7 +166,7 @@ impl Asks {
     }
 }
 
-/// One answer: what a single read returns, or all that was asked for. For no bytes, that there are some.
+/// Reads once, or until all that was asked for is there. A question for no bytes waits until there are some.
 fn read(source: &mut Source, bytes_max: usize, fills: bool) -> Reply {
     let failed =
         |error: std::io::Error| Reply::Failed { os_error: Some(error.raw_os_error().unwrap_or(EIO)) };
@@ -179,7 +180,7 @@ fn read(source: &mut Source, bytes_max: usize, fills: bool) -> Reply {
             Ok(0) => break,
             Ok(read) => len += read,
             Err(error) if len == 0 => return failed(error),
-            // It comes again with the next question.
+            // The error comes again with the next question.
             Err(_) => break,
         }
     }
@@ -187,10 +188,10 @@ fn read(source: &mut Source, bytes_max: usize, fills: bool) -> Reply {
     if len == 0 { Reply::End } else { Reply::Bytes(Chunk(bytes)) }
 }
 
-/// An error of a reader that is not the system's is this one to the guest.
+/// The guest sees an error that is not the system's as this one.
 const EIO: i32 = 5;
 
-/// With a task that is not resolved. Nothing is answered any more once this is gone.
+/// A task owns this until it is resolved; once it is gone, nothing is answered any more.
 pub(crate) struct TaskAsks(Arc<Asks>);
 
 impl TaskAsks {
@@ -200,13 +201,13 @@ impl TaskAsks {
         TaskAsks(Arc::new(Asks { state: Mutex::new(state), fills, bytes: AtomicU64::new(0) }))
     }
 
-    /// For the worker's link.
+    /// Returns a copy for the worker's link.
     pub(super) fn share(&self) -> Arc<Asks> {
         self.0.clone()
     }
 
-    /// The task has ended: nothing is answered any more, and what it has never asked for can be given to another.
-    /// Runs nobody's code, so this may be called under a lock.
+    /// Ends all answers, because the task has ended; an untouched source can be given to another task. This
+    /// runs none of the caller's code, so it may be called under a lock.
     pub(super) fn close(&self) {
         let mut state = self.0.lock();
         state.stdin = match std::mem::replace(&mut state.stdin, Stdin::Closed(None)) {
@@ -219,7 +220,7 @@ impl TaskAsks {
         };
     }
 
-    /// Bytes that were answered so far.
+    /// Returns how many bytes were answered so far.
     pub(super) fn bytes(&self) -> u64 {
         self.0.bytes.load(Ordering::Relaxed)
     }
@@ -228,7 +229,8 @@ impl TaskAsks {
 impl Drop for TaskAsks {
     fn drop(&mut self) {
         let stdin = std::mem::replace(&mut self.0.lock().stdin, Stdin::Closed(None));
-        // Not under the lock: a source that nobody else holds ends here, and that may be the caller's code.
+        // It is dropped outside of the lock: a source that nobody else holds ends here, and that may run the
+        // caller's code.
         drop(stdin);
     }
 }

@@ -4,9 +4,9 @@
 //! A worker runs some of them and gives the rest back, so that nobody waits for long behind a batch.
 //! Where one fails with its worker, or at its deadline, the others go on.
 //!
-//! A batch is charged for more answers than short tasks have, not for the largest that each of them may have: once its
-//! answers have come to more, no further task of it is begun. It then ends, and the tasks that have no answer are not
-//! done but handed back to the map, which submits them again when the answers before them have been taken.
+//! A batch is charged for its answers as short tasks have them, not for the largest answer of each task. Once
+//! its answers have come to more, none of its remaining tasks is begun. They are handed back to the map,
+//! which submits them again when the earlier answers have been taken.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ use crate::observe::{Ended, TaskOutcome};
 use crate::task::{TaskId, TaskLimits, TaskReport};
 use crate::wire::message::{Entry, Items};
 
-/// The length of an input, which precedes it.
+/// Each input is preceded by its length in this many bytes.
 const LENGTH_BYTES: usize = 4;
 
 /// The inputs of a batch, as they travel: each preceded by its length.
@@ -43,7 +43,7 @@ impl Inputs {
     pub(crate) fn push(&mut self, input: &[u8]) -> bool {
         let has_room = self.bytes.len() + LENGTH_BYTES + input.len() <= BATCH_BYTES_MAX;
         if has_room {
-            // At most `BATCH_BYTES_MAX`.
+            // The length fits, since it is at most `BATCH_BYTES_MAX`.
             self.bytes.extend_from_slice(&(input.len() as u32).to_le_bytes());
             self.bytes.extend_from_slice(input);
             self.count += 1;
@@ -55,14 +55,14 @@ impl Inputs {
         self.bytes.into()
     }
 
-    /// All of these but the first ones.
+    /// Returns these inputs without the first ones.
     pub(crate) fn rest(of: &Bytes, count: usize, skipped: usize) -> Inputs {
         let bytes = of.get(start_of(of, skipped)..).unwrap_or_default().to_vec();
         Inputs { bytes, count: count - skipped }
     }
 }
 
-/// The length of the longest of these inputs.
+/// Returns the length of the longest input.
 pub(super) fn longest_input(inputs: &[u8]) -> usize {
     let (mut at, mut longest) = (0, 0);
     while let Some(len) = length_at(inputs, at) {
@@ -76,7 +76,7 @@ fn length_at(inputs: &[u8], at: usize) -> Option<usize> {
     len.map(|len| u32::from_le_bytes(*len) as usize)
 }
 
-/// Where the input of that number begins.
+/// Finds where an input begins.
 fn start_of(inputs: &[u8], number: usize) -> usize {
     (0..number).fold(0, |at, _| at + LENGTH_BYTES + length_at(inputs, at).unwrap_or_default())
 }
@@ -93,7 +93,7 @@ pub(crate) struct Batch {
     /// counts them while the worker still speaks counts each once. Written by whoever reads the worker's
     /// ring, or reports its end.
     ended: AtomicU64,
-    /// Bytes of the answers that have come, as frames; written as `ended` is.
+    /// The size of the frames of all answers so far; it is written by the same threads as `ended`.
     answer_bytes: AtomicU64,
 }
 
@@ -118,7 +118,7 @@ impl Batch {
         })
     }
 
-    /// Those without an answer; none, if there is no room for an answer.
+    /// Returns the tasks without an answer, or none if there is no room for another answer.
     pub(super) fn items(&self) -> Items {
         let answer_bytes_max = BATCH_ANSWERS_BYTES_MAX.saturating_sub(self.answer_bytes());
         let count = if self.has_room() { self.left() } else { 0 };
@@ -131,12 +131,12 @@ impl Batch {
         start_of(inputs, self.answered() as usize)
     }
 
-    /// Bytes of the answers that have come, as frames.
+    /// Returns the size of the frames of all answers so far.
     pub(super) fn answer_bytes(&self) -> u64 {
         self.answer_bytes.load(Ordering::SeqCst)
     }
 
-    /// Whether another of its tasks may be begun: there is room for the largest answer.
+    /// Whether another task may begin: the charge covers one answer of any size beyond the bound.
     pub(super) fn has_room(&self) -> bool {
         self.answer_bytes() <= BATCH_ANSWERS_BYTES_MAX
     }
@@ -145,7 +145,7 @@ impl Batch {
         &self.cell
     }
 
-    /// Its tasks.
+    /// Returns how many tasks it has.
     pub(super) fn count(&self) -> u64 {
         self.count
     }

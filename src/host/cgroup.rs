@@ -52,7 +52,7 @@ impl Cgroups {
         Cgroups { place, asked, memory_bytes_max }
     }
 
-    /// Puts a worker into a group of its own, and says what came of it.
+    /// Puts a worker into a group of its own, and reports whether that succeeded.
     pub(crate) fn hold(&self, name: &str, pid: u32) -> (Option<Group>, LayerReport) {
         self.hold_to(self.memory_bytes_max, name, pid)
     }

@@ -35,7 +35,7 @@ use crate::wire::{fingerprint, memfd};
 /// What a failed allocation says on stderr before it aborts; the number of bytes stands between.
 const ALLOCATION_FAILED: (&str, &str) = ("memory allocation of ", " bytes failed");
 
-/// Compiles in a process of its own, which is killed if it uses or takes more than it may. Waits for it.
+/// Compiles in a process of its own, and waits for it. The process is killed if it goes over a limit.
 ///
 /// # Errors
 /// The compiler's own, [`ModuleError::CompileLimit`], [`ModuleError::CompileLimitUnavailable`], or how the process died.
@@ -91,7 +91,7 @@ fn run(
     Ok([artifact, description])
 }
 
-/// What the system refused.
+/// Sorts an error of the system's: a lack of descriptors is told apart.
 fn system(error: io::Error) -> ModuleError {
     let message = error.to_string();
     match errno(&error) {
@@ -100,7 +100,7 @@ fn system(error: io::Error) -> ModuleError {
     }
 }
 
-/// A compiler process that has its request, and the files that it is to write.
+/// A compiler process, and the files that it writes.
 struct Started {
     artifact: File,
     description: File,
@@ -108,7 +108,7 @@ struct Started {
     child: Child,
 }
 
-/// Starts a compiler; where the system has no room for one just then, again after a pause.
+/// Starts a compiler. If the system has no room for one just then, it is tried again after a pause.
 fn start(
     core: &Core,
     wasm: &[u8],
@@ -142,7 +142,7 @@ fn start(
     }
 }
 
-/// `None` if the pool has stopped.
+/// Returns `None` if the pool has stopped.
 fn try_start(
     core: &Core,
     wasm: &[u8],
@@ -155,7 +155,7 @@ fn try_start(
     let description = memfd::empty("wasmpool-description")?;
     let (socket, theirs) = control::pair()?;
     let threads = u32::try_from(core.settings.compile_threads).unwrap_or(u32::MAX);
-    // The group counts the files in memory that the compiler writes, too.
+    // The group may hold twice the limit, since it also counts the files in memory that the compiler writes.
     let limit_bytes = limits.get(CompileLimit::Memory);
     let memory_bytes_max = limit_bytes.saturating_mul(2);
     let request = CompileRequest {
@@ -171,7 +171,8 @@ fn try_start(
         .map_err(calling("sendmsg (to the compiler)"))?;
     let (reply, child) = crossbeam_channel::bounded(1);
     core.mailbox.post(Job::SpawnCompiler { socket: theirs, memory_bytes_max, limit_bytes, reply });
-    // The supervisor answers at once, or drops the job because the pool has stopped.
+    // No answer within this time means that the pool has stopped: the supervisor answers at once, or drops
+    // the job.
     match child.recv_timeout(core.settings.start_timeout) {
         Ok(child) => Ok(Some(Started { artifact, description, socket, child: child? })),
         Err(_) => Ok(None),
@@ -182,7 +183,7 @@ fn closed() -> ModuleError {
     ModuleError::Closed { message: "it was shut down or is broken".into() }
 }
 
-/// A limit that would be another one is none.
+/// Refuses a limit that this process cannot grant: a lower one would not be what was asked for.
 fn can_be_had(limits: &CompileLimits) -> Result<(), ModuleError> {
     let (asked, most) = (limits.get(CompileLimit::Memory), memory::data_bytes_max());
     if asked <= most {
@@ -195,14 +196,14 @@ fn can_be_had(limits: &CompileLimits) -> Result<(), ModuleError> {
 /// Why the host has ended a compiler.
 enum Ended {
     Over(CompileLimit),
-    /// The pool was.
+    /// The pool was closed.
     Closed,
 }
 
-/// The times of one compiler: how long it may take, what it may compute, and how it goes.
+/// The clocks and limits of one compiler.
 struct Times<'a> {
     limits: &'a CompileLimits,
-    /// None where the timeout is beyond all time.
+    /// `None` means that the timeout is beyond all time.
     deadline: Option<Instant>,
     clock: Option<ProcessClock>,
     threads: u32,
@@ -210,14 +211,14 @@ struct Times<'a> {
 }
 
 impl Times<'_> {
-    /// When to look again, or what it has gone over.
+    /// Returns how long to wait before the next look, or the limit that was passed.
     fn look(&mut self) -> Result<Option<Duration>, CompileLimit> {
         let now = Instant::now();
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(now));
         if left.is_some_and(|left| left.is_zero()) {
             return Err(CompileLimit::Time);
         }
-        // A process that is gone has no clock: its end is waited for.
+        // A process that is gone has no clock; only its end is waited for.
         let Some(used) = self.clock.and_then(ProcessClock::read) else { return Ok(left) };
         let left_cpu = self.limits.cpu().saturating_sub(used);
         if left_cpu.is_zero() {
@@ -228,7 +229,7 @@ impl Times<'_> {
     }
 }
 
-/// No compiler is looked at more often.
+/// A compiler is looked at no more often than this.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
 
 /// Waits for the answer and the end of the compiler, whichever way it goes.
@@ -245,7 +246,7 @@ fn attend(
         limits,
         deadline: Instant::now().checked_add(limits.time()),
         clock: ProcessClock::of(child.pid),
-        // Its own main thread works, too.
+        // The main thread works, too.
         threads: u32::try_from(core.settings.compile_threads).unwrap_or(u32::MAX).saturating_add(1),
         pace: Pace::new(&core.mistrust, child.pidfd.as_fd(), wasm_bytes),
     };
@@ -455,7 +456,7 @@ impl<'a> WasmFile<'a> {
         Stamp::of(&self.file)
     }
 
-    /// The same, of one that may be remembered once it is read.
+    /// Returns the stamp of a file that may be remembered once it is read.
     pub(crate) fn settled_stamp(&self) -> Option<Stamp> {
         Stamp::settled(&self.file)
     }

@@ -42,7 +42,7 @@ pub(super) struct Record {
     pub(super) call: Call,
     /// What it is, if it is a batch.
     pub(super) batch: Option<Arc<Batch>>,
-    /// Where it is accounted for.
+    /// The map's account charges for the task here.
     pub(super) charge: Option<Arc<Charge>>,
     pub(super) timeout: Option<Duration>,
     pub(super) cpu: Option<CpuCount>,
@@ -68,7 +68,7 @@ pub(super) struct State {
     /// How a worker ended, noted before its `Dead` event, and the domain that it belonged to.
     pub(super) deaths: HashMap<WorkerKey, (Death, Option<Arc<str>>)>,
     pub(super) broken: Option<Breakage>,
-    /// Why the last worker that could not be started could not.
+    /// The reason why the last worker that could not be started could not.
     pub(super) shortage: Option<Shortage>,
     /// The deadline that the supervisor sleeps towards.
     armed: Option<Now>,
@@ -84,7 +84,7 @@ pub(super) struct State {
     actions: Vec<Action>,
     /// Of the worker that became ready last.
     sandbox: Option<Arc<SandboxReport>>,
-    /// It was said once that layers are missing.
+    /// This is set once it was logged that layers are missing.
     is_missing_told: bool,
 }
 
@@ -93,14 +93,14 @@ pub(crate) struct Answered {
     pub(crate) verdict: Verdict,
     pub(crate) payload: Octets,
     pub(crate) cost: Cost,
-    /// Of a command, how much of the payload is its stdout; the rest is its stderr.
+    /// For a command, its stdout is this much of the payload; its stderr is the rest.
     pub(crate) stdout_bytes: u64,
-    /// Bytes of the frame that it came in.
+    /// The size of the frame that the answer came in.
     pub(crate) frame_bytes: u64,
 }
 
 impl Answered {
-    /// What a command wrote, however it ended.
+    /// Returns what a command wrote, however it ended.
     pub(super) fn written(&self, entry: &Entry) -> Option<PartialOutput> {
         let Entry::Command { .. } = entry else { return None };
         let mut stdout = self.payload.to_bytes();
@@ -132,8 +132,8 @@ pub(crate) enum WhenFull {
     /// For room, or until the deadline; then it is refused.
     Wait(Option<Instant>),
     Refuse,
-    /// Refuses, and wakes the task of an executor when there may be room. Of each ticket the last
-    /// waker counts. Past `not_after` it refuses whatever room there is.
+    /// Refuses, and wakes the task of an executor when there may be room. For each ticket the last waker
+    /// counts. After `not_after` it refuses even if there is room.
     Wake {
         ticket: u64,
         waker: Waker,
@@ -209,7 +209,7 @@ impl Core {
 
     // ── Tasks ────────────────────────────────────────────────────────────────
 
-    /// Accepts a request, or says why not and gives it back.
+    /// Accepts a request, or refuses it with a reason and gives it back.
     pub(crate) fn submit(
         &self,
         request: Request,
@@ -322,8 +322,8 @@ impl Core {
         }
     }
 
-    /// Whether tasks with these options may travel in batches. Those who watch want to see each task,
-    /// a batch has no attempts of its own, and CPU time is counted of one task.
+    /// Whether tasks with these options may travel in batches. An observer wants to see each task, a batch
+    /// has no attempts of its own, and CPU time is counted for one task.
     pub(crate) fn may_batch(&self, options: &TaskOptions) -> bool {
         let retry = options.retry.or(self.settings.defaults.retry).unwrap_or_default();
         retry.attempts_max <= 1
@@ -367,7 +367,7 @@ impl Core {
                 unfinished,
                 interrupted: answered.verdict == Verdict::Interrupted,
                 ran: Duration::from_nanos(answered.cost.run_ns),
-                // Measured under the lock.
+                // The CPU time is measured later, under the lock.
                 used: None,
                 resident_bytes,
                 is_full,
@@ -428,7 +428,7 @@ impl Core {
         self.lock().deaths.remove(&worker);
     }
 
-    /// The worker could not be started for want of something.
+    /// Notes that the system lacked something to start the worker with.
     pub(crate) fn not_started(&self, worker: WorkerKey, shortage: Shortage) {
         let mut state = self.lock();
         state.unwanted.remove(&worker);
@@ -463,7 +463,7 @@ impl Core {
         self.drive(state, [(Event::Ready { worker: link.key }, None)]);
     }
 
-    /// Whether nobody has been told yet that layers of the sandbox are missing; `true` once.
+    /// Returns `true` once: the first time that layers of the sandbox are missing.
     pub(crate) fn is_news_of_missing_layers(&self) -> bool {
         !std::mem::replace(&mut self.lock().is_missing_told, true)
     }

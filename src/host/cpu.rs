@@ -1,44 +1,45 @@
-//! The kernel counts what a process computes, and the host reads it, without a word from the process.
+//! The CPU time of other processes, by the kernel's count: the host asks no process for it.
 
 use std::time::Duration;
 
-/// The clock of what all threads of a process have computed together. While the process lives, and is not
-/// reaped, its number cannot be another's.
+/// The clock of the CPU time of all threads of a process. Its number cannot mean another process before this
+/// one is reaped.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProcessClock(libc::clockid_t);
 
 impl ProcessClock {
-    /// `None` of a process that is not there.
+    /// Returns `None` if there is no such process.
     pub(crate) fn of(pid: u32) -> Option<ProcessClock> {
         let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0)?;
         let mut clock = 0;
-        // SAFETY: it writes a clock's number to a variable of that type.
+        // SAFETY: clock_getcpuclockid writes a clock's number to a variable of that type.
         let failed = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
         (failed == 0).then_some(ProcessClock(clock))
     }
 
-    /// To the nanosecond, what runs at this moment included. `None` once the process has been reaped.
+    /// Reads the clock to the nanosecond, including the time of threads that run just now. Returns `None`
+    /// once the process has been reaped.
     pub(crate) fn read(self) -> Option<Duration> {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: it writes a time to a variable of that type.
+        // SAFETY: clock_gettime writes a time to a variable of that type.
         let failed = unsafe { libc::clock_gettime(self.0, &raw mut time) };
         let (seconds, nanos) = (u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?);
         (failed == 0).then(|| Duration::new(seconds, nanos))
     }
 }
 
-/// A task with a limit of CPU time, and how much of it is used, by its worker's clock.
+/// A task's limit of CPU time, and how much of it is used by its worker's clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CpuCount {
     pub(super) limit: Duration,
-    /// The worker's clock when it was handed the task, and when the task had last not begun.
+    /// The worker's clock when it was handed the task, and when the task was last seen not to have begun.
     handed_at: Duration,
     begins_at: Duration,
     pub(super) used: Duration,
 }
 
-/// A worker that says for so long that it has not begun is not believed any more. To map the largest module
-/// takes a part of it.
+/// A worker that claims for this long not to have begun is not believed: mapping the largest module takes
+/// less.
 const BEGINS_WITHIN: Duration = Duration::from_secs(1);
 
 impl CpuCount {
@@ -47,12 +48,12 @@ impl CpuCount {
         CpuCount { limit, handed_at: none, begins_at: none, used: none }
     }
 
-    /// The worker is handed the task, and has nothing else to do.
+    /// Notes the clock of an idle worker that is handed the task.
     pub(super) fn hand(&mut self, computed: Duration) {
         *self = CpuCount { handed_at: computed, begins_at: computed, ..CpuCount::new(self.limit) };
     }
 
-    /// Returns how much the task has used; none if it has not begun.
+    /// Returns how much CPU time the task has used; `None` if it has not begun.
     pub(super) fn look(&mut self, computed: Duration, has_begun: bool) -> Option<Duration> {
         if !has_begun && computed.saturating_sub(self.handed_at) < self.limit.saturating_add(BEGINS_WITHIN) {
             self.begins_at = computed;
@@ -62,7 +63,8 @@ impl CpuCount {
         Some(self.used)
     }
 
-    /// It has answered, and the worker says what it took: without what the worker has done since.
+    /// Counts for a task that has answered. The worker's own word keeps out what it has computed since, but
+    /// counts only between what was seen before and what is measured now.
     pub(super) fn end(&mut self, computed: Option<Duration>, said: Duration) -> Duration {
         let measured = computed.map_or(self.used, |computed| computed.saturating_sub(self.begins_at));
         self.used = measured.min(said).max(self.used);
@@ -96,11 +98,11 @@ mod tests {
         cpu.hand(ms(100));
         assert_eq!((cpu.look(ms(102), false), cpu.look(ms(107), false)), (None, None));
         assert_eq!((cpu.look(ms(110), true), cpu.look(ms(115), true)), (Some(ms(3)), Some(ms(8))));
-        // It has gone on since its answer.
+        // The worker has computed since its answer, and that is not the task's.
         assert_eq!(cpu.end(Some(ms(200)), ms(9)), ms(9));
-        // Its word counts between what was seen before and what is measured now.
+        // The worker's word counts only between what was seen before and what is measured now.
         assert_eq!((cpu.end(Some(ms(117)), ms(1)), cpu.end(Some(ms(119)), ms(50))), (ms(9), ms(12)));
-        // Nor is one that never begins without a limit.
+        // A worker that says it never begins does not escape the limit.
         cpu.hand(ms(0));
         assert_eq!((cpu.look(ms(900), false), cpu.look(ms(1010), false)), (None, Some(ms(110))));
     }

@@ -1,12 +1,12 @@
-//! How many more descriptors this process may open.
+//! Finds out how many more descriptors this process may open.
 
 use rustix::process::{Resource, getrlimit};
 
-/// Looked at, at most: in a process with that many open, a few more or less are not counted.
+/// At most this many numbers are looked at: with that many open files, a few more or less do not count.
 const LOOKS_MAX: u64 = 65_536;
 
-/// Whether this process may open so many descriptors more. They are given out from the lowest number, so those
-/// that are free are mostly found at once, from the top.
+/// Whether this process may open this many more descriptors. The kernel gives out the lowest number first, so
+/// free numbers are found fast from the top.
 pub(super) fn are_left(wanted: usize) -> bool {
     let Some(limit) = getrlimit(Resource::Nofile).current else { return true };
     let numbers = (0..limit).rev().take(LOOKS_MAX as usize);
@@ -16,7 +16,7 @@ pub(super) fn are_left(wanted: usize) -> bool {
 
 fn is_open(number: u64) -> bool {
     let Ok(number) = libc::c_int::try_from(number) else { return false };
-    // SAFETY: F_GETFD asks about a number, whether it is a descriptor or not, and changes nothing.
+    // SAFETY: F_GETFD only asks about a number, whether it is a descriptor or not.
     unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
 }
 
@@ -28,7 +28,7 @@ mod tests {
     fn what_is_left_is_what_is_not_open() {
         let limit = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
         assert!(are_left(1) && are_left(8));
-        // Something is open, and so not all of them are left.
+        // At least stdin is open, so not all numbers are left.
         assert!(limit > LOOKS_MAX as usize || !are_left(limit));
     }
 }

@@ -64,11 +64,11 @@ pub(crate) fn open_all(wanted: &[Wanted], request: &SandboxRequest) -> Result<Ve
     Ok(open)
 }
 
-/// The host's files beside these directories: what tasks may write is known by the descriptors that they are
-/// given.
+/// Makes the door to the host's own files. It knows what tasks may write by the very descriptors that they
+/// are given.
 ///
 /// # Errors
-/// What the system refuses.
+/// A call that the system refuses.
 pub(crate) fn host_files(dirs: &[HostDir]) -> io::Result<HostFiles> {
     let writable = dirs.iter().filter(|dir| dir.guest.access.is_writable());
     let held: io::Result<Vec<_>> = writable.map(|dir| dir.descriptor.try_clone()).collect();

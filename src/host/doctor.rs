@@ -35,8 +35,8 @@ use crate::wire::fingerprint;
 use crate::wire::message::{EventLevels, FromWorkerControl, ToWorkerControl};
 use crate::wire::ring;
 
-/// What a throw-away worker may hold in memory, whatever a worker of a pool may: the attacks that try for more
-/// need not be given gigabytes.
+/// A throw-away worker may hold this much memory, however much a pool's worker may: then the attacks that try
+/// for more need not be given gigabytes.
 const PATIENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Tries the second wall: starts throw-away workers that lock themselves down as every worker does,
@@ -349,12 +349,12 @@ impl<'a> Patients<'a> {
         sibling.as_ref().map(|sibling| sibling.child.pid)
     }
 
-    /// As a pool's host looks at its workers: who holds more memory than it may is ended for it.
+    /// Kills a process that holds too much memory, as a pool's host does when it looks at its workers.
     fn looked_at(&self, patient: &Patient, outcome: AttackOutcome) -> AttackOutcome {
         let looks = self.doctor.request.requests(SandboxLayer::ResourceLimits);
         let has_too_much = || resident::excess(patient.child.pid, PATIENT_BYTES_MAX).is_some();
         if looks && matches!(outcome, AttackOutcome::Succeeded(_)) && has_too_much() {
-            // It fails only for a process that is gone already.
+            // The signal fails only for a process that is gone already.
             let _ = rustix::process::pidfd_send_signal(&patient.child.pidfd, Signal::KILL);
             return AttackOutcome::Killed(Signal::KILL.as_raw());
         }
@@ -408,7 +408,7 @@ impl<'a> Patients<'a> {
                             AttackOutcome::Unknown(format!("it {cause}: {}", patient.child.stderr.text()))
                         }
                     };
-                    // What it said instead of its report is why there is none.
+                    // Its last words explain why there is no report.
                     return (report.map_err(|_| outcome.to_string()), outcome);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -434,7 +434,7 @@ fn give(beside: &Path, doctor: &Doctor) -> Result<Vec<HostDir>, BuildError> {
         let dir = beside.join(name);
         fs::create_dir(&dir)?;
         fs::write(dir.join("inside"), "inside")?;
-        // The folder beside is still this user's alone.
+        // At this point the folder around it is still this user's alone, so nobody can swap the file.
         open_to_all(&dir.join("inside"))?;
         open_to_all(&dir)?;
         Ok(dir)
@@ -448,8 +448,8 @@ fn give(beside: &Path, doctor: &Doctor) -> Result<Vec<HostDir>, BuildError> {
     dirs::open_all(&wanted, &doctor.request)
 }
 
-/// A directory with a file for everybody. The directory itself is [opened to all](open_to_all) when nothing is put
-/// into it any more: another user could put a link in the way.
+/// Makes a directory with a file for everybody. The directory itself is [opened to all](open_to_all) only
+/// when it is complete: another user could put a link into it while it is filled.
 fn lay_out(dir: &Path) -> io::Result<File> {
     fs::DirBuilder::new().mode(0o700).create(dir)?;
     let mut secret = File::options().read(true).write(true).create_new(true).open(dir.join("secret"))?;

@@ -77,7 +77,7 @@ pub(crate) struct Link {
     /// Runs whose frames have been written to their last byte.
     runs_sent: AtomicU64,
     pub(super) sent: Sent,
-    /// For those who are to tell it of the end of a module or of what is shared.
+    /// The ends of modules and shared inputs are reported to the link by this.
     this: Weak<Link>,
     /// Set once the process is gone; the reader then drains the ring and ends.
     gone: AtomicBool,
@@ -95,8 +95,8 @@ struct Orders {
     unsent: SmallVec<[Piece; PIECES_USUAL]>,
     /// Memory of frames that have been sent, for those to come.
     spare: Vec<u8>,
-    /// The module of the last run, which the worker has been sent, or will be. It may have ended: then no
-    /// run to come has it.
+    /// The worker has been sent this module of the last run, or will be. It may have ended: then no later run
+    /// has it.
     last_module: Option<ModuleId>,
     runs: u64,
     /// Claim words in use, one bit each.
@@ -105,8 +105,8 @@ struct Orders {
 
 const _: () = assert!(ring::CLAIMS <= u128::BITS as usize);
 
-/// What the worker has been handed. It is told to forget nothing that it may be about to look for, so what the
-/// run needs is kept until it has answered.
+/// A run that the worker was handed, and what it needs. That is kept until the worker has answered, so that
+/// it is not told to forget what it may look for.
 struct Ordered {
     run: Outstanding,
     _needs: (Module, TaskShares),
@@ -125,7 +125,7 @@ struct Outstanding {
     items: Option<Items>,
     /// The worker has spoken of it. An honest one has claimed it before, but that stands in shared memory.
     has_begun: bool,
-    /// What it may ask for.
+    /// The task may ask for this.
     asks: Option<Arc<Asks>>,
 }
 
@@ -162,7 +162,7 @@ impl Outstanding {
         if is_unfinished && was_to_begin && Some(batch.items()) == self.items && *verdict == Verdict::Ok {
             return Err("it gave a batch back without having done anything".into());
         }
-        // Without room for another answer it ends here, and the map is handed back what is left.
+        // A batch without room for another answer ends here: the map is handed back what is left.
         Ok(is_unfinished && batch.has_room())
     }
 }
@@ -195,7 +195,7 @@ struct Outbox {
     waiting: VecDeque<Piece>,
     /// See [`Orders::spare`].
     spare: Vec<u8>,
-    /// Since when the first that waits could not be sent on the control socket.
+    /// The first that waits could not be sent on the control socket since then.
     unsent_since: Option<Instant>,
 }
 
@@ -329,7 +329,7 @@ impl Link {
         self.orders().outstanding.iter().find(|held| held.run.task == task).map(|held| held.run.run)
     }
 
-    /// Reads the process's clock.
+    /// Reads how much CPU time the process has used.
     pub(super) fn computed(&self) -> Option<Duration> {
         self.clock.and_then(ProcessClock::read)
     }
@@ -351,15 +351,15 @@ impl Link {
         }
     }
 
-    /// `false` if it has not been sent. Where the worker's socket is full, or the system has no room for what
-    /// is under way, the link's thread tries again; a worker for which that lasts is of no use.
+    /// Whether it was sent. If the worker's socket is full or the system has no room, the link's thread tries
+    /// again; after a while such a worker is killed.
     fn has_been_sent(&self, what: &str, sent: io::Result<()>, since: &mut Option<Instant>) -> bool {
         let Err(error) = sent else {
             *since = None;
             return true;
         };
         match error.kind() {
-            // A gone worker is reported by its death.
+            // A worker that is gone is reported by its death.
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {}
             _ if Shortage::of(&error).is_some() => {
                 let since = *since.get_or_insert_with(Instant::now);
@@ -373,12 +373,12 @@ impl Link {
         false
     }
 
-    /// Whether what is next cannot be sent on the control socket just then.
+    /// Whether the next piece could not be sent on the control socket just now.
     fn waits_for_the_system(&self) -> bool {
         self.has_rest() && self.outbox().unsent_since.is_some()
     }
 
-    /// Answers a question of the run's. If that has ended meanwhile, the worker drops it.
+    /// Answers a run's question. If the run has ended meanwhile, the worker drops the answer.
     pub(super) fn answer(&self, run: u64, number: u64, reply: Reply) {
         let sent = self.control.send(&ToWorkerControl::Answer { run, number, reply }, &[]);
         // The worker asks one thing at a time, so there is room for its answer unless it does not read.
@@ -538,14 +538,14 @@ impl Link {
             orders.claims &= !(1 << held.run.claim);
         }
         drop(orders);
-        // What it needed may end here: others are told, not under the lock.
+        // Dropping it may end a module, and tells others of it: that must not happen under the lock.
         drop(held);
     }
 }
 
 impl Outbox {
-    /// What is next goes into the ring, and not by the control socket: if that does not take it, the worker is
-    /// gone, or it is tried again after a pause.
+    /// Whether the next piece waits for room in the ring. Pieces for the control socket do not: if that
+    /// refuses them, they are tried again after a pause.
     fn waits_for_space(&self) -> bool {
         matches!(self.waiting.front(), Some(Piece::Bytes(_) | Piece::Frames(_)))
     }

@@ -159,7 +159,7 @@ fn emit(labels: Option<&Labels>, pid: u32, task: Option<TaskId>, record: &LogRec
     let fields = Name(&record.fields);
     let origin = Name(&record.target);
     let message = match record.source {
-        // It is read line by line again.
+        // A stack is parsed line by line later, so its lines must stay as they are.
         LogSource::Stack => Escaped(&message).to_string(),
         _ => Words(&message).to_string(),
     };

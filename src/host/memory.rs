@@ -1,4 +1,4 @@
-//! How much memory there is for this process and its children.
+//! Finds out how much memory this process and its children may have.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -8,8 +8,8 @@ use rustix::process::Resource;
 use crate::files::kernel_text;
 use crate::limits::{COMPILE_MEMORY_BYTES_MAX, COMPILE_MEMORY_BYTES_MIN};
 
-/// The default of [`CompileLimits::memory_bytes_max`](crate::CompileLimits::memory_bytes_max), here: half of
-/// what there is, or what this process may have at most.
+/// The default of [`CompileLimits::memory_bytes_max`](crate::CompileLimits::memory_bytes_max) on this
+/// machine: half of its memory, or less if this process may have less.
 pub(crate) fn for_a_compiler() -> u64 {
     static BYTES: OnceLock<u64> = OnceLock::new();
     *BYTES.get_or_init(|| default_of(there_is(), data_bytes_max()))
@@ -19,12 +19,12 @@ fn default_of(there_is: u64, data_bytes_max: u64) -> u64 {
     (there_is / 2).min(data_bytes_max).clamp(COMPILE_MEMORY_BYTES_MIN, COMPILE_MEMORY_BYTES_MAX)
 }
 
-/// The most that a child of this process can be allowed: nobody raises a hard limit.
+/// Returns the most that a child of this process can be allowed, since nobody raises a hard limit.
 pub(crate) fn data_bytes_max() -> u64 {
     rustix::process::getrlimit(Resource::Data).maximum.unwrap_or(u64::MAX)
 }
 
-/// The machine's memory, or what a container leaves of it.
+/// Returns the machine's memory, or the part that a container may use.
 fn there_is() -> u64 {
     let info = rustix::system::sysinfo();
     let machine = (info.totalram as u64).saturating_mul(info.mem_unit.into());
@@ -33,8 +33,8 @@ fn there_is() -> u64 {
     limits.fold(machine, u64::min)
 }
 
-/// The least limit of a line of /proc/self/cgroup, and of the groups above it. In a container the path may be
-/// the host's, and the group itself is what is mounted.
+/// Returns the smallest limit of the group in a line of /proc/self/cgroup and of the groups above it. In a
+/// container the path may be the host's, while the group itself is what is mounted.
 fn limit_of_group(line: &str) -> Option<u64> {
     let (mount, file, path) = match line.splitn(3, ':').collect::<Vec<_>>()[..] {
         ["0", "", path] => ("/sys/fs/cgroup", "memory.max", path),

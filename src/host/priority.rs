@@ -1,14 +1,14 @@
-//! How far a compiler steps back, behind whom, and for how long.
+//! Decides how far and for how long a compiler steps back behind tasks.
 //!
-//! A compiler that somebody waits for runs as any process does, beside strangers and beside this pool's own tasks.
-//! A bomb must not: it would take half of what tasks want for as long as somebody sends bombs. What tells them
-//! apart is the CPU time that a compiler has used, by the size of its module
-//! ([`COMPILE_ALLOWANCE`]): one that is over it steps back, while tasks of this process compute, and goes on
-//! as before when they do not. For a while after that the pool mistrusts other modules, too.
+//! A compiler that somebody waits for runs as any process does, beside strangers and beside this pool's own
+//! tasks. A bomb must not: it would take CPU time from tasks for as long as somebody sends bombs. The two are
+//! told apart by the CPU time that a compiler has used, measured against the size of its module
+//! ([`COMPILE_ALLOWANCE`]). A compiler over its allowance steps back while tasks of this process compute, and
+//! runs freely when they do not. For a while after that, the pool mistrusts other modules, too.
 //!
-//! To step back is to be stopped (SIGSTOP) most of the time, by the compiler's own clock: it gets its part of
-//! the CPUs, not less on a busy machine, and not more on an idle one. Priorities will not do: niceness is a
-//! share, of which bombs got a fifth whatever it was; what nobody else wants (`SCHED_IDLE`) is nothing on a busy
+//! Stepping back means being stopped (SIGSTOP) most of the time, measured by the compiler's own clock: so it
+//! gets the same part of the CPUs on a busy machine as on an idle one. Priorities cannot do this: niceness is
+//! a share, of which bombs still got too much; an idle-only process (`SCHED_IDLE`) gets nothing on a busy
 //! machine; and an ordinary user cannot take either back.
 
 use std::os::fd::BorrowedFd;
@@ -25,24 +25,24 @@ use crate::limits::{
     COMPILE_STEPPED_BACK_PART, COMPILE_STEPPED_BACK_PART_MIN,
 };
 
-/// How often it is asked whether tasks compute, by a compiler that steps back from them or would.
+/// A compiler that steps back, or would, asks this often whether tasks compute.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
-/// One that steps back runs for so long at a time.
+/// A compiler that steps back runs for this long at a time.
 const RUN: Duration = Duration::from_millis(10);
 
-/// And is stopped for so long, at most.
+/// A compiler that steps back is stopped for at most this long at a time.
 const STOP_MAX: Duration = Duration::from_secs(1);
 
-/// Tasks compute if they have used one part in so many of one CPU, since it was last asked.
+/// Tasks count as computing if they used at least this fraction of one CPU since the last look.
 const COMPUTING_PART: u32 = 10;
 
-/// Until when a pool mistrusts modules, because of one that it has met.
+/// A pool that met a bomb mistrusts other modules until this time.
 #[derive(Debug, Default)]
 pub(crate) struct Mistrust(Mutex<Option<Instant>>);
 
 impl Mistrust {
-    /// A module was a bomb, or might be one.
+    /// Begins to mistrust, because a module was or may be a bomb.
     pub(super) fn begin(&self, now: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now.checked_add(COMPILE_MISTRUST);
     }
@@ -52,7 +52,7 @@ impl Mistrust {
     }
 }
 
-/// The workers of this process's pools, by their clocks; and what they had computed when it was last asked.
+/// The clocks of all workers of this process's pools, and what they had computed at the last look.
 #[derive(Debug)]
 struct Tasks {
     workers: Vec<(u32, ProcessClock)>,
@@ -63,19 +63,19 @@ struct Tasks {
 static TASKS: PerProcess<Mutex<Tasks>> =
     PerProcess::new(|| Mutex::new(Tasks { workers: Vec::new(), asked: None, compute: false }));
 
-/// Compilers of this process that step back.
+/// The number of this process's compilers that step back.
 static STEPPED_BACK: PerProcess<AtomicUsize> = PerProcess::new(|| AtomicUsize::new(0));
 
 fn tasks() -> MutexGuard<'static, Tasks> {
     TASKS.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A worker is there: what it computes is tasks'.
+/// Registers a worker: its computing counts as the tasks'.
 pub(super) fn worker_comes(pid: u32, clock: ProcessClock) {
     tasks().workers.push((pid, clock));
 }
 
-/// It is gone.
+/// Unregisters a worker that is gone.
 pub(super) fn worker_goes(pid: u32) {
     tasks().workers.retain(|(held, _)| *held != pid);
 }
@@ -89,7 +89,7 @@ fn tasks_compute(now: Instant) -> bool {
         Some((asked, before)) => {
             let used: Duration = used();
             let enough = now.saturating_duration_since(asked) / COMPUTING_PART;
-            // A worker that is gone meanwhile is missing from the sum.
+            // The sum lacks workers that are gone by now, so it may be smaller than before.
             tasks.compute = used.saturating_sub(before) >= enough;
             tasks.asked = Some((now, used));
         }
@@ -98,7 +98,7 @@ fn tasks_compute(now: Instant) -> bool {
     tasks.compute
 }
 
-/// One compiler's way through its work.
+/// The pace of one compiler, from its start to its end.
 pub(super) struct Pace<'a> {
     mistrust: &'a Mistrust,
     pidfd: BorrowedFd<'a>,
@@ -107,11 +107,11 @@ pub(super) struct Pace<'a> {
     gait: Gait,
 }
 
-/// Whether it runs as it likes.
+/// A compiler runs freely, or alternates between short moments and long stops.
 #[derive(Debug, Clone, Copy)]
 enum Gait {
     Runs,
-    /// It steps back: runs for a moment, is stopped for long, and so on.
+    /// It steps back, and has a moment to run until its next stop.
     Moment {
         until: Instant,
         began: Instant,
@@ -127,7 +127,8 @@ impl<'a> Pace<'a> {
         Pace { mistrust, pidfd, allowance: allowance(wasm_bytes), is_over: false, gait: Gait::Runs }
     }
 
-    /// Has it run or stop, by what it has used. When to look again, where `threads` of its threads run.
+    /// Lets the compiler run or stops it, by the CPU time it has used, and returns when to look again if
+    /// `threads` of its threads run.
     pub(super) fn look(&mut self, used: Duration, threads: u32, now: Instant) -> Duration {
         if used > self.allowance && !self.is_over {
             self.is_over = true;
@@ -184,25 +185,25 @@ impl<'a> Pace<'a> {
     }
 
     fn signal(&self, signal: Signal) {
-        // It fails only for a process that is gone already.
+        // The signal fails only for a process that is gone already.
         let _ = rustix::process::pidfd_send_signal(self.pidfd, signal);
     }
 }
 
 impl Drop for Pace<'_> {
-    /// Whatever happens here, the compiler is left to itself and not as it stands.
+    /// Lets the compiler run: a host that fails must not leave it stopped for ever.
     fn drop(&mut self) {
         self.run();
     }
 }
 
-/// CPU time that a module of that size has without a question.
+/// A module of this size may use this much CPU time without stepping back.
 fn allowance(wasm_bytes: usize) -> Duration {
     let for_bytes = (wasm_bytes as u64).saturating_mul(COMPILE_ALLOWANCE_NS_PER_BYTE);
     COMPILE_ALLOWANCE.saturating_add(Duration::from_nanos(for_bytes))
 }
 
-/// The part of each compiler that steps back, in CPUs.
+/// Each compiler that steps back gets this part of a CPU.
 fn part() -> f64 {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
     let sharers = STEPPED_BACK.get().load(Ordering::SeqCst).max(1) as f64;
@@ -222,7 +223,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// A process that computes until it is killed, in the place of workers and compilers.
+    /// A process that computes until it is killed stands for workers and compilers.
     struct Busy(std::process::Child);
 
     impl Busy {
@@ -253,7 +254,7 @@ mod tests {
         }
     }
 
-    /// Drives a compiler for so long, as the host does. What it used.
+    /// Drives a compiler for this long, as the host does, and returns the CPU time it used.
     fn drive(compiler: &Busy, pace: &mut Pace<'_>, time: Duration) -> Duration {
         let (clock, began) = (compiler.clock(), Instant::now());
         let before = clock.read().expect("is told");
@@ -277,7 +278,7 @@ mod tests {
         drive(&compiler, &mut pace, ms(300));
         let time = ms(3000);
         let stepped_back = drive(&compiler, &mut pace, time);
-        // Its part, and what one moment may be late by; never nothing.
+        // It gets its part, plus what one moment may be late, and never nothing.
         let part = part() * time.as_secs_f64();
         assert!(stepped_back.as_secs_f64() < 2.0 * part + 0.1, "{stepped_back:?}, its part is {part} s");
         assert!(stepped_back > ms(10), "{stepped_back:?}");

@@ -1,5 +1,5 @@
-//! What the pool accepts: a task, or a batch of them. There is one way to make a [`Request`], and it goes through every
-//! check, so that nothing is let in by another door.
+//! The tasks and batches that the pool accepts. A [`Request`] is made in one way only, which goes through
+//! every check, so that no caller can go around one.
 
 use std::sync::Arc;
 
@@ -30,34 +30,35 @@ pub(crate) struct Call {
     pub(super) entry: Entry,
     pub(super) limits: TaskLimits,
     pub(super) input: Foreign<Octets>,
-    /// The input is memory of our own.
+    /// The input is the pool's own memory, so dropping it runs none of the caller's code.
     pub(super) owns_input: bool,
     pub(super) shares: TaskShares,
-    /// What it may ask for while it runs.
+    /// The task may ask for this while it runs.
     pub(super) asks: Option<TaskAsks>,
 }
 
 impl Call {
-    /// Whether to drop it runs nobody's code, and tells nobody. Where two tasks of a module whose handles are gone end
-    /// at once, neither may seem to be the last; then what is told waits for nobody, as ever (`Holder`).
+    /// Whether dropping it runs none of the caller's code and releases no module. If two tasks of a module
+    /// without handles end at the same moment, each may see the other's count; the release then waits for
+    /// nobody, as always (`Holder`).
     pub(super) fn is_quiet(&self) -> bool {
         let is_ours = self.owns_input && self.shares.is_none() && self.asks.is_none();
         is_ours && Arc::strong_count(&self.module.0) > 1
     }
 }
 
-/// What a task belongs to.
+/// The tasks that a task stays together with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Group {
     Alone,
-    /// Tasks with this number stay together where they can.
+    /// Tasks with the same number stay together if they can.
     Chunk(u64),
-    /// It is so many tasks.
+    /// It is a batch of this many tasks.
     Batch(usize),
 }
 
 impl Group {
-    /// How many tasks a batch is.
+    /// Returns how many tasks a batch has.
     pub(super) fn items(self) -> Option<usize> {
         match self {
             Group::Batch(items) => Some(items),
@@ -65,7 +66,7 @@ impl Group {
         }
     }
 
-    /// How many tasks it is more than one.
+    /// Returns how many tasks it has beyond the first.
     pub(super) fn more(self) -> usize {
         self.items().map_or(0, |items| items.saturating_sub(1))
     }
@@ -78,31 +79,32 @@ impl Group {
     }
 }
 
-/// What is to be done, encoded.
+/// The work of a request, with its input encoded.
 pub(crate) enum Work {
-    /// One input, and whether it is memory of our own; the number of the chunk that it belongs to, and what it is to read
+    /// One input; whether it is the pool's own memory, the number of its chunk, and the stdin that it reads
     /// while it runs.
     One { entry: Entry, input: Octets, owns_input: bool, chunk: Option<u64>, stdin: Option<StdinSource> },
-    /// So many short tasks, together; `inputs` as [`Inputs`](super::batch::Inputs) has them. They have their input and
-    /// nothing else, so they are no commands.
+    /// Short tasks that travel together; `inputs` is laid out as in [`Inputs`](super::batch::Inputs). They
+    /// have nothing but their inputs, so they are no commands.
     Batch { task: TaskIndex, inputs: Bytes, count: usize },
 }
 
-/// Something that has passed every check, and waits for no more than room in the queue.
+/// Work that has passed every check and only waits for room in the queue.
 pub(crate) struct Request {
     pub(super) call: Call,
     pub(super) name: Arc<str>,
     pub(super) options: TaskOptions,
     pub(super) group: Group,
-    /// Where it is accounted for; settled once its result has come.
+    /// The map's account charges for it here, and the charge is settled once its result has come.
     pub(super) charge: Option<Arc<Charge>>,
 }
 
 impl Request {
-    /// Holds the work to the pool's bounds, one task of a batch as one alone. `options` are the caller's own.
+    /// Checks the work against the pool's bounds; each task of a batch is held to what one alone is.
+    /// `options` are the caller's own.
     ///
     /// # Errors
-    /// [`SubmitError`], but for those about the pool's state.
+    /// [`SubmitError`], except for those about the pool's state.
     pub(crate) fn new(
         core: &Core,
         target: &Target,
@@ -134,14 +136,14 @@ impl Request {
                 return Err(too_large(bytes, max));
             }
         }
-        // Last: what is lent to a task that is refused would be gone.
+        // The stdin is taken last, since a refused request would lose it.
         let asks = match stdin {
             None => None,
             Some(_) if options.retry.is_some_and(|retry| retry.attempts_max > 1) => {
                 return Err(SubmitError::StdinReadOnce { task: target.name.to_string() });
             }
             Some(source) => match source.lend() {
-                // What it reads must not depend on when it comes.
+                // What a deterministic task reads must not depend on when it comes.
                 Some(lent) => Some(TaskAsks::new(lent, options.seed.is_some())),
                 None => return Err(SubmitError::StdinTaken { task: target.name.to_string() }),
             },
@@ -162,37 +164,38 @@ impl Request {
         &self.name
     }
 
-    /// Tasks that it is.
+    /// Returns how many tasks it has.
     pub(crate) fn items(&self) -> usize {
         self.group.items().unwrap_or(1)
     }
 
-    /// Most bytes that it is in this process until its results are taken.
+    /// Returns the most bytes that it takes in this process until its results are taken.
     pub(crate) fn bytes_max(&self) -> u64 {
         let of_answers = answer_bytes_max(&self.call.entry, &self.call.limits);
         let of_answers = match self.group.items() {
             None => of_answers,
-            // The last answer may be of any size.
+            // The answer that goes over the bound may be of any size.
             Some(_) => of_answers.saturating_add(BATCH_ANSWERS_BYTES_MAX),
         };
         let beside = RESULT_BYTES_BESIDE.saturating_mul(self.items() as u64);
         of_answers.saturating_add(beside).saturating_add(self.call.input.len() as u64)
     }
 
-    /// Nobody has it accounted for any more.
+    /// Removes its charge.
     pub(crate) fn uncharged(mut self) -> Self {
         self.charge = None;
         self
     }
 
-    /// Has it accounted for.
+    /// Sets its charge.
     pub(crate) fn charged(mut self, charge: Arc<Charge>) -> Self {
         self.charge = Some(charge);
         self
     }
 }
 
-/// Most bytes of the payload of an answer: error texts are bounded, too, and a command has stdout and stderr.
+/// Returns the most bytes of an answer's payload. Error texts are bounded, too, and a command has both stdout
+/// and stderr.
 pub(super) fn payload_bytes_max(entry: &Entry, limits: &TaskLimits) -> u64 {
     let outputs = match entry {
         Entry::Task(_) => 1,
@@ -202,13 +205,13 @@ pub(super) fn payload_bytes_max(entry: &Entry, limits: &TaskLimits) -> u64 {
     bytes.clamp(GUEST_TEXT_BYTES_MAX as u64, FRAME_PAYLOAD_BYTES_MAX)
 }
 
-/// Most bytes of an answer, as the frame that it comes in.
+/// Returns the most bytes of the frame of an answer.
 fn answer_bytes_max(entry: &Entry, limits: &TaskLimits) -> u64 {
     payload_bytes_max(entry, limits) + FRAME_META_BYTES_MAX as u64
 }
 
-/// Most bytes that a map over tasks with these options, or commands, may hold, unless that is `set`; and what
-/// [`Request::bytes_max`] is of one of them whose input has no bytes.
+/// Returns the most bytes that a map over such tasks or commands may hold (`set`, if it is given), and what
+/// [`Request::bytes_max`] returns for one of them with an empty input.
 pub(crate) fn map_bytes_max(
     core: &Core,
     is_command: bool,
@@ -225,7 +228,7 @@ pub(crate) fn map_bytes_max(
     (set.or(core.settings.map_bytes_max).unwrap_or_else(usual), one)
 }
 
-/// The options as they hold, if the task's module can keep them.
+/// Fills in the defaults, and refuses options that the task's module cannot keep.
 fn admissible(core: &Core, target: &Target, options: TaskOptions) -> Result<TaskOptions, SubmitError> {
     let task = || target.name.to_string();
     let module = &target.module.0;
@@ -253,7 +256,7 @@ fn admissible(core: &Core, target: &Target, options: TaskOptions) -> Result<Task
     Ok(options)
 }
 
-/// Whether a program can be given these as they are: in its memory they end at a NUL.
+/// Refuses texts that a program cannot be given: in its memory they end at a NUL.
 pub(crate) fn check_texts(task: &str, args: &[String], env: &[(String, String)]) -> Result<(), SubmitError> {
     let args = args.iter().map(|arg| ("an argument", arg, &['\0'][..]));
     let env = env.iter().flat_map(|(name, value)| {
@@ -268,5 +271,5 @@ pub(crate) fn check_texts(task: &str, args: &[String], env: &[(String, String)])
     Ok(())
 }
 
-/// How much of a text that is refused is shown.
+/// An error shows this much of a refused text.
 const SHOWN_BYTES_MAX: usize = 60;

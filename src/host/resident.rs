@@ -1,38 +1,41 @@
-//! What a process holds in memory, looked at from outside.
+//! Looks from outside at the memory that a process holds.
 //!
-//! `RLIMIT_DATA` counts what a process can write to. Whoever has taken a worker over can fill pages and then
-//! make them read-only, grow its stack in pieces, or fill page tables: that is memory, too. A cgroup counts all
-//! of it; where there is none, the host looks from time to time, and ends who holds more than it may.
+//! `RLIMIT_DATA` counts what a process can write to. An attacker who has taken a worker over can still fill
+//! pages and make them read-only, grow its stack in pieces, or fill page tables: that is memory, too. A
+//! cgroup counts all of it. Without one, the host looks from time to time, and kills a process that holds
+//! more than it may.
 
 use std::time::{Duration, Instant};
 
 use crate::files::kernel_text;
 use crate::limits::MEMORY_LOOKS;
 
-/// What a process may hold beyond its limit: its stack, its own pages of the program's files, page tables.
+/// A process may hold this much beyond its limit, for its stack, its own pages of the program's files, and
+/// page tables.
 const BEYOND_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Its own pages, in memory or swapped out, and its page tables. Not what it shares with the host: modules,
-/// rings, shared inputs. `None` of a process that is gone, or where there is no /proc.
+/// Returns the size of its own pages, in memory or swapped out, and of its page tables. What it shares with
+/// the host (modules, rings, shared inputs) does not count. Returns `None` if the process is gone or there is
+/// no /proc.
 pub(super) fn held(pid: u32) -> Option<u64> {
     let status = kernel_text(format!("/proc/{pid}/status")).ok()?;
     let kib = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
     };
-    // A process that has ended, and is not reaped, has none of these.
+    // A process that has ended and is not reaped has no such line.
     let own = kib("RssAnon:")?;
     let others = ["VmSwap:", "VmPTE:"].into_iter().filter_map(kib);
     Some(others.fold(own, u64::saturating_add).saturating_mul(1024))
 }
 
-/// What it holds, if that is more than a limit of so many bytes lets it.
+/// Returns what the process holds, if that is more than this limit allows.
 pub(super) fn excess(pid: u32, limit_bytes: u64) -> Option<u64> {
     let allowed = limit_bytes.saturating_add(limit_bytes / 8).saturating_add(BEYOND_BYTES);
     held(pid).filter(|held| *held > allowed)
 }
 
-/// When to look next.
+/// The time of the last look.
 #[derive(Debug)]
 pub(super) struct Looks(Instant);
 
@@ -41,12 +44,12 @@ impl Looks {
         Looks(Instant::now())
     }
 
-    /// How long until then; more often while tasks run.
+    /// Returns how long to wait for the next look; looks are more frequent while tasks run.
     pub(super) fn left(&self, is_busy: bool) -> Duration {
         MEMORY_LOOKS[usize::from(!is_busy)].saturating_sub(self.0.elapsed())
     }
 
-    /// Whether it is time, once each time.
+    /// Whether it is time for a look, which then counts as taken.
     pub(super) fn are_due(&mut self, is_busy: bool) -> bool {
         let due = self.left(is_busy).is_zero();
         if due {

@@ -1,4 +1,4 @@
-//! What a worker holds of the pool's modules and shared inputs.
+//! The modules and shared inputs that a worker holds.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -14,28 +14,29 @@ use crate::shared::Shared;
 use crate::wire::control::ControlSocket;
 use crate::wire::message::{ModuleId, ShareId, ToWorkerControl};
 
-/// The shared inputs of a task, or of a batch.
+/// The shared inputs of a task or a batch.
 pub(crate) type TaskShares = Option<Arc<[Shared]>>;
 
-/// Their numbers, in the guest's order.
+/// Returns their numbers in the guest's order.
 pub(super) fn ids(shares: &TaskShares) -> Vec<ShareId> {
     shares.iter().flat_map(|shares| shares.iter()).map(Shared::id).collect()
 }
 
-/// What one worker has been sent, and not been told to forget.
+/// Everything that one worker has been sent and not been told to forget.
 #[derive(Debug, Default)]
 pub(super) struct Sent {
     state: Mutex<State>,
-    /// How many modules are among it; changes under the lock.
+    /// The number of modules among it; it only changes under the lock.
     modules: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct State {
     modules: HashSet<ModuleId>,
-    /// Each with its size.
+    /// Each shared input has its size here.
     shares: HashMap<ShareId, u64>,
-    /// What it has not been told yet to forget: its socket was full. No longer than what it was sent.
+    /// The worker has yet to be told to forget these, since its socket was full. There are never more than it
+    /// was sent.
     unsaid: Vec<Held>,
 }
 
@@ -52,12 +53,12 @@ impl Sent {
         self.lock().shares.values().sum()
     }
 
-    /// How many modules it holds, or will.
+    /// Returns how many modules it holds, or is about to.
     pub(super) fn modules(&self) -> usize {
         self.modules.load(Ordering::Relaxed)
     }
 
-    /// Whether the worker has not been sent the module yet, and now will be.
+    /// Notes that the worker is to have the module, and returns whether it is to be sent.
     pub(super) fn order_module(&self, module: &Module) -> bool {
         let mut state = self.lock();
         let is_new = state.modules.insert(module.0.id);
@@ -65,17 +66,17 @@ impl Sent {
         is_new
     }
 
-    /// Which of a task's shared inputs the worker has not been sent yet, and now will be.
+    /// Notes that the worker is to have these shared inputs, and returns those that are to be sent.
     pub(super) fn order_shares(&self, shares: &TaskShares) -> Option<Vec<Shared>> {
         let shares = shares.as_deref()?;
         let mut state = self.lock();
-        // The same input twice is one file.
+        // An input that is shared twice is sent once.
         let is_new = |share: &&Shared| state.shares.insert(share.id(), share.len()).is_none();
         let new: Vec<Shared> = shares.iter().filter(is_new).cloned().collect();
         (!new.is_empty()).then_some(new)
     }
 
-    /// Sends it. Whoever calls keeps it until this is back, so that it is not forgotten meanwhile.
+    /// Sends a module. The caller holds it until this returns, so that it is not forgotten meanwhile.
     pub(super) fn send_module(
         &self,
         control: &ControlSocket,
@@ -83,7 +84,7 @@ impl Sent {
         holder: &Weak<Link>,
     ) -> io::Result<()> {
         let loaded = &module.0;
-        // What is gone makes room for what comes.
+        // What the worker forgets makes room for what comes.
         self.lock().say(control);
         let message = ToWorkerControl::Module { module: loaded.id, code: loaded.description.code() };
         control.send(&message, &[loaded.artifact.as_fd(), loaded.description_file.as_fd()])?;
@@ -91,7 +92,8 @@ impl Sent {
         Ok(())
     }
 
-    /// Sends shared inputs, under the same condition.
+    /// Sends shared inputs. The caller holds them until this returns, so that they are not forgotten
+    /// meanwhile.
     pub(super) fn send_shares(
         &self,
         control: &ControlSocket,
@@ -109,7 +111,7 @@ impl Sent {
 }
 
 impl State {
-    /// Says what is to be forgotten; later, if there is no room for it now.
+    /// Tells the worker what to forget; the rest is told later, if the socket is full.
     fn say(&mut self, control: &ControlSocket) {
         while !self.unsaid.is_empty() {
             let now = &self.unsaid[..self.unsaid.len().min(FORGOTTEN_AT_ONCE_MAX)];

@@ -40,7 +40,7 @@ pub(crate) struct Settings {
     pub(crate) pagemap_scan: bool,
     pub(crate) wasm_stack_bytes_max: usize,
     pub(crate) dirs: Vec<HostDir>,
-    /// The host's own files, apart from those directories.
+    /// The host's own files, which are never read or written in the tasks' directories.
     pub(crate) files: HostFiles,
     pub(crate) defaults: TaskOptions,
     pub(crate) sandbox: SandboxRequest,

@@ -19,7 +19,7 @@ use crate::refused::calling;
 use crate::roles::Role;
 use crate::wire::memfd;
 
-/// This very program, whatever has become of its file.
+/// This path leads to the running program, even if its file was replaced or removed.
 pub(crate) const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
 /// The executable behind workers and compilers: an open descriptor, since the file on
@@ -27,8 +27,8 @@ pub(crate) const OWN_EXECUTABLE: &str = "/proc/self/exe";
 #[derive(Debug)]
 pub(crate) struct Program {
     file: File,
-    /// Where it was found: what is executed where there is no /proc. Another file of that name does not
-    /// pass the exchange of fingerprints.
+    /// The path at which the program was found. It is executed if there is no /proc; another file of that
+    /// name would fail the exchange of fingerprints.
     path: PathBuf,
 }
 
@@ -37,7 +37,7 @@ impl Program {
         // Not for reading: an executable need not be readable.
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?);
-        // Children start in another directory.
+        // The path is made absolute, since children start in another directory.
         Ok(Program { file, path: std::path::absolute(path)? })
     }
 
@@ -48,7 +48,7 @@ impl Program {
         })
     }
 
-    /// By what name to execute it.
+    /// Returns the path by which to execute it.
     fn name(&self) -> PathBuf {
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
         let is_there = rustix::fs::access(&by_descriptor, rustix::fs::Access::EXISTS).is_ok();
@@ -65,9 +65,9 @@ pub(crate) struct Child {
     pub(crate) group: Option<Group>,
 }
 
-/// Its end is still to be waited for.
+/// Kills a process, which must still be reaped.
 pub(crate) fn kill(pidfd: &OwnedFd) {
-    // It fails only for a process that is gone already.
+    // The signal fails only for a process that is gone already.
     let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
 }
 

@@ -37,8 +37,8 @@ use crate::wire::ring;
 pub(crate) enum Job {
     /// Start this worker.
     Spawn(WorkerKey),
-    /// Start a compiler with this socket, and send it back. Its group holds it to the first of these amounts of
-    /// memory; by itself it may hold the second.
+    /// Start a compiler with this socket, and send it back. Its group limits it to `memory_bytes_max`, and
+    /// the host kills it if its own pages come to more than `limit_bytes` allows.
     SpawnCompiler {
         socket: OwnedFd,
         memory_bytes_max: u64,
@@ -129,7 +129,7 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
             timeout = Some(Duration::ZERO);
         }
         let ready = poll(&wards, &compilers, inbox, timeout);
-        // Each is a descriptor, and there may be hundreds between two looks at memory.
+        // Each entry holds a descriptor, and hundreds may pile up between two looks at memory.
         compilers.retain(Watched::lives);
         // Deaths last: what a worker said before it died comes first.
         for (ward, flags) in wards.iter_mut().zip(&ready) {
@@ -181,14 +181,14 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
     }
 }
 
-/// A compiler, which somebody else waits for.
+/// A compiler whose end another thread waits for.
 struct Watched {
     pid: u32,
     pidfd: OwnedFd,
     limit_bytes: u64,
 }
 
-/// Ends who holds more memory than it may, in whichever way.
+/// Kills each process that holds more memory than it may, however it got it.
 fn look_at_memory(core: &Core, wards: &[Ward], compilers: &[Watched]) {
     let limit_bytes = core.settings.sandbox.memory_bytes_max;
     for ward in wards {
@@ -198,7 +198,7 @@ fn look_at_memory(core: &Core, wards: &[Ward], compilers: &[Watched]) {
     }
     for compiler in compilers.iter().filter(|compiler| compiler.lives()) {
         if resident::excess(compiler.pid, compiler.limit_bytes).is_some() {
-            // Whoever waits for it sees what it was ended for in how much it had used.
+            // The thread that waits for the compiler sees the reason in the memory that it had used.
             let _ = rustix::process::pidfd_send_signal(&compiler.pidfd, rustix::process::Signal::KILL);
         }
     }
@@ -258,8 +258,8 @@ fn group_name(core: &Core, pid: u32) -> String {
     format!("wasmpool-{}-{}-{pid}", std::process::id(), core.id)
 }
 
-/// Starts a worker. One that cannot be started is reported at once. Those beyond the first leave descriptors to
-/// the rest of this process: to load a module, or to open the next input.
+/// Starts a worker. A failure is reported at once. Workers beyond the first are not started with the last
+/// descriptors: this process needs some to load a module or to open the next input.
 fn start(
     core: &Arc<Core>,
     worker: WorkerKey,
@@ -390,7 +390,7 @@ fn listen(core: &Core, ward: &mut Ward) {
     ward.link.kill_for(DeathCause::ProtocolViolation(violation));
 }
 
-/// What is missing is said once for each pool, to everybody; of each worker, to who asks for details.
+/// Missing layers are logged once for each pool as a warning, and for each worker at the debug level.
 fn report_ready(core: &Core, pid: u32, sandbox: &SandboxReport) {
     let missing: Vec<_> = sandbox.missing().map(|report| report.layer.name()).collect();
     let missing = missing.join(", ");

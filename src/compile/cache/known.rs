@@ -1,16 +1,16 @@
 //! The digests of files that have been read before: a large module is neither read nor hashed again as
 //! long as its file has not changed, by what the file system says of it.
 //!
-//! As `make` and `git` do, this believes the time of a file's last change, to the nanosecond: every write
-//! sets it, and nobody sets it back without setting the system's clock. What is so young that the same tick
-//! of that clock could have seen another write is not believed.
+//! Like `make` and `git`, this believes the time of a file's last change, to the nanosecond: every write sets
+//! it, and nobody can set it back without setting the system's clock. A file is not believed while it is so
+//! young that another write could fall into the same tick of that clock.
 //!
-//! A write through a mapping is no call. The kernel notices it where the page was clean, since such a page is
-//! write-protected: the file system is asked (`page_mkwrite`), and sets the time. A page that is dirty already is
-//! written to without notice. So a file is written back before it is read to be remembered, which makes every
-//! page clean, and it is remembered only on file systems whose `page_mkwrite` sets the time. tmpfs has none: its
-//! files are read and hashed each time. So are those of overlays, FUSE and networks: what lies below, or
-//! elsewhere, does not ask.
+//! A write through a mapping is no system call. The kernel notices it if the page was clean, since such a
+//! page is write-protected: it asks the file system (`page_mkwrite`), which sets the time. A page that is
+//! dirty already is written to without notice. So a file is written back before it is read to be remembered,
+//! which makes every page clean, and it is remembered only on file systems whose `page_mkwrite` sets the
+//! time. Files on tmpfs, overlays, FUSE and network file systems are read and hashed each time: there a
+//! change may go unnoticed.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -21,14 +21,14 @@ use rustix::fs::FileType;
 use super::{Cache, is_a, touch};
 use crate::module::Digest;
 
-/// What was remembered under an earlier number had not been written back first.
+/// The number rose when files began to be written back first: older records cannot be trusted.
 const MAGIC: &[u8; 16] = b"wasmpool known 2";
 
 /// A file must have rested so long: file systems count in ticks of 1 to 10 ms, a few in seconds.
 const RESTED: Duration = Duration::from_secs(3);
 
-/// File systems that set the time of a file's change when a clean page of it is written to through a mapping, by
-/// the numbers of statfs(2): ext2 to ext4, XFS, Btrfs, F2FS.
+/// These file systems set a file's time when a clean page is written to through a mapping, by their numbers
+/// in statfs(2): ext2 to ext4, XFS, Btrfs, F2FS.
 const NOTICE_MAPPINGS: [u64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010];
 
 const STAMP_BYTES: usize = 7 * 8;
@@ -39,15 +39,15 @@ const FILE_BYTES: usize = MAGIC.len() + STAMP_BYTES + 32 + blake3::OUT_LEN;
 pub(crate) struct Stamp([u64; 7]);
 
 impl Stamp {
-    /// Of a file whose every later change will change this, in whichever way it is made. `None` of one that has
-    /// not rested, too: it is not to be remembered.
+    /// Returns the stamp of a file whose every later change will change the stamp, however it is made.
+    /// Returns `None` if the file changed too recently: it is not to be remembered.
     pub(crate) fn settled(file: &File) -> Option<Stamp> {
         Stamp::of(file).filter(Stamp::has_rested)?;
         rustix::fs::fdatasync(file).ok()?;
         Stamp::of(file)
     }
 
-    /// Of an open regular file, where the file system notices every change.
+    /// Returns the stamp of an open regular file, if its file system notices every change.
     pub(crate) fn of(file: &File) -> Option<Stamp> {
         let system = rustix::fs::fstatfs(file).ok()?;
         NOTICE_MAPPINGS.contains(&(system.f_type as u64)).then_some(())?;

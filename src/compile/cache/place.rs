@@ -1,4 +1,4 @@
-//! Where the cache is, and whether it can be used there.
+//! Finds the cache's directory, and whether it can be used.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,17 @@ use rustix::fs::{FileType, Mode, OFlags};
 use super::{Cache, is_a, is_ours};
 use crate::files::{HostFiles, OpenError};
 
-/// Of the directory itself, and of those that are made above it.
+/// The directory is made with this mode, and so are those above it.
 const MODE: u32 = 0o700;
 
 impl Cache {
-    /// `$XDG_CACHE_HOME/wasmpool`, else `$HOME/.cache/wasmpool`.
+    /// Returns `$XDG_CACHE_HOME/wasmpool`, else `$HOME/.cache/wasmpool`.
     pub(crate) fn default_dir() -> Option<PathBuf> {
         Some(base()?.join("wasmpool"))
     }
 
-    /// Opens or makes the directory where it is by default. `None` without a warning where there is no place for
-    /// it: nothing is made outside of a home that is there, or in a folder that is another user's.
+    /// Opens or makes the directory in its default place. Returns `None` without a warning if there is no
+    /// place for it: a missing home is not made, and nothing is made in another user's folder.
     ///
     /// # Errors
     /// [`OpenError::TasksMayWrite`]
@@ -38,11 +38,11 @@ impl Cache {
         }
     }
 
-    /// Opens or makes the directory. `None`, with a warning, if it is a symlink, or others own it or may
-    /// write to it: the pool then works without a cache.
+    /// Opens or makes the directory. Returns `None` with a warning if it is a symlink, or others own it or
+    /// may write to it: the pool then works without a cache.
     ///
     /// # Errors
-    /// [`OpenError::TasksMayWrite`]: what tasks can write is not run.
+    /// [`OpenError::TasksMayWrite`]: tasks could write machine code that is then run.
     pub(crate) fn open(dir: &Path, files: &HostFiles, bytes_max: u64) -> Result<Option<Cache>, OpenError> {
         match try_open(dir, files, bytes_max) {
             Ok(cache) => Ok(Some(cache)),
@@ -54,7 +54,7 @@ impl Cache {
         }
     }
 
-    /// How many files it has, and how many bytes they take.
+    /// Returns the number of its files, and the bytes that they take.
     #[cfg(feature = "cli")]
     pub(crate) fn size(&self) -> (usize, u64) {
         let files = self.files();
@@ -70,8 +70,8 @@ fn absolute(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// Whether all that is there of the directory and what is above it, up to the home, is this user's, or root's for
-/// the kernel to say no; and the rest of it would lie in a home that is there.
+/// Whether every existing folder from the home down to the directory belongs to this user, or to root (where
+/// the kernel decides). The home itself must exist; what is missing beneath it can be made.
 fn has_place(files: &HostFiles, dir: &Path) -> Result<bool, OpenError> {
     let home = absolute("HOME").filter(|home| dir.starts_with(home));
     let Some(first) = home.or_else(base) else { return Ok(false) };
@@ -87,7 +87,7 @@ fn has_place(files: &HostFiles, dir: &Path) -> Result<bool, OpenError> {
                     return Ok(false);
                 }
             }
-            // What is missing beneath a folder that is there can be made.
+            // A missing folder beneath an existing one can be made.
             Err(OpenError::System(error)) if error.kind() == io::ErrorKind::NotFound && path != first => {
                 return Ok(true);
             }
@@ -100,8 +100,8 @@ fn has_place(files: &HostFiles, dir: &Path) -> Result<bool, OpenError> {
     }
 }
 
-/// The directory is opened once, and what was opened is asked: from here on no path is followed,
-/// so that whoever owns a directory above can point us at another of our own directories at worst.
+/// Opens the directory once, and checks what was opened. No path is followed after that, so the owner of a
+/// directory above can at worst lead us to another of our own directories.
 fn try_open(dir: &Path, files: &HostFiles, bytes_max: u64) -> Result<Cache, OpenError> {
     let refused = |what: &str| OpenError::System(io::Error::other(what.to_string()));
     let folder = files.make_own_folder(dir, MODE)?;
@@ -112,7 +112,7 @@ fn try_open(dir: &Path, files: &HostFiles, bytes_max: u64) -> Result<Cache, Open
     if !is_a(&stat, FileType::Directory) || !is_ours(&stat) {
         return Err(refused("it must be a directory that only this user can write to"));
     }
-    // That it can be entered is said now, and not with each entry.
+    // A directory that cannot be read is reported now, and not with each entry.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     rustix::fs::openat(&folder, ".", flags, Mode::empty())?;
     Ok(Cache { dir: folder, bytes_max })

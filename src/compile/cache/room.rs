@@ -1,11 +1,11 @@
-//! What the cache may take of the disk: the least recently used entries go first.
+//! Keeps the cache within its bound: the least recently used entries are removed first.
 //!
 //! Several processes may do this at once. Each looks at the same names and times, so they choose the same
-//! entries, and one that is gone already is none to complain of. An entry that somebody is reading is
-//! read to its end: it is copied from what was opened.
+//! entries, and an entry that another one has removed is no error. An entry that is being read is read to its
+//! end, from the file that was opened.
 //!
-//! A file that is being written is locked by its writer for as long as that lives. One that can be locked is
-//! what a writer left behind that was killed, and goes.
+//! A writer locks its unfinished file for as long as it lives. An unfinished file that can be locked was left
+//! behind by a killed writer, and is removed.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -16,36 +16,36 @@ use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 
 use super::{Cache, is_a};
 
-/// What ends the names of files that are not finished.
+/// The names of unfinished files end in this.
 const NEW: &str = "new";
 
-/// How often a new file may be taken for a leftover before it is locked.
+/// A new file may be taken for a leftover, before it is locked, this many times.
 const TRIES_MAX: usize = 8;
 
-/// A block as stat(2) counts.
+/// The size of a block as stat(2) counts.
 const BLOCK_BYTES: u64 = 512;
 
 /// A finished file of the cache.
 pub(super) struct Kept {
     name: OsString,
     pub(super) bytes: u64,
-    /// When it was used last.
+    /// The time when it was used last.
     used: (i64, u64),
 }
 
-/// Keeps a file that is being written from being swept away.
+/// Keeps an unfinished file from being swept.
 pub(super) struct BeingWritten(#[expect(dead_code, reason = "it is held")] Option<File>);
 
 impl Cache {
-    /// A new file, which is locked.
+    /// Makes a new file and locks it.
     pub(super) fn make_new(&self) -> io::Result<(OsString, File, BeingWritten)> {
         for _ in 0..TRIES_MAX {
             let (name, file) = self.dir.make_new(NEW, 0o600)?;
             let held = match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => Some(file.try_clone()?),
-                // Somebody sweeps, and has taken it for a leftover.
+                // Another process is sweeping, and has taken the file for a leftover.
                 Err(rustix::io::Errno::WOULDBLOCK) => continue,
-                // Without locks nothing is swept either.
+                // Without locks nobody sweeps either.
                 Err(_) => None,
             };
             if rustix::fs::fstat(&file)?.st_nlink > 0 {
@@ -55,8 +55,8 @@ impl Cache {
         Err(io::Error::other("others take away what is being written"))
     }
 
-    /// Sweeps leftovers, and has the least recently used entries go until there is room for `wanted` bytes more.
-    /// Whether there is.
+    /// Removes leftovers, then the least recently used entries until there is room for `wanted` more bytes.
+    /// Returns whether there is.
     pub(super) fn make_room(&self, wanted: u64) -> bool {
         self.sweep();
         let Some(room) = self.bytes_max.checked_sub(wanted) else { return false };
@@ -81,7 +81,7 @@ impl Cache {
         bytes <= room
     }
 
-    /// The files that are counted: entries, and digests of files.
+    /// Lists the files that count: entries, and digests of files.
     pub(super) fn files(&self) -> Vec<Kept> {
         let entries = self.dir.entries().unwrap_or_default();
         let names = entries.into_iter().map(|entry| entry.name).filter(|name| is_counted(name));
@@ -153,7 +153,7 @@ mod tests {
         cache.store(&key(number), &with_code(number, &[7; CODE_BYTES])).expect("stores");
     }
 
-    /// Entries are told apart by when they were used, to the second.
+    /// Sets an entry's time of use, in seconds.
     fn age(dir: &tempfile::TempDir, number: u64, seconds: u64) {
         let file = File::options().write(true).open(dir.path().join(key(number).file_name())).expect("opens");
         file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).expect("sets");

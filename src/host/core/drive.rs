@@ -20,7 +20,7 @@ impl Core {
         let mut changed = false;
         let mut effects = SmallVec::<[Effect; 4]>::new();
         let mut actions = std::mem::take(&mut state.actions);
-        // Revocations and looks are answered at once, and may lead to more.
+        // Revocations and looks are answered within this call, and each may lead to more events.
         let mut seen = Vec::new();
         for (event, mut answered) in events {
             // A submitter that waits for room must learn that there will be none.
@@ -189,7 +189,8 @@ impl Core {
                 let outcome = resolve::outcome(how, Some(&result));
                 match &record.batch {
                     None => resolve::count(&mut state.tally.ended, outcome, 1),
-                    // Those without an answer were not begun, and are handed back: they do not count.
+                    // The tasks without an answer were not begun and go back to the map, so they are not
+                    // counted.
                     Some(batch) if how == Resolution::Answered => {
                         batch.count_answers(&mut state.tally.ended);
                         state.batched -= batch.left();
@@ -200,7 +201,8 @@ impl Core {
                     let report = report.clone();
                     EventKind::TaskFinished { task, outcome, report }
                 });
-                // Whoever learns of the end may give its reader to another.
+                // The stdin is given back before the end is told: whoever learns of it may give its reader to
+                // another task.
                 record.call.asks.iter().for_each(TaskAsks::close);
                 // Here, so that whoever learns of it in another way finds the future done.
                 let filled = record.cell.fill(result, report);
@@ -249,14 +251,14 @@ impl Core {
     }
 }
 
-/// Reads how much CPU time the task has used; none if its worker has not come to it.
+/// Reads how much CPU time the task has used; returns `None` if its worker has not begun it.
 fn used_so_far(state: &mut State, worker: WorkerKey, task: TaskId) -> Option<Duration> {
     let link = state.links.get(&worker)?.clone();
     let cpu = state.records.get_mut(&task)?.cpu.as_mut()?;
     cpu.look(link.computed()?, link.has_begun(task))
 }
 
-/// The same, of one that has answered.
+/// Reads how much CPU time a task that has answered has used.
 fn used_in_all(
     state: &mut State,
     worker: WorkerKey,
@@ -268,7 +270,8 @@ fn used_in_all(
     Some(cpu.end(computed, Duration::from_nanos(answered?.cost.cpu_ns)))
 }
 
-/// What it holds from here on is its result. A batch that hands tasks back keeps what it was charged for them.
+/// Lowers the charge to the size of the result. A batch that hands tasks back keeps its whole charge for
+/// them.
 fn settle(record: &Record, how: Resolution, answered: Option<&Answered>) {
     let Some(charge) = &record.charge else { return };
     let (items, answer_bytes) = match &record.batch {

@@ -16,7 +16,7 @@ const ANSWERS_AT_ONCE: usize = 64;
 /// With no more runs under way, answers are handled one by one.
 const FEW_OUTSTANDING: usize = 8;
 
-/// How soon what the control socket did not take is tried again.
+/// A piece that the control socket refused is tried again after this long.
 const SEND_AGAIN: Duration = Duration::from_millis(5);
 
 /// So many runs under way are many: nobody waits for the next one alone.
@@ -179,7 +179,7 @@ impl Reader {
                 let Some(batch) = &held.batch else {
                     return Err(format!("it answered for task {task} as one of a batch"));
                 };
-                // It has been told after how many bytes it is to give the rest back.
+                // An honest worker stops here, since it was told how many bytes its answers may have.
                 if !batch.has_room() {
                     return Err("it went on with a batch whose answers have no room".into());
                 }
