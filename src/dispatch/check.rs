@@ -20,7 +20,7 @@ pub(super) enum Mutant {
     RunningCancelled,
     /// No task has a deadline.
     DeadlineForgotten,
-    /// No task has a limit of CPU time.
+    /// A limit of CPU time has no effect.
     CpuTimeForgotten,
     /// A task that does not heed its interrupt is left alone.
     GraceEndless,

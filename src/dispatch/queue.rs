@@ -121,7 +121,7 @@ impl Queue {
         }
     }
 
-    /// Takes everything out that a worker could take now, in order.
+    /// Takes all tasks out that a worker could take now, in order.
     pub(super) fn take_ready(&mut self) -> Vec<TaskId> {
         let ready = self.in_order().map(|((_, task), _)| task).collect();
         self.plain.clear();

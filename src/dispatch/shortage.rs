@@ -1,11 +1,11 @@
-//! What follows when a worker cannot be started for want of something: descriptors, processes, memory.
+//! Decides what follows when a worker cannot be started because descriptors, processes or memory are short.
 //!
-//! That is nobody's fault, and may pass: it never breaks the pool. The pool goes on with the workers it has.
-//! As long as one more is wanted and cannot be had, there counts as no room for another ([`Dispatch::room`]):
-//! tasks wait behind busy workers, and idle workers of other domains leave for them. One start at a time is
-//! tried again, after a pause that doubles, or at once when a worker of the pool's own is gone. Where no
-//! process lives and none could be had for [`NO_WORKER_AFTER`], the tasks that wait fail with that; tasks that
-//! come later are a new try.
+//! A shortage is nobody's fault and may pass, so it never breaks the pool: the pool goes on with the workers
+//! it has. While one more is wanted and cannot be had, the pool counts as having no room for it
+//! ([`Dispatch::room`]): tasks wait behind busy workers, and idle workers of other domains leave for them.
+//! One start at a time is tried again, after a pause that doubles, or at once when one of the pool's own
+//! workers has ended. If no process lives and none could be had for [`NO_WORKER_AFTER`], the waiting tasks
+//! fail with that error; tasks that come later are a new try.
 
 use super::check::Mutant;
 use super::slot::State;
@@ -14,13 +14,13 @@ use crate::limits::{NO_WORKER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX, SHO
 
 #[derive(Debug, Default)]
 pub(super) struct Shortage {
-    /// Starts that failed since the last worker was ready; 0 is no shortage.
+    /// The number of starts that failed since the last worker was ready; 0 means no shortage.
     failures: u32,
-    /// No start is tried before.
+    /// No start is tried before this time.
     retry_at: Now,
-    /// Since when no process lives and none can be had.
+    /// No process has lived, and none could be had, since this time.
     alone_since: Option<Now>,
-    /// This shortage has been told, which lasts until nothing more is wanted.
+    /// This shortage was reported already; it lasts until no more workers are wanted.
     is_told: bool,
     told_at: Option<Now>,
 }
@@ -34,24 +34,24 @@ impl Shortage {
         self.retry_at
     }
 
-    /// A worker is ready, so one more is worth a try. The others still come one at a time.
+    /// Allows a start at once, because a worker got ready. Starts still come one at a time.
     pub(super) fn has_eased(&mut self, now: Now) {
         self.failures = self.failures.min(1);
         self.retry_at = self.retry_at.min(now);
         self.alone_since = None;
     }
 
-    /// A process is gone: what it held is free.
+    /// Allows a start at once, because a process has ended and what it held is free.
     pub(super) fn has_room(&mut self, now: Now) {
         self.retry_at = self.retry_at.min(now);
     }
 
-    /// Nothing more is wanted.
+    /// Ends the shortage, because no more workers are wanted.
     pub(super) fn is_over(&mut self) {
         *self = Shortage { told_at: self.told_at, ..Shortage::default() };
     }
 
-    /// Whether this is to be told: once, and not more often than so.
+    /// Whether the shortage is to be reported: once, and not more often than every `SHORTAGE_TOLD_EVERY`.
     fn tell(&mut self, now: Now) -> bool {
         let is_due = self.told_at.is_none_or(|at| now.saturating_sub(at) >= SHORTAGE_TOLD_EVERY);
         let tells = !self.is_told && is_due;
@@ -62,7 +62,7 @@ impl Shortage {
     }
 
     fn note_failure(&mut self, now: Now) {
-        // Starts that were asked for together fail together: one pause for all of them.
+        // Starts that were asked for together fail together, so they cause one pause.
         if self.is_on() && now < self.retry_at {
             return;
         }
@@ -74,7 +74,8 @@ impl Shortage {
 }
 
 impl Dispatch {
-    /// How many more workers there is room for: in a shortage, for those whose place another one is leaving.
+    /// Returns how many more workers there is room for. In a shortage, a new one only takes the place of one
+    /// that is leaving.
     pub(super) fn room(&self) -> usize {
         let room = self.config.workers_max.saturating_sub(self.occupied());
         if !self.shortage.is_on() || self.mutant(Mutant::RoomInShortage) {
@@ -84,7 +85,7 @@ impl Dispatch {
         self.slots.iter().filter(leaves).count().min(room)
     }
 
-    /// How many of the wanted workers are to be started now.
+    /// Returns how many of the wanted workers to start now.
     pub(super) fn tries(&self, wanted: usize, starting: usize) -> usize {
         match self.shortage.is_on() {
             true => wanted.min(1_usize.saturating_sub(starting)),
@@ -92,12 +93,13 @@ impl Dispatch {
         }
     }
 
-    /// There was no way to make this worker's process, or for it to get ready.
+    /// Notes that this worker's process could not be made, or could not get ready, because something was
+    /// short.
     pub(super) fn not_started(&mut self, worker: WorkerKey, now: Now, actions: &mut Vec<Action>) {
         let Some(slot) = self.live(worker) else { return };
         match self.slots[slot].state {
             State::Starting { .. } => {}
-            // It has become unwanted meanwhile, or is to blame for its end.
+            // The worker is unwanted by now, or its end has another cause.
             _ => return self.dead(worker, now, actions),
         }
         self.slots[slot].vacate();

@@ -35,9 +35,9 @@ struct World {
     overtaken: Option<(TaskId, Now)>,
     /// Processes die before they are ready.
     fragile: bool,
-    /// So many processes the machine has room for, as long as it is short of something.
+    /// While the machine is short of something, it has room for this many processes.
     room: Option<usize>,
-    /// Starts that failed for want of room, since the last that did not.
+    /// The number of starts that failed for lack of room since one succeeded.
     not_started: u32,
     /// Deaths in a row without an answer between them and without a task to blame.
     crashes: u32,
@@ -385,7 +385,7 @@ impl World {
         }
     }
 
-    /// There is nothing to make this process with, or for it to get ready.
+    /// Fails the start of this process for lack of room.
     fn run_short(&mut self, worker: WorkerKey) {
         self.processes.remove(&worker);
         self.not_started += 1;
@@ -518,7 +518,7 @@ impl World {
     /// From here on everyone does what they should, and so everything has to end.
     fn end_well(&mut self) {
         self.event(Event::Shutdown { cancel_pending: false });
-        // Also on a machine that has room for few processes, or for none.
+        // The machine may also have room for few processes, or for none.
         self.room = self.random.pick(&[None, None, Some(0), Some(1), Some(2)]);
         for _ in 0..100_000 {
             if self.stopped {

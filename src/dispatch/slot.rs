@@ -47,7 +47,7 @@ pub(super) enum State {
         /// The task's, or after an interrupt the end of the grace period.
         deadline: Option<Now>,
         slow_at: Option<Now>,
-        /// When to look at what CPU time it has used, if that is limited.
+        /// The task's CPU time is to be looked at then, if it is limited.
         look_at: Option<Now>,
         stop: Option<StopReason>,
     },
@@ -71,7 +71,7 @@ impl State {
         )
     }
 
-    /// Whether a process is there that runs tasks, or will.
+    /// Whether the slot has a process that runs tasks, or will.
     pub(super) fn is_of_use(self) -> bool {
         matches!(self, State::Starting { deadline: Some(_) } | State::Idle { .. } | State::Busy { .. })
     }
@@ -132,7 +132,7 @@ impl Slot {
         *self = Slot { generation, state: State::Starting { deadline: None }, ..Slot::new() };
     }
 
-    /// The process is gone. Returns what it was, and what had been offered to it.
+    /// Empties the slot of a process that is gone. Returns its state, and the tasks that it had been offered.
     pub(super) fn vacate(&mut self) -> (State, VecDeque<TaskId>) {
         self.outgoing = false;
         self.domain = None;

@@ -1,8 +1,9 @@
-//! Limits of CPU time: when to look at what a task has used, and what follows.
+//! Limits of CPU time: decides when to look at what a task has used, and what follows.
 //!
-//! Such a task is handed to an idle worker, and nothing is in store behind it: so what the process computes from
-//! its begin to its answer is the task's. Nobody says when it has used up its limit. But it has one thread, and so
-//! cannot have before as much time has passed as it had left: that is when it is looked at next.
+//! A limited task is handed to an idle worker, and no task is offered behind it: so all that the process
+//! computes from the task's begin to its answer is the task's. Nobody reports that the limit is used up. But
+//! the task has one thread, so it cannot use up what is left of its limit in less time than that: this is
+//! when it is looked at next.
 
 use std::time::Duration;
 
@@ -11,24 +12,24 @@ use super::slot::{State, StopReason};
 use super::{Action, Answer, Dispatch, Now, WorkerKey};
 use crate::task::TaskId;
 
-/// CPU time is looked at no more often. A task that goes over its limit does so by this much, mostly.
+/// CPU time is looked at no more often than this, so a task may exceed its limit by about as much.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 impl Dispatch {
-    /// Asks for the CPU time of what runs in the slot, if it is time.
+    /// Asks for the CPU time of the slot's task, if a look is due.
     pub(super) fn look(&mut self, slot: usize, now: Now, actions: &mut Vec<Action>) {
         let worker = self.slots[slot].key(slot);
         if let State::Busy { task, look_at, stop: None, .. } = &mut self.slots[slot].state
             && look_at.is_some_and(|at| at <= now)
         {
-            // Until there is an answer, which may show that it is the last.
+            // This holds until the answer comes, which may stop the task.
             *look_at = Some(now.saturating_add(LOOK_AGAIN));
             actions.push(Action::Look { worker, task: *task });
         }
     }
 
-    /// The task has used so much: it is stopped, or looked at again when it may have used up the rest. A task has
-    /// one thread.
+    /// Stops a task that has used more than its limit. Otherwise it is looked at again when it could have
+    /// used up the rest.
     pub(super) fn looked(
         &mut self,
         worker: WorkerKey,
@@ -50,14 +51,14 @@ impl Dispatch {
         }
     }
 
-    /// Whether what has ended used more than it may.
+    /// Whether a task that has ended used more than its limit.
     pub(super) fn is_over(&self, task: TaskId, answer: &Answer) -> bool {
         let limit = self.tasks.get(&task).and_then(|entry| entry.spec.cpu_time);
         limit.zip(answer.used).is_some_and(|(limit, used)| used > limit)
             && !self.mutant(Mutant::CpuTimeForgotten)
     }
 
-    /// Whether the task must have its worker for itself.
+    /// Whether the task must have its worker to itself.
     pub(super) fn is_alone_there(&self, task: TaskId) -> bool {
         self.tasks.get(&task).is_some_and(|entry| entry.spec.cpu_time.is_some())
     }

@@ -436,7 +436,7 @@ impl Dispatch {
                 let is_over = self.is_over(task, &answer);
                 let how = match stop {
                     Some(reason) if answer.interrupted => reason.resolution(false),
-                    // It ended before it was stopped, and after its time.
+                    // It ended by itself, but had used more than its limit.
                     _ if is_over => Resolution::Overspent { killed: false },
                     _ => Resolution::Answered,
                 };

@@ -62,7 +62,7 @@ impl Dispatch {
         }
     }
 
-    /// No start is tried before.
+    /// Returns the time before which no start is tried.
     pub(super) fn start_at(&self) -> Now {
         self.restart_at.max(self.shortage.retry_at())
     }

@@ -47,12 +47,12 @@ pub enum DeathCause {
         /// The group's limit.
         limit_bytes: u64,
     },
-    /// It held more memory than the pool allows a worker, in ways that its own limits do not count, and was
-    /// killed for it.
+    /// It held more memory than the pool allows a worker, in ways that its own limits do not count, and the
+    /// pool killed it.
     MemoryExceeded {
-        /// [`worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max).
+        /// The pool's [`worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max).
         limit_bytes: u64,
-        /// What it held.
+        /// The bytes that it held.
         seen_bytes: u64,
     },
     /// It said something that the protocol does not allow, and was killed for it.
@@ -63,7 +63,8 @@ pub enum DeathCause {
     SandboxRefused(String),
     /// It never came to be.
     SpawnFailed(String),
-    /// For [`UNSENT_AFTER`](crate::limits::UNSENT_AFTER) it could not be sent what its task needs.
+    /// The pool could not send it what its task needs for [`UNSENT_AFTER`](crate::limits::UNSENT_AFTER), and
+    /// killed it.
     Unreachable(String),
     /// It is gone, but something else reaped it: the embedder ignores SIGCHLD, or waits for
     /// every child itself.

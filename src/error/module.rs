@@ -52,7 +52,7 @@ pub enum ModuleError {
         HostFunction::names()
     )]
     UnknownImports {
-        /// `module.name` of each, with its type, and with the host function's where it has another.
+        /// Each import as `module.name` with its type, and with the host function's type if that differs.
         imports: Vec<String>,
     },
     /// The custom section `wasmpool.tasks` or the exports break the byte ABI.
@@ -68,8 +68,8 @@ pub enum ModuleError {
         kind: CompileLimit,
         /// The limit: bytes, milliseconds or a number, by its kind.
         limit: u64,
-        /// What was seen. Of the shape: the first number over the limit. Of memory: what would have been
-        /// needed at least, which is the most that was resident and the allocation that failed. Of both times:
+        /// The value that was seen. For the shape: the first number over the limit. For memory: the least
+        /// that would have been needed, which is the peak plus the allocation that failed. For both times:
         /// the milliseconds of CPU time that the compiler had used when it was killed.
         seen: u64,
         /// The function, by its index in the module (imported ones come first), where it is one function's.
@@ -79,12 +79,12 @@ pub enum ModuleError {
         /// Whether this pool had met the module before, and did not try again.
         quarantined: bool,
     },
-    /// One of the [`CompileLimits`](crate::CompileLimits) is more than can be had here.
+    /// One of the [`CompileLimits`](crate::CompileLimits) is more than this process can grant.
     #[error(
         "CompileLimits::{} is {asked}, but no more than {most} can be had: {}", kind.setting(), Words(why)
     )]
     CompileLimitUnavailable {
-        /// Which.
+        /// The limit.
         kind: CompileLimit,
         /// The value that was asked for.
         asked: u64,
@@ -107,11 +107,11 @@ pub enum ModuleError {
         /// What the system said.
         message: String,
     },
-    /// For [`NO_COMPILER_AFTER`](crate::limits::NO_COMPILER_AFTER) no compiler process could be started, for want of
-    /// something. Another load is a new try.
+    /// No compiler process could be started for [`NO_COMPILER_AFTER`](crate::limits::NO_COMPILER_AFTER),
+    /// because something was short. Loading again is a new try.
     #[error("no compiler process can be started: {shortage}")]
     NoCompiler {
-        /// Of what.
+        /// The thing that was short.
         shortage: Shortage,
     },
     /// The module has no task of that name.
@@ -165,7 +165,8 @@ pub enum ModuleError {
         /// The tasks that exist.
         known: Vec<String>,
     },
-    /// As many modules are held as [`PoolBuilder::modules_max`](crate::PoolBuilder::modules_max) allows.
+    /// The pool holds as many modules as [`PoolBuilder::modules_max`](crate::PoolBuilder::modules_max)
+    /// allows.
     #[error(
         "{max} modules are held already, no more than that at a time: drop every handle of one first, \
          or raise PoolBuilder::modules_max"
@@ -174,14 +175,14 @@ pub enum ModuleError {
         /// The limit.
         max: usize,
     },
-    /// The system has no descriptor left for the module, or for its compiler. Each module that is held has two.
+    /// The system has no descriptor left for the module or its compiler. Each loaded module needs two.
     #[error(
         "no file descriptor is left for another module (each that is held has two): drop every handle of some, \
          or raise the limit of open files (RLIMIT_NOFILE, `ulimit -n`): {}",
         Words(message)
     )]
     NoDescriptors {
-        /// What the system said.
+        /// The system's message.
         message: String,
     },
     /// This process was forked from the one that built the pool, and has none of its workers and threads.

@@ -1,4 +1,4 @@
-//! What the system did not have just then.
+//! Shortages: what the system did not have just then.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ use super::{Death, DeathCause, Phase};
 use crate::refused::errno;
 use crate::text::Words;
 
-/// What there is too little of.
+/// A resource that is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Scarce {
@@ -25,20 +25,20 @@ pub enum Scarce {
     Memory,
 }
 
-/// A process could not be started for want of something that may be there later: nobody's fault. The pool goes
-/// on with the workers it has, and tries again.
+/// A process could not be started because something was short that may be there later. This is nobody's
+/// fault: the pool goes on with the workers it has, and tries again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Shortage {
-    /// Of what.
+    /// The resource that is short.
     pub of: Scarce,
-    /// The limit of this process that stands behind it, where there is one: the soft one.
+    /// This process's own soft limit of the resource, if that is the cause.
     pub limit: Option<u64>,
-    /// What the system said.
+    /// The system's message.
     pub message: String,
 }
 
-/// A child that could not get ready for want of something exits with this and the place in [`SCARCE`].
+/// A child that something is too short for exits with this code plus the resource's place in [`SCARCE`].
 const EXIT_CODES: i32 = 211;
 
 const SCARCE: [Scarce; 4] =
@@ -48,7 +48,7 @@ impl Scarce {
     fn of(error: &io::Error) -> Option<Scarce> {
         match errno(error)? {
             Errno::MFILE => Some(Scarce::Descriptors),
-            // More descriptors are on their way through sockets than one user may have there.
+            // The kernel also limits how many descriptors one user may have under way in sockets.
             Errno::NFILE | Errno::TOOMANYREFS => Some(Scarce::SystemDescriptors),
             Errno::AGAIN => Some(Scarce::Processes),
             Errno::NOMEM | Errno::NOBUFS => Some(Scarce::Memory),
@@ -58,12 +58,12 @@ impl Scarce {
 }
 
 impl Shortage {
-    /// Whether this is why a process, a thread or a file could not be made.
+    /// Sorts an error: `Some` if it is a shortage.
     pub(crate) fn of(error: &io::Error) -> Option<Shortage> {
         Scarce::of(error).map(|of| Shortage::new(of, error.to_string()))
     }
 
-    /// The same error, which says what to do about it where it is one of these.
+    /// Returns the same error; a shortage then also says what to do about it.
     pub(crate) fn explained(error: io::Error) -> io::Error {
         match Shortage::of(&error) {
             Some(shortage) => io::Error::new(error.kind(), shortage),
@@ -71,7 +71,7 @@ impl Shortage {
         }
     }
 
-    /// Whether it is why a child never got ready.
+    /// Finds the shortage that kept a child from getting ready, if there was one.
     pub(crate) fn of_death(death: &Death) -> Option<Shortage> {
         let DeathCause::Exited(code) = death.cause else { return None };
         let place = usize::try_from(code.checked_sub(EXIT_CODES)?).ok()?;
@@ -79,7 +79,7 @@ impl Shortage {
         Some(Shortage::new(*of, death.stderr_tail.trim().to_string()))
     }
 
-    /// The exit code of a child that met this error before it was ready.
+    /// Returns the exit code for a child that met this error before it was ready.
     pub(crate) fn exit_code(error: &io::Error) -> Option<i32> {
         let of = Scarce::of(error)?;
         let place = SCARCE.iter().position(|scarce| *scarce == of)?;

@@ -151,8 +151,8 @@ pub enum TaskError {
         /// Whether the worker had to be killed.
         killed: bool,
     },
-    /// The task used more CPU time than it may ([`TaskOptions::cpu_time`](crate::TaskOptions::cpu_time)), and was
-    /// interrupted as at a timeout. How much it had used is in its [report](crate::TaskReport::cpu).
+    /// The task used more CPU time than it may ([`TaskOptions::cpu_time`](crate::TaskOptions::cpu_time)), and
+    /// was interrupted as at a timeout. Its [report](crate::TaskReport::cpu) says how much it had used.
     #[error("used more CPU time than its limit of {limit:?}{}", if *killed { " (its worker had to be killed)" } else { "" })]
     CpuTime {
         /// The limit.
@@ -160,10 +160,10 @@ pub enum TaskError {
         /// Whether the worker had to be killed.
         killed: bool,
     },
-    /// The task was refused memory that it cannot do without: what its module begins with, room for its input, or for
-    /// an object of the engine's garbage collector. A guest whose `memory.grow` is refused is told so instead,
-    /// and goes on: if it then traps, that is [`Trap`](Self::Trap), and its report has
-    /// [the refusals](TaskReport::refusals).
+    /// The task was refused memory that it cannot do without: what its module begins with, room for its
+    /// input, or for an object of the engine's garbage collector. A guest whose `memory.grow` is refused is
+    /// told so and goes on: if it then traps, the error is [`Trap`](Self::Trap), and its report lists [the
+    /// refusals](TaskReport::refusals).
     #[error("out of memory: {requested} bytes asked for, the limit is {limit}{}", Backtrace(backtrace))]
     Memory {
         /// The limit in bytes.
@@ -248,7 +248,7 @@ pub enum TaskError {
     /// The future was cancelled before the task ran.
     #[error("cancelled")]
     Cancelled,
-    /// This process was forked from the one whose pool has the task. What becomes of it is known there only.
+    /// This process was forked from the one whose pool has the task, and only that one has its result.
     #[error("its pool is of another process, from which this one was forked: only that one has its result")]
     OtherProcess,
     /// The worker that ran it died, and was replaced ([`OnWorkerDeath::Replace`](crate::OnWorkerDeath::Replace)).
@@ -257,8 +257,9 @@ pub enum TaskError {
     /// A worker died, and the pool with it.
     #[error(transparent)]
     Broken(#[from] BrokenPool),
-    /// It never began: there is no worker, and for [`NO_WORKER_AFTER`](crate::limits::NO_WORKER_AFTER) none could
-    /// be started, for want of something. The pool is not broken: tasks that come later are a new try.
+    /// The task never began: there is no worker, and none could be started for
+    /// [`NO_WORKER_AFTER`](crate::limits::NO_WORKER_AFTER), because something was short. The pool is not
+    /// broken: tasks that come later are a new try.
     #[error("there is no worker, and none can be started: {0}")]
     NoWorker(Shortage),
 }
@@ -317,7 +318,7 @@ impl TaskFailure {
         TaskFailure(Arc::new(FailureParts { error, task, name, module, label, report, output: None }))
     }
 
-    /// With what the command wrote. For one that nobody else holds yet.
+    /// Adds what the command wrote. Nobody else may hold the failure yet.
     pub(crate) fn with_output(mut self, output: Option<PartialOutput>) -> Self {
         if let Some(parts) = Arc::get_mut(&mut self.0) {
             parts.output = output;
@@ -360,10 +361,10 @@ impl TaskFailure {
         self.0.report.attempts > 0
     }
 
-    /// What a WASI command had written when it failed, in whatever way: at a limit or its deadline, by a trap, an
-    /// abort or its exit code. `None` of a task that is no command, of one that was never begun, and of one
-    /// that went with its worker's process: where that was killed
-    /// ([`TaskError::Timeout`] and [`TaskError::Aborted`] say so) or died, what the command wrote is lost with it.
+    /// What a WASI command had written when it failed: at a limit or its deadline, by a trap, an abort or its
+    /// exit code. It is `None` for a task that is no command, for one that was never begun, and for one whose
+    /// worker's process was killed ([`TaskError::Timeout`] and [`TaskError::Aborted`] say so) or died: what
+    /// it wrote is then lost.
     pub fn output(&self) -> Option<&PartialOutput> {
         self.0.output.as_ref()
     }
@@ -407,7 +408,7 @@ impl fmt::Debug for TaskFailure {
 }
 
 impl std::error::Error for TaskFailure {
-    /// What [`error`](Self::error) does not say itself: `Display` has its words already.
+    /// `Display` shows the words of [`error`](Self::error) already, so the source is what lies behind that.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.error.source()
     }

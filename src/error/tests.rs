@@ -11,7 +11,7 @@ use crate::schema::SchemaError;
 use crate::task::{CommandOutput, TaskId, TaskReport};
 use crate::text::is_harmless;
 
-/// Turns the title of a terminal, and the reading order of what follows; hides, and begins a line of its own.
+/// This text sets a terminal's title, reverses the reading order, hides text, and begins a line of its own.
 const HOSTILE: &str =
     "a\u{1b}]0;title\u{7}\u{202e}b\u{9b}31m\u{200b}\u{ad}\u{e0041}\u{fe0f}\rerror: forged\nerror: forged";
 
@@ -86,7 +86,7 @@ fn shortage() -> Shortage {
     Shortage::new(Scarce::Descriptors, "the words".into())
 }
 
-/// Values, one for each pattern; a variant that is missing here does not compile.
+/// Makes one value for each pattern; a variant that is missing here does not compile.
 macro_rules! one_of_each {
     ($($pattern:pat => $value:expr,)*) => {{
         let values = vec![$($value),*];
@@ -103,7 +103,7 @@ thread_local! {
     static IS_HOSTILE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A stranger's text, who may be hostile.
+/// Text from a stranger, who may be hostile.
 fn word(text: &str) -> String {
     if IS_HOSTILE.get() { format!("{text}{HOSTILE}") } else { text.into() }
 }
@@ -292,7 +292,8 @@ fn map_errors() -> Vec<MapError> {
     errors
 }
 
-/// Whatever a stranger can put into it, every error shows; and a variant that is new must be in the lists above.
+/// Each error must show a stranger's text harmlessly; a new variant does not compile until it is in the lists
+/// above.
 #[test]
 fn no_error_shows_a_strangers_text_raw() {
     IS_HOSTILE.set(true);
@@ -310,7 +311,7 @@ fn no_error_shows_a_strangers_text_raw() {
     for error in errors {
         let shown = error.to_string();
         assert!(shown.chars().all(|c| is_harmless(c) && c != '\t'), "{shown:?}");
-        // As frames of a backtrace are.
+        // Frames of a backtrace are indented in the same way.
         assert!(shown.lines().skip(1).all(|line| line.starts_with("    ")), "{shown:?}");
         escaped += usize::from(shown.contains("\\u{1b}]0;title"));
     }
@@ -321,7 +322,7 @@ fn boxed<E: Error + 'static>(errors: Vec<E>) -> impl Iterator<Item = Box<dyn Err
     errors.into_iter().map(|error| Box::new(error) as Box<dyn Error>)
 }
 
-/// Some print all of a chain: `{:#}` of anyhow, the command line.
+/// Some programs print a whole chain of sources: `{:#}` of anyhow, and the command line.
 #[test]
 fn no_error_says_again_what_was_said_before_it_in_its_chain() {
     let errors = boxed(task_errors())
@@ -351,8 +352,8 @@ fn no_error_says_again_what_was_said_before_it_in_its_chain() {
             assert!(said.matches(words).count() <= 1, "{said:?} says {words:?} twice");
         }
     }
-    // What the system says is left to the source: of a directory, the cache's, a worker's program, a thread and a
-    // shared input.
+    // These errors leave the system's message to the source: of a directory, the cache's, a worker's program,
+    // a thread and a shared input.
     assert!(count > 100 && with_sources == 5, "{with_sources} of {count}");
 }
 

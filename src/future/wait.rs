@@ -137,7 +137,7 @@ impl<F> AsCompleted<F> {
         }
         let next = match self.watch.0.here() {
             Some(_) => self.watch.next(self.deadline),
-            // In a process that was forked from the one that waits, all are done.
+            // In a process that was forked from the waiting one, all futures count as done.
             None => self.futures.iter().position(Option::is_some).ok_or(RecvTimeoutError::Disconnected),
         };
         match next {
@@ -188,7 +188,7 @@ impl Watch {
             .enumerate()
             .filter_map(|(number, future)| {
                 let Some(cell) = future.cell() else {
-                    // It is another process's, and done. The channel is new, and ends with this watch.
+                    // The future is another process's, so it is done. The channel is new and has room.
                     let _ = sender.send(number);
                     return None;
                 };

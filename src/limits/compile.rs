@@ -26,7 +26,7 @@ macro_rules! shape {
             $kind,)*
             /// Bytes of memory that the compiler process holds: [`CompileLimits::memory_bytes_max`].
             Memory,
-            /// Milliseconds of CPU time that it uses: [`CompileLimits::cpu_time`].
+            /// Milliseconds of CPU time that the compiler uses: [`CompileLimits::cpu_time`].
             CpuTime,
             /// Milliseconds that it takes: [`CompileLimits::timeout`].
             Time,
@@ -144,7 +144,7 @@ impl fmt::Display for CompileLimit {
 pub struct CompileLimits {
     /// By the kinds' order.
     shape: [u64; SHAPES],
-    /// By the machine, where nobody has said otherwise.
+    /// `None` means that the machine's memory decides.
     memory_bytes: Option<u64>,
     cpu_time: Duration,
     timeout: Duration,
@@ -172,8 +172,8 @@ impl CompileLimits {
         self
     }
 
-    /// CPU time that the compiler process may use, of all its threads together; then it is killed, and the
-    /// module is in quarantine. However busy the machine is, a module meets it or does not. Default:
+    /// CPU time that all threads of the compiler process may use together; then it is killed, and the module
+    /// is in quarantine. A busy machine does not change whether a module exceeds it. Default:
     /// [`limits::COMPILE_CPU_TIME`](crate::limits::COMPILE_CPU_TIME).
     pub const fn cpu_time(mut self, cpu_time: Duration) -> CompileLimits {
         self.cpu_time = cpu_time;
@@ -200,8 +200,8 @@ impl CompileLimits {
         }
     }
 
-    /// The bound of that kind: bytes, milliseconds or a number. Memory that nobody has set is the most that
-    /// it may come to.
+    /// Returns the bound of this kind: bytes, milliseconds or a number. For memory that is not set, this is
+    /// the most that it may come to.
     pub fn get(&self, kind: CompileLimit) -> u64 {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         match kind {
@@ -220,7 +220,7 @@ impl CompileLimits {
         self.cpu_time
     }
 
-    /// With this much memory, where nobody has set it.
+    /// Sets the memory, unless it is set already.
     pub(crate) fn or_memory(mut self, bytes: u64) -> CompileLimits {
         self.memory_bytes.get_or_insert(bytes);
         self

@@ -11,7 +11,8 @@ pub struct ModuleOptions {
     interrupt: Interrupt,
     pub(crate) name: Option<String>,
     pub(crate) compile_limits: Option<CompileLimits>,
-    /// The task that is to be run, or any, if that is known.
+    /// The module is loaded to run this task, or (`Some(None)`) whatever it has to run; `None` means that
+    /// nothing is known.
     pub(crate) entry: Option<Option<String>>,
 }
 
@@ -50,8 +51,8 @@ impl ModuleOptions {
         self
     }
 
-    /// Says that the module is loaded for this task, or, of none, for whatever it has to be run. One without it is
-    /// refused before it is compiled, which may take minutes, and not after.
+    /// Says that the module is loaded to run this task, or whatever it has to run. A module without it is
+    /// then refused before it is compiled, which may take minutes, and not after.
     pub fn to_run(mut self, task: Option<impl Into<String>>) -> Self {
         self.entry = Some(task.map(Into::into));
         self

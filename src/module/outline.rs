@@ -1,4 +1,4 @@
-//! A module's outline can be told without loading it.
+//! A module's outline: what can be told without loading it.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,33 +11,33 @@ use crate::limits;
 pub struct ModuleOutline {
     /// The kind of program.
     pub kind: ModuleKind,
-    /// Its tasks; none if it breaks the byte ABI.
+    /// Its tasks; this is empty if it breaks the byte ABI.
     pub tasks: Vec<TaskDescription>,
-    /// `module.name: type` of each import.
+    /// Each import as `module.name: type`.
     pub imports: Vec<String>,
-    /// Those among them that no host function answers; with the host function's type, where it has another.
+    /// The imports that no host function answers; each has the host function's type if that differs.
     pub unknown_imports: Vec<String>,
-    /// `name: type` of each export.
+    /// Each export as `name: type`.
     pub exports: Vec<String>,
-    /// Its memories that are imported or exported.
+    /// The memories that it imports or exports.
     pub memories: Vec<MemoryDescription>,
-    /// Size of the wasm file.
+    /// The size of the wasm file.
     pub wasm_bytes: u64,
 }
 
 impl ModuleOutline {
-    /// Holds an outline that came over a wire to its bounds.
+    /// Checks an outline that came from a compiler against its bounds.
     pub(crate) fn is_well_formed(&self) -> bool {
         self.tasks.len() <= limits::TASKS_PER_MODULE_MAX
             && self.tasks.iter().all(TaskDescription::is_well_formed)
     }
 }
 
-/// The part that will be run of a module that is loaded for nothing else.
+/// The task or command that a module is loaded to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WantedEntry {
     /// The module's name, for errors.
     pub(crate) module: String,
-    /// The task, or whatever it has.
+    /// The task's name, or `None` for whatever the module has to run.
     pub(crate) task: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Short tasks of a map, together: how many, and their results.
+//! Short tasks of a map travel together: this decides how many, and takes their results apart.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,18 +26,19 @@ const WORK_NS: u64 = 500_000;
 /// Results that are looked at before the first batch.
 const SEEN_MIN: u32 = 4;
 
-/// What a map has seen of its results.
+/// One result, as a map sees it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     run: Duration,
     bytes: u64,
 }
 
-/// What is known of a map's tasks: how long they take, and how long their answers are. Asked for each result.
+/// What a map learns of its tasks: how long they take, and how long their answers are. It is asked for each
+/// result.
 #[derive(Debug, Default)]
 pub(super) struct Batching {
     run: Typical,
-    /// Of an answer, as a moving average.
+    /// The length of an answer, as a moving average.
     bytes: u64,
     seen: u32,
 }
@@ -50,7 +51,8 @@ impl Batching {
         self.seen = self.seen.saturating_add(1);
     }
 
-    /// How many make a batch; 1 is none. Their answers have room, mostly.
+    /// Returns how many tasks make a batch; 1 means none. Their answers mostly fit into what a batch is
+    /// charged for.
     pub(super) fn size(&self) -> usize {
         if self.seen < SEEN_MIN || self.run.nanos() > SHORT_NS {
             return 1;
@@ -61,10 +63,10 @@ impl Batching {
     }
 }
 
-/// What a map has submitted, as far as it has not been yielded.
+/// Something that a map has submitted and not fully yielded.
 pub(super) struct Submitted<O> {
     what: What<O>,
-    /// Given back when all of it has been yielded.
+    /// The charge is given back when all of it was yielded.
     charge: OfProcess<Arc<Charge>>,
 }
 
@@ -76,12 +78,12 @@ enum What<O> {
     Refused(SubmitError, usize),
 }
 
-/// What comes next of something that was submitted.
+/// The next result of something that was submitted.
 pub(super) enum Next<O> {
     Result(Result<O, MapError>, Option<Seen>),
     /// The deadline came first.
     Late,
-    /// These tasks of a batch were handed back: they have not been begun.
+    /// These tasks of a batch were not begun and are handed back.
     HandedBack(Inputs),
 }
 
@@ -90,7 +92,7 @@ impl<O> Submitted<O> {
         Submitted { what: What::One(Some(future)), charge: OfProcess::new(charge) }
     }
 
-    /// A batch of these.
+    /// Makes a batch of these inputs.
     pub(super) fn many(future: TaskFuture<O>, (inputs, count): (Bytes, usize), charge: Arc<Charge>) -> Self {
         let many = Many { future, inputs, count, left: count, ready: VecDeque::new() };
         Submitted { what: What::Many(many), charge: OfProcess::new(charge) }
@@ -100,7 +102,7 @@ impl<O> Submitted<O> {
         Submitted { what: What::Refused(error, count), charge: OfProcess::new(charge) }
     }
 
-    /// None in a process that was forked from the map's.
+    /// Returns `None` in a process that was forked from the map's.
     pub(super) fn charge(&self) -> Option<Arc<Charge>> {
         self.charge.here().cloned()
     }
@@ -140,7 +142,7 @@ impl<O> Submitted<O> {
         }
     }
 
-    /// What comes next, or [`Next::Late`].
+    /// Waits for the next result, until the deadline.
     pub(super) fn next(&mut self, deadline: Option<Instant>) -> Next<O> {
         match &mut self.what {
             What::One(future) => {
@@ -196,7 +198,7 @@ impl<O> Many<O> {
             if is_over {
                 return match self.failure() {
                     Some(failure) => {
-                        // What has no result of its own has ended with the batch.
+                        // A task without a result of its own failed as the batch did.
                         self.left -= 1;
                         Next::Result(Err(MapError::Task(failure)), None)
                     }
@@ -210,7 +212,7 @@ impl<O> Many<O> {
         }
     }
 
-    /// How the batch failed, if it did.
+    /// Returns how the batch failed, if it did.
     fn failure(&self) -> Option<TaskFailure> {
         let Some(cell) = self.future.cell() else { return Some(self.future.elsewhere()) };
         cell.outcome().and_then(|outcome| outcome.failure(self.future.labels()))

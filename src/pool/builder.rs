@@ -131,8 +131,8 @@ impl PoolBuilder {
         self
     }
 
-    /// What becomes of the tasks when the last handle of the pool is dropped. Default: [`DropPolicy::Finish`], as in
-    /// Python.
+    /// What happens to the tasks when the last handle of the pool is dropped. Default:
+    /// [`DropPolicy::Finish`], as in Python.
     pub fn on_drop(mut self, policy: DropPolicy) -> Self {
         self.settings.on_drop = policy;
         self
@@ -187,7 +187,7 @@ impl PoolBuilder {
         self
     }
 
-    /// The limit of CPU time of tasks that do not say otherwise. Default: none.
+    /// The limit of CPU time for tasks that do not set their own. Default: none.
     pub fn cpu_time(mut self, cpu_time: Duration) -> Self {
         self.settings.defaults.cpu_time = Some(cpu_time);
         self
@@ -285,10 +285,10 @@ impl PoolBuilder {
         self
     }
 
-    /// Most [modules](crate::Module) that are held at a time, at least 1; to load one more is
-    /// [`ModuleError::TooMany`](crate::ModuleError::TooMany). Each has two descriptors of this process, whose own limit
-    /// may be lower: [`ModuleError::NoDescriptors`](crate::ModuleError::NoDescriptors). What nobody holds does not
-    /// count. Default: 4096.
+    /// Most [modules](crate::Module) that are held at a time, at least 1; loading one more fails with
+    /// [`ModuleError::TooMany`](crate::ModuleError::TooMany). Each takes two descriptors of this process,
+    /// whose own limit may be lower: [`ModuleError::NoDescriptors`](crate::ModuleError::NoDescriptors). A
+    /// module that nobody holds does not count. Default: 4096.
     pub fn modules_max(mut self, modules: usize) -> Self {
         self.settings.modules_max = modules;
         self
@@ -341,9 +341,9 @@ impl PoolBuilder {
         self
     }
 
-    /// Threads of one compiler process, 1 to 32. Default: one for each CPU, at most four. They
-    /// run as other processes do. Only a compiler that has used far more CPU time than its module's size explains steps
-    /// back behind tasks of this process, while they compute, to a tenth of the CPUs.
+    /// Threads of one compiler process, 1 to 32. Default: one for each CPU, at most four. They run as other
+    /// processes do. Only a compiler that has used far more CPU time than the size of its module explains
+    /// steps back behind this process's tasks while they compute, to a tenth of the CPUs.
     pub fn compile_threads(mut self, threads: usize) -> Self {
         self.settings.compile_threads = threads;
         self
@@ -452,10 +452,9 @@ impl PoolBuilder {
         self
     }
 
-    /// Where compiled modules are kept. Default: `$XDG_CACHE_HOME/wasmpool`, else
-    /// `$HOME/.cache/wasmpool`. The directory must belong to this user alone, and must not lie in a directory
-    /// that tasks may write to. Where the default would lie outside of a home that is there, or in another user's
-    /// folder, there is no cache.
+    /// The directory for compiled modules. Default: `$XDG_CACHE_HOME/wasmpool`, else `$HOME/.cache/wasmpool`.
+    /// It must belong to this user alone, and must not lie in a directory that tasks may write to. There is
+    /// no cache if the home is missing or the default lies in another user's folder.
     pub fn cache_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.cache = CacheChoice::Dir(dir.as_ref().into());
         self
@@ -467,8 +466,8 @@ impl PoolBuilder {
         self
     }
 
-    /// Most bytes that compiled modules may take of the disk; those that were used least recently go for others. A
-    /// module that is larger is not kept. Default: 2 GiB.
+    /// Most bytes of disk that compiled modules may take; those used least recently are removed for new ones.
+    /// A module that is larger is not kept. Default: 2 GiB.
     pub fn cache_bytes_max(mut self, bytes: u64) -> Self {
         self.cache_bytes_max = bytes;
         self
@@ -521,7 +520,7 @@ impl PoolBuilder {
         let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
         let mut settings = Settings { workers_max: self.workers, dirs, files, ..self.settings };
         settings.defaults.timeout.get_or_insert(limits::TIMEOUT);
-        // Workers inherit the hard limit, which may be below what they have otherwise.
+        // Workers inherit the hard limit, which may be lower than what they are given otherwise.
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
         let (modules_max, offers_max) = limits::within_descriptors(descriptors.unwrap_or(u64::MAX));
         settings.modules_per_worker_max = settings.modules_per_worker_max.min(modules_max);

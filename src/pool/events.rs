@@ -31,7 +31,7 @@ impl Events {
         Events(Some(OfProcess::new(subscription)))
     }
 
-    /// In a process that was forked from the pool's there are none.
+    /// Makes events that have ended, for a process that was forked from the pool's.
     pub(super) fn none() -> Self {
         Events(None)
     }

@@ -1,20 +1,21 @@
-//! How a map gets its inputs, and hands them over to the pool.
+//! Pulls a map's inputs, and hands them over to the pool.
 //!
 //! ```text
 //!  the iterator ─► pulled ─► encoded ─► alone, or gathered ─► charged ─► submitted ─► what is ahead ─► results
 //!                  └──────────── a thread of the map's own ─────────────────────────┘  the caller's thread
 //! ```
-//! Nobody knows whether an iterator's `next` waits, and for what: perhaps for the result of the input before. So while
-//! something is under way, the thread that asks for results does not call it: a thread of the map's own does. Only while
-//! nothing is under way, so that there is no result which could be held up, it pulls by itself. (A map whose iterator
-//! cannot go to another thread, [`Pool::map_local`], has no such thread, and its rules.)
+//! An iterator's `next` may wait for anything, perhaps for the result of the input before. So while something
+//! is under way, the thread that asks for results does not call it; a thread of the map's own does. The
+//! asking thread pulls only while nothing is under way, since then no result can be held up.
+//! ([`Pool::map_local`], whose iterator cannot go to another thread, has no such thread, and its own rules.)
 //!
-//! For the same reason nothing that was pulled waits for what is yet to be pulled, except for a moment: inputs that are
-//! gathered for a batch stand where the caller finds them. If it has waited for a result for [`STALLED`], or nothing is
-//! under way, it submits them as they are, and until it has its result each input is submitted as it is pulled.
+//! For the same reason no pulled input waits long for inputs that are yet to be pulled: those that are
+//! gathered for a batch are where the caller finds them. A caller that has waited [`STALLED`] for a result,
+//! or has nothing under way, submits them as they are; until it has its result, each input is submitted as it
+//! is pulled.
 //!
-//! One thread at a time submits (`is_submitting`), so that the order of inputs is that of submission. No lock is held
-//! while an iterator, an encoder or the pool is at work.
+//! Only one thread at a time submits (`is_submitting`), so that inputs are submitted in their order. No lock
+//! is held while an iterator, an encoder or the pool is at work.
 
 mod shared;
 
@@ -41,24 +42,25 @@ use crate::host::core::WhenFull;
 use crate::module::Callable;
 use crate::task::TaskOptions;
 
-/// Who waits for a result for so long has what was gathered submitted: longer than a batch takes, and shorter than
-/// anyone notices.
+/// A caller that has waited this long for a result has gathered inputs submitted: it is longer than a batch
+/// takes, and shorter than anyone notices.
 const STALLED: Duration = Duration::from_millis(2);
 
-/// How often a caller that waits for a result asks whether the iterator has panicked meanwhile, on the map's thread: a
-/// task may run for an hour, and the panic is the caller's at once, as if it had called the iterator itself.
+/// A caller that waits for a result looks this often whether the iterator has panicked on the map's thread: a
+/// task may run for an hour, and the caller must get the panic at once, as if it had called the iterator
+/// itself.
 const LOOK_FOR_A_PANIC: Duration = Duration::from_millis(100);
 
-/// Inputs that a map without a thread pulls for a result that is there already, so that the look-ahead grows to its size
-/// while nobody waits for it; none, of an iterator that takes longer than `QUICK_NS` for one.
+/// A map without a thread pulls this many inputs for a result that is there already, so that its look-ahead
+/// grows while nobody waits. It pulls none if the iterator takes longer than `QUICK_NS` for one.
 const PULLED_AT_LEAST: usize = 2;
 const QUICK_NS: u64 = 20_000;
 
-/// What the map was told, until its first result is asked for and after.
+/// The settings of a map.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) options: TaskOptions,
-    /// Unless that is left to us.
+    /// `None` leaves the size to the pool.
     pub(super) buffer_size: Option<usize>,
     pub(super) bytes_max: Option<u64>,
     /// Items that go to one worker together; `None` leaves it to the pool.
@@ -78,40 +80,40 @@ impl Plan {
     }
 }
 
-/// Whether there was a deadline, and it has come.
+/// Whether there is a deadline and it has passed.
 fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| deadline <= Instant::now())
 }
 
-/// Starts the thread that pulls for a map.
+/// A function that starts the thread which pulls for a map.
 pub(super) type Start<C, I> = fn(&Arc<Shared<C, I>>) -> io::Result<()>;
 
 /// The caller's side.
 pub(super) struct Feed<C: Callable, I> {
-    /// None if it was made in a process that was forked from the pool's: then its inputs are in `strays`.
+    /// `None` if it was made in a process that was forked from the pool's: its inputs are then in `strays`.
     shared: Option<OfProcess<Arc<Shared<C, I>>>>,
     strays: Option<I>,
-    /// It has been said that the inputs are another process's.
+    /// The refusal of another process's inputs was yielded already.
     has_refused: bool,
-    /// Of the task, for errors.
+    /// The task's name, for errors.
     name: Arc<str>,
     start: Option<Start<C, I>>,
-    /// Inputs are pulled elsewhere.
+    /// A thread of the map's own pulls.
     has_thread: bool,
-    /// When the map's time is up, and how long that was.
+    /// The time at which the map's time is up, and how long that was.
     deadline: Option<Instant>,
     timeout: Option<Duration>,
-    /// The last one may be the pool's: it is dropped on the caller's thread.
+    /// This handle of the pool may be the last one, so it is dropped on the caller's thread.
     pool: Pool,
 }
 
-/// What a caller finds that has nothing ahead.
+/// What a caller without anything ahead may find.
 pub(super) enum Found {
     Submitted,
     End(End),
-    /// The iterator has panicked with this.
+    /// The iterator has panicked with this payload.
     Panic(Box<dyn Any + Send>),
-    /// This is another process than the pool's.
+    /// This process was forked from the pool's.
     Refused(SubmitError),
 }
 
@@ -136,12 +138,12 @@ impl<C: Callable, I> Feed<C, I> {
         }
     }
 
-    /// None in a process that was forked from the pool's.
+    /// Returns `None` in a process that was forked from the pool's.
     fn shared(&self) -> Option<&Arc<Shared<C, I>>> {
         self.shared.as_ref()?.here()
     }
 
-    /// What bounds the map; none in a process that was forked from the pool's.
+    /// Returns the map's account, or `None` in a process that was forked from the pool's.
     pub(super) fn account(&self) -> Option<Arc<Account>> {
         self.shared().map(|shared| shared.account.clone())
     }
@@ -159,7 +161,7 @@ impl<C: Callable, I> Feed<C, I> {
         shared.resize();
     }
 
-    /// So many make a batch, by what the results tell.
+    /// Sets how many tasks make a batch, as the results suggest.
     pub(super) fn set_batch_size(&self, items: usize) {
         if let Some(shared) = self.shared() {
             shared.lock().batch_size = items;
@@ -167,12 +169,13 @@ impl<C: Callable, I> Feed<C, I> {
         }
     }
 
-    /// Inputs that were submitted.
+    /// Returns how many inputs were submitted.
     pub(super) fn count(&self) -> usize {
         self.shared().map_or(0, |shared| shared.lock().count)
     }
 
-    /// Tells `listener` of what has results from now on, and of what was submitted and not taken.
+    /// From now on tells `listener` the numbers of inputs that have results, including those submitted and
+    /// not yet taken.
     pub(super) fn listen(&self, listener: &Sender<usize>) {
         let Some(shared) = self.shared() else { return };
         let mut state = shared.lock();
@@ -180,12 +183,13 @@ impl<C: Callable, I> Feed<C, I> {
         state.listener = Some(listener.clone());
     }
 
-    /// What was submitted since, each with the number of its first input.
+    /// Takes what was submitted since the last call, each with the number of its first input.
     pub(super) fn take(&self) -> VecDeque<(usize, Submitted<C::Output>)> {
         self.shared().map(|shared| std::mem::take(&mut shared.lock().submitted)).unwrap_or_default()
     }
 
-    /// Submits what was handed back of a batch, which is charged for already. `None` if there was no room in time.
+    /// Submits tasks that a batch handed back; their charge goes on. Returns `None` if there was no room in
+    /// time.
     pub(super) fn resubmit(&self, inputs: Inputs, charge: Arc<Charge>) -> Option<Submitted<C::Output>> {
         let (shared, deadline) = (self.shared()?, self.deadline);
         let parcel = shared.lock().parcel_of(shared, inputs);
@@ -196,8 +200,8 @@ impl<C: Callable, I> Feed<C, I> {
         }
     }
 
-    /// Waits for what is ahead by `wait`, which is given a deadline and returns `None` once it is over. What is gathered
-    /// meanwhile does not wait for long.
+    /// Calls `wait`, which gets a deadline and returns `None` once that has passed, until it has a result.
+    /// Gathered inputs are submitted meanwhile.
     pub(super) fn wait<T>(&self, mut wait: impl FnMut(Option<Instant>) -> Option<T>) -> Option<T> {
         let (soon, deadline) = (Instant::now() + STALLED, self.deadline);
         let Some(shared) = self.shared() else { return wait(deadline) };
@@ -217,7 +221,7 @@ impl<C: Callable, I> Feed<C, I> {
                 drop(state);
                 resume_unwind(panic);
             }
-            // An iterator that has ended panics no more.
+            // An iterator that has ended cannot panic any more.
             let look_again = state.end.is_none().then(|| Instant::now() + LOOK_FOR_A_PANIC);
             drop(state);
             let until = deadline.into_iter().chain(look_again).min();
@@ -237,7 +241,7 @@ where
     C: Callable,
     I: Iterator<Item = C::Input>,
 {
-    /// Waits for something to be submitted, where nothing is under way.
+    /// Waits for something to be submitted while nothing is under way.
     pub(super) fn find(&mut self) -> Found {
         let Some(shared) = self.shared().cloned() else { return self.stray() };
         let mut state = shared.lock();
@@ -272,14 +276,14 @@ where
             }
         };
         state.is_urgent = false;
-        // The map's thread waits for the caller to have taken what the iterator panicked with.
+        // The map's thread sleeps until the caller has taken the panic.
         shared.notify(&state);
         drop(state);
         found
     }
 
-    /// In a process that was forked from the pool's: an error for each input, or for all of those that are the other
-    /// process's.
+    /// In a process that was forked from the pool's, returns an error for each input, or a single one for the
+    /// inputs that the other process has.
     fn stray(&mut self) -> Found {
         let is_one = match &mut self.strays {
             Some(inputs) => inputs.next().is_some(),
@@ -291,18 +295,18 @@ where
         }
     }
 
-    /// While something is under way, of which the first may be ready: sees to it that inputs go on to be pulled.
+    /// Keeps inputs being pulled while something is under way, the first of which may be ready.
     pub(super) fn keep_up(&mut self, is_ready: impl Fn() -> bool) {
         let Some(shared) = self.shared().filter(|_| !self.has_thread).cloned() else { return };
         let state = shared.lock();
         let (is_over, size) = (state.end.is_some() || state.source.is_none(), state.buffer_size());
         drop(state);
-        // With room for one, it is pulled when nothing is under way.
+        // A look-ahead of one is pulled only when nothing is under way.
         if is_over || size == 1 {
             return;
         }
         if let Some(start) = self.start.take() {
-            // Where the system has no thread for it, it goes on without.
+            // Without a thread from the system the map pulls on the caller's.
             self.has_thread = start(&shared).is_ok();
             if self.has_thread {
                 return;
@@ -311,7 +315,7 @@ where
         self.pull_some(&shared, is_ready);
     }
 
-    /// For a map without a thread.
+    /// Pulls some inputs for a map without a thread.
     fn pull_some(&self, shared: &Shared<C, I>, is_ready: impl Fn() -> bool) {
         let mut pulled = 0;
         loop {
@@ -319,7 +323,7 @@ where
             let Some(source) = state.source.as_ref().filter(|_| state.end.is_none()) else { break };
             let (is_quick, gathered) = (source.pace.nanos() <= QUICK_NS, state.gathered.count());
             drop(state);
-            // What is gathered does not wait for an iterator that is not quick.
+            // Gathered inputs do not wait for an iterator that is slow.
             if gathered > 0 && !is_quick {
                 break;
             }
@@ -332,13 +336,13 @@ where
         shared.submit(By::Passing);
     }
 
-    /// Pulls an input and sees to it, on the caller's thread. `false` if nothing is to be pulled now.
+    /// Pulls an input on the caller's thread and hands it on. Returns `false` if none may be pulled now.
     fn pull(shared: &Shared<C, I>, by: By) -> bool {
         if shared.places(by) == 0 {
             return false;
         }
         let Some(source) = shared.lock().source.take() else { return false };
-        // It is put back even if the iterator panics.
+        // The iterator is put back even if it panics.
         let mut taken = Taken { shared, source: Some(source) };
         let Some(source) = &mut taken.source else { return false };
         let pulled = source.pull_timed(shared);
@@ -354,7 +358,8 @@ impl<C: Callable, I> Drop for Feed<C, I> {
         let mut state = shared.lock();
         state.is_closed = true;
         shared.notify(&state);
-        // What is being submitted is to be cancelled, too. Nothing that this waits for takes long: the account is closed.
+        // A parcel that is being submitted must be cancelled, too. This wait is short, since the account is
+        // closed.
         while state.is_submitting {
             state = shared.sleep(state, None);
         }
@@ -366,12 +371,12 @@ impl<C: Callable, I> Drop for Feed<C, I> {
         if let Some(core) = self.pool.core() {
             core.forget_ticket(shared.ticket);
         }
-        // To drop an iterator, or an input, is the caller's code: not under the lock.
+        // Dropping an iterator or an input runs the caller's code, so it happens outside of the lock.
         drop((source, held));
     }
 }
 
-/// The iterator, while the caller pulls.
+/// The iterator while the caller pulls from it.
 struct Taken<'a, C: Callable, I> {
     shared: &'a Shared<C, I>,
     source: Option<Source<I>>,

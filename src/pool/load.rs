@@ -43,10 +43,10 @@ struct Flight {
 type Landing = Option<Result<Module, (ModuleError, CompileLimits)>>;
 
 impl Pool {
-    /// Loads a wasm file: compiled in a process of its own, or taken from the cache.
-    /// The module is named after the file. With a cache, a file that has not changed since it was loaded
-    /// before, by its size and the times of its last changes, is not read again; on file systems that do not notice
-    /// every change (tmpfs, overlays, networks) it is.
+    /// Loads a wasm file: compiled in a process of its own, or taken from the cache. The module is named
+    /// after the file. With a cache, an unchanged file that was loaded before (judged by its size and the
+    /// times of its last changes) is not read again. On file systems that do not notice every change (tmpfs,
+    /// overlays, networks) it is always read.
     ///
     /// # Errors
     /// [`ModuleError`].
@@ -87,11 +87,12 @@ impl Pool {
         handle.load_bytes(&wasm, digest, options)
     }
 
-    /// Reads what a wasm file imports and exports, without compiling it: also of a module that cannot be loaded, for its
-    /// imports or its shape. In a process of its own, as all that reads a module.
+    /// Reads what a wasm file imports and exports without compiling it, even if the module cannot be loaded
+    /// for its imports or its shape. This happens in a process of its own, as does everything that reads a
+    /// module.
     ///
     /// # Errors
-    /// [`ModuleError`], of what is no valid module up to its code.
+    /// [`ModuleError`] if the file is no valid module up to its code.
     pub fn outline_file(&self, path: impl AsRef<Path>) -> Result<ModuleOutline, ModuleError> {
         let handle = self.here().ok_or(ModuleError::OtherProcess)?;
         let limits = CompileLimits::trusted().or_memory(memory::for_a_compiler());
@@ -109,18 +110,18 @@ impl Pool {
         self.load_with(wasm, ModuleOptions::new())
     }
 
-    /// As [`load`](Self::load), with options. A module that this pool has loaded already, and that
-    /// somebody still has, is returned as it is, under its first name. One that nobody has any longer is
-    /// released ([`Module`]), and brought in again: from the cache, or by compiling it once more.
-    /// At most [`PoolBuilder::modules_max`](crate::PoolBuilder::modules_max) are there at a time.
-    /// Waits for the compiler, and for its turn to have one
-    /// ([`PoolBuilder::compilers_max`](crate::PoolBuilder::compilers_max)); loads of the same module
-    /// from several threads share one compilation.
+    /// Does the same as [`load`](Self::load), with options. A module that this pool has loaded already and
+    /// somebody still holds is returned as it is, under its first name. A module that nobody holds any longer
+    /// is released ([`Module`]), and loading it again takes it from the cache or compiles it once more. At
+    /// most [`PoolBuilder::modules_max`](crate::PoolBuilder::modules_max) are held at a time. The call waits
+    /// for the compiler, and for its turn to have one
+    /// ([`PoolBuilder::compilers_max`](crate::PoolBuilder::compilers_max)); loads of the same module from
+    /// several threads share one compilation.
     ///
-    /// A module that went over one of its [`CompileLimits`], or whose compiler died,
-    /// is in quarantine for the pool's life: it is refused at once with the same error, until it comes
-    /// with a larger limit of that kind. Not so one that met its [`timeout`](CompileLimits::timeout) on a machine
-    /// so busy that its compiler got less than a tenth of that time on a CPU.
+    /// A module that went over one of its [`CompileLimits`], or whose compiler died, is in quarantine for the
+    /// pool's life: it is refused at once with the same error, until it comes with a larger limit of that
+    /// kind. A module that met its [`timeout`](CompileLimits::timeout) on a machine so busy that its compiler
+    /// got less than a tenth of that time on a CPU is not.
     ///
     /// # Errors
     /// [`ModuleError`].
@@ -189,7 +190,7 @@ impl Handle {
         })
     }
 
-    /// The limits that hold here: memory that nobody has set is the machine's to say.
+    /// Returns the limits that hold here: the machine decides about memory that is not set.
     fn limits_of(&self, options: &ModuleOptions) -> CompileLimits {
         let limits = options.compile_limits.as_ref().unwrap_or(&self.core.settings.compile_limits);
         limits.clone().or_memory(memory::for_a_compiler())
@@ -232,7 +233,7 @@ impl Loads {
         Loads { state: Mutex::new(state), places: Places::default() }
     }
 
-    /// Modules that somebody holds.
+    /// Returns how many modules are held.
     pub(super) fn held(&self) -> usize {
         self.places.taken()
     }
@@ -242,8 +243,8 @@ impl Loads {
         self.lock().modules.find(key).map(Module)
     }
 
-    /// The module, by whoever is the first to ask for it: `make` runs on one thread at a time for each
-    /// key, without a lock, and returns what makes a module of its number and its place among `max`.
+    /// Loads the module on behalf of all who ask for it at the same time. `make` runs without a lock, on one
+    /// thread at a time for each key, and makes a module from its number and its place among `max`.
     fn load<M: FnOnce(u64, Place) -> Module>(
         &self,
         key: Key,
@@ -271,7 +272,7 @@ impl Loads {
                 Some(Err(_)) | None => {}
             }
         };
-        // Before anything is compiled for it.
+        // The place is taken before anything is compiled for it.
         let place = self.places.take(max).ok_or(ModuleError::TooMany { max });
         let result = place.and_then(|(number, place)| make().map(|module| module(number, place)));
         let mut state = self.lock();
@@ -289,10 +290,10 @@ impl Loads {
     }
 }
 
-/// What somebody holds, and some of what has ended since it was looked through.
+/// Modules that somebody holds, and some that have ended since the last sweep.
 struct Known<T> {
     by_key: HashMap<Key, Weak<T>>,
-    /// With so many they are looked through.
+    /// A sweep is due at this many.
     sweep_at: usize,
 }
 
@@ -305,8 +306,8 @@ impl<T> Known<T> {
         self.by_key.get(key)?.upgrade()
     }
 
-    /// Notes what is new. What has ended is let go of once it is as much as what there is, so that
-    /// looking through costs each little.
+    /// Adds a module. A sweep removes those that have ended once they may be half of all, so that each call
+    /// pays little for it.
     fn note(&mut self, key: Key, new: &Arc<T>) {
         if self.by_key.len() >= self.sweep_at {
             self.by_key.retain(|_, one| one.strong_count() > 0);

@@ -1,6 +1,6 @@
 //! `map`: many inputs, a bounded look-ahead, results in input order or as they come.
 //!
-//! `feed` has where inputs come from, `batch` what travels together; this is the caller's side.
+//! The module `feed` pulls the inputs, and `batch` decides what travels together; this is the caller's side.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -48,8 +48,8 @@ pub struct Map<C: Callable, I> {
     timed_out: bool,
 }
 
-/// What has been submitted and not yielded, each with the number of the next input in it; cancelled when dropped. Before
-/// that the map's account is closed: the room that is given back is for no further input.
+/// Everything submitted and not yielded, each with the number of its next input. Dropping it closes the map's
+/// account first, so that the room given back takes no further input, and then cancels the rest.
 struct Ahead<O>(VecDeque<(usize, Submitted<O>)>, Option<OfProcess<Arc<Account>>>);
 
 impl<O> Drop for Ahead<O> {
@@ -61,14 +61,14 @@ impl<O> Drop for Ahead<O> {
     }
 }
 
-/// What the results tell of those to come, and what is left of the last one.
+/// What the results so far suggest, and what remains of the last one.
 #[derive(Default)]
 struct Pace {
     batching: Batching,
-    /// What the feed was told.
+    /// The feed was told this size.
     batch_size: Option<usize>,
-    /// Of what was yielded last. It makes room once the next result is asked for, so that no more is pulled ahead than
-    /// it was allowed to.
+    /// The charge of the last result. It is given back only when the next result is asked for, so that no
+    /// more is pulled ahead than is allowed.
     spent: Option<Arc<Charge>>,
 }
 
@@ -76,7 +76,7 @@ impl Pace {
     fn learn<C: Callable, I>(&mut self, seen: Option<Seen>, feed: &Feed<C, I>) {
         self.batching.learn(seen);
         let (size, before) = (self.batching.size(), self.batch_size.unwrap_or(1));
-        // It wavers.
+        // Small changes are not passed on, since the estimate wavers.
         if size.abs_diff(before) > before / 4 || (size == 1) != (before == 1) {
             self.batch_size = Some(size);
             feed.set_batch_size(size);
@@ -112,7 +112,7 @@ impl<C: Callable, I> Map<C, I> {
         self
     }
 
-    /// Most bytes that the map holds in this process, in place of
+    /// Most bytes that the map holds in this process, instead of
     /// [`PoolBuilder::map_bytes_max`](crate::PoolBuilder::map_bytes_max).
     pub fn bytes_max(mut self, bytes: u64) -> Self {
         self.feed.change(|plan| plan.bytes_max = Some(bytes));
@@ -136,9 +136,9 @@ impl<C: Callable, I> Map<C, I> {
     /// Yields results as they come, each with the number of its input, from 0.
     pub fn unordered(self) -> UnorderedMap<C, I> {
         let Map { mut ahead, feed, pace, timed_out } = self;
-        // The account goes on with the other map.
+        // The account lives on in the other map, and must not be closed here.
         ahead.1 = None;
-        // It may have been pulled from already: what it has goes on there.
+        // Inputs may have been pulled already, and must go on in the new map.
         let mut map = UnorderedMap {
             ahead: HashMap::new(),
             feed,
@@ -284,11 +284,11 @@ where
 }
 
 impl<C: Callable, I> UnorderedMap<C, I> {
-    /// The number of what has results, if something has.
+    /// Returns the number of an input that has a result, if there is one.
     fn next_ready(&mut self) -> Option<usize> {
         match self.finished.here() {
             Some((_, finished)) => self.ready.pop_front().or_else(|| finished.try_recv().ok()),
-            // In a process that was forked from the map's, all are done.
+            // In a process that was forked from the map's, all count as done.
             None => self.ahead.keys().min().copied(),
         }
     }

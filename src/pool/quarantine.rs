@@ -39,7 +39,7 @@ impl Quarantine {
     /// Remembers the module if the error is its own doing, and costs more than a validation to find again.
     pub(super) fn add(&mut self, key: Key, limits: &CompileLimits, error: &ModuleError) {
         let its_own = match error {
-            // A machine that was too busy to compile it has learned nothing of it. CPU time is its own.
+            // A machine that was too busy for the compiler says nothing about the module. CPU time does.
             ModuleError::CompileLimit { kind: CompileLimit::Time, limit, seen, .. } => *seen >= *limit / 10,
             ModuleError::CompileLimit { .. } | ModuleError::CompilerDied { .. } => true,
             _ => false,
@@ -68,7 +68,7 @@ pub(super) fn would_meet(error: &ModuleError, met: &CompileLimits, limits: &Comp
             let dies_of = [CompileLimit::Time, CompileLimit::CpuTime, CompileLimit::Memory];
             !dies_of.into_iter().any(larger)
         }
-        // It was to be run otherwise.
+        // These errors depend on what was to be run, and not on the module alone.
         ModuleError::NotACommand { .. } | ModuleError::UnknownTask { .. } => false,
         _ => true,
     }

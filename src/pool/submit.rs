@@ -96,14 +96,14 @@ impl Pool {
         self.submit(task, &Foreign::new(input.into()))
     }
 
-    /// What it is made of, for a task that is to be submitted.
+    /// Returns the handle of a task of this process's pool, or why it cannot be submitted.
     fn here_for<C: Callable>(&self, task: &C) -> Result<&Handle, SubmitError> {
         self.here().ok_or_else(|| other_process(&task.target().name))
     }
 }
 
 impl Handle {
-    /// Encodes the input. Every check is [`Request::new`]'s.
+    /// Encodes the input; [`Request::new`] makes every check.
     fn request<C: Callable>(
         &self,
         task: &C,

@@ -1,21 +1,21 @@
-//! What a guest says of its types, read from its bytes.
+//! Parses a guest's own description of its types from its bytes.
 
 use super::{Node, NodeId, SchemaError, Variant, push};
 use crate::limits::{SCHEMA_DEPTH_MAX, SCHEMA_NAME_BYTES_MAX, SCHEMA_NAMES_BYTES_MAX, SCHEMA_NODES_MAX};
 
-/// The nodes of the type that stands in front, and what is left.
+/// Returns the nodes of the first type, and the bytes behind it.
 pub(super) fn read(bytes: &[u8]) -> Result<(Vec<Node>, &[u8]), SchemaError> {
     let mut reader = Reader { bytes, nodes: Vec::new(), names_bytes: 0 };
     reader.named_type(0)?;
     Ok((reader.nodes, reader.bytes))
 }
 
-/// Reads `OwnedNamedType` by postcard's rules: varints, length-prefixed names, and enum
-/// tags in declaration order (postcard-schema 0.2, `schema/owned.rs`).
+/// Reads `OwnedNamedType` by postcard's rules: varints, length-prefixed names, and enum tags in declaration
+/// order (postcard-schema 0.2, `schema/owned.rs`).
 struct Reader<'a> {
     bytes: &'a [u8],
     nodes: Vec<Node>,
-    /// Of all names so far.
+    /// The length of all names so far.
     names_bytes: usize,
 }
 

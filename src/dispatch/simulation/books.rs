@@ -1,4 +1,4 @@
-//! What the world knows: its processes as they are, and its tasks as they were asked for.
+//! The simulated world's own books: its processes and tasks as they really are.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -8,24 +8,24 @@ pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A process as it is, beside what the dispatcher believes of it.
+/// A process as it is, whatever the dispatcher believes of it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Process {
     pub(super) spawned: bool,
     pub(super) ready: bool,
-    /// Of the first task that it was ever handed.
+    /// The domain of the first task that it was handed.
     pub(super) domain: Option<Domain>,
-    /// Handed over and not begun.
+    /// These tasks were handed over and not begun.
     pub(super) offered: VecDeque<TaskId>,
     pub(super) running: Option<TaskId>,
-    /// Said, and not yet heard.
+    /// The process has said this, and the dispatcher has not heard it yet.
     pub(super) said: VecDeque<(TaskId, bool)>,
     pub(super) interrupted: HashSet<TaskId>,
-    /// All that it has ever begun.
+    /// The process has begun these tasks at any time.
     pub(super) ran: HashSet<TaskId>,
-    /// Under SIGKILL, or asked to leave: it will die.
+    /// The process was killed or asked to leave, and will die.
     pub(super) ending: bool,
-    /// Its end was the pool's doing.
+    /// The pool itself ended the process.
     pub(super) expected: bool,
 }
 
@@ -34,12 +34,12 @@ pub(super) struct Process {
 pub(super) struct Books {
     pub(super) spec: Spec,
     pub(super) begun: u32,
-    /// How often a process truly began it.
+    /// This many processes truly began it.
     pub(super) ran: u32,
-    /// Since when it runs, by the dispatcher's word.
+    /// The dispatcher said at this time that it began.
     pub(super) began: Option<Now>,
     pub(super) interrupted_at: Option<Now>,
-    /// Whether it computes while it runs, and what it has used so far.
+    /// Whether it computes while it runs; `used` is what it has computed so far.
     pub(super) computes: bool,
     pub(super) used: Duration,
     pub(super) resolved: Option<Resolution>,

@@ -1,6 +1,6 @@
-//! Numbers that a seed determines.
+//! Pseudo-random numbers that a seed determines.
 
-/// SplitMix64 (Steele, Lea, Flood, 2014).
+/// The generator is SplitMix64 (Steele, Lea, Flood, 2014).
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
@@ -16,7 +16,7 @@ impl Random {
         self.next() % end.max(1)
     }
 
-    /// Once in `n` times.
+    /// Returns `true` once in `n` times.
     pub(super) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
@@ -26,7 +26,7 @@ impl Random {
     }
 }
 
-/// A number of the environment's.
+/// Reads a number from the environment.
 pub(super) fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }

@@ -1,11 +1,11 @@
-//! Settings that cannot be.
+//! Refuses settings that cannot work.
 
 use super::PoolBuilder;
 use crate::error::BuildError;
 use crate::limits;
 
 impl PoolBuilder {
-    /// Holds every number to its bounds.
+    /// Checks every number against its bounds.
     pub(super) fn check_settings(&self) -> Result<(), BuildError> {
         let settings = &self.settings;
         let outputs = settings.defaults.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64;
@@ -33,7 +33,7 @@ impl PoolBuilder {
                 u64::MAX,
             ),
         ];
-        // Neither is somebody else: 0 is root, and by −1 the kernel leaves an id as it is.
+        // Neither id makes the worker somebody else: 0 is root, and at −1 the kernel leaves an id as it is.
         let (uid, gid) = settings.sandbox.identity;
         let identity = [uid, gid].map(|id| ("worker_identity", id.into(), 1, u64::from(u32::MAX) - 1));
         for (setting, value, min, max) in checks.into_iter().chain(identity) {
@@ -53,7 +53,7 @@ impl PoolBuilder {
     }
 }
 
-/// What the hard limit of the stack, which workers inherit, leaves to wasm.
+/// Returns how much stack the hard limit, which workers inherit, leaves to wasm.
 fn stack_hard_limit() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Stack);
     limit.maximum.unwrap_or(u64::MAX).saturating_sub(limits::HOST_STACK_BYTES as u64)

@@ -1,4 +1,5 @@
-//! What the map's thread and the caller share: the iterator, what was pulled and waits, what was submitted.
+//! The state that the map's thread and the caller share: the iterator, the inputs that were pulled, and those
+//! that were submitted.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -27,58 +28,59 @@ use crate::stdin::StdinSource;
 use crate::task::Typical;
 use crate::wire::message::Entry;
 
-/// Inputs pulled ahead of the results, unless set: enough to keep many workers busy.
+/// This many inputs are pulled ahead of the results, unless set: enough to keep many workers busy.
 const BUFFER_SIZE: usize = 1024;
 
-/// The same where tasks are so short that they travel together: several batches of them.
+/// Tasks so short that they travel together have room for several batches.
 const BUFFER_SIZE_BATCHED: usize = 4096;
 
-/// Those who ask for a smaller look-ahead want each input to be submitted as it is pulled.
+/// A caller that asks for a smaller look-ahead wants each input to be submitted as it is pulled.
 const BATCHED_FROM: usize = 256;
 
-/// What both sides see.
+/// The part of a map that both threads see.
 pub(in crate::pool) struct Shared<C: Callable, I> {
     task: C,
     core: Arc<Core>,
     pub(super) account: Arc<Account>,
-    /// Under which the thread waits for room in the pool's queue.
+    /// The map's thread waits for room in the pool's queue under this ticket.
     pub(super) ticket: u64,
     state: Mutex<State<C, I>>,
-    /// Something was submitted, or the iterator came to an end, or nobody submits any more.
+    /// Something was submitted, or the iterator has ended, or nobody submits any more.
     changed: Condvar,
 }
 
 pub(super) struct State<C: Callable, I> {
     pub(super) plan: Plan,
-    /// Whoever pulls has taken it.
+    /// It is `None` while a thread pulls.
     pub(super) source: Option<Source<I>>,
-    /// How many make a batch, as far as the results tell.
+    /// This many tasks make a batch, as the results suggest.
     pub(super) batch_size: usize,
-    /// The account has room for a batch, whatever comes of it.
+    /// The account has room for a batch and the largest answers that it may have.
     has_room_for_batches: bool,
-    /// Encoded, and not submitted: for the next batch.
+    /// These inputs are encoded, and wait for the rest of their batch.
     pub(super) gathered: Inputs,
-    /// Before what is gathered: what has found no room so far.
+    /// These parcels found no room so far; they come before the gathered inputs.
     pub(super) held: VecDeque<Box<Parcel>>,
-    /// What the caller has not taken over, each with the number of its first input.
+    /// The caller has not taken these over yet; each has the number of its first input.
     pub(super) submitted: VecDeque<(usize, Submitted<C::Output>)>,
-    /// Inputs that were submitted.
+    /// The number of inputs that were submitted.
     pub(super) count: usize,
-    /// Told of the numbers of those that have results.
+    /// It is told the numbers of the inputs that have results.
     pub(super) listener: Option<Sender<usize>>,
     /// The iterator panicked with this; nothing more is pulled before the caller has it.
     pub(super) panic: Option<Box<dyn Any + Send>>,
     pub(super) end: Option<End>,
-    /// Nothing is to be gathered: the caller waits.
+    /// The caller waits, so nothing is to be gathered.
     pub(super) is_urgent: bool,
-    /// Somebody submits, or waits for room to.
+    /// A thread submits, or waits for room to do so.
     pub(super) is_submitting: bool,
     pub(super) is_closed: bool,
-    /// Threads that sleep on [`Shared::changed`]: to wake nobody is a system call, too.
+    /// The number of threads that sleep on [`Shared::changed`]: a wake-up is a system call even if nobody
+    /// sleeps.
     sleepers: usize,
 }
 
-/// Why nothing more is pulled.
+/// The reason why nothing more is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::pool) enum End {
     /// There are no more inputs.
@@ -87,64 +89,64 @@ pub(in crate::pool) enum End {
     Late,
 }
 
-/// The iterator, and what whoever pulls from it keeps.
+/// The iterator, and the state of pulling from it.
 pub(super) struct Source<I> {
     inputs: I,
-    /// How many of the next ones travel together, asked for the first of each.
+    /// This many of the next inputs travel together; it is decided at the first of each batch.
     batch_size: usize,
-    /// Some of these have been pulled, and more are to be.
+    /// Some inputs of a batch were pulled, and more are to follow.
     is_amid: bool,
-    /// Number of the chunk at hand, and what is still missing in it.
+    /// The number of the current chunk, and how many inputs it still lacks.
     chunk: (u64, usize),
     encoded: Vec<u8>,
-    /// How long the iterator takes for an input.
+    /// How long the iterator takes for an input, on average.
     pub(super) pace: Typical,
 }
 
-/// What an iterator has given.
+/// The result of one pull.
 pub(super) enum Pulled {
-    /// In [`Source::encoded`]: it may travel with others.
+    /// The input is in [`Source::encoded`], and may travel with others.
     Short,
     Alone(Result<(Entry, Octets), SubmitError>, Option<StdinSource>),
     Nothing,
 }
 
-/// Who is at work.
+/// The thread that pulls or submits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
-    /// The map's own thread, which may wait for whatever it is.
+    /// The map's own thread may wait for anything.
     Thread,
-    /// The caller, while nothing is under way: it waits for room.
+    /// The caller, while nothing is under way, waits for room.
     Waiting,
-    /// The caller, while something is under way: it waits for that, and not for room.
+    /// The caller, while something is under way, waits for that and not for room.
     Passing,
 }
 
-/// Something to be submitted, or why it cannot be.
+/// A request to be submitted, or an error in its place.
 pub(super) struct Parcel {
     request: Result<Request, SubmitError>,
-    /// Tasks in it.
+    /// The number of its tasks.
     pub(super) count: usize,
-    /// Those of a batch.
+    /// The inputs of a batch.
     inputs: Option<Bytes>,
     charge: Option<Arc<Charge>>,
 }
 
-/// What came of giving a parcel to the pool.
+/// The result of giving a parcel to the pool.
 pub(super) enum Given<O> {
     Submitted(Submitted<O>),
-    /// There is no room in the queue.
+    /// The pool's queue has no room.
     Full(Box<Parcel>, Arc<Charge>, SubmitError),
 }
 
 impl<C: Callable, I> State<C, I> {
-    /// Whether there is something to be submitted.
+    /// Whether anything waits to be submitted.
     pub(super) fn has_some(&self) -> bool {
         !self.held.is_empty() || self.gathered.count() > 0
     }
 
-    /// Whether whoever submits may wait for room. The caller may not once something is submitted: what it would wait for
-    /// is given back only when it takes the result of that.
+    /// Whether this thread may wait for room. A caller with something submitted may not: only by taking that
+    /// result does it give room back.
     fn may_wait(&self, by: By) -> bool {
         match by {
             By::Thread => true,
@@ -157,13 +159,13 @@ impl<C: Callable, I> State<C, I> {
         !self.is_submitting && !self.has_some()
     }
 
-    /// Most inputs that are pulled ahead of the results.
+    /// Returns how many inputs may be pulled ahead of the results.
     pub(super) fn buffer_size(&self) -> usize {
         let usual = if self.batch_size > 1 { BUFFER_SIZE_BATCHED } else { BUFFER_SIZE };
         self.plan.buffer_size.unwrap_or(usual)
     }
 
-    /// A batch of these.
+    /// Makes a batch of these inputs.
     pub(super) fn parcel_of(&self, shared: &Shared<C, I>, inputs: Inputs) -> Box<Parcel> {
         let count = inputs.count();
         let bytes = inputs.into_bytes();
@@ -172,7 +174,7 @@ impl<C: Callable, I> State<C, I> {
                 let work = Work::Batch { task, inputs: bytes.clone(), count };
                 Request::new(&shared.core, shared.task.target(), work, self.plan.options.clone())
             }
-            // Nothing is gathered of those.
+            // This cannot happen: only inputs of tasks that can be batched are gathered.
             None => {
                 let message = "it takes no batches".to_string();
                 Err(SubmitError::Encode { task: shared.task.target().name.to_string(), message })
@@ -181,7 +183,7 @@ impl<C: Callable, I> State<C, I> {
         Box::new(Parcel { request, count, inputs: Some(bytes), charge: None })
     }
 
-    /// What is gathered is complete.
+    /// Ends the gathering: the gathered inputs become a parcel.
     fn hold_gathered(&mut self, shared: &Shared<C, I>) {
         if self.gathered.count() > 0 {
             let inputs = std::mem::take(&mut self.gathered);
@@ -244,20 +246,20 @@ impl<C: Callable, I> Shared<C, I> {
         state
     }
 
-    /// Wakes those who sleep. For use under the lock.
+    /// Wakes sleeping threads. The caller holds the lock.
     pub(super) fn notify(&self, state: &State<C, I>) {
         if state.sleepers > 0 {
             self.changed.notify_all();
         }
     }
 
-    /// Has the account be as large as the plan says.
+    /// Sets the account to the plan's bounds.
     pub(super) fn resize(&self) {
         let state = self.lock();
         let (items, bytes, options) = (state.buffer_size(), state.plan.bytes_max, state.plan.options.clone());
         drop(state);
         let (bytes, one) = map_bytes_max(&self.core, self.task.batched().is_none(), options, bytes);
-        // A larger one would go alone, over a bound that single tasks keep.
+        // A batch larger than the account would go alone, and exceed a bound that single tasks keep.
         let of_batch =
             BATCH_ANSWERS_BYTES_MAX + BATCH_BYTES_MAX as u64 + BATCH_ITEMS_MAX as u64 * RESULT_BYTES_BESIDE;
         self.lock().has_room_for_batches = one.saturating_add(of_batch) <= bytes;
@@ -272,8 +274,8 @@ impl<C: Callable, I> Shared<C, I> {
 
     // ── Pulled ───────────────────────────────────────────────────────────────
 
-    /// How many more inputs may be pulled: there is time, and a place for each of them among those that are ahead. None
-    /// if there is none now, or none any more.
+    /// Returns how many more inputs may be pulled: as many as there are places ahead of the results. It
+    /// returns 0 if there is no place now, no time, or no need.
     pub(super) fn places(&self, by: By) -> usize {
         let state = self.lock();
         let deadline = state.plan.deadline();
@@ -296,8 +298,8 @@ impl<C: Callable, I> Shared<C, I> {
         }
     }
 
-    /// Before a pull: the first of what may become a batch says how large it is to be, so that each worker has one, and
-    /// another waits for it. A batch takes the room of its tasks in the queue.
+    /// Decides the size of the next batch before its first input is pulled: each worker gets one, and another
+    /// can wait behind it. A batch takes as much room in the queue as its tasks.
     fn begin(&self, source: &mut Source<I>) {
         let state = self.lock();
         let (size, buffer_size) = (state.batch_size, state.buffer_size());
@@ -316,13 +318,13 @@ impl<C: Callable, I> Shared<C, I> {
         };
     }
 
-    /// Sees to what was pulled: it is gathered, or submitted behind what was gathered before.
+    /// Gathers the pulled input, or submits it behind those gathered before.
     pub(super) fn see_to(&self, source: &mut Source<I>, pulled: Pulled, by: By) {
         let mut state = self.lock();
         match pulled {
             Pulled::Short => {
                 if !state.gathered.push(&source.encoded) {
-                    // Any fits into one that is empty.
+                    // An empty batch has room for any input that counts as short.
                     state.hold_gathered(self);
                     state.gathered.push(&source.encoded);
                 }
@@ -361,12 +363,12 @@ impl<C: Callable, I> Shared<C, I> {
 
     // ── Submitted ────────────────────────────────────────────────────────────
 
-    /// Submits what is held and what is gathered, in order, as far as there is room.
+    /// Submits held and gathered inputs in order, as far as there is room.
     pub(super) fn submit(&self, by: By) {
         let mut state = self.lock();
         let deadline = state.plan.deadline();
         while state.is_submitting {
-            // The other one is at it, and takes what is gathered, too.
+            // The submitting thread takes the gathered inputs, too.
             if !state.may_wait(by) || state.is_closed {
                 return;
             }
@@ -400,7 +402,7 @@ impl<C: Callable, I> Shared<C, I> {
         self.notify(&state);
     }
 
-    /// Charges for a parcel and submits it; or gives it back, since there is no room now, or no time.
+    /// Charges for a parcel and submits it, or gives it back if there is no room or no time.
     fn submit_one(
         &self,
         mut parcel: Box<Parcel>,
@@ -441,7 +443,7 @@ impl<C: Callable, I> Shared<C, I> {
             let waited = match by {
                 By::Thread => self.account.wait_for_knock(deadline),
                 _ if is_over(deadline) => Waited::Late,
-                // Inside of a waker nobody waits.
+                // A full queue is an error inside of a waker, where nobody may wait.
                 By::Waiting => return Ok(Submitted::refused(error, parcel.count, charge)),
                 By::Passing => Waited::Closed,
             };
@@ -489,7 +491,7 @@ impl<C: Callable, I> Shared<C, I> {
     }
 }
 
-/// Tells the map's thread that there may be room in the pool's queue.
+/// Tells the map's thread that the pool's queue may have room.
 struct Knock(Arc<Account>);
 
 impl Wake for Knock {
@@ -509,7 +511,7 @@ impl<I> Source<I> {
             shared.begin(self);
             self.is_amid = true;
         }
-        // All of this is the caller's code.
+        // The iterator and the encoders are the caller's code, so no lock is held.
         let Some(input) = self.inputs.next() else { return Pulled::Nothing };
         self.encoded.clear();
         let bytes_max = shared.core.settings.input_bytes_max.min(BATCH_BYTES_MAX / 2);
@@ -520,11 +522,11 @@ impl<I> Source<I> {
             return Pulled::Short;
         }
         self.encoded = Vec::new();
-        // What cannot be encoded is told in its own place.
+        // An input that cannot be encoded gives an error at its own place.
         Pulled::Alone(shared.task.encode(&input), shared.task.stdin(&input).cloned())
     }
 
-    /// As [`pull`](Self::pull), and notes how long it took.
+    /// Pulls as [`pull`](Self::pull) does, and notes how long that took.
     pub(super) fn pull_timed<C>(&mut self, shared: &Shared<C, I>) -> Pulled
     where
         C: Callable,
@@ -547,16 +549,16 @@ where
     std::thread::Builder::new().name("wasmpool-map".into()).spawn(move || run(&shared)).map(drop)
 }
 
-/// Pulls and submits until there is nothing more, no time, or nobody who wants it.
+/// Pulls and submits until the inputs end, the time is up, or nobody wants more.
 fn run<C, I>(shared: &Shared<C, I>)
 where
     C: Callable,
     I: Iterator<Item = C::Input>,
 {
-    // The caller does not pull any more.
+    // From here on the caller does not pull.
     let Some(mut source) = shared.lock().source.take() else { return };
     let deadline = shared.lock().plan.deadline();
-    // Only this thread takes places: those that it was told of stay.
+    // Only this thread takes places, so those that it was told of stay free.
     let mut places = 0;
     loop {
         if places == 0 || is_over(deadline) {
@@ -586,7 +588,7 @@ where
         }
     }
     let mut state = shared.lock();
-    // Whoever drops the map drops the iterator, if it still lives.
+    // A closed map is gone already, so its iterator is dropped here; else it is the map's to drop.
     let left = if state.is_closed { Some(source) } else { state.source.replace(source) };
     drop(state);
     drop(left);
