@@ -1,41 +1,43 @@
-//! The account of a map: what it holds in this process, and what that may come to.
+//! The account of a map: it bounds what the map holds in this process.
 //!
-//! Whatever a map submits is charged before: the inputs by their bytes, and for each task the largest result that it
-//! may have. Once a task has ended, the charge is what its result has come to, and it is given back when the result is
-//! taken. So no task is begun whose largest result has no room, and results that wait (behind a slow one, or for a
-//! caller who does not ask) cannot outgrow the account. What is larger than the whole account goes alone.
+//! A map charges the account before it submits a task, for the bytes of its input and for the largest result
+//! that it may have. When the task has ended, the charge is lowered to the result's size, and it is given
+//! back when the result is taken. So no task begins unless its largest result has room, and results that wait
+//! (behind a slow one, or for a caller who does not ask) cannot outgrow the account. A task that is larger
+//! than the whole account runs alone.
 //!
-//! One thread at a time takes; those who settle and give back may be any, under whatever lock: nobody's code runs here.
+//! Only one thread at a time takes. Any thread may settle and give back, even under a lock, since no code of
+//! the caller's runs here.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// What is to be charged.
+/// The room that something needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Need {
-    /// Inputs, each of which counts until its result is taken.
+    /// The number of inputs; each counts until its result is taken.
     pub(crate) items: usize,
-    /// Bytes of inputs and largest results.
+    /// The bytes of inputs and of their largest results.
     pub(crate) bytes: u64,
 }
 
-/// What came of waiting for room.
+/// The result of waiting for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waited {
     /// There is room now.
     Room,
-    /// Nothing more is wanted.
+    /// The account was closed.
     Closed,
     /// The deadline came first.
     Late,
 }
 
-/// How much may be charged at one time, and how much is.
+/// The bounds of the account, and what is charged to it.
 #[derive(Debug)]
 pub(crate) struct Account {
     held: Mutex<Held>,
-    /// Read without the lock, for each input.
+    /// This is read for each input, without the lock.
     is_closed: AtomicBool,
     changed: Condvar,
 }
@@ -46,9 +48,9 @@ struct Held {
     charged: Need,
     charges: usize,
     is_closed: bool,
-    /// The taker sleeps until there is room for this.
+    /// The taking thread sleeps until there is room for this.
     awaited: Option<Need>,
-    /// Something else has changed that the taker waits for.
+    /// The taking thread was told that something else has changed.
     is_knocked: bool,
 }
 
@@ -59,7 +61,8 @@ impl Held {
         self.charges == 0 || fits
     }
 
-    /// Whether a sleeping taker is to be woken: once a quarter of the account is free, not for each result.
+    /// Whether to wake a sleeping taker: it is woken once a quarter of the account is free, and not for each
+    /// result.
     fn is_worth_waking(&self, need: Need) -> bool {
         let (items, bytes) = (need.items.max(self.max.items / 4), need.bytes.max(self.max.bytes / 4));
         self.is_closed || self.has_room(Need { items, bytes })
@@ -87,7 +90,7 @@ impl Account {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Charges it, if there is room.
+    /// Charges the account, if there is room.
     pub(crate) fn try_take(self: &Arc<Self>, need: Need) -> Option<Arc<Charge>> {
         let mut held = self.lock();
         if held.is_closed || !held.has_room(need) {
@@ -107,7 +110,7 @@ impl Account {
         Some(Arc::new(Charge { account: self.clone(), items: need.items, bytes: Mutex::new(need.bytes) }))
     }
 
-    /// Waits until there is room, without taking it.
+    /// Waits until there is room, but does not take it.
     pub(crate) fn wait(&self, need: Need, deadline: Option<Instant>) -> Waited {
         let mut held = self.lock();
         loop {
@@ -159,13 +162,13 @@ impl Account {
         }
     }
 
-    /// See [`wait_for_knock`](Self::wait_for_knock).
+    /// Ends a [`wait_for_knock`](Self::wait_for_knock).
     pub(crate) fn knock(&self) {
         self.lock().is_knocked = true;
         self.changed.notify_all();
     }
 
-    /// Nothing more is to be taken.
+    /// Lets nothing more be taken, and wakes the taker.
     pub(crate) fn close(&self) {
         let mut held = self.lock();
         (held.is_closed, held.awaited) = (true, None);
@@ -178,18 +181,18 @@ impl Account {
         self.is_closed.load(Ordering::SeqCst)
     }
 
-    /// Inputs for which there is a place.
+    /// Returns how many more inputs have a place.
     pub(crate) fn items_free(&self) -> usize {
         let held = self.lock();
         held.max.items.saturating_sub(held.charged.items)
     }
 
-    /// Inputs that are charged.
+    /// Returns how many inputs are charged.
     pub(crate) fn items(&self) -> usize {
         self.lock().charged.items
     }
 
-    /// Another bound, for what is taken from now on.
+    /// Sets another bound for what is taken from now on.
     pub(crate) fn set_max(&self, max: Need) {
         self.lock().max = max;
     }
@@ -210,8 +213,8 @@ impl Account {
     }
 }
 
-/// What was charged for a task, or for a batch of them. It is given back with its last owner: there are two, whoever
-/// runs it and whoever takes its result.
+/// The charge for a task or a batch. It has two owners, one who runs the task and one who takes its result,
+/// and is given back with the last of them.
 #[derive(Debug)]
 pub(crate) struct Charge {
     account: Arc<Account>,
@@ -220,8 +223,8 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// It has come to this, and will be no more. It was charged for more before, or as much: what is over does not
-    /// count, since the room may have been taken by others.
+    /// Lowers the charge to the final size. A size above the charge is ignored: others may have taken the
+    /// room.
     pub(crate) fn settle(&self, bytes: u64) {
         let mut charged = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         debug_assert!(bytes <= *charged, "{bytes} bytes were charged as {charged}");
@@ -233,7 +236,7 @@ impl Charge {
         }
     }
 
-    /// What is charged now.
+    /// Returns what is charged now.
     pub(crate) fn bytes(&self) -> u64 {
         *self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }

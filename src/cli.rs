@@ -73,14 +73,15 @@ pub fn main() -> ExitCode {
     });
     let exit = exit.unwrap_or_else(|failure| {
         let exit = report(&failure, json, &console);
-        // What fails once a signal has asked for the end fails because of that.
+        // A failure after a signal comes from that signal.
         interrupt::exit().unwrap_or(exit)
     });
     drop(writer);
     ExitCode::from(exit.code())
 }
 
-/// The host's files, with what this command's tasks may write to: no settings may come from there.
+/// Opens the door to the host's files. It knows where this command's tasks may write, and no settings may
+/// come from there.
 fn host_files(typed: &Typed) -> Result<HostFiles, Failure> {
     let dirs = TaskDirs::open(typed.args.verb.writable_dirs())
         .map_err(|(path, source)| BuildError::Directory { path, source })?;
@@ -104,11 +105,11 @@ fn dispatch(typed: Typed, files: HostFiles, console: &Console) -> Result<Exit, F
     }
 }
 
-/// As many descriptors as this process may have: the soft limit is low by default, for programs that use
+/// Raises the limit of descriptors to the hard one: the soft limit is low for the sake of programs that use
 /// select(2). Workers and compilers lower theirs again.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
-    // It fails for nobody; and if it did, the pool goes on with what there is.
+    // Lifting one's own soft limit cannot fail; if it did, the pool would go on with fewer descriptors.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 

@@ -67,7 +67,7 @@ fn serve() -> io::Result<()> {
         Err(error) => return refused(engine_error("make the compiler's engines", &error)),
     };
     confine::count_threads(request.threads);
-    // The module's limit, and not that of workers.
+    // The memory limit is the module's, and not that of workers.
     let sandbox =
         SandboxRequest { memory_bytes_max: confine::data_bytes(&request.limits), ..request.sandbox.clone() };
     let data_at_start = entered.data_bytes;
@@ -78,8 +78,8 @@ fn serve() -> io::Result<()> {
     if let Err(error) = confine::limit(&request.limits, request.threads, &request.sandbox, data_at_start) {
         return refused(error);
     }
-    // From `lock` on this process dies with its host. A host that died before had sent the request already,
-    // and nobody would read the answer.
+    // After `lock` this process dies with its host. A host that died before that has sent the request
+    // already, and would leave a compiler whose answer nobody reads.
     if socket.is_hung_up()? {
         return Ok(());
     }
@@ -110,7 +110,7 @@ fn serve() -> io::Result<()> {
     }
 }
 
-/// What the engine says, with the system's error where that is behind it.
+/// Describes an engine's error, with the system's error if one is behind it.
 pub(crate) fn engine_error(doing: &'static str, error: &wasmtime::Error) -> io::Error {
     let errno = error.chain().find_map(|cause| {
         let of_io = || Errno::from_io_error(cause.downcast_ref::<io::Error>()?);
@@ -137,7 +137,7 @@ impl Engines {
     }
 }
 
-/// A module to be compiled, and how.
+/// A module to be compiled, and the options for it.
 struct Source<'a> {
     wasm: &'a [u8],
     code: CodeKind,
@@ -145,7 +145,7 @@ struct Source<'a> {
     entry: Option<&'a WantedEntry>,
 }
 
-/// The bytes of a file that tells the module's outline.
+/// Returns the bytes of the file that describes the module's outline.
 fn outline(_: &LockedDown, engines: &Engines, wasm: &[u8]) -> Result<Vec<u8>, ModuleError> {
     diagnose::shape(wasm)?;
     let outline = Outline::of(wasm).ok_or_else(no_outline)?;
@@ -170,7 +170,7 @@ fn compile(
     if let Err(error) = diagnose::shape(wasm).and_then(|()| shape::check(wasm, limits)) {
         return Ok(Err(error));
     }
-    // Compiling may take minutes: whatever else stands against the module is said before.
+    // Compiling may take minutes, so everything else that is wrong with the module is reported first.
     let outline = Outline::of(wasm);
     if let Some(outline) = &outline
         && let Err(error) = describe::loadable(&engines.pooled, outline, wasm, entry)

@@ -34,8 +34,8 @@
 //! `accepted = pending + offered + running + resolved`, every task is in exactly one place,
 //! and is resolved exactly once.
 //!
-//! `workers` decides about processes, `shortage` about those that cannot be had, `tasks` about tasks, `spending`
-//! about their CPU time, `line` about who is served by whom; `check` holds the invariants.
+//! `workers` decides about processes, `shortage` about those that cannot be had, `tasks` about tasks,
+//! `spending` about their CPU time, and `line` about who is served by whom; `check` holds the invariants.
 
 mod check;
 mod line;
@@ -117,15 +117,15 @@ impl Domain {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Spec {
     pub(crate) timeout: Option<Duration>,
-    /// CPU time that it may use. Such a task has its worker for itself: nothing is in store before it or behind it, so
-    /// that what the worker computes is the task's.
+    /// The CPU time that it may use. Such a task has its worker to itself: no task is offered before or
+    /// behind it, so that all that the worker computes is the task's.
     pub(crate) cpu_time: Option<Duration>,
     /// Higher ones first; equal ones in the order of submission.
     pub(crate) priority: i32,
     pub(crate) retry: Retry,
-    /// Tasks of one chunk go to one worker together where they can.
+    /// Tasks of one chunk go to one worker together if they can.
     pub(crate) chunk: Option<u64>,
-    /// It is a batch, of so many tasks more than one.
+    /// A batch has this many tasks beyond the first.
     pub(crate) more: usize,
     /// Workers that have run a task of another one are not for it.
     pub(crate) domain: Domain,
@@ -171,13 +171,15 @@ pub(crate) enum Event {
     Ready { worker: WorkerKey },
     /// The worker has answered.
     Done { worker: WorkerKey, task: TaskId, answer: Answer },
-    /// The answer to [`Action::Look`]: CPU time that the task has used; none if its worker has not come to it.
+    /// The answer to [`Action::Look`]: the CPU time that the task has used, or `None` if its worker has not
+    /// begun it.
     Looked { worker: WorkerKey, task: TaskId, used: Option<Duration> },
     /// The answer to [`Action::Revoke`]: `false` if the worker has begun the task.
     Revoked { worker: WorkerKey, task: TaskId, revoked: bool },
     /// The process is gone, and everything it had said has been handled.
     Dead { worker: WorkerKey },
-    /// The process could not be made, or could not get ready, for want of something that may be there later.
+    /// The process could not be made, or could not get ready, because something was short that may be there
+    /// later.
     NotStarted { worker: WorkerKey },
     /// Time has passed.
     Tick,
@@ -198,7 +200,7 @@ pub(crate) struct Answer {
     pub(crate) interrupted: bool,
     /// How long the task ran.
     pub(crate) ran: Duration,
-    /// CPU time that it used, where that is limited.
+    /// The CPU time that it used, if that is limited.
     pub(crate) used: Option<Duration>,
     /// Resident memory of the worker, where recycling asks for it.
     pub(crate) resident_bytes: Option<u64>,
@@ -221,13 +223,13 @@ pub(crate) enum Action {
     Begin { worker: WorkerKey, task: TaskId },
     /// Ask the worker to stop this task.
     Interrupt { worker: WorkerKey, task: TaskId },
-    /// See what CPU time the task has used, and say so: [`Event::Looked`].
+    /// Find out how much CPU time the task has used, and report it: [`Event::Looked`].
     Look { worker: WorkerKey, task: TaskId },
     /// Report that the task takes long.
     Slow { worker: WorkerKey, task: TaskId },
     /// The attempt failed; there will be another.
     Retry { task: TaskId, how: Resolution },
-    /// Say that more workers are wanted than can be had, and how many there are. Once for each shortage.
+    /// Report, once for each shortage, that more workers are wanted than can be had, and how many there are.
     Short { workers: usize },
     /// SIGKILL.
     Kill { worker: WorkerKey, reason: KillReason },
@@ -280,7 +282,7 @@ pub(crate) enum Resolution {
     TimedOut {
         killed: bool,
     },
-    /// It went over its CPU time.
+    /// It used more CPU time than its limit.
     Overspent {
         killed: bool,
     },
@@ -293,7 +295,7 @@ pub(crate) enum Resolution {
     },
     /// With the pool.
     Broken,
-    /// It has not begun: there is no worker, and none could be had.
+    /// It never began: there is no worker, and none could be had.
     NoWorker,
 }
 
@@ -382,15 +384,15 @@ pub(crate) struct Dispatch {
     crashes: u32,
     /// No worker is started before.
     restart_at: Now,
-    /// Workers that could not be had.
+    /// The shortage, while workers are wanted and cannot be had.
     shortage: Shortage,
-    /// A worker is wanted and waits for `restart_at`, or for the shortage to pass.
+    /// A worker is wanted, and its start waits for `restart_at` or the end of a shortage.
     start_waits: bool,
     /// Workers that are to be running, asked for once.
     prestart: usize,
     /// The chunk that was begun last, and where.
     home: Option<(u64, usize)>,
-    /// Tasks in batches that are not resolved, but one of each.
+    /// The unresolved tasks of batches, not counting the first of each.
     more: usize,
     /// Slots whose workers are about to be asked to leave.
     leaving: Vec<(usize, RetireReason)>,
@@ -424,8 +426,8 @@ impl Dispatch {
         }
     }
 
-    /// Whether a task may be submitted now, or a batch of so many more than one: it takes the room of all of them
-    /// until it is resolved.
+    /// Whether a task may be submitted now, or a batch of `more` tasks beyond the first. A batch takes the
+    /// room of all its tasks until it is resolved.
     pub(crate) fn admits(&self, more: usize) -> Result<(), Refusal> {
         let more = if self.mutant(Mutant::BatchAsOne) { 0 } else { more };
         let unresolved = self.unresolved().saturating_add(more);
@@ -438,7 +440,8 @@ impl Dispatch {
         }
     }
 
-    /// Tasks accepted and not yet resolved; those of a batch count until all of it is.
+    /// Returns how many tasks were accepted and not resolved; those of a batch count until the whole batch is
+    /// resolved.
     pub(crate) fn unresolved(&self) -> usize {
         self.tasks.len() + self.more
     }

@@ -96,12 +96,12 @@ pub enum BuildError {
         /// Why not.
         source: io::Error,
     },
-    /// The cache of compiled modules lies where tasks may write, or they may write in it.
+    /// The cache of compiled modules lies where tasks may write, or tasks may write to something in it.
     #[error("cannot keep compiled modules in {}", Name(path.to_string_lossy()))]
     CacheDir {
         /// Its path.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
     /// The worker's executable cannot be opened.
@@ -175,27 +175,28 @@ pub enum SubmitError {
         /// The limit.
         max: usize,
     },
-    /// An argument, or a variable of the environment, of a WASI command holds what neither can: a program would see
-    /// it cut off at a NUL byte, and a variable's name ends at `=`.
+    /// An argument or environment variable of a WASI command holds a character that it cannot have: a program
+    /// would see it cut off at a NUL byte, and a variable's name ends at `=`.
     #[error("`{}` cannot be given {what} with {character:?} in it: {}", Name(task), Name(text))]
     Unrepresentable {
         /// The command.
         task: String,
-        /// An argument, a variable's name, or its value.
+        /// An argument, a variable's name, or a variable's value.
         what: &'static str,
-        /// What cannot stand in it.
+        /// The character that it cannot have.
         character: char,
         /// The text, or the beginning of a long one.
         text: String,
     },
-    /// The command's [reader](crate::CommandInput::stdin_reader) has been given to another task, and is read once.
+    /// The command's [reader](crate::CommandInput::stdin_reader) was given to another task, and can be read
+    /// only once.
     #[error("another task reads the stdin of `{}`: a reader can be given to one", Name(task))]
     StdinTaken {
         /// The command.
         task: String,
     },
-    /// The command is to be run again where it fails ([`TaskOptions::retry`](crate::TaskOptions::retry)), but its
-    /// [reader](crate::CommandInput::stdin_reader) can be read once.
+    /// The command is to be retried when it fails ([`TaskOptions::retry`](crate::TaskOptions::retry)), but
+    /// its [reader](crate::CommandInput::stdin_reader) can be read only once.
     #[error(
         "`{}` is to be tried again where it fails, but its stdin can be read only once: give it as bytes, or do \
          without the retry",

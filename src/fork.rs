@@ -1,12 +1,12 @@
-//! What belongs to the process that made it.
+//! Values that belong to the process that made them.
 //!
-//! A fork copies this process's memory, and one of its threads. The copy of a pool has neither threads nor
-//! workers, its locks may be held for ever by threads that are not there, and the descriptors that it shares
-//! with the original lead to the original's workers. So nothing of it may be used there, not even dropped:
-//! [`OfProcess`] gives what it holds to the process that made it, and to no other.
+//! A fork copies this process's memory and one of its threads. The copy of a pool has neither threads nor
+//! workers, threads that do not exist in it may hold its locks for ever, and its descriptors lead to the
+//! original's workers. So nothing of it may be used in the copy, not even dropped: [`OfProcess`] gives its
+//! value only to the process that made it.
 //!
-//! To ask for the pid would be a system call each time. Instead there is a page that the kernel wipes in every
-//! child (`MADV_WIPEONFORK`, Linux 4.14); where that cannot be had, the C library's `fork` wipes it.
+//! Asking for the pid would cost a system call each time. Instead there is a page that the kernel wipes in
+//! every child (`MADV_WIPEONFORK`, Linux 4.14); if the kernel cannot, the C library's `fork` wipes it.
 
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -15,13 +15,14 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-/// The page; null until it is asked for.
+/// The page is made when it is first asked for; until then this is null.
 static PAGE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 
-/// In place of the page, where it cannot be had.
+/// This stands in for a page that the kernel would wipe.
 static UNMAPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Numbers of processes, among those that forked from each other: a child counts on from its parent's.
+/// A process takes the next number, and a child counts on from its parent's: so processes that forked from
+/// each other have different numbers.
 static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// A process, by a number that none of its ancestors has.
@@ -29,7 +30,7 @@ static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 pub(crate) struct Birth(u64);
 
 impl Birth {
-    /// This process.
+    /// Returns this process.
     pub(crate) fn here() -> Birth {
         let page = page();
         match page.load(Ordering::Relaxed) {
@@ -45,7 +46,7 @@ impl Birth {
 
 fn page() -> &'static AtomicU64 {
     let page = PAGE.load(Ordering::Acquire);
-    // SAFETY: it is null, or what `make_page` has stored, which is never unmapped.
+    // SAFETY: it is null, or was stored by `make_page` and is never unmapped.
     unsafe { page.as_ref() }.unwrap_or_else(|| make_page())
 }
 
@@ -62,16 +63,17 @@ fn first(page: &AtomicU64) -> Birth {
 #[cold]
 fn make_page() -> &'static AtomicU64 {
     let made = wiped_on_fork().unwrap_or_else(|| {
-        // SAFETY: the handler stores to a static, which is allowed between fork and whatever follows it.
+        // SAFETY: the handler only stores to a static, which is allowed between a fork and what follows it.
         unsafe { libc::pthread_atfork(None, None, Some(wipe)) };
         ptr::from_ref(&UNMAPPED).cast_mut()
     });
     let page = match PAGE.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => made,
-        // Another thread was first; a page of memory is left over, once.
+        // Another thread was first. One page stays mapped without a use.
         Err(other) => other,
     };
-    // SAFETY: both a page of `wiped_on_fork` and the static live as long as the process, aligned and zero at first.
+    // SAFETY: a page of `wiped_on_fork` and the static both live as long as the process, and are aligned and
+    // zero at first.
     unsafe { &*page }
 }
 
@@ -82,21 +84,22 @@ extern "C" fn wipe() {
 fn wiped_on_fork() -> Option<*mut AtomicU64> {
     let len = rustix::param::page_size();
     let access = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: a new mapping, at a place of the kernel's choice.
+    // SAFETY: it makes a new mapping at a place of the kernel's choice.
     let page = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, access, MapFlags::PRIVATE) }.ok()?;
     // SAFETY: the advice is about the page that was just mapped, and changes nothing in this process.
     match unsafe { rustix::mm::madvise(page, len, Advice::LinuxWipeOnFork) } {
         Ok(()) => Some(page.cast()),
         Err(_) => {
-            // SAFETY: nobody knows of it.
+            // SAFETY: the page was just mapped, and nothing refers to it.
             let _ = unsafe { rustix::mm::munmap(page, len) };
             None
         }
     }
 }
 
-/// Something that only the process that made it may use. In another one it is neither reached nor dropped:
-/// to drop it could wait for a lock of a thread that is not there, or tell the original's workers.
+/// A value that only the process that made it may use. In another process it is neither reached nor dropped:
+/// dropping it could wait for the lock of a thread that does not exist there, or talk to the original's
+/// workers.
 pub(crate) struct OfProcess<T> {
     birth: Birth,
     value: ManuallyDrop<T>,
@@ -107,12 +110,12 @@ impl<T> OfProcess<T> {
         OfProcess { birth: Birth::here(), value: ManuallyDrop::new(value) }
     }
 
-    /// It, if this is the process that made it.
+    /// Returns the value, if this process made it.
     pub(crate) fn here(&self) -> Option<&T> {
         self.birth.is_here().then_some(&*self.value)
     }
 
-    /// It, wherever this is: for what is never changed after it was made.
+    /// Returns the value in any process: it must never change after it was made.
     pub(crate) fn unchanging(&self) -> &T {
         &self.value
     }
@@ -121,16 +124,16 @@ impl<T> OfProcess<T> {
 impl<T> Drop for OfProcess<T> {
     fn drop(&mut self) {
         if self.birth.is_here() {
-            // SAFETY: dropped once, here, and not used after it.
+            // SAFETY: it is dropped once, here, and not used afterwards.
             unsafe { ManuallyDrop::drop(&mut self.value) };
         }
     }
 }
 
-/// A static of which each process has its own, made when it is first asked for: a child neither waits for a lock of
-/// its parent's, nor takes what its parent has noted for its own.
+/// A static that each process makes for itself when it is first asked for: a child neither waits for a lock
+/// of its parent's, nor takes its parent's notes for its own.
 pub(crate) struct PerProcess<T: 'static> {
-    /// The one of the process that asked last, leaked; null before the first.
+    /// The value of the process that asked last. It is leaked, and null at first.
     own: AtomicPtr<OfProcess<T>>,
     make: fn() -> T,
 }
@@ -143,7 +146,7 @@ impl<T: Send + Sync> PerProcess<T> {
     pub(crate) fn get(&self) -> &'static T {
         let mut own = self.own.load(Ordering::Acquire);
         loop {
-            // SAFETY: it is null, or was leaked below, and is never freed.
+            // SAFETY: it is null, or was leaked below and is never freed.
             let known: Option<&'static OfProcess<T>> = unsafe { own.as_ref() };
             if let Some(value) = known.and_then(OfProcess::here) {
                 return value;
@@ -152,7 +155,7 @@ impl<T: Send + Sync> PerProcess<T> {
             own = match self.own.compare_exchange(own, made, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => made,
                 Err(other) => {
-                    // SAFETY: from `into_raw`, and nobody else has seen it.
+                    // SAFETY: it comes from `into_raw`, and nobody else has seen it.
                     drop(unsafe { Box::from_raw(made) });
                     other
                 }
@@ -190,7 +193,7 @@ mod tests {
             }
         });
         assert_eq!(NUMBERS.get().lock().expect("not poisoned").len(), 8);
-        // A child finds its parent's, with the lock held for ever.
+        // The child finds its parent's value, with its lock held for ever.
         let parents = Mutex::new(vec![1]);
         std::mem::forget(parents.lock());
         let birth = Birth(Birth::here().0 + 1);

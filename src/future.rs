@@ -52,12 +52,12 @@ impl<O> TaskFuture<O> {
         TaskFuture { cell: OfProcess::new(cell), decode, core }
     }
 
-    /// Its cell; `None` in a process that was forked from its own.
+    /// Returns its cell, or `None` in a process that was forked from its own.
     pub(crate) fn cell(&self) -> Option<&Arc<Cell>> {
         self.cell.here()
     }
 
-    /// Where its cell stands: no two tasks have the same.
+    /// Returns the address of its cell, which no two tasks share.
     pub(crate) fn task_key(&self) -> *const Cell {
         Arc::as_ptr(self.cell.unchanging())
     }
@@ -66,7 +66,7 @@ impl<O> TaskFuture<O> {
         self.cell.unchanging().labels()
     }
 
-    /// Its pool's core, if this is its process and the pool is there.
+    /// Returns its pool's core, if this is its process and the pool still exists.
     fn core(&self) -> Option<Arc<Core>> {
         self.cell().and_then(|_| self.core.upgrade())
     }

@@ -1,9 +1,9 @@
-//! What workers hold of the host's: modules and shared inputs. Who is told when one of them ends, and how many
-//! there may be at a time.
+//! Modules and shared inputs that workers hold: who is told when one of them ends, and how many there may be
+//! at a time.
 //!
-//! Each worker is sent one with the first task that needs it. When the last handle and the last task that has
-//! it are gone, those workers that hold it are told to let go of it. No number is used twice, so that what a
-//! worker is told of one never hits another.
+//! A worker is sent a module or shared input with the first task that needs it. When its last handle and the
+//! last task that has it are gone, the workers that hold it are told to forget it. No number is used twice,
+//! so that a message about one never hits another.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,25 +12,26 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::fork::Birth;
 use crate::wire::message::{ModuleId, ShareId};
 
-/// One of them.
+/// A module or a shared input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Held {
     Module(ModuleId),
     Share(ShareId),
 }
 
-/// The host's end of a worker that has been sent some.
+/// The host's end of a worker that holds some.
 pub(crate) trait Holder: Send + Sync {
-    /// No task to come has it. Neither waits nor calls anyone, and takes no lock of the pool's.
+    /// Tells the worker that no later task has it. This neither waits nor calls anyone, and takes no lock of
+    /// the pool's, since it runs in destructors.
     fn forget(&self, held: Held);
 }
 
-/// How long one is needed: it is dropped with the last handle of it, and the last task that has it.
+/// The life of a module or shared input: it is dropped with its last handle and the last task that has it.
 pub(crate) struct Life {
     held: Held,
     birth: Birth,
     holders: Mutex<Vec<Weak<dyn Holder>>>,
-    /// Given back last.
+    /// The place is given back last.
     _place: Place,
 }
 
@@ -39,10 +40,10 @@ impl Life {
         Life { held, birth: Birth::here(), holders: Mutex::new(Vec::new()), _place: place }
     }
 
-    /// Who is to be told of its end. The caller keeps it meanwhile.
+    /// Adds a holder, which is told of its end. The caller keeps it alive meanwhile.
     pub(crate) fn add_holder(&self, holder: Weak<dyn Holder>) {
         let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        // Workers come and go while it stays.
+        // Workers come and go, and those that are gone must not pile up.
         holders.retain(|holder| holder.strong_count() > 0);
         holders.push(holder);
     }
@@ -50,7 +51,7 @@ impl Life {
 
 impl Drop for Life {
     fn drop(&mut self) {
-        // The workers are the original's, which may need it still.
+        // In a forked process, the workers are the original's, which may still need it.
         if !self.birth.is_here() {
             return;
         }
@@ -67,7 +68,7 @@ impl fmt::Debug for Life {
     }
 }
 
-/// How many there are of one kind, and the numbers of those to come.
+/// Counts the modules or the shared inputs of a pool, and numbers them.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     taken: Arc<AtomicUsize>,
@@ -79,7 +80,7 @@ pub(crate) struct Places {
 pub(crate) struct Place(Arc<AtomicUsize>);
 
 impl Places {
-    /// A place, and a number that nobody has had; `None` if `max` are taken.
+    /// Takes a place, and a number that nobody has had; returns `None` if `max` are taken.
     pub(crate) fn take(&self, max: usize) -> Option<(u64, Place)> {
         let one_more = |taken| (taken < max).then_some(taken + 1);
         self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;

@@ -1,17 +1,17 @@
-//! Functions that the byte ABI gives to a guest: the one list of them, from which the linker is built and errors are
-//! written. Vocabulary, no behaviour.
+//! The functions that the byte ABI gives to a guest. The linker is built from this list, and errors are
+//! written from it. It holds vocabulary, and no behaviour.
 
 /// The module name of these imports.
 pub(crate) const HOST_MODULE: &str = "wasmpool";
 
-/// A function of the host's that a guest may import, beside WASI's.
+/// A function of the host's that a guest may import, besides WASI's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HostFunction {
     /// Writes a log record.
     Log,
-    /// Says where and why the guest panics.
+    /// Reports where and why the guest panics.
     Panic,
-    /// The length of a shared input.
+    /// Returns the length of a shared input.
     SharedLen,
     /// Copies a part of a shared input.
     SharedRead,
@@ -30,7 +30,7 @@ impl HostFunction {
         }
     }
 
-    /// Their names, for a person.
+    /// Lists their names for a person.
     pub(crate) fn names() -> String {
         HostFunction::ALL.map(HostFunction::name).join(", ")
     }

@@ -23,8 +23,8 @@ pub const FRAME_PAYLOAD_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 /// Most bytes of one message on a worker's or the compiler's control socket.
 pub const CONTROL_BYTES_MAX: usize = 96 * 1024;
 
-/// Most bytes that a running task is answered at once: as much as a pipe holds, and few enough for one message
-/// beside what else it says. Reading 1 GiB takes 16,384 questions.
+/// Most bytes of one answer to a running task: as much as a pipe holds, and few enough to fit into one
+/// message with all else that it says.
 pub const ASK_BYTES_MAX: usize = 64 * 1024;
 
 /// Most worker processes of one pool.
@@ -39,24 +39,25 @@ pub const BATCH_ITEMS_MAX: usize = 1024;
 /// Bytes of their inputs, at most.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of their answers after which no further task of a batch is begun: those that are left go back to the map.
-/// Short tasks have short answers, mostly: a batch need not be charged for the largest that each of them may have.
+/// Once the answers of a batch have come to more bytes than this, no further task of it is begun, and the
+/// rest goes back to the map. Short tasks mostly have short answers, so that a batch need not be charged for
+/// the largest answer of each task.
 pub const BATCH_ANSWERS_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Default for [`PoolBuilder::map_bytes_max`](crate::PoolBuilder::map_bytes_max): bytes that one map holds in this process, or
-/// twice as much as all workers can return at once, if that is more. It is the sum of
+/// Default for [`PoolBuilder::map_bytes_max`](crate::PoolBuilder::map_bytes_max): most bytes that one map
+/// holds in this process; or twice as much as all workers can return at once, if that is more. These count:
 /// - the inputs that it has submitted and that are not done,
-/// - for each of these tasks, the largest result that it may have: its output limit (of a command twice that, for
-///   stdout and stderr; 64 KiB at least, for the text of an error), [`FRAME_META_BYTES_MAX`], and
-///   [`RESULT_BYTES_BESIDE`]; for a batch that of one task, and [`BATCH_ANSWERS_BYTES_MAX`],
+/// - the largest result that each of these tasks may have: its output limit (a command's twice, for stdout
+///   and stderr; at least 64 KiB, for the text of an error), [`FRAME_META_BYTES_MAX`], and
+///   [`RESULT_BYTES_BESIDE`]; a batch counts for one task and [`BATCH_ANSWERS_BYTES_MAX`],
 /// - the results that are there and have not been taken.
 ///
-/// A task is submitted when there is room for it, or when nothing else is held. Beside it there are one input that waits
-/// for room, and [`BATCH_BYTES_MAX`] of encoded inputs.
+/// A task is submitted when there is room for it, or when nothing else is held. One input that waits for
+/// room, and [`BATCH_BYTES_MAX`] of encoded inputs, come on top.
 pub const MAP_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
-/// What a task takes in this process beside its input and its result as it came: its record, its future, the frames of
-/// a backtrace.
+/// The bytes that a task takes in this process besides its input and its result: its record, its future, the
+/// frames of a backtrace.
 pub const RESULT_BYTES_BESIDE: u64 = 4096;
 
 /// A worker begins no more tasks of a batch after so long: the rest goes back to the pool.
@@ -75,9 +76,10 @@ pub const INPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Default for [`TaskOptions::output_bytes_max`](crate::TaskOptions::output_bytes_max).
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Bytes of JSON that one byte of an output may become where the command prints it, beyond the limit of outputs: a control
-/// character is six, an absent `Option` four and its comma, `false,` six, a float of eight bytes up to 25. What
-/// is longer is so by names and values that have no bytes.
+/// A byte of an output may become this many bytes of JSON where the command prints it; more counts towards
+/// the limit of outputs. A control character becomes six, an absent `Option` four and a comma, `false,` six,
+/// and a float of eight bytes up to 25. It only grows
+/// further through names, and through values that have no bytes.
 pub const JSON_BYTES_PER_BYTE: usize = 8;
 
 /// Default for [`TaskOptions::memory_bytes_max`](crate::TaskOptions::memory_bytes_max): all linear memories and tables of a task together.
@@ -115,8 +117,8 @@ pub const MODULE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Most bytes of machine code that the compiler may return for one module.
 pub const ARTIFACT_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 
-/// Default for [`PoolBuilder::cache_bytes_max`](crate::PoolBuilder::cache_bytes_max): CPython's machine code for twenty
-/// builds, or that of ten thousand small modules. What was used last stays.
+/// Default for [`PoolBuilder::cache_bytes_max`](crate::PoolBuilder::cache_bytes_max): it has room for several
+/// builds of large modules, or thousands of small ones. Those used last stay.
 pub const CACHE_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 
 /// Most tasks that one module may declare.
@@ -133,11 +135,11 @@ pub const SCHEMA_NODES_MAX: usize = 2_048;
 /// See [`SCHEMA_NODES_MAX`].
 pub const SCHEMA_DEPTH_MAX: usize = 64;
 
-/// Most bytes of a name in a schema: of a type, a field or a variant. Rust's are seldom longer than 40.
+/// Most bytes of the name of a type, field or variant in a schema; names in Rust are far shorter.
 pub const SCHEMA_NAME_BYTES_MAX: usize = 256;
 
-/// Most bytes of all names in one type's schema. A value repeats the names of its fields in JSON, for each
-/// byte that it has.
+/// Most bytes of all names in one type's schema. JSON repeats the names of fields for each value, even if the
+/// value has only one byte.
 pub const SCHEMA_NAMES_BYTES_MAX: usize = 64 * 1024;
 
 /// Frames kept of a wasm backtrace.
@@ -146,16 +148,17 @@ pub const BACKTRACE_FRAMES_MAX: usize = 32;
 /// Bytes kept of one function name, panic message or error text of a guest.
 pub const GUEST_TEXT_BYTES_MAX: usize = 64 * 1024;
 
-/// Stack of the main thread of a worker, or of a compiler: as main threads usually have it. Not more, since
-/// it is memory that `RLIMIT_DATA` does not count.
+/// Stack of the main thread of a worker or compiler: main threads usually have as much. It is not more, since
+/// `RLIMIT_DATA` does not count it.
 pub const WORKER_STACK_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Addresses that a worker may have beyond its memory: it reserves some 340 GiB when it starts and for
-/// modules with memories of their own, and modules and shared inputs are mapped. It bounds what page tables may come to: 2 GiB.
+/// Addresses that a worker may have beyond its memory. The engines reserve hundreds of GiB when a worker
+/// starts and for modules with memories of their own, and modules and shared inputs are mapped. It bounds the
+/// page tables to 2 GiB.
 pub const WORKER_ADDRESSES_MAX: u64 = 1024 * 1024 * 1024 * 1024;
 
-/// How often the host looks what each worker holds in memory, while tasks run; and while none does.
-/// Between two looks a worker that was taken over gets no further than it can fill pages.
+/// How often the host looks what each worker holds in memory: first while tasks run, then while none does.
+/// Between two looks, a worker that was taken over can only hold what it fills in that time.
 pub const MEMORY_LOOKS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
 
 /// Default for [`PoolBuilder::start_timeout`](crate::PoolBuilder::start_timeout): from spawn to the worker's first word.
@@ -164,8 +167,8 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Default for [`TaskOptions::timeout`](crate::TaskOptions::timeout): nothing of a stranger's runs for ever.
 pub const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// How long a map's running tasks may take once SIGTERM or SIGHUP asked it to end; `--stop-grace` sets it.
-/// As long as `docker stop` waits before it kills.
+/// How long a map's running tasks may take after SIGTERM or SIGHUP asked it to end; `--stop-grace` sets it.
+/// `docker stop` waits as long before it kills.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Default for [`PoolBuilder::grace`](crate::PoolBuilder::grace): from the interrupt of a task to the SIGKILL of its worker.
@@ -179,61 +182,61 @@ pub const CRASH_BACKOFF: Duration = Duration::from_millis(50);
 /// See [`CRASH_BACKOFF`].
 pub const CRASH_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// The pause before a worker is tried again that could not be started for want of descriptors, processes or
-/// memory; it doubles. As soon as a worker of the pool's is gone, there is no pause.
+/// The first pause before a worker is tried again that could not be started because descriptors, processes or
+/// memory were short; it doubles each time. There is no pause when one of the pool's own workers has ended.
 pub const SHORTAGE_BACKOFF: Duration = Duration::from_millis(10);
-/// The longest such pause: what others use may be free again any time, and a try costs a millisecond.
+/// The longest such pause: what others hold may be free again at any time, and a try is cheap.
 pub const SHORTAGE_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Where no worker lives, and none could be started for so long for want of something, the tasks that wait fail
-/// with [`TaskError::NoWorker`](crate::TaskError::NoWorker). A burst of other processes is mostly over by then.
+/// If no worker lives and none could be started for this long, the waiting tasks fail with
+/// [`TaskError::NoWorker`](crate::TaskError::NoWorker). A burst of other processes is mostly over by then.
 pub const NO_WORKER_AFTER: Duration = Duration::from_secs(3);
 
-/// A shortage of workers is told when it begins, and another one not sooner than this after it.
+/// A shortage of workers is reported when it begins, but not sooner than this after the last one.
 pub const SHORTAGE_TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// A compiler that cannot be started for want of something is tried again for so long.
+/// A compiler that cannot be started because something is short is tried again for this long.
 pub const NO_COMPILER_AFTER: Duration = Duration::from_secs(3);
 
-/// Descriptors that workers beyond the first leave to the rest of the process: enough to load a module (some
-/// twelve for a moment), beside what starting a worker itself takes for a moment (eight).
+/// Workers beyond the first leave this many descriptors to the rest of the process: enough to load a module,
+/// on top of those that starting a worker takes for a moment.
 pub const DESCRIPTORS_LEFT_MIN: usize = 20;
 
-/// A module, or a shared input, that a worker cannot be sent just then (too many descriptors are under way, or
-/// its socket is full) is tried again for so long; then the worker is ended.
+/// A module or shared input that a worker cannot be sent (because too many descriptors are under way, or its
+/// socket is full) is tried again for this long; then the worker is killed.
 pub const UNSENT_AFTER: Duration = Duration::from_secs(10);
 
 /// Default for [`Pool::events`](crate::Pool::events): events that wait to be read; later ones are dropped and counted.
 pub const EVENTS_BUFFERED_MAX: usize = 65_536;
 
-/// Default for [`CompileLimits::cpu_time`](crate::CompileLimits::cpu_time). CPython (26 MB of wasm) takes 5 s of one CPU,
-/// 620,000 functions in 50 MB some 90 s.
+/// Default for [`CompileLimits::cpu_time`](crate::CompileLimits::cpu_time): several times what the largest
+/// known modules take.
 pub const COMPILE_CPU_TIME: Duration = Duration::from_secs(300);
 
-/// Default for [`CompileLimits::timeout`](crate::CompileLimits::timeout): far more than [`COMPILE_CPU_TIME`], since a
-/// compiler may have to share its CPUs with others for all of it, or step back behind tasks of its own pool.
+/// Default for [`CompileLimits::timeout`](crate::CompileLimits::timeout): far more than [`COMPILE_CPU_TIME`],
+/// since a compiler may have to share its CPUs with others all the time, or step back behind tasks of its own
+/// pool.
 pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// CPU time that a compiler may use before it can be one that steps back: so much for any module, and so many
-/// nanoseconds for each byte of it. Measured: 190 ns a byte for CPython, 570 for a Go program, up to 1,800
-/// for small functions full of branches. A bomb of 560 KB wants minutes.
+/// CPU time that a compiler may use before it steps back: this much for any module, plus
+/// [`COMPILE_ALLOWANCE_NS_PER_BYTE`] for each byte of it. Honest modules take less, even small functions full
+/// of branches; a bomb takes far more.
 pub const COMPILE_ALLOWANCE: Duration = Duration::from_millis(200);
 /// See [`COMPILE_ALLOWANCE`].
 pub const COMPILE_ALLOWANCE_NS_PER_BYTE: u64 = 3_000;
 
-/// How long a pool mistrusts modules after one went over its allowance or a limit: those that are compiled
-/// meanwhile have [`COMPILE_ALLOWANCE_MISTRUSTED`] only. Who sends one bomb after the other then has had
-/// what tasks wanted but for the first.
+/// How long a pool mistrusts modules after one went over its allowance or a limit: meanwhile others only have
+/// [`COMPILE_ALLOWANCE_MISTRUSTED`]. So of a series of bombs only the first one gets a full allowance.
 pub const COMPILE_MISTRUST: Duration = Duration::from_secs(60);
 
-/// The allowance of a module that comes while the pool mistrusts, of whatever size.
+/// The allowance of any module that comes while the pool mistrusts.
 pub const COMPILE_ALLOWANCE_MISTRUSTED: Duration = Duration::from_millis(100);
 
-/// All compilers of this process that step back get this together, while its tasks compute: one part in so many of
-/// the machine's CPUs. Tasks lose about twice that: caches, and moments at which a worker waits.
+/// All compilers of this process that step back share one part in this many of the machine's CPUs, while its
+/// tasks compute. Tasks lose somewhat more than that, through caches and moments at which a worker waits.
 pub const COMPILE_STEPPED_BACK_PART: u32 = 16;
 
-/// The least that each of them gets: one part in so many of one CPU.
+/// Each of them gets at least one part in this many of one CPU.
 pub const COMPILE_STEPPED_BACK_PART_MIN: u32 = 20;
 
 /// Default for [`PoolBuilder::worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max): writable memory of a whole worker process.
@@ -246,26 +249,27 @@ pub const WORKER_MEMORY_BYTES_MIN: u64 = 704 * 1024 * 1024;
 /// Descriptors that a worker or compiler may have open.
 pub const WORKER_DESCRIPTORS_MAX: u64 = 704;
 
-/// A worker that holds so many modules is replaced after a task: each one that it has
-/// mapped keeps a descriptor, until the pool releases it.
+/// A worker that holds this many modules is replaced after a task: each mapped module keeps a descriptor
+/// until the pool releases it.
 pub const MODULES_PER_WORKER_MAX: usize = 256;
 
-/// Default for [`PoolBuilder::modules_max`](crate::PoolBuilder::modules_max): modules of one pool that somebody
-/// holds, at a time. Each is two descriptors of this process, and its machine code is in memory.
+/// Default for [`PoolBuilder::modules_max`](crate::PoolBuilder::modules_max): modules of one pool that are
+/// held at a time. Each takes two descriptors of this process, and memory for its machine code.
 pub const MODULES_MAX: usize = 4096;
 
-/// Modules that a pool can still find, or has just lost sight of, beyond those that somebody holds: what it keeps
-/// of them is some hundred bytes each until it looks through them again.
+/// A pool removes ended modules from its table when there are this many more entries than held modules. Each
+/// entry takes little memory until then.
 pub const MODULES_UNSWEPT_MAX: usize = 64;
 
-/// What has ended of modules and shared inputs is told to a worker in messages of so many, at most.
+/// One message tells a worker to forget at most this many modules and shared inputs.
 pub const FORGOTTEN_AT_ONCE_MAX: usize = 4096;
 
-/// Descriptors of a worker's own: its sockets, rings and engines.
+/// A worker needs this many descriptors for its sockets, rings and engines.
 const WORKER_DESCRIPTORS_OWN: usize = 32;
 
-/// How many modules a worker may have met before it is replaced, and how many tasks may wait in it, where it may
-/// open so many descriptors: each of those may bring a module, which is three descriptors until it is mapped.
+/// Returns how many modules a worker may have met before it is replaced, and how many tasks may wait in it,
+/// if it may open this many descriptors: each waiting task may bring a module, which takes three until it is
+/// mapped.
 pub(crate) fn within_descriptors(descriptors: u64) -> (usize, usize) {
     let descriptors = descriptors.min(WORKER_DESCRIPTORS_MAX) as usize;
     let room = descriptors.saturating_sub(WORKER_DESCRIPTORS_OWN);
@@ -279,9 +283,9 @@ pub const WORKER_UID: u32 = 65_534;
 /// Most entries of one table. CPython needs some 13,000; GC languages more. The room for all
 /// tables counts as writable memory of the worker, touched or not.
 pub const TABLE_ELEMENTS_MAX: usize = 1_000_000;
-/// Default for [`CompileLimits::memory_bytes_max`](crate::CompileLimits::memory_bytes_max), on a machine that has twice
-/// that; elsewhere it is half of the memory that there is for this process. Measured: 620,000 functions
-/// in 50 MB need 3.8 GB.
+/// Default for [`CompileLimits::memory_bytes_max`](crate::CompileLimits::memory_bytes_max) on a machine that
+/// has twice that; elsewhere it is half of the memory that this process may have. The largest known modules
+/// need less.
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 6 * 1024 * 1024 * 1024;
 
 /// Least memory that a compiler process can be given: it must be able to start.
@@ -310,8 +314,8 @@ pub const COMPILE_WASM_BYTES_MAX: u64 = 128 * 1024 * 1024;
 pub const COMPILE_TYPES_MAX: u64 = 50_000;
 /// Default for [`CompileLimits::imports_max`](crate::CompileLimits::imports_max). Measured: at most 43.
 pub const COMPILE_IMPORTS_MAX: u64 = 10_000;
-/// Default for [`CompileLimits::functions_max`](crate::CompileLimits::functions_max). Measured: at most 620,000 (pandoc, 58 MB). A bomb of 100,000 empty ones: 4 s of CPU, 560 MB. The
-/// engine itself takes a million.
+/// Default for [`CompileLimits::functions_max`](crate::CompileLimits::functions_max): more than the largest
+/// known modules have, and less than the engine's own limit of a million.
 pub const COMPILE_FUNCTIONS_MAX: u64 = 800_000;
 /// Default for [`CompileLimits::memories_max`](crate::CompileLimits::memories_max). Measured: 2. Workers have room for fewer.
 pub const COMPILE_MEMORIES_MAX: u64 = 64;
@@ -388,7 +392,7 @@ pub const TASK_DESCRIPTORS_MAX: usize = 256;
 /// as Safari does. It makes such attacks slower, and excludes none.
 pub const CLOCK_RESOLUTION: Duration = Duration::from_millis(1);
 
-/// What a coarser resolution counts as: the clock of the day still says the day.
+/// A coarser resolution counts as this one: the clock of the day still tells the day.
 pub const CLOCK_RESOLUTION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the clocks of a [deterministic](crate::TaskOptions::deterministic) task begin with: 2020-01-01 00:00 UTC,
@@ -421,7 +425,7 @@ const _: () = {
     assert!(DIRS_MAX * (GUEST_PATH_BYTES_MAX + 16) + 16 * 1024 <= CONTROL_BYTES_MAX);
     // A control message has room for so many descriptors.
     assert!(SHARES_PER_TASK_MAX <= DIRS_MAX);
-    // An answer is one message.
+    // An answer must fit into one message.
     assert!(ASK_BYTES_MAX + 1024 <= CONTROL_BYTES_MAX);
     // A length of bytes copied is positive.
     assert!(SHARED_READ_BYTES_MAX <= i32::MAX as u64);
@@ -434,7 +438,7 @@ const _: () = {
         MODULES_PER_WORKER_MAX + 3 * OFFERS_MAX + WORKER_DESCRIPTORS_OWN <= WORKER_DESCRIPTORS_MAX as usize
     );
     assert!(WASI_CALL_BYTES_MAX >= OUTPUT_BYTES_MAX);
-    // Each node may have a name, and structs and enums are named as well as their parts.
+    // Each node may have a name, and the parts of structs and enums have names, too.
     assert!(SCHEMA_NAME_BYTES_MAX <= TASK_NAME_BYTES_MAX && SCHEMA_NAME_BYTES_MAX < SCHEMA_NAMES_BYTES_MAX);
     assert!(RING_BYTES.is_power_of_two());
     assert!(LOG_RECORD_BYTES_MAX <= LOG_BYTES_PER_TASK_MAX);

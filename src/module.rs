@@ -209,9 +209,9 @@ impl ModuleDescription {
 
 /// A compiled module of one pool. Cheap to clone.
 ///
-/// It is released when nobody has it any longer: neither the module nor one of its [`Task`]s, [`RawTask`]s and
-/// [`Command`]s, and no task of it is open. Its descriptors are closed then, here and in the workers. Loading the same
-/// bytes later brings it in again, from the cache where there is one.
+/// It is released when nobody holds it any longer: neither the module nor one of its [`Task`]s, [`RawTask`]s
+/// and [`Command`]s, and none of its tasks is open. Its descriptors are then closed, here and in the workers.
+/// Loading the same bytes later brings it in again, from the cache if there is one.
 #[derive(Clone)]
 pub struct Module(pub(crate) Arc<Loaded>);
 
@@ -226,7 +226,7 @@ pub(crate) struct Loaded {
     pub(crate) from_cache: bool,
     pub(crate) artifact: File,
     pub(crate) description_file: File,
-    /// Last, so that both files are closed when its place is free.
+    /// The field comes last, so that both files are closed before its place is free.
     pub(crate) life: Life,
 }
 
@@ -295,7 +295,7 @@ impl Module {
     fn find(&self, name: &str) -> Result<(TaskIndex, &TaskDescription), ModuleError> {
         let tasks = &self.0.description.tasks;
         match tasks.iter().position(|task| task.name == name) {
-            // There are at most `TASKS_PER_MODULE_MAX`.
+            // The index fits, since there are at most `TASKS_PER_MODULE_MAX`.
             Some(index) => Ok((TaskIndex(index as u32), &tasks[index])),
             None => Err(ModuleError::UnknownTask {
                 module: self.0.shown.to_string(),
@@ -335,7 +335,7 @@ impl fmt::Debug for Module {
     }
 }
 
-/// What a call is aimed at. What the worker is to enter says the handle, by its type.
+/// The module and name that a call is aimed at. The handle's type says what the worker is to enter.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) module: Module,
@@ -370,13 +370,14 @@ pub(crate) mod sealed {
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
         fn encode(&self, input: &Self::Input) -> Result<(Entry, Octets), SubmitError>;
-        /// What it is to read while it runs.
+        /// The stdin that it is to read while it runs.
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
         fn stdin<'a>(&self, _: &'a Self::Input) -> Option<&'a StdinSource> {
             None
         }
-        /// The task that takes a batch of inputs. A command takes none: each input has arguments of its own.
+        /// Returns the task that takes a batch of inputs. A command takes none, since each input has
+        /// arguments of its own.
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
         fn batched(&self) -> Option<TaskIndex>;

@@ -32,7 +32,7 @@ pub struct PoolStats {
     pub workers_died: u64,
     /// Worker processes that were recycled.
     pub workers_recycled: u64,
-    /// Modules that somebody holds: see [`Module`](crate::Module).
+    /// Modules that are held: see [`Module`](crate::Module).
     pub modules: usize,
     /// Log records that went over [`PoolBuilder::log_rate_max`](crate::PoolBuilder::log_rate_max).
     pub log_records_dropped: u64,
@@ -54,7 +54,7 @@ pub struct Ended {
     pub cancelled: u64,
     /// Stopped by [`abort`](crate::TaskFuture::abort).
     pub aborted: u64,
-    /// With their worker, with the pool, or for want of a worker.
+    /// Lost with their worker or the pool, or never begun because there was no worker.
     pub lost: u64,
 }
 
@@ -75,7 +75,7 @@ pub struct WorkerStats {
     pub answered: u64,
     /// [Shared inputs](crate::Pool::share) that it has been sent, and that are still there.
     pub shared: usize,
-    /// Modules that it has been sent, and that somebody holds.
+    /// Modules that it was sent and that are still held.
     pub modules: usize,
 }
 
@@ -126,12 +126,13 @@ pub enum EventKind {
         /// How it has locked itself down.
         sandbox: Arc<SandboxReport>,
     },
-    /// More workers are wanted than can be had, for want of something: the pool goes on with those it has, and tries
-    /// again. Told once for each shortage, at most once in [`SHORTAGE_TOLD_EVERY`](crate::limits::SHORTAGE_TOLD_EVERY).
+    /// More workers are wanted than can be had, because something is short: the pool goes on with those it
+    /// has, and tries again. This is reported once for each shortage, and at most once in
+    /// [`SHORTAGE_TOLD_EVERY`](crate::limits::SHORTAGE_TOLD_EVERY).
     WorkersShort {
-        /// How many there are.
+        /// The number of workers that there are.
         workers: usize,
-        /// Of what.
+        /// The thing that is short.
         shortage: Shortage,
     },
     /// It is handed its first task, and from here on only tasks of the same
@@ -226,7 +227,7 @@ pub enum LeaveReason {
     Idle,
     /// The pool was made smaller.
     Resized,
-    /// It has run enough tasks, or is old or large enough; or it holds
+    /// It has run enough tasks, is old or large enough, or holds
     /// [`MODULES_PER_WORKER_MAX`](crate::limits::MODULES_PER_WORKER_MAX) modules.
     Recycled,
     /// A task of another [domain](crate::TaskOptions::domain) needs its place.
@@ -249,6 +250,6 @@ pub enum TaskOutcome {
     Cancelled,
     /// Stopped by [`abort`](crate::TaskFuture::abort).
     Aborted,
-    /// With its worker, with the pool, or for want of a worker.
+    /// It was lost with its worker or the pool, or never began because there was no worker.
     Lost,
 }

@@ -109,16 +109,17 @@ impl Retry {
     }
 }
 
-/// What happens to a pool's tasks when its last handle is dropped. By a panic, it is always [`Kill`](Self::Kill).
+/// What happens to a pool's tasks when its last handle is dropped. A drop during a panic always does
+/// [`Kill`](Self::Kill).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropPolicy {
-    /// All of them run, and whoever drops the pool waits for that, as at the end of Python's `with` block.
+    /// All of them run, and the drop waits for that, as the end of Python's `with` block does.
     #[default]
     Finish,
-    /// Those that do not run yet are cancelled; what runs is finished and waited for.
+    /// Tasks that have not begun are cancelled; running ones are finished and waited for.
     CancelPending,
-    /// Those that do not run yet are cancelled, and the workers of those that run are killed: they fail as
-    /// [`TaskError::Broken`](crate::TaskError::Broken), or, where they had not begun, as cancelled.
+    /// Tasks that have not begun are cancelled, and the workers of running ones are killed: those fail with
+    /// [`TaskError::Broken`](crate::TaskError::Broken), or count as cancelled if they had not begun.
     Kill,
 }

@@ -47,15 +47,15 @@ use crate::{host::request::map_bytes_max, task::TaskOptions};
 /// A pool of worker processes that run WebAssembly tasks. Cheap to clone; all clones are
 /// the same pool.
 ///
-/// Workers start on demand. When the last clone is dropped, the pool finishes what was
-/// submitted and then ends its processes, as leaving Python's `with` block does: a `?` that leaves `main`
-/// early waits for what runs, for as long as its timeouts allow. [`PoolBuilder::on_drop`] says otherwise
-/// ([`DropPolicy`]), and [`shutdown`](Pool::shutdown) and [`kill`](Pool::kill) are the ways to end it before. Dropped by a
-/// panic, it kills what runs, whatever the policy.
+/// Workers start on demand. When the last clone is dropped, the pool finishes what was submitted and then
+/// ends its processes, as leaving Python's `with` block does: a `?` that leaves `main` early waits for
+/// running tasks for as long as their timeouts allow. [`PoolBuilder::on_drop`] chooses otherwise
+/// ([`DropPolicy`]), and [`shutdown`](Pool::shutdown) and [`kill`](Pool::kill) end the pool earlier. A pool
+/// that is dropped during a panic kills its tasks, whatever the policy.
 ///
-/// A pool belongs to the process that built it. After a `fork`, the child's copy does nothing: submitting and loading
-/// are errors (`OtherProcess`), so are the results of its tasks, nothing waits, and to drop it
-/// has no effect. The parent does not notice.
+/// A pool belongs to the process that built it. After a `fork`, the child's copy does nothing: submitting,
+/// loading and the results of its tasks are errors (`OtherProcess`), no call waits, and dropping it has no
+/// effect. The parent does not notice.
 ///
 /// All methods may be called from any thread, from done callbacks too. Done callbacks and
 /// [`Waker`](std::task::Waker)s run on threads of their own, one each: one that blocks holds up the
@@ -89,7 +89,7 @@ impl Pool {
         PoolBuilder::new()
     }
 
-    /// Whether tasks may write to directories that are not known as theirs there.
+    /// Whether tasks may write to directories that `files` does not know as theirs.
     #[cfg(feature = "cli")]
     pub(crate) fn has_other_dirs_than(&self, files: &HostFiles) -> bool {
         let dirs = self.core().map(|core| &core.settings.dirs);
@@ -109,14 +109,14 @@ impl Pool {
     /// is pulled before the first result is asked for. Dropping the iterator cancels what does
     /// not run yet.
     ///
-    /// A result that is there is yielded at once, whatever `inputs` does: it may be slow, or wait for a result before it
-    /// has another input. For that they are pulled by a thread of the map's own, from the moment on at which something
-    /// is under way; as long as nothing is, by the thread that asks for a result, and with a
-    /// [`buffer_size`](Map::buffer_size) of 1 always by that one. An iterator that panics does so where its next result
-    /// was asked for, once the results before it have been yielded. When the map is dropped while `inputs` waits for
-    /// something, that thread ends, and drops `inputs`, as soon as it returns.
+    /// A result that is there is yielded at once, whatever `inputs` does: it may be slow, or wait for a
+    /// result before it has another input. So a thread of the map's own pulls the inputs while something is
+    /// under way. While nothing is, or with a [`buffer_size`](Map::buffer_size) of 1, the thread that asks
+    /// for a result does. If `inputs` panics, the panic comes out of the map once the results before it have
+    /// been yielded. If the map is dropped while `inputs` waits for something, that thread ends and drops
+    /// `inputs` as soon as it returns.
     ///
-    /// For an iterator that borrows, or is not [`Send`], there is [`map_local`](Self::map_local).
+    /// [`map_local`](Self::map_local) takes an iterator that borrows or is not [`Send`].
     ///
     /// ```no_run
     /// # fn main() -> anyhow::Result<()> {
@@ -144,11 +144,11 @@ impl Pool {
         Map::new(self.clone(), task.clone(), inputs.into_iter(), Some(feed::start_thread))
     }
 
-    /// As [`map`](Self::map), for an iterator that borrows or cannot go to another thread: the thread that asks for a
-    /// result pulls the inputs. A result that is there is yielded before anything more is pulled from an iterator that
-    /// takes longer than 20 µs for an input; otherwise two more inputs are pulled before. But while the iterator waits,
-    /// so does the caller: a result that comes meanwhile is yielded when the iterator returns, and one that waits for a
-    /// result before it has another input waits for ever.
+    /// Does the same as [`map`](Self::map) for an iterator that borrows or cannot go to another thread: the
+    /// thread that asks for a result pulls the inputs. If the iterator takes longer than 20 µs for an input,
+    /// a result that is there is yielded before anything more is pulled; otherwise two more inputs are pulled
+    /// first. While the iterator waits, so does the caller: a result that comes meanwhile is yielded when the
+    /// iterator returns, and an iterator that waits for a result before it has another input waits for ever.
     ///
     /// ```no_run
     /// # fn main() -> anyhow::Result<()> {
@@ -169,7 +169,7 @@ impl Pool {
         Map::new(self.clone(), task.clone(), inputs.into_iter(), None)
     }
 
-    /// Most bytes that a map may hold, unless that is set, and what one result may come to.
+    /// Returns the most bytes that a map may hold (`set`, if it is given), and the most bytes of one result.
     #[cfg(feature = "cli")]
     pub(crate) fn map_bytes_max(
         &self,
@@ -180,12 +180,12 @@ impl Pool {
         self.core().map_or((0, 0), |core| map_bytes_max(core, is_command, options.clone(), set))
     }
 
-    /// What it is made of; `None` in a process that was forked from its own.
+    /// Returns its handle, or `None` in a process that was forked from its own.
     fn here(&self) -> Option<&Handle> {
         self.0.here()
     }
 
-    /// The core, likewise.
+    /// Returns its core, or `None` in a process that was forked from its own.
     fn core(&self) -> Option<&Arc<Core>> {
         self.here().map(|handle| &handle.core)
     }
@@ -357,7 +357,8 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.core.handle(match self.core.settings.on_drop {
-            // Whoever panics does not want to wait for what may run for an hour; the panic may be about it.
+            // A panicking program must not wait for tasks that may run for an hour; the panic may be about
+            // them.
             _ if std::thread::panicking() => Event::Kill { gently: false },
             DropPolicy::Finish => Event::Shutdown { cancel_pending: false },
             DropPolicy::CancelPending => Event::Shutdown { cancel_pending: true },

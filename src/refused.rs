@@ -1,6 +1,6 @@
-//! What the system refused: which call, the limit that is behind it, and what to do about that.
+//! Names the call that the system refused, the limit behind that, and what to do about it.
 //!
-//! Every call on the way to a standing worker or compiler goes through [`calling`], in the host and in the
+//! Every call on the way to a ready worker or compiler goes through [`calling`], in the host and in the
 //! children, so that none of them can fail without its name.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-/// The limits that advice is about, by their names and by the shell's.
+/// The limits that advice is given about, with their names and the shell's options for them.
 const LIMITS: [(Resource, &str, &str); 5] = [
     (Resource::Nofile, "RLIMIT_NOFILE", "-n"),
     (Resource::Fsize, "RLIMIT_FSIZE", "-f"),
@@ -20,10 +20,11 @@ const LIMITS: [(Resource, &str, &str); 5] = [
     (Resource::Nproc, "RLIMIT_NPROC", "-u"),
 ];
 
-/// What a child was given, before it has limited itself: advice about its own limits would help nobody.
+/// A child remembers the limits that it was given, before it sets its own: advice about its own limits would
+/// help nobody.
 static GIVEN: OnceLock<[Option<u64>; LIMITS.len()]> = OnceLock::new();
 
-/// Remembers the limits as they are. A child's first step.
+/// Remembers the present limits. This must be a child's first step.
 pub(crate) fn remember_limits() {
     GIVEN.get_or_init(|| LIMITS.map(|(resource, ..)| getrlimit(resource).current));
 }
@@ -46,7 +47,7 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// An error with the name of its call and what to do.
+/// Adds the name of its call, and what to do, to an error.
 pub(crate) fn calling<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> io::Error {
     move |error| {
         let error = error.into();
@@ -56,7 +57,7 @@ pub(crate) fn calling<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) 
     }
 }
 
-/// The number of an error, whether it has gone through [`calling`] or not.
+/// Returns the number of an error, whether it has gone through [`calling`] or not.
 pub(crate) fn errno(error: &io::Error) -> Option<Errno> {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Refused>());
     Errno::from_io_error(inner.map_or(error, |refused| &refused.error))

@@ -35,8 +35,8 @@ impl Role {
 ///
 /// A crate's tests have no `main`: there, [`init_at_load!`](crate::init_at_load) does the same.
 ///
-/// A write beyond `RLIMIT_FSIZE` is an error from here on (`EFBIG`), as in Python, and not the end of the
-/// process: SIGXFSZ is ignored, unless the program has decided about it before.
+/// From here on a write beyond `RLIMIT_FSIZE` is an error (`EFBIG`), as in Python, and does not end the
+/// process: SIGXFSZ is ignored, unless the program has chosen otherwise before.
 pub fn init() {
     INITIALIZED.store(true, Ordering::SeqCst);
     too_large_is_an_error();
@@ -47,15 +47,15 @@ pub fn init() {
     }
 }
 
-/// Ends a child. Not by `exit`: handlers of the embedder's (of a coverage build, a sanitizer, C++) would make
-/// system calls that the filter does not allow. What a child has to say, it has said: nothing is buffered.
+/// Ends a child without `exit`, since handlers of the embedder's (a coverage build's, a sanitizer's, C++'s)
+/// would make system calls that the filter does not allow. Nothing is lost, since a child buffers nothing.
 fn leave(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(code) }
 }
 
 fn too_large_is_an_error() {
-    // SAFETY: the default action is replaced by none, and anybody else's is put back: neither runs code of ours.
+    // SAFETY: a default action is replaced by none, and any other is put back: neither runs code of ours.
     unsafe {
         let before = libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
         if before != libc::SIG_DFL && before != libc::SIG_ERR {

@@ -36,7 +36,7 @@ pub(crate) struct LockedDown(());
 /// A process that holds its socket and nothing else.
 #[derive(Debug)]
 pub(crate) struct Entered {
-    /// What it could write to when it started: limits on memory count from there.
+    /// What it could write to when it started; limits on memory count from there.
     pub(crate) data_bytes: u64,
 }
 
@@ -229,7 +229,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// A second step of a layer, whatever became of its first one; the layer stands if both do.
+    /// Takes a second step of a layer, even if the first one failed; the layer stands if both succeed.
     fn complete(
         &mut self,
         layer: SandboxLayer,

@@ -79,7 +79,7 @@ pub enum SchemaError {
     /// Over a limit of `limits.rs`.
     #[error("the schema is larger than {SCHEMA_NODES_MAX} nodes or deeper than {SCHEMA_DEPTH_MAX} levels")]
     TooLarge,
-    /// The names of types, fields and variants are over a limit of `limits.rs`.
+    /// The names of types, fields and variants go over a limit of `limits.rs`.
     #[error(
         "the schema has a name of more than {SCHEMA_NAME_BYTES_MAX} bytes, or names of more than \
          {SCHEMA_NAMES_BYTES_MAX} together"
@@ -318,7 +318,7 @@ impl Node {
 }
 
 impl Node {
-    /// Its own name, and those of its fields and variants.
+    /// Returns its own name, and those of its fields and variants.
     fn names(&self) -> Vec<&str> {
         fn of<T>(parts: &[(String, T)]) -> impl Iterator<Item = &str> {
             parts.iter().map(|(name, _)| name.as_str())

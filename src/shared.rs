@@ -1,4 +1,4 @@
-//! Inputs that many tasks share: one sealed file each, which workers map until it ends (`held.rs`).
+//! Inputs that many tasks share: each is one sealed file, which workers map until it ends (`held.rs`).
 
 use std::fmt;
 use std::fs::File;

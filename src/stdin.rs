@@ -1,5 +1,5 @@
-//! Where a command's stdin comes from, if not from memory: a reader or a descriptor of the caller's, read
-//! as the command asks for it.
+//! A command's stdin that is not in memory: a reader or a descriptor of the caller's, which is read as the
+//! command asks for it.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -11,19 +11,19 @@ use rustix::io::Errno;
 
 use crate::foreign::Foreign;
 
-/// Something that a command reads from. It may block: a thread of its own calls it.
+/// A source of stdin. Its calls may block, so a thread of its own makes them.
 pub(crate) trait ReadStdin: Send {
-    /// The same as [`Read::read`].
+    /// Does what [`Read::read`] does.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
-    /// Returns once a read would not wait, where that can be known.
+    /// Returns once a read would not wait, if that can be known.
     fn wait(&mut self) -> io::Result<()>;
 }
 
-/// Its destructor may be the caller's code.
+/// The source is guarded, since its destructor may be the caller's code.
 pub(crate) type Source = Foreign<Box<dyn ReadStdin>>;
 
-/// A source that whoever runs first takes: the same input can be submitted twice, but read once.
+/// A source that only the first task gets: the same input can be submitted twice, but read once.
 #[derive(Clone)]
 pub(crate) struct StdinSource(Arc<Mutex<Option<Source>>>);
 
@@ -44,7 +44,7 @@ impl StdinSource {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For one task; `None` if another has it.
+    /// Lends the source to one task; returns `None` if another has it.
     pub(crate) fn lend(&self) -> Option<Lent> {
         let source = self.lock().take()?;
         Some(Lent { source: Some(source), of: self.clone() })
@@ -58,7 +58,7 @@ impl fmt::Debug for StdinSource {
 }
 
 impl PartialEq for StdinSource {
-    /// Whether it is the same one.
+    /// Two are equal if they are the same source.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -66,22 +66,22 @@ impl PartialEq for StdinSource {
 
 impl Eq for StdinSource {}
 
-/// A source that a task may ask for. If it never does, the source goes back untouched.
+/// A source that was lent to a task. It goes back untouched if the task never asks for it.
 pub(crate) struct Lent {
     source: Option<Source>,
     of: StdinSource,
 }
 
 impl Lent {
-    /// Back to where it can be lent again. Runs nobody's code, so this may be called under a lock: who else held the
-    /// source may be gone, but this holds it still.
+    /// Puts the source back, so that it can be lent again. This runs none of the caller's code and may be
+    /// called under a lock, since `of` keeps the place alive.
     pub(crate) fn give_back(&mut self) {
         if let Some(source) = self.source.take() {
             *self.of.lock() = Some(source);
         }
     }
 
-    /// To be read from.
+    /// Takes the source to read from it.
     pub(crate) fn take(mut self) -> Option<Source> {
         self.source.take()
     }
@@ -106,7 +106,7 @@ impl<R: Read + Send> ReadStdin for FromReader<R> {
         loop {
             match self.0.read(into) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // It says how much there is, and is not believed.
+                // A reader may claim more than fits, and is not believed.
                 read => return read.map(|len| len.min(into.len())),
             }
         }
@@ -117,7 +117,7 @@ impl<R: Read + Send> ReadStdin for FromReader<R> {
     }
 }
 
-/// Read by one `read(2)` each, without a buffer: what is not asked for stays where it is.
+/// It reads by single `read(2)` calls without a buffer, so that what is not asked for stays where it is.
 struct FromDescriptor(OwnedFd);
 
 impl ReadStdin for FromDescriptor {
@@ -125,7 +125,7 @@ impl ReadStdin for FromDescriptor {
         loop {
             match rustix::io::read(&self.0, &mut *into) {
                 Err(Errno::INTR) => {}
-                // Somebody who shares it has made it so.
+                // Somebody who shares the open file has made it non-blocking.
                 Err(Errno::AGAIN) => self.wait()?,
                 read => return Ok(read?),
             }

@@ -109,22 +109,22 @@ impl TaskOptions {
         self
     }
 
-    /// CPU time that the task may use: a verdict that does not depend on what else runs on the machine. What
-    /// it sleeps, and what it waits for a CPU, does not count; for that there is [`timeout`](Self::timeout), which
-    /// holds as well. Beyond it the task is interrupted as at a timeout, and ends as
-    /// [`TaskError::CpuTime`](crate::TaskError::CpuTime); so does one that has ended, but only after it. Retries
-    /// [after timeouts](Retry::after_timeouts) are for both; each attempt has all of it. Default: none.
+    /// CPU time that the task may use: this verdict does not depend on what else runs on the machine.
+    /// Sleeping, and waiting for a CPU, do not count; [`timeout`](Self::timeout) bounds those, and holds as
+    /// well. A task that goes over it is interrupted as at a timeout, and ends with
+    /// [`TaskError::CpuTime`](crate::TaskError::CpuTime), even if it ended by itself before it was
+    /// interrupted. Retries [after timeouts](Retry::after_timeouts) are for both limits; each attempt has the
+    /// whole limit. Default: none.
     ///
-    /// It is measured by the pool, by the worker process's own clock, from the task's first step in the worker
-    /// (its instance, and start functions) to its answer. Bringing a module into a worker that did not have
-    /// it does not count, nor does what was before. Under every
-    /// [`Isolation`] and [`Interrupt`](crate::Interrupt) it is the same limit; with
-    /// [`Interrupt::Kill`](crate::Interrupt::Kill) the worker ends with the task. It is no part of what makes a
-    /// [deterministic](Self::deterministic) task's result. A task is found out within 5 ms of CPU time
-    /// where the pool's own thread gets a CPU in that time.
+    /// The pool measures it by the worker process's own clock, from the task's first step in the worker (its
+    /// instance and start functions) to its answer. Bringing a module into a worker that did not have it does
+    /// not count. The limit is the same under every [`Isolation`] and [`Interrupt`](crate::Interrupt); with
+    /// [`Interrupt::Kill`](crate::Interrupt::Kill) the worker ends with the task. It does not affect the
+    /// result of a [deterministic](Self::deterministic) task. The pool finds out within 5 ms of CPU time, if
+    /// its own thread gets a CPU in that time.
     ///
-    /// A worker is handed such a task when it has nothing else, and nothing in store behind it: short tasks are
-    /// slower for it, and in a map each travels alone.
+    /// A worker is handed such a task when it has nothing else, and no task is offered behind it. This makes
+    /// short tasks slower, and in a map each travels alone.
     pub fn cpu_time(mut self, cpu_time: Duration) -> Self {
         self.cpu_time = Some(cpu_time);
         self
@@ -348,9 +348,9 @@ pub struct TaskReport {
     pub run: Duration,
     /// From `submit` to the future's completion.
     pub total: Duration,
-    /// CPU time of the worker's main thread during `run`. Of a task that ran for less than 50 µs it is
-    /// not measured, and taken to be all of `run`. With [`TaskOptions::cpu_time`] it is what the pool has measured,
-    /// of the whole process, also where the task did not come to its end.
+    /// CPU time of the worker's main thread during `run`. It is not measured for a task that ran for less
+    /// than 50 µs, but taken to be all of `run`. With [`TaskOptions::cpu_time`] it is what the pool has
+    /// measured for the whole process, even if the task did not come to its end.
     pub cpu: Duration,
     /// Most bytes that the task's memories and tables held together.
     pub peak_memory_bytes: u64,
@@ -364,40 +364,40 @@ pub struct TaskReport {
     pub log_bytes_dropped: u64,
     /// Bytes of its encoded input. Not known, and 0, of a task that travelled with others.
     pub input_bytes: u64,
-    /// Bytes that came back: its encoded output, or the text of its error; of a command, what it wrote.
+    /// Bytes that came back: its encoded output or the text of its error; for a command, what it wrote.
     pub output_bytes: u64,
-    /// Whether the task was refused memory, or room in a table, while it ran. It is told so and goes on: it may
-    /// do without, exit, or trap, and only it knows whether that was why.
+    /// The task's requests for memory, or room in a table, that were refused while it ran. The task is told
+    /// and goes on: it may do without, exit, or trap, and only it knows whether that was why.
     pub refusals: Option<Box<Refusals>>,
 }
 
-/// Memory, and room in tables, that a task asked for and did not get.
+/// Requests of a task for memory, or room in tables, that were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Refusals {
-    /// How often.
+    /// The number of refusals.
     pub count: u64,
-    /// The first time.
+    /// The first refusal.
     pub first: Refusal,
-    /// The last time.
+    /// The last refusal.
     pub last: Refusal,
 }
 
-/// One request of a task for more memory that was refused.
+/// One refused request of a task for more memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Refusal {
-    /// What it would have been over.
+    /// The limit that it would have exceeded.
     pub kind: RefusalKind,
-    /// What the task would have held then: bytes of all its memories and tables together, or entries of a table.
+    /// What the task would have held: bytes of all its memories and tables together, or entries of a table.
     pub requested: u64,
-    /// What it may hold, in the same unit.
+    /// The limit, in the same unit.
     pub limit: u64,
     /// How long the task had run.
     pub after: Duration,
 }
 
-/// Why a task was refused memory.
+/// The reason why a task was refused memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum RefusalKind {
@@ -405,8 +405,9 @@ pub enum RefusalKind {
     Memory,
     /// [`TABLE_ELEMENTS_MAX`](limits::TABLE_ELEMENTS_MAX), for one table.
     Table,
-    /// The worker process has none left: [`PoolBuilder::worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max),
-    /// or the machine's.
+    /// The worker process has none left, by its own limit
+    /// ([`PoolBuilder::worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max)) or the
+    /// machine's.
     System,
 }
 
@@ -511,19 +512,20 @@ impl CommandInput {
         self
     }
 
-    /// A stdin that is read as the command asks for it, of any length: each of its reads is one
-    /// [`read`](std::io::Read::read), of as many bytes as it asked for (at most 64 KiB,
+    /// A stdin of any length that is read as the command asks for it: each of its reads is one
+    /// [`read`](std::io::Read::read) of as many bytes as it asked for (at most 64 KiB,
     /// [`ASK_BYTES_MAX`](limits::ASK_BYTES_MAX)), and what it never asks for is never read. A command that
-    /// reads nothing waits for nothing. An error is the command's own (`EIO`, or the system's).
+    /// reads nothing waits for nothing. An error of the reader is the command's own (`EIO`, or the system's).
     ///
-    /// The reader is used by a thread of its own, from the first time that the command asks, and dropped there when the
-    /// command has ended. It may block for as long as it likes: the command's deadline ends the command, and
-    /// the thread with its last read. To a command that polls it, it is ready at any time, since a
-    /// reader cannot be asked; a [descriptor](Self::stdin_from) can.
+    /// A thread of its own uses the reader from the command's first question on, and drops it when the
+    /// command has ended. The reader may block for as long as it likes: the command's deadline ends the
+    /// command, and the thread ends with its last read. A command that polls this stdin is told that it is
+    /// ready, since a reader cannot be asked; a [descriptor](Self::stdin_from) can.
     ///
-    /// One task reads it: a clone of this input has the same reader, and submitting it again is refused
-    /// ([`SubmitError::StdinTaken`](crate::SubmitError::StdinTaken)) unless the first never read anything, as is a
-    /// [retry](TaskOptions::retry) ([`SubmitError::StdinReadOnce`](crate::SubmitError::StdinReadOnce)). For a
+    /// Only one task reads it: a clone of this input has the same reader. Submitting it again is refused
+    /// ([`SubmitError::StdinTaken`](crate::SubmitError::StdinTaken)) unless the first task never read
+    /// anything, and so is a [retry](TaskOptions::retry)
+    /// ([`SubmitError::StdinReadOnce`](crate::SubmitError::StdinReadOnce)). For a
     /// [deterministic](TaskOptions::deterministic) command each read is filled to what was asked for.
     ///
     /// ```
@@ -535,9 +537,9 @@ impl CommandInput {
         self
     }
 
-    /// As [`stdin_reader`](Self::stdin_reader), from a file, pipe, socket or terminal: nothing is buffered, so that
-    /// what the command does not ask for is there for whoever reads next; and a command that polls it learns
-    /// whether there is any.
+    /// Does the same as [`stdin_reader`](Self::stdin_reader) with a file, pipe, socket or terminal. Nothing
+    /// is buffered, so that what the command does not ask for is there for the next one who reads; and a
+    /// command that polls it learns whether there is any.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -551,14 +553,14 @@ impl CommandInput {
     }
 }
 
-/// What a WASI command had written when it failed: within
-/// [`output_bytes_max`](TaskOptions::output_bytes_max) each.
+/// What a WASI command had written when it failed, each up to
+/// [`output_bytes_max`](TaskOptions::output_bytes_max).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PartialOutput {
-    /// To stdout.
+    /// What it wrote to stdout.
     pub stdout: bytes::Bytes,
-    /// To stderr.
+    /// What it wrote to stderr.
     pub stderr: bytes::Bytes,
 }
 

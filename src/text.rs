@@ -1,6 +1,6 @@
-//! Strangers' text on its way to a person: terminals obey control characters, readers do not see format
-//! characters, and a line feed begins what looks like a line of ours. So it is shown by one of three types,
-//! and never raw:
+//! Shows strangers' text to a person. Terminals obey control characters, readers do not see format
+//! characters, and a line feed begins what looks like a line of ours. So such text is never shown raw, but by
+//! one of three types:
 //!
 //! | type | for | line feeds |
 //! |---|---|---|
@@ -10,8 +10,8 @@
 
 use std::fmt;
 
-/// Shows `.0` with everything escaped that a terminal would obey or a reader would not see. Line feeds and tabs
-/// stay: they carry layout, and no terminal state.
+/// Shows `.0` with everything escaped that a terminal would obey or a reader would not see. Line feeds and
+/// tabs stay, since they carry layout and do not change a terminal's state.
 pub(crate) struct Escaped<T>(pub(crate) T);
 
 /// Shows `.0` on one line, whatever is in it.
@@ -20,7 +20,7 @@ pub(crate) struct Name<T>(pub(crate) T);
 /// Shows `.0` so that no line of it can be taken for one of ours.
 pub(crate) struct Words<T>(pub(crate) T);
 
-/// What stands before each line of a stranger's message but the first.
+/// This stands before each line of a stranger's message but the first.
 const MARK: &str = "\n    ";
 
 impl<T: AsRef<str>> fmt::Display for Escaped<T> {
@@ -61,15 +61,14 @@ fn write_escaped(out: &mut impl fmt::Write, text: &str, is_shown: fn(char) -> bo
     out.write_str(rest)
 }
 
-/// Whether a terminal shows the character and does nothing else, and a reader sees it.
+/// Whether a terminal only shows the character, and a reader sees it.
 pub(crate) fn is_harmless(c: char) -> bool {
     c == '\n' || c == '\t' || !(c.is_control() || is_unseen(c))
 }
 
-/// Format characters, what is ignorable by default, and what selects a variant of the character before it: Unicode
-/// 16's general category Cf and its property Default_Ignorable_Code_Point, and the two separators of lines.
-/// Bidirectional controls reorder what a reader sees (CVE-2021-42574); tags and joiners hide text, or make
-/// two names look the same.
+/// Matches characters that a reader does not see: Unicode 16's general category Cf, its property
+/// Default_Ignorable_Code_Point, and both line separators. Bidirectional controls reorder text
+/// (CVE-2021-42574); tags and joiners hide text, or make two names look the same.
 fn is_unseen(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
@@ -85,8 +84,8 @@ pub(crate) fn truncated(text: &str, max: usize) -> String {
     quoted(text.as_bytes(), max)
 }
 
-/// The same of bytes, which may be no text, and may be very many: no more of them is looked at than is shown, and
-/// what is said to be cut is counted from all of them. Whatever is quoted in an error goes through here.
+/// Does the same with bytes that may be no text and very many. It looks at no more of them than it shows, and
+/// counts what it cuts from all of them. All that an error quotes goes through here.
 pub(crate) fn quoted(bytes: &[u8], max: usize) -> String {
     let start = &bytes[..bytes.len().min(max)];
     let is_whole = start.len() == bytes.len();
@@ -98,7 +97,7 @@ pub(crate) fn quoted(bytes: &[u8], max: usize) -> String {
         shown.push_str(&valid[..end]);
         used += end;
         let invalid = chunk.invalid();
-        // What ends there may be the first half of a character.
+        // The invalid bytes at the cut may be the first half of a character.
         let is_cut = !is_whole && used + invalid.len() == start.len();
         if end < valid.len() || invalid.is_empty() || is_cut || shown.len() + REPLACEMENT.len() > max {
             break;
@@ -112,7 +111,7 @@ pub(crate) fn quoted(bytes: &[u8], max: usize) -> String {
     }
 }
 
-/// In the place of bytes that are no text.
+/// This stands for bytes that are no text.
 const REPLACEMENT: &str = "\u{fffd}";
 
 #[cfg(test)]

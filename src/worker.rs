@@ -152,7 +152,8 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     if let Some(probe) = probe {
         let outcome = sandbox::attacks::attempt(&probe);
         socket.send(&FromWorkerControl::Probed { outcome }, &[])?;
-        // The doctor may want to look at what was made of it; the watcher ends it with the doctor.
+        // The process stays alive, since the doctor may look at what it holds; the watcher ends it with the
+        // doctor.
         loop {
             std::thread::park();
         }

@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::refused::calling;
 use crate::wire::memfd;
 
-/// How many numbers are tried one by one where nothing else is to be had: the kernel's own bound of
+/// At most this many numbers are tried one by one, if there is no other way: it is the kernel's own bound of
 /// descriptors (`fs.nr_open`), unless somebody has raised it.
 const NUMBERS_MAX: u64 = 1 << 20;
 
@@ -30,7 +30,7 @@ pub(super) fn take_socket() -> io::Result<OwnedFd> {
 /// Closes what the embedder opened without CLOEXEC: every descriptor from 3 but the socket.
 ///
 /// # Errors
-/// There is no way to know which there are: neither `close_range`, nor /proc, nor a limit.
+/// The open descriptors cannot be found: `close_range`, /proc and a limit are all missing.
 pub(super) fn close_others(socket: &OwnedFd) -> io::Result<()> {
     let Err(refused) = close_ranges(socket.as_raw_fd()) else { return Ok(()) };
     close_listed(socket.as_raw_fd()).or_else(|_| close_numbers(socket.as_raw_fd())).map_err(|()| {
@@ -54,17 +54,17 @@ fn close_ranges(socket: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// By what /proc lists. `close_range` came with Linux 5.9, and old filters of containers refuse it.
+/// Closes what /proc lists. `close_range` came with Linux 5.9, and old filters of containers refuse it.
 fn close_listed(socket: RawFd) -> Result<(), ()> {
     let entries = std::fs::read_dir("/proc/self/fd").map_err(drop)?;
-    // All of them first: the directory is open itself meanwhile.
+    // The names are collected first, since the directory itself is open meanwhile.
     let names: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.file_name())).collect();
     let numbers = names.map_err(drop)?.into_iter().filter_map(|name| name.to_str()?.parse().ok());
     numbers.for_each(|number| close(number, socket));
     Ok(())
 }
 
-/// By trying each number that there may be.
+/// Tries to close each possible number.
 fn close_numbers(socket: RawFd) -> Result<(), ()> {
     let max = getrlimit(Resource::Nofile).maximum.filter(|max| *max <= NUMBERS_MAX).ok_or(())?;
     (3..max as RawFd).for_each(|number| close(number, socket));
@@ -73,7 +73,8 @@ fn close_numbers(socket: RawFd) -> Result<(), ()> {
 
 fn close(number: RawFd, socket: RawFd) {
     if number >= 3 && number != socket {
-        // SAFETY: as in `close_ranges`; a number that is none is an error, which is none here.
+        // SAFETY: as in `close_ranges`, nothing in this process owns the descriptor. Closing an unused number
+        // is an error that changes nothing.
         unsafe { libc::close(number) };
     }
 }

@@ -1,9 +1,9 @@
 //! Resource limits: hard ones, which nobody raises again.
 //!
-//! Each is set for itself, to what is wanted or to what this process may have, if that is less: where one
-//! cannot be set, the others stand. `RLIMIT_DATA` counts what can be written; a refused `memory.grow` then
-//! returns −1, and a refused allocation of the process's own ends it by SIGABRT. `RLIMIT_AS` is no limit on
-//! memory, since the engines reserve addresses that they never touch: it bounds the page tables.
+//! Each limit is set for itself, to what is wanted or to what this process may have, if that is less: one
+//! that cannot be set does not stop the others. `RLIMIT_DATA` counts what can be written: beyond it,
+//! `memory.grow` returns −1, and an allocation of the process's own ends it by SIGABRT. `RLIMIT_AS` does not
+//! bound memory, since the engines reserve addresses that they never touch; it bounds the page tables.
 
 use std::io;
 
@@ -18,20 +18,20 @@ use crate::limits::{
 /// open on the way.
 const FILE_DESCRIPTORS: u64 = (DIRS_MAX + TASK_DESCRIPTORS_MAX + 16) as u64;
 
-/// Sets all of them; the text says to what.
+/// Sets all limits, and returns a text that says to what.
 ///
 /// # Errors
-/// Names each limit that could not be set; the others are.
+/// The error names each limit that could not be set; the others are set.
 pub(super) fn apply(memory_bytes_max: u64, with_files: bool, data_at_start: u64) -> io::Result<String> {
     let descriptors_max = WORKER_DESCRIPTORS_MAX + if with_files { FILE_DESCRIPTORS } else { 0 };
     let limits = [
         ("DATA", Resource::Data, memory_bytes_max.saturating_add(data_at_start)),
         ("AS", Resource::As, memory_bytes_max.saturating_add(WORKER_ADDRESSES_MAX)),
-        // The main thread's stack is no data, and grows by itself.
+        // The main thread's stack does not count as data, and grows by itself.
         ("STACK", Resource::Stack, WORKER_STACK_BYTES),
         // Modules arrive as pairs of descriptors, of which one stays open while the module is mapped.
         ("NOFILE", Resource::Nofile, descriptors_max),
-        // The image of a module's data segments is written to a memfd: 0 would refuse it.
+        // A module's data segments are written to a memfd, which a limit of 0 would refuse.
         ("FSIZE", Resource::Fsize, MODULE_BYTES_MAX as u64 * 8),
         ("SIGPENDING", Resource::Sigpending, 64),
         // A core dump would hold the tasks' data.
@@ -53,7 +53,8 @@ pub(super) fn apply(memory_bytes_max: u64, with_files: bool, data_at_start: u64)
     }
 }
 
-/// Both the soft and the hard limit, to what is wanted or what is allowed. Says what it is now.
+/// Lowers both the soft and the hard limit to what is wanted, or to what is allowed if that is less. Says
+/// what it is now.
 fn lower(name: &str, resource: Resource, wanted: u64) -> Result<String, String> {
     let hard = getrlimit(resource).maximum.unwrap_or(u64::MAX);
     let value = wanted.min(hard);
@@ -69,8 +70,8 @@ fn lower(name: &str, resource: Resource, wanted: u64) -> Result<String, String> 
     })
 }
 
-/// What this process can write to already, in bytes, its stack included: what its allocator holds in
-/// reserve, the counters of a coverage build. `RLIMIT_DATA` counts from there. 0 where there is no /proc.
+/// Returns how many bytes this process can write to already: its stack, its allocator's reserve, the counters
+/// of a coverage build. `RLIMIT_DATA` counts from there. Returns 0 if there is no /proc.
 pub(super) fn data_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split_whitespace().nth(5).and_then(|pages| pages.parse::<u64>().ok());

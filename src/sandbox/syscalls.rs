@@ -49,7 +49,7 @@ pub(crate) struct Allowed {
     pub(crate) when: Vec<When>,
 }
 
-/// What must be true of the arguments: all of these.
+/// All of these tests must hold.
 pub(crate) type When = Vec<Test>;
 
 /// What must be true of one argument.
@@ -59,9 +59,9 @@ pub(crate) enum Test {
     Is(u8, u64),
     /// Argument `.0` has none of the bits `.1`.
     Lacks(u8, u64),
-    /// Argument `.0`, but for the bits `.1`, is `.2`. All of 64 bits.
+    /// Argument `.0`, without the bits `.1`, is `.2`. All 64 bits are compared.
     IsBut(u8, u64, u64),
-    /// The same of the lower 32 bits, where the kernel ignores the others.
+    /// The same, but only the lower 32 bits are compared, since the kernel ignores the others.
     LowIsBut(u8, u32, u32),
 }
 
@@ -71,7 +71,7 @@ fn always(name: &'static str, number: c_long) -> Allowed {
     Allowed { name, number, when: Vec::new() }
 }
 
-/// Where one of these is true of one argument.
+/// Allows the call if one of these tests holds.
 fn when(name: &'static str, number: c_long, when: &[Test]) -> Allowed {
     Allowed { name, number, when: when.iter().map(|test| vec![*test]).collect() }
 }
@@ -79,16 +79,16 @@ fn when(name: &'static str, number: c_long, when: &[Test]) -> Allowed {
 const EXEC: u64 = libc::PROT_EXEC as u64;
 const WRITE: u64 = libc::PROT_WRITE as u64;
 
-/// What may be said beside `MAP_PRIVATE`. Everything else is refused, because it makes memory that no limit
-/// counts (`MAP_GROWSDOWN`: a stack; `MAP_HUGETLB`: pages of another pool; types of mappings to come), or
-/// because nobody here needs it.
+/// These flags are allowed beside `MAP_PRIVATE`. All others are refused, because they make memory that no
+/// limit counts (`MAP_GROWSDOWN` makes a stack, `MAP_HUGETLB` takes pages of another pool, and later kernels
+/// may add kinds) or because nobody here needs them.
 const PRIVATE_WITH: u64 = (libc::MAP_ANONYMOUS
     | libc::MAP_FIXED
     | libc::MAP_FIXED_NOREPLACE
     | libc::MAP_NORESERVE
     | libc::MAP_STACK) as u64;
 
-/// What allocators and the engine say of memory. Others could spread a page of this process over those of
+/// Allocators and the engine give this advice. Other advice could merge a page of this process with pages of
 /// other processes (`MADV_MERGEABLE`), or fill page tables without a page (`MADV_GUARD_INSTALL`).
 const ADVICE: [c_int; 6] = [
     libc::MADV_DONTNEED,
@@ -99,7 +99,7 @@ const ADVICE: [c_int; 6] = [
     libc::MADV_DODUMP,
 ];
 
-/// `PR_SET_VMA` of linux/prctl.h; its only operation gives a mapping a name.
+/// This is `PR_SET_VMA` of linux/prctl.h; its only operation gives a mapping a name.
 const SET_MAPPINGS_NAME: u64 = 0x5356_4d41;
 
 /// What a profile may call.
@@ -119,7 +119,8 @@ pub(crate) fn allowed(profile: Profile) -> Vec<Allowed> {
         Profile::Compiler => list.extend([
             // The module comes, and the artifact goes, by descriptor.
             always("read", libc::SYS_read),
-            // First steps of its threads, which are started before it is sealed and may still take them.
+            // These are the first steps of threads that were started before the process was sealed, and may
+            // still come.
             always("set_robust_list", libc::SYS_set_robust_list),
             always("rseq", libc::SYS_rseq),
             // std looks for the stack of each thread that it starts.
@@ -203,9 +204,8 @@ fn both() -> Vec<Allowed> {
         when("newfstatat", libc::SYS_newfstatat, &[Is(3, libc::AT_EMPTY_PATH as u64)]),
         always("fstat", libc::SYS_fstat),
         always("close", libc::SYS_close),
-        // Memory: anything but what can be written and executed at the same time.
-        // What is mapped is private, so that `RLIMIT_DATA` counts it; or it is a file that the host has
-        // sent, which is shared to be read only.
+        // Memory may be anything but writable and executable at the same time. A mapping is either private,
+        // so that `RLIMIT_DATA` counts it, or a file from the host that is shared and only read.
         Allowed {
             name: "mmap",
             number: libc::SYS_mmap,
@@ -247,7 +247,7 @@ fn both() -> Vec<Allowed> {
     ]
 }
 
-/// Allocators name what they map, for whoever reads /proc: it changes nothing else.
+/// Allows allocators to name their mappings, as /proc shows them: that changes nothing else.
 fn naming(others: &[When]) -> Allowed {
     let mut when = vec![vec![Is(0, SET_MAPPINGS_NAME), Is(1, 0)]];
     when.extend_from_slice(others);
@@ -257,8 +257,8 @@ fn naming(others: &[When]) -> Allowed {
 /// Answered with ENOSYS instead of death: the C library and std ask for these first, and have
 /// another way. Each would let through what cannot be seen from its arguments.
 pub(crate) fn answered_enosys(profile: Profile) -> Vec<(&'static str, c_long)> {
-    // `mremap` makes whatever it is given larger: the main thread's stack, which no limit counts once it is
-    // moved. The C library's realloc then copies.
+    // `mremap` could grow any mapping, such as the main thread's stack, which no limit counts once it has
+    // moved. The C library's realloc copies instead.
     let mut list = vec![("statx", libc::SYS_statx), ("mremap", libc::SYS_mremap)];
     if let Profile::WithDirectories { .. } = profile {
         // Asked for on WASI's way around a kernel that refuses `openat2`.

@@ -57,10 +57,10 @@ impl ControlSocket {
         Ok(())
     }
 
-    /// Whether the peer is gone, whatever it sent before and is still to be received.
+    /// Whether the peer is gone, even if something that it sent is still to be received.
     ///
     /// # Errors
-    /// What the system says to poll.
+    /// An error of poll(2).
     pub(crate) fn is_hung_up(&self) -> io::Result<bool> {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         let now = Timespec::default();

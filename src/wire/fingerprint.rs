@@ -6,8 +6,9 @@
 #[cfg(test)]
 mod sources;
 
-/// Hash of the version and of every source but the command line's: of all that defines the wire, the engine's
-/// settings and what is cached, wherever it stands. The build script makes it (`build.rs`).
+/// A hash of the version and of all sources except the command line's. So it covers all that defines the
+/// wire, the engine's settings and the cache's content, in whichever file that is. The build script makes it
+/// (`build.rs`).
 pub(crate) const BUILD: u64 = number(env!("WASMPOOL_BUILD"));
 
 const fn number(digits: &str) -> u64 {
@@ -35,8 +36,8 @@ mod tests {
         assert_eq!(sources::fingerprint(Path::new(ROOT), VERSION).expect("reads"), BUILD);
     }
 
-    /// Where types of the wire are defined need not be known: each file counts, and the command line, which
-    /// nobody else knows, is the exception.
+    /// Every file counts, so nobody needs to know where the wire's types are defined. Only the command line
+    /// does not, since no other file may know it.
     #[test]
     fn a_change_of_any_file_outside_of_the_command_line_is_another_build() {
         fn walk(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
@@ -69,7 +70,7 @@ mod tests {
             changed += usize::from(!is_cli);
         }
         assert!(changed > 100, "{changed} files");
-        // Nor can one come or go.
+        // A new file changes the fingerprint, too.
         std::fs::write(copy.path().join("src/wire/new.rs"), "").expect("writes");
         assert_ne!(hash(), BUILD);
         assert_ne!(sources::fingerprint(Path::new(ROOT), "0.0.0").expect("reads"), BUILD);

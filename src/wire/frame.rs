@@ -61,10 +61,10 @@ pub(crate) fn encode_head_into<M: Serialize>(
     Ok(())
 }
 
-/// Writes one frame, and says how long it is; `scratch` is memory that is used again.
+/// Writes one frame, and returns its length; `scratch` is memory that is used again.
 ///
 /// # Errors
-/// As [`encode_head_into`], and what the writer says.
+/// Those of [`encode_head_into`], and the writer's.
 pub(crate) fn write_frame<M: Serialize>(
     to: &mut (impl Write + ?Sized),
     scratch: &mut Vec<u8>,
@@ -107,7 +107,7 @@ pub(crate) struct Incoming {
     end: usize,
     /// Bytes of the frame's head that must fit.
     head_bytes: usize,
-    /// Bytes of the last frame whose head was complete, with its payload.
+    /// The length of the last frame whose head was complete, with its payload.
     frame_bytes: u64,
 }
 
@@ -224,7 +224,7 @@ impl<M: DeserializeOwned> Assembly<M> {
         self.partial.is_some() || self.incoming.len() > 0
     }
 
-    /// Bytes of the frame that [`next`](Self::next) returned last.
+    /// Returns the length of the frame that [`next`](Self::next) returned last.
     pub(crate) fn frame_bytes(&self) -> u64 {
         self.incoming.frame_bytes
     }

@@ -24,10 +24,10 @@ pub(crate) fn seal(mut file: &File) -> io::Result<()> {
     rustix::fs::fcntl_add_seals(file, seals).map_err(calling("fcntl (F_ADD_SEALS)"))
 }
 
-/// `/dev/null`; where there is none, an empty file that nobody can write to.
+/// Opens `/dev/null`, or makes an empty file that nobody can write to, if there is none.
 ///
 /// # Errors
-/// What the system says.
+/// A call that the system refuses.
 pub(crate) fn null() -> io::Result<File> {
     let opened = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
     opened.map(File::from).or_else(|_| sealed("null", &[]))

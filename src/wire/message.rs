@@ -4,9 +4,9 @@
 //! (or `CannotLock`, and leaves) and is silent there from then on. Order on the rings: the host sends `Run`; the worker
 //! answers each that it claims, in that order, with any number of `Log` (and of a batch, an `Item` for
 //! each task that it has run) and exactly one `Done`; and says nothing of those that were taken back (`ring::End::claim`).
-//! An `Event` of no task may come at any time; one of a task, as a `Log` of it. So may an `Ask`, where the task
-//! has something that it may ask for; its `Answer` comes on the control socket, where it does not wait behind
-//! the inputs of what was sent meanwhile.
+//! An `Event` of no task may come at any time, and one of a task whenever a `Log` of that task may. So may an
+//! `Ask`, if the task has something to ask for; its `Answer` comes on the control socket, where it need not
+//! wait behind the inputs of what was sent meanwhile.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ use crate::module::{CodeKind, WantedEntry};
 use crate::task::{Refusals, TaskId, TaskLimits};
 use crate::walls::{SandboxReport, SandboxRequest};
 
-/// A module's number within its pool; none is used twice.
+/// A module's number within its pool; no number is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct ModuleId(pub(crate) u64);
 
@@ -52,30 +52,30 @@ pub(crate) enum ToWorkerControl {
     Interrupt { run: u64 },
     /// Log where this run is at the moment, and go on.
     Sample { run: u64 },
-    /// To a run's question of that number. One whose run has ended comes too late, and is dropped.
+    /// Answers the run's question of that number. The worker drops an answer to a run that has ended.
     Answer { run: u64, number: u64, reply: Reply },
 }
 
-/// What a running task may ask its host for.
+/// A running task asks its host for something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Question {
-    /// So many bytes of its stdin, or fewer; 0 asks for none, but to be told once there are some. At most
-    /// [`ASK_BYTES_MAX`](crate::limits::ASK_BYTES_MAX).
+    /// The task asks for at most this many bytes of its stdin, and at most for
+    /// [`ASK_BYTES_MAX`](crate::limits::ASK_BYTES_MAX). 0 asks to be told once there are some.
     Stdin { bytes_max: u32 },
 }
 
-/// What a task is told that has asked.
+/// The host's answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    /// At most as many as were asked for.
+    /// There are at most as many bytes as were asked for.
     Bytes(Chunk),
-    /// There are no more, and will be none: nothing more is asked for.
+    /// The stdin has ended, and the task must not ask again.
     End,
-    /// By a system call's number of the error, if it was one.
+    /// Reading failed, with the number of the system's error if it was one.
     Failed { os_error: Option<i32> },
 }
 
-/// Bytes that are copied at once, and not one by one as serde has it of a vector.
+/// Bytes that are copied at once: serde would copy a vector one by one.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Chunk(pub(crate) Vec<u8>);
 
@@ -93,7 +93,7 @@ impl Serialize for Chunk {
 
 impl<'de> Deserialize<'de> for Chunk {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Of what was received, no longer than that.
+        // The slice lies within what was received, so a false length cannot allocate more.
         <&[u8]>::deserialize(deserializer).map(|bytes| Chunk(bytes.to_vec()))
     }
 }
@@ -152,30 +152,30 @@ pub(crate) enum ToWorker {
 pub(crate) struct Items {
     pub(crate) first: u32,
     pub(crate) count: u32,
-    /// The worker begins none of them any more once its answers to this run are more than so many bytes, as
-    /// frames: the rest goes back.
+    /// Once the frames of its answers to this run have come to more than this, the worker begins no further
+    /// task of it, and the rest goes back.
     pub(crate) answer_bytes_max: u64,
 }
 
-/// Where in its module's description a task stands.
+/// A task's place in its module's description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TaskIndex(pub(crate) u32);
 
 /// What to call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Entry {
-    /// A task of the module's description.
+    /// This task of the module's description.
     Task(TaskIndex),
     /// `_start`, with these arguments and this environment.
     Command { args: Vec<String>, env: Vec<(String, String)>, stdin: CommandStdin },
 }
 
-/// Where a command's stdin is.
+/// The place of a command's stdin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum CommandStdin {
-    /// It is the payload.
+    /// The stdin is the payload.
     Sent,
-    /// It is [asked for](Question::Stdin). There is no payload.
+    /// The stdin is [asked for](Question::Stdin), and there is no payload.
     Asked,
 }
 
@@ -184,16 +184,17 @@ pub(crate) enum CommandStdin {
 pub(crate) enum FromWorker {
     /// A log record or a line of output. No payload.
     Log { task: TaskId, record: LogRecord },
-    /// The task has ended. The payload belongs to the verdict; of a command, whatever its verdict, it is
-    /// what was written to stdout, of so many bytes, and then to stderr. For a batch, no more of it
-    /// is run for now: without payload, its verdict is `Ok`, or `Interrupted` if the next of its tasks was.
+    /// The task has ended. The payload belongs to the verdict. A command's payload, whatever its verdict, is
+    /// what it wrote to stdout (`stdout_bytes` of it), and then to stderr. A batch's `Done` means that no
+    /// more of it is run for now: it has no payload, and its verdict is `Ok`, or `Interrupted` if the next of
+    /// its tasks was.
     Done { task: TaskId, verdict: Verdict, cost: Cost, stdout_bytes: u64 },
     /// The next task of a batch has ended. The payload belongs to the verdict.
     Item { task: TaskId, verdict: Verdict, cost: Cost },
     /// What the worker itself has to say, perhaps of the task at hand. No payload.
     Event { task: Option<TaskId>, record: LogRecord },
-    /// The task at hand asks for something, and waits. Its questions are numbered from 1, and each waits for the
-    /// answer to the one before. No payload.
+    /// The task at hand asks for something, and waits. Its questions are numbered from 1, and each waits for
+    /// the answer to the one before. It has no payload.
     Ask { task: TaskId, run: u64, number: u64, question: Question },
 }
 
@@ -253,7 +254,7 @@ pub(crate) enum Verdict {
     },
     /// The host's own interrupt was heeded.
     Interrupted,
-    /// The memory, or the table, without which the task cannot begin is over the limit.
+    /// The memory or table that the task needs to begin is over the limit.
     Memory {
         requested: u64,
         backtrace: Vec<Frame>,
@@ -292,16 +293,16 @@ pub(crate) struct Cost {
     pub(crate) peak_memory_bytes: u64,
     pub(crate) fuel_used: Option<u64>,
     pub(crate) log_bytes_dropped: u64,
-    /// Rare, and large.
+    /// They are boxed because they are rare and large.
     pub(crate) refusals: Option<Box<Refusals>>,
 }
 
-/// The compiler's work.
+/// The work that the compiler is asked to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum CompileWork {
-    /// Machine code and description; if this is to be run of the module, it must be there.
+    /// Write machine code and description. If `entry` is given, the module must have it.
     Compile { entry: Option<WantedEntry> },
-    /// An outline in place of the description, and no machine code.
+    /// Write an outline instead of the description, and no machine code.
     Outline,
 }
 

@@ -58,7 +58,7 @@ pub(crate) const CLAIMS: usize = OFFERS_MAX + 1;
 const OPEN: u64 = 0;
 const CLAIMED: u64 = 1;
 const REVOKED: u64 = 2;
-/// Claimed, and what the run needs is there: from here on the worker computes for it.
+/// The run was claimed and has what it needs: from here on the worker computes for it.
 const BEGUN: u64 = 3;
 
 /// Keeps a line to itself, so that the two sides do not fight over it.
@@ -274,15 +274,15 @@ impl End {
         self.settle_claim(index, run, CLAIMED)
     }
 
-    /// For the worker: a run that it has claimed begins now.
+    /// The worker marks a run that it has claimed as begun.
     pub(crate) fn begin(&self, index: u8, run: u64) {
         if let Some(word) = self.claim_word(index) {
             word.store(run << 2 | BEGUN, Ordering::SeqCst);
         }
     }
 
-    /// For the host: whether the worker says that the run has begun. One that lies gains no more than the host
-    /// lets it.
+    /// The host asks whether the worker says that the run has begun. A lie gains the worker no more than the
+    /// host allows (`CpuCount::look`).
     pub(crate) fn has_begun(&self, index: u8, run: u64) -> bool {
         self.claim_word(index).is_some_and(|word| word.load(Ordering::SeqCst) == run << 2 | BEGUN)
     }

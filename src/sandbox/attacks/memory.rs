@@ -8,13 +8,13 @@ use crate::walls::SandboxLayer::{ResourceLimits, Seccomp};
 
 const PAGE: usize = 4096;
 
-/// More than a worker may have, in addresses: nothing of it is touched.
+/// This is more address space than a worker may have; none of it is touched.
 const BEYOND_ALL_LIMITS: usize = 1 << 43;
 
-/// More than a throw-away worker may hold, in pages.
+/// This is more memory than a throw-away worker may hold.
 const TO_HOLD: usize = 192 << 20;
 
-/// Filled, and hidden from the limits, at a time.
+/// Each round fills this much memory and hides it from the limits.
 const ROUND: usize = 16 << 20;
 const READ_WRITE: usize = (libc::PROT_READ | libc::PROT_WRITE) as usize;
 const ALL: usize = (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC) as usize;
@@ -149,7 +149,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             let top = below_the_stack(256 << 10);
             for (number, page) in (1..=TO_HOLD / PAGE).map(|number| (number, top - number * PAGE)) {
                 fill(page, PAGE);
-                // What remains below the gap is a stack of its own, and small.
+                // The part below the gap is a new, small stack to the kernel.
                 if number % (ROUND / 4 / PAGE) == 0 {
                     call(libc::SYS_munmap, [page + PAGE, PAGE, 0, 0, 0, 0])?;
                 }
@@ -179,7 +179,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             let read = libc::PROT_READ as usize;
             let at = call(libc::SYS_mmap, [0, BEYOND_ALL_LIMITS, read, flags, usize::MAX, 0])?;
             for page in (0..32_768).map(|number| at + number * (2 << 20)) {
-                // SAFETY: within what was just mapped, to be read.
+                // SAFETY: the page lies within what was just mapped, and is only read.
                 unsafe { ptr::with_exposed_provenance::<u8>(page).read_volatile() };
             }
             Ok("128 MiB of page tables".into())
@@ -264,7 +264,7 @@ fn map(protection: usize) -> io::Result<usize> {
     call(libc::SYS_mmap, [0, PAGE, protection, PRIVATE, usize::MAX, 0])
 }
 
-/// 8 GiB, which is more than `RLIMIT_DATA` lets through, and a byte of it.
+/// Maps 8 GiB, which is more than `RLIMIT_DATA` allows, and writes to a page of it.
 fn uncounted(flags: libc::c_int) -> io::Result<String> {
     let flags = (flags | libc::MAP_NORESERVE) as usize;
     let at = call(libc::SYS_mmap, [0, 8 << 30, READ_WRITE, flags, usize::MAX, 0])?;
@@ -272,7 +272,7 @@ fn uncounted(flags: libc::c_int) -> io::Result<String> {
     Ok("8 GiB".into())
 }
 
-/// What one of the descriptors that a worker may have answers, if one does.
+/// Tries the call on each descriptor that a worker may have, and returns the first success.
 fn of_any_file(call: impl Fn(usize) -> io::Result<usize>) -> io::Result<String> {
     let mut last = Err(io::ErrorKind::NotFound.into());
     for file in 3..32 {
@@ -284,7 +284,8 @@ fn of_any_file(call: impl Fn(usize) -> io::Result<usize>) -> io::Result<String> 
     last.map(|_| "done".into())
 }
 
-/// The start of a page so far below what is in use of this thread's stack, the main thread's.
+/// Returns the start of a page this far below the used part of this thread's stack, which is the main
+/// thread's.
 fn below_the_stack(bytes: usize) -> usize {
     let here = 0u8;
     ((&raw const here).expose_provenance() - bytes) & !(PAGE - 1)
@@ -292,8 +293,8 @@ fn below_the_stack(bytes: usize) -> usize {
 
 fn fill(at: usize, len: usize) {
     for page in (at..at + len).step_by(PAGE) {
-        // SAFETY: mapped to be written, or where the stack grows to if it may; that the process dies of it
-        // otherwise is what is tried.
+        // SAFETY: the page is mapped to be written, or is where the stack grows if it may. If it is neither,
+        // the process dies, and that outcome is what the attack looks for.
         unsafe { ptr::with_exposed_provenance_mut::<u8>(page).write_volatile(1) };
     }
 }

@@ -1,13 +1,14 @@
-//! Which files make a build what it is, and their hash. The build script computes it; the tests hold it.
+//! Lists the files that determine a build, and hashes them. The build script computes the hash, and the tests
+//! check it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The part of the sources that nothing which crosses a process boundary is defined in: nobody else may know
-/// it (`tests/architecture.rs`). Every other file counts, so that none can be forgotten.
+/// Nothing that crosses a process boundary can be defined in this part of the sources, since no other part
+/// may know it (`tests/architecture.rs`). Every other file counts, so that none can be forgotten.
 const COMMAND_LINE: [&str; 3] = ["cli", "cli.rs", "main.rs"];
 
-/// The files that count, relative to the folder of Cargo.toml, in one order everywhere.
+/// Lists the files that count, relative to the folder of Cargo.toml, in the same order everywhere.
 pub(crate) fn files(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = vec![PathBuf::from("Cargo.toml")];
     walk(root, Path::new("src"), &mut found)?;
@@ -32,7 +33,7 @@ fn walk(root: &Path, dir: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// A hash of the version, and of the names and contents of all files that count.
+/// Hashes the version, and the names and contents of all files that count.
 pub(crate) fn fingerprint(root: &Path, version: &str) -> io::Result<u64> {
     let mut hash = fnv(0xcbf2_9ce4_8422_2325, version.as_bytes());
     for path in files(root)? {
@@ -44,7 +45,7 @@ pub(crate) fn fingerprint(root: &Path, version: &str) -> io::Result<u64> {
     Ok(hash)
 }
 
-/// FNV-1a, 64 bits: no defence against malice, and none is needed between halves of one program.
+/// This is FNV-1a with 64 bits. It is no defence against malice, and two halves of one program need none.
 fn fnv(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
