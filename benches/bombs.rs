@@ -34,8 +34,8 @@ fn pool() -> PoolBuilder {
     Pool::builder().without_cache()
 }
 
-/// Processes that compute, one a CPU: all in one session, or each in its own (which counts where the kernel
-/// groups by sessions).
+/// One computing process for each CPU: all in one session, or each in its own, which matters where the kernel
+/// groups by sessions.
 struct Loops(Vec<std::process::Child>);
 
 impl Loops {

@@ -1,4 +1,5 @@
-//! The included sources' fingerprint: host and worker of a fuzz target are always of the same build.
+//! Sets the fingerprint of the included sources: host and worker of a fuzz target are always of the same
+//! build.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

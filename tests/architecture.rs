@@ -105,7 +105,8 @@ fn the_host_knows_neither_the_worker_nor_its_callers() {
     assert_room_without("pool", &["crate::worker", "crate::cli"]);
 }
 
-/// The build's fingerprint leaves it out: what crosses a process boundary cannot be defined in it.
+/// The build's fingerprint leaves the command line out, so nothing that crosses a process boundary may be
+/// defined in it.
 #[test]
 fn nobody_knows_the_command_line() {
     assert_only_in(&["crate::cli", "super::cli"], &["cli", "main", "lib"]);
@@ -143,8 +144,8 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
     }
 }
 
-/// What `#[error("…")]` of the library's errors says of a text goes through one of the types of text.rs. What the
-/// command line says is escaped where it is written.
+/// Each `#[error("…")]` of the library shows a text through one of the types of text.rs. The command line
+/// escapes its own errors where it writes them.
 #[test]
 fn no_error_of_the_library_names_a_text_raw() {
     let mut texts = 0;
@@ -153,7 +154,7 @@ fn no_error_of_the_library_names_a_text_raw() {
             let (message, rest) = variant.split_once(")]").unwrap_or((variant, ""));
             assert!(!message.contains(".display()"), "{}: {message}", path.display());
             let body = rest.split("\n    }").next().unwrap_or_default();
-            // What is known when the library is compiled is its own.
+            // A text that is known when the library is compiled is its own, and harmless.
             let is_text = |ty: &str| ["String", "PathBuf", "str>"].iter().any(|part| ty.contains(part));
             for field in body.lines().filter_map(|line| line.trim().strip_suffix(',')?.split_once(": ")) {
                 let (name, ty) = field;
@@ -173,8 +174,8 @@ fn no_error_of_the_library_names_a_text_raw() {
     assert!(texts > 30, "{texts} texts: the errors are written in another way");
 }
 
-/// A child that forked while another thread had such a lock would wait for ever. The command and the workers do not
-/// fork.
+/// A child that forked while another thread held such a lock would wait for ever. The command and the workers
+/// do not fork, so their locks are free.
 #[test]
 fn a_lock_that_outlives_every_pool_is_of_one_process() {
     for (path, text) in sources() {
@@ -188,15 +189,15 @@ fn a_lock_that_outlives_every_pool_is_of_one_process() {
     }
 }
 
-/// `LogFile::open` is no `File::open`.
+/// `LogFile::open` must not count as `File::open`.
 fn has_word(code: &str, word: &str) -> bool {
     let is_whole =
         |at: usize| !word.starts_with(char::is_alphabetic) || !code[..at].ends_with(char::is_alphanumeric);
     code.match_indices(word).any(|(at, _)| is_whole(at))
 }
 
-/// What the host opens by a path is opened by `files`, which asks who may change what leads there. Each exception has
-/// its reason.
+/// Only `files` opens what the host names by a path, since it asks who may change what leads there. Each
+/// exception states its reason.
 #[test]
 fn the_hosts_files_are_opened_by_one_door() {
     let by_path = [
@@ -242,30 +243,31 @@ fn the_hosts_files_are_opened_by_one_door() {
         "CWD",
     ];
     let exceptions = [
-        // A cgroup's directory, which is root's or delegated to this user, and in which only the kernel makes files.
+        // A cgroup's directory is root's or delegated to this user, and only the kernel makes files in it.
         ("host/cgroup.rs", "fs::write"),
         ("host/cgroup.rs", "fs::read"),
         ("host/cgroup.rs", "fs::create_dir"),
         ("host/cgroup.rs", "fs::remove_"),
-        // Makes targets for attacks, in a directory of its own that is opened to all when it is done.
+        // The doctor makes targets for attacks in a directory of its own, which it opens to all when it is
+        // done.
         ("host/doctor.rs", "fs::write"),
         ("host/doctor.rs", "fs::create_dir"),
         ("host/doctor.rs", "fs::remove_"),
         ("host/doctor.rs", "fs::set_permissions"),
         ("host/doctor.rs", "DirBuilder"),
         ("host/doctor.rs", "File::options"),
-        // Opens the directories that tasks are given, and the worker's program: as a place, once.
+        // These open the directories that tasks are given, and the worker's program, once and as a place.
         ("host/dirs.rs", "rustix::fs::open"),
         ("host/dirs.rs", "rustix::fs::openat"),
         ("host/spawn.rs", "rustix::fs::open"),
-        // In the cache's own directory, which is held and belongs to this user alone.
+        // The cache's own directory is held open, and belongs to this user alone.
         ("compile/cache.rs", "rustix::fs::open"),
         ("compile/cache.rs", "rustix::fs::openat"),
         ("compile/cache/place.rs", "rustix::fs::open"),
         ("compile/cache/place.rs", "rustix::fs::openat"),
         ("compile/cache/room.rs", "rustix::fs::open"),
         ("compile/cache/room.rs", "rustix::fs::openat"),
-        // The folders of the tool-chain and the SDK are looked for, and nothing in them is read.
+        // These look for the folders of the tool-chain and the SDK, and read nothing in them.
         ("cli/doctor/machine.rs", ".is_dir()"),
         ("cli/new.rs", ".is_file()"),
         ("cli/new.rs", ".canonicalize()"),
@@ -273,7 +275,7 @@ fn the_hosts_files_are_opened_by_one_door() {
     let mut used = vec![false; exceptions.len()];
     for (path, text) in sources() {
         let is_hosts = ["cli", "host", "pool", "compile/cache"].iter().any(|room| is_in(&path, room));
-        // The children's own.
+        // The children's files are sandboxed, so only the host's are checked.
         if !is_hosts || path.ends_with("tests.rs") {
             continue;
         }

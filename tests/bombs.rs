@@ -237,7 +237,7 @@ fn whatever_its_shape_each_bomb_ends_at_its_time_or_memory() {
         match refusal.kind {
             CompileLimit::CpuTime => {
                 assert_eq!(refusal.limit, 1000, "{name}");
-                // By its own clock, and found out at once. On a busy machine the host comes later.
+                // The host looks at the compiler's own clock, and comes later on a busy machine.
                 assert!((1000..1500).contains(&refusal.seen), "{name}: {refusal:?}");
             }
             CompileLimit::Memory => {
@@ -431,7 +431,7 @@ fn a_pool_that_ends_ends_its_compilers_and_those_who_wait_for_one() {
     assert!(compilers().is_empty());
 }
 
-/// Tasks that compute on every CPU, until it is dropped.
+/// Tasks that compute on every CPU until this is dropped.
 struct Computing {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -463,8 +463,8 @@ impl Drop for Computing {
     }
 }
 
-/// The largest program known (pandoc, 58 MB) has so many functions; the limits are the defaults. Takes a minute, and
-/// gigabytes: for `--ignored`, and the figures in `limits.rs`.
+/// The largest program known has about as many functions, and the limits are the defaults. It takes a minute
+/// and gigabytes, so it is for `--ignored`.
 #[test]
 #[ignore = "takes minutes of CPU and gigabytes"]
 fn a_program_of_620_000_functions_loads_by_default() {
@@ -478,7 +478,7 @@ fn a_program_of_620_000_functions_loads_by_default() {
     println!("{} MB of wasm: {took:.1?}, {peak} MiB resident, {code} MiB of code", wasm.len() / 1_000_000);
 }
 
-/// Whether a compiler was seen stopped while `load` ran.
+/// Returns whether a compiler was seen stopped while `load` ran.
 fn is_stopped_during<T>(load: impl FnOnce() -> T) -> (T, bool) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -506,7 +506,7 @@ fn only_a_bomb_steps_back_and_only_while_tasks_compute_and_it_ends_all_the_same(
     let limits = || CompileLimits::trusted().cpu_time(Duration::from_millis(3000));
     let open = || build(uncached(limits()).workers(cpus));
     let honest = bombs::ordinary_functions(3_000, 100);
-    // Half a megabyte has about two seconds.
+    // Half a megabyte may use about two seconds.
     let bomb = bombs::nested_loops(80_000);
     let pool = open();
     let (refused, stopped) = is_stopped_during(|| refused(&pool, &bomb));
@@ -528,7 +528,7 @@ fn only_a_bomb_steps_back_and_only_while_tasks_compute_and_it_ends_all_the_same(
 #[test]
 fn a_memory_limit_that_cannot_be_had_is_an_error_and_one_that_can_is_not_cut() {
     let _alone = alone();
-    // More than workers have, 4 GiB.
+    // The limit is above what workers have, 4 GiB.
     let pool = build(uncached(CompileLimits::new().memory_bytes_max(5 << 30)).compile_threads(1));
     let watched = AtomicBool::new(false);
     let limit = std::thread::scope(|scope| {

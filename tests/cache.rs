@@ -268,7 +268,7 @@ fn a_cache_that_cannot_be_written_costs_a_compilation_and_nothing_else() {
 fn a_file_that_has_rested_is_known_and_is_read_again_once_it_has_changed() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let system = rustix::fs::statfs(dir.path()).expect("it is on one").f_type as u64;
-    // ext4, XFS, Btrfs and F2FS: nowhere else is a file remembered.
+    // A file is remembered only on ext4, XFS, Btrfs and F2FS.
     if ![0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010].contains(&system) {
         return;
     }
@@ -313,7 +313,7 @@ fn a_file_that_has_rested_is_known_and_is_read_again_once_it_has_changed() {
     assert_eq!((load_known(), load_known()), (false, true));
 }
 
-/// A file of so many bytes that stays mapped, as programs keep one that they write to now and then.
+/// A file that stays mapped, as programs map one that they write to now and then.
 struct Mapped {
     at: *mut u8,
     len: usize,
@@ -324,19 +324,19 @@ impl Mapped {
         let file = std::fs::File::options().read(true).write(true).open(path).expect("opens");
         let len = file.metadata().expect("has a size").len() as usize;
         let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        // SAFETY: it makes a fresh mapping at an address of the kernel's choice.
         let at = unsafe { mmap(std::ptr::null_mut(), len, rights, flags, &file, 0) }.expect("maps");
         Mapped { at: at.cast(), len }
     }
 
     fn write(&self, bytes: &[u8]) {
         assert_eq!(bytes.len(), self.len);
-        // SAFETY: the mapping is as long as the file, which nobody cuts, and nothing else refers to it.
+        // SAFETY: the mapping is as long as the file, which nobody truncates, and nothing else refers to it.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at, self.len) };
     }
 }
 
-/// On tmpfs no time tells of it, and elsewhere none where the page is dirty already.
+/// On tmpfs no time tells of such a change; elsewhere none does while the page is dirty already.
 #[test]
 fn a_file_that_is_changed_through_a_mapping_is_read_again() {
     let (first, second) = (numbered(1), numbered(2));
@@ -364,7 +364,7 @@ fn is_known(cache: &Path) -> bool {
     entries(cache).iter().any(|path| path.extension().is_some_and(|extension| extension == "known"))
 }
 
-/// Modules of one size that differ.
+/// Makes modules that differ and have the same size.
 fn numbered(number: u32) -> Vec<u8> {
     let text = common::ECHO_WAT.replace("(module", &format!("(module (global i32 (i32.const {number}))"));
     wat::parse_str(text).expect("valid text")

@@ -1,5 +1,5 @@
-//! What comes of a WASI command, however it ends: what it wrote until then, its exit code, what it was refused.
-//! And what it cannot be given.
+//! The results of WASI commands: what they wrote, however they end, their exit codes, their refusals, and the
+//! inputs that they cannot be given.
 
 mod common;
 
@@ -11,7 +11,7 @@ use wasmpool::{
     SubmitError, TaskError, TaskFailure, TaskOptions, TrapCode,
 };
 
-/// Says `out` and `err`, and then does what its first argument says.
+/// It says `out` and `err`, and then does what its first argument says.
 const SAYS: &str = r#"(module
     (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
@@ -55,14 +55,14 @@ fn fails(pool: &Pool, command: &Command, how: &str, options: TaskOptions) -> Tas
     failure(&pool.submit_with(command, &CommandInput::new().arg(how), options).expect("submits"))
 }
 
-/// What it had written, as text.
+/// Returns what it had written, as text.
 fn written(failure: &TaskFailure) -> (String, String) {
     let output = failure.output().unwrap_or_else(|| panic!("no output: {failure}"));
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// Whether it is the error that it has to be.
+/// Checks that the error is the expected one.
 type Expected = fn(&TaskError) -> bool;
 
 #[test]
@@ -148,7 +148,7 @@ fn every_exit_code_is_passed_on_as_it_is() {
                 (memory (export "memory") 1)
                 (func (export "_start") (call $exit (i32.const {code})) unreachable))"#
         );
-        // A module for each would be compiled for each: few are enough of those that are all the same.
+        // Each code is a module that must be compiled, so codes that are treated alike are tried by a few.
         if (4..124).contains(&code) || (130..252).contains(&code) {
             continue;
         }
@@ -207,7 +207,7 @@ fn what_a_program_would_see_cut_off_is_refused() {
         assert!(matches!(refused, SubmitError::Unrepresentable { .. }), "{refused}");
         assert!(refused.to_string().contains(says), "{refused}");
     }
-    // stdin carries everything, and a value may have what a name may not.
+    // stdin carries any byte, and a variable's value may have a character that its name may not.
     let input = new().arg("nothing").env("A", "b=c").stdin(&b"a\0b"[..]);
     pool.submit(&command, &input).expect("submits").result_timeout(PATIENCE).expect("in time").expect("runs");
 }

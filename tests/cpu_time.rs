@@ -1,5 +1,4 @@
-//! A limit of CPU time: what a task computes counts, and nothing else does; so a verdict is the same on a
-//! machine that is busy.
+//! A limit of CPU time counts only what a task computes, so that a busy machine does not change the verdict.
 
 mod common;
 
@@ -15,8 +14,8 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A command whose first argument says what it does: letters with numbers behind them. `s` sleeps so many
-/// milliseconds, `c` computes so many rounds.
+/// Its first argument lists what it does, as letters with numbers: `s` sleeps this many milliseconds, `c`
+/// computes this many rounds.
 const PROGRAM: &str = r#"(module
     (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
@@ -71,7 +70,7 @@ fn limited(cpu: Duration) -> TaskOptions {
     TaskOptions::new().cpu_time(cpu)
 }
 
-/// Rounds that take about a millisecond here and now.
+/// Finds how many rounds take about a millisecond here and now.
 fn rounds_a_millisecond(pool: &Guarded, module: &wasmpool::Module) -> u64 {
     const ROUNDS: u64 = 50_000;
     let measured = (0..3).map(|_| run(pool, module, &format!("c{ROUNDS}"), limited(ms(60_000))).1.cpu);
@@ -79,7 +78,7 @@ fn rounds_a_millisecond(pool: &Guarded, module: &wasmpool::Module) -> u64 {
     (ROUNDS as u128 * 1_000_000 / quickest.as_nanos().max(1)) as u64
 }
 
-/// Processes that compute, one a CPU, until they are dropped.
+/// One computing process for each CPU, until this is dropped.
 struct Load(Vec<std::process::Child>);
 
 impl Load {
@@ -113,7 +112,7 @@ fn what_a_task_computes_is_limited_and_what_it_sleeps_is_not() {
     let (result, report) = run(&pool, &module, "s300c1s100", limited(limit));
     result.expect("sleeps");
     assert!(report.run >= ms(390) && report.cpu < limit, "{report:?}");
-    // Whichever comes first is what is said.
+    // The limit that is met first is reported.
     let both = || limited(limit).timeout(ms(400));
     let (result, _) = run(&pool, &module, "s60000", both());
     let timed_out = TaskError::Timeout { limit: ms(400), killed: false };
@@ -178,8 +177,8 @@ fn a_limit_of_the_pools_is_each_tasks_in_a_map_too() {
     assert_eq!(pool.stats().ended.timed_out, 1);
 }
 
-/// A judge's work: fifty programs, each with a verdict that its own CPU time decides, beside processes that want
-/// every CPU. `WASMPOOL_JUDGE_RUNS` sets how often.
+/// This is a judge's work: fifty programs whose verdicts depend on their own CPU time, beside processes that
+/// want every CPU. `WASMPOOL_JUDGE_RUNS` sets how often it runs.
 #[test]
 fn verdicts_are_the_same_in_each_run_on_a_busy_machine() {
     let runs = std::env::var("WASMPOOL_JUDGE_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(1);
@@ -224,7 +223,8 @@ fn verdicts_are_the_same_in_each_run_on_a_busy_machine() {
     drop(load);
 }
 
-/// The worker's own account is what its thread has measured; the pool's is the process's clock. They agree.
+/// Without a limit the report is what the worker's thread has measured; with one it is the process's clock.
+/// Both must agree.
 #[test]
 fn the_report_has_the_cpu_time_of_the_task_and_not_of_what_was_before_or_after() {
     let pool = build(builder(1));
@@ -235,10 +235,10 @@ fn the_report_has_the_cpu_time_of_the_task_and_not_of_what_was_before_or_after()
         let (_, limited) = run(&pool, &module, &what, limited(ms(60_000)));
         let (_, other) = run(&pool, &module, &what, TaskOptions::new());
         let apart = limited.cpu.abs_diff(other.cpu);
-        // Beside what the machine itself varies by.
+        // The machine itself varies by some of this.
         assert!(apart < other.cpu.max(limited.cpu) / 2, "{limited:?} {other:?}");
     }
-    // A task that does nothing, after one that has, has used nothing of what that one did.
+    // A task that does nothing must not be charged for what the task before it did.
     for _ in 0..5 {
         run(&pool, &module, &what, limited(ms(60_000))).0.expect("ends");
         let (result, report) = run(&pool, &module, "", limited(ms(5)));

@@ -1,4 +1,4 @@
-//! What becomes of a pool's tasks when its last handle is dropped: as its policy says, and by a panic at once.
+//! Dropping the last handle of a pool ends its tasks as its policy says, and a panic ends them at once.
 
 mod common;
 
@@ -10,7 +10,7 @@ use wasmpool::{Bytes, DropPolicy, Pool, RawTask, TaskError, TaskFuture, TaskOpti
 
 const POLICIES: [DropPolicy; 3] = [DropPolicy::Finish, DropPolicy::CancelPending, DropPolicy::Kill];
 
-/// Less than any timeout here, and more than it takes to kill a worker on a busy machine.
+/// This is shorter than any timeout here, and longer than killing a worker takes on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 struct Busy {
@@ -20,7 +20,7 @@ struct Busy {
     pending: Vec<TaskFuture<Bytes>>,
 }
 
-/// A pool whose only worker runs a task that never ends by itself, with others behind it.
+/// Makes a pool whose only worker runs a task that never ends by itself, with others behind it.
 fn busy(policy: DropPolicy, timeout: Duration) -> Busy {
     let pool = builder(1).on_drop(policy).build().expect("builds");
     let module = wat(&pool, common::ECHO_WAT);
@@ -64,7 +64,7 @@ fn a_drop_that_kills_waits_for_no_task() {
     assert!(pending.iter().all(TaskFuture::cancelled));
 }
 
-/// `?`, with what the caller holds of the pool on the way out.
+/// The `?` drops all that the caller holds of the pool.
 #[test]
 fn a_question_mark_leaves_at_once_where_the_policy_kills() {
     if !is_own_process("a_question_mark_leaves_at_once_where_the_policy_kills") {
@@ -104,7 +104,7 @@ fn a_panic_ends_what_runs_whatever_the_policy() {
     }
 }
 
-/// A panic inside of a map's source, with the pool's last handles in the map and in `main`.
+/// The source of a map panics, with the pool's last handles in the map and in `main`.
 #[test]
 fn a_program_that_panics_amid_a_map_ends_and_leaves_no_worker() {
     const NAME: &str = "a_program_that_panics_amid_a_map_ends_and_leaves_no_worker";

@@ -237,7 +237,7 @@ fn a_map_pulls_nothing_after_its_time() {
     };
     assert!(matches!(last, MapError::Timeout { .. }), "{last}");
     let at_the_end = pulled.load(Ordering::SeqCst);
-    // One may be on its way from the iterator at that moment.
+    // One input may be on its way from the iterator at that moment.
     assert!(map.next().is_none() && pulled.load(Ordering::SeqCst) <= at_the_end + 1);
 }
 

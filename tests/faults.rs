@@ -32,7 +32,7 @@ struct Fault {
     input: Vec<u8>,
     options: TaskOptions,
     expected: fn(&TaskError) -> bool,
-    /// The memory that it is refused before, and the limit.
+    /// The kind of memory that it is refused before it traps, and the limit.
     refused: Option<(RefusalKind, u64)>,
 }
 
@@ -81,7 +81,7 @@ fn is_trap(error: &TaskError, expected: TrapCode, function: &str) -> bool {
         if *code == expected && names(backtrace).contains(function))
 }
 
-/// What it was refused last, and what it may have: the trap that followed is its own affair.
+/// Checks the last refusal and its limit. The trap that follows is the guest's own affair.
 fn is_refused(failure: &TaskFailure, kind: RefusalKind, limit: u64) -> bool {
     let last = failure.report().refusals.as_ref().map(|refusals| refusals.last);
     last.is_some_and(|last| last.kind == kind && last.limit == limit && last.requested > limit)

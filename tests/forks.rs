@@ -1,5 +1,5 @@
-//! A pool belongs to the process that built it: in one that was forked from it, its copy does nothing, waits for
-//! nothing and says so; and the original does not notice.
+//! A pool belongs to the process that built it. In a forked process its copy does nothing, waits for nothing
+//! and says so, and the original does not notice.
 
 mod common;
 
@@ -18,26 +18,27 @@ use wasmpool::{
     UnorderedMap, as_completed, wait,
 };
 
-/// Runs `child` in a fork of this process, which must come back well, and within [`PATIENCE`].
+/// Runs `child` in a fork of this process, which must succeed within [`PATIENCE`].
 fn fork(child: impl FnOnce()) {
-    // SAFETY: the child has one thread, uses what the C library makes safe after a fork (memory), and leaves by `_exit`.
+    // SAFETY: the child has one thread, uses only what the C library makes safe after a fork (memory), and
+    // leaves by `_exit`.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "{}", std::io::Error::last_os_error());
     if pid == 0 {
         let code = i32::from(catch_unwind(AssertUnwindSafe(child)).is_err());
-        // SAFETY: it has no preconditions.
+        // SAFETY: _exit has no preconditions.
         unsafe { libc::_exit(code) };
     }
     let deadline = Instant::now() + PATIENCE;
     let mut status = 0;
     loop {
-        // SAFETY: our own child, and a place for its status.
+        // SAFETY: the pid is our own child's, and the pointer leads to a place for its status.
         match unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } {
             0 if Instant::now() < deadline => std::thread::sleep(Duration::from_micros(200)),
             0 => {
-                // SAFETY: it has not been waited for, so the pid is still its.
+                // SAFETY: the child was not waited for, so the pid is still its own.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
-                // SAFETY: as above.
+                // SAFETY: the pid is our own child's, and the pointer leads to a place for its status.
                 unsafe { libc::waitpid(pid, &mut status, 0) };
                 panic!("the child hangs");
             }
@@ -53,7 +54,7 @@ fn poll<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// All that can be held of a pool.
+/// Everything of a pool that a program can hold.
 struct Held {
     module: Module,
     count: Task<u64, u64>,
@@ -70,7 +71,7 @@ struct Held {
 }
 
 impl Held {
-    /// One task runs, others wait.
+    /// Makes one task run and others wait.
     fn new(pool: &Pool) -> Held {
         let module = load(pool, "primes");
         let count = module.task::<u64, u64>("count").expect("types agree");
@@ -93,7 +94,7 @@ impl Held {
         Held { module, count, shared, done, running, pending, events, completed, map, unordered, echo, pool }
     }
 
-    /// In a fork: all of it, and then it is dropped.
+    /// Uses and then drops all of it, in a fork.
     fn assert_inert(mut self) {
         self.refuses();
         self.says_nothing();
@@ -183,7 +184,7 @@ fn in_a_fork_everything_of_a_pool_says_so_and_the_parent_does_not_notice() {
     let pool = builder(1).build().expect("builds");
     let mut held = Held::new(&pool);
     let workers = pool.worker_pids();
-    // It takes what is held, and drops it there; the original goes on with its own.
+    // The child takes what is held and drops it there; the original keeps its own.
     fork(|| {
         // SAFETY: this process never comes back to the original.
         unsafe { std::ptr::read(&held) }.assert_inert();
@@ -209,13 +210,13 @@ fn in_a_fork_everything_of_a_pool_says_so_and_the_parent_does_not_notice() {
     assert!(held.events.try_next().is_some());
 }
 
-/// A copy of the future that must be forgotten.
+/// Makes a copy of the future, which must be forgotten.
 fn unpolled(future: &TaskFuture<Bytes>) -> TaskFuture<Bytes> {
-    // SAFETY: it is forgotten by whoever asked for it, in a process that does not use the original.
+    // SAFETY: the caller forgets the copy, in a process that does not use the original.
     unsafe { std::ptr::read(future) }
 }
 
-/// Whatever lock is held, and whatever is half-way, at the moment of the fork.
+/// The fork may come while any lock is held and any work is halfway.
 #[test]
 fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
     const FORKS: usize = 150;
@@ -304,7 +305,7 @@ fn a_child_may_build_a_pool_of_its_own_and_so_may_its_child() {
     assert!(!first.worker_pids().is_empty());
 }
 
-/// `std::process::exit` in the child, as a program would leave.
+/// The child leaves by `std::process::exit`, as a program would.
 #[test]
 fn a_child_that_exits_leaves_the_parents_workers_alone() {
     if !is_own_process("a_child_that_exits_leaves_the_parents_workers_alone") {
@@ -319,10 +320,10 @@ fn a_child_that_exits_leaves_the_parents_workers_alone() {
     fork(|| {
         let error = pool.submit_bytes(&echo, "x").map(drop).map_err(|error| error.to_string());
         assert!(error.is_err_and(|error| error.contains("a pool of its own")));
-        // Its last handle, which nobody uses here after that.
+        // The child drops its last handle.
         // SAFETY: this process leaves without using or dropping the original.
         drop(unsafe { std::ptr::read(&pool) });
-        // SAFETY: no other thread of the child is there to be disturbed by its handlers.
+        // SAFETY: the child has no other thread that exit handlers could disturb.
         unsafe { libc::exit(0) };
     });
     assert!(pool.submit_bytes(&echo, "x").expect("submits").result().is_ok());

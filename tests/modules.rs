@@ -310,7 +310,7 @@ fn a_first_memory_over_the_limit_is_a_memory_error() {
     assert!(matches!(error(&future), TaskError::Memory { limit: 65_536, .. }), "{:?}", error(&future));
 }
 
-/// A module that takes minutes to compile, with this before its code.
+/// Makes a module that takes minutes to compile, with these parts before its code.
 fn slow(parts: &str) -> Vec<u8> {
     const LOOPS: usize = 5_000;
     let (opened, closed) = ("loop ".repeat(LOOPS), "local.get 0 br_if 0 end ".repeat(LOOPS));
@@ -351,7 +351,7 @@ fn whatever_stands_against_a_module_beside_its_code_is_said_before_it_is_compile
         let error = load(&slow(parts), ModuleOptions::new()).to_string();
         assert!(error.contains(words), "{parts}: {error}");
     }
-    // Without what is to be run of it.
+    // The module lacks what is to be run.
     let none = None::<String>;
     let error = load(&slow(r#"(func (export "add"))"#), ModuleOptions::new().to_run(none.clone()));
     assert!(matches!(error, ModuleError::NotACommand { .. }), "{error}");

@@ -1,4 +1,4 @@
-//! A module ends with the last that anybody has of it: in the host, in its workers, and in what is kept of it.
+//! A module ends with its last holder: in the host, in its workers, and in the pool's tables.
 
 mod common;
 
@@ -11,7 +11,7 @@ use wasmpool::{
     SandboxPolicy, TaskError, TaskOptions,
 };
 
-/// The wasm of one of many modules, which differ by a constant.
+/// Makes one of many modules, which differ by a constant.
 fn one_of_many(number: usize) -> Vec<u8> {
     let text = common::ECHO_WAT.replacen("(memory", &format!("(global i32 (i32.const {number})) (memory"), 1);
     wat::parse_str(&text).expect("valid text")
@@ -27,7 +27,7 @@ fn run(pool: &Pool, task: &RawTask) {
     assert_eq!(result.unwrap_or_else(|failure| panic!("{failure}")), "x");
 }
 
-/// How many modules the pool holds, and each of its workers.
+/// Returns how many modules the pool and each of its workers hold.
 fn held(pool: &Pool) -> (usize, Vec<usize>) {
     let stats = pool.stats();
     (stats.modules, stats.workers.iter().map(|worker| worker.modules).collect())
@@ -40,19 +40,19 @@ fn all_are_released(pool: &Pool) {
     });
 }
 
-/// Workers whose processes are this one's user's, who may look into them.
+/// Makes a pool whose workers run as this user, who may then look into their /proc.
 fn open(workers: usize) -> PoolBuilder {
     builder(workers).sandbox(SandboxPolicy::Off)
 }
 
-/// What a worker holds: descriptors, and mappings of machine code; `None` if that cannot be seen.
+/// Returns a worker's descriptors, and its mappings of machine code; `None` if they cannot be seen.
 fn inside(pid: u32) -> Option<(usize, usize)> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
     let mapped = maps.lines().filter(|line| line.contains("memfd:wasmpool-artifact")).count();
     Some((std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count(), mapped))
 }
 
-/// The same of the only worker.
+/// Does the same for the only worker.
 fn inside_worker(pool: &Pool) -> Option<(usize, usize)> {
     let pids = pool.worker_pids();
     assert_eq!(pids.len(), 1, "one worker, which nobody replaces");
@@ -163,12 +163,12 @@ fn open_tasks_keep_their_module_and_nothing_else_does() {
         assert_eq!(result.unwrap_or_else(|failure| panic!("{failure}")), "x");
     }
     assert!(matches!(error(&running), TaskError::Aborted { .. }));
-    // The futures are held, and their modules are not.
+    // The futures are still held, but their modules are not.
     all_are_released(&pool);
 }
 
-/// A task is submitted while the last handle goes; the same bytes are loaded again while their end is on
-/// the way; workers come and go.
+/// Tasks are submitted while the last handle goes, the same bytes are loaded again while their module's end
+/// is on the way, and workers come and go.
 #[test]
 fn modules_that_come_and_go_in_every_order_run() {
     const THREADS: usize = 4;
@@ -191,7 +191,7 @@ fn modules_that_come_and_go_in_every_order_run() {
                             .map(|_| pool.submit_bytes(&task, "x").expect("submits"))
                             .collect();
                         drop(task);
-                        // Some that are offered are taken back.
+                        // Some tasks that a worker was offered are taken back.
                         let cancelled = futures[0].cancel();
                         for future in &futures[usize::from(cancelled)..] {
                             let result = future.result_timeout(PATIENCE);
@@ -227,13 +227,13 @@ fn modules_that_are_held_are_bounded_and_the_error_is_typed() {
         }
         other => panic!("{other:?}"),
     }
-    // It is the same module, and one that is metered is another.
+    // Loading the same module takes no second place, but a metered one is another module.
     drop(pool.load(&one_of_many(1)).expect("is there"));
     let metered = || pool.load_with(&one_of_many(1), ModuleOptions::new().metered(true));
     assert!(matches!(metered(), Err(ModuleError::TooMany { .. })));
     drop(second);
     drop(metered().expect("there is room"));
-    // What cannot be loaded takes no place.
+    // A module that cannot be loaded takes no place.
     for _ in 0..3 {
         assert!(matches!(pool.load(b"hello"), Err(ModuleError::Invalid { .. })));
     }
@@ -249,7 +249,7 @@ fn a_system_without_descriptors_is_said_so_and_what_is_dropped_makes_room() {
         return;
     }
     let pool = builder(1).build().expect("builds");
-    // The cache has so many then, and the worker stands.
+    // These modules are in the cache after this, and the worker is ready.
     (0..60).for_each(|number| run(&pool, &echo(&pool.load(&one_of_many(number)).expect("loads"))));
     limit_descriptors(Holdings::now().descriptors as u64 + 60);
     let mut held = Vec::new();
@@ -271,12 +271,12 @@ fn a_system_without_descriptors_is_said_so_and_what_is_dropped_makes_room() {
     held.iter().for_each(|module| run(&pool, &echo(module)));
 }
 
-/// What a process holds, by /proc.
+/// What /proc says that a process holds.
 #[derive(Debug, Clone, Copy)]
 struct Figures {
     descriptors: usize,
     threads: usize,
-    /// The rings count in it, whose two MiB a worker are touched bit by bit, and not given back.
+    /// The rings count in it: a worker's two MiB of them are touched bit by bit, and not given back.
     resident_kb: u64,
     /// The rings do not count in this.
     anonymous_kb: u64,
@@ -300,8 +300,8 @@ fn setting(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// `WASMPOOL_RELEASE_MODULES=100000` is the long run (some 20 ms each on two quiet CPUs, of which the compiler's
-/// process takes nearly all), `WASMPOOL_RELEASE_SECONDS` ends it early, and `WASMPOOL_RELEASE_CACHE=1` stores each in a cache.
+/// `WASMPOOL_RELEASE_MODULES=100000` makes the long run, `WASMPOOL_RELEASE_SECONDS` ends it early, and
+/// `WASMPOOL_RELEASE_CACHE=1` stores each module in a cache.
 #[test]
 fn many_distinct_modules_in_one_pool_stay_flat() {
     if !is_own_process("many_distinct_modules_in_one_pool_stay_flat") {
@@ -324,7 +324,7 @@ fn many_distinct_modules_in_one_pool_stay_flat() {
         let workers: Vec<_> = pool.worker_pids().iter().filter_map(|pid| figures(&pid.to_string())).collect();
         (figures("self").expect("this process"), workers)
     };
-    // Both workers stand, and have run something.
+    // Both workers must be ready and have run something.
     let first = pool.load(&one_of_many(0)).expect("loads");
     let spin = raw(&first, "spin");
     let busy = pool.submit_bytes(&spin, "").expect("submits");
@@ -355,7 +355,7 @@ fn many_distinct_modules_in_one_pool_stay_flat() {
             break;
         }
     }
-    // The supervisor hears of the last compiler's end by itself.
+    // The supervisor hears of the last compiler's end a little later.
     let mut after = look();
     let has_settled = |after: &(Figures, Vec<Figures>)| {
         let pairs = std::iter::once((&before.0, &after.0)).chain(before.1.iter().zip(&after.1));

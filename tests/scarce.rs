@@ -1,6 +1,7 @@
-//! A machine that is short of descriptors: what cannot grow goes on with what there is, and grows when it can.
+//! Runs on a machine that is short of descriptors: a pool that cannot grow goes on with what there is, and
+//! grows when it can.
 //!
-//! The limit is the whole process's, and so one test at a time has it.
+//! The limit is the whole process's, so only one test at a time has it.
 
 mod common;
 
@@ -18,13 +19,13 @@ use wasmpool::{
     EventKind, Events, ModuleError, OnWorkerDeath, Pool, RawTask, Scarce, TaskError, TaskFuture, TaskOptions,
 };
 
-/// What starting a worker takes for a moment, and what loading a module does.
+/// Starting a worker, or loading a module, takes this many for a moment.
 const ENOUGH_FOR_ONE: usize = 14;
 
-/// This process may open so many descriptors more; dropped, as many as before.
+/// A limit on how many more descriptors this process may open; dropping it restores the limit.
 struct Short {
     before: Rlimit,
-    /// Those that take up what there is.
+    /// These files take up what there is.
     taken: Mutex<Vec<File>>,
 }
 
@@ -39,7 +40,7 @@ impl Short {
         Short { before: getrlimit(Resource::Nofile), taken: Mutex::default() }
     }
 
-    /// From here on there are so many left.
+    /// Leaves this many descriptors from here on.
     fn leave(&self, left: usize) {
         let mut taken = self.taken.lock().expect("no panic");
         let limit = File::open("/dev/null").expect("opens").as_raw_fd() as u64 + 64;
@@ -91,7 +92,7 @@ fn a_pool_that_cannot_grow_goes_on_with_the_workers_it_has_and_says_so_once() {
         let mut events = pool.events();
         let (echo, spin) = echo_and_spin(&pool);
         short.leave(40);
-        // More than one is busy for ever, and the others are done beside it.
+        // At least one worker is busy for ever, and the others do the rest beside it.
         let busy = pool.submit_bytes(&spin, "").expect("submits");
         let futures: Vec<_> = (0..300).map(|_| pool.submit_bytes(&echo, "x").expect("submits")).collect();
         succeed(&futures);
@@ -106,7 +107,7 @@ fn a_pool_that_cannot_grow_goes_on_with_the_workers_it_has_and_says_so_once() {
             }
             told => panic!("{told:?}"),
         }
-        // A module that is new needs descriptors, too: workers have left some.
+        // Loading a new module needs descriptors, too: the workers have left some.
         let module = pool.load(&unseen()).unwrap_or_else(|error| panic!("{error}"));
         assert!(!module.from_cache());
         short.ease();
@@ -174,7 +175,7 @@ fn a_worker_of_another_domain_leaves_its_place_where_none_can_be_added() {
     assert!(pool.broken().is_none());
 }
 
-/// Does something at the first event that says this.
+/// Does something at the first event that says these words.
 struct At<F> {
     words: &'static str,
     once: AtomicBool,
@@ -203,7 +204,7 @@ impl<F: Fn() + Send + Sync + 'static> Subscriber for At<F> {
     fn exit(&self, _: &Id) {}
 }
 
-/// Of another name each time, so that no cache has it.
+/// Makes a module with a new name each time, so that no cache has it.
 fn unseen() -> Vec<u8> {
     let name = format!("{:?}", std::time::SystemTime::now());
     wat::parse_str(format!("(module (memory 1) (func (export \"_start\") ) (data \"{name}\"))"))

@@ -166,7 +166,8 @@ impl Schedule {
         one.or_else(|| random.pick(&submitted)).cloned()
     }
 
-    /// A task of a module of its own, which ends with it unless another one has it; `None` if the pool takes no more.
+    /// Makes a task of a module that ends with it, unless another task has it; returns `None` if the pool
+    /// takes no more.
     fn own_task(&self, traps: bool, random: &mut Random) -> Option<RawTask> {
         let global = format!("(global i32 (i32.const {})) (memory", random.below(4));
         let wasm = wat::parse_str(TASKS_WAT.replacen("(memory", &global, 1)).expect("valid text");

@@ -1,5 +1,5 @@
-//! A stdin that a command asks for while it runs: read as it asks, no further, and by nobody that others
-//! wait for.
+//! A command's stdin that is read while it runs: as far as the command asks, and by a thread that nobody else
+//! waits for.
 
 mod common;
 
@@ -16,8 +16,8 @@ use wasmpool::{
     TaskOptions, limits,
 };
 
-/// What all the guests import. `$read` reads so many bytes to 65536, and returns how many came, or -1 and an error
-/// at 12; `$write` writes so many from there.
+/// All the guests import this. `$read` reads up to this many bytes to 65536, and returns how many came, or -1
+/// with an error at 12; `$write` writes this many from there.
 const PRELUDE: &str = r#"
     (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
@@ -55,7 +55,7 @@ fn command(pool: &Pool, body: &str) -> Command {
     command_with(pool, body, ModuleOptions::new())
 }
 
-/// Copies stdin to stdout, so many bytes at a time.
+/// Copies stdin to stdout, this many bytes at a time.
 fn copier(pool: &Pool, at_a_time: usize) -> Command {
     command(pool, &copying(at_a_time))
 }
@@ -74,7 +74,7 @@ fn output(future: &TaskFuture<CommandOutput>) -> CommandOutput {
     future.result_timeout(PATIENCE).expect("in time").unwrap_or_else(|failure| panic!("{failure}"))
 }
 
-/// A reader that has what it is sent, tells how much it was asked for, and counts itself.
+/// A reader that yields what it is sent, records how much it was asked for, and counts its instances.
 struct Fed {
     bytes: Receiver<Vec<u8>>,
     asked: Arc<Mutex<Vec<usize>>>,
@@ -146,12 +146,12 @@ fn nothing_is_read_that_was_not_asked_for() {
     let (feeder, fed) = Feeder::new();
     let future = pool.submit(&twice, &CommandInput::new().stdin_reader(fed)).expect("submits");
     feeder.bytes.send(b"hello".to_vec()).expect("it reads");
-    // A read returns what there is.
+    // A read returns what there is, even if it is less than was asked for.
     feeder.bytes.send(b"you".to_vec()).expect("it reads");
     assert_eq!(output(&future).stdout, "helloyou");
     assert_eq!(feeder.asked(), [5, 7]);
     eventually("the reader to be dropped", || feeder.is_gone());
-    // The same of a descriptor, whose rest stays for whoever reads next.
+    // A descriptor behaves the same, and the rest stays for the next reader.
     let (reader, mut writer) = pipe();
     writer.write_all(b"hellothe restand more").expect("writes");
     let ours = reader.as_fd().try_clone_to_owned().expect("a descriptor");
@@ -170,7 +170,7 @@ fn who_asks_for_nothing_waits_for_nothing_and_the_reader_can_be_given_again() {
     let (feeder, fed) = Feeder::new();
     let input = CommandInput::new().stdin_reader(fed);
     output(&pool.submit(&deaf, &input).expect("submits"));
-    // It was not touched, so it can be given again.
+    // The reader was not touched, so it can be given again.
     let future = pool.submit(&copier(&pool, 10), &input.clone()).expect("submits");
     feeder.bytes.send(b"now".to_vec()).expect("it is there");
     eventually("it to be read", || !feeder.asked().is_empty());
@@ -196,7 +196,7 @@ fn a_command_that_waits_for_its_stdin_ends_at_its_deadline_and_takes_no_cpu_time
         report.run >= Duration::from_millis(290) && report.cpu < Duration::from_millis(100),
         "{report:?}"
     );
-    // The worker goes on while that reader still blocks; what it returns is nobody's.
+    // The worker goes on while that reader still blocks; what the reader returns is lost.
     let pids = pool.worker_pids();
     let next = pool.submit(&copier, &CommandInput::new().stdin_reader(&b"next"[..])).expect("submits");
     assert_eq!(output(&next).stdout, "next");
@@ -237,7 +237,7 @@ fn a_pool_ends_while_a_reader_blocks() {
     }
 }
 
-/// Fails once, then has something, then panics.
+/// It fails once, then yields a byte, then panics.
 struct Broken(u32);
 
 impl Read for Broken {
@@ -269,7 +269,7 @@ fn what_goes_wrong_with_a_reader_is_an_error_of_the_read_and_nobody_elses() {
         (call $write (i32.const 5))",
     );
     let future = pool.submit(&counts, &CommandInput::new().stdin_reader(Broken(0))).expect("submits");
-    // EISDIR and EIO by WASI's numbers; one byte; EIO; the end.
+    // These are WASI's numbers for EISDIR and EIO, then one byte, EIO again, and the end.
     assert_eq!(output(&future).stdout[..], [31, 29, 1, 29, 0]);
     assert!(pool.broken().is_none());
 }
@@ -282,7 +282,7 @@ fn a_stdin_that_is_read_once_is_refused_a_second_attempt() {
     let again = TaskOptions::new().retry(Retry::attempts(2));
     let refused = pool.submit_with(&copier, &input, again).expect_err("it is to be retried");
     assert!(matches!(refused, SubmitError::StdinReadOnce { .. }), "{refused}");
-    // It was not lost by that.
+    // The refused submission did not use the reader up.
     assert_eq!(output(&pool.submit(&copier, &input).expect("submits")).stdout, "x");
     let again = pool.submit(&copier, &input).expect_err("it has been read");
     assert!(matches!(again, SubmitError::StdinTaken { .. }), "{again}");
@@ -293,7 +293,8 @@ fn a_poll_of_stdin_waits_for_it_or_for_the_time_that_it_says() {
     const HOUR: i64 = 3_600_000_000_000;
     const MOMENT: i64 = 50_000_000;
     let pool = build(builder(1));
-    // Each step says one byte: what was ready (1 stdin, 2 the clock, 3 both), or how many bytes were read.
+    // Each step writes one byte: what was ready (1 is stdin, 2 the clock, 3 both), or how many bytes were
+    // read.
     let says = |steps: &[Result<i64, usize>], stdin: CommandInput, begun: &dyn Fn()| {
         let step = |(at, step): (usize, &Result<i64, usize>)| {
             let call = match step {
@@ -311,21 +312,21 @@ fn a_poll_of_stdin_waits_for_it_or_for_the_time_that_it_says() {
         begun();
         output(&future).stdout.to_vec()
     };
-    // Silent: to wait, and not to.
+    // A silent stdin is polled with and without waiting.
     let (reader, writer) = pipe();
     let silent = CommandInput::new().stdin_from(reader);
     assert_eq!(says(&[Ok(MOMENT), Ok(0), Ok(MOMENT)], silent, &|| {}), [2, 2, 2]);
     drop(writer);
-    // Something comes, is read, and nothing follows.
+    // Some bytes come and are read, and nothing follows.
     let (reader, writer) = pipe();
     let steps = [Ok(HOUR), Ok(HOUR), Ok(0), Err(4), Ok(MOMENT), Ok(0)];
     let come = || (&writer).write_all(b"some").expect("writes");
     assert_eq!(says(&steps, CommandInput::new().stdin_from(reader), &come), [1, 1, 3, 4, 2, 2]);
-    // The end is something to read, too.
+    // The end counts as something to read, too.
     let (reader, _) = pipe();
     let steps = [Ok(HOUR), Err(4), Ok(HOUR), Err(4)];
     assert_eq!(says(&steps, CommandInput::new().stdin_from(reader), &|| {}), [1, 0, 1, 0]);
-    // What was sent is there, and a reader cannot be asked.
+    // A stdin that was sent is ready, and so is a reader, since it cannot be asked.
     let sent = CommandInput::new().stdin("some");
     assert_eq!(says(&[Ok(HOUR), Err(4), Ok(HOUR), Err(4)], sent, &|| {}), [1, 4, 1, 0]);
     let reader = CommandInput::new().stdin_reader(&b"some"[..]);
@@ -334,7 +335,7 @@ fn a_poll_of_stdin_waits_for_it_or_for_the_time_that_it_says() {
 
 #[test]
 fn a_deterministic_command_reads_the_same_however_it_comes() {
-    /// Has one byte at a time.
+    /// It yields one byte at a time.
     struct Slow(io::Cursor<Vec<u8>>);
 
     impl Read for Slow {
@@ -343,7 +344,7 @@ fn a_deterministic_command_reads_the_same_however_it_comes() {
         }
     }
     let pool = build(builder(1));
-    // How many each read returned, one byte each.
+    // The guest writes how many bytes each read returned, as one byte each.
     let body = "(loop $more
         (local.set $n (call $read (i32.const 100)))
         (i32.store8 (i32.const 65536) (local.get $n))
@@ -362,7 +363,8 @@ fn a_deterministic_command_reads_the_same_however_it_comes() {
 
 #[test]
 fn what_runs_behind_a_command_that_reads_does_not_hold_up_its_answers() {
-    // Many short ones, then one that reads: what is sent behind it is more than a ring holds.
+    // Many short commands run first, so that tasks are sent ahead; what is sent behind the reading one is
+    // more than a ring holds.
     let pool = build(builder(1).prefetch_max(64));
     let copier = copier(&pool, 100);
     for _ in 0..50 {

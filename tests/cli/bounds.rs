@@ -1,4 +1,4 @@
-//! What a long input costs, and how much a short output can become.
+//! Bounds of what a long input costs, and of how much a short output can become.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::harness::{Ended, end, end_with, ended, prebuilt, spawn, wasmpool, wat};
 
-/// Runs it, and says what it held at the most, in bytes.
+/// Runs the command, and returns the most memory that it held, in bytes.
 fn ended_with_peak(command: &mut Command) -> (Ended, u64) {
     let child = spawn(command);
     let pid = child.id();
@@ -37,7 +37,7 @@ fn ended_with_peak(command: &mut Command) -> (Ended, u64) {
 
 const MIB: u64 = 1024 * 1024;
 
-/// As a tree of values it would be forty times as large.
+/// A tree of JSON values would be many times as large as the text.
 #[test]
 fn an_input_that_does_not_fit_is_refused_where_it_begins_whatever_its_length() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -54,7 +54,7 @@ fn an_input_that_does_not_fit_is_refused_where_it_begins_whatever_its_length() {
         ended.expect(2).says(says);
         assert!(peak < 96 * MIB, "{peak} bytes");
     }
-    // Of a map, the line itself is held: by its digest it is known to a job log.
+    // A map holds each line, since its job log knows the line by its digest.
     let mut by_line = wasmpool("map", prebuilt("primes"));
     by_line.args(["count", "--jsonl"]).stdin(std::fs::File::open(&path).expect("opens"));
     let (ended, peak) = ended_with_peak(&mut by_line);
@@ -75,7 +75,7 @@ fn an_input_that_fits_is_held_as_what_it_stands_for() {
     assert!(peak < 96 * MIB, "{peak} bytes");
 }
 
-/// A module whose task `t` has an output of this type, and always returns these bytes.
+/// Writes a module whose task `t` has an output of this type, and always returns these bytes.
 fn returning(folder: &Path, name: &str, output: &OwnedNamedType, bytes: &str) -> PathBuf {
     let mut record =
         postcard::to_stdvec(&(1u8, 0u8, "t", "t", "", 1u8, Vec::<&str>::new())).expect("encodes");
@@ -110,7 +110,7 @@ struct NamedAtSomeLength {
 #[test]
 fn what_is_printed_is_held_to_the_limit_of_outputs() {
     let folder = tempfile::tempdir().expect("a folder");
-    // A list of 30,000: three bytes, and a megabyte of JSON.
+    // Three bytes are a list of 30,000 here, and a megabyte of JSON.
     let module = returning(
         folder.path(),
         "many.wasm",
@@ -130,7 +130,7 @@ fn what_is_printed_is_held_to_the_limit_of_outputs() {
     assert!(refused.code != 0 && refused.stdout.len() < 1024, "{}", refused.text());
 }
 
-/// Longer than the whole of the machine's memory would take.
+/// This JSON would be longer than the machine's memory.
 #[test]
 fn a_list_of_empty_values_without_end_is_an_error_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -168,7 +168,7 @@ fn a_module_whose_names_are_too_long_is_refused_when_it_is_loaded() {
     }
 }
 
-/// Answers with 2 MiB; an input that begins with `s` never ends.
+/// It answers with 2 MiB; an input that begins with `s` never ends.
 const LARGE_ANSWERS: &str = r#"(module
   (memory (export "memory") 48)
   (func (export "wasmpool_abi_v1"))
@@ -196,6 +196,6 @@ fn results_that_wait_for_one_before_them_are_bounded_in_bytes() {
     assert_eq!(lines.len(), 121);
     assert_eq!(lines[0]["error"]["kind"], "timeout");
     assert!(lines[1..].iter().all(|line| line["ok"] == true));
-    // Without a bound it is more than 240 MiB.
+    // The results come to much more than this bound.
     assert!(peak < 96 * MIB, "{peak} bytes");
 }

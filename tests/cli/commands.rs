@@ -1,4 +1,4 @@
-//! `run` and `map` of WASI commands: what is shown of them however they end.
+//! `run` and `map` of WASI commands: their output is shown however they end.
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::harness::{Ended, end, end_with, ended, spawn, wasmpool, wat};
 
-/// Says `out` and `err`; then it exits with its first argument as its code, or where that is none, traps (`trap`),
+/// It says `out` and `err`. Then it exits with its first argument as its code, or else it traps (`trap`),
 /// loops (`loop`), or is refused memory and exits with 7 (`memory`).
 const SAYS: &str = r#"(module
     (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
@@ -140,7 +140,7 @@ fn clocks_are_as_fine_as_the_flag_says() {
     }
 }
 
-/// As its first argument says: ignores its stdin (`n`), copies it (`c`), or reads three bytes (`r`).
+/// It ignores its stdin (`n`), copies it (`c`), or reads three bytes (`r`), as its first argument says.
 const READS: &str = r#"(module
     (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
@@ -164,7 +164,7 @@ const READS: &str = r#"(module
         (call $at (i32.const 100) (i32.const 3))
         (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 12)))))"#;
 
-/// A run of it with a descriptor of ours as its stdin.
+/// Runs it with this stdin.
 fn reads(module: &std::path::Path, how: &str, stdin: impl Into<Stdio>) -> Ended {
     ended(spawn(wasmpool("run", module).args(["--", how]).stdin(stdin)))
 }
@@ -173,7 +173,7 @@ fn reads(module: &std::path::Path, how: &str, stdin: impl Into<Stdio>) -> Ended 
 fn a_command_leaves_what_it_does_not_read_to_whoever_reads_next() {
     let folder = tempfile::tempdir().expect("a folder");
     let module = wat(folder.path(), "reads.wasm", READS);
-    // Of a pipe, and of a file, whose offset is shared.
+    // The first stdin is a pipe, and the second a file, whose offset is shared.
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     writer.write_all(b"onetworest").expect("writes");
     drop(writer);
@@ -189,7 +189,7 @@ fn a_command_leaves_what_it_does_not_read_to_whoever_reads_next() {
         assert_eq!(next("nothing"), "ok\n");
         assert_eq!(next("copy"), "restok\n");
     }
-    // With the flag it is empty, whoever asks for it.
+    // With the flag stdin is empty, even for a command that asks for it.
     let file = std::fs::File::open(&input).expect("opens");
     let flag =
         ended(spawn(wasmpool("run", &module).args(["--no-stdin", "--", "copy"]).stdin(file))).expect(0);
@@ -201,16 +201,16 @@ fn a_command_leaves_what_it_does_not_read_to_whoever_reads_next() {
 fn a_command_that_reads_nothing_waits_for_nothing_and_one_that_waits_ends_at_its_deadline() {
     let folder = tempfile::tempdir().expect("a folder");
     let module = wat(folder.path(), "reads.wasm", READS);
-    // The other end stays open, and silent.
+    // The other end stays open and silent.
     let (reader, _writer) = std::io::pipe().expect("a pipe");
     assert_eq!(reads(&module, "nothing", reader.try_clone().expect("a descriptor")).expect(0).text(), "ok\n");
     let mut waits = wasmpool("run", &module);
     waits.args(["--timeout", "200ms", "--", "copy"]).stdin(reader);
     ended(spawn(&mut waits)).expect(1).says("timed out after 200ms");
-    // An endless stdin is no reason to read it to its end.
+    // A command that does not read must not be fed an endless stdin first.
     let zeros = std::fs::File::open("/dev/zero").expect("opens");
     assert_eq!(reads(&module, "nothing", zeros).expect(0).text(), "ok\n");
-    // A folder cannot be read, which is for the command to say.
+    // A folder cannot be read, but only a command that reads may complain.
     let directory = std::fs::File::open(folder.path()).expect("opens");
     assert_eq!(reads(&module, "nothing", directory).expect(0).text(), "ok\n");
 }
@@ -223,7 +223,7 @@ fn an_input_file_of_one_dash_is_the_stdin_that_is_read_as_it_comes() {
     writer.write_all(b"one").expect("writes");
     let mut command = wasmpool("run", &module);
     command.args(["--input-file", "-", "--", "read"]).stdin(reader);
-    // It stays open.
+    // The pipe stays open, and the command must end without its end.
     assert_eq!(ended(spawn(&mut command)).expect(0).text(), "oneok\n");
     drop(writer);
 }

@@ -319,7 +319,7 @@ fn a_run_that_is_interrupted_says_so_and_writes_what_was_asked_for() {
     }
 }
 
-/// Processes that it has started, and that are there.
+/// Lists the processes that it has started and that still exist.
 pub(crate) fn children(child: &Child) -> Vec<String> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("it is there").flatten();
     let of_task = |path: PathBuf| std::fs::read_to_string(path.join("children")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the host opens: never by a name that a task or another user can change, and never waiting for a stranger.
+//! The host opens no name that a task or another user can change, and never waits for a stranger.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -9,8 +9,8 @@ use rustix::fs::{CWD, FileType, Mode};
 
 use crate::harness::{Ended, end, end_with, ended, prebuilt, spawn, wasmpool, wat};
 
-/// A command that puts a link to `../canary` in the place of `/d/NAME`, again and again: the name is its argument.
-/// It answers with `done` on stdout.
+/// This command puts a link to `../canary` in the place of `/d/NAME`, again and again; its argument is the
+/// name. It answers `done` on stdout.
 pub(crate) const SWAP_WAT: &str = r#"(module
   (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
@@ -37,7 +37,7 @@ pub(crate) const SWAP_WAT: &str = r#"(module
       (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
     (drop (call $write (i32.const 1) (i32.const 48) (i32.const 1) (i32.const 80)))))"#;
 
-/// A folder with a canary, a directory `d` for tasks that everybody may write to, and the module that swaps.
+/// A folder with a canary, a directory `d` that tasks and everybody may write to, and the module that swaps.
 struct Place {
     folder: tempfile::TempDir,
     swap: PathBuf,
@@ -111,7 +111,7 @@ fn no_file_of_the_hosts_lies_where_tasks_may_write() {
     refused(end(command.current_dir(place.path("d"))));
     let names: Vec<_> = fs::read_dir(place.path("d")).expect("lists").flatten().collect();
     assert_eq!(names.len(), 2, "{names:?}");
-    // Beside it all of this is as ever, be the directory beneath or not.
+    // Outside of the tasks' directory all options work, even if that lies beneath.
     let words =
         ["--output-dir", ".", "--joblog", "jobs", "--log-file", "log", "--profile", "p", "--trace", "t"];
     map(&words).expect(0);
@@ -127,7 +127,7 @@ fn an_input_that_a_task_replaces_is_an_error_of_that_input() {
     for number in 0..inputs {
         fs::write(place.path(&format!("in/{number:03}")), "input").expect("writes");
     }
-    // The first task has the last file become a link before that is read: some hundred are read ahead.
+    // The first task turns the last file into a link; files are read ahead, but not as far as that one.
     let words = ["--files", "in", "--dir", "in:/d:rw", "--workers", "1", "--timeout", "30s", "--", "399"];
     let ended = end(&mut place.command("map", &place.swap, &words)).expect(4);
     let lines = ended.json_lines();
@@ -147,7 +147,7 @@ fn a_pipe_among_inputs_keeps_nobody_waiting() {
     let module = prebuilt("word_count");
     let ended = end(&mut place.command("map", &module, &["count", "--files", "in"])).expect(0);
     assert_eq!(ended.json_lines().len(), 1);
-    // One that is named, in a folder in which anybody could have put it there.
+    // Somebody else could have put this pipe there, so naming it does not help.
     let ended = end(&mut place.command("map", &module, &["count", "--files", "in/a", "in/b"])).expect(4);
     ended.says("it is a pipe, and no regular file");
     end(&mut place.command("run", &module, &["count", "--input-file", "in/b"])).expect(2);
@@ -166,7 +166,7 @@ fn what_somebody_names_may_be_a_link_or_a_pipe_of_their_own() {
     assert_eq!(end(&mut command).expect(0).json()["words"], 2);
     let mut command = place.command("map", prebuilt("word_count"), &["count", "--files", "own/link"]);
     assert_eq!(end(&mut command).expect(0).json_lines()[0]["output"]["words"], 2);
-    // As a shell's process substitution has it, for the module and for its input.
+    // A shell's process substitution names a pipe, here for the module and for its input.
     let script = "\"$0\" run <(cat \"$1\") count --input-file <(printf 'a b c') --no-cache";
     let mut shell = Command::new("bash");
     shell.args(["-c", script, env!("CARGO_BIN_EXE_wasmpool")]).arg(prebuilt("word_count"));
@@ -174,7 +174,7 @@ fn what_somebody_names_may_be_a_link_or_a_pipe_of_their_own() {
     let module = fs::read(prebuilt("word_count")).expect("reads");
     let mut command = place.command("run", "/dev/stdin", &["count", "--input", "\"a\""]);
     assert_eq!(end_with(&mut command, module).expect(0).json()["words"], 1);
-    // And what is written may be a device.
+    // A device can be written to.
     let mut command = place.command("map", prebuilt("primes"), &["count", "--joblog", "/dev/stdout"]);
     let text = end_with(&mut command, "10\n").expect(0).text();
     assert!(text.contains("Seq\tHost\t") && text.contains("\"output\":4"), "{text}");
@@ -194,7 +194,7 @@ fn in_a_folder_that_is_open_to_all_nothing_is_followed() {
             command = place.command("map", prebuilt("primes"), &["count", flag, &path]);
         }
         let code = end_with(&mut command, "10\n").code;
-        // What is appended to is refused; what is replaced is replaced, and not what it led to.
+        // A file to append to is refused. A file to replace is replaced itself, and not what the link led to.
         assert_eq!(code, if flag == "--joblog" || flag == "--log-file" { 2 } else { 0 }, "{flag}");
         place.assert_canary();
     }
@@ -218,7 +218,7 @@ fn two_maps_do_not_share_a_folder_of_outputs() {
     drop(stdin);
     ended(first).expect(0);
     end_with(&mut map(), "10\n").expect(0);
-    // What one that was killed had not finished goes.
+    // The leftover of a map that was killed is removed.
     let left = place.path("out/.0123456789abcdef0123456789abcdef.unfinished");
     fs::write(&left, "half").expect("writes");
     end_with(&mut map(), "10\n").expect(0);
@@ -258,7 +258,7 @@ fn a_job_log_can_be_a_pipe_or_a_device_and_says_what_it_cannot_do() {
     map(&["/dev/null"]).expect(0);
     map(&["/dev/full"]).expect(5).says("cannot write to the job log /dev/full: No space left");
     map(&["/dev/null", "--resume"]).expect(2).says("is no regular file");
-    // Nobody reads from it.
+    // Nobody reads from the pipe.
     map(&["pipe"]).expect(2).says("nobody has opened it to read");
 }
 
@@ -321,7 +321,7 @@ fn a_stray_settings_file_only_lowers_and_is_never_waited_for_or_quoted() {
     place.fifo("wasmpool.toml");
     run(&["config"]).expect(2).says("it is a pipe");
     version();
-    // Whoever names it takes it as it is.
+    // A file that is named on the command line may be a link.
     fs::remove_file(&file).expect("is there");
     symlink("secret", &file).expect("links");
     run(&["config", "--config", "wasmpool.toml"]).expect(0);
@@ -337,7 +337,7 @@ fn is_root() -> bool {
 fn what_may_not_be_looked_at_is_not_there_and_nothing_is_made_outside_of_a_home() {
     use std::os::unix::process::CommandExt as _;
     let place = Place::new();
-    // One's own program, in a folder that is open to all.
+    // The user's own program lies in a folder that is open to all.
     let program = place.path("wasmpool");
     fs::copy(env!("CARGO_BIN_EXE_wasmpool"), &program).expect("copies");
     let module = place.path("primes.wasm");
@@ -347,13 +347,13 @@ fn what_may_not_be_looked_at_is_not_there_and_nothing_is_made_outside_of_a_home(
         command.env_clear().env("HOME", home).current_dir(here);
         command.arg("run").arg(&module).args(["count", "--input", "10"]);
         if let Some(user) = user {
-            // After it has entered the working directory.
-            // SAFETY: neither takes a pointer.
+            // The user changes after the working directory was entered.
+            // SAFETY: neither call takes a pointer.
             let become_user = move || match unsafe { libc::setgid(user) | libc::setuid(user) } {
                 0 => Ok(()),
                 _ => Err(std::io::Error::last_os_error()),
             };
-            // SAFETY: two system calls, which are safe between fork and exec.
+            // SAFETY: it makes two system calls, which are safe between fork and exec.
             unsafe { command.pre_exec(become_user) };
         }
         let ended = end(&mut command).expect(0);
@@ -364,12 +364,12 @@ fn what_may_not_be_looked_at_is_not_there_and_nothing_is_made_outside_of_a_home(
     let home = place.path("home");
     fs::create_dir(&home).expect("makes");
     if is_root() {
-        // Neither the home nor the working directory may be entered.
+        // This user may enter neither the home nor the working directory.
         let closed = place.path("closed");
         fs::create_dir(&closed).expect("makes");
         fs::set_permissions(&closed, Permissions::from_mode(0o700)).expect("has a mode");
         run(&closed, &closed, Some(1234));
-        // root has another user's home: nothing of root's is left in there.
+        // The home is another user's, and root must leave nothing of its own in there.
         std::os::unix::fs::chown(&home, Some(1234), Some(1234)).expect("gives");
         run(&home, place.folder.path(), None);
         assert_eq!(fs::read_dir(&home).expect("lists").count(), 0);

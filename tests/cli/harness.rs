@@ -105,7 +105,7 @@ pub(crate) fn ended(child: Child) -> Ended {
     Ended { code, stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
 }
 
-/// Waits until it is so.
+/// Waits until the condition holds, and fails after a deadline.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + PATIENCE;

@@ -148,7 +148,7 @@ fn a_memory_limit_of_the_compiler_that_cannot_be_had_is_an_error_that_says_what_
         (&"compile_limit_unavailable".into(), &2_048_000_000u64.into())
     );
     inspect("--compile-memory 8GiB").expect(5).says("no more than 2048000000 can be had").says("ulimit -Hd");
-    // The default is what can be had.
+    // The default never asks for more than this process may have.
     inspect("").expect(0);
     inspect("--compile-memory 1GiB").expect(0);
 }
@@ -173,7 +173,7 @@ fn inspect_shows_what_there_is_of_a_module_that_cannot_be_loaded() {
     assert_eq!((&json["ok"], &json["error"]["kind"]), (&false.into(), &"unknown_imports".into()));
     let lens = ["imports", "unknown_imports", "exports"].map(|list| json[list].as_array().map(Vec::len));
     assert_eq!((lens, &json["kind"]), ([Some(2), Some(1), Some(2)], &"command".into()), "{json}");
-    // Refused for its shape, and seen all the same.
+    // A module that is refused for its shape can still be seen.
     let json = inspect(&["--no-cache", "--json", "--compile-limit", "functions=0"]).expect(3).json();
     assert_eq!((&json["error"]["kind"], &json["kind"]), (&"compile_limit".into(), &"command".into()));
 }

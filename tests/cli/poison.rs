@@ -1,5 +1,5 @@
-//! A stranger's text is shown, and neither obeyed nor taken for ours: a module may call whatever it names as it
-//! likes, and so may whoever names a file.
+//! A stranger's text is shown, and neither obeyed nor taken for ours. A module may choose any names, and so
+//! may another user who names a file.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use postcard_schema::schema::owned::{
 
 use crate::harness::{Ended, end, end_with, wasmpool, wat};
 
-/// Begins a line, turns the terminal's title, reorders, and hides.
+/// This begins a line, sets the terminal's title, reorders text, and hides text.
 const POISON: &str = "x\nforged: y\r\u{1b}]0;t\u{7}\u{9b}31m\u{200b}\u{ad}\u{e0041}\u{202e}\u{fe0f}\u{2028}";
 
 fn is_poison(c: char) -> bool {
@@ -21,7 +21,7 @@ fn is_poison(c: char) -> bool {
 fn assert_clean(ended: &Ended) {
     for text in [&ended.text(), &ended.stderr] {
         assert!(!text.contains(is_poison), "{text:?}");
-        // Further lines of a message, and of a doc comment, are indented by four or more.
+        // Further lines of a message or doc comment are indented by four or more.
         let is_forged = |line: &str| line.trim_start().starts_with("forged") && !line.starts_with("    ");
         assert!(!text.lines().any(is_forged), "{text:?}");
     }
@@ -31,7 +31,7 @@ fn escaped(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\{byte:02x}")).collect()
 }
 
-/// A module in which everything that has a name has this one: it returns its own error, or traps.
+/// Makes a module in which everything that has a name has this one. It returns its own error, or traps.
 fn poisoned(folder: &std::path::Path) -> std::path::PathBuf {
     let value = || OwnedNamedValue { name: POISON.into(), ty: OwnedNamedType::from(<u8>::SCHEMA) };
     let variant =

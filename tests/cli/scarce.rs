@@ -1,15 +1,15 @@
-//! The command where this system gives it few descriptors.
+//! Runs the command where the system gives it few descriptors.
 
 use std::process::Command;
 
 use crate::harness::{Ended, cache, end_with, prebuilt};
 
-/// Rounds of `spin` that take some milliseconds, so that more than one worker is wanted.
+/// This many rounds of `spin` take some milliseconds, so that more than one worker is wanted.
 const ROUNDS: &str = "3000000";
 
 const INPUTS: usize = 64;
 
-/// `map` with 16 workers, after the shell has set limits.
+/// Runs `map` with 16 workers, after the shell has set limits.
 fn map_within(limits: &str) -> Ended {
     let inputs = format!("{ROUNDS}\n").repeat(INPUTS);
     let script = format!("{limits} && exec \"$0\" \"$@\"");
@@ -44,7 +44,7 @@ fn a_low_hard_limit_of_descriptors_means_fewer_workers_which_is_said_once() {
 fn too_few_descriptors_to_begin_with_are_an_error_that_names_the_limit() {
     for limit in [12, 14, 16] {
         let ended = map_within(&format!("ulimit -n {limit}")).expect(5);
-        // By whoever could not have one (the cache, each time it looks; the compiler; the error), and not for each input.
+        // The cache, the compiler and the error may each say it, but it is not said for each input.
         let said = ended.stderr.lines().filter(|line| line.contains("ulimit -n")).count();
         assert!((1..=4).contains(&said), "{limit}: {}", ended.stderr);
     }

@@ -1,4 +1,4 @@
-//! Signals that ask for the end: what is finished, what is stopped, and that nothing is left.
+//! Signals that ask for the end: running tasks are finished or stopped, and no process is left.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::harness::{PATIENCE, cache, ended, prebuilt, spawn};
 const ALL: [(Signal, i32); 4] =
     [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129), (Signal::QUIT, 131)];
 
-/// The command, heeding every signal whatever runs the tests had it ignore.
+/// Makes a command that handles every signal, even one that the tests' own parent ignores.
 fn heeding(verb: &str) -> Command {
     let mut command = Command::new("/usr/bin/env");
     command.env_clear().arg("--default-signal=INT,TERM,HUP,QUIT").arg(env!("CARGO_BIN_EXE_wasmpool"));
@@ -32,7 +32,7 @@ fn endless_map(flags: &[&str]) -> (Child, ChildStdin) {
     (child, stdin)
 }
 
-/// Processes that were children of this one are gone, or will be in a moment.
+/// Waits until these processes, which were children of the command, are gone.
 #[track_caller]
 fn assert_gone(children: &[String]) {
     assert!(!children.is_empty(), "there were children");
@@ -119,7 +119,7 @@ fn a_run_and_a_measurement_end_on_every_signal() {
     }
 }
 
-/// A module that takes some ten seconds to compile.
+/// Makes a module that takes long to compile.
 fn slow_module(folder: &Path) -> PathBuf {
     const FUNCTIONS: u32 = 90_000;
     let mut types = TypeSection::new();
@@ -181,17 +181,18 @@ fn a_hangup_that_is_ignored_stays_so() {
     ended(child).expect(0).says("2 inputs: 2 ok");
 }
 
-/// Nobody reads its stdout, and the pipe is full.
+/// The reader of stdout does not read, and the pipe is full.
 #[test]
 fn a_map_whose_results_nobody_reads_ends_all_the_same() {
     let mut command = spin(&[]);
     let mut child = spawn(command.stdin(Stdio::piped()));
     let mut stdin = child.stdin.take().expect("a pipe");
     let writer = std::thread::spawn(move || while stdin.write_all(&b"1\n".repeat(1000)).is_ok() {});
-    // Each result is longer than its input: once the pipe is full, the reader of inputs waits, too.
+    // Each result is longer than its input, so once the pipe is full, the reader of inputs waits, too.
     let stdout = child.stdout.take().expect("a pipe");
     let deadline = Instant::now() + PATIENCE;
-    // How many bytes fill a pipe depends on how they were written: it is full once nothing is added any more.
+    // How many bytes fit into a pipe depends on how they were written, so it counts as full once nothing is
+    // added any more.
     let mut last = (0, Instant::now());
     while last.0 == 0 || last.1.elapsed() < Duration::from_secs(1) {
         let bytes = rustix::io::ioctl_fionread(&stdout).expect("it is a pipe");

@@ -1,11 +1,11 @@
-//! stdin, stdout and stderr in the states that other programs leave them in, and what stands before a text.
+//! Other programs leave stdin, stdout and stderr in various states, and put a mark before a text.
 
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use crate::harness::{cache, end, end_with, ended, prebuilt, wasmpool};
 
-/// A pipe whose open files are non-blocking, for everybody who has them.
+/// Makes a pipe whose open files are non-blocking for everybody who has them.
 fn non_blocking_pipe() -> (OwnedFd, OwnedFd) {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
     for end in [&reader, &writer] {
@@ -14,7 +14,7 @@ fn non_blocking_pipe() -> (OwnedFd, OwnedFd) {
     (reader, writer)
 }
 
-/// Writes all of it, however slowly the other end reads, then closes.
+/// Writes everything, however slowly the other end reads, then closes.
 fn write_all(end: OwnedFd, bytes: &[u8]) {
     let mut left = bytes;
     while !left.is_empty() {
@@ -53,7 +53,7 @@ fn streams_that_do_not_block_are_waited_for() {
         let mut command = wasmpool(words[0], prebuilt(words[1]));
         command.args(&words[2..]).stdin(stdin).stdout(stdout).stderr(stderr);
         let child = command.spawn().expect("it starts");
-        // The parent's ends go with it, so that the pipes come to their ends.
+        // The parent's ends are closed here, since the pipes could not end otherwise.
         drop(command);
         let output = std::thread::scope(|scope| {
             scope.spawn(|| write_all(feed, input.as_bytes()));
@@ -75,7 +75,7 @@ fn streams_that_do_not_block_are_waited_for() {
     }
 }
 
-/// By a shell, since only that can start a program without one.
+/// Only a shell can start a program without a stdout.
 fn with_closed_stdout(words: &[&str]) -> crate::harness::Ended {
     let mut command = Command::new("/bin/sh");
     command.env_clear().args(["-c", r#"exec "$@" >&-"#, "sh", env!("CARGO_BIN_EXE_wasmpool")]).args(words);
@@ -104,7 +104,7 @@ fn what_cannot_be_printed_since_stdout_is_closed_is_no_success() {
     ] {
         with_closed_stdout(words).expect(5).says("cannot write to stdout: it is closed");
     }
-    // It writes nothing, so that nothing is lost.
+    // The command writes nothing to stdout, so nothing is lost.
     let silent = with_closed_stdout(&["run", csv, "--", "--column", "missing"]);
     assert_ne!(silent.code, 5, "{}", silent.stderr);
 }
@@ -144,7 +144,7 @@ fn a_byte_order_mark_is_no_content() {
     assert_eq!((&lines[0]["output"], &lines[1]["output"]), (&5.into(), &5.into()));
     let lines = map("primes", &["count", "--files", path], String::new());
     assert_eq!(lines[0]["output"], 5);
-    // To an untyped task, bytes are bytes.
+    // The bytes of an untyped task stay as they are.
     let same = end_with(wasmpool("run", prebuilt("echo")).arg("echo"), format!("{BOM}a")).expect(0);
     assert_eq!(same.text(), format!("{BOM}a"));
 }
@@ -180,7 +180,7 @@ fn a_variable_that_is_empty_says_nothing() {
     let shown = end(empty.env_clear().env("WASMPOOL_TIMEOUT", "").arg("config")).expect(0).text();
     let timeout = shown.lines().find(|line| line.starts_with("timeout")).expect("a setting");
     assert!(timeout.contains("1h") && timeout.contains("the default"), "{timeout}");
-    // What says something wrong is refused as ever.
+    // A variable with a wrong value is still refused.
     let mut wrong = wasmpool("run", prebuilt("primes"));
     end(wrong.env("WASMPOOL_TIMEOUT", "soon").args(["count", "--input", "1"])).expect(2);
 }

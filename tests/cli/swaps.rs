@@ -1,9 +1,11 @@
-//! While everything in the tasks' directory is replaced in a tight loop, by links to a canary, pipes, devices and hard
-//! links, the command neither reads nor writes the canary, and ends: for every option that names a path.
+//! Everything in the tasks' directory is replaced in a tight loop by links to a canary, pipes, devices and
+//! hard links. For every option that names a path, the command neither reads nor writes the canary, and it
+//! ends.
 //!
-//! The one who replaces is a thread of the test, quicker than any task and with more rights; in some rounds a task does
-//! it as well. `WASMPOOL_SWAP_ROUNDS` is the number of rounds, which are shared by root and an ordinary user where
-//! this test is root; the names' own swaps, without a process for each round, are in `src/files/tests/swaps.rs`.
+//! A thread of the test replaces the names: it is quicker than any task, and has more rights. In some rounds
+//! a task swaps as well. `WASMPOOL_SWAP_ROUNDS` sets the number of rounds; if this test is root, an ordinary
+//! user runs half of them. `src/files/tests/swaps.rs` tests the names' own swaps without a process for each
+//! round.
 
 use std::fs::{self, Permissions};
 use std::mem::MaybeUninit;
@@ -19,17 +21,17 @@ use rustix::fs::{CWD, FileType, Mode, RenameFlags, inotify};
 use crate::files::SWAP_WAT;
 use crate::harness::{end_with, prebuilt, wat};
 
-/// The user that this test becomes where it is root.
+/// If this test is root, it also becomes this user.
 const USER: u32 = 1234;
 
 fn rounds() -> usize {
     std::env::var("WASMPOOL_SWAP_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(240)
 }
 
-/// What is replaced in the directory.
+/// These names are replaced in the directory.
 const NAMES: [&str; 4] = ["f", "sub", "sub/f", "wasmpool.toml"];
 
-/// Options that name a path, with a verb: what is written, what is relied on, what is read.
+/// The options that name a path, each with a verb: files that are written, relied on, and read.
 const OPTIONS: [(&str, &[&str]); 18] = [
     ("map", &["--output-dir", "d"]),
     ("map", &["--output-dir", "d/sub"]),
@@ -93,7 +95,7 @@ impl Cage {
         self.folder.path().join(name)
     }
 
-    /// The command of a round, as `user` if there is one; in every eighth a task swaps, too.
+    /// Makes the command of a round, as `user` if there is one. In every eighth round a task swaps, too.
     fn command(&self, round: usize, user: Option<u32>) -> Command {
         let (verb, option) = OPTIONS[round % OPTIONS.len()];
         let mut command = Command::new(&self.program);
@@ -132,7 +134,7 @@ impl Cage {
     }
 }
 
-/// Puts something in the place of a name.
+/// Replaces a name in the directory.
 fn swap(cage: &Cage, random: &mut u64) {
     let mut below = |bound: u64| {
         *random ^= *random << 13;
@@ -194,7 +196,7 @@ fn no_option_leads_out_of_the_directory_in_which_everything_is_replaced() {
     assert_eq!(fs::read_dir(cage.path("outside")).expect("lists").count(), 2);
 }
 
-/// Each command ends by itself, within the harness's patience.
+/// Runs the rounds. Each command must end by itself, within the harness's patience.
 fn play(cage: &Cage, users: &[Option<u32>]) {
     let (mut succeeded, mut refused) = (0, 0);
     for round in 0..rounds() {

@@ -142,7 +142,7 @@ pub fn trivial_functions(functions: u32) -> Vec<u8> {
     module(&[], &[], functions, &function(0, |_| {}))
 }
 
-/// Functions like those that compilers of programs write, each of about so many bytes: no bombs.
+/// Makes functions like those that compilers write, each of about this many bytes: they are no bombs.
 pub fn ordinary_functions(functions: u32, bytes: u32) -> Vec<u8> {
     let body = function(2, |sink| {
         for index in 0..bytes / 22 {

@@ -163,8 +163,8 @@ impl Holdings {
     }
 }
 
-/// Whether this is the process of its own that a test asks for; else runs the test there, which must succeed within
-/// [`PATIENCE`], and says no.
+/// Returns `true` in the process that a test has of its own. Elsewhere it runs the test in such a process,
+/// which must succeed within [`PATIENCE`], and returns `false`.
 pub fn is_own_process(test: &str) -> bool {
     const VARIABLE: &str = "WASMPOOL_TEST_PROCESS";
     if std::env::var_os(VARIABLE).is_some_and(|own| own == test) {

@@ -312,7 +312,7 @@ in_both_modes! {
             Ok(echoed) => panic!("a worker without memory answers {echoed:?}"),
             Err(failure) => match failure.error() {
                 TaskError::Broken(broken) => assert_eq!(broken.death().phase, Phase::Start, "{broken}"),
-                // The host itself has no memory for a worker's rings: that breaks no pool.
+                // The host itself has no memory for a worker's rings; that must not break the pool.
                 TaskError::NoWorker(_) => assert!(failure.to_string().contains("RLIMIT_AS"), "{failure}"),
                 other => panic!("{other}"),
             },

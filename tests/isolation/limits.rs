@@ -1,5 +1,5 @@
-//! Limits that this process has itself: what is not allowed more than that is set to as much, and what needs
-//! more says which limit it is.
+//! This process has limits itself. A worker's limit above them is lowered to them, and a call that needs more
+//! names the limit.
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use wasmpool::{Doctor, SandboxLayer, SandboxPolicy};
@@ -38,7 +38,7 @@ pub(crate) fn are_kept_where_less_is_allowed(case: &Case) {
     assert_eq!(doctor.succeeded().count(), 0, "{:?}", doctor.succeeded().collect::<Vec<_>>());
 }
 
-/// One of them cannot be set: the others stand, and the report names it.
+/// One limit cannot be set: the others stand, and the report names it.
 pub(crate) fn stand_but_for_one(case: &Case) {
     let pool = builder(SandboxPolicy::BestEffort).build().expect("builds");
     let module = pool.load(&wasm()).expect("compiles");
@@ -57,7 +57,7 @@ pub(crate) fn stand_but_for_one(case: &Case) {
     said_once();
 }
 
-/// The command says it, once, and without `-v`.
+/// The command says it once, and without `-v`.
 #[cfg(feature = "cli")]
 fn said_once() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -73,7 +73,7 @@ fn said_once() {
     assert!(warnings[0].contains("`rlimits`") && warnings[0].contains("SIGPENDING"), "{said}");
 }
 
-/// Not even the rings of a worker have room: that is an error, and no signal's doing.
+/// Even a worker's rings have no room, which must be an error and not a signal.
 pub(crate) fn on_files_are_errors(_: &Case) {
     lower(Resource::Fsize, 2_100_224);
     let error = super::refusals::first_error();

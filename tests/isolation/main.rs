@@ -148,7 +148,7 @@ const CASES: &[Case] = &[
     Case { name: NOWHERE, refused: &[], missing: [&[], &[]], play: places::are_done_without },
 ];
 
-/// The case without /proc and /dev.
+/// This case runs without /proc and /dev.
 const NOWHERE: &str = "nowhere";
 
 impl Case {

@@ -124,7 +124,7 @@ fn shown(worker: &Process, own: &Process, said: &LayerReport, report: &SandboxRe
     }
 }
 
-/// What a worker is limited to, if its host is not limited to less.
+/// The limits of a worker whose host has no lower ones.
 const LIMITS: [(&str, u64); 8] = [
     ("Max core file size", 0),
     ("Max open files", 704),
@@ -143,7 +143,7 @@ fn stands(worker: &Process, own: &Process, name: &str, value: u64) -> bool {
     worker.limit(name) == (value.clone(), value)
 }
 
-/// All limits but this one stand; it is as it is here.
+/// Checks that all limits but this one stand, and that it is the same as this process's.
 pub(crate) fn limits_stand_but_for(pid: u32, name: &str) {
     let (worker, own) = (Process(pid.to_string()), Process("thread-self".into()));
     for (other, value) in LIMITS.iter().filter(|(other, _)| *other != name) {
@@ -165,7 +165,7 @@ fn limited(worker: &Process, own: &Process, applied: bool) -> bool {
         }
     }
     let of_data = |process: &Process| process.limit("Max data size").1.parse().unwrap_or(u64::MAX);
-    // As low as the host's own, or lower.
+    // The limit is the host's own, or lower.
     let max = 4 << 30;
     applied && of_data(worker) <= (max + (1 << 28)).min(of_data(own)) || of_data(worker) != of_data(own)
 }

@@ -1,4 +1,4 @@
-//! A system without /proc or /dev: what can be done without them is.
+//! Runs on a system without /proc or /dev, where all must work that does not need them.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -10,11 +10,11 @@ use super::Case;
 use super::common::PATIENCE;
 use super::reports::{builder, wasm};
 
-/// Hides both from a program that is about to be started, in a mount namespace of its own.
+/// Hides both from a program that is about to start, in a mount namespace of its own.
 pub(crate) fn hide(command: &mut Command) {
     let is_root = rustix::process::getuid().is_root();
     let as_user = move || -> io::Result<()> {
-        // Whether it still is, once the user is changed.
+        // The user may have been changed since `is_root` was read.
         let flags = match is_root && rustix::process::getuid().is_root() {
             true => libc::CLONE_NEWNS,
             false => libc::CLONE_NEWNS | libc::CLONE_NEWUSER,
@@ -28,18 +28,18 @@ pub(crate) fn hide(command: &mut Command) {
             (c"/dev", Some(c"tmpfs"), 0),
         ] {
             let kind = kind.map_or(std::ptr::null(), std::ffi::CStr::as_ptr);
-            // SAFETY: each pointer is null or a C string.
+            // SAFETY: each pointer is null or leads to a C string.
             check(unsafe { libc::mount(c"none".as_ptr(), place.as_ptr(), kind, flags, std::ptr::null()) })?;
         }
         Ok(())
     };
-    // SAFETY: it makes system calls and nothing else, as is allowed after a fork.
+    // SAFETY: the closure makes system calls and nothing else, which is allowed after a fork.
     unsafe { command.pre_exec(as_user) };
 }
 
 pub(crate) fn are_done_without(_: &Case) {
     assert!(!std::path::Path::new("/proc/self").exists() && !std::path::Path::new("/dev/null").exists());
-    // What an embedder has left open must be closed all the same.
+    // The descriptors that an embedder has left open must be closed all the same.
     let pool = builder(SandboxPolicy::BestEffort).build().expect("builds");
     let module = pool.load(&wasm()).unwrap_or_else(|error| panic!("{error}"));
     let echo = module.raw_task("echo").expect("has the task");

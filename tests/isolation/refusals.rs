@@ -55,19 +55,18 @@ pub(crate) const PIVOT: &[Refusal] = &[refusal(libc::SYS_pivot_root, When::Alway
 /// Limits stay as they are, and can be asked for.
 pub(crate) const LIMITS: &[Refusal] = &[refusal(libc::SYS_prlimit64, When::IsThere(2), libc::EPERM)];
 
-/// One of the limits stays as it is.
+/// One of the limits cannot be changed.
 pub(crate) const ONE_LIMIT: &[Refusal] =
     &[refusal(libc::SYS_prlimit64, When::IsThereAnd(2, 1, libc::RLIMIT_SIGPENDING as u64), libc::EPERM)];
 
-/// Linux before 5.9, and containers that answer so to what they do not know.
+/// Linux before 5.9 answers like this, and so do containers that do not know the call.
 pub(crate) const CLOSE_RANGE: &[Refusal] = &[refusal(libc::SYS_close_range, When::Always, libc::ENOSYS)];
 
-/// Containers whose filter is older than the call.
+/// Containers answer like this if their filter is older than the call.
 pub(crate) const CLOSE_RANGE_FORBIDDEN: &[Refusal] =
     &[refusal(libc::SYS_close_range, When::Always, libc::EPERM)];
 
-/// A call on the way to a standing worker that there is no way around, what it is answered, and what the
-/// first error must say.
+/// A call that a worker cannot do without, its refusal, and the words that the first error must have.
 pub(crate) struct Needed {
     pub(crate) refused: Refusal,
     says: &'static [&'static str],
@@ -93,7 +92,7 @@ pub(crate) const NEEDED: &[Needed] = &[
     needed(libc::SYS_sendmsg, libc::EPERM, &["sendmsg", "seccomp profile"]),
 ];
 
-/// Of a child's own.
+/// Only children make this call.
 pub(crate) const PARENT_DEATH: &[Refusal] =
     &[refusal(libc::SYS_prctl, When::Is(0, libc::PR_SET_PDEATHSIG as u64), libc::EPERM)];
 
@@ -112,7 +111,7 @@ pub(crate) fn all_words(said: &str, words: &[&str]) {
     }
 }
 
-/// What a pool says first, with all that is behind it.
+/// Returns a pool's first error, with all its sources.
 pub(crate) fn first_error() -> String {
     fn chain(error: &dyn std::error::Error) -> String {
         let of_source = error.source().map(|source| format!(": {}", chain(source)));

@@ -132,7 +132,7 @@ fn doctor(missing: &[SandboxLayer]) {
         assert!(!against.is_empty(), "{layer} is against nothing");
         for attack in against {
             let outcome = &succeeded(&alone, attack).outcome;
-            // The host looks at what a worker holds, whether that has limits or not.
+            // The host kills a worker that holds too much, whether that worker has limits of its own or not.
             let is_the_hosts = *outcome == wasmpool::AttackOutcome::Killed(9);
             assert!(
                 !outcome.failed() || is_the_hosts,

@@ -1,8 +1,9 @@
-//! What a map holds is bounded, and its batches are held to what single tasks are held to.
+//! A map holds a bounded amount of memory, and its batches keep the bounds of single tasks.
 
 use super::*;
 
-/// An input of `s` loops for ever. Any other is a number of KiB: so long is the answer. Logs nothing.
+/// An input of `s` loops for ever. Any other input is a number of KiB, and the answer has that length. It
+/// logs nothing.
 const LARGE_WAT: &str = r#"(module
     (memory (export "memory") 258)
     (func (export "wasmpool_abi_v1"))
@@ -40,7 +41,7 @@ fn results_that_wait_behind_a_slow_one_fill_their_account_and_no_more() {
     let pool = pool(2);
     let large = large(&pool);
     let spin: fn() -> Bytes = || Bytes::from_static(b"sss");
-    // Each result is 4 MiB, and may be 8; the first does not come.
+    // Each result is 4 MiB and may be 8, and the first one does not come.
     let inputs = std::iter::once(spin()).chain(std::iter::repeat_with(|| kib(4096)).take(300));
     let options = TaskOptions::new().output_bytes_max(8 * MIB as usize);
     let mut map = pool.map(&large, inputs).options(options).bytes_max(64 * MIB);
@@ -51,7 +52,8 @@ fn results_that_wait_behind_a_slow_one_fill_their_account_and_no_more() {
         });
         settle(&pool);
         let stats = pool.stats();
-        // With the one that runs, 9 MiB: (64 - 9 - 9) / 4 are there at the least before the next has no room.
+        // The running task is charged 9 MiB, and so is the next one: at least (64 - 9 - 9) / 4 results are
+        // there before it has no room.
         let held = stats.ended.succeeded;
         assert!((10..=14).contains(&held), "{held} results of 4 MiB wait where there is room for 64 MiB");
         assert_eq!(stats.pending, 0, "nothing waits that would have no room");
@@ -99,13 +101,13 @@ fn a_bound_below_one_result_has_tasks_run_one_by_one() {
     }
 }
 
-/// Once its answers have come to more than a batch is charged for, the rest is handed back, and done later.
+/// Once its answers have come to more than a batch is charged for, the rest is handed back and done later.
 #[test]
 fn a_batch_whose_answers_are_large_after_all_has_each_answer_once() {
     for (is_unordered, is_local) in [(false, false), (true, false), (false, true)] {
         let pool = pool(2);
         let large = large(&pool);
-        // Short and small for long enough to be batched, then large.
+        // The tasks are short and small for long enough to be batched, and then large.
         let size = |number: u32| if number % 1_500 > 1_400 { 512 } else { 0 };
         let inputs = (0..6_000).map(size).map(kib);
         let map = match is_local {
@@ -172,7 +174,7 @@ fn a_batch_takes_the_room_of_all_its_tasks_in_the_queue() {
     }
 }
 
-/// Prints its second argument.
+/// It prints its second argument.
 const SAY_WAT: &str = r#"(module
     (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
@@ -187,7 +189,7 @@ const SAY_WAT: &str = r#"(module
             (i32.sub (i32.sub (i32.add (i32.const 1024) (i32.load (i32.const 4))) (local.get $at)) (i32.const 1)))
         (drop (call $write (i32.const 1) (i32.const 64) (i32.const 1) (i32.const 72)))))"#;
 
-/// Does nothing: so short that tasks would travel in batches.
+/// It does nothing, and is so short that tasks would travel in batches.
 const NOTHING_WAT: &str = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
 
 #[test]

@@ -1,9 +1,9 @@
-//! Iterators that wait: a result that is there is yielded all the same.
+//! Iterators that wait must not hold up a result that is there.
 
 use super::*;
 
-/// Inputs that come through a channel, each of which is sent when `window` fewer results have come than inputs were
-/// sent. Ends after `count` results, or hangs.
+/// Sends each input through a channel once fewer than `window` results are missing. Ends after `count`
+/// results, or hangs.
 fn closed_loop(is_unordered: bool, window: usize, count: usize) {
     let pool = pool(2);
     let act = act(&pool);
@@ -35,7 +35,8 @@ fn a_source_that_waits_for_the_result_before_is_never_waited_for() {
     }
 }
 
-/// By then short tasks travel in batches: what is gathered for one must not wait for inputs that wait for it.
+/// Short tasks travel in batches by then: an input that is gathered must not wait for inputs that wait for
+/// its result.
 #[test]
 fn a_source_that_waits_for_a_window_of_results_is_never_waited_for() {
     for is_unordered in [false, true] {
@@ -54,7 +55,7 @@ fn a_source_that_stops_amid_a_batch_has_what_it_gave_done() {
         let mut map = either(is_unordered, pool.map(&act, source));
         in_time("inputs that stop coming", move || {
             for round in 0..40 {
-                // More and fewer than a batch.
+                // The counts are both larger and smaller than a batch.
                 let count = 1 + round * 53 % 700;
                 (0..count).for_each(|number| inputs.send(numbered(number)).expect("sends"));
                 for _ in 0..count {
@@ -76,7 +77,8 @@ fn a_long_task_holds_up_neither_short_ones_nor_what_they_are_gathered_for() {
         (0..3_000).for_each(|number| inputs.send(numbered(number)).expect("sends"));
         (0..3_000).for_each(|_| drop(map.next().expect("a result").1.expect("succeeds")));
         inputs.send("s".into()).expect("sends");
-        // Gathered with the long one, the first would run behind it: it comes when that is under way.
+        // If it were gathered with the long task, it would run behind that, so it is sent once the long task
+        // runs.
         let first = std::thread::spawn({
             let (inputs, pool) = (inputs.clone(), pool.clone());
             move || {
@@ -111,11 +113,11 @@ fn the_results_of_a_slow_source_come_as_they_are_done() {
         let mut worst = Duration::ZERO;
         for (number, (_, result)) in either(is_unordered, map).enumerate() {
             result.expect("succeeds");
-            // That of a source which waits for nobody: later, if the machine is busy.
+            // A source that waits for nobody would send it at this time; a busy machine is later.
             worst = worst.max(began.elapsed().saturating_sub(pause * (number as u32 + 1)));
         }
         let whole = began.elapsed();
-        // What the sleeps took longer is no lag.
+        // Sleeps that took too long are no lag of the map's.
         let slack = whole.saturating_sub(pause * 200);
         assert!(
             worst < slack + ms(100),
@@ -157,7 +159,7 @@ fn a_map_whose_source_never_returns_can_be_dropped_and_so_can_its_pool() {
         });
         let last = in_time("the pool", move || events.last()).expect("an event");
         assert_eq!(last.kind, EventKind::Stopped, "the map's was the last handle");
-        // The source is dropped by whoever it returns to.
+        // The thread to which the source returns drops it.
         eventually("the source to be dropped", || inputs.send(numbered(1)).is_err());
     }
 }

@@ -259,7 +259,7 @@ impl World {
                 let bytes = vec![choice as u8; len];
                 let input = Octets::few(&bytes).unwrap_or_else(|| bytes.into());
                 let chunk = (choice % 4 != 0).then_some(choice as u64 % 4);
-                // Some may ask for their stdin, which ends.
+                // Some tasks may ask for their stdin, which ends.
                 let stdin = (choice % 8 == 5).then(|| StdinSource::of_reader(&b"what it reads"[..]));
                 Work::One { entry: Entry::Task(TaskIndex(0)), input, owns_input: true, chunk, stdin }
             }
@@ -362,7 +362,8 @@ impl World {
 }
 
 impl Submitted {
-    /// Tasks that have ended: all, but those of a batch that were handed back, since its answers had no room.
+    /// Returns how many tasks have ended: all, except those that a batch handed back because its answers had
+    /// no room.
     fn ended(&self) -> u64 {
         let is_answered = self.cell.outcome().is_some_and(|outcome| outcome.result.is_ok());
         match self.items {

@@ -27,7 +27,8 @@ pub fn run(data: &[u8]) {
         assert_eq!(escaped, text, "what is harmless stays as it is");
     }
 
-    // A string that grows has twice the room that it needs, and so has the copy of it with what is said of the rest.
+    // A growing string may have twice the room that it needs, and so may its copy with the words about the
+    // rest.
     let cut = within(4 * text.len() + 1024, || truncated(&text, max));
     let kept = cut.strip_suffix(" bytes cut)").and_then(|cut| cut.rsplit_once("… ("));
     match kept.filter(|_| text.len() > max) {
@@ -87,8 +88,9 @@ fn error(choice: u8, text: &str) -> String {
     }
 }
 
-/// By the lists of Unicode 16: no category Cc but line feed and tab, none of Cf (bidirectional controls and tags among
-/// them), no `Default_Ignorable_Code_Point`, no line or paragraph separator.
+/// Checks against the lists of Unicode 16: no category Cc but line feed and tab, no category Cf (which has
+/// the bidirectional controls and tags), no `Default_Ignorable_Code_Point`, and no line or paragraph
+/// separator.
 pub(super) fn assert_harmless(shown: &str) {
     if let Some(c) = shown.chars().find(|c| !is_shown(*c)) {
         panic!("{c:?} is shown in {shown:?}");

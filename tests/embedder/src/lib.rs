@@ -18,11 +18,11 @@ pub fn count_primes(pool: &Pool, upto: u64) -> Result<u64, Box<dyn std::error::E
     Ok(pool.submit(&count, &upto)?.result()?)
 }
 
-/// Has a pool compile modules, run tasks, fail tasks and replace workers, and says what it counted. Every worker
-/// and compiler must end by itself: a death that nobody asked for is an error.
+/// Makes a pool compile modules, run tasks, fail tasks and replace workers, and returns what it counted.
+/// Every worker and compiler must end by itself: a death that nobody asked for is an error.
 ///
 /// # Errors
-/// Anything that goes otherwise.
+/// Any other outcome.
 pub fn use_a_pool() -> Result<(), Box<dyn std::error::Error>> {
     let pool = Pool::builder().workers(2).without_cache().recycle_after_tasks(20).build()?;
     println!("{}", count_primes(&pool, 1000)?);
@@ -32,7 +32,7 @@ pub fn use_a_pool() -> Result<(), Box<dyn std::error::Error>> {
     let faults = pool.load_file(FAULTS)?;
     let bomb = faults.task::<(), ()>("memory_bomb");
     if let Ok(bomb) = bomb {
-        // Whether it fails or is refused memory: the worker lives on.
+        // It may fail or be refused memory, but the worker must live on.
         let _ = pool.submit(&bomb, &())?.result();
     }
     println!("{}", count_primes(&pool, 100)?);

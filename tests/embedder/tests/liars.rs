@@ -188,7 +188,7 @@ fn a_lie_about_a_batch_is_a_protocol_violation_that_says_what_it_was() {
     }
 }
 
-/// A command that a liar is handed, and the end of its stdin.
+/// Runs a command in a worker that lies, until it fails.
 fn reads(lie: &str, timeout: Duration, stdin: impl Read + Send + 'static) -> (TaskError, Pool, Liar) {
     let liar = Liar::new(lie);
     let pool = liar.builder().grace(Duration::from_millis(50)).build().expect("builds");
@@ -214,7 +214,7 @@ fn a_question_that_cannot_be_is_a_protocol_violation_that_says_what_it_was() {
         ("ask-unheard", "an answer cannot be sent"),
     ] {
         let (error, pool, _liar) = match lie {
-            // Its answer never comes.
+            // The answer to the question never comes.
             "ask-unanswered" => {
                 let (reader, writer) = std::io::pipe().expect("a pipe");
                 let lied = reads(lie, PATIENCE, reader);
@@ -257,7 +257,7 @@ fn a_worker_that_asks_without_end_ends_at_its_deadline_and_costs_the_host_no_mem
     let (error, pool, _liar) = reads("ask-without-end", Duration::from_millis(500), std::io::repeat(7));
     assert!(matches!(error, TaskError::Timeout { killed: true, .. }), "{error}");
     assert!(pool.broken().is_none());
-    // Other tests hold memory meanwhile; they end.
+    // Other tests hold memory meanwhile, so this waits until they end.
     let deadline = Instant::now() + PATIENCE;
     while resident_kib().saturating_sub(before) > 64 * 1024 {
         assert!(Instant::now() < deadline, "it cost the host too much");
@@ -403,7 +403,7 @@ fn a_worker_that_does_nothing_is_killed_at_the_deadline_and_the_pool_lives_on() 
     }
 }
 
-/// Of its own limits it has none: the host has looked.
+/// The lying worker sets no limits for itself, so only the host's look finds it.
 #[test]
 fn a_worker_that_holds_more_memory_than_it_may_is_killed_for_it_busy_or_idle() {
     for lie in ["hoards", "hoards-idle"] {

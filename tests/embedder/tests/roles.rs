@@ -32,7 +32,7 @@ fn a_program_that_calls_init_first_serves_as_its_own_worker() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "168\n", "{output:?}");
 }
 
-/// What `use_a_pool` prints.
+/// This is what `use_a_pool` prints.
 const USED: &str = "168\n5019\n25\n";
 
 #[test]

@@ -66,7 +66,7 @@ fn ask(pool: &Pool, plan: Plan) -> Vec<(usize, Outcome)> {
 
 fn refuse(pool: &Pool, wasm: &[u8], refusal: Refusal) -> Outcome {
     match (pool.load(wasm), refusal) {
-        // Imports are looked at before the rest of the module is validated.
+        // Imports are checked before the rest of the module is validated.
         (Err(ModuleError::Unsupported { .. } | ModuleError::UnknownImports { .. }), _) => Outcome::Passed,
         // The compiler's limits are looked at before the module is validated.
         (Err(ModuleError::Invalid { .. } | ModuleError::CompileLimit { .. }), Refusal::Invalid) => {

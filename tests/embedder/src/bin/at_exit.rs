@@ -1,12 +1,12 @@
-//! Has a handler for its exit that makes a system call which no worker may make: as coverage builds, sanitizers
-//! and C++ have.
+//! This program has an exit handler that makes a system call which no worker may make, as coverage builds,
+//! sanitizers and C++ have.
 
 extern "C" fn at_exit() {
     let _ = rustix::process::getppid();
 }
 
 extern "C" fn install() {
-    // SAFETY: a function of this program, which takes nothing.
+    // SAFETY: it is a function of this program, and takes nothing.
     unsafe { libc::atexit(at_exit) };
 }
 

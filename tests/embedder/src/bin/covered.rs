@@ -1,4 +1,4 @@
-//! CI builds it with `-C instrument-coverage`: counters, and a file that is written at exit.
+//! CI builds this program with `-C instrument-coverage`, which adds counters and writes a file at exit.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     wasmpool::init();

@@ -345,7 +345,7 @@ impl Wire {
         }
     }
 
-    /// Asks in a way in which no honest worker does.
+    /// Asks in ways in which no honest worker does.
     fn ask(&mut self, what: &str, run: &Run) {
         self.claim(run);
         let ask = |run_number: u64, asked: u64, bytes_max: u64| {
@@ -375,16 +375,16 @@ impl Wire {
                 self.write(&frame(&[&[1], &number(run.task)[..], &ok()].concat(), b""));
                 self.write(&first);
             }
-            // It never reads what it is told: nobody waits for it.
+            // This worker never reads its answers, and nobody may wait for it.
             "ask-unheard" => {
                 for asked in 1.. {
                     self.write(&frame(&ask(run.run, asked, 65_536), b""));
                     self.wait_for_host(0);
-                    // What is answered comes from a thread that may be slower than this one.
+                    // Another thread sends the answers, and may be slower than this one.
                     std::thread::sleep(Duration::from_millis(20));
                 }
             }
-            // In all honesty, but for ever.
+            // This worker asks correctly, but for ever.
             "ask-without-end" => {
                 for asked in 1.. {
                     self.write(&frame(&ask(run.run, asked, 65_536), b""));
@@ -395,7 +395,7 @@ impl Wire {
         }
     }
 
-    /// Waits for an answer on the control socket, where modules come, too.
+    /// Waits for an answer on the control socket, which also carries modules.
     fn hear(&self) {
         const MODULE: u8 = 1;
         let mut bytes = vec![0; 100_000];
@@ -460,10 +460,10 @@ fn frame(meta: &[u8], payload: &[u8]) -> Vec<u8> {
     [&head(meta.len() as u32, payload.len() as u64)[..], meta, payload].concat()
 }
 
-/// A cost of nothing, and nothing that was refused.
+/// This cost counts nothing, and lists no refusal.
 const COST: [u8; 6] = [0; 6];
 
-/// The verdict `Ok`, at no cost, with no stdout.
+/// The verdict `Ok`, without a cost and without stdout.
 fn ok() -> Vec<u8> {
     [&[0], &COST[..], &[0]].concat()
 }
@@ -481,7 +481,7 @@ fn heeded() -> Vec<u8> {
 /// That a task has ended (1), or one of a batch (2), well and at no cost.
 fn said(message: u8, task: u64) -> Vec<u8> {
     let ok = ok();
-    // One of a batch is no command, and has no stdout.
+    // An answer within a batch has no stdout, since a command is never part of one.
     let ok = if message == 2 { &ok[..ok.len() - 1] } else { &ok };
     [&[message], &number(task)[..], ok].concat()
 }

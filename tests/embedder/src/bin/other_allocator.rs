@@ -1,4 +1,4 @@
-//! Has another allocator, which reserves a gigabyte before `main`, names its mappings and gives memory back in
+//! This program's allocator reserves a gigabyte before `main`, names its mappings, and gives memory back in
 //! ways of its own.
 
 #[global_allocator]
