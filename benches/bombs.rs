@@ -75,7 +75,8 @@ fn compiles(modules: &[String]) -> anyhow::Result<()> {
             let _loops = Loops::new(own_sessions)?;
             load(&pool().build()?)
         };
-        let (one_session, own_sessions) = (beside(false)?, beside(true)?);
+        let one_session = beside(false)?;
+        let own_sessions = beside(true)?;
         let in_busy_pool = {
             let pool = pool().build()?;
             let count = pool.load_file("guest-tasks/prebuilt/primes.wasm")?.task::<u64, u64>("count")?;

@@ -64,7 +64,8 @@ impl Held {
     /// Whether to wake a sleeping taker: it is woken once a quarter of the account is free, and not for each
     /// result.
     fn is_worth_waking(&self, need: Need) -> bool {
-        let (items, bytes) = (need.items.max(self.max.items / 4), need.bytes.max(self.max.bytes / 4));
+        let items = need.items.max(self.max.items / 4);
+        let bytes = need.bytes.max(self.max.bytes / 4);
         self.is_closed || self.has_room(Need { items, bytes })
     }
 }

@@ -117,7 +117,8 @@ mod tests {
         let (number, place) = places.take(1).expect("there is one");
         let held = Held::Module(ModuleId(number));
         let life = Life::new(held, place);
-        let (stays, leaves) = (Arc::new(Told::default()), Arc::new(Told::default()));
+        let stays = Arc::new(Told::default());
+        let leaves = Arc::new(Told::default());
         for holder in [&stays, &leaves] {
             let holder: Weak<dyn Holder> = Arc::downgrade(&(holder.clone() as Arc<dyn Holder>));
             life.add_holder(holder);

@@ -498,7 +498,8 @@ impl CommandInput {
 
     /// Sets an environment variable. The last value of a name counts.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        let (name, value) = (name.into(), value.into());
+        let name = name.into();
+        let value = value.into();
         match self.env.iter_mut().find(|(other, _)| *other == name) {
             Some((_, before)) => *before = value,
             None => self.env.push((name, value)),

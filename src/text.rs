@@ -89,7 +89,8 @@ pub(crate) fn truncated(text: &str, max: usize) -> String {
 pub(crate) fn quoted(bytes: &[u8], max: usize) -> String {
     let start = &bytes[..bytes.len().min(max)];
     let is_whole = start.len() == bytes.len();
-    let (mut shown, mut used) = (String::new(), 0);
+    let mut shown = String::new();
+    let mut used = 0;
     for chunk in start.utf8_chunks() {
         let room = max - shown.len();
         let valid = chunk.valid();

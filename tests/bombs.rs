@@ -443,7 +443,9 @@ impl Computing {
         let module = pool.load_file(common::prebuilt("primes")).expect("loads");
         let count = module.task::<u64, u64>("count").expect("has it");
         let thread = || {
-            let (pool, count, stop) = (wasmpool::Pool::clone(pool), count.clone(), stop.clone());
+            let pool = wasmpool::Pool::clone(pool);
+            let count = count.clone();
+            let stop = stop.clone();
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     pool.submit(&count, &300_000).expect("submits").result().expect("counts");
@@ -473,7 +475,8 @@ fn a_program_of_620_000_functions_loads_by_default() {
     let watch = Watch::new();
     let began = Instant::now();
     let module = build(uncached(CompileLimits::new())).load(&wasm).expect("loads");
-    let (took, peak) = (began.elapsed(), watch.end().peak_bytes / MIB);
+    let took = began.elapsed();
+    let peak = watch.end().peak_bytes / MIB;
     let code = module.description().machine_code_bytes / MIB;
     println!("{} MB of wasm: {took:.1?}, {peak} MiB resident, {code} MiB of code", wasm.len() / 1_000_000);
 }

@@ -278,7 +278,8 @@ fn a_file_that_has_rested_is_known_and_is_read_again_once_it_has_changed() {
         let module = pool.load_file(&path).expect("loads");
         (pool, module)
     };
-    let (first, second) = (numbered(1), numbered(2));
+    let first = numbered(1);
+    let second = numbered(2);
     assert_eq!(first.len(), second.len(), "the size says nothing");
     // A file that was just written is read each time, however quickly it changes.
     for wasm in [&first, &second, &first] {
@@ -323,7 +324,8 @@ impl Mapped {
     fn new(path: &Path) -> Mapped {
         let file = std::fs::File::options().read(true).write(true).open(path).expect("opens");
         let len = file.metadata().expect("has a size").len() as usize;
-        let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED;
         // SAFETY: it makes a fresh mapping at an address of the kernel's choice.
         let at = unsafe { mmap(std::ptr::null_mut(), len, rights, flags, &file, 0) }.expect("maps");
         Mapped { at: at.cast(), len }
@@ -339,11 +341,14 @@ impl Mapped {
 /// On tmpfs no time tells of such a change; elsewhere none does while the page is dirty already.
 #[test]
 fn a_file_that_is_changed_through_a_mapping_is_read_again() {
-    let (first, second) = (numbered(1), numbered(2));
-    let (before, after) = (digest_of(&first), digest_of(&second));
+    let first = numbered(1);
+    let second = numbered(2);
+    let before = digest_of(&first);
+    let after = digest_of(&second);
     for base in ["/dev/shm", env!("CARGO_TARGET_TMPDIR")] {
         let Ok(dir) = tempfile::tempdir_in(base) else { continue };
-        let (cache, path) = (dir.path().join("cache"), dir.path().join("module.wasm"));
+        let cache = dir.path().join("cache");
+        let path = dir.path().join("module.wasm");
         std::fs::write(&path, &first).expect("writes");
         let mapped = Mapped::new(&path);
         mapped.write(&first);

@@ -179,7 +179,8 @@ fn memory_that_was_refused_is_reported_beside_whatever_became_of_the_task() {
     assert!(matches!(exited.error(), TaskError::Exit { .. }), "{exited}");
     for (failure, count, times) in [(&trapped, 1, "once"), (&exited, 2, "2 times")] {
         let refusals = failure.report().refusals.as_ref().unwrap_or_else(|| panic!("none: {failure}"));
-        let (first, last) = (refusals.first, refusals.last);
+        let first = refusals.first;
+        let last = refusals.last;
         assert_eq!(refusals.count, count, "{failure}");
         assert_eq!((first.kind, first.limit, first.requested), (RefusalKind::Memory, limit, 65001 << 16));
         assert_eq!(last.requested, (65000 + count) << 16);

@@ -125,7 +125,8 @@ fn what_a_task_computes_is_limited_and_what_it_sleeps_is_not() {
 #[test]
 fn it_is_the_same_limit_however_a_task_is_run() {
     let pool = build(builder(1));
-    let (endless, limit) = (format!("c{}", u32::MAX), ms(30));
+    let endless = format!("c{}", u32::MAX);
+    let limit = ms(30);
     let wasm = ::wat::parse_str(PROGRAM).expect("is valid");
     let ways = [
         (ModuleOptions::new().interrupt(Interrupt::Kill), limited(limit), true),
@@ -198,7 +199,8 @@ fn verdicts_are_the_same_in_each_run_on_a_busy_machine() {
     assert_eq!(programs.len(), 50);
     let load = Load::new();
     let command = module.command().expect("is a command");
-    let (mut most, mut over) = (Duration::ZERO, Duration::ZERO);
+    let mut most = Duration::ZERO;
+    let mut over = Duration::ZERO;
     for run in 0..runs {
         let began = Instant::now();
         let futures: Vec<_> = programs

@@ -24,7 +24,8 @@ struct Busy {
 fn busy(policy: DropPolicy, timeout: Duration) -> Busy {
     let pool = builder(1).on_drop(policy).build().expect("builds");
     let module = wat(&pool, common::ECHO_WAT);
-    let (echo, spin) = (raw(&module, "echo"), raw(&module, "spin"));
+    let echo = raw(&module, "echo");
+    let spin = raw(&module, "spin");
     let options = TaskOptions::new().timeout(timeout);
     let running = pool.submit_with(&spin, &Bytes::new(), options).expect("submits");
     eventually("the task to run", || running.running());

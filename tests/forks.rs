@@ -76,7 +76,8 @@ impl Held {
         let module = load(pool, "primes");
         let count = module.task::<u64, u64>("count").expect("types agree");
         let tasks = wat(pool, common::ECHO_WAT);
-        let (echo, spin) = (raw(&tasks, "echo"), raw(&tasks, "spin"));
+        let echo = raw(&tasks, "echo");
+        let spin = raw(&tasks, "spin");
         let shared = pool.share(vec![7; 1000]).expect("shares");
         let events = pool.events();
         let done = pool.submit_with(&count, &100, TaskOptions::new().shared(&shared)).expect("submits");
@@ -229,7 +230,9 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
     std::thread::scope(|scope| {
         let hammers: Vec<_> = (0..3)
             .map(|number| {
-                let (pool, echo, over) = (&pool, &echo, &over);
+                let pool = &pool;
+                let echo = &echo;
+                let over = &over;
                 scope.spawn(move || {
                     let mut tasks = 0;
                     while !over.load(Ordering::SeqCst) {
@@ -252,7 +255,8 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
             })
             .collect();
         for number in 0..FORKS {
-            let (mut events, future) = (pool.events(), pool.submit_bytes(&echo, "x").expect("submits"));
+            let mut events = pool.events();
+            let future = pool.submit_bytes(&echo, "x").expect("submits");
             let map = pool.map(&echo, (0..100).map(|_| Bytes::from_static(b"x"))).unordered();
             fork(|| {
                 assert!(pool.submit_bytes(&echo, "x").is_err(), "fork {number}");

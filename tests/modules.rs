@@ -313,7 +313,8 @@ fn a_first_memory_over_the_limit_is_a_memory_error() {
 /// Makes a module that takes minutes to compile, with these parts before its code.
 fn slow(parts: &str) -> Vec<u8> {
     const LOOPS: usize = 5_000;
-    let (opened, closed) = ("loop ".repeat(LOOPS), "local.get 0 br_if 0 end ".repeat(LOOPS));
+    let opened = "loop ".repeat(LOOPS);
+    let closed = "local.get 0 br_if 0 end ".repeat(LOOPS);
     let text = format!("(module {parts} (func $slow (param i32) {opened} {closed}))");
     ::wat::parse_str(text).expect("valid text")
 }

@@ -72,7 +72,8 @@ fn six_hundred_modules_one_after_the_other_need_no_more_descriptors_than_one() {
     }
     limit_descriptors(128);
     let pool = open(1).build().expect("builds");
-    let (mut at_first, mut inside_at_first) = (None, None);
+    let mut at_first = None;
+    let mut inside_at_first = None;
     for number in 0..600 {
         let module = pool.load(&one_of_many(number)).unwrap_or_else(|error| panic!("{number}: {error}"));
         run(&pool, &echo(&module));
@@ -178,7 +179,9 @@ fn modules_that_come_and_go_in_every_order_run() {
     wasm.iter().for_each(|wasm| drop(pool.load(wasm).expect("loads")));
     let start = Barrier::new(THREADS + 1);
     std::thread::scope(|scope| {
-        let (pool, wasm, start) = (&pool, &wasm, &start);
+        let pool = &pool;
+        let wasm = &wasm;
+        let start = &start;
         let hammers: Vec<_> = (0..THREADS)
             .map(|thread| {
                 scope.spawn(move || {

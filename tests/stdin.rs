@@ -90,7 +90,8 @@ struct Feeder {
 impl Feeder {
     fn new() -> (Feeder, Fed) {
         let (sender, bytes) = mpsc::channel();
-        let (asked, alive) = (Arc::default(), Arc::new(AtomicUsize::new(1)));
+        let asked = Arc::default();
+        let alive = Arc::new(AtomicUsize::new(1));
         let fed = Fed { bytes, asked: Arc::clone(&asked), alive: Arc::clone(&alive) };
         (Feeder { bytes: sender, asked, alive }, fed)
     }

@@ -46,7 +46,8 @@ pub(super) fn loadable(
         ModuleKind::Library => Vec::new(),
     };
     let Some(WantedEntry { module, task }) = entry else { return Ok(()) };
-    let (module, known) = (module.clone(), tasks.iter().map(|task| task.name.clone()).collect::<Vec<_>>());
+    let module = module.clone();
+    let known = tasks.iter().map(|task| task.name.clone()).collect::<Vec<_>>();
     match (kind(outline), task) {
         (ModuleKind::Library | ModuleKind::Tasks, None) if known.is_empty() => {
             Err(ModuleError::NotACommand { module, known })

@@ -46,7 +46,8 @@ impl Outline {
                         let import = import.ok()?;
                         let types = validator.types(0)?;
                         let item = Item::of(types, types.entity_type_from_import(&import)?);
-                        let (module, name) = (import.module.into(), import.name.into());
+                        let module = import.module.into();
+                        let name = import.name.into();
                         outline.imports.push(Import { module, name, item });
                     }
                 }

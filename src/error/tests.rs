@@ -181,7 +181,8 @@ fn failures() -> Vec<TaskFailure> {
 }
 
 fn submit_errors() -> Vec<SubmitError> {
-    let (task, module) = (|| word("count"), || word("primes"));
+    let task = || word("count");
+    let module = || word("primes");
     one_of_each! {
         SubmitError::Encode { .. } => SubmitError::Encode { task: task(), message: word("the codec's words") },
         SubmitError::InputTooLarge { .. } => SubmitError::InputTooLarge { task: task(), bytes: 2, max: 1 },
@@ -207,7 +208,8 @@ fn submit_errors() -> Vec<SubmitError> {
 }
 
 fn module_errors() -> Vec<ModuleError> {
-    let (module, message) = (|| word("primes"), || word("the words"));
+    let module = || word("primes");
+    let message = || word("the words");
     one_of_each! {
         ModuleError::Read { .. } => ModuleError::Read { path: word("a.wasm").into(), message: message() },
         ModuleError::TooLarge { .. } => ModuleError::TooLarge { bytes: 2, max: 1 },
@@ -336,7 +338,8 @@ fn no_error_says_again_what_was_said_before_it_in_its_chain() {
         .chain(boxed(vec![WaitTimeout { task: TaskId(3), waited: Duration::from_secs(1) }]))
         .chain(boxed(vec![AsCompletedTimeout { unfinished: 1, total: 2 }]))
         .chain(boxed(vec![SchemaError::Truncated, SchemaError::UnknownTag(7), SchemaError::Malformed]));
-    let (mut count, mut with_sources) = (0, 0);
+    let mut count = 0;
+    let mut with_sources = 0;
     for error in errors {
         let mut said = error.to_string();
         let mut source = error.source();

@@ -103,8 +103,10 @@ fn another_mount_of_the_tasks_directory_is_known_by_its_place() {
             unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.ok()?;
             let path =
                 |path: PathBuf| std::ffi::CString::new(path.into_os_string().into_encoded_bytes()).ok();
-            let (root, flags) = (c"/".as_ptr(), libc::MS_REC | libc::MS_PRIVATE);
-            let (from, to) = (path(place.path("d/sub"))?, path(place.path("elsewhere"))?);
+            let root = c"/".as_ptr();
+            let flags = libc::MS_REC | libc::MS_PRIVATE;
+            let from = path(place.path("d/sub"))?;
+            let to = path(place.path("elsewhere"))?;
             let none = std::ptr::null();
             // SAFETY: the paths are valid C strings, and the other pointers may be null for these flags.
             let made = unsafe {

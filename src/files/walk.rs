@@ -158,7 +158,8 @@ impl<'a> Walk<'a> {
     /// is followed only in a folder where just that user can have put it, and only to an input of the same
     /// user: so its maker learns nothing new by it.
     fn may_follow(&mut self, link: &Stat) -> bool {
-        let (owner, has_one_name) = (link.st_uid, link.st_nlink <= 1);
+        let owner = link.st_uid;
+        let has_one_name = link.st_nlink <= 1;
         match self.folder.writers() {
             Writers::Tasks | Writers::Anyone => false,
             _ if is_trusted(owner) => has_one_name,

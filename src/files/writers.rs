@@ -224,7 +224,8 @@ impl Mount {
 
 /// Undoes the kernel's escapes: it writes spaces, tabs, line feeds and backslashes as three octal digits.
 fn unescaped(text: &str) -> PathBuf {
-    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
     while let Some((&first, more)) = rest.split_first() {
         let digits = more.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
         match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| first == b'\\') {

@@ -64,7 +64,8 @@ impl Inputs {
 
 /// Returns the length of the longest input.
 pub(super) fn longest_input(inputs: &[u8]) -> usize {
-    let (mut at, mut longest) = (0, 0);
+    let mut at = 0;
+    let mut longest = 0;
     while let Some(len) = length_at(inputs, at) {
         (at, longest) = (at + LENGTH_BYTES + len, longest.max(len));
     }

@@ -185,7 +185,8 @@ fn closed() -> ModuleError {
 
 /// Refuses a limit that this process cannot grant: a lower one would not be what was asked for.
 fn can_be_had(limits: &CompileLimits) -> Result<(), ModuleError> {
-    let (asked, most) = (limits.get(CompileLimit::Memory), memory::data_bytes_max());
+    let asked = limits.get(CompileLimit::Memory);
+    let most = memory::data_bytes_max();
     if asked <= most {
         return Ok(());
     }

@@ -314,7 +314,8 @@ impl Core {
     }
 
     fn refused(&self, refusal: Refusal, state: &State, request: &Request) -> SubmitError {
-        let (task, options) = (request.name.to_string(), &request.options);
+        let task = request.name.to_string();
+        let options = &request.options;
         match (refusal, &state.broken) {
             (Refusal::Full, _) => SubmitError::QueueFull { max: self.settings.queue_tasks_max },
             (Refusal::Broken, Some(broken)) => SubmitError::Broken(broken.told_to(options.domain.as_ref())),

@@ -23,7 +23,8 @@ impl ProcessClock {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: clock_gettime writes a time to a variable of that type.
         let failed = unsafe { libc::clock_gettime(self.0, &raw mut time) };
-        let (seconds, nanos) = (u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?);
+        let seconds = u64::try_from(time.tv_sec).ok()?;
+        let nanos = u32::try_from(time.tv_nsec).ok()?;
         (failed == 0).then(|| Duration::new(seconds, nanos))
     }
 }

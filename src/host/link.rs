@@ -95,8 +95,8 @@ struct Orders {
     unsent: SmallVec<[Piece; PIECES_USUAL]>,
     /// Memory of frames that have been sent, for those to come.
     spare: Vec<u8>,
-    /// The worker has been sent this module of the last run, or will be. It may have ended: then no later run
-    /// has it.
+    /// The worker was sent this module of the last run, or will be. It may have ended: then no later run has
+    /// it.
     last_module: Option<ModuleId>,
     runs: u64,
     /// Claim words in use, one bit each.
@@ -105,8 +105,7 @@ struct Orders {
 
 const _: () = assert!(ring::CLAIMS <= u128::BITS as usize);
 
-/// A run that the worker was handed, and what it needs. That is kept until the worker has answered, so that
-/// it is not told to forget what it may look for.
+/// A run that the worker was handed, with what it needs: that must not be forgotten before its answer.
 struct Ordered {
     run: Outstanding,
     _needs: (Module, TaskShares),
@@ -130,7 +129,7 @@ struct Outstanding {
 }
 
 impl Outstanding {
-    /// Whether the worker may say this now, as far as it is a question of the task.
+    /// Whether the worker may say this now, judged by the task that it names.
     fn may_say(&self, message: &FromWorker) -> bool {
         match message {
             FromWorker::Event { task: None, .. } => true,
@@ -139,22 +138,23 @@ impl Outstanding {
             | FromWorker::Ask { task, .. }
             | FromWorker::Item { task, .. } => match &self.batch {
                 None => *task == self.task,
-                // Not of one that has ended: of each there are logs up to a limit.
+                // A task that has ended may log nothing more, since its logs were counted against its limit.
                 Some(batch) => batch.is_at(*task),
             },
-            // Of the batch itself.
+            // The verdict is the batch's own.
             FromWorker::Done { task, .. } => *task == self.task,
         }
     }
 
-    /// Whether the worker, which has ended with it so, has left some of a batch; or why it may not say that.
+    /// Whether the batch that the worker has ended with this verdict has tasks left; or why it may not say
+    /// that.
     fn is_unfinished(&self, verdict: &Verdict, payload: &[u8]) -> Result<bool, String> {
         let Some(batch) = &self.batch else { return Ok(false) };
         let is_unfinished = batch.left() > 0;
         if !payload.is_empty() {
             return Err("it answered for a batch as a whole".into());
         }
-        // What became of its tasks it has said of each.
+        // It has reported the end of each of its tasks already.
         if !matches!(verdict, Verdict::Ok | Verdict::Interrupted) {
             return Err("it gave a batch one verdict".into());
         }
@@ -184,14 +184,14 @@ enum Piece {
 struct Frames {
     bytes: Vec<u8>,
     written: usize,
-    /// Where each one ends, and how many of them are written.
+    /// The end of each frame, and how many of them are written.
     ends: SmallVec<[usize; FRAMES_USUAL]>,
     sent: usize,
 }
 
 struct Outbox {
     ring: Producer,
-    /// What did not fit.
+    /// These pieces did not fit.
     waiting: VecDeque<Piece>,
     /// See [`Orders::spare`].
     spare: Vec<u8>,
@@ -268,10 +268,11 @@ impl Link {
         let payload_bytes_max = payload_bytes_max(&call.entry, &call.limits);
         let log_bytes_max = call.limits.log_bytes_max;
         let items = batch.map(|batch| batch.items());
-        // Of a batch, what is left.
+        // A batch is sent from its first task without an answer.
         let start = batch.map_or(0, |batch| batch.offset(&call.input).min(call.input.len()));
         let input = &call.input[start..];
-        let (batch, has_begun) = (batch.cloned(), false);
+        let batch = batch.cloned();
+        let has_begun = false;
         let asks = call.asks.as_ref().map(TaskAsks::share);
         let outstanding =
             Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items, has_begun, asks };

@@ -256,7 +256,8 @@ mod tests {
 
     /// Drives a compiler for this long, as the host does, and returns the CPU time it used.
     fn drive(compiler: &Busy, pace: &mut Pace<'_>, time: Duration) -> Duration {
-        let (clock, began) = (compiler.clock(), Instant::now());
+        let clock = compiler.clock();
+        let began = Instant::now();
         let before = clock.read().expect("is told");
         while began.elapsed() < time {
             let used = clock.read().expect("is told");
@@ -267,7 +268,8 @@ mod tests {
 
     #[test]
     fn what_is_over_its_allowance_steps_back_only_while_tasks_compute_and_never_to_nothing() {
-        let (compiler, mistrust) = (Busy::new(), Mistrust::default());
+        let compiler = Busy::new();
+        let mistrust = Mistrust::default();
         let pidfd = compiler.pidfd();
         let mut pace = Pace::new(&mistrust, pidfd.as_fd(), 0);
         pace.allowance = ms(1);
@@ -294,7 +296,8 @@ mod tests {
     fn a_module_has_an_allowance_by_its_size_unless_another_was_a_bomb() {
         assert_eq!(allowance(0), COMPILE_ALLOWANCE);
         assert_eq!(allowance(10 << 20) - COMPILE_ALLOWANCE, Duration::from_nanos(3000 * (10 << 20)));
-        let (mistrust, now) = (Mistrust::default(), Instant::now());
+        let mistrust = Mistrust::default();
+        let now = Instant::now();
         assert!(!mistrust.is_on(now));
         mistrust.begin(now);
         assert!(mistrust.is_on(now + COMPILE_MISTRUST - ms(1)) && !mistrust.is_on(now + COMPILE_MISTRUST));

@@ -240,7 +240,8 @@ fn admissible(core: &Core, target: &Target, options: TaskOptions) -> Result<Task
     if shared.iter().any(|shared| shared.pool() != core.id) {
         return Err(SubmitError::ForeignShared { task: task() });
     }
-    let (count, max) = (shared.len(), SHARES_PER_TASK_MAX);
+    let count = shared.len();
+    let max = SHARES_PER_TASK_MAX;
     if count > max {
         return Err(SubmitError::TooManyShared { task: task(), count, max });
     }
@@ -264,7 +265,8 @@ pub(crate) fn check_texts(task: &str, args: &[String], env: &[(String, String)])
     });
     for (what, text, excluded) in args.chain(env) {
         if let Some(character) = text.chars().find(|character| excluded.contains(character)) {
-            let (task, text) = (task.to_string(), truncated(text, SHOWN_BYTES_MAX));
+            let task = task.to_string();
+            let text = truncated(text, SHOWN_BYTES_MAX);
             return Err(SubmitError::Unrepresentable { task, what, character, text });
         }
     }

@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn what_is_filled_counts_and_a_limit_has_some_room_above_it() {
-        let (own, bytes) = (std::process::id(), 96 << 20);
+        let own = std::process::id();
+        let bytes = 96 << 20;
         let before = held(own).expect("there is a /proc");
         let filled = std::hint::black_box(vec![1u8; bytes]);
         let after = held(own).expect("there is a /proc");

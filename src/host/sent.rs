@@ -115,7 +115,8 @@ impl State {
     fn say(&mut self, control: &ControlSocket) {
         while !self.unsaid.is_empty() {
             let now = &self.unsaid[..self.unsaid.len().min(FORGOTTEN_AT_ONCE_MAX)];
-            let (mut modules, mut shares) = (Vec::new(), Vec::new());
+            let mut modules = Vec::new();
+            let mut shares = Vec::new();
             for held in now {
                 match *held {
                     Held::Module(module) => modules.push(module),

@@ -71,7 +71,8 @@ pub(super) struct Plan {
 
 impl Plan {
     fn new() -> Self {
-        let (options, began) = (TaskOptions::new(), Instant::now());
+        let options = TaskOptions::new();
+        let began = Instant::now();
         Plan { options, buffer_size: None, bytes_max: None, chunk_size: None, timeout: None, began }
     }
 
@@ -120,7 +121,8 @@ pub(super) enum Found {
 impl<C: Callable, I> Feed<C, I> {
     pub(super) fn new(pool: Pool, task: C, inputs: I, start: Option<Start<C, I>>) -> Self {
         let name = task.target().name.clone();
-        let (mut shared, mut strays) = (None, None);
+        let mut shared = None;
+        let mut strays = None;
         match pool.core() {
             Some(core) => shared = Some(OfProcess::new(Arc::new(Shared::new(core.clone(), task, inputs)))),
             None => strays = Some(inputs),
@@ -191,7 +193,8 @@ impl<C: Callable, I> Feed<C, I> {
     /// Submits tasks that a batch handed back; their charge goes on. Returns `None` if there was no room in
     /// time.
     pub(super) fn resubmit(&self, inputs: Inputs, charge: Arc<Charge>) -> Option<Submitted<C::Output>> {
-        let (shared, deadline) = (self.shared()?, self.deadline);
+        let shared = self.shared()?;
+        let deadline = self.deadline;
         let parcel = shared.lock().parcel_of(shared, inputs);
         match shared.give(parcel, charge, WhenFull::Wait(deadline)) {
             Given::Submitted(submitted) => Some(submitted),
@@ -203,7 +206,8 @@ impl<C: Callable, I> Feed<C, I> {
     /// Calls `wait`, which gets a deadline and returns `None` once that has passed, until it has a result.
     /// Gathered inputs are submitted meanwhile.
     pub(super) fn wait<T>(&self, mut wait: impl FnMut(Option<Instant>) -> Option<T>) -> Option<T> {
-        let (soon, deadline) = (Instant::now() + STALLED, self.deadline);
+        let soon = Instant::now() + STALLED;
+        let deadline = self.deadline;
         let Some(shared) = self.shared() else { return wait(deadline) };
         if !self.has_thread || deadline.is_some_and(|deadline| deadline <= soon) {
             return wait(deadline);
@@ -299,7 +303,8 @@ where
     pub(super) fn keep_up(&mut self, is_ready: impl Fn() -> bool) {
         let Some(shared) = self.shared().filter(|_| !self.has_thread).cloned() else { return };
         let state = shared.lock();
-        let (is_over, size) = (state.end.is_some() || state.source.is_none(), state.buffer_size());
+        let is_over = state.end.is_some() || state.source.is_none();
+        let size = state.buffer_size();
         drop(state);
         // A look-ahead of one is pulled only when nothing is under way.
         if is_over || size == 1 {
@@ -321,7 +326,8 @@ where
         loop {
             let state = shared.lock();
             let Some(source) = state.source.as_ref().filter(|_| state.end.is_none()) else { break };
-            let (is_quick, gathered) = (source.pace.nanos() <= QUICK_NS, state.gathered.count());
+            let is_quick = source.pace.nanos() <= QUICK_NS;
+            let gathered = state.gathered.count();
             drop(state);
             // Gathered inputs do not wait for an iterator that is slow.
             if gathered > 0 && !is_quick {

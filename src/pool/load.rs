@@ -135,7 +135,8 @@ impl Pool {
 
 impl Handle {
     fn load_bytes(&self, wasm: &[u8], digest: Digest, options: ModuleOptions) -> Result<Module, ModuleError> {
-        let (code, limits) = (options.code(), self.limits_of(&options));
+        let code = options.code();
+        let limits = self.limits_of(&options);
         let entry = options.entry.clone().map(|task| {
             let module = options.name.clone().unwrap_or_else(|| digest.short());
             WantedEntry { module, task }
@@ -165,7 +166,8 @@ impl Handle {
         options: ModuleOptions,
         compiled: impl FnOnce() -> Result<(Compiled, bool), ModuleError>,
     ) -> Result<Module, ModuleError> {
-        let (code, limits) = (options.code(), self.limits_of(&options));
+        let code = options.code();
+        let limits = self.limits_of(&options);
         let name = options.name.unwrap_or_else(|| digest.short());
         let max = self.core.settings.modules_max;
         self.loads.load((digest, code), &limits, max, || {

@@ -75,7 +75,8 @@ struct Pace {
 impl Pace {
     fn learn<C: Callable, I>(&mut self, seen: Option<Seen>, feed: &Feed<C, I>) {
         self.batching.learn(seen);
-        let (size, before) = (self.batching.size(), self.batch_size.unwrap_or(1));
+        let size = self.batching.size();
+        let before = self.batch_size.unwrap_or(1);
         // Small changes are not passed on, since the estimate wavers.
         if size.abs_diff(before) > before / 4 || (size == 1) != (before == 1) {
             self.batch_size = Some(size);

@@ -104,7 +104,9 @@ impl Stdin {
     fn ask(&mut self, bytes_max: usize) -> io::Result<()> {
         let Asker { task, run, shared, to_host } = &self.asker;
         self.asked += 1;
-        let (task, run, number) = (*task, *run, self.asked);
+        let task = *task;
+        let run = *run;
+        let number = self.asked;
         shared.answers.expect(run, number);
         let question = Question::Stdin { bytes_max: bytes_max as u32 };
         let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);

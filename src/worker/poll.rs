@@ -40,7 +40,8 @@ pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
                     return Err(wasmtime::format_err!("missing required memory export"));
                 };
                 let (memory, state) = memory.data_and_store_mut(&mut caller);
-                let (clock, stdin) = (state.clock.clone(), state.stdin.clone());
+                let clock = state.clock.clone();
+                let stdin = state.stdin.clone();
                 let place = Place { subscriptions, events, count, ready };
                 Ok(place.poll(state.wasi(), memory, &clock, stdin.as_ref()).await? as i32)
             })

@@ -47,7 +47,9 @@ fn poisoned(folder: &std::path::Path) -> std::path::PathBuf {
         section.extend((record.len() as u32).to_le_bytes());
         section.extend(record);
     }
-    let (section, name, words) = (escaped(&section), escaped(POISON.as_bytes()), escaped(POISON.as_bytes()));
+    let section = escaped(&section);
+    let name = escaped(POISON.as_bytes());
+    let words = escaped(POISON.as_bytes());
     let len = 1 + POISON.len();
     wat(
         folder,

@@ -124,7 +124,8 @@ fn slow_module(folder: &Path) -> PathBuf {
     const FUNCTIONS: u32 = 90_000;
     let mut types = TypeSection::new();
     types.ty().function([], []);
-    let (mut functions, mut code) = (FunctionSection::new(), CodeSection::new());
+    let mut functions = FunctionSection::new();
+    let mut code = CodeSection::new();
     for _ in 0..FUNCTIONS {
         functions.function(0);
         let mut function = Function::new([]);

@@ -28,7 +28,8 @@ fn write_all(end: OwnedFd, bytes: &[u8]) {
 
 /// Reads until the end, a little at a time.
 fn read_all(end: OwnedFd) -> Vec<u8> {
-    let (mut all, mut piece) = (Vec::new(), [0; 1000]);
+    let mut all = Vec::new();
+    let mut piece = [0; 1000];
     loop {
         match rustix::io::read(&end, &mut piece) {
             Ok(0) => return all,

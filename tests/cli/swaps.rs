@@ -74,7 +74,8 @@ impl Cage {
             fs::write(path(name), "the canary").expect("writes");
             fs::set_permissions(path(name), Permissions::from_mode(mode)).expect("has a mode");
         }
-        let (program, module) = (path("wasmpool"), path("echo.wasm"));
+        let program = path("wasmpool");
+        let module = path("echo.wasm");
         fs::copy(env!("CARGO_BIN_EXE_wasmpool"), &program).expect("copies");
         fs::copy(prebuilt("echo"), &module).expect("copies");
         let swap = wat(folder.path(), "swap.wasm", SWAP_WAT);
@@ -198,7 +199,8 @@ fn no_option_leads_out_of_the_directory_in_which_everything_is_replaced() {
 
 /// Runs the rounds. Each command must end by itself, within the harness's patience.
 fn play(cage: &Cage, users: &[Option<u32>]) {
-    let (mut succeeded, mut refused) = (0, 0);
+    let mut succeeded = 0;
+    let mut refused = 0;
     for round in 0..rounds() {
         let user = users[round / OPTIONS.len() % users.len()];
         let mut command = cage.command(round, user);

@@ -145,7 +145,8 @@ fn stands(worker: &Process, own: &Process, name: &str, value: u64) -> bool {
 
 /// Checks that all limits but this one stand, and that it is the same as this process's.
 pub(crate) fn limits_stand_but_for(pid: u32, name: &str) {
-    let (worker, own) = (Process(pid.to_string()), Process("thread-self".into()));
+    let worker = Process(pid.to_string());
+    let own = Process("thread-self".into());
     for (other, value) in LIMITS.iter().filter(|(other, _)| *other != name) {
         assert!(stands(&worker, &own, other, *value), "{other}: {:?}", worker.limit(other));
     }

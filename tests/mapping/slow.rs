@@ -80,7 +80,8 @@ fn a_long_task_holds_up_neither_short_ones_nor_what_they_are_gathered_for() {
         // If it were gathered with the long task, it would run behind that, so it is sent once the long task
         // runs.
         let first = std::thread::spawn({
-            let (inputs, pool) = (inputs.clone(), pool.clone());
+            let inputs = inputs.clone();
+            let pool = pool.clone();
             move || {
                 eventually("the long task to run", || pool.stats().running == 1);
                 inputs.send(numbered(0)).expect("sends");

@@ -136,14 +136,27 @@ fn the_x32_numbers_of_listed_calls_kill() {
 #[test]
 fn every_condition_of_the_filter_lets_through_and_kills() {
     let (read, write, exec) = (1u64, 2u64, 4u64);
-    let (own, shared, anonymous) = (2, 1, 0x20);
+    let own = 2;
+    let shared = 1;
+    let anonymous = 0x20;
     let map_as = |protection, flags| (libc::SYS_mmap, [0, 4096, protection, flags, u64::MAX, 0]);
     let map = |protection| map_as(protection, own | anonymous);
-    let (fixed, fixed_once, no_reserve, stack) = (0x10, 0x10_0000, 0x4000, 0x2_0000);
-    let (grows_down, locked, populate, huge, shared_validate, droppable) =
-        (0x100, 0x2000, 0x8000, 0x4_0000, 3, 8);
+    let fixed = 0x10;
+    let fixed_once = 0x10_0000;
+    let no_reserve = 0x4000;
+    let stack = 0x2_0000;
+    let grows_down = 0x100;
+    let locked = 0x2000;
+    let populate = 0x8000;
+    let huge = 0x4_0000;
+    let shared_validate = 3;
+    let droppable = 8;
     let advise = |advice| (libc::SYS_madvise, [0, 0, advice, 0, 0, 0]);
-    let (free, huge_page, no_huge_page, no_dump, dump) = (8, 14, 15, 16, 17);
+    let free = 8;
+    let huge_page = 14;
+    let no_huge_page = 15;
+    let no_dump = 16;
+    let dump = 17;
     let name_mapping = 0x5356_4d41;
     let control = |option, argument| (libc::SYS_prctl, [option, argument, 0, 0, 0, 0]);
     let protect = |protection| (libc::SYS_mprotect, [0, 0, protection, 0, 0, 0]);

@@ -435,7 +435,8 @@ fn text_at(out: &[u8], start: usize) -> String {
 
 /// Reads a length that was written at `start`, and says where it ends.
 fn len_at(out: &[u8], start: usize) -> (usize, usize) {
-    let (mut len, mut at) = (0_usize, start);
+    let mut len = 0_usize;
+    let mut at = start;
     for shift in (0..usize::BITS).step_by(7) {
         let byte = out.get(at).copied().unwrap_or_default();
         at += 1;

@@ -129,7 +129,8 @@ impl Named {
 
     /// Whether the file of that name is the one that is open.
     fn is_current(&self, file: &File) -> io::Result<bool> {
-        let (open, named) = (Identity::of_open(file)?, self.folder.look(&self.name)?);
+        let open = Identity::of_open(file)?;
+        let named = self.folder.look(&self.name)?;
         Ok(named.is_some_and(|named| Identity::of(&named) == open))
     }
 
@@ -149,7 +150,8 @@ impl Named {
     /// Renames each old file to the next number.
     fn shift(&self, kept: usize) -> io::Result<()> {
         for number in (1..kept).rev() {
-            let (from, to) = (self.numbered(&number.to_string()), self.numbered(&(number + 1).to_string()));
+            let from = self.numbered(&number.to_string());
+            let to = self.numbered(&(number + 1).to_string());
             match self.folder.rename(from, to) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}

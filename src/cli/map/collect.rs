@@ -285,7 +285,8 @@ impl<'a> Collector<'a> {
         result: Result<Answer, Failure>,
         mut report: TaskReport,
     ) -> Result<(), Failure> {
-        let (number, charge) = (job.number, job.charge.clone());
+        let number = job.number;
+        let charge = job.charge.clone();
         if self.stop > Stop::No && result.as_ref().is_err_and(is_stopped) {
             self.tally.stopped += 1;
             return self.take_turn(number, Settled::Stopped { charge });

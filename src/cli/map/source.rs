@@ -398,7 +398,8 @@ mod tests {
     #[test]
     fn a_folder_that_was_replaced_is_read_no_more() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (root, other) = (folder.path().join("in"), folder.path().join("other"));
+        let root = folder.path().join("in");
+        let other = folder.path().join("other");
         for (folder, text) in [(&root, "one"), (&other, "secret")] {
             std::fs::create_dir(folder).expect("a folder");
             std::fs::write(folder.join("a.txt"), text).expect("writes");

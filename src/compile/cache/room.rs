@@ -72,7 +72,8 @@ impl Cache {
             }
             match self.dir.remove_file(&file.name) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    let (dir, name) = (self.dir.shown(), file.name.to_string_lossy());
+                    let dir = self.dir.shown();
+                    let name = file.name.to_string_lossy();
                     tracing::debug!(dir = %dir.display(), %name, %error, "an old cache entry stays");
                 }
                 _ => bytes = bytes.saturating_sub(file.bytes),

@@ -76,7 +76,8 @@ impl Attacker<'_> {
     /// Replaces a name that the host asks for, or one that it has just made.
     fn swap(&mut self) {
         let place = &self.cage.place;
-        let (d, made) = (place.path("d"), place.path("d/made"));
+        let d = place.path("d");
+        let made = place.path("d/made");
         let mut names: Vec<OsString> = NAMES.map(OsString::from).into();
         names.push("sub/a".into());
         names.extend(fs::read_dir(&d).into_iter().flatten().flatten().map(|entry| entry.file_name()));

@@ -46,8 +46,10 @@ impl Core {
                 let seen = state.dispatch.worker(*key)?;
                 let task = seen.task.map(|(task, began)| (task, now.saturating_sub(began)));
                 let domain = state.domains.of(*key);
-                let (shared, modules) = (link.sent.shares(), link.sent.modules());
-                let (pid, answered) = (link.pid, seen.answered);
+                let shared = link.sent.shares();
+                let modules = link.sent.modules();
+                let pid = link.pid;
+                let answered = seen.answered;
                 Some(WorkerStats { pid, state: seen.state, domain, task, answered, shared, modules })
             })
             .collect();

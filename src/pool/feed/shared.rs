@@ -256,7 +256,9 @@ impl<C: Callable, I> Shared<C, I> {
     /// Sets the account to the plan's bounds.
     pub(super) fn resize(&self) {
         let state = self.lock();
-        let (items, bytes, options) = (state.buffer_size(), state.plan.bytes_max, state.plan.options.clone());
+        let items = state.buffer_size();
+        let bytes = state.plan.bytes_max;
+        let options = state.plan.options.clone();
         drop(state);
         let (bytes, one) = map_bytes_max(&self.core, self.task.batched().is_none(), options, bytes);
         // A batch larger than the account would go alone, and exceed a bound that single tasks keep.
@@ -302,7 +304,8 @@ impl<C: Callable, I> Shared<C, I> {
     /// can wait behind it. A batch takes as much room in the queue as its tasks.
     fn begin(&self, source: &mut Source<I>) {
         let state = self.lock();
-        let (size, buffer_size) = (state.batch_size, state.buffer_size());
+        let size = state.batch_size;
+        let buffer_size = state.buffer_size();
         let may = size > 1
             && state.has_room_for_batches
             && state.plan.chunk_size.is_none()

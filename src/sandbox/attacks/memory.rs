@@ -219,7 +219,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         against: &[Seccomp],
         run: |_| {
             let bytes = 1u32 << 30;
-            let (level, option) = (libc::SOL_SOCKET as usize, libc::SO_SNDBUF as usize);
+            let level = libc::SOL_SOCKET as usize;
+            let option = libc::SO_SNDBUF as usize;
             let at = (&raw const bytes).expose_provenance();
             of_any_file(|file| call(libc::SYS_setsockopt, [file, level, option, at, 4, 0]))
         },

@@ -171,7 +171,8 @@ fn log(input: &mut Input<'_>) -> FromWorker {
     let record = LogRecord { source, level, target: "guest".into(), message, fields: "\u{9b}".into() };
     match kind / 5 % 5 {
         4 => {
-            let (run, number) = (u64::from(level & 3), u64::from(level >> 4));
+            let run = u64::from(level & 3);
+            let number = u64::from(level >> 4);
             let question = Question::Stdin { bytes_max: (len as u32) << (level >> 3) };
             FromWorker::Ask { task, run, number, question }
         }

@@ -149,7 +149,8 @@ impl<'a> Encoder<'a> {
     ) -> Result<(), A::Error> {
         let start = self.out.len();
         let mut found: Vec<Option<Range<usize>>> = vec![None; fields.len()];
-        let (mut expected, mut in_order) = (0, true);
+        let mut expected = 0;
+        let mut in_order = true;
         while let Some(key) = entries.next_key_seed(FieldKey { fields, expected })? {
             let index = match key {
                 Ok(index) => index,
