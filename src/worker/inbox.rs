@@ -12,11 +12,18 @@ use crate::wire::spin::Spinning;
 
 /// A source that can be waited for.
 pub(super) trait Inbound: Source {
-    /// Returns once there is more to take, or the watcher calls the main thread. It may return early.
+    /// Returns once there is more to take. It may return early, but not for a call of the watcher, which is answered
+    /// between messages only: whoever waits amid one would return at once, again and again.
     ///
     /// # Errors
     /// The stream has ended, and nothing more will come.
     fn wait(&mut self) -> io::Result<()>;
+
+    /// Returns once there is more to take, or the watcher calls the main thread. It may return early.
+    ///
+    /// # Errors
+    /// The stream has ended, and nothing more will come.
+    fn wait_or_call(&mut self) -> io::Result<()>;
 
     /// Whether there is something now.
     fn has_more(&self) -> bool;
@@ -49,6 +56,13 @@ impl Source for Ring {
 
 impl Inbound for Ring {
     fn wait(&mut self) -> io::Result<()> {
+        let Ring { end, ring, spinning, .. } = self;
+        let has_more = || ring.available() != Ok(0);
+        spinning.wait(has_more, || end.wait(ring::FOR_DATA, has_more));
+        Ok(())
+    }
+
+    fn wait_or_call(&mut self) -> io::Result<()> {
         let Ring { end, ring, spinning, is_called } = self;
         let has_more = || ring.available() != Ok(0) || is_called.load(Ordering::SeqCst);
         spinning.wait(has_more, || end.wait(ring::FOR_DATA, has_more));
@@ -106,12 +120,13 @@ impl<S: Inbound> Inbox<S> {
         }
     }
 
-    /// Waits for the next message, but may return early: see [`Inbound::wait`].
+    /// Waits for the next message, but may return early: see [`Inbound::wait_or_call`]. The payload of the last
+    /// message must have been read or skipped, since its rest would count as the next one's begin.
     ///
     /// # Errors
     /// The stream has ended, and nothing more will come.
     pub(super) fn wait(&mut self) -> io::Result<()> {
-        self.from.wait()
+        self.from.wait_or_call()
     }
 
     /// Whether the next message has begun to come.

@@ -44,6 +44,7 @@ pub(super) fn run<W: ToHost>(
         let ToWorker::Run { task, run, claim: index, module, entry, limits, items, shares } = inbox.next()?;
         // The host may have taken it back while others ran.
         if !claims.claim(index, run) {
+            inbox.skip()?;
             continue;
         }
         reporter.begin(TaskId(task.0 + items.map_or(0, |items| u64::from(items.first))));

@@ -25,6 +25,35 @@ fn a_cancelled_task_never_runs_though_a_worker_had_been_handed_it() {
 }
 
 #[test]
+fn a_worker_from_which_tasks_were_taken_back_sleeps_when_their_module_has_ended() {
+    let pool = build(builder(1).sandbox(wasmpool::SandboxPolicy::Off));
+    let tasks = tasks(&pool);
+    let module = common::wat(&pool, &common::ECHO_WAT.replacen("(memory", "(global i32 (i32.const 1)) (memory", 1));
+    let ended = raw(&module, "echo");
+    output(&submit(&pool, &ended));
+    let (endless, ahead) = stocked(&pool, &tasks, || several(&pool, &ended, 3));
+    for echo in &ahead {
+        assert!(echo.cancel(), "{echo:?}");
+    }
+    endless.abort();
+    assert!(matches!(error(&endless), TaskError::Aborted { killed: false }));
+    drop((ahead, ended, module));
+    let pid = pool.worker_pids()[0];
+    // Its watcher hears of the end and calls the main thread, which has nothing else to do.
+    eventually("the worker to let go of the module", || {
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("is there");
+        let artifacts = maps.lines().filter(|line| line.contains("memfd:wasmpool-artifact"));
+        artifacts.filter_map(|line| line.split_whitespace().nth(4)).collect::<HashSet<_>>().len() <= 1
+    });
+    let computed = || std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat")).expect("is there");
+    eventually("its main thread to sleep", || {
+        let before = computed();
+        std::thread::sleep(Duration::from_millis(50));
+        computed().split(' ').next() == before.split(' ').next()
+    });
+}
+
+#[test]
 fn a_task_is_either_cancelled_and_never_runs_or_it_runs() {
     let pool = pool(2);
     let tasks = tasks(&pool);
