@@ -562,4 +562,6 @@ impl Target {
 }
 
 #[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
 mod tests;

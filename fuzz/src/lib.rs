@@ -37,6 +37,8 @@ mod source {
     pub(crate) mod error;
     pub(crate) mod schema;
     pub(crate) mod module;
+    #[path = "module/samples.rs"]
+    pub(crate) mod samples;
     pub(crate) mod fork;
     pub(crate) mod held;
     pub(crate) mod shared;
@@ -150,6 +152,6 @@ mod source {
 // The names by which the sources know each other.
 use source::{
     account, compile, directory, dispatch, doctor, error, files, foreign, fork, future, held, host, imports,
-    limits, module, observe, octets, policy, refused, schema, shared, stdin, sync, task, text, walls, wire,
-    worker,
+    limits, module, observe, octets, policy, refused, samples, schema, shared, stdin, sync, task, text,
+    walls, wire, worker,
 };

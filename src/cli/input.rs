@@ -253,17 +253,11 @@ fn read(name: &str, source: io::Result<impl Read>) -> Result<Vec<u8>, Failure> {
 mod tests {
     use super::*;
     use crate::Schema;
+    use crate::module::samples;
 
     fn task<I: postcard_schema::Schema>(codec: Codec, params: &[&str]) -> TaskDescription {
-        TaskDescription {
-            name: "t".into(),
-            doc: String::new(),
-            export: "t".into(),
-            codec,
-            params: params.iter().map(ToString::to_string).collect(),
-            input: Schema::of::<I>(),
-            output: Schema::of::<()>(),
-        }
+        let task = samples::task("t", params, Schema::of::<I>(), Schema::of::<()>());
+        TaskDescription { codec, ..task }
     }
 
     fn content(text: &str) -> Given {

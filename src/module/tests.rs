@@ -1,32 +1,7 @@
 use super::*;
 
 fn description() -> ModuleDescription {
-    let task = TaskDescription {
-        name: "count".into(),
-        doc: "Counts.".into(),
-        export: "count".into(),
-        codec: Codec::Postcard,
-        params: vec!["upto".into()],
-        input: Schema::of::<u64>(),
-        output: Schema::of::<u64>(),
-    };
-    ModuleDescription {
-        kind: ModuleKind::Tasks,
-        tasks: vec![task],
-        imports: Vec::new(),
-        exports: Vec::new(),
-        memories: Vec::new(),
-        uses_wasi: false,
-        has_initializer: false,
-        has_reactor_start: false,
-        has_start: false,
-        memory_kind: MemoryKind::Pooled,
-        metered: false,
-        deterministic: false,
-        interrupt: Interrupt::Check,
-        wasm_bytes: 4,
-        machine_code_bytes: 12,
-    }
+    samples::of_tasks(vec![samples::task("count", &["upto"], Schema::of::<u64>(), Schema::of::<u64>())])
 }
 
 #[test]

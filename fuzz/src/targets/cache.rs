@@ -9,7 +9,6 @@ use std::sync::OnceLock;
 
 use rustix::fs::{CWD, FileType, Mode};
 
-use super::description::{of_tasks, task};
 use crate::bounded::within;
 use crate::compile::cache::{Cache, CacheKey, Compiled};
 use crate::compile::describe_artifact;
@@ -17,6 +16,7 @@ use crate::files::HostFiles;
 use crate::input::Input;
 use crate::limits::CACHE_BYTES_MAX;
 use crate::module::{CodeKind, Digest, ModuleDescription};
+use crate::samples::{of_tasks, task};
 use crate::schema::Schema;
 
 /// Two modules, each compiled in two ways.
@@ -84,7 +84,7 @@ fn description(variant: u8) -> ModuleDescription {
         metered: code(variant).is_metered(),
         deterministic: code(variant).is_deterministic(),
         interrupt: code(variant).interrupt(),
-        ..of_tasks(vec![task(&name, Schema::of::<u64>(), Schema::of::<(u8, String)>())])
+        ..of_tasks(vec![task(&name, &["upto"], Schema::of::<u64>(), Schema::of::<(u8, String)>())])
     }
 }
 

@@ -11,7 +11,8 @@ use crate::input::Input;
 use crate::limits::{
     SCHEMA_DEPTH_MAX, SCHEMA_NODES_MAX, TASK_DOC_BYTES_MAX, TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX,
 };
-use crate::module::{Codec, Interrupt, MemoryKind, ModuleDescription, ModuleKind, TaskDescription};
+use crate::module::ModuleDescription;
+use crate::samples::{of_tasks, task};
 use crate::schema::{Node, Schema, Variant};
 
 /// Most that a byte may cost: an empty name takes one, and a vector that grows has twice the room that
@@ -107,43 +108,11 @@ fn walk(schema: &Schema, node: &Node, depth: usize, nodes: &mut usize) {
     }
 }
 
-pub(super) fn of_tasks(tasks: Vec<TaskDescription>) -> ModuleDescription {
-    ModuleDescription {
-        kind: ModuleKind::Tasks,
-        tasks,
-        imports: vec!["wasmpool.log: (i32, i32, i32, i32, i32, i32, i32) -> ()".into()],
-        exports: vec!["memory: memory, 17 pages".into()],
-        memories: Vec::new(),
-        uses_wasi: false,
-        has_initializer: false,
-        has_reactor_start: false,
-        has_start: false,
-        memory_kind: MemoryKind::Pooled,
-        metered: false,
-        deterministic: false,
-        interrupt: Interrupt::Check,
-        wasm_bytes: 4,
-        machine_code_bytes: 12,
-    }
-}
-
-pub(super) fn task(name: &str, input: Schema, output: Schema) -> TaskDescription {
-    TaskDescription {
-        name: name.into(),
-        doc: "What it does.".into(),
-        export: name.into(),
-        codec: Codec::Postcard,
-        params: vec!["upto".into()],
-        input,
-        output,
-    }
-}
-
 /// Descriptions of no task, of a few, of names that terminals obey.
 pub fn seeds() -> Vec<Vec<u8>> {
     let tasks = vec![
-        task("count", Schema::of::<u64>(), Schema::of::<Vec<(u8, Option<String>)>>()),
-        task("\u{1b}[31m", Schema::of::<Result<u8, String>>(), Schema::raw_bytes()),
+        task("count", &["upto"], Schema::of::<u64>(), Schema::of::<Vec<(u8, Option<String>)>>()),
+        task("\u{1b}[31m", &["upto"], Schema::of::<Result<u8, String>>(), Schema::raw_bytes()),
     ];
     let mut seeds = Vec::new();
     for description in [of_tasks(Vec::new()), of_tasks(tasks)] {

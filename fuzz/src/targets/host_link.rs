@@ -22,7 +22,6 @@ use memory::Memory;
 
 pub use seeds::seeds;
 
-use super::description::{of_tasks, task};
 use super::text::assert_harmless;
 use crate::bounded::within;
 use crate::dispatch::{Event, Recycling, WorkerKey};
@@ -44,6 +43,7 @@ use crate::limits::{BACKTRACE_FRAMES_MAX, FRAME_META_BYTES_MAX, GUEST_TEXT_BYTES
 use crate::module::{Answer, Digest, Loaded, Module, Target};
 use crate::octets::Octets;
 use crate::policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
+use crate::samples::{of_tasks, task};
 use crate::schema::Schema;
 use crate::shared::{Shared, Shares};
 use crate::stdin::StdinSource;
@@ -432,7 +432,7 @@ fn module() -> Module {
     thread_local! {
         static MODULE: Module = {
             let file = || File::open("/dev/null").expect("opens");
-            let description = of_tasks(vec![task("count", Schema::of::<u64>(), Schema::of::<u64>())]);
+            let description = of_tasks(vec![task("count", &["upto"], Schema::of::<u64>(), Schema::of::<u64>())]);
             Module(Arc::new(Loaded {
                 pool: 1,
                 id: ModuleId(0),

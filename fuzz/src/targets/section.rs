@@ -3,11 +3,12 @@
 use postcard_schema::schema::owned::OwnedNamedType;
 use serde::Serialize;
 
-use super::description::{assert_bounds, of_tasks, read};
+use super::description::{assert_bounds, read};
 use crate::bounded::within;
 use crate::compile;
 use crate::input::Input;
 use crate::limits::{CONTROL_BYTES_MAX, SCHEMA_NODES_MAX, TASKS_PER_MODULE_MAX};
+use crate::samples::of_tasks;
 use crate::schema::{Schema, SchemaError};
 
 /// Most that a byte may cost: a node of a schema takes two bytes, and a vector that grows has twice

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::encode::Mismatch;
 use super::*;
+use crate::TaskDescription;
+use crate::module::samples;
 use crate::schema::{Node, Schema};
-use crate::{Codec, TaskDescription};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]
 struct Everything {
@@ -103,15 +104,7 @@ fn decode(schema: &Schema, bytes: &[u8]) -> Result<String, String> {
 }
 
 fn task(input: Schema, params: &[&str]) -> TaskDescription {
-    TaskDescription {
-        name: "t".into(),
-        doc: String::new(),
-        export: "t".into(),
-        codec: Codec::Postcard,
-        params: params.iter().map(ToString::to_string).collect(),
-        input,
-        output: Schema::of::<()>(),
-    }
+    samples::task("t", params, input, Schema::of::<()>())
 }
 
 /// The JSON that serde_json itself makes of a value, by our rules where they differ.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::files::HostFiles;
 use crate::limits::CACHE_BYTES_MAX;
-use crate::module::{Interrupt, MemoryKind, ModuleKind};
+use crate::module::{ModuleKind, samples};
 
 const CODE: &[u8] = b"machine code";
 
@@ -15,20 +15,9 @@ fn compiled(tag: u64) -> Compiled {
 pub(super) fn with_code(tag: u64, code: &[u8]) -> Compiled {
     let description = ModuleDescription {
         kind: ModuleKind::Library,
-        tasks: Vec::new(),
-        imports: Vec::new(),
-        exports: Vec::new(),
-        memories: Vec::new(),
-        uses_wasi: false,
-        has_initializer: false,
-        has_reactor_start: false,
-        has_start: false,
-        memory_kind: MemoryKind::Pooled,
-        metered: false,
-        deterministic: false,
-        interrupt: Interrupt::Check,
         wasm_bytes: tag,
         machine_code_bytes: code.len() as u64,
+        ..samples::of_tasks(Vec::new())
     };
     let bytes = describe_artifact(description, code.len() as u64).expect("encodes");
     let file = |bytes: &[u8]| memfd::sealed("test", bytes).expect("a memfd");
