@@ -122,7 +122,7 @@ pub(crate) fn engine_error(doing: &'static str, error: &wasmtime::Error) -> io::
     }
 }
 
-/// One for each kind of memories that a module can have.
+/// Two engines, one for each kind of memories that a module can have.
 struct Engines {
     pooled: wasmtime::Engine,
     own: wasmtime::Engine,

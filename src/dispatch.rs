@@ -1,4 +1,4 @@
-//! Who runs what, when: a pure state machine, `(event, now) -> actions`.
+//! A pure state machine decides who runs what, and when: `(event, now) -> actions`.
 //!
 //! It knows no clock, no thread, no process, no bytes: times are [`Duration`]s since the
 //! pool began, workers are [`WorkerKey`]s, and what is to happen is returned. Everything
@@ -109,7 +109,7 @@ pub(crate) struct Recycling {
 pub(crate) struct Domain(pub(crate) u64);
 
 impl Domain {
-    /// That of the tasks that name none.
+    /// This is the domain of tasks that name none.
     pub(crate) const NONE: Domain = Domain(0);
 }
 
@@ -144,8 +144,7 @@ pub(crate) struct Retry {
 }
 
 impl Retry {
-    /// Of a task that is many: with what is left of it, once the one at hand has failed. Each attempt
-    /// leaves less.
+    /// The rest of a batch is run again once the task at hand has failed. Each attempt leaves less of it.
     pub(crate) const OF_A_BATCH: Retry =
         Retry { attempts_max: u32::MAX, backoff: Duration::ZERO, on_timeout: true };
 }
@@ -163,7 +162,7 @@ pub(crate) enum Event {
     Submit { task: TaskId, spec: Spec },
     /// Resolve the task as cancelled if it has not begun.
     Cancel { task: TaskId },
-    /// As `Cancel`; a running task is interrupted.
+    /// A running task is interrupted as well, unlike with `Cancel`.
     Abort { task: TaskId },
     /// The worker's process exists; its time to speak begins.
     Spawned { worker: WorkerKey },
@@ -276,7 +275,7 @@ pub(crate) enum RetireReason {
 /// How a task ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resolution {
-    /// With the worker's answer.
+    /// The worker answered.
     Answered,
     Cancelled,
     TimedOut {
@@ -293,7 +292,7 @@ pub(crate) enum Resolution {
     Died {
         worker: WorkerKey,
     },
-    /// With the pool.
+    /// It was lost with the pool.
     Broken,
     /// It never began: there is no worker, and none could be had.
     NoWorker,
@@ -321,11 +320,11 @@ struct Entry {
     spec: Spec,
     /// How often it has begun.
     attempts: u32,
-    /// To be stopped as soon as it begins.
+    /// It is stopped as soon as it begins.
     abort: bool,
-    /// What would be left of it once its worker has answered is not wanted any more.
+    /// The tasks that its worker gives back are not wanted any more.
     forgone: bool,
-    /// Since when it is the first in line, and tasks of other domains are begun before it.
+    /// It is the first in line since then, and tasks of other domains may begin before it for a while.
     overtaken: Option<Now>,
     place: Place,
 }
@@ -341,14 +340,14 @@ enum Place {
     Running(usize),
 }
 
-/// What becomes of an offered task once it is revoked.
+/// The plan for an offered task once it is revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Cancel,
     Requeue,
     /// It ends with the pool.
     Break,
-    /// None: the worker has begun it, and its answer to the one before is on the way.
+    /// There is no plan: the worker has begun it, and its answer to the one before is on the way.
     Begun,
 }
 
@@ -456,7 +455,7 @@ impl Dispatch {
         (self.config.workers_min, self.config.workers_max)
     }
 
-    /// What a worker does, if it is one of ours.
+    /// Returns what a worker does, if it is one of ours.
     pub(crate) fn worker(&self, worker: WorkerKey) -> Option<Seen> {
         self.live(worker).map(|slot| self.slots[slot].seen())
     }
@@ -523,13 +522,13 @@ impl Dispatch {
         self.settle(now, actions);
     }
 
-    /// What follows from any state: tasks to workers, workers for tasks, the way out.
+    /// Draws the conclusions of any state: it hands tasks to workers, gets workers for tasks, and ends.
     fn settle(&mut self, now: Now, actions: &mut Vec<Action>) {
         if matches!(self.mode, Mode::Open | Mode::Closing) {
             self.queue.release(now, &mut self.tasks);
             self.trim(now);
             self.join_chunk(now, actions);
-            // What an idle worker has asked for comes with the next event, and goes first.
+            // The answer of an idle worker that was asked comes with the next event, and goes first.
             if self.hand_out(now, actions) {
                 self.make_room(now);
                 self.start_workers(now, actions);

@@ -1,5 +1,5 @@
-//! What `doctor` finds: how a worker locks itself down here, and what came of attacking that.
-//! Vocabulary, no behaviour; the attacks are `sandbox::attacks`, their host `host::doctor`.
+//! The results of `doctor`: how a worker locks itself down here, and how attacks on that ended. It holds
+//! vocabulary, and no behaviour; the attacks are `sandbox::attacks`, and their host is `host::doctor`.
 
 use std::fmt;
 
@@ -87,7 +87,7 @@ impl DoctorReport {
 pub(crate) struct Probe {
     /// An attack's place in the list, or a call.
     pub(crate) attempt: Attempt,
-    /// Under the compiler's filter.
+    /// The attack is made under the compiler's filter.
     pub(crate) as_compiler: bool,
     pub(crate) targets: Targets,
 }
@@ -104,12 +104,12 @@ pub(crate) enum Attempt {
     Crash,
 }
 
-/// Whom an attack is aimed at.
+/// The targets of an attack.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Targets {
     pub(crate) host_pid: u32,
     pub(crate) sibling_pid: u32,
-    /// Where in the host's memory the secret is.
+    /// The address of the secret in the host's memory.
     pub(crate) host_address: u64,
     /// A directory that everybody may write to, with the file `secret` and the socket `socket`.
     pub(crate) dir: String,

@@ -92,16 +92,16 @@ impl<O> TaskFuture<O> {
         }
     }
 
-    /// As [`result`](Self::result), but waits at most `timeout`.
+    /// Does the same as [`result`](Self::result), but waits at most `timeout`.
     ///
     /// # Errors
-    /// The outer one if the time ran out; the task goes on.
+    /// The outer error means that the time ran out; the task goes on.
     pub fn result_timeout(&self, timeout: Duration) -> Result<Result<O, TaskFailure>, WaitTimeout> {
         let deadline = Instant::now().checked_add(timeout);
         self.result_until(deadline).ok_or(WaitTimeout { task: self.task_id(), waited: timeout })
     }
 
-    /// As [`result`](Self::result), but `None` if the deadline comes first.
+    /// Does the same as [`result`](Self::result), but returns `None` if the deadline comes first.
     pub(crate) fn result_until(&self, deadline: Option<Instant>) -> Option<Result<O, TaskFailure>> {
         self.attend(deadline);
         let Some(cell) = self.cell() else { return Some(Err(self.elsewhere())) };
@@ -114,10 +114,10 @@ impl<O> TaskFuture<O> {
         self.result().err()
     }
 
-    /// As [`exception`](Self::exception), but waits at most `timeout`.
+    /// Does the same as [`exception`](Self::exception), but waits at most `timeout`.
     ///
     /// # Errors
-    /// If the time ran out; the task goes on.
+    /// The time ran out; the task goes on.
     pub fn exception_timeout(&self, timeout: Duration) -> Result<Option<TaskFailure>, WaitTimeout> {
         Ok(self.result_timeout(timeout)?.err())
     }
@@ -202,7 +202,7 @@ impl<O> TaskFuture<O> {
         })
     }
 
-    /// Before a wait: this thread may as well read the answer itself.
+    /// Lets this thread, which is about to wait, read the answer itself.
     pub(crate) fn attend(&self, deadline: Option<Instant>) {
         if let Some(cell) = self.cell()
             && !cell.is_filled()

@@ -362,7 +362,7 @@ pub(crate) mod sealed {
         type Input;
         /// What it returns.
         type Output;
-        /// What is encoded is memory of our own: to drop it runs no code of the caller's.
+        /// The encoded input is the library's own memory, so dropping it runs none of the caller's code.
         const OWNS_INPUT: bool = false;
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
@@ -381,7 +381,7 @@ pub(crate) mod sealed {
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
         fn batched(&self) -> Option<TaskIndex>;
-        /// As `encode`, without memory of its own; on an error, what is at the end of `bytes` is of no use.
+        /// Encodes onto `bytes`, without memory of its own. After an error the end of `bytes` is of no use.
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
         fn encode_onto(&self, input: &Self::Input, bytes: &mut Vec<u8>) -> Result<(), SubmitError> {
@@ -448,13 +448,13 @@ where
     }
 
     fn encode(&self, input: &I) -> Result<(Entry, Octets), SubmitError> {
-        // What does not fit, or cannot be encoded at all, is found out below.
+        // An input that does not fit, or cannot be encoded at all, is handled below.
         let few = postcard::to_slice(input, &mut [0; FEW]).ok().and_then(|bytes| Octets::few(bytes));
         if let Some(few) = few {
             return Ok((Entry::Task(self.index), few));
         }
         let bytes = postcard::to_stdvec(input).map_err(|error| self.target.encode_error(error))?;
-        // Of a vector with room to spare, `Bytes` would keep book elsewhere.
+        // A vector with room to spare would cost `Bytes` another allocation.
         Ok((Entry::Task(self.index), Bytes::from(bytes.into_boxed_slice()).into()))
     }
 

@@ -164,7 +164,7 @@ fn publish(pool: &str, mut events: Events) {
         if now > dropped {
             numbers.events_dropped.increment(now - dropped);
             dropped = now;
-            // Of some the end was missed: from here on those count that are heard of.
+            // The end of some tasks was missed: from here on only those count that are heard of.
             numbers.tasks.clear();
             numbers.running = 0;
         }
@@ -288,7 +288,7 @@ impl Numbers {
 
     fn set_worker(&mut self, pid: u32, doing: Option<Doing>) {
         match doing {
-            // One that was asked to leave may still run its last task.
+            // A worker that was asked to leave may still run its last task.
             Some(Doing::Busy) if self.workers.get(&pid) == Some(&Doing::Leaving) => {}
             Some(doing) => drop(self.workers.insert(pid, doing)),
             None => drop(self.workers.remove(&pid)),

@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
-/// How many are few: as many as make it no larger.
+/// A payload of up to this many bytes is stored in place, which makes the value no larger.
 pub(crate) const FEW: usize = 30;
 
 /// An input or an output, as it is kept.

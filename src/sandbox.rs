@@ -1,4 +1,4 @@
-//! What a child does to itself before it touches anything of a guest's: the second wall.
+//! A child locks itself down before it touches anything of a guest's: this is the second wall.
 //!
 //! Three steps, each of which yields what the next one takes, and at the end the
 //! [`LockedDown`] that the main loops demand: no step can be forgotten on the way.
@@ -79,7 +79,7 @@ impl Entered {
         let mut ledger = Ledger::new(request.clone());
         ledger.apply(SandboxLayer::Session, || Ok("own session, umask 077, dies with the host".into()))?;
         ledger.apply(SandboxLayer::Descriptors, || Ok(descriptors::left(dirs.len())))?;
-        // Before the user changes: /proc/self belongs to root from then on.
+        // This comes before the user changes, since /proc/self belongs to root from then on.
         ledger.apply(SandboxLayer::OomScore, session::prefer_for_oom)?;
         ledger.apply(SandboxLayer::ResourceLimits, || {
             rlimits::apply(request.memory_bytes_max, !dirs.is_empty(), self.data_bytes)
@@ -130,7 +130,7 @@ fn empty_root(dirs: &mut [Granted], stands: bool, whole: bool) -> io::Result<Str
     if dirs.is_empty() {
         return namespaces::empty_root(stands);
     }
-    // Before the root is gone: that of a thread is the process's.
+    // This comes before the process's root is gone, which a thread shares.
     match directories::confine(dirs) {
         Ok(()) => {
             namespaces::empty_root(false).map(|root| format!("{root}; {} directories as mounts", dirs.len()))
@@ -171,7 +171,7 @@ impl From<Refused> for io::Error {
     }
 }
 
-/// What became of the layers so far.
+/// The state of the layers so far.
 #[derive(Debug)]
 struct Ledger {
     request: SandboxRequest,

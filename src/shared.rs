@@ -60,7 +60,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// What a pool knows of those that it has made.
+/// The pool's own record of the inputs that it has shared.
 #[derive(Debug, Default)]
 pub(crate) struct Shares(Places);
 

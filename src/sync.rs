@@ -1,5 +1,5 @@
-//! What the future cell, the ring's bells and the reader's turns synchronise with. It is named here, and
-//! nowhere else in them, so that `tests/model` can put loom's in its place and try every interleaving.
+//! The synchronisation that the future cell, the ring's bells and the reader's turns use. They name it only
+//! here, so that `tests/model` can put loom's in its place and try every interleaving.
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, TryLockError};

@@ -330,7 +330,7 @@ pub(crate) struct TaskLimits {
     pub(crate) output_bytes_max: u64,
     pub(crate) fuel: Option<u64>,
     pub(crate) clock_resolution: Duration,
-    /// Of a deterministic task.
+    /// The seed of a deterministic task.
     pub(crate) seed: Option<u64>,
     pub(crate) log_bytes_max: u64,
     pub(crate) log_overflow: LogOverflow,

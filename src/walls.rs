@@ -217,7 +217,7 @@ pub(crate) struct SandboxRequest {
     pub(crate) policy: SandboxPolicy,
     /// Layers that the caller does without, whatever the policy.
     pub(crate) without: Vec<SandboxLayer>,
-    /// For root: whom to become.
+    /// If the host is root, the worker becomes this user and group.
     pub(crate) identity: (u32, u32),
     /// `RLIMIT_DATA`: private writable memory of the whole process.
     pub(crate) memory_bytes_max: u64,

@@ -1,4 +1,4 @@
-//! What both sides of the process boundary share: rings, frames, messages, sockets.
+//! The part that both sides of the process boundary share: rings, frames, messages, sockets.
 //!
 //! Knows nothing of pools, futures or wasm. The other side may be hostile: whatever it
 //! wrote is copied out before it is looked at, and a length is checked before it is used.

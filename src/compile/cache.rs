@@ -39,7 +39,7 @@ pub(crate) use known::Stamp;
 /// Most bytes of a module's description.
 pub(crate) const DESCRIPTION_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
-/// How an entry begins; then the hash of all the rest.
+/// An entry begins with this; then comes the hash of all the rest.
 const MAGIC: &[u8; 16] = b"wasmpool entry 3";
 
 /// Bytes of the part that is hashed and stands before the description.
@@ -110,7 +110,7 @@ fn read_body(file: &File) -> Option<Body> {
 }
 
 impl Compiled {
-    /// What the compiler process has just written. `None` if it is not what it should be.
+    /// Reads what the compiler process has just written. Returns `None` if that is malformed.
     pub(crate) fn read(artifact: File, description_file: File, artifact_bytes: u64) -> Option<Compiled> {
         let body = read_body(&description_file)?;
         (body.artifact_bytes == artifact_bytes).then_some(Compiled {
@@ -154,8 +154,8 @@ fn cpu_fingerprint() -> u64 {
     u64::from_le_bytes(std::array::from_fn(|index| hash.as_bytes()[index]))
 }
 
-/// What makes a file or directory ours alone: our uid, and no right to write for anybody else. (An
-/// access list that grants one shows as the group's.)
+/// A file or directory is ours alone if it has our uid and nobody else may write to it. (An access list that
+/// grants a right to write shows as the group's.)
 fn is_ours(stat: &Stat) -> bool {
     stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o022 == 0
 }
@@ -303,8 +303,8 @@ fn read_entry(mut file: File, key: &CacheKey) -> io::Result<Compiled> {
         .ok_or_else(|| damaged("its description is of an unknown form"))
 }
 
-/// What is written to the copy is what was hashed: each byte of the file is read once. The digests of its
-/// segments, which as many threads take as there are processors for, where there are many.
+/// Copies a file and hashes it: each byte is read once, so that what is written to the copy is what was
+/// hashed. If there are many segments, as many threads as there are processors share them.
 fn copy_segments(file: &File, start: u64, len: u64, copy: &File) -> io::Result<Vec<blake3::Hash>> {
     let segments = len.div_ceil(SEGMENT_BYTES);
     let digests: Vec<OnceLock<blake3::Hash>> = (0..segments).map(|_| OnceLock::new()).collect();
@@ -332,7 +332,7 @@ fn copy_segments(file: &File, start: u64, len: u64, copy: &File) -> io::Result<V
     std::thread::scope(|scope| {
         let help =
             |_| std::thread::Builder::new().name("wasmpool-hash".into()).spawn_scoped(scope, copy_some);
-        // Where no thread can be had, there are others, or this one.
+        // If a thread cannot be started, the others or this one do its part.
         let helpers: Vec<_> = (0..helpers).map(help).filter_map(Result::ok).collect();
         let own = copy_some();
         let gone = |_| Err(io::Error::other("a thread that copied is gone"));
@@ -349,7 +349,7 @@ fn entry_bytes(compiled: &Compiled) -> io::Result<u64> {
     parts.iter().try_fold(head, |bytes, part| Ok(bytes + part.metadata()?.len()))
 }
 
-/// Not synced: what a crash of the machine leaves of it has another hash.
+/// The file is not synced: if the machine crashes, what is left of it has another hash.
 fn write_entry(mut file: File, key: &CacheKey, compiled: &Compiled) -> io::Result<()> {
     let parts = [&compiled.description_file, &compiled.artifact];
     let mut head = key.hash().to_vec();
@@ -365,7 +365,7 @@ fn write_entry(mut file: File, key: &CacheKey, compiled: &Compiled) -> io::Resul
     for part in parts {
         let (mut at, mut of_segment) = (0, blake3::Hasher::new());
         loop {
-            // At offsets: workers map the same open file. A segment is made of whole chunks.
+            // Workers map the same open file, so it is read at offsets. A segment consists of whole chunks.
             let wanted = (SEGMENT_BYTES - at % SEGMENT_BYTES).min(CHUNK_BYTES as u64) as usize;
             let len = part.read_at(&mut chunk[..wanted], at)?;
             of_segment.update(&chunk[..len]);

@@ -23,7 +23,8 @@ const TABLE_ENTRIES_MAX: u64 = 4096;
 /// about a megabyte.
 const ITEMS_MAX: u64 = 20_000;
 
-/// For a module whose shape was checked; what is wrong with it beyond that is found when it is compiled.
+/// Chooses for a module whose shape was checked; anything else that is wrong with it is found when it is
+/// compiled.
 pub(super) fn memory_kind(wasm: &[u8]) -> MemoryKind {
     match Parts::count(wasm) {
         Ok(parts) if parts.are_small() => MemoryKind::Own,

@@ -28,9 +28,10 @@ pub(super) fn count_threads(threads: u32) {
     let _ = std::fs::write("/proc/self/autogroup", nice.max(-20.0).to_string());
 }
 
-/// Its share of the CPU is one thing, when it takes it another: a worker that has waited a moment for its
-/// host is not to wait for the end of our slice, nor to be interrupted by the beginning of one. As a batch it
-/// preempts nobody; and since Linux 6.12 who has the shorter slice preempts, and ours is as long as there is.
+/// Decides when the process takes its share of the CPU: a worker that has waited a moment for its host must
+/// not wait for the end of our time slice, nor be interrupted by the beginning of one. A batch process
+/// preempts nobody; and since Linux 6.12 the process with the shorter slice preempts, so ours is as long as
+/// possible.
 fn interrupt_nobody() {
     const SLICE_NS: u64 = 100_000_000;
     let Ok(nice) = rustix::process::getpriority_process(None) else { return };
@@ -104,7 +105,7 @@ fn limit_resources(limits: &CompileLimits, data_at_start: u64) -> io::Result<()>
     // The main thread's stack is not data. The others' are.
     let stack = rustix::process::getrlimit(Resource::Stack).current.unwrap_or(u64::MAX);
     let stack = set(Resource::Stack, stack.min(settings::COMPILER_STACK_BYTES));
-    // What is written stays in memory too: it is a memfd.
+    // A file counts as memory, since it is a memfd.
     let files = set(Resource::Fsize, memory);
     data.and(stack.map_err(calling("setrlimit (STACK)"))).and(files.map_err(calling("setrlimit (FSIZE)")))
 }

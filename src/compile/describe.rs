@@ -1,4 +1,4 @@
-//! What is in a module: kind, tasks, imports, exports, memories.
+//! Describes a module: its kind, tasks, imports, exports and memories.
 
 use wasmparser::{FuncType, MemoryType, Parser, Payload, ValType};
 use wasmtime::{Engine, Extern};
@@ -188,7 +188,7 @@ fn keeps(outline: &Outline, name: &str, params: &[ValType], results: &[ValType])
     }
 }
 
-/// At most so many, each at most so long: the list travels in one message, to be read.
+/// Shortens a list for a person: it travels in one message.
 fn shortened(mut imports: Vec<String>) -> Vec<String> {
     const IMPORTS_MAX: usize = 100;
     let more = imports.len().saturating_sub(IMPORTS_MAX);
@@ -200,7 +200,7 @@ fn shortened(mut imports: Vec<String>) -> Vec<String> {
     imports
 }
 
-/// From the custom section; without one, every export of a task's type is a raw task.
+/// Reads the tasks from the custom section; without one, every export of a task's type is a raw task.
 fn tasks(outline: &Outline, wasm: &[u8]) -> Result<Vec<TaskDescription>, ModuleError> {
     let abi = |message: String| ModuleError::Abi { message };
     let memory = matches!(outline.export("memory"), Some(Item::Memory(memory)) if !memory.memory64);

@@ -1,4 +1,4 @@
-//! From the engine's refusal to an error that names the cause.
+//! Turns the engine's refusal into an error that names the cause.
 
 use wasmparser::{Validator, WasmFeatures};
 
@@ -7,7 +7,7 @@ use crate::limits::GUEST_TEXT_BYTES_MAX;
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::text::truncated;
 
-/// What wasmtime 48 knows but this pool does not offer, by the proposals' names.
+/// These proposals are known to wasmtime 48 and not offered by this pool.
 const NOT_OFFERED: [(WasmFeatures, &str); 9] = [
     (WasmFeatures::THREADS, "threads (shared memory and atomics)"),
     (WasmFeatures::SHARED_EVERYTHING_THREADS, "shared-everything-threads"),
@@ -71,7 +71,8 @@ pub(super) fn too_large_for_the_pool(error: &wasmtime::Error, limits: &CompileLi
     })
 }
 
-/// Most allocations that fail end the process; some are errors. How much there was is for the host to say.
+/// A failed allocation ends the process in most cases, and is an error in some. Only the host knows how much
+/// memory there was.
 fn out_of_memory(error: &wasmtime::Error, limits: &CompileLimits) -> Option<ModuleError> {
     let refused = |cause: &(dyn std::error::Error + 'static)| {
         let io = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);

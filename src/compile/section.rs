@@ -5,7 +5,7 @@ use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use crate::module::{Codec, TaskDescription};
 use crate::schema::Schema;
 
-/// What is said of a task that is over a limit of `limits.rs`.
+/// This is said of a task that is over a limit of `limits.rs`.
 pub(super) const TOO_LONG: &str = "a name, a doc comment or a list of arguments is too long";
 
 /// The records of the section: each a length (u32, little endian) and a postcard body.
@@ -26,7 +26,7 @@ pub(super) fn records(mut section: &[u8]) -> Result<Vec<TaskDescription>, String
     Ok(tasks)
 }
 
-/// One record; `None` for an initializer's.
+/// Reads one record; returns `None` for an initializer's.
 fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
     type Head<'a> = (u8, u8, &'a str, &'a str, &'a str, u8, Vec<&'a str>);
     let ((version, kind, export, name, doc, codec, params), rest) =
@@ -35,7 +35,7 @@ fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
     if version != 1 {
         return Err(format!("a record has version {version}; this pool knows version 1"));
     }
-    // Before any error names it.
+    // The length is checked before any error can name it.
     if name.len() > TASK_NAME_BYTES_MAX {
         return Err(TOO_LONG.into());
     }

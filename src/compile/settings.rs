@@ -23,8 +23,8 @@ pub(super) const TABLES: u32 = 16;
 pub(crate) const MEMORY_BYTES: usize = 4 << 30;
 pub(crate) const GUARD_BYTES: usize = 32 << 20;
 
-/// What one engine's pool counts against `RLIMIT_DATA` from the start, though nothing of it is touched:
-/// room for every table, of eight bytes an entry and rounded up to pages.
+/// One engine's pool counts this much against `RLIMIT_DATA` from the start, though none of it is touched: it
+/// has room for every table, with eight bytes an entry, rounded up to pages.
 pub(super) const RESERVED_DATA_BYTES: u64 = TABLES as u64 * (TABLE_ELEMENTS_MAX as u64 * 8 + 64 * 1024);
 
 // A worker has an engine with a pool for each kind of code and their fibers, and needs something for itself and its tasks.
@@ -41,15 +41,14 @@ pub(super) const COMPILER_STACK_BYTES: u64 = 8 * 1024 * 1024;
 /// instance ends: cheaper than a page fault for each.
 const TABLE_KEEP_RESIDENT_BYTES: usize = 64 * 1024;
 
-/// The same, from the start of a memory. Current linkers put the stack there, and a task touches its
-/// other end: measured, zeroing the first 64 KiB cost a tenth of a fresh instance and spared nothing.
-/// A scan knows which pages were touched, wherever they are.
+/// The same for the start of a memory. Current linkers put the stack there, and a task touches its other end,
+/// so keeping the start resident only cost time. A scan knows which pages were touched, wherever they are.
 fn memory_keep_resident_bytes(pagemap_scan: bool) -> usize {
     if pagemap_scan { 2 * 1024 * 1024 } else { 0 }
 }
 
-/// What is a matter of running machine code, and no part of what shapes it: the same artifact serves
-/// pools that differ in it.
+/// Settings of running machine code, which do not shape it: the same artifact serves pools that differ in
+/// them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Running {
     /// How a worker finds the pages that an instance has written.
@@ -72,13 +71,13 @@ pub(crate) fn config(code: CodeKind, memories: MemoryKind, running: Running) -> 
     config.consume_fuel(code.is_metered());
     config.cranelift_nan_canonicalization(code.is_deterministic());
     config.max_wasm_stack(running.wasm_stack_bytes);
-    // Of a fiber, on which a module that imports WASI runs: wasm's own part and room for host calls.
+    // A module that imports WASI runs on a fiber, whose stack needs room for wasm and for host calls.
     config.async_stack_size(running.wasm_stack_bytes + HOST_STACK_BYTES);
     // Components' own concurrency: nothing here uses it, and every store would pay.
     config.concurrency_support(false);
     config.relaxed_simd_deterministic(true);
 
-    // What current tool-chains emit. Guest threads are not offered: one task, one thread.
+    // Current tool-chains emit these. Guest threads are not offered: one task has one thread.
     config.wasm_simd(true);
     config.wasm_relaxed_simd(true);
     config.wasm_bulk_memory(true);
@@ -96,14 +95,15 @@ pub(crate) fn config(code: CodeKind, memories: MemoryKind, running: Running) -> 
     config.memory_guard_size(GUARD_BYTES as u64);
     config.guard_before_linear_memory(true);
     if memories == MemoryKind::Own {
-        // One slot of the reservation's size for each, where it stays. `MEMORIES_MAX` bounds them; what else
-        // an instance has is bounded by what `compile/choice.rs` lets through.
+        // Each memory has one slot of the reservation's size, and stays there. `MEMORIES_MAX` bounds the
+        // slots, and `compile/choice.rs` bounds what else an instance has.
         config.memory_may_move(false);
         config.memory_init_cow(false);
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         return Ok(config);
     }
-    // One task at a time: a few of everything, for modules with several memories or tables.
+    // A worker runs one task at a time, so it needs a few of everything, for modules with several memories or
+    // tables.
     let mut pool = PoolingAllocationConfig::default();
     pool.total_core_instances(8)
         .total_component_instances(1)

@@ -122,7 +122,7 @@ impl Dispatch {
         assert_eq!(idle, self.idle.len());
         self.check_idle();
         assert!(self.leaving.is_empty(), "a retirement was decided and not asked for");
-        // After a resize, those under SIGKILL may be too many: nothing more can be done to them.
+        // After a resize, more processes than allowed may be under SIGKILL: nothing more can be done to them.
         let doomed =
             |slot: &&super::Slot| !matches!(slot.state, State::Doomed { .. } | State::Condemned { .. });
         let workers = self.slots.iter().filter(doomed).filter(|slot| slot.is_occupied()).count();

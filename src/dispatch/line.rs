@@ -1,4 +1,4 @@
-//! Who of those that wait is served by whom, across trust domains.
+//! Decides which of the waiting tasks is served by which worker, across trust domains.
 //!
 //! The queue's order says who is next: the first in line gets an idle worker of its domain, else
 //! an unbound one, else the next that will be ready, else the place of an idle worker of another
@@ -19,7 +19,7 @@ use super::{Action, Dispatch, Domain, Entry, Fate, Now, Place, RetireReason};
 use crate::limits::OVERTAKEN_MAX;
 use crate::task::TaskId;
 
-/// What the queue's order makes of the workers there are.
+/// The line: what the queue's order makes of the workers there are.
 #[derive(Debug, Default)]
 struct Line {
     /// The first that an idle worker can take.
@@ -97,7 +97,7 @@ impl Dispatch {
                 return false;
             }
             let Some((rank, domain, slot)) = self.next_run(now) else { return true };
-            // What waits behind a busy worker of this domain may come before it.
+            // A task that waits behind a busy worker of this domain may come before it.
             if let Some(earlier) = self.offered_before(rank, domain)
                 && self.revoke(earlier, Fate::Requeue, actions)
             {
@@ -133,7 +133,7 @@ impl Dispatch {
         if self.idle.is_empty() || self.queue.ready() == 0 {
             return;
         }
-        // Those that were busy last stay.
+        // Workers that were busy last stay.
         let leaving: Vec<_> = self.idle.iter().copied().take(self.line().leaving).collect();
         for slot in leaving {
             self.retire(slot, RetireReason::Domain, now);
@@ -153,7 +153,7 @@ impl Dispatch {
             true => {
                 self.line().first.is_none_or(|first| rank <= first || self.may_overtake(rank, first, now))
             }
-            // Whom the idle workers serve is yet to be seen: nobody is overtaken meanwhile.
+            // It is not known yet whom the idle workers will serve, so nobody counts as overtaken meanwhile.
             false => self.queue.first().is_some_and(|(first, _)| first == rank),
         };
         may.then_some((rank, domain))

@@ -15,7 +15,7 @@ pub(super) type Rank = (Reverse<i32>, TaskId);
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     plain: BTreeSet<Rank>,
-    /// Those with a domain, all together and by domain. A domain without tasks has no entry.
+    /// Tasks with a domain, all together and by domain. A domain without tasks has no entry.
     bound: BTreeMap<Rank, Domain>,
     by_domain: HashMap<Domain, BTreeSet<Rank>>,
     delayed: BTreeSet<(Now, TaskId)>,
@@ -32,7 +32,7 @@ impl Queue {
         self.plain.len() + self.bound.len()
     }
 
-    /// Those among them that are of this domain.
+    /// Returns how many of them are of this domain.
     pub(super) fn ready_of(&self, domain: Domain) -> usize {
         self.of(domain).map_or(0, BTreeSet::len)
     }

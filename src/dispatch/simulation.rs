@@ -262,7 +262,7 @@ impl World {
         }
     }
 
-    /// After a tick, nothing runs longer than it may.
+    /// After a tick, no task may run longer than its deadline allows.
     fn check_deadlines(&self) {
         for process in self.processes.values().filter(|process| !process.ending) {
             let Some(task) = process.running else { continue };
@@ -360,7 +360,7 @@ impl World {
             let used = self.tasks.get(&task).map(|books| books.used);
             let answer = Answer { interrupted, ran, used, resident_bytes, is_full, unfinished };
             self.event(Event::Done { worker, task, answer });
-            // Unless the answer came too late to count, or it has begun again.
+            // This does not hold if the answer came too late to count, or the task has begun again.
             let place = self.dispatch.tasks.get(&task).map(|entry| entry.place);
             if unfinished
                 && matches!(place, Some(Place::Pending | Place::Offered(..)))
@@ -415,7 +415,7 @@ impl World {
         let Some(process) = self.processes.remove(&worker) else { return };
         let blamed = self.tasks.values().any(|books| books.resolved.is_none() && books.began.is_some())
             && (process.running.is_some() || !process.offered.is_empty());
-        // One that was found to lie is blamed on the task that it had been handed, begun or not.
+        // A worker that is found to lie is blamed on the task that it was handed, begun or not.
         let held = self.dispatch.live(worker).and_then(|slot| self.dispatch.slots[slot].state.task());
         let unexpected = !process.expected && !blamed && held.is_none() && process.interrupted.is_empty();
         let was_broken = self.broken;
@@ -515,7 +515,7 @@ impl World {
         self.event(Event::Tick);
     }
 
-    /// From here on everyone does what they should, and so everything has to end.
+    /// From here on everybody behaves, so everything has to end.
     fn end_well(&mut self) {
         self.event(Event::Shutdown { cancel_pending: false });
         // The machine may also have room for few processes, or for none.

@@ -1,4 +1,4 @@
-//! One place for a worker, and the states of what stands there.
+//! A place for one worker, and its states.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -112,7 +112,7 @@ impl Dispatch {
             elsewhere += usize::from(matches!(slot.state, State::Starting { .. }));
         }
         elsewhere += self.room();
-        // What comes back is first; the store is filled next time.
+        // Revoked tasks come first; the store is filled the next time.
         if self.recall(domain, now, actions) {
             return;
         }
@@ -236,8 +236,8 @@ impl Dispatch {
         began.saturating_add(self.steal_after(slot, idle)) <= now
     }
 
-    /// One of another domain takes over by leaving its place to a new worker: that takes longer
-    /// than most tasks.
+    /// An idle worker of another domain takes a task over later, since it must leave its place to a new worker:
+    /// that takes longer than most tasks.
     fn steal_after(&self, slot: usize, idle: usize) -> Duration {
         let fits = self.slots[slot].domain.is_none_or(|domain| self.fits(idle, domain));
         if fits { STEAL_AFTER } else { limits::OVERTAKEN_MAX }
@@ -329,7 +329,7 @@ impl Dispatch {
         }
     }
 
-    /// What had been offered to a worker that is gone: it had not begun any of it.
+    /// Puts back the tasks that a worker which is gone was offered: it had begun none of them.
     pub(super) fn requeue_all(
         &mut self,
         offered: impl IntoIterator<Item = TaskId>,
@@ -527,7 +527,7 @@ impl Dispatch {
         }
     }
 
-    /// As a `cancel` of each.
+    /// Cancels each task that waits.
     pub(super) fn cancel_waiting(&mut self, actions: &mut Vec<Action>) {
         for task in self.queue.drain() {
             self.resolve(task, Resolution::Cancelled, actions);

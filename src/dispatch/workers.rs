@@ -49,7 +49,7 @@ impl Dispatch {
         }
         self.prestart = 0;
         let wanted = self.tries(wanted, starting);
-        // Those that leave do not count, but they are processes too.
+        // Workers that leave are not counted, but they are processes, too.
         let alive = self.slots.iter().filter(|slot| slot.state != State::Vacant).count();
         for _ in 0..wanted.min((2 * max).saturating_sub(alive)) {
             let vacant = self.slots.iter().position(|slot| slot.state == State::Vacant);
@@ -194,7 +194,7 @@ impl Dispatch {
                 }
                 State::Retiring { .. } => {
                     self.slots[index].state = State::Doomed { task: None };
-                    // Its place has been given away.
+                    // Its place has been promised to another worker.
                     self.slots[index].outgoing = true;
                     actions.push(Action::Kill { worker, reason: KillReason::Grace });
                 }
@@ -211,7 +211,7 @@ impl Dispatch {
         self.slots[slot].state = State::Condemned { task };
         self.idle.retain(|&idle| idle != slot);
         actions.push(Action::Kill { worker: self.slots[slot].key(slot), reason });
-        // Its answers count no more: what it has begun behind that task must be known now.
+        // Its answers will not count any more, so what it has begun behind that task must be learnt now.
         for index in 0..self.slots[slot].behind.len() {
             self.revoke(self.slots[slot].behind[index], Fate::Requeue, actions);
         }

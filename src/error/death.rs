@@ -142,7 +142,7 @@ impl Death {
         Death { pid, cause, phase, stderr_tail, last_logs: Vec::new() }
     }
 
-    /// For the tasks of another domain: nothing that the worker or its tasks have said.
+    /// Returns a copy for tasks of another domain, without anything that the worker or its tasks have said.
     pub(crate) fn without_words(&self) -> Self {
         Death::new(self.pid, self.cause.clone(), self.phase, String::new())
     }
@@ -151,7 +151,7 @@ impl Death {
 impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cause {
-            // Of none there is no number.
+            // A process that was never made has no number.
             DeathCause::SpawnFailed(_) => write!(f, "process {}", self.cause)?,
             _ => write!(f, "process {} {} {}", self.pid, self.cause, self.phase)?,
         }

@@ -30,7 +30,7 @@ pub enum ModuleError {
         /// The limit.
         max: u64,
     },
-    /// Not WebAssembly, cut off, or not valid.
+    /// It is not WebAssembly, is cut off, or is not valid.
     #[error("not a valid wasm module: {}", Words(message))]
     Invalid {
         /// What is wrong, with the offset where it is known.
@@ -245,7 +245,7 @@ fn again(quarantined: bool) -> &'static str {
 }
 
 impl ModuleError {
-    /// The same, found again without another try.
+    /// Marks an error that was found in quarantine, without another try.
     pub(crate) fn in_quarantine(mut self) -> ModuleError {
         if let ModuleError::CompileLimit { quarantined, .. } | ModuleError::CompilerDied { quarantined, .. } =
             &mut self

@@ -28,7 +28,7 @@ pub enum FutureState {
     Finished,
 }
 
-/// What a task is called, for its errors.
+/// The names of a task, for its errors.
 #[derive(Debug)]
 pub(crate) struct Labels {
     pub(crate) task: TaskId,
@@ -42,7 +42,7 @@ impl Labels {
         self.failure_of(self.task, error, report)
     }
 
-    /// Of a task that has another number, and is called the same.
+    /// Makes the failure of another task with the same names.
     pub(crate) fn failure_of(&self, task: TaskId, error: TaskError, report: TaskReport) -> TaskFailure {
         let (name, module) = (self.name.clone(), self.module.clone());
         TaskFailure::new(error, task, name, module, self.label.clone(), report)
@@ -60,7 +60,7 @@ pub(crate) struct Outcome {
 #[derive(Debug, Clone)]
 pub(crate) enum Failed {
     For(TaskFailure),
-    /// With all others of the pool: each one's failure is made when it is asked for.
+    /// It was lost with all others of the pool: each task's failure is made when it is asked for.
     WithAll(BrokenPool),
 }
 
@@ -72,12 +72,12 @@ impl Outcome {
         }
     }
 
-    /// How the task that is called so failed, if it did.
+    /// Returns how the task with these names failed, if it did.
     pub(crate) fn failure(&self, labels: &Labels) -> Option<TaskFailure> {
         self.result.as_ref().err().map(|failed| self.failure_of(labels, failed))
     }
 
-    /// In the caller's words.
+    /// Makes the failure of the task with these names.
     pub(crate) fn failure_of(&self, labels: &Labels, failed: &Failed) -> TaskFailure {
         match failed {
             Failed::For(failure) => failure.clone(),
@@ -95,7 +95,7 @@ pub(crate) struct Item {
 
 pub(crate) type Callback = Box<dyn FnOnce(&Labels, Outcome) + Send>;
 
-/// Where others' code is sent to be run: it may block, and panic.
+/// Others' code is sent here to be run, since it may block and panic.
 pub(crate) struct Queues {
     pub(crate) callbacks: Sender<Box<dyn FnOnce() + Send>>,
     pub(crate) wakers: Sender<Box<dyn FnOnce() + Send>>,
@@ -116,7 +116,7 @@ impl Queues {
     }
 }
 
-/// What came of an attempt to fill a cell.
+/// The result of an attempt to fill a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Filled {
     /// It was filled before: the first stays.
@@ -135,7 +135,7 @@ const RUNNING: u8 = 1;
 pub(crate) struct Cell {
     labels: Labels,
     queues: Arc<Queues>,
-    /// How far the task has come, as long as it is not done; set where that is decided.
+    /// The progress of a task that is not done; it is set where that is decided.
     progress: AtomicU8,
     state: Mutex<State>,
     filled: Condvar,
@@ -144,9 +144,9 @@ pub(crate) struct Cell {
 #[derive(Default)]
 struct State {
     outcome: Option<Outcome>,
-    /// Of a batch, the results that have come and have not been taken, in order.
+    /// For a batch, the results that have come and were not taken yet, in order.
     items: VecDeque<Item>,
-    /// Told by number whenever there are items again, and when the cell is filled.
+    /// It is told by number whenever there are items again, and when the cell is filled.
     items_watcher: Option<(Sender<usize>, usize)>,
     /// Everyone who waited has been told.
     announced: bool,
@@ -155,10 +155,11 @@ struct State {
     callbacks: Vec<Callback>,
     /// The last task that polled: a future has one owner, which may move it.
     waker: Option<Waker>,
-    /// Those who read a worker's answers while they wait for this one. One, but for a task that went to
-    /// another worker meanwhile.
+    /// These callers read a worker's answers while they wait for this one. There is one, unless the task went
+    /// to another worker meanwhile.
     attendants: SmallVec<[Waker; 1]>,
-    /// Told once, by number; see `wait.rs`. Keyed so that a waiter can take itself out. Mostly one.
+    /// Each is told once, by number; see `wait.rs`. The key lets a waiter take itself out. Mostly there is
+    /// one.
     watchers: SmallVec<[(u64, Sender<usize>, usize); 1]>,
     next_watcher: u64,
 }
@@ -196,7 +197,7 @@ impl Cell {
         self.progress.store(RUNNING, Ordering::SeqCst);
     }
 
-    /// Where the task is, as long as it is not done.
+    /// Returns the state of a task that is not done.
     pub(crate) fn open_state(&self) -> FutureState {
         match self.progress.load(Ordering::SeqCst) {
             RUNNING => FutureState::Running,
@@ -226,7 +227,7 @@ impl Cell {
             true => Filled::Heard,
             false if has_threads => Filled::WaitedFor,
             false => {
-                // Whoever comes from now on finds it filled.
+                // A waiter that comes from now on finds the cell filled.
                 state.announced = true;
                 Filled::Unheard
             }
@@ -284,7 +285,7 @@ impl Cell {
     pub(crate) fn on_done(self: &Arc<Self>, callback: Callback) {
         let mut state = self.lock();
         match state.outcome.clone() {
-            // After those that came before it.
+            // It runs after those that came before it.
             Some(outcome) if state.announced => {
                 drop(state);
                 self.queue(callback, outcome);
@@ -306,7 +307,7 @@ impl Cell {
         }
         state.items.push_back(item);
         if state.items.len() > 1 {
-            // Whoever waits has been told.
+            // The waiters have been told already.
             return;
         }
         let attendants = state.attendants.clone();
@@ -377,8 +378,8 @@ impl Cell {
         self.lock().outcome.is_some()
     }
 
-    /// Whom to wake when the cell is filled or there are results, besides those who wait here. Its code is
-    /// the library's own.
+    /// Sets whom to wake when the cell is filled or there are results, besides those who wait here. The
+    /// waker's code is the library's own, so it may run under a lock.
     pub(crate) fn set_attendant(&self, attendant: &Waker) {
         self.lock().attendants.push(attendant.clone());
     }

@@ -15,9 +15,10 @@ use crate::fork::OfProcess;
 /// When [`wait`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReturnWhen {
-    /// As soon as one is done, cancelled ones included.
+    /// Return as soon as one is done; a cancelled one counts as done.
     FirstCompleted,
-    /// As soon as one has failed; else as `AllCompleted`. A cancelled one does not count as failed.
+    /// Return as soon as one has failed, else as with `AllCompleted`. A cancelled one does not count as
+    /// failed.
     FirstException,
     /// When all are done.
     AllCompleted,
@@ -55,7 +56,7 @@ where
             ReturnWhen::AllCompleted => false,
         };
         if enough {
-            // What is done already belongs to the answer too.
+            // Futures that are done already belong to the answer, too.
             while let Some(number) = watch.try_next() {
                 open.remove(&number);
             }
@@ -75,8 +76,8 @@ where
     AsCompleted::new(futures, None)
 }
 
-/// As [`as_completed`], but gives up after `timeout`, counted from this call: the iterator
-/// then yields one [`AsCompletedTimeout`] and ends.
+/// Does the same as [`as_completed`], but gives up `timeout` after this call: the iterator then yields one
+/// [`AsCompletedTimeout`] and ends.
 pub fn as_completed_timeout<O, F>(
     futures: impl IntoIterator<Item = F>,
     timeout: Duration,

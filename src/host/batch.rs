@@ -127,7 +127,7 @@ impl Batch {
         Items { first: self.answered() as u32, count: count as u32, answer_bytes_max }
     }
 
-    /// Where the inputs of those without an answer begin, in the inputs of all.
+    /// Finds where the inputs without an answer begin.
     pub(super) fn offset(&self, inputs: &[u8]) -> usize {
         start_of(inputs, self.answered() as usize)
     }
@@ -151,7 +151,7 @@ impl Batch {
         self.count
     }
 
-    /// Its tasks that have no answer.
+    /// Returns how many of its tasks have no answer.
     pub(super) fn left(&self) -> u64 {
         self.count - self.answered()
     }
@@ -195,13 +195,14 @@ impl Batch {
         is_at_hand
     }
 
-    /// All of it has ended, those without an answer so. Those that `fail` was told of are counted.
+    /// Counts the end of the whole batch: tasks without an answer ended in this way. Those that `fail` was
+    /// told of are counted already.
     pub(super) fn count_ends(&self, ended: &mut Ended, how: TaskOutcome) {
         let so_far = self.count_answers(ended);
         resolve::count(ended, how, self.count - count_of(so_far, ENDED));
     }
 
-    /// Those of its tasks that have answered. What it counted.
+    /// Counts the tasks that have answered, and returns the counters.
     pub(super) fn count_answers(&self, ended: &mut Ended) -> u64 {
         let so_far = self.ended.load(Ordering::SeqCst);
         ended.succeeded += count_of(so_far, SUCCEEDED);

@@ -19,7 +19,7 @@ const PIDS_MAX: u64 = 64;
 /// Where the groups of workers are made.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum CgroupChoice {
-    /// Beside the host's own group, if systemd has marked the one above as delegated.
+    /// It is made beside the host's own group, if systemd has marked the group above as delegated.
     #[default]
     Auto,
     /// In this directory.
@@ -78,7 +78,7 @@ impl Cgroups {
         let group = Group { dir: place.join(name), memory_bytes_max };
         match group.set_up(pid) {
             Ok(what) => (Some(group), report(true, true, what)),
-            // What was made of it is removed.
+            // A group that is not complete is removed.
             Err(error) => (None, report(true, false, error.to_string())),
         }
     }
@@ -94,7 +94,7 @@ impl Group {
         }
         self.write("memory.max", self.memory_bytes_max)?;
         self.write("pids.max", PIDS_MAX)?;
-        // Where there is no swap there is no such file; and it is the page cache that must not hide.
+        // Without swap there is no such file. With swap, the group could hide memory in it.
         let swap = self.write("memory.swap.max", 0).is_ok();
         self.write("cgroup.procs", pid.into())?;
         let swap = if swap { ", no swap" } else { "" };

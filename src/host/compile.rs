@@ -32,7 +32,7 @@ use crate::wire::control::{self, ControlSocket};
 use crate::wire::message::{CompileReply, CompileRequest, CompileWork};
 use crate::wire::{fingerprint, memfd};
 
-/// What a failed allocation says on stderr before it aborts; the number of bytes stands between.
+/// A failed allocation says this on stderr before it aborts; the number of bytes stands between.
 const ALLOCATION_FAILED: (&str, &str) = ("memory allocation of ", " bytes failed");
 
 /// Compiles in a process of its own, and waits for it. The process is killed if it goes over a limit.
@@ -241,7 +241,7 @@ fn attend(
     socket: ControlSocket,
     mut child: Child,
 ) -> Result<(), ModuleError> {
-    // What a process inherits from us at its start counts as its own peak.
+    // A process inherits its parent's peak at its start, which is not its own.
     let inherited = usage::own_peak();
     let mut times = Times {
         limits,
@@ -360,8 +360,8 @@ fn of_death(limits: &CompileLimits, death: Death, usage: &Usage) -> ModuleError 
     }
 }
 
-/// How many bytes there were not. Several threads may have failed at once, and the first to abort has cut
-/// off what others said: 0 if no number is whole.
+/// Returns how many bytes an allocation asked for. Several threads may have failed at once, and the first to
+/// abort may have cut off what others said: it returns 0 if no number is whole.
 fn failed_allocation(stderr: &str) -> Option<u64> {
     let mut said = stderr.split(ALLOCATION_FAILED.0).skip(1).peekable();
     said.peek()?;
@@ -379,10 +379,10 @@ fn finish(file: &File, bytes_max: u64) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// So many compilers at a time, in the order in which they were asked for.
+/// Lets only so many compilers run at a time, in the order in which they were asked for.
 ///
-/// There is no deadline on the wait: whoever holds a place gives it up within its own timeout, so the wait
-/// ends, and a module is not to blame for those before it.
+/// There is no deadline on the wait: each holder gives its place up within its own timeout, so the wait ends,
+/// and a module is not blamed for those before it.
 #[derive(Debug)]
 pub(crate) struct Turns {
     queue: Mutex<Queue>,
@@ -446,13 +446,13 @@ impl<'a> WasmFile<'a> {
     /// [`ModuleError::Read`], and as [`check_wasm_bytes`].
     pub(crate) fn open(path: &'a Path, files: &HostFiles, max: u64) -> Result<Self, ModuleError> {
         let file = files.read(path).map_err(|error| unreadable(path, &error.into()))?;
-        // Of a pipe or device it says nothing; then as much is read as there may be.
+        // A pipe or device has no length; then as much is read as is allowed.
         let bytes = file.metadata().map_err(|error| unreadable(path, &error))?.len();
         check_wasm_bytes(bytes, max)?;
         Ok(WasmFile { path, file })
     }
 
-    /// What tells whether it has changed; `None` of what is no regular file.
+    /// Returns the stamp that tells whether the file has changed; `None` if it is no regular file.
     pub(crate) fn stamp(&self) -> Option<Stamp> {
         Stamp::of(&self.file)
     }

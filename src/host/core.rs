@@ -40,7 +40,7 @@ pub(super) struct Record {
     pub(super) cell: Arc<Cell>,
     /// Kept until the task is resolved: it may have to be run again.
     pub(super) call: Call,
-    /// What it is, if it is a batch.
+    /// The batch that it is, if it is one.
     pub(super) batch: Option<Arc<Batch>>,
     /// The map's account charges for the task here.
     pub(super) charge: Option<Arc<Charge>>,
@@ -51,7 +51,7 @@ pub(super) struct Record {
     pub(super) began: Option<Now>,
     pub(super) attempts: u32,
     pub(super) worker_pid: Option<u32>,
-    /// Who was handed it last.
+    /// This worker was handed it last.
     worker: Option<WorkerKey>,
 }
 
@@ -82,7 +82,7 @@ pub(super) struct State {
     batched: u64,
     /// Empty between two events; kept for its memory.
     actions: Vec<Action>,
-    /// Of the worker that became ready last.
+    /// The report of the worker that became ready last.
     sandbox: Option<Arc<SandboxReport>>,
     /// This is set once it was logged that layers are missing.
     is_missing_told: bool,
@@ -129,7 +129,7 @@ pub(crate) struct Core {
 
 /// What a submitter does when the queue is full.
 pub(crate) enum WhenFull {
-    /// For room, or until the deadline; then it is refused.
+    /// Waits for room, at most until the deadline; then it is refused.
     Wait(Option<Instant>),
     Refuse,
     /// Refuses, and wakes the task of an executor when there may be room. For each ticket the last waker
@@ -252,7 +252,7 @@ impl Core {
 
     fn accept(&self, mut state: MutexGuard<'_, State>, request: Request) -> Arc<Cell> {
         let Request { call, name, options, group, charge } = request;
-        // Under the lock, so that the order of ids is the order of submission.
+        // The id is taken under the lock, so that the order of ids is the order of submission.
         let items = group.items();
         let task = TaskId(self.next_task.fetch_add(1 + group.more() as u64, Ordering::Relaxed));
         let module = call.module.0.shown.clone();
@@ -393,13 +393,13 @@ impl Core {
         self.lock().records.get(&task).map(|record| record.cell.clone())
     }
 
-    /// For those who watch.
+    /// Tells observers that a module was loaded.
     pub(crate) fn loaded(&self, module: Arc<str>, from_cache: bool) {
         let now = self.now();
         self.lock().observers.tell(now, || EventKind::ModuleLoaded { module, from_cache });
     }
 
-    /// For those who watch.
+    /// Tells observers that logs were dropped.
     pub(super) fn dropped_logs(&self, pid: u32, Dropped { records, bytes }: Dropped) {
         let now = self.now();
         self.lock().observers.tell(now, || EventKind::LogsDropped { pid, records, bytes });

@@ -117,7 +117,8 @@ fn may(dir: &OwnedFd, access: DirAccess, (uid, gid): (u32, u32)) -> io::Result<(
 }
 
 fn has_access_list(dir: &OwnedFd) -> bool {
-    // By "." of a descriptor that is open for reading: one that is but a place has no attributes.
+    // Attributes need a descriptor that is open for reading, which one of a mere place is not: so "." of it
+    // is opened.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut room = [0u8; 0];
     rustix::fs::openat(dir, ".", flags, Mode::empty())

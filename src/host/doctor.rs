@@ -64,7 +64,7 @@ impl Default for Doctor {
 }
 
 impl Doctor {
-    /// With the sandbox that a pool has by default.
+    /// Tries the sandbox that a pool has by default.
     pub fn new() -> Self {
         Doctor {
             program: None,
@@ -190,11 +190,11 @@ impl Doctor {
     }
 }
 
-/// What a pool with these settings may call verified: the doctor comes once for each setting in the
+/// Returns what a pool with these settings may call verified. The doctor runs once for each setting in the
 /// life of the host.
 ///
 /// # Errors
-/// As [`Doctor::run`], and [`BuildError::SandboxHole`].
+/// Those of [`Doctor::run`], and [`BuildError::SandboxHole`].
 pub(crate) fn verified(
     request: &SandboxRequest,
     program: Option<PathBuf>,
@@ -220,7 +220,7 @@ pub(crate) fn verified(
     Ok(verified)
 }
 
-/// What the attacks are aimed at, as long as it lives.
+/// The targets of the attacks, for as long as this lives.
 struct Patients<'a> {
     doctor: &'a Doctor,
     as_compiler: bool,
@@ -270,7 +270,7 @@ impl<'a> Patients<'a> {
         let laid_out = |source| BuildError::System { what: "lay out the attacks' targets", source };
         let secret = lay_out(&dir).map_err(laid_out)?;
         let dirs = give(&dir, doctor)?;
-        // What cannot be had is no target: its attacks are then refused by its absence.
+        // A target that cannot be had is left out: its attacks are then refused because it is absent.
         let tcp = TcpListener::bind("127.0.0.1:0").ok();
         let unix = UnixListener::bind(dir.join("socket")).ok();
         let _ = open_to_all(&dir.join("socket"));
@@ -339,7 +339,8 @@ impl<'a> Patients<'a> {
         });
         if !lives {
             let started = self.start(None).ok();
-            // Until it stands: an attack on a process that is not yet locked down proves nothing.
+            // It waits until the sandbox is up: an attack on a process that is not locked down proves
+            // nothing.
             *sibling = started.filter(|started| {
                 let patience = self.doctor.timeout.try_into().ok();
                 let mut fds = [PollFd::new(&started.control.0, PollFlags::IN)];
@@ -384,7 +385,7 @@ impl<'a> Patients<'a> {
             }
             let gone = !fds[2].revents().is_empty();
             patient.child.stderr.drain();
-            // What it said before it was gone comes first.
+            // The last words of a process come before its end.
             match patient.control.receive::<FromWorkerControl>(0, RecvFlags::DONTWAIT) {
                 Ok(Some((FromWorkerControl::Ready { build, sandbox }, _))) if build == fingerprint::BUILD => {
                     report = Ok(sandbox);
@@ -422,7 +423,7 @@ impl<'a> Patients<'a> {
 
 impl Drop for Patients<'_> {
     fn drop(&mut self) {
-        // What is left of it is in the directory for temporary files.
+        // Anything left over is in the directory for temporary files.
         let _ = fs::remove_dir_all(&self.targets.dir);
     }
 }
@@ -462,7 +463,7 @@ fn open_to_all(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o777))
 }
 
-/// What decides here about layers, for whoever reads a report from elsewhere.
+/// Describes what on this machine decides about layers, for a reader of the report elsewhere.
 fn system() -> Vec<(String, String)> {
     let uname = rustix::system::uname();
     let file = |path: &str| kernel_text(path).map_or("-".into(), |text| text.trim().to_string());

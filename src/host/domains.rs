@@ -22,9 +22,9 @@ pub(super) struct Domains {
 #[derive(Debug, Clone)]
 pub(super) struct Breakage {
     pub(super) broken: BrokenPool,
-    /// For tasks of other domains: no words of this one's.
+    /// Tasks of other domains get this one, without any words of this domain's.
     wordless: BrokenPool,
-    /// The worker's.
+    /// The domain of the worker that died.
     domain: Option<Arc<str>>,
 }
 
@@ -34,7 +34,7 @@ impl Breakage {
         Breakage { broken: BrokenPool::new(death, tasks_in_flight), wordless, domain }
     }
 
-    /// As a task of this domain is told of it.
+    /// Returns the breakage as a task of this domain may see it.
     pub(super) fn told_to(&self, domain: Option<&Arc<str>>) -> BrokenPool {
         let is_its_own = self.domain.as_ref() == domain;
         if is_its_own { self.broken.clone() } else { self.wordless.clone() }

@@ -1,4 +1,4 @@
-//! What is done once the lock is released.
+//! Performs the effects once the lock is released.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::future::Cell;
 use crate::text::Name;
 
 pub(super) enum Effect {
-    /// Until it is posted.
+    /// The job is here until it is posted.
     Job(Option<Job>),
     Flush {
         link: Arc<Link>,
@@ -87,7 +87,7 @@ impl Effect {
                         "a task has run for {after:?}"
                     );
                 });
-                // Its stack comes as a record of the task's own.
+                // The stack comes back as a log record of the task.
                 link.sample(*run);
             }
             Effect::Announce { cell, .. } => cell.announce(),

@@ -15,12 +15,12 @@ use crate::wire::message::{LogRecord, LogSource};
 /// Between two reports of what was dropped.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// So many records dropped in a row are a flood: to read it takes a processor that others need. Its reader
-/// then looks away for a moment, and the task that floods waits for room.
+/// This many dropped records in a row are a flood. Reading one takes a processor that others need, so its
+/// reader looks away for a moment, and the task that floods waits for room.
 const FLOOD_RECORDS: u32 = 2048;
 pub(super) const FLOOD_PAUSE: Duration = Duration::from_millis(8);
 
-/// What a record costs beside its text: to emit many empty ones takes as long.
+/// Each record counts for this much besides its text, since many empty ones take as long to emit.
 const RECORD_BYTES: u64 = 32;
 
 /// What one worker and its tasks log.
@@ -31,14 +31,14 @@ pub(super) struct Logbook {
     allowance: u64,
     refilled: Instant,
     dropped: Dropped,
-    /// Since the reader last looked away.
+    /// The records that were dropped since the reader last looked away.
     dropped_in_a_row: u32,
     reported: Option<Instant>,
     /// The last of all records, the dropped among them.
     last: VecDeque<String>,
 }
 
-/// What went over the rate, since the last report.
+/// The records and bytes over the rate since the last report.
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
     pub(super) records: u64,

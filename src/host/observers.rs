@@ -1,4 +1,4 @@
-//! Those who watch the pool: a bounded queue each, filled without waiting.
+//! The observers of the pool: each has a bounded queue, which is filled without waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -34,7 +34,7 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn open(path: &Path) -> io::Result<Program> {
-        // Not for reading: an executable need not be readable.
+        // It is not opened for reading, since an executable need not be readable.
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?);
         // The path is made absolute, since children start in another directory.
@@ -119,7 +119,7 @@ pub(crate) fn spawn(program: &Program, role: Role, socket: OwnedFd) -> io::Resul
     })
 }
 
-/// Who was killed may have been so by the kernel, for want of memory in its group.
+/// A process that was killed may have been killed by the kernel, because its group was out of memory.
 pub(crate) fn in_group(group: Option<&Group>, cause: DeathCause) -> DeathCause {
     let killed = cause == DeathCause::Signaled(rustix::process::Signal::KILL.as_raw());
     killed.then_some(group).flatten().and_then(Group::out_of_memory).unwrap_or(cause)

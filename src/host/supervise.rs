@@ -47,7 +47,7 @@ pub(crate) enum Job {
     },
 }
 
-/// Where jobs are put; wakes the supervisor.
+/// Jobs are put here, which wakes the supervisor.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     jobs: Sender<Job>,
@@ -293,7 +293,7 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &C
     let (rings, end) = ring::create()?;
     let (control, theirs) = control::pair()?;
     let child = spawn::spawn(program, Role::Worker, theirs)?;
-    // Before its first message, for which it waits: it does nothing outside of its group.
+    // The worker waits for its first message, so it does nothing before it is in its group.
     let (group, report) = cgroups.hold(&group_name(core, child.pid), child.pid);
     let sandbox = SandboxRequest { cgroup: Some(report), ..core.settings.sandbox.clone() };
     let refused = sandbox.refused_cgroup();
@@ -358,7 +358,7 @@ fn listen(core: &Core, ward: &mut Ward) {
         ))) if build != fingerprint::BUILD => "it was built from another version of wasmpool".to_string(),
         Ok(Some(_)) if ward.ready => "it said it was ready twice".to_string(),
         Ok(Some((FromWorkerControl::Ready { mut sandbox, .. }, _))) if sandbox.is_well_formed() => {
-            // Its own word does not count.
+            // The worker's own word does not count.
             let verified = &core.settings.verified;
             for layer in &mut sandbox.layers {
                 let known = verified.iter().find(|(known, _)| *known == layer.layer);
@@ -379,7 +379,7 @@ fn listen(core: &Core, ward: &mut Ward) {
             return;
         }
         Ok(None) => {
-            // Its end of the socket closes when it dies; its death says the rest.
+            // A dying worker closes its end of the socket; its death reports the rest.
             ward.control_open = false;
             return;
         }

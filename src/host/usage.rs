@@ -1,4 +1,4 @@
-//! What an ended process had used.
+//! Reads what a process had used when it ended.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -10,15 +10,15 @@ use crate::files::kernel_text;
 /// What a process has used in its life.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Usage {
-    /// Of all its threads.
+    /// The CPU time of all its threads.
     pub(super) cpu: Duration,
     /// The most that was resident, where the kernel said so. What it shared with its parent until it
     /// became another program counts too.
     pub(super) peak_bytes: Option<u64>,
 }
 
-/// As [`spawn::reap`](super::spawn::reap): waits for the end of a process, and says how it ended; here
-/// with what it used.
+/// Waits for the end of a process as [`spawn::reap`](super::spawn::reap) does, and says how it ended and what
+/// it had used.
 pub(super) fn reap(pidfd: BorrowedFd<'_>) -> (DeathCause, Usage) {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();

@@ -54,7 +54,7 @@ impl CodeKind {
         self == CodeKind::Deterministic
     }
 
-    /// As part of a file's name.
+    /// Returns its name as a part of a file's name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             CodeKind::Plain => "plain",
@@ -65,11 +65,11 @@ impl CodeKind {
     }
 }
 
-/// Whose linear memories the instances of a module have. It shapes the machine code, and so is decided
-/// when the module is compiled.
+/// The owner of the linear memories that a module's instances have. It shapes the machine code, and so is
+/// decided when the module is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum MemoryKind {
-    /// Of the engine's pool: copied on write from an image of the data segments.
+    /// They come from the engine's pool, copied on write from an image of the data segments.
     Pooled,
     /// The worker's own: zeroed and used again, and the data segments are copied.
     Own,

@@ -71,10 +71,10 @@ pub(super) struct Submitted<O> {
 }
 
 enum What<O> {
-    /// Until its result is taken.
+    /// The future of a task, until its result is taken.
     One(Option<TaskFuture<O>>),
     Many(Many<O>),
-    /// So many inputs.
+    /// This many inputs were refused.
     Refused(SubmitError, usize),
 }
 
@@ -171,7 +171,7 @@ impl<O> Submitted<O> {
 
 /// A batch under way.
 struct Many<O> {
-    /// Of the batch; its results come before it is done.
+    /// The future of the batch; its tasks' results come before it is done.
     future: TaskFuture<O>,
     inputs: Bytes,
     count: usize,

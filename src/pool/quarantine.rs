@@ -6,11 +6,11 @@ use super::load::Key;
 use crate::error::ModuleError;
 use crate::limits::compile::{CompileLimit, CompileLimits};
 
-/// What a pool remembers of modules that went over a limit or took the compiler with them, so that
-/// submitting a bomb again costs nothing.
+/// The modules that went over a limit or killed their compiler are remembered here, so that submitting a bomb
+/// again costs nothing.
 ///
-/// Bounded: beyond the maximum the oldest is forgotten. Whoever has that many bombs does not need to submit
-/// one of them twice, so there is nothing to be gained by pushing one out.
+/// The memory is bounded: beyond the maximum the oldest module is forgotten. An attacker with that many bombs
+/// does not need to submit one of them twice, and gains nothing by pushing one out.
 #[derive(Debug)]
 pub(super) struct Quarantine {
     entries: HashMap<Key, Entry>,
@@ -21,7 +21,7 @@ pub(super) struct Quarantine {
 #[derive(Debug)]
 struct Entry {
     error: ModuleError,
-    /// Under which it happened.
+    /// The module failed under these limits.
     limits: CompileLimits,
 }
 

@@ -140,7 +140,7 @@ pub struct SubmitAsync<C> {
     pool: Pool,
     /// Taken when it is accepted.
     request: Result<Option<Request>, SubmitError>,
-    /// Under which it waits for room.
+    /// It waits for room under this ticket.
     ticket: u64,
     callable: std::marker::PhantomData<fn() -> C>,
 }

@@ -1,9 +1,9 @@
-//! What somebody would try who has taken a worker over: native code, as if WebAssembly's own wall
-//! were gone. Run in a throw-away worker that has locked itself down as every other, by `doctor`
-//! and by the tests.
+//! The attacks that somebody would try who has taken a worker over: native code, as if WebAssembly's own wall
+//! were gone. `doctor` and the tests run them in a throw-away worker that has locked itself down as every
+//! other.
 //!
-//! Each attack is harmless where it succeeds: signal 0, the value that was there before, an argument
-//! that the kernel refuses *after* it has looked at our rights.
+//! Each attack is harmless if it succeeds: it sends signal 0, writes the value that was there before, or
+//! passes an argument that the kernel refuses *after* it has looked at our rights.
 
 mod directories;
 mod files;
@@ -20,7 +20,7 @@ use crate::directory::DirAccess;
 use crate::doctor::{AttackOutcome, Attempt, Probe, Targets};
 use crate::walls::SandboxLayer;
 
-/// How a process ends that an attack has replaced by another program.
+/// A process that an attack has replaced by another program ends in this way.
 pub(crate) const REPLACED_EXIT_CODE: i32 = 42;
 
 /// One attempt.
@@ -33,7 +33,7 @@ pub(crate) struct Attack {
     run: fn(&Targets) -> io::Result<String>,
 }
 
-/// All of them, in the order of their places; the last ones are for who has been given directories.
+/// Lists all attacks in the order of their places; the last ones are for workers with directories.
 pub(crate) fn attacks(with_dirs: bool) -> impl Iterator<Item = &'static Attack> {
     let beyond = if with_dirs { directories::ATTACKS } else { &[] };
     [files::ATTACKS, processes::ATTACKS, network::ATTACKS, memory::ATTACKS, kernel::ATTACKS, beyond]

@@ -12,7 +12,7 @@ use crate::wire::memfd;
 /// descriptors (`fs.nr_open`), unless somebody has raised it.
 const NUMBERS_MAX: u64 = 1 << 20;
 
-/// What is left in the end.
+/// Lists the descriptors that are left in the end.
 pub(super) fn left(dirs: usize) -> String {
     let but = if dirs == 0 { String::new() } else { format!(", {dirs} directories") };
     format!("one socket, /dev/null, a pipe for stderr{but}")

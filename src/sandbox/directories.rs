@@ -31,7 +31,7 @@ pub(super) fn confine(dirs: &mut [Granted]) -> io::Result<()> {
             .unwrap_or_else(|_| Err(io::Error::other("the thread for it panicked")))
     };
     let mounted: io::Result<Vec<_>> = dirs.iter().map(mount).collect();
-    // All or none, so that the report is true of all.
+    // All or none are confined, so that the report is true of all.
     for (dir, mount) in dirs.iter_mut().zip(mounted?) {
         dir.descriptor = mount;
     }
@@ -45,7 +45,7 @@ fn mounted(dir: &Granted) -> io::Result<OwnedFd> {
     rustix::process::fchdir(&dir.descriptor).map_err(doing("enter the directory"))?;
     // SAFETY: as above.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.map_err(doing("unshare mounts"))?;
-    // With what is mounted below: without it an ordinary user may not have it copied.
+    // What is mounted below is copied, too: otherwise an ordinary user may not have the copy.
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | libc::AT_RECURSIVE;
     // SAFETY: the path is a valid C string.
     let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, c".".as_ptr(), flags) };
@@ -74,7 +74,7 @@ fn mounted(dir: &Granted) -> io::Result<OwnedFd> {
     if failed == 0 { Ok(tree) } else { Err(doing("mount_setattr")(io::Error::last_os_error())) }
 }
 
-/// Of linux/mount.h.
+/// This is from linux/mount.h.
 const OPEN_TREE_CLONE: libc::c_int = 1;
 
 /// `struct mount_attr` of linux/mount.h.

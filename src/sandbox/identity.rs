@@ -1,4 +1,4 @@
-//! Who the process is, and what it may do by being that.
+//! The process's user and groups, and the rights that they give it.
 
 use std::io;
 

@@ -43,8 +43,8 @@ pub(super) fn restrict(dirs: &[Granted]) -> io::Result<String> {
     }
 }
 
-/// What tasks need for what they may do. Never: to run a program, to make a device, a socket or a FIFO,
-/// to use a device.
+/// Tasks need these rights for what they may do. They never get the right to run a program, to make a device,
+/// a socket or a FIFO, or to use a device.
 fn rights(access: DirAccess) -> BitFlags<AccessFs> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     match access {
@@ -67,7 +67,7 @@ fn but_for(dirs: &[Granted]) -> String {
     }
 }
 
-/// What an older kernel does not cover.
+/// Names what an older kernel does not cover.
 fn absent(abi: ABI) -> String {
     let since = [
         (ABI::V2, "renaming between directories"),

@@ -16,7 +16,7 @@ use seccompiler::{
 use super::doing;
 use crate::directory::DirAccess;
 
-/// Who is to live with the filter.
+/// The process that is to live with the filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
     /// Runs tasks.
@@ -25,7 +25,7 @@ pub(crate) enum Profile {
     ScanningWorker,
     /// Runs tasks that have directories: a weaker wall, for pools that ask for it.
     WithDirectories {
-        /// To be read only, or also written.
+        /// The directories are only read, or also written.
         access: DirAccess,
         /// As [`ScanningWorker`](Self::ScanningWorker) does.
         scans: bool,
@@ -102,7 +102,7 @@ const ADVICE: [c_int; 6] = [
 /// This is `PR_SET_VMA` of linux/prctl.h; its only operation gives a mapping a name.
 const SET_MAPPINGS_NAME: u64 = 0x5356_4d41;
 
-/// What a profile may call.
+/// Lists the calls that a profile may make.
 pub(crate) fn allowed(profile: Profile) -> Vec<Allowed> {
     let mut list = both();
     match profile {
@@ -135,14 +135,15 @@ pub(crate) fn allowed(profile: Profile) -> Vec<Allowed> {
         list.extend(files(access));
     }
     if matches!(profile, Profile::ScanningWorker | Profile::WithDirectories { scans: true, .. }) {
-        // Of the page map that it has open; any other descriptor answers with an error.
+        // The call is for the page map, which the process has open; any other descriptor answers with an
+        // error.
         list.push(when("ioctl", libc::SYS_ioctl, &[Is(1, PAGEMAP_SCAN)]));
     }
     list
 }
 
-/// What tasks with directories need beyond the others: the calls that WASI makes for each of its own.
-/// Which files they reach is not seen here, by path or descriptor; Landlock and the mounts see to that.
+/// Tasks with directories also need these calls, which WASI makes for each of its own. The filter does not
+/// see which files they reach, neither by path nor by descriptor: Landlock and the mounts do.
 fn files(access: DirAccess) -> Vec<Allowed> {
     let read_only = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
     let open = match access {
@@ -150,10 +151,10 @@ fn files(access: DirAccess) -> Vec<Allowed> {
         DirAccess::ReadWrite => always("openat", libc::SYS_openat),
     };
     let mut list = vec![
-        // To enter a directory before it is opened for a task.
+        // A directory is entered before it is opened for a task.
         always("fchdir", libc::SYS_fchdir),
         open,
-        // By the path's side of it: nothing beyond the directory. Its flags are behind a pointer.
+        // The path's side of it reaches nothing beyond the directory. Its flags are behind a pointer, unseen.
         always("openat2", libc::SYS_openat2),
         always("readlinkat", libc::SYS_readlinkat),
         always("getdents64", libc::SYS_getdents64),
@@ -164,7 +165,7 @@ fn files(access: DirAccess) -> Vec<Allowed> {
         always("pwrite64", libc::SYS_pwrite64),
         // Appending.
         always("pwritev2", libc::SYS_pwritev2),
-        // Of a file that is only read, too: it is harmless.
+        // It is harmless, even for a file that is only read.
         always("fsync", libc::SYS_fsync),
         always("fdatasync", libc::SYS_fdatasync),
     ];
@@ -185,12 +186,12 @@ fn files(access: DirAccess) -> Vec<Allowed> {
 /// `_IOWR('f', 16, struct pm_scan_arg)`, of linux/fs.h; the structure has 96 bytes.
 const PAGEMAP_SCAN: u64 = 0xc060_6610;
 
-/// What may be done with a futex, and with which flags.
+/// These operations on a futex are allowed, with these flags.
 const FUTEX_OPERATIONS: [c_int; 4] =
     [libc::FUTEX_WAIT, libc::FUTEX_WAKE, libc::FUTEX_WAIT_BITSET, libc::FUTEX_WAKE_BITSET];
 const FUTEX_FLAGS: u32 = (libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME) as u32;
 
-/// What every child needs.
+/// Every child needs these calls.
 fn both() -> Vec<Allowed> {
     let own_pid = std::process::id();
     vec![

@@ -27,14 +27,14 @@ const ATTENDANT_SLEEPS: u32 = 8;
 pub(crate) struct Bell {
     /// Changes whenever the sleeper is to look again.
     rung: Word,
-    /// What the sleeper waits for, and how far there is an attendant; 0 while nobody is to be woken.
+    /// The bits that the sleeper waits for, and whether there is an attendant; 0 while nobody is to be woken.
     waiting: AtomicU32,
     /// Changes whenever the attendant is to look again.
     called: Word,
 }
 
 impl Bell {
-    /// For the other side: wakes whoever waits for `what`. The caller has published before.
+    /// Wakes whoever on the other side waits for `what`. The caller has published its change before.
     pub(crate) fn ring(&self, what: u32) {
         fence(Ordering::SeqCst);
         let waiting = self.waiting.load(Ordering::SeqCst);
@@ -71,7 +71,7 @@ impl Bell {
         self.rung.wake();
     }
 
-    /// From here on data rings for the attendant, or for nobody while it is awake. One at a time.
+    /// From here on data wakes the attendant, or nobody while it is awake. There is one attendant at a time.
     pub(crate) fn attend(&self) {
         self.waiting.fetch_or(ATTENDED, Ordering::SeqCst);
     }
@@ -82,7 +82,7 @@ impl Bell {
         fence(Ordering::SeqCst);
     }
 
-    /// As [`wait`](Self::wait) for data, for the attendant.
+    /// Waits for data as [`wait`](Self::wait) does, for the attendant.
     pub(crate) fn wait_attending(&self, at_most: Option<Duration>, ready: impl Fn() -> bool) {
         let called = self.called.load();
         self.waiting.fetch_or(ATTENDANT_SLEEPS, Ordering::SeqCst);
@@ -93,7 +93,8 @@ impl Bell {
         self.waiting.fetch_and(!ATTENDANT_SLEEPS, Ordering::SeqCst);
     }
 
-    /// As [`nap`](Self::nap), for the attendant; [`wake_attendant`](Self::wake_attendant) ends it.
+    /// Sleeps as [`nap`](Self::nap) does, for the attendant; [`wake_attendant`](Self::wake_attendant) ends
+    /// it.
     pub(crate) fn nap_attending(&self, duration: Duration, is_over: impl Fn() -> bool) {
         let called = self.called.load();
         if !is_over() {

@@ -31,7 +31,7 @@ pub(crate) fn pair() -> io::Result<(ControlSocket, OwnedFd)> {
     Ok((ControlSocket(ours), theirs))
 }
 
-/// One end.
+/// One end of a control socket.
 #[derive(Debug)]
 pub(crate) struct ControlSocket(pub(crate) OwnedFd);
 

@@ -19,7 +19,7 @@ use crate::octets::{FEW, Octets};
 const MAGIC: [u8; 4] = *b"WP1\0";
 const HEADER_BYTES: usize = 16;
 
-/// What is read at once, at most: many small frames, or the start of a large one.
+/// At most this much is read at once: many small frames, or the start of a large one.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
 
 /// Payloads up to here are written together with their header: one wake-up instead of two.
@@ -84,7 +84,7 @@ pub(crate) fn write_frame<M: Serialize>(
     Ok(frame_bytes)
 }
 
-/// Where frames come from. Takes what is there, and waits for nothing.
+/// A source of frames. It takes what is there, and waits for nothing.
 pub(crate) trait Source {
     /// Copies out at most `into.len()` bytes; 0 if there are none now.
     ///
@@ -99,7 +99,7 @@ pub(crate) trait Source {
     fn append(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize>;
 }
 
-/// What has been read of a stream, up to a frame's payload.
+/// The part of a stream that has been read, up to a frame's payload.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     bytes: Box<[u8]>,

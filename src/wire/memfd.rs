@@ -14,10 +14,10 @@ pub(crate) fn empty(name: &str) -> io::Result<File> {
     Ok(File::from(rustix::fs::memfd_create(name, flags).map_err(calling("memfd_create"))?))
 }
 
-/// From here on its bytes and its size stay; readers begin at its start.
+/// Seals a file: from here on its bytes and its size cannot change, and readers begin at its start.
 ///
 /// # Errors
-/// What the system says, such as that somebody holds a writable mapping of it.
+/// An error of the system's, such as that somebody holds a writable mapping of it.
 pub(crate) fn seal(mut file: &File) -> io::Result<()> {
     file.rewind()?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;

@@ -39,7 +39,7 @@ pub(crate) enum ToWorkerControl {
         wasm_stack_bytes: u32,
         events: EventLevels,
         dirs: Vec<GuestDir>,
-        /// For a throw-away worker of `doctor`, instead of tasks.
+        /// A throw-away worker of `doctor` gets this instead of tasks.
         probe: Option<Box<Probe>>,
     },
     /// Comes with two descriptors: the artifact and its description.
@@ -101,9 +101,9 @@ impl<'de> Deserialize<'de> for Chunk {
 /// Which of its own events a worker tells: 0 none, 1 errors, to 5 everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EventLevels {
-    /// Of the worker's own code.
+    /// The level of the worker's own events.
     pub(crate) own: u8,
-    /// Of the engine's, and whatever else is linked into it.
+    /// The level of the engine's events, and of everything else that is linked into it.
     pub(crate) engine: u8,
 }
 
@@ -114,7 +114,7 @@ pub(crate) enum FromWorkerControl {
         build: u64,
         sandbox: SandboxReport,
     },
-    /// Of a throw-away worker, what its attempt came to.
+    /// The result of a throw-away worker's attempt.
     Probed {
         outcome: AttackOutcome,
     },
@@ -128,11 +128,11 @@ pub(crate) enum FromWorkerControl {
 /// Host to worker, on the ring. The payload is the task's input (of a command: its stdin).
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
-    /// Once the claim allows it. `run` numbers what this worker is sent, from 1: a task that is
-    /// run again has another.
+    /// Runs a task, once the claim allows it. `run` numbers what this worker is sent, from 1: a task that is
+    /// run again has another number.
     ///
-    /// With `items`, a batch: tasks one after the other. The payload is their inputs, each preceded by
-    /// its length as four bytes, little endian.
+    /// With `items` it is a batch of tasks that run one after the other. The payload is their inputs, each
+    /// preceded by its length as four bytes, little endian.
     Run {
         task: TaskId,
         run: u64,
@@ -141,7 +141,7 @@ pub(crate) enum ToWorker {
         entry: Entry,
         limits: TaskLimits,
         items: Option<Items>,
-        /// What the task shares with others; of a batch, each of its tasks.
+        /// The inputs that the task shares with others; for a batch, those of each of its tasks.
         shares: Vec<ShareId>,
     },
 }
@@ -191,7 +191,7 @@ pub(crate) enum FromWorker {
     Done { task: TaskId, verdict: Verdict, cost: Cost, stdout_bytes: u64 },
     /// The next task of a batch has ended. The payload belongs to the verdict.
     Item { task: TaskId, verdict: Verdict, cost: Cost },
-    /// What the worker itself has to say, perhaps of the task at hand. No payload.
+    /// The worker itself reports something, perhaps about the task at hand. There is no payload.
     Event { task: Option<TaskId>, record: LogRecord },
     /// The task at hand asks for something, and waits. Its questions are numbered from 1, and each waits for
     /// the answer to the one before. It has no payload.
@@ -207,9 +207,9 @@ pub(crate) enum LogSource {
     Stdout,
     /// A line of the guest's stderr.
     Stderr,
-    /// Where the guest is, by the worker's word: it was asked.
+    /// The guest's stack, as the worker reports it when it is asked.
     Stack,
-    /// Of an `Event`, and of nothing else.
+    /// The source of an `Event`, and of nothing else.
     Worker,
 }
 

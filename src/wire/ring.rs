@@ -82,7 +82,7 @@ struct Header {
     claims: [AtomicU64; CLAIMS],
 }
 
-/// What is copied before the other side is told: it copies the piece before meanwhile.
+/// The other side is told after each piece of this size, and copies it while the next one is written.
 const PIECE_BYTES: usize = 64 * 1024;
 
 const HEADER_BYTES: usize = 4096;
@@ -255,7 +255,8 @@ impl End {
         self.region.header().claims.get(index as usize)
     }
 
-    /// For the host, before it sends the run: the worker may begin it, or the host take it back.
+    /// The host opens the claim before it sends the run: then the worker may begin it, or the host take it
+    /// back.
     pub(crate) fn open_claim(&self, index: u8, run: u64) {
         if let Some(word) = self.claim_word(index) {
             word.store(run << 2 | OPEN, Ordering::SeqCst);
@@ -269,7 +270,7 @@ impl End {
         })
     }
 
-    /// For the worker: `true` if the run is to begin, `false` if it was taken back.
+    /// The worker claims a run: `true` if it is to begin, `false` if it was taken back.
     pub(crate) fn claim(&self, index: u8, run: u64) -> bool {
         self.settle_claim(index, run, CLAIMED)
     }
@@ -287,8 +288,8 @@ impl End {
         self.claim_word(index).is_some_and(|word| word.load(Ordering::SeqCst) == run << 2 | BEGUN)
     }
 
-    /// For the host: `true` if the worker has not begun the run, and now never will. A worker
-    /// that lies here harms only itself: what it says of that run afterwards is a violation.
+    /// The host takes a run back: `true` if the worker has not begun it, and now never will. A worker that
+    /// lies here harms only itself: what it says of that run afterwards is a violation.
     pub(crate) fn revoke(&self, index: u8, run: u64) -> bool {
         self.settle_claim(index, run, REVOKED)
     }
@@ -299,7 +300,7 @@ impl End {
 pub(crate) struct Producer {
     end: End,
     put: u64,
-    /// Of whoever waits for space here.
+    /// The spinning of whoever waits for space here.
     streaming: Spinning,
 }
 

@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Most time of one spin: what a short answer takes if the other side has to be woken for it. Wake-ups
-/// cost 4 to 65 µs, measured, as deep as the processor sleeps. Once both sides spin, neither is
-/// woken, and a spin ends after a few microseconds.
+/// A spin takes at most as long as a short answer if the other side has to be woken for it, which depends on
+/// how deep the processor sleeps. Once both sides spin, neither is woken, and a spin ends after a few
+/// microseconds.
 const SPIN_MAX: Duration = Duration::from_micros(120);
 
 /// Waits of this length and less would have been worth spinning for: two wake-ups are a part of them.
@@ -22,7 +22,7 @@ const SCORE_LOSS: u32 = 2;
 #[derive(Debug)]
 pub(crate) struct Spinning {
     score: AtomicU32,
-    /// With one processor, whoever spins keeps from running whom it waits for.
+    /// On a single processor, a spinning thread would keep the thread that it waits for from running.
     has_processors: bool,
 }
 
@@ -60,7 +60,7 @@ impl Spinning {
         }
     }
 
-    /// So long was waited, awake or asleep.
+    /// Learns how long was waited, awake or asleep.
     fn learn(&self, waited: Duration) {
         let score = self.score.load(Ordering::Relaxed);
         let score = match waited <= WORTH {

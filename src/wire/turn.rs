@@ -1,4 +1,4 @@
-//! Whose turn it is to read: the usual reader's, or an attendant's. Neither ever waits for the other.
+//! The right to read belongs to the usual reader or to an attendant. Neither ever waits for the other.
 //!
 //! The usual reader finds the turn taken and goes to sleep, since data now rings for whoever has it. But
 //! that one may be about to go, and have looked for the last time: so what was refused is noted, and
@@ -31,7 +31,7 @@ impl<R> Turn<R> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For an attendant: if nobody has it.
+    /// Takes the turn for an attendant, if nobody has it.
     pub(crate) fn try_attend(&self) -> Option<MutexGuard<'_, R>> {
         match self.reader.try_lock() {
             Ok(reader) => Some(reader),
@@ -40,7 +40,8 @@ impl<R> Turn<R> {
         }
     }
 
-    /// For the usual reader: if nobody has it. Else whoever has it will see that it is woken.
+    /// Takes the turn for the usual reader, if nobody has it. Otherwise its holder sees to it that this
+    /// reader is woken.
     pub(crate) fn try_take(&self) -> Option<MutexGuard<'_, R>> {
         self.try_attend().or_else(|| {
             self.refused.store(true, Ordering::SeqCst);
@@ -50,14 +51,14 @@ impl<R> Turn<R> {
         })
     }
 
-    /// For an attendant: `true` if the usual reader is to be woken for having been refused.
+    /// Gives the attendant's turn back; `true` if the usual reader was refused meanwhile and is to be woken.
     pub(crate) fn give_back(&self, reader: MutexGuard<'_, R>) -> bool {
         drop(reader);
         fence(Ordering::SeqCst);
         self.refused.load(Ordering::SeqCst) && self.refused.swap(false, Ordering::SeqCst)
     }
 
-    /// For an attendant: from here on it also sends what the usual reader would send.
+    /// From here on the attendant also sends what the usual reader would send.
     pub(crate) fn attend(&self) {
         self.is_attended.store(true, Ordering::SeqCst);
     }
@@ -78,8 +79,8 @@ impl<R> Turn<R> {
         self.attendant_sleeps.store(false, Ordering::SeqCst);
     }
 
-    /// For the usual reader: somebody else sends what there is to be sent. Whoever finds this true and sleeps
-    /// is woken by the hand-over, if it has looked since it was ready to be woken.
+    /// Whether somebody else sends what is to be sent, so that the usual reader need not. If this is true and
+    /// the reader sleeps, the hand-over wakes it, provided that it has looked since it was ready to be woken.
     pub(crate) fn has_awake_attendant(&self) -> bool {
         fence(Ordering::SeqCst);
         self.is_attended.load(Ordering::SeqCst) && !self.attendant_sleeps.load(Ordering::SeqCst)

@@ -69,7 +69,7 @@ impl Stamp {
         if self.0[6] == 0 {
             return false;
         }
-        // One from the future has not rested, and one before 1970 is none.
+        // A file from the future has not rested, and one from before 1970 counts as not rested.
         let changed = Duration::from_secs(self.0[5].max(self.0[3]));
         SystemTime::UNIX_EPOCH
             .checked_add(changed)
@@ -83,8 +83,8 @@ impl Stamp {
         bytes
     }
 
-    /// One of 4096 names, by device and number, whatever the file holds by now: of two files with the same
-    /// name the last one is remembered.
+    /// Returns one of 4096 names, by device and number and not by content: of two files with the same name
+    /// the last one is remembered.
     fn file_name(&self) -> String {
         let file = self.to_bytes();
         format!("{}.known", &blake3::hash(&file[..16]).to_hex()[..3])
@@ -98,7 +98,7 @@ fn to_file(stamp: Stamp, digest: Digest) -> Vec<u8> {
 }
 
 impl Cache {
-    /// What the file's bytes hash to, if they did when they were read last and have not changed since.
+    /// Returns the digest of the file's bytes when they were read last, if they have not changed since.
     pub(crate) fn digest_of(&self, stamp: Stamp) -> Option<Digest> {
         let mut file = self.open_entry(&stamp.file_name()).ok()??;
         let mut bytes = [0; FILE_BYTES];
@@ -129,7 +129,7 @@ mod tests {
     use crate::files::HostFiles;
     use crate::limits::CACHE_BYTES_MAX;
 
-    /// Of a file that nobody has changed for long.
+    /// The stamp of a file that has not changed for long.
     const STAMP: Stamp = Stamp([1, 2, 3, 1_000_000_000, 5, 1_000_000_001, 7]);
 
     fn cache() -> (tempfile::TempDir, Cache) {
@@ -151,7 +151,7 @@ mod tests {
             other.0[word] += 1;
             assert_eq!(cache.digest_of(other), None, "word {word} differs");
         }
-        // The same file, changed: it is known as it is now.
+        // The same file was changed, and is now known with its new stamp.
         let mut changed = STAMP;
         changed.0[5] += 1;
         cache.remember(changed, changed, Digest::of(b"other"));

@@ -1,4 +1,4 @@
-//! From events to effects: decisions under the lock, actions after it.
+//! Turns events into effects: decisions are made under the lock, and actions follow after it.
 
 use super::*;
 use crate::dispatch::Resolution;
@@ -6,7 +6,7 @@ use crate::future::{Failed, Filled};
 use crate::host::asks::TaskAsks;
 use crate::limits::RESULT_BYTES_BESIDE;
 
-/// With more at once, a pool breaks or is shut down.
+/// More actions than this come at once only if a pool breaks or is shut down.
 const FEW_ACTIONS: usize = 256;
 
 impl Core {
@@ -106,7 +106,7 @@ impl Core {
             // Answered where it is asked, in `drive`.
             Action::Revoke { .. } | Action::Look { .. } => None,
             Action::Begin { worker, task } => {
-                // Of a worker that is gone, its death tells.
+                // The death of a worker that is gone reports the rest.
                 let link = link(state, &worker);
                 let computed = || link.as_ref().and_then(|link| link.computed()).unwrap_or_default();
                 let pid = link.as_ref().map(|link| link.pid);
@@ -206,7 +206,7 @@ impl Core {
                 record.call.asks.iter().for_each(TaskAsks::close);
                 // Here, so that whoever learns of it in another way finds the future done.
                 let filled = record.cell.fill(result, report);
-                // Who waits for one of many goes on with it while the others are ended.
+                // A caller that waits for one of many goes on with it while the others are ended.
                 if filled == Filled::WaitedFor && are_many {
                     record.cell.announce();
                 }

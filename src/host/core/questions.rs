@@ -1,4 +1,4 @@
-//! What can be asked of a pool's state.
+//! Questions about a pool's state.
 
 use super::*;
 

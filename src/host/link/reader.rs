@@ -1,4 +1,4 @@
-//! What a worker says, read by the link's own thread or by a caller that waits for an answer.
+//! Reads what a worker says, on the link's own thread or on that of a caller that waits for an answer.
 
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,13 +13,13 @@ use crate::wire::message::{LogRecord, LogSource};
 /// Answers that are handled under one lock, at most; their inputs are dropped after the last one.
 const ANSWERS_AT_ONCE: usize = 64;
 
-/// With no more runs under way, answers are handled one by one.
+/// With no more runs under way than this, answers are handled one by one.
 const FEW_OUTSTANDING: usize = 8;
 
 /// A piece that the control socket refused is tried again after this long.
 const SEND_AGAIN: Duration = Duration::from_millis(5);
 
-/// So many runs under way are many: nobody waits for the next one alone.
+/// With this many runs under way, nobody waits for the next one alone.
 const MANY_OUTSTANDING: u64 = 4;
 
 /// Bounds of the time that a reader looks away while many runs are under way.
@@ -40,17 +40,17 @@ pub(super) struct Reader {
     /// The run that the worker has spoken of, until it has answered: it is not taken back, and nobody else
     /// removes it from what is outstanding.
     held: Option<Outstanding>,
-    /// Of a worker whose tasks log.
+    /// This exists once the worker's tasks log.
     logbook: Option<Logbook>,
     /// How long a task runs.
     typical: Typical,
-    /// What it was that cannot be; nothing is read after it.
+    /// The violation that the worker has committed; nothing is read after it.
     violation: Option<String>,
     /// An attendant went before it had heard all: of what was read ahead there may be whole frames.
     is_left: bool,
 }
 
-/// What became of a look at what the worker said.
+/// The result of one look at what the worker said.
 struct Drained {
     frames: usize,
     /// It heard all there was; else it stopped, and there may be more that is not in the ring any more.
@@ -60,7 +60,8 @@ struct Drained {
 /// Frames between two questions whether to go on.
 const FRAMES_UNASKED: usize = 64;
 
-/// So many frames beyond what it waits for an attendant hears, since it is at it: but a worker may never end.
+/// A caller that reads in place of the link's thread handles at most this many frames after its own result: a
+/// worker that never stops sending must not keep it.
 const FRAMES_BEYOND: usize = 4096;
 
 impl Reader {
@@ -84,7 +85,7 @@ impl Reader {
         let mut drained = Drained { frames: 0, is_all: false };
         self.is_left = false;
         let mut answers = std::mem::take(&mut self.answers);
-        // Where few are under way, each is handled by itself, and its input goes with it.
+        // If few runs are under way, each answer is handled by itself, and its input is dropped with it.
         let at_once = if link.orders().outstanding.len() > FEW_OUTSTANDING { ANSWERS_AT_ONCE } else { 1 };
         self.logbook.iter_mut().for_each(Logbook::resume);
         while self.violation.is_none() && !self.is_flooded() {
@@ -245,8 +246,8 @@ impl Reader {
         }
     }
 
-    /// Where many runs are under way and each is short: how long to look away, until about two thirds of
-    /// them are done. To be woken for each would cost more than they do.
+    /// Returns how long to look away if many runs are under way and each is short: until about two thirds of
+    /// them are done. A wake-up for each would cost more than the tasks do.
     fn pause(&self, link: &Link) -> Option<Duration> {
         if self.is_flooded() {
             return Some(FLOOD_PAUSE);
@@ -261,7 +262,7 @@ impl Reader {
     }
 }
 
-/// What was said before a record comes before it.
+/// Answers that came before a log record are handled before it.
 fn answer(core: &Core, link: &Link, answers: &mut Answers) {
     if !answers.is_empty() {
         core.answered(link, answers.drain(..));
@@ -277,7 +278,7 @@ impl Link {
     /// one thread less to be woken for an answer. Returns at once if another thread is at it.
     pub(in super::super) fn attend(self: &Arc<Self>, core: &Core, cell: &Cell, deadline: Option<Instant>) {
         let Some(mut reader) = self.reader.try_attend() else { return };
-        // Whoever fills it elsewhere wakes us.
+        // A thread that fills the cell elsewhere wakes this one.
         let waker = Waker::from(self.clone());
         cell.set_attendant(&waker);
         let is_done = || cell.has_news();
@@ -308,7 +309,7 @@ impl Link {
         };
         drop(attendance);
         cell.unset_attendant(&waker);
-        // What rang for nobody is for the link's own thread, and what was not heard to the end.
+        // The link's own thread must see to data that woke nobody, and to what was not read to its end.
         reader.is_left = !is_all;
         let has_news = reader.has_news() || reader.violation.is_some();
         if self.reader.give_back(reader) || has_news || self.is_gone() {
@@ -323,7 +324,7 @@ impl Link {
     }
 }
 
-/// For the cells that the attendant waits for.
+/// The cells that the attendant waits for wake it by this.
 impl Wake for Link {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
@@ -355,8 +356,8 @@ impl Drop for Attendance<'_> {
 /// The link's thread: reads until the process is gone, then reports its death.
 pub(in super::super) fn read_loop(core: &Core, link: &Arc<Link>) {
     become_io_thread();
-    // Its pauses are short: the 50 µs by which the kernel may be late for others would double them. Where
-    // that cannot be set, they are longer.
+    // Its pauses are short, and the kernel's usual slack would double them. If the slack cannot be set, they
+    // are longer.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
     // Wakers and inputs' destructors are others' code; whatever they do, the death is reported.
     if catch_unwind(AssertUnwindSafe(|| listen(core, link))).is_err() {
@@ -387,7 +388,7 @@ fn listen(core: &Core, link: &Link) {
             Err(violation) => return link.kill_for(DeathCause::ProtocolViolation(violation.to_string())),
         };
         let is_gone = link.is_gone();
-        // Whoever attends leaves when the process is gone; what is there then is all there is.
+        // An attendant leaves when the process is gone, and then nothing more can come.
         let reader = if is_gone { Some(link.reader.take()) } else { link.reader.try_take() };
         let mut is_amid = !drained;
         if let Some(mut reader) = reader {

@@ -29,7 +29,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         run: |targets| {
             let (dir, name) = (last(targets)?, c"created".as_ptr() as usize);
             let opened = open(dir, c"../created", libc::O_WRONLY | libc::O_CREAT)?;
-            // Where a directory has nothing above it, `..` is itself.
+            // If a directory has nothing above it, `..` is the directory itself.
             match call(libc::SYS_unlinkat, [dir as usize, name, 0, 0, 0, 0]) {
                 Ok(_) => Err(refused("it was made in the directory itself")),
                 Err(_) => Ok(opened),
@@ -118,12 +118,12 @@ pub(super) const ATTACKS: &[Attack] = &[
     },
 ];
 
-/// To be read.
+/// Returns the directory that may be read.
 fn first(targets: &Targets) -> io::Result<RawFd> {
     targets.dirs.first().copied().ok_or_else(|| refused("there is no directory"))
 }
 
-/// To be written, if one is.
+/// Returns the directory that may be written to, if there is one.
 fn last(targets: &Targets) -> io::Result<RawFd> {
     targets.dirs.last().copied().ok_or_else(|| refused("there is no directory"))
 }
