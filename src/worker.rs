@@ -119,9 +119,9 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
         loaded::Modules::new(shared.clone(), running, &memories)
             .map_err(|error| engine_error("make the engines (reserve addresses)", &error))
     };
-    // Those that scan the page map open it while there is a /proc. Others are made behind the empty root: their
-    // pools ask std for the number of processors, 22 times, and it reads the cgroup's quota where it can,
-    // which was a tenth of a worker's start.
+    // Engines that scan the page map are made while there is a /proc to open it. The others are made behind
+    // the empty root: there, std cannot read the cgroup's quota each time a pool asks for the number of
+    // processors, which made up a good part of a worker's start.
     let scanning = pagemap_scan.then(modules).transpose()?;
     // Asked for once, of the kernel, and remembered.
     rustix::param::page_size();

@@ -14,7 +14,7 @@ use super::settings::{self, Settings};
 use super::trace::Trace;
 use crate::{Isolation, Pool, ShutdownMode};
 
-/// What there is to be measured, by how it is typed.
+/// The levels that can be measured, and how they are typed.
 const LEVELS: [(&str, Isolation, args::Level); 2] = [
     ("instance", Isolation::Instance, args::Level::Instance),
     ("reuse", Isolation::Reuse, args::Level::Reuse),
@@ -32,10 +32,10 @@ const AHEAD_PER_WORKER: usize = 16;
 /// Width of the longest bar.
 const PLOT_COLUMNS: usize = 40;
 
-/// Most rows of the plot; a row is a doubling.
+/// The plot has at most this many rows; each row is a doubling.
 const PLOT_ROWS_MAX: usize = 12;
 
-/// What was measured at one level.
+/// The measurements at one level.
 struct Level {
     name: &'static str,
     /// Sorted, in nanoseconds.
@@ -143,7 +143,7 @@ fn finish(pending: &Pending) -> Result<(), Failure> {
 }
 
 impl Level {
-    /// By nearest rank.
+    /// Returns a percentile by nearest rank.
     fn percentile_ns(&self, percent: usize) -> u64 {
         let rank = (self.latencies_ns.len() * percent).div_ceil(100).max(1);
         self.latencies_ns.get(rank - 1).copied().unwrap_or_default()
@@ -153,7 +153,8 @@ impl Level {
         self.calls as f64 / self.took.as_secs_f64().max(1e-9)
     }
 
-    /// How many calls took how long, by doublings: what a bar's calls took at least, and how many they are.
+    /// Counts calls by how long they took, in doublings: the least that a bar's calls took, and how many they
+    /// are.
     fn histogram(&self) -> Vec<(u64, usize)> {
         let mut bars: Vec<(u64, usize)> = Vec::new();
         for ns in &self.latencies_ns {

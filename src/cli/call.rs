@@ -1,4 +1,4 @@
-//! What is called, and how its result is read: a task with or without types, or a command.
+//! Calls a task, with or without types, or a command, and reads its result.
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::{
 /// The name that the pool and its reports use for a command's task.
 const COMMAND: &str = "_start";
 
-/// What stands in an argument for the input.
+/// In an argument this stands for the input.
 const PLACEHOLDER: &str = "{}";
 
 /// Something of a module that can be called with one input after the other.
@@ -47,14 +47,14 @@ pub(super) enum Pending {
     Command(TaskFuture<CommandOutput>),
 }
 
-/// What a call returned.
+/// The result of a call.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// One line of JSON, from a typed task.
+    /// A typed task's result is one line of JSON.
     Json(String),
-    /// From an untyped task.
+    /// An untyped task's result is bytes.
     Bytes(Bytes),
-    /// From a command, whatever its exit code.
+    /// A command's result, whatever its exit code.
     Command(CommandOutput),
 }
 
@@ -148,7 +148,7 @@ impl Call {
         }
     }
 
-    /// What [`submit`](Self::submit) would refuse, without submitting.
+    /// Checks what [`submit`](Self::submit) would refuse, without submitting.
     pub(super) fn check(&self, given: Given, placed: Option<&str>) -> Result<(), Failure> {
         match &self.kind {
             Kind::Task { description, .. } => input::encode(description, given).map(drop),
@@ -159,7 +159,7 @@ impl Call {
         }
     }
 
-    /// What would be run with this as its input, in words.
+    /// Says in words what would be run with this input.
     pub(super) fn show(&self, module: &str, stdin: &str, placed: Option<&str>) -> String {
         match &self.kind {
             Kind::Task { description, .. } => format!("{module} {} < {stdin}", description.name),
@@ -272,7 +272,7 @@ impl Pending {
         }
     }
 
-    /// What the call cost, once it is done.
+    /// Returns what the call cost, once it is done.
     pub(super) fn report(&self) -> TaskReport {
         match self {
             Pending::Task { future, .. } => future.report(),

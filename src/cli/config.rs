@@ -35,7 +35,7 @@ working directory may come with what somebody else wrote: it may lower limits,
 not raise them, and say how things look (color, progress); all other settings
 are refused there. It must be a regular file, and not lie where tasks may write.";
 
-/// Most bytes of a file.
+/// A file has at most this many bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 const FILE_NAME: &str = "wasmpool.toml";
@@ -48,9 +48,9 @@ const FLAG: &str = "--config";
 
 /// One setting that a file may have.
 struct Key {
-    /// Of the flag, without dashes.
+    /// The flag's name, without dashes.
     name: &'static str,
-    /// What holds where nobody says otherwise.
+    /// The value that holds if nothing sets another.
     default: &'static str,
     scope: Scope,
     stray: Stray,
@@ -155,27 +155,27 @@ fn size(text: &str) -> Option<u128> {
     text.parse::<ByteSize>().ok().map(|size| size.as_u64().into())
 }
 
-/// What a file says.
+/// The settings of one file.
 #[derive(Debug)]
 struct FromFile {
     path: PathBuf,
     /// The folder in which the file was found; `check_files` asks whether tasks may write there.
     folder: Folder,
-    /// By key.
+    /// The values, by key.
     values: Vec<(&'static str, String)>,
 }
 
 /// The arguments with what stands behind them.
 pub(super) struct Typed {
     pub(super) args: Args,
-    /// By key.
+    /// The value and the source of each setting, by key.
     sources: Vec<(&'static str, String, String)>,
     files: Vec<FromFile>,
 }
 
 /// What can be wrong with the arguments.
 pub(super) enum Wrong {
-    /// As clap says it; help and version are of this kind, too.
+    /// An error of clap's; help and version are of this kind, too.
     Clap(clap::Error),
     File(Failure),
 }
@@ -197,7 +197,7 @@ pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, 
     let files = files(&typed).map_err(Wrong::File)?;
     for key in &KEYS {
         let Some((value, _)) = value_in(&files, key.name) else { continue };
-        // Once in the life of the process.
+        // The value is leaked once in the life of the process.
         let value: &'static str = value.to_string().leak();
         let id = key.name.replace('-', "_");
         let with_default = |arg: clap::Arg| arg.default_value(value);
@@ -307,7 +307,7 @@ fn source(key: &Key, matches: &ArgMatches, files: &[FromFile]) -> (&'static str,
         (value.to_string(), path.display().to_string())
     } else {
         let default = match key.name {
-            // Where it is depends on the environment.
+            // The default place depends on the environment.
             "cache-dir" => default_cache_dir(),
             _ => key.default.to_string(),
         };

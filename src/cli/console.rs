@@ -65,7 +65,7 @@ impl Console {
     }
 }
 
-/// What follows a guest's line feed must not look like a line of our own.
+/// Indents a guest's message: what follows a line feed must not look like a line of our own.
 pub(super) fn indented(message: &str) -> String {
     let mut lines = message.lines();
     let mut text = lines.next().unwrap_or_default().to_string();
@@ -109,7 +109,7 @@ impl Lines {
     }
 }
 
-/// Where stdout is a file whose last line has no end, since whoever wrote it was killed: ends it.
+/// Ends the last line of stdout, if it is a file whose writer was killed amid a line.
 pub(super) fn end_torn_line() -> Result<(), Failure> {
     let is_torn = || {
         let stdout = io::stdout();
@@ -124,7 +124,7 @@ pub(super) fn end_torn_line() -> Result<(), Failure> {
     if is_torn() == Some(true) { print_line("") } else { Ok(()) }
 }
 
-/// One line on stdout.
+/// Prints one line on stdout.
 pub(super) fn print_line(line: &str) -> Result<(), Failure> {
     streams::stdout().write_all(format!("{line}\n").as_bytes()).map_err(Failure::Output)
 }

@@ -22,7 +22,7 @@ Exit codes:
   A WASI command's own exit code is passed on, and may be one of these; --json
   tells them apart.";
 
-/// How this process ends. The codes stand here and nowhere else.
+/// How this process ends. The codes are decided here and nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     /// Everything was done.
@@ -35,7 +35,7 @@ pub(super) enum Exit {
     Module,
     /// `map`: some inputs failed.
     Some,
-    /// Nothing that the task or the caller did.
+    /// It is neither the task's nor the caller's doing.
     Machinery,
     /// A signal asked for the end; the code is the one that shells show.
     Interrupted(u8),
@@ -59,7 +59,7 @@ impl Exit {
     }
 }
 
-/// What stopped a command.
+/// The reason why a command stopped.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// The arguments do not go together, or not with the module.
@@ -147,7 +147,7 @@ impl Failure {
                 Exit::Machinery
             }
             Failure::Task(_) | Failure::Exited(_) => Exit::Task,
-            // Whoever closed the pipe has what they wanted.
+            // A reader who closed the pipe has what they wanted.
             Failure::Output(_) if self.is_closed_pipe() => Exit::Success,
             Failure::Output(_) | Failure::Machinery(_) => Exit::Machinery,
         }
@@ -284,7 +284,7 @@ fn task_kind(error: &TaskError) -> &'static str {
         TaskError::Panic { .. } => "panic",
         TaskError::Guest { .. } => "guest",
         TaskError::InputDecode { .. } => "input_decode",
-        // As where it is refused before it is sent.
+        // The pool uses the same words when it refuses the input before it is sent.
         TaskError::InputTooLarge { .. } => "input_too_large",
         TaskError::OutputDecode { .. } => "output_decode",
         TaskError::Timeout { .. } => "timeout",

@@ -47,7 +47,7 @@ static ASKED: AtomicI32 = AtomicI32::new(0);
 /// The listener receives what a signal asks for. Without a listener a signal ends this process at once.
 static LISTENER: Mutex<Option<Sender<Ask>>> = Mutex::new(None);
 
-/// What a signal asks of work that is under way.
+/// A signal asks this of work that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     /// Start nothing more, and let what runs go on for at most this long.

@@ -51,7 +51,7 @@ pub(super) fn init(
     files: &HostFiles,
     console: &Console,
 ) -> Result<Option<FileWriter>, Failure> {
-    // Whoever asks for more of the workers is shown it.
+    // A caller who asks for more of the workers is shown it here, too.
     let workers = format!("{WORKER}={}", level_filter(common.engine_log.max(worker_log(common))));
     let variable = std::env::var(VARIABLE).ok().filter(|filter| !filter.is_empty());
     let for_console = variable.clone().unwrap_or_else(|| match (common.quiet, common.verbose) {
@@ -116,7 +116,7 @@ where
             if !fields.task.is_empty() {
                 write!(out, ", task {}", fields.task)?;
             }
-            // Of the engine's words it is worth to know whose they are.
+            // The engine's words say whose they are.
             if !fields.origin.starts_with("wasmpool::") {
                 write!(out, ", {}", fields.origin)?;
             }

@@ -52,7 +52,7 @@ use tally::Tally;
 const AHEAD_PER_WORKER: usize = 128;
 const AHEAD_MIN: usize = 512;
 
-/// What is done with each input.
+/// The plan for each input.
 #[derive(Debug)]
 struct Plan {
     call: Call,
@@ -133,7 +133,7 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     done.map(|()| collector.tally.exit())
 }
 
-/// With retries a worker's death is a failure like any other.
+/// With retries, a worker's death is a failure like any other.
 fn builder(args: &MapArgs) -> PoolBuilder {
     match args.retries {
         0 => Pool::builder(),

@@ -25,7 +25,7 @@ const FALLBACK_FLAGS: &str = "\
 export {variable}_RUSTFLAGS=\"-C link-self-contained=no -L /usr/lib/wasm32-wasi \\
   -C link-arg=/usr/lib/wasm32-wasi/crt1-command.o\"\n";
 
-/// What is made, by path; `{name}` and the like are filled in.
+/// The files that are made, by path; `{name}` and the like are filled in.
 const TASK_FILES: [(&str, &str); 3] = [
     ("Cargo.toml", include_str!("new/task/Cargo.toml.in")),
     ("src/lib.rs", include_str!("new/task/lib.rs.in")),
@@ -78,7 +78,7 @@ pub(super) fn new(args: &NewArgs, files: &HostFiles, console: &Console) -> Resul
 struct Guest<'a> {
     name: &'a str,
     kind: GuestKind,
-    /// Of a task.
+    /// A task's SDK.
     sdk: Option<PathBuf>,
 }
 
@@ -97,7 +97,7 @@ impl Guest<'_> {
         }
     }
 
-    /// To build it, and to run it once and many times.
+    /// Returns the commands that build it, and run it once and many times.
     fn commands(&self) -> String {
         let target = self.target();
         let build = format!("cargo build --release --target {target}");
@@ -153,7 +153,7 @@ fn crate_name(path: &Path) -> Result<String, Failure> {
     Ok(name.to_string())
 }
 
-/// Where the SDK is, if one is needed.
+/// Finds the SDK, if one is needed.
 fn sdk(args: &NewArgs) -> Result<Option<PathBuf>, Failure> {
     if args.kind == GuestKind::Command {
         return Ok(None);

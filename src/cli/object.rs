@@ -179,7 +179,7 @@ fn frames(backtrace: &[Frame]) -> Value {
         .collect()
 }
 
-/// What a task cost, times in microseconds.
+/// Returns what a task cost, with times in microseconds.
 pub(super) fn report(report: &TaskReport) -> String {
     Object::new()
         .field("queued_us", micros(report.queued))

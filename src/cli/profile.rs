@@ -36,7 +36,7 @@ const EVERY: Duration = Duration::from_millis(10);
 const SAMPLES_MAX: u64 = 10_000_000;
 const STACKS_MAX: usize = 20_000;
 
-/// One for the process: the subscriber is one, too.
+/// There is one for the process, as there is one subscriber.
 static IS_ON: AtomicBool = AtomicBool::new(false);
 static SEEN: Mutex<Option<Seen>> = Mutex::new(None);
 
@@ -95,7 +95,7 @@ impl Seen {
     /// time that its samples stand for.
     fn to_speedscope(&self, name: &str) -> serde_json::Value {
         let (mut frames, mut numbers) = (Vec::new(), HashMap::new());
-        // Where in a function it was does not count.
+        // The place within a function does not count.
         let mut stacks = BTreeMap::<_, u64>::new();
         for (stack, count) in &self.stacks {
             *stacks.entry(functions(stack)).or_default() += count;

@@ -1,4 +1,4 @@
-//! What the arguments mean: the pool, the options of each task, the loaded module.
+//! Turns the arguments into a pool, the options of each task, and the loaded module.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::{
 /// Log limit of a task whose profile is made, unless set.
 const PROFILE_LOG_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// What all commands share.
+/// The settings that all commands share.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) workers: Option<usize>,
@@ -80,7 +80,7 @@ impl Settings {
         self.build(Pool::builder(), workers_default)
     }
 
-    /// As [`pool`](Self::pool), for tasks of this kind.
+    /// Builds a pool for tasks of this kind.
     pub(super) fn pool_for(
         &self,
         target: &Target,
@@ -133,7 +133,8 @@ impl Settings {
     }
 }
 
-/// What workers say of themselves: where nobody says otherwise, in as much detail as the pool.
+/// Returns how much workers log of themselves: if nothing else is asked for, in as much detail as the pool
+/// does.
 pub(super) fn worker_log(common: &Common) -> Severity {
     common.worker_log.unwrap_or(match common.verbose {
         0 => Severity::Warn,
@@ -153,7 +154,7 @@ pub(super) fn level_filter(severity: Severity) -> LevelFilter {
     }
 }
 
-/// What compiling the module may cost.
+/// Returns what compiling the module may cost.
 fn compile_limits(common: &Common) -> CompileLimits {
     let mut limits = if common.trust_module { CompileLimits::trusted() } else { CompileLimits::new() };
     if let Some(cpu_time) = common.compile_cpu_time {
@@ -219,7 +220,7 @@ pub(super) fn task_options(target: &Target) -> TaskOptions {
     options
 }
 
-/// The same, with the files that the tasks share.
+/// Returns the options with the files that the tasks share.
 pub(super) fn shared_options(
     pool: &Pool,
     target: &Target,
@@ -230,7 +231,8 @@ pub(super) fn shared_options(
     })
 }
 
-/// What the module is compiled for: to count fuel where that is limited, and for a seed.
+/// Returns what the module is compiled for: it counts fuel if that is limited, and is deterministic for a
+/// seed.
 pub(super) fn module_options(target: &Target) -> Result<ModuleOptions, Failure> {
     if matches!(target.interrupt, Some(Stop::Kill))
         && (target.fuel.is_some() || target.deterministic.is_some())

@@ -31,7 +31,7 @@ const PROCESS: u32 = 1;
 /// The thread of what waits.
 const QUEUE: u32 = 0;
 
-/// What a viewer that counts in nanoseconds may be wrong by at both ends of a slice.
+/// A viewer that counts in nanoseconds may be wrong by this much at both ends of a slice.
 const ROUNDING: Duration = Duration::from_nanos(2);
 
 /// Bytes of a slice's name.
@@ -91,7 +91,7 @@ impl Trace {
 fn follow(mut events: Events, out: impl Write, bytes_max: u64) -> io::Result<Ended> {
     let mut timeline = Timeline::new(out)?;
     let mut is_full = false;
-    // To the end, even of a full one: the pool counts what its observers do not read.
+    // It reads to the end, even if the buffer was full: the pool counts what its observers do not read.
     let mut dropped = 0;
     while let Some(event) = events.next() {
         if events.dropped() > dropped {
@@ -235,7 +235,7 @@ impl<W: Write> Timeline<W> {
         let took = at.saturating_sub(began);
         self.slice((&name, "task"), pid, began, took, args)?;
         match report {
-            // What is not the guest's time lies on both sides of it.
+            // The time that is not the guest's lies on both sides of the guest's time.
             Some(report) if !report.run.is_zero() => {
                 let run = report.run.min(took);
                 self.slice(("run", "guest"), pid, began + (took - run) / 2, run, json!({"task": task.get()}))
@@ -306,7 +306,7 @@ impl<W: Write> Timeline<W> {
     }
 }
 
-/// With fractions: many tasks take less than one.
+/// The number has fractions, since many tasks take less than one microsecond.
 fn micros(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e3
 }

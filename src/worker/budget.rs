@@ -1,4 +1,4 @@
-//! What a task's memories and tables may hold together.
+//! Bounds what a task's memories and tables hold together.
 
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ impl Budget {
         Budget { limit, used: 0, peak: 0, refused: None, refused_entries: None, began, refusals: None }
     }
 
-    /// What is held now.
+    /// Returns what they hold now.
     pub(super) fn used(&self) -> u64 {
         self.used
     }

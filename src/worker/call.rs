@@ -20,7 +20,7 @@ pub(super) struct Call<'a> {
     pub(super) output: Outputs,
 }
 
-/// What came of a call.
+/// The result of a call.
 pub(super) struct Ended {
     pub(super) verdict: Verdict,
     pub(super) payload: Payload,
@@ -42,7 +42,7 @@ pub(super) struct Standing {
     instance: Instance,
     memory: Option<Memory>,
     alloc: Option<TypedFunc<(u32,), u32>>,
-    /// That of the last task, by its index.
+    /// The function of the last task, by its index.
     task: Option<(usize, TaskFunction)>,
 }
 
@@ -97,10 +97,10 @@ impl Standing {
     }
 }
 
-/// What belongs to the verdict.
+/// The payload that belongs to the verdict.
 pub(super) enum Payload {
     Owned(Vec<u8>),
-    /// In the guest's memory, within its bounds: it is sent from there.
+    /// It lies in the guest's memory, within its bounds, and is sent from there.
     Guest(Memory, Range<usize>),
 }
 

@@ -17,12 +17,12 @@ pub(super) enum Clock {
 }
 
 impl Clock {
-    /// For a store in which nothing reads it.
+    /// Makes a clock for a store in which nothing reads it.
     pub(super) fn none() -> Self {
         Clock::Virtual(VirtualTime::default())
     }
 
-    /// What the monotonic clock and the wall clock say at the same moment.
+    /// Returns what the monotonic clock and the wall clock say at the same moment.
     pub(super) fn read(&self) -> (Duration, Duration) {
         match self {
             Clock::System(clock) => (clock.monotonic(), HostWallClock::now(clock)),
@@ -48,7 +48,7 @@ pub(super) struct Coarse {
 }
 
 impl Coarse {
-    /// With a resolution of 0 as fine as the system's.
+    /// Makes clocks of this resolution; 0 means as fine as the system's.
     pub(super) fn new(resolution: Duration) -> Self {
         let resolution = resolution.clamp(Duration::from_nanos(1), CLOCK_RESOLUTION_MAX);
         Coarse { resolution, began: Instant::now() }
@@ -61,12 +61,12 @@ impl Coarse {
 
     fn cut(&self, time: Duration) -> Duration {
         let beyond = time.as_nanos() % self.resolution.as_nanos();
-        // What is beyond a multiple is less than the time itself, whose nanoseconds fit.
+        // The part beyond a multiple is less than the time itself, whose nanoseconds fit.
         time.saturating_sub(duration(beyond))
     }
 }
 
-/// Of nanoseconds, whatever their number.
+/// Converts any number of nanoseconds.
 fn duration(nanoseconds: u128) -> Duration {
     const PER_SECOND: u128 = 1_000_000_000;
     let seconds = u64::try_from(nanoseconds / PER_SECOND).unwrap_or(u64::MAX);
@@ -121,7 +121,7 @@ impl VirtualTime {
     }
 
     fn advance_to(&self, time: u64) {
-        // One thread runs a task, hence no read-modify-write.
+        // Only one thread runs the task, so no read-modify-write is needed.
         self.0.store(time.min(VIRTUAL_TIME_MAX), Ordering::Relaxed);
     }
 }

@@ -1,4 +1,4 @@
-//! What a task took: wall time, and CPU time of this thread.
+//! Measures what a task took: wall time, and CPU time of this thread.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const KNOWN_FOR: Duration = Duration::from_millis(1);
 pub(super) struct CpuClock {
     began: Instant,
     known_at: Instant,
-    /// What the thread's clock said when it was last read, plus what was estimated since.
+    /// The thread's clock when it was last read, plus what was estimated since.
     known_cpu_ns: u64,
 }
 

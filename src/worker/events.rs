@@ -1,12 +1,12 @@
-//! What the worker's own code, and the engine's, says through `tracing` and `log`: records on their way to
-//! the host's subscriber.
+//! Records of the worker's own code and of the engine (through `tracing` and `log`), on their way to the
+//! host's subscriber.
 //!
-//! The main thread says it at once, and waits for room as with what a task logs, so that both keep their
-//! order. Any other thread is the watcher, which nothing may hold up: what would have to wait stands in a
-//! short queue, and goes out before whatever is said next. So does what is said before the rings are there. What the
-//! queue has no room for is counted, and the count is told.
+//! The main thread sends its records at once, and waits for room as with a task's logs, so that both keep
+//! their order. Any other thread is the watcher, which nothing may hold up: a record that would have to wait
+//! goes into a short queue, and is sent before the next one. So are records from before the rings exist.
+//! Records that the queue has no room for are counted, and the count is reported.
 //!
-//! Whoever speaks on the ring holds its lock; no code that does so says anything here.
+//! A thread that writes to the ring holds its lock, so the code under that lock must not log.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -81,7 +81,7 @@ impl Reporter {
             let _ = tracing::subscriber::set_global_default(ToReporter(self.clone()));
         }
         if self.levels.engine > 0 {
-            // Once in the life of the process.
+            // It is leaked once in the life of the process.
             let logger: &'static ToReporter = Box::leak(Box::new(ToReporter(self.clone())));
             if log::set_logger(logger).is_ok() {
                 log::set_max_level(log_filter(self.levels.engine));
@@ -95,7 +95,7 @@ impl Reporter {
         self.send();
     }
 
-    /// What is said from here on is of this task.
+    /// From here on records are of this task.
     pub(super) fn begin(&self, task: TaskId) {
         self.task.store(task.0, Ordering::Relaxed);
     }
@@ -113,7 +113,7 @@ impl Reporter {
         self.send();
     }
 
-    /// What is still to be said, where nobody will listen: for stderr, of which the end is kept.
+    /// Returns the records that nobody will take, for stderr, whose end is kept.
     pub(super) fn rest(&self) -> Vec<String> {
         let queue = std::mem::take(&mut *self.queue());
         queue.events.into_iter().map(|(_, record)| format!("{} {}", record.message, record.fields)).collect()
@@ -141,7 +141,7 @@ impl Reporter {
         if std::thread::current().id() == self.main {
             return self.flush(&mut *to_host.lock().unwrap_or_else(PoisonError::into_inner), true);
         }
-        // Whoever holds it takes along what waits, or it is said with what comes next.
+        // The thread that holds the lock sends the waiting records, or they go out with the next one.
         let mut to_host = match to_host.try_lock() {
             Ok(to_host) => to_host,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -154,7 +154,7 @@ impl Reporter {
     fn flush(&self, to_host: &mut dyn ToHost, may_wait: bool) {
         let mut frame = Vec::new();
         while let Some((task, record)) = self.next() {
-            // Of one that has been answered meanwhile it would come too late.
+            // A record of a task that was answered meanwhile would come too late.
             let is_at_hand = task != 0 && task == self.task.load(Ordering::Relaxed);
             let event = FromWorker::Event { task: is_at_hand.then_some(TaskId(task)), record };
             frame.clear();
@@ -199,7 +199,7 @@ impl ToReporter {
 }
 
 impl Subscriber for ToReporter {
-    /// By what is known of a place in the code: it is asked once for each.
+    /// It decides by what is known of a place in the code, and is asked once for each place.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.is_event() && number(metadata.level()) <= self.level(metadata.target())
     }

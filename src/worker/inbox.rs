@@ -1,4 +1,4 @@
-//! What the host sends, frame by frame; each payload goes straight to where it is wanted.
+//! Reads what the host sends, frame by frame; each payload goes straight to where it is wanted.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! One task: a fresh store and instance, the call, and what came of it.
+//! Runs one task: it makes a fresh store and instance, calls, and judges the result.
 //!
 //! An instance serves one task, or under `Isolation::Reuse` one after the other, until one of them
 //! does not succeed. Between two tasks, when nothing waits, the next instance of the module at hand
@@ -36,7 +36,7 @@ pub(super) struct Runner {
     dirs: Vec<TaskDir>,
     shared: Arc<Shared>,
     to_host: Arc<Mutex<dyn Write + Send>>,
-    /// One for all tasks, which begin it anew.
+    /// All tasks share it, and each begins it anew.
     journal: Journal,
     /// Drives the timers of WASI; no thread of its own.
     runtime: tokio::runtime::Runtime,
@@ -58,7 +58,7 @@ struct Kept {
     served: u32,
 }
 
-/// What the host asked for.
+/// The host's request.
 pub(super) struct Order {
     pub(super) task: TaskId,
     pub(super) run: u64,
@@ -82,11 +82,11 @@ pub(super) type Answer<'a> = &'a mut dyn FnMut(&mut dyn Input, Outcome<'_>) -> i
 /// The level of a task's stack, among its records.
 const WARN: u8 = 2;
 
-/// So many tasks of one module in a row make it worth to prepare for the next.
+/// After this many tasks of one module in a row, it is worth preparing for the next.
 const PREPARED_AFTER: u32 = 2;
 
 impl Runner {
-    /// Before the process locks itself down.
+    /// This must be called before the process locks itself down.
     pub(super) fn new(
         modules: Modules,
         dirs: Vec<TaskDir>,
@@ -168,7 +168,7 @@ impl Runner {
         if self.kept.is_some() {
             return;
         }
-        // Nothing of a guest's runs while no task is at hand: no deadline would end it.
+        // No code of the guest's may run while no task is at hand, since no deadline would end it.
         if loaded.description.uses_wasi || loaded.description.has_start {
             return;
         }
@@ -294,7 +294,7 @@ impl Runner {
     fn ready(&mut self, loaded: &Loaded, order: &Order) -> wasmtime::Result<Box<Kept>> {
         let TaskLimits { memory_bytes_max, instance_tasks_max, .. } = order.limits;
         let kept = self.kept.take().filter(|kept| {
-            // One that is over this task's limit is made again, and fails as it should.
+            // An instance that is over this task's limit is made again, and then fails as it should.
             kept.module == order.module
                 && kept.served < instance_tasks_max
                 && kept.store.data().budget.used() <= memory_bytes_max
@@ -410,7 +410,7 @@ impl Outputs {
         self.0.iter().flatten().find_map(GuestOutput::overflow)
     }
 
-    /// How much was written to stdout, and that followed by what was written to stderr.
+    /// Returns how much was written to stdout, and then stdout and stderr in one piece.
     fn take(&self) -> (u64, Vec<u8>) {
         let Some([stdout, stderr]) = &self.0 else { return (0, Vec::new()) };
         let mut bytes = stdout.take();

@@ -9,8 +9,8 @@ use crate::text::truncated;
 use crate::wire::frame::write_frame;
 use crate::wire::message::{FromWorker, LogRecord, LogSource};
 
-/// Where the records of the task at hand go. Cheap to clone: stdout, stderr and the log import share
-/// it, and so do all tasks of a worker, one after the other.
+/// Takes the records of the task at hand. It is cheap to clone: stdout, stderr and the log import share it,
+/// and so do all tasks of a worker, one after the other.
 #[derive(Clone)]
 pub(super) struct Journal(Arc<Mutex<Inner>>);
 
@@ -50,7 +50,7 @@ impl Journal {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From here on it is this task's.
+    /// From here on it takes this task's records.
     pub(super) fn begin(&self, task: TaskId, bytes_max: u64, overflow: LogOverflow) {
         let mut inner = self.lock();
         (inner.task, inner.bytes_max, inner.overflow) = (task, bytes_max, overflow);
@@ -97,7 +97,7 @@ impl Journal {
         Ok(())
     }
 
-    /// What the task's records came to.
+    /// Returns what the task's records came to.
     pub(super) fn end(&self) -> Logged {
         let inner = self.lock();
         let is_fatal = inner.overflow == LogOverflow::Fail && inner.dropped > 0;
@@ -110,6 +110,6 @@ impl Journal {
 pub(super) struct Logged {
     /// Bytes over the limit.
     pub(super) dropped: u64,
-    /// All bytes that the task logged, if they are its end.
+    /// All bytes that the task logged, if it ended because of them.
     pub(super) fatal_bytes: Option<u64>,
 }

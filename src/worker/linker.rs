@@ -1,4 +1,4 @@
-//! What a guest can import: WASI preview 1, and the byte ABI's `log` and `panic`; its shared inputs are in
+//! The imports of a guest: WASI preview 1, and the byte ABI's `log` and `panic`; its shared inputs are in
 //! `shares`.
 
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(crate) struct TaskState {
     pub(super) stdin: Option<AskedStdin>,
     /// Message and location of the guest's panic.
     pub(super) panic: Option<(String, String)>,
-    /// In the order of the task's options.
+    /// They are in the order of the task's options.
     pub(super) shares: Vec<Arc<Mapping>>,
 }
 
@@ -46,7 +46,7 @@ impl TaskState {
         self.shares.clear();
     }
 
-    /// For a store in which nothing runs.
+    /// Makes a state for a store in which nothing runs.
     pub(crate) fn for_linking() -> Self {
         TaskState {
             run: 0,

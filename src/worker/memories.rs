@@ -58,23 +58,23 @@ use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 use self::door::{DOOR_BYTES_MAX, Door, WINDOW_BYTES_MAX};
 use crate::compile::settings::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES};
 
-/// All of a slot: the memory between two guards.
+/// A slot holds the memory and a guard on both sides.
 const SLOT_BYTES: usize = GUARD_BYTES + MEMORY_BYTES + GUARD_BYTES;
 
-/// Of a memory with more than that, everything is given back: to ask takes as long as some 10 faults for
-/// every 16 MiB.
+/// A larger memory is given back whole, since asking about it would take longer than some faults do.
 const ASKED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// With more than that resident, everything is given back; and with more than that in all memories that wait.
-/// Zeroing is faster than faults beyond it, too: this bounds what a worker keeps for nobody.
+/// If more than this is resident in a memory, or in all that wait together, it is given back. Zeroing would
+/// be faster than faults even then: this bounds what a worker keeps for nobody.
 const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 const KEPT_BYTES_IN_ALL_MAX: usize = 16 * 1024 * 1024;
 
-/// From here on a memory asks for huge pages: one fault instead of 512 where a large payload is written.
-/// Not before: what is small would be zeroed by two megabytes at a time. A multiple of such a page.
+/// From here on a memory asks for huge pages, so that a large payload costs one fault instead of 512. A
+/// smaller memory does not, since it would be zeroed by two megabytes at a time. It is a multiple of such a
+/// page.
 const HUGE_FROM_BYTES: usize = 4 * 1024 * 1024;
 
-/// What stays accessible of a slot that waits: it counts as data of this process.
+/// This much of a waiting slot stays accessible, and counts as data of this process.
 const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Every so many resets everything is given back: else what one task has touched would be zeroed for all
@@ -89,7 +89,7 @@ const FORGET_EXCESS_EVERY: u32 = 8;
 /// Pages that are never much.
 const FEW_PAGES: usize = 16;
 
-/// Of all engines of a worker.
+/// The memories of all engines of a worker.
 #[derive(Clone)]
 pub(crate) struct Memories(Arc<Shared>);
 
@@ -102,7 +102,7 @@ struct Shared {
 struct Slots {
     waiting: Vec<Slot>,
     lent: usize,
-    /// What the kernel says of each page.
+    /// The kernel's word on each page.
     residency: Vec<u8>,
 }
 
@@ -136,7 +136,7 @@ unsafe impl MemoryCreator for Memories {
             return Err(format!("no memory is made with {minimum} bytes of {reserved:?} and {guard}"));
         }
         let slot = self.0.take(minimum).map_err(|error| format!("no room for a memory: {error}"))?;
-        // From here on it goes back, whatever happens.
+        // From here on the slot is given back, whatever happens.
         let mut memory = Memory { slot: Some(slot), size: 0, minimum, shared: self.0.clone() };
         memory.grow(minimum).map_err(|error| format!("no memory of {minimum} bytes: {error}"))?;
         Ok(Box::new(memory))
@@ -161,14 +161,14 @@ impl Shared {
             None => return Err(io::Error::other("all are in use")),
         };
         slot.shrink(slot.accessible.min(bytes))?;
-        // One at a time, since the reserve is for one.
+        // Only one memory at a time opens by faults, since the reserve is for one.
         slot.opens_by_faults = slots.lent == 0 && bytes <= DOOR_BYTES_MAX && door::hold_reserve();
         slot.extend(slot.accessible)?;
         slots.lent += 1;
         Ok(slot)
     }
 
-    /// To be lent again, or unmapped.
+    /// Takes a slot back, to be lent again or unmapped.
     fn give_back(&self, mut slot: Slot, minimum: usize) {
         let mut slots = self.lock();
         slots.lent = slots.lent.saturating_sub(1);
@@ -198,7 +198,7 @@ impl Shared {
         };
         match found {
             Found::Zeroed if slot.resets < every => {}
-            // What is always large would only be opened again.
+            // A slot that is always large would only be opened again.
             Found::Much if !is_little && slot.large_resets < FORGET_EVERY => slot.forget(false)?,
             _ => slot.forget(true)?,
         }
@@ -212,7 +212,7 @@ impl Shared {
         if pages == 0 {
             return Found::Zeroed;
         }
-        // Before and after, see above.
+        // Swap must be off both before and after the question; see above.
         if !self.swaps.are_off() || !slot.resident(residency) || !self.swaps.are_off() {
             return Found::Much;
         }
@@ -237,13 +237,13 @@ impl Shared {
     }
 }
 
-/// What a reset is to do, or has done.
+/// The result of looking at a slot for a reset, and so what the reset is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Zeroed,
     /// Everything is to be given back: there is much, or nobody knows.
     Much,
-    /// The same: there is much more than is usual.
+    /// Everything is to be given back, since there is much more than is usual.
     Unusual,
 }
 
@@ -255,29 +255,29 @@ fn is_resident(page: u8) -> bool {
 /// Room for one memory: a mapping of its own.
 #[derive(Debug)]
 struct Slot {
-    /// Where the guard before it begins.
+    /// The guard before the memory begins here.
     start: NonNull<u8>,
     /// Bytes of the memory that can be accessed, in whole pages; not those beyond. What is open lies below.
     accessible: usize,
     /// `None`: all that is accessible is open.
     door: Option<Door>,
-    /// Else it is opened at once.
+    /// If this is `false`, the memory is opened at once.
     opens_by_faults: bool,
-    /// Where what was open ended before it was cut off at `accessible`.
+    /// The open part ended here before it was cut off at `accessible`.
     cut: usize,
     /// The largest that `accessible` was since everything was given back.
     touched: usize,
     /// Bytes that may be resident while it waits, and of these beyond what is accessible.
     kept: usize,
     kept_beyond: usize,
-    /// Since everything was given back: resets, the pages that were resident at the first, and how often it
-    /// were many more.
+    /// Counted since everything was given back: the resets, the pages that were resident at the first one,
+    /// and how often there were many more.
     resets: u32,
     usual: Option<usize>,
     excesses: u32,
     /// Resets in a row of more than a window.
     large_resets: u32,
-    /// What is accessible is not what `accessible` says.
+    /// `accessible` may be wrong, so the slot must not be used again.
     is_broken: bool,
 }
 
@@ -325,7 +325,7 @@ impl Slot {
         unsafe { self.start.as_ptr().add(GUARD_BYTES) }
     }
 
-    /// What can be accessed without a fault.
+    /// Returns the part that can be accessed without a fault.
     fn open(&self) -> Range<usize> {
         self.door.as_ref().map_or(0..self.accessible, Door::open)
     }
@@ -343,7 +343,7 @@ impl Slot {
         let (to, open) = (to.max(self.accessible), self.open());
         let by_faults = self.opens_by_faults && self.is_window() && to <= DOOR_BYTES_MAX;
         let wanted = match by_faults {
-            // What the tasks before this one touched there.
+            // The tasks before this one touched that part.
             true if self.cut > self.accessible && open.end == self.accessible => open.start..self.cut.min(to),
             true => open.clone(),
             false => 0..to,
@@ -357,7 +357,7 @@ impl Slot {
         if to >= self.cut {
             self.cut = 0;
         }
-        // What was kept there counts again where it is asked for.
+        // What was kept there counts again when it is asked for.
         self.kept_beyond = if self.accessible >= self.touched { 0 } else { self.kept_beyond };
         Ok(())
     }
@@ -438,7 +438,7 @@ impl Slot {
             return Found::Unusual;
         }
         self.kept = kept;
-        // What lies beyond is kept, but not asked for again until it is accessible.
+        // The part beyond is kept, but not asked for again until it is accessible.
         self.kept_beyond += beyond;
         Found::Zeroed
     }
@@ -534,7 +534,7 @@ impl Drop for Memory {
 /// The kernel's list of devices in use for swap, kept open: a worker can open nothing later.
 enum Swaps {
     List(File),
-    /// For all that is known, pages may be swapped out.
+    /// Nothing is known, so pages may be swapped out.
     Unknown,
 }
 

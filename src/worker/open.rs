@@ -9,7 +9,7 @@ use wiggle::GuestMemory;
 use super::linker::{TaskState, WASI_MODULE};
 use crate::limits::{TASK_DESCRIPTORS_MAX, WASI_CALL_BYTES_MAX};
 
-/// As the specification of WASI has them, the last one being where the new descriptor goes.
+/// These are the arguments of WASI's specification; the last one is where the new descriptor goes.
 type Arguments = (i32, i32, i32, i32, i32, i64, i64, i32, i32);
 
 /// Replaces wasmtime's.
@@ -57,7 +57,7 @@ async fn open(mut caller: Caller<'_, TaskState>, arguments: Arguments) -> Result
     let number = number.map_or(u32::MAX, u32::from_le_bytes);
     // The lowest free one is taken, and `fd_renumber` only swaps: so it says how many there are.
     if number as usize >= TASK_DESCRIPTORS_MAX {
-        // It is open, so it can be closed.
+        // The file is open, so closing it cannot fail.
         let _ = wasi.fd_close(&mut GuestMemory::Unshared(memory), number.into()).await;
         return Ok(Errno::Mfile as i32);
     }

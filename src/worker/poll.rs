@@ -51,7 +51,7 @@ pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
     Ok(())
 }
 
-/// Where in the guest's memory everything is.
+/// The places in the guest's memory.
 struct Place {
     subscriptions: i32,
     events: i32,
@@ -185,7 +185,7 @@ fn event(subscription: &[u8]) -> [u8; EVENT_BYTES] {
     let mut event = [0; EVENT_BYTES];
     event[..8].copy_from_slice(&subscription[..8]);
     event[10] = subscription[8];
-    // Of a descriptor: how many bytes there are, at least.
+    // For a descriptor, this says that there is at least one byte.
     event[16] = u8::from(subscription[8] != 0);
     event
 }

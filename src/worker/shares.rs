@@ -14,7 +14,7 @@ use crate::wire::message::ShareId;
 
 /// A shared input, unmapped when nobody has it any longer.
 pub(super) struct Mapping {
-    /// None of an empty one.
+    /// An empty input has no mapping.
     base: Option<NonNull<u8>>,
     len: usize,
 }
@@ -57,10 +57,10 @@ impl Drop for Mapping {
     }
 }
 
-/// One that could not be mapped says why, to each task that has it.
+/// A shared input, or the message why it could not be mapped, which each of its tasks gets.
 pub(super) type Arrived = std::result::Result<Arc<Mapping>, String>;
 
-/// What the host has sent, and not taken back.
+/// The shared inputs that the host has sent and not taken back.
 pub(super) type Mappings = Arrivals<ShareId, Arrived>;
 
 impl Mappings {
@@ -71,7 +71,7 @@ impl Mappings {
         }
         for ((share, bytes), file) in shares.iter().zip(files) {
             let mapping = Mapping::new(file, *bytes).map(Arc::new);
-            // Before anyone can find it: then it is told before its tasks end.
+            // It is logged before any task can find it, and so before its tasks end.
             match &mapping {
                 Ok(_) => tracing::debug!(share = share.0, bytes, "a shared input is mapped"),
                 Err(error) => {

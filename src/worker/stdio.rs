@@ -11,7 +11,7 @@ use super::journal::Journal;
 use crate::limits::LOG_RECORD_BYTES_MAX;
 use crate::wire::message::LogSource;
 
-/// What a guest is told that it may write at once.
+/// A guest is told that it may write this much at once.
 const WRITE_BYTES: usize = 64 * 1024;
 
 /// One output stream of a guest.
@@ -37,7 +37,7 @@ impl GuestOutput {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was captured.
+    /// Takes what was captured.
     pub(super) fn take(&self) -> Vec<u8> {
         match &mut *self.lock() {
             Sink::Capture { bytes, .. } => std::mem::take(bytes),
@@ -109,7 +109,7 @@ impl IsTerminal for GuestOutput {
 
 impl StdoutStream for GuestOutput {
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
-        // Only WASI 0.3 asks for this one, and it is not linked.
+        // Only WASI 0.3 calls this, and it is not linked.
         Box::new(tokio::io::sink())
     }
 

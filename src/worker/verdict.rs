@@ -1,4 +1,4 @@
-//! From the engine's error to the task's verdict.
+//! Turns the engine's error into the task's verdict.
 
 use wasmtime::{Error, GcHeapOutOfMemory, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
@@ -12,7 +12,7 @@ use crate::wire::message::Verdict;
 /// Bytes of one function's name in a backtrace.
 const NAME_BYTES_MAX: usize = 1024;
 
-/// What a failed call means. `interrupted`: whether the host had asked this task to stop.
+/// Judges a failed call; `interrupted` says whether the host had asked this task to stop.
 pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> Verdict {
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return Verdict::Exited { code: exit.0 };

@@ -1,5 +1,5 @@
-//! What a task is given of WASI: memory for its outputs, clocks, randomness, and nothing else
-//! unless the caller or the pool's builder says so.
+//! Makes what a task has of WASI: memory for its outputs, clocks and randomness, and nothing else unless the
+//! caller or the pool's builder says so.
 //!
 //! | a guest asks for | and gets |
 //! |---|---|

@@ -21,11 +21,11 @@ use crate::refused::calling;
 use crate::wire::control::ControlSocket;
 use crate::wire::message::{ModuleId, ShareId, ToWorkerControl};
 
-/// How often, and how many times, an interrupt that is not heeded is repeated.
+/// An interrupt that is not heeded is repeated this often, and this many times.
 const REPEAT_EVERY: Duration = Duration::from_millis(2);
 const REPEATS: u32 = 20;
 
-/// The same, for a stack that is asked for: the next message waits meanwhile.
+/// A question for a stack is repeated fewer times, since the next message waits meanwhile.
 const SAMPLE_REPEATS: u32 = 3;
 
 /// Between the watcher and the main thread.
@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     sampled: AtomicU64,
     /// The run at hand.
     current: AtomicU64,
-    /// For a task that waits inside a host call.
+    /// This interrupts a task that waits inside a host call.
     pub(super) interrupt: Notify,
     /// The engines whose epoch an interrupt bumps, for a task that computes.
     engines: Mutex<Vec<Engine>>,

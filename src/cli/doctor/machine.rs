@@ -1,4 +1,4 @@
-//! What of this machine matters to a pool, with a hint for each problem.
+//! Checks what matters to a pool on this machine, with a hint for each problem.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,7 +17,7 @@ const DESCRIPTORS_PER_WORKER: u64 = 8;
 /// Descriptors that are left to the embedder.
 const DESCRIPTORS_SPARE: u64 = 64;
 
-/// What guests are compiled for.
+/// Guests are compiled for these targets.
 const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip1"];
 
 /// One thing that was looked at.

@@ -31,7 +31,7 @@ pub(super) fn collect(tasks: &[TaskDescription]) -> Vec<TypeDefinition> {
 }
 
 impl TypeDefinition {
-    /// In the manner of Rust.
+    /// Shows the definition as Rust would write it.
     pub(super) fn text(&self) -> String {
         let TypeDefinition { kind, name, parts } = self;
         let line = format!("{kind} {name} {{ {} }}", parts.join(", "));

@@ -322,7 +322,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// As postcard does: no more bytes than the width needs, and no bits beyond it.
+    /// Reads a number as postcard does: with no more bytes than its width needs, and no bits beyond it.
     fn varint(&mut self, bits: u32) -> Result<u128, DecodeError> {
         let mut number = 0u128;
         for shift in (0..bits).step_by(7) {

@@ -18,7 +18,7 @@ use crate::module::TaskDescription;
 use crate::schema::{Node, Schema, Variant};
 use crate::text::truncated;
 
-/// What an error shows of a value.
+/// An error shows this much of a value.
 const SHOWN_BYTES_MAX: usize = 60;
 
 /// Why a text cannot be the input.
@@ -40,7 +40,7 @@ impl Refused {
 /// Where a value does not fit its type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mismatch {
-    /// From `$`, the whole input: `$.points[3].x`.
+    /// The path begins at `$`, the whole input: `$.points[3].x`.
     pub(crate) path: String,
     /// The argument in which it lies, where the input was an array of them.
     pub(crate) argument: Option<String>,

@@ -20,7 +20,7 @@ use crate::cli::console::Console;
 /// Lines that wait to be written.
 const QUEUE_LINES_MAX: usize = 8192;
 
-/// Where lines are handed in: a layer of the subscriber.
+/// A layer of the subscriber, which hands lines in.
 pub(super) struct ToFile {
     format: LogFormat,
     queue: Arc<Mutex<Option<Sender<String>>>>,

@@ -19,9 +19,9 @@ const SIZE_BYTES: u64 = 64 * 1024 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Rotation {
     Never,
-    /// At midnight, UTC.
+    /// Rotates at midnight, UTC.
     Daily,
-    /// Before it has more bytes than this.
+    /// Rotates before the file would have more bytes than this.
     Size(u64),
 }
 
@@ -51,7 +51,7 @@ pub(super) struct LogFile {
     /// terminal or a device.
     named: Option<Named>,
     bytes: u64,
-    /// Of what is in it.
+    /// The day of its lines.
     day: String,
     rotation: Rotation,
     kept: usize,
@@ -203,7 +203,7 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// What is in the folder, by name.
+    /// Returns what is in the folder, by name.
     fn files(folder: &Path) -> Vec<(String, String)> {
         let mut files: Vec<_> = std::fs::read_dir(folder)
             .expect("reads")

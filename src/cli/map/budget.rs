@@ -48,7 +48,7 @@ impl Budget {
         self.inputs.load(Ordering::SeqCst)
     }
 
-    /// Nothing more is to begin.
+    /// Ends the budget: no further input begins.
     pub(super) fn close(&self) {
         self.account.close();
     }

@@ -1,4 +1,4 @@
-//! What comes of the calls: order, retries, the job log, and when to stop.
+//! Collects the calls' results: it decides about order, retries, the job log, and when to stop.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ enum Event {
     Tick,
 }
 
-/// Where events come from.
+/// The sources of events.
 pub(super) struct Sources<'a> {
     pub(super) fed: &'a Receiver<Fed>,
     pub(super) signals: &'a Receiver<Ask>,
@@ -67,7 +67,7 @@ pub(super) struct Collector<'a> {
     pub(super) tally: Tally,
     stop: Stop,
     has_all: bool,
-    /// Under way, by number.
+    /// The calls under way, by number.
     open: HashMap<u64, (Job, Pending)>,
     finished: (Sender<usize>, Receiver<usize>),
     /// Done, but not their turn.
@@ -75,7 +75,7 @@ pub(super) struct Collector<'a> {
     /// These calls are done, but their results are so large that they are not decoded before their turn: as
     /// JSON they would be larger still.
     large: BTreeSet<u64>,
-    /// Whose turn it is.
+    /// The next number whose turn it is.
     next: u64,
 }
 
@@ -120,14 +120,15 @@ impl<'a> Collector<'a> {
             };
             progress.show(tally, || pool.stats(), label, console);
         }
-        // What was stopped left gaps.
+        // Stopped inputs left gaps in the order.
         for (_, settled) in std::mem::take(&mut self.ready) {
             self.put(settled)?;
         }
         self.lines.flush()
     }
 
-    /// Once it was stopped, nothing new is taken; but what was submitted before may have run, and counts.
+    /// Whether nothing more will come. A stopped map takes nothing new, but what was submitted before may
+    /// have run, and counts.
     fn is_done(&self) -> bool {
         let is_stopped = || self.stop > Stop::No && self.budget.inputs() == self.ready.len();
         self.open.is_empty() && (self.has_all || is_stopped())
@@ -150,7 +151,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// What is there at once, else shows what is buffered and waits.
+    /// Returns an event that is there; otherwise it shows what is buffered, and waits.
     fn next_event(&mut self, sources: &Sources<'_>) -> Result<Event, Failure> {
         if let Ok(ask) = sources.signals.try_recv() {
             return Ok(Event::Signal(ask));
@@ -278,7 +279,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// One call is done.
+    /// Settles a call that is done.
     fn settle(
         &mut self,
         mut job: Job,
@@ -316,16 +317,16 @@ impl<'a> Collector<'a> {
             self.tally.no_worker = true;
             self.stop(Stop::Soon);
         }
-        // What ended with the pool was not its own failure: where there is a log, it is to be run again, and
-        // then has its line.
+        // A task that ended with the pool did not fail by itself: if there is a log, it will be run again,
+        // and has its line then.
         if is_end && self.log.is_some() {
             return self.take_turn(number, Settled::Stopped { charge });
         }
         let line = self.outputs.line(&job, result.as_ref(), &report)?;
-        // Of stdin that cannot be read there is no more to be said the next time.
+        // If stdin cannot be read, there is no input that a later run could skip.
         let is_recorded = self.log.is_some() && !matches!(job.label, Label::Stdin);
         let record = is_recorded.then(|| record(&job, &result, &report));
-        // Until its turn comes, the line is held.
+        // The line is held until its turn comes, so the charge is lowered to its size.
         charge.settle((line.len() as u64 + RESULT_BYTES_BESIDE).min(charge.bytes()));
         let stop = self.plan.halt.after(self.tally.ok, self.tally.failed);
         if stop > self.stop {
@@ -365,7 +366,7 @@ impl<'a> Collector<'a> {
             Settled::Done { line, record, charge } => {
                 self.lines.push(&line)?;
                 if let (Some(log), Some(record)) = (&mut self.log, record) {
-                    // What is recorded must be out.
+                    // A result must be written before it is recorded.
                     self.lines.flush()?;
                     log.append(&record)?;
                 }

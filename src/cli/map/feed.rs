@@ -13,12 +13,12 @@ use crate::cli::call::Pending;
 use crate::cli::exit::Failure;
 use crate::cli::input::Given;
 
-/// What comes of reading the inputs.
+/// The result of reading an input.
 pub(super) enum Fed {
     Started(Box<Started>),
     /// The job log says that it is done.
     Skipped,
-    /// Nothing may go on.
+    /// The map cannot go on.
     Unusable(Failure),
 }
 
@@ -30,9 +30,9 @@ pub(super) struct Started {
 
 /// One input on its way.
 pub(super) struct Job {
-    /// From 1, as all inputs are counted.
+    /// The number counts all inputs, from 1.
     pub(super) seq: u64,
-    /// From 0, as those are counted that are run.
+    /// The number counts the inputs that are run, from 0.
     pub(super) number: u64,
     pub(super) label: Label,
     pub(super) digest: Digest,
@@ -96,7 +96,7 @@ fn submit(plan: &Plan, label: &Label, content: Vec<u8>) -> Result<Pending, Failu
     plan.call.submit(given, Some(&label.short()), placed.as_deref())
 }
 
-/// What a call is given of an input: itself, and what stands for it in the arguments.
+/// Returns what a call is given of an input: its content, and what stands for it in the arguments.
 pub(super) fn given(
     plan: &Plan,
     label: &Label,
@@ -107,7 +107,7 @@ pub(super) fn given(
         return Ok((given, None));
     }
     if let Label::File(path) = label {
-        // So are those bytes shown that are none.
+        // Bytes that are no text are shown as this character, too.
         if plan.call.has_placeholder() && path.contains(char::REPLACEMENT_CHARACTER) {
             return Err(Failure::Input("the file's name is not UTF-8, so it cannot be an argument".into()));
         }

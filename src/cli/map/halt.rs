@@ -13,17 +13,17 @@ struct Rule {
     count: u64,
 }
 
-/// How far a map has been stopped. Only ever more.
+/// How far a map has been stopped. It only ever increases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stop {
     No,
     /// Nothing more is begun.
     Soon,
-    /// What runs is ended.
+    /// Running tasks are ended.
     Now,
 }
 
-/// What is counted.
+/// The ends that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
     Fail,
@@ -32,7 +32,7 @@ enum What {
 }
 
 impl Halt {
-    /// What is to happen after so many successes and failures.
+    /// Returns what is to happen after so many successes and failures.
     pub(super) fn after(&self, ok: u64, failed: u64) -> Stop {
         let Some(rule) = self.0 else { return Stop::No };
         let seen = match rule.what {

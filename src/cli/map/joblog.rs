@@ -22,7 +22,7 @@ use crate::text::is_harmless;
 const HEADER: &str = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\tInput\n";
 const COLUMNS: usize = 10;
 
-/// Most bytes of a record that is read; what is longer is none of ours.
+/// A record that is longer than this is not ours, and is not read.
 const RECORD_BYTES_MAX: usize = 64 * 1024;
 
 /// Most bytes of `Command`.
@@ -49,7 +49,7 @@ pub(super) struct Record {
     pub(super) digest: Digest,
 }
 
-/// What stands for an input in the log: by it those of another run are told apart. 0 is none.
+/// Stands for an input in the log, and tells the inputs of another run apart. 0 means none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Digest(u32);
 
@@ -61,7 +61,7 @@ impl Digest {
     }
 }
 
-/// What a log says is done: four bytes for each input.
+/// The inputs that a log says are done, in four bytes each.
 #[derive(Debug, Default)]
 pub(super) struct Done {
     pages: HashMap<u64, Box<[u32; Done::PAGE as usize]>>,
@@ -128,7 +128,7 @@ impl JobLog {
         }
         let len = file.metadata().map_err(|error| cannot("read", error))?.len();
         let resumes = args.resume || args.resume_failed;
-        // One without records is what a run leaves that could not begin.
+        // A run that could not begin leaves a log without records.
         if len > HEADER.len() as u64 && !resumes {
             let path = path.display();
             return Err(Failure::Usage(format!(
@@ -148,7 +148,7 @@ impl JobLog {
         Ok(Some((log, done, warnings)))
     }
 
-    /// What is done by the log of a dry run, which is left as it is.
+    /// Reads what the log of a dry run says is done, and leaves the log as it is.
     pub(super) fn look(args: &MapArgs, files: &HostFiles) -> Result<Done, Failure> {
         let Some(path) = &args.joblog else { return Ok(Done::default()) };
         match files.read_own(path, Finding::Usual) {
@@ -195,7 +195,7 @@ impl Record {
     }
 }
 
-/// What is done, and how many bytes are whole lines.
+/// Returns what is done, and how many bytes are whole lines.
 fn read(file: &File, path: &Path, only_successes: bool) -> Result<(Done, u64), Failure> {
     let refused = |number: u64, what: &str| {
         Failure::Usage(format!(

@@ -1,4 +1,4 @@
-//! Where results go: lines on stdout, and files where these are asked for.
+//! Writes results: as lines on stdout, and as files if these are asked for.
 
 use std::borrow::Cow;
 use std::io;
@@ -13,7 +13,7 @@ use crate::cli::object::{self, Object};
 use crate::files::{Folder, HostFiles, Locked, OpenError};
 use crate::{TaskReport, text};
 
-/// Most bytes that a file's name takes from its input's.
+/// A file's name takes at most this many bytes from its input's.
 const NAME_BYTES_MAX: usize = 100;
 
 /// How results are written.

@@ -1,4 +1,4 @@
-//! How far a map is: a bar on a terminal, lines elsewhere.
+//! Shows how far a map is: with a bar on a terminal, and with lines elsewhere.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::{PoolStats, TaskId, WorkerState};
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Most workers that are shown one by one.
+/// At most this many workers are shown one by one.
 const WORKERS_SHOWN_MAX: usize = 64;
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ enum Shown {
 
 impl Progress {
     pub(super) fn begin(args: &MapArgs, quiet: bool, total: Option<u64>, console: &Console) -> Progress {
-        // Of a terminal that moves no cursor, lines.
+        // A terminal that cannot move its cursor gets lines.
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let is_terminal = std::io::stderr().is_terminal() && !is_dumb;
         let shown = match args.progress {

@@ -1,4 +1,4 @@
-//! Where `map` takes its inputs from.
+//! The sources of a map's inputs.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -19,7 +19,7 @@ use crate::files::{Folder, HostFiles, Identity, OpenError};
 use crate::limits::INPUT_BYTES_MAX;
 use crate::text::quoted;
 
-/// What a label shows of a line.
+/// A label shows this much of a line.
 const SHOWN_BYTES_MAX: usize = 80;
 
 /// An input that was found.
@@ -61,7 +61,7 @@ pub(super) struct Item {
     pub(super) content: Result<Content, Failure>,
 }
 
-/// What is there of an input before it is needed.
+/// An input's content, as far as it exists before it is needed.
 #[derive(Debug)]
 pub(super) enum Content {
     Line(Vec<u8>),
@@ -95,7 +95,7 @@ impl Content {
         }
     }
 
-    /// By what a job log knows it: the line, or the file's path.
+    /// Returns how a job log knows it: by the line, or by the file's path.
     pub(super) fn digest(&self) -> Digest {
         match self {
             Content::Line(line) => Digest::of(line),
@@ -104,7 +104,7 @@ impl Content {
     }
 }
 
-/// What an input is called in results and errors.
+/// The name of an input in results and errors.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Label {
     File(String),
@@ -125,7 +125,7 @@ impl Source {
         Ok(if args.jsonl { Source::JsonLines } else { Source::Lines })
     }
 
-    /// How many inputs there are, where that is known.
+    /// Returns how many inputs there are, if that is known.
     pub(super) fn len(&self) -> Option<usize> {
         match self {
             Source::Files(files) => Some(files.found.len()),
@@ -310,7 +310,7 @@ fn skip_line(stdin: &mut impl BufRead) -> io::Result<()> {
 }
 
 impl Label {
-    /// For logs and errors of the pool.
+    /// Returns a short name for logs and errors of the pool.
     pub(super) fn short(&self) -> String {
         match self {
             Label::File(path) => path.clone(),

@@ -1,4 +1,4 @@
-//! What has become of the inputs so far.
+//! Counts what has become of the inputs so far.
 
 use std::time::Duration;
 

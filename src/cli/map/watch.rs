@@ -8,7 +8,7 @@ use crate::files::kernel_text;
 use crate::text::{Name, truncated};
 use crate::{PoolStats, TaskId, WorkerState};
 
-/// Most rows.
+/// The table has at most this many rows.
 const ROWS_MAX: usize = 64;
 
 /// Bytes of a label.
@@ -53,7 +53,7 @@ fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// What a process holds of its own and shared, in memory now.
+/// Returns how much memory a process holds now, its own and shared.
 pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
     let statm = kernel_text(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;

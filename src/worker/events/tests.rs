@@ -5,7 +5,7 @@ use std::io;
 use super::*;
 use crate::wire::frame::{Assembly, Source};
 
-/// What was written, and how much more can be without waiting.
+/// The records that were written, and how much more can be written without waiting.
 #[derive(Default)]
 struct Written {
     bytes: Vec<u8>,
@@ -134,7 +134,7 @@ fn another_thread_never_waits_and_what_it_has_no_room_for_is_counted() {
     speaks.join().expect("it says all");
     drop(held);
     let other = reporter.clone();
-    // Nor does it where the ring is free, and full.
+    // The watcher does not wait if the ring is free and full, either.
     let speaks = std::thread::spawn(move || with(&other, || tracing::info!("one more")));
     speaks.join().expect("it says all");
     assert!(said(&ring).is_empty());

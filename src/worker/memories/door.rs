@@ -34,27 +34,27 @@ use crate::compile::settings::MEMORIES_MAX;
 /// Beyond this nothing is opened by faults.
 pub(super) const DOOR_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What is open at the most before everything is: it is all zeroed, whether it was touched or not.
+/// At most this much is open before everything is: it is all zeroed, whether it was touched or not.
 pub(super) const WINDOW_BYTES_MAX: usize = 256 * 1024;
 
-/// What a fault opens: a multiple of the page size, which is more than 4 KiB on some machines.
+/// A fault opens this much: a multiple of the page size, which is more than 4 KiB on some machines.
 const STEP_BYTES: usize = 16 * 1024;
 
-/// Of a process: a worker's memories, which all its engines share. Tests have many.
+/// A process has this many doors, for a worker's memories, which all its engines share. Tests have many.
 const DOORS_MAX: usize = if cfg!(test) { 4096 } else { MEMORIES_MAX };
 
 static PLACES: [Place; DOORS_MAX] = [const { Place::new() }; DOORS_MAX];
 
-/// Where [`DOOR_BYTES_MAX`] bytes are mapped for a fault that finds no room; 0 is nowhere.
+/// At this address [`DOOR_BYTES_MAX`] bytes are mapped, for a fault that finds no room; 0 means none.
 static RESERVE: AtomicUsize = AtomicUsize::new(0);
 
-/// What the handler knows of a slot. Offsets are bytes from its base, in whole pages.
+/// The handler's knowledge of a slot. Offsets are bytes from its base, in whole pages.
 struct Place {
     is_taken: AtomicBool,
     base: AtomicUsize,
     /// Faults from here on are none of this door's.
     limit: AtomicUsize,
-    /// What is open.
+    /// The slot is open from here to `high`.
     low: AtomicUsize,
     high: AtomicUsize,
 }
@@ -79,8 +79,9 @@ impl Place {
         self.high.store(open.end, Ordering::Release);
     }
 
-    /// What a fault at `address` should open: what lies between that and what is open, so that it stays
-    /// one range; everything, where that would be large. `None` if it is not this door's.
+    /// Returns what a fault at `address` should open: all between the address and what is open, so that it
+    /// stays one range; or everything, if that would be large. Returns `None` if the address is not this
+    /// door's.
     fn wanted(&self, address: usize, step: usize) -> Option<(usize, Range<usize>)> {
         let (base, limit) = (self.base.load(Ordering::Acquire), self.limit.load(Ordering::Acquire));
         let at = address.checked_sub(base).filter(|at| *at < limit)?;
@@ -128,7 +129,8 @@ fn make_accessible(base: usize, part: &Range<usize>) -> bool {
 pub(super) struct Door(usize);
 
 impl Door {
-    /// For a slot of which nothing can be accessed, with its base; `None` if faults cannot be served.
+    /// Makes a door for a slot of which nothing can be accessed, with its base. Returns `None` if faults
+    /// cannot be served.
     pub(super) fn new(base: *mut u8) -> Option<Door> {
         if !is_guarded() {
             return None;
@@ -148,7 +150,7 @@ impl Door {
         &PLACES[self.0]
     }
 
-    /// What can be accessed: one range.
+    /// Returns the one range that can be accessed.
     pub(super) fn open(&self) -> Range<usize> {
         self.place().open()
     }
@@ -197,7 +199,7 @@ fn release_reserve() -> bool {
     at != 0 && unsafe { rustix::mm::munmap(ptr::with_exposed_provenance_mut(at), DOOR_BYTES_MAX).is_ok() }
 }
 
-/// What was done with faults before; there before the handler is.
+/// The action for faults that was set before. It is stored before the handler is set.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
 /// Installs the handler, once. Wasmtime's must be there by then, so that this one is asked first: an engine

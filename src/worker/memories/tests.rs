@@ -20,8 +20,7 @@ fn list(text: &str) -> (Swaps, File) {
     (Swaps::List(file.try_clone().expect("clones")), file)
 }
 
-/// Where the machine's own swap, or its kernel, does not matter: the file says what is to be believed,
-/// and these tests do not run for long enough to be swapped out.
+/// Pretends that there is no swap: these tests do not run for long enough to be swapped out.
 fn without_swap() -> Memories {
     Memories::with(list(NO_SWAPS).0)
 }
@@ -154,11 +153,11 @@ fn what_one_task_touched_is_not_zeroed_for_ever() {
         bytes(&mut one)[first * PAGE..(last + 1) * PAGE].fill(1);
         resident(&*one, 10 * WASM_PAGE)
     };
-    // From the first on: until everything is given back in its turn.
+    // It is given back in its turn, from the first reset on.
     touch(0, 159);
     assert!((2..FORGET_EVERY).all(|_| touch(0, 0) == 160));
     assert_eq!((touch(0, 0), touch(0, 0)), (160, 1));
-    // Where it is little, later; a step is zeroed as a whole.
+    // A little memory is zeroed a step at a time.
     touch(3, 20);
     assert!((3..FORGET_LITTLE_EVERY).all(|_| touch(0, 0) == 24));
     assert_eq!((touch(0, 0), touch(0, 0), touch(0, 0)), (24, 1, 4));
