@@ -51,7 +51,7 @@ pub struct AttackReport {
     pub tries: String,
     /// The layers that are there to stop it.
     pub against: Vec<SandboxLayer>,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: AttackOutcome,
 }
 

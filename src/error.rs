@@ -43,7 +43,7 @@ pub enum BuildError {
     /// The number of workers is zero or too large.
     #[error("cannot run with {workers} workers: choose 1 to {max}")]
     Workers {
-        /// What was asked for.
+        /// The value that was asked for.
         workers: usize,
         /// [`WORKERS_MAX`](crate::limits::WORKERS_MAX).
         max: usize,
@@ -53,9 +53,9 @@ pub enum BuildError {
     Setting {
         /// The builder's method.
         setting: &'static str,
-        /// What was asked for.
+        /// The value that was asked for.
         value: u64,
-        /// What is possible.
+        /// The values that are possible.
         must: String,
     },
     /// This system cannot filter system calls, and the pool's policy does not do without.
@@ -79,13 +79,13 @@ pub enum BuildError {
     SandboxHole {
         /// Its name.
         attack: String,
-        /// What came of it.
+        /// Its outcome.
         outcome: String,
     },
     /// [`PoolBuilder::pagemap_scan`](crate::PoolBuilder::pagemap_scan) where it could leave bytes of one task to the next.
     #[error("cannot reset instances by a scan of the page map: {}", Words(reason))]
     PagemapScan {
-        /// What is in the way.
+        /// The obstacle.
         reason: String,
     },
     /// A directory of [`PoolBuilder::dir`](crate::PoolBuilder::dir) that cannot be given to tasks.
@@ -109,15 +109,15 @@ pub enum BuildError {
     WorkerProgram {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The system refused a thread, a descriptor or memory.
     #[error("cannot set up the pool: {what}")]
     System {
-        /// What was being done.
+        /// The step that failed.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -148,7 +148,7 @@ pub enum ShareError {
     System {
         /// Its size.
         bytes: u64,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -263,7 +263,7 @@ pub enum SubmitError {
     TooManyShared {
         /// The task.
         task: String,
-        /// What it was given.
+        /// The number that it was given.
         count: usize,
         /// [`SHARES_PER_TASK_MAX`](crate::limits::SHARES_PER_TASK_MAX).
         max: usize,

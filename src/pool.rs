@@ -207,8 +207,8 @@ impl Pool {
         self.wait_until_gone();
     }
 
-    /// As [`shutdown`](Self::shutdown), but kills what is left after `timeout`. `true` if
-    /// nothing had to be killed.
+    /// Does the same as [`shutdown`](Self::shutdown), but kills what is left after `timeout`. Returns `true`
+    /// if nothing had to be killed.
     pub fn shutdown_timeout(&self, mode: ShutdownMode, timeout: Duration) -> bool {
         self.begin_shutdown(mode);
         let deadline = Instant::now().checked_add(timeout);
@@ -233,7 +233,7 @@ impl Pool {
         self.wait_until_gone();
     }
 
-    /// As [`terminate`](Self::terminate), but with SIGKILL at once.
+    /// Does the same as [`terminate`](Self::terminate), but with SIGKILL at once.
     pub fn kill(&self) {
         self.handle(Event::Kill { gently: false });
         self.wait_until_gone();
@@ -273,17 +273,17 @@ impl Pool {
         PoolStats { modules: handle.loads.held(), ..handle.core.stats() }
     }
 
-    /// What happens in the pool from now on, in order. Neither the pool nor its tasks ever wait
-    /// for the reader: what does not fit into the buffer of 65,536 events is dropped and counted.
+    /// Returns what happens in the pool from now on, in order. Neither the pool nor its tasks ever wait for
+    /// the reader: events that do not fit into the buffer of 65,536 are dropped and counted.
     ///
-    /// While anyone listens, short tasks of a map travel alone, not in batches: when the tasks of a batch began,
-    /// only their worker knows, and an event of each would have to be made up. A map of tasks of some
-    /// microseconds is slower for it, by as much as its batches had saved.
+    /// While anyone listens, short tasks of a map travel alone, not in batches: only their worker knows when
+    /// the tasks of a batch began, so an event of each would have to be made up. A map of tasks of some
+    /// microseconds becomes slower by as much as its batches had saved.
     pub fn events(&self) -> Events {
         self.events_buffered(limits::EVENTS_BUFFERED_MAX)
     }
 
-    /// As [`events`](Self::events), with a buffer for so many.
+    /// Does the same as [`events`](Self::events), with a buffer for this many events.
     pub fn events_buffered(&self, events: usize) -> Events {
         self.core().map_or_else(Events::none, |core| Events::new(core.subscribe(events)))
     }
@@ -298,7 +298,7 @@ impl Pool {
         self.core().map(|core| core.worker_pids()).unwrap_or_default()
     }
 
-    /// How the worker that became ready last has locked itself down; `None` before the first.
+    /// Returns how the worker that became ready last has locked itself down; `None` before the first.
     /// [`EventKind::WorkerReady`](crate::EventKind::WorkerReady) has it for each worker.
     pub fn sandbox(&self) -> Option<Arc<SandboxReport>> {
         self.core()?.sandbox()

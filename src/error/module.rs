@@ -19,7 +19,7 @@ pub enum ModuleError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         message: String,
     },
     /// More bytes than [`MODULE_BYTES_MAX`](crate::limits::MODULE_BYTES_MAX), which no setting raises.
@@ -58,7 +58,7 @@ pub enum ModuleError {
     /// The custom section `wasmpool.tasks` or the exports break the byte ABI.
     #[error("the module does not keep to the byte ABI: {}", Words(message))]
     Abi {
-        /// What is wrong.
+        /// A description of the defect.
         message: String,
     },
     /// The module's shape, or compiling it, went over one of the [`CompileLimits`](crate::CompileLimits).
@@ -96,7 +96,7 @@ pub enum ModuleError {
     /// The compiler process died.
     #[error("the compiler process died: {death}{}", again(*quarantined))]
     CompilerDied {
-        /// How.
+        /// The death.
         death: Death,
         /// Whether this pool had met the module before, and did not try again.
         quarantined: bool,
@@ -104,7 +104,7 @@ pub enum ModuleError {
     /// The compiler process could not be started or spoken to.
     #[error("cannot run the compiler process: {}", Words(message))]
     Compiler {
-        /// What the system said.
+        /// The system's message.
         message: String,
     },
     /// No compiler process could be started for [`NO_COMPILER_AFTER`](crate::limits::NO_COMPILER_AFTER),
@@ -119,7 +119,7 @@ pub enum ModuleError {
     UnknownTask {
         /// The module's name.
         module: String,
-        /// What was asked for.
+        /// The value that was asked for.
         name: String,
         /// The tasks that exist.
         known: Vec<String>,
@@ -140,9 +140,9 @@ pub enum ModuleError {
         task: String,
         /// `input` or `output`.
         side: String,
-        /// What the module declares.
+        /// The type that the module declares.
         declared: String,
-        /// What the caller's type is.
+        /// The type that the caller asked for.
         asked: String,
     },
     /// A typed handle was asked for a task that takes and returns plain bytes.

@@ -101,7 +101,7 @@ pub enum TaskError {
         code: TrapCode,
         /// The engine's words.
         message: String,
-        /// Where, innermost frame first.
+        /// The backtrace, innermost frame first.
         backtrace: Vec<Frame>,
     },
     /// The guest panicked (a Rust guest with the SDK).
@@ -111,7 +111,7 @@ pub enum TaskError {
         message: String,
         /// `file:line:column` in the guest's source.
         location: String,
-        /// Where, innermost frame first.
+        /// The backtrace, innermost frame first.
         backtrace: Vec<Frame>,
     },
     /// The task returned its own error.
@@ -170,7 +170,7 @@ pub enum TaskError {
         limit: u64,
         /// The total that was asked for.
         requested: u64,
-        /// Where, innermost frame first.
+        /// The backtrace, innermost frame first.
         backtrace: Vec<Frame>,
     },
     /// The task's module begins with a table of more entries than a worker has room for
@@ -184,7 +184,7 @@ pub enum TaskError {
         limit: u64,
         /// The entries that were asked for.
         requested: u64,
-        /// Where, innermost frame first.
+        /// The backtrace, innermost frame first.
         backtrace: Vec<Frame>,
     },
     /// The task used up its fuel.
@@ -192,7 +192,7 @@ pub enum TaskError {
     Fuel {
         /// The limit.
         limit: u64,
-        /// Where, innermost frame first.
+        /// The backtrace, innermost frame first.
         backtrace: Vec<Frame>,
     },
     /// The output is larger than allowed.
@@ -200,7 +200,7 @@ pub enum TaskError {
     OutputTooLarge {
         /// The limit.
         limit: u64,
-        /// What was seen.
+        /// The size that was seen.
         bytes: u64,
     },
     /// The task logged more than allowed, and was told to fail then.
@@ -208,7 +208,7 @@ pub enum TaskError {
     LogsTooLarge {
         /// The limit.
         limit: u64,
-        /// What was seen.
+        /// The size that was seen.
         bytes: u64,
     },
     /// The guest exited: a command with a code other than 0, or a task with any code.
@@ -230,7 +230,7 @@ pub enum TaskError {
     /// The guest's envelope is empty or has an unknown status byte.
     #[error("the guest broke the byte ABI: {}", Words(message))]
     Abi {
-        /// What is wrong.
+        /// A description of the defect.
         message: String,
     },
     /// The module could not be loaded or instantiated in the worker.
@@ -326,7 +326,7 @@ impl TaskFailure {
         self
     }
 
-    /// What happened.
+    /// Returns the error.
     pub fn error(&self) -> &TaskError {
         &self.0.error
     }
@@ -369,7 +369,7 @@ impl TaskFailure {
         self.0.output.as_ref()
     }
 
-    /// What it cost until then.
+    /// Returns what it cost until then.
     pub fn report(&self) -> &TaskReport {
         &self.0.report
     }

@@ -79,7 +79,7 @@ pub(super) fn result(
             Err(TaskError::Broken(broken))
         }
     };
-    // Of a batch, the task that was at hand.
+    // For a batch, this is the task that was at hand.
     let at_hand = record.batch.as_ref().map_or(0, |batch| batch.answered());
     let task = TaskId(record.cell.task().0 + at_hand);
     let failed = |error| {

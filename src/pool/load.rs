@@ -17,7 +17,7 @@ use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::module::{CodeKind, Digest, Loaded, Module, ModuleOptions, ModuleOutline, WantedEntry};
 use crate::wire::message::ModuleId;
 
-/// What makes two modules the same to a pool: the bytes, and how it is compiled.
+/// Two modules are the same to a pool if their bytes are, and they are compiled in the same way.
 pub(super) type Key = (Digest, CodeKind);
 
 /// The modules of a pool, those that it will not have, and those on their way.
@@ -54,7 +54,7 @@ impl Pool {
         self.load_file_with(path, ModuleOptions::new())
     }
 
-    /// As [`load_file`](Self::load_file), with options.
+    /// Does the same as [`load_file`](Self::load_file), with options.
     ///
     /// # Errors
     /// [`ModuleError`].
@@ -338,7 +338,7 @@ struct Departure<'a> {
 }
 
 impl Departure<'_> {
-    /// After the result can be found by those who come now.
+    /// Wakes those who wait. Those who come now must be able to find the result already.
     fn land(&self, landing: Landing) {
         if let Some(flight) = self.loads.lock().flights.remove(&self.key) {
             *flight.landed.lock().unwrap_or_else(PoisonError::into_inner) = Some(landing);

@@ -98,15 +98,16 @@ impl<C: Callable, I> Map<C, I> {
         self
     }
 
-    /// So many consecutive items go to one worker together, unless another has nothing to do.
-    /// Each is still a task of its own, with its own instance, limits, error and report. Bounded by
+    /// This many consecutive items go to one worker together, unless another has nothing to do. Each is still
+    /// a task of its own, with its own instance, limits, error and report. It is bounded by
     /// [`PoolBuilder::prefetch_max`](crate::PoolBuilder::prefetch_max).
-    /// Default: tasks that take less than 100 µs travel in batches of up to 1024, of at most half a
-    /// millisecond's work, where the buffer has room for 256. An input waits for those that travel with it for 2 ms at
-    /// most, whatever the iterator does. Those of a batch are pending or run together; one that fails or times out costs the others nothing; and where a worker's process
-    /// dies, the one that it was at is lost, as ever. They travel alone while someone listens to
-    /// [`Pool::events`], in a pool that counts its workers' tasks
-    /// ([`recycle_after_tasks`](crate::PoolBuilder::recycle_after_tasks)), and with a
+    ///
+    /// By default, tasks that take less than 100 µs travel in batches of up to 1024, each of at most half a
+    /// millisecond's work, if the buffer has room for 256. An input waits at most 2 ms for others to travel
+    /// with it, whatever the iterator does. The tasks of a batch are pending or run together. One that fails
+    /// or times out costs the others nothing; if a worker's process dies, only the task that it was running
+    /// is lost. Tasks travel alone while someone listens to [`Pool::events`], in a pool that counts its
+    /// workers' tasks ([`recycle_after_tasks`](crate::PoolBuilder::recycle_after_tasks)), and with a
     /// [`Retry`](crate::Retry).
     pub fn chunk_size(mut self, items: NonZeroUsize) -> Self {
         self.feed.change(|plan| plan.chunk_size = Some(items.get()));
@@ -126,8 +127,8 @@ impl<C: Callable, I> Map<C, I> {
         self
     }
 
-    /// How long the whole may take, counted from the call of [`Pool::map`]. After that nothing more
-    /// is pulled, what is done is still yielded, in its order, then one [`MapError::Timeout`], then
+    /// How long the whole map may take, counted from the call of [`Pool::map`]. After that nothing more is
+    /// pulled. Results that are there are still yielded in their order, then one [`MapError::Timeout`], then
     /// nothing.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.feed.change(|plan| plan.timeout = Some(timeout));
@@ -228,8 +229,8 @@ impl<C: Callable, I> fmt::Debug for Map<C, I> {
 /// The iterator of [`Map::unordered`]: pairs of an input's number and its result. Dropping it
 /// cancels what does not run yet.
 pub struct UnorderedMap<C: Callable, I> {
-    /// By the number of its first input, for which its results are announced; and the number of the
-    /// first that has not been yielded.
+    /// Everything submitted, by the number of its first input, for which its results are announced; with each
+    /// goes the number of its first input that has not been yielded.
     ahead: HashMap<usize, (usize, Submitted<C::Output>)>,
     feed: Feed<C, I>,
     pace: Pace,

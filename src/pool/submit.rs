@@ -31,7 +31,7 @@ impl Pool {
         self.submit_with(task, input, TaskOptions::new())
     }
 
-    /// As [`submit`](Self::submit), with options of the task's own.
+    /// Does the same as [`submit`](Self::submit), with options of the task's own.
     ///
     /// # Errors
     /// [`SubmitError`].
@@ -46,7 +46,7 @@ impl Pool {
         handle.give::<C>(request, WhenFull::Wait(None)).map_err(|refused| refused.0)
     }
 
-    /// As [`submit_with`](Self::submit_with), but does not wait.
+    /// Does the same as [`submit_with`](Self::submit_with), but does not wait.
     ///
     /// # Errors
     /// [`SubmitError::QueueFull`], and the others.
