@@ -20,6 +20,8 @@ mod logs;
 mod map;
 #[path = "cli/modules.rs"]
 mod modules;
+#[path = "cli/places.rs"]
+mod places;
 #[path = "cli/poison.rs"]
 mod poison;
 #[path = "cli/run.rs"]

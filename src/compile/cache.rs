@@ -213,22 +213,27 @@ impl Cache {
     /// # Errors
     /// What the file system says.
     pub(crate) fn store(&self, key: &CacheKey, compiled: &Compiled) -> io::Result<()> {
-        if !self.make_room(entry_bytes(compiled)?) {
-            return Ok(());
-        }
-        self.write_beside(&key.file_name(), |file| write_entry(file, key, compiled))?;
-        // Other processes may have stored entries meanwhile.
-        self.make_room(0);
-        Ok(())
+        self.write_beside(&key.file_name(), entry_bytes(compiled)?, |file| write_entry(file, key, compiled))
     }
 
-    fn write_beside(&self, name: &str, write: impl FnOnce(File) -> io::Result<()>) -> io::Result<()> {
+    /// Makes a file of so many bytes, if the cache has room for it.
+    fn write_beside(
+        &self,
+        name: &str,
+        bytes: u64,
+        write: impl FnOnce(File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if !self.make_room(bytes) {
+            return Ok(());
+        }
         let (beside, file, held) = self.make_new()?;
         let stored = write(file).and_then(|()| self.put(&beside, name));
         if stored.is_err() {
             let _ = self.dir.remove_file(&beside);
         }
         drop(held);
+        // Other processes may have stored entries meanwhile.
+        self.make_room(0);
         stored
     }
 

@@ -39,10 +39,10 @@ impl OpenError {
     /// Whether nothing has that name, or nothing that this user may look at.
     pub(crate) fn is_absence(&self) -> bool {
         let OpenError::System(error) = self else { return false };
-        matches!(
-            error.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied
-        )
+        let kinds = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::PermissionDenied];
+        // Nothing can stand behind links that lead to each other, or under a name that is too long.
+        kinds.contains(&error.kind())
+            || matches!(Errno::from_io_error(error), Some(Errno::LOOP | Errno::NAMETOOLONG))
     }
 
     pub(super) fn link(folder: &Path, name: &std::ffi::OsStr) -> OpenError {

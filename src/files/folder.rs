@@ -222,7 +222,8 @@ impl Folder {
         Ok(rustix::fs::unlinkat(&self.descriptor, name.as_ref(), AtFlags::REMOVEDIR)?)
     }
 
-    /// Locks the folder until the returned lock is dropped.
+    /// Locks the folder until the returned lock is dropped. It does not wait: whoever has the lock writes files
+    /// here, and they are not to be replaced a moment after.
     pub(crate) fn lock(&self) -> io::Result<Locked> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let folder = match rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty()) {
@@ -230,7 +231,7 @@ impl Folder {
             Err(Errno::ACCESS) => return Ok(Locked::NotHere),
             folder => folder?,
         };
-        lock(&folder).map(|locked| match locked {
+        try_lock(&folder).map(|locked| match locked {
             Locked::Ours(_) => Locked::Ours(Some(folder)),
             other => other,
         })
@@ -249,15 +250,24 @@ pub(crate) enum Locked {
 }
 
 /// Locks a file for as long as this open file description lives. It is `flock`, since closing another
-/// descriptor of the same file (a reader's) would release a POSIX lock.
+/// descriptor of the same file (a reader's) would release a POSIX lock. It waits for a moment where another process
+/// has the lock.
 pub(crate) fn lock(file: impl AsFd) -> io::Result<Locked> {
     let began = Instant::now();
+    loop {
+        match try_lock(&file)? {
+            Locked::Others if began.elapsed() <= LOCK_PATIENCE => std::thread::sleep(LOOK_AGAIN),
+            locked => return Ok(locked),
+        }
+    }
+}
+
+fn try_lock(file: impl AsFd) -> io::Result<Locked> {
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(Locked::Ours(None)),
             Err(Errno::INTR) => {}
-            Err(Errno::WOULDBLOCK) if began.elapsed() > LOCK_PATIENCE => return Ok(Locked::Others),
-            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOOK_AGAIN),
+            Err(Errno::WOULDBLOCK) => return Ok(Locked::Others),
             Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::BADF) => {
                 return Ok(Locked::NotHere);
             }

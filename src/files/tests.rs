@@ -299,4 +299,25 @@ fn a_lock_is_held_as_long_as_the_file_is_open_whoever_else_closes_it() {
     assert!(lock(&reader).is_ok(), "with or without one, it is no error");
 }
 
+/// Whoever waited would replace what the other one has written until then.
+#[test]
+fn a_folder_that_is_in_use_is_not_waited_for() {
+    let place = Place::new();
+    let folder = || HostFiles::default().own_folder(&place.path("d")).expect("opens");
+    let first = folder().lock().expect("asks");
+    assert!(matches!(first, Locked::Ours(_)));
+    std::thread::scope(|scope| {
+        let (asks, asked) = std::sync::mpsc::channel();
+        scope.spawn(move || {
+            asked.recv().expect("asks");
+            // Long enough for one that does not wait, and too short for one that does.
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            drop(first);
+        });
+        asks.send(()).expect("listens");
+        assert!(matches!(folder().lock(), Ok(Locked::Others)));
+    });
+    assert!(matches!(folder().lock(), Ok(Locked::Ours(_))));
+}
+
 mod swaps;

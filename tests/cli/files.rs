@@ -38,13 +38,13 @@ pub(crate) const SWAP_WAT: &str = r#"(module
     (drop (call $write (i32.const 1) (i32.const 48) (i32.const 1) (i32.const 80)))))"#;
 
 /// A folder with a canary, a directory `d` that tasks and everybody may write to, and the module that swaps.
-struct Place {
-    folder: tempfile::TempDir,
+pub(crate) struct Place {
+    pub(crate) folder: tempfile::TempDir,
     swap: PathBuf,
 }
 
 impl Place {
-    fn new() -> Place {
+    pub(crate) fn new() -> Place {
         let folder = tempfile::tempdir().expect("a folder");
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("has a mode");
         let swap = wat(folder.path(), "swap.wasm", SWAP_WAT);
@@ -54,21 +54,21 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn dir(&self, name: &str) {
+    pub(crate) fn dir(&self, name: &str) {
         fs::create_dir_all(self.path(name)).expect("makes");
         fs::set_permissions(self.path(name), Permissions::from_mode(0o777)).expect("has a mode");
     }
 
-    fn fifo(&self, name: &str) {
+    pub(crate) fn fifo(&self, name: &str) {
         let mode = Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(CWD, self.path(name), FileType::Fifo, mode, 0).expect("makes a pipe");
     }
 
-    fn command(&self, verb: &str, module: impl AsRef<Path>, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, verb: &str, module: impl AsRef<Path>, words: &[&str]) -> Command {
         let mut command = wasmpool(verb, module);
         command.current_dir(self.folder.path()).args(words);
         command
@@ -329,7 +329,7 @@ fn a_stray_settings_file_only_lowers_and_is_never_waited_for_or_quoted() {
 }
 
 /// Whether this test may become somebody else.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 

@@ -126,9 +126,13 @@ fn what_is_over_a_limit_of_the_compiler_says_how_to_raise_it() {
     let products = product.repeat(150_000);
     let text = format!(r#"(module (memory 1) (func (export "_start") (local i64) {products}))"#);
     let module = wat(folder.path(), "large.wasm", &text);
-    let mut large = Command::new(env!("CARGO_BIN_EXE_wasmpool"));
-    large.env_clear().arg("inspect").arg(module).args(["--no-cache", "--trust-module"]);
-    end(large.args(["--compile-memory", "64MiB"])).expect(3).says("raise it with --compile-memory");
+    let large = |memory: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wasmpool"));
+        command.env_clear().arg("inspect").arg(&module).args(["--no-cache", "--trust-module"]);
+        end(command.args(["--compile-memory", memory]))
+    };
+    large("64MiB").expect(3).says("raise it with --compile-memory");
+    large("1GiB").expect(0);
     inspect(&["--compile-memory", "63MiB"]).expect(2).says("it must be a size from 64.0 MiB");
     inspect(&["--compile-limit", "depth=9"]).expect(2).says("loop-nesting");
 }

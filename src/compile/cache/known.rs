@@ -113,8 +113,9 @@ impl Cache {
         if before != after || !before.has_rested() {
             return;
         }
+        let bytes = to_file(before, digest);
         let stored =
-            self.write_beside(&before.file_name(), |mut file| file.write_all(&to_file(before, digest)));
+            self.write_beside(&before.file_name(), bytes.len() as u64, |mut file| file.write_all(&bytes));
         if let Err(error) = stored {
             let dir = self.dir.shown();
             let dir = dir.display();
@@ -137,6 +138,23 @@ mod tests {
         let opened = Cache::open(dir.path(), &HostFiles::default(), CACHE_BYTES_MAX);
         let cache = opened.expect("is allowed").expect("opens");
         (dir, cache)
+    }
+
+    #[test]
+    fn what_is_remembered_counts_as_the_entries_do() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for bytes_max in [0, 20_000] {
+            let opened = Cache::open(dir.path(), &HostFiles::default(), bytes_max);
+            let cache = opened.expect("is allowed").expect("opens");
+            for number in 0..200 {
+                let mut stamp = STAMP;
+                stamp.0[1] = number;
+                cache.remember(stamp, stamp, Digest::of(b"wasm"));
+                let (files, bytes) = cache.size();
+                assert!(bytes <= bytes_max, "{files} files of {bytes} bytes");
+            }
+            assert_eq!(cache.size().0 > 0, bytes_max > 0);
+        }
     }
 
     #[test]

@@ -138,3 +138,26 @@ fn the_pass_is_linear() {
     let (small, large) = (time(20), time(320));
     assert!(large < small.max(Duration::from_micros(200)) * 100, "{small:?}, then {large:?}");
 }
+
+/// Pandoc has the most functions of the programs known (620,000, 58 MB), and yosys the most bytes (69 MB).
+#[test]
+fn the_largest_programs_known_are_within_the_defaults() {
+    let mut types = wasm_encoder::TypeSection::new();
+    types.ty().function([], []);
+    let mut body = wasm_encoder::Function::new([]);
+    (0..38).for_each(|_| {
+        body.instructions().i32_const(1).drop();
+    });
+    body.instructions().end();
+    let mut functions = wasm_encoder::FunctionSection::new();
+    let mut code = wasm_encoder::CodeSection::new();
+    (0..620_000).for_each(|_| {
+        functions.function(0);
+        code.function(&body);
+    });
+    let mut module = wasm_encoder::Module::new();
+    module.section(&types).section(&functions).section(&code);
+    let wasm = module.finish();
+    assert!(wasm.len() > 69_000_000);
+    check(&wasm, &CompileLimits::new()).expect("is within them");
+}

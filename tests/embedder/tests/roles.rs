@@ -49,6 +49,14 @@ fn an_embedder_may_have_another_allocator() {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// The limits of workers and compilers are for what they take themselves.
+#[test]
+fn an_embedder_may_hold_more_memory_at_its_start_than_a_worker_may() {
+    let output = run(env!("CARGO_BIN_EXE_large_at_start"), Duration::from_secs(60));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), USED, "{output:?}");
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[test]
 fn forgetting_init_is_a_clear_error_within_a_second() {
     let output = run(env!("CARGO_BIN_EXE_forgetful"), Duration::from_secs(1));
