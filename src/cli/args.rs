@@ -132,7 +132,7 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "N", help_heading = "Pool", env = "WASMPOOL_WORKERS")]
     pub(super) workers: Option<usize>,
 
-    /// How long running tasks of a map may take when SIGTERM or SIGHUP asks it to end, such as 30s [default: 10s]
+    /// How long running tasks of a map may take after SIGTERM or SIGHUP, such as 30s [default: 10s]
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = "Pool", env = "WASMPOOL_STOP_GRACE")]
     pub(super) stop_grace: Option<Duration>,
 
@@ -144,7 +144,8 @@ pub(super) struct Common {
     #[arg(long, global = true, help_heading = "Pool")]
     pub(super) no_cache: bool,
 
-    /// Most bytes that compiled modules may take of the disk; the least recently used go for others [default: 2GiB]
+    /// Most bytes of disk for compiled modules; those used least recently make room for others [default:
+    /// 2GiB]
     #[arg(long, global = true, value_name = "SIZE", help_heading = "Pool", env = "WASMPOOL_CACHE_LIMIT")]
     pub(super) cache_limit: Option<ByteSize>,
 
@@ -152,15 +153,15 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "POLICY", help_heading = "Pool", env = "WASMPOOL_SANDBOX")]
     pub(super) sandbox: Option<Policy>,
 
-    /// Most CPU time that compiling the module may use, of all its threads, such as 30s [default: 5m]
+    /// Most CPU time for compiling the module, of all threads together, such as 30s [default: 5m]
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = COMPILING, env = "WASMPOOL_COMPILE_CPU_TIME")]
     pub(super) compile_cpu_time: Option<Duration>,
 
-    /// How long compiling the module may take, however busy the machine is [default: 2h]
+    /// Most time for compiling the module, which takes longer on a busy machine [default: 2h]
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = COMPILING, env = "WASMPOOL_COMPILE_TIMEOUT")]
     pub(super) compile_timeout: Option<Duration>,
 
-    /// Most memory of the compiler, such as 4GiB [default: 6GiB, or half of what there is]
+    /// Most memory of the compiler, such as 4GiB [default: 6GiB, or half of this machine's if that is less]
     #[arg(long, global = true, value_name = "SIZE", value_parser = compile_memory, help_heading = COMPILING, env = "WASMPOOL_COMPILE_MEMORY")]
     pub(super) compile_memory: Option<ByteSize>,
 
@@ -322,8 +323,8 @@ pub(super) struct Target {
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits", env = "WASMPOOL_TIMEOUT")]
     pub(super) timeout: Option<Duration>,
 
-    /// Most CPU time of a task, such as 500ms or 5s; what it sleeps or waits for others does not count. Such
-    /// tasks travel one at a time [default: none]
+    /// Most CPU time of a task, such as 500ms or 5s; sleeping and waiting do not count. With it, tasks are
+    /// sent to workers one at a time [default: none]
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits", env = "WASMPOOL_CPU_TIME")]
     pub(super) cpu_time: Option<Duration>,
 
@@ -368,7 +369,7 @@ pub(super) struct Target {
     #[arg(long, value_name = "SEED")]
     pub(super) deterministic: Option<u64>,
 
-    /// How fine a WASI module's clocks are, such as 20us; 0s is as fine as the system's [default: 1ms]
+    /// Step of a WASI module's clocks, such as 20us; with 0s they are as fine as the system's [default: 1ms]
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits")]
     pub(super) clock_resolution: Option<Duration>,
 
@@ -418,7 +419,8 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "input")]
     pub(super) input_file: Option<PathBuf>,
 
-    /// Leave stdin alone: a command's is empty. Otherwise it is read as the command asks for it, and no further
+    /// Do not read stdin: a command gets an empty one. Without this flag only as much is read as the command
+    /// asks for
     #[arg(long, conflicts_with_all = ["input", "input_file"])]
     pub(super) no_stdin: bool,
 

@@ -79,9 +79,9 @@ pub(in crate::cli) struct MapArgs {
     #[arg(long, help_heading = "Results")]
     pub(in crate::cli) report: bool,
 
-    /// Most bytes that inputs under way, their largest results and results that wait may take in this process, such as
-    /// 256MiB: an input is run when there is room for the most that it may return (--output-limit, for commands twice)
-    /// [default: 1GiB, or more for many workers]
+    /// Most bytes that this map may hold, such as 256MiB: inputs under way, the largest results that they may
+    /// have, and results that wait. An input is run once there is room for its largest result
+    /// (--output-limit, twice for commands) [default: 1GiB, or more for many workers]
     #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_MAP_MEMORY")]
     pub(in crate::cli) map_memory: Option<ByteSize>,
 
