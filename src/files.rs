@@ -44,7 +44,7 @@ impl Identity {
         Identity { device: stat.st_dev, number: stat.st_ino }
     }
 
-    /// Of something that is open.
+    /// Returns the identity of an open file or folder.
     pub(crate) fn of_open(file: impl AsFd) -> rustix::io::Result<Identity> {
         rustix::fs::fstat(file).map(|stat| Identity::of(&stat))
     }
@@ -78,7 +78,7 @@ impl HostFiles {
     }
 }
 
-/// What stands behind one of this process's own descriptors, opened once more to be read.
+/// Opens the file behind one of this process's own descriptors once more, to read it.
 pub(crate) fn reopened(descriptor: impl AsFd) -> std::io::Result<std::fs::File> {
     use std::os::fd::AsRawFd as _;
     let path = format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd());

@@ -36,7 +36,7 @@ pub(crate) struct LockedDown(());
 /// A process that holds its socket and nothing else.
 #[derive(Debug)]
 pub(crate) struct Entered {
-    /// What it could write to when it started; limits on memory count from there.
+    /// The bytes that it could write to when it started; limits on memory count from there.
     pub(crate) data_bytes: u64,
 }
 

@@ -459,7 +459,7 @@ pub struct CommandInput {
     pub(crate) stdin: Stdin,
 }
 
-/// What a command reads.
+/// The stdin of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stdin {
     Bytes(bytes::Bytes),

@@ -222,8 +222,8 @@ impl Folder {
         Ok(rustix::fs::unlinkat(&self.descriptor, name.as_ref(), AtFlags::REMOVEDIR)?)
     }
 
-    /// Locks the folder until the returned lock is dropped. It does not wait: whoever has the lock writes files
-    /// here, and they are not to be replaced a moment after.
+    /// Locks the folder until the returned lock is dropped. It does not wait for another holder: the files that
+    /// one writes here must not be replaced a moment later.
     pub(crate) fn lock(&self) -> io::Result<Locked> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let folder = match rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty()) {
@@ -250,8 +250,8 @@ pub(crate) enum Locked {
 }
 
 /// Locks a file for as long as this open file description lives. It is `flock`, since closing another
-/// descriptor of the same file (a reader's) would release a POSIX lock. It waits for a moment where another process
-/// has the lock.
+/// descriptor of the same file (a reader's) would release a POSIX lock. If another process has the lock, it
+/// waits for a moment.
 pub(crate) fn lock(file: impl AsFd) -> io::Result<Locked> {
     let began = Instant::now();
     loop {

@@ -299,7 +299,7 @@ fn a_lock_is_held_as_long_as_the_file_is_open_whoever_else_closes_it() {
     assert!(lock(&reader).is_ok(), "with or without one, it is no error");
 }
 
-/// Whoever waited would replace what the other one has written until then.
+/// A map that waited would replace what the other one has written until then.
 #[test]
 fn a_folder_that_is_in_use_is_not_waited_for() {
     let place = Place::new();

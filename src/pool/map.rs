@@ -61,7 +61,7 @@ impl<O> Drop for Ahead<O> {
     }
 }
 
-/// What the results so far suggest, and what remains of the last one.
+/// The estimates that the results so far suggest, and the charge of the last one.
 #[derive(Default)]
 struct Pace {
     batching: Batching,

@@ -1,4 +1,4 @@
-//! What the host sends on the control socket for tasks to use. It may arrive after the task that needs it, so
+//! Files that the host sends on the control socket for tasks to use. Each may arrive after the task that needs it, so
 //! the task can wait for it; the host says when no task will need it any more.
 
 use std::collections::HashMap;

@@ -357,7 +357,7 @@ impl Slot {
         if to >= self.cut {
             self.cut = 0;
         }
-        // What was kept there counts again when it is asked for.
+        // The pages kept there count again when they are asked for.
         self.kept_beyond = if self.accessible >= self.touched { 0 } else { self.kept_beyond };
         Ok(())
     }

@@ -12,10 +12,10 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use crate::files::{Place, is_root};
 use crate::harness::{Ended, end, end_with, prebuilt};
 
-/// Who is nobody here.
+/// This user has no rights in any of these places.
 const STRANGER: u32 = 1234;
 
-/// Has every flock(2) of the command and of its children fail with this error, as on a file system without locks.
+/// Makes every flock(2) of the command and its children fail with this error, as on a file system without locks.
 fn without_locks(command: &mut Command, errno: i32) {
     let architecture = TargetArch::try_from(std::env::consts::ARCH).expect("is supported");
     let answer = SeccompAction::Errno(errno.unsigned_abs());
@@ -25,15 +25,15 @@ fn without_locks(command: &mut Command, errno: i32) {
     let install = move || {
         let filter =
             libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut().cast() };
-        // SAFETY: neither takes a pointer but the second, to a valid program in the kernel's layout, which the kernel
-        // copies. Root needs no `no_new_privs` for it, and workers would inherit it.
+        // SAFETY: only the second call takes a pointer, to a valid program in the kernel's layout, which the kernel
+        // copies. Root needs no `no_new_privs` for it, and workers would inherit that.
         let refused = unsafe {
             (libc::getuid() != 0 && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
                 || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) != 0
         };
         if refused { Err(std::io::Error::last_os_error()) } else { Ok(()) }
     };
-    // SAFETY: system calls, which are safe between fork and exec.
+    // SAFETY: the closure makes system calls, which are safe between fork and exec.
     unsafe { command.pre_exec(install) };
 }
 
@@ -103,7 +103,7 @@ fn open_place() -> Place {
 #[test]
 fn where_settings_and_cache_would_be_and_nothing_can_be_there_is_none() {
     let place = open_place();
-    // Nobody's home: a folder that may not be entered.
+    // The user may not enter this folder.
     fs::create_dir(place.path("closed")).expect("makes");
     let mode =
         |mode| fs::set_permissions(place.path("closed"), Permissions::from_mode(mode)).expect("has a mode");
@@ -121,7 +121,7 @@ fn where_settings_and_cache_would_be_and_nothing_can_be_there_is_none() {
         for variables in [&all[..1], &all[1..2], &config[..], &all[..]] {
             let ended = run_with(&place, variables, user);
             assert_eq!((ended.code, &*ended.text()), (0, "4\n"), "{variables:?}: {}", ended.stderr);
-            // A folder that is there, and where no cache can be made, is worth a word.
+            // The command may warn of a folder that exists and in which no cache can be made.
             let is_folder = ["/", "/proc"].map(Path::new).contains(&path.as_path());
             assert!(is_folder || ended.stderr.is_empty(), "{variables:?}: {}", ended.stderr);
         }
@@ -141,7 +141,7 @@ fn root_leaves_nothing_of_its_own_in_anothers_home() {
     let home = place.path("home");
     fs::create_dir(&home).expect("makes");
     chown(&home, Some(STRANGER), Some(STRANGER)).expect("gives");
-    // As the user has it.
+    // The user itself makes its cache there.
     run_with(&place, &[("HOME", &home)], Some(STRANGER)).expect(0);
     let listed = || {
         let mut command = Command::new("find");

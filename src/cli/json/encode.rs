@@ -121,7 +121,7 @@ enum Step<'a> {
     Key(usize),
 }
 
-/// What is to be read.
+/// The value that is to be read.
 #[derive(Debug, Clone, Copy)]
 enum Want<'a> {
     Value(&'a Node),

@@ -29,7 +29,7 @@ pub(super) struct Process {
     pub(super) expected: bool,
 }
 
-/// What the world knows of a task.
+/// The world's record of a task.
 #[derive(Debug, Default)]
 pub(super) struct Books {
     pub(super) spec: Spec,

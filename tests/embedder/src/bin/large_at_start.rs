@@ -1,5 +1,5 @@
-//! Has more private memory mapped before `main` than a worker or a compiler may take, though it touches none of it: as
-//! allocators, sanitizers and large tables have.
+//! This program maps more private memory before `main` than a worker or a compiler may take, and touches none of it, as
+//! allocators, sanitizers and large tables do.
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -9,7 +9,7 @@ const BYTES: usize = 16 << 30;
 extern "C" fn reserve() {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-    // SAFETY: a new mapping, wherever there is room, which nobody uses.
+    // SAFETY: it makes a new mapping wherever there is room, and nobody uses it.
     let mapped = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), BYTES, protection, flags) };
     if mapped.is_err() {
         std::process::abort();
