@@ -1,4 +1,4 @@
-//! What bombs cost everybody else: `cargo bench --bench bombs`.
+//! Measures what bombs cost everybody else: `cargo bench --bench bombs`.
 //!
 //! Tasks of the same pool and of another, with and without bombs in the compiler, in interleaved
 //! rounds; how far past its limits each bomb gets; and how fast a module's shape is read.

@@ -1,4 +1,4 @@
-//! What a guest that floods the log costs the others: `cargo bench --bench flood`.
+//! Measures what a guest that floods the log costs the others: `cargo bench --bench flood`.
 //!
 //! One worker runs a task that logs a gigabyte (`WASMPOOL_FLOOD_BYTES`), or one that only computes; beside
 //! it another runs short tasks. Their throughput, the host's memory and what was dropped, in

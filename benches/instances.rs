@@ -1,7 +1,7 @@
-//! What a fresh instance costs, with its calls and its end: memories of the engine's pool against the
-//! worker's own, in interleaved rounds of one run: `cargo bench --bench instances`.
+//! Measures what a fresh instance costs, with its calls and its end: memories of the engine's pool against
+//! the worker's own, in interleaved rounds of one run: `cargo bench --bench instances`.
 //!
-//! No worker, no sandbox: the engine as a worker has it, in this process.
+//! There is no worker and no sandbox: the engine runs in this process, set up as a worker has it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,7 +65,7 @@ impl Guest {
         })
     }
 
-    /// As a worker does for a task.
+    /// Runs it as a worker does for a task.
     fn run(&self, input: &[u8]) -> anyhow::Result<u32> {
         let mut store = Store::new(self.instance.module().engine(), StoreLimitsBuilder::new().build());
         store.limiter(|limits| limits);
@@ -102,7 +102,8 @@ impl Guest {
     }
 }
 
-/// So much data at the start of its memory, of which a task writes to some pages of 4 KiB.
+/// Makes a module with this much data at the start of its memory, of which a task writes to some pages of 4
+/// KiB.
 fn with_data(kib: usize, written: usize) -> anyhow::Result<Vec<u8>> {
     let bytes = kib * 1024;
     let pages = bytes.div_ceil(65536) + 2;
@@ -124,7 +125,7 @@ fn with_data(kib: usize, written: usize) -> anyhow::Result<Vec<u8>> {
     ))?)
 }
 
-/// Of a task that writes to so many pages beyond its data.
+/// Makes a module whose task writes to this many pages beyond its data.
 fn that_writes(pages: usize) -> anyhow::Result<Vec<u8>> {
     let memory = pages.div_ceil(16) + 1;
     Ok(wat::parse_str(format!(

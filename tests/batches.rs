@@ -164,7 +164,7 @@ fn where_a_death_breaks_the_pool_every_task_of_a_batch_ends_with_it() {
     assert_eq!(results.len(), ALL, "each input has a result");
     for (number, result) in results.into_iter().enumerate() {
         match result {
-            // What a batch gives back waits while the next one runs: later ones may be done, too.
+            // Tasks that a batch gives back wait while the next one runs: later ones may be done, too.
             Ok(output) => assert!(number != SHORT && output == input(number, "")),
             Err(MapError::Task(failure)) => {
                 assert!(matches!(failure.error(), TaskError::Broken(_)), "{failure}");
@@ -209,7 +209,7 @@ fn a_shut_down_pool_finishes_the_batches_that_it_has() {
     let stats = pool.stats();
     assert!(stats.submitted >= begun);
     assert_eq!(stats.ended.succeeded, stats.submitted, "everything that was accepted");
-    // What was accepted has its result; the rest of the endless inputs is refused.
+    // Each accepted task has its result; the rest of the endless inputs is refused.
     let left = map.by_ref().take_while(Result::is_ok).count() as u64;
     assert_eq!(SHORT as u64 + left, stats.ended.succeeded);
 }

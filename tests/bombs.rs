@@ -221,7 +221,7 @@ fn whatever_its_shape_each_bomb_ends_at_its_time_or_memory() {
     let pool = build(uncached(limits.clone()).worker_program(program.path()));
     let echo = raw(&wat(&pool, common::ECHO_WAT), "echo");
     let mut first = Vec::new();
-    // What remains compiles within a second, on a fast machine.
+    // The remaining bombs compile within a second, on a fast machine.
     let slow = by_shape()
         .into_iter()
         .filter(|(_, kind, _)| !matches!(kind, CompileLimit::Nesting | CompileLimit::Locals));

@@ -346,7 +346,7 @@ fn tasks_are_cancelled_and_aborted_across_domains() {
     assert_eq!(error(&waits[0]), TaskError::Cancelled);
     assert!(!runs.done(), "the others are not concerned");
     assert!(runs.abort());
-    // What is left are one of "a" and one of "c".
+    // One task of "a" and one of "c" are left.
     let own = worker_of(&pool, waits[1].task_id());
     assert_eq!((own.pid, own.domain.as_deref()), (first, Some("a")), "its worker goes on");
     assert!(waits[1].abort());

@@ -277,7 +277,7 @@ fn a_shutdown_wakes_a_submitter_with_its_error<E: Executor>() {
                 SubmitError::ShutDown { task } => assert_eq!(task, "echo"),
                 other => panic!("{other}"),
             }
-            // What was submitted is finished, or cancelled, while others are refused.
+            // Accepted tasks are finished or cancelled while others are refused.
             full.running.abort();
             match (mode, full.pending.await) {
                 (ShutdownMode::Finish, echoed) => assert_eq!(echoed.expect("echoes"), "pending"),
@@ -459,7 +459,7 @@ impl Wake for OnTheSpot {
     fn wake(self: Arc<Self>) {
         self.rung.store(true, Ordering::SeqCst);
         while self.rung.load(Ordering::SeqCst) {
-            // Whoever has the lock looks at the bell again after it.
+            // The holder of the lock looks at the bell again after it.
             let Ok(mut slot) = self.task.try_lock() else { return };
             self.rung.store(false, Ordering::SeqCst);
             let waker = Waker::from(self.clone());

@@ -57,7 +57,7 @@ impl Fault {
         self
     }
 
-    /// What it logs over its limit is its end.
+    /// Logging over its limit ends it.
     fn flood(self, amount: u64) -> Self {
         self.input(amount).options(|options| options.log_bytes_max(4096).log_overflow(LogOverflow::Fail))
     }

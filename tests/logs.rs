@@ -120,7 +120,7 @@ fn records_lines_and_tracing_events_arrive_with_task_label_module_and_worker() {
 
 #[test]
 fn a_guests_terminal_sequences_are_escaped_in_its_output_lines() {
-    // What the prebuilt guests print is harmless; this one writes ESC to its stdout.
+    // The prebuilt guests print harmless text; this one writes ESC to its stdout.
     kept();
     let pool = pool(1);
     let module = common::wat(
@@ -186,7 +186,7 @@ fn a_workers_own_events_arrive_with_its_pid_and_of_a_task_with_that() {
     let options = TaskOptions::new().label("first of its module").shared(&table);
     let future = pool.submit_with(&say, &"word".into(), options).expect("submits");
     future.result().expect("says");
-    // What the watcher had no room for comes with the next answer at the latest.
+    // A record that the watcher had no room for comes with the next answer at the latest.
     pool.submit(&say, &"word".into()).expect("submits").result().expect("says");
     let pid = future.report().and_then(|report| report.worker_pid).expect("it ran");
     let events = of_worker(pid);
@@ -224,7 +224,7 @@ fn what_no_level_asks_for_is_not_sent_and_what_is_sent_is_held_to_the_rate() {
         pool.shutdown(wasmpool::ShutdownMode::Finish);
         (of_worker(pid).len(), dropped)
     };
-    // Of what is not sent nothing can be dropped.
+    // Records that are not sent cannot be dropped.
     assert_eq!(run(common::builder(1).worker_log_level(LevelFilter::OFF).log_rate_max(1)), (0, 0));
     assert_eq!(run(common::builder(1).log_rate_max(1)), (0, 0), "by default there are warnings only");
     let (arrived, dropped) = run(common::builder(1).worker_log_level(LevelFilter::TRACE).log_rate_max(1));

@@ -1,4 +1,4 @@
-//! What cannot be loaded says why; what current tool-chains emit can be.
+//! A module that cannot be loaded says why, and modules of current tool-chains can be loaded.
 
 mod common;
 

@@ -515,7 +515,7 @@ fn run_lane(lane: u64, schedules: u64) {
             eprintln!("schedule of seed {seed} failed; WASMPOOL_SCHEDULE_SEED={seed} plays it alone");
             std::panic::resume_unwind(panic);
         }
-        // What the first leaves is the runtime's own.
+        // The first schedule leaves behind what is the runtime's own.
         before = before.or_else(|| Some(Holdings::now()));
     }
     let tasks: usize = tally.values().sum();

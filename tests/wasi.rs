@@ -1,5 +1,5 @@
-//! What a guest is given when nothing is said: no file, no network, no argument, no variable, no
-//! input, coarse clocks, true randomness, and outputs in memory. And what one call may ask for.
+//! Tests the defaults of a guest: no file, no network, no argument, no variable, no input, coarse clocks,
+//! true randomness, and outputs in memory. It also tests what one call may ask for.
 
 mod common;
 

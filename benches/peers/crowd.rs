@@ -1,5 +1,5 @@
-//! As many processes as the pool has workers, each with an engine of its own and nothing to do but
-//! call tasks in fresh instances: what workers would reach if nobody had to tell them.
+//! Starts as many processes as the pool has workers, each with an engine of its own and nothing to do but
+//! call tasks in fresh instances: workers would reach that if nobody had to tell them.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

@@ -1,4 +1,4 @@
-//! What nothing can be faster than: two processes that only wake each other, and bytes that are
+//! The floors, which nothing can be faster than: two processes that only wake each other, and bytes that are
 //! only copied.
 
 use std::fs::File;
@@ -155,7 +155,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // Those that it had before; it could not be refused but by a change from outside.
+        // It gives back the CPUs that it had before; only a change from outside could refuse that.
         let _ = rustix::thread::sched_setaffinity(None, &self.0);
     }
 }

@@ -124,7 +124,7 @@ pub(crate) fn private_mib(pool: &Pool) -> anyhow::Result<f64> {
     Ok(most)
 }
 
-/// Of every thread of the pool's workers and of this process, except the one that asks.
+/// Sums over every thread of the pool's workers and of this process, except the one that asks.
 fn of_all_threads(pool: &Pool, one: impl Fn(&str) -> anyhow::Result<f64>) -> anyhow::Result<f64> {
     let own = rustix::thread::gettid().as_raw_nonzero().to_string();
     let mut sum = 0.0;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{PATIENCE, end, end_with, ended, prebuilt, spawn, wasmpool, wat};
 
-/// So many rounds of `spin` outlast every test.
+/// This many rounds of `spin` outlast every test.
 pub(crate) const FOREVER: &str = "100000000000000";
 
 /// A command that fails the first time, and leaves a file by which it knows the next.
@@ -287,7 +287,7 @@ fn the_second_interrupt_stops_what_runs_and_the_summary_is_printed_all_the_same(
     ended(child).expect(130).says("0 inputs: 0 ok, 0 failed, 1 stopped");
 }
 
-/// As `timeout` sends them: to the command, and to its group.
+/// `timeout` sends its signals to the command and to its group.
 #[test]
 fn two_signals_that_come_together_are_one() {
     let (child, _stdin) = spinning("400000000");

@@ -126,7 +126,7 @@ fn a_file_that_is_done_is_not_even_read_again() {
     run(&[]).expect(0);
     std::fs::remove_file(&text).expect("was there");
     std::fs::create_dir(&text).expect("in its place");
-    // As a folder it would be walked: nothing is in it, and b.txt is then the first input.
+    // A folder would be walked: nothing is in it, and b.txt is then the first input.
     run(&["--resume"]).expect(2).says("input 1");
     std::fs::remove_dir(&text).expect("was there");
     std::fs::write(&text, [0xff]).expect("writes");
@@ -196,7 +196,7 @@ fn killed_at_random_moments_each_input_has_exactly_one_recorded_success() {
                     kill_process(Pid::from_child(&child), Signal::KILL).expect("unreaped");
                     child.wait().expect("is a child");
                     kills += 1;
-                    // What was recorded before stays recorded.
+                    // Records from before must stay.
                     let now = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
                     assert!(now + 200 > before, "records were lost: {before} bytes, then {now}");
                     before = now;

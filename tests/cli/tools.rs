@@ -162,7 +162,7 @@ fn what_a_file_says_holds_for_tasks() {
     end(&mut spin(&[])).expect(1).says("200ms");
     end(&mut spin(&["--timeout", "100ms"])).expect(1).says("100ms");
     end(spin(&[]).env("WASMPOOL_TIMEOUT", "150ms")).expect(1).says("150ms");
-    // What a variable says, a flag can take back.
+    // A flag can take back what a variable says.
     let mut inspect = bare(&["inspect", "--no-cache"]);
     inspect.arg(prebuilt("primes")).env("WASMPOOL_CACHE_DIR", folder.path().join("cache"));
     end(&mut inspect).expect(0);
@@ -180,7 +180,7 @@ fn a_file_that_is_wrong_is_refused_with_its_place() {
     refused("speed = 3", "there is no setting `speed`; there are workers, ");
     refused("timeout = \"soon\"", "`timeout`: invalid value 'soon'");
     refused("workers = [1]", "must be text or a number, not array");
-    // What comes with somebody else's folder must not open the walls or write elsewhere.
+    // A file that comes with somebody else's folder must not open the walls or write elsewhere.
     for trusted in ["sandbox = \"off\"", "cache-dir = \"here\"", "log-file = \"here\""] {
         refused(trusted, "is not taken from a file in the working directory");
     }

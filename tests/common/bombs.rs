@@ -137,7 +137,7 @@ pub fn joins_in_a_loop(joins: u32, locals: u32) -> Vec<u8> {
     module(&[ValType::I32], &[], 1, &body)
 }
 
-/// So many functions that do nothing.
+/// Makes this many functions that do nothing.
 pub fn trivial_functions(functions: u32) -> Vec<u8> {
     module(&[], &[], functions, &function(0, |_| {}))
 }

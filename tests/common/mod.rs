@@ -1,4 +1,4 @@
-//! What several suites need. Each test crate is its own worker program.
+//! Pieces that several suites need. Each test crate is its own worker program.
 
 #![allow(dead_code, unreachable_pub, reason = "every suite has its own copy and uses a part of it")]
 

@@ -1,4 +1,4 @@
-//! What Python does not test, and this pool must.
+//! Tests of what this pool must do, and Python does not test.
 
 use std::time::Instant;
 

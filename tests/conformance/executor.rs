@@ -253,7 +253,7 @@ in_both_modes! {
             drop(echoed.expect("echoes"));
         }
         eventually("every input to be freed", || count.load(Ordering::SeqCst) == 0);
-        // Those ahead, and those whose worker's thread is about to drop them.
+        // Inputs are held by tasks that are ahead, and by those that their worker's thread is about to drop.
         let most = most.load(Ordering::SeqCst);
         assert!(most <= 8 + 2 + 1, "{most} inputs were held at once");
     }

@@ -1,4 +1,4 @@
-//! What is beyond the directories stays beyond, for tasks and for whoever takes a worker over.
+//! Nothing beyond the directories can be reached, by tasks or by an attacker who has taken a worker over.
 
 use std::fs;
 use std::os::unix::fs::symlink;

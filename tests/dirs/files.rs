@@ -47,7 +47,7 @@ fn a_read_only_directory_is_read() {
     for path in ["a", "sub", "link", "."] {
         assert_eq!(guest.text("all_calls_reading", 3, path), Ok(String::new()), "{path}");
     }
-    // What the host changes is seen by the next task.
+    // The next task sees what the host changes.
     place.file("dir/a", "changed");
     assert_eq!(guest.text("read", 3, "a"), Ok("changed".into()));
     guest.assert_nobody_died();
@@ -306,7 +306,7 @@ fn all_layers_can_be_demanded_and_none() {
     place.file("dir/a", "a");
     for policy in [SandboxPolicy::Strict, SandboxPolicy::Off] {
         let builder = common::builder(1).without_cgroup().sandbox(policy);
-        // What root alone has is no layer that an ordinary user lacks.
+        // A layer that only root has does not count as missing for an ordinary user.
         let pool = common::build(builder.dir(&dir, "/dir", DirAccess::ReadWrite));
         let module = common::wat(&pool, WAT);
         assert_eq!(ask(&pool, &module, "read", 3, "a", ""), Ok(b"a".to_vec()), "{policy}");

@@ -59,7 +59,7 @@ fn what_the_workers_user_may_not_read_or_write_is_refused() {
     }
 }
 
-/// Whom workers become decides about files, too.
+/// The user that workers become decides about files, too.
 #[test]
 fn the_workers_user_reads_what_is_its_own() {
     if !rustix::process::getuid().is_root() {

@@ -1,4 +1,4 @@
-//! What /proc shows of a worker, held against what the worker says of itself.
+//! Compares what /proc shows of a worker with what the worker says of itself.
 
 use std::fs;
 use std::path::PathBuf;
@@ -58,7 +58,7 @@ impl Process {
 /// Each layer that is said to stand does, and each that is said not to does not, as far as this process
 /// may look.
 pub(crate) fn holds(pid: u32, report: &SandboxReport) {
-    // What plays the system without the layer is a filter on this thread.
+    // A filter on this thread plays a system without the layer.
     let (worker, own) = (Process(pid.to_string()), Process("thread-self".into()));
     for layer in SandboxLayer::ALL {
         let said = report.layer(layer).unwrap_or_else(|| panic!("no {layer} in\n{report}"));

@@ -39,11 +39,11 @@ pub(crate) const LANDLOCK: &[Refusal] =
 pub(crate) const LANDLOCK_OFF: &[Refusal] =
     &[refusal(libc::SYS_landlock_create_ruleset, When::Always, libc::EOPNOTSUPP)];
 
-/// As in containers, or by `user.max_user_namespaces=0`.
+/// Containers refuse like this, and so does `user.max_user_namespaces=0`.
 pub(crate) const NAMESPACES: &[Refusal] =
     &[refusal(libc::SYS_unshare, When::Has(0, libc::CLONE_NEWUSER as u64), libc::EPERM)];
 
-/// As by AppArmor's profile for unprivileged user namespaces, or SELinux.
+/// AppArmor's profile for unprivileged user namespaces, and SELinux, refuse like this.
 pub(crate) const MOUNTS: &[Refusal] = &[
     refusal(libc::SYS_mount, When::Always, libc::EPERM),
     refusal(libc::SYS_pivot_root, When::Always, libc::EPERM),

@@ -1,4 +1,5 @@
-//! What pools and doctors say where layers are missing: which, why, and of all others that they stand.
+//! The reports of pools and doctors if layers are missing: they say which ones and why, and that all others
+//! stand.
 
 use std::fs::File;
 use std::path::Path;
@@ -106,7 +107,8 @@ fn succeeded<'a>(report: &'a DoctorReport, attack: &AttackReport) -> &'a AttackR
     report.attacks.iter().find(|other| other.name == attack.name).expect("the same attacks")
 }
 
-/// What is missing stops nothing, and is not said to; what stands stops all that it is there to stop.
+/// A missing layer stops nothing, and must not be said to; a layer that stands stops all that it is there to
+/// stop.
 fn doctor(missing: &[SandboxLayer]) {
     let report = Doctor::new().run().expect("can be tried");
     lacks(&report.sandbox, missing);
@@ -167,7 +169,7 @@ pub(crate) fn doctor_command(policy: &str) -> (bool, serde_json::Value) {
 }
 
 pub(crate) fn of_the_cgroup(case: &Case) {
-    // As a place that is there, and in which nothing may be made.
+    // The place exists, and nothing may be made in it.
     let place = Path::new("/sys/fs/cgroup");
     let report = pool(builder(SandboxPolicy::BestEffort).cgroup(place));
     lacks(&report, case.missing());

@@ -28,7 +28,7 @@ fn doctors_say_so(what: &str) {
     for policy in [SandboxPolicy::BestEffort, SandboxPolicy::Strict] {
         match Doctor::new().sandbox(policy).run() {
             Err(BuildError::SandboxRefused { message }) => {
-                // Who demands all hears of the first that is missing.
+                // A policy that demands all layers reports the first that is missing.
                 let is_strict = policy == SandboxPolicy::Strict && message.contains("cannot be applied");
                 assert!(is_strict || message.contains(what), "{message}");
             }

@@ -1,4 +1,4 @@
-//! What the death of a worker costs, in both modes.
+//! The death of a worker costs no more than it may, in both modes.
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -186,7 +186,7 @@ fn ahead(pool: &Pool, tasks: &Tasks, long: impl Fn() -> Future) -> Ahead {
         let some_ms = 50_000_000_u64.to_le_bytes().to_vec();
         let known = pool.submit_bytes(&tasks.count, some_ms).expect("submits");
         let unknown = long();
-        // So that its share of what waits is large enough.
+        // There are enough tasks that its share of those that wait is large enough.
         let others = several(pool, &tasks.echo, 20);
         before.abort();
         is_dropped.recv_timeout(PATIENCE).expect("the first is done");
@@ -271,7 +271,7 @@ fn a_task_is_not_run_twice_unasked_because_its_worker_was_killed_for_the_one_bef
     let tasks = tasks(&pool);
     warm(&pool, &tasks);
     let ahead = ahead(&pool, &tasks, || submit(&pool, &tasks.spin));
-    // That is over, but the host does not know it.
+    // That task is over, but the host does not know it.
     assert!(ahead.known.abort());
     eventually("the worker to be killed", || !is_alive(ahead.pid));
     ahead.listen.send(()).expect("it waits");

@@ -92,7 +92,7 @@ fn a_pool_made_smaller_and_larger_again_runs_no_more_than_its_maximum() {
     worker_of(&pool, spins[1].task_id());
     pool.resize(0, 1);
     pool.resize(0, 2);
-    // As long as other pools need to start their workers, and to run something.
+    // Three rounds give other pools the time to start their workers and to run something.
     for _ in 0..3 {
         let clock = self::pool(1);
         output(&submit(&clock, &self::tasks(&clock).echo));

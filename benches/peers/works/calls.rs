@@ -179,7 +179,7 @@ pub(super) fn map_reuse<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work
         Work::new(name, "map of tiny tasks, each; instances are kept", MICROS).goal(Goal::PeerLeast(1.0));
     let pool = bench.pool()?;
     let add = pool.load_file(prebuilt("echo"))?.task::<(i64, i64), i64>("add")?;
-    // As many as the peer's: they take a fraction of a microsecond.
+    // There are as many as with the peer: they take a fraction of a microsecond.
     let count = 100_000;
     let work = work.ours(move || {
         let map = pool.map(&add, (0..count).map(|n| (n, n))).options(ours::reuse());

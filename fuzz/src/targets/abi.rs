@@ -14,7 +14,7 @@ pub fn run(data: &[u8]) {
     let size = input.u32() as usize % most;
     let (pointer, len) = match input.byte() % 4 {
         0 => (input.u32(), input.u32()),
-        // Where it matters: about the memory's end, and inside of it.
+        // These sizes matter: they are about the memory's end, and inside of it.
         1 => (size as u32, u32::from(input.byte())),
         2 => {
             let before = input.u32() % (size as u32 + 1);
@@ -37,7 +37,7 @@ pub fn run(data: &[u8]) {
     let wanted = wanted(&memory, pointer, len, output_bytes_max);
     assert_eq!((&verdict, payload), (&wanted.0, wanted.1));
 
-    // What an honest worker answers is never over what the host reads (`Link::order`).
+    // An honest worker's answer is never over what the host reads (`Link::order`).
     let limit = output_bytes_max.min(FRAME_PAYLOAD_BYTES_MAX / 2);
     if output_bytes_max == limit {
         let host_max = limit.saturating_mul(2).clamp(GUEST_TEXT_BYTES_MAX as u64, FRAME_PAYLOAD_BYTES_MAX);

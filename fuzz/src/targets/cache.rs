@@ -31,8 +31,8 @@ struct Place {
     names: [String; KEYS],
 }
 
-/// What was stored under a key, the last last. What was moved away and back is an entry all the same: what
-/// stands behind one key does not change but in this target.
+/// The entries stored under a key, the last one last. An entry that was moved away and back still counts:
+/// only this target changes what stands behind a key.
 type Stored = Vec<(Vec<u8>, ModuleDescription)>;
 
 impl Place {
@@ -121,12 +121,12 @@ fn play(place: &Place, input: &mut Input<'_>) {
         } else {
             let choice = input.byte();
             whole[usize::from(choice) % KEYS] = false;
-            // Whoever writes through a link damages another entry, too.
+            // A write through a link damages another entry, too.
             linked |= matches!(step % 12, 7 | 8);
             if linked {
                 whole = [false; KEYS];
             }
-            // What fails has changed nothing, or too little to be noticed: `find` says which.
+            // A failed damage has changed nothing, or too little to be noticed: `find` says which.
             let _ = damage(place, step, choice, input, &mut whole);
         }
     }
@@ -146,7 +146,7 @@ fn damage(
 ) -> std::io::Result<()> {
     let path = place.path(choice);
     let other = place.path(input.byte());
-    // Whoever opens a pipe waits for its other end: not the harness.
+    // Opening a pipe would wait for its other end, so the harness does not.
     let is_pipe = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo());
     if matches!(step % 12, 1..=4 | 6) && (is_pipe(&path) || is_pipe(&other)) {
         return Ok(());
@@ -191,7 +191,7 @@ fn damage(
     }
 }
 
-/// What is found is what was stored; what was left alone is found.
+/// Checks that each entry found is one that was stored, and that an entry left alone is found.
 fn check(place: &Place, stored: &[Stored; KEYS], whole: &[bool; KEYS]) {
     for ((key, stored), whole) in place.keys.iter().zip(stored).zip(whole) {
         let found = within(4 << 20, || place.cache.find(key));
@@ -202,7 +202,7 @@ fn check(place: &Place, stored: &[Stored; KEYS], whole: &[bool; KEYS]) {
         let entry = (read_all(&found.artifact), found.description);
         assert!(stored.contains(&entry), "what is found was not stored under this key");
         assert!(!whole || stored.last() == Some(&entry), "an entry that is whole is not found");
-        // What workers are handed.
+        // Workers are handed this description.
         let described = crate::compile::cache::read_description(&found.description_file);
         assert_eq!(described, Some(entry.1));
         assert!(rustix::io::fcntl_getfd(found.artifact.as_fd()).is_ok());

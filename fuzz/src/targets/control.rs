@@ -88,7 +88,7 @@ fn exchange<M: Serialize + DeserializeOwned>(
             None
         }
     };
-    // What another target's thread closes meanwhile makes it lower.
+    // A descriptor that another target's thread closes meanwhile makes it lower.
     assert!(lowest_free(ours.as_fd()) <= free, "a descriptor stays open");
     if let Some(message) = &message {
         round_trip(message);
@@ -96,7 +96,7 @@ fn exchange<M: Serialize + DeserializeOwned>(
     message
 }
 
-/// What is sent is what is received.
+/// A message must be received as it was sent.
 fn round_trip<M: Serialize + DeserializeOwned>(message: &M) {
     let (ours, theirs) = control::pair().expect("a socket pair");
     ours.send(message, &[]).expect("what was received can be sent");

@@ -35,7 +35,7 @@ pub fn run(data: &[u8]) {
     assert_eq!(blake3::hash(body).as_bytes()[..], file[..HASH_BYTES], "what is accepted has its hash");
     assert_bounds(&description);
 
-    // What is written is what is read, whole; with one bit changed it is nothing.
+    // A description is read as it was written, and with one bit changed it is nothing.
     let mut written = describe_artifact(description.clone(), b"machine code");
     assert_eq!(read(&written).as_ref(), Some(&description));
     let bit = file.len() * 7 % (written.len() * 8);
@@ -43,7 +43,7 @@ pub fn run(data: &[u8]) {
     assert_eq!(read(&written), None);
 }
 
-/// As host and workers read it.
+/// Reads it as host and workers do.
 pub(super) fn read(bytes: &[u8]) -> Option<ModuleDescription> {
     thread_local! {
         static FILE: File = tempfile::tempfile_in("/dev/shm").or_else(|_| tempfile::tempfile()).expect("a file");

@@ -160,7 +160,7 @@ fn encode<M: Serialize>(message: &M) -> Vec<u8> {
     postcard::to_stdvec(message).expect("encodes")
 }
 
-/// What is written is what is read.
+/// A message must be read as it was written.
 fn round_trip<M: Serialize + DeserializeOwned>(message: &M, payload: &[u8]) {
     // Scratch memory is used again, whatever is in it.
     let (mut written, mut scratch) = (Vec::new(), b"what was before".to_vec());

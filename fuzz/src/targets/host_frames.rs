@@ -1,4 +1,4 @@
-//! What the host reads from a worker's ring: frames that a hostile worker wrote.
+//! Fuzzes what the host reads from a worker's ring: frames that a hostile worker wrote.
 
 use std::time::Duration;
 

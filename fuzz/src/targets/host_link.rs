@@ -210,7 +210,7 @@ impl World {
                 self.workers[index].memory.iter_mut().for_each(|memory| memory.lie(input));
             }
         }
-        // What is due, as the supervisor's poll would end for it.
+        // The supervisor's poll would end for what is due.
         self.core.arm();
     }
 
@@ -291,7 +291,7 @@ impl World {
         (!shares.is_empty()).then(|| shares.into())
     }
 
-    /// As the supervisor does it.
+    /// Does the jobs as the supervisor would.
     fn do_jobs(&mut self) {
         loop {
             let jobs = self.core.mailbox.take();
@@ -396,7 +396,7 @@ fn check(task: &mut Submitted) {
         check_result(&item.result, TaskId(task.cell.task().0 + index as u64));
     }
     if outcome.result.is_err() {
-        // Of the first that has no result, which is none of the batch's if all have.
+        // The failure has the id of the first task without a result, or, if all have one, an id beyond the batch.
         check_result(&result, TaskId(task.cell.task().0 + answered));
     }
 }

@@ -1,4 +1,5 @@
-//! What a module says of its tasks: the custom section `wasmpool.tasks`, and the schemas in it.
+//! Fuzzes a module's own description of its tasks: the custom section `wasmpool.tasks`, and the schemas in
+//! it.
 
 use postcard_schema::schema::owned::OwnedNamedType;
 use serde::Serialize;
@@ -32,7 +33,8 @@ fn schema(bytes: &[u8]) {
     let postcard = || postcard::take_from_bytes::<OwnedNamedType>(bytes);
     let (schema, rest) = match decoded {
         Ok(decoded) => decoded,
-        // What is no schema is none for anyone. (Postcard knows no limits, and longer numbers.)
+        // Bytes that are no schema for us are none for postcard. (Postcard knows no limits, and longer
+        // numbers.)
         Err(SchemaError::Truncated | SchemaError::UnknownTag(_)) => return assert!(postcard().is_err()),
         Err(_) => return,
     };
@@ -58,7 +60,7 @@ fn section(bytes: &[u8]) {
     if tasks.len() > TASKS_PER_MODULE_MAX {
         return;
     }
-    // What the compiler accepts, it can say, and the host accepts.
+    // A task that the compiler accepts can be described, and the host accepts it.
     let description = of_tasks(tasks);
     assert_bounds(&description);
     let file = compile::describe_artifact(description.clone(), b"machine code");

@@ -1,4 +1,4 @@
-//! What a worker reads from its ring.
+//! Fuzzes what a worker reads from its ring.
 
 use std::time::Duration;
 

@@ -30,7 +30,7 @@ impl Random {
         self.below(100) < percent
     }
 
-    /// So many bytes.
+    /// Returns this many bytes.
     pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count + 8);
         while bytes.len() < count {

@@ -172,7 +172,7 @@ fn number(mut value: usize) -> Vec<u8> {
 /// Mutated data segments have up to 10 MiB, whose compilation tells nothing.
 const MUTANT_BYTES_MAX: usize = 512 * 1024;
 
-/// As many mutations as can be had, at most `steps`; each of what the one before made.
+/// Makes at most `steps` mutations, each of what the one before made.
 fn mutate(random: &mut Random, wasm: &[u8], steps: u64, preserve_semantics: bool) -> Vec<u8> {
     let mut mutated = wasm.to_vec();
     for _ in 0..steps {

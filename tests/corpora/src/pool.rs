@@ -73,7 +73,7 @@ pub struct Resident {
 }
 
 impl Resident {
-    /// Of a live process of this user's.
+    /// Reads what a live process of this user's holds.
     pub fn of(pid: u32) -> Option<Resident> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let kib = |name: &str| {

@@ -149,7 +149,7 @@ fn a_lie_is_a_protocol_violation_that_says_what_it_was() {
     }
 }
 
-/// What a map comes to whose short tasks travel in batches.
+/// Runs a map whose short tasks travel in batches, in a worker that lies.
 fn map(lie: &str) -> (Vec<Result<Bytes, MapError>>, Option<BrokenPool>) {
     let liar = Liar::new(lie);
     let pool = liar.builder().build().expect("builds");

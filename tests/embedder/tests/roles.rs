@@ -1,4 +1,4 @@
-//! What an embedder meets: with `init`, without it, with another program as worker.
+//! An embedder with `init`, without it, and with another program as its worker.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};

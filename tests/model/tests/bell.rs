@@ -129,7 +129,7 @@ impl Link {
             self.handled.store(reader.heard, Ordering::SeqCst);
         };
         if reader.heard == self.total {
-            // As the end of the process is told, so that everyone may leave.
+            // The end of the process is told, so that everyone may leave.
             self.bury();
         }
         is_all

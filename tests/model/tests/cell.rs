@@ -201,7 +201,7 @@ fn of_two_completions_the_first_stays() {
         let other = cell.clone();
         let cancels = thread::spawn(move || {
             let cancelled = complete(&other, Err(TaskFailure(TaskError::Cancelled)));
-            // Who learns that it is cancelled finds it done, whoever did it.
+            // A thread that learns that it is cancelled finds it done, whoever did it.
             assert!(other.outcome().is_some() && other.is_cancelled() == cancelled);
             cancelled
         });
@@ -279,7 +279,7 @@ fn a_callback_runs_once_even_if_the_pool_goes_meanwhile() {
             }));
         });
         answer(&cell, 7);
-        // What is queued when the callback thread ends has been run by it; see `Pool`.
+        // The callback thread has run what was queued when it ends; see `Pool`.
         let queued = callbacks.close();
         registers.join().expect("registers");
         assert_eq!(ran.load(Ordering::SeqCst) + queued, 1);

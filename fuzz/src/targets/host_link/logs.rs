@@ -110,7 +110,7 @@ impl tracing::field::Visit for Harmless {
         let shown = format!("{value:?}");
         assert_harmless(&shown);
         match field.name() {
-            // What was escaped is longer than what was said.
+            // Escaped text is longer than what was said.
             "message" if !shown.contains('\\') => self.message_bytes = shown.len() as u64,
             "task" => self.task = shown,
             _ => {}

@@ -1,4 +1,4 @@
-//! What a worker may do to the memory that it shares with the host.
+//! Lies that a worker may write into the memory that it shares with the host.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
@@ -106,7 +106,7 @@ impl Memory {
                     message: "a line of its own ".repeat(usize::from(choice)),
                     fields: String::new(),
                 };
-                // Of this one, or of the one before.
+                // The frame is of this run, or of the one before.
                 self.say(
                     &FromWorker::Log { task: TaskId(task - u64::from(choice & 4 != 0).min(task)), record },
                     &[],

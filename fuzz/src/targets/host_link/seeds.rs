@@ -1,4 +1,4 @@
-//! What the fuzzer begins with.
+//! The inputs that the fuzzer begins with.
 
 use crate::targets::host_frames::verdicts;
 
@@ -64,8 +64,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
         seeds.push(life(0, 0, TASK, false, &[lie, logged, lie]));
         seeds.push(life(1, 3, BATCH, attended, &[begun, &[14, 1, 3, 0], lie, &[14, 4, 5, 2, 3], lie]));
     }
-    // Of the batch 1 to 8: whole, in two parts, with logs of the task at hand and of the one before, a part and
-    // an interrupt, one too many, nothing, the wrong ones, more after the end; its end with a payload.
+    // These seeds answer the batch 1 to 8: whole, in two parts, with logs of the task at hand and of the one
+    // before, a part and an interrupt, one too many, nothing, the wrong ones, more after the end, and its end
+    // with a payload.
     let whole: &[u8] = &[14, 1, 8, 2, 0];
     let batches: [&[&[u8]]; 10] = [
         &[whole],

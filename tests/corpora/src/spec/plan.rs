@@ -265,7 +265,7 @@ impl<'s> Planner<'s> {
             checks: Vec::new(),
         });
         let index = self.instances.len() - 1;
-        // What must trap becomes nobody's current module.
+        // A module that must trap becomes nobody's current module.
         if ends == Ends::Well {
             self.current = Some(index);
             if let Some(id) = id {
@@ -286,7 +286,7 @@ impl<'s> Planner<'s> {
             let definition = exporter.and_then(|exporter| {
                 Outline::of(&self.instances[exporter].wasm).ok()?.definition(import.name)
             });
-            // What it throws must have a name here, too.
+            // The tag that it throws must have a name here, too.
             let definition = definition.filter(|definition| match definition {
                 Definition::Throws(tag) => outline.imported_tag(import.module, tag).is_some(),
                 _ => true,

@@ -11,7 +11,7 @@ pub const KNOWN: &str = include_str!("known.txt");
 /// What came of a directive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// As the specification says.
+    /// It ended as the specification says.
     Passed,
     /// Not a question that this pool can be asked.
     NotApplicable(Reason),

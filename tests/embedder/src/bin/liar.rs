@@ -150,7 +150,7 @@ impl Wire {
         Run { task, run, claim, items, payload: payload.to_vec() }
     }
 
-    /// So many bytes of the ring towards the worker, once they are there.
+    /// Reads this many bytes of the ring towards the worker, once they are there.
     fn peek(&self, len: usize) -> Vec<u8> {
         while self.word(TO_WORKER_PUT).load(Ordering::SeqCst) < self.taken + len as u64 {
             std::thread::sleep(Duration::from_millis(1));
@@ -478,7 +478,7 @@ fn heeded() -> Vec<u8> {
     [&[7], &COST[..], &[0]].concat()
 }
 
-/// That a task has ended (1), or one of a batch (2), well and at no cost.
+/// Says that a task has ended (1), or one of a batch (2), well and at no cost.
 fn said(message: u8, task: u64) -> Vec<u8> {
     let ok = ok();
     // An answer within a batch has no stdout, since a command is never part of one.
