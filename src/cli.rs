@@ -67,6 +67,11 @@ pub fn main() -> ExitCode {
     // It outlives the work: the last lines are written when it is dropped.
     let mut writer = None;
     let exit = host_files(&typed).and_then(|files| {
+        let inputs = input::files_of(&typed.args.verb).into_iter();
+        let config = typed.args.common.config.as_deref().map(|path| (path, "the settings' file"));
+        // No output of this command takes the place of one.
+        let _held: Vec<_> =
+            inputs.chain(config).filter_map(|(path, what)| files.hold_input(path, what)).collect();
         interrupt::begin(typed.args.common.stop_grace, &console)?;
         writer = logs::init(&typed.args.common, &files, &console)?;
         dispatch(typed, files, &console)

@@ -17,6 +17,7 @@ mod inbox;
 mod instance;
 mod journal;
 mod linker;
+mod links;
 mod loaded;
 mod main_loop;
 mod memories;

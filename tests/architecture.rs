@@ -118,6 +118,7 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
         "wire/ring",
         "fork",
         "sandbox",
+        "files/own",
         "files/tests",
         "compile",
         "worker/loaded",

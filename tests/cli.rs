@@ -8,6 +8,8 @@ mod harness;
 mod bounds;
 #[path = "cli/commands.rs"]
 mod commands;
+#[path = "cli/doors.rs"]
+mod doors;
 #[path = "cli/ends.rs"]
 mod ends;
 #[path = "cli/files.rs"]

@@ -353,7 +353,8 @@ pub(super) struct Target {
     pub(super) wasm_stack: Option<ByteSize>,
 
     /// Give a WASI module this directory, to be read only unless it says rw; may be given again.
-    /// HOST[:GUEST[:ro|rw]], GUEST being its path in the guest [default: HOST as typed]. Weakens the sandbox
+    /// HOST[:GUEST[:ro|rw]], GUEST being its path in the guest [default: HOST as typed]. Weakens the sandbox. Links that
+    /// tasks make in it lead downwards only: absolute ones and those with .. are refused
     #[arg(long, value_name = "DIR", value_parser = dir)]
     pub(super) dir: Vec<Dir>,
 

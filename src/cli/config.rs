@@ -380,7 +380,7 @@ fn read(path: &Path, finding: Finding, below: Option<&FromFile>) -> Result<Optio
         Finding::Named => true,
         Finding::Stray => false,
         Finding::Usual => {
-            rustix::fs::fstat(&source.file).is_ok_and(|stat| files::are_own(&source.folder, &stat))
+            rustix::fs::fstat(&source.file.0).is_ok_and(|stat| files::are_own(&source.folder, &stat))
         }
     };
     let mut text = String::new();

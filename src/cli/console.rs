@@ -1,7 +1,7 @@
 //! stdout and stderr: what goes where, and what a terminal is spared.
 
 use std::fmt;
-use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use rustix::fs::FileType;
 
 use super::exit::Failure;
-use super::streams::{self, Waiting};
+use super::streams::{self, Stdout};
 use crate::files;
 use crate::text::{Escaped, Name, is_harmless};
 
@@ -42,7 +42,7 @@ impl Console {
     pub(super) fn print(&self, text: fmt::Arguments<'_>) {
         self.above_the_bar(|| {
             let text = styled(text.to_string(), &io::stderr());
-            // There is nowhere left to report a closed stderr to.
+            // A failure cannot be reported: stderr is where it would go.
             let _ = streams::stderr().write_all(text.as_bytes());
         });
     }
@@ -79,7 +79,7 @@ pub(super) fn indented(message: &str) -> String {
 /// Lines on stdout, buffered.
 #[derive(Debug)]
 pub(super) struct Lines {
-    stdout: BufWriter<Waiting<StdoutLock<'static>>>,
+    stdout: BufWriter<Stdout>,
     /// Whether the progress bar is drawn on the same terminal.
     console: Option<Console>,
 }

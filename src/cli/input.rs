@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader, IsTerminal as _, Read};
 use std::path::Path;
 
+use super::args::Verb;
 use super::exit::Failure;
 use super::json::{self, Refused};
 use super::streams;
@@ -184,6 +185,21 @@ fn skip_bom(text: &mut impl BufRead) -> io::Result<()> {
     }
 }
 
+/// The files that a verb reads, and what errors call each; those of `map --files` are not among them.
+pub(super) fn files_of(verb: &Verb) -> Vec<(&Path, &'static str)> {
+    const MODULE: &str = "the module";
+    let (target, input) = match verb {
+        Verb::Run(args) => (&args.target, &args.input_file),
+        Verb::Map(args) => (&args.target, &None),
+        Verb::Bench(args) => (&args.target, &args.input_file),
+        Verb::Inspect(args) => return vec![(&args.module, MODULE)],
+        _ => return Vec::new(),
+    };
+    let inputs = input.iter().map(|path| (&**path, "the input"));
+    let shared = target.share.iter().map(|path| (&**path, "a shared file"));
+    std::iter::once((&*target.module, MODULE)).chain(inputs).chain(shared).collect()
+}
+
 /// Reads a file, or stdin for `-`, as far as the pool would take it.
 pub(super) fn read_file(files: &HostFiles, path: &Path) -> Result<Vec<u8>, Failure> {
     if path.as_os_str() == "-" {
@@ -193,7 +209,7 @@ pub(super) fn read_file(files: &HostFiles, path: &Path) -> Result<Vec<u8>, Failu
 }
 
 /// Reads a file that was opened, or reports why it was not.
-pub(super) fn read_opened(path: &Path, file: Result<std::fs::File, OpenError>) -> Result<Vec<u8>, Failure> {
+pub(super) fn read_opened(path: &Path, file: Result<impl io::Read, OpenError>) -> Result<Vec<u8>, Failure> {
     read(&path.display().to_string(), file.map_err(io::Error::from))
 }
 

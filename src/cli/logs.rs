@@ -78,7 +78,7 @@ pub(super) fn init(
     let file = LogFile::open(path, common.log_rotate, common.log_keep, files)
         .and_then(|file| Ok(file::start(file, common.log_format, console)?));
     let (to_file, writer) = file.map_err(|error| {
-        let hint = if error.is_absence() { "; its folder must be there" } else { "" };
+        let hint = if error.is_missing() { "; its folder must be there" } else { "" };
         Failure::Usage(format!("cannot open the log file {}: {error}{hint}", path.display()))
     })?;
     let to_file = to_file.with_filter(filter(&for_file)?.and(without_samples()));

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +23,7 @@ use super::args::Target;
 use super::console::Console;
 use super::exit::Failure;
 use crate::Pool;
-use crate::files::HostFiles;
+use crate::files::{HostFiles, OutputFile};
 
 /// The target of tasks' stacks; see `host/logs.rs`.
 pub(super) const STACK: &str = "wasmpool::stack";
@@ -144,7 +143,7 @@ pub(super) struct Profile {
     path: PathBuf,
     /// The file was opened before the tasks ran, so that a failure is reported early; it is written at the
     /// end.
-    file: File,
+    file: OutputFile,
     /// Dropped to end it.
     goes_on: Sender<()>,
     thread: JoinHandle<()>,
@@ -158,7 +157,7 @@ impl Profile {
             Failure::Usage(format!("cannot write the profile {}: {error}", path.display()))
         };
         // Now, and not when all is done, is the time to say that it cannot be written.
-        let file = files.replace(path).map_err(|error| cannot(error.into()))?.file;
+        let file = files.replace(path, "the profile").map_err(|error| cannot(error.into()))?.file;
         *seen() = Some(Seen::default());
         IS_ON.store(true, Ordering::Relaxed);
         let (goes_on, ends) = bounded::<()>(0);

@@ -59,7 +59,7 @@ impl Trace {
         let cannot = |error: io::Error| {
             Failure::Usage(format!("cannot write the timeline {}: {error}", path.display()))
         };
-        let file = files.replace(path).map_err(|error| cannot(error.into()))?.file;
+        let file = files.replace(path, "the timeline").map_err(|error| cannot(error.into()))?.file;
         let events = pool.events();
         let thread = std::thread::Builder::new()
             .name("wasmpool-trace".into())

@@ -16,8 +16,22 @@ pub(crate) enum OpenError {
         Name(.0.to_string_lossy())
     )]
     TasksMayWrite(PathBuf),
+    /// One of the directories that tasks may write to lies in it.
+    #[error("a directory that tasks may write to lies in {}: name another folder", Name(.0.to_string_lossy()))]
+    HasTasksDir(PathBuf),
     #[error("{} is a symbolic link that others may have made: name what it leads to", Name(.0.to_string_lossy()))]
     Link(PathBuf),
+    #[error(
+        "a symbolic link of user {0} leads there, and it is not that user's: name it by a path without that link"
+    )]
+    NotTheLinkers(u32),
+    #[error("this process was given no descriptor {0}")]
+    NoDescriptor(i32),
+    #[error("descriptor {0} of this process can only be {1}")]
+    WrongWay(i32, &'static str),
+    /// It is open for something else in the same command.
+    #[error("it is {0} of this command as well: name another file")]
+    Twice(&'static str),
     /// A file of this kind is never taken from a folder that others may change.
     #[error("it is {0}, and no regular file")]
     NotRegular(&'static str),
@@ -36,6 +50,11 @@ pub(crate) enum OpenError {
 }
 
 impl OpenError {
+    /// Whether there is nothing of that name.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, OpenError::System(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether nothing has that name, or nothing that this user may look at.
     pub(crate) fn is_absence(&self) -> bool {
         let OpenError::System(error) = self else { return false };

@@ -177,9 +177,7 @@ impl Folder {
     pub(crate) fn make_new(&self, suffix: &str, mode: u32) -> io::Result<(OsString, File)> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         for _ in 0..TRIES_MAX {
-            let mut random = [0; NAME_BYTES];
-            getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
-            let name = format!(".{:032x}.{suffix}", u128::from_ne_bytes(random));
+            let name = random_name(suffix)?;
             match rustix::fs::openat(&self.descriptor, &name, flags, Mode::from_raw_mode(mode)) {
                 Err(Errno::EXIST) => {}
                 opened => return Ok((name.into(), opened?.into())),
@@ -286,8 +284,8 @@ impl Folder {
     /// The second name could be removed between the opening and the count. So a file with one name must still
     /// have the name by which it was opened. The kernel says whether that name was removed, and it stays so;
     /// if it was there all the while, it is the one that was counted. A removal lowers the count first and
-    /// drops the name second, and holds the folder's lock for both: reading the folder waits for a removal
-    /// that is halfway.
+    /// drops the name second, and holds the folder's lock for both: reading the folder, or looking up a name in
+    /// it that the kernel does not remember, waits for a removal that is halfway.
     pub(super) fn check_names(&self, name: &OsStr, file: impl AsFd, stat: &Stat) -> Result<(), OpenError> {
         let is_suspect = match self.writers {
             Writers::Nobody => false,
@@ -301,12 +299,7 @@ impl Folder {
         if stat.st_nlink > 1 {
             return Err(OpenError::SeveralNames);
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let listed = rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty())?;
-        let mut some = [MaybeUninit::uninit(); SOME_NAMES_BYTES];
-        if let Some(Err(error)) = RawDir::new(listed, &mut some).next() {
-            return Err(error.into());
-        }
+        self.wait_for_removals()?;
         let before = path_of(&self.descriptor)?;
         let found = path_of(file)?;
         let is_still_there = before.join(name) == found && path_of(&self.descriptor)? == before;
@@ -316,6 +309,34 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+impl Folder {
+    /// Waits until whoever has the folder locked, to take a name away, is done.
+    fn wait_for_removals(&self) -> Result<(), OpenError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let listed = match rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty()) {
+            // It may be written to, and not be listed. A name that nobody has looked for is looked up under the
+            // same lock.
+            Err(Errno::ACCESS) => {
+                self.look(random_name("none")?)?;
+                return Ok(());
+            }
+            listed => listed?,
+        };
+        let mut some = [MaybeUninit::uninit(); SOME_NAMES_BYTES];
+        match RawDir::new(listed, &mut some).next() {
+            Some(Err(error)) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A hidden name that nobody can guess, and that ends in `.suffix`.
+fn random_name(suffix: &str) -> io::Result<String> {
+    let mut random = [0; NAME_BYTES];
+    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(format!(".{:032x}.{suffix}", u128::from_ne_bytes(random)))
 }
 
 /// Asks the kernel for the path of an open file.

@@ -1,43 +1,28 @@
-//! Opens files by paths that a person named.
+//! Opens files to read, and folders, by paths that a person named.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::folder::TRIES_MAX;
 use super::walk::{Need, Walk};
 use super::writers::{Writers, is_trusted};
-use super::{Folder, HostFiles, OpenError};
-
-/// A pipe that is opened to be written waits this long for its reader.
-const READER_PATIENCE: Duration = Duration::from_secs(10);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
-const MODE: Mode = Mode::from_raw_mode(0o666);
+use super::{Folder, HostFiles, OpenError, Waiting, own};
 
 /// Every file is opened with these flags: they follow no link at its end, wait for nobody, and take no
 /// terminal as the controlling one.
-const SAFE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+pub(super) const SAFE: OFlags =
+    OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// A file to read, and the folder in which it stands.
 #[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) file: File,
+    pub(crate) file: Waiting<File>,
     pub(crate) folder: Folder,
-}
-
-/// A file to write.
-#[derive(Debug)]
-pub(crate) struct Output {
-    pub(crate) file: File,
-    /// A file that is not regular is a pipe, a terminal or a device.
-    pub(crate) is_regular: bool,
 }
 
 /// This says how the path of a file to read was found, which decides what may stand there.
@@ -56,7 +41,7 @@ impl HostFiles {
     ///
     /// # Errors
     /// [`OpenError`]
-    pub(crate) fn read(&self, path: &Path) -> Result<File, OpenError> {
+    pub(crate) fn read(&self, path: &Path) -> Result<Waiting<File>, OpenError> {
         self.read_by(path, Need::Input, Finding::Named).map(|source| source.file)
     }
 
@@ -73,6 +58,11 @@ impl HostFiles {
     /// # Errors
     /// [`OpenError`]
     pub(crate) fn folder(&self, path: &Path) -> Result<Folder, OpenError> {
+        if let Some(number) = own::named(path) {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let folder = rustix::fs::openat(own::copied(number)?, ".", flags, Mode::empty())?;
+            return Folder::new(folder, path.to_path_buf(), &self.tasks);
+        }
         Walk::begin(self, path, Need::Input)?.reach_end()
     }
 
@@ -122,6 +112,9 @@ impl HostFiles {
     /// # Errors
     /// [`OpenError`]
     pub(crate) fn look(&self, path: &Path) -> Result<Stat, OpenError> {
+        if let Some(number) = own::named(path) {
+            return Ok(rustix::fs::fstat(own::copied(number)?)?);
+        }
         let mut walk = Walk::begin(self, path, Need::Input)?;
         loop {
             let Some(name) = walk.reach_last()? else { return Ok(walk.folder.stat()?) };
@@ -131,77 +124,20 @@ impl HostFiles {
                 Some(_) if walk.is_in_proc() => {
                     return Ok(rustix::fs::statat(&walk.folder, &name, AtFlags::empty())?);
                 }
-                Some(_) => walk.follow_last()?,
-            }
-        }
-    }
-
-    /// Opens the folder in which a file is to be written, which must exist, and returns the file's name in
-    /// it.
-    ///
-    /// # Errors
-    /// [`OpenError`]
-    pub(crate) fn folder_of(&self, path: &Path) -> Result<(Folder, OsString), OpenError> {
-        let mut walk = Walk::begin(self, path, Need::Own)?;
-        let name = walk.reach_last()?.ok_or(Errno::ISDIR)?;
-        Ok((walk.folder, name))
-    }
-
-    /// Opens a file to append to and to read; it is made if it is missing. A pipe waits a while for its
-    /// reader.
-    ///
-    /// # Errors
-    /// [`OpenError`]
-    pub(crate) fn append(&self, path: &Path) -> Result<Output, OpenError> {
-        let mut walk = Walk::begin(self, path, Need::Own)?;
-        for _ in 0..TRIES_MAX {
-            let name = walk.reach_last()?.ok_or(Errno::ISDIR)?;
-            let Some(stat) = walk.folder.look(&name)? else {
-                match walk.folder.create(&name) {
-                    Err(OpenError::System(error)) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                    created => return created,
+                Some(_) => {
+                    if let Some(number) = walk.follow_last()? {
+                        return Ok(rustix::fs::fstat(own::copied(number)?)?);
+                    }
                 }
-                continue;
-            };
-            match kind_of(&stat) {
-                FileType::Symlink if walk.is_in_proc() => return open_reached(&walk.folder, &name),
-                FileType::Symlink if is_roots(&walk, &stat) => walk.follow_last()?,
-                FileType::Symlink => return Err(OpenError::link(walk.folder.path(), &name)),
-                _ => match walk.folder.append_existing(&name, &stat)? {
-                    Some(output) => return Ok(output),
-                    None => continue,
-                },
             }
         }
-        Err(Errno::AGAIN.into())
-    }
-
-    /// Opens a file to write from its beginning. An existing file or link is replaced by a new file of that
-    /// name; a pipe, a terminal or a device is written to.
-    ///
-    /// # Errors
-    /// [`OpenError`]
-    pub(crate) fn replace(&self, path: &Path) -> Result<Output, OpenError> {
-        let mut walk = Walk::begin(self, path, Need::Own)?;
-        for _ in 0..TRIES_MAX {
-            let name = walk.reach_last()?.ok_or(Errno::ISDIR)?;
-            let Some(stat) = walk.folder.look(&name)? else { return walk.folder.make_named(&name) };
-            match kind_of(&stat) {
-                FileType::Symlink if walk.is_in_proc() => return open_reached(&walk.folder, &name),
-                FileType::Symlink if is_roots(&walk, &stat) => walk.follow_last()?,
-                FileType::Symlink => return walk.folder.make_named(&name),
-                FileType::RegularFile => return walk.folder.replace_regular(&name, &stat),
-                FileType::Directory => return Err(Errno::ISDIR.into()),
-                _ => match walk.folder.append_existing(&name, &stat)? {
-                    Some(output) => return Ok(output),
-                    None => continue,
-                },
-            }
-        }
-        Err(Errno::AGAIN.into())
     }
 
     fn read_by(&self, path: &Path, need: Need, finding: Finding) -> Result<Source, OpenError> {
+        let may_be_own = finding == Finding::Named;
+        if may_be_own && let Some(number) = own::named(path) {
+            return self.own_source(number);
+        }
         let mut walk = Walk::begin(self, path, need)?;
         loop {
             let name = walk.reach_last()?.ok_or(Errno::ISDIR)?;
@@ -211,12 +147,17 @@ impl HostFiles {
                 return Err(OpenError::link(walk.folder.path(), &name));
             }
             if is_link && walk.is_in_proc() {
+                if may_be_own && let Some(number) = own::in_folder(&walk.folder, &name) {
+                    return self.own_source(number);
+                }
                 let flags = OFlags::RDONLY | (SAFE - OFlags::NOFOLLOW);
                 let file = rustix::fs::openat(&walk.folder, &name, flags, Mode::empty())?;
                 return Ok(Source { file: checked_stream(file, finding)?, folder: walk.folder });
             }
             if is_link {
-                walk.follow_last()?;
+                if let Some(number) = walk.follow_last()?.filter(|_| may_be_own) {
+                    return self.own_source(number);
+                }
                 continue;
             }
             // Opening a device or a pipe can already have effects, so one that somebody else may have put
@@ -232,154 +173,33 @@ impl HostFiles {
             return Ok(Source { file: checked_input(file, &name, &walk, finding)?, folder: walk.folder });
         }
     }
-}
 
-impl Folder {
-    /// Makes a new file of that name.
-    fn create(&self, name: &OsStr) -> Result<Output, OpenError> {
-        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | SAFE;
-        let file = rustix::fs::openat(self, name, flags, MODE)?;
-        Ok(Output { file: file.into(), is_regular: true })
-    }
-
-    /// Opens a regular file of that name to append to; it is made if it is missing. No link is followed.
-    ///
-    /// # Errors
-    /// [`OpenError`]
-    pub(crate) fn append(&self, name: &OsStr) -> Result<Output, OpenError> {
-        for _ in 0..TRIES_MAX {
-            match self.look(name)? {
-                None => match self.create(name) {
-                    Err(OpenError::System(error)) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                    created => return created,
-                },
-                Some(stat) if kind_of(&stat) != FileType::RegularFile => {
-                    return Err(OpenError::NotRegular(kind(&stat)));
-                }
-                Some(stat) => {
-                    if let Some(output) = self.append_existing(name, &stat)? {
-                        return Ok(output);
-                    }
-                }
-            }
+    /// One of this process's own descriptors, which stands in no folder.
+    fn own_source(&self, number: RawFd) -> Result<Source, OpenError> {
+        let file = own::to_read(number)?;
+        if kind_of(&rustix::fs::fstat(&file)?) == FileType::Directory {
+            return Err(Errno::ISDIR.into());
         }
-        Err(Errno::AGAIN.into())
-    }
-
-    /// Opens the file that was looked at; returns `None` if the name stands for something else by now.
-    fn append_existing(&self, name: &OsStr, looked: &Stat) -> Result<Option<Output>, OpenError> {
-        let is_regular = kind_of(looked) == FileType::RegularFile;
-        if !is_regular {
-            check_stream(self.writers(), Finding::Named, looked)?;
-        }
-        let access = if is_regular { OFlags::RDWR | OFlags::APPEND } else { OFlags::WRONLY };
-        let open = || rustix::fs::openat(self, name, access | SAFE, Mode::empty());
-        let file = match if is_regular { open() } else { with_reader(open)? } {
-            Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
-            file => file?,
-        };
-        let stat = rustix::fs::fstat(&file)?;
-        if kind_of(&stat) != kind_of(looked) {
-            return Ok(None);
-        }
-        if !is_regular {
-            wait_from_here(&file)?;
-            return Ok(Some(Output { file: file.into(), is_regular }));
-        }
-        if stat.st_nlink > 1 {
-            return Err(OpenError::SeveralNames);
-        }
-        let is_ours = match self.writers() {
-            Writers::Nobody => true,
-            Writers::Owner(uid) => stat.st_uid == uid || is_trusted(stat.st_uid),
-            Writers::Anyone | Writers::AnyoneAdds | Writers::Tasks => is_trusted(stat.st_uid),
-        };
-        if !is_ours {
-            return Err(OpenError::NotOurs);
-        }
-        self.check_names(name, &file, &stat)?;
-        Ok(Some(Output { file: file.into(), is_regular }))
-    }
-
-    /// Makes a new file in place of whatever has that name.
-    fn make_named(&self, name: &OsStr) -> Result<Output, OpenError> {
-        let (made, file) = self.make_new("new", MODE.as_raw_mode())?;
-        if let Err(error) = self.rename(&made, name) {
-            let _ = self.remove_file(&made);
-            return Err(error.into());
-        }
-        Ok(Output { file, is_regular: true })
-    }
-
-    fn replace_regular(&self, name: &OsStr, looked: &Stat) -> Result<Output, OpenError> {
-        if looked.st_mode & 0o222 == 0 && !rustix::process::geteuid().is_root() {
-            return Err(Errno::ACCESS.into());
-        }
-        match self.make_named(name) {
-            // A file can be writable although its folder is not, or be a mount point that cannot be replaced.
-            Err(OpenError::System(error)) if self.writers() == Writers::Nobody => {
-                match self.append_existing(name, looked) {
-                    Ok(Some(output)) => {
-                        rustix::fs::ftruncate(&output.file, 0)?;
-                        Ok(output)
-                    }
-                    Ok(None) => Err(error.into()),
-                    Err(error) => Err(error),
-                }
-            }
-            made => made,
-        }
+        let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let folder = Folder::new(root, "/".into(), &self.tasks)?;
+        Ok(Source { file: Waiting(file.into()), folder })
     }
 }
 
-/// Whether a link at the end of a path to write to is root's, such as `/dev/stdout`. This user's own links
-/// are not followed: unless this user is root, tasks have the same user and may have made them.
-fn is_roots(walk: &Walk<'_>, link: &Stat) -> bool {
-    link.st_uid == 0 && matches!(walk.folder.writers(), Writers::Nobody | Writers::AnyoneAdds)
-}
-
-/// Opens what a link in `/proc` leads to: it is already open in this process, or in another one of this
-/// user's.
-fn open_reached(folder: &Folder, name: &OsStr) -> Result<Output, OpenError> {
-    let flags = OFlags::APPEND | (SAFE - OFlags::NOFOLLOW);
-    let open = |access: OFlags| rustix::fs::openat(folder, name, access | flags, Mode::empty());
-    let file = match open(OFlags::RDWR) {
-        // Only a regular file is kept open for reading: as a pipe's own reader this process would never see
-        // that nobody reads.
-        Ok(file) if kind_of(&rustix::fs::fstat(&file)?) == FileType::RegularFile => file,
-        Ok(_) | Err(Errno::ACCESS | Errno::NXIO | Errno::ISDIR) => with_reader(|| open(OFlags::WRONLY))??,
-        Err(error) => return Err(error.into()),
-    };
-    let stat = rustix::fs::fstat(&file)?;
-    wait_from_here(&file)?;
-    Ok(Output { file: file.into(), is_regular: kind_of(&stat) == FileType::RegularFile })
-}
-
-/// Opens a pipe once it has a reader.
-fn with_reader(
-    open: impl Fn() -> rustix::io::Result<OwnedFd>,
-) -> Result<rustix::io::Result<OwnedFd>, OpenError> {
-    let began = Instant::now();
-    loop {
-        match open() {
-            Err(Errno::NXIO) if began.elapsed() > READER_PATIENCE => return Err(OpenError::NoReader),
-            Err(Errno::NXIO) => std::thread::sleep(LOOK_AGAIN),
-            opened => return Ok(opened),
-        }
-    }
-}
-
-fn checked_input(file: OwnedFd, name: &OsStr, walk: &Walk<'_>, finding: Finding) -> Result<File, OpenError> {
+fn checked_input(
+    file: OwnedFd,
+    name: &OsStr,
+    walk: &Walk<'_>,
+    finding: Finding,
+) -> Result<Waiting<File>, OpenError> {
     let stat = rustix::fs::fstat(&file)?;
     let writers = walk.folder.writers();
-    if walk.via.is_some_and(|owner| owner != stat.st_uid) {
-        return Err(OpenError::Link(walk.folder.shown()));
-    }
+    walk.check_reached(&stat)?;
     match kind_of(&stat) {
         FileType::RegularFile if finding == Finding::Stray && stat.st_nlink > 1 => {
             Err(OpenError::SeveralNames)
         }
-        FileType::RegularFile => walk.folder.check_names(name, &file, &stat).map(|()| file.into()),
+        FileType::RegularFile => walk.folder.check_names(name, &file, &stat).map(|()| Waiting(file.into())),
         FileType::Directory => Err(Errno::ISDIR.into()),
         kind => {
             check_stream(writers, finding, &stat)?;
@@ -387,13 +207,13 @@ fn checked_input(file: OwnedFd, name: &OsStr, walk: &Walk<'_>, finding: Finding)
                 wait_for_writer(&file)?;
             }
             wait_from_here(&file)?;
-            Ok(file.into())
+            Ok(Waiting(file.into()))
         }
     }
 }
 
 /// Checks a file that was reached by a link in `/proc`: some process of this user's has it open already.
-fn checked_stream(file: OwnedFd, finding: Finding) -> Result<File, OpenError> {
+fn checked_stream(file: OwnedFd, finding: Finding) -> Result<Waiting<File>, OpenError> {
     let stat = rustix::fs::fstat(&file)?;
     match kind_of(&stat) {
         FileType::RegularFile => {}
@@ -401,17 +221,28 @@ fn checked_stream(file: OwnedFd, finding: Finding) -> Result<File, OpenError> {
         _ if finding != Finding::Named => return Err(OpenError::NotRegular(kind(&stat))),
         _ => wait_from_here(&file)?,
     }
-    Ok(file.into())
+    Ok(Waiting(file.into()))
 }
 
 /// Allows a pipe or a device only if somebody named it and nobody else can have put it there.
-fn check_stream(writers: Writers, finding: Finding, stat: &Stat) -> Result<(), OpenError> {
-    let is_safe = matches!(writers, Writers::Nobody | Writers::AnyoneAdds) && is_trusted(stat.st_uid);
+pub(super) fn check_stream(writers: Writers, finding: Finding, stat: &Stat) -> Result<(), OpenError> {
+    let is_safe = matches!(writers, Writers::Nobody | Writers::AnyoneAdds) && is_trusted(stat.st_uid)
+        || writers != Writers::Tasks && is_harmless_device(stat);
     match kind_of(stat) {
         FileType::Directory => Err(Errno::ISDIR.into()),
+        FileType::Socket => Err(OpenError::NotRegular(kind(stat))),
         _ if finding == Finding::Named && is_safe => Ok(()),
         _ => Err(OpenError::NotRegular(kind(stat))),
     }
+}
+
+/// Whether it is a device that does no harm wherever it stands, and whoever owns it: null, zero, full, random, urandom,
+/// this process's terminal, or one that a program drives. Only root makes devices; but in a user namespace that does
+/// not know root, root's folders are another user's.
+fn is_harmless_device(stat: &Stat) -> bool {
+    let number = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    kind_of(stat) == FileType::CharacterDevice
+        && matches!(number, (1, 3 | 5 | 7 | 8 | 9) | (5, 0) | (136..=143, _))
 }
 
 /// Waits for a pipe's writer, without a limit: whoever named the pipe asked for that.
@@ -425,12 +256,12 @@ fn wait_for_writer(pipe: impl AsFd) -> Result<(), OpenError> {
 }
 
 /// Makes a file blocking again, as stdin and stdout are: it was opened without waiting.
-fn wait_from_here(file: impl AsFd) -> Result<(), OpenError> {
+pub(super) fn wait_from_here(file: impl AsFd) -> Result<(), OpenError> {
     let flags = rustix::fs::fcntl_getfl(&file)?;
     Ok(rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?)
 }
 
-fn kind_of(stat: &Stat) -> FileType {
+pub(super) fn kind_of(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 

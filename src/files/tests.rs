@@ -46,7 +46,7 @@ impl Place {
     }
 }
 
-fn text(file: Result<File, OpenError>) -> String {
+fn text(file: Result<impl std::io::Read, OpenError>) -> String {
     let mut text = String::new();
     file.expect("opens").read_to_string(&mut text).expect("reads");
     text
@@ -72,9 +72,8 @@ fn nothing_of_the_hosts_own_lies_where_tasks_may_write() {
         refused(files.make_folder(&folder, 0o700).map(drop));
         refused(files.make_folder(&folder.join("new"), 0o700).map(drop));
         refused(files.own_folder(&folder).map(drop));
-        refused(files.append(&file).map(drop));
-        refused(files.replace(&file).map(drop));
-        refused(files.folder_of(&file).map(drop));
+        refused(files.append(&file, "a test").map(drop));
+        refused(files.replace(&file, "a test").map(drop));
         refused(files.read_own(&file, Finding::Named).map(drop));
         refused(files.make_new_folder(&folder.join("new")).map(drop));
     }
@@ -82,7 +81,7 @@ fn nothing_of_the_hosts_own_lies_where_tasks_may_write() {
     assert_eq!(fs::read_dir(place.path("out")).expect("reads").count(), 0);
     // Tasks reach neither the folder beside theirs nor the one above.
     for path in ["file", "out/file"] {
-        files.append(&place.path(path)).expect("opens");
+        files.append(&place.path(path), "a test").expect("opens");
     }
     let above = files.make_folder(place.folder.path(), 0o700).expect("opens");
     assert!(files.has_task_dirs_in(&above));
@@ -116,7 +115,10 @@ fn another_mount_of_the_tasks_directory_is_known_by_its_place() {
             made.then(|| {
                 // `/proc/self` shows the main thread's mounts, which are the old ones.
                 let files = place.with_tasks();
-                matches!(files.append(&place.path("elsewhere/file")), Err(OpenError::TasksMayWrite(_)))
+                matches!(
+                    files.append(&place.path("elsewhere/file"), "a test"),
+                    Err(OpenError::TasksMayWrite(_))
+                )
             })
         });
         mounted.join().expect("ends")
@@ -207,14 +209,19 @@ fn in_a_folder_that_is_open_to_all_nobody_is_believed() {
     for name in ["link", "hard", "pipe"] {
         let path = place.path("d").join(name);
         files.read(&path).expect_err(name);
-        files.append(&path).expect_err(name);
+        files.append(&path, "a test").expect_err(name);
     }
     fs::write(place.path("d/own"), "before\n").expect("writes");
-    files.append(&place.path("d/own")).expect("opens").file.write_all(b"after\n").expect("writes");
+    files.append(&place.path("d/own"), "a test").expect("opens").file.write_all(b"after\n").expect("writes");
     assert_eq!(fs::read_to_string(place.path("d/own")).expect("reads"), "before\nafter\n");
     // A new file takes the place of a link or of a second name, and leaves the other file alone.
     for name in ["link", "hard"] {
-        files.replace(&place.path("d").join(name)).expect(name).file.write_all(b"new").expect("writes");
+        files
+            .replace(&place.path("d").join(name), "a test")
+            .expect(name)
+            .file
+            .write_all(b"new")
+            .expect("writes");
         let metadata = fs::symlink_metadata(place.path("d").join(name)).expect("is there");
         assert!(metadata.is_file() && metadata.nlink() == 1, "{name}");
     }
@@ -238,7 +245,7 @@ fn another_users_link_opens_only_what_is_theirs() {
     assert_eq!(text(files.read(&place.path("d/near"))), "theirs");
     files.read(&place.path("d/far")).expect_err("is ours");
     files.read(&place.path("d/hard")).expect_err("is ours");
-    assert!(matches!(files.append(&place.path("d/near")), Err(OpenError::Link(_))));
+    assert!(matches!(files.append(&place.path("d/near"), "a test"), Err(OpenError::Link(_))));
     files.read_own(&place.path("d/near"), Finding::Usual).expect_err("is another's");
     // A link of another user's is no better where somebody moved it into our folder.
     fs::rename(place.path("d/far"), place.path("far")).expect("moves");
@@ -250,12 +257,12 @@ fn a_pipe_without_a_reader_is_an_error_and_not_for_ever() {
     let place = Place::new();
     let pipe = place.fifo("pipe");
     let files = HostFiles::default();
-    assert!(matches!(files.append(&pipe), Err(OpenError::NoReader)));
+    assert!(matches!(files.append(&pipe, "a test"), Err(OpenError::NoReader)));
     let reader = std::thread::spawn({
         let pipe = pipe.clone();
         move || fs::read_to_string(pipe).expect("reads")
     });
-    let mut output = files.replace(&pipe).expect("has a reader");
+    let mut output = files.replace(&pipe, "a test").expect("has a reader");
     assert!(!output.is_regular);
     output.file.write_all(b"line\n").expect("writes");
     drop(output);
@@ -287,16 +294,152 @@ fn a_file_that_is_put_is_whole_and_nothing_is_left_beside_it() {
 fn a_lock_is_held_as_long_as_the_file_is_open_whoever_else_closes_it() {
     let place = Place::new();
     let files = HostFiles::default();
-    let first = files.append(&place.path("log")).expect("opens");
-    assert!(matches!(lock(&first.file), Ok(Locked::Ours(_))));
+    let first = files.append(&place.path("log"), "a test").expect("opens");
+    assert!(matches!(lock(first.file.file()), Ok(Locked::Ours(_))));
     // This closes a second descriptor of the log, as reading the log as an input does.
     drop(files.read(&place.path("log")).expect("opens"));
-    let second: OwnedFd = files.append(&place.path("log")).expect("opens").file.into();
-    assert!(matches!(lock(&second), Ok(Locked::Others)));
+    let second = HostFiles::default().append(&place.path("log"), "another command's").expect("opens").file;
+    assert!(matches!(lock(second.file()), Ok(Locked::Others)));
     drop(first);
-    assert!(matches!(lock(&second), Ok(Locked::Ours(_))));
+    assert!(matches!(lock(second.file()), Ok(Locked::Ours(_))));
     let (reader, _writer) = std::io::pipe().expect("a pipe");
     assert!(lock(&reader).is_ok(), "with or without one, it is no error");
+}
+
+#[test]
+fn a_name_of_an_own_descriptor_means_the_descriptor_itself() {
+    let place = Place::new();
+    let files = HostFiles::default();
+    // As it was given to this process: it outlives an `exec`.
+    let given = |file: OwnedFd| rustix::io::dup(file).expect("has another number");
+    let (mine, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let socket = given(mine.into());
+    let names = |number: i32| {
+        let (direct, by_link) = (format!("/dev/fd/{number}"), place.path(&format!("to-{number}")));
+        symlink(&direct, &by_link).expect("links");
+        [PathBuf::from(direct), format!("/proc/self/fd/{number}").into(), by_link]
+    };
+    let number = socket.as_raw_fd();
+    for path in names(number) {
+        for output in [files.append(&path, "a test"), files.replace(&path, "another")] {
+            let mut output = output.expect("is open");
+            assert!(!output.is_regular && output.place.is_none());
+            output.file.write_all(b"x").expect("writes");
+        }
+    }
+    let mut six = [0; 6];
+    (&theirs).read_exact(&mut six).expect("reads");
+    assert_eq!(&six, b"xxxxxx");
+    // A file has one position, whoever writes.
+    let path = place.path("f");
+    let file = given(File::create(&path).expect("makes").into());
+    for path in names(file.as_raw_fd()) {
+        let mut output = files.append(&path, "a test").expect("is open");
+        output.file.write_all(b"one ").expect("writes");
+        rustix::io::write(&file, b"two ").expect("writes");
+        files.read(&path).expect_err("can only be written");
+    }
+    assert_eq!(fs::read_to_string(&path).expect("reads"), "one two ".repeat(3));
+    // What is read goes on where others have read.
+    let mut source = given(File::open(&path).expect("opens").into());
+    rustix::io::read(&mut source, &mut [0; 4]).expect("reads");
+    let by_name = format!("/dev/fd/{}", source.as_raw_fd());
+    assert!(matches!(files.append(Path::new(&by_name), "a test"), Err(OpenError::WrongWay(..))));
+    assert_eq!(text(files.read(Path::new(&by_name))), "two one two one two ");
+    // What this process has opened for itself is not written to, and what is closed is not there.
+    let own = File::create(place.path("own")).expect("makes");
+    for number in [own.as_raw_fd(), 1 << 20] {
+        let path = PathBuf::from(format!("/dev/fd/{number}"));
+        assert!(matches!(files.replace(&path, "a test"), Err(OpenError::NoDescriptor(_))), "{number}");
+    }
+}
+
+#[test]
+fn what_would_block_is_waited_for_under_a_descriptors_name_too() {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    rustix::io::ioctl_fionbio(&reader, true).expect("it is a pipe");
+    let path = format!("/dev/fd/{}", reader.as_raw_fd());
+    let read = std::thread::spawn(move || text(HostFiles::default().read(Path::new(&path))));
+    writer.write_all(b"late").expect("writes");
+    drop(writer);
+    assert_eq!(read.join().expect("ends"), "late");
+    let flags = rustix::fs::fcntl_getfl(&reader).expect("is open");
+    assert!(flags.contains(rustix::fs::OFlags::NONBLOCK), "the pipe is not only ours");
+}
+
+#[test]
+fn a_file_that_is_replaced_keeps_its_mode_and_owner() {
+    let place = Place::new();
+    let files = HostFiles::default();
+    let path = place.path("f");
+    for mode in [0o600, 0o640, 0o666, 0o755] {
+        fs::write(&path, "before").expect("writes");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("has a mode");
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(1234), Some(1235)).expect("gives");
+        }
+        let before = fs::metadata(&path).expect("is there");
+        files.replace(&path, "a test").expect("opens").file.write_all(b"new").expect("writes");
+        let after = fs::metadata(&path).expect("is there");
+        let kept = |metadata: &fs::Metadata| (metadata.mode(), metadata.uid(), metadata.gid());
+        assert_eq!(kept(&before), kept(&after));
+        assert_eq!(fs::read_to_string(&path).expect("reads"), "new");
+    }
+    if !rustix::process::geteuid().is_root() {
+        fs::set_permissions(&path, Permissions::from_mode(0o444)).expect("has a mode");
+        files.replace(&path, "a test").expect_err("may not be written");
+        assert_eq!(fs::read_to_string(&path).expect("reads"), "new");
+    }
+}
+
+#[test]
+fn a_file_of_a_command_is_there_for_one_thing() {
+    let place = Place::new();
+    let files = HostFiles::default();
+    fs::create_dir(place.path("sub")).expect("makes");
+    symlink(place.path("d"), place.path("d2")).expect("links");
+    let is_refused = |opened: Result<Output, OpenError>| matches!(opened, Err(OpenError::Twice("the first")));
+    for name in ["d/new", "d/old"] {
+        if name == "d/old" {
+            fs::write(place.path(name), "before").expect("writes");
+        }
+        let first = files.append(&place.path(name), "the first").expect("opens");
+        let again = place.path(&name.replace('/', "2/../sub/../d/"));
+        for path in [place.path(name), again] {
+            assert!(is_refused(files.append(&path, "the second")), "{}", path.display());
+            assert!(is_refused(files.replace(&path, "the second")), "{}", path.display());
+        }
+        assert!(files.clone().append(&place.path("d/other"), "the second").is_ok());
+        // Another command's is another matter, and what is closed is free.
+        assert!(HostFiles::default().append(&place.path(name), "the second").is_ok());
+        drop(first);
+        assert!(files.append(&place.path(name), "the second").is_ok());
+    }
+    let held = files.hold_input(&place.path("canary"), "the first").expect("is a file");
+    assert!(is_refused(files.replace(&place.path("canary"), "the second")));
+    assert_eq!(place.canary(), "canary");
+    drop(held);
+    assert!(files.hold_input(Path::new("/dev/null"), "the first").is_none());
+}
+
+#[test]
+fn another_users_link_opens_only_their_own_folders() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = Place::new();
+    let files = HostFiles::default();
+    fs::create_dir(place.path("d/sub")).expect("makes");
+    symlink("sub", place.path("d/near")).expect("links");
+    symlink("..", place.path("d/up")).expect("links");
+    for name in ["d/sub", "d/near", "d/up", "d"] {
+        std::os::unix::fs::lchown(place.path(name), Some(1234), Some(1234)).expect("gives");
+    }
+    files.folder(&place.path("d/near")).expect("is theirs");
+    assert!(matches!(files.folder(&place.path("d/up")), Err(OpenError::NotTheLinkers(1234))));
+    // As the directories of tasks are opened.
+    TaskDirs::open([&*place.path("d/near")]).expect("is theirs");
+    TaskDirs::open([&*place.path("d/up")]).expect_err("is ours");
 }
 
 /// A map that waited would replace what the other one has written until then.

@@ -1,7 +1,7 @@
 //! Walks a path to its folder, one component after the other, and holds the folder open.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
@@ -9,7 +9,7 @@ use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat};
 use rustix::io::Errno;
 
 use super::writers::{Writers, is_trusted};
-use super::{Folder, HostFiles, OpenError};
+use super::{Folder, HostFiles, OpenError, own};
 
 /// This many links are followed at most, as in the kernel.
 const LINKS_MAX: usize = 40;
@@ -37,7 +37,9 @@ pub(super) struct Walk<'a> {
     is_folders: bool,
     links_left: usize,
     /// A link was followed whose owner is neither this user nor root.
-    pub(super) via: Option<u32>,
+    via: Option<u32>,
+    /// Where the last link led that was followed.
+    target: PathBuf,
     /// Missing folders are made with this mode.
     make: Option<Mode>,
 }
@@ -58,6 +60,7 @@ impl<'a> Walk<'a> {
             is_folders: text.ends_with(b"/") || text.ends_with(b"/."),
             links_left: LINKS_MAX,
             via: None,
+            target: PathBuf::new(),
             make: None,
         };
         walk.push(path)?;
@@ -86,15 +89,23 @@ impl<'a> Walk<'a> {
         while !self.rest.is_empty() {
             self.step()?;
         }
+        self.check_reached(&self.folder.stat()?)?;
         Ok(self.folder)
     }
 
-    /// Follows the last component, which is a link.
-    pub(super) fn follow_last(&mut self) -> Result<(), OpenError> {
-        match self.rest.pop() {
-            Some(name) => self.follow(&name),
-            None => Ok(()),
+    /// Another user's link leads to what is that same user's: to nobody else's they can lead us.
+    pub(super) fn check_reached(&self, reached: &Stat) -> Result<(), OpenError> {
+        match self.via {
+            Some(owner) if owner != reached.st_uid => Err(OpenError::NotTheLinkers(owner)),
+            _ => Ok(()),
         }
+    }
+
+    /// Follows the last component, which is a link; returns the number if it leads to a descriptor of this process.
+    pub(super) fn follow_last(&mut self) -> Result<Option<RawFd>, OpenError> {
+        let Some(name) = self.rest.pop() else { return Ok(None) };
+        self.follow(&name)?;
+        Ok(own::named(&self.target))
     }
 
     /// Whether the links here are the kernel's own, which lead to open files and not to paths.
@@ -151,7 +162,8 @@ impl<'a> Walk<'a> {
         }
         // The target is read from the link that was checked: the name may stand for another one by now.
         let target = rustix::fs::readlinkat(&link, "", Vec::new())?;
-        self.push(&PathBuf::from(OsString::from_vec(target.into_bytes())))
+        self.target = OsString::from_vec(target.into_bytes()).into();
+        self.push(&self.target.clone())
     }
 
     /// A link of this user's or root's is followed unless somebody else can have put it there. Another user's

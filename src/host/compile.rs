@@ -21,7 +21,7 @@ use super::supervise::Job;
 use super::usage::{self, Usage};
 use crate::compile::cache::{Compiled, DESCRIPTION_BYTES_MAX, Stamp};
 use crate::error::{Death, DeathCause, ModuleError, Phase, Shortage};
-use crate::files::HostFiles;
+use crate::files::{HostFiles, Waiting};
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::limits::{
     ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX, NO_COMPILER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX,
@@ -436,7 +436,9 @@ impl Drop for Turn<'_> {
 /// A module's file.
 pub(crate) struct WasmFile<'a> {
     path: &'a Path,
-    file: File,
+    file: Waiting<File>,
+    /// It is read from its beginning: somebody else may have read from a descriptor.
+    is_whole: bool,
 }
 
 impl<'a> WasmFile<'a> {
@@ -447,19 +449,21 @@ impl<'a> WasmFile<'a> {
     pub(crate) fn open(path: &'a Path, files: &HostFiles, max: u64) -> Result<Self, ModuleError> {
         let file = files.read(path).map_err(|error| unreadable(path, &error.into()))?;
         // A pipe or device has no length; then as much is read as is allowed.
-        let bytes = file.metadata().map_err(|error| unreadable(path, &error))?.len();
+        let bytes = file.0.metadata().map_err(|error| unreadable(path, &error))?.len();
         check_wasm_bytes(bytes, max)?;
-        Ok(WasmFile { path, file })
+        let is_whole = rustix::fs::tell(&file.0).is_ok_and(|position| position == 0);
+        Ok(WasmFile { path, file, is_whole })
     }
 
-    /// Returns the stamp that tells whether the file has changed; `None` if it is no regular file.
+    /// Returns the stamp that tells whether the file has changed; `None` if it is no regular file, or is not
+    /// read from its beginning.
     pub(crate) fn stamp(&self) -> Option<Stamp> {
-        Stamp::of(&self.file)
+        Stamp::of(&self.file.0).filter(|_| self.is_whole)
     }
 
     /// Returns the stamp of a file that may be remembered once it is read.
     pub(crate) fn settled_stamp(&self) -> Option<Stamp> {
-        Stamp::settled(&self.file)
+        Stamp::settled(&self.file.0).filter(|_| self.is_whole)
     }
 
     /// Reads it to its end.
@@ -468,7 +472,7 @@ impl<'a> WasmFile<'a> {
     /// As [`open`](Self::open).
     pub(crate) fn read(&mut self, max: u64) -> Result<Vec<u8>, ModuleError> {
         let mut bytes = Vec::new();
-        let mut file = (&self.file).take(max.min(MODULE_BYTES_MAX as u64) + 1);
+        let mut file = (&mut self.file).take(max.min(MODULE_BYTES_MAX as u64) + 1);
         file.read_to_end(&mut bytes).map_err(|error| unreadable(self.path, &error))?;
         check_wasm_bytes(bytes.len() as u64, max)?;
         Ok(bytes)

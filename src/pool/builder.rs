@@ -454,7 +454,8 @@ impl PoolBuilder {
 
     /// The directory for compiled modules. Default: `$XDG_CACHE_HOME/wasmpool`, else `$HOME/.cache/wasmpool`.
     /// It must belong to this user alone, and must not lie in a directory that tasks may write to. There is
-    /// no cache if the home is missing or the default lies in another user's folder.
+    /// no cache if the home is missing, the default lies in another user's folder, or (with a warning) tasks may
+    /// write to the default.
     pub fn cache_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.cache = CacheChoice::Dir(dir.as_ref().into());
         self
@@ -569,14 +570,13 @@ impl PoolBuilder {
     }
 
     fn open_cache(&self, files: &HostFiles) -> Result<Option<Cache>, BuildError> {
-        let (dir, opened) = match &self.cache {
+        let dir = match &self.cache {
             CacheChoice::Off => return Ok(None),
-            CacheChoice::Dir(dir) => (dir.clone(), Cache::open(dir, files, self.cache_bytes_max)),
-            CacheChoice::Default => {
-                (Cache::default_dir().unwrap_or_default(), Cache::open_default(files, self.cache_bytes_max))
-            }
+            CacheChoice::Default => return Ok(Cache::open_default(files, self.cache_bytes_max)),
+            CacheChoice::Dir(dir) => dir,
         };
-        opened.map_err(|error: OpenError| BuildError::CacheDir { path: dir, source: error.into() })
+        Cache::open(dir, files, self.cache_bytes_max)
+            .map_err(|error: OpenError| BuildError::CacheDir { path: dir.clone(), source: error.into() })
     }
 }
 

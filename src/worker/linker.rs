@@ -13,7 +13,7 @@ use super::budget::Budget;
 use super::clocks::Clock;
 use super::journal::Journal;
 use super::shares::{self, Mapping};
-use super::{exit, open, poll};
+use super::{exit, links, open, poll};
 use crate::imports::{HOST_MODULE, HostFunction};
 use crate::limits::{GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::wire::message::LogSource;
@@ -76,6 +76,7 @@ pub(crate) fn linker(engine: &Engine, with_wasi: bool) -> Result<Linker<TaskStat
         wasmtime_wasi::p1::add_to_linker_async(&mut linker, TaskState::wasi)?;
         poll::define(&mut linker)?;
         open::define(&mut linker)?;
+        links::define(&mut linker)?;
         exit::define(&mut linker)?;
     }
     for function in HostFunction::ALL {

@@ -9,8 +9,9 @@ use rustix::fs::{CWD, FileType, Mode};
 
 use crate::harness::{Ended, end, end_with, ended, prebuilt, spawn, wasmpool, wat};
 
-/// This command puts a link to `../canary` in the place of `/d/NAME`, again and again; its argument is the
-/// name. It answers `done` on stdout.
+/// A command that puts a link in the place of `/d/NAME`, again and again: the name is its argument. It leads to a file
+/// beside it, since tasks make no links that lead upwards.
+/// It answers with `done` on stdout.
 pub(crate) const SWAP_WAT: &str = r#"(module
   (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
@@ -19,7 +20,7 @@ pub(crate) const SWAP_WAT: &str = r#"(module
   (import "wasi_snapshot_preview1" "path_rename" (func $rename (param i32 i32 i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 1)
-  (data (i32.const 0) "../canary")
+  (data (i32.const 0) "./000")
   (data (i32.const 16) ".swap")
   (data (i32.const 32) "done\n")
   (data (i32.const 48) "\20\00\00\00\05\00\00\00")
@@ -32,12 +33,12 @@ pub(crate) const SWAP_WAT: &str = r#"(module
     (local.set $left (i32.const 200))
     (loop $again
       (drop (call $unlink (i32.const 3) (i32.const 16) (i32.const 5)))
-      (drop (call $symlink (i32.const 0) (i32.const 9) (i32.const 3) (i32.const 16) (i32.const 5)))
+      (drop (call $symlink (i32.const 0) (i32.const 5) (i32.const 3) (i32.const 16) (i32.const 5)))
       (drop (call $rename (i32.const 3) (i32.const 16) (i32.const 5) (i32.const 3) (local.get $name) (local.get $len)))
       (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
     (drop (call $write (i32.const 1) (i32.const 48) (i32.const 1) (i32.const 80)))))"#;
 
-/// A folder with a canary, a directory `d` that tasks and everybody may write to, and the module that swaps.
+/// A folder with a canary, a directory `d` for tasks that everybody may write to, and the module that swaps.
 pub(crate) struct Place {
     pub(crate) folder: tempfile::TempDir,
     swap: PathBuf,
@@ -74,7 +75,7 @@ impl Place {
         command
     }
 
-    fn assert_canary(&self) {
+    pub(crate) fn assert_canary(&self) {
         assert_eq!(fs::read_to_string(self.path("canary")).expect("is there"), "the canary");
     }
 }

@@ -1,12 +1,12 @@
 //! Nothing beyond the directories can be reached, by tasks or by an attacker who has taken a worker over.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use wasmpool::{AttackOutcome, DirAccess, Doctor, SandboxLayer};
 
 use crate::common;
-use crate::{Guest, Place};
+use crate::{Guest, PERM, Place};
 
 /// With all layers, and with WASI's own care alone.
 fn guests(place: &Place) -> [Guest; 3] {
@@ -84,6 +84,50 @@ fn a_link_that_a_task_makes_leads_nowhere_either() {
         assert!(guest.ask("read", 3, "out", "").is_err());
         let _ = guest.ask("unlink", 3, "out", "");
         guest.assert_nobody_died();
+    }
+}
+
+/// On the host a link is followed as what it is, by whoever names it.
+#[test]
+fn no_link_that_leads_out_is_made_or_moved() {
+    let place = Place::new();
+    let dir = place.dir("dir");
+    place.dir("dir/sub");
+    let user = rustix::process::getuid().as_raw();
+    symlink("..", dir.join("sub/up")).expect("is made");
+    symlink("/etc", dir.join("sub/root")).expect("is made");
+    symlink("sub", dir.join("down")).expect("is made");
+    let guest = Guest::in_dir(&dir, DirAccess::ReadWrite);
+    for target in ["..", "../secret", "sub/..", "sub/../x", "./..", "a/../..", "//etc", "/", "../"] {
+        let refused = guest.ask("symlink", 3, target, "made");
+        assert_eq!(refused, Err(PERM), "{target}");
+    }
+    for task in ["rename", "link"] {
+        for from in ["sub/up", "down/up", "./sub//up", "sub/root", "sub/up/"] {
+            let refused = guest.ask(task, 3, from, "made");
+            assert!(refused.is_err(), "{task} {from}");
+        }
+    }
+    assert!(fs::symlink_metadata(dir.join("made")).is_err());
+    // What leads downwards is a link like any other, wherever it stands.
+    for (task, first, second) in [
+        ("symlink", "sub", "made"),
+        ("symlink", "...", "dots"),
+        ("rename", "made", "sub/moved"),
+        ("rename", "sub/moved", "made"),
+        ("link", "made", "sub/second"),
+        ("make_dir", "a", ""),
+        ("write", "a/f", "text"),
+        ("rename", "a/f", "sub/f"),
+        ("link", "sub/f", "a/g"),
+        ("rename", "a", "b"),
+    ] {
+        assert_eq!(guest.ask(task, 3, first, second), Ok(Vec::new()), "{task} {first} {second}");
+    }
+    assert_eq!(guest.text("read", 3, "made/f"), Ok("text".into()));
+    guest.assert_nobody_died();
+    for path in ["sub/up", "sub/root"] {
+        assert_eq!(fs::symlink_metadata(dir.join(path)).expect("is there").uid(), user, "{path}");
     }
 }
 

@@ -103,7 +103,7 @@ fn cache(dir: Option<&Path>) -> Check {
     let shown = shown.display().to_string();
     let opened = match dir {
         Some(dir) => Cache::open(dir, &files, CACHE_BYTES_MAX),
-        None => Cache::open_default(&files, CACHE_BYTES_MAX),
+        None => Ok(Cache::open_default(&files, CACHE_BYTES_MAX)),
     };
     let Ok(Some(cache)) = opened else {
         let hint = "it must be a directory that only this user can write to: chmod 700, or --cache-dir";

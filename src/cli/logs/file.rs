@@ -39,6 +39,11 @@ pub(super) fn start(
     format: LogFormat,
     console: &Console,
 ) -> std::io::Result<(ToFile, FileWriter)> {
+    if file.never_begins_anew() {
+        console.say(
+            "warning: the log file is a stream or a device, and never begins anew: --log-rotate does nothing",
+        );
+    }
     let (sender, lines) = bounded(QUEUE_LINES_MAX);
     let (queue, dropped) = (Arc::new(Mutex::new(Some(sender))), Arc::new(AtomicU64::new(0)));
     let thread = std::thread::Builder::new().name("wasmpool-log-file".into()).spawn({
@@ -89,7 +94,11 @@ fn write_all(
                 continue;
             }
         }
-        if let Err(error) = file.write(&line, now) {
+        let written = file.write(&line, now);
+        if let Some(error) = file.trouble() {
+            console.say(&format!("warning: the log file does not begin anew, and goes on: {error}"));
+        }
+        if let Err(error) = written {
             lost += 1;
             if !std::mem::replace(&mut told, true) {
                 console.error(&format!("cannot write to the log file: {error}"));

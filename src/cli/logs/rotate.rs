@@ -10,10 +10,16 @@ use std::time::SystemTime;
 use bytesize::ByteSize;
 use rustix::fs::FileType;
 
-use crate::files::{Folder, HostFiles, Identity, OpenError, Output};
+use crate::files::{Folder, HostFiles, Identity, OpenError, Output, OutputFile};
 
 /// Bytes of a file that begins anew by its size, unless set.
 const SIZE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Names that are tried for an old file before it is an error.
+const NAMES_MAX: usize = 100;
+
+/// Bytes of `2026-01-31`.
+const DAY_BYTES: usize = 10;
 
 /// When a log file begins anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +52,12 @@ impl FromStr for Rotation {
 /// last one, `NAME.2` and so on for sizes.
 #[derive(Debug)]
 pub(super) struct LogFile {
-    file: File,
+    file: OutputFile,
     /// A rotation begins a new file of this name; `None` if the log is never rotated, such as a pipe, a
     /// terminal or a device.
     named: Option<Named>,
+    /// Why it did not begin anew, until that is asked for.
+    trouble: Option<io::Error>,
     bytes: u64,
     /// The day of its lines.
     day: String,
@@ -72,15 +80,23 @@ impl LogFile {
         kept: usize,
         files: &HostFiles,
     ) -> Result<LogFile, OpenError> {
-        let Output { file, is_regular } = files.append(path)?;
-        let named = match is_regular && rotation != Rotation::Never {
-            true => Named::of(path, &file, files)?,
-            false => None,
-        };
-        let metadata = file.metadata()?;
+        let Output { file, place, .. } = files.append(path, "the log file")?;
+        // Where the file is, and not the link that may lead to it.
+        let named = place.map(|(folder, name)| Named { folder, name });
+        let metadata = file.file().metadata()?;
         let bytes = metadata.len();
         let day = if bytes == 0 { day(SystemTime::now()) } else { day(metadata.modified()?) };
-        Ok(LogFile { file, named, bytes, day, rotation, kept })
+        Ok(LogFile { file, named, trouble: None, bytes, day, rotation, kept })
+    }
+
+    /// Whether it is to begin anew, and is nothing that can: a pipe, a terminal, a device.
+    pub(super) fn never_begins_anew(&self) -> bool {
+        self.named.is_none() && self.rotation != Rotation::Never
+    }
+
+    /// Why it did not begin anew, once.
+    pub(super) fn trouble(&mut self) -> Option<io::Error> {
+        self.trouble.take()
     }
 
     /// Appends a line by one write.
@@ -91,8 +107,10 @@ impl LogFile {
             Rotation::Daily => self.day != day(now),
             Rotation::Size(bytes_max) => self.bytes > 0 && self.bytes + bytes > bytes_max,
         };
-        if is_over {
-            self.begin_anew(now)?;
+        // A line too many in the old file is better than a line that is lost.
+        if is_over && let Err(error) = self.begin_anew(now) {
+            self.named = None;
+            self.trouble = Some(error);
         }
         self.file.write_all(line.as_bytes())?;
         self.bytes += bytes;
@@ -104,29 +122,22 @@ impl LogFile {
         match self.rotation {
             Rotation::Never => return Ok(()),
             // Another process may write to it, too, and have been first.
-            Rotation::Daily if self.bytes > 0 && named.is_current(&self.file)? => {
-                named.move_to_day(&mut self.file, &self.day)?;
+            Rotation::Daily if self.bytes > 0 && named.is_current(self.file.file())? => {
+                named.move_to_day(self.file.file(), &self.day)?;
                 named.prune(self.kept)?;
             }
             Rotation::Daily => {}
-            Rotation::Size(_) if !named.is_current(&self.file)? => {}
+            Rotation::Size(_) if !named.is_current(self.file.file())? => {}
             Rotation::Size(_) => named.shift(self.kept)?,
         }
         self.file = named.folder.append(&named.name)?.file;
-        self.bytes = self.file.metadata()?.len();
+        self.bytes = self.file.file().metadata()?.len();
         self.day = day(now);
         Ok(())
     }
 }
 
 impl Named {
-    /// Returns `None` if the path leads to the file by a link: the file itself stands elsewhere.
-    fn of(path: &Path, file: &File, files: &HostFiles) -> Result<Option<Named>, OpenError> {
-        let (folder, name) = files.folder_of(path)?;
-        let named = Named { folder, name };
-        Ok(named.is_current(file)?.then_some(named))
-    }
-
     /// Whether the file of that name is the one that is open.
     fn is_current(&self, file: &File) -> io::Result<bool> {
         let open = Identity::of_open(file)?;
@@ -134,8 +145,8 @@ impl Named {
         Ok(named.is_some_and(|named| Identity::of(&named) == open))
     }
 
-    fn move_to_day(&self, file: &mut File, day: &str) -> io::Result<()> {
-        let to = self.numbered(day);
+    fn move_to_day(&self, mut file: &File, day: &str) -> io::Result<()> {
+        let to = self.free(day)?;
         if self.folder.look(&to)?.is_none() {
             return self.folder.rename(&self.name, to);
         }
@@ -143,23 +154,57 @@ impl Named {
         let mut older = self.folder.append(&to)?.file;
         file.rewind()?;
         let len = file.metadata()?.len();
-        io::copy(&mut io::Read::by_ref(file).take(len), &mut older)?;
+        io::copy(&mut file.take(len), &mut older)?;
         self.folder.remove_file(&self.name)
     }
 
-    /// Renames each old file to the next number.
+    /// The name of an old file. Another kind of thing may have it, which stays: then there are others, `DAY.1` and so on.
+    fn free(&self, day: &str) -> io::Result<OsString> {
+        for number in 0..NAMES_MAX {
+            let name = match number {
+                0 => self.numbered(day),
+                number => self.numbered(&format!("{day}.{number}")),
+            };
+            if !self.is_taken(&name)? {
+                return Ok(name);
+            }
+        }
+        Err(io::Error::other(format!(
+            "{NAMES_MAX} names for its old file are taken by folders, links or devices"
+        )))
+    }
+
+    /// Whether a name is that of something else than a file.
+    fn is_taken(&self, name: &OsString) -> io::Result<bool> {
+        let stat = self.folder.look(name)?;
+        Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile))
+    }
+
+    /// Renames each old file to the next number. A number whose name something else has is left out.
     fn shift(&self, kept: usize) -> io::Result<()> {
-        for number in (1..kept).rev() {
-            let from = self.numbered(&number.to_string());
-            let to = self.numbered(&(number + 1).to_string());
-            match self.folder.rename(from, to) {
+        let mut names = Vec::new();
+        let mut number = 0;
+        while names.len() < kept {
+            number += 1;
+            if number > kept + NAMES_MAX {
+                return Err(io::Error::other(format!(
+                    "more than {NAMES_MAX} names for its old files are taken by folders, links or devices"
+                )));
+            }
+            let name = self.numbered(&number.to_string());
+            if !self.is_taken(&name)? {
+                names.push(name);
+            }
+        }
+        for pair in names.windows(2).rev() {
+            match self.folder.rename(&pair[0], &pair[1]) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        match kept {
-            0 => self.folder.remove_file(&self.name),
-            _ => self.folder.rename(&self.name, self.numbered("1")),
+        match names.first() {
+            None => self.folder.remove_file(&self.name),
+            Some(first) => self.folder.rename(&self.name, first),
         }
     }
 
@@ -168,7 +213,10 @@ impl Named {
         let prefix = self.numbered("");
         let is_day = |name: &OsString| {
             let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes()).unwrap_or_default();
-            rest.len() == 10 && rest.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-')
+            let (day, number) = rest.split_at(rest.len().min(DAY_BYTES));
+            day.len() == DAY_BYTES
+                && day.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-')
+                && (number.is_empty() || number[0] == b'.' && number[1..].iter().all(u8::is_ascii_digit))
         };
         let is_regular = |name: &OsString| {
             let stat = self.folder.look(name).ok().flatten();
@@ -254,6 +302,69 @@ mod tests {
             ("log.txt", "not ours"),
         ];
         assert_eq!(files(folder.path()), pairs(&expected));
+    }
+
+    #[test]
+    fn a_name_that_something_else_has_is_left_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        for taken in ["log.1", "log.3", "log.2024-10-04"] {
+            std::fs::create_dir(folder.path().join(taken)).expect("makes");
+        }
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect(name);
+        let mut log = LogFile::open(&path, Rotation::Size(4), 2, &HostFiles::default()).expect("opens");
+        for line in ["a\n", "too long for it\n", "b\n", "c\n", "the last one\n"] {
+            log.write(line, SystemTime::now()).expect("writes");
+            assert!(log.trouble().is_none());
+        }
+        assert_eq!(
+            [read("log"), read("log.2"), read("log.4")],
+            ["the last one\n", "b\nc\n", "too long for it\n"]
+        );
+        std::fs::remove_file(&path).expect("is there");
+        let first = SystemTime::UNIX_EPOCH + DAY * 20_000;
+        std::fs::write(&path, "before\n").expect("writes");
+        File::options().write(true).open(&path).and_then(|file| file.set_modified(first)).expect("sets");
+        let mut log = LogFile::open(&path, Rotation::Daily, 2, &HostFiles::default()).expect("opens");
+        for days in 0..2 {
+            log.write(&format!("day {days}\n"), first + DAY * days).expect("writes");
+        }
+        assert_eq!([read("log"), read("log.2024-10-04.1")], ["day 1\n", "before\nday 0\n"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_begin_anew_goes_on_and_says_so_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        for number in 1..=NAMES_MAX + 2 {
+            std::fs::create_dir(folder.path().join(format!("log.{number}"))).expect("makes");
+        }
+        let mut log = LogFile::open(&path, Rotation::Size(4), 2, &HostFiles::default()).expect("opens");
+        let lines = ["a\n", "b\n", "c\n", "d\n"];
+        let troubles = lines.into_iter().filter(|line| {
+            log.write(line, SystemTime::now()).expect("writes");
+            log.trouble().is_some()
+        });
+        assert_eq!(troubles.count(), 1);
+        assert_eq!(std::fs::read_to_string(&path).expect("reads"), "a\nb\nc\nd\n");
+    }
+
+    #[test]
+    fn what_a_link_leads_to_begins_anew_where_it_is() {
+        // A link of root's is one that is followed to what is written.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("logs")).expect("makes");
+        let link = folder.path().join("log");
+        std::os::unix::fs::symlink("logs/real", &link).expect("links");
+        let mut log = LogFile::open(&link, Rotation::Size(4), 2, &HostFiles::default()).expect("opens");
+        for line in ["a\n", "b\n", "c\n"] {
+            log.write(line, SystemTime::now()).expect("writes");
+        }
+        assert!(std::fs::symlink_metadata(&link).expect("is there").is_symlink());
+        assert_eq!(files(&folder.path().join("logs")), pairs(&[("real", "c\n"), ("real.1", "a\nb\n")]));
     }
 
     #[test]

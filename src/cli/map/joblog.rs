@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::cli::args::MapArgs;
 use crate::cli::exit::Failure;
-use crate::files::{self, Finding, HostFiles, Locked, OpenError};
+use crate::files::{self, Finding, HostFiles, Locked, OpenError, OutputFile};
 use crate::text::is_harmless;
 
 /// GNU parallel's nine, and ours.
@@ -32,7 +32,7 @@ const COMMAND_BYTES_MAX: usize = 4096;
 #[derive(Debug)]
 pub(super) struct JobLog {
     path: PathBuf,
-    file: File,
+    file: OutputFile,
 }
 
 /// One input that is done.
@@ -98,7 +98,7 @@ impl JobLog {
         let cannot = |what: &str, error: io::Error| {
             Failure::Usage(format!("cannot {what} the job log {}: {error}", path.display()))
         };
-        let output = files.append(path).map_err(|error| cannot("open", error.into()))?;
+        let output = files.append(path, "the job log").map_err(|error| cannot("open", error.into()))?;
         let file = output.file;
         if !output.is_regular {
             if args.resume || args.resume_failed {
@@ -111,7 +111,7 @@ impl JobLog {
             log.write(HEADER)?;
             return Ok(Some((log, Done::default(), warnings)));
         }
-        match files::lock(&file).map_err(|error| cannot("lock", error))? {
+        match files::lock(file.file()).map_err(|error| cannot("lock", error))? {
             Locked::Ours(_) => {}
             Locked::Others => {
                 let path = path.display();
@@ -126,7 +126,7 @@ impl JobLog {
                 ));
             }
         }
-        let len = file.metadata().map_err(|error| cannot("read", error))?.len();
+        let len = file.file().metadata().map_err(|error| cannot("read", error))?.len();
         let resumes = args.resume || args.resume_failed;
         // A run that could not begin leaves a log without records.
         if len > HEADER.len() as u64 && !resumes {
@@ -135,9 +135,9 @@ impl JobLog {
                 "the job log {path} is there already: go on with it by --resume, or name another file"
             )));
         }
-        let (done, whole) = read(&file, path, args.resume_failed)?;
+        let (done, whole) = read(file.file(), path, args.resume_failed)?;
         if whole < len {
-            file.set_len(whole).map_err(|error| cannot("repair", error))?;
+            file.file().set_len(whole).map_err(|error| cannot("repair", error))?;
             let path = path.display();
             warnings.push(format!("the last line of the job log {path} was torn, and counts for nothing"));
         }
@@ -152,7 +152,7 @@ impl JobLog {
     pub(super) fn look(args: &MapArgs, files: &HostFiles) -> Result<Done, Failure> {
         let Some(path) = &args.joblog else { return Ok(Done::default()) };
         match files.read_own(path, Finding::Usual) {
-            Ok(source) => Ok(read(&source.file, path, args.resume_failed)?.0),
+            Ok(source) => Ok(read(&source.file.0, path, args.resume_failed)?.0),
             Err(OpenError::System(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Done::default()),
             // A pipe or a device cannot be read back, so it says of nothing that it is done.
             Err(OpenError::NotRegular(_)) => Ok(Done::default()),

@@ -116,7 +116,9 @@ impl Source {
     /// Finds the files. A path that is not there is refused before anything runs.
     pub(super) fn resolve(args: &MapArgs, settings: &Settings) -> Result<Source, Failure> {
         if !args.files.is_empty() {
-            return Ok(Source::Files(Files::find(&args.files, &settings.files, &own_files(args, settings))?));
+            let files = Files::find(&args.files, &settings.files, &own_files(args, settings))?;
+            check_replaced(&files.left_out, args, settings)?;
+            return Ok(Source::Files(files));
         }
         if !input::is_piped() {
             let message = "there are no inputs: name --files, or pipe lines to stdin";
@@ -161,6 +163,25 @@ fn own_files(args: &MapArgs, settings: &Settings) -> Vec<Identity> {
         .filter(|stat| kinds.contains(&FileType::from_raw_mode(stat.st_mode)))
         .map(|stat| Identity::of(&stat))
         .collect()
+}
+
+/// What is appended to, such as the job log, is left out of the inputs; one that was named must not be replaced.
+fn check_replaced(left_out: &[PathBuf], args: &MapArgs, settings: &Settings) -> Result<(), Failure> {
+    let look = |path: &Path| settings.files.look(path).ok().map(|stat| Identity::of(&stat));
+    let target = &args.target;
+    for (output, what) in [(&target.trace, "timeline"), (&target.profile, "profile")] {
+        let Some((output, replaced)) = output.as_ref().and_then(|output| Some((output, look(output)?)))
+        else {
+            continue;
+        };
+        if left_out.iter().any(|input| look(input) == Some(replaced)) {
+            let output = output.display();
+            return Err(Failure::Usage(format!(
+                "{output} is an input, and would be replaced by the {what}: name another file for it"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Files {

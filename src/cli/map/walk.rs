@@ -5,7 +5,7 @@
 //! pipe that a task or another user puts there is neither followed nor waited for.
 
 use std::ffi::OsStr;
-use std::io::Read as _;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -201,7 +201,7 @@ fn parsed(path: &Path, text: &str) -> Gitignore {
     rules.build().unwrap_or_else(|_| Gitignore::empty())
 }
 
-fn text(file: std::fs::File) -> String {
+fn text(file: impl Read) -> String {
     let mut bytes = Vec::new();
     match file.take(RULES_BYTES_MAX + 1).read_to_end(&mut bytes) {
         Ok(len) if len as u64 <= RULES_BYTES_MAX => String::from_utf8_lossy(&bytes).into_owned(),

@@ -18,35 +18,37 @@ impl Cache {
     }
 
     /// Opens or makes the directory in its default place. Returns `None` without a warning if there is no
-    /// place for it: a missing home is not made, and nothing is made in another user's folder.
-    ///
-    /// # Errors
-    /// [`OpenError::TasksMayWrite`]
-    pub(crate) fn open_default(files: &HostFiles, bytes_max: u64) -> Result<Option<Cache>, OpenError> {
-        let Some(dir) = Cache::default_dir() else { return Ok(None) };
-        match has_place(files, &dir) {
+    /// place for it: a missing home is not made, and nothing is made in another user's folder. It returns `None`
+    /// with a warning if tasks may write there: nobody has asked for a cache in that place.
+    pub(crate) fn open_default(files: &HostFiles, bytes_max: u64) -> Option<Cache> {
+        let dir = Cache::default_dir()?;
+        let opened = match has_place(files, &dir) {
             Ok(true) => Cache::open(&dir, files, bytes_max),
             Ok(false) => {
                 tracing::info!(dir = %dir.display(), "compiled modules are not kept: the folder is another user's");
-                Ok(None)
+                return None;
             }
-            Err(error @ OpenError::TasksMayWrite(_)) => Err(error),
-            Err(error) => {
+            Err(error) => Err(error),
+        };
+        opened.unwrap_or_else(|error| {
+            if is_tasks(&error) {
+                tracing::warn!(dir = %dir.display(), %error, "compiled modules are not kept");
+            } else {
                 tracing::debug!(dir = %dir.display(), %error, "compiled modules are not kept");
-                Ok(None)
             }
-        }
+            None
+        })
     }
 
     /// Opens or makes the directory. Returns `None` with a warning if it is a symlink, or others own it or
     /// may write to it: the pool then works without a cache.
     ///
     /// # Errors
-    /// [`OpenError::TasksMayWrite`]: tasks could write machine code that is then run.
+    /// [`OpenError::TasksMayWrite`], [`OpenError::HasTasksDir`]: tasks could write machine code that is then run.
     pub(crate) fn open(dir: &Path, files: &HostFiles, bytes_max: u64) -> Result<Option<Cache>, OpenError> {
         match try_open(dir, files, bytes_max) {
             Ok(cache) => Ok(Some(cache)),
-            Err(error @ OpenError::TasksMayWrite(_)) => Err(error),
+            Err(error) if is_tasks(&error) => Err(error),
             Err(error) => {
                 tracing::warn!(dir = %dir.display(), %error, "the cache of compiled modules is not used");
                 Ok(None)
@@ -60,6 +62,10 @@ impl Cache {
         let files = self.files();
         (files.len(), files.iter().map(|file| file.bytes).sum())
     }
+}
+
+fn is_tasks(error: &OpenError) -> bool {
+    matches!(error, OpenError::TasksMayWrite(_) | OpenError::HasTasksDir(_))
 }
 
 fn base() -> Option<PathBuf> {
@@ -106,7 +112,7 @@ fn try_open(dir: &Path, files: &HostFiles, bytes_max: u64) -> Result<Cache, Open
     let refused = |what: &str| OpenError::System(io::Error::other(what.to_string()));
     let folder = files.make_own_folder(dir, MODE)?;
     if files.has_task_dirs_in(&folder) {
-        return Err(OpenError::TasksMayWrite(folder.shown()));
+        return Err(OpenError::HasTasksDir(folder.shown()));
     }
     let stat = folder.stat()?;
     if !is_a(&stat, FileType::Directory) || !is_ours(&stat) {

@@ -153,7 +153,7 @@ fn seed() -> u64 {
 }
 
 /// Checks that whatever was opened is an input of the folder.
-fn check(opened: Result<File, OpenError>) -> bool {
+fn check(opened: Result<impl std::io::Read, OpenError>) -> bool {
     let Ok(mut file) = opened else { return false };
     let mut text = String::new();
     file.read_to_string(&mut text).expect("is a regular file");
@@ -175,8 +175,8 @@ fn inputs_in_the_tasks_directory_are_never_what_lies_outside() {
         read += u64::from(check(folder.open_beneath(&files, Path::new("sub/a"))));
         for name in ["out", "sub/out"] {
             let path = d.join(name);
-            files.append(&path).expect_err("is the tasks'");
-            files.replace(&path).expect_err("is the tasks'");
+            files.append(&path, "a test").expect_err("is the tasks'");
+            files.replace(&path, "a test").expect_err("is the tasks'");
             files.make_folder(&path, 0o777).expect_err("is the tasks'");
             files.read_own(&path, Finding::Stray).expect_err("is the tasks'");
         }
@@ -196,13 +196,13 @@ fn files_in_a_folder_that_is_open_to_all_never_lead_out_of_it() {
         check(files.read(&d.join("a")));
         check(files.read_own(&d.join("a"), Finding::Stray).map(|source| source.file));
         check(folder.open_beneath(&files, Path::new("sub/a")));
-        let outputs = [files.replace(&d.join("out")), folder.append(OsStr::new("out.1"))];
-        for output in outputs.into_iter().flatten() {
+        let outputs = [files.replace(&d.join("out"), "a test"), folder.append(OsStr::new("out.1"))];
+        for mut output in outputs.into_iter().flatten() {
             assert!(output.is_regular);
-            done += u64::from((&output.file).write_all(b"input from the host\n").is_ok());
+            done += u64::from(output.file.write_all(b"input from the host\n").is_ok());
         }
-        if let Ok(output) = files.append(&d.join("out")) {
-            done += u64::from(output.is_regular && (&output.file).write_all(b"input\n").is_ok());
+        if let Ok(mut output) = files.append(&d.join("out"), "a test") {
+            done += u64::from(output.is_regular && output.file.write_all(b"input\n").is_ok());
         }
         done += u64::from(folder.put("out", "unfinished", b"input").is_ok());
         let _ = folder.rename("out", "out.1");
