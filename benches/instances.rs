@@ -50,7 +50,7 @@ impl Guest {
     fn new(wasm: &[u8], task: &str, memories: MemoryKind) -> anyhow::Result<Guest> {
         let mut config = settings::config(CodeKind::Plain, memories, Running::default())?;
         if memories == MemoryKind::Own {
-            config.with_host_memory(Arc::new(Memories::new()));
+            config.with_host_memory(Arc::new(Memories::new(settings::Reserve::Full)));
         }
         let engine = Engine::new(&config)?;
         let module = Module::new(&engine, wasm)?;

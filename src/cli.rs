@@ -35,7 +35,7 @@ mod logs;
 
 use std::process::ExitCode;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::Resource;
 
 use args::Verb;
 use config::{Typed, Wrong};
@@ -45,9 +45,13 @@ use settings::Settings;
 
 use crate::BuildError;
 use crate::files::{HostFiles, TaskDirs};
+use crate::refused::raise_to_hard;
 
 /// Runs the command line of this process. [`init`](crate::init) must have been called.
 pub fn main() -> ExitCode {
+    // As many descriptors as this process may have: the soft limit is low by default, for programs that use
+    // select(2). Before the first file is opened; workers and compilers lower theirs again.
+    raise_to_hard(Resource::Nofile);
     let typed = match config::parse(std::env::args_os()) {
         Ok(typed) => typed,
         Err(Wrong::File(failure)) => return ExitCode::from(report(&failure, false, &Console::new()).code()),
@@ -61,7 +65,6 @@ pub fn main() -> ExitCode {
         }
     };
     typed.args.common.color.write_global();
-    raise_descriptor_limit();
     let console = Console::new();
     let json = typed.args.verb.wants_json();
     // It outlives the work: the last lines are written when it is dropped.
@@ -108,14 +111,6 @@ fn dispatch(typed: Typed, files: HostFiles, console: &Console) -> Result<Exit, F
         Verb::Completions(args) => generate::completions(args),
         Verb::Man(args) => generate::man(args, &settings.files),
     }
-}
-
-/// Raises the limit of descriptors to the hard one: the soft limit is low for the sake of programs that use
-/// select(2). Workers and compilers lower theirs again.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    // Lifting one's own soft limit cannot fail; if it did, the pool would go on with fewer descriptors.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Says what went wrong: to a program on stdout, to a person on stderr.

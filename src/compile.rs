@@ -24,7 +24,7 @@ use crate::error::ModuleError;
 use crate::limits::MODULE_BYTES_MAX;
 use crate::limits::compile::CompileLimits;
 use crate::module::{CodeKind, MemoryKind, WantedEntry};
-use crate::refused::calling;
+use crate::refused::{calling, writing};
 use crate::sandbox::{self, LockedDown, Profile};
 use crate::walls::SandboxRequest;
 use crate::wire::control::ControlSocket;
@@ -131,7 +131,7 @@ struct Engines {
 impl Engines {
     fn new(code: CodeKind) -> wasmtime::Result<Engines> {
         let engine = |memories| {
-            wasmtime::Engine::new(&settings::config(code, memories, settings::Running::default())?)
+            wasmtime::Engine::new(&settings::config(code, memories, settings::Running::nothing())?)
         };
         Ok(Engines { pooled: engine(MemoryKind::Pooled)?, own: engine(MemoryKind::Own)? })
     }
@@ -188,7 +188,8 @@ fn compile(
         Ok(artifact) => artifact,
         Err(error) => return Ok(Err(error)),
     };
-    (&artifact_file).write_all(&artifact).map_err(calling("write (of the machine code)"))?;
+    let writing = writing("write (of the machine code)", artifact.len());
+    (&artifact_file).write_all(&artifact).map_err(writing)?;
     let artifact_bytes = artifact.len() as u64;
     // Mapped from its file from here on, which costs no memory of this process's own.
     drop(artifact);

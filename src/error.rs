@@ -61,7 +61,7 @@ pub enum BuildError {
     /// This system cannot filter system calls, and the pool's policy does not do without.
     #[error(
         "this system has no seccomp filters (or refuses them), without which workers are not isolated: \
-         run where there are, or switch the sandbox off knowingly (SandboxPolicy::Off, --sandbox off)"
+         run where there are, or switch the sandbox off knowingly (the policy `off`)"
     )]
     NoSeccomp,
     /// A layer of the sandbox that the policy demands cannot be applied, or nothing could be tried.
@@ -213,11 +213,7 @@ pub enum SubmitError {
         max: usize,
     },
     /// Fuel was asked for, but the module was not loaded metered.
-    #[error(
-        "`{}` is to run with fuel, but {} was not loaded with ModuleOptions::metered",
-        Name(task),
-        Name(module)
-    )]
+    #[error("`{}` is to run with fuel, but {} was not loaded to be `metered`", Name(task), Name(module))]
     NotMetered {
         /// The task.
         task: String,
@@ -226,7 +222,7 @@ pub enum SubmitError {
     },
     /// A seed was given, but the module was not loaded deterministic.
     #[error(
-        "`{}` is to be deterministic, but {} was not loaded with ModuleOptions::deterministic",
+        "`{}` is to be deterministic, but {} was not loaded to be `deterministic`",
         Name(task),
         Name(module)
     )]

@@ -50,6 +50,7 @@ mod imports;
 pub mod limits;
 mod text;
 mod refused;
+mod slice;
 mod foreign;
 mod sync;
 mod fork;

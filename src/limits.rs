@@ -14,6 +14,9 @@ use std::time::Duration;
 /// 127, 80, 36, 36 µs).
 pub const RING_BYTES: usize = 1024 * 1024;
 
+/// The least that they have where a limit on files (`RLIMIT_FSIZE`) leaves no room for more: a page.
+pub const RING_BYTES_MIN: usize = 4096;
+
 /// Most bytes of a frame's postcard metadata; the payload follows it raw.
 pub const FRAME_META_BYTES_MAX: usize = 1024 * 1024;
 

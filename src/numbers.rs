@@ -335,6 +335,7 @@ fn cause_name(cause: &DeathCause) -> &'static str {
         DeathCause::Signaled(_) => "signaled",
         DeathCause::OutOfMemory { .. } => "out_of_memory",
         DeathCause::MemoryExceeded { .. } => "memory_exceeded",
+        DeathCause::CpuTimeUsedUp { .. } => "cpu_time_used_up",
         DeathCause::ProtocolViolation(_) => "protocol_violation",
         DeathCause::StartTimeout(_) => "start_timeout",
         DeathCause::SandboxRefused(_) => "sandbox_refused",

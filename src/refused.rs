@@ -3,13 +3,19 @@
 //! Every call on the way to a ready worker or compiler goes through [`calling`], in the host and in the
 //! children, so that none of them can fail without its name.
 
+pub(crate) mod near;
+
 use std::fmt;
 use std::io;
 
 use std::sync::OnceLock;
 
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Addresses (`RLIMIT_AS`) that are enough for a module of some tens of megabytes, its compiler included: 4 GiB for
+/// the one memory of an instance, and what else there is. Measured: small modules run from 4.2 GiB on.
+const ADDRESSES_ENOUGH: u64 = 6 << 30;
 
 /// The limits that advice is given about, with their names and the shell's options for them.
 const LIMITS: [(Resource, &str, &str); 5] = [
@@ -24,9 +30,25 @@ const LIMITS: [(Resource, &str, &str); 5] = [
 /// help nobody.
 static GIVEN: OnceLock<[Option<u64>; LIMITS.len()]> = OnceLock::new();
 
-/// Remembers the present limits. This must be a child's first step.
+/// Soft limits that a child raises to the hard ones: whoever set them meant their own program, and
+/// what a child may have at most is said by what it sets itself later, and by the hard ones. A soft
+/// limit of CPU time ends a process by a signal that says nothing.
+const RAISED: [Resource; 5] =
+    [Resource::Cpu, Resource::As, Resource::Data, Resource::Fsize, Resource::Nofile];
+
+/// Raises what it may, and remembers the limits as they then are. A child's first step.
 pub(crate) fn remember_limits() {
+    for resource in RAISED {
+        raise_to_hard(resource);
+    }
     GIVEN.get_or_init(|| LIMITS.map(|(resource, ..)| getrlimit(resource).current));
+}
+
+/// Raises the soft limit of this process to the hard one.
+pub(crate) fn raise_to_hard(resource: Resource) {
+    let limit = getrlimit(resource);
+    // It is refused to nobody; and if it were, this process goes on with what there is.
+    let _ = setrlimit(resource, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// A call that the system refused. It travels inside of an [`io::Error`] of the same kind.
@@ -35,6 +57,24 @@ struct Refused {
     call: &'static str,
     error: io::Error,
     advice: String,
+}
+
+/// Writing so many bytes: what refuses that refuses a smaller limit, too.
+pub(crate) fn writing<E: Into<io::Error>>(call: &'static str, bytes: usize) -> impl FnOnce(E) -> io::Error {
+    move |error| {
+        let error = error.into();
+        let (kind, errno) = (error.kind(), Errno::from_io_error(&error));
+        let mut advice = errno.map(|errno| advice(call, errno)).unwrap_or_default();
+        if errno == Some(Errno::FBIG) {
+            advice = format!("{advice}; {bytes} bytes are needed");
+        }
+        io::Error::new(kind, Refused { call, error, advice })
+    }
+}
+
+/// Whether the system has no more of something: that is nothing that the caller has done wrong.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    matches!(errno(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::AGAIN))
 }
 
 impl fmt::Display for Refused {
@@ -79,12 +119,22 @@ fn advice(call: &str, errno: Errno) -> String {
         Errno::FBIG => limits(&[Resource::Fsize]),
         Errno::NOMEM => {
             let too_little = "there is too little memory, or vm.overcommit_memory is 2";
-            or(limits(&[Resource::As, Resource::Data]), too_little)
+            let least = format!("; {} KiB are enough for most modules", ADDRESSES_ENOUGH >> 10);
+            let addresses = limits(&[Resource::As]);
+            let addresses = if addresses.is_empty() { addresses } else { addresses + &least };
+            let both = [addresses, limits(&[Resource::Data])].into_iter().filter(|advice| !advice.is_empty());
+            or(both.collect::<Vec<_>>().join("; "), too_little)
         }
-        Errno::AGAIN => {
-            let others = "or the cgroup's pids.max or kernel.threads-max is reached";
-            [limits(&[Resource::Nproc]), others.into()].join(" ").trim().to_string()
-        }
+        Errno::AGAIN => match near::what_refuses_a_thread() {
+            Some(near::Near::Limit(resource)) => limits(&[resource]),
+            Some(near::Near::Group { most }) => {
+                format!("the cgroup's pids.max is {most}, and as many are there: raise it")
+            }
+            None => {
+                let others = "or the cgroup's pids.max or kernel.threads-max is reached";
+                [limits(&[Resource::Nproc]), others.into()].join(" ").trim().to_string()
+            }
+        },
         Errno::NOENT | Errno::NOTDIR if call.contains("/proc") => {
             "is /proc mounted here? (mount -t proc proc /proc)".into()
         }

@@ -155,9 +155,9 @@ impl fmt::Display for Refused {
         write!(f, "the sandbox's layer `{layer}` cannot be applied: {reason}. ")?;
         write!(f, "The policy `{policy}` does not do without it: run where the system allows it")?;
         if policy.can_do_without(SandboxLayer::Landlock) {
-            write!(f, ", or switch the sandbox off knowingly (SandboxPolicy::Off, --sandbox off)")?;
+            write!(f, ", or switch the sandbox off knowingly (the policy `off`)")?;
         } else {
-            write!(f, ", or choose SandboxPolicy::BestEffort (--sandbox best-effort)")?;
+            write!(f, ", or choose the policy `best-effort`")?;
         }
         f.write_str("; `wasmpool doctor` shows every layer")
     }

@@ -36,6 +36,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::net::RecvFlags;
+use rustix::process::{Resource, getrlimit};
 
 use events::Reporter;
 use memories::Memories;
@@ -44,7 +45,7 @@ use wasi::TaskDir;
 pub(crate) use linker::{TaskState, WASI_MODULE, linker};
 
 use crate::compile::engine_error;
-use crate::compile::settings::Running;
+use crate::compile::settings::{Reserve, Running};
 use crate::directory;
 use crate::error::Shortage;
 use crate::limits::DIRS_MAX;
@@ -109,13 +110,15 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
         io::Error::from(refused)
     };
 
-    let running = Running { pagemap_scan, wasm_stack_bytes: wasm_stack_bytes as usize };
+    // The soft limit is the hard one by now.
+    let reserve = Reserve::within(getrlimit(Resource::As).current);
+    let running = Running { pagemap_scan, wasm_stack_bytes: wasm_stack_bytes as usize, reserve };
     stack::make_room(running.wasm_stack_bytes)?;
     wasmtime::Engine::tls_eager_initialize();
     let main = end.clone();
     let shared = Arc::new(watcher::Shared::new(move || main.wake_self()));
     let from_host = inbox::Ring::new(end.clone(), consumer, shared.is_called.clone());
-    let memories = Arc::new(Memories::new());
+    let memories = Arc::new(Memories::new(reserve));
     let modules = || {
         loaded::Modules::new(shared.clone(), running, &memories)
             .map_err(|error| engine_error("make the engines (reserve addresses)", &error))
@@ -147,6 +150,9 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     let missing: Vec<_> = report.missing().map(|report| report.layer.name()).collect();
     if !missing.is_empty() {
         tracing::info!(missing = missing.join(", "), "layers of the sandbox do not stand");
+    }
+    if reserve == Reserve::None {
+        tracing::info!("few addresses are allowed (RLIMIT_AS): memories are reserved for each instance anew");
     }
     tracing::debug!(policy = %report.policy, pagemap_scan, wasm_stack_bytes, "ready");
     socket.send(&FromWorkerControl::Ready { build: fingerprint::BUILD, sandbox: report }, &[])?;

@@ -126,6 +126,7 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
         "worker/shares",
         "worker/watcher",
         "roles",
+        "slice",
         "host/cpu",
         "cli/streams",
         "host/usage",
@@ -313,4 +314,60 @@ fn the_readmes_programs_are_examples_that_ci_runs() {
         let expected = example.split_once("\n\n").expect("a comment, then the program").1;
         assert_eq!(*program, expected, "README.md and {path} differ");
     }
+}
+
+/// The command and programs in other languages pass on what the library says of an error: it names limits and
+/// settings, and no paths of Rust. Who reads that `init` was not called has written the program.
+#[test]
+fn no_error_names_a_path_of_rust() {
+    const OF_PROGRAMMERS: &[&str] = &["was not called: make it", "is itself a wasmpool worker"];
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        if path.starts_with("cli/new") || path.ends_with("tests.rs") {
+            continue;
+        }
+        for text in strings(&code(&text)) {
+            let is_path = |word: &str| {
+                let parts: Vec<_> = word.split("::").collect();
+                let is_name =
+                    |part: &&str| part.chars().all(|c| c.is_alphanumeric() || "_{}`()'!,.;".contains(c));
+                parts.len() > 1 && parts.iter().all(|part| is_name(part)) && !parts[0].is_empty()
+            };
+            // A target of events is one word by itself.
+            let is_sentence = text.contains(' ');
+            let is_known = OF_PROGRAMMERS.iter().any(|known| text.contains(known));
+            if is_sentence && !is_known && text.split_whitespace().any(is_path) {
+                found.push(format!("{}: {text}", path.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// The strings of a source, with their escapes as they are typed.
+fn strings(code: &str) -> Vec<String> {
+    let (mut strings, mut rest) = (Vec::new(), code.chars().collect::<std::collections::VecDeque<_>>());
+    while let Some(first) = rest.pop_front() {
+        match (first, rest.front(), rest.get(1)) {
+            // A character, which may be a quotation mark.
+            ('\'', Some('\\'), Some(_)) => drop(rest.drain(..3.min(rest.len()))),
+            ('\'', Some(_), Some('\'')) => drop(rest.drain(..2)),
+            ('"', ..) => {
+                let mut text = String::new();
+                while let Some(next) = rest.pop_front().filter(|next| *next != '"') {
+                    text.push(next);
+                    text.extend((next == '\\').then(|| rest.pop_front()).flatten());
+                }
+                strings.push(text);
+            }
+            _ => {}
+        }
+    }
+    strings
+}
+
+#[test]
+fn strings_are_found_between_characters_that_look_like_their_ends() {
+    let code = r#"('"', '\"', '\\', "a \" b", b'x', &'static str, "c")"#;
+    assert_eq!(strings(code), ["a \\\" b", "c"]);
 }

@@ -377,7 +377,7 @@ fn a_seed_wants_a_module_that_was_loaded_for_it() {
             matches!(&refused, SubmitError::NotDeterministic { task, .. } if task == "echo"),
             "{refused}"
         );
-        assert!(refused.to_string().contains("ModuleOptions::deterministic"), "{refused}");
+        assert!(refused.to_string().contains("loaded to be `deterministic`"), "{refused}");
     }
     let module = pool.load_file_with(common::prebuilt("echo"), deterministic()).expect("loads");
     let options = seeded(1).fuel(1_000_000);

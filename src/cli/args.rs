@@ -132,7 +132,7 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "N", help_heading = "Pool", env = "WASMPOOL_WORKERS")]
     pub(super) workers: Option<usize>,
 
-    /// How long running tasks of a map may take after SIGTERM or SIGHUP, such as 30s [default: 10s]
+    /// How long running tasks of a map may take after SIGTERM or SIGHUP, such as 30s; 5s later it ends in any case [default: 10s]
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = "Pool", env = "WASMPOOL_STOP_GRACE")]
     pub(super) stop_grace: Option<Duration>,
 

@@ -9,10 +9,12 @@ use super::call::{Answer, Call, Pending};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::input::{self, Given};
+use super::interrupt;
 use super::object::Object;
 use super::settings::{self, Settings};
 use super::trace::Trace;
-use crate::{Isolation, Pool, ShutdownMode};
+use crate::refused::calling;
+use crate::{Isolation, Module, Pool, ShutdownMode, TaskOptions};
 
 /// The levels that can be measured, and how they are typed.
 const LEVELS: [(&str, Isolation, args::Level); 2] = [
@@ -54,26 +56,18 @@ pub(super) fn bench(args: &BenchArgs, settings: &Settings, console: &Console) ->
     let trace = Trace::begin(target, &settings.files, &pool)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target)?)?;
     let options = settings::shared_options(&pool, target, &settings.files)?;
-    let mut levels = Vec::new();
-    for (name, isolation, level) in LEVELS {
-        if target.isolation.is_some_and(|wanted| wanted != level) {
-            continue;
-        }
-        let call = Call::resolve(&pool, &module, target, options.clone().isolation(isolation))?;
-        // A command's instance ends with it.
-        if isolation == Isolation::Reuse && call.description().is_none() {
-            continue;
-        }
-        if !settings.quiet {
-            console.say(&format!(
-                "measuring {name}: {:?} for latency, {:?} for throughput",
-                args.time, args.time
-            ));
-        }
-        levels.push(measure(name, &call, &given(args, settings)?, &pool, args.time)?);
+    let measured =
+        stopped_by_signals(&pool, || measure_all(args, settings, console, &pool, &module, &options));
+    if measured.is_err() {
+        pool.kill();
     }
     pool.shutdown(ShutdownMode::Finish);
     trace.map_or(Ok(()), |trace| trace.end(console))?;
+    // What fails once a signal has asked for the end fails because of that, and nobody need be told.
+    if let Some(exit) = interrupt::exit() {
+        return Ok(exit);
+    }
+    let levels = measured?;
     let workers = pool.workers_max();
     if args.json {
         console::print_line(&to_json(module.name(), workers, &levels))?;
@@ -84,6 +78,46 @@ pub(super) fn bench(args: &BenchArgs, settings: &Settings, console: &Console) ->
         console::write_stdout(page.as_bytes())?;
     }
     Ok(Exit::Success)
+}
+
+/// A signal stops what runs; what was asked for beside the measurement is written all the same.
+fn stopped_by_signals<T>(pool: &Pool, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let (signals, stopped) = (interrupt::listen(), pool.clone());
+    let stop = move || signals.iter().for_each(|_| stopped.kill());
+    let thread = std::thread::Builder::new().name("wasmpool-stop".into()).spawn(stop);
+    let cannot = |error| Failure::Machinery(format!("cannot stop the measurement on a signal: {error}"));
+    thread.map_err(calling("start a thread")).map_err(cannot)?;
+    work()
+}
+
+fn measure_all(
+    args: &BenchArgs,
+    settings: &Settings,
+    console: &Console,
+    pool: &Pool,
+    module: &Module,
+    options: &TaskOptions,
+) -> Result<Vec<Level>, Failure> {
+    let target = &args.target;
+    let mut levels = Vec::new();
+    for (name, isolation, level) in LEVELS {
+        if target.isolation.is_some_and(|wanted| wanted != level) {
+            continue;
+        }
+        let call = Call::resolve(pool, module, target, options.clone().isolation(isolation))?;
+        // A command's instance ends with it.
+        if isolation == Isolation::Reuse && call.description().is_none() {
+            continue;
+        }
+        if !settings.quiet {
+            console.say(&format!(
+                "measuring {name}: {:?} for latency, {:?} for throughput",
+                args.time, args.time
+            ));
+        }
+        levels.push(measure(name, &call, &given(args, settings)?, pool, args.time)?);
+    }
+    Ok(levels)
 }
 
 fn given(args: &BenchArgs, settings: &Settings) -> Result<Given, Failure> {

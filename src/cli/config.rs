@@ -21,6 +21,7 @@ use super::exit::{Exit, Failure};
 use super::object::Object;
 use crate::compile::cache::Cache;
 use crate::files::{self, Finding, Folder, HostFiles, OpenError};
+use crate::refused::{calling, is_shortage};
 use crate::text::Name;
 
 pub(super) const PRECEDENCE: &str = "\
@@ -239,14 +240,29 @@ impl Typed {
             console::print_line(&Object::new().field("ok", true).field("settings", settings).finish())?;
             return Ok(Exit::Success);
         }
-        let mut page = String::new();
-        for (key, value, from) in &self.sources {
-            // Writing to a String cannot fail.
-            let _ = writeln!(page, "{key:<18}{:<26}{}", Name(value).to_string(), Name(from));
-        }
-        console::write_stdout(page.as_bytes())?;
+        let rows = self.sources.iter();
+        let rows =
+            rows.map(|(key, value, from)| [key.to_string(), Name(value).to_string(), Name(from).to_string()]);
+        console::write_stdout(columns(&rows.collect::<Vec<_>>()).as_bytes())?;
         Ok(Exit::Success)
     }
+}
+
+/// Rows whose cells stand below each other, whatever is in them. A cell that is wider than most (a folder's path)
+/// pushes only its own row aside.
+fn columns(rows: &[[String; 3]]) -> String {
+    const WIDTH_MAX: usize = 40;
+    let width = |column: usize| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        widths.filter(|width| *width <= WIDTH_MAX).max().unwrap_or(0)
+    };
+    let (first, second) = (width(0), width(1));
+    let mut page = String::new();
+    for [key, value, from] in rows {
+        // Writing to a String cannot fail.
+        let _ = writeln!(page, "{key:<first$}  {value:<second$}  {from}");
+    }
+    page
 }
 
 fn write_global_color(choice: ColorChoice) {
@@ -373,6 +389,13 @@ fn read(path: &Path, finding: Finding, below: Option<&FromFile>) -> Result<Optio
         // The link was made by another user, who could lead this read to any file of ours.
         Err(OpenError::Link(_)) if finding == Finding::Usual => return Ok(None),
         Err(OpenError::System(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(OpenError::System(error)) if is_shortage(&error) => {
+            let error = calling("open")(error);
+            return Err(Failure::Machinery(format!(
+                "cannot read the settings' file {}: {error}",
+                path.display()
+            )));
+        }
         Err(error) => return Err(wrong(format!("cannot read it: {error}"))),
         Ok(source) => source,
     };
@@ -499,6 +522,21 @@ mod tests {
         assert_eq!(named(&["wasmpool", "run", "--config=b"]), Some("b".into()));
         assert_eq!(named(&["wasmpool", "run", "m", "--", "--config", "c"]), None);
         assert_eq!(named(&["wasmpool", "--configs=c"]), None);
+    }
+
+    #[test]
+    fn no_cell_of_the_page_runs_into_the_next() {
+        let long = |bytes| "x".repeat(bytes);
+        for bytes in [1, 25, 26, 27, 39, 40, 41, 200] {
+            let rows =
+                [["key", "a", "here"].map(String::from), ["long-key".into(), long(bytes), "there".into()]];
+            let page = columns(&rows);
+            let cells: Vec<Vec<_>> = page.lines().map(|line| line.split_whitespace().collect()).collect();
+            assert_eq!(cells[1], ["long-key", &*long(bytes), "there"], "{page}");
+            let starts: Vec<_> = page.lines().filter_map(|line| line.find("here")).collect();
+            // The other's is a "there", of which the end is looked for.
+            assert!(bytes > 40 || starts[0] + 1 == starts[1], "{page}");
+        }
     }
 
     #[test]

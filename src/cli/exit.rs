@@ -4,8 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::object::{self, Object};
-use crate::text::Name;
-use crate::{BuildError, CompileLimit, ModuleError, ShareError, SubmitError, TaskError, TaskFailure};
+use crate::text::{Name, Words};
+use crate::{
+    BuildError, CompileLimit, Death, DeathCause, ModuleError, ShareError, SubmitError, TaskError, TaskFailure,
+};
 
 /// The table of [`Exit`], for the help texts.
 pub(super) const EXIT_CODES: &str = "\
@@ -18,7 +20,8 @@ Exit codes:
   4  map: some of the inputs failed
   5  not the task's fault: a worker died and broke the pool, the pool or its
      workers cannot start, or the output cannot be written
-  129, 130, 131, 143  a signal ended it: SIGHUP, Ctrl-C, SIGQUIT, SIGTERM
+  129, 130, 131, 143, 152  a signal ended it: SIGHUP, Ctrl-C, SIGQUIT, SIGTERM,
+     SIGXCPU (its CPU time is used up: ulimit -t)
   A WASI command's own exit code is passed on, and may be one of these; --json
   tells them apart.";
 
@@ -76,7 +79,7 @@ pub(super) enum Failure {
     /// The module in this file cannot be loaded.
     #[error("{}", of_file(file, error))]
     Load { file: PathBuf, error: Box<ModuleError> },
-    #[error("{}", with_sources(.0))]
+    #[error("{}", of_build(.0))]
     Build(BuildError),
     #[error("{}", with_sources(.0))]
     Share(ShareError),
@@ -198,6 +201,23 @@ fn with_sources(error: &dyn std::error::Error) -> String {
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
+/// The builder's methods that a flag sets: the command says what was typed.
+const FLAGS_OF: [(&str, &str); 3] = [
+    ("wasm_stack_bytes_max", "--wasm-stack"),
+    ("log_rate_max", "--log-rate"),
+    ("output_bytes_max", "--output-limit"),
+];
+
+fn of_build(error: &BuildError) -> String {
+    match error {
+        BuildError::Setting { setting, value, must } => {
+            let flag = FLAGS_OF.iter().find(|(name, _)| name == setting).map_or(*setting, |(_, flag)| flag);
+            format!("{flag} is {value}, but must be {}", Words(must))
+        }
+        error => with_sources(error),
+    }
+}
+
 /// A limit of the compiler comes with the flag that raises it.
 fn with_flag(error: &ModuleError) -> String {
     let flag = match error {
@@ -223,6 +243,9 @@ fn of_file(file: &Path, error: &ModuleError) -> String {
 fn module_exit(error: &ModuleError) -> Exit {
     match error {
         // These errors are about this machine, not about the module.
+        ModuleError::CompilerDied {
+            death: Death { cause: DeathCause::CpuTimeUsedUp { .. }, .. }, ..
+        } => Exit::Machinery,
         ModuleError::Compiler { .. }
         | ModuleError::CompileLimitUnavailable { .. }
         | ModuleError::NoCompiler { .. }

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | SIGINT (Ctrl-C) | starts nothing more and finishes what runs, however long that takes | ends at once |
 //! | SIGTERM, SIGHUP | the same, but stops what runs once the grace period is over | ends at once |
+//! | SIGXCPU (`ulimit -t`: all but the last second of this process's own CPU time is used) | as SIGTERM | ends at once |
 //! | SIGQUIT (Ctrl-\) | stops what runs | ends at once |
 //!
 //! The second signal stops what runs, whatever the first one was. From then on this process ends within
@@ -19,12 +20,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::console::Console;
 use super::exit::{Exit, Failure};
+use super::streams;
 use crate::limits::STOP_GRACE;
+use crate::refused::calling;
 
 /// Signals that come closer together than this count as one: `timeout` signals both the command and its
 /// group, and systemd sends a SIGHUP right after its SIGTERM.
@@ -36,6 +40,12 @@ const HANGUPS_TOGETHER: Duration = Duration::from_secs(1);
 
 /// This process ends this long after it was told to stop what runs, whatever it is waiting for.
 const LAST_RESORT: Duration = Duration::from_secs(5);
+
+/// Sent when the soft limit of CPU time is reached, and again each second after that.
+const SIGXCPU: i32 = libc::SIGXCPU;
+
+/// How long it may take until somebody is told what this process still waits for.
+const SAID_WITHIN: Duration = Duration::from_millis(500);
 
 /// Clearing the progress bar may take this long: a terminal that was stopped by Ctrl-S would block it for
 /// ever.
@@ -61,7 +71,9 @@ pub(super) enum Ask {
 /// Begins to handle signals. After SIGTERM or SIGHUP, running tasks have `grace` to end.
 pub(super) fn begin(grace: Option<Duration>, console: &Console) -> Result<(), Failure> {
     let cannot = |error| Failure::Machinery(format!("cannot listen for signals: {error}"));
-    let mut signals = Signals::new(heeded()).map_err(cannot)?;
+    keep_a_second();
+    let listening = calling("socketpair, sigaction");
+    let mut signals = Signals::new(heeded()).map_err(listening).map_err(cannot)?;
     let (sender, receiver) = unbounded();
     let thread = |name: &str| std::thread::Builder::new().name(name.into());
     let pass_on = move || {
@@ -70,11 +82,22 @@ pub(super) fn begin(grace: Option<Duration>, console: &Console) -> Result<(), Fa
             let _ = sender.send(signal);
         }
     };
-    thread("wasmpool-signals").spawn(pass_on).map_err(cannot)?;
+    thread("wasmpool-signals").spawn(pass_on).map_err(calling("start a thread")).map_err(cannot)?;
     let course = Course::new(grace.unwrap_or(STOP_GRACE));
     let console = console.clone();
-    thread("wasmpool-interrupt").spawn(move || follow(course, &receiver, &console)).map_err(cannot)?;
+    let follow = move || follow(course, &receiver, &console);
+    thread("wasmpool-interrupt").spawn(follow).map_err(calling("start a thread")).map_err(cannot)?;
     Ok(())
+}
+
+/// At the hard limit of CPU time the kernel kills without a word; at the soft one it sends a signal. Where both are
+/// one (`ulimit -t`), the last second is for an orderly end. Children have their own clocks, and raise theirs again.
+fn keep_a_second() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Cpu);
+    if let Some(hard) = maximum.filter(|hard| *hard > 1 && current == maximum) {
+        // It is lowered, which is refused to nobody.
+        let _ = setrlimit(Resource::Cpu, Rlimit { current: Some(hard - 1), maximum });
+    }
 }
 
 /// Signals that were ignored stay ignored: `nohup` ignores SIGHUP, and a shell without job control ignores
@@ -87,28 +110,69 @@ fn heeded() -> Vec<i32> {
         .unwrap_or_default();
     let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
     let asked = [SIGHUP, SIGQUIT].into_iter().filter(|signal| !is_ignored(*signal));
-    [SIGINT, SIGTERM].into_iter().chain(asked).collect()
+    [SIGINT, SIGTERM, SIGXCPU].into_iter().chain(asked).collect()
 }
 
 fn follow(mut course: Course, signals: &Receiver<i32>, console: &Console) {
+    // When to look what the end waits for.
+    let mut say_at: Option<Instant> = None;
     loop {
-        let next = match course.due {
-            Some((due, _)) => signals.recv_deadline(due),
+        let due = course.due.map(|(due, _)| due);
+        let next = match due.into_iter().chain(say_at).min() {
+            Some(until) => signals.recv_deadline(until),
             None => signals.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         let now = Instant::now();
+        if say_at.take_if(|at| *at <= now).is_some() {
+            say_what_is_waited_for(course.due, now, console);
+        }
         let ask = match next {
             Ok(signal) => course.signal(signal, now),
+            Err(RecvTimeoutError::Timeout) if due.is_none_or(|due| due > now) => None,
             Err(RecvTimeoutError::Timeout) => course.overdue(now),
             // The sending thread never ends, so this cannot happen.
             Err(RecvTimeoutError::Disconnected) => return,
         };
         let Some(ask) = ask else { continue };
+        if course.asked == SIGXCPU && ASKED.load(Ordering::SeqCst) == 0 {
+            say(console, cpu_time_is_up());
+        }
         ASKED.store(course.asked, Ordering::SeqCst);
+        say_at = now.checked_add(SAID_WITHIN);
         if ask == Ask::Leave || !tell(ask) {
             leave(console);
         }
     }
+}
+
+fn cpu_time_is_up() -> String {
+    let limit =
+        getrlimit(Resource::Cpu).maximum.map(|seconds| format!(" of {seconds} s")).unwrap_or_default();
+    format!("stopping: this process has used up its CPU time (RLIMIT_CPU{limit}): raise it (ulimit -t)")
+}
+
+/// A write to stdout does not end while its reader does not read, and what it takes to stop is not seen there.
+fn say_what_is_waited_for(due: Option<(Instant, Ask)>, now: Instant, console: &Console) {
+    if !streams::is_stdout_waited_for() {
+        return;
+    }
+    let ends = due.map(|(due, ask)| {
+        let last = if ask == Ask::Leave { Duration::ZERO } else { LAST_RESORT };
+        let within =
+            Duration::from_secs((due.saturating_duration_since(now) + last).as_secs_f64().ceil() as u64);
+        format!(", for {} at most", humantime::format_duration(within))
+    });
+    let ends = ends.unwrap_or_default();
+    say(
+        console,
+        format!("stopping: waiting for the reader of stdout, who does not read{ends}; again to end sooner"),
+    );
+}
+
+/// By a thread of its own: nobody may read stderr either, and this one has the time to keep.
+fn say(console: &Console, message: String) {
+    let console = console.clone();
+    let _ = std::thread::Builder::new().spawn(move || console.say(&message));
 }
 
 /// Returns `false` if nobody listens: then only the end of this process stops the work.
@@ -166,6 +230,10 @@ impl Course {
     }
 
     fn signal(&mut self, signal: i32, now: Instant) -> Option<Ask> {
+        // It comes again by itself, and asks for nothing more.
+        if signal == SIGXCPU && self.done.is_some() {
+            return None;
+        }
         let together = if signal == SIGHUP && self.asked == SIGHUP { HANGUPS_TOGETHER } else { TOGETHER };
         let is_same = self.counted.is_some_and(|counted| now.duration_since(counted) < together);
         if is_same && signal != SIGQUIT {
@@ -252,6 +320,14 @@ mod tests {
         hangups.signal(SIGHUP, at(0));
         assert_eq!(hangups.signal(SIGHUP, at(900)), None);
         assert_eq!(hangups.signal(SIGHUP, at(1_100)), Some(Ask::Now));
+    }
+
+    #[test]
+    fn cpu_time_that_is_used_up_is_said_each_second_and_asks_once() {
+        let (mut course, at) = course();
+        assert_eq!(course.signal(SIGXCPU, at(0)), Some(Ask::Soon(Some(GRACE))));
+        assert_eq!((course.signal(SIGXCPU, at(1_000)), course.signal(SIGXCPU, at(2_000))), (None, None));
+        assert_eq!((course.signal(SIGTERM, at(3_000)), course.asked), (Some(Ask::Now), SIGTERM));
     }
 
     #[test]

@@ -38,6 +38,7 @@ use super::interrupt::{self, Ask};
 use super::profile::Profile;
 use super::settings::{self, Settings};
 use super::trace::Trace;
+use crate::refused::calling;
 use crate::{OnWorkerDeath, Pool, PoolBuilder, ShutdownMode};
 use budget::Budget;
 use collect::{Collector, Sources};
@@ -122,7 +123,13 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     collector.end(settings.quiet || is_closed_pipe);
     match (&done, trace) {
         // Dropping the pool would wait for results that nobody will read.
-        (Err(_), _) => pool.kill(),
+        (Err(_), trace) => {
+            pool.kill();
+            // That is what stopped it; what there is of the timeline is written.
+            if let Some(Err(error)) = trace.map(|trace| trace.end(console)) {
+                console.error(&error.to_string());
+            }
+        }
         (Ok(()), Some(trace)) => {
             pool.shutdown(ShutdownMode::CancelPending);
             trace.end(console)?;
@@ -169,6 +176,7 @@ fn run(
             move || feed::feed(&plan, source, &budget, &sender)
         })
         .map_err(|error| {
+            let error = calling("start a thread")(error);
             Failure::Machinery(format!("cannot start the thread that reads the inputs: {error}"))
         })?;
     collector.run(&Sources { fed: &fed, signals })?;

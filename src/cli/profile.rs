@@ -24,6 +24,7 @@ use super::console::Console;
 use super::exit::Failure;
 use crate::Pool;
 use crate::files::{HostFiles, OutputFile};
+use crate::refused::calling;
 
 /// The target of tasks' stacks; see `host/logs.rs`.
 pub(super) const STACK: &str = "wasmpool::stack";
@@ -167,8 +168,11 @@ impl Profile {
                 pool.sample();
             }
         };
-        let thread =
-            std::thread::Builder::new().name("wasmpool-profile".into()).spawn(ask).map_err(cannot)?;
+        let thread = std::thread::Builder::new()
+            .name("wasmpool-profile".into())
+            .spawn(ask)
+            .map_err(calling("start a thread"));
+        let thread = thread.map_err(cannot)?;
         Ok(Some(Profile { path: path.clone(), file, goes_on, thread }))
     }
 

@@ -15,6 +15,7 @@ use super::object::{self, Object};
 use super::profile::Profile;
 use super::settings::{self, Settings};
 use super::trace::Trace;
+use crate::refused::calling;
 use crate::{CommandOutput, Module, PartialOutput, Pool, TaskFailure, TaskReport};
 
 pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
@@ -75,7 +76,11 @@ fn wait(pending: &Arc<Pending>, signals: Receiver<Ask>) -> Result<Result<Answer,
     let stopped = pending.clone();
     let stop = move || signals.iter().for_each(|_| stopped.abort());
     let cannot = |error| Failure::Machinery(format!("cannot start the thread that stops the task: {error}"));
-    std::thread::Builder::new().name("wasmpool-stop".into()).spawn(stop).map_err(cannot)?;
+    std::thread::Builder::new()
+        .name("wasmpool-stop".into())
+        .spawn(stop)
+        .map_err(calling("start a thread"))
+        .map_err(cannot)?;
     Ok(pending.wait())
 }
 

@@ -14,6 +14,14 @@ use crate::files::Waiting;
 
 static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
 
+/// A write to stdout is under way.
+static STDOUT_IS_WRITTEN_TO: AtomicBool = AtomicBool::new(false);
+
+/// Whether a write to stdout is under way at this moment, which mostly means that its reader does not read.
+pub(super) fn is_stdout_waited_for() -> bool {
+    STDOUT_IS_WRITTEN_TO.load(Ordering::Relaxed)
+}
+
 extern "C" fn look_at_stdout() {
     // SAFETY: F_GETFD reads a descriptor's flags and touches no memory, whether the descriptor is open or
     // not.
@@ -50,7 +58,11 @@ impl io::Write for Stdout {
         if STDOUT_WAS_CLOSED.load(Ordering::Relaxed) {
             return Err(io::Error::other("it is closed"));
         }
-        self.0.write(bytes)
+        // Whoever writes holds the lock of stdout.
+        STDOUT_IS_WRITTEN_TO.store(true, Ordering::Relaxed);
+        let written = self.0.write(bytes);
+        STDOUT_IS_WRITTEN_TO.store(false, Ordering::Relaxed);
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -22,6 +22,7 @@ use super::console::Console;
 use super::exit::Failure;
 use super::json;
 use crate::files::HostFiles;
+use crate::refused::calling;
 use crate::text::truncated;
 use crate::{EventKind, Events, Pool, PoolEvent, TaskId, TaskReport};
 
@@ -64,6 +65,7 @@ impl Trace {
         let thread = std::thread::Builder::new()
             .name("wasmpool-trace".into())
             .spawn(move || follow(events, BufWriter::new(file), bytes_max))
+            .map_err(calling("start a thread"))
             .map_err(cannot)?;
         Ok(Some(Trace { path: path.clone(), thread }))
     }

@@ -1,12 +1,14 @@
 //! The compiler process confines itself, so that a bomb costs nobody else memory, threads or CPU time.
 
 use std::io;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit};
 
 use super::settings;
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::refused::calling;
+use crate::slice;
 use crate::walls::{SandboxLayer, SandboxRequest};
 
 /// Makes the compiler preempt nobody, in a session of its own. A refused call is ignored: this is a courtesy,
@@ -33,20 +35,7 @@ pub(super) fn count_threads(threads: u32) {
 /// preempts nobody; and since Linux 6.12 the process with the shorter slice preempts, so ours is as long as
 /// possible.
 fn interrupt_nobody() {
-    const SLICE_NS: u64 = 100_000_000;
-    let Ok(nice) = rustix::process::getpriority_process(None) else { return };
-    let attributes = libc::sched_attr {
-        size: size_of::<libc::sched_attr>() as u32,
-        sched_policy: libc::SCHED_BATCH as u32,
-        sched_flags: 0,
-        sched_nice: nice,
-        sched_priority: 0,
-        sched_runtime: SLICE_NS,
-        sched_deadline: 0,
-        sched_period: 0,
-    };
-    // SAFETY: sched_setattr(2) reads a structure of the size that stands in it.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    slice::set(libc::SCHED_BATCH, Duration::from_millis(100));
 }
 
 /// Limits the process to what the request allows, for good. Before the first byte of a module is read.

@@ -47,6 +47,36 @@ fn memory_keep_resident_bytes(pagemap_scan: bool) -> usize {
     if pagemap_scan { 2 * 1024 * 1024 } else { 0 }
 }
 
+/// Addresses of one memory, with its guards on both sides.
+const SLOT_BYTES: u64 = (GUARD_BYTES + MEMORY_BYTES + GUARD_BYTES) as u64;
+
+/// Addresses that a worker wants, so that memories can be in reserve: those of its engines' pools, of
+/// its own memories, and for everything else as much again as two of them.
+const ADDRESSES_WANTED: u64 = (CodeKind::ALL.len() as u64 + 1) * (MEMORIES_MAX as u64 + 2) * SLOT_BYTES;
+
+/// Where memories come from. A limit on addresses (`RLIMIT_AS`) counts those that are only reserved, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reserve {
+    /// All that an instance may need is reserved when the engine is made.
+    Full,
+    /// Nothing runs: what a module may have is checked against the same bounds, and one memory is reserved
+    /// for that.
+    Compiler,
+    /// Each memory is reserved when its instance is made, and goes with it: slower, and needs addresses for
+    /// the memories of one instance only.
+    None,
+}
+
+impl Reserve {
+    /// A worker's, by the limit of addresses that it has.
+    pub(crate) fn within(addresses_max: Option<u64>) -> Reserve {
+        match addresses_max {
+            Some(max) if max < ADDRESSES_WANTED => Reserve::None,
+            _ => Reserve::Full,
+        }
+    }
+}
+
 /// Settings of running machine code, which do not shape it: the same artifact serves pools that differ in
 /// them.
 #[derive(Debug, Clone, Copy)]
@@ -55,11 +85,19 @@ pub(crate) struct Running {
     pub(crate) pagemap_scan: bool,
     /// Stack that wasm may use.
     pub(crate) wasm_stack_bytes: usize,
+    pub(crate) reserve: Reserve,
 }
 
 impl Default for Running {
     fn default() -> Self {
-        Running { pagemap_scan: false, wasm_stack_bytes: WASM_STACK_BYTES_MAX }
+        Running { pagemap_scan: false, wasm_stack_bytes: WASM_STACK_BYTES_MAX, reserve: Reserve::Full }
+    }
+}
+
+impl Running {
+    /// Those of a process that runs nothing.
+    pub(super) fn nothing() -> Self {
+        Running { reserve: Reserve::Compiler, ..Running::default() }
     }
 }
 
@@ -99,15 +137,18 @@ pub(crate) fn config(code: CodeKind, memories: MemoryKind, running: Running) -> 
         // slots, and `compile/choice.rs` bounds what else an instance has.
         config.memory_may_move(false);
         config.memory_init_cow(false);
+    }
+    if memories == MemoryKind::Own || running.reserve == Reserve::None {
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         return Ok(config);
     }
+    let memories = if running.reserve == Reserve::Full { MEMORIES_MAX } else { 1 };
     // A worker runs one task at a time, so it needs a few of everything, for modules with several memories or
     // tables.
     let mut pool = PoolingAllocationConfig::default();
     pool.total_core_instances(8)
         .total_component_instances(1)
-        .total_memories(MEMORIES_MAX as u32)
+        .total_memories(memories as u32)
         .total_tables(TABLES)
         .total_stacks(FIBERS)
         .total_gc_heaps(4)
@@ -137,7 +178,7 @@ mod tests {
     #[test]
     fn what_an_engine_reserves_is_what_is_allowed_for_it() {
         let engine = |memories| {
-            let config = config(CodeKind::Plain, memories, Running::default()).expect("a configuration");
+            let config = config(CodeKind::Plain, memories, Running::nothing()).expect("a configuration");
             wasmtime::Engine::new(&config).expect("an engine")
         };
         let own = engine(MemoryKind::Own);

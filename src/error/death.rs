@@ -55,6 +55,11 @@ pub enum DeathCause {
         /// The bytes that it held.
         seen_bytes: u64,
     },
+    /// The kernel ended it at its limit of CPU time (`RLIMIT_CPU`), which it had inherited from this process.
+    CpuTimeUsedUp {
+        /// The limit: the hard one, to which each child raises its soft one.
+        limit: Duration,
+    },
     /// It said something that the protocol does not allow, and was killed for it.
     ProtocolViolation(String),
     /// It did not say its first word in time, and was killed.
@@ -87,11 +92,22 @@ impl fmt::Display for DeathCause {
             DeathCause::MemoryExceeded { limit_bytes, seen_bytes } => {
                 write!(f, "held {seen_bytes} bytes of memory, and was killed: its limit is {limit_bytes}")
             }
+            DeathCause::CpuTimeUsedUp { limit } => {
+                let seconds = limit.as_secs();
+                write!(
+                    f,
+                    "was ended by the kernel, since it had used up its CPU time: RLIMIT_CPU is {seconds} s for each \
+                     process: raise it (ulimit -t)"
+                )
+            }
             DeathCause::ProtocolViolation(what) => {
                 write!(f, "broke the protocol and was killed: {}", Words(what))
             }
             DeathCause::StartTimeout(limit) => {
-                write!(f, "was not ready within {limit:?} and was killed; does it call wasmpool::init()?")
+                write!(
+                    f,
+                    "was not ready within {limit:?} and was killed; if the program is yours: does it call `init` first of all?"
+                )
             }
             DeathCause::SandboxRefused(what) => write!(f, "did not serve: {}", Words(what)),
             DeathCause::SpawnFailed(what) => write!(f, "could not be started: {}", Words(what)),

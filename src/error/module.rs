@@ -81,7 +81,7 @@ pub enum ModuleError {
     },
     /// One of the [`CompileLimits`](crate::CompileLimits) is more than this process can grant.
     #[error(
-        "CompileLimits::{} is {asked}, but no more than {most} can be had: {}", kind.setting(), Words(why)
+        "the compile limit `{}` is {asked}, but no more than {most} can be had: {}", kind.setting(), Words(why)
     )]
     CompileLimitUnavailable {
         /// The limit.
@@ -146,7 +146,11 @@ pub enum ModuleError {
         asked: String,
     },
     /// A typed handle was asked for a task that takes and returns plain bytes.
-    #[error("task `{}` of {} takes and returns plain bytes: use Module::raw_task", Name(task), Name(module))]
+    #[error(
+        "task `{}` of {} takes and returns plain bytes: ask for it by `raw_task`",
+        Name(task),
+        Name(module)
+    )]
     RawTask {
         /// The module's name.
         module: String,
@@ -169,7 +173,7 @@ pub enum ModuleError {
     /// allows.
     #[error(
         "{max} modules are held already, no more than that at a time: drop every handle of one first, \
-         or raise PoolBuilder::modules_max"
+         or raise `modules_max`"
     )]
     TooMany {
         /// The limit.
@@ -237,7 +241,7 @@ fn over(
             )
         }
     };
-    format!("{what}; CompileLimits::{} sets it{}", kind.setting(), again(quarantined))
+    format!("{what} (the compile limit `{}`){}", kind.setting(), again(quarantined))
 }
 
 fn again(quarantined: bool) -> &'static str {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Death, DeathCause, Phase};
 use crate::refused::errno;
+use crate::refused::near::{self, Near};
 use crate::text::Words;
 
 /// A resource that is short.
@@ -50,6 +51,10 @@ impl Scarce {
             Errno::MFILE => Some(Scarce::Descriptors),
             // The kernel also limits how many descriptors one user may have under way in sockets.
             Errno::NFILE | Errno::TOOMANYREFS => Some(Scarce::SystemDescriptors),
+            // Where there is no room for a thread's stack.
+            Errno::AGAIN if matches!(near::what_refuses_a_thread(), Some(Near::Limit(resource)) if resource != Resource::Nproc) => {
+                Some(Scarce::Memory)
+            }
             Errno::AGAIN => Some(Scarce::Processes),
             Errno::NOMEM | Errno::NOBUFS => Some(Scarce::Memory),
             _ => None,
@@ -101,6 +106,15 @@ impl Shortage {
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let limit = self.limit.map(|limit| format!(", {limit} now")).unwrap_or_default();
+        // What the message names is what it was, and the others are not guessed at.
+        if self.message.contains("RLIMIT_") || self.message.contains("pids.max is") {
+            let what = match self.of {
+                Scarce::Descriptors | Scarce::SystemDescriptors => "no further file can be opened",
+                Scarce::Processes => "no further process or thread may be started",
+                Scarce::Memory => "there is no memory for another process or thread",
+            };
+            return write!(f, "{what}: {}; or ask for fewer workers", Words(&self.message));
+        }
         match self.of {
             Scarce::Descriptors => write!(
                 f,

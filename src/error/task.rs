@@ -130,7 +130,7 @@ pub enum TaskError {
     /// [`PoolBuilder::worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max).
     #[error(
         "the worker has no memory for an input of {bytes} bytes: \
-         PoolBuilder::worker_memory_bytes_max is too small for it"
+         `worker_memory_bytes_max` of its pool is too small for it"
     )]
     InputTooLarge {
         /// The input's size.

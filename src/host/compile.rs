@@ -298,7 +298,7 @@ fn attend(
     }
     drop(times);
     let (cause, usage) = usage::reap(child.pidfd.as_fd());
-    let cause = spawn::in_group(child.group.as_ref(), cause);
+    let cause = usage::at_cpu_limit(spawn::in_group(child.group.as_ref(), cause), usage.cpu);
     let peak = usage.peak_bytes.filter(|peak| *peak > inherited);
     let death = Death::new(child.pid, cause, Phase::Compiling, child.stderr.text());
     let end = judge(limits, ended, reply, death, &Usage { peak_bytes: peak, ..usage });

@@ -111,7 +111,7 @@ fn may(dir: &OwnedFd, access: DirAccess, (uid, gid): (u32, u32)) -> io::Result<(
     let what = if access.is_writable() { "read and write" } else { "read" };
     let why = format!(
         "user {uid} and group {gid}, which the workers of a root host become, may not {what} it: \
-         change its owner or mode, or whom they become (PoolBuilder::worker_identity)"
+         change its owner or mode, or run as a user who may"
     );
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }

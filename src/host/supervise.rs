@@ -20,12 +20,14 @@ use super::descriptors;
 use super::link::{self, Link};
 use super::resident::{self, Looks};
 use super::spawn::{self, Child, Program, StderrTail};
+use super::usage;
 use crate::dispatch::{Event, WorkerKey};
 use crate::error::{Death, DeathCause, Phase, Shortage};
 use crate::foreign::guarded;
 use crate::limits::{DESCRIPTORS_LEFT_MIN, GUEST_TEXT_BYTES_MAX};
 use crate::refused::calling;
 use crate::roles::Role;
+use crate::slice;
 use crate::text::truncated;
 use crate::walls::{SandboxLayer, SandboxReport, SandboxRequest};
 use crate::wire::control;
@@ -104,6 +106,8 @@ struct Ward {
 /// The supervisor's thread: returns when the pool has stopped.
 pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
     super::become_io_thread();
+    // A limit of CPU time is exceeded for as long as this thread waits for its turn.
+    slice::be_brief();
     let mut wards: Vec<Ward> = Vec::new();
     let cgroups = Cgroups::new(&core.settings.cgroup, core.settings.sandbox.memory_bytes_max);
     // Threads of workers that are gone, to be joined.
@@ -404,7 +408,8 @@ fn report_ready(core: &Core, pid: u32, sandbox: &SandboxReport) {
 
 /// Reaps a worker, and lets its link's thread drain the ring and report the death.
 fn bury(mut ward: Ward) -> JoinHandle<()> {
-    let cause = spawn::in_group(ward.group.as_ref(), spawn::reap(ward.link.pidfd()));
+    let (cause, used) = usage::reap(ward.link.pidfd());
+    let cause = usage::at_cpu_limit(spawn::in_group(ward.group.as_ref(), cause), used.cpu);
     ward.stderr.drain();
     let phase = if ward.ready { Phase::Idle } else { Phase::Start };
     guarded(|| tracing::debug!(pid = ward.link.pid, ?cause, "worker ended"));

@@ -62,6 +62,22 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) -> (DeathCause, Usage) {
     (cause, Usage { cpu: time(usage.ru_utime) + time(usage.ru_stime), peak_bytes })
 }
 
+/// By so much the kernel's count of a process's CPU time, by its ticks, may be ahead of what it says in the end.
+const TICKS_AHEAD: Duration = Duration::from_millis(250);
+
+/// How it ended, if that was at the limit of CPU time that all children inherit from this process.
+pub(super) fn at_cpu_limit(cause: DeathCause, cpu: Duration) -> DeathCause {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Cpu).maximum.map(Duration::from_secs);
+    let signals = [rustix::process::Signal::KILL, rustix::process::Signal::XCPU];
+    let is_ended = signals.iter().any(|signal| cause == DeathCause::Signaled(signal.as_raw()));
+    match limit {
+        Some(limit) if is_ended && cpu.saturating_add(TICKS_AHEAD) >= limit => {
+            DeathCause::CpuTimeUsedUp { limit }
+        }
+        _ => cause,
+    }
+}
+
 /// The most that was ever resident of this process; 0 if that cannot be known.
 pub(super) fn own_peak() -> u64 {
     let status = kernel_text("/proc/self/status").unwrap_or_default();

@@ -30,6 +30,7 @@ use crate::host::{become_io_thread, pagemap, supervise};
 use crate::limits;
 use crate::limits::compile::CompileLimits;
 use crate::policy::{DropPolicy, OnWorkerDeath};
+use crate::refused::calling;
 use crate::roles::{self, Role};
 use crate::sandbox::syscalls;
 use crate::shared::Shares;
@@ -515,6 +516,7 @@ impl PoolBuilder {
                 .map_err(|source| BuildError::WorkerProgram { path: OWN_EXECUTABLE.into(), source })?,
         };
         let system = |what| move |source| BuildError::System { what, source: Shortage::explained(source) };
+        let thread = |what| move |error| system(what)(calling("start a thread")(error));
         let files = dirs::host_files(&dirs).map_err(system("look at the directories of tasks"))?;
         let cache = self.open_cache(&files)?;
         let (mailbox, inbox) = supervise::mailbox().map_err(system("create an eventfd"))?;
@@ -543,18 +545,18 @@ impl PoolBuilder {
                 become_io_thread();
                 woken.iter().for_each(|wake| wake());
             })
-            .map_err(system("start the wakers' thread"))?;
+            .map_err(thread("start the wakers' thread"))?;
         let callback_thread = std::thread::Builder::new()
             .name("wasmpool-callbacks".into())
             .spawn(move || queue.iter().for_each(|callback| callback()))
-            .map_err(system("start the callback thread"))?;
+            .map_err(thread("start the callback thread"))?;
         let supervisor = std::thread::Builder::new()
             .name("wasmpool-supervisor".into())
             .spawn({
                 let core = core.clone();
                 move || supervise::run(&core, &inbox, &program)
             })
-            .map_err(system("start the supervisor thread"))?;
+            .map_err(thread("start the supervisor thread"))?;
         if prestart > 0 {
             core.handle(Event::Prestart { workers: prestart });
         }

@@ -15,6 +15,7 @@ use crate::host::memory;
 use crate::limits;
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::module::{CodeKind, Digest, Loaded, Module, ModuleOptions, ModuleOutline, WantedEntry};
+use crate::refused::calling;
 use crate::wire::message::ModuleId;
 
 /// Two modules are the same to a pool if their bytes are, and they are compiled in the same way.
@@ -217,7 +218,7 @@ impl Handle {
         let compiled = compile::compile(core, wasm, code, limits, entry)?;
         drop(turn);
         if let Some(cache) = cache
-            && let Err(error) = cache.store(&key, &compiled)
+            && let Err(error) = cache.store(&key, &compiled).map_err(calling("write (of a cache entry)"))
         {
             tracing::warn!(%digest, %error, "a compiled module could not be cached");
         }

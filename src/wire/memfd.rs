@@ -5,7 +5,7 @@ use std::io::{self, Seek, Write};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 
-use crate::refused::calling;
+use crate::refused::{calling, writing};
 
 /// # Errors
 /// What the system says.
@@ -37,7 +37,7 @@ pub(crate) fn null() -> io::Result<File> {
 /// What the system says.
 pub(crate) fn sealed(name: &str, bytes: &[u8]) -> io::Result<File> {
     let mut file = empty(name)?;
-    file.write_all(bytes).map_err(calling("write (to a file in memory)"))?;
+    file.write_all(bytes).map_err(writing("write (to a file in memory)", bytes.len()))?;
     seal(&file)?;
     Ok(file)
 }

@@ -20,12 +20,13 @@ use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
+use rustix::process::{Resource, getrlimit};
 
 use super::bell::Bell;
 pub(crate) use super::bell::{FOR_DATA, FOR_SPACE};
 use super::frame::Source;
 use super::spin::Spinning;
-use crate::limits::{OFFERS_MAX, RING_BYTES};
+use crate::limits::{OFFERS_MAX, RING_BYTES, RING_BYTES_MIN};
 use crate::refused::calling;
 
 /// The peer published a position that cannot be.
@@ -86,13 +87,30 @@ struct Header {
 const PIECE_BYTES: usize = 64 * 1024;
 
 const HEADER_BYTES: usize = 4096;
-const MAP_BYTES: usize = HEADER_BYTES + 2 * RING_BYTES;
 const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
+const _: () = assert!(RING_BYTES.is_power_of_two() && RING_BYTES_MIN.is_power_of_two());
+
+/// The size of the file that holds both rings.
+const fn map_bytes(ring_bytes: usize) -> usize {
+    HEADER_BYTES + 2 * ring_bytes
+}
+
+/// As large as they should be, or as `file_bytes_max` has room for: a limit on files (`RLIMIT_FSIZE`) counts
+/// files in memory, too. Smaller rings are slower with large payloads, which pass through them piece by piece.
+fn ring_bytes(file_bytes_max: u64) -> usize {
+    let mut bytes = RING_BYTES;
+    while bytes > RING_BYTES_MIN && map_bytes(bytes) as u64 > file_bytes_max {
+        bytes /= 2;
+    }
+    bytes
+}
 
 /// The shared mapping.
 #[derive(Debug)]
 struct Region {
     base: NonNull<u8>,
+    /// Of each of the two rings: a power of two.
+    ring_bytes: usize,
 }
 
 // SAFETY: the mapping is plain shared memory; all concurrent access goes through the
@@ -104,14 +122,17 @@ unsafe impl Sync for Region {}
 impl Region {
     fn map(fd: BorrowedFd<'_>) -> io::Result<Arc<Region>> {
         // A shorter file would turn accesses into SIGBUS.
-        if rustix::fs::fstat(fd)?.st_size != MAP_BYTES as i64 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the ring file has the wrong size"));
-        }
-        // SAFETY: a fresh mapping of MAP_BYTES at an address of the kernel's choice.
+        let file_bytes = rustix::fs::fstat(fd)?.st_size;
+        let sizes = std::iter::successors(Some(RING_BYTES), |bytes| Some(bytes / 2));
+        let mut sizes = sizes.take_while(|bytes| *bytes >= RING_BYTES_MIN);
+        let ring_bytes = sizes
+            .find(|bytes| map_bytes(*bytes) as i64 == file_bytes)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the ring file has the wrong size"))?;
+        // SAFETY: a fresh mapping of the whole file, at an address of the kernel's choice.
         let base = unsafe {
             rustix::mm::mmap(
                 ptr::null_mut(),
-                MAP_BYTES,
+                map_bytes(ring_bytes),
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 fd,
@@ -120,7 +141,7 @@ impl Region {
             .map_err(calling("mmap (of the rings)"))?
         };
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Arc::new(Region { base }))
+        Ok(Arc::new(Region { base, ring_bytes }))
     }
 
     fn header(&self) -> &Header {
@@ -133,7 +154,7 @@ impl Region {
     fn bytes(&self, towards: Side) -> *mut u8 {
         let offset = match towards {
             Side::Worker => HEADER_BYTES,
-            Side::Host => HEADER_BYTES + RING_BYTES,
+            Side::Host => HEADER_BYTES + self.ring_bytes,
         };
         // SAFETY: both offsets lie within the mapping.
         unsafe { self.base.as_ptr().add(offset) }
@@ -157,7 +178,7 @@ impl Region {
 impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: this mapping was made in `map`, and nobody holds a reference into it any more.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), MAP_BYTES) };
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), map_bytes(self.ring_bytes)) };
     }
 }
 
@@ -166,9 +187,15 @@ impl Drop for Region {
 /// # Errors
 /// What the system says to memfd_create, ftruncate or mmap.
 pub(crate) fn create() -> io::Result<(OwnedFd, End)> {
+    let file_bytes_max = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+    create_within(file_bytes_max)
+}
+
+fn create_within(file_bytes_max: u64) -> io::Result<(OwnedFd, End)> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = rustix::fs::memfd_create("wasmpool-ring", flags).map_err(calling("memfd_create"))?;
-    rustix::fs::ftruncate(&fd, MAP_BYTES as u64).map_err(calling("ftruncate (of the rings, 2 MiB)"))?;
+    let bytes = map_bytes(ring_bytes(file_bytes_max)) as u64;
+    rustix::fs::ftruncate(&fd, bytes).map_err(calling("ftruncate (of the rings, 12 KiB at least)"))?;
     // The worker holds this file too: without the seals it could shrink it, and the host's
     // next access would be a SIGBUS.
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
@@ -208,6 +235,10 @@ impl End {
 
     fn bell(&self) -> &Bell {
         self.region.bell(self.side)
+    }
+
+    fn ring_bytes(&self) -> usize {
+        self.region.ring_bytes
     }
 
     /// See [`Bell::wait`]; so with those that follow.
@@ -309,7 +340,7 @@ impl Producer {
     pub(crate) fn space(&self) -> Result<usize, Violation> {
         let taken = self.end.region.lane(self.end.peer()).taken.0.load(Ordering::Acquire);
         match self.put.checked_sub(taken) {
-            Some(used) if used <= RING_BYTES as u64 => Ok(RING_BYTES - used as usize),
+            Some(used) if used <= self.end.ring_bytes() as u64 => Ok(self.end.ring_bytes() - used as usize),
             _ => Err(Violation),
         }
     }
@@ -332,10 +363,11 @@ impl Producer {
             return Ok(0);
         }
         let towards = self.end.peer();
-        let start = self.put as usize & (RING_BYTES - 1);
-        let first = len.min(RING_BYTES - start);
+        let ring_bytes = self.end.ring_bytes();
+        let start = self.put as usize & (ring_bytes - 1);
+        let first = len.min(ring_bytes - start);
         let ring = self.end.region.bytes(towards);
-        // SAFETY: `start + first <= RING_BYTES` and `len - first <= start`, so both ranges lie in
+        // SAFETY: `start + first <= ring_bytes` and `len - first <= start`, so both ranges lie in
         // the ring; they are free by the check in `space`, and this is the only producer.
         unsafe {
             ptr::copy_nonoverlapping(bytes.as_ptr(), ring.add(start), first);
@@ -360,7 +392,7 @@ impl Consumer {
     pub(crate) fn available(&self) -> Result<usize, Violation> {
         let put = self.end.region.lane(self.end.side).put.0.load(Ordering::Acquire);
         match put.checked_sub(self.taken) {
-            Some(ready) if ready <= RING_BYTES as u64 => Ok(ready as usize),
+            Some(ready) if ready <= self.end.ring_bytes() as u64 => Ok(ready as usize),
             _ => Err(Violation),
         }
     }
@@ -400,8 +432,9 @@ impl Consumer {
     /// # Safety
     /// As for [`copy_out`](Self::copy_out).
     unsafe fn copy_piece(&mut self, into: *mut u8, len: usize) {
-        let start = self.taken as usize & (RING_BYTES - 1);
-        let first = len.min(RING_BYTES - start);
+        let ring_bytes = self.end.ring_bytes();
+        let start = self.taken as usize & (ring_bytes - 1);
+        let first = len.min(ring_bytes - start);
         let ring = self.end.region.bytes(self.end.side);
         // SAFETY: both ranges lie in the ring as in `try_write`. A hostile peer may write to them
         // while they are copied: the copy then holds whatever bytes, and is validated afterwards.
@@ -458,98 +491,4 @@ impl io::Write for Producer {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-
-    use super::*;
-
-    fn pair() -> (End, End) {
-        let (fd, host) = create().expect("memfd");
-        (host, open(fd.as_fd()).expect("mapping"))
-    }
-
-    #[test]
-    fn bytes_come_out_as_they_went_in_across_many_wraps() {
-        let (host, worker) = pair();
-        let (mut to_worker, _) = host.split();
-        let (_, mut from_host) = worker.split();
-        let total = 5 * RING_BYTES + 12_345;
-        let reader = std::thread::spawn(move || {
-            let mut seen = vec![0; total];
-            from_host.read_exact(&mut seen).expect("reads");
-            seen
-        });
-        let sent: Vec<u8> = (0..total).map(|i| (i * 31 % 251) as u8).collect();
-        for piece in sent.chunks(7_919) {
-            to_worker.write_all(piece).expect("writes");
-        }
-        assert!(reader.join().expect("reader") == sent);
-    }
-
-    #[test]
-    fn a_ping_pong_never_loses_a_wake_up() {
-        let (host, worker) = pair();
-        let (mut host_out, mut host_in) = host.split();
-        let echo = std::thread::spawn(move || {
-            let (mut out, mut input) = worker.split();
-            let mut byte = [0];
-            for _ in 0..20_000 {
-                input.read_exact(&mut byte).expect("reads");
-                out.write_all(&byte).expect("writes");
-            }
-        });
-        let mut byte = [0];
-        for round in 0..20_000u32 {
-            host_out.write_all(&[round as u8]).expect("writes");
-            host_in.read_exact(&mut byte).expect("reads");
-            assert_eq!(byte[0], round as u8);
-        }
-        echo.join().expect("echo");
-    }
-
-    #[test]
-    fn positions_that_cannot_be_are_violations_not_copies() {
-        let (host, worker) = pair();
-        let (host_out, host_in) = host.split();
-        let lane = worker.region.lane(Side::Host);
-        for lie in [RING_BYTES as u64 + 1, u64::MAX, 1 << 63] {
-            lane.put.0.store(lie, Ordering::SeqCst);
-            assert_eq!(host_in.available(), Err(Violation));
-        }
-        worker.region.lane(Side::Worker).taken.0.store(1, Ordering::SeqCst);
-        assert_eq!(host_out.space(), Err(Violation), "more taken than was ever put");
-    }
-
-    #[test]
-    fn a_run_is_begun_or_taken_back_and_never_both() {
-        let (host, worker) = pair();
-        for run in 1..20_000_u64 {
-            let index = (run % CLAIMS as u64) as u8;
-            host.open_claim(index, run);
-            let begun = std::thread::scope(|scope| {
-                let begins = scope.spawn(|| worker.claim(index, run));
-                let revoked = run % 2 == 0 && host.revoke(index, run);
-                let begun = begins.join().expect("claims");
-                assert!(begun != revoked, "run {run}");
-                begun
-            });
-            assert!(!host.revoke(index, run));
-            assert!(!worker.claim(index, run));
-            assert!(begun || run % 2 == 0);
-            if run > 300 {
-                break;
-            }
-        }
-        // A word that stands for a later run says no to the earlier one.
-        host.open_claim(3, 70_000);
-        assert!(!worker.claim(3, 69_936));
-        assert!(!worker.claim(200, 1), "an index out of range");
-    }
-
-    #[test]
-    fn the_ring_file_cannot_be_resized() {
-        let (fd, _host) = create().expect("memfd");
-        assert!(rustix::fs::ftruncate(&fd, 0).is_err());
-        assert!(rustix::fs::ftruncate(&fd, MAP_BYTES as u64 * 2).is_err());
-    }
-}
+mod tests;

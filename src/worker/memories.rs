@@ -56,7 +56,7 @@ use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
 use self::door::{DOOR_BYTES_MAX, Door, WINDOW_BYTES_MAX};
-use crate::compile::settings::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES};
+use crate::compile::settings::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES, Reserve};
 
 /// A slot holds the memory and a guard on both sides.
 const SLOT_BYTES: usize = GUARD_BYTES + MEMORY_BYTES + GUARD_BYTES;
@@ -97,6 +97,8 @@ struct Shared {
     slots: Mutex<Slots>,
     swaps: Swaps,
     page: usize,
+    /// Slots that are kept for the next instance. None where addresses are few.
+    waiting_max: usize,
 }
 
 struct Slots {
@@ -108,15 +110,15 @@ struct Slots {
 
 impl Memories {
     /// Looks around in /proc; to be made before the process locks itself down.
-    pub(crate) fn new() -> Memories {
-        Memories::with(Swaps::look())
+    pub(crate) fn new(reserve: Reserve) -> Memories {
+        Memories::with(Swaps::look(), if reserve == Reserve::None { 0 } else { MEMORIES_MAX })
     }
 
-    fn with(swaps: Swaps) -> Memories {
+    fn with(swaps: Swaps, waiting_max: usize) -> Memories {
         let page = rustix::param::page_size();
         let residency = vec![0; ASKED_BYTES_MAX / page];
-        let slots = Mutex::new(Slots { waiting: Vec::with_capacity(MEMORIES_MAX), lent: 0, residency });
-        Memories(Arc::new(Shared { slots, swaps, page }))
+        let slots = Mutex::new(Slots { waiting: Vec::with_capacity(waiting_max), lent: 0, residency });
+        Memories(Arc::new(Shared { slots, swaps, page, waiting_max }))
     }
 }
 
@@ -172,11 +174,13 @@ impl Shared {
     fn give_back(&self, mut slot: Slot, minimum: usize) {
         let mut slots = self.lock();
         slots.lent = slots.lent.saturating_sub(1);
+        if slots.waiting.len() >= self.waiting_max {
+            return;
+        }
         let stays = self.whole_pages(minimum).min(WAITING_BYTES_MAX);
         let kept: usize = slots.waiting.iter().map(|slot| slot.kept).sum();
         let room = KEPT_BYTES_IN_ALL_MAX.saturating_sub(kept).min(KEPT_BYTES_MAX);
-        let is_reset = self.reset(&mut slot, stays, room, &mut slots.residency).is_ok();
-        if is_reset && slots.waiting.len() < MEMORIES_MAX {
+        if self.reset(&mut slot, stays, room, &mut slots.residency).is_ok() {
             slots.waiting.push(slot);
         }
     }

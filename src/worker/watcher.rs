@@ -18,12 +18,17 @@ use super::loaded::{Arrived, ModuleFiles};
 use super::shares::Mappings;
 use crate::limits::SHARES_PER_TASK_MAX;
 use crate::refused::calling;
+use crate::slice;
 use crate::wire::control::ControlSocket;
 use crate::wire::message::{ModuleId, ShareId, ToWorkerControl};
 
 /// An interrupt that is not heeded is repeated this often, and this many times.
 const REPEAT_EVERY: Duration = Duration::from_millis(2);
 const REPEATS: u32 = 20;
+
+/// A task that has computed for so long since it was interrupted, and not looked, is worth a word: on a machine that is
+/// busy, others may have had the processor meanwhile.
+const DEAF_AFTER: Duration = Duration::from_millis(30);
 
 /// A question for a stack is repeated fewer times, since the next message waits meanwhile.
 const SAMPLE_REPEATS: u32 = 3;
@@ -47,9 +52,43 @@ pub(crate) struct Shared {
     pub(super) interrupt: Notify,
     /// The engines whose epoch an interrupt bumps, for a task that computes.
     engines: Mutex<Vec<Engine>>,
+    /// Of the thread that runs tasks.
+    clock: ThreadClock,
+}
+
+/// The CPU time of a thread, which others of its process may read.
+#[derive(Debug, Clone, Copy)]
+struct ThreadClock(libc::clockid_t);
+
+impl ThreadClock {
+    fn own() -> ThreadClock {
+        let mut clock = libc::CLOCK_PROCESS_CPUTIME_ID;
+        // SAFETY: the thread is this one, and the clock's number is written to a variable of that type. Where that
+        // fails, the variable is as it was.
+        unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) };
+        ThreadClock(clock)
+    }
+
+    fn read(self) -> Duration {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: it writes a time to a variable of that type; if it fails, that is zero.
+        unsafe { libc::clock_gettime(self.0, &raw mut time) };
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    }
+}
+
+/// What came of an interrupt, as far as the watcher waits for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heeded {
+    Yes,
+    /// The task has computed for long enough since to have looked whether it is to stop.
+    No,
+    /// It has not had the processor.
+    NotYet,
 }
 
 impl Shared {
+    /// To be made by the thread that runs tasks.
     pub(super) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Shared {
             modules: Arrivals::new(),
@@ -62,6 +101,7 @@ impl Shared {
             current: AtomicU64::new(0),
             interrupt: Notify::new(),
             engines: Mutex::new(Vec::new()),
+            clock: ThreadClock::own(),
         }
     }
 
@@ -79,28 +119,37 @@ impl Shared {
         self.current.store(run, Ordering::SeqCst);
     }
 
-    /// Asks the run to stop, and waits a while for it to do so.
+    /// Asks the run to stop, and says so if it does not.
     pub(super) fn interrupt(&self, run: u64) {
+        if self.ask_to_stop(run) == Heeded::No {
+            tracing::warn!(
+                run,
+                "an interrupt is not heeded, though the task has computed for {DEAF_AFTER:?} since: the host ends \
+                 this process if that goes on"
+            );
+        }
+    }
+
+    /// Asks the run to stop, and waits a while for it to do so.
+    fn ask_to_stop(&self, run: u64) -> Heeded {
         // Interrupts of two runs may be sent in either order; the numbers only grow.
         if self.interrupted.fetch_max(run, Ordering::SeqCst) > run {
-            return;
+            return Heeded::Yes;
         }
+        let computed = self.clock.read();
         self.bump();
         // The engine may be about to extend its deadline in answer to an earlier bump, and so
-        // swallow this one: repeat it while the run goes on. The host's patience ends
-        // before this loop does.
+        // swallow this one: repeat it while the run goes on. Whoever has the processor for that
+        // long looks more than once.
         for _ in 0..REPEATS {
             std::thread::sleep(REPEAT_EVERY);
             if self.current.load(Ordering::SeqCst) != run {
-                return;
+                return Heeded::Yes;
             }
             self.bump();
         }
-        let after = REPEAT_EVERY * REPEATS;
-        tracing::warn!(
-            run,
-            "an interrupt is not heeded after {after:?}: the host ends this process if that goes on"
-        );
+        let computed = self.clock.read().saturating_sub(computed);
+        if computed < DEAF_AFTER { Heeded::NotYet } else { Heeded::No }
     }
 
     /// Asks whoever runs there to say where it is, when it looks next. One that waits in a host call, or is
@@ -159,6 +208,8 @@ pub(super) fn start(
 ) -> io::Result<()> {
     let (stands, standing) = std::sync::mpsc::sync_channel(0);
     let watcher = move || {
+        // An interrupt is as late as this thread's turn.
+        slice::be_brief();
         // Fails only if nobody waits, who then is gone.
         let _ = stands.send(());
         watch(&socket, &shared, &reporter);
@@ -201,4 +252,52 @@ fn watch(socket: &ControlSocket, shared: &Shared, reporter: &Reporter) {
 fn leave(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(code) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    const RUN: u64 = 5;
+
+    fn interrupted(work: impl FnOnce(&Shared, &AtomicBool)) -> Heeded {
+        let shared = Shared::new(|| ());
+        shared.set_current(RUN);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let heeded = scope.spawn(|| {
+                let heeded = shared.ask_to_stop(RUN);
+                is_over.store(true, Ordering::SeqCst);
+                heeded
+            });
+            work(&shared, &is_over);
+            heeded.join().expect("ends")
+        })
+    }
+
+    #[test]
+    fn only_a_task_that_has_computed_since_is_said_not_to_heed_its_interrupt() {
+        // It waits, as on a machine where others have the processor.
+        assert_eq!(interrupted(|_, _| ()), Heeded::NotYet);
+        // It stops when it is asked.
+        let heeds = |shared: &Shared, _: &AtomicBool| {
+            while !shared.is_interrupted(RUN) {
+                std::hint::spin_loop();
+            }
+            shared.set_current(0);
+        };
+        assert_eq!(interrupted(heeds), Heeded::Yes);
+        // It goes on. Beside other tests it may not have the processor for long enough: then it is tried again.
+        let computes = |_: &Shared, is_over: &AtomicBool| {
+            while !is_over.load(Ordering::SeqCst) {
+                std::hint::spin_loop();
+            }
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while interrupted(computes) != Heeded::No {
+            assert!(std::time::Instant::now() < deadline, "it is never said");
+        }
+    }
 }

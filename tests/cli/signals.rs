@@ -11,13 +11,13 @@ use wasm_encoder::{CodeSection, Function, FunctionSection, Module, TypeSection};
 use crate::ends::{FOREVER, children, signal, signal_again, spin, wait_for, wait_until_busy};
 use crate::harness::{PATIENCE, cache, ended, prebuilt, spawn};
 
-const ALL: [(Signal, i32); 4] =
-    [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129), (Signal::QUIT, 131)];
+const ALL: [(Signal, i32); 5] =
+    [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129), (Signal::QUIT, 131), (Signal::XCPU, 152)];
 
 /// Makes a command that handles every signal, even one that the tests' own parent ignores.
 fn heeding(verb: &str) -> Command {
     let mut command = Command::new("/usr/bin/env");
-    command.env_clear().arg("--default-signal=INT,TERM,HUP,QUIT").arg(env!("CARGO_BIN_EXE_wasmpool"));
+    command.env_clear().arg("--default-signal=INT,TERM,HUP,QUIT,XCPU").arg(env!("CARGO_BIN_EXE_wasmpool"));
     command.arg(verb).arg("--cache-dir").arg(cache());
     command
 }
@@ -50,7 +50,7 @@ fn assert_gone(children: &[String]) {
 #[test]
 fn a_map_that_is_terminated_stops_what_runs_once_its_grace_period_is_over() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (which, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+    for (which, code) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::XCPU, 152)] {
         let log = folder.path().join(code.to_string());
         let log_flag = format!("--joblog={}", log.display());
         let (child, _stdin) = endless_map(&["--stop-grace", "1s", &log_flag]);
@@ -182,6 +182,53 @@ fn a_hangup_that_is_ignored_stays_so() {
     ended(child).expect(0).says("2 inputs: 2 ok");
 }
 
+/// The kernel sends it SIGXCPU when all but the last second of its CPU time is used, and not SIGKILL at once.
+#[test]
+fn a_command_whose_cpu_time_is_used_up_ends_in_order_and_says_why() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("log");
+    let mut command = Command::new("/bin/sh");
+    let script = r#"ulimit -t 2; yes 1 | exec "$@""#;
+    command.env_clear().env("PATH", "/usr/bin:/bin").args([
+        "-c",
+        script,
+        "sh",
+        env!("CARGO_BIN_EXE_wasmpool"),
+        "map",
+    ]);
+    command.arg(prebuilt("echo")).args(["echo", "--lines", "--cache-dir"]).arg(cache());
+    command.arg(format!("--joblog={}", log.display())).stdin(Stdio::null());
+    let mut child = spawn(&mut command);
+    let mut stdout = child.stdout.take().expect("a pipe");
+    let reader = std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+    let ended =
+        ended(child).expect(152).says("used up its CPU time").says("RLIMIT_CPU of 2 s").says("ulimit -t");
+    assert!(ended.stderr.contains("--resume goes on"), "{}", ended.stderr);
+    reader.join().expect("ends").expect("reads");
+    let log = std::fs::read_to_string(&log).expect("the log is there");
+    assert!(log.ends_with('\n') && log.lines().count() > 100);
+}
+
+/// What was asked for beside a measurement is there, though a signal ended it.
+#[test]
+fn a_timeline_is_whole_whatever_ends_its_command() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for verb in ["bench", "run"] {
+        let path = folder.path().join(verb);
+        let mut command = heeding(verb);
+        command.arg(prebuilt("echo")).args(["spin", "--input", FOREVER, "--trace"]).arg(&path);
+        let child = spawn(command.stdin(Stdio::null()));
+        wait_until_busy(&child);
+        signal(&child, Signal::TERM);
+        ended(child).expect(143);
+        let text = std::fs::read_to_string(&path).expect("the timeline is there");
+        let events: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let events = events.as_array().expect("a list");
+        assert!(events.iter().any(|event| event["cat"] == "task"), "{verb}: {text}");
+    }
+}
+
 /// The reader of stdout does not read, and the pipe is full.
 #[test]
 fn a_map_whose_results_nobody_reads_ends_all_the_same() {
@@ -204,6 +251,8 @@ fn a_map_whose_results_nobody_reads_ends_all_the_same() {
         std::thread::sleep(Duration::from_millis(10));
     }
     signal(&child, Signal::TERM);
+    // It says what it waits for, before anything is stopped.
+    wait_for(&mut child, "waiting for the reader of stdout");
     signal_again(&child, Signal::TERM);
     let code = loop {
         if let Some(status) = child.try_wait().expect("it is ours") {

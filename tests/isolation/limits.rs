@@ -73,23 +73,103 @@ fn said_once() {
     assert!(warnings[0].contains("`rlimits`") && warnings[0].contains("SIGPENDING"), "{said}");
 }
 
-/// Even a worker's rings have no room, which must be an error and not a signal.
-pub(crate) fn on_files_are_errors(_: &Case) {
+/// Rings are as large as they may be, and what is larger goes through them in pieces. Where a module's own files
+/// have no room, that is an error, which says how much there would have to be, and no signal's doing.
+pub(crate) fn on_files_make_smaller_rings_and_errors(case: &Case) {
     lower(Resource::Fsize, 2_100_224);
+    works(case);
+    // Rings of 64 KiB, and machine code that has just room.
+    lower(Resource::Fsize, 256 << 10);
+    works(case);
+    lower(Resource::Fsize, 16 << 10);
     let error = super::refusals::first_error();
-    all_words(&error, &["RLIMIT_FSIZE is 2100224", "ulimit -f", "File too large"]);
+    all_words(&error, &["RLIMIT_FSIZE is 16384", "ulimit -f", "File too large", "bytes are needed"]);
     #[cfg(feature = "cli")]
     {
         let (success, page) = super::reports::doctor_command("best-effort");
-        assert!(!success, "{page}");
-        all_words(&page["error"]["message"].to_string(), &["RLIMIT_FSIZE", "ulimit -f"]);
+        assert!(success, "it needs no file beside the rings: {page}");
     }
+    lower(Resource::Fsize, 8 << 10);
+    let doctor = Doctor::new().run().expect_err("there are no rings so small").to_string();
+    all_words(&doctor, &["ftruncate", "RLIMIT_FSIZE is 8192", "ulimit -f"]);
 }
 
-pub(crate) fn on_addresses_are_named(_: &Case) {
-    lower(Resource::As, 60 << 30);
+/// Everything that a pool does, with small payloads and large ones.
+fn works(case: &Case) {
+    let pool = builder(SandboxPolicy::BestEffort).workers(2).build().expect("builds");
+    let module = pool.load(&wasm()).expect("compiles");
+    let echo = module.raw_task("echo").expect("has the task");
+    for len in [0, 5, 4096, 70_000, 200_000] {
+        let bytes: Vec<u8> = (0..len).map(|n: u32| n as u8).collect();
+        let future = pool.submit_bytes(&echo, bytes.clone()).expect("submits");
+        let answer = future.result_timeout(PATIENCE).expect("in time").expect("echoes");
+        assert!(answer == bytes, "{len} bytes come back as they went");
+    }
+    let inputs = (0..500_u32).map(|n| n.to_le_bytes().to_vec().into());
+    let results: Vec<_> = pool.map(&echo, inputs).collect::<Result<_, _>>().expect("all of them");
+    assert_eq!(results.len(), 500);
+    // One with memories of the engine, which are not the worker's own.
+    let wasi = super::common::wat(
+        &pool,
+        r#"(module
+            (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
+            (memory (export "memory") 1 100)
+            (data (i32.const 100) "x")
+            (func (export "_start")
+                (drop (call $yield))
+                (if (i32.ne (i32.load8_u (i32.const 100)) (i32.const 120)) (then unreachable))
+                (i32.store8 (i32.const 100) (i32.const 7))
+                (if (i32.ne (memory.grow (i32.const 50)) (i32.const 1)) (then unreachable))
+                (i32.store8 (i32.const 3000000) (i32.const 1))))"#,
+    );
+    let command = wasi.command().expect("is a command");
+    for _ in 0..3 {
+        let future = pool.submit(&command, &wasmpool::CommandInput::new()).expect("submits");
+        future.result_timeout(PATIENCE).expect("in time").expect("each begins with a fresh memory");
+    }
+    lacks(&pool.sandbox().expect("a worker is ready"), case.missing());
+}
+
+/// Memories are not reserved in advance; where not even one has room, that is an error which says how much does.
+pub(crate) fn on_addresses_mean_memories_one_by_one(case: &Case) {
+    for addresses in [60_000_000 << 10, 6 << 30] {
+        lower(Resource::As, addresses);
+        works(case);
+        let doctor = Doctor::new().sandbox(SandboxPolicy::BestEffort).run().expect("a worker starts");
+        assert_eq!(doctor.holes().count(), 0, "{:?}", doctor.holes().collect::<Vec<_>>());
+    }
+    lower(Resource::As, 3 << 30);
     let error = super::refusals::first_error();
-    all_words(&error, &["RLIMIT_AS is 64424509440", "ulimit -v"]);
-    let doctor = Doctor::new().run().expect_err("no worker starts").to_string();
-    all_words(&doctor, &["RLIMIT_AS is 64424509440", "ulimit -v"]);
+    all_words(&error, &["RLIMIT_AS is 3221225472", "ulimit -v", "6291456 KiB are enough"]);
+}
+
+/// A soft limit of CPU time is this program's own, and children raise theirs; a hard one ends them, which is said.
+pub(crate) fn on_cpu_time_are_named(_: &Case) {
+    let pool = || builder(SandboxPolicy::BestEffort).build().expect("builds");
+    let spinning = |pool: &wasmpool::Pool| {
+        let module = super::common::wat(pool, r#"(module (func (export "_start") (loop $ever (br $ever))))"#);
+        module.command().expect("is a command")
+    };
+    let spin = |pool: &wasmpool::Pool, cpu: u64| {
+        let options = wasmpool::TaskOptions::new().cpu_time(std::time::Duration::from_millis(cpu));
+        let future = pool.submit_with(&spinning(pool), &wasmpool::CommandInput::new(), options);
+        future
+            .expect("submits")
+            .result_timeout(PATIENCE)
+            .expect("in time")
+            .expect_err("never ends")
+            .to_string()
+    };
+    let soft = Rlimit { current: Some(1), maximum: None };
+    if setrlimit(Resource::Cpu, soft).is_ok() {
+        all_words(&spin(&pool(), 1_500), &["more CPU time than its limit of 1.5s"]);
+    }
+    lower(Resource::Cpu, 1);
+    all_words(&spin(&pool(), 60_000), &["RLIMIT_CPU is 1 s", "ulimit -t"]);
+    let many = format!("(module {})", "(func)".repeat(90_000));
+    let slow = ::wat::parse_str(many).expect("is valid");
+    let limits = wasmpool::CompileLimits::trusted();
+    let options = wasmpool::ModuleOptions::new().compile_limits(limits);
+    let error = pool().load_with(&slow, options).expect_err("takes longer").to_string();
+    all_words(&error, &["compiler", "RLIMIT_CPU is 1 s", "ulimit -t"]);
 }

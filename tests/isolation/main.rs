@@ -125,8 +125,19 @@ const CASES: &[Case] = &[
         missing: [&[ResourceLimits]; 2],
         play: limits::stand_but_for_one,
     },
-    Case { name: "small files", refused: &[], missing: [&[], &[]], play: limits::on_files_are_errors },
-    Case { name: "few addresses", refused: &[], missing: [&[], &[]], play: limits::on_addresses_are_named },
+    Case {
+        name: "small files",
+        refused: &[],
+        missing: [&[], &[]],
+        play: limits::on_files_make_smaller_rings_and_errors,
+    },
+    Case {
+        name: "few addresses",
+        refused: &[],
+        missing: [&[], &[]],
+        play: limits::on_addresses_mean_memories_one_by_one,
+    },
+    Case { name: "little cpu time", refused: &[], missing: [&[], &[]], play: limits::on_cpu_time_are_named },
     Case {
         name: "no close_range",
         refused: &[refusals::CLOSE_RANGE],
@@ -270,13 +281,18 @@ fn where_one_limit_cannot_be_set_the_others_stand_and_it_is_said_once() {
 }
 
 #[test]
-fn a_limit_on_files_is_an_error_that_names_it() {
+fn with_a_limit_on_files_work_goes_on_as_long_as_a_module_has_room() {
     played("small files");
 }
 
 #[test]
-fn a_limit_on_addresses_is_an_error_that_names_it() {
+fn with_a_limit_on_addresses_work_goes_on_as_long_as_one_memory_has_room() {
     played("few addresses");
+}
+
+#[test]
+fn a_process_that_has_used_up_its_cpu_time_says_so() {
+    played("little cpu time");
 }
 
 #[test]

@@ -31,7 +31,9 @@ line may have survived whose output has not.
 
 Ctrl-C starts nothing more and finishes what runs; again, it stops that, too.
 SIGTERM and SIGHUP do the same, but stop what runs after --stop-grace; SIGQUIT
-stops it at once. Either way the summary says what was done.
+stops it at once. Either way the summary says what was done. Five seconds after
+what runs was stopped the command is gone, whatever it waits for, such as a
+reader of stdout that does not read; one more signal ends it at once.
 
 Examples:
   wasmpool map word_count.wasm --files docs/ README.md

@@ -16,6 +16,7 @@ use super::line;
 use super::rotate::LogFile;
 use crate::cli::args::LogFormat;
 use crate::cli::console::Console;
+use crate::refused::calling;
 
 /// Lines that wait to be written.
 const QUEUE_LINES_MAX: usize = 8192;
@@ -49,7 +50,8 @@ pub(super) fn start(
     let thread = std::thread::Builder::new().name("wasmpool-log-file".into()).spawn({
         let (dropped, console) = (dropped.clone(), console.clone());
         move || write_all(file, format, &lines, &dropped, &console)
-    })?;
+    });
+    let thread = thread.map_err(calling("start a thread"))?;
     Ok((ToFile { format, queue: queue.clone(), dropped }, FileWriter { queue, thread: Some(thread) }))
 }
 

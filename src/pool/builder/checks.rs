@@ -43,9 +43,16 @@ impl PoolBuilder {
         }
         let room = stack_hard_limit();
         if stack > room {
+            let hard = room.saturating_add(limits::HOST_STACK_BYTES as u64);
+            let wanted = (stack + limits::HOST_STACK_BYTES as u64).div_ceil(1024);
+            let lower = match room >= limits::WASM_STACK_BYTES_MIN as u64 {
+                true => format!("at most {room}"),
+                false => "less than any that can be set".into(),
+            };
             let must = format!(
-                "at most {room} where the hard limit of the stack (RLIMIT_STACK), less 1 MiB, is that: \
-                 lower it, or raise that"
+                "{lower}, since the hard limit of the stack is {hard} (RLIMIT_STACK) and 1 MiB of it is the \
+                 worker's own; nobody but root raises a hard limit: to keep the setting, start this program where \
+                 `ulimit -Hs` is {wanted} or more"
             );
             return Err(BuildError::Setting { setting: "wasm_stack_bytes_max", value: stack, must });
         }

@@ -1,0 +1,48 @@
+//! How long a thread computes at a time, where several want a processor.
+//!
+//! Since Linux 6.12 a thread may ask for shorter or longer slices than is usual, and one that wakes with a shorter
+//! slice preempts who has a longer one. Nobody gets more of a processor by it, and nobody needs a privilege for it.
+//! Where the kernel does not know it, everything stays as it is.
+
+use std::time::Duration;
+
+/// A thread that does little at a time, and on which others wait: it is to have its turn at once.
+pub(crate) fn be_brief() {
+    set(libc::SCHED_OTHER, Duration::from_micros(200));
+}
+
+/// For the calling thread, with the niceness that it has.
+pub(crate) fn set(policy: libc::c_int, slice: Duration) {
+    let Ok(nice) = rustix::process::getpriority_process(None) else { return };
+    let attributes = libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: policy as u32,
+        sched_flags: 0,
+        sched_nice: nice,
+        sched_priority: 0,
+        sched_runtime: u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX),
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: sched_setattr(2) reads a structure of the size that stands in it.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_brief_thread_keeps_its_policy_and_niceness() {
+        std::thread::spawn(|| {
+            let nice = || rustix::process::getpriority_process(None).expect("has one");
+            let before = nice();
+            be_brief();
+            assert_eq!(nice(), before);
+            // SAFETY: it asks for the policy of the calling thread.
+            assert_eq!(unsafe { libc::sched_getscheduler(0) }, libc::SCHED_OTHER);
+        })
+        .join()
+        .expect("ends");
+    }
+}
