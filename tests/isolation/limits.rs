@@ -81,17 +81,20 @@ pub(crate) fn on_files_make_smaller_rings_and_errors(case: &Case) {
     // Rings of 64 KiB, and machine code that has just room.
     lower(Resource::Fsize, 256 << 10);
     works(case);
-    lower(Resource::Fsize, 16 << 10);
-    let error = super::refusals::first_error();
-    all_words(&error, &["RLIMIT_FSIZE is 16384", "ulimit -f", "File too large", "bytes are needed"]);
+    // Neither the rings nor, further down, the machine code of any module.
+    lower(Resource::Fsize, 8 << 10);
+    all_words(&super::refusals::first_error(), &["RLIMIT_FSIZE is 8192", "ulimit -f", "File too large"]);
+    let doctor = Doctor::new().run().expect_err("there are no rings so small").to_string();
+    all_words(&doctor, &["ftruncate", "RLIMIT_FSIZE is 8192", "ulimit -f"]);
     #[cfg(feature = "cli")]
     {
         let (success, page) = super::reports::doctor_command("best-effort");
-        assert!(success, "it needs no file beside the rings: {page}");
+        assert!(!success, "{page}");
+        all_words(&page["error"]["message"].to_string(), &["RLIMIT_FSIZE", "ulimit -f"]);
     }
-    lower(Resource::Fsize, 8 << 10);
-    let doctor = Doctor::new().run().expect_err("there are no rings so small").to_string();
-    all_words(&doctor, &["ftruncate", "RLIMIT_FSIZE is 8192", "ulimit -f"]);
+    lower(Resource::Fsize, 2 << 10);
+    let error = super::refusals::first_error();
+    all_words(&error, &["machine code", "RLIMIT_FSIZE is 2048", "ulimit -f", "bytes are needed"]);
 }
 
 /// Everything that a pool does, with small payloads and large ones.
