@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::fork::OfProcess;
+
 /// The room that something needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Need {
@@ -108,7 +110,11 @@ impl Account {
             held.max
         );
         drop(held);
-        Some(Arc::new(Charge { account: self.clone(), items: need.items, bytes: Mutex::new(need.bytes) }))
+        Some(Arc::new(Charge {
+            account: OfProcess::new(self.clone()),
+            items: need.items,
+            bytes: Mutex::new(need.bytes),
+        }))
     }
 
     /// Waits until there is room, but does not take it.
@@ -215,10 +221,11 @@ impl Account {
 }
 
 /// The charge for a task or a batch. It has two owners, one who runs the task and one who takes its result,
-/// and is given back with the last of them.
+/// and is given back with the last of them. In a fork it gives nothing back: a thread that is not there may
+/// hold the account's lock.
 #[derive(Debug)]
 pub(crate) struct Charge {
-    account: Arc<Account>,
+    account: OfProcess<Arc<Account>>,
     items: usize,
     bytes: Mutex<u64>,
 }
@@ -232,8 +239,10 @@ impl Charge {
         let surplus = charged.saturating_sub(bytes);
         *charged -= surplus;
         drop(charged);
-        if surplus > 0 {
-            self.account.give_back(0, surplus, false);
+        if surplus > 0
+            && let Some(account) = self.account.here()
+        {
+            account.give_back(0, surplus, false);
         }
     }
 
@@ -245,7 +254,9 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.account.give_back(self.items, self.bytes(), true);
+        if let Some(account) = self.account.here() {
+            account.give_back(self.items, self.bytes(), true);
+        }
     }
 }
 

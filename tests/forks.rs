@@ -258,7 +258,14 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
             let mut events = pool.events();
             let future = pool.submit_bytes(&echo, "x").expect("submits");
             let map = pool.map(&echo, (0..100).map(|_| Bytes::from_static(b"x"))).unordered();
+            // These have yielded a result, and their threads go on pulling.
+            let endless = || pool.map(&echo, std::iter::repeat(Bytes::from_static(b"x")));
+            let mut ordered = endless();
+            let mut unordered = endless().unordered();
+            assert!(ordered.next().is_some_and(|result| result.is_ok()));
+            assert!(unordered.next().is_some_and(|(_, result)| result.is_ok()));
             fork(|| {
+                assert!(ordered.next().is_some_and(|result| result.is_err()), "fork {number}");
                 assert!(pool.submit_bytes(&echo, "x").is_err(), "fork {number}");
                 assert!(future.result().is_err() && future.done() && events.next().is_none());
                 pool.shutdown(ShutdownMode::Finish);
@@ -266,7 +273,7 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
                     let own = builder(1).build().expect("builds");
                     assert!(own.load_file(common::prebuilt("primes")).is_ok(), "fork {number}");
                 }
-                drop((map, events, future));
+                drop((map, events, future, ordered, unordered));
                 let _ = format!("{pool:?} {:?}", pool.stats());
                 // SAFETY: this process leaves without using or dropping the original.
                 let last: Pool = unsafe { std::ptr::read(&pool) };
