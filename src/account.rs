@@ -3,8 +3,8 @@
 //! A map charges the account before it submits a task, for the bytes of its input and for the largest result
 //! that it may have. When the task has ended, the charge is lowered to the result's size, and it is given
 //! back when the result is taken. So no task begins unless its largest result has room, and results that wait
-//! (behind a slow one, or for a caller who does not ask) cannot outgrow the account. A task that is larger
-//! than the whole account runs alone.
+//! (behind a slow one, or for a caller who does not ask) cannot outgrow the account. A task that needs more
+//! bytes than the whole account has is refused.
 //!
 //! Only one thread at a time takes. Any thread may settle and give back, even under a lock, since no code of
 //! the caller's runs here.
@@ -33,6 +33,8 @@ pub(crate) enum Waited {
     Closed,
     /// The deadline came first.
     Late,
+    /// The account never has so much.
+    Never,
 }
 
 /// The bounds of the account, and what is charged to it.
@@ -58,9 +60,14 @@ struct Held {
 
 impl Held {
     fn has_room(&self, need: Need) -> bool {
-        let fits = self.charged.items.saturating_add(need.items) <= self.max.items
-            && self.charged.bytes.saturating_add(need.bytes) <= self.max.bytes;
-        self.charges == 0 || fits
+        // A batch of more items than there are places goes alone: it may have been gathered when there were more places.
+        let has_places = self.charges == 0 || self.charged.items.saturating_add(need.items) <= self.max.items;
+        has_places && self.charged.bytes.saturating_add(need.bytes) <= self.max.bytes
+    }
+
+    /// Whether there can be room for it at all, once nothing else is charged.
+    fn can_have_room(&self, need: Need) -> bool {
+        need.bytes <= self.max.bytes
     }
 
     /// Whether to wake a sleeping taker: it is woken once a quarter of the account is free, and not for each
@@ -103,8 +110,8 @@ impl Account {
         held.charged.bytes += need.bytes;
         held.charges += 1;
         assert!(
-            held.charges == 1
-                || (held.charged.bytes <= held.max.bytes && held.charged.items <= held.max.items),
+            held.charged.bytes <= held.max.bytes
+                && (held.charges == 1 || held.charged.items <= held.max.items),
             "a map holds more than its account has: {:?} of {:?}",
             held.charged,
             held.max
@@ -123,6 +130,9 @@ impl Account {
         loop {
             if held.is_closed {
                 return Waited::Closed;
+            }
+            if !held.can_have_room(need) {
+                return Waited::Never;
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Waited::Late;
@@ -199,9 +209,24 @@ impl Account {
         self.lock().charged.items
     }
 
+    /// Returns whether there can be room for it at all.
+    pub(crate) fn can_have_room(&self, need: Need) -> bool {
+        self.lock().can_have_room(need)
+    }
+
+    /// Returns the most bytes that may be charged.
+    pub(crate) fn bytes_max(&self) -> u64 {
+        self.lock().max.bytes
+    }
+
     /// Sets another bound for what is taken from now on.
     pub(crate) fn set_max(&self, max: Need) {
-        self.lock().max = max;
+        let mut held = self.lock();
+        held.max = max;
+        // The taker that waits may have room now, or never.
+        held.awaited = None;
+        drop(held);
+        self.changed.notify_all();
     }
 
     fn give_back(&self, items: usize, bytes: u64, is_all: bool) {
@@ -275,19 +300,40 @@ mod tests {
     }
 
     #[test]
-    fn what_is_charged_is_never_more_than_the_account_has_and_the_oversized_go_alone() {
+    fn what_is_charged_is_never_more_than_the_account_has_and_the_oversized_is_refused() {
         let account = Account::new(need(9, 10));
         let first = account.try_take(need(1, 6)).expect("there is room");
         let second = account.try_take(need(1, 4)).expect("there is room");
         assert!(account.try_take(need(1, 1)).is_none(), "10 of 10");
         first.settle(2);
         assert_eq!(charged(&account), need(2, 6));
-        assert!(account.try_take(need(1, 100)).is_none(), "it is not alone");
+        assert!(account.try_take(need(1, 11)).is_none() && !account.can_have_room(need(1, 11)));
+        assert_eq!(account.wait(need(1, 11), None), Waited::Never);
         drop((first, second));
-        let oversized = account.try_take(need(1, 100)).expect("it is alone");
-        assert!(account.try_take(need(1, 0)).is_none(), "nothing goes beside it");
-        drop(oversized);
+        assert!(account.try_take(need(1, 11)).is_none(), "alone it would be over the bound, too");
+        assert_eq!(account.wait(need(1, 11), None), Waited::Never);
+        let whole = account.try_take(need(1, 10)).expect("all there is");
+        assert!(account.try_take(need(1, 1)).is_none(), "nothing goes beside it");
+        drop(whole);
         assert_eq!(charged(&account), need(0, 0));
+        let many = account.try_take(need(100, 0)).expect("more items than places go alone");
+        assert!(account.try_take(need(1, 0)).is_none(), "nothing goes beside them");
+        drop(many);
+    }
+
+    #[test]
+    fn who_waits_learns_that_a_lower_bound_has_never_room() {
+        let account = Account::new(need(9, 10));
+        let held = account.try_take(need(1, 10)).expect("there is room");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| account.wait(need(1, 8), None));
+            while account.lock().awaited.is_none() {
+                std::thread::yield_now();
+            }
+            account.set_max(need(9, 7));
+            assert_eq!(waiting.join().expect("it was told"), Waited::Never);
+        });
+        drop(held);
     }
 
     #[test]

@@ -399,6 +399,11 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
+    /// How long a task mostly takes; zero before the first.
+    pub(crate) fn typical(&self) -> std::time::Duration {
+        self.typical.duration()
+    }
+
     pub(crate) fn new(config: Config) -> Self {
         Dispatch {
             config,

@@ -264,6 +264,21 @@ pub enum SubmitError {
         /// [`SHARES_PER_TASK_MAX`](crate::limits::SHARES_PER_TASK_MAX).
         max: usize,
     },
+    /// The input, and the largest result that may come of it, need more room than the map has that it belongs to
+    /// ([`Map::bytes_max`](crate::Map::bytes_max), [`PoolBuilder::map_bytes_max`](crate::PoolBuilder::map_bytes_max)).
+    #[error(
+        "an input of `{}` and its largest result need {bytes} bytes, and the map may hold {max}: raise the map's \
+         bytes_max, or lower the tasks' output_bytes_max",
+        Name(task)
+    )]
+    NoRoomInMap {
+        /// The task.
+        task: String,
+        /// What both need.
+        bytes: u64,
+        /// What the map may hold.
+        max: u64,
+    },
     /// `shutdown`, `terminate` or `kill` was called.
     #[error("cannot submit `{}` after the pool was shut down", Name(task))]
     ShutDown {

@@ -55,8 +55,10 @@ pub const BATCH_ANSWERS_BYTES_MAX: u64 = 1024 * 1024;
 ///   [`RESULT_BYTES_BESIDE`]; a batch counts for one task and [`BATCH_ANSWERS_BYTES_MAX`],
 /// - the results that are there and have not been taken.
 ///
-/// A task is submitted when there is room for it, or when nothing else is held. One input that waits for
-/// room, and [`BATCH_BYTES_MAX`] of encoded inputs, come on top.
+/// A task is submitted when there is room for it; one that never has room is refused, with
+/// [`SubmitError::NoRoomInMap`](crate::SubmitError::NoRoomInMap) or, by the command, before anything runs. One input that
+/// waits for room, and [`BATCH_BYTES_MAX`] of encoded inputs, come on top. So does the value that a typed handle makes of
+/// the result that is being taken; the command makes what it prints a piece at a time.
 pub const MAP_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// The bytes that a task takes in this process besides its input and its result: its record, its future, the
@@ -95,6 +97,11 @@ pub const LOG_BYTES_PER_TASK_MAX: usize = 256 * 1024;
 /// that the tasks of one worker get through to the host's subscriber; a second's worth at once. The rest is
 /// dropped and counted.
 pub const LOG_BYTES_PER_SECOND_MAX: u64 = 4 * 1024 * 1024;
+
+/// The CPU time that a task has used by the time that its worker dies or is killed is measured by the worker process's
+/// clock, which is read when the task begins, too. That costs the host half a microsecond, so where tasks mostly take
+/// less than this it is not read.
+pub const CPU_MEASURED_FROM: Duration = Duration::from_micros(50);
 
 /// Events of a worker's own that wait for room on the way to the host, where the thread that tells them does not.
 pub const WORKER_EVENTS_WAITING_MAX: usize = 64;
@@ -277,7 +284,8 @@ pub(crate) fn within_descriptors(descriptors: u64) -> (usize, usize) {
     let descriptors = descriptors.min(WORKER_DESCRIPTORS_MAX) as usize;
     let room = descriptors.saturating_sub(WORKER_DESCRIPTORS_OWN);
     let offers = room * OFFERS_MAX / (WORKER_DESCRIPTORS_MAX as usize - WORKER_DESCRIPTORS_OWN);
-    (room.saturating_sub(3 * offers).clamp(1, MODULES_PER_WORKER_MAX), offers)
+    // One that may have a single module would be replaced after each task, since it has that one then.
+    (room.saturating_sub(3 * offers).clamp(2, MODULES_PER_WORKER_MAX), offers)
 }
 
 /// Default for [`PoolBuilder::worker_identity`](crate::PoolBuilder::worker_identity): `nobody`.

@@ -3,6 +3,7 @@
 //! The description was made by the compiler process; the host only reads it. The machine
 //! code stays in a file that workers map: here it is a descriptor.
 
+mod checks;
 mod code;
 mod options;
 mod outline;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ModuleError, SubmitError};
 use crate::held::Life;
-use crate::limits;
+
 use crate::octets::{FEW, Octets};
 use crate::schema::Schema;
 use crate::stdin::StdinSource;
@@ -26,6 +27,7 @@ use crate::task::{CommandInput, CommandOutput, Stdin};
 use crate::text::Name;
 use crate::wire::message::{CommandStdin, Entry, ModuleId, TaskIndex};
 
+pub(crate) use checks::TaskDefect;
 pub use code::Interrupt;
 pub(crate) use code::{CodeKind, MemoryKind};
 pub use options::ModuleOptions;
@@ -129,16 +131,6 @@ impl TaskDescription {
         };
         Name(format!("{}({input}) -> {}", self.name, self.output)).to_string()
     }
-
-    /// Holds it to its bounds, in the compiler as in whoever reads its description.
-    pub(crate) fn is_well_formed(&self) -> bool {
-        let names = self.params.iter().chain([&self.name, &self.export]);
-        names.into_iter().all(|name| name.len() <= limits::TASK_NAME_BYTES_MAX)
-            && self.doc.len() <= limits::TASK_DOC_BYTES_MAX
-            && self.params.len() <= limits::SCHEMA_NODES_MAX
-            && self.input.is_well_formed()
-            && self.output.is_well_formed()
-    }
 }
 
 /// A linear memory that a module defines or imports.
@@ -186,12 +178,6 @@ pub struct ModuleDescription {
 }
 
 impl ModuleDescription {
-    /// Holds a description that came over a wire to its bounds.
-    pub(crate) fn is_well_formed(&self) -> bool {
-        self.tasks.len() <= limits::TASKS_PER_MODULE_MAX
-            && self.tasks.iter().all(TaskDescription::is_well_formed)
-    }
-
     pub(crate) fn code(&self) -> CodeKind {
         CodeKind::of(self.metered, self.deterministic, self.interrupt)
     }

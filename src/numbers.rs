@@ -270,8 +270,12 @@ impl Numbers {
         self.queued.record(report.queued);
         self.transfer.record(report.transfer());
         self.run.record(report.run);
-        self.cpu.record(report.cpu);
-        self.memory.record(report.peak_memory_bytes as f64);
+        if let Some(cpu) = report.cpu {
+            self.cpu.record(cpu);
+        }
+        if let Some(bytes) = report.peak_memory_bytes {
+            self.memory.record(bytes as f64);
+        }
         self.input_bytes.increment(report.input_bytes);
         self.output_bytes.increment(report.output_bytes);
         self.log_bytes_dropped.increment(report.log_bytes_dropped);

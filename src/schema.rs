@@ -5,6 +5,7 @@
 //! parent. A decoded [`Schema`] can therefore be walked without fear of cycles or of a
 //! stack that runs out.
 
+mod checks;
 mod guest;
 
 use std::fmt;
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{SCHEMA_DEPTH_MAX, SCHEMA_NAME_BYTES_MAX, SCHEMA_NAMES_BYTES_MAX, SCHEMA_NODES_MAX};
 use crate::text::Name;
+
+pub(crate) use checks::check_distinct;
 
 /// One type, as postcard puts it on the wire.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +88,20 @@ pub enum SchemaError {
          {SCHEMA_NAMES_BYTES_MAX} together"
     )]
     NamesTooLong,
+    /// A field or variant without a name that can be seen, or a type whose name cannot.
+    #[error("the schema has a name that is blank")]
+    BlankName,
+    /// Two fields of a struct, or two variants of an enum, or two arguments.
+    #[error("`{}` is there twice", Name(name))]
+    RepeatedName {
+        /// The name of both.
+        name: String,
+    },
+    /// The items of a list or a map take no bytes, so that a few bytes could announce any number of them.
+    #[error(
+        "the schema has a list or a map of values that take no bytes, such as Vec<()>: give their number instead"
+    )]
+    ItemsWithoutBytes,
 }
 
 impl Schema {
@@ -107,40 +124,23 @@ impl Schema {
     /// [`SchemaError`] for anything that is not one, or is over the limits.
     pub(crate) fn decode_guest(bytes: &[u8]) -> Result<(Schema, &[u8]), SchemaError> {
         let (nodes, rest) = guest::read(bytes)?;
-        Ok((Schema { nodes }, rest))
+        let schema = Schema { nodes };
+        schema.check()?;
+        Ok((schema, rest))
     }
 
     /// Holds a schema that came over a wire to what the constructors promise.
-    pub(crate) fn is_well_formed(&self) -> bool {
-        if self.nodes.is_empty() || self.nodes.len() > SCHEMA_NODES_MAX || !self.are_names_bounded() {
-            return false;
-        }
-        let mut depths = Vec::with_capacity(self.nodes.len());
-        // Each node has one parent: shared children would let a small arena stand for a type of
-        // exponential size, and every walk of it would take that long.
-        let mut has_parent = vec![false; self.nodes.len()];
-        for (index, node) in self.nodes.iter().enumerate() {
-            let mut depth = 0;
-            for child in node.children() {
-                if child as usize >= index || std::mem::replace(&mut has_parent[child as usize], true) {
-                    return false;
-                }
-                depth = depth.max(depths[child as usize] + 1);
-            }
-            if depth > SCHEMA_DEPTH_MAX {
-                return false;
-            }
-            depths.push(depth);
-        }
-        true
+    ///
+    /// # Errors
+    /// [`SchemaError`]
+    pub(crate) fn check(&self) -> Result<(), SchemaError> {
+        checks::check(self)
     }
 
-    fn are_names_bounded(&self) -> bool {
-        let mut all = 0;
-        self.nodes.iter().flat_map(Node::names).all(|name| {
-            all += name.len();
-            name.len() <= SCHEMA_NAME_BYTES_MAX && all <= SCHEMA_NAMES_BYTES_MAX
-        })
+    /// Returns whether the JSON of a value of this type may be `null`, so that an `Option` around it needs a form of its own.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_nullable(&self, node: &Node) -> bool {
+        matches!(node, Node::Unit | Node::Option(_))
     }
 
     /// The type itself.
@@ -460,7 +460,7 @@ mod tests {
         let (schema, rest) = Schema::decode_guest(&bytes).expect("decodes");
         assert_eq!(rest, [99]);
         assert_eq!(schema, Schema::of::<Shape>());
-        assert!(schema.is_compatible(&Schema::of::<Shape>()) && schema.is_well_formed());
+        assert!(schema.is_compatible(&Schema::of::<Shape>()) && schema.check().is_ok());
         assert!(!schema.is_compatible(&Schema::of::<u8>()));
     }
 
@@ -483,9 +483,9 @@ mod tests {
     #[test]
     fn cycles_and_shared_children_in_a_received_schema_are_not_well_formed() {
         let looped = Schema { nodes: vec![Node::Option(0)] };
-        assert!(!looped.is_well_formed());
+        assert!(looped.check().is_err());
         let shared = Schema { nodes: vec![Node::U8, Node::Tuple(vec![0, 0])] };
-        assert!(!shared.is_well_formed(), "a shared child");
+        assert!(shared.check().is_err(), "a shared child");
     }
 
     #[test]

@@ -344,16 +344,23 @@ pub(crate) struct TaskLimits {
 pub struct TaskReport {
     /// From `submit` to the dispatch to a worker.
     pub queued: Duration,
-    /// From the worker's first step for this task (instantiation) to its last.
+    /// From the worker's first step for this task (instantiation) to its last, by the worker's word. If its worker died
+    /// or was killed, it is the time from its dispatch to that end, as the pool measured it; for a task that travelled
+    /// with others, from the dispatch of them all.
     pub run: Duration,
     /// From `submit` to the future's completion.
     pub total: Duration,
     /// CPU time of the worker's main thread during `run`. It is not measured for a task that ran for less
     /// than 50 µs, but taken to be all of `run`. With [`TaskOptions::cpu_time`] it is what the pool has
     /// measured for the whole process, even if the task did not come to its end.
-    pub cpu: Duration,
-    /// Most bytes that the task's memories and tables held together.
-    pub peak_memory_bytes: u64,
+    ///
+    /// If the task's worker died or was killed, it is the time that the process has computed since the dispatch, by its
+    /// clock. It is `None` where that clock was not read: if the task travelled with others, or the pool's tasks mostly
+    /// take less than 50 µs ([`CPU_MEASURED_FROM`](limits::CPU_MEASURED_FROM)); and for a task that never began.
+    pub cpu: Option<Duration>,
+    /// Most bytes that the task's memories and tables held together. `None` if there is no word of it: the task never
+    /// began, or its worker died or was killed.
+    pub peak_memory_bytes: Option<u64>,
     /// Fuel used, where the module is metered.
     pub fuel_used: Option<u64>,
     /// How often the task began: 0 if it never did, more than 1 if it was [retried](Retry).
@@ -478,6 +485,17 @@ impl CommandInput {
         Self::default()
     }
 
+    /// Returns how many bytes its texts take in memory, and the stdin that is sent with it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn bytes(&self) -> usize {
+        let env = self.env.iter().flat_map(|(name, value)| [name, value]);
+        let texts: usize = self.args.iter().chain(env).map(String::len).sum();
+        match &self.stdin {
+            Stdin::Bytes(bytes) => texts + bytes.len(),
+            Stdin::Source(_) => texts,
+        }
+    }
+
     /// `argv[0]`; the module's name unless set.
     pub fn program(mut self, name: impl Into<String>) -> Self {
         self.program = Some(name.into());
@@ -570,7 +588,8 @@ pub struct PartialOutput {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct CommandOutput {
-    /// The exit code.
+    /// The exit code: the bits that the program gave to `proc_exit`. WASI's codes have no sign, so that one over 31 bits is
+    /// negative here, and shown as what it is in messages and JSON.
     pub exit_code: i32,
     /// Everything the command wrote to stdout.
     pub stdout: bytes::Bytes,

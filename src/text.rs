@@ -79,6 +79,12 @@ fn is_unseen(c: char) -> bool {
         | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// Returns whether a reader sees nothing where the text stands: it is empty, or has spaces and the like alone.
+pub(crate) fn is_blank(text: &str) -> bool {
+    // The two are Braille's pattern without a dot, and a note without a head.
+    text.chars().all(|c| c.is_whitespace() || !is_harmless(c) || matches!(c, '\u{2800}' | '\u{1d159}'))
+}
+
 /// At most `max` bytes of `text`, cut at a character's end and marked.
 pub(crate) fn truncated(text: &str, max: usize) -> String {
     quoted(text.as_bytes(), max)

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Guarded, PATIENCE, error, prebuilt};
-use wasmpool::{Interrupt, Module, ModuleOptions, Pool, Retry, TaskError, TaskOptions};
+use wasmpool::{Interrupt, Module, ModuleOptions, OnWorkerDeath, Pool, Retry, TaskError, TaskOptions};
 
 /// A grace period that nobody waits for in these tests.
 const LONG: Duration = Duration::from_secs(3600);
@@ -126,4 +126,61 @@ fn whoever_stops_a_task_that_has_just_ended_hits_none_of_those_behind_it() {
     }
     assert!(aborted > 0, "none was stopped: the test has tried nothing");
     assert_eq!(pool.stats().workers_died, 0);
+}
+
+/// How long a task that is to be killed has run by then, at least.
+const RAN: Duration = Duration::from_millis(200);
+
+/// Waits until the only worker has computed for a while.
+fn computes(pool: &Pool) -> u32 {
+    common::eventually("it to compute", || {
+        let pids = pool.worker_pids();
+        pids.first().is_some_and(|pid| common::cpu_of(*pid) > RAN)
+    });
+    pool.worker_pids()[0]
+}
+
+/// None of the worker's own words is left of such a task, and the pool says what it has measured.
+#[track_caller]
+fn is_measured(report: &wasmpool::TaskReport) {
+    let cpu = report.cpu.expect("the process's clock says it");
+    assert!(report.run >= RAN / 2 && report.run <= report.total, "{report:?}");
+    assert!(cpu >= RAN / 2 && cpu <= report.run * 2 + RAN, "{report:?}");
+    assert_eq!(report.peak_memory_bytes, None, "nobody has said it");
+}
+
+#[test]
+fn a_task_that_is_killed_with_its_worker_reports_what_the_pool_has_measured() {
+    let replace = || common::builder(1).on_worker_death(OnWorkerDeath::replace()).grace(LONG);
+    for how in ["deadline", "abort", "crash", "broken pool", "retried"] {
+        let builder = if how == "broken pool" { common::builder(1) } else { replace() };
+        let pool = common::build(builder);
+        let spin = deaf(&pool).task::<u64, u64>("spin").expect("has it");
+        // Its worker has run another one, which is none of its time.
+        pool.submit(&spin, &1_000_000).expect("submits").result().expect("succeeds");
+        let limit = if how == "deadline" { RAN * 3 } else { PATIENCE };
+        let mut options = TaskOptions::new().timeout(limit);
+        if how == "retried" {
+            options = options.retry(Retry::attempts(2).backoff(LONG));
+        }
+        let endless = pool.submit_with(&spin, &u64::MAX, options).expect("submits");
+        let never = pool.submit(&spin, &1).expect("submits");
+        let pid = computes(&pool);
+        assert!(never.cancel() || how == "deadline", "{how}");
+        match how {
+            "abort" => drop(endless.abort()),
+            "deadline" => {}
+            _ => common::signal(pid, rustix::process::Signal::KILL),
+        }
+        if how == "retried" {
+            common::eventually("it to wait for its second attempt", || pool.stats().retries == 1);
+            assert!(endless.cancel());
+        }
+        let failure = common::failure(&endless);
+        is_measured(failure.report());
+        is_measured(&endless.report().expect("it has ended"));
+        if let Some(report) = never.report().filter(|report| report.attempts == 0) {
+            assert_eq!((report.run, report.cpu, report.peak_memory_bytes), (Duration::ZERO, None, None));
+        }
+    }
 }

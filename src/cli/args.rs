@@ -1,6 +1,8 @@
 //! Exactly what was typed. Nothing is looked up or opened here.
 
 mod map;
+#[cfg(test)]
+mod tests;
 mod tools;
 
 use std::path::{Path, PathBuf};
@@ -34,7 +36,8 @@ Input:
 
   In JSON, bytes are a string (its UTF-8), an array of numbers, or
   {\"base64\": \"…\"}; NaN, inf and -inf are strings; numbers beyond 64 bits are
-  strings; an enum is \"Variant\" or {\"Variant\": …}; an absent Option is null.
+  strings; an enum is \"Variant\" or {\"Variant\": …}; an absent Option is null, and
+  one that holds what may be null itself (an Option, ()) is {\"Some\": …}.
 
 Output:
   A typed task's result is one line of JSON. Bytes that are UTF-8 are a string
@@ -144,8 +147,8 @@ pub(super) struct Common {
     #[arg(long, global = true, help_heading = "Pool")]
     pub(super) no_cache: bool,
 
-    /// Most bytes of disk for compiled modules; those used least recently make room for others [default:
-    /// 2GiB]
+    /// Most bytes of disk for compiled modules; those used least recently make room for others, 0 keeps none
+    /// [default: 2GiB]
     #[arg(long, global = true, value_name = "SIZE", help_heading = "Pool", env = "WASMPOOL_CACHE_LIMIT")]
     pub(super) cache_limit: Option<ByteSize>,
 
@@ -154,11 +157,11 @@ pub(super) struct Common {
     pub(super) sandbox: Option<Policy>,
 
     /// Most CPU time for compiling the module, of all threads together, such as 30s [default: 5m]
-    #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = COMPILING, env = "WASMPOOL_COMPILE_CPU_TIME")]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = some_time, help_heading = COMPILING, env = "WASMPOOL_COMPILE_CPU_TIME")]
     pub(super) compile_cpu_time: Option<Duration>,
 
     /// Most time for compiling the module, which takes longer on a busy machine [default: 2h]
-    #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = COMPILING, env = "WASMPOOL_COMPILE_TIMEOUT")]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = some_time, help_heading = COMPILING, env = "WASMPOOL_COMPILE_TIMEOUT")]
     pub(super) compile_timeout: Option<Duration>,
 
     /// Most memory of the compiler, such as 4GiB [default: 6GiB, or half of this machine's if that is less]
@@ -320,27 +323,31 @@ pub(super) struct Target {
     pub(super) task: Option<String>,
 
     /// How long a task may run, such as 500ms or 5s [default: 1h]
-    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits", env = "WASMPOOL_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", value_parser = some_time, help_heading = "Limits", env = "WASMPOOL_TIMEOUT")]
     pub(super) timeout: Option<Duration>,
 
     /// Most CPU time of a task, such as 500ms or 5s; sleeping and waiting do not count. With it, tasks are
     /// sent to workers one at a time [default: none]
-    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits", env = "WASMPOOL_CPU_TIME")]
+    #[arg(long, value_name = "DURATION", value_parser = some_time, help_heading = "Limits", env = "WASMPOOL_CPU_TIME")]
     pub(super) cpu_time: Option<Duration>,
 
     /// Most memory of a task, such as 64MiB [default: 512MiB]
-    #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_MEMORY")]
+    #[arg(long, value_name = "SIZE", value_parser = some_bytes, help_heading = "Limits", env = "WASMPOOL_MEMORY")]
     pub(super) memory: Option<ByteSize>,
 
     /// Most fuel of a task, about one for each instruction; compiles the module for counting
-    #[arg(long, value_name = "N", help_heading = "Limits")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Limits")]
     pub(super) fuel: Option<u64>,
 
-    /// Most output of a task, such as 64MiB [default: 64MiB]
+    /// Most bytes of one input, such as 1GiB, at most 2GiB; 0 lets none but empty ones through [default: 256MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_INPUT_LIMIT")]
+    pub(super) input_limit: Option<ByteSize>,
+
+    /// Most output of a task, such as 64MiB; 0 lets none but empty ones through [default: 64MiB]
     #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_OUTPUT_LIMIT")]
     pub(super) output_limit: Option<ByteSize>,
 
-    /// Most bytes of a task's log records and lines [default: 256KiB]
+    /// Most bytes of a task's log records and lines; 0 is none [default: 256KiB]
     #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_LOG_LIMIT")]
     pub(super) log_limit: Option<ByteSize>,
 
@@ -387,7 +394,7 @@ pub(super) struct Target {
     pub(super) env: Vec<(String, String)>,
 
     /// Warn of tasks that run for longer than this, such as 10s, and log where they are
-    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Seeing")]
+    #[arg(long, value_name = "DURATION", value_parser = some_time, help_heading = "Seeing")]
     pub(super) slow_after: Option<Duration>,
 
     /// Write where tasks spend their time to this file, for www.speedscope.app
@@ -442,6 +449,19 @@ pub(super) struct InspectArgs {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; examples: 500ms, 5s, 2m"))
+}
+
+/// Parses a limit of time, which must leave some.
+fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("within no time nothing can be done: give more than 0, such as 500ms".into()),
+        time => Ok(time),
+    }
+}
+
+/// Parses a limit of memory, which must leave some.
+fn some_bytes(text: &str) -> Result<ByteSize, String> {
+    rate(text).map(ByteSize)
 }
 
 fn rate(text: &str) -> Result<u64, String> {
@@ -505,90 +525,5 @@ fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err("it must have the form NAME=VALUE".into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_holds_together() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn what_follows_two_dashes_belongs_to_the_command() {
-        let typed = ["wasmpool", "run", "c.wasm", "--env", "A=b=c", "--", "--column", "{}"];
-        let Verb::Run(run) = Args::try_parse_from(typed).expect("parses").verb else {
-            panic!("another verb")
-        };
-        assert_eq!(run.target.args, ["--column", "{}"]);
-        assert_eq!(run.target.env, [("A".into(), "b=c".into())]);
-        assert_eq!(run.target.task, None);
-    }
-
-    #[test]
-    fn a_domain_is_that_of_every_task() {
-        for verb in ["run", "map"] {
-            let typed = ["wasmpool", verb, "m.wasm", "--domain", "tenant 17"];
-            let target = match Args::try_parse_from(typed).expect("parses").verb {
-                Verb::Run(args) => args.target,
-                Verb::Map(args) => args.target,
-                _ => panic!("another verb"),
-            };
-            let options = super::super::settings::task_options(&target);
-            assert_eq!(options.domain.as_deref(), Some("tenant 17"));
-        }
-    }
-
-    #[test]
-    fn a_directory_is_read_only_and_of_the_same_name_unless_it_says_otherwise() {
-        let dir = |host: &str, guest: &str, access| Dir { host: host.into(), guest: guest.into(), access };
-        let (read, write) = (DirAccess::ReadOnly, DirAccess::ReadWrite);
-        assert_eq!(super::dir("data"), Ok(dir("data", "data", read)));
-        assert_eq!(super::dir("data:/in"), Ok(dir("data", "/in", read)));
-        assert_eq!(super::dir("data:/in:ro"), Ok(dir("data", "/in", read)));
-        assert_eq!(super::dir("/srv/data:.:rw"), Ok(dir("/srv/data", ".", write)));
-        for (typed, words) in [
-            ("", "HOST["),
-            (":/in", "HOST["),
-            ("data:", "HOST["),
-            ("data:/in:rx", "`rx`"),
-            ("data:/in:rw:", "HOST["),
-            ("data:rw", "data:data:rw"),
-        ] {
-            let message = super::dir(typed).expect_err(typed);
-            assert!(message.contains(words), "{message}");
-        }
-    }
-
-    #[test]
-    fn bounds_are_taken_by_their_names() {
-        let limits = |typed: &str| {
-            let typed = ["wasmpool", "inspect", "m.wasm", "--compile-limit", typed];
-            Args::try_parse_from(typed).map(|args| args.common.compile_limit)
-        };
-        assert_eq!(limits("nesting=9").expect("parses"), [(CompileLimit::Nesting, 9)]);
-        assert_eq!(limits("wasm-bytes=2MiB").expect("parses"), [(CompileLimit::WasmBytes, 2 << 20)]);
-        for (typed, words) in [
-            ("depth=9", "loop-nesting"),
-            ("nesting", "NAME=N"),
-            ("nesting=deep", "a number"),
-            ("memory=9", "--compile-memory"),
-            ("timeout=9", "--compile-timeout"),
-            ("cpu-time=9", "--compile-cpu-time"),
-        ] {
-            let message = limits(typed).expect_err("is refused").to_string();
-            assert!(message.contains(words), "{message}");
-        }
-    }
-
-    #[test]
-    fn sources_exclude_each_other() {
-        let typed = ["wasmpool", "map", "m.wasm", "--lines", "--files", "a"];
-        assert_eq!(Args::try_parse_from(typed).expect_err("two sources").exit_code(), 2);
     }
 }

@@ -123,7 +123,10 @@ fn measure_all(
 fn given(args: &BenchArgs, settings: &Settings) -> Result<Given, Failure> {
     Ok(match (&args.input, &args.input_file) {
         (Some(text), _) => Given::Argument(text.clone()),
-        (None, Some(path)) => Given::Content(input::read_file(&settings.files, path)?),
+        (None, Some(path)) => {
+            let bytes_max = settings::input_bytes_max(&args.target);
+            Given::Content(input::read_file(&settings.files, path, bytes_max)?)
+        }
         (None, None) => Given::Nothing,
     })
 }
@@ -170,7 +173,7 @@ fn finish(pending: &Pending) -> Result<(), Failure> {
     match pending.wait()? {
         Answer::Command(output) if output.exit_code != 0 => Err(Failure::Exited(format!(
             "the command exited with code {}: a benchmark wants calls that succeed",
-            output.exit_code
+            output.exit_code.cast_unsigned()
         ))),
         _ => Ok(()),
     }

@@ -1,5 +1,6 @@
 //! Calls a task, with or without types, or a command, and reads its result.
 
+use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
@@ -9,10 +10,12 @@ use super::args::Target;
 use super::exit::Failure;
 use super::input::{self, Given};
 use super::json::{self, Undecodable};
+use super::object::LARGE_BYTES;
 use crate::limits;
+use crate::limits::FRAME_META_BYTES_MAX;
 use crate::{
-    Codec, Command, CommandInput, CommandOutput, Module, ModuleKind, Pool, RawTask, TaskDescription,
-    TaskError, TaskFailure, TaskFuture, TaskId, TaskOptions, TaskReport,
+    Codec, Command, CommandInput, CommandOutput, Module, ModuleKind, Pool, RawTask, SubmitError,
+    TaskDescription, TaskError, TaskFailure, TaskFuture, TaskId, TaskOptions, TaskReport,
 };
 
 /// The name that the pool and its reports use for a command's task.
@@ -47,11 +50,49 @@ pub(super) enum Pending {
     Command(TaskFuture<CommandOutput>),
 }
 
+/// A call that may be submitted, and submitted again: the input is encoded, and shared by all of them.
+#[derive(Debug, Clone)]
+pub(super) enum Prepared {
+    Task(Bytes),
+    Command(CommandInput),
+}
+
+impl Prepared {
+    /// Returns how many bytes it takes in this process until it is done.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Prepared::Task(input) => input.len(),
+            Prepared::Command(input) => input.bytes(),
+        }
+    }
+}
+
+/// The result of a typed task that is so large that its JSON is made only as it is written.
+#[derive(Debug, Clone)]
+pub(super) struct LargeValue {
+    description: Arc<TaskDescription>,
+    bytes: Bytes,
+    output_max: usize,
+}
+
+impl LargeValue {
+    pub(super) fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
+        json::write(out, &self.description.output, &self.bytes, self.output_max)
+    }
+
+    /// Returns how many bytes it takes in this process.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// The result of a call.
 #[derive(Debug)]
 pub(super) enum Answer {
     /// A typed task's result is one line of JSON.
     Json(String),
+    /// A typed task's large result becomes JSON when it is written.
+    Value(LargeValue),
     /// An untyped task's result is bytes.
     Bytes(Bytes),
     /// A command's result, whatever its exit code.
@@ -127,23 +168,46 @@ impl Call {
         label: Option<&str>,
         placed: Option<&str>,
     ) -> Result<Pending, Failure> {
-        let options = match label {
-            Some(label) => self.options.clone().label(label),
-            None => self.options.clone(),
-        };
+        self.submit_prepared(&self.prepare(given, placed)?, label)
+    }
+
+    /// Encodes one input, as [`submit`](Self::submit) does.
+    pub(super) fn prepare(&self, given: Given, placed: Option<&str>) -> Result<Prepared, Failure> {
         match &self.kind {
-            Kind::Task { handle, description } => {
-                let bytes = input::encode(description, given)?;
-                let future = self.pool.submit_with(handle, &bytes, options)?;
-                let output_max = self.options.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX);
-                Ok(Pending::Task { future, description: description.clone(), output_max })
-            }
-            Kind::Command { handle, args, env } => {
+            Kind::Task { description, .. } => Ok(Prepared::Task(input::encode(description, given)?)),
+            Kind::Command { args, env, .. } => {
                 let mut input = command_input(args, given, placed)?;
                 for (name, value) in env {
                     input = input.env(name, value);
                 }
-                Ok(Pending::Command(self.pool.submit_with(handle, &input, options)?))
+                Ok(Prepared::Command(input))
+            }
+        }
+    }
+
+    /// Submits what this call has prepared.
+    pub(super) fn submit_prepared(
+        &self,
+        prepared: &Prepared,
+        label: Option<&str>,
+    ) -> Result<Pending, Failure> {
+        let options = match label {
+            Some(label) => self.options.clone().label(label),
+            None => self.options.clone(),
+        };
+        match (&self.kind, prepared) {
+            (Kind::Task { handle, description }, Prepared::Task(input)) => {
+                let future = self.pool.submit_with(handle, input, options)?;
+                let output_max = self.options.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX);
+                // Beyond that the pool lets no output through.
+                let output_max = output_max.min(limits::FRAME_PAYLOAD_BYTES_MAX as usize / 2);
+                Ok(Pending::Task { future, description: description.clone(), output_max })
+            }
+            (Kind::Command { handle, .. }, Prepared::Command(input)) => {
+                Ok(Pending::Command(self.pool.submit_with(handle, input, options)?))
+            }
+            (Kind::Task { .. }, Prepared::Command(_)) | (Kind::Command { .. }, Prepared::Task(_)) => {
+                Err(Failure::Machinery("an input was prepared for another call".into()))
             }
         }
     }
@@ -153,6 +217,7 @@ impl Call {
         match &self.kind {
             Kind::Task { description, .. } => input::encode(description, given).map(drop),
             Kind::Command { args, env, .. } => {
+                check_placed(args, placed)?;
                 let args: Vec<_> = args.iter().map(|arg| with_placed(arg, placed)).collect();
                 Ok(crate::pool::check_texts(COMMAND, &args, env)?)
             }
@@ -191,7 +256,20 @@ impl Kind {
     }
 }
 
+/// Refuses what is too long before it is made: a long input may stand in many places.
+fn check_placed(args: &[String], placed: Option<&str>) -> Result<(), Failure> {
+    let places: usize = args.iter().map(|arg| arg.matches(PLACEHOLDER).count()).sum();
+    let bytes = places.saturating_mul(placed.map_or(0, str::len));
+    let max = FRAME_META_BYTES_MAX / 2;
+    if bytes <= max {
+        return Ok(());
+    }
+    let task = COMMAND.to_string();
+    Err(Failure::Submit(SubmitError::InputTooLarge { task, bytes, max }))
+}
+
 fn command_input(args: &[String], given: Given, placed: Option<&str>) -> Result<CommandInput, Failure> {
+    check_placed(args, placed)?;
     let args = args.iter().map(|arg| with_placed(arg, placed));
     let input = CommandInput::new().args(args);
     Ok(match given {
@@ -252,11 +330,18 @@ impl Pending {
                 if description.codec == Codec::Raw {
                     return Ok(Answer::Bytes(bytes));
                 }
-                json::decode(&description.output, &bytes, *output_max).map(Answer::Json).map_err(|error| {
+                let output_max = *output_max;
+                let read = match bytes.len() > LARGE_BYTES {
+                    false => json::decode(&description.output, &bytes, output_max).map(Answer::Json),
+                    true => json::check(&description.output, &bytes, output_max).map(|()| {
+                        Answer::Value(LargeValue { description: description.clone(), bytes, output_max })
+                    }),
+                };
+                read.map_err(|error| {
                     let error = match error {
                         Undecodable::Bytes(error) => TaskError::OutputDecode { message: error.to_string() },
                         Undecodable::TooLong(bytes) => {
-                            TaskError::OutputTooLarge { limit: *output_max as u64, bytes: bytes as u64 }
+                            TaskError::OutputTooLarge { limit: output_max as u64, bytes: bytes as u64 }
                         }
                     };
                     future.labels().failure(error, self.report())

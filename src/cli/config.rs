@@ -98,7 +98,7 @@ const fn refused(name: &'static str, default: &'static str) -> Key {
     Key { name, default, scope: Scope::Common, stray: Stray::Refused }
 }
 
-const KEYS: [Key; 24] = [
+const KEYS: [Key; 25] = [
     key("workers", CPUS, Scope::Common, Stray::Lower(workers)),
     key("stop-grace", "10s", Scope::Common, Stray::Lower(duration)),
     refused("sandbox", "best-effort"),
@@ -118,6 +118,7 @@ const KEYS: [Key; 24] = [
     key("timeout", "1h", Scope::Tasks, Stray::Lower(duration)),
     key("cpu-time", "none", Scope::Tasks, Stray::Lower(duration)),
     key("memory", "512MiB", Scope::Tasks, Stray::Lower(size)),
+    key("input-limit", "256MiB", Scope::Tasks, Stray::Lower(size)),
     key("output-limit", "64MiB", Scope::Tasks, Stray::Lower(size)),
     key("log-limit", "256KiB", Scope::Tasks, Stray::Lower(size)),
     key("wasm-stack", "1MiB", Scope::Tasks, Stray::Lower(size)),

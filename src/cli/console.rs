@@ -76,10 +76,25 @@ pub(super) fn indented(message: &str) -> String {
     text
 }
 
+/// stdout, buffered.
+pub(super) type BufferedStdout = BufWriter<Stdout>;
+
+fn buffered_stdout() -> BufferedStdout {
+    BufWriter::with_capacity(64 * 1024, streams::stdout())
+}
+
+fn write_line(
+    stdout: &mut BufferedStdout,
+    mut write: impl FnMut(&mut BufferedStdout) -> io::Result<()>,
+) -> io::Result<()> {
+    write(stdout)?;
+    stdout.write_all(b"\n")
+}
+
 /// Lines on stdout, buffered.
 #[derive(Debug)]
 pub(super) struct Lines {
-    stdout: BufWriter<Stdout>,
+    stdout: BufferedStdout,
     /// Whether the progress bar is drawn on the same terminal.
     console: Option<Console>,
 }
@@ -88,17 +103,25 @@ impl Lines {
     pub(super) fn new(console: &Console) -> Self {
         let stdout = io::stdout();
         let console = stdout.is_terminal().then(|| console.clone());
-        Lines { stdout: BufWriter::with_capacity(64 * 1024, streams::stdout()), console }
+        Lines { stdout: buffered_stdout(), console }
     }
 
     pub(super) fn push(&mut self, line: &str) -> Result<(), Failure> {
+        self.push_by(|out| out.write_all(line.as_bytes()))
+    }
+
+    /// Prints a line that is made as it is written.
+    pub(super) fn push_by(
+        &mut self,
+        mut write: impl FnMut(&mut BufferedStdout) -> io::Result<()>,
+    ) -> Result<(), Failure> {
         let stdout = &mut self.stdout;
         match &self.console {
             // A terminal's reader waits for each line.
             Some(console) => {
-                console.above_the_bar(|| writeln!(stdout, "{line}").and_then(|()| stdout.flush()))
+                console.above_the_bar(|| write_line(stdout, &mut write).and_then(|()| stdout.flush()))
             }
-            None => writeln!(stdout, "{line}"),
+            None => write_line(stdout, &mut write),
         }
         .map_err(Failure::Output)
     }
@@ -127,6 +150,12 @@ pub(super) fn end_torn_line() -> Result<(), Failure> {
 /// Prints one line on stdout.
 pub(super) fn print_line(line: &str) -> Result<(), Failure> {
     streams::stdout().write_all(format!("{line}\n").as_bytes()).map_err(Failure::Output)
+}
+
+/// Prints one line on stdout that is made as it is written.
+pub(super) fn print_line_by(write: impl FnMut(&mut BufferedStdout) -> io::Result<()>) -> Result<(), Failure> {
+    let mut stdout = buffered_stdout();
+    write_line(&mut stdout, write).and_then(|()| stdout.flush()).map_err(Failure::Output)
 }
 
 /// Prints text with styles on stdout; the styles are left out if stdout is no terminal.

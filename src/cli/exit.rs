@@ -135,6 +135,7 @@ impl Failure {
             Failure::Submit(
                 SubmitError::Encode { .. }
                 | SubmitError::InputTooLarge { .. }
+                | SubmitError::NoRoomInMap { .. }
                 | SubmitError::Unrepresentable { .. }
                 | SubmitError::StdinTaken { .. }
                 | SubmitError::StdinReadOnce { .. }
@@ -288,6 +289,7 @@ fn submit_kind(error: &SubmitError) -> &'static str {
         | SubmitError::StdinTaken { .. }
         | SubmitError::StdinReadOnce { .. } => "input",
         SubmitError::InputTooLarge { .. } => "input_too_large",
+        SubmitError::NoRoomInMap { .. } => "no_room_in_map",
         SubmitError::QueueFull { .. } => "queue_full",
         SubmitError::NotMetered { .. } => "not_metered",
         SubmitError::NotDeterministic { .. } => "not_deterministic",

@@ -8,7 +8,6 @@ use super::exit::Failure;
 use super::json::{self, Refused};
 use super::streams;
 use crate::files::{HostFiles, OpenError};
-use crate::limits::INPUT_BYTES_MAX;
 use crate::text::quoted;
 use crate::{Codec, TaskDescription};
 use bytes::Bytes;
@@ -107,15 +106,19 @@ fn typed(task: &TaskDescription, given: Given) -> Result<Bytes, Failure> {
 }
 
 /// Encodes JSON while it is read, so that the text is never held whole.
-pub(super) fn encode_stream(task: &TaskDescription, name: &str, source: impl Read) -> Result<Bytes, Failure> {
-    let mut counted = Counted { source, left: INPUT_BYTES_MAX };
+pub(super) fn encode_stream(
+    task: &TaskDescription,
+    name: &str,
+    source: impl Read,
+    bytes_max: usize,
+) -> Result<Bytes, Failure> {
+    let mut counted = Counted { source, left: bytes_max, is_over: false };
     let mut text = BufReader::with_capacity(STREAM_BYTES, &mut counted);
-    let encoded = skip_bom(&mut text).map_err(Refused::io).and_then(|()| json::encode_stream(task, text));
+    let encoded =
+        skip_bom(&mut text).map_err(Refused::io).and_then(|()| json::encode_stream(task, text, bytes_max));
     match encoded {
         Ok(encoded) => Ok(encoded.into()),
-        Err(_) if counted.left == 0 => {
-            Err(Failure::Input(format!("{name} has more than {INPUT_BYTES_MAX} bytes")))
-        }
+        Err(_) if counted.is_over => Err(too_long(name, bytes_max)),
         Err(Refused::Json(error)) if error.is_io() => {
             Err(Failure::Input(format!("cannot read {name}: {}", io::Error::from(error))))
         }
@@ -123,19 +126,30 @@ pub(super) fn encode_stream(task: &TaskDescription, name: &str, source: impl Rea
     }
 }
 
+/// The error of an input that has more bytes than it may.
+pub(super) fn too_long(name: &str, bytes_max: usize) -> Failure {
+    Failure::Input(format!("{name} is longer than {bytes_max} bytes: raise --input-limit"))
+}
+
 /// Fails once it has read `left` bytes, so that an endless source ends.
 struct Counted<R> {
     source: R,
     left: usize,
+    is_over: bool,
 }
 
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(into)?;
-        self.left = self.left.saturating_sub(read);
-        match self.left {
-            0 => Err(io::ErrorKind::FileTooLarge.into()),
-            _ => Ok(read),
+        match self.left.checked_sub(read) {
+            Some(left) => {
+                self.left = left;
+                Ok(read)
+            }
+            None => {
+                self.is_over = true;
+                Err(io::ErrorKind::FileTooLarge.into())
+            }
         }
     }
 }
@@ -201,16 +215,20 @@ pub(super) fn files_of(verb: &Verb) -> Vec<(&Path, &'static str)> {
 }
 
 /// Reads a file, or stdin for `-`, as far as the pool would take it.
-pub(super) fn read_file(files: &HostFiles, path: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn read_file(files: &HostFiles, path: &Path, bytes_max: usize) -> Result<Vec<u8>, Failure> {
     if path.as_os_str() == "-" {
-        return read_stdin();
+        return read_stdin(bytes_max);
     }
-    read_opened(path, files.read(path))
+    read_opened(path, files.read(path), bytes_max)
 }
 
 /// Reads a file that was opened, or reports why it was not.
-pub(super) fn read_opened(path: &Path, file: Result<impl io::Read, OpenError>) -> Result<Vec<u8>, Failure> {
-    read(&path.display().to_string(), file.map_err(io::Error::from))
+pub(super) fn read_opened(
+    path: &Path,
+    file: Result<impl io::Read, OpenError>,
+    bytes_max: usize,
+) -> Result<Vec<u8>, Failure> {
+    read(&path.display().to_string(), file.map_err(io::Error::from), bytes_max)
 }
 
 /// Reads the input from a file, or from stdin for `-`. JSON is encoded while it is read.
@@ -218,35 +236,36 @@ pub(super) fn from_file(
     files: &HostFiles,
     path: &Path,
     task: Option<&TaskDescription>,
+    bytes_max: usize,
 ) -> Result<Given, Failure> {
     let Some(task) = task.filter(|task| !is_text(task)) else {
-        return Ok(Given::Content(read_file(files, path)?));
+        return Ok(Given::Content(read_file(files, path, bytes_max)?));
     };
     if path.as_os_str() == "-" {
-        return encode_stream(task, "stdin", streams::stdin()).map(Given::Encoded);
+        return encode_stream(task, "stdin", streams::stdin(), bytes_max).map(Given::Encoded);
     }
     let name = path.display().to_string();
     let file = files.read(path).map_err(|error| Failure::Input(format!("cannot read {name}: {error}")))?;
-    encode_stream(task, &name, file).map(Given::Encoded)
+    encode_stream(task, &name, file, bytes_max).map(Given::Encoded)
 }
 
 /// Reads the input from stdin, if the arguments give none.
-pub(super) fn from_stdin(task: Option<&TaskDescription>) -> Result<Given, Failure> {
+pub(super) fn from_stdin(task: Option<&TaskDescription>, bytes_max: usize) -> Result<Given, Failure> {
     let Some(task) = task.filter(|task| !is_text(task)) else {
-        return Ok(Given::Content(read_stdin()?));
+        return Ok(Given::Content(read_stdin(bytes_max)?));
     };
     let mut stdin = BufReader::with_capacity(STREAM_BYTES, streams::stdin());
     // JSON is never empty: an empty stdin is the `/dev/null` of a program that is given no input.
     match stdin.fill_buf() {
         Ok([]) => Ok(Given::Nothing),
-        Ok(_) => encode_stream(task, "stdin", stdin).map(Given::Encoded),
+        Ok(_) => encode_stream(task, "stdin", stdin, bytes_max).map(Given::Encoded),
         Err(error) => Err(Failure::Input(format!("cannot read stdin: {error}"))),
     }
 }
 
 /// Reads all of stdin.
-pub(super) fn read_stdin() -> Result<Vec<u8>, Failure> {
-    read("stdin", Ok(streams::stdin()))
+pub(super) fn read_stdin(bytes_max: usize) -> Result<Vec<u8>, Failure> {
+    read("stdin", Ok(streams::stdin()), bytes_max)
 }
 
 /// Whether something other than a keyboard is behind stdin.
@@ -254,13 +273,13 @@ pub(super) fn is_piped() -> bool {
     !io::stdin().is_terminal()
 }
 
-fn read(name: &str, source: io::Result<impl Read>) -> Result<Vec<u8>, Failure> {
+fn read(name: &str, source: io::Result<impl Read>, bytes_max: usize) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     source
-        .and_then(|source| source.take(INPUT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+        .and_then(|source| source.take((bytes_max as u64).saturating_add(1)).read_to_end(&mut bytes))
         .map_err(|error| Failure::Input(format!("cannot read {name}: {error}")))?;
-    if bytes.len() > INPUT_BYTES_MAX {
-        return Err(Failure::Input(format!("{name} has more than {INPUT_BYTES_MAX} bytes")));
+    if bytes.len() > bytes_max {
+        return Err(too_long(name, bytes_max));
     }
     Ok(bytes)
 }

@@ -13,6 +13,7 @@ use super::console;
 use super::exit::{Exit, Failure};
 use super::object::{self, Object};
 use super::settings::{self, Settings};
+use crate::module::Digest;
 use crate::schema::Node;
 use crate::text::{Escaped, Name};
 use crate::{
@@ -43,35 +44,53 @@ pub(super) fn inspect(args: &InspectArgs, settings: &Settings) -> Result<Exit, F
     Ok(Exit::Success)
 }
 
-/// Shows what can be read of a module that cannot be loaded, and why it cannot be.
+/// Shows what can be read of a module that cannot be loaded, and why it cannot be. A file that is no module has its
+/// digest and its size to show.
 fn refused(pool: &Pool, args: &InspectArgs, failure: Failure) -> Result<Exit, Failure> {
-    // A file that is no module has nothing to show, and the failure says so.
-    let Ok(outline) = pool.outline_file(&args.module) else { return Err(failure) };
+    let Ok((digest, bytes)) = pool.digest_file(&args.module) else { return Err(failure) };
+    let outline = pool.outline_file(&args.module).ok();
     if args.json {
         let object = Object::new()
             .field("ok", false)
             .raw("error", &object::error(&failure))
-            .field("kind", kind(outline.kind))
-            .field("wasm_bytes", outline.wasm_bytes)
-            .field("memories", memories_to_json(&outline.memories))
-            .field("tasks", outline.tasks.iter().map(task_to_json).collect::<Value>())
-            .field("imports", outline.imports)
-            .field("unknown_imports", outline.unknown_imports)
-            .field("exports", outline.exports);
+            .field("sha256", digest.to_string())
+            .field("wasm_bytes", bytes);
+        let object = match outline {
+            None => object,
+            Some(outline) => object
+                .field("kind", kind(outline.kind))
+                .field("memories", memories_to_json(&outline.memories))
+                .field("tasks", outline.tasks.iter().map(task_to_json).collect::<Value>())
+                .field("imports", outline.imports)
+                .field("unknown_imports", outline.unknown_imports)
+                .field("exports", outline.exports),
+        };
         console::print_line(&object.finish())?;
         return Ok(failure.exit());
     }
     let mut page = String::new();
     // Writing to a String cannot fail.
-    let _ = write_outline(&mut page, args, &outline);
+    let _ = write_head(&mut page, args, digest, bytes, outline.as_ref())
+        .and_then(|()| outline.map_or(Ok(()), |outline| write_outline(&mut page, &outline)));
     console::print_page(page)?;
     Err(failure)
 }
 
-fn write_outline(page: &mut String, args: &InspectArgs, outline: &ModuleOutline) -> fmt::Result {
+fn write_head(
+    page: &mut String,
+    args: &InspectArgs,
+    digest: Digest,
+    bytes: u64,
+    outline: Option<&ModuleOutline>,
+) -> fmt::Result {
     let name = args.module.file_name().unwrap_or_default().to_string_lossy();
-    writeln!(page, "{NAME}{}{NAME:#}  {}, which cannot be loaded", Name(name), outline.kind)?;
-    row(page, "wasm", ByteSize::b(outline.wasm_bytes).display().iec())?;
+    let kind = outline.map_or("no module".into(), |outline| outline.kind.to_string());
+    writeln!(page, "{NAME}{}{NAME:#}  {kind}, which cannot be loaded", Name(name))?;
+    row(page, "sha256", digest)?;
+    row(page, "wasm", ByteSize::b(bytes).display().iec())
+}
+
+fn write_outline(page: &mut String, outline: &ModuleOutline) -> fmt::Result {
     for memory in &outline.memories {
         row(page, "memory", show_memory(memory))?;
     }

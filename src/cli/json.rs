@@ -6,7 +6,7 @@
 //! | `f32`, `f64` | a number, or `"NaN"`, `"inf"`, `"-inf"` |
 //! | `char`, `String` | a string |
 //! | `Vec<u8>`, bytes | out: a string if they are UTF-8, else `{"base64": "…"}`; in: these, or an array of numbers |
-//! | `Option` | `null` or the value, so that `Some(None)` cannot be told from `None` (as in serde_json) |
+//! | `Option` | `null` or the value; of one whose value may itself be `null` (an `Option`, `()`), `{"Some": value}` |
 //! | `()` | `null` |
 //! | `Vec`, tuple, array | an array |
 //! | struct | an object; an `Option` may be left out, other fields may not, and unknown ones are refused |
@@ -24,12 +24,13 @@ mod encode;
 mod tests;
 
 use std::fmt::{self, Write};
+use std::io;
 
 use serde_json::Value;
 
 use crate::text::is_harmless;
 
-pub(super) use decode::{Undecodable, decode};
+pub(super) use decode::{Undecodable, check, decode, write};
 pub(super) use encode::{Refused, bytes_of, encode_arguments, encode_bytes, encode_stream, encode_text};
 
 /// Appends a JSON string.
@@ -41,6 +42,15 @@ pub(super) fn push_string(out: &mut String, text: &str) {
 /// Appends bytes: as a string if they are UTF-8, else as `{"base64": "…"}`.
 pub(super) fn push_bytes(out: &mut String, bytes: &[u8]) {
     let _ = write_bytes(out, bytes);
+}
+
+/// Writes bytes to a stream, as [`push_bytes`] appends them.
+pub(super) fn write_bytes_to(out: &mut impl io::Write, bytes: &[u8]) -> io::Result<()> {
+    let mut text = decode::IoText { out, error: None };
+    match write_bytes(&mut text, bytes) {
+        Ok(()) => Ok(()),
+        Err(fmt::Error) => Err(text.error.unwrap_or_else(|| io::ErrorKind::InvalidData.into())),
+    }
 }
 
 /// Writes a JSON string in pieces, without building the escaped text beside it.

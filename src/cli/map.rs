@@ -45,7 +45,7 @@ use collect::{Collector, Sources};
 use joblog::{Done, JobLog};
 use outputs::Outputs;
 use progress::Progress;
-use source::Source;
+use source::{Reading, Source};
 use tally::Tally;
 
 /// Calls ahead of the oldest one whose result is not out, for each worker. With an eighth of it the feeder
@@ -94,8 +94,12 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
         unordered: args.unordered,
         halt: args.halt,
     };
+    let ahead = (pool.workers_max() * AHEAD_PER_WORKER).max(AHEAD_MIN);
+    let (bytes_max, result_bytes_max) = plan.call.map_bytes_max(args.map_memory.map(|bytes| bytes.as_u64()));
+    let budget = Arc::new(Budget::new(ahead, bytes_max, result_bytes_max)?);
+    let reading = Reading { bytes_max: settings::input_bytes_max(target), console: console.clone() };
     if args.dry_run {
-        return rehearse(&plan, module.name(), source, settings.quiet, console);
+        return rehearse(&plan, module.name(), (source, &reading), settings.quiet, console);
     }
     let outputs = Outputs::open(args.output_dir.as_deref(), args.report, &settings.files, console)?;
     if args.resume || args.resume_failed {
@@ -106,11 +110,8 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     let trace = Trace::begin(target, &settings.files, &pool)?;
     let progress = Progress::begin(args, settings.quiet, source.len().map(|len| len as u64), console);
     let plan = Arc::new(plan);
-    let ahead = (pool.workers_max() * AHEAD_PER_WORKER).max(AHEAD_MIN);
-    let (bytes_max, result_bytes_max) = plan.call.map_bytes_max(args.map_memory.map(|bytes| bytes.as_u64()));
-    let budget = Arc::new(Budget::new(ahead, bytes_max, result_bytes_max));
     let mut collector = Collector::new(&plan, &pool, &budget, (outputs, log), progress, console);
-    let done = run(&mut collector, &signals, (&plan, source), &budget);
+    let done = run(&mut collector, &signals, (&plan, source, reading), &budget);
     let is_closed_pipe = done.as_ref().is_err_and(Failure::is_closed_pipe);
     if collector.tally.pool_lost && done.is_ok() {
         console.error(match collector.tally.no_worker {
@@ -165,7 +166,7 @@ fn check(call: &Call, source: &Source) -> Result<(), Failure> {
 fn run(
     collector: &mut Collector<'_>,
     signals: &crossbeam_channel::Receiver<Ask>,
-    (plan, source): (&Arc<Plan>, Source),
+    (plan, source, reading): (&Arc<Plan>, Source, Reading),
     budget: &Arc<Budget>,
 ) -> Result<(), Failure> {
     let (sender, fed) = crossbeam_channel::bounded(AHEAD_MIN);
@@ -173,7 +174,7 @@ fn run(
         .name("wasmpool-feeder".into())
         .spawn({
             let (plan, budget) = (plan.clone(), budget.clone());
-            move || feed::feed(&plan, source, &budget, &sender)
+            move || feed::feed(&plan, (source, &reading), &budget, &sender)
         })
         .map_err(|error| {
             let error = calling("start a thread")(error);
@@ -192,7 +193,7 @@ fn run(
 fn rehearse(
     plan: &Plan,
     module: &str,
-    source: Source,
+    source: (Source, &Reading),
     quiet: bool,
     console: &Console,
 ) -> Result<Exit, Failure> {

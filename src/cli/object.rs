@@ -1,23 +1,80 @@
 //! The JSON objects of `--json` and of `map`: what happened to a task, and what it cost.
 
+use std::io;
+
+use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::call::LargeValue;
 use super::exit::Failure;
 use super::json;
 use crate::{CommandOutput, Frame, ModuleError, PartialOutput, Refusal, RefusalKind, TaskError, TaskReport};
 
+/// Outputs of more bytes stay as they are until their line is written: as JSON they would be up to
+/// [`JSON_BYTES_PER_BYTE`](crate::limits::JSON_BYTES_PER_BYTE) times as large.
+pub(super) const LARGE_BYTES: usize = 64 * 1024;
+
 /// An object on one line. Parts that are JSON already are taken over as they are.
 #[derive(Debug)]
-pub(super) struct Object(String);
+pub(super) struct Object {
+    /// Pieces of text, each with a large output behind it, stand before `text`.
+    before: Vec<(String, Large)>,
+    text: String,
+}
+
+/// An output that becomes JSON as it is written.
+#[derive(Debug)]
+enum Large {
+    Bytes(Bytes),
+    Value(LargeValue),
+}
+
+impl Large {
+    fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
+        match self {
+            Large::Bytes(bytes) => json::write_bytes_to(out, bytes),
+            Large::Value(value) => value.write(out),
+        }
+    }
+
+    fn held_bytes(&self) -> usize {
+        match self {
+            Large::Bytes(bytes) => bytes.len(),
+            Large::Value(value) => value.held_bytes(),
+        }
+    }
+}
+
+/// A finished object. Its large outputs are written a piece at a time.
+#[derive(Debug)]
+pub(super) struct Line(Object);
+
+impl Line {
+    /// Writes it, without an end of the line.
+    pub(super) fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
+        let Object { before, text } = &self.0;
+        for (text, large) in before {
+            out.write_all(text.as_bytes())?;
+            large.write(out)?;
+        }
+        out.write_all(text.as_bytes())
+    }
+
+    /// Returns how many bytes it takes in this process until it is written.
+    pub(super) fn held_bytes(&self) -> usize {
+        let Object { before, text } = &self.0;
+        before.iter().map(|(text, large)| text.len() + large.held_bytes()).sum::<usize>() + text.len()
+    }
+}
 
 impl Object {
     pub(super) fn new() -> Self {
-        Object("{".into())
+        Object { before: Vec::new(), text: "{".into() }
     }
 
     pub(super) fn field(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.key(key);
-        json::push_value(&mut self.0, &value.into());
+        json::push_value(&mut self.text, &value.into());
         self
     }
 
@@ -30,18 +87,31 @@ impl Object {
 
     pub(super) fn raw(mut self, key: &str, json: &str) -> Self {
         self.key(key);
-        self.0.push_str(json);
+        self.text.push_str(json);
         self
     }
 
-    pub(super) fn bytes(mut self, key: &str, bytes: &[u8]) -> Self {
+    pub(super) fn bytes(mut self, key: &str, bytes: &Bytes) -> Self {
+        if bytes.len() > LARGE_BYTES {
+            return self.large(key, Large::Bytes(bytes.clone()));
+        }
         self.key(key);
-        json::push_bytes(&mut self.0, bytes);
+        json::push_bytes(&mut self.text, bytes);
+        self
+    }
+
+    pub(super) fn value(self, key: &str, value: &LargeValue) -> Self {
+        self.large(key, Large::Value(value.clone()))
+    }
+
+    fn large(mut self, key: &str, large: Large) -> Self {
+        self.key(key);
+        self.before.push((std::mem::take(&mut self.text), large));
         self
     }
 
     pub(super) fn command_output(self, output: &CommandOutput) -> Self {
-        self.field("exit_code", output.exit_code)
+        self.field("exit_code", output.exit_code.cast_unsigned())
             .bytes("stdout", &output.stdout)
             .bytes("stderr", &output.stderr)
     }
@@ -57,17 +127,25 @@ impl Object {
         }
     }
 
-    pub(super) fn finish(mut self) -> String {
-        self.0.push('}');
-        self.0
+    /// Ends an object without outputs of tasks.
+    pub(super) fn finish(self) -> String {
+        let mut text = Vec::new();
+        // Writing to a Vec cannot fail.
+        let _ = self.into_line().write(&mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    pub(super) fn into_line(mut self) -> Line {
+        self.text.push('}');
+        Line(self)
     }
 
     fn key(&mut self, key: &str) {
-        if self.0.len() > 1 {
-            self.0.push(',');
+        if !self.before.is_empty() || self.text.len() > 1 {
+            self.text.push(',');
         }
-        json::push_string(&mut self.0, key);
-        self.0.push(':');
+        json::push_string(&mut self.text, key);
+        self.text.push(':');
     }
 }
 
@@ -139,7 +217,7 @@ fn details(object: Object, error: &TaskError) -> Object {
             .field_if_some("worker_exit_code", broken.exit_code()),
         TaskError::WorkerDied(death) => object.field("worker_pid", death.pid),
         TaskError::NoWorker(shortage) => object.field_if_some("limit", shortage.limit),
-        TaskError::Exit { output } => object.field("exit_code", output.exit_code),
+        TaskError::Exit { output } => object.field("exit_code", output.exit_code.cast_unsigned()),
         TaskError::Guest { .. }
         | TaskError::InputDecode { .. }
         | TaskError::OutputDecode { .. }
@@ -185,7 +263,7 @@ pub(super) fn report(report: &TaskReport) -> String {
         .field("queued_us", micros(report.queued))
         .field("run_us", micros(report.run))
         .field("total_us", micros(report.total))
-        .field("cpu_us", micros(report.cpu))
+        .field("cpu_us", report.cpu.map(micros))
         .field("peak_memory_bytes", report.peak_memory_bytes)
         .field("fuel_used", report.fuel_used)
         .field("attempts", report.attempts)
@@ -230,11 +308,23 @@ mod tests {
         let text = Object::new()
             .field("a\"b", "\u{9b}31m\u{202e}\u{1b}ä")
             .raw("raw", "[1]")
-            .bytes("bytes", b"\xff\x00")
+            .bytes("bytes", &Bytes::from_static(b"\xff\x00"))
             .finish();
         assert!(!text.chars().any(|c| c.is_control() || c == '\u{202e}'), "{text:?}");
         let value: Value = serde_json::from_str(&text).expect("JSON");
         let expected = json!({"a\"b": "\u{9b}31m\u{202e}\u{1b}ä", "raw": [1], "bytes": {"base64": "/wA="}});
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn a_large_output_is_held_as_it_came_and_written_as_json() {
+        let control = Bytes::from(vec![1; LARGE_BYTES + 1]);
+        let line = Object::new().bytes("a", &control).field("b", 2).bytes("c", &control).into_line();
+        assert!(line.held_bytes() < 2 * control.len() + 64, "{}", line.held_bytes());
+        let mut written = Vec::new();
+        line.write(&mut written).expect("writes");
+        let value: Value = serde_json::from_slice(&written).expect("JSON");
+        let text = "\u{1}".repeat(control.len());
+        assert_eq!(value, json!({"a": text, "b": 2, "c": text}));
     }
 }

@@ -45,8 +45,8 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
         Err(failure) if args.json => {
             let failure = Failure::Task(failure);
             let object = head(&call, &module).field("ok", false).raw("error", &object::error(&failure));
-            let object = object.partial_output(&failure);
-            console::print_line(&object.raw("report", &object::report(&report)).finish())?;
+            let line = object.partial_output(&failure).raw("report", &object::report(&report)).into_line();
+            console::print_line_by(|out| line.write(out))?;
             Ok(interrupt::exit().unwrap_or(failure.exit()))
         }
         Err(failure) => {
@@ -90,9 +90,10 @@ fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<Given, Fail
     if let Some(text) = &args.input {
         return Ok(Given::Argument(text.clone()));
     }
+    let bytes_max = settings::input_bytes_max(&args.target);
     let is_stdin = |path: &&PathBuf| call.description().is_none() && path.as_os_str() == "-";
     if let Some(path) = args.input_file.as_ref().filter(|path| !is_stdin(path)) {
-        return input::from_file(&settings.files, path, call.description());
+        return input::from_file(&settings.files, path, call.description(), bytes_max);
     }
     if args.no_stdin {
         return Ok(Given::Nothing);
@@ -101,12 +102,13 @@ fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<Given, Fail
     if !input::is_needed(task) || !input::is_piped() {
         return Ok(Given::Nothing);
     }
-    input::from_stdin(Some(task))
+    input::from_stdin(Some(task), bytes_max)
 }
 
 fn print(answer: &Answer, report: &TaskReport, notes: Option<&Console>) -> Result<Exit, Failure> {
     match answer {
         Answer::Json(line) => console::print_line(line)?,
+        Answer::Value(value) => console::print_line_by(|out| value.write(out))?,
         Answer::Bytes(bytes) => console::write_stdout(bytes)?,
         Answer::Command(output) => print_command(&output.stdout, &output.stderr)?,
     }
@@ -115,7 +117,7 @@ fn print(answer: &Answer, report: &TaskReport, notes: Option<&Console>) -> Resul
         if let Exit::Command(code) = exit
             && u8::try_from(code).is_err()
         {
-            let shown = exit.code();
+            let (code, shown) = (code.cast_unsigned(), exit.code());
             console.say(&format!(
                 "the program exited with code {code}: a process can only pass on 0 to 255, so this is {shown}"
             ));
@@ -136,8 +138,8 @@ fn print_command(stdout: &[u8], stderr: &[u8]) -> Result<(), Failure> {
 }
 
 fn print_json(answer: &Answer, call: &Call, module: &Module, report: &TaskReport) -> Result<Exit, Failure> {
-    let object = answer.add_to(head(call, module)).raw("report", &object::report(report));
-    console::print_line(&object.finish())?;
+    let line = answer.add_to(head(call, module)).raw("report", &object::report(report)).into_line();
+    console::print_line_by(|out| line.write(out))?;
     Ok(answer.exit())
 }
 
@@ -149,7 +151,7 @@ impl Answer {
     fn exit(&self) -> Exit {
         match self {
             Answer::Command(output) => Exit::Command(output.exit_code),
-            Answer::Json(_) | Answer::Bytes(_) => Exit::Success,
+            Answer::Json(_) | Answer::Value(_) | Answer::Bytes(_) => Exit::Success,
         }
     }
 
@@ -163,10 +165,11 @@ impl Answer {
         let object = object.field("ok", self.is_ok());
         match self {
             Answer::Command(output) if !self.is_ok() => {
-                object.raw("error", &exit_error(output)).field("exit_code", output.exit_code)
+                let object = object.raw("error", &exit_error(output));
+                object.field("exit_code", output.exit_code.cast_unsigned())
             }
-            Answer::Command(output) => object.field("exit_code", output.exit_code),
-            Answer::Json(_) | Answer::Bytes(_) => object,
+            Answer::Command(output) => object.field("exit_code", output.exit_code.cast_unsigned()),
+            Answer::Json(_) | Answer::Value(_) | Answer::Bytes(_) => object,
         }
     }
 
@@ -175,6 +178,7 @@ impl Answer {
         let object = object.field("ok", self.is_ok());
         match self {
             Answer::Json(json) => object.raw("output", json),
+            Answer::Value(value) => object.value("output", value),
             Answer::Bytes(bytes) => object.bytes("output", bytes),
             Answer::Command(output) if self.is_ok() => object.command_output(output),
             Answer::Command(output) => object.raw("error", &exit_error(output)).command_output(output),
@@ -183,6 +187,6 @@ impl Answer {
 }
 
 fn exit_error(output: &CommandOutput) -> String {
-    let message = format!("exited with code {}", output.exit_code);
+    let message = format!("exited with code {}", output.exit_code.cast_unsigned());
     Object::new().field("kind", "exit").field("message", message).finish()
 }

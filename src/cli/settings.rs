@@ -9,6 +9,7 @@ use super::args::{Common, Dir, Level, LogPolicy, Policy, Severity, Stop, Target}
 use super::exit::Failure;
 use super::input;
 use crate::files::HostFiles;
+use crate::limits::{INPUT_BYTES_MAX, SHARE_BYTES_MAX};
 use crate::{
     CompileLimits, Interrupt, Isolation, LogOverflow, Module, ModuleOptions, Pool, PoolBuilder,
     SandboxPolicy, TaskOptions,
@@ -89,6 +90,9 @@ impl Settings {
     ) -> Result<Pool, Failure> {
         if let Some(stack) = target.wasm_stack {
             builder = builder.wasm_stack_bytes_max(bytes(stack));
+        }
+        if let Some(limit) = target.input_limit {
+            builder = builder.input_bytes_max(bytes(limit));
         }
         if let Some(after) = target.slow_after {
             builder = builder.slow_after(after);
@@ -173,6 +177,11 @@ fn bytes(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
+/// Most bytes of an input.
+pub(super) fn input_bytes_max(target: &Target) -> usize {
+    target.input_limit.map_or(INPUT_BYTES_MAX, bytes)
+}
+
 /// The options of each task.
 pub(super) fn task_options(target: &Target) -> TaskOptions {
     let mut options = TaskOptions::new();
@@ -227,7 +236,7 @@ pub(super) fn shared_options(
     files: &HostFiles,
 ) -> Result<TaskOptions, Failure> {
     target.share.iter().try_fold(task_options(target), |options, path| {
-        Ok(options.shared(&pool.share(input::read_file(files, path)?)?))
+        Ok(options.shared(&pool.share(input::read_file(files, path, SHARE_BYTES_MAX as usize)?)?))
     })
 }
 

@@ -191,7 +191,7 @@ impl<W: Write> Timeline<W> {
                     "queued_us": micros(report.queued),
                     "run_us": micros(report.run),
                     "transfer_us": micros(report.transfer()),
-                    "cpu_us": micros(report.cpu),
+                    "cpu_us": report.cpu.map(micros),
                     "peak_memory_bytes": report.peak_memory_bytes,
                 });
                 let has_begun = report.attempts > 0;

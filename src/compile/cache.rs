@@ -55,6 +55,9 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// hash of an entry is that of its head and of the digests of its segments, in order.
 const SEGMENT_BYTES: u64 = 1024 * 1024;
 
+/// After so many looks for an entry the cache is tended.
+const LOOKS_BETWEEN: usize = 64;
+
 /// A thread more has that many to do, at least; and no more threads than that copy an entry.
 const SEGMENTS_PER_THREAD_MIN: usize = 2;
 const THREADS_MAX: usize = 4;
@@ -127,6 +130,8 @@ pub(crate) struct Cache {
     dir: Folder,
     /// All entries together may take this many bytes; see `room`.
     bytes_max: u64,
+    /// Counts the entries that were looked for.
+    looks: AtomicUsize,
 }
 
 /// The name of an entry.
@@ -175,6 +180,9 @@ impl Cache {
     /// time as calls are, they took 16: a fault for each page. It is once a pool; its pages are shared by the
     /// pool's workers, but not with other pools' as the file's were.
     pub(crate) fn find(&self, key: &CacheKey) -> Option<Compiled> {
+        if self.looks.fetch_add(1, Ordering::Relaxed) % LOOKS_BETWEEN == LOOKS_BETWEEN - 1 {
+            self.tend();
+        }
         let file = match self.open_entry(&key.file_name()) {
             Ok(file) => file?,
             Err(error) => {

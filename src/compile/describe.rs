@@ -226,9 +226,7 @@ fn tasks(outline: &Outline, wasm: &[u8]) -> Result<Vec<TaskDescription>, ModuleE
         return Err(abi(format!("it has {} tasks, the limit is {TASKS_PER_MODULE_MAX}", tasks.len())));
     }
     for (index, task) in tasks.iter().enumerate() {
-        if !task.is_well_formed() {
-            return Err(abi(section::TOO_LONG.into()));
-        }
+        task.check().map_err(|defect| abi(format!("of the task `{}`: {defect}", task.name)))?;
         if !outline.function(&task.export).is_some_and(is_task) {
             let TaskDescription { name, export, .. } = task;
             return Err(abi(format!("task `{name}` needs an export `{export}: (i32, i32) -> i64`")));

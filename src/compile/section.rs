@@ -2,11 +2,8 @@
 //! that it can be fuzzed without it.
 
 use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
-use crate::module::{Codec, TaskDescription};
+use crate::module::{Codec, TaskDefect, TaskDescription};
 use crate::schema::Schema;
-
-/// This is said of a task that is over a limit of `limits.rs`.
-pub(super) const TOO_LONG: &str = "a name, a doc comment or a list of arguments is too long";
 
 /// The records of the section: each a length (u32, little endian) and a postcard body.
 pub(super) fn records(mut section: &[u8]) -> Result<Vec<TaskDescription>, String> {
@@ -37,7 +34,7 @@ fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
     }
     // The length is checked before any error can name it.
     if name.len() > TASK_NAME_BYTES_MAX {
-        return Err(TOO_LONG.into());
+        return Err(TaskDefect::TooLong.to_string());
     }
     let schema = |error| format!("the types of `{name}` are malformed: {error}");
     let (input, rest) = Schema::decode_guest(rest).map_err(schema)?;
@@ -59,9 +56,7 @@ fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
         input,
         output,
     };
-    if !task.is_well_formed() {
-        return Err(TOO_LONG.into());
-    }
+    task.check().map_err(|defect| format!("of the task `{name}`: {defect}"))?;
     match kind {
         0 => Ok(Some(task)),
         1 => Ok(None),

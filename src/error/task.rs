@@ -212,7 +212,7 @@ pub enum TaskError {
         bytes: u64,
     },
     /// The guest exited: a command with a code other than 0, or a task with any code.
-    #[error("exited with code {}{}", output.exit_code, StderrTail(&output.stderr))]
+    #[error("exited with code {}{}", output.exit_code.cast_unsigned(), StderrTail(&output.stderr))]
     Exit {
         /// Exit code, and what was written until then.
         output: CommandOutput,

@@ -193,6 +193,7 @@ fn submit_errors() -> Vec<SubmitError> {
         SubmitError::ForeignModule { .. } => SubmitError::ForeignModule { task: task() },
         SubmitError::ForeignShared { .. } => SubmitError::ForeignShared { task: task() },
         SubmitError::TooManyShared { .. } => SubmitError::TooManyShared { task: task(), count: 2, max: 1 },
+        SubmitError::NoRoomInMap { .. } => SubmitError::NoRoomInMap { task: task(), bytes: 2, max: 1 },
         SubmitError::Unrepresentable { .. } => SubmitError::Unrepresentable {
             task: task(),
             what: "an argument",

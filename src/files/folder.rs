@@ -196,8 +196,18 @@ impl Folder {
 
     /// Writes a whole file: a reader finds the new file, or what was there before.
     pub(crate) fn put(&self, name: impl AsRef<OsStr>, suffix: &str, bytes: &[u8]) -> io::Result<()> {
+        self.put_by(name, suffix, |file| file.write_all(bytes))
+    }
+
+    /// The same, of what is made as it is written.
+    pub(crate) fn put_by(
+        &self,
+        name: impl AsRef<OsStr>,
+        suffix: &str,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
         let (made, mut file) = self.make_new(suffix, 0o666)?;
-        let written = file.write_all(bytes).and_then(|()| self.rename(&made, name.as_ref()));
+        let written = write(&mut file).and_then(|()| self.rename(&made, name.as_ref()));
         if written.is_err() {
             let _ = self.remove_file(&made);
         }

@@ -27,7 +27,7 @@ use crate::account::Charge;
 use crate::dispatch::{self, Action, Dispatch, Domain, Event, Now, Refusal, Spec, WorkerKey};
 use crate::error::{BrokenPool, Death, DeathCause, Phase, Shortage, SubmitError};
 use crate::future::{Cell, Labels, Queues};
-use crate::limits::BATCH_WORK_MAX;
+use crate::limits::{BATCH_WORK_MAX, CPU_MEASURED_FROM};
 use crate::module::Interrupt;
 use crate::observe::{EventKind, PoolStats, WorkerStats};
 use crate::octets::Octets;
@@ -49,10 +49,56 @@ pub(super) struct Record {
     pub(super) domain: Domain,
     pub(super) submitted: Now,
     pub(super) began: Option<Now>,
+    /// The worker's process had computed this by then; known if its clock was read.
+    computed_before: Option<Duration>,
+    /// How long its last attempt took, and what it computed, if that ended without an answer.
+    last_attempt: Option<Measured>,
     pub(super) attempts: u32,
     pub(super) worker_pid: Option<u32>,
     /// This worker was handed it last.
     worker: Option<WorkerKey>,
+}
+
+/// How long a task ran, and what it computed, where that is known: as the pool measured it.
+pub(super) type Measured = (Duration, Option<Duration>);
+
+impl State {
+    /// Returns what a task that has no answer took until now; nothing, if it never began.
+    pub(super) fn measured(&self, record: &Record, now: Now) -> Measured {
+        let Some(began) = record.began else { return (Duration::ZERO, None) };
+        if let Some(measured) = record.last_attempt {
+            return measured;
+        }
+        let worker = record.worker;
+        let dead = || self.deaths.get(&worker?).and_then(|ended| ended.computed);
+        let live = || self.links.get(&worker?).and_then(|link| link.computed());
+        // In a batch the process has computed for others, too.
+        let before = record.computed_before.filter(|_| record.batch.is_none());
+        let computed = before.and_then(|before| Some((before, dead().or_else(live)?)));
+        let cpu = match &record.cpu {
+            Some(cpu) => Some(cpu.cut_off(computed.map(|(_, now)| now))),
+            None => computed.map(|(before, now)| now.saturating_sub(before)),
+        };
+        (now.saturating_sub(began), cpu)
+    }
+
+    /// Returns whether the clock of a task's worker is worth reading when it begins.
+    fn is_worth_measuring(&self, task: TaskId) -> bool {
+        let typical = self.dispatch.typical();
+        let Some(record) = self.records.get(&task) else { return false };
+        let is_deaf = record.call.module.description().interrupt == Interrupt::Kill;
+        is_deaf || record.cpu.is_some() || typical.is_zero() || typical >= CPU_MEASURED_FROM
+    }
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone)]
+pub(super) struct WorkerEnd {
+    pub(super) death: Death,
+    /// The domain that it belonged to.
+    pub(super) domain: Option<Arc<str>>,
+    /// Its process had computed this in all.
+    computed: Option<Duration>,
 }
 
 pub(super) struct State {
@@ -65,8 +111,8 @@ pub(super) struct State {
     unwanted: HashSet<WorkerKey>,
     /// Ended by the pool's own decision.
     expected: HashSet<WorkerKey>,
-    /// How a worker ended, noted before its `Dead` event, and the domain that it belonged to.
-    pub(super) deaths: HashMap<WorkerKey, (Death, Option<Arc<str>>)>,
+    /// How a worker ended, noted before its `Dead` event.
+    pub(super) deaths: HashMap<WorkerKey, WorkerEnd>,
     pub(super) broken: Option<Breakage>,
     /// The reason why the last worker that could not be started could not.
     pub(super) shortage: Option<Shortage>,
@@ -279,6 +325,8 @@ impl Core {
             domain,
             submitted: now,
             began: None,
+            computed_before: None,
+            last_attempt: None,
             attempts: 0,
             worker_pid: None,
             worker: None,
@@ -411,7 +459,7 @@ impl Core {
     pub(crate) fn dead(&self, worker: WorkerKey, death: Death) {
         let mut state = self.lock();
         let expected = state.expected.remove(&worker) || state.dispatch.expects_death(worker);
-        state.links.remove(&worker);
+        let computed = state.links.remove(&worker).and_then(|link| link.computed());
         state.unwanted.remove(&worker);
         let domain = state.domains.of(worker);
         state.domains.unbind(worker);
@@ -419,7 +467,7 @@ impl Core {
         state.tally.workers_died += u64::from(!expected && shortage.is_none());
         let now = self.now();
         state.observers.tell(now, || EventKind::WorkerEnded { death: death.clone(), expected });
-        state.deaths.insert(worker, (death, domain));
+        state.deaths.insert(worker, WorkerEnd { death, domain, computed });
         let event = match shortage.is_some() {
             true => Event::NotStarted { worker },
             false => Event::Dead { worker },

@@ -1,5 +1,6 @@
 //! The CPU time of other processes, by the kernel's count: the host asks no process for it.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// The clock of the CPU time of all threads of a process. Its number cannot mean another process before this
@@ -29,7 +30,36 @@ impl ProcessClock {
     }
 }
 
-/// A task's limit of CPU time, and how much of it is used by its worker's clock.
+/// The clock of a worker, which goes on to say what it said last once the process has ended.
+#[derive(Debug)]
+pub(super) struct WorkerClock {
+    clock: Option<ProcessClock>,
+    stopped_at: OnceLock<Duration>,
+}
+
+impl WorkerClock {
+    pub(super) fn of(pid: u32) -> WorkerClock {
+        WorkerClock { clock: ProcessClock::of(pid), stopped_at: OnceLock::new() }
+    }
+
+    /// Returns the clock itself.
+    pub(super) fn of_process(&self) -> Option<ProcessClock> {
+        self.clock
+    }
+
+    pub(super) fn read(&self) -> Option<Duration> {
+        self.stopped_at.get().copied().or_else(|| self.clock.and_then(ProcessClock::read))
+    }
+
+    /// Keeps what the clock says of a process that has ended and is about to be reaped, which takes the clock away.
+    pub(super) fn stop(&self) {
+        if let Some(computed) = self.clock.and_then(ProcessClock::read) {
+            let _ = self.stopped_at.set(computed);
+        }
+    }
+}
+
+/// A task with a limit of CPU time, and how much of it is used, by its worker's clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CpuCount {
     pub(super) limit: Duration,
@@ -62,6 +92,11 @@ impl CpuCount {
         }
         self.used = computed.saturating_sub(self.begins_at);
         Some(self.used)
+    }
+
+    /// Counts for a task that has ended without an answer, and returns how much it has used.
+    pub(super) fn cut_off(&self, computed: Option<Duration>) -> Duration {
+        computed.map_or(self.used, |computed| computed.saturating_sub(self.begins_at)).max(self.used)
     }
 
     /// Counts for a task that has answered. The worker's own word keeps out what it has computed since, but

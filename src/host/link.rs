@@ -24,7 +24,7 @@ use smallvec::SmallVec;
 use super::asks::{Asks, TaskAsks};
 use super::batch::Batch;
 use super::core::{Answered, Core};
-use super::cpu::ProcessClock;
+use super::cpu::WorkerClock;
 use super::priority;
 use super::request::{Call, payload_bytes_max};
 use super::sent::{self, Sent, TaskShares};
@@ -62,7 +62,7 @@ pub(crate) struct Link {
     pub(crate) pid: u32,
     pub(crate) control: ControlSocket,
     pidfd: OwnedFd,
-    clock: Option<ProcessClock>,
+    pub(super) clock: WorkerClock,
     end: End,
     reader: Turn<Reader>,
     spinning: Spinning,
@@ -219,8 +219,8 @@ impl Link {
             runs: 0,
             claims: 0,
         };
-        let clock = ProcessClock::of(pid);
-        clock.into_iter().for_each(|clock| priority::worker_comes(pid, clock));
+        let clock = WorkerClock::of(pid);
+        clock.of_process().into_iter().for_each(|clock| priority::worker_comes(pid, clock));
         Arc::new_cyclic(|this| Link {
             key,
             pid,
@@ -332,7 +332,7 @@ impl Link {
 
     /// Reads how much CPU time the process has used.
     pub(super) fn computed(&self) -> Option<Duration> {
-        self.clock.and_then(ProcessClock::read)
+        self.clock.read()
     }
 
     /// Whether the worker says that it has begun the task.

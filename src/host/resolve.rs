@@ -7,11 +7,12 @@ use super::domains::Breakage;
 use crate::dispatch::{KillReason, Now, Resolution, RetireReason};
 use crate::error::{BrokenPool, Frame, Phase, Scarce, Shortage, TaskError};
 use crate::future::Failed;
-use crate::limits::{BACKTRACE_FRAMES_MAX, TABLE_ELEMENTS_MAX};
+use crate::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX, TABLE_ELEMENTS_MAX};
 use crate::module::Answer;
 use crate::observe::{Ended, LeaveReason, TaskOutcome};
 use crate::octets::Octets;
 use crate::task::{CommandOutput, PartialOutput, TaskId, TaskLimits, TaskReport};
+use crate::text::quoted;
 use crate::wire::message::{Cost, Entry, Verdict};
 
 pub(super) fn result(
@@ -33,12 +34,15 @@ pub(super) fn result(
         },
         ..TaskReport::default()
     };
-    if let Some(answered) = &answered {
-        add_cost(&mut report, &answered.cost);
-        report.output_bytes = answered.payload.len() as u64;
-    }
-    if let Some(cpu) = &record.cpu {
-        report.cpu = cpu.used;
+    match &answered {
+        Some(answered) => {
+            add_cost(&mut report, &answered.cost);
+            report.output_bytes = answered.payload.len() as u64;
+            if let Some(cpu) = &record.cpu {
+                report.cpu = Some(cpu.used);
+            }
+        }
+        None => (report.run, report.cpu) = state.measured(record, now),
     }
     let told = |breakage: &Breakage| breakage.told_to(state.domains.name(record.domain).as_ref());
     if let (Resolution::Broken, Some(broken), None) = (how, &state.broken, &record.batch) {
@@ -60,7 +64,7 @@ pub(super) fn result(
         }
         Resolution::Aborted { killed } => Err(TaskError::Aborted { killed }),
         Resolution::Died { worker } => {
-            let death = state.deaths.get(&worker).map(|(death, _)| death.clone());
+            let death = state.deaths.get(&worker).map(|ended| ended.death.clone());
             let mut death = death.unwrap_or_else(|| unknown_death(Phase::Running));
             death.phase = Phase::Running;
             Err(TaskError::WorkerDied(death))
@@ -91,8 +95,8 @@ pub(super) fn result(
 
 pub(super) fn add_cost(report: &mut TaskReport, cost: &Cost) {
     report.run = Duration::from_nanos(cost.run_ns);
-    report.cpu = Duration::from_nanos(cost.cpu_ns);
-    report.peak_memory_bytes = cost.peak_memory_bytes;
+    report.cpu = Some(Duration::from_nanos(cost.cpu_ns));
+    report.peak_memory_bytes = Some(cost.peak_memory_bytes);
     report.fuel_used = cost.fuel_used;
     report.log_bytes_dropped = cost.log_bytes_dropped;
     report.refusals.clone_from(&cost.refusals);
@@ -106,7 +110,8 @@ pub(super) fn read_verdict(
 ) -> Result<Answer, TaskError> {
     let written = answered.written(entry).unwrap_or_default();
     let Answered { verdict, payload, .. } = answered;
-    let text = |payload: Octets| String::from_utf8_lossy(&payload).into_owned();
+    // The text has room as JSON, with its escapes, in what a map is charged for the task.
+    let text = |payload: Octets| quoted(&payload, GUEST_TEXT_BYTES_MAX);
     // The worker keeps this bound; one that lies is not believed to have kept it.
     let kept = |mut backtrace: Vec<Frame>| {
         backtrace.truncate(BACKTRACE_FRAMES_MAX);

@@ -408,6 +408,7 @@ fn report_ready(core: &Core, pid: u32, sandbox: &SandboxReport) {
 
 /// Reaps a worker, and lets its link's thread drain the ring and report the death.
 fn bury(mut ward: Ward) -> JoinHandle<()> {
+    ward.link.clock.stop();
     let (cause, used) = usage::reap(ward.link.pidfd());
     let cause = usage::at_cpu_limit(spawn::in_group(ward.group.as_ref(), cause), used.cpu);
     ward.stderr.drain();

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::checks::are_well_formed;
 use super::{MemoryDescription, ModuleKind, TaskDescription};
-use crate::limits;
 
 /// The kind of a module, its imports and exports, read without compiling it: [`Pool::outline_file`](crate::Pool::outline_file).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +28,7 @@ pub struct ModuleOutline {
 impl ModuleOutline {
     /// Checks an outline that came from a compiler against its bounds.
     pub(crate) fn is_well_formed(&self) -> bool {
-        self.tasks.len() <= limits::TASKS_PER_MODULE_MAX
-            && self.tasks.iter().all(TaskDescription::is_well_formed)
+        are_well_formed(&self.tasks)
     }
 }
 

@@ -26,6 +26,45 @@ fn a_description_is_held_to_every_bound_of_its_tasks() {
     let mut many = description();
     many.tasks = vec![many.tasks[0].clone(); limits::TASKS_PER_MODULE_MAX + 1];
     assert!(!many.is_well_formed());
+    let mut twice = description();
+    twice.tasks = vec![twice.tasks[0].clone(); 2];
+    assert!(!twice.is_well_formed(), "of two tasks one could not be called");
+    twice.tasks[1].name = "other".into();
+    assert!(twice.is_well_formed());
+}
+
+#[test]
+fn the_arguments_of_a_task_are_named_apart_and_fit_its_input() {
+    let check = |codec, params: &[&str], input: Schema| {
+        let params = params.iter().map(ToString::to_string).collect();
+        TaskDescription { codec, params, input, ..description().tasks.remove(0) }.check()
+    };
+    let postcard = |params: &[&str], input| check(Codec::Postcard, params, input);
+    assert_eq!(postcard(&[], Schema::of::<()>()), Ok(()));
+    assert_eq!(postcard(&["a"], Schema::of::<(u8, u8)>()), Ok(()));
+    assert_eq!(postcard(&["a", "b"], Schema::of::<(u8, u8)>()), Ok(()));
+    assert_eq!(check(Codec::Raw, &[], Schema::raw_bytes()), Ok(()));
+    assert_eq!(check(Codec::Raw, &["input"], Schema::raw_bytes()), Ok(()));
+    for (params, input) in [
+        (&[][..], Schema::of::<u8>()),
+        (&["a", "b"], Schema::of::<u8>()),
+        (&["a", "b"], Schema::of::<(u8, u8, u8)>()),
+        (&["a", "b", "c"], Schema::of::<(u8, u8)>()),
+    ] {
+        assert!(matches!(postcard(params, input), Err(TaskDefect::ArgumentCount { .. })), "{params:?}");
+    }
+    assert!(matches!(
+        check(Codec::Raw, &["a", "b"], Schema::raw_bytes()),
+        Err(TaskDefect::ArgumentCount { .. })
+    ));
+    for params in [["a", "a"], ["a", ""], ["\u{2800}", "b"]] {
+        let refused = postcard(&params, Schema::of::<(u8, u8)>());
+        assert!(matches!(refused, Err(TaskDefect::Arguments(_))), "{params:?}");
+    }
+    for name in ["", "\u{a0}\u{3000}"] {
+        let blank = TaskDescription { name: name.into(), ..description().tasks.remove(0) };
+        assert_eq!(blank.check(), Err(TaskDefect::Blank), "{name:?}");
+    }
 }
 
 #[test]

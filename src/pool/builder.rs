@@ -266,8 +266,9 @@ impl PoolBuilder {
 
     /// Most bytes that one [`map`](crate::Pool::map) holds in this process: inputs that are under way, the largest results
     /// that may come of them, and results that wait to be taken. An input is submitted only when its largest result has
-    /// room, so a bound below the tasks' [output limit](crate::TaskOptions::output_bytes_max) has them run one by one.
-    /// Default: 1 GiB, or twice what all workers may return at once, if that is more;
+    /// room, so a bound of a few times the tasks' [output limit](crate::TaskOptions::output_bytes_max) has few run at a
+    /// time; and one that an input and its largest result never fit into is that input's error,
+    /// [`SubmitError::NoRoomInMap`](crate::SubmitError::NoRoomInMap). Default: 1 GiB, or twice what all workers may return at once, if that is more;
     /// [`MAP_BYTES_MAX`](crate::limits::MAP_BYTES_MAX) says what is counted.
     pub fn map_bytes_max(mut self, bytes: u64) -> Self {
         self.settings.map_bytes_max = Some(bytes);
@@ -572,13 +573,17 @@ impl PoolBuilder {
     }
 
     fn open_cache(&self, files: &HostFiles) -> Result<Option<Cache>, BuildError> {
-        let dir = match &self.cache {
-            CacheChoice::Off => return Ok(None),
-            CacheChoice::Default => return Ok(Cache::open_default(files, self.cache_bytes_max)),
-            CacheChoice::Dir(dir) => dir,
+        let cache = match &self.cache {
+            CacheChoice::Off => None,
+            CacheChoice::Default => Cache::open_default(files, self.cache_bytes_max),
+            CacheChoice::Dir(dir) => {
+                Cache::open(dir, files, self.cache_bytes_max).map_err(|error: OpenError| {
+                    BuildError::CacheDir { path: dir.clone(), source: error.into() }
+                })?
+            }
         };
-        Cache::open(dir, files, self.cache_bytes_max)
-            .map_err(|error: OpenError| BuildError::CacheDir { path: dir.clone(), source: error.into() })
+        cache.iter().for_each(Cache::tend);
+        Ok(cache)
     }
 }
 

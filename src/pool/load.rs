@@ -103,6 +103,15 @@ impl Pool {
         compile::outline(&handle.core, &wasm, &limits)
     }
 
+    /// The digest and the length of a file, whatever is in it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn digest_file(&self, path: &Path) -> Result<(Digest, u64), ModuleError> {
+        let handle = self.here().ok_or(ModuleError::OtherProcess)?;
+        let max = CompileLimits::trusted().get(CompileLimit::WasmBytes);
+        let wasm = WasmFile::open(path, &handle.core.settings.files, max)?.read(max)?;
+        Ok((Digest::of(&wasm), wasm.len() as u64))
+    }
+
     /// Loads a module from its bytes.
     ///
     /// # Errors

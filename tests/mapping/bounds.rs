@@ -84,14 +84,66 @@ fn results_that_nobody_asks_for_fill_their_account_and_no_more() {
     }
 }
 
+/// What a task with an output limit of 64 KiB may return, as it is counted.
+const ONE_RESULT: u64 = 64 * 1024 + MIB + 4096;
+
 #[test]
-fn a_bound_below_one_result_has_tasks_run_one_by_one() {
+fn an_input_that_never_has_room_is_an_error_of_its_own_and_the_others_run_one_by_one() {
+    for (is_unordered, is_local) in [(false, false), (true, false), (false, true), (true, true)] {
+        let pool = pool(2);
+        let act = act(&pool);
+        let mut most = 0;
+        let is_large = |number: usize| number % 7 == 3;
+        let long = || Bytes::from(vec![b'e'; 100]);
+        let inputs = (0..300).map(move |number| if is_large(number) { long() } else { numbered(number) });
+        let options = TaskOptions::new().output_bytes_max(1000);
+        let map = match is_local {
+            false => pool.map(&act, inputs),
+            true => pool.map_local(&act, inputs),
+        };
+        let map = either(is_unordered, map.options(options).bytes_max(ONE_RESULT + 50));
+        let mut count = 0;
+        for (number, result) in map {
+            count += 1;
+            match result {
+                Ok(output) => assert!(!is_large(number) && output == numbered(number)),
+                Err(MapError::Submit(SubmitError::NoRoomInMap { bytes, max, .. })) => {
+                    assert!(is_large(number), "{number}");
+                    assert_eq!((bytes, max), (ONE_RESULT + 100, ONE_RESULT + 50));
+                }
+                Err(other) => panic!("{number}: {other}"),
+            }
+            let stats = pool.stats();
+            most = most.max(stats.pending + stats.running);
+        }
+        assert_eq!(count, 300);
+        assert!(most <= 1, "{most} at a time");
+    }
+}
+
+#[test]
+fn a_bound_below_one_result_lets_none_run() {
+    for is_unordered in [false, true] {
+        let pool = pool(1);
+        let act = act(&pool);
+        let map = either(is_unordered, pool.map(&act, (0..50).map(numbered)).bytes_max(1));
+        let refused = map.filter(|(_, result)| {
+            matches!(result, Err(MapError::Submit(SubmitError::NoRoomInMap { max: 1, .. })))
+        });
+        assert_eq!((refused.count(), pool.stats().submitted), (50, 0));
+    }
+}
+
+#[test]
+fn a_bound_of_one_result_has_tasks_run_one_by_one() {
     for is_unordered in [false, true] {
         let pool = pool(2);
         let act = act(&pool);
         let mut most = 0;
         let inputs = (0..300).map(numbered);
-        let map = either(is_unordered, pool.map(&act, inputs).bytes_max(1));
+        let options = TaskOptions::new().output_bytes_max(1000);
+        let map = pool.map(&act, inputs).options(options).bytes_max(ONE_RESULT + 4);
+        let map = either(is_unordered, map);
         for (number, result) in map {
             assert_eq!(result.expect("succeeds"), numbered(number));
             let stats = pool.stats();

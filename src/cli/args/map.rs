@@ -83,7 +83,8 @@ pub(in crate::cli) struct MapArgs {
 
     /// Most bytes that this map may hold, such as 256MiB: inputs under way, the largest results that they may
     /// have, and results that wait. An input is run once there is room for its largest result
-    /// (--output-limit, twice for commands) [default: 1GiB, or more for many workers]
+    /// (--output-limit, twice for commands), and there must be room for one [default: 1GiB, or more for many
+    /// workers]
     #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_MAP_MEMORY")]
     pub(in crate::cli) map_memory: Option<ByteSize>,
 

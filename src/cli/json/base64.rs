@@ -4,14 +4,22 @@ use std::fmt;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
+/// Bytes that are written at a time: whole groups.
+const PIECE_BYTES: usize = 3 * 1024;
+
 pub(super) fn write(out: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Result {
-    for chunk in bytes.chunks(3) {
-        let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
-        let group = at(0) << 16 | at(1) << 8 | at(2);
-        for place in 0..4 {
-            let digit = (group >> (18 - 6 * place)) & 0x3f;
-            out.write_char(if place <= chunk.len() { char::from(ALPHABET[digit as usize]) } else { '=' })?;
+    let mut text = String::with_capacity(PIECE_BYTES / 3 * 4);
+    for piece in bytes.chunks(PIECE_BYTES) {
+        text.clear();
+        for chunk in piece.chunks(3) {
+            let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
+            let group = at(0) << 16 | at(1) << 8 | at(2);
+            for place in 0..4 {
+                let digit = (group >> (18 - 6 * place)) & 0x3f;
+                text.push(if place <= chunk.len() { char::from(ALPHABET[digit as usize]) } else { '=' });
+            }
         }
+        out.write_str(&text)?;
     }
     Ok(())
 }

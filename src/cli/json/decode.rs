@@ -4,7 +4,8 @@
 //! of the host's memory for one byte of a guest's.
 
 use std::collections::HashSet;
-use std::fmt::{self, Write as _};
+use std::fmt::{self, Write};
+use std::io;
 
 use super::{write_bytes, write_string};
 use crate::limits::JSON_BYTES_PER_BYTE;
@@ -50,50 +51,108 @@ impl From<DecodeError> for Undecodable {
 /// account for. A guest chooses the names of its fields, and an empty value takes no bytes, so three bytes
 /// could otherwise become hundreds of millions.
 pub(crate) fn decode(schema: &Schema, bytes: &[u8], bytes_max: usize) -> Result<String, Undecodable> {
-    let left = bytes_max.saturating_add(bytes.len().saturating_mul(JSON_BYTES_PER_BYTE));
-    let out = Bounded { text: String::new(), left, exceeded_by: 0 };
+    let mut text = String::new();
+    decode_into(&mut text, schema, bytes, bytes_max)?;
+    Ok(text)
+}
+
+/// Checks that there is such a JSON, without making it.
+pub(crate) fn check(schema: &Schema, bytes: &[u8], bytes_max: usize) -> Result<(), Undecodable> {
+    decode_into(&mut Nowhere, schema, bytes, bytes_max)
+}
+
+/// Writes the JSON as it is made, so that it is never held as a whole. [`check`] tells before whether all of it
+/// can be made.
+pub(crate) fn write(
+    out: &mut impl io::Write,
+    schema: &Schema,
+    bytes: &[u8],
+    bytes_max: usize,
+) -> io::Result<()> {
+    let mut text = IoText { out, error: None };
+    let decoded = decode_into(&mut text, schema, bytes, bytes_max);
+    match (text.error, decoded) {
+        (Some(error), _) => Err(error),
+        (None, Err(_)) => Err(io::ErrorKind::InvalidData.into()),
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+fn decode_into(
+    out: &mut impl Write,
+    schema: &Schema,
+    bytes: &[u8],
+    bytes_max: usize,
+) -> Result<(), Undecodable> {
+    let max = bytes_max.saturating_add(bytes.len().saturating_mul(JSON_BYTES_PER_BYTE));
+    let out = Bounded { out, left: max, exceeded_by: 0 };
     let mut reader = Reader { schema, bytes, offset: 0, empty: 0, out };
     let read = reader.value(schema.root());
     if reader.out.exceeded_by > 0 {
-        return Err(Undecodable::TooLong(reader.out.text.len().saturating_add(reader.out.exceeded_by)));
+        let written = max - reader.out.left;
+        return Err(Undecodable::TooLong(written.saturating_add(reader.out.exceeded_by)));
     }
     read?;
     match bytes.len() - reader.offset {
-        0 => Ok(reader.out.text),
+        0 => Ok(()),
         left => Err(reader.error(format!("{left} bytes are left over")).into()),
     }
 }
 
+/// Text that is only counted.
+struct Nowhere;
+
+impl Write for Nowhere {
+    fn write_str(&mut self, _: &str) -> fmt::Result {
+        Ok(())
+    }
+}
+
+/// Text on its way to a stream.
+pub(super) struct IoText<'a, W> {
+    pub(super) out: &'a mut W,
+    /// Why it went no further.
+    pub(super) error: Option<io::Error>,
+}
+
+impl<W: io::Write> Write for IoText<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.out.write_all(text.as_bytes()).map_err(|error| {
+            self.error = Some(error);
+            fmt::Error
+        })
+    }
+}
+
 /// Text that refuses to grow beyond `left` more bytes.
-struct Bounded {
-    text: String,
+struct Bounded<'o, W> {
+    out: &'o mut W,
     left: usize,
     /// This is the length of the text that was refused.
     exceeded_by: usize,
 }
 
-impl fmt::Write for Bounded {
+impl<W: Write> Write for Bounded<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if text.len() > self.left {
             self.exceeded_by = text.len();
             return Err(fmt::Error);
         }
         self.left -= text.len();
-        self.text.push_str(text);
-        Ok(())
+        self.out.write_str(text)
     }
 }
 
-struct Reader<'a> {
+struct Reader<'a, 'o, W> {
     schema: &'a Schema,
     bytes: &'a [u8],
     offset: usize,
     /// Values so far that had no bytes of their own.
     empty: usize,
-    out: Bounded,
+    out: Bounded<'o, W>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a, W: Write> Reader<'a, '_, W> {
     fn value(&mut self, node: &Node) -> Result<(), DecodeError> {
         let start = self.offset;
         self.content(node)?;
@@ -156,7 +215,7 @@ impl<'a> Reader<'a> {
             Node::Unit => self.put("null")?,
             Node::Option(of) => match self.byte("Option")? {
                 0 => self.put("null")?,
-                1 => self.value(self.schema.node(*of))?,
+                1 => self.some(self.schema.node(*of))?,
                 other => return Err(self.error(format!("{other} is no tag of an Option"))),
             },
             Node::Seq(of) => match self.schema.node(*of) {
@@ -169,6 +228,16 @@ impl<'a> Reader<'a> {
             Node::Enum { variants, .. } => self.variant(variants)?,
         }
         Ok(())
+    }
+
+    /// Writes the content of an `Option`; if that may be `null` itself, it is marked.
+    fn some(&mut self, of: &Node) -> Result<(), DecodeError> {
+        if !self.schema.is_nullable(of) {
+            return self.value(of);
+        }
+        self.put("{\"Some\":")?;
+        self.value(of)?;
+        self.put("}")
     }
 
     fn seq(&mut self, of: &Node) -> Result<(), DecodeError> {

@@ -63,12 +63,18 @@ impl std::error::Error for Mismatch {}
 /// Encodes the input of a task: one argument is the value itself; several are an array in
 /// their order, or an object by their names; none are `null`, `[]` or `{}`.
 pub(crate) fn encode_arguments(task: &TaskDescription, json: &[u8]) -> Result<Vec<u8>, Refused> {
-    encode(&task.input, arguments(task), serde_json::Deserializer::from_slice(json))
+    let bytes_max = INPUT_BYTES_MAX.max(json.len());
+    encode(&task.input, arguments(task), serde_json::Deserializer::from_slice(json), bytes_max)
 }
 
 /// Encodes the input of a task from a text that is read meanwhile.
-pub(crate) fn encode_stream(task: &TaskDescription, json: impl io::BufRead) -> Result<Vec<u8>, Refused> {
-    encode(&task.input, arguments(task), serde_json::Deserializer::from_reader(json))
+pub(crate) fn encode_stream(
+    task: &TaskDescription,
+    json: impl io::BufRead,
+    bytes_max: usize,
+) -> Result<Vec<u8>, Refused> {
+    let bytes_max = INPUT_BYTES_MAX.max(bytes_max);
+    encode(&task.input, arguments(task), serde_json::Deserializer::from_reader(json), bytes_max)
 }
 
 fn arguments(task: &TaskDescription) -> Want<'_> {
@@ -83,15 +89,18 @@ fn arguments(task: &TaskDescription) -> Want<'_> {
 
 /// Returns the bytes that a JSON text stands for: a string's UTF-8, an array's numbers, or base64.
 pub(crate) fn bytes_of(json: &[u8]) -> Result<Vec<u8>, Refused> {
-    encode(&Schema::raw_bytes(), Want::RawBytes, serde_json::Deserializer::from_slice(json))
+    let bytes_max = INPUT_BYTES_MAX.max(json.len());
+    encode(&Schema::raw_bytes(), Want::RawBytes, serde_json::Deserializer::from_slice(json), bytes_max)
 }
 
 fn encode<'de, R: serde_json::de::Read<'de>>(
     schema: &Schema,
     want: Want<'_>,
     mut json: serde_json::Deserializer<R>,
+    bytes_max: usize,
 ) -> Result<Vec<u8>, Refused> {
-    let mut encoder = Encoder { schema, out: Vec::new(), path: Vec::new(), argument: None, mismatch: None };
+    let (out, path) = (Vec::new(), Vec::new());
+    let mut encoder = Encoder { schema, out, bytes_max, path, argument: None, mismatch: None };
     let read = Seed { encoder: &mut encoder, want }.deserialize(&mut json).and_then(|()| json.end());
     match (encoder.mismatch, read) {
         (Some(mismatch), _) => Err(Refused::Mismatch(mismatch)),
@@ -134,6 +143,8 @@ enum Want<'a> {
     Tuple(&'a [u32]),
     /// The content of a variant with fields.
     Fields(&'a str, &'a [(String, u32)]),
+    /// The content of an `Option` that may be `null` itself: `{"Some": …}`.
+    Some(&'a Node),
     /// A key and a value of a map whose keys are not strings.
     Pair(&'a Node, &'a Node),
 }
@@ -141,6 +152,8 @@ enum Want<'a> {
 struct Encoder<'a> {
     schema: &'a Schema,
     out: Vec<u8>,
+    /// `out` has no more bytes than this.
+    bytes_max: usize,
     path: Vec<Step<'a>>,
     argument: Option<&'a str>,
     /// The mismatch is kept here, since the parser's error type can only carry text.
@@ -194,8 +207,9 @@ impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
         let Seed { encoder, want } = self;
         json.deserialize_any(Seed { encoder: &mut *encoder, want })?;
-        if encoder.out.len() > INPUT_BYTES_MAX {
-            return Err(encoder.wrong(format!("encoded, the input has more than {INPUT_BYTES_MAX} bytes")));
+        let max = encoder.bytes_max;
+        if encoder.out.len() > max {
+            return Err(encoder.wrong(format!("encoded, the input has more than {max} bytes")));
         }
         Ok(())
     }
@@ -265,7 +279,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             Want::Value(Node::Tuple(types)) => encoder.tuple(types, items),
             Want::Tuple(types) => encoder.tuple(types, items),
             Want::Pair(key, of) => encoder.pair(key, of, items),
-            Want::Value(_) | Want::Fields(..) => Seed { encoder, want }.refuse("an array"),
+            Want::Value(_) | Want::Fields(..) | Want::Some(_) => Seed { encoder, want }.refuse("an array"),
         }
     }
 
@@ -284,6 +298,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
                 let of = encoder.node(*of);
                 encoder.map(of, entries)
             }
+            Want::Some(of) => encoder.some(want, of, entries),
             Want::RawBytes | Want::Value(Node::Bytes) => encoder.base64(want, entries),
             Want::Value(Node::Seq(of)) if matches!(encoder.node(*of), Node::U8) => {
                 encoder.base64(want, entries)
@@ -314,7 +329,8 @@ impl<'a> Seed<'_, 'a> {
         let Seed { encoder, mut want } = self;
         while let Want::Value(Node::Option(of)) = want {
             encoder.out.push(1);
-            want = Want::Value(encoder.node(*of));
+            let of = encoder.node(*of);
+            want = if encoder.schema.is_nullable(of) { Want::Some(of) } else { Want::Value(of) };
         }
         Seed { encoder, want }
     }

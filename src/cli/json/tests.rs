@@ -92,7 +92,7 @@ fn arguments(task: &TaskDescription, value: &Value) -> Result<Vec<u8>, Mismatch>
     };
     let encoded = encode_arguments(task, text.as_bytes()).map_err(mismatch);
     let small_steps = std::io::BufReader::with_capacity(3, text.as_bytes());
-    assert_eq!(encode_stream(task, small_steps).map_err(mismatch), encoded);
+    assert_eq!(encode_stream(task, small_steps, 0).map_err(mismatch), encoded);
     encoded
 }
 
@@ -295,7 +295,9 @@ fn what_does_not_fit_is_refused_where_it_begins() {
     }
     let number = task(Schema::of::<u64>(), &["n"]);
     let text = std::io::BufReader::with_capacity(64, Endless { read: 0 });
-    let Err(Refused::Mismatch(mismatch)) = encode_stream(&number, text) else { panic!("it is a mismatch") };
+    let Err(Refused::Mismatch(mismatch)) = encode_stream(&number, text, 0) else {
+        panic!("it is a mismatch")
+    };
     assert_eq!(mismatch.to_string(), "at $: expected u64 (0 to 18446744073709551615), found an array");
 }
 

@@ -1,6 +1,6 @@
 //! Collects the calls' results: it decides about order, retries, the job log, and when to stop.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
@@ -19,11 +19,9 @@ use crate::cli::call::{Answer, Pending};
 use crate::cli::console::{Console, Lines};
 use crate::cli::exit::Failure;
 use crate::cli::interrupt::{self, Ask};
+use crate::cli::object::Line;
 use crate::limits::RESULT_BYTES_BESIDE;
 use crate::{DeathCause, Pool, TaskError, TaskReport};
-
-/// A larger result waits for its turn as it came from the worker: as a line of JSON it would be larger still.
-const LARGE_BYTES: u64 = 64 * 1024;
 
 /// Something to be done.
 enum Event {
@@ -45,7 +43,7 @@ pub(super) struct Sources<'a> {
 /// One input that is done, until its turn comes.
 enum Settled {
     Done {
-        line: String,
+        line: Line,
         record: Option<Record>,
         charge: Arc<Charge>,
     },
@@ -72,9 +70,6 @@ pub(super) struct Collector<'a> {
     finished: (Sender<usize>, Receiver<usize>),
     /// Done, but not their turn.
     ready: BTreeMap<u64, Settled>,
-    /// These calls are done, but their results are so large that they are not decoded before their turn: as
-    /// JSON they would be larger still.
-    large: BTreeSet<u64>,
     /// The next number whose turn it is.
     next: u64,
 }
@@ -103,7 +98,6 @@ impl<'a> Collector<'a> {
             open: HashMap::new(),
             finished: crossbeam_channel::unbounded(),
             ready: BTreeMap::new(),
-            large: BTreeSet::new(),
             next: 0,
         }
     }
@@ -193,7 +187,6 @@ impl<'a> Collector<'a> {
                 self.has_all = true;
                 Ok(())
             }
-            Event::Finished(number) if self.is_to_wait(number) => Ok(()),
             Event::Finished(number) => match self.open.remove(&number) {
                 Some((job, pending)) => {
                     self.settle(job, pending.wait().map_err(Failure::Task), pending.report())
@@ -227,21 +220,6 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Whether a finished call is to wait undecoded, because its result is large and others come before it.
-    fn is_to_wait(&mut self, number: u64) -> bool {
-        let is_early = !self.plan.unordered && number != self.next && self.stop == Stop::No;
-        let Some((job, pending)) = self.open.get(&number).filter(|_| is_early) else { return false };
-        let bytes = pending.report().output_bytes;
-        if bytes <= LARGE_BYTES {
-            return false;
-        }
-        // The charge is not lowered while the input may be run again: a retry would need the room again.
-        if self.plan.retries == 0 {
-            job.charge.settle((bytes + RESULT_BYTES_BESIDE).min(job.charge.bytes()));
-        }
-        self.large.insert(number)
-    }
-
     fn interrupt(&mut self, ask: Ask) {
         self.tally.interrupted = Some(interrupt::code());
         let running = self.pool.stats().running;
@@ -267,10 +245,6 @@ impl<'a> Collector<'a> {
         }
         self.stop = stop;
         self.budget.close();
-        // A call whose turn may never come is settled now.
-        for number in std::mem::take(&mut self.large) {
-            let _ = self.finished.0.send(number as usize);
-        }
         if stop == Stop::Now {
             // Each of them is then done, in whichever way.
             self.pool.kill();
@@ -300,40 +274,57 @@ impl<'a> Collector<'a> {
             self.tally.retried += 1;
             return self.begin(job, pending);
         }
-        self.tally.log_bytes_dropped += report.log_bytes_dropped;
         report.attempts = report.attempts.max(1).saturating_add(job.attempts - 1);
-        match &message {
-            None => self.tally.ok += 1,
-            Some(message) => {
-                self.tally.failed += 1;
-                let refusals = report.refusals.as_ref().map(|refusals| format!("\n    {refusals}"));
-                self.console.error(&format!("{}: {message}{}", job.label, refusals.unwrap_or_default()));
-            }
-        }
         let is_end = result.as_ref().is_err_and(Failure::is_end_of_pool);
+        // A task that ended with the pool did not fail by itself: if there is a log, it will be run again,
+        // and has its line then.
+        let is_left_open = is_end && self.log.is_some();
+        let line = (!is_left_open).then(|| self.outputs.line(&job, result.as_ref(), &report));
+        // An input has succeeded only once its output is written.
+        let message = message.or_else(|| match &line {
+            Some(Ok((_, unwritten))) => unwritten.as_ref().map(ToString::to_string),
+            Some(Err(failure)) => Some(failure.to_string()),
+            None => None,
+        });
+        self.count(&job, message.as_deref(), &report);
         self.tally.pool_lost |= is_end;
         if result.as_ref().is_err_and(is_for_want_of_a_worker) {
             // No other input would find a worker either.
             self.tally.no_worker = true;
             self.stop(Stop::Soon);
         }
-        // A task that ended with the pool did not fail by itself: if there is a log, it will be run again,
-        // and has its line then.
-        if is_end && self.log.is_some() {
-            return self.take_turn(number, Settled::Stopped { charge });
-        }
-        let line = self.outputs.line(&job, result.as_ref(), &report)?;
+        let Some(line) = line else { return self.take_turn(number, Settled::Stopped { charge }) };
+        let (line, unwritten) = line?;
         // If stdin cannot be read, there is no input that a later run could skip.
         let is_recorded = self.log.is_some() && !matches!(job.label, Label::Stdin);
-        let record = is_recorded.then(|| record(&job, &result, &report));
-        // The line is held until its turn comes, so the charge is lowered to its size.
-        charge.settle((line.len() as u64 + RESULT_BYTES_BESIDE).min(charge.bytes()));
+        let record = is_recorded.then(|| record(&job, &result, unwritten.as_ref(), &report));
+        // The line is held until it is written. Its large outputs are as they came, and so within what the task was
+        // charged for; what is small has room there as JSON, too.
+        let held = line.held_bytes() as u64 + RESULT_BYTES_BESIDE;
+        debug_assert!(
+            held <= charge.bytes() || result.is_err(),
+            "{held} bytes wait where {} are charged",
+            charge.bytes()
+        );
+        charge.settle(held.min(charge.bytes()));
         let stop = self.plan.halt.after(self.tally.ok, self.tally.failed);
         if stop > self.stop {
             self.tally.sufficed = self.plan.halt.is_success();
             self.stop(stop);
         }
         self.take_turn(number, Settled::Done { line, record, charge })
+    }
+
+    /// Counts an input, which has failed if there is a message, and then says so.
+    fn count(&mut self, job: &Job, message: Option<&str>, report: &TaskReport) {
+        self.tally.log_bytes_dropped += report.log_bytes_dropped;
+        let Some(message) = message else {
+            self.tally.ok += 1;
+            return;
+        };
+        self.tally.failed += 1;
+        let refusals = report.refusals.as_ref().map(|refusals| format!("\n    {refusals}"));
+        self.console.error(&format!("{}: {message}{}", job.label, refusals.unwrap_or_default()));
     }
 
     fn may_retry(&self, job: &Job, result: &Result<Answer, Failure>) -> bool {
@@ -354,9 +345,6 @@ impl<'a> Collector<'a> {
             self.next += 1;
             self.put(settled)?;
         }
-        if self.large.remove(&self.next) {
-            let _ = self.finished.0.send(self.next as usize);
-        }
         Ok(())
     }
 
@@ -364,7 +352,7 @@ impl<'a> Collector<'a> {
         let charge = match settled {
             Settled::Stopped { charge } => charge,
             Settled::Done { line, record, charge } => {
-                self.lines.push(&line)?;
+                self.lines.push_by(|out| line.write(out))?;
                 if let (Some(log), Some(record)) = (&mut self.log, record) {
                     // A result must be written before it is recorded.
                     self.lines.flush()?;
@@ -409,8 +397,14 @@ fn failure_message(result: &Result<Answer, Failure>) -> Option<String> {
     }
 }
 
-fn record(job: &Job, result: &Result<Answer, Failure>, report: &TaskReport) -> Record {
+fn record(
+    job: &Job,
+    result: &Result<Answer, Failure>,
+    unwritten: Option<&Failure>,
+    report: &TaskReport,
+) -> Record {
     let (exit_code, signal) = match result {
+        Ok(_) if let Some(failure) = unwritten => (failure.exit().code().into(), 0),
         Ok(Answer::Command(output)) => (output.exit_code, 0),
         Ok(_) => (0, 0),
         Err(failure) => match failure {
@@ -453,6 +447,7 @@ impl Answer {
     fn bytes(&self) -> usize {
         match self {
             Answer::Json(json) => json.len(),
+            Answer::Value(value) => value.held_bytes(),
             Answer::Bytes(bytes) => bytes.len(),
             Answer::Command(output) => output.stdout.len(),
         }

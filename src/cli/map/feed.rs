@@ -7,9 +7,9 @@ use crossbeam_channel::Sender;
 use super::Plan;
 use super::budget::Budget;
 use super::joblog::Digest;
-use super::source::{Content, Item, Label, Source};
+use super::source::{Item, Label, Reading, Source};
 use crate::account::Charge;
-use crate::cli::call::Pending;
+use crate::cli::call::{Pending, Prepared};
 use crate::cli::exit::Failure;
 use crate::cli::input::Given;
 
@@ -39,24 +39,29 @@ pub(super) struct Job {
     pub(super) bytes: usize,
     /// The charge covers the input and its largest result, until the result is there. A retry keeps it.
     pub(super) charge: Arc<Charge>,
-    /// The input, where it may have to be run again.
-    again: Option<Vec<u8>>,
+    /// The input, where it may have to be run again. It is held once, however often it runs.
+    again: Option<Prepared>,
     pub(super) attempts: u32,
 }
 
 impl Job {
     /// Submits it once more, if there is something to submit.
     pub(super) fn retry(&mut self, plan: &Plan) -> Option<Result<Pending, Failure>> {
-        let content = self.again.clone()?;
+        let prepared = self.again.as_ref()?;
         self.attempts += 1;
-        Some(submit(plan, &self.label, content))
+        Some(plan.call.submit_prepared(prepared, Some(&self.label.short())))
     }
 }
 
 /// Submits until the source is at its end, the pool is lost, or nothing more is wanted.
-pub(super) fn feed(plan: &Plan, source: Source, budget: &Budget, sender: &Sender<Fed>) {
+pub(super) fn feed(
+    plan: &Plan,
+    (source, reading): (Source, &Reading),
+    budget: &Budget,
+    sender: &Sender<Fed>,
+) {
     let mut number = 0;
-    for (seq, Item { label, content }) in (1..).zip(source.items()) {
+    for (seq, Item { label, content }) in (1..).zip(source.items(reading)) {
         let digest = match &content {
             Ok(content) => content.digest(),
             Err(_) => Digest::of(label.short().as_bytes()),
@@ -69,12 +74,18 @@ pub(super) fn feed(plan: &Plan, source: Source, budget: &Budget, sender: &Sender
             }
             continue;
         }
-        let content = content.and_then(Content::read);
+        let content = content.and_then(|content| content.read(reading.bytes_max));
         let bytes = content.as_ref().map_or(0, Vec::len);
-        let Some(charge) = budget.take(bytes) else { return };
-        let keeps = plan.retries > 0 && content.is_ok();
-        let again = content.as_ref().ok().filter(|_| keeps).cloned();
-        let pending = content.and_then(|content| submit(plan, &label, content));
+        let prepared = content.and_then(|content| prepare(plan, &label, content)).and_then(|prepared| {
+            match budget.refusal(prepared.bytes()) {
+                None => Ok(prepared),
+                Some(refusal) => Err(refusal),
+            }
+        });
+        let Some(charge) = budget.take(prepared.as_ref().ok().map(Prepared::bytes)) else { return };
+        let again = prepared.as_ref().ok().filter(|_| plan.retries > 0).cloned();
+        let short = label.short();
+        let pending = prepared.and_then(|prepared| plan.call.submit_prepared(&prepared, Some(&short)));
         let is_last = pending.as_ref().is_err_and(Failure::is_end_of_pool);
         let job = Job { seq, number, label, digest, bytes, charge, again, attempts: 1 };
         if sender.send(Fed::Started(Box::new(Started { job, pending }))).is_err() || is_last {
@@ -91,9 +102,9 @@ fn other_inputs(seq: u64, label: &Label) -> Failure {
     ))
 }
 
-fn submit(plan: &Plan, label: &Label, content: Vec<u8>) -> Result<Pending, Failure> {
+fn prepare(plan: &Plan, label: &Label, content: Vec<u8>) -> Result<Prepared, Failure> {
     let (given, placed) = given(plan, label, content)?;
-    plan.call.submit(given, Some(&label.short()), placed.as_deref())
+    plan.call.prepare(given, placed.as_deref())
 }
 
 /// Returns what a call is given of an input: its content, and what stands for it in the arguments.
@@ -127,17 +138,17 @@ pub(super) fn given(
 pub(super) fn rehearse(
     plan: &Plan,
     module: &str,
-    source: Source,
+    (source, reading): (Source, &Reading),
     mut show: impl FnMut(&Label, Result<String, Failure>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    for (seq, Item { label, content }) in (1..).zip(source.items()) {
+    for (seq, Item { label, content }) in (1..).zip(source.items(reading)) {
         if let (Ok(content), Some(before)) = (&content, plan.done.get(seq)) {
             if before != content.digest() {
                 return Err(other_inputs(seq, &label));
             }
             continue;
         }
-        let rehearsed = content.and_then(Content::read).and_then(|content| {
+        let rehearsed = content.and_then(|content| content.read(reading.bytes_max)).and_then(|content| {
             let (given, placed) = given(plan, &label, content)?;
             let stdin = if matches!(given, Given::Nothing) { "/dev/null".into() } else { label.to_string() };
             plan.call.check(given, placed.as_deref())?;

@@ -175,6 +175,7 @@ impl JobLog {
 impl Record {
     fn line(&self, now: Duration) -> String {
         let Record { seq, run, sent_bytes, received_bytes, exit_code, signal, command, digest } = self;
+        let exit_code = exit_code.cast_unsigned();
         let (began, run) = (now.saturating_sub(*run).as_secs_f64(), run.as_secs_f64());
         let mut line = format!(
             "{seq}\t:\t{began:.3}\t{run:.6}\t{sent_bytes}\t{received_bytes}\t{exit_code}\t{signal}\t"
@@ -238,14 +239,15 @@ fn read(file: &File, path: &Path, only_successes: bool) -> Result<(Done, u64), F
     }
 }
 
-fn parse(line: &[u8]) -> Option<(u64, i32, Digest)> {
+fn parse(line: &[u8]) -> Option<(u64, i64, Digest)> {
     let columns: Vec<_> = std::str::from_utf8(line).ok()?.split('\t').collect();
     if columns.len() != COLUMNS {
         return None;
     }
     let digest = u32::from_str_radix(columns[9], 16).ok().filter(|digest| *digest != 0)?;
-    let exit_code: i32 = columns[6].parse().ok()?;
-    let signal: i32 = columns[7].parse().ok()?;
+    // Logs of before have those over 31 bits as negative.
+    let exit_code: i64 = columns[6].parse().ok()?;
+    let signal: i64 = columns[7].parse().ok()?;
     Some((columns[0].parse().ok()?, exit_code | signal, Digest(digest)))
 }
 

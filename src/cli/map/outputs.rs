@@ -1,7 +1,7 @@
 //! Writes results: as lines on stdout, and as files if these are asked for.
 
 use std::borrow::Cow;
-use std::io;
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::feed::Job;
@@ -9,7 +9,7 @@ use super::source::Label;
 use crate::cli::call::Answer;
 use crate::cli::console::Console;
 use crate::cli::exit::Failure;
-use crate::cli::object::{self, Object};
+use crate::cli::object::{self, Line, Object};
 use crate::files::{Folder, HostFiles, Locked, OpenError};
 use crate::{TaskReport, text};
 
@@ -48,13 +48,44 @@ impl Outputs {
         Ok(Outputs { dir, report })
     }
 
-    /// The line of a result; its files are written.
+    /// Writes the files of a result and makes its line. If a file cannot be written, the input has failed: then the line
+    /// says so, and the failure is returned beside it. The other inputs go on.
+    ///
+    /// # Errors
+    /// A failure that would be the same for each input.
     pub(super) fn line(
         &self,
         job: &Job,
         result: Result<&Answer, &Failure>,
         report: &TaskReport,
-    ) -> Result<String, Failure> {
+    ) -> Result<(Line, Option<Failure>), Failure> {
+        let written = match self.written(job, result, report) {
+            Ok(line) => return Ok((line, None)),
+            Err(written) => written,
+        };
+        if written.is_the_same_for_all() {
+            return Err(written.into());
+        }
+        let failure = Failure::from(written);
+        let object =
+            job.label.add_to(Object::new()).field("ok", false).raw("error", &object::error(&failure));
+        Ok((self.with_report(object, report), Some(failure)))
+    }
+
+    fn with_report(&self, object: Object, report: &TaskReport) -> Line {
+        match self.report {
+            true => object.raw("report", &object::report(report)),
+            false => object,
+        }
+        .into_line()
+    }
+
+    fn written(
+        &self,
+        job: &Job,
+        result: Result<&Answer, &Failure>,
+        report: &TaskReport,
+    ) -> Result<Line, Unwritten> {
         let object = job.label.add_to(Object::new());
         let object = match (result, &self.dir) {
             (Err(failure), dir) => {
@@ -75,11 +106,7 @@ impl Outputs {
                 answer.add_status_to(object).field("file", path.display().to_string())
             }
         };
-        let object = match self.report {
-            true => object.raw("report", &object::report(report)),
-            false => object,
-        };
-        Ok(object.finish())
+        Ok(self.with_report(object, report))
     }
 }
 
@@ -132,15 +159,25 @@ impl OutputDir {
     }
 
     /// Writes what a call returned, and returns the name of the file.
-    fn write(&self, name: &str, answer: &Answer) -> Result<String, Failure> {
+    fn write(&self, name: &str, answer: &Answer) -> Result<String, Unwritten> {
         match answer {
             Answer::Json(json) => self.put(format!("{name}.json"), format!("{json}\n").as_bytes()),
+            Answer::Value(value) => {
+                let name = format!("{name}.json");
+                let written = self.folder.put_by(&name, UNFINISHED, |file| {
+                    let mut file = BufWriter::with_capacity(64 * 1024, file);
+                    value.write(&mut file)?;
+                    file.write_all(b"\n")?;
+                    file.flush()
+                });
+                self.put_as(name, written)
+            }
             Answer::Bytes(bytes) => self.put(format!("{name}.bin"), bytes),
             Answer::Command(output) => self.write_command(name, &output.stdout, &output.stderr),
         }
     }
 
-    fn write_command(&self, name: &str, stdout: &[u8], stderr: &[u8]) -> Result<String, Failure> {
+    fn write_command(&self, name: &str, stdout: &[u8], stderr: &[u8]) -> Result<String, Unwritten> {
         if !stderr.is_empty() {
             self.put(format!("{name}.err"), stderr)?;
         }
@@ -148,10 +185,43 @@ impl OutputDir {
     }
 
     /// Writes a file whole: a reader finds all of it or none.
-    fn put(&self, name: String, bytes: &[u8]) -> Result<String, Failure> {
+    fn put(&self, name: String, bytes: &[u8]) -> Result<String, Unwritten> {
         let written = self.folder.put(&name, UNFINISHED, bytes);
-        written.map_err(|error| cannot("write", &self.path.join(&name), &error))?;
-        Ok(name)
+        self.put_as(name, written)
+    }
+
+    fn put_as(&self, name: String, written: io::Result<()>) -> Result<String, Unwritten> {
+        match written {
+            Ok(()) => Ok(name),
+            Err(error) => Err(Unwritten { path: self.path.join(&name), error }),
+        }
+    }
+}
+
+/// A file of an output that could not be written.
+#[derive(Debug)]
+struct Unwritten {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl Unwritten {
+    /// Returns whether no other output could be written either.
+    fn is_the_same_for_all(&self) -> bool {
+        matches!(
+            self.error.kind(),
+            io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::StaleNetworkFileHandle
+        )
+    }
+}
+
+impl From<Unwritten> for Failure {
+    fn from(unwritten: Unwritten) -> Failure {
+        cannot("write", &unwritten.path, &unwritten.error)
     }
 }
 

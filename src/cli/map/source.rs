@@ -4,23 +4,34 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 
 use super::joblog::Digest;
 use super::walk;
 use crate::cli::args::MapArgs;
+use crate::cli::console::Console;
 use crate::cli::exit::Failure;
 use crate::cli::input;
 use crate::cli::object::Object;
 use crate::cli::settings::Settings;
 use crate::cli::streams;
 use crate::files::{Folder, HostFiles, Identity, OpenError};
-use crate::limits::INPUT_BYTES_MAX;
 use crate::text::quoted;
 
 /// A label shows this much of a line.
 const SHOWN_BYTES_MAX: usize = 80;
+
+/// A line that is skipped for so long is said to be.
+const SKIPPED_IN_SILENCE: Duration = Duration::from_secs(1);
+
+/// Most bytes of an input, and whom to tell of one that has no end.
+#[derive(Debug, Clone)]
+pub(super) struct Reading {
+    pub(super) bytes_max: usize,
+    pub(super) console: Console,
+}
 
 /// An input that was found.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,19 +90,21 @@ pub(super) struct InputFile {
 }
 
 impl InputFile {
-    fn read(&self) -> Result<Vec<u8>, Failure> {
+    fn read(&self, bytes_max: usize) -> Result<Vec<u8>, Failure> {
         match &self.folder {
-            None => input::read_file(&self.host, &self.path),
-            Some(folder) => input::read_opened(&self.shown, folder.open_beneath(&self.host, &self.path)),
+            None => input::read_file(&self.host, &self.path, bytes_max),
+            Some(folder) => {
+                input::read_opened(&self.shown, folder.open_beneath(&self.host, &self.path), bytes_max)
+            }
         }
     }
 }
 
 impl Content {
-    pub(super) fn read(self) -> Result<Vec<u8>, Failure> {
+    pub(super) fn read(self, bytes_max: usize) -> Result<Vec<u8>, Failure> {
         match self {
             Content::Line(line) => Ok(line),
-            Content::File(file) => file.read(),
+            Content::File(file) => file.read(bytes_max),
         }
     }
 
@@ -135,11 +148,14 @@ impl Source {
         }
     }
 
-    pub(super) fn items(self) -> Box<dyn Iterator<Item = Item>> {
+    pub(super) fn items(self, reading: &Reading) -> Box<dyn Iterator<Item = Item>> {
+        let stdin = || BufReader::new(streams::stdin());
+        let Reading { bytes_max, console } = reading.clone();
+        let warn = move |message: &str| console.say(message);
         match self {
             Source::Files(files) => Box::new(files.items()),
-            Source::Lines => Box::new(lines(BufReader::new(streams::stdin()), false)),
-            Source::JsonLines => Box::new(lines(BufReader::new(streams::stdin()), true)),
+            Source::Lines => Box::new(lines(stdin(), false, bytes_max, warn)),
+            Source::JsonLines => Box::new(lines(stdin(), true, bytes_max, warn)),
         }
     }
 }
@@ -257,14 +273,30 @@ fn hold(host: &HostFiles, path: &Path, identity: Identity) -> Result<Arc<Folder>
     }
 }
 
-/// Numbered lines without their ends. In JSON lines, blank ones are none.
-fn lines(mut stdin: impl BufRead, skip_blank: bool) -> impl Iterator<Item = Item> {
+/// Numbered lines without their ends. In JSON lines, blank ones are none. One that is too long is an error as soon as
+/// that is known: its rest, which may have no end, is skipped before the next one is read.
+fn lines(
+    mut stdin: impl BufRead,
+    skip_blank: bool,
+    bytes_max: usize,
+    warn: impl Fn(&str),
+) -> impl Iterator<Item = Item> {
     let mut number = 0;
     let mut ended = false;
+    let mut has_rest = false;
     std::iter::from_fn(move || {
         while !ended {
+            let skipped = match std::mem::take(&mut has_rest) {
+                true => skip_line(&mut stdin, |bytes| {
+                    warn(&format!(
+                        "warning: line {number} has no end so far: {bytes} bytes of it are skipped, and inputs behind it \
+                         wait; Ctrl-C ends that"
+                    ));
+                }),
+                false => Ok(()),
+            };
             number += 1;
-            let mut next = next_line(&mut stdin, INPUT_BYTES_MAX);
+            let mut next = skipped.and_then(|()| next_line(&mut stdin, bytes_max));
             if let (1, Ok(Some(Ok(line)))) = (number, &mut next) {
                 input::without_bom_in_place(line);
             }
@@ -273,9 +305,10 @@ fn lines(mut stdin: impl BufRead, skip_blank: bool) -> impl Iterator<Item = Item
                 Ok(Some(Ok(line))) if skip_blank && line.trim_ascii().is_empty() => {}
                 Ok(Some(content)) => {
                     let text = content.as_ref().map_or(String::new(), |line| quoted(line, SHOWN_BYTES_MAX));
-                    let content = content.map(Content::Line).map_err(|TooLong| {
-                        Failure::Input(format!("the line has more than {INPUT_BYTES_MAX} bytes"))
-                    });
+                    has_rest = content.as_ref().is_err_and(|TooLong { has_rest }| *has_rest);
+                    let content = content
+                        .map(Content::Line)
+                        .map_err(|TooLong { .. }| input::too_long(&format!("line {number}"), bytes_max));
                     return Some(Item { label: Label::Line { number, text }, content });
                 }
                 Err(error) => {
@@ -289,14 +322,16 @@ fn lines(mut stdin: impl BufRead, skip_blank: bool) -> impl Iterator<Item = Item
     })
 }
 
-/// A line that was skipped.
+/// A line that is not taken. Its rest is still to be skipped, if it has one.
 #[derive(Debug, PartialEq, Eq)]
-struct TooLong;
+struct TooLong {
+    has_rest: bool,
+}
 
 fn next_line(stdin: &mut impl BufRead, bytes_max: usize) -> io::Result<Option<Result<Vec<u8>, TooLong>>> {
     let mut line = Vec::new();
     // Two bytes more: the line's end does not count.
-    stdin.by_ref().take(bytes_max as u64 + 2).read_until(b'\n', &mut line)?;
+    stdin.by_ref().take((bytes_max as u64).saturating_add(2)).read_until(b'\n', &mut line)?;
     if line.is_empty() {
         return Ok(None);
     }
@@ -310,20 +345,26 @@ fn next_line(stdin: &mut impl BufRead, bytes_max: usize) -> io::Result<Option<Re
     if line.len() <= bytes_max {
         return Ok(Some(Ok(line)));
     }
-    if !ended {
-        skip_line(stdin)?;
-    }
-    Ok(Some(Err(TooLong)))
+    Ok(Some(Err(TooLong { has_rest: !ended })))
 }
 
-fn skip_line(stdin: &mut impl BufRead) -> io::Result<()> {
+/// Reads on to the end of the line; `tell` is told once, where that takes long.
+fn skip_line(stdin: &mut impl BufRead, tell: impl Fn(u64)) -> io::Result<()> {
+    let began = Instant::now();
+    let mut is_told = false;
+    let mut skipped = 0;
     loop {
+        if !is_told && began.elapsed() > SKIPPED_IN_SILENCE {
+            is_told = true;
+            tell(skipped);
+        }
         let buffer = stdin.fill_buf()?;
         let (len, ended) = match buffer.iter().position(|&byte| byte == b'\n') {
             Some(place) => (place + 1, true),
             None => (buffer.len(), buffer.is_empty()),
         };
         stdin.consume(len);
+        skipped += len as u64;
         if ended {
             return Ok(());
         }
@@ -363,9 +404,33 @@ mod tests {
     use super::*;
 
     fn read(text: &str, skip_blank: bool) -> Vec<(String, Vec<u8>)> {
-        lines(text.as_bytes(), skip_blank)
-            .map(|item| (item.label.to_string(), item.content.and_then(Content::read).expect("a line")))
+        lines(text.as_bytes(), skip_blank, 100, |_| {})
+            .map(|item| (item.label.to_string(), item.content.and_then(|it| it.read(100)).expect("a line")))
             .collect()
+    }
+
+    /// Gives lines until one that does not end: whoever reads on is told to go away.
+    struct Endless<'a>(&'a [u8]);
+
+    impl io::Read for Endless<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(into)? {
+                0 => Err(io::Error::other("nobody was to read on")),
+                read => Ok(read),
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_an_error_before_its_end_is_there() {
+        let source = Endless(b"abc\nabcdefgh");
+        let mut lines = lines(io::BufReader::with_capacity(2, source), false, 3, |_| {});
+        assert!(lines.next().expect("a line").content.is_ok());
+        let refused = lines.next().expect("a line").content.expect_err("too long").to_string();
+        assert_eq!(refused, "line 2 is longer than 3 bytes: raise --input-limit");
+        let after = lines.next().expect("the error").content.expect_err("it is read on").to_string();
+        assert!(after.contains("nobody was to read on"), "{after}");
+        assert!(lines.next().is_none());
     }
 
     #[test]
@@ -384,13 +449,11 @@ mod tests {
 
     #[test]
     fn a_line_that_is_too_long_is_skipped_and_the_next_one_read() {
-        let mut stdin = io::BufReader::with_capacity(3, &b"abcdefghij\nabc\r\nabcd\nabc"[..]);
-        let mut next = || next_line(&mut stdin, 3).expect("reads");
-        assert_eq!(next(), Some(Err(TooLong)));
-        assert_eq!(next(), Some(Ok(b"abc".to_vec())));
-        assert_eq!(next(), Some(Err(TooLong)));
-        assert_eq!(next(), Some(Ok(b"abc".to_vec())));
-        assert_eq!(next(), None);
+        let stdin = io::BufReader::with_capacity(3, &b"abcdefghij\nabc\r\nabcd\nabc"[..]);
+        let items = lines(stdin, false, 3, |_| {});
+        let found: Vec<_> = items.map(|item| item.content.and_then(|it| it.read(3)).ok()).collect();
+        let abc = Some(b"abc".to_vec());
+        assert_eq!(found, [None, abc.clone(), None, abc]);
     }
 
     #[test]
@@ -426,7 +489,7 @@ mod tests {
             std::fs::write(folder.join("a.txt"), text).expect("writes");
         }
         let find = || Files::find(std::slice::from_ref(&root), &HostFiles::default(), &[]).expect("reads");
-        let read = |files: Files| files.items().map(|item| item.content.and_then(Content::read)).next();
+        let read = |files: Files| files.items().map(|item| item.content.and_then(|it| it.read(100))).next();
         assert_eq!(read(find()).expect("one").expect("reads"), b"one");
         let found = find();
         std::fs::rename(&root, folder.path().join("away")).expect("moves");

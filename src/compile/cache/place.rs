@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 
 use rustix::fs::{FileType, Mode, OFlags};
 
@@ -121,5 +122,5 @@ fn try_open(dir: &Path, files: &HostFiles, bytes_max: u64) -> Result<Cache, Open
     // A directory that cannot be read is reported now, and not with each entry.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     rustix::fs::openat(&folder, ".", flags, Mode::empty())?;
-    Ok(Cache { dir: folder, bytes_max })
+    Ok(Cache { dir: folder, bytes_max, looks: AtomicUsize::new(0) })
 }

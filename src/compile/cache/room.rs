@@ -22,6 +22,11 @@ const NEW: &str = "new";
 /// A new file may be taken for a leftover, before it is locked, this many times.
 const TRIES_MAX: usize = 8;
 
+/// In a cache of more files than this their sizes are looked at only one time of [`TENDED_IN_FULL`] that it is tended:
+/// to ask for each takes a microsecond.
+const FEW_FILES: usize = 1_000;
+const TENDED_IN_FULL: u8 = 16;
+
 /// The size of a block as stat(2) counts.
 const BLOCK_BYTES: u64 = 512;
 
@@ -55,10 +60,28 @@ impl Cache {
         Err(io::Error::other("others take away what is being written"))
     }
 
+    /// Looks after a cache that nothing is stored in: removes leftovers, and entries that are over the bound, which may be
+    /// lower than it was. Called when a pool opens the cache, and now and then while it is used.
+    pub(crate) fn tend(&self) {
+        let names: Vec<_> =
+            self.dir.entries().unwrap_or_default().into_iter().map(|entry| entry.name).collect();
+        self.sweep(&names);
+        let are_few = names.iter().filter(|name| is_counted(name)).count() <= FEW_FILES;
+        let mut random = [0];
+        if are_few || (getrandom::fill(&mut random).is_ok() && random[0].is_multiple_of(TENDED_IN_FULL)) {
+            self.shrink(0);
+        }
+    }
+
     /// Removes leftovers, then the least recently used entries until there is room for `wanted` more bytes.
     /// Returns whether there is.
     pub(super) fn make_room(&self, wanted: u64) -> bool {
-        self.sweep();
+        let entries = self.dir.entries().unwrap_or_default();
+        self.sweep(&entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>());
+        self.shrink(wanted)
+    }
+
+    fn shrink(&self, wanted: u64) -> bool {
         let Some(room) = self.bytes_max.checked_sub(wanted) else { return false };
         let mut kept = self.files();
         let mut bytes: u64 = kept.iter().map(|file| file.bytes).sum();
@@ -95,12 +118,12 @@ impl Cache {
         kept.collect()
     }
 
-    fn sweep(&self) {
-        for entry in self.dir.entries().unwrap_or_default() {
-            if is_directory_aside(&entry.name) {
-                let _ = self.dir.remove_folder(&entry.name);
-            } else if is_new(&entry.name) {
-                self.sweep_one(&entry.name);
+    fn sweep(&self, names: &[OsString]) {
+        for name in names {
+            if is_directory_aside(name) {
+                let _ = self.dir.remove_folder(name);
+            } else if is_new(name) {
+                self.sweep_one(name);
             }
         }
     }
@@ -207,6 +230,30 @@ mod tests {
         drop((_file, held));
         store(&cache, 1);
         assert_eq!(hidden(), [""; 0]);
+    }
+
+    #[test]
+    fn a_cache_is_tended_without_a_store() {
+        let (dir, cache) = cache(1 << 20);
+        for number in 0..4 {
+            store(&cache, number);
+            age(&dir, number, 100 - number);
+        }
+        let left = dir.path().join(".0123456789abcdef0123456789abcdef.new");
+        let is_there = || [0, 1, 2, 3].map(|number| dir.path().join(key(number).file_name()).exists());
+        std::fs::write(&left, "half").expect("writes");
+        cache.tend();
+        assert_eq!((left.exists(), is_there()), (false, [true; 4]));
+        let reopened = Cache::open(dir.path(), &HostFiles::default(), 2 * 16_384);
+        let reopened = reopened.expect("is allowed").expect("opens");
+        reopened.tend();
+        assert_eq!(is_there(), [false, false, true, true], "the bound is lower now");
+        // It is looked after while it is only read.
+        std::fs::write(&left, "half").expect("writes");
+        for _ in 0..super::super::LOOKS_BETWEEN {
+            assert!(reopened.find(&key(3)).is_some());
+        }
+        assert!(!left.exists());
     }
 
     #[test]

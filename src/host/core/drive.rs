@@ -108,12 +108,15 @@ impl Core {
             Action::Begin { worker, task } => {
                 // The death of a worker that is gone reports the rest.
                 let link = link(state, &worker);
-                let computed = || link.as_ref().and_then(|link| link.computed()).unwrap_or_default();
+                let computed = || link.as_ref().and_then(|link| link.computed());
                 let pid = link.as_ref().map(|link| link.pid);
-                let pid = pid.or_else(|| Some(state.deaths.get(&worker)?.0.pid))?;
+                let pid = pid.or_else(|| Some(state.deaths.get(&worker)?.death.pid))?;
+                let computed = state.is_worth_measuring(task).then(computed).flatten();
                 let record = state.records.get_mut(&task)?;
                 record.began = Some(now);
-                record.cpu.iter_mut().for_each(|cpu| cpu.hand(computed()));
+                record.last_attempt = None;
+                record.computed_before = computed;
+                record.cpu.iter_mut().for_each(|cpu| cpu.hand(computed.unwrap_or_default()));
                 record.attempts += 1;
                 record.worker_pid = Some(pid);
                 record.cell.set_dispatched();
@@ -149,6 +152,16 @@ impl Core {
                     }
                     *answered = None;
                     return None;
+                }
+                let measured = state.records.get(&task).map(|record| match answered {
+                    Some(answered) => {
+                        let cost = &answered.cost;
+                        (Duration::from_nanos(cost.run_ns), Some(Duration::from_nanos(cost.cpu_ns)))
+                    }
+                    None => state.measured(record, now),
+                });
+                if let Some(record) = state.records.get_mut(&task) {
+                    record.last_attempt = measured;
                 }
                 state.tally.retries += 1;
                 state.observers.tell(now, || EventKind::TaskRetried { task, outcome });
@@ -219,7 +232,10 @@ impl Core {
             }
             Action::Break { worker, in_flight } => {
                 let ended = state.deaths.get(&worker).cloned();
-                let (mut death, domain) = ended.unwrap_or_else(|| (unknown_death(Phase::Idle), None));
+                let (mut death, domain) = match ended {
+                    Some(ended) => (ended.death, ended.domain),
+                    None => (unknown_death(Phase::Idle), None),
+                };
                 if !in_flight.is_empty() {
                     death.phase = Phase::Running;
                 }

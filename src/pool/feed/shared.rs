@@ -292,7 +292,7 @@ impl<C: Callable, I> Shared<C, I> {
         };
         match waited {
             Waited::Room => self.account.items_free().saturating_sub(gathered),
-            Waited::Closed => 0,
+            Waited::Closed | Waited::Never => 0,
             Waited::Late => {
                 self.end(End::Late);
                 0
@@ -412,7 +412,7 @@ impl<C: Callable, I> Shared<C, I> {
         by: By,
         deadline: Option<Instant>,
     ) -> Result<Submitted<C::Output>, Box<Parcel>> {
-        let need = Need {
+        let mut need = Need {
             items: parcel.count,
             bytes: parcel.request.as_ref().map_or(0, |request| request.bytes_max()),
         };
@@ -420,8 +420,15 @@ impl<C: Callable, I> Shared<C, I> {
             if let Some(charge) = parcel.charge.take().or_else(|| self.account.try_take(need)) {
                 break charge;
             }
+            if !self.account.can_have_room(need) {
+                let task = self.task.target().name.to_string();
+                let (bytes, max) = (std::mem::take(&mut need.bytes), self.account.bytes_max());
+                parcel.request = Err(SubmitError::NoRoomInMap { task, bytes, max });
+                continue;
+            }
             match if by == By::Passing { Waited::Closed } else { self.account.wait(need, deadline) } {
-                Waited::Room => {}
+                // The bound may have been lowered meanwhile.
+                Waited::Room | Waited::Never => {}
                 Waited::Closed => return Err(parcel),
                 Waited::Late => {
                     self.end(End::Late);
@@ -451,7 +458,7 @@ impl<C: Callable, I> Shared<C, I> {
                 By::Passing => Waited::Closed,
             };
             match waited {
-                Waited::Room => given = (parcel, charge),
+                Waited::Room | Waited::Never => given = (parcel, charge),
                 Waited::Late | Waited::Closed => {
                     if waited == Waited::Late {
                         self.end(End::Late);

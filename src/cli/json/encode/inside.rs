@@ -229,6 +229,31 @@ impl<'a> Encoder<'a> {
         entries.len()
     }
 
+    /// Reads the content of an `Option` that may be `null` itself.
+    pub(super) fn some<'de, A: MapAccess<'de>>(
+        &mut self,
+        want: Want<'a>,
+        of: &'a Node,
+        mut entries: A,
+    ) -> Result<(), A::Error> {
+        let expected = super::expected(self.schema, want);
+        match entries.next_key::<String>()? {
+            Some(key) if key == "Some" => {}
+            Some(key) => {
+                let found = format!("an object with `{}`", truncated(&key, SHOWN_BYTES_MAX));
+                return Err(self.mismatch(&expected, &found));
+            }
+            None => return Err(self.mismatch(&expected, "an empty object")),
+        }
+        self.path.push(Step::Name("Some"));
+        entries.next_value_seed(self.read(Want::Value(of)))?;
+        self.path.pop();
+        match entries.next_key::<IgnoredAny>()? {
+            None => Ok(()),
+            Some(_) => Err(self.mismatch(&expected, "an object with more than that")),
+        }
+    }
+
     pub(super) fn variant<'de, A: MapAccess<'de>>(
         &mut self,
         want: Want<'a>,

@@ -24,6 +24,7 @@ pub(super) fn expected(schema: &Schema, want: Want<'_>) -> String {
         Want::RawBytes => return BYTES.into(),
         Want::Tuple(types) => return format!("an array of {} values", types.len()),
         Want::Fields(variant, _) => return format!("an object for the variant {variant}"),
+        Want::Some(_) => return "null, or {\"Some\": …} for an Option that holds one".into(),
         Want::Pair(..) => return "a pair [key, value]".into(),
     };
     match node {
