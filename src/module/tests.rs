@@ -1,4 +1,5 @@
 use super::*;
+use crate::limits;
 
 fn description() -> ModuleDescription {
     samples::of_tasks(vec![samples::task("count", &["upto"], Schema::of::<u64>(), Schema::of::<u64>())])
