@@ -65,7 +65,7 @@ impl Held {
         has_places && self.charged.bytes.saturating_add(need.bytes) <= self.max.bytes
     }
 
-    /// Whether there can be room for it at all, once nothing else is charged.
+    /// There can be room for it, once nothing else is charged.
     fn can_have_room(&self, need: Need) -> bool {
         need.bytes <= self.max.bytes
     }

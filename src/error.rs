@@ -274,9 +274,9 @@ pub enum SubmitError {
     NoRoomInMap {
         /// The task.
         task: String,
-        /// What both need.
+        /// Both need so many.
         bytes: u64,
-        /// What the map may hold.
+        /// The map may hold so many.
         max: u64,
     },
     /// `shutdown`, `terminate` or `kill` was called.

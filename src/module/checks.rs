@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{Codec, ModuleDescription, TaskDescription};
 use crate::limits::{SCHEMA_NODES_MAX, TASK_DOC_BYTES_MAX, TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use crate::schema::{Node, SchemaError, check_distinct};
-use crate::text::is_blank;
+use crate::text::{Name, is_blank};
 
 /// A task is refused for one of these.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +17,7 @@ pub(crate) enum TaskDefect {
     Blank,
     #[error("of its arguments, {0}")]
     Arguments(SchemaError),
-    #[error("it names {names} arguments, and its input is {input}")]
+    #[error("it names {names} arguments, and its input is {}", Name(input))]
     ArgumentCount { names: usize, input: String },
     #[error("its types are malformed: {0}")]
     Types(SchemaError),

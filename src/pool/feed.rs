@@ -25,6 +25,7 @@ use std::fmt;
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::task::Wake;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;

@@ -6,13 +6,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Wake, Waker};
+use std::task::Waker;
 use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 
-use super::{Plan, is_over};
+use super::{Knock, Plan, is_over};
 use crate::account::{Account, Charge, Need, Waited};
 use crate::error::SubmitError;
 use crate::future::TaskFuture;
@@ -498,15 +498,6 @@ impl<C: Callable, I> Shared<C, I> {
                 (error, _) => Given::Submitted(Submitted::refused(error, count, charge)),
             },
         }
-    }
-}
-
-/// Tells the map's thread that the pool's queue may have room.
-struct Knock(Arc<Account>);
-
-impl Wake for Knock {
-    fn wake(self: Arc<Self>) {
-        self.0.knock();
     }
 }
 
