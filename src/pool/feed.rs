@@ -87,6 +87,15 @@ fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| deadline <= Instant::now())
 }
 
+/// Tells the map's thread that there may be room in the pool's queue.
+struct Knock(Arc<Account>);
+
+impl Wake for Knock {
+    fn wake(self: Arc<Self>) {
+        self.0.knock();
+    }
+}
+
 /// A function that starts the thread which pulls for a map.
 pub(super) type Start<C, I> = fn(&Arc<Shared<C, I>>) -> io::Result<()>;
 
