@@ -87,7 +87,7 @@ fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| deadline <= Instant::now())
 }
 
-/// Tells the map's thread that there may be room in the pool's queue.
+/// Tells the map's thread that the pool's queue may have room.
 struct Knock(Arc<Account>);
 
 impl Wake for Knock {
