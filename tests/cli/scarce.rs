@@ -1,5 +1,6 @@
 //! Runs the command where the system gives it few descriptors.
 
+use std::collections::HashSet;
 use std::process::Command;
 
 use crate::harness::{Ended, cache, end_with, prebuilt};
@@ -47,5 +48,29 @@ fn too_few_descriptors_to_begin_with_are_an_error_that_names_the_limit() {
         // The cache, the compiler and the error may each say it, but it is not said for each input.
         let said = ended.stderr.lines().filter(|line| line.contains("ulimit -n")).count();
         assert!((1..=4).contains(&said), "{limit}: {}", ended.stderr);
+    }
+}
+
+/// Workers that could hold no second module were replaced after each task.
+#[test]
+fn with_few_descriptors_workers_stay_or_the_error_names_the_limit() {
+    for limit in (16..=64).step_by(4) {
+        let inputs = "100\n".repeat(INPUTS);
+        let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+        let mut command = Command::new("/bin/sh");
+        command
+            .env_clear()
+            .args(["-c", &script, env!("CARGO_BIN_EXE_wasmpool"), "map"])
+            .arg(prebuilt("echo"));
+        command.args(["spin", "--lines", "--report", "--workers", "4", "--cache-dir"]).arg(cache());
+        let ended = end_with(&mut command, inputs);
+        if ended.code == 5 && limit < 20 {
+            ended.says("ulimit -n");
+            continue;
+        }
+        let lines = ended.expect(0).json_lines();
+        let pids: HashSet<_> =
+            lines.iter().filter_map(|line| line["report"]["worker_pid"].as_u64()).collect();
+        assert!((1..=4).contains(&pids.len()), "{limit}: {} workers for {INPUTS} tasks", pids.len());
     }
 }
