@@ -250,7 +250,9 @@ fn what_is_written_is_held_as_it_came_and_within_the_bound() {
             true => std::fs::metadata(folder.path().join("out/1.json")).expect("is there").len(),
             false => printed / 2,
         };
-        assert!(len > 192 * MIB, "{len} bytes");
+        // Raw, its first bytes are no UTF-8, so that it becomes base64.
+        let at_least = if is_typed { 192 * MIB } else { 42 * MIB };
+        assert!(len > at_least, "{len} bytes");
         assert!(peak < 80 * MIB, "{args:?}: {peak} bytes where 36 MiB may be held");
     }
 }
