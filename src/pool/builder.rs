@@ -265,11 +265,10 @@ impl PoolBuilder {
     }
 
     /// Most bytes that one [`map`](crate::Pool::map) holds in this process: inputs that are under way, the largest results
-    /// that may come of them, and results that wait to be taken. An input is submitted only when its largest result has
-    /// room, so a bound of a few times the tasks' [output limit](crate::TaskOptions::output_bytes_max) has few run at a
-    /// time; and one that an input and its largest result never fit into is that input's error,
-    /// [`SubmitError::NoRoomInMap`](crate::SubmitError::NoRoomInMap). Default: 1 GiB, or twice what all workers may return at once, if that is more;
-    /// [`MAP_BYTES_MAX`](crate::limits::MAP_BYTES_MAX) says what is counted.
+    /// that may come of them, and results that wait to be taken. An input is submitted only when its largest result
+    /// ([`output_bytes_max`](crate::TaskOptions::output_bytes_max)) has room; one that never has is refused as
+    /// [`SubmitError::NoRoomInMap`](crate::SubmitError::NoRoomInMap). Default: 1 GiB, or twice what all workers may
+    /// return at once, if that is more; [`MAP_BYTES_MAX`](crate::limits::MAP_BYTES_MAX) says what is counted.
     pub fn map_bytes_max(mut self, bytes: u64) -> Self {
         self.settings.map_bytes_max = Some(bytes);
         self
@@ -582,8 +581,7 @@ impl PoolBuilder {
                 })?
             }
         };
-        cache.iter().for_each(Cache::tend);
-        Ok(cache)
+        Ok(cache.inspect(Cache::tend))
     }
 }
 
