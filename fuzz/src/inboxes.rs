@@ -16,6 +16,10 @@ impl Inbound for Pieces<'_> {
         if self.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
+    fn wait_or_call(&mut self) -> io::Result<()> {
+        self.wait()
+    }
+
     fn has_more(&self) -> bool {
         !self.is_empty()
     }
