@@ -54,6 +54,8 @@ fn too_few_descriptors_to_begin_with_are_an_error_that_names_the_limit() {
 /// Workers that could hold no second module were replaced after each task.
 #[test]
 fn with_few_descriptors_workers_stay_or_the_error_names_the_limit() {
+    // The module is in the cache then: a compiler has its own test.
+    map_within("true").expect(0);
     for limit in (16..=64).step_by(4) {
         let inputs = "100\n".repeat(INPUTS);
         let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
@@ -64,7 +66,7 @@ fn with_few_descriptors_workers_stay_or_the_error_names_the_limit() {
             .arg(prebuilt("echo"));
         command.args(["spin", "--lines", "--report", "--workers", "4", "--cache-dir"]).arg(cache());
         let ended = end_with(&mut command, inputs);
-        if ended.code == 5 && limit < 20 {
+        if ended.code == 5 && limit < 24 {
             ended.says("ulimit -n");
             continue;
         }
