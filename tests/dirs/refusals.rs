@@ -45,7 +45,7 @@ fn what_the_workers_user_may_not_read_or_write_is_refused() {
     set(0o777);
     pool(DirAccess::ReadWrite).build().expect("can be written");
     if is_root {
-        for words in ["user 65534", "worker_identity", "write"] {
+        for words in ["user 65534", "change its owner", "write"] {
             assert!(message.contains(words), "{message}");
         }
         // Its own user and group count, and root's rights where workers stay root.
