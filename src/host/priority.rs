@@ -28,6 +28,9 @@ use crate::limits::{
 /// A compiler that steps back, or would, asks this often whether tasks compute.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
+/// A compiler near its allowance is looked at this soon: each of its threads exceeds it by as much.
+const LOOK_NEAR: Duration = Duration::from_millis(4);
+
 /// A compiler that steps back runs for this long at a time.
 const RUN: Duration = Duration::from_millis(10);
 
@@ -140,7 +143,7 @@ impl<'a> Pace<'a> {
         };
         if used < allowance {
             self.run();
-            return ((allowance - used) / threads.max(1)).max(LOOK_AGAIN);
+            return ((allowance - used) / threads.max(1)).max(LOOK_NEAR);
         }
         if !tasks_compute(now) {
             self.run();

@@ -99,6 +99,8 @@ struct Ward {
     /// Cleared at the end of that stream, which would poll as readable for ever.
     stderr_open: bool,
     ready: bool,
+    /// The CPU time that the process had used when its memory was looked at.
+    looked_at: Option<Duration>,
     /// Cleared at the end of the control stream, which would poll as readable for ever.
     control_open: bool,
 }
@@ -120,7 +122,7 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
         if watches && !(wards.is_empty() && compilers.is_empty()) {
             let is_busy = core.unresolved() > 0 || !compilers.is_empty();
             if looks.are_due(is_busy) {
-                look_at_memory(core, &wards, &compilers);
+                look_at_memory(core, &mut wards, &compilers);
             }
             let left = looks.left(is_busy);
             timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
@@ -193,9 +195,16 @@ struct Watched {
 }
 
 /// Kills each process that holds more memory than it may, however it got it.
-fn look_at_memory(core: &Core, wards: &[Ward], compilers: &[Watched]) {
+fn look_at_memory(core: &Core, wards: &mut [Ward], compilers: &[Watched]) {
     let limit_bytes = core.settings.sandbox.memory_bytes_max;
     for ward in wards {
+        // A process that has not computed since holds no more than it did, and an idle pool costs nothing. The clock is
+        // read before the look: what is filled in between shows at the next one.
+        let computed = ward.link.clock.read();
+        if computed.is_some() && computed == ward.looked_at {
+            continue;
+        }
+        ward.looked_at = computed;
         if let Some(seen_bytes) = resident::excess(ward.link.pid, limit_bytes) {
             ward.link.kill_for(DeathCause::MemoryExceeded { limit_bytes, seen_bytes });
         }
@@ -349,6 +358,7 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &C
         group,
         stderr_open: true,
         ready: false,
+        looked_at: None,
         control_open: true,
     })
 }
