@@ -331,7 +331,7 @@ fn no_error_names_a_path_of_rust() {
                 let parts: Vec<_> = word.split("::").collect();
                 let is_name =
                     |part: &&str| part.chars().all(|c| c.is_alphanumeric() || "_{}`()'!,.;".contains(c));
-                parts.len() > 1 && parts.iter().all(|part| is_name(part)) && !parts[0].is_empty()
+                parts.len() > 1 && parts.iter().all(is_name) && !parts[0].is_empty()
             };
             // A target of events is one word by itself.
             let is_sentence = text.contains(' ');

@@ -41,7 +41,10 @@ pub(crate) enum OpenError {
     SeveralNames,
     #[error("it was moved or replaced while it was opened")]
     Replaced,
-    #[error("it belongs to another user, in a folder that is open to all: name another")]
+    /// A step up would not have led to where the path came from.
+    #[error("the folder {} was moved while the path led through it", Name(.0.to_string_lossy()))]
+    Moved(PathBuf),
+    #[error("it belongs to another user, who may not be the one whose folder it is in: name another")]
     NotOurs,
     #[error("it is a pipe, and nobody has opened it to read")]
     NoReader,

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RawDir, R
 use rustix::io::Errno;
 
 use super::open::kind;
+use super::output::keep_mode;
 use super::writers::{TaskDirs, Writers, is_trusted};
 use super::{HostFiles, OpenError};
 
@@ -208,6 +209,26 @@ impl Folder {
     ) -> io::Result<()> {
         let (made, mut file) = self.make_new(suffix, 0o666)?;
         let written = write(&mut file).and_then(|()| self.rename(&made, name.as_ref()));
+        if written.is_err() {
+            let _ = self.remove_file(&made);
+        }
+        written
+    }
+
+    /// Writes a whole file for a user, to whom what is there counts: a file that this user may not write to is not replaced,
+    /// and the new file has its mode and its owner.
+    pub(crate) fn replace_by(
+        &self,
+        name: impl AsRef<OsStr>,
+        suffix: &str,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let name = name.as_ref();
+        let before = self.before(name)?;
+        // Nobody else sees it before it has its mode.
+        let (made, mut file) = self.make_new(suffix, before.map_or(0o666, |_| 0o600))?;
+        let kept = before.map_or(Ok(()), |before| keep_mode(&file, &before));
+        let written = kept.and_then(|()| write(&mut file)).and_then(|()| self.rename(&made, name));
         if written.is_err() {
             let _ = self.remove_file(&made);
         }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -277,7 +277,24 @@ impl Folder {
         Ok(Output::new(file.into(), true))
     }
 
-    fn replace_regular(&self, name: &OsStr, looked: &Stat) -> Result<Output, OpenError> {
+    /// Returns the regular file of that name that is to be replaced, if its mode and owner are to be kept.
+    ///
+    /// # Errors
+    /// There is one, and this user may not write to it.
+    pub(super) fn before(&self, name: &OsStr) -> io::Result<Option<Stat>> {
+        match self.look(name)? {
+            Some(stat) if kind_of(&stat) == FileType::RegularFile => match self.kept(name, stat) {
+                // Other files of the folder may be written.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    Err(io::Error::other("this user may not write to the file that it would replace"))
+                }
+                kept => kept,
+            },
+            _ => Ok(None),
+        }
+    }
+
+    fn kept(&self, name: &OsStr, looked: Stat) -> io::Result<Option<Stat>> {
         // To replace it takes the folder's permission only; but who may not write to a file is not to empty it.
         rustix::fs::accessat(self, name, Access::WRITE_OK, AtFlags::EACCESS)?;
         let is_believed = match self.writers() {
@@ -286,7 +303,28 @@ impl Folder {
             Writers::AnyoneAdds => is_trusted(looked.st_uid),
             Writers::Anyone | Writers::Tasks => false,
         };
-        match self.make_named(name, is_believed.then_some(looked)) {
+        Ok(is_believed.then_some(looked))
+    }
+
+    /// As [`append`](Self::append), where a file begins anew: one that is empty gets the mode and the owner of the one
+    /// before it.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub(crate) fn append_after(&self, name: &OsStr, before: &File) -> Result<Output, OpenError> {
+        let before = rustix::fs::fstat(before)?;
+        let output = self.append(name)?;
+        let file = output.file.file();
+        let stat = rustix::fs::fstat(file)?;
+        if stat.st_size == 0 && Identity::of(&stat) != Identity::of(&before) {
+            keep_mode(file, &before)?;
+        }
+        Ok(output)
+    }
+
+    fn replace_regular(&self, name: &OsStr, looked: &Stat) -> Result<Output, OpenError> {
+        let kept = self.kept(name, *looked)?;
+        match self.make_named(name, kept.as_ref()) {
             // A file can be writable although its folder is not, or be a mount point that cannot be replaced.
             Err(OpenError::System(error)) if self.writers() == Writers::Nobody => {
                 match self.append_existing(name, looked) {
@@ -304,7 +342,7 @@ impl Folder {
 }
 
 /// Gives a new file the owner, as far as that is possible, and the mode of the one that it replaces.
-fn keep_mode(file: &File, before: &Stat) -> std::io::Result<()> {
+pub(super) fn keep_mode(file: &File, before: &Stat) -> io::Result<()> {
     let made = rustix::fs::fstat(file)?;
     let (uid, gid) = (Uid::from_raw(before.st_uid), Gid::from_raw(before.st_gid));
     let has_owner = made.st_uid == before.st_uid || rustix::fs::fchown(file, Some(uid), None).is_ok();

@@ -50,19 +50,27 @@ pub(super) fn in_folder(folder: &Folder, name: &OsStr) -> Option<RawFd> {
 
 /// One more descriptor of the same open file, to read from it.
 pub(super) fn to_read(number: RawFd) -> Result<OwnedFd, OpenError> {
+    check_given(number)?;
     duplicated(number, OFlags::WRONLY, "written")
 }
 
-/// The same, to write to it. What this process has opened for itself is nobody's to name: whatever it was started with
-/// outlives an `exec`, and what it opens does not.
+/// The same, to write to it.
 pub(super) fn to_write(number: RawFd) -> Result<OwnedFd, OpenError> {
-    let descriptor = duplicated(number, OFlags::RDONLY, "read")?;
-    // SAFETY: it was open a moment ago; and to ask a number for its flags touches nothing, whether it is open or not.
-    let flags = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) })?;
-    if flags.contains(FdFlags::CLOEXEC) && !STANDARD.contains(&number) {
-        return Err(OpenError::NoDescriptor(number));
+    check_given(number)?;
+    duplicated(number, OFlags::RDONLY, "read")
+}
+
+/// What this process has opened for itself is nobody's to name: whatever it was started with outlives an `exec`, and
+/// what it opens does not.
+fn check_given(number: RawFd) -> Result<(), OpenError> {
+    if STANDARD.contains(&number) {
+        return Ok(());
     }
-    Ok(descriptor)
+    // The number is open, then, or names nothing.
+    copied(number)?;
+    // SAFETY: to ask a number for its flags touches nothing, whether it is open or not.
+    let flags = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) })?;
+    if flags.contains(FdFlags::CLOEXEC) { Err(OpenError::NoDescriptor(number)) } else { Ok(()) }
 }
 
 /// One more descriptor of the same open file, whatever can be done with it.

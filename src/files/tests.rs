@@ -183,6 +183,8 @@ fn what_somebody_names_may_be_their_own_link_pipe_or_device() {
     assert_eq!(text(files.read(&place.path("hard"))), "input");
     assert_eq!(text(files.read(Path::new("/dev/null"))), "");
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    // A shell gives a descriptor that is not closed when another program is executed.
+    let reader = rustix::io::dup(reader).expect("has another number");
     let substituted = format!("/dev/fd/{}", reader.as_raw_fd());
     writer.write_all(b"piped").expect("writes");
     drop(writer);
@@ -346,17 +348,19 @@ fn a_name_of_an_own_descriptor_means_the_descriptor_itself() {
     let by_name = format!("/dev/fd/{}", source.as_raw_fd());
     assert!(matches!(files.append(Path::new(&by_name), "a test"), Err(OpenError::WrongWay(..))));
     assert_eq!(text(files.read(Path::new(&by_name))), "two one two one two ");
-    // What this process has opened for itself is not written to, and what is closed is not there.
+    // What this process has opened for itself is neither written to nor read, and what is closed is not there.
     let own = File::create(place.path("own")).expect("makes");
     for number in [own.as_raw_fd(), 1 << 20] {
         let path = PathBuf::from(format!("/dev/fd/{number}"));
         assert!(matches!(files.replace(&path, "a test"), Err(OpenError::NoDescriptor(_))), "{number}");
+        assert!(matches!(files.read(&path), Err(OpenError::NoDescriptor(_))), "{number}");
     }
 }
 
 #[test]
 fn what_would_block_is_waited_for_under_a_descriptors_name_too() {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let reader = rustix::io::dup(reader).expect("has another number");
     rustix::io::ioctl_fionbio(&reader, true).expect("it is a pipe");
     let path = format!("/dev/fd/{}", reader.as_raw_fd());
     let read = std::thread::spawn(move || text(HostFiles::default().read(Path::new(&path))));

@@ -9,7 +9,7 @@ use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat};
 use rustix::io::Errno;
 
 use super::writers::{Writers, is_trusted};
-use super::{Folder, HostFiles, OpenError, own};
+use super::{Folder, HostFiles, Identity, OpenError, own};
 
 /// This many links are followed at most, as in the kernel.
 const LINKS_MAX: usize = 40;
@@ -31,6 +31,8 @@ pub(super) struct Walk<'a> {
     need: Need,
     /// The walk has reached this folder.
     pub(super) folder: Folder,
+    /// The folders above it through which the walk came, the nearest last. A step up must lead to the same folder.
+    above: Vec<Identity>,
     /// These components are left, the next one last.
     rest: Vec<OsString>,
     /// The path can only be a folder's: it ends with a slash, or with a slash and a dot.
@@ -56,6 +58,7 @@ impl<'a> Walk<'a> {
             files,
             need,
             folder,
+            above: Vec::new(),
             rest: Vec::new(),
             is_folders: text.ends_with(b"/") || text.ends_with(b"/."),
             links_left: LINKS_MAX,
@@ -116,8 +119,7 @@ impl<'a> Walk<'a> {
     fn step(&mut self) -> Result<(), OpenError> {
         let Some(name) = self.rest.pop() else { return Ok(()) };
         if name == ".." {
-            let above = rustix::fs::openat(&self.folder, "..", FOLDER, Mode::empty())?;
-            return self.enter(above, &name);
+            return self.step_up(&name);
         }
         let open =
             |folder: &Folder| rustix::fs::openat(folder, &name, FOLDER | OFlags::NOFOLLOW, Mode::empty());
@@ -132,10 +134,28 @@ impl<'a> Walk<'a> {
             (opened, _) => opened,
         };
         match opened {
-            Ok(folder) => self.enter(folder, &name),
+            Ok(folder) => self.step_down(folder, &name),
             Err(Errno::NOTDIR | Errno::LOOP) => self.follow(&name),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn step_down(&mut self, folder: OwnedFd, name: &OsStr) -> Result<(), OpenError> {
+        let above = Identity::of_open(&self.folder)?;
+        self.enter(folder, name)?;
+        self.above.push(above);
+        Ok(())
+    }
+
+    /// Whoever may rename the folder meanwhile decides what is above it: a task could lead the way out of its directory.
+    fn step_up(&mut self, name: &OsStr) -> Result<(), OpenError> {
+        let folder = rustix::fs::openat(&self.folder, "..", FOLDER, Mode::empty())?;
+        if let Some(came_from) = self.above.pop()
+            && came_from != Identity::of_open(&folder)?
+        {
+            return Err(OpenError::Moved(self.folder.shown()));
+        }
+        self.enter(folder, name)
     }
 
     fn enter(&mut self, folder: OwnedFd, name: &OsStr) -> Result<(), OpenError> {
@@ -155,6 +175,7 @@ impl<'a> Walk<'a> {
         self.links_left = self.links_left.checked_sub(1).ok_or(Errno::LOOP)?;
         if self.is_in_proc() {
             let folder = rustix::fs::openat(&self.folder, name, FOLDER, Mode::empty())?;
+            self.above.clear();
             return self.enter(folder, name);
         }
         if !self.may_follow(&stat) {
@@ -187,6 +208,7 @@ impl<'a> Walk<'a> {
         if path.is_absolute() {
             let root = rustix::fs::open("/", FOLDER, Mode::empty())?;
             self.folder = enter(self.files, self.need, root, PathBuf::from("/"))?;
+            self.above.clear();
         }
         self.rest.extend(path.components().rev().filter_map(|component| match component {
             Component::Normal(name) => Some(name.to_os_string()),

@@ -5,13 +5,18 @@
 //! the user. So a link that leads out of the directory is an escape in two steps, the second of which somebody else does
 //! by naming it.
 //!
-//! Why it is enough to refuse a `..` anywhere in the target, and a target that begins at the root: what is left is a
-//! series of names, which is looked up from the folder that holds the link, each in what the one before it led to. A
-//! name leads to what stands in its folder, or by another link to where that leads. If no link that tasks have made has
-//! a `..` or begins at the root, then by induction over the steps each of them leads to the same folder or to one
-//! beneath it, wherever the links stand by then: that they are renamed, given a second name, or moved with the folder
-//! that holds them (`path_rename`, `path_link`) changes where they begin and not their direction. A target such as
-//! `sub/../x` is refused as well: it stays inside of the directory only for as long as `sub` is no link.
+//! A target is refused if it begins at the root, has a `..` anywhere, or names nothing (`.`, `./.`). What is left is a
+//! series of names, one at least, which is looked up from the folder that holds the link, each in what the one before it
+//! led to. So by induction over the steps a link leads at least as deep beneath the directory as its own name stands: the
+//! folder that holds it is one step less deep, and each name in the target is one step down, or a link that leads at
+//! least as deep as its own name. That they are renamed, given a second name, or moved with the folder that holds them
+//! (`path_rename`, `path_link`) changes where they begin and not this. A target such as `sub/../x` is refused as well:
+//! it stays inside of the directory only for as long as `sub` is no link.
+//!
+//! It follows that a path leads nowhere beyond the directory if it has no more `..` than names before them, whoever wrote
+//! it: each name in it leads at least one step down. A link to `.` would lead less deep than its name stands, and what
+//! the user calls `d/link/../x` would be beside `d`; so would a link of the user's own that leads upwards *within* the
+//! directory, named by a path through such a link.
 //!
 //! Links that lead upwards and that the *user* has put into the directory are beyond this: they are the user's word.
 //! A task can point at them, and can move them with their folder; by themselves they cannot be moved or given a
@@ -64,9 +69,11 @@ pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a link to this target could lead out of the folder that holds it.
+/// Whether a link to this target could lead less deep than its own name stands, wherever that is.
 fn leads_out(target: &[u8]) -> bool {
-    target.starts_with(b"/") || target.split(|byte| *byte == b'/').any(|part| part == b"..")
+    let mut parts = target.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
+    let names_nothing = parts.clone().next().is_none();
+    target.starts_with(b"/") || names_nothing || parts.any(|part| part == b"..")
 }
 
 async fn symlink(mut caller: Caller<'_, TaskState>, arguments: SymlinkArguments) -> Result<i32> {
@@ -265,13 +272,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_with_a_step_up_or_from_the_root_leads_out() {
-        for target in
-            ["..", "../x", "a/..", "a/../b", "./../x", "a/b/../../..", "/", "/etc", "//x", "a//..//b"]
-        {
+    fn a_target_with_a_step_up_or_from_the_root_or_that_names_nothing_leads_out() {
+        for target in [
+            "..",
+            "../x",
+            "a/..",
+            "a/../b",
+            "./../x",
+            "a/b/../../..",
+            "/",
+            "/etc",
+            "//x",
+            "a//..//b",
+            "",
+            ".",
+            "./.",
+            "./",
+            ".//.",
+        ] {
             assert!(leads_out(target.as_bytes()), "{target}");
         }
-        for target in ["", ".", "a", "a/b", "...", "..a", "a..", "a/..b/c", "./a", "a/"] {
+        for target in ["a", "a/b", "...", "..a", "a..", "a/..b/c", "./a", "a/", "a/."] {
             assert!(!leads_out(target.as_bytes()), "{target}");
         }
     }

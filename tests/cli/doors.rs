@@ -287,6 +287,49 @@ fn what_is_replaced_keeps_its_mode_and_what_may_not_be_written_stays() {
 }
 
 #[test]
+fn an_output_that_replaces_another_keeps_its_mode_and_one_that_may_not_be_written_fails_its_input_only() {
+    for user in users() {
+        let home = Home::new(*user);
+        fs::create_dir(home.place.path("out")).expect("makes");
+        home.give("out");
+        for (name, mode) in [("out/1.json", 0o600), ("out/2.json", 0o444)] {
+            fs::write(home.place.path(name), "before").expect("writes");
+            fs::set_permissions(home.place.path(name), Permissions::from_mode(mode)).expect("has a mode");
+            home.give(name);
+        }
+        let mut command =
+            home.command(&["map", "primes", "count", "--lines", "--no-cache", "--output-dir", "out"]);
+        let ended = end_with(&mut command, "10\n10\n10\n");
+        let mode = |name: &str| fs::metadata(home.place.path(name)).expect("is there").mode() & 0o777;
+        assert_eq!((home.read("out/1.json").as_str(), mode("out/1.json")), ("4\n", 0o600));
+        assert_eq!(home.read("out/3.json"), "4\n");
+        assert_eq!(mode("out/2.json"), 0o444);
+        if user.is_some() || !is_root() {
+            ended.expect(4).says("may not write");
+            assert_eq!(home.read("out/2.json"), "before");
+        } else {
+            // Root may write to it.
+            ended.expect(0);
+            assert_eq!(home.read("out/2.json"), "4\n");
+        }
+    }
+}
+
+#[test]
+fn a_descriptor_that_the_command_opened_for_itself_is_nobodys_input() {
+    let home = Home::new(None);
+    for number in 3..16 {
+        let path = format!("/dev/fd/{number}");
+        let mut command = home.command(&["run", "word_count", "--no-cache", "--input-file", &path]);
+        // The test's own shell, or cargo, may have given it some.
+        if fs::metadata(format!("/proc/self/fd/{number}")).is_ok() {
+            continue;
+        }
+        end(&mut command).expect(2).says(&format!("was given no descriptor {number}"));
+    }
+}
+
+#[test]
 fn one_file_is_not_two_outputs_or_an_output_and_an_input() {
     let place = Place::new();
     fs::copy(prebuilt("primes"), place.path("primes.wasm")).expect("copies");

@@ -130,7 +130,7 @@ impl LogFile {
             Rotation::Size(_) if !named.is_current(self.file.file())? => {}
             Rotation::Size(_) => named.shift(self.kept)?,
         }
-        self.file = named.folder.append(&named.name)?.file;
+        self.file = named.folder.append_after(&named.name, self.file.file())?.file;
         self.bytes = self.file.file().metadata()?.len();
         self.day = day(now);
         Ok(())
@@ -281,6 +281,24 @@ mod tests {
             files(folder.path()),
             pairs(&[("log", "d\ne\n"), ("log.1", "too long for it\n"), ("log.2", "c\n")])
         );
+    }
+
+    #[test]
+    fn a_new_file_has_the_mode_of_the_one_before_it() {
+        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        File::options().write(true).create_new(true).mode(0o600).open(&path).expect("makes");
+        let mut log = LogFile::open(&path, Rotation::Size(4), 2, &HostFiles::default()).expect("opens");
+        for line in ["a\n", "too long for it\n", "b\n"] {
+            log.write(line, SystemTime::now()).expect("writes");
+        }
+        assert!(log.trouble().is_none());
+        for name in ["log", "log.1", "log.2"] {
+            let mode = std::fs::metadata(folder.path().join(name)).expect(name).permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
     }
 
     #[test]

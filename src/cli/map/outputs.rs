@@ -164,7 +164,7 @@ impl OutputDir {
             Answer::Json(json) => self.put(format!("{name}.json"), format!("{json}\n").as_bytes()),
             Answer::Value(value) => {
                 let name = format!("{name}.json");
-                let written = self.folder.put_by(&name, UNFINISHED, |file| {
+                let written = self.folder.replace_by(&name, UNFINISHED, |file| {
                     let mut file = BufWriter::with_capacity(64 * 1024, file);
                     value.write(&mut file)?;
                     file.write_all(b"\n")?;
@@ -186,7 +186,7 @@ impl OutputDir {
 
     /// Writes a file whole: a reader finds all of it or none.
     fn put(&self, name: String, bytes: &[u8]) -> Result<String, Unwritten> {
-        let written = self.folder.put(&name, UNFINISHED, bytes);
+        let written = self.folder.replace_by(&name, UNFINISHED, |file| file.write_all(bytes));
         self.put_as(name, written)
     }
 

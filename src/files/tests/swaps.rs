@@ -57,6 +57,45 @@ impl Cage {
     }
 }
 
+/// A step up leads to where the path came from, or nowhere: not to what is above the folder by then.
+#[test]
+fn a_folder_that_is_moved_while_a_path_leads_through_it_leads_nowhere_else() {
+    let place = Place::new();
+    for folder in ["d/a", "d/a/b"] {
+        fs::create_dir(place.path(folder)).expect("makes");
+    }
+    fs::write(place.path("x"), "outside").expect("writes");
+    fs::write(place.path("d/x"), "inside").expect("writes");
+    let files = place.with_tasks();
+    let path = place.path("d/a/b/../../x");
+    let goes_on = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while goes_on.load(Ordering::Relaxed) {
+                let _ = fs::rename(place.path("d/a/b"), place.path("d/b"));
+                let _ = fs::rename(place.path("d/b"), place.path("d/a/b"));
+            }
+        });
+        let mut moved = 0;
+        let deadline = Instant::now() + PATIENCE;
+        // Each way was hit at least a few times: where nothing is checked, some of them end outside.
+        for round in 0.. {
+            let read = files.read(&path).map(std::io::read_to_string);
+            match read {
+                Ok(text) => assert_eq!(text.expect("reads"), "inside"),
+                Err(OpenError::Moved(_)) => moved += 1,
+                Err(OpenError::System(error)) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+                Err(error) => panic!("{error}"),
+            }
+            if round > 3_000 && moved > 10 || Instant::now() > deadline {
+                break;
+            }
+        }
+        goes_on.store(false, Ordering::Relaxed);
+        assert!(moved > 10, "the folder was moved {moved} times while a path led through it");
+    });
+}
+
 /// The names that the host asks for.
 const NAMES: [&str; 4] = ["a", "sub", "out", "out.1"];
 
