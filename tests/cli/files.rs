@@ -1,6 +1,7 @@
 //! The host opens no name that a task or another user can change, and never waits for a stranger.
 
 use std::fs::{self, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
