@@ -103,27 +103,36 @@ pub(crate) fn errno(error: &io::Error) -> Option<Errno> {
     Errno::from_io_error(inner.map_or(error, |refused| &refused.error))
 }
 
+/// Which limits that this process was started with may have refused it memory; nothing, if there are none.
+pub(crate) fn limits_of_memory() -> Option<String> {
+    let addresses = Some(limits(&[Resource::As])).filter(|advice| !advice.is_empty());
+    let addresses = addresses.map(|advice| advice + &addresses_enough());
+    let both = [addresses, Some(limits(&[Resource::Data])).filter(|advice| !advice.is_empty())];
+    let both: Vec<String> = both.into_iter().flatten().collect();
+    (!both.is_empty()).then(|| both.join("; "))
+}
+
+fn addresses_enough() -> String {
+    format!("; {} KiB are enough for most modules", ADDRESSES_ENOUGH >> 10)
+}
+
+fn limits(wanted: &[Resource]) -> String {
+    let known = LIMITS.iter().enumerate().filter(|(_, (resource, ..))| wanted.contains(resource));
+    let advice = known.filter_map(|(index, &(resource, name, option))| {
+        let value = GIVEN.get().map_or_else(|| getrlimit(resource).current, |given| given[index])?;
+        Some(format!("{name} is {value}: raise it (ulimit {option})"))
+    });
+    advice.collect::<Vec<_>>().join("; ")
+}
+
 fn advice(call: &str, errno: Errno) -> String {
-    let limits = |wanted: &[Resource]| {
-        let known = LIMITS.iter().enumerate().filter(|(_, (resource, ..))| wanted.contains(resource));
-        let advice = known.filter_map(|(index, &(resource, name, option))| {
-            let value = GIVEN.get().map_or_else(|| getrlimit(resource).current, |given| given[index])?;
-            Some(format!("{name} is {value}: raise it (ulimit {option})"))
-        });
-        advice.collect::<Vec<_>>().join("; ")
-    };
-    let or = |advice: String, otherwise: &str| if advice.is_empty() { otherwise.into() } else { advice };
     match errno {
         Errno::MFILE => limits(&[Resource::Nofile]),
         Errno::NFILE => "the whole system has no descriptor left (sysctl fs.file-max)".into(),
         Errno::FBIG => limits(&[Resource::Fsize]),
         Errno::NOMEM => {
             let too_little = "there is too little memory, or vm.overcommit_memory is 2";
-            let least = format!("; {} KiB are enough for most modules", ADDRESSES_ENOUGH >> 10);
-            let addresses = limits(&[Resource::As]);
-            let addresses = if addresses.is_empty() { addresses } else { addresses + &least };
-            let both = [addresses, limits(&[Resource::Data])].into_iter().filter(|advice| !advice.is_empty());
-            or(both.collect::<Vec<_>>().join("; "), too_little)
+            limits_of_memory().unwrap_or_else(|| too_little.into())
         }
         Errno::AGAIN => match near::what_refuses_a_thread() {
             Some(near::Near::Limit(resource)) => limits(&[resource]),

@@ -381,7 +381,7 @@ pub(super) struct Target {
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits")]
     pub(super) clock_resolution: Option<Duration>,
 
-    /// How a task is stopped: its code checks for it, or its worker is killed and the code is faster
+    /// How a task is stopped: its code checks for it, or its worker is killed with what it wrote, and the code is faster
     #[arg(long, value_name = "HOW", help_heading = "Speed")]
     pub(super) interrupt: Option<Stop>,
 

@@ -138,7 +138,11 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
         (Ok(()), None) => {}
     }
     profile.map_or(Ok(()), |profile| profile.end(module.name(), console))?;
-    done.map(|()| collector.tally.exit())
+    match done {
+        // The reader has left; but what had failed by then has failed all the same.
+        Err(failure) if failure.is_closed_pipe() && collector.tally.failed > 0 => Ok(collector.tally.exit()),
+        done => done.map(|()| collector.tally.exit()),
+    }
 }
 
 /// With retries, a worker's death is a failure like any other.

@@ -106,13 +106,13 @@ fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<Given, Fail
 }
 
 fn print(answer: &Answer, report: &TaskReport, notes: Option<&Console>) -> Result<Exit, Failure> {
-    match answer {
-        Answer::Json(line) => console::print_line(line)?,
-        Answer::Value(value) => console::print_line_by(|out| value.write(out))?,
-        Answer::Bytes(bytes) => console::write_stdout(bytes)?,
-        Answer::Command(output) => print_command(&output.stdout, &output.stderr)?,
-    }
-    let exit = answer.exit();
+    let printed = match answer {
+        Answer::Json(line) => console::print_line(line),
+        Answer::Value(value) => console::print_line_by(|out| value.write(out)),
+        Answer::Bytes(bytes) => console::write_stdout(bytes),
+        Answer::Command(output) => print_command(&output.stdout, &output.stderr),
+    };
+    let exit = exit_of(answer, printed)?;
     if let Some(console) = notes {
         if let Exit::Command(code) = exit
             && u8::try_from(code).is_err()
@@ -139,8 +139,15 @@ fn print_command(stdout: &[u8], stderr: &[u8]) -> Result<(), Failure> {
 
 fn print_json(answer: &Answer, call: &Call, module: &Module, report: &TaskReport) -> Result<Exit, Failure> {
     let line = answer.add_to(head(call, module)).raw("report", &object::report(report)).into_line();
-    console::print_line_by(|out| line.write(out))?;
-    Ok(answer.exit())
+    exit_of(answer, console::print_line_by(|out| line.write(out)))
+}
+
+/// A reader who has left has what they wanted; but a program that failed has failed all the same.
+fn exit_of(answer: &Answer, printed: Result<(), Failure>) -> Result<Exit, Failure> {
+    match printed {
+        Err(failure) if !failure.is_closed_pipe() => Err(failure),
+        _ => Ok(answer.exit()),
+    }
 }
 
 fn head(call: &Call, module: &Module) -> Object {

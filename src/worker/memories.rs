@@ -58,6 +58,9 @@ use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 use self::door::{DOOR_BYTES_MAX, Door, WINDOW_BYTES_MAX};
 use crate::compile::settings::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES, Reserve};
 
+/// How the error begins where the system has no room for a memory.
+pub(super) const NO_ROOM: &str = "no room for a memory";
+
 /// A slot holds the memory and a guard on both sides.
 const SLOT_BYTES: usize = GUARD_BYTES + MEMORY_BYTES + GUARD_BYTES;
 
@@ -137,7 +140,7 @@ unsafe impl MemoryCreator for Memories {
         if minimum > MEMORY_BYTES || reserved != Some(MEMORY_BYTES) || guard > GUARD_BYTES {
             return Err(format!("no memory is made with {minimum} bytes of {reserved:?} and {guard}"));
         }
-        let slot = self.0.take(minimum).map_err(|error| format!("no room for a memory: {error}"))?;
+        let slot = self.0.take(minimum).map_err(|error| format!("{NO_ROOM}: {error}"))?;
         // From here on the slot is given back, whatever happens.
         let mut memory = Memory { slot: Some(slot), size: 0, minimum, shared: self.0.clone() };
         memory.grow(minimum).map_err(|error| format!("no memory of {minimum} bytes: {error}"))?;

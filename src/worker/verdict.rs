@@ -1,11 +1,14 @@
 //! Turns the engine's error into the task's verdict.
 
+use rustix::io::Errno;
 use wasmtime::{Error, GcHeapOutOfMemory, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::linker::TaskState;
+use super::memories::NO_ROOM;
 use crate::error::{Frame, TrapCode};
 use crate::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX};
+use crate::refused;
 use crate::text::truncated;
 use crate::wire::message::Verdict;
 
@@ -44,7 +47,13 @@ pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> V
     match trap {
         Some(trap) => Verdict::Trap { code: code(trap), message: trap.to_string(), backtrace },
         None if backtrace.is_empty() => {
-            Verdict::Instantiate { message: truncated(&format!("{error:#}"), GUEST_TEXT_BYTES_MAX) }
+            let mut message = truncated(&format!("{error:#}"), GUEST_TEXT_BYTES_MAX);
+            if (message.contains(NO_ROOM) || is_out_of_memory(error))
+                && let Some(limits) = refused::limits_of_memory()
+            {
+                message = format!("{message}; {limits}");
+            }
+            Verdict::Instantiate { message }
         }
         None => {
             let message = truncated(&format!("{:#}", error.root_cause()), GUEST_TEXT_BYTES_MAX);
@@ -53,6 +62,14 @@ pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> V
             Verdict::Trap { code, message, backtrace }
         }
     }
+}
+
+/// Whether the system had no room, where the engine asked it for some.
+fn is_out_of_memory(error: &Error) -> bool {
+    error.chain().any(|cause| {
+        let by_io = cause.downcast_ref::<std::io::Error>().and_then(refused::errno);
+        by_io.or_else(|| cause.downcast_ref::<Errno>().copied()) == Some(Errno::NOMEM)
+    })
 }
 
 fn code(trap: Trap) -> TrapCode {

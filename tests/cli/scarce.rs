@@ -76,3 +76,22 @@ fn with_few_descriptors_workers_stay_or_the_error_names_the_limit() {
         assert!((1..=4).contains(&pids.len()), "{limit}: {} workers for {INPUTS} tasks", pids.len());
     }
 }
+
+/// The module is in the cache, so that it is the task's own memory that finds no room.
+#[test]
+fn a_memory_without_room_names_the_limit_of_addresses() {
+    let run = |limits: &str| {
+        let script = format!("{limits} && exec \"$0\" \"$@\"");
+        let mut command = Command::new("/bin/sh");
+        command
+            .env_clear()
+            .args(["-c", &script, env!("CARGO_BIN_EXE_wasmpool"), "run"])
+            .arg(prebuilt("primes"));
+        command.args(["count", "--input", "10", "--cache-dir"]).arg(cache());
+        end_with(&mut command, "")
+    };
+    run("true").expect(0);
+    let ended = run("ulimit -v 2000000");
+    assert_ne!(ended.code, 0);
+    ended.says("RLIMIT_AS is 2048000000: raise it (ulimit -v)").says("KiB are enough");
+}

@@ -1,9 +1,10 @@
 //! Other programs leave stdin, stdout and stderr in various states, and put a mark before a text.
 
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
-use crate::harness::{cache, end, end_with, ended, prebuilt, wasmpool};
+use crate::harness::{cache, end, end_with, ended, prebuilt, wasmpool, wat};
 
 /// Makes a pipe whose open files are non-blocking for everybody who has them.
 fn non_blocking_pipe() -> (OwnedFd, OwnedFd) {
@@ -201,4 +202,37 @@ fn stdin_is_a_dash_and_a_file_of_that_name_is_named_by_its_path() {
     assert_eq!(map(".").as_deref(), Some("of the file"));
     std::fs::remove_file(folder.path().join("-")).expect("it was there");
     assert_eq!(map("-").as_deref(), Some("of stdin"));
+}
+
+/// A program that writes a line and exits with 3.
+const WRITES_AND_FAILS_WAT: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 16) "text\n")
+    (func (export "_start")
+        (i32.store (i32.const 0) (i32.const 16))
+        (i32.store (i32.const 4) (i32.const 5))
+        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+        (call $exit (i32.const 3))))"#;
+
+#[test]
+fn what_has_failed_is_no_success_because_its_reader_has_left() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fails = wat(folder.path(), "fails.wasm", WRITES_AND_FAILS_WAT);
+    let code = |command: &mut Command, input: &str| {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+        drop(reader);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(writer).stderr(Stdio::piped()).spawn().expect("starts");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        // It may leave without having read it.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        ended(child).code
+    };
+    assert_eq!(code(wasmpool("run", &fails).args(["--"]), ""), 3);
+    assert_eq!(code(wasmpool("run", &fails).args(["--json", "--"]), ""), 3);
+    assert_eq!(code(wasmpool("run", prebuilt("primes")).args(["count", "--input", "10"]), ""), 0);
+    assert_eq!(code(wasmpool("map", prebuilt("primes")).args(["count", "--lines"]), "10\n"), 0);
 }
