@@ -76,6 +76,8 @@ fn a_long_task_holds_up_neither_short_ones_nor_what_they_are_gathered_for() {
     let (pool, map) = in_time("short tasks behind a long one", move || {
         (0..3_000).for_each(|number| inputs.send(numbered(number)).expect("sends"));
         (0..3_000).for_each(|_| drop(map.next().expect("a result").1.expect("succeeds")));
+        // The last batch ends after its last result, and would be taken for the long task.
+        eventually("the last batch to end", || pool.stats().running == 0);
         inputs.send("s".into()).expect("sends");
         // If it were gathered with the long task, it would run behind that, so it is sent once the long task
         // runs.
