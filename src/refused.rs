@@ -73,6 +73,7 @@ pub(crate) fn writing<E: Into<io::Error>>(call: &'static str, bytes: usize) -> i
 }
 
 /// Whether the system has no more of something: that is nothing that the caller has done wrong.
+#[cfg(feature = "cli")]
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     matches!(errno(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::AGAIN))
 }
