@@ -197,22 +197,7 @@ impl Folder {
 
     /// Writes a whole file: a reader finds the new file, or what was there before.
     pub(crate) fn put(&self, name: impl AsRef<OsStr>, suffix: &str, bytes: &[u8]) -> io::Result<()> {
-        self.put_by(name, suffix, |file| file.write_all(bytes))
-    }
-
-    /// The same, of what is made as it is written.
-    pub(crate) fn put_by(
-        &self,
-        name: impl AsRef<OsStr>,
-        suffix: &str,
-        write: impl FnOnce(&mut File) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let (made, mut file) = self.make_new(suffix, 0o666)?;
-        let written = write(&mut file).and_then(|()| self.rename(&made, name.as_ref()));
-        if written.is_err() {
-            let _ = self.remove_file(&made);
-        }
-        written
+        self.put_by(name.as_ref(), suffix, None, |file| file.write_all(bytes))
     }
 
     /// Writes a whole file for a user, to whom what is there counts: a file that this user may not write to is not replaced,
@@ -224,7 +209,17 @@ impl Folder {
         write: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> io::Result<()> {
         let name = name.as_ref();
-        let before = self.before(name)?;
+        self.put_by(name, suffix, self.before(name)?, write)
+    }
+
+    /// Writes a whole file that has the mode and the owner of `before`, if there was one.
+    fn put_by(
+        &self,
+        name: &OsStr,
+        suffix: &str,
+        before: Option<Stat>,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
         // Nobody else sees it before it has its mode.
         let (made, mut file) = self.make_new(suffix, before.map_or(0o666, |_| 0o600))?;
         let kept = before.map_or(Ok(()), |before| keep_mode(&file, &before));
