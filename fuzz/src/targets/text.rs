@@ -5,9 +5,10 @@ use bytes::Bytes;
 use crate::bounded::within;
 use crate::error::{Death, DeathCause, ModuleError, Phase, SubmitError, TaskError, TrapCode};
 use crate::input::Input;
-use crate::schema::Schema;
+use crate::limits::SCHEMA_NAME_BYTES_MAX;
+use crate::schema::{Schema, SchemaError};
 use crate::task::CommandOutput;
-use crate::text::{Escaped, truncated};
+use crate::text::{Escaped, is_blank, truncated};
 
 /// Longer ones say nothing new, and take long.
 const TEXT_BYTES_MAX: usize = 4096;
@@ -79,13 +80,27 @@ fn error(choice: u8, text: &str) -> String {
         19 => ModuleError::NotACommand { module: text(), known: vec![text()] }.to_string(),
         20 => SubmitError::Encode { task: text(), message: text() }.to_string(),
         _ => {
-            // A struct of that name with a field of that name, as a guest encodes it.
-            let schema = postcard::to_stdvec(&(text(), 26u32, vec![(text(), "", 1u8)])).expect("encodes");
-            let (schema, rest) = Schema::decode_guest(&schema).expect("decodes");
-            assert!(rest.is_empty());
-            format!("{schema} {schema:?}")
+            let once = struct_with(&text(), 1);
+            let twice = struct_with(&text(), 2);
+            match &once {
+                Ok(_) if text().len() <= SCHEMA_NAME_BYTES_MAX && !is_blank(&text()) => {
+                    assert_eq!(twice, Err(SchemaError::RepeatedName { name: text() }));
+                }
+                Err(SchemaError::BlankName) if is_blank(&text()) => {}
+                Err(SchemaError::NamesTooLong) if text().len() > SCHEMA_NAME_BYTES_MAX => {}
+                other => panic!("{:?} as a name is {other:?}", text()),
+            }
+            [once, twice].map(|read| read.map_or_else(|refused| refused.to_string(), |shown| shown)).concat()
         }
     }
+}
+
+/// Shows a struct of this name that has this many fields of the same name, read as a guest describes it.
+fn struct_with(name: &str, fields: usize) -> Result<String, SchemaError> {
+    let described = postcard::to_stdvec(&(name, 26u32, vec![(name, "", 1u8); fields])).expect("encodes");
+    let (schema, rest) = Schema::decode_guest(&described)?;
+    assert!(rest.is_empty());
+    Ok(format!("{schema} {schema:?}"))
 }
 
 /// Checks against the lists of Unicode 16: no category Cc but line feed and tab, no category Cf (which has
