@@ -18,6 +18,17 @@ const ROUNDS: usize = 5;
 const WINDOW: Duration = Duration::from_secs(3);
 const MIB: u64 = 1 << 20;
 
+/// This many tasks wait for each worker. With four of the short ones, workers were idle for a tenth of the time beside
+/// bombs, because
+/// the one thread that submits them had to wait for its turn.
+const WAITING: usize = 64;
+
+/// So few numbers take about 36 µs, and a worker would be idle if its next task came later than that.
+const SHORT: u64 = 20_000;
+
+/// These take about 250 µs.
+const LONG: u64 = 300_000;
+
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
     let modules: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
@@ -111,14 +122,14 @@ fn compiles(modules: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tasks answered in [`WINDOW`], with every worker busy all the time.
-fn tasks(pool: &Pool, count: &Task<u64, u64>) -> anyhow::Result<u64> {
+/// Tasks answered in [`WINDOW`], with every worker busy all the time: each counts the primes below `below`.
+fn tasks(pool: &Pool, count: &Task<u64, u64>, below: u64) -> anyhow::Result<u64> {
     let began = Instant::now();
     let mut open = std::collections::VecDeque::new();
     let mut answered = 0;
     while began.elapsed() < WINDOW {
-        while open.len() < pool.workers_max() * 4 {
-            open.push_back(pool.submit(count, &20_000)?);
+        while open.len() < pool.workers_max() * WAITING {
+            open.push_back(pool.submit(count, &below)?);
         }
         if let Some(future) = open.pop_front() {
             future.result()?;
@@ -138,13 +149,17 @@ fn throughput() -> anyhow::Result<()> {
     let own = ModuleOptions::new().compile_limits(CompileLimits::new());
     let module = ours.load_file_with("guest-tasks/prebuilt/primes.wasm", own)?;
     let count = module.task::<u64, u64>("count")?;
-    tasks(&ours, &count)?;
+    tasks(&ours, &count, SHORT)?;
     let depth = AtomicU32::new(80_000);
     println!("tasks answered in {WINDOW:?} by {} workers, {ROUNDS} rounds", ours.workers_max());
-    for (bombed, name) in [(&ours, "the same pool"), (&other, "another pool")] {
+    for (bombed, name, below) in [
+        (&ours, "the same pool, tasks of 36 µs", SHORT),
+        (&ours, "the same pool, tasks of 250 µs", LONG),
+        (&other, "another pool, tasks of 36 µs", SHORT),
+    ] {
         let mut ratios = Vec::new();
         for _ in 0..ROUNDS {
-            let alone = tasks(&ours, &count)?;
+            let alone = tasks(&ours, &count, below)?;
             let (stop, stopped) = (AtomicBool::new(false), AtomicU64::new(0));
             let beside = std::thread::scope(|scope| {
                 // One more than may run at a time: there is always one.
@@ -163,7 +178,7 @@ fn throughput() -> anyhow::Result<()> {
                         }
                     });
                 }
-                let beside = tasks(&ours, &count);
+                let beside = tasks(&ours, &count, below);
                 stop.store(true, Ordering::Relaxed);
                 beside
             })?;

@@ -240,14 +240,14 @@ pub const COMPILE_ALLOWANCE_NS_PER_BYTE: u64 = 3_000;
 pub const COMPILE_MISTRUST: Duration = Duration::from_secs(60);
 
 /// The allowance of any module that comes while the pool mistrusts.
-pub const COMPILE_ALLOWANCE_MISTRUSTED: Duration = Duration::from_millis(50);
+pub const COMPILE_ALLOWANCE_MISTRUSTED: Duration = Duration::from_millis(30);
 
 /// All compilers of this process that step back share one part in this many of the machine's CPUs, while its
 /// tasks compute. Tasks lose somewhat more than that, through caches and moments at which a worker waits.
-pub const COMPILE_STEPPED_BACK_PART: u32 = 24;
+pub const COMPILE_STEPPED_BACK_PART: u32 = 32;
 
 /// Each of them gets at least one part in this many of one CPU.
-pub const COMPILE_STEPPED_BACK_PART_MIN: u32 = 20;
+pub const COMPILE_STEPPED_BACK_PART_MIN: u32 = 40;
 
 /// Default for [`PoolBuilder::worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max): writable memory of a whole worker process.
 pub const WORKER_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;

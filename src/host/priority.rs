@@ -31,11 +31,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// A compiler near its allowance is looked at this soon: each of its threads exceeds it by as much.
 const LOOK_NEAR: Duration = Duration::from_millis(4);
 
-/// A compiler that steps back runs for this long at a time.
-const RUN: Duration = Duration::from_millis(10);
+/// A compiler that steps back runs for this long at a time. Each interruption of the tasks costs more than the time it
+/// takes, so that a few long ones leave more to them than many short ones.
+const RUN: Duration = Duration::from_millis(20);
 
 /// A compiler that steps back is stopped for at most this long at a time.
-const STOP_MAX: Duration = Duration::from_secs(1);
+const STOP_MAX: Duration = Duration::from_secs(2);
+
+/// The first stop, before it is known how much a moment takes.
+const STOP_FIRST: Duration = Duration::from_millis(100);
 
 /// Tasks count as computing if they used at least this fraction of one CPU since the last look.
 const COMPUTING_PART: u32 = 10;
@@ -163,7 +167,7 @@ impl<'a> Pace<'a> {
             Gait::Runs => {
                 STEPPED_BACK.get().fetch_add(1, Ordering::SeqCst);
                 self.signal(Signal::STOP);
-                Gait::Stopped { until: now + STOP_MAX / 10 }
+                Gait::Stopped { until: now + STOP_FIRST }
             }
             Gait::Stopped { until } if until <= now => {
                 self.signal(Signal::CONT);
