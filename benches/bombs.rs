@@ -19,8 +19,7 @@ const WINDOW: Duration = Duration::from_secs(3);
 const MIB: u64 = 1 << 20;
 
 /// This many tasks wait for each worker. With four of the short ones, workers were idle for a tenth of the time beside
-/// bombs, because
-/// the one thread that submits them had to wait for its turn.
+/// bombs, because the one thread that submits them had to wait for its turn.
 const WAITING: usize = 64;
 
 /// So few numbers take about 36 µs, and a worker would be idle if its next task came later than that.

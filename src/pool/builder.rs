@@ -344,7 +344,7 @@ impl PoolBuilder {
 
     /// Threads of one compiler process, 1 to 32. Default: one for each CPU, at most four. They run as other
     /// processes do. Only a compiler that has used far more CPU time than the size of its module explains
-    /// steps back behind this process's tasks while they compute, to a 24th part of the CPUs.
+    /// steps back behind this process's tasks while they compute, to a 32nd part of the CPUs.
     pub fn compile_threads(mut self, threads: usize) -> Self {
         self.settings.compile_threads = threads;
         self
