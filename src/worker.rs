@@ -5,6 +5,7 @@
 //! when the host is gone. The worker trusts nothing that a guest returns.
 
 mod abi;
+mod alarm;
 mod arrivals;
 mod asks;
 mod budget;
@@ -137,6 +138,7 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
         _ if pagemap_scan => Profile::ScanningWorker,
         _ => Profile::Worker,
     };
+    let alarm = alarm::Alarm::new(&shared);
     let locked = entered.lock(&request, profile, &mut granted).map_err(cannot_lock)?;
     let modules = scanning.map_or_else(modules, Ok)?;
     let to_host = Arc::new(Mutex::new(producer));
@@ -145,7 +147,7 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     }
     let dirs = dirs.into_iter().zip(granted).map(|(guest, granted)| TaskDir { guest, granted }).collect();
     let runner = instance::Runner::new(modules, dirs, shared.clone(), to_host.clone())?;
-    watcher::start(socket.clone(), shared, reporter.clone())?;
+    watcher::start(socket.clone(), shared, alarm, reporter.clone())?;
     let (locked, report) = locked.seal().map_err(cannot_lock)?;
     let missing: Vec<_> = report.missing().map(|report| report.layer.name()).collect();
     if !missing.is_empty() {

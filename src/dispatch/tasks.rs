@@ -424,9 +424,10 @@ impl Dispatch {
     ) {
         let Some(slot) = self.live(worker) else { return };
         match self.slots[slot].state {
-            // An interrupt that nobody sent cannot have been heeded.
+            // An interrupt that nobody sent cannot have been heeded, but a worker stops a task by itself at its limit of
+            // CPU time.
             State::Busy { task: held, stop, .. }
-                if held == task && (stop.is_some() || !answer.interrupted) =>
+                if held == task && (stop.is_some() || !answer.interrupted || self.is_over(task, &answer)) =>
             {
                 self.crashes = 0;
                 self.slots[slot].answered += 1;

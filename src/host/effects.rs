@@ -23,6 +23,11 @@ pub(super) enum Effect {
         link: Arc<Link>,
         run: u64,
     },
+    Limit {
+        link: Arc<Link>,
+        run: u64,
+        cpu: Duration,
+    },
     Kill {
         link: Arc<Link>,
         reason: KillReason,
@@ -58,6 +63,7 @@ impl Effect {
             Effect::Job(job) => job.take().into_iter().for_each(|job| core.mailbox.post(job)),
             Effect::Flush { link } => link.flush(),
             Effect::Interrupt { link, run } => link.interrupt(*run),
+            Effect::Limit { link, run, cpu } => link.limit(*run, *cpu),
             Effect::Kill { link, reason } => match reason {
                 KillReason::Violation => {
                     link.kill_for(DeathCause::ProtocolViolation("an answer to no question".into()));

@@ -398,6 +398,15 @@ impl Link {
         }
     }
 
+    /// Tells the worker how long the run may compute. A late message hits nothing.
+    pub(super) fn limit(&self, run: u64, cpu: Duration) {
+        let cpu_ns = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
+        // If it cannot be delivered, the host stops the run alone.
+        if let Err(error) = self.control.send(&ToWorkerControl::Limit { run, cpu_ns }, &[]) {
+            guarded(|| tracing::debug!(pid = self.pid, run, %error, "a limit of CPU time could not be sent"));
+        }
+    }
+
     /// Asks the worker where the run is. It goes on, and a late request hits nothing.
     pub(super) fn sample(&self, run: u64) {
         if let Err(error) = self.control.send(&ToWorkerControl::Sample { run }, &[]) {

@@ -109,6 +109,8 @@ pub(crate) fn allowed(profile: Profile) -> Vec<Allowed> {
         Profile::Worker | Profile::ScanningWorker | Profile::WithDirectories { .. } => list.extend([
             // The watcher waits a moment between two interrupts of one run, WASI for its timers.
             always("clock_nanosleep", libc::SYS_clock_nanosleep),
+            // Sets the two timers that were made before: they stop a task at its limit of CPU time.
+            always("timer_settime", libc::SYS_timer_settime),
             // CPU time of the thread; the other clocks are read without a system call.
             always("clock_gettime", libc::SYS_clock_gettime),
             // Which pages of a memory a task has touched. It says of this process's own pages, and of

@@ -50,6 +50,9 @@ pub(crate) enum ToWorkerControl {
     Forget { modules: Vec<ModuleId>, shares: Vec<ShareId> },
     /// Stop this run, and only this one.
     Interrupt { run: u64 },
+    /// Stop this run once its thread has computed for this long since the run began. The host sends it for tasks that have
+    /// run for a while, so that short ones cost nothing.
+    Limit { run: u64, cpu_ns: u64 },
     /// Log where this run is at the moment, and go on.
     Sample { run: u64 },
     /// Answers the run's question of that number. The worker drops an answer to a run that has ended.

@@ -33,6 +33,13 @@ impl CpuClock {
         }
     }
 
+    /// Returns what the thread's clock showed when the task at hand began, in nanoseconds. It may say up to
+    /// [`KNOWN_FOR`] too much, never too little: between two tasks, the thread counts as computing.
+    pub(super) fn began_cpu_ns(&self) -> u64 {
+        let since = self.began.saturating_duration_since(self.known_at).as_nanos();
+        self.known_cpu_ns.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
+    }
+
     /// Returns when the task at hand began.
     pub(super) fn began(&self) -> Instant {
         self.began

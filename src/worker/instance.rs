@@ -114,8 +114,8 @@ impl Runner {
     /// # Errors
     /// If the host is gone.
     pub(super) fn run(&mut self, order: &Order, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
-        self.shared.set_current(order.run);
         self.clock.begin();
+        self.shared.begin(order.run, self.clock.began_cpu_ns());
         if let Entry::Task(index) = order.entry {
             self.last_task = index.0 as usize;
         }
@@ -123,7 +123,7 @@ impl Runner {
             Err(message) => self.refuse(Verdict::Instantiate { message }, input, answer),
             Ok(loaded) => self.run_in(&loaded, order, input, answer),
         };
-        self.shared.set_current(0);
+        self.shared.end();
         answered
     }
 

@@ -68,9 +68,9 @@ impl Modules {
                 config.with_host_memory(own.clone());
             }
             let engine = Engine::new(&config)?;
-            shared.add_engine(engine.clone());
             engines.insert((code, memories), engine);
         }
+        shared.set_engines(engines.values().cloned().collect());
         Ok(Modules { shared, engines })
     }
 

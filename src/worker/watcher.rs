@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use rustix::net::RecvFlags;
 use tokio::sync::Notify;
 use wasmtime::Engine;
 
+use super::alarm::Alarm;
 use super::arrivals::Arrivals;
 use super::asks::Answers;
 use super::events::Reporter;
@@ -51,17 +52,19 @@ pub(crate) struct Shared {
     /// This interrupts a task that waits inside a host call.
     pub(super) interrupt: Notify,
     /// The engines whose epoch an interrupt bumps, for a task that computes.
-    engines: Mutex<Vec<Engine>>,
+    engines: OnceLock<Vec<Engine>>,
     /// Of the thread that runs tasks.
     clock: ThreadClock,
+    /// What that clock showed when the run at hand began, in nanoseconds.
+    began_cpu_ns: AtomicU64,
 }
 
 /// The CPU time of a thread, which others of its process may read.
 #[derive(Debug, Clone, Copy)]
-struct ThreadClock(libc::clockid_t);
+pub(super) struct ThreadClock(libc::clockid_t);
 
 impl ThreadClock {
-    fn own() -> ThreadClock {
+    pub(super) fn own() -> ThreadClock {
         let mut clock = libc::CLOCK_PROCESS_CPUTIME_ID;
         // SAFETY: the thread is this one, and the clock's number is written to a variable of that type. Where that
         // fails, the variable is as it was.
@@ -69,7 +72,7 @@ impl ThreadClock {
         ThreadClock(clock)
     }
 
-    fn read(self) -> Duration {
+    pub(super) fn read(self) -> Duration {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: it writes a time to a variable of that type; if it fails, that is zero.
         unsafe { libc::clock_gettime(self.0, &raw mut time) };
@@ -100,13 +103,15 @@ impl Shared {
             sampled: AtomicU64::new(0),
             current: AtomicU64::new(0),
             interrupt: Notify::new(),
-            engines: Mutex::new(Vec::new()),
+            engines: OnceLock::new(),
             clock: ThreadClock::own(),
+            began_cpu_ns: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn add_engine(&self, engine: Engine) {
-        self.engines.lock().unwrap_or_else(PoisonError::into_inner).push(engine);
+    /// Tells which engines there are, once.
+    pub(super) fn set_engines(&self, engines: Vec<Engine>) {
+        let _ = self.engines.set(engines);
     }
 
     /// Whether the host wants this very run to stop.
@@ -114,9 +119,36 @@ impl Shared {
         self.interrupted.load(Ordering::SeqCst) == run
     }
 
-    /// Notes which run is at hand; 0 between two.
-    pub(super) fn set_current(&self, run: u64) {
+    /// Notes which run is at hand, and what its thread's clock shows.
+    pub(super) fn begin(&self, run: u64, cpu_ns: u64) {
+        self.began_cpu_ns.store(cpu_ns, Ordering::SeqCst);
         self.current.store(run, Ordering::SeqCst);
+    }
+
+    /// Notes that no run is at hand.
+    pub(super) fn end(&self) {
+        self.current.store(0, Ordering::SeqCst);
+    }
+
+    /// Stops the run, which computes on the very thread that calls this. Safe in a signal handler: it takes no lock and
+    /// allocates nothing. If the engine swallows it (see `ask_to_stop`), the host's interrupt follows.
+    pub(super) fn stop_at_limit(&self, run: u64) {
+        self.interrupted.fetch_max(run, Ordering::SeqCst);
+        self.bump_epochs();
+    }
+
+    /// Returns when the run's thread will have computed for this long since the run began: `None` if the run has ended.
+    /// The host may know of the begin a little earlier than this thread does.
+    fn limit_of(&self, run: u64, cpu: Duration) -> Option<Duration> {
+        for _ in 0..REPEATS {
+            let began = Duration::from_nanos(self.began_cpu_ns.load(Ordering::SeqCst));
+            match self.current.load(Ordering::SeqCst) {
+                at_hand if at_hand == run => return began.checked_add(cpu),
+                at_hand if at_hand > run => return None,
+                _ => std::thread::sleep(REPEAT_EVERY),
+            }
+        }
+        None
     }
 
     /// Asks the run to stop, and says so if it does not.
@@ -171,11 +203,13 @@ impl Shared {
     }
 
     fn bump(&self) {
-        fence(Ordering::SeqCst);
-        for engine in self.engines.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            engine.increment_epoch();
-        }
+        self.bump_epochs();
         self.interrupt.notify_one();
+    }
+
+    fn bump_epochs(&self) {
+        fence(Ordering::SeqCst);
+        self.engines.get().into_iter().flatten().for_each(Engine::increment_epoch);
     }
 
     /// Unmaps what has ended, except for what a task still uses and what the main thread keeps: that is
@@ -204,6 +238,7 @@ impl Shared {
 pub(super) fn start(
     socket: Arc<ControlSocket>,
     shared: Arc<Shared>,
+    alarm: Option<Alarm>,
     reporter: Arc<Reporter>,
 ) -> io::Result<()> {
     let (stands, standing) = std::sync::mpsc::sync_channel(0);
@@ -212,16 +247,23 @@ pub(super) fn start(
         slice::be_brief();
         // Fails only if nobody waits, who then is gone.
         let _ = stands.send(());
-        watch(&socket, &shared, &reporter);
+        watch(&socket, &shared, alarm.as_ref(), &reporter);
     };
     std::thread::Builder::new().name("watcher".into()).spawn(watcher).map_err(calling("start a thread"))?;
     standing.recv().map_err(io::Error::other)
 }
 
-fn watch(socket: &ControlSocket, shared: &Shared, reporter: &Reporter) {
+fn watch(socket: &ControlSocket, shared: &Shared, alarm: Option<&Alarm>, reporter: &Reporter) {
     loop {
         match socket.receive::<ToWorkerControl>(SHARES_PER_TASK_MAX, RecvFlags::empty()) {
             Ok(Some((ToWorkerControl::Interrupt { run }, _))) => shared.interrupt(run),
+            Ok(Some((ToWorkerControl::Limit { run, cpu_ns }, _))) => {
+                if let Some(alarm) = alarm
+                    && let Some(at) = shared.limit_of(run, Duration::from_nanos(cpu_ns))
+                {
+                    alarm.set(run, at);
+                }
+            }
             Ok(Some((ToWorkerControl::Sample { run }, _))) => shared.sample(run),
             Ok(Some((ToWorkerControl::Module { module, code }, files))) => {
                 let Ok([artifact, description]) = <[OwnedFd; 2]>::try_from(files) else { leave(1) };
@@ -264,7 +306,7 @@ mod tests {
 
     fn interrupted(work: impl FnOnce(&Shared, &AtomicBool)) -> Heeded {
         let shared = Shared::new(|| ());
-        shared.set_current(RUN);
+        shared.begin(RUN, 0);
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let heeded = scope.spawn(|| {
@@ -286,7 +328,7 @@ mod tests {
             while !shared.is_interrupted(RUN) {
                 std::hint::spin_loop();
             }
-            shared.set_current(0);
+            shared.end();
         };
         assert_eq!(interrupted(heeds), Heeded::Yes);
         // It goes on. Beside other tests it may not have the processor for long enough: then it is tried again.

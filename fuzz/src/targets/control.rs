@@ -184,6 +184,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         seed(1, 2, &ToWorkerControl::Module { module: ModuleId(1), code: CodeKind::Metered }),
         seed(1, 0, &ToWorkerControl::Forget { modules: vec![ModuleId(1)], shares: vec![ShareId(2)] }),
         seed(1, 0, &ToWorkerControl::Interrupt { run: 300 }),
+        seed(1, 0, &ToWorkerControl::Limit { run: 300, cpu_ns: 1_000_000_000 }),
         seed(1, 0, &ToWorkerControl::Sample { run: 300 }),
         seed(1, 0, &answer(Reply::Bytes(Chunk(vec![7; 300])))),
         seed(1, 0, &answer(Reply::End)),

@@ -42,7 +42,8 @@ impl Core {
                             seen.push(Event::Revoked { worker, task, revoked: is_back });
                         }
                         Action::Look { worker, task } => {
-                            let used = used_so_far(&mut state, worker, task);
+                            let (used, told) = used_so_far(&mut state, worker, task);
+                            effects.extend(told);
                             seen.push(Event::Looked { worker, task, used });
                         }
                         action => {
@@ -267,11 +268,15 @@ impl Core {
     }
 }
 
-/// Reads how much CPU time the task has used; returns `None` if its worker has not begun it.
-fn used_so_far(state: &mut State, worker: WorkerKey, task: TaskId) -> Option<Duration> {
-    let link = state.links.get(&worker)?.clone();
-    let cpu = state.records.get_mut(&task)?.cpu.as_mut()?;
-    cpu.look(link.computed()?, link.has_begun(task))
+/// Reads how much CPU time the task has used; returns `None` if its worker has not begun it. The first time that it has, its
+/// worker is to be told the limit.
+fn used_so_far(state: &mut State, worker: WorkerKey, task: TaskId) -> (Option<Duration>, Option<Effect>) {
+    let Some(link) = state.links.get(&worker).cloned() else { return (None, None) };
+    let cpu = state.records.get_mut(&task).and_then(|record| record.cpu.as_mut());
+    let (Some(cpu), Some(computed)) = (cpu, link.computed()) else { return (None, None) };
+    let used = cpu.look(computed, link.has_begun(task));
+    let told = cpu.take_limit().zip(link.run_of(task));
+    (used, told.map(|(cpu, run)| Effect::Limit { link, run, cpu }))
 }
 
 /// Reads how much CPU time a task that has answered has used.

@@ -110,12 +110,12 @@ fn an_interrupt_that_is_not_heeded_is_told_with_the_task_at_hand() {
         assert!(std::time::Instant::now() < deadline, "it is never said");
         with(&reporter, || {
             reporter.begin(TaskId(7));
-            shared.set_current(3);
+            shared.begin(3, 0);
             shared.interrupt(3);
             // It has come to its end, or another has begun.
-            shared.set_current(0);
+            shared.end();
             shared.interrupt(3);
-            shared.set_current(5);
+            shared.begin(5, 0);
             shared.interrupt(3);
         });
         match said(&ring) {
@@ -123,7 +123,7 @@ fn an_interrupt_that_is_not_heeded_is_told_with_the_task_at_hand() {
             said => break said,
         }
     };
-    shared.set_current(0);
+    shared.end();
     shared.interrupt(1_000_000);
     runs.join().expect("ends");
     assert_eq!(said.len(), 1, "{said:?}");
