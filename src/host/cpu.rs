@@ -96,7 +96,9 @@ impl CpuCount {
     /// Returns how much CPU time the task has used since it was first seen to have begun; `None` if it has not begun. What
     /// the worker computed before that may be the task's or not, so that nobody is stopped for it.
     pub(super) fn look(&mut self, computed: Duration, has_begun: bool) -> Option<Duration> {
-        if !has_begun && computed.saturating_sub(self.handed_at) < self.limit.saturating_add(BEGINS_WITHIN) {
+        let since_handed = computed.saturating_sub(self.handed_at);
+        // What has begun once has begun, whatever the worker says of it later.
+        if self.seen_at.is_none() && !has_begun && since_handed < self.limit.saturating_add(BEGINS_WITHIN) {
             self.begins_at = computed;
             return None;
         }
@@ -158,6 +160,8 @@ mod tests {
         );
         assert_eq!((cpu.look(ms(110), true), cpu.look(ms(115), true)), (Some(ms(0)), Some(ms(5))));
         assert_eq!((cpu.take_limit(), cpu.take_limit()), (Some(ms(10)), None));
+        // A worker does not take it back.
+        assert_eq!(cpu.look(ms(115), false), Some(ms(5)));
         // The worker has computed since its answer, and that is not the task's.
         assert_eq!(cpu.end(Some(ms(200)), ms(9)), ms(9));
         // The worker's word counts only between what was seen before and what the clock may show now.

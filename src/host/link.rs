@@ -335,11 +335,12 @@ impl Link {
         self.clock.read()
     }
 
-    /// Whether the worker says that it has begun the task.
+    /// Whether the worker says that it has begun the task. It has begun what it has answered, which may not have been
+    /// handled yet.
     pub(super) fn has_begun(&self, task: TaskId) -> bool {
         let orders = self.orders();
         let held = orders.outstanding.iter().find(|held| held.run.task == task);
-        held.is_some_and(|held| self.end.has_begun(held.run.claim, held.run.run))
+        held.is_none_or(|held| self.end.has_begun(held.run.claim, held.run.run))
     }
 
     /// Sends what was ordered, as far as it fits.

@@ -141,9 +141,12 @@ impl Shared {
     /// The host may know of the begin a little earlier than this thread does.
     fn limit_of(&self, run: u64, cpu: Duration) -> Option<Duration> {
         for _ in 0..REPEATS {
-            let began = Duration::from_nanos(self.began_cpu_ns.load(Ordering::SeqCst));
+            // A run's begin is noted before the run is. If another has begun since, this limit hits nothing.
             match self.current.load(Ordering::SeqCst) {
-                at_hand if at_hand == run => return began.checked_add(cpu),
+                at_hand if at_hand == run => {
+                    let began = Duration::from_nanos(self.began_cpu_ns.load(Ordering::SeqCst));
+                    return began.checked_add(cpu);
+                }
                 at_hand if at_hand > run => return None,
                 _ => std::thread::sleep(REPEAT_EVERY),
             }
