@@ -19,8 +19,10 @@ fn main() -> anyhow::Result<()> {
         let Some(failure) = future.exception() else { anyhow::bail!("{name} succeeded") };
         let kind = match failure.error() {
             TaskError::Trap { code, .. } => match &failure.report().refusals {
-                Some(refusals) => format!("a trap, {code:?}, of a task that was refused memory ({refusals})"),
-                None => format!("a trap, {code:?}"),
+                Some(refusals) if !refusals.is_empty() => {
+                    format!("a trap, {code:?}, of a task that was refused memory ({refusals})")
+                }
+                _ => format!("a trap, {code:?}"),
             },
             TaskError::Panic { location, .. } => format!("a panic at {location}"),
             TaskError::Timeout { limit, .. } => format!("a timeout after {limit:?}"),

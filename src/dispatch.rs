@@ -226,6 +226,8 @@ pub(crate) enum Action {
     Look { worker: WorkerKey, task: TaskId },
     /// Report that the task takes long.
     Slow { worker: WorkerKey, task: TaskId },
+    /// The worker has given back what is left of a batch: none of that has begun.
+    GivenBack { task: TaskId },
     /// The attempt failed; there will be another.
     Retry { task: TaskId, how: Resolution },
     /// Report, once for each shortage, that more workers are wanted than can be had, and how many there are.

@@ -113,7 +113,7 @@ pub enum BuildError {
         source: io::Error,
     },
     /// The system refused a thread, a descriptor or memory.
-    #[error("cannot set up the pool: {what}")]
+    #[error("cannot {what}")]
     System {
         /// The step that failed.
         what: &'static str,

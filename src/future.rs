@@ -195,11 +195,15 @@ impl<O> TaskFuture<O> {
         cell.on_done(Box::new(move |labels, outcome| callback(read(decode, labels, &outcome))));
     }
 
-    /// The result of one task of a batch.
-    pub(crate) fn read_item(&self, result: Result<Answer, TaskFailure>) -> Result<O, TaskFailure> {
-        (self.decode)(&result?).map_err(|message| {
-            self.labels().failure(TaskError::OutputDecode { message }, TaskReport::default())
-        })
+    /// The result of one task of a batch, with the report that it has if its output cannot be decoded.
+    pub(crate) fn read_item(
+        &self,
+        task: TaskId,
+        result: Result<Answer, TaskFailure>,
+        report: impl FnOnce() -> TaskReport,
+    ) -> Result<O, TaskFailure> {
+        (self.decode)(&result?)
+            .map_err(|message| self.labels().failure_of(task, TaskError::OutputDecode { message }, report()))
     }
 
     /// Lets this thread, which is about to wait, read the answer itself.

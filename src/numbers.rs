@@ -13,7 +13,7 @@
 //! | `wasmpool_task_run_seconds` | histogram | seconds | | in the worker |
 //! | `wasmpool_task_cpu_seconds` | histogram | seconds | | of a CPU, while it ran |
 //! | `wasmpool_task_memory_bytes` | histogram | bytes | | most memory and tables of a task |
-//! | `wasmpool_input_bytes_total` | counter | bytes | | encoded inputs of tasks that have begun and ended |
+//! | `wasmpool_input_bytes_total` | counter | bytes | | encoded inputs of tasks that have begun and ended, where they are known |
 //! | `wasmpool_output_bytes_total` | counter | bytes | | what came back: encoded outputs, texts of errors |
 //! | `wasmpool_modules_loaded_total` | counter | | `from`: `cache`, `compiler` | modules loaded for the first time |
 //! | `wasmpool_log_dropped_bytes_total` | counter | bytes | | over the tasks' log limits |
@@ -37,6 +37,7 @@ use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 use crate::error::DeathCause;
 use crate::observe::{EventKind, LeaveReason, TaskOutcome};
 use crate::pool::{Events, Pool};
+use crate::refused::calling;
 use crate::task::{TaskId, TaskReport};
 
 impl Pool {
@@ -51,7 +52,8 @@ impl Pool {
         describe();
         let (name, events) = (name.into(), self.events());
         let publish = move || publish(&name, events);
-        std::thread::Builder::new().name("wasmpool-metrics".into()).spawn(publish).map(drop)
+        let thread = std::thread::Builder::new().name("wasmpool-metrics".into()).spawn(publish);
+        thread.map(drop).map_err(calling("start a thread"))
     }
 }
 
@@ -276,9 +278,9 @@ impl Numbers {
         if let Some(bytes) = report.peak_memory_bytes {
             self.memory.record(bytes as f64);
         }
-        self.input_bytes.increment(report.input_bytes);
-        self.output_bytes.increment(report.output_bytes);
-        self.log_bytes_dropped.increment(report.log_bytes_dropped);
+        self.input_bytes.increment(report.input_bytes.unwrap_or_default());
+        self.output_bytes.increment(report.output_bytes.unwrap_or_default());
+        self.log_bytes_dropped.increment(report.log_bytes_dropped.unwrap_or_default());
     }
 
     /// The worker has ended its task.

@@ -54,7 +54,8 @@ pub(crate) fn raise_to_hard(resource: Resource) {
 /// A call that the system refused. It travels inside of an [`io::Error`] of the same kind.
 #[derive(Debug)]
 struct Refused {
-    call: &'static str,
+    /// The call, if it says more than the message that the error stands in.
+    call: Option<&'static str>,
     error: io::Error,
     advice: String,
 }
@@ -62,13 +63,27 @@ struct Refused {
 /// Writing so many bytes: what refuses that refuses a smaller limit, too.
 pub(crate) fn writing<E: Into<io::Error>>(call: &'static str, bytes: usize) -> impl FnOnce(E) -> io::Error {
     move |error| {
-        let error = error.into();
+        let error = bare(error.into());
         let (kind, errno) = (error.kind(), Errno::from_io_error(&error));
         let mut advice = errno.map(|errno| advice(call, errno)).unwrap_or_default();
         if errno == Some(Errno::FBIG) {
             advice = format!("{advice}; {bytes} bytes are needed");
         }
-        io::Error::new(kind, Refused { call, error, advice })
+        io::Error::new(kind, Refused { call: Some(call), error, advice })
+    }
+}
+
+/// Adds the limit behind an error, with its name and what to do about it, where a limit is behind it: a person who reads
+/// "File too large" knows neither. The doors to files and streams return no error that has not gone through here.
+pub(crate) fn explained<E: Into<io::Error>>(error: E) -> io::Error {
+    let error = error.into();
+    let advice = match Errno::from_io_error(&error) {
+        Some(errno @ (Errno::MFILE | Errno::NFILE | Errno::FBIG)) => advice("", errno),
+        _ => String::new(),
+    };
+    match advice.is_empty() {
+        true => error,
+        false => io::Error::new(error.kind(), Refused { call: None, error, advice }),
     }
 }
 
@@ -81,7 +96,10 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Refused { call, error, advice } = self;
-        write!(f, "{call}: {error}")?;
+        match call {
+            Some(call) => write!(f, "{call}: {error}")?,
+            None => write!(f, "{error}")?,
+        }
         if advice.is_empty() { Ok(()) } else { write!(f, "; {advice}") }
     }
 }
@@ -91,10 +109,19 @@ impl std::error::Error for Refused {}
 /// Adds the name of its call, and what to do, to an error.
 pub(crate) fn calling<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> io::Error {
     move |error| {
-        let error = error.into();
+        let error = bare(error.into());
         let kind = error.kind();
         let advice = Errno::from_io_error(&error).map(|errno| advice(call, errno)).unwrap_or_default();
-        io::Error::new(kind, Refused { call, error, advice })
+        io::Error::new(kind, Refused { call: Some(call), error, advice })
+    }
+}
+
+/// Returns an error without the advice that it has: it is about to get some with the name of its call.
+fn bare(error: io::Error) -> io::Error {
+    match error.downcast::<Refused>() {
+        Ok(Refused { call: None, error, .. }) => error,
+        Ok(refused) => io::Error::new(refused.error.kind(), refused),
+        Err(error) => error,
     }
 }
 
@@ -176,6 +203,23 @@ mod tests {
         }
         assert!(said("fork", Errno::AGAIN).contains("pids.max"));
         assert!(said("mmap", Errno::NOMEM).contains("; "));
+    }
+
+    #[test]
+    fn an_error_is_explained_once_and_only_where_a_limit_is_behind_it() {
+        let files = getrlimit(Resource::Nofile).current;
+        let error = explained(Errno::MFILE);
+        assert_eq!(errno(&error), Some(Errno::MFILE));
+        let limit = files.map(|files| format!("; RLIMIT_NOFILE is {files}: raise it (ulimit -n)"));
+        let said = format!("Too many open files (os error 24){}", limit.unwrap_or_default());
+        assert_eq!(error.to_string(), said);
+        assert_eq!(explained(error).to_string(), said);
+        assert_eq!(calling("open")(explained(Errno::MFILE)).to_string(), format!("open: {said}"));
+        let named = calling("fork")(Errno::MFILE).to_string();
+        assert_eq!(explained(calling("fork")(Errno::MFILE)).to_string(), named);
+        for errno in [Errno::NOENT, Errno::ACCESS, Errno::PIPE] {
+            assert_eq!(explained(errno).raw_os_error(), Some(errno.raw_os_error()));
+        }
     }
 
     #[test]

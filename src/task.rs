@@ -14,9 +14,11 @@ use crate::shared::Shared;
 use crate::stdin::StdinSource;
 
 mod numbered;
+mod refusals;
 mod typical;
 
 pub(crate) use numbered::NumberMap;
+pub use refusals::{Refusal, RefusalKind, Refusals};
 pub(crate) use typical::Typical;
 
 /// The number of a task, unique within its pool and never used twice.
@@ -338,7 +340,8 @@ pub(crate) struct TaskLimits {
     pub(crate) instance_tasks_max: u32,
 }
 
-/// What a task cost. Times the task never reached are zero.
+/// What a task cost. Each number was measured, or it is `None`: a worker that died or was killed has not said what its
+/// task had cost. Times that a task never reached are zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TaskReport {
@@ -367,83 +370,38 @@ pub struct TaskReport {
     pub attempts: u32,
     /// The worker that ran it last.
     pub worker_pid: Option<u32>,
-    /// Bytes of log records that went over the task's log limit and were dropped.
-    pub log_bytes_dropped: u64,
-    /// Bytes of its encoded input. Not known, and 0, of a task that travelled with others.
-    pub input_bytes: u64,
-    /// Bytes that came back: its encoded output or the text of its error; for a command, what it wrote.
-    pub output_bytes: u64,
+    /// Bytes of log records that went over the task's log limit and were dropped. `None` as for
+    /// [`peak_memory_bytes`](Self::peak_memory_bytes).
+    pub log_bytes_dropped: Option<u64>,
+    /// Bytes of its encoded input. `None` for a task that travelled with others.
+    pub input_bytes: Option<u64>,
+    /// Bytes that came back: its encoded output or the text of its error; for a command, what it wrote. `None` if nothing
+    /// came back, since the task never began, or its worker died or was killed.
+    pub output_bytes: Option<u64>,
     /// The task's requests for memory, or room in a table, that were refused while it ran. The task is told
-    /// and goes on: it may do without, exit, or trap, and only it knows whether that was why.
-    pub refusals: Option<Box<Refusals>>,
-}
-
-/// Requests of a task for memory, or room in tables, that were refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Refusals {
-    /// The number of refusals.
-    pub count: u64,
-    /// The first refusal.
-    pub first: Refusal,
-    /// The last refusal.
-    pub last: Refusal,
-}
-
-/// One refused request of a task for more memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Refusal {
-    /// The limit that it would have exceeded.
-    pub kind: RefusalKind,
-    /// What the task would have held: bytes of all its memories and tables together, or entries of a table.
-    pub requested: u64,
-    /// The limit, in the same unit.
-    pub limit: u64,
-    /// How long the task had run.
-    pub after: Duration,
-}
-
-/// The reason why a task was refused memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum RefusalKind {
-    /// [`TaskOptions::memory_bytes_max`].
-    Memory,
-    /// [`TABLE_ELEMENTS_MAX`](limits::TABLE_ELEMENTS_MAX), for one table.
-    Table,
-    /// The worker process has none left, by its own limit
-    /// ([`PoolBuilder::worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max)) or the
-    /// machine's.
-    System,
-}
-
-impl fmt::Display for Refusals {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Refusals { count, first, .. } = self;
-        let times = if *count == 1 { "once".into() } else { format!("{count} times") };
-        let Refusal { requested, limit, after, .. } = first;
-        match first.kind {
-            RefusalKind::Memory => write!(
-                f,
-                "memory was refused {times}, first {after:.1?} into the run: \
-                 {requested} bytes in all were asked for, the limit is {limit}"
-            ),
-            RefusalKind::Table => write!(
-                f,
-                "room in a table was refused {times}, first {after:.1?} into the run: \
-                 {requested} entries were asked for, the limit is {limit}"
-            ),
-            RefusalKind::System => write!(
-                f,
-                "memory was refused {times}, first {after:.1?} into the run: the worker had none left for \
-                 {requested} bytes in all"
-            ),
-        }
-    }
+    /// and goes on: it may do without, exit, or trap, and only it knows whether that was why. `None` as for
+    /// [`peak_memory_bytes`](Self::peak_memory_bytes).
+    pub refusals: Option<Refusals>,
 }
 
 impl TaskReport {
+    /// Returns the memory that the task is known to have been refused, if there was any.
+    pub(crate) fn refused(&self) -> Option<&Refusals> {
+        self.refusals.as_ref().filter(|refusals| !refusals.is_empty())
+    }
+
+    /// Returns it with no more time in the queue than was left beside the run: a worker begins what it has in store before
+    /// the host learns of it.
+    pub(crate) fn with_bounded_wait(mut self) -> TaskReport {
+        self.queued = self.queued.min(self.total.saturating_sub(self.run));
+        self
+    }
+
+    /// Returns the report of a task that no worker has begun, for all the time that it waited.
+    pub(crate) fn never_begun(waited: Duration) -> TaskReport {
+        TaskReport { queued: waited, total: waited, ..TaskReport::default() }
+    }
+
     /// The part of `total` that was neither queueing nor running: transfer and wake-ups.
     pub fn transfer(&self) -> Duration {
         self.total.saturating_sub(self.queued + self.run)

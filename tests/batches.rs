@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::{Guarded, build, builder, eventually, raw, signal, wat};
@@ -105,7 +105,10 @@ fn a_task_that_fails_in_a_batch_stands_in_its_own_place_with_its_own_number() {
             TaskError::Guest { .. } if special == "r" => {}
             other => panic!("{special}: {other}"),
         }
-        assert!(failure.report().worker_pid.is_some() && failure.report().attempts == 1);
+        let report = failure.report();
+        assert!(report.worker_pid.is_some() && report.attempts == 1);
+        assert!(!report.run.is_zero() && report.total >= report.queued + report.run, "{report:?}");
+        assert!(report.output_bytes.is_some() && report.log_bytes_dropped == Some(0), "{report:?}");
     }
     let ended = pool.stats().ended;
     assert_eq!((ended.succeeded, ended.failed), (2 * ALL as u64 - 2, 2));
@@ -162,12 +165,20 @@ fn a_worker_that_dies_loses_the_task_that_it_was_at_and_no_other() {
 fn where_a_death_breaks_the_pool_every_task_of_a_batch_ends_with_it() {
     let results = map_and_kill(&build(builder(1)));
     assert_eq!(results.len(), ALL, "each input has a result");
+    let mut ids = BTreeSet::new();
     for (number, result) in results.into_iter().enumerate() {
         match result {
             // Tasks that a batch gives back wait while the next one runs: later ones may be done, too.
             Ok(output) => assert!(number != SHORT && output == input(number, "")),
             Err(MapError::Task(failure)) => {
                 assert!(matches!(failure.error(), TaskError::Broken(_)), "{failure}");
+                let report = failure.report();
+                let has_begun = number == SHORT;
+                assert_eq!((report.attempts, report.worker_pid.is_some()), (has_begun.into(), has_begun));
+                assert_eq!(report.run.is_zero(), !has_begun, "{report:?}");
+                assert!(report.total >= report.queued + report.run && !report.total.is_zero(), "{report:?}");
+                assert_eq!((report.output_bytes, report.input_bytes), (None, None), "{report:?}");
+                assert!(ids.insert(failure.task_id()), "{} stands for two", failure.task_id());
             }
             Err(MapError::Submit(_)) => assert!(number > SHORT),
             Err(other) => panic!("{number}: {other}"),

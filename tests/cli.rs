@@ -26,6 +26,8 @@ mod modules;
 mod places;
 #[path = "cli/poison.rs"]
 mod poison;
+#[path = "cli/reports.rs"]
+mod reports;
 #[path = "cli/run.rs"]
 mod run;
 #[path = "cli/signals.rs"]
@@ -42,3 +44,5 @@ mod streams;
 mod trace;
 #[path = "cli/tools.rs"]
 mod tools;
+#[path = "cli/words.rs"]
+mod words;

@@ -13,7 +13,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit::EXIT_CODES;
 use super::logs::Rotation;
-use crate::limits::COMPILE_MEMORY_BYTES_MIN;
+use crate::limits::{self, COMPILE_MEMORY_BYTES_MIN};
 use crate::{CompileLimit, DirAccess};
 pub(super) use map::{MapArgs, Progress};
 pub(super) use tools::{BenchArgs, CompletionsArgs, ConfigArgs, DoctorArgs, GuestKind, ManArgs, NewArgs};
@@ -63,6 +63,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Run WebAssembly tasks in a pool of worker processes.
 #[derive(Debug, Parser)]
 #[command(name = "wasmpool", version = VERSION, max_term_width = 100)]
+// Of an option that is given twice the last one counts, as in most tools: scripts and aliases add theirs in front.
+#[command(args_override_self = true)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -132,7 +134,7 @@ impl Verb {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Common {
     /// Most worker processes [default: the CPUs there are; run: 1]
-    #[arg(long, global = true, value_name = "N", help_heading = "Pool", env = "WASMPOOL_WORKERS")]
+    #[arg(long, global = true, value_name = "N", value_parser = some_workers, help_heading = "Pool", env = "WASMPOOL_WORKERS")]
     pub(super) workers: Option<usize>,
 
     /// How long running tasks of a map may take after SIGTERM or SIGHUP, such as 30s; 5s later it ends in any case [default: 10s]
@@ -340,11 +342,11 @@ pub(super) struct Target {
     pub(super) fuel: Option<u64>,
 
     /// Most bytes of one input, such as 1GiB, at most 2GiB; 0 lets none but empty ones through [default: 256MiB]
-    #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_INPUT_LIMIT")]
+    #[arg(long, value_name = "SIZE", value_parser = input_bytes, help_heading = "Limits", env = "WASMPOOL_INPUT_LIMIT")]
     pub(super) input_limit: Option<ByteSize>,
 
     /// Most output of a task, such as 64MiB; 0 lets none but empty ones through [default: 64MiB]
-    #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_OUTPUT_LIMIT")]
+    #[arg(long, value_name = "SIZE", value_parser = output_bytes, help_heading = "Limits", env = "WASMPOOL_OUTPUT_LIMIT")]
     pub(super) output_limit: Option<ByteSize>,
 
     /// Most bytes of a task's log records and lines; 0 is none [default: 256KiB]
@@ -356,7 +358,7 @@ pub(super) struct Target {
     pub(super) log_overflow: LogPolicy,
 
     /// Most stack of a task's wasm, 64KiB to 4MiB [default: 1MiB]
-    #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_WASM_STACK")]
+    #[arg(long, value_name = "SIZE", value_parser = wasm_stack, help_heading = "Limits", env = "WASMPOOL_WASM_STACK")]
     pub(super) wasm_stack: Option<ByteSize>,
 
     /// Give a WASI module this directory, to be read only unless it says rw; may be given again.
@@ -467,6 +469,30 @@ fn some_bytes(text: &str) -> Result<ByteSize, String> {
 fn rate(text: &str) -> Result<u64, String> {
     let size = text.parse::<ByteSize>().ok().map(|size| size.as_u64()).filter(|size| *size > 0);
     size.ok_or_else(|| "it must be a size from 1, such as 64KiB or 4MiB".into())
+}
+
+/// Parses a size between two bounds.
+fn size_within(text: &str, min: u64, max: u64) -> Result<ByteSize, String> {
+    let size = text.parse::<ByteSize>().ok().filter(|size| (min..=max).contains(&size.as_u64()));
+    let shown = |bytes| ByteSize(bytes).display().iec();
+    size.ok_or_else(|| format!("it must be a size from {} to {}, such as 512KiB", shown(min), shown(max)))
+}
+
+fn input_bytes(text: &str) -> Result<ByteSize, String> {
+    size_within(text, 0, limits::FRAME_PAYLOAD_BYTES_MAX)
+}
+
+fn output_bytes(text: &str) -> Result<ByteSize, String> {
+    size_within(text, 0, limits::FRAME_PAYLOAD_BYTES_MAX / 2)
+}
+
+fn wasm_stack(text: &str) -> Result<ByteSize, String> {
+    size_within(text, limits::WASM_STACK_BYTES_MIN as u64, limits::WASM_STACK_BYTES_AT_MOST as u64)
+}
+
+fn some_workers(text: &str) -> Result<usize, String> {
+    let workers = text.parse::<usize>().ok().filter(|workers| (1..=limits::WORKERS_MAX).contains(workers));
+    workers.ok_or_else(|| format!("choose 1 to {}", limits::WORKERS_MAX))
 }
 
 fn compile_memory(text: &str) -> Result<ByteSize, String> {

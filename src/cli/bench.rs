@@ -121,12 +121,10 @@ fn measure_all(
 }
 
 fn given(args: &BenchArgs, settings: &Settings) -> Result<Given, Failure> {
+    let bytes_max = settings::input_bytes_max(&args.target);
     Ok(match (&args.input, &args.input_file) {
-        (Some(text), _) => Given::Argument(text.clone()),
-        (None, Some(path)) => {
-            let bytes_max = settings::input_bytes_max(&args.target);
-            Given::Content(input::read_file(&settings.files, path, bytes_max)?)
-        }
+        (Some(text), _) => input::typed_input(text, bytes_max)?,
+        (None, Some(path)) => Given::Content(input::read_file(&settings.files, path, bytes_max)?),
         (None, None) => Given::Nothing,
     })
 }

@@ -147,6 +147,12 @@ impl Call {
         self.pool.map_bytes_max(matches!(self.kind, Kind::Command { .. }), &self.options, set)
     }
 
+    /// The most bytes of one result if the task may return nothing, which is what its error takes.
+    pub(super) fn least_result_bytes(&self) -> u64 {
+        let options = self.options.clone().output_bytes_max(0);
+        self.pool.map_bytes_max(matches!(self.kind, Kind::Command { .. }), &options, None).1
+    }
+
     /// The task's name; none for a command.
     pub(super) fn task_name(&self) -> Option<&str> {
         self.description().map(|description| description.name.as_str())

@@ -4,13 +4,14 @@
 //! What a file says becomes the default of the flag of that name, so that flags and variables go
 //! before it by themselves, and a value is held to the same rules wherever it stands.
 
+mod origin;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
-use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, ColorChoice, CommandFactory as _, FromArgMatches as _};
 use serde_json::{Value, json};
@@ -23,6 +24,8 @@ use crate::compile::cache::Cache;
 use crate::files::{self, Finding, Folder, HostFiles, OpenError};
 use crate::refused::{calling, is_shortage};
 use crate::text::Name;
+pub(super) use origin::told;
+use origin::{Origin, blamed, without_empty_variables, without_variables};
 
 pub(super) const PRECEDENCE: &str = "\
 The first that says something counts:
@@ -171,7 +174,7 @@ struct FromFile {
 pub(super) struct Typed {
     pub(super) args: Args,
     /// The value and the source of each setting, by key.
-    sources: Vec<(&'static str, String, String)>,
+    sources: Vec<(&'static str, String, Origin)>,
     files: Vec<FromFile>,
 }
 
@@ -195,7 +198,8 @@ pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, 
     // them, nor for help and the version.
     write_global_color(color(&typed));
     let mut command = without_empty_variables(Args::command());
-    let mut matches = command.clone().try_get_matches_from(&typed)?;
+    let mut matches =
+        command.clone().try_get_matches_from(&typed).map_err(|error| blamed(error, &command, &typed))?;
     let files = files(&typed).map_err(Wrong::File)?;
     for key in &KEYS {
         let Some((value, _)) = value_in(&files, key.name) else { continue };
@@ -213,7 +217,8 @@ pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, 
     if !files.is_empty() {
         matches = command.try_get_matches_from(&typed)?;
     }
-    let sources = KEYS.iter().map(|key| source(key, &matches, &files)).collect();
+    let sources: Vec<_> = KEYS.iter().map(|key| source(key, &matches, &files)).collect();
+    origin::remember(sources.iter().map(|(key, _, origin)| (*key, origin.clone())).collect());
     Ok(Typed { args: Args::from_arg_matches(&matches)?, sources, files })
 }
 
@@ -231,19 +236,28 @@ impl Typed {
     }
 
     /// `wasmpool config`.
+    ///
+    /// # Errors
+    /// A value that the command it is for would refuse. Those of files were checked when they were read.
     pub(super) fn show(&self, args: &ConfigArgs) -> Result<Exit, Failure> {
+        for (key, (_, value, origin)) in KEYS.iter().zip(&self.sources) {
+            if let Origin::Variable(name) = origin {
+                check(key, value).map_err(|why| Failure::Usage(format!("{name}: {why}")))?;
+            }
+        }
         if args.json {
             let settings: Value = self
                 .sources
                 .iter()
-                .map(|(key, value, from)| json!({"key": key, "value": value, "from": from}))
+                .map(|(key, value, from)| json!({"key": key, "value": value, "from": from.to_string()}))
                 .collect();
             console::print_line(&Object::new().field("ok", true).field("settings", settings).finish())?;
             return Ok(Exit::Success);
         }
         let rows = self.sources.iter();
-        let rows =
-            rows.map(|(key, value, from)| [key.to_string(), Name(value).to_string(), Name(from).to_string()]);
+        let rows = rows.map(|(key, value, from)| {
+            [key.to_string(), Name(value).to_string(), Name(from.to_string()).to_string()]
+        });
         console::write_stdout(columns(&rows.collect::<Vec<_>>()).as_bytes())?;
         Ok(Exit::Success)
     }
@@ -275,21 +289,6 @@ fn write_global_color(choice: ColorChoice) {
     .write_global();
 }
 
-/// An empty variable counts as unset, as in `WASMPOOL_TIMEOUT= wasmpool …`.
-fn without_empty_variables(command: clap::Command) -> clap::Command {
-    without_variables(command, |name| std::env::var_os(name).is_some_and(|value| value.is_empty()))
-}
-
-/// Makes every flag ignore the variables for which `is_left_out` is true.
-fn without_variables(command: clap::Command, is_left_out: fn(&OsStr) -> bool) -> clap::Command {
-    command
-        .mut_args(|arg| match arg.get_env().is_some_and(is_left_out) {
-            true => arg.env(Resettable::Reset),
-            false => arg,
-        })
-        .mut_subcommands(|command| without_variables(command, is_left_out))
-}
-
 /// Whether clap is to use colour, which has not parsed the flag yet where it says what is wrong.
 fn color(typed: &[OsString]) -> ColorChoice {
     let mut words = typed.iter().map(|word| word.to_string_lossy()).take_while(|word| word != "--");
@@ -310,27 +309,35 @@ fn color(typed: &[OsString]) -> ColorChoice {
 }
 
 /// A setting's value, and where it comes from.
-fn source(key: &Key, matches: &ArgMatches, files: &[FromFile]) -> (&'static str, String, String) {
+fn source(key: &Key, matches: &ArgMatches, files: &[FromFile]) -> (&'static str, String, Origin) {
     let variable = format!("WASMPOOL_{}", key.name.replace('-', "_").to_uppercase());
-    let id = key.name.replace('-', "_");
-    let typed = (key.scope == Scope::Common && matches.value_source(&id) == Some(ValueSource::CommandLine))
-        .then(|| matches.get_raw(&id).and_then(|mut values| values.next()))
-        .flatten();
-    let (value, from) = if let Some(typed) = typed {
-        (typed.to_string_lossy().into_owned(), format!("the flag --{}", key.name))
+    let (value, origin) = if let Some(typed) = typed_value(key, matches) {
+        (typed, Origin::Flag(key.name))
     } else if let Some(value) = std::env::var_os(&variable).filter(|value| !value.is_empty()) {
-        (value.to_string_lossy().into_owned(), format!("the environment variable {variable}"))
+        (value.to_string_lossy().into_owned(), Origin::Variable(variable))
     } else if let Some((value, path)) = value_in(files, key.name) {
-        (value.to_string(), path.display().to_string())
+        (value.to_string(), Origin::File(path.display().to_string()))
     } else {
         let default = match key.name {
             // The default place depends on the environment.
             "cache-dir" => default_cache_dir(),
             _ => key.default.to_string(),
         };
-        (default, "the default".to_string())
+        (default, Origin::Default)
     };
-    (key.name, value, from)
+    (key.name, value, origin)
+}
+
+/// Returns the value of a flag that was typed, before the verb or behind it.
+fn typed_value(key: &Key, matches: &ArgMatches) -> Option<String> {
+    let id = key.name.replace('-', "_");
+    let of_verb = matches.subcommand().map(|(_, matches)| matches);
+    let is_typed = |matches: &&ArgMatches| {
+        matches.try_contains_id(&id).is_ok() && matches.value_source(&id) == Some(ValueSource::CommandLine)
+    };
+    let matches = of_verb.into_iter().chain([matches]).find(is_typed)?;
+    let mut values = matches.get_raw(&id)?;
+    values.next().map(|value| value.to_string_lossy().into_owned())
 }
 
 fn default_cache_dir() -> String {
@@ -368,17 +375,19 @@ fn files(typed: &[OsString]) -> Result<Vec<FromFile>, Failure> {
 /// The file that was typed. It has to be known before the rest can be parsed.
 fn named(typed: &[OsString]) -> Option<OsString> {
     let mut words = typed.iter().take_while(|word| *word != "--");
+    let mut named = None;
+    // The last one counts.
     while let Some(word) = words.next() {
         if word == FLAG {
-            return words.next().cloned();
+            named = words.next().cloned();
         }
         let value =
             word.as_encoded_bytes().strip_prefix(FLAG.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
         if let Some(value) = value.and_then(|value| std::str::from_utf8(value).ok()) {
-            return Some(OsStr::new(value).to_os_string());
+            named = Some(OsStr::new(value).to_os_string());
         }
     }
-    None
+    named
 }
 
 /// Reads a file of settings; `below` is the file of lower rank. Returns `None` if there is no file, or none
@@ -488,6 +497,15 @@ fn check(key: &Key, value: &str) -> Result<(), String> {
         Err(error) => {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or_default();
+            // Whoever reads this has not typed the flag.
+            let flag = format!(" for '--{}", key.name);
+            let line = match line
+                .split_once(&flag)
+                .and_then(|(before, rest)| Some((before, rest.split_once('\'')?.1)))
+            {
+                Some((before, after)) => format!("{before}{after}"),
+                None => line.to_string(),
+            };
             Err(line.trim_start_matches("error: ").to_string())
         }
     }
@@ -523,6 +541,7 @@ mod tests {
         assert_eq!(named(&["wasmpool", "run", "--config=b"]), Some("b".into()));
         assert_eq!(named(&["wasmpool", "run", "m", "--", "--config", "c"]), None);
         assert_eq!(named(&["wasmpool", "--configs=c"]), None);
+        assert_eq!(named(&["wasmpool", "--config", "a", "run", "--config=b"]), Some("b".into()));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::args::DoctorArgs;
 use super::console;
 use super::exit::{Exit, Failure};
+use super::object::{self, Object};
 use super::settings::Settings;
 use crate::text::Name;
 use crate::{AttackOutcome, AttackReport, Doctor, DoctorReport, LayerReport, SandboxLayer};
@@ -36,7 +37,10 @@ pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Fai
         doctor = doctor.sandbox_without(*layer);
     }
     let checks = machine::look(settings.workers, settings.cache_dir());
-    let report = doctor.run()?;
+    let report = match doctor.run() {
+        Ok(report) => report,
+        Err(error) => return untried(args, &checks, error.into()),
+    };
     let has_holes = report.holes().next().is_some();
     if args.json {
         let holes: Vec<_> = report.holes().map(|attack| &attack.name).collect();
@@ -51,6 +55,20 @@ pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Fai
         console::print_page(page)?;
     }
     Ok(if has_holes { Exit::Task } else { Exit::Success })
+}
+
+/// Where the sandbox cannot be tried, the machine has been looked at all the same, which may say why.
+fn untried(args: &DoctorArgs, checks: &[Check], failure: Failure) -> Result<Exit, Failure> {
+    if args.json {
+        let object = Object::new().field("ok", false).raw("error", &object::error(&failure));
+        console::print_line(&object.field("machine", json!(checks)).finish())?;
+        return Ok(failure.exit());
+    }
+    let mut page = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_machine(&mut page, checks);
+    console::print_page(page)?;
+    Err(failure)
 }
 
 /// A layer as it is typed.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::config;
 use super::object::{self, Object};
 use crate::text::{Name, Words};
 use crate::{
@@ -203,7 +204,8 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 }
 
 /// The builder's methods that a flag sets: the command says what was typed.
-const FLAGS_OF: [(&str, &str); 3] = [
+const FLAGS_OF: [(&str, &str); 4] = [
+    ("input_bytes_max", "--input-limit"),
     ("wasm_stack_bytes_max", "--wasm-stack"),
     ("log_rate_max", "--log-rate"),
     ("output_bytes_max", "--output-limit"),
@@ -213,7 +215,7 @@ fn of_build(error: &BuildError) -> String {
     match error {
         BuildError::Setting { setting, value, must } => {
             let flag = FLAGS_OF.iter().find(|(name, _)| name == setting).map_or(*setting, |(_, flag)| flag);
-            format!("{flag} is {value}, but must be {}", Words(must))
+            format!("{} is {value}, but must be {}", config::told(flag), Words(must))
         }
         error => with_sources(error),
     }

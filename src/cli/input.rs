@@ -8,6 +8,7 @@ use super::exit::Failure;
 use super::json::{self, Refused};
 use super::streams;
 use crate::files::{HostFiles, OpenError};
+use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::text::quoted;
 use crate::{Codec, TaskDescription};
 use bytes::Bytes;
@@ -128,7 +129,33 @@ pub(super) fn encode_stream(
 
 /// The error of an input that has more bytes than it may.
 pub(super) fn too_long(name: &str, bytes_max: usize) -> Failure {
-    Failure::Input(format!("{name} is longer than {bytes_max} bytes: raise --input-limit"))
+    let advice = match bytes_max as u64 >= FRAME_PAYLOAD_BYTES_MAX {
+        true => "no input may be longer, so give it in parts",
+        false => "raise --input-limit",
+    };
+    Failure::Input(format!("{name} is longer than {bytes_max} bytes: {advice}"))
+}
+
+/// An input that was typed, as far as the limit of inputs allows.
+pub(super) fn typed_input(text: &str, bytes_max: usize) -> Result<Given, Failure> {
+    match text.len() <= bytes_max {
+        true => Ok(Given::Argument(text.into())),
+        false => Err(too_long("the input", bytes_max)),
+    }
+}
+
+/// Reads a file that tasks are to share.
+pub(super) fn read_shared(files: &HostFiles, path: &Path, bytes_max: usize) -> Result<Vec<u8>, Failure> {
+    let too_long = |name: &str, bytes_max: usize| {
+        Failure::Input(format!(
+            "{name} is longer than {bytes_max} bytes, the most that tasks can share in one file"
+        ))
+    };
+    let name = path.display().to_string();
+    match path.as_os_str() == "-" {
+        true => read("stdin", Ok(streams::stdin()), bytes_max, too_long),
+        false => read(&name, files.read(path).map_err(io::Error::from), bytes_max, too_long),
+    }
 }
 
 /// Fails once it has read `left` bytes, so that an endless source ends.
@@ -228,7 +255,7 @@ pub(super) fn read_opened(
     file: Result<impl io::Read, OpenError>,
     bytes_max: usize,
 ) -> Result<Vec<u8>, Failure> {
-    read(&path.display().to_string(), file.map_err(io::Error::from), bytes_max)
+    read(&path.display().to_string(), file.map_err(io::Error::from), bytes_max, too_long)
 }
 
 /// Reads the input from a file, or from stdin for `-`. JSON is encoded while it is read.
@@ -265,7 +292,7 @@ pub(super) fn from_stdin(task: Option<&TaskDescription>, bytes_max: usize) -> Re
 
 /// Reads all of stdin.
 pub(super) fn read_stdin(bytes_max: usize) -> Result<Vec<u8>, Failure> {
-    read("stdin", Ok(streams::stdin()), bytes_max)
+    read("stdin", Ok(streams::stdin()), bytes_max, too_long)
 }
 
 /// Whether something other than a keyboard is behind stdin.
@@ -273,7 +300,12 @@ pub(super) fn is_piped() -> bool {
     !io::stdin().is_terminal()
 }
 
-fn read(name: &str, source: io::Result<impl Read>, bytes_max: usize) -> Result<Vec<u8>, Failure> {
+fn read(
+    name: &str,
+    source: io::Result<impl Read>,
+    bytes_max: usize,
+    too_long: impl FnOnce(&str, usize) -> Failure,
+) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     source
         .and_then(|source| source.take((bytes_max as u64).saturating_add(1)).read_to_end(&mut bytes))

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | SIGINT (Ctrl-C) | starts nothing more and finishes what runs, however long that takes | ends at once |
 //! | SIGTERM, SIGHUP | the same, but stops what runs once the grace period is over | ends at once |
-//! | SIGXCPU (`ulimit -t`: all but the last second of this process's own CPU time is used) | as SIGTERM | ends at once |
+//! | SIGXCPU (`ulimit -t`: all but the last of this process's own CPU time is used, see `cpu_time`) | as SIGTERM | ends at once |
 //! | SIGQUIT (Ctrl-\) | stops what runs | ends at once |
 //!
 //! The second signal stops what runs, whatever the first one was. From then on this process ends within
@@ -15,12 +15,13 @@
 //! The handlers are installed on a command's first line, so that signals count in a container, too: the
 //! kernel ignores a signal to the first process of a container (`docker stop`) if it has no handler for it.
 
+mod cpu_time;
+
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -71,7 +72,7 @@ pub(super) enum Ask {
 /// Begins to handle signals. After SIGTERM or SIGHUP, running tasks have `grace` to end.
 pub(super) fn begin(grace: Option<Duration>, console: &Console) -> Result<(), Failure> {
     let cannot = |error| Failure::Machinery(format!("cannot listen for signals: {error}"));
-    keep_a_second();
+    cpu_time::keep_some();
     let listening = calling("socketpair, sigaction");
     let mut signals = Signals::new(heeded()).map_err(listening).map_err(cannot)?;
     let (sender, receiver) = unbounded();
@@ -88,16 +89,6 @@ pub(super) fn begin(grace: Option<Duration>, console: &Console) -> Result<(), Fa
     let follow = move || follow(course, &receiver, &console);
     thread("wasmpool-interrupt").spawn(follow).map_err(calling("start a thread")).map_err(cannot)?;
     Ok(())
-}
-
-/// At the hard limit of CPU time the kernel kills without a word; at the soft one it sends a signal. Where both are
-/// one (`ulimit -t`), the last second is for an orderly end. Children have their own clocks, and raise theirs again.
-fn keep_a_second() {
-    let Rlimit { current, maximum } = getrlimit(Resource::Cpu);
-    if let Some(hard) = maximum.filter(|hard| *hard > 1 && current == maximum) {
-        // It is lowered, which is refused to nobody.
-        let _ = setrlimit(Resource::Cpu, Rlimit { current: Some(hard - 1), maximum });
-    }
 }
 
 /// Signals that were ignored stay ignored: `nohup` ignores SIGHUP, and a shell without job control ignores
@@ -135,7 +126,7 @@ fn follow(mut course: Course, signals: &Receiver<i32>, console: &Console) {
         };
         let Some(ask) = ask else { continue };
         if course.asked == SIGXCPU && ASKED.load(Ordering::SeqCst) == 0 {
-            say(console, cpu_time_is_up());
+            say(console, cpu_time::is_up());
         }
         ASKED.store(course.asked, Ordering::SeqCst);
         say_at = now.checked_add(SAID_WITHIN);
@@ -143,12 +134,6 @@ fn follow(mut course: Course, signals: &Receiver<i32>, console: &Console) {
             leave(console);
         }
     }
-}
-
-fn cpu_time_is_up() -> String {
-    let limit =
-        getrlimit(Resource::Cpu).maximum.map(|seconds| format!(" of {seconds} s")).unwrap_or_default();
-    format!("stopping: this process has used up its CPU time (RLIMIT_CPU{limit}): raise it (ulimit -t)")
 }
 
 /// A write to stdout does not end while its reader does not read, and what it takes to stop is not seen there.

@@ -96,7 +96,8 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     };
     let ahead = (pool.workers_max() * AHEAD_PER_WORKER).max(AHEAD_MIN);
     let (bytes_max, result_bytes_max) = plan.call.map_bytes_max(args.map_memory.map(|bytes| bytes.as_u64()));
-    let budget = Arc::new(Budget::new(ahead, bytes_max, result_bytes_max)?);
+    let budget = Budget::new(ahead, bytes_max, result_bytes_max, plan.call.least_result_bytes())?;
+    let budget = Arc::new(budget);
     let reading = Reading { bytes_max: settings::input_bytes_max(target), console: console.clone() };
     if args.dry_run {
         return rehearse(&plan, module.name(), (source, &reading), settings.quiet, console);

@@ -257,7 +257,7 @@ fn frames(backtrace: &[Frame]) -> Value {
         .collect()
 }
 
-/// Returns what a task cost, with times in microseconds.
+/// Returns what a task cost, with times in microseconds; `null` is what is not known.
 pub(super) fn report(report: &TaskReport) -> String {
     Object::new()
         .field("queued_us", micros(report.queued))
@@ -275,23 +275,24 @@ pub(super) fn report(report: &TaskReport) -> String {
         .finish()
 }
 
-/// Lists the memory that the task asked for and did not get; `null` means that it got all.
+/// Lists the memory that the task asked for and did not get; mostly that is none.
 fn refusals(report: &TaskReport) -> Value {
-    let one = |refusal: &Refusal| {
+    let one = |refusal: Option<&Refusal>| {
+        let refusal = refusal?;
         let kind = match refusal.kind {
             RefusalKind::Memory => "memory",
             RefusalKind::Table => "table",
             RefusalKind::System => "system",
         };
-        json!({
+        Some(json!({
             "kind": kind,
             "requested": refusal.requested,
             "limit": refusal.limit,
             "after_us": micros(refusal.after),
-        })
+        }))
     };
     report.refusals.as_ref().map_or(Value::Null, |refusals| {
-        json!({ "count": refusals.count, "first": one(&refusals.first), "last": one(&refusals.last) })
+        json!({ "count": refusals.count(), "first": one(refusals.first()), "last": one(refusals.last()) })
     })
 }
 

@@ -35,8 +35,8 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
     pool.shutdown(crate::ShutdownMode::Finish);
     trace.map_or(Ok(()), |trace| trace.end(console))?;
     profile.map_or(Ok(()), |profile| profile.end(module.name(), console))?;
-    if report.log_bytes_dropped > 0 && !settings.quiet {
-        let dropped = report.log_bytes_dropped;
+    let dropped = report.log_bytes_dropped.unwrap_or_default();
+    if dropped > 0 && !settings.quiet {
         console.say(&format!("warning: {dropped} bytes of the task's logs were dropped: raise --log-limit"));
     }
     match result {
@@ -88,7 +88,7 @@ fn wait(pending: &Arc<Pending>, signals: Receiver<Ask>) -> Result<Result<Answer,
 /// if the task needs an input and stdin is no keyboard.
 fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<Given, Failure> {
     if let Some(text) = &args.input {
-        return Ok(Given::Argument(text.clone()));
+        return input::typed_input(text, settings::input_bytes_max(&args.target));
     }
     let bytes_max = settings::input_bytes_max(&args.target);
     let is_stdin = |path: &&PathBuf| call.description().is_none() && path.as_os_str() == "-";
@@ -123,7 +123,7 @@ fn print(answer: &Answer, report: &TaskReport, notes: Option<&Console>) -> Resul
             ));
         }
         if exit.code() != 0
-            && let Some(refusals) = &report.refusals
+            && let Some(refusals) = report.refused()
         {
             console.say(&refusals.to_string());
         }

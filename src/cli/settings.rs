@@ -9,7 +9,7 @@ use super::args::{Common, Dir, Level, LogPolicy, Policy, Severity, Stop, Target}
 use super::exit::Failure;
 use super::input;
 use crate::files::HostFiles;
-use crate::limits::{INPUT_BYTES_MAX, SHARE_BYTES_MAX};
+use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, INPUT_BYTES_MAX, SHARE_BYTES_MAX};
 use crate::{
     CompileLimits, Interrupt, Isolation, LogOverflow, Module, ModuleOptions, Pool, PoolBuilder,
     SandboxPolicy, TaskOptions,
@@ -17,6 +17,9 @@ use crate::{
 
 /// Log limit of a task whose profile is made, unless set.
 const PROFILE_LOG_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Bytes of a length, or of a line feed, beside an input's own.
+const BYTES_BESIDE_TEXT: usize = 16;
 
 /// The settings that all commands share.
 #[derive(Debug)]
@@ -91,9 +94,7 @@ impl Settings {
         if let Some(stack) = target.wasm_stack {
             builder = builder.wasm_stack_bytes_max(bytes(stack));
         }
-        if let Some(limit) = target.input_limit {
-            builder = builder.input_bytes_max(bytes(limit));
-        }
+        builder = builder.input_bytes_max(encoded_bytes_max(input_bytes_max(target)));
         if let Some(after) = target.slow_after {
             builder = builder.slow_after(after);
         }
@@ -182,6 +183,12 @@ pub(super) fn input_bytes_max(target: &Target) -> usize {
     target.input_limit.map_or(INPUT_BYTES_MAX, bytes)
 }
 
+/// Returns the most bytes of an input as the pool gets it: its own bytes were counted when it was read. Text becomes
+/// longer by its length, a command's line by its line feed, and JSON by its numbers, up to the bound of its encoding.
+fn encoded_bytes_max(own: usize) -> usize {
+    own.max(INPUT_BYTES_MAX).saturating_add(BYTES_BESIDE_TEXT).min(FRAME_PAYLOAD_BYTES_MAX as usize)
+}
+
 /// The options of each task.
 pub(super) fn task_options(target: &Target) -> TaskOptions {
     let mut options = TaskOptions::new();
@@ -236,7 +243,7 @@ pub(super) fn shared_options(
     files: &HostFiles,
 ) -> Result<TaskOptions, Failure> {
     target.share.iter().try_fold(task_options(target), |options, path| {
-        Ok(options.shared(&pool.share(input::read_file(files, path, SHARE_BYTES_MAX as usize)?)?))
+        Ok(options.shared(&pool.share(input::read_shared(files, path, SHARE_BYTES_MAX as usize)?)?))
     })
 }
 

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::files::{self, Folder};
 use crate::limits::ARTIFACT_BYTES_MAX;
 use crate::module::{CodeKind, Digest, ModuleDescription};
+use crate::refused::explained;
 use crate::wire::fingerprint;
 use crate::wire::memfd;
 
@@ -200,7 +201,7 @@ impl Cache {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
             Err(rustix::io::Errno::NOENT) => return Ok(None),
-            file => file?,
+            file => file.map_err(explained)?,
         };
         let stat = rustix::fs::fstat(&file)?;
         // No name at all is one that was replaced meanwhile, by rename: its bytes are what they were.

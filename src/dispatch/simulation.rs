@@ -170,6 +170,10 @@ impl World {
                 return Some(Event::Looked { worker, task, used });
             }
             Action::Slow { task, .. } => assert!(self.tasks[&task].began.is_some(), "slow before it began"),
+            Action::GivenBack { task } => {
+                let books = &self.tasks[&task];
+                assert!(books.resolved.is_none() && books.began.is_some(), "{task} is given back by nobody");
+            }
             Action::Retry { task, how } => {
                 let books = self.tasks.get_mut(&task).expect("submitted");
                 books.used = Duration::ZERO;

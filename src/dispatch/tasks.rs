@@ -320,6 +320,7 @@ impl Dispatch {
     /// There is more to be done of it.
     fn put_back(&mut self, task: TaskId, actions: &mut Vec<Action>) {
         let is_wanted = self.tasks.get(&task).is_some_and(|entry| !entry.forgone && !entry.abort);
+        actions.push(Action::GivenBack { task });
         if self.broken || self.killed {
             self.resolve(task, Resolution::Broken, actions);
         } else if is_wanted {

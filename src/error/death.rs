@@ -96,8 +96,8 @@ impl fmt::Display for DeathCause {
                 let seconds = limit.as_secs();
                 write!(
                     f,
-                    "was ended by the kernel, since it had used up its CPU time: RLIMIT_CPU is {seconds} s for each \
-                     process: raise it (ulimit -t)"
+                    "was ended by the kernel, since it had used up its CPU time (RLIMIT_CPU is {seconds} s for each \
+                     process: raise it by ulimit -t)"
                 )
             }
             DeathCause::ProtocolViolation(what) => {

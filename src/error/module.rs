@@ -181,8 +181,8 @@ pub enum ModuleError {
     },
     /// The system has no descriptor left for the module or its compiler. Each loaded module needs two.
     #[error(
-        "no file descriptor is left for another module (each that is held has two): drop every handle of some, \
-         or raise the limit of open files (RLIMIT_NOFILE, `ulimit -n`): {}",
+        "no file descriptor is left for this module: raise the limit of open files (RLIMIT_NOFILE, `ulimit -n`), or drop \
+         others that are held: {}",
         Words(message)
     )]
     NoDescriptors {

@@ -358,7 +358,8 @@ impl TaskFailure {
 
     /// Whether the task, or a part of it, may have run. `false`: no worker ever began it.
     pub fn may_have_run(&self) -> bool {
-        self.0.report.attempts > 0
+        // Of a pool in another process nothing is known.
+        self.0.report.attempts > 0 || self.0.error == TaskError::OtherProcess
     }
 
     /// What a WASI command had written when it failed: at a limit or its deadline, by a trap, an abort or its
@@ -369,7 +370,8 @@ impl TaskFailure {
         self.0.output.as_ref()
     }
 
-    /// Returns what it cost until then.
+    /// Returns what it cost until then. The report is empty for [`TaskError::OtherProcess`], since nothing is known of
+    /// the task here.
     pub fn report(&self) -> &TaskReport {
         &self.0.report
     }
@@ -387,7 +389,7 @@ impl fmt::Display for TaskFailure {
             write!(f, ", in worker {pid}")?;
         }
         write!(f, ": {}", parts.error)?;
-        if let Some(refusals) = &parts.report.refusals
+        if let Some(refusals) = parts.report.refused()
             && !matches!(parts.error, TaskError::Memory { .. } | TaskError::Table { .. })
         {
             write!(f, "\n    {refusals}")?;

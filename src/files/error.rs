@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::refused::explained;
 use crate::text::Name;
 
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +50,7 @@ pub(crate) enum OpenError {
     #[error("it is a pipe, and nobody has opened it to read")]
     NoReader,
     #[error(transparent)]
-    System(#[from] io::Error),
+    System(io::Error),
 }
 
 impl OpenError {
@@ -74,7 +75,13 @@ impl OpenError {
 
 impl From<Errno> for OpenError {
     fn from(errno: Errno) -> OpenError {
-        OpenError::System(errno.into())
+        OpenError::System(explained(errno))
+    }
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> OpenError {
+        OpenError::System(explained(error))
     }
 }
 

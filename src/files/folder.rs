@@ -15,7 +15,8 @@ use rustix::io::Errno;
 use super::open::kind;
 use super::output::keep_mode;
 use super::writers::{TaskDirs, Writers, is_trusted};
-use super::{HostFiles, OpenError};
+use super::{HostFiles, OpenError, Waiting};
+use crate::refused::explained;
 
 /// A lookup that raced a rename is tried this often before it is an error.
 pub(super) const TRIES_MAX: usize = 16;
@@ -181,7 +182,7 @@ impl Folder {
             let name = random_name(suffix)?;
             match rustix::fs::openat(&self.descriptor, &name, flags, Mode::from_raw_mode(mode)) {
                 Err(Errno::EXIST) => {}
-                opened => return Ok((name.into(), opened?.into())),
+                opened => return Ok((name.into(), opened.map_err(explained)?.into())),
             }
         }
         Err(Errno::EXIST.into())
@@ -206,7 +207,7 @@ impl Folder {
         &self,
         name: impl AsRef<OsStr>,
         suffix: &str,
-        write: impl FnOnce(&mut File) -> io::Result<()>,
+        write: impl FnOnce(&mut Waiting<File>) -> io::Result<()>,
     ) -> io::Result<()> {
         let name = name.as_ref();
         self.put_by(name, suffix, self.before(name)?, write)
@@ -218,11 +219,12 @@ impl Folder {
         name: &OsStr,
         suffix: &str,
         before: Option<Stat>,
-        write: impl FnOnce(&mut File) -> io::Result<()>,
+        write: impl FnOnce(&mut Waiting<File>) -> io::Result<()>,
     ) -> io::Result<()> {
         // Nobody else sees it before it has its mode.
-        let (made, mut file) = self.make_new(suffix, before.map_or(0o666, |_| 0o600))?;
+        let (made, file) = self.make_new(suffix, before.map_or(0o666, |_| 0o600))?;
         let kept = before.map_or(Ok(()), |before| keep_mode(&file, &before));
+        let mut file = Waiting(file);
         let written = kept.and_then(|()| write(&mut file)).and_then(|()| self.rename(&made, name));
         if written.is_err() {
             let _ = self.remove_file(&made);

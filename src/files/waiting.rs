@@ -10,6 +10,8 @@ use std::os::fd::AsFd;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
+use crate::refused::explained;
+
 /// A stream whose calls wait, even if the open file is non-blocking. It has no buffer.
 #[derive(Debug)]
 pub(crate) struct Waiting<S>(pub(crate) S);
@@ -27,7 +29,7 @@ impl<S: AsFd> Waiting<S> {
                     // If the poll fails, the next call says why.
                     let _ = rustix::event::poll(&mut [PollFd::new(&self.0, event)], None);
                 }
-                done => return Ok(done?),
+                done => return done.map_err(explained),
             }
         }
     }

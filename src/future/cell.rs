@@ -86,11 +86,13 @@ impl Outcome {
     }
 }
 
-/// The result of one task of a batch, and how long it ran.
+/// The result of one task of a batch, and what its report needs if the result turns out not to be readable.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) result: Result<Answer, TaskFailure>,
     pub(crate) run: Duration,
+    pub(crate) queued: Duration,
+    pub(crate) worker_pid: Option<u32>,
 }
 
 pub(crate) type Callback = Box<dyn FnOnce(&Labels, Outcome) + Send>;

@@ -22,6 +22,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::link::Link;
 use crate::foreign::guarded;
 use crate::limits::ASK_BYTES_MAX;
+use crate::refused::calling;
 use crate::stdin::{Lent, Source};
 use crate::wire::message::{Chunk, Question, Reply};
 
@@ -122,6 +123,7 @@ impl Asks {
         match std::thread::Builder::new().name("wasmpool-stdin".into()).spawn(read) {
             Ok(_) => Some(sender),
             Err(error) => {
+                let error = calling("start a thread")(error);
                 guarded(|| tracing::error!(%error, "the thread that reads a task's stdin cannot be started"));
                 None
             }

@@ -16,10 +16,10 @@ use bytes::Bytes;
 
 use super::core::Answered;
 use super::resolve;
+use crate::dispatch::Now;
 use crate::error::TaskFailure;
 use crate::future::{Cell, Item};
 use crate::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX};
-use crate::module::Answer;
 use crate::observe::{Ended, TaskOutcome};
 use crate::task::{TaskId, TaskLimits, TaskReport};
 use crate::wire::message::{Entry, Items};
@@ -96,7 +96,14 @@ pub(crate) struct Batch {
     ended: AtomicU64,
     /// The size of the frames of all answers so far; it is written by the same threads as `ended`.
     answer_bytes: AtomicU64,
+    submitted: Now,
+    /// When its last attempt began, in nanoseconds, or [`NOT_BEGUN`].
+    began_ns: AtomicU64,
+    /// How long the tasks that were answered in this attempt ran.
+    ran_ns: AtomicU64,
 }
+
+const NOT_BEGUN: u64 = u64::MAX;
 
 /// One task in [`Batch::ended`]. There are at most `BATCH_ITEMS_MAX`.
 const ENDED: u64 = 1;
@@ -108,7 +115,13 @@ fn count_of(ended: u64, what: u64) -> u64 {
 }
 
 impl Batch {
-    pub(super) fn new(cell: Arc<Cell>, entry: Entry, limits: TaskLimits, count: u64) -> Arc<Batch> {
+    pub(super) fn new(
+        cell: Arc<Cell>,
+        entry: Entry,
+        limits: TaskLimits,
+        count: u64,
+        submitted: Now,
+    ) -> Arc<Batch> {
         Arc::new(Batch {
             cell,
             entry,
@@ -116,7 +129,35 @@ impl Batch {
             count,
             ended: AtomicU64::new(0),
             answer_bytes: AtomicU64::new(0),
+            submitted,
+            began_ns: AtomicU64::new(NOT_BEGUN),
+            ran_ns: AtomicU64::new(0),
         })
+    }
+
+    /// A worker begins it, or what is left of it.
+    pub(super) fn begin(&self, now: Now) {
+        self.began_ns.store(u64::try_from(now.as_nanos()).unwrap_or(NOT_BEGUN - 1), Ordering::SeqCst);
+        self.ran_ns.store(0, Ordering::SeqCst);
+    }
+
+    /// What is left of it has not begun.
+    pub(super) fn give_back(&self) {
+        self.began_ns.store(NOT_BEGUN, Ordering::SeqCst);
+    }
+
+    /// Returns how long its tasks waited that were answered in this attempt. A worker may have answered before the
+    /// host has learnt that it has begun.
+    fn queued(&self) -> Duration {
+        match self.began_ns.load(Ordering::SeqCst) {
+            NOT_BEGUN => Duration::ZERO,
+            began => Duration::from_nanos(began).saturating_sub(self.submitted),
+        }
+    }
+
+    /// Returns how long the tasks ran that were answered in this attempt, by the worker's word.
+    pub(super) fn ran(&self) -> Duration {
+        Duration::from_nanos(self.ran_ns.load(Ordering::SeqCst))
     }
 
     /// Returns the tasks without an answer, or none if there is no room for another answer.
@@ -166,31 +207,36 @@ impl Batch {
     }
 
     /// The next task has been answered.
-    pub(super) fn answer(&self, worker_pid: u32, answered: Answered) {
+    pub(super) fn answer(&self, worker_pid: u32, now: impl FnOnce() -> Now, answered: Answered) {
         self.answer_bytes.fetch_add(answered.frame_bytes, Ordering::SeqCst);
         let task = TaskId(self.cell.task().0 + self.answered());
         let cost = answered.cost.clone();
-        let output_bytes = answered.payload.len() as u64;
+        let output_bytes = Some(answered.payload.len() as u64);
         let run = Duration::from_nanos(cost.run_ns);
+        let queued = self.queued();
         let result = resolve::read_verdict(answered, &self.entry, &self.limits).map_err(|error| {
             let mut report = TaskReport {
+                queued,
+                total: now().saturating_sub(self.submitted),
                 attempts: 1,
                 worker_pid: Some(worker_pid),
                 output_bytes,
                 ..TaskReport::default()
             };
             resolve::add_cost(&mut report, &cost);
-            self.cell.labels().failure_of(task, error, report)
+            self.cell.labels().failure_of(task, error, report.with_bounded_wait())
         });
         let how = if result.is_ok() { SUCCEEDED } else { FAILED };
-        self.push(how, result, run);
+        self.ran_ns.fetch_add(cost.run_ns, Ordering::SeqCst);
+        self.push(how, Item { result, run, queued, worker_pid: Some(worker_pid) });
     }
 
     /// The task at hand has ended without an answer; `false` if all had one already.
     pub(super) fn fail(&self, failure: TaskFailure) -> bool {
         let is_at_hand = self.left() > 0;
         if is_at_hand {
-            self.push(0, Err(failure), Duration::ZERO);
+            let TaskReport { run, queued, worker_pid, .. } = *failure.report();
+            self.push(0, Item { result: Err(failure), run, queued, worker_pid });
         }
         is_at_hand
     }
@@ -210,8 +256,8 @@ impl Batch {
         so_far
     }
 
-    fn push(&self, how: u64, result: Result<Answer, TaskFailure>, run: Duration) {
+    fn push(&self, how: u64, item: Item) {
         self.ended.fetch_add(ENDED + how, Ordering::SeqCst);
-        self.cell.push(Item { result, run });
+        self.cell.push(item);
     }
 }

@@ -297,8 +297,8 @@ fn attend(
         }
     }
     drop(times);
-    let (cause, usage) = usage::reap(child.pidfd.as_fd());
-    let cause = usage::at_cpu_limit(spawn::in_group(child.group.as_ref(), cause), usage.cpu);
+    let (cause, usage) = usage::reap(child.pidfd.as_fd(), child.pid);
+    let cause = usage::at_cpu_limit(spawn::in_group(child.group.as_ref(), cause), &usage);
     let peak = usage.peak_bytes.filter(|peak| *peak > inherited);
     let death = Death::new(child.pid, cause, Phase::Compiling, child.stderr.text());
     let end = judge(limits, ended, reply, death, &Usage { peak_bytes: peak, ..usage });
@@ -517,7 +517,7 @@ mod tests {
     }
 
     fn usage(peak_bytes: Option<u64>) -> Usage {
-        Usage { cpu: Duration::from_secs(1), peak_bytes }
+        Usage { cpu: Duration::from_secs(1), ticks: None, peak_bytes }
     }
 
     #[test]

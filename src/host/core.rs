@@ -59,6 +59,28 @@ pub(super) struct Record {
     worker: Option<WorkerKey>,
 }
 
+impl Record {
+    /// A worker has begun it.
+    fn begin(&mut self, worker_pid: u32, computed: Option<Duration>, now: Now) {
+        self.began = Some(now);
+        self.last_attempt = None;
+        self.computed_before = computed;
+        self.cpu.iter_mut().for_each(|cpu| cpu.hand(computed.unwrap_or_default()));
+        self.attempts += 1;
+        self.worker_pid = Some(worker_pid);
+        self.batch.iter().for_each(|batch| batch.begin(now));
+        self.cell.set_dispatched();
+    }
+
+    /// Notes, of a batch, that the next of its tasks has not begun.
+    fn give_back(&mut self) {
+        if let Some(batch) = &self.batch {
+            batch.give_back();
+            (self.began, self.attempts, self.worker_pid) = (None, 0, None);
+        }
+    }
+}
+
 /// How long a task ran, and what it computed, where that is known: as the pool measured it.
 pub(super) type Measured = (Duration, Option<Duration>);
 
@@ -79,7 +101,9 @@ impl State {
             Some(cpu) => Some(cpu.cut_off(computed.map(|(_, now)| now))),
             None => computed.map(|(before, now)| now.saturating_sub(before)),
         };
-        (now.saturating_sub(began), cpu)
+        // What was answered of a batch is not the time of the task at hand.
+        let before = record.batch.as_ref().map_or(Duration::ZERO, |batch| batch.ran());
+        (now.saturating_sub(began).saturating_sub(before), cpu)
     }
 
     /// Returns whether the clock of a task's worker is worth reading when it begins.
@@ -312,7 +336,7 @@ impl Core {
         });
         let domain = state.domains.enter(options.domain.as_ref());
         let batch =
-            items.map(|count| Batch::new(cell.clone(), call.entry.clone(), call.limits, count as u64));
+            items.map(|count| Batch::new(cell.clone(), call.entry.clone(), call.limits, count as u64, now));
         state.batched += group.more() as u64;
         let is_deaf = call.module.description().interrupt == Interrupt::Kill;
         let record = Record {

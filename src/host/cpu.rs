@@ -18,6 +18,13 @@ impl ProcessClock {
         (failed == 0).then_some(ProcessClock(clock))
     }
 
+    /// Returns the clock of the same time that the kernel compares with `RLIMIT_CPU`. That one counts by ticks: whoever
+    /// computes when a tick comes has computed since the last one, so that it may be ahead, or behind.
+    pub(crate) fn in_ticks(self) -> ProcessClock {
+        // The kernel's CPUCLOCK_PROF is 0, in the lowest two bits.
+        ProcessClock(self.0 & !0b11)
+    }
+
     /// Reads the clock, in nanoseconds. It lacks what a thread that runs just now has computed since the last tick of its
     /// processor ([`CLOCK_LAG`]). Returns `None` once the process has been reaped.
     pub(crate) fn read(self) -> Option<Duration> {
@@ -146,6 +153,27 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().expect("starts");
         let clock = ProcessClock::of(child.id()).expect("it is not reaped");
         child.wait().expect("ends");
+        assert_eq!(clock.read(), None);
+    }
+
+    #[test]
+    fn the_kernels_ticks_are_told_of_a_process_that_has_ended_until_it_is_reaped() {
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "while :; do :; done"])
+            .spawn()
+            .expect("starts");
+        let clock = ProcessClock::of(child.id()).expect("it is not reaped").in_ticks();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while clock.read().expect("is told") < Duration::from_millis(50) {
+            assert!(std::time::Instant::now() < deadline, "it has computed nothing");
+            std::thread::yield_now();
+        }
+        child.kill().expect("it is there");
+        let pid = rustix::process::Pid::from_child(&child);
+        let ended = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), ended).expect("ends");
+        assert!(clock.read().is_some_and(|ticks| ticks >= Duration::from_millis(50)));
+        child.wait().expect("ended");
         assert_eq!(clock.read(), None);
     }
 

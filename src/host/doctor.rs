@@ -319,7 +319,7 @@ impl<'a> Patients<'a> {
             build: fingerprint::BUILD,
             sandbox,
             pagemap_scan: false,
-            wasm_stack_bytes: limits::WASM_STACK_BYTES_MAX as u32,
+            wasm_stack_bytes: wasm_stack_bytes() as u32,
             events: EventLevels::default(),
             dirs: self.dirs.iter().map(|dir| dir.guest.clone()).collect(),
             probe,
@@ -405,12 +405,14 @@ impl<'a> Patients<'a> {
                             AttackOutcome::Succeeded("another program ran".into())
                         }
                         DeathCause::Signaled(signal) => AttackOutcome::Killed(signal),
-                        cause => {
-                            AttackOutcome::Unknown(format!("it {cause}: {}", patient.child.stderr.text()))
-                        }
+                        cause => AttackOutcome::Unknown(format!("it {}", last_words(&cause, patient))),
                     };
                     // Its last words explain why there is no report.
-                    return (report.map_err(|_| outcome.to_string()), outcome);
+                    let why = |_| match &outcome {
+                        AttackOutcome::Unknown(why) => format!("a throw-away worker does not start: {why}"),
+                        outcome => format!("a throw-away worker does not start: it was {outcome}"),
+                    };
+                    return (report.map_err(why), outcome);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return (report, AttackOutcome::Refused(format!("the host: {error}"))),
@@ -418,6 +420,27 @@ impl<'a> Patients<'a> {
                 Ok(None) => std::thread::yield_now(),
             }
         }
+    }
+}
+
+/// How a throw-away worker ended, and what it said last, as one line.
+fn last_words(cause: &DeathCause, patient: &Patient) -> String {
+    let said = patient.child.stderr.text();
+    match said.trim() {
+        "" => cause.to_string(),
+        said => format!("{cause}: {said}"),
+    }
+}
+
+/// Returns how much stack the tasks of a pool have by default, or as much as the hard limit leaves them: the sandbox can be
+/// tried with less.
+fn wasm_stack_bytes() -> usize {
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Stack).maximum.unwrap_or(u64::MAX);
+    let room = usize::try_from(hard).unwrap_or(usize::MAX).saturating_sub(limits::HOST_STACK_BYTES);
+    match room >= limits::WASM_STACK_BYTES_MIN {
+        true => room.min(limits::WASM_STACK_BYTES_MAX),
+        // The worker says what is missing.
+        false => limits::WASM_STACK_BYTES_MAX,
     }
 }
 

@@ -28,22 +28,24 @@ pub(super) fn result(
         attempts: record.attempts,
         worker_pid: record.worker_pid,
         input_bytes: match (&record.batch, &record.call.asks) {
-            (Some(_), _) => 0,
-            (None, Some(asks)) => asks.bytes(),
-            (None, None) => record.call.input.len() as u64,
+            (Some(_), _) => None,
+            (None, Some(asks)) => Some(asks.bytes()),
+            (None, None) => Some(record.call.input.len() as u64),
         },
         ..TaskReport::default()
     };
-    match &answered {
+    // What a worker says of a batch as a whole is not about the task at hand.
+    match answered.as_ref().filter(|_| record.batch.is_none()) {
         Some(answered) => {
             add_cost(&mut report, &answered.cost);
-            report.output_bytes = answered.payload.len() as u64;
+            report.output_bytes = Some(answered.payload.len() as u64);
             if let Some(cpu) = &record.cpu {
                 report.cpu = Some(cpu.used);
             }
         }
         None => (report.run, report.cpu) = state.measured(record, now),
     }
+    let report = report.with_bounded_wait();
     let told = |breakage: &Breakage| breakage.told_to(state.domains.name(record.domain).as_ref());
     if let (Resolution::Broken, Some(broken), None) = (how, &state.broken, &record.batch) {
         return (Err(Failed::WithAll(told(broken))), report);
@@ -98,8 +100,8 @@ pub(super) fn add_cost(report: &mut TaskReport, cost: &Cost) {
     report.cpu = Some(Duration::from_nanos(cost.cpu_ns));
     report.peak_memory_bytes = Some(cost.peak_memory_bytes);
     report.fuel_used = cost.fuel_used;
-    report.log_bytes_dropped = cost.log_bytes_dropped;
-    report.refusals.clone_from(&cost.refusals);
+    report.log_bytes_dropped = Some(cost.log_bytes_dropped);
+    report.refusals = Some(cost.refusals.clone());
 }
 
 /// The worker's verdict, in the caller's words. The payload was bounded when it was read.

@@ -419,8 +419,8 @@ fn report_ready(core: &Core, pid: u32, sandbox: &SandboxReport) {
 /// Reaps a worker, and lets its link's thread drain the ring and report the death.
 fn bury(mut ward: Ward) -> JoinHandle<()> {
     ward.link.clock.stop();
-    let (cause, used) = usage::reap(ward.link.pidfd());
-    let cause = usage::at_cpu_limit(spawn::in_group(ward.group.as_ref(), cause), used.cpu);
+    let (cause, used) = usage::reap(ward.link.pidfd(), ward.link.pid);
+    let cause = usage::at_cpu_limit(spawn::in_group(ward.group.as_ref(), cause), &used);
     ward.stderr.drain();
     let phase = if ward.ready { Phase::Idle } else { Phase::Start };
     guarded(|| tracing::debug!(pid = ward.link.pid, ?cause, "worker ended"));

@@ -4,6 +4,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use rustix::process::{WaitId, WaitIdOptions};
+
+use super::cpu::ProcessClock;
 use crate::error::DeathCause;
 use crate::files::kernel_text;
 
@@ -12,6 +15,8 @@ use crate::files::kernel_text;
 pub(super) struct Usage {
     /// The CPU time of all its threads.
     pub(super) cpu: Duration,
+    /// The same as the kernel holds it against `RLIMIT_CPU`, where it says so.
+    pub(super) ticks: Option<Duration>,
     /// The most that was resident, where the kernel said so. What it shared with its parent until it
     /// became another program counts too.
     pub(super) peak_bytes: Option<u64>,
@@ -19,7 +24,13 @@ pub(super) struct Usage {
 
 /// Waits for the end of a process as [`spawn::reap`](super::spawn::reap) does, and says how it ended and what
 /// it had used.
-pub(super) fn reap(pidfd: BorrowedFd<'_>) -> (DeathCause, Usage) {
+pub(super) fn reap(pidfd: BorrowedFd<'_>, pid: u32) -> (DeathCause, Usage) {
+    // Its clocks are gone once it is reaped. If the wait fails, so does the next one, which says why.
+    let _ = rustix::io::retry_on_intr(|| {
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        rustix::process::waitid(WaitId::PidFd(pidfd), ended)
+    });
+    let ticks = ProcessClock::of(pid).and_then(|clock| clock.in_ticks().read());
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     let reaped = rustix::io::retry_on_intr(|| {
@@ -46,7 +57,7 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) -> (DeathCause, Usage) {
     let (info, usage) = unsafe { (info.assume_init(), usage.assume_init()) };
     if reaped.is_err() {
         // The embedder ignores SIGCHLD or reaps every child itself.
-        return (DeathCause::Unknown, Usage { cpu: Duration::ZERO, peak_bytes: None });
+        return (DeathCause::Unknown, Usage { cpu: Duration::ZERO, ticks: None, peak_bytes: None });
     }
     // SAFETY: a siginfo that waitid has filled has a status.
     let status = unsafe { info.si_status() };
@@ -59,21 +70,20 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) -> (DeathCause, Usage) {
         Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
     };
     let peak_bytes = Some(usage.ru_maxrss.unsigned_abs() * 1024);
-    (cause, Usage { cpu: time(usage.ru_utime) + time(usage.ru_stime), peak_bytes })
+    (cause, Usage { cpu: time(usage.ru_utime) + time(usage.ru_stime), ticks, peak_bytes })
 }
 
-/// By so much the kernel's count of a process's CPU time, by its ticks, may be ahead of what it says in the end.
+/// Where the kernel does not say what it has counted by its ticks, that may be ahead by so much.
 const TICKS_AHEAD: Duration = Duration::from_millis(250);
 
 /// How it ended, if that was at the limit of CPU time that all children inherit from this process.
-pub(super) fn at_cpu_limit(cause: DeathCause, cpu: Duration) -> DeathCause {
+pub(super) fn at_cpu_limit(cause: DeathCause, used: &Usage) -> DeathCause {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Cpu).maximum.map(Duration::from_secs);
     let signals = [rustix::process::Signal::KILL, rustix::process::Signal::XCPU];
     let is_ended = signals.iter().any(|signal| cause == DeathCause::Signaled(signal.as_raw()));
+    let counted = used.ticks.unwrap_or(used.cpu.saturating_add(TICKS_AHEAD));
     match limit {
-        Some(limit) if is_ended && cpu.saturating_add(TICKS_AHEAD) >= limit => {
-            DeathCause::CpuTimeUsedUp { limit }
-        }
+        Some(limit) if is_ended && counted >= limit => DeathCause::CpuTimeUsedUp { limit },
         _ => cause,
     }
 }

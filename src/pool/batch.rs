@@ -15,7 +15,7 @@ use crate::future::{Item, TaskFuture};
 use crate::host::batch::Inputs;
 use crate::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_ITEMS_MAX};
 use crate::module::Answer;
-use crate::task::Typical;
+use crate::task::{TaskId, TaskReport, Typical};
 
 /// Tasks that take longer travel alone: what they cost on the way is little beside that. In nanoseconds.
 const SHORT_NS: u64 = 100_000;
@@ -30,7 +30,8 @@ const SEEN_MIN: u32 = 4;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     run: Duration,
-    bytes: u64,
+    /// `None` if nothing came back.
+    bytes: Option<u64>,
 }
 
 /// What a map learns of its tasks: how long they take, and how long their answers are. It is asked for each
@@ -47,7 +48,7 @@ impl Batching {
     pub(super) fn learn(&mut self, seen: Option<Seen>) {
         let Some(Seen { run, bytes }) = seen else { return };
         self.run.learn(run);
-        self.bytes = (self.bytes * 7 + bytes) / 8;
+        self.bytes = bytes.map_or(self.bytes, |bytes| (self.bytes * 7 + bytes) / 8);
         self.seen = self.seen.saturating_add(1);
     }
 
@@ -94,7 +95,8 @@ impl<O> Submitted<O> {
 
     /// Makes a batch of these inputs.
     pub(super) fn many(future: TaskFuture<O>, (inputs, count): (Bytes, usize), charge: Arc<Charge>) -> Self {
-        let many = Many { future, inputs, count, left: count, ready: VecDeque::new() };
+        let many =
+            Many { future, inputs, count, left: count, ready: VecDeque::new(), submitted: Instant::now() };
         Submitted { what: What::Many(many), charge: OfProcess::new(charge) }
     }
 
@@ -177,19 +179,35 @@ struct Many<O> {
     count: usize,
     left: usize,
     ready: VecDeque<Item>,
+    submitted: Instant,
 }
 
 impl<O> Many<O> {
     fn next(&mut self, deadline: Option<Instant>) -> Next<O> {
         loop {
-            if let Some(Item { result, run }) = self.ready.pop_front() {
+            if let Some(Item { result, run, queued, worker_pid }) = self.ready.pop_front() {
+                let task = self.next_task();
                 self.left -= 1;
-                let bytes = match &result {
-                    Ok(Answer::Output(output)) => output.len() as u64,
-                    _ => 0,
+                let output_bytes = match &result {
+                    Ok(Answer::Output(output)) => Some(output.len() as u64),
+                    Ok(Answer::Command(_)) => None,
+                    Err(failure) => failure.report().output_bytes,
                 };
-                let result = self.future.read_item(result).map_err(MapError::Task);
-                return Next::Result(result, Some(Seen { run, bytes }));
+                let report = || {
+                    let total = self.submitted.elapsed();
+                    let report = TaskReport {
+                        queued,
+                        run,
+                        total,
+                        attempts: 1,
+                        worker_pid,
+                        output_bytes,
+                        ..TaskReport::default()
+                    };
+                    report.with_bounded_wait()
+                };
+                let result = self.future.read_item(task, result, report).map_err(MapError::Task);
+                return Next::Result(result, Some(Seen { run, bytes: output_bytes }));
             }
             let is_over = self.future.cell().is_none_or(|cell| cell.take_items(&mut self.ready));
             if !self.ready.is_empty() {
@@ -198,7 +216,6 @@ impl<O> Many<O> {
             if is_over {
                 return match self.failure() {
                     Some(failure) => {
-                        // A task without a result of its own failed as the batch did.
                         self.left -= 1;
                         Next::Result(Err(MapError::Task(failure)), None)
                     }
@@ -212,9 +229,21 @@ impl<O> Many<O> {
         }
     }
 
-    /// Returns how the batch failed, if it did.
+    /// Returns the task whose result is next.
+    fn next_task(&self) -> TaskId {
+        TaskId(self.future.task_id().0 + (self.count - self.left) as u64)
+    }
+
+    /// Returns how the next task failed with the batch, if that failed. Only the one that was at hand may have begun.
     fn failure(&self) -> Option<TaskFailure> {
+        let labels = self.future.labels();
         let Some(cell) = self.future.cell() else { return Some(self.future.elsewhere()) };
-        cell.outcome().and_then(|outcome| outcome.failure(self.future.labels()))
+        let failure = cell.outcome().and_then(|outcome| outcome.failure(labels))?;
+        let task = self.next_task();
+        if task == failure.task_id() {
+            return Some(failure);
+        }
+        let report = TaskReport::never_begun(failure.report().total);
+        Some(labels.failure_of(task, failure.error().clone(), report))
     }
 }

@@ -74,7 +74,8 @@ impl Pool {
         let Some((cache, stamp)) = handle.cache.as_ref().zip(file.stamp()) else {
             return self.load_with(&file.read(max)?, options);
         };
-        if let Some(digest) = cache.digest_of(stamp)
+        let known = cache.digest_of(stamp);
+        if let Some(digest) = known
             && let Some(module) = handle.load_known(digest, cache, &options)
         {
             return module;
@@ -85,7 +86,7 @@ impl Pool {
         if let Some((before, after)) = before.zip(file.stamp()) {
             cache.remember(before, after, digest);
         }
-        handle.load_bytes(&wasm, digest, options)
+        handle.load_bytes(&wasm, digest, options, known)
     }
 
     /// Reads what a wasm file imports and exports without compiling it, even if the module cannot be loaded
@@ -139,19 +140,31 @@ impl Pool {
         let handle = self.here().ok_or(ModuleError::OtherProcess)?;
         let max = handle.limits_of(&options).get(CompileLimit::WasmBytes);
         compile::check_wasm_bytes(wasm.len() as u64, max)?;
-        handle.load_bytes(wasm, Digest::of(wasm), options)
+        handle.load_bytes(wasm, Digest::of(wasm), options, None)
     }
 }
 
 impl Handle {
-    fn load_bytes(&self, wasm: &[u8], digest: Digest, options: ModuleOptions) -> Result<Module, ModuleError> {
+    /// The cache has no entry of `missed`: it was looked for a moment ago, and whoever is told why an entry is not used is
+    /// told once.
+    fn load_bytes(
+        &self,
+        wasm: &[u8],
+        digest: Digest,
+        options: ModuleOptions,
+        missed: Option<Digest>,
+    ) -> Result<Module, ModuleError> {
         let code = options.code();
         let limits = self.limits_of(&options);
         let entry = options.entry.clone().map(|task| {
             let module = options.name.clone().unwrap_or_else(|| digest.short());
             WantedEntry { module, task }
         });
-        self.enter(digest, options, || self.compiled(wasm, digest, code, &limits, entry))
+        let cached = || self.cache.as_ref()?.find(&CacheKey::new(digest, code));
+        self.enter(digest, options, || match missed == Some(digest) {
+            false if let Some(compiled) = cached() => Ok((compiled, true)),
+            _ => self.compiled(wasm, digest, code, &limits, entry),
+        })
     }
 
     /// A module whose bytes need not be read: it is loaded already, or in the cache.
@@ -218,11 +231,6 @@ impl Handle {
     ) -> Result<(Compiled, bool), ModuleError> {
         let Handle { core, cache, turns, .. } = self;
         let key = CacheKey::new(digest, code);
-        if let Some(cache) = cache
-            && let Some(compiled) = cache.find(&key)
-        {
-            return Ok((compiled, true));
-        }
         let turn = turns.take();
         let compiled = compile::compile(core, wasm, code, limits, entry)?;
         drop(turn);

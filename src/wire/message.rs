@@ -296,8 +296,7 @@ pub(crate) struct Cost {
     pub(crate) peak_memory_bytes: u64,
     pub(crate) fuel_used: Option<u64>,
     pub(crate) log_bytes_dropped: u64,
-    /// They are boxed because they are rare and large.
-    pub(crate) refusals: Option<Box<Refusals>>,
+    pub(crate) refusals: Refusals,
 }
 
 /// The work that the compiler is asked to do.

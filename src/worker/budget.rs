@@ -22,12 +22,20 @@ pub(super) struct Budget {
     pub(super) refused_entries: Option<u64>,
     /// Refusals are timed from here, when the task began.
     began: Instant,
-    refusals: Option<Box<Refusals>>,
+    refusals: Refusals,
 }
 
 impl Budget {
     pub(super) fn new(limit: u64, began: Instant) -> Self {
-        Budget { limit, used: 0, peak: 0, refused: None, refused_entries: None, began, refusals: None }
+        Budget {
+            limit,
+            used: 0,
+            peak: 0,
+            refused: None,
+            refused_entries: None,
+            began,
+            refusals: Refusals::default(),
+        }
     }
 
     /// Returns what they hold now.
@@ -42,11 +50,11 @@ impl Budget {
 
     /// Returns how often the task was refused something.
     pub(super) fn refusals(&self) -> u64 {
-        self.refusals.as_ref().map_or(0, |refusals| refusals.count)
+        self.refusals.count()
     }
 
-    /// Returns what the task was refused, if anything.
-    pub(super) fn report(&self) -> Option<Box<Refusals>> {
+    /// Returns what the task was refused.
+    pub(super) fn report(&self) -> Refusals {
         self.refusals.clone()
     }
 
@@ -63,11 +71,7 @@ impl Budget {
     }
 
     fn refuse(&mut self, kind: RefusalKind, requested: u64, limit: u64) {
-        let refusal = Refusal { kind, requested, limit, after: self.began.elapsed() };
-        let first = || Box::new(Refusals { count: 0, first: refusal, last: refusal });
-        let refusals = self.refusals.get_or_insert_with(first);
-        refusals.count += 1;
-        refusals.last = refusal;
+        self.refusals.add(Refusal { kind, requested, limit, after: self.began.elapsed() });
     }
 }
 
@@ -123,19 +127,21 @@ mod tests {
     #[test]
     fn what_is_refused_is_counted_with_the_first_and_the_last_time() {
         let mut budget = Budget::new(1000, Instant::now());
-        assert_eq!(budget.report(), None);
+        assert!(budget.report().is_empty());
         assert!(!budget.memory_growing(0, 5000, None).expect("answers"));
         assert!(budget.memory_growing(0, 600, None).expect("answers"));
         assert!(!budget.table_growing(0, 51, None).expect("answers"));
         assert!(!budget.table_growing(0, TABLE_ELEMENTS_MAX + 1, None).expect("answers"));
-        let Refusals { count, first, last } = *budget.report().expect("some were refused");
-        assert_eq!((count, budget.refusals()), (3, 3));
+        let refusals = budget.report();
+        assert_eq!((refusals.count(), budget.refusals()), (3, 3));
+        let first = refusals.first().expect("there is one");
+        let last = refusals.last().expect("there is one");
         assert_eq!((first.kind, first.requested, first.limit), (RefusalKind::Memory, 5000, 1000));
         assert_eq!((last.kind, last.requested), (RefusalKind::Table, TABLE_ELEMENTS_MAX as u64 + 1));
         assert!(first.after <= last.after);
         // The next task starts without refusals.
         budget.begin(1000, Instant::now());
-        assert_eq!(budget.report(), None);
+        assert!(budget.report().is_empty());
     }
 
     #[test]

@@ -20,7 +20,12 @@ pub(super) fn make_room(wasm_stack_bytes: usize) -> io::Result<()> {
         return Ok(());
     }
     if limit.maximum.is_some_and(|maximum| maximum < needed) {
-        let why = format!("tasks need {needed} bytes of stack, the hard limit (RLIMIT_STACK) is lower");
+        let hard = limit.maximum.unwrap_or_default() >> 10;
+        let wanted = needed.div_ceil(1024);
+        let why = format!(
+            "tasks need {wanted} KiB of stack, and the hard limit (RLIMIT_STACK) is {hard} KiB: start this program where \
+             `ulimit -Hs` is {wanted} or more"
+        );
         return Err(io::Error::other(why));
     }
     setrlimit(Resource::Stack, Rlimit { current: Some(needed), maximum: limit.maximum })

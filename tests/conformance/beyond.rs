@@ -86,7 +86,7 @@ in_both_modes! {
             let flood = faults.task::<u64, ()>(flood).expect("types agree");
             let future = pool.submit(&flood, &(1 << 20)).expect("submits");
             output(&future);
-            assert!(future.report().expect("done").log_bytes_dropped > 0, "over the limit");
+            assert!(future.report().expect("done").log_bytes_dropped.is_some_and(|bytes| bytes > 0), "over the limit");
             let options = TaskOptions::new().log_bytes_max(1000).log_overflow(LogOverflow::Fail);
             let failed = error(&pool.submit_with(&flood, &(1 << 20), options).expect("submits"));
             assert!(matches!(failed, TaskError::LogsTooLarge { .. }), "{failed}");

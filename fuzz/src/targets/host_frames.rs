@@ -48,14 +48,17 @@ fn cost() -> Cost {
         peak_memory_bytes: 65536,
         fuel_used: Some(7),
         log_bytes_dropped: 0,
-        refusals: Some(Box::new(refusals())),
+        refusals: refusals(),
     }
 }
 
 fn refusals() -> Refusals {
     let refusal =
         |kind| Refusal { kind, requested: 1 << 40, limit: 1 << 29, after: Duration::from_millis(3) };
-    Refusals { count: 2, first: refusal(RefusalKind::Memory), last: refusal(RefusalKind::System) }
+    let mut refusals = Refusals::default();
+    refusals.add(refusal(RefusalKind::Memory));
+    refusals.add(refusal(RefusalKind::System));
+    refusals
 }
 
 fn done(verdict: Verdict) -> FromWorker {

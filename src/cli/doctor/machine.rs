@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use crate::compile::cache::Cache;
 use crate::files::{HostFiles, kernel_text};
-use crate::limits::{CACHE_BYTES_MAX, HOST_STACK_BYTES, MEMORY_BYTES_MAX, WASM_STACK_BYTES_MAX};
+use crate::limits::{
+    CACHE_BYTES_MAX, HOST_STACK_BYTES, MEMORY_BYTES_MAX, WASM_STACK_BYTES_MAX, WASM_STACK_BYTES_MIN,
+};
 
 /// Descriptors that the host has open for a worker, at most: link, sockets, stderr, rings.
 const DESCRIPTORS_PER_WORKER: u64 = 8;
@@ -74,8 +76,15 @@ fn descriptors(workers: u64, limit: Option<u64>) -> Check {
 fn stack(limit: Option<u64>) -> Check {
     let wanted = (WASM_STACK_BYTES_MAX + HOST_STACK_BYTES) as u64;
     let Some(limit) = limit else { return check("stack", "no limit", None) };
-    let hint = (limit < wanted)
-        .then(|| format!("pools want {wanted} bytes: raise the hard limit, or lower --wasm-stack"));
+    let least = (WASM_STACK_BYTES_MIN + HOST_STACK_BYTES) as u64;
+    let hint = (limit < wanted).then(|| {
+        let wanted = wanted >> 10;
+        let lower = match limit.checked_sub(HOST_STACK_BYTES as u64).filter(|_| limit >= least) {
+            Some(room) => format!(", or run tasks with --wasm-stack {}KiB", room >> 10),
+            None => String::new(),
+        };
+        format!("tasks want {wanted} KiB: start this program where `ulimit -Hs` is {wanted} or more{lower}")
+    });
     check("stack", format!("at most {}", ByteSize::b(limit).display().iec()), hint)
 }
 
@@ -157,7 +166,11 @@ mod tests {
         assert!(memory(4, Some(1 << 30)).hint.is_some_and(|hint| hint.contains("--memory 256.0 MiB")));
         assert!(descriptors(4, Some(1024)).hint.is_none());
         assert!(descriptors(200, Some(1024)).hint.is_some_and(|hint| hint.contains("ulimit -n 1664")));
-        assert!(stack(Some(8 << 20)).hint.is_none() && stack(Some(1 << 20)).hint.is_some());
+        assert!(stack(Some(8 << 20)).hint.is_none() && stack(None).hint.is_none());
+        let hint = stack(Some(1500 << 10)).hint.expect("is too low");
+        assert!(hint.contains("`ulimit -Hs` is 2048") && hint.contains("--wasm-stack 476KiB"), "{hint}");
+        let hint = stack(Some(1 << 20)).hint.expect("is too low");
+        assert!(hint.contains("`ulimit -Hs` is 2048") && !hint.contains("--wasm-stack"), "{hint}");
         assert!(overcommitted("0").hint.is_none() && overcommitted("2").hint.is_some());
         assert!(cpu_hint(2, 2).is_none() && cpu_hint(9, 2).is_some());
     }

@@ -7,8 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytesize::ByteSize;
 
 use crate::account::{Account, Charge, Need, Waited};
+use crate::cli::config::told;
 use crate::cli::exit::Failure;
 use crate::limits::RESULT_BYTES_BESIDE;
+
+const MIB: u64 = 1 << 20;
+
+/// Most inputs are no longer than this.
+const SHORT_INPUT_BYTES: u64 = 64 << 10;
 
 /// The map's account. Only one thread takes from it.
 #[derive(Debug)]
@@ -16,6 +22,8 @@ pub(super) struct Budget {
     account: Arc<Account>,
     /// The result of an input takes at most this many bytes.
     result_bytes_max: u64,
+    /// As little as it takes if outputs may have no bytes.
+    result_bytes_least: u64,
     /// These inputs were taken and are not finished.
     inputs: AtomicUsize,
 }
@@ -23,27 +31,46 @@ pub(super) struct Budget {
 impl Budget {
     /// # Errors
     /// [`Failure::Usage`], if no result has room: then no input could be run.
-    pub(super) fn new(inputs_max: usize, bytes_max: u64, result_bytes_max: u64) -> Result<Self, Failure> {
+    pub(super) fn new(
+        inputs_max: usize,
+        bytes_max: u64,
+        result_bytes_max: u64,
+        result_bytes_least: u64,
+    ) -> Result<Self, Failure> {
+        let account = Account::new(Need { items: inputs_max, bytes: bytes_max });
+        let budget = Budget { account, result_bytes_max, result_bytes_least, inputs: AtomicUsize::new(0) };
         if result_bytes_max > bytes_max {
-            let (max, one) = (ByteSize(bytes_max).display().iec(), result_bytes_max);
+            let max = ByteSize(bytes_max).display().iec();
             return Err(Failure::Usage(format!(
-                "--map-memory {max} has no room for the result of one task, which may take {one} bytes ({}): raise \
-                 --map-memory to that and the bytes of an input, or lower --output-limit",
-                ByteSize(one).display().iec()
+                "{} {max} has no room for the result of one task, which may take {result_bytes_max} bytes: {}",
+                told("--map-memory"),
+                budget.advice(SHORT_INPUT_BYTES)
             )));
         }
-        let account = Account::new(Need { items: inputs_max, bytes: bytes_max });
-        Ok(Budget { account, result_bytes_max, inputs: AtomicUsize::new(0) })
+        Ok(budget)
+    }
+
+    /// Says what to do about an input of this size that has no room beside its largest result.
+    fn advice(&self, bytes: u64) -> String {
+        let enough = self.result_bytes_max.saturating_add(bytes).div_ceil(MIB);
+        let raise = format!("give --map-memory {enough}MiB or more");
+        // Beside what a task returns there is room for its error, which no limit of outputs makes smaller.
+        match self.result_bytes_least.saturating_add(bytes) <= self.account.bytes_max() {
+            true => format!("{raise}, or lower --output-limit"),
+            false => raise,
+        }
     }
 
     /// Returns why an input of this size is not run, if it never has room beside its largest result.
     pub(super) fn refusal(&self, bytes: usize) -> Option<Failure> {
-        let (result, max) = (self.result_bytes_max, self.account.bytes_max());
+        let result = self.result_bytes_max;
+        let max = self.account.bytes_max();
         let is_refused = result.saturating_add(bytes as u64) > max;
         is_refused.then(|| {
             Failure::Input(format!(
-                "it has {bytes} bytes and its result may take {result}, more than the {max} of --map-memory: raise \
-                 that, or lower --output-limit"
+                "it has {bytes} bytes and its result may take {result}, more than the {max} of {}: {}",
+                told("--map-memory"),
+                self.advice(bytes as u64)
             ))
         })
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 
@@ -189,7 +190,7 @@ impl<'a> Collector<'a> {
             }
             Event::Finished(number) => match self.open.remove(&number) {
                 Some((job, pending)) => {
-                    self.settle(job, pending.wait().map_err(Failure::Task), pending.report())
+                    self.settle(job, pending.wait().map_err(Failure::Task), Some(pending.report()))
                 }
                 None => Ok(()),
             },
@@ -216,7 +217,7 @@ impl<'a> Collector<'a> {
                 self.tally.stopped += 1;
                 self.take_turn(job.number, Settled::Stopped { charge: job.charge })
             }
-            Err(failure) => self.settle(job, Err(failure), TaskReport::default()),
+            Err(failure) => self.settle(job, Err(failure), None),
         }
     }
 
@@ -253,12 +254,12 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Settles a call that is done.
+    /// Settles a call that is done. It has no report if it was never submitted.
     fn settle(
         &mut self,
         mut job: Job,
         result: Result<Answer, Failure>,
-        mut report: TaskReport,
+        mut report: Option<TaskReport>,
     ) -> Result<(), Failure> {
         let number = job.number;
         let charge = job.charge.clone();
@@ -269,24 +270,24 @@ impl<'a> Collector<'a> {
         let message = failure_message(&result);
         if message.is_some()
             && self.may_retry(&job, &result)
-            && let Some(pending) = job.retry(self.plan)
+            && let Some(pending) = job.retry(self.plan, report.as_ref())
         {
             self.tally.retried += 1;
             return self.begin(job, pending);
         }
-        report.attempts = report.attempts.max(1).saturating_add(job.attempts - 1);
+        report.iter_mut().for_each(|report| report.attempts += job.begun);
         let is_end = result.as_ref().is_err_and(Failure::is_end_of_pool);
         // A task that ended with the pool did not fail by itself: if there is a log, it will be run again,
         // and has its line then.
         let is_left_open = is_end && self.log.is_some();
-        let line = (!is_left_open).then(|| self.outputs.line(&job, result.as_ref(), &report));
+        let line = (!is_left_open).then(|| self.outputs.line(&job, result.as_ref(), report.as_ref()));
         // An input has succeeded only once its output is written.
         let message = message.or_else(|| match &line {
             Some(Ok((_, unwritten))) => unwritten.as_ref().map(ToString::to_string),
             Some(Err(failure)) => Some(failure.to_string()),
             None => None,
         });
-        self.count(&job, message.as_deref(), &report);
+        self.count(&job, message.as_deref(), report.as_ref());
         self.tally.pool_lost |= is_end;
         if result.as_ref().is_err_and(is_for_want_of_a_worker) {
             // No other input would find a worker either.
@@ -297,7 +298,7 @@ impl<'a> Collector<'a> {
         let (line, unwritten) = line?;
         // If stdin cannot be read, there is no input that a later run could skip.
         let is_recorded = self.log.is_some() && !matches!(job.label, Label::Stdin);
-        let record = is_recorded.then(|| record(&job, &result, unwritten.as_ref(), &report));
+        let record = is_recorded.then(|| record(&job, &result, unwritten.as_ref(), report.as_ref()));
         // The line is held until it is written. Its large outputs are as they came, and so within what the task was
         // charged for; what is small has room there as JSON, too.
         let held = line.held_bytes() as u64 + RESULT_BYTES_BESIDE;
@@ -316,14 +317,15 @@ impl<'a> Collector<'a> {
     }
 
     /// Counts an input, which has failed if there is a message, and then says so.
-    fn count(&mut self, job: &Job, message: Option<&str>, report: &TaskReport) {
-        self.tally.log_bytes_dropped += report.log_bytes_dropped;
+    fn count(&mut self, job: &Job, message: Option<&str>, report: Option<&TaskReport>) {
+        let dropped = report.and_then(|report| report.log_bytes_dropped);
+        self.tally.log_bytes_dropped += dropped.unwrap_or_default();
         let Some(message) = message else {
             self.tally.ok += 1;
             return;
         };
         self.tally.failed += 1;
-        let refusals = report.refusals.as_ref().map(|refusals| format!("\n    {refusals}"));
+        let refusals = report.and_then(TaskReport::refused).map(|refusals| format!("\n    {refusals}"));
         self.console.error(&format!("{}: {message}{}", job.label, refusals.unwrap_or_default()));
     }
 
@@ -401,7 +403,7 @@ fn record(
     job: &Job,
     result: &Result<Answer, Failure>,
     unwritten: Option<&Failure>,
-    report: &TaskReport,
+    report: Option<&TaskReport>,
 ) -> Record {
     let (exit_code, signal) = match result {
         Ok(_) if let Some(failure) = unwritten => (failure.exit().code().into(), 0),
@@ -424,9 +426,14 @@ fn record(
     };
     Record {
         seq: job.seq,
-        run: report.run,
+        run: report.map_or(Duration::ZERO, |report| report.run),
         sent_bytes: job.bytes,
-        received_bytes: result.as_ref().map_or(0, Answer::bytes),
+        received_bytes: match result {
+            Ok(answer) => answer.bytes(),
+            // A command may have written something before it failed.
+            Err(Failure::Task(task)) => task.output().map_or(0, |written| written.stdout.len()),
+            Err(_) => 0,
+        },
         exit_code,
         signal,
         command,

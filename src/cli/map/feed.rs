@@ -8,6 +8,7 @@ use super::Plan;
 use super::budget::Budget;
 use super::joblog::Digest;
 use super::source::{Item, Label, Reading, Source};
+use crate::TaskReport;
 use crate::account::Charge;
 use crate::cli::call::{Pending, Prepared};
 use crate::cli::exit::Failure;
@@ -42,13 +43,21 @@ pub(super) struct Job {
     /// The input, where it may have to be run again. It is held once, however often it runs.
     again: Option<Prepared>,
     pub(super) attempts: u32,
+    /// How often a worker began the earlier attempts.
+    pub(super) begun: u32,
 }
 
 impl Job {
     /// Submits it once more, if there is something to submit.
-    pub(super) fn retry(&mut self, plan: &Plan) -> Option<Result<Pending, Failure>> {
+    /// `before` is the report of the attempt that failed.
+    pub(super) fn retry(
+        &mut self,
+        plan: &Plan,
+        before: Option<&TaskReport>,
+    ) -> Option<Result<Pending, Failure>> {
         let prepared = self.again.as_ref()?;
         self.attempts += 1;
+        self.begun += before.map_or(0, |report| report.attempts);
         Some(plan.call.submit_prepared(prepared, Some(&self.label.short())))
     }
 }
@@ -87,7 +96,7 @@ pub(super) fn feed(
         let short = label.short();
         let pending = prepared.and_then(|prepared| plan.call.submit_prepared(&prepared, Some(&short)));
         let is_last = pending.as_ref().is_err_and(Failure::is_end_of_pool);
-        let job = Job { seq, number, label, digest, bytes, charge, again, attempts: 1 };
+        let job = Job { seq, number, label, digest, bytes, charge, again, attempts: 1, begun: 0 };
         if sender.send(Fed::Started(Box::new(Started { job, pending }))).is_err() || is_last {
             return;
         }

@@ -57,7 +57,7 @@ impl Outputs {
         &self,
         job: &Job,
         result: Result<&Answer, &Failure>,
-        report: &TaskReport,
+        report: Option<&TaskReport>,
     ) -> Result<(Line, Option<Failure>), Failure> {
         let written = match self.written(job, result, report) {
             Ok(line) => return Ok((line, None)),
@@ -72,10 +72,12 @@ impl Outputs {
         Ok((self.with_report(object, report), Some(failure)))
     }
 
-    fn with_report(&self, object: Object, report: &TaskReport) -> Line {
-        match self.report {
-            true => object.raw("report", &object::report(report)),
-            false => object,
+    /// An input that was never submitted has `null` for a report.
+    fn with_report(&self, object: Object, report: Option<&TaskReport>) -> Line {
+        match (self.report, report) {
+            (true, Some(report)) => object.raw("report", &object::report(report)),
+            (true, None) => object.raw("report", "null"),
+            (false, _) => object,
         }
         .into_line()
     }
@@ -84,7 +86,7 @@ impl Outputs {
         &self,
         job: &Job,
         result: Result<&Answer, &Failure>,
-        report: &TaskReport,
+        report: Option<&TaskReport>,
     ) -> Result<Line, Unwritten> {
         let object = job.label.add_to(Object::new());
         let object = match (result, &self.dir) {

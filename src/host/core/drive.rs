@@ -114,13 +114,7 @@ impl Core {
                 let pid = pid.or_else(|| Some(state.deaths.get(&worker)?.death.pid))?;
                 let computed = state.is_worth_measuring(task).then(computed).flatten();
                 let record = state.records.get_mut(&task)?;
-                record.began = Some(now);
-                record.last_attempt = None;
-                record.computed_before = computed;
-                record.cpu.iter_mut().for_each(|cpu| cpu.hand(computed.unwrap_or_default()));
-                record.attempts += 1;
-                record.worker_pid = Some(pid);
-                record.cell.set_dispatched();
+                record.begin(pid, computed, now);
                 let attempt = record.attempts;
                 state.observers.tell(now, || EventKind::TaskStarted { task, pid, attempt });
                 None
@@ -139,6 +133,10 @@ impl Core {
                 let run = link.run_of(task)?;
                 Some(Effect::Slow { cell, link, run, after })
             }
+            Action::GivenBack { task } => {
+                state.records.get_mut(&task)?.give_back();
+                None
+            }
             Action::Retry { task, how } => {
                 let outcome = resolve::outcome(how, None);
                 if let Some(record) = state.records.get(&task)
@@ -152,6 +150,7 @@ impl Core {
                         resolve::count(&mut state.tally.ended, outcome, 1);
                     }
                     *answered = None;
+                    state.records.get_mut(&task)?.give_back();
                     return None;
                 }
                 let measured = state.records.get(&task).map(|record| match answered {

@@ -185,7 +185,8 @@ impl Reader {
                     return Err("it went on with a batch whose answers have no room".into());
                 }
                 self.typical.learn(Duration::from_nanos(cost.run_ns));
-                batch.answer(link.pid, Answered { verdict, payload, cost, stdout_bytes: 0, frame_bytes });
+                let answered = Answered { verdict, payload, cost, stdout_bytes: 0, frame_bytes };
+                batch.answer(link.pid, || core.now(), answered);
             }
             FromWorker::Done { task, verdict, cost, stdout_bytes } => {
                 if !link.has_sent(held.run) {

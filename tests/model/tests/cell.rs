@@ -308,7 +308,12 @@ fn the_state_never_runs_backwards() {
 }
 
 fn push(cell: &Cell, number: u32) {
-    cell.push(Item { result: Ok(Answer(number)), run: Duration::ZERO });
+    cell.push(Item {
+        result: Ok(Answer(number)),
+        run: Duration::ZERO,
+        queued: Duration::ZERO,
+        worker_pid: None,
+    });
 }
 
 fn taken(items: &VecDeque<Item>) -> Vec<u32> {
