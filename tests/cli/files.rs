@@ -281,7 +281,7 @@ fn a_stray_settings_file_only_lowers_and_is_never_waited_for_or_quoted() {
         "memory = \"16GiB\"",
         "timeout = \"2h\"",
         "output-limit = \"1GiB\"",
-        "workers = 100000",
+        "workers = 1000",
         "log-rate = \"1GiB\"",
         "compile-memory = \"1TiB\"",
         "log-limit = \"1GiB\"",
