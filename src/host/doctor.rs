@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::RecvFlags;
 use rustix::process::Signal;
 
+use super::descriptors;
 use super::dirs::{self, HostDir, Wanted};
 use super::resident;
 use super::spawn::{self, Child, OWN_EXECUTABLE, Program};
@@ -38,6 +39,15 @@ use crate::wire::ring;
 /// A throw-away worker may hold this much memory, however much a pool's worker may: then the attacks that try
 /// for more need not be given gigabytes.
 const PATIENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Descriptors that starting a throw-away worker takes; most of them are closed again at once.
+const PATIENT_DESCRIPTORS: usize = 9;
+
+/// The same, and those of another worker beside it.
+const SIBLING_DESCRIPTORS: usize = PATIENT_DESCRIPTORS + 4;
+
+/// The same, and those of a port, two sockets and an open file, which are there to be attacked.
+const TARGETS_DESCRIPTORS: usize = SIBLING_DESCRIPTORS + 4;
 
 /// Tries the second wall: starts throw-away workers that lock themselves down as every worker does,
 /// and then attack what is around them. `wasmpool doctor` is its command.
@@ -134,7 +144,7 @@ impl Doctor {
                 attacks.iter().filter(|attack| attack.against.contains(&layer.layer)).peekable();
             layer.verified = against.peek().is_some().then(|| against.all(|attack| attack.outcome.failed()));
         }
-        Ok(DoctorReport { sandbox, attacks, system: system() })
+        Ok(DoctorReport { sandbox, attacks, system: system(patients.has_all) })
     }
 
     /// The system calls that a worker may make once it stands: name and number. Of some only with
@@ -227,6 +237,8 @@ struct Patients<'a> {
     program: Program,
     targets: Targets,
     dirs: Vec<HostDir>,
+    /// There are descriptors for all that can be attacked.
+    has_all: bool,
     /// Another worker; the attacks may end it, and then there is a new one.
     sibling: Mutex<Option<Patient>>,
     /// Kept open, and in place, for the attacks.
@@ -270,16 +282,18 @@ impl<'a> Patients<'a> {
         let laid_out = |source| BuildError::System { what: "lay out the attacks' targets", source };
         let secret = lay_out(&dir).map_err(laid_out)?;
         let dirs = give(&dir, doctor)?;
+        let has_all = descriptors::are_left(TARGETS_DESCRIPTORS);
         // A target that cannot be had is left out: its attacks are then refused because it is absent.
-        let tcp = TcpListener::bind("127.0.0.1:0").ok();
-        let unix = UnixListener::bind(dir.join("socket")).ok();
+        let tcp = has_all.then(|| TcpListener::bind("127.0.0.1:0").ok()).flatten();
+        let unix = has_all.then(|| UnixListener::bind(dir.join("socket")).ok()).flatten();
         let _ = open_to_all(&dir.join("socket"));
         open_to_all(&dir).map_err(laid_out)?;
-        let named =
-            SocketAddr::from_abstract_name(&name).and_then(|name| UnixListener::bind_addr(&name)).ok();
+        let bind = || SocketAddr::from_abstract_name(&name).and_then(|name| UnixListener::bind_addr(&name));
+        let named = has_all.then(|| bind().ok()).flatten();
         // On purpose: what a careless embedder leaves open.
-        let open = files::reopened(&secret)
-            .ok()
+        let open = has_all
+            .then(|| files::reopened(&secret).ok())
+            .flatten()
             .filter(|file| rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty()).is_ok());
         let in_memory = Box::new(0x7761_736d_706f_6f6c);
         let port = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()).map(|address| address.port());
@@ -295,7 +309,7 @@ impl<'a> Patients<'a> {
         };
         let _held = (tcp, [unix, named], open, in_memory);
         let sibling = Mutex::new(None);
-        Ok(Patients { doctor, as_compiler: false, program, targets, dirs, sibling, _held })
+        Ok(Patients { doctor, as_compiler: false, program, targets, dirs, has_all, sibling, _held })
     }
 
     /// `Err` with its own words if the process could not lock itself down as it was asked to.
@@ -337,7 +351,7 @@ impl<'a> Patients<'a> {
             let mut fds = [PollFd::new(&sibling.child.pidfd, PollFlags::IN)];
             rustix::event::poll(&mut fds, Some(&Default::default())) == Ok(0)
         });
-        if !lives {
+        if !lives && descriptors::are_left(SIBLING_DESCRIPTORS) {
             let started = self.start(None).ok();
             // It waits until the sandbox is up: an attack on a process that is not locked down proves
             // nothing.
@@ -487,7 +501,7 @@ fn open_to_all(path: &Path) -> io::Result<()> {
 }
 
 /// Describes what on this machine decides about layers, for a reader of the report elsewhere.
-fn system() -> Vec<(String, String)> {
+fn system(has_all: bool) -> Vec<(String, String)> {
     let uname = rustix::system::uname();
     let file = |path: &str| kernel_text(path).map_or("-".into(), |text| text.trim().to_string());
     let swaps = kernel_text("/proc/swaps").unwrap_or_default().lines().skip(1).count();
@@ -505,6 +519,12 @@ fn system() -> Vec<(String, String)> {
         ("seccomp actions", file("/proc/sys/kernel/seccomp/actions_avail")),
         ("swap devices", swaps.to_string()),
     ]
+    .into_iter()
+    .chain((!has_all).then(|| {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let what = "a port, sockets, an open file and perhaps another worker, since few descriptors are left";
+        ("not attacked", format!("{what}: RLIMIT_NOFILE is {limit}: raise it (ulimit -n)"))
+    }))
     .map(|(name, value)| (name.to_string(), value))
-    .into()
+    .collect()
 }

@@ -78,7 +78,11 @@ const TICKS_AHEAD: Duration = Duration::from_millis(250);
 
 /// How it ended, if that was at the limit of CPU time that all children inherit from this process.
 pub(super) fn at_cpu_limit(cause: DeathCause, used: &Usage) -> DeathCause {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Cpu).maximum.map(Duration::from_secs);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Cpu).maximum;
+    told_by_limit(cause, used, limit.map(Duration::from_secs))
+}
+
+fn told_by_limit(cause: DeathCause, used: &Usage, limit: Option<Duration>) -> DeathCause {
     let signals = [rustix::process::Signal::KILL, rustix::process::Signal::XCPU];
     let is_ended = signals.iter().any(|signal| cause == DeathCause::Signaled(signal.as_raw()));
     let counted = used.ticks.unwrap_or(used.cpu.saturating_add(TICKS_AHEAD));
@@ -93,4 +97,34 @@ pub(super) fn own_peak() -> u64 {
     let status = kernel_text("/proc/self/status").unwrap_or_default();
     let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     kib.and_then(|kib| kib.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kill_is_the_cpu_limits_where_the_kernel_has_counted_up_to_it_whatever_was_computed() {
+        let limit = Duration::from_secs(60);
+        let used = |cpu: u64, ticks: Option<u64>| Usage {
+            cpu: Duration::from_millis(cpu),
+            ticks: ticks.map(Duration::from_millis),
+            peak_bytes: None,
+        };
+        let told = |cause: i32, used: &Usage| told_by_limit(DeathCause::Signaled(cause), used, Some(limit));
+        for signal in [libc::SIGKILL, libc::SIGXCPU] {
+            // Ticks are ahead by more the longer a process has lived that sleeps and computes in turns.
+            assert_eq!(told(signal, &used(58_900, Some(60_000))), DeathCause::CpuTimeUsedUp { limit });
+            assert_eq!(
+                told(signal, &used(60_900, Some(59_990))),
+                DeathCause::Signaled(signal),
+                "somebody else's"
+            );
+            assert_eq!(told(signal, &used(59_800, None)), DeathCause::CpuTimeUsedUp { limit });
+            assert_eq!(told(signal, &used(59_000, None)), DeathCause::Signaled(signal));
+        }
+        assert_eq!(told(libc::SIGSEGV, &used(60_000, Some(60_000))), DeathCause::Signaled(libc::SIGSEGV));
+        let killed = DeathCause::Signaled(libc::SIGKILL);
+        assert_eq!(told_by_limit(killed.clone(), &used(90_000, Some(90_000)), None), killed);
+    }
 }

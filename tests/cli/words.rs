@@ -88,7 +88,7 @@ fn where_the_sandbox_cannot_be_tried_the_doctor_looks_at_the_machine_and_says_wh
     for (limit, says) in [
         ("ulimit -s 512", "tasks need 2048 KiB of stack, and the hard limit (RLIMIT_STACK) is 512 KiB"),
         ("ulimit -d 50000", "RLIMIT_DATA is 51200000: raise it (ulimit -d)"),
-        ("ulimit -n 16", "RLIMIT_NOFILE is 16: raise it (ulimit -n)"),
+        ("ulimit -n 10", "RLIMIT_NOFILE is 10: raise it (ulimit -n)"),
     ] {
         let ended = within(limit, &["doctor"], None, "").expect(5).says(says);
         assert!(ended.text().contains("this machine") && ended.text().contains("CPUs"), "{}", ended.text());
@@ -97,6 +97,19 @@ fn where_the_sandbox_cannot_be_tried_the_doctor_looks_at_the_machine_and_says_wh
         assert_eq!(json["ok"], false);
         assert!(json["machine"].is_array() && json["error"]["message"].as_str().is_some(), "{json}");
     }
+}
+
+#[test]
+fn with_few_descriptors_the_doctor_goes_on_and_says_what_is_not_attacked() {
+    for limit in [16, 18, 20] {
+        let ended = within(&format!("ulimit -n {limit}"), &["doctor"], None, "").expect(0);
+        let page = ended.text();
+        let said = format!("RLIMIT_NOFILE is {limit}: raise it (ulimit -n)");
+        assert!(page.contains("not attacked") && page.contains(&said), "{page}");
+        assert!(!page.contains("not known"), "{page}");
+    }
+    let page = within("ulimit -n 64", &["doctor"], None, "").expect(0).text();
+    assert!(!page.contains("not attacked"), "{page}");
 }
 
 #[test]

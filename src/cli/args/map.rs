@@ -77,7 +77,7 @@ pub(in crate::cli) struct MapArgs {
     #[arg(long, value_name = "DIR", help_heading = "Results")]
     pub(in crate::cli) output_dir: Option<PathBuf>,
 
-    /// Add to each line what the task cost
+    /// Add to each line what the task cost; null is what is not known, as of a task whose worker was killed
     #[arg(long, help_heading = "Results")]
     pub(in crate::cli) report: bool,
 
