@@ -1,0 +1,175 @@
+//! Stops a task at its limit of CPU time by the clock of the thread that runs it.
+//!
+//! The host judges what a task has used. But it may have to wait for its turn on a busy machine, and so may the watcher,
+//! while the task computes on. Timers of the kernel fire where the task runs, and need no other thread. There are two: one
+//! on the thread's CPU time, which fires at a tick of its processor only (every 4 ms at 250 Hz), and near the limit one on
+//! the wall clock, which is exact while the thread has the processor, and is set anew if it had not.
+
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::watcher::{Shared, ThreadClock};
+
+/// The default action of this signal ends the process. Nobody else here uses it.
+const SIGNAL: c_int = libc::SIGVTALRM;
+
+/// The timer of CPU time is set this much before the limit. It fires at most a tick later than it is set for, which is
+/// 10 ms at 100 Hz, the longest that Linux has.
+const NEAR: Duration = Duration::from_millis(11);
+
+/// Both timers, and what the handler needs besides: it can be given nothing.
+struct Target {
+    shared: Arc<Shared>,
+    clock: ThreadClock,
+    of_cpu: Timer,
+    of_wall: Timer,
+}
+
+static TARGET: OnceLock<Target> = OnceLock::new();
+
+/// The run that the timers are set for.
+static RUN: AtomicU64 = AtomicU64::new(0);
+
+/// That run's limit on the thread's clock, in nanoseconds.
+static AT_NS: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// Says that the timers are there.
+#[derive(Debug)]
+pub(super) struct Alarm(());
+
+impl Alarm {
+    /// Makes the timers for the calling thread, which must be the one that runs tasks, before the sandbox forbids it.
+    /// Returns `None` where the system makes none: then the host alone stops tasks.
+    pub(super) fn new(shared: &Arc<Shared>) -> Option<Alarm> {
+        let made = handle().and_then(|()| {
+            Ok((Timer::new(libc::CLOCK_THREAD_CPUTIME_ID)?, Timer::new(libc::CLOCK_MONOTONIC)?))
+        });
+        match made {
+            Ok((of_cpu, of_wall)) => {
+                TARGET.get_or_init(|| Target {
+                    shared: shared.clone(),
+                    clock: ThreadClock::own(),
+                    of_cpu,
+                    of_wall,
+                });
+                Some(Alarm(()))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no timers: only the host stops tasks at their limit of CPU time");
+                None
+            }
+        }
+    }
+
+    /// Stops the run once the thread's clock shows `at`, which may be past. A run that was set before is forgotten.
+    pub(super) fn set(&self, run: u64, at: Duration) {
+        // The handler reads them the other way around. If it finds this run, it never finds the limit of another.
+        AT_NS.store(u64::MAX, Ordering::SeqCst);
+        RUN.store(run, Ordering::SeqCst);
+        AT_NS.store(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        if let Some(target) = TARGET.get() {
+            match at.saturating_sub(target.clock.read()).checked_sub(NEAR) {
+                Some(left) if !left.is_zero() => target.of_cpu.set(libc::TIMER_ABSTIME, at - NEAR),
+                _ => target.of_wall.set(0, SOON),
+            }
+        }
+    }
+}
+
+/// A timer that is set to zero would be off.
+const SOON: Duration = Duration::from_micros(1);
+
+/// A timer of the kernel's, which signals the thread that made it.
+#[derive(Debug)]
+struct Timer(c_int);
+
+impl Timer {
+    fn new(clock: libc::clockid_t) -> std::io::Result<Timer> {
+        let mut timer: c_int = 0;
+        // SAFETY: all bytes zero are such a description; the kernel reads it, and writes the timer's number, an `int`.
+        let failed = unsafe {
+            let mut event: libc::sigevent = std::mem::zeroed();
+            event.sigev_notify = libc::SIGEV_THREAD_ID;
+            event.sigev_signo = SIGNAL;
+            event.sigev_notify_thread_id = libc::gettid();
+            libc::syscall(libc::SYS_timer_create, clock, &raw mut event, &raw mut timer)
+        };
+        if failed == 0 { Ok(Timer(timer)) } else { Err(std::io::Error::last_os_error()) }
+    }
+
+    /// Sets the timer to fire once. Safe in a signal handler.
+    fn set(&self, flags: c_int, time: Duration) {
+        let value = libc::timespec {
+            tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: time.subsec_nanos().into(),
+        };
+        let once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let setting = libc::itimerspec { it_interval: once, it_value: value };
+        let before: *mut libc::itimerspec = ptr::null_mut();
+        // SAFETY: the kernel reads a setting and writes nothing. If it refuses, the host stops the task.
+        unsafe { libc::syscall(libc::SYS_timer_settime, self.0, flags, &raw const setting, before) };
+    }
+}
+
+/// Has the signal handled.
+fn handle() -> std::io::Result<()> {
+    // SAFETY: all bytes zero are such an action; the handler has the signature of an action without `SA_SIGINFO`.
+    let failed = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let handler: extern "C" fn(c_int) = on_alarm;
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        libc::sigaction(SIGNAL, &action, ptr::null_mut())
+    };
+    if failed == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Runs on the thread that computes, between any two of its instructions: it takes no lock and allocates nothing.
+extern "C" fn on_alarm(_: c_int) {
+    // SAFETY: the address of this thread's own variable.
+    let errno = unsafe { *libc::__errno_location() };
+    if let Some(target) = TARGET.get() {
+        let run = RUN.load(Ordering::SeqCst);
+        let at_ns = AT_NS.load(Ordering::SeqCst);
+        let now_ns = u64::try_from(target.clock.read().as_nanos()).unwrap_or(u64::MAX);
+        match at_ns.checked_sub(now_ns) {
+            None | Some(0) => target.shared.stop_at_limit(run),
+            // A signal was under way when the timer was set for another run: that one's is yet to come.
+            Some(left_ns) if left_ns > 2 * NEAR.as_nanos() as u64 => {}
+            Some(left_ns) => target.of_wall.set(0, Duration::from_nanos(left_ns)),
+        }
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_run_that_computes_beyond_its_limit_is_stopped_by_its_own_thread() {
+        let shared = Arc::new(Shared::new(|| ()));
+        let alarm = Alarm::new(&shared).expect("a timer");
+        let clock = ThreadClock::own();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut last = 0;
+        for run in 1..=20 {
+            // The limit of the run before is forgotten, though it comes sooner.
+            alarm.set(run - 1, clock.read() + Duration::from_millis(5));
+            let at = clock.read() + Duration::from_millis(12);
+            alarm.set(run, at);
+            while !shared.is_interrupted(run) {
+                assert!(!shared.is_interrupted(run - 1) || run - 1 == last, "run {}", run - 1);
+                assert!(Instant::now() < deadline, "run {run} is not stopped");
+            }
+            last = run;
+            assert!(clock.read() >= at, "run {run} is stopped too early");
+        }
+    }
+}
