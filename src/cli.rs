@@ -34,6 +34,7 @@ mod streams;
 mod logs;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use rustix::process::Resource;
 
@@ -41,10 +42,10 @@ use args::Verb;
 use config::{Typed, Wrong};
 use console::Console;
 use exit::{Exit, Failure};
+use logs::FileWriter;
 use settings::Settings;
 
-use crate::BuildError;
-use crate::files::{HostFiles, TaskDirs};
+use crate::files::{HostFiles, InUse};
 use crate::refused::raise_to_hard;
 
 /// Runs the command line of this process. [`init`](crate::init) must have been called.
@@ -54,7 +55,9 @@ pub fn main() -> ExitCode {
     raise_to_hard(Resource::Nofile);
     let typed = match config::parse(std::env::args_os()) {
         Ok(typed) => typed,
-        Err(Wrong::File(failure)) => return ExitCode::from(report(&failure, false, &Console::new()).code()),
+        Err(Wrong::Failed { failure, json }) => {
+            return ExitCode::from(report(&failure, json, &Console::new()).code());
+        }
         // Help and version are no errors: clap prints them to stdout and its code is 0.
         Err(Wrong::Clap(error)) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code());
@@ -69,14 +72,9 @@ pub fn main() -> ExitCode {
     let json = typed.args.verb.wants_json();
     // It outlives the work: the last lines are written when it is dropped.
     let mut writer = None;
-    let exit = host_files(&typed).and_then(|files| {
-        let inputs = input::files_of(&typed.args.verb).into_iter();
-        let config = typed.args.common.config.as_deref().map(|path| (path, "the settings' file"));
-        // No output of this command takes the place of one.
-        let _held: Vec<_> =
-            inputs.chain(config).filter_map(|(path, what)| files.hold_input(path, what)).collect();
-        interrupt::begin(typed.args.common.stop_grace, &console)?;
-        writer = logs::init(&typed.args.common, &files, &console)?;
+    let files = typed.host.clone();
+    let exit = begin(&typed, &files, &console).and_then(|(_held, log_writer)| {
+        writer = log_writer;
         dispatch(typed, files, &console)
     });
     let exit = exit.unwrap_or_else(|failure| {
@@ -88,14 +86,25 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-/// Opens the door to the host's files. It knows where this command's tasks may write, and no settings may
-/// come from there.
-fn host_files(typed: &Typed) -> Result<HostFiles, Failure> {
-    let dirs = TaskDirs::open(typed.args.verb.writable_dirs())
-        .map_err(|(path, source)| BuildError::Directory { path, source })?;
-    let files = HostFiles::new(dirs);
-    typed.check_files(&files)?;
-    Ok(files)
+/// The command's inputs, for as long as they are held, and the log's writer.
+type Begun = (Vec<Arc<InUse>>, Option<FileWriter>);
+
+/// Does what comes before the work itself. No output of this command takes the place of what is held from here on.
+fn begin(typed: &Typed, files: &HostFiles, console: &Console) -> Result<Begun, Failure> {
+    let common = &typed.args.common;
+    for file in typed.left_out.iter().filter(|_| !common.quiet) {
+        console.say(&format!("warning: {file}"));
+    }
+    let inputs = input::files_of(&typed.args.verb).into_iter();
+    let config = common.config.as_deref().map(|path| (path, "the settings' file"));
+    let named = inputs.chain(config).filter_map(|(path, what)| files.hold_input(path, what));
+    let streams = [
+        files.hold_stream(rustix::stdio::stdout(), "stdout"),
+        files.hold_stream(rustix::stdio::stderr(), "stderr"),
+    ];
+    let held = named.chain(streams.into_iter().flatten()).collect();
+    interrupt::begin(common.stop_grace, console)?;
+    Ok((held, logs::init(common, files, console)?))
 }
 
 fn dispatch(typed: Typed, files: HostFiles, console: &Console) -> Result<Exit, Failure> {

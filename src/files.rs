@@ -22,24 +22,31 @@ mod writers;
 mod walk;
 mod open;
 mod output;
+mod in_use;
 mod own;
 mod folder;
 mod waiting;
 mod kernel;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::Stat;
 
 pub(crate) use error::OpenError;
 pub(crate) use folder::{Folder, Locked, lock};
+pub(crate) use in_use::InUse;
+#[cfg(feature = "cli")]
+pub(crate) use in_use::Names;
 pub(crate) use kernel::kernel_text;
 pub(crate) use open::Finding;
 pub(crate) use output::{Output, OutputFile};
+#[cfg(feature = "cli")]
+pub(crate) use own::was_closed;
 pub(crate) use waiting::Waiting;
-pub(crate) use writers::{TaskDirs, are_own};
+#[cfg(feature = "cli")]
+pub(crate) use writers::Stranger;
+pub(crate) use writers::TaskDirs;
 
 /// A file or folder, whatever it is called: its device and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,13 +71,17 @@ impl Identity {
 pub(crate) struct HostFiles {
     tasks: Arc<TaskDirs>,
     in_use: Arc<Mutex<Vec<Weak<InUse>>>>,
+    tell: Tell,
 }
 
-/// A file that a command reads or writes, for as long as this is held.
-#[derive(Debug)]
-pub(crate) struct InUse {
-    file: Identity,
-    what: &'static str,
+/// Says to a person that something is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Tell(fn(&str));
+
+impl Default for Tell {
+    fn default() -> Tell {
+        Tell(|text| tracing::warn!("{text}"))
+    }
 }
 
 impl HostFiles {
@@ -83,46 +94,10 @@ impl HostFiles {
         self.tasks.holds(dir)
     }
 
-    /// Whether tasks can change the names in this folder, which was opened when nobody had said which directories are
-    /// theirs.
-    pub(crate) fn are_reached_in(&self, folder: &Folder) -> bool {
-        self.tasks.reach(folder)
-    }
-
-    /// Says that a path is an input: nothing is written to it while the answer is held. `None` of what is no regular
-    /// file, or cannot be looked at.
-    pub(crate) fn hold_input(&self, path: &Path, what: &'static str) -> Option<Arc<InUse>> {
-        let stat = self.look(path).ok()?;
-        let is_regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        is_regular.then(|| self.hold(Identity::of(&stat), what))
-    }
-
-    fn hold(&self, file: Identity, what: &'static str) -> Arc<InUse> {
-        let held = Arc::new(InUse { file, what });
-        let mut all = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|other| other.strong_count() > 0);
-        all.push(Arc::downgrade(&held));
-        held
-    }
-
-    /// Refuses a file that the command reads or writes already.
-    fn check_use(&self, file: Identity) -> Result<(), OpenError> {
-        let all = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut others = all.iter().filter_map(Weak::upgrade);
-        match others.find(|other| other.file == file) {
-            Some(other) => Err(OpenError::Twice(other.what)),
-            None => Ok(()),
-        }
-    }
-
-    /// Says that an output is open, if it is a file; it is refused where the command has that file for something else.
-    fn in_use(&self, mut output: Output, what: &'static str) -> Result<Output, OpenError> {
-        if output.is_regular {
-            let file = Identity::of_open(output.file.file())?;
-            self.check_use(file)?;
-            output.file.keep(self.hold(file, what));
-        }
-        Ok(output)
+    /// Has somebody told what is waited for, in place of the log.
+    #[cfg(feature = "cli")]
+    pub(crate) fn telling(self, tell: fn(&str)) -> HostFiles {
+        HostFiles { tell: Tell(tell), ..self }
     }
 
     /// Whether such a directory lies in this folder, however deep.

@@ -27,6 +27,7 @@ use std::os::fd::OwnedFd;
 use crate::refused::remember_limits;
 use crate::walls::{LayerReport, SandboxLayer, SandboxReport, SandboxRequest};
 pub(crate) use directories::Granted;
+pub(crate) use identity::{change as change_identity, drop_capabilities};
 pub(crate) use syscalls::Profile;
 
 /// Proof that this process has locked itself down. Only [`Locked::seal`] makes one.

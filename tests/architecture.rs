@@ -259,9 +259,7 @@ fn the_hosts_files_are_opened_by_one_door() {
         ("host/doctor.rs", "fs::set_permissions"),
         ("host/doctor.rs", "DirBuilder"),
         ("host/doctor.rs", "File::options"),
-        // These open the directories that tasks are given, and the worker's program, once and as a place.
-        ("host/dirs.rs", "rustix::fs::open"),
-        ("host/dirs.rs", "rustix::fs::openat"),
+        // It opens the worker's program, once and as a place.
         ("host/spawn.rs", "rustix::fs::open"),
         // The cache's own directory is held open, and belongs to this user alone.
         ("compile/cache.rs", "rustix::fs::open"),

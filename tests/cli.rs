@@ -22,6 +22,8 @@ mod logs;
 mod map;
 #[path = "cli/modules.rs"]
 mod modules;
+#[path = "cli/owners.rs"]
+mod owners;
 #[path = "cli/places.rs"]
 mod places;
 #[path = "cli/poison.rs"]
@@ -44,5 +46,7 @@ mod streams;
 mod trace;
 #[path = "cli/tools.rs"]
 mod tools;
+#[path = "cli/uses.rs"]
+mod uses;
 #[path = "cli/words.rs"]
 mod words;

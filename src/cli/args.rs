@@ -45,7 +45,8 @@ Output:
   --json. An untyped task's bytes and a command's stdout and stderr are passed on
   as they are; if they go to a terminal, control characters are escaped. So is what
   a command wrote before it failed, unless its worker had to be killed: then that is
-  lost with it.
+  lost with it. Files that options name to be written must not be symbolic links
+  (root's are followed, and links to /dev/stdout and the like).
 
 Examples:
   wasmpool run primes.wasm count --input 1000000

@@ -4,11 +4,11 @@
 //! What a file says becomes the default of the flag of that name, so that flags and variables go
 //! before it by themselves, and a value is held to the same rules wherever it stands.
 
+mod found;
 mod origin;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
@@ -16,14 +16,15 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, ColorChoice, CommandFactory as _, FromArgMatches as _};
 use serde_json::{Value, json};
 
-use super::args::{Args, ConfigArgs};
-use super::console;
+use super::args::{Args, ConfigArgs, Verb};
+use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::object::Object;
+use crate::BuildError;
 use crate::compile::cache::Cache;
-use crate::files::{self, Finding, Folder, HostFiles, OpenError};
-use crate::refused::{calling, is_shortage};
+use crate::files::{HostFiles, TaskDirs};
 use crate::text::Name;
+use found::Found;
 pub(super) use origin::told;
 use origin::{Origin, blamed, without_empty_variables, without_variables};
 
@@ -37,18 +38,15 @@ The first that says something counts:
 --config FILE (WASMPOOL_CONFIG) names a file in place of 3 and 4. A file in the
 working directory may come with what somebody else wrote: it may lower limits,
 not raise them, and say how things look (color, progress); all other settings
-are refused there. It must be a regular file, and not lie where tasks may write.";
-
-/// A file has at most this many bytes.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
+are refused there. It must be a regular file. Files of 3 and 4 are read only if
+they and their folders belong to you or root, and nobody else may write there:
+another's is left out, and a warning says whose it is. So is one of 3 where this
+command's tasks may write.";
 
 const FILE_NAME: &str = "wasmpool.toml";
 
 /// An error shows an unknown name only up to this many bytes, since it may be part of a secret.
 const NAME_BYTES_MAX: usize = 32;
-
-/// The flag that names a file.
-const FLAG: &str = "--config";
 
 /// One setting that a file may have.
 struct Key {
@@ -164,8 +162,6 @@ fn size(text: &str) -> Option<u128> {
 #[derive(Debug)]
 struct FromFile {
     path: PathBuf,
-    /// The folder in which the file was found; `check_files` asks whether tasks may write there.
-    folder: Folder,
     /// The values, by key.
     values: Vec<(&'static str, String)>,
 }
@@ -173,16 +169,23 @@ struct FromFile {
 /// The arguments with what stands behind them.
 pub(super) struct Typed {
     pub(super) args: Args,
+    /// The door to the host's files, which knows where this command's tasks may write.
+    pub(super) host: HostFiles,
+    /// Each file of settings that was left out, and why.
+    pub(super) left_out: Vec<String>,
     /// The value and the source of each setting, by key.
     sources: Vec<(&'static str, String, Origin)>,
-    files: Vec<FromFile>,
 }
 
 /// What can be wrong with the arguments.
 pub(super) enum Wrong {
     /// An error of clap's; help and version are of this kind, too.
     Clap(clap::Error),
-    File(Failure),
+    Failed {
+        failure: Failure,
+        /// A program reads what has failed.
+        json: bool,
+    },
 }
 
 impl From<clap::Error> for Wrong {
@@ -200,7 +203,11 @@ pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, 
     let mut command = without_empty_variables(Args::command());
     let mut matches =
         command.clone().try_get_matches_from(&typed).map_err(|error| blamed(error, &command, &typed))?;
-    let files = files(&typed).map_err(Wrong::File)?;
+    // No file says which directories tasks have, so this is known before a file is looked for.
+    let verb = Args::from_arg_matches(&matches)?.verb;
+    let failed = |failure| Wrong::Failed { failure, json: verb.wants_json() };
+    let host = host_files(&verb).map_err(failed)?;
+    let Found { files, left_out } = found::files(&typed, &host).map_err(failed)?;
     for key in &KEYS {
         let Some((value, _)) = value_in(&files, key.name) else { continue };
         // The value is leaked once in the life of the process.
@@ -219,22 +226,25 @@ pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, 
     }
     let sources: Vec<_> = KEYS.iter().map(|key| source(key, &matches, &files)).collect();
     origin::remember(sources.iter().map(|(key, _, origin)| (*key, origin.clone())).collect());
-    Ok(Typed { args: Args::from_arg_matches(&matches)?, sources, files })
+    Ok(Typed { args: Args::from_arg_matches(&matches)?, host, left_out, sources })
+}
+
+/// Opens the door to the host's files.
+fn host_files(verb: &Verb) -> Result<HostFiles, Failure> {
+    let dirs = TaskDirs::open(verb.writable_dirs())
+        .map_err(|(path, source)| BuildError::Directory { path, source })?;
+    Ok(HostFiles::new(dirs).telling(tell))
+}
+
+/// Says what is waited for. A file of settings is read before there is a log.
+fn tell(text: &str) {
+    match tracing::dispatcher::has_been_set() {
+        true => tracing::warn!("{text}"),
+        false => Console::new().say(&format!("warning: {text}")),
+    }
 }
 
 impl Typed {
-    /// Refuses settings from a file that this command's tasks may write.
-    pub(super) fn check_files(&self, files: &HostFiles) -> Result<(), Failure> {
-        match self.files.iter().find(|file| files.are_reached_in(&file.folder)) {
-            None => Ok(()),
-            Some(file) => {
-                let path = file.path.display();
-                let error = OpenError::TasksMayWrite(file.folder.shown());
-                Err(Failure::Usage(format!("the settings' file {path} is not read: {error}, with --config")))
-            }
-        }
-    }
-
     /// `wasmpool config`.
     ///
     /// # Errors
@@ -351,86 +361,13 @@ fn value_in<'a>(files: &'a [FromFile], key: &str) -> Option<(&'a str, &'a Path)>
     })
 }
 
-/// The files that there are, the one that counts for more first.
-fn files(typed: &[OsString]) -> Result<Vec<FromFile>, Failure> {
-    if let Some(path) =
-        named(typed).or_else(|| std::env::var_os("WASMPOOL_CONFIG").filter(|name| !name.is_empty()))
-    {
-        let path = PathBuf::from(path);
-        return match read(&path, Finding::Named, None)? {
-            Some(file) => Ok(vec![file]),
-            None => Err(Failure::Usage(format!("there is no settings' file {}", path.display()))),
-        };
-    }
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
-    let own = match base {
-        Some(base) => read(&base.join("wasmpool").join(FILE_NAME), Finding::Usual, None)?,
-        None => None,
-    };
-    let here = read(Path::new(FILE_NAME), Finding::Stray, own.as_ref())?;
-    Ok(here.into_iter().chain(own).collect())
-}
-
-/// The file that was typed. It has to be known before the rest can be parsed.
-fn named(typed: &[OsString]) -> Option<OsString> {
-    let mut words = typed.iter().take_while(|word| *word != "--");
-    let mut named = None;
-    // The last one counts.
-    while let Some(word) = words.next() {
-        if word == FLAG {
-            named = words.next().cloned();
-        }
-        let value =
-            word.as_encoded_bytes().strip_prefix(FLAG.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
-        if let Some(value) = value.and_then(|value| std::str::from_utf8(value).ok()) {
-            named = Some(OsStr::new(value).to_os_string());
-        }
-    }
-    named
-}
-
-/// Reads a file of settings; `below` is the file of lower rank. Returns `None` if there is no file, or none
-/// that may be looked at.
-fn read(path: &Path, finding: Finding, below: Option<&FromFile>) -> Result<Option<FromFile>, Failure> {
-    let wrong = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
-    let source = match HostFiles::default().read_own(path, finding) {
-        Err(error) if error.is_absence() && finding != Finding::Named => return Ok(None),
-        // The link was made by another user, who could lead this read to any file of ours.
-        Err(OpenError::Link(_)) if finding == Finding::Usual => return Ok(None),
-        Err(OpenError::System(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(OpenError::System(error)) if is_shortage(&error) => {
-            let error = calling("open")(error);
-            return Err(Failure::Machinery(format!(
-                "cannot read the settings' file {}: {error}",
-                path.display()
-            )));
-        }
-        Err(error) => return Err(wrong(format!("cannot read it: {error}"))),
-        Ok(source) => source,
-    };
-    let is_own = match finding {
-        Finding::Named => true,
-        Finding::Stray => false,
-        Finding::Usual => {
-            rustix::fs::fstat(&source.file.0).is_ok_and(|stat| files::are_own(&source.folder, &stat))
-        }
-    };
-    let mut text = String::new();
-    io::Read::read_to_string(&mut io::Read::take(source.file, FILE_BYTES_MAX + 1), &mut text)
-        .map_err(|error| wrong(format!("cannot read it: {error}")))?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(wrong(format!("it has more than {FILE_BYTES_MAX} bytes")));
-    }
-    // Some editors put a byte order mark at the beginning.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let values = parsed(text, is_own, below).map_err(wrong)?;
-    Ok(Some(FromFile { path: path.to_path_buf(), folder: source.folder, values }))
-}
-
 /// Parses the text into values by key. Errors quote no line of a text that is not settings: it may be a
 /// secret.
-fn parsed(text: &str, is_own: bool, below: Option<&FromFile>) -> Result<Vec<(&'static str, String)>, String> {
+fn parsed(
+    text: &str,
+    is_stray: bool,
+    below: Option<&FromFile>,
+) -> Result<Vec<(&'static str, String)>, String> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         format!("line {} is no line of TOML, such as workers = 4", before.matches('\n').count() + 1)
@@ -447,7 +384,7 @@ fn parsed(text: &str, is_own: bool, below: Option<&FromFile>) -> Result<Vec<(&'s
             other => return Err(format!("`{name}` must be text or a number, not {}", other.type_str())),
         };
         check(key, &value).map_err(|why| format!("`{name}`: {why}"))?;
-        if !is_own {
+        if is_stray {
             check_stray(key, &value, below)?;
         }
         values.push((key.name, value));
@@ -532,16 +469,6 @@ mod tests {
                 assert_eq!(flag.get_env().and_then(OsStr::to_str), Some(&*variable));
             }
         }
-    }
-
-    #[test]
-    fn the_file_that_is_named_is_found_before_the_rest_is_parsed() {
-        let named = |words: &[&str]| named(&words.iter().map(OsString::from).collect::<Vec<_>>());
-        assert_eq!(named(&["wasmpool", "--config", "a", "run"]), Some("a".into()));
-        assert_eq!(named(&["wasmpool", "run", "--config=b"]), Some("b".into()));
-        assert_eq!(named(&["wasmpool", "run", "m", "--", "--config", "c"]), None);
-        assert_eq!(named(&["wasmpool", "--configs=c"]), None);
-        assert_eq!(named(&["wasmpool", "--config", "a", "run", "--config=b"]), Some("b".into()));
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn write_pages(command: &Command, dir: &Path, files: &HostFiles) -> io::Result<(
     let folder = files.make_folder(dir, 0o777)?;
     for command in std::iter::once(command).chain(command.get_subcommands()) {
         let (name, page) = page(command.clone())?;
-        folder.put(name, "new", &page)?;
+        folder.replace_by(name, "new", |file| file.write_all(&page))?;
     }
     Ok(())
 }

@@ -67,7 +67,9 @@ struct Plan {
 
 pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
     let source = Source::resolve(args, settings)?;
-    if let Source::Files(files) = &source {
+    if let Source::Files(files) = &source
+        && !settings.quiet
+    {
         for path in &files.left_out {
             let path = path.display();
             console.say(&format!("warning: {path} is no input: this command writes to it"));

@@ -3,16 +3,13 @@
 //! Whoever opened them may have made them non-blocking: [`Waiting`] goes on all the same.
 //!
 //! Rust's runtime opens a closed stdout (`>&-`) as /dev/null before `main` begins, and all output would be
-//! lost in silence. So this module looks at stdout earlier, when the executable is loaded, and fails each
-//! write to a stdout that was closed.
+//! lost in silence. So each write to a stdout that was closed fails.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::files::Waiting;
-
-static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+use crate::files::{self, Waiting};
 
 /// A write to stdout is under way.
 static STDOUT_IS_WRITTEN_TO: AtomicBool = AtomicBool::new(false);
@@ -21,19 +18,6 @@ static STDOUT_IS_WRITTEN_TO: AtomicBool = AtomicBool::new(false);
 pub(super) fn is_stdout_waited_for() -> bool {
     STDOUT_IS_WRITTEN_TO.load(Ordering::Relaxed)
 }
-
-extern "C" fn look_at_stdout() {
-    // SAFETY: F_GETFD reads a descriptor's flags and touches no memory, whether the descriptor is open or
-    // not.
-    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
-    STDOUT_WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
-}
-
-// SAFETY: `.init_array` holds pointers to functions of this signature, which the loader calls once; this
-// function needs nothing of the runtime.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static LOOK_AT_STDOUT: extern "C" fn() = look_at_stdout;
 
 /// stdin without a buffer: what is not read here is left for the next process that reads it.
 pub(super) fn stdin() -> Waiting<BorrowedFd<'static>> {
@@ -55,7 +39,7 @@ pub(super) fn stderr() -> Waiting<io::StderrLock<'static>> {
 
 impl io::Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if STDOUT_WAS_CLOSED.load(Ordering::Relaxed) {
+        if files::was_closed(libc::STDOUT_FILENO) {
             return Err(io::Error::other("it is closed"));
         }
         // Whoever writes holds the lock of stdout.

@@ -40,6 +40,8 @@ pub(crate) struct Folder {
     /// directory.
     path: PathBuf,
     writers: Writers,
+    /// Tasks of this command may write to some directory, be it this one or another.
+    beside_tasks: bool,
 }
 
 /// A name in a folder, and its kind.
@@ -60,7 +62,21 @@ impl Folder {
     pub(super) fn new(descriptor: OwnedFd, path: PathBuf, tasks: &TaskDirs) -> Result<Folder, OpenError> {
         let stat = rustix::fs::fstat(&descriptor)?;
         let writers = Writers::of(&descriptor, &stat, tasks);
-        Ok(Folder { descriptor, path, writers })
+        Ok(Folder { descriptor, path, writers, beside_tasks: !tasks.is_empty() })
+    }
+
+    /// Opens the folder once more.
+    pub(super) fn try_clone(&self) -> io::Result<Folder> {
+        Ok(Folder {
+            descriptor: self.descriptor.try_clone()?,
+            path: self.path.clone(),
+            writers: self.writers,
+            beside_tasks: self.beside_tasks,
+        })
+    }
+
+    pub(super) fn beside_tasks(&self) -> bool {
+        self.beside_tasks
     }
 
     pub(crate) fn into_descriptor(self) -> OwnedFd {

@@ -4,26 +4,24 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::walk::{Need, Walk};
-use super::writers::{Writers, is_trusted};
+use super::writers::{Stranger, Writers, is_trusted};
 use super::{Folder, HostFiles, OpenError, Waiting, own};
+use crate::text::Name;
 
 /// Every file is opened with these flags: they follow no link at its end, wait for nobody, and take no
 /// terminal as the controlling one.
 pub(super) const SAFE: OFlags =
     OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// A file to read, and the folder in which it stands.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) file: Waiting<File>,
-    pub(crate) folder: Folder,
-}
+/// A pipe that nobody writes to is waited for this long before that is said.
+const WAITED_IN_SILENCE: Duration = Duration::from_secs(1);
 
 /// This says how the path of a file to read was found, which decides what may stand there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +30,24 @@ pub(crate) enum Finding {
     Named,
     /// It is a usual place for the file: it must be a regular file, and may be behind a link.
     Usual,
-    /// The folder may be anybody's: it must be a regular file and no link.
+    /// It is a usual place for settings: they must be as well what only this user or root can have put there.
+    Settings,
+    /// The folder may be anybody's: it must be a regular file and no link, which only this user or root can have put
+    /// there.
     Stray,
+}
+
+impl Finding {
+    /// Refuses what a stranger can have put there, if it is relied on without anybody's word. This is asked before
+    /// anything else is said about it: a stranger's link or pipe is no error of this user's.
+    fn check_own(self, folder: &Folder, named: &Stat) -> Result<(), OpenError> {
+        match self {
+            Finding::Named | Finding::Usual => Ok(()),
+            Finding::Settings | Finding::Stray => {
+                Stranger::of(folder, named).map_or(Ok(()), |stranger| Err(OpenError::Strangers(stranger)))
+            }
+        }
+    }
 }
 
 impl HostFiles {
@@ -42,14 +56,14 @@ impl HostFiles {
     /// # Errors
     /// [`OpenError`]
     pub(crate) fn read(&self, path: &Path) -> Result<Waiting<File>, OpenError> {
-        self.read_by(path, Need::Input, Finding::Named).map(|source| source.file)
+        self.read_by(path, Need::Input, Finding::Named)
     }
 
     /// Opens a file whose word counts, such as settings: tasks must not be able to write it.
     ///
     /// # Errors
     /// [`OpenError`]
-    pub(crate) fn read_own(&self, path: &Path, finding: Finding) -> Result<Source, OpenError> {
+    pub(crate) fn read_own(&self, path: &Path, finding: Finding) -> Result<Waiting<File>, OpenError> {
         self.read_by(path, Need::Own, finding)
     }
 
@@ -133,30 +147,31 @@ impl HostFiles {
         }
     }
 
-    fn read_by(&self, path: &Path, need: Need, finding: Finding) -> Result<Source, OpenError> {
+    fn read_by(&self, path: &Path, need: Need, finding: Finding) -> Result<Waiting<File>, OpenError> {
         let may_be_own = finding == Finding::Named;
         if may_be_own && let Some(number) = own::named(path) {
-            return self.own_source(number);
+            return own_source(number);
         }
         let mut walk = Walk::begin(self, path, need)?;
         loop {
             let name = walk.reach_last()?.ok_or(Errno::ISDIR)?;
             let Some(stat) = walk.folder.look(&name)? else { return Err(Errno::NOENT.into()) };
+            finding.check_own(&walk.folder, &stat)?;
             let is_link = kind_of(&stat) == FileType::Symlink;
             if is_link && finding == Finding::Stray {
                 return Err(OpenError::link(walk.folder.path(), &name));
             }
             if is_link && walk.is_in_proc() {
                 if may_be_own && let Some(number) = own::in_folder(&walk.folder, &name) {
-                    return self.own_source(number);
+                    return own_source(number);
                 }
                 let flags = OFlags::RDONLY | (SAFE - OFlags::NOFOLLOW);
                 let file = rustix::fs::openat(&walk.folder, &name, flags, Mode::empty())?;
-                return Ok(Source { file: checked_stream(file, finding)?, folder: walk.folder });
+                return checked_stream(file, finding);
             }
             if is_link {
                 if let Some(number) = walk.follow_last()?.filter(|_| may_be_own) {
-                    return self.own_source(number);
+                    return own_source(number);
                 }
                 continue;
             }
@@ -170,31 +185,37 @@ impl HostFiles {
                 Errno::LOOP => OpenError::link(walk.folder.path(), &name),
                 error => error.into(),
             })?;
-            return Ok(Source { file: checked_input(file, &name, &walk, finding)?, folder: walk.folder });
+            let tell = || self.tell_of_pipe(path);
+            return checked_input(file, &name, (&walk, finding), tell);
         }
     }
 
-    /// One of this process's own descriptors, which stands in no folder.
-    fn own_source(&self, number: RawFd) -> Result<Source, OpenError> {
-        let file = own::to_read(number)?;
-        if kind_of(&rustix::fs::fstat(&file)?) == FileType::Directory {
-            return Err(Errno::ISDIR.into());
-        }
-        let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let folder = Folder::new(root, "/".into(), &self.tasks)?;
-        Ok(Source { file: Waiting(file.into()), folder })
+    fn tell_of_pipe(&self, path: &Path) {
+        let path = Name(path.to_string_lossy());
+        (self.tell.0)(&format!("{path} is a pipe to which nobody has written so far: waiting for that"));
+    }
+}
+
+/// One of this process's own descriptors, which stands in no folder.
+fn own_source(number: RawFd) -> Result<Waiting<File>, OpenError> {
+    let file = own::to_read(number)?;
+    match kind_of(&rustix::fs::fstat(&file)?) {
+        FileType::Directory => Err(Errno::ISDIR.into()),
+        _ => Ok(Waiting(file.into())),
     }
 }
 
 fn checked_input(
     file: OwnedFd,
     name: &OsStr,
-    walk: &Walk<'_>,
-    finding: Finding,
+    (walk, finding): (&Walk<'_>, Finding),
+    tell: impl Fn(),
 ) -> Result<Waiting<File>, OpenError> {
     let stat = rustix::fs::fstat(&file)?;
     let writers = walk.folder.writers();
     walk.check_reached(&stat)?;
+    // The name may stand for another file by now.
+    finding.check_own(&walk.folder, &stat)?;
     match kind_of(&stat) {
         FileType::RegularFile if finding == Finding::Stray && stat.st_nlink > 1 => {
             Err(OpenError::SeveralNames)
@@ -204,7 +225,7 @@ fn checked_input(
         kind => {
             check_stream(writers, finding, &stat)?;
             if kind == FileType::Fifo {
-                wait_for_writer(&file)?;
+                wait_for_writer(&file, tell)?;
             }
             wait_from_here(&file)?;
             Ok(Waiting(file.into()))
@@ -245,11 +266,17 @@ fn is_harmless_device(stat: &Stat) -> bool {
         && matches!(number, (1, 3 | 5 | 7 | 8 | 9) | (5, 0) | (136..=143, _))
 }
 
-/// Waits for a pipe's writer, without a limit: whoever named the pipe asked for that.
-fn wait_for_writer(pipe: impl AsFd) -> Result<(), OpenError> {
+/// Waits for a pipe's writer, without a limit, since whoever named the pipe asked for that; but `tell` is told.
+fn wait_for_writer(pipe: impl AsFd, tell: impl Fn()) -> Result<(), OpenError> {
+    let silence = Timespec { tv_sec: WAITED_IN_SILENCE.as_secs().cast_signed(), tv_nsec: 0 };
+    let mut patience = Some(&silence);
     loop {
-        match rustix::event::poll(&mut [PollFd::new(&pipe, PollFlags::IN)], None) {
+        match rustix::event::poll(&mut [PollFd::new(&pipe, PollFlags::IN)], patience) {
             Err(Errno::INTR) => {}
+            Ok(0) => {
+                tell();
+                patience = None;
+            }
             polled => return Ok(polled.map(drop)?),
         }
     }

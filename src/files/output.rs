@@ -53,7 +53,9 @@ impl HostFiles {
         let mut walk = Walk::begin(self, path, Need::Own)?;
         for _ in 0..TRIES_MAX {
             let name = walk.reach_last()?.ok_or(Errno::ISDIR)?;
-            let opened = match walk.folder.look(&name)? {
+            let looked = walk.folder.look(&name)?;
+            self.check_place(&walk.folder, &name, looked.as_ref())?;
+            let opened = match looked {
                 None => match walk.folder.create(&name) {
                     Err(OpenError::System(error)) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                         None
@@ -64,7 +66,6 @@ impl HostFiles {
                     match self.beyond_link(&mut walk, &name, &stat, path)? {
                         Beyond::Opened(output) => return self.in_use(output, what),
                         Beyond::Followed => None,
-                        Beyond::Others => return Err(OpenError::link(walk.folder.path(), &name)),
                     }
                 }
                 Some(stat) => walk.folder.append_existing(&name, &stat)?,
@@ -76,8 +77,8 @@ impl HostFiles {
         Err(Errno::AGAIN.into())
     }
 
-    /// Opens a file to write from its beginning. An existing file or link is replaced by a new file of that
-    /// name, unless the link leads to a descriptor of this process; a pipe, a terminal or a device is written to.
+    /// Opens a file to write from its beginning. An existing file is replaced by a new file of that name; a pipe, a
+    /// terminal or a device is written to.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -90,14 +91,13 @@ impl HostFiles {
             let name = walk.reach_last()?.ok_or(Errno::ISDIR)?;
             let looked = walk.folder.look(&name)?;
             // Before it is gone.
-            looked.map_or(Ok(()), |stat| self.check_use(Identity::of(&stat)))?;
+            self.check_place(&walk.folder, &name, looked.as_ref())?;
             let opened = match looked {
                 None => Some(walk.folder.make_named(&name, None)?),
                 Some(stat) => match kind_of(&stat) {
                     FileType::Symlink => match self.beyond_link(&mut walk, &name, &stat, path)? {
                         Beyond::Opened(output) => return self.in_use(output, what),
                         Beyond::Followed => None,
-                        Beyond::Others => Some(walk.folder.make_named(&name, None)?),
                     },
                     FileType::RegularFile => Some(walk.folder.replace_regular(&name, &stat)?),
                     FileType::Directory => return Err(Errno::ISDIR.into()),
@@ -131,7 +131,10 @@ impl HostFiles {
                 None => Beyond::Followed,
             });
         }
-        self.own_behind(path).map_or(Ok(Beyond::Others), |number| Output::own(number).map(Beyond::Opened))
+        match self.own_behind(path) {
+            Some(number) => Output::own(number).map(Beyond::Opened),
+            None => Err(OpenError::output_link(&walk.folder, name)),
+        }
     }
 
     /// The descriptor of this process to which a path leads by links that may be followed.
@@ -158,8 +161,6 @@ enum Beyond {
     Opened(Output),
     /// The walk goes on there.
     Followed,
-    /// It may be a task's, or another user's.
-    Others,
 }
 
 impl Output {
@@ -216,6 +217,9 @@ impl Folder {
                     Err(OpenError::System(error)) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                     created => return created,
                 },
+                Some(stat) if kind_of(&stat) == FileType::Symlink => {
+                    return Err(OpenError::output_link(self, name));
+                }
                 Some(stat) if kind_of(&stat) != FileType::RegularFile => {
                     return Err(OpenError::NotRegular(kind(&stat)));
                 }
@@ -249,19 +253,28 @@ impl Folder {
             wait_from_here(&file)?;
             return Ok(Some(Output::new(file, is_regular)));
         }
-        if stat.st_nlink > 1 {
+        if stat.st_nlink > 1 && !self.may_have_names(&stat) {
             return Err(OpenError::SeveralNames);
         }
-        let is_ours = match self.writers() {
-            Writers::Nobody => true,
-            Writers::Owner(uid) => stat.st_uid == uid || is_trusted(stat.st_uid),
-            Writers::Anyone | Writers::AnyoneAdds | Writers::Tasks => is_trusted(stat.st_uid),
-        };
-        if !is_ours {
-            return Err(OpenError::NotOurs);
+        match self.writers() {
+            _ if is_trusted(stat.st_uid) => {}
+            Writers::Nobody => {}
+            Writers::Owner(folder) if stat.st_uid == folder => {}
+            Writers::Owner(folder) => {
+                return Err(OpenError::NotTheFolderOwners { file: stat.st_uid, folder });
+            }
+            Writers::Anyone | Writers::AnyoneAdds | Writers::Tasks => {
+                return Err(OpenError::NotOurs(stat.st_uid));
+            }
         }
         self.check_names(name, &file, &stat)?;
         Ok(Some(Output::new(file, is_regular)))
+    }
+
+    /// Whether a file of this name may have others: it is this user's or root's, and so is the name, since nobody else can
+    /// have given it. The other names do no harm then, unless tasks of this command may write by one of them.
+    fn may_have_names(&self, file: &Stat) -> bool {
+        self.writers() == Writers::Nobody && is_trusted(file.st_uid) && !self.beside_tasks()
     }
 
     /// Makes a new file in place of whatever has that name; it has the mode and the owner of `before`, if there was one.
@@ -280,7 +293,7 @@ impl Folder {
     /// Returns the regular file of that name that is to be replaced, if its mode and owner are to be kept.
     ///
     /// # Errors
-    /// There is one, and this user may not write to it.
+    /// There is one, and this user may not write to it; or there is a link.
     pub(super) fn before(&self, name: &OsStr) -> io::Result<Option<Stat>> {
         match self.look(name)? {
             Some(stat) if kind_of(&stat) == FileType::RegularFile => match self.kept(name, stat) {
@@ -290,6 +303,9 @@ impl Folder {
                 }
                 kept => kept,
             },
+            Some(stat) if kind_of(&stat) == FileType::Symlink => {
+                Err(OpenError::output_link(self, name).into())
+            }
             _ => Ok(None),
         }
     }

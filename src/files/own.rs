@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::path::{Component, Path};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags};
@@ -16,6 +17,9 @@ use super::{Folder, Identity, OpenError};
 
 /// stdin, stdout and stderr, which are never this process's own secret.
 const STANDARD: std::ops::RangeInclusive<RawFd> = 0..=2;
+
+/// The number of `/dev/null`.
+const NULL: (u32, u32) = (1, 3);
 
 /// The descriptor that a path names by its form.
 pub(super) fn named(path: &Path) -> Option<RawFd> {
@@ -60,11 +64,45 @@ pub(super) fn to_write(number: RawFd) -> Result<OwnedFd, OpenError> {
     duplicated(number, OFlags::RDONLY, "read")
 }
 
+/// The standard descriptors that were closed when this executable was loaded.
+static CLOSED: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
+
+/// Rust's runtime opens a closed one (`>&-`) as /dev/null before `main` begins, and what is written there would be lost
+/// in silence. So this is looked at earlier.
+extern "C" fn look_at_standard() {
+    for (number, is_closed) in STANDARD.zip(&CLOSED) {
+        // SAFETY: F_GETFD reads a descriptor's flags and touches no memory, whether the descriptor is open or not.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        is_closed.store(flags == -1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: `.init_array` holds pointers to functions of this signature, which the loader calls once; this
+// function needs nothing of the runtime.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_STANDARD: extern "C" fn() = look_at_standard;
+
+/// Whether this process was started without that standard descriptor.
+pub(crate) fn was_closed(number: RawFd) -> bool {
+    let index = usize::try_from(number).unwrap_or(usize::MAX);
+    CLOSED.get(index).is_some_and(|is_closed| is_closed.load(Ordering::Relaxed))
+}
+
+/// Whether only the runtime's /dev/null is behind a standard descriptor: something else may have been put there since.
+fn is_closed(number: RawFd) -> Result<bool, OpenError> {
+    if !was_closed(number) {
+        return Ok(false);
+    }
+    let stat = rustix::fs::fstat(copied(number)?)?;
+    Ok((rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == NULL)
+}
+
 /// What this process has opened for itself is nobody's to name: whatever it was started with outlives an `exec`, and
 /// what it opens does not.
 fn check_given(number: RawFd) -> Result<(), OpenError> {
     if STANDARD.contains(&number) {
-        return Ok(());
+        return if is_closed(number)? { Err(OpenError::NoDescriptor(number)) } else { Ok(()) };
     }
     // The number is open, then, or names nothing.
     copied(number)?;

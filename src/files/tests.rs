@@ -216,17 +216,14 @@ fn in_a_folder_that_is_open_to_all_nobody_is_believed() {
     fs::write(place.path("d/own"), "before\n").expect("writes");
     files.append(&place.path("d/own"), "a test").expect("opens").file.write_all(b"after\n").expect("writes");
     assert_eq!(fs::read_to_string(place.path("d/own")).expect("reads"), "before\nafter\n");
-    // A new file takes the place of a link or of a second name, and leaves the other file alone.
-    for name in ["link", "hard"] {
-        files
-            .replace(&place.path("d").join(name), "a test")
-            .expect(name)
-            .file
-            .write_all(b"new")
-            .expect("writes");
-        let metadata = fs::symlink_metadata(place.path("d").join(name)).expect("is there");
-        assert!(metadata.is_file() && metadata.nlink() == 1, "{name}");
-    }
+    // A new file takes the place of a second name, and leaves the other file alone; none that of a link.
+    let hard = place.path("d/hard");
+    files.replace(&hard, "a test").expect("opens").file.write_all(b"new").expect("writes");
+    let metadata = fs::symlink_metadata(&hard).expect("is there");
+    assert!(metadata.is_file() && metadata.nlink() == 1);
+    let link = place.path("d/link");
+    assert!(matches!(files.replace(&link, "a test"), Err(OpenError::OutputLink(_))));
+    assert!(fs::symlink_metadata(&link).expect("is there").is_symlink());
     assert_eq!(place.canary(), "canary");
 }
 
@@ -247,7 +244,7 @@ fn another_users_link_opens_only_what_is_theirs() {
     assert_eq!(text(files.read(&place.path("d/near"))), "theirs");
     files.read(&place.path("d/far")).expect_err("is ours");
     files.read(&place.path("d/hard")).expect_err("is ours");
-    assert!(matches!(files.append(&place.path("d/near"), "a test"), Err(OpenError::Link(_))));
+    assert!(matches!(files.append(&place.path("d/near"), "a test"), Err(OpenError::OutputLink(_))));
     files.read_own(&place.path("d/near"), Finding::Usual).expect_err("is another's");
     // A link of another user's is no better where somebody moved it into our folder.
     fs::rename(place.path("d/far"), place.path("far")).expect("moves");

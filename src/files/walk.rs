@@ -179,7 +179,10 @@ impl<'a> Walk<'a> {
             return self.enter(folder, name);
         }
         if !self.may_follow(&stat) {
-            return Err(OpenError::link(self.folder.path(), name));
+            return Err(match is_trusted(stat.st_uid) {
+                true => OpenError::link(self.folder.path(), name),
+                false => OpenError::LinkOf { path: self.folder.path().join(name), owner: stat.st_uid },
+            });
         }
         // The target is read from the link that was checked: the name may stand for another one by now.
         let target = rustix::fs::readlinkat(&link, "", Vec::new())?;

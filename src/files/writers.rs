@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use super::folder::Folder;
 use super::{HostFiles, Identity, kernel_text};
@@ -45,9 +45,35 @@ impl Writers {
     }
 }
 
-/// Whether only this user or root can have decided what a file of theirs in this folder holds.
-pub(crate) fn are_own(folder: &Folder, file: &Stat) -> bool {
-    folder.writers() == Writers::Nobody && is_trusted(file.st_uid) && file.st_mode & WRITE_BY_OTHERS == 0
+/// Somebody besides this user and root who can decide what a file holds, or what stands under its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Stranger {
+    #[error("it belongs to user {0}")]
+    Owner(u32),
+    #[error("every user may write to it")]
+    Anyone,
+    #[error("its folder belongs to user {0}, who can put any file there")]
+    FolderOwner(u32),
+    #[error("every user may put a file into its folder")]
+    FolderAnyone,
+    #[error("tasks may put a file into its folder")]
+    Tasks,
+}
+
+impl Stranger {
+    /// Looks at what has a name in this folder; returns `None` if only this user or root can have decided about it.
+    pub(super) fn of(folder: &Folder, named: &Stat) -> Option<Stranger> {
+        // Nobody asks for the mode of a link, which lets everybody do everything.
+        let is_link = FileType::from_raw_mode(named.st_mode) == FileType::Symlink;
+        match folder.writers() {
+            _ if !is_trusted(named.st_uid) => Some(Stranger::Owner(named.st_uid)),
+            _ if !is_link && named.st_mode & WRITE_BY_OTHERS != 0 => Some(Stranger::Anyone),
+            Writers::Nobody => None,
+            Writers::Owner(uid) => Some(Stranger::FolderOwner(uid)),
+            Writers::Anyone | Writers::AnyoneAdds => Some(Stranger::FolderAnyone),
+            Writers::Tasks => Some(Stranger::Tasks),
+        }
+    }
 }
 
 /// Trusts this user and root. In a user namespace without root, the owner of `/` stands for root.
@@ -123,6 +149,10 @@ impl TaskDirs {
             Ok((dir, identity))
         });
         Ok(TaskDirs { dirs: dirs.collect::<io::Result<_>>()?, places, mounts })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.dirs.is_empty()
     }
 
     pub(super) fn holds(&self, dir: impl AsFd) -> bool {

@@ -4,14 +4,18 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{Access, AtFlags, Mode, OFlags};
+use rustix::fs::{Access, AtFlags};
+use rustix::io::Errno;
 
 use crate::directory::{DirAccess, GuestDir};
 use crate::error::BuildError;
 use crate::files::{HostFiles, TaskDirs};
+use crate::fork::PerProcess;
 use crate::limits::{DIRS_MAX, GUEST_PATH_BYTES_MAX};
+use crate::refused::calling;
+use crate::sandbox;
 use crate::walls::{SandboxLayer, SandboxRequest};
 
 /// A directory, open.
@@ -58,9 +62,10 @@ pub(crate) fn open_all(wanted: &[Wanted], request: &SandboxRequest) -> Result<Ve
         if open.iter().any(|other| other.guest.guest_path == *name) {
             return Err(invalid(format!("another one is `{}` in the guest, too", name.escape_debug())));
         }
-        let descriptor = open_one(host_path, &files, guest.access, request).map_err(refused)?;
+        let descriptor = open_one(host_path, &files, guest.access).map_err(refused)?;
         open.push(HostDir { descriptor: Arc::new(descriptor), guest: guest.clone() });
     }
+    check_as_worker(wanted, &open, request)?;
     Ok(open)
 }
 
@@ -75,53 +80,101 @@ pub(crate) fn host_files(dirs: &[HostDir]) -> io::Result<HostFiles> {
     Ok(HostFiles::new(TaskDirs::new(held?)?))
 }
 
-fn open_one(
-    path: &Path,
-    files: &HostFiles,
-    access: DirAccess,
-    request: &SandboxRequest,
-) -> io::Result<OwnedFd> {
+fn open_one(path: &Path, files: &HostFiles, access: DirAccess) -> io::Result<OwnedFd> {
     // A place, and no right to read: that the worker has or has not by itself.
     let dir = files.folder(path)?.into_descriptor();
-    let mut wanted = Access::READ_OK | Access::EXEC_OK;
-    if access.is_writable() {
-        wanted |= Access::WRITE_OK;
-    }
-    rustix::fs::accessat(&dir, ".", wanted, AtFlags::EACCESS)?;
-    let is_root = rustix::process::geteuid().is_root();
-    if is_root && request.requests(SandboxLayer::Identity) {
-        may(&dir, access, request.identity)?;
-    }
+    rustix::fs::accessat(&dir, ".", wanted_of(access), AtFlags::EACCESS)?;
     Ok(dir)
 }
 
-/// Whether somebody else may, by the mode. Only a process of theirs would know for certain: where an
-/// access control list has a say, the benefit of the doubt.
-fn may(dir: &OwnedFd, access: DirAccess, (uid, gid): (u32, u32)) -> io::Result<()> {
-    let stat = rustix::fs::fstat(dir)?;
-    let class = match () {
-        () if stat.st_uid == uid => 6,
-        () if stat.st_gid == gid => 3,
-        () => 0,
-    };
-    let bits = if access.is_writable() { 0o7 } else { 0o5 };
-    if stat.st_mode >> class & bits == bits || has_access_list(dir) {
-        return Ok(());
-    }
-    let what = if access.is_writable() { "read and write" } else { "read" };
-    let why = format!(
-        "user {uid} and group {gid}, which the workers of a root host become, may not {what} it: \
-         change its owner or mode, or run as a user who may"
-    );
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+fn wanted_of(access: DirAccess) -> Access {
+    let read = Access::READ_OK | Access::EXEC_OK;
+    if access.is_writable() { read | Access::WRITE_OK } else { read }
 }
 
-fn has_access_list(dir: &OwnedFd) -> bool {
-    // Attributes need a descriptor that is open for reading, which one of a mere place is not: so "." of it
-    // is opened.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut room = [0u8; 0];
-    rustix::fs::openat(dir, ".", flags, Mode::empty())
-        .and_then(|dir| rustix::fs::fgetxattr(&dir, "system.posix_acl_access", &mut room))
-        .is_ok_and(|bytes| bytes > 0)
+/// Asks the kernel what workers may do in the directories, whoever they become: owners, modes, access control lists and
+/// what the file system itself has to say all count. A thread of its own asks, since users and rights are a thread's on
+/// Linux; it takes the very steps that a worker takes, and keeps what it has where one of them fails, as workers do.
+///
+/// # Errors
+/// The first directory that workers may not use.
+fn check_as_worker(wanted: &[Wanted], open: &[HostDir], request: &SandboxRequest) -> Result<(), BuildError> {
+    let refused =
+        |index: usize, source| BuildError::Directory { path: wanted[index].host_path.clone(), source };
+    if open.is_empty() || !has_more_than_workers() {
+        return Ok(());
+    }
+    // A change of user makes the whole process undumpable, which is undone below.
+    static ONE_AT_A_TIME: PerProcess<Mutex<()>> = PerProcess::new(|| Mutex::new(()));
+    let _one = ONE_AT_A_TIME.get().lock().unwrap_or_else(PoisonError::into_inner);
+    let before = rustix::process::dumpable_behavior();
+    let found = std::thread::scope(|scope| {
+        let ask = || become_worker(request)?.first_refused(open);
+        let asking = std::thread::Builder::new().name("wasmpool-dirs".into()).spawn_scoped(scope, ask);
+        asking.map(|asking| asking.join().unwrap_or(None))
+    });
+    if let Ok(before) = before {
+        // It is refused for a process that was undumpable for others before, and then nothing has changed.
+        let _ = rustix::process::set_dumpable_behavior(before);
+    }
+    let found = found.map_err(|error| refused(0, calling("start a thread")(error)))?;
+    found.map_or(Ok(()), |(index, source)| Err(refused(index, source)))
+}
+
+/// Whether this process may be allowed what its workers are not: they have the same user and rights otherwise.
+fn has_more_than_workers() -> bool {
+    let own = rustix::thread::capabilities(None);
+    rustix::process::getuid().is_root() || own.is_ok_and(|own| !own.effective.is_empty())
+}
+
+/// The user as whom workers run.
+struct Worker {
+    /// Why it is this one.
+    why: String,
+}
+
+/// Makes a worker of this thread, as far as it matters for files; returns `None` where workers do not start, which they
+/// say themselves.
+fn become_worker(request: &SandboxRequest) -> Option<Worker> {
+    let mut why = String::new();
+    if request.requests(SandboxLayer::Identity) {
+        match sandbox::change_identity(request.identity) {
+            Ok(Ok(_)) => why = ", which the workers of a root host become".into(),
+            Ok(Err(_)) => {}
+            Err(_) if !request.policy.can_do_without(SandboxLayer::Identity) => return None,
+            Err(error) => why = format!(", since workers can become no other here ({error})"),
+        }
+    }
+    if request.requests(SandboxLayer::Capabilities) {
+        let dropped = sandbox::drop_capabilities();
+        if dropped.is_err() && !request.policy.can_do_without(SandboxLayer::Capabilities) {
+            return None;
+        }
+    }
+    Some(Worker { why })
+}
+
+impl Worker {
+    /// Returns the first of the directories that it may not use.
+    fn first_refused(&self, dirs: &[HostDir]) -> Option<(usize, io::Error)> {
+        dirs.iter()
+            .enumerate()
+            .find_map(|(index, dir)| Some((index, self.check(dir, dir.guest.access).err()?)))
+    }
+
+    fn check(&self, dir: impl AsFd, access: DirAccess) -> io::Result<()> {
+        match rustix::fs::accessat(dir, ".", wanted_of(access), AtFlags::EACCESS) {
+            Err(Errno::ACCESS | Errno::PERM) => {}
+            // What else can be wrong is said where it happens.
+            _ => return Ok(()),
+        }
+        let what = if access.is_writable() { "read and write" } else { "read" };
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let why = format!(
+            "workers run as user {uid} and group {gid}{}, who may not {what} it: change its owner or mode, or run as a \
+             user who may",
+            self.why
+        );
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+    }
 }

@@ -397,8 +397,8 @@ impl PoolBuilder {
     /// - What is beyond it stays beyond, by `..`, an absolute path or a symbolic link: WASI, the kernel's
     ///   Landlock and a mount of its own each see to it.
     /// - Whether a file can be read is decided by its mode and by the user whom workers become where the
-    ///   host is root ([`worker_identity`](Self::worker_identity), 65534 by default). Files that tasks
-    ///   make belong to that user, with mode 0600.
+    ///   host is root ([`worker_identity`](Self::worker_identity), 65534 by default) and may change its user;
+    ///   `build` refuses a directory that they may not use. Their files are that user's, with mode 0600.
     /// - Tasks see each other's files, in all [domains](crate::TaskOptions::domain); and no limit says how
     ///   much they may write, but for 2 GiB of one file. A pool for each tenant is the way to keep them
     ///   apart, and a file system of its own the way to keep the disk from filling up.

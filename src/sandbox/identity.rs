@@ -8,7 +8,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 use super::doing;
 
 /// Root becomes somebody else, for good. `Ok(Err(_))`: only root can.
-pub(super) fn change((uid, gid): (u32, u32)) -> io::Result<Result<String, String>> {
+pub(crate) fn change((uid, gid): (u32, u32)) -> io::Result<Result<String, String>> {
     let own = rustix::process::getuid();
     if !own.is_root() {
         return Ok(Err(format!("only root can change it; it stays user {}", own.as_raw())));
@@ -43,7 +43,7 @@ pub(super) fn empty_bounding_set() -> bool {
 }
 
 /// Unsharing the user namespace has given this process every capability inside of it.
-pub(super) fn drop_capabilities() -> io::Result<String> {
+pub(crate) fn drop_capabilities() -> io::Result<String> {
     let is_bounded = empty_bounding_set();
     let none = CapabilitySet::empty();
     rustix::thread::set_capabilities(

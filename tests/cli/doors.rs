@@ -38,23 +38,23 @@ const PERM: i32 = 63;
 /// The ordinary user that this test becomes where it is root.
 const USER: u32 = 1234;
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// As whom commands are run: as this user, and as an ordinary one where that can be had.
-fn users() -> &'static [Option<u32>] {
+pub(crate) fn users() -> &'static [Option<u32>] {
     if is_root() { &[None, Some(USER)] } else { &[None] }
 }
 
 /// A place that belongs to a user, with a program that they can run.
-struct Home {
-    place: Place,
+pub(crate) struct Home {
+    pub(crate) place: Place,
     user: Option<u32>,
 }
 
 impl Home {
-    fn new(user: Option<u32>) -> Home {
+    pub(crate) fn new(user: Option<u32>) -> Home {
         let home = Home { place: Place::new(), user };
         fs::copy(env!("CARGO_BIN_EXE_wasmpool"), home.place.path("wasmpool")).expect("copies");
         for guest in ["primes", "word_count"] {
@@ -72,13 +72,13 @@ impl Home {
         home
     }
 
-    fn give(&self, name: &str) {
+    pub(crate) fn give(&self, name: &str) {
         if let Some(user) = self.user {
             std::os::unix::fs::lchown(self.place.path(name), Some(user), Some(user)).expect("gives");
         }
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(self.place.path("wasmpool"));
         command.env_clear().env("HOME", self.place.path("home")).current_dir(self.place.folder.path());
         if let Some(user) = self.user {
@@ -88,7 +88,7 @@ impl Home {
         command
     }
 
-    fn shell(&self, script: &str) -> Ended {
+    pub(crate) fn shell(&self, script: &str) -> Ended {
         let mut command = Command::new("bash");
         command
             .args(["-c", script])
@@ -100,7 +100,7 @@ impl Home {
         end(&mut command)
     }
 
-    fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.place.path(name)).expect(name)
     }
 }

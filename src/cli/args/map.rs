@@ -29,6 +29,10 @@ may be on stdout twice. That is about this process: neither outputs nor the log
 are forced to the disk, and where the machine itself goes down (a power cut), a
 line may have survived whose output has not.
 
+Files that the command writes must not be symbolic links (root's are followed,
+and links to /dev/stdout and the like), and are no inputs, even in a folder of
+--files.
+
 Ctrl-C starts nothing more and finishes what runs; again, it stops that, too.
 SIGTERM and SIGHUP do the same, but stop what runs after --stop-grace; SIGQUIT
 stops it at once. Either way the summary says what was done. Five seconds after

@@ -111,12 +111,18 @@ fn cache(dir: Option<&Path>) -> Check {
     };
     let shown = shown.display().to_string();
     let opened = match dir {
-        Some(dir) => Cache::open(dir, &files, CACHE_BYTES_MAX),
-        None => Ok(Cache::open_default(&files, CACHE_BYTES_MAX)),
+        Some(dir) => Cache::try_open(dir, &files, CACHE_BYTES_MAX).map(Some),
+        None => Cache::try_open_default(&files, CACHE_BYTES_MAX),
     };
-    let Ok(Some(cache)) = opened else {
-        let hint = "it must be a directory that only this user can write to: chmod 700, or --cache-dir";
-        return check("cache", shown, Some(hint.to_string()));
+    let cache = match opened {
+        Ok(Some(cache)) => cache,
+        Ok(None) => return check("cache", shown, None),
+        Err(error) => {
+            let hint = format!(
+                "each module is compiled anew, since it cannot be used ({error}): set HOME, or --cache-dir"
+            );
+            return check("cache", shown, Some(hint));
+        }
     };
     let (count, bytes) = cache.size();
     check("cache", format!("{shown}, {count} files, {}", ByteSize::b(bytes).display().iec()), None)

@@ -1,16 +1,17 @@
 //! A file that begins anew once a day, or once it is full; so many old ones are kept.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytesize::ByteSize;
 use rustix::fs::FileType;
 
-use crate::files::{Folder, HostFiles, Identity, OpenError, Output, OutputFile};
+use crate::files::{Folder, HostFiles, Identity, InUse, Names, OpenError, Output, OutputFile};
 
 /// Bytes of a file that begins anew by its size, unless set.
 const SIZE_BYTES: u64 = 64 * 1024 * 1024;
@@ -56,6 +57,9 @@ pub(super) struct LogFile {
     /// A rotation begins a new file of this name; `None` if the log is never rotated, such as a pipe, a
     /// terminal or a device.
     named: Option<Named>,
+    /// Nothing else of the command has a name that a rotation uses.
+    #[expect(dead_code, reason = "it is held")]
+    names: Option<Arc<InUse>>,
     /// Why it did not begin anew, until that is asked for.
     trouble: Option<io::Error>,
     bytes: u64,
@@ -83,10 +87,14 @@ impl LogFile {
         let Output { file, place, .. } = files.append(path, "the log file")?;
         // Where the file is, and not the link that may lead to it.
         let named = place.map(|(folder, name)| Named { folder, name });
+        let names = match &named {
+            Some(named) if rotation != Rotation::Never => Some(named.hold(rotation, kept, files)?),
+            _ => None,
+        };
         let metadata = file.file().metadata()?;
         let bytes = metadata.len();
         let day = if bytes == 0 { day(SystemTime::now()) } else { day(metadata.modified()?) };
-        Ok(LogFile { file, named, trouble: None, bytes, day, rotation, kept })
+        Ok(LogFile { file, named, names, trouble: None, bytes, day, rotation, kept })
     }
 
     /// Whether it is to begin anew, and is nothing that can: a pipe, a terminal, a device.
@@ -138,6 +146,23 @@ impl LogFile {
 }
 
 impl Named {
+    /// Holds the names that rotations use: the log's own, and those of its old files.
+    fn hold(&self, rotation: Rotation, kept: usize, files: &HostFiles) -> Result<Arc<InUse>, OpenError> {
+        let prefix = self.numbered("");
+        let is_old: Box<dyn Fn(&OsStr) -> bool + Send + Sync> = match rotation {
+            Rotation::Size(_) => {
+                // Numbers that something else has are left out, so that there are others behind them.
+                let names = self.folder.entries().unwrap_or_default().into_iter().map(|entry| entry.name);
+                let numbered = names.filter(|name| number_of(name, &prefix).is_some());
+                let taken = numbered.filter(|name| self.is_taken(name).unwrap_or_default()).count();
+                let last = if kept == 0 { 0 } else { kept.saturating_add(taken) };
+                Box::new(move |name| number_of(name, &prefix).is_some_and(|number| number <= last))
+            }
+            Rotation::Daily | Rotation::Never => Box::new(move |name| is_day(name, &prefix)),
+        };
+        files.hold_names((&self.folder, &self.name), Names(is_old), "the log file, or an old one,")
+    }
+
     /// Whether the file of that name is the one that is open.
     fn is_current(&self, file: &File) -> io::Result<bool> {
         let open = Identity::of_open(file)?;
@@ -211,19 +236,12 @@ impl Named {
     /// Removes the oldest days.
     fn prune(&self, kept: usize) -> io::Result<()> {
         let prefix = self.numbered("");
-        let is_day = |name: &OsString| {
-            let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes()).unwrap_or_default();
-            let (day, number) = rest.split_at(rest.len().min(DAY_BYTES));
-            day.len() == DAY_BYTES
-                && day.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-')
-                && (number.is_empty() || number[0] == b'.' && number[1..].iter().all(u8::is_ascii_digit))
-        };
         let is_regular = |name: &OsString| {
             let stat = self.folder.look(name).ok().flatten();
             stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
         };
         let names = self.folder.entries()?.into_iter().map(|entry| entry.name);
-        let mut days: Vec<_> = names.filter(is_day).filter(is_regular).collect();
+        let mut days: Vec<_> = names.filter(|name| is_day(name, &prefix)).filter(is_regular).collect();
         days.sort_unstable();
         let old = days.len().saturating_sub(kept);
         days.iter().take(old).try_for_each(|name| self.folder.remove_file(name))
@@ -235,6 +253,22 @@ impl Named {
         name.push(number);
         name
     }
+}
+
+/// Whether it is the name of a day's old file.
+fn is_day(name: &OsStr, prefix: &OsStr) -> bool {
+    let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes()).unwrap_or_default();
+    let (day, number) = rest.split_at(rest.len().min(DAY_BYTES));
+    day.len() == DAY_BYTES
+        && day.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-')
+        && (number.is_empty() || number[0] == b'.' && number[1..].iter().all(u8::is_ascii_digit))
+}
+
+/// The number of an old file of that name, from 1 on.
+fn number_of(name: &OsStr, prefix: &OsStr) -> Option<usize> {
+    let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes())?;
+    let is_number = rest.first().is_some_and(|byte| *byte != b'0') && rest.iter().all(u8::is_ascii_digit);
+    is_number.then(|| std::str::from_utf8(rest).ok()?.parse().ok())?
 }
 
 /// The date, in UTC.

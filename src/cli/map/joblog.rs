@@ -152,7 +152,7 @@ impl JobLog {
     pub(super) fn look(args: &MapArgs, files: &HostFiles) -> Result<Done, Failure> {
         let Some(path) = &args.joblog else { return Ok(Done::default()) };
         match files.read_own(path, Finding::Usual) {
-            Ok(source) => Ok(read(&source.file.0, path, args.resume_failed)?.0),
+            Ok(file) => Ok(read(&file.0, path, args.resume_failed)?.0),
             Err(OpenError::System(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Done::default()),
             // A pipe or a device cannot be read back, so it says of nothing that it is done.
             Err(OpenError::NotRegular(_)) => Ok(Done::default()),

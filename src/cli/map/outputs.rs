@@ -1,6 +1,7 @@
 //! Writes results: as lines on stdout, and as files if these are asked for.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use crate::cli::call::Answer;
 use crate::cli::console::Console;
 use crate::cli::exit::Failure;
 use crate::cli::object::{self, Line, Object};
-use crate::files::{Folder, HostFiles, Locked, OpenError};
+use crate::files::{Folder, HostFiles, Locked, OpenError, Waiting};
 use crate::{TaskReport, text};
 
 /// A file's name takes at most this many bytes from its input's.
@@ -27,6 +28,8 @@ pub(super) struct Outputs {
 /// and would replace each other's.
 #[derive(Debug)]
 struct OutputDir {
+    /// They know what else this command writes.
+    files: HostFiles,
     folder: Folder,
     /// The folder's path as it was typed.
     path: PathBuf,
@@ -141,7 +144,7 @@ impl OutputDir {
                 "warning: the folder {shown} cannot be locked: another map into it would replace these outputs"
             )),
         }
-        let dir = OutputDir { folder, path: path.to_path_buf(), lock };
+        let dir = OutputDir { files: files.clone(), folder, path: path.to_path_buf(), lock };
         dir.sweep();
         Ok(dir)
     }
@@ -166,7 +169,7 @@ impl OutputDir {
             Answer::Json(json) => self.put(format!("{name}.json"), format!("{json}\n").as_bytes()),
             Answer::Value(value) => {
                 let name = format!("{name}.json");
-                let written = self.folder.replace_by(&name, UNFINISHED, |file| {
+                let written = self.replace(&name, |file| {
                     let mut file = BufWriter::with_capacity(64 * 1024, file);
                     value.write(&mut file)?;
                     file.write_all(b"\n")?;
@@ -188,8 +191,17 @@ impl OutputDir {
 
     /// Writes a file whole: a reader finds all of it or none.
     fn put(&self, name: String, bytes: &[u8]) -> Result<String, Unwritten> {
-        let written = self.folder.replace_by(&name, UNFINISHED, |file| file.write_all(bytes));
+        let written = self.replace(&name, |file| file.write_all(bytes));
         self.put_as(name, written)
+    }
+
+    fn replace(
+        &self,
+        name: &str,
+        write: impl FnOnce(&mut Waiting<File>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.files.check_output(&self.folder, name.as_ref())?;
+        self.folder.replace_by(name, UNFINISHED, write)
     }
 
     fn put_as(&self, name: String, written: io::Result<()>) -> Result<String, Unwritten> {

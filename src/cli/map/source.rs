@@ -51,7 +51,7 @@ pub(super) struct Files {
     /// The folders that were named, with the identity that each had when its files were found.
     folders: Vec<(PathBuf, Identity)>,
     found: Vec<Found>,
-    /// These arguments are left out, since this command writes them itself.
+    /// These are left out, since this command writes them itself: arguments, and what is in folders.
     pub(super) left_out: Vec<PathBuf>,
 }
 
@@ -130,7 +130,7 @@ impl Source {
     pub(super) fn resolve(args: &MapArgs, settings: &Settings) -> Result<Source, Failure> {
         if !args.files.is_empty() {
             let files = Files::find(&args.files, &settings.files, &own_files(args, settings))?;
-            check_replaced(&files.left_out, args, settings)?;
+            check_replaced(args, settings)?;
             return Ok(Source::Files(files));
         }
         if !input::is_piped() {
@@ -172,17 +172,20 @@ fn own_files(args: &MapArgs, settings: &Settings) -> Vec<Identity> {
         target.profile.as_deref(),
         settings.log_file.as_deref(),
         Some(Path::new("/proc/self/fd/1")),
+        Some(Path::new("/proc/self/fd/2")),
     ];
     let found = named.into_iter().flatten().filter_map(|path| settings.files.look(path).ok());
     let kinds = [FileType::RegularFile, FileType::Directory];
     found
         .filter(|stat| kinds.contains(&FileType::from_raw_mode(stat.st_mode)))
         .map(|stat| Identity::of(&stat))
+        // The log's rotation gives its old files other names.
+        .chain(settings.files.files_of_held_names())
         .collect()
 }
 
 /// What is appended to, such as the job log, is left out of the inputs; one that was named must not be replaced.
-fn check_replaced(left_out: &[PathBuf], args: &MapArgs, settings: &Settings) -> Result<(), Failure> {
+fn check_replaced(args: &MapArgs, settings: &Settings) -> Result<(), Failure> {
     let look = |path: &Path| settings.files.look(path).ok().map(|stat| Identity::of(&stat));
     let target = &args.target;
     for (output, what) in [(&target.trace, "timeline"), (&target.profile, "profile")] {
@@ -190,7 +193,7 @@ fn check_replaced(left_out: &[PathBuf], args: &MapArgs, settings: &Settings) -> 
         else {
             continue;
         };
-        if left_out.iter().any(|input| look(input) == Some(replaced)) {
+        if args.files.iter().any(|input| look(input) == Some(replaced)) {
             let output = output.display();
             return Err(Failure::Usage(format!(
                 "{output} is an input, and would be replaced by the {what}: name another file for it"
@@ -219,10 +222,13 @@ impl Files {
                 let number = files.folders.len();
                 files.folders.push((path.clone(), identity));
                 let shown = path.display().to_string();
-                files.found.extend(walk::files(host, &folder, own).map(|found| match found {
-                    Ok(path) => Found::Beneath(number, path),
-                    Err(message) => Found::Failed(shown.clone(), message),
-                }));
+                for found in walk::files(host, &folder, own) {
+                    match found {
+                        Ok(walk::Found::File(path)) => files.found.push(Found::Beneath(number, path)),
+                        Ok(walk::Found::Own(beneath)) => files.left_out.push(path.join(beneath)),
+                        Err(message) => files.found.push(Found::Failed(shown.clone(), message)),
+                    }
+                }
             } else if own.contains(&Identity::of(&stat)) {
                 files.left_out.push(path.clone());
             } else {
@@ -476,7 +482,7 @@ mod tests {
         let own = [of("b.txt").expect("is there"), of("sub").expect("is there")];
         let found = find(&[root.to_path_buf(), root.join("b.txt")], &own).expect("reads");
         assert_eq!(found.found, [Found::Beneath(0, "a.txt".into())], "what we write is no input");
-        assert_eq!(found.left_out, [root.join("b.txt")]);
+        assert_eq!(found.left_out, ["b.txt", "sub", "b.txt"].map(|name| root.join(name)), "and that is said");
     }
 
     #[test]

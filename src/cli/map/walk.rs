@@ -18,12 +18,20 @@ use crate::files::{Finding, Folder, HostFiles, Identity};
 /// A file of rules that is longer than this is ignored.
 const RULES_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Lists the files beneath a folder, by their paths from there; `Err` says what could not be read.
+/// What was found, by its path from the first folder.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    File(PathBuf),
+    /// A file or folder that this command writes.
+    Own(PathBuf),
+}
+
+/// Lists the files beneath a folder; `Err` says what could not be read.
 pub(super) fn files<'a>(
     host: &'a HostFiles,
     folder: &'a Folder,
     own: &'a [Identity],
-) -> impl Iterator<Item = Result<PathBuf, String>> + 'a {
+) -> impl Iterator<Item = Result<Found, String>> + 'a {
     let rules = Rules::above(host, folder);
     let mut walk = Walk { host, folder, own, rules, open: Vec::new() };
     let first = walk.enter(Path::new(""));
@@ -38,22 +46,33 @@ struct Walk<'a> {
     rules: Rules,
     /// The folders that are being walked, outermost first, each with its remaining entries, the next one
     /// last.
-    open: Vec<Vec<(PathBuf, bool)>>,
+    open: Vec<Vec<(PathBuf, Kind)>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Folder,
+    /// Be it a file or a folder.
+    Own,
 }
 
 impl Walk<'_> {
-    fn next(&mut self) -> Option<Result<PathBuf, String>> {
+    fn next(&mut self) -> Option<Result<Found, String>> {
         loop {
-            let Some((path, is_folder)) = self.open.last_mut()?.pop() else {
+            let Some((path, kind)) = self.open.last_mut()?.pop() else {
                 self.open.pop();
                 self.rules.leave();
                 continue;
             };
-            if !is_folder {
-                return Some(Ok(path));
-            }
-            if let Err(message) = self.enter(&path) {
-                return Some(Err(message));
+            match kind {
+                Kind::File => return Some(Ok(Found::File(path))),
+                Kind::Own => return Some(Ok(Found::Own(path))),
+                Kind::Folder => {
+                    if let Err(message) = self.enter(&path) {
+                        return Some(Err(message));
+                    }
+                }
             }
         }
     }
@@ -85,7 +104,12 @@ impl Walk<'_> {
                 };
                 let path = path.join(&entry.name);
                 let is_wanted = self.rules.shows(&path, &entry.name, is_folder);
-                (is_wanted && !self.is_own(folder, &entry.name)).then_some((path, is_folder))
+                let kind = match is_folder {
+                    _ if is_wanted && self.is_own(folder, &entry.name) => Kind::Own,
+                    true => Kind::Folder,
+                    false => Kind::File,
+                };
+                is_wanted.then_some((path, kind))
             })
             .collect();
         found.sort_unstable_by(|(a, _), (b, _)| b.as_os_str().as_bytes().cmp(a.as_os_str().as_bytes()));
@@ -212,7 +236,7 @@ fn text(file: impl Read) -> String {
 /// Reads this user's rules for all repositories: the file that git's `core.excludesFile` names, else
 /// `git/ignore` beside other settings. They are about paths from the working directory.
 fn global(host: &HostFiles) -> Gitignore {
-    let read = |path: PathBuf| host.read_own(&path, Finding::Usual).ok().map(|source| text(source.file));
+    let read = |path: PathBuf| host.read_own(&path, Finding::Usual).ok().map(text);
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = absolute("HOME");
     let settings = absolute("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
@@ -253,7 +277,12 @@ mod tests {
         let host = HostFiles::default();
         let folder = host.folder(root).expect("is there");
         let found = files(&host, &folder, &[]).map(|found| found.expect("reads"));
-        found.map(|path| path.to_str().expect("text").to_string()).collect()
+        found
+            .map(|found| match found {
+                Found::File(path) => path.to_str().expect("text").to_string(),
+                Found::Own(path) => panic!("nothing writes to {}", path.display()),
+            })
+            .collect()
     }
 
     fn lay_out(root: &Path, files: &[(&str, &str)]) {

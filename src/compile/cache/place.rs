@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::{Cache, is_a, is_ours};
 use crate::files::{HostFiles, OpenError};
@@ -19,26 +20,33 @@ impl Cache {
     }
 
     /// Opens or makes the directory in its default place. Returns `None` without a warning if there is no
-    /// place for it: a missing home is not made, and nothing is made in another user's folder. It returns `None`
-    /// with a warning if tasks may write there: nobody has asked for a cache in that place.
+    /// place for it: a missing home is not made, and nothing is made in another user's folder, or where this user may
+    /// make none. Nobody has asked for a cache there, and `wasmpool doctor` says why there is none. It returns `None` with
+    /// a warning if others can write to what is there: tasks, or other users.
     pub(crate) fn open_default(files: &HostFiles, bytes_max: u64) -> Option<Cache> {
         let dir = Cache::default_dir()?;
-        let opened = match has_place(files, &dir) {
-            Ok(true) => Cache::open(&dir, files, bytes_max),
-            Ok(false) => {
-                tracing::info!(dir = %dir.display(), "compiled modules are not kept: the folder is another user's");
-                return None;
-            }
-            Err(error) => Err(error),
-        };
-        opened.unwrap_or_else(|error| {
-            if is_tasks(&error) {
-                tracing::warn!(dir = %dir.display(), %error, "compiled modules are not kept");
-            } else {
-                tracing::debug!(dir = %dir.display(), %error, "compiled modules are not kept");
+        Cache::try_open_default(files, bytes_max).unwrap_or_else(|error| {
+            match is_nowhere(&error) {
+                true => tracing::debug!(dir = %dir.display(), %error, "compiled modules are not kept"),
+                false => tracing::warn!(dir = %dir.display(), %error, "compiled modules are not kept"),
             }
             None
         })
+    }
+
+    /// Does the same, and returns why there is none; `None` if no place is known at all.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub(crate) fn try_open_default(files: &HostFiles, bytes_max: u64) -> Result<Option<Cache>, OpenError> {
+        let Some(dir) = Cache::default_dir() else { return Ok(None) };
+        if !has_place(files, &dir)? {
+            return Err(OpenError::System(io::Error::new(
+                io::ErrorKind::NotFound,
+                "its folder is another user's",
+            )));
+        }
+        Cache::try_open(&dir, files, bytes_max).map(Some)
     }
 
     /// Opens or makes the directory. Returns `None` with a warning if it is a symlink, or others own it or
@@ -47,7 +55,7 @@ impl Cache {
     /// # Errors
     /// [`OpenError::TasksMayWrite`], [`OpenError::HasTasksDir`]: tasks could write machine code that is then run.
     pub(crate) fn open(dir: &Path, files: &HostFiles, bytes_max: u64) -> Result<Option<Cache>, OpenError> {
-        match try_open(dir, files, bytes_max) {
+        match Cache::try_open(dir, files, bytes_max) {
             Ok(cache) => Ok(Some(cache)),
             Err(error) if is_tasks(&error) => Err(error),
             Err(error) => {
@@ -57,12 +65,38 @@ impl Cache {
         }
     }
 
+    /// Opens the directory once, and checks what was opened. No path is followed after that, so the owner of a
+    /// directory above can at worst lead us to another of our own directories.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub(crate) fn try_open(dir: &Path, files: &HostFiles, bytes_max: u64) -> Result<Cache, OpenError> {
+        let refused = |what: &str| OpenError::System(io::Error::other(what.to_string()));
+        let folder = files.make_own_folder(dir, MODE)?;
+        if files.has_task_dirs_in(&folder) {
+            return Err(OpenError::HasTasksDir(folder.shown()));
+        }
+        let stat = folder.stat()?;
+        if !is_a(&stat, FileType::Directory) || !is_ours(&stat) {
+            return Err(refused("it must be a directory that only this user can write to"));
+        }
+        // A directory that cannot be read is reported now, and not with each entry.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::openat(&folder, ".", flags, Mode::empty())?;
+        Ok(Cache { dir: folder, bytes_max, looks: AtomicUsize::new(0) })
+    }
+
     /// Returns the number of its files, and the bytes that they take.
     #[cfg(feature = "cli")]
     pub(crate) fn size(&self) -> (usize, u64) {
         let files = self.files();
         (files.len(), files.iter().map(|file| file.bytes).sum())
     }
+}
+
+/// Whether no directory can be there, for whatever reason the system has.
+fn is_nowhere(error: &OpenError) -> bool {
+    error.is_absence() || matches!(error, OpenError::System(error) if Errno::from_io_error(error).is_some())
 }
 
 fn is_tasks(error: &OpenError) -> bool {
@@ -105,22 +139,4 @@ fn has_place(files: &HostFiles, dir: &Path) -> Result<bool, OpenError> {
             None => return Ok(true),
         }
     }
-}
-
-/// Opens the directory once, and checks what was opened. No path is followed after that, so the owner of a
-/// directory above can at worst lead us to another of our own directories.
-fn try_open(dir: &Path, files: &HostFiles, bytes_max: u64) -> Result<Cache, OpenError> {
-    let refused = |what: &str| OpenError::System(io::Error::other(what.to_string()));
-    let folder = files.make_own_folder(dir, MODE)?;
-    if files.has_task_dirs_in(&folder) {
-        return Err(OpenError::HasTasksDir(folder.shown()));
-    }
-    let stat = folder.stat()?;
-    if !is_a(&stat, FileType::Directory) || !is_ours(&stat) {
-        return Err(refused("it must be a directory that only this user can write to"));
-    }
-    // A directory that cannot be read is reported now, and not with each entry.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    rustix::fs::openat(&folder, ".", flags, Mode::empty())?;
-    Ok(Cache { dir: folder, bytes_max, looks: AtomicUsize::new(0) })
 }
