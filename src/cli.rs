@@ -99,6 +99,7 @@ fn begin(typed: &Typed, files: &HostFiles, console: &Console) -> Result<Begun, F
     let config = common.config.as_deref().map(|path| (path, "the settings' file"));
     let named = inputs.chain(config).filter_map(|(path, what)| files.hold_input(path, what));
     let streams = [
+        files.hold_stream(rustix::stdio::stdin(), "stdin"),
         files.hold_stream(rustix::stdio::stdout(), "stdout"),
         files.hold_stream(rustix::stdio::stderr(), "stderr"),
     ];

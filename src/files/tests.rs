@@ -252,6 +252,39 @@ fn another_users_link_opens_only_what_is_theirs() {
 }
 
 #[test]
+fn a_refusal_says_whose_file_and_whose_folder_it_is() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = Place::new();
+    let files = HostFiles::default();
+    let give = |name: &str, user: u32| {
+        std::os::unix::fs::lchown(place.path(name), Some(user), Some(99)).expect("gives");
+    };
+    let message = |opened: Result<Output, OpenError>| opened.expect_err("is refused").to_string();
+    fs::write(place.path("d/log"), "").expect("writes");
+    symlink("log", place.path("d/link")).expect("links");
+    // A folder of a group, whose members 1234 and 4321 are.
+    fs::set_permissions(place.path("d"), Permissions::from_mode(0o2775)).expect("has a mode");
+    give("d", 1234);
+    give("d/log", 4321);
+    give("d/link", 4321);
+    let refused = message(files.append(&place.path("d/log"), "a test"));
+    assert!(refused.starts_with("it belongs to user 4321, and its folder to user 1234"), "{refused}");
+    let refused = message(files.append(&place.path("d/link/x"), "a test"));
+    assert!(refused.contains("d/link is a symbolic link of user 4321, which is not followed"), "{refused}");
+    give("d/log", 1234);
+    files.append(&place.path("d/log"), "a test").expect("is the folder's owner's");
+    // In a folder of root's that is the group's, each member's file is as good.
+    give("d", 0);
+    give("d/log", 4321);
+    files.append(&place.path("d/log"), "a test").expect("the folder's owner has put it there");
+    place.open_to_all("d");
+    let refused = message(files.append(&place.path("d/log"), "a test"));
+    assert!(refused.starts_with("it belongs to user 4321, and every user may put a file into"), "{refused}");
+}
+
+#[test]
 fn a_pipe_without_a_reader_is_an_error_and_not_for_ever() {
     let place = Place::new();
     let pipe = place.fifo("pipe");

@@ -178,3 +178,38 @@ impl Worker {
         Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_look_as_a_worker_leaves_this_process_as_it_was() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).expect("has a mode");
+        let guest = GuestDir { guest_path: "/d".into(), access: DirAccess::ReadWrite };
+        let wanted = [Wanted { host_path: folder.path().into(), guest }];
+        let own = || {
+            let rights = rustix::thread::capabilities(None).map(|own| own.effective);
+            (rustix::process::getuid(), rustix::process::getegid(), rights.ok())
+        };
+        let before = own();
+        let opened = open_all(&wanted, &SandboxRequest::default());
+        // Only root's workers are somebody else, to whom this folder is closed.
+        assert_eq!(opened.is_err(), rustix::process::getuid().is_root(), "{opened:?}");
+        assert_eq!(own(), before);
+        // Another test may look at this moment, too.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let is_dumpable = || {
+            let now = rustix::process::dumpable_behavior().expect("is known");
+            now == rustix::process::DumpableBehavior::Dumpable
+        };
+        while !is_dumpable() {
+            assert!(Instant::now() < deadline, "it cannot be attached to any more");
+            std::thread::yield_now();
+        }
+    }
+}

@@ -86,7 +86,21 @@ pub(crate) fn end_with(command: &mut Command, stdin: impl Into<Vec<u8>>) -> Ende
 }
 
 pub(crate) fn spawn(command: &mut Command) -> Child {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        match command.spawn() {
+            // A program that was copied is still open in a child that another test has just forked, until that
+            // executes its own.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::ExecutableFileBusy
+                    && std::time::Instant::now() < deadline =>
+            {
+                std::thread::yield_now();
+            }
+            spawned => return spawned.expect("it starts"),
+        }
+    }
 }
 
 /// Waits for the end of a child, and kills it if that does not come.

@@ -113,6 +113,11 @@ fn the_streams_of_the_command_are_outputs_too() {
         home.shell(&format!("{map} {option} x > x")).expect(2).says("it is stdout of this command as well");
         home.shell(&format!("{map} {option} y 2> y")).expect(2);
         assert!(home.read("y").contains("it is stderr of this command as well"), "{}", home.read("y"));
+        fs::write(home.place.path("in"), "10\n").expect("writes");
+        let map = "./wasmpool map primes count --no-cache";
+        home.shell(&format!("{map} {option} in < in")).expect(2).says("it is stdin of this command as well");
+        assert_eq!(home.read("in"), "10\n");
+        let map = format!("echo 10 | {map}");
         // Under the name of the stream it is the stream.
         let ended = home.shell(&format!("{map} --quiet {option} /dev/stdout > x")).expect(0);
         assert!(home.read("x").contains("\"output\":4"), "{}", ended.stderr);
