@@ -24,7 +24,7 @@ const SHORT_NS: u64 = 100_000;
 const WORK_NS: u64 = 500_000;
 
 /// Results that are looked at before the first batch.
-const SEEN_MIN: u32 = 4;
+const SEEN_MIN: u64 = 4;
 
 /// One result, as a map sees it.
 #[derive(Debug, Clone, Copy)]
@@ -34,14 +34,17 @@ pub(super) struct Seen {
     bytes: Option<u64>,
 }
 
-/// What a map learns of its tasks: how long they take, and how long their answers are. It is asked for each
-/// result.
+/// After the first ones, the size is decided anew after this many results: to divide for each would cost a map of tiny
+/// tasks a twelfth of its time.
+const DECIDED_EVERY: u64 = 16;
+
+/// What a map learns of its tasks: how long they take, and how long their answers are.
 #[derive(Debug, Default)]
 pub(super) struct Batching {
     run: Typical,
     /// The length of an answer, as a moving average.
     bytes: u64,
-    seen: u32,
+    seen: u64,
 }
 
 impl Batching {
@@ -50,6 +53,11 @@ impl Batching {
         self.run.learn(run);
         self.bytes = bytes.map_or(self.bytes, |bytes| (self.bytes * 7 + bytes) / 8);
         self.seen = self.seen.saturating_add(1);
+    }
+
+    /// Whether to ask for the size of a batch after this result.
+    pub(super) fn is_due(&self) -> bool {
+        self.seen <= DECIDED_EVERY || self.seen.is_multiple_of(DECIDED_EVERY)
     }
 
     /// Returns how many tasks make a batch; 1 means none. Their answers mostly fit into what a batch is

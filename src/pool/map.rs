@@ -75,6 +75,9 @@ struct Pace {
 impl Pace {
     fn learn<C: Callable, I>(&mut self, seen: Option<Seen>, feed: &Feed<C, I>) {
         self.batching.learn(seen);
+        if !self.batching.is_due() {
+            return;
+        }
         let size = self.batching.size();
         let before = self.batch_size.unwrap_or(1);
         // Small changes are not passed on, since the estimate wavers.

@@ -86,58 +86,100 @@ async fn symlink(mut caller: Caller<'_, TaskState>, arguments: SymlinkArguments)
     wasi_snapshot_preview1::path_symlink(wasi, &mut guest, target, target_len, dir, path, path_len).await
 }
 
-async fn rename(mut caller: Caller<'_, TaskState>, arguments: RenameArguments) -> Result<i32> {
-    let (wasi, memory) = parts(&mut caller)?;
+async fn rename(caller: Caller<'_, TaskState>, arguments: RenameArguments) -> Result<i32> {
     let (dir, path, path_len, to_dir, to, to_len) = arguments;
-    let held = match (text(memory, path, path_len), text(memory, to, to_len)) {
-        (Some(from), Some(to)) => keep(wasi, dir, from, to).await?,
+    give_name(
+        caller,
+        Naming::Rename,
+        Place { dir, path, path_len },
+        Place { dir: to_dir, path: to, path_len: to_len },
+    )
+    .await
+}
+
+async fn link(caller: Caller<'_, TaskState>, arguments: LinkArguments) -> Result<i32> {
+    let (dir, lookup, path, path_len, to_dir, to, to_len) = arguments;
+    let naming = Naming::Link { lookup };
+    give_name(
+        caller,
+        naming,
+        Place { dir, path, path_len },
+        Place { dir: to_dir, path: to, path_len: to_len },
+    )
+    .await
+}
+
+/// How something gets a name: it is moved, or has a second one.
+#[derive(Clone, Copy)]
+enum Naming {
+    Rename,
+    Link { lookup: i32 },
+}
+
+/// A descriptor, and a path from there that lies in the guest's memory.
+#[derive(Clone, Copy)]
+struct Place {
+    dir: i32,
+    path: i32,
+    path_len: i32,
+}
+
+/// Gives what is at `from` the name `to`, unless it is a link that leads out.
+async fn give_name(mut caller: Caller<'_, TaskState>, naming: Naming, from: Place, to: Place) -> Result<i32> {
+    let (wasi, memory) = parts(&mut caller)?;
+    let held = match (text(memory, from.path, from.path_len), text(memory, to.path, to.path_len)) {
+        (Some(source), Some(target)) => keep(wasi, from.dir, source, target).await?,
         _ => Kept::AsItIs,
     };
     match held {
         Kept::Refused(errno) => Ok(errno),
-        Kept::AsItIs => {
-            let mut guest = GuestMemory::Unshared(memory);
-            wasi_snapshot_preview1::path_rename(wasi, &mut guest, dir, path, path_len, to_dir, to, to_len)
-                .await
-        }
+        Kept::AsItIs => call(wasi, GuestMemory::Unshared(memory), naming, from, to).await,
         Kept::In(mut held) => {
-            let (name, to) = (held.name, held.to);
-            let mut guest = GuestMemory::Unshared(&mut held.memory);
-            let errno = wasi_snapshot_preview1::path_rename(
-                wasi, &mut guest, held.dir, name.0, name.1, to_dir, to.0, to.1,
-            )
-            .await;
+            let from = Place { dir: held.dir, path: held.name.0, path_len: held.name.1 };
+            let to = Place { dir: to.dir, path: held.to.0, path_len: held.to.1 };
+            let errno = call(wasi, GuestMemory::Unshared(&mut held.memory), naming, from, to).await;
             held.close(wasi).await;
             errno
         }
     }
 }
 
-async fn link(mut caller: Caller<'_, TaskState>, arguments: LinkArguments) -> Result<i32> {
-    let (wasi, memory) = parts(&mut caller)?;
-    let (dir, lookup, path, path_len, to_dir, to, to_len) = arguments;
-    let held = match (text(memory, path, path_len), text(memory, to, to_len)) {
-        (Some(from), Some(to)) => keep(wasi, dir, from, to).await?,
-        _ => Kept::AsItIs,
-    };
-    match held {
-        Kept::Refused(errno) => Ok(errno),
-        Kept::AsItIs => {
-            let mut guest = GuestMemory::Unshared(memory);
-            wasi_snapshot_preview1::path_link(
-                wasi, &mut guest, dir, lookup, path, path_len, to_dir, to, to_len,
+/// Makes WASI's own call.
+async fn call(
+    wasi: &mut WasiP1Ctx,
+    mut guest: GuestMemory<'_>,
+    naming: Naming,
+    from: Place,
+    to: Place,
+) -> Result<i32> {
+    let Place { dir, path, path_len } = from;
+    match naming {
+        Naming::Rename => {
+            wasi_snapshot_preview1::path_rename(
+                wasi,
+                &mut guest,
+                dir,
+                path,
+                path_len,
+                to.dir,
+                to.path,
+                to.path_len,
             )
             .await
         }
-        Kept::In(mut held) => {
-            let (name, to) = (held.name, held.to);
-            let mut guest = GuestMemory::Unshared(&mut held.memory);
-            let errno = wasi_snapshot_preview1::path_link(
-                wasi, &mut guest, held.dir, lookup, name.0, name.1, to_dir, to.0, to.1,
+        Naming::Link { lookup } => {
+            wasi_snapshot_preview1::path_link(
+                wasi,
+                &mut guest,
+                dir,
+                lookup,
+                path,
+                path_len,
+                to.dir,
+                to.path,
+                to.path_len,
             )
-            .await;
-            held.close(wasi).await;
-            errno
+            .await
         }
     }
 }
