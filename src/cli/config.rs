@@ -466,7 +466,7 @@ mod tests {
                 let flag = command.get_arguments().find(|arg| arg.get_long() == Some(key.name));
                 let flag = flag.unwrap_or_else(|| panic!("no flag --{} of {}", key.name, command.get_name()));
                 let variable = format!("WASMPOOL_{}", key.name.replace('-', "_").to_uppercase());
-                assert_eq!(flag.get_env().and_then(OsStr::to_str), Some(&*variable));
+                assert_eq!(flag.get_env().and_then(std::ffi::OsStr::to_str), Some(&*variable));
             }
         }
     }
