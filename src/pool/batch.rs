@@ -102,9 +102,13 @@ impl<O> Submitted<O> {
     }
 
     /// Makes a batch of these inputs.
-    pub(super) fn many(future: TaskFuture<O>, (inputs, count): (Bytes, usize), charge: Arc<Charge>) -> Self {
-        let many =
-            Many { future, inputs, count, left: count, ready: VecDeque::new(), submitted: Instant::now() };
+    pub(super) fn many(
+        future: TaskFuture<O>,
+        (inputs, count): (Bytes, usize),
+        submitted: Instant,
+        charge: Arc<Charge>,
+    ) -> Self {
+        let many = Many { future, inputs, count, left: count, ready: VecDeque::new(), submitted };
         Submitted { what: What::Many(many), charge: OfProcess::new(charge) }
     }
 

@@ -482,12 +482,14 @@ impl<C: Callable, I> Shared<C, I> {
             Ok(request) => request.charged(charge.clone()),
             Err(error) => return Given::Submitted(Submitted::refused(error, count, charge)),
         };
+        // A worker may have run some of a batch before this thread goes on.
+        let submitted = inputs.as_ref().map(|_| Instant::now());
         match self.core.submit(request, when_full) {
             Ok(cell) => {
                 let future = TaskFuture::new(cell, C::decode, Arc::downgrade(&self.core));
-                Given::Submitted(match inputs {
+                Given::Submitted(match inputs.zip(submitted) {
                     None => Submitted::one(future, charge),
-                    Some(inputs) => Submitted::many(future, (inputs, count), charge),
+                    Some((inputs, submitted)) => Submitted::many(future, (inputs, count), submitted, charge),
                 })
             }
             Err(refused) => match *refused {
