@@ -121,6 +121,7 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
         "files/own",
         "files/tests",
         "compile",
+        "worker/alarm",
         "worker/loaded",
         "worker/memories",
         "worker/shares",
