@@ -4,6 +4,7 @@
 //! the rest stays in the outbox, and the link's own thread pumps it as space comes back.
 //! So a stopped or lying worker can hold up nobody but itself.
 
+mod aside;
 mod reader;
 
 use reader::Reader;
@@ -18,7 +19,6 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
-use rustix::process::Signal;
 use smallvec::SmallVec;
 
 use super::asks::{Asks, TaskAsks};
@@ -31,7 +31,7 @@ use super::sent::{self, Sent, TaskShares};
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause, Shortage};
 use crate::files::kernel_text;
-use crate::foreign::{Foreign, guarded};
+use crate::foreign::Foreign;
 use crate::future::Cell;
 use crate::limits::{LOG_RECORD_BYTES_MAX, UNSENT_AFTER};
 use crate::module::Module;
@@ -39,7 +39,7 @@ use crate::shared::Shared;
 use crate::task::TaskId;
 use crate::wire::control::ControlSocket;
 use crate::wire::frame::{Assembly, encode_head_into};
-use crate::wire::message::{FromWorker, Items, ModuleId, Reply, ToWorker, ToWorkerControl, Verdict};
+use crate::wire::message::{FromWorker, Items, ModuleId, ToWorker, Verdict};
 use crate::wire::ring::{self, Consumer, End, Producer, Violation};
 use crate::wire::spin::Spinning;
 use crate::wire::turn::Turn;
@@ -380,48 +380,6 @@ impl Link {
         self.has_rest() && self.outbox().unsent_since.is_some()
     }
 
-    /// Answers a run's question. If the run has ended meanwhile, the worker drops the answer.
-    pub(super) fn answer(&self, run: u64, number: u64, reply: Reply) {
-        let sent = self.control.send(&ToWorkerControl::Answer { run, number, reply }, &[]);
-        // The worker asks one thing at a time, so there is room for its answer unless it does not read.
-        if let Err(error) = sent
-            && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-        {
-            self.kill_for(DeathCause::ProtocolViolation(format!("an answer cannot be sent: {error}")));
-        }
-    }
-
-    /// Asks the worker to stop the run. A late request hits nothing.
-    pub(super) fn interrupt(&self, run: u64) {
-        // If it cannot be delivered, the grace period ends with a SIGKILL.
-        if let Err(error) = self.control.send(&ToWorkerControl::Interrupt { run }, &[]) {
-            guarded(|| tracing::debug!(pid = self.pid, run, %error, "an interrupt could not be sent"));
-        }
-    }
-
-    /// Tells the worker how long the run may compute. A late message hits nothing.
-    pub(super) fn limit(&self, run: u64, cpu: Duration) {
-        let cpu_ns = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
-        // If it cannot be delivered, the host stops the run alone.
-        if let Err(error) = self.control.send(&ToWorkerControl::Limit { run, cpu_ns }, &[]) {
-            guarded(|| tracing::debug!(pid = self.pid, run, %error, "a limit of CPU time could not be sent"));
-        }
-    }
-
-    /// Asks the worker where the run is. It goes on, and a late request hits nothing.
-    pub(super) fn sample(&self, run: u64) {
-        if let Err(error) = self.control.send(&ToWorkerControl::Sample { run }, &[]) {
-            guarded(|| tracing::debug!(pid = self.pid, run, %error, "a run's stack could not be asked for"));
-        }
-    }
-
-    /// As [`sample`](Self::sample), of the run that the worker is at.
-    pub(crate) fn sample_at_hand(&self) {
-        if let Some(held) = self.at_hand() {
-            self.sample(held.run);
-        }
-    }
-
     /// Resident memory of the process, where the system says it.
     pub(super) fn resident_bytes(&self) -> Option<u64> {
         let text = kernel_text(format!("/proc/{}/statm", self.pid)).ok()?;
@@ -431,27 +389,6 @@ impl Link {
         // Shared inputs are not its own, and it does not grow by them.
         let shared = self.sent.share_bytes().min(of_files * page_size);
         Some((pages * page_size).saturating_sub(shared))
-    }
-
-    pub(super) fn terminate(&self) {
-        // It fails only for a process that is gone already.
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::TERM);
-    }
-
-    pub(crate) fn kill(&self) {
-        // It fails only for a process that is gone already.
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
-    }
-
-    pub(crate) fn kill_for(&self, cause: DeathCause) {
-        // The first reason is the reason.
-        let _ = self.killed_for.set(cause);
-        self.kill();
-    }
-
-    pub(super) fn retire(&self) {
-        // The worker's watcher sees the end of the stream and exits.
-        let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
     }
 
     /// For the supervisor: the process has been reaped.
