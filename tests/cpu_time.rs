@@ -122,6 +122,18 @@ fn what_a_task_computes_is_limited_and_what_it_sleeps_is_not() {
     assert_eq!(pool.stats().ended.timed_out, 3);
 }
 
+/// To look costs some of the CPU time that is looked at.
+#[test]
+fn a_task_that_sleeps_near_its_limit_is_not_stopped() {
+    let pool = build(builder(1));
+    let module = module(&pool);
+    for limit in [ms(6), ms(10)] {
+        let (result, report) = run(&pool, &module, "c1s1500", limited(limit));
+        assert!(result.is_ok(), "{limit:?}: {result:?}");
+        assert!(report.run >= ms(1490) && report.cpu.is_some_and(|cpu| cpu < limit), "{report:?}");
+    }
+}
+
 #[test]
 fn it_is_the_same_limit_however_a_task_is_run() {
     let pool = build(builder(1));

@@ -65,7 +65,6 @@ impl Record {
         self.began = Some(now);
         self.last_attempt = None;
         self.computed_before = computed;
-        self.cpu.iter_mut().for_each(|cpu| cpu.hand(computed.unwrap_or_default()));
         self.attempts += 1;
         self.worker_pid = Some(worker_pid);
         self.batch.iter().for_each(|batch| batch.begin(now));

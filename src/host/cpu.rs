@@ -68,7 +68,7 @@ impl WorkerClock {
 
 /// The clock of another process may lag behind by this much while its thread runs: two ticks at 100 Hz, the longest that
 /// Linux has. With one thread at work on a machine of 250 Hz, the clock was seen to go forward by 4 ms at a time, and by 8
-/// once in a while.
+/// once in a while. A worker that lies may have its own task end as over its limit by this much too early.
 const CLOCK_LAG: Duration = Duration::from_millis(20);
 
 /// A task with a limit of CPU time, and how much of it is used, by its worker's clock.

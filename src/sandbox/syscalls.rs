@@ -222,7 +222,7 @@ fn both() -> Vec<Allowed> {
         when("madvise", libc::SYS_madvise, &ADVICE.map(|advice| LowIsBut(2, 0, advice as u32))),
         always("brk", libc::SYS_brk),
         // Waiting. SIGSTOP and SIGCONT in the middle of it need the restart.
-        // To wait and to wake. Other operations reach the sleepers of whoever shares the word, and the host
+        // It waits and wakes. Other operations reach the sleepers of whoever shares the word, and the host
         // shares some: to requeue them elsewhere, or to hold the word as a lock that no wake-up passes.
         when(
             "futex",

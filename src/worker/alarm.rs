@@ -3,7 +3,8 @@
 //! The host judges what a task has used. But it may have to wait for its turn on a busy machine, and so may the watcher,
 //! while the task computes on. Timers of the kernel fire where the task runs, and need no other thread. There are two: one
 //! on the thread's CPU time, which fires at a tick of its processor only (every 4 ms at 250 Hz), and near the limit one on
-//! the wall clock, which is exact while the thread has the processor, and is set anew if it had not.
+//! the wall clock, which is exact while the thread has the processor. A task that sleeps is left to the timer of CPU time,
+//! since each signal costs some 20 µs of the very clock that it guards.
 
 use std::ffi::c_int;
 use std::ptr;
@@ -19,6 +20,9 @@ const SIGNAL: c_int = libc::SIGVTALRM;
 /// The timer of CPU time is set this much before the limit. It fires at most a tick later than it is set for, which is
 /// 10 ms at 100 Hz, the longest that Linux has.
 const NEAR: Duration = Duration::from_millis(11);
+
+/// A task with less than this left is left to the timer of CPU time.
+const LITTLE: Duration = Duration::from_micros(100);
 
 /// Both timers, and what the handler needs besides: it can be given nothing.
 struct Target {
@@ -36,6 +40,10 @@ static RUN: AtomicU64 = AtomicU64::new(0);
 /// That run's limit on the thread's clock, in nanoseconds.
 static AT_NS: AtomicU64 = AtomicU64::new(u64::MAX);
 
+/// What the thread's clock showed when the timer of the wall clock was set, and for how long that was, in nanoseconds.
+static SET_NS: AtomicU64 = AtomicU64::new(0);
+static WAIT_NS: AtomicU64 = AtomicU64::new(0);
+
 /// Says that the timers are there.
 #[derive(Debug)]
 pub(super) struct Alarm(());
@@ -45,7 +53,8 @@ impl Alarm {
     /// Returns `None` where the system makes none: then the host alone stops tasks.
     pub(super) fn new(shared: &Arc<Shared>) -> Option<Alarm> {
         let made = handle().and_then(|()| {
-            Ok((Timer::new(libc::CLOCK_THREAD_CPUTIME_ID)?, Timer::new(libc::CLOCK_MONOTONIC)?))
+            let of_cpu = Timer::new(libc::CLOCK_THREAD_CPUTIME_ID, OF_CPU)?;
+            Ok((of_cpu, Timer::new(libc::CLOCK_MONOTONIC, OF_WALL)?))
         });
         match made {
             Ok((of_cpu, of_wall)) => {
@@ -73,7 +82,11 @@ impl Alarm {
         if let Some(target) = TARGET.get() {
             match at.saturating_sub(target.clock.read()).checked_sub(NEAR) {
                 Some(left) if !left.is_zero() => target.of_cpu.set(libc::TIMER_ABSTIME, at - NEAR),
-                _ => target.of_wall.set(0, SOON),
+                // The handler sees to the rest on its thread.
+                _ => {
+                    WAIT_NS.store(0, Ordering::SeqCst);
+                    target.of_wall.set(0, SOON);
+                }
             }
         }
     }
@@ -82,18 +95,23 @@ impl Alarm {
 /// A timer that is set to zero would be off.
 const SOON: Duration = Duration::from_micros(1);
 
+/// These tell the handler which timer has fired.
+const OF_CPU: usize = 1;
+const OF_WALL: usize = 2;
+
 /// A timer of the kernel's, which signals the thread that made it.
 #[derive(Debug)]
 struct Timer(c_int);
 
 impl Timer {
-    fn new(clock: libc::clockid_t) -> std::io::Result<Timer> {
+    fn new(clock: libc::clockid_t, told: usize) -> std::io::Result<Timer> {
         let mut timer: c_int = 0;
         // SAFETY: all bytes zero are such a description; the kernel reads it, and writes the timer's number, an `int`.
         let failed = unsafe {
             let mut event: libc::sigevent = std::mem::zeroed();
             event.sigev_notify = libc::SIGEV_THREAD_ID;
             event.sigev_signo = SIGNAL;
+            event.sigev_value.sival_ptr = ptr::without_provenance_mut(told);
             event.sigev_notify_thread_id = libc::gettid();
             libc::syscall(libc::SYS_timer_create, clock, &raw mut event, &raw mut timer)
         };
@@ -116,34 +134,61 @@ impl Timer {
 
 /// Has the signal handled.
 fn handle() -> std::io::Result<()> {
-    // SAFETY: all bytes zero are such an action; the handler has the signature of an action without `SA_SIGINFO`.
+    // SAFETY: all bytes zero are such an action; the handler has the signature of an action with `SA_SIGINFO`.
     let failed = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        let handler: extern "C" fn(c_int) = on_alarm;
+        let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_alarm;
         action.sa_sigaction = handler as usize;
-        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
         libc::sigaction(SIGNAL, &action, ptr::null_mut())
     };
     if failed == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// Runs on the thread that computes, between any two of its instructions: it takes no lock and allocates nothing.
-extern "C" fn on_alarm(_: c_int) {
+extern "C" fn on_alarm(_: c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the address of this thread's own variable.
     let errno = unsafe { *libc::__errno_location() };
+    // SAFETY: the kernel hands a valid one over, and that of a timer has a value.
+    let fired = unsafe { (*info).si_value().sival_ptr.addr() };
     if let Some(target) = TARGET.get() {
-        let run = RUN.load(Ordering::SeqCst);
-        let at_ns = AT_NS.load(Ordering::SeqCst);
-        let now_ns = u64::try_from(target.clock.read().as_nanos()).unwrap_or(u64::MAX);
-        match at_ns.checked_sub(now_ns) {
-            None | Some(0) => target.shared.stop_at_limit(run),
-            // A signal was under way when the timer was set for another run: that one's is yet to come.
-            Some(left_ns) if left_ns > 2 * NEAR.as_nanos() as u64 => {}
-            Some(left_ns) => target.of_wall.set(0, Duration::from_nanos(left_ns)),
-        }
+        target.look(fired);
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
+}
+
+impl Target {
+    /// Stops the run if it is over its limit, or sets a timer again. Called in the signal handler.
+    fn look(&self, fired: usize) {
+        let run = RUN.load(Ordering::SeqCst);
+        let at_ns = AT_NS.load(Ordering::SeqCst);
+        // A run that has ended needs no timer any more.
+        if !self.shared.is_at_hand(run) {
+            return;
+        }
+        let now_ns = u64::try_from(self.clock.read().as_nanos()).unwrap_or(u64::MAX);
+        let left_ns = at_ns.saturating_sub(now_ns);
+        if left_ns == 0 {
+            self.shared.stop_at_limit(run);
+            return;
+        }
+        // A signal was under way when the timers were set for another run: that one's is yet to come.
+        if left_ns > 2 * NEAR.as_nanos() as u64 {
+            return;
+        }
+        let computed_ns = now_ns.saturating_sub(SET_NS.load(Ordering::SeqCst));
+        let has_computed = fired == OF_CPU || computed_ns >= WAIT_NS.load(Ordering::SeqCst) / 2;
+        if has_computed && left_ns >= LITTLE.as_nanos() as u64 {
+            SET_NS.store(now_ns, Ordering::SeqCst);
+            WAIT_NS.store(left_ns, Ordering::SeqCst);
+            self.of_wall.set(0, Duration::from_nanos(left_ns));
+        } else {
+            // It sleeps, or had to wait for its turn. This fires at the first tick at which it has computed on.
+            let soon_ns = (left_ns / 2).min(LITTLE.as_nanos() as u64);
+            self.of_cpu.set(libc::TIMER_ABSTIME, Duration::from_nanos(now_ns.saturating_add(soon_ns.max(1))));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +205,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut last = 0;
         for run in 1..=20 {
+            shared.begin(run, 0);
             // The limit of the run before is forgotten, though it comes sooner.
             alarm.set(run - 1, clock.read() + Duration::from_millis(5));
             let at = clock.read() + Duration::from_millis(12);
@@ -171,5 +217,27 @@ mod tests {
             last = run;
             assert!(clock.read() >= at, "run {run} is stopped too early");
         }
+    }
+
+    #[test]
+    fn a_run_that_sleeps_near_its_limit_is_not_charged_for_the_timers() {
+        let shared = Arc::new(Shared::new(|| ()));
+        let alarm = Alarm::new(&shared).expect("timers");
+        let clock = ThreadClock::own();
+        shared.begin(1, 0);
+        let began = clock.read();
+        alarm.set(1, began + Duration::from_millis(3));
+        let asleep = Instant::now();
+        while asleep.elapsed() < Duration::from_millis(700) {
+            std::thread::sleep(Duration::from_millis(700).saturating_sub(asleep.elapsed()));
+        }
+        let used = clock.read() - began;
+        assert!(!shared.is_interrupted(1), "it was charged with {used:?}");
+        // Once it computes, it is stopped.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !shared.is_interrupted(1) {
+            assert!(Instant::now() < deadline, "it is not stopped");
+        }
+        assert!(clock.read() - began >= Duration::from_millis(3));
     }
 }

@@ -34,7 +34,7 @@ impl CpuClock {
     }
 
     /// Returns what the thread's clock showed when the task at hand began, in nanoseconds. It may say up to
-    /// [`KNOWN_FOR`] too much, never too little: between two tasks, the thread counts as computing.
+    /// twice [`KNOWN_FOR`] too much: between two tasks, the thread counts as computing.
     pub(super) fn began_cpu_ns(&self) -> u64 {
         let since = self.began.saturating_duration_since(self.known_at).as_nanos();
         self.known_cpu_ns.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
@@ -53,7 +53,9 @@ impl CpuClock {
             return (run_ns, run_ns);
         }
         let now = thread_cpu_ns();
-        let cpu_ns = now.saturating_sub(self.known_cpu_ns).min(run_ns);
+        // Never less than the alarm has seen: where the wall clock is slewed, it may have gone slower than this one.
+        let since_began = now.saturating_sub(self.began_cpu_ns());
+        let cpu_ns = now.saturating_sub(self.known_cpu_ns).min(run_ns).max(since_began);
         (self.known_at, self.known_cpu_ns) = (Instant::now(), now);
         (run_ns, cpu_ns)
     }

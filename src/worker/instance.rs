@@ -237,7 +237,7 @@ impl Runner {
         }
         // An interrupt that came before the store had its deadline bumped an epoch that nobody
         // watched. From here on the bump is seen; so look once now (the fence pairs with the one
-        // in `Shared::interrupt`).
+        // in `bump_epochs`).
         fence(Ordering::SeqCst);
         if self.shared.is_interrupted(*run) {
             return self.refuse(Verdict::Interrupted, call.input, answer);

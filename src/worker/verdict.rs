@@ -15,7 +15,7 @@ use crate::wire::message::Verdict;
 /// Bytes of one function's name in a backtrace.
 const NAME_BYTES_MAX: usize = 1024;
 
-/// Judges a failed call; `interrupted` says whether the host had asked this task to stop.
+/// Judges a failed call; `interrupted` says whether this task was to stop.
 pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> Verdict {
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return Verdict::Exited { code: exit.0 };

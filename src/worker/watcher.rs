@@ -47,8 +47,10 @@ pub(crate) struct Shared {
     interrupted: AtomicU64,
     /// The run whose stack is asked for; 0 is none.
     sampled: AtomicU64,
-    /// The run at hand.
+    /// The run at hand, or 0.
     current: AtomicU64,
+    /// The run that was begun last: its number stays when it has ended.
+    begun: AtomicU64,
     /// This interrupts a task that waits inside a host call.
     pub(super) interrupt: Notify,
     /// The engines whose epoch an interrupt bumps, for a task that computes.
@@ -102,6 +104,7 @@ impl Shared {
             interrupted: AtomicU64::new(0),
             sampled: AtomicU64::new(0),
             current: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             interrupt: Notify::new(),
             engines: OnceLock::new(),
             clock: ThreadClock::own(),
@@ -114,7 +117,7 @@ impl Shared {
         let _ = self.engines.set(engines);
     }
 
-    /// Whether the host wants this very run to stop.
+    /// Whether this very run is to stop: the host wants it to, or it is at its limit of CPU time.
     pub(super) fn is_interrupted(&self, run: u64) -> bool {
         self.interrupted.load(Ordering::SeqCst) == run
     }
@@ -123,11 +126,17 @@ impl Shared {
     pub(super) fn begin(&self, run: u64, cpu_ns: u64) {
         self.began_cpu_ns.store(cpu_ns, Ordering::SeqCst);
         self.current.store(run, Ordering::SeqCst);
+        self.begun.store(run, Ordering::SeqCst);
     }
 
     /// Notes that no run is at hand.
     pub(super) fn end(&self) {
         self.current.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether this run is at hand.
+    pub(super) fn is_at_hand(&self, run: u64) -> bool {
+        self.current.load(Ordering::SeqCst) == run
     }
 
     /// Stops the run, which computes on the very thread that calls this. Safe in a signal handler: it takes no lock and
@@ -142,14 +151,14 @@ impl Shared {
     fn limit_of(&self, run: u64, cpu: Duration) -> Option<Duration> {
         for _ in 0..REPEATS {
             // A run's begin is noted before the run is. If another has begun since, this limit hits nothing.
-            match self.current.load(Ordering::SeqCst) {
-                at_hand if at_hand == run => {
-                    let began = Duration::from_nanos(self.began_cpu_ns.load(Ordering::SeqCst));
-                    return began.checked_add(cpu);
-                }
-                at_hand if at_hand > run => return None,
-                _ => std::thread::sleep(REPEAT_EVERY),
+            if self.is_at_hand(run) {
+                let began = Duration::from_nanos(self.began_cpu_ns.load(Ordering::SeqCst));
+                return began.checked_add(cpu);
             }
+            if self.begun.load(Ordering::SeqCst) >= run {
+                return None;
+            }
+            std::thread::sleep(REPEAT_EVERY);
         }
         None
     }
