@@ -98,12 +98,16 @@ fn begin(typed: &Typed, files: &HostFiles, console: &Console) -> Result<Begun, F
     let inputs = input::files_of(&typed.args.verb).into_iter();
     let config = common.config.as_deref().map(|path| (path, "the settings' file"));
     let named = inputs.chain(config).filter_map(|(path, what)| files.hold_input(path, what));
-    let streams = [
-        files.hold_stream(rustix::stdio::stdin(), "stdin"),
-        files.hold_stream(rustix::stdio::stdout(), "stdout"),
-        files.hold_stream(rustix::stdio::stderr(), "stderr"),
-    ];
-    let held = named.chain(streams.into_iter().flatten()).collect();
+    let mut held: Vec<_> = named.chain(files.hold_stream(rustix::stdio::stdin(), "stdin")).collect();
+    for (stream, name) in [(rustix::stdio::stdout(), "stdout"), (rustix::stdio::stderr(), "stderr")] {
+        if let (Verb::Run(_) | Verb::Map(_), Some(what)) = (&typed.args.verb, files.use_of_stream(stream)) {
+            return Err(Failure::Usage(format!(
+                "{name} goes to a file that is {what} of this command as well, which would read what it writes: send it \
+                 to another file"
+            )));
+        }
+        held.extend(files.hold_stream(stream, name));
+    }
     interrupt::begin(common.stop_grace, console)?;
     Ok((held, logs::init(common, files, console)?))
 }

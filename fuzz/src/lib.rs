@@ -114,6 +114,14 @@ mod source {
         }
     }
 
+    pub(crate) mod sandbox {
+        mod identity;
+
+        pub(crate) use identity::{change as change_identity, drop_capabilities};
+
+        use crate::refused::calling as doing;
+    }
+
     pub(crate) mod compile {
         pub(crate) mod cache;
         mod section;
@@ -152,6 +160,6 @@ mod source {
 // The names by which the sources know each other.
 use source::{
     account, compile, directory, dispatch, doctor, error, files, foreign, fork, future, held, host, imports,
-    limits, module, observe, octets, policy, refused, samples, schema, shared, stdin, sync, task, text,
-    walls, wire, worker,
+    limits, module, observe, octets, policy, refused, samples, sandbox, schema, shared, stdin, sync, task,
+    text, walls, wire, worker,
 };

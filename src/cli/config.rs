@@ -39,8 +39,8 @@ The first that says something counts:
 working directory may come with what somebody else wrote: it may lower limits,
 not raise them, and say how things look (color, progress); all other settings
 are refused there. It must be a regular file. Files of 3 and 4 are read only if
-they and their folders belong to you or root, and nobody else may write there:
-another's is left out, and a warning says whose it is. So is one of 3 where this
+they and their folders belong to you or root, and not every user may write there
+(members of their groups may): another's is left out, and a warning says whose it is. So is one of 3 where this
 command's tasks may write.";
 
 const FILE_NAME: &str = "wasmpool.toml";

@@ -187,12 +187,12 @@ impl Cache {
         let file = match self.open_entry(&key.file_name()) {
             Ok(file) => file?,
             Err(error) => {
-                self.warn(key, &error);
+                self.warn(key, error);
                 return None;
             }
         };
         touch(&file);
-        read_entry(file, key).inspect_err(|error| self.warn(key, error)).ok()
+        read_entry(file, key).map_err(|error| self.warn(key, error)).ok()
     }
 
     /// A regular file of this user's that nobody else can write to and that has one name; follows no
@@ -211,7 +211,8 @@ impl Cache {
         Ok(Some(File::from(file)))
     }
 
-    fn warn(&self, key: &CacheKey, error: &io::Error) {
+    fn warn(&self, key: &CacheKey, error: io::Error) {
+        let error = explained(error);
         let dir = self.dir.shown();
         let dir = dir.display();
         tracing::warn!(%dir, entry = key.0, %error, "a cache entry is not used, and compiled again");

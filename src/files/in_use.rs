@@ -48,6 +48,12 @@ impl HostFiles {
         self.hold_if_regular(&rustix::fs::fstat(stream).ok()?, what)
     }
 
+    /// Returns what else a regular file behind a descriptor is for this command.
+    pub(crate) fn use_of_stream(&self, stream: impl AsFd) -> Option<&'static str> {
+        let stat = rustix::fs::fstat(stream).ok()?;
+        self.use_of(Identity::of(&stat)).filter(|_| is_regular(&stat))
+    }
+
     fn hold_if_regular(&self, stat: &Stat, what: &'static str) -> Option<Arc<InUse>> {
         is_regular(stat).then(|| self.hold(Used::File(Identity::of(stat)), what))
     }

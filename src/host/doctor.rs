@@ -26,6 +26,7 @@ use crate::error::{BuildError, DeathCause};
 use crate::files::{self, kernel_text};
 use crate::fork::PerProcess;
 use crate::limits;
+use crate::refused::explained;
 use crate::roles::{self, Role};
 use crate::sandbox::Profile;
 use crate::sandbox::attacks::{Attack, REPLACED_EXIT_CODE, attacks, is_by_file_calls};
@@ -279,7 +280,8 @@ impl<'a> Patients<'a> {
         })?;
         let name = format!("wasmpool-doctor-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(&name);
-        let laid_out = |source| BuildError::System { what: "lay out the attacks' targets", source };
+        let laid_out =
+            |source| BuildError::System { what: "lay out the attacks' targets", source: explained(source) };
         let secret = lay_out(&dir).map_err(laid_out)?;
         let dirs = give(&dir, doctor)?;
         let has_all = descriptors::are_left(TARGETS_DESCRIPTORS);
@@ -479,8 +481,10 @@ fn give(beside: &Path, doctor: &Doctor) -> Result<Vec<HostDir>, BuildError> {
     };
     let mut wanted = Vec::new();
     for (name, access) in [("first", DirAccess::ReadOnly), ("second", access)] {
-        let host_path = lay_out(name)
-            .map_err(|source| BuildError::System { what: "lay out the attacks' targets", source })?;
+        let host_path = lay_out(name).map_err(|source| BuildError::System {
+            what: "lay out the attacks' targets",
+            source: explained(source),
+        })?;
         wanted.push(Wanted { host_path, guest: GuestDir { guest_path: name.into(), access } });
     }
     dirs::open_all(&wanted, &doctor.request)

@@ -197,13 +197,13 @@ mod tests {
 
     use super::*;
 
+    /// One test, since the timers are of one thread and of one process.
     #[test]
-    fn a_run_that_computes_beyond_its_limit_is_stopped_by_its_own_thread() {
+    fn a_run_is_stopped_by_its_own_thread_once_it_has_computed_and_not_for_sleeping() {
         let shared = Arc::new(Shared::new(|| ()));
-        let alarm = Alarm::new(&shared).expect("a timer");
+        let alarm = Alarm::new(&shared).expect("timers");
         let clock = ThreadClock::own();
         let deadline = Instant::now() + Duration::from_secs(60);
-        let mut last = 0;
         for run in 1..=20 {
             shared.begin(run, 0);
             // The limit of the run before is forgotten, though it comes sooner.
@@ -211,33 +211,32 @@ mod tests {
             let at = clock.read() + Duration::from_millis(12);
             alarm.set(run, at);
             while !shared.is_interrupted(run) {
-                assert!(!shared.is_interrupted(run - 1) || run - 1 == last, "run {}", run - 1);
                 assert!(Instant::now() < deadline, "run {run} is not stopped");
             }
-            last = run;
             assert!(clock.read() >= at, "run {run} is stopped too early");
         }
-    }
-
-    #[test]
-    fn a_run_that_sleeps_near_its_limit_is_not_charged_for_the_timers() {
-        let shared = Arc::new(Shared::new(|| ()));
-        let alarm = Alarm::new(&shared).expect("timers");
-        let clock = ThreadClock::own();
-        shared.begin(1, 0);
+        let run = 21;
+        shared.begin(run, 0);
         let began = clock.read();
-        alarm.set(1, began + Duration::from_millis(3));
+        alarm.set(run, began + Duration::from_millis(3));
         let asleep = Instant::now();
         while asleep.elapsed() < Duration::from_millis(700) {
             std::thread::sleep(Duration::from_millis(700).saturating_sub(asleep.elapsed()));
         }
         let used = clock.read() - began;
-        assert!(!shared.is_interrupted(1), "it was charged with {used:?}");
-        // Once it computes, it is stopped.
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !shared.is_interrupted(1) {
+        assert!(!shared.is_interrupted(run), "it was charged with {used:?}");
+        while !shared.is_interrupted(run) {
             assert!(Instant::now() < deadline, "it is not stopped");
         }
         assert!(clock.read() - began >= Duration::from_millis(3));
+        // A run that has ended is looked at no more.
+        shared.begin(22, 0);
+        alarm.set(22, clock.read() + Duration::from_millis(2));
+        shared.end();
+        let until = clock.read() + Duration::from_millis(30);
+        while clock.read() < until {
+            assert!(Instant::now() < deadline, "it does not compute");
+        }
+        assert!(!shared.is_interrupted(22));
     }
 }

@@ -118,9 +118,27 @@ fn the_streams_of_the_command_are_outputs_too() {
         home.shell(&format!("{map} {option} in < in")).expect(2).says("it is stdin of this command as well");
         assert_eq!(home.read("in"), "10\n");
         let map = format!("echo 10 | {map}");
-        // Under the name of the stream it is the stream.
+        // Under the name of the stream it is the stream, and it is no input.
         let ended = home.shell(&format!("{map} --quiet {option} /dev/stdout > x")).expect(0);
         assert!(home.read("x").contains("\"output\":4"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn what_goes_to_a_file_that_is_read_would_be_read_again() {
+    let home = Home::new(users().last().copied().flatten());
+    let input = home.place.path("in");
+    for (stream, name) in [(">>", "stdout"), ("2>>", "stderr")] {
+        for command in
+            ["map primes count --lines < in", "run primes count --input-file in", "run primes count < in"]
+        {
+            home.shell("echo 10 > in").expect(0);
+            let ended = home.shell(&format!("./wasmpool --no-cache {command} {stream} in")).expect(2);
+            let written = fs::read_to_string(&input).expect("reads");
+            let said = if name == "stderr" { &written } else { &ended.stderr };
+            assert!(said.contains(&format!("{name} goes to a file that is")), "{command}: {said}");
+            assert!(name == "stderr" || written == "10\n", "{written}");
+        }
     }
 }
 

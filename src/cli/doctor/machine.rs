@@ -1,10 +1,15 @@
 //! Checks what matters to a pool on this machine, with a hint for each problem.
 
+use std::io::{self, Read as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+use rustix::time::Timespec;
 use serde::Serialize;
 
 use crate::compile::cache::Cache;
@@ -148,12 +153,60 @@ pub(in crate::cli) fn has_target(target: &str) -> bool {
     sysroot.is_some_and(|sysroot| Path::new(&sysroot).join("lib/rustlib").join(target).join("lib").is_dir())
 }
 
-/// The first line of what a program says, if it is there and succeeds.
+/// A compiler that is asked for its version answers within this time, or hangs: without memory, rustc may do that.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// The first line of what a program says, if it is there and succeeds. Of one that does not answer it says that.
 fn said_by(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| text.lines().next().unwrap_or_default().to_string())
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().ok()?;
+    let mut stdout = child.stdout.take()?;
+    let said = Deadline::after(ANSWERS_WITHIN).read(&mut stdout);
+    let Some(text) = said else {
+        // It is gone already, or this ends it.
+        let _ = child.kill();
+        let _ = child.wait();
+        return Some(format!("{program} does not answer within {ANSWERS_WITHIN:?}"));
+    };
+    let is_success = child.wait().is_ok_and(|status| status.success());
+    let text = String::from_utf8(text).ok()?;
+    is_success.then(|| text.lines().next().unwrap_or_default().to_string())
 }
+
+/// The time until which somebody waits.
+struct Deadline(Instant);
+
+impl Deadline {
+    fn after(time: Duration) -> Deadline {
+        Deadline(Instant::now() + time)
+    }
+
+    /// Reads a pipe to its end, of at most [`SAID_BYTES_MAX`]; returns `None` if that does not come in time.
+    fn read(&self, pipe: &mut ChildStdout) -> Option<Vec<u8>> {
+        let mut text = Vec::new();
+        while text.len() < SAID_BYTES_MAX {
+            let left = self.0.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).ok().filter(|_| !left.is_zero())?;
+            let mut piece = [0; 4096];
+            match rustix::event::poll(&mut [PollFd::new(&*pipe, PollFlags::IN)], Some(&timeout)) {
+                Ok(0) => return None,
+                Ok(_) => match pipe.read(&mut piece) {
+                    Ok(0) => return Some(text),
+                    Ok(len) => text.extend_from_slice(&piece[..len]),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => return Some(text),
+                },
+                Err(Errno::INTR) => {}
+                Err(_) => return None,
+            }
+        }
+        Some(text)
+    }
+}
+
+/// Nobody who is asked for a version says more.
+const SAID_BYTES_MAX: usize = 64 * 1024;
 
 /// A line of /proc/meminfo, in bytes.
 fn field(meminfo: &str, name: &str) -> Option<u64> {

@@ -12,7 +12,7 @@ use crate::wire::message::{Reply, ToWorkerControl};
 
 impl Link {
     /// Answers a run's question. If the run has ended meanwhile, the worker drops the answer.
-    pub(in crate::host) fn answer(&self, run: u64, number: u64, reply: Reply) {
+    pub(in super::super) fn answer(&self, run: u64, number: u64, reply: Reply) {
         let sent = self.control.send(&ToWorkerControl::Answer { run, number, reply }, &[]);
         // The worker asks one thing at a time, so there is room for its answer unless it does not read.
         if let Err(error) = sent
@@ -23,7 +23,7 @@ impl Link {
     }
 
     /// Asks the worker to stop the run. A late request hits nothing.
-    pub(in crate::host) fn interrupt(&self, run: u64) {
+    pub(in super::super) fn interrupt(&self, run: u64) {
         // If it cannot be delivered, the grace period ends with a SIGKILL.
         if let Err(error) = self.control.send(&ToWorkerControl::Interrupt { run }, &[]) {
             guarded(|| tracing::debug!(pid = self.pid, run, %error, "an interrupt could not be sent"));
@@ -31,7 +31,7 @@ impl Link {
     }
 
     /// Tells the worker how long the run may compute. A late message hits nothing.
-    pub(in crate::host) fn limit(&self, run: u64, cpu: Duration) {
+    pub(in super::super) fn limit(&self, run: u64, cpu: Duration) {
         let cpu_ns = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
         // If it cannot be delivered, the host stops the run alone.
         if let Err(error) = self.control.send(&ToWorkerControl::Limit { run, cpu_ns }, &[]) {
@@ -40,7 +40,7 @@ impl Link {
     }
 
     /// Asks the worker where the run is. It goes on, and a late request hits nothing.
-    pub(in crate::host) fn sample(&self, run: u64) {
+    pub(in super::super) fn sample(&self, run: u64) {
         if let Err(error) = self.control.send(&ToWorkerControl::Sample { run }, &[]) {
             guarded(|| tracing::debug!(pid = self.pid, run, %error, "a run's stack could not be asked for"));
         }
@@ -53,7 +53,7 @@ impl Link {
         }
     }
 
-    pub(in crate::host) fn terminate(&self) {
+    pub(in super::super) fn terminate(&self) {
         // It fails only for a process that is gone already.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::TERM);
     }
@@ -69,7 +69,7 @@ impl Link {
         self.kill();
     }
 
-    pub(in crate::host) fn retire(&self) {
+    pub(in super::super) fn retire(&self) {
         // The worker's watcher sees the end of the stream and exits.
         let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
     }

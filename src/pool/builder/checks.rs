@@ -41,9 +41,9 @@ impl PoolBuilder {
                 return Err(BuildError::Setting { setting, value, must: format!("{min} to {max}") });
             }
         }
-        let room = stack_hard_limit();
+        let hard = stack_hard_limit();
+        let room = hard.saturating_sub(limits::HOST_STACK_BYTES as u64);
         if stack > room {
-            let hard = room.saturating_add(limits::HOST_STACK_BYTES as u64);
             let wanted = (stack + limits::HOST_STACK_BYTES as u64).div_ceil(1024);
             let lower = match room >= limits::WASM_STACK_BYTES_MIN as u64 {
                 true => format!("at most {room}"),
@@ -60,8 +60,7 @@ impl PoolBuilder {
     }
 }
 
-/// Returns how much stack the hard limit, which workers inherit, leaves to wasm.
+/// Returns the hard limit of the stack, which workers inherit.
 fn stack_hard_limit() -> u64 {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack);
-    limit.maximum.unwrap_or(u64::MAX).saturating_sub(limits::HOST_STACK_BYTES as u64)
+    rustix::process::getrlimit(rustix::process::Resource::Stack).maximum.unwrap_or(u64::MAX)
 }
