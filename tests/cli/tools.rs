@@ -66,6 +66,17 @@ fn layer<'a>(page: &'a Value, name: &str) -> &'a Value {
 }
 
 #[test]
+fn a_doctor_does_not_wait_for_a_compiler_that_hangs() {
+    let bin = tempfile::tempdir().expect("a folder");
+    let rustc = bin.path().join("rustc");
+    std::fs::write(&rustc, "#!/bin/sh\nexec /bin/sleep 1000\n").expect("writes");
+    std::fs::set_permissions(&rustc, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("sets");
+    let ended = end(tool(&["doctor", "--workers", "1"]).env("PATH", bin.path())).expect(0);
+    let page = String::from_utf8_lossy(&ended.stdout);
+    assert!(page.contains("rustc does not answer within 5s"), "{page}");
+}
+
+#[test]
 fn a_doctor_leaves_layers_out_or_all_others() {
     let doctor = |flags: &[&str]| end(tool(&["doctor", "--json"]).args(flags)).expect(0).json();
     let asked = |page: &Value| {

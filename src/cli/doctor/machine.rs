@@ -136,10 +136,17 @@ fn cache(dir: Option<&Path>) -> Check {
 /// Whether guests can be compiled here.
 fn toolchain() -> Check {
     let add = format!("guests cannot be compiled here: rustup target add {}", TARGETS.join(" "));
-    let Some(version) = said_by("rustc", &["--version"]) else {
-        let hint = "guests in Rust cannot be compiled here: install it from https://rustup.rs (those that are \
-                    compiled run all the same)";
-        return check("tool-chain", "no rustc", Some(hint.to_string()));
+    let version = match said_by("rustc", &["--version"]) {
+        Ok(Some(version)) => version,
+        Ok(None) => {
+            let hint = "guests in Rust cannot be compiled here: install it from https://rustup.rs (those that are \
+                        compiled run all the same)";
+            return check("tool-chain", "no rustc", Some(hint.to_string()));
+        }
+        Err(late) => {
+            let hint = "a compiler without memory may hang: look at `ulimit -d` and `ulimit -v`";
+            return check("tool-chain", late, Some(hint.to_string()));
+        }
     };
     let targets: Vec<_> = TARGETS.into_iter().filter(|target| has_target(target)).collect();
     let hint = (targets.len() < TARGETS.len()).then_some(add);
@@ -150,28 +157,33 @@ fn toolchain() -> Check {
 /// Whether the compiler that is found first has a standard library for the target.
 pub(in crate::cli) fn has_target(target: &str) -> bool {
     let sysroot = said_by("rustc", &["--print", "sysroot"]);
-    sysroot.is_some_and(|sysroot| Path::new(&sysroot).join("lib/rustlib").join(target).join("lib").is_dir())
+    sysroot
+        .ok()
+        .flatten()
+        .is_some_and(|sysroot| Path::new(&sysroot).join("lib/rustlib").join(target).join("lib").is_dir())
 }
 
 /// A compiler that is asked for its version answers within this time, or hangs: without memory, rustc may do that.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
-/// The first line of what a program says, if it is there and succeeds. Of one that does not answer it says that.
-fn said_by(program: &str, args: &[&str]) -> Option<String> {
+/// Returns the first line of what a program says, if it is there and succeeds.
+///
+/// # Errors
+/// It does not answer, in words.
+fn said_by(program: &str, args: &[&str]) -> Result<Option<String>, String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn().ok()?;
-    let mut stdout = child.stdout.take()?;
-    let said = Deadline::after(ANSWERS_WITHIN).read(&mut stdout);
+    let Ok(mut child) = command.spawn() else { return Ok(None) };
+    let said = child.stdout.take().and_then(|mut stdout| Deadline::after(ANSWERS_WITHIN).read(&mut stdout));
     let Some(text) = said else {
         // It is gone already, or this ends it.
         let _ = child.kill();
         let _ = child.wait();
-        return Some(format!("{program} does not answer within {ANSWERS_WITHIN:?}"));
+        return Err(format!("{program} does not answer within {ANSWERS_WITHIN:?}"));
     };
     let is_success = child.wait().is_ok_and(|status| status.success());
-    let text = String::from_utf8(text).ok()?;
-    is_success.then(|| text.lines().next().unwrap_or_default().to_string())
+    let text = String::from_utf8(text).ok().filter(|_| is_success);
+    Ok(text.map(|text| text.lines().next().unwrap_or_default().to_string()))
 }
 
 /// The time until which somebody waits.
