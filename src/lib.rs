@@ -83,6 +83,7 @@ mod dispatch;
 mod host;
 
 mod wire;
+mod role;
 mod roles;
 mod compile;
 mod sandbox;

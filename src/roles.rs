@@ -1,30 +1,6 @@
 //! One executable, several roles: [`init`] diverts a re-executed child into its own.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-static INITIALIZED: AtomicBool = AtomicBool::new(false);
-
-/// What a child process is for. The host names it in the first argument.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    Worker,
-    Compiler,
-}
-
-impl Role {
-    pub(crate) fn argument(self) -> &'static str {
-        match self {
-            Role::Worker => "--wasmpool-role=worker",
-            Role::Compiler => "--wasmpool-role=compiler",
-        }
-    }
-
-    /// The role of this very process, if the pool started it for one.
-    pub(crate) fn of_this_process() -> Option<Role> {
-        let argument = std::env::args_os().nth(1)?;
-        [Role::Worker, Role::Compiler].into_iter().find(|role| argument == role.argument())
-    }
-}
+use crate::role::{self, Role};
 
 /// Makes this executable able to serve as the pool's workers: the first line of `main`.
 ///
@@ -38,8 +14,8 @@ impl Role {
 /// From here on a write beyond `RLIMIT_FSIZE` is an error (`EFBIG`), as in Python, and does not end the
 /// process: SIGXFSZ is ignored, unless the program has chosen otherwise before.
 pub fn init() {
-    INITIALIZED.store(true, Ordering::SeqCst);
-    too_large_is_an_error();
+    role::set_initialized();
+    role::ignore_file_size_signal();
     match Role::of_this_process() {
         None => {}
         Some(Role::Worker) => leave(crate::worker::main()),
@@ -52,20 +28,6 @@ pub fn init() {
 fn leave(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(code) }
-}
-
-fn too_large_is_an_error() {
-    // SAFETY: a default action is replaced by none, and any other is put back: neither runs code of ours.
-    unsafe {
-        let before = libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-        if before != libc::SIG_DFL && before != libc::SIG_ERR {
-            libc::signal(libc::SIGXFSZ, before);
-        }
-    }
-}
-
-pub(crate) fn is_initialized() -> bool {
-    INITIALIZED.load(Ordering::SeqCst)
 }
 
 /// Calls [`init`](crate::init) when the executable is loaded, before `main`: for test

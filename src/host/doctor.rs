@@ -27,7 +27,7 @@ use crate::files::{self, kernel_text};
 use crate::fork::PerProcess;
 use crate::limits;
 use crate::refused::explained;
-use crate::roles::{self, Role};
+use crate::role::{self, Role};
 use crate::sandbox::Profile;
 use crate::sandbox::attacks::{Attack, REPLACED_EXIT_CODE, attacks, is_by_file_calls};
 use crate::sandbox::syscalls;
@@ -270,7 +270,7 @@ impl<'a> Patients<'a> {
             return Err(BuildError::NestedInit);
         }
         let program = match &doctor.program {
-            None if !roles::is_initialized() => return Err(BuildError::InitMissing),
+            None if !role::is_initialized() => return Err(BuildError::InitMissing),
             None => Program::this_executable(),
             Some(path) => Program::open(path),
         };

@@ -16,7 +16,7 @@ use super::cgroup::Group;
 use crate::error::DeathCause;
 use crate::limits::STDERR_TAIL_BYTES;
 use crate::refused::calling;
-use crate::roles::Role;
+use crate::role::Role;
 use crate::wire::memfd;
 
 /// This path leads to the running program, even if its file was replaced or removed.

@@ -26,7 +26,7 @@ use crate::error::{Death, DeathCause, Phase, Shortage};
 use crate::foreign::guarded;
 use crate::limits::{DESCRIPTORS_LEFT_MIN, GUEST_TEXT_BYTES_MAX};
 use crate::refused::calling;
-use crate::roles::Role;
+use crate::role::Role;
 use crate::slice;
 use crate::text::truncated;
 use crate::walls::{SandboxLayer, SandboxReport, SandboxRequest};

@@ -31,7 +31,7 @@ use crate::limits;
 use crate::limits::compile::CompileLimits;
 use crate::policy::{DropPolicy, OnWorkerDeath};
 use crate::refused::calling;
-use crate::roles::{self, Role};
+use crate::role::{self, Role};
 use crate::sandbox::syscalls;
 use crate::shared::Shares;
 use crate::task::{Isolation, TaskOptions};
@@ -511,7 +511,7 @@ impl PoolBuilder {
         let program = match &self.worker_program {
             Some(path) => Program::open(path)
                 .map_err(|source| BuildError::WorkerProgram { path: path.clone(), source })?,
-            None if !roles::is_initialized() => return Err(BuildError::InitMissing),
+            None if !role::is_initialized() => return Err(BuildError::InitMissing),
             None => Program::this_executable()
                 .map_err(|source| BuildError::WorkerProgram { path: OWN_EXECUTABLE.into(), source })?,
         };

@@ -1,0 +1,49 @@
+//! What a process of the pool's is for, and what holds for all of them from their first line on.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static INITIALIZED: AtomicBool = AtomicBool::new(false);
+
+/// What a child process is for. The host names it in the first argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Worker,
+    Compiler,
+}
+
+impl Role {
+    pub(crate) fn argument(self) -> &'static str {
+        match self {
+            Role::Worker => "--wasmpool-role=worker",
+            Role::Compiler => "--wasmpool-role=compiler",
+        }
+    }
+
+    /// The role of this very process, if the pool started it for one.
+    pub(crate) fn of_this_process() -> Option<Role> {
+        let argument = std::env::args_os().nth(1)?;
+        [Role::Worker, Role::Compiler].into_iter().find(|role| argument == role.argument())
+    }
+}
+
+/// Notes that this executable can serve as its pool's workers.
+pub(crate) fn set_initialized() {
+    INITIALIZED.store(true, Ordering::SeqCst);
+}
+
+/// Whether a child that is started from this executable would do a child's work.
+pub(crate) fn is_initialized() -> bool {
+    INITIALIZED.load(Ordering::SeqCst)
+}
+
+/// A write beyond `RLIMIT_FSIZE` is an error (`EFBIG`) from here on, and does not end the process. A program that has chosen
+/// what SIGXFSZ does keeps its choice.
+pub(crate) fn ignore_file_size_signal() {
+    // SAFETY: a default action is replaced by none, and any other is put back: neither runs code of ours.
+    unsafe {
+        let before = libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        if before != libc::SIG_DFL && before != libc::SIG_ERR {
+            libc::signal(libc::SIGXFSZ, before);
+        }
+    }
+}
