@@ -9,7 +9,6 @@ mod confine;
 mod describe;
 mod diagnose;
 mod outline;
-mod section;
 pub(crate) mod settings;
 mod shape;
 

@@ -26,7 +26,6 @@ mod in_use;
 mod own;
 mod folder;
 mod waiting;
-mod kernel;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, Weak};
@@ -38,7 +37,6 @@ pub(crate) use folder::{Folder, Locked, lock};
 pub(crate) use in_use::InUse;
 #[cfg(feature = "cli")]
 pub(crate) use in_use::Names;
-pub(crate) use kernel::kernel_text;
 pub(crate) use open::Finding;
 pub(crate) use output::{Output, OutputFile};
 #[cfg(feature = "cli")]

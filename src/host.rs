@@ -23,7 +23,6 @@ pub(crate) mod link;
 mod logs;
 pub(crate) mod memory;
 mod observers;
-pub(crate) mod pagemap;
 pub(crate) mod priority;
 pub(crate) mod request;
 mod resident;

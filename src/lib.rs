@@ -49,6 +49,7 @@ mod task;
 mod imports;
 pub mod limits;
 mod text;
+mod kernel;
 mod refused;
 mod slice;
 mod foreign;
@@ -62,11 +63,13 @@ mod files;
 mod policy;
 mod walls;
 mod directory;
+mod probe;
 mod doctor;
 mod observe;
 mod octets;
 mod error;
 mod schema;
+mod guest;
 mod module;
 mod held;
 mod shared;
@@ -94,7 +97,7 @@ mod worker;
 pub mod cli;
 
 pub use directory::DirAccess;
-pub use doctor::{AttackOutcome, AttackReport, DoctorReport};
+pub use doctor::{AttackReport, DoctorReport};
 pub use error::{
     BrokenPool, BuildError, Death, DeathCause, Frame, ModuleError, Phase, Scarce, ShareError, Shortage,
     SubmitError, TaskError, TaskFailure, TrapCode,
@@ -114,6 +117,7 @@ pub use observe::{
 };
 pub use policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
 pub use pool::{Events, Map, MapError, Pool, PoolBuilder, ShutdownMode, SubmitAsync, UnorderedMap};
+pub use probe::AttackOutcome;
 pub use roles::init;
 pub use schema::{Schema, SchemaError};
 pub use shared::Shared;

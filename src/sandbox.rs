@@ -19,6 +19,7 @@ mod namespaces;
 mod rlimits;
 mod session;
 pub(crate) mod syscalls;
+pub(crate) mod pagemap;
 
 use std::fmt;
 use std::io;

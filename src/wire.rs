@@ -7,6 +7,7 @@ pub(crate) mod bell;
 pub(crate) mod control;
 pub(crate) mod fingerprint;
 pub(crate) mod frame;
+pub(crate) mod inbox;
 pub(crate) mod memfd;
 pub(crate) mod message;
 pub(crate) mod ring;

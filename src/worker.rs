@@ -4,7 +4,6 @@
 //! the control socket: it receives modules, passes interrupts on, and ends the process
 //! when the host is gone. The worker trusts nothing that a guest returns.
 
-mod abi;
 mod alarm;
 mod arrivals;
 mod asks;
@@ -14,7 +13,6 @@ mod clocks;
 mod cpu;
 mod events;
 mod exit;
-mod inbox;
 mod instance;
 mod journal;
 mod linker;
@@ -53,6 +51,7 @@ use crate::limits::DIRS_MAX;
 use crate::sandbox::{self, Granted, Profile};
 use crate::wire::control::ControlSocket;
 use crate::wire::fingerprint;
+use crate::wire::inbox;
 use crate::wire::message::{FromWorkerControl, ToWorkerControl};
 use crate::wire::ring;
 

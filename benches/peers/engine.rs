@@ -23,7 +23,7 @@ mod settings;
 pub(crate) mod code;
 
 /// Whether instances may be reset by a scan of the page map, as the library decides it.
-#[path = "../../src/host/pagemap.rs"]
+#[path = "../../src/sandbox/pagemap.rs"]
 #[allow(dead_code, unused_imports, reason = "its tests are not for here")]
 pub(crate) mod pagemap;
 

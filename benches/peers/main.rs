@@ -30,10 +30,7 @@ mod limits {
 mod module {
     pub(crate) use crate::engine::code::{CodeKind, Interrupt, MemoryKind};
 }
-mod files {
-    pub(crate) use crate::kernel::kernel_text;
-}
-#[path = "../../src/files/kernel.rs"]
+#[path = "../../src/kernel.rs"]
 mod kernel;
 
 use std::path::PathBuf;

@@ -1,9 +1,9 @@
-//! The worker's own way to its orders, `worker/inbox.rs`: payloads that are taken in parts, as the items
+//! The worker's own way to its orders, `wire/inbox.rs`: payloads that are taken in parts, as the items
 //! of a batch, or not at all.
 
 use std::io;
 
-use super::inbox::{Inbound, Inbox, Input, Item};
+use crate::wire::inbox::{Inbound, Inbox, Input, Item};
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::targets::frames::{Expected, Pieces};
 use crate::wire::message::ToWorker;

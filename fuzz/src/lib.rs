@@ -6,6 +6,7 @@
 //! minutes to build with instrumentation, and is fuzzed by its own project.
 
 mod bounded;
+mod inboxes;
 mod input;
 pub mod targets;
 
@@ -23,6 +24,7 @@ mod source {
     pub(crate) mod task;
     pub(crate) mod limits;
     pub(crate) mod text;
+    pub(crate) mod kernel;
     pub(crate) mod foreign;
     pub(crate) mod sync;
     pub(crate) mod refused;
@@ -31,7 +33,7 @@ mod source {
     pub(crate) mod policy;
     pub(crate) mod walls;
     pub(crate) mod directory;
-    pub(crate) mod doctor;
+    pub(crate) mod probe;
     pub(crate) mod observe;
     pub(crate) mod octets;
     pub(crate) mod error;
@@ -124,42 +126,20 @@ mod source {
 
     pub(crate) mod compile {
         pub(crate) mod cache;
-        mod section;
 
-        use crate::module::{ModuleDescription, TaskDescription};
+        use crate::module::ModuleDescription;
 
         pub(crate) fn describe_artifact(description: ModuleDescription, artifact: &[u8]) -> Vec<u8> {
             cache::describe_artifact(description, artifact.len() as u64).expect("encodes")
         }
-
-        pub(crate) fn records(section: &[u8]) -> Result<Vec<TaskDescription>, String> {
-            section::records(section)
-        }
     }
 
-    pub(crate) mod worker {
-        mod abi;
-        mod inbox;
-        #[path = "../../fuzz/src/inboxes.rs"]
-        pub(crate) mod inboxes;
-
-        use std::ops::Range;
-
-        use crate::wire::message::Verdict;
-
-        pub(crate) fn read_envelope(
-            memory: &[u8],
-            packed: i64,
-            output_bytes_max: u64,
-        ) -> (Verdict, Range<usize>) {
-            abi::read_envelope(memory, packed, output_bytes_max)
-        }
-    }
+    pub(crate) mod guest;
 }
 
 // The names by which the sources know each other.
 use source::{
-    account, compile, directory, dispatch, doctor, error, files, foreign, fork, future, held, host, imports,
-    limits, module, observe, octets, policy, refused, samples, sandbox, schema, shared, stdin, sync, task,
-    text, walls, wire, worker,
+    account, compile, directory, dispatch, error, files, foreign, fork, future, guest, held, host, imports, kernel,
+    limits, module, observe, octets, policy, probe, refused, samples, sandbox, schema, shared, stdin, sync, task,
+    text, walls, wire,
 };

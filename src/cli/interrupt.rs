@@ -94,7 +94,7 @@ pub(super) fn begin(grace: Option<Duration>, console: &Console) -> Result<(), Fa
 /// Signals that were ignored stay ignored: `nohup` ignores SIGHUP, and a shell without job control ignores
 /// SIGQUIT for what it starts in the background.
 fn heeded() -> Vec<i32> {
-    let status = crate::files::kernel_text("/proc/self/status").unwrap_or_default();
+    let status = crate::kernel::kernel_text("/proc/self/status").unwrap_or_default();
     let ignored = status
         .lines()
         .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok())

@@ -28,7 +28,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::fs::{FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{self, Folder};
+use crate::files::Folder;
+use crate::kernel::kernel_text;
 use crate::limits::ARTIFACT_BYTES_MAX;
 use crate::module::{CodeKind, Digest, ModuleDescription};
 use crate::refused::explained;
@@ -154,7 +155,7 @@ impl CacheKey {
 
 /// Machine code is made for this processor's features.
 fn cpu_fingerprint() -> u64 {
-    let cpuinfo = files::kernel_text("/proc/cpuinfo").unwrap_or_default();
+    let cpuinfo = kernel_text("/proc/cpuinfo").unwrap_or_default();
     let features = cpuinfo.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
     let hash = blake3::hash(features.unwrap_or_default().as_bytes());
     u64::from_le_bytes(std::array::from_fn(|index| hash.as_bytes()[index]))

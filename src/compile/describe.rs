@@ -4,8 +4,8 @@ use wasmparser::{FuncType, MemoryType, Parser, Payload, ValType};
 use wasmtime::{Engine, Extern};
 
 use super::outline::{self, Import, Item, Outline};
-use super::section;
 use crate::error::ModuleError;
+use crate::guest::section;
 use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use crate::module::{
     CodeKind, Codec, MemoryDescription, MemoryKind, ModuleDescription, ModuleKind, ModuleOutline,

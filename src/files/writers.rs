@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use super::folder::Folder;
-use super::{HostFiles, Identity, kernel_text};
+use super::{HostFiles, Identity};
+use crate::kernel::kernel_text;
 
 /// A path has no room for this many folders, so a way up that is longer is not followed.
 const DEPTH_MAX: usize = 4096;

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::DeathCause;
-use crate::files::kernel_text;
+use crate::kernel::kernel_text;
 use crate::walls::{LayerReport, SandboxLayer};
 
 /// Most processes and threads in a worker's group, and in a compiler's.

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use rustix::process::Resource;
 
-use crate::files::kernel_text;
+use crate::kernel::kernel_text;
 use crate::limits::{COMPILE_MEMORY_BYTES_MAX, COMPILE_MEMORY_BYTES_MIN};
 
 /// The default of [`CompileLimits::memory_bytes_max`](crate::CompileLimits::memory_bytes_max) on this

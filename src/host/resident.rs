@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::files::kernel_text;
+use crate::kernel::kernel_text;
 use crate::limits::MEMORY_LOOKS;
 
 /// A process may hold this much beyond its limit, for its stack, its own pages of the program's files, and

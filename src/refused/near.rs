@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::files::kernel_text;
+use crate::kernel::kernel_text;
 
 /// What stands nearest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use std::io;
 use libc::c_long;
 
 use crate::directory::DirAccess;
-use crate::doctor::{AttackOutcome, Attempt, Probe, Targets};
+use crate::probe::{AttackOutcome, Attempt, Probe, Targets};
 use crate::walls::SandboxLayer;
 
 /// A process that an attack has replaced by another program ends in this way.

@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use wasmtime::{Instance, Memory, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
 
-use super::abi::read_envelope;
-use super::inbox::Input;
 use super::instance::Outputs;
 use super::linker::TaskState;
 use super::loaded::Loaded;
+use crate::guest::abi::read_envelope;
 use crate::task::TaskLimits;
+use crate::wire::inbox::Input;
 use crate::wire::message::{Entry, Verdict};
 
 /// One task's call, as its phases need it.

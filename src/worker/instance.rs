@@ -18,7 +18,6 @@ use super::budget::Budget;
 use super::call::{Call, Ended, Payload, Standing, execute, payload_bytes};
 use super::clocks::Clock;
 use super::cpu::CpuClock;
-use super::inbox::Input;
 use super::journal::Journal;
 use super::linker::TaskState;
 use super::loaded::{Loaded, Modules};
@@ -28,6 +27,7 @@ use super::wasi::{self, Given, TaskDir};
 use super::watcher::Shared;
 use crate::limits::WASI_CALL_BYTES_MAX;
 use crate::task::{TaskId, TaskLimits};
+use crate::wire::inbox::Input;
 use crate::wire::message::{Cost, Entry, LogSource, ModuleId, ShareId, Verdict};
 
 /// Runs tasks, one after the other.

@@ -5,12 +5,12 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::events::{Reporter, ToHost};
-use super::inbox::{Inbound, Inbox, Input, Item};
 use super::instance::{Order, Outcome, Runner};
 use crate::limits::BATCH_WORK_MAX;
 use crate::sandbox::LockedDown;
 use crate::task::TaskId;
 use crate::wire::frame::write_frame;
+use crate::wire::inbox::{Inbound, Inbox, Input, Item};
 use crate::wire::message::{Cost, FromWorker, Items, ToWorker, Verdict};
 use crate::wire::ring::End;
 

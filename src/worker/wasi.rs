@@ -15,13 +15,13 @@ use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use super::asks::{AskedStdin, Asker};
 use super::clocks::{Clock, Coarse, VirtualTime};
-use super::inbox::Input;
 use super::instance::Outputs;
 use super::random::{Seeded, System};
 use crate::directory::{DirAccess, GuestDir};
 use crate::limits::WASI_RANDOM_BYTES_MAX;
 use crate::sandbox::Granted;
 use crate::task::TaskLimits;
+use crate::wire::inbox::Input;
 use crate::wire::message::{CommandStdin, Entry, Verdict};
 
 /// A directory that every task is given.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::description::{assert_bounds, read};
 use crate::bounded::within;
-use crate::compile;
+use crate::guest::section::records;
 use crate::input::Input;
 use crate::limits::{CONTROL_BYTES_MAX, SCHEMA_NODES_MAX, TASKS_PER_MODULE_MAX};
 use crate::samples::of_tasks;
@@ -50,7 +50,7 @@ fn schema(bytes: &[u8]) {
 
 fn section(bytes: &[u8]) {
     let bytes_max = DECODED_PER_BYTE * bytes.len() + RESERVED_BYTES + 65_536;
-    let tasks = match within(bytes_max, || compile::records(bytes)) {
+    let tasks = match within(bytes_max, || records(bytes)) {
         Ok(tasks) => tasks,
         // It travels in one message, with a few words around it.
         Err(error) => return assert!(error.len() < CONTROL_BYTES_MAX / 2, "{} bytes", error.len()),

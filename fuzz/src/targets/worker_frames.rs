@@ -8,7 +8,7 @@ use crate::input::Input;
 use crate::limits::FRAME_META_BYTES_MAX;
 use crate::task::{LogOverflow, TaskId, TaskLimits};
 use crate::wire::message::{CommandStdin, Entry, Items, ModuleId, ShareId, TaskIndex, ToWorker};
-use crate::worker::inboxes;
+use crate::inboxes;
 
 /// See `frames`; then as the worker itself reads it, with payloads of any length announced.
 pub fn run(data: &[u8]) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use crate::files::kernel_text;
+use crate::kernel::kernel_text;
 use crate::text::{Name, truncated};
 use crate::{PoolStats, TaskId, WorkerState};
 

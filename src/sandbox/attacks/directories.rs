@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use super::{Attack, call, refused};
-use crate::doctor::Targets;
+use crate::probe::Targets;
 use crate::walls::SandboxLayer::{EmptyRoot, Landlock, Seccomp};
 
 /// The host has put its secret beside them, and in each a file of the name `inside`.

@@ -8,7 +8,7 @@ use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
 
 use super::{Attack, REPLACED_EXIT_CODE, call, refused};
-use crate::doctor::Targets;
+use crate::probe::Targets;
 use crate::walls::SandboxLayer::{Descriptors, EmptyRoot, Landlock, Seccomp};
 
 pub(super) const ATTACKS: &[Attack] = &[

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{Attack, call, call_past_rights, refused};
-use crate::doctor::Targets;
+use crate::probe::Targets;
 use crate::walls::SandboxLayer::{Capabilities, Identity, Landlock, NotDumpable, ResourceLimits, Seccomp};
 
 pub(super) const ATTACKS: &[Attack] = &[

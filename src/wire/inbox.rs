@@ -11,7 +11,7 @@ use crate::wire::ring::{self, Consumer, End};
 use crate::wire::spin::Spinning;
 
 /// A source that can be waited for.
-pub(super) trait Inbound: Source {
+pub(crate) trait Inbound: Source {
     /// Returns once there is more to take. It may return early, but not for a call of the watcher, which is answered
     /// between messages only: whoever waits amid one would return at once, again and again.
     ///
@@ -30,7 +30,7 @@ pub(super) trait Inbound: Source {
 }
 
 /// The ring. It never ends: the watcher ends the process when the host is gone.
-pub(super) struct Ring {
+pub(crate) struct Ring {
     end: End,
     ring: Consumer,
     spinning: Spinning,
@@ -39,7 +39,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn new(end: End, ring: Consumer, is_called: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(end: End, ring: Consumer, is_called: Arc<AtomicBool>) -> Self {
         Ring { end, ring, spinning: Spinning::new(), is_called }
     }
 }
@@ -75,7 +75,7 @@ impl Inbound for Ring {
 }
 
 /// One task's input, not read yet.
-pub(super) trait Input {
+pub(crate) trait Input {
     /// Bytes of it that are left.
     fn left(&self) -> u64;
 
@@ -93,14 +93,14 @@ pub(super) trait Input {
 }
 
 /// The stream of the host's frames.
-pub(super) struct Inbox<S> {
+pub(crate) struct Inbox<S> {
     from: S,
     incoming: Incoming,
     payload_left: u64,
 }
 
 impl<S: Inbound> Inbox<S> {
-    pub(super) fn new(from: S) -> Self {
+    pub(crate) fn new(from: S) -> Self {
         Inbox { from, incoming: Incoming::new(), payload_left: 0 }
     }
 
@@ -108,7 +108,7 @@ impl<S: Inbound> Inbox<S> {
     ///
     /// # Errors
     /// A stream that breaks, or a host that does not speak the protocol.
-    pub(super) fn next(&mut self) -> io::Result<ToWorker> {
+    pub(crate) fn next(&mut self) -> io::Result<ToWorker> {
         self.skip()?;
         loop {
             let head = self.incoming.head(|| FRAME_PAYLOAD_BYTES_MAX).map_err(io::Error::other)?;
@@ -125,12 +125,12 @@ impl<S: Inbound> Inbox<S> {
     ///
     /// # Errors
     /// The stream has ended, and nothing more will come.
-    pub(super) fn wait(&mut self) -> io::Result<()> {
+    pub(crate) fn wait(&mut self) -> io::Result<()> {
         self.from.wait_or_call()
     }
 
     /// Whether the next message has begun to come.
-    pub(super) fn has_more(&self) -> bool {
+    pub(crate) fn has_more(&self) -> bool {
         self.incoming.len() > 0 || self.from.has_more()
     }
 
@@ -173,7 +173,7 @@ impl<S: Inbound> Input for Inbox<S> {
 }
 
 /// One input of a batch.
-pub(super) struct Item<'a> {
+pub(crate) struct Item<'a> {
     of: &'a mut dyn Input,
     left: u64,
 }
@@ -183,7 +183,7 @@ impl<'a> Item<'a> {
     ///
     /// # Errors
     /// A stream that breaks, or a host that does not speak the protocol.
-    pub(super) fn next(of: &'a mut dyn Input) -> io::Result<Self> {
+    pub(crate) fn next(of: &'a mut dyn Input) -> io::Result<Self> {
         let mut len = [0; 4];
         let misfit = || io::Error::new(io::ErrorKind::InvalidData, "a batch is shorter than its items");
         if of.left() < len.len() as u64 {

@@ -9,7 +9,7 @@
 
 use std::path::Path;
 
-use crate::files::kernel_text;
+use crate::kernel::kernel_text;
 
 /// The first kernel with `PAGEMAP_SCAN`:
 /// <https://www.man7.org/linux/man-pages/man2/PAGEMAP_SCAN.2const.html>.

@@ -6,7 +6,7 @@ use crate::module::{Codec, TaskDefect, TaskDescription};
 use crate::schema::Schema;
 
 /// The records of the section: each a length (u32, little endian) and a postcard body.
-pub(super) fn records(mut section: &[u8]) -> Result<Vec<TaskDescription>, String> {
+pub(crate) fn records(mut section: &[u8]) -> Result<Vec<TaskDescription>, String> {
     let mut tasks = Vec::new();
     while !section.is_empty() {
         let (len, rest) = section.split_first_chunk::<4>().ok_or("its section wasmpool.tasks is cut off")?;

@@ -10,7 +10,7 @@ use crate::wire::message::Verdict;
 
 /// Reads the envelope that a task returned, and says where in the memory its payload is. `memory` is
 /// the guest's memory as it is now.
-pub(super) fn read_envelope(memory: &[u8], packed: i64, output_bytes_max: u64) -> (Verdict, Range<usize>) {
+pub(crate) fn read_envelope(memory: &[u8], packed: i64, output_bytes_max: u64) -> (Verdict, Range<usize>) {
     let (pointer, len) = ((packed as u64 >> 32) as u32, packed as u32);
     let end = pointer as u64 + len as u64;
     if end > memory.len() as u64 {
