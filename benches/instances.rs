@@ -16,7 +16,7 @@ use wasmtime::{
 #[path = "../src/module/code.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a worker has all kinds of code, a bench one")]
 mod code;
-#[path = "../src/compile/settings.rs"]
+#[path = "../src/engine/settings.rs"]
 #[allow(dead_code, unused_imports, reason = "its tests and the compiler's part are not for here")]
 mod settings;
 mod limits {
@@ -25,7 +25,7 @@ mod limits {
 mod module {
     pub(crate) use crate::code::{CodeKind, Interrupt, MemoryKind};
 }
-mod compile {
+mod engine {
     pub(crate) use crate::settings;
 }
 #[path = "../src/worker/memories.rs"]

@@ -9,16 +9,16 @@ mod confine;
 mod describe;
 mod diagnose;
 mod outline;
-pub(crate) mod settings;
 mod shape;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
-use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
+use crate::engine::error::engine_error;
+use crate::engine::{Provided, settings};
 use crate::error::ModuleError;
 use crate::limits::MODULE_BYTES_MAX;
 use crate::limits::compile::CompileLimits;
@@ -31,9 +31,9 @@ use crate::wire::fingerprint;
 use crate::wire::message::{CompileReply, CompileRequest, CompileWork};
 use outline::Outline;
 
-/// The compiler process, from its first line to its exit code.
-pub(crate) fn main() -> i32 {
-    match serve() {
+/// The compiler process, from its first line to its exit code. `provided` tells what a worker gives to modules.
+pub(crate) fn main(provided: ProvidedBy) -> i32 {
+    match serve(provided) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("wasmpool compiler: {error}");
@@ -42,7 +42,7 @@ pub(crate) fn main() -> i32 {
     }
 }
 
-fn serve() -> io::Result<()> {
+fn serve(provided: ProvidedBy) -> io::Result<()> {
     confine::give_way();
     let (socket, entered) = sandbox::enter()?;
     let socket = ControlSocket(socket);
@@ -61,7 +61,7 @@ fn serve() -> io::Result<()> {
         socket.send(&reply, &[])
     };
     // Engines look around in /proc while they are made: both, since the module is not looked at yet.
-    let engines = match Engines::new(request.code) {
+    let engines = match Engines::new(request.code, provided) {
         Ok(engines) => engines,
         Err(error) => return refused(engine_error("make the compiler's engines", &error)),
     };
@@ -109,30 +109,22 @@ fn serve() -> io::Result<()> {
     }
 }
 
-/// Describes an engine's error, with the system's error if one is behind it.
-pub(crate) fn engine_error(doing: &'static str, error: &wasmtime::Error) -> io::Error {
-    let errno = error.chain().find_map(|cause| {
-        let of_io = || Errno::from_io_error(cause.downcast_ref::<io::Error>()?);
-        cause.downcast_ref::<Errno>().copied().or_else(of_io)
-    });
-    match errno.map(calling(doing)) {
-        Some(named) => io::Error::new(named.kind(), format!("{named} ({error:#})")),
-        None => io::Error::other(format!("{doing}: {error:#}")),
-    }
-}
+/// Tells what a worker whose engine is like this one gives to modules.
+type ProvidedBy = fn(&wasmtime::Engine) -> wasmtime::Result<Provided>;
 
 /// Two engines, one for each kind of memories that a module can have.
 struct Engines {
     pooled: wasmtime::Engine,
     own: wasmtime::Engine,
+    provided: ProvidedBy,
 }
 
 impl Engines {
-    fn new(code: CodeKind) -> wasmtime::Result<Engines> {
+    fn new(code: CodeKind, provided: ProvidedBy) -> wasmtime::Result<Engines> {
         let engine = |memories| {
             wasmtime::Engine::new(&settings::config(code, memories, settings::Running::nothing())?)
         };
-        Ok(Engines { pooled: engine(MemoryKind::Pooled)?, own: engine(MemoryKind::Own)? })
+        Ok(Engines { pooled: engine(MemoryKind::Pooled)?, own: engine(MemoryKind::Own)?, provided })
     }
 }
 
@@ -148,8 +140,13 @@ struct Source<'a> {
 fn outline(_: &LockedDown, engines: &Engines, wasm: &[u8]) -> Result<Vec<u8>, ModuleError> {
     diagnose::shape(wasm)?;
     let outline = Outline::of(wasm).ok_or_else(no_outline)?;
-    let told = describe::outlined(&engines.pooled, &outline, wasm)?;
+    let told = describe::outlined(&provided(engines)?, &outline, wasm)?;
     postcard::to_stdvec(&told).map_err(|error| ModuleError::Compiler { message: error.to_string() })
+}
+
+fn provided(engines: &Engines) -> Result<Provided, ModuleError> {
+    let refused = |error: wasmtime::Error| ModuleError::Compiler { message: format!("{error:#}") };
+    (engines.provided)(&engines.pooled).map_err(refused)
 }
 
 fn no_outline() -> ModuleError {
@@ -172,7 +169,8 @@ fn compile(
     // Compiling may take minutes, so everything else that is wrong with the module is reported first.
     let outline = Outline::of(wasm);
     if let Some(outline) = &outline
-        && let Err(error) = describe::loadable(&engines.pooled, outline, wasm, entry)
+        && let Err(error) =
+            provided(engines).and_then(|provided| describe::loadable(&provided, outline, wasm, entry))
     {
         return Ok(Err(error));
     }

@@ -1,8 +1,11 @@
-//! The functions that the byte ABI gives to a guest. The linker is built from this list, and errors are
+//! What a guest may import: the functions that the byte ABI gives to it. The linker is built from this list, and errors are
 //! written from it. It holds vocabulary, and no behaviour.
 
 /// The module name of these imports.
 pub(crate) const HOST_MODULE: &str = "wasmpool";
+
+/// The module name of WASI preview 1 imports.
+pub(crate) const WASI_MODULE: &str = "wasi_snapshot_preview1";
 
 /// A function of the host's that a guest may import, besides WASI's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

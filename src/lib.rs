@@ -88,6 +88,7 @@ mod host;
 mod wire;
 mod role;
 mod roles;
+mod engine;
 mod compile;
 mod sandbox;
 mod worker;

@@ -19,7 +19,7 @@ pub fn init() {
     match Role::of_this_process() {
         None => {}
         Some(Role::Worker) => leave(crate::worker::main()),
-        Some(Role::Compiler) => leave(crate::compile::main()),
+        Some(Role::Compiler) => leave(crate::compile::main(crate::worker::provided)),
     }
 }
 

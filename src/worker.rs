@@ -41,11 +41,11 @@ use events::Reporter;
 use memories::Memories;
 use wasi::TaskDir;
 
-pub(crate) use linker::{TaskState, WASI_MODULE, linker};
+pub(crate) use linker::provided;
 
-use crate::compile::engine_error;
-use crate::compile::settings::{Reserve, Running};
 use crate::directory;
+use crate::engine::error::engine_error;
+use crate::engine::settings::{Reserve, Running};
 use crate::error::Shortage;
 use crate::limits::DIRS_MAX;
 use crate::sandbox::{self, Granted, Profile};

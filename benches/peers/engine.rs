@@ -13,7 +13,7 @@ use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
 
 /// The library's own, so that they are the same; and the little that they refer to.
-#[path = "../../src/compile/settings.rs"]
+#[path = "../../src/engine/settings.rs"]
 #[allow(dead_code, unused_imports, reason = "its tests and the compiler's part are not for here")]
 mod settings;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit};
 
-use super::settings;
+use crate::engine::settings;
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::refused::calling;
 use crate::slice;

@@ -1,11 +1,12 @@
 //! Describes a module: its kind, tasks, imports, exports and memories.
 
 use wasmparser::{FuncType, MemoryType, Parser, Payload, ValType};
-use wasmtime::{Engine, Extern};
 
 use super::outline::{self, Import, Item, Outline};
+use crate::engine::Provided;
 use crate::error::ModuleError;
 use crate::guest::section;
+use crate::imports::WASI_MODULE;
 use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use crate::module::{
     CodeKind, Codec, MemoryDescription, MemoryKind, ModuleDescription, ModuleKind, ModuleOutline,
@@ -13,7 +14,6 @@ use crate::module::{
 };
 use crate::schema::Schema;
 use crate::text::truncated;
-use crate::worker;
 
 /// The module name of WASI's preview 0 imports, which older tool-chains emit.
 const OLD_WASI_MODULE: &str = "wasi_unstable";
@@ -28,12 +28,12 @@ const SECTION: &str = "wasmpool.tasks";
 /// [`ModuleError::UnknownImports`], [`ModuleError::Abi`], [`ModuleError::UnknownTask`],
 /// [`ModuleError::NotACommand`].
 pub(super) fn loadable(
-    engine: &Engine,
+    provided: &Provided,
     outline: &Outline,
     wasm: &[u8],
     entry: Option<&WantedEntry>,
 ) -> Result<(), ModuleError> {
-    let unknown = unknown_imports(engine, outline)?;
+    let unknown = unknown_imports(provided, outline);
     if !unknown.is_empty() {
         return Err(ModuleError::UnknownImports { imports: shortened(unknown) });
     }
@@ -84,7 +84,7 @@ pub(super) fn describe(
         imports: imports(outline),
         exports: exports(outline),
         memories: memories(outline),
-        uses_wasi: outline.imports.iter().any(|import| import.module == worker::WASI_MODULE),
+        uses_wasi: outline.imports.iter().any(|import| import.module == WASI_MODULE),
         has_initializer: has_function("wasmpool_init"),
         has_reactor_start: kind != ModuleKind::Command && has_function("_initialize"),
         has_start: outline.has_start,
@@ -98,11 +98,8 @@ pub(super) fn describe(
 }
 
 /// Describes the outline of any module, even of one that cannot be loaded.
-///
-/// # Errors
-/// An error of the engine's.
 pub(super) fn outlined(
-    engine: &Engine,
+    provided: &Provided,
     outline: &Outline,
     wasm: &[u8],
 ) -> Result<ModuleOutline, ModuleError> {
@@ -111,7 +108,7 @@ pub(super) fn outlined(
     Ok(ModuleOutline {
         kind,
         tasks: if is_tasks { tasks(outline, wasm).unwrap_or_default() } else { Vec::new() },
-        unknown_imports: unknown_imports(engine, outline)?,
+        unknown_imports: unknown_imports(provided, outline),
         imports: imports(outline),
         exports: exports(outline),
         memories: memories(outline),
@@ -141,27 +138,24 @@ fn memories(outline: &Outline) -> Vec<MemoryDescription> {
 
 /// Lists the imports that the workers' linker does not provide. An import of another type than the host's
 /// function is listed with the function's type.
-fn unknown_imports(engine: &Engine, outline: &Outline) -> Result<Vec<String>, ModuleError> {
-    let refused = |error: wasmtime::Error| ModuleError::Compiler { message: format!("{error:#}") };
-    let linker = worker::linker(engine, true).map_err(refused)?;
-    let mut store = wasmtime::Store::new(engine, worker::TaskState::for_linking());
+fn unknown_imports(provided: &Provided, outline: &Outline) -> Vec<String> {
     let mut unknown = Vec::new();
     for Import { module, name, item } in &outline.imports {
         let shown = || format!("{module}.{name}: {}", item.show());
-        match linker.get(&mut store, module, name) {
-            Ok(Extern::Func(provided)) => {
-                let provided = show_provided(&provided.ty(&store));
+        match provided.get(&(module.clone(), name.clone())) {
+            Some(provided) => {
+                let provided = show_provided(provided);
                 if item.show() != provided {
                     unknown.push(format!("{}, which is {provided} here", shown()));
                 }
             }
-            _ if module == OLD_WASI_MODULE => {
+            None if module == OLD_WASI_MODULE => {
                 unknown.push(format!("{} (WASI's preview 0, before 1)", shown()))
             }
-            _ => unknown.push(shown()),
+            None => unknown.push(shown()),
         }
     }
-    Ok(unknown)
+    unknown
 }
 
 /// Shows a provided function as an import of that type is shown.
@@ -260,24 +254,4 @@ fn bare_tasks(outline: &Outline) -> Vec<TaskDescription> {
 
 fn is_task(ty: &FuncType) -> bool {
     outline::is(ty, &[ValType::I32, ValType::I32], &[ValType::I64])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::imports::{HOST_MODULE, HostFunction};
-
-    #[test]
-    fn the_linker_has_the_functions_of_the_list_and_no_others_and_errors_name_each() {
-        let engine = Engine::default();
-        let linker = worker::linker(&engine, false).expect("a linker");
-        let mut store = wasmtime::Store::new(&engine, worker::TaskState::for_linking());
-        let defined: Vec<_> =
-            linker.iter(&mut store).map(|(module, name, _)| format!("{module}.{name}")).collect();
-        let listed = HostFunction::ALL.map(|function| format!("{HOST_MODULE}.{}", function.name()));
-        assert!(listed.iter().all(|function| defined.contains(function)), "{defined:?}");
-        assert_eq!(defined.len(), listed.len(), "{defined:?}");
-        let message = ModuleError::UnknownImports { imports: vec!["env.a: () -> ()".into()] }.to_string();
-        assert!(message.ends_with("wasmpool (log, panic, shared_len, shared_read)"), "{message}");
-    }
 }

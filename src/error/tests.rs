@@ -368,3 +368,9 @@ fn a_failure_tells_all_of_its_error_itself() {
         assert_eq!(format!("{:#}", anyhow::Error::new(failure.clone())), failure.to_string());
     }
 }
+
+#[test]
+fn an_unknown_import_is_told_with_the_functions_that_there_are() {
+    let message = ModuleError::UnknownImports { imports: vec!["env.a: () -> ()".into()] }.to_string();
+    assert!(message.ends_with("wasmpool (log, panic, shared_len, shared_read)"), "{message}");
+}

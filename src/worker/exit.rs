@@ -4,7 +4,8 @@
 use wasmtime::{Linker, Result};
 use wasmtime_wasi::I32Exit;
 
-use super::linker::{TaskState, WASI_MODULE};
+use super::linker::TaskState;
+use crate::imports::WASI_MODULE;
 
 /// Replaces wasmtime's `proc_exit`.
 ///

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use wasmtime::{Caller, Engine, Extern, Linker, Result};
+use wasmtime::{Caller, Engine, Extern, Linker, Result, Store};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
@@ -14,15 +14,13 @@ use super::clocks::Clock;
 use super::journal::Journal;
 use super::shares::{self, Mapping};
 use super::{exit, links, open, poll};
+use crate::engine::Provided;
 use crate::imports::{HOST_MODULE, HostFunction};
 use crate::limits::{GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::wire::message::LogSource;
 
-/// The module name of WASI preview 1 imports.
-pub(crate) const WASI_MODULE: &str = "wasi_snapshot_preview1";
-
 /// A store's own data: everything that host calls of one task may touch.
-pub(crate) struct TaskState {
+pub(super) struct TaskState {
     /// The run at hand: an interrupt of another one is none of this store's. 0 is none.
     pub(super) run: u64,
     pub(super) budget: Budget,
@@ -47,7 +45,7 @@ impl TaskState {
     }
 
     /// Makes a state for a store in which nothing runs.
-    pub(crate) fn for_linking() -> Self {
+    fn for_linking() -> Self {
         TaskState {
             run: 0,
             budget: Budget::new(0, Instant::now()),
@@ -70,7 +68,7 @@ impl TaskState {
 ///
 /// # Errors
 /// What wasmtime says; it defines each name once, so nothing is expected.
-pub(crate) fn linker(engine: &Engine, with_wasi: bool) -> Result<Linker<TaskState>> {
+pub(super) fn linker(engine: &Engine, with_wasi: bool) -> Result<Linker<TaskState>> {
     let mut linker = Linker::new(engine);
     if with_wasi {
         wasmtime_wasi::p1::add_to_linker_async(&mut linker, TaskState::wasi)?;
@@ -89,6 +87,19 @@ pub(crate) fn linker(engine: &Engine, with_wasi: bool) -> Result<Linker<TaskStat
         };
     }
     Ok(linker)
+}
+
+/// Returns what a worker with such an engine provides to modules.
+///
+/// # Errors
+/// As for [`linker`].
+pub(crate) fn provided(engine: &Engine) -> Result<Provided> {
+    let linker = linker(engine, true)?;
+    let mut store = Store::new(engine, TaskState::for_linking());
+    let items: Vec<_> =
+        linker.iter(&mut store).map(|(m, n, item)| ((m.to_string(), n.to_string()), item)).collect();
+    let functions = items.into_iter().filter_map(|(name, item)| Some((name, item.into_func()?)));
+    Ok(functions.map(|(name, function)| (name, function.ty(&store))).collect())
 }
 
 type TextAt = (u32, u32);
@@ -144,4 +155,32 @@ fn text(caller: &mut Caller<'_, TaskState>, (pointer, len): TextAt, bytes_max: u
         text.push('…');
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_linker_has_the_functions_of_the_list_and_no_others() {
+        let engine = Engine::default();
+        let linker = linker(&engine, false).expect("a linker");
+        let mut store = Store::new(&engine, TaskState::for_linking());
+        let defined: Vec<_> =
+            linker.iter(&mut store).map(|(module, name, _)| format!("{module}.{name}")).collect();
+        let listed = HostFunction::ALL.map(|function| format!("{HOST_MODULE}.{}", function.name()));
+        assert!(listed.iter().all(|function| defined.contains(function)), "{defined:?}");
+        assert_eq!(defined.len(), listed.len(), "{defined:?}");
+    }
+
+    #[test]
+    fn what_a_worker_provides_has_its_types_wasi_and_the_byte_abi() {
+        let provided = provided(&Engine::default()).expect("a linker");
+        let params = |module: &str, name: &str| {
+            provided.get(&(module.to_string(), name.to_string())).map(|function| function.params().len())
+        };
+        assert_eq!(params(HOST_MODULE, "log"), Some(7));
+        assert_eq!(params(crate::imports::WASI_MODULE, "fd_write"), Some(4));
+        assert_eq!(params(crate::imports::WASI_MODULE, "no_such_call"), None);
+    }
 }

@@ -28,7 +28,8 @@ use wasmtime_wasi::p1::types::Errno;
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self, WasiSnapshotPreview1};
 use wiggle::GuestMemory;
 
-use super::linker::{TaskState, WASI_MODULE};
+use super::linker::TaskState;
+use crate::imports::WASI_MODULE;
 use crate::limits::WASI_CALL_BYTES_MAX;
 
 /// Bytes of a path and of a link's target, at most: as Linux has it.

@@ -12,7 +12,8 @@ use wasmtime::{Engine, ExternType, InstancePre, Module, ModuleExport};
 use super::linker::{self, TaskState};
 use super::memories::Memories;
 use super::watcher::Shared;
-use crate::compile::{cache, settings};
+use crate::compile::cache;
+use crate::engine::settings;
 use crate::module::{CodeKind, MemoryKind, ModuleDescription};
 use crate::wire::message::ModuleId;
 

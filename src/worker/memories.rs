@@ -56,7 +56,7 @@ use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
 use self::door::{DOOR_BYTES_MAX, Door, WINDOW_BYTES_MAX};
-use crate::compile::settings::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES, Reserve};
+use crate::engine::settings::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES, Reserve};
 
 /// How the error begins where the system has no room for a memory.
 pub(super) const NO_ROOM: &str = "no room for a memory";

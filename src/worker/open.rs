@@ -6,7 +6,8 @@ use wasmtime_wasi::p1::types::Errno;
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self, WasiSnapshotPreview1};
 use wiggle::GuestMemory;
 
-use super::linker::{TaskState, WASI_MODULE};
+use super::linker::TaskState;
+use crate::imports::WASI_MODULE;
 use crate::limits::{TASK_DESCRIPTORS_MAX, WASI_CALL_BYTES_MAX};
 
 /// These are the arguments of WASI's specification; the last one is where the new descriptor goes.

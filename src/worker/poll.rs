@@ -17,7 +17,8 @@ use wiggle::GuestMemory;
 
 use super::asks::AskedStdin;
 use super::clocks::Clock;
-use super::linker::{TaskState, WASI_MODULE};
+use super::linker::TaskState;
+use crate::imports::WASI_MODULE;
 use crate::limits::WASI_SUBSCRIPTIONS_MAX;
 
 /// Bytes of a subscription and of an event in the guest's memory, by the specification of WASI:

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::description::{assert_bounds, read};
 use crate::bounded::within;
+use crate::compile;
 use crate::guest::section::records;
 use crate::input::Input;
 use crate::limits::{CONTROL_BYTES_MAX, SCHEMA_NODES_MAX, TASKS_PER_MODULE_MAX};

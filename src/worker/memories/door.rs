@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
-use crate::compile::settings::MEMORIES_MAX;
+use crate::engine::settings::MEMORIES_MAX;
 
 /// Beyond this nothing is opened by faults.
 pub(super) const DOOR_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -13,10 +13,10 @@ const FIBERS: u32 = 4;
 
 /// Memories of all instances of a process, heaps of objects among them, and of one module.
 pub(crate) const MEMORIES_MAX: usize = 16;
-pub(super) const MEMORIES_PER_MODULE_MAX: u32 = 8;
+pub(crate) const MEMORIES_PER_MODULE_MAX: u32 = 8;
 
 /// Tables of all instances of a process, and of one module.
-pub(super) const TABLES: u32 = 16;
+pub(crate) const TABLES: u32 = 16;
 
 /// Addresses of a linear memory, and of the room before and behind it in which an access traps: the
 /// engine's defaults, stated because the worker's own memories are made to them.
@@ -25,7 +25,7 @@ pub(crate) const GUARD_BYTES: usize = 32 << 20;
 
 /// One engine's pool counts this much against `RLIMIT_DATA` from the start, though none of it is touched: it
 /// has room for every table, with eight bytes an entry, rounded up to pages.
-pub(super) const RESERVED_DATA_BYTES: u64 = TABLES as u64 * (TABLE_ELEMENTS_MAX as u64 * 8 + 64 * 1024);
+pub(crate) const RESERVED_DATA_BYTES: u64 = TABLES as u64 * (TABLE_ELEMENTS_MAX as u64 * 8 + 64 * 1024);
 
 // A worker has an engine with a pool for each kind of code and their fibers, and needs something for itself and its tasks.
 const _: () = {
@@ -35,7 +35,7 @@ const _: () = {
 };
 
 /// Stack of the compiler's main thread.
-pub(super) const COMPILER_STACK_BYTES: u64 = 8 * 1024 * 1024;
+pub(crate) const COMPILER_STACK_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Bytes of a table that are zeroed by hand instead of given back to the kernel when an
 /// instance ends: cheaper than a page fault for each.
@@ -96,7 +96,7 @@ impl Default for Running {
 
 impl Running {
     /// Those of a process that runs nothing.
-    pub(super) fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Running { reserve: Reserve::Compiler, ..Running::default() }
     }
 }
