@@ -13,7 +13,7 @@ use wasmtime::{
 };
 
 /// The library's own, and the names by which they know each other.
-#[path = "../src/module/code.rs"]
+#[path = "../src/description/code.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a worker has all kinds of code, a bench one")]
 mod code;
 #[path = "../src/engine/settings.rs"]
@@ -22,7 +22,7 @@ mod settings;
 mod limits {
     pub(crate) use wasmpool::limits::*;
 }
-mod module {
+mod description {
     pub(crate) use crate::code::{CodeKind, Interrupt, MemoryKind};
 }
 mod engine {
@@ -32,8 +32,8 @@ mod engine {
 #[allow(dead_code, unused_imports, reason = "its tests are not for here")]
 mod memories;
 
+use description::{CodeKind, MemoryKind};
 use memories::Memories;
-use module::{CodeKind, MemoryKind};
 use settings::Running;
 
 const ROUNDS: usize = 11;

@@ -17,12 +17,12 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::RecvFlags;
 
+use crate::description::{CodeKind, MemoryKind, WantedEntry};
 use crate::engine::error::engine_error;
 use crate::engine::{Provided, settings};
 use crate::error::ModuleError;
 use crate::limits::MODULE_BYTES_MAX;
 use crate::limits::compile::CompileLimits;
-use crate::module::{CodeKind, MemoryKind, WantedEntry};
 use crate::refused::{calling, writing};
 use crate::sandbox::{self, LockedDown, Profile};
 use crate::walls::SandboxRequest;

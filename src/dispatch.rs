@@ -58,8 +58,10 @@ use shortage::Shortage;
 use slot::Slot;
 pub(crate) use slot::{Seen, WorkerKey};
 
+use crate::ewma::Ewma;
+use crate::id_map::IdMap;
 use crate::limits;
-use crate::task::{NumberMap, TaskId, Typical};
+use crate::task::TaskId;
 
 /// Time since the pool began.
 pub(crate) type Now = Duration;
@@ -373,14 +375,14 @@ pub(crate) struct Dispatch {
     slots: Vec<Slot>,
     /// Idle slots, the most recently used last: its caches are warm.
     idle: Vec<usize>,
-    tasks: NumberMap<TaskId, Entry>,
+    tasks: IdMap<TaskId, Entry>,
     queue: Queue,
     accepted: u64,
     resolved: u64,
     /// The priority of every task that is not resolved, if they have but one.
     uniform: Option<i32>,
     /// How long a task takes, as a moving average; zero before the first.
-    typical: Typical,
+    typical: Ewma,
     /// Deaths in a row that no task can be blamed for.
     crashes: u32,
     /// No worker is started before.
@@ -414,12 +416,12 @@ impl Dispatch {
             killed: false,
             slots: Vec::new(),
             idle: Vec::new(),
-            tasks: NumberMap::default(),
+            tasks: IdMap::default(),
             queue: Queue::default(),
             accepted: 0,
             resolved: 0,
             uniform: None,
-            typical: Typical::default(),
+            typical: Ewma::default(),
             crashes: 0,
             restart_at: Duration::ZERO,
             shortage: Shortage::default(),

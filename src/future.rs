@@ -24,7 +24,8 @@ use crate::error::{TaskError, TaskFailure};
 use crate::fork::OfProcess;
 use crate::host::Core;
 use crate::module::Answer;
-use crate::task::{TaskId, TaskReport};
+use crate::report::TaskReport;
+use crate::task::TaskId;
 
 /// The result of a task, now or later.
 ///

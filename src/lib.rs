@@ -46,6 +46,11 @@
 compile_error!("wasmpool needs Linux: memfd, pidfd and futexes across processes");
 
 mod task;
+mod options;
+mod report;
+mod command;
+mod id_map;
+mod ewma;
 mod imports;
 pub mod limits;
 mod text;
@@ -70,6 +75,7 @@ mod octets;
 mod error;
 mod schema;
 mod guest;
+mod description;
 mod module;
 mod held;
 mod shared;
@@ -97,6 +103,10 @@ mod worker;
 #[doc(hidden)]
 pub mod cli;
 
+pub use command::CommandInput;
+pub use description::{
+    Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleKind, ModuleOutline, TaskDescription,
+};
 pub use directory::DirAccess;
 pub use doctor::{AttackReport, DoctorReport};
 pub use error::{
@@ -109,23 +119,19 @@ pub use future::{
 };
 pub use host::doctor::Doctor;
 pub use limits::compile::{CompileLimit, CompileLimits};
-pub use module::{
-    Callable, Codec, Command, Digest, Interrupt, MemoryDescription, Module, ModuleDescription, ModuleKind,
-    ModuleOptions, ModuleOutline, RawTask, Task, TaskDescription,
-};
+pub use module::{Callable, Command, Digest, Module, ModuleOptions, RawTask, Task};
 pub use observe::{
     Ended, EventKind, LeaveReason, PoolEvent, PoolStats, TaskOutcome, WorkerState, WorkerStats,
 };
+pub use options::{Isolation, TaskOptions};
 pub use policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
 pub use pool::{Events, Map, MapError, Pool, PoolBuilder, ShutdownMode, SubmitAsync, UnorderedMap};
 pub use probe::AttackOutcome;
+pub use report::{CommandOutput, PartialOutput, TaskReport};
 pub use roles::init;
 pub use schema::{Schema, SchemaError};
 pub use shared::Shared;
-pub use task::{
-    CommandInput, CommandOutput, Isolation, LogOverflow, PartialOutput, Refusal, RefusalKind, Refusals,
-    TaskId, TaskOptions, TaskReport,
-};
+pub use task::{LogOverflow, Refusal, RefusalKind, Refusals, TaskId};
 pub use walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
 
 /// Bytes that are cheap to clone: inputs and outputs of untyped tasks.

@@ -38,7 +38,8 @@ use crate::error::DeathCause;
 use crate::observe::{EventKind, LeaveReason, TaskOutcome};
 use crate::pool::{Events, Pool};
 use crate::refused::calling;
-use crate::task::{TaskId, TaskReport};
+use crate::report::TaskReport;
+use crate::task::TaskId;
 
 impl Pool {
     /// Tells the `metrics` facade what happens in this pool from now on, until it has stopped. Each

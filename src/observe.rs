@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Death, Shortage};
-use crate::task::{TaskId, TaskReport};
+use crate::report::TaskReport;
+use crate::task::TaskId;
 use crate::walls::SandboxReport;
 
 /// A pool's numbers at one moment: [`Pool::stats`](crate::Pool::stats).

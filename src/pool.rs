@@ -42,7 +42,7 @@ use crate::shared::Shares;
 use crate::task::TaskId;
 use crate::walls::SandboxReport;
 #[cfg(feature = "cli")]
-use crate::{host::request::map_bytes_max, task::TaskOptions};
+use crate::{host::request::map_bytes_max, options::TaskOptions};
 
 /// A pool of worker processes that run WebAssembly tasks. Cheap to clone; all clones are
 /// the same pool.

@@ -18,7 +18,7 @@ use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
 mod settings;
 
 /// Where `CodeKind` is, seen from the settings.
-#[path = "../../src/module/code.rs"]
+#[path = "../../src/description/code.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a worker has all kinds of code, a floor one")]
 pub(crate) mod code;
 

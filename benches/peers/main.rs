@@ -27,7 +27,7 @@ mod works;
 mod limits {
     pub(crate) use wasmpool::limits::*;
 }
-mod module {
+mod description {
     pub(crate) use crate::engine::code::{CodeKind, Interrupt, MemoryKind};
 }
 #[path = "../../src/kernel.rs"]

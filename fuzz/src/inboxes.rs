@@ -3,9 +3,9 @@
 
 use std::io;
 
-use crate::wire::inbox::{Inbound, Inbox, Input, Item};
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::targets::frames::{Expected, Pieces};
+use crate::wire::inbox::{Inbound, Inbox, Input, Item};
 use crate::wire::message::ToWorker;
 
 /// Most that is held of a payload at a time.

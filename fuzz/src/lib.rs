@@ -39,8 +39,14 @@ mod source {
     pub(crate) mod error;
     pub(crate) mod schema;
     pub(crate) mod module;
-    #[path = "module/samples.rs"]
+    pub(crate) mod description;
+    #[path = "description/samples.rs"]
     pub(crate) mod samples;
+    pub(crate) mod options;
+    pub(crate) mod report;
+    pub(crate) mod command;
+    pub(crate) mod id_map;
+    pub(crate) mod ewma;
     pub(crate) mod fork;
     pub(crate) mod held;
     pub(crate) mod shared;
@@ -127,7 +133,7 @@ mod source {
     pub(crate) mod compile {
         pub(crate) mod cache;
 
-        use crate::module::ModuleDescription;
+        use crate::description::ModuleDescription;
 
         pub(crate) fn describe_artifact(description: ModuleDescription, artifact: &[u8]) -> Vec<u8> {
             cache::describe_artifact(description, artifact.len() as u64).expect("encodes")
@@ -139,7 +145,7 @@ mod source {
 
 // The names by which the sources know each other.
 use source::{
-    account, compile, directory, dispatch, error, files, foreign, fork, future, guest, held, host, imports, kernel,
-    limits, module, observe, octets, policy, probe, refused, samples, sandbox, schema, shared, stdin, sync, task,
-    text, walls, wire,
+    account, command, compile, description, directory, dispatch, error, ewma, files, foreign, fork, future,
+    guest, held, host, id_map, imports, kernel, limits, module, observe, octets, options, policy, probe,
+    refused, report, samples, sandbox, schema, shared, stdin, sync, task, text, walls, wire,
 };

@@ -320,7 +320,7 @@ fn read(
 mod tests {
     use super::*;
     use crate::Schema;
-    use crate::module::samples;
+    use crate::description::samples;
 
     fn task<I: postcard_schema::Schema>(codec: Codec, params: &[&str]) -> TaskDescription {
         let task = samples::task("t", params, Schema::of::<I>(), Schema::of::<()>());

@@ -28,10 +28,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::fs::{FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use serde::{Deserialize, Serialize};
 
+use crate::description::{CodeKind, ModuleDescription};
 use crate::files::Folder;
 use crate::kernel::kernel_text;
 use crate::limits::ARTIFACT_BYTES_MAX;
-use crate::module::{CodeKind, Digest, ModuleDescription};
+use crate::module::Digest;
 use crate::refused::explained;
 use crate::wire::fingerprint;
 use crate::wire::memfd;

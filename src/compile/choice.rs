@@ -5,9 +5,9 @@
 
 use wasmparser::{BinaryReaderError, DataKind, Parser, Payload, TypeRef};
 
+use crate::description::MemoryKind;
 use crate::engine::settings::{MEMORIES_PER_MODULE_MAX, MEMORY_BYTES, TABLES};
 use crate::imports::WASI_MODULE;
-use crate::module::MemoryKind;
 
 /// Bytes of data segments that are copied into a fresh instance, and zeroed with it; the pool maps an image of
 /// them in place of that, of which only the pages that are written cost anything. Measured with 1 and with 8

@@ -3,15 +3,15 @@
 use wasmparser::{FuncType, MemoryType, Parser, Payload, ValType};
 
 use super::outline::{self, Import, Item, Outline};
+use crate::description::{
+    CodeKind, Codec, MemoryDescription, MemoryKind, ModuleDescription, ModuleKind, ModuleOutline,
+    TaskDescription, WantedEntry,
+};
 use crate::engine::Provided;
 use crate::error::ModuleError;
 use crate::guest::section;
 use crate::imports::WASI_MODULE;
 use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
-use crate::module::{
-    CodeKind, Codec, MemoryDescription, MemoryKind, ModuleDescription, ModuleKind, ModuleOutline,
-    TaskDescription, WantedEntry,
-};
 use crate::schema::Schema;
 use crate::text::truncated;
 

@@ -5,7 +5,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Domain, Entry, Now, Place, Spec};
-use crate::task::{NumberMap, TaskId};
+use crate::id_map::IdMap;
+use crate::task::TaskId;
 
 /// A task's place in the queue. Ids grow, so their order is the order of submission; a task that
 /// comes back finds its old place.
@@ -108,7 +109,7 @@ impl Queue {
     }
 
     /// Lets go the delayed tasks whose time has come.
-    pub(super) fn release(&mut self, now: Now, tasks: &mut NumberMap<TaskId, Entry>) {
+    pub(super) fn release(&mut self, now: Now, tasks: &mut IdMap<TaskId, Entry>) {
         while let Some(&(until, task)) = self.delayed.first() {
             if until > now {
                 break;

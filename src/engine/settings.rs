@@ -2,11 +2,11 @@
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
 
+use crate::description::{CodeKind, Interrupt, MemoryKind};
 use crate::limits::{
     HOST_STACK_BYTES, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES_AT_MOST, WASM_STACK_BYTES_MAX,
     WORKER_MEMORY_BYTES_MIN,
 };
-use crate::module::{CodeKind, Interrupt, MemoryKind};
 
 /// Fibers of one engine.
 const FIBERS: u32 = 4;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{BrokenPool, Death, Shortage};
-use crate::task::{CommandOutput, PartialOutput, TaskId, TaskReport};
+use crate::report::{CommandOutput, PartialOutput, TaskReport};
+use crate::task::TaskId;
 use crate::text::{Name, Words};
 
 /// A trap's kind, by the specification's words.

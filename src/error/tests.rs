@@ -7,8 +7,9 @@ use super::*;
 use crate::future::{AsCompletedTimeout, WaitTimeout};
 use crate::limits::compile::CompileLimit;
 use crate::pool::MapError;
+use crate::report::{CommandOutput, TaskReport};
 use crate::schema::SchemaError;
-use crate::task::{CommandOutput, TaskId, TaskReport};
+use crate::task::TaskId;
 use crate::text::is_harmless;
 
 /// This text sets a terminal's title, reverses the reading order, hides text, and begins a line of its own.

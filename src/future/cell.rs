@@ -12,8 +12,9 @@ use smallvec::SmallVec;
 use crate::error::{BrokenPool, TaskError, TaskFailure};
 use crate::foreign::guarded;
 use crate::module::Answer;
+use crate::report::TaskReport;
 use crate::sync::{AtomicU8, Condvar, Mutex, MutexGuard, Ordering, Sender};
-use crate::task::{TaskId, TaskReport};
+use crate::task::TaskId;
 
 /// Where a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,8 +1,8 @@
 //! The custom section `wasmpool.tasks`: what a module says of its tasks. Apart from the engine, so
 //! that it can be fuzzed without it.
 
+use crate::description::{Codec, TaskDefect, TaskDescription};
 use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
-use crate::module::{Codec, TaskDefect, TaskDescription};
 use crate::schema::Schema;
 
 /// The records of the section: each a length (u32, little endian) and a postcard body.

@@ -21,7 +21,8 @@ use crate::error::TaskFailure;
 use crate::future::{Cell, Item};
 use crate::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX};
 use crate::observe::{Ended, TaskOutcome};
-use crate::task::{TaskId, TaskLimits, TaskReport};
+use crate::report::TaskReport;
+use crate::task::{TaskId, TaskLimits};
 use crate::wire::message::{Entry, Items};
 
 /// Each input is preceded by its length in this many bytes.

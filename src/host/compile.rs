@@ -20,13 +20,13 @@ use super::spawn::{self, Child};
 use super::supervise::Job;
 use super::usage::{self, Usage};
 use crate::compile::cache::{Compiled, DESCRIPTION_BYTES_MAX, Stamp};
+use crate::description::{CodeKind, ModuleOutline, WantedEntry};
 use crate::error::{Death, DeathCause, ModuleError, Phase, Shortage};
 use crate::files::{HostFiles, Waiting};
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::limits::{
     ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX, NO_COMPILER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX,
 };
-use crate::module::{CodeKind, ModuleOutline, WantedEntry};
 use crate::refused::{calling, errno};
 use crate::wire::control::{self, ControlSocket};
 use crate::wire::message::{CompileReply, CompileRequest, CompileWork};

@@ -24,14 +24,17 @@ use super::resolve;
 use super::settings::Settings;
 use super::supervise::{Job, Mailbox};
 use crate::account::Charge;
+use crate::description::Interrupt;
 use crate::dispatch::{self, Action, Dispatch, Domain, Event, Now, Refusal, Spec, WorkerKey};
 use crate::error::{BrokenPool, Death, DeathCause, Phase, Shortage, SubmitError};
 use crate::future::{Cell, Labels, Queues};
+use crate::id_map::IdMap;
 use crate::limits::{BATCH_WORK_MAX, CPU_MEASURED_FROM};
-use crate::module::Interrupt;
 use crate::observe::{EventKind, PoolStats, WorkerStats};
 use crate::octets::Octets;
-use crate::task::{NumberMap, PartialOutput, TaskId, TaskOptions};
+use crate::options::TaskOptions;
+use crate::report::PartialOutput;
+use crate::task::TaskId;
 use crate::walls::SandboxReport;
 use crate::wire::message::{Cost, Entry, Verdict};
 
@@ -127,9 +130,9 @@ pub(super) struct WorkerEnd {
 pub(super) struct State {
     dispatch: Dispatch,
     /// Ids are ours, and count up: no need to defend the table against them.
-    records: NumberMap<TaskId, Record>,
+    records: IdMap<TaskId, Record>,
     pub(super) domains: Domains,
-    links: NumberMap<WorkerKey, Arc<Link>>,
+    links: IdMap<WorkerKey, Arc<Link>>,
     /// Killed or retired before they were spawned.
     unwanted: HashSet<WorkerKey>,
     /// Ended by the pool's own decision.
@@ -214,9 +217,9 @@ impl Core {
     pub(crate) fn new(id: u64, settings: Settings, mailbox: Mailbox, queues: Arc<Queues>) -> Core {
         let state = State {
             dispatch: Dispatch::new(settings.for_dispatch()),
-            records: NumberMap::default(),
+            records: IdMap::default(),
             domains: Domains::default(),
-            links: NumberMap::default(),
+            links: IdMap::default(),
             unwanted: HashSet::new(),
             expected: HashSet::new(),
             deaths: HashMap::new(),

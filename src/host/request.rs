@@ -18,8 +18,9 @@ use crate::limits::{
 };
 use crate::module::{Module, Target};
 use crate::octets::Octets;
+use crate::options::TaskOptions;
 use crate::stdin::StdinSource;
-use crate::task::{TaskLimits, TaskOptions};
+use crate::task::TaskLimits;
 use crate::text::truncated;
 use crate::wire::message::{CommandStdin, Entry, TaskIndex};
 

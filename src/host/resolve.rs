@@ -11,7 +11,8 @@ use crate::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX, TABLE_ELEMENTS_M
 use crate::module::Answer;
 use crate::observe::{Ended, LeaveReason, TaskOutcome};
 use crate::octets::Octets;
-use crate::task::{CommandOutput, PartialOutput, TaskId, TaskLimits, TaskReport};
+use crate::report::{CommandOutput, PartialOutput, TaskReport};
+use crate::task::{TaskId, TaskLimits};
 use crate::text::quoted;
 use crate::wire::message::{Cost, Entry, Verdict};
 

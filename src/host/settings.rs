@@ -7,8 +7,8 @@ use super::dirs::HostDir;
 use crate::dispatch::{self, Config, OnDeath};
 use crate::files::HostFiles;
 use crate::limits::compile::CompileLimits;
+use crate::options::TaskOptions;
 use crate::policy::{DropPolicy, OnWorkerDeath};
-use crate::task::TaskOptions;
 use crate::walls::{SandboxLayer, SandboxRequest};
 use crate::wire::message::EventLevels;
 

@@ -1,6 +1,6 @@
 //! What can be chosen when a module is loaded.
 
-use super::code::{CodeKind, Interrupt};
+use crate::description::{CodeKind, Interrupt};
 use crate::limits::compile::CompileLimits;
 
 /// How a module is loaded.

@@ -10,12 +10,14 @@ use crossbeam_channel::Sender;
 use super::MapError;
 use crate::account::Charge;
 use crate::error::{SubmitError, TaskFailure};
+use crate::ewma::Ewma;
 use crate::fork::OfProcess;
 use crate::future::{Item, TaskFuture};
 use crate::host::batch::Inputs;
 use crate::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_ITEMS_MAX};
 use crate::module::Answer;
-use crate::task::{TaskId, TaskReport, Typical};
+use crate::report::TaskReport;
+use crate::task::TaskId;
 
 /// Tasks that take longer travel alone: what they cost on the way is little beside that. In nanoseconds.
 const SHORT_NS: u64 = 100_000;
@@ -41,7 +43,7 @@ const DECIDED_EVERY: u64 = 16;
 /// What a map learns of its tasks: how long they take, and how long their answers are.
 #[derive(Debug, Default)]
 pub(super) struct Batching {
-    run: Typical,
+    run: Ewma,
     /// The length of an answer, as a moving average.
     bytes: u64,
     seen: u64,

@@ -29,12 +29,12 @@ use crate::host::spawn::{OWN_EXECUTABLE, Program};
 use crate::host::{become_io_thread, supervise};
 use crate::limits;
 use crate::limits::compile::CompileLimits;
+use crate::options::{Isolation, TaskOptions};
 use crate::policy::{DropPolicy, OnWorkerDeath};
 use crate::refused::calling;
 use crate::role::{self, Role};
 use crate::sandbox::{pagemap, syscalls};
 use crate::shared::Shares;
-use crate::task::{Isolation, TaskOptions};
 use crate::walls::{SandboxLayer, SandboxPolicy, SandboxRequest};
 use crate::wire::message::EventLevels;
 

@@ -41,7 +41,7 @@ use crate::fork::OfProcess;
 use crate::host::batch::Inputs;
 use crate::host::core::WhenFull;
 use crate::module::Callable;
-use crate::task::TaskOptions;
+use crate::options::TaskOptions;
 
 /// A caller that has waited this long for a result has gathered inputs submitted: it is longer than a batch
 /// takes, and shorter than anyone notices.

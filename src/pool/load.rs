@@ -8,13 +8,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use super::quarantine::{Quarantine, would_meet};
 use super::{Handle, Pool};
 use crate::compile::cache::{Cache, CacheKey, Compiled};
+use crate::description::{CodeKind, ModuleOutline, WantedEntry};
 use crate::error::ModuleError;
 use crate::held::{Held, Life, Place, Places};
 use crate::host::compile::{self, WasmFile};
 use crate::host::memory;
 use crate::limits;
 use crate::limits::compile::{CompileLimit, CompileLimits};
-use crate::module::{CodeKind, Digest, Loaded, Module, ModuleOptions, ModuleOutline, WantedEntry};
+use crate::module::{Digest, Loaded, Module, ModuleOptions};
 use crate::refused::calling;
 use crate::wire::message::ModuleId;
 

@@ -18,7 +18,7 @@ use crate::account::{Account, Charge};
 use crate::error::{SubmitError, TaskFailure};
 use crate::fork::OfProcess;
 use crate::module::Callable;
-use crate::task::TaskOptions;
+use crate::options::TaskOptions;
 
 /// Why one item of a [`Map`] has no result. The others go on.
 #[derive(Debug, Clone, thiserror::Error)]

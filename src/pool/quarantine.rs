@@ -77,8 +77,9 @@ pub(super) fn would_meet(error: &ModuleError, met: &CompileLimits, limits: &Comp
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::description::CodeKind;
     use crate::error::{Death, DeathCause, Phase};
-    use crate::module::{CodeKind, Digest};
+    use crate::module::Digest;
 
     fn key(n: u32) -> Key {
         (Digest::of(&n.to_le_bytes()), CodeKind::Plain)

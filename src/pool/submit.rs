@@ -15,7 +15,7 @@ use crate::future::{Cell, TaskFuture};
 use crate::host::core::WhenFull;
 use crate::host::request::{Request, Work};
 use crate::module::{Callable, RawTask};
-use crate::task::TaskOptions;
+use crate::options::TaskOptions;
 
 impl Pool {
     /// Hands a task over. The input is encoded at once: later changes to it are not seen.

@@ -12,10 +12,10 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::description::{CodeKind, WantedEntry};
 use crate::directory::GuestDir;
 use crate::error::{Frame, ModuleError, TrapCode};
 use crate::limits::compile::CompileLimits;
-use crate::module::{CodeKind, WantedEntry};
 use crate::probe::{AttackOutcome, Probe};
 use crate::task::{Refusals, TaskId, TaskLimits};
 use crate::walls::{SandboxReport, SandboxRequest};

@@ -13,8 +13,8 @@ use super::linker::{self, TaskState};
 use super::memories::Memories;
 use super::watcher::Shared;
 use crate::compile::cache;
+use crate::description::{CodeKind, MemoryKind, ModuleDescription};
 use crate::engine::settings;
-use crate::module::{CodeKind, MemoryKind, ModuleDescription};
 use crate::wire::message::ModuleId;
 
 /// A module ready to be instantiated, with every lookup by name done.

@@ -12,10 +12,11 @@ use rustix::fs::{CWD, FileType, Mode};
 use crate::bounded::within;
 use crate::compile::cache::{Cache, CacheKey, Compiled};
 use crate::compile::describe_artifact;
+use crate::description::{CodeKind, ModuleDescription};
 use crate::files::HostFiles;
 use crate::input::Input;
 use crate::limits::CACHE_BYTES_MAX;
-use crate::module::{CodeKind, Digest, ModuleDescription};
+use crate::module::Digest;
 use crate::samples::{of_tasks, task};
 use crate::schema::Schema;
 

@@ -10,12 +10,12 @@ use serde::de::DeserializeOwned;
 
 use super::text::assert_harmless;
 use crate::bounded::within;
+use crate::description::CodeKind;
 use crate::directory::{DirAccess, GuestDir};
 use crate::error::{Death, DeathCause, ModuleError, Phase};
 use crate::input::Input;
 use crate::limits::CONTROL_BYTES_MAX;
 use crate::limits::compile::CompileLimits;
-use crate::module::CodeKind;
 use crate::walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
 use crate::wire::control::{self, ControlSocket};
 use crate::wire::message::{

@@ -7,11 +7,11 @@ use super::text::assert_harmless;
 use crate::bounded::within;
 use crate::compile::cache::{Compiled, read_description};
 use crate::compile::describe_artifact;
+use crate::description::ModuleDescription;
 use crate::input::Input;
 use crate::limits::{
     SCHEMA_DEPTH_MAX, SCHEMA_NODES_MAX, TASK_DOC_BYTES_MAX, TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX,
 };
-use crate::module::ModuleDescription;
 use crate::samples::{of_tasks, task};
 use crate::schema::{Node, Schema, Variant};
 

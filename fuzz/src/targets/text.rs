@@ -6,8 +6,8 @@ use crate::bounded::within;
 use crate::error::{Death, DeathCause, ModuleError, Phase, SubmitError, TaskError, TrapCode};
 use crate::input::Input;
 use crate::limits::SCHEMA_NAME_BYTES_MAX;
+use crate::report::CommandOutput;
 use crate::schema::{Schema, SchemaError};
-use crate::task::CommandOutput;
 use crate::text::{Escaped, is_blank, truncated};
 
 /// Longer ones say nothing new, and take long.

@@ -13,8 +13,8 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 
 use self::words::expected;
+use crate::description::TaskDescription;
 use crate::limits::INPUT_BYTES_MAX;
-use crate::module::TaskDescription;
 use crate::schema::{Node, Schema, Variant};
 use crate::text::truncated;
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::encode::Mismatch;
 use super::*;
 use crate::TaskDescription;
-use crate::module::samples;
+use crate::description::samples;
 use crate::schema::{Node, Schema};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]

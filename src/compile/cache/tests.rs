@@ -2,9 +2,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::description::{ModuleKind, samples};
 use crate::files::HostFiles;
 use crate::limits::CACHE_BYTES_MAX;
-use crate::module::{ModuleKind, samples};
 
 const CODE: &[u8] = b"machine code";
 

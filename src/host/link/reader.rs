@@ -4,10 +4,10 @@ use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
+use crate::ewma::Ewma;
 use crate::host::become_io_thread;
 use crate::host::logs::{FLOOD_PAUSE, Logbook};
 use crate::octets::Octets;
-use crate::task::Typical;
 use crate::wire::message::{LogRecord, LogSource};
 
 /// Answers that are handled under one lock, at most; their inputs are dropped after the last one.
@@ -43,7 +43,7 @@ pub(super) struct Reader {
     /// This exists once the worker's tasks log.
     logbook: Option<Logbook>,
     /// How long a task runs.
-    typical: Typical,
+    typical: Ewma,
     /// The violation that the worker has committed; nothing is read after it.
     violation: Option<String>,
     /// An attendant went before it had heard all: of what was read ahead there may be whole frames.
@@ -67,7 +67,7 @@ const FRAMES_BEYOND: usize = 4096;
 impl Reader {
     pub(super) fn new(ring: Consumer) -> Self {
         let (frames, logged) = (Assembly::new(), (0, TaskId(0), 0));
-        let (answers, typical) = (Vec::new(), Typical::default());
+        let (answers, typical) = (Vec::new(), Ewma::default());
         let (held, logbook, violation, is_left) = (None, None, None, false);
         Reader { ring, frames, logged, answers, held, logbook, typical, violation, is_left }
     }

@@ -15,6 +15,7 @@ use crossbeam_channel::Sender;
 use super::{Knock, Plan, is_over};
 use crate::account::{Account, Charge, Need, Waited};
 use crate::error::SubmitError;
+use crate::ewma::Ewma;
 use crate::future::TaskFuture;
 use crate::host::Core;
 use crate::host::batch::Inputs;
@@ -25,7 +26,6 @@ use crate::module::Callable;
 use crate::octets::Octets;
 use crate::pool::batch::Submitted;
 use crate::stdin::StdinSource;
-use crate::task::Typical;
 use crate::wire::message::Entry;
 
 /// This many inputs are pulled ahead of the results, unless set: enough to keep many workers busy.
@@ -100,7 +100,7 @@ pub(super) struct Source<I> {
     chunk: (u64, usize),
     encoded: Vec<u8>,
     /// How long the iterator takes for an input, on average.
-    pub(super) pace: Typical,
+    pub(super) pace: Ewma,
 }
 
 /// The result of one pull.
@@ -196,7 +196,7 @@ impl<C: Callable, I> State<C, I> {
 impl<C: Callable, I> Shared<C, I> {
     pub(super) fn new(core: Arc<Core>, task: C, inputs: I) -> Self {
         let plan = Plan::new();
-        let pace = Typical::default();
+        let pace = Ewma::default();
         let source =
             Source { inputs, batch_size: 1, is_amid: false, chunk: (0, 0), encoded: Vec::new(), pace };
         let state = State {

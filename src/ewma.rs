@@ -6,12 +6,12 @@ use std::time::Duration;
 /// processor now and then, and nothing is ever shorter than it is. In plain numbers, since it is asked for each
 /// task.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Typical {
+pub(crate) struct Ewma {
     /// 0 as long as nothing is known.
     nanos: u64,
 }
 
-impl Typical {
+impl Ewma {
     pub(crate) fn learn(&mut self, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
         self.nanos = match self.nanos {
@@ -38,11 +38,11 @@ mod tests {
 
     #[test]
     fn it_is_the_first_then_falls_fast_and_rises_slowly() {
-        let mut typical = Typical::default();
+        let mut typical = Ewma::default();
         assert_eq!(typical.nanos(), 0, "nothing is known");
         typical.learn(Duration::ZERO);
         assert_eq!(typical.nanos(), 1, "something is known");
-        let mut typical = Typical::default();
+        let mut typical = Ewma::default();
         typical.learn(Duration::from_micros(160));
         assert_eq!(typical.duration(), Duration::from_micros(160));
         typical.learn(Duration::from_micros(80));

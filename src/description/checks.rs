@@ -61,7 +61,7 @@ impl ModuleDescription {
 }
 
 /// Returns whether a module may have these tasks.
-pub(super) fn are_well_formed(tasks: &[TaskDescription]) -> bool {
+pub(crate) fn are_well_formed(tasks: &[TaskDescription]) -> bool {
     let mut names = HashSet::new();
     tasks.len() <= TASKS_PER_MODULE_MAX
         && tasks.iter().all(|task| task.check().is_ok() && names.insert(&task.name))

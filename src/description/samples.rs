@@ -1,6 +1,6 @@
 //! Descriptions of modules for tests and fuzz targets, which compile no module for them.
 
-use crate::module::{Codec, Interrupt, MemoryKind, ModuleDescription, ModuleKind, TaskDescription};
+use crate::description::{Codec, Interrupt, MemoryKind, ModuleDescription, ModuleKind, TaskDescription};
 use crate::schema::Schema;
 
 /// Describes a module that has these tasks.

@@ -33,7 +33,7 @@ impl CodeKind {
     pub(crate) const ALL: [CodeKind; 4] =
         [CodeKind::Plain, CodeKind::Unchecked, CodeKind::Metered, CodeKind::Deterministic];
 
-    pub(super) fn of(metered: bool, deterministic: bool, interrupt: Interrupt) -> Self {
+    pub(crate) fn of(metered: bool, deterministic: bool, interrupt: Interrupt) -> Self {
         match (metered, deterministic, interrupt) {
             (_, true, _) => CodeKind::Deterministic,
             (true, false, _) => CodeKind::Metered,

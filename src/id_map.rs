@@ -8,7 +8,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// What has been numbered in a row lies in a row, as long as it fits: where thousands of tasks end in the
 /// order in which they came, as they do when a pool breaks, the processor reads ahead. Scattered, each was a
 /// wait for memory, and that was 40 % of what the end of a task took.
-pub(crate) type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
 
 #[derive(Default)]
 pub(crate) struct NumberHasher(u64);
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn what_is_put_in_is_found() {
-        let mut map: NumberMap<(u32, u64), u64> = NumberMap::default();
+        let mut map: IdMap<(u32, u64), u64> = IdMap::default();
         for n in 0..3_000 {
             map.insert((n as u32 % 7, n), n);
         }

@@ -1,0 +1,284 @@
+//! What one task may use, as its caller says it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::limits;
+use crate::policy::Retry;
+use crate::shared::Shared;
+use crate::task::{LogOverflow, TaskLimits};
+
+/// What one task may use, and what it is called in logs and errors.
+///
+/// ```
+/// use std::time::Duration;
+/// let options = wasmpool::TaskOptions::new()
+///     .timeout(Duration::from_secs(5))
+///     .memory_bytes_max(64 << 20)
+///     .label("invoice 4711");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TaskOptions {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) cpu_time: Option<Duration>,
+    pub(crate) memory_bytes_max: Option<usize>,
+    pub(crate) output_bytes_max: Option<usize>,
+    pub(crate) fuel: Option<u64>,
+    pub(crate) clock_resolution: Option<Duration>,
+    pub(crate) seed: Option<u64>,
+    pub(crate) log_bytes_max: Option<usize>,
+    pub(crate) log_overflow: Option<LogOverflow>,
+    pub(crate) label: Option<String>,
+    pub(crate) priority: Option<i32>,
+    pub(crate) retry: Option<Retry>,
+    pub(crate) domain: Option<Arc<str>>,
+    pub(crate) isolation: Option<Isolation>,
+    pub(crate) instance_tasks_max: Option<u32>,
+    pub(crate) shared: Option<Arc<[Shared]>>,
+}
+
+/// What a task shares with those that ran before it on its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// The process and the compiled code: each task has a fresh instance, and sees no byte of
+    /// another. For code that you do not trust.
+    #[default]
+    Instance,
+    /// The instance itself, with its memory, globals and tables as the task before left them: for
+    /// trusted tasks whose state may stay, or that are so short that a fresh instance is most of
+    /// what they cost. Tasks of one module share an instance for each worker, and of one
+    /// [domain](TaskOptions::domain), if they have one; which worker runs which is the pool's choice.
+    /// After a task that did not succeed, in whatever way, the instance is dropped, and after
+    /// [`instance_tasks_max`](TaskOptions::instance_tasks_max) tasks. An initializer runs
+    /// once for each instance. A [deterministic](TaskOptions::deterministic) task has an
+    /// instance of its own all the same, and so has a WASI command.
+    Reuse,
+}
+
+impl TaskOptions {
+    /// The pool's defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long the task may run, counted from its dispatch to a worker; start functions
+    /// and host calls included. Waiting in the queue does not count. Default: one hour;
+    /// [`Duration::MAX`] is for ever.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// CPU time that the task may use: this verdict does not depend on what else runs on the machine.
+    /// Sleeping, and waiting for a CPU, do not count; [`timeout`](Self::timeout) bounds those, and holds as
+    /// well. A task that goes over it is interrupted as at a timeout, and ends with
+    /// [`TaskError::CpuTime`](crate::TaskError::CpuTime), even if it ended by itself before it was
+    /// interrupted. Retries [after timeouts](Retry::after_timeouts) are for both limits; each attempt has the
+    /// whole limit. Default: none.
+    ///
+    /// The pool measures it by the worker process's own clock, from the task's first step in the worker (its
+    /// instance and start functions) to its answer. Bringing a module into a worker that did not have it does
+    /// not count. The limit is the same under every [`Isolation`] and [`Interrupt`](crate::Interrupt); with
+    /// [`Interrupt::Kill`](crate::Interrupt::Kill) the worker ends with the task. It does not affect the
+    /// result of a [deterministic](Self::deterministic) task. The pool finds out within 5 ms of CPU time, if
+    /// its own thread gets a CPU in that time.
+    ///
+    /// A worker is handed such a task when it has nothing else, and no task is offered behind it. This makes
+    /// short tasks slower, and in a map each travels alone.
+    pub fn cpu_time(mut self, cpu_time: Duration) -> Self {
+        self.cpu_time = Some(cpu_time);
+        self
+    }
+
+    /// Bytes of all linear memories and tables of the task together (a table's entry
+    /// counts as 8 bytes). Default 512 MiB.
+    pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
+        self.memory_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Bytes of output; of a WASI command, stdout and stderr each. Default 64 MiB, at most 1 GiB.
+    pub fn output_bytes_max(mut self, bytes: usize) -> Self {
+        self.output_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Units of [fuel](https://docs.rs/wasmtime/48/wasmtime/struct.Store.html#method.set_fuel),
+    /// about one for each wasm instruction. The module must be loaded
+    /// [metered](crate::ModuleOptions::metered).
+    pub fn fuel(mut self, fuel: u64) -> Self {
+        self.fuel = Some(fuel);
+        self
+    }
+
+    /// How fine the clocks are that WASI gives the task: what they say is a multiple of this. 0 is
+    /// as fine as the system's, which makes it easier for a task to find out what others on the
+    /// machine are doing. Default 1 ms ([`CLOCK_RESOLUTION`](limits::CLOCK_RESOLUTION)), at most a
+    /// day ([`CLOCK_RESOLUTION_MAX`](limits::CLOCK_RESOLUTION_MAX)). Sleeps are not finer than 1 ms in any case.
+    /// No clock ever says 0: the monotonic one begins with the task, at one step.
+    pub fn clock_resolution(mut self, resolution: Duration) -> Self {
+        self.clock_resolution = Some(resolution);
+        self
+    }
+
+    /// Makes the task's result a function of the module, the input and this seed: the same
+    /// output, or the same error, and the same [fuel](crate::TaskReport::fuel_used), in every worker. The
+    /// module must be loaded [deterministic](crate::ModuleOptions::deterministic).
+    ///
+    /// - WASI's randomness is a stream that the seed determines. It is no secret: do not make
+    ///   keys from it.
+    /// - WASI's clocks begin one step after 2020-01-01 00:00 UTC
+    ///   ([`VIRTUAL_TIME_EPOCH`](limits::VIRTUAL_TIME_EPOCH)), the monotonic one one step after 0. They move by
+    ///   1 µs ([`VIRTUAL_TIME_STEP`](limits::VIRTUAL_TIME_STEP)) with each reading, and not between
+    ///   readings.
+    /// - A sleep (`poll_oneoff`) sets them forward and does not wait. A task that sleeps for ever
+    ///   loops instead: [`fuel`](Self::fuel) or a timeout ends it.
+    /// - NaNs have one bit pattern, by the module's options.
+    ///
+    /// Not part of it: a [`timeout`](Self::timeout) or an abort comes when it comes; a limit on
+    /// memory, output or logs is an input like any other; the worker may be refused memory by the
+    /// system; and machine code for another CPU may overflow its stack at another depth.
+    ///
+    /// ```no_run
+    /// # fn main() -> anyhow::Result<()> {
+    /// use wasmpool::{CommandInput, ModuleOptions, Pool, TaskOptions};
+    /// # wasmpool::init();
+    /// let pool = Pool::new()?;
+    /// let options = ModuleOptions::new().deterministic(true);
+    /// let judge = pool.load_file_with("judge.wasm", options)?.command()?;
+    /// let input = CommandInput::new().stdin("1 2 3");
+    /// let once = pool.submit_with(&judge, &input, TaskOptions::new().deterministic(42))?;
+    /// let again = pool.submit_with(&judge, &input, TaskOptions::new().deterministic(42))?;
+    /// assert_eq!(once.result()?, again.result()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn deterministic(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Bytes of log records, and of lines that a task (not a command) writes to stdout and
+    /// stderr. Default 256 KiB.
+    pub fn log_bytes_max(mut self, bytes: usize) -> Self {
+        self.log_bytes_max = Some(bytes);
+        self
+    }
+
+    /// What becomes of a task that logs more. Default: the rest is dropped and counted.
+    pub fn log_overflow(mut self, policy: LogOverflow) -> Self {
+        self.log_overflow = Some(policy);
+        self
+    }
+
+    /// A name of the caller's choice that appears in errors, logs and reports.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Which pending task goes first: the one with the higher number, and of equals the one that
+    /// was submitted first. Default 0. A steady stream of high ones keeps low ones waiting.
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// When the task is run again. Default: never.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+
+    /// The trust domain that the task belongs to, by a name of the caller's choice: a tenant, or
+    /// whoever wrote the module. A worker belongs to the domain of the first task that it is handed,
+    /// for as long as it lives, and is handed tasks of that domain only: so machine code of one domain
+    /// is never loaded into a process that has run, or will run, that of another. Tasks without a
+    /// domain are one of their own. Default: none.
+    ///
+    /// Each domain at work needs a worker at least. Where there are more of them than workers, the
+    /// queue's order says which is next, across domains, and a worker of another one leaves for it
+    /// ([`LeaveReason::Domain`](crate::LeaveReason::Domain)): an idle one at once, a busy one when its
+    /// task ends. That costs the start of a process, some milliseconds of a CPU, each time. So that
+    /// domains that take turns do not pay it for every task, a worker may go on with tasks of its own
+    /// domain before older ones of another, of the same priority, but overtakes none of them for
+    /// longer than 25 ms ([`OVERTAKEN_MAX`](crate::limits::OVERTAKEN_MAX)).
+    ///
+    /// What is shared all the same: the host process, the cache of compiled modules, and, of a module
+    /// that several domains use, the pages of its machine code, which are mapped for reading only; so are
+    /// those of a [shared input](Self::shared) that is given to tasks of several domains.
+    ///
+    /// ```
+    /// let options = wasmpool::TaskOptions::new().domain("tenant 17");
+    /// ```
+    pub fn domain(mut self, name: impl Into<String>) -> Self {
+        self.domain = Some(name.into().into());
+        self
+    }
+
+    /// What the task shares with those before it on its worker. Default: [`Isolation::Instance`].
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = Some(isolation);
+        self
+    }
+
+    /// Tasks that one instance serves, at most, under [`Isolation::Reuse`]; 0 counts as 1. Default
+    /// 10,000.
+    pub fn instance_tasks_max(mut self, tasks: u32) -> Self {
+        self.instance_tasks_max = Some(tasks);
+        self
+    }
+
+    /// Gives the task a [shared input](crate::Pool::share); with several calls several, numbered in
+    /// their order, from 0. At most 16
+    /// ([`SHARES_PER_TASK_MAX`](crate::limits::SHARES_PER_TASK_MAX)). A worker is sent each with the first
+    /// task that has it, and no worker of another [domain](Self::domain) is.
+    pub fn shared(mut self, shared: &Shared) -> Self {
+        let before = self.shared.as_deref().unwrap_or_default();
+        self.shared = Some(before.iter().chain([shared]).cloned().collect());
+        self
+    }
+
+    /// `self` where it says something, `defaults` elsewhere.
+    pub(crate) fn or(self, defaults: &TaskOptions) -> TaskOptions {
+        TaskOptions {
+            timeout: self.timeout.or(defaults.timeout),
+            cpu_time: self.cpu_time.or(defaults.cpu_time),
+            memory_bytes_max: self.memory_bytes_max.or(defaults.memory_bytes_max),
+            output_bytes_max: self.output_bytes_max.or(defaults.output_bytes_max),
+            fuel: self.fuel.or(defaults.fuel),
+            clock_resolution: self.clock_resolution.or(defaults.clock_resolution),
+            seed: self.seed.or(defaults.seed),
+            log_bytes_max: self.log_bytes_max.or(defaults.log_bytes_max),
+            log_overflow: self.log_overflow.or(defaults.log_overflow),
+            label: self.label.or_else(|| defaults.label.clone()),
+            priority: self.priority.or(defaults.priority),
+            retry: self.retry.or(defaults.retry),
+            domain: self.domain.or_else(|| defaults.domain.clone()),
+            isolation: self.isolation.or(defaults.isolation),
+            instance_tasks_max: self.instance_tasks_max.or(defaults.instance_tasks_max),
+            // A pool's defaults were made before it could share anything.
+            shared: self.shared,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> TaskLimits {
+        TaskLimits {
+            memory_bytes_max: self.memory_bytes_max.unwrap_or(limits::MEMORY_BYTES_MAX) as u64,
+            // A command answers with two outputs, and a frame has a limit of its own.
+            output_bytes_max: (self.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64)
+                .min(limits::FRAME_PAYLOAD_BYTES_MAX / 2),
+            fuel: self.fuel,
+            clock_resolution: self.clock_resolution.unwrap_or(limits::CLOCK_RESOLUTION),
+            seed: self.seed,
+            log_bytes_max: self.log_bytes_max.unwrap_or(limits::LOG_BYTES_PER_TASK_MAX) as u64,
+            log_overflow: self.log_overflow.unwrap_or_default(),
+            instance_tasks_max: match (self.isolation.unwrap_or_default(), self.seed) {
+                (Isolation::Reuse, None) => {
+                    self.instance_tasks_max.unwrap_or(limits::INSTANCE_TASKS_MAX).max(1)
+                }
+                _ => 1,
+            },
+        }
+    }
+}
