@@ -20,7 +20,6 @@ use rustix::net::RecvFlags;
 use crate::description::{CodeKind, MemoryKind, WantedEntry};
 use crate::engine::error::engine_error;
 use crate::engine::{Provided, settings};
-use crate::error::ModuleError;
 use crate::limits::MODULE_BYTES_MAX;
 use crate::limits::compile::CompileLimits;
 use crate::refused::{calling, writing};
@@ -28,7 +27,7 @@ use crate::sandbox::{self, LockedDown, Profile};
 use crate::walls::SandboxRequest;
 use crate::wire::control::ControlSocket;
 use crate::wire::fingerprint;
-use crate::wire::message::{CompileReply, CompileRequest, CompileWork};
+use crate::wire::message::{CompileRefusal, CompileReply, CompileRequest, CompileWork};
 use outline::Outline;
 
 /// The compiler process, from its first line to its exit code. `provided` tells what a worker gives to modules.
@@ -57,7 +56,7 @@ fn serve(provided: ProvidedBy) -> io::Result<()> {
         return Err(io::Error::other("the host sent too few files"));
     };
     let refused = |error: io::Error| {
-        let reply: CompileReply = Err(ModuleError::Compiler { message: error.to_string() });
+        let reply: CompileReply = Err(CompileRefusal::Compiler { message: error.to_string() });
         socket.send(&reply, &[])
     };
     // Engines look around in /proc while they are made: both, since the module is not looked at yet.
@@ -137,20 +136,20 @@ struct Source<'a> {
 }
 
 /// Returns the bytes of the file that describes the module's outline.
-fn outline(_: &LockedDown, engines: &Engines, wasm: &[u8]) -> Result<Vec<u8>, ModuleError> {
+fn outline(_: &LockedDown, engines: &Engines, wasm: &[u8]) -> Result<Vec<u8>, CompileRefusal> {
     diagnose::shape(wasm)?;
     let outline = Outline::of(wasm).ok_or_else(no_outline)?;
     let told = describe::outlined(&provided(engines)?, &outline, wasm)?;
-    postcard::to_stdvec(&told).map_err(|error| ModuleError::Compiler { message: error.to_string() })
+    postcard::to_stdvec(&told).map_err(|error| CompileRefusal::Compiler { message: error.to_string() })
 }
 
-fn provided(engines: &Engines) -> Result<Provided, ModuleError> {
-    let refused = |error: wasmtime::Error| ModuleError::Compiler { message: format!("{error:#}") };
+fn provided(engines: &Engines) -> Result<Provided, CompileRefusal> {
+    let refused = |error: wasmtime::Error| CompileRefusal::Compiler { message: format!("{error:#}") };
     (engines.provided)(&engines.pooled).map_err(refused)
 }
 
-fn no_outline() -> ModuleError {
-    ModuleError::Invalid { message: "its imports and exports cannot be read".into() }
+fn no_outline() -> CompileRefusal {
+    CompileRefusal::Invalid { message: "its imports and exports cannot be read".into() }
 }
 
 /// Writes the artifact; returns the bytes of the file that describes it.
@@ -162,7 +161,7 @@ fn compile(
     engines: &Engines,
     &Source { wasm, code, limits, entry }: &Source<'_>,
     artifact_file: File,
-) -> io::Result<Result<Vec<u8>, ModuleError>> {
+) -> io::Result<Result<Vec<u8>, CompileRefusal>> {
     if let Err(error) = diagnose::shape(wasm).and_then(|()| shape::check(wasm, limits)) {
         return Ok(Err(error));
     }
@@ -200,6 +199,6 @@ fn compile(
         });
     Ok(description.and_then(|description| {
         cache::describe_artifact(description, artifact_bytes)
-            .map_err(|error| ModuleError::Compiler { message: error.to_string() })
+            .map_err(|error| CompileRefusal::Compiler { message: error.to_string() })
     }))
 }

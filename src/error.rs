@@ -12,7 +12,6 @@
 
 mod death;
 mod module;
-mod shortage;
 mod task;
 
 use std::io;
@@ -20,8 +19,7 @@ use std::path::PathBuf;
 
 pub use death::{BrokenPool, Death, DeathCause, Phase};
 pub use module::ModuleError;
-pub use shortage::{Scarce, Shortage};
-pub use task::{Frame, TaskError, TaskFailure, TrapCode};
+pub use task::{TaskError, TaskFailure};
 
 use crate::text::{Name, Words};
 

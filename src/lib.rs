@@ -68,6 +68,8 @@ mod files;
 mod policy;
 mod walls;
 mod directory;
+mod shortage;
+mod trap;
 mod probe;
 mod doctor;
 mod observe;
@@ -110,8 +112,8 @@ pub use description::{
 pub use directory::DirAccess;
 pub use doctor::{AttackReport, DoctorReport};
 pub use error::{
-    BrokenPool, BuildError, Death, DeathCause, Frame, ModuleError, Phase, Scarce, ShareError, Shortage,
-    SubmitError, TaskError, TaskFailure, TrapCode,
+    BrokenPool, BuildError, Death, DeathCause, ModuleError, Phase, ShareError, SubmitError, TaskError,
+    TaskFailure,
 };
 pub use future::{
     AsCompleted, AsCompletedTimeout, FutureState, ReturnWhen, TaskFuture, WaitTimeout, Waited, as_completed,
@@ -131,7 +133,9 @@ pub use report::{CommandOutput, PartialOutput, TaskReport};
 pub use roles::init;
 pub use schema::{Schema, SchemaError};
 pub use shared::Shared;
+pub use shortage::{Scarce, Shortage};
 pub use task::{LogOverflow, Refusal, RefusalKind, Refusals, TaskId};
+pub use trap::{Frame, TrapCode};
 pub use walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
 
 /// Bytes that are cheap to clone: inputs and outputs of untyped tasks.

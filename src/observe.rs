@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Death, Shortage};
+use crate::error::Death;
 use crate::report::TaskReport;
+use crate::shortage::Shortage;
 use crate::task::TaskId;
 use crate::walls::SandboxReport;
 

@@ -33,6 +33,8 @@ mod source {
     pub(crate) mod policy;
     pub(crate) mod walls;
     pub(crate) mod directory;
+    pub(crate) mod shortage;
+    pub(crate) mod trap;
     pub(crate) mod probe;
     pub(crate) mod observe;
     pub(crate) mod octets;
@@ -147,5 +149,5 @@ mod source {
 use source::{
     account, command, compile, description, directory, dispatch, error, ewma, files, foreign, fork, future,
     guest, held, host, id_map, imports, kernel, limits, module, observe, octets, options, policy, probe,
-    refused, report, samples, sandbox, schema, shared, stdin, sync, task, text, walls, wire,
+    refused, report, samples, sandbox, schema, shared, shortage, stdin, sync, task, text, trap, walls, wire,
 };

@@ -8,12 +8,12 @@ use crate::description::{
     TaskDescription, WantedEntry,
 };
 use crate::engine::Provided;
-use crate::error::ModuleError;
 use crate::guest::section;
 use crate::imports::WASI_MODULE;
 use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use crate::schema::Schema;
 use crate::text::truncated;
+use crate::wire::message::CompileRefusal;
 
 /// The module name of WASI's preview 0 imports, which older tool-chains emit.
 const OLD_WASI_MODULE: &str = "wasi_unstable";
@@ -25,17 +25,17 @@ const SECTION: &str = "wasmpool.tasks";
 /// Checks from its outline that a module can be loaded and has the wanted task or command.
 ///
 /// # Errors
-/// [`ModuleError::UnknownImports`], [`ModuleError::Abi`], [`ModuleError::UnknownTask`],
-/// [`ModuleError::NotACommand`].
+/// [`CompileRefusal::UnknownImports`], [`CompileRefusal::Abi`], [`CompileRefusal::UnknownTask`],
+/// [`CompileRefusal::NotACommand`].
 pub(super) fn loadable(
     provided: &Provided,
     outline: &Outline,
     wasm: &[u8],
     entry: Option<&WantedEntry>,
-) -> Result<(), ModuleError> {
+) -> Result<(), CompileRefusal> {
     let unknown = unknown_imports(provided, outline);
     if !unknown.is_empty() {
-        return Err(ModuleError::UnknownImports { imports: shortened(unknown) });
+        return Err(CompileRefusal::UnknownImports { imports: shortened(unknown) });
     }
     let tasks = match kind(outline) {
         ModuleKind::Tasks => tasks(outline, wasm)?,
@@ -50,10 +50,10 @@ pub(super) fn loadable(
     let known = tasks.iter().map(|task| task.name.clone()).collect::<Vec<_>>();
     match (kind(outline), task) {
         (ModuleKind::Library | ModuleKind::Tasks, None) if known.is_empty() => {
-            Err(ModuleError::NotACommand { module, known })
+            Err(CompileRefusal::NotACommand { module, known })
         }
         (ModuleKind::Library | ModuleKind::Tasks, Some(name)) if !known.contains(name) => {
-            Err(ModuleError::UnknownTask { module, name: name.clone(), known })
+            Err(CompileRefusal::UnknownTask { module, name: name.clone(), known })
         }
         _ => Ok(()),
     }
@@ -74,7 +74,7 @@ pub(super) fn describe(
     artifact_bytes: u64,
     code: CodeKind,
     memory_kind: MemoryKind,
-) -> Result<ModuleDescription, ModuleError> {
+) -> Result<ModuleDescription, CompileRefusal> {
     let kind = kind(outline);
     let tasks = if kind == ModuleKind::Tasks { tasks(outline, wasm)? } else { Vec::new() };
     let has_function = |name: &str| outline.function(name).is_some();
@@ -102,7 +102,7 @@ pub(super) fn outlined(
     provided: &Provided,
     outline: &Outline,
     wasm: &[u8],
-) -> Result<ModuleOutline, ModuleError> {
+) -> Result<ModuleOutline, CompileRefusal> {
     let kind = kind(outline);
     let is_tasks = kind == ModuleKind::Tasks;
     Ok(ModuleOutline {
@@ -169,15 +169,20 @@ fn show_provided(ty: &wasmtime::FuncType) -> String {
 /// Checks the type of an export, if it exists.
 ///
 /// # Errors
-/// [`ModuleError::Abi`] if it has another type.
-fn keeps(outline: &Outline, name: &str, params: &[ValType], results: &[ValType]) -> Result<(), ModuleError> {
+/// [`CompileRefusal::Abi`] if it has another type.
+fn keeps(
+    outline: &Outline,
+    name: &str,
+    params: &[ValType],
+    results: &[ValType],
+) -> Result<(), CompileRefusal> {
     match outline.export(name) {
         Some(Item::Func(ty)) if outline::is(ty, params, results) => Ok(()),
         None => Ok(()),
         Some(item) => {
             let wanted = outline::show(&FuncType::new(params.iter().copied(), results.iter().copied()));
             let message = format!("its export `{name}` is {}, and must be {wanted}", item.show());
-            Err(ModuleError::Abi { message })
+            Err(CompileRefusal::Abi { message })
         }
     }
 }
@@ -195,8 +200,8 @@ fn shortened(mut imports: Vec<String>) -> Vec<String> {
 }
 
 /// Reads the tasks from the custom section; without one, every export of a task's type is a raw task.
-fn tasks(outline: &Outline, wasm: &[u8]) -> Result<Vec<TaskDescription>, ModuleError> {
-    let abi = |message: String| ModuleError::Abi { message };
+fn tasks(outline: &Outline, wasm: &[u8]) -> Result<Vec<TaskDescription>, CompileRefusal> {
+    let abi = |message: String| CompileRefusal::Abi { message };
     let memory = matches!(outline.export("memory"), Some(Item::Memory(memory)) if !memory.memory64);
     if !memory {
         return Err(abi("it exports the marker, but no 32-bit `memory`".into()));

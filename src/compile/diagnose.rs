@@ -2,10 +2,10 @@
 
 use wasmparser::{Validator, WasmFeatures};
 
-use crate::error::ModuleError;
 use crate::limits::GUEST_TEXT_BYTES_MAX;
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::text::truncated;
+use crate::wire::message::CompileRefusal;
 
 /// These proposals are known to wasmtime 48 and not offered by this pool.
 const NOT_OFFERED: [(WasmFeatures, &str); 9] = [
@@ -21,12 +21,12 @@ const NOT_OFFERED: [(WasmFeatures, &str); 9] = [
 ];
 
 /// Refuses what is not a core module before the compiler sees it.
-pub(super) fn shape(wasm: &[u8]) -> Result<(), ModuleError> {
-    let invalid = |message: &str| Err(ModuleError::Invalid { message: message.into() });
+pub(super) fn shape(wasm: &[u8]) -> Result<(), CompileRefusal> {
+    let invalid = |message: &str| Err(CompileRefusal::Invalid { message: message.into() });
     match wasm {
         [] => invalid("the file is empty"),
         [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(()),
-        [b'\0', b'a', b's', b'm', _, 0, 1, 0, ..] => Err(ModuleError::Unsupported {
+        [b'\0', b'a', b's', b'm', _, 0, 1, 0, ..] => Err(CompileRefusal::Unsupported {
             feature: "the component model".into(),
             message: "it is a component, not a core module".into(),
         }),
@@ -40,7 +40,7 @@ pub(super) fn shape(wasm: &[u8]) -> Result<(), ModuleError> {
 }
 
 /// Why the engine would not compile it.
-pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimits) -> ModuleError {
+pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimits) -> CompileRefusal {
     if let Some(error) = out_of_memory(error, limits) {
         return error;
     }
@@ -48,11 +48,14 @@ pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimi
     let validates = |features| Validator::new_with_features(features).validate_all(wasm).is_ok();
     let offered = NOT_OFFERED.iter().fold(WasmFeatures::all(), |all, (feature, _)| all - *feature);
     if !validates(WasmFeatures::all()) {
-        return ModuleError::Invalid { message };
+        return CompileRefusal::Invalid { message };
     }
     if validates(offered) {
         // A limit of the compiler's, or something that only the validator knows.
-        return ModuleError::Unsupported { feature: "more than the compiler can translate".into(), message };
+        return CompileRefusal::Unsupported {
+            feature: "more than the compiler can translate".into(),
+            message,
+        };
     }
     let needed: Vec<_> = NOT_OFFERED
         .iter()
@@ -60,12 +63,12 @@ pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimi
         .map(|(_, name)| *name)
         .collect();
     let feature = if needed.is_empty() { "a newer proposal".into() } else { needed.join(" and ") };
-    ModuleError::Unsupported { feature, message }
+    CompileRefusal::Unsupported { feature, message }
 }
 
 /// It compiles, but no instance of it fits the worker's pool.
-pub(super) fn too_large_for_the_pool(error: &wasmtime::Error, limits: &CompileLimits) -> ModuleError {
-    out_of_memory(error, limits).unwrap_or_else(|| ModuleError::Unsupported {
+pub(super) fn too_large_for_the_pool(error: &wasmtime::Error, limits: &CompileLimits) -> CompileRefusal {
+    out_of_memory(error, limits).unwrap_or_else(|| CompileRefusal::Unsupported {
         feature: "more than a worker has room for".into(),
         message: format!("{error:#}"),
     })
@@ -73,18 +76,17 @@ pub(super) fn too_large_for_the_pool(error: &wasmtime::Error, limits: &CompileLi
 
 /// A failed allocation ends the process in most cases, and is an error in some. Only the host knows how much
 /// memory there was.
-fn out_of_memory(error: &wasmtime::Error, limits: &CompileLimits) -> Option<ModuleError> {
+fn out_of_memory(error: &wasmtime::Error, limits: &CompileLimits) -> Option<CompileRefusal> {
     let refused = |cause: &(dyn std::error::Error + 'static)| {
         let io = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
         let errno = cause.downcast_ref::<rustix::io::Errno>().map(|errno| errno.raw_os_error());
         cause.is::<wasmtime::OutOfMemory>() || io.or(errno) == Some(rustix::io::Errno::NOMEM.raw_os_error())
     };
-    error.chain().any(refused).then(|| ModuleError::CompileLimit {
+    error.chain().any(refused).then(|| CompileRefusal::CompileLimit {
         kind: CompileLimit::Memory,
         limit: limits.get(CompileLimit::Memory),
         seen: 0,
         function: None,
         offset: None,
-        quarantined: false,
     })
 }

@@ -9,25 +9,25 @@ use wasmparser::{
     TypeRef,
 };
 
-use crate::error::ModuleError;
 use crate::limits::GUEST_TEXT_BYTES_MAX;
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::text::truncated;
+use crate::wire::message::CompileRefusal;
 
 /// # Errors
-/// [`ModuleError::CompileLimit`] with the place, [`ModuleError::Invalid`] for what cannot be decoded.
-pub(super) fn check(wasm: &[u8], limits: &CompileLimits) -> Result<(), ModuleError> {
+/// [`CompileRefusal::CompileLimit`] with the place, [`CompileRefusal::Invalid`] for what cannot be decoded.
+pub(super) fn check(wasm: &[u8], limits: &CompileLimits) -> Result<(), CompileRefusal> {
     Shape::new(limits).module(wasm).map_err(|stop| match stop {
         Stop::Limit(error) => *error,
         Stop::Malformed(error) => {
-            ModuleError::Invalid { message: truncated(&error.to_string(), GUEST_TEXT_BYTES_MAX / 2) }
+            CompileRefusal::Invalid { message: truncated(&error.to_string(), GUEST_TEXT_BYTES_MAX / 2) }
         }
     })
 }
 
 /// Why the pass ended early.
 enum Stop {
-    Limit(Box<ModuleError>),
+    Limit(Box<CompileRefusal>),
     Malformed(BinaryReaderError),
 }
 
@@ -226,14 +226,7 @@ impl<'a> Shape<'a> {
             return Ok(());
         }
         let offset = (kind != CompileLimit::WasmBytes).then_some(at as u64);
-        Err(Stop::Limit(Box::new(ModuleError::CompileLimit {
-            kind,
-            limit,
-            seen,
-            function,
-            offset,
-            quarantined: false,
-        })))
+        Err(Stop::Limit(Box::new(CompileRefusal::CompileLimit { kind, limit, seen, function, offset })))
     }
 }
 

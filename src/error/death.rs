@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::shortage::Shortage;
 use crate::task::TaskId;
 use crate::text::Words;
 
@@ -156,6 +157,17 @@ pub struct Death {
 impl Death {
     pub(crate) fn new(pid: u32, cause: DeathCause, phase: Phase, stderr_tail: String) -> Self {
         Death { pid, cause, phase, stderr_tail, last_logs: Vec::new() }
+    }
+
+    /// Finds the shortage that kept a child from getting ready, if there was one.
+    pub(crate) fn shortage(&self) -> Option<Shortage> {
+        match self.cause {
+            // A later word of the child's for itself is not believed.
+            DeathCause::Exited(code) if self.phase == Phase::Start => {
+                Shortage::of_exit_code(code, &self.stderr_tail)
+            }
+            _ => None,
+        }
     }
 
     /// Returns a copy for tasks of another domain, without anything that the worker or its tasks have said.

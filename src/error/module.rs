@@ -3,15 +3,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{Death, Shortage};
+use super::Death;
 use crate::imports::{HOST_MODULE, HostFunction};
 use crate::limits::compile::CompileLimit;
+use crate::shortage::Shortage;
 use crate::text::{Name, Words};
+use crate::wire::message::CompileRefusal;
 
 /// Why a module cannot be used.
-#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
+#[derive(Debug, Clone, thiserror::Error, Serialize)]
 #[non_exhaustive]
 pub enum ModuleError {
     /// The file cannot be read.
@@ -246,6 +248,25 @@ fn over(
 
 fn again(quarantined: bool) -> &'static str {
     if quarantined { "; this was found earlier, and the module is in quarantine" } else { "" }
+}
+
+impl From<CompileRefusal> for ModuleError {
+    fn from(refusal: CompileRefusal) -> ModuleError {
+        match refusal {
+            CompileRefusal::Invalid { message } => ModuleError::Invalid { message },
+            CompileRefusal::Unsupported { feature, message } => ModuleError::Unsupported { feature, message },
+            CompileRefusal::UnknownImports { imports } => ModuleError::UnknownImports { imports },
+            CompileRefusal::Abi { message } => ModuleError::Abi { message },
+            CompileRefusal::CompileLimit { kind, limit, seen, function, offset } => {
+                ModuleError::CompileLimit { kind, limit, seen, function, offset, quarantined: false }
+            }
+            CompileRefusal::Compiler { message } => ModuleError::Compiler { message },
+            CompileRefusal::UnknownTask { module, name, known } => {
+                ModuleError::UnknownTask { module, name, known }
+            }
+            CompileRefusal::NotACommand { module, known } => ModuleError::NotACommand { module, known },
+        }
+    }
 }
 
 impl ModuleError {

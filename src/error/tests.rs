@@ -9,8 +9,11 @@ use crate::limits::compile::CompileLimit;
 use crate::pool::MapError;
 use crate::report::{CommandOutput, TaskReport};
 use crate::schema::SchemaError;
+use crate::shortage::{Scarce, Shortage};
 use crate::task::TaskId;
 use crate::text::is_harmless;
+use crate::trap::{Frame, TrapCode};
+use crate::wire::message::CompileRefusal;
 
 /// This text sets a terminal's title, reverses the reading order, hides text, and begins a line of its own.
 const HOSTILE: &str =
@@ -374,4 +377,46 @@ fn a_failure_tells_all_of_its_error_itself() {
 fn an_unknown_import_is_told_with_the_functions_that_there_are() {
     let message = ModuleError::UnknownImports { imports: vec!["env.a: () -> ()".into()] }.to_string();
     assert!(message.ends_with("wasmpool (log, panic, shared_len, shared_read)"), "{message}");
+}
+
+#[test]
+fn a_child_met_a_shortage_only_if_it_ended_before_it_was_ready() {
+    let code = Shortage::exit_code(&rustix::io::Errno::MFILE.into()).expect("a code");
+    let death = |cause, phase| Death::new(7, cause, phase, "its words".into());
+    let met = death(DeathCause::Exited(code), Phase::Start).shortage().expect("a shortage");
+    assert_eq!((met.of, met.message.as_str()), (Scarce::Descriptors, "its words"));
+    assert_eq!(
+        death(DeathCause::Exited(code), Phase::Running).shortage(),
+        None,
+        "a worker's word for itself"
+    );
+    assert_eq!(death(DeathCause::Exited(1), Phase::Start).shortage(), None);
+    assert_eq!(death(DeathCause::Signaled(9), Phase::Start).shortage(), None);
+}
+
+#[test]
+fn what_a_compiler_refuses_is_the_error_of_that_name_and_not_in_quarantine() {
+    let text = || "it says so".to_string();
+    let refusals = [
+        CompileRefusal::Invalid { message: text() },
+        CompileRefusal::Unsupported { feature: text(), message: text() },
+        CompileRefusal::UnknownImports { imports: vec![text()] },
+        CompileRefusal::Abi { message: text() },
+        CompileRefusal::CompileLimit {
+            kind: CompileLimit::Memory,
+            limit: 1,
+            seen: 2,
+            function: Some(3),
+            offset: Some(4),
+        },
+        CompileRefusal::Compiler { message: text() },
+        CompileRefusal::UnknownTask { module: text(), name: text(), known: vec![text()] },
+        CompileRefusal::NotACommand { module: text(), known: vec![text()] },
+    ];
+    for refusal in refusals {
+        let said = format!("{refusal:?}");
+        let error = ModuleError::from(refusal);
+        let shown = format!("{error:?}").replace(", quarantined: false", "");
+        assert_eq!(shown, said);
+    }
 }

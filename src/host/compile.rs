@@ -21,15 +21,16 @@ use super::supervise::Job;
 use super::usage::{self, Usage};
 use crate::compile::cache::{Compiled, DESCRIPTION_BYTES_MAX, Stamp};
 use crate::description::{CodeKind, ModuleOutline, WantedEntry};
-use crate::error::{Death, DeathCause, ModuleError, Phase, Shortage};
+use crate::error::{Death, DeathCause, ModuleError, Phase};
 use crate::files::{HostFiles, Waiting};
 use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::limits::{
     ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX, NO_COMPILER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX,
 };
 use crate::refused::{calling, errno};
+use crate::shortage::Shortage;
 use crate::wire::control::{self, ControlSocket};
-use crate::wire::message::{CompileReply, CompileRequest, CompileWork};
+use crate::wire::message::{CompileRefusal, CompileReply, CompileRequest, CompileWork};
 use crate::wire::{fingerprint, memfd};
 
 /// A failed allocation says this on stderr before it aborts; the number of bytes stands between.
@@ -321,10 +322,10 @@ fn judge(
     match (ended, reply, &death.cause) {
         (Some(Ended::Closed), ..) => Err(closed()),
         (Some(Ended::Over(kind)), ..) => Err(over_time(limits, kind, usage)),
-        (None, Some(Err(ModuleError::CompileLimit { kind: CompileLimit::Memory, .. })), _) => {
+        (None, Some(Err(CompileRefusal::CompileLimit { kind: CompileLimit::Memory, .. })), _) => {
             Err(over_memory(limits, usage, 0))
         }
-        (None, Some(Err(error)), _) => Err(error),
+        (None, Some(Err(refusal)), _) => Err(refusal.into()),
         (None, Some(Ok(())), DeathCause::Exited(0) | DeathCause::Unknown) => Ok(()),
         (None, ..) => Err(of_death(limits, death, usage)),
     }

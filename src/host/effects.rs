@@ -8,9 +8,10 @@ use super::link::Link;
 use super::request::Call;
 use super::supervise::Job;
 use crate::dispatch::KillReason;
-use crate::error::{DeathCause, Shortage};
+use crate::error::DeathCause;
 use crate::foreign::guarded;
 use crate::future::Cell;
+use crate::shortage::Shortage;
 use crate::text::Name;
 
 pub(super) enum Effect {

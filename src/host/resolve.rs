@@ -5,15 +5,17 @@ use std::time::Duration;
 use super::core::{Answered, Record, State, unknown_death};
 use super::domains::Breakage;
 use crate::dispatch::{KillReason, Now, Resolution, RetireReason};
-use crate::error::{BrokenPool, Frame, Phase, Scarce, Shortage, TaskError};
+use crate::error::{BrokenPool, Phase, TaskError};
 use crate::future::Failed;
 use crate::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX, TABLE_ELEMENTS_MAX};
 use crate::module::Answer;
 use crate::observe::{Ended, LeaveReason, TaskOutcome};
 use crate::octets::Octets;
 use crate::report::{CommandOutput, PartialOutput, TaskReport};
+use crate::shortage::{Scarce, Shortage};
 use crate::task::{TaskId, TaskLimits};
 use crate::text::quoted;
+use crate::trap::Frame;
 use crate::wire::message::{Cost, Entry, Verdict};
 
 pub(super) fn result(

@@ -15,7 +15,7 @@ use super::{Handle, Pool};
 use crate::compile::cache::Cache;
 use crate::directory::{DirAccess, GuestDir, most};
 use crate::dispatch::{Event, Recycling};
-use crate::error::{BuildError, Shortage};
+use crate::error::BuildError;
 use crate::files::{HostFiles, OpenError};
 use crate::fork::OfProcess;
 use crate::future::Queues;
@@ -35,6 +35,7 @@ use crate::refused::calling;
 use crate::role::{self, Role};
 use crate::sandbox::{pagemap, syscalls};
 use crate::shared::Shares;
+use crate::shortage::Shortage;
 use crate::walls::{SandboxLayer, SandboxPolicy, SandboxRequest};
 use crate::wire::message::EventLevels;
 

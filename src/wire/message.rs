@@ -14,10 +14,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::description::{CodeKind, WantedEntry};
 use crate::directory::GuestDir;
-use crate::error::{Frame, ModuleError, TrapCode};
+use crate::limits::compile::CompileLimit;
 use crate::limits::compile::CompileLimits;
 use crate::probe::{AttackOutcome, Probe};
 use crate::task::{Refusals, TaskId, TaskLimits};
+use crate::trap::{Frame, TrapCode};
 use crate::walls::{SandboxReport, SandboxRequest};
 
 /// A module's number within its pool; no number is used twice.
@@ -320,5 +321,19 @@ pub(crate) struct CompileRequest {
     pub(crate) threads: u32,
 }
 
+/// Why the compiler did not compile a module: all that a compiler can say of it, as the variants of the same names of
+/// `ModuleError`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum CompileRefusal {
+    Invalid { message: String },
+    Unsupported { feature: String, message: String },
+    UnknownImports { imports: Vec<String> },
+    Abi { message: String },
+    CompileLimit { kind: CompileLimit, limit: u64, seen: u64, function: Option<u32>, offset: Option<u64> },
+    Compiler { message: String },
+    UnknownTask { module: String, name: String, known: Vec<String> },
+    NotACommand { module: String, known: Vec<String> },
+}
+
 /// Compiler to host; then the compiler exits. Both files are complete if it is `Ok`.
-pub(crate) type CompileReply = Result<(), ModuleError>;
+pub(crate) type CompileReply = Result<(), CompileRefusal>;

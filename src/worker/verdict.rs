@@ -6,10 +6,10 @@ use wasmtime_wasi::I32Exit;
 
 use super::linker::TaskState;
 use super::memories::NO_ROOM;
-use crate::error::{Frame, TrapCode};
 use crate::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX};
 use crate::refused;
 use crate::text::truncated;
+use crate::trap::{Frame, TrapCode};
 use crate::wire::message::Verdict;
 
 /// Bytes of one function's name in a backtrace.

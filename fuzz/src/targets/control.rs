@@ -12,15 +12,15 @@ use super::text::assert_harmless;
 use crate::bounded::within;
 use crate::description::CodeKind;
 use crate::directory::{DirAccess, GuestDir};
-use crate::error::{Death, DeathCause, ModuleError, Phase};
+use crate::error::ModuleError;
 use crate::input::Input;
 use crate::limits::CONTROL_BYTES_MAX;
-use crate::limits::compile::CompileLimits;
+use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
 use crate::wire::control::{self, ControlSocket};
 use crate::wire::message::{
-    Chunk, CompileReply, CompileRequest, CompileWork, EventLevels, FromWorkerControl, ModuleId, Reply,
-    ShareId, ToWorkerControl,
+    Chunk, CompileRefusal, CompileReply, CompileRequest, CompileWork, EventLevels, FromWorkerControl,
+    ModuleId, Reply, ShareId, ToWorkerControl,
 };
 
 /// Most that a message may cost once it is decoded; `frames` says why. Twice, since it is encoded again.
@@ -46,8 +46,8 @@ pub fn run(data: &[u8]) {
         1 => drop(exchange::<ToWorkerControl>(&bytes, descriptors, 2)),
         2 => drop(exchange::<CompileRequest>(&bytes, descriptors, 3)),
         _ => {
-            if let Some(Err(error)) = exchange::<CompileReply>(&bytes, descriptors, 0) {
-                let shown = within(DECODED_BYTES_MAX, || error.to_string());
+            if let Some(Err(refusal)) = exchange::<CompileReply>(&bytes, descriptors, 0) {
+                let shown = within(DECODED_BYTES_MAX, || ModuleError::from(refusal).to_string());
                 assert_harmless(&shown);
                 // Every byte as an escape, each twice at the most, and the words around.
                 assert!(shown.len() < 20 * bytes.len() + 1000);
@@ -164,15 +164,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
         seed
     }
     let text = || "it says \u{1b}[31m".to_string();
-    let cause = DeathCause::SpawnFailed(text());
-    let death = Death::new(7, cause, Phase::Compiling, text());
-    let errors = [
-        ModuleError::Invalid { message: text() },
-        ModuleError::UnknownImports { imports: vec![text(), text()] },
-        ModuleError::CompilerDied { death, quarantined: true },
-        ModuleError::UnknownTask { module: text(), name: text(), known: vec![text()] },
+    let kind = CompileLimit::Memory;
+    let refusals = [
+        CompileRefusal::Invalid { message: text() },
+        CompileRefusal::UnknownImports { imports: vec![text(), text()] },
+        CompileRefusal::CompileLimit { kind, limit: 1, seen: 2, function: None, offset: Some(3) },
+        CompileRefusal::UnknownTask { module: text(), name: text(), known: vec![text()] },
     ];
-    let mut seeds: Vec<_> = errors.into_iter().map(|error| seed(3, 0, &CompileReply::Err(error))).collect();
+    let mut seeds: Vec<_> =
+        refusals.into_iter().map(|refusal| seed(3, 0, &CompileReply::Err(refusal))).collect();
     seeds.extend([
         seed(3, 0, &CompileReply::Ok(())),
         seed(3, 1, &CompileReply::Ok(())),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::frames;
-use crate::error::{Frame, TrapCode};
 use crate::task::{Refusal, RefusalKind, Refusals, TaskId};
+use crate::trap::{Frame, TrapCode};
 use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Question, Verdict};
 
 /// See `frames`.

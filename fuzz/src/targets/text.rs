@@ -3,12 +3,13 @@
 use bytes::Bytes;
 
 use crate::bounded::within;
-use crate::error::{Death, DeathCause, ModuleError, Phase, SubmitError, TaskError, TrapCode};
+use crate::error::{Death, DeathCause, ModuleError, Phase, SubmitError, TaskError};
 use crate::input::Input;
 use crate::limits::SCHEMA_NAME_BYTES_MAX;
 use crate::report::CommandOutput;
 use crate::schema::{Schema, SchemaError};
 use crate::text::{Escaped, is_blank, truncated};
+use crate::trap::TrapCode;
 
 /// Longer ones say nothing new, and take long.
 const TEXT_BYTES_MAX: usize = 4096;

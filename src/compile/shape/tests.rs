@@ -3,12 +3,12 @@ use std::time::{Duration, Instant};
 use super::*;
 
 fn encoded(text: &str) -> Vec<u8> {
-    wat::parse_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    wat::parse_str(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
 }
 
 fn refusal(wasm: &[u8], limits: &CompileLimits) -> (CompileLimit, u64, u64, Option<u32>, Option<u64>) {
     match check(wasm, limits).expect_err("it must be refused") {
-        ModuleError::CompileLimit { kind, limit, seen, function, offset, quarantined: false } => {
+        CompileRefusal::CompileLimit { kind, limit, seen, function, offset } => {
             (kind, limit, seen, function, offset)
         }
         other => panic!("{other:?}"),
@@ -46,7 +46,7 @@ fn each_bound_holds_at_its_number_and_refuses_one_more() {
         let wasm = encoded(&text);
         let limits = CompileLimits::trusted().with(kind, count);
         if let Err(error) = check(&wasm, &limits) {
-            panic!("{text}: {error}");
+            panic!("{text}: {error:?}");
         }
         let (named, limit, seen, function, offset) = refusal(&wasm, &limits.with(kind, count - 1));
         assert_eq!((named, limit, function), (kind, count - 1, in_function.then_some(0)), "{text}");
@@ -116,7 +116,7 @@ fn all_that_is_prebuilt_is_far_from_every_default() {
         if path.extension().is_some_and(|extension| extension == "wasm") {
             modules += 1;
             let checked = check(&std::fs::read(&path).expect("reads"), &quarter);
-            checked.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            checked.unwrap_or_else(|error| panic!("{}: {error:?}", path.display()));
         }
     }
     assert!(modules > 10);

@@ -7,7 +7,6 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
-use super::{Death, DeathCause, Phase};
 use crate::refused::errno;
 use crate::refused::near::{self, Near};
 use crate::text::Words;
@@ -76,12 +75,10 @@ impl Shortage {
         }
     }
 
-    /// Finds the shortage that kept a child from getting ready, if there was one.
-    pub(crate) fn of_death(death: &Death) -> Option<Shortage> {
-        let DeathCause::Exited(code) = death.cause else { return None };
+    /// Finds the shortage that a child has met that exited with this code, if it is one's. `message` is what it said.
+    pub(crate) fn of_exit_code(code: i32, message: &str) -> Option<Shortage> {
         let place = usize::try_from(code.checked_sub(EXIT_CODES)?).ok()?;
-        let of = SCARCE.get(place).filter(|_| death.phase == Phase::Start)?;
-        Some(Shortage::new(*of, death.stderr_tail.trim().to_string()))
+        Some(Shortage::new(*SCARCE.get(place)?, message.trim().to_string()))
     }
 
     /// Returns the exit code for a child that met this error before it was ready.
@@ -163,17 +160,14 @@ mod tests {
             assert_eq!(shortage.of, of);
             assert!(shortage.to_string().contains(advice), "{shortage}");
             let code = Shortage::exit_code(&error).expect("a code");
-            let death = |phase| Death::new(7, DeathCause::Exited(code), phase, "its words".into());
-            let of_death = Shortage::of_death(&death(Phase::Start)).expect("a shortage");
-            assert_eq!((of_death.of, of_death.message.as_str()), (of, "its words"));
-            assert_eq!(Shortage::of_death(&death(Phase::Running)), None, "a worker's word for itself");
+            let of_child = Shortage::of_exit_code(code, "its words\n").expect("a shortage");
+            assert_eq!((of_child.of, of_child.message.as_str()), (of, "its words"));
         }
         for errno in [Errno::NOENT, Errno::ACCESS, Errno::PERM, Errno::NOEXEC] {
             assert_eq!(Shortage::of(&errno.into()), None);
         }
-        for code in [0, 1, 101, 210, 215] {
-            let death = Death::new(7, DeathCause::Exited(code), Phase::Start, String::new());
-            assert_eq!(Shortage::of_death(&death), None);
+        for code in [i32::MIN, -1, 0, 1, 101, 210, 215, i32::MAX] {
+            assert_eq!(Shortage::of_exit_code(code, ""), None);
         }
     }
 }
