@@ -3,7 +3,6 @@
 //! The only place, with `worker`, that knows wasmtime. It runs in a process of its own, so
 //! that a module that makes the compiler explode takes nothing else along.
 
-pub(crate) mod cache;
 mod choice;
 mod confine;
 mod describe;
@@ -17,6 +16,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::RecvFlags;
 
+use crate::artifact;
 use crate::description::{CodeKind, MemoryKind, WantedEntry};
 use crate::engine::error::engine_error;
 use crate::engine::{Provided, settings};
@@ -198,7 +198,7 @@ fn compile(
             describe::describe(&outline, wasm, artifact_bytes, code, memory_kind)
         });
     Ok(description.and_then(|description| {
-        cache::describe_artifact(description, artifact_bytes)
+        artifact::encode(description, artifact_bytes)
             .map_err(|error| CompileRefusal::Compiler { message: error.to_string() })
     }))
 }

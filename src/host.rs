@@ -10,6 +10,7 @@
 
 pub(crate) mod asks;
 pub(crate) mod batch;
+pub(crate) mod cache;
 pub(crate) mod cgroup;
 pub(crate) mod compile;
 pub(crate) mod core;

@@ -76,6 +76,7 @@ mod observe;
 mod octets;
 mod error;
 mod schema;
+mod artifact;
 mod guest;
 mod description;
 mod module;

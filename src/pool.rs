@@ -25,12 +25,12 @@ pub use map::{Map, MapError, UnorderedMap};
 pub use submit::SubmitAsync;
 
 use self::load::Loads;
-use crate::compile::cache::Cache;
 use crate::dispatch::Event;
 use crate::error::{BrokenPool, BuildError};
 #[cfg(feature = "cli")]
 use crate::files::HostFiles;
 use crate::fork::OfProcess;
+use crate::host::cache::Cache;
 use crate::host::compile::Turns;
 use crate::host::core::Core;
 use crate::host::is_io_thread;

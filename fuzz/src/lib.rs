@@ -65,6 +65,7 @@ mod source {
     pub(crate) mod host {
         pub(crate) mod asks;
         mod batch;
+        pub(crate) mod cache;
         pub(crate) mod cgroup;
         pub(crate) mod core;
         mod cpu;
@@ -132,22 +133,13 @@ mod source {
         use crate::refused::calling as doing;
     }
 
-    pub(crate) mod compile {
-        pub(crate) mod cache;
-
-        use crate::description::ModuleDescription;
-
-        pub(crate) fn describe_artifact(description: ModuleDescription, artifact: &[u8]) -> Vec<u8> {
-            cache::describe_artifact(description, artifact.len() as u64).expect("encodes")
-        }
-    }
-
+    pub(crate) mod artifact;
     pub(crate) mod guest;
 }
 
 // The names by which the sources know each other.
 use source::{
-    account, command, compile, description, directory, dispatch, error, ewma, files, foreign, fork, future,
+    account, artifact, command, description, directory, dispatch, error, ewma, files, foreign, fork, future,
     guest, held, host, id_map, imports, kernel, limits, module, observe, octets, options, policy, probe,
     refused, report, samples, sandbox, schema, shared, shortage, stdin, sync, task, text, trap, walls, wire,
 };

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
+use super::cache::{Compiled, Stamp};
 use super::core::Core;
 use super::cpu::ProcessClock;
 use super::memory;
@@ -19,7 +20,7 @@ use super::priority::Pace;
 use super::spawn::{self, Child};
 use super::supervise::Job;
 use super::usage::{self, Usage};
-use crate::compile::cache::{Compiled, DESCRIPTION_BYTES_MAX, Stamp};
+use crate::artifact::DESCRIPTION_BYTES_MAX;
 use crate::description::{CodeKind, ModuleOutline, WantedEntry};
 use crate::error::{Death, DeathCause, ModuleError, Phase};
 use crate::files::{HostFiles, Waiting};

@@ -12,13 +12,13 @@ use tracing::level_filters::LevelFilter;
 
 use super::load::Loads;
 use super::{Handle, Pool};
-use crate::compile::cache::Cache;
 use crate::directory::{DirAccess, GuestDir, most};
 use crate::dispatch::{Event, Recycling};
 use crate::error::BuildError;
 use crate::files::{HostFiles, OpenError};
 use crate::fork::OfProcess;
 use crate::future::Queues;
+use crate::host::cache::Cache;
 use crate::host::cgroup::CgroupChoice;
 use crate::host::compile::Turns;
 use crate::host::core::Core;

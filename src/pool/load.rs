@@ -7,10 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::quarantine::{Quarantine, would_meet};
 use super::{Handle, Pool};
-use crate::compile::cache::{Cache, CacheKey, Compiled};
 use crate::description::{CodeKind, ModuleOutline, WantedEntry};
 use crate::error::ModuleError;
 use crate::held::{Held, Life, Place, Places};
+use crate::host::cache::{Cache, CacheKey, Compiled};
 use crate::host::compile::{self, WasmFile};
 use crate::host::memory;
 use crate::limits;

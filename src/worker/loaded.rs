@@ -12,7 +12,7 @@ use wasmtime::{Engine, ExternType, InstancePre, Module, ModuleExport};
 use super::linker::{self, TaskState};
 use super::memories::Memories;
 use super::watcher::Shared;
-use crate::compile::cache;
+use crate::artifact;
 use crate::description::{CodeKind, MemoryKind, ModuleDescription};
 use crate::engine::settings;
 use crate::wire::message::ModuleId;
@@ -106,7 +106,7 @@ impl Modules {
 
     fn load(&self, files: ModuleFiles) -> Result<Loaded, String> {
         let description =
-            cache::read_description(&File::from(files.description)).ok_or("its description is damaged")?;
+            artifact::read(&File::from(files.description)).ok_or("its description is damaged")?.description;
         let kind = (files.code, description.memory_kind);
         let engine = self.engines.get(&kind).ok_or("there is no engine for it")?;
         // SAFETY: the file was written by this build's compiler role (the cache key holds the

@@ -9,11 +9,11 @@ use std::sync::OnceLock;
 
 use rustix::fs::{CWD, FileType, Mode};
 
+use crate::artifact;
 use crate::bounded::within;
-use crate::compile::cache::{Cache, CacheKey, Compiled};
-use crate::compile::describe_artifact;
 use crate::description::{CodeKind, ModuleDescription};
 use crate::files::HostFiles;
+use crate::host::cache::{Cache, CacheKey, Compiled};
 use crate::input::Input;
 use crate::limits::CACHE_BYTES_MAX;
 use crate::module::Digest;
@@ -72,7 +72,10 @@ fn compiled(machine_code: &[u8], variant: u8) -> (File, File) {
         file.write_all(bytes).expect("writes");
         file
     };
-    (file(machine_code), file(&describe_artifact(description(variant), machine_code)))
+    (
+        file(machine_code),
+        file(&artifact::encode(description(variant), machine_code.len() as u64).expect("encodes")),
+    )
 }
 
 fn code(variant: u8) -> CodeKind {
@@ -204,7 +207,7 @@ fn check(place: &Place, stored: &[Stored; KEYS], whole: &[bool; KEYS]) {
         assert!(stored.contains(&entry), "what is found was not stored under this key");
         assert!(!whole || stored.last() == Some(&entry), "an entry that is whole is not found");
         // Workers are handed this description.
-        let described = crate::compile::cache::read_description(&found.description_file);
+        let described = artifact::read(&found.description_file).map(|described| described.description);
         assert_eq!(described, Some(entry.1));
         assert!(rustix::io::fcntl_getfd(found.artifact.as_fd()).is_ok());
     }

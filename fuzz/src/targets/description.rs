@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 
 use super::text::assert_harmless;
+use crate::artifact;
 use crate::bounded::within;
-use crate::compile::cache::{Compiled, read_description};
-use crate::compile::describe_artifact;
 use crate::description::ModuleDescription;
+use crate::host::cache::Compiled;
 use crate::input::Input;
 use crate::limits::{
     SCHEMA_DEPTH_MAX, SCHEMA_NODES_MAX, TASK_DOC_BYTES_MAX, TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX,
@@ -36,7 +36,7 @@ pub fn run(data: &[u8]) {
     assert_bounds(&description);
 
     // A description is read as it was written, and with one bit changed it is nothing.
-    let mut written = describe_artifact(description.clone(), b"machine code");
+    let mut written = artifact::encode(description.clone(), 12).expect("encodes");
     assert_eq!(read(&written).as_ref(), Some(&description));
     let bit = file.len() * 7 % (written.len() * 8);
     written[bit / 8] ^= 1 << (bit % 8);
@@ -53,7 +53,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<ModuleDescription> {
     (&file).seek(SeekFrom::Start(0)).expect("seeks");
     (&file).write_all(bytes).expect("writes");
     let bytes_max = RESERVED_BYTES + DECODED_PER_BYTE * bytes.len();
-    let description = within(bytes_max, || read_description(&file));
+    let description = within(bytes_max, || artifact::read(&file).map(|described| described.description));
     // The host's way in is the same, and asks for the artifact's size besides.
     let described = within(2 * bytes_max, || {
         let clone = || file.try_clone().expect("a descriptor");
@@ -116,7 +116,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     ];
     let mut seeds = Vec::new();
     for description in [of_tasks(Vec::new()), of_tasks(tasks)] {
-        let file = describe_artifact(description, b"machine code");
+        let file = artifact::encode(description, 12).expect("encodes");
         seeds.push([&[1], &file[HASH_BYTES..]].concat());
         seeds.push([&[0], &file[..]].concat());
     }

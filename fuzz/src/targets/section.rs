@@ -5,8 +5,8 @@ use postcard_schema::schema::owned::OwnedNamedType;
 use serde::Serialize;
 
 use super::description::{assert_bounds, read};
+use crate::artifact;
 use crate::bounded::within;
-use crate::compile;
 use crate::guest::section::records;
 use crate::input::Input;
 use crate::limits::{CONTROL_BYTES_MAX, SCHEMA_NODES_MAX, TASKS_PER_MODULE_MAX};
@@ -64,7 +64,7 @@ fn section(bytes: &[u8]) {
     // A task that the compiler accepts can be described, and the host accepts it.
     let description = of_tasks(tasks);
     assert_bounds(&description);
-    let file = compile::describe_artifact(description.clone(), b"machine code");
+    let file = artifact::encode(description.clone(), 12).expect("encodes");
     assert_eq!(read(&file), Some(description));
 }
 

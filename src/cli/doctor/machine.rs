@@ -12,8 +12,8 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::Timespec;
 use serde::Serialize;
 
-use crate::compile::cache::Cache;
 use crate::files::HostFiles;
+use crate::host::cache::Cache;
 use crate::kernel::kernel_text;
 use crate::limits::{
     CACHE_BYTES_MAX, HOST_STACK_BYTES, MEMORY_BYTES_MAX, WASM_STACK_BYTES_MAX, WASM_STACK_BYTES_MIN,

@@ -26,8 +26,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
-use serde::{Deserialize, Serialize};
 
+use crate::artifact::{self, DESCRIPTION_BYTES_MAX};
 use crate::description::{CodeKind, ModuleDescription};
 use crate::files::Folder;
 use crate::kernel::kernel_text;
@@ -38,9 +38,6 @@ use crate::wire::fingerprint;
 use crate::wire::memfd;
 
 pub(crate) use known::Stamp;
-
-/// Most bytes of a module's description.
-pub(crate) const DESCRIPTION_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// An entry begins with this; then comes the hash of all the rest.
 const MAGIC: &[u8; 16] = b"wasmpool entry 3";
@@ -73,54 +70,12 @@ pub(crate) struct Compiled {
     pub(crate) description_file: File,
 }
 
-/// What a description file holds, after the hash of these bytes.
-#[derive(Serialize, Deserialize)]
-struct Body {
-    artifact_bytes: u64,
-    description: ModuleDescription,
-}
-
-/// The bytes of a description file.
-///
-/// # Errors
-/// Only what postcard cannot encode.
-pub(super) fn describe_artifact(
-    description: ModuleDescription,
-    artifact_bytes: u64,
-) -> postcard::Result<Vec<u8>> {
-    let body = postcard::to_stdvec(&Body { artifact_bytes, description })?;
-    let mut file = blake3::hash(&body).as_bytes().to_vec();
-    file.extend(body);
-    Ok(file)
-}
-
-/// Reads a description file, in whichever process.
-pub(crate) fn read_description(file: &File) -> Option<ModuleDescription> {
-    read_body(file).map(|body| body.description)
-}
-
-/// Reads at offsets: several workers share one open file, and with it one position.
-fn read_body(file: &File) -> Option<Body> {
-    let len = file.metadata().ok()?.len();
-    if len > DESCRIPTION_BYTES_MAX {
-        return None;
-    }
-    let mut bytes = vec![0; len as usize];
-    file.read_exact_at(&mut bytes, 0).ok()?;
-    let (hash, body) = bytes.split_first_chunk::<32>()?;
-    if blake3::hash(body) != *hash {
-        return None;
-    }
-    let body: Body = postcard::from_bytes(body).ok()?;
-    body.description.is_well_formed().then_some(body)
-}
-
 impl Compiled {
     /// Reads what the compiler process has just written. Returns `None` if that is malformed.
     pub(crate) fn read(artifact: File, description_file: File, artifact_bytes: u64) -> Option<Compiled> {
-        let body = read_body(&description_file)?;
-        (body.artifact_bytes == artifact_bytes).then_some(Compiled {
-            description: body.description,
+        let described = artifact::read(&description_file)?;
+        (described.artifact_bytes == artifact_bytes).then_some(Compiled {
+            description: described.description,
             artifact,
             description_file,
         })

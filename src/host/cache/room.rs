@@ -156,9 +156,9 @@ mod tests {
 
     use super::super::tests::with_code;
     use super::*;
-    use crate::compile::cache::CacheKey;
     use crate::description::CodeKind;
     use crate::files::HostFiles;
+    use crate::host::cache::CacheKey;
     use crate::module::Digest;
 
     const CODE_BYTES: usize = 10_000;

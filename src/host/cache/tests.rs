@@ -19,7 +19,7 @@ pub(super) fn with_code(tag: u64, code: &[u8]) -> Compiled {
         machine_code_bytes: code.len() as u64,
         ..samples::of_tasks(Vec::new())
     };
-    let bytes = describe_artifact(description, code.len() as u64).expect("encodes");
+    let bytes = artifact::encode(description, code.len() as u64).expect("encodes");
     let file = |bytes: &[u8]| memfd::sealed("test", bytes).expect("a memfd");
     Compiled::read(file(code), file(&bytes), code.len() as u64).expect("reads")
 }
