@@ -89,7 +89,7 @@ mod error {
             _: std::sync::Arc<str>,
             _: std::sync::Arc<str>,
             _: Option<String>,
-            _: crate::task::TaskReport,
+            _: crate::report::TaskReport,
         ) -> Self {
             TaskFailure(error)
         }
@@ -120,7 +120,9 @@ mod task {
             write!(f, "{}", self.0)
         }
     }
+}
 
+mod report {
     #[derive(Debug, Clone, Default)]
     pub struct TaskReport;
 }
@@ -140,7 +142,8 @@ use loom::thread;
 use cell::{Cell, Failed, Filled, FutureState, Item, Labels, Queues};
 use error::{TaskError, TaskFailure};
 use module::Answer;
-use task::{TaskId, TaskReport};
+use report::TaskReport;
+use task::TaskId;
 
 type Callbacks = sync::Sender<Box<dyn FnOnce() + Send>>;
 
