@@ -5,6 +5,7 @@
 //! completes it, from whichever thread learns the outcome first.
 
 mod cell;
+mod owner;
 mod wait;
 
 use std::fmt;
@@ -15,14 +16,13 @@ use std::time::{Duration, Instant};
 
 pub use cell::FutureState;
 pub(crate) use cell::{Cell, Failed, Filled, Item, Labels, Outcome, Queues};
+pub(crate) use owner::TaskOwner;
 pub use wait::{
     AsCompleted, AsCompletedTimeout, ReturnWhen, Waited, as_completed, as_completed_timeout, wait,
 };
 
-use crate::dispatch::Event;
 use crate::error::{TaskError, TaskFailure};
 use crate::fork::OfProcess;
-use crate::host::Core;
 use crate::module::Answer;
 use crate::report::TaskReport;
 use crate::task::TaskId;
@@ -35,7 +35,7 @@ use crate::task::TaskId;
 pub struct TaskFuture<O> {
     cell: OfProcess<Arc<Cell>>,
     decode: fn(&Answer) -> Result<O, String>,
-    core: Weak<Core>,
+    owner: Weak<dyn TaskOwner>,
 }
 
 /// The time given to a `*_timeout` method ran out; the task goes on.
@@ -49,8 +49,12 @@ pub struct WaitTimeout {
 }
 
 impl<O> TaskFuture<O> {
-    pub(crate) fn new(cell: Arc<Cell>, decode: fn(&Answer) -> Result<O, String>, core: Weak<Core>) -> Self {
-        TaskFuture { cell: OfProcess::new(cell), decode, core }
+    pub(crate) fn new(
+        cell: Arc<Cell>,
+        decode: fn(&Answer) -> Result<O, String>,
+        owner: Weak<dyn TaskOwner>,
+    ) -> Self {
+        TaskFuture { cell: OfProcess::new(cell), decode, owner }
     }
 
     /// Returns its cell, or `None` in a process that was forked from its own.
@@ -67,9 +71,9 @@ impl<O> TaskFuture<O> {
         self.cell.unchanging().labels()
     }
 
-    /// Returns its pool's core, if this is its process and the pool still exists.
-    fn core(&self) -> Option<Arc<Core>> {
-        self.cell().and_then(|_| self.core.upgrade())
+    /// Returns its pool, if this is its process and the pool still exists.
+    fn owner(&self) -> Option<Arc<dyn TaskOwner>> {
+        self.cell().and_then(|_| self.owner.upgrade())
     }
 
     pub(crate) fn elsewhere(&self) -> TaskFailure {
@@ -133,8 +137,8 @@ impl<O> TaskFuture<O> {
     /// call or an earlier one; every waiter then wakes at once. A worker may have been handed
     /// the task and not begun it: it is then taken back.
     pub fn cancel(&self) -> bool {
-        if let Some(core) = self.core() {
-            core.handle(Event::Cancel { task: self.task_id() });
+        if let Some(owner) = self.owner() {
+            owner.cancel(self.task_id());
         }
         self.cell().is_some_and(|cell| cell.is_cancelled())
     }
@@ -146,9 +150,9 @@ impl<O> TaskFuture<O> {
         if self.done() {
             return false;
         }
-        match self.core() {
-            Some(core) => {
-                core.handle(Event::Abort { task: self.task_id() });
+        match self.owner() {
+            Some(owner) => {
+                owner.abort(self.task_id());
                 true
             }
             None => false,
@@ -211,9 +215,9 @@ impl<O> TaskFuture<O> {
     pub(crate) fn attend(&self, deadline: Option<Instant>) {
         if let Some(cell) = self.cell()
             && !cell.is_filled()
-            && let Some(core) = self.core.upgrade()
+            && let Some(owner) = self.owner.upgrade()
         {
-            core.attend(cell, deadline);
+            owner.drive_inline(cell, deadline);
         }
     }
 

@@ -26,6 +26,7 @@ pub(crate) mod memory;
 mod observers;
 pub(crate) mod priority;
 pub(crate) mod request;
+pub(crate) mod requests;
 mod resident;
 mod resolve;
 pub(crate) mod sent;

@@ -58,8 +58,10 @@ mod source {
 
     pub(crate) mod future {
         mod cell;
+        mod owner;
 
         pub(crate) use cell::{Cell, Failed, Filled, FutureState, Item, Labels, Outcome, Queues};
+        pub(crate) use owner::TaskOwner;
     }
 
     pub(crate) mod host {
@@ -81,27 +83,27 @@ mod source {
         pub(crate) mod settings;
         pub(crate) mod sent;
 
-        /// The supervisor's door: who starts processes here is the target itself.
-        pub(crate) mod supervise {
+        /// What is asked of the supervisor: who starts processes here is the target itself.
+        pub(crate) mod requests {
             use std::sync::{Mutex, PoisonError};
 
             use crate::dispatch::WorkerKey;
 
-            pub(crate) enum Job {
+            pub(crate) enum SupervisorRequest {
                 Spawn(WorkerKey),
             }
 
             #[derive(Default)]
-            pub(crate) struct Mailbox(Mutex<Vec<Job>>);
+            pub(crate) struct SupervisorHandle(Mutex<Vec<SupervisorRequest>>);
 
-            impl Mailbox {
-                pub(crate) fn post(&self, job: Job) {
-                    self.0.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+            impl SupervisorHandle {
+                pub(crate) fn ask(&self, request: SupervisorRequest) {
+                    self.0.lock().unwrap_or_else(PoisonError::into_inner).push(request);
                 }
 
                 pub(crate) fn wake(&self) {}
 
-                pub(crate) fn take(&self) -> Vec<Job> {
+                pub(crate) fn take(&self) -> Vec<SupervisorRequest> {
                     std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
                 }
             }
@@ -120,8 +122,8 @@ mod source {
         }
 
         /// See `link`.
-        pub(crate) fn bury(link: &link::Link, death: crate::error::Death) {
-            link.bury(death);
+        pub(crate) fn report_exit(link: &link::Link, death: crate::error::Death) {
+            link.report_exit(death);
         }
     }
 

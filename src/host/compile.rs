@@ -17,8 +17,8 @@ use super::core::Core;
 use super::cpu::ProcessClock;
 use super::memory;
 use super::priority::Pace;
+use super::requests::SupervisorRequest;
 use super::spawn::{self, Child};
-use super::supervise::Job;
 use super::usage::{self, Usage};
 use crate::artifact::DESCRIPTION_BYTES_MAX;
 use crate::description::{CodeKind, ModuleOutline, WantedEntry};
@@ -135,7 +135,7 @@ fn start(
         if pause == SHORTAGE_BACKOFF {
             tracing::warn!("no compiler can be started, and it is tried again: {shortage}");
         }
-        let mut fds = [PollFd::new(&core.mailbox.gone, PollFlags::IN)];
+        let mut fds = [PollFd::new(&core.supervisor.gone, PollFlags::IN)];
         let timeout = pause.try_into().ok();
         if rustix::event::poll(&mut fds, timeout.as_ref()).is_ok_and(|gone| gone > 0) {
             return Err(closed());
@@ -172,7 +172,12 @@ fn try_start(
         .send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()])
         .map_err(calling("sendmsg (to the compiler)"))?;
     let (reply, child) = crossbeam_channel::bounded(1);
-    core.mailbox.post(Job::SpawnCompiler { socket: theirs, memory_bytes_max, limit_bytes, reply });
+    core.supervisor.ask(SupervisorRequest::SpawnCompiler {
+        socket: theirs,
+        memory_bytes_max,
+        limit_bytes,
+        reply,
+    });
     // No answer within this time means that the pool has stopped: the supervisor answers at once, or drops
     // the job.
     match child.recv_timeout(core.settings.start_timeout) {
@@ -274,7 +279,7 @@ fn attend(
         }
         fds.extend(socket.as_ref().map(|socket| PollFd::new(&socket.0, PollFlags::IN)));
         if ended.is_none() {
-            fds.push(PollFd::new(&core.mailbox.gone, PollFlags::IN));
+            fds.push(PollFd::new(&core.supervisor.gone, PollFlags::IN));
         }
         let wait = wait.and_then(|wait| wait.try_into().ok());
         if rustix::event::poll(&mut fds, wait.as_ref()).is_err() {

@@ -20,14 +20,14 @@ use super::logs::Dropped;
 use super::observers::{Observers, Subscription};
 use super::priority::Mistrust;
 use super::request::{Call, Request};
+use super::requests::{SupervisorHandle, SupervisorRequest};
 use super::resolve;
 use super::settings::Settings;
-use super::supervise::{Job, Mailbox};
 use crate::account::Charge;
 use crate::description::Interrupt;
 use crate::dispatch::{self, Action, Dispatch, Domain, Event, Now, Refusal, Spec, WorkerKey};
 use crate::error::{BrokenPool, Death, DeathCause, Phase, SubmitError};
-use crate::future::{Cell, Labels, Queues};
+use crate::future::{Cell, Labels, Queues, TaskOwner};
 use crate::id_map::IdMap;
 use crate::limits::{BATCH_WORK_MAX, CPU_MEASURED_FROM};
 use crate::observe::{EventKind, PoolStats, WorkerStats};
@@ -187,7 +187,7 @@ impl Answered {
 pub(crate) struct Core {
     pub(crate) id: u64,
     pub(crate) settings: Settings,
-    pub(crate) mailbox: Mailbox,
+    pub(crate) supervisor: SupervisorHandle,
     pub(crate) queues: Arc<Queues>,
     began: Instant,
     next_task: AtomicU64,
@@ -215,7 +215,12 @@ pub(crate) enum WhenFull {
 }
 
 impl Core {
-    pub(crate) fn new(id: u64, settings: Settings, mailbox: Mailbox, queues: Arc<Queues>) -> Core {
+    pub(crate) fn new(
+        id: u64,
+        settings: Settings,
+        supervisor: SupervisorHandle,
+        queues: Arc<Queues>,
+    ) -> Core {
         let state = State {
             dispatch: Dispatch::new(settings.for_dispatch()),
             records: IdMap::default(),
@@ -239,7 +244,7 @@ impl Core {
         Core {
             id,
             settings,
-            mailbox,
+            supervisor,
             queues,
             began: Instant::now(),
             next_task: AtomicU64::new(1),
@@ -453,16 +458,6 @@ impl Core {
         self.drive(self.lock(), events);
     }
 
-    /// Waits for the cell to be filled, in the place of the thread that would fill it; until the
-    /// deadline. Returns early where that cannot be done: the caller goes on to wait.
-    pub(crate) fn attend(&self, cell: &Cell, deadline: Option<Instant>) {
-        let state = self.lock();
-        let Some(worker) = state.records.get(&cell.task()).and_then(|record| record.worker) else { return };
-        let Some(link) = state.links.get(&worker).cloned() else { return };
-        drop(state);
-        link.attend(self, cell, deadline);
-    }
-
     /// The cell of a task that is not resolved.
     pub(crate) fn cell(&self, task: TaskId) -> Option<Arc<Cell>> {
         self.lock().records.get(&task).map(|record| record.cell.clone())
@@ -560,4 +555,24 @@ impl Core {
 /// The caller's own `kill`: nobody died unexpectedly.
 pub(super) fn unknown_death(phase: Phase) -> Death {
     Death::new(0, DeathCause::Killed, phase, String::new())
+}
+
+impl TaskOwner for Core {
+    fn cancel(&self, task: TaskId) {
+        self.handle(Event::Cancel { task });
+    }
+
+    fn abort(&self, task: TaskId) {
+        self.handle(Event::Abort { task });
+    }
+
+    /// Waits for the cell to be filled, in the place of the thread that would fill it; until the
+    /// deadline. Returns early where that cannot be done: the caller goes on to wait.
+    fn drive_inline(&self, cell: &Cell, deadline: Option<Instant>) {
+        let state = self.lock();
+        let Some(worker) = state.records.get(&cell.task()).and_then(|record| record.worker) else { return };
+        let Some(link) = state.links.get(&worker).cloned() else { return };
+        drop(state);
+        link.attend(self, cell, deadline);
+    }
 }

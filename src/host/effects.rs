@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::link::Link;
 use super::request::Call;
-use super::supervise::Job;
+use super::requests::SupervisorRequest;
 use crate::dispatch::KillReason;
 use crate::error::DeathCause;
 use crate::foreign::guarded;
@@ -16,7 +16,7 @@ use crate::text::Name;
 
 pub(super) enum Effect {
     /// The job is here until it is posted.
-    Job(Option<Job>),
+    Ask(Option<SupervisorRequest>),
     Flush {
         link: Arc<Link>,
     },
@@ -61,7 +61,9 @@ impl Effect {
     /// Does it. What is dropped with it may be the caller's.
     pub(super) fn perform(&mut self, core: &Core) {
         match self {
-            Effect::Job(job) => job.take().into_iter().for_each(|job| core.mailbox.post(job)),
+            Effect::Ask(request) => {
+                request.take().into_iter().for_each(|request| core.supervisor.ask(request))
+            }
             Effect::Flush { link } => link.flush(),
             Effect::Interrupt { link, run } => link.interrupt(*run),
             Effect::Limit { link, run, cpu } => link.limit(*run, *cpu),
@@ -98,7 +100,7 @@ impl Effect {
                 link.sample(*run);
             }
             Effect::Announce { cell, .. } => cell.announce(),
-            Effect::Stopped => core.mailbox.wake(),
+            Effect::Stopped => core.supervisor.wake(),
         }
     }
 }

@@ -393,7 +393,7 @@ impl Link {
     }
 
     /// For the supervisor: the process has been reaped.
-    pub(super) fn bury(&self, mut death: Death) {
+    pub(super) fn report_exit(&self, mut death: Death) {
         priority::worker_goes(self.pid);
         if let Some(cause) = self.killed_for.get() {
             death.cause = cause.clone();

@@ -10,16 +10,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags};
 use rustix::net::RecvFlags;
 
 use super::cgroup::{Cgroups, Group};
 use super::core::Core;
 use super::descriptors;
 use super::link::{self, Link};
+use super::requests::{SupervisorRequest, SupervisorRequests};
 use super::resident::{self, Looks};
-use super::spawn::{self, Child, Program, StderrTail};
+use super::spawn::{self, Program, StderrTail};
 use super::usage;
 use crate::dispatch::{Event, WorkerKey};
 use crate::error::{Death, DeathCause, Phase};
@@ -36,66 +36,12 @@ use crate::wire::fingerprint;
 use crate::wire::message::{FromWorkerControl, ToWorkerControl};
 use crate::wire::ring;
 
-/// Work for the supervisor.
-pub(crate) enum Job {
-    /// Start this worker.
-    Spawn(WorkerKey),
-    /// Start a compiler with this socket, and send it back. Its group limits it to `memory_bytes_max`, and
-    /// the host kills it if its own pages come to more than `limit_bytes` allows.
-    SpawnCompiler {
-        socket: OwnedFd,
-        memory_bytes_max: u64,
-        limit_bytes: u64,
-        reply: Sender<io::Result<Child>>,
-    },
-}
-
-/// Jobs are put here, which wakes the supervisor.
-#[derive(Debug)]
-pub(crate) struct Mailbox {
-    jobs: Sender<Job>,
-    bell: Arc<OwnedFd>,
-    /// Hangs up when the supervisor's thread is gone, and with it those that it started.
-    pub(crate) gone: OwnedFd,
-}
-
-/// The supervisor's end of a [`Mailbox`].
-pub(crate) struct Inbox {
-    jobs: Receiver<Job>,
-    bell: Arc<OwnedFd>,
-    /// The other end of [`Mailbox::gone`]: nothing is ever written.
-    _here: OwnedFd,
-}
-
-/// # Errors
-/// What the system says to eventfd and pipe.
-pub(crate) fn mailbox() -> io::Result<(Mailbox, Inbox)> {
-    let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-    let bell = Arc::new(bell.map_err(calling("eventfd"))?);
-    let (gone, here) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(calling("pipe"))?;
-    let (sender, jobs) = unbounded();
-    Ok((Mailbox { jobs: sender, bell: bell.clone(), gone }, Inbox { jobs, bell, _here: here }))
-}
-
-impl Mailbox {
-    pub(crate) fn post(&self, job: Job) {
-        // Nobody listens once the pool has stopped; a compiler's `reply` is then dropped.
-        let _ = self.jobs.send(job);
-        self.wake();
-    }
-
-    pub(crate) fn wake(&self) {
-        // It fails only if the counter is full, and then the supervisor wakes anyway.
-        let _ = rustix::io::write(&*self.bell, &1u64.to_ne_bytes());
-    }
-}
-
 /// A worker under watch.
-struct Ward {
+struct Supervised {
     link: Arc<Link>,
     reader: JoinHandle<()>,
     stderr: StderrTail,
-    /// Removed with the ward, after the process was reaped.
+    /// Removed with the worker, after the process was reaped.
     group: Option<Group>,
     /// Cleared at the end of that stream, which would poll as readable for ever.
     stderr_open: bool,
@@ -107,11 +53,11 @@ struct Ward {
 }
 
 /// The supervisor's thread: returns when the pool has stopped.
-pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
+pub(crate) fn run(core: &Arc<Core>, requests: &SupervisorRequests, program: &Program) {
     super::become_io_thread();
     // A limit of CPU time is exceeded for as long as this thread waits for its turn.
     slice::be_brief();
-    let mut wards: Vec<Ward> = Vec::new();
+    let mut workers: Vec<Supervised> = Vec::new();
     let cgroups = Cgroups::new(&core.settings.cgroup, core.settings.sandbox.memory_bytes_max);
     // Threads of workers that are gone, to be joined.
     let mut leaving: Vec<JoinHandle<()>> = Vec::new();
@@ -120,36 +66,36 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
     let mut looks = Looks::new();
     loop {
         let mut timeout = core.arm();
-        if watches && !(wards.is_empty() && compilers.is_empty()) {
+        if watches && !(workers.is_empty() && compilers.is_empty()) {
             let is_busy = core.unresolved() > 0 || !compilers.is_empty();
             if looks.are_due(is_busy) {
-                look_at_memory(core, &mut wards, &compilers);
+                look_at_memory(core, &mut workers, &compilers);
             }
             let left = looks.left(is_busy);
             timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
         }
-        if core.is_stopped() && wards.is_empty() {
+        if core.is_stopped() && workers.is_empty() {
             leaving.into_iter().for_each(join);
             return;
         }
-        if !inbox.jobs.is_empty() {
+        if !requests.is_empty() {
             timeout = Some(Duration::ZERO);
         }
-        let ready = poll(&wards, &compilers, inbox, timeout);
+        let ready = poll(&workers, &compilers, requests, timeout);
         // Each entry holds a descriptor, and hundreds may pile up between two looks at memory.
         compilers.retain(Watched::lives);
         // Deaths last: what a worker said before it died comes first.
-        for (ward, flags) in wards.iter_mut().zip(&ready) {
+        for (worker, flags) in workers.iter_mut().zip(&ready) {
             if flags.stderr {
-                ward.stderr_open = ward.stderr.drain();
+                worker.stderr_open = worker.stderr.drain();
             }
             if flags.control {
-                listen(core, ward);
+                listen(core, worker);
             }
         }
-        for index in (0..wards.len()).rev() {
+        for index in (0..workers.len()).rev() {
             if ready.get(index).is_some_and(|flags| flags.gone) {
-                leaving.push(bury(wards.swap_remove(index)));
+                leaving.push(report_exit(workers.swap_remove(index)));
             }
         }
         for index in (0..leaving.len()).rev() {
@@ -157,16 +103,15 @@ pub(crate) fn run(core: &Arc<Core>, inbox: &Inbox, program: &Program) {
                 join(leaving.swap_remove(index));
             }
         }
-        let mut count = [0; 8];
-        while rustix::io::read(&*inbox.bell, &mut count).is_ok() {}
-        // One job a turn: starting a process takes a while, and nothing else may wait for many.
-        if let Ok(job) = inbox.jobs.try_recv() {
-            match job {
-                Job::Spawn(worker) => {
-                    let is_first = wards.is_empty();
-                    wards.extend(start(core, worker, program, &cgroups, is_first));
+        requests.clear_wake();
+        // One request a turn: starting a process takes a while, and nothing else may wait for many.
+        if let Some(request) = requests.next() {
+            match request {
+                SupervisorRequest::Spawn(worker) => {
+                    let is_first = workers.is_empty();
+                    workers.extend(start(core, worker, program, &cgroups, is_first));
                 }
-                Job::SpawnCompiler { socket, memory_bytes_max, limit_bytes, reply } => {
+                SupervisorRequest::SpawnCompiler { socket, memory_bytes_max, limit_bytes, reply } => {
                     let mut child = spawn::spawn(program, Role::Compiler, socket);
                     if let Ok(child) = &mut child {
                         let pid = child.pid;
@@ -196,18 +141,18 @@ struct Watched {
 }
 
 /// Kills each process that holds more memory than it may, however it got it.
-fn look_at_memory(core: &Core, wards: &mut [Ward], compilers: &[Watched]) {
+fn look_at_memory(core: &Core, workers: &mut [Supervised], compilers: &[Watched]) {
     let limit_bytes = core.settings.sandbox.memory_bytes_max;
-    for ward in wards {
+    for worker in workers {
         // A process that has not computed since holds no more than it did, and an idle pool costs nothing. The clock is
         // read before the look: what is filled in between shows at the next one.
-        let computed = ward.link.clock.read();
-        if computed.is_some() && computed == ward.looked_at {
+        let computed = worker.link.clock.read();
+        if computed.is_some() && computed == worker.looked_at {
             continue;
         }
-        ward.looked_at = computed;
-        if let Some(seen_bytes) = resident::excess(ward.link.pid, limit_bytes) {
-            ward.link.kill_for(DeathCause::MemoryExceeded { limit_bytes, seen_bytes });
+        worker.looked_at = computed;
+        if let Some(seen_bytes) = resident::excess(worker.link.pid, limit_bytes) {
+            worker.link.kill_for(DeathCause::MemoryExceeded { limit_bytes, seen_bytes });
         }
     }
     for compiler in compilers.iter().filter(|compiler| compiler.lives()) {
@@ -232,18 +177,23 @@ struct Flags {
     stderr: bool,
 }
 
-fn poll(wards: &[Ward], compilers: &[Watched], inbox: &Inbox, timeout: Option<Duration>) -> Vec<Flags> {
-    let mut fds = vec![PollFd::new(&*inbox.bell, PollFlags::IN)];
+fn poll(
+    workers: &[Supervised],
+    compilers: &[Watched],
+    requests: &SupervisorRequests,
+    timeout: Option<Duration>,
+) -> Vec<Flags> {
+    let mut fds = vec![PollFd::new(requests.wake_fd(), PollFlags::IN)];
     let mut owners = vec![None];
-    for (index, ward) in wards.iter().enumerate() {
-        fds.push(PollFd::from_borrowed_fd(ward.link.pidfd(), PollFlags::IN));
+    for (index, worker) in workers.iter().enumerate() {
+        fds.push(PollFd::from_borrowed_fd(worker.link.pidfd(), PollFlags::IN));
         owners.push(Some((index, 0)));
-        if ward.control_open {
-            fds.push(PollFd::from_borrowed_fd(ward.link.control.as_fd(), PollFlags::IN));
+        if worker.control_open {
+            fds.push(PollFd::from_borrowed_fd(worker.link.control.as_fd(), PollFlags::IN));
             owners.push(Some((index, 1)));
         }
-        if ward.stderr_open {
-            fds.push(PollFd::new(&ward.stderr.pipe, PollFlags::IN));
+        if worker.stderr_open {
+            fds.push(PollFd::new(&worker.stderr.pipe, PollFlags::IN));
             owners.push(Some((index, 2)));
         }
     }
@@ -252,7 +202,7 @@ fn poll(wards: &[Ward], compilers: &[Watched], inbox: &Inbox, timeout: Option<Du
         owners.push(None);
     }
     let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
-    let mut ready = vec![Flags::default(); wards.len()];
+    let mut ready = vec![Flags::default(); workers.len()];
     // EINTR is a wake-up without news.
     if rustix::event::poll(&mut fds, timeout.as_ref()).is_ok() {
         for (fd, owner) in fds.iter().zip(owners) {
@@ -280,7 +230,7 @@ fn start(
     program: &Program,
     cgroups: &Cgroups,
     is_first: bool,
-) -> Option<Ward> {
+) -> Option<Supervised> {
     if !core.wants(worker) {
         core.dead(worker, Death::new(0, DeathCause::Killed, Phase::Start, String::new()));
         return None;
@@ -290,7 +240,7 @@ fn start(
         false => Err(rustix::io::Errno::MFILE.into()),
     };
     match started {
-        Ok(ward) => Some(ward),
+        Ok(worker) => Some(worker),
         Err(error) if let Some(shortage) = Shortage::of(&error) => {
             core.not_started(worker, shortage);
             None
@@ -303,7 +253,12 @@ fn start(
     }
 }
 
-fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &Cgroups) -> io::Result<Ward> {
+fn try_start(
+    core: &Arc<Core>,
+    worker: WorkerKey,
+    program: &Program,
+    cgroups: &Cgroups,
+) -> io::Result<Supervised> {
     let (rings, end) = ring::create()?;
     let (control, theirs) = control::pair()?;
     let child = spawn::spawn(program, Role::Worker, theirs)?;
@@ -352,7 +307,7 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &C
     } else {
         link.kill();
     }
-    Ok(Ward {
+    Ok(Supervised {
         link,
         reader,
         stderr: child.stderr,
@@ -365,13 +320,13 @@ fn try_start(core: &Arc<Core>, worker: WorkerKey, program: &Program, cgroups: &C
 }
 
 /// Reads what the worker says on its socket: `Ready`, once.
-fn listen(core: &Core, ward: &mut Ward) {
-    let violation = match ward.link.control.receive::<FromWorkerControl>(0, RecvFlags::DONTWAIT) {
+fn listen(core: &Core, worker: &mut Supervised) {
+    let violation = match worker.link.control.receive::<FromWorkerControl>(0, RecvFlags::DONTWAIT) {
         Ok(Some((
             FromWorkerControl::Ready { build, .. } | FromWorkerControl::CannotLock { build, .. },
             _,
         ))) if build != fingerprint::BUILD => "it was built from another version of wasmpool".to_string(),
-        Ok(Some(_)) if ward.ready => "it said it was ready twice".to_string(),
+        Ok(Some(_)) if worker.ready => "it said it was ready twice".to_string(),
         Ok(Some((FromWorkerControl::Ready { mut sandbox, .. }, _))) if sandbox.is_well_formed() => {
             // The worker's own word does not count.
             let verified = &core.settings.verified;
@@ -379,9 +334,9 @@ fn listen(core: &Core, ward: &mut Ward) {
                 let known = verified.iter().find(|(known, _)| *known == layer.layer);
                 layer.verified = known.filter(|_| layer.applied).map(|(_, verified)| *verified);
             }
-            ward.ready = true;
-            guarded(|| report_ready(core, ward.link.pid, &sandbox));
-            core.ready(&ward.link, sandbox);
+            worker.ready = true;
+            guarded(|| report_ready(core, worker.link.pid, &sandbox));
+            core.ready(&worker.link, sandbox);
             return;
         }
         Ok(Some((FromWorkerControl::Ready { .. }, _))) => "its sandbox report is malformed".to_string(),
@@ -389,20 +344,20 @@ fn listen(core: &Core, ward: &mut Ward) {
             "it answered a probe that it was not sent".to_string()
         }
         Ok(Some((FromWorkerControl::CannotLock { message, .. }, _))) => {
-            ward.control_open = false;
-            ward.link.kill_for(DeathCause::SandboxRefused(truncated(&message, GUEST_TEXT_BYTES_MAX)));
+            worker.control_open = false;
+            worker.link.kill_for(DeathCause::SandboxRefused(truncated(&message, GUEST_TEXT_BYTES_MAX)));
             return;
         }
         Ok(None) => {
             // A dying worker closes its end of the socket; its death reports the rest.
-            ward.control_open = false;
+            worker.control_open = false;
             return;
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
         Err(error) => error.to_string(),
     };
-    ward.control_open = false;
-    ward.link.kill_for(DeathCause::ProtocolViolation(violation));
+    worker.control_open = false;
+    worker.link.kill_for(DeathCause::ProtocolViolation(violation));
 }
 
 /// Missing layers are logged once for each pool as a warning, and for each worker at the debug level.
@@ -418,15 +373,15 @@ fn report_ready(core: &Core, pid: u32, sandbox: &SandboxReport) {
 }
 
 /// Reaps a worker, and lets its link's thread drain the ring and report the death.
-fn bury(mut ward: Ward) -> JoinHandle<()> {
-    ward.link.clock.stop();
-    let (cause, used) = usage::reap(ward.link.pidfd(), ward.link.pid);
-    let cause = usage::at_cpu_limit(spawn::in_group(ward.group.as_ref(), cause), &used);
-    ward.stderr.drain();
-    let phase = if ward.ready { Phase::Idle } else { Phase::Start };
-    guarded(|| tracing::debug!(pid = ward.link.pid, ?cause, "worker ended"));
-    ward.link.bury(Death::new(ward.link.pid, cause, phase, ward.stderr.text()));
-    ward.reader
+fn report_exit(mut worker: Supervised) -> JoinHandle<()> {
+    worker.link.clock.stop();
+    let (cause, used) = usage::reap(worker.link.pidfd(), worker.link.pid);
+    let cause = usage::at_cpu_limit(spawn::in_group(worker.group.as_ref(), cause), &used);
+    worker.stderr.drain();
+    let phase = if worker.ready { Phase::Idle } else { Phase::Start };
+    guarded(|| tracing::debug!(pid = worker.link.pid, ?cause, "worker ended"));
+    worker.link.report_exit(Death::new(worker.link.pid, cause, phase, worker.stderr.text()));
+    worker.reader
 }
 
 fn join(thread: JoinHandle<()>) {

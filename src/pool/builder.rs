@@ -22,11 +22,9 @@ use crate::host::cache::Cache;
 use crate::host::cgroup::CgroupChoice;
 use crate::host::compile::Turns;
 use crate::host::core::Core;
-use crate::host::dirs;
-use crate::host::doctor;
 use crate::host::settings::Settings;
 use crate::host::spawn::{OWN_EXECUTABLE, Program};
-use crate::host::{become_io_thread, supervise};
+use crate::host::{become_io_thread, dirs, doctor, requests, supervise};
 use crate::limits;
 use crate::limits::compile::CompileLimits;
 use crate::options::{Isolation, TaskOptions};
@@ -520,7 +518,7 @@ impl PoolBuilder {
         let thread = |what| move |error| system(what)(calling("start a thread")(error));
         let files = dirs::host_files(&dirs).map_err(system("look at the directories of tasks"))?;
         let cache = self.open_cache(&files)?;
-        let (mailbox, inbox) = supervise::mailbox().map_err(system("create an eventfd"))?;
+        let (supervisor, requests) = requests::channel().map_err(system("create an eventfd"))?;
         let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
         let mut settings = Settings { workers_max: self.workers, dirs, files, ..self.settings };
         settings.defaults.timeout.get_or_insert(limits::TIMEOUT);
@@ -539,7 +537,7 @@ impl PoolBuilder {
         let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
         let (wakers, woken) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
         let queues = Arc::new(Queues { callbacks, wakers });
-        let core = Arc::new(Core::new(id, settings, mailbox, queues));
+        let core = Arc::new(Core::new(id, settings, supervisor, queues));
         std::thread::Builder::new()
             .name("wasmpool-wakers".into())
             .spawn(move || {
@@ -555,7 +553,7 @@ impl PoolBuilder {
             .name("wasmpool-supervisor".into())
             .spawn({
                 let core = core.clone();
-                move || supervise::run(&core, &inbox, &program)
+                move || supervise::run(&core, &requests, &program)
             })
             .map_err(thread("start the supervisor thread"))?;
         if prestart > 0 {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use super::{Handle, Pool};
 use crate::error::SubmitError;
 use crate::foreign::Foreign;
 use crate::future::{Cell, TaskFuture};
+use crate::host::Core;
 use crate::host::core::WhenFull;
 use crate::host::request::{Request, Work};
 use crate::module::{Callable, RawTask};
@@ -126,7 +127,8 @@ impl Handle {
     }
 
     fn future<C: Callable>(&self, cell: Arc<Cell>) -> TaskFuture<C::Output> {
-        TaskFuture::new(cell, C::decode, Arc::downgrade(&self.core))
+        let owner: Weak<Core> = Arc::downgrade(&self.core);
+        TaskFuture::new(cell, C::decode, owner)
     }
 }
 

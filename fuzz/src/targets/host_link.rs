@@ -27,16 +27,16 @@ use crate::bounded::within;
 use crate::dispatch::{Event, Recycling, WorkerKey};
 use crate::error::{Death, DeathCause, Phase, TaskError, TaskFailure};
 use crate::files::HostFiles;
-use crate::future::{Cell, Item, Queues};
+use crate::future::{Cell, Item, Queues, TaskOwner};
 use crate::held::{Held, Life, Places};
 use crate::host::cgroup::CgroupChoice;
 use crate::host::core::{Core, WhenFull};
 use crate::host::link::Link;
 use crate::host::request::{Request, Work};
+use crate::host::requests::{SupervisorHandle, SupervisorRequest};
 use crate::host::sent::TaskShares;
 use crate::host::settings::Settings;
-use crate::host::supervise::{Job, Mailbox};
-use crate::host::{bury, read_loop};
+use crate::host::{read_loop, report_exit};
 use crate::input::Input;
 use crate::limits::compile::CompileLimits;
 use crate::limits::{BACKTRACE_FRAMES_MAX, FRAME_META_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
@@ -165,7 +165,7 @@ impl World {
         };
         let ((callbacks, _callbacks), (wakers, _wakers)) = (unbounded(), unbounded());
         let queues = Arc::new(Queues { callbacks, wakers });
-        let core = Core::new(1, settings, Mailbox::default(), queues);
+        let core = Core::new(1, settings, SupervisorHandle::default(), queues);
         World {
             core,
             tasks: Vec::new(),
@@ -238,7 +238,7 @@ impl World {
         let index = choice / 16 % self.workers.len();
         let memory = self.workers[index].memory.take();
         logs::reading(memory, script);
-        self.core.attend(&task.cell, Some(Instant::now() + wait));
+        self.core.drive_inline(&task.cell, Some(Instant::now() + wait));
         self.workers[index].memory = logs::read();
     }
 
@@ -296,11 +296,11 @@ impl World {
     /// Does the jobs as the supervisor would.
     fn do_jobs(&mut self) {
         loop {
-            let jobs = self.core.mailbox.take();
+            let jobs = self.core.supervisor.take();
             if jobs.is_empty() {
                 return;
             }
-            for Job::Spawn(key) in jobs {
+            for SupervisorRequest::Spawn(key) in jobs {
                 if !self.core.wants(key) || self.started as usize >= WORKERS_MAX {
                     let cause = DeathCause::SpawnFailed("there are enough".into());
                     self.core.dead(key, Death::new(0, cause, Phase::Start, String::new()));
@@ -330,7 +330,7 @@ impl World {
     fn die(&mut self, index: usize, script: &[u8]) {
         let Worker { key, link, memory, is_ready, _control } = self.workers.swap_remove(index);
         let phase = if is_ready { Phase::Idle } else { Phase::Start };
-        bury(
+        report_exit(
             &link,
             Death::new(self.started, DeathCause::Signaled(9), phase, "its last \u{1b}[1mwords".into()),
         );

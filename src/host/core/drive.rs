@@ -70,7 +70,7 @@ impl Core {
         let has_sleepers = changed && state.sleepers > 0;
         drop(state);
         if earlier {
-            self.mailbox.wake();
+            self.supervisor.wake();
         }
         effects.iter_mut().for_each(|effect| effect.perform(self));
         if has_sleepers {
@@ -92,7 +92,7 @@ impl Core {
     ) -> Option<Effect> {
         let link = |state: &State, worker: &WorkerKey| state.links.get(worker).cloned();
         match action {
-            Action::Start { worker } => Some(Effect::Job(Some(Job::Spawn(worker)))),
+            Action::Start { worker } => Some(Effect::Ask(Some(SupervisorRequest::Spawn(worker)))),
             Action::Offer { worker, task } => {
                 let link = link(state, &worker)?;
                 let record = state.records.get_mut(&task)?;

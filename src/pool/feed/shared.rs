@@ -5,7 +5,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -486,7 +486,8 @@ impl<C: Callable, I> Shared<C, I> {
         let submitted = inputs.as_ref().map(|_| Instant::now());
         match self.core.submit(request, when_full) {
             Ok(cell) => {
-                let future = TaskFuture::new(cell, C::decode, Arc::downgrade(&self.core));
+                let owner: Weak<Core> = Arc::downgrade(&self.core);
+                let future = TaskFuture::new(cell, C::decode, owner);
                 Given::Submitted(match inputs.zip(submitted) {
                     None => Submitted::one(future, charge),
                     Some((inputs, submitted)) => Submitted::many(future, (inputs, count), submitted, charge),
