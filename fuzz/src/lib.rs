@@ -74,6 +74,7 @@ mod source {
         pub(crate) mod dirs;
         mod domains;
         mod effects;
+        pub(crate) mod invocation;
         pub(crate) mod link;
         mod logs;
         mod observers;

@@ -19,7 +19,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::link::Link;
 use crate::foreign::guarded;
 use crate::limits::ASK_BYTES_MAX;
 use crate::refused::calling;
@@ -56,9 +55,14 @@ enum Stdin {
     Closed(#[expect(dead_code, reason = "it is held, not read")] Option<Lent>),
 }
 
+/// Whoever brings an answer to the worker that asked.
+pub(super) trait SendReply: Send + Sync {
+    fn reply(&self, run: u64, number: u64, reply: Reply);
+}
+
 /// A question on its way to the reading thread.
 struct Asked {
-    link: Weak<Link>,
+    to: Weak<dyn SendReply>,
     run: u64,
     number: u64,
     bytes_max: usize,
@@ -72,7 +76,7 @@ impl Asks {
     /// Passes a valid question on, or says why the worker may not ask it.
     pub(super) fn ask(
         self: &Arc<Self>,
-        link: &Weak<Link>,
+        to: &Weak<dyn SendReply>,
         run: u64,
         number: u64,
         question: Question,
@@ -93,7 +97,7 @@ impl Asks {
             return Err(format!("it asked for {bytes_max} bytes at once, the limit is {ASK_BYTES_MAX}"));
         }
         (state.asked, state.is_answered) = (number, false);
-        let asked = Asked { link: link.clone(), run, number, bytes_max };
+        let asked = Asked { to: to.clone(), run, number, bytes_max };
         state.stdin = match std::mem::replace(&mut state.stdin, Stdin::Closed(None)) {
             Stdin::Untouched(lent) => self.begin(lent).map_or(Stdin::Unreadable, Stdin::Read),
             other => other,
@@ -162,8 +166,8 @@ impl Asks {
         if let Reply::Bytes(bytes) = &reply {
             self.bytes.fetch_add(bytes.0.len() as u64, Ordering::Relaxed);
         }
-        if let Some(link) = asked.link.upgrade().filter(|_| !is_closed) {
-            link.answer(asked.run, asked.number, reply);
+        if let Some(to) = asked.to.upgrade().filter(|_| !is_closed) {
+            to.reply(asked.run, asked.number, reply);
         }
     }
 }

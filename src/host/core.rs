@@ -15,11 +15,12 @@ use super::batch::Batch;
 use super::cpu::CpuCount;
 use super::domains::{Breakage, Domains};
 use super::effects::Effect;
+use super::invocation::Invocation;
 use super::link::Link;
 use super::logs::Dropped;
 use super::observers::{Observers, Subscription};
 use super::priority::Mistrust;
-use super::request::{Call, Request};
+use super::request::Request;
 use super::requests::{SupervisorHandle, SupervisorRequest};
 use super::resolve;
 use super::settings::Settings;
@@ -43,7 +44,7 @@ use crate::wire::message::{Cost, Entry, Verdict};
 pub(super) struct Record {
     pub(super) cell: Arc<Cell>,
     /// Kept until the task is resolved: it may have to be run again.
-    pub(super) call: Call,
+    pub(super) call: Invocation,
     /// The batch that it is, if it is one.
     pub(super) batch: Option<Arc<Batch>>,
     /// The map's account charges for the task here.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
+use super::invocation::Invocation;
 use super::link::Link;
-use super::request::Call;
 use super::requests::SupervisorRequest;
 use crate::dispatch::KillReason;
 use crate::error::DeathCause;
@@ -52,7 +52,7 @@ pub(super) enum Effect {
     /// The call is dropped with the effect.
     Announce {
         cell: Arc<Cell>,
-        _call: Call,
+        _call: Invocation,
     },
     Stopped,
 }

@@ -25,13 +25,14 @@ use super::asks::{Asks, TaskAsks};
 use super::batch::Batch;
 use super::core::{Answered, Core};
 use super::cpu::WorkerClock;
+use super::invocation::{self, Invocation, TaskShares, payload_bytes_max};
 use super::priority;
-use super::request::{Call, payload_bytes_max};
-use super::sent::{self, Sent, TaskShares};
+use super::sent::Sent;
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause};
 use crate::foreign::Foreign;
 use crate::future::Cell;
+use crate::held::Holder;
 use crate::kernel::kernel_text;
 use crate::limits::{LOG_RECORD_BYTES_MAX, UNSENT_AFTER};
 use crate::module::Module;
@@ -258,7 +259,7 @@ impl Link {
 
     /// Notes that the worker is to run the task; [`flush`](Self::flush) sends it. Neither
     /// waits nor calls anyone: for use under the core's lock.
-    pub(super) fn order(&self, task: TaskId, call: &Call, batch: Option<&Arc<Batch>>) {
+    pub(super) fn order(&self, task: TaskId, call: &Invocation, batch: Option<&Arc<Batch>>) {
         let mut orders = self.orders();
         // The dispatcher never has more outstanding than there are words.
         let claim = (!orders.claims).trailing_zeros().min(ring::CLAIMS as u32 - 1) as u8;
@@ -280,7 +281,7 @@ impl Link {
         let needs = (call.module.clone(), call.shares.clone());
         orders.outstanding.push_back(Ordered { run: outstanding, _needs: needs });
         let (module, entry, limits) = (call.module.0.id, call.entry.clone(), call.limits);
-        let shares = sent::ids(&call.shares);
+        let shares = invocation::ids(&call.shares);
         let message = ToWorker::Run { task, run, claim, module, entry, limits, items, shares };
         if orders.last_module.replace(module) != Some(module) && self.sent.order_module(&call.module) {
             orders.unsent.push(Piece::Module(call.module.clone()));
@@ -504,13 +505,13 @@ impl Outbox {
         while let Some(piece) = self.waiting.front_mut() {
             match piece {
                 Piece::Module(module) => {
-                    let sent = link.sent.send_module(&link.control, module, &link.this);
+                    let sent = link.sent.send_module(&link.control, module, &link.holder());
                     if !link.has_been_sent("a module", sent, &mut self.unsent_since) {
                         return Ok(());
                     }
                 }
                 Piece::Shares(shares) => {
-                    let sent = link.sent.send_shares(&link.control, shares, &link.this);
+                    let sent = link.sent.send_shares(&link.control, shares, &link.holder());
                     if !link.has_been_sent("a shared input", sent, &mut self.unsent_since) {
                         return Ok(());
                     }
@@ -544,5 +545,12 @@ impl Outbox {
             sent.extend(self.waiting.pop_front());
         }
         Ok(())
+    }
+}
+
+impl Link {
+    /// Returns itself as the one that is told of the ends of modules and shared inputs.
+    fn holder(&self) -> Weak<dyn Holder> {
+        self.this.clone()
     }
 }

@@ -8,45 +8,20 @@ use bytes::Bytes;
 use super::asks::TaskAsks;
 use super::batch::longest_input;
 use super::core::Core;
-use super::sent::TaskShares;
+use super::invocation::{Invocation, payload_bytes_max};
 use crate::account::Charge;
 use crate::error::SubmitError;
 use crate::foreign::Foreign;
 use crate::limits::{
-    BATCH_ANSWERS_BYTES_MAX, FRAME_META_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX,
-    MAP_BYTES_MAX, RESULT_BYTES_BESIDE, SHARES_PER_TASK_MAX,
+    BATCH_ANSWERS_BYTES_MAX, FRAME_META_BYTES_MAX, MAP_BYTES_MAX, RESULT_BYTES_BESIDE, SHARES_PER_TASK_MAX,
 };
-use crate::module::{Module, Target};
+use crate::module::Target;
 use crate::octets::Octets;
 use crate::options::TaskOptions;
 use crate::stdin::StdinSource;
 use crate::task::TaskLimits;
 use crate::text::truncated;
 use crate::wire::message::{CommandStdin, Entry, TaskIndex};
-
-/// One task on its way to a worker.
-#[derive(Debug)]
-pub(crate) struct Call {
-    pub(super) module: Module,
-    pub(super) entry: Entry,
-    pub(super) limits: TaskLimits,
-    pub(super) input: Foreign<Octets>,
-    /// The input is the pool's own memory, so dropping it runs none of the caller's code.
-    pub(super) owns_input: bool,
-    pub(super) shares: TaskShares,
-    /// The task may ask for this while it runs.
-    pub(super) asks: Option<TaskAsks>,
-}
-
-impl Call {
-    /// Whether dropping it runs none of the caller's code and releases no module. If two tasks of a module
-    /// without handles end at the same moment, each may see the other's count; the release then waits for
-    /// nobody, as always (`Holder`).
-    pub(super) fn is_quiet(&self) -> bool {
-        let is_ours = self.owns_input && self.shares.is_none() && self.asks.is_none();
-        is_ours && Arc::strong_count(&self.module.0) > 1
-    }
-}
 
 /// The tasks that a task stays together with.
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +67,7 @@ pub(crate) enum Work {
 
 /// Work that has passed every check and only waits for room in the queue.
 pub(crate) struct Request {
-    pub(super) call: Call,
+    pub(super) call: Invocation,
     pub(super) name: Arc<str>,
     pub(super) options: TaskOptions,
     pub(super) group: Group,
@@ -149,7 +124,7 @@ impl Request {
                 None => return Err(SubmitError::StdinTaken { task: target.name.to_string() }),
             },
         };
-        let call = Call {
+        let call = Invocation {
             module: target.module.clone(),
             entry,
             limits: options.limits(),
@@ -193,17 +168,6 @@ impl Request {
         self.charge = Some(charge);
         self
     }
-}
-
-/// Returns the most bytes of an answer's payload. Error texts are bounded, too, and a command has both stdout
-/// and stderr.
-pub(super) fn payload_bytes_max(entry: &Entry, limits: &TaskLimits) -> u64 {
-    let outputs = match entry {
-        Entry::Task(_) => 1,
-        Entry::Command { .. } => 2,
-    };
-    let bytes = limits.output_bytes_max.saturating_mul(outputs);
-    bytes.clamp(GUEST_TEXT_BYTES_MAX as u64, FRAME_PAYLOAD_BYTES_MAX)
 }
 
 /// Returns the most bytes of the frame of an answer.

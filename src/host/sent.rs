@@ -4,23 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
-use super::link::Link;
+use super::invocation::TaskShares;
 use crate::held::{Held, Holder};
 use crate::limits::{FORGOTTEN_AT_ONCE_MAX, SHARES_PER_TASK_MAX};
 use crate::module::Module;
 use crate::shared::Shared;
 use crate::wire::control::ControlSocket;
 use crate::wire::message::{ModuleId, ShareId, ToWorkerControl};
-
-/// The shared inputs of a task or a batch.
-pub(crate) type TaskShares = Option<Arc<[Shared]>>;
-
-/// Returns their numbers in the guest's order.
-pub(super) fn ids(shares: &TaskShares) -> Vec<ShareId> {
-    shares.iter().flat_map(|shares| shares.iter()).map(Shared::id).collect()
-}
 
 /// Everything that one worker has been sent and not been told to forget.
 #[derive(Debug, Default)]
@@ -76,12 +68,26 @@ impl Sent {
         (!new.is_empty()).then_some(new)
     }
 
+    /// Notes that one has ended, and tells the worker if it was sent.
+    pub(super) fn forget(&self, held: Held, control: &ControlSocket) {
+        let mut state = self.lock();
+        let was_sent = match held {
+            Held::Module(module) => state.modules.remove(&module),
+            Held::Share(share) => state.shares.remove(&share).is_some(),
+        };
+        self.modules.store(state.modules.len(), Ordering::Relaxed);
+        if was_sent {
+            state.unsaid.push(held);
+            state.say(control);
+        }
+    }
+
     /// Sends a module. The caller holds it until this returns, so that it is not forgotten meanwhile.
     pub(super) fn send_module(
         &self,
         control: &ControlSocket,
         module: &Module,
-        holder: &Weak<Link>,
+        holder: &Weak<dyn Holder>,
     ) -> io::Result<()> {
         let loaded = &module.0;
         // What the worker forgets makes room for what comes.
@@ -98,7 +104,7 @@ impl Sent {
         &self,
         control: &ControlSocket,
         new: &[Shared],
-        holder: &Weak<Link>,
+        holder: &Weak<dyn Holder>,
     ) -> io::Result<()> {
         debug_assert!(new.len() <= SHARES_PER_TASK_MAX, "submit refuses more");
         self.lock().say(control);
@@ -127,21 +133,6 @@ impl State {
                 return;
             }
             self.unsaid.drain(..self.unsaid.len().min(FORGOTTEN_AT_ONCE_MAX));
-        }
-    }
-}
-
-impl Holder for Link {
-    fn forget(&self, held: Held) {
-        let mut state = self.sent.lock();
-        let was_sent = match held {
-            Held::Module(module) => state.modules.remove(&module),
-            Held::Share(share) => state.shares.remove(&share).is_some(),
-        };
-        self.sent.modules.store(state.modules.len(), Ordering::Relaxed);
-        if was_sent {
-            state.unsaid.push(held);
-            state.say(&self.control);
         }
     }
 }

@@ -8,20 +8,11 @@ use rustix::process::Signal;
 use super::Link;
 use crate::error::DeathCause;
 use crate::foreign::guarded;
+use crate::held::{Held, Holder};
+use crate::host::asks::SendReply;
 use crate::wire::message::{Reply, ToWorkerControl};
 
 impl Link {
-    /// Answers a run's question. If the run has ended meanwhile, the worker drops the answer.
-    pub(in super::super) fn answer(&self, run: u64, number: u64, reply: Reply) {
-        let sent = self.control.send(&ToWorkerControl::Answer { run, number, reply }, &[]);
-        // The worker asks one thing at a time, so there is room for its answer unless it does not read.
-        if let Err(error) = sent
-            && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-        {
-            self.kill_for(DeathCause::ProtocolViolation(format!("an answer cannot be sent: {error}")));
-        }
-    }
-
     /// Asks the worker to stop the run. A late request hits nothing.
     pub(in super::super) fn interrupt(&self, run: u64) {
         // If it cannot be delivered, the grace period ends with a SIGKILL.
@@ -72,5 +63,24 @@ impl Link {
     pub(in super::super) fn retire(&self) {
         // The worker's watcher sees the end of the stream and exits.
         let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
+    }
+}
+
+impl SendReply for Link {
+    /// Answers a run's question. If the run has ended meanwhile, the worker drops the answer.
+    fn reply(&self, run: u64, number: u64, reply: Reply) {
+        let sent = self.control.send(&ToWorkerControl::Answer { run, number, reply }, &[]);
+        // The worker asks one thing at a time, so there is room for its answer unless it does not read.
+        if let Err(error) = sent
+            && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+        {
+            self.kill_for(DeathCause::ProtocolViolation(format!("an answer cannot be sent: {error}")));
+        }
+    }
+}
+
+impl Holder for Link {
+    fn forget(&self, held: Held) {
+        self.sent.forget(held, &self.control);
     }
 }

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::ewma::Ewma;
+use crate::host::asks::SendReply;
 use crate::host::become_io_thread;
 use crate::host::logs::{FLOOD_PAUSE, Logbook};
 use crate::octets::Octets;
@@ -174,7 +175,8 @@ impl Reader {
                 if run != held.run || !payload.is_empty() {
                     return Err("it asked for something in the name of another run, or with a payload".into());
                 }
-                asks.ask(&link.this, run, number, question)?;
+                let to: Weak<dyn SendReply> = link.this.clone();
+                asks.ask(&to, run, number, question)?;
             }
             FromWorker::Item { task, verdict, cost } => {
                 let Some(batch) = &held.batch else {

@@ -1,0 +1,55 @@
+//! The part of a request that is kept until its end, since it may have to be sent again.
+
+use std::sync::Arc;
+
+use super::asks::TaskAsks;
+use crate::foreign::Foreign;
+use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
+use crate::module::Module;
+use crate::octets::Octets;
+use crate::shared::Shared;
+use crate::task::TaskLimits;
+use crate::wire::message::{Entry, ShareId};
+
+/// The shared inputs of a task or a batch.
+pub(crate) type TaskShares = Option<Arc<[Shared]>>;
+
+/// Returns their numbers in the guest's order.
+pub(super) fn ids(shares: &TaskShares) -> Vec<ShareId> {
+    shares.iter().flat_map(|shares| shares.iter()).map(Shared::id).collect()
+}
+
+/// One task, as it is kept until its end and sent to a worker, perhaps to several one after the other.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    pub(super) module: Module,
+    pub(super) entry: Entry,
+    pub(super) limits: TaskLimits,
+    pub(super) input: Foreign<Octets>,
+    /// The input is the pool's own memory, so dropping it runs none of the caller's code.
+    pub(super) owns_input: bool,
+    pub(super) shares: TaskShares,
+    /// The task may ask for this while it runs.
+    pub(super) asks: Option<TaskAsks>,
+}
+
+impl Invocation {
+    /// Whether dropping it runs none of the caller's code and releases no module. If two tasks of a module
+    /// without handles end at the same moment, each may see the other's count; the release then waits for
+    /// nobody, as always (`Holder`).
+    pub(super) fn is_quiet(&self) -> bool {
+        let is_ours = self.owns_input && self.shares.is_none() && self.asks.is_none();
+        is_ours && Arc::strong_count(&self.module.0) > 1
+    }
+}
+
+/// Returns the most bytes of an answer's payload. Error texts are bounded, too, and a command has both stdout
+/// and stderr.
+pub(super) fn payload_bytes_max(entry: &Entry, limits: &TaskLimits) -> u64 {
+    let outputs = match entry {
+        Entry::Task(_) => 1,
+        Entry::Command { .. } => 2,
+    };
+    let bytes = limits.output_bytes_max.saturating_mul(outputs);
+    bytes.clamp(GUEST_TEXT_BYTES_MAX as u64, FRAME_PAYLOAD_BYTES_MAX)
+}
