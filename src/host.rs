@@ -13,6 +13,7 @@ pub(crate) mod batch;
 pub(crate) mod cache;
 pub(crate) mod cgroup;
 pub(crate) mod compile;
+pub(crate) mod completion;
 pub(crate) mod core;
 mod cpu;
 mod descriptors;

@@ -60,6 +60,21 @@ pub struct Ended {
     pub lost: u64,
 }
 
+impl Ended {
+    /// Counts the ends of so many tasks.
+    pub(crate) fn add(&mut self, how: TaskOutcome, tasks: u64) {
+        let counter = match how {
+            TaskOutcome::Succeeded => &mut self.succeeded,
+            TaskOutcome::Failed => &mut self.failed,
+            TaskOutcome::TimedOut => &mut self.timed_out,
+            TaskOutcome::Cancelled => &mut self.cancelled,
+            TaskOutcome::Aborted => &mut self.aborted,
+            TaskOutcome::Lost => &mut self.lost,
+        };
+        *counter += tasks;
+    }
+}
+
 /// One worker process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

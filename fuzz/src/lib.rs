@@ -69,6 +69,7 @@ mod source {
         mod batch;
         pub(crate) mod cache;
         pub(crate) mod cgroup;
+        pub(crate) mod completion;
         pub(crate) mod core;
         mod cpu;
         pub(crate) mod dirs;

@@ -14,8 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::core::Answered;
-use super::resolve;
+use super::completion::{self, Answered};
 use crate::dispatch::Now;
 use crate::error::TaskFailure;
 use crate::future::{Cell, Item};
@@ -215,7 +214,7 @@ impl Batch {
         let output_bytes = Some(answered.payload.len() as u64);
         let run = Duration::from_nanos(cost.run_ns);
         let queued = self.queued();
-        let result = resolve::read_verdict(answered, &self.entry, &self.limits).map_err(|error| {
+        let result = completion::read_verdict(answered, &self.entry, &self.limits).map_err(|error| {
             let mut report = TaskReport {
                 queued,
                 total: now().saturating_sub(self.submitted),
@@ -224,7 +223,7 @@ impl Batch {
                 output_bytes,
                 ..TaskReport::default()
             };
-            resolve::add_cost(&mut report, &cost);
+            completion::add_cost(&mut report, &cost);
             self.cell.labels().failure_of(task, error, report.with_bounded_wait())
         });
         let how = if result.is_ok() { SUCCEEDED } else { FAILED };
@@ -246,7 +245,7 @@ impl Batch {
     /// told of are counted already.
     pub(super) fn count_ends(&self, ended: &mut Ended, how: TaskOutcome) {
         let so_far = self.count_answers(ended);
-        resolve::count(ended, how, self.count - count_of(so_far, ENDED));
+        ended.add(how, self.count - count_of(so_far, ENDED));
     }
 
     /// Counts the tasks that have answered, and returns the counters.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::batch::Batch;
+use super::completion::Answered;
 use super::cpu::CpuCount;
 use super::domains::{Breakage, Domains};
 use super::effects::Effect;
@@ -32,13 +33,11 @@ use crate::future::{Cell, Labels, Queues, TaskOwner};
 use crate::id_map::IdMap;
 use crate::limits::{BATCH_WORK_MAX, CPU_MEASURED_FROM};
 use crate::observe::{EventKind, PoolStats, WorkerStats};
-use crate::octets::Octets;
 use crate::options::TaskOptions;
-use crate::report::PartialOutput;
 use crate::shortage::Shortage;
 use crate::task::TaskId;
 use crate::walls::SandboxReport;
-use crate::wire::message::{Cost, Entry, Verdict};
+use crate::wire::message::Verdict;
 
 /// What the host knows of an unresolved task.
 pub(super) struct Record {
@@ -160,28 +159,6 @@ pub(super) struct State {
     sandbox: Option<Arc<SandboxReport>>,
     /// This is set once it was logged that layers are missing.
     is_missing_told: bool,
-}
-
-/// What a worker said of a task that it has ended.
-pub(crate) struct Answered {
-    pub(crate) verdict: Verdict,
-    pub(crate) payload: Octets,
-    pub(crate) cost: Cost,
-    /// For a command, its stdout is this much of the payload; its stderr is the rest.
-    pub(crate) stdout_bytes: u64,
-    /// The size of the frame that the answer came in.
-    pub(crate) frame_bytes: u64,
-}
-
-impl Answered {
-    /// Returns what a command wrote, however it ended.
-    pub(super) fn written(&self, entry: &Entry) -> Option<PartialOutput> {
-        let Entry::Command { .. } = entry else { return None };
-        let mut stdout = self.payload.to_bytes();
-        let at = usize::try_from(self.stdout_bytes).unwrap_or(usize::MAX);
-        let stderr = stdout.split_off(stdout.len().min(at));
-        Some(PartialOutput { stdout, stderr })
-    }
 }
 
 /// A pool's shared state.

@@ -23,7 +23,8 @@ use smallvec::SmallVec;
 
 use super::asks::{Asks, TaskAsks};
 use super::batch::Batch;
-use super::core::{Answered, Core};
+use super::completion::Answered;
+use super::core::Core;
 use super::cpu::WorkerClock;
 use super::invocation::{self, Invocation, TaskShares, payload_bytes_max};
 use super::priority;

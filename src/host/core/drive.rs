@@ -149,7 +149,7 @@ impl Core {
                     if let Err(Failed::For(failure)) = result
                         && batch.fail(failure)
                     {
-                        resolve::count(&mut state.tally.ended, outcome, 1);
+                        state.tally.ended.add(outcome, 1);
                     }
                     *answered = None;
                     state.records.get_mut(&task)?.give_back();
@@ -203,7 +203,7 @@ impl Core {
                 state.domains.leave(record.domain);
                 let outcome = resolve::outcome(how, Some(&result));
                 match &record.batch {
-                    None => resolve::count(&mut state.tally.ended, outcome, 1),
+                    None => state.tally.ended.add(outcome, 1),
                     // The tasks without an answer were not begun and go back to the map, so they are not
                     // counted.
                     Some(batch) if how == Resolution::Answered => {
