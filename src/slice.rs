@@ -3,12 +3,29 @@
 //! Since Linux 6.12 a thread may ask for shorter or longer slices than is usual, and one that wakes with a shorter
 //! slice preempts who has a longer one. Nobody gets more of a processor by it, and nobody needs a privilege for it.
 //! Where the kernel does not know it, everything stays as it is.
+//!
+//! Threads and processes inherit the slice of the thread that starts them. So whoever is started by a brief thread and
+//! computes for long asks for the usual slice again.
 
 use std::time::Duration;
 
-/// A thread that does little at a time, and on which others wait: it is to have its turn at once.
+/// A thread that does little at a time, and on which others wait: it is to have its turn at once. A policy that the user
+/// has chosen for this program stays.
 pub(crate) fn be_brief() {
-    set(libc::SCHED_OTHER, Duration::from_micros(200));
+    set_usual_policy(Duration::from_micros(200));
+}
+
+/// A thread that has been started by a brief one, and is none itself.
+pub(crate) fn be_usual() {
+    // Linux takes 0 for its own default.
+    set_usual_policy(Duration::ZERO);
+}
+
+fn set_usual_policy(slice: Duration) {
+    // SAFETY: it asks for the policy of the calling thread.
+    if unsafe { libc::sched_getscheduler(0) } == libc::SCHED_OTHER {
+        set(libc::SCHED_OTHER, slice);
+    }
 }
 
 /// For the calling thread, with the niceness that it has.
@@ -44,5 +61,32 @@ mod tests {
         })
         .join()
         .expect("ends");
+    }
+    /// Returns the slice of the calling thread; 0 where the kernel knows none.
+    fn own() -> u64 {
+        // SAFETY: zeroes are a value of each field.
+        let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+        let size = size_of::<libc::sched_attr>();
+        // SAFETY: sched_getattr(2) writes a structure of at most the size that it is told.
+        unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+        attributes.sched_runtime
+    }
+
+    #[test]
+    fn what_a_brief_thread_starts_has_the_usual_slice_if_it_asks_for_it() {
+        let usual = std::thread::spawn(own).join().expect("ends");
+        let (inherited, again) = std::thread::spawn(|| {
+            be_brief();
+            let started = || {
+                let inherited = own();
+                be_usual();
+                (inherited, own())
+            };
+            std::thread::spawn(started).join().expect("ends")
+        })
+        .join()
+        .expect("ends");
+        assert_eq!(again, usual);
+        assert!(inherited == 200_000 || inherited == usual, "{inherited}");
     }
 }

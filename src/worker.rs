@@ -49,6 +49,7 @@ use crate::engine::settings::{Reserve, Running};
 use crate::limits::DIRS_MAX;
 use crate::sandbox::{self, Granted, Profile};
 use crate::shortage::Shortage;
+use crate::slice;
 use crate::wire::control::ControlSocket;
 use crate::wire::fingerprint;
 use crate::wire::inbox;
@@ -57,6 +58,7 @@ use crate::wire::ring;
 
 /// The worker process, from its first line to its exit code.
 pub(crate) fn main() -> i32 {
+    slice::be_usual();
     let reporter = OnceLock::new();
     match serve(&reporter) {
         Ok(()) => 0,

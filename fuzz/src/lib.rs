@@ -26,6 +26,7 @@ mod source {
     pub(crate) mod text;
     pub(crate) mod kernel;
     pub(crate) mod foreign;
+    pub(crate) mod slice;
     pub(crate) mod sync;
     pub(crate) mod refused;
     pub(crate) mod imports;
@@ -145,5 +146,6 @@ mod source {
 use source::{
     account, artifact, command, description, directory, dispatch, error, ewma, files, foreign, fork, future,
     guest, held, host, id_map, imports, kernel, limits, module, observe, octets, options, policy, probe,
-    refused, report, samples, sandbox, schema, shared, shortage, stdin, sync, task, text, trap, walls, wire,
+    refused, report, samples, sandbox, schema, shared, shortage, slice, stdin, sync, task, text, trap, walls,
+    wire,
 };

@@ -9,6 +9,7 @@ use crate::host::asks::SendReply;
 use crate::host::become_io_thread;
 use crate::host::logs::{FLOOD_PAUSE, Logbook};
 use crate::octets::Octets;
+use crate::slice;
 use crate::wire::message::{LogRecord, LogSource};
 
 /// Answers that are handled under one lock, at most; their inputs are dropped after the last one.
@@ -359,6 +360,7 @@ impl Drop for Attendance<'_> {
 /// The link's thread: reads until the process is gone, then reports its death.
 pub(in super::super) fn read_loop(core: &Core, link: &Arc<Link>) {
     become_io_thread();
+    slice::be_usual();
     // Its pauses are short, and the kernel's usual slack would double them. If the slack cannot be set, they
     // are longer.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
