@@ -30,7 +30,6 @@ pub(crate) mod priority;
 pub(crate) mod request;
 pub(crate) mod requests;
 mod resident;
-mod resolve;
 pub(crate) mod sent;
 pub(crate) mod settings;
 pub(crate) mod spawn;

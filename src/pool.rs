@@ -177,7 +177,9 @@ impl Pool {
         options: &TaskOptions,
         set: Option<u64>,
     ) -> (u64, u64) {
-        self.core().map_or((0, 0), |core| map_bytes_max(core, is_command, options.clone(), set))
+        self.core().map_or((0, 0), |core| {
+            map_bytes_max(&core.settings, core.workers_max(), is_command, options.clone(), set)
+        })
     }
 
     /// Returns its handle, or `None` in a process that was forked from its own.

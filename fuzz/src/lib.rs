@@ -82,7 +82,6 @@ mod source {
         mod observers;
         mod priority;
         pub(crate) mod request;
-        mod resolve;
         pub(crate) mod settings;
         pub(crate) mod sent;
 

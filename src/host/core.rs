@@ -2,6 +2,7 @@
 
 mod drive;
 mod questions;
+mod resolve;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +24,6 @@ use super::observers::{Observers, Subscription};
 use super::priority::Mistrust;
 use super::request::Request;
 use super::requests::{SupervisorHandle, SupervisorRequest};
-use super::resolve;
 use super::settings::Settings;
 use crate::account::Charge;
 use crate::description::Interrupt;

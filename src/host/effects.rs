@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::Core;
 use super::invocation::Invocation;
 use super::link::Link;
-use super::requests::SupervisorRequest;
-use crate::dispatch::KillReason;
+use super::requests::{SupervisorHandle, SupervisorRequest};
 use crate::error::DeathCause;
 use crate::foreign::guarded;
 use crate::future::Cell;
@@ -15,7 +13,7 @@ use crate::shortage::Shortage;
 use crate::text::Name;
 
 pub(super) enum Effect {
-    /// The job is here until it is posted.
+    /// The request is here until it is sent.
     Ask(Option<SupervisorRequest>),
     Flush {
         link: Arc<Link>,
@@ -31,7 +29,8 @@ pub(super) enum Effect {
     },
     Kill {
         link: Arc<Link>,
-        reason: KillReason,
+        /// What its death is reported as, if the kill itself is not the reason.
+        cause: Option<DeathCause>,
     },
     Terminate {
         link: Arc<Link>,
@@ -59,22 +58,15 @@ pub(super) enum Effect {
 
 impl Effect {
     /// Does it. What is dropped with it may be the caller's.
-    pub(super) fn perform(&mut self, core: &Core) {
+    pub(super) fn perform(&mut self, supervisor: &SupervisorHandle) {
         match self {
-            Effect::Ask(request) => {
-                request.take().into_iter().for_each(|request| core.supervisor.ask(request))
-            }
+            Effect::Ask(request) => request.take().into_iter().for_each(|request| supervisor.ask(request)),
             Effect::Flush { link } => link.flush(),
             Effect::Interrupt { link, run } => link.interrupt(*run),
             Effect::Limit { link, run, cpu } => link.limit(*run, *cpu),
-            Effect::Kill { link, reason } => match reason {
-                KillReason::Violation => {
-                    link.kill_for(DeathCause::ProtocolViolation("an answer to no question".into()));
-                }
-                KillReason::StartTimeout => {
-                    link.kill_for(DeathCause::StartTimeout(core.settings.start_timeout));
-                }
-                KillReason::Grace | KillReason::PoolEnds => link.kill(),
+            Effect::Kill { link, cause } => match cause.take() {
+                Some(cause) => link.kill_for(cause),
+                None => link.kill(),
             },
             Effect::Terminate { link } => link.terminate(),
             Effect::Retire { link } => link.retire(),
@@ -100,7 +92,7 @@ impl Effect {
                 link.sample(*run);
             }
             Effect::Announce { cell, .. } => cell.announce(),
-            Effect::Stopped => core.supervisor.wake(),
+            Effect::Stopped => supervisor.wake(),
         }
     }
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::asks::TaskAsks;
 use super::batch::longest_input;
-use super::core::Core;
 use super::invocation::{Invocation, payload_bytes_max};
+use super::settings::Settings;
 use crate::account::Charge;
 use crate::error::SubmitError;
 use crate::foreign::Foreign;
@@ -76,18 +76,18 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Checks the work against the pool's bounds; each task of a batch is held to what one alone is.
+    /// Checks the work against the bounds of the pool of that number; each task of a batch is held to what one alone is.
     /// `options` are the caller's own.
     ///
     /// # Errors
     /// [`SubmitError`], except for those about the pool's state.
     pub(crate) fn new(
-        core: &Core,
+        (pool, settings): (u64, &Settings),
         target: &Target,
         work: Work,
         options: TaskOptions,
     ) -> Result<Request, SubmitError> {
-        let mut options = admissible(core, target, options)?;
+        let mut options = admissible((pool, settings), target, options)?;
         let (entry, input, owns_input, longest, group, stdin) = match work {
             Work::One { entry, input, owns_input, chunk, stdin } => {
                 let longest = input.len();
@@ -99,7 +99,7 @@ impl Request {
             }
         };
         let too_large = |bytes, max| SubmitError::InputTooLarge { task: target.name.to_string(), bytes, max };
-        let max = core.settings.input_bytes_max;
+        let max = settings.input_bytes_max;
         if longest > max {
             return Err(too_large(longest, max));
         }
@@ -178,31 +178,36 @@ fn answer_bytes_max(entry: &Entry, limits: &TaskLimits) -> u64 {
 /// Returns the most bytes that a map over such tasks or commands may hold (`set`, if it is given), and what
 /// [`Request::bytes_max`] returns for one of them with an empty input.
 pub(crate) fn map_bytes_max(
-    core: &Core,
+    settings: &Settings,
+    workers_max: usize,
     is_command: bool,
     options: TaskOptions,
     set: Option<u64>,
 ) -> (u64, u64) {
-    let limits = options.or(&core.settings.defaults).limits();
+    let limits = options.or(&settings.defaults).limits();
     let entry = match is_command {
         true => Entry::Command { args: Vec::new(), env: Vec::new(), stdin: CommandStdin::Sent },
         false => Entry::Task(TaskIndex(0)),
     };
     let one = answer_bytes_max(&entry, &limits).saturating_add(RESULT_BYTES_BESIDE);
-    let usual = || MAP_BYTES_MAX.max(one.saturating_mul(2 * core.workers_max() as u64));
-    (set.or(core.settings.map_bytes_max).unwrap_or_else(usual), one)
+    let usual = || MAP_BYTES_MAX.max(one.saturating_mul(2 * workers_max as u64));
+    (set.or(settings.map_bytes_max).unwrap_or_else(usual), one)
 }
 
 /// Fills in the defaults, and refuses options that the task's module cannot keep.
-fn admissible(core: &Core, target: &Target, options: TaskOptions) -> Result<TaskOptions, SubmitError> {
+fn admissible(
+    (pool, settings): (u64, &Settings),
+    target: &Target,
+    options: TaskOptions,
+) -> Result<TaskOptions, SubmitError> {
     let task = || target.name.to_string();
     let module = &target.module.0;
-    if module.pool != core.id {
+    if module.pool != pool {
         return Err(SubmitError::ForeignModule { task: task() });
     }
-    let options = options.or(&core.settings.defaults);
+    let options = options.or(&settings.defaults);
     let shared = options.shared.as_deref().unwrap_or_default();
-    if shared.iter().any(|shared| shared.pool() != core.id) {
+    if shared.iter().any(|shared| shared.pool() != pool) {
         return Err(SubmitError::ForeignShared { task: task() });
     }
     let count = shared.len();
@@ -216,7 +221,7 @@ fn admissible(core: &Core, target: &Target, options: TaskOptions) -> Result<Task
     if options.seed.is_some() && !module.description.deterministic {
         return Err(SubmitError::NotDeterministic { task: task(), module: module.shown.to_string() });
     }
-    if options.seed.is_some() && module.description.uses_wasi && !core.settings.dirs.is_empty() {
+    if options.seed.is_some() && module.description.uses_wasi && !settings.dirs.is_empty() {
         return Err(SubmitError::DirsNotDeterministic { task: task() });
     }
     Ok(options)

@@ -114,7 +114,7 @@ impl Handle {
         let stdin = task.stdin(input).cloned();
         let (entry, encoded) = task.encode(input)?;
         let work = Work::One { entry, input: encoded, owns_input: C::OWNS_INPUT, chunk: None, stdin };
-        Request::new(&self.core, task.target(), work, options)
+        Request::new(self.core.bounds(), task.target(), work, options)
     }
 
     /// Gives the request to the core, which gives it back if it is refused.

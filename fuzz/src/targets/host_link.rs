@@ -271,7 +271,8 @@ impl World {
                 Work::Batch { task: TaskIndex(0), inputs: one.repeat(count).into(), count }
             }
         };
-        let request = Request::new(&self.core, &target, work, options).expect("it is within all bounds");
+        let request =
+            Request::new(self.core.bounds(), &target, work, options).expect("it is within all bounds");
         // A pool that is broken or full says so.
         if let Ok(cell) = self.core.submit(request, WhenFull::Refuse) {
             self.tasks.push(Submitted { cell, items, taken: VecDeque::new() });

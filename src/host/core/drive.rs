@@ -1,7 +1,7 @@
 //! Turns events into effects: decisions are made under the lock, and actions follow after it.
 
 use super::*;
-use crate::dispatch::Resolution;
+use crate::dispatch::{KillReason, Resolution};
 use crate::future::{Failed, Filled};
 use crate::host::asks::TaskAsks;
 use crate::limits::RESULT_BYTES_BESIDE;
@@ -72,7 +72,7 @@ impl Core {
         if earlier {
             self.supervisor.wake();
         }
-        effects.iter_mut().for_each(|effect| effect.perform(self));
+        effects.iter_mut().for_each(|effect| effect.perform(&self.supervisor));
         if has_sleepers {
             self.changed.notify_all();
         }
@@ -180,7 +180,14 @@ impl Core {
                 if resolve::is_expected(reason) {
                     state.expected.insert(worker);
                 }
-                self.to_process(state, worker, |link| Effect::Kill { link, reason })
+                let cause = match reason {
+                    KillReason::Violation => {
+                        Some(DeathCause::ProtocolViolation("an answer to no question".into()))
+                    }
+                    KillReason::StartTimeout => Some(DeathCause::StartTimeout(self.settings.start_timeout)),
+                    KillReason::Grace | KillReason::PoolEnds => None,
+                };
+                self.to_process(state, worker, |link| Effect::Kill { link, cause })
             }
             Action::Terminate { worker } => {
                 state.expected.insert(worker);

@@ -15,6 +15,11 @@ impl Core {
         self.lock().dispatch.unresolved()
     }
 
+    /// The pool's number and settings: what requests are held to.
+    pub(crate) fn bounds(&self) -> (u64, &Settings) {
+        (self.id, &self.settings)
+    }
+
     pub(crate) fn workers_max(&self) -> usize {
         self.lock().dispatch.workers().1
     }

@@ -172,7 +172,7 @@ impl<C: Callable, I> State<C, I> {
         let request = match shared.task.batched() {
             Some(task) => {
                 let work = Work::Batch { task, inputs: bytes.clone(), count };
-                Request::new(&shared.core, shared.task.target(), work, self.plan.options.clone())
+                Request::new(shared.core.bounds(), shared.task.target(), work, self.plan.options.clone())
             }
             // This cannot happen: only inputs of tasks that can be batched are gathered.
             None => {
@@ -260,7 +260,13 @@ impl<C: Callable, I> Shared<C, I> {
         let bytes = state.plan.bytes_max;
         let options = state.plan.options.clone();
         drop(state);
-        let (bytes, one) = map_bytes_max(&self.core, self.task.batched().is_none(), options, bytes);
+        let (bytes, one) = map_bytes_max(
+            &self.core.settings,
+            self.core.workers_max(),
+            self.task.batched().is_none(),
+            options,
+            bytes,
+        );
         // A batch larger than the account would go alone, and exceed a bound that single tasks keep.
         let of_batch =
             BATCH_ANSWERS_BYTES_MAX + BATCH_BYTES_MAX as u64 + BATCH_ITEMS_MAX as u64 * RESULT_BYTES_BESIDE;
@@ -348,7 +354,7 @@ impl<C: Callable, I> Shared<C, I> {
                 let options = state.plan.options.clone();
                 let request = encoded.and_then(|(entry, input)| {
                     let work = Work::One { entry, input, owns_input: C::OWNS_INPUT, chunk, stdin };
-                    Request::new(&self.core, self.task.target(), work, options)
+                    Request::new(self.core.bounds(), self.task.target(), work, options)
                 });
                 source.is_amid = false;
                 state.hold_gathered(self);

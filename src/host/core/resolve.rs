@@ -1,11 +1,11 @@
 //! How a task ended, in the caller's words: its result, its report, and where it counts.
 
-use super::completion::{self, Answered};
-use super::core::{Record, State, unknown_death};
-use super::domains::Breakage;
+use super::{Record, State, unknown_death};
 use crate::dispatch::{KillReason, Now, Resolution, RetireReason};
 use crate::error::{BrokenPool, Phase, TaskError};
 use crate::future::Failed;
+use crate::host::completion::{self, Answered};
+use crate::host::domains::Breakage;
 use crate::module::Answer;
 use crate::observe::{LeaveReason, TaskOutcome};
 use crate::report::TaskReport;
