@@ -203,7 +203,11 @@ pub(crate) enum Answer {
 pub trait Callable: sealed::Call + Send + Sync {}
 
 pub(crate) mod sealed {
-    use super::*;
+    use super::{Answer, Target};
+    use crate::error::SubmitError;
+    use crate::octets::Octets;
+    use crate::stdin::StdinSource;
+    use crate::wire::message::{Entry, TaskIndex};
 
     pub trait Call {
         /// What the task takes.

@@ -152,6 +152,19 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
     }
 }
 
+/// Who imports what it names shows every arrow, to readers and to tools.
+#[test]
+fn nothing_but_tests_imports_all_of_its_parent() {
+    for (path, text) in sources() {
+        let is_test =
+            path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs")));
+        // The simulation is compiled for tests only.
+        if !is_test && !is_in(&path, "dispatch/simulation") {
+            assert!(!code(&text).contains("use super::*"), "{}", path.display());
+        }
+    }
+}
+
 /// Each `#[error("…")]` of the library shows a text through one of the types of text.rs. The command line
 /// escapes its own errors where it writes them.
 #[test]

@@ -15,7 +15,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
@@ -23,8 +22,6 @@ use smallvec::SmallVec;
 
 use super::asks::{Asks, TaskAsks};
 use super::batch::Batch;
-use super::completion::Answered;
-use super::core::Core;
 use super::cpu::WorkerClock;
 use super::invocation::{self, Invocation, TaskShares, payload_bytes_max};
 use super::priority;
@@ -32,18 +29,17 @@ use super::sent::Sent;
 use crate::dispatch::WorkerKey;
 use crate::error::{Death, DeathCause};
 use crate::foreign::Foreign;
-use crate::future::Cell;
 use crate::held::Holder;
 use crate::kernel::kernel_text;
-use crate::limits::{LOG_RECORD_BYTES_MAX, UNSENT_AFTER};
+use crate::limits::UNSENT_AFTER;
 use crate::module::Module;
 use crate::shared::Shared;
 use crate::shortage::Shortage;
 use crate::task::TaskId;
 use crate::wire::control::ControlSocket;
-use crate::wire::frame::{Assembly, encode_head_into};
+use crate::wire::frame::encode_head_into;
 use crate::wire::message::{FromWorker, Items, ModuleId, ToWorker, Verdict};
-use crate::wire::ring::{self, Consumer, End, Producer, Violation};
+use crate::wire::ring::{self, End, Producer, Violation};
 use crate::wire::spin::Spinning;
 use crate::wire::turn::Turn;
 

@@ -1,10 +1,24 @@
 //! Turns events into effects: decisions are made under the lock, and actions follow after it.
 
-use super::*;
-use crate::dispatch::{KillReason, Resolution};
+use std::collections::HashMap;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::{Core, Record, State, resolve, unknown_death};
+use crate::dispatch::{Action, Event, KillReason, Now, Resolution, WorkerKey};
+use crate::error::{DeathCause, Phase};
 use crate::future::{Failed, Filled};
 use crate::host::asks::TaskAsks;
+use crate::host::completion::Answered;
+use crate::host::domains::Breakage;
+use crate::host::effects::Effect;
+use crate::host::link::Link;
+use crate::host::requests::SupervisorRequest;
 use crate::limits::RESULT_BYTES_BESIDE;
+use crate::observe::EventKind;
+use crate::task::TaskId;
 
 /// More actions than this come at once only if a pool breaks or is shut down.
 const FEW_ACTIONS: usize = 256;

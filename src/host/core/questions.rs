@@ -1,6 +1,16 @@
 //! Questions about a pool's state.
 
-use super::*;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::{Core, Record};
+use crate::error::BrokenPool;
+use crate::host::link::Link;
+use crate::host::observers::Subscription;
+use crate::host::settings::Settings;
+use crate::observe::{EventKind, PoolStats, WorkerStats};
+use crate::walls::SandboxReport;
 
 impl Core {
     pub(crate) fn is_stopped(&self) -> bool {

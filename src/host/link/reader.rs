@@ -2,15 +2,29 @@
 
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
 
-use super::*;
+use super::{Link, Ordered, Outstanding};
+use crate::error::DeathCause;
 use crate::ewma::Ewma;
+use crate::future::Cell;
 use crate::host::asks::SendReply;
 use crate::host::become_io_thread;
+use crate::host::completion::Answered;
+use crate::host::core::Core;
 use crate::host::logs::{FLOOD_PAUSE, Logbook};
+use crate::limits::LOG_RECORD_BYTES_MAX;
 use crate::octets::Octets;
 use crate::slice;
+use crate::task::TaskId;
+use crate::wire::frame::Assembly;
+use crate::wire::message::FromWorker;
 use crate::wire::message::{LogRecord, LogSource};
+use crate::wire::ring;
+use crate::wire::ring::Consumer;
 
 /// Answers that are handled under one lock, at most; their inputs are dropped after the last one.
 const ANSWERS_AT_ONCE: usize = 64;
