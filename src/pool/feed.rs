@@ -18,6 +18,7 @@
 //! is held while an iterator, an encoder or the pool is at work.
 
 mod shared;
+mod thread;
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -31,7 +32,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use self::shared::{By, Given, Source};
-pub(super) use self::shared::{End, Shared, start_thread};
+pub(super) use self::shared::{End, Shared};
+pub(super) use self::thread::start as start_thread;
 use super::Pool;
 use super::batch::Submitted;
 use super::submit::other_process;

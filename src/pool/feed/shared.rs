@@ -3,8 +3,6 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Instant;
@@ -547,59 +545,4 @@ impl<I> Source<I> {
         self.pace.learn(began.elapsed());
         pulled
     }
-}
-
-/// Starts the thread that pulls for a map.
-pub(in crate::pool) fn start_thread<C, I>(shared: &Arc<Shared<C, I>>) -> io::Result<()>
-where
-    C: Callable + 'static,
-    I: Iterator<Item = C::Input> + Send + 'static,
-{
-    let shared = shared.clone();
-    std::thread::Builder::new().name("wasmpool-map".into()).spawn(move || run(&shared)).map(drop)
-}
-
-/// Pulls and submits until the inputs end, the time is up, or nobody wants more.
-fn run<C, I>(shared: &Shared<C, I>)
-where
-    C: Callable,
-    I: Iterator<Item = C::Input>,
-{
-    // From here on the caller does not pull.
-    let Some(mut source) = shared.lock().source.take() else { return };
-    let deadline = shared.lock().plan.deadline();
-    // Only this thread takes places, so those that it was told of stay free.
-    let mut places = 0;
-    loop {
-        if places == 0 || is_over(deadline) {
-            places = shared.places(By::Thread);
-        }
-        if places == 0 {
-            break;
-        }
-        places -= 1;
-        match catch_unwind(AssertUnwindSafe(|| source.pull(shared))) {
-            Ok(pulled) => {
-                let is_last = matches!(pulled, Pulled::Nothing);
-                shared.see_to(&mut source, pulled, By::Thread);
-                if is_last || shared.account.is_closed() {
-                    break;
-                }
-            }
-            Err(panic) => {
-                shared.submit(By::Thread);
-                let mut state = shared.lock();
-                state.panic = Some(panic);
-                shared.notify(&state);
-                while state.panic.is_some() && !state.is_closed {
-                    state = shared.sleep(state, None);
-                }
-            }
-        }
-    }
-    let mut state = shared.lock();
-    // A closed map is gone already, so its iterator is dropped here; else it is the map's to drop.
-    let left = if state.is_closed { Some(source) } else { state.source.replace(source) };
-    drop(state);
-    drop(left);
 }
