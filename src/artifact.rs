@@ -10,7 +10,7 @@ use crate::description::ModuleDescription;
 /// Most bytes of a module's description.
 pub(crate) const DESCRIPTION_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
-/// What a description file holds, after the hash of these bytes.
+/// A description file holds this, after the hash of these bytes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Described {
     /// The size of the machine code.

@@ -1,4 +1,4 @@
-//! What a WASI command is given.
+//! The input of a WASI command.
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::stdin::StdinSource;
 
-/// What a WASI command is given: argv, environment, stdin.
+/// The input of a WASI command: argv, environment, stdin.
 ///
 /// ```
 /// let input = wasmpool::CommandInput::new()

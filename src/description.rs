@@ -1,4 +1,5 @@
-//! What a module is and offers, as the compiler process found it and as a module says of itself.
+//! The description of a module: its kind, tasks, imports, exports and memories, as the compiler process found them and as
+//! the module says of itself.
 
 mod checks;
 mod code;
@@ -21,7 +22,7 @@ pub(crate) use code::{CodeKind, MemoryKind};
 pub use outline::ModuleOutline;
 pub(crate) use outline::WantedEntry;
 
-/// What kind of program a module is.
+/// The kind of program that a module is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ModuleKind {
@@ -102,11 +103,11 @@ pub struct MemoryDescription {
     pub max_bytes: Option<u64>,
 }
 
-/// What the compiler process found in a module.
+/// The description of a module, as the compiler process found it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ModuleDescription {
-    /// What kind of program it is.
+    /// The kind of program that it is.
     pub kind: ModuleKind,
     /// Its tasks, in the order of its section `wasmpool.tasks`.
     pub tasks: Vec<TaskDescription>,

@@ -1,5 +1,5 @@
-//! What the two roles that know wasmtime have in common: the settings of engines, their errors, and what a worker provides
-//! to modules.
+//! The two roles that know wasmtime share this: the settings of engines, their errors, and the list of functions that a
+//! worker provides to modules.
 
 use std::collections::HashMap;
 

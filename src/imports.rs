@@ -1,4 +1,4 @@
-//! What a guest may import: the functions that the byte ABI gives to it. The linker is built from this list, and errors are
+//! The imports that a guest may have: the functions that the byte ABI gives to it, and the name of WASI's module. The linker is built from this list, and errors are
 //! written from it. It holds vocabulary, and no behaviour.
 
 /// The module name of these imports.

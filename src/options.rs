@@ -1,4 +1,4 @@
-//! What one task may use, as its caller says it.
+//! The options of one task, as its caller gives them.
 
 use std::sync::Arc;
 use std::time::Duration;

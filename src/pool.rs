@@ -256,7 +256,7 @@ impl Pool {
     /// [`TaskFuture::cancel`](crate::TaskFuture::cancel) for those who know the task's id, and do not
     /// hold its future. `false` also if there is no such task, or it was done already.
     pub fn cancel(&self, task: TaskId) -> bool {
-        let Some(cell) = self.core().and_then(|core| core.unresolved_cell(task)) else { return false };
+        let Some(cell) = self.core().and_then(|core| core.cell(task)) else { return false };
         self.handle(Event::Cancel { task });
         cell.is_cancelled()
     }
@@ -264,7 +264,7 @@ impl Pool {
     /// [`TaskFuture::abort`](crate::TaskFuture::abort) for those who know the task's id. `false` if
     /// there is no such task, or it was done already.
     pub fn abort(&self, task: TaskId) -> bool {
-        let is_open = self.core().is_some_and(|core| core.unresolved_cell(task).is_some());
+        let is_open = self.core().is_some_and(|core| core.cell(task).is_some());
         self.handle(Event::Abort { task });
         is_open
     }

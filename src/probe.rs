@@ -1,4 +1,4 @@
-//! An attack on a throw-away worker: what that is told to try, on whom, and what came of it. The attacks are
+//! An attack on a throw-away worker: the worker is told what to try and on whom, and tells what came of it. The attacks are
 //! `sandbox::attacks`, and their host is `host::doctor`.
 
 use std::fmt;

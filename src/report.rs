@@ -1,4 +1,4 @@
-//! What a task cost, and what a command wrote.
+//! The report of a task, and the output of a command.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a process of the pool's is for, and what holds for all of them from their first line on.
+//! The role of a process that a pool started, and what holds for host and children alike from their first line on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

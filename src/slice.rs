@@ -62,6 +62,7 @@ mod tests {
         .join()
         .expect("ends");
     }
+
     /// Returns the slice of the calling thread; 0 where the kernel knows none.
     fn own() -> u64 {
         // SAFETY: zeroes are a value of each field.
@@ -88,5 +89,20 @@ mod tests {
         .expect("ends");
         assert_eq!(again, usual);
         assert!(inherited == 200_000 || inherited == usual, "{inherited}");
+    }
+
+    #[test]
+    fn a_policy_that_the_user_has_chosen_stays() {
+        std::thread::spawn(|| {
+            set(libc::SCHED_BATCH, Duration::from_millis(3));
+            let chosen = own();
+            be_brief();
+            be_usual();
+            // SAFETY: it asks for the policy of the calling thread.
+            assert_eq!(unsafe { libc::sched_getscheduler(0) }, libc::SCHED_BATCH);
+            assert_eq!(own(), chosen);
+        })
+        .join()
+        .expect("ends");
     }
 }

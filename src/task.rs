@@ -1,5 +1,5 @@
-//! What both sides of the process boundary know of a task: its id, the limits that its worker keeps, and what it was
-//! refused. It holds vocabulary, and no behaviour.
+//! Both sides of the process boundary know this of a task: its id, the limits that its worker keeps, and the requests for
+//! memory that it was refused. It holds vocabulary, and no behaviour.
 
 mod refusals;
 

@@ -277,3 +277,26 @@ fn a_task_over_its_cpu_time_counts_as_timed_out() {
     assert_eq!(outcome, TaskOutcome::TimedOut);
     assert!(report.cpu >= Some(ms(10)), "{report:?}");
 }
+
+/// Returns the time slice of a process's main thread, 0 being this very thread; 0 where the kernel knows none.
+fn slice_ns(pid: u32) -> u64 {
+    let pid = libc::pid_t::try_from(pid).expect("a pid");
+    // SAFETY: zeroes are a value of each field.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::sched_attr>();
+    // SAFETY: sched_getattr(2) writes a structure of at most the size that it is told.
+    let failed = unsafe { libc::syscall(libc::SYS_sched_getattr, pid, &raw mut attributes, size, 0) };
+    assert_eq!(failed, 0, "{}", std::io::Error::last_os_error());
+    attributes.sched_runtime
+}
+
+/// A worker inherits the slice of the supervisor, which asks for a short one.
+#[test]
+fn workers_compute_in_slices_as_long_as_those_of_the_program_itself() {
+    let pool = build(builder(1));
+    let program = module(&pool).command().expect("a command");
+    pool.submit(&program, &CommandInput::new().arg("c1")).expect("submits").result().expect("succeeds");
+    let pids = pool.worker_pids();
+    assert_eq!(pids.len(), 1);
+    assert_eq!(slice_ns(pids[0]), slice_ns(0));
+}

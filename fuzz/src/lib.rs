@@ -85,7 +85,7 @@ mod source {
         pub(crate) mod settings;
         pub(crate) mod sent;
 
-        /// What is asked of the supervisor: who starts processes here is the target itself.
+        /// The requests to the supervisor are kept here for the target, which plays the supervisor.
         pub(crate) mod requests {
             use std::sync::{Mutex, PoisonError};
 

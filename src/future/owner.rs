@@ -1,11 +1,11 @@
-//! What a future asks of its pool, so that it need not know the pool.
+//! A future reaches its pool through this trait, and so need not know the pool.
 
 use std::time::Instant;
 
 use super::cell::Cell;
 use crate::task::TaskId;
 
-/// What a future asks of its pool.
+/// The pool, as far as the futures of its tasks need it.
 pub(crate) trait TaskOwner: Send + Sync {
     /// Cancels the task if it has not begun.
     fn cancel(&self, task: TaskId);

@@ -1,4 +1,4 @@
-//! What a worker answered to a task: read, and put into the caller's words.
+//! Reads a worker's answer to a task, and puts it into the caller's words.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::text::quoted;
 use crate::trap::Frame;
 use crate::wire::message::{Cost, Entry, Verdict};
 
-/// What a worker said of a task that it has ended.
+/// A worker's answer: how a task ended, and what it cost.
 pub(crate) struct Answered {
     pub(crate) verdict: Verdict,
     pub(crate) payload: Octets,

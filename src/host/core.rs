@@ -404,11 +404,6 @@ impl Core {
         drop(waker);
     }
 
-    /// The cell of an unresolved task.
-    pub(crate) fn unresolved_cell(&self, task: TaskId) -> Option<Arc<Cell>> {
-        self.lock().records.get(&task).map(|record| record.cell.clone())
-    }
-
     /// Handles one event and does what follows from it.
     pub(crate) fn handle(&self, event: Event) {
         self.drive(self.lock(), [(event, None)]);
@@ -433,7 +428,7 @@ impl Core {
         self.drive(self.lock(), events);
     }
 
-    /// The cell of a task that is not resolved.
+    /// Returns the cell of a task that is not resolved.
     pub(crate) fn cell(&self, task: TaskId) -> Option<Arc<Cell>> {
         self.lock().records.get(&task).map(|record| record.cell.clone())
     }

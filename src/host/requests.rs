@@ -1,4 +1,4 @@
-//! What is asked of the supervisor, and the wake-up that comes with it. Whoever asks need not know the supervisor.
+//! The requests to the supervisor, and the wake-up that comes with each. Whoever asks need not know the supervisor.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use super::spawn::Child;
 use crate::dispatch::WorkerKey;
 use crate::refused::calling;
 
-/// What the supervisor is asked to do.
+/// A request to the supervisor.
 pub(crate) enum SupervisorRequest {
     /// Start this worker.
     Spawn(WorkerKey),

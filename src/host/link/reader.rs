@@ -82,10 +82,17 @@ const FRAMES_BEYOND: usize = 4096;
 
 impl Reader {
     pub(super) fn new(ring: Consumer) -> Self {
-        let (frames, logged) = (Assembly::new(), (0, TaskId(0), 0));
-        let (answers, typical) = (Vec::new(), Ewma::default());
-        let (held, logbook, violation, is_left) = (None, None, None, false);
-        Reader { ring, frames, logged, answers, held, logbook, typical, violation, is_left }
+        Reader {
+            ring,
+            frames: Assembly::new(),
+            logged: (0, TaskId(0), 0),
+            answers: Vec::new(),
+            held: None,
+            logbook: None,
+            typical: Ewma::default(),
+            violation: None,
+            is_left: false,
+        }
     }
 
     fn is_flooded(&self) -> bool {

@@ -4,7 +4,7 @@
 //!
 //! The kernel's futex is modelled: a word, and a lock under which it is compared before the sleep. A sleep
 //! with a timeout is one that ends at once. What stands here of `src/host/link.rs` is a copy in small, of
-//! `listen`, `attend` and `bury`: the order of their steps is theirs.
+//! `listen`, `attend` and `report_exit`: the order of their steps is theirs.
 
 #![allow(dead_code, unreachable_pub, reason = "the included sources have more than is checked here")]
 
@@ -130,12 +130,12 @@ impl Link {
         };
         if reader.heard == self.total {
             // The end of the process is told, so that everyone may leave.
-            self.bury();
+            self.report_exit();
         }
         is_all
     }
 
-    fn bury(&self) {
+    fn report_exit(&self) {
         self.gone.store(true, Ordering::SeqCst);
         self.bell.wake();
         self.call_attendant();
@@ -257,7 +257,7 @@ fn a_caller_that_sleeps_learns_of_what_is_not_in_the_ring() {
             // Its answer came from elsewhere; later, the worker dies without a word.
             reaper.handled.store(1, Ordering::SeqCst);
             reaper.call_attendant();
-            reaper.bury();
+            reaper.report_exit();
         });
         let listener = thread::spawn(move || listener.listen(false));
         link.attend(1, false, false);
