@@ -87,8 +87,18 @@ fn the_wire_knows_neither_side() {
         "crate::future",
         "crate::compile::",
         "crate::cli",
+        // Handles, options and errors stand above the messages, which carry ids, limits and descriptions.
+        "crate::error",
+        "crate::module",
+        "crate::options",
+        "crate::report",
     ];
     assert_room_without("wire", &both);
+}
+
+#[test]
+fn a_future_knows_its_owner_and_not_the_host() {
+    assert_room_without("future", &["crate::host", "crate::dispatch", "crate::pool"]);
 }
 
 #[test]
