@@ -29,6 +29,7 @@ mod trace;
 
 mod exit;
 mod interrupt;
+mod origin;
 mod console;
 mod streams;
 mod logs;
@@ -132,7 +133,7 @@ fn report(failure: &Failure, json: bool, console: &Console) -> Exit {
     if !failure.is_closed_pipe() {
         if json {
             // If stdout is gone as well, there is only stderr to say it on.
-            if console::print_line(&failure.to_json()).is_err() {
+            if console::print_line(&object::failure(failure)).is_err() {
                 console.error(&failure.to_string());
             }
         } else {

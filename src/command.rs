@@ -42,17 +42,6 @@ impl CommandInput {
         Self::default()
     }
 
-    /// Returns how many bytes its texts take in memory, and the stdin that is sent with it.
-    #[cfg(feature = "cli")]
-    pub(crate) fn bytes(&self) -> usize {
-        let env = self.env.iter().flat_map(|(name, value)| [name, value]);
-        let texts: usize = self.args.iter().chain(env).map(String::len).sum();
-        match &self.stdin {
-            Stdin::Bytes(bytes) => texts + bytes.len(),
-            Stdin::Source(_) => texts,
-        }
-    }
-
     /// `argv[0]`; the module's name unless set.
     pub fn program(mut self, name: impl Into<String>) -> Self {
         self.program = Some(name.into());

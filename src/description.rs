@@ -34,6 +34,17 @@ pub enum ModuleKind {
     Library,
 }
 
+impl ModuleKind {
+    /// Returns its name as the command's tables and JSON have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModuleKind::Tasks => "tasks",
+            ModuleKind::Command => "command",
+            ModuleKind::Library => "library",
+        }
+    }
+}
+
 impl fmt::Display for ModuleKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -52,6 +63,16 @@ pub enum Codec {
     Raw,
     /// The payload is postcard, by the task's schemas.
     Postcard,
+}
+
+impl Codec {
+    /// Returns its name as the command's tables and JSON have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Codec::Raw => "raw",
+            Codec::Postcard => "postcard",
+        }
+    }
 }
 
 /// One task of a module, as the module describes it.

@@ -297,5 +297,29 @@ pub enum SubmitError {
     Broken(#[from] BrokenPool),
 }
 
+impl SubmitError {
+    /// Returns the error's name for programs to branch on, as the command's JSON has it. Names are never changed.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            SubmitError::Encode { .. }
+            | SubmitError::Unrepresentable { .. }
+            | SubmitError::StdinTaken { .. }
+            | SubmitError::StdinReadOnce { .. } => "input",
+            SubmitError::InputTooLarge { .. } => "input_too_large",
+            SubmitError::NoRoomInMap { .. } => "no_room_in_map",
+            SubmitError::QueueFull { .. } => "queue_full",
+            SubmitError::NotMetered { .. } => "not_metered",
+            SubmitError::NotDeterministic { .. } => "not_deterministic",
+            SubmitError::DirsNotDeterministic { .. } => "not_deterministic",
+            SubmitError::ForeignModule { .. } => "foreign_module",
+            SubmitError::ForeignShared { .. } => "foreign_shared",
+            SubmitError::TooManyShared { .. } => "too_many_shared",
+            SubmitError::ShutDown { .. } => "pool_closed",
+            SubmitError::OtherProcess { .. } => "other_process",
+            SubmitError::Broken(_) => "broken_pool",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -103,6 +103,9 @@ mod sandbox;
 mod worker;
 
 #[cfg(feature = "cli")]
+mod internal;
+
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 

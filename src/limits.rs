@@ -275,18 +275,7 @@ pub const MODULES_UNSWEPT_MAX: usize = 64;
 pub const FORGOTTEN_AT_ONCE_MAX: usize = 4096;
 
 /// A worker needs this many descriptors for its sockets, rings and engines.
-const WORKER_DESCRIPTORS_OWN: usize = 32;
-
-/// Returns how many modules a worker may have met before it is replaced, and how many tasks may wait in it,
-/// if it may open this many descriptors: each waiting task may bring a module, which takes three until it is
-/// mapped.
-pub(crate) fn within_descriptors(descriptors: u64) -> (usize, usize) {
-    let descriptors = descriptors.min(WORKER_DESCRIPTORS_MAX) as usize;
-    let room = descriptors.saturating_sub(WORKER_DESCRIPTORS_OWN);
-    let offers = room * OFFERS_MAX / (WORKER_DESCRIPTORS_MAX as usize - WORKER_DESCRIPTORS_OWN);
-    // One that may have a single module would be replaced after each task, since it has that one then.
-    (room.saturating_sub(3 * offers).clamp(2, MODULES_PER_WORKER_MAX), offers)
-}
+pub(crate) const WORKER_DESCRIPTORS_OWN: usize = 32;
 
 /// Default for [`PoolBuilder::worker_identity`](crate::PoolBuilder::worker_identity): `nobody`.
 pub const WORKER_UID: u32 = 65_534;

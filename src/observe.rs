@@ -110,6 +110,18 @@ pub enum WorkerState {
     Leaving,
 }
 
+impl WorkerState {
+    /// Returns its name as the command's tables and JSON have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            WorkerState::Starting => "starting",
+            WorkerState::Idle => "idle",
+            WorkerState::Busy => "busy",
+            WorkerState::Leaving => "leaving",
+        }
+    }
+}
+
 /// Something that happened in a pool: see [`Pool::events`](crate::Pool::events).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

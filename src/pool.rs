@@ -15,10 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "cli")]
-pub(crate) use crate::host::memory::for_a_compiler as compile_memory_bytes_default;
-#[cfg(feature = "cli")]
-pub(crate) use crate::host::request::check_texts;
 pub use builder::PoolBuilder;
 pub use events::Events;
 pub use map::{Map, MapError, UnorderedMap};
@@ -27,8 +23,6 @@ pub use submit::SubmitAsync;
 use self::load::Loads;
 use crate::dispatch::Event;
 use crate::error::{BrokenPool, BuildError};
-#[cfg(feature = "cli")]
-use crate::files::HostFiles;
 use crate::fork::OfProcess;
 use crate::host::cache::Cache;
 use crate::host::compile::Turns;
@@ -41,8 +35,6 @@ use crate::policy::DropPolicy;
 use crate::shared::Shares;
 use crate::task::TaskId;
 use crate::walls::SandboxReport;
-#[cfg(feature = "cli")]
-use crate::{host::request::map_bytes_max, options::TaskOptions};
 
 /// A pool of worker processes that run WebAssembly tasks. Cheap to clone; all clones are
 /// the same pool.
@@ -87,13 +79,6 @@ impl Pool {
     /// A builder with the defaults: one worker for each CPU that this process may use.
     pub fn builder() -> PoolBuilder {
         PoolBuilder::new()
-    }
-
-    /// Whether tasks may write to directories that `files` does not know as theirs.
-    #[cfg(feature = "cli")]
-    pub(crate) fn has_other_dirs_than(&self, files: &HostFiles) -> bool {
-        let dirs = self.core().map(|core| &core.settings.dirs);
-        dirs.into_iter().flatten().any(|dir| dir.guest.access.is_writable() && !files.knows(dir))
     }
 
     /// A pool with the defaults.
@@ -169,26 +154,13 @@ impl Pool {
         Map::new(self.clone(), task.clone(), inputs.into_iter(), None)
     }
 
-    /// Returns the most bytes that a map may hold (`set`, if it is given), and the most bytes of one result.
-    #[cfg(feature = "cli")]
-    pub(crate) fn map_bytes_max(
-        &self,
-        is_command: bool,
-        options: &TaskOptions,
-        set: Option<u64>,
-    ) -> (u64, u64) {
-        self.core().map_or((0, 0), |core| {
-            map_bytes_max(&core.settings, core.workers_max(), is_command, options.clone(), set)
-        })
-    }
-
     /// Returns its handle, or `None` in a process that was forked from its own.
     fn here(&self) -> Option<&Handle> {
         self.0.here()
     }
 
     /// Returns its core, or `None` in a process that was forked from its own.
-    fn core(&self) -> Option<&Arc<Core>> {
+    pub(crate) fn core(&self) -> Option<&Arc<Core>> {
         self.here().map(|handle| &handle.core)
     }
 

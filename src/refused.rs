@@ -88,7 +88,6 @@ pub(crate) fn explained<E: Into<io::Error>>(error: E) -> io::Error {
 }
 
 /// Whether the system has no more of something: that is nothing that the caller has done wrong.
-#[cfg(feature = "cli")]
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     matches!(errno(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::AGAIN))
 }

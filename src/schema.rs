@@ -137,12 +137,6 @@ impl Schema {
         checks::check(self)
     }
 
-    /// Returns whether the JSON of a value of this type may be `null`, so that an `Option` around it needs a form of its own.
-    #[cfg(feature = "cli")]
-    pub(crate) fn is_nullable(&self, node: &Node) -> bool {
-        matches!(node, Node::Unit | Node::Option(_))
-    }
-
     /// The type itself.
     pub(crate) fn root(&self) -> &Node {
         self.nodes.last().unwrap_or(&Node::Unit)

@@ -1,22 +1,27 @@
 //! Exactly what was typed. Nothing is looked up or opened here.
 
+mod halt;
+mod help;
 mod map;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod values;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use tracing::level_filters::LevelFilter;
 
-use super::exit::EXIT_CODES;
-use super::logs::Rotation;
 use crate::limits::{self, COMPILE_MEMORY_BYTES_MIN};
 use crate::{CompileLimit, DirAccess};
+pub(super) use halt::{Halt, Stop as HaltStop};
+use help::{EXIT_CODES, PRECEDENCE};
 pub(super) use map::{MapArgs, Progress};
 pub(super) use tools::{BenchArgs, CompletionsArgs, ConfigArgs, DoctorArgs, GuestKind, ManArgs, NewArgs};
+pub(super) use values::Rotation;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -96,7 +101,7 @@ pub(super) enum Verb {
     #[command(after_help = EXIT_CODES)]
     Doctor(DoctorArgs),
     /// Show the settings, and where each comes from
-    #[command(after_help = format!("{}\n\n{EXIT_CODES}", super::config::PRECEDENCE))]
+    #[command(after_help = format!("{PRECEDENCE}\n\n{EXIT_CODES}"))]
     Config(ConfigArgs),
     /// Print what a shell needs to complete this command
     Completions(CompletionsArgs),
@@ -232,6 +237,17 @@ pub(super) struct Common {
     pub(super) color: Color,
 }
 
+impl Common {
+    /// Returns how much workers log of themselves: if nothing else is asked for, in as much detail as the pool does.
+    pub(super) fn worker_log(&self) -> Severity {
+        self.worker_log.unwrap_or(match self.verbose {
+            0 => Severity::Warn,
+            1 => Severity::Debug,
+            _ => Severity::Trace,
+        })
+    }
+}
+
 /// [`SandboxPolicy`](crate::SandboxPolicy) as it is typed.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum Policy {
@@ -290,6 +306,20 @@ pub(super) enum Severity {
     Info,
     Debug,
     Trace,
+}
+
+impl Severity {
+    /// Returns the filter that lets through what is at least so severe.
+    pub(super) fn filter(self) -> LevelFilter {
+        match self {
+            Severity::Off => LevelFilter::OFF,
+            Severity::Error => LevelFilter::ERROR,
+            Severity::Warn => LevelFilter::WARN,
+            Severity::Info => LevelFilter::INFO,
+            Severity::Debug => LevelFilter::DEBUG,
+            Severity::Trace => LevelFilter::TRACE,
+        }
+    }
 }
 
 /// The lines of a log file.

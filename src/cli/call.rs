@@ -1,6 +1,5 @@
 //! Calls a task, with or without types, or a command, and reads its result.
 
-use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
@@ -9,8 +8,8 @@ use bytes::Bytes;
 use super::args::Target;
 use super::exit::Failure;
 use super::input::{self, Given};
-use super::json::{self, Undecodable};
-use super::object::LARGE_BYTES;
+use super::json::{self, LARGE_BYTES, LargeValue, Undecodable};
+use crate::internal;
 use crate::limits;
 use crate::limits::FRAME_META_BYTES_MAX;
 use crate::{
@@ -62,27 +61,8 @@ impl Prepared {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Prepared::Task(input) => input.len(),
-            Prepared::Command(input) => input.bytes(),
+            Prepared::Command(input) => internal::command_input_bytes(input),
         }
-    }
-}
-
-/// The result of a typed task that is so large that its JSON is made only as it is written.
-#[derive(Debug, Clone)]
-pub(super) struct LargeValue {
-    description: Arc<TaskDescription>,
-    bytes: Bytes,
-    output_max: usize,
-}
-
-impl LargeValue {
-    pub(super) fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
-        json::write(out, &self.description.output, &self.bytes, self.output_max)
-    }
-
-    /// Returns how many bytes it takes in this process.
-    pub(super) fn held_bytes(&self) -> usize {
-        self.bytes.len()
     }
 }
 
@@ -144,13 +124,13 @@ impl Call {
     /// The most bytes that a map over this call may hold (`set`, if it is given), and the most bytes of one
     /// result.
     pub(super) fn map_bytes_max(&self, set: Option<u64>) -> (u64, u64) {
-        self.pool.map_bytes_max(matches!(self.kind, Kind::Command { .. }), &self.options, set)
+        internal::map_bytes_max(&self.pool, matches!(self.kind, Kind::Command { .. }), &self.options, set)
     }
 
     /// The most bytes of one result if the task may return nothing, which is what its error takes.
     pub(super) fn least_result_bytes(&self) -> u64 {
         let options = self.options.clone().output_bytes_max(0);
-        self.pool.map_bytes_max(matches!(self.kind, Kind::Command { .. }), &options, None).1
+        internal::map_bytes_max(&self.pool, matches!(self.kind, Kind::Command { .. }), &options, None).1
     }
 
     /// The task's name; none for a command.
@@ -204,7 +184,8 @@ impl Call {
         match (&self.kind, prepared) {
             (Kind::Task { handle, description }, Prepared::Task(input)) => {
                 let future = self.pool.submit_with(handle, input, options)?;
-                let output_max = self.options.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX);
+                let output_max =
+                    internal::output_bytes_max(&self.options).unwrap_or(limits::OUTPUT_BYTES_MAX);
                 // Beyond that the pool lets no output through.
                 let output_max = output_max.min(limits::FRAME_PAYLOAD_BYTES_MAX as usize / 2);
                 Ok(Pending::Task { future, description: description.clone(), output_max })
@@ -225,7 +206,7 @@ impl Call {
             Kind::Command { args, env, .. } => {
                 check_placed(args, placed)?;
                 let args: Vec<_> = args.iter().map(|arg| with_placed(arg, placed)).collect();
-                Ok(crate::pool::check_texts(COMMAND, &args, env)?)
+                Ok(internal::check_texts(COMMAND, &args, env)?)
             }
         }
     }
@@ -294,13 +275,9 @@ fn with_placed(arg: &str, placed: Option<&str>) -> String {
 impl Pending {
     /// Sends `number` when it is done, at once if it is.
     pub(super) fn announce(&self, to: &crossbeam_channel::Sender<usize>, number: usize) {
-        let cell = match self {
-            Pending::Task { future, .. } => future.cell(),
-            Pending::Command(future) => future.cell(),
-        };
-        // There is no cell in a forked process, and the command does not fork.
-        if let Some(cell) = cell {
-            cell.watch(to, number);
+        match self {
+            Pending::Task { future, .. } => internal::announce(future, to, number),
+            Pending::Command(future) => internal::announce(future, to, number),
         }
     }
 
@@ -350,7 +327,7 @@ impl Pending {
                             TaskError::OutputTooLarge { limit: output_max as u64, bytes: bytes as u64 }
                         }
                     };
-                    future.labels().failure(error, self.report())
+                    internal::failure(future, error, self.report())
                 })
             }
             Pending::Command(future) => match future.result() {

@@ -5,7 +5,6 @@
 //! before it by themselves, and a value is held to the same rules wherever it stands.
 
 mod found;
-mod origin;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -20,28 +19,12 @@ use super::args::{Args, ConfigArgs, Verb};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::object::Object;
+use super::origin::{self, Origin, blamed, without_empty_variables, without_variables};
 use crate::BuildError;
 use crate::files::{HostFiles, TaskDirs};
-use crate::host::cache::Cache;
+use crate::internal;
 use crate::text::Name;
 use found::Found;
-pub(super) use origin::told;
-use origin::{Origin, blamed, without_empty_variables, without_variables};
-
-pub(super) const PRECEDENCE: &str = "\
-The first that says something counts:
-  1. the flag, such as --workers 4
-  2. the environment variable, such as WASMPOOL_WORKERS=4
-  3. wasmpool.toml in the working directory: a line such as workers = 4
-  4. ~/.config/wasmpool/wasmpool.toml ($XDG_CONFIG_HOME)
-  5. the default
---config FILE (WASMPOOL_CONFIG) names a file in place of 3 and 4. A file in the
-working directory may come with what somebody else wrote: it may lower limits,
-not raise them, and say how things look (color, progress); all other settings
-are refused there. It must be a regular file. Files of 3 and 4 are read only if
-they and their folders belong to you or root, and not every user may write there
-(members of their groups may): another's is left out, and a warning says whose it is. So is one of 3 where this
-command's tasks may write.";
 
 const FILE_NAME: &str = "wasmpool.toml";
 
@@ -132,7 +115,7 @@ const COMPILE_MEMORY: &str = "6GiB; half of all";
 /// The words of the default stand for the amount that this machine's memory gives.
 fn compile_memory(text: &str) -> Option<u128> {
     match text {
-        COMPILE_MEMORY => Some(crate::pool::compile_memory_bytes_default().into()),
+        COMPILE_MEMORY => Some(internal::compile_memory_bytes_default().into()),
         text => size(text),
     }
 }
@@ -351,7 +334,7 @@ fn typed_value(key: &Key, matches: &ArgMatches) -> Option<String> {
 }
 
 fn default_cache_dir() -> String {
-    Cache::default_dir().map_or("none".into(), |dir| dir.to_string_lossy().into_owned())
+    internal::cache_dir_default().map_or("none".into(), |dir| dir.to_string_lossy().into_owned())
 }
 
 fn value_in<'a>(files: &'a [FromFile], key: &str) -> Option<(&'a str, &'a Path)> {

@@ -14,7 +14,7 @@ use super::exit::{Exit, Failure};
 use super::object::{self, Object};
 use super::settings::Settings;
 use crate::text::Name;
-use crate::{AttackOutcome, AttackReport, Doctor, DoctorReport, LayerReport, SandboxLayer};
+use crate::{AttackOutcome, AttackReport, Doctor, DoctorReport, LayerReport};
 use machine::Check;
 
 const HEADING: Style = Style::new().bold();
@@ -69,15 +69,6 @@ fn untried(args: &DoctorArgs, checks: &[Check], failure: Failure) -> Result<Exit
     let _ = write_machine(&mut page, checks);
     console::print_page(page)?;
     Err(failure)
-}
-
-/// A layer as it is typed.
-pub(super) fn layer(name: &str) -> Result<SandboxLayer, String> {
-    let known = SandboxLayer::ALL.into_iter().find(|layer| layer.name() == name);
-    known.ok_or_else(|| {
-        let names: Vec<_> = SandboxLayer::ALL.iter().map(|layer| layer.name()).collect();
-        format!("there is no such layer; there are {}", names.join(", "))
-    })
 }
 
 fn write_machine(page: &mut String, checks: &[Check]) -> fmt::Result {

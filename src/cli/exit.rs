@@ -3,28 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::config;
-use super::object::{self, Object};
+use super::origin;
 use crate::text::{Name, Words};
 use crate::{
     BuildError, CompileLimit, Death, DeathCause, ModuleError, ShareError, SubmitError, TaskError, TaskFailure,
 };
-
-/// The table of [`Exit`], for the help texts.
-pub(super) const EXIT_CODES: &str = "\
-Exit codes:
-  0  success
-  1  the task failed: its own error, a trap, a panic, or a limit; doctor: an
-     attack came through a layer that is there to stop it
-  2  wrong usage, or an input that does not fit the task
-  3  the module cannot be loaded, or has no such task
-  4  map: some of the inputs failed
-  5  not the task's fault: a worker died and broke the pool, the pool or its
-     workers cannot start, or the output cannot be written
-  129, 130, 131, 143, 152  a signal ended it: SIGHUP, Ctrl-C, SIGQUIT, SIGTERM,
-     SIGXCPU (its CPU time is used up: ulimit -t)
-  A WASI command's own exit code is passed on, and may be one of these; --json
-  tells them apart.";
 
 /// How this process ends. The codes are decided here and nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,21 +163,16 @@ impl Failure {
             Failure::Usage(_) => "usage",
             Failure::Input(_) => "input",
             Failure::Uncallable(_) => "unknown_task",
-            Failure::Module(error) => module_kind(error),
-            Failure::Load { error, .. } => module_kind(error),
+            Failure::Module(error) => error.kind(),
+            Failure::Load { error, .. } => error.kind(),
             Failure::Build(_) => "pool",
             Failure::Share(_) => "share",
-            Failure::Submit(error) => submit_kind(error),
-            Failure::Task(failure) => task_kind(failure.error()),
+            Failure::Submit(error) => error.kind(),
+            Failure::Task(failure) => failure.error().kind(),
             Failure::Exited(_) => "exit",
             Failure::Machinery(_) => "system",
             Failure::Output(_) => "stdout",
         }
-    }
-
-    /// `{"ok": false, "error": {"kind": …, "message": …, …}}`
-    pub(super) fn to_json(&self) -> String {
-        Object::new().field("ok", false).raw("error", &object::error(self)).finish()
     }
 }
 
@@ -215,7 +193,7 @@ fn of_build(error: &BuildError) -> String {
     match error {
         BuildError::Setting { setting, value, must } => {
             let flag = FLAGS_OF.iter().find(|(name, _)| name == setting).map_or(*setting, |(_, flag)| flag);
-            format!("{} is {value}, but must be {}", config::told(flag), Words(must))
+            format!("{} is {value}, but must be {}", origin::told(flag), Words(must))
         }
         error => with_sources(error),
     }
@@ -257,80 +235,6 @@ fn module_exit(error: &ModuleError) -> Exit {
         | ModuleError::NoDescriptors { .. }
         | ModuleError::OtherProcess => Exit::Machinery,
         _ => Exit::Module,
-    }
-}
-
-fn module_kind(error: &ModuleError) -> &'static str {
-    match error {
-        ModuleError::Read { .. } => "module_unreadable",
-        ModuleError::TooLarge { .. } => "module_too_large",
-        ModuleError::Invalid { .. } => "module_invalid",
-        ModuleError::Unsupported { .. } => "module_unsupported",
-        ModuleError::UnknownImports { .. } => "unknown_imports",
-        ModuleError::Abi { .. } => "module_abi",
-        ModuleError::CompileLimit { .. } => "compile_limit",
-        ModuleError::CompileLimitUnavailable { .. } => "compile_limit_unavailable",
-        ModuleError::CompilerDied { .. } => "compiler_died",
-        ModuleError::Compiler { .. } => "compiler",
-        ModuleError::NoCompiler { .. } => "no_compiler",
-        ModuleError::UnknownTask { .. } => "unknown_task",
-        ModuleError::SchemaMismatch { .. } => "schema_mismatch",
-        ModuleError::RawTask { .. } => "raw_task",
-        ModuleError::NotACommand { .. } => "not_a_command",
-        ModuleError::TooMany { .. } => "too_many_modules",
-        ModuleError::NoDescriptors { .. } => "no_descriptors",
-        ModuleError::OtherProcess => "other_process",
-        ModuleError::Closed { .. } => "pool_closed",
-    }
-}
-
-fn submit_kind(error: &SubmitError) -> &'static str {
-    match error {
-        SubmitError::Encode { .. }
-        | SubmitError::Unrepresentable { .. }
-        | SubmitError::StdinTaken { .. }
-        | SubmitError::StdinReadOnce { .. } => "input",
-        SubmitError::InputTooLarge { .. } => "input_too_large",
-        SubmitError::NoRoomInMap { .. } => "no_room_in_map",
-        SubmitError::QueueFull { .. } => "queue_full",
-        SubmitError::NotMetered { .. } => "not_metered",
-        SubmitError::NotDeterministic { .. } => "not_deterministic",
-        SubmitError::DirsNotDeterministic { .. } => "not_deterministic",
-        SubmitError::ForeignModule { .. } => "foreign_module",
-        SubmitError::ForeignShared { .. } => "foreign_shared",
-        SubmitError::TooManyShared { .. } => "too_many_shared",
-        SubmitError::ShutDown { .. } => "pool_closed",
-        SubmitError::OtherProcess { .. } => "other_process",
-        SubmitError::Broken(_) => "broken_pool",
-    }
-}
-
-fn task_kind(error: &TaskError) -> &'static str {
-    match error {
-        TaskError::Trap { .. } => "trap",
-        TaskError::Panic { .. } => "panic",
-        TaskError::Guest { .. } => "guest",
-        TaskError::InputDecode { .. } => "input_decode",
-        // The pool uses the same words when it refuses the input before it is sent.
-        TaskError::InputTooLarge { .. } => "input_too_large",
-        TaskError::OutputDecode { .. } => "output_decode",
-        TaskError::Timeout { .. } => "timeout",
-        TaskError::CpuTime { .. } => "cpu_time",
-        TaskError::Memory { .. } => "memory",
-        TaskError::Table { .. } => "table",
-        TaskError::Fuel { .. } => "fuel",
-        TaskError::WorkerDied(_) => "worker_died",
-        TaskError::LogsTooLarge { .. } => "logs_too_large",
-        TaskError::OutputTooLarge { .. } => "output_too_large",
-        TaskError::Exit { .. } => "exit",
-        TaskError::BadPointer { .. } => "bad_pointer",
-        TaskError::Abi { .. } => "abi",
-        TaskError::Instantiate { .. } => "instantiate",
-        TaskError::Aborted { .. } => "aborted",
-        TaskError::Cancelled => "cancelled",
-        TaskError::OtherProcess => "other_process",
-        TaskError::Broken(_) => "broken_pool",
-        TaskError::NoWorker(_) => "no_worker",
     }
 }
 

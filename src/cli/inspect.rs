@@ -13,12 +13,12 @@ use super::console;
 use super::exit::{Exit, Failure};
 use super::object::{self, Object};
 use super::settings::{self, Settings};
+use crate::internal;
 use crate::module::Digest;
 use crate::schema::Node;
 use crate::text::{Escaped, Name};
 use crate::{
-    Codec, MemoryDescription, Module, ModuleDescription, ModuleKind, ModuleOptions, ModuleOutline, Pool,
-    TaskDescription,
+    Codec, MemoryDescription, Module, ModuleDescription, ModuleOptions, ModuleOutline, Pool, TaskDescription,
 };
 use types::TypeDefinition;
 
@@ -47,7 +47,7 @@ pub(super) fn inspect(args: &InspectArgs, settings: &Settings) -> Result<Exit, F
 /// Shows what can be read of a module that cannot be loaded, and why it cannot be. A file that is no module has its
 /// digest and its size to show.
 fn refused(pool: &Pool, args: &InspectArgs, failure: Failure) -> Result<Exit, Failure> {
-    let Ok((digest, bytes)) = pool.digest_file(&args.module) else { return Err(failure) };
+    let Ok((digest, bytes)) = internal::digest_file(pool, &args.module) else { return Err(failure) };
     let outline = pool.outline_file(&args.module).ok();
     if args.json {
         let object = Object::new()
@@ -58,7 +58,7 @@ fn refused(pool: &Pool, args: &InspectArgs, failure: Failure) -> Result<Exit, Fa
         let object = match outline {
             None => object,
             Some(outline) => object
-                .field("kind", kind(outline.kind))
+                .field("kind", outline.kind.name())
                 .field("memories", memories_to_json(&outline.memories))
                 .field("tasks", outline.tasks.iter().map(task_to_json).collect::<Value>())
                 .field("imports", outline.imports)
@@ -112,14 +112,6 @@ fn write_outline(page: &mut String, outline: &ModuleOutline) -> fmt::Result {
         write_task(page, task)?;
     }
     Ok(())
-}
-
-fn kind(kind: ModuleKind) -> &'static str {
-    match kind {
-        ModuleKind::Tasks => "tasks",
-        ModuleKind::Command => "command",
-        ModuleKind::Library => "library",
-    }
 }
 
 fn memories_to_json(memories: &[MemoryDescription]) -> Value {
@@ -192,7 +184,7 @@ fn show_memory(memory: &MemoryDescription) -> String {
 fn to_json(module: &Module, types: &[TypeDefinition]) -> String {
     let ModuleDescription { kind, tasks, imports, exports, memories, .. } = module.description();
     let description = module.description();
-    let kind = self::kind(*kind);
+    let kind = kind.name();
     let memories = memories_to_json(memories);
     let types: Value =
         types.iter().map(|ty| json!({"kind": ty.kind, "name": ty.name, "definition": ty.text()})).collect();
@@ -225,15 +217,11 @@ fn task_to_json(task: &TaskDescription) -> Value {
     };
     let params: Value =
         task.params.iter().zip(types).map(|(name, ty)| json!({"name": name, "type": ty})).collect();
-    let codec = match task.codec {
-        Codec::Raw => "raw",
-        Codec::Postcard => "postcard",
-    };
     json!({
         "name": task.name,
         "signature": task.signature(),
         "doc": task.doc,
-        "codec": codec,
+        "codec": task.codec.name(),
         "params": params,
         "output": task.output.show_inside(task.output.root()),
     })

@@ -20,6 +20,7 @@
 mod base64;
 mod decode;
 mod encode;
+mod large;
 #[cfg(test)]
 mod tests;
 
@@ -28,10 +29,17 @@ use std::io;
 
 use serde_json::Value;
 
+use crate::schema::Node;
 use crate::text::is_harmless;
 
-pub(super) use decode::{Undecodable, check, decode, write};
+pub(super) use decode::{Undecodable, check, decode};
 pub(super) use encode::{Refused, bytes_of, encode_arguments, encode_bytes, encode_stream, encode_text};
+pub(super) use large::{LARGE_BYTES, LargeValue};
+
+/// Whether the JSON of a value of this type may be `null`, so that an `Option` around it needs a form of its own.
+fn is_nullable(node: &Node) -> bool {
+    matches!(node, Node::Unit | Node::Option(_))
+}
 
 /// Appends a JSON string.
 pub(super) fn push_string(out: &mut String, text: &str) {

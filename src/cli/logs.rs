@@ -27,7 +27,6 @@ use super::args::Common;
 use super::console::{Console, indented};
 use super::exit::Failure;
 use super::profile::{self, STACK};
-use super::settings::{level_filter, worker_log};
 use crate::files::HostFiles;
 use crate::text::Escaped;
 use rotate::LogFile;
@@ -42,7 +41,6 @@ const WORKER: &str = "wasmpool::worker";
 const VARIABLE: &str = "WASMPOOL_LOG";
 
 pub(super) use file::FileWriter;
-pub(super) use rotate::Rotation;
 
 /// Sends events to the console, and to a file where one is named; the writer then lives as long as
 /// there is something to write.
@@ -52,7 +50,7 @@ pub(super) fn init(
     console: &Console,
 ) -> Result<Option<FileWriter>, Failure> {
     // A caller who asks for more of the workers is shown it here, too.
-    let workers = format!("{WORKER}={}", level_filter(common.engine_log.max(worker_log(common))));
+    let workers = format!("{WORKER}={}", common.engine_log.max(common.worker_log()).filter());
     let variable = std::env::var(VARIABLE).ok().filter(|filter| !filter.is_empty());
     let for_console = variable.clone().unwrap_or_else(|| match (common.quiet, common.verbose) {
         (true, _) => format!("error,{GUEST}=off"),

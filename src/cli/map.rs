@@ -18,7 +18,6 @@ mod walk;
 mod budget;
 mod feed;
 mod collect;
-mod halt;
 mod joblog;
 mod outputs;
 mod progress;
@@ -27,9 +26,7 @@ mod watch;
 
 use std::sync::Arc;
 
-pub(super) use halt::Halt;
-
-use super::args::MapArgs;
+use super::args::{Halt, MapArgs};
 use super::call::Call;
 use super::console::{self, Console, Lines};
 use super::exit::{Exit, Failure};

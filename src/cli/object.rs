@@ -5,14 +5,9 @@ use std::io;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::call::LargeValue;
 use super::exit::Failure;
-use super::json;
-use crate::{CommandOutput, Frame, ModuleError, PartialOutput, Refusal, RefusalKind, TaskError, TaskReport};
-
-/// Outputs of more bytes stay as they are until their line is written: as JSON they would be up to
-/// [`JSON_BYTES_PER_BYTE`](crate::limits::JSON_BYTES_PER_BYTE) times as large.
-pub(super) const LARGE_BYTES: usize = 64 * 1024;
+use super::json::{self, LARGE_BYTES, LargeValue};
+use crate::{CommandOutput, Frame, ModuleError, PartialOutput, Refusal, TaskError, TaskReport};
 
 /// An object on one line. Parts that are JSON already are taken over as they are.
 #[derive(Debug)]
@@ -149,6 +144,11 @@ impl Object {
     }
 }
 
+/// Returns the whole line of a failure: `{"ok": false, "error": {"kind": …, "message": …, …}}`.
+pub(super) fn failure(failure: &Failure) -> String {
+    Object::new().field("ok", false).raw("error", &error(failure)).finish()
+}
+
 /// `{"kind": …, "message": …}` and what else is known of this kind of failure.
 pub(super) fn error(failure: &Failure) -> String {
     let object = Object::new().field("kind", failure.kind());
@@ -279,13 +279,8 @@ pub(super) fn report(report: &TaskReport) -> String {
 fn refusals(report: &TaskReport) -> Value {
     let one = |refusal: Option<&Refusal>| {
         let refusal = refusal?;
-        let kind = match refusal.kind {
-            RefusalKind::Memory => "memory",
-            RefusalKind::Table => "table",
-            RefusalKind::System => "system",
-        };
         Some(json!({
-            "kind": kind,
+            "kind": refusal.kind.name(),
             "requested": refusal.requested,
             "limit": refusal.limit,
             "after_us": micros(refusal.after),

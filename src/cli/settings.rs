@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use bytesize::ByteSize;
 use tracing::level_filters::LevelFilter;
 
-use super::args::{Common, Dir, Level, LogPolicy, Policy, Severity, Stop, Target};
+use super::args::{Common, Dir, Level, LogPolicy, Policy, Stop, Target};
 use super::exit::Failure;
 use super::input;
 use crate::files::HostFiles;
+use crate::internal;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, INPUT_BYTES_MAX, SHARE_BYTES_MAX};
 use crate::{
     CompileLimits, Interrupt, Isolation, LogOverflow, Module, ModuleOptions, Pool, PoolBuilder,
@@ -64,8 +65,8 @@ impl Settings {
             log_file: common.log_file.clone(),
             compile_limits: compile_limits(common),
             log_rate: common.log_rate,
-            worker_log: level_filter(worker_log(common)),
-            engine_log: level_filter(common.engine_log),
+            worker_log: common.worker_log().filter(),
+            engine_log: common.engine_log.filter(),
             quiet: common.quiet,
             sandbox,
         }
@@ -129,33 +130,12 @@ impl Settings {
         let pool = builder.build()?;
         // The pool and this command open the same paths at different times, and a path may lead elsewhere by
         // then.
-        if pool.has_other_dirs_than(&self.files) {
+        if internal::has_other_dirs_than(&pool, &self.files) {
             let message =
                 "a directory of --dir was replaced by another while this command began: run it again";
             return Err(Failure::Usage(message.into()));
         }
         Ok(pool)
-    }
-}
-
-/// Returns how much workers log of themselves: if nothing else is asked for, in as much detail as the pool
-/// does.
-pub(super) fn worker_log(common: &Common) -> Severity {
-    common.worker_log.unwrap_or(match common.verbose {
-        0 => Severity::Warn,
-        1 => Severity::Debug,
-        _ => Severity::Trace,
-    })
-}
-
-pub(super) fn level_filter(severity: Severity) -> LevelFilter {
-    match severity {
-        Severity::Off => LevelFilter::OFF,
-        Severity::Error => LevelFilter::ERROR,
-        Severity::Warn => LevelFilter::WARN,
-        Severity::Info => LevelFilter::INFO,
-        Severity::Debug => LevelFilter::DEBUG,
-        Severity::Trace => LevelFilter::TRACE,
     }
 }
 

@@ -202,6 +202,33 @@ pub enum ModuleError {
     },
 }
 
+impl ModuleError {
+    /// Returns the error's name for programs to branch on, as the command's JSON has it. Names are never changed.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ModuleError::Read { .. } => "module_unreadable",
+            ModuleError::TooLarge { .. } => "module_too_large",
+            ModuleError::Invalid { .. } => "module_invalid",
+            ModuleError::Unsupported { .. } => "module_unsupported",
+            ModuleError::UnknownImports { .. } => "unknown_imports",
+            ModuleError::Abi { .. } => "module_abi",
+            ModuleError::CompileLimit { .. } => "compile_limit",
+            ModuleError::CompileLimitUnavailable { .. } => "compile_limit_unavailable",
+            ModuleError::CompilerDied { .. } => "compiler_died",
+            ModuleError::Compiler { .. } => "compiler",
+            ModuleError::NoCompiler { .. } => "no_compiler",
+            ModuleError::UnknownTask { .. } => "unknown_task",
+            ModuleError::SchemaMismatch { .. } => "schema_mismatch",
+            ModuleError::RawTask { .. } => "raw_task",
+            ModuleError::NotACommand { .. } => "not_a_command",
+            ModuleError::TooMany { .. } => "too_many_modules",
+            ModuleError::NoDescriptors { .. } => "no_descriptors",
+            ModuleError::OtherProcess => "other_process",
+            ModuleError::Closed { .. } => "pool_closed",
+        }
+    }
+}
+
 fn over(
     kind: CompileLimit,
     limit: u64,

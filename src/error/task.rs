@@ -185,6 +185,38 @@ pub enum TaskError {
     NoWorker(Shortage),
 }
 
+impl TaskError {
+    /// Returns the error's name for programs to branch on, as the command's JSON has it. Names are never changed.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            TaskError::Trap { .. } => "trap",
+            TaskError::Panic { .. } => "panic",
+            TaskError::Guest { .. } => "guest",
+            TaskError::InputDecode { .. } => "input_decode",
+            // The pool uses the same words when it refuses the input before it is sent.
+            TaskError::InputTooLarge { .. } => "input_too_large",
+            TaskError::OutputDecode { .. } => "output_decode",
+            TaskError::Timeout { .. } => "timeout",
+            TaskError::CpuTime { .. } => "cpu_time",
+            TaskError::Memory { .. } => "memory",
+            TaskError::Table { .. } => "table",
+            TaskError::Fuel { .. } => "fuel",
+            TaskError::WorkerDied(_) => "worker_died",
+            TaskError::LogsTooLarge { .. } => "logs_too_large",
+            TaskError::OutputTooLarge { .. } => "output_too_large",
+            TaskError::Exit { .. } => "exit",
+            TaskError::BadPointer { .. } => "bad_pointer",
+            TaskError::Abi { .. } => "abi",
+            TaskError::Instantiate { .. } => "instantiate",
+            TaskError::Aborted { .. } => "aborted",
+            TaskError::Cancelled => "cancelled",
+            TaskError::OtherProcess => "other_process",
+            TaskError::Broken(_) => "broken_pool",
+            TaskError::NoWorker(_) => "no_worker",
+        }
+    }
+}
+
 fn trap_words(code: TrapCode, message: &str) -> String {
     if code == TrapCode::Other { message.to_string() } else { code.to_string() }
 }

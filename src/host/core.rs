@@ -1,6 +1,7 @@
 //! The shared state of a pool, behind one lock that no user code and no I/O ever runs under.
 
 mod drive;
+mod from_workers;
 mod questions;
 mod resolve;
 
@@ -11,12 +12,10 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
-use super::completion::Answered;
 use super::cpu::CpuCount;
 use super::domains::{Breakage, Domains};
 use super::invocation::Invocation;
 use super::link::Link;
-use super::logs::Dropped;
 use super::observers::Observers;
 use super::priority::Mistrust;
 use super::request::Request;
@@ -34,7 +33,6 @@ use crate::options::TaskOptions;
 use crate::shortage::Shortage;
 use crate::task::TaskId;
 use crate::walls::SandboxReport;
-use crate::wire::message::Verdict;
 
 /// What the host knows of an unresolved task.
 pub(super) struct Record {
@@ -168,7 +166,7 @@ pub(crate) struct Core {
     next_task: AtomicU64,
     next_chunk: AtomicU64,
     next_ticket: AtomicU64,
-    pub(super) log_records_dropped: AtomicU64,
+    log_records_dropped: AtomicU64,
     pub(super) mistrust: Mistrust,
     state: Mutex<State>,
     /// A task was resolved, or the pool stopped.
@@ -409,25 +407,6 @@ impl Core {
         self.drive(self.lock(), [(event, None)]);
     }
 
-    /// The worker has ended these tasks, in this order; of some there is more to be done.
-    pub(crate) fn answered(&self, link: &Link, answers: impl IntoIterator<Item = (TaskId, bool, Answered)>) {
-        let resident_bytes = self.settings.recycle.memory_bytes_max.and_then(|_| link.resident_bytes());
-        let is_full = link.sent.modules() >= self.settings.modules_per_worker_max;
-        let events = answers.into_iter().map(|(task, unfinished, answered)| {
-            let answer = dispatch::Answer {
-                unfinished,
-                interrupted: answered.verdict == Verdict::Interrupted,
-                ran: Duration::from_nanos(answered.cost.run_ns),
-                // The CPU time is measured later, under the lock.
-                used: None,
-                resident_bytes,
-                is_full,
-            };
-            (Event::Done { worker: link.key, task, answer }, Some(answered))
-        });
-        self.drive(self.lock(), events);
-    }
-
     /// Returns the cell of a task that is not resolved.
     pub(crate) fn cell(&self, task: TaskId) -> Option<Arc<Cell>> {
         self.lock().records.get(&task).map(|record| record.cell.clone())
@@ -439,35 +418,7 @@ impl Core {
         self.lock().observers.tell(now, || EventKind::ModuleLoaded { module, from_cache });
     }
 
-    /// Tells observers that logs were dropped.
-    pub(super) fn dropped_logs(&self, pid: u32, Dropped { records, bytes }: Dropped) {
-        let now = self.now();
-        self.lock().observers.tell(now, || EventKind::LogsDropped { pid, records, bytes });
-    }
-
     // ── Processes ────────────────────────────────────────────────────────────
-
-    /// The process is gone, and its ring is drained.
-    pub(crate) fn dead(&self, worker: WorkerKey, death: Death) {
-        let mut state = self.lock();
-        let expected = state.expected.remove(&worker) || state.dispatch.expects_death(worker);
-        let computed = state.links.remove(&worker).and_then(|link| link.computed());
-        state.unwanted.remove(&worker);
-        let domain = state.domains.of(worker);
-        state.domains.unbind(worker);
-        let shortage = death.shortage();
-        state.tally.workers_died += u64::from(!expected && shortage.is_none());
-        let now = self.now();
-        state.observers.tell(now, || EventKind::WorkerEnded { death: death.clone(), expected });
-        state.deaths.insert(worker, WorkerEnd { death, domain, computed });
-        let event = match shortage.is_some() {
-            true => Event::NotStarted { worker },
-            false => Event::Dead { worker },
-        };
-        state.shortage = shortage.or(state.shortage.take());
-        self.drive(state, [(event, None)]);
-        self.lock().deaths.remove(&worker);
-    }
 
     /// Notes that the system lacked something to start the worker with.
     pub(crate) fn not_started(&self, worker: WorkerKey, shortage: Shortage) {

@@ -16,19 +16,23 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use std::vec;
 
 use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
 use super::asks::{Asks, TaskAsks};
 use super::batch::Batch;
+use super::completion::Answered;
 use super::cpu::WorkerClock;
 use super::invocation::{self, Invocation, TaskShares, payload_bytes_max};
+use super::logs::Dropped;
 use super::priority;
 use super::sent::Sent;
-use crate::dispatch::WorkerKey;
+use crate::dispatch::{Now, WorkerKey};
 use crate::error::{Death, DeathCause};
 use crate::foreign::Foreign;
+use crate::future::Cell;
 use crate::held::Holder;
 use crate::kernel::kernel_text;
 use crate::limits::UNSENT_AFTER;
@@ -56,6 +60,36 @@ const FRAMES_BYTES_KEPT: usize = 16 * 1024;
 const PIECES_USUAL: usize = 3;
 const FRAMES_USUAL: usize = 8;
 
+/// What a worker says and how it ends, as the reader of its ring hands it on. The core implements this; a model or a
+/// fuzz target may, too.
+pub(crate) trait WorkerEvents {
+    /// Returns the time of the pool's clock.
+    fn now(&self) -> Now;
+
+    /// The worker has ended these tasks, in this order.
+    fn completed(&self, link: &Link, ended: vec::Drain<'_, TaskEnd>);
+
+    /// Returns the cell of a task that is not resolved: its labels stand in the task's log records.
+    fn cell(&self, task: TaskId) -> Option<Arc<Cell>>;
+
+    /// A log record was dropped, since its worker logs faster than it may.
+    fn log_record_dropped(&self);
+
+    /// So much of a worker's logs was dropped since this was told last.
+    fn logs_dropped(&self, pid: u32, dropped: Dropped);
+
+    /// The process is gone, and all that it had said has been handled.
+    fn died(&self, worker: WorkerKey, death: Death);
+}
+
+/// The end of a worker's run of a task.
+pub(crate) struct TaskEnd {
+    pub(crate) task: TaskId,
+    /// The task is a batch, of which there is more to be run.
+    pub(crate) unfinished: bool,
+    pub(crate) completion: Answered,
+}
+
 pub(crate) struct Link {
     pub(crate) key: WorkerKey,
     pub(crate) pid: u32,
@@ -76,6 +110,8 @@ pub(crate) struct Link {
     /// Runs whose frames have been written to their last byte.
     runs_sent: AtomicU64,
     pub(super) sent: Sent,
+    /// The worker's tasks may log this much in a second.
+    log_bytes_per_second: u64,
     /// The ends of modules and shared inputs are reported to the link by this.
     this: Weak<Link>,
     /// Set once the process is gone; the reader then drains the ring and ends.
@@ -205,6 +241,7 @@ impl Link {
         pidfd: OwnedFd,
         control: ControlSocket,
         end: End,
+        log_bytes_per_second: u64,
     ) -> Arc<Link> {
         let (producer, ring) = end.split();
         let reader = Reader::new(ring);
@@ -235,6 +272,7 @@ impl Link {
             has_rest: AtomicBool::new(false),
             runs_sent: AtomicU64::new(0),
             sent: Sent::default(),
+            log_bytes_per_second,
             this: this.clone(),
             gone: AtomicBool::new(false),
             killed_for: OnceLock::new(),

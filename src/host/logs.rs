@@ -40,7 +40,7 @@ pub(super) struct Logbook {
 
 /// The records and bytes over the rate since the last report.
 #[derive(Debug, Default)]
-pub(super) struct Dropped {
+pub(crate) struct Dropped {
     pub(super) records: u64,
     pub(super) bytes: u64,
 }

@@ -16,6 +16,7 @@ use rustix::net::RecvFlags;
 use super::cgroup::{Cgroups, Group};
 use super::core::Core;
 use super::descriptors;
+use super::link::WorkerEvents as _;
 use super::link::{self, Link};
 use super::requests::{SupervisorRequest, SupervisorRequests};
 use super::resident::{self, Looks};
@@ -232,7 +233,7 @@ fn start(
     is_first: bool,
 ) -> Option<Supervised> {
     if !core.wants(worker) {
-        core.dead(worker, Death::new(0, DeathCause::Killed, Phase::Start, String::new()));
+        core.died(worker, Death::new(0, DeathCause::Killed, Phase::Start, String::new()));
         return None;
     }
     let started = match is_first || descriptors::are_left(DESCRIPTORS_LEFT_MIN) {
@@ -247,7 +248,7 @@ fn start(
         }
         Err(error) => {
             let cause = DeathCause::SpawnFailed(error.to_string());
-            core.dead(worker, Death::new(0, cause, Phase::Start, String::new()));
+            core.died(worker, Death::new(0, cause, Phase::Start, String::new()));
             None
         }
     }
@@ -289,10 +290,10 @@ fn try_start(
         spawn::reap(child.pidfd.as_fd());
         return Err(error);
     }
-    let link = Link::new(worker, child.pid, child.pidfd, control, end);
+    let link = Link::new(worker, child.pid, child.pidfd, control, end, core.settings.log_bytes_per_second);
     let reader = std::thread::Builder::new().name(format!("wasmpool-link-{}", worker.slot)).spawn({
         let (core, link) = (core.clone(), link.clone());
-        move || link::read_loop(&core, &link)
+        move || link::read_loop(&*core, &link)
     });
     let reader = match reader {
         Ok(reader) => reader,

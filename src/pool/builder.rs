@@ -524,7 +524,7 @@ impl PoolBuilder {
         settings.defaults.timeout.get_or_insert(limits::TIMEOUT);
         // Workers inherit the hard limit, which may be lower than what they are given otherwise.
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
-        let (modules_max, offers_max) = limits::within_descriptors(descriptors.unwrap_or(u64::MAX));
+        let (modules_max, offers_max) = checks::within_descriptors(descriptors.unwrap_or(u64::MAX));
         settings.modules_per_worker_max = settings.modules_per_worker_max.min(modules_max);
         settings.offers_max = settings.offers_max.min(offers_max);
         if self.verify_sandbox {

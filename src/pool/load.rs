@@ -105,13 +105,10 @@ impl Pool {
         compile::outline(&handle.core, &wasm, &limits)
     }
 
-    /// The digest and the length of a file, whatever is in it.
-    #[cfg(feature = "cli")]
-    pub(crate) fn digest_file(&self, path: &Path) -> Result<(Digest, u64), ModuleError> {
+    /// Reads a module's file, of at most so many bytes, whatever is in it.
+    pub(crate) fn read_wasm(&self, path: &Path, bytes_max: u64) -> Result<Vec<u8>, ModuleError> {
         let handle = self.here().ok_or(ModuleError::OtherProcess)?;
-        let max = CompileLimits::trusted().get(CompileLimit::WasmBytes);
-        let wasm = WasmFile::open(path, &handle.core.settings.files, max)?.read(max)?;
-        Ok((Digest::of(&wasm), wasm.len() as u64))
+        WasmFile::open(path, &handle.core.settings.files, bytes_max)?.read(bytes_max)
     }
 
     /// Loads a module from its bytes.

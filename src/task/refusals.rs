@@ -45,6 +45,17 @@ pub enum RefusalKind {
     System,
 }
 
+impl RefusalKind {
+    /// Returns its name as the command's tables and JSON have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RefusalKind::Memory => "memory",
+            RefusalKind::Table => "table",
+            RefusalKind::System => "system",
+        }
+    }
+}
+
 impl Refusals {
     /// Returns the number of refusals.
     pub fn count(&self) -> u64 {

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use clap::{Args as ClapArgs, ValueEnum};
 
 use super::Target;
-use crate::cli::map::Halt;
+use super::halt::Halt;
 
 pub(super) const EXAMPLES: &str = "\
 Each result is one line of JSON on stdout, in the order of the inputs:

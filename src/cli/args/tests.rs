@@ -26,7 +26,7 @@ fn a_domain_is_that_of_every_task() {
             _ => panic!("another verb"),
         };
         let options = crate::cli::settings::task_options(&target);
-        assert_eq!(options.domain.as_deref(), Some("tenant 17"));
+        assert_eq!(crate::internal::domain(&options), Some("tenant 17"));
     }
 }
 

@@ -12,11 +12,11 @@ use crate::{DirAccess, SandboxLayer};
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct DoctorArgs {
     /// Leave a layer out, such as landlock; may be given again
-    #[arg(long, value_name = "LAYER", value_parser = crate::cli::doctor::layer)]
+    #[arg(long, value_name = "LAYER", value_parser = super::values::layer)]
     pub(in crate::cli) without: Vec<SandboxLayer>,
 
     /// This layer alone, and what cannot be left out
-    #[arg(long, value_name = "LAYER", value_parser = crate::cli::doctor::layer, conflicts_with = "without")]
+    #[arg(long, value_name = "LAYER", value_parser = super::values::layer, conflicts_with = "without")]
     pub(in crate::cli) only: Option<SandboxLayer>,
 
     /// As in a pool with directories, to be read (ro) or also written (rw)

@@ -13,7 +13,7 @@ use rustix::time::Timespec;
 use serde::Serialize;
 
 use crate::files::HostFiles;
-use crate::host::cache::Cache;
+use crate::internal;
 use crate::kernel::kernel_text;
 use crate::limits::{
     CACHE_BYTES_MAX, HOST_STACK_BYTES, MEMORY_BYTES_MAX, WASM_STACK_BYTES_MAX, WASM_STACK_BYTES_MIN,
@@ -111,17 +111,13 @@ fn overcommitted(mode: &str) -> Check {
 
 fn cache(dir: Option<&Path>) -> Check {
     let files = HostFiles::default();
-    let Some(shown) = dir.map(Path::to_path_buf).or_else(Cache::default_dir) else {
+    let Some(shown) = dir.map(Path::to_path_buf).or_else(internal::cache_dir_default) else {
         let hint = "each module is compiled anew: set HOME, or --cache-dir".to_string();
         return check("cache", "none", Some(hint));
     };
     let shown = shown.display().to_string();
-    let opened = match dir {
-        Some(dir) => Cache::try_open(dir, &files, CACHE_BYTES_MAX).map(Some),
-        None => Cache::try_open_default(&files, CACHE_BYTES_MAX),
-    };
-    let cache = match opened {
-        Ok(Some(cache)) => cache,
+    let (count, bytes) = match internal::cache_size(dir, &files, CACHE_BYTES_MAX) {
+        Ok(Some(size)) => size,
         Ok(None) => return check("cache", shown, None),
         Err(error) => {
             let hint = format!(
@@ -130,7 +126,6 @@ fn cache(dir: Option<&Path>) -> Check {
             return check("cache", shown, Some(hint));
         }
     };
-    let (count, bytes) = cache.size();
     check("cache", format!("{shown}, {count} files, {}", ByteSize::b(bytes).display().iec()), None)
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::io;
 
-use super::{write_bytes, write_string};
+use super::{is_nullable, write_bytes, write_string};
 use crate::limits::JSON_BYTES_PER_BYTE;
 use crate::schema::{Node, Schema, Variant};
 
@@ -232,7 +232,7 @@ impl<'a, W: Write> Reader<'a, '_, W> {
 
     /// Writes the content of an `Option`; if that may be `null` itself, it is marked.
     fn some(&mut self, of: &Node) -> Result<(), DecodeError> {
-        if !self.schema.is_nullable(of) {
+        if !is_nullable(of) {
             return self.value(of);
         }
         self.put("{\"Some\":")?;

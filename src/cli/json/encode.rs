@@ -13,6 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 
 use self::words::expected;
+use super::is_nullable;
 use crate::description::TaskDescription;
 use crate::limits::INPUT_BYTES_MAX;
 use crate::schema::{Node, Schema, Variant};
@@ -330,7 +331,7 @@ impl<'a> Seed<'_, 'a> {
         while let Want::Value(Node::Option(of)) = want {
             encoder.out.push(1);
             let of = encoder.node(*of);
-            want = if encoder.schema.is_nullable(of) { Want::Some(of) } else { Want::Value(of) };
+            want = if is_nullable(of) { Want::Some(of) } else { Want::Value(of) };
         }
         Seed { encoder, want }
     }

@@ -117,8 +117,8 @@ fn write_all(
 mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
-    use super::super::rotate::Rotation;
     use super::*;
+    use crate::cli::args::Rotation;
     use crate::files::HostFiles;
 
     #[test]

@@ -4,50 +4,19 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytesize::ByteSize;
 use rustix::fs::FileType;
 
+use crate::cli::args::Rotation;
 use crate::files::{Folder, HostFiles, Identity, InUse, Names, OpenError, Output, OutputFile};
-
-/// Bytes of a file that begins anew by its size, unless set.
-const SIZE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Names that are tried for an old file before it is an error.
 const NAMES_MAX: usize = 100;
 
 /// Bytes of `2026-01-31`.
 const DAY_BYTES: usize = 10;
-
-/// When a log file begins anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Rotation {
-    Never,
-    /// Rotates at midnight, UTC.
-    Daily,
-    /// Rotates before the file would have more bytes than this.
-    Size(u64),
-}
-
-impl FromStr for Rotation {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            None if text == "never" => Ok(Rotation::Never),
-            None if text == "daily" => Ok(Rotation::Daily),
-            None if text == "size" => Ok(Rotation::Size(SIZE_BYTES)),
-            Some(("size", size)) => match size.parse::<ByteSize>() {
-                Ok(size) if size.as_u64() >= 1024 => Ok(Rotation::Size(size.as_u64())),
-                _ => Err("the size must be 1KiB or more, such as size=10MiB".into()),
-            },
-            _ => Err("it must be never, daily, size or size=N, such as size=10MiB".into()),
-        }
-    }
-}
 
 /// The file of that name is the newest. Older ones are `NAME.2026-01-31` for days, and `NAME.1`, the
 /// last one, `NAME.2` and so on for sizes.
@@ -417,16 +386,5 @@ mod tests {
         }
         assert!(std::fs::symlink_metadata(&link).expect("is there").is_symlink());
         assert_eq!(files(&folder.path().join("logs")), pairs(&[("real", "c\n"), ("real.1", "a\nb\n")]));
-    }
-
-    #[test]
-    fn rotations_are_named_and_sizes_have_a_least() {
-        assert_eq!("daily".parse(), Ok(Rotation::Daily));
-        assert_eq!("size=2KiB".parse(), Ok(Rotation::Size(2048)));
-        assert_eq!("size".parse(), Ok(Rotation::Size(SIZE_BYTES)));
-        for (text, words) in [("weekly", "daily"), ("size=10", "1KiB"), ("size=big", "1KiB")] {
-            let message = text.parse::<Rotation>().expect_err(text);
-            assert!(message.contains(words), "{message}");
-        }
     }
 }

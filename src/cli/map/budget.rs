@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytesize::ByteSize;
 
-use crate::account::{Account, Charge, Need, Waited};
-use crate::cli::config::told;
 use crate::cli::exit::Failure;
+use crate::cli::origin::told;
+use crate::internal::{Account, Charge, Need, Waited};
 use crate::limits::RESULT_BYTES_BESIDE;
 
 const MIB: u64 = 1 << 20;

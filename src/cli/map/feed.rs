@@ -9,10 +9,10 @@ use super::budget::Budget;
 use super::joblog::Digest;
 use super::source::{Item, Label, Reading, Source};
 use crate::TaskReport;
-use crate::account::Charge;
 use crate::cli::call::{Pending, Prepared};
 use crate::cli::exit::Failure;
 use crate::cli::input::Given;
+use crate::internal::Charge;
 
 /// The result of reading an input.
 pub(super) enum Fed {

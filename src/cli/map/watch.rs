@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 
 use crate::kernel::kernel_text;
 use crate::text::{Name, truncated};
-use crate::{PoolStats, TaskId, WorkerState};
+use crate::{PoolStats, TaskId};
 
 /// The table has at most this many rows.
 const ROWS_MAX: usize = 64;
@@ -25,12 +25,7 @@ pub(super) fn table(
         "worker", "state", "for", "answered", "memory"
     )];
     for worker in stats.workers.iter().take(ROWS_MAX) {
-        let state = match worker.state {
-            WorkerState::Starting => "starting",
-            WorkerState::Idle => "idle",
-            WorkerState::Busy => "busy",
-            WorkerState::Leaving => "leaving",
-        };
+        let state = worker.state.name();
         let (took, task) = match worker.task {
             None => ("-".into(), "-".into()),
             Some((task, took)) => {
@@ -63,6 +58,7 @@ pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::WorkerState;
     use crate::WorkerStats;
 
     #[test]

@@ -87,7 +87,6 @@ impl Cache {
     }
 
     /// Returns the number of its files, and the bytes that they take.
-    #[cfg(feature = "cli")]
     pub(crate) fn size(&self) -> (usize, u64) {
         let files = self.files();
         (files.len(), files.iter().map(|file| file.bytes).sum())

@@ -7,14 +7,13 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use super::{Link, Ordered, Outstanding};
+use super::{Link, Ordered, Outstanding, TaskEnd, WorkerEvents};
 use crate::error::DeathCause;
 use crate::ewma::Ewma;
 use crate::future::Cell;
 use crate::host::asks::SendReply;
 use crate::host::become_io_thread;
 use crate::host::completion::Answered;
-use crate::host::core::Core;
 use crate::host::logs::{FLOOD_PAUSE, Logbook};
 use crate::limits::LOG_RECORD_BYTES_MAX;
 use crate::octets::Octets;
@@ -42,9 +41,6 @@ const MANY_OUTSTANDING: u64 = 4;
 const PAUSE_MIN: Duration = Duration::from_micros(20);
 const PAUSE_MAX: Duration = Duration::from_micros(320);
 
-/// Tasks that the worker has ended; of some there is more to be done.
-type Answers = Vec<(TaskId, bool, Answered)>;
-
 /// Reads what the worker says: one thread at a time, the link's own or an attendant.
 pub(super) struct Reader {
     ring: Consumer,
@@ -52,7 +48,7 @@ pub(super) struct Reader {
     /// The run and the task that logged last, and how much.
     logged: (u64, TaskId, u64),
     /// Empty between two looks; kept for its memory.
-    answers: Answers,
+    answers: Vec<TaskEnd>,
     /// The run that the worker has spoken of, until it has answered: it is not taken back, and nobody else
     /// removes it from what is outstanding.
     held: Option<Outstanding>,
@@ -104,7 +100,7 @@ impl Reader {
     }
 
     /// Handles what the worker has said so far, unless after some frames it is over.
-    fn drain(&mut self, core: &Core, link: &Link, is_over: impl Fn(usize) -> bool) -> Drained {
+    fn drain(&mut self, events: &impl WorkerEvents, link: &Link, is_over: impl Fn(usize) -> bool) -> Drained {
         let mut drained = Drained { frames: 0, is_all: false };
         self.is_left = false;
         let mut answers = std::mem::take(&mut self.answers);
@@ -128,18 +124,18 @@ impl Reader {
                 }
                 Ok(Some((message, payload))) => {
                     let frame_bytes = self.frames.frame_bytes();
-                    self.hear(core, link, message, (payload, frame_bytes), &mut answers)
+                    self.hear(events, link, message, (payload, frame_bytes), &mut answers)
                 }
                 Err(error) => Err(error.to_string()),
             };
             drained.frames += 1;
             if answers.len() >= at_once {
-                core.answered(link, answers.drain(..));
+                events.completed(link, answers.drain(..));
             }
             self.violation = heard.err();
         }
         if !answers.is_empty() {
-            core.answered(link, answers.drain(..));
+            events.completed(link, answers.drain(..));
         }
         self.answers = answers;
         if let Some(violation) = &self.violation {
@@ -150,15 +146,15 @@ impl Reader {
 
     fn hear(
         &mut self,
-        core: &Core,
+        events: &impl WorkerEvents,
         link: &Link,
         message: FromWorker,
         (payload, frame_bytes): (Octets, u64),
-        answers: &mut Answers,
+        answers: &mut Vec<TaskEnd>,
     ) -> Result<(), String> {
         if let FromWorker::Event { task: None, record } = &message {
-            answer(core, link, answers);
-            return self.log_event(core, link, None, record, &payload);
+            answer(events, link, answers);
+            return self.log_event(events, link, None, record, &payload);
         }
         if self.held.is_none() {
             self.held = link.spoken_of(&message);
@@ -181,14 +177,14 @@ impl Reader {
                     return Err("it gave its own words for a task's".into());
                 }
                 let held = held.clone();
-                answer(core, link, answers);
-                self.log(core, link, Some((&held, task)), &record);
+                answer(events, link, answers);
+                self.log(events, link, Some((&held, task)), &record);
             }
             FromWorker::Event { task, record } => {
                 let held = held.clone();
-                answer(core, link, answers);
+                answer(events, link, answers);
                 let of = task.map(|task| (&held, task));
-                self.log_event(core, link, of, &record, &payload)?;
+                self.log_event(events, link, of, &record, &payload)?;
             }
             FromWorker::Ask { task: _, run, number, question } => {
                 let Some(asks) = &held.asks else {
@@ -210,7 +206,7 @@ impl Reader {
                 }
                 self.typical.learn(Duration::from_nanos(cost.run_ns));
                 let answered = Answered { verdict, payload, cost, stdout_bytes: 0, frame_bytes };
-                batch.answer(link.pid, || core.now(), answered);
+                batch.answer(link.pid, || events.now(), answered);
             }
             FromWorker::Done { task, verdict, cost, stdout_bytes } => {
                 if !link.has_sent(held.run) {
@@ -219,13 +215,10 @@ impl Reader {
                 let unfinished = held.is_unfinished(&verdict, &payload)?;
                 self.held = None;
                 link.settle();
-                self.report_dropped(core, link);
+                self.report_dropped(events, link);
                 self.typical.learn(Duration::from_nanos(cost.run_ns));
-                answers.push((
-                    task,
-                    unfinished,
-                    Answered { verdict, payload, cost, stdout_bytes, frame_bytes },
-                ));
+                let completion = Answered { verdict, payload, cost, stdout_bytes, frame_bytes };
+                answers.push(TaskEnd { task, unfinished, completion });
             }
         }
         Ok(())
@@ -234,7 +227,7 @@ impl Reader {
     /// Something of the worker's own.
     fn log_event(
         &mut self,
-        core: &Core,
+        events: &impl WorkerEvents,
         link: &Link,
         of: Option<(&Outstanding, TaskId)>,
         record: &LogRecord,
@@ -245,29 +238,34 @@ impl Reader {
         if !payload.is_empty() || record.source != LogSource::Worker || bytes > 2 * LOG_RECORD_BYTES_MAX {
             return Err("it said something of itself that cannot be".into());
         }
-        self.log(core, link, of, record);
+        self.log(events, link, of, record);
         Ok(())
     }
 
-    fn log(&mut self, core: &Core, link: &Link, of: Option<(&Outstanding, TaskId)>, record: &LogRecord) {
+    fn log(
+        &mut self,
+        events: &impl WorkerEvents,
+        link: &Link,
+        of: Option<(&Outstanding, TaskId)>,
+        record: &LogRecord,
+    ) {
         let task = of.map(|(_, task)| task);
         let cell = || match of {
             Some((Outstanding { batch: Some(batch), .. }, _)) => Some(batch.cell().clone()),
-            Some((_, task)) => core.cell(task),
+            Some((_, task)) => events.cell(task),
             None => None,
         };
-        self.report_dropped(core, link);
-        let bytes_per_second = core.settings.log_bytes_per_second;
-        let logbook = self.logbook.get_or_insert_with(|| Logbook::new(link.pid, bytes_per_second));
+        self.report_dropped(events, link);
+        let logbook = self.logbook.get_or_insert_with(|| Logbook::new(link.pid, link.log_bytes_per_second));
         if !logbook.take(cell, task, record) {
-            core.log_records_dropped.fetch_add(1, Ordering::Relaxed);
+            events.log_record_dropped();
         }
     }
 
     /// Says what went over the rate, if it is time.
-    fn report_dropped(&mut self, core: &Core, link: &Link) {
+    fn report_dropped(&mut self, events: &impl WorkerEvents, link: &Link) {
         if let Some(dropped) = self.logbook.as_mut().and_then(Logbook::report) {
-            core.dropped_logs(link.pid, dropped);
+            events.logs_dropped(link.pid, dropped);
         }
     }
 
@@ -288,9 +286,9 @@ impl Reader {
 }
 
 /// Answers that came before a log record are handled before it.
-fn answer(core: &Core, link: &Link, answers: &mut Answers) {
+fn answer(events: &impl WorkerEvents, link: &Link, answers: &mut Vec<TaskEnd>) {
     if !answers.is_empty() {
-        core.answered(link, answers.drain(..));
+        events.completed(link, answers.drain(..));
     }
 }
 
@@ -301,7 +299,12 @@ impl Link {
 
     /// The calling thread reads what the worker says until the cell is filled, or until the deadline:
     /// one thread less to be woken for an answer. Returns at once if another thread is at it.
-    pub(in super::super) fn attend(self: &Arc<Self>, core: &Core, cell: &Cell, deadline: Option<Instant>) {
+    pub(in super::super) fn attend(
+        self: &Arc<Self>,
+        events: &impl WorkerEvents,
+        cell: &Cell,
+        deadline: Option<Instant>,
+    ) {
         let Some(mut reader) = self.reader.try_attend() else { return };
         // A thread that fills the cell elsewhere wakes this one.
         let waker = Waker::from(self.clone());
@@ -316,7 +319,7 @@ impl Link {
                 self.kill_for(DeathCause::ProtocolViolation(violation.to_string()));
             }
             let Drained { is_all, .. } =
-                reader.drain(core, self, |frames| is_late() || (frames > FRAMES_BEYOND && is_done()));
+                reader.drain(events, self, |frames| is_late() || (frames > FRAMES_BEYOND && is_done()));
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if is_done() || self.is_gone() || reader.violation.is_some() || left == Some(Duration::ZERO) {
                 break is_all;
@@ -379,14 +382,14 @@ impl Drop for Attendance<'_> {
 }
 
 /// The link's thread: reads until the process is gone, then reports its death.
-pub(in super::super) fn read_loop(core: &Core, link: &Arc<Link>) {
+pub(in super::super) fn read_loop(events: &impl WorkerEvents, link: &Arc<Link>) {
     become_io_thread();
     slice::be_usual();
     // Its pauses are short, and the kernel's usual slack would double them. If the slack cannot be set, they
     // are longer.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
     // Wakers and inputs' destructors are others' code; whatever they do, the death is reported.
-    if catch_unwind(AssertUnwindSafe(|| listen(core, link))).is_err() {
+    if catch_unwind(AssertUnwindSafe(|| listen(events, link))).is_err() {
         link.kill_for(DeathCause::ProtocolViolation("the host's own thread panicked".into()));
     }
     // After a violation the stream is of no use, but the process must be reaped first.
@@ -398,14 +401,14 @@ pub(in super::super) fn read_loop(core: &Core, link: &Arc<Link>) {
         let logbook = link.reader.take().logbook.take();
         if let Some((last, dropped)) = logbook.map(Logbook::close) {
             death.last_logs = last;
-            dropped.into_iter().for_each(|dropped| core.dropped_logs(link.pid, dropped));
+            dropped.into_iter().for_each(|dropped| events.logs_dropped(link.pid, dropped));
         }
-        core.dead(link.key, death);
+        events.died(link.key, death);
     }
 }
 
 /// Handles what the worker says, to the end of the stream or the first violation.
-fn listen(core: &Core, link: &Link) {
+fn listen(events: &impl WorkerEvents, link: &Link) {
     loop {
         // Then it sends what there is.
         let is_attended = link.reader.has_awake_attendant();
@@ -418,9 +421,9 @@ fn listen(core: &Core, link: &Link) {
         let reader = if is_gone { Some(link.reader.take()) } else { link.reader.try_take() };
         let mut is_amid = !drained;
         if let Some(mut reader) = reader {
-            let Drained { frames, .. } = reader.drain(core, link, |_| false);
+            let Drained { frames, .. } = reader.drain(events, link, |_| false);
             while is_gone && reader.is_flooded() {
-                reader.drain(core, link, |_| false);
+                reader.drain(events, link, |_| false);
             }
             if is_gone || reader.violation.is_some() {
                 return;

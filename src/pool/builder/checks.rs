@@ -64,3 +64,15 @@ impl PoolBuilder {
 fn stack_hard_limit() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Stack).maximum.unwrap_or(u64::MAX)
 }
+
+/// Returns how many modules a worker may have met before it is replaced, and how many tasks may wait in it,
+/// if it may open this many descriptors: each waiting task may bring a module, which takes three until it is
+/// mapped.
+pub(super) fn within_descriptors(descriptors: u64) -> (usize, usize) {
+    let descriptors = descriptors.min(limits::WORKER_DESCRIPTORS_MAX) as usize;
+    let room = descriptors.saturating_sub(limits::WORKER_DESCRIPTORS_OWN);
+    let offers = room * limits::OFFERS_MAX
+        / (limits::WORKER_DESCRIPTORS_MAX as usize - limits::WORKER_DESCRIPTORS_OWN);
+    // One that may have a single module would be replaced after each task, since it has that one then.
+    (room.saturating_sub(3 * offers).clamp(2, limits::MODULES_PER_WORKER_MAX), offers)
+}

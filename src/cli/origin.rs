@@ -38,7 +38,7 @@ pub(super) fn remember(origins: Vec<(&'static str, Origin)>) {
 }
 
 /// Returns what a message calls a flag whose value is wrong: the variable or the file, if the value comes from there.
-pub(in crate::cli) fn told(flag: &str) -> String {
+pub(super) fn told(flag: &str) -> String {
     let key = flag.trim_start_matches('-');
     let origin = ORIGINS.get().and_then(|origins| origins.iter().find(|(name, _)| *name == key));
     match origin {

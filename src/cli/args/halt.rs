@@ -15,7 +15,7 @@ struct Rule {
 
 /// How far a map has been stopped. It only ever increases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stop {
+pub(in crate::cli) enum Stop {
     No,
     /// Nothing more is begun.
     Soon,
@@ -33,7 +33,7 @@ enum What {
 
 impl Halt {
     /// Returns what is to happen after so many successes and failures.
-    pub(super) fn after(&self, ok: u64, failed: u64) -> Stop {
+    pub(in crate::cli) fn after(&self, ok: u64, failed: u64) -> Stop {
         let Some(rule) = self.0 else { return Stop::No };
         let seen = match rule.what {
             What::Fail => failed,
@@ -44,7 +44,7 @@ impl Halt {
     }
 
     /// Whether that end is what was asked for, and no failure.
-    pub(super) fn is_success(&self) -> bool {
+    pub(in crate::cli) fn is_success(&self) -> bool {
         self.0.is_some_and(|rule| rule.what == What::Success)
     }
 }
