@@ -89,7 +89,7 @@ fn compiles(modules: &[String]) -> anyhow::Result<()> {
         let own_sessions = beside(true)?;
         let in_busy_pool = {
             let pool = pool().build()?;
-            let count = pool.load_file("guest-tasks/prebuilt/primes.wasm")?.task::<u64, u64>("count")?;
+            let count = pool.load_file(benches::prebuilt("primes"))?.task::<u64, u64>("count")?;
             let stop = AtomicBool::new(false);
             std::thread::scope(|scope| -> anyhow::Result<Duration> {
                 let keep_busy = || -> anyhow::Result<()> {
@@ -146,7 +146,7 @@ fn throughput() -> anyhow::Result<()> {
     let ours = pool().compile_limits(limits.clone()).build()?;
     let other = pool().compile_limits(limits).build()?;
     let own = ModuleOptions::new().compile_limits(CompileLimits::new());
-    let module = ours.load_file_with("guest-tasks/prebuilt/primes.wasm", own)?;
+    let module = ours.load_file_with(benches::prebuilt("primes"), own)?;
     let count = module.task::<u64, u64>("count")?;
     tasks(&ours, &count, SHORT)?;
     let depth = AtomicU32::new(80_000);

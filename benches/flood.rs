@@ -22,9 +22,9 @@ fn main() -> anyhow::Result<()> {
         Err(_) => FLOOD_BYTES,
     };
     let pool = Pool::builder().workers(2).build()?;
-    let flood = pool.load_file("guest-tasks/prebuilt/faults.wasm")?.task::<u64, ()>("stdout_flood")?;
-    let spin = pool.load_file("guest-tasks/prebuilt/echo.wasm")?.task::<u64, u64>("spin")?;
-    let count = pool.load_file("guest-tasks/prebuilt/primes.wasm")?.task::<u64, u64>("count")?;
+    let flood = pool.load_file(benches::prebuilt("faults"))?.task::<u64, ()>("stdout_flood")?;
+    let spin = pool.load_file(benches::prebuilt("echo"))?.task::<u64, u64>("spin")?;
+    let count = pool.load_file(benches::prebuilt("primes"))?.task::<u64, u64>("count")?;
     println!("{:>10}  {:>10}  {:>12}  {:>10}  {:>10}", "beside", "seconds", "tasks/s", "RSS MiB", "dropped");
     let (mut calm, mut flooded) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {

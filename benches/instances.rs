@@ -12,29 +12,9 @@ use wasmtime::{
     UpdateDeadline, WasmParams, WasmResults,
 };
 
-/// The library's own, and the names by which they know each other.
-#[path = "../src/description/code.rs"]
-#[allow(dead_code, unreachable_pub, reason = "a worker has all kinds of code, a bench one")]
-mod code;
-#[path = "../src/engine/settings.rs"]
-#[allow(dead_code, unused_imports, reason = "its tests and the compiler's part are not for here")]
-mod settings;
-mod limits {
-    pub(crate) use wasmpool::limits::*;
-}
-mod description {
-    pub(crate) use crate::code::{CodeKind, Interrupt, MemoryKind};
-}
-mod engine {
-    pub(crate) use crate::settings;
-}
-#[path = "../src/worker/memories.rs"]
-#[allow(dead_code, unused_imports, reason = "its tests are not for here")]
-mod memories;
-
-use description::{CodeKind, MemoryKind};
-use memories::Memories;
-use settings::Running;
+use engine::memories::Memories;
+use engine::settings::{self, Running};
+use proto::description::{CodeKind, MemoryKind};
 
 const ROUNDS: usize = 11;
 const INSTANCES: u32 = 1_000;
@@ -148,10 +128,7 @@ fn main() -> anyhow::Result<()> {
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
     }
-    let prebuilt = |name: &str| {
-        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/guest-tasks/prebuilt");
-        std::fs::read(format!("{dir}/{name}.wasm")).with_context(|| name.to_string())
-    };
+    let prebuilt = |name: &str| std::fs::read(benches::prebuilt(name)).with_context(|| name.to_string());
     let mut cases = vec![
         ("echo".to_string(), prebuilt("echo")?, "echo", vec![7; 64]),
         ("primes below 1,000".into(), prebuilt("primes")?, "count", vec![0xe8, 0x07]),

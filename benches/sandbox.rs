@@ -97,8 +97,7 @@ fn tasks(setting: &mut Setting, count: usize) -> anyhow::Result<()> {
 }
 
 fn echo(pool: &Pool) -> anyhow::Result<RawTask> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/guest-tasks/prebuilt/echo.wasm");
-    Ok(pool.load_file(path)?.raw_task("echo")?)
+    Ok(pool.load_file(benches::prebuilt("echo"))?.raw_task("echo")?)
 }
 
 fn median(times: &mut [Duration]) -> Duration {

@@ -4,7 +4,7 @@
 //! module; and what 1 to 64 workers cost each other on the CPUs there are.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use wasmpool::{Bytes, CommandInput, Pool, Task, TaskOptions, as_completed};
@@ -26,10 +26,6 @@ fn main() -> anyhow::Result<()> {
     workers()
 }
 
-fn prebuilt(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-tasks/prebuilt").join(format!("{name}.wasm"))
-}
-
 /// The sum of the numbers after these words, in a file of lines such as `Rss: 12 kB`.
 fn sum_of(path: &str, words: &[&str]) -> anyhow::Result<f64> {
     let text = fs::read_to_string(path)?;
@@ -46,7 +42,7 @@ fn own_resident_bytes() -> anyhow::Result<f64> {
 
 fn pending() -> anyhow::Result<()> {
     let pool = Pool::builder().workers(1).queue_tasks_max(2 * PENDING).build()?;
-    let module = pool.load_file(prebuilt("echo"))?;
+    let module = pool.load_file(benches::prebuilt("echo"))?;
     let spin = module.task::<u64, u64>("spin")?;
     let echo = module.raw_task("echo")?;
     // Nobody else is served meanwhile.
@@ -144,7 +140,7 @@ fn workers() -> anyhow::Result<()> {
     );
     for workers in [1, 2, 4, 8, 16, 32, 64] {
         let pool = Pool::builder().workers(workers).build()?;
-        let add = pool.load_file(prebuilt("echo"))?.task::<(i64, i64), i64>("add")?;
+        let add = pool.load_file(benches::prebuilt("echo"))?.task::<(i64, i64), i64>("add")?;
         pool.prestart(workers);
         round(&pool, &add)?;
         let mut rounds = (0..ROUNDS).map(|_| round(&pool, &add)).collect::<anyhow::Result<Vec<_>>>()?;

@@ -17,16 +17,16 @@ use crate::fork::OfProcess;
 
 /// The room that something needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Need {
+pub struct Need {
     /// The number of inputs; each counts until its result is taken.
-    pub(crate) items: usize,
+    pub items: usize,
     /// The bytes of inputs and of their largest results.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 /// The result of waiting for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waited {
+pub enum Waited {
     /// There is room now.
     Room,
     /// The account was closed.
@@ -39,7 +39,7 @@ pub(crate) enum Waited {
 
 /// The bounds of the account, and what is charged to it.
 #[derive(Debug)]
-pub(crate) struct Account {
+pub struct Account {
     held: Mutex<Held>,
     /// This is read for each input, without the lock.
     is_closed: AtomicBool,
@@ -80,7 +80,8 @@ impl Held {
 }
 
 impl Account {
-    pub(crate) fn new(max: Need) -> Arc<Account> {
+    /// An account to which nothing is charged.
+    pub fn new(max: Need) -> Arc<Account> {
         let held = Held {
             max,
             charged: Need::default(),
@@ -101,7 +102,7 @@ impl Account {
     }
 
     /// Charges the account, if there is room.
-    pub(crate) fn try_take(self: &Arc<Self>, need: Need) -> Option<Arc<Charge>> {
+    pub fn try_take(self: &Arc<Self>, need: Need) -> Option<Arc<Charge>> {
         let mut held = self.lock();
         if held.is_closed || !held.has_room(need) {
             return None;
@@ -125,7 +126,7 @@ impl Account {
     }
 
     /// Waits until there is room, but does not take it.
-    pub(crate) fn wait(&self, need: Need, deadline: Option<Instant>) -> Waited {
+    pub fn wait(&self, need: Need, deadline: Option<Instant>) -> Waited {
         let mut held = self.lock();
         loop {
             if held.is_closed {
@@ -147,7 +148,7 @@ impl Account {
     }
 
     /// Waits until [`knock`](Self::knock) is called, or was called since the last such wait.
-    pub(crate) fn wait_for_knock(&self, deadline: Option<Instant>) -> Waited {
+    pub fn wait_for_knock(&self, deadline: Option<Instant>) -> Waited {
         let mut held = self.lock();
         loop {
             if held.is_closed {
@@ -180,13 +181,13 @@ impl Account {
     }
 
     /// Ends a [`wait_for_knock`](Self::wait_for_knock).
-    pub(crate) fn knock(&self) {
+    pub fn knock(&self) {
         self.lock().is_knocked = true;
         self.changed.notify_all();
     }
 
     /// Lets nothing more be taken, and wakes the taker.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         let mut held = self.lock();
         (held.is_closed, held.awaited) = (true, None);
         self.is_closed.store(true, Ordering::SeqCst);
@@ -194,33 +195,34 @@ impl Account {
         self.changed.notify_all();
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Whether nothing more can be charged.
+    pub fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::SeqCst)
     }
 
     /// Returns how many more inputs have a place.
-    pub(crate) fn items_free(&self) -> usize {
+    pub fn items_free(&self) -> usize {
         let held = self.lock();
         held.max.items.saturating_sub(held.charged.items)
     }
 
     /// Returns how many inputs are charged.
-    pub(crate) fn items(&self) -> usize {
+    pub fn items(&self) -> usize {
         self.lock().charged.items
     }
 
     /// Returns whether there can be room for it at all.
-    pub(crate) fn can_have_room(&self, need: Need) -> bool {
+    pub fn can_have_room(&self, need: Need) -> bool {
         self.lock().can_have_room(need)
     }
 
     /// Returns the most bytes that may be charged.
-    pub(crate) fn bytes_max(&self) -> u64 {
+    pub fn bytes_max(&self) -> u64 {
         self.lock().max.bytes
     }
 
     /// Sets another bound for what is taken from now on.
-    pub(crate) fn set_max(&self, max: Need) {
+    pub fn set_max(&self, max: Need) {
         let mut held = self.lock();
         held.max = max;
         // The taker that waits may have room now, or never.
@@ -249,7 +251,7 @@ impl Account {
 /// and is given back with the last of them. In a fork it gives nothing back: a thread that is not there may
 /// hold the account's lock.
 #[derive(Debug)]
-pub(crate) struct Charge {
+pub struct Charge {
     account: OfProcess<Arc<Account>>,
     items: usize,
     bytes: Mutex<u64>,
@@ -258,7 +260,7 @@ pub(crate) struct Charge {
 impl Charge {
     /// Lowers the charge to the final size. A size above the charge is ignored: others may have taken the
     /// room.
-    pub(crate) fn settle(&self, bytes: u64) {
+    pub fn settle(&self, bytes: u64) {
         let mut charged = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         debug_assert!(bytes <= *charged, "{bytes} bytes were charged as {charged}");
         let surplus = charged.saturating_sub(bytes);
@@ -272,7 +274,7 @@ impl Charge {
     }
 
     /// Returns what is charged now.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         *self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

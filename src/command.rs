@@ -79,7 +79,7 @@ impl CommandInput {
 
     /// A stdin of any length that is read as the command asks for it: each of its reads is one
     /// [`read`](std::io::Read::read) of as many bytes as it asked for (at most 64 KiB,
-    /// [`ASK_BYTES_MAX`](crate::limits::ASK_BYTES_MAX)), and what it never asks for is never read. A command that
+    /// [`ASK_BYTES_MAX`](proto::limits::ASK_BYTES_MAX)), and what it never asks for is never read. A command that
     /// reads nothing waits for nothing. An error of the reader is the command's own (`EIO`, or the system's).
     ///
     /// A thread of its own uses the reader from the command's first question on, and drops it when the

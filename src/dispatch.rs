@@ -60,8 +60,8 @@ pub(crate) use slot::{Seen, WorkerKey};
 
 use crate::ewma::Ewma;
 use crate::id_map::IdMap;
-use crate::limits;
-use crate::task::TaskId;
+use proto::limits;
+use proto::task::TaskId;
 
 /// Time since the pool began.
 pub(crate) type Now = Duration;

@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::probe::AttackOutcome;
-use crate::walls::{SandboxLayer, SandboxReport};
+use proto::probe::AttackOutcome;
+use proto::walls::{SandboxLayer, SandboxReport};
 
 /// One attack and its outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

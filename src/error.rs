@@ -21,7 +21,7 @@ pub use death::{BrokenPool, Death, DeathCause, Phase};
 pub use module::ModuleError;
 pub use task::{TaskError, TaskFailure};
 
-use crate::text::{Name, Words};
+use proto::text::{Name, Words};
 
 /// Why a pool could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,12 @@ pub enum BuildError {
          wasmpool::init_at_load!()), or name a worker with PoolBuilder::worker_program"
     )]
     InitMissing,
+    /// The program has no engine in it, so it cannot serve as its own workers.
+    #[error(
+        "this program was built without wasmpool's feature `engine`: name a worker with \
+         PoolBuilder::worker_program, such as wasmpool-worker"
+    )]
+    NoEngine,
     /// A worker or compiler process reached the code that builds a pool.
     #[error(
         "this process is itself a wasmpool worker: wasmpool::init() must come before the code that builds a pool"
@@ -43,7 +49,7 @@ pub enum BuildError {
     Workers {
         /// The value that was asked for.
         workers: usize,
-        /// [`WORKERS_MAX`](crate::limits::WORKERS_MAX).
+        /// [`WORKERS_MAX`](proto::limits::WORKERS_MAX).
         max: usize,
     },
     /// A limit that cannot be.
@@ -259,7 +265,7 @@ pub enum SubmitError {
         task: String,
         /// The number that it was given.
         count: usize,
-        /// [`SHARES_PER_TASK_MAX`](crate::limits::SHARES_PER_TASK_MAX).
+        /// [`SHARES_PER_TASK_MAX`](proto::limits::SHARES_PER_TASK_MAX).
         max: usize,
     },
     /// The input, and the largest result that may come of it, need more room than the map has that it belongs to

@@ -25,7 +25,7 @@ use crate::error::{TaskError, TaskFailure};
 use crate::fork::OfProcess;
 use crate::module::Answer;
 use crate::report::TaskReport;
-use crate::task::TaskId;
+use proto::task::TaskId;
 
 /// The result of a task, now or later.
 ///

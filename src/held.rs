@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::fork::Birth;
-use crate::wire::message::{ModuleId, ShareId};
+use proto::message::{ModuleId, ShareId};
 
 /// A module or a shared input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

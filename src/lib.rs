@@ -37,50 +37,25 @@
 //!
 //! # Reading order
 //! The modules below stand in the order in which a reader wants them: the vocabulary
-//! (`task`, [`limits`], [`error`](TaskError), the schema and module descriptions), what the caller
+//! (options, reports, [`limits`], [`error`](TaskError)), what the caller
 //! holds (the pool and its futures), the decisions (`dispatch`, pure), the effects
-//! (`host`), what both sides share (`wire`), and the children (`compile`, `worker`,
-//! `sandbox`). ARCHITECTURE.md says who may know whom, and where each promise is kept.
+//! (`host`). Below this crate stand what both sides of the process boundary share (`crates/proto`), the door to the host's
+//! files (`crates/files`), the second wall (`crates/sandbox`) and the children (`crates/engine`). ARCHITECTURE.md says who may know whom, and where each promise is kept.
+
+#![warn(missing_debug_implementations, missing_docs)]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("wasmpool needs Linux: memfd, pidfd and futexes across processes");
 
-mod task;
+pub mod limits;
 mod options;
 mod report;
 mod command;
-mod id_map;
-mod ewma;
-mod imports;
-pub mod limits;
-mod text;
-mod kernel;
-mod refused;
-mod slice;
-mod foreign;
-mod sync;
-mod fork;
-#[cfg_attr(
-    not(feature = "cli"),
-    allow(dead_code, unused_imports, reason = "only the command writes files, and walks through folders")
-)]
-mod files;
 mod policy;
-mod walls;
-mod directory;
-mod shortage;
-mod trap;
-mod probe;
+mod error;
 mod doctor;
 mod observe;
-mod octets;
-mod error;
-mod schema;
-mod artifact;
-mod guest;
-mod description;
 mod module;
-mod held;
 mod shared;
 mod stdin;
 
@@ -94,26 +69,17 @@ pub mod numbers;
 mod dispatch;
 mod host;
 
-mod wire;
-mod role;
-mod roles;
-mod engine;
-mod compile;
-mod sandbox;
-mod worker;
-
-#[cfg(feature = "cli")]
-mod internal;
-
-#[cfg(feature = "cli")]
+mod init;
+mod held;
+mod fork;
+mod foreign;
+mod sync;
+mod id_map;
+mod ewma;
 #[doc(hidden)]
-pub mod cli;
+pub mod internal;
 
 pub use command::CommandInput;
-pub use description::{
-    Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleKind, ModuleOutline, TaskDescription,
-};
-pub use directory::DirAccess;
 pub use doctor::{AttackReport, DoctorReport};
 pub use error::{
     BrokenPool, BuildError, Death, DeathCause, ModuleError, Phase, ShareError, SubmitError, TaskError,
@@ -124,7 +90,7 @@ pub use future::{
     as_completed_timeout, wait,
 };
 pub use host::doctor::Doctor;
-pub use limits::compile::{CompileLimit, CompileLimits};
+pub use init::init;
 pub use module::{Callable, Command, Digest, Module, ModuleOptions, RawTask, Task};
 pub use observe::{
     Ended, EventKind, LeaveReason, PoolEvent, PoolStats, TaskOutcome, WorkerState, WorkerStats,
@@ -132,15 +98,28 @@ pub use observe::{
 pub use options::{Isolation, TaskOptions};
 pub use policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
 pub use pool::{Events, Map, MapError, Pool, PoolBuilder, ShutdownMode, SubmitAsync, UnorderedMap};
-pub use probe::AttackOutcome;
+#[doc(inline)]
+pub use proto::description::{
+    Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleKind, ModuleOutline, TaskDescription,
+};
+#[doc(inline)]
+pub use proto::directory::DirAccess;
+#[doc(inline)]
+pub use proto::limits::compile::{CompileLimit, CompileLimits};
+#[doc(inline)]
+pub use proto::probe::AttackOutcome;
+#[doc(inline)]
+pub use proto::schema::{Schema, SchemaError};
+#[doc(inline)]
+pub use proto::shortage::{Scarce, Shortage};
+#[doc(inline)]
+pub use proto::task::{LogOverflow, Refusal, RefusalKind, Refusals, TaskId};
+#[doc(inline)]
+pub use proto::trap::{Frame, TrapCode};
+#[doc(inline)]
+pub use proto::walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
 pub use report::{CommandOutput, PartialOutput, TaskReport};
-pub use roles::init;
-pub use schema::{Schema, SchemaError};
 pub use shared::Shared;
-pub use shortage::{Scarce, Shortage};
-pub use task::{LogOverflow, Refusal, RefusalKind, Refusals, TaskId};
-pub use trap::{Frame, TrapCode};
-pub use walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
 
 /// Bytes that are cheap to clone: inputs and outputs of untyped tasks.
 pub use bytes::Bytes;

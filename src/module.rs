@@ -18,12 +18,12 @@ use crate::error::{ModuleError, SubmitError};
 use crate::held::Life;
 
 use crate::command::{CommandInput, Stdin};
-use crate::description::{Codec, ModuleDescription, ModuleKind, TaskDescription};
-use crate::octets::{FEW, Octets};
 use crate::report::CommandOutput;
-use crate::schema::Schema;
 use crate::stdin::StdinSource;
-use crate::wire::message::{CommandStdin, Entry, ModuleId, TaskIndex};
+use proto::description::{Codec, ModuleDescription, ModuleKind, TaskDescription};
+use proto::message::{CommandStdin, Entry, ModuleId, TaskIndex};
+use proto::octets::{FEW, Octets};
+use proto::schema::Schema;
 
 pub use options::ModuleOptions;
 
@@ -205,9 +205,9 @@ pub trait Callable: sealed::Call + Send + Sync {}
 pub(crate) mod sealed {
     use super::{Answer, Target};
     use crate::error::SubmitError;
-    use crate::octets::Octets;
     use crate::stdin::StdinSource;
-    use crate::wire::message::{Entry, TaskIndex};
+    use proto::message::{Entry, TaskIndex};
+    use proto::octets::Octets;
 
     pub trait Call {
         /// What the task takes.

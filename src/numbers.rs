@@ -37,9 +37,9 @@ use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 use crate::error::DeathCause;
 use crate::observe::{EventKind, LeaveReason, TaskOutcome};
 use crate::pool::{Events, Pool};
-use crate::refused::calling;
 use crate::report::TaskReport;
-use crate::task::TaskId;
+use proto::refused::calling;
+use proto::task::TaskId;
 
 impl Pool {
     /// Tells the `metrics` facade what happens in this pool from now on, until it has stopped. Each

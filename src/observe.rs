@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::error::Death;
 use crate::report::TaskReport;
-use crate::shortage::Shortage;
-use crate::task::TaskId;
-use crate::walls::SandboxReport;
+use proto::shortage::Shortage;
+use proto::task::TaskId;
+use proto::walls::SandboxReport;
 
 /// A pool's numbers at one moment: [`Pool::stats`](crate::Pool::stats).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Ended {
 }
 
 /// One worker process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerStats {
     /// Its process id.
@@ -97,10 +97,11 @@ pub struct WorkerStats {
 }
 
 /// What a worker does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WorkerState {
     /// It has not said its first word.
+    #[default]
     Starting,
     /// It waits for a task.
     Idle,
@@ -132,6 +133,14 @@ pub struct PoolEvent {
     pub kind: EventKind,
 }
 
+impl PoolEvent {
+    /// An event, for tests of who reads them.
+    #[doc(hidden)]
+    pub fn new(at: Duration, kind: EventKind) -> PoolEvent {
+        PoolEvent { at, kind }
+    }
+}
+
 /// What can happen in a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -157,7 +166,7 @@ pub enum EventKind {
     },
     /// More workers are wanted than can be had, because something is short: the pool goes on with those it
     /// has, and tries again. This is reported once for each shortage, and at most once in
-    /// [`SHORTAGE_TOLD_EVERY`](crate::limits::SHORTAGE_TOLD_EVERY).
+    /// [`SHORTAGE_TOLD_EVERY`](proto::limits::SHORTAGE_TOLD_EVERY).
     WorkersShort {
         /// The number of workers that there are.
         workers: usize,
@@ -257,7 +266,7 @@ pub enum LeaveReason {
     /// The pool was made smaller.
     Resized,
     /// It has run enough tasks, is old or large enough, or holds
-    /// [`MODULES_PER_WORKER_MAX`](crate::limits::MODULES_PER_WORKER_MAX) modules.
+    /// [`MODULES_PER_WORKER_MAX`](proto::limits::MODULES_PER_WORKER_MAX) modules.
     Recycled,
     /// A task of another [domain](crate::TaskOptions::domain) needs its place.
     Domain,

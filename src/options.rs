@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limits;
 use crate::policy::Retry;
 use crate::shared::Shared;
-use crate::task::{LogOverflow, TaskLimits};
+use proto::limits;
+use proto::task::{LogOverflow, TaskLimits};
 
 /// What one task may use, and what it is called in logs and errors.
 ///
@@ -202,7 +202,7 @@ impl TaskOptions {
     /// task ends. That costs the start of a process, some milliseconds of a CPU, each time. So that
     /// domains that take turns do not pay it for every task, a worker may go on with tasks of its own
     /// domain before older ones of another, of the same priority, but overtakes none of them for
-    /// longer than 25 ms ([`OVERTAKEN_MAX`](crate::limits::OVERTAKEN_MAX)).
+    /// longer than 25 ms ([`OVERTAKEN_MAX`](proto::limits::OVERTAKEN_MAX)).
     ///
     /// What is shared all the same: the host process, the cache of compiled modules, and, of a module
     /// that several domains use, the pages of its machine code, which are mapped for reading only; so are
@@ -231,7 +231,7 @@ impl TaskOptions {
 
     /// Gives the task a [shared input](crate::Pool::share); with several calls several, numbered in
     /// their order, from 0. At most 16
-    /// ([`SHARES_PER_TASK_MAX`](crate::limits::SHARES_PER_TASK_MAX)). A worker is sent each with the first
+    /// ([`SHARES_PER_TASK_MAX`](proto::limits::SHARES_PER_TASK_MAX)). A worker is sent each with the first
     /// task that has it, and no worker of another [domain](Self::domain) is.
     pub fn shared(mut self, shared: &Shared) -> Self {
         let before = self.shared.as_deref().unwrap_or_default();

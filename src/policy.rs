@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::limits;
+use proto::limits;
 
 /// What the unexpected death of a worker does to its pool. A worker that the pool itself
 /// ends (a deadline, an abort, recycling, fewer workers) is never unexpected.

@@ -28,13 +28,13 @@ use crate::host::cache::Cache;
 use crate::host::compile::Turns;
 use crate::host::core::Core;
 use crate::host::is_io_thread;
-use crate::limits;
 use crate::module::Callable;
 use crate::observe::PoolStats;
 use crate::policy::DropPolicy;
 use crate::shared::Shares;
-use crate::task::TaskId;
-use crate::walls::SandboxReport;
+use proto::limits;
+use proto::task::TaskId;
+use proto::walls::SandboxReport;
 
 /// A pool of worker processes that run WebAssembly tasks. Cheap to clone; all clones are
 /// the same pool.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::task::Refusals;
+use proto::task::Refusals;
 
 /// What a task cost. Each number was measured, or it is `None`: a worker that died or was killed has not said what its
 /// task had cost. Times that a task never reached are zero.
@@ -25,7 +25,7 @@ pub struct TaskReport {
     ///
     /// If the task's worker died or was killed, it is the time that the process has computed since the dispatch, by its
     /// clock. It is `None` where that clock was not read: if the task travelled with others, or the pool's tasks mostly
-    /// take less than 50 µs ([`CPU_MEASURED_FROM`](crate::limits::CPU_MEASURED_FROM)); and for a task that never began.
+    /// take less than 50 µs ([`CPU_MEASURED_FROM`](proto::limits::CPU_MEASURED_FROM)); and for a task that never began.
     pub cpu: Option<Duration>,
     /// Most bytes that the task's memories and tables held together. `None` if there is no word of it: the task never
     /// began, or its worker died or was killed.
@@ -52,7 +52,7 @@ pub struct TaskReport {
 
 impl TaskReport {
     /// Returns the memory that the task is known to have been refused, if there was any.
-    pub(crate) fn refused(&self) -> Option<&Refusals> {
+    pub fn refused(&self) -> Option<&Refusals> {
         self.refusals.as_ref().filter(|refusals| !refusals.is_empty())
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::error::ShareError;
 use crate::held::{Held, Life, Places};
-use crate::wire::memfd;
-use crate::wire::message::ShareId;
+use proto::memfd;
+use proto::message::ShareId;
 
 /// A large input of one pool that many tasks share: see [`Pool::share`](crate::Pool::share). Cheap to clone;
 /// all clones are the same input.

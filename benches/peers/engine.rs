@@ -12,20 +12,8 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
 
-/// The library's own, so that they are the same; and the little that they refer to.
-#[path = "../../src/engine/settings.rs"]
-#[allow(dead_code, unused_imports, reason = "its tests and the compiler's part are not for here")]
-mod settings;
-
-/// Where `CodeKind` is, seen from the settings.
-#[path = "../../src/description/code.rs"]
-#[allow(dead_code, unreachable_pub, reason = "a worker has all kinds of code, a floor one")]
-pub(crate) mod code;
-
-/// Whether instances may be reset by a scan of the page map, as the library decides it.
-#[path = "../../src/sandbox/pagemap.rs"]
-#[allow(dead_code, unused_imports, reason = "its tests are not for here")]
-pub(crate) mod pagemap;
+use engine::settings;
+use proto::description::{CodeKind, MemoryKind};
 
 /// Never reached: nobody bumps the epoch.
 const EPOCHS: u64 = u64::MAX / 2;
@@ -33,7 +21,7 @@ const EPOCHS: u64 = u64::MAX / 2;
 /// For what has memories of the engine's pool.
 pub(crate) fn engine(scan: bool) -> anyhow::Result<Engine> {
     let running = settings::Running { pagemap_scan: scan, ..Default::default() };
-    Ok(Engine::new(&settings::config(code::CodeKind::Plain, code::MemoryKind::Pooled, running)?)?)
+    Ok(Engine::new(&settings::config(CodeKind::Plain, MemoryKind::Pooled, running)?)?)
 }
 
 /// A module with one task, looked up as a worker does: by name once, then by index.

@@ -23,16 +23,6 @@ mod peers;
 mod allocations;
 mod works;
 
-/// What `engine.rs` includes of the library refers to these.
-mod limits {
-    pub(crate) use wasmpool::limits::*;
-}
-mod description {
-    pub(crate) use crate::engine::code::{CodeKind, Interrupt, MemoryKind};
-}
-#[path = "../../src/kernel.rs"]
-mod kernel;
-
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -97,7 +87,7 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     if arguments.pagemap_scan
-        && let Some(objection) = engine::pagemap::objection()
+        && let Some(objection) = sandbox::pagemap::objection()
     {
         anyhow::bail!("no scan of the page map: {objection}");
     }

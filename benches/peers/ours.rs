@@ -13,10 +13,7 @@ pub(crate) fn reuse() -> TaskOptions {
     TaskOptions::new().isolation(Isolation::Reuse)
 }
 
-/// A module of guest-tasks/prebuilt.
-pub(crate) fn prebuilt(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-tasks/prebuilt").join(format!("{name}.wasm"))
-}
+pub(crate) use benches::prebuilt;
 
 /// What the bench keeps from one run to the next.
 pub(crate) fn kept_dir() -> PathBuf {

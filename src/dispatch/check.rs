@@ -110,7 +110,7 @@ impl Dispatch {
             let may_hold =
                 matches!(slot.state, State::Busy { .. } | State::Doomed { .. } | State::Condemned { .. });
             assert!(may_hold || slot.behind.is_empty(), "{:?} holds tasks", slot.state);
-            let is_alone = |task: &crate::task::TaskId| self.tasks[task].spec.cpu_time.is_some();
+            let is_alone = |task: &proto::task::TaskId| self.tasks[task].spec.cpu_time.is_some();
             let alone = slot.state.task().iter().chain(&slot.behind).any(is_alone);
             assert!(!alone || slot.behind.is_empty(), "something waits behind a task that is to be alone");
             for task in slot.behind.iter().copied().chain(slot.state.task()) {

@@ -16,8 +16,8 @@ use super::check::Mutant;
 use super::queue::Rank;
 use super::slot::State;
 use super::{Action, Dispatch, Domain, Entry, Fate, Now, Place, RetireReason};
-use crate::limits::OVERTAKEN_MAX;
-use crate::task::TaskId;
+use proto::limits::OVERTAKEN_MAX;
+use proto::task::TaskId;
 
 /// The line: what the queue's order makes of the workers there are.
 #[derive(Debug, Default)]

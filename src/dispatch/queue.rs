@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Domain, Entry, Now, Place, Spec};
 use crate::id_map::IdMap;
-use crate::task::TaskId;
+use proto::task::TaskId;
 
 /// A task's place in the queue. Ids grow, so their order is the order of submission; a task that
 /// comes back finds its old place.

@@ -10,7 +10,7 @@
 use super::check::Mutant;
 use super::slot::State;
 use super::{Action, Dispatch, Now, Resolution, WorkerKey};
-use crate::limits::{NO_WORKER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX, SHORTAGE_TOLD_EVERY};
+use proto::limits::{NO_WORKER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX, SHORTAGE_TOLD_EVERY};
 
 #[derive(Debug, Default)]
 pub(super) struct Shortage {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Domain, Now, Resolution};
 use crate::observe::WorkerState;
-use crate::task::TaskId;
+use proto::task::TaskId;
 
 /// A worker: its slot, and which of the slot's successive processes it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::check::Mutant;
 use super::slot::{State, StopReason};
 use super::{Action, Answer, Dispatch, Now, WorkerKey};
-use crate::task::TaskId;
+use proto::task::TaskId;
 
 /// CPU time is looked at no more often than this, so a task may exceed its limit by about as much.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(2);

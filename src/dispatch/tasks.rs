@@ -9,8 +9,8 @@ use super::{
     Action, Answer, Dispatch, Domain, Entry, Fate, KillReason, Mode, Now, Place, Resolution, Retry, Spec,
     WorkerKey,
 };
-use crate::limits;
-use crate::task::TaskId;
+use proto::limits;
+use proto::task::TaskId;
 
 /// Work that is kept in store inside of a worker: enough to hide a wake-up, little enough
 /// that nobody waits long behind it.

@@ -6,7 +6,7 @@ use super::{
     Action, Answer, Dispatch, Fate, KillReason, Mode, Now, OnDeath, Place, Resolution, RetireReason,
     WorkerKey,
 };
-use crate::task::TaskId;
+use proto::task::TaskId;
 
 impl Dispatch {
     /// The slot of a worker, unless a later one has taken its place.

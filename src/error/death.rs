@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::shortage::Shortage;
-use crate::task::TaskId;
-use crate::text::Words;
+use proto::shortage::Shortage;
+use proto::task::TaskId;
+use proto::text::Words;
 
 /// What a process was doing when it died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ pub enum DeathCause {
     SandboxRefused(String),
     /// It never came to be.
     SpawnFailed(String),
-    /// The pool could not send it what its task needs for [`UNSENT_AFTER`](crate::limits::UNSENT_AFTER), and
+    /// The pool could not send it what its task needs for [`UNSENT_AFTER`](proto::limits::UNSENT_AFTER), and
     /// killed it.
     Unreachable(String),
     /// It is gone, but something else reaped it: the embedder ignores SIGCHLD, or waits for
@@ -146,10 +146,10 @@ pub struct Death {
     pub cause: DeathCause,
     /// What it was doing.
     pub phase: Phase,
-    /// The end of what it wrote to stderr, at most [`STDERR_TAIL_BYTES`](crate::limits::STDERR_TAIL_BYTES).
+    /// The end of what it wrote to stderr, at most [`STDERR_TAIL_BYTES`](proto::limits::STDERR_TAIL_BYTES).
     pub stderr_tail: String,
     /// The last that its tasks logged, whatever became of that, oldest first: at most
-    /// [`LAST_LOGS_MAX`](crate::limits::LAST_LOGS_MAX) records, each with its task, escaped. A worker's tasks are
+    /// [`LAST_LOGS_MAX`](proto::limits::LAST_LOGS_MAX) records, each with its task, escaped. A worker's tasks are
     /// all of one [domain](crate::TaskOptions::domain).
     pub last_logs: Vec<String>,
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Death;
-use crate::imports::{HOST_MODULE, HostFunction};
-use crate::limits::compile::CompileLimit;
-use crate::shortage::Shortage;
-use crate::text::{Name, Words};
-use crate::wire::message::CompileRefusal;
+use proto::imports::{HOST_MODULE, HostFunction};
+use proto::limits::compile::CompileLimit;
+use proto::message::CompileRefusal;
+use proto::shortage::Shortage;
+use proto::text::{Name, Words};
 
 /// Why a module cannot be used.
 #[derive(Debug, Clone, thiserror::Error, Serialize)]
@@ -24,7 +24,7 @@ pub enum ModuleError {
         /// The system's message.
         message: String,
     },
-    /// More bytes than [`MODULE_BYTES_MAX`](crate::limits::MODULE_BYTES_MAX), which no setting raises.
+    /// More bytes than [`MODULE_BYTES_MAX`](proto::limits::MODULE_BYTES_MAX), which no setting raises.
     #[error("the module has {bytes} bytes, more than the limit of {max}")]
     TooLarge {
         /// Its size.
@@ -109,7 +109,7 @@ pub enum ModuleError {
         /// The system's message.
         message: String,
     },
-    /// No compiler process could be started for [`NO_COMPILER_AFTER`](crate::limits::NO_COMPILER_AFTER),
+    /// No compiler process could be started for [`NO_COMPILER_AFTER`](proto::limits::NO_COMPILER_AFTER),
     /// because something was short. Loading again is a new try.
     #[error("no compiler process can be started: {shortage}")]
     NoCompiler {

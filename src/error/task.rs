@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::{BrokenPool, Death};
 use crate::report::{CommandOutput, PartialOutput, TaskReport};
-use crate::shortage::Shortage;
-use crate::task::TaskId;
-use crate::text::{Name, Words};
-use crate::trap::{Frame, TrapCode};
+use proto::shortage::Shortage;
+use proto::task::TaskId;
+use proto::text::{Name, Words};
+use proto::trap::{Frame, TrapCode};
 
 /// How a task failed. The worker that ran it goes on, except where a variant says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,7 +95,7 @@ pub enum TaskError {
         backtrace: Vec<Frame>,
     },
     /// The task's module begins with a table of more entries than a worker has room for
-    /// ([`TABLE_ELEMENTS_MAX`](crate::limits::TABLE_ELEMENTS_MAX)).
+    /// ([`TABLE_ELEMENTS_MAX`](proto::limits::TABLE_ELEMENTS_MAX)).
     #[error(
         "out of table space: a table of {requested} entries asked for, the limit is {limit}{}",
         Backtrace(backtrace)
@@ -179,7 +179,7 @@ pub enum TaskError {
     #[error(transparent)]
     Broken(#[from] BrokenPool),
     /// The task never began: there is no worker, and none could be started for
-    /// [`NO_WORKER_AFTER`](crate::limits::NO_WORKER_AFTER), because something was short. The pool is not
+    /// [`NO_WORKER_AFTER`](proto::limits::NO_WORKER_AFTER), because something was short. The pool is not
     /// broken: tasks that come later are a new try.
     #[error("there is no worker, and none can be started: {0}")]
     NoWorker(Shortage),

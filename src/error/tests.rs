@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use super::*;
 use crate::future::{AsCompletedTimeout, WaitTimeout};
-use crate::limits::compile::CompileLimit;
 use crate::pool::MapError;
 use crate::report::{CommandOutput, TaskReport};
-use crate::schema::SchemaError;
-use crate::shortage::{Scarce, Shortage};
-use crate::task::TaskId;
-use crate::text::is_harmless;
-use crate::trap::{Frame, TrapCode};
-use crate::wire::message::CompileRefusal;
+use proto::limits::compile::CompileLimit;
+use proto::message::CompileRefusal;
+use proto::schema::SchemaError;
+use proto::shortage::{Scarce, Shortage};
+use proto::task::TaskId;
+use proto::text::is_harmless;
+use proto::trap::{Frame, TrapCode};
 
 /// This text sets a terminal's title, reverses the reading order, hides text, and begins a line of its own.
 const HOSTILE: &str =
@@ -113,11 +113,7 @@ fn word(text: &str) -> String {
 }
 
 fn frames() -> Vec<Frame> {
-    let frame = |index| Frame {
-        function: Some(word(&format!("f{index}"))),
-        function_index: index,
-        module_offset: None,
-    };
+    let frame = |index| Frame::new(Some(word(&format!("f{index}"))), index, None);
     vec![frame(1), frame(2)]
 }
 
@@ -264,6 +260,7 @@ fn build_errors() -> Vec<BuildError> {
     let words = || word("the words");
     one_of_each! {
         BuildError::InitMissing => BuildError::InitMissing,
+        BuildError::NoEngine => BuildError::NoEngine,
         BuildError::NestedInit => BuildError::NestedInit,
         BuildError::Workers { .. } => BuildError::Workers { workers: 0, max: 1 },
         BuildError::Setting { .. } => BuildError::Setting { setting: "workers_min", value: 2, must: words() },

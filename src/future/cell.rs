@@ -14,7 +14,7 @@ use crate::foreign::guarded;
 use crate::module::Answer;
 use crate::report::TaskReport;
 use crate::sync::{AtomicU8, Condvar, Mutex, MutexGuard, Ordering, Sender};
-use crate::task::TaskId;
+use proto::task::TaskId;
 
 /// Where a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::cell::Cell;
-use crate::task::TaskId;
+use proto::task::TaskId;
 
 /// The pool, as far as the futures of its tasks need it.
 pub(crate) trait TaskOwner: Send + Sync {

@@ -20,10 +20,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::foreign::guarded;
-use crate::limits::ASK_BYTES_MAX;
-use crate::refused::calling;
 use crate::stdin::{Lent, Source};
-use crate::wire::message::{Chunk, Question, Reply};
+use proto::limits::ASK_BYTES_MAX;
+use proto::message::{Chunk, Question, Reply};
+use proto::refused::calling;
 
 /// Everything that one task may ask for.
 pub(crate) struct Asks {

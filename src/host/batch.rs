@@ -18,11 +18,11 @@ use super::completion::{self, Answered};
 use crate::dispatch::Now;
 use crate::error::TaskFailure;
 use crate::future::{Cell, Item};
-use crate::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX};
 use crate::observe::{Ended, TaskOutcome};
 use crate::report::TaskReport;
-use crate::task::{TaskId, TaskLimits};
-use crate::wire::message::{Entry, Items};
+use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX};
+use proto::message::{Entry, Items};
+use proto::task::{TaskId, TaskLimits};
 
 /// Each input is preceded by its length in this many bytes.
 const LENGTH_BYTES: usize = 4;

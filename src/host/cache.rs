@@ -27,15 +27,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
-use crate::artifact::{self, DESCRIPTION_BYTES_MAX};
-use crate::description::{CodeKind, ModuleDescription};
-use crate::files::Folder;
-use crate::kernel::kernel_text;
-use crate::limits::ARTIFACT_BYTES_MAX;
 use crate::module::Digest;
-use crate::refused::explained;
-use crate::wire::fingerprint;
-use crate::wire::memfd;
+use files::Folder;
+use proto::artifact::{self, DESCRIPTION_BYTES_MAX};
+use proto::description::{CodeKind, ModuleDescription};
+use proto::fingerprint;
+use proto::kernel::kernel_text;
+use proto::limits::ARTIFACT_BYTES_MAX;
+use proto::memfd;
+use proto::refused::explained;
 
 pub(crate) use known::Stamp;
 

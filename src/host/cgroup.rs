@@ -10,8 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::DeathCause;
-use crate::kernel::kernel_text;
-use crate::walls::{LayerReport, SandboxLayer};
+use proto::kernel::kernel_text;
+use proto::walls::{LayerReport, SandboxLayer};
 
 /// Most processes and threads in a worker's group, and in a compiler's.
 const PIDS_MAX: u64 = 64;
@@ -64,13 +64,8 @@ impl Cgroups {
         name: &str,
         pid: u32,
     ) -> (Option<Group>, LayerReport) {
-        let report = |requested, applied, reason| LayerReport {
-            layer: SandboxLayer::Cgroup,
-            requested,
-            applied,
-            verified: None,
-            reason,
-        };
+        let report =
+            |requested, applied, reason| LayerReport::new(SandboxLayer::Cgroup, requested, applied, reason);
         let place = match &self.place {
             Ok(place) => place,
             Err(why) => return (None, report(self.asked, false, why.clone())),

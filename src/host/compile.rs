@@ -20,19 +20,19 @@ use super::priority::Pace;
 use super::requests::SupervisorRequest;
 use super::spawn::{self, Child};
 use super::usage::{self, Usage};
-use crate::artifact::DESCRIPTION_BYTES_MAX;
-use crate::description::{CodeKind, ModuleOutline, WantedEntry};
 use crate::error::{Death, DeathCause, ModuleError, Phase};
-use crate::files::{HostFiles, Waiting};
-use crate::limits::compile::{CompileLimit, CompileLimits};
-use crate::limits::{
+use files::{HostFiles, Waiting};
+use proto::artifact::DESCRIPTION_BYTES_MAX;
+use proto::control::{self, ControlSocket};
+use proto::description::{CodeKind, ModuleOutline, WantedEntry};
+use proto::limits::compile::{CompileLimit, CompileLimits};
+use proto::limits::{
     ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX, NO_COMPILER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX,
 };
-use crate::refused::{calling, errno};
-use crate::shortage::Shortage;
-use crate::wire::control::{self, ControlSocket};
-use crate::wire::message::{CompileRefusal, CompileReply, CompileRequest, CompileWork};
-use crate::wire::{fingerprint, memfd};
+use proto::message::{CompileRefusal, CompileReply, CompileRequest, CompileWork};
+use proto::refused::{calling, errno};
+use proto::shortage::Shortage;
+use proto::{fingerprint, memfd};
 
 /// A failed allocation says this on stderr before it aborts; the number of bytes stands between.
 const ALLOCATION_FAILED: (&str, &str) = ("memory allocation of ", " bytes failed");

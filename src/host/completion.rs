@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use crate::error::TaskError;
-use crate::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX, TABLE_ELEMENTS_MAX};
 use crate::module::Answer;
-use crate::octets::Octets;
 use crate::report::{CommandOutput, PartialOutput, TaskReport};
-use crate::task::TaskLimits;
-use crate::text::quoted;
-use crate::trap::Frame;
-use crate::wire::message::{Cost, Entry, Verdict};
+use proto::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX, TABLE_ELEMENTS_MAX};
+use proto::message::{Cost, Entry, Verdict};
+use proto::octets::Octets;
+use proto::task::TaskLimits;
+use proto::text::quoted;
+use proto::trap::Frame;
 
 /// A worker's answer: how a task ended, and what it cost.
 pub(crate) struct Answered {

@@ -22,17 +22,17 @@ use super::request::Request;
 use super::requests::SupervisorHandle;
 use super::settings::Settings;
 use crate::account::Charge;
-use crate::description::Interrupt;
 use crate::dispatch::{self, Action, Dispatch, Domain, Event, Now, Refusal, Spec, WorkerKey};
 use crate::error::{Death, DeathCause, Phase, SubmitError};
 use crate::future::{Cell, Labels, Queues, TaskOwner};
 use crate::id_map::IdMap;
-use crate::limits::{BATCH_WORK_MAX, CPU_MEASURED_FROM};
 use crate::observe::{EventKind, PoolStats};
 use crate::options::TaskOptions;
-use crate::shortage::Shortage;
-use crate::task::TaskId;
-use crate::walls::SandboxReport;
+use proto::description::Interrupt;
+use proto::limits::{BATCH_WORK_MAX, CPU_MEASURED_FROM};
+use proto::shortage::Shortage;
+use proto::task::TaskId;
+use proto::walls::SandboxReport;
 
 /// What the host knows of an unresolved task.
 pub(super) struct Record {

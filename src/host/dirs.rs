@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
 
-use crate::directory::{DirAccess, GuestDir};
 use crate::error::BuildError;
-use crate::files::{HostFiles, TaskDirs};
 use crate::fork::PerProcess;
-use crate::limits::{DIRS_MAX, GUEST_PATH_BYTES_MAX};
-use crate::refused::calling;
-use crate::sandbox;
-use crate::walls::{SandboxLayer, SandboxRequest};
+use files::{HostFiles, TaskDirs};
+use proto::directory::{DirAccess, GuestDir};
+use proto::limits::{DIRS_MAX, GUEST_PATH_BYTES_MAX};
+use proto::refused::calling;
+use proto::walls::{SandboxLayer, SandboxRequest};
+use sandbox;
 
 /// A directory, open.
 #[derive(Debug, Clone)]

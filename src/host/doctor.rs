@@ -19,25 +19,25 @@ use rustix::process::Signal;
 use super::descriptors;
 use super::dirs::{self, HostDir, Wanted};
 use super::resident;
-use super::spawn::{self, Child, OWN_EXECUTABLE, Program};
-use crate::directory::{DirAccess, GuestDir};
+use super::spawn::{self, Child, Program};
 use crate::doctor::{AttackReport, DoctorReport};
 use crate::error::{BuildError, DeathCause};
-use crate::files;
 use crate::fork::PerProcess;
-use crate::kernel::kernel_text;
-use crate::limits;
-use crate::probe::{AttackOutcome, Attempt, Probe, Targets};
-use crate::refused::explained;
-use crate::role::{self, Role};
-use crate::sandbox::Profile;
-use crate::sandbox::attacks::{Attack, REPLACED_EXIT_CODE, attacks, is_by_file_calls};
-use crate::sandbox::syscalls;
-use crate::walls::{SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
-use crate::wire::control::{self, ControlSocket};
-use crate::wire::fingerprint;
-use crate::wire::message::{EventLevels, FromWorkerControl, ToWorkerControl};
-use crate::wire::ring;
+use files;
+use proto::control::{self, ControlSocket};
+use proto::directory::{DirAccess, GuestDir};
+use proto::fingerprint;
+use proto::kernel::kernel_text;
+use proto::limits;
+use proto::message::{EventLevels, FromWorkerControl, ToWorkerControl};
+use proto::probe::{AttackOutcome, Attempt, Probe, Targets};
+use proto::refused::explained;
+use proto::ring;
+use proto::role::Role;
+use proto::walls::{SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
+use sandbox::Profile;
+use sandbox::attacks::{Attack, REPLACED_EXIT_CODE, attacks, is_by_file_calls};
+use sandbox::syscalls;
 
 /// A throw-away worker may hold this much memory, however much a pool's worker may: then the attacks that try
 /// for more need not be given gigabytes.
@@ -271,15 +271,7 @@ impl<'a> Patients<'a> {
         if Role::of_this_process().is_some() {
             return Err(BuildError::NestedInit);
         }
-        let program = match &doctor.program {
-            None if !role::is_initialized() => return Err(BuildError::InitMissing),
-            None => Program::this_executable(),
-            Some(path) => Program::open(path),
-        };
-        let program = program.map_err(|source| BuildError::WorkerProgram {
-            path: doctor.program.clone().unwrap_or_else(|| OWN_EXECUTABLE.into()),
-            source,
-        })?;
+        let program = Program::choose(doctor.program.as_deref())?;
         let name = format!("wasmpool-doctor-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(&name);
         let laid_out =

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::dispatch::{Domain, WorkerKey};
 use crate::error::{BrokenPool, Death};
-use crate::task::TaskId;
+use proto::task::TaskId;
 
 /// The domains in use: those of unresolved tasks and of workers. A name that comes back later
 /// gets a new number, so nothing grows with the names that a pool has seen.

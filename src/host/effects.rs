@@ -9,8 +9,8 @@ use super::requests::{SupervisorHandle, SupervisorRequest};
 use crate::error::DeathCause;
 use crate::foreign::guarded;
 use crate::future::Cell;
-use crate::shortage::Shortage;
-use crate::text::Name;
+use proto::shortage::Shortage;
+use proto::text::Name;
 
 pub(super) enum Effect {
     /// The request is here until it is sent.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::asks::TaskAsks;
 use crate::foreign::Foreign;
-use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
 use crate::module::Module;
-use crate::octets::Octets;
 use crate::shared::Shared;
-use crate::task::TaskLimits;
-use crate::wire::message::{Entry, ShareId};
+use proto::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
+use proto::message::{Entry, ShareId};
+use proto::octets::Octets;
+use proto::task::TaskLimits;
 
 /// The shared inputs of a task or a batch.
 pub(crate) type TaskShares = Option<Arc<[Shared]>>;

@@ -34,18 +34,18 @@ use crate::error::{Death, DeathCause};
 use crate::foreign::Foreign;
 use crate::future::Cell;
 use crate::held::Holder;
-use crate::kernel::kernel_text;
-use crate::limits::UNSENT_AFTER;
 use crate::module::Module;
 use crate::shared::Shared;
-use crate::shortage::Shortage;
-use crate::task::TaskId;
-use crate::wire::control::ControlSocket;
-use crate::wire::frame::encode_head_into;
-use crate::wire::message::{FromWorker, Items, ModuleId, ToWorker, Verdict};
-use crate::wire::ring::{self, End, Producer, Violation};
-use crate::wire::spin::Spinning;
-use crate::wire::turn::Turn;
+use proto::control::ControlSocket;
+use proto::frame::encode_head_into;
+use proto::kernel::kernel_text;
+use proto::limits::UNSENT_AFTER;
+use proto::message::{FromWorker, Items, ModuleId, ToWorker, Verdict};
+use proto::ring::{self, End, Producer, Violation};
+use proto::shortage::Shortage;
+use proto::spin::Spinning;
+use proto::task::TaskId;
+use proto::turn::Turn;
 
 /// Inputs up to here travel with their frame's head, and are copied once more for that.
 const SMALL_INPUT_BYTES: usize = 4096;

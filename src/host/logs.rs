@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::foreign::guarded;
 use crate::future::{Cell, Labels};
-use crate::limits::{LAST_LOG_BYTES_MAX, LAST_LOGS_MAX, LOG_RECORD_BYTES_MAX};
-use crate::task::TaskId;
-use crate::text::{Escaped, Name, Words, truncated};
-use crate::wire::message::{LogRecord, LogSource};
+use proto::limits::{LAST_LOG_BYTES_MAX, LAST_LOGS_MAX, LOG_RECORD_BYTES_MAX};
+use proto::message::{LogRecord, LogSource};
+use proto::task::TaskId;
+use proto::text::{Escaped, Name, Words, truncated};
 
 /// Between two reports of what was dropped.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);

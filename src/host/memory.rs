@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use rustix::process::Resource;
 
-use crate::kernel::kernel_text;
-use crate::limits::{COMPILE_MEMORY_BYTES_MAX, COMPILE_MEMORY_BYTES_MIN};
+use proto::kernel::kernel_text;
+use proto::limits::{COMPILE_MEMORY_BYTES_MAX, COMPILE_MEMORY_BYTES_MIN};
 
 /// The default of [`CompileLimits::memory_bytes_max`](crate::CompileLimits::memory_bytes_max) on this
 /// machine: half of its memory, or less if this process may have less.

@@ -20,7 +20,7 @@ use rustix::process::Signal;
 
 use super::cpu::ProcessClock;
 use crate::fork::PerProcess;
-use crate::limits::{
+use proto::limits::{
     COMPILE_ALLOWANCE, COMPILE_ALLOWANCE_MISTRUSTED, COMPILE_ALLOWANCE_NS_PER_BYTE, COMPILE_MISTRUST,
     COMPILE_STEPPED_BACK_PART, COMPILE_STEPPED_BACK_PART_MIN,
 };

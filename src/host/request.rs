@@ -12,16 +12,16 @@ use super::settings::Settings;
 use crate::account::Charge;
 use crate::error::SubmitError;
 use crate::foreign::Foreign;
-use crate::limits::{
-    BATCH_ANSWERS_BYTES_MAX, FRAME_META_BYTES_MAX, MAP_BYTES_MAX, RESULT_BYTES_BESIDE, SHARES_PER_TASK_MAX,
-};
 use crate::module::Target;
-use crate::octets::Octets;
 use crate::options::TaskOptions;
 use crate::stdin::StdinSource;
-use crate::task::TaskLimits;
-use crate::text::truncated;
-use crate::wire::message::{CommandStdin, Entry, TaskIndex};
+use proto::limits::{
+    BATCH_ANSWERS_BYTES_MAX, FRAME_META_BYTES_MAX, MAP_BYTES_MAX, RESULT_BYTES_BESIDE, SHARES_PER_TASK_MAX,
+};
+use proto::message::{CommandStdin, Entry, TaskIndex};
+use proto::octets::Octets;
+use proto::task::TaskLimits;
+use proto::text::truncated;
 
 /// The tasks that a task stays together with.
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,7 @@ use rustix::event::EventfdFlags;
 
 use super::spawn::Child;
 use crate::dispatch::WorkerKey;
-use crate::refused::calling;
+use proto::refused::calling;
 
 /// A request to the supervisor.
 pub(crate) enum SupervisorRequest {

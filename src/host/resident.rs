@@ -7,8 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::kernel::kernel_text;
-use crate::limits::MEMORY_LOOKS;
+use proto::kernel::kernel_text;
+use proto::limits::MEMORY_LOOKS;
 
 /// A process may hold this much beyond its limit, for its stack, its own pages of the program's files, and
 /// page tables.

@@ -8,11 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 use super::invocation::TaskShares;
 use crate::held::{Held, Holder};
-use crate::limits::{FORGOTTEN_AT_ONCE_MAX, SHARES_PER_TASK_MAX};
 use crate::module::Module;
 use crate::shared::Shared;
-use crate::wire::control::ControlSocket;
-use crate::wire::message::{ModuleId, ShareId, ToWorkerControl};
+use proto::control::ControlSocket;
+use proto::limits::{FORGOTTEN_AT_ONCE_MAX, SHARES_PER_TASK_MAX};
+use proto::message::{ModuleId, ShareId, ToWorkerControl};
 
 /// Everything that one worker has been sent and not been told to forget.
 #[derive(Debug, Default)]

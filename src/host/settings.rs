@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::cgroup::CgroupChoice;
 use super::dirs::HostDir;
 use crate::dispatch::{self, Config, OnDeath};
-use crate::files::HostFiles;
-use crate::limits::compile::CompileLimits;
 use crate::options::TaskOptions;
 use crate::policy::{DropPolicy, OnWorkerDeath};
-use crate::walls::{SandboxLayer, SandboxRequest};
-use crate::wire::message::EventLevels;
+use files::HostFiles;
+use proto::limits::compile::CompileLimits;
+use proto::message::EventLevels;
+use proto::walls::{SandboxLayer, SandboxRequest};
 
 /// What the pool was built with.
 #[derive(Debug, Clone)]

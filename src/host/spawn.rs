@@ -13,14 +13,15 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
 use super::cgroup::Group;
-use crate::error::DeathCause;
-use crate::limits::STDERR_TAIL_BYTES;
-use crate::refused::calling;
-use crate::role::Role;
-use crate::wire::memfd;
+use crate::error::{BuildError, DeathCause};
+use crate::init;
+use proto::limits::STDERR_TAIL_BYTES;
+use proto::memfd;
+use proto::refused::calling;
+use proto::role::Role;
 
 /// This path leads to the running program, even if its file was replaced or removed.
-pub(crate) const OWN_EXECUTABLE: &str = "/proc/self/exe";
+const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
 /// The executable behind workers and compilers: an open descriptor, since the file on
 /// disk may be replaced while the pool lives.
@@ -33,7 +34,24 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    pub(crate) fn open(path: &Path) -> io::Result<Program> {
+    /// Opens the program that children are started from: the one that is named, or this very executable.
+    ///
+    /// # Errors
+    /// [`BuildError`], if it cannot be opened, or this executable would not do a child's work.
+    pub(crate) fn choose(named: Option<&Path>) -> Result<Program, BuildError> {
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            |source| BuildError::WorkerProgram { path, source }
+        };
+        match named {
+            Some(path) => Program::open(path).map_err(failed(path)),
+            None if cfg!(not(feature = "engine")) => Err(BuildError::NoEngine),
+            None if !init::is_initialized() => Err(BuildError::InitMissing),
+            None => Program::this_executable().map_err(failed(Path::new(OWN_EXECUTABLE))),
+        }
+    }
+
+    fn open(path: &Path) -> io::Result<Program> {
         // It is not opened for reading, since an executable need not be readable.
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?);
@@ -41,7 +59,7 @@ impl Program {
         Ok(Program { file, path: std::path::absolute(path)? })
     }
 
-    pub(crate) fn this_executable() -> io::Result<Program> {
+    fn this_executable() -> io::Result<Program> {
         Program::open(Path::new(OWN_EXECUTABLE)).or_else(|error| {
             let named = Path::new(OsStr::from_bytes(rustix::param::linux_execfn().to_bytes()));
             Program::open(named).map_err(|_| calling("open /proc/self/exe")(error))

@@ -25,17 +25,17 @@ use super::usage;
 use crate::dispatch::{Event, WorkerKey};
 use crate::error::{Death, DeathCause, Phase};
 use crate::foreign::guarded;
-use crate::limits::{DESCRIPTORS_LEFT_MIN, GUEST_TEXT_BYTES_MAX};
-use crate::refused::calling;
-use crate::role::Role;
-use crate::shortage::Shortage;
-use crate::slice;
-use crate::text::truncated;
-use crate::walls::{SandboxLayer, SandboxReport, SandboxRequest};
-use crate::wire::control;
-use crate::wire::fingerprint;
-use crate::wire::message::{FromWorkerControl, ToWorkerControl};
-use crate::wire::ring;
+use proto::control;
+use proto::fingerprint;
+use proto::limits::{DESCRIPTORS_LEFT_MIN, GUEST_TEXT_BYTES_MAX};
+use proto::message::{FromWorkerControl, ToWorkerControl};
+use proto::refused::calling;
+use proto::ring;
+use proto::role::Role;
+use proto::shortage::Shortage;
+use proto::slice;
+use proto::text::truncated;
+use proto::walls::{SandboxLayer, SandboxReport, SandboxRequest};
 
 /// A worker under watch.
 struct Supervised {

@@ -8,7 +8,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 
 use super::cpu::ProcessClock;
 use crate::error::DeathCause;
-use crate::kernel::kernel_text;
+use proto::kernel::kernel_text;
 
 /// What a process has used in its life.
 #[derive(Debug, Clone, Copy)]

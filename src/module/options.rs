@@ -1,7 +1,7 @@
 //! What can be chosen when a module is loaded.
 
-use crate::description::{CodeKind, Interrupt};
-use crate::limits::compile::CompileLimits;
+use proto::description::{CodeKind, Interrupt};
+use proto::limits::compile::CompileLimits;
 
 /// How a module is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]

@@ -14,10 +14,10 @@ use crate::ewma::Ewma;
 use crate::fork::OfProcess;
 use crate::future::{Item, TaskFuture};
 use crate::host::batch::Inputs;
-use crate::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_ITEMS_MAX};
 use crate::module::Answer;
 use crate::report::TaskReport;
-use crate::task::TaskId;
+use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_ITEMS_MAX};
+use proto::task::TaskId;
 
 /// Tasks that take longer travel alone: what they cost on the way is little beside that. In nanoseconds.
 const SHORT_NS: u64 = 100_000;

@@ -12,10 +12,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::load::Loads;
 use super::{Handle, Pool};
-use crate::directory::{DirAccess, GuestDir, most};
 use crate::dispatch::{Event, Recycling};
 use crate::error::BuildError;
-use crate::files::{HostFiles, OpenError};
 use crate::fork::OfProcess;
 use crate::future::Queues;
 use crate::host::cache::Cache;
@@ -23,23 +21,25 @@ use crate::host::cgroup::CgroupChoice;
 use crate::host::compile::Turns;
 use crate::host::core::Core;
 use crate::host::settings::Settings;
-use crate::host::spawn::{OWN_EXECUTABLE, Program};
+use crate::host::spawn::Program;
 use crate::host::{become_io_thread, dirs, doctor, requests, supervise};
-use crate::limits;
-use crate::limits::compile::CompileLimits;
 use crate::options::{Isolation, TaskOptions};
 use crate::policy::{DropPolicy, OnWorkerDeath};
-use crate::refused::calling;
-use crate::role::{self, Role};
-use crate::sandbox::{pagemap, syscalls};
 use crate::shared::Shares;
-use crate::shortage::Shortage;
-use crate::walls::{SandboxLayer, SandboxPolicy, SandboxRequest};
-use crate::wire::message::EventLevels;
+use files::{HostFiles, OpenError};
+use proto::directory::{DirAccess, GuestDir, most};
+use proto::limits;
+use proto::limits::compile::CompileLimits;
+use proto::message::EventLevels;
+use proto::refused::calling;
+use proto::role::Role;
+use proto::shortage::Shortage;
+use proto::walls::{SandboxLayer, SandboxPolicy, SandboxRequest};
+use sandbox::{pagemap, syscalls};
 
 static NEXT_POOL: AtomicU64 = AtomicU64::new(1);
 
-/// Settings of a [`Pool`]. Every default is in [`limits`](crate::limits).
+/// Settings of a [`Pool`]. Every default is in [`limits`](proto::limits).
 #[derive(Debug, Clone)]
 #[must_use = "a builder builds nothing until build() is called"]
 pub struct PoolBuilder {
@@ -267,7 +267,7 @@ impl PoolBuilder {
     /// that may come of them, and results that wait to be taken. An input is submitted only when its largest result
     /// ([`output_bytes_max`](crate::TaskOptions::output_bytes_max)) has room; one that never has is refused as
     /// [`SubmitError::NoRoomInMap`](crate::SubmitError::NoRoomInMap). Default: 1 GiB, or twice what all workers may
-    /// return at once, if that is more; [`MAP_BYTES_MAX`](crate::limits::MAP_BYTES_MAX) says what is counted.
+    /// return at once, if that is more; [`MAP_BYTES_MAX`](proto::limits::MAP_BYTES_MAX) says what is counted.
     pub fn map_bytes_max(mut self, bytes: u64) -> Self {
         self.settings.map_bytes_max = Some(bytes);
         self
@@ -430,7 +430,7 @@ impl PoolBuilder {
     /// starts): the task's memories, its input and output, the engine's own. A worker that holds more in other ways is
     /// killed ([`DeathCause::MemoryExceeded`](crate::DeathCause::MemoryExceeded)). A task whose own limit is above this cannot use it up.
     /// Some 520 MiB of it are the engines' room for tables, used or not. At least 704 MiB
-    /// ([`WORKER_MEMORY_BYTES_MIN`](crate::limits::WORKER_MEMORY_BYTES_MIN)); default: 4 GiB.
+    /// ([`WORKER_MEMORY_BYTES_MIN`](proto::limits::WORKER_MEMORY_BYTES_MIN)); default: 4 GiB.
     pub fn worker_memory_bytes_max(mut self, bytes: u64) -> Self {
         self.settings.sandbox.memory_bytes_max = bytes;
         self
@@ -507,13 +507,7 @@ impl PoolBuilder {
             return Err(BuildError::PagemapScan { reason });
         }
         let dirs = dirs::open_all(&self.dirs, sandbox)?;
-        let program = match &self.worker_program {
-            Some(path) => Program::open(path)
-                .map_err(|source| BuildError::WorkerProgram { path: path.clone(), source })?,
-            None if !role::is_initialized() => return Err(BuildError::InitMissing),
-            None => Program::this_executable()
-                .map_err(|source| BuildError::WorkerProgram { path: OWN_EXECUTABLE.into(), source })?,
-        };
+        let program = Program::choose(self.worker_program.as_deref())?;
         let system = |what| move |source| BuildError::System { what, source: Shortage::explained(source) };
         let thread = |what| move |error| system(what)(calling("start a thread")(error));
         let files = dirs::host_files(&dirs).map_err(system("look at the directories of tasks"))?;

@@ -7,17 +7,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::quarantine::{Quarantine, would_meet};
 use super::{Handle, Pool};
-use crate::description::{CodeKind, ModuleOutline, WantedEntry};
 use crate::error::ModuleError;
 use crate::held::{Held, Life, Place, Places};
 use crate::host::cache::{Cache, CacheKey, Compiled};
 use crate::host::compile::{self, WasmFile};
 use crate::host::memory;
-use crate::limits;
-use crate::limits::compile::{CompileLimit, CompileLimits};
 use crate::module::{Digest, Loaded, Module, ModuleOptions};
-use crate::refused::calling;
-use crate::wire::message::ModuleId;
+use proto::description::{CodeKind, ModuleOutline, WantedEntry};
+use proto::limits;
+use proto::limits::compile::{CompileLimit, CompileLimits};
+use proto::message::ModuleId;
+use proto::refused::calling;
 
 /// Two modules are the same to a pool if their bytes are, and they are compiled in the same way.
 pub(super) type Key = (Digest, CodeKind);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::load::Key;
 use crate::error::ModuleError;
-use crate::limits::compile::{CompileLimit, CompileLimits};
+use proto::limits::compile::{CompileLimit, CompileLimits};
 
 /// The modules that went over a limit or killed their compiler are remembered here, so that submitting a bomb
 /// again costs nothing.
@@ -77,9 +77,9 @@ pub(super) fn would_meet(error: &ModuleError, met: &CompileLimits, limits: &Comp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::description::CodeKind;
     use crate::error::{Death, DeathCause, Phase};
     use crate::module::Digest;
+    use proto::description::CodeKind;
 
     fn key(n: u32) -> Key {
         (Digest::of(&n.to_le_bytes()), CodeKind::Plain)

@@ -53,17 +53,15 @@ pub(crate) fn stand_but_for_one(case: &Case) {
     let reason = &report.layer(SandboxLayer::ResourceLimits).expect("is reported").reason;
     assert!(reason.contains("setrlimit SIGPENDING") && reason.contains("the others stand: DATA"), "{reason}");
     outside::limits_stand_but_for(pool.worker_pids()[0], "Max pending signals");
-    #[cfg(feature = "cli")]
     said_once();
 }
 
 /// The command says it once, and without `-v`.
-#[cfg(feature = "cli")]
 fn said_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("echo.wasm");
     std::fs::write(&path, wasm()).expect("writes");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_wasmpool"));
+    let Some(mut command) = super::reports::wasmpool() else { return };
     command.env_clear().args(["run", "--no-cache"]).arg(&path).args(["echo", "--input", "on"]);
     let output = command.output().expect("runs");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -86,9 +84,7 @@ pub(crate) fn on_files_make_smaller_rings_and_errors(case: &Case) {
     all_words(&super::refusals::first_error(), &["RLIMIT_FSIZE is 8192", "ulimit -f", "File too large"]);
     let doctor = Doctor::new().run().expect_err("there are no rings so small").to_string();
     all_words(&doctor, &["ftruncate", "RLIMIT_FSIZE is 8192", "ulimit -f"]);
-    #[cfg(feature = "cli")]
-    {
-        let (success, page) = super::reports::doctor_command("best-effort");
+    if let Some((success, page)) = super::reports::doctor_command("best-effort") {
         assert!(!success, "{page}");
         all_words(&page["error"]["message"].to_string(), &["RLIMIT_FSIZE", "ulimit -f"]);
     }

@@ -4,7 +4,7 @@ use wasmpool::Bytes;
 
 use super::Bench;
 use crate::crowd::Crowd;
-use crate::engine::{Guest, Kept, on_threads, pagemap};
+use crate::engine::{Guest, Kept, on_threads};
 use crate::floors::{self, Wake};
 use crate::ours::{self, WORKERS, prebuilt};
 use crate::peers::Under;
@@ -51,7 +51,7 @@ pub(super) fn instance<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<
 
 pub(super) fn instance_with_scan<'a>(name: &str, _: &'a Bench) -> anyhow::Result<Work<'a>> {
     let work = Work::new(name, "the same, reset by a scan of the page map", MICROS);
-    if let Some(objection) = pagemap::objection() {
+    if let Some(objection) = sandbox::pagemap::objection() {
         anyhow::bail!("{objection}");
     }
     let guest = guest("add", true)?;

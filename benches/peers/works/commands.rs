@@ -128,15 +128,17 @@ pub(super) fn command_line<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<W
     const TIMES: usize = 5;
     let work = Work::new(name, "wasmpool run, a cached small module, whole command, p50", MILLIS)
         .goal(Goal::Most(20.0));
-    let mut work = match option_env!("CARGO_BIN_EXE_wasmpool") {
-        None => work.side(Role::Ours, "wasmpool", Err("built without the feature cli".into())),
+    let mut work = match benches::command() {
+        None => {
+            work.side(Role::Ours, "wasmpool", Err("the command is not built: cargo build --release".into()))
+        }
         Some(program) => {
             let (cache, module) = (kept_dir().join("cache"), prebuilt("primes"));
             let (cache, module) =
                 (cache.to_string_lossy().into_owned(), module.to_string_lossy().into_owned());
             work.ours(move || {
                 let arguments = ["--cache-dir", &cache, "run", &module, "count", "--input", "1000"];
-                p50(TIMES, || process(Path::new(program), &arguments).map(drop))
+                p50(TIMES, || process(&program, &arguments).map(drop))
             })
         }
     };

@@ -127,8 +127,8 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::HostFiles;
-    use crate::limits::CACHE_BYTES_MAX;
+    use files::HostFiles;
+    use proto::limits::CACHE_BYTES_MAX;
 
     /// The stamp of a file that has not changed for long.
     const STAMP: Stamp = Stamp([1, 2, 3, 1_000_000_000, 5, 1_000_000_001, 7]);

@@ -8,7 +8,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Cache, is_a, is_ours};
-use crate::files::{HostFiles, OpenError};
+use files::{HostFiles, OpenError};
 
 /// The directory is made with this mode, and so are those above it.
 const MODE: u32 = 0o700;

@@ -156,10 +156,10 @@ mod tests {
 
     use super::super::tests::with_code;
     use super::*;
-    use crate::description::CodeKind;
-    use crate::files::HostFiles;
     use crate::host::cache::CacheKey;
     use crate::module::Digest;
+    use files::HostFiles;
+    use proto::description::CodeKind;
 
     const CODE_BYTES: usize = 10_000;
 

@@ -2,9 +2,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::description::{ModuleKind, samples};
-use crate::files::HostFiles;
-use crate::limits::CACHE_BYTES_MAX;
+use files::HostFiles;
+use proto::description::{ModuleKind, samples};
+use proto::limits::CACHE_BYTES_MAX;
 
 const CODE: &[u8] = b"machine code";
 
@@ -13,12 +13,10 @@ fn compiled(tag: u64) -> Compiled {
 }
 
 pub(super) fn with_code(tag: u64, code: &[u8]) -> Compiled {
-    let description = ModuleDescription {
-        kind: ModuleKind::Library,
-        wasm_bytes: tag,
-        machine_code_bytes: code.len() as u64,
-        ..samples::of_tasks(Vec::new())
-    };
+    let mut description = samples::of_tasks(Vec::new());
+    description.kind = ModuleKind::Library;
+    description.wasm_bytes = tag;
+    description.machine_code_bytes = code.len() as u64;
     let bytes = artifact::encode(description, code.len() as u64).expect("encodes");
     let file = |bytes: &[u8]| memfd::sealed("test", bytes).expect("a memfd");
     Compiled::read(file(code), file(&bytes), code.len() as u64).expect("reads")

@@ -16,9 +16,9 @@ use crate::host::domains::Breakage;
 use crate::host::effects::Effect;
 use crate::host::link::Link;
 use crate::host::requests::SupervisorRequest;
-use crate::limits::RESULT_BYTES_BESIDE;
 use crate::observe::EventKind;
-use crate::task::TaskId;
+use proto::limits::RESULT_BYTES_BESIDE;
+use proto::task::TaskId;
 
 /// More actions than this come at once only if a pool breaks or is shut down.
 const FEW_ACTIONS: usize = 256;

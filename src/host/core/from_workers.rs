@@ -12,8 +12,8 @@ use crate::future::Cell;
 use crate::host::link::{Link, TaskEnd, WorkerEvents};
 use crate::host::logs::Dropped;
 use crate::observe::EventKind;
-use crate::task::TaskId;
-use crate::wire::message::Verdict;
+use proto::message::Verdict;
+use proto::task::TaskId;
 
 impl WorkerEvents for Core {
     fn now(&self) -> Now {

@@ -9,8 +9,8 @@ use crate::host::domains::Breakage;
 use crate::module::Answer;
 use crate::observe::{LeaveReason, TaskOutcome};
 use crate::report::TaskReport;
-use crate::shortage::{Scarce, Shortage};
-use crate::task::TaskId;
+use proto::shortage::{Scarce, Shortage};
+use proto::task::TaskId;
 
 pub(super) fn result(
     state: &State,

@@ -10,7 +10,7 @@ use crate::error::DeathCause;
 use crate::foreign::guarded;
 use crate::held::{Held, Holder};
 use crate::host::asks::SendReply;
-use crate::wire::message::{Reply, ToWorkerControl};
+use proto::message::{Reply, ToWorkerControl};
 
 impl Link {
     /// Asks the worker to stop the run. A late request hits nothing.

@@ -15,15 +15,15 @@ use crate::host::asks::SendReply;
 use crate::host::become_io_thread;
 use crate::host::completion::Answered;
 use crate::host::logs::{FLOOD_PAUSE, Logbook};
-use crate::limits::LOG_RECORD_BYTES_MAX;
-use crate::octets::Octets;
-use crate::slice;
-use crate::task::TaskId;
-use crate::wire::frame::Assembly;
-use crate::wire::message::FromWorker;
-use crate::wire::message::{LogRecord, LogSource};
-use crate::wire::ring;
-use crate::wire::ring::Consumer;
+use proto::frame::Assembly;
+use proto::limits::LOG_RECORD_BYTES_MAX;
+use proto::message::FromWorker;
+use proto::message::{LogRecord, LogSource};
+use proto::octets::Octets;
+use proto::ring;
+use proto::ring::Consumer;
+use proto::slice;
+use proto::task::TaskId;
 
 /// Answers that are handled under one lock, at most; their inputs are dropped after the last one.
 const ANSWERS_AT_ONCE: usize = 64;

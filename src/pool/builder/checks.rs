@@ -2,7 +2,7 @@
 
 use super::PoolBuilder;
 use crate::error::BuildError;
-use crate::limits;
+use proto::limits;
 
 impl PoolBuilder {
     /// Checks every number against its bounds.

@@ -19,12 +19,12 @@ use crate::host::Core;
 use crate::host::batch::Inputs;
 use crate::host::core::WhenFull;
 use crate::host::request::{Request, Work, map_bytes_max};
-use crate::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, RESULT_BYTES_BESIDE};
 use crate::module::Callable;
-use crate::octets::Octets;
 use crate::pool::batch::Submitted;
 use crate::stdin::StdinSource;
-use crate::wire::message::Entry;
+use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, RESULT_BYTES_BESIDE};
+use proto::message::Entry;
+use proto::octets::Octets;
 
 /// This many inputs are pulled ahead of the results, unless set: enough to keep many workers busy.
 const BUFFER_SIZE: usize = 1024;

@@ -49,9 +49,9 @@ mod sync {
     }
 }
 
-#[path = "../../../src/wire/bell.rs"]
+#[path = "../../../crates/proto/src/bell.rs"]
 mod bell;
-#[path = "../../../src/wire/turn.rs"]
+#[path = "../../../crates/proto/src/turn.rs"]
 mod turn;
 
 use std::sync::Arc;

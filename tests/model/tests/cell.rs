@@ -85,7 +85,7 @@ mod error {
     impl TaskFailure {
         pub fn new(
             error: TaskError,
-            _: crate::task::TaskId,
+            _: proto::task::TaskId,
             _: std::sync::Arc<str>,
             _: std::sync::Arc<str>,
             _: Option<String>,
@@ -111,17 +111,6 @@ mod module {
     pub(crate) struct Answer(pub(crate) u32);
 }
 
-mod task {
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct TaskId(pub u64);
-
-    impl std::fmt::Display for TaskId {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            write!(f, "{}", self.0)
-        }
-    }
-}
-
 mod report {
     #[derive(Debug, Clone, Default)]
     pub struct TaskReport;
@@ -142,8 +131,8 @@ use loom::thread;
 use cell::{Cell, Failed, Filled, FutureState, Item, Labels, Queues};
 use error::{TaskError, TaskFailure};
 use module::Answer;
+use proto::task::TaskId;
 use report::TaskReport;
-use task::TaskId;
 
 type Callbacks = sync::Sender<Box<dyn FnOnce() + Send>>;
 

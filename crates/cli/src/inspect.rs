@@ -1,0 +1,228 @@
+//! `wasmpool inspect`: what a module is and which tasks it has.
+
+mod types;
+
+use std::fmt::{self, Display, Write as _};
+
+use anstyle::{AnsiColor, Style};
+use bytesize::ByteSize;
+use serde_json::{Value, json};
+
+use super::args::InspectArgs;
+use super::console;
+use super::exit::{Exit, Failure};
+use super::object::{self, Object};
+use super::settings::{self, Settings};
+use proto::schema::Node;
+use proto::text::{Escaped, Name};
+use types::TypeDefinition;
+use wasmpool::Digest;
+use wasmpool::internal;
+use wasmpool::{
+    Codec, MemoryDescription, Module, ModuleDescription, ModuleOptions, ModuleOutline, Pool, TaskDescription,
+};
+
+const HEADING: Style = Style::new().bold();
+const NAME: Style = AnsiColor::Green.on_default().bold();
+const DOC: Style = Style::new().dimmed();
+
+pub(super) fn inspect(args: &InspectArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let pool = settings.pool(Some(1))?;
+    let module = match settings::load(&pool, &args.module, ModuleOptions::new()) {
+        Ok(module) => module,
+        Err(failure) => return refused(&pool, args, failure),
+    };
+    let types = types::collect(&module.description().tasks);
+    if args.json {
+        console::print_line(&to_json(&module, &types))?;
+        return Ok(Exit::Success);
+    }
+    let mut page = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_page(&mut page, &module, &types);
+    console::print_page(page)?;
+    Ok(Exit::Success)
+}
+
+/// Shows what can be read of a module that cannot be loaded, and why it cannot be. A file that is no module has its
+/// digest and its size to show.
+fn refused(pool: &Pool, args: &InspectArgs, failure: Failure) -> Result<Exit, Failure> {
+    let Ok((digest, bytes)) = internal::digest_file(pool, &args.module) else { return Err(failure) };
+    let outline = pool.outline_file(&args.module).ok();
+    if args.json {
+        let object = Object::new()
+            .field("ok", false)
+            .raw("error", &object::error(&failure))
+            .field("sha256", digest.to_string())
+            .field("wasm_bytes", bytes);
+        let object = match outline {
+            None => object,
+            Some(outline) => object
+                .field("kind", outline.kind.name())
+                .field("memories", memories_to_json(&outline.memories))
+                .field("tasks", outline.tasks.iter().map(task_to_json).collect::<Value>())
+                .field("imports", outline.imports)
+                .field("unknown_imports", outline.unknown_imports)
+                .field("exports", outline.exports),
+        };
+        console::print_line(&object.finish())?;
+        return Ok(failure.exit());
+    }
+    let mut page = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_head(&mut page, args, digest, bytes, outline.as_ref())
+        .and_then(|()| outline.map_or(Ok(()), |outline| write_outline(&mut page, &outline)));
+    console::print_page(page)?;
+    Err(failure)
+}
+
+fn write_head(
+    page: &mut String,
+    args: &InspectArgs,
+    digest: Digest,
+    bytes: u64,
+    outline: Option<&ModuleOutline>,
+) -> fmt::Result {
+    let name = args.module.file_name().unwrap_or_default().to_string_lossy();
+    let kind = outline.map_or("no module".into(), |outline| outline.kind.to_string());
+    writeln!(page, "{NAME}{}{NAME:#}  {kind}, which cannot be loaded", Name(name))?;
+    row(page, "sha256", digest)?;
+    row(page, "wasm", ByteSize::b(bytes).display().iec())
+}
+
+fn write_outline(page: &mut String, outline: &ModuleOutline) -> fmt::Result {
+    for memory in &outline.memories {
+        row(page, "memory", show_memory(memory))?;
+    }
+    let lists = [
+        ("exports", &outline.exports),
+        ("imports", &outline.imports),
+        ("not provided", &outline.unknown_imports),
+    ];
+    for (name, items) in lists {
+        row(page, name, items.len())?;
+        for item in items {
+            writeln!(page, "    {}", Name(item))?;
+        }
+    }
+    if !outline.tasks.is_empty() {
+        writeln!(page, "\n{HEADING}tasks{HEADING:#}")?;
+    }
+    for task in &outline.tasks {
+        write_task(page, task)?;
+    }
+    Ok(())
+}
+
+fn memories_to_json(memories: &[MemoryDescription]) -> Value {
+    let of_one =
+        |memory: &MemoryDescription| json!({"min_bytes": memory.min_bytes, "max_bytes": memory.max_bytes});
+    memories.iter().map(of_one).collect()
+}
+
+fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> fmt::Result {
+    let description = module.description();
+    writeln!(page, "{NAME}{}{NAME:#}  {}", Name(module.name()), description.kind)?;
+    row(page, "sha256", module.digest())?;
+    row(page, "wasm", ByteSize::b(description.wasm_bytes).display().iec())?;
+    let origin = if module.from_cache() { "from the cache" } else { "compiled now" };
+    let machine_code = ByteSize::b(description.machine_code_bytes);
+    row(page, "machine code", format_args!("{}, {origin}", machine_code.display().iec()))?;
+    for memory in &description.memories {
+        row(page, "memory", show_memory(memory))?;
+    }
+    if description.has_initializer {
+        row(page, "initializer", "yes")?;
+    }
+    row(page, "exports", description.exports.len())?;
+    row(page, "imports", description.imports.len())?;
+    for import in &description.imports {
+        writeln!(page, "    {}", Name(import))?;
+    }
+    if !description.tasks.is_empty() {
+        writeln!(page, "\n{HEADING}tasks{HEADING:#}")?;
+    }
+    for task in &description.tasks {
+        write_task(page, task)?;
+    }
+    if !types.is_empty() {
+        writeln!(page, "\n{HEADING}types{HEADING:#}")?;
+    }
+    for definition in types {
+        for line in definition.text().lines() {
+            writeln!(page, "  {}", Escaped(line))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_task(page: &mut String, task: &TaskDescription) -> fmt::Result {
+    let signature = task.signature();
+    // The signature is escaped in the same way, so it begins with the escaped name.
+    let name = Name(&task.name).to_string();
+    let rest = signature.strip_prefix(&name).unwrap_or(&signature);
+    let untyped = if task.codec == Codec::Raw { "  (untyped: bytes as they are)" } else { "" };
+    writeln!(page, "  {NAME}{}{NAME:#}{}{untyped}", name, rest)?;
+    for line in task.doc.trim().lines() {
+        writeln!(page, "      {DOC}{}{DOC:#}", Name(line.trim()))?;
+    }
+    Ok(())
+}
+
+fn row(page: &mut String, name: &str, value: impl Display) -> fmt::Result {
+    writeln!(page, "  {name:<14}{value}")
+}
+
+fn show_memory(memory: &MemoryDescription) -> String {
+    let show = |bytes| ByteSize::b(bytes).display().iec().to_string();
+    match memory.max_bytes {
+        Some(max) => format!("{}, at most {}", show(memory.min_bytes), show(max)),
+        None => format!("{}, no maximum of its own", show(memory.min_bytes)),
+    }
+}
+
+fn to_json(module: &Module, types: &[TypeDefinition]) -> String {
+    let ModuleDescription { kind, tasks, imports, exports, memories, .. } = module.description();
+    let description = module.description();
+    let kind = kind.name();
+    let memories = memories_to_json(memories);
+    let types: Value =
+        types.iter().map(|ty| json!({"kind": ty.kind, "name": ty.name, "definition": ty.text()})).collect();
+    Object::new()
+        .field("ok", true)
+        .field("name", module.name())
+        .field("kind", kind)
+        .field("sha256", module.digest().to_string())
+        .field("wasm_bytes", description.wasm_bytes)
+        .field("machine_code_bytes", description.machine_code_bytes)
+        .field("from_cache", module.from_cache())
+        .field("uses_wasi", description.uses_wasi)
+        .field("has_initializer", description.has_initializer)
+        .field("memories", memories)
+        .field("tasks", tasks.iter().map(task_to_json).collect::<Value>())
+        .field("types", types)
+        .field("imports", imports.clone())
+        .field("exports", exports.clone())
+        .finish()
+}
+
+fn task_to_json(task: &TaskDescription) -> Value {
+    let show = |node: &Node| task.input.show_inside(node);
+    let types: Vec<String> = match (task.params.len(), task.input.root()) {
+        (many, Node::Tuple(ids)) if many > 1 && many == ids.len() => {
+            ids.iter().map(|id| show(task.input.node(*id))).collect()
+        }
+        (1, root) => vec![show(root)],
+        _ => Vec::new(),
+    };
+    let params: Value =
+        task.params.iter().zip(types).map(|(name, ty)| json!({"name": name, "type": ty})).collect();
+    json!({
+        "name": task.name,
+        "signature": task.signature(),
+        "doc": task.doc,
+        "codec": task.codec.name(),
+        "params": params,
+        "output": task.output.show_inside(task.output.root()),
+    })
+}

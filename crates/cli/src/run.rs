@@ -1,0 +1,199 @@
+//! `wasmpool run`: one task, or one command.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+
+use super::args::RunArgs;
+use super::call::{Answer, Call, Pending};
+use super::console::{self, Console};
+use super::exit::{Exit, Failure};
+use super::input::{self, Given};
+use super::interrupt::{self, Ask};
+use super::object::{self, Object};
+use super::profile::Profile;
+use super::settings::{self, Settings};
+use super::trace::Trace;
+use proto::refused::calling;
+use wasmpool::{CommandOutput, Module, PartialOutput, Pool, TaskFailure, TaskReport};
+
+pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
+    let target = &args.target;
+    let pool = settings.pool_for(target, Pool::builder(), Some(1))?;
+    let trace = Trace::begin(target, &settings.files, &pool)?;
+    let module = settings::load(&pool, &target.module, settings::module_options(target)?)?;
+    let shared = settings::shared_options(&pool, target, &settings.files)?;
+    let call = Call::resolve(&pool, &module, target, shared)?;
+    let given = given(args, &call, settings)?;
+    let profile = Profile::begin(target, &settings.files, &pool)?;
+    let signals = interrupt::listen();
+    let pending = Arc::new(call.submit(given, None, None)?);
+    let result = wait(&pending, signals)?;
+    let report = pending.report();
+    // Logs of the guest may still be on their way; they belong before the result.
+    pool.shutdown(wasmpool::ShutdownMode::Finish);
+    trace.map_or(Ok(()), |trace| trace.end(console))?;
+    profile.map_or(Ok(()), |profile| profile.end(module.name(), console))?;
+    let dropped = report.log_bytes_dropped.unwrap_or_default();
+    if dropped > 0 && !settings.quiet {
+        console.say(&format!("warning: {dropped} bytes of the task's logs were dropped: raise --log-limit"));
+    }
+    match result {
+        Ok(answer) if args.json => print_json(&answer, &call, &module, &report),
+        Ok(answer) => print(&answer, &report, (!settings.quiet).then_some(console)),
+        Err(failure) if args.json => {
+            let failure = Failure::Task(failure);
+            let object = head(&call, &module).field("ok", false).raw("error", &object::error(&failure));
+            let line = object.partial_output(&failure).raw("report", &object::report(&report)).into_line();
+            console::print_line_by(|out| line.write(out))?;
+            Ok(interrupt::exit().unwrap_or(failure.exit()))
+        }
+        Err(failure) => {
+            let printed = match failure.output() {
+                Some(PartialOutput { stdout, stderr, .. }) => print_command(stdout, stderr),
+                None => Ok(()),
+            };
+            match interrupt::exit() {
+                Some(exit) => {
+                    console.error(&failure.to_string());
+                    Ok(exit)
+                }
+                // The task's failure counts for more than a failure to print what it had written.
+                None => Err(failure.into()),
+            }
+            .inspect_err(|_| {
+                if let Err(error) = printed {
+                    console.error(&error.to_string());
+                }
+            })
+        }
+    }
+}
+
+/// Waits for the task, which the first signal stops: what was asked for of it is written all the same.
+fn wait(pending: &Arc<Pending>, signals: Receiver<Ask>) -> Result<Result<Answer, TaskFailure>, Failure> {
+    let stopped = pending.clone();
+    let stop = move || signals.iter().for_each(|_| stopped.abort());
+    let cannot = |error| Failure::Machinery(format!("cannot start the thread that stops the task: {error}"));
+    std::thread::Builder::new()
+        .name("wasmpool-stop".into())
+        .spawn(stop)
+        .map_err(calling("start a thread"))
+        .map_err(cannot)?;
+    Ok(pending.wait())
+}
+
+/// The input is what the arguments say, else stdin. A command reads stdin itself; for a task it is read here,
+/// if the task needs an input and stdin is no keyboard.
+fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<Given, Failure> {
+    if let Some(text) = &args.input {
+        return input::typed_input(text, settings::input_bytes_max(&args.target));
+    }
+    let bytes_max = settings::input_bytes_max(&args.target);
+    let is_stdin = |path: &&PathBuf| call.description().is_none() && path.as_os_str() == "-";
+    if let Some(path) = args.input_file.as_ref().filter(|path| !is_stdin(path)) {
+        return input::from_file(&settings.files, path, call.description(), bytes_max);
+    }
+    if args.no_stdin {
+        return Ok(Given::Nothing);
+    }
+    let Some(task) = call.description() else { return Ok(Given::Stdin) };
+    if !input::is_needed(task) || !input::is_piped() {
+        return Ok(Given::Nothing);
+    }
+    input::from_stdin(Some(task), bytes_max)
+}
+
+fn print(answer: &Answer, report: &TaskReport, notes: Option<&Console>) -> Result<Exit, Failure> {
+    let printed = match answer {
+        Answer::Json(line) => console::print_line(line),
+        Answer::Value(value) => console::print_line_by(|out| value.write(out)),
+        Answer::Bytes(bytes) => console::write_stdout(bytes),
+        Answer::Command(output) => print_command(&output.stdout, &output.stderr),
+    };
+    let exit = exit_of(answer, printed)?;
+    if let Some(console) = notes {
+        if let Exit::Command(code) = exit
+            && u8::try_from(code).is_err()
+        {
+            let (code, shown) = (code.cast_unsigned(), exit.code());
+            console.say(&format!(
+                "the program exited with code {code}: a process can only pass on 0 to 255, so this is {shown}"
+            ));
+        }
+        if exit.code() != 0
+            && let Some(refusals) = report.refused()
+        {
+            console.say(&refusals.to_string());
+        }
+    }
+    Ok(exit)
+}
+
+/// Prints what a command wrote, stderr first: if stdout is closed, stderr was still said.
+fn print_command(stdout: &[u8], stderr: &[u8]) -> Result<(), Failure> {
+    console::write_stderr(stderr);
+    console::write_stdout(stdout)
+}
+
+fn print_json(answer: &Answer, call: &Call, module: &Module, report: &TaskReport) -> Result<Exit, Failure> {
+    let line = answer.add_to(head(call, module)).raw("report", &object::report(report)).into_line();
+    exit_of(answer, console::print_line_by(|out| line.write(out)))
+}
+
+/// A reader who has left has what they wanted; but a program that failed has failed all the same.
+fn exit_of(answer: &Answer, printed: Result<(), Failure>) -> Result<Exit, Failure> {
+    match printed {
+        Err(failure) if !failure.is_closed_pipe() => Err(failure),
+        _ => Ok(answer.exit()),
+    }
+}
+
+fn head(call: &Call, module: &Module) -> Object {
+    Object::new().field("task", call.task_name()).field("module", module.name())
+}
+
+impl Answer {
+    fn exit(&self) -> Exit {
+        match self {
+            Answer::Command(output) => Exit::Command(output.exit_code),
+            Answer::Json(_) | Answer::Value(_) | Answer::Bytes(_) => Exit::Success,
+        }
+    }
+
+    /// Whether it is a success: of a command, by its exit code.
+    pub(super) fn is_ok(&self) -> bool {
+        self.exit().code() == 0
+    }
+
+    /// `ok`, and what a command ended with.
+    pub(super) fn add_status_to(&self, object: Object) -> Object {
+        let object = object.field("ok", self.is_ok());
+        match self {
+            Answer::Command(output) if !self.is_ok() => {
+                let object = object.raw("error", &exit_error(output));
+                object.field("exit_code", output.exit_code.cast_unsigned())
+            }
+            Answer::Command(output) => object.field("exit_code", output.exit_code.cast_unsigned()),
+            Answer::Json(_) | Answer::Value(_) | Answer::Bytes(_) => object,
+        }
+    }
+
+    /// `ok` and the output. A command that failed has `error` besides.
+    pub(super) fn add_to(&self, object: Object) -> Object {
+        let object = object.field("ok", self.is_ok());
+        match self {
+            Answer::Json(json) => object.raw("output", json),
+            Answer::Value(value) => object.value("output", value),
+            Answer::Bytes(bytes) => object.bytes("output", bytes),
+            Answer::Command(output) if self.is_ok() => object.command_output(output),
+            Answer::Command(output) => object.raw("error", &exit_error(output)).command_output(output),
+        }
+    }
+}
+
+fn exit_error(output: &CommandOutput) -> String {
+    let message = format!("exited with code {}", output.exit_code.cast_unsigned());
+    Object::new().field("kind", "exit").field("message", message).finish()
+}

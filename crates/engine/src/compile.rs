@@ -1,0 +1,204 @@
+//! The compiler role: wasm bytes in, machine code and a description out, then gone.
+//!
+//! The only place, with `worker`, that knows wasmtime. It runs in a process of its own, so
+//! that a module that makes the compiler explode takes nothing else along.
+
+mod choice;
+mod confine;
+mod describe;
+mod diagnose;
+mod outline;
+mod shape;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+
+use rustix::net::RecvFlags;
+
+use crate::error::engine_error;
+use crate::{Provided, settings};
+use outline::Outline;
+use proto::artifact;
+use proto::control::ControlSocket;
+use proto::description::{CodeKind, MemoryKind, WantedEntry};
+use proto::fingerprint;
+use proto::limits::MODULE_BYTES_MAX;
+use proto::limits::compile::CompileLimits;
+use proto::message::{CompileRefusal, CompileReply, CompileRequest, CompileWork};
+use proto::refused::{calling, writing};
+use proto::walls::SandboxRequest;
+use sandbox::{self, LockedDown, Profile};
+
+/// The compiler process, from its first line to its exit code. `provided` tells what a worker gives to modules.
+pub(crate) fn main(provided: ProvidedBy) -> i32 {
+    match serve(provided) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("wasmpool compiler: {error}");
+            1
+        }
+    }
+}
+
+fn serve(provided: ProvidedBy) -> io::Result<()> {
+    confine::give_way();
+    let (socket, entered) = sandbox::enter()?;
+    let socket = ControlSocket(socket);
+    // The end of the stream: the host is gone, or has changed its mind.
+    let Some((request, files)) = socket.receive::<CompileRequest>(3, RecvFlags::empty())? else {
+        return Ok(());
+    };
+    if request.build != fingerprint::BUILD {
+        return Err(io::Error::other("the host was built from another version of wasmpool"));
+    }
+    let Ok([wasm, artifact, description]) = <[OwnedFd; 3]>::try_from(files) else {
+        return Err(io::Error::other("the host sent too few files"));
+    };
+    let refused = |error: io::Error| {
+        let reply: CompileReply = Err(CompileRefusal::Compiler { message: error.to_string() });
+        socket.send(&reply, &[])
+    };
+    // Engines look around in /proc while they are made: both, since the module is not looked at yet.
+    let engines = match Engines::new(request.code, provided) {
+        Ok(engines) => engines,
+        Err(error) => return refused(engine_error("make the compiler's engines", &error)),
+    };
+    confine::count_threads(request.threads);
+    // The memory limit is the module's, and not that of workers.
+    let sandbox =
+        SandboxRequest { memory_bytes_max: confine::data_bytes(&request.limits), ..request.sandbox.clone() };
+    let data_at_start = entered.data_bytes;
+    let locked = match entered.lock(&sandbox, Profile::Compiler, &mut []) {
+        Ok(locked) => locked,
+        Err(error) => return refused(error.into()),
+    };
+    if let Err(error) = confine::limit(&request.limits, request.threads, &request.sandbox, data_at_start) {
+        return refused(error);
+    }
+    // After `lock` this process dies with its host. A host that died before that has sent the request
+    // already, and would leave a compiler whose answer nobody reads.
+    if socket.is_hung_up()? {
+        return Ok(());
+    }
+    let locked = match locked.seal() {
+        Ok((locked, _)) => locked,
+        Err(error) => return refused(error.into()),
+    };
+    let mut bytes = Vec::new();
+    File::from(wasm).take(MODULE_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+    let done = match &request.work {
+        CompileWork::Compile { entry } => {
+            let module =
+                Source { wasm: &bytes, code: request.code, limits: &request.limits, entry: entry.as_ref() };
+            compile(&locked, &engines, &module, File::from(artifact))
+        }
+        CompileWork::Outline => Ok(outline(&locked, &engines, &bytes)),
+    };
+    let compiled = done.and_then(|compiled| match compiled {
+        Ok(file) => File::from(description)
+            .write_all(&file)
+            .map(Ok)
+            .map_err(calling("write (of a module's description)")),
+        Err(error) => Ok(Err(error)),
+    });
+    match compiled {
+        Ok(reply) => socket.send::<CompileReply>(&reply, &[]),
+        Err(error) => refused(error),
+    }
+}
+
+/// Tells what a worker whose engine is like this one gives to modules.
+type ProvidedBy = fn(&wasmtime::Engine) -> wasmtime::Result<Provided>;
+
+/// Two engines, one for each kind of memories that a module can have.
+struct Engines {
+    pooled: wasmtime::Engine,
+    own: wasmtime::Engine,
+    provided: ProvidedBy,
+}
+
+impl Engines {
+    fn new(code: CodeKind, provided: ProvidedBy) -> wasmtime::Result<Engines> {
+        let engine = |memories| {
+            wasmtime::Engine::new(&settings::config(code, memories, settings::Running::nothing())?)
+        };
+        Ok(Engines { pooled: engine(MemoryKind::Pooled)?, own: engine(MemoryKind::Own)?, provided })
+    }
+}
+
+/// A module to be compiled, and the options for it.
+struct Source<'a> {
+    wasm: &'a [u8],
+    code: CodeKind,
+    limits: &'a CompileLimits,
+    entry: Option<&'a WantedEntry>,
+}
+
+/// Returns the bytes of the file that describes the module's outline.
+fn outline(_: &LockedDown, engines: &Engines, wasm: &[u8]) -> Result<Vec<u8>, CompileRefusal> {
+    diagnose::shape(wasm)?;
+    let outline = Outline::of(wasm).ok_or_else(no_outline)?;
+    let told = describe::outlined(&provided(engines)?, &outline, wasm)?;
+    postcard::to_stdvec(&told).map_err(|error| CompileRefusal::Compiler { message: error.to_string() })
+}
+
+fn provided(engines: &Engines) -> Result<Provided, CompileRefusal> {
+    let refused = |error: wasmtime::Error| CompileRefusal::Compiler { message: format!("{error:#}") };
+    (engines.provided)(&engines.pooled).map_err(refused)
+}
+
+fn no_outline() -> CompileRefusal {
+    CompileRefusal::Invalid { message: "its imports and exports cannot be read".into() }
+}
+
+/// Writes the artifact; returns the bytes of the file that describes it.
+///
+/// # Errors
+/// The outer ones are this process's own: its files.
+fn compile(
+    _: &LockedDown,
+    engines: &Engines,
+    &Source { wasm, code, limits, entry }: &Source<'_>,
+    artifact_file: File,
+) -> io::Result<Result<Vec<u8>, CompileRefusal>> {
+    if let Err(error) = diagnose::shape(wasm).and_then(|()| shape::check(wasm, limits)) {
+        return Ok(Err(error));
+    }
+    // Compiling may take minutes, so everything else that is wrong with the module is reported first.
+    let outline = Outline::of(wasm);
+    if let Some(outline) = &outline
+        && let Err(error) =
+            provided(engines).and_then(|provided| describe::loadable(&provided, outline, wasm, entry))
+    {
+        return Ok(Err(error));
+    }
+    let memory_kind = choice::memory_kind(wasm);
+    let engine = match memory_kind {
+        MemoryKind::Pooled => &engines.pooled,
+        MemoryKind::Own => &engines.own,
+    };
+    let machine_code =
+        engine.precompile_module(wasm).map_err(|error| diagnose::failure(wasm, &error, limits));
+    let artifact = match machine_code {
+        Ok(artifact) => artifact,
+        Err(error) => return Ok(Err(error)),
+    };
+    let writing = writing("write (of the machine code)", artifact.len());
+    (&artifact_file).write_all(&artifact).map_err(writing)?;
+    let artifact_bytes = artifact.len() as u64;
+    // Mapped from its file from here on, which costs no memory of this process's own.
+    drop(artifact);
+    // SAFETY: the bytes come from this very engine, a line above, and the host does not write to
+    // the file that it gave us.
+    let module = unsafe { wasmtime::Module::deserialize_open_file(engine, artifact_file) };
+    let description =
+        module.map_err(|error| diagnose::too_large_for_the_pool(&error, limits)).and_then(|_| {
+            let outline = outline.ok_or_else(no_outline)?;
+            describe::describe(&outline, wasm, artifact_bytes, code, memory_kind)
+        });
+    Ok(description.and_then(|description| {
+        artifact::encode(description, artifact_bytes)
+            .map_err(|error| CompileRefusal::Compiler { message: error.to_string() })
+    }))
+}

@@ -1,0 +1,154 @@
+//! Which modules get memories of the worker's own, and which those of the engine's pool.
+//!
+//! It changes what an instance costs, and nothing that a guest can see. Decided from the module alone,
+//! so that the cache needs no second entry for it; the description says which it was.
+
+use wasmparser::{BinaryReaderError, DataKind, Parser, Payload, TypeRef};
+
+use crate::settings::{MEMORIES_PER_MODULE_MAX, MEMORY_BYTES, TABLES};
+use proto::description::MemoryKind;
+use proto::imports::WASI_MODULE;
+
+/// Bytes of data segments that are copied into a fresh instance, and zeroed with it; the pool maps an image of
+/// them in place of that, of which only the pages that are written cost anything. Measured with 1 and with 8
+/// pages of the data written, nothing else touched, how many times as fast own memories are as the pool's:
+/// 64 KiB 1.3 and 3.0, 128 KiB 0.9 and 3.0, 256 KiB 0.5 and 1.2, 1 MiB 0.2 and 0.4 (`benches/instances.rs`; 17 and
+/// 45 µs in the pool's, 91 and 111 in own ones). What a task touches beside its data speaks for own ones.
+const DATA_BYTES_MAX: usize = 128 * 1024;
+
+/// Entries of one table at the start: allocated for each instance.
+const TABLE_ENTRIES_MAX: u64 = 4096;
+
+/// Functions, globals, tables, memories and tags together, each of which may take some bytes of each instance:
+/// about a megabyte.
+const ITEMS_MAX: u64 = 20_000;
+
+/// Chooses for a module whose shape was checked; anything else that is wrong with it is found when it is
+/// compiled.
+pub(super) fn memory_kind(wasm: &[u8]) -> MemoryKind {
+    match Parts::count(wasm) {
+        Ok(parts) if parts.are_small() => MemoryKind::Own,
+        _ => MemoryKind::Pooled,
+    }
+}
+
+#[derive(Default)]
+struct Parts {
+    /// WASI runs on fibers, of which the pool has some and an engine without it would make one a task.
+    uses_wasi: bool,
+    memories: u32,
+    largest_memory_bytes: u64,
+    tables: u32,
+    largest_table: u64,
+    data_bytes: usize,
+    items: u64,
+}
+
+impl Parts {
+    fn count(wasm: &[u8]) -> Result<Parts, BinaryReaderError> {
+        let mut parts = Parts::default();
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::ImportSection(imports) => {
+                    for import in imports.into_imports() {
+                        let import = import?;
+                        parts.items += 1;
+                        // No host has memories or tables to import.
+                        parts.uses_wasi |=
+                            import.module == WASI_MODULE || !matches!(import.ty, TypeRef::Func(_));
+                    }
+                }
+                Payload::FunctionSection(section) => parts.items += u64::from(section.count()),
+                Payload::GlobalSection(section) => parts.items += u64::from(section.count()),
+                Payload::TagSection(section) => parts.items += u64::from(section.count()),
+                Payload::TableSection(section) => {
+                    parts.tables = parts.tables.saturating_add(section.count());
+                    for table in section {
+                        parts.largest_table = parts.largest_table.max(table?.ty.initial);
+                    }
+                }
+                Payload::MemorySection(section) => {
+                    parts.memories = parts.memories.saturating_add(section.count());
+                    for memory in section {
+                        let memory = memory?;
+                        let page = 1u64.checked_shl(memory.page_size_log2.unwrap_or(16)).unwrap_or(u64::MAX);
+                        let bytes = memory.initial.saturating_mul(page);
+                        parts.largest_memory_bytes = parts.largest_memory_bytes.max(bytes);
+                    }
+                }
+                Payload::DataSection(section) => {
+                    for segment in section {
+                        let segment = segment?;
+                        // A passive one is copied where the guest asks for it.
+                        if let DataKind::Active { .. } = segment.kind {
+                            parts.data_bytes = parts.data_bytes.saturating_add(segment.data.len());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(parts)
+    }
+
+    fn are_small(&self) -> bool {
+        !self.uses_wasi
+            && self.memories <= MEMORIES_PER_MODULE_MAX
+            && self.largest_memory_bytes <= MEMORY_BYTES as u64
+            && self.tables <= TABLES
+            && self.largest_table <= TABLE_ENTRIES_MAX
+            && self.data_bytes <= DATA_BYTES_MAX
+            && self.items <= ITEMS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> MemoryKind {
+        memory_kind(&wat::parse_str(format!("(module {text})")).expect("valid text"))
+    }
+
+    fn data(kind: &str, bytes: usize) -> String {
+        format!("(data {kind} \"{}\")", "x".repeat(bytes))
+    }
+
+    #[test]
+    fn small_modules_have_memories_of_the_workers_own() {
+        let full = DATA_BYTES_MAX / 2;
+        let texts = [
+            String::new(),
+            "(import \"wasmpool\" \"log\" (func (param i32))) (memory 17) (table 100 funcref)".into(),
+            "(memory 65536)".into(),
+            "(memory 1) ".repeat(8),
+            format!("(memory 17) {} {}", data("(i32.const 0)", full), data("(i32.const 0)", full)),
+            // Copied only where the guest wants it.
+            format!("(memory 17) {}", data("", 4 * DATA_BYTES_MAX)),
+            "(func) ".repeat(ITEMS_MAX as usize),
+        ];
+        for text in texts {
+            assert_eq!(of(&text), MemoryKind::Own, "{}", &text[..text.len().min(100)]);
+        }
+    }
+
+    #[test]
+    fn modules_with_a_large_image_many_parts_or_wasi_have_those_of_the_pool() {
+        let full = DATA_BYTES_MAX / 2;
+        let texts = [
+            format!("(memory 17) {} {}", data("(i32.const 0)", full), data("(i32.const 0)", full + 1)),
+            format!("(import \"{WASI_MODULE}\" \"sched_yield\" (func (result i32)))"),
+            "(import \"wasmpool\" \"memory\" (memory 1))".into(),
+            "(memory 1) ".repeat(9),
+            "(memory i64 65537)".into(),
+            "(memory i64 281474976710656)".into(),
+            "(table 4097 funcref)".into(),
+            "(table 1 funcref) ".repeat(17),
+            "(func) ".repeat(ITEMS_MAX as usize + 1),
+        ];
+        for text in texts {
+            assert_eq!(of(&text), MemoryKind::Pooled, "{}", &text[..text.len().min(100)]);
+        }
+        assert_eq!(memory_kind(b"junk"), MemoryKind::Pooled);
+    }
+}

@@ -1,0 +1,237 @@
+//! Describes a module: its kind, tasks, imports, exports and memories.
+
+use wasmparser::{FuncType, MemoryType, Parser, Payload, ValType};
+
+use super::outline::{self, Import, Item, Outline};
+use crate::Provided;
+use proto::description::{
+    CodeKind, MemoryDescription, MemoryKind, ModuleDescription, ModuleKind, ModuleOutline, TaskDescription,
+    WantedEntry,
+};
+use proto::guest::section;
+use proto::imports::WASI_MODULE;
+use proto::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
+use proto::message::CompileRefusal;
+use proto::text::truncated;
+
+/// The module name of WASI's preview 0 imports, which older tool-chains emit.
+const OLD_WASI_MODULE: &str = "wasi_unstable";
+
+/// The byte ABI's marker export and custom section.
+const MARKER: &str = "wasmpool_abi_v1";
+const SECTION: &str = "wasmpool.tasks";
+
+/// Checks from its outline that a module can be loaded and has the wanted task or command.
+///
+/// # Errors
+/// [`CompileRefusal::UnknownImports`], [`CompileRefusal::Abi`], [`CompileRefusal::UnknownTask`],
+/// [`CompileRefusal::NotACommand`].
+pub(super) fn loadable(
+    provided: &Provided,
+    outline: &Outline,
+    wasm: &[u8],
+    entry: Option<&WantedEntry>,
+) -> Result<(), CompileRefusal> {
+    let unknown = unknown_imports(provided, outline);
+    if !unknown.is_empty() {
+        return Err(CompileRefusal::UnknownImports { imports: shortened(unknown) });
+    }
+    let kind = kind(outline);
+    if kind == ModuleKind::Command {
+        keeps(outline, "_start", &[], &[])?;
+    }
+    let tasks = if kind == ModuleKind::Tasks { tasks(outline, wasm)? } else { Vec::new() };
+    let Some(WantedEntry { module, task }) = entry else { return Ok(()) };
+    let module = module.clone();
+    let known = tasks.iter().map(|task| task.name.clone()).collect::<Vec<_>>();
+    match (kind, task) {
+        (ModuleKind::Library | ModuleKind::Tasks, None) if known.is_empty() => {
+            Err(CompileRefusal::NotACommand { module, known })
+        }
+        (ModuleKind::Library | ModuleKind::Tasks, Some(name)) if !known.contains(name) => {
+            Err(CompileRefusal::UnknownTask { module, name: name.clone(), known })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn kind(outline: &Outline) -> ModuleKind {
+    match (outline.export(MARKER).is_some(), outline.function("_start").is_some()) {
+        (true, _) => ModuleKind::Tasks,
+        (false, true) => ModuleKind::Command,
+        (false, false) => ModuleKind::Library,
+    }
+}
+
+/// Describes a module that [`loadable`] has let through.
+pub(super) fn describe(
+    outline: &Outline,
+    wasm: &[u8],
+    artifact_bytes: u64,
+    code: CodeKind,
+    memory_kind: MemoryKind,
+) -> Result<ModuleDescription, CompileRefusal> {
+    let kind = kind(outline);
+    let tasks = if kind == ModuleKind::Tasks { tasks(outline, wasm)? } else { Vec::new() };
+    let has_function = |name: &str| outline.function(name).is_some();
+    let mut description = ModuleDescription::empty(kind, code, memory_kind);
+    description.tasks = tasks;
+    description.imports = imports(outline);
+    description.exports = exports(outline);
+    description.memories = memories(outline);
+    description.uses_wasi = outline.imports.iter().any(|import| import.module == WASI_MODULE);
+    description.has_initializer = has_function("wasmpool_init");
+    description.has_reactor_start = kind != ModuleKind::Command && has_function("_initialize");
+    description.has_start = outline.has_start;
+    description.wasm_bytes = wasm.len() as u64;
+    description.machine_code_bytes = artifact_bytes;
+    Ok(description)
+}
+
+/// Describes the outline of any module, even of one that cannot be loaded.
+pub(super) fn outlined(
+    provided: &Provided,
+    outline: &Outline,
+    wasm: &[u8],
+) -> Result<ModuleOutline, CompileRefusal> {
+    let kind = kind(outline);
+    let is_tasks = kind == ModuleKind::Tasks;
+    let mut described = ModuleOutline::empty(kind);
+    described.tasks = if is_tasks { tasks(outline, wasm).unwrap_or_default() } else { Vec::new() };
+    described.unknown_imports = unknown_imports(provided, outline);
+    described.imports = imports(outline);
+    described.exports = exports(outline);
+    described.memories = memories(outline);
+    described.wasm_bytes = wasm.len() as u64;
+    Ok(described)
+}
+
+fn imports(outline: &Outline) -> Vec<String> {
+    let show = |Import { module, name, item }: &Import| format!("{module}.{name}: {}", item.show());
+    outline.imports.iter().map(show).collect()
+}
+
+fn exports(outline: &Outline) -> Vec<String> {
+    outline.exports.iter().map(|(name, item)| format!("{name}: {}", item.show())).collect()
+}
+
+fn memories(outline: &Outline) -> Vec<MemoryDescription> {
+    let describe = |memory: &MemoryType| {
+        let page_bytes = 1u64.checked_shl(memory.page_size_log2.unwrap_or(16)).unwrap_or(u64::MAX);
+        let max_bytes = memory.maximum.map(|pages| pages.saturating_mul(page_bytes));
+        MemoryDescription::new(memory.initial.saturating_mul(page_bytes), max_bytes)
+    };
+    outline.memories().map(describe).collect()
+}
+
+/// Lists the imports that the workers' linker does not provide. An import of another type than the host's
+/// function is listed with the function's type.
+fn unknown_imports(provided: &Provided, outline: &Outline) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for Import { module, name, item } in &outline.imports {
+        let shown = || format!("{module}.{name}: {}", item.show());
+        match provided.get(&(module.clone(), name.clone())) {
+            Some(provided) => {
+                let provided = show_provided(provided);
+                if item.show() != provided {
+                    unknown.push(format!("{}, which is {provided} here", shown()));
+                }
+            }
+            None if module == OLD_WASI_MODULE => {
+                unknown.push(format!("{} (WASI's preview 0, before 1)", shown()))
+            }
+            None => unknown.push(shown()),
+        }
+    }
+    unknown
+}
+
+/// Shows a provided function as an import of that type is shown.
+fn show_provided(ty: &wasmtime::FuncType) -> String {
+    let list = |types: &mut dyn Iterator<Item = wasmtime::ValType>| {
+        types.map(|ty| ty.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    format!("({}) -> ({})", list(&mut ty.params()), list(&mut ty.results()))
+}
+
+/// Checks the type of an export, if it exists.
+///
+/// # Errors
+/// [`CompileRefusal::Abi`] if it has another type.
+fn keeps(
+    outline: &Outline,
+    name: &str,
+    params: &[ValType],
+    results: &[ValType],
+) -> Result<(), CompileRefusal> {
+    match outline.export(name) {
+        Some(Item::Func(ty)) if outline::is(ty, params, results) => Ok(()),
+        None => Ok(()),
+        Some(item) => {
+            let wanted = outline::show(&FuncType::new(params.iter().copied(), results.iter().copied()));
+            let message = format!("its export `{name}` is {}, and must be {wanted}", item.show());
+            Err(CompileRefusal::Abi { message })
+        }
+    }
+}
+
+/// Shortens a list for a person: it travels in one message.
+fn shortened(mut imports: Vec<String>) -> Vec<String> {
+    const IMPORTS_MAX: usize = 100;
+    let more = imports.len().saturating_sub(IMPORTS_MAX);
+    imports.truncate(IMPORTS_MAX);
+    let mut imports: Vec<_> = imports.iter().map(|import| truncated(import, TASK_NAME_BYTES_MAX)).collect();
+    if more > 0 {
+        imports.push(format!("and {more} more"));
+    }
+    imports
+}
+
+/// Reads the tasks from the custom section; without one, every export of a task's type is a raw task.
+fn tasks(outline: &Outline, wasm: &[u8]) -> Result<Vec<TaskDescription>, CompileRefusal> {
+    let abi = |message: String| CompileRefusal::Abi { message };
+    let memory = matches!(outline.export("memory"), Some(Item::Memory(memory)) if !memory.memory64);
+    if !memory {
+        return Err(abi("it exports the marker, but no 32-bit `memory`".into()));
+    }
+    if !outline.function("wasmpool_alloc").is_some_and(|ty| outline::is(ty, &[ValType::I32], &[ValType::I32]))
+    {
+        return Err(abi("it must export `wasmpool_alloc: (i32) -> i32`".into()));
+    }
+    keeps(outline, "_initialize", &[], &[])?;
+    keeps(outline, "wasmpool_init", &[ValType::I32, ValType::I32], &[ValType::I64])?;
+    let mut bytes = Vec::new();
+    for payload in Parser::new(0).parse_all(wasm) {
+        if let Ok(Payload::CustomSection(custom)) = payload
+            && custom.name() == SECTION
+        {
+            bytes.extend_from_slice(custom.data());
+        }
+    }
+    let tasks = if bytes.is_empty() { bare_tasks(outline) } else { section::records(&bytes).map_err(abi)? };
+    if tasks.len() > TASKS_PER_MODULE_MAX {
+        return Err(abi(format!("it has {} tasks, the limit is {TASKS_PER_MODULE_MAX}", tasks.len())));
+    }
+    for (index, task) in tasks.iter().enumerate() {
+        task.check().map_err(|defect| abi(format!("of the task `{}`: {defect}", task.name)))?;
+        if !outline.function(&task.export).is_some_and(is_task) {
+            let TaskDescription { name, export, .. } = task;
+            return Err(abi(format!("task `{name}` needs an export `{export}: (i32, i32) -> i64`")));
+        }
+        if tasks[..index].iter().any(|other| other.name == task.name) {
+            return Err(abi(format!("two tasks are called `{}`", task.name)));
+        }
+    }
+    Ok(tasks)
+}
+
+fn bare_tasks(outline: &Outline) -> Vec<TaskDescription> {
+    let is_bare = |(name, item): &&(String, Item)| {
+        name != "wasmpool_init" && matches!(item, Item::Func(ty) if is_task(ty))
+    };
+    outline.exports.iter().filter(is_bare).map(|(name, _)| TaskDescription::raw(name)).collect()
+}
+
+fn is_task(ty: &FuncType) -> bool {
+    outline::is(ty, &[ValType::I32, ValType::I32], &[ValType::I64])
+}

@@ -1,0 +1,92 @@
+//! Turns the engine's refusal into an error that names the cause.
+
+use wasmparser::{Validator, WasmFeatures};
+
+use proto::limits::GUEST_TEXT_BYTES_MAX;
+use proto::limits::compile::{CompileLimit, CompileLimits};
+use proto::message::CompileRefusal;
+use proto::text::truncated;
+
+/// These proposals are known to wasmtime 48 and not offered by this pool.
+const NOT_OFFERED: [(WasmFeatures, &str); 9] = [
+    (WasmFeatures::THREADS, "threads (shared memory and atomics)"),
+    (WasmFeatures::SHARED_EVERYTHING_THREADS, "shared-everything-threads"),
+    (WasmFeatures::LEGACY_EXCEPTIONS, "legacy exceptions (the superseded proposal)"),
+    (WasmFeatures::STACK_SWITCHING, "stack-switching"),
+    (WasmFeatures::WIDE_ARITHMETIC, "wide-arithmetic"),
+    (WasmFeatures::CUSTOM_PAGE_SIZES, "custom-page-sizes"),
+    (WasmFeatures::MEMORY_CONTROL, "memory-control"),
+    (WasmFeatures::CUSTOM_DESCRIPTORS, "custom-descriptors"),
+    (WasmFeatures::COMPACT_IMPORTS, "compact-imports"),
+];
+
+/// Refuses what is not a core module before the compiler sees it.
+pub(super) fn shape(wasm: &[u8]) -> Result<(), CompileRefusal> {
+    let invalid = |message: &str| Err(CompileRefusal::Invalid { message: message.into() });
+    match wasm {
+        [] => invalid("the file is empty"),
+        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(()),
+        [b'\0', b'a', b's', b'm', _, 0, 1, 0, ..] => Err(CompileRefusal::Unsupported {
+            feature: "the component model".into(),
+            message: "it is a component, not a core module".into(),
+        }),
+        [b'\0', b'a', b's', b'm', ..] if wasm.len() < 8 => invalid("it is cut off after its magic number"),
+        [b'\0', b'a', b's', b'm', ..] => invalid("it is of an unknown version of WebAssembly"),
+        [b'(', ..] => {
+            invalid("it is WebAssembly text: translate it to binary first (wat2wasm, wasm-tools parse)")
+        }
+        _ => invalid("it does not start with the magic number of WebAssembly"),
+    }
+}
+
+/// Why the engine would not compile it.
+pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimits) -> CompileRefusal {
+    if let Some(error) = out_of_memory(error, limits) {
+        return error;
+    }
+    let message = truncated(&format!("{error:#}"), GUEST_TEXT_BYTES_MAX / 2);
+    let validates = |features| Validator::new_with_features(features).validate_all(wasm).is_ok();
+    let offered = NOT_OFFERED.iter().fold(WasmFeatures::all(), |all, (feature, _)| all - *feature);
+    if !validates(WasmFeatures::all()) {
+        return CompileRefusal::Invalid { message };
+    }
+    if validates(offered) {
+        // A limit of the compiler's, or something that only the validator knows.
+        return CompileRefusal::Unsupported {
+            feature: "more than the compiler can translate".into(),
+            message,
+        };
+    }
+    let needed: Vec<_> = NOT_OFFERED
+        .iter()
+        .filter(|(feature, _)| !validates(WasmFeatures::all() - *feature))
+        .map(|(_, name)| *name)
+        .collect();
+    let feature = if needed.is_empty() { "a newer proposal".into() } else { needed.join(" and ") };
+    CompileRefusal::Unsupported { feature, message }
+}
+
+/// It compiles, but no instance of it fits the worker's pool.
+pub(super) fn too_large_for_the_pool(error: &wasmtime::Error, limits: &CompileLimits) -> CompileRefusal {
+    out_of_memory(error, limits).unwrap_or_else(|| CompileRefusal::Unsupported {
+        feature: "more than a worker has room for".into(),
+        message: format!("{error:#}"),
+    })
+}
+
+/// A failed allocation ends the process in most cases, and is an error in some. Only the host knows how much
+/// memory there was.
+fn out_of_memory(error: &wasmtime::Error, limits: &CompileLimits) -> Option<CompileRefusal> {
+    let refused = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        let errno = cause.downcast_ref::<rustix::io::Errno>().map(|errno| errno.raw_os_error());
+        cause.is::<wasmtime::OutOfMemory>() || io.or(errno) == Some(rustix::io::Errno::NOMEM.raw_os_error())
+    };
+    error.chain().any(refused).then(|| CompileRefusal::CompileLimit {
+        kind: CompileLimit::Memory,
+        limit: limits.get(CompileLimit::Memory),
+        seen: 0,
+        function: None,
+        offset: None,
+    })
+}

@@ -1,0 +1,193 @@
+//! The engine's settings: what compiles a module must be what runs it.
+
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
+
+use proto::description::{CodeKind, Interrupt, MemoryKind};
+use proto::limits::{
+    HOST_STACK_BYTES, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES_AT_MOST, WASM_STACK_BYTES_MAX,
+    WORKER_MEMORY_BYTES_MIN,
+};
+
+/// Fibers of one engine.
+const FIBERS: u32 = 4;
+
+/// Memories of all instances of a process, heaps of objects among them, and of one module.
+pub const MEMORIES_MAX: usize = 16;
+pub const MEMORIES_PER_MODULE_MAX: u32 = 8;
+
+/// Tables of all instances of a process, and of one module.
+pub const TABLES: u32 = 16;
+
+/// Addresses of a linear memory, and of the room before and behind it in which an access traps: the
+/// engine's defaults, stated because the worker's own memories are made to them.
+pub const MEMORY_BYTES: usize = 4 << 30;
+pub const GUARD_BYTES: usize = 32 << 20;
+
+/// One engine's pool counts this much against `RLIMIT_DATA` from the start, though none of it is touched: it
+/// has room for every table, with eight bytes an entry, rounded up to pages.
+pub const RESERVED_DATA_BYTES: u64 = TABLES as u64 * (TABLE_ELEMENTS_MAX as u64 * 8 + 64 * 1024);
+
+// A worker has an engine with a pool for each kind of code and their fibers, and needs something for itself and its tasks.
+const _: () = {
+    let fibers = FIBERS as u64 * (WASM_STACK_BYTES_AT_MOST + HOST_STACK_BYTES) as u64;
+    let engines = CodeKind::ALL.len() as u64 * (RESERVED_DATA_BYTES + fibers);
+    assert!(engines + 64 * 1024 * 1024 <= WORKER_MEMORY_BYTES_MIN);
+};
+
+/// Stack of the compiler's main thread.
+pub const COMPILER_STACK_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Bytes of a table that are zeroed by hand instead of given back to the kernel when an
+/// instance ends: cheaper than a page fault for each.
+const TABLE_KEEP_RESIDENT_BYTES: usize = 64 * 1024;
+
+/// The same for the start of a memory. Current linkers put the stack there, and a task touches its other end,
+/// so keeping the start resident only cost time. A scan knows which pages were touched, wherever they are.
+fn memory_keep_resident_bytes(pagemap_scan: bool) -> usize {
+    if pagemap_scan { 2 * 1024 * 1024 } else { 0 }
+}
+
+/// Addresses of one memory, with its guards on both sides.
+const SLOT_BYTES: u64 = (GUARD_BYTES + MEMORY_BYTES + GUARD_BYTES) as u64;
+
+/// Addresses that a worker wants, so that memories can be in reserve: those of its engines' pools, of
+/// its own memories, and for everything else as much again as two of them.
+const ADDRESSES_WANTED: u64 = (CodeKind::ALL.len() as u64 + 1) * (MEMORIES_MAX as u64 + 2) * SLOT_BYTES;
+
+/// Where memories come from. A limit on addresses (`RLIMIT_AS`) counts those that are only reserved, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserve {
+    /// All that an instance may need is reserved when the engine is made.
+    Full,
+    /// Nothing runs: what a module may have is checked against the same bounds, and one memory is reserved
+    /// for that.
+    Compiler,
+    /// Each memory is reserved when its instance is made, and goes with it: slower, and needs addresses for
+    /// the memories of one instance only.
+    None,
+}
+
+impl Reserve {
+    /// A worker's, by the limit of addresses that it has.
+    pub fn within(addresses_max: Option<u64>) -> Reserve {
+        match addresses_max {
+            Some(max) if max < ADDRESSES_WANTED => Reserve::None,
+            _ => Reserve::Full,
+        }
+    }
+}
+
+/// Settings of running machine code, which do not shape it: the same artifact serves pools that differ in
+/// them.
+#[derive(Debug, Clone, Copy)]
+pub struct Running {
+    /// How a worker finds the pages that an instance has written.
+    pub pagemap_scan: bool,
+    /// Stack that wasm may use.
+    pub wasm_stack_bytes: usize,
+    pub reserve: Reserve,
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        Running { pagemap_scan: false, wasm_stack_bytes: WASM_STACK_BYTES_MAX, reserve: Reserve::Full }
+    }
+}
+
+impl Running {
+    /// Those of a process that runs nothing.
+    pub fn nothing() -> Self {
+        Running { reserve: Reserve::Compiler, ..Running::default() }
+    }
+}
+
+/// The configuration for both roles. With memories of the worker's own ([`MemoryKind::Own`]), a worker adds
+/// what makes them.
+pub fn config(code: CodeKind, memories: MemoryKind, running: Running) -> Result<Config> {
+    let mut config = Config::new();
+    config.epoch_interruption(code.interrupt() == Interrupt::Check);
+    config.consume_fuel(code.is_metered());
+    config.cranelift_nan_canonicalization(code.is_deterministic());
+    config.max_wasm_stack(running.wasm_stack_bytes);
+    // A module that imports WASI runs on a fiber, whose stack needs room for wasm and for host calls.
+    config.async_stack_size(running.wasm_stack_bytes + HOST_STACK_BYTES);
+    // Components' own concurrency: nothing here uses it, and every store would pay.
+    config.concurrency_support(false);
+    config.relaxed_simd_deterministic(true);
+
+    // Current tool-chains emit these. Guest threads are not offered: one task has one thread.
+    config.wasm_simd(true);
+    config.wasm_relaxed_simd(true);
+    config.wasm_bulk_memory(true);
+    config.wasm_multi_value(true);
+    config.wasm_multi_memory(true);
+    config.wasm_memory64(true);
+    config.wasm_tail_call(true);
+    config.wasm_extended_const(true);
+    config.wasm_reference_types(true);
+    config.wasm_function_references(true);
+    config.wasm_gc(true);
+    config.wasm_exceptions(true);
+
+    config.memory_reservation(MEMORY_BYTES as u64);
+    config.memory_guard_size(GUARD_BYTES as u64);
+    config.guard_before_linear_memory(true);
+    if memories == MemoryKind::Own {
+        // Each memory has one slot of the reservation's size, and stays there. `MEMORIES_MAX` bounds the
+        // slots, and `compile/choice.rs` bounds what else an instance has.
+        config.memory_may_move(false);
+        config.memory_init_cow(false);
+    }
+    if memories == MemoryKind::Own || running.reserve == Reserve::None {
+        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        return Ok(config);
+    }
+    let memories = if running.reserve == Reserve::Full { MEMORIES_MAX } else { 1 };
+    // A worker runs one task at a time, so it needs a few of everything, for modules with several memories or
+    // tables.
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_core_instances(8)
+        .total_component_instances(1)
+        .total_memories(memories as u32)
+        .total_tables(TABLES)
+        .total_stacks(FIBERS)
+        .total_gc_heaps(4)
+        .max_memories_per_module(MEMORIES_PER_MODULE_MAX)
+        .max_tables_per_module(TABLES)
+        .max_core_instance_size(16 * 1024 * 1024)
+        .max_memory_size(MEMORY_BYTES)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .linear_memory_keep_resident(memory_keep_resident_bytes(running.pagemap_scan))
+        .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES)
+        .pagemap_scan(if running.pagemap_scan { Enabled::Yes } else { Enabled::No });
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data_bytes() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").expect("reads");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB"));
+        kib.expect("has data").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// The compiler's memory limit counts from there.
+    #[test]
+    fn what_an_engine_reserves_is_what_is_allowed_for_it() {
+        let engine = |memories| {
+            let config = config(CodeKind::Plain, memories, Running::nothing()).expect("a configuration");
+            wasmtime::Engine::new(&config).expect("an engine")
+        };
+        let own = engine(MemoryKind::Own);
+        let before = data_bytes();
+        let pooled = engine(MemoryKind::Pooled);
+        let reserved = data_bytes() - before;
+        drop((own, pooled));
+        // Other tests run beside this one.
+        let slack = 256 << 20;
+        assert!(reserved.abs_diff(RESERVED_DATA_BYTES) < slack, "{reserved}, not {RESERVED_DATA_BYTES}");
+    }
+}

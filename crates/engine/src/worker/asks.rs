@@ -1,0 +1,210 @@
+//! A running task asks its host for its stdin, if that was not sent with the task.
+//!
+//! A question goes out on the ring. Its answer comes on the control socket, where it need not wait behind the
+//! inputs of runs that were sent meanwhile, and the watcher stores it here. The task waits as in any other
+//! host call: it sleeps, takes no CPU time, and an interrupt ends it.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use wasmtime_wasi::cli::{IsTerminal, StdinStream};
+use wasmtime_wasi::p2::{InputStream, Pollable, StreamError, StreamResult};
+
+use super::watcher::Shared;
+use proto::frame::write_frame;
+use proto::limits::ASK_BYTES_MAX;
+use proto::message::{FromWorker, Question, Reply};
+use proto::task::TaskId;
+
+/// A poll with a timeout of 0 still waits this long for the first answer, since a question and its answer take
+/// a while on a busy machine: otherwise a program that only polls would never see its stdin.
+const WORD_WITHIN: Duration = Duration::from_millis(10);
+
+/// The one answer that is awaited; the watcher brings it to the main thread.
+#[derive(Default)]
+pub(super) struct Answers {
+    awaited: Mutex<Option<Awaited>>,
+    arrived: Notify,
+}
+
+struct Awaited {
+    run: u64,
+    number: u64,
+    reply: Option<Reply>,
+}
+
+impl Answers {
+    fn lock(&self) -> MutexGuard<'_, Option<Awaited>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The watcher calls this. An answer that nobody awaits is dropped, since its run has ended.
+    pub(super) fn arrive(&self, run: u64, number: u64, reply: Reply) {
+        if let Some(awaited) = &mut *self.lock()
+            && (awaited.run, awaited.number) == (run, number)
+            && awaited.reply.is_none()
+        {
+            awaited.reply = Some(reply);
+            self.arrived.notify_one();
+        }
+    }
+
+    fn expect(&self, run: u64, number: u64) {
+        *self.lock() = Some(Awaited { run, number, reply: None });
+    }
+
+    fn take(&self) -> Option<Reply> {
+        self.lock().as_mut()?.reply.take()
+    }
+
+    async fn wait(&self) -> Reply {
+        loop {
+            if let Some(reply) = self.take() {
+                return reply;
+            }
+            self.arrived.notified().await;
+        }
+    }
+}
+
+/// Whatever is needed to ask for one run.
+pub(super) struct Asker {
+    pub(super) task: TaskId,
+    pub(super) run: u64,
+    pub(super) shared: Arc<Shared>,
+    pub(super) to_host: Arc<Mutex<dyn Write + Send>>,
+}
+
+/// A stdin that is read by asking the host. Clones are the same stdin.
+#[derive(Clone)]
+pub(super) struct AskedStdin(Arc<tokio::sync::Mutex<Stdin>>);
+
+struct Stdin {
+    asker: Asker,
+    /// The number of questions so far; it numbers the next one.
+    asked: u64,
+    known: Known,
+}
+
+/// This is what the worker knows of the next read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Nothing,
+    /// The host was asked whether there is something, and has not answered yet.
+    Asked,
+    /// A read would return at once.
+    Ready,
+    End,
+}
+
+impl Stdin {
+    /// Sends a question; the caller then waits for its answer.
+    fn ask(&mut self, bytes_max: usize) -> io::Result<()> {
+        let Asker { task, run, shared, to_host } = &self.asker;
+        self.asked += 1;
+        let task = *task;
+        let run = *run;
+        let number = self.asked;
+        shared.answers.expect(run, number);
+        let question = Question::Stdin { bytes_max: bytes_max as u32 };
+        let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
+        let ask = FromWorker::Ask { task, run, number, question };
+        write_frame(&mut *to_host, &mut Vec::new(), &ask, &[]).map(drop)
+    }
+
+    /// Waits until a read would return at once.
+    async fn ready(&mut self) -> io::Result<()> {
+        if self.known == Known::Nothing {
+            self.ask(0)?;
+            self.known = Known::Asked;
+        }
+        if self.known == Known::Asked {
+            // A failed stdin counts as ready: the read reports the failure.
+            let reply = self.asker.shared.answers.wait().await;
+            self.known = if reply == Reply::End { Known::End } else { Known::Ready };
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, size: usize) -> StreamResult<bytes::Bytes> {
+        let gone = |error: io::Error| StreamError::Trap(error.into());
+        if self.known == Known::Asked {
+            self.ready().await.map_err(gone)?;
+        }
+        // A read of zero bytes asks for nothing.
+        if self.known == Known::End || size == 0 {
+            return Err(StreamError::Closed);
+        }
+        self.known = Known::Nothing;
+        self.ask(size.min(ASK_BYTES_MAX)).map_err(gone)?;
+        match self.asker.shared.answers.wait().await {
+            Reply::Bytes(bytes) => Ok(bytes.0.into()),
+            Reply::End => {
+                self.known = Known::End;
+                Err(StreamError::Closed)
+            }
+            Reply::Failed { os_error } => {
+                let error = os_error.map_or(io::ErrorKind::Other.into(), io::Error::from_raw_os_error);
+                Err(StreamError::LastOperationFailed(error.into()))
+            }
+        }
+    }
+}
+
+impl AskedStdin {
+    pub(super) fn new(asker: Asker) -> Self {
+        AskedStdin(Arc::new(tokio::sync::Mutex::new(Stdin { asker, asked: 0, known: Known::Nothing })))
+    }
+
+    /// Waits at most this long for a read to be possible at once; returns `false` if it is not.
+    ///
+    /// # Errors
+    /// If the host is gone.
+    pub(super) async fn is_ready_within(&self, at_most: Duration) -> io::Result<bool> {
+        let mut stdin = self.0.lock().await;
+        let at_most = if stdin.known == Known::Nothing { at_most.max(WORD_WITHIN) } else { at_most };
+        match tokio::time::timeout(at_most, stdin.ready()).await {
+            Ok(ready) => ready.map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+impl IsTerminal for AskedStdin {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdinStream for AskedStdin {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncRead + Send + Sync> {
+        // Only WASI 0.3 calls this, and it is not linked.
+        Box::new(tokio::io::empty())
+    }
+
+    fn p2_stream(&self) -> Box<dyn InputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl InputStream for AskedStdin {
+    fn read(&mut self, _: usize) -> StreamResult<bytes::Bytes> {
+        // Only a read that may wait can ask the host, and WASI preview 1 uses no other.
+        Ok(bytes::Bytes::new())
+    }
+
+    async fn blocking_read(&mut self, size: usize) -> StreamResult<bytes::Bytes> {
+        self.0.lock().await.read(size).await
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for AskedStdin {
+    async fn ready(&mut self) {
+        // The error means that the host is gone, and then this process ends, too.
+        let _ = self.0.lock().await.ready().await;
+    }
+}

@@ -1,0 +1,244 @@
+//! The call itself: instantiate, initialize, hand the input over, call, read the envelope.
+
+use std::ops::Range;
+
+use wasmtime::{Instance, Memory, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
+
+use super::instance::Outputs;
+use super::linker::TaskState;
+use super::loaded::Loaded;
+use proto::guest::abi::read_envelope;
+use proto::inbox::Input;
+use proto::message::{Entry, Verdict};
+use proto::task::TaskLimits;
+
+/// One task's call, as its phases need it.
+pub(super) struct Call<'a> {
+    pub(super) entry: &'a Entry,
+    pub(super) limits: &'a TaskLimits,
+    pub(super) input: &'a mut dyn Input,
+    pub(super) output: Outputs,
+}
+
+/// The result of a call.
+pub(super) struct Ended {
+    pub(super) verdict: Verdict,
+    pub(super) payload: Payload,
+    /// For a command, its stdout is this much of the payload; stderr follows.
+    pub(super) stdout_bytes: u64,
+}
+
+impl Ended {
+    pub(super) fn of(verdict: Verdict) -> Self {
+        Ended { verdict, payload: Payload::Owned(Vec::new()), stdout_bytes: 0 }
+    }
+}
+
+/// A task, as it is called: a pointer and a length in, an envelope out.
+type TaskFunction = TypedFunc<(u32, u32), i64>;
+
+/// An instance, and what has been looked up in it: another task need not look again.
+pub(super) struct Standing {
+    instance: Instance,
+    memory: Option<Memory>,
+    alloc: Option<TypedFunc<(u32,), u32>>,
+    /// The function of the last task, by its index.
+    task: Option<(usize, TaskFunction)>,
+}
+
+impl Standing {
+    pub(super) fn new(instance: Instance) -> Self {
+        Standing { instance, memory: None, alloc: None, task: None }
+    }
+
+    /// Looks up what the next task will need, if it is the same as the last one. What is not there, the
+    /// task is told.
+    pub(super) fn look_ahead(&mut self, store: &mut Store<TaskState>, loaded: &Loaded, task: usize) {
+        let _ = self.memory(store, loaded);
+        let _ = self.alloc(store, loaded);
+        let _ = self.task(store, loaded, task);
+    }
+
+    fn memory(&mut self, store: &mut Store<TaskState>, loaded: &Loaded) -> wasmtime::Result<Memory> {
+        if let Some(memory) = self.memory {
+            return Ok(memory);
+        }
+        let memory = loaded
+            .memory
+            .as_ref()
+            .and_then(|export| self.instance.get_module_export(&mut *store, export))
+            .and_then(|export| export.into_memory())
+            .ok_or_else(|| wasmtime::format_err!("the module does not export its memory"))?;
+        Ok(*self.memory.insert(memory))
+    }
+
+    fn alloc(
+        &mut self,
+        store: &mut Store<TaskState>,
+        loaded: &Loaded,
+    ) -> wasmtime::Result<&TypedFunc<(u32,), u32>> {
+        if self.alloc.is_none() {
+            self.alloc = Some(function(store, &self.instance, loaded.alloc.as_ref())?);
+        }
+        self.alloc.as_ref().ok_or_else(missing)
+    }
+
+    fn task(
+        &mut self,
+        store: &mut Store<TaskState>,
+        loaded: &Loaded,
+        index: usize,
+    ) -> wasmtime::Result<&TaskFunction> {
+        if self.task.as_ref().is_none_or(|(last, _)| *last != index) {
+            let export = loaded.tasks.get(index).and_then(Option::as_ref);
+            self.task = Some((index, function(store, &self.instance, export)?));
+        }
+        self.task.as_ref().map(|(_, task)| task).ok_or_else(missing)
+    }
+}
+
+/// The payload that belongs to the verdict.
+pub(super) enum Payload {
+    Owned(Vec<u8>),
+    /// It lies in the guest's memory, within its bounds, and is sent from there.
+    Guest(Memory, Range<usize>),
+}
+
+/// The payload's bytes.
+pub(super) fn payload_bytes<'a>(payload: &'a Payload, store: &'a Store<TaskState>) -> &'a [u8] {
+    match payload {
+        Payload::Owned(bytes) => bytes,
+        // A memory never shrinks.
+        Payload::Guest(memory, range) => memory.data(store).get(range.clone()).unwrap_or_default(),
+    }
+}
+
+/// Instantiates, unless that is done, initializes what is fresh, and calls. With `FIBER`, every step may be
+/// suspended; without, none is. Where it ended well, `standing` is what it ran in.
+pub(super) async fn execute<const FIBER: bool>(
+    store: &mut Store<TaskState>,
+    loaded: &Loaded,
+    standing: &mut Option<Standing>,
+    is_fresh: bool,
+    call: &mut Call<'_>,
+) -> wasmtime::Result<Ended> {
+    let standing = match standing {
+        Some(standing) => standing,
+        None if FIBER => {
+            let instance = Box::pin(loaded.instance.instantiate_async(&mut *store)).await?;
+            standing.insert(Standing::new(instance))
+        }
+        None => standing.insert(Standing::new(loaded.instance.instantiate(&mut *store)?)),
+    };
+    let instance = standing.instance;
+    let index = match call.entry {
+        Entry::Command { .. } => {
+            let start = function(store, &instance, loaded.start.as_ref())?;
+            invoke::<FIBER, (), ()>(store, &start, ()).await?;
+            return Ok(Ended::of(Verdict::Exited { code: 0 }));
+        }
+        Entry::Task(index) => index.0 as usize,
+    };
+    if is_fresh && loaded.reactor_start.is_some() {
+        let start = function(store, &instance, loaded.reactor_start.as_ref())?;
+        invoke::<FIBER, (), ()>(store, &start, ()).await?;
+    }
+    let output_bytes_max = call.limits.output_bytes_max;
+    if is_fresh && loaded.initializer.is_some() {
+        let initializer = function(store, &instance, loaded.initializer.as_ref())?;
+        let packed = invoke::<FIBER, (u32, u32), i64>(store, &initializer, (0, 0)).await?;
+        let (verdict, payload) = envelope(store, standing, loaded, packed, output_bytes_max)?;
+        if verdict != Verdict::Ok {
+            return Ok(Ended { payload, ..Ended::of(verdict) });
+        }
+    }
+    let Ok(len) = u32::try_from(call.input.left()) else {
+        let message = format!("{} bytes of input do not fit a 32-bit memory", call.input.left());
+        let payload = Payload::Owned(message.into_bytes());
+        return Ok(Ended { payload, ..Ended::of(Verdict::InputDecode) });
+    };
+    let alloc = standing.alloc(store, loaded)?;
+    let refused_before = store.data().budget.refusals();
+    let pointer = invoke::<FIBER, (u32,), u32>(store, alloc, (len,)).await?;
+    let memory = standing.memory(store, loaded)?;
+    if let Some(refused) = write_input(store, memory, pointer, call.input, refused_before)? {
+        return Ok(Ended::of(refused));
+    }
+    let task = standing.task(store, loaded, index)?;
+    let packed = invoke::<FIBER, (u32, u32), i64>(store, task, (pointer, len)).await?;
+    let (verdict, payload) = envelope(store, standing, loaded, packed, output_bytes_max)?;
+    Ok(Ended { payload, ..Ended::of(verdict) })
+}
+
+fn function<P: WasmParams, R: WasmResults>(
+    store: &mut Store<TaskState>,
+    instance: &Instance,
+    export: Option<&ModuleExport>,
+) -> wasmtime::Result<TypedFunc<P, R>> {
+    export
+        .and_then(|export| instance.get_module_export(&mut *store, export))
+        .and_then(|export| export.into_func())
+        .ok_or_else(missing)?
+        .typed::<P, R>(&*store)
+}
+
+fn missing() -> wasmtime::Error {
+    wasmtime::format_err!("the module does not export the function")
+}
+
+async fn invoke<const FIBER: bool, P: WasmParams + Sync, R: WasmResults + Sync>(
+    store: &mut Store<TaskState>,
+    function: &TypedFunc<P, R>,
+    params: P,
+) -> wasmtime::Result<R> {
+    // In a box, or whoever calls without a fiber would carry room for one around: 3 KiB a task.
+    if FIBER {
+        Box::pin(function.call_async(&mut *store, params)).await
+    } else {
+        function.call(&mut *store, params)
+    }
+}
+
+/// Reads the input to where the guest said; or says why it cannot.
+fn write_input(
+    store: &mut Store<TaskState>,
+    memory: Memory,
+    pointer: u32,
+    input: &mut dyn Input,
+    refused_before: u64,
+) -> wasmtime::Result<Option<Verdict>> {
+    let (data, state) = memory.data_and_store_mut(&mut *store);
+    let end = pointer as u64 + input.left();
+    if pointer == 0 || end > data.len() as u64 {
+        let (len, memory_bytes) = (input.left() as u32, data.len() as u64);
+        // The ABI's null pointer means that no memory is left. It is a memory failure only if this very call
+        // was refused some.
+        if pointer == 0
+            && state.budget.refusals() > refused_before
+            && let Some(requested) = state.budget.refused
+        {
+            return Ok(Some(Verdict::Memory { requested, backtrace: Vec::new() }));
+        }
+        if pointer == 0 {
+            let message =
+                format!("wasmpool_alloc returned 0: the guest has no room for an input of {len} bytes");
+            return Ok(Some(Verdict::Abi { message }));
+        }
+        return Ok(Some(Verdict::BadPointer { pointer, len, memory_bytes }));
+    }
+    // A host that is gone takes this process with it.
+    input.read(&mut data[pointer as usize..end as usize])?;
+    Ok(None)
+}
+
+fn envelope(
+    store: &mut Store<TaskState>,
+    standing: &mut Standing,
+    loaded: &Loaded,
+    packed: i64,
+    output_bytes_max: u64,
+) -> wasmtime::Result<(Verdict, Payload)> {
+    let memory = standing.memory(store, loaded)?;
+    let (verdict, range) = read_envelope(memory.data(&*store), packed, output_bytes_max);
+    Ok((verdict, Payload::Guest(memory, range)))
+}

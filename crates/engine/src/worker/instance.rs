@@ -1,0 +1,429 @@
+//! Runs one task: it makes a fresh store and instance, calls, and judges the result.
+//!
+//! An instance serves one task, or under `Isolation::Reuse` one after the other, until one of them
+//! does not succeed. Between two tasks, when nothing waits, the next instance of the module at hand
+//! is made in advance (*prepared*), where no code of the guest's runs for that.
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
+
+use super::asks::Asker;
+use super::budget::Budget;
+use super::call::{Call, Ended, Payload, Standing, execute, payload_bytes};
+use super::clocks::Clock;
+use super::cpu::CpuClock;
+use super::journal::Journal;
+use super::linker::TaskState;
+use super::loaded::{Loaded, Modules};
+use super::stdio::GuestOutput;
+use super::verdict;
+use super::wasi::{self, Given, TaskDir};
+use super::watcher::Shared;
+use proto::inbox::Input;
+use proto::limits::WASI_CALL_BYTES_MAX;
+use proto::message::{Cost, Entry, LogSource, ModuleId, ShareId, Verdict};
+use proto::task::{TaskId, TaskLimits};
+
+/// Runs tasks, one after the other.
+pub(super) struct Runner {
+    modules: Modules,
+    dirs: Vec<TaskDir>,
+    shared: Arc<Shared>,
+    to_host: Arc<Mutex<dyn Write + Send>>,
+    /// All tasks share it, and each begins it anew.
+    journal: Journal,
+    /// Drives the timers of WASI; no thread of its own.
+    runtime: tokio::runtime::Runtime,
+    clock: CpuClock,
+    /// In a box, as whatever runs: it is large, and goes from hand to hand.
+    kept: Option<Box<Kept>>,
+    /// The module of the last task, and of how many in a row.
+    in_a_row: (Option<(ModuleId, Arc<Loaded>)>, u32),
+    /// Which of its module's it was.
+    last_task: usize,
+}
+
+/// An instance, or what will have one.
+struct Kept {
+    module: ModuleId,
+    store: Store<TaskState>,
+    standing: Option<Standing>,
+    /// Tasks that have run in it: 0 if it was prepared.
+    served: u32,
+}
+
+/// The host's request.
+pub(super) struct Order {
+    pub(super) task: TaskId,
+    pub(super) run: u64,
+    pub(super) module: ModuleId,
+    pub(super) entry: Entry,
+    pub(super) limits: TaskLimits,
+    pub(super) shares: Vec<ShareId>,
+}
+
+/// The result of a task, and its cost.
+pub(super) struct Outcome<'a> {
+    pub(super) verdict: Verdict,
+    pub(super) cost: Cost,
+    pub(super) stdout_bytes: u64,
+    pub(super) payload: &'a [u8],
+}
+
+/// Takes what came of a task, before its instance is torn down: the host need not wait for that.
+pub(super) type Answer<'a> = &'a mut dyn FnMut(&mut dyn Input, Outcome<'_>) -> io::Result<()>;
+
+/// The level of a task's stack, among its records.
+const WARN: u8 = 2;
+
+/// After this many tasks of one module in a row, it is worth preparing for the next.
+const PREPARED_AFTER: u32 = 2;
+
+impl Runner {
+    /// This must be called before the process locks itself down.
+    pub(super) fn new(
+        modules: Modules,
+        dirs: Vec<TaskDir>,
+        shared: Arc<Shared>,
+        to_host: Arc<Mutex<dyn Write + Send>>,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        Ok(Runner {
+            modules,
+            dirs,
+            shared,
+            journal: Journal::new(to_host.clone()),
+            to_host,
+            runtime,
+            clock: CpuClock::new(),
+            kept: None,
+            in_a_row: (None, 0),
+            last_task: 0,
+        })
+    }
+
+    /// Runs what was asked for, and answers once; the run's number tells an interrupt of it from all
+    /// others.
+    ///
+    /// # Errors
+    /// If the host is gone.
+    pub(super) fn run(&mut self, order: &Order, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
+        self.clock.begin();
+        self.shared.begin(order.run, self.clock.began_cpu_ns());
+        if let Entry::Task(index) = order.entry {
+            self.last_task = index.0 as usize;
+        }
+        let answered = match self.loaded(order.module) {
+            Err(message) => self.refuse(Verdict::Instantiate { message }, input, answer),
+            Ok(loaded) => self.run_in(&loaded, order, input, answer),
+        };
+        self.shared.end();
+        answered
+    }
+
+    /// Maps the module of the next task ahead of it. An error is not lost: the task gets it again.
+    pub(super) fn bring(&mut self, module: ModuleId) {
+        if self.in_a_row.0.as_ref().is_none_or(|(last, _)| *last != module) {
+            let _ = self.modules.get(module);
+        }
+    }
+
+    /// The module of the task at hand, which is noted as the last one.
+    fn loaded(&mut self, module: ModuleId) -> Result<Arc<Loaded>, String> {
+        if let (Some((last, loaded)), count) = &mut self.in_a_row
+            && *last == module
+        {
+            *count = count.saturating_add(1);
+            return Ok(loaded.clone());
+        }
+        let loaded = self.modules.get(module)?;
+        self.in_a_row = (Some((module, loaded.clone())), 1);
+        Ok(loaded)
+    }
+
+    /// Drops what is kept of modules that have ended. The watcher hears from the host that they have, but has
+    /// no access to it.
+    pub(super) fn let_go(&mut self) {
+        if !self.shared.takes_call() {
+            return;
+        }
+        let has_ended = |module: &ModuleId| !self.shared.modules.has(*module);
+        if self.kept.as_ref().is_some_and(|kept| has_ended(&kept.module)) {
+            self.kept = None;
+        }
+        if self.in_a_row.0.as_ref().is_some_and(|(module, _)| has_ended(module)) {
+            self.in_a_row = (None, 0);
+        }
+    }
+
+    /// Makes the next instance in advance, of the module that seems to be the next.
+    pub(super) fn prepare(&mut self) {
+        let (Some((module, loaded)), PREPARED_AFTER..) = &self.in_a_row else { return };
+        if self.kept.is_some() {
+            return;
+        }
+        // No code of the guest's may run while no task is at hand, since no deadline would end it.
+        if loaded.description.uses_wasi || loaded.description.has_start {
+            return;
+        }
+        let Ok(mut store) = self.store(loaded) else { return };
+        // Whatever is wrong with it, the task is told.
+        if let Ok(instance) = loaded.instance.instantiate(&mut store) {
+            let mut standing = Standing::new(instance);
+            standing.look_ahead(&mut store, loaded, self.last_task);
+            let (module, standing) = (*module, Some(standing));
+            self.kept = Some(Box::new(Kept { module, store, standing, served: 0 }));
+        }
+    }
+
+    fn answer(
+        &mut self,
+        mut outcome: Outcome<'_>,
+        input: &mut dyn Input,
+        answer: Answer<'_>,
+    ) -> io::Result<()> {
+        (outcome.cost.run_ns, outcome.cost.cpu_ns) = self.clock.end();
+        answer(input, outcome)
+    }
+
+    /// Answers a task that did not begin.
+    fn refuse(&mut self, verdict: Verdict, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
+        let outcome = Outcome { verdict, cost: Cost::default(), stdout_bytes: 0, payload: &[] };
+        self.answer(outcome, input, answer)
+    }
+
+    fn run_in(
+        &mut self,
+        loaded: &Loaded,
+        order: &Order,
+        input: &mut dyn Input,
+        answer: Answer<'_>,
+    ) -> io::Result<()> {
+        let Order { task, run, entry, limits, .. } = order;
+        self.journal.begin(*task, limits.log_bytes_max, limits.log_overflow);
+        let shares = self.shared.inputs.get(&order.shares);
+        let ready = shares.and_then(|shares| {
+            let ready = self.ready(loaded, order).map_err(|error| format!("{error:#}"))?;
+            Ok((ready, shares))
+        });
+        let (mut kept, shares) = match ready {
+            Ok(ready) => ready,
+            Err(message) => return self.refuse(Verdict::Instantiate { message }, input, answer),
+        };
+        let Kept { store, standing, served, .. } = &mut *kept;
+        let state = store.data_mut();
+        (state.run, state.shares) = (*run, shares);
+        let mut call = Call { entry, limits, input, output: Outputs::none() };
+        if loaded.description.uses_wasi {
+            call.output = Outputs::new(entry, limits, &self.journal);
+            let asker = || Asker {
+                task: *task,
+                run: *run,
+                shared: self.shared.clone(),
+                to_host: self.to_host.clone(),
+            };
+            match wasi::context(entry, limits, call.input, &call.output, &self.dirs, asker) {
+                Ok(Given { wasi, clock, stdin }) => {
+                    (state.wasi, state.clock, state.stdin) = (Some(wasi), clock, stdin);
+                }
+                Err(verdict) => return self.refuse(verdict, call.input, answer),
+            }
+        }
+        // An interrupt that came before the store had its deadline bumped an epoch that nobody
+        // watched. From here on the bump is seen; so look once now (the fence pairs with the one
+        // in `bump_epochs`).
+        fence(Ordering::SeqCst);
+        if self.shared.is_interrupted(*run) {
+            return self.refuse(Verdict::Interrupted, call.input, answer);
+        }
+        // Ordinary modules run on this very stack. WASI may wait, so it runs on a fiber that an
+        // interrupt can drop in the middle of a host call.
+        let ran = if loaded.description.uses_wasi {
+            let work = execute::<true>(store, loaded, standing, *served == 0, &mut call);
+            self.runtime.block_on(self.unless_interrupted(*run, work))
+        } else {
+            poll_once(pin!(execute::<false>(store, loaded, standing, *served == 0, &mut call)))
+        };
+        call.output.flush_lines();
+        let logged = self.journal.end();
+        let mut ended = match ran {
+            None => Ended::of(Verdict::Interrupted),
+            Some(ran) => match logged.fatal_bytes {
+                Some(bytes) => Ended::of(Verdict::LogsTooLarge { bytes }),
+                None => self.judge(ran, store, *run, &call),
+            },
+        };
+        if let Entry::Command { .. } = entry {
+            // The caller gets what the command wrote until its end, however it ended.
+            let (stdout_bytes, written) = call.output.take();
+            (ended.stdout_bytes, ended.payload) = (stdout_bytes, Payload::Owned(written));
+        }
+        let budget = &store.data().budget;
+        let cost = Cost {
+            peak_memory_bytes: budget.peak,
+            refusals: budget.report(),
+            fuel_used: loaded.description.metered.then(|| {
+                let fuel = limits.fuel.unwrap_or(u64::MAX);
+                fuel - store.get_fuel().unwrap_or_default().min(fuel)
+            }),
+            log_bytes_dropped: logged.dropped,
+            ..Cost::default()
+        };
+        let Ended { verdict, payload, stdout_bytes } = ended;
+        let input = call.input;
+        // Only an instance whose task succeeded is reused.
+        *served += 1;
+        let is_reusable = matches!(verdict, Verdict::Ok) && *served < limits.instance_tasks_max;
+        let outcome = Outcome { verdict, cost, stdout_bytes, payload: payload_bytes(&payload, store) };
+        self.answer(outcome, input, answer)?;
+        if is_reusable && kept.standing.is_some() {
+            // It may wait for its next task for long.
+            kept.store.data_mut().shares.clear();
+            self.kept = Some(kept);
+        }
+        Ok(())
+    }
+
+    /// A store for the task, with its instance if that stands already.
+    fn ready(&mut self, loaded: &Loaded, order: &Order) -> wasmtime::Result<Box<Kept>> {
+        let TaskLimits { memory_bytes_max, instance_tasks_max, .. } = order.limits;
+        let kept = self.kept.take().filter(|kept| {
+            // An instance that is over this task's limit is made again, and then fails as it should.
+            kept.module == order.module
+                && kept.served < instance_tasks_max
+                && kept.store.data().budget.used() <= memory_bytes_max
+        });
+        let mut kept = match kept {
+            Some(kept) => kept,
+            None => {
+                let store = self.store(loaded)?;
+                Box::new(Kept { module: order.module, store, standing: None, served: 0 })
+            }
+        };
+        let store = &mut kept.store;
+        store.data_mut().begin(memory_bytes_max, self.clock.began());
+        if loaded.description.metered {
+            store.set_fuel(order.limits.fuel.unwrap_or(u64::MAX))?;
+        }
+        // Any bump of the epoch calls back; only one that is meant for this task stops it.
+        store.set_epoch_deadline(1);
+        Ok(kept)
+    }
+
+    /// A store that is not any task's yet.
+    fn store(&self, loaded: &Loaded) -> wasmtime::Result<Store<TaskState>> {
+        let engine = loaded.instance.module().engine();
+        let budget = Budget::new(u64::MAX, self.clock.began());
+        let journal = self.journal.clone();
+        let state = TaskState {
+            run: 0,
+            budget,
+            journal,
+            wasi: None,
+            clock: Clock::none(),
+            stdin: None,
+            panic: None,
+            shares: Vec::new(),
+        };
+        let mut store = Store::new(engine, state);
+        store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
+        store.limiter(|state| &mut state.budget);
+        store.set_epoch_deadline(1);
+        let shared = self.shared.clone();
+        store.epoch_deadline_callback(move |store| {
+            let run = store.data().run;
+            if shared.is_interrupted(run) {
+                return Ok(UpdateDeadline::Interrupt);
+            }
+            if shared.takes_sample(run) {
+                let stack = verdict::shown(&WasmBacktrace::force_capture(&store));
+                // Over its log limit, it has said enough.
+                let _ = store.data().journal.record(LogSource::Stack, WARN, "", &stack, "");
+            }
+            Ok(UpdateDeadline::Continue(1))
+        });
+        Ok(store)
+    }
+
+    /// `None` if the host's interrupt came first.
+    async fn unless_interrupted<T>(&self, run: u64, work: impl Future<Output = T>) -> Option<T> {
+        let interrupted = async {
+            // A permit may be left over from an interrupt that came too late for its task.
+            while !self.shared.is_interrupted(run) {
+                self.shared.interrupt.notified().await;
+            }
+        };
+        let (mut interrupted, mut work) = (pin!(interrupted), pin!(work));
+        std::future::poll_fn(|context| {
+            if interrupted.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(context).map(Some)
+        })
+        .await
+    }
+
+    fn judge(
+        &self,
+        ran: wasmtime::Result<Ended>,
+        store: &Store<TaskState>,
+        run: u64,
+        call: &Call<'_>,
+    ) -> Ended {
+        match ran {
+            Ok(ended) => ended,
+            Err(error) => Ended::of(match call.output.overflow() {
+                Some(bytes) => Verdict::OutputTooLarge { bytes },
+                None => verdict::of_error(&error, store.data(), self.shared.is_interrupted(run)),
+            }),
+        }
+    }
+}
+
+/// A guest's stdout and stderr, if it can have them.
+pub(super) struct Outputs(pub(super) Option<[GuestOutput; 2]>);
+
+impl Outputs {
+    fn none() -> Self {
+        Outputs(None)
+    }
+
+    fn new(entry: &Entry, limits: &TaskLimits, journal: &Journal) -> Self {
+        Outputs(Some(match entry {
+            Entry::Command { .. } => [(); 2].map(|()| GuestOutput::capture(limits.output_bytes_max)),
+            Entry::Task(_) => [LogSource::Stdout, LogSource::Stderr]
+                .map(|source| GuestOutput::lines(journal.clone(), source)),
+        }))
+    }
+
+    fn flush_lines(&self) {
+        self.0.iter().flatten().for_each(GuestOutput::flush_line);
+    }
+
+    fn overflow(&self) -> Option<u64> {
+        self.0.iter().flatten().find_map(GuestOutput::overflow)
+    }
+
+    /// Returns how much was written to stdout, and then stdout and stderr in one piece.
+    fn take(&self) -> (u64, Vec<u8>) {
+        let Some([stdout, stderr]) = &self.0 else { return (0, Vec::new()) };
+        let mut bytes = stdout.take();
+        let stdout_bytes = bytes.len() as u64;
+        bytes.extend(stderr.take());
+        (stdout_bytes, bytes)
+    }
+}
+
+/// Runs a future that never waits.
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}

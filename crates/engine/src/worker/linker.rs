@@ -1,0 +1,186 @@
+//! The imports of a guest: WASI preview 1, and the byte ABI's `log` and `panic`; its shared inputs are in
+//! `shares`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use wasmtime::{Caller, Engine, Extern, Linker, Result, Store};
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::p1::WasiP1Ctx;
+
+use super::asks::AskedStdin;
+use super::budget::Budget;
+use super::clocks::Clock;
+use super::journal::Journal;
+use super::shares::{self, Mapping};
+use super::{exit, links, open, poll};
+use crate::Provided;
+use proto::imports::{HOST_MODULE, HostFunction};
+use proto::limits::{GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
+use proto::message::LogSource;
+
+/// A store's own data: everything that host calls of one task may touch.
+pub(super) struct TaskState {
+    /// The run at hand: an interrupt of another one is none of this store's. 0 is none.
+    pub(super) run: u64,
+    pub(super) budget: Budget,
+    pub(super) journal: Journal,
+    pub(super) wasi: Option<WasiP1Ctx>,
+    pub(super) clock: Clock,
+    /// The stdin of a command that reads it by asking the host.
+    pub(super) stdin: Option<AskedStdin>,
+    /// Message and location of the guest's panic.
+    pub(super) panic: Option<(String, String)>,
+    /// They are in the order of the task's options.
+    pub(super) shares: Vec<Arc<Mapping>>,
+}
+
+impl TaskState {
+    /// The next task's: nothing of the one before is left here.
+    pub(super) fn begin(&mut self, memory_bytes_max: u64, began: Instant) {
+        self.budget.begin(memory_bytes_max, began);
+        (self.wasi, self.clock, self.panic) = (None, Clock::none(), None);
+        self.stdin = None;
+        self.shares.clear();
+    }
+
+    /// Makes a state for a store in which nothing runs.
+    fn for_linking() -> Self {
+        TaskState {
+            run: 0,
+            budget: Budget::new(0, Instant::now()),
+            journal: Journal::nowhere(),
+            wasi: None,
+            clock: Clock::none(),
+            stdin: None,
+            panic: None,
+            shares: Vec::new(),
+        }
+    }
+
+    pub(super) fn wasi(&mut self) -> &mut WasiP1Ctx {
+        // Set for every module that imports WASI; the empty context grants nothing.
+        self.wasi.get_or_insert_with(|| WasiCtxBuilder::new().build_p1())
+    }
+}
+
+/// A linker; with WASI only for modules that import it, since that alone needs fibers.
+///
+/// # Errors
+/// What wasmtime says; it defines each name once, so nothing is expected.
+pub(super) fn linker(engine: &Engine, with_wasi: bool) -> Result<Linker<TaskState>> {
+    let mut linker = Linker::new(engine);
+    if with_wasi {
+        wasmtime_wasi::p1::add_to_linker_async(&mut linker, TaskState::wasi)?;
+        poll::define(&mut linker)?;
+        open::define(&mut linker)?;
+        links::define(&mut linker)?;
+        exit::define(&mut linker)?;
+    }
+    for function in HostFunction::ALL {
+        let name = function.name();
+        match function {
+            HostFunction::Log => linker.func_wrap(HOST_MODULE, name, log)?,
+            HostFunction::Panic => linker.func_wrap(HOST_MODULE, name, panic)?,
+            HostFunction::SharedLen => linker.func_wrap(HOST_MODULE, name, shares::len)?,
+            HostFunction::SharedRead => linker.func_wrap(HOST_MODULE, name, shares::read)?,
+        };
+    }
+    Ok(linker)
+}
+
+/// Returns what a worker with such an engine provides to modules.
+///
+/// # Errors
+/// As for [`linker`].
+pub(crate) fn provided(engine: &Engine) -> Result<Provided> {
+    let linker = linker(engine, true)?;
+    let mut store = Store::new(engine, TaskState::for_linking());
+    let items: Vec<_> =
+        linker.iter(&mut store).map(|(m, n, item)| ((m.to_string(), n.to_string()), item)).collect();
+    let functions = items.into_iter().filter_map(|(name, item)| Some((name, item.into_func()?)));
+    Ok(functions.map(|(name, function)| (name, function.ty(&store))).collect())
+}
+
+type TextAt = (u32, u32);
+
+#[expect(clippy::too_many_arguments, reason = "the byte ABI's signature")]
+fn log(
+    mut caller: Caller<'_, TaskState>,
+    level: u32,
+    target: u32,
+    target_len: u32,
+    message: u32,
+    message_len: u32,
+    fields: u32,
+    fields_len: u32,
+) -> Result<()> {
+    let target = text(&mut caller, (target, target_len), LOG_RECORD_BYTES_MAX)?;
+    let message = text(&mut caller, (message, message_len), LOG_RECORD_BYTES_MAX)?;
+    let fields = text(&mut caller, (fields, fields_len), LOG_RECORD_BYTES_MAX)?;
+    let level = level.clamp(1, 5) as u8;
+    Ok(caller.data().journal.record(LogSource::Guest, level, &target, &message, &fields)?)
+}
+
+fn panic(
+    mut caller: Caller<'_, TaskState>,
+    message: u32,
+    message_len: u32,
+    file: u32,
+    file_len: u32,
+    line: u32,
+    column: u32,
+) -> Result<()> {
+    let message = text(&mut caller, (message, message_len), GUEST_TEXT_BYTES_MAX)?;
+    let file = text(&mut caller, (file, file_len), LOG_RECORD_BYTES_MAX)?;
+    // The first panic is the cause; a second one happens while the first is reported.
+    caller.data_mut().panic.get_or_insert((message, format!("{file}:{line}:{column}")));
+    Ok(())
+}
+
+/// A guest's text: bounds checked in 64 bits, cut to `bytes_max`, made UTF-8.
+fn text(caller: &mut Caller<'_, TaskState>, (pointer, len): TextAt, bytes_max: usize) -> Result<String> {
+    let Some(Extern::Memory(memory)) = caller.get_export("memory") else {
+        return Err(wasmtime::format_err!("the module has no memory to read a text from"));
+    };
+    let data = memory.data(&*caller);
+    let (start, end) = (pointer as u64, pointer as u64 + len as u64);
+    if end > data.len() as u64 {
+        return Err(wasmtime::Trap::MemoryOutOfBounds.into());
+    }
+    let bytes = &data[start as usize..end as usize];
+    let cut = &bytes[..bytes.len().min(bytes_max)];
+    let mut text = String::from_utf8_lossy(cut).into_owned();
+    if cut.len() < bytes.len() {
+        text.push('…');
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_linker_has_the_functions_of_the_list_and_no_others() {
+        let engine = Engine::default();
+        let linker = linker(&engine, false).expect("a linker");
+        let mut store = Store::new(&engine, TaskState::for_linking());
+        let defined: Vec<_> =
+            linker.iter(&mut store).map(|(module, name, _)| format!("{module}.{name}")).collect();
+        let listed = HostFunction::ALL.map(|function| format!("{HOST_MODULE}.{}", function.name()));
+        assert!(listed.iter().all(|function| defined.contains(function)), "{defined:?}");
+        assert_eq!(defined.len(), listed.len(), "{defined:?}");
+    }
+
+    #[test]
+    fn what_a_worker_provides_has_its_types_wasi_and_the_byte_abi() {
+        let provided = provided(&Engine::default()).expect("a linker");
+        let params = |module: &str, name: &str| {
+            provided.get(&(module.to_string(), name.to_string())).map(|function| function.params().len())
+        };
+        assert_eq!(params(HOST_MODULE, "log"), Some(7));
+        assert_eq!(params(proto::imports::WASI_MODULE, "fd_write"), Some(4));
+        assert_eq!(params(proto::imports::WASI_MODULE, "no_such_call"), None);
+    }
+}

@@ -1,0 +1,257 @@
+//! Doors: a page of a memory is opened by the fault of whoever touches it first.
+//!
+//! To ask the kernel what a task has touched costs three system calls an instance, which is a third of what
+//! a small one costs. So nothing of a small memory can be accessed at first: who touches it faults, and the
+//! handler here opens the four pages around. What was opened stays open for the tasks that follow (it is
+//! zeroed between them), so that the second or third of a kind has no faults and asks nothing.
+//!
+//! # What the argument in `memories.rs` needs of this
+//! What is not open has not been touched since the slot was given back to the kernel: neither wasm nor this
+//! process's own code can access it, and no system call is ever given a pointer into a guest's memory (inputs
+//! and answers go through the ring, which is memory). A page is opened by the handler alone, and closed only together with
+//! giving everything back, or with being zero.
+//!
+//! # The handler
+//! It is called for every fault of this process, before wasmtime's, which turns the others into traps. It is
+//! for faults *below* a memory's size only; beyond it, the door is shut. It does what can be done in a
+//! signal's handler: it reads atomics and makes system calls. Only the thread that has the slot touches its memory, and changes
+//! its door, so that the two never do so at once.
+//!
+//! What cannot be accessed does not count against `RLIMIT_DATA`, and a fault cannot be refused as a
+//! `memory.grow` can. So as much as a door could ever open is held in reserve ([`hold_reserve`]), and handed back to the kernel
+//! by the fault that finds no room.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+
+use crate::settings::MEMORIES_MAX;
+
+/// Beyond this nothing is opened by faults.
+pub(super) const DOOR_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// At most this much is open before everything is: it is all zeroed, whether it was touched or not.
+pub(super) const WINDOW_BYTES_MAX: usize = 256 * 1024;
+
+/// A fault opens this much: a multiple of the page size, which is more than 4 KiB on some machines.
+const STEP_BYTES: usize = 16 * 1024;
+
+/// A process has this many doors, for a worker's memories, which all its engines share. Tests have many.
+const DOORS_MAX: usize = if cfg!(test) { 4096 } else { MEMORIES_MAX };
+
+static PLACES: [Place; DOORS_MAX] = [const { Place::new() }; DOORS_MAX];
+
+/// At this address [`DOOR_BYTES_MAX`] bytes are mapped, for a fault that finds no room; 0 means none.
+static RESERVE: AtomicUsize = AtomicUsize::new(0);
+
+/// The handler's knowledge of a slot. Offsets are bytes from its base, in whole pages.
+struct Place {
+    is_taken: AtomicBool,
+    base: AtomicUsize,
+    /// Faults from here on are none of this door's.
+    limit: AtomicUsize,
+    /// The slot is open from here to `high`.
+    low: AtomicUsize,
+    high: AtomicUsize,
+}
+
+impl Place {
+    const fn new() -> Place {
+        Place {
+            is_taken: AtomicBool::new(false),
+            base: AtomicUsize::new(0),
+            limit: AtomicUsize::new(0),
+            low: AtomicUsize::new(0),
+            high: AtomicUsize::new(0),
+        }
+    }
+
+    fn open(&self) -> Range<usize> {
+        self.low.load(Ordering::Acquire)..self.high.load(Ordering::Acquire)
+    }
+
+    fn set_open(&self, open: Range<usize>) {
+        self.low.store(open.start, Ordering::Release);
+        self.high.store(open.end, Ordering::Release);
+    }
+
+    /// Returns what a fault at `address` should open: all between the address and what is open, so that it
+    /// stays one range; or everything, if that would be large. Returns `None` if the address is not this
+    /// door's.
+    fn wanted(&self, address: usize, step: usize) -> Option<(usize, Range<usize>)> {
+        let (base, limit) = (self.base.load(Ordering::Acquire), self.limit.load(Ordering::Acquire));
+        let at = address.checked_sub(base).filter(|at| *at < limit)?;
+        let open = self.open();
+        if open.contains(&at) {
+            return None;
+        }
+        let (from, to) = (at - at % step, (at - at % step + step).min(limit));
+        let all = match open.is_empty() {
+            true => from..to,
+            false => from.min(open.start)..to.max(open.end),
+        };
+        Some((base, if all.len() > WINDOW_BYTES_MAX { 0..limit } else { all }))
+    }
+
+    /// Called by the handler.
+    fn serve(&self, address: usize) -> bool {
+        let step = STEP_BYTES.max(rustix::param::page_size());
+        let Some((base, all)) = self.wanted(address, step) else { return false };
+        let open = self.open();
+        let parts = match open.is_empty() {
+            true => [all.clone(), 0..0],
+            false => [all.start..open.start, open.end..all.end],
+        };
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            let is_open = make_accessible(base, &part) || (release_reserve() && make_accessible(base, &part));
+            if !is_open {
+                return false;
+            }
+        }
+        self.set_open(all);
+        true
+    }
+}
+
+fn make_accessible(base: usize, part: &Range<usize>) -> bool {
+    let at = ptr::with_exposed_provenance_mut(base + part.start);
+    // SAFETY: within the slot of this door, below its limit: its owner, on this thread, lets it be accessed
+    // there. Nothing that is mapped there is changed.
+    unsafe { rustix::mm::mprotect(at, part.len(), MprotectFlags::READ | MprotectFlags::WRITE).is_ok() }
+}
+
+/// A slot's own.
+#[derive(Debug)]
+pub(super) struct Door(usize);
+
+impl Door {
+    /// Makes a door for a slot of which nothing can be accessed, with its base. Returns `None` if faults
+    /// cannot be served.
+    pub(super) fn new(base: *mut u8) -> Option<Door> {
+        if !is_guarded() {
+            return None;
+        }
+        let is_free = |place: &Place| {
+            place.is_taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
+        let door = Door(PLACES.iter().position(is_free)?);
+        let place = door.place();
+        place.set_open(0..0);
+        place.limit.store(0, Ordering::Release);
+        place.base.store(base.expose_provenance(), Ordering::Release);
+        Some(door)
+    }
+
+    fn place(&self) -> &'static Place {
+        &PLACES[self.0]
+    }
+
+    /// Returns the one range that can be accessed.
+    pub(super) fn open(&self) -> Range<usize> {
+        self.place().open()
+    }
+
+    /// The owner has opened or closed something itself.
+    pub(super) fn set_open(&self, open: Range<usize>) {
+        self.place().set_open(open);
+    }
+
+    /// Faults below `limit` open pages from now on.
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.place().limit.store(limit.min(DOOR_BYTES_MAX), Ordering::Release);
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        let place = self.place();
+        place.limit.store(0, Ordering::Release);
+        place.base.store(0, Ordering::Release);
+        place.is_taken.store(false, Ordering::Release);
+    }
+}
+
+/// Sees to it that a fault finds room. `false` if there is no reserve: then no door may be used.
+pub(super) fn hold_reserve() -> bool {
+    if RESERVE.load(Ordering::Acquire) != 0 {
+        return true;
+    }
+    let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+    // SAFETY: a new mapping, at an address that the kernel chooses, replaces nothing; nobody touches it.
+    let mapped = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), DOOR_BYTES_MAX, access, flags) };
+    let Ok(at) = mapped else { return false };
+    if RESERVE.compare_exchange(0, at.expose_provenance(), Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        // Another thread was faster.
+        // SAFETY: mapped just now, and nobody has been told where.
+        let _ = unsafe { rustix::mm::munmap(at, DOOR_BYTES_MAX) };
+    }
+    true
+}
+
+/// Called by the handler.
+fn release_reserve() -> bool {
+    let at = RESERVE.swap(0, Ordering::AcqRel);
+    // SAFETY: what `hold_reserve` mapped, and nobody touches; whoever takes the address out unmaps it.
+    at != 0 && unsafe { rustix::mm::munmap(ptr::with_exposed_provenance_mut(at), DOOR_BYTES_MAX).is_ok() }
+}
+
+/// The action for faults that was set before. It is stored before the handler is set.
+static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+
+/// Installs the handler, once. Wasmtime's must be there by then, so that this one is asked first: an engine
+/// exists where a memory is made.
+fn is_guarded() -> bool {
+    static IS_GUARDED: OnceLock<bool> = OnceLock::new();
+    *IS_GUARDED.get_or_init(|| {
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: it is filled in, if the call succeeds.
+        if unsafe { libc::sigaction(libc::SIGSEGV, ptr::null(), before.as_mut_ptr()) } != 0 {
+            return false;
+        }
+        // SAFETY: it succeeded.
+        let before = unsafe { before.assume_init() };
+        let _ = BEFORE.set(before);
+        // SAFETY: all bytes zero are such an action; the handler is made for these flags, those of wasmtime's.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_fault;
+            action.sa_sigaction = handler as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER | libc::SA_ONSTACK;
+            libc::sigaction(libc::SIGSEGV, &action, ptr::null_mut()) == 0
+        }
+    })
+}
+
+extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel hands a valid one over, and for faults of memory it has an address.
+    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
+    if code == SEGV_ACCERR && PLACES.iter().any(|place| place.serve(address)) {
+        return;
+    }
+    let Some(before) = BEFORE.get() else { return };
+    match before.sa_sigaction {
+        // It faults again once this returns, and ends the process.
+        libc::SIG_DFL | libc::SIG_IGN => {
+            // SAFETY: an action that was in force before.
+            unsafe { libc::sigaction(signal, before, ptr::null_mut()) };
+        }
+        handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: what was installed with this flag has this signature.
+            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+                unsafe { std::mem::transmute(handler) };
+            handler(signal, info, context);
+        }
+        handler => {
+            // SAFETY: what was installed without the flag has this one.
+            let handler: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(handler) };
+            handler(signal);
+        }
+    }
+}
+
+/// There is a mapping, and it does not allow this (`asm-generic/siginfo.h`).
+const SEGV_ACCERR: libc::c_int = 2;

@@ -1,0 +1,139 @@
+//! The guest's stdout and stderr: captured whole for a command, line by line into the
+//! journal for a task. Never the worker's own.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
+
+use super::journal::Journal;
+use proto::limits::LOG_RECORD_BYTES_MAX;
+use proto::message::LogSource;
+
+/// A guest is told that it may write this much at once.
+const WRITE_BYTES: usize = 64 * 1024;
+
+/// One output stream of a guest.
+#[derive(Clone)]
+pub(super) struct GuestOutput(Arc<Mutex<Sink>>);
+
+enum Sink {
+    Capture { bytes: Vec<u8>, bytes_max: usize, overflow: u64 },
+    Lines { journal: Journal, source: LogSource, line: Vec<u8> },
+}
+
+impl GuestOutput {
+    pub(super) fn capture(bytes_max: u64) -> Self {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        GuestOutput(Arc::new(Mutex::new(Sink::Capture { bytes: Vec::new(), bytes_max, overflow: 0 })))
+    }
+
+    pub(super) fn lines(journal: Journal, source: LogSource) -> Self {
+        GuestOutput(Arc::new(Mutex::new(Sink::Lines { journal, source, line: Vec::new() })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sink> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what was captured.
+    pub(super) fn take(&self) -> Vec<u8> {
+        match &mut *self.lock() {
+            Sink::Capture { bytes, .. } => std::mem::take(bytes),
+            Sink::Lines { .. } => Vec::new(),
+        }
+    }
+
+    /// Bytes that were written in all, if that was more than allowed.
+    pub(super) fn overflow(&self) -> Option<u64> {
+        match &*self.lock() {
+            Sink::Capture { bytes, overflow, .. } if *overflow > 0 => Some(bytes.len() as u64 + overflow),
+            _ => None,
+        }
+    }
+
+    /// Sends an unfinished last line.
+    pub(super) fn flush_line(&self) {
+        if let Sink::Lines { journal, source, line } = &mut *self.lock()
+            && !line.is_empty()
+        {
+            // Over the limit, the journal knows; the task has ended already.
+            let _ = send_line(journal, *source, line);
+            line.clear();
+        }
+    }
+}
+
+fn send_line(journal: &Journal, source: LogSource, line: &[u8]) -> StreamResult<()> {
+    let sent = journal.record(source, 3, "", &String::from_utf8_lossy(line), "");
+    sent.map_err(|over| StreamError::Trap(wasmtime::Error::new(over)))
+}
+
+impl Sink {
+    fn write(&mut self, written: &[u8]) -> StreamResult<()> {
+        match self {
+            Sink::Capture { bytes, bytes_max, overflow } => {
+                let room = *bytes_max - bytes.len();
+                bytes.extend_from_slice(&written[..written.len().min(room)]);
+                *overflow += written.len().saturating_sub(room) as u64;
+                if *overflow > 0 {
+                    return Err(StreamError::Trap(wasmtime::format_err!("the output is over its limit")));
+                }
+            }
+            Sink::Lines { journal, source, line } => {
+                let mut rest = written;
+                while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+                    line.extend_from_slice(&rest[..end]);
+                    send_line(journal, *source, line)?;
+                    line.clear();
+                    rest = &rest[end + 1..];
+                }
+                line.extend_from_slice(rest);
+                // A line without an end is sent in pieces rather than kept.
+                if line.len() > LOG_RECORD_BYTES_MAX / 2 {
+                    send_line(journal, *source, line)?;
+                    line.clear();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl IsTerminal for GuestOutput {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for GuestOutput {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        // Only WASI 0.3 calls this, and it is not linked.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl OutputStream for GuestOutput {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.lock().write(&bytes)
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(WRITE_BYTES)
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for GuestOutput {
+    async fn ready(&mut self) {}
+}

@@ -1,0 +1,357 @@
+//! The watcher thread, and what it shares with the main thread.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+
+use std::time::Duration;
+
+use rustix::net::RecvFlags;
+use tokio::sync::Notify;
+use wasmtime::Engine;
+
+use super::alarm::Alarm;
+use super::arrivals::Arrivals;
+use super::asks::Answers;
+use super::events::Reporter;
+use super::loaded::{Arrived, ModuleFiles};
+use super::shares::Mappings;
+use proto::control::ControlSocket;
+use proto::limits::SHARES_PER_TASK_MAX;
+use proto::message::{ModuleId, ShareId, ToWorkerControl};
+use proto::refused::calling;
+use proto::slice;
+
+/// An interrupt that is not heeded is repeated this often, and this many times.
+const REPEAT_EVERY: Duration = Duration::from_millis(2);
+const REPEATS: u32 = 20;
+
+/// A task that has computed for so long since it was interrupted, and not looked, is worth a word: on a machine that is
+/// busy, others may have had the processor meanwhile.
+const DEAF_AFTER: Duration = Duration::from_millis(30);
+
+/// A question for a stack is repeated fewer times, since the next message waits meanwhile.
+const SAMPLE_REPEATS: u32 = 3;
+
+/// Between the watcher and the main thread.
+pub(crate) struct Shared {
+    pub(super) modules: Arrivals<ModuleId, Arrived>,
+    pub(super) inputs: Mappings,
+    pub(super) answers: Answers,
+    /// This is set when modules have ended: the main thread must drop what it keeps of them.
+    pub(super) is_called: Arc<AtomicBool>,
+    /// Wakes a main thread that waits for a task.
+    wake: Box<dyn Fn() + Send + Sync>,
+    /// The run that is to stop; numbers are never used twice, so a late request hits nothing.
+    interrupted: AtomicU64,
+    /// The run whose stack is asked for; 0 is none.
+    sampled: AtomicU64,
+    /// The run at hand, or 0.
+    current: AtomicU64,
+    /// The run that was begun last: its number stays when it has ended.
+    begun: AtomicU64,
+    /// This interrupts a task that waits inside a host call.
+    pub(super) interrupt: Notify,
+    /// The engines whose epoch an interrupt bumps, for a task that computes.
+    engines: OnceLock<Vec<Engine>>,
+    /// Of the thread that runs tasks.
+    clock: ThreadClock,
+    /// What that clock showed when the run at hand began, in nanoseconds.
+    began_cpu_ns: AtomicU64,
+}
+
+/// The CPU time of a thread, which others of its process may read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ThreadClock(libc::clockid_t);
+
+impl ThreadClock {
+    pub(super) fn own() -> ThreadClock {
+        let mut clock = libc::CLOCK_PROCESS_CPUTIME_ID;
+        // SAFETY: the thread is this one, and the clock's number is written to a variable of that type. Where that
+        // fails, the variable is as it was.
+        unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) };
+        ThreadClock(clock)
+    }
+
+    pub(super) fn read(self) -> Duration {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: it writes a time to a variable of that type; if it fails, that is zero.
+        unsafe { libc::clock_gettime(self.0, &raw mut time) };
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    }
+}
+
+/// What came of an interrupt, as far as the watcher waits for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heeded {
+    Yes,
+    /// The task has computed for long enough since to have looked whether it is to stop.
+    No,
+    /// It has not had the processor.
+    NotYet,
+}
+
+impl Shared {
+    /// To be made by the thread that runs tasks.
+    pub(super) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Shared {
+            modules: Arrivals::new(),
+            inputs: Mappings::new(),
+            answers: Answers::default(),
+            is_called: Arc::new(AtomicBool::new(false)),
+            wake: Box::new(wake),
+            interrupted: AtomicU64::new(0),
+            sampled: AtomicU64::new(0),
+            current: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            interrupt: Notify::new(),
+            engines: OnceLock::new(),
+            clock: ThreadClock::own(),
+            began_cpu_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Tells which engines there are, once.
+    pub(super) fn set_engines(&self, engines: Vec<Engine>) {
+        let _ = self.engines.set(engines);
+    }
+
+    /// Whether this very run is to stop: the host wants it to, or it is at its limit of CPU time.
+    pub(super) fn is_interrupted(&self, run: u64) -> bool {
+        self.interrupted.load(Ordering::SeqCst) == run
+    }
+
+    /// Notes which run is at hand, and what its thread's clock shows.
+    pub(super) fn begin(&self, run: u64, cpu_ns: u64) {
+        self.began_cpu_ns.store(cpu_ns, Ordering::SeqCst);
+        self.current.store(run, Ordering::SeqCst);
+        self.begun.store(run, Ordering::SeqCst);
+    }
+
+    /// Notes that no run is at hand.
+    pub(super) fn end(&self) {
+        self.current.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether this run is at hand.
+    pub(super) fn is_at_hand(&self, run: u64) -> bool {
+        self.current.load(Ordering::SeqCst) == run
+    }
+
+    /// Stops the run, which computes on the very thread that calls this. Safe in a signal handler: it takes no lock and
+    /// allocates nothing. If the engine swallows it (see `ask_to_stop`), the host's interrupt follows.
+    pub(super) fn stop_at_limit(&self, run: u64) {
+        self.interrupted.fetch_max(run, Ordering::SeqCst);
+        self.bump_epochs();
+    }
+
+    /// Returns when the run's thread will have computed for this long since the run began: `None` if the run has ended.
+    /// The host may know of the begin a little earlier than this thread does.
+    fn limit_of(&self, run: u64, cpu: Duration) -> Option<Duration> {
+        for _ in 0..REPEATS {
+            // A run's begin is noted before the run is. If another has begun since, this limit hits nothing.
+            if self.is_at_hand(run) {
+                let began = Duration::from_nanos(self.began_cpu_ns.load(Ordering::SeqCst));
+                return began.checked_add(cpu);
+            }
+            if self.begun.load(Ordering::SeqCst) >= run {
+                return None;
+            }
+            std::thread::sleep(REPEAT_EVERY);
+        }
+        None
+    }
+
+    /// Asks the run to stop, and says so if it does not.
+    pub(super) fn interrupt(&self, run: u64) {
+        if self.ask_to_stop(run) == Heeded::No {
+            tracing::warn!(
+                run,
+                "an interrupt is not heeded, though the task has computed for {DEAF_AFTER:?} since: the host ends \
+                 this process if that goes on"
+            );
+        }
+    }
+
+    /// Asks the run to stop, and waits a while for it to do so.
+    fn ask_to_stop(&self, run: u64) -> Heeded {
+        // Interrupts of two runs may be sent in either order; the numbers only grow.
+        if self.interrupted.fetch_max(run, Ordering::SeqCst) > run {
+            return Heeded::Yes;
+        }
+        let computed = self.clock.read();
+        self.bump();
+        // The engine may be about to extend its deadline in answer to an earlier bump, and so
+        // swallow this one: repeat it while the run goes on. Whoever has the processor for that
+        // long looks more than once.
+        for _ in 0..REPEATS {
+            std::thread::sleep(REPEAT_EVERY);
+            if self.current.load(Ordering::SeqCst) != run {
+                return Heeded::Yes;
+            }
+            self.bump();
+        }
+        let computed = self.clock.read().saturating_sub(computed);
+        if computed < DEAF_AFTER { Heeded::NotYet } else { Heeded::No }
+    }
+
+    /// Asks whoever runs there to say where it is, when it looks next. One that waits in a host call, or is
+    /// compiled without checks, does not.
+    fn sample(&self, run: u64) {
+        self.sampled.store(run, Ordering::SeqCst);
+        for _ in 0..SAMPLE_REPEATS {
+            self.bump();
+            std::thread::sleep(REPEAT_EVERY);
+            if self.sampled.load(Ordering::SeqCst) != run || self.current.load(Ordering::SeqCst) != run {
+                break;
+            }
+        }
+    }
+
+    /// Whether the stack of this run is asked for: `true` once.
+    pub(super) fn takes_sample(&self, run: u64) -> bool {
+        run != 0 && self.sampled.compare_exchange(run, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    fn bump(&self) {
+        self.bump_epochs();
+        self.interrupt.notify_one();
+    }
+
+    fn bump_epochs(&self) {
+        fence(Ordering::SeqCst);
+        self.engines.get().into_iter().flatten().for_each(Engine::increment_epoch);
+    }
+
+    /// Unmaps what has ended, except for what a task still uses and what the main thread keeps: that is
+    /// called to drop it.
+    fn forget(&self, modules: &[ModuleId], shares: &[ShareId]) {
+        self.inputs.forget(shares);
+        self.modules.forget(modules);
+        if !modules.is_empty() {
+            tracing::debug!(modules = modules.len(), "modules have ended");
+            self.is_called.store(true, Ordering::SeqCst);
+            (self.wake)();
+        }
+    }
+
+    /// Whether the main thread was called; it returns `true` once for each call.
+    pub(super) fn takes_call(&self) -> bool {
+        self.is_called.load(Ordering::SeqCst) && self.is_called.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// Starts the watcher, and returns once it runs: a thread's first steps take system calls that
+/// the sandbox does not allow later.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn start(
+    socket: Arc<ControlSocket>,
+    shared: Arc<Shared>,
+    alarm: Option<Alarm>,
+    reporter: Arc<Reporter>,
+) -> io::Result<()> {
+    let (stands, standing) = std::sync::mpsc::sync_channel(0);
+    let watcher = move || {
+        // An interrupt is as late as this thread's turn.
+        slice::be_brief();
+        // Fails only if nobody waits, who then is gone.
+        let _ = stands.send(());
+        watch(&socket, &shared, alarm.as_ref(), &reporter);
+    };
+    std::thread::Builder::new().name("watcher".into()).spawn(watcher).map_err(calling("start a thread"))?;
+    standing.recv().map_err(io::Error::other)
+}
+
+fn watch(socket: &ControlSocket, shared: &Shared, alarm: Option<&Alarm>, reporter: &Reporter) {
+    loop {
+        match socket.receive::<ToWorkerControl>(SHARES_PER_TASK_MAX, RecvFlags::empty()) {
+            Ok(Some((ToWorkerControl::Interrupt { run }, _))) => shared.interrupt(run),
+            Ok(Some((ToWorkerControl::Limit { run, cpu_ns }, _))) => {
+                if let Some(alarm) = alarm
+                    && let Some(at) = shared.limit_of(run, Duration::from_nanos(cpu_ns))
+                {
+                    alarm.set(run, at);
+                }
+            }
+            Ok(Some((ToWorkerControl::Sample { run }, _))) => shared.sample(run),
+            Ok(Some((ToWorkerControl::Module { module, code }, files))) => {
+                let Ok([artifact, description]) = <[OwnedFd; 2]>::try_from(files) else { leave(1) };
+                let files = ModuleFiles { code, artifact, description };
+                shared.modules.arrive(module, Arrived::Files(files));
+            }
+            Ok(Some((ToWorkerControl::Share { shares }, files))) => {
+                if shared.inputs.map(&shares, &files).is_none() {
+                    leave(1);
+                }
+            }
+            Ok(Some((ToWorkerControl::Forget { modules, shares }, _))) => shared.forget(&modules, &shares),
+            Ok(Some((ToWorkerControl::Answer { run, number, reply }, _))) => {
+                shared.answers.arrive(run, number, reply);
+            }
+            // The host is gone, or wants us gone.
+            Ok(None) => {
+                reporter.last_words();
+                leave(0)
+            }
+            Ok(Some((ToWorkerControl::Setup { .. }, _))) | Err(_) => leave(1),
+        }
+    }
+}
+
+/// Ends the process whatever the main thread is doing: `exit` would run destructors that
+/// a running task holds locks of.
+fn leave(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    const RUN: u64 = 5;
+
+    fn interrupted(work: impl FnOnce(&Shared, &AtomicBool)) -> Heeded {
+        let shared = Shared::new(|| ());
+        shared.begin(RUN, 0);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let heeded = scope.spawn(|| {
+                let heeded = shared.ask_to_stop(RUN);
+                is_over.store(true, Ordering::SeqCst);
+                heeded
+            });
+            work(&shared, &is_over);
+            heeded.join().expect("ends")
+        })
+    }
+
+    #[test]
+    fn only_a_task_that_has_computed_since_is_said_not_to_heed_its_interrupt() {
+        // It waits, as on a machine where others have the processor.
+        assert_eq!(interrupted(|_, _| ()), Heeded::NotYet);
+        // It stops when it is asked.
+        let heeds = |shared: &Shared, _: &AtomicBool| {
+            while !shared.is_interrupted(RUN) {
+                std::hint::spin_loop();
+            }
+            shared.end();
+        };
+        assert_eq!(interrupted(heeds), Heeded::Yes);
+        // It goes on. Beside other tests it may not have the processor for long enough: then it is tried again.
+        let computes = |_: &Shared, is_over: &AtomicBool| {
+            while !is_over.load(Ordering::SeqCst) {
+                std::hint::spin_loop();
+            }
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while interrupted(computes) != Heeded::No {
+            assert!(std::time::Instant::now() < deadline, "it is never said");
+        }
+    }
+}

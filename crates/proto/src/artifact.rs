@@ -1,0 +1,47 @@
+//! The file that stands beside a module's machine code and describes it. The compiler writes it; host and workers read it.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::description::ModuleDescription;
+
+/// Most bytes of a module's description.
+pub const DESCRIPTION_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// A description file holds this, after the hash of these bytes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Described {
+    /// The size of the machine code.
+    pub artifact_bytes: u64,
+    pub description: ModuleDescription,
+}
+
+/// Returns the bytes of a description file.
+///
+/// # Errors
+/// Only what postcard cannot encode.
+pub fn encode(description: ModuleDescription, artifact_bytes: u64) -> postcard::Result<Vec<u8>> {
+    let body = postcard::to_stdvec(&Described { artifact_bytes, description })?;
+    let mut file = blake3::hash(&body).as_bytes().to_vec();
+    file.extend(body);
+    Ok(file)
+}
+
+/// Reads a description file at offsets: several workers share one open file, and with it one position. Returns `None` if it
+/// is too long, damaged or malformed.
+pub fn read(file: &File) -> Option<Described> {
+    let len = file.metadata().ok()?.len();
+    if len > DESCRIPTION_BYTES_MAX {
+        return None;
+    }
+    let mut bytes = vec![0; len as usize];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    let (hash, body) = bytes.split_first_chunk::<32>()?;
+    if blake3::hash(body) != *hash {
+        return None;
+    }
+    let described: Described = postcard::from_bytes(body).ok()?;
+    described.description.is_well_formed().then_some(described)
+}

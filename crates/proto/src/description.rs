@@ -1,0 +1,218 @@
+//! The description of a module: its kind, tasks, imports, exports and memories, as the compiler process found them and as
+//! the module says of itself.
+
+mod checks;
+mod code;
+mod outline;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::schema::{Node, Schema};
+use crate::text::Name;
+
+pub use checks::TaskDefect;
+pub use code::Interrupt;
+pub use code::{CodeKind, MemoryKind};
+pub use outline::ModuleOutline;
+pub use outline::WantedEntry;
+
+/// The kind of program that a module is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ModuleKind {
+    /// Keeps to the byte ABI: it has tasks.
+    Tasks,
+    /// A WASI command: it has `_start`.
+    Command,
+    /// Valid, but neither: nothing in it can be called through a pool.
+    Library,
+}
+
+impl ModuleKind {
+    /// Returns its name as the command's tables and JSON have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModuleKind::Tasks => "tasks",
+            ModuleKind::Command => "command",
+            ModuleKind::Library => "library",
+        }
+    }
+}
+
+impl fmt::Display for ModuleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ModuleKind::Tasks => "tasks",
+            ModuleKind::Command => "WASI command",
+            ModuleKind::Library => "library (no tasks, no _start)",
+        })
+    }
+}
+
+/// How a task's input and output are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Codec {
+    /// The payload is the value.
+    Raw,
+    /// The payload is postcard, by the task's schemas.
+    Postcard,
+}
+
+impl Codec {
+    /// Returns its name as the command's tables and JSON have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Codec::Raw => "raw",
+            Codec::Postcard => "postcard",
+        }
+    }
+}
+
+/// One task of a module, as the module describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TaskDescription {
+    /// Its name.
+    pub name: String,
+    /// Its doc comment.
+    pub doc: String,
+    /// The exported function behind it.
+    pub export: String,
+    /// How input and output are encoded.
+    pub codec: Codec,
+    /// The names of its arguments. Several arguments travel as one tuple.
+    pub params: Vec<String>,
+    /// The type of its input.
+    pub input: Schema,
+    /// The type of its output.
+    pub output: Schema,
+}
+
+impl TaskDescription {
+    /// A function that takes bytes and returns bytes; nothing else is known of it.
+    #[doc(hidden)]
+    pub fn raw(name: &str) -> TaskDescription {
+        TaskDescription {
+            name: name.into(),
+            doc: String::new(),
+            export: name.into(),
+            codec: Codec::Raw,
+            params: Vec::new(),
+            input: Schema::raw_bytes(),
+            output: Schema::raw_bytes(),
+        }
+    }
+
+    /// The signature in the manner of Rust: `count(upto: u64) -> u64`. It may be shown on a terminal:
+    /// control characters in the module's names are escaped.
+    pub fn signature(&self) -> String {
+        let input = match (&self.params[..], self.input.root()) {
+            ([], Node::Unit) => String::new(),
+            ([one], _) => format!("{one}: {}", self.input),
+            (names, Node::Tuple(types)) if names.len() == types.len() => names
+                .iter()
+                .zip(types)
+                .map(|(name, ty)| format!("{name}: {}", self.input.show_inside(self.input.node(*ty))))
+                .collect::<Vec<_>>()
+                .join(", "),
+            _ => self.input.to_string(),
+        };
+        Name(format!("{}({input}) -> {}", self.name, self.output)).to_string()
+    }
+}
+
+/// A linear memory that a module defines or imports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct MemoryDescription {
+    /// Bytes at the start.
+    pub min_bytes: u64,
+    /// Bytes at the most, where the module says so.
+    pub max_bytes: Option<u64>,
+}
+
+impl MemoryDescription {
+    #[doc(hidden)]
+    pub fn new(min_bytes: u64, max_bytes: Option<u64>) -> MemoryDescription {
+        MemoryDescription { min_bytes, max_bytes }
+    }
+}
+
+/// The description of a module, as the compiler process found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ModuleDescription {
+    /// The kind of program that it is.
+    pub kind: ModuleKind,
+    /// Its tasks, in the order of its section `wasmpool.tasks`.
+    pub tasks: Vec<TaskDescription>,
+    /// `module.name: type` of each import.
+    pub imports: Vec<String>,
+    /// `name: type` of each export.
+    pub exports: Vec<String>,
+    /// Its memories.
+    pub memories: Vec<MemoryDescription>,
+    /// Whether it imports WASI.
+    pub uses_wasi: bool,
+    /// Whether it has an initializer (`#[wasmpool_guest::init]`).
+    pub has_initializer: bool,
+    pub has_reactor_start: bool,
+    /// Whether code of its own runs while it is instantiated.
+    pub has_start: bool,
+    pub memory_kind: MemoryKind,
+    /// Whether it was compiled with fuel metering.
+    pub metered: bool,
+    /// Whether it was compiled for deterministic tasks.
+    pub deterministic: bool,
+    /// How its tasks are stopped.
+    pub interrupt: Interrupt,
+    /// Size of the wasm file.
+    pub wasm_bytes: u64,
+    /// Size of the machine code file.
+    pub machine_code_bytes: u64,
+}
+
+impl ModuleDescription {
+    /// A module that is compiled in this way, and in which nothing was found yet.
+    #[doc(hidden)]
+    pub fn empty(kind: ModuleKind, code: CodeKind, memory_kind: MemoryKind) -> ModuleDescription {
+        ModuleDescription {
+            kind,
+            tasks: Vec::new(),
+            imports: Vec::new(),
+            exports: Vec::new(),
+            memories: Vec::new(),
+            uses_wasi: false,
+            has_initializer: false,
+            has_reactor_start: false,
+            has_start: false,
+            memory_kind,
+            metered: code.is_metered(),
+            deterministic: code.is_deterministic(),
+            interrupt: code.interrupt(),
+            wasm_bytes: 0,
+            machine_code_bytes: 0,
+        }
+    }
+
+    pub fn code(&self) -> CodeKind {
+        CodeKind::of(self.metered, self.deterministic, self.interrupt)
+    }
+
+    /// For tests: whether its instances have memories of the worker's own, or the engine's.
+    #[doc(hidden)]
+    pub fn has_own_memories(&self) -> bool {
+        self.memory_kind == MemoryKind::Own
+    }
+
+    pub fn task_names(&self) -> Vec<String> {
+        self.tasks.iter().map(|task| task.name.clone()).collect()
+    }
+}

@@ -1,0 +1,82 @@
+//! The custom section `wasmpool.tasks`: what a module says of its tasks. Apart from the engine, so
+//! that it can be fuzzed without it.
+
+use crate::description::{Codec, TaskDefect, TaskDescription};
+use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
+use crate::schema::Schema;
+
+/// The records of the section: each a length (u32, little endian) and a postcard body.
+pub fn records(mut section: &[u8]) -> Result<Vec<TaskDescription>, String> {
+    let mut tasks = Vec::new();
+    while !section.is_empty() {
+        let (len, rest) = section.split_first_chunk::<4>().ok_or("its section wasmpool.tasks is cut off")?;
+        let len = u32::from_le_bytes(*len) as usize;
+        let body = rest.get(..len).ok_or("a record of its section wasmpool.tasks is cut off")?;
+        section = &rest[len..];
+        if let Some(task) = record(body).map_err(|error| format!("in its section wasmpool.tasks, {error}"))? {
+            tasks.push(task);
+        }
+        if tasks.len() > TASKS_PER_MODULE_MAX {
+            break;
+        }
+    }
+    Ok(tasks)
+}
+
+/// Reads one record; returns `None` for an initializer's.
+fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
+    type Head<'a> = (u8, u8, &'a str, &'a str, &'a str, u8, Vec<&'a str>);
+    let ((version, kind, export, name, doc, codec, params), rest) =
+        postcard::take_from_bytes::<Head<'_>>(body)
+            .map_err(|error| format!("a record is malformed: {error}"))?;
+    if version != 1 {
+        return Err(format!("a record has version {version}; this pool knows version 1"));
+    }
+    // The length is checked before any error can name it.
+    if name.len() > TASK_NAME_BYTES_MAX {
+        return Err(TaskDefect::TooLong.to_string());
+    }
+    let schema = |error| format!("the types of `{name}` are malformed: {error}");
+    let (input, rest) = Schema::decode_guest(rest).map_err(schema)?;
+    let (output, rest) = Schema::decode_guest(rest).map_err(schema)?;
+    if !rest.is_empty() {
+        return Err(format!("the record of `{name}` has {} bytes left over", rest.len()));
+    }
+    let codec = match codec {
+        0 => Codec::Raw,
+        1 => Codec::Postcard,
+        other => return Err(format!("`{name}` has an unknown codec {other}")),
+    };
+    let task = TaskDescription {
+        name: name.into(),
+        doc: doc.into(),
+        export: export.into(),
+        codec,
+        params: params.into_iter().map(Into::into).collect(),
+        input,
+        output,
+    };
+    task.check().map_err(|defect| format!("of the task `{name}`: {defect}"))?;
+    match kind {
+        0 => Ok(Some(task)),
+        1 => Ok(None),
+        other => Err(format!("`{name}` has an unknown kind {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::CONTROL_BYTES_MAX;
+
+    #[test]
+    fn a_refusal_fits_the_message_that_carries_it() {
+        // The name is too long, and the types are cut off: the error must not repeat the name.
+        let name = "n".repeat(2 * CONTROL_BYTES_MAX);
+        let head = (1u8, 0u8, "f", name.as_str(), "", 1u8, Vec::<&str>::new());
+        let body = postcard::to_stdvec(&head).expect("encodes");
+        let section = [&(body.len() as u32).to_le_bytes()[..], &body].concat();
+        let error = records(&section).expect_err("is refused");
+        assert!(error.len() < 1000, "{} bytes", error.len());
+    }
+}

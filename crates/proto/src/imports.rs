@@ -1,0 +1,40 @@
+//! The imports that a guest may have: the functions that the byte ABI gives to it, and the name of WASI's module. The linker is built from this list, and errors are
+//! written from it. It holds vocabulary, and no behaviour.
+
+/// The module name of these imports.
+pub const HOST_MODULE: &str = "wasmpool";
+
+/// The module name of WASI preview 1 imports.
+pub const WASI_MODULE: &str = "wasi_snapshot_preview1";
+
+/// A function of the host's that a guest may import, besides WASI's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostFunction {
+    /// Writes a log record.
+    Log,
+    /// Reports where and why the guest panics.
+    Panic,
+    /// Returns the length of a shared input.
+    SharedLen,
+    /// Copies a part of a shared input.
+    SharedRead,
+}
+
+impl HostFunction {
+    pub const ALL: [HostFunction; 4] =
+        [HostFunction::Log, HostFunction::Panic, HostFunction::SharedLen, HostFunction::SharedRead];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            HostFunction::Log => "log",
+            HostFunction::Panic => "panic",
+            HostFunction::SharedLen => "shared_len",
+            HostFunction::SharedRead => "shared_read",
+        }
+    }
+
+    /// Lists their names for a person.
+    pub fn names() -> String {
+        HostFunction::ALL.map(HostFunction::name).join(", ")
+    }
+}

@@ -1,0 +1,339 @@
+//! The messages, each named by who may say it.
+//!
+//! Order on the control socket: the host sends `Setup` first; the worker answers `Ready`
+//! (or `CannotLock`, and leaves) and is silent there from then on. Order on the rings: the host sends `Run`; the worker
+//! answers each that it claims, in that order, with any number of `Log` (and of a batch, an `Item` for
+//! each task that it has run) and exactly one `Done`; and says nothing of those that were taken back (`ring::End::claim`).
+//! An `Event` of no task may come at any time, and one of a task whenever a `Log` of that task may. So may an
+//! `Ask`, if the task has something to ask for; its `Answer` comes on the control socket, where it need not
+//! wait behind the inputs of what was sent meanwhile.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::description::{CodeKind, WantedEntry};
+use crate::directory::GuestDir;
+use crate::limits::compile::CompileLimit;
+use crate::limits::compile::CompileLimits;
+use crate::probe::{AttackOutcome, Probe};
+use crate::task::{Refusals, TaskId, TaskLimits};
+use crate::trap::{Frame, TrapCode};
+use crate::walls::{SandboxReport, SandboxRequest};
+
+/// A module's number within its pool; no number is used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ModuleId(pub u64);
+
+/// A shared input's number within its pool; none is used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ShareId(pub u64);
+
+/// Host to worker, on the control socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToWorkerControl {
+    /// First message. Comes with the rings' memfd, and with each directory's descriptor.
+    Setup {
+        build: u64,
+        sandbox: SandboxRequest,
+        pagemap_scan: bool,
+        wasm_stack_bytes: u32,
+        events: EventLevels,
+        dirs: Vec<GuestDir>,
+        /// A throw-away worker of `doctor` gets this instead of tasks.
+        probe: Option<Box<Probe>>,
+    },
+    /// Comes with two descriptors: the artifact and its description.
+    Module { module: ModuleId, code: CodeKind },
+    /// Comes with a descriptor for each: sealed files of so many bytes.
+    Share { shares: Vec<(ShareId, u64)> },
+    /// No task to come has these.
+    Forget { modules: Vec<ModuleId>, shares: Vec<ShareId> },
+    /// Stop this run, and only this one.
+    Interrupt { run: u64 },
+    /// Stop this run once its thread has computed for this long since the run began. The host sends it for tasks that have
+    /// run for a while, so that short ones cost nothing.
+    Limit { run: u64, cpu_ns: u64 },
+    /// Log where this run is at the moment, and go on.
+    Sample { run: u64 },
+    /// Answers the run's question of that number. The worker drops an answer to a run that has ended.
+    Answer { run: u64, number: u64, reply: Reply },
+}
+
+/// A running task asks its host for something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// The task asks for at most this many bytes of its stdin, and at most for
+    /// [`ASK_BYTES_MAX`](crate::limits::ASK_BYTES_MAX). 0 asks to be told once there are some.
+    Stdin { bytes_max: u32 },
+}
+
+/// The host's answer to a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// There are at most as many bytes as were asked for.
+    Bytes(Chunk),
+    /// The stdin has ended, and the task must not ask again.
+    End,
+    /// Reading failed, with the number of the system's error if it was one.
+    Failed { os_error: Option<i32> },
+}
+
+/// Bytes that are copied at once: serde would copy a vector one by one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Chunk(pub Vec<u8>);
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Serialize for Chunk {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Chunk {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The slice lies within what was received, so a false length cannot allocate more.
+        <&[u8]>::deserialize(deserializer).map(|bytes| Chunk(bytes.to_vec()))
+    }
+}
+
+/// Which of its own events a worker tells: 0 none, 1 errors, to 5 everything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventLevels {
+    /// The level of the worker's own events.
+    pub own: u8,
+    /// The level of the engine's events, and of everything else that is linked into it.
+    pub engine: u8,
+}
+
+/// Worker to host, on the control socket. Never with descriptors.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromWorkerControl {
+    Ready {
+        build: u64,
+        sandbox: SandboxReport,
+    },
+    /// The result of a throw-away worker's attempt.
+    Probed {
+        outcome: AttackOutcome,
+    },
+    /// The sandbox cannot be put up as it was asked for; the worker leaves.
+    CannotLock {
+        build: u64,
+        message: String,
+    },
+}
+
+/// Host to worker, on the ring. The payload is the task's input (of a command: its stdin).
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// Runs a task, once the claim allows it. `run` numbers what this worker is sent, from 1: a task that is
+    /// run again has another number.
+    ///
+    /// With `items` it is a batch of tasks that run one after the other. The payload is their inputs, each
+    /// preceded by its length as four bytes, little endian.
+    Run {
+        task: TaskId,
+        run: u64,
+        claim: u8,
+        module: ModuleId,
+        entry: Entry,
+        limits: TaskLimits,
+        items: Option<Items>,
+        /// The inputs that the task shares with others; for a batch, those of each of its tasks.
+        shares: Vec<ShareId>,
+    },
+}
+
+/// Which tasks of a batch are to be run: so many, the first of them numbered `first` more than the
+/// batch itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Items {
+    pub first: u32,
+    pub count: u32,
+    /// Once the frames of its answers to this run have come to more than this, the worker begins no further
+    /// task of it, and the rest goes back.
+    pub answer_bytes_max: u64,
+}
+
+/// A task's place in its module's description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskIndex(pub u32);
+
+/// What to call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// This task of the module's description.
+    Task(TaskIndex),
+    /// `_start`, with these arguments and this environment.
+    Command { args: Vec<String>, env: Vec<(String, String)>, stdin: CommandStdin },
+}
+
+/// The place of a command's stdin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandStdin {
+    /// The stdin is the payload.
+    Sent,
+    /// The stdin is [asked for](Question::Stdin), and there is no payload.
+    Asked,
+}
+
+/// Worker to host, on the ring.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// A log record or a line of output. No payload.
+    Log { task: TaskId, record: LogRecord },
+    /// The task has ended. The payload belongs to the verdict. A command's payload, whatever its verdict, is
+    /// what it wrote to stdout (`stdout_bytes` of it), and then to stderr. A batch's `Done` means that no
+    /// more of it is run for now: it has no payload, and its verdict is `Ok`, or `Interrupted` if the next of
+    /// its tasks was.
+    Done { task: TaskId, verdict: Verdict, cost: Cost, stdout_bytes: u64 },
+    /// The next task of a batch has ended. The payload belongs to the verdict.
+    Item { task: TaskId, verdict: Verdict, cost: Cost },
+    /// The worker itself reports something, perhaps about the task at hand. There is no payload.
+    Event { task: Option<TaskId>, record: LogRecord },
+    /// The task at hand asks for something, and waits. Its questions are numbered from 1, and each waits for
+    /// the answer to the one before. It has no payload.
+    Ask { task: TaskId, run: u64, number: u64, question: Question },
+}
+
+/// Where a log record came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogSource {
+    /// The ABI's `log` import.
+    Guest,
+    /// A line of the guest's stdout.
+    Stdout,
+    /// A line of the guest's stderr.
+    Stderr,
+    /// The guest's stack, as the worker reports it when it is asked.
+    Stack,
+    /// The source of an `Event`, and of nothing else.
+    Worker,
+}
+
+/// One record on its way to the host's `tracing` subscriber.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRecord {
+    pub source: LogSource,
+    /// 1 error to 5 trace.
+    pub level: u8,
+    pub target: String,
+    pub message: String,
+    /// The text of a JSON object, or empty.
+    pub fields: String,
+}
+
+/// How a task ended, as the worker saw it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// The payload is the output.
+    Ok,
+    /// The command exited, or a task called `proc_exit`.
+    Exited {
+        code: i32,
+    },
+    /// The payload is the error's text.
+    Guest,
+    /// The payload is the guest's words.
+    InputDecode,
+    /// The worker has no memory for the input, and has not begun.
+    InputTooLarge {
+        bytes: u64,
+    },
+    Trap {
+        code: TrapCode,
+        message: String,
+        backtrace: Vec<Frame>,
+    },
+    Panic {
+        message: String,
+        location: String,
+        backtrace: Vec<Frame>,
+    },
+    /// The host's own interrupt was heeded.
+    Interrupted,
+    /// The memory or table that the task needs to begin is over the limit.
+    Memory {
+        requested: u64,
+        backtrace: Vec<Frame>,
+    },
+    Table {
+        requested: u64,
+        backtrace: Vec<Frame>,
+    },
+    Fuel {
+        backtrace: Vec<Frame>,
+    },
+    OutputTooLarge {
+        bytes: u64,
+    },
+    LogsTooLarge {
+        bytes: u64,
+    },
+    BadPointer {
+        pointer: u32,
+        len: u32,
+        memory_bytes: u64,
+    },
+    Abi {
+        message: String,
+    },
+    Instantiate {
+        message: String,
+    },
+}
+
+/// What the task cost, as the worker measured it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    pub run_ns: u64,
+    pub cpu_ns: u64,
+    pub peak_memory_bytes: u64,
+    pub fuel_used: Option<u64>,
+    pub log_bytes_dropped: u64,
+    pub refusals: Refusals,
+}
+
+/// The work that the compiler is asked to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum CompileWork {
+    /// Write machine code and description. If `entry` is given, the module must have it.
+    Compile { entry: Option<WantedEntry> },
+    /// Write an outline instead of the description, and no machine code.
+    Outline,
+}
+
+/// Host to compiler. Comes with three descriptors: the wasm, and two empty files for the
+/// artifact and its description.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CompileRequest {
+    pub build: u64,
+    pub work: CompileWork,
+    pub code: CodeKind,
+    pub sandbox: SandboxRequest,
+    pub limits: CompileLimits,
+    pub threads: u32,
+}
+
+/// Why the compiler did not compile a module: all that a compiler can say of it, as the variants of the same names of
+/// `ModuleError`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CompileRefusal {
+    Invalid { message: String },
+    Unsupported { feature: String, message: String },
+    UnknownImports { imports: Vec<String> },
+    Abi { message: String },
+    CompileLimit { kind: CompileLimit, limit: u64, seen: u64, function: Option<u32>, offset: Option<u64> },
+    Compiler { message: String },
+    UnknownTask { module: String, name: String, known: Vec<String> },
+    NotACommand { module: String, known: Vec<String> },
+}
+
+/// Compiler to host; then the compiler exits. Both files are complete if it is `Ok`.
+pub type CompileReply = Result<(), CompileRefusal>;

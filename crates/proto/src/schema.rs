@@ -1,0 +1,500 @@
+//! The shape of a postcard value: what a module says its tasks take and return.
+//!
+//! Guests describe themselves, so this reader trusts nothing: it works on bytes, counts
+//! nodes and depth, and builds a flat arena in which a child always comes before its
+//! parent. A decoded [`Schema`] can therefore be walked without fear of cycles or of a
+//! stack that runs out.
+
+mod checks;
+mod guest;
+
+use std::fmt;
+
+use postcard_schema::schema::{DataModelType, DataModelVariant, NamedType};
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{SCHEMA_DEPTH_MAX, SCHEMA_NAME_BYTES_MAX, SCHEMA_NAMES_BYTES_MAX, SCHEMA_NODES_MAX};
+use crate::text::Name;
+
+pub use checks::check_distinct;
+
+/// One type, as postcard puts it on the wire.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    /// Children stand before their parents; the last node is the type itself.
+    nodes: Vec<Node>,
+}
+
+/// Index of a node in its schema.
+type NodeId = u32;
+
+/// A type's kind, and its children by index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Node {
+    Bool,
+    I8,
+    U8,
+    I16,
+    I32,
+    I64,
+    I128,
+    U16,
+    U32,
+    U64,
+    U128,
+    Usize,
+    Isize,
+    F32,
+    F64,
+    Char,
+    String,
+    Bytes,
+    Unit,
+    Option(NodeId),
+    Seq(NodeId),
+    Tuple(Vec<NodeId>),
+    Map(NodeId, NodeId),
+    Struct { name: String, fields: Vec<(String, NodeId)> },
+    Enum { name: String, variants: Vec<(String, Variant)> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Variant {
+    Unit,
+    Newtype(NodeId),
+    Tuple(Vec<NodeId>),
+    Struct(Vec<(String, NodeId)>),
+}
+
+/// Why bytes are not a schema.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SchemaError {
+    /// The bytes end inside a value.
+    #[error("the schema is cut off")]
+    Truncated,
+    /// A number that names no kind of type, or a length that cannot be.
+    #[error("the schema has an unknown type tag {0}")]
+    UnknownTag(u64),
+    /// A name is not UTF-8, or a number does not fit.
+    #[error("the schema has a malformed name or length")]
+    Malformed,
+    /// Over a limit of `limits.rs`.
+    #[error("the schema is larger than {SCHEMA_NODES_MAX} nodes or deeper than {SCHEMA_DEPTH_MAX} levels")]
+    TooLarge,
+    /// The names of types, fields and variants go over a limit of `limits.rs`.
+    #[error(
+        "the schema has a name of more than {SCHEMA_NAME_BYTES_MAX} bytes, or names of more than \
+         {SCHEMA_NAMES_BYTES_MAX} together"
+    )]
+    NamesTooLong,
+    /// A field or variant without a name that can be seen, or a type whose name cannot.
+    #[error("the schema has a name that is blank")]
+    BlankName,
+    /// Two fields of a struct, or two variants of an enum, or two arguments.
+    #[error("`{}` is there twice", Name(name))]
+    RepeatedName {
+        /// The name of both.
+        name: String,
+    },
+    /// The items of a list or a map take no bytes, so that a few bytes could announce any number of them.
+    #[error(
+        "the schema has a list or a map of values that take no bytes, such as Vec<()>: give their number instead"
+    )]
+    ItemsWithoutBytes,
+}
+
+impl Schema {
+    /// The schema of a Rust type.
+    pub fn of<T: postcard_schema::Schema + ?Sized>() -> Schema {
+        let mut nodes = Vec::new();
+        push_static(T::SCHEMA, &mut nodes);
+        Schema { nodes }
+    }
+
+    /// A value whose bytes are the payload, without a codec.
+    pub fn raw_bytes() -> Schema {
+        Schema { nodes: vec![Node::Bytes] }
+    }
+
+    /// Reads the postcard encoding of a `postcard_schema::schema::OwnedNamedType`
+    /// from the front of `bytes`, and returns what is left.
+    ///
+    /// # Errors
+    /// [`SchemaError`] for anything that is not one, or is over the limits.
+    pub fn decode_guest(bytes: &[u8]) -> Result<(Schema, &[u8]), SchemaError> {
+        let (nodes, rest) = guest::read(bytes)?;
+        let schema = Schema { nodes };
+        schema.check()?;
+        Ok((schema, rest))
+    }
+
+    /// Holds a schema that came over a wire to what the constructors promise.
+    ///
+    /// # Errors
+    /// [`SchemaError`]
+    pub fn check(&self) -> Result<(), SchemaError> {
+        checks::check(self)
+    }
+
+    /// The type itself.
+    pub fn root(&self) -> &Node {
+        self.nodes.last().unwrap_or(&Node::Unit)
+    }
+
+    /// A child of a node of this schema.
+    pub fn node(&self, id: NodeId) -> &Node {
+        self.nodes.get(id as usize).unwrap_or(&Node::Unit)
+    }
+
+    /// Whether both put the same bytes on the wire: names of types do not count, names
+    /// of fields and variants do.
+    pub fn is_compatible(&self, other: &Schema) -> bool {
+        same(self, self.root(), other, other.root())
+    }
+
+    /// Whether a value is plain bytes on the wire: `Vec<u8>`, `[u8]` or a raw payload.
+    pub fn is_bytes(&self) -> bool {
+        match self.root() {
+            Node::Bytes => true,
+            Node::Seq(item) => matches!(self.node(*item), Node::U8),
+            _ => false,
+        }
+    }
+
+    /// Whether a value is a `String`.
+    pub fn is_string(&self) -> bool {
+        matches!(self.root(), Node::String)
+    }
+
+    /// A node in full, with the fields of a struct.
+    pub fn show(&self, node: &Node) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write(node, &mut text, false);
+        text
+    }
+
+    /// A node as it stands inside a signature: structs by name.
+    pub fn show_inside(&self, node: &Node) -> String {
+        let mut text = String::new();
+        let _ = self.write(node, &mut text, true);
+        text
+    }
+
+    fn write(&self, node: &Node, out: &mut impl fmt::Write, inside: bool) -> fmt::Result {
+        let list = |out: &mut _, ids: &[NodeId]| -> fmt::Result {
+            for (index, id) in ids.iter().enumerate() {
+                if index > 0 {
+                    fmt::Write::write_str(out, ", ")?;
+                }
+                self.write(self.node(*id), out, true)?;
+            }
+            Ok(())
+        };
+        let fields = |out: &mut _, fields: &[(String, NodeId)]| -> fmt::Result {
+            for (index, (name, id)) in fields.iter().enumerate() {
+                let comma = if index > 0 { ", " } else { "" };
+                fmt::Write::write_fmt(out, format_args!("{comma}{name}: "))?;
+                self.write(self.node(*id), out, true)?;
+            }
+            Ok(())
+        };
+        match node {
+            Node::Bool => out.write_str("bool"),
+            Node::I8 => out.write_str("i8"),
+            Node::U8 => out.write_str("u8"),
+            Node::I16 => out.write_str("i16"),
+            Node::I32 => out.write_str("i32"),
+            Node::I64 => out.write_str("i64"),
+            Node::I128 => out.write_str("i128"),
+            Node::U16 => out.write_str("u16"),
+            Node::U32 => out.write_str("u32"),
+            Node::U64 => out.write_str("u64"),
+            Node::U128 => out.write_str("u128"),
+            Node::Usize => out.write_str("usize"),
+            Node::Isize => out.write_str("isize"),
+            Node::F32 => out.write_str("f32"),
+            Node::F64 => out.write_str("f64"),
+            Node::Char => out.write_str("char"),
+            Node::String => out.write_str("String"),
+            Node::Bytes => out.write_str("bytes"),
+            Node::Unit => out.write_str("()"),
+            Node::Option(id) => {
+                out.write_str("Option<")?;
+                self.write(self.node(*id), out, true)?;
+                out.write_str(">")
+            }
+            Node::Seq(id) => {
+                out.write_str("Vec<")?;
+                self.write(self.node(*id), out, true)?;
+                out.write_str(">")
+            }
+            Node::Tuple(ids) => {
+                out.write_str("(")?;
+                list(out, ids)?;
+                out.write_str(if ids.len() == 1 { ",)" } else { ")" })
+            }
+            Node::Map(key, value) => {
+                out.write_str("Map<")?;
+                list(out, &[*key, *value])?;
+                out.write_str(">")
+            }
+            Node::Struct { name, .. } | Node::Enum { name, .. } if inside && !name.is_empty() => {
+                out.write_str(name)
+            }
+            Node::Struct { name, fields: of } => {
+                write!(out, "{name}{}{{ ", if name.is_empty() { "" } else { " " })?;
+                fields(out, of)?;
+                out.write_str(" }")
+            }
+            Node::Enum { name, variants } => {
+                write!(out, "{name}{}", if name.is_empty() { "" } else { " " })?;
+                for (index, (variant, kind)) in variants.iter().enumerate() {
+                    out.write_str(if index > 0 { " | " } else { "" })?;
+                    out.write_str(variant)?;
+                    match kind {
+                        Variant::Unit => {}
+                        Variant::Newtype(id) => {
+                            out.write_str("(")?;
+                            list(out, &[*id])?;
+                            out.write_str(")")?;
+                        }
+                        Variant::Tuple(ids) => {
+                            out.write_str("(")?;
+                            list(out, ids)?;
+                            out.write_str(")")?;
+                        }
+                        Variant::Struct(of) => {
+                            out.write_str(" { ")?;
+                            fields(out, of)?;
+                            out.write_str(" }")?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Name(self.show_inside(self.root())))
+    }
+}
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Schema({})", Name(self.show(self.root())))
+    }
+}
+
+impl Node {
+    fn children(&self) -> Vec<NodeId> {
+        match self {
+            Node::Option(id) | Node::Seq(id) => vec![*id],
+            Node::Map(key, value) => vec![*key, *value],
+            Node::Tuple(ids) => ids.clone(),
+            Node::Struct { fields, .. } => fields.iter().map(|(_, id)| *id).collect(),
+            Node::Enum { variants, .. } => variants
+                .iter()
+                .flat_map(|(_, variant)| match variant {
+                    Variant::Unit => Vec::new(),
+                    Variant::Newtype(id) => vec![*id],
+                    Variant::Tuple(ids) => ids.clone(),
+                    Variant::Struct(fields) => fields.iter().map(|(_, id)| *id).collect(),
+                })
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Node {
+    /// Returns its own name, and those of its fields and variants.
+    fn names(&self) -> Vec<&str> {
+        fn of<T>(parts: &[(String, T)]) -> impl Iterator<Item = &str> {
+            parts.iter().map(|(name, _)| name.as_str())
+        }
+        match self {
+            Node::Struct { name, fields } => std::iter::once(name.as_str()).chain(of(fields)).collect(),
+            Node::Enum { name, variants } => {
+                let mut names: Vec<_> = std::iter::once(name.as_str()).chain(of(variants)).collect();
+                for (_, kind) in variants {
+                    if let Variant::Struct(fields) = kind {
+                        names.extend(of(fields));
+                    }
+                }
+                names
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn same(a: &Schema, left: &Node, b: &Schema, right: &Node) -> bool {
+    let one = |x: &NodeId, y: &NodeId| same(a, a.node(*x), b, b.node(*y));
+    let all = |x: &[NodeId], y: &[NodeId]| x.len() == y.len() && x.iter().zip(y).all(|(x, y)| one(x, y));
+    let fields = |x: &[(String, NodeId)], y: &[(String, NodeId)]| {
+        x.len() == y.len() && x.iter().zip(y).all(|(x, y)| x.0 == y.0 && one(&x.1, &y.1))
+    };
+    let is_u8 = |schema: &Schema, id: &NodeId| matches!(schema.node(*id), Node::U8);
+    match (left, right) {
+        (Node::Option(x), Node::Option(y)) | (Node::Seq(x), Node::Seq(y)) => one(x, y),
+        (Node::Bytes, Node::Seq(y)) => is_u8(b, y),
+        (Node::Seq(x), Node::Bytes) => is_u8(a, x),
+        (Node::Tuple(x), Node::Tuple(y)) => all(x, y),
+        (Node::Map(k, v), Node::Map(l, w)) => one(k, l) && one(v, w),
+        (Node::Struct { fields: x, .. }, Node::Struct { fields: y, .. }) => fields(x, y),
+        (Node::Enum { variants: x, .. }, Node::Enum { variants: y, .. }) => {
+            x.len() == y.len()
+                && x.iter().zip(y).all(|((m, x), (n, y))| {
+                    m == n
+                        && match (x, y) {
+                            (Variant::Unit, Variant::Unit) => true,
+                            (Variant::Newtype(x), Variant::Newtype(y)) => one(x, y),
+                            (Variant::Tuple(x), Variant::Tuple(y)) => all(x, y),
+                            (Variant::Struct(x), Variant::Struct(y)) => fields(x, y),
+                            _ => false,
+                        }
+                })
+        }
+        (x, y) => x == y,
+    }
+}
+
+fn push(nodes: &mut Vec<Node>, node: Node) -> NodeId {
+    nodes.push(node);
+    (nodes.len() - 1) as NodeId
+}
+
+fn push_static(ty: &'static NamedType, nodes: &mut Vec<Node>) -> NodeId {
+    let node = match ty.ty {
+        DataModelType::Bool => Node::Bool,
+        DataModelType::I8 => Node::I8,
+        DataModelType::U8 => Node::U8,
+        DataModelType::I16 => Node::I16,
+        DataModelType::I32 => Node::I32,
+        DataModelType::I64 => Node::I64,
+        DataModelType::I128 => Node::I128,
+        DataModelType::U16 => Node::U16,
+        DataModelType::U32 => Node::U32,
+        DataModelType::U64 => Node::U64,
+        DataModelType::U128 => Node::U128,
+        DataModelType::Usize => Node::Usize,
+        DataModelType::Isize => Node::Isize,
+        DataModelType::F32 => Node::F32,
+        DataModelType::F64 => Node::F64,
+        DataModelType::Char => Node::Char,
+        DataModelType::String | DataModelType::Schema => Node::String,
+        DataModelType::ByteArray => Node::Bytes,
+        DataModelType::Unit | DataModelType::UnitStruct => Node::Unit,
+        DataModelType::Option(of) => Node::Option(push_static(of, nodes)),
+        // A newtype is its content, on the wire and in JSON.
+        DataModelType::NewtypeStruct(of) => return push_static(of, nodes),
+        DataModelType::Seq(of) => Node::Seq(push_static(of, nodes)),
+        DataModelType::Tuple(of) | DataModelType::TupleStruct(of) => {
+            Node::Tuple(of.iter().map(|ty| push_static(ty, nodes)).collect())
+        }
+        DataModelType::Map { key, val } => {
+            let key = push_static(key, nodes);
+            Node::Map(key, push_static(val, nodes))
+        }
+        DataModelType::Struct(fields) => {
+            let fields =
+                fields.iter().map(|field| (field.name.into(), push_static(field.ty, nodes))).collect();
+            Node::Struct { name: ty.name.into(), fields }
+        }
+        DataModelType::Enum(variants) => {
+            let variants = variants
+                .iter()
+                .map(|variant| {
+                    let kind = match variant.ty {
+                        DataModelVariant::UnitVariant => Variant::Unit,
+                        DataModelVariant::NewtypeVariant(of) => Variant::Newtype(push_static(of, nodes)),
+                        DataModelVariant::TupleVariant(of) => {
+                            Variant::Tuple(of.iter().map(|ty| push_static(ty, nodes)).collect())
+                        }
+                        DataModelVariant::StructVariant(of) => Variant::Struct(
+                            of.iter().map(|f| (f.name.into(), push_static(f.ty, nodes))).collect(),
+                        ),
+                    };
+                    (variant.name.into(), kind)
+                })
+                .collect();
+            Node::Enum { name: ty.name.into(), variants }
+        }
+    };
+    push(nodes, node)
+}
+
+#[cfg(test)]
+mod tests {
+    use postcard_schema::Schema as _;
+    use postcard_schema::schema::owned::OwnedNamedType;
+
+    use super::*;
+    use crate::text::is_harmless;
+
+    #[derive(postcard_schema::Schema)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    enum Shape {
+        Empty,
+        Circle(f64),
+        Box(u32, u32),
+        Named { name: String, tags: Vec<Option<(u8, char)>> },
+    }
+
+    #[test]
+    fn a_guests_encoding_reads_back_as_the_hosts_own_schema() {
+        let owned = OwnedNamedType::from(Shape::SCHEMA);
+        let mut bytes = postcard::to_stdvec(&owned).expect("serialises");
+        bytes.push(99);
+        let (schema, rest) = Schema::decode_guest(&bytes).expect("decodes");
+        assert_eq!(rest, [99]);
+        assert_eq!(schema, Schema::of::<Shape>());
+        assert!(schema.is_compatible(&Schema::of::<Shape>()) && schema.check().is_ok());
+        assert!(!schema.is_compatible(&Schema::of::<u8>()));
+    }
+
+    #[test]
+    fn every_prefix_of_an_encoding_is_an_error_and_no_panic() {
+        let owned = OwnedNamedType::from(Shape::SCHEMA);
+        let bytes = postcard::to_stdvec(&owned).expect("serialises");
+        for end in 0..bytes.len() {
+            assert!(Schema::decode_guest(&bytes[..end]).is_err(), "prefix of {end} bytes");
+        }
+    }
+
+    #[test]
+    fn nesting_beyond_the_limit_is_refused_before_the_stack_is_in_danger() {
+        let mut bytes = [0u8, 18].repeat(1_000_000);
+        bytes.extend([0, 0]);
+        assert_eq!(Schema::decode_guest(&bytes), Err(SchemaError::TooLarge));
+    }
+
+    #[test]
+    fn cycles_and_shared_children_in_a_received_schema_are_not_well_formed() {
+        let looped = Schema { nodes: vec![Node::Option(0)] };
+        assert!(looped.check().is_err());
+        let shared = Schema { nodes: vec![Node::U8, Node::Tuple(vec![0, 0])] };
+        assert!(shared.check().is_err(), "a shared child");
+    }
+
+    #[test]
+    fn names_in_a_schema_cannot_drive_a_terminal() {
+        let field = ("a\u{1b}[31m".to_string(), 0);
+        let schema =
+            Schema { nodes: vec![Node::U8, Node::Struct { name: "\u{202e}b".into(), fields: vec![field] }] };
+        for shown in [schema.to_string(), format!("{schema:?}")] {
+            assert!(shown.chars().all(is_harmless), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn signatures_read_like_rust() {
+        assert_eq!(Schema::of::<(u64, Vec<String>)>().to_string(), "(u64, Vec<String>)");
+        assert!(Schema::raw_bytes().is_compatible(&Schema::of::<Vec<u8>>()));
+    }
+}

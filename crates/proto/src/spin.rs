@@ -1,0 +1,72 @@
+//! Spinning before sleeping, where it pays: a sleep and a wake-up cost many times what a short
+//! answer takes.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// A spin takes at most as long as a short answer if the other side has to be woken for it, which depends on
+/// how deep the processor sleeps. Once both sides spin, neither is woken, and a spin ends after a few
+/// microseconds.
+const SPIN_MAX: Duration = Duration::from_micros(120);
+
+/// Waits of this length and less would have been worth spinning for: two wake-ups are a part of them.
+const WORTH: Duration = Duration::from_micros(200);
+
+/// The score with which spinning begins, and its bounds: each wait that was worth it counts for
+/// one, each other takes more away. At zero nobody spins, until waits are short again.
+const SCORE_MAX: u32 = 16;
+const SCORE_LOSS: u32 = 2;
+
+/// One reader's experience with waiting. A reader that has nothing to wait for does not spin: an idle
+/// pool costs a few spins, once.
+#[derive(Debug)]
+pub struct Spinning {
+    score: AtomicU32,
+    /// On a single processor, a spinning thread would keep the thread that it waits for from running.
+    has_processors: bool,
+}
+
+impl Spinning {
+    /// Asks the system for the number of processors: a worker makes it before it locks itself down.
+    pub fn new() -> Self {
+        let has_processors = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        Spinning { score: AtomicU32::new(SCORE_MAX / 2), has_processors }
+    }
+
+    /// Waits until `is_ready`, awake where that has paid; then by `sleep`, which may return early.
+    pub fn wait(&self, is_ready: impl Fn() -> bool, sleep: impl FnOnce()) {
+        let began = Instant::now();
+        if !self.spin(is_ready) {
+            sleep();
+        }
+        self.learn(began.elapsed());
+    }
+
+    fn spin(&self, is_ready: impl Fn() -> bool) -> bool {
+        if self.score.load(Ordering::Relaxed) == 0 || !self.has_processors {
+            return is_ready();
+        }
+        let began = Instant::now();
+        loop {
+            for _ in 0..32 {
+                if is_ready() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if began.elapsed() > SPIN_MAX {
+                return false;
+            }
+        }
+    }
+
+    /// Learns how long was waited, awake or asleep.
+    fn learn(&self, waited: Duration) {
+        let score = self.score.load(Ordering::Relaxed);
+        let score = match waited <= WORTH {
+            true => (score + 1).min(SCORE_MAX),
+            false => score.saturating_sub(SCORE_LOSS),
+        };
+        self.score.store(score, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,95 @@
+//! The right to read belongs to the usual reader or to an attendant. Neither ever waits for the other.
+//!
+//! The usual reader finds the turn taken and goes to sleep, since data now rings for whoever has it. But
+//! that one may be about to go, and have looked for the last time: so what was refused is noted, and
+//! whoever gives the turn back says that it is free.
+//!
+//! `tests/model` tries every interleaving of this file, with `bell.rs`.
+
+use std::sync::PoisonError;
+
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, TryLockError, fence};
+
+#[derive(Debug)]
+pub struct Turn<R> {
+    reader: Mutex<R>,
+    /// The usual reader was refused, and is to be told.
+    refused: AtomicBool,
+    is_attended: AtomicBool,
+    /// The attendant is to be woken.
+    attendant_sleeps: AtomicBool,
+}
+
+impl<R> Turn<R> {
+    pub fn new(reader: R) -> Self {
+        let [refused, is_attended, attendant_sleeps] = [(); 3].map(|()| AtomicBool::new(false));
+        Turn { reader: Mutex::new(reader), refused, is_attended, attendant_sleeps }
+    }
+
+    /// Waits for it: for the usual reader, once nobody stays.
+    pub fn take(&self) -> MutexGuard<'_, R> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the turn for an attendant, if nobody has it.
+    pub fn try_attend(&self) -> Option<MutexGuard<'_, R>> {
+        match self.reader.try_lock() {
+            Ok(reader) => Some(reader),
+            Err(TryLockError::Poisoned(reader)) => Some(reader.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Takes the turn for the usual reader, if nobody has it. Otherwise its holder sees to it that this
+    /// reader is woken.
+    pub fn try_take(&self) -> Option<MutexGuard<'_, R>> {
+        self.try_attend().or_else(|| {
+            self.refused.store(true, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            // It may have been given back before that was seen.
+            self.try_attend()
+        })
+    }
+
+    /// Gives the attendant's turn back; `true` if the usual reader was refused meanwhile and is to be woken.
+    pub fn give_back(&self, reader: MutexGuard<'_, R>) -> bool {
+        drop(reader);
+        fence(Ordering::SeqCst);
+        self.refused.load(Ordering::SeqCst) && self.refused.swap(false, Ordering::SeqCst)
+    }
+
+    /// From here on the attendant also sends what the usual reader would send.
+    pub fn attend(&self) {
+        self.is_attended.store(true, Ordering::SeqCst);
+    }
+
+    /// The attendant is about to go: `hand_over` wakes the usual reader if there is something to be sent.
+    pub fn leave(&self, hand_over: impl FnOnce()) {
+        self.is_attended.store(false, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        hand_over();
+    }
+
+    /// The attendant sleeps, by `sleep`, and sends nothing meanwhile; `hand_over` as for [`leave`](Self::leave).
+    pub fn sleep_attending(&self, hand_over: impl FnOnce(), sleep: impl FnOnce()) {
+        self.attendant_sleeps.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        hand_over();
+        sleep();
+        self.attendant_sleeps.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether somebody else sends what is to be sent, so that the usual reader need not. If this is true and
+    /// the reader sleeps, the hand-over wakes it, provided that it has looked since it was ready to be woken.
+    pub fn has_awake_attendant(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.is_attended.load(Ordering::SeqCst) && !self.attendant_sleeps.load(Ordering::SeqCst)
+    }
+
+    /// Whether an attendant must be woken to learn of what is not in the ring. Said here, and not in shared
+    /// memory, where a worker may change what stands there.
+    pub fn has_sleeping_attendant(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.attendant_sleeps.load(Ordering::SeqCst)
+    }
+}

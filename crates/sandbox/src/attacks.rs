@@ -1,0 +1,98 @@
+//! The attacks that somebody would try who has taken a worker over: native code, as if WebAssembly's own wall
+//! were gone. `doctor` and the tests run them in a throw-away worker that has locked itself down as every
+//! other.
+//!
+//! Each attack is harmless if it succeeds: it sends signal 0, writes the value that was there before, or
+//! passes an argument that the kernel refuses *after* it has looked at our rights.
+
+mod directories;
+mod files;
+mod kernel;
+mod memory;
+mod network;
+mod processes;
+
+use std::io;
+
+use libc::c_long;
+
+use proto::directory::DirAccess;
+use proto::probe::{AttackOutcome, Attempt, Probe, Targets};
+use proto::walls::SandboxLayer;
+
+/// A process that an attack has replaced by another program ends in this way.
+pub const REPLACED_EXIT_CODE: i32 = 42;
+
+/// One attempt.
+pub struct Attack {
+    pub name: &'static str,
+    pub tries: &'static str,
+    /// The layers each of which is there to stop it.
+    pub against: &'static [SandboxLayer],
+    /// `Ok` with the evidence if it succeeded.
+    run: fn(&Targets) -> io::Result<String>,
+}
+
+/// Lists all attacks in the order of their places; the last ones are for workers with directories.
+pub fn attacks(with_dirs: bool) -> impl Iterator<Item = &'static Attack> {
+    let beyond = if with_dirs { directories::ATTACKS } else { &[] };
+    [files::ATTACKS, processes::ATTACKS, network::ATTACKS, memory::ATTACKS, kernel::ATTACKS, beyond]
+        .into_iter()
+        .flatten()
+}
+
+/// The attacks by system calls that the filter lets through to who has been given directories.
+pub fn is_by_file_calls(attack: &Attack, access: DirAccess) -> bool {
+    const READING: [&str; 3] = ["read-file", "list-root", "stat-file"];
+    const WRITING: [&str; 4] = ["write-file", "create-file", "link-file", "dir-link-beyond"];
+    READING.contains(&attack.name) || access.is_writable() && WRITING.contains(&attack.name)
+}
+
+/// Tries what it is told. What it does not survive is its outcome, too.
+pub fn attempt(probe: &Probe) -> AttackOutcome {
+    let came_of = match probe.attempt {
+        Attempt::Attack(place) => match attacks(true).nth(place as usize) {
+            Some(attack) => (attack.run)(&probe.targets),
+            None => return AttackOutcome::Unknown("there is no such attack".into()),
+        },
+        Attempt::Call(number, arguments) => {
+            let arguments = arguments.map(|argument| argument as usize);
+            call(number as c_long, arguments).map(|value| format!("returned {value}"))
+        }
+        Attempt::Panic => panic!("as it was told to"),
+        Attempt::Crash => {
+            // SAFETY: none: that the process dies of it is what is tried.
+            unsafe { std::ptr::with_exposed_provenance_mut::<u64>(8).write_volatile(1) };
+            Ok("survived".into())
+        }
+    };
+    match came_of {
+        Ok(evidence) => AttackOutcome::Succeeded(evidence),
+        Err(error) => AttackOutcome::Refused(error.to_string()),
+    }
+}
+
+/// One system call.
+fn call(number: c_long, arguments: [usize; 6]) -> io::Result<usize> {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: this process is thrown away; pointers are to memory that the caller keeps, or are
+    // wrong on purpose.
+    let value = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    if value < 0 { Err(io::Error::last_os_error()) } else { Ok(value as usize) }
+}
+
+/// As [`call`], where one of these errors says that our rights were sufficient.
+fn call_past_rights(number: c_long, arguments: [usize; 6], past: &[i32]) -> io::Result<String> {
+    match call(number, arguments) {
+        Ok(value) => Ok(format!("returned {value}")),
+        Err(error) if error.raw_os_error().is_some_and(|errno| past.contains(&errno)) => {
+            Ok(format!("the rights were sufficient: {error}"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// No attack's own doing.
+fn refused(why: &str) -> io::Error {
+    io::Error::other(why.to_string())
+}

@@ -1,0 +1,281 @@
+//! A child locks itself down before it touches anything of a guest's: this is the second wall.
+//!
+//! Three steps, each of which yields what the next one takes, and at the end the
+//! [`LockedDown`] that the main loops demand: no step can be forgotten on the way.
+//! ```text
+//! enter()           the socket, a session, no descriptors          nothing is known yet
+//!   └─ lock()       rlimits, uid, namespaces, Landlock, …          the request is known
+//!        └─ seal()  seccomp, over all threads                      the last thread stands
+//! ```
+//! One file a layer, with its *why*; what became of each is noted in a [`Ledger`], which also
+//! holds the policy: a layer that is demanded and refused ends the process.
+
+pub mod attacks;
+mod descriptors;
+mod directories;
+mod identity;
+mod landlock;
+mod namespaces;
+mod rlimits;
+mod session;
+pub mod syscalls;
+pub mod pagemap;
+
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+
+pub use directories::Granted;
+pub use identity::{change as change_identity, drop_capabilities};
+use proto::refused::remember_limits;
+use proto::walls::{LayerReport, SandboxLayer, SandboxReport, SandboxRequest};
+pub use syscalls::Profile;
+
+/// Proof that this process has locked itself down. Only [`Locked::seal`] makes one.
+#[derive(Debug)]
+pub struct LockedDown(());
+
+/// A process that holds its socket and nothing else.
+#[derive(Debug)]
+pub struct Entered {
+    /// The bytes that it could write to when it started; limits on memory count from there.
+    pub data_bytes: u64,
+}
+
+/// A process that has given everything up but its system calls.
+#[derive(Debug)]
+pub struct Locked {
+    ledger: Ledger,
+    profile: Profile,
+}
+
+/// Takes the control socket that came as stdin; closes what else came along.
+///
+/// # Errors
+/// Any step that fails: such a child does nothing.
+pub fn enter() -> io::Result<(OwnedFd, Entered)> {
+    panics_abort();
+    remember_limits();
+    let socket = descriptors::take_socket()?;
+    session::begin()?;
+    descriptors::close_others(&socket)?;
+    Ok((socket, Entered { data_bytes: rlimits::data_bytes() }))
+}
+
+impl Entered {
+    /// Everything but the system calls, in an order that matters. Single-threaded still, and
+    /// nothing of a guest's has been seen. Directories that were given are what is left of the
+    /// file system.
+    ///
+    /// # Errors
+    /// [`Refused`]: a layer that the policy does not do without.
+    pub fn lock(
+        self,
+        request: &SandboxRequest,
+        profile: Profile,
+        dirs: &mut [Granted],
+    ) -> Result<Locked, Refused> {
+        if !profile.has_many_threads() {
+            syscalls::one_heap();
+        }
+        let mut ledger = Ledger::new(request.clone());
+        ledger.apply(SandboxLayer::Session, || Ok("own session, umask 077, dies with the host".into()))?;
+        ledger.apply(SandboxLayer::Descriptors, || Ok(descriptors::left(dirs.len())))?;
+        // This comes before the user changes, since /proc/self belongs to root from then on.
+        ledger.apply(SandboxLayer::OomScore, session::prefer_for_oom)?;
+        ledger.apply(SandboxLayer::ResourceLimits, || {
+            rlimits::apply(request.memory_bytes_max, !dirs.is_empty(), self.data_bytes)
+        })?;
+        // Root has the right to both until it becomes somebody else, whether there are user
+        // namespaces or not. Whoever has it not has it behind them, where both are tried again.
+        if request.requests(SandboxLayer::Capabilities) {
+            identity::empty_bounding_set();
+        }
+        // Directories are mounted behind them, too, and before the root is gone.
+        let has_empty_root =
+            dirs.is_empty() && request.requests(SandboxLayer::EmptyRoot) && namespaces::empty_root_as_root();
+        ledger.apply_if_possible(SandboxLayer::Identity, || identity::change(request.identity))?;
+        // A change of user has cleared it.
+        session::die_with_the_host().map_err(|error| ledger.refused(SandboxLayer::Session, &error))?;
+        ledger.apply(SandboxLayer::Namespaces, namespaces::unshare)?;
+        let needs_root = !request.policy.can_do_without(SandboxLayer::EmptyRoot);
+        ledger.apply(SandboxLayer::EmptyRoot, || empty_root(dirs, has_empty_root, needs_root))?;
+        ledger.apply(SandboxLayer::Capabilities, identity::drop_capabilities)?;
+        ledger.apply(SandboxLayer::NoNewPrivileges, identity::no_new_privileges)?;
+        ledger.apply(SandboxLayer::NotDumpable, identity::not_dumpable)?;
+        ledger.apply(SandboxLayer::Landlock, || landlock::restrict(dirs))?;
+        Ok(Locked { ledger, profile })
+    }
+}
+
+impl Locked {
+    /// The last layers, once every thread that the process needs stands.
+    ///
+    /// # Errors
+    /// [`Refused`]: a layer that the policy does not do without.
+    pub fn seal(mut self) -> Result<(LockedDown, SandboxReport), Refused> {
+        let profile = self.profile;
+        self.ledger.complete(SandboxLayer::ResourceLimits, rlimits::no_more_threads)?;
+        // Asked now: behind the filter nobody asks.
+        let has_no_new_privileges = identity::has_no_new_privileges();
+        self.ledger.apply(SandboxLayer::Seccomp, || syscalls::filter(profile))?;
+        self.ledger.correct_no_new_privileges(has_no_new_privileges);
+        let mut layers = self.ledger.layers;
+        layers.sort_by_key(|report| report.layer);
+        Ok((LockedDown(()), SandboxReport::new(self.ledger.request.policy, layers)))
+    }
+}
+
+/// An empty root, and beside it each directory as a mount of its own; where that is refused, their
+/// descriptors are what there is, and lead to what is beyond them.
+fn empty_root(dirs: &mut [Granted], stands: bool, whole: bool) -> io::Result<String> {
+    if dirs.is_empty() {
+        return namespaces::empty_root(stands);
+    }
+    // This comes before the process's root is gone, which a thread shares.
+    match directories::confine(dirs) {
+        Ok(()) => {
+            namespaces::empty_root(false).map(|root| format!("{root}; {} directories as mounts", dirs.len()))
+        }
+        Err(error) if whole => Err(doing("mount the directories")(error)),
+        Err(error) => namespaces::empty_root(false)
+            .map(|root| format!("{root}; {} directories by descriptor only: {error}", dirs.len())),
+    }
+}
+
+/// A layer could not be applied, and the policy demands it. `Display` says how to go on.
+#[derive(Debug)]
+pub struct Refused {
+    layer: SandboxLayer,
+    policy: proto::walls::SandboxPolicy,
+    reason: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refused { layer, policy, reason } = self;
+        write!(f, "the sandbox's layer `{layer}` cannot be applied: {reason}. ")?;
+        write!(f, "The policy `{policy}` does not do without it: run where the system allows it")?;
+        if policy.can_do_without(SandboxLayer::Landlock) {
+            write!(f, ", or switch the sandbox off knowingly (the policy `off`)")?;
+        } else {
+            write!(f, ", or choose the policy `best-effort`")?;
+        }
+        f.write_str("; `wasmpool doctor` shows every layer")
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl From<Refused> for io::Error {
+    fn from(refused: Refused) -> Self {
+        io::Error::other(refused)
+    }
+}
+
+/// The state of the layers so far.
+#[derive(Debug)]
+struct Ledger {
+    request: SandboxRequest,
+    layers: Vec<LayerReport>,
+}
+
+impl Ledger {
+    fn new(request: SandboxRequest) -> Self {
+        let asked = request.cgroup.clone();
+        let layers = vec![asked.unwrap_or_else(|| {
+            LayerReport::new(SandboxLayer::Cgroup, false, false, "no cgroup was given".into())
+        })];
+        Ledger { request, layers }
+    }
+
+    fn note(&mut self, layer: SandboxLayer, requested: bool, applied: bool, reason: String) {
+        self.layers.push(LayerReport::new(layer, requested, applied, reason));
+    }
+
+    fn refused(&self, layer: SandboxLayer, error: &io::Error) -> Refused {
+        Refused { layer, policy: self.request.policy, reason: error.to_string() }
+    }
+
+    /// Applies a layer if it is asked for; the text says what exactly was applied.
+    fn apply(
+        &mut self,
+        layer: SandboxLayer,
+        step: impl FnOnce() -> io::Result<String>,
+    ) -> Result<(), Refused> {
+        self.apply_if_possible(layer, || step().map(Ok))
+    }
+
+    /// As [`apply`](Self::apply), for a layer that does not exist for everyone: `Ok(Err(why))`.
+    fn apply_if_possible(
+        &mut self,
+        layer: SandboxLayer,
+        step: impl FnOnce() -> io::Result<Result<String, String>>,
+    ) -> Result<(), Refused> {
+        if !self.request.requests(layer) {
+            self.note(layer, false, false, "not asked for".into());
+            return Ok(());
+        }
+        match step() {
+            Ok(Ok(what)) => self.note(layer, true, true, what),
+            Ok(Err(why)) => self.note(layer, false, false, why),
+            Err(error) if self.request.policy.can_do_without(layer) => {
+                self.note(layer, true, false, error.to_string());
+            }
+            Err(error) => return Err(self.refused(layer, &error)),
+        }
+        Ok(())
+    }
+
+    /// Takes a second step of a layer, even if the first one failed; the layer stands if both succeed.
+    fn complete(
+        &mut self,
+        layer: SandboxLayer,
+        step: impl FnOnce() -> io::Result<String>,
+    ) -> Result<(), Refused> {
+        let Some(index) = self.layers.iter().position(|report| report.layer == layer && report.requested)
+        else {
+            return Ok(());
+        };
+        match step() {
+            Ok(what) => self.layers[index].reason.push_str(&format!(", {what}")),
+            Err(error) if self.request.policy.can_do_without(layer) => {
+                let report = &mut self.layers[index];
+                report.reason = match report.applied {
+                    true => format!("{error}; the others stand: {}", report.reason),
+                    false => format!("{error}, {}", report.reason),
+                };
+                report.applied = false;
+            }
+            Err(error) => return Err(self.refused(layer, &error)),
+        }
+        Ok(())
+    }
+
+    /// Landlock and seccomp cannot do without it and see to it themselves; and a host that has it
+    /// hands it on. Then it stands, whatever became of it as a layer.
+    fn correct_no_new_privileges(&mut self, stands: bool) {
+        let has_filter =
+            self.layers.iter().any(|report| report.layer == SandboxLayer::Seccomp && report.applied);
+        let own = self.layers.iter_mut().find(|report| report.layer == SandboxLayer::NoNewPrivileges);
+        if let Some(report) = own.filter(|report| !report.applied && (stands || has_filter)) {
+            let why = std::mem::take(&mut report.reason);
+            report.reason = format!("{why}; it stands by another layer's need, or the host's");
+            report.applied = true;
+        }
+    }
+}
+
+/// A panic is a bug of ours, and ends the process as one: SIGABRT, with its words on stderr. Without
+/// a backtrace, for which std would open files: behind the filter that would be a SIGSYS.
+fn panics_abort() {
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("wasmpool: {panic}");
+        std::process::abort();
+    }));
+}
+
+/// A step's error, with what was being done.
+fn doing<E: fmt::Display>(what: &str) -> impl FnOnce(E) -> io::Error + '_ {
+    move |error| io::Error::other(format!("{what}: {error}"))
+}

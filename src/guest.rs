@@ -1,5 +1,0 @@
-//! Readers of what a guest wrote: the envelopes that its tasks return, and the section in which it describes them. They
-//! stand apart from the engine, so that they can be fuzzed without it.
-
-pub(crate) mod abi;
-pub(crate) mod section;
