@@ -16,7 +16,6 @@ use proto::directory::{DirAccess, GuestDir};
 use proto::limits::{DIRS_MAX, GUEST_PATH_BYTES_MAX};
 use proto::refused::calling;
 use proto::walls::{SandboxLayer, SandboxRequest};
-use sandbox;
 
 /// A directory, open.
 #[derive(Debug, Clone)]

@@ -23,7 +23,6 @@ use super::spawn::{self, Child, Program};
 use crate::doctor::{AttackReport, DoctorReport};
 use crate::error::{BuildError, DeathCause};
 use crate::fork::PerProcess;
-use files;
 use proto::control::{self, ControlSocket};
 use proto::directory::{DirAccess, GuestDir};
 use proto::fingerprint;

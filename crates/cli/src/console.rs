@@ -12,7 +12,6 @@ use rustix::fs::FileType;
 
 use super::exit::Failure;
 use super::streams::{self, Stdout};
-use files;
 use proto::text::{Escaped, Name, is_harmless};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();

@@ -75,7 +75,7 @@ struct Tell(fn(&str));
 
 impl Default for Tell {
     fn default() -> Tell {
-        Tell(|text| tracing::warn!("{text}"))
+        Tell(|text| tracing::warn!(target: "wasmpool::files", "{text}"))
     }
 }
 

@@ -35,6 +35,7 @@ pub struct Bell {
 
 impl Bell {
     /// Wakes whoever on the other side waits for `what`. The caller has published its change before.
+    #[inline]
     pub fn ring(&self, what: u32) {
         fence(Ordering::SeqCst);
         let waiting = self.waiting.load(Ordering::SeqCst);
@@ -50,6 +51,7 @@ impl Bell {
 
     /// Sleeps until woken for one of `what`, at most for so long, unless `ready` says that there is no need
     /// to. May wake early; the caller looks again.
+    #[inline]
     pub fn wait(&self, what: u32, at_most: Option<Duration>, ready: impl Fn() -> bool) {
         let rung = self.rung.load();
         self.waiting.fetch_or(what, Ordering::SeqCst);
@@ -62,27 +64,32 @@ impl Bell {
 
     /// Sleeps for so long without asking the other side to wake it: for a reader that knows that there
     /// is more to come, and would be woken for each bit of it. [`wake`](Self::wake) ends it.
+    #[inline]
     pub fn nap(&self, duration: Duration) {
         self.rung.sleep(self.rung.load(), Some(duration));
     }
 
     /// Makes this side's own sleeper look again.
+    #[inline]
     pub fn wake(&self) {
         self.rung.wake();
     }
 
     /// From here on data wakes the attendant, or nobody while it is awake. There is one attendant at a time.
+    #[inline]
     pub fn attend(&self) {
         self.waiting.fetch_or(ATTENDED, Ordering::SeqCst);
     }
 
     /// The attendant goes. What came meanwhile has rung for nobody: look, and [`wake`](Self::wake).
+    #[inline]
     pub fn leave(&self) {
         self.waiting.fetch_and(!(ATTENDED | ATTENDANT_SLEEPS), Ordering::SeqCst);
         fence(Ordering::SeqCst);
     }
 
     /// Waits for data as [`wait`](Self::wait) does, for the attendant.
+    #[inline]
     pub fn wait_attending(&self, at_most: Option<Duration>, ready: impl Fn() -> bool) {
         let called = self.called.load();
         self.waiting.fetch_or(ATTENDANT_SLEEPS, Ordering::SeqCst);
@@ -95,6 +102,7 @@ impl Bell {
 
     /// Sleeps as [`nap`](Self::nap) does, for the attendant; [`wake_attendant`](Self::wake_attendant) ends
     /// it.
+    #[inline]
     pub fn nap_attending(&self, duration: Duration, is_over: impl Fn() -> bool) {
         let called = self.called.load();
         if !is_over() {
@@ -103,6 +111,7 @@ impl Bell {
     }
 
     /// Makes this side's own attendant look again.
+    #[inline]
     pub fn wake_attendant(&self) {
         self.called.wake();
     }

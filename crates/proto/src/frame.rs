@@ -107,14 +107,26 @@ pub struct Incoming {
     frame_bytes: u64,
 }
 
+impl Default for Incoming {
+    fn default() -> Self {
+        Incoming::new()
+    }
+}
+
 impl Incoming {
     pub fn new() -> Self {
         let bytes = vec![0; READ_AHEAD_BYTES].into();
         Incoming { bytes, start: 0, end: 0, head_bytes: HEADER_BYTES, frame_bytes: 0 }
     }
 
-    /// Bytes that were read and are part of nothing yet.
-    pub fn len(&self) -> usize {
+    /// Whether bytes were read that are part of nothing yet.
+    #[inline]
+    pub fn has_rest(&self) -> bool {
+        self.len() > 0
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
         self.end - self.start
     }
 
@@ -160,6 +172,7 @@ impl Incoming {
     }
 
     /// At most `most` bytes of the payload, as far as they have been read.
+    #[inline]
     pub fn payload(&mut self, most: u64) -> &[u8] {
         let len = usize::try_from(most).unwrap_or(usize::MAX).min(self.len());
         let start = self.start;
@@ -207,17 +220,25 @@ pub struct Assembly<M> {
     partial: Option<(M, Vec<u8>, u64)>,
 }
 
+impl<M: DeserializeOwned> Default for Assembly<M> {
+    fn default() -> Self {
+        Assembly::new()
+    }
+}
+
 impl<M: DeserializeOwned> Assembly<M> {
     pub fn new() -> Self {
         Assembly { incoming: Incoming::new(), partial: None }
     }
 
     /// Whether a frame has begun that is not complete.
+    #[inline]
     pub fn is_amid(&self) -> bool {
-        self.partial.is_some() || self.incoming.len() > 0
+        self.partial.is_some() || self.incoming.has_rest()
     }
 
     /// Returns the length of the frame that [`next`](Self::next) returned last.
+    #[inline]
     pub fn frame_bytes(&self) -> u64 {
         self.incoming.frame_bytes
     }

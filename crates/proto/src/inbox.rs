@@ -39,22 +39,26 @@ pub struct Ring {
 }
 
 impl Ring {
+    #[inline]
     pub fn new(end: End, ring: Consumer, is_called: Arc<AtomicBool>) -> Self {
         Ring { end, ring, spinning: Spinning::new(), is_called }
     }
 }
 
 impl Source for Ring {
+    #[inline]
     fn take(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.ring.take(into)
     }
 
+    #[inline]
     fn append(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
         self.ring.append(into, most)
     }
 }
 
 impl Inbound for Ring {
+    #[inline]
     fn wait(&mut self) -> io::Result<()> {
         let Ring { end, ring, spinning, .. } = self;
         let has_more = || ring.available() != Ok(0);
@@ -62,6 +66,7 @@ impl Inbound for Ring {
         Ok(())
     }
 
+    #[inline]
     fn wait_or_call(&mut self) -> io::Result<()> {
         let Ring { end, ring, spinning, is_called } = self;
         let has_more = || ring.available() != Ok(0) || is_called.load(Ordering::SeqCst);
@@ -69,6 +74,7 @@ impl Inbound for Ring {
         Ok(())
     }
 
+    #[inline]
     fn has_more(&self) -> bool {
         self.ring.available() != Ok(0)
     }
@@ -100,6 +106,7 @@ pub struct Inbox<S> {
 }
 
 impl<S: Inbound> Inbox<S> {
+    #[inline]
     pub fn new(from: S) -> Self {
         Inbox { from, incoming: Incoming::new(), payload_left: 0 }
     }
@@ -108,7 +115,8 @@ impl<S: Inbound> Inbox<S> {
     ///
     /// # Errors
     /// A stream that breaks, or a host that does not speak the protocol.
-    pub fn next(&mut self) -> io::Result<ToWorker> {
+    #[inline]
+    pub fn next_message(&mut self) -> io::Result<ToWorker> {
         self.skip()?;
         loop {
             let head = self.incoming.head(|| FRAME_PAYLOAD_BYTES_MAX).map_err(io::Error::other)?;
@@ -125,15 +133,18 @@ impl<S: Inbound> Inbox<S> {
     ///
     /// # Errors
     /// The stream has ended, and nothing more will come.
+    #[inline]
     pub fn wait(&mut self) -> io::Result<()> {
         self.from.wait_or_call()
     }
 
     /// Whether the next message has begun to come.
+    #[inline]
     pub fn has_more(&self) -> bool {
-        self.incoming.len() > 0 || self.from.has_more()
+        self.incoming.has_rest() || self.from.has_more()
     }
 
+    #[inline]
     fn fill(&mut self) -> io::Result<()> {
         while self.incoming.fill(|room| self.from.take(room)).map_err(io::Error::other)? == 0 {
             self.from.wait()?;
@@ -143,10 +154,12 @@ impl<S: Inbound> Inbox<S> {
 }
 
 impl<S: Inbound> Input for Inbox<S> {
+    #[inline]
     fn left(&self) -> u64 {
         self.payload_left
     }
 
+    #[inline]
     fn read(&mut self, into: &mut [u8]) -> io::Result<()> {
         self.payload_left -= into.len() as u64;
         let ahead = self.incoming.payload(into.len() as u64);
@@ -161,6 +174,7 @@ impl<S: Inbound> Input for Inbox<S> {
         Ok(())
     }
 
+    #[inline]
     fn skip(&mut self) -> io::Result<()> {
         while self.payload_left > 0 {
             self.payload_left -= self.incoming.payload(self.payload_left).len() as u64;
@@ -183,6 +197,7 @@ impl<'a> Item<'a> {
     ///
     /// # Errors
     /// A stream that breaks, or a host that does not speak the protocol.
+    #[inline]
     pub fn next(of: &'a mut dyn Input) -> io::Result<Self> {
         let mut len = [0; 4];
         let misfit = || io::Error::new(io::ErrorKind::InvalidData, "a batch is shorter than its items");
@@ -196,15 +211,18 @@ impl<'a> Item<'a> {
 }
 
 impl Input for Item<'_> {
+    #[inline]
     fn left(&self) -> u64 {
         self.left
     }
 
+    #[inline]
     fn read(&mut self, into: &mut [u8]) -> io::Result<()> {
         self.left -= into.len() as u64;
         self.of.read(into)
     }
 
+    #[inline]
     fn skip(&mut self) -> io::Result<()> {
         if self.left == 0 {
             return Ok(());

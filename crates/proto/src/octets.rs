@@ -17,6 +17,7 @@ pub enum Octets {
 
 impl Octets {
     /// A copy, if they are few.
+    #[inline]
     pub fn few(of: &[u8]) -> Option<Octets> {
         let mut bytes = [0; FEW];
         bytes.get_mut(..of.len())?.copy_from_slice(of);
@@ -24,6 +25,7 @@ impl Octets {
     }
 
     /// Shared with these where they are many.
+    #[inline]
     pub fn to_bytes(&self) -> Bytes {
         match self {
             Octets::Few { .. } => Bytes::copy_from_slice(self),
@@ -35,6 +37,7 @@ impl Octets {
 impl Deref for Octets {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match self {
             Octets::Few { len, bytes } => &bytes[..*len as usize],
@@ -44,12 +47,14 @@ impl Deref for Octets {
 }
 
 impl From<Bytes> for Octets {
+    #[inline]
     fn from(bytes: Bytes) -> Self {
         Octets::Many(bytes)
     }
 }
 
 impl From<Vec<u8>> for Octets {
+    #[inline]
     fn from(bytes: Vec<u8>) -> Self {
         Octets::Many(bytes.into())
     }

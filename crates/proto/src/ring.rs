@@ -144,6 +144,7 @@ impl Region {
         Ok(Arc::new(Region { base, ring_bytes }))
     }
 
+    #[inline]
     fn header(&self) -> &Header {
         // SAFETY: the mapping is page aligned, lives as long as self, is at least as large
         // as Header, and every field of Header is an atomic, valid for any bit pattern.
@@ -151,6 +152,7 @@ impl Region {
     }
 
     /// Start of the bytes of the ring towards the worker or the host.
+    #[inline]
     fn bytes(&self, towards: Side) -> *mut u8 {
         let offset = match towards {
             Side::Worker => HEADER_BYTES,
@@ -160,6 +162,7 @@ impl Region {
         unsafe { self.base.as_ptr().add(offset) }
     }
 
+    #[inline]
     fn lane(&self, towards: Side) -> &Lane {
         match towards {
             Side::Worker => &self.header().to_worker,
@@ -167,6 +170,7 @@ impl Region {
         }
     }
 
+    #[inline]
     fn bell(&self, of: Side) -> &Bell {
         match of {
             Side::Host => &self.header().host.0,
@@ -220,6 +224,7 @@ pub struct End {
 }
 
 impl End {
+    #[inline]
     fn peer(&self) -> Side {
         match self.side {
             Side::Host => Side::Worker,
@@ -228,25 +233,30 @@ impl End {
     }
 
     /// The outgoing and the incoming ring. Call it once: each is single-ended.
+    #[inline]
     pub fn split(&self) -> (Producer, Consumer) {
         let producer = Producer { end: self.clone(), put: 0, streaming: Spinning::new() };
         (producer, Consumer { end: self.clone(), taken: 0 })
     }
 
+    #[inline]
     fn bell(&self) -> &Bell {
         self.region.bell(self.side)
     }
 
+    #[inline]
     fn ring_bytes(&self) -> usize {
         self.region.ring_bytes
     }
 
     /// See [`Bell::wait`]; so with those that follow.
+    #[inline]
     pub fn wait(&self, what: u32, ready: impl Fn() -> bool) {
         self.bell().wait(what, self.at_most(None), ready);
     }
 
     /// How long this side may sleep.
+    #[inline]
     fn at_most(&self, asked: Option<Duration>) -> Option<Duration> {
         match self.side {
             Side::Host => Some(asked.map_or(LOOK_AGAIN, |asked| asked.min(LOOK_AGAIN))),
@@ -254,46 +264,56 @@ impl End {
         }
     }
 
+    #[inline]
     pub fn nap(&self, duration: Duration) {
         self.bell().nap(duration);
     }
 
+    #[inline]
     pub fn wake_self(&self) {
         self.bell().wake();
     }
 
+    #[inline]
     pub fn attend(&self) {
         self.bell().attend();
     }
 
+    #[inline]
     pub fn leave(&self) {
         self.bell().leave();
     }
 
+    #[inline]
     pub fn wait_attending(&self, at_most: Option<Duration>, ready: impl Fn() -> bool) {
         self.bell().wait_attending(self.at_most(at_most), ready);
     }
 
+    #[inline]
     pub fn nap_attending(&self, duration: Duration, is_over: impl Fn() -> bool) {
         self.bell().nap_attending(duration, is_over);
     }
 
+    #[inline]
     pub fn wake_attendant(&self) {
         self.bell().wake_attendant();
     }
 
+    #[inline]
     fn claim_word(&self, index: u8) -> Option<&AtomicU64> {
         self.region.header().claims.get(index as usize)
     }
 
     /// The host opens the claim before it sends the run: then the worker may begin it, or the host take it
     /// back.
+    #[inline]
     pub fn open_claim(&self, index: u8, run: u64) {
         if let Some(word) = self.claim_word(index) {
             word.store(run << 2 | OPEN, Ordering::SeqCst);
         }
     }
 
+    #[inline]
     fn settle_claim(&self, index: u8, run: u64, how: u64) -> bool {
         let (open, settled) = (run << 2 | OPEN, run << 2 | how);
         self.claim_word(index).is_some_and(|word| {
@@ -302,11 +322,13 @@ impl End {
     }
 
     /// The worker claims a run: `true` if it is to begin, `false` if it was taken back.
+    #[inline]
     pub fn claim(&self, index: u8, run: u64) -> bool {
         self.settle_claim(index, run, CLAIMED)
     }
 
     /// The worker marks a run that it has claimed as begun.
+    #[inline]
     pub fn begin(&self, index: u8, run: u64) {
         if let Some(word) = self.claim_word(index) {
             word.store(run << 2 | BEGUN, Ordering::SeqCst);
@@ -315,12 +337,14 @@ impl End {
 
     /// The host asks whether the worker says that the run has begun. A lie gains the worker no more than the
     /// host allows (`CpuCount::look`).
+    #[inline]
     pub fn has_begun(&self, index: u8, run: u64) -> bool {
         self.claim_word(index).is_some_and(|word| word.load(Ordering::SeqCst) == run << 2 | BEGUN)
     }
 
     /// The host takes a run back: `true` if the worker has not begun it, and now never will. A worker that
     /// lies here harms only itself: what it says of that run afterwards is a violation.
+    #[inline]
     pub fn revoke(&self, index: u8, run: u64) -> bool {
         self.settle_claim(index, run, REVOKED)
     }
@@ -337,6 +361,7 @@ pub struct Producer {
 
 impl Producer {
     /// Bytes that fit now.
+    #[inline]
     pub fn space(&self) -> Result<usize, Violation> {
         let taken = self.end.region.lane(self.end.peer()).taken.0.load(Ordering::Acquire);
         match self.put.checked_sub(taken) {
@@ -346,6 +371,7 @@ impl Producer {
     }
 
     /// Copies in as much of `bytes` as fits, publishes it and wakes the peer. Returns how much.
+    #[inline]
     pub fn try_write(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
         let mut written = 0;
         while let rest @ [_, ..] = &bytes[written..] {
@@ -357,6 +383,7 @@ impl Producer {
         Ok(written)
     }
 
+    #[inline]
     fn write_piece(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
         let len = self.space()?.min(bytes.len()).min(PIECE_BYTES);
         if len == 0 {
@@ -389,6 +416,7 @@ pub struct Consumer {
 
 impl Consumer {
     /// Bytes to be had now.
+    #[inline]
     pub fn available(&self) -> Result<usize, Violation> {
         let put = self.end.region.lane(self.end.side).put.0.load(Ordering::Acquire);
         match put.checked_sub(self.taken) {
@@ -398,6 +426,7 @@ impl Consumer {
     }
 
     /// Copies out what there is, up to `into`'s length, and gives the space back. Returns how much.
+    #[inline]
     pub fn try_read(&mut self, into: &mut [u8]) -> Result<usize, Violation> {
         let len = self.available()?.min(into.len());
         // SAFETY: `into` is valid for `len` bytes.
@@ -406,6 +435,7 @@ impl Consumer {
     }
 
     /// As [`try_read`](Self::try_read), appending at most `most` bytes to what `into` has room for.
+    #[inline]
     pub fn try_append(&mut self, into: &mut Vec<u8>, most: usize) -> Result<usize, Violation> {
         let room = into.spare_capacity_mut();
         let len = self.available()?.min(room.len()).min(most);
@@ -449,10 +479,12 @@ impl Consumer {
 }
 
 impl Source for Consumer {
+    #[inline]
     fn take(&mut self, into: &mut [u8]) -> io::Result<usize> {
         Ok(self.try_read(into)?)
     }
 
+    #[inline]
     fn append(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
         Ok(self.try_append(into, most)?)
     }
@@ -461,6 +493,7 @@ impl Source for Consumer {
 /// Blocking reads.
 #[cfg(test)]
 impl io::Read for Consumer {
+    #[inline]
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         loop {
             let len = self.try_read(into)?;
@@ -474,6 +507,7 @@ impl io::Read for Consumer {
 
 /// Blocking writes, for the worker.
 impl io::Write for Producer {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             let len = self.try_write(bytes)?;
@@ -485,6 +519,7 @@ impl io::Write for Producer {
         }
     }
 
+    #[inline]
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -26,14 +26,23 @@ pub struct Spinning {
     has_processors: bool,
 }
 
+impl Default for Spinning {
+    #[inline]
+    fn default() -> Self {
+        Spinning::new()
+    }
+}
+
 impl Spinning {
     /// Asks the system for the number of processors: a worker makes it before it locks itself down.
+    #[inline]
     pub fn new() -> Self {
         let has_processors = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
         Spinning { score: AtomicU32::new(SCORE_MAX / 2), has_processors }
     }
 
     /// Waits until `is_ready`, awake where that has paid; then by `sleep`, which may return early.
+    #[inline]
     pub fn wait(&self, is_ready: impl Fn() -> bool, sleep: impl FnOnce()) {
         let began = Instant::now();
         if !self.spin(is_ready) {
@@ -42,6 +51,7 @@ impl Spinning {
         self.learn(began.elapsed());
     }
 
+    #[inline]
     fn spin(&self, is_ready: impl Fn() -> bool) -> bool {
         if self.score.load(Ordering::Relaxed) == 0 || !self.has_processors {
             return is_ready();
@@ -61,6 +71,7 @@ impl Spinning {
     }
 
     /// Learns how long was waited, awake or asleep.
+    #[inline]
     fn learn(&self, waited: Duration) {
         let score = self.score.load(Ordering::Relaxed);
         let score = match waited <= WORTH {

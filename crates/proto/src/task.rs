@@ -16,6 +16,7 @@ pub struct TaskId(pub u64);
 
 impl TaskId {
     /// The id as a number, as it appears in logs.
+    #[inline]
     pub fn get(self) -> u64 {
         self.0
     }

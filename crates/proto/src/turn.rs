@@ -21,17 +21,20 @@ pub struct Turn<R> {
 }
 
 impl<R> Turn<R> {
+    #[inline]
     pub fn new(reader: R) -> Self {
         let [refused, is_attended, attendant_sleeps] = [(); 3].map(|()| AtomicBool::new(false));
         Turn { reader: Mutex::new(reader), refused, is_attended, attendant_sleeps }
     }
 
     /// Waits for it: for the usual reader, once nobody stays.
+    #[inline]
     pub fn take(&self) -> MutexGuard<'_, R> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the turn for an attendant, if nobody has it.
+    #[inline]
     pub fn try_attend(&self) -> Option<MutexGuard<'_, R>> {
         match self.reader.try_lock() {
             Ok(reader) => Some(reader),
@@ -42,6 +45,7 @@ impl<R> Turn<R> {
 
     /// Takes the turn for the usual reader, if nobody has it. Otherwise its holder sees to it that this
     /// reader is woken.
+    #[inline]
     pub fn try_take(&self) -> Option<MutexGuard<'_, R>> {
         self.try_attend().or_else(|| {
             self.refused.store(true, Ordering::SeqCst);
@@ -52,6 +56,7 @@ impl<R> Turn<R> {
     }
 
     /// Gives the attendant's turn back; `true` if the usual reader was refused meanwhile and is to be woken.
+    #[inline]
     pub fn give_back(&self, reader: MutexGuard<'_, R>) -> bool {
         drop(reader);
         fence(Ordering::SeqCst);
@@ -59,11 +64,13 @@ impl<R> Turn<R> {
     }
 
     /// From here on the attendant also sends what the usual reader would send.
+    #[inline]
     pub fn attend(&self) {
         self.is_attended.store(true, Ordering::SeqCst);
     }
 
     /// The attendant is about to go: `hand_over` wakes the usual reader if there is something to be sent.
+    #[inline]
     pub fn leave(&self, hand_over: impl FnOnce()) {
         self.is_attended.store(false, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -71,6 +78,7 @@ impl<R> Turn<R> {
     }
 
     /// The attendant sleeps, by `sleep`, and sends nothing meanwhile; `hand_over` as for [`leave`](Self::leave).
+    #[inline]
     pub fn sleep_attending(&self, hand_over: impl FnOnce(), sleep: impl FnOnce()) {
         self.attendant_sleeps.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -81,6 +89,7 @@ impl<R> Turn<R> {
 
     /// Whether somebody else sends what is to be sent, so that the usual reader need not. If this is true and
     /// the reader sleeps, the hand-over wakes it, provided that it has looked since it was ready to be woken.
+    #[inline]
     pub fn has_awake_attendant(&self) -> bool {
         fence(Ordering::SeqCst);
         self.is_attended.load(Ordering::SeqCst) && !self.attendant_sleeps.load(Ordering::SeqCst)
@@ -88,6 +97,7 @@ impl<R> Turn<R> {
 
     /// Whether an attendant must be woken to learn of what is not in the ring. Said here, and not in shared
     /// memory, where a worker may change what stands there.
+    #[inline]
     pub fn has_sleeping_attendant(&self) -> bool {
         fence(Ordering::SeqCst);
         self.attendant_sleeps.load(Ordering::SeqCst)

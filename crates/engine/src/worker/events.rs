@@ -185,7 +185,16 @@ impl Reporter {
 }
 
 fn record(level: u8, target: &str, message: String, fields: String) -> LogRecord {
-    LogRecord { source: LogSource::Worker, level, target: target.into(), message, fields }
+    let target = own_target(target).map_or_else(|| target.into(), |rest| format!("wasmpool{rest}"));
+    LogRecord { source: LogSource::Worker, level, target, message, fields }
+}
+
+/// Returns what stands behind the crate's name in a target of wasmpool's own, such as `::worker::loaded`; `None` for a
+/// target of the engine's. Users know the crates of wasmpool as one.
+fn own_target(target: &str) -> Option<&str> {
+    let crates = ["wasmpool_engine", "wasmpool_sandbox", "wasmpool_proto", "wasmpool"];
+    let rest = crates.iter().find_map(|name| target.strip_prefix(name))?;
+    (rest.is_empty() || rest.starts_with("::")).then_some(rest)
 }
 
 /// The global subscriber, and the global logger.
@@ -193,8 +202,7 @@ struct ToReporter(Arc<Reporter>);
 
 impl ToReporter {
     fn level(&self, target: &str) -> u8 {
-        let is_own = target == "wasmpool" || target.starts_with("wasmpool::");
-        if is_own { self.0.levels.own } else { self.0.levels.engine }
+        if own_target(target).is_some() { self.0.levels.own } else { self.0.levels.engine }
     }
 }
 

@@ -41,7 +41,8 @@ pub(super) fn run<W: ToHost>(
             inbox.wait()?;
             runner.let_go();
         }
-        let ToWorker::Run { task, run, claim: index, module, entry, limits, items, shares } = inbox.next()?;
+        let ToWorker::Run { task, run, claim: index, module, entry, limits, items, shares } =
+            inbox.next_message()?;
         // The host may have taken it back while others ran.
         if !claims.claim(index, run) {
             inbox.skip()?;
