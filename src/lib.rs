@@ -39,8 +39,14 @@
 //! The modules below stand in the order in which a reader wants them: the vocabulary
 //! (options, reports, [`limits`], [`error`](TaskError)), what the caller
 //! holds (the pool and its futures), the decisions (`dispatch`, pure), the effects
-//! (`host`). Below this crate stand what both sides of the process boundary share (`crates/proto`), the door to the host's
-//! files (`crates/files`), the second wall (`crates/sandbox`) and the children (`crates/engine`). ARCHITECTURE.md says who may know whom, and where each promise is kept.
+//! (`host`). Below this crate stand what both sides of the process boundary share (`crates/proto`), the door to the
+//! host's files (`crates/files`), the second wall (`crates/sandbox`) and the children (`crates/engine`). ARCHITECTURE.md
+//! says who may know whom, and where each promise is kept.
+//!
+//! # Features
+//! - `engine` (default) puts the engine into this very executable, for its workers. Without it, pools need
+//!   [`PoolBuilder::worker_program`].
+//! - `metrics` (default) is `Pool::publish_metrics`: the pool's numbers through the `metrics` facade.
 
 #![warn(missing_debug_implementations, missing_docs)]
 

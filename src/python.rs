@@ -551,4 +551,4 @@
 //! [`Map::buffer_size`]: crate::Map::buffer_size
 //! [`Map::options`]: crate::Map::options
 //! [`Map::unordered`]: crate::Map::unordered
-//! [`limits`]: proto::limits
+//! [`limits`]: crate::limits

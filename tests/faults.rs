@@ -91,7 +91,7 @@ fn is_flood(error: &TaskError) -> bool {
     matches!(error, TaskError::LogsTooLarge { limit: 4096, bytes } if *bytes > 4096)
 }
 
-/// The tasks that only ask for things: tests/wasi.rs, tests/dirs.rs and tests/deterministic.rs call them.
+/// The tasks that only ask for things: tests/wasi.rs, tests/dirs and tests/deterministic.rs call them.
 const ASKING: [&str; 7] =
     ["look_around", "hash_order", "clocks", "read_file", "write_file", "change_file", "list_dir"];
 

@@ -39,7 +39,7 @@ use sandbox::{pagemap, syscalls};
 
 static NEXT_POOL: AtomicU64 = AtomicU64::new(1);
 
-/// Settings of a [`Pool`]. Every default is in [`limits`](proto::limits).
+/// Settings of a [`Pool`]. Every default is in [`limits`](crate::limits).
 #[derive(Debug, Clone)]
 #[must_use = "a builder builds nothing until build() is called"]
 pub struct PoolBuilder {
@@ -474,8 +474,10 @@ impl PoolBuilder {
         self
     }
 
-    /// The executable to run as workers and compilers, in place of this one. Its `main`
-    /// must call [`wasmpool::init`](crate::init); the `wasmpool` command is such a program.
+    /// The executable to run as workers and compilers, in place of this one. It must be of the same build and have the
+    /// engine in it, and its `main` must call [`wasmpool::init`](crate::init). `wasmpool-worker` is such a program and
+    /// does nothing else; the `wasmpool` command is one, too. A program that was built without the feature `engine`
+    /// needs this.
     pub fn worker_program(mut self, path: impl AsRef<Path>) -> Self {
         self.worker_program = Some(path.as_ref().into());
         self

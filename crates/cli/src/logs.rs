@@ -31,10 +31,10 @@ use files::HostFiles;
 use proto::text::Escaped;
 use rotate::LogFile;
 
-/// The target of guests' records; see `host/logs.rs`.
+/// The target of guests' records; see `src/host/logs.rs`.
 const GUEST: &str = "wasmpool::guest";
 
-/// The target of workers' own; see `host/logs.rs`.
+/// The target of workers' own; see `src/host/logs.rs`.
 const WORKER: &str = "wasmpool::worker";
 
 /// Replaces the filter that `-v` and `-q` choose.

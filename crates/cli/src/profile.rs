@@ -26,7 +26,7 @@ use files::{HostFiles, OutputFile};
 use proto::refused::calling;
 use wasmpool::Pool;
 
-/// The target of tasks' stacks; see `host/logs.rs`.
+/// The target of tasks' stacks; see `src/host/logs.rs`.
 pub(super) const STACK: &str = "wasmpool::stack";
 
 /// Between two questions.
@@ -130,8 +130,8 @@ impl Seen {
     }
 }
 
-/// The functions of a stack as `worker/verdict.rs` shows it, outermost first, without the offsets of their
-/// instructions.
+/// The functions of a stack as `crates/engine/src/worker/verdict.rs` shows it, outermost first, without the offsets of
+/// their instructions.
 fn functions(stack: &str) -> Vec<&str> {
     let stack = stack.strip_prefix("it is at ").unwrap_or(stack);
     let function = |frame: &'_ str| frame.rsplit_once(" (0x").map_or(frame.len(), |(name, _)| name.len());

@@ -1,7 +1,7 @@
 //! The compiler role: wasm bytes in, machine code and a description out, then gone.
 //!
-//! The only place, with `worker`, that knows wasmtime. It runs in a process of its own, so
-//! that a module that makes the compiler explode takes nothing else along.
+//! It runs in a process of its own, so that a module that makes the compiler explode takes nothing else along. What
+//! compiles a module must be what runs it: both roles take their engines from `settings`.
 
 mod choice;
 mod confine;

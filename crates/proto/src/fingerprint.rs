@@ -1,7 +1,7 @@
 //! The build's fingerprint: both sides must speak the very same wire.
 //!
-//! A worker is started from the host's own executable, so this only ever differs for
-//! `worker_program`, or for cached artifacts.
+//! A worker that is started from the host's own executable has the same. So this only ever differs for a
+//! `worker_program`, and for cached artifacts.
 
 #[cfg(test)]
 mod sources;

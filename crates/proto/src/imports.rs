@@ -1,5 +1,5 @@
-//! The imports that a guest may have: the functions that the byte ABI gives to it, and the name of WASI's module. The linker is built from this list, and errors are
-//! written from it. It holds vocabulary, and no behaviour.
+//! The imports that a guest may have: the functions that the byte ABI gives to it, and the name of WASI's module. The
+//! linker is built from this list, and errors are written from it. It holds vocabulary, and no behaviour.
 
 /// The module name of these imports.
 pub const HOST_MODULE: &str = "wasmpool";

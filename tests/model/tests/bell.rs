@@ -1,10 +1,11 @@
-//! The ring's bells and the reader's turns as they stand in `src/wire/bell.rs` and `src/wire/turn.rs`,
+//! The ring's bells and the reader's turns as they stand in `crates/proto/src/bell.rs` and `crates/proto/src/turn.rs`,
 //! under loom: every interleaving of a worker, the link's thread and a caller that attends, up to three
 //! preemptions, or two where there is more to be gone through. A wake-up that is lost is a deadlock, which loom reports.
 //!
 //! The kernel's futex is modelled: a word, and a lock under which it is compared before the sleep. A sleep
-//! with a timeout is one that ends at once. What stands here of `src/host/link.rs` is a copy in small, of
-//! `listen`, `attend` and `report_exit`: the order of their steps is theirs.
+//! with a timeout is one that ends at once. What stands here of `src/host/link.rs` and
+//! `src/host/link/reader.rs` is a copy in small, of `listen`, `attend` and `report_exit`: the order of their steps is
+//! theirs.
 
 #![allow(dead_code, unreachable_pub, reason = "the included sources have more than is checked here")]
 

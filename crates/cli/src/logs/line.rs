@@ -11,7 +11,7 @@ use crate::args::LogFormat;
 use crate::object::Object;
 use proto::text::Escaped;
 
-/// Fields of guests' records that have a place of their own; see `host/logs.rs`.
+/// Fields of guests' records that have a place of their own; see `src/host/logs.rs`.
 const FIELDS: &str = "fields";
 
 /// The event's line, without its end. What a guest wrote breaks no line.

@@ -8,8 +8,8 @@
 //!
 //! A thread of the test replaces the names: it is quicker than any task, and has more rights. In some rounds
 //! a task swaps as well. `WASMPOOL_SWAP_ROUNDS` sets the number of rounds; if this test is root, an ordinary
-//! user runs half of them. `src/files/tests/swaps.rs` tests the names' own swaps without a process for each
-//! round.
+//! user runs half of them. `crates/files/src/tests/swaps.rs` tests the names' own swaps without a process for
+//! each round.
 
 use std::fs::{self, Permissions};
 use std::mem::MaybeUninit;

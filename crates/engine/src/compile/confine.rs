@@ -12,7 +12,7 @@ use proto::slice;
 use proto::walls::{SandboxLayer, SandboxRequest};
 
 /// Makes the compiler preempt nobody, in a session of its own. A refused call is ignored: this is a courtesy,
-/// and no limit rests on it. The host decides when the compiler steps back (`host/priority.rs`).
+/// and no limit rests on it. The host decides when the compiler steps back (`src/host/priority.rs`).
 pub(super) fn give_way() {
     interrupt_nobody();
     // With autogroups each session is one competitor for the CPUs, so the compiler gets its own before it has

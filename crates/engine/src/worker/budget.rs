@@ -84,7 +84,7 @@ impl ResourceLimiter for Budget {
         Ok(self.grow(desired.saturating_sub(current) as u64))
     }
 
-    // A task is one instance; what a module may define is the worker's room (`engine/settings.rs`).
+    // A task is one instance; what a module may define is the worker's room (`settings.rs`).
     fn instances(&self) -> usize {
         1
     }

@@ -3,7 +3,7 @@
 //! Valid WebAssembly can be made to cost a compiler minutes or gigabytes: 7 KB of loops inside of
 //! loops take over a second, 19 KB of blocks that hand on many values take 7 GB. Bounds on the shape
 //! refuse what no tool-chain emits, in milliseconds; time and memory bound whatever is left. Vocabulary,
-//! no behaviour: the shape is counted in `compile/shape.rs`, time and memory are held by the host
+//! no behaviour: the shape is counted in `crates/engine/src/compile/shape.rs`, time and memory are held by the host
 //! and by the compiler process.
 
 use std::fmt;

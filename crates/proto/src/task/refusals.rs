@@ -35,12 +35,11 @@ pub struct Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum RefusalKind {
-    /// [`TaskOptions::memory_bytes_max`](crate::TaskOptions::memory_bytes_max).
+    /// `TaskOptions::memory_bytes_max`.
     Memory,
     /// [`TABLE_ELEMENTS_MAX`](limits::TABLE_ELEMENTS_MAX), for one table.
     Table,
-    /// The worker process has none left, by its own limit
-    /// ([`PoolBuilder::worker_memory_bytes_max`](crate::PoolBuilder::worker_memory_bytes_max)) or the
+    /// The worker process has none left, by its own limit (`PoolBuilder::worker_memory_bytes_max`) or the
     /// machine's.
     System,
 }

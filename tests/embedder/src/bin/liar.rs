@@ -1,7 +1,7 @@
 //! A worker that lies. It speaks the wire by hand, not with the library, and does what its
 //! own file name says: the tests link this program under one name for each lie.
 //!
-//! What it needs to know of the wire is written down in `src/wire/`: a control socket on
+//! What it needs to know of the wire is written down in `crates/proto/src`: a control socket on
 //! stdin, a shared file with two rings behind a header of 4096 bytes, frames of sixteen bytes
 //! of header, postcard and payload.
 
