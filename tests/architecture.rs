@@ -153,7 +153,6 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
         "proto/slice",
         "host/cpu",
         "cli/interrupt/cpu_time",
-        "cli/streams",
         "host/usage",
         "host/descriptors",
     ];

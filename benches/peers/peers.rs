@@ -44,7 +44,7 @@ impl Peers {
     pub(crate) fn find() -> Peers {
         let mut peers =
             Peers { pythons: Vec::new(), wasi: Err("it was not looked for".into()), missing: Vec::new() };
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/venv");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/venv");
         let said = Command::new(script).arg(kept_dir()).stderr(Stdio::inherit()).output();
         let said = match said {
             Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -124,7 +124,7 @@ impl Process {
     fn start(program: &PathBuf) -> anyhow::Result<(Process, String)> {
         let mut child = Command::new(program)
             // Warnings that a pool forks beside threads.
-            .args(["-W", "ignore", "benches/peers/peers.py", &WORKERS.to_string()])
+            .args(["-W", "ignore", "peers/peers.py", &WORKERS.to_string()])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

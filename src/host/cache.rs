@@ -31,7 +31,6 @@ use crate::module::Digest;
 use files::Folder;
 use proto::artifact::{self, DESCRIPTION_BYTES_MAX};
 use proto::description::{CodeKind, ModuleDescription};
-use proto::fingerprint;
 use proto::kernel::kernel_text;
 use proto::limits::ARTIFACT_BYTES_MAX;
 use proto::memfd;
@@ -96,8 +95,9 @@ pub(crate) struct Cache {
 pub(crate) struct CacheKey(String);
 
 impl CacheKey {
-    pub(crate) fn new(digest: Digest, code: CodeKind) -> CacheKey {
-        CacheKey(format!("{digest}-{:016x}-{:016x}-{}", fingerprint::BUILD, cpu_fingerprint(), code.name()))
+    /// The entry of this module, compiled in this way by a program that makes machine code of this fingerprint.
+    pub(crate) fn new(digest: Digest, code: CodeKind, machine_code: u64) -> CacheKey {
+        CacheKey(format!("{digest}-{machine_code:016x}-{:016x}-{}", cpu_fingerprint(), code.name()))
     }
 
     fn file_name(&self) -> String {

@@ -161,7 +161,7 @@ fn try_start(
     let limit_bytes = limits.get(CompileLimit::Memory);
     let memory_bytes_max = limit_bytes.saturating_mul(2);
     let request = CompileRequest {
-        build: fingerprint::BUILD,
+        wire: fingerprint::WIRE,
         work: work.clone(),
         code,
         limits: limits.clone(),

@@ -325,7 +325,7 @@ impl<'a> Patients<'a> {
         let patient = Patient { child, control, _rings: rings };
         let sandbox = self.doctor.request.clone();
         let setup = ToWorkerControl::Setup {
-            build: fingerprint::BUILD,
+            wire: fingerprint::WIRE,
             sandbox,
             pagemap_scan: false,
             wasm_stack_bytes: wasm_stack_bytes() as u32,
@@ -396,7 +396,7 @@ impl<'a> Patients<'a> {
             patient.child.stderr.drain();
             // The last words of a process come before its end.
             match patient.control.receive::<FromWorkerControl>(0, RecvFlags::DONTWAIT) {
-                Ok(Some((FromWorkerControl::Ready { build, sandbox }, _))) if build == fingerprint::BUILD => {
+                Ok(Some((FromWorkerControl::Ready { wire, sandbox }, _))) if wire == fingerprint::WIRE => {
                     report = Ok(sandbox);
                 }
                 Ok(Some((FromWorkerControl::Probed { outcome }, _))) => {

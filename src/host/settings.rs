@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) offers_max: usize,
     pub(crate) modules_per_worker_max: usize,
     pub(crate) pagemap_scan: bool,
+    /// The fingerprint of the machine code that children make and run.
+    pub(crate) machine_code: u64,
     pub(crate) wasm_stack_bytes_max: usize,
     pub(crate) dirs: Vec<HostDir>,
     /// The host's own files, which are never read or written in the tasks' directories.

@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use super::cgroup::Group;
 use crate::error::{BuildError, DeathCause};
 use crate::init;
+use proto::fingerprint::{self, fnv};
 use proto::limits::STDERR_TAIL_BYTES;
 use proto::memfd;
 use proto::refused::calling;
@@ -31,7 +32,15 @@ pub(crate) struct Program {
     /// The path at which the program was found. It is executed if there is no /proc; another file of that
     /// name would fail the exchange of fingerprints.
     path: PathBuf,
+    /// The fingerprint of the machine code that it makes and runs.
+    machine_code: u64,
 }
+
+/// The fingerprint of the machine code of this very executable.
+#[cfg(feature = "engine")]
+const OWN_MACHINE_CODE: u64 = engine::MACHINE_CODE;
+#[cfg(not(feature = "engine"))]
+const OWN_MACHINE_CODE: u64 = 0;
 
 impl Program {
     /// Opens the program that children are started from: the one that is named, or this very executable.
@@ -44,11 +53,35 @@ impl Program {
             |source| BuildError::WorkerProgram { path, source }
         };
         match named {
-            Some(path) => Program::open(path).map_err(failed(path)),
+            Some(path) => Program::named(path).map_err(failed(path)),
             None if cfg!(not(feature = "engine")) => Err(BuildError::NoEngine),
             None if !init::is_initialized() => Err(BuildError::InitMissing),
             None => Program::this_executable().map_err(failed(Path::new(OWN_EXECUTABLE))),
         }
+    }
+
+    /// Opens a program that is not this executable. Nothing is known of its engine, so its machine code is that of this very
+    /// file: who builds it anew has modules compiled anew.
+    fn named(path: &Path) -> io::Result<Program> {
+        let program = Program::open(path)?;
+        let stat = rustix::fs::fstat(&program.file)?;
+        let identity = [
+            stat.st_dev,
+            stat.st_ino,
+            stat.st_size as u64,
+            stat.st_mtime as u64,
+            stat.st_mtime_nsec,
+            stat.st_ctime as u64,
+            stat.st_ctime_nsec,
+        ];
+        let machine_code =
+            identity.iter().fold(fingerprint::DESCRIPTIONS, |hash, part| fnv(hash, &part.to_le_bytes()));
+        Ok(Program { machine_code, ..program })
+    }
+
+    /// Returns the fingerprint of the machine code that the program makes and runs.
+    pub(crate) fn machine_code(&self) -> u64 {
+        self.machine_code
     }
 
     fn open(path: &Path) -> io::Result<Program> {
@@ -56,7 +89,7 @@ impl Program {
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?);
         // The path is made absolute, since children start in another directory.
-        Ok(Program { file, path: std::path::absolute(path)? })
+        Ok(Program { file, path: std::path::absolute(path)?, machine_code: OWN_MACHINE_CODE })
     }
 
     fn this_executable() -> io::Result<Program> {
@@ -188,5 +221,24 @@ impl StderrTail {
     pub(crate) fn text(&self) -> String {
         let bytes: Vec<u8> = self.tail.iter().copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machine_code_of_a_named_program_is_that_of_this_very_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        [&one, &other].map(|path| std::fs::write(path, "a program").expect("writes"));
+        let code = |path: &Path| Program::choose(Some(path)).expect("opens").machine_code();
+        assert_eq!(code(&one), code(&one));
+        assert_ne!(code(&one), code(&other));
+        assert_ne!(code(&one), OWN_MACHINE_CODE);
+        let before = code(&one);
+        std::fs::write(&one, "a program that was built anew").expect("writes");
+        assert_ne!(code(&one), before);
     }
 }

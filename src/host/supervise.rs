@@ -268,7 +268,7 @@ fn try_start(
     let sandbox = SandboxRequest { cgroup: Some(report), ..core.settings.sandbox.clone() };
     let refused = sandbox.refused_cgroup();
     let setup = ToWorkerControl::Setup {
-        build: fingerprint::BUILD,
+        wire: fingerprint::WIRE,
         sandbox,
         pagemap_scan: core.settings.pagemap_scan,
         wasm_stack_bytes: core.settings.wasm_stack_bytes_max as u32,
@@ -323,10 +323,11 @@ fn try_start(
 /// Reads what the worker says on its socket: `Ready`, once.
 fn listen(core: &Core, worker: &mut Supervised) {
     let violation = match worker.link.control.receive::<FromWorkerControl>(0, RecvFlags::DONTWAIT) {
-        Ok(Some((
-            FromWorkerControl::Ready { build, .. } | FromWorkerControl::CannotLock { build, .. },
-            _,
-        ))) if build != fingerprint::BUILD => "it was built from another version of wasmpool".to_string(),
+        Ok(Some((FromWorkerControl::Ready { wire, .. } | FromWorkerControl::CannotLock { wire, .. }, _)))
+            if wire != fingerprint::WIRE =>
+        {
+            "it was built from another version of wasmpool".to_string()
+        }
         Ok(Some(_)) if worker.ready => "it said it was ready twice".to_string(),
         Ok(Some((FromWorkerControl::Ready { mut sandbox, .. }, _))) if sandbox.is_well_formed() => {
             // The worker's own word does not count.

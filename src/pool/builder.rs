@@ -90,6 +90,7 @@ impl PoolBuilder {
                 offers_max: limits::OFFERS_MAX,
                 modules_per_worker_max: limits::MODULES_PER_WORKER_MAX,
                 pagemap_scan: false,
+                machine_code: 0,
                 wasm_stack_bytes_max: limits::WASM_STACK_BYTES_MAX,
                 dirs: Vec::new(),
                 files: HostFiles::default(),
@@ -516,7 +517,13 @@ impl PoolBuilder {
         let cache = self.open_cache(&files)?;
         let (supervisor, requests) = requests::channel().map_err(system("create an eventfd"))?;
         let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
-        let mut settings = Settings { workers_max: self.workers, dirs, files, ..self.settings };
+        let mut settings = Settings {
+            workers_max: self.workers,
+            machine_code: program.machine_code(),
+            dirs,
+            files,
+            ..self.settings
+        };
         settings.defaults.timeout.get_or_insert(limits::TIMEOUT);
         // Workers inherit the hard limit, which may be lower than what they are given otherwise.
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;

@@ -158,7 +158,7 @@ impl Handle {
             let module = options.name.clone().unwrap_or_else(|| digest.short());
             WantedEntry { module, task }
         });
-        let cached = || self.cache.as_ref()?.find(&CacheKey::new(digest, code));
+        let cached = || self.cache.as_ref()?.find(&self.cache_key(digest, code));
         self.enter(digest, options, || match missed == Some(digest) {
             false if let Some(compiled) = cached() => Ok((compiled, true)),
             _ => self.compiled(wasm, digest, code, &limits, entry),
@@ -176,7 +176,7 @@ impl Handle {
         if let Some(module) = self.loads.get(&(digest, code)) {
             return Some(Ok(module));
         }
-        let compiled = cache.find(&CacheKey::new(digest, code))?;
+        let compiled = cache.find(&self.cache_key(digest, code))?;
         Some(self.enter(digest, options.clone(), || Ok((compiled, true))))
     }
 
@@ -213,6 +213,10 @@ impl Handle {
         })
     }
 
+    fn cache_key(&self, digest: Digest, code: CodeKind) -> CacheKey {
+        CacheKey::new(digest, code, self.core.settings.machine_code)
+    }
+
     /// Returns the limits that hold here: the machine decides about memory that is not set.
     fn limits_of(&self, options: &ModuleOptions) -> CompileLimits {
         let limits = options.compile_limits.as_ref().unwrap_or(&self.core.settings.compile_limits);
@@ -228,7 +232,7 @@ impl Handle {
         entry: Option<WantedEntry>,
     ) -> Result<(Compiled, bool), ModuleError> {
         let Handle { core, cache, turns, .. } = self;
-        let key = CacheKey::new(digest, code);
+        let key = self.cache_key(digest, code);
         let turn = turns.take();
         let compiled = compile::compile(core, wasm, code, limits, entry)?;
         drop(turn);

@@ -10,7 +10,7 @@ use super::exit::{Exit, Failure};
 use files::{HostFiles, OpenError};
 
 /// The SDK of the repository that this command was built from.
-const SDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest-tasks/sdk");
+const SDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../guest-tasks/sdk");
 
 const NAME_BYTES_MAX: usize = 64;
 

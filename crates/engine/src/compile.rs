@@ -49,7 +49,7 @@ fn serve(provided: ProvidedBy) -> io::Result<()> {
     let Some((request, files)) = socket.receive::<CompileRequest>(3, RecvFlags::empty())? else {
         return Ok(());
     };
-    if request.build != fingerprint::BUILD {
+    if request.wire != fingerprint::WIRE {
         return Err(io::Error::other("the host was built from another version of wasmpool"));
     }
     let Ok([wasm, artifact, description]) = <[OwnedFd; 3]>::try_from(files) else {

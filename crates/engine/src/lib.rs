@@ -18,6 +18,7 @@ use std::collections::HashMap;
 
 use proto::role::{self, Role};
 
+pub use settings::MACHINE_CODE;
 pub use worker::memories;
 
 /// The functions that a worker provides to modules, by the names of module and function.

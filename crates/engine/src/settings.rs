@@ -3,6 +3,7 @@
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
 
 use proto::description::{CodeKind, Interrupt, MemoryKind};
+use proto::fingerprint::{self, fnv};
 use proto::limits::{
     HOST_STACK_BYTES, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES_AT_MOST, WASM_STACK_BYTES_MAX,
     WORKER_MEMORY_BYTES_MIN,
@@ -101,43 +102,94 @@ impl Running {
     }
 }
 
-/// The configuration for both roles. With memories of the worker's own ([`MemoryKind::Own`]), a worker adds
-/// what makes them.
-pub fn config(code: CodeKind, memories: MemoryKind, running: Running) -> Result<Config> {
-    let mut config = Config::new();
+/// A switch of the engine's.
+type Switch = fn(&mut Config, bool) -> &mut Config;
+
+/// The switches that shape machine code, by the names that the engine has for them, and how they are set.
+const SWITCHES: [(&str, Switch, bool); 15] = [
+    // Components' own concurrency: nothing here uses it, and every store would pay.
+    ("concurrency_support", Config::concurrency_support, false),
+    ("relaxed_simd_deterministic", Config::relaxed_simd_deterministic, true),
+    // Current tool-chains emit these. Guest threads are not offered: one task has one thread.
+    ("wasm_simd", Config::wasm_simd, true),
+    ("wasm_relaxed_simd", Config::wasm_relaxed_simd, true),
+    ("wasm_bulk_memory", Config::wasm_bulk_memory, true),
+    ("wasm_multi_value", Config::wasm_multi_value, true),
+    ("wasm_multi_memory", Config::wasm_multi_memory, true),
+    ("wasm_memory64", Config::wasm_memory64, true),
+    ("wasm_tail_call", Config::wasm_tail_call, true),
+    ("wasm_extended_const", Config::wasm_extended_const, true),
+    ("wasm_reference_types", Config::wasm_reference_types, true),
+    ("wasm_function_references", Config::wasm_function_references, true),
+    ("wasm_gc", Config::wasm_gc, true),
+    ("wasm_exceptions", Config::wasm_exceptions, true),
+    ("guard_before_linear_memory", Config::guard_before_linear_memory, true),
+];
+
+/// A size that shapes machine code.
+type Size = fn(&mut Config, u64) -> &mut Config;
+
+/// The sizes that shape machine code, by the names that the engine has for them.
+const SIZES: [(&str, Size, u64); 2] = [
+    ("memory_reservation", Config::memory_reservation, MEMORY_BYTES as u64),
+    ("memory_guard_size", Config::memory_guard_size, GUARD_BYTES as u64),
+];
+
+/// Sets what shapes all machine code.
+fn shape(config: &mut Config) {
+    for (_, set, value) in SWITCHES {
+        set(config, value);
+    }
+    for (_, set, value) in SIZES {
+        set(config, value);
+    }
+}
+
+/// The switches by which one kind of code, or one kind of memories, differs from another. The name of an entry of the cache
+/// has the kind of code; a module's description has that of its memories.
+fn set_kinds(config: &mut Config, code: CodeKind, memories: MemoryKind) {
     config.epoch_interruption(code.interrupt() == Interrupt::Check);
     config.consume_fuel(code.is_metered());
     config.cranelift_nan_canonicalization(code.is_deterministic());
-    config.max_wasm_stack(running.wasm_stack_bytes);
-    // A module that imports WASI runs on a fiber, whose stack needs room for wasm and for host calls.
-    config.async_stack_size(running.wasm_stack_bytes + HOST_STACK_BYTES);
-    // Components' own concurrency: nothing here uses it, and every store would pay.
-    config.concurrency_support(false);
-    config.relaxed_simd_deterministic(true);
-
-    // Current tool-chains emit these. Guest threads are not offered: one task has one thread.
-    config.wasm_simd(true);
-    config.wasm_relaxed_simd(true);
-    config.wasm_bulk_memory(true);
-    config.wasm_multi_value(true);
-    config.wasm_multi_memory(true);
-    config.wasm_memory64(true);
-    config.wasm_tail_call(true);
-    config.wasm_extended_const(true);
-    config.wasm_reference_types(true);
-    config.wasm_function_references(true);
-    config.wasm_gc(true);
-    config.wasm_exceptions(true);
-
-    config.memory_reservation(MEMORY_BYTES as u64);
-    config.memory_guard_size(GUARD_BYTES as u64);
-    config.guard_before_linear_memory(true);
     if memories == MemoryKind::Own {
         // Each memory has one slot of the reservation's size, and stays there. `MEMORIES_MAX` bounds the
         // slots, and `compile/choice.rs` bounds what else an instance has.
         config.memory_may_move(false);
         config.memory_init_cow(false);
     }
+}
+
+/// This rises when what the compiler says of a module changes its meaning, but not its type.
+const MEANING: u64 = 1;
+
+/// The fingerprint of the machine code that this engine makes, but for its kind and the processor: of the engine's version,
+/// of the settings that shape code, and of the form in which modules are described. Cached machine code of another
+/// fingerprint is compiled anew.
+pub const MACHINE_CODE: u64 = {
+    let mut hash = fnv(fingerprint::DESCRIPTIONS ^ MEANING, wasmtime_environ::VERSION.as_bytes());
+    hash = fnv(hash, env!("CARGO_PKG_VERSION").as_bytes());
+    let mut index = 0;
+    while index < SWITCHES.len() {
+        hash = fnv(fnv(hash, SWITCHES[index].0.as_bytes()), &[SWITCHES[index].2 as u8]);
+        index += 1;
+    }
+    index = 0;
+    while index < SIZES.len() {
+        hash = fnv(fnv(hash, SIZES[index].0.as_bytes()), &SIZES[index].2.to_le_bytes());
+        index += 1;
+    }
+    hash
+};
+
+/// The configuration for both roles. With memories of the worker's own ([`MemoryKind::Own`]), a worker adds
+/// what makes them.
+pub fn config(code: CodeKind, memories: MemoryKind, running: Running) -> Result<Config> {
+    let mut config = Config::new();
+    shape(&mut config);
+    set_kinds(&mut config, code, memories);
+    config.max_wasm_stack(running.wasm_stack_bytes);
+    // A module that imports WASI runs on a fiber, whose stack needs room for wasm and for host calls.
+    config.async_stack_size(running.wasm_stack_bytes + HOST_STACK_BYTES);
     if memories == MemoryKind::Own || running.reserve == Reserve::None {
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         return Ok(config);
@@ -166,12 +218,64 @@ pub fn config(code: CodeKind, memories: MemoryKind, running: Running) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use std::hash::{Hash as _, Hasher as _};
+
     use super::*;
 
     fn data_bytes() -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").expect("reads");
         let kib = status.lines().find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB"));
         kib.expect("has data").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Returns what machine code depends on, by the engine's own word.
+    fn compatibility(config: &Config) -> u64 {
+        let engine = wasmtime::Engine::new(config).expect("an engine");
+        let mut hasher = std::hash::DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Each kind of code and of memories, with the settings of the tables alone.
+    fn by_the_tables(code: CodeKind, memories: MemoryKind) -> Config {
+        let mut config = Config::new();
+        shape(&mut config);
+        set_kinds(&mut config, code, memories);
+        config
+    }
+
+    #[test]
+    fn nothing_but_the_tables_and_the_kind_shapes_machine_code() {
+        for code in CodeKind::ALL {
+            for memories in [MemoryKind::Own, MemoryKind::Pooled] {
+                let whole = config(code, memories, Running::nothing()).expect("a configuration");
+                let (whole, tables) = (compatibility(&whole), compatibility(&by_the_tables(code, memories)));
+                assert_eq!(whole, tables, "{code:?} with {memories:?} is shaped by something else");
+            }
+        }
+    }
+
+    #[test]
+    fn kinds_of_code_are_told_apart_by_the_engine() {
+        let mut seen = std::collections::HashSet::new();
+        for code in CodeKind::ALL {
+            assert!(seen.insert(compatibility(&by_the_tables(code, MemoryKind::Own))), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn settings_of_running_code_shape_none() {
+        let other = Running { pagemap_scan: false, wasm_stack_bytes: 64 * 1024, reserve: Reserve::None };
+        let config_of = |running| config(CodeKind::Plain, MemoryKind::Own, running).expect("a configuration");
+        assert_eq!(compatibility(&config_of(other)), compatibility(&config_of(Running::nothing())));
+    }
+
+    #[test]
+    fn a_switch_that_is_turned_is_other_machine_code() {
+        let usual = compatibility(&by_the_tables(CodeKind::Plain, MemoryKind::Own));
+        let mut config = by_the_tables(CodeKind::Plain, MemoryKind::Own);
+        config.wasm_tail_call(false);
+        assert_ne!(usual, compatibility(&config));
     }
 
     /// The compiler's memory limit counts from there.

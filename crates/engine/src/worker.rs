@@ -80,7 +80,7 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
         return Ok(());
     };
     let ToWorkerControl::Setup {
-        build: fingerprint::BUILD,
+        wire: fingerprint::WIRE,
         sandbox: request,
         pagemap_scan,
         wasm_stack_bytes,
@@ -107,8 +107,8 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     let cannot_lock = |refused: sandbox::Refused| {
         let message = refused.to_string();
         // Nobody listens only if the host is gone, and then so are we.
-        let build = fingerprint::BUILD;
-        let _ = socket.send(&FromWorkerControl::CannotLock { build, message }, &[]);
+        let wire = fingerprint::WIRE;
+        let _ = socket.send(&FromWorkerControl::CannotLock { wire, message }, &[]);
         io::Error::from(refused)
     };
 
@@ -158,7 +158,7 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
         tracing::info!("few addresses are allowed (RLIMIT_AS): memories are reserved for each instance anew");
     }
     tracing::debug!(policy = %report.policy, pagemap_scan, wasm_stack_bytes, "ready");
-    socket.send(&FromWorkerControl::Ready { build: fingerprint::BUILD, sandbox: report }, &[])?;
+    socket.send(&FromWorkerControl::Ready { wire: fingerprint::WIRE, sandbox: report }, &[])?;
     if let Some(probe) = probe {
         let outcome = sandbox::attacks::attempt(&probe);
         socket.send(&FromWorkerControl::Probed { outcome }, &[])?;

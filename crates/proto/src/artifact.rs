@@ -11,7 +11,7 @@ use crate::description::ModuleDescription;
 pub const DESCRIPTION_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// A description file holds this, after the hash of these bytes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct Described {
     /// The size of the machine code.
     pub artifact_bytes: u64,

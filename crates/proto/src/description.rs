@@ -23,7 +23,7 @@ pub use outline::ModuleOutline;
 pub use outline::WantedEntry;
 
 /// The kind of program that a module is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub enum ModuleKind {
     /// Keeps to the byte ABI: it has tasks.
@@ -56,7 +56,7 @@ impl fmt::Display for ModuleKind {
 }
 
 /// How a task's input and output are encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub enum Codec {
     /// The payload is the value.
@@ -76,7 +76,7 @@ impl Codec {
 }
 
 /// One task of a module, as the module describes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct TaskDescription {
     /// Its name.
@@ -129,7 +129,7 @@ impl TaskDescription {
 }
 
 /// A linear memory that a module defines or imports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct MemoryDescription {
     /// Bytes at the start.
@@ -146,7 +146,7 @@ impl MemoryDescription {
 }
 
 /// The description of a module, as the compiler process found it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct ModuleDescription {
     /// The kind of program that it is.

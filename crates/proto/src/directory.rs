@@ -6,7 +6,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// What tasks may do in a directory of `PoolBuilder::dir`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, postcard_schema::Schema,
+)]
 pub enum DirAccess {
     /// List it, and read what is in it.
     #[default]
@@ -31,7 +33,7 @@ impl fmt::Display for DirAccess {
 }
 
 /// One directory, as guests know it. Its descriptor travels beside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct GuestDir {
     pub guest_path: String,
     pub access: DirAccess,

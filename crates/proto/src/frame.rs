@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::limits::FRAME_META_BYTES_MAX;
 use crate::octets::{FEW, Octets};
 
-const MAGIC: [u8; 4] = *b"WP1\0";
+pub(crate) const MAGIC: [u8; 4] = *b"WP1\0";
 const HEADER_BYTES: usize = 16;
 
 /// At most this much is read at once: many small frames, or the start of a large one.

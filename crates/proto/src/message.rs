@@ -10,6 +10,7 @@
 
 use std::fmt;
 
+use postcard_schema::schema::{DataModelType, NamedType};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::description::{CodeKind, WantedEntry};
@@ -22,19 +23,23 @@ use crate::trap::{Frame, TrapCode};
 use crate::walls::{SandboxReport, SandboxRequest};
 
 /// A module's number within its pool; no number is used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, postcard_schema::Schema,
+)]
 pub struct ModuleId(pub u64);
 
 /// A shared input's number within its pool; none is used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, postcard_schema::Schema,
+)]
 pub struct ShareId(pub u64);
 
 /// Host to worker, on the control socket.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum ToWorkerControl {
     /// First message. Comes with the rings' memfd, and with each directory's descriptor.
     Setup {
-        build: u64,
+        wire: u64,
         sandbox: SandboxRequest,
         pagemap_scan: bool,
         wasm_stack_bytes: u32,
@@ -61,7 +66,7 @@ pub enum ToWorkerControl {
 }
 
 /// A running task asks its host for something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum Question {
     /// The task asks for at most this many bytes of its stdin, and at most for
     /// [`ASK_BYTES_MAX`](crate::limits::ASK_BYTES_MAX). 0 asks to be told once there are some.
@@ -69,7 +74,7 @@ pub enum Question {
 }
 
 /// The host's answer to a question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum Reply {
     /// There are at most as many bytes as were asked for.
     Bytes(Chunk),
@@ -89,6 +94,10 @@ impl fmt::Debug for Chunk {
     }
 }
 
+impl postcard_schema::Schema for Chunk {
+    const SCHEMA: &'static NamedType = &NamedType { name: "Chunk", ty: &DataModelType::ByteArray };
+}
+
 impl Serialize for Chunk {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(&self.0)
@@ -103,7 +112,7 @@ impl<'de> Deserialize<'de> for Chunk {
 }
 
 /// Which of its own events a worker tells: 0 none, 1 errors, to 5 everything.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct EventLevels {
     /// The level of the worker's own events.
     pub own: u8,
@@ -112,10 +121,10 @@ pub struct EventLevels {
 }
 
 /// Worker to host, on the control socket. Never with descriptors.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum FromWorkerControl {
     Ready {
-        build: u64,
+        wire: u64,
         sandbox: SandboxReport,
     },
     /// The result of a throw-away worker's attempt.
@@ -124,13 +133,13 @@ pub enum FromWorkerControl {
     },
     /// The sandbox cannot be put up as it was asked for; the worker leaves.
     CannotLock {
-        build: u64,
+        wire: u64,
         message: String,
     },
 }
 
 /// Host to worker, on the ring. The payload is the task's input (of a command: its stdin).
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum ToWorker {
     /// Runs a task, once the claim allows it. `run` numbers what this worker is sent, from 1: a task that is
     /// run again has another number.
@@ -152,7 +161,7 @@ pub enum ToWorker {
 
 /// Which tasks of a batch are to be run: so many, the first of them numbered `first` more than the
 /// batch itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct Items {
     pub first: u32,
     pub count: u32,
@@ -162,11 +171,11 @@ pub struct Items {
 }
 
 /// A task's place in its module's description.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct TaskIndex(pub u32);
 
 /// What to call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum Entry {
     /// This task of the module's description.
     Task(TaskIndex),
@@ -175,7 +184,7 @@ pub enum Entry {
 }
 
 /// The place of a command's stdin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum CommandStdin {
     /// The stdin is the payload.
     Sent,
@@ -184,7 +193,7 @@ pub enum CommandStdin {
 }
 
 /// Worker to host, on the ring.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum FromWorker {
     /// A log record or a line of output. No payload.
     Log { task: TaskId, record: LogRecord },
@@ -203,7 +212,7 @@ pub enum FromWorker {
 }
 
 /// Where a log record came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum LogSource {
     /// The ABI's `log` import.
     Guest,
@@ -218,7 +227,7 @@ pub enum LogSource {
 }
 
 /// One record on its way to the host's `tracing` subscriber.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct LogRecord {
     pub source: LogSource,
     /// 1 error to 5 trace.
@@ -230,7 +239,7 @@ pub struct LogRecord {
 }
 
 /// How a task ended, as the worker saw it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum Verdict {
     /// The payload is the output.
     Ok,
@@ -290,7 +299,7 @@ pub enum Verdict {
 }
 
 /// What the task cost, as the worker measured it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct Cost {
     pub run_ns: u64,
     pub cpu_ns: u64,
@@ -301,7 +310,7 @@ pub struct Cost {
 }
 
 /// The work that the compiler is asked to do.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum CompileWork {
     /// Write machine code and description. If `entry` is given, the module must have it.
     Compile { entry: Option<WantedEntry> },
@@ -311,9 +320,9 @@ pub enum CompileWork {
 
 /// Host to compiler. Comes with three descriptors: the wasm, and two empty files for the
 /// artifact and its description.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct CompileRequest {
-    pub build: u64,
+    pub wire: u64,
     pub work: CompileWork,
     pub code: CodeKind,
     pub sandbox: SandboxRequest,
@@ -323,7 +332,7 @@ pub struct CompileRequest {
 
 /// Why the compiler did not compile a module: all that a compiler can say of it, as the variants of the same names of
 /// `ModuleError`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum CompileRefusal {
     Invalid { message: String },
     Unsupported { feature: String, message: String },

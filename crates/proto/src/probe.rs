@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::text::Name;
 
 /// What came of one attack, tried by native code inside of a throw-away worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub enum AttackOutcome {
     /// The system said no; the text is its answer.
@@ -41,7 +41,7 @@ impl fmt::Display for AttackOutcome {
 }
 
 /// What a throw-away worker is told to try, and on whom.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct Probe {
     /// An attack's place in the list, or a call.
     pub attempt: Attempt,
@@ -50,7 +50,7 @@ pub struct Probe {
     pub targets: Targets,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum Attempt {
     /// An attack of the list, by its place.
     Attack(u32),
@@ -63,7 +63,7 @@ pub enum Attempt {
 }
 
 /// The targets of an attack.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct Targets {
     pub host_pid: u32,
     pub sibling_pid: u32,

@@ -12,6 +12,7 @@
 //! ([`LOOK_AGAIN`]).
 
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -89,6 +90,21 @@ const PIECE_BYTES: usize = 64 * 1024;
 const HEADER_BYTES: usize = 4096;
 const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
 const _: () = assert!(RING_BYTES.is_power_of_two() && RING_BYTES_MIN.is_power_of_two());
+
+/// Where in shared memory what lies, and how much there is of it: a part of the wire's fingerprint.
+pub(crate) const LAYOUT: [usize; 11] = [
+    size_of::<Header>(),
+    offset_of!(Header, to_worker),
+    offset_of!(Header, to_host),
+    offset_of!(Header, host),
+    offset_of!(Header, worker),
+    offset_of!(Header, claims),
+    offset_of!(Lane, taken),
+    offset_of!(Lane, put),
+    CLAIMS,
+    HEADER_BYTES,
+    RING_BYTES,
+];
 
 /// The size of the file that holds both rings.
 const fn map_bytes(ring_bytes: usize) -> usize {

@@ -19,7 +19,7 @@ use crate::text::Name;
 pub use checks::check_distinct;
 
 /// One type, as postcard puts it on the wire.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct Schema {
     /// Children stand before their parents; the last node is the type itself.
     nodes: Vec<Node>,
@@ -29,7 +29,7 @@ pub struct Schema {
 type NodeId = u32;
 
 /// A type's kind, and its children by index.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum Node {
     Bool,
     I8,
@@ -58,7 +58,7 @@ pub enum Node {
     Enum { name: String, variants: Vec<(String, Variant)> },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum Variant {
     Unit,
     Newtype(NodeId),

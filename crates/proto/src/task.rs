@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 pub use refusals::{Refusal, RefusalKind, Refusals};
 
 /// The number of a task, unique within its pool and never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, postcard_schema::Schema,
+)]
 pub struct TaskId(pub u64);
 
 impl TaskId {
@@ -29,7 +31,9 @@ impl fmt::Display for TaskId {
 }
 
 /// What becomes of a task that logs more than `TaskOptions::log_bytes_max`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, postcard_schema::Schema,
+)]
 pub enum LogOverflow {
     /// It goes on; what is over the limit is dropped, and counted in its
     /// report.
@@ -41,7 +45,7 @@ pub enum LogOverflow {
 
 /// The limits that the worker itself keeps, and what it surrounds the task with; the deadline stays
 /// with the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct TaskLimits {
     pub memory_bytes_max: u64,
     pub output_bytes_max: u64,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::text::Name;
 
 /// A trap's kind, by the specification's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub enum TrapCode {
     /// The `unreachable` instruction.
@@ -62,7 +62,7 @@ impl fmt::Display for TrapCode {
 }
 
 /// One frame of a wasm backtrace, innermost first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct Frame {
     /// The function's name, demangled, where the module has names.

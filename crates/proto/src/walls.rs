@@ -9,7 +9,9 @@ use crate::limits;
 use crate::text::Name;
 
 /// How much of the operating system's sandbox around workers and compilers is demanded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, postcard_schema::Schema,
+)]
 #[non_exhaustive]
 pub enum SandboxPolicy {
     /// Every layer; a process that cannot apply one of them does not serve.
@@ -48,7 +50,9 @@ impl fmt::Display for SandboxPolicy {
 }
 
 /// One layer of the sandbox, in about the order in which they are applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, postcard_schema::Schema,
+)]
 #[non_exhaustive]
 pub enum SandboxLayer {
     /// Limits on memory, processes and CPU by a cgroup of version 2, applied by the host.
@@ -145,7 +149,7 @@ impl fmt::Display for SandboxLayer {
 }
 
 /// What became of one layer in one process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct LayerReport {
     /// Which.
@@ -162,7 +166,7 @@ pub struct LayerReport {
 }
 
 /// How one worker or compiler process locked itself down, layer by layer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct SandboxReport {
     /// What was demanded.
@@ -225,7 +229,7 @@ impl fmt::Display for SandboxReport {
 }
 
 /// What the host asks of a child, with its first message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct SandboxRequest {
     pub policy: SandboxPolicy,
     /// Layers that the caller does without, whatever the policy.

@@ -164,7 +164,7 @@ mod tests {
     const CODE_BYTES: usize = 10_000;
 
     fn key(number: u64) -> CacheKey {
-        CacheKey::new(Digest::of(&number.to_le_bytes()), CodeKind::Plain)
+        CacheKey::new(Digest::of(&number.to_le_bytes()), CodeKind::Plain, 7)
     }
 
     fn cache(bytes_max: u64) -> (tempfile::TempDir, Cache) {

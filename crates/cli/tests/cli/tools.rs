@@ -270,8 +270,8 @@ fn a_new_guest_of_either_kind_passes_its_own_test() {
             readme.contains("wasmpool run target/wasm32-") && readme.contains("wasmpool map target/wasm32-")
         );
         // The versions that this repository has, so that nothing is fetched.
-        let locked = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
-        std::fs::copy(locked, crate_dir.join("Cargo.lock")).expect("copies");
+        let locked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.lock");
+        std::fs::copy(locked, crate_dir.join("../../Cargo.lock")).expect("copies");
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("new-guests");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         cargo.args(["test", "--offline", "--quiet"]).current_dir(&crate_dir).env("CARGO_TARGET_DIR", target);

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// How a running task of a module is stopped: at its deadline, or when it is aborted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, postcard_schema::Schema,
+)]
 #[non_exhaustive]
 pub enum Interrupt {
     /// Its code looks at every loop and call whether it is to stop. It ends within microseconds, and its
@@ -18,7 +20,7 @@ pub enum Interrupt {
 }
 
 /// What is compiled into machine code besides the module itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum CodeKind {
     Plain,
     /// Does not look whether it is to stop.
@@ -67,7 +69,7 @@ impl CodeKind {
 
 /// The owner of the linear memories that a module's instances have. It shapes the machine code, and so is
 /// decided when the module is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum MemoryKind {
     /// They come from the engine's pool, copied on write from an image of the data segments.
     Pooled,

@@ -6,7 +6,7 @@ use super::checks::are_well_formed;
 use super::{MemoryDescription, ModuleKind, TaskDescription};
 
 /// The kind of a module, its imports and exports, read without compiling it: `Pool::outline_file`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct ModuleOutline {
     /// The kind of program.
@@ -47,7 +47,7 @@ impl ModuleOutline {
 }
 
 /// The task or command that a module is loaded to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct WantedEntry {
     /// The module's name, for errors.
     pub module: String,

@@ -19,7 +19,7 @@ macro_rules! shape {
     ($($kind:ident, $method:ident, $name:literal, $default:ident, $what:literal;)*) => {
         /// What a [`CompileLimits`] bounds, and what a `ModuleError::CompileLimit`
         /// was about. `Display` is its name on the command line, such as `loop-nesting`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
         #[non_exhaustive]
         pub enum CompileLimit {
             $(#[doc = concat!("The number of ", $what, ": [`CompileLimits::", stringify!($method), "`].")]
@@ -139,7 +139,7 @@ impl fmt::Display for CompileLimit {
 /// let own_build = CompileLimits::trusted().memory_bytes_max(8 << 30);
 /// assert_ne!(strict, own_build);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct CompileLimits {
     /// By the kinds' order.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// The requests of a task for memory, or room in tables, that were refused. Mostly there are none, which is then known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct Refusals(Option<Box<Refused>>);
 
 /// It is boxed because it is rare and large.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 struct Refused {
     count: u64,
     first: Refusal,
@@ -18,7 +18,7 @@ struct Refused {
 }
 
 /// One refused request of a task for more memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct Refusal {
     /// The limit that it would have exceeded.
@@ -32,7 +32,7 @@ pub struct Refusal {
 }
 
 /// The reason why a task was refused memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub enum RefusalKind {
     /// `TaskOptions::memory_bytes_max`.
