@@ -1,4 +1,4 @@
-//! The effects: processes, rings, timers, logs. Decides nothing: `dispatch` does.
+//! The effects: processes, rings, timers, logs. Decides nothing: `scheduler` does.
 //!
 //! | thread | does |
 //! |---|---|

@@ -4,7 +4,7 @@
 //! ```text
 //!  caller's thread        |  host process (the pool)                  |  worker process (one per slot)
 //!                         |                                           |
-//!  Pool::submit ─ encode ─┼─► dispatch (pure) ─► link ─► ring/socket ─┼─► main_loop ─► instance (wasmtime)
+//!  Pool::submit ─ encode ─┼─► scheduler (pure) ─► link ─► ring/socket ─┼─► main_loop ─► instance (wasmtime)
 //!                         |                                           |                    │ fresh Store per task
 //!  TaskFuture ◄───────────┼── completion ◄──── link reader ◄──────────┼── outcome ◄────────┘
 //!                         |                                           |
@@ -38,7 +38,7 @@
 //! # Reading order
 //! The modules below stand in the order in which a reader wants them: the vocabulary
 //! (options, reports, [`limits`], [`error`](TaskError)), what the caller
-//! holds (the pool and its futures), the decisions (`dispatch`, pure), the effects
+//! holds (the pool and its futures), the decisions (`scheduler`, pure), the effects
 //! (`host`). Below this crate stand what both sides of the process boundary share (`crates/proto`), the door to the
 //! host's files (`crates/files`), the second wall (`crates/sandbox`) and the children (`crates/engine`). ARCHITECTURE.md
 //! says who may know whom, and where each promise is kept.
@@ -72,7 +72,7 @@ pub mod python;
 #[cfg(feature = "metrics")]
 pub mod numbers;
 
-mod dispatch;
+mod scheduler;
 mod host;
 
 mod init;

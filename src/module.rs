@@ -21,7 +21,7 @@ use crate::command::{CommandInput, Stdin};
 use crate::report::CommandOutput;
 use crate::stdin::StdinSource;
 use proto::description::{Codec, ModuleDescription, ModuleKind, TaskDescription};
-use proto::message::{CommandStdin, Entry, ModuleId, TaskIndex};
+use proto::message::{Callee, CommandStdin, ModuleId, TaskIndex};
 use proto::octets::{FEW, Octets};
 use proto::schema::Schema;
 
@@ -206,7 +206,7 @@ pub(crate) mod sealed {
     use super::{Answer, Target};
     use crate::error::SubmitError;
     use crate::stdin::StdinSource;
-    use proto::message::{Entry, TaskIndex};
+    use proto::message::{Callee, TaskIndex};
     use proto::octets::Octets;
 
     pub trait Call {
@@ -221,7 +221,7 @@ pub(crate) mod sealed {
         fn target(&self) -> &Target;
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
-        fn encode(&self, input: &Self::Input) -> Result<(Entry, Octets), SubmitError>;
+        fn encode(&self, input: &Self::Input) -> Result<(Callee, Octets), SubmitError>;
         /// The stdin that it is to read while it runs.
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
@@ -299,15 +299,15 @@ where
         &self.target
     }
 
-    fn encode(&self, input: &I) -> Result<(Entry, Octets), SubmitError> {
+    fn encode(&self, input: &I) -> Result<(Callee, Octets), SubmitError> {
         // An input that does not fit, or cannot be encoded at all, is handled below.
         let few = postcard::to_slice(input, &mut [0; FEW]).ok().and_then(|bytes| Octets::few(bytes));
         if let Some(few) = few {
-            return Ok((Entry::Task(self.index), few));
+            return Ok((Callee::Task(self.index), few));
         }
         let bytes = postcard::to_stdvec(input).map_err(|error| self.target.encode_error(error))?;
         // A vector with room to spare would cost `Bytes` another allocation.
-        Ok((Entry::Task(self.index), Bytes::from(bytes.into_boxed_slice()).into()))
+        Ok((Callee::Task(self.index), Bytes::from(bytes.into_boxed_slice()).into()))
     }
 
     fn batched(&self) -> Option<TaskIndex> {
@@ -342,8 +342,8 @@ impl sealed::Call for RawTask {
         &self.target
     }
 
-    fn encode(&self, input: &Bytes) -> Result<(Entry, Octets), SubmitError> {
-        Ok((Entry::Task(self.index), input.clone().into()))
+    fn encode(&self, input: &Bytes) -> Result<(Callee, Octets), SubmitError> {
+        Ok((Callee::Task(self.index), input.clone().into()))
     }
 
     fn batched(&self) -> Option<TaskIndex> {
@@ -369,14 +369,14 @@ impl sealed::Call for Command {
         &self.target
     }
 
-    fn encode(&self, input: &CommandInput) -> Result<(Entry, Octets), SubmitError> {
+    fn encode(&self, input: &CommandInput) -> Result<(Callee, Octets), SubmitError> {
         let program = input.program.clone().unwrap_or_else(|| self.target.module.name().to_string());
         let args = std::iter::once(program).chain(input.args.iter().cloned()).collect();
         let (stdin, payload) = match &input.stdin {
             Stdin::Bytes(bytes) => (CommandStdin::Sent, bytes.clone()),
             Stdin::Source(_) => (CommandStdin::Asked, Bytes::new()),
         };
-        Ok((Entry::Command { args, env: input.env.clone(), stdin }, payload.into()))
+        Ok((Callee::Command { args, env: input.env.clone(), stdin }, payload.into()))
     }
 
     fn stdin<'a>(&self, input: &'a CommandInput) -> Option<&'a StdinSource> {

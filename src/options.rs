@@ -62,7 +62,7 @@ impl TaskOptions {
         Self::default()
     }
 
-    /// How long the task may run, counted from its dispatch to a worker; start functions
+    /// How long the task may run, counted from its scheduler to a worker; start functions
     /// and host calls included. Waiting in the queue does not count. Default: one hour;
     /// [`Duration::MAX`] is for ever.
     pub fn timeout(mut self, timeout: Duration) -> Self {

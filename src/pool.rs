@@ -21,7 +21,6 @@ pub use map::{Map, MapError, UnorderedMap};
 pub use submit::SubmitAsync;
 
 use self::load::Loads;
-use crate::dispatch::Event;
 use crate::error::{BrokenPool, BuildError};
 use crate::fork::OfProcess;
 use crate::host::cache::Cache;
@@ -31,6 +30,7 @@ use crate::host::is_io_thread;
 use crate::module::Callable;
 use crate::observe::PoolStats;
 use crate::policy::DropPolicy;
+use crate::scheduler::Event;
 use crate::shared::Shares;
 use proto::limits;
 use proto::task::TaskId;

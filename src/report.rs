@@ -11,11 +11,11 @@ use proto::task::Refusals;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TaskReport {
-    /// From `submit` to the dispatch to a worker.
+    /// From `submit` to the scheduler to a worker.
     pub queued: Duration,
     /// From the worker's first step for this task (instantiation) to its last, by the worker's word. If its worker died
-    /// or was killed, it is the time from its dispatch to that end, as the pool measured it; for a task that travelled
-    /// with others, from the dispatch of them all.
+    /// or was killed, it is the time from its scheduler to that end, as the pool measured it; for a task that travelled
+    /// with others, from the scheduler of them all.
     pub run: Duration,
     /// From `submit` to the future's completion.
     pub total: Duration,
@@ -23,7 +23,7 @@ pub struct TaskReport {
     /// than 50 µs, but taken to be all of `run`. With [`TaskOptions::cpu_time`](crate::TaskOptions::cpu_time) it is what the pool has
     /// measured for the whole process, even if the task did not come to its end.
     ///
-    /// If the task's worker died or was killed, it is the time that the process has computed since the dispatch, by its
+    /// If the task's worker died or was killed, it is the time that the process has computed since the scheduler, by its
     /// clock. It is `None` where that clock was not read: if the task travelled with others, or the pool's tasks mostly
     /// take less than 50 µs ([`CPU_MEASURED_FROM`](proto::limits::CPU_MEASURED_FROM)); and for a task that never began.
     pub cpu: Option<Duration>,

@@ -117,7 +117,7 @@ fn dispatch_knows_no_clock_no_thread_no_process_and_no_bytes() {
 
 #[test]
 fn a_future_knows_its_owner_and_not_the_host() {
-    assert_room_without("future", &["crate::host", "crate::dispatch", "crate::pool"]);
+    assert_room_without("future", &["crate::host", "crate::scheduler", "crate::pool"]);
 }
 
 #[test]

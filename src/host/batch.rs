@@ -1,5 +1,5 @@
 //! A batch: tasks of a map that travel, run and are answered together, and are one task to the
-//! dispatcher. Each still has its own number, instance, limits and error.
+//! scheduler. Each still has its own number, instance, limits and error.
 //!
 //! A worker runs some of them and gives the rest back, so that nobody waits for long behind a batch.
 //! Where one fails with its worker, or at its deadline, the others go on.
@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::completion::{self, Answered};
-use crate::dispatch::Now;
+use super::completion::{self, Received};
 use crate::error::TaskFailure;
 use crate::future::{Cell, Item};
 use crate::observe::{Ended, TaskOutcome};
 use crate::report::TaskReport;
+use crate::scheduler::Now;
 use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX};
-use proto::message::{Entry, Items};
+use proto::message::{BatchSlice, Callee};
 use proto::task::{TaskId, TaskLimits};
 
 /// Each input is preceded by its length in this many bytes.
@@ -87,7 +87,7 @@ fn start_of(inputs: &[u8], number: usize) -> usize {
 #[derive(Debug)]
 pub(crate) struct Batch {
     cell: Arc<Cell>,
-    entry: Entry,
+    callee: Callee,
     limits: TaskLimits,
     count: u64,
     /// Tasks that have ended, and those among them that have answered, by what; in one word, so that whoever
@@ -117,14 +117,14 @@ fn count_of(ended: u64, what: u64) -> u64 {
 impl Batch {
     pub(super) fn new(
         cell: Arc<Cell>,
-        entry: Entry,
+        callee: Callee,
         limits: TaskLimits,
         count: u64,
         submitted: Now,
     ) -> Arc<Batch> {
         Arc::new(Batch {
             cell,
-            entry,
+            callee,
             limits,
             count,
             ended: AtomicU64::new(0),
@@ -161,11 +161,11 @@ impl Batch {
     }
 
     /// Returns the tasks without an answer, or none if there is no room for another answer.
-    pub(super) fn items(&self) -> Items {
+    pub(super) fn slice(&self) -> BatchSlice {
         let answer_bytes_max = BATCH_ANSWERS_BYTES_MAX.saturating_sub(self.answer_bytes());
         let count = if self.has_room() { self.left() } else { 0 };
         // There are at most `BATCH_ITEMS_MAX`.
-        Items { first: self.answered() as u32, count: count as u32, answer_bytes_max }
+        BatchSlice { first: self.answered() as u32, count: count as u32, answer_bytes_max }
     }
 
     /// Finds where the inputs without an answer begin.
@@ -207,14 +207,14 @@ impl Batch {
     }
 
     /// The next task has been answered.
-    pub(super) fn answer(&self, worker_pid: u32, now: impl FnOnce() -> Now, answered: Answered) {
-        self.answer_bytes.fetch_add(answered.frame_bytes, Ordering::SeqCst);
+    pub(super) fn answer(&self, worker_pid: u32, now: impl FnOnce() -> Now, received: Received) {
+        self.answer_bytes.fetch_add(received.frame_bytes, Ordering::SeqCst);
         let task = TaskId(self.cell.task().0 + self.answered());
-        let cost = answered.cost.clone();
-        let output_bytes = Some(answered.payload.len() as u64);
+        let cost = received.completion.cost.clone();
+        let output_bytes = Some(received.payload.len() as u64);
         let run = Duration::from_nanos(cost.run_ns);
         let queued = self.queued();
-        let result = completion::read_verdict(answered, &self.entry, &self.limits).map_err(|error| {
+        let result = completion::read(received, &self.callee, &self.limits).map_err(|error| {
             let mut report = TaskReport {
                 queued,
                 total: now().saturating_sub(self.submitted),

@@ -22,12 +22,12 @@ use super::request::Request;
 use super::requests::SupervisorHandle;
 use super::settings::Settings;
 use crate::account::Charge;
-use crate::dispatch::{self, Action, Dispatch, Domain, Event, Now, Refusal, Spec, WorkerKey};
 use crate::error::{Death, DeathCause, Phase, SubmitError};
 use crate::future::{Cell, Labels, Queues, TaskOwner};
 use crate::id_map::IdMap;
 use crate::observe::{EventKind, PoolStats};
 use crate::options::TaskOptions;
+use crate::scheduler::{self, Action, Domain, Event, Now, Refusal, Scheduler, TaskSpec, WorkerKey};
 use proto::description::Interrupt;
 use proto::limits::{BATCH_WORK_MAX, CPU_MEASURED_FROM};
 use proto::shortage::Shortage;
@@ -35,7 +35,7 @@ use proto::task::TaskId;
 use proto::walls::SandboxReport;
 
 /// What the host knows of an unresolved task.
-pub(super) struct Record {
+pub(super) struct TaskRecord {
     pub(super) cell: Arc<Cell>,
     /// Kept until the task is resolved: it may have to be run again.
     pub(super) call: Invocation,
@@ -58,7 +58,7 @@ pub(super) struct Record {
     worker: Option<WorkerKey>,
 }
 
-impl Record {
+impl TaskRecord {
     /// A worker has begun it.
     fn begin(&mut self, worker_pid: u32, computed: Option<Duration>, now: Now) {
         self.began = Some(now);
@@ -84,7 +84,7 @@ pub(super) type Measured = (Duration, Option<Duration>);
 
 impl State {
     /// Returns what a task that has no answer took until now; nothing, if it never began.
-    pub(super) fn measured(&self, record: &Record, now: Now) -> Measured {
+    pub(super) fn measured(&self, record: &TaskRecord, now: Now) -> Measured {
         let Some(began) = record.began else { return (Duration::ZERO, None) };
         if let Some(measured) = record.last_attempt {
             return measured;
@@ -106,7 +106,7 @@ impl State {
 
     /// Returns whether the clock of a task's worker is worth reading when it begins.
     fn is_worth_measuring(&self, task: TaskId) -> bool {
-        let typical = self.dispatch.typical();
+        let typical = self.scheduler.typical();
         let Some(record) = self.records.get(&task) else { return false };
         let is_deaf = record.call.module.description().interrupt == Interrupt::Kill;
         is_deaf || record.cpu.is_some() || typical.is_zero() || typical >= CPU_MEASURED_FROM
@@ -124,9 +124,9 @@ pub(super) struct WorkerEnd {
 }
 
 pub(super) struct State {
-    dispatch: Dispatch,
+    scheduler: Scheduler,
     /// Ids are ours, and count up: no need to defend the table against them.
-    records: IdMap<TaskId, Record>,
+    records: IdMap<TaskId, TaskRecord>,
     pub(super) domains: Domains,
     links: IdMap<WorkerKey, Arc<Link>>,
     /// Killed or retired before they were spawned.
@@ -146,7 +146,7 @@ pub(super) struct State {
     wakers: HashMap<u64, Waker>,
     observers: Observers,
     tally: PoolStats,
-    /// Tasks accepted in batches, but one of each: so many more than dispatch knows of.
+    /// Tasks accepted in batches, but one of each: so many more than scheduler knows of.
     batched: u64,
     /// Empty between two events; kept for its memory.
     actions: Vec<Action>,
@@ -195,7 +195,7 @@ impl Core {
         queues: Arc<Queues>,
     ) -> Core {
         let state = State {
-            dispatch: Dispatch::new(settings.for_dispatch()),
+            scheduler: Scheduler::new(settings.for_scheduler()),
             records: IdMap::default(),
             domains: Domains::default(),
             links: IdMap::default(),
@@ -268,7 +268,7 @@ impl Core {
     ) -> Result<Arc<Cell>, Box<(SubmitError, Request)>> {
         let mut state = self.lock();
         loop {
-            match (state.dispatch.admits(request.group.more()), &when_full) {
+            match (state.scheduler.admits(request.group.more()), &when_full) {
                 (Ok(()), WhenFull::Wake { not_after: Some(not_after), .. })
                     if *not_after <= Instant::now() =>
                 {
@@ -317,10 +317,10 @@ impl Core {
         });
         let domain = state.domains.enter(options.domain.as_ref());
         let batch =
-            items.map(|count| Batch::new(cell.clone(), call.entry.clone(), call.limits, count as u64, now));
+            items.map(|count| Batch::new(cell.clone(), call.callee.clone(), call.limits, count as u64, now));
         state.batched += group.more() as u64;
         let is_deaf = call.module.description().interrupt == Interrupt::Kill;
-        let record = Record {
+        let record = TaskRecord {
             cell: cell.clone(),
             call,
             batch,
@@ -339,12 +339,12 @@ impl Core {
         state.records.insert(task, record);
         let retry = options.retry.unwrap_or_default();
         let retry = match items {
-            None => dispatch::Retry {
+            None => scheduler::Retry {
                 attempts_max: retry.attempts_max,
                 backoff: retry.backoff,
                 on_timeout: retry.after_timeouts,
             },
-            Some(_) => dispatch::Retry::OF_A_BATCH,
+            Some(_) => scheduler::Retry::OF_A_BATCH,
         };
         // The last task of a batch that a worker begins, it begins so much later at most.
         let timeout = options.timeout.filter(|timeout| *timeout < Duration::MAX);
@@ -352,7 +352,7 @@ impl Core {
             None => timeout,
             Some(_) => timeout.saturating_add(BATCH_WORK_MAX),
         });
-        let spec = Spec {
+        let spec = TaskSpec {
             timeout,
             cpu_time: options.cpu_time,
             priority: options.priority.unwrap_or_default(),
@@ -360,7 +360,7 @@ impl Core {
             chunk: group.chunk(),
             more: group.more(),
             domain,
-            is_deaf,
+            uninterruptible: is_deaf,
         };
         self.drive(state, [(Event::Submit { task, spec }, None)]);
         cell
@@ -463,12 +463,12 @@ impl Core {
     /// For the supervisor: handles what is due, and says when to come again.
     pub(crate) fn arm(&self) -> Option<Duration> {
         let mut state = self.lock();
-        let due = state.dispatch.next_deadline().is_some_and(|deadline| deadline <= self.now());
+        let due = state.scheduler.next_deadline().is_some_and(|deadline| deadline <= self.now());
         if due {
             self.drive(state, [(Event::Tick, None)]);
             state = self.lock();
         }
-        state.armed = state.dispatch.next_deadline();
+        state.armed = state.scheduler.next_deadline();
         state.armed.map(|deadline| deadline.saturating_sub(self.now()))
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::dispatch::{Domain, WorkerKey};
 use crate::error::{BrokenPool, Death};
+use crate::scheduler::{Domain, WorkerKey};
 use proto::task::TaskId;
 
 /// The domains in use: those of unresolved tasks and of workers. A name that comes back later

@@ -7,7 +7,7 @@ use crate::foreign::Foreign;
 use crate::module::Module;
 use crate::shared::Shared;
 use proto::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
-use proto::message::{Entry, ShareId};
+use proto::message::{Callee, ShareId};
 use proto::octets::Octets;
 use proto::task::TaskLimits;
 
@@ -23,7 +23,7 @@ pub(super) fn ids(shares: &TaskShares) -> Vec<ShareId> {
 #[derive(Debug)]
 pub(crate) struct Invocation {
     pub(super) module: Module,
-    pub(super) entry: Entry,
+    pub(super) callee: Callee,
     pub(super) limits: TaskLimits,
     pub(super) input: Foreign<Octets>,
     /// The input is the pool's own memory, so dropping it runs none of the caller's code.
@@ -45,10 +45,10 @@ impl Invocation {
 
 /// Returns the most bytes of an answer's payload. Error texts are bounded, too, and a command has both stdout
 /// and stderr.
-pub(super) fn payload_bytes_max(entry: &Entry, limits: &TaskLimits) -> u64 {
-    let outputs = match entry {
-        Entry::Task(_) => 1,
-        Entry::Command { .. } => 2,
+pub(super) fn payload_bytes_max(callee: &Callee, limits: &TaskLimits) -> u64 {
+    let outputs = match callee {
+        Callee::Task(_) => 1,
+        Callee::Command { .. } => 2,
     };
     let bytes = limits.output_bytes_max.saturating_mul(outputs);
     bytes.clamp(GUEST_TEXT_BYTES_MAX as u64, FRAME_PAYLOAD_BYTES_MAX)

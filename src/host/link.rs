@@ -23,24 +23,24 @@ use smallvec::SmallVec;
 
 use super::asks::{Asks, TaskAsks};
 use super::batch::Batch;
-use super::completion::Answered;
+use super::completion::Received;
 use super::cpu::WorkerClock;
 use super::invocation::{self, Invocation, TaskShares, payload_bytes_max};
 use super::logs::Dropped;
 use super::priority;
 use super::sent::Sent;
-use crate::dispatch::{Now, WorkerKey};
 use crate::error::{Death, DeathCause};
 use crate::foreign::Foreign;
 use crate::future::Cell;
 use crate::held::Holder;
 use crate::module::Module;
+use crate::scheduler::{Now, WorkerKey};
 use crate::shared::Shared;
 use proto::control::ControlSocket;
 use proto::frame::encode_head_into;
 use proto::kernel::kernel_text;
 use proto::limits::UNSENT_AFTER;
-use proto::message::{FromWorker, Items, ModuleId, ToWorker, Verdict};
+use proto::message::{BatchSlice, FromWorker, ModuleId, RunEnd, RunMessage, ToWorker};
 use proto::ring::{self, End, Producer, Violation};
 use proto::shortage::Shortage;
 use proto::spin::Spinning;
@@ -87,7 +87,7 @@ pub(crate) struct TaskEnd {
     pub(crate) task: TaskId,
     /// The task is a batch, of which there is more to be run.
     pub(crate) unfinished: bool,
-    pub(crate) completion: Answered,
+    pub(crate) received: Received,
 }
 
 pub(crate) struct Link {
@@ -125,9 +125,9 @@ pub(crate) struct Link {
 /// What the worker has been, or is about to be, handed.
 struct Orders {
     /// In the order in which it will answer; what was taken back is not among them.
-    outstanding: VecDeque<Ordered>,
+    in_flight: VecDeque<HeldRun>,
     /// Not in the outbox yet.
-    unsent: SmallVec<[Piece; PIECES_USUAL]>,
+    unsent: SmallVec<[OutboxItem; PIECES_USUAL]>,
     /// Memory of frames that have been sent, for those to come.
     spare: Vec<u8>,
     /// The worker was sent this module of the last run, or will be. It may have ended: then no later run has
@@ -141,14 +141,14 @@ struct Orders {
 const _: () = assert!(ring::CLAIMS <= u128::BITS as usize);
 
 /// A run that the worker was handed, with what it needs: that must not be forgotten before its answer.
-struct Ordered {
-    run: Outstanding,
+struct HeldRun {
+    run: InFlight,
     _needs: (Module, TaskShares),
 }
 
 /// A run that has no answer yet.
 #[derive(Debug, Clone)]
-struct Outstanding {
+struct InFlight {
     task: TaskId,
     run: u64,
     claim: u8,
@@ -156,14 +156,14 @@ struct Outstanding {
     log_bytes_max: u64,
     batch: Option<Arc<Batch>>,
     /// What it was sent of the batch.
-    items: Option<Items>,
+    slice: Option<BatchSlice>,
     /// The worker has spoken of it. An honest one has claimed it before, but that stands in shared memory.
     has_begun: bool,
     /// The task may ask for this.
     asks: Option<Arc<Asks>>,
 }
 
-impl Outstanding {
+impl InFlight {
     /// Whether the worker may say this now, judged by the task that it names.
     fn may_say(&self, message: &FromWorker) -> bool {
         match message {
@@ -176,25 +176,25 @@ impl Outstanding {
                 // A task that has ended may log nothing more, since its logs were counted against its limit.
                 Some(batch) => batch.is_at(*task),
             },
-            // The verdict is the batch's own.
+            // The end is the batch's own.
             FromWorker::Done { task, .. } => *task == self.task,
         }
     }
 
-    /// Whether the batch that the worker has ended with this verdict has tasks left; or why it may not say
+    /// Whether the batch that the worker has ended with this end has tasks left; or why it may not say
     /// that.
-    fn is_unfinished(&self, verdict: &Verdict, payload: &[u8]) -> Result<bool, String> {
+    fn is_unfinished(&self, end: &RunEnd, payload: &[u8]) -> Result<bool, String> {
         let Some(batch) = &self.batch else { return Ok(false) };
         let is_unfinished = batch.left() > 0;
         if !payload.is_empty() {
             return Err("it answered for a batch as a whole".into());
         }
         // It has reported the end of each of its tasks already.
-        if !matches!(verdict, Verdict::Ok | Verdict::Interrupted) {
-            return Err("it gave a batch one verdict".into());
+        if !matches!(end, RunEnd::Ok | RunEnd::Interrupted) {
+            return Err("it gave a batch one end".into());
         }
-        let was_to_begin = self.items.is_some_and(|items| items.count > 0);
-        if is_unfinished && was_to_begin && Some(batch.items()) == self.items && *verdict == Verdict::Ok {
+        let was_to_begin = self.slice.is_some_and(|slice| slice.count > 0);
+        if is_unfinished && was_to_begin && Some(batch.slice()) == self.slice && *end == RunEnd::Ok {
             return Err("it gave a batch back without having done anything".into());
         }
         // A batch without room for another answer ends here: the map is handed back what is left.
@@ -203,7 +203,7 @@ impl Outstanding {
 }
 
 /// Something to be sent.
-enum Piece {
+enum OutboxItem {
     /// On the control socket.
     Module(Module),
     /// On the control socket: those of a task that are new to the worker.
@@ -227,7 +227,7 @@ struct Frames {
 struct Outbox {
     ring: Producer,
     /// These pieces did not fit.
-    waiting: VecDeque<Piece>,
+    waiting: VecDeque<OutboxItem>,
     /// See [`Orders::spare`].
     spare: Vec<u8>,
     /// The first that waits could not be sent on the control socket since then.
@@ -248,7 +248,7 @@ impl Link {
         let outbox =
             Outbox { ring: producer, waiting: VecDeque::new(), spare: Vec::new(), unsent_since: None };
         let orders = Orders {
-            outstanding: VecDeque::new(),
+            in_flight: VecDeque::new(),
             unsent: SmallVec::new(),
             spare: Vec::new(),
             last_module: None,
@@ -296,37 +296,37 @@ impl Link {
     /// waits nor calls anyone: for use under the core's lock.
     pub(super) fn order(&self, task: TaskId, call: &Invocation, batch: Option<&Arc<Batch>>) {
         let mut orders = self.orders();
-        // The dispatcher never has more outstanding than there are words.
+        // The scheduler never has more outstanding than there are words.
         let claim = (!orders.claims).trailing_zeros().min(ring::CLAIMS as u32 - 1) as u8;
         orders.claims |= 1 << claim;
         orders.runs += 1;
         let run = orders.runs;
         self.end.open_claim(claim, run);
-        let payload_bytes_max = payload_bytes_max(&call.entry, &call.limits);
+        let payload_bytes_max = payload_bytes_max(&call.callee, &call.limits);
         let log_bytes_max = call.limits.log_bytes_max;
-        let items = batch.map(|batch| batch.items());
+        let slice = batch.map(|batch| batch.slice());
         // A batch is sent from its first task without an answer.
         let start = batch.map_or(0, |batch| batch.offset(&call.input).min(call.input.len()));
         let input = &call.input[start..];
         let batch = batch.cloned();
         let has_begun = false;
         let asks = call.asks.as_ref().map(TaskAsks::share);
-        let outstanding =
-            Outstanding { task, run, claim, payload_bytes_max, log_bytes_max, batch, items, has_begun, asks };
+        let in_flight =
+            InFlight { task, run, claim, payload_bytes_max, log_bytes_max, batch, slice, has_begun, asks };
         let needs = (call.module.clone(), call.shares.clone());
-        orders.outstanding.push_back(Ordered { run: outstanding, _needs: needs });
-        let (module, entry, limits) = (call.module.0.id, call.entry.clone(), call.limits);
+        orders.in_flight.push_back(HeldRun { run: in_flight, _needs: needs });
+        let (module, callee, limits) = (call.module.0.id, call.callee.clone(), call.limits);
         let shares = invocation::ids(&call.shares);
-        let message = ToWorker::Run { task, run, claim, module, entry, limits, items, shares };
+        let message = ToWorker::Run(RunMessage { task, run, claim, module, callee, limits, slice, shares });
         if orders.last_module.replace(module) != Some(module) && self.sent.order_module(&call.module) {
-            orders.unsent.push(Piece::Module(call.module.clone()));
+            orders.unsent.push(OutboxItem::Module(call.module.clone()));
         }
         if let Some(new) = self.sent.order_shares(&call.shares) {
-            orders.unsent.push(Piece::Shares(new));
+            orders.unsent.push(OutboxItem::Shares(new));
         }
-        let is_open = matches!(orders.unsent.last(), Some(Piece::Frames(_)));
+        let is_open = matches!(orders.unsent.last(), Some(OutboxItem::Frames(_)));
         let mut frames = match if is_open { orders.unsent.pop() } else { None } {
-            Some(Piece::Frames(frames)) => frames,
+            Some(OutboxItem::Frames(frames)) => frames,
             _ => Frames { bytes: std::mem::take(&mut orders.spare), ..Frames::default() },
         };
         if frames.bytes.capacity() == 0 {
@@ -339,24 +339,28 @@ impl Link {
         if input.len() <= SMALL_INPUT_BYTES {
             frames.bytes.extend_from_slice(input);
             frames.ends.push(frames.bytes.len());
-            orders.unsent.push(Piece::Frames(frames));
+            orders.unsent.push(OutboxItem::Frames(frames));
         } else {
             let mut input = Foreign::new(call.input.to_bytes());
             input.advance(start);
-            orders.unsent.extend([Piece::Frames(frames), Piece::Bytes(input), Piece::EndOfRun]);
+            orders.unsent.extend([
+                OutboxItem::Frames(frames),
+                OutboxItem::Bytes(input),
+                OutboxItem::EndOfRun,
+            ]);
         }
     }
 
     /// Takes a task back that the worker has not begun. For use under the core's lock.
     pub(super) fn revoke(&self, task: TaskId) -> bool {
         let mut orders = self.orders();
-        let Some(index) = orders.outstanding.iter().position(|held| held.run.task == task) else {
+        let Some(index) = orders.in_flight.iter().position(|held| held.run.task == task) else {
             return false;
         };
-        let &Outstanding { run, claim, has_begun, .. } = &orders.outstanding[index].run;
+        let &InFlight { run, claim, has_begun, .. } = &orders.in_flight[index].run;
         let revoked = !has_begun && self.end.revoke(claim, run);
         if revoked {
-            orders.outstanding.remove(index);
+            orders.in_flight.remove(index);
             orders.claims &= !(1 << claim);
         }
         revoked
@@ -364,7 +368,7 @@ impl Link {
 
     /// Which run of the worker's this task is.
     pub(super) fn run_of(&self, task: TaskId) -> Option<u64> {
-        self.orders().outstanding.iter().find(|held| held.run.task == task).map(|held| held.run.run)
+        self.orders().in_flight.iter().find(|held| held.run.task == task).map(|held| held.run.run)
     }
 
     /// Reads how much CPU time the process has used.
@@ -376,7 +380,7 @@ impl Link {
     /// handled yet.
     pub(super) fn has_begun(&self, task: TaskId) -> bool {
         let orders = self.orders();
-        let held = orders.outstanding.iter().find(|held| held.run.task == task);
+        let held = orders.in_flight.iter().find(|held| held.run.task == task);
         held.is_none_or(|held| self.end.has_begun(held.run.claim, held.run.run))
     }
 
@@ -485,19 +489,19 @@ impl Link {
     }
 
     /// The run that the worker is at, by what it has answered.
-    fn at_hand(&self) -> Option<Outstanding> {
-        self.orders().outstanding.front().map(|held| held.run.clone())
+    fn at_hand(&self) -> Option<InFlight> {
+        self.orders().in_flight.front().map(|held| held.run.clone())
     }
 
     /// Most bytes of a payload that the worker may send now.
     fn payload_bytes_max(&self) -> u64 {
-        self.orders().outstanding.front().map_or(0, |held| held.run.payload_bytes_max)
+        self.orders().in_flight.front().map_or(0, |held| held.run.payload_bytes_max)
     }
 
     /// As [`at_hand`](Self::at_hand), if the worker may say this. Then it is not taken back any more.
-    fn spoken_of(&self, message: &FromWorker) -> Option<Outstanding> {
+    fn spoken_of(&self, message: &FromWorker) -> Option<InFlight> {
         let mut orders = self.orders();
-        let held = &mut orders.outstanding.front_mut()?.run;
+        let held = &mut orders.in_flight.front_mut()?.run;
         if !held.may_say(message) {
             return None;
         }
@@ -518,7 +522,7 @@ impl Link {
     /// The worker has answered what it was at.
     fn settle(&self) {
         let mut orders = self.orders();
-        let held = orders.outstanding.pop_front();
+        let held = orders.in_flight.pop_front();
         if let Some(held) = &held {
             orders.claims &= !(1 << held.run.claim);
         }
@@ -532,26 +536,30 @@ impl Outbox {
     /// Whether the next piece waits for room in the ring. Pieces for the control socket do not: if that
     /// refuses them, they are tried again after a pause.
     fn waits_for_space(&self) -> bool {
-        matches!(self.waiting.front(), Some(Piece::Bytes(_) | Piece::Frames(_)))
+        matches!(self.waiting.front(), Some(OutboxItem::Bytes(_) | OutboxItem::Frames(_)))
     }
 
     /// Writes what fits, and returns what is done with.
-    fn pump(&mut self, link: &Link, sent: &mut SmallVec<[Piece; PIECES_USUAL]>) -> Result<(), Violation> {
+    fn pump(
+        &mut self,
+        link: &Link,
+        sent: &mut SmallVec<[OutboxItem; PIECES_USUAL]>,
+    ) -> Result<(), Violation> {
         while let Some(piece) = self.waiting.front_mut() {
             match piece {
-                Piece::Module(module) => {
+                OutboxItem::Module(module) => {
                     let sent = link.sent.send_module(&link.control, module, &link.holder());
                     if !link.has_been_sent("a module", sent, &mut self.unsent_since) {
                         return Ok(());
                     }
                 }
-                Piece::Shares(shares) => {
+                OutboxItem::Shares(shares) => {
                     let sent = link.sent.send_shares(&link.control, shares, &link.holder());
                     if !link.has_been_sent("a shared input", sent, &mut self.unsent_since) {
                         return Ok(());
                     }
                 }
-                Piece::Frames(frames) => {
+                OutboxItem::Frames(frames) => {
                     frames.written += self.ring.try_write(&frames.bytes[frames.written..])?;
                     while frames.ends.get(frames.sent).is_some_and(|end| *end <= frames.written) {
                         frames.sent += 1;
@@ -566,14 +574,14 @@ impl Outbox {
                         self.spare = Vec::new();
                     }
                 }
-                Piece::Bytes(bytes) => {
+                OutboxItem::Bytes(bytes) => {
                     let written = self.ring.try_write(bytes)?;
                     bytes.advance(written);
                     if !bytes.is_empty() {
                         break;
                     }
                 }
-                Piece::EndOfRun => {
+                OutboxItem::EndOfRun => {
                     link.runs_sent.fetch_add(1, Ordering::SeqCst);
                 }
             }

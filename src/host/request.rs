@@ -18,7 +18,7 @@ use crate::stdin::StdinSource;
 use proto::limits::{
     BATCH_ANSWERS_BYTES_MAX, FRAME_META_BYTES_MAX, MAP_BYTES_MAX, RESULT_BYTES_BESIDE, SHARES_PER_TASK_MAX,
 };
-use proto::message::{CommandStdin, Entry, TaskIndex};
+use proto::message::{Callee, CommandStdin, TaskIndex};
 use proto::octets::Octets;
 use proto::task::TaskLimits;
 use proto::text::truncated;
@@ -59,7 +59,7 @@ impl Group {
 pub(crate) enum Work {
     /// One input; whether it is the pool's own memory, the number of its chunk, and the stdin that it reads
     /// while it runs.
-    One { entry: Entry, input: Octets, owns_input: bool, chunk: Option<u64>, stdin: Option<StdinSource> },
+    One { callee: Callee, input: Octets, owns_input: bool, chunk: Option<u64>, stdin: Option<StdinSource> },
     /// Short tasks that travel together; `inputs` is laid out as in [`Inputs`](super::batch::Inputs). They
     /// have nothing but their inputs, so they are no commands.
     Batch { task: TaskIndex, inputs: Bytes, count: usize },
@@ -88,14 +88,14 @@ impl Request {
         options: TaskOptions,
     ) -> Result<Request, SubmitError> {
         let mut options = admissible((pool, settings), target, options)?;
-        let (entry, input, owns_input, longest, group, stdin) = match work {
-            Work::One { entry, input, owns_input, chunk, stdin } => {
+        let (callee, input, owns_input, longest, group, stdin) = match work {
+            Work::One { callee, input, owns_input, chunk, stdin } => {
                 let longest = input.len();
-                (entry, input, owns_input, longest, chunk.map_or(Group::Alone, Group::Chunk), stdin)
+                (callee, input, owns_input, longest, chunk.map_or(Group::Alone, Group::Chunk), stdin)
             }
             Work::Batch { task, inputs, count } => {
                 let longest = longest_input(&inputs);
-                (Entry::Task(task), inputs.into(), true, longest, Group::Batch(count), None)
+                (Callee::Task(task), inputs.into(), true, longest, Group::Batch(count), None)
             }
         };
         let too_large = |bytes, max| SubmitError::InputTooLarge { task: target.name.to_string(), bytes, max };
@@ -103,7 +103,7 @@ impl Request {
         if longest > max {
             return Err(too_large(longest, max));
         }
-        if let Entry::Command { args, env, .. } = &entry {
+        if let Callee::Command { args, env, .. } = &callee {
             check_texts(&target.name, args, env)?;
             let texts = args.iter().chain(env.iter().flat_map(|(name, value)| [name, value]));
             let bytes = texts.map(|text| text.len() + 8).sum();
@@ -126,7 +126,7 @@ impl Request {
         };
         let call = Invocation {
             module: target.module.clone(),
-            entry,
+            callee,
             limits: options.limits(),
             input: Foreign::new(input),
             owns_input,
@@ -147,7 +147,7 @@ impl Request {
 
     /// Returns the most bytes that it takes in this process until its results are taken.
     pub(crate) fn bytes_max(&self) -> u64 {
-        let of_answers = answer_bytes_max(&self.call.entry, &self.call.limits);
+        let of_answers = answer_bytes_max(&self.call.callee, &self.call.limits);
         let of_answers = match self.group.items() {
             None => of_answers,
             // The answer that goes over the bound may be of any size.
@@ -171,8 +171,8 @@ impl Request {
 }
 
 /// Returns the most bytes of the frame of an answer.
-fn answer_bytes_max(entry: &Entry, limits: &TaskLimits) -> u64 {
-    payload_bytes_max(entry, limits) + FRAME_META_BYTES_MAX as u64
+fn answer_bytes_max(callee: &Callee, limits: &TaskLimits) -> u64 {
+    payload_bytes_max(callee, limits) + FRAME_META_BYTES_MAX as u64
 }
 
 /// Returns the most bytes that a map over such tasks or commands may hold (`set`, if it is given), and what
@@ -185,11 +185,11 @@ pub(crate) fn map_bytes_max(
     set: Option<u64>,
 ) -> (u64, u64) {
     let limits = options.or(&settings.defaults).limits();
-    let entry = match is_command {
-        true => Entry::Command { args: Vec::new(), env: Vec::new(), stdin: CommandStdin::Sent },
-        false => Entry::Task(TaskIndex(0)),
+    let callee = match is_command {
+        true => Callee::Command { args: Vec::new(), env: Vec::new(), stdin: CommandStdin::Sent },
+        false => Callee::Task(TaskIndex(0)),
     };
-    let one = answer_bytes_max(&entry, &limits).saturating_add(RESULT_BYTES_BESIDE);
+    let one = answer_bytes_max(&callee, &limits).saturating_add(RESULT_BYTES_BESIDE);
     let usual = || MAP_BYTES_MAX.max(one.saturating_mul(2 * workers_max as u64));
     (set.or(settings.map_bytes_max).unwrap_or_else(usual), one)
 }

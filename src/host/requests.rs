@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::event::EventfdFlags;
 
 use super::spawn::Child;
-use crate::dispatch::WorkerKey;
+use crate::scheduler::WorkerKey;
 use proto::refused::calling;
 
 /// A request to the supervisor.

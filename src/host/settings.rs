@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::cgroup::CgroupChoice;
 use super::dirs::HostDir;
-use crate::dispatch::{self, Config, OnDeath};
 use crate::options::TaskOptions;
 use crate::policy::{DropPolicy, OnWorkerDeath};
+use crate::scheduler::{self, Config, OnDeath};
 use files::HostFiles;
 use proto::limits::compile::CompileLimits;
 use proto::message::EventLevels;
@@ -34,8 +34,8 @@ pub(crate) struct Settings {
     pub(crate) compile_threads: usize,
     pub(crate) compilers_max: usize,
     pub(crate) on_worker_death: OnWorkerDeath,
-    pub(crate) recycle: dispatch::Recycling,
-    pub(crate) offers_max: usize,
+    pub(crate) recycle: scheduler::Recycling,
+    pub(crate) prefetch_max: usize,
     pub(crate) modules_per_worker_max: usize,
     pub(crate) pagemap_scan: bool,
     /// The fingerprint of the machine code that children make and run.
@@ -53,7 +53,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// What the decisions are made by.
-    pub(super) fn for_dispatch(&self) -> Config {
+    pub(super) fn for_scheduler(&self) -> Config {
         Config {
             workers_min: self.workers_min,
             workers_max: self.workers_max,
@@ -71,7 +71,7 @@ impl Settings {
                 },
             },
             recycle: self.recycle,
-            offers_max: self.offers_max,
+            prefetch_max: self.prefetch_max,
         }
     }
 }

@@ -232,7 +232,9 @@ mod tests {
     fn machine_code_of_a_named_program_is_that_of_this_very_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
-        [&one, &other].map(|path| std::fs::write(path, "a program").expect("writes"));
+        for path in [&one, &other] {
+            std::fs::write(path, "a program").expect("writes");
+        }
         let code = |path: &Path| Program::choose(Some(path)).expect("opens").machine_code();
         assert_eq!(code(&one), code(&one));
         assert_ne!(code(&one), code(&other));

@@ -12,7 +12,6 @@ use tracing::level_filters::LevelFilter;
 
 use super::load::Loads;
 use super::{Handle, Pool};
-use crate::dispatch::{Event, Recycling};
 use crate::error::BuildError;
 use crate::fork::OfProcess;
 use crate::future::Queues;
@@ -25,6 +24,7 @@ use crate::host::spawn::Program;
 use crate::host::{become_io_thread, dirs, doctor, requests, supervise};
 use crate::options::{Isolation, TaskOptions};
 use crate::policy::{DropPolicy, OnWorkerDeath};
+use crate::scheduler::{Event, Recycling};
 use crate::shared::Shares;
 use files::{HostFiles, OpenError};
 use proto::directory::{DirAccess, GuestDir, most};
@@ -87,7 +87,7 @@ impl PoolBuilder {
                 worker_events: EventLevels { own: WARN, engine: 0 },
                 on_worker_death: OnWorkerDeath::Break,
                 recycle: Recycling::default(),
-                offers_max: limits::OFFERS_MAX,
+                prefetch_max: limits::PREFETCH_MAX,
                 modules_per_worker_max: limits::MODULES_PER_WORKER_MAX,
                 pagemap_scan: false,
                 machine_code: 0,
@@ -172,7 +172,7 @@ impl PoolBuilder {
     /// those submitted within the next millisecond; with 0 tasks begin in order, and each of them
     /// costs a wake-up. Default: 127.
     pub fn prefetch_max(mut self, tasks: usize) -> Self {
-        self.settings.offers_max = tasks;
+        self.settings.prefetch_max = tasks;
         self
     }
 
@@ -527,9 +527,9 @@ impl PoolBuilder {
         settings.defaults.timeout.get_or_insert(limits::TIMEOUT);
         // Workers inherit the hard limit, which may be lower than what they are given otherwise.
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
-        let (modules_max, offers_max) = checks::within_descriptors(descriptors.unwrap_or(u64::MAX));
+        let (modules_max, prefetch_max) = checks::within_descriptors(descriptors.unwrap_or(u64::MAX));
         settings.modules_per_worker_max = settings.modules_per_worker_max.min(modules_max);
-        settings.offers_max = settings.offers_max.min(offers_max);
+        settings.prefetch_max = settings.prefetch_max.min(prefetch_max);
         if self.verify_sandbox {
             settings.verified = {
                 let dirs = most(settings.dirs.iter().map(|dir| dir.guest.access));

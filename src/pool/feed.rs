@@ -66,7 +66,7 @@ pub(super) struct Plan {
     /// `None` leaves the size to the pool.
     pub(super) buffer_size: Option<usize>,
     pub(super) bytes_max: Option<u64>,
-    /// Items that go to one worker together; `None` leaves it to the pool.
+    /// BatchSlice that go to one worker together; `None` leaves it to the pool.
     pub(super) chunk_size: Option<usize>,
     pub(super) timeout: Option<Duration>,
     began: Instant,

@@ -112,8 +112,8 @@ impl Handle {
         options: TaskOptions,
     ) -> Result<Request, SubmitError> {
         let stdin = task.stdin(input).cloned();
-        let (entry, encoded) = task.encode(input)?;
-        let work = Work::One { entry, input: encoded, owns_input: C::OWNS_INPUT, chunk: None, stdin };
+        let (callee, encoded) = task.encode(input)?;
+        let work = Work::One { callee, input: encoded, owns_input: C::OWNS_INPUT, chunk: None, stdin };
         Request::new(self.core.bounds(), task.target(), work, options)
     }
 

@@ -14,7 +14,7 @@ mod cpu;
 mod events;
 mod exit;
 mod instance;
-mod journal;
+mod task_log;
 mod linker;
 mod links;
 mod loaded;
@@ -26,7 +26,7 @@ mod random;
 mod shares;
 mod stack;
 mod stdio;
-mod verdict;
+mod run_end;
 mod wasi;
 mod watcher;
 
@@ -118,7 +118,7 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     stack::make_room(running.wasm_stack_bytes)?;
     wasmtime::Engine::tls_eager_initialize();
     let main = end.clone();
-    let shared = Arc::new(watcher::Shared::new(move || main.wake_self()));
+    let shared = Arc::new(watcher::WatcherState::new(move || main.wake_self()));
     let from_host = inbox::Ring::new(end.clone(), consumer, shared.is_called.clone());
     let memories = Arc::new(Memories::new(reserve));
     let modules = || {

@@ -34,7 +34,7 @@ pub const ASK_BYTES_MAX: usize = 64 * 1024;
 pub const WORKERS_MAX: usize = 1024;
 
 /// Most tasks that wait inside of a worker, behind the one that it runs.
-pub const OFFERS_MAX: usize = 127;
+pub const PREFETCH_MAX: usize = 127;
 
 /// Tasks of a `map` that travel together, at most.
 pub const BATCH_ITEMS_MAX: usize = 1024;
@@ -435,7 +435,7 @@ const _: () = {
     assert!(3 + DIRS_MAX < TASK_DESCRIPTORS_MAX);
     // Offers may bring that many more, by pairs until they are mapped; and the worker's own.
     assert!(
-        MODULES_PER_WORKER_MAX + 3 * OFFERS_MAX + WORKER_DESCRIPTORS_OWN <= WORKER_DESCRIPTORS_MAX as usize
+        MODULES_PER_WORKER_MAX + 3 * PREFETCH_MAX + WORKER_DESCRIPTORS_OWN <= WORKER_DESCRIPTORS_MAX as usize
     );
     assert!(WASI_CALL_BYTES_MAX >= OUTPUT_BYTES_MAX);
     // Each node may have a name, and the parts of structs and enums have names, too.

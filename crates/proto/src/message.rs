@@ -141,28 +141,32 @@ pub enum FromWorkerControl {
 /// Host to worker, on the ring. The payload is the task's input (of a command: its stdin).
 #[derive(Debug, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum ToWorker {
-    /// Runs a task, once the claim allows it. `run` numbers what this worker is sent, from 1: a task that is
-    /// run again has another number.
-    ///
-    /// With `items` it is a batch of tasks that run one after the other. The payload is their inputs, each
-    /// preceded by its length as four bytes, little endian.
-    Run {
-        task: TaskId,
-        run: u64,
-        claim: u8,
-        module: ModuleId,
-        entry: Entry,
-        limits: TaskLimits,
-        items: Option<Items>,
-        /// The inputs that the task shares with others; for a batch, those of each of its tasks.
-        shares: Vec<ShareId>,
-    },
+    /// Runs a task, once the claim allows it.
+    Run(RunMessage),
+}
+
+/// One run of a task in one worker: what the host asks for, and what the worker runs. `run` numbers what this worker is
+/// sent, from 1: a task that is run again has another number.
+///
+/// With a `slice` it is a batch of tasks that run one after the other. The payload is their inputs, each preceded by its
+/// length as four bytes, little endian.
+#[derive(Debug, Serialize, Deserialize, postcard_schema::Schema)]
+pub struct RunMessage {
+    pub task: TaskId,
+    pub run: u64,
+    pub claim: u8,
+    pub module: ModuleId,
+    pub callee: Callee,
+    pub limits: TaskLimits,
+    pub slice: Option<BatchSlice>,
+    /// The inputs that the task shares with others; for a batch, those of each of its tasks.
+    pub shares: Vec<ShareId>,
 }
 
 /// Which tasks of a batch are to be run: so many, the first of them numbered `first` more than the
 /// batch itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
-pub struct Items {
+pub struct BatchSlice {
     pub first: u32,
     pub count: u32,
     /// Once the frames of its answers to this run have come to more than this, the worker begins no further
@@ -176,7 +180,7 @@ pub struct TaskIndex(pub u32);
 
 /// What to call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
-pub enum Entry {
+pub enum Callee {
     /// This task of the module's description.
     Task(TaskIndex),
     /// `_start`, with these arguments and this environment.
@@ -197,13 +201,11 @@ pub enum CommandStdin {
 pub enum FromWorker {
     /// A log record or a line of output. No payload.
     Log { task: TaskId, record: LogRecord },
-    /// The task has ended. The payload belongs to the verdict. A command's payload, whatever its verdict, is
-    /// what it wrote to stdout (`stdout_bytes` of it), and then to stderr. A batch's `Done` means that no
-    /// more of it is run for now: it has no payload, and its verdict is `Ok`, or `Interrupted` if the next of
-    /// its tasks was.
-    Done { task: TaskId, verdict: Verdict, cost: Cost, stdout_bytes: u64 },
-    /// The next task of a batch has ended. The payload belongs to the verdict.
-    Item { task: TaskId, verdict: Verdict, cost: Cost },
+    /// The run has ended. A batch's `Done` means that no more of it is run for now: it has no payload, and its end is
+    /// `Ok`, or `Interrupted` if the next of its tasks was.
+    Done { task: TaskId, completion: Completion },
+    /// The next task of a batch has ended.
+    Item { task: TaskId, completion: Completion },
     /// The worker itself reports something, perhaps about the task at hand. There is no payload.
     Event { task: Option<TaskId>, record: LogRecord },
     /// The task at hand asks for something, and waits. Its questions are numbered from 1, and each waits for
@@ -238,9 +240,18 @@ pub struct LogRecord {
     pub fields: String,
 }
 
-/// How a task ended, as the worker saw it.
+/// How a run ended, and what it cost. The frame's payload belongs to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]
-pub enum Verdict {
+pub struct Completion {
+    pub end: RunEnd,
+    pub cost: Cost,
+    /// A command's payload, whatever its end, is what it wrote to stdout, so many bytes, and then to stderr.
+    pub stdout_bytes: u64,
+}
+
+/// How a run ended, as the worker saw it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]
+pub enum RunEnd {
     /// The payload is the output.
     Ok,
     /// The command exited, or a task called `proc_exit`.

@@ -27,7 +27,7 @@ use super::bell::Bell;
 pub use super::bell::{FOR_DATA, FOR_SPACE};
 use super::frame::Source;
 use super::spin::Spinning;
-use crate::limits::{OFFERS_MAX, RING_BYTES, RING_BYTES_MIN};
+use crate::limits::{PREFETCH_MAX, RING_BYTES, RING_BYTES_MIN};
 use crate::refused::calling;
 
 /// The peer published a position that cannot be.
@@ -53,7 +53,7 @@ pub enum Side {
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs that may be outstanding at a worker: each has a word by which it is claimed or revoked.
-pub const CLAIMS: usize = OFFERS_MAX + 1;
+pub const CLAIMS: usize = PREFETCH_MAX + 1;
 
 /// States of a claim, in the low bits of its word; the number of the run is above them, so that
 /// a word may be used again while the worker has not yet come to the run that it stood for.

@@ -4,7 +4,7 @@ use crate::bounded::within;
 use crate::guest::abi::read_envelope;
 use crate::input::Input;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
-use crate::wire::message::Verdict;
+use crate::wire::message::RunEnd;
 
 /// The input: the memory's size, the packed value, the limit, the memory's first bytes (they are repeated).
 pub fn run(data: &[u8]) {
@@ -46,25 +46,25 @@ pub fn run(data: &[u8]) {
 }
 
 /// The same, said another way: in 128 bits, byte by byte.
-fn wanted(memory: &[u8], pointer: u32, len: u32, output_bytes_max: u64) -> (Verdict, &[u8]) {
+fn wanted(memory: &[u8], pointer: u32, len: u32, output_bytes_max: u64) -> (RunEnd, &[u8]) {
     if i128::from(pointer) + i128::from(len) > memory.len() as i128 {
-        return (Verdict::BadPointer { pointer, len, memory_bytes: memory.len() as u64 }, &[]);
+        return (RunEnd::BadPointer { pointer, len, memory_bytes: memory.len() as u64 }, &[]);
     }
     let envelope = memory.get(pointer as usize..).and_then(|from| from.get(..len as usize));
-    let text = |bytes: &'static str| Verdict::Abi { message: bytes.into() };
+    let text = |bytes: &'static str| RunEnd::Abi { message: bytes.into() };
     match envelope.expect("it is inside") {
         [] => (text("the envelope is empty: it has no status byte"), &[]),
         [0, output @ ..] if output.len() as u64 > output_bytes_max => {
-            (Verdict::OutputTooLarge { bytes: output.len() as u64 }, &[])
+            (RunEnd::OutputTooLarge { bytes: output.len() as u64 }, &[])
         }
-        [0, output @ ..] => (Verdict::Ok, output),
+        [0, output @ ..] => (RunEnd::Ok, output),
         [status @ (1 | 2), message @ ..] => {
             let kept = message.get(..GUEST_TEXT_BYTES_MAX).unwrap_or(message);
-            (if *status == 1 { Verdict::Guest } else { Verdict::InputDecode }, kept)
+            (if *status == 1 { RunEnd::Guest } else { RunEnd::InputDecode }, kept)
         }
         [status, ..] => {
             let message = format!("the envelope has an unknown status byte {status}; 0, 1 and 2 are defined");
-            (Verdict::Abi { message }, &[])
+            (RunEnd::Abi { message }, &[])
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::frames;
 use crate::task::{Refusal, RefusalKind, Refusals, TaskId};
 use crate::trap::{Frame, TrapCode};
-use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Question, Verdict};
+use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Question, RunEnd};
 
 /// See `frames`.
 pub fn run(data: &[u8]) {
@@ -18,15 +18,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
         .into_iter()
         .map(|verdict| frames::seed(255, 1 << 16, &[(done(verdict), b"payload")]))
         .collect();
-    seeds.push(frames::seed(3, 64, &[(log(), b""), (done(Verdict::Ok), b"out")]));
+    seeds.push(frames::seed(3, 64, &[(log(), b""), (done(RunEnd::Ok), b"out")]));
     seeds.push(frames::seed(
         9,
         64,
-        &[(item(1), b"1"), (item(2), b""), (log(), b""), (done(Verdict::Ok), b"")],
+        &[(item(1), b"1"), (item(2), b""), (log(), b""), (done(RunEnd::Ok), b"")],
     ));
-    seeds.push(frames::seed(7, 64, &[(ask(1), b""), (log(), b""), (ask(2), b""), (done(Verdict::Ok), b"")]));
+    seeds.push(frames::seed(7, 64, &[(ask(1), b""), (log(), b""), (ask(2), b""), (done(RunEnd::Ok), b"")]));
     // Longer than what is read at once.
-    seeds.push(frames::seed(255, 1 << 18, &[(item(1), &[b'x'; 100_000]), (done(Verdict::Ok), b"")]));
+    seeds.push(frames::seed(255, 1 << 18, &[(item(1), &[b'x'; 100_000]), (done(RunEnd::Ok), b"")]));
     seeds
 }
 
@@ -61,7 +61,7 @@ fn refusals() -> Refusals {
     refusals
 }
 
-fn done(verdict: Verdict) -> FromWorker {
+fn done(verdict: RunEnd) -> FromWorker {
     FromWorker::Done { task: TaskId(1), verdict, cost: cost(), stdout_bytes: 2 }
 }
 
@@ -70,10 +70,10 @@ fn ask(number: u64) -> FromWorker {
 }
 
 fn item(task: u64) -> FromWorker {
-    FromWorker::Item { task: TaskId(task), verdict: Verdict::Ok, cost: cost() }
+    FromWorker::Item { task: TaskId(task), verdict: RunEnd::Ok, cost: cost() }
 }
 
-pub(super) fn verdicts() -> Vec<Verdict> {
+pub(super) fn verdicts() -> Vec<RunEnd> {
     // Not all of a frame's fields can be set from outside of its module, but all can be read.
     let backtrace = || -> Vec<Frame> {
         let frame = (Some("fib"), 7u32, Some(0x1234u64));
@@ -82,22 +82,22 @@ pub(super) fn verdicts() -> Vec<Verdict> {
     };
     let message = || "it says \u{202e}so".to_string();
     vec![
-        Verdict::Ok,
-        Verdict::Exited { code: 3 },
-        Verdict::Guest,
-        Verdict::InputDecode,
-        Verdict::Trap { code: TrapCode::Other, message: message(), backtrace: backtrace() },
-        Verdict::Trap { code: TrapCode::Unreachable, message: message(), backtrace: Vec::new() },
-        Verdict::Panic { message: message(), location: "src/lib.rs:1:1".into(), backtrace: backtrace() },
-        Verdict::Interrupted,
-        Verdict::Memory { requested: 1 << 40, backtrace: backtrace() },
-        Verdict::Table { requested: 1 << 40, backtrace: backtrace() },
-        Verdict::InputTooLarge { bytes: 1 << 40 },
-        Verdict::Fuel { backtrace: backtrace() },
-        Verdict::OutputTooLarge { bytes: 1 << 40 },
-        Verdict::LogsTooLarge { bytes: 1 << 40 },
-        Verdict::BadPointer { pointer: 1, len: 2, memory_bytes: 3 },
-        Verdict::Abi { message: message() },
-        Verdict::Instantiate { message: message() },
+        RunEnd::Ok,
+        RunEnd::Exited { code: 3 },
+        RunEnd::Guest,
+        RunEnd::InputDecode,
+        RunEnd::Trap { code: TrapCode::Other, message: message(), backtrace: backtrace() },
+        RunEnd::Trap { code: TrapCode::Unreachable, message: message(), backtrace: Vec::new() },
+        RunEnd::Panic { message: message(), location: "src/lib.rs:1:1".into(), backtrace: backtrace() },
+        RunEnd::Interrupted,
+        RunEnd::Memory { requested: 1 << 40, backtrace: backtrace() },
+        RunEnd::Table { requested: 1 << 40, backtrace: backtrace() },
+        RunEnd::InputTooLarge { bytes: 1 << 40 },
+        RunEnd::Fuel { backtrace: backtrace() },
+        RunEnd::OutputTooLarge { bytes: 1 << 40 },
+        RunEnd::LogsTooLarge { bytes: 1 << 40 },
+        RunEnd::BadPointer { pointer: 1, len: 2, memory_bytes: 3 },
+        RunEnd::Abi { message: message() },
+        RunEnd::Instantiate { message: message() },
     ]
 }

@@ -148,7 +148,7 @@ impl World {
                 tasks_max: Some(u64::from(input.byte())).filter(|n| *n > 0),
                 ..Default::default()
             },
-            offers_max: usize::from(input.byte()) % CLAIMS,
+            prefetch_max: usize::from(input.byte()) % CLAIMS,
             pagemap_scan: false,
             modules_per_worker_max: usize::MAX,
             files: HostFiles::default(),

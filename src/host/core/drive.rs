@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Core, Record, State, resolve, unknown_death};
-use crate::dispatch::{Action, Event, KillReason, Now, Resolution, WorkerKey};
+use super::{Core, State, TaskRecord, resolve, unknown_death};
 use crate::error::{DeathCause, Phase};
 use crate::future::{Failed, Filled};
 use crate::host::asks::TaskAsks;
-use crate::host::completion::Answered;
+use crate::host::completion::Received;
 use crate::host::domains::Breakage;
 use crate::host::effects::Effect;
 use crate::host::link::Link;
 use crate::host::requests::SupervisorRequest;
 use crate::observe::EventKind;
+use crate::scheduler::{Action, Event, KillReason, Now, Resolution, WorkerKey};
 use proto::limits::RESULT_BYTES_BESIDE;
 use proto::task::TaskId;
 
@@ -28,7 +28,7 @@ impl Core {
     pub(super) fn drive(
         &self,
         mut state: MutexGuard<'_, State>,
-        events: impl IntoIterator<Item = (Event, Option<Answered>)>,
+        events: impl IntoIterator<Item = (Event, Option<Received>)>,
     ) {
         let now = self.now();
         let mut changed = false;
@@ -36,15 +36,15 @@ impl Core {
         let mut actions = std::mem::take(&mut state.actions);
         // Revocations and looks are answered within this call, and each may lead to more events.
         let mut seen = Vec::new();
-        for (event, mut answered) in events {
+        for (event, mut received) in events {
             // A submitter that waits for room must learn that there will be none.
             changed |= matches!(event, Event::Shutdown { .. } | Event::Kill { .. });
             let mut next = Some(event);
             if let Some(Event::Done { worker, task, answer }) = &mut next {
-                answer.used = used_in_all(&mut state, *worker, *task, answered.as_ref());
+                answer.used = used_in_all(&mut state, *worker, *task, received.as_ref());
             }
             while let Some(event) = next.take().or_else(|| seen.pop()) {
-                state.dispatch.handle(event, now, &mut actions);
+                state.scheduler.handle(event, now, &mut actions);
                 effects.reserve(actions.len());
                 let are_many = actions.len() > FEW_ACTIONS;
                 for action in actions.drain(..) {
@@ -61,14 +61,14 @@ impl Core {
                             seen.push(Event::Looked { worker, task, used });
                         }
                         action => {
-                            effects.extend(self.effect(&mut state, action, now, &mut answered, are_many));
+                            effects.extend(self.effect(&mut state, action, now, &mut received, are_many));
                         }
                     }
                 }
             }
         }
         state.actions = actions;
-        let deadline = state.dispatch.next_deadline();
+        let deadline = state.scheduler.next_deadline();
         let earlier = match (deadline, state.armed) {
             (Some(next), Some(armed)) => next < armed,
             (Some(_), None) => true,
@@ -101,13 +101,13 @@ impl Core {
         state: &mut State,
         action: Action,
         now: Now,
-        answered: &mut Option<Answered>,
+        received: &mut Option<Received>,
         are_many: bool,
     ) -> Option<Effect> {
         let link = |state: &State, worker: &WorkerKey| state.links.get(worker).cloned();
         match action {
             Action::Start { worker } => Some(Effect::Ask(Some(SupervisorRequest::Spawn(worker)))),
-            Action::Offer { worker, task } => {
+            Action::Assign { worker, task } => {
                 let link = link(state, &worker)?;
                 let record = state.records.get_mut(&task)?;
                 record.worker = Some(worker);
@@ -120,7 +120,7 @@ impl Core {
                 }
                 Some(Effect::Flush { link })
             }
-            // Answered where it is asked, in `drive`.
+            // Received where it is asked, in `drive`.
             Action::Revoke { .. } | Action::Look { .. } => None,
             Action::Begin { worker, task } => {
                 // The death of a worker that is gone reports the rest.
@@ -165,13 +165,13 @@ impl Core {
                     {
                         state.tally.ended.add(outcome, 1);
                     }
-                    *answered = None;
+                    *received = None;
                     state.records.get_mut(&task)?.give_back();
                     return None;
                 }
-                let measured = state.records.get(&task).map(|record| match answered {
-                    Some(answered) => {
-                        let cost = &answered.cost;
+                let measured = state.records.get(&task).map(|record| match received {
+                    Some(received) => {
+                        let cost = &received.completion.cost;
                         (Duration::from_nanos(cost.run_ns), Some(Duration::from_nanos(cost.cpu_ns)))
                     }
                     None => state.measured(record, now),
@@ -182,7 +182,7 @@ impl Core {
                 state.tally.retries += 1;
                 state.observers.tell(now, || EventKind::TaskRetried { task, outcome });
                 // An answer that says "interrupted" belongs to this attempt.
-                *answered = None;
+                *received = None;
                 None
             }
             Action::Short { workers } => {
@@ -219,15 +219,15 @@ impl Core {
             }
             Action::Resolve { task, how } => {
                 let record = state.records.remove(&task)?;
-                settle(&record, how, answered.as_ref());
-                let (result, report) = resolve::result(state, &record, how, now, answered.take());
+                settle(&record, how, received.as_ref());
+                let (result, report) = resolve::result(state, &record, how, now, received.take());
                 state.domains.leave(record.domain);
                 let outcome = resolve::outcome(how, Some(&result));
                 match &record.batch {
                     None => state.tally.ended.add(outcome, 1),
                     // The tasks without an answer were not begun and go back to the map, so they are not
                     // counted.
-                    Some(batch) if how == Resolution::Answered => {
+                    Some(batch) if how == Resolution::Completed => {
                         batch.count_answers(&mut state.tally.ended);
                         state.batched -= batch.left();
                     }
@@ -306,21 +306,21 @@ fn used_in_all(
     state: &mut State,
     worker: WorkerKey,
     task: TaskId,
-    answered: Option<&Answered>,
+    received: Option<&Received>,
 ) -> Option<Duration> {
     let cpu = state.records.get_mut(&task)?.cpu.as_mut()?;
     let computed = state.links.get(&worker).and_then(|link| link.computed());
-    Some(cpu.end(computed, Duration::from_nanos(answered?.cost.cpu_ns)))
+    Some(cpu.end(computed, Duration::from_nanos(received?.completion.cost.cpu_ns)))
 }
 
 /// Lowers the charge to the size of the result. A batch that hands tasks back keeps its whole charge for
 /// them.
-fn settle(record: &Record, how: Resolution, answered: Option<&Answered>) {
+fn settle(record: &TaskRecord, how: Resolution, received: Option<&Received>) {
     let Some(charge) = &record.charge else { return };
     let (items, answer_bytes) = match &record.batch {
-        Some(batch) if how == Resolution::Answered && batch.left() > 0 => return,
+        Some(batch) if how == Resolution::Completed && batch.left() > 0 => return,
         Some(batch) => (batch.count(), batch.answer_bytes()),
-        None => (1, answered.map_or(0, |answered| answered.frame_bytes)),
+        None => (1, received.map_or(0, |received| received.frame_bytes)),
     };
     charge.settle(answer_bytes + items * RESULT_BYTES_BESIDE);
 }

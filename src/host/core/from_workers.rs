@@ -6,13 +6,13 @@ use std::time::Duration;
 use std::vec;
 
 use super::{Core, WorkerEnd};
-use crate::dispatch::{self, Event, Now, WorkerKey};
 use crate::error::Death;
 use crate::future::Cell;
 use crate::host::link::{Link, TaskEnd, WorkerEvents};
 use crate::host::logs::Dropped;
 use crate::observe::EventKind;
-use proto::message::Verdict;
+use crate::scheduler::{self, Event, Now, WorkerKey};
+use proto::message::RunEnd;
 use proto::task::TaskId;
 
 impl WorkerEvents for Core {
@@ -23,17 +23,17 @@ impl WorkerEvents for Core {
     fn completed(&self, link: &Link, ended: vec::Drain<'_, TaskEnd>) {
         let resident_bytes = self.settings.recycle.memory_bytes_max.and_then(|_| link.resident_bytes());
         let is_full = link.sent.modules() >= self.settings.modules_per_worker_max;
-        let events = ended.map(|TaskEnd { task, unfinished, completion }| {
-            let answer = dispatch::Answer {
+        let events = ended.map(|TaskEnd { task, unfinished, received }| {
+            let answer = scheduler::RunReport {
                 unfinished,
-                interrupted: completion.verdict == Verdict::Interrupted,
-                ran: Duration::from_nanos(completion.cost.run_ns),
+                interrupted: received.completion.end == RunEnd::Interrupted,
+                ran: Duration::from_nanos(received.completion.cost.run_ns),
                 // The CPU time is measured later, under the lock.
                 used: None,
                 resident_bytes,
                 is_full,
             };
-            (Event::Done { worker: link.key, task, answer }, Some(completion))
+            (Event::Done { worker: link.key, task, answer }, Some(received))
         });
         self.drive(self.lock(), events);
     }
@@ -53,7 +53,7 @@ impl WorkerEvents for Core {
 
     fn died(&self, worker: WorkerKey, death: Death) {
         let mut state = self.lock();
-        let expected = state.expected.remove(&worker) || state.dispatch.expects_death(worker);
+        let expected = state.expected.remove(&worker) || state.scheduler.expects_death(worker);
         let computed = state.links.remove(&worker).and_then(|link| link.computed());
         state.unwanted.remove(&worker);
         let domain = state.domains.of(worker);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Core, Record};
+use super::{Core, TaskRecord};
 use crate::error::BrokenPool;
 use crate::host::link::Link;
 use crate::host::observers::Subscription;
@@ -14,7 +14,7 @@ use proto::walls::SandboxReport;
 
 impl Core {
     pub(crate) fn is_stopped(&self) -> bool {
-        self.lock().dispatch.is_stopped()
+        self.lock().scheduler.is_stopped()
     }
 
     pub(crate) fn sandbox(&self) -> Option<Arc<SandboxReport>> {
@@ -22,7 +22,7 @@ impl Core {
     }
 
     pub(crate) fn unresolved(&self) -> usize {
-        self.lock().dispatch.unresolved()
+        self.lock().scheduler.unresolved()
     }
 
     /// The pool's number and settings: what requests are held to.
@@ -31,7 +31,7 @@ impl Core {
     }
 
     pub(crate) fn workers_max(&self) -> usize {
-        self.lock().dispatch.workers().1
+        self.lock().scheduler.workers().1
     }
 
     pub(crate) fn broken(&self) -> Option<BrokenPool> {
@@ -53,12 +53,12 @@ impl Core {
     pub(crate) fn stats(&self) -> PoolStats {
         let state = self.lock();
         let now = self.now();
-        let counts = state.dispatch.counts();
+        let counts = state.scheduler.counts();
         let mut workers: Vec<_> = state
             .links
             .iter()
             .filter_map(|(key, link)| {
-                let seen = state.dispatch.worker(*key)?;
+                let seen = state.scheduler.worker(*key)?;
                 let task = seen.task.map(|(task, began)| (task, now.saturating_sub(began)));
                 let domain = state.domains.of(*key);
                 let shared = link.sent.shares();
@@ -69,9 +69,9 @@ impl Core {
             })
             .collect();
         workers.sort_unstable_by_key(|worker| worker.pid);
-        let (workers_min, workers_max) = state.dispatch.workers();
+        let (workers_min, workers_max) = state.scheduler.workers();
         let waiting =
-            |record: &Record| record.batch.as_ref().map_or(0, |batch| batch.left().saturating_sub(1));
+            |record: &TaskRecord| record.batch.as_ref().map_or(0, |batch| batch.left().saturating_sub(1));
         let waiting: u64 = match state.batched {
             0 => 0,
             _ => state.records.values().map(waiting).sum(),
@@ -98,7 +98,7 @@ impl Core {
     pub(crate) fn subscribe(&self, capacity: usize) -> Subscription {
         let mut state = self.lock();
         let subscription = state.observers.subscribe(capacity);
-        if state.dispatch.is_stopped() {
+        if state.scheduler.is_stopped() {
             let now = self.now();
             state.observers.tell(now, || EventKind::Stopped);
         }
@@ -108,11 +108,11 @@ impl Core {
     /// Waits until no process is left; `false` if the deadline came first.
     pub(crate) fn wait_stopped(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.lock();
-        while !state.dispatch.is_stopped() {
+        while !state.scheduler.is_stopped() {
             let (woken, in_time) = self.sleep(state, deadline);
             state = woken;
             if !in_time {
-                return state.dispatch.is_stopped();
+                return state.scheduler.is_stopped();
             }
         }
         true

@@ -1,23 +1,23 @@
 //! How a task ended, in the caller's words: its result, its report, and where it counts.
 
-use super::{Record, State, unknown_death};
-use crate::dispatch::{KillReason, Now, Resolution, RetireReason};
+use super::{State, TaskRecord, unknown_death};
 use crate::error::{BrokenPool, Phase, TaskError};
 use crate::future::Failed;
-use crate::host::completion::{self, Answered};
+use crate::host::completion::{self, Received};
 use crate::host::domains::Breakage;
 use crate::module::Answer;
 use crate::observe::{LeaveReason, TaskOutcome};
 use crate::report::TaskReport;
+use crate::scheduler::{KillReason, Now, Resolution, RetireReason};
 use proto::shortage::{Scarce, Shortage};
 use proto::task::TaskId;
 
 pub(super) fn result(
     state: &State,
-    record: &Record,
+    record: &TaskRecord,
     how: Resolution,
     now: Now,
-    answered: Option<Answered>,
+    received: Option<Received>,
 ) -> (Result<Answer, Failed>, TaskReport) {
     let mut report = TaskReport {
         queued: record.began.unwrap_or(now).saturating_sub(record.submitted),
@@ -32,10 +32,10 @@ pub(super) fn result(
         ..TaskReport::default()
     };
     // What a worker says of a batch as a whole is not about the task at hand.
-    match answered.as_ref().filter(|_| record.batch.is_none()) {
-        Some(answered) => {
-            completion::add_cost(&mut report, &answered.cost);
-            report.output_bytes = Some(answered.payload.len() as u64);
+    match received.as_ref().filter(|_| record.batch.is_none()) {
+        Some(received) => {
+            completion::add_cost(&mut report, &received.completion.cost);
+            report.output_bytes = Some(received.payload.len() as u64);
             if let Some(cpu) = &record.cpu {
                 report.cpu = Some(cpu.used);
             }
@@ -48,11 +48,11 @@ pub(super) fn result(
         return (Err(Failed::WithAll(told(broken))), report);
     }
     // An interrupt that was heeded is an answer, too.
-    let written = answered.as_ref().and_then(|answered| answered.written(&record.call.entry));
+    let written = received.as_ref().and_then(|received| received.written(&record.call.callee));
     let limit = record.timeout.unwrap_or_default();
     let result = match how {
-        Resolution::Answered => match answered {
-            Some(answered) => completion::read_verdict(answered, &record.call.entry, &record.call.limits),
+        Resolution::Completed => match received {
+            Some(received) => completion::read(received, &record.call.callee, &record.call.limits),
             None => Err(TaskError::Abi { message: "the worker's answer is missing".into() }),
         },
         Resolution::Cancelled => Err(TaskError::Cancelled),
@@ -95,8 +95,8 @@ pub(super) fn result(
 /// How an end counts; `result` where there is one.
 pub(super) fn outcome(how: Resolution, result: Option<&Result<Answer, Failed>>) -> TaskOutcome {
     match how {
-        Resolution::Answered if result.is_some_and(Result::is_ok) => TaskOutcome::Succeeded,
-        Resolution::Answered => TaskOutcome::Failed,
+        Resolution::Completed if result.is_some_and(Result::is_ok) => TaskOutcome::Succeeded,
+        Resolution::Completed => TaskOutcome::Failed,
         Resolution::Cancelled => TaskOutcome::Cancelled,
         Resolution::TimedOut { .. } | Resolution::Overspent { .. } => TaskOutcome::TimedOut,
         Resolution::Aborted { .. } => TaskOutcome::Aborted,

@@ -7,13 +7,13 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use super::{Link, Ordered, Outstanding, TaskEnd, WorkerEvents};
+use super::{HeldRun, InFlight, Link, TaskEnd, WorkerEvents};
 use crate::error::DeathCause;
 use crate::ewma::Ewma;
 use crate::future::Cell;
 use crate::host::asks::SendReply;
 use crate::host::become_io_thread;
-use crate::host::completion::Answered;
+use crate::host::completion::Received;
 use crate::host::logs::{FLOOD_PAUSE, Logbook};
 use proto::frame::Assembly;
 use proto::limits::LOG_RECORD_BYTES_MAX;
@@ -51,7 +51,7 @@ pub(super) struct Reader {
     answers: Vec<TaskEnd>,
     /// The run that the worker has spoken of, until it has answered: it is not taken back, and nobody else
     /// removes it from what is outstanding.
-    held: Option<Outstanding>,
+    held: Option<InFlight>,
     /// This exists once the worker's tasks log.
     logbook: Option<Logbook>,
     /// How long a task runs.
@@ -105,7 +105,7 @@ impl Reader {
         self.is_left = false;
         let mut answers = std::mem::take(&mut self.answers);
         // If few runs are under way, each answer is handled by itself, and its input is dropped with it.
-        let at_once = if link.orders().outstanding.len() > FEW_OUTSTANDING { ANSWERS_AT_ONCE } else { 1 };
+        let at_once = if link.orders().in_flight.len() > FEW_OUTSTANDING { ANSWERS_AT_ONCE } else { 1 };
         self.logbook.iter_mut().for_each(Logbook::resume);
         while self.violation.is_none() && !self.is_flooded() {
             if drained.frames % FRAMES_UNASKED == FRAMES_UNASKED - 1 && is_over(drained.frames) {
@@ -196,7 +196,7 @@ impl Reader {
                 let to: Weak<dyn SendReply> = link.this.clone();
                 asks.ask(&to, run, number, question)?;
             }
-            FromWorker::Item { task, verdict, cost } => {
+            FromWorker::Item { task, completion } => {
                 let Some(batch) = &held.batch else {
                     return Err(format!("it answered for task {task} as one of a batch"));
                 };
@@ -204,21 +204,20 @@ impl Reader {
                 if !batch.has_room() {
                     return Err("it went on with a batch whose answers have no room".into());
                 }
-                self.typical.learn(Duration::from_nanos(cost.run_ns));
-                let answered = Answered { verdict, payload, cost, stdout_bytes: 0, frame_bytes };
-                batch.answer(link.pid, || events.now(), answered);
+                self.typical.learn(Duration::from_nanos(completion.cost.run_ns));
+                batch.answer(link.pid, || events.now(), Received { completion, payload, frame_bytes });
             }
-            FromWorker::Done { task, verdict, cost, stdout_bytes } => {
+            FromWorker::Done { task, completion } => {
                 if !link.has_sent(held.run) {
                     return Err("it answered before it had read its input".into());
                 }
-                let unfinished = held.is_unfinished(&verdict, &payload)?;
+                let unfinished = held.is_unfinished(&completion.end, &payload)?;
                 self.held = None;
                 link.settle();
                 self.report_dropped(events, link);
-                self.typical.learn(Duration::from_nanos(cost.run_ns));
-                let completion = Answered { verdict, payload, cost, stdout_bytes, frame_bytes };
-                answers.push(TaskEnd { task, unfinished, completion });
+                self.typical.learn(Duration::from_nanos(completion.cost.run_ns));
+                let received = Received { completion, payload, frame_bytes };
+                answers.push(TaskEnd { task, unfinished, received });
             }
         }
         Ok(())
@@ -229,7 +228,7 @@ impl Reader {
         &mut self,
         events: &impl WorkerEvents,
         link: &Link,
-        of: Option<(&Outstanding, TaskId)>,
+        of: Option<(&InFlight, TaskId)>,
         record: &LogRecord,
         payload: &[u8],
     ) -> Result<(), String> {
@@ -246,12 +245,12 @@ impl Reader {
         &mut self,
         events: &impl WorkerEvents,
         link: &Link,
-        of: Option<(&Outstanding, TaskId)>,
+        of: Option<(&InFlight, TaskId)>,
         record: &LogRecord,
     ) {
         let task = of.map(|(_, task)| task);
         let cell = || match of {
-            Some((Outstanding { batch: Some(batch), .. }, _)) => Some(batch.cell().clone()),
+            Some((InFlight { batch: Some(batch), .. }, _)) => Some(batch.cell().clone()),
             Some((_, task)) => events.cell(task),
             None => None,
         };
@@ -276,8 +275,8 @@ impl Reader {
             return Some(FLOOD_PAUSE);
         }
         let orders = link.orders();
-        let items = |held: &Ordered| held.run.batch.as_ref().map_or(1, |batch| batch.left());
-        let outstanding = orders.outstanding.iter().map(items).sum::<u64>();
+        let items = |held: &HeldRun| held.run.batch.as_ref().map_or(1, |batch| batch.left());
+        let outstanding = orders.in_flight.iter().map(items).sum::<u64>();
         drop(orders);
         let typical = self.typical.duration();
         let until_most = typical.saturating_mul((outstanding * 2 / 3) as u32).min(PAUSE_MAX);

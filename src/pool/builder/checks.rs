@@ -15,7 +15,7 @@ impl PoolBuilder {
         let stack_max = limits::WASM_STACK_BYTES_AT_MOST as u64;
         let checks = [
             ("workers_min", settings.workers_min as u64, 0, self.workers as u64),
-            ("prefetch_max", settings.offers_max as u64, 0, limits::OFFERS_MAX as u64),
+            ("prefetch_max", settings.prefetch_max as u64, 0, limits::PREFETCH_MAX as u64),
             ("recycle_after_tasks", tasks_max, 1, u64::MAX),
             ("compile_threads", settings.compile_threads as u64, 1, limits::COMPILE_THREADS_MAX as u64),
             ("compilers_max", settings.compilers_max as u64, 1, limits::COMPILERS_AT_MOST as u64),
@@ -71,7 +71,7 @@ fn stack_hard_limit() -> u64 {
 pub(super) fn within_descriptors(descriptors: u64) -> (usize, usize) {
     let descriptors = descriptors.min(limits::WORKER_DESCRIPTORS_MAX) as usize;
     let room = descriptors.saturating_sub(limits::WORKER_DESCRIPTORS_OWN);
-    let offers = room * limits::OFFERS_MAX
+    let offers = room * limits::PREFETCH_MAX
         / (limits::WORKER_DESCRIPTORS_MAX as usize - limits::WORKER_DESCRIPTORS_OWN);
     // One that may have a single module would be replaced after each task, since it has that one then.
     (room.saturating_sub(3 * offers).clamp(2, limits::MODULES_PER_WORKER_MAX), offers)

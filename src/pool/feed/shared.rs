@@ -23,7 +23,7 @@ use crate::module::Callable;
 use crate::pool::batch::Submitted;
 use crate::stdin::StdinSource;
 use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, RESULT_BYTES_BESIDE};
-use proto::message::Entry;
+use proto::message::Callee;
 use proto::octets::Octets;
 
 /// This many inputs are pulled ahead of the results, unless set: enough to keep many workers busy.
@@ -105,7 +105,7 @@ pub(super) struct Source<I> {
 pub(super) enum Pulled {
     /// The input is in [`Source::encoded`], and may travel with others.
     Short,
-    Alone(Result<(Entry, Octets), SubmitError>, Option<StdinSource>),
+    Alone(Result<(Callee, Octets), SubmitError>, Option<StdinSource>),
     Nothing,
 }
 
@@ -350,8 +350,8 @@ impl<C: Callable, I> Shared<C, I> {
                     source.chunk.0
                 });
                 let options = state.plan.options.clone();
-                let request = encoded.and_then(|(entry, input)| {
-                    let work = Work::One { entry, input, owns_input: C::OWNS_INPUT, chunk, stdin };
+                let request = encoded.and_then(|(callee, input)| {
+                    let work = Work::One { callee, input, owns_input: C::OWNS_INPUT, chunk, stdin };
                     Request::new(self.core.bounds(), self.task.target(), work, options)
                 });
                 source.is_amid = false;

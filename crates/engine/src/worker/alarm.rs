@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::watcher::{Shared, ThreadClock};
+use super::watcher::{ThreadClock, WatcherState};
 
 /// The default action of this signal ends the process. Nobody else here uses it.
 const SIGNAL: c_int = libc::SIGVTALRM;
@@ -26,7 +26,7 @@ const LITTLE: Duration = Duration::from_micros(100);
 
 /// Both timers, and what the handler needs besides: it can be given nothing.
 struct Target {
-    shared: Arc<Shared>,
+    shared: Arc<WatcherState>,
     clock: ThreadClock,
     of_cpu: Timer,
     of_wall: Timer,
@@ -51,7 +51,7 @@ pub(super) struct Alarm(());
 impl Alarm {
     /// Makes the timers for the calling thread, which must be the one that runs tasks, before the sandbox forbids it.
     /// Returns `None` where the system makes none: then the host alone stops tasks.
-    pub(super) fn new(shared: &Arc<Shared>) -> Option<Alarm> {
+    pub(super) fn new(shared: &Arc<WatcherState>) -> Option<Alarm> {
         let made = handle().and_then(|()| {
             let of_cpu = Timer::new(libc::CLOCK_THREAD_CPUTIME_ID, OF_CPU)?;
             Ok((of_cpu, Timer::new(libc::CLOCK_MONOTONIC, OF_WALL)?))
@@ -200,7 +200,7 @@ mod tests {
     /// One test, since the timers are of one thread and of one process.
     #[test]
     fn a_run_is_stopped_by_its_own_thread_once_it_has_computed_and_not_for_sleeping() {
-        let shared = Arc::new(Shared::new(|| ()));
+        let shared = Arc::new(WatcherState::new(|| ()));
         let alarm = Alarm::new(&shared).expect("timers");
         let clock = ThreadClock::own();
         let deadline = Instant::now() + Duration::from_secs(60);

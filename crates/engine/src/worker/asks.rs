@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use wasmtime_wasi::cli::{IsTerminal, StdinStream};
 use wasmtime_wasi::p2::{InputStream, Pollable, StreamError, StreamResult};
 
-use super::watcher::Shared;
+use super::watcher::WatcherState;
 use proto::frame::write_frame;
 use proto::limits::ASK_BYTES_MAX;
 use proto::message::{FromWorker, Question, Reply};
@@ -73,7 +73,7 @@ impl Answers {
 pub(super) struct Asker {
     pub(super) task: TaskId,
     pub(super) run: u64,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<WatcherState>,
     pub(super) to_host: Arc<Mutex<dyn Write + Send>>,
 }
 

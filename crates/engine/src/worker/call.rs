@@ -9,28 +9,28 @@ use super::linker::TaskState;
 use super::loaded::Loaded;
 use proto::guest::abi::read_envelope;
 use proto::inbox::Input;
-use proto::message::{Entry, Verdict};
+use proto::message::{Callee, RunEnd};
 use proto::task::TaskLimits;
 
-/// One task's call, as its phases need it.
-pub(super) struct Call<'a> {
-    pub(super) entry: &'a Entry,
+/// What the phases of one task's call need.
+pub(super) struct CallContext<'a> {
+    pub(super) callee: &'a Callee,
     pub(super) limits: &'a TaskLimits,
     pub(super) input: &'a mut dyn Input,
     pub(super) output: Outputs,
 }
 
 /// The result of a call.
-pub(super) struct Ended {
-    pub(super) verdict: Verdict,
-    pub(super) payload: Payload,
+pub(super) struct CallResult {
+    pub(super) end: RunEnd,
+    pub(super) payload: CallPayload,
     /// For a command, its stdout is this much of the payload; stderr follows.
     pub(super) stdout_bytes: u64,
 }
 
-impl Ended {
-    pub(super) fn of(verdict: Verdict) -> Self {
-        Ended { verdict, payload: Payload::Owned(Vec::new()), stdout_bytes: 0 }
+impl CallResult {
+    pub(super) fn of(end: RunEnd) -> Self {
+        CallResult { end, payload: CallPayload::Owned(Vec::new()), stdout_bytes: 0 }
     }
 }
 
@@ -38,7 +38,7 @@ impl Ended {
 type TaskFunction = TypedFunc<(u32, u32), i64>;
 
 /// An instance, and what has been looked up in it: another task need not look again.
-pub(super) struct Standing {
+pub(super) struct BoundInstance {
     instance: Instance,
     memory: Option<Memory>,
     alloc: Option<TypedFunc<(u32,), u32>>,
@@ -46,14 +46,14 @@ pub(super) struct Standing {
     task: Option<(usize, TaskFunction)>,
 }
 
-impl Standing {
+impl BoundInstance {
     pub(super) fn new(instance: Instance) -> Self {
-        Standing { instance, memory: None, alloc: None, task: None }
+        BoundInstance { instance, memory: None, alloc: None, task: None }
     }
 
     /// Looks up what the next task will need, if it is the same as the last one. What is not there, the
     /// task is told.
-    pub(super) fn look_ahead(&mut self, store: &mut Store<TaskState>, loaded: &Loaded, task: usize) {
+    pub(super) fn resolve_exports(&mut self, store: &mut Store<TaskState>, loaded: &Loaded, task: usize) {
         let _ = self.memory(store, loaded);
         let _ = self.alloc(store, loaded);
         let _ = self.task(store, loaded, task);
@@ -97,47 +97,47 @@ impl Standing {
     }
 }
 
-/// The payload that belongs to the verdict.
-pub(super) enum Payload {
+/// The payload that belongs to the end.
+pub(super) enum CallPayload {
     Owned(Vec<u8>),
     /// It lies in the guest's memory, within its bounds, and is sent from there.
     Guest(Memory, Range<usize>),
 }
 
 /// The payload's bytes.
-pub(super) fn payload_bytes<'a>(payload: &'a Payload, store: &'a Store<TaskState>) -> &'a [u8] {
+pub(super) fn payload_bytes<'a>(payload: &'a CallPayload, store: &'a Store<TaskState>) -> &'a [u8] {
     match payload {
-        Payload::Owned(bytes) => bytes,
+        CallPayload::Owned(bytes) => bytes,
         // A memory never shrinks.
-        Payload::Guest(memory, range) => memory.data(store).get(range.clone()).unwrap_or_default(),
+        CallPayload::Guest(memory, range) => memory.data(store).get(range.clone()).unwrap_or_default(),
     }
 }
 
 /// Instantiates, unless that is done, initializes what is fresh, and calls. With `FIBER`, every step may be
-/// suspended; without, none is. Where it ended well, `standing` is what it ran in.
+/// suspended; without, none is. Where it ended well, `bound` is what it ran in.
 pub(super) async fn execute<const FIBER: bool>(
     store: &mut Store<TaskState>,
     loaded: &Loaded,
-    standing: &mut Option<Standing>,
+    bound: &mut Option<BoundInstance>,
     is_fresh: bool,
-    call: &mut Call<'_>,
-) -> wasmtime::Result<Ended> {
-    let standing = match standing {
-        Some(standing) => standing,
+    call: &mut CallContext<'_>,
+) -> wasmtime::Result<CallResult> {
+    let bound = match bound {
+        Some(bound) => bound,
         None if FIBER => {
             let instance = Box::pin(loaded.instance.instantiate_async(&mut *store)).await?;
-            standing.insert(Standing::new(instance))
+            bound.insert(BoundInstance::new(instance))
         }
-        None => standing.insert(Standing::new(loaded.instance.instantiate(&mut *store)?)),
+        None => bound.insert(BoundInstance::new(loaded.instance.instantiate(&mut *store)?)),
     };
-    let instance = standing.instance;
-    let index = match call.entry {
-        Entry::Command { .. } => {
+    let instance = bound.instance;
+    let index = match call.callee {
+        Callee::Command { .. } => {
             let start = function(store, &instance, loaded.start.as_ref())?;
             invoke::<FIBER, (), ()>(store, &start, ()).await?;
-            return Ok(Ended::of(Verdict::Exited { code: 0 }));
+            return Ok(CallResult::of(RunEnd::Exited { code: 0 }));
         }
-        Entry::Task(index) => index.0 as usize,
+        Callee::Task(index) => index.0 as usize,
     };
     if is_fresh && loaded.reactor_start.is_some() {
         let start = function(store, &instance, loaded.reactor_start.as_ref())?;
@@ -147,27 +147,27 @@ pub(super) async fn execute<const FIBER: bool>(
     if is_fresh && loaded.initializer.is_some() {
         let initializer = function(store, &instance, loaded.initializer.as_ref())?;
         let packed = invoke::<FIBER, (u32, u32), i64>(store, &initializer, (0, 0)).await?;
-        let (verdict, payload) = envelope(store, standing, loaded, packed, output_bytes_max)?;
-        if verdict != Verdict::Ok {
-            return Ok(Ended { payload, ..Ended::of(verdict) });
+        let (end, payload) = envelope(store, bound, loaded, packed, output_bytes_max)?;
+        if end != RunEnd::Ok {
+            return Ok(CallResult { payload, ..CallResult::of(end) });
         }
     }
     let Ok(len) = u32::try_from(call.input.left()) else {
         let message = format!("{} bytes of input do not fit a 32-bit memory", call.input.left());
-        let payload = Payload::Owned(message.into_bytes());
-        return Ok(Ended { payload, ..Ended::of(Verdict::InputDecode) });
+        let payload = CallPayload::Owned(message.into_bytes());
+        return Ok(CallResult { payload, ..CallResult::of(RunEnd::InputDecode) });
     };
-    let alloc = standing.alloc(store, loaded)?;
+    let alloc = bound.alloc(store, loaded)?;
     let refused_before = store.data().budget.refusals();
     let pointer = invoke::<FIBER, (u32,), u32>(store, alloc, (len,)).await?;
-    let memory = standing.memory(store, loaded)?;
+    let memory = bound.memory(store, loaded)?;
     if let Some(refused) = write_input(store, memory, pointer, call.input, refused_before)? {
-        return Ok(Ended::of(refused));
+        return Ok(CallResult::of(refused));
     }
-    let task = standing.task(store, loaded, index)?;
+    let task = bound.task(store, loaded, index)?;
     let packed = invoke::<FIBER, (u32, u32), i64>(store, task, (pointer, len)).await?;
-    let (verdict, payload) = envelope(store, standing, loaded, packed, output_bytes_max)?;
-    Ok(Ended { payload, ..Ended::of(verdict) })
+    let (end, payload) = envelope(store, bound, loaded, packed, output_bytes_max)?;
+    Ok(CallResult { payload, ..CallResult::of(end) })
 }
 
 fn function<P: WasmParams, R: WasmResults>(
@@ -206,7 +206,7 @@ fn write_input(
     pointer: u32,
     input: &mut dyn Input,
     refused_before: u64,
-) -> wasmtime::Result<Option<Verdict>> {
+) -> wasmtime::Result<Option<RunEnd>> {
     let (data, state) = memory.data_and_store_mut(&mut *store);
     let end = pointer as u64 + input.left();
     if pointer == 0 || end > data.len() as u64 {
@@ -217,14 +217,14 @@ fn write_input(
             && state.budget.refusals() > refused_before
             && let Some(requested) = state.budget.refused
         {
-            return Ok(Some(Verdict::Memory { requested, backtrace: Vec::new() }));
+            return Ok(Some(RunEnd::Memory { requested, backtrace: Vec::new() }));
         }
         if pointer == 0 {
             let message =
                 format!("wasmpool_alloc returned 0: the guest has no room for an input of {len} bytes");
-            return Ok(Some(Verdict::Abi { message }));
+            return Ok(Some(RunEnd::Abi { message }));
         }
-        return Ok(Some(Verdict::BadPointer { pointer, len, memory_bytes }));
+        return Ok(Some(RunEnd::BadPointer { pointer, len, memory_bytes }));
     }
     // A host that is gone takes this process with it.
     input.read(&mut data[pointer as usize..end as usize])?;
@@ -233,12 +233,12 @@ fn write_input(
 
 fn envelope(
     store: &mut Store<TaskState>,
-    standing: &mut Standing,
+    bound: &mut BoundInstance,
     loaded: &Loaded,
     packed: i64,
     output_bytes_max: u64,
-) -> wasmtime::Result<(Verdict, Payload)> {
-    let memory = standing.memory(store, loaded)?;
-    let (verdict, range) = read_envelope(memory.data(&*store), packed, output_bytes_max);
-    Ok((verdict, Payload::Guest(memory, range)))
+) -> wasmtime::Result<(RunEnd, CallPayload)> {
+    let memory = bound.memory(store, loaded)?;
+    let (end, range) = read_envelope(memory.data(&*store), packed, output_bytes_max);
+    Ok((end, CallPayload::Guest(memory, range)))
 }

@@ -15,34 +15,34 @@ use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
 
 use super::asks::Asker;
 use super::budget::Budget;
-use super::call::{Call, Ended, Payload, Standing, execute, payload_bytes};
+use super::call::{BoundInstance, CallContext, CallPayload, CallResult, execute, payload_bytes};
 use super::clocks::Clock;
 use super::cpu::CpuClock;
-use super::journal::Journal;
 use super::linker::TaskState;
 use super::loaded::{Loaded, Modules};
+use super::run_end;
 use super::stdio::GuestOutput;
-use super::verdict;
-use super::wasi::{self, Given, TaskDir};
-use super::watcher::Shared;
+use super::task_log::TaskLog;
+use super::wasi::{self, TaskDir, WasiContext};
+use super::watcher::WatcherState;
 use proto::inbox::Input;
 use proto::limits::WASI_CALL_BYTES_MAX;
-use proto::message::{Cost, Entry, LogSource, ModuleId, ShareId, Verdict};
-use proto::task::{TaskId, TaskLimits};
+use proto::message::{Callee, Completion, Cost, LogSource, ModuleId, RunEnd, RunMessage};
+use proto::task::TaskLimits;
 
 /// Runs tasks, one after the other.
 pub(super) struct Runner {
     modules: Modules,
     dirs: Vec<TaskDir>,
-    shared: Arc<Shared>,
+    shared: Arc<WatcherState>,
     to_host: Arc<Mutex<dyn Write + Send>>,
     /// All tasks share it, and each begins it anew.
-    journal: Journal,
+    task_log: TaskLog,
     /// Drives the timers of WASI; no thread of its own.
     runtime: tokio::runtime::Runtime,
     clock: CpuClock,
     /// In a box, as whatever runs: it is large, and goes from hand to hand.
-    kept: Option<Box<Kept>>,
+    warm: Option<Box<WarmInstance>>,
     /// The module of the last task, and of how many in a row.
     in_a_row: (Option<(ModuleId, Arc<Loaded>)>, u32),
     /// Which of its module's it was.
@@ -50,34 +50,16 @@ pub(super) struct Runner {
 }
 
 /// An instance, or what will have one.
-struct Kept {
+struct WarmInstance {
     module: ModuleId,
     store: Store<TaskState>,
-    standing: Option<Standing>,
+    bound: Option<BoundInstance>,
     /// Tasks that have run in it: 0 if it was prepared.
     served: u32,
 }
 
-/// The host's request.
-pub(super) struct Order {
-    pub(super) task: TaskId,
-    pub(super) run: u64,
-    pub(super) module: ModuleId,
-    pub(super) entry: Entry,
-    pub(super) limits: TaskLimits,
-    pub(super) shares: Vec<ShareId>,
-}
-
-/// The result of a task, and its cost.
-pub(super) struct Outcome<'a> {
-    pub(super) verdict: Verdict,
-    pub(super) cost: Cost,
-    pub(super) stdout_bytes: u64,
-    pub(super) payload: &'a [u8],
-}
-
 /// Takes what came of a task, before its instance is torn down: the host need not wait for that.
-pub(super) type Answer<'a> = &'a mut dyn FnMut(&mut dyn Input, Outcome<'_>) -> io::Result<()>;
+pub(super) type Answer<'a> = &'a mut dyn FnMut(&mut dyn Input, Completion, &[u8]) -> io::Result<()>;
 
 /// The level of a task's stack, among its records.
 const WARN: u8 = 2;
@@ -90,7 +72,7 @@ impl Runner {
     pub(super) fn new(
         modules: Modules,
         dirs: Vec<TaskDir>,
-        shared: Arc<Shared>,
+        shared: Arc<WatcherState>,
         to_host: Arc<Mutex<dyn Write + Send>>,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
@@ -98,11 +80,11 @@ impl Runner {
             modules,
             dirs,
             shared,
-            journal: Journal::new(to_host.clone()),
+            task_log: TaskLog::new(to_host.clone()),
             to_host,
             runtime,
             clock: CpuClock::new(),
-            kept: None,
+            warm: None,
             in_a_row: (None, 0),
             last_task: 0,
         })
@@ -113,15 +95,20 @@ impl Runner {
     ///
     /// # Errors
     /// If the host is gone.
-    pub(super) fn run(&mut self, order: &Order, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
+    pub(super) fn run(
+        &mut self,
+        message: &RunMessage,
+        input: &mut dyn Input,
+        answer: Answer<'_>,
+    ) -> io::Result<()> {
         self.clock.begin();
-        self.shared.begin(order.run, self.clock.began_cpu_ns());
-        if let Entry::Task(index) = order.entry {
+        self.shared.begin(message.run, self.clock.began_cpu_ns());
+        if let Callee::Task(index) = message.callee {
             self.last_task = index.0 as usize;
         }
-        let answered = match self.loaded(order.module) {
-            Err(message) => self.refuse(Verdict::Instantiate { message }, input, answer),
-            Ok(loaded) => self.run_in(&loaded, order, input, answer),
+        let answered = match self.loaded(message.module) {
+            Err(message) => self.refuse(RunEnd::Instantiate { message }, input, answer),
+            Ok(loaded) => self.run_in(&loaded, message, input, answer),
         };
         self.shared.end();
         answered
@@ -147,15 +134,15 @@ impl Runner {
         Ok(loaded)
     }
 
-    /// Drops what is kept of modules that have ended. The watcher hears from the host that they have, but has
+    /// Drops what is warm of modules that have ended. The watcher hears from the host that they have, but has
     /// no access to it.
     pub(super) fn let_go(&mut self) {
         if !self.shared.takes_call() {
             return;
         }
         let has_ended = |module: &ModuleId| !self.shared.modules.has(*module);
-        if self.kept.as_ref().is_some_and(|kept| has_ended(&kept.module)) {
-            self.kept = None;
+        if self.warm.as_ref().is_some_and(|warm| has_ended(&warm.module)) {
+            self.warm = None;
         }
         if self.in_a_row.0.as_ref().is_some_and(|(module, _)| has_ended(module)) {
             self.in_a_row = (None, 0);
@@ -165,7 +152,7 @@ impl Runner {
     /// Makes the next instance in advance, of the module that seems to be the next.
     pub(super) fn prepare(&mut self) {
         let (Some((module, loaded)), PREPARED_AFTER..) = &self.in_a_row else { return };
-        if self.kept.is_some() {
+        if self.warm.is_some() {
             return;
         }
         // No code of the guest's may run while no task is at hand, since no deadline would end it.
@@ -175,64 +162,65 @@ impl Runner {
         let Ok(mut store) = self.store(loaded) else { return };
         // Whatever is wrong with it, the task is told.
         if let Ok(instance) = loaded.instance.instantiate(&mut store) {
-            let mut standing = Standing::new(instance);
-            standing.look_ahead(&mut store, loaded, self.last_task);
-            let (module, standing) = (*module, Some(standing));
-            self.kept = Some(Box::new(Kept { module, store, standing, served: 0 }));
+            let mut bound = BoundInstance::new(instance);
+            bound.resolve_exports(&mut store, loaded, self.last_task);
+            let (module, bound) = (*module, Some(bound));
+            self.warm = Some(Box::new(WarmInstance { module, store, bound, served: 0 }));
         }
     }
 
     fn answer(
         &mut self,
-        mut outcome: Outcome<'_>,
+        mut completion: Completion,
+        payload: &[u8],
         input: &mut dyn Input,
         answer: Answer<'_>,
     ) -> io::Result<()> {
-        (outcome.cost.run_ns, outcome.cost.cpu_ns) = self.clock.end();
-        answer(input, outcome)
+        (completion.cost.run_ns, completion.cost.cpu_ns) = self.clock.end();
+        answer(input, completion, payload)
     }
 
     /// Answers a task that did not begin.
-    fn refuse(&mut self, verdict: Verdict, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
-        let outcome = Outcome { verdict, cost: Cost::default(), stdout_bytes: 0, payload: &[] };
-        self.answer(outcome, input, answer)
+    fn refuse(&mut self, end: RunEnd, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
+        let completion = Completion { end, cost: Cost::default(), stdout_bytes: 0 };
+        self.answer(completion, &[], input, answer)
     }
 
     fn run_in(
         &mut self,
         loaded: &Loaded,
-        order: &Order,
+        message: &RunMessage,
         input: &mut dyn Input,
         answer: Answer<'_>,
     ) -> io::Result<()> {
-        let Order { task, run, entry, limits, .. } = order;
-        self.journal.begin(*task, limits.log_bytes_max, limits.log_overflow);
-        let shares = self.shared.inputs.get(&order.shares);
+        let RunMessage { task, run, callee, limits, .. } = message;
+        self.task_log.begin(*task, limits.log_bytes_max, limits.log_overflow);
+        let shares = self.shared.inputs.get(&message.shares);
         let ready = shares.and_then(|shares| {
-            let ready = self.ready(loaded, order).map_err(|error| format!("{error:#}"))?;
+            let ready = self.ready(loaded, message).map_err(|error| format!("{error:#}"))?;
             Ok((ready, shares))
         });
-        let (mut kept, shares) = match ready {
+        let (mut warm, shares) = match ready {
             Ok(ready) => ready,
-            Err(message) => return self.refuse(Verdict::Instantiate { message }, input, answer),
+            Err(message) => return self.refuse(RunEnd::Instantiate { message }, input, answer),
         };
-        let Kept { store, standing, served, .. } = &mut *kept;
+        let WarmInstance { store, bound, served, .. } = &mut *warm;
         let state = store.data_mut();
         (state.run, state.shares) = (*run, shares);
-        let mut call = Call { entry, limits, input, output: Outputs::none() };
+        let mut call = CallContext { callee, limits, input, output: Outputs::none() };
         if loaded.description.uses_wasi {
-            call.output = Outputs::new(entry, limits, &self.journal);
+            call.output = Outputs::new(callee, limits, &self.task_log);
             let asker = || Asker {
                 task: *task,
                 run: *run,
                 shared: self.shared.clone(),
                 to_host: self.to_host.clone(),
             };
-            match wasi::context(entry, limits, call.input, &call.output, &self.dirs, asker) {
-                Ok(Given { wasi, clock, stdin }) => {
+            match wasi::context(callee, limits, call.input, &call.output, &self.dirs, asker) {
+                Ok(WasiContext { wasi, clock, stdin }) => {
                     (state.wasi, state.clock, state.stdin) = (Some(wasi), clock, stdin);
                 }
-                Err(verdict) => return self.refuse(verdict, call.input, answer),
+                Err(end) => return self.refuse(end, call.input, answer),
             }
         }
         // An interrupt that came before the store had its deadline bumped an epoch that nobody
@@ -240,29 +228,29 @@ impl Runner {
         // in `bump_epochs`).
         fence(Ordering::SeqCst);
         if self.shared.is_interrupted(*run) {
-            return self.refuse(Verdict::Interrupted, call.input, answer);
+            return self.refuse(RunEnd::Interrupted, call.input, answer);
         }
         // Ordinary modules run on this very stack. WASI may wait, so it runs on a fiber that an
         // interrupt can drop in the middle of a host call.
         let ran = if loaded.description.uses_wasi {
-            let work = execute::<true>(store, loaded, standing, *served == 0, &mut call);
+            let work = execute::<true>(store, loaded, bound, *served == 0, &mut call);
             self.runtime.block_on(self.unless_interrupted(*run, work))
         } else {
-            poll_once(pin!(execute::<false>(store, loaded, standing, *served == 0, &mut call)))
+            poll_once(pin!(execute::<false>(store, loaded, bound, *served == 0, &mut call)))
         };
         call.output.flush_lines();
-        let logged = self.journal.end();
-        let mut ended = match ran {
-            None => Ended::of(Verdict::Interrupted),
+        let logged = self.task_log.end();
+        let mut result = match ran {
+            None => CallResult::of(RunEnd::Interrupted),
             Some(ran) => match logged.fatal_bytes {
-                Some(bytes) => Ended::of(Verdict::LogsTooLarge { bytes }),
+                Some(bytes) => CallResult::of(RunEnd::LogsTooLarge { bytes }),
                 None => self.judge(ran, store, *run, &call),
             },
         };
-        if let Entry::Command { .. } = entry {
+        if let Callee::Command { .. } = callee {
             // The caller gets what the command wrote until its end, however it ended.
             let (stdout_bytes, written) = call.output.take();
-            (ended.stdout_bytes, ended.payload) = (stdout_bytes, Payload::Owned(written));
+            (result.stdout_bytes, result.payload) = (stdout_bytes, CallPayload::Owned(written));
         }
         let budget = &store.data().budget;
         let cost = Cost {
@@ -275,56 +263,56 @@ impl Runner {
             log_bytes_dropped: logged.dropped,
             ..Cost::default()
         };
-        let Ended { verdict, payload, stdout_bytes } = ended;
+        let CallResult { end, payload, stdout_bytes } = result;
         let input = call.input;
         // Only an instance whose task succeeded is reused.
         *served += 1;
-        let is_reusable = matches!(verdict, Verdict::Ok) && *served < limits.instance_tasks_max;
-        let outcome = Outcome { verdict, cost, stdout_bytes, payload: payload_bytes(&payload, store) };
-        self.answer(outcome, input, answer)?;
-        if is_reusable && kept.standing.is_some() {
+        let is_reusable = matches!(end, RunEnd::Ok) && *served < limits.instance_tasks_max;
+        let completion = Completion { end, cost, stdout_bytes };
+        self.answer(completion, payload_bytes(&payload, store), input, answer)?;
+        if is_reusable && warm.bound.is_some() {
             // It may wait for its next task for long.
-            kept.store.data_mut().shares.clear();
-            self.kept = Some(kept);
+            warm.store.data_mut().shares.clear();
+            self.warm = Some(warm);
         }
         Ok(())
     }
 
     /// A store for the task, with its instance if that stands already.
-    fn ready(&mut self, loaded: &Loaded, order: &Order) -> wasmtime::Result<Box<Kept>> {
-        let TaskLimits { memory_bytes_max, instance_tasks_max, .. } = order.limits;
-        let kept = self.kept.take().filter(|kept| {
+    fn ready(&mut self, loaded: &Loaded, message: &RunMessage) -> wasmtime::Result<Box<WarmInstance>> {
+        let TaskLimits { memory_bytes_max, instance_tasks_max, .. } = message.limits;
+        let warm = self.warm.take().filter(|warm| {
             // An instance that is over this task's limit is made again, and then fails as it should.
-            kept.module == order.module
-                && kept.served < instance_tasks_max
-                && kept.store.data().budget.used() <= memory_bytes_max
+            warm.module == message.module
+                && warm.served < instance_tasks_max
+                && warm.store.data().budget.used() <= memory_bytes_max
         });
-        let mut kept = match kept {
-            Some(kept) => kept,
+        let mut warm = match warm {
+            Some(warm) => warm,
             None => {
                 let store = self.store(loaded)?;
-                Box::new(Kept { module: order.module, store, standing: None, served: 0 })
+                Box::new(WarmInstance { module: message.module, store, bound: None, served: 0 })
             }
         };
-        let store = &mut kept.store;
+        let store = &mut warm.store;
         store.data_mut().begin(memory_bytes_max, self.clock.began());
         if loaded.description.metered {
-            store.set_fuel(order.limits.fuel.unwrap_or(u64::MAX))?;
+            store.set_fuel(message.limits.fuel.unwrap_or(u64::MAX))?;
         }
         // Any bump of the epoch calls back; only one that is meant for this task stops it.
         store.set_epoch_deadline(1);
-        Ok(kept)
+        Ok(warm)
     }
 
     /// A store that is not any task's yet.
     fn store(&self, loaded: &Loaded) -> wasmtime::Result<Store<TaskState>> {
         let engine = loaded.instance.module().engine();
         let budget = Budget::new(u64::MAX, self.clock.began());
-        let journal = self.journal.clone();
+        let task_log = self.task_log.clone();
         let state = TaskState {
             run: 0,
             budget,
-            journal,
+            task_log,
             wasi: None,
             clock: Clock::none(),
             stdin: None,
@@ -342,9 +330,9 @@ impl Runner {
                 return Ok(UpdateDeadline::Interrupt);
             }
             if shared.takes_sample(run) {
-                let stack = verdict::shown(&WasmBacktrace::force_capture(&store));
+                let stack = run_end::shown(&WasmBacktrace::force_capture(&store));
                 // Over its log limit, it has said enough.
-                let _ = store.data().journal.record(LogSource::Stack, WARN, "", &stack, "");
+                let _ = store.data().task_log.record(LogSource::Stack, WARN, "", &stack, "");
             }
             Ok(UpdateDeadline::Continue(1))
         });
@@ -371,16 +359,16 @@ impl Runner {
 
     fn judge(
         &self,
-        ran: wasmtime::Result<Ended>,
+        ran: wasmtime::Result<CallResult>,
         store: &Store<TaskState>,
         run: u64,
-        call: &Call<'_>,
-    ) -> Ended {
+        call: &CallContext<'_>,
+    ) -> CallResult {
         match ran {
-            Ok(ended) => ended,
-            Err(error) => Ended::of(match call.output.overflow() {
-                Some(bytes) => Verdict::OutputTooLarge { bytes },
-                None => verdict::of_error(&error, store.data(), self.shared.is_interrupted(run)),
+            Ok(result) => result,
+            Err(error) => CallResult::of(match call.output.overflow() {
+                Some(bytes) => RunEnd::OutputTooLarge { bytes },
+                None => run_end::of_error(&error, store.data(), self.shared.is_interrupted(run)),
             }),
         }
     }
@@ -394,11 +382,11 @@ impl Outputs {
         Outputs(None)
     }
 
-    fn new(entry: &Entry, limits: &TaskLimits, journal: &Journal) -> Self {
-        Outputs(Some(match entry {
-            Entry::Command { .. } => [(); 2].map(|()| GuestOutput::capture(limits.output_bytes_max)),
-            Entry::Task(_) => [LogSource::Stdout, LogSource::Stderr]
-                .map(|source| GuestOutput::lines(journal.clone(), source)),
+    fn new(callee: &Callee, limits: &TaskLimits, task_log: &TaskLog) -> Self {
+        Outputs(Some(match callee {
+            Callee::Command { .. } => [(); 2].map(|()| GuestOutput::capture(limits.output_bytes_max)),
+            Callee::Task(_) => [LogSource::Stdout, LogSource::Stderr]
+                .map(|source| GuestOutput::lines(task_log.clone(), source)),
         }))
     }
 

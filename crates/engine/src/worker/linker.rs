@@ -11,8 +11,8 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use super::asks::AskedStdin;
 use super::budget::Budget;
 use super::clocks::Clock;
-use super::journal::Journal;
 use super::shares::{self, Mapping};
+use super::task_log::TaskLog;
 use super::{exit, links, open, poll};
 use crate::Provided;
 use proto::imports::{HOST_MODULE, HostFunction};
@@ -24,7 +24,7 @@ pub(super) struct TaskState {
     /// The run at hand: an interrupt of another one is none of this store's. 0 is none.
     pub(super) run: u64,
     pub(super) budget: Budget,
-    pub(super) journal: Journal,
+    pub(super) task_log: TaskLog,
     pub(super) wasi: Option<WasiP1Ctx>,
     pub(super) clock: Clock,
     /// The stdin of a command that reads it by asking the host.
@@ -49,7 +49,7 @@ impl TaskState {
         TaskState {
             run: 0,
             budget: Budget::new(0, Instant::now()),
-            journal: Journal::nowhere(),
+            task_log: TaskLog::nowhere(),
             wasi: None,
             clock: Clock::none(),
             stdin: None,
@@ -119,7 +119,7 @@ fn log(
     let message = text(&mut caller, (message, message_len), LOG_RECORD_BYTES_MAX)?;
     let fields = text(&mut caller, (fields, fields_len), LOG_RECORD_BYTES_MAX)?;
     let level = level.clamp(1, 5) as u8;
-    Ok(caller.data().journal.record(LogSource::Guest, level, &target, &message, &fields)?)
+    Ok(caller.data().task_log.record(LogSource::Guest, level, &target, &message, &fields)?)
 }
 
 fn panic(

@@ -11,7 +11,7 @@ use wasmtime::{Engine, ExternType, InstancePre, Module, ModuleExport};
 
 use super::linker::{self, TaskState};
 use super::memories::Memories;
-use super::watcher::Shared;
+use super::watcher::WatcherState;
 use crate::settings;
 use proto::artifact;
 use proto::description::{CodeKind, MemoryKind, ModuleDescription};
@@ -50,13 +50,13 @@ pub(super) enum Arrived {
 /// Maps modules. Every engine is made at once: to make one takes system calls that
 /// a sealed sandbox does not allow.
 pub(super) struct Modules {
-    shared: Arc<Shared>,
+    shared: Arc<WatcherState>,
     engines: HashMap<(CodeKind, MemoryKind), Engine>,
 }
 
 impl Modules {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<WatcherState>,
         running: settings::Running,
         own: &Arc<Memories>,
     ) -> wasmtime::Result<Modules> {

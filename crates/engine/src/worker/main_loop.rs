@@ -5,11 +5,11 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::events::{Reporter, ToHost};
-use super::instance::{Order, Outcome, Runner};
+use super::instance::Runner;
 use proto::frame::write_frame;
 use proto::inbox::{Inbound, Inbox, Input, Item};
 use proto::limits::BATCH_WORK_MAX;
-use proto::message::{Cost, FromWorker, Items, ToWorker, Verdict};
+use proto::message::{BatchSlice, Completion, Cost, FromWorker, RunEnd, RunMessage, ToWorker};
 use proto::ring::End;
 use proto::task::TaskId;
 use sandbox::LockedDown;
@@ -41,42 +41,40 @@ pub(super) fn run<W: ToHost>(
             inbox.wait()?;
             runner.let_go();
         }
-        let ToWorker::Run { task, run, claim: index, module, entry, limits, items, shares } =
-            inbox.next_message()?;
+        let ToWorker::Run(mut message) = inbox.next_message()?;
+        let (task, run, claim) = (message.task, message.run, message.claim);
         // The host may have taken it back while others ran.
-        if !claims.claim(index, run) {
+        if !claims.claim(claim, run) {
             inbox.skip()?;
             continue;
         }
-        reporter.begin(TaskId(task.0 + items.map_or(0, |items| u64::from(items.first))));
+        reporter.begin(TaskId(task.0 + message.slice.map_or(0, |slice| u64::from(slice.first))));
         // From here on the CPU time counts as the task's.
-        runner.bring(module);
-        claims.begin(index, run);
-        let mut order = Order { task, run, module, entry, limits, shares };
-        match items {
+        runner.bring(message.module);
+        claims.begin(claim, run);
+        match message.slice {
             None => {
-                runner.run(&order, &mut inbox, &mut |input, outcome| {
+                runner.run(&message, &mut inbox, &mut |input, completion, payload| {
                     // The host takes no answer before it has sent the whole input.
                     input.skip()?;
-                    let Outcome { verdict, cost, stdout_bytes, payload } = outcome;
-                    say(FromWorker::Done { task, verdict, cost, stdout_bytes }, payload).map(drop)
+                    say(FromWorker::Done { task, completion }, payload).map(drop)
                 })?
             }
-            Some(items) => {
-                let mut so_far = SoFar { verdict: Verdict::Ok, run_ns: 0, answer_bytes: 0 };
-                for item in (u64::from(items.first)..).take(items.count as usize) {
+            Some(slice) => {
+                let mut so_far = SoFar { end: RunEnd::Ok, run_ns: 0, answer_bytes: 0 };
+                for item in (u64::from(slice.first)..).take(slice.count as usize) {
                     // The rest goes back: whoever waits behind it, waits no longer than this.
-                    if so_far.is_over(&items) {
+                    if so_far.is_over(&slice) {
                         break;
                     }
-                    order.task = TaskId(task.0 + item);
-                    reporter.begin(order.task);
-                    run_item(&mut runner, &order, &mut inbox, &mut say, &mut so_far)?;
+                    message.task = TaskId(task.0 + item);
+                    reporter.begin(message.task);
+                    run_item(&mut runner, &message, &mut inbox, &mut say, &mut so_far)?;
                 }
                 inbox.skip()?;
-                let SoFar { verdict, run_ns, .. } = so_far;
+                let SoFar { end, run_ns, .. } = so_far;
                 let cost = Cost { run_ns, ..Cost::default() };
-                say(FromWorker::Done { task, verdict, cost, stdout_bytes: 0 }, &[])?;
+                say(FromWorker::Done { task, completion: Completion { end, cost, stdout_bytes: 0 } }, &[])?;
             }
         }
         if !inbox.has_more() {
@@ -87,39 +85,38 @@ pub(super) fn run<W: ToHost>(
 
 /// The state of a batch.
 struct SoFar {
-    /// The batch's own verdict: `Interrupted` if its last task was interrupted.
-    verdict: Verdict,
+    /// The end of the batch's run: `Interrupted` if its last task was interrupted.
+    end: RunEnd,
     run_ns: u64,
     answer_bytes: u64,
 }
 
 impl SoFar {
     /// Whether the batch must not begin another task.
-    fn is_over(&self, items: &Items) -> bool {
-        matches!(self.verdict, Verdict::Interrupted)
+    fn is_over(&self, slice: &BatchSlice) -> bool {
+        matches!(self.end, RunEnd::Interrupted)
             || self.run_ns > BATCH_WORK_MAX.as_nanos() as u64
-            || self.answer_bytes > items.answer_bytes_max
+            || self.answer_bytes > slice.answer_bytes_max
     }
 }
 
-/// Runs the next task of a batch and answers it. An interrupted task gets no answer of its own: it becomes
-/// the batch's verdict.
+/// Runs the next task of a batch and answers it. An interrupted task gets no answer of its own: its end becomes
+/// the batch's.
 fn run_item(
     runner: &mut Runner,
-    order: &Order,
+    message: &RunMessage,
     inbox: &mut Inbox<impl Inbound>,
     say: &mut impl FnMut(FromWorker, &[u8]) -> io::Result<u64>,
     so_far: &mut SoFar,
 ) -> io::Result<()> {
     let mut input = Item::next(inbox)?;
-    runner.run(order, &mut input, &mut |_, outcome| {
-        let Outcome { verdict, cost, payload, .. } = outcome;
-        so_far.run_ns += cost.run_ns;
-        if matches!(verdict, Verdict::Interrupted) {
-            so_far.verdict = verdict;
+    runner.run(message, &mut input, &mut |_, completion, payload| {
+        so_far.run_ns += completion.cost.run_ns;
+        if matches!(completion.end, RunEnd::Interrupted) {
+            so_far.end = completion.end;
             return Ok(());
         }
-        so_far.answer_bytes += say(FromWorker::Item { task: order.task, verdict, cost }, payload)?;
+        so_far.answer_bytes += say(FromWorker::Item { task: message.task, completion }, payload)?;
         Ok(())
     })?;
     input.skip()

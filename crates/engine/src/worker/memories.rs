@@ -3,7 +3,7 @@
 //! A fresh instance needs memory that is zero. Wasmtime's pool gives all pages of a memory back to the
 //! kernel, and every page that the next task touches costs a fault: measured, that is most of what a
 //! fresh instance costs. Here the pages that may have been touched are zeroed: those that are *open*
-//! ([`door`]), without asking, while these are few; else those of which the kernel says that they are there
+//! ([`fault_window`]), without asking, while these are few; else those of which the kernel says that they are there
 //! (`mincore`). Where there are many, all are given back as well. Instance, calls and end, against the pool in
 //! one run of `benches/instances.rs` (on two virtual CPUs): echo 11.0 → 2.5 µs (4.4 times as fast), primes below
 //! 1,000 54 → 16 (3.5), a task that writes to 16 pages 34 → 2.4 (14), to 256 pages 386 → 27 (14).
@@ -42,8 +42,8 @@
 //!
 //! Where something cannot be done, such as a call that fails, the whole slot is unmapped.
 
-#[path = "memories/door.rs"]
-mod door;
+#[path = "memories/fault_window.rs"]
+mod fault_window;
 
 use std::fs::File;
 use std::io;
@@ -55,7 +55,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
-use self::door::{DOOR_BYTES_MAX, Door, WINDOW_BYTES_MAX};
+use self::fault_window::{FAULT_WINDOW_BYTES_MAX, FaultWindow, WINDOW_BYTES_MAX};
 use crate::settings::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES, Reserve};
 
 /// How the error begins where the system has no room for a memory.
@@ -167,7 +167,8 @@ impl Shared {
         };
         slot.shrink(slot.accessible.min(bytes))?;
         // Only one memory at a time opens by faults, since the reserve is for one.
-        slot.opens_by_faults = slots.lent == 0 && bytes <= DOOR_BYTES_MAX && door::hold_reserve();
+        slot.opens_by_faults =
+            slots.lent == 0 && bytes <= FAULT_WINDOW_BYTES_MAX && fault_window::hold_reserve();
         slot.extend(slot.accessible)?;
         slots.lent += 1;
         Ok(slot)
@@ -267,7 +268,7 @@ struct Slot {
     /// Bytes of the memory that can be accessed, in whole pages; not those beyond. What is open lies below.
     accessible: usize,
     /// `None`: all that is accessible is open.
-    door: Option<Door>,
+    fault_window: Option<FaultWindow>,
     /// If this is `false`, the memory is opened at once.
     opens_by_faults: bool,
     /// The open part ended here before it was cut off at `accessible`.
@@ -305,7 +306,7 @@ impl Slot {
         let mut slot = Slot {
             start,
             accessible: 0,
-            door: None,
+            fault_window: None,
             opens_by_faults: false,
             cut: 0,
             touched: 0,
@@ -323,7 +324,7 @@ impl Slot {
             let large = slot.base().add(HUGE_FROM_BYTES).cast();
             rustix::mm::madvise(large, MEMORY_BYTES - HUGE_FROM_BYTES, Advice::LinuxHugepage)
         };
-        slot.door = Door::new(slot.base());
+        slot.fault_window = FaultWindow::new(slot.base());
         Ok(slot)
     }
 
@@ -334,12 +335,14 @@ impl Slot {
 
     /// Returns the part that can be accessed without a fault.
     fn open(&self) -> Range<usize> {
-        self.door.as_ref().map_or(0..self.accessible, Door::open)
+        self.fault_window.as_ref().map_or(0..self.accessible, FaultWindow::open)
     }
 
     /// Whether what is open is to be zeroed without asking.
     fn is_window(&self) -> bool {
-        self.door.is_some() && self.open().len() <= WINDOW_BYTES_MAX && self.accessible <= DOOR_BYTES_MAX
+        self.fault_window.is_some()
+            && self.open().len() <= WINDOW_BYTES_MAX
+            && self.accessible <= FAULT_WINDOW_BYTES_MAX
     }
 
     /// Makes the bytes accessible up to `to`; all or nothing.
@@ -348,7 +351,7 @@ impl Slot {
             return Err(io::Error::other("beyond its room"));
         }
         let (to, open) = (to.max(self.accessible), self.open());
-        let by_faults = self.opens_by_faults && self.is_window() && to <= DOOR_BYTES_MAX;
+        let by_faults = self.opens_by_faults && self.is_window() && to <= FAULT_WINDOW_BYTES_MAX;
         let wanted = match by_faults {
             // The tasks before this one touched that part.
             true if self.cut > self.accessible && open.end == self.accessible => open.start..self.cut.min(to),
@@ -357,8 +360,8 @@ impl Slot {
         };
         self.open_all(&open, &wanted)?;
         self.accessible = to;
-        if let Some(door) = &self.door {
-            door.set_limit(if by_faults { to } else { 0 });
+        if let Some(fault_window) = &self.fault_window {
+            fault_window.set_limit(if by_faults { to } else { 0 });
         }
         self.touched = self.touched.max(to);
         if to >= self.cut {
@@ -385,8 +388,8 @@ impl Slot {
                 return Err(error);
             }
         }
-        if let Some(door) = &self.door {
-            door.set_open(wanted.clone());
+        if let Some(fault_window) = &self.fault_window {
+            fault_window.set_open(wanted.clone());
         }
         Ok(())
     }
@@ -394,13 +397,13 @@ impl Slot {
     /// Has them trap from `to` on, and opens nothing more. What they hold stays: it must be zero.
     fn shrink(&mut self, to: usize) -> io::Result<()> {
         let open = self.open();
-        if let Some(door) = &self.door {
-            door.set_limit(0);
+        if let Some(fault_window) = &self.fault_window {
+            fault_window.set_limit(0);
         }
         if open.end > to {
             self.protect(open.start.max(to), open.end, MprotectFlags::empty())?;
-            if let Some(door) = &self.door {
-                door.set_open(if open.start < to { open.start..to } else { 0..0 });
+            if let Some(fault_window) = &self.fault_window {
+                fault_window.set_open(if open.start < to { open.start..to } else { 0..0 });
             }
             self.cut = self.cut.max(open.end);
         }
@@ -470,10 +473,10 @@ impl Slot {
     fn forget(&mut self, closes: bool) -> io::Result<()> {
         // SAFETY: within this slot's mapping, private and anonymous; nobody refers to what it holds.
         unsafe { rustix::mm::madvise(self.base().cast(), self.touched, Advice::LinuxDontNeed)? };
-        if let Some(door) = self.door.as_ref().filter(|_| closes) {
-            let open = door.open();
+        if let Some(fault_window) = self.fault_window.as_ref().filter(|_| closes) {
+            let open = fault_window.open();
             self.protect(open.start, open.end, MprotectFlags::empty())?;
-            door.set_open(0..0);
+            fault_window.set_open(0..0);
             (self.cut, self.large_resets) = (0, 0);
         }
         (self.touched, self.kept, self.kept_beyond) = (self.accessible, 0, 0);

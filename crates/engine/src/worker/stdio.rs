@@ -1,5 +1,5 @@
 //! The guest's stdout and stderr: captured whole for a command, line by line into the
-//! journal for a task. Never the worker's own.
+//! task_log for a task. Never the worker's own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
-use super::journal::Journal;
+use super::task_log::TaskLog;
 use proto::limits::LOG_RECORD_BYTES_MAX;
 use proto::message::LogSource;
 
@@ -20,7 +20,7 @@ pub(super) struct GuestOutput(Arc<Mutex<Sink>>);
 
 enum Sink {
     Capture { bytes: Vec<u8>, bytes_max: usize, overflow: u64 },
-    Lines { journal: Journal, source: LogSource, line: Vec<u8> },
+    Lines { task_log: TaskLog, source: LogSource, line: Vec<u8> },
 }
 
 impl GuestOutput {
@@ -29,8 +29,8 @@ impl GuestOutput {
         GuestOutput(Arc::new(Mutex::new(Sink::Capture { bytes: Vec::new(), bytes_max, overflow: 0 })))
     }
 
-    pub(super) fn lines(journal: Journal, source: LogSource) -> Self {
-        GuestOutput(Arc::new(Mutex::new(Sink::Lines { journal, source, line: Vec::new() })))
+    pub(super) fn lines(task_log: TaskLog, source: LogSource) -> Self {
+        GuestOutput(Arc::new(Mutex::new(Sink::Lines { task_log, source, line: Vec::new() })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Sink> {
@@ -55,18 +55,18 @@ impl GuestOutput {
 
     /// Sends an unfinished last line.
     pub(super) fn flush_line(&self) {
-        if let Sink::Lines { journal, source, line } = &mut *self.lock()
+        if let Sink::Lines { task_log, source, line } = &mut *self.lock()
             && !line.is_empty()
         {
-            // Over the limit, the journal knows; the task has ended already.
-            let _ = send_line(journal, *source, line);
+            // Over the limit, the task_log knows; the task has ended already.
+            let _ = send_line(task_log, *source, line);
             line.clear();
         }
     }
 }
 
-fn send_line(journal: &Journal, source: LogSource, line: &[u8]) -> StreamResult<()> {
-    let sent = journal.record(source, 3, "", &String::from_utf8_lossy(line), "");
+fn send_line(task_log: &TaskLog, source: LogSource, line: &[u8]) -> StreamResult<()> {
+    let sent = task_log.record(source, 3, "", &String::from_utf8_lossy(line), "");
     sent.map_err(|over| StreamError::Trap(wasmtime::Error::new(over)))
 }
 
@@ -81,18 +81,18 @@ impl Sink {
                     return Err(StreamError::Trap(wasmtime::format_err!("the output is over its limit")));
                 }
             }
-            Sink::Lines { journal, source, line } => {
+            Sink::Lines { task_log, source, line } => {
                 let mut rest = written;
                 while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
                     line.extend_from_slice(&rest[..end]);
-                    send_line(journal, *source, line)?;
+                    send_line(task_log, *source, line)?;
                     line.clear();
                     rest = &rest[end + 1..];
                 }
                 line.extend_from_slice(rest);
                 // A line without an end is sent in pieces rather than kept.
                 if line.len() > LOG_RECORD_BYTES_MAX / 2 {
-                    send_line(journal, *source, line)?;
+                    send_line(task_log, *source, line)?;
                     line.clear();
                 }
             }

@@ -20,7 +20,7 @@ use super::random::{Seeded, System};
 use proto::directory::{DirAccess, GuestDir};
 use proto::inbox::Input;
 use proto::limits::WASI_RANDOM_BYTES_MAX;
-use proto::message::{CommandStdin, Entry, Verdict};
+use proto::message::{Callee, CommandStdin, RunEnd};
 use proto::task::TaskLimits;
 use sandbox::Granted;
 
@@ -32,7 +32,7 @@ pub(super) struct TaskDir {
 }
 
 /// The context of one task, and what its store needs besides.
-pub(super) struct Given {
+pub(super) struct WasiContext {
     pub(super) wasi: WasiP1Ctx,
     pub(super) clock: Clock,
     /// A command's stdin, if the host is asked for it.
@@ -42,22 +42,22 @@ pub(super) struct Given {
 /// Builds the context of one task.
 ///
 /// # Errors
-/// The task's verdict, if a directory cannot be opened any more or there is no memory for its input.
+/// How the run ends, if a directory cannot be opened any more or there is no memory for its input.
 pub(super) fn context(
-    entry: &Entry,
+    callee: &Callee,
     limits: &TaskLimits,
     input: &mut dyn Input,
     output: &Outputs,
     dirs: &[TaskDir],
     asker: impl FnOnce() -> Asker,
-) -> Result<Given, Verdict> {
+) -> Result<WasiContext, RunEnd> {
     let mut wasi = WasiCtxBuilder::new();
     wasi.max_random_size(WASI_RANDOM_BYTES_MAX);
     if let Outputs(Some([stdout, stderr])) = output {
         wasi.stdout(stdout.clone()).stderr(stderr.clone());
     }
     let mut asked = None;
-    if let Entry::Command { args, env, stdin } = entry {
+    if let Callee::Command { args, env, stdin } = callee {
         wasi.args(args).envs(env);
         match stdin {
             CommandStdin::Sent => wasi.stdin(MemoryInputPipe::new(read_stdin(input)?)),
@@ -91,23 +91,23 @@ pub(super) fn context(
             Clock::Virtual(time)
         }
     };
-    Ok(Given { wasi: wasi.build_p1(), clock, stdin: asked })
+    Ok(WasiContext { wasi: wasi.build_p1(), clock, stdin: asked })
 }
 
-fn cannot_open(dir: &GuestDir, error: &dyn std::fmt::Display) -> Verdict {
-    Verdict::Instantiate { message: format!("the directory {} cannot be opened: {error}", dir.guest_path) }
+fn cannot_open(dir: &GuestDir, error: &dyn std::fmt::Display) -> RunEnd {
+    RunEnd::Instantiate { message: format!("the directory {} cannot be opened: {error}", dir.guest_path) }
 }
 
 /// The whole of a command's input.
-fn read_stdin(input: &mut dyn Input) -> Result<Vec<u8>, Verdict> {
+fn read_stdin(input: &mut dyn Input) -> Result<Vec<u8>, RunEnd> {
     let len = input.left();
     let mut bytes = Vec::new();
     // The process may be at its own limit.
     if usize::try_from(len).ok().and_then(|len| bytes.try_reserve_exact(len).ok()).is_none() {
-        return Err(Verdict::InputTooLarge { bytes: len });
+        return Err(RunEnd::InputTooLarge { bytes: len });
     }
     bytes.resize(len as usize, 0);
-    let gone = |_| Verdict::Instantiate { message: "the host is gone".into() };
+    let gone = |_| RunEnd::Instantiate { message: "the host is gone".into() };
     input.read(&mut bytes).map_err(gone)?;
     Ok(bytes)
 }

@@ -35,7 +35,7 @@ const DEAF_AFTER: Duration = Duration::from_millis(30);
 const SAMPLE_REPEATS: u32 = 3;
 
 /// Between the watcher and the main thread.
-pub(crate) struct Shared {
+pub(crate) struct WatcherState {
     pub(super) modules: Arrivals<ModuleId, Arrived>,
     pub(super) inputs: Mappings,
     pub(super) answers: Answers,
@@ -92,10 +92,10 @@ enum Heeded {
     NotYet,
 }
 
-impl Shared {
+impl WatcherState {
     /// To be made by the thread that runs tasks.
     pub(super) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Shared {
+        WatcherState {
             modules: Arrivals::new(),
             inputs: Mappings::new(),
             answers: Answers::default(),
@@ -249,7 +249,7 @@ impl Shared {
 /// What the system says.
 pub(super) fn start(
     socket: Arc<ControlSocket>,
-    shared: Arc<Shared>,
+    shared: Arc<WatcherState>,
     alarm: Option<Alarm>,
     reporter: Arc<Reporter>,
 ) -> io::Result<()> {
@@ -265,7 +265,7 @@ pub(super) fn start(
     standing.recv().map_err(io::Error::other)
 }
 
-fn watch(socket: &ControlSocket, shared: &Shared, alarm: Option<&Alarm>, reporter: &Reporter) {
+fn watch(socket: &ControlSocket, shared: &WatcherState, alarm: Option<&Alarm>, reporter: &Reporter) {
     loop {
         match socket.receive::<ToWorkerControl>(SHARES_PER_TASK_MAX, RecvFlags::empty()) {
             Ok(Some((ToWorkerControl::Interrupt { run }, _))) => shared.interrupt(run),
@@ -316,8 +316,8 @@ mod tests {
 
     const RUN: u64 = 5;
 
-    fn interrupted(work: impl FnOnce(&Shared, &AtomicBool)) -> Heeded {
-        let shared = Shared::new(|| ());
+    fn interrupted(work: impl FnOnce(&WatcherState, &AtomicBool)) -> Heeded {
+        let shared = WatcherState::new(|| ());
         shared.begin(RUN, 0);
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -336,7 +336,7 @@ mod tests {
         // It waits, as on a machine where others have the processor.
         assert_eq!(interrupted(|_, _| ()), Heeded::NotYet);
         // It stops when it is asked.
-        let heeds = |shared: &Shared, _: &AtomicBool| {
+        let heeds = |shared: &WatcherState, _: &AtomicBool| {
             while !shared.is_interrupted(RUN) {
                 std::hint::spin_loop();
             }
@@ -344,7 +344,7 @@ mod tests {
         };
         assert_eq!(interrupted(heeds), Heeded::Yes);
         // It goes on. Beside other tests it may not have the processor for long enough: then it is tried again.
-        let computes = |_: &Shared, is_over: &AtomicBool| {
+        let computes = |_: &WatcherState, is_over: &AtomicBool| {
             while !is_over.load(Ordering::SeqCst) {
                 std::hint::spin_loop();
             }

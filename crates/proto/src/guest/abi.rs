@@ -6,32 +6,32 @@
 use std::ops::Range;
 
 use crate::limits::GUEST_TEXT_BYTES_MAX;
-use crate::message::Verdict;
+use crate::message::RunEnd;
 
 /// Reads the envelope that a task returned, and says where in the memory its payload is. `memory` is
 /// the guest's memory as it is now.
-pub fn read_envelope(memory: &[u8], packed: i64, output_bytes_max: u64) -> (Verdict, Range<usize>) {
+pub fn read_envelope(memory: &[u8], packed: i64, output_bytes_max: u64) -> (RunEnd, Range<usize>) {
     let (pointer, len) = ((packed as u64 >> 32) as u32, packed as u32);
     let end = pointer as u64 + len as u64;
     if end > memory.len() as u64 {
-        return (Verdict::BadPointer { pointer, len, memory_bytes: memory.len() as u64 }, 0..0);
+        return (RunEnd::BadPointer { pointer, len, memory_bytes: memory.len() as u64 }, 0..0);
     }
     let envelope = &memory[pointer as usize..end as usize];
     let Some((&status, payload)) = envelope.split_first() else {
-        return (Verdict::Abi { message: "the envelope is empty: it has no status byte".into() }, 0..0);
+        return (RunEnd::Abi { message: "the envelope is empty: it has no status byte".into() }, 0..0);
     };
     let start = pointer as usize + 1;
     let (whole, text) = (start..end as usize, start..start + payload.len().min(GUEST_TEXT_BYTES_MAX));
     match status {
         0 if payload.len() as u64 > output_bytes_max => {
-            (Verdict::OutputTooLarge { bytes: payload.len() as u64 }, 0..0)
+            (RunEnd::OutputTooLarge { bytes: payload.len() as u64 }, 0..0)
         }
-        0 => (Verdict::Ok, whole),
-        1 => (Verdict::Guest, text),
-        2 => (Verdict::InputDecode, text),
+        0 => (RunEnd::Ok, whole),
+        1 => (RunEnd::Guest, text),
+        2 => (RunEnd::InputDecode, text),
         other => {
             let message = format!("the envelope has an unknown status byte {other}; 0, 1 and 2 are defined");
-            (Verdict::Abi { message }, 0..0)
+            (RunEnd::Abi { message }, 0..0)
         }
     }
 }
@@ -49,10 +49,10 @@ mod tests {
     proptest! {
         #[test]
         fn no_packed_value_reads_outside_of_memory(packed: i64, memory in prop::collection::vec(any::<u8>(), 0..64)) {
-            let (verdict, payload) = read_envelope(&memory, packed, 1 << 20);
+            let (end, payload) = read_envelope(&memory, packed, 1 << 20);
             prop_assert!(payload.end <= memory.len() && payload.len() < memory.len().max(1));
             if (packed as u64 >> 32) + (packed as u64 & 0xffff_ffff) > memory.len() as u64 {
-                let is_bad_pointer = matches!(verdict, Verdict::BadPointer { .. });
+                let is_bad_pointer = matches!(end, RunEnd::BadPointer { .. });
                 prop_assert!(is_bad_pointer);
             }
         }
@@ -61,14 +61,14 @@ mod tests {
     #[test]
     fn the_limit_is_checked_before_the_copy() {
         let memory = [0, 1, 2, 3];
-        assert_eq!(read_envelope(&memory, pack(0, 4), 3), (Verdict::Ok, 1..4));
-        assert_eq!(read_envelope(&memory, pack(0, 4), 2), (Verdict::OutputTooLarge { bytes: 3 }, 0..0));
+        assert_eq!(read_envelope(&memory, pack(0, 4), 3), (RunEnd::Ok, 1..4));
+        assert_eq!(read_envelope(&memory, pack(0, 4), 2), (RunEnd::OutputTooLarge { bytes: 3 }, 0..0));
     }
 
     #[test]
     fn wrapping_and_empty_envelopes_are_errors() {
-        assert!(matches!(read_envelope(&[0; 8], pack(u32::MAX, u32::MAX), 9).0, Verdict::BadPointer { .. }));
-        assert!(matches!(read_envelope(&[0; 8], pack(8, 1), 9).0, Verdict::BadPointer { .. }));
-        assert!(matches!(read_envelope(&[0; 8], pack(8, 0), 9).0, Verdict::Abi { .. }));
+        assert!(matches!(read_envelope(&[0; 8], pack(u32::MAX, u32::MAX), 9).0, RunEnd::BadPointer { .. }));
+        assert!(matches!(read_envelope(&[0; 8], pack(8, 1), 9).0, RunEnd::BadPointer { .. }));
+        assert!(matches!(read_envelope(&[0; 8], pack(8, 0), 9).0, RunEnd::Abi { .. }));
     }
 }

@@ -11,7 +11,7 @@ use crate::limits::RING_BYTES;
 use crate::targets::host_frames::verdicts;
 use crate::task::TaskId;
 use crate::wire::frame::write_frame;
-use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Question, Verdict};
+use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Question, RunEnd};
 use crate::wire::ring::CLAIMS;
 
 /// The shared file, as `wire/ring.rs` lays it out.
@@ -113,11 +113,11 @@ impl Memory {
                 );
             }
             let cost = cost.clone();
-            self.say(&FromWorker::Item { task: TaskId(task), verdict: Verdict::Ok, cost }, b"an output");
+            self.say(&FromWorker::Item { task: TaskId(task), verdict: RunEnd::Ok, cost }, b"an output");
         }
         if choice % 8 != 0 {
             let batch = TaskId(first - u64::from(input.byte() % 4).min(first));
-            let verdict = if choice % 8 == 1 { Verdict::Interrupted } else { Verdict::Ok };
+            let verdict = if choice % 8 == 1 { RunEnd::Interrupted } else { RunEnd::Ok };
             self.say(&FromWorker::Done { task: batch, verdict, cost, stdout_bytes: 0 }, &[]);
         }
     }
@@ -183,13 +183,13 @@ fn log(input: &mut Input<'_>) -> FromWorker {
 }
 
 /// How a task ended.
-fn ended(input: &mut Input<'_>) -> (TaskId, Verdict, Cost) {
+fn ended(input: &mut Input<'_>) -> (TaskId, RunEnd, Cost) {
     let task = TaskId(u64::from(input.byte()));
     let (choice, frames) = (usize::from(input.byte()), usize::from(input.byte()));
     let mut verdicts = verdicts();
     let count = verdicts.len();
     let mut verdict = verdicts.swap_remove(choice % count);
-    use crate::wire::message::Verdict::{Fuel, Memory, Panic, Table, Trap};
+    use crate::wire::message::RunEnd::{Fuel, Memory, Panic, Table, Trap};
     if let Trap { backtrace, .. }
     | Panic { backtrace, .. }
     | Memory { backtrace, .. }

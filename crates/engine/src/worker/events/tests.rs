@@ -98,7 +98,7 @@ fn an_interrupt_that_is_not_heeded_is_told_with_the_task_at_hand() {
     // The thread that runs tasks, whose task computes for ever.
     let (sender, shared) = std::sync::mpsc::channel();
     let runs = std::thread::spawn(move || {
-        let shared = Arc::new(crate::worker::watcher::Shared::new(|| ()));
+        let shared = Arc::new(crate::worker::watcher::WatcherState::new(|| ()));
         sender.send(shared.clone()).expect("is taken");
         while !shared.is_interrupted(1_000_000) {
             std::hint::spin_loop();

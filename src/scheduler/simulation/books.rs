@@ -8,7 +8,7 @@ pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A process as it is, whatever the dispatcher believes of it.
+/// A process as it is, whatever the scheduler believes of it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Process {
     pub(super) spawned: bool,
@@ -16,9 +16,9 @@ pub(super) struct Process {
     /// The domain of the first task that it was handed.
     pub(super) domain: Option<Domain>,
     /// These tasks were handed over and not begun.
-    pub(super) offered: VecDeque<TaskId>,
+    pub(super) prefetched: VecDeque<TaskId>,
     pub(super) running: Option<TaskId>,
-    /// The process has said this, and the dispatcher has not heard it yet.
+    /// The process has said this, and the scheduler has not heard it yet.
     pub(super) said: VecDeque<(TaskId, bool)>,
     pub(super) interrupted: HashSet<TaskId>,
     /// The process has begun these tasks at any time.
@@ -32,11 +32,11 @@ pub(super) struct Process {
 /// The world's record of a task.
 #[derive(Debug, Default)]
 pub(super) struct Books {
-    pub(super) spec: Spec,
+    pub(super) spec: TaskSpec,
     pub(super) begun: u32,
     /// This many processes truly began it.
     pub(super) ran: u32,
-    /// The dispatcher said at this time that it began.
+    /// The scheduler said at this time that it began.
     pub(super) began: Option<Now>,
     pub(super) interrupted_at: Option<Now>,
     /// Whether it computes while it runs; `used` is what it has computed so far.
@@ -47,7 +47,7 @@ pub(super) struct Books {
 
 impl Process {
     pub(super) fn has(&self, task: TaskId) -> bool {
-        self.offered.contains(&task) || self.running == Some(task)
+        self.prefetched.contains(&task) || self.running == Some(task)
     }
 
     pub(super) fn knows(&self, task: TaskId) -> bool {
@@ -55,6 +55,6 @@ impl Process {
     }
 
     pub(super) fn can_work(&self) -> bool {
-        !self.ready || !self.said.is_empty() || self.running.is_some() || !self.offered.is_empty()
+        !self.ready || !self.said.is_empty() || self.running.is_some() || !self.prefetched.is_empty()
     }
 }

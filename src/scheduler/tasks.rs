@@ -6,8 +6,8 @@ use super::check::Mutant;
 use super::slot::{State, StopReason};
 use super::spending::LOOK_AGAIN;
 use super::{
-    Action, Answer, Dispatch, Domain, Entry, Fate, KillReason, Mode, Now, Place, Resolution, Retry, Spec,
-    WorkerKey,
+    Action, Domain, Fate, KillReason, Mode, Now, Place, Resolution, Retry, RunReport, ScheduledTask,
+    Scheduler, TaskSpec, WorkerKey,
 };
 use proto::limits;
 use proto::task::TaskId;
@@ -26,8 +26,8 @@ const RECALL_AFTER: Duration = Duration::from_micros(200);
 /// A task that waits behind one that has run for so long may go to an idle worker.
 const STEAL_AFTER: Duration = Duration::from_millis(1);
 
-impl Dispatch {
-    pub(super) fn submit(&mut self, task: TaskId, spec: Spec, actions: &mut Vec<Action>) {
+impl Scheduler {
+    pub(super) fn submit(&mut self, task: TaskId, spec: TaskSpec, actions: &mut Vec<Action>) {
         self.accepted += 1;
         self.more += spec.more;
         if self.tasks.is_empty() {
@@ -36,8 +36,9 @@ impl Dispatch {
             self.uniform = None;
             self.recall_below(spec.priority, actions);
         }
-        let (abort, forgone, overtaken) = (false, false, None);
-        let entry = Entry { spec, attempts: 0, abort, forgone, overtaken, place: Place::Pending };
+        let (abort, discard_rest, bypassed_since) = (false, false, None);
+        let entry =
+            ScheduledTask { spec, attempts: 0, abort, discard_rest, bypassed_since, place: Place::Pending };
         self.tasks.insert(task, entry);
         self.queue.push(task, &spec);
     }
@@ -50,16 +51,16 @@ impl Dispatch {
         self.hand(slot, task, actions);
         self.begin(slot, task, now, actions);
         if let Some(chunk) = chunk {
-            self.home = Some((chunk, slot));
+            self.affinity = Some((chunk, slot));
         }
         self.join_chunk(now, actions);
-        self.offer(slot, now, actions);
+        self.prefetch(slot, now, actions);
     }
 
     /// The task goes over to the worker, which is bound to its domain from here on.
     fn hand(&mut self, slot: usize, task: TaskId, actions: &mut Vec<Action>) {
         self.slots[slot].domain = self.tasks.get(&task).map(|entry| entry.spec.domain);
-        actions.push(Action::Offer { worker: self.slots[slot].key(slot), task });
+        actions.push(Action::Assign { worker: self.slots[slot].key(slot), task });
     }
 
     /// The worker has come to this task.
@@ -68,7 +69,7 @@ impl Dispatch {
         let is_unlimited = self.mutant(Mutant::CpuTimeForgotten);
         let Some(entry) = self.tasks.get_mut(&task) else { return };
         entry.place = Place::Running(slot);
-        entry.overtaken = None;
+        entry.bypassed_since = None;
         entry.attempts += u32::from(!(cfg!(test) && self.mutant == Some(Mutant::AttemptsNotCounted)));
         let abort = entry.abort;
         let deadline = entry.spec.timeout.map(|timeout| now.saturating_add(timeout));
@@ -85,8 +86,8 @@ impl Dispatch {
 
     /// Tasks of the chunk that was begun last follow it.
     pub(super) fn join_chunk(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let Some((chunk, slot)) = self.home else { return };
-        while self.room_behind(slot, self.config.offers_max) > 0
+        let Some((chunk, slot)) = self.affinity else { return };
+        while self.room_behind(slot, self.config.prefetch_max) > 0
             && let Some((rank, domain)) = self.next_behind(slot, now)
             && self.tasks.get(&rank.1).is_some_and(|entry| entry.spec.chunk == Some(chunk))
             && !self.is_alone_there(rank.1)
@@ -97,7 +98,7 @@ impl Dispatch {
     }
 
     /// Gives a busy worker a store of tasks, if they are short and nobody else could begin them.
-    fn offer(&mut self, slot: usize, now: Now, actions: &mut Vec<Action>) {
+    fn prefetch(&mut self, slot: usize, now: Now, actions: &mut Vec<Action>) {
         let depth = self.offer_depth();
         let behind = self.slots[slot].behind.len();
         // Refilled at half, so that many go over together.
@@ -113,7 +114,7 @@ impl Dispatch {
         }
         elsewhere += self.room();
         // Revoked tasks come first; the store is filled the next time.
-        if self.recall(domain, now, actions) {
+        if self.revoke_offers(domain, now, actions) {
             return;
         }
         let share = self.queue.ready_of(domain).saturating_sub(elsewhere).div_ceil(busy.max(1));
@@ -129,7 +130,7 @@ impl Dispatch {
 
     fn offer_one(&mut self, slot: usize, task: TaskId, actions: &mut Vec<Action>) {
         if let Some(entry) = self.tasks.get_mut(&task) {
-            entry.place = Place::Offered(slot, None);
+            entry.place = Place::Prefetched(slot, None);
             self.slots[slot].behind.push_back(task);
             self.hand(slot, task, actions);
         }
@@ -140,14 +141,14 @@ impl Dispatch {
         let typical = self.typical.duration();
         let depth = OFFERED_WORK.as_nanos().checked_div(typical.as_nanos()).unwrap_or(0);
         let at_least = usize::from(!typical.is_zero() && typical < OFFER_ONE_BELOW);
-        usize::try_from(depth).unwrap_or(usize::MAX).max(at_least).min(self.config.offers_max)
+        usize::try_from(depth).unwrap_or(usize::MAX).max(at_least).min(self.config.prefetch_max)
     }
 
-    /// How many more tasks the worker may be offered, if `max` may wait there.
+    /// How many more tasks the worker may be prefetched, if `max` may wait there.
     fn room_behind(&self, slot: usize, max: usize) -> usize {
         let place = &self.slots[slot];
         match place.state {
-            State::Busy { task, stop: None, .. } if !place.outgoing && !self.is_alone_there(task) => {
+            State::Busy { task, stop: None, .. } if !place.draining && !self.is_alone_there(task) => {
                 let behind = place.behind.len();
                 let taken = place.answered + 1 + behind as u64;
                 let left = self.config.recycle.tasks_max.map(|max| max.saturating_sub(taken));
@@ -159,7 +160,7 @@ impl Dispatch {
 
     // ── And back ─────────────────────────────────────────────────────────────
 
-    /// Has offered tasks of lower priority come back: a higher one goes before them.
+    /// Has prefetched tasks of lower priority come back: a higher one goes before them.
     fn recall_below(&mut self, priority: i32, actions: &mut Vec<Action>) {
         for slot in 0..self.slots.len() {
             for index in 0..self.slots[slot].behind.len() {
@@ -171,9 +172,9 @@ impl Dispatch {
         }
     }
 
-    /// Has offered tasks come back from behind a task that takes long, before later ones go to
+    /// Has prefetched tasks come back from behind a task that takes long, before later ones go to
     /// other workers of their domain: they find their place in the queue. `true` if some do.
-    fn recall(&mut self, domain: Domain, now: Now, actions: &mut Vec<Action>) -> bool {
+    fn revoke_offers(&mut self, domain: Domain, now: Now, actions: &mut Vec<Action>) -> bool {
         let takes_long = RECALL_AFTER.max(self.typical.duration().saturating_mul(8));
         let mut comes_back = false;
         for slot in 0..self.slots.len() {
@@ -190,7 +191,7 @@ impl Dispatch {
         comes_back
     }
 
-    /// Has offered tasks come back to workers that have nothing to do.
+    /// Has prefetched tasks come back to workers that have nothing to do.
     pub(super) fn steal(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.idle.is_empty() || self.steal_at().is_none_or(|at| at > now) {
             return;
@@ -210,7 +211,7 @@ impl Dispatch {
         }
     }
 
-    /// When an idle worker may next take over what another was offered.
+    /// When an idle worker may next take over what another was prefetched.
     pub(super) fn steal_at(&self) -> Option<Now> {
         if self.idle.is_empty() {
             return None;
@@ -222,8 +223,9 @@ impl Dispatch {
     fn stealable_at(&self, slot: usize) -> Option<Now> {
         let place = &self.slots[slot];
         let State::Busy { began, .. } = place.state else { return None };
-        let is_free =
-            |task| matches!(self.tasks.get(task), Some(Entry { place: Place::Offered(_, None), .. }));
+        let is_free = |task| {
+            matches!(self.tasks.get(task), Some(ScheduledTask { place: Place::Prefetched(_, None), .. }))
+        };
         if !place.behind.iter().any(is_free) {
             return None;
         }
@@ -243,19 +245,19 @@ impl Dispatch {
         if fits { STEAL_AFTER } else { limits::OVERTAKEN_MAX }
     }
 
-    /// Asks for an offered task back; `false` if that was done before or cannot be done.
+    /// Asks for an prefetched task back; `false` if that was done before or cannot be done.
     pub(super) fn revoke(&mut self, task: TaskId, fate: Fate, actions: &mut Vec<Action>) -> bool {
         let Some(entry) = self.tasks.get_mut(&task) else { return false };
-        let Place::Offered(slot, known) = entry.place else { return false };
+        let Place::Prefetched(slot, known) = entry.place else { return false };
         match known {
             None => {
-                entry.place = Place::Offered(slot, Some(fate));
+                entry.place = Place::Prefetched(slot, Some(fate));
                 actions.push(Action::Revoke { worker: self.slots[slot].key(slot), task });
                 true
             }
             // It comes back anyway; now to be cancelled, or lost.
             Some(Fate::Requeue) if fate != Fate::Requeue => {
-                entry.place = Place::Offered(slot, Some(fate));
+                entry.place = Place::Prefetched(slot, Some(fate));
                 false
             }
             Some(_) => false,
@@ -272,7 +274,7 @@ impl Dispatch {
     ) {
         let Some(slot) = self.live(worker) else { return };
         let Some(entry) = self.tasks.get_mut(&task) else { return };
-        let Place::Offered(held, Some(fate @ (Fate::Cancel | Fate::Requeue | Fate::Break))) = entry.place
+        let Place::Prefetched(held, Some(fate @ (Fate::Cancel | Fate::Requeue | Fate::Break))) = entry.place
         else {
             return;
         };
@@ -280,17 +282,17 @@ impl Dispatch {
             return;
         }
         if !(revoked || cfg!(test) && self.mutant == Some(Mutant::RefusalIgnored)) {
-            entry.place = Place::Offered(slot, Some(Fate::Begun));
+            entry.place = Place::Prefetched(slot, Some(Fate::Begun));
             // In a pool that was killed or broke it ends with its worker.
             if self.killed || self.broken {
-                self.slots[slot].behind.retain(|&offered| offered != task);
+                self.slots[slot].behind.retain(|&prefetched| prefetched != task);
                 self.note_begun(worker, task, actions);
                 self.resolve(task, Resolution::Broken, actions);
             }
-            self.have_patience(slot, now);
+            self.extend_grace(slot, now);
             return;
         }
-        self.slots[slot].behind.retain(|&offered| offered != task);
+        self.slots[slot].behind.retain(|&prefetched| prefetched != task);
         match fate {
             Fate::Cancel => self.resolve(task, Resolution::Cancelled, actions),
             Fate::Break => self.resolve(task, Resolution::Broken, actions),
@@ -319,7 +321,7 @@ impl Dispatch {
 
     /// There is more to be done of it.
     fn put_back(&mut self, task: TaskId, actions: &mut Vec<Action>) {
-        let is_wanted = self.tasks.get(&task).is_some_and(|entry| !entry.forgone && !entry.abort);
+        let is_wanted = self.tasks.get(&task).is_some_and(|entry| !entry.discard_rest && !entry.abort);
         actions.push(Action::GivenBack { task });
         if self.broken || self.killed {
             self.resolve(task, Resolution::Broken, actions);
@@ -330,21 +332,21 @@ impl Dispatch {
         }
     }
 
-    /// Puts back the tasks that a worker which is gone was offered: it had begun none of them.
+    /// Puts back the tasks that a worker which is gone was prefetched: it had begun none of them.
     pub(super) fn requeue_all(
         &mut self,
-        offered: impl IntoIterator<Item = TaskId>,
+        prefetched: impl IntoIterator<Item = TaskId>,
         actions: &mut Vec<Action>,
     ) {
-        for task in offered {
+        for task in prefetched {
             if self.mutant(Mutant::OfferedForgotten) {
                 continue;
             }
             match self.tasks.get(&task).map(|entry| entry.place) {
-                Some(Place::Offered(_, Some(Fate::Cancel))) => {
+                Some(Place::Prefetched(_, Some(Fate::Cancel))) => {
                     self.resolve(task, Resolution::Cancelled, actions);
                 }
-                Some(Place::Offered(_, Some(Fate::Break))) => {
+                Some(Place::Prefetched(_, Some(Fate::Break))) => {
                     self.resolve(task, Resolution::Broken, actions);
                 }
                 Some(_) => self.requeue(task),
@@ -362,7 +364,7 @@ impl Dispatch {
                 self.queue.remove(task, entry);
                 self.resolve(task, Resolution::Cancelled, actions);
             }
-            Place::Offered(..) => {
+            Place::Prefetched(..) => {
                 self.revoke(task, Fate::Cancel, actions);
             }
             Place::Running(_) if self.mutant(Mutant::RunningCancelled) => {
@@ -370,7 +372,7 @@ impl Dispatch {
             }
             Place::Running(_) => {
                 if let Some(entry) = self.tasks.get_mut(&task) {
-                    entry.forgone = true;
+                    entry.discard_rest = true;
                 }
             }
         }
@@ -389,8 +391,9 @@ impl Dispatch {
     /// Interrupts what runs in the slot, once; the grace period starts, which is none for a task that is
     /// deaf. What waits behind it is asked back, since the worker may have to be killed.
     pub(super) fn stop(&mut self, slot: usize, why: StopReason, now: Now, actions: &mut Vec<Action>) {
-        let is_deaf = |task: TaskId| self.tasks.get(&task).is_some_and(|entry| entry.spec.is_deaf);
-        let grace = match self.slots[slot].state.task().is_some_and(is_deaf) {
+        let uninterruptible =
+            |task: TaskId| self.tasks.get(&task).is_some_and(|entry| entry.spec.uninterruptible);
+        let grace = match self.slots[slot].state.task().is_some_and(uninterruptible) {
             true => Duration::ZERO,
             false => self.config.grace,
         };
@@ -408,7 +411,7 @@ impl Dispatch {
 
     /// The worker has begun what stands behind a task that is to stop: it has ended that one, and says so
     /// any moment. A kill would hit the wrong one.
-    fn have_patience(&mut self, slot: usize, now: Now) {
+    fn extend_grace(&mut self, slot: usize, now: Now) {
         let patient = now.saturating_add(self.config.grace);
         if let State::Busy { deadline: Some(deadline), stop: Some(_), .. } = &mut self.slots[slot].state {
             *deadline = patient.max(*deadline);
@@ -419,7 +422,7 @@ impl Dispatch {
         &mut self,
         worker: WorkerKey,
         task: TaskId,
-        answer: Answer,
+        answer: RunReport,
         now: Now,
         actions: &mut Vec<Action>,
     ) {
@@ -440,10 +443,10 @@ impl Dispatch {
                     Some(reason) if answer.interrupted => reason.resolution(false),
                     // It ended by itself, but had used more than its limit.
                     _ if is_over => Resolution::Overspent { killed: false },
-                    _ => Resolution::Answered,
+                    _ => Resolution::Completed,
                 };
                 match how {
-                    Resolution::Answered if answer.unfinished => self.put_back(task, actions),
+                    Resolution::Completed if answer.unfinished => self.put_back(task, actions),
                     how => self.ended(task, how, now, actions),
                 }
                 self.proceed(slot, &answer, now, actions);
@@ -457,7 +460,7 @@ impl Dispatch {
                         self.ended(task, Resolution::Overspent { killed: false }, now, actions);
                     }
                     false if answer.unfinished => self.put_back(task, actions),
-                    false => self.ended(task, Resolution::Answered, now, actions),
+                    false => self.ended(task, Resolution::Completed, now, actions),
                 }
             }
             State::Doomed { .. } => {
@@ -467,7 +470,7 @@ impl Dispatch {
                     self.note_begun(worker, task, actions);
                     match answer.unfinished {
                         true => self.put_back(task, actions),
-                        false => self.resolve(task, Resolution::Answered, actions),
+                        false => self.resolve(task, Resolution::Completed, actions),
                     }
                 }
             }
@@ -480,14 +483,14 @@ impl Dispatch {
     }
 
     /// The worker goes on: to the next of its tasks, to rest, or away.
-    fn proceed(&mut self, slot: usize, answer: &Answer, now: Now, actions: &mut Vec<Action>) {
+    fn proceed(&mut self, slot: usize, answer: &RunReport, now: Now, actions: &mut Vec<Action>) {
         let is_due = self.is_due(slot, answer, now);
         let next = self.slots[slot].behind.pop_front().filter(|_| !self.mutant(Mutant::NextForgotten));
         match next {
             Some(task) => {
                 self.begin(slot, task, now, actions);
                 if !is_due {
-                    self.offer(slot, now, actions);
+                    self.prefetch(slot, now, actions);
                 }
             }
             None => self.rest(slot, is_due, now),
@@ -509,7 +512,7 @@ impl Dispatch {
         let doublings = entry.attempts.saturating_sub(1).min(30);
         let until = now.saturating_add(retry.backoff.saturating_mul(1 << doublings));
         entry.place = Place::Delayed(until);
-        let is_forgone = entry.forgone && retry == Retry::OF_A_BATCH;
+        let is_forgone = entry.discard_rest && retry == Retry::OF_A_BATCH;
         self.queue.delay(task, until);
         actions.push(Action::Retry { task, how });
         if is_forgone {
@@ -517,14 +520,14 @@ impl Dispatch {
         }
     }
 
-    /// The pool is broken: everything that waits ends, and what was offered is asked whether it
+    /// The pool is broken: everything that waits ends, and what was prefetched is asked whether it
     /// has begun.
     pub(super) fn break_waiting(&mut self, actions: &mut Vec<Action>) {
         for task in self.queue.drain() {
             self.resolve(task, Resolution::Broken, actions);
         }
-        let offered: Vec<_> = self.slots.iter().flat_map(|slot| slot.behind.iter().copied()).collect();
-        for task in offered {
+        let prefetched: Vec<_> = self.slots.iter().flat_map(|slot| slot.behind.iter().copied()).collect();
+        for task in prefetched {
             self.revoke(task, Fate::Break, actions);
         }
     }
@@ -534,8 +537,8 @@ impl Dispatch {
         for task in self.queue.drain() {
             self.resolve(task, Resolution::Cancelled, actions);
         }
-        let offered: Vec<_> = self.slots.iter().flat_map(|slot| slot.behind.iter().copied()).collect();
-        for task in offered {
+        let prefetched: Vec<_> = self.slots.iter().flat_map(|slot| slot.behind.iter().copied()).collect();
+        for task in prefetched {
             self.cancel(task, actions);
         }
     }

@@ -3,12 +3,12 @@
 use super::check::Mutant;
 use super::slot::{Slot, State, StopReason};
 use super::{
-    Action, Answer, Dispatch, Fate, KillReason, Mode, Now, OnDeath, Place, Resolution, RetireReason,
+    Action, Fate, KillReason, Mode, Now, OnDeath, Place, Resolution, RetireReason, RunReport, Scheduler,
     WorkerKey,
 };
 use proto::task::TaskId;
 
-impl Dispatch {
+impl Scheduler {
     /// The slot of a worker, unless a later one has taken its place.
     pub(super) fn live(&self, worker: WorkerKey) -> Option<usize> {
         let slot = self.slots.get(worker.slot as usize)?;
@@ -94,7 +94,7 @@ impl Dispatch {
         self.slots[slot].state = State::Idle { since: now };
         if is_due {
             self.retire(slot, RetireReason::Recycled, now);
-        } else if self.slots[slot].outgoing {
+        } else if self.slots[slot].draining {
             self.retire(slot, RetireReason::Resized, now);
         } else {
             self.idle.push(slot);
@@ -102,7 +102,7 @@ impl Dispatch {
     }
 
     /// Whether the worker has done its share.
-    pub(super) fn is_due(&self, slot: usize, answer: &Answer, now: Now) -> bool {
+    pub(super) fn is_due(&self, slot: usize, answer: &RunReport, now: Now) -> bool {
         let (slot, recycle) = (&self.slots[slot], &self.config.recycle);
         let resident_bytes = answer.resident_bytes;
         answer.is_full
@@ -130,9 +130,9 @@ impl Dispatch {
     /// Has as many stay as there is room for again beside what waits for a place.
     pub(super) fn keep(&mut self, waiting: usize) {
         let mut room = self.config.workers_max.saturating_sub(self.occupied()).saturating_sub(waiting);
-        for slot in self.slots.iter_mut().filter(|slot| slot.outgoing) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.draining) {
             if room > 0 && matches!(slot.state, State::Busy { .. }) {
-                slot.outgoing = false;
+                slot.draining = false;
                 room -= 1;
             }
         }
@@ -144,13 +144,13 @@ impl Dispatch {
         let mut surplus = self.occupied().saturating_sub(self.config.workers_max);
         while surplus > 0 {
             let starting = |slot: &Slot| matches!(slot.state, State::Starting { .. });
-            let busy = |slot: &Slot| matches!(slot.state, State::Busy { .. }) && !slot.outgoing;
+            let busy = |slot: &Slot| matches!(slot.state, State::Busy { .. }) && !slot.draining;
             if let Some(&slot) = self.idle.first() {
                 self.retire(slot, RetireReason::Resized, now);
             } else if let Some(slot) = self.slots.iter().position(starting) {
                 self.retire(slot, RetireReason::Resized, now);
             } else if let Some(slot) = self.slots.iter().position(busy) {
-                self.slots[slot].outgoing = true;
+                self.slots[slot].draining = true;
             } else {
                 return;
             }
@@ -195,7 +195,7 @@ impl Dispatch {
                 State::Retiring { .. } => {
                     self.slots[index].state = State::Doomed { task: None };
                     // Its place has been promised to another worker.
-                    self.slots[index].outgoing = true;
+                    self.slots[index].draining = true;
                     actions.push(Action::Kill { worker, reason: KillReason::Grace });
                 }
                 State::Starting { .. } => self.condemn(index, KillReason::StartTimeout, actions),
@@ -236,7 +236,7 @@ impl Dispatch {
         let has_begun = |task: &TaskId| {
             matches!(
                 self.tasks.get(task).map(|entry| entry.place),
-                Some(Place::Offered(_, Some(Fate::Begun)))
+                Some(Place::Prefetched(_, Some(Fate::Begun)))
             )
         };
         let (begun, behind): (Vec<_>, Vec<_>) = behind.into_iter().partition(has_begun);
@@ -309,7 +309,7 @@ impl Dispatch {
             let begun = |task: &TaskId| {
                 self.tasks
                     .get(task)
-                    .is_some_and(|entry| entry.place == Place::Offered(index, Some(Fate::Begun)))
+                    .is_some_and(|entry| entry.place == Place::Prefetched(index, Some(Fate::Begun)))
             };
             let lost: Vec<_> = self.slots[index].behind.iter().copied().filter(begun).collect();
             self.slots[index].behind.retain(|task| !lost.contains(task));

@@ -13,12 +13,12 @@
 //!
 //! # The handler
 //! It is called for every fault of this process, before wasmtime's, which turns the others into traps. It is
-//! for faults *below* a memory's size only; beyond it, the door is shut. It does what can be done in a
+//! for faults *below* a memory's size only; beyond it, the fault_window is shut. It does what can be done in a
 //! signal's handler: it reads atomics and makes system calls. Only the thread that has the slot touches its memory, and changes
-//! its door, so that the two never do so at once.
+//! its fault_window, so that the two never do so at once.
 //!
 //! What cannot be accessed does not count against `RLIMIT_DATA`, and a fault cannot be refused as a
-//! `memory.grow` can. So as much as a door could ever open is held in reserve ([`hold_reserve`]), and handed back to the kernel
+//! `memory.grow` can. So as much as a fault_window could ever open is held in reserve ([`hold_reserve`]), and handed back to the kernel
 //! by the fault that finds no room.
 
 use std::mem::MaybeUninit;
@@ -32,7 +32,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use crate::settings::MEMORIES_MAX;
 
 /// Beyond this nothing is opened by faults.
-pub(super) const DOOR_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(super) const FAULT_WINDOW_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// At most this much is open before everything is: it is all zeroed, whether it was touched or not.
 pub(super) const WINDOW_BYTES_MAX: usize = 256 * 1024;
@@ -45,14 +45,14 @@ const DOORS_MAX: usize = if cfg!(test) { 4096 } else { MEMORIES_MAX };
 
 static PLACES: [Place; DOORS_MAX] = [const { Place::new() }; DOORS_MAX];
 
-/// At this address [`DOOR_BYTES_MAX`] bytes are mapped, for a fault that finds no room; 0 means none.
+/// At this address [`FAULT_WINDOW_BYTES_MAX`] bytes are mapped, for a fault that finds no room; 0 means none.
 static RESERVE: AtomicUsize = AtomicUsize::new(0);
 
 /// The handler's knowledge of a slot. Offsets are bytes from its base, in whole pages.
 struct Place {
     is_taken: AtomicBool,
     base: AtomicUsize,
-    /// Faults from here on are none of this door's.
+    /// Faults from here on are none of this fault_window's.
     limit: AtomicUsize,
     /// The slot is open from here to `high`.
     low: AtomicUsize,
@@ -81,7 +81,7 @@ impl Place {
 
     /// Returns what a fault at `address` should open: all between the address and what is open, so that it
     /// stays one range; or everything, if that would be large. Returns `None` if the address is not this
-    /// door's.
+    /// fault_window's.
     fn wanted(&self, address: usize, step: usize) -> Option<(usize, Range<usize>)> {
         let (base, limit) = (self.base.load(Ordering::Acquire), self.limit.load(Ordering::Acquire));
         let at = address.checked_sub(base).filter(|at| *at < limit)?;
@@ -119,31 +119,31 @@ impl Place {
 
 fn make_accessible(base: usize, part: &Range<usize>) -> bool {
     let at = ptr::with_exposed_provenance_mut(base + part.start);
-    // SAFETY: within the slot of this door, below its limit: its owner, on this thread, lets it be accessed
+    // SAFETY: within the slot of this fault_window, below its limit: its owner, on this thread, lets it be accessed
     // there. Nothing that is mapped there is changed.
     unsafe { rustix::mm::mprotect(at, part.len(), MprotectFlags::READ | MprotectFlags::WRITE).is_ok() }
 }
 
 /// A slot's own.
 #[derive(Debug)]
-pub(super) struct Door(usize);
+pub(super) struct FaultWindow(usize);
 
-impl Door {
-    /// Makes a door for a slot of which nothing can be accessed, with its base. Returns `None` if faults
+impl FaultWindow {
+    /// Makes a fault_window for a slot of which nothing can be accessed, with its base. Returns `None` if faults
     /// cannot be served.
-    pub(super) fn new(base: *mut u8) -> Option<Door> {
+    pub(super) fn new(base: *mut u8) -> Option<FaultWindow> {
         if !is_guarded() {
             return None;
         }
         let is_free = |place: &Place| {
             place.is_taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         };
-        let door = Door(PLACES.iter().position(is_free)?);
-        let place = door.place();
+        let fault_window = FaultWindow(PLACES.iter().position(is_free)?);
+        let place = fault_window.place();
         place.set_open(0..0);
         place.limit.store(0, Ordering::Release);
         place.base.store(base.expose_provenance(), Ordering::Release);
-        Some(door)
+        Some(fault_window)
     }
 
     fn place(&self) -> &'static Place {
@@ -162,11 +162,11 @@ impl Door {
 
     /// Faults below `limit` open pages from now on.
     pub(super) fn set_limit(&self, limit: usize) {
-        self.place().limit.store(limit.min(DOOR_BYTES_MAX), Ordering::Release);
+        self.place().limit.store(limit.min(FAULT_WINDOW_BYTES_MAX), Ordering::Release);
     }
 }
 
-impl Drop for Door {
+impl Drop for FaultWindow {
     fn drop(&mut self) {
         let place = self.place();
         place.limit.store(0, Ordering::Release);
@@ -175,19 +175,20 @@ impl Drop for Door {
     }
 }
 
-/// Sees to it that a fault finds room. `false` if there is no reserve: then no door may be used.
+/// Sees to it that a fault finds room. `false` if there is no reserve: then no fault_window may be used.
 pub(super) fn hold_reserve() -> bool {
     if RESERVE.load(Ordering::Acquire) != 0 {
         return true;
     }
     let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
     // SAFETY: a new mapping, at an address that the kernel chooses, replaces nothing; nobody touches it.
-    let mapped = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), DOOR_BYTES_MAX, access, flags) };
+    let mapped =
+        unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), FAULT_WINDOW_BYTES_MAX, access, flags) };
     let Ok(at) = mapped else { return false };
     if RESERVE.compare_exchange(0, at.expose_provenance(), Ordering::AcqRel, Ordering::Relaxed).is_err() {
         // Another thread was faster.
         // SAFETY: mapped just now, and nobody has been told where.
-        let _ = unsafe { rustix::mm::munmap(at, DOOR_BYTES_MAX) };
+        let _ = unsafe { rustix::mm::munmap(at, FAULT_WINDOW_BYTES_MAX) };
     }
     true
 }
@@ -196,7 +197,8 @@ pub(super) fn hold_reserve() -> bool {
 fn release_reserve() -> bool {
     let at = RESERVE.swap(0, Ordering::AcqRel);
     // SAFETY: what `hold_reserve` mapped, and nobody touches; whoever takes the address out unmaps it.
-    at != 0 && unsafe { rustix::mm::munmap(ptr::with_exposed_provenance_mut(at), DOOR_BYTES_MAX).is_ok() }
+    at != 0
+        && unsafe { rustix::mm::munmap(ptr::with_exposed_provenance_mut(at), FAULT_WINDOW_BYTES_MAX).is_ok() }
 }
 
 /// The action for faults that was set before. It is stored before the handler is set.

@@ -19,7 +19,7 @@ fn config(workers_max: usize) -> Config {
         slow_after: None,
         on_death: OnDeath::Break,
         recycle: Recycling::default(),
-        offers_max: 0,
+        prefetch_max: 0,
     }
 }
 
@@ -30,40 +30,40 @@ const fn ms_const(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A dispatcher with its time. Revocations succeed unless the task is in `begun`.
+/// A scheduler with its time. Revocations succeed unless the task is in `begun`.
 struct World {
-    dispatch: Dispatch,
+    scheduler: Scheduler,
     now: Now,
     begun: Vec<TaskId>,
 }
 
 impl World {
     fn new(config: Config) -> Self {
-        World { dispatch: Dispatch::new(config), now: Duration::ZERO, begun: Vec::new() }
+        World { scheduler: Scheduler::new(config), now: Duration::ZERO, begun: Vec::new() }
     }
 
     /// Handles the event and returns what is asked for in answer to it.
     fn event(&mut self, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.dispatch.handle(event, self.now, &mut actions);
+        self.scheduler.handle(event, self.now, &mut actions);
         let mut next = 0;
         while let Some(action) = actions.get(next) {
             next += 1;
             if let Action::Revoke { worker, task } = *action {
                 let revoked = !self.begun.contains(&task);
-                self.dispatch.handle(Event::Revoked { worker, task, revoked }, self.now, &mut actions);
+                self.scheduler.handle(Event::Revoked { worker, task, revoked }, self.now, &mut actions);
             }
         }
-        self.dispatch.check();
+        self.scheduler.check();
         actions
     }
 
-    fn submit(&mut self, id: u64, spec: Spec) -> Vec<Action> {
+    fn submit(&mut self, id: u64, spec: TaskSpec) -> Vec<Action> {
         self.event(Event::Submit { task: TaskId(id), spec })
     }
 
     fn timed(&mut self, id: u64, timeout: u64) -> Vec<Action> {
-        self.submit(id, Spec { timeout: Some(ms(timeout)), ..Spec::default() })
+        self.submit(id, TaskSpec { timeout: Some(ms(timeout)), ..TaskSpec::default() })
     }
 
     fn ready(&mut self, worker: WorkerKey) -> Vec<Action> {
@@ -71,7 +71,7 @@ impl World {
     }
 
     fn done(&mut self, worker: WorkerKey, task: TaskId) -> Vec<Action> {
-        let answer = Answer { ran: Duration::from_micros(10), ..Answer::default() };
+        let answer = RunReport { ran: Duration::from_micros(10), ..RunReport::default() };
         self.event(Event::Done { worker, task, answer })
     }
 
@@ -101,7 +101,7 @@ fn start(worker: WorkerKey) -> Action {
 }
 
 fn run(worker: WorkerKey, task: TaskId) -> [Action; 2] {
-    [Action::Offer { worker, task }, Action::Begin { worker, task }]
+    [Action::Assign { worker, task }, Action::Begin { worker, task }]
 }
 
 fn retire(worker: WorkerKey, reason: RetireReason) -> Action {
@@ -111,16 +111,16 @@ fn retire(worker: WorkerKey, reason: RetireReason) -> Action {
 #[test]
 fn a_worker_starts_only_when_no_idle_one_can_take_the_task() {
     let mut world = World::new(config(4));
-    assert_eq!(world.submit(1, Spec::default()), [start(FIRST)]);
+    assert_eq!(world.submit(1, TaskSpec::default()), [start(FIRST)]);
     assert_eq!(world.ready(FIRST), run(FIRST, ONE));
-    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered)]);
-    assert_eq!(world.submit(2, Spec::default()), run(FIRST, TWO), "no second worker");
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Completed)]);
+    assert_eq!(world.submit(2, TaskSpec::default()), run(FIRST, TWO), "no second worker");
 }
 
 #[test]
 fn the_time_to_start_begins_when_the_process_exists() {
     let mut world = World::new(config(1));
-    world.submit(1, Spec::default());
+    world.submit(1, TaskSpec::default());
     assert_eq!(world.at(ms(60_000)), [], "the process is yet to be made");
     world.event(Event::Spawned { worker: FIRST });
     let killed = world.at(ms(70_000));
@@ -133,8 +133,8 @@ fn a_deadline_interrupts_then_kills_and_a_replacement_starts_for_the_next() {
     let mut world = World::new(config(1));
     world.timed(1, 100);
     world.ready(FIRST);
-    world.submit(2, Spec::default());
-    assert_eq!(world.dispatch.next_deadline(), Some(ms(100)));
+    world.submit(2, TaskSpec::default());
+    assert_eq!(world.scheduler.next_deadline(), Some(ms(100)));
     assert_eq!(world.at(ms(99)), []);
     assert_eq!(world.at(ms(100)), [Action::Interrupt { worker: FIRST, task: ONE }]);
     assert_eq!(world.at(ms(600)), [Action::Kill { worker: FIRST, reason: KillReason::Grace }]);
@@ -148,18 +148,18 @@ fn an_answer_that_crosses_its_interrupt_counts() {
     world.timed(1, 100);
     world.ready(FIRST);
     world.at(ms(100));
-    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered)]);
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Completed)]);
     assert_eq!(world.at(ms(10_000)), [], "no late kill");
 }
 
 #[test]
 fn an_unexpected_death_breaks_everything_and_names_what_was_in_flight() {
     let mut world = World::new(config(2));
-    world.submit(1, Spec::default());
+    world.submit(1, TaskSpec::default());
     world.ready(FIRST);
-    world.submit(2, Spec::default());
+    world.submit(2, TaskSpec::default());
     world.ready(SECOND);
-    world.submit(3, Spec::default());
+    world.submit(3, TaskSpec::default());
     assert_eq!(
         world.dead(FIRST),
         [
@@ -170,37 +170,37 @@ fn an_unexpected_death_breaks_everything_and_names_what_was_in_flight() {
             resolve(THREE, Resolution::Broken),
         ]
     );
-    assert_eq!(world.dispatch.admits(0), Err(Refusal::Broken));
+    assert_eq!(world.scheduler.admits(0), Err(Refusal::Broken));
     assert_eq!(world.dead(SECOND), [Action::Stopped]);
-    assert_eq!(world.dispatch.admits(0), Err(Refusal::Broken), "it stays broken, not shut down");
+    assert_eq!(world.scheduler.admits(0), Err(Refusal::Broken), "it stays broken, not shut down");
 }
 
 #[test]
 fn with_replacement_only_the_running_task_fails_and_a_retry_runs_it_again() {
     let mut world = World::new(Config { on_death: REPLACE, ..config(1) });
-    world.submit(1, Spec { retry: Retry { attempts_max: 2, ..Retry::default() }, ..Spec::default() });
-    world.submit(2, Spec::default());
+    world.submit(1, TaskSpec { retry: Retry { attempts_max: 2, ..Retry::default() }, ..TaskSpec::default() });
+    world.submit(2, TaskSpec::default());
     world.ready(FIRST);
     let how = Resolution::Died { worker: FIRST };
     assert_eq!(world.dead(FIRST), [Action::Retry { task: ONE, how }, start(NEXT)]);
     assert_eq!(world.ready(NEXT), run(NEXT, ONE), "it finds its old place");
     let how = Resolution::Died { worker: NEXT };
     assert_eq!(world.dead(NEXT)[0], resolve(ONE, how), "two attempts are two attempts");
-    assert_eq!(world.dispatch.admits(0), Ok(()));
+    assert_eq!(world.scheduler.admits(0), Ok(()));
 }
 
 #[test]
 fn a_retry_waits_for_its_pause_and_the_pause_doubles() {
     let mut world = World::new(Config { on_death: REPLACE, ..config(1) });
     let retry = Retry { attempts_max: 3, backoff: ms(40), on_timeout: true };
-    world.submit(1, Spec { retry, timeout: Some(ms(10)), ..Spec::default() });
+    world.submit(1, TaskSpec { retry, timeout: Some(ms(10)), ..TaskSpec::default() });
     world.ready(FIRST);
-    let heeded = Answer { interrupted: true, ..Answer::default() };
+    let heeded = RunReport { interrupted: true, ..RunReport::default() };
     for (fires, due) in [(10, 50), (60, 140)] {
         world.at(ms(fires));
         let actions = world.event(Event::Done { worker: FIRST, task: ONE, answer: heeded });
         assert_eq!(actions, [Action::Retry { task: ONE, how: Resolution::TimedOut { killed: false } }]);
-        assert_eq!(world.dispatch.next_deadline(), Some(ms(due)));
+        assert_eq!(world.scheduler.next_deadline(), Some(ms(due)));
         assert_eq!(world.at(ms(due)), run(FIRST, ONE));
     }
     world.at(ms(150));
@@ -211,12 +211,12 @@ fn a_retry_waits_for_its_pause_and_the_pause_doubles() {
 #[test]
 fn crashes_without_a_task_to_blame_are_paused_between_and_bounded() {
     let mut world = World::new(Config { on_death: REPLACE, ..config(1) });
-    world.submit(1, Spec::default());
+    world.submit(1, TaskSpec::default());
     assert_eq!(world.dead(FIRST), [], "first a pause");
-    assert_eq!(world.dispatch.next_deadline(), Some(ms(100)));
+    assert_eq!(world.scheduler.next_deadline(), Some(ms(100)));
     assert_eq!(world.at(ms(100)), [start(NEXT)]);
     assert_eq!(world.dead(NEXT), []);
-    assert_eq!(world.dispatch.next_deadline(), Some(ms(250)), "150 ms are the most");
+    assert_eq!(world.scheduler.next_deadline(), Some(ms(250)), "150 ms are the most");
     let third = WorkerKey { slot: 0, generation: 3 };
     assert_eq!(world.at(ms(250)), [start(third)]);
     assert_eq!(world.dead(third)[0], Action::Break { worker: third, in_flight: vec![] });
@@ -226,9 +226,9 @@ fn crashes_without_a_task_to_blame_are_paused_between_and_bounded() {
 fn a_lie_is_a_kill_and_then_a_breakage() {
     for (task, interrupted) in [(TWO, false), (ONE, true)] {
         let mut world = World::new(config(1));
-        world.submit(1, Spec::default());
+        world.submit(1, TaskSpec::default());
         world.ready(FIRST);
-        let answer = Answer { interrupted, ..Answer::default() };
+        let answer = RunReport { interrupted, ..RunReport::default() };
         let lied = world.event(Event::Done { worker: FIRST, task, answer });
         assert_eq!(lied, [Action::Kill { worker: FIRST, reason: KillReason::Violation }]);
         assert_eq!(world.dead(FIRST)[0], Action::Break { worker: FIRST, in_flight: vec![ONE] });
@@ -238,19 +238,19 @@ fn a_lie_is_a_kill_and_then_a_breakage() {
 #[test]
 fn shutdown_runs_what_is_pending_then_lets_the_workers_go() {
     let mut world = World::new(config(1));
-    world.submit(1, Spec::default());
+    world.submit(1, TaskSpec::default());
     assert_eq!(world.event(Event::Shutdown { cancel_pending: false }), []);
-    assert_eq!(world.dispatch.admits(0), Err(Refusal::ShutDown));
+    assert_eq!(world.scheduler.admits(0), Err(Refusal::ShutDown));
     world.ready(FIRST);
     let gone = retire(FIRST, RetireReason::PoolEnds);
-    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered), gone]);
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Completed), gone]);
     assert_eq!(world.dead(FIRST), [Action::Stopped]);
 }
 
 #[test]
 fn a_worker_that_does_not_leave_is_killed() {
     let mut world = World::new(config(1));
-    world.submit(1, Spec::default());
+    world.submit(1, TaskSpec::default());
     world.event(Event::Cancel { task: ONE });
     let leaves = world.event(Event::Shutdown { cancel_pending: false });
     assert_eq!(leaves, [retire(FIRST, RetireReason::PoolEnds)]);
@@ -261,8 +261,8 @@ fn a_worker_that_does_not_leave_is_killed() {
 #[test]
 fn a_gentle_kill_asks_first() {
     let mut world = World::new(config(1));
-    world.submit(1, Spec::default());
-    world.submit(2, Spec::default());
+    world.submit(1, TaskSpec::default());
+    world.submit(2, TaskSpec::default());
     world.ready(FIRST);
     assert_eq!(
         world.event(Event::Kill { gently: true }),
@@ -280,7 +280,7 @@ fn a_gentle_kill_asks_first() {
 fn higher_priorities_go_first_and_equal_ones_by_age() {
     let mut world = World::new(config(1));
     for (id, priority) in [(1, 0), (2, 0), (3, 7), (4, -1), (5, 7)] {
-        world.submit(id, Spec { priority, ..Spec::default() });
+        world.submit(id, TaskSpec { priority, ..TaskSpec::default() });
     }
     let mut order = Vec::new();
     let mut actions = world.ready(FIRST);
@@ -295,27 +295,27 @@ fn higher_priorities_go_first_and_equal_ones_by_age() {
 fn a_worker_that_has_done_its_share_is_replaced_and_the_replacement_starts_first() {
     let recycle = Recycling { tasks_max: Some(1), ..Recycling::default() };
     let mut world = World::new(Config { recycle, ..config(1) });
-    world.submit(1, Spec::default());
-    world.submit(2, Spec::default());
+    world.submit(1, TaskSpec::default());
+    world.submit(2, TaskSpec::default());
     world.ready(FIRST);
     let leaves = retire(FIRST, RetireReason::Recycled);
-    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered), start(SECOND), leaves]);
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Completed), start(SECOND), leaves]);
     world.dead(FIRST);
     assert_eq!(world.ready(SECOND), run(SECOND, TWO));
     let leaves = retire(SECOND, RetireReason::Recycled);
-    assert_eq!(world.done(SECOND, TWO), [resolve(TWO, Resolution::Answered), leaves], "nobody waits");
+    assert_eq!(world.done(SECOND, TWO), [resolve(TWO, Resolution::Completed), leaves], "nobody waits");
 }
 
 #[test]
 fn memory_and_age_are_looked_at_between_tasks() {
     let recycle = Recycling { tasks_max: None, memory_bytes_max: Some(1000), age_max: Some(ms(50)) };
     let mut world = World::new(Config { recycle, ..config(1) });
-    world.submit(1, Spec::default());
+    world.submit(1, TaskSpec::default());
     world.ready(FIRST);
-    let large = Answer { resident_bytes: Some(1001), ..Answer::default() };
+    let large = RunReport { resident_bytes: Some(1001), ..RunReport::default() };
     let actions = world.event(Event::Done { worker: FIRST, task: ONE, answer: large });
     assert_eq!(actions[1], retire(FIRST, RetireReason::Recycled));
-    world.submit(2, Spec::default());
+    world.submit(2, TaskSpec::default());
     world.ready(SECOND);
     world.now = ms(51);
     assert_eq!(world.done(SECOND, TWO)[1], retire(SECOND, RetireReason::Recycled));
@@ -327,16 +327,16 @@ fn idle_workers_leave_after_their_time_down_to_the_minimum() {
     assert_eq!(world.event(Event::Prestart { workers: 2 }), [start(FIRST), start(SECOND)]);
     world.ready(FIRST);
     world.ready(SECOND);
-    assert_eq!(world.dispatch.next_deadline(), Some(ms(30)));
+    assert_eq!(world.scheduler.next_deadline(), Some(ms(30)));
     assert_eq!(world.at(ms(30)), [retire(FIRST, RetireReason::Idle)]);
-    assert_eq!(world.dispatch.next_deadline(), Some(ms(530)), "the leaving one's grace, and nothing else");
+    assert_eq!(world.scheduler.next_deadline(), Some(ms(530)), "the leaving one's grace, and nothing else");
 }
 
 #[test]
 fn a_smaller_pool_lets_idle_workers_go_first_and_busy_ones_finish() {
     let mut world = World::new(config(3));
     for id in 1..=3 {
-        world.submit(id, Spec::default());
+        world.submit(id, TaskSpec::default());
     }
     let third = WorkerKey { slot: 2, generation: 1 };
     for worker in [FIRST, SECOND, third] {
@@ -345,31 +345,31 @@ fn a_smaller_pool_lets_idle_workers_go_first_and_busy_ones_finish() {
     world.done(third, THREE);
     let fewer = Event::Resize { workers_min: 0, workers_max: 1 };
     assert_eq!(world.event(fewer), [retire(third, RetireReason::Resized)]);
-    world.submit(4, Spec::default());
+    world.submit(4, TaskSpec::default());
     let leaves = retire(FIRST, RetireReason::Resized);
-    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered), leaves]);
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Completed), leaves]);
     assert_eq!(world.done(SECOND, TWO)[1..], run(SECOND, TaskId(4)));
 }
 
 #[test]
 fn a_chunk_stays_together_and_its_tasks_come_back_one_by_one() {
-    let mut world = World::new(Config { offers_max: 7, ..config(2) });
-    let chunk = |chunk| Spec { chunk: Some(chunk), ..Spec::default() };
+    let mut world = World::new(Config { prefetch_max: 7, ..config(2) });
+    let chunk = |chunk| TaskSpec { chunk: Some(chunk), ..TaskSpec::default() };
     for id in 1..=4 {
         world.submit(id, chunk(1 + (id - 1) / 2));
     }
-    let offer = |worker, id| Action::Offer { worker, task: TaskId(id) };
+    let offer = |worker, id| Action::Assign { worker, task: TaskId(id) };
     assert_eq!(world.ready(FIRST)[2..], [offer(FIRST, 2)]);
     assert_eq!(world.ready(SECOND)[2..], [offer(SECOND, 4)]);
     let next = Action::Begin { worker: FIRST, task: TWO };
-    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered), next]);
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Completed), next]);
 }
 
 /// One worker that runs `ONE`, with `TWO` and `THREE` in store.
 fn stocked(on_death: OnDeath) -> World {
-    let mut world = World::new(Config { on_death, offers_max: 7, ..config(1) });
+    let mut world = World::new(Config { on_death, prefetch_max: 7, ..config(1) });
     for id in 1..=3 {
-        world.submit(id, Spec { chunk: Some(1), timeout: Some(ms(100)), ..Spec::default() });
+        world.submit(id, TaskSpec { chunk: Some(1), timeout: Some(ms(100)), ..TaskSpec::default() });
     }
     assert_eq!(world.ready(FIRST).len(), 4);
     world
@@ -383,7 +383,7 @@ fn an_offered_task_can_be_cancelled_unless_it_has_begun() {
     world.begun.push(THREE);
     assert_eq!(world.event(Event::Cancel { task: THREE }), [Action::Revoke { worker: FIRST, task: THREE }]);
     let goes_on = Action::Begin { worker: FIRST, task: THREE };
-    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Answered), goes_on]);
+    assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Completed), goes_on]);
 }
 
 #[test]
@@ -392,7 +392,7 @@ fn what_waits_behind_an_interrupted_task_is_taken_back() {
     let actions = world.at(ms(100));
     assert_eq!(actions[0], Action::Interrupt { worker: FIRST, task: ONE });
     assert_eq!(actions.len(), 3, "and two revocations");
-    assert_eq!(world.dispatch.counts().pending, 2);
+    assert_eq!(world.scheduler.counts().pending, 2);
     world.at(ms(600));
     world.dead(FIRST);
     assert_eq!(world.ready(NEXT)[..2], run(NEXT, TWO));
@@ -408,13 +408,13 @@ fn what_was_offered_to_a_dead_worker_is_requeued_where_the_pool_lives_on() {
 
 #[test]
 fn an_idle_worker_takes_over_what_waits_behind_a_long_task() {
-    let mut world = World::new(Config { offers_max: 7, ..config(2) });
+    let mut world = World::new(Config { prefetch_max: 7, ..config(2) });
     for id in 1..=3 {
-        world.submit(id, Spec { chunk: Some(1), ..Spec::default() });
+        world.submit(id, TaskSpec { chunk: Some(1), ..TaskSpec::default() });
     }
     world.ready(FIRST);
     world.ready(SECOND);
-    assert_eq!(world.dispatch.next_deadline(), Some(ms(1)));
+    assert_eq!(world.scheduler.next_deadline(), Some(ms(1)));
     let actions = world.at(ms(1));
     assert_eq!(actions[0], Action::Revoke { worker: FIRST, task: THREE });
     assert_eq!(actions[1..3], run(SECOND, THREE));
@@ -423,15 +423,15 @@ fn an_idle_worker_takes_over_what_waits_behind_a_long_task() {
 /// Two workers, of which the first runs `TWO`, with `THREE` and the fourth in store; a fifth has
 /// come, and the second worker starts.
 fn overtaking() -> World {
-    let mut world = World::new(Config { offers_max: 7, ..config(1) });
+    let mut world = World::new(Config { prefetch_max: 7, ..config(1) });
     for id in 1..=4 {
-        world.submit(id, Spec::default());
+        world.submit(id, TaskSpec::default());
     }
     world.ready(FIRST);
     world.done(FIRST, ONE);
-    assert_eq!(world.dispatch.slots[0].behind, [THREE, TaskId(4)]);
+    assert_eq!(world.scheduler.slots[0].behind, [THREE, TaskId(4)]);
     world.event(Event::Resize { workers_min: 0, workers_max: 2 });
-    assert_eq!(world.submit(5, Spec::default()), [start(SECOND)]);
+    assert_eq!(world.submit(5, TaskSpec::default()), [start(SECOND)]);
     world
 }
 
@@ -460,7 +460,7 @@ fn what_waits_behind_a_long_task_is_queued_again_before_later_ones_are_handed_ou
     let mut world = overtaking();
     world.ready(SECOND);
     for id in 6..=9 {
-        world.submit(id, Spec::default());
+        world.submit(id, TaskSpec::default());
     }
     // The first still runs TWO; the second is quick, and has the fifth in store.
     world.now += Duration::from_micros(300);
@@ -473,35 +473,35 @@ fn what_waits_behind_a_long_task_is_queued_again_before_later_ones_are_handed_ou
 #[test]
 fn short_tasks_are_offered_ahead_and_long_ones_are_not() {
     for (ran, stored) in [(Duration::from_micros(50), 7), (ms(5), 1), (ms(50), 0)] {
-        let mut world = World::new(Config { offers_max: 7, ..config(1) });
+        let mut world = World::new(Config { prefetch_max: 7, ..config(1) });
         for id in 1..=20 {
-            world.submit(id, Spec::default());
+            world.submit(id, TaskSpec::default());
         }
         world.ready(FIRST);
-        let answer = Answer { ran, ..Answer::default() };
+        let answer = RunReport { ran, ..RunReport::default() };
         world.event(Event::Done { worker: FIRST, task: ONE, answer });
-        assert_eq!(world.dispatch.slots[0].behind.len(), stored, "{ran:?}");
+        assert_eq!(world.scheduler.slots[0].behind.len(), stored, "{ran:?}");
     }
 }
 
 #[test]
 fn a_slow_task_is_reported_once() {
     let mut world = World::new(Config { slow_after: Some(ms(20)), ..config(1) });
-    world.submit(1, Spec::default());
+    world.submit(1, TaskSpec::default());
     world.ready(FIRST);
     assert_eq!(world.at(ms(20)), [Action::Slow { worker: FIRST, task: ONE }]);
-    assert_eq!(world.dispatch.next_deadline(), None);
+    assert_eq!(world.scheduler.next_deadline(), None);
 }
 
-fn deaf() -> Spec {
-    Spec { is_deaf: true, ..Spec::default() }
+fn deaf() -> TaskSpec {
+    TaskSpec { uninterruptible: true, ..TaskSpec::default() }
 }
 
 const KILL: Action = Action::Kill { worker: FIRST, reason: KillReason::Grace };
 
 #[test]
 fn a_deaf_task_is_killed_at_once_and_one_that_hears_after_the_grace_period() {
-    for (spec, killed_at) in [(deaf(), ms(10)), (Spec::default(), ms(510))] {
+    for (spec, killed_at) in [(deaf(), ms(10)), (TaskSpec::default(), ms(510))] {
         let mut world = World::new(config(1));
         world.submit(1, spec);
         world.ready(FIRST);
@@ -510,7 +510,7 @@ fn a_deaf_task_is_killed_at_once_and_one_that_hears_after_the_grace_period() {
             world.event(Event::Abort { task: ONE })[0],
             Action::Interrupt { worker: FIRST, task: ONE }
         );
-        assert_eq!(world.dispatch.next_deadline(), Some(killed_at));
+        assert_eq!(world.scheduler.next_deadline(), Some(killed_at));
         assert_eq!(world.at(killed_at), [KILL]);
         assert_eq!(world.dead(FIRST)[0], resolve(ONE, Resolution::Aborted { killed: true }));
     }
@@ -519,9 +519,9 @@ fn a_deaf_task_is_killed_at_once_and_one_that_hears_after_the_grace_period() {
 #[test]
 fn a_worker_that_has_gone_on_from_a_deaf_task_is_not_killed_for_it() {
     let gone_on = || {
-        let mut world = World::new(Config { offers_max: 7, ..config(1) });
+        let mut world = World::new(Config { prefetch_max: 7, ..config(1) });
         for id in 1..=3 {
-            world.submit(id, Spec { chunk: Some(1), ..deaf() });
+            world.submit(id, TaskSpec { chunk: Some(1), ..deaf() });
         }
         world.ready(FIRST);
         world.begun = vec![TWO];
@@ -531,8 +531,8 @@ fn a_worker_that_has_gone_on_from_a_deaf_task_is_not_killed_for_it() {
         world
     };
     let mut world = gone_on();
-    assert!(world.done(FIRST, ONE).contains(&resolve(ONE, Resolution::Answered)));
-    assert!(world.done(FIRST, TWO).contains(&resolve(TWO, Resolution::Answered)));
+    assert!(world.done(FIRST, ONE).contains(&resolve(ONE, Resolution::Completed)));
+    assert!(world.done(FIRST, TWO).contains(&resolve(TWO, Resolution::Completed)));
     // A worker that never answers is killed after all.
     let mut world = gone_on();
     assert_eq!(world.at(ms(509)), []);

@@ -7,8 +7,8 @@ const B: Domain = Domain(2);
 const THIRD: WorkerKey = WorkerKey { slot: 2, generation: 1 };
 const FOUR: TaskId = TaskId(4);
 
-fn of(domain: Domain) -> Spec {
-    Spec { domain, ..Spec::default() }
+fn of(domain: Domain) -> TaskSpec {
+    TaskSpec { domain, ..TaskSpec::default() }
 }
 
 fn leaves(worker: WorkerKey) -> Action {
@@ -20,7 +20,7 @@ impl World {
     fn bind(&mut self, worker: WorkerKey, id: u64, domain: Domain) {
         assert_eq!(self.submit(id, of(domain)), [start(worker)]);
         assert_eq!(self.ready(worker), run(worker, TaskId(id)));
-        assert_eq!(self.done(worker, TaskId(id)), [resolve(TaskId(id), Resolution::Answered)]);
+        assert_eq!(self.done(worker, TaskId(id)), [resolve(TaskId(id), Resolution::Completed)]);
     }
 }
 
@@ -92,7 +92,7 @@ fn a_later_task_runs_where_the_first_in_line_waits_for_a_worker_that_starts() {
     assert_eq!(world.submit(3, of(B)), [start(THIRD), leaves(FIRST)]);
     for (id, task) in [(4, FOUR), (5, TaskId(5))] {
         assert_eq!(world.submit(id, of(A)), run(SECOND, task), "it costs the other nothing");
-        assert_eq!(world.done(SECOND, task), [resolve(task, Resolution::Answered)]);
+        assert_eq!(world.done(SECOND, task), [resolve(task, Resolution::Completed)]);
     }
     assert_eq!(world.ready(THIRD), run(THIRD, THREE));
 }
@@ -103,7 +103,7 @@ fn a_worker_that_ends_its_task_leaves_for_the_first_in_line() {
     world.submit(1, of(A));
     world.ready(FIRST);
     assert_eq!(world.submit(2, of(B)), [], "it is busy");
-    let ends = [resolve(ONE, Resolution::Answered), start(SECOND), leaves(FIRST)];
+    let ends = [resolve(ONE, Resolution::Completed), start(SECOND), leaves(FIRST)];
     assert_eq!(world.done(FIRST, ONE), ends);
 }
 
@@ -112,7 +112,7 @@ fn behind_the_other(priority: i32) -> World {
     let mut world = World::new(config(1));
     world.submit(1, of(A));
     world.ready(FIRST);
-    world.submit(2, Spec { priority, ..of(B) });
+    world.submit(2, TaskSpec { priority, ..of(B) });
     world.submit(3, of(A));
     world
 }
@@ -163,20 +163,20 @@ fn domains_that_each_have_a_worker_do_not_take_it_from_each_other() {
 
 #[test]
 fn a_busy_worker_has_in_store_what_comes_before_the_first_in_line() {
-    let mut world = World::new(Config { offers_max: 7, ..config(1) });
+    let mut world = World::new(Config { prefetch_max: 7, ..config(1) });
     for id in 1..=4 {
         world.submit(id, of(A));
     }
-    world.submit(5, Spec { priority: -1, ..of(B) });
-    world.submit(6, Spec { priority: -2, ..of(A) });
+    world.submit(5, TaskSpec { priority: -1, ..of(B) });
+    world.submit(6, TaskSpec { priority: -2, ..of(A) });
     world.ready(FIRST);
     world.done(FIRST, ONE);
-    assert_eq!(world.dispatch.slots[0].behind, [THREE, FOUR], "the sixth would overtake the fifth");
+    assert_eq!(world.scheduler.slots[0].behind, [THREE, FOUR], "the sixth would overtake the fifth");
 }
 
 #[test]
 fn what_is_in_store_comes_back_once_the_first_in_line_has_waited() {
-    let mut world = World::new(Config { offers_max: 7, ..config(1) });
+    let mut world = World::new(Config { prefetch_max: 7, ..config(1) });
     world.submit(1, of(A));
     world.ready(FIRST);
     world.submit(2, of(B));
@@ -186,17 +186,17 @@ fn what_is_in_store_comes_back_once_the_first_in_line_has_waited() {
     world.now = ms(100);
     world.done(FIRST, ONE);
     // More than a millisecond on average, so one is in store.
-    let answer = Answer { ran: ms(10), ..Answer::default() };
+    let answer = RunReport { ran: ms(10), ..RunReport::default() };
     world.now = ms(110);
     world.event(Event::Done { worker: FIRST, task: THREE, answer });
-    assert!(!world.dispatch.slots[0].behind.is_empty());
+    assert!(!world.scheduler.slots[0].behind.is_empty());
     world.now = ms(125);
-    let running = world.dispatch.slots[0].state.task().expect("it is busy");
+    let running = world.scheduler.slots[0].state.task().expect("it is busy");
     // The next was begun by the worker itself; all else is taken back.
-    let begun = world.dispatch.slots[0].behind[0];
+    let begun = world.scheduler.slots[0].behind[0];
     world.begun.push(begun);
     world.event(Event::Done { worker: FIRST, task: running, answer });
-    assert!(world.dispatch.slots[0].behind.is_empty());
+    assert!(world.scheduler.slots[0].behind.is_empty());
     let gone = world.event(Event::Done { worker: FIRST, task: begun, answer });
     assert_eq!(gone[1..], [start(SECOND), leaves(FIRST)]);
     assert_eq!(world.ready(SECOND)[..2], run(SECOND, TWO));
@@ -204,18 +204,18 @@ fn what_is_in_store_comes_back_once_the_first_in_line_has_waited() {
 
 #[test]
 fn a_chunk_goes_to_a_worker_of_its_domain_and_does_not_keep_it_from_others() {
-    let mut world = World::new(Config { offers_max: 7, ..config(1) });
+    let mut world = World::new(Config { prefetch_max: 7, ..config(1) });
     for id in 1..=3 {
-        world.submit(id, Spec { chunk: Some(1), ..of(A) });
+        world.submit(id, TaskSpec { chunk: Some(1), ..of(A) });
     }
     world.submit(4, of(B));
     for id in 5..=40 {
-        world.submit(id, Spec { chunk: Some(1), ..of(A) });
+        world.submit(id, TaskSpec { chunk: Some(1), ..of(A) });
     }
     world.ready(FIRST);
     let mut begun = Vec::new();
     while begun.len() < 60 {
-        let Some(task) = world.dispatch.slots[0].state.task() else { break };
+        let Some(task) = world.scheduler.slots[0].state.task() else { break };
         begun.push(task);
         world.now += ms(5);
         world.done(FIRST, task);
@@ -227,13 +227,13 @@ fn a_chunk_goes_to_a_worker_of_its_domain_and_does_not_keep_it_from_others() {
 
 #[test]
 fn an_idle_worker_of_another_domain_makes_place_for_what_waits_behind_a_long_task() {
-    let mut world = World::new(Config { offers_max: 7, ..config(2) });
+    let mut world = World::new(Config { prefetch_max: 7, ..config(2) });
     world.bind(FIRST, 1, B);
-    world.submit(2, Spec { chunk: Some(1), ..of(A) });
+    world.submit(2, TaskSpec { chunk: Some(1), ..of(A) });
     world.ready(SECOND);
-    world.submit(3, Spec { chunk: Some(1), ..of(A) });
-    assert_eq!(world.dispatch.slots[1].behind, [THREE]);
-    assert_eq!(world.dispatch.next_deadline(), Some(ms(25)), "not as soon as one of its own would");
+    world.submit(3, TaskSpec { chunk: Some(1), ..of(A) });
+    assert_eq!(world.scheduler.slots[1].behind, [THREE]);
+    assert_eq!(world.scheduler.next_deadline(), Some(ms(25)), "not as soon as one of its own would");
     let actions = world.at(ms(25));
     assert_eq!(actions, [Action::Revoke { worker: SECOND, task: THREE }, start(THIRD), leaves(FIRST)]);
     assert_eq!(world.ready(THIRD), run(THIRD, THREE));
@@ -241,12 +241,12 @@ fn an_idle_worker_of_another_domain_makes_place_for_what_waits_behind_a_long_tas
 
 #[test]
 fn a_retry_and_what_was_in_store_go_to_workers_of_their_domain() {
-    let mut world = World::new(Config { on_death: REPLACE, offers_max: 7, ..config(2) });
+    let mut world = World::new(Config { on_death: REPLACE, prefetch_max: 7, ..config(2) });
     world.bind(FIRST, 1, B);
     let retry = Retry { attempts_max: 2, ..Retry::default() };
-    world.submit(2, Spec { chunk: Some(1), retry, ..of(A) });
+    world.submit(2, TaskSpec { chunk: Some(1), retry, ..of(A) });
     world.ready(SECOND);
-    world.submit(3, Spec { chunk: Some(1), retry, ..of(A) });
+    world.submit(3, TaskSpec { chunk: Some(1), retry, ..of(A) });
     let how = Resolution::Died { worker: SECOND };
     // Their worker is gone; the room that it leaves is for the retry, and the idle one makes more.
     let next = WorkerKey { slot: 1, generation: 2 };
@@ -314,7 +314,7 @@ fn processes_that_leave_are_bounded_by_the_number_of_workers() {
     world.submit(2, of(B));
     world.ready(SECOND);
     assert_eq!(world.submit(3, of(A)), []);
-    let ends = [resolve(TWO, Resolution::Answered), leaves(SECOND)];
+    let ends = [resolve(TWO, Resolution::Completed), leaves(SECOND)];
     assert_eq!(world.done(SECOND, TWO), ends, "two processes are there still");
     assert_eq!(world.dead(FIRST), [start(NEXT)]);
 }

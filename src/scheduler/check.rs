@@ -2,13 +2,13 @@
 //! fails would prove nothing.
 
 #[cfg(test)]
-use super::{Dispatch, Mode, Place, slot::State};
+use super::{Mode, Place, Scheduler, slot::State};
 
 /// A deliberate mistake. Only tests can make one; `mutants_are_caught` makes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "made by tests only"))]
 pub(super) enum Mutant {
-    /// Tasks offered to a worker that died are lost.
+    /// Tasks prefetched to a worker that died are lost.
     OfferedForgotten,
     /// A task is resolved twice.
     ResolvedTwice,
@@ -80,7 +80,7 @@ impl Mutant {
 }
 
 #[cfg(test)]
-impl Dispatch {
+impl Scheduler {
     /// Asserts the invariants. Costs a walk over everything; tests call it after each event.
     pub(crate) fn check(&self) {
         let unresolved = self.tasks.len() as u64;
@@ -92,10 +92,10 @@ impl Dispatch {
         for (task, entry) in &self.tasks {
             match entry.place {
                 Place::Pending | Place::Delayed(_) => waiting += 1,
-                Place::Offered(slot, _) => {
+                Place::Prefetched(slot, _) => {
                     let places = self.slots.iter().flat_map(|slot| &slot.behind).filter(|&held| held == task);
-                    assert_eq!(places.count(), 1, "{task} is offered twice or nowhere");
-                    assert!(self.slots[slot].behind.contains(task), "{task} is offered elsewhere");
+                    assert_eq!(places.count(), 1, "{task} is prefetched twice or nowhere");
+                    assert!(self.slots[slot].behind.contains(task), "{task} is prefetched elsewhere");
                 }
                 Place::Running(slot) => {
                     assert_eq!(self.slots[slot].state.task(), Some(*task), "{task} is not where it runs");

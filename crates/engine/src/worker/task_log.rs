@@ -12,7 +12,7 @@ use proto::text::truncated;
 /// Takes the records of the task at hand. It is cheap to clone: stdout, stderr and the log import share it,
 /// and so do all tasks of a worker, one after the other.
 #[derive(Clone)]
-pub(super) struct Journal(Arc<Mutex<Inner>>);
+pub(super) struct TaskLog(Arc<Mutex<Inner>>);
 
 struct Inner {
     task: TaskId,
@@ -29,21 +29,21 @@ struct Inner {
 #[error("the logs are over their limit")]
 pub(super) struct OverLimit;
 
-impl Journal {
+impl TaskLog {
     /// Drops everything until a task begins.
-    pub(super) fn new(to_host: Arc<Mutex<dyn Write + Send>>) -> Journal {
-        Journal::to(Some(to_host))
+    pub(super) fn new(to_host: Arc<Mutex<dyn Write + Send>>) -> TaskLog {
+        TaskLog::to(Some(to_host))
     }
 
     /// Drops everything: for a store that never runs.
-    pub(super) fn nowhere() -> Journal {
-        Journal::to(None)
+    pub(super) fn nowhere() -> TaskLog {
+        TaskLog::to(None)
     }
 
-    fn to(to_host: Option<Arc<Mutex<dyn Write + Send>>>) -> Journal {
+    fn to(to_host: Option<Arc<Mutex<dyn Write + Send>>>) -> TaskLog {
         let (task, overflow, scratch) = (TaskId(0), LogOverflow::Drop, Vec::new());
         let inner = Inner { task, to_host, bytes_max: 0, overflow, bytes: 0, dropped: 0, scratch };
-        Journal(Arc::new(Mutex::new(inner)))
+        TaskLog(Arc::new(Mutex::new(inner)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -2,14 +2,14 @@
 //!
 //! A shortage is nobody's fault and may pass, so it never breaks the pool: the pool goes on with the workers
 //! it has. While one more is wanted and cannot be had, the pool counts as having no room for it
-//! ([`Dispatch::room`]): tasks wait behind busy workers, and idle workers of other domains leave for them.
+//! ([`Scheduler::room`]): tasks wait behind busy workers, and idle workers of other domains leave for them.
 //! One start at a time is tried again, after a pause that doubles, or at once when one of the pool's own
 //! workers has ended. If no process lives and none could be had for [`NO_WORKER_AFTER`], the waiting tasks
 //! fail with that error; tasks that come later are a new try.
 
 use super::check::Mutant;
 use super::slot::State;
-use super::{Action, Dispatch, Now, Resolution, WorkerKey};
+use super::{Action, Now, Resolution, Scheduler, WorkerKey};
 use proto::limits::{NO_WORKER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX, SHORTAGE_TOLD_EVERY};
 
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Shortage {
     }
 }
 
-impl Dispatch {
+impl Scheduler {
     /// Returns how many more workers there is room for. In a shortage, a new one only takes the place of one
     /// that is leaving.
     pub(super) fn room(&self) -> usize {

@@ -18,7 +18,7 @@ use random::{Random, number};
 
 struct World {
     random: Random,
-    dispatch: Dispatch,
+    scheduler: Scheduler,
     now: Now,
     processes: BTreeMap<WorkerKey, Process>,
     /// The process that is being reported as dead, as it was.
@@ -32,7 +32,7 @@ struct World {
     /// Trust domains that tasks are of, that of those without one included.
     domains: u64,
     /// The first of all that wait, with nobody on the way: since when others go before it.
-    overtaken: Option<(TaskId, Now)>,
+    bypassed_since: Option<(TaskId, Now)>,
     /// Processes die before they are ready.
     fragile: bool,
     /// While the machine is short of something, it has room for this many processes.
@@ -57,7 +57,7 @@ impl World {
             memory_bytes_max: random.pick(&[None, None, Some(500)]),
             age_max: random.pick(&[None, None, Some(ms(200))]),
         };
-        let mut dispatch = Dispatch::new(Config {
+        let mut scheduler = Scheduler::new(Config {
             workers_min: random.below(2) as usize * (workers_max - 1),
             workers_max,
             queue_tasks_max: 60,
@@ -67,16 +67,16 @@ impl World {
             slow_after: random.pick(&[None, Some(ms(20))]),
             on_death,
             recycle,
-            offers_max: random.pick(&[0, 1, 7, 127]),
+            prefetch_max: random.pick(&[0, 1, 7, 127]),
         });
-        dispatch.mutant = mutant;
+        scheduler.mutant = mutant;
         let fragile = random.one_in(16);
         let domains = random.pick(&[1, 1, 2, 2, 3, 8]);
         World {
             random,
             domains,
-            overtaken: None,
-            dispatch,
+            bypassed_since: None,
+            scheduler,
             now: Duration::ZERO,
             processes: BTreeMap::new(),
             dies: WorkerKey { slot: 0, generation: 0 },
@@ -103,15 +103,15 @@ impl World {
             let is_tick = event == Event::Tick;
             self.killed |= matches!(event, Event::Kill { .. });
             let mut actions = Vec::new();
-            self.dispatch.handle(event, self.now, &mut actions);
+            self.scheduler.handle(event, self.now, &mut actions);
             for action in actions {
                 events.extend(self.act(action));
             }
-            if self.overtaken.is_some_and(|(task, _)| self.first_in_line() != Some(task)) {
-                self.overtaken = None;
+            if self.bypassed_since.is_some_and(|(task, _)| self.first_in_line() != Some(task)) {
+                self.bypassed_since = None;
             }
             if events.is_empty() {
-                self.dispatch.check();
+                self.scheduler.check();
                 if is_tick {
                     self.check_deadlines();
                 }
@@ -127,7 +127,7 @@ impl World {
                 assert!(self.processes.insert(worker, Process::default()).is_none(), "started twice");
                 assert!(!self.broken, "a start in a broken pool");
             }
-            Action::Offer { worker, task } => {
+            Action::Assign { worker, task } => {
                 let held = self.processes.values().any(|p| !p.ending && p.has(task));
                 assert!(!held, "{task} is in two places");
                 let process = self.processes.get_mut(&worker).expect("it lives");
@@ -135,14 +135,14 @@ impl World {
                 let domain = self.tasks[&task].spec.domain;
                 let bound = *process.domain.get_or_insert(domain);
                 assert_eq!(bound, domain, "{task} is handed to a worker of another domain");
-                process.offered.push_back(task);
+                process.prefetched.push_back(task);
                 self.check_overtaking(task);
             }
             Action::Revoke { worker, task } => {
                 let process = self.processes.get_mut(&worker).expect("it lives");
-                let before = process.offered.len();
-                process.offered.retain(|&offered| offered != task);
-                return Some(Event::Revoked { worker, task, revoked: process.offered.len() < before });
+                let before = process.prefetched.len();
+                process.prefetched.retain(|&prefetched| prefetched != task);
+                return Some(Event::Revoked { worker, task, revoked: process.prefetched.len() < before });
             }
             Action::Begin { worker, task } => {
                 let books = self.tasks.get_mut(&task).expect("submitted");
@@ -164,9 +164,9 @@ impl World {
             }
             Action::Look { worker, task } => {
                 let process = self.processes.get(&worker).expect("it lives");
-                assert!(process.offered.len() <= 1, "{task} is not alone");
+                assert!(process.prefetched.len() <= 1, "{task} is not alone");
                 let books = &self.tasks[&task];
-                let used = (process.knows(task) && !process.offered.contains(&task)).then_some(books.used);
+                let used = (process.knows(task) && !process.prefetched.contains(&task)).then_some(books.used);
                 return Some(Event::Looked { worker, task, used });
             }
             Action::Slow { task, .. } => assert!(self.tasks[&task].began.is_some(), "slow before it began"),
@@ -218,7 +218,7 @@ impl World {
         let runs = self.processes.values().any(|process| process.running == Some(task) && !process.ending);
         match how {
             Resolution::Cancelled => assert!(!runs, "{task} is cancelled and runs"),
-            Resolution::Answered => {
+            Resolution::Completed => {
                 assert!(books.begun > 0 || !runs, "an answer to no question");
                 assert!(books.spec.cpu_time.is_none_or(|limit| books.used <= limit), "{task} used too much");
             }
@@ -240,16 +240,16 @@ impl World {
 
     /// The first that waits, if no worker is on the way for it.
     fn first_in_line(&self) -> Option<TaskId> {
-        let dispatch = &self.dispatch;
+        let scheduler = &self.scheduler;
         let starting = |slot: &Slot| matches!(slot.state, slot::State::Starting { .. });
-        let is_served = dispatch.room() > 0
-            || dispatch.slots.iter().any(starting)
-            || !matches!(dispatch.mode, Mode::Open | Mode::Closing);
-        let ((_, task), _) = dispatch.queue.in_order().next().filter(|_| !is_served)?;
+        let is_served = scheduler.room() > 0
+            || scheduler.slots.iter().any(starting)
+            || !matches!(scheduler.mode, Mode::Open | Mode::Closing);
+        let ((_, task), _) = scheduler.queue.in_order().next().filter(|_| !is_served)?;
         Some(task)
     }
 
-    /// Nobody is overtaken for long by tasks of other domains, nor by any of lower priority.
+    /// Nobody is bypassed_since for long by tasks of other domains, nor by any of lower priority.
     fn check_overtaking(&mut self, task: TaskId) {
         let Some(first) = self.first_in_line() else { return };
         let (spec, other) = (self.tasks[&first].spec, self.tasks[&task].spec);
@@ -257,12 +257,12 @@ impl World {
             return;
         }
         assert_eq!(spec.priority, other.priority, "{task} goes before {first}, of higher priority");
-        match self.overtaken {
+        match self.bypassed_since {
             Some((waiting, since)) if waiting == first => {
                 let for_long = self.now - since >= limits::OVERTAKEN_MAX;
                 assert!(!for_long, "{task} goes before {first}, since {since:?}");
             }
-            _ => self.overtaken = Some((first, self.now)),
+            _ => self.bypassed_since = Some((first, self.now)),
         }
     }
 
@@ -278,7 +278,7 @@ impl World {
             }
             match (books.interrupted_at, books.spec.timeout) {
                 (Some(at), _) => {
-                    let grace = if books.spec.is_deaf { 0 } else { 500 };
+                    let grace = if books.spec.uninterruptible { 0 } else { 500 };
                     assert!(!late(at, ms(grace)), "{task} outlives its grace");
                 }
                 (None, Some(timeout)) => assert!(!late(began, timeout), "{task} outlives its deadline"),
@@ -291,7 +291,7 @@ impl World {
 
     fn submit(&mut self) {
         let more = self.random.pick(&[0, 0, 0, 1, 19]);
-        if self.dispatch.admits(more).is_err() {
+        if self.scheduler.admits(more).is_err() {
             return;
         }
         self.submitted += 1;
@@ -306,10 +306,10 @@ impl World {
         let priority = self.random.pick(&[0, 0, 0, 5, -5]);
         let chunk = if self.random.one_in(3) { None } else { Some(self.submitted / 8) };
         let domain = Domain(self.random.below(self.domains));
-        let is_deaf = self.random.one_in(4);
+        let uninterruptible = self.random.one_in(4);
         let cpu_time = self.random.pick(&[None, None, Some(ms(10)), Some(ms(100))]);
         let cpu_time = cpu_time.filter(|_| retry != Retry::OF_A_BATCH);
-        let spec = Spec { timeout, cpu_time, priority, retry, chunk, more, domain, is_deaf };
+        let spec = TaskSpec { timeout, cpu_time, priority, retry, chunk, more, domain, uninterruptible };
         self.tasks.insert(task, Books { spec, computes: self.random.one_in(2), ..Books::default() });
         self.event(Event::Submit { task, spec });
     }
@@ -362,12 +362,12 @@ impl World {
             let is_batch = self.tasks.get(&task).is_some_and(|books| books.spec.retry == Retry::OF_A_BATCH);
             let unfinished = is_batch && !interrupted && self.random.one_in(2);
             let used = self.tasks.get(&task).map(|books| books.used);
-            let answer = Answer { interrupted, ran, used, resident_bytes, is_full, unfinished };
+            let answer = RunReport { interrupted, ran, used, resident_bytes, is_full, unfinished };
             self.event(Event::Done { worker, task, answer });
             // This does not hold if the answer came too late to count, or the task has begun again.
-            let place = self.dispatch.tasks.get(&task).map(|entry| entry.place);
+            let place = self.scheduler.tasks.get(&task).map(|entry| entry.place);
             if unfinished
-                && matches!(place, Some(Place::Pending | Place::Offered(..)))
+                && matches!(place, Some(Place::Pending | Place::Prefetched(..)))
                 && let Some(books) = self.tasks.get_mut(&task)
             {
                 (books.began, books.interrupted_at) = (None, None);
@@ -376,7 +376,7 @@ impl World {
         }
         match process.running {
             None => {
-                process.running = process.offered.pop_front();
+                process.running = process.prefetched.pop_front();
                 self.note_run(worker);
             }
             // A finished task has its answer said before the next begins.
@@ -389,7 +389,7 @@ impl World {
                     .is_some_and(|books| books.spec.cpu_time.is_some_and(|limit| books.used > limit));
                 let interrupted = (asked || is_over && worker.slot.is_multiple_of(2)) && !rude;
                 process.said.push_back((task, interrupted));
-                process.running = process.offered.pop_front();
+                process.running = process.prefetched.pop_front();
                 self.note_run(worker);
             }
         }
@@ -419,24 +419,24 @@ impl World {
         {
             self.crashes = 0;
             let used = self.tasks.get(&task).map(|books| books.used);
-            let answer = Answer { interrupted, used, ..Answer::default() };
+            let answer = RunReport { interrupted, used, ..RunReport::default() };
             self.event(Event::Done { worker, task, answer });
         }
         let Some(process) = self.processes.remove(&worker) else { return };
         let blamed = self.tasks.values().any(|books| books.resolved.is_none() && books.began.is_some())
-            && (process.running.is_some() || !process.offered.is_empty());
+            && (process.running.is_some() || !process.prefetched.is_empty());
         // A worker that is found to lie is blamed on the task that it was handed, begun or not.
-        let held = self.dispatch.live(worker).and_then(|slot| self.dispatch.slots[slot].state.task());
+        let held = self.scheduler.live(worker).and_then(|slot| self.scheduler.slots[slot].state.task());
         let unexpected = !process.expected && !blamed && held.is_none() && process.interrupted.is_empty();
         let was_broken = self.broken;
         (self.dies, self.dying) = (worker, Some(process.clone()));
         self.event(Event::Dead { worker });
         self.dying = None;
-        if let OnDeath::Replace { crashes_max, .. } = self.dispatch.config.on_death
+        if let OnDeath::Replace { crashes_max, .. } = self.scheduler.config.on_death
             && unexpected
             && !was_broken
             && process.running.is_none()
-            && process.offered.is_empty()
+            && process.prefetched.is_empty()
         {
             self.crashes += 1;
             let bounded = self.crashes <= crashes_max || self.broken;
@@ -455,7 +455,11 @@ impl World {
         let Some(process) = self.processes.get(&worker) else { return };
         // The truth is not a lie.
         if process.ready && process.said.front().is_none_or(|said| said.0 != task) && !process.knows(task) {
-            self.event(Event::Done { worker, task, answer: Answer { interrupted, ..Answer::default() } });
+            self.event(Event::Done {
+                worker,
+                task,
+                answer: RunReport { interrupted, ..RunReport::default() },
+            });
         }
     }
 
@@ -539,7 +543,7 @@ impl World {
             } else if let Some((&worker, _)) = self.processes.iter().find(|(_, process)| process.can_work()) {
                 self.work(worker);
             } else {
-                let next = self.dispatch.next_deadline().expect("something waits, and for no time");
+                let next = self.scheduler.next_deadline().expect("something waits, and for no time");
                 self.pass(next.saturating_sub(self.now));
             }
         }

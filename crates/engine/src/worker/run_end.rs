@@ -1,4 +1,4 @@
-//! Turns the engine's error into the task's verdict.
+//! Turns the engine's error into the end of its run.
 
 use rustix::io::Errno;
 use wasmtime::{Error, GcHeapOutOfMemory, Trap, WasmBacktrace};
@@ -7,7 +7,7 @@ use wasmtime_wasi::I32Exit;
 use super::linker::TaskState;
 use super::memories::NO_ROOM;
 use proto::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX};
-use proto::message::Verdict;
+use proto::message::RunEnd;
 use proto::refused;
 use proto::text::truncated;
 use proto::trap::{Frame, TrapCode};
@@ -16,20 +16,20 @@ use proto::trap::{Frame, TrapCode};
 const NAME_BYTES_MAX: usize = 1024;
 
 /// Judges a failed call; `interrupted` says whether this task was to stop.
-pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> Verdict {
+pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> RunEnd {
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
-        return Verdict::Exited { code: exit.0 };
+        return RunEnd::Exited { code: exit.0 };
     }
     let trap = error.downcast_ref::<Trap>().copied();
     let backtrace = backtrace(error);
     match trap {
-        Some(Trap::Interrupt) if interrupted => return Verdict::Interrupted,
-        Some(Trap::OutOfFuel) => return Verdict::Fuel { backtrace },
+        Some(Trap::Interrupt) if interrupted => return RunEnd::Interrupted,
+        Some(Trap::OutOfFuel) => return RunEnd::Fuel { backtrace },
         _ => {}
     }
     if let Some((message, location)) = &state.panic {
         let message = truncated(message, GUEST_TEXT_BYTES_MAX);
-        return Verdict::Panic { message, location: location.clone(), backtrace };
+        return RunEnd::Panic { message, location: location.clone(), backtrace };
     }
     // Only two failures surely come of refused memory. Without a backtrace the task never ran, so the memory
     // that its module begins with was refused; or the engine says that its heap of objects is full. A guest
@@ -38,14 +38,14 @@ pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> V
     let is_full = error.is::<GcHeapOutOfMemory<()>>();
     if trap.is_none() && (is_full || backtrace.is_empty()) {
         if let Some(requested) = state.budget.refused_entries {
-            return Verdict::Table { requested, backtrace };
+            return RunEnd::Table { requested, backtrace };
         }
         if let Some(requested) = state.budget.refused {
-            return Verdict::Memory { requested, backtrace };
+            return RunEnd::Memory { requested, backtrace };
         }
     }
     match trap {
-        Some(trap) => Verdict::Trap { code: code(trap), message: trap.to_string(), backtrace },
+        Some(trap) => RunEnd::Trap { code: code(trap), message: trap.to_string(), backtrace },
         None if backtrace.is_empty() => {
             let mut message = truncated(&format!("{error:#}"), GUEST_TEXT_BYTES_MAX);
             if (message.contains(NO_ROOM) || is_out_of_memory(error))
@@ -53,13 +53,13 @@ pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> V
             {
                 message = format!("{message}; {limits}");
             }
-            Verdict::Instantiate { message }
+            RunEnd::Instantiate { message }
         }
         None => {
             let message = truncated(&format!("{:#}", error.root_cause()), GUEST_TEXT_BYTES_MAX);
             let uncaught = error.is::<wasmtime::ThrownException>();
             let code = if uncaught { TrapCode::UncaughtException } else { TrapCode::Other };
-            Verdict::Trap { code, message, backtrace }
+            RunEnd::Trap { code, message, backtrace }
         }
     }
 }

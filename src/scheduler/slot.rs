@@ -20,14 +20,14 @@ pub(super) struct Slot {
     pub(super) state: State,
     /// The domain of every task that this process has been handed; none before the first.
     pub(super) domain: Option<Domain>,
-    /// Offered tasks, in the order in which the worker will come to them.
+    /// Prefetched tasks, in the order in which the worker will come to them.
     pub(super) behind: VecDeque<TaskId>,
     /// Tasks that this process has answered.
     pub(super) answered: u64,
     /// When the process was ready.
     pub(super) ready_at: Now,
     /// It takes no more tasks than it has, then leaves: its place may be given away already.
-    pub(super) outgoing: bool,
+    pub(super) draining: bool,
 }
 
 /// The states of the table in the module's documentation.
@@ -122,7 +122,7 @@ impl Slot {
             behind: VecDeque::new(),
             answered: 0,
             ready_at: Now::ZERO,
-            outgoing: false,
+            draining: false,
         }
     }
 
@@ -132,9 +132,9 @@ impl Slot {
         *self = Slot { generation, state: State::Starting { deadline: None }, ..Slot::new() };
     }
 
-    /// Empties the slot of a process that is gone. Returns its state, and the tasks that it had been offered.
+    /// Empties the slot of a process that is gone. Returns its state, and the tasks that it had been prefetched.
     pub(super) fn vacate(&mut self) -> (State, VecDeque<TaskId>) {
-        self.outgoing = false;
+        self.draining = false;
         self.domain = None;
         (std::mem::replace(&mut self.state, State::Vacant), std::mem::take(&mut self.behind))
     }
@@ -157,7 +157,7 @@ impl Slot {
 
     /// Whether it counts towards the number of workers.
     pub(super) fn is_occupied(&self) -> bool {
-        !matches!(self.state, State::Vacant | State::Retiring { .. }) && !self.outgoing
+        !matches!(self.state, State::Vacant | State::Retiring { .. }) && !self.draining
     }
 
     pub(super) fn deadline(&self, idle_timeout: Option<Duration>) -> Option<Now> {

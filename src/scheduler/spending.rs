@@ -1,6 +1,6 @@
 //! Limits of CPU time: decides when to look at what a task has used, and what follows.
 //!
-//! A limited task is handed to an idle worker, and no task is offered behind it: so all that the process
+//! A limited task is handed to an idle worker, and no task is prefetched behind it: so all that the process
 //! computes from the task's begin to its answer is the task's. Nobody reports that the limit is used up. But
 //! the task has one thread, so it cannot use up what is left of its limit in less time than that: this is
 //! when it is looked at next.
@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use super::check::Mutant;
 use super::slot::{State, StopReason};
-use super::{Action, Answer, Dispatch, Now, WorkerKey};
+use super::{Action, Now, RunReport, Scheduler, WorkerKey};
 use proto::task::TaskId;
 
 /// CPU time is looked at no more often than this, so a task may exceed its limit by about as much.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-impl Dispatch {
+impl Scheduler {
     /// Asks for the CPU time of the slot's task, if a look is due.
     pub(super) fn look(&mut self, slot: usize, now: Now, actions: &mut Vec<Action>) {
         let worker = self.slots[slot].key(slot);
@@ -52,7 +52,7 @@ impl Dispatch {
     }
 
     /// Whether a task that has ended used more than its limit.
-    pub(super) fn is_over(&self, task: TaskId, answer: &Answer) -> bool {
+    pub(super) fn is_over(&self, task: TaskId, answer: &RunReport) -> bool {
         let limit = self.tasks.get(&task).and_then(|entry| entry.spec.cpu_time);
         limit.zip(answer.used).is_some_and(|(limit, used)| used > limit)
             && !self.mutant(Mutant::CpuTimeForgotten)

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Domain, Entry, Now, Place, Spec};
+use super::{Domain, Now, Place, ScheduledTask, TaskSpec};
 use crate::id_map::IdMap;
 use proto::task::TaskId;
 
@@ -42,7 +42,7 @@ impl Queue {
         if domain == Domain::NONE { Some(&self.plain) } else { self.by_domain.get(&domain) }
     }
 
-    pub(super) fn push(&mut self, task: TaskId, spec: &Spec) {
+    pub(super) fn push(&mut self, task: TaskId, spec: &TaskSpec) {
         let rank = (Reverse(spec.priority), task);
         if spec.domain == Domain::NONE {
             self.plain.insert(rank);
@@ -95,11 +95,11 @@ impl Queue {
     }
 
     /// Takes a waiting task out; `false` if it does not wait.
-    pub(super) fn remove(&mut self, task: TaskId, entry: &Entry) -> bool {
+    pub(super) fn remove(&mut self, task: TaskId, entry: &ScheduledTask) -> bool {
         match entry.place {
             Place::Pending => self.take((Reverse(entry.spec.priority), task), entry.spec.domain),
             Place::Delayed(until) => self.delayed.remove(&(until, task)),
-            Place::Offered(..) | Place::Running(_) => false,
+            Place::Prefetched(..) | Place::Running(_) => false,
         }
     }
 
@@ -109,7 +109,7 @@ impl Queue {
     }
 
     /// Lets go the delayed tasks whose time has come.
-    pub(super) fn release(&mut self, now: Now, tasks: &mut IdMap<TaskId, Entry>) {
+    pub(super) fn release(&mut self, now: Now, tasks: &mut IdMap<TaskId, ScheduledTask>) {
         while let Some(&(until, task)) = self.delayed.first() {
             if until > now {
                 break;

@@ -7,7 +7,7 @@
 //!
 //! A worker that is to leave for the first in line goes on with its own domain for a moment more,
 //! where tasks of the same priority wait: else two domains that take turns would start a process
-//! for each task. The moment is counted once for each task that waits, so nobody is overtaken for
+//! for each task. The moment is counted once for each task that waits, so nobody is bypassed_since for
 //! longer.
 
 use std::cmp::Reverse;
@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use super::check::Mutant;
 use super::queue::Rank;
 use super::slot::State;
-use super::{Action, Dispatch, Domain, Entry, Fate, Now, Place, RetireReason};
+use super::{Action, Domain, Fate, Now, Place, RetireReason, ScheduledTask, Scheduler};
 use proto::limits::OVERTAKEN_MAX;
 use proto::task::TaskId;
 
@@ -30,7 +30,7 @@ struct Line {
     leaving: usize,
 }
 
-impl Dispatch {
+impl Scheduler {
     /// Looks at the queue's head, no further than there are workers to give away.
     fn line(&self) -> Line {
         let mut line = Line::default();
@@ -86,7 +86,7 @@ impl Dispatch {
 
     // ── To idle workers ──────────────────────────────────────────────────────
 
-    /// Hands tasks to idle workers. `false` if they have asked for offered ones instead: those
+    /// Hands tasks to idle workers. `false` if they have asked for prefetched ones instead: those
     /// come with the next event, and all else is decided then.
     pub(super) fn hand_out(&mut self, now: Now, actions: &mut Vec<Action>) -> bool {
         loop {
@@ -153,7 +153,7 @@ impl Dispatch {
             true => {
                 self.line().first.is_none_or(|first| rank <= first || self.may_overtake(rank, first, now))
             }
-            // It is not known yet whom the idle workers will serve, so nobody counts as overtaken meanwhile.
+            // It is not known yet whom the idle workers will serve, so nobody counts as bypassed_since meanwhile.
             false => self.queue.first().is_some_and(|(first, _)| first == rank),
         };
         may.then_some((rank, domain))
@@ -167,7 +167,7 @@ impl Dispatch {
     fn can_wait(&mut self, (_, first): Rank, now: Now) -> bool {
         let endless = self.mutant(Mutant::OvertakenForEver);
         self.tasks.get_mut(&first).is_none_or(|entry| {
-            let since = *entry.overtaken.get_or_insert(now);
+            let since = *entry.bypassed_since.get_or_insert(now);
             endless || now.saturating_sub(since) < OVERTAKEN_MAX
         })
     }
@@ -197,31 +197,34 @@ impl Dispatch {
         }
     }
 
-    // ── What was offered ─────────────────────────────────────────────────────
+    // ── What was prefetched ─────────────────────────────────────────────────────
 
     fn rank(&self, task: TaskId) -> Option<Rank> {
         self.tasks.get(&task).map(|entry| (Reverse(entry.spec.priority), task))
     }
 
-    /// Whether offered tasks have been asked for, to be queued again.
+    /// Whether prefetched tasks have been asked for, to be queued again.
     fn are_coming(&self) -> bool {
-        let mut offered = self.slots.iter().flat_map(|slot| &slot.behind);
-        offered.any(|task| {
-            matches!(self.tasks.get(task), Some(Entry { place: Place::Offered(_, Some(Fate::Requeue)), .. }))
+        let mut prefetched = self.slots.iter().flat_map(|slot| &slot.behind);
+        prefetched.any(|task| {
+            matches!(
+                self.tasks.get(task),
+                Some(ScheduledTask { place: Place::Prefetched(_, Some(Fate::Requeue)), .. })
+            )
         })
     }
 
-    /// The first offered task of this domain, if it comes before the one of this rank. Tasks of a
+    /// The first prefetched task of this domain, if it comes before the one of this rank. Tasks of a
     /// chunk stay where they are.
     fn offered_before(&self, rank: Rank, domain: Domain) -> Option<TaskId> {
         let waits = |task: &&TaskId| {
             self.tasks.get(*task).is_some_and(|entry| {
-                matches!(entry.place, Place::Offered(_, None)) && entry.spec.chunk.is_none()
+                matches!(entry.place, Place::Prefetched(_, None)) && entry.spec.chunk.is_none()
             })
         };
         let slots = self.slots.iter().filter(|slot| slot.domain == Some(domain));
-        let offered = slots.filter_map(|slot| slot.behind.iter().find(waits));
-        let earliest = offered.filter_map(|&task| self.rank(task)).min();
+        let prefetched = slots.filter_map(|slot| slot.behind.iter().find(waits));
+        let earliest = prefetched.filter_map(|&task| self.rank(task)).min();
         earliest.filter(|&earliest| earliest < rank).map(|(_, task)| task)
     }
 }

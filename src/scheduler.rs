@@ -7,12 +7,12 @@
 //! # The way of a task
 //! ```text
 //!             ┌────────── retry after a pause ───────────┐
-//!  Submit ─► Pending ─► Offered ─► Running ─► resolved   │
+//!  Submit ─► Pending ─► Prefetched ─► Running ─► resolved   │
 //!             │  ▲         │  │       ├──────────────────┘
 //!             │  └ Revoke ─┘  │       └─ Done, Dead, deadline, Abort
 //!             └───────────────┴─ Cancel
 //! ```
-//! A *pending* task waits here. An *offered* one waits inside of a worker, behind the task
+//! A *pending* task waits here. An *prefetched* one waits inside of a worker, behind the task
 //! that runs there: it can still be revoked, and begins as soon as the one before it has
 //! ended. A *running* one has begun.
 //!
@@ -22,7 +22,7 @@
 //! | `Vacant` | nothing | a task that nobody else can take: `Start` |
 //! | `Starting` | a process that has not spoken yet | `Ready`, `Dead`, `NotStarted`, its deadline |
 //! | `Idle` | a ready worker | a task of its domain, its idle timeout, `Retire` |
-//! | `Busy` | a worker, its task, and those offered behind it | `Done`, `Dead`, its deadline |
+//! | `Busy` | a worker, its task, and those prefetched behind it | `Done`, `Dead`, its deadline |
 //! | `Doomed` | a process under SIGKILL, perhaps with the task it took along | `Dead` |
 //! | `Condemned` | the same, but by its own fault: its death counts as unexpected | `Dead` |
 //! | `Retiring` | a worker that was asked to leave | `Dead`, its deadline |
@@ -30,15 +30,15 @@
 //! A worker is *unbound* until it is handed its first task. From then on it takes tasks of that
 //! task's trust domain only, for its whole life: `line` says who is next across domains.
 //!
-//! Invariant, checked by `Dispatch::check` after every event of every test:
-//! `accepted = pending + offered + running + resolved`, every task is in exactly one place,
+//! Invariant, checked by `Scheduler::check` after every event of every test:
+//! `accepted = pending + prefetched + running + resolved`, every task is in exactly one place,
 //! and is resolved exactly once.
 //!
 //! `workers` decides about processes, `shortage` about those that cannot be had, `tasks` about tasks,
 //! `spending` about their CPU time, and `line` about who is served by whom; `check` holds the invariants.
 
 mod check;
-mod line;
+mod fairness;
 mod queue;
 mod shortage;
 #[cfg(test)]
@@ -81,8 +81,8 @@ pub(crate) struct Config {
     pub(crate) slow_after: Option<Duration>,
     pub(crate) on_death: OnDeath,
     pub(crate) recycle: Recycling,
-    /// Most tasks offered to a worker behind the one that it runs.
-    pub(crate) offers_max: usize,
+    /// Most tasks prefetched to a worker behind the one that it runs.
+    pub(crate) prefetch_max: usize,
 }
 
 /// What an unexpected death does to the pool.
@@ -115,11 +115,11 @@ impl Domain {
     pub(crate) const NONE: Domain = Domain(0);
 }
 
-/// What a task asks of the dispatcher.
+/// What a task asks of the scheduler.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Spec {
+pub(crate) struct TaskSpec {
     pub(crate) timeout: Option<Duration>,
-    /// The CPU time that it may use. Such a task has its worker to itself: no task is offered before or
+    /// The CPU time that it may use. Such a task has its worker to itself: no task is prefetched before or
     /// behind it, so that all that the worker computes is the task's.
     pub(crate) cpu_time: Option<Duration>,
     /// Higher ones first; equal ones in the order of submission.
@@ -132,7 +132,7 @@ pub(crate) struct Spec {
     /// Workers that have run a task of another one are not for it.
     pub(crate) domain: Domain,
     /// It hears no interrupt: to stop it, its worker is killed at once.
-    pub(crate) is_deaf: bool,
+    pub(crate) uninterruptible: bool,
 }
 
 /// When a task is run again.
@@ -160,8 +160,8 @@ impl Default for Retry {
 /// Everything that can happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// An accepted task; ask [`Dispatch::admits`] first, under the same lock.
-    Submit { task: TaskId, spec: Spec },
+    /// An accepted task; ask [`Scheduler::admits`] first, under the same lock.
+    Submit { task: TaskId, spec: TaskSpec },
     /// Resolve the task as cancelled if it has not begun.
     Cancel { task: TaskId },
     /// A running task is interrupted as well, unlike with `Cancel`.
@@ -171,7 +171,7 @@ pub(crate) enum Event {
     /// The worker has spoken and waits for tasks.
     Ready { worker: WorkerKey },
     /// The worker has answered.
-    Done { worker: WorkerKey, task: TaskId, answer: Answer },
+    Done { worker: WorkerKey, task: TaskId, answer: RunReport },
     /// The answer to [`Action::Look`]: the CPU time that the task has used, or `None` if its worker has not
     /// begun it.
     Looked { worker: WorkerKey, task: TaskId, used: Option<Duration> },
@@ -194,9 +194,9 @@ pub(crate) enum Event {
     Kill { gently: bool },
 }
 
-/// What the dispatcher needs to know of an answer.
+/// What the scheduler needs to know of an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct RunReport {
     /// The worker heeded an interrupt.
     pub(crate) interrupted: bool,
     /// How long the task ran.
@@ -217,10 +217,10 @@ pub(crate) enum Action {
     /// Start a process for this slot.
     Start { worker: WorkerKey },
     /// Hand the task to the worker, behind what it has been handed already.
-    Offer { worker: WorkerKey, task: TaskId },
+    Assign { worker: WorkerKey, task: TaskId },
     /// Take the task back if the worker has not begun it, and say so: [`Event::Revoked`].
     Revoke { worker: WorkerKey, task: TaskId },
-    /// The worker now runs this task, which it was offered.
+    /// The worker now runs this task, which it was prefetched.
     Begin { worker: WorkerKey, task: TaskId },
     /// Ask the worker to stop this task.
     Interrupt { worker: WorkerKey, task: TaskId },
@@ -279,8 +279,8 @@ pub(crate) enum RetireReason {
 /// How a task ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resolution {
-    /// The worker answered.
-    Answered,
+    /// Its run was completed: the worker says how.
+    Completed,
     Cancelled,
     TimedOut {
         killed: bool,
@@ -320,16 +320,16 @@ enum Mode {
 }
 
 #[derive(Debug)]
-struct Entry {
-    spec: Spec,
+struct ScheduledTask {
+    spec: TaskSpec,
     /// How often it has begun.
     attempts: u32,
     /// It is stopped as soon as it begins.
     abort: bool,
     /// The tasks that its worker gives back are not wanted any more.
-    forgone: bool,
+    discard_rest: bool,
     /// It is the first in line since then, and tasks of other domains may begin before it for a while.
-    overtaken: Option<Now>,
+    bypassed_since: Option<Now>,
     place: Place,
 }
 
@@ -340,11 +340,11 @@ enum Place {
     /// Pending again at this time.
     Delayed(Now),
     /// Behind the running task of this slot; being revoked if there is a fate.
-    Offered(usize, Option<Fate>),
+    Prefetched(usize, Option<Fate>),
     Running(usize),
 }
 
-/// The plan for an offered task once it is revoked.
+/// The plan for an prefetched task once it is revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Cancel,
@@ -365,7 +365,7 @@ pub(crate) struct Counts {
 
 /// The state machine.
 #[derive(Debug)]
-pub(crate) struct Dispatch {
+pub(crate) struct Scheduler {
     config: Config,
     mode: Mode,
     /// Whether the pool broke before it stopped, for the right refusal afterwards.
@@ -375,7 +375,7 @@ pub(crate) struct Dispatch {
     slots: Vec<Slot>,
     /// Idle slots, the most recently used last: its caches are warm.
     idle: Vec<usize>,
-    tasks: IdMap<TaskId, Entry>,
+    tasks: IdMap<TaskId, ScheduledTask>,
     queue: Queue,
     accepted: u64,
     resolved: u64,
@@ -394,7 +394,7 @@ pub(crate) struct Dispatch {
     /// Workers that are to be running, asked for once.
     prestart: usize,
     /// The chunk that was begun last, and where.
-    home: Option<(u64, usize)>,
+    affinity: Option<(u64, usize)>,
     /// The unresolved tasks of batches, not counting the first of each.
     more: usize,
     /// Slots whose workers are about to be asked to leave.
@@ -402,14 +402,14 @@ pub(crate) struct Dispatch {
     mutant: Option<Mutant>,
 }
 
-impl Dispatch {
+impl Scheduler {
     /// How long a task mostly takes; zero before the first.
     pub(crate) fn typical(&self) -> std::time::Duration {
         self.typical.duration()
     }
 
     pub(crate) fn new(config: Config) -> Self {
-        Dispatch {
+        Scheduler {
             config,
             mode: Mode::Open,
             broken: false,
@@ -427,7 +427,7 @@ impl Dispatch {
             shortage: Shortage::default(),
             start_waits: false,
             prestart: 0,
-            home: None,
+            affinity: None,
             more: 0,
             leaving: Vec::new(),
             mutant: None,
