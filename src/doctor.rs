@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use proto::probe::AttackOutcome;
-use proto::walls::{SandboxLayer, SandboxReport};
+use proto::policy::{SandboxLayer, SandboxReport};
 
 /// One attack and its outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

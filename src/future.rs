@@ -90,7 +90,7 @@ impl<O> TaskFuture<O> {
     /// # Errors
     /// [`TaskFailure`], which says what happened to which task.
     pub fn result(&self) -> Result<O, TaskFailure> {
-        self.attend(None);
+        self.drive_inline(None);
         match self.cell() {
             Some(cell) => self.read(&cell.wait()),
             None => Err(self.elsewhere()),
@@ -108,7 +108,7 @@ impl<O> TaskFuture<O> {
 
     /// Does the same as [`result`](Self::result), but returns `None` if the deadline comes first.
     pub(crate) fn result_until(&self, deadline: Option<Instant>) -> Option<Result<O, TaskFailure>> {
-        self.attend(deadline);
+        self.drive_inline(deadline);
         let Some(cell) = self.cell() else { return Some(Err(self.elsewhere())) };
         cell.wait_until(deadline).map(|outcome| self.read(&outcome))
     }
@@ -212,7 +212,7 @@ impl<O> TaskFuture<O> {
     }
 
     /// Lets this thread, which is about to wait, read the answer itself.
-    pub(crate) fn attend(&self, deadline: Option<Instant>) {
+    pub(crate) fn drive_inline(&self, deadline: Option<Instant>) {
         if let Some(cell) = self.cell()
             && !cell.is_filled()
             && let Some(owner) = self.owner.upgrade()

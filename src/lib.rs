@@ -109,7 +109,7 @@ pub use proto::description::{
     Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleKind, ModuleOutline, TaskDescription,
 };
 #[doc(inline)]
-pub use proto::directory::DirAccess;
+pub use proto::preopen::DirAccess;
 #[doc(inline)]
 pub use proto::limits::compile::{CompileLimit, CompileLimits};
 #[doc(inline)]
@@ -123,7 +123,7 @@ pub use proto::task::{LogOverflow, Refusal, RefusalKind, Refusals, TaskId};
 #[doc(inline)]
 pub use proto::trap::{Frame, TrapCode};
 #[doc(inline)]
-pub use proto::walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
+pub use proto::policy::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
 pub use report::{CommandOutput, PartialOutput, TaskReport};
 pub use shared::Shared;
 

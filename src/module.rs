@@ -22,7 +22,7 @@ use crate::report::CommandOutput;
 use crate::stdin::StdinSource;
 use proto::description::{Codec, ModuleDescription, ModuleKind, TaskDescription};
 use proto::message::{Callee, CommandStdin, ModuleId, TaskIndex};
-use proto::octets::{FEW, Octets};
+use proto::payload::{INLINE_BYTES, Payload};
 use proto::schema::Schema;
 
 pub use options::ModuleOptions;
@@ -193,7 +193,7 @@ pub(crate) struct Target {
 /// What a worker answered to a task that succeeded.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
-    Output(Octets),
+    Output(Payload),
     Command(CommandOutput),
 }
 
@@ -207,7 +207,7 @@ pub(crate) mod sealed {
     use crate::error::SubmitError;
     use crate::stdin::StdinSource;
     use proto::message::{Callee, TaskIndex};
-    use proto::octets::Octets;
+    use proto::payload::Payload;
 
     pub trait Call {
         /// What the task takes.
@@ -221,7 +221,7 @@ pub(crate) mod sealed {
         fn target(&self) -> &Target;
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
-        fn encode(&self, input: &Self::Input) -> Result<(Callee, Octets), SubmitError>;
+        fn encode(&self, input: &Self::Input) -> Result<(Callee, Payload), SubmitError>;
         /// The stdin that it is to read while it runs.
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
@@ -299,9 +299,9 @@ where
         &self.target
     }
 
-    fn encode(&self, input: &I) -> Result<(Callee, Octets), SubmitError> {
+    fn encode(&self, input: &I) -> Result<(Callee, Payload), SubmitError> {
         // An input that does not fit, or cannot be encoded at all, is handled below.
-        let few = postcard::to_slice(input, &mut [0; FEW]).ok().and_then(|bytes| Octets::few(bytes));
+        let few = postcard::to_slice(input, &mut [0; INLINE_BYTES]).ok().and_then(|bytes| Payload::inline(bytes));
         if let Some(few) = few {
             return Ok((Callee::Task(self.index), few));
         }
@@ -342,7 +342,7 @@ impl sealed::Call for RawTask {
         &self.target
     }
 
-    fn encode(&self, input: &Bytes) -> Result<(Callee, Octets), SubmitError> {
+    fn encode(&self, input: &Bytes) -> Result<(Callee, Payload), SubmitError> {
         Ok((Callee::Task(self.index), input.clone().into()))
     }
 
@@ -369,7 +369,7 @@ impl sealed::Call for Command {
         &self.target
     }
 
-    fn encode(&self, input: &CommandInput) -> Result<(Callee, Octets), SubmitError> {
+    fn encode(&self, input: &CommandInput) -> Result<(Callee, Payload), SubmitError> {
         let program = input.program.clone().unwrap_or_else(|| self.target.module.name().to_string());
         let args = std::iter::once(program).chain(input.args.iter().cloned()).collect();
         let (stdin, payload) = match &input.stdin {

@@ -8,7 +8,7 @@ use crate::error::Death;
 use crate::report::TaskReport;
 use proto::shortage::Shortage;
 use proto::task::TaskId;
-use proto::walls::SandboxReport;
+use proto::policy::SandboxReport;
 
 /// A pool's numbers at one moment: [`Pool::stats`](crate::Pool::stats).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -34,7 +34,7 @@ use crate::scheduler::Event;
 use crate::shared::Shares;
 use proto::limits;
 use proto::task::TaskId;
-use proto::walls::SandboxReport;
+use proto::policy::SandboxReport;
 
 /// A pool of worker processes that run WebAssembly tasks. Cheap to clone; all clones are
 /// the same pool.

@@ -160,7 +160,7 @@ struct State {
     waker: Option<Waker>,
     /// These callers read a worker's answers while they wait for this one. There is one, unless the task went
     /// to another worker meanwhile.
-    attendants: SmallVec<[Waker; 1]>,
+    inline_readers: SmallVec<[Waker; 1]>,
     /// Each is told once, by number; see `wait.rs`. The key lets a waiter take itself out. Mostly there is
     /// one.
     watchers: SmallVec<[(u64, Sender<usize>, usize); 1]>,
@@ -225,7 +225,7 @@ impl Cell {
             return Filled::TooLate;
         }
         state.outcome = Some(Outcome { result, report });
-        let has_threads = state.sleepers > 0 || !state.attendants.is_empty();
+        let has_threads = state.sleepers > 0 || !state.inline_readers.is_empty();
         match state.has_others() {
             true => Filled::Heard,
             false if has_threads => Filled::WaitedFor,
@@ -247,7 +247,7 @@ impl Cell {
         let callbacks = std::mem::take(&mut state.callbacks);
         let outcome = if callbacks.is_empty() { None } else { state.outcome.clone() };
         let waker = state.waker.take();
-        let attendants = std::mem::take(&mut state.attendants);
+        let inline_readers = std::mem::take(&mut state.inline_readers);
         let items_watcher = state.items_watcher.take();
         let watchers = std::mem::take(&mut state.watchers);
         let has_sleepers = state.sleepers > 0;
@@ -255,7 +255,7 @@ impl Cell {
         if has_sleepers {
             self.filled.notify_all();
         }
-        attendants.into_iter().for_each(Waker::wake);
+        inline_readers.into_iter().for_each(Waker::wake);
         let watchers = watchers.into_iter().map(|(_, watcher, number)| (watcher, number));
         for (watcher, number) in watchers.chain(items_watcher) {
             // A watcher that has given up is no reason to fail.
@@ -313,14 +313,14 @@ impl Cell {
             // The waiters have been told already.
             return;
         }
-        let attendants = state.attendants.clone();
+        let inline_readers = state.inline_readers.clone();
         let watcher = state.items_watcher.clone();
         let has_sleepers = state.sleepers > 0;
         drop(state);
         if has_sleepers {
             self.filled.notify_all();
         }
-        attendants.into_iter().for_each(Waker::wake);
+        inline_readers.into_iter().for_each(Waker::wake);
         if let Some((watcher, number)) = watcher {
             let _ = watcher.send(number);
         }
@@ -383,15 +383,15 @@ impl Cell {
 
     /// Sets whom to wake when the cell is filled or there are results, besides those who wait here. The
     /// waker's code is the library's own, so it may run under a lock.
-    pub(crate) fn set_attendant(&self, attendant: &Waker) {
-        self.lock().attendants.push(attendant.clone());
+    pub(crate) fn add_inline_reader(&self, inline_reader: &Waker) {
+        self.lock().inline_readers.push(inline_reader.clone());
     }
 
     /// Takes it back, if it still stands.
-    pub(crate) fn unset_attendant(&self, attendant: &Waker) {
+    pub(crate) fn remove_inline_reader(&self, inline_reader: &Waker) {
         let mut state = self.lock();
-        let index = state.attendants.iter().position(|other| other.will_wake(attendant));
-        let unset = index.map(|index| state.attendants.swap_remove(index));
+        let index = state.inline_readers.iter().position(|other| other.will_wake(inline_reader));
+        let unset = index.map(|index| state.inline_readers.swap_remove(index));
         drop(state);
         drop(unset);
     }

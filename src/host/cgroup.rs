@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::DeathCause;
 use proto::kernel::kernel_text;
-use proto::walls::{LayerReport, SandboxLayer};
+use proto::policy::{LayerReport, SandboxLayer};
 
 /// Most processes and threads in a worker's group, and in a compiler's.
 const PIDS_MAX: u64 = 64;

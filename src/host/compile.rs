@@ -85,7 +85,7 @@ fn run(
 ) -> Result<[File; 2], ModuleError> {
     can_be_had(limits)?;
     let Started { artifact, description, socket, child } = start(core, wasm, code, limits, &work)?;
-    attend(core, limits, wasm.len(), socket, child).map_err(|error| match error {
+    await_end(core, limits, wasm.len(), socket, child).map_err(|error| match error {
         // Children die with the supervisor's thread.
         ModuleError::CompilerDied { .. } if core.is_stopped() => closed(),
         error => error,
@@ -241,7 +241,7 @@ impl Times<'_> {
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
 
 /// Waits for the answer and the end of the compiler, whichever way it goes.
-fn attend(
+fn await_end(
     core: &Core,
     limits: &CompileLimits,
     wasm_bytes: usize,

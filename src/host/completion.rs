@@ -7,7 +7,7 @@ use crate::module::Answer;
 use crate::report::{CommandOutput, PartialOutput, TaskReport};
 use proto::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX, TABLE_ELEMENTS_MAX};
 use proto::message::{Callee, Completion, Cost, RunEnd};
-use proto::octets::Octets;
+use proto::payload::Payload;
 use proto::task::TaskLimits;
 use proto::text::quoted;
 use proto::trap::Frame;
@@ -15,7 +15,7 @@ use proto::trap::Frame;
 /// A completion as the host has received it.
 pub(crate) struct Received {
     pub(crate) completion: Completion,
-    pub(crate) payload: Octets,
+    pub(crate) payload: Payload,
     /// The size of the frame that it came in.
     pub(crate) frame_bytes: u64,
 }
@@ -45,7 +45,7 @@ pub(super) fn read(received: Received, callee: &Callee, limits: &TaskLimits) -> 
     let written = received.written(callee).unwrap_or_default();
     let Received { completion: Completion { end, .. }, payload, .. } = received;
     // The text has room as JSON, with its escapes, in what a map is charged for the task.
-    let text = |payload: Octets| quoted(&payload, GUEST_TEXT_BYTES_MAX);
+    let text = |payload: Payload| quoted(&payload, GUEST_TEXT_BYTES_MAX);
     // The worker keeps this bound; one that lies is not believed to have kept it.
     let kept = |mut backtrace: Vec<Frame>| {
         backtrace.truncate(BACKTRACE_FRAMES_MAX);

@@ -32,7 +32,7 @@ use proto::description::Interrupt;
 use proto::limits::{BATCH_WORK_MAX, CPU_MEASURED_FROM};
 use proto::shortage::Shortage;
 use proto::task::TaskId;
-use proto::walls::SandboxReport;
+use proto::policy::SandboxReport;
 
 /// What the host knows of an unresolved task.
 pub(super) struct TaskRecord {
@@ -494,6 +494,6 @@ impl TaskOwner for Core {
         let Some(worker) = state.records.get(&cell.task()).and_then(|record| record.worker) else { return };
         let Some(link) = state.links.get(&worker).cloned() else { return };
         drop(state);
-        link.attend(self, cell, deadline);
+        link.drive_inline(self, cell, deadline);
     }
 }

@@ -12,10 +12,10 @@ use rustix::io::Errno;
 use crate::error::BuildError;
 use crate::fork::PerProcess;
 use files::{HostFiles, TaskDirs};
-use proto::directory::{DirAccess, GuestDir};
+use proto::preopen::{DirAccess, GuestDir};
 use proto::limits::{DIRS_MAX, GUEST_PATH_BYTES_MAX};
 use proto::refused::calling;
-use proto::walls::{SandboxLayer, SandboxRequest};
+use proto::policy::{SandboxLayer, SandboxRequest};
 
 /// A directory, open.
 #[derive(Debug, Clone)]

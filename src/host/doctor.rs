@@ -24,7 +24,7 @@ use crate::doctor::{AttackReport, DoctorReport};
 use crate::error::{BuildError, DeathCause};
 use crate::fork::PerProcess;
 use proto::control::{self, ControlSocket};
-use proto::directory::{DirAccess, GuestDir};
+use proto::preopen::{DirAccess, GuestDir};
 use proto::fingerprint;
 use proto::kernel::kernel_text;
 use proto::limits;
@@ -33,7 +33,7 @@ use proto::probe::{AttackOutcome, Attempt, Probe, Targets};
 use proto::refused::explained;
 use proto::ring;
 use proto::role::Role;
-use proto::walls::{SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
+use proto::policy::{SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
 use sandbox::Profile;
 use sandbox::attacks::{Attack, REPLACED_EXIT_CODE, attacks, is_by_file_calls};
 use sandbox::syscalls;
@@ -313,7 +313,7 @@ impl<'a> Patients<'a> {
         let as_compiler = self.as_compiler;
         let probe = Probe { attempt, as_compiler, targets: Targets { sibling_pid, ..self.targets.clone() } };
         match self.start(Some(Box::new(probe))) {
-            Ok(mut patient) => self.attend(&mut patient),
+            Ok(mut patient) => self.examine(&mut patient),
             Err(error) => (Err(error.to_string()), AttackOutcome::Unknown(error.to_string())),
         }
     }
@@ -372,7 +372,7 @@ impl<'a> Patients<'a> {
     }
 
     /// Listens until the process has said what it has to say, or is gone.
-    fn attend(&self, patient: &mut Patient) -> (Result<SandboxReport, String>, AttackOutcome) {
+    fn examine(&self, patient: &mut Patient) -> (Result<SandboxReport, String>, AttackOutcome) {
         let deadline = Instant::now().checked_add(self.doctor.timeout);
         let mut report = Err("it said nothing".to_string());
         loop {

@@ -8,7 +8,7 @@ use crate::module::Module;
 use crate::shared::Shared;
 use proto::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
 use proto::message::{Callee, ShareId};
-use proto::octets::Octets;
+use proto::payload::Payload;
 use proto::task::TaskLimits;
 
 /// The shared inputs of a task or a batch.
@@ -25,7 +25,7 @@ pub(crate) struct Invocation {
     pub(super) module: Module,
     pub(super) callee: Callee,
     pub(super) limits: TaskLimits,
-    pub(super) input: Foreign<Octets>,
+    pub(super) input: Foreign<Payload>,
     /// The input is the pool's own memory, so dropping it runs none of the caller's code.
     pub(super) owns_input: bool,
     pub(super) shares: TaskShares,

@@ -45,7 +45,7 @@ use proto::ring::{self, End, Producer, Violation};
 use proto::shortage::Shortage;
 use proto::spin::Spinning;
 use proto::task::TaskId;
-use proto::turn::Turn;
+use proto::reader_lock::ReaderLock;
 
 /// Inputs up to here travel with their frame's head, and are copied once more for that.
 const SMALL_INPUT_BYTES: usize = 4096;
@@ -97,7 +97,7 @@ pub(crate) struct Link {
     pidfd: OwnedFd,
     pub(super) clock: WorkerClock,
     end: End,
-    reader: Turn<Reader>,
+    reader: ReaderLock<Reader>,
     spinning: Spinning,
     /// The same for the link's own thread, while a payload is under way.
     streaming: Spinning,
@@ -264,7 +264,7 @@ impl Link {
             pidfd,
             clock,
             end,
-            reader: Turn::new(reader),
+            reader: ReaderLock::new(reader),
             spinning: Spinning::new(),
             streaming: Spinning::new(),
             orders: Mutex::new(orders),
@@ -388,7 +388,7 @@ impl Link {
     pub(super) fn flush(&self) {
         match self.pump() {
             Ok(true) => {}
-            // The link's thread takes over, if no attendant does; it must learn that it waits for space now.
+            // The link's thread takes over, if no inline reader does; it must learn that it waits for space now.
             Ok(false) => self.end.wake_self(),
             Err(violation) => self.kill_for(DeathCause::ProtocolViolation(violation.to_string())),
         }
@@ -442,13 +442,13 @@ impl Link {
         self.gone.store(true, Ordering::SeqCst);
         self.end.wake_self();
         // Whoever attends lets go of the reader then.
-        self.call_attendant();
+        self.wake_inline_reader();
     }
 
-    /// Wakes the attendant, if there is one and it sleeps.
-    fn call_attendant(&self) {
-        if self.reader.has_sleeping_attendant() {
-            self.end.wake_attendant();
+    /// Wakes the inline reader, if there is one and it sleeps.
+    fn wake_inline_reader(&self) {
+        if self.reader.has_sleeping_inline_reader() {
+            self.end.wake_inline();
         }
     }
 
@@ -481,7 +481,7 @@ impl Link {
         self.has_rest() && self.outbox.try_lock().is_ok_and(can)
     }
 
-    /// For an attendant that goes or sleeps.
+    /// For an inline reader that goes or sleeps.
     fn hand_over(&self) {
         if self.has_rest() {
             self.end.wake_self();

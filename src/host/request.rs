@@ -19,7 +19,7 @@ use proto::limits::{
     BATCH_ANSWERS_BYTES_MAX, FRAME_META_BYTES_MAX, MAP_BYTES_MAX, RESULT_BYTES_BESIDE, SHARES_PER_TASK_MAX,
 };
 use proto::message::{Callee, CommandStdin, TaskIndex};
-use proto::octets::Octets;
+use proto::payload::Payload;
 use proto::task::TaskLimits;
 use proto::text::truncated;
 
@@ -59,7 +59,7 @@ impl Group {
 pub(crate) enum Work {
     /// One input; whether it is the pool's own memory, the number of its chunk, and the stdin that it reads
     /// while it runs.
-    One { callee: Callee, input: Octets, owns_input: bool, chunk: Option<u64>, stdin: Option<StdinSource> },
+    One { callee: Callee, input: Payload, owns_input: bool, chunk: Option<u64>, stdin: Option<StdinSource> },
     /// Short tasks that travel together; `inputs` is laid out as in [`Inputs`](super::batch::Inputs). They
     /// have nothing but their inputs, so they are no commands.
     Batch { task: TaskIndex, inputs: Bytes, count: usize },

@@ -10,7 +10,7 @@ use crate::scheduler::{self, Config, OnDeath};
 use files::HostFiles;
 use proto::limits::compile::CompileLimits;
 use proto::message::EventLevels;
-use proto::walls::{SandboxLayer, SandboxRequest};
+use proto::policy::{SandboxLayer, SandboxRequest};
 
 /// What the pool was built with.
 #[derive(Debug, Clone)]

@@ -35,7 +35,7 @@ use proto::role::Role;
 use proto::shortage::Shortage;
 use proto::slice;
 use proto::text::truncated;
-use proto::walls::{SandboxLayer, SandboxReport, SandboxRequest};
+use proto::policy::{SandboxLayer, SandboxReport, SandboxRequest};
 
 /// A worker under watch.
 struct Supervised {

@@ -236,7 +236,7 @@ impl<O> Many<O> {
                     None => Next::HandedBack(Inputs::rest(&self.inputs, self.count, self.count - self.left)),
                 };
             }
-            self.future.attend(deadline);
+            self.future.drive_inline(deadline);
             if self.future.cell().is_some_and(|cell| !cell.wait_items(deadline)) {
                 return Next::Late;
             }

@@ -27,14 +27,14 @@ use crate::policy::{DropPolicy, OnWorkerDeath};
 use crate::scheduler::{Event, Recycling};
 use crate::shared::Shares;
 use files::{HostFiles, OpenError};
-use proto::directory::{DirAccess, GuestDir, most};
+use proto::preopen::{DirAccess, GuestDir, most};
 use proto::limits;
 use proto::limits::compile::CompileLimits;
 use proto::message::EventLevels;
 use proto::refused::calling;
 use proto::role::Role;
 use proto::shortage::Shortage;
-use proto::walls::{SandboxLayer, SandboxPolicy, SandboxRequest};
+use proto::policy::{SandboxLayer, SandboxPolicy, SandboxRequest};
 use sandbox::{pagemap, syscalls};
 
 static NEXT_POOL: AtomicU64 = AtomicU64::new(1);

@@ -27,7 +27,7 @@ use proto::limits::MODULE_BYTES_MAX;
 use proto::limits::compile::CompileLimits;
 use proto::message::{CompileRefusal, CompileReply, CompileRequest, CompileWork};
 use proto::refused::{calling, writing};
-use proto::walls::SandboxRequest;
+use proto::policy::SandboxRequest;
 use sandbox::{self, LockedDown, Profile};
 
 /// The compiler process, from its first line to its exit code. `provided` tells what a worker gives to modules.

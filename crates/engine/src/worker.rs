@@ -46,7 +46,7 @@ pub(crate) use linker::provided;
 use crate::error::engine_error;
 use crate::settings::{Reserve, Running};
 use proto::control::ControlSocket;
-use proto::directory;
+use proto::preopen;
 use proto::fingerprint;
 use proto::inbox;
 use proto::limits::DIRS_MAX;
@@ -133,7 +133,7 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     rustix::param::page_size();
     let profile = match &probe {
         Some(probe) if probe.as_compiler => Profile::Compiler,
-        _ if let Some(access) = directory::most(dirs.iter().map(|dir| dir.access)) => {
+        _ if let Some(access) = preopen::most(dirs.iter().map(|dir| dir.access)) => {
             Profile::WithDirectories { access, scans: pagemap_scan }
         }
         _ if pagemap_scan => Profile::ScanningWorker,

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::limits::FRAME_META_BYTES_MAX;
-use crate::octets::{FEW, Octets};
+use crate::payload::{INLINE_BYTES, Payload};
 
 pub(crate) const MAGIC: [u8; 4] = *b"WP1\0";
 const HEADER_BYTES: usize = 16;
@@ -181,9 +181,9 @@ impl Incoming {
     }
 
     /// All of the payload, if it is short and has been read.
-    fn few(&mut self, payload_bytes: u64) -> Option<Octets> {
-        let len = usize::try_from(payload_bytes).ok().filter(|len| *len <= FEW && *len <= self.len())?;
-        let few = Octets::few(&self.bytes[self.start..self.start + len])?;
+    fn few(&mut self, payload_bytes: u64) -> Option<Payload> {
+        let len = usize::try_from(payload_bytes).ok().filter(|len| *len <= INLINE_BYTES && *len <= self.len())?;
+        let few = Payload::inline(&self.bytes[self.start..self.start + len])?;
         self.start += len;
         Some(few)
     }
@@ -252,7 +252,7 @@ impl<M: DeserializeOwned> Assembly<M> {
         &mut self,
         from: &mut impl Source,
         payload_bytes_max: impl Fn() -> u64,
-    ) -> Result<Option<(M, Octets)>, FrameError> {
+    ) -> Result<Option<(M, Payload)>, FrameError> {
         loop {
             match self.partial.take() {
                 None => match self.incoming.head(&payload_bytes_max)? {

@@ -5,10 +5,10 @@
 //! position privately and only *publishes* it, so a hostile peer can move only its own:
 //! what it publishes is checked against ours, and anything impossible is a [`Violation`].
 //!
-//! Both sides share this file; nothing here blocks except [`End::wait`], [`End::nap`] and what the
-//! attendant does (`bell.rs` says what that is). What is announced, and the words that are slept on, stand in
+//! Both sides share this file; nothing here blocks except [`End::wait`], [`End::sleep_unnotified`] and what the
+//! inline reader does (`event_count.rs` says what that is). What is announced, and the words that are slept on, stand in
 //! shared memory. A hostile peer may change them, or have the kernel take the host's sleeper off its word: it can
-//! then leave its own words unheard, and the host's wake-ups too, until the host looks again by itself
+//! then end_inline its own words unheard, and the host's wake-ups too, until the host looks again by itself
 //! ([`LOOK_AGAIN`]).
 
 use std::io;
@@ -23,8 +23,8 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::process::{Resource, getrlimit};
 
-use super::bell::Bell;
-pub use super::bell::{FOR_DATA, FOR_SPACE};
+use super::event_count::EventCount;
+pub use super::event_count::{FOR_DATA, FOR_SPACE};
 use super::frame::Source;
 use super::spin::Spinning;
 use crate::limits::{PREFETCH_MAX, RING_BYTES, RING_BYTES_MIN};
@@ -79,8 +79,8 @@ struct Lane {
 struct Header {
     to_worker: Lane,
     to_host: Lane,
-    host: Padded<Bell>,
-    worker: Padded<Bell>,
+    host: Padded<EventCount>,
+    worker: Padded<EventCount>,
     claims: [AtomicU64; CLAIMS],
 }
 
@@ -187,7 +187,7 @@ impl Region {
     }
 
     #[inline]
-    fn bell(&self, of: Side) -> &Bell {
+    fn event_count(&self, of: Side) -> &EventCount {
         match of {
             Side::Host => &self.header().host.0,
             Side::Worker => &self.header().worker.0,
@@ -256,8 +256,8 @@ impl End {
     }
 
     #[inline]
-    fn bell(&self) -> &Bell {
-        self.region.bell(self.side)
+    fn event_count(&self) -> &EventCount {
+        self.region.event_count(self.side)
     }
 
     #[inline]
@@ -265,10 +265,10 @@ impl End {
         self.region.ring_bytes
     }
 
-    /// See [`Bell::wait`]; so with those that follow.
+    /// See [`EventCount::wait`]; so with those that follow.
     #[inline]
     pub fn wait(&self, what: u32, ready: impl Fn() -> bool) {
-        self.bell().wait(what, self.at_most(None), ready);
+        self.event_count().wait(what, self.at_most(None), ready);
     }
 
     /// How long this side may sleep.
@@ -281,38 +281,38 @@ impl End {
     }
 
     #[inline]
-    pub fn nap(&self, duration: Duration) {
-        self.bell().nap(duration);
+    pub fn sleep_unnotified(&self, duration: Duration) {
+        self.event_count().sleep_unnotified(duration);
     }
 
     #[inline]
     pub fn wake_self(&self) {
-        self.bell().wake();
+        self.event_count().wake();
     }
 
     #[inline]
-    pub fn attend(&self) {
-        self.bell().attend();
+    pub fn begin_inline(&self) {
+        self.event_count().begin_inline();
     }
 
     #[inline]
-    pub fn leave(&self) {
-        self.bell().leave();
+    pub fn end_inline(&self) {
+        self.event_count().end_inline();
     }
 
     #[inline]
-    pub fn wait_attending(&self, at_most: Option<Duration>, ready: impl Fn() -> bool) {
-        self.bell().wait_attending(self.at_most(at_most), ready);
+    pub fn wait_inline(&self, at_most: Option<Duration>, ready: impl Fn() -> bool) {
+        self.event_count().wait_inline(self.at_most(at_most), ready);
     }
 
     #[inline]
-    pub fn nap_attending(&self, duration: Duration, is_over: impl Fn() -> bool) {
-        self.bell().nap_attending(duration, is_over);
+    pub fn sleep_inline(&self, duration: Duration, is_over: impl Fn() -> bool) {
+        self.event_count().sleep_inline(duration, is_over);
     }
 
     #[inline]
-    pub fn wake_attendant(&self) {
-        self.bell().wake_attendant();
+    pub fn wake_inline(&self) {
+        self.event_count().wake_inline();
     }
 
     #[inline]
@@ -418,7 +418,7 @@ impl Producer {
         }
         self.put += len as u64;
         self.end.region.lane(towards).put.0.store(self.put, Ordering::Release);
-        self.end.region.bell(towards).ring(FOR_DATA);
+        self.end.region.event_count(towards).notify(FOR_DATA);
         Ok(len)
     }
 }
@@ -490,7 +490,7 @@ impl Consumer {
         }
         self.taken += len as u64;
         self.end.region.lane(self.end.side).taken.0.store(self.taken, Ordering::Release);
-        self.end.region.bell(self.end.peer()).ring(FOR_SPACE);
+        self.end.region.event_count(self.end.peer()).notify(FOR_SPACE);
     }
 }
 

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use rustix::thread::UnshareFlags;
 
 use super::doing;
-use proto::directory::DirAccess;
+use proto::preopen::DirAccess;
 
 /// A directory that this process may use.
 #[derive(Debug)]

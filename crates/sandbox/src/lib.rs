@@ -28,7 +28,7 @@ use std::os::fd::OwnedFd;
 pub use directories::Granted;
 pub use identity::{change as change_identity, drop_capabilities};
 use proto::refused::remember_limits;
-use proto::walls::{LayerReport, SandboxLayer, SandboxReport, SandboxRequest};
+use proto::policy::{LayerReport, SandboxLayer, SandboxReport, SandboxRequest};
 pub use syscalls::Profile;
 
 /// Proof that this process has locked itself down. Only [`Locked::seal`] makes one.
@@ -147,7 +147,7 @@ fn empty_root(dirs: &mut [Granted], stands: bool, whole: bool) -> io::Result<Str
 #[derive(Debug)]
 pub struct Refused {
     layer: SandboxLayer,
-    policy: proto::walls::SandboxPolicy,
+    policy: proto::policy::SandboxPolicy,
     reason: String,
 }
 

@@ -14,7 +14,7 @@ use seccompiler::{
 };
 
 use super::doing;
-use proto::directory::DirAccess;
+use proto::preopen::DirAccess;
 
 /// The process that is to live with the filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

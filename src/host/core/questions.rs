@@ -10,7 +10,7 @@ use crate::host::link::Link;
 use crate::host::observers::Subscription;
 use crate::host::settings::Settings;
 use crate::observe::{EventKind, PoolStats, WorkerStats};
-use proto::walls::SandboxReport;
+use proto::policy::SandboxReport;
 
 impl Core {
     pub(crate) fn is_stopped(&self) -> bool {

@@ -19,7 +19,7 @@ use proto::frame::Assembly;
 use proto::limits::LOG_RECORD_BYTES_MAX;
 use proto::message::FromWorker;
 use proto::message::{LogRecord, LogSource};
-use proto::octets::Octets;
+use proto::payload::Payload;
 use proto::ring;
 use proto::ring::Consumer;
 use proto::slice;
@@ -41,7 +41,7 @@ const MANY_OUTSTANDING: u64 = 4;
 const PAUSE_MIN: Duration = Duration::from_micros(20);
 const PAUSE_MAX: Duration = Duration::from_micros(320);
 
-/// Reads what the worker says: one thread at a time, the link's own or an attendant.
+/// Reads what the worker says: one thread at a time, the link's own or an inline reader.
 pub(super) struct Reader {
     ring: Consumer,
     frames: Assembly<FromWorker>,
@@ -58,7 +58,7 @@ pub(super) struct Reader {
     typical: Ewma,
     /// The violation that the worker has committed; nothing is read after it.
     violation: Option<String>,
-    /// An attendant went before it had heard all: of what was read ahead there may be whole frames.
+    /// An inline reader went before it had heard all: of what was read ahead there may be whole frames.
     is_left: bool,
 }
 
@@ -149,7 +149,7 @@ impl Reader {
         events: &impl WorkerEvents,
         link: &Link,
         message: FromWorker,
-        (payload, frame_bytes): (Octets, u64),
+        (payload, frame_bytes): (Payload, u64),
         answers: &mut Vec<TaskEnd>,
     ) -> Result<(), String> {
         if let FromWorker::Event { task: None, record } = &message {
@@ -298,19 +298,19 @@ impl Link {
 
     /// The calling thread reads what the worker says until the cell is filled, or until the deadline:
     /// one thread less to be woken for an answer. Returns at once if another thread is at it.
-    pub(in super::super) fn attend(
+    pub(in super::super) fn drive_inline(
         self: &Arc<Self>,
         events: &impl WorkerEvents,
         cell: &Cell,
         deadline: Option<Instant>,
     ) {
-        let Some(mut reader) = self.reader.try_attend() else { return };
+        let Some(mut reader) = self.reader.try_lock_inline() else { return };
         // A thread that fills the cell elsewhere wakes this one.
         let waker = Waker::from(self.clone());
-        cell.set_attendant(&waker);
+        cell.add_inline_reader(&waker);
         let is_done = || cell.has_news();
         let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
-        let attendance = Attendance::begin(self);
+        let inline_reading = InlineReading::begin(self);
         let is_all = loop {
             if self.can_send()
                 && let Err(violation) = self.pump()
@@ -325,17 +325,17 @@ impl Link {
             }
             let is_over = || is_done() || self.is_gone();
             match reader.pause(self) {
-                Some(pause) => self.doze(left.map_or(pause, |left| left.min(pause)), is_over),
+                Some(pause) => self.sleep_a_moment(left.map_or(pause, |left| left.min(pause)), is_over),
                 None => {
                     let is_ready = || reader.has_news() || is_over();
-                    let sleep = || self.end.wait_attending(left, is_ready);
-                    let sleep = || self.reader.sleep_attending(|| self.hand_over(), sleep);
+                    let sleep = || self.end.wait_inline(left, is_ready);
+                    let sleep = || self.reader.sleep_inline(|| self.hand_over(), sleep);
                     self.spinning.wait(|| is_ready() || self.can_send(), sleep);
                 }
             }
         };
-        drop(attendance);
-        cell.unset_attendant(&waker);
+        drop(inline_reading);
+        cell.remove_inline_reader(&waker);
         // The link's own thread must see to data that woke nobody, and to what was not read to its end.
         reader.is_left = !is_all;
         let has_news = reader.has_news() || reader.violation.is_some();
@@ -344,39 +344,39 @@ impl Link {
         }
     }
 
-    /// The attendant looks away for a moment.
-    fn doze(&self, pause: Duration, is_over: impl Fn() -> bool) {
-        let nap = || self.end.nap_attending(pause, is_over);
-        self.reader.sleep_attending(|| self.hand_over(), nap);
+    /// The inline reader looks away for a moment.
+    fn sleep_a_moment(&self, pause: Duration, is_over: impl Fn() -> bool) {
+        let sleep = || self.end.sleep_inline(pause, is_over);
+        self.reader.sleep_inline(|| self.hand_over(), sleep);
     }
 }
 
-/// The cells that the attendant waits for wake it by this.
+/// The cells that the inline reader waits for wake it by this.
 impl Wake for Link {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.call_attendant();
+        self.wake_inline_reader();
     }
 }
 
-/// An attendant is there; it goes even if a panic takes it.
-struct Attendance<'a>(&'a Link);
+/// An inline reader is there; it goes even if a panic takes it.
+struct InlineReading<'a>(&'a Link);
 
-impl Attendance<'_> {
-    fn begin(link: &Link) -> Attendance<'_> {
-        link.end.attend();
-        link.reader.attend();
-        Attendance(link)
+impl InlineReading<'_> {
+    fn begin(link: &Link) -> InlineReading<'_> {
+        link.end.begin_inline();
+        link.reader.begin_inline();
+        InlineReading(link)
     }
 }
 
-impl Drop for Attendance<'_> {
+impl Drop for InlineReading<'_> {
     fn drop(&mut self) {
-        self.0.reader.leave(|| self.0.hand_over());
-        self.0.end.leave();
+        self.0.reader.end_inline(|| self.0.hand_over());
+        self.0.end.end_inline();
     }
 }
 
@@ -410,13 +410,13 @@ pub(in super::super) fn read_loop(events: &impl WorkerEvents, link: &Arc<Link>) 
 fn listen(events: &impl WorkerEvents, link: &Link) {
     loop {
         // Then it sends what there is.
-        let is_attended = link.reader.has_awake_attendant();
-        let drained = match if is_attended { Ok(true) } else { link.pump() } {
+        let is_read_inline = link.reader.has_awake_inline_reader();
+        let drained = match if is_read_inline { Ok(true) } else { link.pump() } {
             Ok(drained) => drained,
             Err(violation) => return link.kill_for(DeathCause::ProtocolViolation(violation.to_string())),
         };
         let is_gone = link.is_gone();
-        // An attendant leaves when the process is gone, and then nothing more can come.
+        // An inline reader leaves when the process is gone, and then nothing more can come.
         let reader = if is_gone { Some(link.reader.take()) } else { link.reader.try_take() };
         let mut is_amid = !drained;
         if let Some(mut reader) = reader {
@@ -432,7 +432,7 @@ fn listen(events: &impl WorkerEvents, link: &Link) {
             is_amid |= reader.frames.is_amid();
             drop(reader);
             if let Some(pause) = pause {
-                link.end.nap(pause);
+                link.end.sleep_unnotified(pause);
                 continue;
             }
         }
@@ -440,9 +440,9 @@ fn listen(events: &impl WorkerEvents, link: &Link) {
         let has_news = || {
             let outbox = link.outbox();
             let blocked = outbox.waits_for_space();
-            let pumpable = blocked && !is_attended && (drained || outbox.ring.space() != Ok(0));
+            let pumpable = blocked && !is_read_inline && (drained || outbox.ring.space() != Ok(0));
             drop(outbox);
-            let is_other = link.has_rest() && link.reader.has_awake_attendant() != is_attended;
+            let is_other = link.has_rest() && link.reader.has_awake_inline_reader() != is_read_inline;
             pumpable
                 || is_other
                 || link.is_gone()

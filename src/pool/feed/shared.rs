@@ -24,7 +24,7 @@ use crate::pool::batch::Submitted;
 use crate::stdin::StdinSource;
 use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, RESULT_BYTES_BESIDE};
 use proto::message::Callee;
-use proto::octets::Octets;
+use proto::payload::Payload;
 
 /// This many inputs are pulled ahead of the results, unless set: enough to keep many workers busy.
 const BUFFER_SIZE: usize = 1024;
@@ -105,7 +105,7 @@ pub(super) struct Source<I> {
 pub(super) enum Pulled {
     /// The input is in [`Source::encoded`], and may travel with others.
     Short,
-    Alone(Result<(Callee, Octets), SubmitError>, Option<StdinSource>),
+    Alone(Result<(Callee, Payload), SubmitError>, Option<StdinSource>),
     Nothing,
 }
 

@@ -1,10 +1,10 @@
-//! The ring's bells and the reader's turns as they stand in `crates/proto/src/bell.rs` and `crates/proto/src/turn.rs`,
+//! The ring's bells and the reader's turns as they stand in `crates/proto/src/event_count.rs` and `crates/proto/src/reader_lock.rs`,
 //! under loom: every interleaving of a worker, the link's thread and a caller that attends, up to three
 //! preemptions, or two where there is more to be gone through. A wake-up that is lost is a deadlock, which loom reports.
 //!
 //! The kernel's futex is modelled: a word, and a lock under which it is compared before the sleep. A sleep
 //! with a timeout is one that ends at once. What stands here of `src/host/link.rs` and
-//! `src/host/link/reader.rs` is a copy in small, of `listen`, `attend` and `report_exit`: the order of their steps is
+//! `src/host/link/reader.rs` is a copy in small, of `listen`, `begin_inline` and `report_exit`: the order of their steps is
 //! theirs.
 
 #![allow(dead_code, unreachable_pub, reason = "the included sources have more than is checked here")]
@@ -50,10 +50,10 @@ mod sync {
     }
 }
 
-#[path = "../../../crates/proto/src/bell.rs"]
-mod bell;
-#[path = "../../../crates/proto/src/turn.rs"]
-mod turn;
+#[path = "../../../crates/proto/src/event_count.rs"]
+mod event_count;
+#[path = "../../../crates/proto/src/reader_lock.rs"]
+mod reader_lock;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,8 +61,8 @@ use std::time::Duration;
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::thread;
 
-use bell::{Bell, FOR_DATA, FOR_SPACE};
-use turn::Turn;
+use event_count::{EventCount, FOR_DATA, FOR_SPACE};
+use reader_lock::ReaderLock;
 
 fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
@@ -72,9 +72,9 @@ fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
 
 /// The host's side of a worker: a ring whose bytes are numbers, and what has been read of it.
 struct Link {
-    bell: Bell,
+    event_count: EventCount,
     put: AtomicU32,
-    turn: Turn<Reader>,
+    reader_lock: ReaderLock<Reader>,
     gone: AtomicBool,
     /// What has been handled, as a cell knows it.
     handled: AtomicU32,
@@ -87,26 +87,26 @@ struct Reader {
     taken: u32,
     /// Of these, handled.
     heard: u32,
-    /// An attendant went before it had handled what it had read ahead.
+    /// An inline reader went before it had handled what it had read ahead.
     is_left: bool,
 }
 
 impl Link {
     fn new(total: u32) -> Arc<Link> {
         let (put, handled) = (AtomicU32::new(0), AtomicU32::new(0));
-        let (bell, turn, gone) = (
-            Bell::default(),
-            Turn::new(Reader { taken: 0, heard: 0, is_left: false }),
+        let (event_count, reader_lock, gone) = (
+            EventCount::default(),
+            ReaderLock::new(Reader { taken: 0, heard: 0, is_left: false }),
             AtomicBool::new(false),
         );
-        Arc::new(Link { bell, put, turn, gone, handled, total })
+        Arc::new(Link { event_count, put, reader_lock, gone, handled, total })
     }
 
     /// The worker says one thing more.
     fn publish(&self) {
         let put = self.put.load(Ordering::Relaxed);
         self.put.store(put + 1, Ordering::Release);
-        self.bell.ring(FOR_DATA);
+        self.event_count.ring(FOR_DATA);
     }
 
     fn has_news(&self, reader: &Reader) -> bool {
@@ -130,7 +130,7 @@ impl Link {
             self.handled.store(reader.heard, Ordering::SeqCst);
         };
         if reader.heard == self.total {
-            // The end of the process is told, so that everyone may leave.
+            // The end of the process is told, so that everyone may end_inline.
             self.report_exit();
         }
         is_all
@@ -138,13 +138,13 @@ impl Link {
 
     fn report_exit(&self) {
         self.gone.store(true, Ordering::SeqCst);
-        self.bell.wake();
-        self.call_attendant();
+        self.event_count.wake();
+        self.call_inline reader();
     }
 
-    fn call_attendant(&self) {
-        if self.turn.has_sleeping_attendant() {
-            self.bell.wake_attendant();
+    fn call_inline reader(&self) {
+        if self.reader_lock.has_sleeping_inline reader() {
+            self.event_count.wake_inline();
         }
     }
 
@@ -156,7 +156,7 @@ impl Link {
     fn listen(&self, naps: bool) {
         loop {
             let is_gone = self.is_gone();
-            let reader = if is_gone { Some(self.turn.take()) } else { self.turn.try_take() };
+            let reader = if is_gone { Some(self.reader_lock.take()) } else { self.reader_lock.try_take() };
             if let Some(mut reader) = reader {
                 self.drain(&mut reader, || false);
                 if is_gone {
@@ -164,19 +164,19 @@ impl Link {
                 }
                 if naps && reader.heard == 1 {
                     drop(reader);
-                    self.bell.nap(Duration::ZERO);
+                    self.event_count.sleep_unnotified(Duration::ZERO);
                 }
             }
-            self.bell.wait(FOR_DATA, None, || {
-                self.is_gone() || self.turn.try_take().is_some_and(|reader| self.has_news(&reader))
+            self.event_count.wait(FOR_DATA, None, || {
+                self.is_gone() || self.reader_lock.try_take().is_some_and(|reader| self.has_news(&reader))
             });
         }
     }
 
     /// A caller that waits until so much has been handled, or whose deadline has passed.
-    fn attend(&self, until: u32, deadline: bool, naps: bool) {
-        let Some(mut reader) = self.turn.try_attend() else { return };
-        self.bell.attend();
+    fn begin_inline(&self, until: u32, deadline: bool, naps: bool) {
+        let Some(mut reader) = self.reader_lock.try_lock_inline() else { return };
+        self.event_count.begin_inline();
         let is_over = || self.handled.load(Ordering::SeqCst) >= until || self.is_gone();
         let mut is_first = true;
         let is_all = loop {
@@ -186,30 +186,30 @@ impl Link {
             }
             let left = deadline.then_some(Duration::ZERO);
             let sleep = || match naps && is_first {
-                true => self.bell.nap_attending(Duration::ZERO, is_over),
-                false => self.bell.wait_attending(left, || self.has_news(&reader) || is_over()),
+                true => self.event_count.sleep_inline(Duration::ZERO, is_over),
+                false => self.event_count.wait_inline(left, || self.has_news(&reader) || is_over()),
             };
             // All has been sent.
-            self.turn.sleep_attending(|| {}, sleep);
+            self.reader_lock.sleep_inline(|| {}, sleep);
             is_first = false;
         };
-        self.bell.leave();
+        self.event_count.end_inline();
         reader.is_left = !is_all;
         let has_news = self.has_news(&reader);
-        if self.turn.give_back(reader) || has_news || self.is_gone() {
-            self.bell.wake();
+        if self.reader_lock.give_back(reader) || has_news || self.is_gone() {
+            self.event_count.wake();
         }
     }
 }
 
 /// A worker that says so much, the link's thread, and a caller.
-fn play(preemptions: usize, total: u32, attend: impl Fn(&Link) + Send + Sync + Copy + 'static) {
+fn play(preemptions: usize, total: u32, begin_inline: impl Fn(&Link) + Send + Sync + Copy + 'static) {
     check(preemptions, move || {
         let link = Link::new(total);
         let (worker, listener) = (link.clone(), link.clone());
         let worker = thread::spawn(move || (0..total).for_each(|_| worker.publish()));
         let listener = thread::spawn(move || listener.listen(true));
-        attend(&link);
+        begin_inline(&link);
         worker.join().expect("says it");
         listener.join().expect("reads to the end");
         assert_eq!(link.handled.load(Ordering::SeqCst), total);
@@ -223,29 +223,29 @@ fn a_sleeper_hears_of_everything() {
 
 #[test]
 fn a_caller_that_waits_for_the_first_answer_leaves_the_second_to_the_links_thread() {
-    play(3, 2, |link| link.attend(1, false, false));
+    play(3, 2, |link| link.begin_inline(1, false, false));
 }
 
 #[test]
 fn a_caller_that_waits_for_the_last_answer_hears_of_it_and_of_the_end() {
-    play(3, 2, |link| link.attend(9, false, false));
+    play(3, 2, |link| link.begin_inline(9, false, false));
 }
 
 #[test]
 fn a_caller_whose_deadline_passes_leaves_nothing_unheard() {
-    play(3, 1, |link| link.attend(9, true, false));
+    play(3, 1, |link| link.begin_inline(9, true, false));
 }
 
 #[test]
 fn a_caller_that_looks_away_hears_of_it_afterwards() {
-    play(3, 2, |link| link.attend(2, false, true));
+    play(3, 2, |link| link.begin_inline(2, false, true));
 }
 
 #[test]
 fn callers_one_after_the_other_leave_nothing_unheard() {
     play(2, 2, |link| {
-        link.attend(9, true, false);
-        link.attend(2, false, false);
+        link.begin_inline(9, true, false);
+        link.begin_inline(2, false, false);
     });
 }
 
@@ -257,12 +257,12 @@ fn a_caller_that_sleeps_learns_of_what_is_not_in_the_ring() {
         let reaper = thread::spawn(move || {
             // Its answer came from elsewhere; later, the worker dies without a word.
             reaper.handled.store(1, Ordering::SeqCst);
-            reaper.call_attendant();
+            reaper.call_inline reader();
             reaper.report_exit();
         });
         let listener = thread::spawn(move || listener.listen(false));
-        link.attend(1, false, false);
-        link.attend(9, false, false);
+        link.begin_inline(1, false, false);
+        link.begin_inline(9, false, false);
         reaper.join().expect("buries");
         listener.join().expect("reads to the end");
     });
@@ -271,8 +271,8 @@ fn a_caller_that_sleeps_learns_of_what_is_not_in_the_ring() {
 #[test]
 fn one_sleeper_waits_for_data_and_for_space() {
     check(3, || {
-        let (bell, data, space) = (Bell::default(), AtomicU32::new(0), AtomicU32::new(0));
-        let shared = Arc::new((bell, data, space));
+        let (event_count, data, space) = (EventCount::default(), AtomicU32::new(0), AtomicU32::new(0));
+        let shared = Arc::new((event_count, data, space));
         let (reads, writes) = (shared.clone(), shared.clone());
         let threads = [
             thread::spawn(move || {
@@ -284,11 +284,11 @@ fn one_sleeper_waits_for_data_and_for_space() {
                 writes.0.ring(FOR_DATA);
             }),
         ];
-        let (bell, data, space) = &*shared;
+        let (event_count, data, space) = &*shared;
         let missing = || data.load(Ordering::Acquire) == 0 || space.load(Ordering::Acquire) == 0;
         let mut seen = (0, 0);
         while missing() {
-            bell.wait(FOR_DATA | FOR_SPACE, None, || {
+            event_count.wait(FOR_DATA | FOR_SPACE, None, || {
                 (data.load(Ordering::Acquire), space.load(Ordering::Acquire)) != seen
             });
             seen = (data.load(Ordering::Acquire), space.load(Ordering::Acquire));
@@ -299,8 +299,8 @@ fn one_sleeper_waits_for_data_and_for_space() {
 
 /// What did not fit into the ring, and who sends it: `pump`, `can_send`, `hand_over` of the link.
 struct Sending {
-    bell: Bell,
-    turn: Turn<()>,
+    event_count: EventCount,
+    reader_lock: ReaderLock<()>,
     /// How much the worker has made room for.
     room: AtomicU32,
     /// How much has been sent.
@@ -312,15 +312,15 @@ struct Sending {
 impl Sending {
     fn new(total: u32) -> Arc<Sending> {
         let (room, outbox) = (AtomicU32::new(0), loom::sync::Mutex::new(0));
-        let (bell, turn, has_rest) = (Bell::default(), Turn::new(()), AtomicBool::new(false));
-        Arc::new(Sending { bell, turn, room, outbox, has_rest, total })
+        let (event_count, reader_lock, has_rest) = (EventCount::default(), ReaderLock::new(()), AtomicBool::new(false));
+        Arc::new(Sending { event_count, reader_lock, room, outbox, has_rest, total })
     }
 
     /// The worker takes one out.
     fn make_room(&self) {
         let room = self.room.load(Ordering::Relaxed);
         self.room.store(room + 1, Ordering::Release);
-        self.bell.ring(FOR_SPACE);
+        self.event_count.ring(FOR_SPACE);
     }
 
     fn is_done(&self) -> bool {
@@ -334,10 +334,10 @@ impl Sending {
         self.has_rest.store(!is_done, Ordering::SeqCst);
         drop(sent);
         if is_done {
-            // In place of the answer, so that everyone may leave.
-            self.bell.wake();
-            if self.turn.has_sleeping_attendant() {
-                self.bell.wake_attendant();
+            // In place of the answer, so that everyone may end_inline.
+            self.event_count.wake();
+            if self.reader_lock.has_sleeping_inline reader() {
+                self.event_count.wake_inline();
             }
         }
         is_done
@@ -357,35 +357,35 @@ impl Sending {
 
     fn hand_over(&self) {
         if self.has_rest() {
-            self.bell.wake();
+            self.event_count.wake();
         }
     }
 
     fn flush(&self) {
         if !self.pump() {
-            self.bell.wake();
+            self.event_count.wake();
         }
     }
 
     fn listen(&self) {
         while !self.is_done() {
-            let is_attended = self.turn.has_awake_attendant();
-            let drained = is_attended || self.pump();
+            let is_read_inline = self.reader_lock.has_awake_inline reader();
+            let drained = is_read_inline || self.pump();
             let what = if drained { FOR_DATA } else { FOR_DATA | FOR_SPACE };
-            self.bell.wait(what, None, || {
+            self.event_count.wait(what, None, || {
                 let sent = *self.outbox.lock().expect("no panic under it");
-                let pumpable = !is_attended && sent < self.total && (drained || self.has_room(sent));
-                let is_other = self.has_rest() && self.turn.has_awake_attendant() != is_attended;
+                let pumpable = !is_read_inline && sent < self.total && (drained || self.has_room(sent));
+                let is_other = self.has_rest() && self.reader_lock.has_awake_inline reader() != is_read_inline;
                 pumpable || is_other || self.is_done()
             });
         }
     }
 
     /// A caller that attends until all is sent, or looks twice.
-    fn attend(&self, until_done: bool) {
-        let Some(reader) = self.turn.try_attend() else { return };
-        self.bell.attend();
-        self.turn.attend();
+    fn begin_inline(&self, until_done: bool) {
+        let Some(reader) = self.reader_lock.try_lock_inline() else { return };
+        self.event_count.begin_inline();
+        self.reader_lock.begin_inline();
         let mut is_first = true;
         loop {
             if self.can_send() {
@@ -395,27 +395,27 @@ impl Sending {
                 break;
             }
             let left = (!until_done).then_some(Duration::ZERO);
-            let sleep = || self.bell.wait_attending(left, || self.is_done());
-            self.turn.sleep_attending(|| self.hand_over(), sleep);
+            let sleep = || self.event_count.wait_inline(left, || self.is_done());
+            self.reader_lock.sleep_inline(|| self.hand_over(), sleep);
             is_first = false;
         }
-        self.turn.leave(|| self.hand_over());
-        self.bell.leave();
-        if self.turn.give_back(reader) {
-            self.bell.wake();
+        self.reader_lock.end_inline(|| self.hand_over());
+        self.event_count.end_inline();
+        if self.reader_lock.give_back(reader) {
+            self.event_count.wake();
         }
     }
 }
 
 /// A caller that has sent what fits and then waits or not, the link's thread, and a worker that makes room.
-fn send(preemptions: usize, total: u32, attend: impl Fn(&Sending) + Send + Sync + Copy + 'static) {
+fn send(preemptions: usize, total: u32, begin_inline: impl Fn(&Sending) + Send + Sync + Copy + 'static) {
     check(preemptions, move || {
         let sending = Sending::new(total);
         let (worker, listener) = (sending.clone(), sending.clone());
         let worker = thread::spawn(move || (0..total).for_each(|_| worker.make_room()));
         let listener = thread::spawn(move || listener.listen());
         sending.flush();
-        attend(&sending);
+        begin_inline(&sending);
         worker.join().expect("makes room");
         listener.join().expect("sends to the end");
         assert!(sending.is_done());
@@ -428,11 +428,11 @@ fn what_does_not_fit_is_sent_by_the_links_thread_where_nobody_attends() {
 }
 
 #[test]
-fn what_does_not_fit_is_sent_while_an_attendant_sleeps() {
-    send(2, 2, |sending| sending.attend(true));
+fn what_does_not_fit_is_sent_while_an_inline reader_sleeps() {
+    send(2, 2, |sending| sending.begin_inline(true));
 }
 
 #[test]
-fn what_does_not_fit_is_sent_when_an_attendant_has_gone() {
-    send(2, 2, |sending| sending.attend(false));
+fn what_does_not_fit_is_sent_when_an_inline reader_has_gone() {
+    send(2, 2, |sending| sending.begin_inline(false));
 }

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 
 use super::{Attack, call, refused};
 use proto::probe::Targets;
-use proto::walls::SandboxLayer::{EmptyRoot, Landlock, Seccomp};
+use proto::policy::SandboxLayer::{EmptyRoot, Landlock, Seccomp};
 
 /// The host has put its secret beside them, and in each a file of the name `inside`.
 pub(super) const ATTACKS: &[Attack] = &[

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Attack, REPLACED_EXIT_CODE, call, refused};
 use proto::probe::Targets;
-use proto::walls::SandboxLayer::{Descriptors, EmptyRoot, Landlock, Seccomp};
+use proto::policy::SandboxLayer::{Descriptors, EmptyRoot, Landlock, Seccomp};
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack {

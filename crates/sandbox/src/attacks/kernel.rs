@@ -1,7 +1,7 @@
 //! The kernel's wide front: calls that no worker needs, each with holes in its history.
 
 use super::{Attack, call, call_past_rights};
-use proto::walls::SandboxLayer::{Capabilities, Landlock, Seccomp};
+use proto::policy::SandboxLayer::{Capabilities, Landlock, Seccomp};
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack {

@@ -4,7 +4,7 @@ use std::io;
 use std::ptr;
 
 use super::{Attack, call};
-use proto::walls::SandboxLayer::{ResourceLimits, Seccomp};
+use proto::policy::SandboxLayer::{ResourceLimits, Seccomp};
 
 const PAGE: usize = 4096;
 

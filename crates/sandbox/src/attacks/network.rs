@@ -7,7 +7,7 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 
 use super::{Attack, call};
-use proto::walls::SandboxLayer::{EmptyRoot, Landlock, Namespaces, Seccomp};
+use proto::policy::SandboxLayer::{EmptyRoot, Landlock, Namespaces, Seccomp};
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack {

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{Attack, call, call_past_rights, refused};
 use proto::probe::Targets;
-use proto::walls::SandboxLayer::{Capabilities, Identity, Landlock, NotDumpable, ResourceLimits, Seccomp};
+use proto::policy::SandboxLayer::{Capabilities, Identity, Landlock, NotDumpable, ResourceLimits, Seccomp};
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack {
