@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use proto::probe::AttackOutcome;
 use proto::policy::{SandboxLayer, SandboxReport};
+use proto::probe::AttackOutcome;
 
 /// One attack and its outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

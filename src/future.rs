@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 pub use cell::FutureState;
-pub(crate) use cell::{Cell, Failed, Filled, Item, Labels, Outcome, Queues};
+pub(crate) use cell::{Cell, Failed, Filled, Item, Labels, Queues, TaskResult};
 pub(crate) use owner::TaskOwner;
 pub use wait::{
     AsCompleted, AsCompletedTimeout, ReturnWhen, Waited, as_completed, as_completed_timeout, wait,
@@ -23,7 +23,7 @@ pub use wait::{
 
 use crate::error::{TaskError, TaskFailure};
 use crate::fork::OfProcess;
-use crate::module::Answer;
+use crate::module::TaskOutput;
 use crate::report::TaskReport;
 use proto::task::TaskId;
 
@@ -34,7 +34,7 @@ use proto::task::TaskId;
 /// [`TaskError::OtherProcess`].
 pub struct TaskFuture<O> {
     cell: OfProcess<Arc<Cell>>,
-    decode: fn(&Answer) -> Result<O, String>,
+    decode: fn(&TaskOutput) -> Result<O, String>,
     owner: Weak<dyn TaskOwner>,
 }
 
@@ -51,7 +51,7 @@ pub struct WaitTimeout {
 impl<O> TaskFuture<O> {
     pub(crate) fn new(
         cell: Arc<Cell>,
-        decode: fn(&Answer) -> Result<O, String>,
+        decode: fn(&TaskOutput) -> Result<O, String>,
         owner: Weak<dyn TaskOwner>,
     ) -> Self {
         TaskFuture { cell: OfProcess::new(cell), decode, owner }
@@ -204,7 +204,7 @@ impl<O> TaskFuture<O> {
     pub(crate) fn read_item(
         &self,
         task: TaskId,
-        result: Result<Answer, TaskFailure>,
+        result: Result<TaskOutput, TaskFailure>,
         report: impl FnOnce() -> TaskReport,
     ) -> Result<O, TaskFailure> {
         (self.decode)(&result?)
@@ -221,15 +221,15 @@ impl<O> TaskFuture<O> {
         }
     }
 
-    fn read(&self, outcome: &Outcome) -> Result<O, TaskFailure> {
+    fn read(&self, outcome: &TaskResult) -> Result<O, TaskFailure> {
         read(self.decode, self.labels(), outcome)
     }
 }
 
 fn read<O>(
-    decode: fn(&Answer) -> Result<O, String>,
+    decode: fn(&TaskOutput) -> Result<O, String>,
     labels: &Labels,
-    outcome: &Outcome,
+    outcome: &TaskResult,
 ) -> Result<O, TaskFailure> {
     match &outcome.result {
         Err(failed) => Err(outcome.failure_of(labels, failed)),

@@ -62,7 +62,7 @@ mod error;
 mod doctor;
 mod observe;
 mod module;
-mod shared;
+mod shared_input;
 mod stdin;
 
 mod pool;
@@ -70,7 +70,7 @@ mod account;
 mod future;
 pub mod python;
 #[cfg(feature = "metrics")]
-pub mod numbers;
+pub mod metrics;
 
 mod scheduler;
 mod host;
@@ -78,7 +78,7 @@ mod host;
 mod init;
 mod held;
 mod fork;
-mod foreign;
+mod panic_guard;
 mod sync;
 mod id_map;
 mod ewma;
@@ -99,7 +99,7 @@ pub use host::doctor::Doctor;
 pub use init::init;
 pub use module::{Callable, Command, Digest, Module, ModuleOptions, RawTask, Task};
 pub use observe::{
-    Ended, EventKind, LeaveReason, PoolEvent, PoolStats, TaskOutcome, WorkerState, WorkerStats,
+    EventKind, LeaveReason, PoolEvent, PoolStats, TaskCounts, TaskOutcome, WorkerState, WorkerStats,
 };
 pub use options::{Isolation, TaskOptions};
 pub use policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
@@ -109,9 +109,11 @@ pub use proto::description::{
     Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleKind, ModuleOutline, TaskDescription,
 };
 #[doc(inline)]
-pub use proto::preopen::DirAccess;
-#[doc(inline)]
 pub use proto::limits::compile::{CompileLimit, CompileLimits};
+#[doc(inline)]
+pub use proto::policy::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
+#[doc(inline)]
+pub use proto::preopen::DirAccess;
 #[doc(inline)]
 pub use proto::probe::AttackOutcome;
 #[doc(inline)]
@@ -122,10 +124,8 @@ pub use proto::shortage::{Scarce, Shortage};
 pub use proto::task::{LogOverflow, Refusal, RefusalKind, Refusals, TaskId};
 #[doc(inline)]
 pub use proto::trap::{Frame, TrapCode};
-#[doc(inline)]
-pub use proto::policy::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
 pub use report::{CommandOutput, PartialOutput, TaskReport};
-pub use shared::Shared;
+pub use shared_input::SharedInput;
 
 /// Bytes that are cheap to clone: inputs and outputs of untyped tasks.
 pub use bytes::Bytes;

@@ -192,7 +192,7 @@ pub(crate) struct Target {
 
 /// What a worker answered to a task that succeeded.
 #[derive(Debug, Clone)]
-pub(crate) enum Answer {
+pub(crate) enum TaskOutput {
     Output(Payload),
     Command(CommandOutput),
 }
@@ -203,7 +203,7 @@ pub(crate) enum Answer {
 pub trait Callable: sealed::Call + Send + Sync {}
 
 pub(crate) mod sealed {
-    use super::{Answer, Target};
+    use super::{Target, TaskOutput};
     use crate::error::SubmitError;
     use crate::stdin::StdinSource;
     use proto::message::{Callee, TaskIndex};
@@ -242,7 +242,7 @@ pub(crate) mod sealed {
         }
         #[doc(hidden)]
         #[allow(private_interfaces, reason = "the trait is sealed")]
-        fn decode(answer: &Answer) -> Result<Self::Output, String>;
+        fn decode(answer: &TaskOutput) -> Result<Self::Output, String>;
     }
 }
 
@@ -301,7 +301,8 @@ where
 
     fn encode(&self, input: &I) -> Result<(Callee, Payload), SubmitError> {
         // An input that does not fit, or cannot be encoded at all, is handled below.
-        let few = postcard::to_slice(input, &mut [0; INLINE_BYTES]).ok().and_then(|bytes| Payload::inline(bytes));
+        let few =
+            postcard::to_slice(input, &mut [0; INLINE_BYTES]).ok().and_then(|bytes| Payload::inline(bytes));
         if let Some(few) = few {
             return Ok((Callee::Task(self.index), few));
         }
@@ -319,14 +320,14 @@ where
         encoded.map_err(|error| self.target.encode_error(error))
     }
 
-    fn decode(answer: &Answer) -> Result<O, String> {
+    fn decode(answer: &TaskOutput) -> Result<O, String> {
         match answer {
-            Answer::Output(bytes) => match postcard::take_from_bytes(bytes) {
+            TaskOutput::Output(bytes) => match postcard::take_from_bytes(bytes) {
                 Ok((value, [])) => Ok(value),
                 Ok((_, rest)) => Err(format!("{} bytes are left over", rest.len())),
                 Err(error) => Err(error.to_string()),
             },
-            Answer::Command(_) => Err("a command's output is not a task's".into()),
+            TaskOutput::Command(_) => Err("a command's output is not a task's".into()),
         }
     }
 }
@@ -350,10 +351,10 @@ impl sealed::Call for RawTask {
         Some(self.index)
     }
 
-    fn decode(answer: &Answer) -> Result<Bytes, String> {
+    fn decode(answer: &TaskOutput) -> Result<Bytes, String> {
         match answer {
-            Answer::Output(bytes) => Ok(bytes.to_bytes()),
-            Answer::Command(_) => Err("a command's output is not a task's".into()),
+            TaskOutput::Output(bytes) => Ok(bytes.to_bytes()),
+            TaskOutput::Command(_) => Err("a command's output is not a task's".into()),
         }
     }
 }
@@ -390,10 +391,10 @@ impl sealed::Call for Command {
         None
     }
 
-    fn decode(answer: &Answer) -> Result<CommandOutput, String> {
+    fn decode(answer: &TaskOutput) -> Result<CommandOutput, String> {
         match answer {
-            Answer::Command(output) => Ok(output.clone()),
-            Answer::Output(_) => Err("a task's output is not a command's".into()),
+            TaskOutput::Command(output) => Ok(output.clone()),
+            TaskOutput::Output(_) => Err("a task's output is not a command's".into()),
         }
     }
 }

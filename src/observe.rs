@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::error::Death;
 use crate::report::TaskReport;
+use proto::policy::SandboxReport;
 use proto::shortage::Shortage;
 use proto::task::TaskId;
-use proto::policy::SandboxReport;
 
 /// A pool's numbers at one moment: [`Pool::stats`](crate::Pool::stats).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct PoolStats {
     /// Tasks accepted since the pool began.
     pub submitted: u64,
     /// Tasks that ended, by how they did.
-    pub ended: Ended,
+    pub ended: TaskCounts,
     /// Attempts that were followed by another.
     pub retries: u64,
     /// Worker processes started since the pool began.
@@ -45,7 +45,7 @@ pub struct PoolStats {
 /// Tasks that ended, by how they did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Ended {
+pub struct TaskCounts {
     /// With an output; whether the caller's type can decode it shows when it is read.
     pub succeeded: u64,
     /// With a failure of the task's own, or at one of its limits.
@@ -60,7 +60,7 @@ pub struct Ended {
     pub lost: u64,
 }
 
-impl Ended {
+impl TaskCounts {
     /// Counts the ends of so many tasks.
     pub(crate) fn add(&mut self, how: TaskOutcome, tasks: u64) {
         let counter = match how {

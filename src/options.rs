@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::Retry;
-use crate::shared::Shared;
+use crate::shared_input::SharedInput;
 use proto::limits;
 use proto::task::{LogOverflow, TaskLimits};
 
@@ -34,7 +34,7 @@ pub struct TaskOptions {
     pub(crate) domain: Option<Arc<str>>,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) instance_tasks_max: Option<u32>,
-    pub(crate) shared: Option<Arc<[Shared]>>,
+    pub(crate) shared: Option<Arc<[SharedInput]>>,
 }
 
 /// What a task shares with those that ran before it on its worker.
@@ -233,7 +233,7 @@ impl TaskOptions {
     /// their order, from 0. At most 16
     /// ([`SHARES_PER_TASK_MAX`](proto::limits::SHARES_PER_TASK_MAX)). A worker is sent each with the first
     /// task that has it, and no worker of another [domain](Self::domain) is.
-    pub fn shared(mut self, shared: &Shared) -> Self {
+    pub fn shared(mut self, shared: &SharedInput) -> Self {
         let before = self.shared.as_deref().unwrap_or_default();
         self.shared = Some(before.iter().chain([shared]).cloned().collect());
         self

@@ -24,17 +24,17 @@ use self::load::Loads;
 use crate::error::{BrokenPool, BuildError};
 use crate::fork::OfProcess;
 use crate::host::cache::Cache;
-use crate::host::compile::Turns;
+use crate::host::compile::CompileSlots;
 use crate::host::core::Core;
 use crate::host::is_io_thread;
 use crate::module::Callable;
 use crate::observe::PoolStats;
 use crate::policy::DropPolicy;
 use crate::scheduler::Event;
-use crate::shared::Shares;
+use crate::shared_input::Shares;
 use proto::limits;
-use proto::task::TaskId;
 use proto::policy::SandboxReport;
+use proto::task::TaskId;
 
 /// A pool of worker processes that run WebAssembly tasks. Cheap to clone; all clones are
 /// the same pool.
@@ -61,7 +61,7 @@ struct Handle {
     cache: Option<Cache>,
     loads: Loads,
     shares: Shares,
-    turns: Turns,
+    compile_slots: CompileSlots,
     supervisor: Mutex<Option<JoinHandle<()>>>,
     callback_thread: std::thread::ThreadId,
 }

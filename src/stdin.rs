@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use crate::foreign::Foreign;
+use crate::panic_guard::PanicGuard;
 
 /// A source of stdin. Its calls may block, so a thread of its own makes them.
 pub(crate) trait ReadStdin: Send {
@@ -21,7 +21,7 @@ pub(crate) trait ReadStdin: Send {
 }
 
 /// The source is guarded, since its destructor may be the caller's code.
-pub(crate) type Source = Foreign<Box<dyn ReadStdin>>;
+pub(crate) type Source = PanicGuard<Box<dyn ReadStdin>>;
 
 /// A source that only the first task gets: the same input can be submitted twice, but read once.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ impl StdinSource {
     }
 
     fn new(source: Box<dyn ReadStdin>) -> Self {
-        StdinSource(Arc::new(Mutex::new(Some(Foreign::new(source)))))
+        StdinSource(Arc::new(Mutex::new(Some(PanicGuard::new(source)))))
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Source>> {

@@ -100,7 +100,7 @@ fn each_crate_depends_on_the_layers_below_it_alone() {
 }
 
 #[test]
-fn dispatch_knows_no_clock_no_thread_no_process_and_no_bytes() {
+fn the_scheduler_knows_no_clock_no_thread_no_process_and_no_bytes() {
     let effects =
         ["std::io", "std::thread", "std::process", "Instant", "std::sync", "std::fs", "rustix", "bytes::"];
     let rooms = [
@@ -112,7 +112,7 @@ fn dispatch_knows_no_clock_no_thread_no_process_and_no_bytes() {
         "files::",
         "sandbox::",
     ];
-    assert_room_without("dispatch", &[&effects[..], &rooms[..]].concat());
+    assert_room_without("scheduler", &[&effects[..], &rooms[..]].concat());
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn nothing_but_tests_imports_all_of_its_parent() {
         let is_test =
             path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs")));
         // The simulation is compiled for tests only.
-        if !is_test && !is_in(&path, "dispatch/simulation") {
+        if !is_test && !is_in(&path, "scheduler/simulation") {
             assert!(!code(&text).contains("use super::*"), "{}", path.display());
         }
     }

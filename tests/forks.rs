@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::{PATIENCE, builder, eventually, failure, is_own_process, load, raw, wat};
 use wasmpool::{
     AsCompleted, Bytes, Events, FutureState, Map, MapError, Module, ModuleError, Pool, PoolStats, RawTask,
-    ReturnWhen, ShareError, Shared, ShutdownMode, SubmitError, Task, TaskError, TaskFuture, TaskOptions,
+    ReturnWhen, ShareError, SharedInput, ShutdownMode, SubmitError, Task, TaskError, TaskFuture, TaskOptions,
     UnorderedMap, as_completed, wait,
 };
 
@@ -58,7 +58,7 @@ fn poll<F: Future>(future: F) -> Poll<F::Output> {
 struct Held {
     module: Module,
     count: Task<u64, u64>,
-    shared: Shared,
+    shared: SharedInput,
     done: TaskFuture<u64>,
     running: TaskFuture<Bytes>,
     pending: TaskFuture<Bytes>,

@@ -101,7 +101,7 @@ fn every_number_is_scraped_with_its_labels_and_adds_up() {
 /// The table in the documentation is the numbers' contract: each name stands in it, and nothing else does.
 #[test]
 fn the_documented_table_is_what_the_code_tells() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/numbers.rs");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics.rs");
     let text = std::fs::read_to_string(path).expect("reads");
     let (docs, code): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with("//!"));
     let names = |lines: &[&str], quote: char| {

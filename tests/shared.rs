@@ -6,7 +6,7 @@ use common::{Guarded, PATIENCE, build, builder, eventually, load, raw, signal, w
 use rustix::process::Signal;
 use wasmpool::{
     Bytes, Isolation, ModuleOptions, OnWorkerDeath, Pool, PoolBuilder, RawTask, SandboxPolicy, ShareError,
-    Shared, SubmitError, TaskOptions,
+    SharedInput, SubmitError, TaskOptions,
 };
 
 /// By the bare byte ABI. `size`: the length of the input of the number given. `read`: index, offset, pointer
@@ -62,7 +62,7 @@ impl Reader {
     }
 }
 
-fn with(shared: &Shared) -> TaskOptions {
+fn with(shared: &SharedInput) -> TaskOptions {
     TaskOptions::new().shared(shared)
 }
 

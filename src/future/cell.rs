@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::error::{BrokenPool, TaskError, TaskFailure};
-use crate::foreign::guarded;
-use crate::module::Answer;
+use crate::module::TaskOutput;
+use crate::panic_guard::catch_panic;
 use crate::report::TaskReport;
 use crate::sync::{AtomicU8, Condvar, Mutex, MutexGuard, Ordering, Sender};
 use proto::task::TaskId;
@@ -52,8 +52,8 @@ impl Labels {
 
 /// How a task ended.
 #[derive(Debug, Clone)]
-pub(crate) struct Outcome {
-    pub(crate) result: Result<Answer, Failed>,
+pub(crate) struct TaskResult {
+    pub(crate) result: Result<TaskOutput, Failed>,
     pub(crate) report: TaskReport,
 }
 
@@ -65,7 +65,7 @@ pub(crate) enum Failed {
     WithAll(BrokenPool),
 }
 
-impl Outcome {
+impl TaskResult {
     pub(crate) fn state(&self) -> FutureState {
         match &self.result {
             Err(Failed::For(failure)) if *failure.error() == TaskError::Cancelled => FutureState::Cancelled,
@@ -90,13 +90,13 @@ impl Outcome {
 /// The result of one task of a batch, and what its report needs if the result turns out not to be readable.
 #[derive(Debug)]
 pub(crate) struct Item {
-    pub(crate) result: Result<Answer, TaskFailure>,
+    pub(crate) result: Result<TaskOutput, TaskFailure>,
     pub(crate) run: Duration,
     pub(crate) queued: Duration,
     pub(crate) worker_pid: Option<u32>,
 }
 
-pub(crate) type Callback = Box<dyn FnOnce(&Labels, Outcome) + Send>;
+pub(crate) type Callback = Box<dyn FnOnce(&Labels, TaskResult) + Send>;
 
 /// Others' code is sent here to be run, since it may block and panic.
 pub(crate) struct Queues {
@@ -109,7 +109,7 @@ impl Queues {
     pub(crate) fn wake(&self, waker: Waker) {
         let wake = move || {
             if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-                guarded(|| tracing::error!("a waker panicked"));
+                catch_panic(|| tracing::error!("a waker panicked"));
             }
         };
         if let Err(refused) = self.wakers.send(Box::new(wake)) {
@@ -146,7 +146,7 @@ pub(crate) struct Cell {
 
 #[derive(Default)]
 struct State {
-    outcome: Option<Outcome>,
+    outcome: Option<TaskResult>,
     /// For a batch, the results that have come and were not taken yet, in order.
     items: VecDeque<Item>,
     /// It is told by number whenever there are items again, and when the cell is filled.
@@ -219,12 +219,12 @@ impl Cell {
     }
 
     /// Fills the cell. Whoever looks sees it done, and nobody's code runs, so this may be called under a lock.
-    pub(crate) fn fill(&self, result: Result<Answer, Failed>, report: TaskReport) -> Filled {
+    pub(crate) fn fill(&self, result: Result<TaskOutput, Failed>, report: TaskReport) -> Filled {
         let mut state = self.lock();
         if state.outcome.is_some() {
             return Filled::TooLate;
         }
-        state.outcome = Some(Outcome { result, report });
+        state.outcome = Some(TaskResult { result, report });
         let has_threads = state.sleepers > 0 || !state.inline_readers.is_empty();
         match state.has_others() {
             true => Filled::Heard,
@@ -271,12 +271,12 @@ impl Cell {
         }
     }
 
-    fn queue(self: &Arc<Self>, callback: Callback, outcome: Outcome) {
+    fn queue(self: &Arc<Self>, callback: Callback, outcome: TaskResult) {
         let cell = self.clone();
         let run = move || {
             let task = cell.labels.task;
             if catch_unwind(AssertUnwindSafe(|| callback(&cell.labels, outcome))).is_err() {
-                guarded(|| tracing::error!(%task, "a done callback panicked"));
+                catch_panic(|| tracing::error!(%task, "a done callback panicked"));
             }
         };
         if let Err(refused) = self.queues.callbacks.send(Box::new(run)) {
@@ -297,7 +297,7 @@ impl Cell {
         }
     }
 
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
+    pub(crate) fn outcome(&self) -> Option<TaskResult> {
         self.lock().outcome.clone()
     }
 
@@ -396,7 +396,7 @@ impl Cell {
         drop(unset);
     }
 
-    pub(crate) fn wait(&self) -> Outcome {
+    pub(crate) fn wait(&self) -> TaskResult {
         let mut state = self.lock();
         loop {
             if let Some(outcome) = &state.outcome {
@@ -409,7 +409,7 @@ impl Cell {
     }
 
     /// `None` if the deadline came first; without a deadline it never does.
-    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Option<Outcome> {
+    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Option<TaskResult> {
         let Some(deadline) = deadline else { return Some(self.wait()) };
         let mut state = self.lock();
         loop {
@@ -423,7 +423,7 @@ impl Cell {
         }
     }
 
-    pub(crate) fn poll(&self, waker: &Waker) -> Option<Outcome> {
+    pub(crate) fn poll(&self, waker: &Waker) -> Option<TaskResult> {
         // Cloning and dropping a waker is the executor's code: not under the lock.
         let waker = waker.clone();
         let mut state = self.lock();

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::foreign::guarded;
+use crate::panic_guard::catch_panic;
 use crate::stdin::{Lent, Source};
 use proto::limits::ASK_BYTES_MAX;
 use proto::message::{Chunk, Question, Reply};
@@ -128,7 +128,9 @@ impl Asks {
             Ok(_) => Some(sender),
             Err(error) => {
                 let error = calling("start a thread")(error);
-                guarded(|| tracing::error!(%error, "the thread that reads a task's stdin cannot be started"));
+                catch_panic(
+                    || tracing::error!(%error, "the thread that reads a task's stdin cannot be started"),
+                );
                 None
             }
         }
@@ -143,7 +145,7 @@ impl Asks {
                 Some(reader) => {
                     let read = || read(reader, asked.bytes_max, self.fills);
                     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
-                        guarded(|| tracing::error!("the reader of a task's stdin panicked"));
+                        catch_panic(|| tracing::error!("the reader of a task's stdin panicked"));
                         Reply::Failed { os_error: None }
                     })
                 }

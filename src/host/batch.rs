@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::completion::{self, Received};
 use crate::error::TaskFailure;
 use crate::future::{Cell, Item};
-use crate::observe::{Ended, TaskOutcome};
+use crate::observe::{TaskCounts, TaskOutcome};
 use crate::report::TaskReport;
 use crate::scheduler::Now;
 use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX};
@@ -243,13 +243,13 @@ impl Batch {
 
     /// Counts the end of the whole batch: tasks without an answer ended in this way. Those that `fail` was
     /// told of are counted already.
-    pub(super) fn count_ends(&self, ended: &mut Ended, how: TaskOutcome) {
+    pub(super) fn count_ends(&self, ended: &mut TaskCounts, how: TaskOutcome) {
         let so_far = self.count_answers(ended);
         ended.add(how, self.count - count_of(so_far, ENDED));
     }
 
     /// Counts the tasks that have answered, and returns the counters.
-    pub(super) fn count_answers(&self, ended: &mut Ended) -> u64 {
+    pub(super) fn count_answers(&self, ended: &mut TaskCounts) -> u64 {
         let so_far = self.ended.load(Ordering::SeqCst);
         ended.succeeded += count_of(so_far, SUCCEEDED);
         ended.failed += count_of(so_far, FAILED);

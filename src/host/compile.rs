@@ -391,7 +391,7 @@ fn finish(file: &File, bytes_max: u64) -> io::Result<u64> {
 /// There is no deadline on the wait: each holder gives its place up within its own timeout, so the wait ends,
 /// and a module is not blamed for those before it.
 #[derive(Debug)]
-pub(crate) struct Turns {
+pub(crate) struct CompileSlots {
     queue: Mutex<Queue>,
     moved: Condvar,
 }
@@ -406,15 +406,15 @@ struct Queue {
 
 /// A place that is held; dropping it lets the next in.
 #[derive(Debug)]
-pub(crate) struct Turn<'a>(&'a Turns);
+pub(crate) struct CompileSlot<'a>(&'a CompileSlots);
 
-impl Turns {
-    pub(crate) fn new(places: usize) -> Turns {
-        Turns { queue: Mutex::new(Queue { free: places, next: 0, last: 0 }), moved: Condvar::new() }
+impl CompileSlots {
+    pub(crate) fn new(places: usize) -> CompileSlots {
+        CompileSlots { queue: Mutex::new(Queue { free: places, next: 0, last: 0 }), moved: Condvar::new() }
     }
 
     /// Waits for a place.
-    pub(crate) fn take(&self) -> Turn<'_> {
+    pub(crate) fn take(&self) -> CompileSlot<'_> {
         let mut queue = self.lock();
         let ticket = queue.last;
         queue.last += 1;
@@ -425,7 +425,7 @@ impl Turns {
         queue.next += 1;
         // The one behind may find a place free too.
         self.moved.notify_all();
-        Turn(self)
+        CompileSlot(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -433,7 +433,7 @@ impl Turns {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for CompileSlot<'_> {
     fn drop(&mut self) {
         self.0.lock().free += 1;
         self.0.moved.notify_all();
@@ -561,7 +561,7 @@ mod tests {
     #[test]
     fn turns_are_taken_in_order_and_never_more_than_there_are() {
         use std::sync::atomic::{AtomicUsize, Ordering};
-        let (turns, inside) = (Turns::new(2), AtomicUsize::new(0));
+        let (turns, inside) = (CompileSlots::new(2), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..16 {
                 scope.spawn(|| {

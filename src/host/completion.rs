@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::TaskError;
-use crate::module::Answer;
+use crate::module::TaskOutput;
 use crate::report::{CommandOutput, PartialOutput, TaskReport};
 use proto::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX, TABLE_ELEMENTS_MAX};
 use proto::message::{Callee, Completion, Cost, RunEnd};
@@ -41,7 +41,11 @@ pub(super) fn add_cost(report: &mut TaskReport, cost: &Cost) {
 }
 
 /// Puts a completion into the caller's words. The payload was bounded when it was read.
-pub(super) fn read(received: Received, callee: &Callee, limits: &TaskLimits) -> Result<Answer, TaskError> {
+pub(super) fn read(
+    received: Received,
+    callee: &Callee,
+    limits: &TaskLimits,
+) -> Result<TaskOutput, TaskError> {
     let written = received.written(callee).unwrap_or_default();
     let Received { completion: Completion { end, .. }, payload, .. } = received;
     // The text has room as JSON, with its escapes, in what a map is charged for the task.
@@ -53,13 +57,13 @@ pub(super) fn read(received: Received, callee: &Callee, limits: &TaskLimits) -> 
         backtrace
     };
     Err(match end {
-        RunEnd::Ok => return Ok(Answer::Output(payload)),
+        RunEnd::Ok => return Ok(TaskOutput::Output(payload)),
         RunEnd::Exited { code } => {
             let PartialOutput { stdout, stderr } = written;
             let output = CommandOutput { exit_code: code, stdout, stderr };
             // For a task, to exit is to fail: it has returned nothing.
             if code == 0 && matches!(callee, Callee::Command { .. }) {
-                return Ok(Answer::Command(output));
+                return Ok(TaskOutput::Command(output));
             }
             TaskError::Exit { output }
         }

@@ -30,9 +30,9 @@ use crate::options::TaskOptions;
 use crate::scheduler::{self, Action, Domain, Event, Now, Refusal, Scheduler, TaskSpec, WorkerKey};
 use proto::description::Interrupt;
 use proto::limits::{BATCH_WORK_MAX, CPU_MEASURED_FROM};
+use proto::policy::SandboxReport;
 use proto::shortage::Shortage;
 use proto::task::TaskId;
-use proto::policy::SandboxReport;
 
 /// What the host knows of an unresolved task.
 pub(super) struct TaskRecord {

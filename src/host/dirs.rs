@@ -12,10 +12,10 @@ use rustix::io::Errno;
 use crate::error::BuildError;
 use crate::fork::PerProcess;
 use files::{HostFiles, TaskDirs};
-use proto::preopen::{DirAccess, GuestDir};
 use proto::limits::{DIRS_MAX, GUEST_PATH_BYTES_MAX};
-use proto::refused::calling;
 use proto::policy::{SandboxLayer, SandboxRequest};
+use proto::preopen::{DirAccess, GuestDir};
+use proto::refused::calling;
 
 /// A directory, open.
 #[derive(Debug, Clone)]

@@ -7,8 +7,8 @@ use super::invocation::Invocation;
 use super::link::Link;
 use super::requests::{SupervisorHandle, SupervisorRequest};
 use crate::error::DeathCause;
-use crate::foreign::guarded;
 use crate::future::Cell;
+use crate::panic_guard::catch_panic;
 use proto::shortage::Shortage;
 use proto::text::Name;
 
@@ -70,7 +70,7 @@ impl Effect {
             },
             Effect::Terminate { link } => link.terminate(),
             Effect::Retire { link } => link.retire(),
-            Effect::Short { workers, shortage } => guarded(|| match workers {
+            Effect::Short { workers, shortage } => catch_panic(|| match workers {
                 0 => tracing::warn!("no worker can be started, and it is tried again: {shortage}"),
                 _ => tracing::warn!(
                     "no further worker can be started beside {workers}, which go on: {shortage}"
@@ -78,7 +78,7 @@ impl Effect {
             }),
             Effect::Slow { cell, link, run, after } => {
                 let labels = cell.labels();
-                guarded(|| {
+                catch_panic(|| {
                     tracing::warn!(
                         task = %labels.task,
                         label = labels.label.as_deref().unwrap_or_default(),

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use super::asks::TaskAsks;
-use crate::foreign::Foreign;
 use crate::module::Module;
-use crate::shared::Shared;
+use crate::panic_guard::PanicGuard;
+use crate::shared_input::SharedInput;
 use proto::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
 use proto::message::{Callee, ShareId};
 use proto::payload::Payload;
 use proto::task::TaskLimits;
 
 /// The shared inputs of a task or a batch.
-pub(crate) type TaskShares = Option<Arc<[Shared]>>;
+pub(crate) type TaskShares = Option<Arc<[SharedInput]>>;
 
 /// Returns their numbers in the guest's order.
 pub(super) fn ids(shares: &TaskShares) -> Vec<ShareId> {
-    shares.iter().flat_map(|shares| shares.iter()).map(Shared::id).collect()
+    shares.iter().flat_map(|shares| shares.iter()).map(SharedInput::id).collect()
 }
 
 /// One task, as it is kept until its end and sent to a worker, perhaps to several one after the other.
@@ -25,7 +25,7 @@ pub(crate) struct Invocation {
     pub(super) module: Module,
     pub(super) callee: Callee,
     pub(super) limits: TaskLimits,
-    pub(super) input: Foreign<Payload>,
+    pub(super) input: PanicGuard<Payload>,
     /// The input is the pool's own memory, so dropping it runs none of the caller's code.
     pub(super) owns_input: bool,
     pub(super) shares: TaskShares,

@@ -30,22 +30,22 @@ use super::logs::Dropped;
 use super::priority;
 use super::sent::Sent;
 use crate::error::{Death, DeathCause};
-use crate::foreign::Foreign;
 use crate::future::Cell;
 use crate::held::Holder;
 use crate::module::Module;
+use crate::panic_guard::PanicGuard;
 use crate::scheduler::{Now, WorkerKey};
-use crate::shared::Shared;
+use crate::shared_input::SharedInput;
 use proto::control::ControlSocket;
 use proto::frame::encode_head_into;
 use proto::kernel::kernel_text;
 use proto::limits::UNSENT_AFTER;
 use proto::message::{BatchSlice, FromWorker, ModuleId, RunEnd, RunMessage, ToWorker};
+use proto::reader_lock::ReaderLock;
 use proto::ring::{self, End, Producer, Violation};
 use proto::shortage::Shortage;
 use proto::spin::Spinning;
 use proto::task::TaskId;
-use proto::reader_lock::ReaderLock;
 
 /// Inputs up to here travel with their frame's head, and are copied once more for that.
 const SMALL_INPUT_BYTES: usize = 4096;
@@ -207,10 +207,10 @@ enum OutboxItem {
     /// On the control socket.
     Module(Module),
     /// On the control socket: those of a task that are new to the worker.
-    Shares(Vec<Shared>),
+    Shares(Vec<SharedInput>),
     /// Small frames, one after the other: one publication, one wake-up.
     Frames(Frames),
-    Bytes(Foreign<Bytes>),
+    Bytes(PanicGuard<Bytes>),
     /// The run's frame is complete.
     EndOfRun,
 }
@@ -341,7 +341,7 @@ impl Link {
             frames.ends.push(frames.bytes.len());
             orders.unsent.push(OutboxItem::Frames(frames));
         } else {
-            let mut input = Foreign::new(call.input.to_bytes());
+            let mut input = PanicGuard::new(call.input.to_bytes());
             input.advance(start);
             orders.unsent.extend([
                 OutboxItem::Frames(frames),

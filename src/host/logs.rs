@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::foreign::guarded;
 use crate::future::{Cell, Labels};
+use crate::panic_guard::catch_panic;
 use proto::limits::{LAST_LOG_BYTES_MAX, LAST_LOGS_MAX, LOG_RECORD_BYTES_MAX};
 use proto::message::{LogRecord, LogSource};
 use proto::task::TaskId;
@@ -24,7 +24,7 @@ pub(super) const FLOOD_PAUSE: Duration = Duration::from_millis(8);
 const RECORD_BYTES: u64 = 32;
 
 /// What one worker and its tasks log.
-pub(super) struct Logbook {
+pub(super) struct LogForwarder {
     pid: u32,
     bytes_per_second: u64,
     /// Bytes that may be emitted now; at most what a second brings.
@@ -45,11 +45,11 @@ pub(crate) struct Dropped {
     pub(super) bytes: u64,
 }
 
-impl Logbook {
+impl LogForwarder {
     pub(super) fn new(pid: u32, bytes_per_second: u64) -> Self {
         let (allowance, refilled, dropped) = (bytes_per_second, Instant::now(), Dropped::default());
         let (dropped_in_a_row, reported, last) = (0, None, VecDeque::new());
-        Logbook { pid, bytes_per_second, allowance, refilled, dropped, dropped_in_a_row, reported, last }
+        LogForwarder { pid, bytes_per_second, allowance, refilled, dropped, dropped_in_a_row, reported, last }
     }
 
     /// Emits the record, unless there were too many; `false` if it was dropped.
@@ -100,7 +100,7 @@ impl Logbook {
         let Dropped { records, bytes } = dropped;
         self.reported = Some(Instant::now());
         let (worker_pid, rate) = (self.pid, self.bytes_per_second);
-        guarded(|| {
+        catch_panic(|| {
             tracing::warn!(
                 worker_pid,
                 dropped_records = records,
@@ -180,7 +180,7 @@ fn emit(labels: Option<&Labels>, pid: u32, task: Option<TaskId>, record: &LogRec
             )
         };
     }
-    guarded(|| match record.level {
+    catch_panic(|| match record.level {
         _ if record.source == LogSource::Stack => event!("wasmpool::stack", WARN),
         0 | 1 => event!(ERROR),
         2 => event!(WARN),
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_second_brings_what_a_second_may_log_and_no_more_is_saved_up() {
-        let mut logs = Logbook::new(1, 100);
+        let mut logs = LogForwarder::new(1, 100);
         let (began, at) = (logs.refilled, Duration::from_millis);
         assert!(logs.allows(60, began) && logs.allows(40, began) && !logs.allows(1, began));
         assert!(!logs.allows(51, began + at(500)) && logs.allows(50, began + at(500)));
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn what_is_dropped_is_counted_and_the_last_records_are_kept_all_the_same() {
         // Enough for one: its text, and what a record counts beside it.
-        let mut logs = Logbook::new(1, 10 + RECORD_BYTES);
+        let mut logs = LogForwarder::new(1, 10 + RECORD_BYTES);
         let taken: Vec<_> = (0..40)
             .map(|n| logs.take(|| None, Some(TaskId(7)), &record(&format!("line {n}\u{1b}"))))
             .collect();

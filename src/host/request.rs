@@ -11,9 +11,9 @@ use super::invocation::{Invocation, payload_bytes_max};
 use super::settings::Settings;
 use crate::account::Charge;
 use crate::error::SubmitError;
-use crate::foreign::Foreign;
 use crate::module::Target;
 use crate::options::TaskOptions;
+use crate::panic_guard::PanicGuard;
 use crate::stdin::StdinSource;
 use proto::limits::{
     BATCH_ANSWERS_BYTES_MAX, FRAME_META_BYTES_MAX, MAP_BYTES_MAX, RESULT_BYTES_BESIDE, SHARES_PER_TASK_MAX,
@@ -56,7 +56,7 @@ impl Group {
 }
 
 /// The work of a request, with its input encoded.
-pub(crate) enum Work {
+pub(crate) enum RequestInput {
     /// One input; whether it is the pool's own memory, the number of its chunk, and the stdin that it reads
     /// while it runs.
     One { callee: Callee, input: Payload, owns_input: bool, chunk: Option<u64>, stdin: Option<StdinSource> },
@@ -65,7 +65,7 @@ pub(crate) enum Work {
     Batch { task: TaskIndex, inputs: Bytes, count: usize },
 }
 
-/// Work that has passed every check and only waits for room in the queue.
+/// RequestInput that has passed every check and only waits for room in the queue.
 pub(crate) struct Request {
     pub(super) call: Invocation,
     pub(super) name: Arc<str>,
@@ -84,16 +84,16 @@ impl Request {
     pub(crate) fn new(
         (pool, settings): (u64, &Settings),
         target: &Target,
-        work: Work,
+        work: RequestInput,
         options: TaskOptions,
     ) -> Result<Request, SubmitError> {
         let mut options = admissible((pool, settings), target, options)?;
         let (callee, input, owns_input, longest, group, stdin) = match work {
-            Work::One { callee, input, owns_input, chunk, stdin } => {
+            RequestInput::One { callee, input, owns_input, chunk, stdin } => {
                 let longest = input.len();
                 (callee, input, owns_input, longest, chunk.map_or(Group::Alone, Group::Chunk), stdin)
             }
-            Work::Batch { task, inputs, count } => {
+            RequestInput::Batch { task, inputs, count } => {
                 let longest = longest_input(&inputs);
                 (Callee::Task(task), inputs.into(), true, longest, Group::Batch(count), None)
             }
@@ -128,7 +128,7 @@ impl Request {
             module: target.module.clone(),
             callee,
             limits: options.limits(),
-            input: Foreign::new(input),
+            input: PanicGuard::new(input),
             owns_input,
             shares: options.shared.take(),
             asks,

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use super::invocation::TaskShares;
 use crate::held::{Held, Holder};
 use crate::module::Module;
-use crate::shared::Shared;
+use crate::shared_input::SharedInput;
 use proto::control::ControlSocket;
 use proto::limits::{FORGOTTEN_AT_ONCE_MAX, SHARES_PER_TASK_MAX};
 use proto::message::{ModuleId, ShareId, ToWorkerControl};
@@ -59,12 +59,12 @@ impl Sent {
     }
 
     /// Notes that the worker is to have these shared inputs, and returns those that are to be sent.
-    pub(super) fn order_shares(&self, shares: &TaskShares) -> Option<Vec<Shared>> {
+    pub(super) fn order_shares(&self, shares: &TaskShares) -> Option<Vec<SharedInput>> {
         let shares = shares.as_deref()?;
         let mut state = self.lock();
         // An input that is shared twice is sent once.
-        let is_new = |share: &&Shared| state.shares.insert(share.id(), share.len()).is_none();
-        let new: Vec<Shared> = shares.iter().filter(is_new).cloned().collect();
+        let is_new = |share: &&SharedInput| state.shares.insert(share.id(), share.len()).is_none();
+        let new: Vec<SharedInput> = shares.iter().filter(is_new).cloned().collect();
         (!new.is_empty()).then_some(new)
     }
 
@@ -103,7 +103,7 @@ impl Sent {
     pub(super) fn send_shares(
         &self,
         control: &ControlSocket,
-        new: &[Shared],
+        new: &[SharedInput],
         holder: &Weak<dyn Holder>,
     ) -> io::Result<()> {
         debug_assert!(new.len() <= SHARES_PER_TASK_MAX, "submit refuses more");

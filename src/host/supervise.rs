@@ -23,19 +23,19 @@ use super::resident::{self, Looks};
 use super::spawn::{self, Program, StderrTail};
 use super::usage;
 use crate::error::{Death, DeathCause, Phase};
-use crate::foreign::guarded;
+use crate::panic_guard::catch_panic;
 use crate::scheduler::{Event, WorkerKey};
 use proto::control;
 use proto::fingerprint;
 use proto::limits::{DESCRIPTORS_LEFT_MIN, GUEST_TEXT_BYTES_MAX};
 use proto::message::{FromWorkerControl, ToWorkerControl};
+use proto::policy::{SandboxLayer, SandboxReport, SandboxRequest};
 use proto::refused::calling;
 use proto::ring;
 use proto::role::Role;
 use proto::shortage::Shortage;
 use proto::slice;
 use proto::text::truncated;
-use proto::policy::{SandboxLayer, SandboxReport, SandboxRequest};
 
 /// A worker under watch.
 struct Supervised {
@@ -337,7 +337,7 @@ fn listen(core: &Core, worker: &mut Supervised) {
                 layer.verified = known.filter(|_| layer.applied).map(|(_, verified)| *verified);
             }
             worker.ready = true;
-            guarded(|| report_ready(core, worker.link.pid, &sandbox));
+            catch_panic(|| report_ready(core, worker.link.pid, &sandbox));
             core.ready(&worker.link, sandbox);
             return;
         }
@@ -381,13 +381,13 @@ fn report_exit(mut worker: Supervised) -> JoinHandle<()> {
     let cause = usage::at_cpu_limit(spawn::in_group(worker.group.as_ref(), cause), &used);
     worker.stderr.drain();
     let phase = if worker.ready { Phase::Idle } else { Phase::Start };
-    guarded(|| tracing::debug!(pid = worker.link.pid, ?cause, "worker ended"));
+    catch_panic(|| tracing::debug!(pid = worker.link.pid, ?cause, "worker ended"));
     worker.link.report_exit(Death::new(worker.link.pid, cause, phase, worker.stderr.text()));
     worker.reader
 }
 
 fn join(thread: JoinHandle<()>) {
     if thread.join().is_err() {
-        guarded(|| tracing::error!("a link's thread panicked"));
+        catch_panic(|| tracing::error!("a link's thread panicked"));
     }
 }

@@ -14,7 +14,7 @@ use crate::ewma::Ewma;
 use crate::fork::OfProcess;
 use crate::future::{Item, TaskFuture};
 use crate::host::batch::Inputs;
-use crate::module::Answer;
+use crate::module::TaskOutput;
 use crate::report::TaskReport;
 use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_ITEMS_MAX};
 use proto::task::TaskId;
@@ -203,8 +203,8 @@ impl<O> Many<O> {
                 let task = self.next_task();
                 self.left -= 1;
                 let output_bytes = match &result {
-                    Ok(Answer::Output(output)) => Some(output.len() as u64),
-                    Ok(Answer::Command(_)) => None,
+                    Ok(TaskOutput::Output(output)) => Some(output.len() as u64),
+                    Ok(TaskOutput::Command(_)) => None,
                     Err(failure) => failure.report().output_bytes,
                 };
                 let report = || {

@@ -17,7 +17,7 @@ use crate::fork::OfProcess;
 use crate::future::Queues;
 use crate::host::cache::Cache;
 use crate::host::cgroup::CgroupChoice;
-use crate::host::compile::Turns;
+use crate::host::compile::CompileSlots;
 use crate::host::core::Core;
 use crate::host::settings::Settings;
 use crate::host::spawn::Program;
@@ -25,16 +25,16 @@ use crate::host::{become_io_thread, dirs, doctor, requests, supervise};
 use crate::options::{Isolation, TaskOptions};
 use crate::policy::{DropPolicy, OnWorkerDeath};
 use crate::scheduler::{Event, Recycling};
-use crate::shared::Shares;
+use crate::shared_input::Shares;
 use files::{HostFiles, OpenError};
-use proto::preopen::{DirAccess, GuestDir, most};
 use proto::limits;
 use proto::limits::compile::CompileLimits;
 use proto::message::EventLevels;
+use proto::policy::{SandboxLayer, SandboxPolicy, SandboxRequest};
+use proto::preopen::{DirAccess, GuestDir, most};
 use proto::refused::calling;
 use proto::role::Role;
 use proto::shortage::Shortage;
-use proto::policy::{SandboxLayer, SandboxPolicy, SandboxRequest};
 use sandbox::{pagemap, syscalls};
 
 static NEXT_POOL: AtomicU64 = AtomicU64::new(1);
@@ -567,7 +567,7 @@ impl PoolBuilder {
             cache,
             loads: Loads::new(),
             shares: Shares::default(),
-            turns: Turns::new(compilers_max),
+            compile_slots: CompileSlots::new(compilers_max),
             supervisor: Mutex::new(Some(supervisor)),
             callback_thread: callback_thread.thread().id(),
         }))))

@@ -31,8 +31,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use self::shared::{By, Given, Source};
-pub(super) use self::shared::{End, Shared};
+use self::shared::{By, Handed, Source};
+pub(super) use self::shared::{End, FeedState};
 pub(super) use self::thread::start as start_thread;
 use super::Pool;
 use super::batch::Submitted;
@@ -99,12 +99,12 @@ impl Wake for Knock {
 }
 
 /// A function that starts the thread which pulls for a map.
-pub(super) type Start<C, I> = fn(&Arc<Shared<C, I>>) -> io::Result<()>;
+pub(super) type Start<C, I> = fn(&Arc<FeedState<C, I>>) -> io::Result<()>;
 
 /// The caller's side.
 pub(super) struct Feed<C: Callable, I> {
     /// `None` if it was made in a process that was forked from the pool's: its inputs are then in `strays`.
-    shared: Option<OfProcess<Arc<Shared<C, I>>>>,
+    shared: Option<OfProcess<Arc<FeedState<C, I>>>>,
     strays: Option<I>,
     /// The refusal of another process's inputs was yielded already.
     has_refused: bool,
@@ -136,7 +136,7 @@ impl<C: Callable, I> Feed<C, I> {
         let mut shared = None;
         let mut strays = None;
         match pool.core() {
-            Some(core) => shared = Some(OfProcess::new(Arc::new(Shared::new(core.clone(), task, inputs)))),
+            Some(core) => shared = Some(OfProcess::new(Arc::new(FeedState::new(core.clone(), task, inputs)))),
             None => strays = Some(inputs),
         }
         Feed {
@@ -153,7 +153,7 @@ impl<C: Callable, I> Feed<C, I> {
     }
 
     /// Returns `None` in a process that was forked from the pool's.
-    fn shared(&self) -> Option<&Arc<Shared<C, I>>> {
+    fn shared(&self) -> Option<&Arc<FeedState<C, I>>> {
         self.shared.as_ref()?.here()
     }
 
@@ -209,9 +209,9 @@ impl<C: Callable, I> Feed<C, I> {
         let deadline = self.deadline;
         let parcel = shared.lock().parcel_of(shared, inputs);
         match shared.give(parcel, charge, WhenFull::Wait(deadline)) {
-            Given::Submitted(submitted) => Some(submitted),
-            Given::Full(..) if is_over(deadline) => None,
-            Given::Full(parcel, charge, error) => Some(Submitted::refused(error, parcel.count, charge)),
+            Handed::Submitted(submitted) => Some(submitted),
+            Handed::Full(..) if is_over(deadline) => None,
+            Handed::Full(parcel, charge, error) => Some(Submitted::refused(error, parcel.count, charge)),
         }
     }
 
@@ -333,7 +333,7 @@ where
     }
 
     /// Pulls some inputs for a map without a thread.
-    fn pull_some(&self, shared: &Shared<C, I>, is_ready: impl Fn() -> bool) {
+    fn pull_some(&self, shared: &FeedState<C, I>, is_ready: impl Fn() -> bool) {
         let mut pulled = 0;
         loop {
             let state = shared.lock();
@@ -355,7 +355,7 @@ where
     }
 
     /// Pulls an input on the caller's thread and hands it on. Returns `false` if none may be pulled now.
-    fn pull(shared: &Shared<C, I>, by: By) -> bool {
+    fn pull(shared: &FeedState<C, I>, by: By) -> bool {
         if shared.places(by) == 0 {
             return false;
         }
@@ -396,7 +396,7 @@ impl<C: Callable, I> Drop for Feed<C, I> {
 
 /// The iterator while the caller pulls from it.
 struct Taken<'a, C: Callable, I> {
-    shared: &'a Shared<C, I>,
+    shared: &'a FeedState<C, I>,
     source: Option<Source<I>>,
 }
 

@@ -101,7 +101,7 @@ impl Pool {
         let limits = CompileLimits::trusted().or_memory(memory::for_a_compiler());
         let max = limits.get(CompileLimit::WasmBytes);
         let wasm = WasmFile::open(path.as_ref(), &handle.core.settings.files, max)?.read(max)?;
-        let _turn = handle.turns.take();
+        let _turn = handle.compile_slots.take();
         compile::outline(&handle.core, &wasm, &limits)
     }
 
@@ -231,11 +231,11 @@ impl Handle {
         limits: &CompileLimits,
         entry: Option<WantedEntry>,
     ) -> Result<(Compiled, bool), ModuleError> {
-        let Handle { core, cache, turns, .. } = self;
+        let Handle { core, cache, compile_slots, .. } = self;
         let key = self.cache_key(digest, code);
-        let turn = turns.take();
+        let slot = compile_slots.take();
         let compiled = compile::compile(core, wasm, code, limits, entry)?;
-        drop(turn);
+        drop(slot);
         if let Some(cache) = cache
             && let Err(error) = cache.store(&key, &compiled).map_err(calling("write (of a cache entry)"))
         {

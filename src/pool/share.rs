@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Pool;
 use crate::error::ShareError;
-use crate::shared::Shared;
+use crate::shared_input::SharedInput;
 
 impl Pool {
     /// Copies a large input once to where workers map it, for tasks that are given it with
@@ -31,7 +31,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`ShareError`].
-    pub fn share(&self, bytes: impl Into<Bytes>) -> Result<Shared, ShareError> {
+    pub fn share(&self, bytes: impl Into<Bytes>) -> Result<SharedInput, ShareError> {
         let bytes = bytes.into();
         let handle = self.here().ok_or(ShareError::OtherProcess)?;
         let core = &handle.core;

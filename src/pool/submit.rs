@@ -10,13 +10,13 @@ use bytes::Bytes;
 
 use super::{Handle, Pool};
 use crate::error::SubmitError;
-use crate::foreign::Foreign;
 use crate::future::{Cell, TaskFuture};
 use crate::host::Core;
 use crate::host::core::WhenFull;
-use crate::host::request::{Request, Work};
+use crate::host::request::{Request, RequestInput};
 use crate::module::{Callable, RawTask};
 use crate::options::TaskOptions;
+use crate::panic_guard::PanicGuard;
 
 impl Pool {
     /// Hands a task over. The input is encoded at once: later changes to it are not seen.
@@ -94,7 +94,7 @@ impl Pool {
         input: impl Into<Bytes>,
     ) -> Result<TaskFuture<Bytes>, SubmitError> {
         // The worker may be quicker than this thread, whose copy is then the last one.
-        self.submit(task, &Foreign::new(input.into()))
+        self.submit(task, &PanicGuard::new(input.into()))
     }
 
     /// Returns the handle of a task of this process's pool, or why it cannot be submitted.
@@ -113,7 +113,8 @@ impl Handle {
     ) -> Result<Request, SubmitError> {
         let stdin = task.stdin(input).cloned();
         let (callee, encoded) = task.encode(input)?;
-        let work = Work::One { callee, input: encoded, owns_input: C::OWNS_INPUT, chunk: None, stdin };
+        let work =
+            RequestInput::One { callee, input: encoded, owns_input: C::OWNS_INPUT, chunk: None, stdin };
         Request::new(self.core.bounds(), task.target(), work, options)
     }
 

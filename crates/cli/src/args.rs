@@ -74,13 +74,13 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(super) struct Args {
     #[command(subcommand)]
-    pub(super) verb: Verb,
+    pub(super) verb: Command,
     #[command(flatten)]
     pub(super) common: Common,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Verb {
+pub(super) enum Command {
     /// Run one task, or a WASI command
     #[command(after_help = format!("{RUN_EXAMPLES}\n\n{EXIT_CODES}"))]
     Run(RunArgs),
@@ -109,13 +109,13 @@ pub(super) enum Verb {
     Man(ManArgs),
 }
 
-impl Verb {
+impl Command {
     /// The directories that tasks may write to.
     pub(super) fn writable_dirs(&self) -> impl Iterator<Item = &Path> + Clone {
         let target = match self {
-            Verb::Run(args) => Some(&args.target),
-            Verb::Map(args) => Some(&args.target),
-            Verb::Bench(args) => Some(&args.target),
+            Command::Run(args) => Some(&args.target),
+            Command::Map(args) => Some(&args.target),
+            Command::Bench(args) => Some(&args.target),
             _ => None,
         };
         let dirs = target.into_iter().flat_map(|target| &target.dir);
@@ -126,13 +126,13 @@ impl Verb {
     /// anyway, one for each input; what stops the whole of it belongs to none of them.
     pub(super) fn wants_json(&self) -> bool {
         match self {
-            Verb::Run(args) => args.json,
-            Verb::Map(_) => false,
-            Verb::Inspect(args) => args.json,
-            Verb::Bench(args) => args.json,
-            Verb::Doctor(args) => args.json,
-            Verb::Config(args) => args.json,
-            Verb::New(_) | Verb::Completions(_) | Verb::Man(_) => false,
+            Command::Run(args) => args.json,
+            Command::Map(_) => false,
+            Command::Inspect(args) => args.json,
+            Command::Bench(args) => args.json,
+            Command::Doctor(args) => args.json,
+            Command::Config(args) => args.json,
+            Command::New(_) | Command::Completions(_) | Command::Man(_) => false,
         }
     }
 }
@@ -427,19 +427,19 @@ pub(super) struct Target {
     pub(super) env: Vec<(String, String)>,
 
     /// Warn of tasks that run for longer than this, such as 10s, and log where they are
-    #[arg(long, value_name = "DURATION", value_parser = some_time, help_heading = "Seeing")]
+    #[arg(long, value_name = "DURATION", value_parser = some_time, help_heading = "Diagnostics")]
     pub(super) slow_after: Option<Duration>,
 
     /// Write where tasks spend their time to this file, for www.speedscope.app
-    #[arg(long, value_name = "FILE", conflicts_with = "interrupt", help_heading = "Seeing")]
+    #[arg(long, value_name = "FILE", conflicts_with = "interrupt", help_heading = "Diagnostics")]
     pub(super) profile: Option<PathBuf>,
 
     /// Write a timeline of workers and tasks to this file, for ui.perfetto.dev
-    #[arg(long, value_name = "FILE", help_heading = "Seeing")]
+    #[arg(long, value_name = "FILE", help_heading = "Diagnostics")]
     pub(super) trace: Option<PathBuf>,
 
     /// Most bytes of the timeline; what is over is left out
-    #[arg(long, value_name = "SIZE", value_parser = rate, default_value = "256MiB", help_heading = "Seeing")]
+    #[arg(long, value_name = "SIZE", value_parser = rate, default_value = "256MiB", help_heading = "Diagnostics")]
     pub(super) trace_bytes: u64,
 
     /// Arguments of a command

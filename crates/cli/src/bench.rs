@@ -8,7 +8,7 @@ use super::args::{self, BenchArgs};
 use super::call::{Answer, Call, Pending};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
-use super::input::{self, Given};
+use super::input::{self, InputArg};
 use super::interrupt;
 use super::object::Object;
 use super::settings::{self, Settings};
@@ -85,7 +85,7 @@ fn stopped_by_signals<T>(pool: &Pool, work: impl FnOnce() -> Result<T, Failure>)
     let (signals, stopped) = (interrupt::listen(), pool.clone());
     let stop = move || signals.iter().for_each(|_| stopped.kill());
     let thread = std::thread::Builder::new().name("wasmpool-stop".into()).spawn(stop);
-    let cannot = |error| Failure::Machinery(format!("cannot stop the measurement on a signal: {error}"));
+    let cannot = |error| Failure::Internal(format!("cannot stop the measurement on a signal: {error}"));
     thread.map_err(calling("start a thread")).map_err(cannot)?;
     work()
 }
@@ -120,19 +120,19 @@ fn measure_all(
     Ok(levels)
 }
 
-fn given(args: &BenchArgs, settings: &Settings) -> Result<Given, Failure> {
+fn given(args: &BenchArgs, settings: &Settings) -> Result<InputArg, Failure> {
     let bytes_max = settings::input_bytes_max(&args.target);
     Ok(match (&args.input, &args.input_file) {
         (Some(text), _) => input::typed_input(text, bytes_max)?,
-        (None, Some(path)) => Given::Content(input::read_file(&settings.files, path, bytes_max)?),
-        (None, None) => Given::Nothing,
+        (None, Some(path)) => InputArg::Content(input::read_file(&settings.files, path, bytes_max)?),
+        (None, None) => InputArg::Nothing,
     })
 }
 
 fn measure(
     name: &'static str,
     call: &Call,
-    given: &Given,
+    given: &InputArg,
     pool: &Pool,
     time: Duration,
 ) -> Result<Level, Failure> {

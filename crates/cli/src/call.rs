@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::args::Target;
 use super::exit::Failure;
-use super::input::{self, Given};
+use super::input::{self, InputArg};
 use json::{LARGE_BYTES, LargeValue, Undecodable};
 use proto::limits;
 use proto::limits::FRAME_META_BYTES_MAX;
@@ -146,23 +146,23 @@ impl Call {
         }
     }
 
-    /// Submits one input. `label` appears in errors and logs; `placed` is what `{}` in a
+    /// Submits one input. `label` appears in errors and logs; `placeholder` is what `{}` in a
     /// command's arguments stands for, if it is not the input itself.
     pub(super) fn submit(
         &self,
-        given: Given,
+        given: InputArg,
         label: Option<&str>,
-        placed: Option<&str>,
+        placeholder: Option<&str>,
     ) -> Result<Pending, Failure> {
-        self.submit_prepared(&self.prepare(given, placed)?, label)
+        self.submit_prepared(&self.prepare(given, placeholder)?, label)
     }
 
     /// Encodes one input, as [`submit`](Self::submit) does.
-    pub(super) fn prepare(&self, given: Given, placed: Option<&str>) -> Result<Prepared, Failure> {
+    pub(super) fn prepare(&self, given: InputArg, placeholder: Option<&str>) -> Result<Prepared, Failure> {
         match &self.kind {
             Kind::Task { description, .. } => Ok(Prepared::Task(input::encode(description, given)?)),
             Kind::Command { args, env, .. } => {
-                let mut input = command_input(args, given, placed)?;
+                let mut input = command_input(args, given, placeholder)?;
                 for (name, value) in env {
                     input = input.env(name, value);
                 }
@@ -194,29 +194,30 @@ impl Call {
                 Ok(Pending::Command(self.pool.submit_with(handle, input, options)?))
             }
             (Kind::Task { .. }, Prepared::Command(_)) | (Kind::Command { .. }, Prepared::Task(_)) => {
-                Err(Failure::Machinery("an input was prepared for another call".into()))
+                Err(Failure::Internal("an input was prepared for another call".into()))
             }
         }
     }
 
     /// Checks what [`submit`](Self::submit) would refuse, without submitting.
-    pub(super) fn check(&self, given: Given, placed: Option<&str>) -> Result<(), Failure> {
+    pub(super) fn check(&self, given: InputArg, placeholder: Option<&str>) -> Result<(), Failure> {
         match &self.kind {
             Kind::Task { description, .. } => input::encode(description, given).map(drop),
             Kind::Command { args, env, .. } => {
-                check_placed(args, placed)?;
-                let args: Vec<_> = args.iter().map(|arg| with_placed(arg, placed)).collect();
+                check_placeholder(args, placeholder)?;
+                let args: Vec<_> = args.iter().map(|arg| with_placeholder(arg, placeholder)).collect();
                 Ok(internal::check_texts(COMMAND, &args, env)?)
             }
         }
     }
 
     /// Says in words what would be run with this input.
-    pub(super) fn show(&self, module: &str, stdin: &str, placed: Option<&str>) -> String {
+    pub(super) fn show(&self, module: &str, stdin: &str, placeholder: Option<&str>) -> String {
         match &self.kind {
             Kind::Task { description, .. } => format!("{module} {} < {stdin}", description.name),
             Kind::Command { args, .. } => {
-                let args = args.iter().map(|arg| arg.replace(PLACEHOLDER, placed.unwrap_or(PLACEHOLDER)));
+                let args =
+                    args.iter().map(|arg| arg.replace(PLACEHOLDER, placeholder.unwrap_or(PLACEHOLDER)));
                 let words: Vec<_> = std::iter::once(module.to_string()).chain(args).collect();
                 format!("{} < {stdin}", words.join(" "))
             }
@@ -244,9 +245,9 @@ impl Kind {
 }
 
 /// Refuses what is too long before it is made: a long input may stand in many places.
-fn check_placed(args: &[String], placed: Option<&str>) -> Result<(), Failure> {
+fn check_placeholder(args: &[String], placeholder: Option<&str>) -> Result<(), Failure> {
     let places: usize = args.iter().map(|arg| arg.matches(PLACEHOLDER).count()).sum();
-    let bytes = places.saturating_mul(placed.map_or(0, str::len));
+    let bytes = places.saturating_mul(placeholder.map_or(0, str::len));
     let max = FRAME_META_BYTES_MAX / 2;
     if bytes <= max {
         return Ok(());
@@ -255,12 +256,16 @@ fn check_placed(args: &[String], placed: Option<&str>) -> Result<(), Failure> {
     Err(Failure::Submit(SubmitError::InputTooLarge { task, bytes, max }))
 }
 
-fn command_input(args: &[String], given: Given, placed: Option<&str>) -> Result<CommandInput, Failure> {
-    check_placed(args, placed)?;
-    let args = args.iter().map(|arg| with_placed(arg, placed));
+fn command_input(
+    args: &[String],
+    given: InputArg,
+    placeholder: Option<&str>,
+) -> Result<CommandInput, Failure> {
+    check_placeholder(args, placeholder)?;
+    let args = args.iter().map(|arg| with_placeholder(arg, placeholder));
     let input = CommandInput::new().args(args);
     Ok(match given {
-        Given::Stdin => match std::io::stdin().as_fd().try_clone_to_owned() {
+        InputArg::Stdin => match std::io::stdin().as_fd().try_clone_to_owned() {
             Ok(stdin) => input.stdin_from(stdin),
             Err(error) => return Err(Failure::Input(format!("cannot read stdin: {error}"))),
         },
@@ -268,8 +273,8 @@ fn command_input(args: &[String], given: Given, placed: Option<&str>) -> Result<
     })
 }
 
-fn with_placed(arg: &str, placed: Option<&str>) -> String {
-    placed.map_or_else(|| arg.to_string(), |placed| arg.replace(PLACEHOLDER, placed))
+fn with_placeholder(arg: &str, placeholder: Option<&str>) -> String {
+    placeholder.map_or_else(|| arg.to_string(), |placeholder| arg.replace(PLACEHOLDER, placeholder))
 }
 
 impl Pending {

@@ -15,7 +15,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, ColorChoice, CommandFactory as _, FromArgMatches as _};
 use serde_json::{Value, json};
 
-use super::args::{Args, ConfigArgs, Verb};
+use super::args::{Args, Command, ConfigArgs};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::object::Object;
@@ -161,7 +161,7 @@ pub(super) struct Typed {
 }
 
 /// What can be wrong with the arguments.
-pub(super) enum Wrong {
+pub(super) enum ParseFailure {
     /// An error of clap's; help and version are of this kind, too.
     Clap(clap::Error),
     Failed {
@@ -171,14 +171,14 @@ pub(super) enum Wrong {
     },
 }
 
-impl From<clap::Error> for Wrong {
+impl From<clap::Error> for ParseFailure {
     fn from(error: clap::Error) -> Self {
-        Wrong::Clap(error)
+        ParseFailure::Clap(error)
     }
 }
 
 /// Parses what was typed, with the files' settings behind it.
-pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, Wrong> {
+pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, ParseFailure> {
     let typed: Vec<_> = typed.into_iter().collect();
     // Errors about the arguments themselves need the colour that was typed; no settings file is read for
     // them, nor for help and the version.
@@ -188,7 +188,7 @@ pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, 
         command.clone().try_get_matches_from(&typed).map_err(|error| blamed(error, &command, &typed))?;
     // No file says which directories tasks have, so this is known before a file is looked for.
     let verb = Args::from_arg_matches(&matches)?.verb;
-    let failed = |failure| Wrong::Failed { failure, json: verb.wants_json() };
+    let failed = |failure| ParseFailure::Failed { failure, json: verb.wants_json() };
     let host = host_files(&verb).map_err(failed)?;
     let Found { files, left_out } = found::files(&typed, &host).map_err(failed)?;
     for key in &KEYS {
@@ -213,7 +213,7 @@ pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, 
 }
 
 /// Opens the door to the host's files.
-fn host_files(verb: &Verb) -> Result<HostFiles, Failure> {
+fn host_files(verb: &Command) -> Result<HostFiles, Failure> {
     let dirs = TaskDirs::open(verb.writable_dirs())
         .map_err(|(path, source)| BuildError::Directory { path, source })?;
     Ok(HostFiles::new(dirs).telling(tell))

@@ -21,9 +21,9 @@ pub(super) enum Exit {
     /// The module cannot be used.
     Module,
     /// `map`: some inputs failed.
-    Some,
+    PartialFailure,
     /// It is neither the task's nor the caller's doing.
-    Machinery,
+    Internal,
     /// A signal asked for the end; the code is the one that shells show.
     Interrupted(u8),
     /// A WASI command's own.
@@ -37,8 +37,8 @@ impl Exit {
             Exit::Task => 1,
             Exit::Usage => 2,
             Exit::Module => 3,
-            Exit::Some => 4,
-            Exit::Machinery => 5,
+            Exit::PartialFailure => 4,
+            Exit::Internal => 5,
             Exit::Interrupted(code) => code,
             // The system keeps eight bits; a failure must not become a success by that.
             Exit::Command(code) => ((code & 0xff) as u8).max(1),
@@ -76,7 +76,7 @@ pub(super) enum Failure {
     Exited(String),
     /// Something of this machine, that is in the way of all inputs.
     #[error("{0}")]
-    Machinery(String),
+    Internal(String),
     #[error("cannot write to stdout: {0}")]
     Output(io::Error),
 }
@@ -113,8 +113,8 @@ impl Failure {
                 | BuildError::Directory { .. }
                 | BuildError::CacheDir { .. },
             ) => Exit::Usage,
-            Failure::Build(_) => Exit::Machinery,
-            Failure::Share(ShareError::System { .. }) => Exit::Machinery,
+            Failure::Build(_) => Exit::Internal,
+            Failure::Share(ShareError::System { .. }) => Exit::Internal,
             Failure::Share(_) => Exit::Usage,
             Failure::Submit(
                 SubmitError::Encode { .. }
@@ -125,19 +125,19 @@ impl Failure {
                 | SubmitError::StdinReadOnce { .. }
                 | SubmitError::TooManyShared { .. },
             ) => Exit::Usage,
-            Failure::Submit(_) => Exit::Machinery,
+            Failure::Submit(_) => Exit::Internal,
             Failure::Task(failure)
                 if matches!(
                     failure.error(),
                     TaskError::Broken(_) | TaskError::WorkerDied(_) | TaskError::NoWorker(_)
                 ) =>
             {
-                Exit::Machinery
+                Exit::Internal
             }
             Failure::Task(_) | Failure::Exited(_) => Exit::Task,
             // A reader who closed the pipe has what they wanted.
             Failure::Output(_) if self.is_closed_pipe() => Exit::Success,
-            Failure::Output(_) | Failure::Machinery(_) => Exit::Machinery,
+            Failure::Output(_) | Failure::Internal(_) => Exit::Internal,
         }
     }
 
@@ -170,7 +170,7 @@ impl Failure {
             Failure::Submit(error) => error.kind(),
             Failure::Task(failure) => failure.error().kind(),
             Failure::Exited(_) => "exit",
-            Failure::Machinery(_) => "system",
+            Failure::Internal(_) => "system",
             Failure::Output(_) => "stdout",
         }
     }
@@ -226,14 +226,14 @@ fn module_exit(error: &ModuleError) -> Exit {
         // These errors are about this machine, not about the module.
         ModuleError::CompilerDied {
             death: Death { cause: DeathCause::CpuTimeUsedUp { .. }, .. }, ..
-        } => Exit::Machinery,
+        } => Exit::Internal,
         ModuleError::Compiler { .. }
         | ModuleError::CompileLimitUnavailable { .. }
         | ModuleError::NoCompiler { .. }
         | ModuleError::Closed { .. }
         | ModuleError::TooMany { .. }
         | ModuleError::NoDescriptors { .. }
-        | ModuleError::OtherProcess => Exit::Machinery,
+        | ModuleError::OtherProcess => Exit::Internal,
         _ => Exit::Module,
     }
 }
@@ -254,6 +254,6 @@ mod tests {
         let closed = Failure::Output(io::ErrorKind::BrokenPipe.into());
         assert_eq!((closed.is_closed_pipe(), closed.exit()), (true, Exit::Success));
         let full = Failure::Output(io::ErrorKind::StorageFull.into());
-        assert_eq!((full.is_closed_pipe(), full.exit()), (false, Exit::Machinery));
+        assert_eq!((full.is_closed_pipe(), full.exit()), (false, Exit::Internal));
     }
 }

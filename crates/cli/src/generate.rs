@@ -29,7 +29,7 @@ pub(super) fn man(args: &ManArgs, files: &HostFiles) -> Result<Exit, Failure> {
         return Ok(Exit::Success);
     };
     write_pages(&command, dir, files).map_err(|error| {
-        Failure::Machinery(format!("cannot write the manual pages to {}: {error}", dir.display()))
+        Failure::Internal(format!("cannot write the manual pages to {}: {error}", dir.display()))
     })?;
     Ok(Exit::Success)
 }

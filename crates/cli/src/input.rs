@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, IsTerminal as _, Read};
 use std::path::Path;
 
-use super::args::Verb;
+use super::args::Command;
 use super::exit::Failure;
 use super::streams;
 use bytes::Bytes;
@@ -24,7 +24,7 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// One input, by the way it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Given {
+pub(super) enum InputArg {
     Nothing,
     /// stdin is handed to the command, which reads it itself.
     Stdin,
@@ -38,14 +38,14 @@ pub(super) enum Given {
     Encoded(Bytes),
 }
 
-impl Given {
+impl InputArg {
     /// As they stand: a command's stdin.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         match self {
-            Given::Nothing | Given::Stdin => Vec::new(),
-            Given::Argument(text) => text.into_bytes(),
-            Given::Content(bytes) | Given::Json(bytes) => bytes,
-            Given::Encoded(bytes) => bytes.into(),
+            InputArg::Nothing | InputArg::Stdin => Vec::new(),
+            InputArg::Argument(text) => text.into_bytes(),
+            InputArg::Content(bytes) | InputArg::Json(bytes) => bytes,
+            InputArg::Encoded(bytes) => bytes.into(),
         }
     }
 }
@@ -61,7 +61,7 @@ pub(super) fn is_text(task: &TaskDescription) -> bool {
 }
 
 /// The bytes that the task's codec makes of an input.
-pub(super) fn encode(task: &TaskDescription, given: Given) -> Result<Bytes, Failure> {
+pub(super) fn encode(task: &TaskDescription, given: InputArg) -> Result<Bytes, Failure> {
     match task.codec {
         Codec::Raw => raw(task, given),
         Codec::Postcard => typed(task, given),
@@ -69,9 +69,9 @@ pub(super) fn encode(task: &TaskDescription, given: Given) -> Result<Bytes, Fail
     }
 }
 
-fn raw(task: &TaskDescription, given: Given) -> Result<Bytes, Failure> {
+fn raw(task: &TaskDescription, given: InputArg) -> Result<Bytes, Failure> {
     match given {
-        Given::Json(text) => {
+        InputArg::Json(text) => {
             let bytes = json::bytes_of(without_bom(&text)).map_err(|error| refused(task, &error, &text))?;
             Ok(bytes.into())
         }
@@ -79,18 +79,18 @@ fn raw(task: &TaskDescription, given: Given) -> Result<Bytes, Failure> {
     }
 }
 
-fn typed(task: &TaskDescription, given: Given) -> Result<Bytes, Failure> {
+fn typed(task: &TaskDescription, given: InputArg) -> Result<Bytes, Failure> {
     let json = match given {
-        Given::Nothing if is_needed(task) => {
+        InputArg::Nothing if is_needed(task) => {
             return Err(Failure::Usage(format!(
                 "`{}` needs an input: give it with --input or --input-file, or pipe it to stdin",
                 task.signature()
             )));
         }
-        Given::Encoded(bytes) => return Ok(bytes),
-        Given::Nothing | Given::Stdin => b"null".to_vec(),
-        Given::Content(bytes) if task.input.is_bytes() => return Ok(json::encode_bytes(&bytes).into()),
-        Given::Content(bytes) if task.input.is_string() => {
+        InputArg::Encoded(bytes) => return Ok(bytes),
+        InputArg::Nothing | InputArg::Stdin => b"null".to_vec(),
+        InputArg::Content(bytes) if task.input.is_bytes() => return Ok(json::encode_bytes(&bytes).into()),
+        InputArg::Content(bytes) if task.input.is_string() => {
             let text = std::str::from_utf8(without_bom(&bytes)).map_err(|error| {
                 let place = error.valid_up_to();
                 Failure::Input(format!(
@@ -100,8 +100,8 @@ fn typed(task: &TaskDescription, given: Given) -> Result<Bytes, Failure> {
             })?;
             return Ok(json::encode_text(text).into());
         }
-        Given::Argument(text) => text.into_bytes(),
-        Given::Content(bytes) | Given::Json(bytes) => bytes,
+        InputArg::Argument(text) => text.into_bytes(),
+        InputArg::Content(bytes) | InputArg::Json(bytes) => bytes,
     };
     let encoded = json::encode_arguments(task, without_bom(&json));
     Ok(encoded.map_err(|error| refused(task, &error, &json))?.into())
@@ -138,9 +138,9 @@ pub(super) fn too_long(name: &str, bytes_max: usize) -> Failure {
 }
 
 /// An input that was typed, as far as the limit of inputs allows.
-pub(super) fn typed_input(text: &str, bytes_max: usize) -> Result<Given, Failure> {
+pub(super) fn typed_input(text: &str, bytes_max: usize) -> Result<InputArg, Failure> {
     match text.len() <= bytes_max {
-        true => Ok(Given::Argument(text.into())),
+        true => Ok(InputArg::Argument(text.into())),
         false => Err(too_long("the input", bytes_max)),
     }
 }
@@ -228,13 +228,13 @@ fn skip_bom(text: &mut impl BufRead) -> io::Result<()> {
 }
 
 /// The files that a verb reads, and what errors call each; those of `map --files` are not among them.
-pub(super) fn files_of(verb: &Verb) -> Vec<(&Path, &'static str)> {
+pub(super) fn files_of(verb: &Command) -> Vec<(&Path, &'static str)> {
     const MODULE: &str = "the module";
     let (target, input) = match verb {
-        Verb::Run(args) => (&args.target, &args.input_file),
-        Verb::Map(args) => (&args.target, &None),
-        Verb::Bench(args) => (&args.target, &args.input_file),
-        Verb::Inspect(args) => return vec![(&args.module, MODULE)],
+        Command::Run(args) => (&args.target, &args.input_file),
+        Command::Map(args) => (&args.target, &None),
+        Command::Bench(args) => (&args.target, &args.input_file),
+        Command::Inspect(args) => return vec![(&args.module, MODULE)],
         _ => return Vec::new(),
     };
     let inputs = input.iter().map(|path| (&**path, "the input"));
@@ -265,28 +265,28 @@ pub(super) fn from_file(
     path: &Path,
     task: Option<&TaskDescription>,
     bytes_max: usize,
-) -> Result<Given, Failure> {
+) -> Result<InputArg, Failure> {
     let Some(task) = task.filter(|task| !is_text(task)) else {
-        return Ok(Given::Content(read_file(files, path, bytes_max)?));
+        return Ok(InputArg::Content(read_file(files, path, bytes_max)?));
     };
     if path.as_os_str() == "-" {
-        return encode_stream(task, "stdin", streams::stdin(), bytes_max).map(Given::Encoded);
+        return encode_stream(task, "stdin", streams::stdin(), bytes_max).map(InputArg::Encoded);
     }
     let name = path.display().to_string();
     let file = files.read(path).map_err(|error| Failure::Input(format!("cannot read {name}: {error}")))?;
-    encode_stream(task, &name, file, bytes_max).map(Given::Encoded)
+    encode_stream(task, &name, file, bytes_max).map(InputArg::Encoded)
 }
 
 /// Reads the input from stdin, if the arguments give none.
-pub(super) fn from_stdin(task: Option<&TaskDescription>, bytes_max: usize) -> Result<Given, Failure> {
+pub(super) fn from_stdin(task: Option<&TaskDescription>, bytes_max: usize) -> Result<InputArg, Failure> {
     let Some(task) = task.filter(|task| !is_text(task)) else {
-        return Ok(Given::Content(read_stdin(bytes_max)?));
+        return Ok(InputArg::Content(read_stdin(bytes_max)?));
     };
     let mut stdin = BufReader::with_capacity(STREAM_BYTES, streams::stdin());
     // JSON is never empty: an empty stdin is the `/dev/null` of a program that is given no input.
     match stdin.fill_buf() {
-        Ok([]) => Ok(Given::Nothing),
-        Ok(_) => encode_stream(task, "stdin", stdin, bytes_max).map(Given::Encoded),
+        Ok([]) => Ok(InputArg::Nothing),
+        Ok(_) => encode_stream(task, "stdin", stdin, bytes_max).map(InputArg::Encoded),
         Err(error) => Err(Failure::Input(format!("cannot read stdin: {error}"))),
     }
 }
@@ -329,18 +329,18 @@ mod tests {
         task
     }
 
-    fn content(text: &str) -> Given {
-        Given::Content(text.into())
+    fn content(text: &str) -> InputArg {
+        InputArg::Content(text.into())
     }
 
     #[test]
     fn content_is_the_text_itself_where_the_task_takes_one() {
         let text = task::<String>(Codec::Postcard, &["text"]);
         assert_eq!(encode(&text, content("\"a\"")).expect("fits"), "\x03\"a\"");
-        assert_eq!(encode(&text, Given::Argument("\"a\"".into())).expect("fits"), "\x01a");
+        assert_eq!(encode(&text, InputArg::Argument("\"a\"".into())).expect("fits"), "\x01a");
         let bytes = task::<Vec<u8>>(Codec::Postcard, &["data"]);
         assert_eq!(encode(&bytes, content("[1]")).expect("fits"), "\x03[1]");
-        assert_eq!(encode(&bytes, Given::Json(b"[1]".into())).expect("fits"), "\x01\x01");
+        assert_eq!(encode(&bytes, InputArg::Json(b"[1]".into())).expect("fits"), "\x01\x01");
         let number = task::<u64>(Codec::Postcard, &["n"]);
         assert_eq!(encode(&number, content("7\n")).expect("fits"), "\x07");
     }
@@ -348,20 +348,20 @@ mod tests {
     #[test]
     fn raw_tasks_take_what_stands_there() {
         let raw = task::<Vec<u8>>(Codec::Raw, &["input"]);
-        assert_eq!(encode(&raw, Given::Argument("\"a\"".into())).expect("fits"), "\"a\"");
-        assert_eq!(encode(&raw, Given::Json(br#"{"base64":"/w=="}"#.into())).expect("fits"), &b"\xff"[..]);
-        assert_eq!(encode(&raw, Given::Nothing).expect("fits"), "");
+        assert_eq!(encode(&raw, InputArg::Argument("\"a\"".into())).expect("fits"), "\"a\"");
+        assert_eq!(encode(&raw, InputArg::Json(br#"{"base64":"/w=="}"#.into())).expect("fits"), &b"\xff"[..]);
+        assert_eq!(encode(&raw, InputArg::Nothing).expect("fits"), "");
     }
 
     #[test]
     fn a_missing_or_wrong_input_names_the_signature() {
         let pair = task::<(u64, String)>(Codec::Postcard, &["n", "name"]);
         let says = |given| encode(&pair, given).expect_err("does not fit").to_string();
-        assert!(says(Given::Nothing).contains("t(n: u64, name: String)"));
-        let wrong = says(Given::Argument("[1, 2]".into()));
+        assert!(says(InputArg::Nothing).contains("t(n: u64, name: String)"));
+        let wrong = says(InputArg::Argument("[1, 2]".into()));
         assert!(wrong.ends_with("at $[1] (argument `name`): expected a string, found 2"), "{wrong}");
-        let wrong = says(Given::Argument(r#"{"n": -1, "name": ""}"#.into()));
+        let wrong = says(InputArg::Argument(r#"{"n": -1, "name": ""}"#.into()));
         assert!(wrong.contains("at $.n: expected u64 (0 to 18446744073709551615), found -1"), "{wrong}");
-        assert!(says(Given::Argument("nope".into())).contains("is not JSON"));
+        assert!(says(InputArg::Argument("nope".into())).contains("is not JSON"));
     }
 }

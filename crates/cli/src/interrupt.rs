@@ -71,7 +71,7 @@ pub(super) enum Ask {
 
 /// Begins to handle signals. After SIGTERM or SIGHUP, running tasks have `grace` to end.
 pub(super) fn begin(grace: Option<Duration>, console: &Console) -> Result<(), Failure> {
-    let cannot = |error| Failure::Machinery(format!("cannot listen for signals: {error}"));
+    let cannot = |error| Failure::Internal(format!("cannot listen for signals: {error}"));
     cpu_time::keep_some();
     let listening = calling("socketpair, sigaction");
     let mut signals = Signals::new(heeded()).map_err(listening).map_err(cannot)?;

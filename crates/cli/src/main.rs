@@ -38,8 +38,8 @@ use std::sync::Arc;
 
 use rustix::process::Resource;
 
-use args::Verb;
-use config::{Typed, Wrong};
+use args::Command;
+use config::{ParseFailure, Typed};
 use console::Console;
 use exit::{Exit, Failure};
 use logs::FileWriter;
@@ -56,11 +56,11 @@ fn main() -> ExitCode {
     raise_to_hard(Resource::Nofile);
     let typed = match config::parse(std::env::args_os()) {
         Ok(typed) => typed,
-        Err(Wrong::Failed { failure, json }) => {
+        Err(ParseFailure::Failed { failure, json }) => {
             return ExitCode::from(report(&failure, json, &Console::new()).code());
         }
         // Help and version are no errors: clap prints them to stdout and its code is 0.
-        Err(Wrong::Clap(error)) => {
+        Err(ParseFailure::Clap(error)) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code());
             let said = console::print_clap(error);
             return ExitCode::from(
@@ -101,7 +101,9 @@ fn begin(typed: &Typed, files: &HostFiles, console: &Console) -> Result<Begun, F
     let named = inputs.chain(config).filter_map(|(path, what)| files.hold_input(path, what));
     let mut held: Vec<_> = named.chain(files.hold_stream(rustix::stdio::stdin(), "stdin")).collect();
     for (stream, name) in [(rustix::stdio::stdout(), "stdout"), (rustix::stdio::stderr(), "stderr")] {
-        if let (Verb::Run(_) | Verb::Map(_), Some(what)) = (&typed.args.verb, files.use_of_stream(stream)) {
+        if let (Command::Run(_) | Command::Map(_), Some(what)) =
+            (&typed.args.verb, files.use_of_stream(stream))
+        {
             return Err(Failure::Usage(format!(
                 "{name} goes to a file that is {what} of this command as well, which would read what it writes: send it \
                  to another file"
@@ -116,15 +118,15 @@ fn begin(typed: &Typed, files: &HostFiles, console: &Console) -> Result<Begun, F
 fn dispatch(typed: Typed, files: HostFiles, console: &Console) -> Result<Exit, Failure> {
     let settings = Settings::resolve(&typed.args.common, files);
     match &typed.args.verb {
-        Verb::Run(args) => run::run(args, &settings, console),
-        Verb::Map(args) => map::map(args, &settings, console),
-        Verb::Inspect(args) => inspect::inspect(args, &settings),
-        Verb::Bench(args) => bench::bench(args, &settings, console),
-        Verb::New(args) => new::new(args, &settings.files, console),
-        Verb::Doctor(args) => doctor::doctor(args, &settings),
-        Verb::Config(args) => typed.show(args),
-        Verb::Completions(args) => generate::completions(args),
-        Verb::Man(args) => generate::man(args, &settings.files),
+        Command::Run(args) => run::run(args, &settings, console),
+        Command::Map(args) => map::map(args, &settings, console),
+        Command::Inspect(args) => inspect::inspect(args, &settings),
+        Command::Bench(args) => bench::bench(args, &settings, console),
+        Command::New(args) => new::new(args, &settings.files, console),
+        Command::Doctor(args) => doctor::doctor(args, &settings),
+        Command::Config(args) => typed.show(args),
+        Command::Completions(args) => generate::completions(args),
+        Command::Man(args) => generate::man(args, &settings.files),
     }
 }
 

@@ -99,7 +99,7 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     let budget = Arc::new(budget);
     let reading = Reading { bytes_max: settings::input_bytes_max(target), console: console.clone() };
     if args.dry_run {
-        return rehearse(&plan, module.name(), (source, &reading), settings.quiet, console);
+        return dry_run(&plan, module.name(), (source, &reading), settings.quiet, console);
     }
     let outputs = Outputs::open(args.output_dir.as_deref(), args.report, &settings.files, console)?;
     if args.resume || args.resume_failed {
@@ -182,19 +182,19 @@ fn run(
         })
         .map_err(|error| {
             let error = calling("start a thread")(error);
-            Failure::Machinery(format!("cannot start the thread that reads the inputs: {error}"))
+            Failure::Internal(format!("cannot start the thread that reads the inputs: {error}"))
         })?;
     collector.run(&Sources { fed: &fed, signals })?;
     // It has let go of its end of the channel, unless it was told to stop: then it may be waiting for
     // stdin, and is left to end with the process, as it is if stdout failed.
     if !budget.is_closed() && feeder.join().is_err() {
-        return Err(Failure::Machinery("the thread that reads the inputs panicked".into()));
+        return Err(Failure::Internal("the thread that reads the inputs panicked".into()));
     }
     Ok(())
 }
 
 /// `--dry-run`: a line for each input that would be run, an error for each that does not fit.
-fn rehearse(
+fn dry_run(
     plan: &Plan,
     module: &str,
     source: (Source, &Reading),
@@ -203,7 +203,7 @@ fn rehearse(
 ) -> Result<Exit, Failure> {
     let mut lines = Lines::new(console);
     let mut tally = Tally::default();
-    feed::rehearse(plan, module, source, |label, shown| {
+    feed::dry_run(plan, module, source, |label, shown| {
         match shown {
             Ok(shown) => {
                 tally.ok += 1;

@@ -41,7 +41,7 @@ pub(super) fn new(args: &NewArgs, files: &HostFiles, console: &Console) -> Resul
     let name = crate_name(&args.path)?;
     let guest = Guest { name: &name, kind: args.kind, sdk: sdk(args)? };
     let cannot =
-        |error: OpenError| Failure::Machinery(format!("cannot make {}: {error}", args.path.display()));
+        |error: OpenError| Failure::Internal(format!("cannot make {}: {error}", args.path.display()));
     match files.make_new_folder(&args.path) {
         Ok(_) => {}
         Err(OpenError::System(error)) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -181,12 +181,12 @@ impl Profile {
         let Profile { path, mut file, goes_on, thread } = self;
         drop(goes_on);
         if thread.join().is_err() {
-            return Err(Failure::Machinery("the profile's thread panicked".into()));
+            return Err(Failure::Internal("the profile's thread panicked".into()));
         }
         let seen = seen().take().unwrap_or_default();
         let path = path.display();
         file.write_all(seen.to_speedscope(name).to_string().as_bytes())
-            .map_err(|error| Failure::Machinery(format!("cannot write the profile {path}: {error}")))?;
+            .map_err(|error| Failure::Internal(format!("cannot write the profile {path}: {error}")))?;
         if seen.samples == 0 {
             console.say(&format!(
                 "warning: the profile {path} is empty: tasks are asked where they are every {EVERY:?}, and were shorter, \

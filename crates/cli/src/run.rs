@@ -9,7 +9,7 @@ use super::args::RunArgs;
 use super::call::{Answer, Call, Pending};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
-use super::input::{self, Given};
+use super::input::{self, InputArg};
 use super::interrupt::{self, Ask};
 use super::object::{self, Object};
 use super::profile::Profile;
@@ -75,7 +75,7 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
 fn wait(pending: &Arc<Pending>, signals: Receiver<Ask>) -> Result<Result<Answer, TaskFailure>, Failure> {
     let stopped = pending.clone();
     let stop = move || signals.iter().for_each(|_| stopped.abort());
-    let cannot = |error| Failure::Machinery(format!("cannot start the thread that stops the task: {error}"));
+    let cannot = |error| Failure::Internal(format!("cannot start the thread that stops the task: {error}"));
     std::thread::Builder::new()
         .name("wasmpool-stop".into())
         .spawn(stop)
@@ -86,7 +86,7 @@ fn wait(pending: &Arc<Pending>, signals: Receiver<Ask>) -> Result<Result<Answer,
 
 /// The input is what the arguments say, else stdin. A command reads stdin itself; for a task it is read here,
 /// if the task needs an input and stdin is no keyboard.
-fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<Given, Failure> {
+fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<InputArg, Failure> {
     if let Some(text) = &args.input {
         return input::typed_input(text, settings::input_bytes_max(&args.target));
     }
@@ -96,11 +96,11 @@ fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<Given, Fail
         return input::from_file(&settings.files, path, call.description(), bytes_max);
     }
     if args.no_stdin {
-        return Ok(Given::Nothing);
+        return Ok(InputArg::Nothing);
     }
-    let Some(task) = call.description() else { return Ok(Given::Stdin) };
+    let Some(task) = call.description() else { return Ok(InputArg::Stdin) };
     if !input::is_needed(task) || !input::is_piped() {
-        return Ok(Given::Nothing);
+        return Ok(InputArg::Nothing);
     }
     input::from_stdin(Some(task), bytes_max)
 }

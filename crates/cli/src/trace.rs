@@ -75,9 +75,9 @@ impl Trace {
         let ended = match self.thread.join() {
             Ok(Ok(ended)) => ended,
             Ok(Err(error)) => {
-                return Err(Failure::Machinery(format!("cannot write the timeline {path}: {error}")));
+                return Err(Failure::Internal(format!("cannot write the timeline {path}: {error}")));
             }
-            Err(_) => return Err(Failure::Machinery("the timeline's thread panicked".into())),
+            Err(_) => return Err(Failure::Internal("the timeline's thread panicked".into())),
         };
         if ended.dropped > 0 {
             console.say(&format!("warning: {} events are missing in the timeline {path}", ended.dropped));

@@ -26,8 +26,8 @@ use proto::fingerprint;
 use proto::limits::MODULE_BYTES_MAX;
 use proto::limits::compile::CompileLimits;
 use proto::message::{CompileRefusal, CompileReply, CompileRequest, CompileWork};
-use proto::refused::{calling, writing};
 use proto::policy::SandboxRequest;
+use proto::refused::{calling, writing};
 use sandbox::{self, LockedDown, Profile};
 
 /// The compiler process, from its first line to its exit code. `provided` tells what a worker gives to modules.

@@ -182,7 +182,8 @@ impl Incoming {
 
     /// All of the payload, if it is short and has been read.
     fn few(&mut self, payload_bytes: u64) -> Option<Payload> {
-        let len = usize::try_from(payload_bytes).ok().filter(|len| *len <= INLINE_BYTES && *len <= self.len())?;
+        let len =
+            usize::try_from(payload_bytes).ok().filter(|len| *len <= INLINE_BYTES && *len <= self.len())?;
         let few = Payload::inline(&self.bytes[self.start..self.start + len])?;
         self.start += len;
         Some(few)

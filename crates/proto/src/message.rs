@@ -14,13 +14,13 @@ use postcard_schema::schema::{DataModelType, NamedType};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::description::{CodeKind, WantedEntry};
-use crate::preopen::GuestDir;
 use crate::limits::compile::CompileLimit;
 use crate::limits::compile::CompileLimits;
+use crate::policy::{SandboxReport, SandboxRequest};
+use crate::preopen::GuestDir;
 use crate::probe::{AttackOutcome, Probe};
 use crate::task::{Refusals, TaskId, TaskLimits};
 use crate::trap::{Frame, TrapCode};
-use crate::policy::{SandboxReport, SandboxRequest};
 
 /// A module's number within its pool; no number is used twice.
 #[derive(

@@ -16,9 +16,9 @@ use std::io;
 
 use libc::c_long;
 
+use proto::policy::SandboxLayer;
 use proto::preopen::DirAccess;
 use proto::probe::{AttackOutcome, Attempt, Probe, Targets};
-use proto::policy::SandboxLayer;
 
 /// A process that an attack has replaced by another program ends in this way.
 pub const REPLACED_EXIT_CODE: i32 = 42;

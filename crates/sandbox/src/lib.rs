@@ -27,8 +27,8 @@ use std::os::fd::OwnedFd;
 
 pub use directories::Granted;
 pub use identity::{change as change_identity, drop_capabilities};
-use proto::refused::remember_limits;
 use proto::policy::{LayerReport, SandboxLayer, SandboxReport, SandboxRequest};
+use proto::refused::remember_limits;
 pub use syscalls::Profile;
 
 /// Proof that this process has locked itself down. Only [`Locked::seal`] makes one.

@@ -1,4 +1,4 @@
-//! Turns events into effects: decisions are made under the lock, and actions follow after it.
+//! CompileSlots events into effects: decisions are made under the lock, and actions follow after it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard};

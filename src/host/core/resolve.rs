@@ -5,7 +5,7 @@ use crate::error::{BrokenPool, Phase, TaskError};
 use crate::future::Failed;
 use crate::host::completion::{self, Received};
 use crate::host::domains::Breakage;
-use crate::module::Answer;
+use crate::module::TaskOutput;
 use crate::observe::{LeaveReason, TaskOutcome};
 use crate::report::TaskReport;
 use crate::scheduler::{KillReason, Now, Resolution, RetireReason};
@@ -18,7 +18,7 @@ pub(super) fn result(
     how: Resolution,
     now: Now,
     received: Option<Received>,
-) -> (Result<Answer, Failed>, TaskReport) {
+) -> (Result<TaskOutput, Failed>, TaskReport) {
     let mut report = TaskReport {
         queued: record.began.unwrap_or(now).saturating_sub(record.submitted),
         total: now.saturating_sub(record.submitted),
@@ -93,7 +93,7 @@ pub(super) fn result(
 }
 
 /// How an end counts; `result` where there is one.
-pub(super) fn outcome(how: Resolution, result: Option<&Result<Answer, Failed>>) -> TaskOutcome {
+pub(super) fn outcome(how: Resolution, result: Option<&Result<TaskOutput, Failed>>) -> TaskOutcome {
     match how {
         Resolution::Completed if result.is_some_and(Result::is_ok) => TaskOutcome::Succeeded,
         Resolution::Completed => TaskOutcome::Failed,

@@ -7,9 +7,9 @@ use rustix::process::Signal;
 
 use super::Link;
 use crate::error::DeathCause;
-use crate::foreign::guarded;
 use crate::held::{Held, Holder};
 use crate::host::asks::SendReply;
+use crate::panic_guard::catch_panic;
 use proto::message::{Reply, ToWorkerControl};
 
 impl Link {
@@ -17,7 +17,7 @@ impl Link {
     pub(in super::super) fn interrupt(&self, run: u64) {
         // If it cannot be delivered, the grace period ends with a SIGKILL.
         if let Err(error) = self.control.send(&ToWorkerControl::Interrupt { run }, &[]) {
-            guarded(|| tracing::debug!(pid = self.pid, run, %error, "an interrupt could not be sent"));
+            catch_panic(|| tracing::debug!(pid = self.pid, run, %error, "an interrupt could not be sent"));
         }
     }
 
@@ -26,14 +26,18 @@ impl Link {
         let cpu_ns = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
         // If it cannot be delivered, the host stops the run alone.
         if let Err(error) = self.control.send(&ToWorkerControl::Limit { run, cpu_ns }, &[]) {
-            guarded(|| tracing::debug!(pid = self.pid, run, %error, "a limit of CPU time could not be sent"));
+            catch_panic(
+                || tracing::debug!(pid = self.pid, run, %error, "a limit of CPU time could not be sent"),
+            );
         }
     }
 
     /// Asks the worker where the run is. It goes on, and a late request hits nothing.
     pub(in super::super) fn sample(&self, run: u64) {
         if let Err(error) = self.control.send(&ToWorkerControl::Sample { run }, &[]) {
-            guarded(|| tracing::debug!(pid = self.pid, run, %error, "a run's stack could not be asked for"));
+            catch_panic(
+                || tracing::debug!(pid = self.pid, run, %error, "a run's stack could not be asked for"),
+            );
         }
     }
 

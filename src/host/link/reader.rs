@@ -14,7 +14,7 @@ use crate::future::Cell;
 use crate::host::asks::SendReply;
 use crate::host::become_io_thread;
 use crate::host::completion::Received;
-use crate::host::logs::{FLOOD_PAUSE, Logbook};
+use crate::host::logs::{FLOOD_PAUSE, LogForwarder};
 use proto::frame::Assembly;
 use proto::limits::LOG_RECORD_BYTES_MAX;
 use proto::message::FromWorker;
@@ -53,7 +53,7 @@ pub(super) struct Reader {
     /// removes it from what is outstanding.
     held: Option<InFlight>,
     /// This exists once the worker's tasks log.
-    logbook: Option<Logbook>,
+    log_forwarder: Option<LogForwarder>,
     /// How long a task runs.
     typical: Ewma,
     /// The violation that the worker has committed; nothing is read after it.
@@ -84,7 +84,7 @@ impl Reader {
             logged: (0, TaskId(0), 0),
             answers: Vec::new(),
             held: None,
-            logbook: None,
+            log_forwarder: None,
             typical: Ewma::default(),
             violation: None,
             is_left: false,
@@ -92,7 +92,7 @@ impl Reader {
     }
 
     fn is_flooded(&self) -> bool {
-        self.logbook.as_ref().is_some_and(Logbook::is_flooded)
+        self.log_forwarder.as_ref().is_some_and(LogForwarder::is_flooded)
     }
 
     fn has_news(&self) -> bool {
@@ -106,7 +106,7 @@ impl Reader {
         let mut answers = std::mem::take(&mut self.answers);
         // If few runs are under way, each answer is handled by itself, and its input is dropped with it.
         let at_once = if link.orders().in_flight.len() > FEW_OUTSTANDING { ANSWERS_AT_ONCE } else { 1 };
-        self.logbook.iter_mut().for_each(Logbook::resume);
+        self.log_forwarder.iter_mut().for_each(LogForwarder::resume);
         while self.violation.is_none() && !self.is_flooded() {
             if drained.frames % FRAMES_UNASKED == FRAMES_UNASKED - 1 && is_over(drained.frames) {
                 break;
@@ -255,15 +255,16 @@ impl Reader {
             None => None,
         };
         self.report_dropped(events, link);
-        let logbook = self.logbook.get_or_insert_with(|| Logbook::new(link.pid, link.log_bytes_per_second));
-        if !logbook.take(cell, task, record) {
+        let log_forwarder =
+            self.log_forwarder.get_or_insert_with(|| LogForwarder::new(link.pid, link.log_bytes_per_second));
+        if !log_forwarder.take(cell, task, record) {
             events.log_record_dropped();
         }
     }
 
     /// Says what went over the rate, if it is time.
     fn report_dropped(&mut self, events: &impl WorkerEvents, link: &Link) {
-        if let Some(dropped) = self.logbook.as_mut().and_then(Logbook::report) {
+        if let Some(dropped) = self.log_forwarder.as_mut().and_then(LogForwarder::report) {
             events.logs_dropped(link.pid, dropped);
         }
     }
@@ -397,8 +398,8 @@ pub(in super::super) fn read_loop(events: &impl WorkerEvents, link: &Arc<Link>) 
     }
     if let Some(death) = link.death.get() {
         let mut death = death.clone();
-        let logbook = link.reader.take().logbook.take();
-        if let Some((last, dropped)) = logbook.map(Logbook::close) {
+        let log_forwarder = link.reader.take().log_forwarder.take();
+        if let Some((last, dropped)) = log_forwarder.map(LogForwarder::close) {
             death.last_logs = last;
             dropped.into_iter().for_each(|dropped| events.logs_dropped(link.pid, dropped));
         }

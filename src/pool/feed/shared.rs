@@ -18,7 +18,7 @@ use crate::future::TaskFuture;
 use crate::host::Core;
 use crate::host::batch::Inputs;
 use crate::host::core::WhenFull;
-use crate::host::request::{Request, Work, map_bytes_max};
+use crate::host::request::{Request, RequestInput, map_bytes_max};
 use crate::module::Callable;
 use crate::pool::batch::Submitted;
 use crate::stdin::StdinSource;
@@ -36,7 +36,7 @@ const BUFFER_SIZE_BATCHED: usize = 4096;
 const BATCHED_FROM: usize = 256;
 
 /// The part of a map that both threads see.
-pub(in crate::pool) struct Shared<C: Callable, I> {
+pub(in crate::pool) struct FeedState<C: Callable, I> {
     task: C,
     core: Arc<Core>,
     pub(super) account: Arc<Account>,
@@ -58,7 +58,7 @@ pub(super) struct State<C: Callable, I> {
     /// These inputs are encoded, and wait for the rest of their batch.
     pub(super) gathered: Inputs,
     /// These parcels found no room so far; they come before the gathered inputs.
-    pub(super) held: VecDeque<Box<Parcel>>,
+    pub(super) held: VecDeque<Box<PreparedRequest>>,
     /// The caller has not taken these over yet; each has the number of its first input.
     pub(super) submitted: VecDeque<(usize, Submitted<C::Output>)>,
     /// The number of inputs that were submitted.
@@ -73,7 +73,7 @@ pub(super) struct State<C: Callable, I> {
     /// A thread submits, or waits for room to do so.
     pub(super) is_submitting: bool,
     pub(super) is_closed: bool,
-    /// The number of threads that sleep on [`Shared::changed`]: a wake-up is a system call even if nobody
+    /// The number of threads that sleep on [`FeedState::changed`]: a wake-up is a system call even if nobody
     /// sleeps.
     sleepers: usize,
 }
@@ -121,7 +121,7 @@ pub(super) enum By {
 }
 
 /// A request to be submitted, or an error in its place.
-pub(super) struct Parcel {
+pub(super) struct PreparedRequest {
     request: Result<Request, SubmitError>,
     /// The number of its tasks.
     pub(super) count: usize,
@@ -131,10 +131,10 @@ pub(super) struct Parcel {
 }
 
 /// The result of giving a parcel to the pool.
-pub(super) enum Given<O> {
+pub(super) enum Handed<O> {
     Submitted(Submitted<O>),
     /// The pool's queue has no room.
-    Full(Box<Parcel>, Arc<Charge>, SubmitError),
+    Full(Box<PreparedRequest>, Arc<Charge>, SubmitError),
 }
 
 impl<C: Callable, I> State<C, I> {
@@ -164,12 +164,12 @@ impl<C: Callable, I> State<C, I> {
     }
 
     /// Makes a batch of these inputs.
-    pub(super) fn parcel_of(&self, shared: &Shared<C, I>, inputs: Inputs) -> Box<Parcel> {
+    pub(super) fn parcel_of(&self, shared: &FeedState<C, I>, inputs: Inputs) -> Box<PreparedRequest> {
         let count = inputs.count();
         let bytes = inputs.into_bytes();
         let request = match shared.task.batched() {
             Some(task) => {
-                let work = Work::Batch { task, inputs: bytes.clone(), count };
+                let work = RequestInput::Batch { task, inputs: bytes.clone(), count };
                 Request::new(shared.core.bounds(), shared.task.target(), work, self.plan.options.clone())
             }
             // This cannot happen: only inputs of tasks that can be batched are gathered.
@@ -178,11 +178,11 @@ impl<C: Callable, I> State<C, I> {
                 Err(SubmitError::Encode { task: shared.task.target().name.to_string(), message })
             }
         };
-        Box::new(Parcel { request, count, inputs: Some(bytes), charge: None })
+        Box::new(PreparedRequest { request, count, inputs: Some(bytes), charge: None })
     }
 
     /// Ends the gathering: the gathered inputs become a parcel.
-    fn hold_gathered(&mut self, shared: &Shared<C, I>) {
+    fn hold_gathered(&mut self, shared: &FeedState<C, I>) {
         if self.gathered.count() > 0 {
             let inputs = std::mem::take(&mut self.gathered);
             let parcel = self.parcel_of(shared, inputs);
@@ -191,7 +191,7 @@ impl<C: Callable, I> State<C, I> {
     }
 }
 
-impl<C: Callable, I> Shared<C, I> {
+impl<C: Callable, I> FeedState<C, I> {
     pub(super) fn new(core: Arc<Core>, task: C, inputs: I) -> Self {
         let plan = Plan::new();
         let pace = Ewma::default();
@@ -217,7 +217,7 @@ impl<C: Callable, I> Shared<C, I> {
         let ticket = core.new_ticket();
         let account = Account::new(Need::default());
         let shared =
-            Shared { task, core, account, ticket, state: Mutex::new(state), changed: Condvar::new() };
+            FeedState { task, core, account, ticket, state: Mutex::new(state), changed: Condvar::new() };
         shared.resize();
         shared
     }
@@ -351,12 +351,17 @@ impl<C: Callable, I> Shared<C, I> {
                 });
                 let options = state.plan.options.clone();
                 let request = encoded.and_then(|(callee, input)| {
-                    let work = Work::One { callee, input, owns_input: C::OWNS_INPUT, chunk, stdin };
+                    let work = RequestInput::One { callee, input, owns_input: C::OWNS_INPUT, chunk, stdin };
                     Request::new(self.core.bounds(), self.task.target(), work, options)
                 });
                 source.is_amid = false;
                 state.hold_gathered(self);
-                state.held.push_back(Box::new(Parcel { request, count: 1, inputs: None, charge: None }));
+                state.held.push_back(Box::new(PreparedRequest {
+                    request,
+                    count: 1,
+                    inputs: None,
+                    charge: None,
+                }));
             }
             Pulled::Nothing => {
                 drop(state);
@@ -412,10 +417,10 @@ impl<C: Callable, I> Shared<C, I> {
     /// Charges for a parcel and submits it, or gives it back if there is no room or no time.
     fn submit_one(
         &self,
-        mut parcel: Box<Parcel>,
+        mut parcel: Box<PreparedRequest>,
         by: By,
         deadline: Option<Instant>,
-    ) -> Result<Submitted<C::Output>, Box<Parcel>> {
+    ) -> Result<Submitted<C::Output>, Box<PreparedRequest>> {
         let mut need = Need {
             items: parcel.count,
             bytes: parcel.request.as_ref().map_or(0, |request| request.bytes_max()),
@@ -451,8 +456,8 @@ impl<C: Callable, I> Shared<C, I> {
                 }
             };
             let (mut parcel, charge, error) = match self.give(given.0, given.1, when_full) {
-                Given::Submitted(submitted) => return Ok(submitted),
-                Given::Full(parcel, charge, error) => (parcel, charge, error),
+                Handed::Submitted(submitted) => return Ok(submitted),
+                Handed::Full(parcel, charge, error) => (parcel, charge, error),
             };
             let waited = match by {
                 By::Thread => self.account.wait_for_knock(deadline),
@@ -477,14 +482,14 @@ impl<C: Callable, I> Shared<C, I> {
     /// Gives a parcel to the pool.
     pub(super) fn give(
         &self,
-        parcel: Box<Parcel>,
+        parcel: Box<PreparedRequest>,
         charge: Arc<Charge>,
         when_full: WhenFull,
-    ) -> Given<C::Output> {
-        let Parcel { request, count, inputs, .. } = *parcel;
+    ) -> Handed<C::Output> {
+        let PreparedRequest { request, count, inputs, .. } = *parcel;
         let request = match request {
             Ok(request) => request.charged(charge.clone()),
-            Err(error) => return Given::Submitted(Submitted::refused(error, count, charge)),
+            Err(error) => return Handed::Submitted(Submitted::refused(error, count, charge)),
         };
         // A worker may have run some of a batch before this thread goes on.
         let submitted = inputs.as_ref().map(|_| Instant::now());
@@ -492,7 +497,7 @@ impl<C: Callable, I> Shared<C, I> {
             Ok(cell) => {
                 let owner: Weak<Core> = Arc::downgrade(&self.core);
                 let future = TaskFuture::new(cell, C::decode, owner);
-                Given::Submitted(match inputs.zip(submitted) {
+                Handed::Submitted(match inputs.zip(submitted) {
                     None => Submitted::one(future, charge),
                     Some((inputs, submitted)) => Submitted::many(future, (inputs, count), submitted, charge),
                 })
@@ -500,9 +505,13 @@ impl<C: Callable, I> Shared<C, I> {
             Err(refused) => match *refused {
                 (error @ SubmitError::QueueFull { .. }, request) => {
                     let request = Ok(request.uncharged());
-                    Given::Full(Box::new(Parcel { request, count, inputs, charge: None }), charge, error)
+                    Handed::Full(
+                        Box::new(PreparedRequest { request, count, inputs, charge: None }),
+                        charge,
+                        error,
+                    )
                 }
-                (error, _) => Given::Submitted(Submitted::refused(error, count, charge)),
+                (error, _) => Handed::Submitted(Submitted::refused(error, count, charge)),
             },
         }
     }
@@ -510,7 +519,7 @@ impl<C: Callable, I> Shared<C, I> {
 
 impl<I> Source<I> {
     /// Pulls an input and encodes it.
-    pub(super) fn pull<C>(&mut self, shared: &Shared<C, I>) -> Pulled
+    pub(super) fn pull<C>(&mut self, shared: &FeedState<C, I>) -> Pulled
     where
         C: Callable,
         I: Iterator<Item = C::Input>,
@@ -535,7 +544,7 @@ impl<I> Source<I> {
     }
 
     /// Pulls as [`pull`](Self::pull) does, and notes how long that took.
-    pub(super) fn pull_timed<C>(&mut self, shared: &Shared<C, I>) -> Pulled
+    pub(super) fn pull_timed<C>(&mut self, shared: &FeedState<C, I>) -> Pulled
     where
         C: Callable,
         I: Iterator<Item = C::Input>,

@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::is_over;
-use super::shared::{By, Pulled, Shared};
+use super::shared::{By, FeedState, Pulled};
 use crate::module::Callable;
 
 /// Starts the thread that pulls for a map.
-pub(in crate::pool) fn start<C, I>(shared: &Arc<Shared<C, I>>) -> io::Result<()>
+pub(in crate::pool) fn start<C, I>(shared: &Arc<FeedState<C, I>>) -> io::Result<()>
 where
     C: Callable + 'static,
     I: Iterator<Item = C::Input> + Send + 'static,
@@ -19,7 +19,7 @@ where
 }
 
 /// Pulls and submits until the inputs end, the time is up, or nobody wants more.
-fn run<C, I>(shared: &Shared<C, I>)
+fn run<C, I>(shared: &FeedState<C, I>)
 where
     C: Callable,
     I: Iterator<Item = C::Input>,

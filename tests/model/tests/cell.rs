@@ -100,15 +100,15 @@ mod error {
     }
 }
 
-mod foreign {
-    pub(crate) fn guarded(emit: impl FnOnce()) {
+mod panic_guard {
+    pub(crate) fn catch_panic(emit: impl FnOnce()) {
         emit();
     }
 }
 
 mod module {
     #[derive(Debug, Clone, PartialEq, Eq)]
-    pub(crate) struct Answer(pub(crate) u32);
+    pub(crate) struct TaskOutput(pub(crate) u32);
 }
 
 mod report {
@@ -130,7 +130,7 @@ use loom::thread;
 
 use cell::{Cell, Failed, Filled, FutureState, Item, Labels, Queues};
 use error::{TaskError, TaskFailure};
-use module::Answer;
+use module::TaskOutput;
 use proto::task::TaskId;
 use report::TaskReport;
 
@@ -146,7 +146,7 @@ fn cell() -> (Arc<Cell>, Callbacks) {
     (Cell::new(Labels { task: TaskId(1), name, module, label: None }, queues), callbacks)
 }
 
-fn complete(cell: &Arc<Cell>, result: Result<Answer, TaskFailure>) -> bool {
+fn complete(cell: &Arc<Cell>, result: Result<TaskOutput, TaskFailure>) -> bool {
     let result = result.map_err(Failed::For);
     let filled = cell.fill(result, TaskReport);
     if matches!(filled, Filled::Heard | Filled::WaitedFor) {
@@ -156,10 +156,10 @@ fn complete(cell: &Arc<Cell>, result: Result<Answer, TaskFailure>) -> bool {
 }
 
 fn answer(cell: &Arc<Cell>, number: u32) -> bool {
-    complete(cell, Ok(Answer(number)))
+    complete(cell, Ok(TaskOutput(number)))
 }
 
-fn value(outcome: &cell::Outcome) -> u32 {
+fn value(outcome: &cell::TaskResult) -> u32 {
     outcome.result.as_ref().map_or(0, |answer| answer.0)
 }
 
@@ -301,7 +301,7 @@ fn the_state_never_runs_backwards() {
 
 fn push(cell: &Cell, number: u32) {
     cell.push(Item {
-        result: Ok(Answer(number)),
+        result: Ok(TaskOutput(number)),
         run: Duration::ZERO,
         queued: Duration::ZERO,
         worker_pid: None,
@@ -374,11 +374,11 @@ fn a_watcher_of_results_is_told_of_them_and_of_the_end() {
 fn attend(cell: &Cell) {
     let flag = Arc::new(Flag(Notify::new(), AtomicUsize::new(0)));
     let waker = Waker::from(flag.clone());
-    cell.set_attendant(&waker);
+    cell.add_inline_reader(&waker);
     while !cell.has_news() {
         flag.0.wait();
     }
-    cell.unset_attendant(&waker);
+    cell.remove_inline_reader(&waker);
 }
 
 #[test]

@@ -10,7 +10,7 @@ fn the_command_line_holds_together() {
 #[test]
 fn what_follows_two_dashes_belongs_to_the_command() {
     let typed = ["wasmpool", "run", "c.wasm", "--env", "A=b=c", "--", "--column", "{}"];
-    let Verb::Run(run) = Args::try_parse_from(typed).expect("parses").verb else { panic!("another verb") };
+    let Command::Run(run) = Args::try_parse_from(typed).expect("parses").verb else { panic!("another verb") };
     assert_eq!(run.target.args, ["--column", "{}"]);
     assert_eq!(run.target.env, [("A".into(), "b=c".into())]);
     assert_eq!(run.target.task, None);
@@ -21,8 +21,8 @@ fn a_domain_is_that_of_every_task() {
     for verb in ["run", "map"] {
         let typed = ["wasmpool", verb, "m.wasm", "--domain", "tenant 17"];
         let target = match Args::try_parse_from(typed).expect("parses").verb {
-            Verb::Run(args) => args.target,
-            Verb::Map(args) => args.target,
+            Command::Run(args) => args.target,
+            Command::Map(args) => args.target,
             _ => panic!("another verb"),
         };
         let options = crate::settings::task_options(&target);

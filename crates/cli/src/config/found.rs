@@ -107,7 +107,7 @@ fn read(host: &HostFiles, path: &Path, finding: Finding, below: Option<&FromFile
         }
         Err(OpenError::System(error)) if is_shortage(&error) => {
             let error = calling("open")(error);
-            return Err(Failure::Machinery(format!(
+            return Err(Failure::Internal(format!(
                 "cannot read the settings' file {}: {error}",
                 path.display()
             )));

@@ -10,7 +10,7 @@ use super::joblog::Digest;
 use super::source::{Item, Label, Reading, Source};
 use crate::call::{Pending, Prepared};
 use crate::exit::Failure;
-use crate::input::Given;
+use crate::input::InputArg;
 use wasmpool::TaskReport;
 use wasmpool::internal::Charge;
 
@@ -112,8 +112,8 @@ fn other_inputs(seq: u64, label: &Label) -> Failure {
 }
 
 fn prepare(plan: &Plan, label: &Label, content: Vec<u8>) -> Result<Prepared, Failure> {
-    let (given, placed) = given(plan, label, content)?;
-    plan.call.prepare(given, placed.as_deref())
+    let (given, placeholder) = given(plan, label, content)?;
+    plan.call.prepare(given, placeholder.as_deref())
 }
 
 /// Returns what a call is given of an input: its content, and what stands for it in the arguments.
@@ -121,9 +121,9 @@ pub(super) fn given(
     plan: &Plan,
     label: &Label,
     mut content: Vec<u8>,
-) -> Result<(Given, Option<String>), Failure> {
+) -> Result<(InputArg, Option<String>), Failure> {
     if plan.call.description().is_some() {
-        let given = if plan.json { Given::Json(content) } else { Given::Content(content) };
+        let given = if plan.json { InputArg::Json(content) } else { InputArg::Content(content) };
         return Ok((given, None));
     }
     if let Label::File(path) = label {
@@ -131,20 +131,20 @@ pub(super) fn given(
         if plan.call.has_placeholder() && path.contains(char::REPLACEMENT_CHARACTER) {
             return Err(Failure::Input("the file's name is not UTF-8, so it cannot be an argument".into()));
         }
-        return Ok((Given::Content(content), Some(path.clone())));
+        return Ok((InputArg::Content(content), Some(path.clone())));
     }
     if plan.call.has_placeholder() {
         let line = String::from_utf8(content)
             .map_err(|_| Failure::Input("the line is not UTF-8, so it cannot be an argument".into()))?;
-        return Ok((Given::Nothing, Some(line)));
+        return Ok((InputArg::Nothing, Some(line)));
     }
     // Programs that read lines expect them to end.
     content.push(b'\n');
-    Ok((Given::Content(content), None))
+    Ok((InputArg::Content(content), None))
 }
 
 /// Says of each input what would be run; calls `show` with that, or with what is wrong.
-pub(super) fn rehearse(
+pub(super) fn dry_run(
     plan: &Plan,
     module: &str,
     (source, reading): (Source, &Reading),
@@ -158,10 +158,11 @@ pub(super) fn rehearse(
             continue;
         }
         let rehearsed = content.and_then(|content| content.read(reading.bytes_max)).and_then(|content| {
-            let (given, placed) = given(plan, &label, content)?;
-            let stdin = if matches!(given, Given::Nothing) { "/dev/null".into() } else { label.to_string() };
-            plan.call.check(given, placed.as_deref())?;
-            Ok(plan.call.show(module, &stdin, placed.as_deref()))
+            let (given, placeholder) = given(plan, &label, content)?;
+            let stdin =
+                if matches!(given, InputArg::Nothing) { "/dev/null".into() } else { label.to_string() };
+            plan.call.check(given, placeholder.as_deref())?;
+            Ok(plan.call.show(module, &stdin, placeholder.as_deref()))
         });
         show(&label, rehearsed)?;
     }

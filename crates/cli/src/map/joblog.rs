@@ -167,7 +167,7 @@ impl JobLog {
 
     fn write(&mut self, line: &str) -> Result<(), Failure> {
         self.file.write_all(line.as_bytes()).map_err(|error| {
-            Failure::Machinery(format!("cannot write to the job log {}: {error}", self.path.display()))
+            Failure::Internal(format!("cannot write to the job log {}: {error}", self.path.display()))
         })
     }
 }

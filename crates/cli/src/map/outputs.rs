@@ -241,7 +241,7 @@ impl From<Unwritten> for Failure {
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::Machinery(format!("cannot {what} {}: {error}", path.display()))
+    Failure::Internal(format!("cannot {what} {}: {error}", path.display()))
 }
 
 #[cfg(test)]

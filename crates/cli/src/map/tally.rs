@@ -35,9 +35,9 @@ impl Tally {
     pub(super) fn exit(&self) -> Exit {
         match self {
             Tally { interrupted: Some(code), .. } => Exit::Interrupted(*code),
-            Tally { pool_lost: true, .. } => Exit::Machinery,
+            Tally { pool_lost: true, .. } => Exit::Internal,
             Tally { sufficed: true, .. } | Tally { failed: 0, .. } => Exit::Success,
-            _ => Exit::Some,
+            _ => Exit::PartialFailure,
         }
     }
 
@@ -75,7 +75,7 @@ mod tests {
         let tally = |failed, pool_lost| Tally { ok: 1, failed, pool_lost, ..Tally::default() };
         assert_eq!(
             [tally(0, false), tally(2, false), tally(2, true)].map(|tally| tally.exit()),
-            [Exit::Success, Exit::Some, Exit::Machinery]
+            [Exit::Success, Exit::PartialFailure, Exit::Internal]
         );
         assert_eq!(Tally { interrupted: Some(130), ..tally(2, true) }.exit(), Exit::Interrupted(130));
         assert_eq!(Tally { sufficed: true, ..tally(2, false) }.exit(), Exit::Success);

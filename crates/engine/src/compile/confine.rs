@@ -7,9 +7,9 @@ use rustix::process::{Resource, Rlimit};
 
 use crate::settings;
 use proto::limits::compile::{CompileLimit, CompileLimits};
+use proto::policy::{SandboxLayer, SandboxRequest};
 use proto::refused::calling;
 use proto::slice;
-use proto::policy::{SandboxLayer, SandboxRequest};
 
 /// Makes the compiler preempt nobody, in a session of its own. A refused call is ignored: this is a courtesy,
 /// and no limit rests on it. The host decides when the compiler steps back (`src/host/priority.rs`).

@@ -17,10 +17,10 @@ use super::asks::{AskedStdin, Asker};
 use super::clocks::{Clock, Coarse, VirtualTime};
 use super::instance::Outputs;
 use super::random::{Seeded, System};
-use proto::preopen::{DirAccess, GuestDir};
 use proto::inbox::Input;
 use proto::limits::WASI_RANDOM_BYTES_MAX;
 use proto::message::{Callee, CommandStdin, RunEnd};
+use proto::preopen::{DirAccess, GuestDir};
 use proto::task::TaskLimits;
 use sandbox::Granted;
 

@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::RawFd;
 
 use super::{Attack, call, refused};
-use proto::probe::Targets;
 use proto::policy::SandboxLayer::{EmptyRoot, Landlock, Seccomp};
+use proto::probe::Targets;
 
 /// The host has put its secret beside them, and in each a file of the name `inside`.
 pub(super) const ATTACKS: &[Attack] = &[

@@ -8,8 +8,8 @@ use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
 
 use super::{Attack, REPLACED_EXIT_CODE, call, refused};
-use proto::probe::Targets;
 use proto::policy::SandboxLayer::{Descriptors, EmptyRoot, Landlock, Seccomp};
+use proto::probe::Targets;
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack {

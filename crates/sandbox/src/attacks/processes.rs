@@ -3,8 +3,8 @@
 use std::io;
 
 use super::{Attack, call, call_past_rights, refused};
-use proto::probe::Targets;
 use proto::policy::SandboxLayer::{Capabilities, Identity, Landlock, NotDumpable, ResourceLimits, Seccomp};
+use proto::probe::Targets;
 
 pub(super) const ATTACKS: &[Attack] = &[
     Attack {

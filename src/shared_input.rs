@@ -12,7 +12,7 @@ use proto::message::ShareId;
 /// A large input of one pool that many tasks share: see [`Pool::share`](crate::Pool::share). Cheap to clone;
 /// all clones are the same input.
 #[derive(Clone)]
-pub struct Shared(Arc<Parts>);
+pub struct SharedInput(Arc<Parts>);
 
 struct Parts {
     pool: u64,
@@ -22,7 +22,7 @@ struct Parts {
     life: Life,
 }
 
-impl Shared {
+impl SharedInput {
     /// Its size in bytes.
     #[expect(clippy::len_without_is_empty, reason = "`len() == 0` says it, and nobody asks")]
     pub fn len(&self) -> u64 {
@@ -46,17 +46,17 @@ impl Shared {
     }
 }
 
-impl PartialEq for Shared {
-    fn eq(&self, other: &Shared) -> bool {
+impl PartialEq for SharedInput {
+    fn eq(&self, other: &SharedInput) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for Shared {}
+impl Eq for SharedInput {}
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SharedInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Shared({} bytes)", self.0.bytes)
+        write!(f, "SharedInput({} bytes)", self.0.bytes)
     }
 }
 
@@ -72,7 +72,7 @@ impl Shares {
         bytes: &[u8],
         bytes_max: u64,
         shares_max: usize,
-    ) -> Result<Shared, ShareError> {
+    ) -> Result<SharedInput, ShareError> {
         let len = bytes.len() as u64;
         if len > bytes_max {
             return Err(ShareError::TooLarge { bytes: len, max: bytes_max });
@@ -81,6 +81,12 @@ impl Shares {
         let file = memfd::sealed("wasmpool-shared", bytes)
             .map_err(|source| ShareError::System { bytes: len, source })?;
         let id = ShareId(number);
-        Ok(Shared(Arc::new(Parts { pool, id, bytes: len, file, life: Life::new(Held::Share(id), place) })))
+        Ok(SharedInput(Arc::new(Parts {
+            pool,
+            id,
+            bytes: len,
+            file,
+            life: Life::new(Held::Share(id), place),
+        })))
     }
 }

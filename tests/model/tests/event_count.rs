@@ -1,4 +1,4 @@
-//! The ring's bells and the reader's turns as they stand in `crates/proto/src/event_count.rs` and `crates/proto/src/reader_lock.rs`,
+//! The ring's event counts and the reader's lock as they stand in `crates/proto/src/event_count.rs` and `crates/proto/src/reader_lock.rs`,
 //! under loom: every interleaving of a worker, the link's thread and a caller that attends, up to three
 //! preemptions, or two where there is more to be gone through. A wake-up that is lost is a deadlock, which loom reports.
 //!
@@ -106,7 +106,7 @@ impl Link {
     fn publish(&self) {
         let put = self.put.load(Ordering::Relaxed);
         self.put.store(put + 1, Ordering::Release);
-        self.event_count.ring(FOR_DATA);
+        self.event_count.notify(FOR_DATA);
     }
 
     fn has_news(&self, reader: &Reader) -> bool {
@@ -139,11 +139,11 @@ impl Link {
     fn report_exit(&self) {
         self.gone.store(true, Ordering::SeqCst);
         self.event_count.wake();
-        self.call_inline reader();
+        self.call_inline_reader();
     }
 
-    fn call_inline reader(&self) {
-        if self.reader_lock.has_sleeping_inline reader() {
+    fn call_inline_reader(&self) {
+        if self.reader_lock.has_sleeping_inline_reader() {
             self.event_count.wake_inline();
         }
     }
@@ -257,7 +257,7 @@ fn a_caller_that_sleeps_learns_of_what_is_not_in_the_ring() {
         let reaper = thread::spawn(move || {
             // Its answer came from elsewhere; later, the worker dies without a word.
             reaper.handled.store(1, Ordering::SeqCst);
-            reaper.call_inline reader();
+            reaper.call_inline_reader();
             reaper.report_exit();
         });
         let listener = thread::spawn(move || listener.listen(false));
@@ -277,11 +277,11 @@ fn one_sleeper_waits_for_data_and_for_space() {
         let threads = [
             thread::spawn(move || {
                 reads.2.store(1, Ordering::Release);
-                reads.0.ring(FOR_SPACE);
+                reads.0.notify(FOR_SPACE);
             }),
             thread::spawn(move || {
                 writes.1.store(1, Ordering::Release);
-                writes.0.ring(FOR_DATA);
+                writes.0.notify(FOR_DATA);
             }),
         ];
         let (event_count, data, space) = &*shared;
@@ -312,7 +312,8 @@ struct Sending {
 impl Sending {
     fn new(total: u32) -> Arc<Sending> {
         let (room, outbox) = (AtomicU32::new(0), loom::sync::Mutex::new(0));
-        let (event_count, reader_lock, has_rest) = (EventCount::default(), ReaderLock::new(()), AtomicBool::new(false));
+        let (event_count, reader_lock, has_rest) =
+            (EventCount::default(), ReaderLock::new(()), AtomicBool::new(false));
         Arc::new(Sending { event_count, reader_lock, room, outbox, has_rest, total })
     }
 
@@ -320,7 +321,7 @@ impl Sending {
     fn make_room(&self) {
         let room = self.room.load(Ordering::Relaxed);
         self.room.store(room + 1, Ordering::Release);
-        self.event_count.ring(FOR_SPACE);
+        self.event_count.notify(FOR_SPACE);
     }
 
     fn is_done(&self) -> bool {
@@ -336,7 +337,7 @@ impl Sending {
         if is_done {
             // In place of the answer, so that everyone may end_inline.
             self.event_count.wake();
-            if self.reader_lock.has_sleeping_inline reader() {
+            if self.reader_lock.has_sleeping_inline_reader() {
                 self.event_count.wake_inline();
             }
         }
@@ -369,13 +370,14 @@ impl Sending {
 
     fn listen(&self) {
         while !self.is_done() {
-            let is_read_inline = self.reader_lock.has_awake_inline reader();
+            let is_read_inline = self.reader_lock.has_awake_inline_reader();
             let drained = is_read_inline || self.pump();
             let what = if drained { FOR_DATA } else { FOR_DATA | FOR_SPACE };
             self.event_count.wait(what, None, || {
                 let sent = *self.outbox.lock().expect("no panic under it");
                 let pumpable = !is_read_inline && sent < self.total && (drained || self.has_room(sent));
-                let is_other = self.has_rest() && self.reader_lock.has_awake_inline reader() != is_read_inline;
+                let is_other =
+                    self.has_rest() && self.reader_lock.has_awake_inline_reader() != is_read_inline;
                 pumpable || is_other || self.is_done()
             });
         }
@@ -428,11 +430,11 @@ fn what_does_not_fit_is_sent_by_the_links_thread_where_nobody_attends() {
 }
 
 #[test]
-fn what_does_not_fit_is_sent_while_an_inline reader_sleeps() {
+fn what_does_not_fit_is_sent_while_an_inline_reader_sleeps() {
     send(2, 2, |sending| sending.begin_inline(true));
 }
 
 #[test]
-fn what_does_not_fit_is_sent_when_an_inline reader_has_gone() {
+fn what_does_not_fit_is_sent_when_an_inline_reader_has_gone() {
     send(2, 2, |sending| sending.begin_inline(false));
 }

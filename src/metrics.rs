@@ -45,7 +45,7 @@ impl Pool {
     /// Tells the `metrics` facade what happens in this pool from now on, until it has stopped. Each
     /// number has the label `pool`, with this name. Pools of one name share their counters; their
     /// gauges are those of whichever spoke last. The table is in the documentation of this crate's
-    /// feature `metrics`, [`numbers`](crate::numbers).
+    /// feature `metrics`, [`metrics`](crate::metrics).
     ///
     /// # Errors
     /// If the system has no thread for it.
