@@ -1,10 +1,11 @@
 //! The envelope that a task returned: any memory, any packed value, any limit.
 
+use proto::guest::abi::read_envelope;
+use proto::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
+use proto::message::Verdict;
+use wasmpool::fuzzing::Input;
+
 use crate::bounded::within;
-use crate::guest::abi::read_envelope;
-use crate::input::Input;
-use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
-use crate::wire::message::Verdict;
 
 /// The input: the memory's size, the packed value, the limit, the memory's first bytes (they are repeated).
 pub fn run(data: &[u8]) {

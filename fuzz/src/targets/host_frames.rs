@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use proto::message::samples::verdicts;
+use proto::message::{Cost, FromWorker, LogRecord, LogSource, Question, Verdict};
+use proto::task::{Refusal, RefusalKind, Refusals, TaskId};
+
 use super::frames;
-use crate::task::{Refusal, RefusalKind, Refusals, TaskId};
-use crate::trap::{Frame, TrapCode};
-use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Question, Verdict};
 
 /// See `frames`.
 pub fn run(data: &[u8]) {
@@ -53,8 +54,7 @@ fn cost() -> Cost {
 }
 
 fn refusals() -> Refusals {
-    let refusal =
-        |kind| Refusal { kind, requested: 1 << 40, limit: 1 << 29, after: Duration::from_millis(3) };
+    let refusal = |kind| Refusal::new(kind, 1 << 40, 1 << 29, Duration::from_millis(3));
     let mut refusals = Refusals::default();
     refusals.add(refusal(RefusalKind::Memory));
     refusals.add(refusal(RefusalKind::System));
@@ -71,33 +71,4 @@ fn ask(number: u64) -> FromWorker {
 
 fn item(task: u64) -> FromWorker {
     FromWorker::Item { task: TaskId(task), verdict: Verdict::Ok, cost: cost() }
-}
-
-pub(super) fn verdicts() -> Vec<Verdict> {
-    // Not all of a frame's fields can be set from outside of its module, but all can be read.
-    let backtrace = || -> Vec<Frame> {
-        let frame = (Some("fib"), 7u32, Some(0x1234u64));
-        let bytes = postcard::to_stdvec(&vec![frame, (None, 8, None)]).expect("encodes");
-        postcard::from_bytes(&bytes).expect("decodes")
-    };
-    let message = || "it says \u{202e}so".to_string();
-    vec![
-        Verdict::Ok,
-        Verdict::Exited { code: 3 },
-        Verdict::Guest,
-        Verdict::InputDecode,
-        Verdict::Trap { code: TrapCode::Other, message: message(), backtrace: backtrace() },
-        Verdict::Trap { code: TrapCode::Unreachable, message: message(), backtrace: Vec::new() },
-        Verdict::Panic { message: message(), location: "src/lib.rs:1:1".into(), backtrace: backtrace() },
-        Verdict::Interrupted,
-        Verdict::Memory { requested: 1 << 40, backtrace: backtrace() },
-        Verdict::Table { requested: 1 << 40, backtrace: backtrace() },
-        Verdict::InputTooLarge { bytes: 1 << 40 },
-        Verdict::Fuel { backtrace: backtrace() },
-        Verdict::OutputTooLarge { bytes: 1 << 40 },
-        Verdict::LogsTooLarge { bytes: 1 << 40 },
-        Verdict::BadPointer { pointer: 1, len: 2, memory_bytes: 3 },
-        Verdict::Abi { message: message() },
-        Verdict::Instantiate { message: message() },
-    ]
 }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use proto::limits::FRAME_META_BYTES_MAX;
+use proto::message::{CommandStdin, Entry, Items, ModuleId, ShareId, TaskIndex, ToWorker};
+use proto::task::{LogOverflow, TaskId, TaskLimits};
+use wasmpool::fuzzing::Input;
+
 use super::frames;
 use crate::bounded::within;
 use crate::inboxes;
-use crate::input::Input;
-use crate::limits::FRAME_META_BYTES_MAX;
-use crate::task::{LogOverflow, TaskId, TaskLimits};
-use crate::wire::message::{CommandStdin, Entry, Items, ModuleId, ShareId, TaskIndex, ToWorker};
 
 /// See `frames`; then as the worker itself reads it, with payloads of any length announced.
 pub fn run(data: &[u8]) {

@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::input::Input;
-use crate::limits::RING_BYTES;
-use crate::targets::host_frames::verdicts;
-use crate::task::TaskId;
-use crate::wire::frame::write_frame;
-use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Question, Verdict};
-use crate::wire::ring::CLAIMS;
+use crate::fuzzing::Input;
+use proto::frame::write_frame;
+use proto::limits::RING_BYTES;
+use proto::message::samples::verdicts;
+use proto::message::{Cost, FromWorker, LogRecord, LogSource, Question, Verdict};
+use proto::ring::CLAIMS;
+use proto::task::TaskId;
 
-/// The shared file, as `wire/ring.rs` lays it out.
+/// The shared file, as `proto::ring` lays it out.
 const HEADER_BYTES: usize = 4096;
 const MAP_BYTES: usize = HEADER_BYTES + 2 * RING_BYTES;
 const TO_WORKER_TAKEN: usize = 0;
@@ -189,7 +189,7 @@ fn ended(input: &mut Input<'_>) -> (TaskId, Verdict, Cost) {
     let mut verdicts = verdicts();
     let count = verdicts.len();
     let mut verdict = verdicts.swap_remove(choice % count);
-    use crate::wire::message::Verdict::{Fuel, Memory, Panic, Table, Trap};
+    use proto::message::Verdict::{Fuel, Memory, Panic, Table, Trap};
     if let Trap { backtrace, .. }
     | Panic { backtrace, .. }
     | Memory { backtrace, .. }

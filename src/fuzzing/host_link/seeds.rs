@@ -1,6 +1,6 @@
 //! The inputs that the fuzzer begins with.
 
-use crate::targets::host_frames::verdicts;
+use proto::message::samples::verdicts;
 
 /// Lives of workers: honest ones, and one for each lie, about tasks and about batches; some of them read
 /// by a caller that waits.
