@@ -20,7 +20,7 @@ mod descriptors;
 mod domains;
 pub(crate) mod dirs;
 mod effects;
-mod invocation;
+pub(crate) mod invocation;
 pub(crate) mod doctor;
 pub(crate) mod link;
 mod logs;

@@ -84,6 +84,9 @@ mod id_map;
 mod ewma;
 #[doc(hidden)]
 pub mod internal;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use command::CommandInput;
 pub use doctor::{AttackReport, DoctorReport};

@@ -74,6 +74,11 @@ pub(crate) fn within<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// The same, for the targets that stand in wasmpool.
+pub(crate) fn bounded(bytes: usize, work: &mut dyn FnMut()) {
+    within(bytes, work);
+}
+
 fn cpu() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)

@@ -1,12 +1,13 @@
-//! The worker's own way to its orders, `wire/inbox.rs`: payloads that are taken in parts, as the items
+//! The worker's own way to its orders, `proto::inbox`: payloads that are taken in parts, as the items
 //! of a batch, or not at all.
 
 use std::io;
 
-use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
+use proto::inbox::{Inbound, Inbox, Input, Item};
+use proto::limits::FRAME_PAYLOAD_BYTES_MAX;
+use proto::message::ToWorker;
+
 use crate::targets::frames::{Expected, Pieces};
-use crate::wire::inbox::{Inbound, Inbox, Input, Item};
-use crate::wire::message::ToWorker;
 
 /// Most that is held of a payload at a time.
 const PART_BYTES: u64 = 64 * 1024;
@@ -32,7 +33,7 @@ pub(crate) fn run(stream: &[u8], most: usize, choices: u8) {
     let mut end = 0;
     for turn in 0.. {
         let (expected, len) = Expected::<ToWorker>::of(&stream[end..], FRAME_PAYLOAD_BYTES_MAX);
-        let message = inbox.next();
+        let message = inbox.next_message();
         let (expected, payload) = match expected {
             Expected::Frame(message, payload) => (message, payload),
             // The head of a frame whose payload is cut off is a message: its end is seen behind it.

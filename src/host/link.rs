@@ -8,7 +8,7 @@ mod aside;
 mod reader;
 
 use reader::Reader;
-pub(super) use reader::read_loop;
+pub(crate) use reader::read_loop;
 
 use std::collections::VecDeque;
 use std::io;
@@ -433,7 +433,7 @@ impl Link {
     }
 
     /// For the supervisor: the process has been reaped.
-    pub(super) fn report_exit(&self, mut death: Death) {
+    pub(crate) fn report_exit(&self, mut death: Death) {
         priority::worker_goes(self.pid);
         if let Some(cause) = self.killed_for.get() {
             death.cause = cause.clone();

@@ -76,7 +76,7 @@ impl SupervisorRequests {
     }
 
     /// Makes the descriptor unreadable until the next wake-up.
-    pub(super) fn clear_wake(&self) {
+    pub(crate) fn clear_wake(&self) {
         let mut count = [0; 8];
         while rustix::io::read(&*self.wake, &mut count).is_ok() {}
     }
@@ -87,7 +87,7 @@ impl SupervisorRequests {
     }
 
     /// Returns the next request, if there is one.
-    pub(super) fn next(&self) -> Option<SupervisorRequest> {
+    pub(crate) fn next(&self) -> Option<SupervisorRequest> {
         self.requests.try_recv().ok()
     }
 }

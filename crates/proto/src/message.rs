@@ -8,6 +8,9 @@
 //! `Ask`, if the task has something to ask for; its `Answer` comes on the control socket, where it need not
 //! wait behind the inputs of what was sent meanwhile.
 
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
+
 use std::fmt;
 
 use postcard_schema::schema::{DataModelType, NamedType};

@@ -1,10 +1,11 @@
 //! The envelope that a task returned: any memory, any packed value, any limit.
 
+use proto::guest::abi::read_envelope;
+use proto::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
+use proto::message::RunEnd;
+use wasmpool::fuzzing::Input;
+
 use crate::bounded::within;
-use crate::guest::abi::read_envelope;
-use crate::input::Input;
-use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
-use crate::wire::message::RunEnd;
 
 /// The input: the memory's size, the packed value, the limit, the memory's first bytes (they are repeated).
 pub fn run(data: &[u8]) {
@@ -32,10 +33,10 @@ pub fn run(data: &[u8]) {
 
     let packed = (u64::from(pointer) << 32 | u64::from(len)) as i64;
     // Nothing is copied: it says where the payload is.
-    let (verdict, payload) = within(1024, || read_envelope(&memory, packed, output_bytes_max));
+    let (end, payload) = within(1024, || read_envelope(&memory, packed, output_bytes_max));
     let payload = memory.get(payload).expect("it is inside of the memory");
     let wanted = wanted(&memory, pointer, len, output_bytes_max);
-    assert_eq!((&verdict, payload), (&wanted.0, wanted.1));
+    assert_eq!((&end, payload), (&wanted.0, wanted.1));
 
     // An honest worker's answer is never over what the host reads (`Link::order`).
     let limit = output_bytes_max.min(FRAME_PAYLOAD_BYTES_MAX / 2);

@@ -4,24 +4,24 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::text::assert_harmless;
-use crate::bounded::within;
-use crate::description::CodeKind;
-use crate::directory::{DirAccess, GuestDir};
-use crate::error::ModuleError;
-use crate::input::Input;
-use crate::limits::CONTROL_BYTES_MAX;
-use crate::limits::compile::{CompileLimit, CompileLimits};
-use crate::walls::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
-use crate::wire::control::{self, ControlSocket};
-use crate::wire::message::{
+use proto::control::{self, ControlSocket};
+use proto::description::CodeKind;
+use proto::limits::CONTROL_BYTES_MAX;
+use proto::limits::compile::{CompileLimit, CompileLimits};
+use proto::message::{
     Chunk, CompileRefusal, CompileReply, CompileRequest, CompileWork, EventLevels, FromWorkerControl,
     ModuleId, Reply, ShareId, ToWorkerControl,
 };
+use proto::policy::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
+use proto::preopen::{DirAccess, GuestDir};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use wasmpool::ModuleError;
+use wasmpool::fuzzing::Input;
+use wasmpool::fuzzing::text::assert_harmless;
+
+use crate::bounded::within;
 
 /// Most that a message may cost once it is decoded; `frames` says why. Twice, since it is encoded again.
 const DECODED_BYTES_MAX: usize = 2 * 1024 * 1024 + 96 * CONTROL_BYTES_MAX;
@@ -121,20 +121,18 @@ fn lowest_free(any: BorrowedFd<'_>) -> i32 {
 }
 
 fn report() -> SandboxReport {
-    let report = |layer| LayerReport {
-        layer,
-        requested: true,
-        applied: layer != SandboxLayer::Cgroup,
-        verified: Some(true),
-        reason: "because \u{1b}[31m".into(),
+    let report = |layer| {
+        let is_applied = layer != SandboxLayer::Cgroup;
+        let mut report = LayerReport::new(layer, true, is_applied, "because \u{1b}[31m".into());
+        report.verified = Some(true);
+        report
     };
-    let layers = SandboxLayer::ALL.into_iter().map(report).collect();
-    SandboxReport { policy: SandboxPolicy::Strict, layers }
+    SandboxReport::new(SandboxPolicy::Strict, SandboxLayer::ALL.into_iter().map(report).collect())
 }
 
 fn setup() -> ToWorkerControl {
     ToWorkerControl::Setup {
-        build: 1,
+        wire: 1,
         sandbox: SandboxRequest::default(),
         pagemap_scan: true,
         wasm_stack_bytes: 1 << 20,
@@ -146,14 +144,7 @@ fn setup() -> ToWorkerControl {
 
 fn request() -> CompileRequest {
     let (sandbox, limits) = (SandboxRequest::default(), CompileLimits::default());
-    CompileRequest {
-        build: 1,
-        work: CompileWork::Outline,
-        code: CodeKind::Plain,
-        sandbox,
-        limits,
-        threads: 1,
-    }
+    CompileRequest { wire: 1, work: CompileWork::Outline, code: CodeKind::Plain, sandbox, limits, threads: 1 }
 }
 
 /// Each message as it should be, with as many descriptors.
@@ -176,9 +167,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds.extend([
         seed(3, 0, &CompileReply::Ok(())),
         seed(3, 1, &CompileReply::Ok(())),
-        seed(0, 0, &FromWorkerControl::Ready { build: u64::MAX, sandbox: report() }),
-        seed(0, 1, &FromWorkerControl::Ready { build: 1, sandbox: report() }),
-        seed(0, 0, &FromWorkerControl::CannotLock { build: 1, message: text() }),
+        seed(0, 0, &FromWorkerControl::Ready { wire: u64::MAX, sandbox: report() }),
+        seed(0, 1, &FromWorkerControl::Ready { wire: 1, sandbox: report() }),
+        seed(0, 0, &FromWorkerControl::CannotLock { wire: 1, message: text() }),
         seed(1, 2, &setup()),
         seed(1, 1, &setup()),
         seed(1, 2, &ToWorkerControl::Module { module: ModuleId(1), code: CodeKind::Metered }),

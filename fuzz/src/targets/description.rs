@@ -3,17 +3,18 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 
-use super::text::assert_harmless;
-use crate::artifact;
-use crate::bounded::within;
-use crate::description::ModuleDescription;
-use crate::host::cache::Compiled;
-use crate::input::Input;
-use crate::limits::{
+use proto::artifact;
+use proto::description::ModuleDescription;
+use proto::description::samples::{of_tasks, task};
+use proto::limits::{
     SCHEMA_DEPTH_MAX, SCHEMA_NODES_MAX, TASK_DOC_BYTES_MAX, TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX,
 };
-use crate::samples::{of_tasks, task};
-use crate::schema::{Node, Schema, Variant};
+use proto::schema::{Node, Schema, Variant};
+use wasmpool::fuzzing::Input;
+use wasmpool::fuzzing::cache::read_compiled;
+use wasmpool::fuzzing::text::assert_harmless;
+
+use crate::bounded::within;
 
 /// Most that a byte may cost: an empty name takes one, and a vector that grows has twice the room that
 /// it needs.
@@ -57,10 +58,10 @@ pub(super) fn read(bytes: &[u8]) -> Option<ModuleDescription> {
     // The host's way in is the same, and asks for the artifact's size besides.
     let described = within(2 * bytes_max, || {
         let clone = || file.try_clone().expect("a descriptor");
-        Compiled::read(clone(), clone(), u64::MAX)
+        read_compiled(clone(), clone(), u64::MAX)
     });
-    if let Some(compiled) = described {
-        assert_eq!(Some(&compiled.description), description.as_ref());
+    if described.is_some() {
+        assert_eq!(described, description);
     }
     description
 }

@@ -2,14 +2,14 @@
 
 use std::io;
 
+use proto::frame::{Assembly, FrameError, Source, write_frame};
+use proto::limits::FRAME_META_BYTES_MAX;
+use proto::text::is_harmless;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use wasmpool::fuzzing::Input;
 
 use crate::bounded::within;
-use crate::input::Input;
-use crate::limits::FRAME_META_BYTES_MAX;
-use crate::text::is_harmless;
-use crate::wire::frame::{Assembly, FrameError, Source, write_frame};
 
 const HEADER_BYTES: usize = 16;
 

@@ -2,16 +2,16 @@
 //! it.
 
 use postcard_schema::schema::owned::OwnedNamedType;
+use proto::artifact;
+use proto::description::samples::of_tasks;
+use proto::guest::section::records;
+use proto::limits::{CONTROL_BYTES_MAX, SCHEMA_NODES_MAX, TASKS_PER_MODULE_MAX};
+use proto::schema::{Schema, SchemaError};
 use serde::Serialize;
+use wasmpool::fuzzing::Input;
 
 use super::description::{assert_bounds, read};
-use crate::artifact;
 use crate::bounded::within;
-use crate::guest::section::records;
-use crate::input::Input;
-use crate::limits::{CONTROL_BYTES_MAX, SCHEMA_NODES_MAX, TASKS_PER_MODULE_MAX};
-use crate::samples::of_tasks;
-use crate::schema::{Schema, SchemaError};
 
 /// Most that a byte may cost: a node of a schema takes two bytes, and a vector that grows has twice
 /// the room that it needs.

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use proto::limits::FRAME_META_BYTES_MAX;
+use proto::message::{BatchSlice, Callee, CommandStdin, ModuleId, RunMessage, ShareId, TaskIndex, ToWorker};
+use proto::task::{LogOverflow, TaskId, TaskLimits};
+use wasmpool::fuzzing::Input;
+
 use super::frames;
 use crate::bounded::within;
 use crate::inboxes;
-use crate::input::Input;
-use crate::limits::FRAME_META_BYTES_MAX;
-use crate::task::{LogOverflow, TaskId, TaskLimits};
-use crate::wire::message::{CommandStdin, Entry, Items, ModuleId, ShareId, TaskIndex, ToWorker};
 
 /// See `frames`; then as the worker itself reads it, with payloads of any length announced.
 pub fn run(data: &[u8]) {
@@ -22,37 +23,42 @@ pub fn run(data: &[u8]) {
 
 /// A task, a command, a batch, and all in one stream.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let order = |entry, items| ToWorker::Run {
-        task: TaskId(7),
-        run: 1,
-        claim: 3,
-        module: ModuleId(2),
-        entry,
-        limits: TaskLimits {
-            memory_bytes_max: 1 << 29,
-            output_bytes_max: 1 << 26,
-            fuel: Some(1000),
-            clock_resolution: Duration::from_millis(1),
-            seed: Some(42),
-            log_bytes_max: 1 << 18,
-            log_overflow: LogOverflow::Fail,
-            instance_tasks_max: 1,
-        },
-        items,
-        shares: vec![ShareId(7), ShareId(u64::MAX)],
+    let order = |callee, slice| {
+        ToWorker::Run(RunMessage {
+            task: TaskId(7),
+            run: 1,
+            claim: 3,
+            module: ModuleId(2),
+            callee,
+            limits: TaskLimits {
+                memory_bytes_max: 1 << 29,
+                output_bytes_max: 1 << 26,
+                fuel: Some(1000),
+                clock_resolution: Duration::from_millis(1),
+                seed: Some(42),
+                log_bytes_max: 1 << 18,
+                log_overflow: LogOverflow::Fail,
+                instance_tasks_max: 1,
+            },
+            slice,
+            shares: vec![ShareId(7), ShareId(u64::MAX)],
+        })
     };
-    let command = || Entry::Command {
+    let command = || Callee::Command {
         args: vec!["python".into(), "-c".into(), "print(6*7)".into()],
         env: vec![("LANG".into(), "C".into())],
         stdin: CommandStdin::Asked,
     };
     let batch = || {
         (
-            order(Entry::Task(TaskIndex(0)), Some(Items { first: 2, count: 3, answer_bytes_max: 1 << 20 })),
+            order(
+                Callee::Task(TaskIndex(0)),
+                Some(BatchSlice { first: 2, count: 3, answer_bytes_max: 1 << 20 }),
+            ),
             &b"\x02\0\0\0ab\0\0\0\0\x01\0\0\0c"[..],
         )
     };
-    let task = |payload: &'static [u8]| (order(Entry::Task(TaskIndex(0)), None), payload);
+    let task = |payload: &'static [u8]| (order(Callee::Task(TaskIndex(0)), None), payload);
     let mut seeds = vec![
         frames::seed(255, 1 << 16, &[task(b"input")]),
         frames::seed(1, 64, &[(order(command(), None), b"")]),

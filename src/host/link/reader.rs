@@ -382,7 +382,7 @@ impl Drop for InlineReading<'_> {
 }
 
 /// The link's thread: reads until the process is gone, then reports its death.
-pub(in super::super) fn read_loop(events: &impl WorkerEvents, link: &Arc<Link>) {
+pub(crate) fn read_loop(events: &impl WorkerEvents, link: &Arc<Link>) {
     become_io_thread();
     slice::be_usual();
     // Its pauses are short, and the kernel's usual slack would double them. If the slack cannot be set, they

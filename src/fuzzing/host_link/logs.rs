@@ -6,9 +6,9 @@ use std::sync::Once;
 
 use super::memory::Memory;
 use super::{ITEMS_MAX, LOG_BYTES_MAX};
-use crate::input::Input;
-use crate::limits::LOG_RECORD_BYTES_MAX;
-use crate::targets::text::assert_harmless;
+use crate::fuzzing::Input;
+use crate::fuzzing::text::assert_harmless;
+use proto::limits::LOG_RECORD_BYTES_MAX;
 
 thread_local! {
     /// The worker that is being read.

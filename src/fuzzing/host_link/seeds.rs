@@ -1,6 +1,6 @@
 //! The inputs that the fuzzer begins with.
 
-use crate::targets::host_frames::verdicts;
+use proto::message::samples::run_ends;
 
 /// Lives of workers: honest ones, and one for each lie, about tasks and about batches; some of them read
 /// by a caller that waits.
@@ -31,21 +31,21 @@ pub fn seeds() -> Vec<Vec<u8>> {
     };
     let begun: &[u8] = &[11];
     let logged: &[u8] = &[1, 1, 0, 3, 5, 0x1b, b'[', b'3', b'1', b'm'];
-    let ended = |message: u8, task: u8, verdict: u8, frames: u8, payload_bytes: u8| {
-        let mut lie = vec![message, task, verdict, frames];
+    let ended = |message: u8, task: u8, end: u8, frames: u8, payload_bytes: u8| {
+        let mut lie = vec![message, task, end, frames];
         lie.extend([9; 16]);
         lie.extend([payload_bytes, 0, 1]);
         lie
     };
-    let done = |task: u8, verdict: u8, frames: u8| ended(3, task, verdict, frames, 10);
+    let done = |task: u8, end: u8, frames: u8| ended(3, task, end, frames, 10);
     let mut seeds = Vec::new();
-    let verdicts = verdicts().len() as u8;
-    for verdict in 0..verdicts {
-        let lies = [begun, logged, &done(1, verdict, 20), &done(2, 0, 0)];
-        seeds.push(life(verdict % 3, verdict, TASK, verdict % 2 == 1, &lies));
-        let item = |task, verdict| ended(12, task, verdict, 20, 10);
-        let lies = [begun, &item(1, verdict), logged, &item(2, 0), &[14, 3, 6, 2, 2]];
-        seeds.push(life(verdict % 3, 7, BATCH, verdict % 2 == 0, &lies));
+    let ends = run_ends().len() as u8;
+    for end in 0..ends {
+        let lies = [begun, logged, &done(1, end, 20), &done(2, 0, 0)];
+        seeds.push(life(end % 3, end, TASK, end % 2 == 1, &lies));
+        let item = |task, end| ended(12, task, end, 20, 10);
+        let lies = [begun, &item(1, end), logged, &item(2, 0), &[14, 3, 6, 2, 2]];
+        seeds.push(life(end % 3, 7, BATCH, end % 2 == 0, &lies));
     }
     let lies: [&[u8]; 9] = [
         &[0, 6, b'W', b'P', b'1', 0, 255, 255],

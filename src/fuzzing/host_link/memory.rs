@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::input::Input;
-use crate::limits::RING_BYTES;
-use crate::targets::host_frames::verdicts;
-use crate::task::TaskId;
-use crate::wire::frame::write_frame;
-use crate::wire::message::{Cost, FromWorker, LogRecord, LogSource, Question, RunEnd};
-use crate::wire::ring::CLAIMS;
+use crate::fuzzing::Input;
+use proto::frame::write_frame;
+use proto::limits::RING_BYTES;
+use proto::message::samples::run_ends;
+use proto::message::{Completion, Cost, FromWorker, LogRecord, LogSource, Question, RunEnd};
+use proto::ring::CLAIMS;
+use proto::task::TaskId;
 
-/// The shared file, as `wire/ring.rs` lays it out.
+/// The shared file, as `proto::ring` lays it out.
 const HEADER_BYTES: usize = 4096;
 const MAP_BYTES: usize = HEADER_BYTES + 2 * RING_BYTES;
 const TO_WORKER_TAKEN: usize = 0;
@@ -51,15 +51,16 @@ impl Memory {
             0 => self.write(input),
             1 | 2 => self.say(&log(input), &[]),
             3 | 4 => {
-                let (task, verdict, cost) = ended(input);
+                let (task, end, cost) = ended(input);
                 let len = usize::from(input.u16()) * usize::from(input.byte() % 8);
-                let stdout_bytes = len as u64 / 2;
-                self.say(&FromWorker::Done { task, verdict, cost, stdout_bytes }, &vec![b'x'; len]);
+                let completion = Completion { end, cost, stdout_bytes: len as u64 / 2 };
+                self.say(&FromWorker::Done { task, completion }, &vec![b'x'; len]);
             }
             12 | 13 => {
-                let (task, verdict, cost) = ended(input);
+                let (task, end, cost) = ended(input);
                 let len = usize::from(input.u16()) * usize::from(input.byte() % 8);
-                self.say(&FromWorker::Item { task, verdict, cost }, &vec![b'x'; len]);
+                let completion = Completion { end, cost, stdout_bytes: 0 };
+                self.say(&FromWorker::Item { task, completion }, &vec![b'x'; len]);
             }
             14 => self.batch(input),
             5 => self.word(TO_HOST_PUT).store(input.u64(), Ordering::SeqCst),
@@ -113,12 +114,14 @@ impl Memory {
                 );
             }
             let cost = cost.clone();
-            self.say(&FromWorker::Item { task: TaskId(task), verdict: RunEnd::Ok, cost }, b"an output");
+            let completion = Completion { end: RunEnd::Ok, cost, stdout_bytes: 0 };
+            self.say(&FromWorker::Item { task: TaskId(task), completion }, b"an output");
         }
         if choice % 8 != 0 {
             let batch = TaskId(first - u64::from(input.byte() % 4).min(first));
-            let verdict = if choice % 8 == 1 { RunEnd::Interrupted } else { RunEnd::Ok };
-            self.say(&FromWorker::Done { task: batch, verdict, cost, stdout_bytes: 0 }, &[]);
+            let end = if choice % 8 == 1 { RunEnd::Interrupted } else { RunEnd::Ok };
+            let completion = Completion { end, cost, stdout_bytes: 0 };
+            self.say(&FromWorker::Done { task: batch, completion }, &[]);
         }
     }
 
@@ -186,19 +189,19 @@ fn log(input: &mut Input<'_>) -> FromWorker {
 fn ended(input: &mut Input<'_>) -> (TaskId, RunEnd, Cost) {
     let task = TaskId(u64::from(input.byte()));
     let (choice, frames) = (usize::from(input.byte()), usize::from(input.byte()));
-    let mut verdicts = verdicts();
-    let count = verdicts.len();
-    let mut verdict = verdicts.swap_remove(choice % count);
-    use crate::wire::message::RunEnd::{Fuel, Memory, Panic, Table, Trap};
+    let mut ends = run_ends();
+    let count = ends.len();
+    let mut end = ends.swap_remove(choice % count);
+    use proto::message::RunEnd::{Fuel, Memory, Panic, Table, Trap};
     if let Trap { backtrace, .. }
     | Panic { backtrace, .. }
     | Memory { backtrace, .. }
     | Table { backtrace, .. }
-    | Fuel { backtrace } = &mut verdict
+    | Fuel { backtrace } = &mut end
         && let Some(frame) = backtrace.first().cloned()
     {
         backtrace.resize(frames * 8, frame);
     }
     let cost = Cost { run_ns: input.u64(), cpu_ns: input.u64(), ..Cost::default() };
-    (task, verdict, cost)
+    (task, end, cost)
 }
