@@ -16,6 +16,7 @@ use crate::module::Digest;
 use crate::options::TaskOptions;
 use crate::pool::Pool;
 use crate::report::TaskReport;
+pub use crate::setting::{SETTINGS, Setting, SettingDefault, settings_markdown};
 use files::{HostFiles, OpenError};
 use proto::limits::compile::{CompileLimit, CompileLimits};
 

@@ -55,6 +55,7 @@ compile_error!("wasmpool needs Linux: memfd, pidfd and futexes across processes"
 
 pub mod limits;
 mod options;
+mod setting;
 mod report;
 mod command;
 mod policy;

@@ -8,7 +8,7 @@
 //! | `wasmpool_tasks_total` | counter | | `outcome`: `succeeded`, `failed`, `timed_out`, `cancelled`, `aborted`, `lost` | tasks that ended |
 //! | `wasmpool_task_retries_total` | counter | | `outcome`, of the attempt | attempts that were followed by another |
 //! | `wasmpool_tasks_slow_total` | counter | | | tasks that ran for longer than [`PoolBuilder::slow_after`](crate::PoolBuilder::slow_after) |
-//! | `wasmpool_task_queued_seconds` | histogram | seconds | | from submission to scheduler |
+//! | `wasmpool_task_queued_seconds` | histogram | seconds | | from submission to the hand-over to a worker |
 //! | `wasmpool_task_transfer_seconds` | histogram | seconds | | on the way there and back |
 //! | `wasmpool_task_run_seconds` | histogram | seconds | | in the worker |
 //! | `wasmpool_task_cpu_seconds` | histogram | seconds | | of a CPU, while it ran |

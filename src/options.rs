@@ -62,8 +62,8 @@ impl TaskOptions {
         Self::default()
     }
 
-    /// How long the task may run, counted from its scheduler to a worker; start functions
-    /// and host calls included. Waiting in the queue does not count. Default: one hour;
+    /// How long the task may run, counted from when a worker is handed it; start functions
+    /// and host calls included. Waiting in the queue does not count. Default: 1 h;
     /// [`Duration::MAX`] is for ever.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

@@ -373,7 +373,7 @@
 //! Three things can run out of time, and Python calls them all `TimeoutError`, as it calls one that the task
 //! itself raises. Here each is a type of its own. To wait no longer is [`WaitTimeout`] or
 //! [`AsCompletedTimeout`]: the task goes on, as in Python. [`MapError::Timeout`] ends a map.
-//! [`TaskError::Timeout`] is the end of the task itself: [`TaskOptions::timeout`] counts from its scheduler to
+//! [`TaskError::Timeout`] is the end of the task itself: [`TaskOptions::timeout`] counts from when it is handed to
 //! a worker, so that a long queue is not held against it, and stops it as [`abort`] does.
 //!
 //! ## Deaths

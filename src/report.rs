@@ -14,7 +14,7 @@ pub struct TaskReport {
     /// From `submit` to the scheduler to a worker.
     pub queued: Duration,
     /// From the worker's first step for this task (instantiation) to its last, by the worker's word. If its worker died
-    /// or was killed, it is the time from its scheduler to that end, as the pool measured it; for a task that travelled
+    /// or was killed, it is the time from when it was handed to a worker to that end, as the pool measured it; for a task that travelled
     /// with others, from the scheduler of them all.
     pub run: Duration,
     /// From `submit` to the future's completion.

@@ -146,7 +146,7 @@ pub(super) struct State {
     wakers: HashMap<u64, Waker>,
     observers: Observers,
     tally: PoolStats,
-    /// Tasks accepted in batches, but one of each: so many more than scheduler knows of.
+    /// Tasks accepted in batches, but one of each: so many more than the scheduler knows of.
     batched: u64,
     /// Empty between two events; kept for its memory.
     actions: Vec<Action>,

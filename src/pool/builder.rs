@@ -182,7 +182,7 @@ impl PoolBuilder {
         self
     }
 
-    /// The timeout of tasks that do not say otherwise. Default: one hour; [`Duration::MAX`] is for ever.
+    /// The timeout of tasks that do not say otherwise. Default: 1 h; [`Duration::MAX`] is for ever.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.defaults.timeout = Some(timeout);
         self

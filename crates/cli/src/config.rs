@@ -24,7 +24,7 @@ use files::{HostFiles, TaskDirs};
 use found::Found;
 use proto::text::Name;
 use wasmpool::BuildError;
-use wasmpool::internal;
+use wasmpool::internal::{self, SETTINGS, Setting, SettingDefault};
 
 const FILE_NAME: &str = "wasmpool.toml";
 
@@ -35,8 +35,6 @@ const NAME_BYTES_MAX: usize = 32;
 struct Key {
     /// The flag's name, without dashes.
     name: &'static str,
-    /// The value that holds if nothing sets another.
-    default: &'static str,
     scope: Scope,
     stray: Stray,
 }
@@ -74,59 +72,69 @@ impl Scope {
     }
 }
 
-const fn key(name: &'static str, default: &'static str, scope: Scope, stray: Stray) -> Key {
-    Key { name, default, scope, stray }
+const fn key(name: &'static str, scope: Scope, stray: Stray) -> Key {
+    Key { name, scope, stray }
 }
 
-const fn refused(name: &'static str, default: &'static str) -> Key {
-    Key { name, default, scope: Scope::Common, stray: Stray::Refused }
+const fn refused(name: &'static str) -> Key {
+    Key { name, scope: Scope::Common, stray: Stray::Refused }
 }
 
 const KEYS: [Key; 25] = [
-    key("workers", CPUS, Scope::Common, Stray::Lower(workers)),
-    key("stop-grace", "10s", Scope::Common, Stray::Lower(duration)),
-    refused("sandbox", "best-effort"),
-    refused("cache-dir", "~/.cache/wasmpool"),
-    refused("cache-limit", "2GiB"),
-    key("compile-cpu-time", "5m", Scope::Common, Stray::Lower(duration)),
-    key("compile-timeout", "2h", Scope::Common, Stray::Lower(duration)),
-    key("compile-memory", COMPILE_MEMORY, Scope::Common, Stray::Lower(compile_memory)),
-    refused("log-file", "none"),
-    refused("log-format", "text"),
-    refused("log-rotate", "never"),
-    refused("log-keep", "7"),
-    key("log-rate", "4MiB", Scope::Common, Stray::Lower(size)),
-    refused("worker-log", "warn; -v: debug"),
-    refused("engine-log", "off"),
-    key("color", "auto", Scope::Common, Stray::Free),
-    key("timeout", "1h", Scope::Tasks, Stray::Lower(duration)),
-    key("cpu-time", "none", Scope::Tasks, Stray::Lower(duration)),
-    key("memory", "512MiB", Scope::Tasks, Stray::Lower(size)),
-    key("input-limit", "256MiB", Scope::Tasks, Stray::Lower(size)),
-    key("output-limit", "64MiB", Scope::Tasks, Stray::Lower(size)),
-    key("log-limit", "256KiB", Scope::Tasks, Stray::Lower(size)),
-    key("wasm-stack", "1MiB", Scope::Tasks, Stray::Lower(size)),
-    key("map-memory", "1GiB", Scope::Map, Stray::Lower(size)),
-    key("progress", "auto", Scope::Map, Stray::Free),
+    key("workers", Scope::Common, Stray::Lower(workers)),
+    key("stop-grace", Scope::Common, Stray::Lower(duration)),
+    refused("sandbox"),
+    refused("cache-dir"),
+    refused("cache-limit"),
+    key("compile-cpu-time", Scope::Common, Stray::Lower(duration)),
+    key("compile-timeout", Scope::Common, Stray::Lower(duration)),
+    key("compile-memory", Scope::Common, Stray::Lower(compile_memory)),
+    refused("log-file"),
+    refused("log-format"),
+    refused("log-rotate"),
+    refused("log-keep"),
+    key("log-rate", Scope::Common, Stray::Lower(size)),
+    refused("worker-log"),
+    refused("engine-log"),
+    key("color", Scope::Common, Stray::Free),
+    key("timeout", Scope::Tasks, Stray::Lower(duration)),
+    key("cpu-time", Scope::Tasks, Stray::Lower(duration)),
+    key("memory", Scope::Tasks, Stray::Lower(size)),
+    key("input-limit", Scope::Tasks, Stray::Lower(size)),
+    key("output-limit", Scope::Tasks, Stray::Lower(size)),
+    key("log-limit", Scope::Tasks, Stray::Lower(size)),
+    key("wasm-stack", Scope::Tasks, Stray::Lower(size)),
+    key("map-memory", Scope::Map, Stray::Lower(size)),
+    key("progress", Scope::Map, Stray::Free),
 ];
 
-const COMPILE_MEMORY: &str = "6GiB; half of all";
-
-/// The words of the default stand for the amount that this machine's memory gives.
-fn compile_memory(text: &str) -> Option<u128> {
-    match text {
-        COMPILE_MEMORY => Some(internal::compile_memory_bytes_default().into()),
-        text => size(text),
+impl Key {
+    /// Returns the value that holds if nothing sets another, as the table of settings has it.
+    fn default(&self) -> String {
+        let setting = SETTINGS.iter().find(|setting| setting.flag == Some(self.name));
+        setting.map(|setting| setting.default.to_string()).unwrap_or_default()
     }
 }
 
-const CPUS: &str = "the CPUs there are; run: 1";
+/// The words of the default stand for the amount that this machine's memory gives.
+fn compile_memory(text: &str) -> Option<u128> {
+    if is_words_of("compile-memory", text) {
+        return Some(internal::compile_memory_bytes_default().into());
+    }
+    size(text)
+}
 
 fn workers(text: &str) -> Option<u128> {
-    match text {
-        CPUS => std::thread::available_parallelism().ok().map(|cpus| cpus.get() as u128),
-        text => text.parse().ok(),
+    if is_words_of("workers", text) {
+        return std::thread::available_parallelism().ok().map(|cpus| cpus.get() as u128);
     }
+    text.parse().ok()
+}
+
+/// Whether the text is the default of this flag, in words.
+fn is_words_of(flag: &str, text: &str) -> bool {
+    let is_it = |setting: &Setting| matches!(setting.default, SettingDefault::Words(words) if words == text);
+    SETTINGS.iter().any(|setting| setting.flag == Some(flag) && is_it(setting))
 }
 
 /// `none` is above every limit.
@@ -314,7 +322,7 @@ fn source(key: &Key, matches: &ArgMatches, files: &[FromFile]) -> (&'static str,
         let default = match key.name {
             // The default place depends on the environment.
             "cache-dir" => default_cache_dir(),
-            _ => key.default.to_string(),
+            _ => key.default(),
         };
         (default, Origin::Default)
     };
@@ -397,7 +405,8 @@ fn check_stray(key: &Key, value: &str, below: Option<&FromFile>) -> Result<(), S
         };
     };
     let own = below.and_then(|file| file.values.iter().find(|(key, _)| *key == name));
-    let holds = own.map_or(key.default, |(_, value)| value);
+    let default = key.default();
+    let holds = own.map_or(&default, |(_, value)| value);
     // A value that cannot be measured cannot be shown to be lower, and is refused.
     match measure(value).zip(measure(holds)) {
         Some((wanted, holds)) if wanted <= holds => Ok(()),
@@ -452,6 +461,50 @@ mod tests {
                 assert_eq!(flag.get_env().and_then(std::ffi::OsStr::to_str), Some(&*variable));
             }
         }
+    }
+
+    /// Returns the flag of this name, wherever it is.
+    fn flag_of<'a>(command: &'a clap::Command, name: &str) -> Option<&'a clap::Arg> {
+        let commands = std::iter::once(command).chain(command.get_subcommands());
+        commands.flat_map(clap::Command::get_arguments).find(|arg| arg.get_long() == Some(name))
+    }
+
+    #[test]
+    fn help_tells_the_defaults_of_the_table_of_settings() {
+        let command = Args::command();
+        let mut told = 0;
+        for setting in SETTINGS {
+            let Some(name) = setting.flag else { continue };
+            let flag = flag_of(&command, name).unwrap_or_else(|| panic!("there is no flag --{name}"));
+            let variable = flag.get_env().map(|name| name.to_string_lossy().into_owned());
+            assert_eq!(variable, setting.variable(), "--{name}");
+            let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
+            let values = flag.get_default_values();
+            let default = setting.default.to_string();
+            match setting.default {
+                // What clap itself shows.
+                _ if !values.is_empty() => assert_eq!(values[0].to_string_lossy(), default, "--{name}"),
+                SettingDefault::None => {
+                    assert!(!help.contains("[default: ") || help.contains("[default: none]"))
+                }
+                // The words of the help are longer.
+                SettingDefault::Words(words) => {
+                    let first = words.split([';', '/']).next_back().unwrap_or_default().trim();
+                    let is_told =
+                        help.contains(first) || help.contains(words.split(';').next().unwrap_or_default());
+                    assert!(is_told, "--{name}: {words}: {help}");
+                }
+                _ => assert!(help.contains(&format!("[default: {default}")), "--{name}: {default}: {help}"),
+            }
+            told += 1;
+        }
+        assert!(told > 25, "{told} flags");
+        // Every setting of a file is in the table.
+        for key in &KEYS {
+            let is_there = |setting: &&Setting| setting.flag == Some(key.name) && setting.in_files;
+            assert!(SETTINGS.iter().any(|setting| is_there(&setting)), "{}", key.name);
+        }
+        assert_eq!(SETTINGS.iter().filter(|setting| setting.in_files).count(), KEYS.len());
     }
 
     #[test]
