@@ -10,6 +10,15 @@ pub fn prebuilt(name: &str) -> PathBuf {
 /// Returns the path of the `wasmpool` command, if it was built with the same profile: it stands above the folder of the
 /// bench's own executable.
 pub fn command() -> Option<PathBuf> {
-    let path = std::env::current_exe().ok()?.ancestors().nth(2)?.join("wasmpool");
+    built("wasmpool")
+}
+
+/// Returns the path of `wasmpool-worker`, likewise.
+pub fn worker() -> Option<PathBuf> {
+    built("wasmpool-worker")
+}
+
+fn built(name: &str) -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?.ancestors().nth(2)?.join(name);
     path.exists().then_some(path)
 }

@@ -1,0 +1,90 @@
+//! What the start of a worker costs, by the program that it is started from: the program that has the pool in it (here this
+//! bench), the command, and `wasmpool-worker`, in alternating rounds of one run.
+//!
+//! `cargo build --release --workspace`, then `cargo bench --bench starts`. The figures are medians. Page faults are those of
+//! the worker until its first word, read from /proc; the sizes are the file's.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use wasmpool::{EventKind, Pool};
+
+const STARTS: usize = 60;
+
+/// A program, and what its starts cost.
+struct Program {
+    name: &'static str,
+    /// `None` is this very executable.
+    path: Option<PathBuf>,
+    starts: Vec<Duration>,
+    faults: Vec<u64>,
+}
+
+fn main() -> anyhow::Result<()> {
+    wasmpool::init();
+    // `cargo test --benches` runs this too, without that argument: it only has to start.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return Ok(());
+    }
+    let mut programs = vec![program("this bench", None)];
+    for (name, path) in [("wasmpool", benches::command()), ("wasmpool-worker", benches::worker())] {
+        match path {
+            Some(path) => programs.push(program(name, Some(path))),
+            None => println!("{name} is not built: cargo build --release --workspace"),
+        }
+    }
+    for _ in 0..STARTS {
+        for program in &mut programs {
+            let (start, faults) = start(program.path.as_deref())?;
+            program.starts.push(start);
+            program.faults.push(faults);
+        }
+    }
+    println!("{:<18} {:>10} {:>8} {:>12} {:>12}", "program", "start", "ratio", "page faults", "file");
+    let mut first = None;
+    for program in &mut programs {
+        program.starts.sort_unstable();
+        program.faults.sort_unstable();
+        let start = program.starts[STARTS / 2].as_secs_f64() * 1e3;
+        let ratio = start / *first.get_or_insert(start);
+        let file = program.path.clone().map_or_else(std::env::current_exe, Ok)?;
+        let mebibytes = std::fs::metadata(file)?.len() >> 20;
+        let faults = program.faults[STARTS / 2];
+        println!("{:<18} {start:>7.2} ms {ratio:>8.2} {faults:>12} {mebibytes:>8} MiB", program.name);
+    }
+    Ok(())
+}
+
+fn program(name: &'static str, path: Option<PathBuf>) -> Program {
+    Program { name, path, starts: Vec::new(), faults: Vec::new() }
+}
+
+/// Starts one worker, and returns how long it took from the process's beginning to its first word, and its page faults
+/// until then.
+fn start(program: Option<&Path>) -> anyhow::Result<(Duration, u64)> {
+    let mut builder = Pool::builder().workers(1).without_cache();
+    if let Some(path) = program {
+        builder = builder.worker_program(path);
+    }
+    let pool = builder.build()?;
+    let events = pool.events();
+    pool.prestart(1);
+    let mut started = Duration::ZERO;
+    for event in events {
+        match event.kind {
+            EventKind::WorkerStarted { .. } => started = event.at,
+            EventKind::WorkerReady { pid, .. } => return Ok((event.at - started, page_faults(pid))),
+            EventKind::WorkerEnded { death, .. } => anyhow::bail!("{death}"),
+            _ => {}
+        }
+    }
+    anyhow::bail!("the pool ended before its worker was ready")
+}
+
+/// Returns the page faults of a process that needed no disk, by /proc/PID/stat.
+fn page_faults(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name of the program may have spaces, so the fields are counted from behind it.
+    let fields = text.rsplit(") ").next().unwrap_or_default();
+    fields.split(' ').nth(7).and_then(|faults| faults.parse().ok()).unwrap_or_default()
+}
