@@ -559,3 +559,4 @@ impl Scheduler {
         self.mode == Mode::Closing && self.queue.len() == 0
     }
 }
+// edit
