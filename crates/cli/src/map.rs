@@ -64,22 +64,11 @@ struct Plan {
 
 pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
     let source = Source::resolve(args, settings)?;
-    if let Source::Files(files) = &source
-        && !settings.quiet
-    {
-        for path in &files.left_out {
-            let path = path.display();
-            console.say(&format!("warning: {path} is no input: this command writes to it"));
-        }
+    if !settings.quiet {
+        warn_of_inputs_left_out(&source, console);
     }
     let target = &args.target;
-    let (log, done) = match JobLog::open(args, &settings.files)? {
-        None => (None, JobLog::look(args, &settings.files)?),
-        Some((log, done, warnings)) => {
-            warnings.iter().for_each(|warning| console.say(&format!("warning: {warning}")));
-            (Some(log), done)
-        }
-    };
+    let (log, done) = open_job_log(args, settings, console)?;
     let pool = settings.pool_for(target, builder(args), None)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target)?)?;
     let call =
@@ -114,34 +103,70 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     let done = run(&mut collector, &signals, (&plan, source, reading), &budget);
     let is_closed_pipe = done.as_ref().is_err_and(Failure::is_closed_pipe);
     if collector.tally.pool_lost && done.is_ok() {
-        console.error(match collector.tally.no_worker {
-            true => "without a worker, inputs that are not listed were not run",
-            false => {
-                "the pool is lost: inputs that are not listed were not run; with --retries 1 it outlives a worker"
-            }
-        });
+        say_that_inputs_are_missing(&collector.tally, console);
     }
     collector.end(settings.quiet || is_closed_pipe);
-    match (&done, trace) {
-        // Dropping the pool would wait for results that nobody will read.
-        (Err(_), trace) => {
-            pool.kill();
-            // That is what stopped it; what there is of the timeline is written.
-            if let Some(Err(error)) = trace.map(|trace| trace.end(console)) {
-                console.error(&error.to_string());
-            }
-        }
-        (Ok(()), Some(trace)) => {
-            pool.shutdown(ShutdownMode::CancelPending);
-            trace.end(console)?;
-        }
-        (Ok(()), None) => {}
-    }
+    end_pool(&pool, done.is_ok(), trace, console)?;
     profile.map_or(Ok(()), |profile| profile.end(module.name(), console))?;
     match done {
         // The reader has left; but what had failed by then has failed all the same.
         Err(failure) if failure.is_closed_pipe() && collector.tally.failed > 0 => Ok(collector.tally.exit()),
         done => done.map(|()| collector.tally.exit()),
+    }
+}
+
+fn warn_of_inputs_left_out(source: &Source, console: &Console) {
+    let Source::Files(files) = source else { return };
+    for path in &files.left_out {
+        let path = path.display();
+        console.say(&format!("warning: {path} is no input: this command writes to it"));
+    }
+}
+
+/// Returns the job log, where the map writes one, and what is recorded in it already.
+fn open_job_log(
+    args: &MapArgs,
+    settings: &Settings,
+    console: &Console,
+) -> Result<(Option<JobLog>, Done), Failure> {
+    match JobLog::open(args, &settings.files)? {
+        None => Ok((None, JobLog::look(args, &settings.files)?)),
+        Some((log, done, warnings)) => {
+            warnings.iter().for_each(|warning| console.say(&format!("warning: {warning}")));
+            Ok((Some(log), done))
+        }
+    }
+}
+
+fn say_that_inputs_are_missing(tally: &Tally, console: &Console) {
+    console.error(match tally.no_worker {
+        true => "without a worker, inputs that are not listed were not run",
+        false => {
+            "the pool is lost: inputs that are not listed were not run; with --retries 1 it outlives a worker"
+        }
+    });
+}
+
+/// Ends the pool before it is dropped: a drop would wait for results that nobody reads. A timeline that cannot
+/// be written fails a map that has succeeded, and is no more than a message of one that has failed itself.
+fn end_pool(
+    pool: &Pool,
+    has_succeeded: bool,
+    trace: Option<Trace>,
+    console: &Console,
+) -> Result<(), Failure> {
+    match has_succeeded {
+        true if trace.is_some() => pool.shutdown(ShutdownMode::CancelPending),
+        true => return Ok(()),
+        false => pool.kill(),
+    }
+    match trace.map(|trace| trace.end(console)) {
+        Some(Err(error)) if has_succeeded => Err(error),
+        Some(Err(error)) => {
+            console.error(&error.to_string());
+            Ok(())
+        }
+        Some(Ok(())) | None => Ok(()),
     }
 }
 

@@ -23,7 +23,7 @@ use super::exit::Failure;
 use files::HostFiles;
 use proto::refused::calling;
 use proto::text::truncated;
-use wasmpool::{EventKind, Events, Pool, PoolEvent, TaskId, TaskReport};
+use wasmpool::{EventKind, Events, Pool, PoolEvent, TaskId, TaskOutcome, TaskReport};
 
 /// The one process of the timeline; workers are its threads.
 const PROCESS: u32 = 1;
@@ -143,9 +143,50 @@ impl<W: Write> Timeline<W> {
         self.running = 0;
     }
 
+    /// Writes what an event shows. `wasmpool` may come to know more kinds of events, of which a timeline shows
+    /// nothing.
     fn tell(&mut self, event: &PoolEvent) -> io::Result<()> {
         let at = event.at;
         match &event.kind {
+            EventKind::WorkerStarted { .. }
+            | EventKind::WorkerReady { .. }
+            | EventKind::WorkerLeaving { .. }
+            | EventKind::WorkerEnded { .. }
+            | EventKind::WorkerBound { .. }
+            | EventKind::LogsDropped { .. } => self.tell_of_worker(&event.kind, at),
+            EventKind::TaskQueued { task, name, label, .. } => {
+                let name = truncated(label.as_deref().unwrap_or(name), NAME_BYTES_MAX);
+                self.tasks.insert(*task, Open { name, running: None });
+                self.wait(*task, "b", at)?;
+                self.count(at)
+            }
+            EventKind::TaskStarted { task, pid, attempt } => self.task_started(*task, *pid, *attempt, at),
+            EventKind::TaskSlow { task, pid } => self.instant("slow", *pid, at, json!({"task": task.get()})),
+            EventKind::TaskRetried { task, outcome } => {
+                let args = json!({"task": task.get(), "outcome": format!("{outcome:?}"), "retried": true});
+                self.stop_running(*task, at, None, args)
+            }
+            EventKind::TaskFinished { task, outcome, report } => {
+                self.task_finished(*task, *outcome, report, at)
+            }
+            EventKind::Broken { death } => {
+                self.instant("broken", QUEUE, at, json!({"by": death.to_string()}))
+            }
+            EventKind::WorkersShort { workers, shortage } => {
+                let args = json!({"workers": workers, "of": shortage.to_string()});
+                self.instant("short of workers", QUEUE, at, args)
+            }
+            EventKind::ModuleLoaded { module, from_cache } => {
+                let args = json!({"module": &**module, "from_cache": from_cache});
+                self.instant("loaded", QUEUE, at, args)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what stands on the row of one worker, apart from its tasks.
+    fn tell_of_worker(&mut self, kind: &EventKind, at: Duration) -> io::Result<()> {
+        match kind {
             EventKind::WorkerStarted { pid } => {
                 self.starting.insert(*pid, at);
                 self.name_row(*pid, &format!("worker {pid}"))
@@ -163,64 +204,48 @@ impl<W: Write> Timeline<W> {
                 let name = if *expected { "ended" } else { "died" };
                 self.instant(name, death.pid, at, json!({"how": death.to_string()}))
             }
-            EventKind::TaskQueued { task, name, label, .. } => {
-                let name = truncated(label.as_deref().unwrap_or(name), NAME_BYTES_MAX);
-                self.tasks.insert(*task, Open { name, running: None });
-                self.wait(*task, "b", at)?;
-                self.count(at)
-            }
-            EventKind::TaskStarted { task, pid, attempt } => {
-                let Some(open) = self.tasks.get_mut(task) else { return Ok(()) };
-                open.running = Some((*pid, at));
-                self.running += 1;
-                if *attempt == 1 {
-                    self.wait(*task, "e", at)?;
-                }
-                self.count(at)
-            }
-            EventKind::TaskSlow { task, pid } => self.instant("slow", *pid, at, json!({"task": task.get()})),
-            EventKind::TaskRetried { task, outcome } => {
-                let args = json!({"task": task.get(), "outcome": format!("{outcome:?}"), "retried": true});
-                self.stop_running(*task, at, None, args)
-            }
-            EventKind::TaskFinished { task, outcome, report } => {
-                let args = json!({
-                    "task": task.get(),
-                    "outcome": format!("{outcome:?}"),
-                    "queued_us": micros(report.queued),
-                    "run_us": micros(report.run),
-                    "transfer_us": micros(report.transfer()),
-                    "cpu_us": report.cpu.map(micros),
-                    "peak_memory_bytes": report.peak_memory_bytes,
-                });
-                let has_begun = report.attempts > 0;
-                self.stop_running(*task, at, Some(report), args)?;
-                if !has_begun {
-                    self.wait(*task, "e", at)?;
-                }
-                self.tasks.remove(task);
-                self.count(at)
+            EventKind::WorkerBound { pid, domain } => {
+                self.instant("bound", *pid, at, json!({"domain": &**domain}))
             }
             EventKind::LogsDropped { pid, records, bytes } => {
                 self.instant("logs dropped", *pid, at, json!({"records": records, "bytes": bytes}))
             }
-            EventKind::Broken { death } => {
-                self.instant("broken", QUEUE, at, json!({"by": death.to_string()}))
-            }
-            EventKind::WorkerBound { pid, domain } => {
-                self.instant("bound", *pid, at, json!({"domain": &**domain}))
-            }
-            EventKind::WorkersShort { workers, shortage } => {
-                let args = json!({"workers": workers, "of": shortage.to_string()});
-                self.instant("short of workers", QUEUE, at, args)
-            }
-            EventKind::ModuleLoaded { module, from_cache } => {
-                let args = json!({"module": &**module, "from_cache": from_cache});
-                self.instant("loaded", QUEUE, at, args)
-            }
-            EventKind::Stopped => Ok(()),
             _ => Ok(()),
         }
+    }
+
+    fn task_started(&mut self, task: TaskId, pid: u32, attempt: u32, at: Duration) -> io::Result<()> {
+        let Some(open) = self.tasks.get_mut(&task) else { return Ok(()) };
+        open.running = Some((pid, at));
+        self.running += 1;
+        if attempt == 1 {
+            self.wait(task, "e", at)?;
+        }
+        self.count(at)
+    }
+
+    fn task_finished(
+        &mut self,
+        task: TaskId,
+        outcome: TaskOutcome,
+        report: &TaskReport,
+        at: Duration,
+    ) -> io::Result<()> {
+        let args = json!({
+            "task": task.get(),
+            "outcome": format!("{outcome:?}"),
+            "queued_us": micros(report.queued),
+            "run_us": micros(report.run),
+            "transfer_us": micros(report.transfer()),
+            "cpu_us": report.cpu.map(micros),
+            "peak_memory_bytes": report.peak_memory_bytes,
+        });
+        self.stop_running(task, at, Some(report), args)?;
+        if report.attempts == 0 {
+            self.wait(task, "e", at)?;
+        }
+        self.tasks.remove(&task);
+        self.count(at)
     }
 
     /// The task's slice on its worker's row, if it ran.
@@ -318,7 +343,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use wasmpool::TaskOutcome;
 
     fn at(micros: u64, kind: EventKind) -> PoolEvent {
         PoolEvent::new(Duration::from_micros(micros), kind)
