@@ -159,7 +159,8 @@ fn throughput() -> anyhow::Result<()> {
         let mut ratios = Vec::new();
         for _ in 0..ROUNDS {
             let alone = tasks(&ours, &count, below)?;
-            let (stop, stopped) = (AtomicBool::new(false), AtomicU64::new(0));
+            let stop = AtomicBool::new(false);
+            let stopped = AtomicU64::new(0);
             let beside = std::thread::scope(|scope| {
                 // One more than may run at a time: there is always one.
                 for _ in 0..3 {

@@ -49,7 +49,8 @@ fn main() -> anyhow::Result<()> {
             tasks(setting, 400)?;
         }
     }
-    let (start, task) = (median(&mut settings[0].starts), median(&mut settings[0].tasks));
+    let start = median(&mut settings[0].starts);
+    let task = median(&mut settings[0].tasks);
     println!("{:<28} {:>12} {:>7} {:>10} {:>7}", "sandbox", "start", "ratio", "task", "ratio");
     for setting in &mut settings {
         let started = median(&mut setting.starts);

@@ -25,14 +25,16 @@ fn main() -> anyhow::Result<()> {
 async fn average(pool: &Pool, pi: &Task<(u64, u64), f64>, parts: u64) -> anyhow::Result<f64> {
     let parts: Vec<_> = (0..parts)
         .map(|seed| {
-            let (pool, pi) = (pool.clone(), pi.clone());
+            let pool = pool.clone();
+            let pi = pi.clone();
             tokio::spawn(async move {
                 let accepted = pool.submit_async(&pi, &(10_000, seed), TaskOptions::new()).await?;
                 anyhow::Ok(accepted.await?)
             })
         })
         .collect();
-    let (mut sum, count) = (0.0, parts.len() as f64);
+    let mut sum = 0.0;
+    let count = parts.len() as f64;
     for part in parts {
         sum += part.await??;
     }

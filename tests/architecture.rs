@@ -14,7 +14,8 @@ fn root() -> &'static Path {
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(dir: &Path, room: &Path, found: &mut Vec<(PathBuf, String)>) {
         for entry in std::fs::read_dir(dir).expect("reads").flatten() {
-            let (path, room) = (entry.path(), room.join(entry.file_name()));
+            let path = entry.path();
+            let room = room.join(entry.file_name());
             if path.is_dir() {
                 walk(&path, &room, found);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -380,7 +381,8 @@ fn no_error_names_a_path_of_rust() {
 
 /// The strings of a source, with their escapes as they are typed.
 fn strings(code: &str) -> Vec<String> {
-    let (mut strings, mut rest) = (Vec::new(), code.chars().collect::<std::collections::VecDeque<_>>());
+    let mut strings = Vec::new();
+    let mut rest = code.chars().collect::<std::collections::VecDeque<_>>();
     while let Some(first) = rest.pop_front() {
         match (first, rest.front(), rest.get(1)) {
             // A character, which may be a quotation mark.

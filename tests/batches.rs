@@ -65,7 +65,8 @@ fn answers(pool: &Pool) -> u64 {
 fn short_tasks_travel_together_and_are_counted_one_by_one() {
     let pool = build(builder(2));
     let act = act(&pool);
-    let (mut rounds, mut before) = (0, 0);
+    let mut rounds = 0;
+    let mut before = 0;
     // On a busy machine nothing is short: then they travel alone, and another round shows.
     eventually("short tasks to travel together", || {
         let results: Vec<_> = pool.map(&act, (0..ALL).map(|number| input(number, "x"))).collect();

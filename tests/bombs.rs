@@ -215,7 +215,8 @@ fn each_bound_of_the_shape_stops_its_bomb_by_itself() {
 #[test]
 fn whatever_its_shape_each_bomb_ends_at_its_time_or_memory() {
     let _alone = alone();
-    let (timeout, memory) = (Duration::from_secs(1), 512 * MIB);
+    let timeout = Duration::from_secs(1);
+    let memory = 512 * MIB;
     let limits = CompileLimits::trusted().cpu_time(timeout).memory_bytes_max(memory);
     let program = Program::new();
     let pool = build(uncached(limits.clone()).worker_program(program.path()));

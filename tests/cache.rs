@@ -272,7 +272,8 @@ fn a_file_that_has_rested_is_known_and_is_read_again_once_it_has_changed() {
     if ![0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010].contains(&system) {
         return;
     }
-    let (cache, path) = (dir.path().join("cache"), dir.path().join("module.wasm"));
+    let cache = dir.path().join("cache");
+    let path = dir.path().join("module.wasm");
     let load = || {
         let pool = build(Pool::builder().workers(1).cache_dir(&cache));
         let module = pool.load_file(&path).expect("loads");

@@ -177,8 +177,10 @@ fn operations_make_one_nan_only() {
     let input = Bytes::from_static(&[0; 16]);
     let nans = raw(&load_so(&pool, EVERYTHING), "nans");
     let (output, _) = done(&pool.submit_with(&nans, &input, seeded(1)).expect("submits"));
-    let (single, double) = (0x7fc0_0000_u64, 0x7ff8_0000_0000_0000_u64);
-    let (singles, doubles) = (single << 32 | single, double);
+    let single = 0x7fc0_0000_u64;
+    let double = 0x7ff8_0000_0000_0000_u64;
+    let singles = single << 32 | single;
+    let doubles = double;
     let expected: Vec<_> =
         [single, double].repeat(6).into_iter().chain([singles, singles, doubles, doubles]).collect();
     assert_eq!(words(&output), expected);
@@ -302,7 +304,9 @@ fn a_sleep_sets_the_clock_forward_and_does_not_wait() {
         assert_eq!(ready[..4], [0, 1, 71, 0], "the descriptor alone");
         assert!(ready[4] < 2 * hour + 200_000, "no time passed: {said:?}");
     }
-    let (badf, inval, none) = (8, 28, u64::from(u32::MAX));
+    let badf = 8;
+    let inval = 28;
+    let none = u64::from(u32::MAX);
     let errors: Vec<_> = said[6..11].iter().map(|said| (said[0], said[1])).collect();
     assert_eq!(errors, [(badf, none), (badf, none), (inval, none), (inval, none), (inval, none)]);
     let end = i64::MAX as u64 - 1_577_836_800_000_000_000;

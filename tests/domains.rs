@@ -115,7 +115,8 @@ fn mixture(pool: &Pool, count: u64, kills: bool) -> HashMap<TaskId, Option<&'sta
     for number in 0..count {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let index = (random >> 60) as usize % DOMAINS.len();
-        let (tasks, options) = (&modules[index], of(DOMAINS[index]));
+        let tasks = &modules[index];
+        let options = of(DOMAINS[index]);
         let future = match number % 16 {
             3 => submit(pool, &tasks.spin, options.timeout(Duration::from_millis(3))),
             7 => submit(
@@ -304,7 +305,9 @@ fn maps_of_several_domains_run_side_by_side() {
         let ids = std::sync::Mutex::new(HashMap::new());
         std::thread::scope(|scope| {
             for domain in DOMAINS {
-                let (pool, tasks, ids) = (&pool, &tasks, &ids);
+                let pool = &pool;
+                let tasks = &tasks;
+                let ids = &ids;
                 scope.spawn(move || {
                     let inputs = (0..300_u32).map(|number| wasmpool::Bytes::from(number.to_string()));
                     let mut map = pool.map(&tasks.echo, inputs).options(of(domain).label(name(domain)));

@@ -151,7 +151,8 @@ struct Full {
 fn full() -> Full {
     let pool = builder(1).queue_tasks_max(2).build().expect("builds");
     let module = common::wat(&pool, common::ECHO_WAT);
-    let (spin, echo) = (raw(&module, "spin"), raw(&module, "echo"));
+    let spin = raw(&module, "spin");
+    let echo = raw(&module, "echo");
     // A test that fails does not wait for it for ever when it drops the pool.
     let options = TaskOptions::new().timeout(PATIENCE);
     let running = pool.submit_with(&spin, &Bytes::new(), options).expect("submits");
@@ -185,7 +186,8 @@ fn two_hundred_submitters_share_a_queue_of_two<E: Executor>() {
     let module = common::wat(&pool, common::ECHO_WAT);
     let echo = raw(&module, "echo");
     let calls = (0..200).map(|n: u32| {
-        let (pool, echo) = (&pool, &echo);
+        let pool = &pool;
+        let echo = &echo;
         async move {
             let input = Bytes::from(n.to_string());
             let accepted = pool.submit_async(echo, &input, TaskOptions::new()).await.expect("accepted");
@@ -200,7 +202,8 @@ fn two_hundred_submitters_share_a_queue_of_two<E: Executor>() {
 fn results_stream_as_they_come<E: Executor>() {
     let pool = pool(2);
     let module = common::wat(&pool, common::ECHO_WAT);
-    let (spin, echo) = (raw(&module, "spin"), raw(&module, "echo"));
+    let spin = raw(&module, "spin");
+    let echo = raw(&module, "echo");
     let slow = pool.submit_bytes(&spin, "").expect("submits");
     let mut futures: FuturesUnordered<_> =
         (0..20).map(|n: u32| pool.submit_bytes(&echo, n.to_string()).expect("submits")).collect();
@@ -231,7 +234,8 @@ fn a_full_queue_holds_submit_async_up_until_there_is_room<E: Executor>() {
 
 fn a_submit_async_dropped_before_it_is_ready_submits_nothing<E: Executor>() {
     let full = full();
-    let (never, mut once) = (full.submit("never polled"), full.submit("polled once"));
+    let never = full.submit("never polled");
+    let mut once = full.submit("polled once");
     let Full { pool, running, pending, .. } = full;
     E::block_on(async {
         assert!(poll_once(&mut once).await.is_pending());
@@ -370,7 +374,8 @@ impl Count {
 #[test]
 fn of_two_wakers_the_later_one_is_woken() {
     let mut full = full();
-    let (first, second) = (Arc::<Count>::default(), Arc::<Count>::default());
+    let first = Arc::<Count>::default();
+    let second = Arc::<Count>::default();
     let mut submit = full.submit("waited");
     for waker in [&first, &second] {
         assert!(waker.poll(&mut full.pending).is_pending());
@@ -394,7 +399,8 @@ fn of_two_wakers_the_later_one_is_woken() {
 #[test]
 fn a_cancel_wakes_waiters_and_submitters() {
     let mut full = full();
-    let (waiter, submitter) = (Arc::<Count>::default(), Arc::<Count>::default());
+    let waiter = Arc::<Count>::default();
+    let submitter = Arc::<Count>::default();
     let mut submit = full.submit("waited");
     assert!(waiter.poll(&mut full.pending).is_pending());
     assert!(submitter.poll(&mut submit).is_pending());
@@ -433,7 +439,8 @@ impl Wake for Grenade {
 fn a_waker_that_panics_costs_nobody_else_the_wake_up() {
     let mut full = full();
     let waiter = Arc::<Count>::default();
-    let (mut first, mut second) = (full.submit("first"), full.submit("second"));
+    let mut first = full.submit("first");
+    let mut second = full.submit("second");
     let grenade = Waker::from(Arc::new(Grenade));
     assert!(Pin::new(&mut first).poll(&mut Context::from_waker(&grenade)).is_pending());
     assert!(waiter.poll(&mut second).is_pending());
@@ -480,7 +487,9 @@ fn tasks_that_are_polled_inside_of_their_wakers_submit_wait_and_end_the_pool() {
     let echo = raw(&common::wat(&pool, common::ECHO_WAT), "echo");
     let (done, ended) = channel();
     for _ in 0..4 {
-        let (pool, echo, done) = (pool.clone(), echo.clone(), done.clone());
+        let pool = pool.clone();
+        let echo = echo.clone();
+        let done = done.clone();
         OnTheSpot::spawn(async move {
             for n in 0..100u32 {
                 let input = Bytes::from(n.to_string());
@@ -511,7 +520,10 @@ fn a_runtime_that_ends_first_leaves_neither_tasks_nor_wakers_behind() {
     let tracked = Arc::new(());
     let waiting = runtime.spawn(pending);
     for _ in 0..20 {
-        let (pool, echo, polled, tracked) = (pool.clone(), echo.clone(), polled.clone(), tracked.clone());
+        let pool = pool.clone();
+        let echo = echo.clone();
+        let polled = polled.clone();
+        let tracked = tracked.clone();
         runtime.spawn(async move {
             let mut submit = pool.submit_async(&echo, &"late".into(), TaskOptions::new());
             let first = poll_once(&mut submit).await;

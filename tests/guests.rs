@@ -123,7 +123,8 @@ fn compress_and_encrypt_come_back_whole() {
     type Sealing = (Vec<u8>, Vec<u8>, Vec<u8>);
     let seal = encrypt.task::<Sealing, Vec<u8>>("seal").expect("types agree");
     let open = encrypt.task::<Sealing, Vec<u8>>("open").expect("types agree");
-    let (key, nonce) = (vec![7; 32], vec![9; 12]);
+    let key = vec![7; 32];
+    let nonce = vec![9; 12];
     let sealed = pool
         .submit(&seal, &(key.clone(), nonce.clone(), data.clone()))
         .expect("submits")
@@ -230,7 +231,8 @@ fn types_are_compared_when_the_handle_is_made() {
 
 #[test]
 fn a_module_of_another_pool_is_refused() {
-    let (ours, theirs) = (pool(1), pool(1));
+    let ours = pool(1);
+    let theirs = pool(1);
     let count = load(&theirs, "primes").task::<u64, u64>("count").expect("types agree");
     assert!(matches!(ours.submit(&count, &1), Err(SubmitError::ForeignModule { .. })));
 }

@@ -74,7 +74,8 @@ fn a_deadline_that_is_retried_runs_again_on_another_worker() {
 #[test]
 fn both_kinds_of_one_module_are_two_modules_of_a_pool() {
     let pool = pool(1);
-    let (checked, unchecked) = (load(&pool, ModuleOptions::new()), deaf(&pool));
+    let checked = load(&pool, ModuleOptions::new());
+    let unchecked = deaf(&pool);
     assert_eq!(checked.description().interrupt, Interrupt::Check);
     let limit = Duration::from_millis(100);
     for (module, killed) in [(&checked, false), (&unchecked, true), (&checked, false)] {

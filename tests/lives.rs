@@ -162,7 +162,8 @@ fn a_full_queue_refuses_try_submit_and_holds_submit_up() {
     let refused = pool.try_submit(&echo, &"y".into(), TaskOptions::new()).expect_err("full");
     assert!(matches!(refused, SubmitError::QueueFull { max: 2 }), "{refused}");
     let submitter = std::thread::spawn({
-        let (pool, echo) = (pool.clone(), echo.clone());
+        let pool = pool.clone();
+        let echo = echo.clone();
         move || pool.submit_bytes(&echo, "waited").expect("submits").result().expect("echoes")
     });
     running.abort();
@@ -177,7 +178,9 @@ fn callbacks_run_once_may_submit_and_may_panic() {
     let future = pool.submit_bytes(&echo, "first").expect("submits");
     future.add_done_callback(|_| panic!("as a test"));
     future.add_done_callback({
-        let (pool, echo, sender) = (pool.clone(), echo.clone(), sender.clone());
+        let pool = pool.clone();
+        let echo = echo.clone();
+        let sender = sender.clone();
         move |first| {
             let again = pool.submit_bytes(&echo, first.expect("echoes")).expect("submits from a callback");
             sender.send(again.result().expect("waits in a callback")).expect("sends");

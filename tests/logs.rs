@@ -95,7 +95,8 @@ fn records_lines_and_tracing_events_arrive_with_task_label_module_and_worker() {
     let options = TaskOptions::new().label("with spans");
     let future = pool.submit_with(&orders, &3, options).expect("submits");
     future.result().expect("logs");
-    let (task, pid) = (future.task_id(), future.report().and_then(|report| report.worker_pid).expect("ran"));
+    let task = future.task_id();
+    let pid = future.report().and_then(|report| report.worker_pid).expect("ran");
     let records = of("with spans");
     assert!(!records.is_empty());
     for record in &records {
@@ -220,7 +221,8 @@ fn what_no_level_asks_for_is_not_sent_and_what_is_sent_is_held_to_the_rate() {
         let pool = builder.build().expect("builds");
         let say = common::raw(&common::wat(&pool, &say::text(1)), "say_nothing");
         pool.submit(&say, &"".into()).expect("submits").result().expect("runs");
-        let (pid, dropped) = (pool.worker_pids()[0], pool.stats().log_records_dropped);
+        let pid = pool.worker_pids()[0];
+        let dropped = pool.stats().log_records_dropped;
         pool.shutdown(wasmpool::ShutdownMode::Finish);
         (of_worker(pid).len(), dropped)
     };
@@ -260,7 +262,8 @@ fn what_is_over_the_rate_is_dropped_counted_and_told_and_the_task_goes_on() {
     let long = "x".repeat(40);
     let options = TaskOptions::new().label("over the rate");
     pool.submit_with(&say, &long.into(), options).expect("submits").result().expect("says");
-    let (kept_lines, dropped) = (of("over the rate").len() as u64, pool.stats().log_records_dropped);
+    let kept_lines = of("over the rate").len() as u64;
+    let dropped = pool.stats().log_records_dropped;
     assert!(
         kept_lines + dropped == 20 && kept_lines >= 1 && dropped >= 10,
         "{kept_lines} kept, {dropped} dropped"

@@ -275,7 +275,8 @@ fn a_module_is_compiled_once_and_found_again_by_content() {
         let pool = wasmpool::Pool::builder().workers(1).cache_dir(dir.path()).build().expect("builds");
         pool.load_file(prebuilt("primes")).expect("loads")
     };
-    let (first, second) = (load(), load());
+    let first = load();
+    let second = load();
     assert!(!first.from_cache() && second.from_cache());
     assert_eq!(first.digest(), second.digest());
     assert_eq!(first.description(), second.description());

@@ -144,7 +144,8 @@ impl Schedule {
         }
         let pool = builder.build().expect("builds");
         let module = common::wat(&pool, TASKS_WAT);
-        let (work, trap) = (raw(&module, "work"), raw(&module, "trap"));
+        let work = raw(&module, "work");
+        let trap = raw(&module, "trap");
         Schedule {
             seed,
             replaces,
@@ -307,7 +308,8 @@ impl Schedule {
 
     /// Submits and meddles, from two threads at once.
     fn play(&self) {
-        let (mut submits, mut meddles) = (Random(self.seed ^ 0xA5A5), Random(self.seed ^ 0x5A5A));
+        let mut submits = Random(self.seed ^ 0xA5A5);
+        let mut meddles = Random(self.seed ^ 0x5A5A);
         std::thread::scope(|scope| {
             let submitter = scope.spawn(move || {
                 for _ in 0..5 + submits.below(40) {
@@ -384,7 +386,8 @@ impl Schedule {
         let waited =
             some.future.result_timeout(Duration::ZERO).unwrap_or_else(|_| panic!("{}", said("is not done")));
         let report = some.future.report().expect("done");
-        let (lethal, cut_short) = (self.lethal.load(Ordering::SeqCst), self.cut_short.load(Ordering::SeqCst));
+        let lethal = self.lethal.load(Ordering::SeqCst);
+        let cut_short = self.cut_short.load(Ordering::SeqCst);
         assert!(report.attempts <= if some.retries { 3 } else { 1 }, "{}", said("ran too often"));
         let failure = match &waited {
             Ok(output) => {
@@ -447,7 +450,9 @@ fn run(seed: u64, before: Option<Holdings>, tally: &mut Tally) {
         assert!(done, "seed {seed}: {:?} is not done within {BOUND:?}", some.future);
     }
     let Schedule { pool, work, trap, .. } = &schedule;
-    let (pool, work, trap) = (pool.clone(), work.clone(), trap.clone());
+    let pool = pool.clone();
+    let work = work.clone();
+    let trap = trap.clone();
     submitted.iter().for_each(|some| schedule.check(some));
     drop((schedule, work, trap));
     pool.shutdown(ShutdownMode::Finish);
@@ -506,7 +511,8 @@ fn run_lane(lane: u64, schedules: u64) {
             }
         }
     });
-    let (mut tally, began) = (Tally::new(), Instant::now());
+    let mut tally = Tally::new();
+    let began = Instant::now();
     let mut before = None;
     for seed in (lane..schedules).step_by(LANES as usize) {
         *alive.lock().expect("locks") = (Instant::now(), seed);

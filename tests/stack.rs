@@ -72,7 +72,8 @@ fn run(pool: &Pool, task: &RawTask, depth: u64) -> Result<(), TaskError> {
 /// The deepest that succeeds; what is deeper is a trap, and nothing else.
 fn depth(pool: &Pool, module: &Module) -> u64 {
     let task = common::raw(module, "deep");
-    let (mut good, mut bad) = (0, 1 << 22);
+    let mut good = 0;
+    let mut bad = 1 << 22;
     while bad - good > good / 64 + 1 {
         let middle = good + (bad - good) / 2;
         match run(pool, &task, middle) {
@@ -105,7 +106,8 @@ fn recursion_goes_as_deep_as_the_pool_says_on_both_stacks() {
 
 #[test]
 fn an_overflow_is_a_trap_through_any_host_call_with_any_stack() {
-    let (least, most) = (limits::WASM_STACK_BYTES_MIN, limits::WASM_STACK_BYTES_AT_MOST);
+    let least = limits::WASM_STACK_BYTES_MIN;
+    let most = limits::WASM_STACK_BYTES_AT_MOST;
     for bytes in [least, limits::WASM_STACK_BYTES_MAX, most] {
         let pool = common::build(common::builder(1).wasm_stack_bytes_max(bytes));
         for (name, text) in variants() {

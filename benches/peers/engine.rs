@@ -88,7 +88,8 @@ impl Kept {
         let pointer = self.alloc.call(&mut self.store, len)?;
         self.memory.write(&mut self.store, pointer as usize, input)?;
         let packed = self.task.call(&mut self.store, (pointer, len))? as u64;
-        let (start, len) = ((packed >> 32) as usize, packed as u32 as usize);
+        let start = (packed >> 32) as usize;
+        let len = packed as u32 as usize;
         let envelope = self.memory.data(&self.store).get(start..start + len).context("a bad pointer")?;
         match envelope.split_first() {
             Some((0, payload)) => Ok(payload.to_vec()),
@@ -104,7 +105,8 @@ pub(crate) fn on_threads<T: Send>(
     count: usize,
     once: impl Fn(&mut T, usize) -> anyhow::Result<()> + Sync,
 ) -> anyhow::Result<()> {
-    let (threads, once) = (made.len(), &once);
+    let threads = made.len();
+    let once = &once;
     std::thread::scope(|scope| {
         let handles: Vec<_> = made
             .iter_mut()

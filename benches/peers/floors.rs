@@ -73,7 +73,8 @@ const MAP_BYTES: usize = 4096;
 const OVER: u32 = u32::MAX;
 
 fn map(file: impl AsFd) -> anyhow::Result<&'static Words> {
-    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let flags = MapFlags::SHARED;
     // SAFETY: a fresh mapping, of a file that has MAP_BYTES, at an address of the kernel's choice.
     let base = unsafe { rustix::mm::mmap(ptr::null_mut(), MAP_BYTES, protection, flags, file, 0)? };
     // SAFETY: page aligned, larger than Words, whose fields are atomics; never unmapped, one page
@@ -120,7 +121,8 @@ pub(crate) fn round_trip(wake: Wake, count: usize) -> anyhow::Result<f64> {
     let _kept = wake.cpus().map(|(ours, _)| Pinned::to(ours)).transpose()?;
     let mut hello = [0];
     stream.read_exact(&mut hello).context("the process that answers has left")?;
-    let (mut number, mut bytes) = (0, [0; 64]);
+    let mut number = 0;
+    let mut bytes = [0; 64];
     let mut once = || {
         if wake == Wake::Socket {
             stream.write_all(&bytes)?;

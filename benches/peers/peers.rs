@@ -198,7 +198,8 @@ impl<'a> Work<'a> {
                 continue;
             }
             let mut measure = python.measure(format!("{pool} {work} {count}"));
-            let (major, minor) = (python.version.split('.').next(), python.version.split('.').nth(1));
+            let major = python.version.split('.').next();
+            let minor = python.version.split('.').nth(1);
             let label = format!("{title} {}.{}", major.unwrap_or_default(), minor.unwrap_or_default());
             self = self.side(Role::Peer, label, Ok(Box::new(move || Ok(figure(measure()?)))));
         }

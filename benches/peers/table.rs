@@ -64,7 +64,8 @@ pub(crate) fn rows(work: &Work<'_>) -> Vec<Row> {
     let count = floors.len().max(peers.len()).max(1);
     (0..count)
         .map(|index| {
-            let (floor, peer) = (floors.get(index).copied(), peers.get(index).copied());
+            let floor = floors.get(index).copied();
+            let peer = peers.get(index).copied();
             let name = match index {
                 0 => work.name.clone(),
                 _ => format!("{}/{}", work.name, index + 1),
@@ -90,7 +91,9 @@ pub(crate) fn rows(work: &Work<'_>) -> Vec<Row> {
 
 impl Row {
     fn judge(&mut self, goals: &[Goal]) {
-        let (ours, floor, peer) = (value(&self.ours), value(&self.floor), value(&self.peer));
+        let ours = value(&self.ours);
+        let floor = value(&self.floor);
+        let peer = value(&self.peer);
         self.ratio_floor = ours.zip(floor).map(|(ours, floor)| ours / floor);
         self.ratio_peer =
             ours.zip(peer).map(|(ours, peer)| if self.unit.is_rate { ours / peer } else { peer / ours });

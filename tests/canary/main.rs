@@ -190,7 +190,8 @@ impl Worker {
             for (first, shape) in SHAPES.iter().enumerate() {
                 for second in 0..SHAPES.len() {
                     let possible = if shape.wasi { ENDINGS.len() } else { ENDINGS.len() - 2 };
-                    let (ending, filling) = (ENDINGS[count % possible], FILLINGS[count % FILLINGS.len()]);
+                    let ending = ENDINGS[count % possible];
+                    let filling = FILLINGS[count % FILLINGS.len()];
                     self.fill(first, filling, ending);
                     self.sees_nothing(second, &format!("{}, {filling:?}, {ending:?}", shape.name));
                     // Another step than the numbers of modules, endings and fillings have.

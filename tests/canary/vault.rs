@@ -269,7 +269,8 @@ impl Shape {
             "" => format!("(local.get {local})"),
             wrap => format!("({wrap} (local.get {local}))"),
         };
-        let (at, len) = (wrapped("$at"), format!("({ty}.sub {} {})", wrapped("$to"), wrapped("$at")));
+        let at = wrapped("$at");
+        let len = format!("({ty}.sub {} {at})", wrapped("$to"));
         format!(
             r#"
             ;; Words that differ, and sets them to what they should be.
@@ -308,7 +309,8 @@ impl Shape {
     }
 
     fn fill(&self, index: usize) -> String {
-        let (from, image) = (Self::first_byte(index), self.image_bytes(index).1);
+        let from = Self::first_byte(index);
+        let image = self.image_bytes(index).1;
         format!(
             r#"
             (local.set $to (call $grow{index} (i64.const {grown})))

@@ -64,7 +64,8 @@ in_both_modes! {
             // A callback is kept by its future and goes with it.
             future.add_done_callback(move |_| drop(held));
         }
-        let (mut completed, mut left) = (as_completed(futures), 100);
+        let mut completed = as_completed(futures);
+        let mut left = 100;
         while let Some(future) = completed.next() {
             left -= 1;
             output(&future);
@@ -79,7 +80,8 @@ in_both_modes! {
         let tasks = Tasks::new(&pool);
         let done = [tasks.echo(&pool), tasks.echo(&pool)];
         done.iter().for_each(|future| drop(output(future)));
-        let (running, pending) = (tasks.endless(&pool), tasks.endless(&pool));
+        let running = tasks.endless(&pool);
+        let pending = tasks.endless(&pool);
         let futures = [&running, &done[0], &pending, &done[1]];
         let last = as_completed_timeout(futures, Duration::from_millis(20)).last().expect("a last word");
         assert_eq!(last.expect_err("the time is up").to_string(), "2 of 4 futures unfinished");

@@ -19,7 +19,9 @@ in_both_modes! {
         let pending: Vec<_> = (0..20).map(|_| tasks.endless(&pool)).collect();
         let (sender, receiver) = crossbeam_channel::unbounded();
         for future in pending.iter().chain([&running]) {
-            let (pool, echo, sender) = (pool.clone(), tasks.echo.clone(), sender.clone());
+            let pool = pool.clone();
+            let echo = tasks.echo.clone();
+            let sender = sender.clone();
             future.add_done_callback(move |_| {
                 let again = pool.submit_bytes(&echo, "again");
                 sender.send(again.map(|future| future.task_id())).expect("listens");

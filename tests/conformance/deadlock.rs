@@ -329,7 +329,8 @@ in_both_modes! {
         output(&first);
         signal(pid, Signal::STOP);
         let futures = in_time("20,000 submits that nobody reads", {
-            let (pool, echo) = (pool.clone(), tasks.echo.clone());
+            let pool = pool.clone();
+            let echo = tasks.echo.clone();
             move || {
                 let barrier = Barrier::new(4);
                 std::thread::scope(|scope| {

@@ -241,7 +241,8 @@ in_both_modes! {
         let count = Arc::new(AtomicUsize::new(0));
         let most = Arc::new(AtomicUsize::new(0));
         let inputs = {
-            let (count, most) = (count.clone(), most.clone());
+            let count = count.clone();
+            let most = most.clone();
             std::iter::repeat_with(move || {
                 let input = Counted::input(&count);
                 most.fetch_max(count.load(Ordering::SeqCst), Ordering::SeqCst);

@@ -47,11 +47,13 @@ impl States {
     fn new(mode: Mode) -> States {
         let pool = mode.pool(1);
         let tasks = Tasks::new(&pool);
-        let (failed, successful) = (tasks.trap(&pool), tasks.echo(&pool));
+        let failed = tasks.trap(&pool);
+        let successful = tasks.echo(&pool);
         error(&failed);
         output(&successful);
         let (running, _) = tasks.running(&pool);
-        let (pending, cancelled) = (tasks.echo(&pool), tasks.echo(&pool));
+        let pending = tasks.echo(&pool);
+        let cancelled = tasks.echo(&pool);
         assert!(cancelled.cancel());
         States { pool, tasks, pending, running, cancelled, failed, successful }
     }

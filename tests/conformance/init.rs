@@ -71,7 +71,8 @@ in_both_modes! {
             }
         };
         fail();
-        let (pids, before) = (pool.worker_pids(), resident());
+        let pids = pool.worker_pids();
+        let before = resident();
         fail();
         assert_eq!(pool.worker_pids(), pids);
         assert!(resident() < before + 2048, "{} KiB, then {} KiB", before, resident());

@@ -78,7 +78,8 @@ in_both_modes! {
             let tasks = Tasks::new(&pool);
             output(&tasks.echo(&pool));
             // The second is cancelled while the worker is handed it, or has it.
-            let (first, second) = (tasks.echo(&pool), tasks.echo(&pool));
+            let first = tasks.echo(&pool);
+            let second = tasks.echo(&pool);
             let cancelled = second.cancel();
             in_time("submit, cancel, shutdown", move || pool.shutdown(ShutdownMode::Finish));
             output(&first);

@@ -144,7 +144,8 @@ fn a_file_that_its_mode_keeps_from_the_worker_is_an_error() {
 #[test]
 fn directories_have_their_own_rights_and_do_not_touch_each_other() {
     let place = Place::new();
-    let (maps, results) = (place.dir("maps"), place.dir("results"));
+    let maps = place.dir("maps");
+    let results = place.dir("results");
     place.file("maps/a", "a map");
     let builder = common::builder(1).dir(&maps, "/maps", DirAccess::ReadOnly);
     let guest = Guest::new(builder.dir(&results, "results", DirAccess::ReadWrite));
@@ -255,7 +256,8 @@ fn every_worker_has_the_directories() {
 #[test]
 fn a_worker_says_that_it_has_directories() {
     let place = Place::new();
-    let (first, second) = (place.dir("first"), place.dir("second"));
+    let first = place.dir("first");
+    let second = place.dir("second");
     let builder = common::builder(1).dir(&first, "/first", DirAccess::ReadOnly);
     let guest = Guest::new(builder.dir(&second, "/second", DirAccess::ReadWrite));
     assert_eq!(guest.given().len(), 2);

@@ -59,7 +59,8 @@ impl Process {
 /// may look.
 pub(crate) fn holds(pid: u32, report: &SandboxReport) {
     // A filter on this thread plays a system without the layer.
-    let (worker, own) = (Process(pid.to_string()), Process("thread-self".into()));
+    let worker = Process(pid.to_string());
+    let own = Process("thread-self".into());
     for layer in SandboxLayer::ALL {
         let said = report.layer(layer).unwrap_or_else(|| panic!("no {layer} in\n{report}"));
         assert!(!said.reason.is_empty(), "{said:?}");

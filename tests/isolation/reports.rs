@@ -212,8 +212,9 @@ pub(crate) fn of_what_is_left_out(_: &Case) {
             _ => assert!(!said.requested && !said.applied, "{said:?}"),
         }
     }
-    let (privileges, filter, landlock) =
-        (SandboxLayer::NoNewPrivileges, SandboxLayer::Seccomp, SandboxLayer::Landlock);
+    let privileges = SandboxLayer::NoNewPrivileges;
+    let filter = SandboxLayer::Seccomp;
+    let landlock = SandboxLayer::Landlock;
     for other in [filter, landlock] {
         let report = pool(without(SandboxPolicy::BestEffort, &[privileges, other]));
         assert!(report.has(privileges), "{report}");

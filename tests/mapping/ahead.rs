@@ -120,7 +120,8 @@ fn a_hundred_thousand_items_leave_the_hosts_memory_flat() {
     for is_unordered in [false, true] {
         let endless = (0..).map(numbered);
         let map = either(is_unordered, pool.map(&act, endless).buffer_size(items(16)));
-        let (mut early, mut grown) = (None, 0);
+        let mut early = None;
+        let mut grown = 0;
         for (count, (_, result)) in map.take(100_000).enumerate() {
             result.expect("succeeds");
             if count >= 10_000 && count % 1_000 == 0 {

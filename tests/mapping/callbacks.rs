@@ -10,7 +10,9 @@ fn callbacks_may_submit_while_the_pool_breaks() {
     let pending: Vec<_> = (0..100).map(|_| submit(&pool, &act, "e")).collect();
     let (told, refusals) = unbounded();
     for future in pending.iter().chain([&spin]) {
-        let (pool, act, told) = (pool.clone(), act.clone(), told.clone());
+        let pool = pool.clone();
+        let act = act.clone();
+        let told = told.clone();
         future.add_done_callback(move |result| {
             assert!(matches!(result.expect_err("broken").error(), TaskError::Broken(_)));
             let again = pool.submit_bytes(&act, "again");
@@ -87,7 +89,10 @@ fn a_callback_may_wait_for_other_tasks_and_panic_and_the_next_still_run() {
     let (told, outputs) = unbounded();
     let earlier = Arc::new(submit(&pool, &act, "earlier"));
     first.add_done_callback({
-        let (pool, act, told, earlier) = (pool.clone(), act.clone(), told.clone(), earlier.clone());
+        let pool = pool.clone();
+        let act = act.clone();
+        let told = told.clone();
+        let earlier = earlier.clone();
         move |_| {
             told.send(output(&earlier)).expect("sends");
             told.send(output(&submit(&pool, &act, "later"))).expect("sends");

@@ -14,7 +14,9 @@ fn a_full_queue_refuses_those_who_do_not_wait_and_holds_up_those_who_do() {
     assert_eq!(full.to_string(), "the queue is full: 3 tasks are waiting or running");
     let (told, waited) = unbounded();
     for number in 0..4 {
-        let (pool, act, told) = (pool.clone(), act.clone(), told.clone());
+        let pool = pool.clone();
+        let act = act.clone();
+        let told = told.clone();
         std::thread::spawn(move || told.send(pool.submit_bytes(&act, numbered(number))));
     }
     assert!(waited.try_recv().is_err());
@@ -41,7 +43,9 @@ fn those_who_wait_for_room_learn_of_the_end_of_the_pool() {
         let _spin = running(&pool, &act);
         let (told, waited) = unbounded();
         for _ in 0..3 {
-            let (pool, act, told) = (pool.clone(), act.clone(), told.clone());
+            let pool = pool.clone();
+            let act = act.clone();
+            let told = told.clone();
             std::thread::spawn(move || told.send(pool.submit_bytes(&act, "e")));
         }
         assert!(waited.try_recv().is_err());

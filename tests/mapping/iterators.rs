@@ -12,7 +12,9 @@ fn with_an_iterator(
     for is_unordered in [false, true] {
         let pool = build(builder.clone());
         let act = act(&pool);
-        let (inner, task, step) = (pool.clone(), act.clone(), step.clone());
+        let inner = pool.clone();
+        let task = act.clone();
+        let step = step.clone();
         let inputs = (0..200).map(move |number| {
             step(number, &inner, &task);
             numbered(number)
@@ -138,7 +140,8 @@ fn an_iterator_that_panics_costs_its_caller_one_result_and_nobody_else_any() {
             numbered(number)
         });
         let mut map = either(is_unordered, pool.map(&act, inputs).buffer_size(items(16)));
-        let (mut results, mut panics) = (Vec::new(), 0);
+        let mut results = Vec::new();
+        let mut panics = 0;
         loop {
             match catch_unwind(AssertUnwindSafe(|| map.next())) {
                 Ok(None) => break,

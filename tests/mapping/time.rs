@@ -63,7 +63,8 @@ fn what_was_done_in_time_is_yielded_however_late_it_is_asked_for() {
 /// Waits until a map's time is up, and until all that it has submitted is done before each
 /// further result: of an endless map, as many as it may have ahead can follow, and then its end.
 fn ends_when_its_time_is_up(is_unordered: bool) {
-    let (limit, ahead) = (ms(50), 4);
+    let limit = ms(50);
+    let ahead = 4;
     let pool = pool(1);
     let act = act(&pool);
     let map = pool.map(&act, std::iter::repeat_with(|| numbered(0))).timeout(limit).buffer_size(items(ahead));

@@ -30,7 +30,8 @@ fn a_waker_may_submit_and_a_full_queue_refuses() {
     let mut spin = running(&pool, &act);
     let (told, submitted) = unbounded();
     when_woken(&mut spin, {
-        let (pool, act) = (pool.clone(), act.clone());
+        let pool = pool.clone();
+        let act = act.clone();
         // The first takes all the room there is, and does not end.
         move || ["s", "e"].into_iter().for_each(|what| drop(told.send(pool.submit_bytes(&act, what))))
     });
@@ -50,7 +51,9 @@ fn wakers_may_submit_panic_or_drop_handles_while_the_pool_breaks() {
     futures.extend((0..30).map(|_| submit(&pool, &act, "e")));
     let (told, woken) = unbounded();
     for (number, future) in futures.iter_mut().enumerate() {
-        let (pool, act, told) = (pool.clone(), act.clone(), told.clone());
+        let pool = pool.clone();
+        let act = act.clone();
+        let told = told.clone();
         when_woken(future, move || {
             let refused = pool.submit_bytes(&act, "e").expect_err("broken");
             told.send(matches!(refused, SubmitError::Broken(_))).expect("sends");

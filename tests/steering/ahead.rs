@@ -61,7 +61,8 @@ fn a_task_is_either_cancelled_and_never_runs_or_it_runs() {
     let tasks = tasks(&pool);
     let futures = several(&pool, &tasks.echo, 3_000);
     // From the end, where they are pending, to the front, where they run.
-    let (mut cancelled, mut ran) = (0, 0);
+    let mut cancelled = 0;
+    let mut ran = 0;
     for echo in futures.iter().rev() {
         let is_cancelled = echo.cancel();
         assert!(!is_cancelled || echo.done());

@@ -70,7 +70,8 @@ fn workers_that_die_at_their_start_break_the_pool_once_their_budget_is_spent() {
     assert!(matches!(pool.submit_bytes(&tasks.echo, "x"), Err(SubmitError::Broken(_))));
     let stats = pool.stats();
     assert_eq!((stats.workers_started, stats.workers_died, stats.ended.lost), (3, 3, 1));
-    let (mut ended, mut pauses) = (None, Vec::new());
+    let mut ended = None;
+    let mut pauses = Vec::new();
     for PoolEvent { at, kind, .. } in events {
         match kind {
             EventKind::WorkerEnded { expected, .. } => {
@@ -193,7 +194,8 @@ fn ahead(pool: &Pool, tasks: &Tasks, long: impl Fn() -> Future) -> Ahead {
         for other in &others {
             other.cancel();
         }
-        let (began, used) = (Instant::now(), cpu(pid));
+        let began = Instant::now();
+        let used = cpu(pid);
         // It does not rest, so it is at the long one: what is before that takes some milliseconds. Unless tasks took
         // so long of late that it was not handed that many.
         while began.elapsed() < Duration::from_secs(3) {
@@ -221,7 +223,8 @@ fn a_task_that_its_worker_had_begun_may_have_run_when_the_pool_is_killed() {
         let pool = pool.clone();
         move || pool.kill()
     });
-    let (known, unknown) = (failure(&ahead.known), failure(&ahead.unknown));
+    let known = failure(&ahead.known);
+    let unknown = failure(&ahead.unknown);
     ahead.listen.send(()).expect("it waits");
     killer.join().expect("joins");
     assert!(known.may_have_run(), "{known}");
@@ -239,7 +242,8 @@ fn a_task_that_its_worker_had_begun_may_have_run_when_another_worker_breaks_the_
     let ahead = ahead(&pool, &tasks, || submit(&pool, &tasks.spin));
     assert_ne!(ahead.pid, pid);
     signal(pid, Signal::KILL);
-    let (known, unknown) = (failure(&ahead.known), failure(&ahead.unknown));
+    let known = failure(&ahead.known);
+    let unknown = failure(&ahead.unknown);
     ahead.listen.send(()).expect("it waits");
     assert!(known.may_have_run(), "{known}");
     assert!(matches!(unknown.error(), TaskError::Broken(_)), "{unknown}");

@@ -120,7 +120,8 @@ fn each_task_that_is_queued_finishes_once_over_1000_mixed_tasks() {
 fn a_subscriber_that_does_not_read_holds_nothing_up_and_what_it_misses_is_counted() {
     let pool = pool(1);
     let tasks = tasks(&pool);
-    let (all, mut few) = (pool.events(), pool.events_buffered(4));
+    let all = pool.events();
+    let mut few = pool.events_buffered(4);
     several(&pool, &tasks.echo, 200).iter().for_each(|echo| drop(output(echo)));
     assert!(few.dropped() > 500);
     pool.shutdown(ShutdownMode::Finish);
@@ -160,7 +161,8 @@ fn a_slow_task_is_told_once() {
     let tasks = tasks(&pool);
     let mut events = pool.events();
     let spin = submit(&pool, &tasks.spin);
-    let (task, pid) = (spin.task_id(), worker_of(&pool, spin.task_id()));
+    let task = spin.task_id();
+    let pid = worker_of(&pool, spin.task_id());
     events_to(&mut events, "TaskSlow", |kind| *kind == EventKind::TaskSlow { task, pid });
     let running = || pool.stats().workers[0].task.map_or(Duration::ZERO, |(_, since)| since);
     assert!(running() >= ms(20));

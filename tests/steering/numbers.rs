@@ -37,7 +37,8 @@ fn the_numbers_are_right_at_a_known_moment() {
     let worker = after.workers.iter().find(|worker| worker.pid == pid).expect("it lives");
     assert_eq!((worker.state, worker.task, worker.answered), (WorkerState::Idle, None, 4));
     let busy = |stats: &PoolStats| stats.workers.iter().find_map(|worker| worker.task).expect("a task");
-    let (first, second) = (busy(&after), busy(&pool.stats()));
+    let first = busy(&after);
+    let second = busy(&pool.stats());
     assert_eq!(first.0, spins[1].task_id());
     assert!(first.0 == second.0 && first.1 <= second.1, "a task runs for ever longer");
     pool.kill();
@@ -77,7 +78,8 @@ fn the_numbers_add_up_over_500_mixed_tasks() {
     };
     let over = Arc::new(AtomicBool::new(false));
     let auditor = std::thread::spawn({
-        let (pool, over) = (pool.clone(), over.clone());
+        let pool = pool.clone();
+        let over = over.clone();
         move || {
             while !over.load(Ordering::SeqCst) {
                 let stats = pool.stats();

@@ -88,7 +88,8 @@ fn a_worker_gets_as_old_as_it_may() {
         output(&submit(&pool, &tasks.echo));
         pool.stats().workers_recycled == 1
     });
-    let (mut ready, mut left) = (None, None);
+    let mut ready = None;
+    let mut left = None;
     while let Some(event) = events.try_next() {
         match event.kind {
             EventKind::WorkerReady { .. } => drop(ready.get_or_insert(event.at)),

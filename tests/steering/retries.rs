@@ -23,7 +23,8 @@ fn a_task_whose_worker_dies_is_run_again_only_where_that_was_asked_for() {
             let failure = failure(&future);
             match failure.error() {
                 TaskError::WorkerDied(death) => {
-                    let (cause, phase) = (&death.cause, death.phase);
+                    let cause = &death.cause;
+                    let phase = death.phase;
                     assert_eq!((death.pid, cause, phase), (pid, &DeathCause::Signaled(9), Phase::Running));
                 }
                 other => panic!("{other}"),
@@ -82,7 +83,9 @@ fn a_timeout_is_retried_only_where_asked_and_after_its_pause() {
         assert_eq!(attempts(future), began);
     }
     drop(pool);
-    let (task, mut retried, mut pauses) = (thrice.task_id(), None, Vec::new());
+    let task = thrice.task_id();
+    let mut retried = None;
+    let mut pauses = Vec::new();
     for PoolEvent { at, kind, .. } in events {
         match kind {
             EventKind::TaskRetried { task: of, outcome } => {

@@ -67,7 +67,8 @@ fn with_round_trip_floors<'a>(
 ) -> anyhow::Result<Work<'a>> {
     let guest = std::rc::Rc::new(guest(task, bench.scan)?);
     let floor = |wake| {
-        let (guest, input) = (guest.clone(), input.clone());
+        let guest = guest.clone();
+        let input = input.clone();
         move || Ok(floors::round_trip(wake, PINGS)? + p50(PINGS, || guest.call(&input).map(drop))?)
     };
     Ok(work

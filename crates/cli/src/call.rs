@@ -91,7 +91,8 @@ impl Call {
         let is_command = description.kind == ModuleKind::Command;
         let kind = match &target.task {
             None if is_command => {
-                let (args, env) = (target.args.clone(), target.env.clone());
+                let args = target.args.clone();
+                let env = target.env.clone();
                 Kind::Command { handle: module.command()?, args, env }
             }
             Some(task) if is_command => {
@@ -107,7 +108,8 @@ impl Call {
                 [] => Kind::Command { handle: module.command()?, args: Vec::new(), env: Vec::new() },
                 several => {
                     let names: Vec<_> = several.iter().map(|task| format!("`{}`", task.name)).collect();
-                    let (name, names) = (module.name(), names.join(", "));
+                    let name = module.name();
+                    let names = names.join(", ");
                     return Err(Failure::Usage(format!("{name} has several tasks: name one of {names}")));
                 }
             },

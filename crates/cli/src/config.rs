@@ -264,7 +264,8 @@ fn columns(rows: &[[String; 3]]) -> String {
         let widths = rows.iter().map(|row| row[column].chars().count());
         widths.filter(|width| *width <= WIDTH_MAX).max().unwrap_or(0)
     };
-    let (first, second) = (width(0), width(1));
+    let first = width(0);
+    let second = width(1);
     let mut page = String::new();
     for [key, value, from] in rows {
         // Writing to a String cannot fail.

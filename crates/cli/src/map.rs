@@ -202,7 +202,8 @@ fn run(
     let feeder = std::thread::Builder::new()
         .name("wasmpool-feeder".into())
         .spawn({
-            let (plan, budget) = (plan.clone(), budget.clone());
+            let plan = plan.clone();
+            let budget = budget.clone();
             move || feed::feed(&plan, (source, &reading), &budget, &sender)
         })
         .map_err(|error| {

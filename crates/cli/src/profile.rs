@@ -94,7 +94,8 @@ impl Seen {
     /// <https://www.speedscope.app/file-format-schema.json>: each stack once, outermost function first, with the
     /// time that its samples stand for.
     fn to_speedscope(&self, name: &str) -> serde_json::Value {
-        let (mut frames, mut numbers) = (Vec::new(), HashMap::new());
+        let mut frames = Vec::new();
+        let mut numbers = HashMap::new();
         // The place within a function does not count.
         let mut stacks = BTreeMap::<_, u64>::new();
         for (stack, count) in &self.stacks {

@@ -55,7 +55,8 @@ struct Ended {
 impl Trace {
     /// Follows the pool from here on, if there is to be a timeline.
     pub(super) fn begin(target: &Target, files: &HostFiles, pool: &Pool) -> Result<Option<Trace>, Failure> {
-        let (Some(path), bytes_max) = (&target.trace, target.trace_bytes) else { return Ok(None) };
+        let Some(path) = &target.trace else { return Ok(None) };
+        let bytes_max = target.trace_bytes;
         let cannot = |error: io::Error| {
             Failure::Usage(format!("cannot write the timeline {}: {error}", path.display()))
         };
@@ -257,7 +258,8 @@ impl<W: Write> Timeline<W> {
         args: Value,
     ) -> io::Result<()> {
         let Some(open) = self.tasks.get_mut(&task) else { return Ok(()) };
-        let (name, Some((pid, began))) = (open.name.clone(), open.running.take()) else { return Ok(()) };
+        let Some((pid, began)) = open.running.take() else { return Ok(()) };
+        let name = open.name.clone();
         self.running = self.running.saturating_sub(1);
         let took = at.saturating_sub(began);
         self.slice((&name, "task"), pid, began, took, args)?;
@@ -286,7 +288,8 @@ impl<W: Write> Timeline<W> {
         args: Value,
     ) -> io::Result<()> {
         // Viewers round: what begins at the very end of this one is to lie beside it, not inside.
-        let (ts, dur) = (micros(began), micros(took.saturating_sub(ROUNDING)));
+        let ts = micros(began);
+        let dur = micros(took.saturating_sub(ROUNDING));
         let slice = json!({
             "name": name, "cat": category, "ph": "X", "ts": ts, "dur": dur, "pid": PROCESS, "tid": thread, "args": args,
         });
@@ -364,7 +367,9 @@ mod tests {
         timeline.forget();
         assert!(timeline.tasks.is_empty() && timeline.starting.is_empty());
         // The end of one that was forgotten is nothing that could not be.
-        let (task, outcome, report) = (TaskId(3), TaskOutcome::Succeeded, TaskReport::default());
+        let task = TaskId(3);
+        let outcome = TaskOutcome::Succeeded;
+        let report = TaskReport::default();
         timeline.tell(&at(12, EventKind::TaskFinished { task, outcome, report })).expect("writes");
         let text = String::from_utf8(timeline.out).expect("text");
         assert!(text.ends_with(r#"{"queued":0,"running":0}}"#), "{text}");
@@ -379,7 +384,9 @@ mod tests {
         let started = |number| EventKind::TaskStarted { task: TaskId(number), pid: 7, attempt: 1 };
         timeline.tell(&at(1, started(1))).expect("writes");
         timeline.tell(&at(1001, started(2))).expect("writes");
-        let (task, outcome, report) = (TaskId(1), TaskOutcome::Succeeded, TaskReport::default());
+        let task = TaskId(1);
+        let outcome = TaskOutcome::Succeeded;
+        let report = TaskReport::default();
         timeline.tell(&at(1001, EventKind::TaskFinished { task, outcome, report })).expect("writes");
         let text = String::from_utf8(timeline.out).expect("text");
         assert!(text.contains(r#""ts":1.0,"dur":999.998,"#), "{text}");

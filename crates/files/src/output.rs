@@ -360,7 +360,8 @@ impl Folder {
 /// Gives a new file the owner, as far as that is possible, and the mode of the one that it replaces.
 pub(super) fn keep_mode(file: &File, before: &Stat) -> io::Result<()> {
     let made = rustix::fs::fstat(file)?;
-    let (uid, gid) = (Uid::from_raw(before.st_uid), Gid::from_raw(before.st_gid));
+    let uid = Uid::from_raw(before.st_uid);
+    let gid = Gid::from_raw(before.st_gid);
     let has_owner = made.st_uid == before.st_uid || rustix::fs::fchown(file, Some(uid), None).is_ok();
     let has_group = made.st_gid == before.st_gid || rustix::fs::fchown(file, None, Some(gid)).is_ok();
     let mut mode = before.st_mode & 0o777;

@@ -347,7 +347,8 @@ fn a_name_of_an_own_descriptor_means_the_descriptor_itself() {
     let (mine, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
     let socket = given(mine.into());
     let names = |number: i32| {
-        let (direct, by_link) = (format!("/dev/fd/{number}"), place.path(&format!("to-{number}")));
+        let direct = format!("/dev/fd/{number}");
+        let by_link = place.path(&format!("to-{number}"));
         symlink(&direct, &by_link).expect("links");
         [PathBuf::from(direct), format!("/proc/self/fd/{number}").into(), by_link]
     };

@@ -100,7 +100,8 @@ fn encode<'de, R: serde_json::de::Read<'de>>(
     mut json: serde_json::Deserializer<R>,
     bytes_max: usize,
 ) -> Result<Vec<u8>, Refused> {
-    let (out, path) = (Vec::new(), Vec::new());
+    let out = Vec::new();
+    let path = Vec::new();
     let mut encoder = Encoder { schema, out, bytes_max, path, argument: None, mismatch: None };
     let read = Seed { encoder: &mut encoder, want }.deserialize(&mut json).and_then(|()| json.end());
     match (encoder.mismatch, read) {

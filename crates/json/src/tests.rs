@@ -61,7 +61,8 @@ fn everything() -> impl Strategy<Value = Everything> {
     );
     (scalars, floats, collections).prop_map(|((small, large, wide, text, wrapped), floats, collections)| {
         let (bytes, maybe, shapes, by_name, by_number) = collections;
-        let (wrapped, nothing) = (Wrapped(wrapped), ());
+        let wrapped = Wrapped(wrapped);
+        let nothing = ();
         Everything {
             small,
             large,

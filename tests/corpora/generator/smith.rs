@@ -44,8 +44,8 @@ pub(crate) fn generate(random: &mut Random, files: &[Vec<u8>]) -> Option<(Kind, 
         roll if files.is_empty() => Some((Kind::Nothing, roll as usize, Vec::new())),
         roll => {
             let file = random.below(files.len() as u64) as usize;
-            let (kind, steps) =
-                (if roll < 985 { Kind::Mutant } else { Kind::Equivalent }, 1 + random.below(6));
+            let kind = if roll < 985 { Kind::Mutant } else { Kind::Equivalent };
+            let steps = 1 + random.below(6);
             Some((kind, file, mutate(random, &files[file], steps, kind == Kind::Equivalent)))
         }
     }

@@ -134,7 +134,8 @@ impl<'a> Rewrite<'a> {
     /// # Errors
     /// What cannot be encoded again, or is imported and not the test-suite's.
     pub fn finish(self) -> Result<Vec<u8>, RewriteError> {
-        let (outline, sections) = (self.outline, &self.outline.sections);
+        let outline = self.outline;
+        let sections = &self.outline.sections;
         let mut same = RoundtripReencoder;
         let mut parts = Parts::default();
         if let Some(section) = &sections.types {
@@ -184,6 +185,12 @@ impl<'a> Rewrite<'a> {
                 }
             };
         }
+        self.add_own(&mut parts);
+        Ok(parts.module(outline.start, outline.data_count))
+    }
+
+    /// Adds the memory, the functions and the exports that the module did not have.
+    fn add_own(&self, parts: &mut Parts) {
         if self.own_memory {
             parts.memories.memory(MemoryType {
                 minimum: 1,
@@ -203,7 +210,6 @@ impl<'a> Rewrite<'a> {
         for (name, function) in &self.exports {
             parts.exports.export(name, ExportKind::Func, *function);
         }
-        Ok(parts.module(outline.start, outline.data_count))
     }
 
     /// Where imported tags become definitions: each later one of the same name, and the first.

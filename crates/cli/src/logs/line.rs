@@ -88,7 +88,8 @@ impl Visit for Values {
 
 fn write(format: LogFormat, now: SystemTime, metadata: &Metadata<'_>, values: &Values) -> String {
     let now = humantime::format_rfc3339_micros(now);
-    let (level, target) = (metadata.level().as_str(), metadata.target());
+    let level = metadata.level().as_str();
+    let target = metadata.target();
     match format {
         LogFormat::Json => {
             let object =

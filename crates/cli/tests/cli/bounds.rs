@@ -363,7 +363,8 @@ fn a_line_without_an_end_is_an_error_at_once_and_a_signal_ends_what_waits_for_it
 fn the_limit_of_inputs_holds_wherever_they_come_from_and_can_be_set() {
     let folder = tempfile::tempdir().expect("a folder");
     let echo = wat(folder.path(), "echo.wasm", ECHO);
-    let (long, fits) = (folder.path().join("long"), folder.path().join("fits"));
+    let long = folder.path().join("long");
+    let fits = folder.path().join("fits");
     std::fs::write(&long, "9".repeat(1001)).expect("writes");
     std::fs::write(&fits, "9".repeat(1000)).expect("writes");
     let limit = ["--input-limit", "1000B"];

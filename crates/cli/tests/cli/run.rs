@@ -353,8 +353,9 @@ fn a_seed_makes_a_run_repeat_itself() {
         let mut command = wasmpool("run", prebuilt("faults"));
         end(command.args(["hash_order", "--input", "50", "--json"]).args(seed)).expect(0).json()
     };
-    let (first, again, other) =
-        (run(&["--deterministic", "7"]), run(&["--deterministic", "7"]), run(&["--deterministic", "8"]));
+    let first = run(&["--deterministic", "7"]);
+    let again = run(&["--deterministic", "7"]);
+    let other = run(&["--deterministic", "8"]);
     assert_eq!(first["output"], again["output"]);
     assert_eq!(first["report"]["fuel_used"], again["report"]["fuel_used"]);
     assert!(first["report"]["fuel_used"].is_u64() && first["output"] != other["output"]);
@@ -384,7 +385,8 @@ const COPY_WAT: &str = r#"(module
 fn a_command_is_given_directories_to_read_and_to_write() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().expect("a folder");
-    let (from, to) = (folder.path().join("in"), folder.path().join("out"));
+    let from = folder.path().join("in");
+    let to = folder.path().join("out");
     for dir in [&from, &to] {
         std::fs::create_dir(dir).expect("is made");
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777)).expect("has a mode");
@@ -399,7 +401,8 @@ fn a_command_is_given_directories_to_read_and_to_write() {
         });
         end(&mut command)
     };
-    let (from, to) = (from.to_str().expect("text"), to.to_str().expect("text"));
+    let from = from.to_str().expect("text");
+    let to = to.to_str().expect("text");
     // Without: no such descriptor. Read-only, as it is unless it says otherwise: no permission.
     run(&[]).expect(8);
     run(&[from.into(), to.into()]).expect(63);

@@ -50,7 +50,8 @@ fn streams_that_do_not_block_are_waited_for() {
         (&["map", "echo", "echo", "--lines", "--report"], &lines, 30_000 * 100),
     ];
     for (words, input, least) in cases {
-        let ((stdin, feed), (drain, stdout)) = (non_blocking_pipe(), non_blocking_pipe());
+        let (stdin, feed) = non_blocking_pipe();
+        let (drain, stdout) = non_blocking_pipe();
         let (warnings, stderr) = non_blocking_pipe();
         let mut command = wasmpool(words[0], prebuilt(words[1]));
         command.args(&words[2..]).stdin(stdin).stdout(stdout).stderr(stderr);

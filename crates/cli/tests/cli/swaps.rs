@@ -141,7 +141,8 @@ impl Cage {
 
     /// Makes the command of a round, as `user` if there is one. In every eighth round a task swaps, too.
     fn command(&self, round: usize, user: Option<u32>) -> Command {
-        let (kind, turn) = (Kind::of(round), round / 3);
+        let kind = Kind::of(round);
+        let turn = round / 3;
         let (verb, option) = match kind {
             Kind::Inside => INSIDE[turn % INSIDE.len()],
             Kind::Beside => MADE[turn % MADE.len()],
@@ -316,7 +317,8 @@ fn play(cage: &Cage, users: &[Option<u32>]) {
             println!("{} rounds: {succeeded:?}, {:?}", round + 1, began.elapsed());
         }
     }
-    let (all, took) = (succeeded.iter().sum::<usize>(), began.elapsed());
+    let all = succeeded.iter().sum::<usize>();
+    let took = began.elapsed();
     println!(
         "{all} of {} commands succeeded, by kind {succeeded:?}, in {took:?}; the others were refused",
         rounds()

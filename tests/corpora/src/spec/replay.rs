@@ -84,7 +84,10 @@ fn at(memory: u32, offset: i32) -> MemArg {
 
 /// `(at, value)`: sixteen hexadecimal digits.
 fn hex(memory: u32) -> Function {
-    let (at_local, value, left, digit) = (0, 1, 2, 3);
+    let at_local = 0;
+    let value = 1;
+    let left = 2;
+    let digit = 3;
     let mut function = Function::new([(2, ValType::I32)]);
     let mut sink = function.instructions();
     sink.i32_const(16).local_set(left);
@@ -130,7 +133,8 @@ fn envelope(memory: u32) -> Function {
 
 /// `(pointer, len) -> packed`: the steps in order, up to the one that the input names.
 fn driver(steps: &[Step<'_>], calls: &[u32], memory: u32, envelope: u32) -> Function {
-    let (pointer, wanted) = (0, 1);
+    let pointer = 0;
+    let wanted = 1;
     let mut function = Function::new([]);
     let mut sink = function.instructions();
     sink.local_get(pointer).i32_load(at(memory, 0)).local_set(wanted);

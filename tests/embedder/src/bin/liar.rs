@@ -135,7 +135,10 @@ impl Wire {
         let (meta, payload) = frame[16..].split_at(meta_bytes);
         let mut meta = &meta[1..];
         let mut number = || varint(&mut meta);
-        let (task, run, claim, _module) = (number(), number(), number(), number());
+        let task = number();
+        let run = number();
+        let claim = number();
+        let _module = number();
         assert_eq!(number(), 0, "a task, not a command");
         // The task's index; memory and output.
         let [_, _, _] = [(); 3].map(|()| number());
