@@ -157,14 +157,14 @@ fn two_maps_do_not_share_a_log() {
     let deadline = Instant::now() + PATIENCE;
     while std::fs::metadata(&log).map_or(0, |metadata| metadata.len()) == 0 {
         assert!(Instant::now() < deadline, "waited in vain for the log");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
     end_with(&mut count(&log, &["--resume"]), "10\n").expect(2).says("in use by another wasmpool");
     drop(stdin);
     ended(first).expect(0);
 }
 
-/// How often it is killed in all; some 20 s.
+/// Returns how often it is killed in all; some 20 s.
 fn rounds() -> u64 {
     std::env::var("WASMPOOL_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(100)
 }

@@ -333,8 +333,8 @@ fn worker_of(parent: u32) -> rustix::process::Pid {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let arguments = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
             let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-            // After the name, which may hold anything: state, parent, and from there the
-            // tenth is the time spent in user mode, in ticks of 10 ms.
+            // State and parent follow the name, which may hold anything; the tenth field from there is the
+            // time spent in user mode, in ticks of 10 ms.
             let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
             let is_child = *fields.get(1)? == parent.to_string() && arguments.contains("role=worker");
             (is_child && fields.get(11)?.parse::<u64>().ok()? >= 10).then_some(pid)
@@ -342,7 +342,7 @@ fn worker_of(parent: u32) -> rustix::process::Pid {
         if let Some(pid) = found.and_then(rustix::process::Pid::from_raw) {
             return pid;
         }
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
     panic!("no worker computed within {PATIENCE:?}");
 }
@@ -403,7 +403,8 @@ fn a_command_is_given_directories_to_read_and_to_write() {
     };
     let from = from.to_str().expect("text");
     let to = to.to_str().expect("text");
-    // Without: no such descriptor. Read-only, as it is unless it says otherwise: no permission.
+    // The task gets EBADF without a directory, and EPERM with one that is read-only, as it is unless the flag
+    // says otherwise.
     run(&[]).expect(8);
     run(&[from.into(), to.into()]).expect(63);
     run(&[from.into(), format!("{to}:/out:ro")]).expect(63);
@@ -473,7 +474,7 @@ fn a_small_stack_of_the_process_is_raised_or_named() {
         command.env_clear();
         end(command.args(["deep", "--json", "--wasm-stack", stack]))
     };
-    // In KiB. The soft limit alone: there is room, and an overflow is a trap.
+    // The limits are in KiB. If only the soft one is small there is room, and an overflow is a trap.
     under("Ss 512", "4MiB").expect(0);
     let trapped = under("Ss 128", "1MiB").expect(1).json();
     assert_eq!(trapped["error"]["kind"], "trap");

@@ -1,9 +1,9 @@
 //! A worker that lies. It speaks the wire by hand, not with the library, and does what its
 //! own file name says: the tests link this program under one name for each lie.
 //!
-//! What it needs to know of the wire is written down in `crates/proto/src`: a control socket on
-//! stdin, a shared file with two rings behind a header of 4096 bytes, frames of sixteen bytes
-//! of header, postcard and payload.
+//! The wire that it needs to know is written down in `crates/proto/src`: a control socket on stdin, a shared
+//! file with two rings behind a header of 4096 bytes, frames of sixteen bytes of header, postcard and
+//! payload.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -27,7 +27,7 @@ const TO_HOST_PUT: usize = 384;
 const HOST_RUNG: usize = 512;
 const HOST_CALLED: usize = 520;
 const CLAIMS: usize = 768;
-/// Where nothing stands.
+/// A place in the header where nothing stands.
 const NOWHERE: usize = 4032;
 
 /// Fills more memory than the least that a worker can be given, and keeps it.
@@ -56,7 +56,7 @@ struct Wire {
     taken: u64,
 }
 
-/// What the host asked for, as far as a liar cares.
+/// A run that the host asked for, as far as a liar cares.
 struct Run {
     task: u64,
     run: u64,
@@ -454,7 +454,7 @@ impl Wire {
         }
     }
 
-    /// Until the host has left no more than so many bytes in its ring; it may have given up before.
+    /// Waits until the host has left no more than this many bytes in its ring; it may have given up before.
     fn wait_for_host(&self, left_max: u64) {
         // The host's position in its ring.
         const TO_HOST_TAKEN: usize = 256;
@@ -478,7 +478,7 @@ impl Wire {
     }
 }
 
-/// Until the host has had enough of it.
+/// Sleeps until the host has had enough of it.
 fn sleep() {
     loop {
         std::thread::sleep(Duration::from_secs(3600));
