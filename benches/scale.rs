@@ -1,4 +1,4 @@
-//! What grows with tasks, workers and modules: `cargo bench --bench scale`.
+//! Measures what grows with tasks, workers and modules: `cargo bench --bench scale`.
 //!
 //! Memory of the host with a million tasks that wait; memory of four workers that have the same large
 //! module; and what 1 to 64 workers cost each other on the CPUs there are.
@@ -110,11 +110,11 @@ fn large_module() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a process has used.
+/// The time that a process has used.
 #[derive(Debug, Clone, Copy, Default)]
 struct Used {
     cpu_ns: f64,
-    /// How often a thread gave up its CPU, and how often it was taken from one.
+    /// The number of times that a thread gave up its CPU, and that it was taken from one.
     slept: f64,
     preempted: f64,
 }

@@ -1,4 +1,4 @@
-//! Under smol: tasks of its executor, results as they come, and a race against a timer.
+//! The pool works under smol: tasks of its executor, results as they come, and a race against a timer.
 
 use std::time::Duration;
 

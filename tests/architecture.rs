@@ -1,4 +1,6 @@
-//! Who may know whom: the lines that ARCHITECTURE.md draws, held.
+//! Holds the sources to the lines that ARCHITECTURE.md draws: who may know whom.
+//!
+//! This suite has an executable of its own because it only reads: without the engine it is linked at once.
 
 use std::path::{Path, PathBuf};
 
@@ -171,7 +173,7 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
     }
 }
 
-/// Who imports what it names shows every arrow, to readers and to tools.
+/// A file that imports what it names shows every arrow, to readers and to tools.
 #[test]
 fn nothing_but_tests_imports_all_of_its_parent() {
     for (path, text) in sources() {
@@ -295,7 +297,7 @@ const BY_PATH_ALLOWED: &[(&str, &str)] = &[
     ("host/doctor.rs", "fs::set_permissions"),
     ("host/doctor.rs", "DirBuilder"),
     ("host/doctor.rs", "File::options"),
-    // It opens the worker's program, once and as a place.
+    // The host opens the worker's program, once and as a place.
     ("host/spawn.rs", "rustix::fs::open"),
     // The cache's own directory is held open, and belongs to this user alone.
     ("host/cache.rs", "rustix::fs::open"),
@@ -347,7 +349,7 @@ fn the_readmes_programs_are_examples_that_ci_runs() {
 }
 
 /// The command and programs in other languages pass on what the library says of an error: it names limits and
-/// settings, and no paths of Rust. Who reads that `init` was not called has written the program.
+/// settings, and no paths of Rust. Only the author of a program reads that `init` was not called.
 #[test]
 fn no_error_names_a_path_of_rust() {
     const OF_PROGRAMMERS: &[&str] = &[

@@ -7,8 +7,11 @@
 //! `WASMPOOL_SCHEDULES=10000 cargo test --release --test schedules` runs more of them, and
 //! `WASMPOOL_SCHEDULE_SEED=1234` one alone. A failure names its seed; the moments differ from
 //! run to run, the steps do not.
+//!
+//! This suite has an executable of its own because its processes take all processors for minutes: tests that run
+//! beside it would miss their deadlines.
 
-mod common;
+mod support;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,8 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Holdings, PATIENCE, eventually, is_child, raw, signal};
 use rustix::process::Signal;
+use support::{Holdings, PATIENCE, eventually, is_child, raw, signal};
 use wasmpool::{
     Bytes, EventKind, OnWorkerDeath, Pool, RawTask, Replacement, Retry, ShutdownMode, SubmitError, TaskError,
     TaskFailure, TaskFuture, TaskId, TaskOptions,
@@ -28,7 +31,7 @@ use wasmpool::{
 const SCHEDULES: u64 = 240;
 /// Processes that run them side by side: they mostly wait.
 const LANES: u64 = 4;
-/// From the last step of a schedule to the end of its last task.
+/// The most time from the last step of a schedule to the end of its last task.
 const BOUND: Duration = Duration::from_secs(30);
 
 /// Echoes, counts its first eight bytes down to zero before, or divides by zero.
@@ -83,7 +86,7 @@ impl Random {
     }
 }
 
-/// What was done to a task or its pool: what its result may be follows from it.
+/// The record of what was done to a task or its pool, from which follows what its result may be.
 #[derive(Default)]
 struct Meddled {
     cancelled: AtomicBool,
@@ -120,7 +123,7 @@ impl Schedule {
         let mut random = Random(seed);
         let workers = [1, 2, 8][random.below(3) as usize];
         let replaces = random.one_in(2);
-        let mut builder = common::builder(workers).grace(Duration::from_millis(20));
+        let mut builder = support::builder(workers).grace(Duration::from_millis(20));
         if replaces {
             let policy = Replacement::new()
                 .crashes_max(50)
@@ -143,7 +146,7 @@ impl Schedule {
             builder = builder.queue_tasks_max(1 + random.below(8) as usize);
         }
         let pool = builder.build().expect("builds");
-        let module = common::wat(&pool, TASKS_WAT);
+        let module = support::wat(&pool, TASKS_WAT);
         let work = raw(&module, "work");
         let trap = raw(&module, "trap");
         Schedule {
@@ -188,7 +191,7 @@ impl Schedule {
             random.next() as u8,
         );
         let input = Bytes::from(input);
-        // Nothing waits for ever: a worker may be stopped at any moment.
+        // Every task has a timeout, since a worker may be stopped at any moment.
         let timeout = Duration::from_millis(if endless { 1 + random.below(40) } else { 3000 });
         let timeout = (endless || !random.one_in(3)).then_some(timeout);
         let retries = random.one_in(5);
@@ -325,7 +328,7 @@ impl Schedule {
                     break;
                 }
             }
-            // It may wait for room behind a task without a deadline, in a worker that is stopped.
+            // The submitter may wait for room behind a task without a deadline, in a worker that is stopped.
             eventually("every task to be submitted", || {
                 self.wake_stopped();
                 submitter.is_finished()
@@ -337,7 +340,7 @@ impl Schedule {
         self.pool.worker_pids().into_iter().for_each(|pid| signal(pid, Signal::CONT));
     }
 
-    /// Nothing is stopped for good, and what has no deadline of its own gets an end.
+    /// Lets stopped workers go on, and ends what has no deadline of its own.
     fn heal(&self) {
         eventually("every task without a deadline to be done, or its worker to be wakened", || {
             self.wake_stopped();
@@ -416,7 +419,7 @@ impl Schedule {
     }
 }
 
-/// How tasks ended, by kind.
+/// The number of tasks that ended, by kind.
 type Tally = BTreeMap<&'static str, usize>;
 
 /// Every kind of end that a schedule can have.
@@ -554,7 +557,7 @@ fn every_future_resolves_once_whatever_happens() {
         return run_lane(lane, schedules);
     }
     // Compiled once, before the lanes ask for it.
-    common::wat(&common::pool(1), TASKS_WAT);
+    support::wat(&support::pool(1), TASKS_WAT);
     let began = Instant::now();
     let lanes: Vec<_> = (0..LANES)
         .map(|lane| {

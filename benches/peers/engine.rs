@@ -18,7 +18,7 @@ use proto::description::{CodeKind, MemoryKind};
 /// Never reached: nobody bumps the epoch.
 const EPOCHS: u64 = u64::MAX / 2;
 
-/// For what has memories of the engine's pool.
+/// Makes an engine whose memories come from its pool.
 pub(crate) fn engine(scan: bool) -> anyhow::Result<Engine> {
     let running = settings::Running { pagemap_scan: scan, ..Default::default() };
     Ok(Engine::new(&settings::config(CodeKind::Plain, MemoryKind::Pooled, running)?)?)
@@ -153,7 +153,7 @@ impl Stored {
         Ok(Stored { engine, file })
     }
 
-    /// From disk to where it can be instantiated.
+    /// Reads the command from disk, and makes it ready to be instantiated.
     pub(crate) fn load(&self) -> anyhow::Result<Command> {
         // SAFETY: as in `compiled`.
         let module = unsafe { Module::deserialize_file(&self.engine, &self.file) }?;
@@ -178,7 +178,7 @@ impl Command {
         Command::new(&engine, &module)
     }
 
-    /// Its stdout.
+    /// Runs the command, and returns its stdout.
     pub(crate) fn run(&self, args: &[&str], stdin: &[u8]) -> anyhow::Result<bytes::Bytes> {
         let stdout = MemoryOutputPipe::new(1 << 20);
         let mut wasi = WasiCtxBuilder::new();

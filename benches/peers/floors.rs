@@ -21,11 +21,11 @@ use crate::work::{p50, seconds};
 /// The first argument of the process that answers.
 const CHILD: &str = "--answers-pings";
 
-/// How the two wake each other.
+/// The ways in which the two wake each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Wake {
-    /// Futexes: each sleeps until the other wakes it, on one CPU. Which of the two ways it is makes a
-    /// difference of ten times, and the scheduler changes its mind: so both are said, and kept to.
+    /// Futexes: each sleeps until the other wakes it, on one CPU. The two ways differ tenfold, and the
+    /// scheduler changes its mind, so both are measured, each held to its CPUs.
     AsleepOnOne,
     /// The same on two CPUs, each of which the other has to wake as well.
     AsleepOnTwo,
@@ -49,7 +49,7 @@ impl Wake {
         matches!(self, Wake::AsleepOnOne | Wake::AsleepOnTwo)
     }
 
-    /// Which of the CPUs that it may use each side keeps to: the one that asks, the one that answers.
+    /// Returns which of the CPUs that it may use each side keeps to: the one that asks, the one that answers.
     fn cpus(self) -> Option<(usize, usize)> {
         match self {
             Wake::AsleepOnOne => Some((0, 0)),
@@ -144,7 +144,7 @@ pub(crate) fn round_trip(wake: Wake, count: usize) -> anyhow::Result<f64> {
 struct Pinned(CpuSet);
 
 impl Pinned {
-    /// To the first of the CPUs that it may use, the second, and so on.
+    /// Pins the thread to the first of the CPUs that it may use, the second, and so on.
     fn to(index: usize) -> anyhow::Result<Pinned> {
         let before = rustix::thread::sched_getaffinity(None)?;
         let mut allowed = (0..CpuSet::MAX_CPU).filter(|&cpu| before.is_set(cpu));
@@ -157,7 +157,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // It gives back the CPUs that it had before; only a change from outside could refuse that.
+        // The thread gets back the CPUs that it had before; only a change from outside could refuse that.
         let _ = rustix::thread::sched_setaffinity(None, &self.0);
     }
 }
@@ -172,7 +172,7 @@ struct Ended {
 impl Drop for Ended {
     fn drop(&mut self) {
         match self.wake {
-            // Its socket does not end before ours is dropped, which comes later.
+            // The child's socket does not end before ours is dropped, which comes later.
             Wake::Socket => drop(self.child.kill()),
             wake => send(&self.words.ping, OVER, wake),
         }

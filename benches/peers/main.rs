@@ -116,7 +116,7 @@ fn main() -> anyhow::Result<()> {
         }
         bench.peers.close();
         if let Some(path) = &arguments.json {
-            // After each: what was measured stays, whatever happens next.
+            // The file is written after each work, so that what was measured stays, whatever happens next.
             std::fs::write(path, json::list(&rows)).with_context(|| path.display().to_string())?;
         }
     }

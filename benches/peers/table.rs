@@ -28,7 +28,7 @@ pub(crate) struct Row {
     pub(crate) peer: Option<Cell>,
     /// Ours in floors: times take more than one, rates reach a part of it.
     pub(crate) ratio_floor: Option<f64>,
-    /// How many times better than the peer.
+    /// The factor by which it is better than the peer.
     pub(crate) ratio_peer: Option<f64>,
     pub(crate) goal: Option<String>,
     /// `None` also if what it is held against is missing.
@@ -129,7 +129,7 @@ impl Row {
         self.goal = (!texts.is_empty()).then(|| texts.join(", "));
     }
 
-    /// What this row does without, and why.
+    /// Returns what this row does without, and why.
     pub(crate) fn missing(&self) -> impl Iterator<Item = String> {
         [&self.ours, &self.floor, &self.peer].into_iter().flatten().filter_map(|cell| {
             let why = cell.figure.as_ref().err()?;

@@ -7,7 +7,7 @@ pub(crate) const CANARY: u8 = b'Z';
 /// The byte of the data segments that make a memory's first image.
 const IMAGE: u8 = 0x69;
 
-/// What a module is made of. Memory 0 is the byte ABI's; its first page is for input and output.
+/// The parts that a module is made of. Memory 0 is the byte ABI's; its first page is for input and output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) name: &'static str,
@@ -18,13 +18,13 @@ pub(crate) struct Shape {
     /// Pages that a task adds to each memory before it fills or scans it.
     pub(crate) grown_pages: u32,
     pub(crate) table_entries: u32,
-    /// Whether it imports WASI, and so runs on a fiber.
+    /// The module imports WASI, and so runs on a fiber.
     pub(crate) wasi: bool,
-    /// Whether it uses the heap of collected objects.
+    /// The module uses the heap of collected objects.
     pub(crate) gc: bool,
 }
 
-/// How a task that has filled everything ends. The numbers are the guest's.
+/// The ends of a task that has filled everything. The numbers are the guest's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Ending {
@@ -56,7 +56,7 @@ pub(crate) const ENDINGS: [Ending; 11] = [
     Ending::Sleep,
 ];
 
-/// Which of its memory a task fills: what is reset differs by how much was written, and where.
+/// The part of its memory that a task fills: what is reset differs by how much was written, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Filling {
@@ -65,7 +65,7 @@ pub(crate) enum Filling {
     Sparse = 1,
     /// The last page of each memory.
     End = 2,
-    /// Nothing but the pages of the image.
+    /// The pages of the image, and no others.
     Image = 3,
 }
 
@@ -303,7 +303,8 @@ impl Shape {
         )
     }
 
-    /// Where a task may fill: of memory 0 not the page of the input.
+    /// Returns the first byte that a task may fill. The first page of memory 0 is left out, since the input
+    /// is there.
     fn first_byte(index: usize) -> u32 {
         if index == 0 { 65536 } else { 0 }
     }

@@ -1,11 +1,9 @@
 //! Short tasks of a map travel in batches, and nobody can tell but by the time that it takes.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use common::{Guarded, build, builder, eventually, raw, signal, wat};
+use crate::support::{Guarded, build, builder, eventually, raw, signal, wat};
 use rustix::process::Signal;
 use wasmpool::{
     Bytes, MapError, OnWorkerDeath, Pool, RawTask, Replacement, ShutdownMode, TaskError, TaskOptions,
@@ -67,7 +65,7 @@ fn short_tasks_travel_together_and_are_counted_one_by_one() {
     let act = act(&pool);
     let mut rounds = 0;
     let mut before = 0;
-    // On a busy machine nothing is short: then they travel alone, and another round shows.
+    // Tasks are not short on a busy machine: they travel alone there, and another round shows.
     eventually("short tasks to travel together", || {
         let results: Vec<_> = pool.map(&act, (0..ALL).map(|number| input(number, "x"))).collect();
         all_but_one(results).expect("succeeds");

@@ -1,14 +1,12 @@
-//! Only machine code that is what was stored is ever run; anything else is compiled again, and the
-//! entry is as good as new.
-
-mod common;
+//! Machine code is run only if it is what was stored; anything else is compiled again, and the entry is as
+//! good as new.
 
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::{Guarded, build, prebuilt, raw};
+use crate::support::{self, Guarded, build, prebuilt, raw};
 use rustix::fs::Mode;
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use wasmpool::{Module, Pool};
@@ -24,7 +22,7 @@ struct Place {
 impl Place {
     fn new() -> Place {
         let dir = tempfile::tempdir().expect("a directory");
-        let wasm = wat::parse_str(common::ECHO_WAT).expect("valid text");
+        let wasm = wat::parse_str(support::ECHO_WAT).expect("valid text");
         assert!(!load(dir.path(), &wasm).1.from_cache());
         let [entry] = &entries(dir.path())[..] else { panic!("{:?}", entries(dir.path())) };
         Place { entry: entry.clone(), good: std::fs::read(entry).expect("reads"), dir, wasm }
@@ -66,7 +64,7 @@ fn runs(pool: &Guarded, module: &Module) {
     assert_eq!(future.result().expect("echoes"), "on");
 }
 
-/// What lies in the directory.
+/// Returns what lies in the directory.
 fn entries(dir: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(dir).expect("reads").map(|entry| entry.expect("reads").path()).collect()
 }
@@ -165,7 +163,7 @@ fn an_entry_that_others_own_or_may_write_to_is_not_used_and_replaced() {
 #[test]
 fn entries_that_have_changed_places_are_not_used_and_replaced() {
     let place = Place::new();
-    let other = wat::parse_str(common::ECHO_WAT.replace("\"spin\"", "\"other\"")).expect("valid text");
+    let other = wat::parse_str(support::ECHO_WAT.replace("\"spin\"", "\"other\"")).expect("valid text");
     assert!(!load(place.dir.path(), &other).1.from_cache());
     let theirs = entries(place.dir.path()).into_iter().find(|path| *path != place.entry).expect("a second");
     place.write(&std::fs::read(&theirs).expect("reads"));
@@ -185,7 +183,7 @@ fn an_entry_that_is_rewritten_after_its_check_is_not_run() {
     let place = Place::new();
     let (pool, module) = place.load();
     assert!(module.from_cache());
-    // No worker has mapped it yet. In place: the same file, and the same length.
+    // No worker has mapped the entry yet. It is overwritten in place: the file and its length stay the same.
     place.write(&vec![0xcc; place.good.len()]);
     runs(&pool, &module);
     place.write(b"");
@@ -236,7 +234,7 @@ fn a_directory_that_is_swapped_under_a_pool_is_neither_read_nor_written() {
 #[test]
 fn pools_that_store_the_same_entry_at_once_leave_one_good_one_and_nothing_else() {
     let dir = tempfile::tempdir().expect("a directory");
-    let wasm = wat::parse_str(common::ECHO_WAT).expect("valid text");
+    let wasm = wat::parse_str(support::ECHO_WAT).expect("valid text");
     std::thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| {
@@ -253,7 +251,7 @@ fn pools_that_store_the_same_entry_at_once_leave_one_good_one_and_nothing_else()
 fn a_cache_that_cannot_be_written_costs_a_compilation_and_nothing_else() {
     let place = Place::new();
     if rustix::process::geteuid().is_root() {
-        // Nothing is forbidden to root by a mode.
+        // A mode forbids root nothing.
         return;
     }
     place.remove();
@@ -287,7 +285,7 @@ fn a_file_that_has_rested_is_known_and_is_read_again_once_it_has_changed() {
         std::fs::write(&path, wasm).expect("writes");
         assert_eq!(load().1.digest(), digest_of(wasm));
     }
-    common::eventually("the file to be known", || {
+    support::eventually("the file to be known", || {
         load();
         is_known(&cache)
     });
@@ -339,7 +337,7 @@ impl Mapped {
     }
 }
 
-/// On tmpfs no time tells of such a change; elsewhere none does while the page is dirty already.
+/// No time tells of such a change on tmpfs; elsewhere none does while the page is dirty already.
 #[test]
 fn a_file_that_is_changed_through_a_mapping_is_read_again() {
     let first = numbered(1);
@@ -355,7 +353,7 @@ fn a_file_that_is_changed_through_a_mapping_is_read_again() {
         mapped.write(&first);
         let load = || build(Pool::builder().workers(1).cache_dir(&cache)).load_file(&path).expect("loads");
         let began = Instant::now();
-        common::eventually("the file to be known, or to have rested for longer than that takes", || {
+        support::eventually("the file to be known, or to have rested for longer than that takes", || {
             assert_eq!(load().digest(), before);
             is_known(&cache) || began.elapsed() > Duration::from_secs(5)
         });
@@ -372,7 +370,7 @@ fn is_known(cache: &Path) -> bool {
 
 /// Makes modules that differ and have the same size.
 fn numbered(number: u32) -> Vec<u8> {
-    let text = common::ECHO_WAT.replace("(module", &format!("(module (global i32 (i32.const {number}))"));
+    let text = support::ECHO_WAT.replace("(module", &format!("(module (global i32 (i32.const {number}))"));
     wat::parse_str(text).expect("valid text")
 }
 

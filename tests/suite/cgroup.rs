@@ -1,10 +1,8 @@
 //! Workers in cgroups: what is made of a delegated place, and what is said where there is none.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::{PATIENCE, eventually, load, signal};
+use crate::support::{self, PATIENCE, eventually, load, signal};
 use rustix::process::Signal;
 use wasmpool::{DeathCause, LayerReport, OnWorkerDeath, SandboxLayer, SandboxPolicy, TaskError};
 
@@ -28,7 +26,7 @@ fn groups(place: &Path) -> Vec<PathBuf> {
 fn each_worker_is_put_into_a_group_of_its_own_with_its_limits() {
     let place = tempfile::tempdir().expect("a directory");
     let pool =
-        common::builder(1).worker_memory_bytes_max(3 << 30).cgroup(place.path()).build().expect("builds");
+        support::builder(1).worker_memory_bytes_max(3 << 30).cgroup(place.path()).build().expect("builds");
     let report = layer(&pool);
     assert!(report.requested && report.applied, "{report:?}");
     assert!(report.reason.contains("memory 3072 MiB"), "{report:?}");
@@ -44,7 +42,7 @@ fn each_worker_is_put_into_a_group_of_its_own_with_its_limits() {
 #[test]
 fn a_worker_that_the_kernel_killed_for_its_memory_is_said_to_be_so() {
     let place = tempfile::tempdir().expect("a directory");
-    let builder = common::builder(1).cgroup(place.path()).on_worker_death(OnWorkerDeath::replace());
+    let builder = support::builder(1).cgroup(place.path()).on_worker_death(OnWorkerDeath::replace());
     let pool = builder.build().expect("builds");
     layer(&pool);
     let spin = load(&pool, "faults").raw_task("endless_loop").expect("a task");
@@ -76,7 +74,7 @@ fn a_place_without_controllers_is_reported_with_the_file_that_is_missing() {
         return;
     }
     let before = groups(place);
-    let pool = common::builder(1).cgroup(place).build().expect("builds");
+    let pool = support::builder(1).cgroup(place).build().expect("builds");
     let report = layer(&pool);
     assert!(report.requested && !report.applied && report.reason.contains("memory.max"), "{report:?}");
     drop(pool);
@@ -85,7 +83,7 @@ fn a_place_without_controllers_is_reported_with_the_file_that_is_missing() {
 
 #[test]
 fn a_strict_pool_does_not_start_without_the_group_that_it_was_given() {
-    let builder = common::builder(1).sandbox(SandboxPolicy::Strict).cgroup("/proc/nowhere");
+    let builder = support::builder(1).sandbox(SandboxPolicy::Strict).cgroup("/proc/nowhere");
     let pool = builder.build().expect("builds");
     let echo = load(&pool, "echo").raw_task("echo").expect("a task");
     let future = pool.submit(&echo, &"x".into()).expect("submits");
@@ -96,8 +94,8 @@ fn a_strict_pool_does_not_start_without_the_group_that_it_was_given() {
 
 #[test]
 fn without_a_delegated_place_the_report_says_so() {
-    let report = layer(&common::builder(1).without_cgroup().build().expect("builds"));
+    let report = layer(&support::builder(1).without_cgroup().build().expect("builds"));
     assert!(!report.requested && !report.applied, "{report:?}");
-    let report = layer(&common::builder(1).build().expect("builds"));
+    let report = layer(&support::builder(1).build().expect("builds"));
     assert!(report.applied || report.reason.contains("no delegated cgroup"), "{report:?}");
 }

@@ -1,17 +1,15 @@
 //! The results of WASI commands: what they wrote, however they end, their exit codes, their refusals, and the
 //! inputs that they cannot be given.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{PATIENCE, build, builder, failure};
+use crate::support::{self, PATIENCE, build, builder, failure};
 use wasmpool::{
     Command, CommandInput, Interrupt, ModuleOptions, OnWorkerDeath, Pool, RefusalKind, Replacement,
     SubmitError, TaskError, TaskFailure, TaskOptions, TrapCode,
 };
 
-/// It says `out` and `err`, and then does what its first argument says.
+/// The guest says `out` and `err`, and then does what its first argument says.
 const SAYS: &str = r#"(module
     (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
@@ -48,7 +46,7 @@ const SAYS: &str = r#"(module
             (call $exit (i32.const 7))))))"#;
 
 fn says(pool: &Pool) -> Command {
-    common::wat(pool, SAYS).command().expect("a command")
+    support::wat(pool, SAYS).command().expect("a command")
 }
 
 fn fails(pool: &Pool, command: &Command, how: &str, options: TaskOptions) -> TaskFailure {
@@ -112,13 +110,13 @@ fn what_an_aborted_command_wrote_is_had_unless_its_worker_was_killed() {
     for (command, killed) in [(says(&pool), false), (deaf.command().expect("a command"), true)] {
         let future = pool.submit(&command, &CommandInput::new().arg("loop")).expect("submits");
         let mut began = false;
-        common::eventually("the command to compute", || {
+        support::eventually("the command to compute", || {
             began |= future.running();
             began
                 && pool
                     .worker_pids()
                     .first()
-                    .is_some_and(|pid| common::cpu_of(*pid) > Duration::from_millis(50))
+                    .is_some_and(|pid| support::cpu_of(*pid) > Duration::from_millis(50))
         });
         assert!(future.abort());
         let failure = failure(&future);
@@ -133,8 +131,8 @@ fn what_an_aborted_command_wrote_is_had_unless_its_worker_was_killed() {
 #[test]
 fn a_task_that_is_no_command_has_no_output_of_this_kind() {
     let pool = build(builder(1));
-    let faults = common::load(&pool, "faults");
-    let failure = failure(&pool.submit_bytes(&common::raw(&faults, "unreachable"), "").expect("submits"));
+    let faults = support::load(&pool, "faults");
+    let failure = failure(&pool.submit_bytes(&support::raw(&faults, "unreachable"), "").expect("submits"));
     assert!(failure.output().is_none(), "{failure}");
 }
 
@@ -152,7 +150,7 @@ fn every_exit_code_is_passed_on_as_it_is() {
         if (4..124).contains(&code) || (130..252).contains(&code) {
             continue;
         }
-        let command = common::wat(&pool, &text).command().expect("a command");
+        let command = support::wat(&pool, &text).command().expect("a command");
         let future = pool.submit(&command, &CommandInput::new()).expect("submits");
         match future.result_timeout(PATIENCE).expect("in time") {
             Ok(output) => assert_eq!((output.exit_code, code), (0, 0)),

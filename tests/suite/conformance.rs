@@ -3,12 +3,10 @@
 //! (`Lib/test/test_concurrent_futures/`, CPython 3.14), in both modes of
 //! [`OnWorkerDeath`](wasmpool::OnWorkerDeath).
 //!
-//! `rows.tsv` lists every Python test with what became of it; `table` (a script beside this
-//! file) runs the tests and prints that list with their results.
+//! `tests/conformance/rows.tsv` lists every Python test with what became of it; the script `table` beside it
+//! runs the tests and prints that list with their results.
 
-#[path = "../common/mod.rs"]
-mod common;
-
+use crate::support;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,7 +40,7 @@ impl Mode {
     }
 
     fn builder(self, workers: usize) -> PoolBuilder {
-        common::builder(workers).on_worker_death(self.policy())
+        support::builder(workers).on_worker_death(self.policy())
     }
 
     fn pool(self, workers: usize) -> Pool {
@@ -52,7 +50,6 @@ impl Mode {
 
 /// `fn test_submit(mode: Mode) { … }` as two tests, `test_submit::breaking` and
 /// `test_submit::replacing`.
-#[macro_export]
 macro_rules! in_both_modes {
     ($($(#[$meta:meta])* fn $name:ident($mode:ident: $kind:ty) $body:block)*) => {$(
         #[allow(non_snake_case, reason = "Python's name")]
@@ -65,16 +62,17 @@ macro_rules! in_both_modes {
 
             #[test]
             fn breaking() {
-                body($crate::Mode::Break);
+                body($crate::conformance::Mode::Break);
             }
 
             #[test]
             fn replacing() {
-                body($crate::Mode::Replace);
+                body($crate::conformance::Mode::Replace);
             }
         }
     )*};
 }
+use in_both_modes;
 
 /// Tasks of a few lines of text, by the bare byte ABI.
 const TASKS_WAT: &str = r#"(module $tasks
@@ -98,7 +96,7 @@ const TASKS_WAT: &str = r#"(module $tasks
     (func $trap (export "trap") (param i32 i32) (result i64)
         (i64.extend_i32_u (call $divide (i32.const 0)))))"#;
 
-/// More steps than anyone waits for.
+/// This is more steps than anyone waits for.
 const FOREVER: u64 = u64::MAX;
 
 /// The tasks of [`TASKS_WAT`].
@@ -113,8 +111,8 @@ struct Tasks {
 
 impl Tasks {
     fn new(pool: &Pool) -> Tasks {
-        let module = common::wat(pool, TASKS_WAT);
-        let task = |name| common::raw(&module, name);
+        let module = support::wat(pool, TASKS_WAT);
+        let task = |name| support::raw(&module, name);
         Tasks { echo: task("echo"), work: task("work"), trap: task("trap") }
     }
 
@@ -123,8 +121,8 @@ impl Tasks {
     }
 
     fn endless(&self, pool: &Pool) -> TaskFuture<Bytes> {
-        // Its end is only for a test that fails: the pool's drop waits for it.
-        let options = wasmpool::TaskOptions::new().timeout(2 * common::PATIENCE);
+        // The timeout is only for a test that fails: the pool's drop waits for the task.
+        let options = wasmpool::TaskOptions::new().timeout(2 * support::PATIENCE);
         pool.submit_with(&self.work, &steps(FOREVER), options).expect("submits")
     }
 
@@ -148,7 +146,7 @@ fn steps(steps: u64) -> Bytes {
 /// The worker that runs the task, once one does.
 fn pid_of<O>(pool: &Pool, future: &TaskFuture<O>) -> u32 {
     let mut pid = None;
-    common::eventually("the task to run", || {
+    support::eventually("the task to run", || {
         assert!(!future.done(), "it is done already: {future:?}");
         let workers = pool.stats().workers;
         let its = workers.iter().find(|worker| worker.task.is_some_and(|(task, _)| task == future.task_id()));
@@ -160,14 +158,14 @@ fn pid_of<O>(pool: &Pool, future: &TaskFuture<O>) -> u32 {
 
 /// The result of a task that must succeed, in time.
 fn output<O: std::fmt::Debug>(future: &TaskFuture<O>) -> O {
-    match future.result_timeout(common::PATIENCE) {
+    match future.result_timeout(support::PATIENCE) {
         Ok(Ok(output)) => output,
         Ok(Err(failure)) => panic!("it failed: {failure}"),
         Err(timeout) => panic!("{timeout}"),
     }
 }
 
-/// Whether the error is what a death leaves of the task that ran there.
+/// Returns whether the error is what a death leaves of the task that ran there.
 fn is_death(mode: Mode, error: &wasmpool::TaskError) -> bool {
     match mode {
         Mode::Break => matches!(error, wasmpool::TaskError::Broken(_)),
@@ -179,7 +177,7 @@ fn is_death(mode: Mode, error: &wasmpool::TaskError) -> bool {
 fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = crossbeam_channel::bounded(1);
     let thread = std::thread::spawn(move || sender.send(work()));
-    match receiver.recv_timeout(common::PATIENCE) {
+    match receiver.recv_timeout(support::PATIENCE) {
         Ok(result) => result,
         Err(crossbeam_channel::RecvTimeoutError::Timeout) => panic!("{what} hangs"),
         Err(_) => std::panic::resume_unwind(thread.join().expect_err("it panicked")),
@@ -195,7 +193,7 @@ fn assert_reaped(events: wasmpool::Events) {
         })
         .collect();
     for pid in pids {
-        assert!(!common::is_child(pid), "worker {pid} lives on");
+        assert!(!support::is_child(pid), "worker {pid} lives on");
     }
 }
 
@@ -223,7 +221,7 @@ impl Drop for Counted {
 
 /// The test in a process of its own, or the process that started it.
 enum Process {
-    /// Where it may write what the parent is to know.
+    /// The child writes to this file what the parent is to know.
     Child(PathBuf),
     Parent(Child),
 }
@@ -235,7 +233,7 @@ struct Child {
 }
 
 impl Process {
-    /// Starts the test of this name anew, with one mode or none, unless this is that process.
+    /// Starts the test of this name, with one mode or none, in a new process, unless this is that process.
     fn of(test: &str, mode: Option<Mode>) -> Process {
         if let Some(words) = std::env::var_os("WASMPOOL_CHILD") {
             return Process::Child(words.into());
@@ -245,11 +243,12 @@ impl Process {
             Some(Mode::Break) => format!("{test}::breaking"),
             Some(Mode::Replace) => format!("{test}::replacing"),
         };
+        let test = support::test_path(module_path!(), &test);
         let words = tempfile::NamedTempFile::new()
             .and_then(|file| Ok(file.into_temp_path().keep()?))
             .expect("a file");
-        let process = std::process::Command::new(std::env::current_exe().expect("has a path"))
-            .args(["--exact", &test, "--nocapture", "--test-threads=1"])
+        let process = support::own_process(&test)
+            .arg("--test-threads=1")
             .env("WASMPOOL_CHILD", &words)
             .stdout(std::process::Stdio::null())
             .spawn()
@@ -259,13 +258,13 @@ impl Process {
 }
 
 impl Child {
-    /// What it has written.
+    /// Returns what it has written.
     fn words(&self) -> String {
         std::fs::read_to_string(&self.words).expect("reads")
     }
 
     fn status(&mut self) -> std::process::ExitStatus {
-        let deadline = std::time::Instant::now() + common::PATIENCE;
+        let deadline = std::time::Instant::now() + support::PATIENCE;
         loop {
             if let Some(status) = self.process.try_wait().expect("waits") {
                 return status;

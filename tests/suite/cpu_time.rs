@@ -1,10 +1,8 @@
 //! A limit of CPU time counts only what a task computes, so that a busy machine does not change the verdict.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Guarded, build, builder, wat};
+use crate::support::{self, Guarded, build, builder, wat};
 use wasmpool::{
     CommandInput, Interrupt, Isolation, ModuleOptions, Retry, TaskError, TaskFailure, TaskOptions,
     TaskOutcome, TaskReport,
@@ -14,8 +12,8 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Its first argument lists what it does, as letters with numbers: `s` sleeps this many milliseconds, `c`
-/// computes this many rounds.
+/// The program's first argument lists what it does, as letters with numbers: `s` sleeps this many
+/// milliseconds, `c` computes this many rounds.
 const PROGRAM: &str = r#"(module
     (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
@@ -122,7 +120,7 @@ fn what_a_task_computes_is_limited_and_what_it_sleeps_is_not() {
     assert_eq!(pool.stats().ended.timed_out, 3);
 }
 
-/// To look costs some of the CPU time that is looked at.
+/// Looking costs some of the CPU time that is looked at.
 #[test]
 fn a_task_that_sleeps_near_its_limit_is_not_stopped() {
     let pool = build(builder(1));
@@ -174,7 +172,7 @@ fn a_limit_of_the_pools_is_each_tasks_in_a_map_too() {
                 (i32.store8 (i32.const 512) (i32.const 0))
                 (i64.const 0x0000_0200_0000_0001)))"#,
     );
-    let spin = common::raw(&module, "spin");
+    let spin = support::raw(&module, "spin");
     let inputs: Vec<Vec<u8>> =
         (0..300).map(|n| if n == 150 { b"x".to_vec() } else { b"y".to_vec() }).collect();
     let results: Vec<_> = pool.map(&spin, inputs.into_iter().map(|input| input.into())).collect();
@@ -237,8 +235,8 @@ fn verdicts_are_the_same_in_each_run_on_a_busy_machine() {
     drop(load);
 }
 
-/// Without a limit the report is what the worker's thread has measured; with one it is the process's clock.
-/// Both must agree.
+/// The report is what the worker's thread has measured where there is no limit, and the process's clock where
+/// there is one. Both must agree.
 #[test]
 fn the_report_has_the_cpu_time_of_the_task_and_not_of_what_was_before_or_after() {
     let pool = build(builder(1));

@@ -1,12 +1,10 @@
 //! A task with a seed is a function of its module, its input and the seed: in every worker, after
 //! whatever other tasks, the same bytes and the same fuel.
 
-mod common;
-
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, build, builder, error, load, raw};
+use crate::support::{self, PATIENCE, build, builder, error, load, raw};
 use wasmpool::{
     Bytes, CommandInput, Module, ModuleOptions, Pool, SubmitError, TaskError, TaskFuture, TaskOptions,
 };
@@ -27,8 +25,8 @@ fn load_so(pool: &Pool, text: &str) -> Module {
     pool.load_with(&wat::parse_str(text).expect("valid text"), deterministic()).expect("loads")
 }
 
-/// Everything that differs from run to run where nothing is done about it: randomness, clocks, the
-/// bits of NaNs, relaxed SIMD, and how far a memory grows. From 1024 on, 8 bytes each.
+/// Everything that differs from run to run where nothing is done about it: randomness, clocks, the bits of
+/// NaNs, relaxed SIMD, and how far a memory grows. The results stand from 1024 on, 8 bytes each.
 const EVERYTHING: &str = r#"(module
     (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "clock_time_get" (func $time (param i32 i64 i32) (result i32)))
@@ -127,7 +125,7 @@ fn the_same_seed_gives_the_same_bytes_and_fuel_in_every_worker_and_pool_and_afte
     for round in 0..3 {
         let pool = build(builder(3).prefetch_max(round));
         let everything = raw(&load_so(&pool, EVERYTHING), "everything");
-        let faults = pool.load_file_with(common::prebuilt("faults"), deterministic()).expect("loads");
+        let faults = pool.load_file_with(support::prebuilt("faults"), deterministic()).expect("loads");
         let tasks = ["hash_order", "clocks", "panic", "ok"].map(|name| raw(&faults, name));
         let input = Bytes::from_static(&[0; 16]);
         for _ in 0..rounds().div_ceil(3) {
@@ -154,7 +152,7 @@ fn the_same_seed_gives_the_same_bytes_and_fuel_in_every_worker_and_pool_and_afte
 
 #[test]
 fn another_seed_gives_other_randomness_and_nothing_else() {
-    let pool = common::pool(2);
+    let pool = support::pool(2);
     let everything = raw(&load_so(&pool, EVERYTHING), "everything");
     let input = Bytes::from_static(&[0; 16]);
     let mut seen = HashSet::new();
@@ -173,7 +171,7 @@ fn another_seed_gives_other_randomness_and_nothing_else() {
 
 #[test]
 fn operations_make_one_nan_only() {
-    let pool = common::pool(1);
+    let pool = support::pool(1);
     let input = Bytes::from_static(&[0; 16]);
     let nans = raw(&load_so(&pool, EVERYTHING), "nans");
     let (output, _) = done(&pool.submit_with(&nans, &input, seeded(1)).expect("submits"));
@@ -185,19 +183,19 @@ fn operations_make_one_nan_only() {
         [single, double].repeat(6).into_iter().chain([singles, singles, doubles, doubles]).collect();
     assert_eq!(words(&output), expected);
     // Otherwise they are the CPU's: this test would see nothing.
-    let plain = raw(&common::wat(&pool, EVERYTHING), "nans");
+    let plain = raw(&support::wat(&pool, EVERYTHING), "nans");
     let output = pool.submit(&plain, &input).expect("submits").result().expect("runs");
     assert_ne!(words(&output), expected);
 }
 
 #[test]
 fn programs_of_the_standard_library_repeat_themselves() {
-    let pools = [common::pool(1), common::pool(2)];
+    let pools = [support::pool(1), support::pool(2)];
     let mut orders = HashSet::new();
     let mut by_seed = HashSet::new();
     let mut times = HashSet::new();
     for pool in &pools {
-        let faults = pool.load_file_with(common::prebuilt("faults"), deterministic()).expect("loads");
+        let faults = pool.load_file_with(support::prebuilt("faults"), deterministic()).expect("loads");
         let hash_order = faults.task::<u32, Vec<u32>>("hash_order").expect("types agree");
         let clocks = faults.task::<u64, Vec<u64>>("clocks").expect("types agree");
         for _ in 0..10 {
@@ -285,7 +283,7 @@ const SLEEPER: &str = r#"(module
 
 #[test]
 fn a_sleep_sets_the_clock_forward_and_does_not_wait() {
-    let pool = common::pool(1);
+    let pool = support::pool(1);
     let command = load_so(&pool, SLEEPER).command().expect("a command");
     let began = Instant::now();
     let output = pool.submit_with(&command, &CommandInput::new(), seeded(1)).expect("submits").result();
@@ -322,7 +320,7 @@ fn endless_sleeps_and_waits_end_by_fuel_or_timeout() {
             (i32.store (i32.const 16) (i32.const 1))
             (i64.store (i32.const 24) (i64.const 3600000000000))
             (loop (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128))) (br 0))))"#;
-    let pool = common::pool(1);
+    let pool = support::pool(1);
     let naps = load_so(&pool, NAPS).command().expect("a command");
     let mut used = HashSet::new();
     for _ in 0..20 {
@@ -348,10 +346,10 @@ fn endless_sleeps_and_waits_end_by_fuel_or_timeout() {
 
 #[test]
 fn failures_repeat_themselves_as_well() {
-    let pools = [common::pool(1), common::pool(1)];
+    let pools = [support::pool(1), support::pool(1)];
     let mut seen = HashSet::new();
     for pool in &pools {
-        let faults = pool.load_file_with(common::prebuilt("faults"), deterministic()).expect("loads");
+        let faults = pool.load_file_with(support::prebuilt("faults"), deterministic()).expect("loads");
         for _ in 0..5 {
             for name in ["stack_overflow", "memory_bomb", "table_bomb", "unreachable"] {
                 let future =
@@ -371,11 +369,11 @@ fn failures_repeat_themselves_as_well() {
 
 #[test]
 fn a_seed_wants_a_module_that_was_loaded_for_it() {
-    let pool = common::pool(1);
+    let pool = support::pool(1);
     let input = Bytes::new();
     let metered = |on| ModuleOptions::new().metered(on);
     for options in [metered(false), metered(true)] {
-        let module = pool.load_file_with(common::prebuilt("echo"), options).expect("loads");
+        let module = pool.load_file_with(support::prebuilt("echo"), options).expect("loads");
         let refused = pool.submit_with(&raw(&module, "echo"), &input, seeded(1)).expect_err("no such code");
         assert!(
             matches!(&refused, SubmitError::NotDeterministic { task, .. } if task == "echo"),
@@ -383,7 +381,7 @@ fn a_seed_wants_a_module_that_was_loaded_for_it() {
         );
         assert!(refused.to_string().contains("loaded to be `deterministic`"), "{refused}");
     }
-    let module = pool.load_file_with(common::prebuilt("echo"), deterministic()).expect("loads");
+    let module = pool.load_file_with(support::prebuilt("echo"), deterministic()).expect("loads");
     let options = seeded(1).fuel(1_000_000);
     let future = pool.submit_with(&raw(&module, "echo"), &input, options).expect("deterministic is metered");
     assert_eq!(future.result().expect("runs"), input);
@@ -394,7 +392,7 @@ fn a_seed_wants_a_module_that_was_loaded_for_it() {
     assert!(matches!(refused, SubmitError::NotDeterministic { .. }));
     // The three kinds of code of one module are three modules, side by side.
     let three = [metered(false), metered(true), deterministic()]
-        .map(|options| pool.load_file_with(common::prebuilt("echo"), options).expect("loads"));
+        .map(|options| pool.load_file_with(support::prebuilt("echo"), options).expect("loads"));
     let kinds = three.each_ref().map(|module| {
         let description = module.description();
         (description.metered, description.deterministic)

@@ -1,7 +1,5 @@
 //! Directories that a pool gives its tasks: what can be done in them, and nothing beyond.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod beyond;
 mod files;
 mod refusals;
@@ -10,10 +8,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use common::PATIENCE;
+use crate::support::{self, PATIENCE};
 use wasmpool::{DirAccess, Module, Pool, PoolBuilder};
 
-pub(crate) const WAT: &str = include_str!("guest.wat");
+pub(crate) const WAT: &str = include_str!("dirs/guest.wat");
 
 /// Errnos of WASI.
 pub(crate) const FBIG: u8 = 22;
@@ -63,23 +61,23 @@ pub(crate) fn open_to_all(path: &Path) {
 
 /// A pool whose tasks are the guest's.
 pub(crate) struct Guest {
-    pub(crate) pool: common::Guarded,
+    pub(crate) pool: support::Guarded,
     module: Module,
 }
 
 impl Guest {
     pub(crate) fn new(builder: PoolBuilder) -> Guest {
-        let pool = common::build(builder);
-        let module = common::wat(&pool, WAT);
+        let pool = support::build(builder);
+        let module = support::wat(&pool, WAT);
         Guest { pool, module }
     }
 
-    /// With one directory, which is descriptor 3.
+    /// Makes a guest with one directory, which is descriptor 3.
     pub(crate) fn in_dir(dir: &Path, access: DirAccess) -> Guest {
-        Guest::new(common::builder(1).dir(dir, "/dir", access))
+        Guest::new(support::builder(1).dir(dir, "/dir", access))
     }
 
-    /// What a task answers: what it read, or its errno. The task itself must succeed.
+    /// Returns what a task answers: what it read, or its errno. The task itself must succeed.
     #[track_caller]
     pub(crate) fn ask(&self, task: &str, dir: u8, first: &str, second: &str) -> Result<Vec<u8>, u8> {
         ask(&self.pool, &self.module, task, dir, first, second)
@@ -113,7 +111,7 @@ impl Guest {
         names.split_terminator('\0').map(str::to_string).collect()
     }
 
-    /// No test may end with a worker that has died.
+    /// Asserts that no worker has died, as every test must at its end.
     #[track_caller]
     pub(crate) fn assert_nobody_died(&self) {
         let stats = self.pool.stats();
@@ -133,7 +131,7 @@ pub(crate) fn ask(
     let mut input = vec![dir, first.len() as u8];
     input.extend(first.bytes());
     input.extend(second.bytes());
-    let future = pool.submit_bytes(&common::raw(module, task), input).expect("is accepted");
+    let future = pool.submit_bytes(&support::raw(module, task), input).expect("is accepted");
     let output = future.result_timeout(PATIENCE).expect("in time");
     let output = output.unwrap_or_else(|failure| panic!("{task} of `{first}`: {failure}"));
     match output[0] {

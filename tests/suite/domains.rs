@@ -1,15 +1,11 @@
 //! Trust domains: no process is ever shared by two of them, and nobody waits for ever for one.
 
-mod common;
-#[path = "common/say.rs"]
-mod say;
-
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Guarded, PATIENCE, build, builder, error, eventually, raw, signal};
+use crate::support::{self, Guarded, PATIENCE, build, builder, error, eventually, raw, say, signal};
 use rustix::process::Signal;
 use wasmpool::{
     EventKind, Events, LeaveReason, Module, OnWorkerDeath, Pool, RawTask, Replacement, Retry, ShutdownMode,
@@ -37,7 +33,7 @@ struct Tasks {
 
 fn tasks(pool: &Pool, domain: &str) -> Tasks {
     let data = format!("(data (i32.const 0) \"{domain}\")\n    (func (export \"echo\")");
-    let module = common::wat(pool, &common::ECHO_WAT.replacen("(func (export \"echo\")", &data, 1));
+    let module = support::wat(pool, &support::ECHO_WAT.replacen("(func (export \"echo\")", &data, 1));
     Tasks { echo: raw(&module, "echo"), spin: raw(&module, "spin"), module }
 }
 
@@ -80,7 +76,7 @@ fn all(events: Events) -> Vec<EventKind> {
 /// Holds what was told to the promise, given the tasks' domains. Says how many processes each
 /// domain had.
 fn check(told: &[EventKind], domain_of: &HashMap<TaskId, Option<&str>>) -> HashMap<String, usize> {
-    // By pid: the domain by its word, that of each task that began there.
+    // This has, by pid, the domain by the worker's word, and that of each task that began there.
     let mut workers: HashMap<u32, (Option<String>, HashSet<Option<&str>>)> = HashMap::new();
     let mut processes = HashMap::new();
     for kind in told {
@@ -131,7 +127,7 @@ fn mixture(pool: &Pool, count: u64, kills: bool) -> HashMap<TaskId, Option<&'sta
         domain_of.insert(future.task_id(), DOMAINS[index]);
         match number % 16 {
             5 => drop(future.cancel()),
-            // At whatever place it is by now.
+            // The task is aborted at whatever place it is by now.
             11 if !kills || number % 64 != 11 => drop(future.abort()),
             11 => {
                 signal(worker_of(pool, future.task_id()).pid, Signal::KILL);
@@ -181,7 +177,7 @@ fn a_worker_maps_the_modules_of_its_domain_only() {
     if !rustix::process::getuid().is_root() {
         return;
     }
-    // From the cache, where the files have names: so the first pool only compiles.
+    // The machine code comes from the cache, where the files have names, so the first pool only compiles.
     let names = ["mapped a", "mapped b"];
     {
         let pool = build(builder(1));
@@ -202,7 +198,7 @@ fn a_worker_maps_the_modules_of_its_domain_only() {
             let is_mapped = |tasks: &Tasks| maps().contains(&tasks.module.digest().short());
             eventually("its module to be mapped", || is_mapped(&modules[index]));
             assert!(!is_mapped(&modules[1 - index]), "{}", maps());
-            // Nor does it hold the other's descriptors.
+            // The worker does not hold the other's descriptors, either.
             let held = std::fs::read_dir(format!("/proc/{}/fd", worker.pid)).expect("it lives").flatten();
             let links = held.filter_map(|fd| std::fs::read_link(fd.path()).ok());
             let other = modules[1 - index].module.digest().short();
@@ -423,7 +419,7 @@ fn a_death_concerns_its_own_domain_where_workers_are_replaced() {
 #[test]
 fn no_domain_reads_anothers_last_words_in_its_error() {
     let pool = build(builder(2));
-    let module = common::wat(&pool, &say::text(1));
+    let module = support::wat(&pool, &say::text(1));
     let spin = raw(&module, "say_and_spin");
     let submit =
         |words: &'static str, domain| pool.submit_with(&spin, &words.into(), of(domain)).expect("submits");
@@ -433,8 +429,8 @@ fn no_domain_reads_anothers_last_words_in_its_error() {
     worker_of(&pool, other.task_id());
     let waits_too = submit("more of a", Some("a"));
     let nobodys = submit("of nobody", None);
-    // Then it has said all; what is on its way is read before the death is told.
-    eventually("the first to compute", || common::cpu_of(pid) > Duration::from_millis(100));
+    // A worker that computes has said all; what is on its way is read before the death is told.
+    eventually("the first to compute", || support::cpu_of(pid) > Duration::from_millis(100));
     signal(pid, Signal::KILL);
     for (future, hears) in [(&talks, true), (&waits_too, true), (&other, false), (&nobodys, false)] {
         let TaskError::Broken(broken) = error(future) else { panic!("not broken") };

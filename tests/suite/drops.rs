@@ -1,11 +1,9 @@
 //! Dropping the last handle of a pool ends its tasks as its policy says, and a panic ends them at once.
 
-mod common;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, builder, error, eventually, is_own_process, raw, wat};
+use crate::support::{self, PATIENCE, builder, error, eventually, is_own_process, raw, wat};
 use wasmpool::{Bytes, DropPolicy, Pool, RawTask, TaskError, TaskFuture, TaskOptions};
 
 const POLICIES: [DropPolicy; 3] = [DropPolicy::Finish, DropPolicy::CancelPending, DropPolicy::Kill];
@@ -23,7 +21,7 @@ struct Busy {
 /// Makes a pool whose only worker runs a task that never ends by itself, with others behind it.
 fn busy(policy: DropPolicy, timeout: Duration) -> Busy {
     let pool = builder(1).on_drop(policy).build().expect("builds");
-    let module = wat(&pool, common::ECHO_WAT);
+    let module = wat(&pool, support::ECHO_WAT);
     let echo = raw(&module, "echo");
     let spin = raw(&module, "spin");
     let options = TaskOptions::new().timeout(timeout);
@@ -54,7 +52,7 @@ fn a_drop_that_cancels_what_is_pending_waits_for_what_runs() {
 
 #[test]
 fn a_drop_that_kills_waits_for_no_task() {
-    if !is_own_process("a_drop_that_kills_waits_for_no_task") {
+    if !is_own_process(module_path!(), "a_drop_that_kills_waits_for_no_task") {
         return;
     }
     let Busy { pool, running, pending, .. } = busy(DropPolicy::Kill, Duration::from_secs(3600));
@@ -68,7 +66,7 @@ fn a_drop_that_kills_waits_for_no_task() {
 /// The `?` drops all that the caller holds of the pool.
 #[test]
 fn a_question_mark_leaves_at_once_where_the_policy_kills() {
-    if !is_own_process("a_question_mark_leaves_at_once_where_the_policy_kills") {
+    if !is_own_process(module_path!(), "a_question_mark_leaves_at_once_where_the_policy_kills") {
         return;
     }
     fn program() -> Result<(), std::num::ParseIntError> {
@@ -86,7 +84,7 @@ fn a_question_mark_leaves_at_once_where_the_policy_kills() {
 
 #[test]
 fn a_panic_ends_what_runs_whatever_the_policy() {
-    if !is_own_process("a_panic_ends_what_runs_whatever_the_policy") {
+    if !is_own_process(module_path!(), "a_panic_ends_what_runs_whatever_the_policy") {
         return;
     }
     for policy in POLICIES {
@@ -109,7 +107,7 @@ fn a_panic_ends_what_runs_whatever_the_policy() {
 #[test]
 fn a_program_that_panics_amid_a_map_ends_and_leaves_no_worker() {
     const NAME: &str = "a_program_that_panics_amid_a_map_ends_and_leaves_no_worker";
-    if !is_own_process(NAME) {
+    if !is_own_process(module_path!(), NAME) {
         return;
     }
     let mut workers = Vec::new();
@@ -123,13 +121,13 @@ fn a_program_that_panics_amid_a_map_ends_and_leaves_no_worker() {
         pool.map(&echo, inputs).for_each(drop);
     }));
     assert!(panicked.is_err());
-    assert!(!workers.is_empty() && workers.into_iter().all(|pid| !common::is_child(pid)));
+    assert!(!workers.is_empty() && workers.into_iter().all(|pid| !support::is_child(pid)));
 }
 
 #[test]
 fn a_panic_of_one_who_does_not_have_the_last_handle_costs_nothing() {
     let pool = builder(1).build().expect("builds");
-    let echo = raw(&wat(&pool, common::ECHO_WAT), "echo");
+    let echo = raw(&wat(&pool, support::ECHO_WAT), "echo");
     let clone = pool.clone();
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let _clone = clone;

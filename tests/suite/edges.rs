@@ -1,21 +1,19 @@
 //! Callers at the edges: destructors, wakers and callbacks that use the pool, and settings
 //! beyond all measure.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use common::{PATIENCE, builder, error, eventually, load, pool, raw};
+use crate::support::{self, PATIENCE, builder, error, eventually, load, pool, raw};
 use wasmpool::{
     Bytes, CommandInput, FutureState, MapError, ModuleError, Pool, RawTask, ShutdownMode, SubmitError,
     TaskError, TaskFuture, TaskOptions,
 };
 
 fn spin_and_echo(pool: &Pool) -> (RawTask, RawTask) {
-    let module = common::wat(pool, common::ECHO_WAT);
+    let module = support::wat(pool, support::ECHO_WAT);
     (raw(&module, "spin"), raw(&module, "echo"))
 }
 

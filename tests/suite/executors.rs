@@ -1,8 +1,6 @@
 //! The futures of a pool under several executors: tokio's two, smol's, that of `futures`, and one by
 //! hand that polls only when it is woken, so that a lost wake-up is a test that does not end.
 
-mod common;
-
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -13,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use common::{PATIENCE, builder, eventually, load, pool, raw, signal};
+use crate::support::{self, PATIENCE, builder, eventually, load, pool, raw, signal};
 use futures::future::{BoxFuture, join, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use rustix::process::Signal;
@@ -150,7 +148,7 @@ struct Full {
 
 fn full() -> Full {
     let pool = builder(1).queue_tasks_max(2).build().expect("builds");
-    let module = common::wat(&pool, common::ECHO_WAT);
+    let module = support::wat(&pool, support::ECHO_WAT);
     let spin = raw(&module, "spin");
     let echo = raw(&module, "echo");
     // A test that fails does not wait for it for ever when it drops the pool.
@@ -183,7 +181,7 @@ fn two_hundred_futures_are_joined<E: Executor>() {
 
 fn two_hundred_submitters_share_a_queue_of_two<E: Executor>() {
     let pool = builder(2).queue_tasks_max(2).build().expect("builds");
-    let module = common::wat(&pool, common::ECHO_WAT);
+    let module = support::wat(&pool, support::ECHO_WAT);
     let echo = raw(&module, "echo");
     let calls = (0..200).map(|n: u32| {
         let pool = &pool;
@@ -201,7 +199,7 @@ fn two_hundred_submitters_share_a_queue_of_two<E: Executor>() {
 
 fn results_stream_as_they_come<E: Executor>() {
     let pool = pool(2);
-    let module = common::wat(&pool, common::ECHO_WAT);
+    let module = support::wat(&pool, support::ECHO_WAT);
     let spin = raw(&module, "spin");
     let echo = raw(&module, "echo");
     let slow = pool.submit_bytes(&spin, "").expect("submits");
@@ -263,7 +261,7 @@ fn a_task_future_dropped_in_mid_await_leaves_the_task_to_finish<E: Executor>() {
     assert_eq!(pool.stats().ended.succeeded, 2);
 
     // One that runs goes on, too: to its own end, here its deadline.
-    let module = common::wat(&pool, common::ECHO_WAT);
+    let module = support::wat(&pool, support::ECHO_WAT);
     let options = TaskOptions::new().timeout(Duration::from_millis(50));
     let mut running = pool.submit_with(&raw(&module, "spin"), &Bytes::new(), options).expect("submits");
     eventually("the task to run", || running.running() || running.done());
@@ -317,7 +315,7 @@ fn a_breakage_wakes_waiters_and_submitters_with_theirs<E: Executor>() {
 fn an_error_that_needs_no_room_does_not_wait_for_it<E: Executor>() {
     let full = full();
     let elsewhere = pool(1);
-    let foreign = raw(&common::wat(&elsewhere, common::ECHO_WAT), "echo");
+    let foreign = raw(&support::wat(&elsewhere, support::ECHO_WAT), "echo");
     let refused = E::block_on(full.pool.submit_async(&foreign, &Bytes::new(), TaskOptions::new()));
     assert!(matches!(refused, Err(SubmitError::ForeignModule { .. })), "{refused:?}");
     let refused = E::block_on(full.pool.submit_async(&full.echo, &Bytes::new(), TaskOptions::new().fuel(1)));
@@ -419,7 +417,7 @@ fn a_cancel_wakes_waiters_and_submitters() {
 #[should_panic(expected = "polled after it was ready")]
 fn a_submit_async_that_was_ready_is_not_polled_again() {
     let pool = pool(1);
-    let echo = raw(&common::wat(&pool, common::ECHO_WAT), "echo");
+    let echo = raw(&support::wat(&pool, support::ECHO_WAT), "echo");
     let waker = Arc::<Count>::default();
     let mut submit = pool.submit_async(&echo, &Bytes::new(), TaskOptions::new());
     assert!(waker.poll(&mut submit).is_ready());
@@ -484,7 +482,7 @@ impl Wake for OnTheSpot {
 #[test]
 fn tasks_that_are_polled_inside_of_their_wakers_submit_wait_and_end_the_pool() {
     let pool = builder(2).queue_tasks_max(2).build().expect("builds");
-    let echo = raw(&common::wat(&pool, common::ECHO_WAT), "echo");
+    let echo = raw(&support::wat(&pool, support::ECHO_WAT), "echo");
     let (done, ended) = channel();
     for _ in 0..4 {
         let pool = pool.clone();
@@ -507,7 +505,7 @@ fn tasks_that_are_polled_inside_of_their_wakers_submit_wait_and_end_the_pool() {
     for _ in 0..4 {
         pids.extend(ended.recv_timeout(PATIENCE).expect("every task ends"));
     }
-    eventually("the workers to be gone", || pids.iter().all(|pid| !common::is_alive(*pid)));
+    eventually("the workers to be gone", || pids.iter().all(|pid| !support::is_alive(*pid)));
 }
 
 // ── Runtimes that end ────────────────────────────────────────────────────────

@@ -1,25 +1,16 @@
 //! Each way for a guest to go wrong is an error of its own, and the worker goes on.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{builder, error, load};
+use crate::support::{self, builder, error, is_own_process, load, resident_kib};
 use wasmpool::{
     Bytes, Frame, LogOverflow, Module, Pool, RawTask, RefusalKind, TaskError, TaskFailure, TaskOptions,
     TrapCode, limits,
 };
 
-/// How often each fault is repeated, all in one pool; the promise is made for 1,000.
+/// Returns how often each fault is repeated, all in one pool; the promise is made for 1,000.
 fn rounds() -> usize {
     std::env::var("WASMPOOL_FAULT_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1000)
-}
-
-/// Resident memory of this process, in KiB.
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("reads");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
 fn names(backtrace: &[Frame]) -> String {
@@ -68,7 +59,7 @@ fn faults() -> (Pool, Module) {
     let pool = builder(2).build().expect("builds");
     let faults = load(&pool, "faults");
     let ok = faults.task::<(), u32>("ok").expect("types agree");
-    common::eventually("both workers to run", || {
+    support::eventually("both workers to run", || {
         let pair = [pool.submit(&ok, &()).expect("submits"), pool.submit(&ok, &()).expect("submits")];
         pair.iter().for_each(|future| assert_eq!(future.result().expect("runs"), 42));
         pool.worker_pids().len() == 2
@@ -91,7 +82,7 @@ fn is_flood(error: &TaskError) -> bool {
     matches!(error, TaskError::LogsTooLarge { limit: 4096, bytes } if *bytes > 4096)
 }
 
-/// The tasks that only ask for things: tests/wasi.rs, tests/dirs and tests/deterministic.rs call them.
+/// The tasks that only ask for things: tests/suite/wasi.rs, tests/suite/dirs and tests/suite/deterministic.rs call them.
 const ASKING: [&str; 7] =
     ["look_around", "hash_order", "clocks", "read_file", "write_file", "change_file", "list_dir"];
 
@@ -167,12 +158,18 @@ fn list() -> Vec<Fault> {
 
 #[test]
 fn each_fault_gives_its_own_error_a_thousand_times_in_one_pool() {
+    // The other tests of this process use memory, too.
+    if !is_own_process(module_path!(), "each_fault_gives_its_own_error_a_thousand_times_in_one_pool") {
+        return;
+    }
     let (pool, faults) = faults();
     let pids = pool.worker_pids();
     let list: Vec<(Fault, RawTask)> = list()
         .into_iter()
-        .map(|fault| (common::raw(&faults, fault.name), fault))
-        .map(|(t, f)| (f, t))
+        .map(|fault| {
+            let task = support::raw(&faults, fault.name);
+            (fault, task)
+        })
         .collect();
     let undecodable = faults.task::<u64, String>("bad_output").expect("types agree");
     let mut resident = None;
@@ -187,7 +184,7 @@ fn each_fault_gives_its_own_error_a_thousand_times_in_one_pool() {
             .collect();
         let typed = pool.submit(&undecodable, &1).expect("submits");
         for (future, (fault, _)) in futures.iter().zip(&list) {
-            let failure = common::failure(future);
+            let failure = support::failure(future);
             let error = failure.error();
             assert!((fault.expected)(error), "{} in round {round}: {error:?}", fault.name);
             let refusals = &failure.report().refusals;
@@ -210,6 +207,12 @@ fn each_fault_gives_its_own_error_a_thousand_times_in_one_pool() {
 
 #[test]
 fn floods_of_output_and_logs_are_cut_and_counted_and_the_host_stays_flat() {
+    if !is_own_process(
+        module_path!(),
+        "floods_of_output_and_logs_are_cut_and_counted_and_the_host_stays_flat",
+    ) {
+        return;
+    }
     let (pool, faults) = faults();
     let before = resident_kib();
     for (name, amount) in [("stdout_flood", 20_000_000), ("stderr_flood", 20_000_000), ("log_flood", 300_000)]
@@ -227,7 +230,7 @@ fn floods_of_output_and_logs_are_cut_and_counted_and_the_host_stays_flat() {
 
 #[test]
 fn every_task_of_the_module_is_on_the_list() {
-    let pool = common::pool(1);
+    let pool = support::pool(1);
     let list = list();
     for task in &load(&pool, "faults").description().tasks {
         let is_listed = list.iter().any(|fault| fault.name == task.name);

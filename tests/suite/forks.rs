@@ -1,7 +1,5 @@
-//! A pool belongs to the process that built it. In a forked process its copy does nothing, waits for nothing
+//! A pool belongs to the process that built it. Its copy in a forked process does nothing, waits for nothing
 //! and says so, and the original does not notice.
-
-mod common;
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, builder, eventually, failure, is_own_process, load, raw, wat};
+use crate::support::{self, PATIENCE, builder, eventually, failure, is_own_process, load, raw, wat};
 use wasmpool::{
     AsCompleted, Bytes, Events, FutureState, Map, MapError, Module, ModuleError, Pool, PoolStats, RawTask,
     ReturnWhen, ShareError, SharedInput, ShutdownMode, SubmitError, Task, TaskError, TaskFuture, TaskOptions,
@@ -75,7 +73,7 @@ impl Held {
     fn new(pool: &Pool) -> Held {
         let module = load(pool, "primes");
         let count = module.task::<u64, u64>("count").expect("types agree");
-        let tasks = wat(pool, common::ECHO_WAT);
+        let tasks = wat(pool, support::ECHO_WAT);
         let echo = raw(&tasks, "echo");
         let spin = raw(&tasks, "spin");
         let shared = pool.share(vec![7; 1000]).expect("shares");
@@ -140,7 +138,7 @@ impl Held {
         }
         assert_eq!(pool.map(count, [1, 2, 3]).unordered().filter(|(_, item)| item.is_err()).count(), 3);
         assert!(matches!(pool.load(b"\0asm\x01\0\0\0"), Err(ModuleError::OtherProcess)));
-        assert!(matches!(pool.load_file(common::prebuilt("primes")), Err(ModuleError::OtherProcess)));
+        assert!(matches!(pool.load_file(support::prebuilt("primes")), Err(ModuleError::OtherProcess)));
         assert!(matches!(pool.share(vec![1]), Err(ShareError::OtherProcess)));
     }
 
@@ -179,7 +177,10 @@ fn future_is_another_processes<O: std::fmt::Debug + 'static>(future: &TaskFuture
 
 #[test]
 fn in_a_fork_everything_of_a_pool_says_so_and_the_parent_does_not_notice() {
-    if !is_own_process("in_a_fork_everything_of_a_pool_says_so_and_the_parent_does_not_notice") {
+    if !is_own_process(
+        module_path!(),
+        "in_a_fork_everything_of_a_pool_says_so_and_the_parent_does_not_notice",
+    ) {
         return;
     }
     let pool = builder(1).build().expect("builds");
@@ -221,11 +222,11 @@ fn unpolled(future: &TaskFuture<Bytes>) -> TaskFuture<Bytes> {
 #[test]
 fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
     const FORKS: usize = 150;
-    if !is_own_process("forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it") {
+    if !is_own_process(module_path!(), "forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it") {
         return;
     }
     let pool = builder(2).build().expect("builds");
-    let echo = raw(&wat(&pool, common::ECHO_WAT), "echo");
+    let echo = raw(&wat(&pool, support::ECHO_WAT), "echo");
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let hammers: Vec<_> = (0..3)
@@ -271,7 +272,7 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
                 pool.shutdown(ShutdownMode::Finish);
                 if number % 30 == 0 {
                     let own = builder(1).build().expect("builds");
-                    assert!(own.load_file(common::prebuilt("primes")).is_ok(), "fork {number}");
+                    assert!(own.load_file(support::prebuilt("primes")).is_ok(), "fork {number}");
                 }
                 drop((map, events, future, ordered, unordered));
                 let _ = format!("{pool:?} {:?}", pool.stats());
@@ -290,7 +291,7 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
 
 #[test]
 fn a_child_may_build_a_pool_of_its_own_and_so_may_its_child() {
-    if !is_own_process("a_child_may_build_a_pool_of_its_own_and_so_may_its_child") {
+    if !is_own_process(module_path!(), "a_child_may_build_a_pool_of_its_own_and_so_may_its_child") {
         return;
     }
     fn works() -> Pool {
@@ -319,11 +320,11 @@ fn a_child_may_build_a_pool_of_its_own_and_so_may_its_child() {
 /// The child leaves by `std::process::exit`, as a program would.
 #[test]
 fn a_child_that_exits_leaves_the_parents_workers_alone() {
-    if !is_own_process("a_child_that_exits_leaves_the_parents_workers_alone") {
+    if !is_own_process(module_path!(), "a_child_that_exits_leaves_the_parents_workers_alone") {
         return;
     }
     let pool = builder(1).build().expect("builds");
-    let echo = raw(&wat(&pool, common::ECHO_WAT), "echo");
+    let echo = raw(&wat(&pool, support::ECHO_WAT), "echo");
     let workers = {
         assert!(pool.submit_bytes(&echo, "x").expect("submits").result().is_ok());
         pool.worker_pids()

@@ -1,10 +1,8 @@
 //! Every kind of guest runs: typed, untyped, WASI command, C, hand-written.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{failure, load, pool, prebuilt, raw, wat};
+use crate::support::{self, failure, load, pool, prebuilt, raw, wat};
 use wasmpool::postcard_schema::Schema;
 use wasmpool::{CommandInput, ModuleError, ModuleKind, SubmitError, TaskError, TaskOptions};
 
@@ -268,7 +266,7 @@ fn signatures_and_docs_are_described() {
 #[test]
 fn a_module_without_a_section_has_raw_tasks_under_its_exports_names() {
     let pool = pool(1);
-    let module = wat(&pool, common::ECHO_WAT);
+    let module = wat(&pool, support::ECHO_WAT);
     let names: Vec<_> = module.description().tasks.iter().map(|task| task.name.as_str()).collect();
     assert_eq!(names, ["echo", "spin"]);
     let echoed = pool.submit_bytes(&raw(&module, "echo"), "abc").expect("submits").result().expect("echoes");

@@ -1,8 +1,6 @@
 //! An input that a worker has no memory for costs its task, and nobody else.
 
-mod common;
-
-use common::{PATIENCE, build, builder, error, raw, wat};
+use crate::support::{self, PATIENCE, build, builder, error, raw, wat};
 use wasmpool::{Bytes, CommandInput, TaskError, limits};
 
 const MIB: usize = 1 << 20;
@@ -28,7 +26,8 @@ fn a_stdin_that_the_worker_has_no_memory_for_fails_its_command_and_the_worker_go
     };
     succeeds("before");
     let pids = pool.worker_pids();
-    // More than the worker has beside its room for tables; commands of either kind wait behind each other.
+    // The input is more than the worker has beside its room for tables; commands of either kind wait behind
+    // each other.
     let input = Bytes::from(vec![7; size]);
     let futures: Vec<_> = (0..6)
         .map(|number| submit(if number % 2 == 0 { input.clone() } else { Bytes::from_static(b"small") }))
@@ -51,7 +50,7 @@ fn an_input_goes_into_the_guests_own_memory_and_costs_the_worker_none_beside_it(
     let size = 300 * MIB;
     let pool =
         build(builder(1).worker_memory_bytes_max(limits::WORKER_MEMORY_BYTES_MIN).input_bytes_max(size));
-    let echo = raw(&wat(&pool, common::ECHO_WAT), "echo");
+    let echo = raw(&wat(&pool, support::ECHO_WAT), "echo");
     let pids = {
         let small = pool.submit_bytes(&echo, "before").expect("submits");
         small.result_timeout(PATIENCE).expect("in time").expect("echoes");

@@ -1,18 +1,16 @@
 //! `Interrupt::Kill`: code that does not look whether it is to stop is stopped all the same, and nobody
 //! else pays for it but with a worker's start.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Guarded, PATIENCE, error, prebuilt};
+use crate::support::{self, Guarded, PATIENCE, error, prebuilt};
 use wasmpool::{Interrupt, Module, ModuleOptions, OnWorkerDeath, Pool, Retry, TaskError, TaskOptions};
 
 /// A grace period that nobody waits for in these tests.
 const LONG: Duration = Duration::from_secs(3600);
 
 fn pool(workers: usize) -> Guarded {
-    common::build(common::builder(workers).grace(LONG))
+    support::build(support::builder(workers).grace(LONG))
 }
 
 fn load(pool: &Pool, options: ModuleOptions) -> Module {
@@ -48,9 +46,9 @@ fn a_task_that_hears_no_interrupt_is_aborted_and_those_behind_it_run() {
     let endless = pool.submit(&spin, &u64::MAX).expect("submits");
     let behind: Vec<_> = (0..20).map(|n| pool.submit(&spin, &n).expect("submits")).collect();
     // One that was dispatched and not begun is not at work yet, and ends without a kill.
-    common::eventually("it to compute", || {
+    support::eventually("it to compute", || {
         let pids = pool.worker_pids();
-        pids.first().is_some_and(|pid| common::cpu_of(*pid) > Duration::from_millis(100))
+        pids.first().is_some_and(|pid| support::cpu_of(*pid) > Duration::from_millis(100))
     });
     assert!(endless.abort());
     for future in &behind {
@@ -109,7 +107,7 @@ fn whoever_stops_a_task_that_has_just_ended_hits_none_of_those_behind_it() {
     for _ in 0..200 {
         pool.submit(&spin, &10).expect("submits").result().expect("succeeds");
     }
-    // On a busy machine a task may mostly end before anybody stops it.
+    // A task may mostly end before anybody stops it on a busy machine.
     let deadline = Instant::now() + PATIENCE;
     let mut aborted = 0;
     let mut round = 0;
@@ -133,14 +131,14 @@ fn whoever_stops_a_task_that_has_just_ended_hits_none_of_those_behind_it() {
     assert_eq!(pool.stats().workers_died, 0);
 }
 
-/// How long a task that is to be killed has run by then, at least.
+/// The least time that a task has run before it is killed.
 const RAN: Duration = Duration::from_millis(200);
 
 /// Waits until the only worker has computed for a while.
 fn computes(pool: &Pool) -> u32 {
-    common::eventually("it to compute", || {
+    support::eventually("it to compute", || {
         let pids = pool.worker_pids();
-        pids.first().is_some_and(|pid| common::cpu_of(*pid) > RAN)
+        pids.first().is_some_and(|pid| support::cpu_of(*pid) > RAN)
     });
     pool.worker_pids()[0]
 }
@@ -157,12 +155,12 @@ fn is_measured(report: &wasmpool::TaskReport) {
 
 #[test]
 fn a_task_that_is_killed_with_its_worker_reports_what_the_pool_has_measured() {
-    let replace = || common::builder(1).on_worker_death(OnWorkerDeath::replace()).grace(LONG);
+    let replace = || support::builder(1).on_worker_death(OnWorkerDeath::replace()).grace(LONG);
     for how in ["deadline", "abort", "crash", "broken pool", "retried"] {
-        let builder = if how == "broken pool" { common::builder(1) } else { replace() };
-        let pool = common::build(builder);
+        let builder = if how == "broken pool" { support::builder(1) } else { replace() };
+        let pool = support::build(builder);
         let spin = deaf(&pool).task::<u64, u64>("spin").expect("has it");
-        // Its worker has run another one, which is none of its time.
+        // The worker has run another task, whose time is not this one's.
         pool.submit(&spin, &1_000_000).expect("submits").result().expect("succeeds");
         let limit = if how == "deadline" { RAN * 3 } else { PATIENCE };
         let mut options = TaskOptions::new().timeout(limit);
@@ -177,13 +175,13 @@ fn a_task_that_is_killed_with_its_worker_reports_what_the_pool_has_measured() {
                 computes(&pool);
                 endless.abort();
             }
-            _ => common::signal(computes(&pool), rustix::process::Signal::KILL),
+            _ => support::signal(computes(&pool), rustix::process::Signal::KILL),
         }
         if how == "retried" {
-            common::eventually("it to wait for its second attempt", || pool.stats().retries == 1);
+            support::eventually("it to wait for its second attempt", || pool.stats().retries == 1);
             assert!(endless.cancel());
         }
-        let failure = common::failure(&endless);
+        let failure = support::failure(&endless);
         is_measured(failure.report());
         is_measured(&endless.report().expect("it has ended"));
         if let Some(report) = never.report().filter(|report| report.attempts == 0) {

@@ -4,8 +4,6 @@
 //! Each case plays a system without the layer, in a process of its own (`inside`), as this user and, where
 //! this is root, as an ordinary one.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod limits;
 mod outside;
 mod places;
@@ -14,10 +12,10 @@ mod reports;
 mod seccomp;
 
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
 
-use common::PATIENCE;
+use crate::support::{self, PATIENCE};
 use wasmpool::SandboxLayer::{self, EmptyRoot, Landlock, Namespaces, ResourceLimits};
 
 /// The case that `inside` is to play.
@@ -33,7 +31,7 @@ const USER: u32 = 65_534;
 struct Case {
     name: &'static str,
     refused: &'static [&'static [refusals::Refusal]],
-    /// What a pool does without, where the host is root, and where it is not.
+    /// The layers that a pool does without, where the host is root, and where it is not.
     missing: [&'static [SandboxLayer]; 2],
     play: fn(&Case),
 }
@@ -168,7 +166,7 @@ impl Case {
     }
 }
 
-/// Not a test by itself: what the others have run in a process of its own.
+/// Plays a case. It is no test by itself: the others run it in a process of its own.
 #[test]
 fn inside() {
     let Ok(name) = std::env::var(CASE) else { return };
@@ -185,11 +183,11 @@ fn played(name: &str) {
     let is_root = rustix::process::getuid().is_root();
     let users: &[Option<u32>] = if is_root { &[None, Some(USER)] } else { &[None] };
     for user in users {
-        let mut command = Command::new(std::env::current_exe().expect("has a path"));
-        command.args(["inside", "--exact", "--nocapture", "--test-threads=1"]).env(CASE, name);
+        let mut command = support::own_process(&support::test_path(module_path!(), "inside"));
+        command.arg("--test-threads=1").env(CASE, name);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(user) = user {
-            // Its other groups are given up with it.
+            // The process gives up its other groups with the user.
             command.uid(*user).gid(*user);
         }
         if name == NOWHERE {

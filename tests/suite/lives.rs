@@ -1,12 +1,13 @@
 //! Futures, waiting, shutdown, and the deaths of workers.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, builder, error, eventually, failure, is_alive, load, pool, raw, signal};
+use crate::support::{
+    self, Holdings, PATIENCE, builder, error, eventually, failure, is_alive, is_own_process, load, pool, raw,
+    signal,
+};
 use rustix::process::Signal;
 use wasmpool::{
     DeathCause, FutureState, Phase, Pool, RawTask, ReturnWhen, ShutdownMode, SubmitError, TaskError,
@@ -15,7 +16,7 @@ use wasmpool::{
 
 /// A task that never ends, and one that echoes.
 fn spin_and_echo(pool: &Pool) -> (RawTask, RawTask) {
-    let module = common::wat(pool, common::ECHO_WAT);
+    let module = support::wat(pool, support::ECHO_WAT);
     (raw(&module, "spin"), raw(&module, "echo"))
 }
 
@@ -52,8 +53,8 @@ fn a_worker_killed_mid_task_breaks_every_future_with_its_pid_and_signal() {
     assert!(!is_alive(pid));
 }
 
-/// Between a reader's look at what is under way and the answer to what was ordered just then there is no more
-/// than a moment, which this does not hit each time: it went wrong once in 400,000 tasks, and broke the pool.
+/// A moment passes between a reader's look at what is under way and the answer to what was ordered just then.
+/// This test does not hit it each time: it went wrong once in 400,000 tasks, and broke the pool.
 #[test]
 fn what_is_ordered_while_the_reader_looks_is_answered() {
     let pool = pool(1);
@@ -377,23 +378,8 @@ fn a_worker_that_cannot_start_breaks_the_pool_with_the_reason() {
 
 #[test]
 fn a_thousand_tasks_leave_no_descriptor_thread_or_process_behind() {
-    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).expect("reads").count();
-    let children = || {
-        let mut pids = 0;
-        for task in std::fs::read_dir("/proc/self/task").expect("reads").flatten() {
-            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            pids += children.split_whitespace().count();
-        }
-        pids
-    };
-    // In a process of its own: other tests open and close things meanwhile.
-    if std::env::var_os("WASMPOOL_LEAK_CHILD").is_none() {
-        let status = std::process::Command::new(std::env::current_exe().expect("a path"))
-            .args(["--exact", "a_thousand_tasks_leave_no_descriptor_thread_or_process_behind"])
-            .env("WASMPOOL_LEAK_CHILD", "1")
-            .status()
-            .expect("runs");
-        assert!(status.success());
+    // Other tests open and close things meanwhile.
+    if !is_own_process(module_path!(), "a_thousand_tasks_leave_no_descriptor_thread_or_process_behind") {
         return;
     }
     let run = || {
@@ -402,20 +388,21 @@ fn a_thousand_tasks_leave_no_descriptor_thread_or_process_behind() {
         assert!(pool.map(&echo, (0..1000).map(|_| "x".into())).all(|echoed| echoed.is_ok()));
     };
     run();
-    let before = (count("fd"), count("task"));
+    let before = Holdings::now();
     for _ in 0..5 {
         run();
     }
     // The callback threads end when the last future is gone; give them the time to.
     eventually("every thread and descriptor to be gone", || {
-        count("fd") <= before.0 && count("task") <= before.1
+        let now = Holdings::now();
+        now.descriptors <= before.descriptors && now.threads <= before.threads
     });
-    assert_eq!(children(), 0);
+    assert_eq!(Holdings::now().children, 0);
 }
 
 #[test]
 fn a_pool_has_as_many_workers_as_its_thread_may_use_cpus() {
-    // On a thread of its own: the affinity is a thread's.
+    // The affinity is a thread's, so this has a thread of its own.
     let counted = std::thread::spawn(|| {
         let mut one = rustix::thread::CpuSet::new();
         let all = rustix::thread::sched_getaffinity(None).expect("reads");
@@ -437,15 +424,8 @@ fn builder_of_default_size() -> wasmpool::PoolBuilder {
 
 #[test]
 fn an_embedder_that_ignores_sigchld_has_its_pool_all_the_same() {
-    // A signal's disposition is the process's: in a process of its own.
-    const NAME: &str = "an_embedder_that_ignores_sigchld_has_its_pool_all_the_same";
-    if std::env::var_os("WASMPOOL_SIGCHLD_CHILD").is_none() {
-        let status = std::process::Command::new(std::env::current_exe().expect("a path"))
-            .args(["--exact", NAME])
-            .env("WASMPOOL_SIGCHLD_CHILD", "1")
-            .status()
-            .expect("runs");
-        assert!(status.success());
+    // A signal's disposition is the whole process's.
+    if !is_own_process(module_path!(), "an_embedder_that_ignores_sigchld_has_its_pool_all_the_same") {
         return;
     }
     // SAFETY: to ignore a signal runs no handler.

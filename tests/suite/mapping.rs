@@ -1,9 +1,6 @@
 //! `map` in its variants, and others' code in the middle of the pool: iterators, done callbacks and
 //! wakers that use the pool, end it, panic or wait for it.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod results;
 mod time;
 mod ahead;
@@ -23,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use common::{Guarded, PATIENCE, build, builder, error, eventually, raw, signal};
+use crate::support::{self, Guarded, PATIENCE, build, builder, error, eventually, raw, signal};
 use crossbeam_channel::unbounded;
 use rustix::process::Signal;
 use wasmpool::{
@@ -52,7 +49,7 @@ const ACT_WAT: &str = r#"(module
                 (i64.extend_i32_u (i32.add (local.get $len) (i32.const 1))))))"#;
 
 fn act(pool: &Pool) -> RawTask {
-    raw(&common::wat(pool, ACT_WAT), "act")
+    raw(&support::wat(pool, ACT_WAT), "act")
 }
 
 /// An input that comes back as it is, and can be told from others.

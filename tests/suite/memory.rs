@@ -1,8 +1,6 @@
 //! A task's memory: what it can reach of it, and what it cannot, in a slot that others had before.
 
-mod common;
-
-use common::{PATIENCE, build, builder, error, pool, raw, wat};
+use crate::support::{PATIENCE, build, builder, error, pool, raw, wat};
 use wasmpool::{Bytes, Pool, RawTask, TaskError, TaskOptions, limits};
 
 /// 40 pages, most of which nobody touches, and another memory; in a memory of the worker's own, as it imports no WASI.

@@ -1,14 +1,14 @@
-//! The pool's numbers, scraped through an exporter. A process of its own, since a recorder is global.
+//! The pool's numbers, scraped through an exporter. The recorder is the whole process's, and only the pool of this
+//! test publishes its numbers.
 
-mod common;
-
+use crate::support;
 use std::collections::BTreeMap;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rustix::process::Signal;
 use wasmpool::{OnWorkerDeath, Pool, Retry, ShutdownMode, Task, TaskOptions};
 
-/// What stands in one scrape, by name and labels as they are written.
+/// Returns what stands in one scrape, by name and labels as they are written.
 fn scrape(handle: &PrometheusHandle) -> BTreeMap<String, f64> {
     let text = handle.render();
     let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
@@ -23,16 +23,17 @@ fn scrape(handle: &PrometheusHandle) -> BTreeMap<String, f64> {
 /// Submits what ends well, with an error of its own, and with too many logs; returns how many records the pool
 /// dropped because they came too fast.
 fn run_tasks_that_end_by_themselves(pool: &Pool, hash: &Task<Vec<u8>, u64>) -> u64 {
-    let faults = common::load(pool, "faults");
+    let faults = support::load(pool, "faults");
     for _ in 0..5 {
         pool.submit(hash, &vec![1; 100]).expect("submits").result().expect("hashes");
     }
     let own_error = faults.task::<String, ()>("own_error").expect("types agree");
-    common::error(&pool.submit(&own_error, &"no".into()).expect("submits"));
+    support::error(&pool.submit(&own_error, &"no".into()).expect("submits"));
     let flood = faults.task::<u64, ()>("stdout_flood").expect("types agree");
     let options = TaskOptions::new().log_bytes_max(1_000);
     pool.submit_with(&flood, &5_000, options).expect("submits").result().expect("floods");
-    // These come faster than a worker may log. What is told once a second is told at the pool's end.
+    // These come faster than a worker may log. The count that is told once a second is also told at the
+    // pool's end.
     let options = TaskOptions::new().log_bytes_max(1_000_000);
     pool.submit_with(&flood, &200_000, options).expect("submits").result().expect("floods");
     pool.stats().log_records_dropped
@@ -48,21 +49,21 @@ fn run_a_task_that_loses_its_worker(
     let shows = |name: &str| scrape(handle).get(name) == Some(&1.0);
     let options = TaskOptions::new().retry(Retry::attempts(2));
     let killed = pool.submit_with(spin, &u64::MAX, options).expect("submits");
-    common::eventually("it to run", || killed.running());
-    common::signal(pool.worker_pids()[0], Signal::KILL);
-    common::eventually("the other attempt", || {
+    support::eventually("it to run", || killed.running());
+    support::signal(pool.worker_pids()[0], Signal::KILL);
+    support::eventually("the other attempt", || {
         shows("wasmpool_task_retries_total{pool=\"test\",outcome=\"lost\"}")
     });
-    common::eventually("a busy worker", || shows("wasmpool_workers{pool=\"test\",state=\"busy\"}"));
+    support::eventually("a busy worker", || shows("wasmpool_workers{pool=\"test\",state=\"busy\"}"));
     let waiting = pool.submit(hash, &vec![1]).expect("submits");
-    common::eventually("a task in the queue", || {
+    support::eventually("a task in the queue", || {
         let seen = scrape(handle);
         ["queued", "running"]
             .iter()
             .all(|what| seen.get(&format!("wasmpool_tasks_{what}{{pool=\"test\"}}")) == Some(&1.0))
     });
     killed.abort();
-    common::error(&killed);
+    support::error(&killed);
     waiting.result().expect("hashes");
 }
 
@@ -91,13 +92,13 @@ fn every_number_is_scraped_with_its_labels_and_adds_up() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).expect("the first");
-    let pool = common::builder(1)
+    let pool = support::builder(1)
         .on_worker_death(OnWorkerDeath::replace())
         .log_rate_max(50_000)
         .build()
         .expect("builds");
     pool.publish_metrics("test").expect("starts");
-    let echo = common::load(&pool, "echo");
+    let echo = support::load(&pool, "echo");
     let hash = echo.task::<Vec<u8>, u64>("hash").expect("types agree");
     let spin = echo.task::<u64, u64>("spin").expect("types agree");
     let over_the_rate = run_tasks_that_end_by_themselves(&pool, &hash);
@@ -105,7 +106,7 @@ fn every_number_is_scraped_with_its_labels_and_adds_up() {
     run_a_task_that_loses_its_worker(&pool, &handle, &spin, &hash);
     pool.shutdown(ShutdownMode::Finish);
     let leaving = "wasmpool_workers_leaving_total{pool=\"test\",reason=\"pool_ends\"}";
-    common::eventually("the end to be told", || scrape(&handle).get(leaving) == Some(&1.0));
+    support::eventually("the end to be told", || scrape(&handle).get(leaving) == Some(&1.0));
     let seen = scrape(&handle);
     let value = |name: &str, labels: &str| {
         let key = format!("wasmpool_{name}{{pool=\"test\"{labels}}}");

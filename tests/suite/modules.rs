@@ -1,10 +1,8 @@
 //! A module that cannot be loaded says why, and modules of current tool-chains can be loaded.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{bombs, error, pool, prebuilt, raw, wat};
+use crate::support::{self, bombs, error, pool, prebuilt, raw, wat};
 use wasmpool::{CompileLimit, CompileLimits, ModuleError, ModuleKind, ModuleOptions, TaskError};
 
 fn refused(pool: &wasmpool::Pool, text: &str) -> ModuleError {
@@ -89,7 +87,7 @@ fn a_pool_runs_more_modules_than_a_worker_may_hold() {
     let modules = wasmpool::limits::MODULES_PER_WORKER_MAX + 60;
     let tasks: Vec<_> = (0..modules)
         .map(|number| {
-            let text = common::ECHO_WAT.replace("1025", &(1025 + number).to_string());
+            let text = support::ECHO_WAT.replace("1025", &(1025 + number).to_string());
             raw(&wat(&pool, &text), "echo")
         })
         .collect();
@@ -117,7 +115,7 @@ fn six_hundred_modules_run_on_one_worker_and_on_two_without_a_death() {
         let pool = pool(workers);
         let tasks: Vec<_> = (0..MODULES)
             .map(|number| {
-                let text = common::ECHO_WAT
+                let text = support::ECHO_WAT
                     .replace("(module", &format!("(module (global i32 (i32.const {number}))"));
                 let task = raw(&wat(&pool, &text), "echo");
                 let answer = pool.submit_bytes(&task, number.to_string()).expect("submits").result();
@@ -128,7 +126,7 @@ fn six_hundred_modules_run_on_one_worker_and_on_two_without_a_death() {
         let futures: Vec<_> =
             tasks.iter().rev().map(|task| pool.submit_bytes(task, &b"again"[..]).expect("submits")).collect();
         for future in futures {
-            assert_eq!(future.result_timeout(common::PATIENCE).expect("in time").expect("echoes"), "again");
+            assert_eq!(future.result_timeout(support::PATIENCE).expect("in time").expect("echoes"), "again");
         }
         let stats = pool.stats();
         assert_eq!(stats.workers_died, 0, "{workers} workers");
@@ -261,7 +259,7 @@ fn a_compilation_that_takes_too_long_is_killed_and_nothing_else_is_disturbed() {
         ModuleError::CompileLimit { kind, limit, .. } => assert_eq!((kind, limit), (CompileLimit::Time, 400)),
         other => panic!("{other:?}"),
     }
-    let module = wat(&pool, common::ECHO_WAT);
+    let module = wat(&pool, support::ECHO_WAT);
     assert_eq!(
         pool.submit_bytes(&raw(&module, "echo"), "on").expect("submits").result().expect("echoes"),
         "on"
@@ -294,7 +292,7 @@ fn a_library_without_tasks_is_described_but_offers_nothing() {
 #[test]
 fn a_guest_without_room_for_its_input_says_so() {
     let pool = pool(1);
-    let full = common::ECHO_WAT.replace("i32.const 1025)", "i32.const 0)");
+    let full = support::ECHO_WAT.replace("i32.const 1025)", "i32.const 0)");
     let module = wat(&pool, &full);
     match error(&pool.submit_bytes(&raw(&module, "echo"), "x").expect("submits")) {
         TaskError::Abi { message } => assert!(message.starts_with("wasmpool_alloc returned 0"), "{message}"),
@@ -305,7 +303,7 @@ fn a_guest_without_room_for_its_input_says_so() {
 #[test]
 fn a_first_memory_over_the_limit_is_a_memory_error() {
     let pool = pool(1);
-    let module = wat(&pool, common::ECHO_WAT);
+    let module = wat(&pool, support::ECHO_WAT);
     let options = wasmpool::TaskOptions::new().memory_bytes_max(65_536);
     let future = pool.submit_with(&raw(&module, "echo"), &"x".into(), options).expect("submits");
     assert!(matches!(error(&future), TaskError::Memory { limit: 65_536, .. }), "{:?}", error(&future));

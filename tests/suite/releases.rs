@@ -1,11 +1,9 @@
 //! A module ends with its last holder: in the host, in its workers, and in the pool's tables.
 
-mod common;
-
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use common::{Holdings, PATIENCE, builder, error, eventually, is_own_process, load, raw, wat};
+use crate::support::{self, Holdings, PATIENCE, builder, error, eventually, is_own_process, load, raw, wat};
 use wasmpool::{
     Bytes, Isolation, Module, ModuleError, ModuleOptions, OnWorkerDeath, Pool, PoolBuilder, RawTask,
     SandboxPolicy, TaskError, TaskOptions,
@@ -13,7 +11,8 @@ use wasmpool::{
 
 /// Makes one of many modules, which differ by a constant.
 fn one_of_many(number: usize) -> Vec<u8> {
-    let text = common::ECHO_WAT.replacen("(memory", &format!("(global i32 (i32.const {number})) (memory"), 1);
+    let text =
+        support::ECHO_WAT.replacen("(memory", &format!("(global i32 (i32.const {number})) (memory"), 1);
     wat::parse_str(&text).expect("valid text")
 }
 
@@ -67,7 +66,10 @@ fn limit_descriptors(to: u64) {
 
 #[test]
 fn six_hundred_modules_one_after_the_other_need_no_more_descriptors_than_one() {
-    if !is_own_process("six_hundred_modules_one_after_the_other_need_no_more_descriptors_than_one") {
+    if !is_own_process(
+        module_path!(),
+        "six_hundred_modules_one_after_the_other_need_no_more_descriptors_than_one",
+    ) {
         return;
     }
     limit_descriptors(128);
@@ -147,7 +149,7 @@ fn whatever_is_held_of_a_module_keeps_it() {
 #[test]
 fn open_tasks_keep_their_module_and_nothing_else_does() {
     let pool = builder(1).build().expect("builds");
-    let running = pool.submit_bytes(&raw(&wat(&pool, common::ECHO_WAT), "spin"), "").expect("submits");
+    let running = pool.submit_bytes(&raw(&wat(&pool, support::ECHO_WAT), "spin"), "").expect("submits");
     eventually("the task to run", || running.running());
     let pending: Vec<_> = (1..4)
         .map(|number| {
@@ -248,7 +250,10 @@ fn modules_that_are_held_are_bounded_and_the_error_is_typed() {
 
 #[test]
 fn a_system_without_descriptors_is_said_so_and_what_is_dropped_makes_room() {
-    if !is_own_process("a_system_without_descriptors_is_said_so_and_what_is_dropped_makes_room") {
+    if !is_own_process(
+        module_path!(),
+        "a_system_without_descriptors_is_said_so_and_what_is_dropped_makes_room",
+    ) {
         return;
     }
     let pool = builder(1).build().expect("builds");
@@ -274,7 +279,7 @@ fn a_system_without_descriptors_is_said_so_and_what_is_dropped_makes_room() {
     held.iter().for_each(|module| run(&pool, &echo(module)));
 }
 
-/// What /proc says that a process holds.
+/// The figures that /proc has of a process.
 #[derive(Debug, Clone, Copy)]
 struct Figures {
     descriptors: usize,
@@ -307,11 +312,11 @@ fn setting(variable: &str, default: usize) -> usize {
 /// `WASMPOOL_RELEASE_CACHE=1` stores each module in a cache.
 #[test]
 fn many_distinct_modules_in_one_pool_stay_flat() {
-    if !is_own_process("many_distinct_modules_in_one_pool_stay_flat") {
+    if !is_own_process(module_path!(), "many_distinct_modules_in_one_pool_stay_flat") {
         return;
     }
     let modules = setting("WASMPOOL_RELEASE_MODULES", 300);
-    // On one busy CPU some modules fewer must do.
+    // Fewer modules must do on one busy CPU.
     let seconds = setting("WASMPOOL_RELEASE_SECONDS", if modules > 300 { 100_000 } else { 60 }) as u64;
     let cache = tempfile::tempdir().expect("a directory");
     let builder = Pool::builder().workers(2).sandbox(SandboxPolicy::Off);

@@ -1,11 +1,9 @@
 //! Every number in a report was measured, or is absent.
 
-mod common;
-
 use std::collections::HashSet;
 use std::time::Duration;
 
-use common::{ECHO_WAT, build, builder, eventually, failure, load, raw, signal, wat};
+use crate::support::{ECHO_WAT, build, builder, eventually, failure, load, raw, signal, wat};
 use rustix::process::Signal;
 use wasmpool::{
     Bytes, Interrupt, MapError, ModuleOptions, OnWorkerDeath, Pool, RawTask, TaskError, TaskFailure,
@@ -91,7 +89,7 @@ fn what_a_worker_has_said_is_known_even_if_it_is_nothing() {
         (Some(3), Some(3), Some(0))
     );
     assert!(report.refusals.as_ref().is_some_and(|refusals| refusals.is_empty()), "{report:?}");
-    // So is what a task had cost that heeded an interrupt.
+    // The cost of a task that heeded an interrupt is reported, too.
     let options = TaskOptions::new().timeout(Duration::from_millis(50));
     let late = failure(&pool.submit_with(&raw(&module, "spin"), &Bytes::new(), options).expect("submits"));
     assert!(matches!(late.error(), TaskError::Timeout { killed: false, .. }), "{late}");

@@ -1,8 +1,6 @@
 //! `Isolation::Reuse`: the instance lives on between tasks that succeed, and only between those.
 
-mod common;
-
-use common::{PATIENCE, build, builder, error, eventually, raw, wat};
+use crate::support::{PATIENCE, build, builder, error, eventually, raw, wat};
 use wasmpool::{Bytes, Isolation, ModuleOptions, Pool, RawTask, TaskError, TaskFuture, TaskOptions};
 
 /// Counts its calls in a global and in memory, and answers with both; then does what its input says:
@@ -33,7 +31,7 @@ fn submit(pool: &Pool, task: &RawTask, what: &'static str, options: TaskOptions)
     pool.submit_with(task, &Bytes::from_static(what.as_bytes()), options).expect("submits")
 }
 
-/// How many calls the task's instance has seen, by its global and by its memory.
+/// Returns how many calls the task's instance has seen, by its global and by its memory.
 fn calls(pool: &Pool, task: &RawTask, options: TaskOptions) -> (u8, u8) {
     let future = submit(pool, task, "x", options);
     let output = future.result_timeout(PATIENCE).expect("in time").expect("succeeds");

@@ -1,17 +1,15 @@
 //! Runs on a machine that is short of descriptors: a pool that cannot grow goes on with what there is, and
 //! grows when it can.
 //!
-//! The limit is the whole process's, so only one test at a time has it.
-
-mod common;
+//! The limit is the whole process's, so each test has a process of its own.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use common::{PATIENCE, build, builder, error, eventually, raw, wat};
+use crate::support::{self, PATIENCE, build, builder, error, eventually, is_own_process, raw, wat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -27,12 +25,6 @@ struct Short {
     before: Rlimit,
     /// These files take up what there is.
     taken: Mutex<Vec<File>>,
-}
-
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Short {
@@ -67,7 +59,7 @@ impl Drop for Short {
 const POLICIES: [fn() -> OnWorkerDeath; 2] = [OnWorkerDeath::default, OnWorkerDeath::replace];
 
 fn echo_and_spin(pool: &Pool) -> (RawTask, RawTask) {
-    let module = wat(pool, common::ECHO_WAT);
+    let module = wat(pool, support::ECHO_WAT);
     (raw(&module, "echo"), raw(&module, "spin"))
 }
 
@@ -85,7 +77,12 @@ fn shortages(events: &mut Events) -> Vec<EventKind> {
 
 #[test]
 fn a_pool_that_cannot_grow_goes_on_with_the_workers_it_has_and_says_so_once() {
-    let _alone = alone();
+    if !is_own_process(
+        module_path!(),
+        "a_pool_that_cannot_grow_goes_on_with_the_workers_it_has_and_says_so_once",
+    ) {
+        return;
+    }
     let short = Short::of_descriptors();
     for policy in POLICIES {
         let pool = build(builder(16).on_worker_death(policy()));
@@ -125,7 +122,9 @@ fn a_pool_that_cannot_grow_goes_on_with_the_workers_it_has_and_says_so_once() {
 
 #[test]
 fn workers_come_once_there_are_descriptors_again() {
-    let _alone = alone();
+    if !is_own_process(module_path!(), "workers_come_once_there_are_descriptors_again") {
+        return;
+    }
     let short = Short::of_descriptors();
     for policy in POLICIES {
         let pool = build(builder(4).on_worker_death(policy()));
@@ -146,7 +145,12 @@ fn workers_come_once_there_are_descriptors_again() {
 
 #[test]
 fn where_no_worker_can_be_had_tasks_fail_with_the_limit_and_the_pool_lives_on() {
-    let _alone = alone();
+    if !is_own_process(
+        module_path!(),
+        "where_no_worker_can_be_had_tasks_fail_with_the_limit_and_the_pool_lives_on",
+    ) {
+        return;
+    }
     let short = Short::of_descriptors();
     for policy in POLICIES {
         let pool = build(builder(3).on_worker_death(policy()));
@@ -161,7 +165,7 @@ fn where_no_worker_can_be_had_tasks_fail_with_the_limit_and_the_pool_lives_on() 
             assert!(error.to_string().contains("ulimit -n"), "{error}");
         }
         assert!(many.iter().all(Result::is_err));
-        assert!(futures.iter().all(|future| !common::failure(future).may_have_run()));
+        assert!(futures.iter().all(|future| !support::failure(future).may_have_run()));
         assert!(pool.broken().is_none());
         short.ease();
         succeed(&[pool.submit_bytes(&echo, "x").expect("it takes more")]);
@@ -170,7 +174,10 @@ fn where_no_worker_can_be_had_tasks_fail_with_the_limit_and_the_pool_lives_on() 
 
 #[test]
 fn a_worker_of_another_domain_leaves_its_place_where_none_can_be_added() {
-    let _alone = alone();
+    if !is_own_process(module_path!(), "a_worker_of_another_domain_leaves_its_place_where_none_can_be_added")
+    {
+        return;
+    }
     let short = Short::of_descriptors();
     let pool = build(builder(4));
     let (echo, _) = echo_and_spin(&pool);
@@ -222,7 +229,9 @@ fn unseen() -> Vec<u8> {
 
 #[test]
 fn a_module_is_compiled_once_there_are_descriptors_again() {
-    let _alone = alone();
+    if !is_own_process(module_path!(), "a_module_is_compiled_once_there_are_descriptors_again") {
+        return;
+    }
     let short = Arc::new(Short::of_descriptors());
     let pool = build(Pool::builder().workers(1).without_cache());
     short.leave(4);
@@ -240,7 +249,12 @@ fn a_module_is_compiled_once_there_are_descriptors_again() {
 
 #[test]
 fn a_module_that_no_compiler_can_be_had_for_is_refused_with_the_limit_and_not_for_good() {
-    let _alone = alone();
+    if !is_own_process(
+        module_path!(),
+        "a_module_that_no_compiler_can_be_had_for_is_refused_with_the_limit_and_not_for_good",
+    ) {
+        return;
+    }
     let short = Short::of_descriptors();
     let pool = build(Pool::builder().workers(1).without_cache());
     let wasm = unseen();

@@ -1,16 +1,15 @@
 //! Shared inputs: sent once to each worker, read by many tasks, freed when nobody has them.
 
-mod common;
-
-use common::{Guarded, PATIENCE, build, builder, eventually, load, raw, signal, wat};
+use crate::support::{Guarded, PATIENCE, build, builder, eventually, load, raw, signal, wat};
 use rustix::process::Signal;
 use wasmpool::{
     Bytes, Isolation, ModuleOptions, OnWorkerDeath, Pool, PoolBuilder, RawTask, SandboxPolicy, ShareError,
     SharedInput, SubmitError, TaskOptions,
 };
 
-/// By the bare byte ABI. `size`: the length of the input of the number given. `read`: index, offset, pointer
-/// and length as given; answers with what that returned, and 16 bytes that stand behind it in memory, at 1029.
+/// A guest by the bare byte ABI. `size` answers with the length of the input of the number given. `read`
+/// takes index, offset, pointer and length, and answers with what `shared_read` returned, and 16 bytes that
+/// stand behind it in memory, at 1029.
 const READER: &str = r#"(module
     (import "wasmpool" "shared_len" (func $len (param i32) (result i64)))
     (import "wasmpool" "shared_read" (func $read (param i32 i64 i32 i32) (result i32)))
@@ -52,7 +51,7 @@ impl Reader {
         i64::from_le_bytes(output[..].try_into().expect("eight bytes"))
     }
 
-    /// What `shared_read` returned, and what stands in memory from 1029.
+    /// Returns what `shared_read` returned, and what stands in memory from 1029.
     fn read(&self, index: u32, offset: u64, at: u32, len: u32, options: &TaskOptions) -> (i32, Vec<u8>) {
         let mut input = index.to_le_bytes().to_vec();
         input.extend(offset.to_le_bytes());
@@ -66,7 +65,7 @@ fn with(shared: &SharedInput) -> TaskOptions {
     TaskOptions::new().shared(shared)
 }
 
-/// How many shared inputs each worker holds.
+/// Returns how many shared inputs each worker holds.
 fn held(pool: &Pool) -> Vec<usize> {
     pool.stats().workers.iter().map(|worker| worker.shared).collect()
 }
@@ -76,7 +75,8 @@ fn open(workers: usize) -> PoolBuilder {
     builder(workers).sandbox(SandboxPolicy::Off)
 }
 
-/// Whether a worker has so many shared inputs mapped, as far as can be seen: only root may look into one.
+/// Returns whether a worker has so many shared inputs mapped, as far as can be seen: only root may look into
+/// one.
 fn has_mapped(pid: u32, shares: usize) -> bool {
     let Ok(maps) = std::fs::read_to_string(format!("/proc/{pid}/maps")) else {
         assert!(!rustix::process::getuid().is_root(), "root may look");
@@ -85,7 +85,7 @@ fn has_mapped(pid: u32, shares: usize) -> bool {
     maps.lines().filter(|line| line.contains("memfd:wasmpool-shared")).count() == shares
 }
 
-/// What it has open, if that can be seen.
+/// Returns what it has open, if that can be seen.
 fn descriptors(pid: u32) -> Option<usize> {
     Some(std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
 }
@@ -111,14 +111,14 @@ fn many_tasks_on_two_workers_share_an_input_that_each_is_sent_once() {
     let find = module.task::<String, Option<String>>("find").expect("types agree");
     let lines = module.task::<(), u64>("lines").expect("types agree");
     let shared = pool.share(table(50_000)).expect("shares");
-    // In batches, for the greatest part.
+    // The tasks travel in batches, for the greatest part.
     let keys = (0..5_000usize).map(|n| format!("{:08}", n * 11));
     let found: Vec<_> = pool.map(&find, keys).options(with(&shared)).collect();
     for (n, found) in found.into_iter().enumerate() {
         let expected = (n * 11 < 50_000).then(|| format!("value {}", n * 11));
         assert_eq!(found.unwrap_or_else(|error| panic!("{error}")), expected);
     }
-    // Both at once, so that each has had a task of it.
+    // Both workers run at once, so that each has had a task of it.
     eventually("both workers to have it", || {
         let both = [0, 1].map(|_| pool.submit_with(&lines, &(), with(&shared)).expect("submits"));
         both.iter().for_each(|future| assert_eq!(future.result().expect("counts"), 50_000));

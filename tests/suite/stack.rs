@@ -1,8 +1,6 @@
-//! How deep wasm may recurse is a setting of the pool; beyond it is a trap, whatever it is set to.
+//! The pool has a setting for how deep wasm may recurse; an overflow is a trap, whatever it is set to.
 
-mod common;
-
-use common::PATIENCE;
+use crate::support::{self, PATIENCE};
 use wasmpool::{Module, Pool, RawTask, TaskError, TrapCode, limits};
 
 /// `deep` recurses as often as its input says, and makes a host call at each step.
@@ -24,8 +22,8 @@ fn deep_wat(import: &str, call: &str) -> String {
     )
 }
 
-/// None; one that allocates and formats, on the main stack; WASI's, on a fiber: to look at a clock, to
-/// write, to fill a buffer, to wait.
+/// Returns modules that make no host call, one that allocates and formats on the main stack, and WASI's on a
+/// fiber: to look at a clock, to write, to fill a buffer, to wait.
 fn variants() -> Vec<(&'static str, String)> {
     let wasi = |name: &str, params: &str| {
         format!(r#"(import "wasi_snapshot_preview1" "{name}" (func $host (param {params}) (result i32)))"#)
@@ -71,7 +69,7 @@ fn run(pool: &Pool, task: &RawTask, depth: u64) -> Result<(), TaskError> {
 
 /// The deepest that succeeds; what is deeper is a trap, and nothing else.
 fn depth(pool: &Pool, module: &Module) -> u64 {
-    let task = common::raw(module, "deep");
+    let task = support::raw(module, "deep");
     let mut good = 0;
     let mut bad = 1 << 22;
     while bad - good > good / 64 + 1 {
@@ -90,11 +88,11 @@ fn recursion_goes_as_deep_as_the_pool_says_on_both_stacks() {
     let sizes = [64, 256, 1024, 4096].map(|kib| kib * 1024);
     let mut before: Option<[u64; 2]> = None;
     for bytes in sizes {
-        let pool = common::build(common::builder(1).wasm_stack_bytes_max(bytes));
+        let pool = support::build(support::builder(1).wasm_stack_bytes_max(bytes));
         // The second has the same frames and runs on a fiber.
         let fiber =
             deep_wat(r#"(import "wasi_snapshot_preview1" "sched_yield" (func $host (result i32)))"#, "");
-        let depths = [deep_wat("", ""), fiber].map(|text| depth(&pool, &common::wat(&pool, &text)));
+        let depths = [deep_wat("", ""), fiber].map(|text| depth(&pool, &support::wat(&pool, &text)));
         println!("{} KiB: {} deep, on a fiber {}", bytes / 1024, depths[0], depths[1]);
         for (before, depth) in before.iter().flatten().zip(depths) {
             assert!(depth > before * 3, "{bytes} bytes: {depth} deep, {before} with a quarter");
@@ -109,9 +107,9 @@ fn an_overflow_is_a_trap_through_any_host_call_with_any_stack() {
     let least = limits::WASM_STACK_BYTES_MIN;
     let most = limits::WASM_STACK_BYTES_AT_MOST;
     for bytes in [least, limits::WASM_STACK_BYTES_MAX, most] {
-        let pool = common::build(common::builder(1).wasm_stack_bytes_max(bytes));
+        let pool = support::build(support::builder(1).wasm_stack_bytes_max(bytes));
         for (name, text) in variants() {
-            let task = common::raw(&common::wat(&pool, &text), "deep");
+            let task = support::raw(&support::wat(&pool, &text), "deep");
             let error = run(&pool, &task, u64::MAX).expect_err(name);
             let overflow = matches!(error, TaskError::Trap { code: TrapCode::StackOverflow, .. });
             assert!(overflow, "{name}, {bytes} bytes: {error}");
@@ -132,9 +130,9 @@ fn an_overflow_among_files_is_a_trap() {
     let call =
         "(drop (call $host (i32.const 3) (i32.const 2048) (i32.const 64) (i64.const 0) (i32.const 80)))";
     for bytes in [limits::WASM_STACK_BYTES_MIN, limits::WASM_STACK_BYTES_MAX] {
-        let builder = common::builder(1).wasm_stack_bytes_max(bytes);
-        let pool = common::build(builder.dir(folder.path(), "/", wasmpool::DirAccess::ReadWrite));
-        let task = common::raw(&common::wat(&pool, &deep_wat(import, call)), "deep");
+        let builder = support::builder(1).wasm_stack_bytes_max(bytes);
+        let pool = support::build(builder.dir(folder.path(), "/", wasmpool::DirAccess::ReadWrite));
+        let task = support::raw(&support::wat(&pool, &deep_wat(import, call)), "deep");
         let error = run(&pool, &task, u64::MAX).expect_err("overflows");
         assert!(matches!(error, TaskError::Trap { code: TrapCode::StackOverflow, .. }), "{error}");
         assert_eq!(pool.stats().workers_died, 0, "{bytes} bytes");
@@ -148,9 +146,9 @@ fn the_same_machine_code_serves_every_size() {
     let mut first = None;
     for bytes in [limits::WASM_STACK_BYTES_MIN, limits::WASM_STACK_BYTES_AT_MOST] {
         let builder = Pool::builder().workers(1).cache_dir(cache.path()).wasm_stack_bytes_max(bytes);
-        let pool = common::build(builder);
-        let module = common::wat(&pool, &deep_wat("", ""));
-        run(&pool, &common::raw(&module, "deep"), 1).expect("succeeds");
+        let pool = support::build(builder);
+        let module = support::wat(&pool, &deep_wat("", ""));
+        run(&pool, &support::raw(&module, "deep"), 1).expect("succeeds");
         assert_eq!(*first.get_or_insert_with(kept), kept());
     }
     assert!(first.is_some_and(|kept| kept > 0));

@@ -1,8 +1,6 @@
 //! A command's stdin that is read while it runs: as far as the command asks, and by a thread that nobody else
 //! waits for.
 
-mod common;
-
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use common::{PATIENCE, build, builder, error, eventually, failure};
+use crate::support::{PATIENCE, build, builder, error, eventually, failure};
 use wasmpool::{
     Command, CommandInput, CommandOutput, ModuleOptions, Pool, Retry, SubmitError, TaskError, TaskFuture,
     TaskOptions, limits,
@@ -239,7 +237,7 @@ fn a_pool_ends_while_a_reader_blocks() {
     }
 }
 
-/// It fails once, then yields a byte, then panics.
+/// A reader that fails once, then yields a byte, then panics.
 struct Broken(u32);
 
 impl Read for Broken {
@@ -337,7 +335,7 @@ fn a_poll_of_stdin_waits_for_it_or_for_the_time_that_it_says() {
 
 #[test]
 fn a_deterministic_command_reads_the_same_however_it_comes() {
-    /// It yields one byte at a time.
+    /// A reader that yields one byte at a time.
     struct Slow(io::Cursor<Vec<u8>>);
 
     impl Read for Slow {

@@ -4,9 +4,6 @@
 //! A *frozen* worker is one under SIGSTOP: what it was handed counts as running and comes to no
 //! end, and no test has to hit a moment.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod ahead;
 mod deaths;
 mod ends;
@@ -22,7 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Guarded, PATIENCE, build, builder, error, eventually, failure, is_alive, raw, signal};
+use crate::support::{
+    self, Guarded, PATIENCE, build, builder, error, eventually, failure, is_alive, raw, signal,
+};
 use rustix::process::Signal;
 use wasmpool::{
     DeathCause, EventKind, Events, LeaveReason, OnWorkerDeath, Phase, Pool, PoolEvent, PoolStats, RawTask,
@@ -71,7 +70,7 @@ const TASKS_WAT: &str = r#"(module
         (call $envelope (i32.const 0) (i32.const 0))))"#;
 
 fn tasks(pool: &Pool) -> Tasks {
-    let module = common::wat(pool, TASKS_WAT);
+    let module = support::wat(pool, TASKS_WAT);
     let task = |name| raw(&module, name);
     Tasks {
         echo: task("echo"),
@@ -103,7 +102,7 @@ fn output(future: &Future) -> wasmpool::Bytes {
     }
 }
 
-/// How often the task began, once it is done.
+/// Returns how often the task began, once it is done.
 fn attempts(future: &Future) -> u32 {
     future.report().expect("done").attempts
 }
@@ -222,7 +221,7 @@ fn mixture(pool: &Pool, tasks: &Tasks, count: usize) -> Vec<Future> {
         });
         let last = &futures[number];
         match number % 10 {
-            // At whatever place it is by now.
+            // The task is aborted at whatever place it is by now.
             4 => drop(last.abort()),
             6 => drop(last.cancel()),
             5 if number % 100 == 5 => {

@@ -1,9 +1,8 @@
 //! A `tracing` subscriber that panics at everything: it is the embedder's code on the pool's
-//! threads, and neither loses a task nor breaks the pool. A process of its own, since a
+//! threads, and neither loses a task nor breaks the pool. The test has a process of its own, since a
 //! subscriber is global.
 
-mod common;
-
+use crate::support;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
@@ -29,19 +28,22 @@ impl Subscriber for Panicking {
 
 #[test]
 fn a_subscriber_that_panics_loses_nothing() {
+    if !support::is_own_process(module_path!(), "a_subscriber_that_panics_loses_nothing") {
+        return;
+    }
     tracing::subscriber::set_global_default(Panicking).expect("the first");
     std::panic::set_hook(Box::new(|_| {}));
-    let pool = common::builder(2).build().expect("builds");
-    let traced = common::load(&pool, "faults");
+    let pool = support::builder(2).build().expect("builds");
+    let traced = support::load(&pool, "faults");
     let flood = traced.task::<u64, ()>("log_flood").expect("types agree");
     let futures: Vec<_> = (0..100).map(|_| pool.submit(&flood, &20).expect("submits")).collect();
     for future in &futures {
-        future.result_timeout(common::PATIENCE).expect("in time").expect("runs");
+        future.result_timeout(support::PATIENCE).expect("in time").expect("runs");
     }
     assert!(pool.broken().is_none());
     // A death and a failing callback are logged, too.
     futures[0].add_done_callback(|_| panic!("a callback"));
-    common::signal(pool.worker_pids()[0], rustix::process::Signal::KILL);
-    common::eventually("the death to be seen", || pool.broken().is_some());
+    support::signal(pool.worker_pids()[0], rustix::process::Signal::KILL);
+    support::eventually("the death to be seen", || pool.broken().is_some());
     pool.shutdown(wasmpool::ShutdownMode::Finish);
 }

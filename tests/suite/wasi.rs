@@ -1,12 +1,10 @@
 //! Tests the defaults of a guest: no file, no network, no argument, no variable, no input, coarse clocks,
 //! true randomness, and outputs in memory. It also tests what one call may ask for.
 
-mod common;
-
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, builder, error, load, pool, raw};
+use crate::support::{self, PATIENCE, builder, error, load, pool, raw};
 use wasmpool::{
     Bytes, Command, CommandInput, CommandOutput, ModuleOptions, Pool, RawTask, SubmitError, TaskError,
     TaskFuture, TaskOptions, limits,
@@ -78,7 +76,7 @@ fn run(pool: &Pool, task: &RawTask, options: TaskOptions) -> Result<Vec<u32>, Ta
     Ok(output.chunks(4).map(|number| u32::from_le_bytes(number.try_into().expect("whole"))).collect())
 }
 
-/// What a probe says under the defaults.
+/// Returns what a probe says under the defaults.
 fn says(pages: u32, body: &str) -> Vec<u32> {
     let pool = pool(1);
     let task = probe(&pool, pages, body);
@@ -96,7 +94,7 @@ fn command(pool: &Pool, body: &str) -> Command {
     );
     // `_start` would be hidden by the marker of the byte ABI.
     let text = text.replace(r#"(func (export "wasmpool_abi_v1"))"#, "");
-    common::wat(pool, &text).command().expect("a command")
+    support::wat(pool, &text).command().expect("a command")
 }
 
 fn output(future: &TaskFuture<CommandOutput>) -> CommandOutput {

@@ -118,7 +118,7 @@ pub fn joins(joins: u32, locals: u32) -> Vec<u8> {
     module(&[ValType::I32], &[], 1, &body)
 }
 
-/// As [`joins`], but in a loop, so that every local is alive in every block.
+/// Makes what [`joins`] makes, but in a loop, so that every local is alive in every block.
 pub fn joins_in_a_loop(joins: u32, locals: u32) -> Vec<u8> {
     let body = function(locals, |sink| {
         sink.loop_(BlockType::Empty);

@@ -1,10 +1,12 @@
-//! Pieces that several suites need. Each test crate is its own worker program.
+//! Pieces that several suites need. Each test executable that has this module is its own worker program.
 
 #![allow(dead_code, unreachable_pub, reason = "every suite has its own copy and uses a part of it")]
 
 pub mod bombs;
+pub mod say;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use wasmpool::{Module, Pool, PoolBuilder, RawTask, TaskError, TaskFailure};
@@ -13,6 +15,9 @@ wasmpool::init_at_load!();
 
 /// No test waits longer for anything.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A test that hangs in a process of its own is ended after this time. Some repeat what they do a thousand times.
+const OWN_PROCESS_MAX: Duration = Duration::from_secs(300);
 
 /// A module of guest-tasks/prebuilt.
 pub fn prebuilt(name: &str) -> PathBuf {
@@ -95,11 +100,11 @@ pub fn eventually(what: &str, mut met: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !met() {
         assert!(Instant::now() < deadline, "waited in vain for: {what}");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// What the process has had of a CPU, in steps of ten milliseconds.
+/// Returns what the process has had of a CPU, in steps of ten milliseconds.
 pub fn cpu_of(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -107,13 +112,13 @@ pub fn cpu_of(pid: u32) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// Whether a process exists and is not a zombie.
+/// Returns whether a process exists and is not a zombie.
 pub fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !matches!(stat.rsplit(") ").next().and_then(|rest| rest.chars().next()), None | Some('Z' | 'X'))
 }
 
-/// Whether this process has such a child; a pid that was reaped may be anybody's.
+/// Returns whether this process has such a child; a pid that was reaped may be anybody's.
 pub fn is_child(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
@@ -137,7 +142,14 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
     }
 }
 
-/// What this process holds: descriptors, threads, shared memory, children.
+/// Resident memory of this process, in KiB.
+pub fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("reads");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
+/// The things that this process holds: descriptors, threads, shared memory, children.
 #[derive(Debug, Clone, Copy)]
 pub struct Holdings {
     pub descriptors: usize,
@@ -163,19 +175,37 @@ impl Holdings {
     }
 }
 
+/// Returns the name by which the test harness knows a test of a module. `module_path!()` begins with the name of
+/// the executable, which the harness leaves out.
+pub fn test_path(module: &str, test: &str) -> String {
+    match module.split_once("::") {
+        Some((_, module)) => format!("{module}::{test}"),
+        None => test.to_string(),
+    }
+}
+
+/// Prepares a process that runs this test and no other. The test must exist: a process that finds none succeeds,
+/// and would prove nothing.
+pub fn own_process(test_path: &str) -> Command {
+    let program = std::env::current_exe().expect("a path");
+    let list = Command::new(&program).args(["--exact", test_path, "--list"]).output().expect("runs");
+    let list = String::from_utf8_lossy(&list.stdout);
+    assert!(list.contains(&format!("{test_path}: test")), "there is no test {test_path}: {list}");
+    let mut command = Command::new(program);
+    command.args(["--exact", test_path, "--nocapture"]);
+    command
+}
+
 /// Returns `true` in the process that a test has of its own. Elsewhere it runs the test in such a process,
-/// which must succeed within [`PATIENCE`], and returns `false`.
-pub fn is_own_process(test: &str) -> bool {
+/// which must succeed within [`OWN_PROCESS_MAX`], and returns `false`. The module is `module_path!()`.
+pub fn is_own_process(module: &str, test: &str) -> bool {
     const VARIABLE: &str = "WASMPOOL_TEST_PROCESS";
-    if std::env::var_os(VARIABLE).is_some_and(|own| own == test) {
+    let test = &test_path(module, test);
+    if std::env::var_os(VARIABLE).is_some_and(|own| own == test.as_str()) {
         return true;
     }
-    let mut child = std::process::Command::new(std::env::current_exe().expect("a path"))
-        .args(["--exact", test, "--nocapture"])
-        .env(VARIABLE, test)
-        .spawn()
-        .expect("runs");
-    let deadline = Instant::now() + 2 * PATIENCE;
+    let mut child = own_process(test).env(VARIABLE, test).spawn().expect("runs");
+    let deadline = Instant::now() + OWN_PROCESS_MAX;
     let status = loop {
         match child.try_wait().expect("waits") {
             Some(status) => break status,

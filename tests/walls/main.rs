@@ -1,5 +1,8 @@
 //! The second wall as if the first were gone: native code in throw-away workers attacks what is
-//! around them. With all layers, with each alone, with none; and the filter, number by number.
+//! around them. It does so with all layers, with each alone and with none; and the filter is tried number by number.
+//!
+//! This suite has an executable of its own because attacks without a wall succeed, against their parent process
+//! too.
 
 use std::fmt::Write as _;
 

@@ -75,9 +75,9 @@ pub(super) fn cpython_print<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<
         }))
 }
 
-/// To the first instruction: `load_file` in a pool that has never seen the module, with a worker
-/// that is up, and the first `-V`, less what a later `-V` takes. What is left is reading, checking
-/// and mapping; the interpreter's own work, which `-V` hardly does any of, cancels out.
+/// Measures the time to the first instruction: `load_file` in a pool that has never seen the module, with a
+/// worker that is up, and the first `-V`, less what a later `-V` takes. The rest is reading, checking and
+/// mapping; the interpreter's own work, which `-V` hardly does any of, cancels out.
 pub(super) fn cpython_load<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
     let wasm = wasi(bench)?;
     // Into the cache, if it is not there.
@@ -110,7 +110,7 @@ pub(super) fn cpython_load<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<W
             let first = began.elapsed().as_secs_f64();
             Ok(first - p50(9, || command.run(&["python.wasm", "-V"], &[]).map(drop))?)
         })
-        // Not a peer: a part of our own figure, shown beside it.
+        // This is no peer, but a part of our own figure that is shown beside it.
         .side(
             Role::Peer,
             "ours: load_file alone",

@@ -1,4 +1,4 @@
-//! What workers cost beside their tasks: deaths, idleness, the second wall.
+//! Works for what workers cost beside their tasks: deaths, idleness, the second wall.
 
 use std::time::{Duration, Instant};
 

@@ -63,7 +63,7 @@ pub(super) fn bench(args: &BenchArgs, settings: &Settings, console: &Console) ->
     }
     pool.shutdown(ShutdownMode::Finish);
     trace.map_or(Ok(()), |trace| trace.end(console))?;
-    // What fails once a signal has asked for the end fails because of that, and nobody need be told.
+    // A call that fails once a signal has asked for the end fails because of that, and nobody need be told.
     if let Some(exit) = interrupt::exit() {
         return Ok(exit);
     }

@@ -20,7 +20,7 @@ use wasmpool::{
 /// The name that the pool and its reports use for a command's task.
 const COMMAND: &str = "_start";
 
-/// In an argument this stands for the input.
+/// This stands for the input where an argument has it.
 const PLACEHOLDER: &str = "{}";
 
 /// Something of a module that can be called with one input after the other.
@@ -188,7 +188,7 @@ impl Call {
                 let future = self.pool.submit_with(handle, input, options)?;
                 let output_max =
                     internal::output_bytes_max(&self.options).unwrap_or(limits::OUTPUT_BYTES_MAX);
-                // Beyond that the pool lets no output through.
+                // The pool lets no larger output through.
                 let output_max = output_max.min(limits::FRAME_PAYLOAD_BYTES_MAX as usize / 2);
                 Ok(Pending::Task { future, description: description.clone(), output_max })
             }
@@ -226,7 +226,7 @@ impl Call {
         }
     }
 
-    /// Whether the arguments have a place for each input: then stdin does not carry it.
+    /// Returns whether the arguments have a place for each input: then stdin does not carry it.
     pub(super) fn has_placeholder(&self) -> bool {
         match &self.kind {
             Kind::Task { .. } => false,

@@ -44,8 +44,8 @@ fn write_pages(command: &Command, dir: &Path, files: &HostFiles) -> io::Result<(
     Ok(())
 }
 
-/// A page and its file's name. What follows the options in the help is set as it stands there, with a heading
-/// for each of its parts: clap's own would fill the lines of tables and examples.
+/// A page and its file's name. The part behind the options in the help is set as it stands there, with a
+/// heading for each of its parts: clap's own would fill the lines of tables and examples.
 fn page(command: Command) -> io::Result<(String, Vec<u8>)> {
     let notes = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let has_subcommands = command.has_subcommands();

@@ -45,8 +45,8 @@ use source::{Reading, Source};
 use tally::Tally;
 use wasmpool::{OnWorkerDeath, Pool, PoolBuilder, ShutdownMode};
 
-/// Calls ahead of the oldest one whose result is not out, for each worker. With an eighth of it the feeder
-/// and two workers wait for each other: 100,000 tiny tasks a second in place of 180,000, measured.
+/// Calls ahead of the oldest one whose result is not out, for each worker. If it were an eighth, the feeder
+/// and two workers would wait for each other: 100,000 tiny tasks a second in place of 180,000, measured.
 const AHEAD_PER_WORKER: usize = 128;
 const AHEAD_MIN: usize = 512;
 
@@ -170,7 +170,7 @@ fn end_pool(
     }
 }
 
-/// With retries, a worker's death is a failure like any other.
+/// A worker's death is a failure like any other where there are retries.
 fn builder(args: &MapArgs) -> PoolBuilder {
     match args.retries {
         0 => Pool::builder(),
@@ -211,8 +211,8 @@ fn run(
             Failure::Internal(format!("cannot start the thread that reads the inputs: {error}"))
         })?;
     collector.run(&Sources { fed: &fed, signals })?;
-    // It has let go of its end of the channel, unless it was told to stop: then it may be waiting for
-    // stdin, and is left to end with the process, as it is if stdout failed.
+    // The feeder has let go of its end of the channel, unless it was told to stop. One that was told to stop
+    // may be waiting for stdin; it is left to end with the process, as it is if stdout failed.
     if !budget.is_closed() && feeder.join().is_err() {
         return Err(Failure::Internal("the thread that reads the inputs panicked".into()));
     }

@@ -163,7 +163,7 @@ impl Answer {
         }
     }
 
-    /// Whether it is a success: of a command, by its exit code.
+    /// Returns whether it is a success: of a command, by its exit code.
     pub(super) fn is_ok(&self) -> bool {
         self.exit().code() == 0
     }

@@ -48,7 +48,7 @@ pub(super) struct Trace {
 struct Ended {
     /// Events that the thread was too slow for.
     dropped: u64,
-    /// It had as many bytes as it may.
+    /// The timeline had as many bytes as it may have.
     is_full: bool,
 }
 
@@ -93,7 +93,8 @@ impl Trace {
 fn follow(mut events: Events, out: impl Write, bytes_max: u64) -> io::Result<Ended> {
     let mut timeline = Timeline::new(out)?;
     let mut is_full = false;
-    // It reads to the end, even if the buffer was full: the pool counts what its observers do not read.
+    // The thread reads to the end, even if the buffer was full: the pool counts what its observers do not
+    // read.
     let mut dropped = 0;
     while let Some(event) = events.next() {
         if events.dropped() > dropped {

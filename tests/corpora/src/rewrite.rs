@@ -19,7 +19,7 @@ use crate::outline::Outline;
 /// Original exports keep their meaning under another name: some names are the byte ABI's.
 const EXPORTED: &str = "original:";
 
-/// What becomes of the module's imports.
+/// The ways to treat a module's imports.
 #[derive(Debug)]
 pub enum Imports<'a> {
     /// They stay: the pool provides them, or refuses the module.
@@ -29,7 +29,7 @@ pub enum Imports<'a> {
     Define(&'a Definitions),
 }
 
-/// What takes the place of something that another module exports, without a difference.
+/// A definition that takes the place of something that another module exports, without a difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Definition {
     /// A function with this body, which refers to nothing.
@@ -40,7 +40,7 @@ pub enum Definition {
     Tag,
 }
 
-/// By the module and name that they are imported from.
+/// The definitions, by the module and name that they are imported from.
 pub type Definitions = HashMap<(String, String), Definition>;
 
 /// A tag that is imported twice is one tag.
@@ -67,7 +67,7 @@ pub struct Rewrite<'a> {
 }
 
 impl<'a> Rewrite<'a> {
-    /// With nothing added, not even the byte ABI.
+    /// Begins with nothing added, not even the byte ABI.
     pub fn new(outline: &'a Outline<'a>, imports: Imports<'a>) -> Self {
         Rewrite {
             outline,
@@ -212,7 +212,7 @@ impl<'a> Rewrite<'a> {
         }
     }
 
-    /// Where imported tags become definitions: each later one of the same name, and the first.
+    /// Returns where imported tags become definitions: each later one of the same name, and the first.
     fn same_tags(&self) -> HashMap<u32, u32> {
         let Imports::Define(_) = self.imports else { return HashMap::new() };
         let tags = self.outline.imported_tags().enumerate();
@@ -350,9 +350,9 @@ impl Parts {
 /// Why a module cannot be given the byte ABI.
 #[derive(Debug)]
 pub enum RewriteError {
-    /// It imports this, which nobody here defines.
+    /// The module imports this, which nobody here defines.
     Imports(String),
-    /// It has something that the encoder does not know.
+    /// The module has something that the encoder does not know.
     Encoder(Cow<'static, str>),
 }
 

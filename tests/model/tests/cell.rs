@@ -1,5 +1,5 @@
-//! The future cell as it stands in `src/future/cell.rs`, under loom: every interleaving of its
-//! threads, up to three preemptions. What it needs of the library stands here in small.
+//! The future cell as it stands in `src/future/cell.rs`, under loom: every interleaving of its threads, up to
+//! three preemptions. The parts of the library that it needs stand here in small.
 
 #![allow(dead_code, unreachable_pub, reason = "the included source has more than is checked here")]
 

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use wasmpool::{as_completed, as_completed_timeout};
 
-use crate::common::{PATIENCE, eventually};
-use crate::{Duration, Mode, Tasks, in_both_modes, output};
+use super::{Duration, Mode, Tasks, in_both_modes, output};
+use crate::support::{PATIENCE, eventually};
 
 in_both_modes! {
     fn test_no_timeout(mode: Mode) {

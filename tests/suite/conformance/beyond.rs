@@ -8,8 +8,8 @@ use wasmpool::{
     TaskOptions,
 };
 
-use crate::common::{PATIENCE, error, eventually, failure, is_alive, load, signal};
-use crate::{Duration, FOREVER, Mode, Process, Tasks, in_both_modes, is_death, output, pid_of, steps};
+use super::{Duration, FOREVER, Mode, Process, Tasks, in_both_modes, is_death, output, pid_of, steps};
+use crate::support::{PATIENCE, error, eventually, failure, is_alive, load, signal};
 
 in_both_modes! {
     fn callback_submits_while_breaking(mode: Mode) {
@@ -101,14 +101,14 @@ in_both_modes! {
     }
 }
 
-/// In `Break` mode the first one breaks the pool.
+/// The first crash breaks the pool in `Break` mode, so this test has one mode.
 #[test]
 fn crash_loop() {
     let policy =
         Replacement::new().crashes_max(3).backoff(Duration::from_millis(40), Duration::from_millis(100));
     let healthy = Mode::Break.pool(1);
     load(&healthy, "primes");
-    let pool = crate::common::builder(1)
+    let pool = crate::support::builder(1)
         .worker_program("/bin/false")
         .on_worker_death(OnWorkerDeath::Replace(policy))
         .build()

@@ -8,8 +8,8 @@ use wasmpool::postcard_schema::Schema;
 use wasmpool::postcard_schema::schema::NamedType;
 use wasmpool::{Frame, Pool, ShutdownMode, SubmitError, TaskError, TaskFuture, TaskOptions, TrapCode};
 
-use crate::common::{error, eventually, is_alive, load, raw, signal, wat};
-use crate::{Bytes, Mode, Tasks, in_both_modes, in_time, is_death, output};
+use super::{Bytes, Mode, Tasks, in_both_modes, in_time, is_death, output};
+use crate::support::{error, eventually, is_alive, load, raw, signal, wat};
 
 /// A number that cannot be encoded.
 struct Unspeakable;
@@ -216,7 +216,7 @@ in_both_modes! {
             let future = pool.submit(&huge, &(48 << 20)).expect("submits");
             eventually("it to run", || future.running() || future.done());
             signal(pool.worker_pids()[0], Signal::KILL);
-            match future.result_timeout(crate::common::PATIENCE).expect("in time") {
+            match future.result_timeout(crate::support::PATIENCE).expect("in time") {
                 Ok(bytes) => assert_eq!(bytes.len(), 48 << 20, "whole, or not at all"),
                 Err(failure) => {
                     assert!(is_death(mode, failure.error()), "{failure}");
@@ -247,7 +247,7 @@ in_both_modes! {
             let failed = error(&pool.submit_bytes(&raw(&faults, lie), "").expect("submits"));
             assert!(matches!(failed, TaskError::Abi { .. }), "{lie}: {failed}");
         }
-        // More than may be answered.
+        // The output is larger than may be answered.
         let huge = faults.task::<u64, Vec<u8>>("huge_output").expect("types agree");
         let options = TaskOptions::new().output_bytes_max(1000);
         let failed = error(&pool.submit_with(&huge, &10_000, options).expect("submits"));
@@ -275,11 +275,11 @@ in_both_modes! {
         // The panic is the caller's who asks, in the thread that asks; no thread of the pool's dies.
         let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| future.result()));
         assert!(asked.is_err());
-        assert!(receiver.recv_timeout(crate::common::PATIENCE).is_err(), "the callback's input panicked");
+        assert!(receiver.recv_timeout(crate::support::PATIENCE).is_err(), "the callback's input panicked");
         let (sender, receiver) = crossbeam_channel::bounded(1);
         let after = Tasks::new(&pool).echo(&pool);
         after.add_done_callback(move |echoed| sender.send(echoed).expect("listens"));
-        assert!(receiver.recv_timeout(crate::common::PATIENCE).expect("later callbacks run").is_ok());
+        assert!(receiver.recv_timeout(crate::support::PATIENCE).expect("later callbacks run").is_ok());
         goes_on(&pool, pid);
     }
 
@@ -303,7 +303,7 @@ in_both_modes! {
     fn test_crash_big_data(mode: Mode) {
         let (pool, _, pid) = one(mode);
         let echo = raw(&load(&pool, "echo"), "echo");
-        // It takes some of it, so that the frame is torn, and no more.
+        // The worker takes some of the frame, so that it is torn, and no more.
         signal(pid, Signal::STOP);
         let large = pool.submit_bytes(&echo, vec![7u8; 4 << 20]).expect("submits");
         let behind = pool.submit_bytes(&echo, "behind it").expect("submits");

@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicU64;
 
 use wasmpool::{BuildError, Map, MapError, ModuleError, ShutdownMode, SubmitError, TaskError, TaskOptions};
 
-use crate::common::{PATIENCE, error, eventually, load};
-use crate::{
+use super::{
     Arc, AtomicUsize, Counted, Duration, FOREVER, Mode, Ordering, Tasks, in_both_modes, in_time, output,
     pid_of, steps,
 };
+use crate::support::{PATIENCE, error, eventually, load};
 
 fn items(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).expect("not zero")
@@ -273,13 +273,13 @@ fn test_map_buffersize_value_validation() {
 #[test]
 fn test_max_workers_negative() {
     for workers in [0, wasmpool::limits::WORKERS_MAX + 1, usize::MAX] {
-        match crate::common::builder(workers).build().expect_err("refused") {
+        match crate::support::builder(workers).build().expect_err("refused") {
             BuildError::Workers { workers: said, max } => {
                 assert_eq!((said, max), (workers, wasmpool::limits::WORKERS_MAX));
             }
             other => panic!("{other}"),
         }
     }
-    let minimum = crate::common::builder(2).workers_min(3).build().expect_err("more than the most");
+    let minimum = crate::support::builder(2).workers_min(3).build().expect_err("more than the most");
     assert!(matches!(minimum, BuildError::Setting { setting: "workers_min", .. }), "{minimum}");
 }

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use wasmpool::{FutureState, Pool, TaskError, TaskFailure, TaskFuture};
 
-use crate::common::{PATIENCE, error, eventually};
-use crate::{Arc, AtomicUsize, Bytes, Duration, Mode, Ordering, Tasks, in_both_modes, output};
+use super::{Arc, AtomicUsize, Bytes, Duration, Mode, Ordering, Tasks, in_both_modes, output};
+use crate::support::{PATIENCE, error, eventually};
 
-/// What a done callback was called with.
+/// The state and result that a done callback was called with.
 type Seen = (FutureState, Result<Bytes, TaskFailure>);
 
 /// Has the future report its end.
@@ -197,7 +197,7 @@ in_both_modes! {
             assert!(states.pending.cancel());
             assert_eq!(*waiter.join().expect("ends").expect_err("cancelled").error(), TaskError::Cancelled);
         });
-        // At once, and not when a worker gets to it: the only one is still busy.
+        // The future is cancelled at once, and not when a worker gets to it: the only one is still busy.
         assert!(states.running.running());
     }
 
@@ -224,7 +224,7 @@ in_both_modes! {
         });
     }
 
-    /// No caller can complete a future. What races here is the pool's own: an answer, an abort, a
+    /// No caller can complete a future. The ends that race here are the pool's own: an answer, an abort, a
     /// cancel and a kill; whichever comes first stays.
     fn test_multiple_set_result(mode: Mode) {
         for _ in 0..10 {

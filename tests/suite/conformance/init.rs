@@ -3,8 +3,8 @@
 
 use wasmpool::{TaskError, TaskOptions, TrapCode};
 
-use crate::common::{error, load, raw, wat};
-use crate::{Duration, Mode, in_both_modes, output};
+use super::{Duration, Mode, in_both_modes, output};
+use crate::support::{error, load, raw, wat};
 
 /// An initializer that ends as `init` says.
 fn initialized_by(init: &str) -> String {
@@ -36,7 +36,7 @@ in_both_modes! {
 
     fn FailingInitializer(mode: Mode) {
         let pool = mode.pool(1);
-        // Its own error, a trap, and one that does not end.
+        // The initializers fail with an error of their own, with a trap, and by not ending.
         let own = "(i64.or (i64.shl (i64.const 16) (i64.const 32)) (i64.const 21))";
         let task = |init| raw(&wat(&pool, &initialized_by(init)), "task");
         match error(&pool.submit_bytes(&task(own), "").expect("submits")) {

@@ -11,10 +11,11 @@ use wasmpool::{
     TaskOptions, TrapCode, wait,
 };
 
-use crate::common::{PATIENCE, error, eventually, failure, is_alive, load, signal};
-use crate::{
-    Bytes, Duration, Mode, Process, Tasks, assert_reaped, in_both_modes, in_time, is_death, output, pid_of,
+use super::{
+    Bytes, Duration, FOREVER, Mode, Process, Tasks, assert_reaped, in_both_modes, in_time, is_death, output,
+    pid_of, steps,
 };
+use crate::support::{PATIENCE, error, eventually, failure, is_alive, load, signal};
 
 /// The pid of the worker that ran it.
 fn ran_in(future: &TaskFuture<Bytes>) -> u32 {
@@ -112,7 +113,7 @@ in_both_modes! {
         let pool = mode.pool(1);
         let tasks = Tasks::new(&pool);
         let labelled = pool
-            .submit_with(&tasks.work, &crate::steps(crate::FOREVER), TaskOptions::new().label("invoice 4711"))
+            .submit_with(&tasks.work, &steps(FOREVER), TaskOptions::new().label("invoice 4711"))
             .expect("submits");
         let pid = pid_of(&pool, &labelled);
         signal(pid, Signal::ABORT);
@@ -298,7 +299,7 @@ in_both_modes! {
                 thread.file_name() == *own || stat.contains(") S ")
             })
         });
-        // From here on no thread can have a stack.
+        // No thread can have a stack from here on.
         let pages = std::fs::read_to_string("/proc/self/statm").expect("reads");
         let used: u64 = pages.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
         let limit = rustix::process::Rlimit { current: Some(used * 4096 + (1 << 20)), maximum: None };
@@ -364,7 +365,7 @@ in_both_modes! {
             assert!(matches!(refused, Err(SubmitError::ShutDown { .. })), "{refused:?}");
             assert_eq!(pool.stats().workers_started, 0);
 
-            // And one whose worker is on its way.
+            // The same holds for a pool whose worker is on its way.
             let pool = mode.pool(2);
             let tasks = Tasks::new(&pool);
             let events = pool.events();

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use wasmpool::{ReturnWhen, ShutdownMode, SubmitError, TaskError, TaskFuture, TaskOptions, wait};
 
-use crate::common::{Holdings, PATIENCE, error, eventually, is_alive};
-use crate::{Duration, FOREVER, Mode, Process, Tasks, assert_reaped, in_both_modes, in_time, output, steps};
+use super::{Duration, FOREVER, Mode, Process, Tasks, assert_reaped, in_both_modes, in_time, output, steps};
+use crate::support::{Holdings, PATIENCE, error, eventually, is_alive};
 
 /// Runs `use_pool` in a process of its own, and there, three times: what the first left (the
 /// runtime's own) is all that is left after the others.

@@ -4,8 +4,8 @@ use std::sync::Barrier;
 
 use wasmpool::{ReturnWhen, ShutdownMode, TaskFuture, wait};
 
-use crate::common::{PATIENCE, error};
-use crate::{Bytes, Duration, Mode, Tasks, in_both_modes, output};
+use super::{Bytes, Duration, Mode, Tasks, in_both_modes, output};
+use crate::support::{PATIENCE, error};
 
 in_both_modes! {
     fn test_20369(mode: Mode) {
@@ -61,7 +61,7 @@ in_both_modes! {
         assert!(cancelled.cancel());
         other.abort();
         error(&other);
-        // Neither a success nor a cancelled one is enough; a failure is.
+        // A success is not enough, and a cancelled one is not either; a failure is.
         let futures = [&done, &running, &cancelled, &tasks.trap(&pool)];
         let first = wait(&futures, Some(PATIENCE), ReturnWhen::FirstException);
         assert_eq!((first.done, first.not_done), (vec![0, 2, 3], vec![1]));

@@ -5,12 +5,12 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use wasmpool::{AttackOutcome, DirAccess, Doctor, SandboxLayer};
 
-use crate::common;
-use crate::{Guest, PERM, Place};
+use super::{Guest, PERM, Place};
+use crate::support;
 
-/// With all layers, and with WASI's own care alone.
+/// Makes guests with all layers, and with WASI's own care alone.
 fn guests(place: &Place) -> [Guest; 3] {
-    let build = || common::builder(1).dir(place.path("dir"), "/dir", DirAccess::ReadWrite);
+    let build = || support::builder(1).dir(place.path("dir"), "/dir", DirAccess::ReadWrite);
     let off = build().sandbox(wasmpool::SandboxPolicy::Off);
     let landlock_less = build().sandbox_without(SandboxLayer::Landlock);
     [build(), off, landlock_less].map(Guest::new)
@@ -47,7 +47,7 @@ fn neither_dots_nor_absolute_paths_nor_links_lead_out() {
         for way in ways {
             for task in ["read", "write", "append", "stat_followed", "touch", "unlink_beyond"] {
                 let task = task.strip_suffix("_beyond").unwrap_or(task);
-                // To remove or look at a link itself is allowed; the others follow it.
+                // A task may remove or look at a link itself; the others follow it.
                 if task == "unlink" && !way.contains('/') {
                     continue;
                 }
@@ -87,7 +87,7 @@ fn a_link_that_a_task_makes_leads_nowhere_either() {
     }
 }
 
-/// On the host a link is followed as what it is, by whoever names it.
+/// A link is followed on the host as what it is, by whoever names it.
 #[test]
 fn no_link_that_leads_out_is_made_or_moved() {
     let place = Place::new();
@@ -111,7 +111,7 @@ fn no_link_that_leads_out_is_made_or_moved() {
         }
     }
     assert!(fs::symlink_metadata(dir.join("made")).is_err());
-    // What leads downwards is a link like any other, wherever it stands.
+    // A link that leads downwards is one like any other, wherever it stands.
     for (task, first, second) in [
         ("symlink", "sub", "made"),
         ("symlink", "...", "dots"),

@@ -1,16 +1,16 @@
-//! What tasks can do in their directories.
+//! Tasks can do this in their directories.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use wasmpool::{DirAccess, ModuleOptions, SandboxLayer, SandboxPolicy, SubmitError, TaskOptions};
 
-use crate::common::{self, PATIENCE};
-use crate::{FBIG, Guest, MFILE, NOENT, NOTEMPTY, PERM, Place, WAT, ask};
+use super::{FBIG, Guest, MFILE, NOENT, NOTEMPTY, PERM, Place, WAT, ask};
+use crate::support::{self, PATIENCE};
 
 #[test]
 fn without_a_directory_nothing_is_given() {
-    let guest = Guest::new(common::builder(1));
+    let guest = Guest::new(support::builder(1));
     assert_eq!(guest.given(), [""; 0]);
     for path in ["/", "/etc/passwd", ".", "tests"] {
         assert_eq!(guest.text("read", 3, path), Err(8), "{path}: there is no descriptor");
@@ -118,7 +118,7 @@ fn what_is_written_in_a_read_write_directory_is_the_hosts_to_see() {
         fs::read_dir(&dir).expect("reads").flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     assert_eq!(names, ["a", "all", "c", "e", "given"]);
-    // Its mode is of a file that is nobody else's.
+    // The mode is that of a file that is nobody else's.
     let metadata = fs::metadata(dir.join("a")).expect("is there");
     assert_eq!(metadata.mode() & 0o777, 0o600);
     let own = rustix::process::getuid();
@@ -147,7 +147,7 @@ fn directories_have_their_own_rights_and_do_not_touch_each_other() {
     let maps = place.dir("maps");
     let results = place.dir("results");
     place.file("maps/a", "a map");
-    let builder = common::builder(1).dir(&maps, "/maps", DirAccess::ReadOnly);
+    let builder = support::builder(1).dir(&maps, "/maps", DirAccess::ReadOnly);
     let guest = Guest::new(builder.dir(&results, "results", DirAccess::ReadWrite));
     assert_eq!(guest.given(), ["/maps", "results"]);
     assert_eq!(guest.text("read", 3, "a"), Ok("a map".into()));
@@ -198,7 +198,7 @@ fn a_task_that_opens_all_it_can_leaves_the_worker_what_it_needs() {
     guest.assert_nobody_died();
 }
 
-/// To open it is to wait for somebody who writes, in the kernel: no interrupt is heeded there.
+/// Opening a FIFO waits in the kernel for somebody who writes, and no interrupt is heeded there.
 #[test]
 fn a_fifo_costs_the_worker_at_the_deadline_and_nothing_else() {
     use std::time::Duration;
@@ -208,14 +208,15 @@ fn a_fifo_costs_the_worker_at_the_deadline_and_nothing_else() {
     let fifo = dir.join("fifo");
     let mode = rustix::fs::Mode::from_raw_mode(0o666);
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).expect("is made");
-    crate::open_to_all(&fifo);
-    let builder = common::builder(1).dir(&dir, "/dir", DirAccess::ReadOnly).grace(Duration::from_millis(100));
-    let pool = common::build(builder);
-    let module = common::wat(&pool, WAT);
+    super::open_to_all(&fifo);
+    let builder =
+        support::builder(1).dir(&dir, "/dir", DirAccess::ReadOnly).grace(Duration::from_millis(100));
+    let pool = support::build(builder);
+    let module = support::wat(&pool, WAT);
     let options = TaskOptions::new().timeout(Duration::from_millis(300));
     let input = wasmpool::Bytes::from_static(b"\x03\x04fifo");
-    let waits = pool.submit_with(&common::raw(&module, "read"), &input, options).expect("is accepted");
-    let error = common::error(&waits);
+    let waits = pool.submit_with(&support::raw(&module, "read"), &input, options).expect("is accepted");
+    let error = support::error(&waits);
     assert!(matches!(error, wasmpool::TaskError::Timeout { .. }), "{error}");
     assert_eq!(ask(&pool, &module, "read", 3, "a", ""), Ok(b"a".to_vec()));
 }
@@ -225,7 +226,7 @@ fn a_command_reads_and_writes_as_tasks_do() {
     let place = Place::new();
     let dir = place.dir("dir");
     place.file("dir/in", "text");
-    let pool = common::build(common::builder(1).dir(&dir, "/dir", DirAccess::ReadWrite));
+    let pool = support::build(support::builder(1).dir(&dir, "/dir", DirAccess::ReadWrite));
     let text = WAT.replace("(func (export \"wasmpool_abi_v1\"))", "").replace(
         "(memory (export \"memory\") 4)",
         r#"(memory (export "memory") 4)
@@ -235,7 +236,7 @@ fn a_command_reads_and_writes_as_tasks_do() {
              (drop (call $open (i32.const 9) (i64.const 64) (i32.const 0)))
              (drop (call $write_second)))"#,
     );
-    let command = common::wat(&pool, &text).command().expect("a command");
+    let command = support::wat(&pool, &text).command().expect("a command");
     let future = pool.submit(&command, &wasmpool::CommandInput::new()).expect("is accepted");
     let output = future.result_timeout(PATIENCE).expect("in time").expect("succeeds");
     assert_eq!(output.exit_code, 0);
@@ -246,7 +247,8 @@ fn a_command_reads_and_writes_as_tasks_do() {
 fn every_worker_has_the_directories() {
     let place = Place::new();
     let dir = place.dir("dir");
-    let guest = Guest::new(common::builder(3).dir(&dir, "/dir", DirAccess::ReadWrite).recycle_after_tasks(2));
+    let guest =
+        Guest::new(support::builder(3).dir(&dir, "/dir", DirAccess::ReadWrite).recycle_after_tasks(2));
     for number in 0..12 {
         assert_eq!(guest.ask("write", 3, &format!("{number}"), "x"), Ok(Vec::new()));
     }
@@ -258,7 +260,7 @@ fn a_worker_says_that_it_has_directories() {
     let place = Place::new();
     let first = place.dir("first");
     let second = place.dir("second");
-    let builder = common::builder(1).dir(&first, "/first", DirAccess::ReadOnly);
+    let builder = support::builder(1).dir(&first, "/first", DirAccess::ReadOnly);
     let guest = Guest::new(builder.dir(&second, "/second", DirAccess::ReadWrite));
     assert_eq!(guest.given().len(), 2);
     let report = guest.pool.sandbox().expect("a worker");
@@ -276,7 +278,7 @@ fn a_worker_says_that_it_has_directories() {
 /// The weaker profile is for pools that ask for it.
 #[test]
 fn without_directories_the_filter_is_what_it_was() {
-    let guest = Guest::new(common::builder(1));
+    let guest = Guest::new(support::builder(1));
     assert_eq!(guest.given().len(), 0);
     let report = guest.pool.sandbox().expect("a worker");
     let seccomp = report.layer(SandboxLayer::Seccomp).expect("is reported");
@@ -289,13 +291,13 @@ fn a_scan_of_the_page_map_and_directories_go_together() {
     let place = Place::new();
     let dir = place.dir("dir");
     place.file("dir/a", "a");
-    let builder = common::builder(1).dir(&dir, "/dir", DirAccess::ReadOnly).pagemap_scan(true);
+    let builder = support::builder(1).dir(&dir, "/dir", DirAccess::ReadOnly).pagemap_scan(true);
     let pool = match builder.build() {
         Ok(pool) => pool,
         Err(wasmpool::BuildError::PagemapScan { reason }) => return println!("not here: {reason}"),
         Err(error) => panic!("{error}"),
     };
-    let module = common::wat(&pool, WAT);
+    let module = support::wat(&pool, WAT);
     for _ in 0..20 {
         assert_eq!(ask(&pool, &module, "read", 3, "a", ""), Ok(b"a".to_vec()));
     }
@@ -307,10 +309,10 @@ fn all_layers_can_be_demanded_and_none() {
     let dir = place.dir("dir");
     place.file("dir/a", "a");
     for policy in [SandboxPolicy::Strict, SandboxPolicy::Off] {
-        let builder = common::builder(1).without_cgroup().sandbox(policy);
+        let builder = support::builder(1).without_cgroup().sandbox(policy);
         // A layer that only root has does not count as missing for an ordinary user.
-        let pool = common::build(builder.dir(&dir, "/dir", DirAccess::ReadWrite));
-        let module = common::wat(&pool, WAT);
+        let pool = support::build(builder.dir(&dir, "/dir", DirAccess::ReadWrite));
+        let module = support::wat(&pool, WAT);
         assert_eq!(ask(&pool, &module, "read", 3, "a", ""), Ok(b"a".to_vec()), "{policy}");
         assert_eq!(ask(&pool, &module, "write", 3, "b", "b"), Ok(Vec::new()), "{policy}");
     }
@@ -320,14 +322,14 @@ fn all_layers_can_be_demanded_and_none() {
 fn a_deterministic_task_that_could_see_files_is_refused() {
     let place = Place::new();
     let dir = place.dir("dir");
-    let pool = common::build(common::builder(1).dir(&dir, "/dir", DirAccess::ReadOnly));
+    let pool = support::build(support::builder(1).dir(&dir, "/dir", DirAccess::ReadOnly));
     let options = ModuleOptions::new().deterministic(true);
     let module = pool.load_with(&wat::parse_str(WAT).expect("valid"), options.clone()).expect("loads");
     let seeded = || TaskOptions::new().deterministic(1);
-    let refused = pool.submit_with(&common::raw(&module, "read"), &wasmpool::Bytes::new(), seeded());
+    let refused = pool.submit_with(&support::raw(&module, "read"), &wasmpool::Bytes::new(), seeded());
     assert!(matches!(refused, Err(SubmitError::DirsNotDeterministic { .. })), "{refused:?}");
     // A module without WASI sees nothing of them.
-    let echo = pool.load_with(&wat::parse_str(common::ECHO_WAT).expect("valid"), options).expect("loads");
-    let future = pool.submit_with(&common::raw(&echo, "echo"), &"x".into(), seeded()).expect("is accepted");
+    let echo = pool.load_with(&wat::parse_str(support::ECHO_WAT).expect("valid"), options).expect("loads");
+    let future = pool.submit_with(&support::raw(&echo, "echo"), &"x".into(), seeded()).expect("is accepted");
     future.result_timeout(PATIENCE).expect("in time").expect("succeeds");
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use wasmpool::{BuildError, DirAccess, SandboxPolicy};
 
-use crate::common;
-use crate::{Guest, Place};
+use super::{Guest, Place};
+use crate::support;
 
 /// The error's own words, and its source's.
 #[track_caller]
@@ -25,7 +25,7 @@ fn what_is_not_there_or_no_directory_is_named() {
     let file = place.file("file", "");
     let missing = place.path("missing");
     for (path, words) in [(&missing, "No such file"), (&file, "Not a directory")] {
-        let message = refused(common::builder(1).dir(path, "/dir", DirAccess::ReadOnly), path);
+        let message = refused(support::builder(1).dir(path, "/dir", DirAccess::ReadOnly), path);
         assert!(message.contains(words), "{message}");
     }
 }
@@ -35,7 +35,7 @@ fn what_the_workers_user_may_not_read_or_write_is_refused() {
     let place = Place::new();
     let dir = place.dir("dir");
     let set = |mode| fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).expect("has a mode");
-    let pool = |access| common::builder(1).dir(&dir, "/dir", access);
+    let pool = |access| support::builder(1).dir(&dir, "/dir", access);
     let is_root = rustix::process::getuid().is_root();
     set(if is_root { 0o755 } else { 0o555 });
     pool(DirAccess::ReadOnly).build().expect("can be read");
@@ -48,7 +48,7 @@ fn what_the_workers_user_may_not_read_or_write_is_refused() {
         for words in ["user 65534", "change its owner", "write"] {
             assert!(message.contains(words), "{message}");
         }
-        // Its own user and group count, and root's rights where workers stay root.
+        // The worker's own user and group count, and root's rights where workers stay root.
         set(0o700);
         pool(DirAccess::ReadWrite).sandbox(SandboxPolicy::Off).build().expect("root may");
         std::os::unix::fs::chown(&dir, Some(4711), Some(4712)).expect("root may");
@@ -72,7 +72,7 @@ fn the_workers_user_reads_what_is_its_own() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("has a mode");
         std::os::unix::fs::chown(path, Some(4711), Some(4711)).expect("root may");
     }
-    let builder = common::builder(1).dir(&dir, "/dir", DirAccess::ReadWrite);
+    let builder = support::builder(1).dir(&dir, "/dir", DirAccess::ReadWrite);
     let guest = Guest::new(builder.worker_identity(4711, 4711));
     assert_eq!(guest.text("read", 3, "own"), Ok("of 4711".into()));
     assert_eq!(guest.ask("write", 3, "own", "again"), Ok(Vec::new()));
@@ -82,7 +82,7 @@ fn the_workers_user_reads_what_is_its_own() {
 fn names_in_the_guest_are_bounded_and_differ() {
     let place = Place::new();
     let dir = place.dir("dir");
-    let pool = |name: &str| common::builder(1).dir(&dir, name, DirAccess::ReadOnly);
+    let pool = |name: &str| support::builder(1).dir(&dir, name, DirAccess::ReadOnly);
     for name in ["", "a\0b", &"x".repeat(5000)] {
         let message = refused(pool(name), &dir);
         assert!(message.contains("1 to 4096 bytes"), "{message}");
@@ -93,7 +93,7 @@ fn names_in_the_guest_are_bounded_and_differ() {
         let add = |builder: wasmpool::PoolBuilder, number: usize| {
             builder.dir(&dir, format!("{number}{}", "x".repeat(4090)), DirAccess::ReadOnly)
         };
-        (0..count).fold(common::builder(1), add)
+        (0..count).fold(support::builder(1), add)
     };
     let message = refused(many(17), &dir);
     assert!(message.contains("at most 16"), "{message}");

@@ -4,10 +4,10 @@
 use rustix::process::{Resource, Rlimit, setrlimit};
 use wasmpool::{Doctor, SandboxLayer, SandboxPolicy};
 
-use super::common::PATIENCE;
 use super::refusals::all_words;
 use super::reports::{builder, lacks, pool, wasm};
 use super::{Case, outside};
+use crate::support::PATIENCE;
 
 /// Lowers a limit of this process for good.
 fn lower(resource: Resource, value: u64) {
@@ -71,15 +71,15 @@ fn said_once() {
     assert!(warnings[0].contains("`rlimits`") && warnings[0].contains("SIGPENDING"), "{said}");
 }
 
-/// Rings are as large as they may be, and what is larger goes through them in pieces. Where a module's own files
-/// have no room, that is an error, which says how much there would have to be, and no signal's doing.
+/// Rings are as large as they may be, and what is larger goes through them in pieces. A module whose own
+/// files have no room is an error that says how much room there would have to be, and no signal.
 pub(crate) fn on_files_make_smaller_rings_and_errors(case: &Case) {
     lower(Resource::Fsize, 2_100_224);
     works(case);
     // Rings of 64 KiB, and machine code that has just room.
     lower(Resource::Fsize, 256 << 10);
     works(case);
-    // Neither the rings nor, further down, the machine code of any module.
+    // The limit leaves no room for the rings or, further down, for the machine code of any module.
     lower(Resource::Fsize, 8 << 10);
     all_words(&super::refusals::first_error(), &["RLIMIT_FSIZE is 8192", "ulimit -f", "File too large"]);
     let doctor = Doctor::new().run().expect_err("there are no rings so small").to_string();
@@ -108,7 +108,7 @@ fn works(case: &Case) {
     let results: Vec<_> = pool.map(&echo, inputs).collect::<Result<_, _>>().expect("all of them");
     assert_eq!(results.len(), 500);
     // One with memories of the engine, which are not the worker's own.
-    let wasi = super::common::wat(
+    let wasi = crate::support::wat(
         &pool,
         r#"(module
             (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
@@ -146,7 +146,8 @@ pub(crate) fn on_addresses_mean_memories_one_by_one(case: &Case) {
 pub(crate) fn on_cpu_time_are_named(_: &Case) {
     let pool = || builder(SandboxPolicy::BestEffort).build().expect("builds");
     let spinning = |pool: &wasmpool::Pool| {
-        let module = super::common::wat(pool, r#"(module (func (export "_start") (loop $ever (br $ever))))"#);
+        let module =
+            crate::support::wat(pool, r#"(module (func (export "_start") (loop $ever (br $ever))))"#);
         module.command().expect("is a command")
     };
     let spin = |pool: &wasmpool::Pool, cpu: u64| {

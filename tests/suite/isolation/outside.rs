@@ -69,7 +69,7 @@ pub(crate) fn holds(pid: u32, report: &SandboxReport) {
     }
 }
 
-/// Whether the layer is seen to stand; `None` where that cannot be seen.
+/// Returns whether the layer is seen to stand; `None` where that cannot be seen.
 fn shown(worker: &Process, own: &Process, said: &LayerReport, report: &SandboxReport) -> Option<bool> {
     let applied = said.applied;
     match said.layer {
@@ -108,7 +108,8 @@ fn shown(worker: &Process, own: &Process, said: &LayerReport, report: &SandboxRe
         SandboxLayer::NoNewPrivileges => Some(worker.number("NoNewPrivs") == 1),
         SandboxLayer::NotDumpable => {
             use std::os::unix::fs::MetadataExt;
-            // Its files belong to root then. To change the user has the same effect.
+            // The process's files belong to root if it is not dumpable. A change of the user has the same
+            // effect.
             let owner = fs::metadata(worker.path("stat")).expect("is there").uid();
             let user: u32 = worker.status("Uid").split('\t').next()?.parse().expect("a number");
             (user != 0 && (applied || !report.has(SandboxLayer::Identity))).then_some(owner == 0)
@@ -137,7 +138,7 @@ const LIMITS: [(&str, u64); 8] = [
     ("Max processes", 0),
 ];
 
-/// Whether the limit is as it should be.
+/// Returns whether the limit is as it should be.
 fn stands(worker: &Process, own: &Process, name: &str, value: u64) -> bool {
     let hard = own.limit(name).1.parse().unwrap_or(u64::MAX);
     let value = value.min(hard).to_string();

@@ -7,8 +7,8 @@ use std::process::Command;
 use wasmpool::{SandboxLayer, SandboxPolicy};
 
 use super::Case;
-use super::common::PATIENCE;
 use super::reports::{builder, wasm};
+use crate::support::PATIENCE;
 
 /// Hides both from a program that is about to start, in a mount namespace of its own.
 pub(crate) fn hide(command: &mut Command) {

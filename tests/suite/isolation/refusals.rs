@@ -13,7 +13,7 @@ pub(crate) struct Refusal {
     when: When,
 }
 
-/// Which of its calls.
+/// The condition under which a call is refused.
 #[derive(Debug, Clone, Copy)]
 enum When {
     Always,
@@ -127,7 +127,7 @@ pub(crate) fn first_error() -> String {
     };
     let echo = module.raw_task("echo").expect("has the task");
     let answer = match pool.submit_bytes(&echo, "on") {
-        Ok(future) => future.result_timeout(super::common::PATIENCE).expect("nothing hangs"),
+        Ok(future) => future.result_timeout(crate::support::PATIENCE).expect("nothing hangs"),
         Err(error) => return chain(&error),
     };
     chain(&answer.expect_err("no worker starts"))
@@ -146,7 +146,7 @@ pub(crate) const SECCOMP: &[Refusal] = &[refusal(libc::SYS_seccomp, When::Always
 /// A kernel without filters (`CONFIG_SECCOMP_FILTER`).
 pub(crate) const SECCOMP_FILTERS: &[Refusal] = &[refusal(libc::SYS_seccomp, When::Always, libc::EINVAL)];
 
-/// It says that it could, and does not.
+/// The kernel says that it could, and does not.
 pub(crate) const SECCOMP_IN_THE_END: &[Refusal] =
     &[refusal(libc::SYS_seccomp, When::Is(0, libc::SECCOMP_SET_MODE_FILTER as u64), libc::EINVAL)];
 
@@ -154,8 +154,8 @@ pub(crate) const SECCOMP_IN_THE_END: &[Refusal] =
 pub(crate) const NO_NEW_PRIVS: &[Refusal] =
     &[refusal(libc::SYS_prctl, When::Is(0, libc::PR_SET_NO_NEW_PRIVS as u64), libc::EPERM)];
 
-/// From here on, for this thread and what it starts. Root needs no `no_new_privs` for it, and does
-/// not get it: workers would inherit it.
+/// Refuses the calls from here on, for this thread and what it starts. Root needs no `no_new_privs` for it,
+/// and does not get it: workers would inherit it.
 pub(crate) fn install(refusals: &[Refusal]) {
     if !rustix::process::getuid().is_root() {
         rustix::thread::set_no_new_privs(true).expect("is allowed to everybody");

@@ -9,8 +9,8 @@ use wasmpool::{
     SandboxReport,
 };
 
-use super::common::{ECHO_WAT, PATIENCE};
 use super::{Case, LEAKED, outside};
+use crate::support::{ECHO_WAT, PATIENCE};
 
 pub(crate) fn wasm() -> Vec<u8> {
     wat::parse_str(ECHO_WAT).expect("valid text")
@@ -157,8 +157,8 @@ fn command(missing: &[SandboxLayer]) {
     assert!(named || missing.is_empty(), "{said}");
 }
 
-/// The command, which is another package's: it stands above the folder of this test once the workspace was built.
-/// Where only this package was, its part is left out, unless `WASMPOOL_EXPECT_COMMAND` is set.
+/// The command, which is another package's: it stands above the folder of this test once the workspace was
+/// built. Its part is left out where only this package was built, unless `WASMPOOL_EXPECT_COMMAND` is set.
 pub(crate) fn wasmpool() -> Option<std::process::Command> {
     let own = std::env::current_exe().expect("has a path");
     let path = own.ancestors().nth(2).expect("lies in a folder of the target").join("wasmpool");
@@ -167,7 +167,7 @@ pub(crate) fn wasmpool() -> Option<std::process::Command> {
     is_there.then(|| std::process::Command::new(path))
 }
 
-/// Whether it succeeded, and what it printed.
+/// Returns whether it succeeded, and what it printed.
 pub(crate) fn doctor_command(policy: &str) -> Option<(bool, serde_json::Value)> {
     let mut command = wasmpool()?;
     let output = command.env_clear().args(["doctor", "--json", "--sandbox", policy]).output().expect("runs");
@@ -205,7 +205,7 @@ pub(crate) fn of_what_is_left_out(_: &Case) {
         let said = report.layer(layer).expect("is reported");
         match layer {
             SandboxLayer::Session | SandboxLayer::Descriptors => assert!(said.requested && said.applied),
-            // Neither Landlock nor seccomp does without it.
+            // Landlock and seccomp both need it.
             SandboxLayer::NoNewPrivileges => {
                 assert!(!said.requested && said.applied && said.reason.contains("stands"), "{said:?}");
             }

@@ -1,4 +1,4 @@
-//! Without seccomp or no_new_privs nothing starts, but where both are done without knowingly.
+//! No worker starts without seccomp or no_new_privs, unless both are done without knowingly.
 
 use wasmpool::{BuildError, Doctor, SandboxLayer, SandboxPolicy};
 

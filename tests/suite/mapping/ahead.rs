@@ -1,6 +1,7 @@
-//! What a map has ahead of its results, and what becomes of it.
+//! A map has tasks ahead of its results; these tests say how many, and what becomes of them.
 
 use super::*;
+use crate::support::{is_own_process, resident_kib};
 
 /// Inputs, and how many of them have been pulled.
 fn counted(inputs: impl Iterator<Item = Bytes>) -> (impl Iterator<Item = Bytes>, Arc<AtomicUsize>) {
@@ -17,7 +18,7 @@ fn inputs_are_pulled_up_to_the_buffers_size_and_no_further() {
     let pool = pool(2);
     let act = act(&pool);
     for (is_unordered, size) in [(false, 1), (true, 1), (false, 7), (true, 7)] {
-        // Nothing comes of the first: it is as far ahead as it gets.
+        // The first task never ends, so the map is as far ahead as it gets.
         let (inputs, pulled) = counted(std::iter::repeat_with(|| Bytes::from_static(b"s")));
         let options = TaskOptions::new().timeout(PATIENCE);
         let map = pool.map(&act, inputs).buffer_size(items(size)).options(options).timeout(ms(100));
@@ -65,7 +66,7 @@ fn dropping_either_map_cancels_what_does_not_run_yet() {
     }
 }
 
-/// As above, where the map holds the pool's last handle: the pool waits for what runs, only.
+/// Does the same where the map holds the pool's last handle: the pool waits for what runs, only.
 fn cancels_before_the_pool_ends(is_unordered: bool) {
     let pool = builder(1).timeout(Duration::from_secs(2)).build().expect("builds");
     let act = act(&pool);
@@ -94,25 +95,10 @@ fn dropping_an_unordered_map_with_the_last_handle_of_its_pool_cancels_too() {
     cancels_before_the_pool_ends(true);
 }
 
-/// Resident memory of this process, in KiB.
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("reads");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
-}
-
 #[test]
 fn a_hundred_thousand_items_leave_the_hosts_memory_flat() {
-    // In a process of its own: other tests have a memory, too.
-    if std::env::var_os("WASMPOOL_FLAT_CHILD").is_none() {
-        let child = std::process::Command::new(std::env::current_exe().expect("a path"))
-            .args(["--exact", "ahead::a_hundred_thousand_items_leave_the_hosts_memory_flat"])
-            .env("WASMPOOL_FLAT_CHILD", "1")
-            .output()
-            .expect("runs");
-        let said = String::from_utf8_lossy(&child.stdout);
-        assert!(child.status.success(), "{said}{}", String::from_utf8_lossy(&child.stderr));
-        assert!(said.contains("1 passed"), "it was not run: {said}");
+    // The other tests of this process use memory, too.
+    if !is_own_process(module_path!(), "a_hundred_thousand_items_leave_the_hosts_memory_flat") {
         return;
     }
     let pool = pool(2);

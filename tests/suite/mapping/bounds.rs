@@ -20,7 +20,7 @@ fn kib(kib: u32) -> Bytes {
 }
 
 fn large(pool: &Pool) -> RawTask {
-    raw(&common::wat(pool, LARGE_WAT), "large")
+    raw(&support::wat(pool, LARGE_WAT), "large")
 }
 
 /// Waits until nothing more happens in the pool.
@@ -84,7 +84,7 @@ fn results_that_nobody_asks_for_fill_their_account_and_no_more() {
     }
 }
 
-/// What a task with an output limit of 64 KiB may return, as it is counted.
+/// The most that a task with an output limit of 64 KiB may return, as it is counted.
 const ONE_RESULT: u64 = 64 * 1024 + MIB + 4096;
 
 #[test]
@@ -153,7 +153,8 @@ fn a_bound_of_one_result_has_tasks_run_one_by_one() {
     }
 }
 
-/// Once its answers have come to more than a batch is charged for, the rest is handed back and done later.
+/// The rest of a batch is handed back and done later once its answers have come to more than it is charged
+/// for.
 #[test]
 fn a_batch_whose_answers_are_large_after_all_has_each_answer_once() {
     for (is_unordered, is_local) in [(false, false), (true, false), (false, true)] {
@@ -226,7 +227,7 @@ fn a_batch_takes_the_room_of_all_its_tasks_in_the_queue() {
     }
 }
 
-/// It prints its second argument.
+/// The command prints its second argument.
 const SAY_WAT: &str = r#"(module
     (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
@@ -241,14 +242,14 @@ const SAY_WAT: &str = r#"(module
             (i32.sub (i32.sub (i32.add (i32.const 1024) (i32.load (i32.const 4))) (local.get $at)) (i32.const 1)))
         (drop (call $write (i32.const 1) (i32.const 64) (i32.const 1) (i32.const 72)))))"#;
 
-/// It does nothing, and is so short that tasks would travel in batches.
+/// The task does nothing, and is so short that tasks would travel in batches.
 const NOTHING_WAT: &str = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
 
 #[test]
 fn commands_of_a_map_each_have_their_own_arguments() {
     let pool = pool(2);
     for (text, is_said) in [(SAY_WAT, true), (NOTHING_WAT, false)] {
-        let command = common::wat(&pool, text).command().expect("a command");
+        let command = support::wat(&pool, text).command().expect("a command");
         for is_unordered in [false, true] {
             let inputs = (0..5_000).map(|number| CommandInput::new().arg(format!("argument {number}")));
             let map = pool.map(&command, inputs);

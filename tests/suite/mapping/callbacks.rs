@@ -76,7 +76,7 @@ fn a_callback_may_end_the_pool() {
         first.abort();
         assert!(is_ended.recv_timeout(PATIENCE).expect("called").is_empty());
         assert!(pending.iter().all(TaskFuture::done));
-        // And from outside, meanwhile and after.
+        // The pool can be dropped from outside, too.
         in_time("the end", move || drop(pool));
     }
 }

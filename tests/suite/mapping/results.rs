@@ -1,4 +1,4 @@
-//! What a map yields, and where its errors stand.
+//! A map yields its results in order or as they come, and each error stands at its own place.
 
 use super::*;
 

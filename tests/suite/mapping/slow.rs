@@ -79,7 +79,7 @@ fn a_long_task_holds_up_neither_short_ones_nor_what_they_are_gathered_for() {
         // The last batch ends after its last result, and would be taken for the long task.
         eventually("the last batch to end", || pool.stats().running == 0);
         inputs.send("s".into()).expect("sends");
-        // If it were gathered with the long task, it would run behind that, so it is sent once the long task
+        // A task that is gathered with the long one would run behind it, so it is sent once the long one
         // runs.
         let first = std::thread::spawn({
             let inputs = inputs.clone();

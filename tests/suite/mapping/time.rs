@@ -6,7 +6,7 @@ use super::*;
 fn when_a_maps_time_is_up_it_yields_what_is_done_then_says_so_once() {
     let limit = Duration::from_secs(1);
     let inputs = texts(&["e0", "e1", "s", "e3", "e4"]);
-    // In order, nothing can follow what is not done; else what can be done is.
+    // A map in order yields nothing behind what is not done; the other yields what can be done.
     for (is_unordered, expected) in [(false, &[0, 1][..]), (true, &[0, 1, 3, 4])] {
         let pool = pool(2);
         let act = act(&pool);
@@ -68,7 +68,7 @@ fn ends_when_its_time_is_up(is_unordered: bool) {
     let pool = pool(1);
     let act = act(&pool);
     let map = pool.map(&act, std::iter::repeat_with(|| numbered(0))).timeout(limit).buffer_size(items(ahead));
-    // Not before the map's own time has begun: it is over no later than ours.
+    // Our time begins after the map's own, which is over no later than ours.
     let began = std::time::Instant::now();
     let mut map = either(is_unordered, map);
     let is_over = map.next().is_none_or(|(_, result)| is_timeout(&result));

@@ -1,4 +1,4 @@
-//! What a worker was handed beyond the task that it runs.
+//! A worker is handed tasks beyond the one that it runs.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn a_worker_from_which_tasks_were_taken_back_sleeps_when_their_module_has_ended(
     let pool = build(builder(1).sandbox(wasmpool::SandboxPolicy::Off));
     let tasks = tasks(&pool);
     let module =
-        common::wat(&pool, &common::ECHO_WAT.replacen("(memory", "(global i32 (i32.const 1)) (memory", 1));
+        support::wat(&pool, &support::ECHO_WAT.replacen("(memory", "(global i32 (i32.const 1)) (memory", 1));
     let ended = raw(&module, "echo");
     output(&submit(&pool, &ended));
     let (endless, ahead) = stocked(&pool, &tasks, || several(&pool, &ended, 3));
@@ -40,7 +40,7 @@ fn a_worker_from_which_tasks_were_taken_back_sleeps_when_their_module_has_ended(
     assert!(matches!(error(&endless), TaskError::Aborted { killed: false }));
     drop((ahead, ended, module));
     let pid = pool.worker_pids()[0];
-    // Its watcher hears of the end and calls the main thread, which has nothing else to do.
+    // The worker's watcher hears of the end and calls the main thread, which has nothing else to do.
     eventually("the worker to let go of the module", || {
         // An ordinary user may not look into a worker; then the sleep alone is looked at.
         let Ok(maps) = std::fs::read_to_string(format!("/proc/{pid}/maps")) else { return true };
@@ -60,7 +60,7 @@ fn a_task_is_either_cancelled_and_never_runs_or_it_runs() {
     let pool = pool(2);
     let tasks = tasks(&pool);
     let futures = several(&pool, &tasks.echo, 3_000);
-    // From the end, where they are pending, to the front, where they run.
+    // Tasks are cancelled from the end, where they are pending, to the front, where they run.
     let mut cancelled = 0;
     let mut ran = 0;
     for echo in futures.iter().rev() {
@@ -91,7 +91,7 @@ fn a_task_is_either_cancelled_and_never_runs_or_it_runs() {
 
 #[test]
 fn quick_tasks_behind_an_endless_one_move_to_an_idle_worker() {
-    // Whether the worker that has them answers or not.
+    // The tasks are cancelled whether the worker that has them answers or not.
     for freeze in [false, true] {
         let pool = pool(2);
         let tasks = tasks(&pool);

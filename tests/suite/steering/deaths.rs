@@ -167,9 +167,9 @@ fn deafening(pool: &Pool, tasks: &Tasks) -> (Future, Receiver<()>, Sender<()>) {
 /// A worker that is ahead of what the host has heard of it.
 struct Ahead {
     pid: u32,
-    /// What it runs, as far as the host knows; it has ended that.
+    /// The task that the worker runs as far as the host knows; it has ended that.
     known: Future,
-    /// What it runs, handed to it ahead.
+    /// The task that the worker really runs, which was handed to it ahead.
     unknown: Future,
     /// Lets the host listen again.
     listen: Sender<()>,
@@ -196,8 +196,8 @@ fn ahead(pool: &Pool, tasks: &Tasks, long: impl Fn() -> Future) -> Ahead {
         }
         let began = Instant::now();
         let used = cpu(pid);
-        // It does not rest, so it is at the long one: what is before that takes some milliseconds. Unless tasks took
-        // so long of late that it was not handed that many.
+        // A worker that does not rest is at the long task, since those before it take some milliseconds. It
+        // is not if tasks took so long of late that it was not handed that many.
         while began.elapsed() < Duration::from_secs(3) {
             if cpu(pid) > used + ms(200) {
                 return Ahead { pid, known, unknown, listen, _first: first };
@@ -299,7 +299,7 @@ fn an_inputs_slow_destructor_holds_up_no_deadline_of_other_workers() {
     let frozen = Frozen::new(*pids.iter().find(|pid| **pid != healthy).expect("two"));
     let (_first, is_dropped, listen) = deafening(&pool, &tasks);
     let limited = || submit_with(&pool, &tasks.spin, TaskOptions::new().timeout(ms(50)));
-    // Its time begins as the destructor does.
+    // The task's time begins as the destructor does.
     let next = limited();
     drop(frozen);
     is_dropped.recv_timeout(PATIENCE).expect("the first is done");

@@ -36,7 +36,7 @@ fn terminate_and_kill_cancel_what_is_pending_and_break_what_runs() {
         assert_eq!(deaths, [(DeathCause::Signaled(number), true), (DeathCause::Signaled(number), true)]);
         let stats = pool.stats();
         assert_eq!((stats.ended.cancelled, stats.ended.lost, stats.workers_died), (20, 2, 0));
-        // Once more changes nothing.
+        // A second call changes nothing.
         pool.terminate();
         pool.kill();
     }

@@ -34,7 +34,7 @@ fn a_task_of_higher_priority_goes_before_what_waits_inside_of_a_worker() {
     let tasks = tasks(&pool);
     warm(&pool, &tasks);
     let mut events = pool.events();
-    // Until the machine has let us submit while the long task ran.
+    // Another round follows until the machine has let us submit while the long task ran.
     for billions in 1.. {
         let before = submit(&pool, &tasks.spin);
         worker_of(&pool, before.task_id());

@@ -153,7 +153,7 @@ fn an_abort_ends_a_task_that_has_just_timed_out_and_would_be_retried() {
     let frozen = Frozen::new(pid);
     let retry = Retry::attempts(2).after_timeouts();
     let spin = submit_with(&pool, &tasks.spin, TaskOptions::new().timeout(ms(50)).retry(retry));
-    // By then its time is over, and it has been asked to stop.
+    // The task's time is over by then, and it has been asked to stop.
     events_to(&mut events, "TaskSlow", |kind| matches!(kind, EventKind::TaskSlow { .. }));
     assert!(spin.abort(), "it is not done");
     drop(frozen);

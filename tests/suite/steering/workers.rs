@@ -66,7 +66,7 @@ fn bounds_are_clamped() {
     let bounds = |pool: &Pool| (pool.stats().workers_min, pool.stats().workers_max);
     pool.resize(0, 0);
     assert_eq!(bounds(&pool), (0, 1));
-    // In a pool that ends, no worker is started to meet a minimum.
+    // No worker is started to meet a minimum in a pool that ends.
     let spin = submit(&pool, &tasks.spin);
     worker_of(&pool, spin.task_id());
     pool.begin_shutdown(ShutdownMode::Finish);

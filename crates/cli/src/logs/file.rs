@@ -71,7 +71,7 @@ impl<S: Subscriber> Layer<S> for ToFile {
 impl Drop for FileWriter {
     fn drop(&mut self) {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // It writes what is in the queue, and has nothing else to wait for.
+        // The thread writes what is in the queue, and has nothing else to wait for.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }

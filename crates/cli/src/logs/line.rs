@@ -14,7 +14,7 @@ use proto::text::Escaped;
 /// Fields of guests' records that have a place of their own; see `src/host/logs.rs`.
 const FIELDS: &str = "fields";
 
-/// The event's line, without its end. What a guest wrote breaks no line.
+/// The event's line, without its end. A guest's words break no line.
 pub(super) fn line(format: LogFormat, event: &Event<'_>) -> String {
     let mut values = Values::default();
     event.record(&mut values);

@@ -22,7 +22,7 @@ pub(super) struct Tally {
     pub(super) no_worker: bool,
     /// The exit code, if a signal asked for the end.
     pub(super) interrupted: Option<u8>,
-    /// It ended early because enough was done, as was asked for.
+    /// The map ended early because enough was done, as was asked for.
     pub(super) sufficed: bool,
 }
 

@@ -20,7 +20,7 @@ pub(crate) const TASK: &str = "replay";
 /// The input that asks for the instantiation alone.
 pub(crate) const INSTANTIATION: u32 = u32::MAX;
 
-/// Where the input stands, and behind it the envelope.
+/// The address of the input; the envelope stands behind it.
 const INPUT: i32 = 64;
 
 const ENVELOPE: i32 = 128;
@@ -31,13 +31,13 @@ const MISMATCH_BYTES: i32 = 1 + 8 + 16 + 8 + 32;
 /// The index of a result that should not have come.
 const COMPLETED: i32 = -1;
 
-/// What a step does.
+/// The action of a step.
 pub(crate) enum Action<'s> {
     Invoke { name: &'s str, args: Vec<&'s WastArgCore<'s>> },
     Get { global: &'s str },
 }
 
-/// What must come of it.
+/// The result that a step must have.
 pub(crate) enum Expected<'s> {
     Results(Vec<&'s WastRetCore<'s>>),
     /// Whatever it returns.
@@ -164,7 +164,7 @@ fn driver(steps: &[Step<'_>], calls: &[u32], memory: u32, envelope: u32) -> Func
     function
 }
 
-/// What the code of one step needs to know.
+/// The things that the code of one step needs to know.
 struct StepCode<'o, 'a> {
     outline: &'o Outline<'a>,
     report: u32,
@@ -347,7 +347,7 @@ fn matches_f32<'i, 'b>(
     sink.i32_const(mask as i32).i32_and().i32_const(bits as i32).i32_eq()
 }
 
-/// As [`matches_f32`].
+/// Does for 64 bits what [`matches_f32`] does for 32.
 fn matches_f64<'i, 'b>(
     sink: &'i mut InstructionSink<'b>,
     pattern: &NanPattern<F64>,
