@@ -6,7 +6,7 @@
 //! `cargo bench --bench bombs -- cpython.wasm go.wasm` measures before that how long each of these modules takes to
 //! compile: on a quiet machine, beside processes that compute, and in a pool whose own workers do.
 
-#[path = "../tests/common/bombs.rs"]
+#[path = "../tests/support/bombs.rs"]
 mod bombs;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -22,10 +22,11 @@ const MIB: u64 = 1 << 20;
 /// bombs, because the one thread that submits them had to wait for its turn.
 const WAITING: usize = 64;
 
-/// So few numbers take about 36 µs, and a worker would be idle if its next task came later than that.
+/// Counting these few numbers takes about 36 µs, and a worker would be idle if its next task came later than
+/// that.
 const SHORT: u64 = 20_000;
 
-/// These take about 250 µs.
+/// Counting these takes about 250 µs.
 const LONG: u64 = 300_000;
 
 fn main() -> anyhow::Result<()> {
@@ -159,7 +160,8 @@ fn throughput() -> anyhow::Result<()> {
         let mut ratios = Vec::new();
         for _ in 0..ROUNDS {
             let alone = tasks(&ours, &count, below)?;
-            let (stop, stopped) = (AtomicBool::new(false), AtomicU64::new(0));
+            let stop = AtomicBool::new(false);
+            let stopped = AtomicU64::new(0);
             let beside = std::thread::scope(|scope| {
                 // One more than may run at a time: there is always one.
                 for _ in 0..3 {

@@ -26,7 +26,8 @@ fn main() -> anyhow::Result<()> {
     let spin = pool.load_file(benches::prebuilt("echo"))?.task::<u64, u64>("spin")?;
     let count = pool.load_file(benches::prebuilt("primes"))?.task::<u64, u64>("count")?;
     println!("{:>10}  {:>10}  {:>12}  {:>10}  {:>10}", "beside", "seconds", "tasks/s", "RSS MiB", "dropped");
-    let (mut calm, mut flooded) = (Vec::new(), Vec::new());
+    let mut calm = Vec::new();
+    let mut flooded = Vec::new();
     for _ in 0..ROUNDS {
         let computing = pool.submit(&spin, &u64::MAX)?;
         let (rate, took) = throughput(&pool, &count, |began| began.elapsed() >= WINDOW)?;

@@ -1,4 +1,4 @@
-//! What the second wall costs: a worker's start and a task, with it and without, in one run.
+//! Measures what the second wall costs: a worker's start and a task, with it and without, in one run.
 //!
 //! `cargo bench --bench sandbox`. Rounds alternate between the settings, so that whatever else
 //! the machine does falls on all of them alike; the figures are medians.
@@ -49,7 +49,8 @@ fn main() -> anyhow::Result<()> {
             tasks(setting, 400)?;
         }
     }
-    let (start, task) = (median(&mut settings[0].starts), median(&mut settings[0].tasks));
+    let start = median(&mut settings[0].starts);
+    let task = median(&mut settings[0].tasks);
     println!("{:<28} {:>12} {:>7} {:>10} {:>7}", "sandbox", "start", "ratio", "task", "ratio");
     for setting in &mut settings {
         let started = median(&mut setting.starts);
@@ -65,7 +66,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// From the process's beginning to its first word.
+/// Measures a worker from the process's beginning to its first word.
 fn start(build: &dyn Fn(PoolBuilder) -> PoolBuilder) -> anyhow::Result<Duration> {
     let pool = build(Pool::builder().workers(1)).build()?;
     let events = pool.events();

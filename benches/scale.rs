@@ -1,4 +1,4 @@
-//! What grows with tasks, workers and modules: `cargo bench --bench scale`.
+//! Measures what grows with tasks, workers and modules: `cargo bench --bench scale`.
 //!
 //! Memory of the host with a million tasks that wait; memory of four workers that have the same large
 //! module; and what 1 to 64 workers cost each other on the CPUs there are.
@@ -52,9 +52,11 @@ fn pending() -> anyhow::Result<()> {
         Ok((0..count).map(|_| pool.submit_bytes(&echo, input())).collect::<Result<_, _>>()?)
     };
     let mut futures = submit(1000)?;
-    let (before, began) = (own_resident_bytes()?, Instant::now());
+    let before = own_resident_bytes()?;
+    let began = Instant::now();
     futures.extend(submit(PENDING)?);
-    let (took, grown) = (began.elapsed(), own_resident_bytes()? - before);
+    let took = began.elapsed();
+    let grown = own_resident_bytes()? - before;
     println!(
         "{PENDING} tasks of {INPUT_BYTES} bytes that wait: {:.0} MiB resident, {:.0} bytes each; submitted in \
          {:.0} ns each",
@@ -108,11 +110,11 @@ fn large_module() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a process has used.
+/// The time that a process has used.
 #[derive(Debug, Clone, Copy, Default)]
 struct Used {
     cpu_ns: f64,
-    /// How often a thread gave up its CPU, and how often it was taken from one.
+    /// The number of times that a thread gave up its CPU, and that it was taken from one.
     slept: f64,
     preempted: f64,
 }
@@ -170,7 +172,9 @@ fn round(pool: &Pool, add: &Task<(i64, i64), i64>) -> anyhow::Result<(f64, Used,
             })
         })
     };
-    let (host, theirs, began) = (used(std::process::id())?, of_workers()?, Instant::now());
+    let host = used(std::process::id())?;
+    let theirs = of_workers()?;
+    let began = Instant::now();
     let futures = (0..TASKS as i64).map(|n| pool.submit(add, &(n, 1))).collect::<Result<Vec<_>, _>>()?;
     for future in as_completed(futures) {
         future.result()?;

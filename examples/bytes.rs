@@ -7,7 +7,8 @@ fn main() -> anyhow::Result<()> {
     let pool = Pool::builder().workers(2).build()?;
 
     let compress = pool.load_file("guest-tasks/prebuilt/compress.wasm")?;
-    let (deflate, inflate) = (compress.raw_task("deflate")?, compress.raw_task("inflate")?);
+    let deflate = compress.raw_task("deflate")?;
+    let inflate = compress.raw_task("inflate")?;
     let text = include_bytes!("../Cargo.lock");
     let packed = pool.submit_bytes(&deflate, &text[..])?.result()?;
     let unpacked = pool.submit_bytes(&inflate, packed.clone())?.result()?;

@@ -1,4 +1,4 @@
-//! What goes wrong in a task is that task's error; the worker goes on.
+//! A failure of a task is that task's error; the worker goes on.
 
 use std::time::Duration;
 

@@ -26,7 +26,9 @@ fn main() -> anyhow::Result<()> {
     let pool = wasmpool::Pool::builder().build()?;
     let draw = pool.load_file("guest-tasks/prebuilt/mandelbrot.wasm")?.task::<Tile, Image>("tile")?;
 
-    let (width, height, rows) = (480, 360, 24);
+    let width = 480;
+    let height = 360;
+    let rows = 24;
     let step = 3.0 / f64::from(width);
     let strips = (0..height / rows).map(move |strip| Tile {
         left: -2.2,

@@ -1,4 +1,4 @@
-//! What Python's pool has not: replacement, recycling, labels, priorities, retries, numbers.
+//! This pool has what Python's has not: replacement, recycling, labels, priorities, retries, numbers.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a task cost: where the time went, in which worker.
+//! Reports say what a task cost: where the time went, in which worker.
 
 use std::time::Duration;
 

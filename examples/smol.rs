@@ -1,4 +1,4 @@
-//! Under smol: tasks of its executor, results as they come, and a race against a timer.
+//! The pool works under smol: tasks of its executor, results as they come, and a race against a timer.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ fn main() -> anyhow::Result<()> {
         // One of smol's tasks for each number; the queue holds two, so most wait for room first.
         let mut answers: FuturesUnordered<_> = [1001, 65_537, 99_991, 131_072, 199_999]
             .map(|number| {
-                let (pool, factors) = (pool.clone(), factors.clone());
+                let pool = pool.clone();
+                let factors = factors.clone();
                 smol::spawn(async move {
                     let accepted = pool.submit_async(&factors, &number, TaskOptions::new()).await?;
                     anyhow::Ok((number, accepted.await?))

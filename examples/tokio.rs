@@ -1,5 +1,5 @@
-//! Under tokio: submitters that wait for room without a thread each, a timeout around a future,
-//! and the first of two. The pool wakes tokio's tasks, and has no runtime of its own.
+//! The pool works under tokio: submitters that wait for room without a thread each, a timeout around a
+//! future, and the first of two. The pool wakes tokio's tasks, and has no runtime of its own.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use wasmpool::{Bytes, Pool, RawTask, Task, TaskOptions};
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
-    // What waits stands outside of the runtime: building, loading, and the drop at the end.
+    // Calls that block stand outside of the runtime: building, loading, and the drop at the end.
     let pool = Pool::builder().workers(2).queue_tasks_max(4).build()?;
     let pi = pool.load_file("guest-tasks/prebuilt/monte_carlo.wasm")?.task::<(u64, u64), f64>("pi")?;
     let endless = pool.load_file("guest-tasks/prebuilt/faults.wasm")?.raw_task("endless_loop")?;
@@ -25,14 +25,16 @@ fn main() -> anyhow::Result<()> {
 async fn average(pool: &Pool, pi: &Task<(u64, u64), f64>, parts: u64) -> anyhow::Result<f64> {
     let parts: Vec<_> = (0..parts)
         .map(|seed| {
-            let (pool, pi) = (pool.clone(), pi.clone());
+            let pool = pool.clone();
+            let pi = pi.clone();
             tokio::spawn(async move {
                 let accepted = pool.submit_async(&pi, &(10_000, seed), TaskOptions::new()).await?;
                 anyhow::Ok(accepted.await?)
             })
         })
         .collect();
-    let (mut sum, count) = (0.0, parts.len() as f64);
+    let mut sum = 0.0;
+    let count = parts.len() as f64;
     for part in parts {
         sum += part.await??;
     }

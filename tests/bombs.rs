@@ -1,6 +1,8 @@
 //! Modules made to cost the compiler minutes or gigabytes end at their limits, and cost it once.
+//!
+//! This suite has an executable of its own because it counts and measures every compiler that its process starts.
 
-mod common;
+mod support;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -9,12 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use common::{Guarded, PATIENCE, bombs, build, builder, is_child, raw, wat};
+use support::{Guarded, PATIENCE, bombs, build, builder, is_child, raw, wat};
 use wasmpool::{
     CompileLimit, CompileLimits, Module, ModuleError, ModuleOptions, PoolBuilder, SandboxLayer, SandboxPolicy,
 };
 
-/// What a busy machine may add to a deadline; `benches/bombs.rs` has the figures.
+/// The time that a busy machine may add to a deadline; `benches/bombs.rs` has the figures.
 const SLACK: Duration = Duration::from_secs(10);
 
 const MIB: u64 = 1 << 20;
@@ -153,7 +155,7 @@ impl Program {
         self.0.path().join("worker")
     }
 
-    /// From here on whoever starts a process gets an error.
+    /// Makes every start of the program an error from here on.
     fn forbid(&self) {
         std::fs::set_permissions(self.path(), std::fs::Permissions::from_mode(0o600)).expect("changes");
     }
@@ -215,11 +217,12 @@ fn each_bound_of_the_shape_stops_its_bomb_by_itself() {
 #[test]
 fn whatever_its_shape_each_bomb_ends_at_its_time_or_memory() {
     let _alone = alone();
-    let (timeout, memory) = (Duration::from_secs(1), 512 * MIB);
+    let timeout = Duration::from_secs(1);
+    let memory = 512 * MIB;
     let limits = CompileLimits::trusted().cpu_time(timeout).memory_bytes_max(memory);
     let program = Program::new();
     let pool = build(uncached(limits.clone()).worker_program(program.path()));
-    let echo = raw(&wat(&pool, common::ECHO_WAT), "echo");
+    let echo = raw(&wat(&pool, support::ECHO_WAT), "echo");
     let mut first = Vec::new();
     // The remaining bombs compile within a second, on a fast machine.
     let slow = by_shape()
@@ -295,8 +298,8 @@ fn the_compilers_limits_hold_where_the_sandbox_is_off_or_does_without_its_own() 
 fn the_least_memory_that_can_be_set_is_enough_for_small_modules() {
     let _alone = alone();
     let pool = build(uncached(CompileLimits::new().memory_bytes_max(1)).compile_threads(1));
-    let module = pool.load_file(common::prebuilt("word_count")).expect("loads");
-    assert_eq!(pool.load_file(common::prebuilt("echo")).expect("loads").name(), "echo.wasm");
+    let module = pool.load_file(support::prebuilt("word_count")).expect("loads");
+    assert_eq!(pool.load_file(support::prebuilt("echo")).expect("loads").name(), "echo.wasm");
     assert!(module.description().machine_code_bytes > 10_000);
 }
 
@@ -357,7 +360,7 @@ fn no_more_compilers_run_at_a_time_than_there_may_and_each_has_its_own_time() {
 fn a_larger_limit_leads_out_of_quarantine() {
     let _alone = alone();
     let pool = build(uncached(CompileLimits::trusted().timeout(Duration::from_millis(50))));
-    // About a third of a second of one CPU.
+    // This module takes about a third of a second of one CPU.
     let wasm = bombs::nested_loops(600);
     let with = |limits| pool.load_with(&wasm, ModuleOptions::new().compile_limits(limits));
     let first = refused(&pool, &wasm);
@@ -421,7 +424,7 @@ fn a_pool_that_ends_ends_its_compilers_and_those_who_wait_for_one() {
                 scope.spawn(move || pool.load(&bombs::nested_loops(80_000 + depth)).expect_err("is closed"))
             })
             .collect();
-        common::eventually("a compiler", || !compilers().is_empty());
+        support::eventually("a compiler", || !compilers().is_empty());
         pool.kill();
         for thread in threads {
             let error = thread.join().expect("loads");
@@ -440,7 +443,7 @@ struct Computing {
 impl Computing {
     fn new(pool: &Guarded) -> Computing {
         let stop = Arc::new(AtomicBool::new(false));
-        let module = pool.load_file(common::prebuilt("primes")).expect("loads");
+        let module = pool.load_file(support::prebuilt("primes")).expect("loads");
         let count = module.task::<u64, u64>("count").expect("has it");
         let thread = || {
             let pool = wasmpool::Pool::clone(pool);
@@ -453,7 +456,7 @@ impl Computing {
             })
         };
         let threads = (0..pool.workers_max()).map(|_| thread()).collect();
-        common::eventually("tasks", || pool.stats().ended.succeeded > 4);
+        support::eventually("tasks", || pool.stats().ended.succeeded > 4);
         Computing { stop, threads }
     }
 }

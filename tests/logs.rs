@@ -1,14 +1,14 @@
 //! Guests' records come out of the host's `tracing` subscriber, attributed and in order.
+//!
+//! This suite has an executable of its own because the subscriber is the whole process's.
 
-mod common;
-#[path = "common/say.rs"]
-mod say;
+mod support;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use common::{load, pool};
+use support::{load, pool, say};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Metadata, Subscriber, span};
@@ -74,14 +74,14 @@ fn kept() -> &'static Kept {
 const SLOW: &str = "slow to hear";
 const SLOWLY: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// What was said under a label, in order.
+/// Returns what was said under a label, in order.
 fn of(label: &str) -> Vec<Record> {
     let records = kept().0.lock().expect("locks");
     let is_of = |record: &&Record| record.get("label").is_some_and(|found| found == label);
     records.iter().filter(|record| record["from"] == "wasmpool::guest").filter(is_of).cloned().collect()
 }
 
-/// What the pools said of records that they dropped.
+/// Returns what the pools said of records that they dropped.
 fn reports() -> Vec<Record> {
     let records = kept().0.lock().expect("locks");
     records.iter().filter(|record| record.contains_key("dropped_records")).cloned().collect()
@@ -95,7 +95,8 @@ fn records_lines_and_tracing_events_arrive_with_task_label_module_and_worker() {
     let options = TaskOptions::new().label("with spans");
     let future = pool.submit_with(&orders, &3, options).expect("submits");
     future.result().expect("logs");
-    let (task, pid) = (future.task_id(), future.report().and_then(|report| report.worker_pid).expect("ran"));
+    let task = future.task_id();
+    let pid = future.report().and_then(|report| report.worker_pid).expect("ran");
     let records = of("with spans");
     assert!(!records.is_empty());
     for record in &records {
@@ -123,7 +124,7 @@ fn a_guests_terminal_sequences_are_escaped_in_its_output_lines() {
     // The prebuilt guests print harmless text; this one writes ESC to its stdout.
     kept();
     let pool = pool(1);
-    let module = common::wat(
+    let module = support::wat(
         &pool,
         r#"(module
             (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
@@ -137,7 +138,7 @@ fn a_guests_terminal_sequences_are_escaped_in_its_output_lines() {
                 (i64.const 0x30000000001)))"#,
     );
     let options = TaskOptions::new().label("escape");
-    let say = common::raw(&module, "say");
+    let say = support::raw(&module, "say");
     pool.submit_with(&say, &"".into(), options).expect("submits").result().expect("says");
     let said = of("escape");
     assert_eq!(said.len(), 1, "{said:?}");
@@ -148,15 +149,15 @@ fn a_guests_terminal_sequences_are_escaped_in_its_output_lines() {
 fn lines_of_a_hundred_tasks_at_once_are_never_mixed_and_each_has_its_task() {
     kept();
     let pool = pool(4);
-    let module = common::wat(&pool, &say::text(1));
-    let say = common::raw(&module, "say");
+    let module = support::wat(&pool, &say::text(1));
+    let say = support::raw(&module, "say");
     let submit = |n: usize| {
         let options = TaskOptions::new().label(format!("interleaved {n}"));
         pool.submit_with(&say, &format!("word{n}").into(), options).expect("submits")
     };
     let futures: Vec<_> = (0..100).map(submit).collect();
     for future in &futures {
-        future.result_timeout(common::PATIENCE).expect("in time").expect("says");
+        future.result_timeout(support::PATIENCE).expect("in time").expect("says");
     }
     for (n, future) in futures.iter().enumerate() {
         let records = of(&format!("interleaved {n}"));
@@ -168,7 +169,7 @@ fn lines_of_a_hundred_tasks_at_once_are_never_mixed_and_each_has_its_task() {
     }
 }
 
-/// What this worker said of itself, in order.
+/// Returns what this worker said of itself, in order.
 fn of_worker(pid: u32) -> Vec<Record> {
     let records = kept().0.lock().expect("locks");
     let pid = pid.to_string();
@@ -179,9 +180,9 @@ fn of_worker(pid: u32) -> Vec<Record> {
 #[test]
 fn a_workers_own_events_arrive_with_its_pid_and_of_a_task_with_that() {
     kept();
-    let pool = common::builder(1).worker_log_level(LevelFilter::DEBUG).build().expect("builds");
-    let module = common::wat(&pool, &say::text(1));
-    let say = common::raw(&module, "say");
+    let pool = support::builder(1).worker_log_level(LevelFilter::DEBUG).build().expect("builds");
+    let module = support::wat(&pool, &say::text(1));
+    let say = support::raw(&module, "say");
     let table = pool.share(&b"shared"[..]).expect("shares");
     let options = TaskOptions::new().label("first of its module").shared(&table);
     let future = pool.submit_with(&say, &"word".into(), options).expect("submits");
@@ -202,7 +203,7 @@ fn a_workers_own_events_arrive_with_its_pid_and_of_a_task_with_that() {
     assert_eq!(mapped["label"], "first of its module");
     assert!(mapped["module"].contains("(sha256 ") && mapped["fields"].contains("\"took_us\":"));
     assert!(event("a shared input is mapped")["fields"].ends_with("\"bytes\":6}"));
-    // Among the task's lines it stands where it was said.
+    // The record stands among the task's lines where it was said.
     let records = kept().0.lock().expect("locks");
     let at = |is_it: &dyn Fn(&Record) -> bool| records.iter().position(is_it).expect("a record");
     let line = |record: &Record| {
@@ -218,33 +219,34 @@ fn what_no_level_asks_for_is_not_sent_and_what_is_sent_is_held_to_the_rate() {
     kept();
     let run = |builder: wasmpool::PoolBuilder| {
         let pool = builder.build().expect("builds");
-        let say = common::raw(&common::wat(&pool, &say::text(1)), "say_nothing");
+        let say = support::raw(&support::wat(&pool, &say::text(1)), "say_nothing");
         pool.submit(&say, &"".into()).expect("submits").result().expect("runs");
-        let (pid, dropped) = (pool.worker_pids()[0], pool.stats().log_records_dropped);
+        let pid = pool.worker_pids()[0];
+        let dropped = pool.stats().log_records_dropped;
         pool.shutdown(wasmpool::ShutdownMode::Finish);
         (of_worker(pid).len(), dropped)
     };
     // Records that are not sent cannot be dropped.
-    assert_eq!(run(common::builder(1).worker_log_level(LevelFilter::OFF).log_rate_max(1)), (0, 0));
-    assert_eq!(run(common::builder(1).log_rate_max(1)), (0, 0), "by default there are warnings only");
-    let (arrived, dropped) = run(common::builder(1).worker_log_level(LevelFilter::TRACE).log_rate_max(1));
+    assert_eq!(run(support::builder(1).worker_log_level(LevelFilter::OFF).log_rate_max(1)), (0, 0));
+    assert_eq!(run(support::builder(1).log_rate_max(1)), (0, 0), "by default there are warnings only");
+    let (arrived, dropped) = run(support::builder(1).worker_log_level(LevelFilter::TRACE).log_rate_max(1));
     assert!(arrived == 0 && dropped >= 2, "{arrived} arrived, {dropped} were dropped");
     let (arrived, _) =
-        run(common::builder(1).worker_log_level(LevelFilter::OFF).engine_log_level(LevelFilter::TRACE));
+        run(support::builder(1).worker_log_level(LevelFilter::OFF).engine_log_level(LevelFilter::TRACE));
     assert!(arrived > 0, "the engine says something of an instance");
 }
 
 #[test]
 fn a_worker_that_dies_leaves_its_last_lines_in_the_breakage() {
     kept();
-    let pool = common::builder(1).build().expect("builds");
-    let module = common::wat(&pool, &say::text(1));
+    let pool = support::builder(1).build().expect("builds");
+    let module = support::wat(&pool, &say::text(1));
     let options = TaskOptions::new().label("to die");
-    let spin = common::raw(&module, "say_and_spin");
+    let spin = support::raw(&module, "say_and_spin");
     let future = pool.submit_with(&spin, &"last words".into(), options).expect("submits");
-    common::eventually("all lines", || of("to die").len() == 20);
-    common::signal(pool.worker_pids()[0], rustix::process::Signal::KILL);
-    let wasmpool::TaskError::Broken(broken) = common::error(&future) else { panic!("not broken") };
+    support::eventually("all lines", || of("to die").len() == 20);
+    support::signal(pool.worker_pids()[0], rustix::process::Signal::KILL);
+    let wasmpool::TaskError::Broken(broken) = support::error(&future) else { panic!("not broken") };
     let last = &broken.death().last_logs;
     assert_eq!(last.len(), wasmpool::limits::LAST_LOGS_MAX);
     let line = format!("task {}, stdout: last words-last words", future.task_id());
@@ -255,12 +257,13 @@ fn a_worker_that_dies_leaves_its_last_lines_in_the_breakage() {
 #[test]
 fn what_is_over_the_rate_is_dropped_counted_and_told_and_the_task_goes_on() {
     kept();
-    let pool = common::builder(1).log_rate_max(200).build().expect("builds");
-    let say = common::raw(&common::wat(&pool, &say::text(1)), "say");
+    let pool = support::builder(1).log_rate_max(200).build().expect("builds");
+    let say = support::raw(&support::wat(&pool, &say::text(1)), "say");
     let long = "x".repeat(40);
     let options = TaskOptions::new().label("over the rate");
     pool.submit_with(&say, &long.into(), options).expect("submits").result().expect("says");
-    let (kept_lines, dropped) = (of("over the rate").len() as u64, pool.stats().log_records_dropped);
+    let kept_lines = of("over the rate").len() as u64;
+    let dropped = pool.stats().log_records_dropped;
     assert!(
         kept_lines + dropped == 20 && kept_lines >= 1 && dropped >= 10,
         "{kept_lines} kept, {dropped} dropped"
@@ -278,13 +281,13 @@ fn what_is_over_the_rate_is_dropped_counted_and_told_and_the_task_goes_on() {
 #[test]
 fn whoever_stops_reading_amid_a_flood_leaves_the_answer_to_others() {
     kept();
-    let pool = common::builder(1).log_rate_max(100).build().expect("builds");
+    let pool = support::builder(1).log_rate_max(100).build().expect("builds");
     let log_lines = load(&pool, "echo").task::<u32, u32>("log_lines").expect("types agree");
     pool.submit(&log_lines, &0).expect("submits").result().expect("the worker is there, and idle");
-    // More than a flood is, by little: the answer is read ahead with the last of its records.
+    // The task may log a little more than a flood: the answer is read ahead with the last of its records.
     let options = TaskOptions::new().label(SLOW);
     let future = pool.submit_with(&log_lines, &2100, options).expect("submits");
     let _ = future.result_timeout(SLOWLY / 2);
-    let waited = wasmpool::wait(&[&future], Some(common::PATIENCE), wasmpool::ReturnWhen::AllCompleted);
+    let waited = wasmpool::wait(&[&future], Some(support::PATIENCE), wasmpool::ReturnWhen::AllCompleted);
     assert!(future.done(), "its answer was heard: {waited:?}");
 }

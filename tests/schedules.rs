@@ -7,8 +7,11 @@
 //! `WASMPOOL_SCHEDULES=10000 cargo test --release --test schedules` runs more of them, and
 //! `WASMPOOL_SCHEDULE_SEED=1234` one alone. A failure names its seed; the moments differ from
 //! run to run, the steps do not.
+//!
+//! This suite has an executable of its own because its processes take all processors for minutes: tests that run
+//! beside it would miss their deadlines.
 
-mod common;
+mod support;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,8 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Holdings, PATIENCE, eventually, is_child, raw, signal};
 use rustix::process::Signal;
+use support::{Holdings, PATIENCE, eventually, is_child, raw, signal};
 use wasmpool::{
     Bytes, EventKind, OnWorkerDeath, Pool, RawTask, Replacement, Retry, ShutdownMode, SubmitError, TaskError,
     TaskFailure, TaskFuture, TaskId, TaskOptions,
@@ -28,7 +31,7 @@ use wasmpool::{
 const SCHEDULES: u64 = 240;
 /// Processes that run them side by side: they mostly wait.
 const LANES: u64 = 4;
-/// From the last step of a schedule to the end of its last task.
+/// The most time from the last step of a schedule to the end of its last task.
 const BOUND: Duration = Duration::from_secs(30);
 
 /// Echoes, counts its first eight bytes down to zero before, or divides by zero.
@@ -83,7 +86,7 @@ impl Random {
     }
 }
 
-/// What was done to a task or its pool: what its result may be follows from it.
+/// The record of what was done to a task or its pool, from which follows what its result may be.
 #[derive(Default)]
 struct Meddled {
     cancelled: AtomicBool,
@@ -120,7 +123,7 @@ impl Schedule {
         let mut random = Random(seed);
         let workers = [1, 2, 8][random.below(3) as usize];
         let replaces = random.one_in(2);
-        let mut builder = common::builder(workers).grace(Duration::from_millis(20));
+        let mut builder = support::builder(workers).grace(Duration::from_millis(20));
         if replaces {
             let policy = Replacement::new()
                 .crashes_max(50)
@@ -143,8 +146,9 @@ impl Schedule {
             builder = builder.queue_tasks_max(1 + random.below(8) as usize);
         }
         let pool = builder.build().expect("builds");
-        let module = common::wat(&pool, TASKS_WAT);
-        let (work, trap) = (raw(&module, "work"), raw(&module, "trap"));
+        let module = support::wat(&pool, TASKS_WAT);
+        let work = raw(&module, "work");
+        let trap = raw(&module, "trap");
         Schedule {
             seed,
             replaces,
@@ -187,7 +191,7 @@ impl Schedule {
             random.next() as u8,
         );
         let input = Bytes::from(input);
-        // Nothing waits for ever: a worker may be stopped at any moment.
+        // Every task has a timeout, since a worker may be stopped at any moment.
         let timeout = Duration::from_millis(if endless { 1 + random.below(40) } else { 3000 });
         let timeout = (endless || !random.one_in(3)).then_some(timeout);
         let retries = random.one_in(5);
@@ -307,7 +311,8 @@ impl Schedule {
 
     /// Submits and meddles, from two threads at once.
     fn play(&self) {
-        let (mut submits, mut meddles) = (Random(self.seed ^ 0xA5A5), Random(self.seed ^ 0x5A5A));
+        let mut submits = Random(self.seed ^ 0xA5A5);
+        let mut meddles = Random(self.seed ^ 0x5A5A);
         std::thread::scope(|scope| {
             let submitter = scope.spawn(move || {
                 for _ in 0..5 + submits.below(40) {
@@ -323,7 +328,7 @@ impl Schedule {
                     break;
                 }
             }
-            // It may wait for room behind a task without a deadline, in a worker that is stopped.
+            // The submitter may wait for room behind a task without a deadline, in a worker that is stopped.
             eventually("every task to be submitted", || {
                 self.wake_stopped();
                 submitter.is_finished()
@@ -335,7 +340,7 @@ impl Schedule {
         self.pool.worker_pids().into_iter().for_each(|pid| signal(pid, Signal::CONT));
     }
 
-    /// Nothing is stopped for good, and what has no deadline of its own gets an end.
+    /// Lets stopped workers go on, and ends what has no deadline of its own.
     fn heal(&self) {
         eventually("every task without a deadline to be done, or its worker to be wakened", || {
             self.wake_stopped();
@@ -384,7 +389,8 @@ impl Schedule {
         let waited =
             some.future.result_timeout(Duration::ZERO).unwrap_or_else(|_| panic!("{}", said("is not done")));
         let report = some.future.report().expect("done");
-        let (lethal, cut_short) = (self.lethal.load(Ordering::SeqCst), self.cut_short.load(Ordering::SeqCst));
+        let lethal = self.lethal.load(Ordering::SeqCst);
+        let cut_short = self.cut_short.load(Ordering::SeqCst);
         assert!(report.attempts <= if some.retries { 3 } else { 1 }, "{}", said("ran too often"));
         let failure = match &waited {
             Ok(output) => {
@@ -413,7 +419,7 @@ impl Schedule {
     }
 }
 
-/// How tasks ended, by kind.
+/// The number of tasks that ended, by kind.
 type Tally = BTreeMap<&'static str, usize>;
 
 /// Every kind of end that a schedule can have.
@@ -447,7 +453,9 @@ fn run(seed: u64, before: Option<Holdings>, tally: &mut Tally) {
         assert!(done, "seed {seed}: {:?} is not done within {BOUND:?}", some.future);
     }
     let Schedule { pool, work, trap, .. } = &schedule;
-    let (pool, work, trap) = (pool.clone(), work.clone(), trap.clone());
+    let pool = pool.clone();
+    let work = work.clone();
+    let trap = trap.clone();
     submitted.iter().for_each(|some| schedule.check(some));
     drop((schedule, work, trap));
     pool.shutdown(ShutdownMode::Finish);
@@ -506,7 +514,8 @@ fn run_lane(lane: u64, schedules: u64) {
             }
         }
     });
-    let (mut tally, began) = (Tally::new(), Instant::now());
+    let mut tally = Tally::new();
+    let began = Instant::now();
     let mut before = None;
     for seed in (lane..schedules).step_by(LANES as usize) {
         *alive.lock().expect("locks") = (Instant::now(), seed);
@@ -548,7 +557,7 @@ fn every_future_resolves_once_whatever_happens() {
         return run_lane(lane, schedules);
     }
     // Compiled once, before the lanes ask for it.
-    common::wat(&common::pool(1), TASKS_WAT);
+    support::wat(&support::pool(1), TASKS_WAT);
     let began = Instant::now();
     let lanes: Vec<_> = (0..LANES)
         .map(|lane| {

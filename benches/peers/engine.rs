@@ -18,7 +18,7 @@ use proto::description::{CodeKind, MemoryKind};
 /// Never reached: nobody bumps the epoch.
 const EPOCHS: u64 = u64::MAX / 2;
 
-/// For what has memories of the engine's pool.
+/// Makes an engine whose memories come from its pool.
 pub(crate) fn engine(scan: bool) -> anyhow::Result<Engine> {
     let running = settings::Running { pagemap_scan: scan, ..Default::default() };
     Ok(Engine::new(&settings::config(CodeKind::Plain, MemoryKind::Pooled, running)?)?)
@@ -88,7 +88,8 @@ impl Kept {
         let pointer = self.alloc.call(&mut self.store, len)?;
         self.memory.write(&mut self.store, pointer as usize, input)?;
         let packed = self.task.call(&mut self.store, (pointer, len))? as u64;
-        let (start, len) = ((packed >> 32) as usize, packed as u32 as usize);
+        let start = (packed >> 32) as usize;
+        let len = packed as u32 as usize;
         let envelope = self.memory.data(&self.store).get(start..start + len).context("a bad pointer")?;
         match envelope.split_first() {
             Some((0, payload)) => Ok(payload.to_vec()),
@@ -104,7 +105,8 @@ pub(crate) fn on_threads<T: Send>(
     count: usize,
     once: impl Fn(&mut T, usize) -> anyhow::Result<()> + Sync,
 ) -> anyhow::Result<()> {
-    let (threads, once) = (made.len(), &once);
+    let threads = made.len();
+    let once = &once;
     std::thread::scope(|scope| {
         let handles: Vec<_> = made
             .iter_mut()
@@ -151,7 +153,7 @@ impl Stored {
         Ok(Stored { engine, file })
     }
 
-    /// From disk to where it can be instantiated.
+    /// Reads the command from disk, and makes it ready to be instantiated.
     pub(crate) fn load(&self) -> anyhow::Result<Command> {
         // SAFETY: as in `compiled`.
         let module = unsafe { Module::deserialize_file(&self.engine, &self.file) }?;
@@ -176,7 +178,7 @@ impl Command {
         Command::new(&engine, &module)
     }
 
-    /// Its stdout.
+    /// Runs the command, and returns its stdout.
     pub(crate) fn run(&self, args: &[&str], stdin: &[u8]) -> anyhow::Result<bytes::Bytes> {
         let stdout = MemoryOutputPipe::new(1 << 20);
         let mut wasi = WasiCtxBuilder::new();

@@ -21,11 +21,11 @@ use crate::work::{p50, seconds};
 /// The first argument of the process that answers.
 const CHILD: &str = "--answers-pings";
 
-/// How the two wake each other.
+/// The ways in which the two wake each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Wake {
-    /// Futexes: each sleeps until the other wakes it, on one CPU. Which of the two ways it is makes a
-    /// difference of ten times, and the scheduler changes its mind: so both are said, and kept to.
+    /// Futexes: each sleeps until the other wakes it, on one CPU. The two ways differ tenfold, and the
+    /// scheduler changes its mind, so both are measured, each held to its CPUs.
     AsleepOnOne,
     /// The same on two CPUs, each of which the other has to wake as well.
     AsleepOnTwo,
@@ -49,7 +49,7 @@ impl Wake {
         matches!(self, Wake::AsleepOnOne | Wake::AsleepOnTwo)
     }
 
-    /// Which of the CPUs that it may use each side keeps to: the one that asks, the one that answers.
+    /// Returns which of the CPUs that it may use each side keeps to: the one that asks, the one that answers.
     fn cpus(self) -> Option<(usize, usize)> {
         match self {
             Wake::AsleepOnOne => Some((0, 0)),
@@ -73,7 +73,8 @@ const MAP_BYTES: usize = 4096;
 const OVER: u32 = u32::MAX;
 
 fn map(file: impl AsFd) -> anyhow::Result<&'static Words> {
-    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let flags = MapFlags::SHARED;
     // SAFETY: a fresh mapping, of a file that has MAP_BYTES, at an address of the kernel's choice.
     let base = unsafe { rustix::mm::mmap(ptr::null_mut(), MAP_BYTES, protection, flags, file, 0)? };
     // SAFETY: page aligned, larger than Words, whose fields are atomics; never unmapped, one page
@@ -120,7 +121,8 @@ pub(crate) fn round_trip(wake: Wake, count: usize) -> anyhow::Result<f64> {
     let _kept = wake.cpus().map(|(ours, _)| Pinned::to(ours)).transpose()?;
     let mut hello = [0];
     stream.read_exact(&mut hello).context("the process that answers has left")?;
-    let (mut number, mut bytes) = (0, [0; 64]);
+    let mut number = 0;
+    let mut bytes = [0; 64];
     let mut once = || {
         if wake == Wake::Socket {
             stream.write_all(&bytes)?;
@@ -142,7 +144,7 @@ pub(crate) fn round_trip(wake: Wake, count: usize) -> anyhow::Result<f64> {
 struct Pinned(CpuSet);
 
 impl Pinned {
-    /// To the first of the CPUs that it may use, the second, and so on.
+    /// Pins the thread to the first of the CPUs that it may use, the second, and so on.
     fn to(index: usize) -> anyhow::Result<Pinned> {
         let before = rustix::thread::sched_getaffinity(None)?;
         let mut allowed = (0..CpuSet::MAX_CPU).filter(|&cpu| before.is_set(cpu));
@@ -155,7 +157,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // It gives back the CPUs that it had before; only a change from outside could refuse that.
+        // The thread gets back the CPUs that it had before; only a change from outside could refuse that.
         let _ = rustix::thread::sched_setaffinity(None, &self.0);
     }
 }
@@ -170,7 +172,7 @@ struct Ended {
 impl Drop for Ended {
     fn drop(&mut self) {
         match self.wake {
-            // Its socket does not end before ours is dropped, which comes later.
+            // The child's socket does not end before ours is dropped, which comes later.
             Wake::Socket => drop(self.child.kill()),
             wake => send(&self.words.ping, OVER, wake),
         }

@@ -100,7 +100,8 @@ fn main() -> anyhow::Result<()> {
     );
     bench.peers.versions().iter().for_each(|version| println!("{version}"));
     println!("\n{}", table::heading());
-    let (mut rows, mut missing) = (Vec::new(), bench.peers.missing.clone());
+    let mut rows = Vec::new();
+    let mut missing = bench.peers.missing.clone();
     for (name, build) in &listed {
         match build(&bench) {
             Err(error) => missing.push(format!("{name}: {error:#}")),
@@ -115,7 +116,7 @@ fn main() -> anyhow::Result<()> {
         }
         bench.peers.close();
         if let Some(path) = &arguments.json {
-            // After each: what was measured stays, whatever happens next.
+            // The file is written after each work, so that what was measured stays, whatever happens next.
             std::fs::write(path, json::list(&rows)).with_context(|| path.display().to_string())?;
         }
     }

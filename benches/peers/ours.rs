@@ -15,7 +15,7 @@ pub(crate) fn reuse() -> TaskOptions {
 
 pub(crate) use benches::prebuilt;
 
-/// What the bench keeps from one run to the next.
+/// Returns what the bench keeps from one run to the next.
 pub(crate) fn kept_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers")
 }
@@ -68,7 +68,7 @@ where
     Ok(())
 }
 
-/// From a worker's start to its first word.
+/// Measures a worker from its start to its first word.
 pub(crate) fn worker_start(builder: PoolBuilder) -> anyhow::Result<f64> {
     use wasmpool::EventKind;
     let pool = builder.build()?;
@@ -86,7 +86,7 @@ pub(crate) fn worker_start(builder: PoolBuilder) -> anyhow::Result<f64> {
     anyhow::bail!("the pool ended before its worker was ready")
 }
 
-/// From SIGKILL of one worker to the failure of the last of so many futures that wait or run.
+/// Measures from the SIGKILL of one worker to the failure of the last of so many futures that wait or run.
 pub(crate) fn death(builder: PoolBuilder, futures: usize) -> anyhow::Result<f64> {
     let pool = warm(builder.build()?)?;
     let spin = pool.load_file(prebuilt("echo"))?.task::<u64, u64>("spin")?;
@@ -138,11 +138,11 @@ fn of_all_threads(pool: &Pool, one: impl Fn(&str) -> anyhow::Result<f64>) -> any
 
 /// Seconds on a CPU so far.
 pub(crate) fn cpu_seconds(pool: &Pool) -> anyhow::Result<f64> {
-    // In nanoseconds, where utime and stime count ticks of 10 ms.
+    // The scheduler's figure is in nanoseconds, where utime and stime count ticks of 10 ms.
     of_all_threads(pool, |thread| Ok(sum_in(&format!("{thread}/schedstat"), &[""])? / 1e9))
 }
 
-/// How often a thread has gone to sleep so far.
+/// Returns how often a thread has gone to sleep so far.
 pub(crate) fn sleeps(pool: &Pool) -> anyhow::Result<f64> {
     of_all_threads(pool, |thread| sum_in(&format!("{thread}/status"), &["voluntary_ctxt_switches:"]))
 }

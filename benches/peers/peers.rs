@@ -15,14 +15,14 @@ use crate::work::{Measure, Role, Work};
 #[derive(Debug)]
 pub(crate) struct Python {
     pub(crate) version: String,
-    /// With the packages.
+    /// The interpreter with the packages.
     program: PathBuf,
-    /// Without.
+    /// The interpreter without them.
     pub(crate) base: PathBuf,
     process: RefCell<Option<Process>>,
 }
 
-/// What there is to be measured against, and what is missing.
+/// The interpreters to measure against, and what is missing.
 #[derive(Debug)]
 pub(crate) struct Peers {
     pub(crate) pythons: Vec<Rc<Python>>,
@@ -83,7 +83,7 @@ impl Peers {
         }
     }
 
-    /// What each interpreter brings.
+    /// Returns what each interpreter brings.
     pub(crate) fn versions(&self) -> Vec<String> {
         let version = |python: &Rc<Python>| match python.ask(None) {
             Ok(packages) => format!("Python {}: {packages}", python.version),
@@ -159,13 +159,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Not by a signal: its workers would live on as orphans, and hold our stderr open.
+        // The peer ends with its stdin, not by a signal: its workers would live on as orphans, and hold our
+        // stderr open.
         drop(self.input.take());
         let _ = self.child.wait();
     }
 }
 
-/// Which interpreters run it.
+/// The interpreters that run it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Under {
     All,
@@ -198,7 +199,8 @@ impl<'a> Work<'a> {
                 continue;
             }
             let mut measure = python.measure(format!("{pool} {work} {count}"));
-            let (major, minor) = (python.version.split('.').next(), python.version.split('.').nth(1));
+            let major = python.version.split('.').next();
+            let minor = python.version.split('.').nth(1);
             let label = format!("{title} {}.{}", major.unwrap_or_default(), minor.unwrap_or_default());
             self = self.side(Role::Peer, label, Ok(Box::new(move || Ok(figure(measure()?)))));
         }

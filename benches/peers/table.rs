@@ -28,7 +28,7 @@ pub(crate) struct Row {
     pub(crate) peer: Option<Cell>,
     /// Ours in floors: times take more than one, rates reach a part of it.
     pub(crate) ratio_floor: Option<f64>,
-    /// How many times better than the peer.
+    /// The factor by which it is better than the peer.
     pub(crate) ratio_peer: Option<f64>,
     pub(crate) goal: Option<String>,
     /// `None` also if what it is held against is missing.
@@ -64,7 +64,8 @@ pub(crate) fn rows(work: &Work<'_>) -> Vec<Row> {
     let count = floors.len().max(peers.len()).max(1);
     (0..count)
         .map(|index| {
-            let (floor, peer) = (floors.get(index).copied(), peers.get(index).copied());
+            let floor = floors.get(index).copied();
+            let peer = peers.get(index).copied();
             let name = match index {
                 0 => work.name.clone(),
                 _ => format!("{}/{}", work.name, index + 1),
@@ -90,7 +91,9 @@ pub(crate) fn rows(work: &Work<'_>) -> Vec<Row> {
 
 impl Row {
     fn judge(&mut self, goals: &[Goal]) {
-        let (ours, floor, peer) = (value(&self.ours), value(&self.floor), value(&self.peer));
+        let ours = value(&self.ours);
+        let floor = value(&self.floor);
+        let peer = value(&self.peer);
         self.ratio_floor = ours.zip(floor).map(|(ours, floor)| ours / floor);
         self.ratio_peer =
             ours.zip(peer).map(|(ours, peer)| if self.unit.is_rate { ours / peer } else { peer / ours });
@@ -126,7 +129,7 @@ impl Row {
         self.goal = (!texts.is_empty()).then(|| texts.join(", "));
     }
 
-    /// What this row does without, and why.
+    /// Returns what this row does without, and why.
     pub(crate) fn missing(&self) -> impl Iterator<Item = String> {
         [&self.ours, &self.floor, &self.peer].into_iter().flatten().filter_map(|cell| {
             let why = cell.figure.as_ref().err()?;

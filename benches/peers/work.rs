@@ -5,13 +5,13 @@ use std::time::Instant;
 /// Runs its side once; the figure is in seconds, or in the unit itself if it is no time.
 pub(crate) type Measure<'a> = Box<dyn FnMut() -> anyhow::Result<f64> + 'a>;
 
-/// What a figure is given in.
+/// The unit that a figure is given in.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Unit {
     pub(crate) name: &'static str,
-    /// From what is measured to what is shown.
+    /// The factor from what is measured to what is shown.
     pub(crate) scale: f64,
-    /// More is better.
+    /// Larger figures are better.
     pub(crate) is_rate: bool,
 }
 
@@ -25,28 +25,28 @@ pub(crate) const TASKS: Unit = unit("tasks/s", 1.0, true);
 pub(crate) const MIB_PER_SECOND: Unit = unit("MiB/s", 1.0, true);
 pub(crate) const MIB: Unit = unit("MiB", 1.0, false);
 pub(crate) const PERCENT: Unit = unit("%", 1.0, false);
-/// How many times one worker's throughput.
+/// A multiple of one worker's throughput.
 pub(crate) const TIMES: Unit = unit("×", 1.0, true);
 pub(crate) const PER_TASK: Unit = unit("a task", 1.0, false);
 
-/// What the first floor and the first peer are held against.
+/// A goal for the ratio to the first floor or the first peer, or for the figure itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Goal {
-    /// At most so many times the floor.
+    /// The figure is at most this many times the floor.
     FloorMost(f64),
-    /// At least so much of the floor, of rates.
+    /// The rate is at least this share of the floor's.
     FloorLeast(f64),
-    /// At most so much more than the floor.
+    /// The figure exceeds the floor by at most this much.
     FloorAndMost(f64),
-    /// At least so many times better than the peer.
+    /// The figure is at least this many times better than the peer's.
     PeerLeast(f64),
-    /// At most, in the unit shown.
+    /// The figure is at most this, in the unit shown.
     Most(f64),
-    /// At least, in the unit shown.
+    /// The figure is at least this, in the unit shown.
     Least(f64),
 }
 
-/// Which of all rounds' figures counts.
+/// The one of all rounds' figures that counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Statistic {
     Median,
@@ -60,7 +60,7 @@ pub(crate) enum Role {
     Peer,
 }
 
-/// One of those that do the work. What cannot run says why.
+/// One of those that do the work. A side that cannot run says why.
 pub(crate) struct Side<'a> {
     pub(crate) role: Role,
     pub(crate) label: String,
@@ -118,7 +118,8 @@ impl<'a> Work<'a> {
         self
     }
 
-    /// For what varies more from one time to the next than a median of few would bear.
+    /// Asks for more rounds, where figures vary more from one time to the next than a median of few would
+    /// bear.
     pub(crate) fn rounds_least(mut self, rounds: usize) -> Self {
         self.rounds_least = rounds;
         self

@@ -1,4 +1,4 @@
-//! What is measured, in the order of the table.
+//! The works that are measured, in the order of the table.
 
 mod bytes;
 mod calls;
@@ -14,7 +14,7 @@ use crate::ours::{self, WORKERS};
 use crate::peers::Peers;
 use crate::work::Work;
 
-/// What the works share.
+/// The things that works share.
 pub(crate) struct Bench {
     pub(crate) peers: Peers,
     pub(crate) scan: bool,
@@ -30,7 +30,7 @@ impl Bench {
         ours::builder(workers, self.scan)
     }
 
-    /// With the defaults, warm.
+    /// Returns a pool with the defaults, warm.
     pub(crate) fn pool(&self) -> anyhow::Result<&Pool> {
         if self.pool.get().is_none() {
             // Only this thread fills it.

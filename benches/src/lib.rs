@@ -1,4 +1,4 @@
-//! What several benches need: the modules that they run, and the command.
+//! Pieces that several benches need: the modules that they run, and the command.
 
 use std::path::{Path, PathBuf};
 

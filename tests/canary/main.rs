@@ -3,9 +3,11 @@
 //! One task fills everything that a guest can write with a canary and ends in one of many ways;
 //! the next one, of the same module or another, counts what it finds where nothing should be.
 //! The modules have more memories, together, than a worker has room for: they must share slots.
+//!
+//! This suite has an executable of its own because it reads what the subscriber saw, which is the whole process's.
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../support/mod.rs"]
+mod support;
 mod vault;
 
 use std::collections::HashSet;
@@ -16,13 +18,13 @@ use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
 
-use common::{Guarded, PATIENCE, build, builder, raw};
+use support::{Guarded, PATIENCE, build, builder, raw};
 use vault::{CANARY, ENDINGS, Ending, FILLINGS, FOUND, Filling, Shape};
 use wasmpool::{
     BuildError, Bytes, CommandInput, Module, ModuleOptions, PoolBuilder, RawTask, TaskError, TaskOptions,
 };
 
-/// How often every pair of modules is tried, with other endings each time.
+/// Returns how often every pair of modules is tried, with other endings each time.
 fn rounds() -> usize {
     std::env::var("WASMPOOL_CANARY_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2)
 }
@@ -170,7 +172,7 @@ impl Worker {
         assert!(is_so, "{} ends by {ending:?} after {filling:?}: {result:?}", SHAPES[module].name);
     }
 
-    /// What a task of the module finds, by [`FOUND`].
+    /// Returns what a task of the module finds, by [`FOUND`].
     fn scan(&self, module: usize, task: &str, label: &str) -> Vec<u64> {
         let options = TaskOptions::new().label(label);
         let found = self.run(&raw(&self.modules[module], task), &[], options).expect("scans");
@@ -190,7 +192,8 @@ impl Worker {
             for (first, shape) in SHAPES.iter().enumerate() {
                 for second in 0..SHAPES.len() {
                     let possible = if shape.wasi { ENDINGS.len() } else { ENDINGS.len() - 2 };
-                    let (ending, filling) = (ENDINGS[count % possible], FILLINGS[count % FILLINGS.len()]);
+                    let ending = ENDINGS[count % possible];
+                    let filling = FILLINGS[count % FILLINGS.len()];
                     self.fill(first, filling, ending);
                     self.sees_nothing(second, &format!("{}, {filling:?}, {ending:?}", shape.name));
                     // Another step than the numbers of modules, endings and fillings have.
@@ -205,7 +208,7 @@ fn one_worker() -> PoolBuilder {
     builder(1)
 }
 
-/// With pagemap_scan, where the machine allows it.
+/// Returns a builder whose workers use pagemap_scan, where the machine allows it.
 fn with_scan() -> Option<PoolBuilder> {
     match one_worker().pagemap_scan(true).build() {
         Ok(_) => Some(one_worker().pagemap_scan(true)),
@@ -256,7 +259,7 @@ fn metered_and_plain_modules_of_one_worker_see_nothing_of_each_other() {
         worker.pool.load_with(&wasm, ModuleOptions::new().metered(true)).expect("loads")
     };
     let metered = Worker { modules: SHAPES.iter().map(load).collect(), pid: Mutex::new(None), ..worker };
-    let plain = common::wat(&metered.pool, &SHAPES[0].text());
+    let plain = support::wat(&metered.pool, &SHAPES[0].text());
     for ending in [Ending::Ok, Ending::Unreachable, Ending::Spin] {
         for module in 0..SHAPES.len() {
             metered.fill(module, Filling::Everything, ending);
@@ -327,7 +330,7 @@ const COMMAND: &str = r#"(module
 #[test]
 fn arguments_environment_stdin_outputs_and_randomness_are_each_commands_own() {
     let worker = Worker::new(one_worker(), &ModuleOptions::new());
-    let command = common::wat(&worker.pool, COMMAND).command().expect("a command");
+    let command = support::wat(&worker.pool, COMMAND).command().expect("a command");
     let mut seen = HashSet::new();
     for round in 0..100 {
         let canary = "Z".repeat(20_000);
@@ -353,7 +356,7 @@ fn arguments_environment_stdin_outputs_and_randomness_are_each_commands_own() {
     }
 }
 
-/// What `scan` tasks logged, as the host's subscriber saw it.
+/// The lines that `scan` tasks logged, as the host's subscriber saw them.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<(String, String)>>>);
 
@@ -404,7 +407,7 @@ fn kept() -> &'static Kept {
     })
 }
 
-/// Neither a line that another task did not end, nor anything else of it.
+/// No record has a line that another task did not end, or anything else of it.
 fn no_record_has_the_canary() {
     let records = kept().0.lock().expect("locks");
     let scans: Vec<_> = records.iter().filter(|(label, _)| label == "scan").collect();

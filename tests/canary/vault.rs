@@ -7,7 +7,7 @@ pub(crate) const CANARY: u8 = b'Z';
 /// The byte of the data segments that make a memory's first image.
 const IMAGE: u8 = 0x69;
 
-/// What a module is made of. Memory 0 is the byte ABI's; its first page is for input and output.
+/// The parts that a module is made of. Memory 0 is the byte ABI's; its first page is for input and output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) name: &'static str,
@@ -18,13 +18,13 @@ pub(crate) struct Shape {
     /// Pages that a task adds to each memory before it fills or scans it.
     pub(crate) grown_pages: u32,
     pub(crate) table_entries: u32,
-    /// Whether it imports WASI, and so runs on a fiber.
+    /// The module imports WASI, and so runs on a fiber.
     pub(crate) wasi: bool,
-    /// Whether it uses the heap of collected objects.
+    /// The module uses the heap of collected objects.
     pub(crate) gc: bool,
 }
 
-/// How a task that has filled everything ends. The numbers are the guest's.
+/// The ends of a task that has filled everything. The numbers are the guest's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Ending {
@@ -56,7 +56,7 @@ pub(crate) const ENDINGS: [Ending; 11] = [
     Ending::Sleep,
 ];
 
-/// Which of its memory a task fills: what is reset differs by how much was written, and where.
+/// The part of its memory that a task fills: what is reset differs by how much was written, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Filling {
@@ -65,7 +65,7 @@ pub(crate) enum Filling {
     Sparse = 1,
     /// The last page of each memory.
     End = 2,
-    /// Nothing but the pages of the image.
+    /// The pages of the image, and no others.
     Image = 3,
 }
 
@@ -91,31 +91,11 @@ impl Shape {
     }
 
     pub(crate) fn text(&self) -> String {
-        let Shape { table_entries, grown_pages, .. } = *self;
+        let Shape { table_entries, .. } = *self;
         let grown_entries = table_entries * 2;
-        let memories: String = self
-            .memories
-            .iter()
-            .enumerate()
-            .map(|(index, pages)| {
-                let width = if Self::is_64(index) { "i64 " } else { "" };
-                let export = if index == 0 { "(export \"memory\") " } else { "" };
-                let max = pages + grown_pages;
-                let image = segment(index, self.image_pages.min(*pages));
-                format!("(memory $m{index} {export}{width}{pages} {max})\n{image}\n")
-            })
-            .collect();
-        let each = |part: fn(&Shape, usize) -> String| -> String {
-            (0..self.memories.len()).map(|index| part(self, index)).collect()
-        };
-        let (wasi_imports, wasi_fill, wasi_scan, exit, sleep) = match self.wasi {
-            true => (WASI_IMPORTS, WASI_FILL, WASI_SCAN, WASI_EXIT, WASI_SLEEP),
-            false => ("", "", "", "unreachable", "unreachable"),
-        };
-        let (gc_parts, gc_fill, gc_scan) = match self.gc {
-            true => (GC_PARTS, GC_FILL, GC_SCAN),
-            false => ("", "", ""),
-        };
+        let memories: String = (0..self.memories.len()).map(|index| self.memory(index)).collect();
+        let wasi_imports = if self.wasi { WASI_IMPORTS } else { "" };
+        let gc_parts = if self.gc { GC_PARTS } else { "" };
         format!(
             r#"(module
             (import "wasmpool" "log" (func $log (param i32 i32 i32 i32 i32 i32 i32)))
@@ -139,11 +119,59 @@ impl Shape {
             (func $spin (loop (br 0)))
             (func $descend (param i64 i64) (result i64)
                 (i64.xor (call $descend (local.get 1) (local.get 0)) (i64.const {CANARY_WORD})))
-            (func (export "fill") (param $at i32) (param $len i32) (result i64)
+            {fill}
+            {scan}
+            ;; The same instance fills and scans: what is there must be found.
+            (func (export "fill_and_scan") (param $at i32) (param $len i32) (result i64)
+                (i32.store16 (i32.const 16) (i32.const 0))
+                (drop (call $fill (i32.const 16) (i32.const 2)))
+                (call $scan (i32.const 16) (i32.const 0)))
+            {helpers})"#,
+            fill = self.fill_function(),
+            scan = self.scan_function(),
+            helpers = self.each(Shape::helpers) + HELPERS,
+        )
+    }
+
+    fn memory(&self, index: usize) -> String {
+        let pages = self.memories[index];
+        let max = pages + self.grown_pages;
+        let width = if Self::is_64(index) { "i64 " } else { "" };
+        let export = if index == 0 { "(export \"memory\") " } else { "" };
+        let image = segment(index, self.image_pages.min(pages));
+        format!("(memory $m{index} {export}{width}{pages} {max})\n{image}\n")
+    }
+
+    /// Joins what is to be said of each memory.
+    fn each(&self, part: fn(&Shape, usize) -> String) -> String {
+        (0..self.memories.len()).map(|index| part(self, index)).collect()
+    }
+
+    /// The task that fills everything with the canary, and ends as it is told to.
+    fn fill_function(&self) -> String {
+        format!(
+            r#"
+            (func $fill (export "fill") (param $at i32) (param $len i32) (result i64)
                 (local $ending i32) (local $how i32) (local $to i64)
                 (local.set $ending (i32.load8_u (local.get $at)))
                 (local.set $how (i32.load8_u offset=1 (local.get $at)))
                 {fill}
+                {everything_else}
+                {ending})"#,
+            fill = self.each(Shape::fill),
+            everything_else = self.fill_beside_memories(),
+            ending = self.ending(),
+        )
+    }
+
+    /// Fills tables, globals, objects, and what the host keeps of a task: logs and streams.
+    fn fill_beside_memories(&self) -> String {
+        let table_entries = self.table_entries;
+        let grown_entries = table_entries * 2;
+        let gc_fill = if self.gc { GC_FILL } else { "" };
+        let wasi_fill = if self.wasi { WASI_FILL } else { "" };
+        format!(
+            r#"
                 (drop (table.grow $functions (ref.func $spin) (i32.const {table_entries})))
                 (drop (table.grow $numbers (ref.i31 (i32.const {CANARY})) (i32.const {table_entries})))
                 (table.fill $functions (i32.const 0) (ref.func $spin) (i32.const {grown_entries}))
@@ -160,7 +188,16 @@ impl Shape {
                 (memory.fill (i32.const 64512) (i32.const {CANARY}) (i32.const 1024))
                 (call $log (i32.const 2) (i32.const 64512) (i32.const 100) (i32.const 64512)
                     (i32.const 1000) (i32.const 64512) (i32.const 100))
-                {wasi_fill}
+                {wasi_fill}"#
+        )
+    }
+
+    /// Ends the task by the number in `$ending`.
+    fn ending(&self) -> String {
+        let exit = if self.wasi { WASI_EXIT } else { "unreachable" };
+        let sleep = if self.wasi { WASI_SLEEP } else { "unreachable" };
+        format!(
+            r#"
                 (if (i32.eq (local.get $ending) (i32.const 2)) (then (unreachable)))
                 (if (i32.eq (local.get $ending) (i32.const 3))
                     (then (drop (i32.load (i32.const -8)))))
@@ -179,17 +216,18 @@ impl Shape {
                 (i32.store8 (i32.const 64511) (i32.eq (local.get $ending) (i32.const 1)))
                 (if (i32.eq (local.get $ending) (i32.const 7))
                     (then (return (i64.const {LARGE_OUTPUT}))))
-                (i64.const {SMALL_OUTPUT}))
-            (func (export "scan") (param $at i32) (param $len i32) (result i64) {scan_body})
-            ;; The same instance fills and scans: what is there must be found.
-            (func (export "fill_and_scan") (param $at i32) (param $len i32) (result i64)
-                (i32.store16 (i32.const 16) (i32.const 0))
-                (drop (call $fill (i32.const 16) (i32.const 2)))
-                (call $scan (i32.const 16) (i32.const 0)))
-            {helpers})"#,
-            fill = each(Shape::fill),
-            scan_body = format_args!(
-                r#"
+                (i64.const {SMALL_OUTPUT})"#
+        )
+    }
+
+    /// The task that counts what is not as it began.
+    fn scan_function(&self) -> String {
+        let table_entries = self.table_entries;
+        let gc_scan = if self.gc { GC_SCAN } else { "" };
+        let wasi_scan = if self.wasi { WASI_SCAN } else { "" };
+        format!(
+            r#"
+                (func $scan (export "scan") (param $at i32) (param $len i32) (result i64)
                 (local $entry i32) (local $to i64)
                 ;; The input, of at most two bytes, is the host's own doing.
                 (i64.store (i32.const 16) (i64.const 0))
@@ -215,13 +253,9 @@ impl Shape {
                 {gc_scan}
                 {wasi_scan}
                 (i32.store8 (i32.const 8255) (i32.const 0))
-                (i64.const {FOUND_OUTPUT})"#,
-                scans = each(Shape::scan),
-            ),
-            helpers = each(Shape::helpers) + HELPERS,
+                (i64.const {FOUND_OUTPUT}))"#,
+            scans = self.each(Shape::scan),
         )
-        .replace("(func (export \"fill\")", "(func $fill (export \"fill\")")
-        .replace("(func (export \"scan\")", "(func $scan (export \"scan\")")
     }
 
     /// Addresses of a memory: its type, a constant of it, and the conversion from i64.
@@ -235,7 +269,8 @@ impl Shape {
             "" => format!("(local.get {local})"),
             wrap => format!("({wrap} (local.get {local}))"),
         };
-        let (at, len) = (wrapped("$at"), format!("({ty}.sub {} {})", wrapped("$to"), wrapped("$at")));
+        let at = wrapped("$at");
+        let len = format!("({ty}.sub {} {at})", wrapped("$to"));
         format!(
             r#"
             ;; Words that differ, and sets them to what they should be.
@@ -268,13 +303,15 @@ impl Shape {
         )
     }
 
-    /// Where a task may fill: of memory 0 not the page of the input.
+    /// Returns the first byte that a task may fill. The first page of memory 0 is left out, since the input
+    /// is there.
     fn first_byte(index: usize) -> u32 {
         if index == 0 { 65536 } else { 0 }
     }
 
     fn fill(&self, index: usize) -> String {
-        let (from, image) = (Self::first_byte(index), self.image_bytes(index).1);
+        let from = Self::first_byte(index);
+        let image = self.image_bytes(index).1;
         format!(
             r#"
             (local.set $to (call $grow{index} (i64.const {grown})))

@@ -22,8 +22,10 @@ pub(super) fn echo_16mib<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Wor
     let echo = pool.load_file(prebuilt("echo"))?.raw_task("echo")?;
     let data = Bytes::from(vec![0; 16 * MIB]);
     let guest = Guest::new(&std::fs::read(prebuilt("echo"))?, "echo", bench.scan)?;
-    let (input, mut copies) = (data.clone(), Copies::new(16 * MIB, ECHO_COPIES));
-    let (peers, rate) = (&bench.peers, |seconds: f64| 16.0 / seconds);
+    let input = data.clone();
+    let mut copies = Copies::new(16 * MIB, ECHO_COPIES);
+    let peers = &bench.peers;
+    let rate = |seconds: f64| 16.0 / seconds;
     Ok(Work::new(name, "an echo of 16 MiB", MIB_PER_SECOND)
         .goal(Goal::PeerLeast(15.0))
         .goal(Goal::FloorLeast(0.5))
@@ -61,7 +63,9 @@ pub(super) fn argument_1mib<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<
     let length = pool.load(&wasm)?.raw_task("length")?;
     let data = Bytes::from(vec![0; MIB]);
     let guest = Guest::new(&wasm, "length", bench.scan)?;
-    let (input, mut copies, peers) = (data.clone(), Copies::new(MIB, 1), &bench.peers);
+    let input = data.clone();
+    let mut copies = Copies::new(MIB, 1);
+    let peers = &bench.peers;
     let same = |seconds| seconds;
     Ok(Work::new(name, "an argument of 1 MiB, one at a time, p50", MICROS)
         .goal(Goal::PeerLeast(5.0))

@@ -58,7 +58,7 @@ pub(super) fn instance_with_scan<'a>(name: &str, _: &'a Bench) -> anyhow::Result
     Ok(work.floor("in process, 1 thread", move || add_in(&guest, TASKS_OURS / 2)))
 }
 
-/// What a round trip is held against: two wake-ups, and the task itself in this process.
+/// Returns what a round trip is held against: two wake-ups, and the task itself in this process.
 fn with_round_trip_floors<'a>(
     work: Work<'a>,
     bench: &Bench,
@@ -67,7 +67,8 @@ fn with_round_trip_floors<'a>(
 ) -> anyhow::Result<Work<'a>> {
     let guest = std::rc::Rc::new(guest(task, bench.scan)?);
     let floor = |wake| {
-        let (guest, input) = (guest.clone(), input.clone());
+        let guest = guest.clone();
+        let input = input.clone();
         move || Ok(floors::round_trip(wake, PINGS)? + p50(PINGS, || guest.call(&input).map(drop))?)
     };
     Ok(work

@@ -36,7 +36,8 @@ const LEAST_WAT: &str = r#"(module
 pub(super) fn least<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
     let pool = bench.pool()?;
     let wasm = wat::parse_str(LEAST_WAT)?;
-    let (command, input) = (pool.load(&wasm)?.command()?, CommandInput::new());
+    let command = pool.load(&wasm)?.command()?;
+    let input = CommandInput::new();
     let same = engine::Command::compile(&wasm, bench.scan)?;
     Ok(Work::new(name, "a command that exits at once, one at a time, warm, p50", MICROS)
         .goal(Goal::Most(150.0))
@@ -51,7 +52,8 @@ fn wasi(bench: &Bench) -> anyhow::Result<&Path> {
 const PRINT: [&str; 2] = ["-c", "print(1)"];
 
 pub(super) fn cpython_print<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
-    let (pool, wasm) = (bench.pool()?, wasi(bench)?);
+    let pool = bench.pool()?;
+    let wasm = wasi(bench)?;
     let command = pool.load_file(wasm)?.command()?;
     let same = Stored::new(wasm, &kept_dir(), bench.scan)?.load()?;
     let input = CommandInput::new().args(PRINT);
@@ -73,9 +75,9 @@ pub(super) fn cpython_print<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<
         }))
 }
 
-/// To the first instruction: `load_file` in a pool that has never seen the module, with a worker
-/// that is up, and the first `-V`, less what a later `-V` takes. What is left is reading, checking
-/// and mapping; the interpreter's own work, which `-V` hardly does any of, cancels out.
+/// Measures the time to the first instruction: `load_file` in a pool that has never seen the module, with a
+/// worker that is up, and the first `-V`, less what a later `-V` takes. The rest is reading, checking and
+/// mapping; the interpreter's own work, which `-V` hardly does any of, cancels out.
 pub(super) fn cpython_load<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
     let wasm = wasi(bench)?;
     // Into the cache, if it is not there.
@@ -108,7 +110,7 @@ pub(super) fn cpython_load<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<W
             let first = began.elapsed().as_secs_f64();
             Ok(first - p50(9, || command.run(&["python.wasm", "-V"], &[]).map(drop))?)
         })
-        // Not a peer: a part of our own figure, shown beside it.
+        // This is no peer, but a part of our own figure that is shown beside it.
         .side(
             Role::Peer,
             "ours: load_file alone",
@@ -133,9 +135,10 @@ pub(super) fn command_line<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<W
             work.side(Role::Ours, "wasmpool", Err("the command is not built: cargo build --release".into()))
         }
         Some(program) => {
-            let (cache, module) = (kept_dir().join("cache"), prebuilt("primes"));
-            let (cache, module) =
-                (cache.to_string_lossy().into_owned(), module.to_string_lossy().into_owned());
+            let cache = kept_dir().join("cache");
+            let module = prebuilt("primes");
+            let cache = cache.to_string_lossy().into_owned();
+            let module = module.to_string_lossy().into_owned();
             work.ours(move || {
                 let arguments = ["--cache-dir", &cache, "run", &module, "count", "--input", "1000"];
                 p50(TIMES, || process(&program, &arguments).map(drop))

@@ -93,7 +93,8 @@ fn warm(bench: &Bench, workers: usize) -> anyhow::Result<Pool> {
 }
 
 pub(super) fn scaling<'a>(name: &str, bench: &'a Bench, sample: Sample) -> anyhow::Result<Work<'a>> {
-    let (one, two) = (warm(bench, 1)?, warm(bench, WORKERS)?);
+    let one = warm(bench, 1)?;
+    let two = warm(bench, WORKERS)?;
     let title = format!("throughput of {WORKERS} workers, in those of one");
     Ok(Work::new(name, title, TIMES)
         .goal(Goal::Least(1.95))

@@ -1,4 +1,4 @@
-//! What workers cost beside their tasks: deaths, idleness, the second wall.
+//! Works for what workers cost beside their tasks: deaths, idleness, the second wall.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,8 @@ pub(super) fn idle_cpu<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<
         // 0.0 as it would be printed.
         .goal(Goal::Most(0.05))
         .ours(move || {
-            let (before, began) = (ours::cpu_seconds(&pool)?, Instant::now());
+            let before = ours::cpu_seconds(&pool)?;
+            let began = Instant::now();
             std::thread::sleep(Duration::from_secs(1));
             Ok((ours::cpu_seconds(&pool)? - before) / began.elapsed().as_secs_f64() * 100.0)
         }))

@@ -534,7 +534,9 @@ fn compile_memory(text: &str) -> Result<ByteSize, String> {
 fn dir(text: &str) -> Result<Dir, String> {
     const FORM: &str = "it must have the form HOST[:GUEST[:ro|rw]]";
     let mut parts = text.split(':');
-    let (host, guest, access) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+    let host = parts.next().unwrap_or_default();
+    let guest = parts.next();
+    let access = parts.next();
     if host.is_empty() || guest.is_some_and(str::is_empty) || parts.next().is_some() {
         return Err(FORM.into());
     }

@@ -63,7 +63,7 @@ pub(super) fn bench(args: &BenchArgs, settings: &Settings, console: &Console) ->
     }
     pool.shutdown(ShutdownMode::Finish);
     trace.map_or(Ok(()), |trace| trace.end(console))?;
-    // What fails once a signal has asked for the end fails because of that, and nobody need be told.
+    // A call that fails once a signal has asked for the end fails because of that, and nobody need be told.
     if let Some(exit) = interrupt::exit() {
         return Ok(exit);
     }
@@ -82,7 +82,8 @@ pub(super) fn bench(args: &BenchArgs, settings: &Settings, console: &Console) ->
 
 /// A signal stops what runs; what was asked for beside the measurement is written all the same.
 fn stopped_by_signals<T>(pool: &Pool, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    let (signals, stopped) = (interrupt::listen(), pool.clone());
+    let signals = interrupt::listen();
+    let stopped = pool.clone();
     let stop = move || signals.iter().for_each(|_| stopped.kill());
     let thread = std::thread::Builder::new().name("wasmpool-stop".into()).spawn(stop);
     let cannot = |error| Failure::Internal(format!("cannot stop the measurement on a signal: {error}"));
@@ -211,7 +212,8 @@ fn write_page(page: &mut String, workers: usize, levels: &[Level]) -> fmt::Resul
     )?;
     for level in levels {
         let [p50, p90, p99, max] = [50, 90, 99, 100].map(|percent| show_ns(level.percentile_ns(percent)));
-        let (samples, rate) = (level.latencies_ns.len(), level.calls_per_second());
+        let samples = level.latencies_ns.len();
+        let rate = level.calls_per_second();
         writeln!(
             page,
             "{:<10}  {p50:>9}  {p90:>9}  {p99:>9}  {max:>9}  {samples:>9}  {rate:>12.0}",

@@ -20,7 +20,7 @@ use wasmpool::{
 /// The name that the pool and its reports use for a command's task.
 const COMMAND: &str = "_start";
 
-/// In an argument this stands for the input.
+/// This stands for the input where an argument has it.
 const PLACEHOLDER: &str = "{}";
 
 /// Something of a module that can be called with one input after the other.
@@ -91,7 +91,8 @@ impl Call {
         let is_command = description.kind == ModuleKind::Command;
         let kind = match &target.task {
             None if is_command => {
-                let (args, env) = (target.args.clone(), target.env.clone());
+                let args = target.args.clone();
+                let env = target.env.clone();
                 Kind::Command { handle: module.command()?, args, env }
             }
             Some(task) if is_command => {
@@ -107,7 +108,8 @@ impl Call {
                 [] => Kind::Command { handle: module.command()?, args: Vec::new(), env: Vec::new() },
                 several => {
                     let names: Vec<_> = several.iter().map(|task| format!("`{}`", task.name)).collect();
-                    let (name, names) = (module.name(), names.join(", "));
+                    let name = module.name();
+                    let names = names.join(", ");
                     return Err(Failure::Usage(format!("{name} has several tasks: name one of {names}")));
                 }
             },
@@ -186,7 +188,7 @@ impl Call {
                 let future = self.pool.submit_with(handle, input, options)?;
                 let output_max =
                     internal::output_bytes_max(&self.options).unwrap_or(limits::OUTPUT_BYTES_MAX);
-                // Beyond that the pool lets no output through.
+                // The pool lets no larger output through.
                 let output_max = output_max.min(limits::FRAME_PAYLOAD_BYTES_MAX as usize / 2);
                 Ok(Pending::Task { future, description: description.clone(), output_max })
             }
@@ -224,7 +226,7 @@ impl Call {
         }
     }
 
-    /// Whether the arguments have a place for each input: then stdin does not carry it.
+    /// Returns whether the arguments have a place for each input: then stdin does not carry it.
     pub(super) fn has_placeholder(&self) -> bool {
         match &self.kind {
             Kind::Task { .. } => false,

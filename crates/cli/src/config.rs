@@ -1,8 +1,8 @@
 //! Settings that are not typed each time: environment variables and `wasmpool.toml`; and
 //! `wasmpool config`, which says where each comes from.
 //!
-//! What a file says becomes the default of the flag of that name, so that flags and variables go
-//! before it by themselves, and a value is held to the same rules wherever it stands.
+//! A setting in a file becomes the default of the flag of that name, so that flags and variables go before it
+//! by themselves, and a value is held to the same rules wherever it stands.
 
 mod found;
 
@@ -168,7 +168,7 @@ pub(super) struct Typed {
     sources: Vec<(&'static str, String, Origin)>,
 }
 
-/// What can be wrong with the arguments.
+/// The ways in which arguments can be wrong.
 pub(super) enum ParseFailure {
     /// An error of clap's; help and version are of this kind, too.
     Clap(clap::Error),
@@ -239,7 +239,7 @@ impl Typed {
     /// `wasmpool config`.
     ///
     /// # Errors
-    /// A value that the command it is for would refuse. Those of files were checked when they were read.
+    /// A value that the command it is for would refuse. The values of files were checked when they were read.
     pub(super) fn show(&self, args: &ConfigArgs) -> Result<Exit, Failure> {
         for (key, (_, value, origin)) in KEYS.iter().zip(&self.sources) {
             if let Origin::Variable(name) = origin {
@@ -272,7 +272,8 @@ fn columns(rows: &[[String; 3]]) -> String {
         let widths = rows.iter().map(|row| row[column].chars().count());
         widths.filter(|width| *width <= WIDTH_MAX).max().unwrap_or(0)
     };
-    let (first, second) = (width(0), width(1));
+    let first = width(0);
+    let second = width(1);
     let mut page = String::new();
     for [key, value, from] in rows {
         // Writing to a String cannot fail.
@@ -290,7 +291,7 @@ fn write_global_color(choice: ColorChoice) {
     .write_global();
 }
 
-/// Whether clap is to use colour, which has not parsed the flag yet where it says what is wrong.
+/// Returns whether clap is to use colour, which has not parsed the flag yet where it says what is wrong.
 fn color(typed: &[OsString]) -> ColorChoice {
     let mut words = typed.iter().map(|word| word.to_string_lossy()).take_while(|word| word != "--");
     let mut flag = None;

@@ -94,7 +94,7 @@ fn write_line(
 #[derive(Debug)]
 pub(super) struct Lines {
     stdout: BufferedStdout,
-    /// Whether the progress bar is drawn on the same terminal.
+    /// Lines go around the progress bar if that is drawn on the same terminal.
     console: Option<Console>,
 }
 

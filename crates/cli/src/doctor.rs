@@ -57,7 +57,7 @@ pub(super) fn doctor(args: &DoctorArgs, settings: &Settings) -> Result<Exit, Fai
     Ok(if has_holes { Exit::Task } else { Exit::Success })
 }
 
-/// Where the sandbox cannot be tried, the machine has been looked at all the same, which may say why.
+/// The machine is looked at even if the sandbox cannot be tried, since that may say why.
 fn untried(args: &DoctorArgs, checks: &[Check], failure: Failure) -> Result<Exit, Failure> {
     if args.json {
         let object = Object::new().field("ok", false).raw("error", &object::error(&failure));

@@ -9,7 +9,7 @@ use wasmpool::{
     BuildError, CompileLimit, Death, DeathCause, ModuleError, ShareError, SubmitError, TaskError, TaskFailure,
 };
 
-/// How this process ends. The codes are decided here and nowhere else.
+/// The end of this process. The codes are decided here and nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     /// Everything was done.
@@ -22,7 +22,7 @@ pub(super) enum Exit {
     Module,
     /// `map`: some inputs failed.
     PartialFailure,
-    /// It is neither the task's nor the caller's doing.
+    /// The failure is neither the task's nor the caller's doing.
     Internal,
     /// A signal asked for the end; the code is the one that shells show.
     Interrupted(u8),
@@ -141,12 +141,12 @@ impl Failure {
         }
     }
 
-    /// Whether the reader of stdout went away, as `head` does.
+    /// Returns whether the reader of stdout went away, as `head` does.
     pub(super) fn is_closed_pipe(&self) -> bool {
         matches!(self, Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// Whether the pool is lost, so that nothing more can be submitted.
+    /// Returns whether the pool is lost, so that nothing more can be submitted.
     pub(super) fn is_end_of_pool(&self) -> bool {
         match self {
             Failure::Submit(error) => matches!(error, SubmitError::Broken(_) | SubmitError::ShutDown { .. }),
@@ -157,7 +157,7 @@ impl Failure {
         }
     }
 
-    /// Its name in JSON, for programs to branch on.
+    /// Returns its name in JSON, for programs to branch on.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Failure::Usage(_) => "usage",
@@ -215,7 +215,7 @@ fn with_flag(error: &ModuleError) -> String {
 
 fn of_file(file: &Path, error: &ModuleError) -> String {
     match error {
-        // It names the file itself.
+        // This error names the file itself.
         ModuleError::Read { .. } => error.to_string(),
         _ => format!("{}: {}", Name(file.to_string_lossy()), with_flag(error)),
     }

@@ -44,11 +44,12 @@ fn write_pages(command: &Command, dir: &Path, files: &HostFiles) -> io::Result<(
     Ok(())
 }
 
-/// A page and its file's name. What follows the options in the help is set as it stands there, with a heading
-/// for each of its parts: clap's own would fill the lines of tables and examples.
+/// A page and its file's name. The part behind the options in the help is set as it stands there, with a
+/// heading for each of its parts: clap's own would fill the lines of tables and examples.
 fn page(command: Command) -> io::Result<(String, Vec<u8>)> {
     let notes = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let (has_subcommands, has_version) = (command.has_subcommands(), command.get_version().is_some());
+    let has_subcommands = command.has_subcommands();
+    let has_version = command.get_version().is_some();
     let man = clap_mangen::Man::new(command);
     let mut page = Vec::new();
     man.render_title(&mut page)?;

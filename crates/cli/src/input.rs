@@ -1,4 +1,4 @@
-//! From what was given as an input to what a task or a command takes.
+//! Turns what was given as an input into what a task or a command takes.
 
 use std::io::{self, BufRead, BufReader, IsTerminal as _, Read};
 use std::path::Path;
@@ -39,7 +39,7 @@ pub(super) enum InputArg {
 }
 
 impl InputArg {
-    /// As they stand: a command's stdin.
+    /// Returns the bytes as they stand, for a command's stdin.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         match self {
             InputArg::Nothing | InputArg::Stdin => Vec::new(),
@@ -50,12 +50,12 @@ impl InputArg {
     }
 }
 
-/// Whether a task cannot be called without an input.
+/// Returns whether a task cannot be called without an input.
 pub(super) fn is_needed(task: &TaskDescription) -> bool {
     task.codec == Codec::Raw || !task.params.is_empty()
 }
 
-/// Whether a file or a line is the input itself, and not JSON.
+/// Returns whether a file or a line is the input itself, and not JSON.
 pub(super) fn is_text(task: &TaskDescription) -> bool {
     task.codec == Codec::Raw || task.input.is_bytes() || task.input.is_string()
 }
@@ -296,7 +296,7 @@ pub(super) fn read_stdin(bytes_max: usize) -> Result<Vec<u8>, Failure> {
     read("stdin", Ok(streams::stdin()), bytes_max, too_long)
 }
 
-/// Whether something other than a keyboard is behind stdin.
+/// Returns whether something other than a keyboard is behind stdin.
 pub(super) fn is_piped() -> bool {
     !io::stdin().is_terminal()
 }

@@ -8,7 +8,7 @@
 //! | SIGXCPU (`ulimit -t`: all but the last of this process's own CPU time is used, see `cpu_time`) | as SIGTERM | ends at once |
 //! | SIGQUIT (Ctrl-\) | stops what runs | ends at once |
 //!
-//! The second signal stops what runs, whatever the first one was. From then on this process ends within
+//! The second signal stops what runs, whatever the first one was. This process then ends within
 //! [`LAST_RESORT`], whatever it waits for: a reader of stdout that does not read, a file that does not open.
 //! One more signal ends it at once.
 //!
@@ -45,7 +45,7 @@ const LAST_RESORT: Duration = Duration::from_secs(5);
 /// Sent when the soft limit of CPU time is reached, and again each second after that.
 const SIGXCPU: i32 = libc::SIGXCPU;
 
-/// How long it may take until somebody is told what this process still waits for.
+/// Within this time somebody is told what this process still waits for.
 const SAID_WITHIN: Duration = Duration::from_millis(500);
 
 /// Clearing the progress bar may take this long: a terminal that was stopped by Ctrl-S would block it for
@@ -55,7 +55,8 @@ const BAR_PATIENCE: Duration = Duration::from_millis(200);
 /// This is the signal that asked for the end; 0 means that none came.
 static ASKED: AtomicI32 = AtomicI32::new(0);
 
-/// The listener receives what a signal asks for. Without a listener a signal ends this process at once.
+/// The listener receives what a signal asks for. A signal ends this process at once where there is no
+/// listener.
 static LISTENER: Mutex<Option<Sender<Ask>>> = Mutex::new(None);
 
 /// A signal asks this of work that is under way.
@@ -105,7 +106,7 @@ fn heeded() -> Vec<i32> {
 }
 
 fn follow(mut course: Course, signals: &Receiver<i32>, console: &Console) {
-    // When to look what the end waits for.
+    // This is the time of the next look at what the end waits for.
     let mut say_at: Option<Instant> = None;
     loop {
         let due = course.due.map(|(due, _)| due);
@@ -154,7 +155,7 @@ fn say_what_is_waited_for(due: Option<(Instant, Ask)>, now: Instant, console: &C
     );
 }
 
-/// By a thread of its own: nobody may read stderr either, and this one has the time to keep.
+/// Says it from another thread: nobody may read stderr either, and this one must keep the time.
 fn say(console: &Console, message: String) {
     let console = console.clone();
     let _ = std::thread::Builder::new().spawn(move || console.say(&message));
@@ -181,14 +182,14 @@ fn leave(console: &Console) -> ! {
     signal_hook::low_level::exit(i32::from(code()))
 }
 
-/// From here on the caller must act on what signals ask for.
+/// Listens to signals. The caller must act on what they ask for from here on.
 pub(super) fn listen() -> Receiver<Ask> {
     let (sender, receiver) = unbounded();
     *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
     receiver
 }
 
-/// How to end, if a signal came.
+/// Returns how to end, if a signal came.
 pub(super) fn exit() -> Option<Exit> {
     (ASKED.load(Ordering::SeqCst) != 0).then(|| Exit::Interrupted(code()))
 }
@@ -215,7 +216,7 @@ impl Course {
     }
 
     fn signal(&mut self, signal: i32, now: Instant) -> Option<Ask> {
-        // It comes again by itself, and asks for nothing more.
+        // SIGXCPU comes again by itself, and asks for nothing more.
         if signal == SIGXCPU && self.done.is_some() {
             return None;
         }
@@ -244,7 +245,7 @@ impl Course {
     fn take(&mut self, ask: Ask, now: Instant) -> Option<Ask> {
         self.done = Some(ask);
         self.due = match ask {
-            // If the deadline is beyond what a clock can show, it never comes.
+            // A deadline that is beyond what a clock can show never comes.
             Ask::Soon(grace) => grace.and_then(|grace| now.checked_add(grace)).map(|due| (due, Ask::Now)),
             Ask::Now => now.checked_add(LAST_RESORT).map(|due| (due, Ask::Leave)),
             Ask::Leave => None,

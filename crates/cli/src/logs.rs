@@ -104,7 +104,8 @@ where
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let target = event.metadata().target();
-        let (worker, guest) = (target == WORKER, matches!(target, GUEST | STACK | WORKER));
+        let worker = target == WORKER;
+        let guest = matches!(target, GUEST | STACK | WORKER);
         let mut fields = Fields { guest, ..Fields::default() };
         event.record(&mut fields);
         let (name, style) = level(event.metadata().level());

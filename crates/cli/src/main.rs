@@ -4,9 +4,8 @@
 //! Results go to stdout and everything else to stderr. Every way to end is a row of the
 //! table in `exit`, and `main` is the only place that turns one into an exit code.
 //!
-//! What a guest says is not obeyed by a terminal: bytes go out as they are only where
-//! stdout is a file or a pipe (`console`), and JSON is written with the same characters
-//! escaped (`object`).
+//! A terminal never obeys what a guest says: bytes go out as they are only where stdout is a file or a pipe
+//! (`console`), and JSON is written with the same characters escaped (`object`).
 
 mod args;
 mod config;
@@ -48,11 +47,11 @@ use settings::Settings;
 use files::{HostFiles, InUse};
 use proto::refused::raise_to_hard;
 
-/// In a process that a pool started, [`wasmpool::init`] does that process's work and never comes back.
+/// [`wasmpool::init`] never comes back in a process that a pool started: it does that process's work.
 fn main() -> ExitCode {
     wasmpool::init();
-    // As many descriptors as this process may have: the soft limit is low by default, for programs that use
-    // select(2). Before the first file is opened; workers and compilers lower theirs again.
+    // The soft limit of descriptors is low by default, for programs that use select(2). It is raised before
+    // the first file is opened; workers and compilers lower theirs again.
     raise_to_hard(Resource::Nofile);
     let typed = match config::parse(std::env::args_os()) {
         Ok(typed) => typed,
@@ -71,7 +70,7 @@ fn main() -> ExitCode {
     typed.args.common.color.write_global();
     let console = Console::new();
     let json = typed.args.verb.wants_json();
-    // It outlives the work: the last lines are written when it is dropped.
+    // The writer outlives the work: the last lines are written when it is dropped.
     let mut writer = None;
     let files = typed.host.clone();
     let exit = begin(&typed, &files, &console).and_then(|(_held, log_writer)| {
@@ -134,7 +133,7 @@ fn dispatch(typed: Typed, files: HostFiles, console: &Console) -> Result<Exit, F
 fn report(failure: &Failure, json: bool, console: &Console) -> Exit {
     if !failure.is_closed_pipe() {
         if json {
-            // If stdout is gone as well, there is only stderr to say it on.
+            // Only stderr is left to say it on if stdout is gone as well.
             if console::print_line(&object::failure(failure)).is_err() {
                 console.error(&failure.to_string());
             }

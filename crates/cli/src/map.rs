@@ -45,8 +45,8 @@ use source::{Reading, Source};
 use tally::Tally;
 use wasmpool::{OnWorkerDeath, Pool, PoolBuilder, ShutdownMode};
 
-/// Calls ahead of the oldest one whose result is not out, for each worker. With an eighth of it the feeder
-/// and two workers wait for each other: 100,000 tiny tasks a second in place of 180,000, measured.
+/// Calls ahead of the oldest one whose result is not out, for each worker. If it were an eighth, the feeder
+/// and two workers would wait for each other: 100,000 tiny tasks a second in place of 180,000, measured.
 const AHEAD_PER_WORKER: usize = 128;
 const AHEAD_MIN: usize = 512;
 
@@ -64,22 +64,11 @@ struct Plan {
 
 pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
     let source = Source::resolve(args, settings)?;
-    if let Source::Files(files) = &source
-        && !settings.quiet
-    {
-        for path in &files.left_out {
-            let path = path.display();
-            console.say(&format!("warning: {path} is no input: this command writes to it"));
-        }
+    if !settings.quiet {
+        warn_of_inputs_left_out(&source, console);
     }
     let target = &args.target;
-    let (log, done) = match JobLog::open(args, &settings.files)? {
-        None => (None, JobLog::look(args, &settings.files)?),
-        Some((log, done, warnings)) => {
-            warnings.iter().for_each(|warning| console.say(&format!("warning: {warning}")));
-            (Some(log), done)
-        }
-    };
+    let (log, done) = open_job_log(args, settings, console)?;
     let pool = settings.pool_for(target, builder(args), None)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target)?)?;
     let call =
@@ -114,29 +103,10 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     let done = run(&mut collector, &signals, (&plan, source, reading), &budget);
     let is_closed_pipe = done.as_ref().is_err_and(Failure::is_closed_pipe);
     if collector.tally.pool_lost && done.is_ok() {
-        console.error(match collector.tally.no_worker {
-            true => "without a worker, inputs that are not listed were not run",
-            false => {
-                "the pool is lost: inputs that are not listed were not run; with --retries 1 it outlives a worker"
-            }
-        });
+        say_that_inputs_are_missing(&collector.tally, console);
     }
     collector.end(settings.quiet || is_closed_pipe);
-    match (&done, trace) {
-        // Dropping the pool would wait for results that nobody will read.
-        (Err(_), trace) => {
-            pool.kill();
-            // That is what stopped it; what there is of the timeline is written.
-            if let Some(Err(error)) = trace.map(|trace| trace.end(console)) {
-                console.error(&error.to_string());
-            }
-        }
-        (Ok(()), Some(trace)) => {
-            pool.shutdown(ShutdownMode::CancelPending);
-            trace.end(console)?;
-        }
-        (Ok(()), None) => {}
-    }
+    end_pool(&pool, done.is_ok(), trace, console)?;
     profile.map_or(Ok(()), |profile| profile.end(module.name(), console))?;
     match done {
         // The reader has left; but what had failed by then has failed all the same.
@@ -145,7 +115,62 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     }
 }
 
-/// With retries, a worker's death is a failure like any other.
+fn warn_of_inputs_left_out(source: &Source, console: &Console) {
+    let Source::Files(files) = source else { return };
+    for path in &files.left_out {
+        let path = path.display();
+        console.say(&format!("warning: {path} is no input: this command writes to it"));
+    }
+}
+
+/// Returns the job log, where the map writes one, and what is recorded in it already.
+fn open_job_log(
+    args: &MapArgs,
+    settings: &Settings,
+    console: &Console,
+) -> Result<(Option<JobLog>, Done), Failure> {
+    match JobLog::open(args, &settings.files)? {
+        None => Ok((None, JobLog::look(args, &settings.files)?)),
+        Some((log, done, warnings)) => {
+            warnings.iter().for_each(|warning| console.say(&format!("warning: {warning}")));
+            Ok((Some(log), done))
+        }
+    }
+}
+
+fn say_that_inputs_are_missing(tally: &Tally, console: &Console) {
+    console.error(match tally.no_worker {
+        true => "without a worker, inputs that are not listed were not run",
+        false => {
+            "the pool is lost: inputs that are not listed were not run; with --retries 1 it outlives a worker"
+        }
+    });
+}
+
+/// Ends the pool before it is dropped: a drop would wait for results that nobody reads. A timeline that cannot
+/// be written fails a map that has succeeded, and is no more than a message of one that has failed itself.
+fn end_pool(
+    pool: &Pool,
+    has_succeeded: bool,
+    trace: Option<Trace>,
+    console: &Console,
+) -> Result<(), Failure> {
+    match has_succeeded {
+        true if trace.is_some() => pool.shutdown(ShutdownMode::CancelPending),
+        true => return Ok(()),
+        false => pool.kill(),
+    }
+    match trace.map(|trace| trace.end(console)) {
+        Some(Err(error)) if has_succeeded => Err(error),
+        Some(Err(error)) => {
+            console.error(&error.to_string());
+            Ok(())
+        }
+        Some(Ok(())) | None => Ok(()),
+    }
+}
+
+/// A worker's death is a failure like any other where there are retries.
 fn builder(args: &MapArgs) -> PoolBuilder {
     match args.retries {
         0 => Pool::builder(),
@@ -177,7 +202,8 @@ fn run(
     let feeder = std::thread::Builder::new()
         .name("wasmpool-feeder".into())
         .spawn({
-            let (plan, budget) = (plan.clone(), budget.clone());
+            let plan = plan.clone();
+            let budget = budget.clone();
             move || feed::feed(&plan, (source, &reading), &budget, &sender)
         })
         .map_err(|error| {
@@ -185,8 +211,8 @@ fn run(
             Failure::Internal(format!("cannot start the thread that reads the inputs: {error}"))
         })?;
     collector.run(&Sources { fed: &fed, signals })?;
-    // It has let go of its end of the channel, unless it was told to stop: then it may be waiting for
-    // stdin, and is left to end with the process, as it is if stdout failed.
+    // The feeder has let go of its end of the channel, unless it was told to stop. One that was told to stop
+    // may be waiting for stdin; it is left to end with the process, as it is if stdout failed.
     if !budget.is_closed() && feeder.join().is_err() {
         return Err(Failure::Internal("the thread that reads the inputs panicked".into()));
     }

@@ -141,7 +141,7 @@ fn crate_name(path: &Path) -> Result<String, Failure> {
     let is_fine = name.len() <= NAME_BYTES_MAX
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_');
-    // These are cargo's or Rust's own.
+    // These names are cargo's or Rust's own.
     let is_taken =
         ["test", "core", "std", "alloc", "self", "super", "crate", "build", "deps"].contains(&name);
     if !is_fine || is_taken {

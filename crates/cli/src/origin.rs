@@ -1,4 +1,4 @@
-//! Where the value of a setting comes from, and errors that say so.
+//! Remembers where the value of each setting comes from, for errors that say so.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
 
-/// Where a value comes from.
+/// The place that a value comes from.
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
     /// The flag of this name, without dashes.
@@ -29,7 +29,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Where the value of each setting comes from, by key.
+/// The origin of each setting's value, by key.
 static ORIGINS: OnceLock<Vec<(&'static str, Origin)>> = OnceLock::new();
 
 /// Notes where values come from, for [`told`].

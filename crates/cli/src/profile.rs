@@ -29,7 +29,7 @@ use wasmpool::Pool;
 /// The target of tasks' stacks; see `src/host/logs.rs`.
 pub(super) const STACK: &str = "wasmpool::stack";
 
-/// Between two questions.
+/// The time between two questions.
 const EVERY: Duration = Duration::from_millis(10);
 
 /// Stacks that are kept, and different ones among them; later ones are counted only.
@@ -40,7 +40,7 @@ const STACKS_MAX: usize = 20_000;
 static IS_ON: AtomicBool = AtomicBool::new(false);
 static SEEN: Mutex<Option<Seen>> = Mutex::new(None);
 
-/// How often each stack was seen.
+/// The stacks that were seen, and how often.
 #[derive(Debug, Default)]
 struct Seen {
     stacks: HashMap<String, u64>,
@@ -52,7 +52,7 @@ fn seen() -> MutexGuard<'static, Option<Seen>> {
     SEEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether an event is a stack that nobody is to be shown.
+/// Returns whether an event is a stack that nobody is to be shown.
 pub(super) fn is_sample(metadata: &Metadata<'_>) -> bool {
     metadata.target() == STACK && IS_ON.load(Ordering::Relaxed)
 }
@@ -94,7 +94,8 @@ impl Seen {
     /// <https://www.speedscope.app/file-format-schema.json>: each stack once, outermost function first, with the
     /// time that its samples stand for.
     fn to_speedscope(&self, name: &str) -> serde_json::Value {
-        let (mut frames, mut numbers) = (Vec::new(), HashMap::new());
+        let mut frames = Vec::new();
+        let mut numbers = HashMap::new();
         // The place within a function does not count.
         let mut stacks = BTreeMap::<_, u64>::new();
         for (stack, count) in &self.stacks {

@@ -117,7 +117,8 @@ fn print(answer: &Answer, report: &TaskReport, notes: Option<&Console>) -> Resul
         if let Exit::Command(code) = exit
             && u8::try_from(code).is_err()
         {
-            let (code, shown) = (code.cast_unsigned(), exit.code());
+            let code = code.cast_unsigned();
+            let shown = exit.code();
             console.say(&format!(
                 "the program exited with code {code}: a process can only pass on 0 to 255, so this is {shown}"
             ));
@@ -162,7 +163,7 @@ impl Answer {
         }
     }
 
-    /// Whether it is a success: of a command, by its exit code.
+    /// Returns whether it is a success: of a command, by its exit code.
     pub(super) fn is_ok(&self) -> bool {
         self.exit().code() == 0
     }

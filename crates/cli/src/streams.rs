@@ -14,7 +14,8 @@ use files::{self, Waiting};
 /// A write to stdout is under way.
 static STDOUT_IS_WRITTEN_TO: AtomicBool = AtomicBool::new(false);
 
-/// Whether a write to stdout is under way at this moment, which mostly means that its reader does not read.
+/// Returns whether a write to stdout is under way at this moment, which mostly means that its reader does not
+/// read.
 pub(super) fn is_stdout_waited_for() -> bool {
     STDOUT_IS_WRITTEN_TO.load(Ordering::Relaxed)
 }

@@ -23,7 +23,7 @@ use super::exit::Failure;
 use files::HostFiles;
 use proto::refused::calling;
 use proto::text::truncated;
-use wasmpool::{EventKind, Events, Pool, PoolEvent, TaskId, TaskReport};
+use wasmpool::{EventKind, Events, Pool, PoolEvent, TaskId, TaskOutcome, TaskReport};
 
 /// The one process of the timeline; workers are its threads.
 const PROCESS: u32 = 1;
@@ -48,14 +48,15 @@ pub(super) struct Trace {
 struct Ended {
     /// Events that the thread was too slow for.
     dropped: u64,
-    /// It had as many bytes as it may.
+    /// The timeline had as many bytes as it may have.
     is_full: bool,
 }
 
 impl Trace {
     /// Follows the pool from here on, if there is to be a timeline.
     pub(super) fn begin(target: &Target, files: &HostFiles, pool: &Pool) -> Result<Option<Trace>, Failure> {
-        let (Some(path), bytes_max) = (&target.trace, target.trace_bytes) else { return Ok(None) };
+        let Some(path) = &target.trace else { return Ok(None) };
+        let bytes_max = target.trace_bytes;
         let cannot = |error: io::Error| {
             Failure::Usage(format!("cannot write the timeline {}: {error}", path.display()))
         };
@@ -92,7 +93,8 @@ impl Trace {
 fn follow(mut events: Events, out: impl Write, bytes_max: u64) -> io::Result<Ended> {
     let mut timeline = Timeline::new(out)?;
     let mut is_full = false;
-    // It reads to the end, even if the buffer was full: the pool counts what its observers do not read.
+    // The thread reads to the end, even if the buffer was full: the pool counts what its observers do not
+    // read.
     let mut dropped = 0;
     while let Some(event) = events.next() {
         if events.dropped() > dropped {
@@ -143,9 +145,50 @@ impl<W: Write> Timeline<W> {
         self.running = 0;
     }
 
+    /// Writes what an event shows. `wasmpool` may come to know more kinds of events, of which a timeline shows
+    /// nothing.
     fn tell(&mut self, event: &PoolEvent) -> io::Result<()> {
         let at = event.at;
         match &event.kind {
+            EventKind::WorkerStarted { .. }
+            | EventKind::WorkerReady { .. }
+            | EventKind::WorkerLeaving { .. }
+            | EventKind::WorkerEnded { .. }
+            | EventKind::WorkerBound { .. }
+            | EventKind::LogsDropped { .. } => self.tell_of_worker(&event.kind, at),
+            EventKind::TaskQueued { task, name, label, .. } => {
+                let name = truncated(label.as_deref().unwrap_or(name), NAME_BYTES_MAX);
+                self.tasks.insert(*task, Open { name, running: None });
+                self.wait(*task, "b", at)?;
+                self.count(at)
+            }
+            EventKind::TaskStarted { task, pid, attempt } => self.task_started(*task, *pid, *attempt, at),
+            EventKind::TaskSlow { task, pid } => self.instant("slow", *pid, at, json!({"task": task.get()})),
+            EventKind::TaskRetried { task, outcome } => {
+                let args = json!({"task": task.get(), "outcome": format!("{outcome:?}"), "retried": true});
+                self.stop_running(*task, at, None, args)
+            }
+            EventKind::TaskFinished { task, outcome, report } => {
+                self.task_finished(*task, *outcome, report, at)
+            }
+            EventKind::Broken { death } => {
+                self.instant("broken", QUEUE, at, json!({"by": death.to_string()}))
+            }
+            EventKind::WorkersShort { workers, shortage } => {
+                let args = json!({"workers": workers, "of": shortage.to_string()});
+                self.instant("short of workers", QUEUE, at, args)
+            }
+            EventKind::ModuleLoaded { module, from_cache } => {
+                let args = json!({"module": &**module, "from_cache": from_cache});
+                self.instant("loaded", QUEUE, at, args)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what stands on the row of one worker, apart from its tasks.
+    fn tell_of_worker(&mut self, kind: &EventKind, at: Duration) -> io::Result<()> {
+        match kind {
             EventKind::WorkerStarted { pid } => {
                 self.starting.insert(*pid, at);
                 self.name_row(*pid, &format!("worker {pid}"))
@@ -163,64 +206,48 @@ impl<W: Write> Timeline<W> {
                 let name = if *expected { "ended" } else { "died" };
                 self.instant(name, death.pid, at, json!({"how": death.to_string()}))
             }
-            EventKind::TaskQueued { task, name, label, .. } => {
-                let name = truncated(label.as_deref().unwrap_or(name), NAME_BYTES_MAX);
-                self.tasks.insert(*task, Open { name, running: None });
-                self.wait(*task, "b", at)?;
-                self.count(at)
-            }
-            EventKind::TaskStarted { task, pid, attempt } => {
-                let Some(open) = self.tasks.get_mut(task) else { return Ok(()) };
-                open.running = Some((*pid, at));
-                self.running += 1;
-                if *attempt == 1 {
-                    self.wait(*task, "e", at)?;
-                }
-                self.count(at)
-            }
-            EventKind::TaskSlow { task, pid } => self.instant("slow", *pid, at, json!({"task": task.get()})),
-            EventKind::TaskRetried { task, outcome } => {
-                let args = json!({"task": task.get(), "outcome": format!("{outcome:?}"), "retried": true});
-                self.stop_running(*task, at, None, args)
-            }
-            EventKind::TaskFinished { task, outcome, report } => {
-                let args = json!({
-                    "task": task.get(),
-                    "outcome": format!("{outcome:?}"),
-                    "queued_us": micros(report.queued),
-                    "run_us": micros(report.run),
-                    "transfer_us": micros(report.transfer()),
-                    "cpu_us": report.cpu.map(micros),
-                    "peak_memory_bytes": report.peak_memory_bytes,
-                });
-                let has_begun = report.attempts > 0;
-                self.stop_running(*task, at, Some(report), args)?;
-                if !has_begun {
-                    self.wait(*task, "e", at)?;
-                }
-                self.tasks.remove(task);
-                self.count(at)
+            EventKind::WorkerBound { pid, domain } => {
+                self.instant("bound", *pid, at, json!({"domain": &**domain}))
             }
             EventKind::LogsDropped { pid, records, bytes } => {
                 self.instant("logs dropped", *pid, at, json!({"records": records, "bytes": bytes}))
             }
-            EventKind::Broken { death } => {
-                self.instant("broken", QUEUE, at, json!({"by": death.to_string()}))
-            }
-            EventKind::WorkerBound { pid, domain } => {
-                self.instant("bound", *pid, at, json!({"domain": &**domain}))
-            }
-            EventKind::WorkersShort { workers, shortage } => {
-                let args = json!({"workers": workers, "of": shortage.to_string()});
-                self.instant("short of workers", QUEUE, at, args)
-            }
-            EventKind::ModuleLoaded { module, from_cache } => {
-                let args = json!({"module": &**module, "from_cache": from_cache});
-                self.instant("loaded", QUEUE, at, args)
-            }
-            EventKind::Stopped => Ok(()),
             _ => Ok(()),
         }
+    }
+
+    fn task_started(&mut self, task: TaskId, pid: u32, attempt: u32, at: Duration) -> io::Result<()> {
+        let Some(open) = self.tasks.get_mut(&task) else { return Ok(()) };
+        open.running = Some((pid, at));
+        self.running += 1;
+        if attempt == 1 {
+            self.wait(task, "e", at)?;
+        }
+        self.count(at)
+    }
+
+    fn task_finished(
+        &mut self,
+        task: TaskId,
+        outcome: TaskOutcome,
+        report: &TaskReport,
+        at: Duration,
+    ) -> io::Result<()> {
+        let args = json!({
+            "task": task.get(),
+            "outcome": format!("{outcome:?}"),
+            "queued_us": micros(report.queued),
+            "run_us": micros(report.run),
+            "transfer_us": micros(report.transfer()),
+            "cpu_us": report.cpu.map(micros),
+            "peak_memory_bytes": report.peak_memory_bytes,
+        });
+        self.stop_running(task, at, Some(report), args)?;
+        if report.attempts == 0 {
+            self.wait(task, "e", at)?;
+        }
+        self.tasks.remove(&task);
+        self.count(at)
     }
 
     /// The task's slice on its worker's row, if it ran.
@@ -232,7 +259,8 @@ impl<W: Write> Timeline<W> {
         args: Value,
     ) -> io::Result<()> {
         let Some(open) = self.tasks.get_mut(&task) else { return Ok(()) };
-        let (name, Some((pid, began))) = (open.name.clone(), open.running.take()) else { return Ok(()) };
+        let Some((pid, began)) = open.running.take() else { return Ok(()) };
+        let name = open.name.clone();
         self.running = self.running.saturating_sub(1);
         let took = at.saturating_sub(began);
         self.slice((&name, "task"), pid, began, took, args)?;
@@ -261,7 +289,8 @@ impl<W: Write> Timeline<W> {
         args: Value,
     ) -> io::Result<()> {
         // Viewers round: what begins at the very end of this one is to lie beside it, not inside.
-        let (ts, dur) = (micros(began), micros(took.saturating_sub(ROUNDING)));
+        let ts = micros(began);
+        let dur = micros(took.saturating_sub(ROUNDING));
         let slice = json!({
             "name": name, "cat": category, "ph": "X", "ts": ts, "dur": dur, "pid": PROCESS, "tid": thread, "args": args,
         });
@@ -318,7 +347,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use wasmpool::TaskOutcome;
 
     fn at(micros: u64, kind: EventKind) -> PoolEvent {
         PoolEvent::new(Duration::from_micros(micros), kind)
@@ -340,7 +368,9 @@ mod tests {
         timeline.forget();
         assert!(timeline.tasks.is_empty() && timeline.starting.is_empty());
         // The end of one that was forgotten is nothing that could not be.
-        let (task, outcome, report) = (TaskId(3), TaskOutcome::Succeeded, TaskReport::default());
+        let task = TaskId(3);
+        let outcome = TaskOutcome::Succeeded;
+        let report = TaskReport::default();
         timeline.tell(&at(12, EventKind::TaskFinished { task, outcome, report })).expect("writes");
         let text = String::from_utf8(timeline.out).expect("text");
         assert!(text.ends_with(r#"{"queued":0,"running":0}}"#), "{text}");
@@ -355,7 +385,9 @@ mod tests {
         let started = |number| EventKind::TaskStarted { task: TaskId(number), pid: 7, attempt: 1 };
         timeline.tell(&at(1, started(1))).expect("writes");
         timeline.tell(&at(1001, started(2))).expect("writes");
-        let (task, outcome, report) = (TaskId(1), TaskOutcome::Succeeded, TaskReport::default());
+        let task = TaskId(1);
+        let outcome = TaskOutcome::Succeeded;
+        let report = TaskReport::default();
         timeline.tell(&at(1001, EventKind::TaskFinished { task, outcome, report })).expect("writes");
         let text = String::from_utf8(timeline.out).expect("text");
         assert!(text.contains(r#""ts":1.0,"dur":999.998,"#), "{text}");

@@ -45,7 +45,7 @@ pub enum OpenError {
     NoDescriptor(i32),
     #[error("descriptor {0} of this process can only be {1}")]
     WrongWay(i32, &'static str),
-    /// It is open for something else in the same command.
+    /// The file is open for something else in the same command.
     #[error("it is {0} of this command as well: name another file")]
     Twice(&'static str),
     #[error("its old files are to have the name {name}, which is {what} of this command: name another file")]
@@ -53,7 +53,7 @@ pub enum OpenError {
     /// A file of this kind is never taken from a folder that others may change.
     #[error("it is {0}, and no regular file")]
     NotRegular(&'static str),
-    /// It is relied on only if nobody else can have decided what it holds.
+    /// The file is relied on only if nobody else can have decided what it holds.
     #[error(transparent)]
     Strangers(Stranger),
     #[error(
@@ -66,7 +66,7 @@ pub enum OpenError {
     /// A step up would not have led to where the path came from.
     #[error("the folder {} was moved while the path led through it", Name(.0.to_string_lossy()))]
     Moved(PathBuf),
-    /// Its folder's owner may have taken it from anywhere.
+    /// The folder's owner may have taken the file from anywhere.
     #[error(
         "it belongs to user {file}, and its folder to user {folder}, who could have anything written to by that: name a \
          file of your own or of user {folder}, or one in a folder of your own"
@@ -84,12 +84,12 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether there is nothing of that name.
+    /// Returns whether there is nothing of that name.
     pub fn is_missing(&self) -> bool {
         matches!(self, OpenError::System(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether nothing has that name, or nothing that this user may look at.
+    /// Returns whether nothing has that name, or nothing that this user may look at.
     pub fn is_absence(&self) -> bool {
         let OpenError::System(error) = self else { return false };
         let kinds = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::PermissionDenied];

@@ -204,7 +204,7 @@ impl Folder {
         Err(Errno::EXIST.into())
     }
 
-    /// Whether [`make_new`](Self::make_new) may have made this name.
+    /// Returns whether [`make_new`](Self::make_new) may have made this name.
     pub fn is_made_name(name: &OsStr, suffix: &str) -> bool {
         let digits = name.as_bytes().strip_prefix(b".").and_then(|rest| rest.strip_suffix(suffix.as_bytes()));
         let digits = digits.and_then(|rest| rest.strip_suffix(b"."));
@@ -360,8 +360,8 @@ impl Folder {
     fn wait_for_removals(&self) -> Result<(), OpenError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let listed = match rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty()) {
-            // It may be written to, and not be listed. A name that nobody has looked for is looked up under the
-            // same lock.
+            // The folder may be written to, and not be listed. A name that nobody has looked for is looked up
+            // under the same lock.
             Err(Errno::ACCESS) => {
                 self.look(random_name("none")?)?;
                 return Ok(());

@@ -1,5 +1,5 @@
-//! What a command reads and writes already. One file is there for one thing: an output that took the place of an input,
-//! or of another output, would be lost, or would be both.
+//! Remembers what a command reads and writes already. One file is there for one thing: an output that took
+//! the place of an input, or of another output, would be lost, or would be both.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -112,7 +112,7 @@ impl HostFiles {
         name: &OsStr,
         looked: Option<&Stat>,
     ) -> Result<(), OpenError> {
-        // What is no regular file is left alone by whoever renames files, and may be written to by several.
+        // A rotation leaves alone what is no regular file, and several may write to it.
         if looked.is_some_and(|stat| !is_regular(stat)) {
             return Ok(());
         }

@@ -15,7 +15,8 @@
 //! A name of this process's own descriptors (`/dev/stdout`, `/dev/fd/3`), or a link to one, means the descriptor itself:
 //! nothing is opened (`own`).
 //!
-//! Absent on purpose: anything that takes a path twice. What has been opened is used by its descriptor.
+//! Absent on purpose: anything that takes a path twice. A file that has been opened is used by its
+//! descriptor.
 
 mod error;
 mod writers;
@@ -84,7 +85,7 @@ impl HostFiles {
         HostFiles { tasks: Arc::new(tasks), ..HostFiles::default() }
     }
 
-    /// Whether these are the directories that are known here as the tasks' own.
+    /// Returns whether these are the directories that are known here as the tasks' own.
     pub fn knows(&self, dir: impl AsFd) -> bool {
         self.tasks.holds(dir)
     }
@@ -94,7 +95,7 @@ impl HostFiles {
         HostFiles { tell: Tell(tell), ..self }
     }
 
-    /// Whether such a directory lies in this folder, however deep.
+    /// Returns whether such a directory lies in this folder, however deep.
     pub fn has_task_dirs_in(&self, folder: &Folder) -> bool {
         self.tasks.any_in(folder)
     }

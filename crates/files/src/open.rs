@@ -28,9 +28,9 @@ const WAITED_IN_SILENCE: Duration = Duration::from_secs(1);
 pub enum Finding {
     /// A person named it: it may be a link, and also a pipe or a device where nobody else could put one.
     Named,
-    /// It is a usual place for the file: it must be a regular file, and may be behind a link.
+    /// A usual place for the file. What is there must be a regular file, and may be behind a link.
     Usual,
-    /// It is a usual place for settings: they must be as well what only this user or root can have put there.
+    /// A usual place for settings. Besides, only this user or root can have put there what is there.
     Settings,
     /// The folder may be anybody's: it must be a regular file and no link, which only this user or root can have put
     /// there.
@@ -257,9 +257,9 @@ pub(super) fn check_stream(writers: Writers, finding: Finding, stat: &Stat) -> R
     }
 }
 
-/// Whether it is a device that does no harm wherever it stands, and whoever owns it: null, zero, full, random, urandom,
-/// this process's terminal, or one that a program drives. Only root makes devices; but in a user namespace that does
-/// not know root, root's folders are another user's.
+/// Returns whether it is a device that does no harm wherever it stands, and whoever owns it: null, zero,
+/// full, random, urandom, this process's terminal, or one that a program drives. Only root makes devices; but
+/// in a user namespace that does not know root, root's folders are another user's.
 fn is_harmless_device(stat: &Stat) -> bool {
     let number = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
     kind_of(stat) == FileType::CharacterDevice

@@ -90,7 +90,7 @@ impl HostFiles {
         for _ in 0..TRIES_MAX {
             let name = walk.reach_last()?.ok_or(Errno::ISDIR)?;
             let looked = walk.folder.look(&name)?;
-            // Before it is gone.
+            // The place is checked before the file is gone.
             self.check_place(&walk.folder, &name, looked.as_ref())?;
             let opened = match looked {
                 None => Some(walk.folder.make_named(&name, None)?),
@@ -111,7 +111,7 @@ impl HostFiles {
         Err(Errno::AGAIN.into())
     }
 
-    /// What is done about a link at the end of a path that is written.
+    /// Returns what is done about a link at the end of a path that is written.
     fn beyond_link(
         &self,
         walk: &mut Walk<'_>,
@@ -156,7 +156,7 @@ impl HostFiles {
     }
 }
 
-/// What is beyond a link at the end of a path that is written.
+/// The place beyond a link at the end of a path that is written.
 enum Beyond {
     Opened(Output),
     /// The walk goes on there.
@@ -271,8 +271,9 @@ impl Folder {
         Ok(Some(Output::new(file, is_regular)))
     }
 
-    /// Whether a file of this name may have others: it is this user's or root's, and so is the name, since nobody else can
-    /// have given it. The other names do no harm then, unless tasks of this command may write by one of them.
+    /// Returns whether a file of this name may have others: it is this user's or root's, and so is the name,
+    /// since nobody else can have given it. The other names do no harm then, unless tasks of this command may
+    /// write by one of them.
     fn may_have_names(&self, file: &Stat) -> bool {
         self.writers() == Writers::Nobody && is_trusted(file.st_uid) && !self.beside_tasks()
     }
@@ -311,7 +312,8 @@ impl Folder {
     }
 
     fn kept(&self, name: &OsStr, looked: Stat) -> io::Result<Option<Stat>> {
-        // To replace it takes the folder's permission only; but who may not write to a file is not to empty it.
+        // The kernel asks only for the folder's permission to replace a file; but who may not write to a file
+        // is not to empty it.
         rustix::fs::accessat(self, name, Access::WRITE_OK, AtFlags::EACCESS)?;
         let is_believed = match self.writers() {
             Writers::Nobody => true,
@@ -322,8 +324,8 @@ impl Folder {
         Ok(is_believed.then_some(looked))
     }
 
-    /// As [`append`](Self::append), where a file begins anew: one that is empty gets the mode and the owner of the one
-    /// before it.
+    /// Does what [`append`](Self::append) does, where a file begins anew: one that is empty gets the mode and
+    /// the owner of the one before it.
     ///
     /// # Errors
     /// [`OpenError`]
@@ -360,11 +362,12 @@ impl Folder {
 /// Gives a new file the owner, as far as that is possible, and the mode of the one that it replaces.
 pub(super) fn keep_mode(file: &File, before: &Stat) -> io::Result<()> {
     let made = rustix::fs::fstat(file)?;
-    let (uid, gid) = (Uid::from_raw(before.st_uid), Gid::from_raw(before.st_gid));
+    let uid = Uid::from_raw(before.st_uid);
+    let gid = Gid::from_raw(before.st_gid);
     let has_owner = made.st_uid == before.st_uid || rustix::fs::fchown(file, Some(uid), None).is_ok();
     let has_group = made.st_gid == before.st_gid || rustix::fs::fchown(file, None, Some(gid)).is_ok();
     let mut mode = before.st_mode & 0o777;
-    // What was for one group is not for another.
+    // A file that was for one group is not for another.
     if !has_group {
         mode &= !0o070;
     }
@@ -374,8 +377,8 @@ pub(super) fn keep_mode(file: &File, before: &Stat) -> io::Result<()> {
     Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?)
 }
 
-/// Whether a link at the end of a path to write to is root's, such as `/dev/stdout`. This user's own links
-/// are not followed: unless this user is root, tasks have the same user and may have made them.
+/// Returns whether a link at the end of a path to write to is root's, such as `/dev/stdout`. This user's own
+/// links are not followed: unless this user is root, tasks have the same user and may have made them.
 fn is_roots(walk: &Walk<'_>, link: &Stat) -> bool {
     link.st_uid == 0 && matches!(walk.folder.writers(), Writers::Nobody | Writers::AnyoneAdds)
 }

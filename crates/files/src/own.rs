@@ -83,13 +83,14 @@ extern "C" fn look_at_standard() {
 #[unsafe(link_section = ".init_array")]
 static LOOK_AT_STANDARD: extern "C" fn() = look_at_standard;
 
-/// Whether this process was started without that standard descriptor.
+/// Returns whether this process was started without that standard descriptor.
 pub fn was_closed(number: RawFd) -> bool {
     let index = usize::try_from(number).unwrap_or(usize::MAX);
     CLOSED.get(index).is_some_and(|is_closed| is_closed.load(Ordering::Relaxed))
 }
 
-/// Whether only the runtime's /dev/null is behind a standard descriptor: something else may have been put there since.
+/// Returns whether only the runtime's /dev/null is behind a standard descriptor: something else may have been
+/// put there since.
 fn is_closed(number: RawFd) -> Result<bool, OpenError> {
     if !was_closed(number) {
         return Ok(false);
@@ -98,8 +99,8 @@ fn is_closed(number: RawFd) -> Result<bool, OpenError> {
     Ok((rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == NULL)
 }
 
-/// What this process has opened for itself is nobody's to name: whatever it was started with outlives an `exec`, and
-/// what it opens does not.
+/// Nobody may name what this process has opened for itself: whatever it was started with outlives an `exec`,
+/// and what it opens does not.
 fn check_given(number: RawFd) -> Result<(), OpenError> {
     if STANDARD.contains(&number) {
         return if is_closed(number)? { Err(OpenError::NoDescriptor(number)) } else { Ok(()) };

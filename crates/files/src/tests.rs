@@ -275,7 +275,7 @@ fn a_refusal_says_whose_file_and_whose_folder_it_is() {
     assert!(refused.contains("d/link is a symbolic link of user 4321, which is not followed"), "{refused}");
     give("d/log", 1234);
     files.append(&place.path("d/log"), "a test").expect("is the folder's owner's");
-    // In a folder of root's that is the group's, each member's file is as good.
+    // Each member's file is as good in a folder of root's that is the group's.
     give("d", 0);
     give("d/log", 4321);
     files.append(&place.path("d/log"), "a test").expect("the folder's owner has put it there");
@@ -342,12 +342,13 @@ fn a_lock_is_held_as_long_as_the_file_is_open_whoever_else_closes_it() {
 fn a_name_of_an_own_descriptor_means_the_descriptor_itself() {
     let place = Place::new();
     let files = HostFiles::default();
-    // As it was given to this process: it outlives an `exec`.
+    // A descriptor that was given to this process outlives an `exec`; so does this one.
     let given = |file: OwnedFd| rustix::io::dup(file).expect("has another number");
     let (mine, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
     let socket = given(mine.into());
     let names = |number: i32| {
-        let (direct, by_link) = (format!("/dev/fd/{number}"), place.path(&format!("to-{number}")));
+        let direct = format!("/dev/fd/{number}");
+        let by_link = place.path(&format!("to-{number}"));
         symlink(&direct, &by_link).expect("links");
         [PathBuf::from(direct), format!("/proc/self/fd/{number}").into(), by_link]
     };
@@ -372,13 +373,14 @@ fn a_name_of_an_own_descriptor_means_the_descriptor_itself() {
         files.read(&path).expect_err("can only be written");
     }
     assert_eq!(fs::read_to_string(&path).expect("reads"), "one two ".repeat(3));
-    // What is read goes on where others have read.
+    // Reading goes on where others have read.
     let mut source = given(File::open(&path).expect("opens").into());
     rustix::io::read(&mut source, &mut [0; 4]).expect("reads");
     let by_name = format!("/dev/fd/{}", source.as_raw_fd());
     assert!(matches!(files.append(Path::new(&by_name), "a test"), Err(OpenError::WrongWay(..))));
     assert_eq!(text(files.read(Path::new(&by_name))), "two one two one two ");
-    // What this process has opened for itself is neither written to nor read, and what is closed is not there.
+    // A descriptor that this process has opened for itself is neither written to nor read, and one that is
+    // closed is not there.
     let own = File::create(place.path("own")).expect("makes");
     for number in [own.as_raw_fd(), 1 << 20] {
         let path = PathBuf::from(format!("/dev/fd/{number}"));
@@ -471,7 +473,7 @@ fn another_users_link_opens_only_their_own_folders() {
     }
     files.folder(&place.path("d/near")).expect("is theirs");
     assert!(matches!(files.folder(&place.path("d/up")), Err(OpenError::NotTheLinkers(1234))));
-    // As the directories of tasks are opened.
+    // The directories of tasks are opened in this way.
     TaskDirs::open([&*place.path("d/near")]).expect("is theirs");
     TaskDirs::open([&*place.path("d/up")]).expect_err("is ours");
 }

@@ -1,6 +1,6 @@
 //! Streams that are waited for, where the system would not.
 //!
-//! Whoever opened a stream may have made it non-blocking. That is a property of the open file and not of this
+//! Whoever opened a stream may have made it non-blocking. This is a property of the open file and not of this
 //! process: another program at the same pipe or terminal sets it for all. A call that would wait then fails
 //! with EAGAIN, which is no error: these streams wait themselves, and go on.
 
@@ -26,7 +26,7 @@ impl<S: AsFd> Waiting<S> {
             match call(&self.0) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    // If the poll fails, the next call says why.
+                    // The next call says why a poll fails.
                     let _ = rustix::event::poll(&mut [PollFd::new(&self.0, event)], None);
                 }
                 done => return done.map_err(explained),

@@ -19,9 +19,9 @@ const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEX
 /// The purpose of a file decides who may have had a hand in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
-    /// It is handed to tasks, so tasks may have written it.
+    /// An input is handed to tasks, so tasks may have written it.
     Input,
-    /// It is written to, or its word counts, so tasks must not reach it.
+    /// A file of the command's own is written to, or its word counts, so tasks must not reach it.
     Own,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Walk<'a> {
     links_left: usize,
     /// A link was followed whose owner is neither this user nor root.
     via: Option<u32>,
-    /// Where the last link led that was followed.
+    /// The target of the last link that was followed.
     target: PathBuf,
     /// Missing folders are made with this mode.
     make: Option<Mode>,
@@ -111,7 +111,7 @@ impl<'a> Walk<'a> {
         Ok(own::named(&self.target))
     }
 
-    /// Whether the links here are the kernel's own, which lead to open files and not to paths.
+    /// Returns whether the links here are the kernel's own, which lead to open files and not to paths.
     pub(super) fn is_in_proc(&self) -> bool {
         rustix::fs::fstatfs(&self.folder).is_ok_and(|system| system.f_type == PROC_SUPER_MAGIC)
     }

@@ -160,7 +160,7 @@ impl TaskDirs {
         Identity::of_open(dir).is_ok_and(|identity| self.dirs.iter().any(|(_, held)| *held == identity))
     }
 
-    /// Whether one of the directories lies in this folder.
+    /// Returns whether one of the directories lies in this folder.
     pub(super) fn any_in(&self, folder: &Folder) -> bool {
         let Ok(identity) = Identity::of_open(folder) else { return false };
         let is_above = |dir: &OwnedFd| Above::of(dir).any(|above| above == identity);
@@ -171,8 +171,9 @@ impl TaskDirs {
         place.is_some_and(|(_, place)| self.places.iter().any(|tasks| tasks.is_in(&place)))
     }
 
-    /// Whether tasks may change this folder, because it is one of the directories or lies in one. Both its
-    /// way up and its place in its file system are asked: by another mount the way up leads elsewhere.
+    /// Returns whether tasks may change this folder, because it is one of the directories or lies in one.
+    /// Both its way up and its place in its file system are asked: by another mount the way up leads
+    /// elsewhere.
     pub(super) fn reach(&self, folder: impl AsFd) -> bool {
         if self.dirs.is_empty() {
             return false;

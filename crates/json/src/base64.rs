@@ -33,7 +33,8 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let padding = text.iter().rev().take(2).take_while(|&&byte| byte == b'=').count();
     let digits = &text[..text.len() - padding];
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut group, mut bits) = (0u32, 0);
+    let mut group = 0u32;
+    let mut bits = 0;
     for &digit in digits {
         group = group << 6 | value(digit)?;
         bits += 6;

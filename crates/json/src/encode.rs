@@ -25,9 +25,9 @@ const SHOWN_BYTES_MAX: usize = 60;
 /// Why a text cannot be the input.
 #[derive(Debug)]
 pub enum Refused {
-    /// It is not JSON, or reading it failed.
+    /// The text is not JSON, or reading it failed.
     Json(serde_json::Error),
-    /// It is JSON, and does not fit the schema.
+    /// The text is JSON, and does not fit the schema.
     Mismatch(Mismatch),
 }
 
@@ -38,14 +38,14 @@ impl Refused {
     }
 }
 
-/// Where a value does not fit its type.
+/// A place at which a value does not fit its type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
     /// The path begins at `$`, the whole input: `$.points[3].x`.
     pub path: String,
     /// The argument in which it lies, where the input was an array of them.
     pub argument: Option<String>,
-    /// What is wrong there.
+    /// The words for what is wrong there.
     pub message: String,
 }
 
@@ -100,7 +100,8 @@ fn encode<'de, R: serde_json::de::Read<'de>>(
     mut json: serde_json::Deserializer<R>,
     bytes_max: usize,
 ) -> Result<Vec<u8>, Refused> {
-    let (out, path) = (Vec::new(), Vec::new());
+    let out = Vec::new();
+    let path = Vec::new();
     let mut encoder = Encoder { schema, out, bytes_max, path, argument: None, mismatch: None };
     let read = Seed { encoder: &mut encoder, want }.deserialize(&mut json).and_then(|()| json.end());
     match (encoder.mismatch, read) {
@@ -137,7 +138,7 @@ enum Want<'a> {
     Value(&'a Node),
     /// A task's arguments, by place or by name.
     Arguments(&'a [String], &'a [u32]),
-    /// No arguments.
+    /// There are no arguments.
     Nothing,
     /// Bytes without a length before them.
     RawBytes,

@@ -13,9 +13,9 @@
 //! | enum | `"Variant"` or `{"Variant": content}` |
 //! | map | an object if the keys are `String`, else an array of `[key, value]` |
 //!
-//! What goes in comes from the user, and errors say where it is wrong and what was expected
-//! there. What comes out was written by a guest: each length is compared with what is
-//! there, nothing is allocated by announcement, and values without bytes are counted.
+//! The user writes what goes in, and errors say where it is wrong and what was expected there. A guest has
+//! written what comes out: each length is compared with what is there, nothing is allocated by announcement,
+//! and values without bytes are counted.
 
 mod base64;
 mod decode;
@@ -36,7 +36,8 @@ pub use decode::{Undecodable, check, decode};
 pub use encode::{Refused, bytes_of, encode_arguments, encode_bytes, encode_stream, encode_text};
 pub use large::{LARGE_BYTES, LargeValue};
 
-/// Whether the JSON of a value of this type may be `null`, so that an `Option` around it needs a form of its own.
+/// Returns whether the JSON of a value of this type may be `null`, so that an `Option` around it needs a form
+/// of its own.
 fn is_nullable(node: &Node) -> bool {
     matches!(node, Node::Unit | Node::Option(_))
 }

@@ -29,7 +29,8 @@ fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=generator");
     let folder = std::env::var("OUT_DIR").map_err(io::Error::other)?;
     // Moved into place: an older one may be running.
-    let (new, place) = (Path::new(&folder).join("new"), Path::new(&folder).join("generator"));
+    let new = Path::new(&folder).join("new");
+    let place = Path::new(&folder).join("generator");
     std::fs::copy(std::env::current_exe()?, &new)?;
     std::fs::rename(new, place)
 }

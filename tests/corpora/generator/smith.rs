@@ -1,4 +1,4 @@
-//! What is generated: which features, which sizes, which mutations.
+//! Decides what is generated: which features, which sizes, which mutations.
 
 use arbitrary::{Arbitrary, Unstructured};
 use wasm_mutate::WasmMutate;
@@ -6,7 +6,7 @@ use wasm_smith::{Config, Module};
 
 use crate::random::Random;
 
-/// What a module is, and so what may come of it. The numbers are those of the records.
+/// The kinds of modules, by what may come of them. The numbers are those of the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -31,7 +31,7 @@ pub(crate) fn generate(random: &mut Random, files: &[Vec<u8>]) -> Option<(Kind, 
     match random.below(1000) {
         0..800 => {
             let wasm = module(random, Imports::None)?;
-            // Also through the mutator, which makes what the generator never would.
+            // Some modules go through the mutator as well, which makes what the generator never would.
             let wasm = if random.percent(10) { mutate(random, &wasm, 4, false) } else { wasm };
             Some((Kind::Plain, 0, wasm))
         }
@@ -44,8 +44,8 @@ pub(crate) fn generate(random: &mut Random, files: &[Vec<u8>]) -> Option<(Kind, 
         roll if files.is_empty() => Some((Kind::Nothing, roll as usize, Vec::new())),
         roll => {
             let file = random.below(files.len() as u64) as usize;
-            let (kind, steps) =
-                (if roll < 985 { Kind::Mutant } else { Kind::Equivalent }, 1 + random.below(6));
+            let kind = if roll < 985 { Kind::Mutant } else { Kind::Equivalent };
+            let steps = 1 + random.below(6);
             Some((kind, file, mutate(random, &files[file], steps, kind == Kind::Equivalent)))
         }
     }

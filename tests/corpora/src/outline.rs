@@ -1,4 +1,4 @@
-//! What a module consists of, as far as adding to it needs it.
+//! Lists what a module consists of, as far as adding to it needs it.
 
 use wasmparser::{
     CompositeInnerType, DataSectionReader, ElementSectionReader, Export, ExportSectionReader, ExternalKind,
@@ -136,7 +136,7 @@ impl<'a> Outline<'a> {
         index.map(|index| index as u32)
     }
 
-    /// What can stand for an export wherever its type is known: tags, and functions that do nothing
+    /// Returns what can stand for an export wherever its type is known: tags, and functions that do nothing
     /// but return constants or throw.
     pub fn definition(&self, name: &str) -> Option<Definition> {
         if self.export(name, ExternalKind::Tag).is_some() {

@@ -29,12 +29,12 @@ pub fn steady(
         if Instant::now() > deadline {
             return Err(format!("the workers did not start: {stats:?}").into());
         }
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Whether nothing has died unexpectedly or been killed, and every worker that is not one of the first
-/// took the place of one that was recycled: a worker holds a bounded number of modules.
+/// Returns whether nothing has died unexpectedly or been killed, and every worker that is not one of the
+/// first took the place of one that was recycled: a worker holds a bounded number of modules.
 ///
 /// # Errors
 /// What is different, for a person.
@@ -61,7 +61,7 @@ pub fn raise_descriptor_limit() -> u64 {
     descriptors.unwrap_or(u64::MAX).saturating_sub(400) / 2
 }
 
-/// What a process holds.
+/// The memory that a process holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Resident {
     /// Bytes of memory now.

@@ -19,7 +19,7 @@ use crate::outline::Outline;
 /// Original exports keep their meaning under another name: some names are the byte ABI's.
 const EXPORTED: &str = "original:";
 
-/// What becomes of the module's imports.
+/// The ways to treat a module's imports.
 #[derive(Debug)]
 pub enum Imports<'a> {
     /// They stay: the pool provides them, or refuses the module.
@@ -29,7 +29,7 @@ pub enum Imports<'a> {
     Define(&'a Definitions),
 }
 
-/// What takes the place of something that another module exports, without a difference.
+/// A definition that takes the place of something that another module exports, without a difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Definition {
     /// A function with this body, which refers to nothing.
@@ -40,7 +40,7 @@ pub enum Definition {
     Tag,
 }
 
-/// By the module and name that they are imported from.
+/// The definitions, by the module and name that they are imported from.
 pub type Definitions = HashMap<(String, String), Definition>;
 
 /// A tag that is imported twice is one tag.
@@ -67,7 +67,7 @@ pub struct Rewrite<'a> {
 }
 
 impl<'a> Rewrite<'a> {
-    /// With nothing added, not even the byte ABI.
+    /// Begins with nothing added, not even the byte ABI.
     pub fn new(outline: &'a Outline<'a>, imports: Imports<'a>) -> Self {
         Rewrite {
             outline,
@@ -134,7 +134,8 @@ impl<'a> Rewrite<'a> {
     /// # Errors
     /// What cannot be encoded again, or is imported and not the test-suite's.
     pub fn finish(self) -> Result<Vec<u8>, RewriteError> {
-        let (outline, sections) = (self.outline, &self.outline.sections);
+        let outline = self.outline;
+        let sections = &self.outline.sections;
         let mut same = RoundtripReencoder;
         let mut parts = Parts::default();
         if let Some(section) = &sections.types {
@@ -184,6 +185,12 @@ impl<'a> Rewrite<'a> {
                 }
             };
         }
+        self.add_own(&mut parts);
+        Ok(parts.module(outline.start, outline.data_count))
+    }
+
+    /// Adds the memory, the functions and the exports that the module did not have.
+    fn add_own(&self, parts: &mut Parts) {
         if self.own_memory {
             parts.memories.memory(MemoryType {
                 minimum: 1,
@@ -203,10 +210,9 @@ impl<'a> Rewrite<'a> {
         for (name, function) in &self.exports {
             parts.exports.export(name, ExportKind::Func, *function);
         }
-        Ok(parts.module(outline.start, outline.data_count))
     }
 
-    /// Where imported tags become definitions: each later one of the same name, and the first.
+    /// Returns where imported tags become definitions: each later one of the same name, and the first.
     fn same_tags(&self) -> HashMap<u32, u32> {
         let Imports::Define(_) = self.imports else { return HashMap::new() };
         let tags = self.outline.imported_tags().enumerate();
@@ -344,9 +350,9 @@ impl Parts {
 /// Why a module cannot be given the byte ABI.
 #[derive(Debug)]
 pub enum RewriteError {
-    /// It imports this, which nobody here defines.
+    /// The module imports this, which nobody here defines.
     Imports(String),
-    /// It has something that the encoder does not know.
+    /// The module has something that the encoder does not know.
     Encoder(Cow<'static, str>),
 }
 

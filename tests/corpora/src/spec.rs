@@ -17,8 +17,8 @@ pub use plan::Plan;
 pub use run::{pool, run};
 pub use tally::{KNOWN, Outcome, Reason, Tally};
 
-/// What the pool offers. Written down here by itself, so that a feature that is lost or gained in
-/// the pool fails a test.
+/// The features that the pool offers. They are written down here by themselves, so that a feature that is
+/// lost or gained in the pool fails a test.
 const OFFERED: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
     .union(WasmFeatures::SIGN_EXTENSION)

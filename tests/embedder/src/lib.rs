@@ -32,7 +32,7 @@ pub fn use_a_pool() -> Result<(), Box<dyn std::error::Error>> {
     let faults = pool.load_file(FAULTS)?;
     let bomb = faults.task::<(), ()>("memory_bomb");
     if let Ok(bomb) = bomb {
-        // It may fail or be refused memory, but the worker must live on.
+        // The bomb may fail or be refused memory, but the worker must live on.
         let _ = pool.submit(&bomb, &())?.result();
     }
     println!("{}", count_primes(&pool, 100)?);

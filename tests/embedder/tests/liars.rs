@@ -58,7 +58,7 @@ impl Drop for Liar {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
         if let Some(folder) = self.0.parent() {
-            // It goes with the last of its liars.
+            // The folder goes with the last of its liars.
             let _ = std::fs::remove_dir(folder);
         }
     }
@@ -145,7 +145,7 @@ fn a_lie_is_a_protocol_violation_that_says_what_it_was() {
             break;
         }
         assert!(Instant::now() < deadline, "the lies cost the host {grown} KiB");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -244,7 +244,7 @@ fn a_question_after_the_answer_is_a_violation_and_the_answer_counts() {
     let deadline = Instant::now() + PATIENCE;
     while pool.broken().is_none() {
         assert!(Instant::now() < deadline, "it went unnoticed");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
     let broken = pool.broken().expect("it is broken");
     let DeathCause::ProtocolViolation(words) = &broken.death().cause else { panic!("{broken}") };
@@ -261,7 +261,7 @@ fn a_worker_that_asks_without_end_ends_at_its_deadline_and_costs_the_host_no_mem
     let deadline = Instant::now() + PATIENCE;
     while resident_kib().saturating_sub(before) > 64 * 1024 {
         assert!(Instant::now() < deadline, "it cost the host too much");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -15,7 +15,7 @@ fn run(program: &str, limit: Duration) -> Output {
     let deadline = Instant::now() + limit;
     while child.try_wait().expect("waits").is_none() {
         assert!(Instant::now() < deadline, "{program} did not end within {limit:?}");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
     child.wait_with_output().expect("output")
 }
@@ -89,11 +89,11 @@ fn when_the_host_is_killed_no_worker_is_left_a_second_later_even_in_an_endless_l
     host.wait().expect("reaped");
     while pids.iter().any(|pid| is_worker(*pid)) {
         assert!(killed.elapsed() < Duration::from_secs(1), "workers survive their host");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Whether the pid is (still) a running worker.
+/// Returns whether the pid is (still) a running worker.
 fn is_worker(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // A zombie waits for whoever adopts it; it runs no more.

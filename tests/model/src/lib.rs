@@ -1,1 +1,1 @@
-//! Nothing: the tests include the sources that they check.
+//! This library is empty: the tests include the sources that they check.

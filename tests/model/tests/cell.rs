@@ -1,5 +1,5 @@
-//! The future cell as it stands in `src/future/cell.rs`, under loom: every interleaving of its
-//! threads, up to three preemptions. What it needs of the library stands here in small.
+//! The future cell as it stands in `src/future/cell.rs`, under loom: every interleaving of its threads, up to
+//! three preemptions. The parts of the library that it needs stand here in small.
 
 #![allow(dead_code, unreachable_pub, reason = "the included source has more than is checked here")]
 
@@ -138,7 +138,8 @@ type Callbacks = sync::Sender<Box<dyn FnOnce() + Send>>;
 
 fn cell() -> (Arc<Cell>, Callbacks) {
     let callbacks = Callbacks::new();
-    let (name, module) = ("task".into(), "module".into());
+    let name = "task".into();
+    let module = "module".into();
     // A waker is called where it is refused: in the thread that completes.
     let wakers = Callbacks::new();
     wakers.close();
@@ -240,7 +241,8 @@ fn a_poll_sees_the_outcome_or_its_waker_is_woken() {
 fn a_watcher_is_told_once_whenever_it_came() {
     check(|| {
         let (cell, _callbacks) = cell();
-        let (first, second) = (sync::Sender::new(), sync::Sender::new());
+        let first = sync::Sender::new();
+        let second = sync::Sender::new();
         let other = (cell.clone(), first.clone(), second.clone());
         let watches = thread::spawn(move || {
             let (cell, first, second) = other;
@@ -292,7 +294,8 @@ fn the_state_never_runs_backwards() {
             FutureState::Running => 1,
             FutureState::Cancelled | FutureState::Finished => 2,
         };
-        let (before, after) = (rank(&cell), rank(&cell));
+        let before = rank(&cell);
+        let after = rank(&cell);
         assert!(before <= after, "{before} then {after}");
         works.join().expect("works");
         assert_eq!(rank(&cell), 2);

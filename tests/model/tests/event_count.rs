@@ -3,9 +3,9 @@
 //! preemptions, or two where there is more to be gone through. A wake-up that is lost is a deadlock, which loom reports.
 //!
 //! The kernel's futex is modelled: a word, and a lock under which it is compared before the sleep. A sleep
-//! with a timeout is one that ends at once. What stands here of `src/host/link.rs` and
-//! `src/host/link/reader.rs` is a copy in small, of `listen`, `begin_inline` and `report_exit`: the order of their steps is
-//! theirs.
+//! with a timeout is one that ends at once. The parts of `src/host/link.rs` and `src/host/link/reader.rs`
+//! that stand here are a copy in small, of `listen`, `begin_inline` and `report_exit`: the order of their
+//! steps is theirs.
 
 #![allow(dead_code, unreachable_pub, reason = "the included sources have more than is checked here")]
 
@@ -76,7 +76,7 @@ struct Link {
     put: AtomicU32,
     reader_lock: ReaderLock<Reader>,
     gone: AtomicBool,
-    /// What has been handled, as a cell knows it.
+    /// The number of answers that have been handled, as a cell knows it.
     handled: AtomicU32,
     /// All that there will be.
     total: u32,
@@ -85,7 +85,7 @@ struct Link {
 struct Reader {
     /// Out of the ring, read ahead.
     taken: u32,
-    /// Of these, handled.
+    /// The number of these that were handled.
     heard: u32,
     /// An inline reader went before it had handled what it had read ahead.
     is_left: bool,
@@ -93,12 +93,11 @@ struct Reader {
 
 impl Link {
     fn new(total: u32) -> Arc<Link> {
-        let (put, handled) = (AtomicU32::new(0), AtomicU32::new(0));
-        let (event_count, reader_lock, gone) = (
-            EventCount::default(),
-            ReaderLock::new(Reader { taken: 0, heard: 0, is_left: false }),
-            AtomicBool::new(false),
-        );
+        let put = AtomicU32::new(0);
+        let handled = AtomicU32::new(0);
+        let event_count = EventCount::default();
+        let reader_lock = ReaderLock::new(Reader { taken: 0, heard: 0, is_left: false });
+        let gone = AtomicBool::new(false);
         Arc::new(Link { event_count, put, reader_lock, gone, handled, total })
     }
 
@@ -206,7 +205,8 @@ impl Link {
 fn play(preemptions: usize, total: u32, begin_inline: impl Fn(&Link) + Send + Sync + Copy + 'static) {
     check(preemptions, move || {
         let link = Link::new(total);
-        let (worker, listener) = (link.clone(), link.clone());
+        let worker = link.clone();
+        let listener = link.clone();
         let worker = thread::spawn(move || (0..total).for_each(|_| worker.publish()));
         let listener = thread::spawn(move || listener.listen(true));
         begin_inline(&link);
@@ -253,9 +253,10 @@ fn callers_one_after_the_other_leave_nothing_unheard() {
 fn a_caller_that_sleeps_learns_of_what_is_not_in_the_ring() {
     check(2, || {
         let link = Link::new(9);
-        let (reaper, listener) = (link.clone(), link.clone());
+        let reaper = link.clone();
+        let listener = link.clone();
         let reaper = thread::spawn(move || {
-            // Its answer came from elsewhere; later, the worker dies without a word.
+            // The caller's answer came from elsewhere; later, the worker dies without a word.
             reaper.handled.store(1, Ordering::SeqCst);
             reaper.call_inline_reader();
             reaper.report_exit();
@@ -271,9 +272,12 @@ fn a_caller_that_sleeps_learns_of_what_is_not_in_the_ring() {
 #[test]
 fn one_sleeper_waits_for_data_and_for_space() {
     check(3, || {
-        let (event_count, data, space) = (EventCount::default(), AtomicU32::new(0), AtomicU32::new(0));
+        let event_count = EventCount::default();
+        let data = AtomicU32::new(0);
+        let space = AtomicU32::new(0);
         let shared = Arc::new((event_count, data, space));
-        let (reads, writes) = (shared.clone(), shared.clone());
+        let reads = shared.clone();
+        let writes = shared.clone();
         let threads = [
             thread::spawn(move || {
                 reads.2.store(1, Ordering::Release);
@@ -297,13 +301,13 @@ fn one_sleeper_waits_for_data_and_for_space() {
     });
 }
 
-/// What did not fit into the ring, and who sends it: `pump`, `can_send`, `hand_over` of the link.
+/// Sends what did not fit into the ring: `pump`, `can_send`, `hand_over` of the link.
 struct Sending {
     event_count: EventCount,
     reader_lock: ReaderLock<()>,
-    /// How much the worker has made room for.
+    /// The amount that the worker has made room for.
     room: AtomicU32,
-    /// How much has been sent.
+    /// The amount that has been sent.
     outbox: loom::sync::Mutex<u32>,
     has_rest: AtomicBool,
     total: u32,
@@ -311,9 +315,11 @@ struct Sending {
 
 impl Sending {
     fn new(total: u32) -> Arc<Sending> {
-        let (room, outbox) = (AtomicU32::new(0), loom::sync::Mutex::new(0));
-        let (event_count, reader_lock, has_rest) =
-            (EventCount::default(), ReaderLock::new(()), AtomicBool::new(false));
+        let room = AtomicU32::new(0);
+        let outbox = loom::sync::Mutex::new(0);
+        let event_count = EventCount::default();
+        let reader_lock = ReaderLock::new(());
+        let has_rest = AtomicBool::new(false);
         Arc::new(Sending { event_count, reader_lock, room, outbox, has_rest, total })
     }
 
@@ -335,7 +341,7 @@ impl Sending {
         self.has_rest.store(!is_done, Ordering::SeqCst);
         drop(sent);
         if is_done {
-            // In place of the answer, so that everyone may end_inline.
+            // This takes the place of the answer, so that everyone may end_inline.
             self.event_count.wake();
             if self.reader_lock.has_sleeping_inline_reader() {
                 self.event_count.wake_inline();
@@ -413,7 +419,8 @@ impl Sending {
 fn send(preemptions: usize, total: u32, begin_inline: impl Fn(&Sending) + Send + Sync + Copy + 'static) {
     check(preemptions, move || {
         let sending = Sending::new(total);
-        let (worker, listener) = (sending.clone(), sending.clone());
+        let worker = sending.clone();
+        let listener = sending.clone();
         let worker = thread::spawn(move || (0..total).for_each(|_| worker.make_room()));
         let listener = thread::spawn(move || listener.listen());
         sending.flush();

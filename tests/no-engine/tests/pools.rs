@@ -20,7 +20,7 @@ fn prebuilt(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../guest-tasks/prebuilt").join(format!("{name}.wasm"))
 }
 
-/// With the whole workspace, other packages have the engine built in.
+/// Returns whether the engine is built in: other packages have it so when the whole workspace is built.
 fn has_engine() -> bool {
     !matches!(Pool::builder().build(), Err(BuildError::NoEngine))
 }

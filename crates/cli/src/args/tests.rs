@@ -33,7 +33,8 @@ fn a_domain_is_that_of_every_task() {
 #[test]
 fn a_directory_is_read_only_and_of_the_same_name_unless_it_says_otherwise() {
     let dir = |host: &str, guest: &str, access| Dir { host: host.into(), guest: guest.into(), access };
-    let (read, write) = (DirAccess::ReadOnly, DirAccess::ReadWrite);
+    let read = DirAccess::ReadOnly;
+    let write = DirAccess::ReadWrite;
     assert_eq!(super::dir("data"), Ok(dir("data", "data", read)));
     assert_eq!(super::dir("data:/in"), Ok(dir("data", "/in", read)));
     assert_eq!(super::dir("data:/in:ro"), Ok(dir("data", "/in", read)));

@@ -16,7 +16,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// The flag that names a file.
 const FLAG: &str = "--config";
 
-/// What was looked for.
+/// The settings that were looked for.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// The files that there are, the one that counts for more first.
@@ -76,7 +76,7 @@ fn named(typed: &[OsString]) -> Option<OsString> {
     named
 }
 
-/// What became of a path at which settings may stand.
+/// The result of reading a path at which settings may stand.
 enum Read {
     File(FromFile),
     /// There is no file, or none that may be looked at.
@@ -94,7 +94,7 @@ fn read(host: &HostFiles, path: &Path, finding: Finding, below: Option<&FromFile
         Err(error) if error.is_absence() && finding != Finding::Named => return Ok(Read::Nothing),
         Err(OpenError::System(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(Read::Nothing),
         Err(error @ OpenError::Strangers(_)) => return Ok(left_out(path, &error)),
-        // Only what is there counts, be it left out or an error.
+        // A file that is not there says nothing; one that is there is left out or an error.
         Err(OpenError::TasksMayWrite(_)) if finding != Finding::Named && host.look(path).is_err() => {
             return Ok(Read::Nothing);
         }

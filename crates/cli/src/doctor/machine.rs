@@ -33,7 +33,7 @@ const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip1"];
 pub(super) struct Check {
     pub(super) name: &'static str,
     pub(super) value: String,
-    /// What to do about it, if something is wrong.
+    /// The advice, if something is wrong.
     pub(super) hint: Option<String>,
 }
 
@@ -129,7 +129,7 @@ fn cache(dir: Option<&Path>) -> Check {
     check("cache", format!("{shown}, {count} files, {}", ByteSize::b(bytes).display().iec()), None)
 }
 
-/// Whether guests can be compiled here.
+/// Returns whether guests can be compiled here.
 fn toolchain() -> Check {
     let add = format!("guests cannot be compiled here: rustup target add {}", TARGETS.join(" "));
     let version = match said_by("rustc", &["--version"]) {
@@ -150,7 +150,7 @@ fn toolchain() -> Check {
     check("tool-chain", format!("{version}; {targets}"), hint)
 }
 
-/// Whether the compiler that is found first has a standard library for the target.
+/// Returns whether the compiler that is found first has a standard library for the target.
 pub(crate) fn has_target(target: &str) -> bool {
     let sysroot = said_by("rustc", &["--print", "sysroot"]);
     sysroot
@@ -165,7 +165,7 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// Returns the first line of what a program says, if it is there and succeeds.
 ///
 /// # Errors
-/// It does not answer, in words.
+/// The error says in words why it does not answer.
 fn said_by(program: &str, args: &[&str]) -> Result<Option<String>, String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::piped());

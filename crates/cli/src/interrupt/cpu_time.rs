@@ -1,8 +1,8 @@
 //! The limit of this process's own CPU time (`RLIMIT_CPU`), which is to end it in order and not without a word.
 //!
-//! At the hard limit the kernel kills without a word; at the soft one it sends SIGXCPU. Where both are one (`ulimit -t`), the
-//! soft one is lowered by a second, the least that it can be, or a timer sends the signal where there is only one second.
-//! Children have their own clocks, and raise their soft limits again.
+//! The kernel kills without a word at the hard limit, and sends SIGXCPU at the soft one. If both are one
+//! (`ulimit -t`), the soft one is lowered by a second, the least that it can be, or a timer sends the signal
+//! where there is only one second. Children have their own clocks, and raise their soft limits again.
 
 use std::sync::OnceLock;
 
@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// The clock that the kernel compares with the limit: `MAKE_PROCESS_CPUCLOCK(0, CPUCLOCK_PROF)`, of this process.
 const OWN_TICKS: libc::clockid_t = !0 << 3;
 
-/// Of one second so much is left for an orderly end.
+/// This much of one second is left for an orderly end.
 const LAST_NANOS: libc::c_long = 500_000_000;
 
 /// The lower of both limits, as this process was started with them.
@@ -23,7 +23,7 @@ pub(super) fn keep_some() {
     GIVEN.get_or_init(|| [current, maximum].into_iter().flatten().min());
     match maximum {
         Some(hard) if hard > 1 && current == maximum => {
-            // It is lowered, which is refused to nobody.
+            // Nobody is refused a lower limit.
             let _ = setrlimit(Resource::Cpu, Rlimit { current: Some(hard - 1), maximum });
         }
         Some(1) => signal_at(libc::timespec { tv_sec: 0, tv_nsec: LAST_NANOS }),
@@ -31,8 +31,8 @@ pub(super) fn keep_some() {
     }
 }
 
-/// Has the kernel send SIGXCPU once this process has computed for so long. Without a timer the process is killed a little
-/// later, as it would have been.
+/// Has the kernel send SIGXCPU once this process has computed for so long. If there is no timer, the process
+/// is killed a little later, as it would have been.
 fn signal_at(computed: libc::timespec) {
     // SAFETY: a sigevent is plain data for which zeros are a value.
     let mut event: libc::sigevent = unsafe { std::mem::zeroed() };

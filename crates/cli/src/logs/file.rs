@@ -46,9 +46,11 @@ pub(super) fn start(
         );
     }
     let (sender, lines) = bounded(QUEUE_LINES_MAX);
-    let (queue, dropped) = (Arc::new(Mutex::new(Some(sender))), Arc::new(AtomicU64::new(0)));
+    let queue = Arc::new(Mutex::new(Some(sender)));
+    let dropped = Arc::new(AtomicU64::new(0));
     let thread = std::thread::Builder::new().name("wasmpool-log-file".into()).spawn({
-        let (dropped, console) = (dropped.clone(), console.clone());
+        let dropped = dropped.clone();
+        let console = console.clone();
         move || write_all(file, format, &lines, &dropped, &console)
     });
     let thread = thread.map_err(calling("start a thread"))?;
@@ -69,7 +71,7 @@ impl<S: Subscriber> Layer<S> for ToFile {
 impl Drop for FileWriter {
     fn drop(&mut self) {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // It writes what is in the queue, and has nothing else to wait for.
+        // The thread writes what is in the queue, and has nothing else to wait for.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
@@ -82,7 +84,8 @@ fn write_all(
     dropped: &AtomicU64,
     console: &Console,
 ) {
-    let (mut lost, mut told) = (0, false);
+    let mut lost = 0;
+    let mut told = false;
     for line in lines {
         lost += dropped.swap(0, Ordering::Relaxed);
         let now = SystemTime::now();

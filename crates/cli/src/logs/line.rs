@@ -14,7 +14,7 @@ use proto::text::Escaped;
 /// Fields of guests' records that have a place of their own; see `src/host/logs.rs`.
 const FIELDS: &str = "fields";
 
-/// The event's line, without its end. What a guest wrote breaks no line.
+/// The event's line, without its end. A guest's words break no line.
 pub(super) fn line(format: LogFormat, event: &Event<'_>) -> String {
     let mut values = Values::default();
     event.record(&mut values);
@@ -88,7 +88,8 @@ impl Visit for Values {
 
 fn write(format: LogFormat, now: SystemTime, metadata: &Metadata<'_>, values: &Values) -> String {
     let now = humantime::format_rfc3339_micros(now);
-    let (level, target) = (metadata.level().as_str(), metadata.target());
+    let level = metadata.level().as_str();
+    let target = metadata.target();
     match format {
         LogFormat::Json => {
             let object =

@@ -26,7 +26,7 @@ pub(super) struct LogFile {
     /// A rotation begins a new file of this name; `None` if the log is never rotated, such as a pipe, a
     /// terminal or a device.
     named: Option<Named>,
-    /// Nothing else of the command has a name that a rotation uses.
+    /// These are the command's files: none of them may have a name that a rotation uses.
     #[expect(dead_code, reason = "it is held")]
     names: Option<Arc<InUse>>,
     /// Why it did not begin anew, until that is asked for.
@@ -54,7 +54,7 @@ impl LogFile {
         files: &HostFiles,
     ) -> Result<LogFile, OpenError> {
         let Output { file, place, .. } = files.append(path, "the log file")?;
-        // Where the file is, and not the link that may lead to it.
+        // The place is the file's own, and not that of the link that may lead to it.
         let named = place.map(|(folder, name)| Named { folder, name });
         let names = match &named {
             Some(named) if rotation != Rotation::Never => Some(named.hold(rotation, kept, files)?),
@@ -66,7 +66,7 @@ impl LogFile {
         Ok(LogFile { file, named, names, trouble: None, bytes, day, rotation, kept })
     }
 
-    /// Whether it is to begin anew, and is nothing that can: a pipe, a terminal, a device.
+    /// Returns whether it is to begin anew, and is nothing that can: a pipe, a terminal, a device.
     pub(super) fn never_begins_anew(&self) -> bool {
         self.named.is_none() && self.rotation != Rotation::Never
     }
@@ -132,7 +132,7 @@ impl Named {
         files.hold_names((&self.folder, &self.name), Names(is_old), "the log file, or an old one,")
     }
 
-    /// Whether the file of that name is the one that is open.
+    /// Returns whether the file of that name is the one that is open.
     fn is_current(&self, file: &File) -> io::Result<bool> {
         let open = Identity::of_open(file)?;
         let named = self.folder.look(&self.name)?;
@@ -168,7 +168,7 @@ impl Named {
         )))
     }
 
-    /// Whether a name is that of something else than a file.
+    /// Returns whether a name is that of something else than a file.
     fn is_taken(&self, name: &OsString) -> io::Result<bool> {
         let stat = self.folder.look(name)?;
         Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile))
@@ -224,7 +224,7 @@ impl Named {
     }
 }
 
-/// Whether it is the name of a day's old file.
+/// Returns whether it is the name of a day's old file.
 fn is_day(name: &OsStr, prefix: &OsStr) -> bool {
     let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes()).unwrap_or_default();
     let (day, number) = rest.split_at(rest.len().min(DAY_BYTES));

@@ -22,7 +22,7 @@ pub(super) struct Budget {
     account: Arc<Account>,
     /// The result of an input takes at most this many bytes.
     result_bytes_max: u64,
-    /// As little as it takes if outputs may have no bytes.
+    /// A result takes at least this many bytes, even if outputs may have none.
     result_bytes_least: u64,
     /// These inputs were taken and are not finished.
     inputs: AtomicUsize,
@@ -54,7 +54,8 @@ impl Budget {
     fn advice(&self, bytes: u64) -> String {
         let enough = self.result_bytes_max.saturating_add(bytes).div_ceil(MIB);
         let raise = format!("give --map-memory {enough}MiB or more");
-        // Beside what a task returns there is room for its error, which no limit of outputs makes smaller.
+        // There is room for a task's error beside what it returns: no limit of outputs makes an error
+        // smaller.
         match self.result_bytes_least.saturating_add(bytes) <= self.account.bytes_max() {
             true => format!("{raise}, or lower --output-limit"),
             false => raise,

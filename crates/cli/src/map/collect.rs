@@ -48,7 +48,7 @@ enum Settled {
         record: Option<Record>,
         charge: Arc<Charge>,
     },
-    /// It was stopped.
+    /// The map was stopped.
     Stopped {
         charge: Arc<Charge>,
     },
@@ -122,8 +122,8 @@ impl<'a> Collector<'a> {
         self.lines.flush()
     }
 
-    /// Whether nothing more will come. A stopped map takes nothing new, but what was submitted before may
-    /// have run, and counts.
+    /// Returns whether nothing more will come. A stopped map takes nothing new, but what was submitted before
+    /// may have run, and counts.
     fn is_done(&self) -> bool {
         let is_stopped = || self.stop > Stop::No && self.budget.inputs() == self.ready.len();
         self.open.is_empty() && (self.has_all || is_stopped())
@@ -212,7 +212,7 @@ impl<'a> Collector<'a> {
                 self.open.insert(job.number, (job, pending));
                 Ok(())
             }
-            // It was read ahead; nothing more is wanted, and a later run tells.
+            // This input was read ahead of a stop: a later run tells what is wrong with it.
             Err(_) if self.stop > Stop::No => {
                 self.tally.stopped += 1;
                 self.take_turn(job.number, Settled::Stopped { charge: job.charge })
@@ -296,7 +296,7 @@ impl<'a> Collector<'a> {
         }
         let Some(line) = line else { return self.take_turn(number, Settled::Stopped { charge }) };
         let (line, unwritten) = line?;
-        // If stdin cannot be read, there is no input that a later run could skip.
+        // A stdin that cannot be read is no input that a later run could skip.
         let is_recorded = self.log.is_some() && !matches!(job.label, Label::Stdin);
         let record = is_recorded.then(|| record(&job, &result, unwritten.as_ref(), report.as_ref()));
         // The line is held until it is written. Its large outputs are as they came, and so within what the task was
@@ -368,12 +368,12 @@ impl<'a> Collector<'a> {
     }
 }
 
-/// Whether the task never began because there was no worker for it.
+/// Returns whether the task never began because there was no worker for it.
 fn is_for_want_of_a_worker(failure: &Failure) -> bool {
     matches!(failure, Failure::Task(failure) if matches!(failure.error(), TaskError::NoWorker(_)))
 }
 
-/// Whether it ended because everything was to end.
+/// Returns whether it ended because everything was to end.
 fn is_stopped(failure: &Failure) -> bool {
     match failure {
         Failure::Task(failure) => {

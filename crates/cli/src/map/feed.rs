@@ -43,7 +43,7 @@ pub(super) struct Job {
     /// The input, where it may have to be run again. It is held once, however often it runs.
     again: Option<Prepared>,
     pub(super) attempts: u32,
-    /// How often a worker began the earlier attempts.
+    /// The number of earlier attempts that a worker began.
     pub(super) begun: u32,
 }
 

@@ -176,7 +176,8 @@ impl Record {
     fn line(&self, now: Duration) -> String {
         let Record { seq, run, sent_bytes, received_bytes, exit_code, signal, command, digest } = self;
         let exit_code = exit_code.cast_unsigned();
-        let (began, run) = (now.saturating_sub(*run).as_secs_f64(), run.as_secs_f64());
+        let began = now.saturating_sub(*run).as_secs_f64();
+        let run = run.as_secs_f64();
         let mut line = format!(
             "{seq}\t:\t{began:.3}\t{run:.6}\t{sent_bytes}\t{received_bytes}\t{exit_code}\t{signal}\t"
         );
@@ -205,7 +206,8 @@ fn read(file: &File, path: &Path, only_successes: bool) -> Result<(Done, u64), F
         ))
     };
     let mut done = Done::default();
-    let (mut whole, mut number) = (0, 0);
+    let mut whole = 0;
+    let mut number = 0;
     let mut reader = BufReader::with_capacity(256 * 1024, file);
     let mut line = Vec::new();
     loop {

@@ -18,7 +18,7 @@ use wasmpool::TaskReport;
 /// A file's name takes at most this many bytes from its input's.
 const NAME_BYTES_MAX: usize = 100;
 
-/// How results are written.
+/// The places to which results are written.
 #[derive(Debug)]
 pub(super) struct Outputs {
     dir: Option<OutputDir>,

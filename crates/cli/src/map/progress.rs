@@ -11,7 +11,7 @@ use crate::args::{self, MapArgs};
 use crate::console::Console;
 use wasmpool::{PoolStats, TaskId, WorkerState};
 
-/// Between two looks at the pool.
+/// The time between two looks at the pool.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -57,7 +57,7 @@ impl Progress {
         self.began.elapsed()
     }
 
-    /// When it is to be told of the state of things again; `None` if never.
+    /// Returns when it is to be told of the state of things again; `None` if never.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.shown {
             Shown::Nothing => None,

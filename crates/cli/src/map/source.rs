@@ -184,7 +184,8 @@ fn own_files(args: &MapArgs, settings: &Settings) -> Vec<Identity> {
         .collect()
 }
 
-/// What is appended to, such as the job log, is left out of the inputs; one that was named must not be replaced.
+/// Leaves out of the inputs what is appended to, such as the job log; one that was named must not be
+/// replaced.
 fn check_replaced(args: &MapArgs, settings: &Settings) -> Result<(), Failure> {
     let look = |path: &Path| settings.files.look(path).ok().map(|stat| Identity::of(&stat));
     let target = &args.target;
@@ -279,8 +280,8 @@ fn hold(host: &HostFiles, path: &Path, identity: Identity) -> Result<Arc<Folder>
     }
 }
 
-/// Numbered lines without their ends. In JSON lines, blank ones are none. One that is too long is an error as soon as
-/// that is known: its rest, which may have no end, is skipped before the next one is read.
+/// Numbered lines without their ends. Blank lines are no JSON lines. One that is too long is an error as soon
+/// as that is known: its rest, which may have no end, is skipped before the next one is read.
 fn lines(
     mut stdin: impl BufRead,
     skip_blank: bool,

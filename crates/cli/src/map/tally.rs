@@ -22,7 +22,7 @@ pub(super) struct Tally {
     pub(super) no_worker: bool,
     /// The exit code, if a signal asked for the end.
     pub(super) interrupted: Option<u8>,
-    /// It ended early because enough was done, as was asked for.
+    /// The map ended early because enough was done, as was asked for.
     pub(super) sufficed: bool,
 }
 
@@ -43,7 +43,8 @@ impl Tally {
 
     pub(super) fn summary(&self, elapsed: Duration, workers: usize) -> String {
         let Tally { ok, failed, .. } = self;
-        let (inputs, seconds) = (ok + failed, elapsed.as_secs_f64());
+        let inputs = ok + failed;
+        let seconds = elapsed.as_secs_f64();
         let rate = inputs as f64 / seconds.max(1e-6);
         let extras = [
             (self.retried, "retried"),
@@ -57,7 +58,8 @@ impl Tally {
             .filter(|(count, _)| *count > 0)
             .map(|(count, what)| format!(", {count} {what}"))
             .collect();
-        let (inputs, workers) = (counted(inputs, "input"), counted(workers as u64, "worker"));
+        let inputs = counted(inputs, "input");
+        let workers = counted(workers as u64, "worker");
         format!("{inputs}: {ok} ok, {failed} failed{extras}; {seconds:.2} s, {rate:.1} tasks/s, {workers}")
     }
 }

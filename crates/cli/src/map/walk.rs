@@ -18,7 +18,7 @@ use files::{Finding, Folder, HostFiles, Identity};
 /// A file of rules that is longer than this is ignored.
 const RULES_BYTES_MAX: u64 = 1024 * 1024;
 
-/// What was found, by its path from the first folder.
+/// A file or folder that was found, by its path from the first folder.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     File(PathBuf),
@@ -117,7 +117,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Whether this command writes that file.
+    /// Returns whether this command writes that file.
     fn is_own(&self, folder: &Folder, name: &OsStr) -> bool {
         let is_own = |stat| self.own.contains(&Identity::of(&stat));
         !self.own.is_empty() && folder.look(name).ok().flatten().is_some_and(is_own)
@@ -150,7 +150,7 @@ struct Level {
 impl Rules {
     /// Reads the rules of the folders above.
     fn above(host: &HostFiles, folder: &Folder) -> Rules {
-        // If the kernel does not say where the folder is, only the rules inside of it apply.
+        // Only the rules inside of the folder apply if the kernel does not say where it is.
         let root = folder.current_path().unwrap_or_else(|| "/".into());
         let above: Vec<_> = root.ancestors().skip(1).collect();
         let levels = above.into_iter().rev().map(|path| match host.folder(path) {

@@ -35,7 +35,8 @@ pub(super) fn table(
         };
         let memory =
             memory(worker.pid).map_or("-".into(), |bytes| ByteSize::b(bytes).display().iec().to_string());
-        let (pid, answered) = (worker.pid, worker.answered);
+        let pid = worker.pid;
+        let answered = worker.answered;
         lines.push(format!("{pid:>8}  {state:<8}  {took:>8}  {answered:>8}  {memory:>10}  {task}"));
     }
     if stats.workers.len() > ROWS_MAX {
@@ -68,7 +69,8 @@ mod tests {
             (worker.pid, worker.state, worker.task, worker.answered) = (pid, state, task, 7);
             worker
         };
-        let (one, two) = (TaskId(1), TaskId(2));
+        let one = TaskId(1);
+        let two = TaskId(2);
         let mut stats = PoolStats::default();
         stats.workers = vec![
             worker(11, WorkerState::Idle, None),

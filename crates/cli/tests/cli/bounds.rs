@@ -228,7 +228,7 @@ fn long_in_json(folder: &Path, is_typed: bool) -> PathBuf {
     wat(folder, if is_typed { "typed.wasm" } else { "raw.wasm" }, &text)
 }
 
-/// Its JSON is 192 MiB.
+/// The JSON of the output is 192 MiB.
 #[test]
 fn what_is_written_is_held_as_it_came_and_within_the_bound() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -278,7 +278,7 @@ fn a_map_that_has_no_room_for_one_result_says_so_before_anything_runs() {
     assert!(lines[1]["error"]["message"].to_string().contains("--map-memory"), "{}", lines[1]);
 }
 
-/// It answers with 2 MiB; an input that begins with `s` never ends.
+/// The guest answers with 2 MiB; it never ends if its input begins with `s`.
 const LARGE_ANSWERS: &str = r#"(module
   (memory (export "memory") 48)
   (func (export "wasmpool_abi_v1"))
@@ -363,7 +363,8 @@ fn a_line_without_an_end_is_an_error_at_once_and_a_signal_ends_what_waits_for_it
 fn the_limit_of_inputs_holds_wherever_they_come_from_and_can_be_set() {
     let folder = tempfile::tempdir().expect("a folder");
     let echo = wat(folder.path(), "echo.wasm", ECHO);
-    let (long, fits) = (folder.path().join("long"), folder.path().join("fits"));
+    let long = folder.path().join("long");
+    let fits = folder.path().join("fits");
     std::fs::write(&long, "9".repeat(1001)).expect("writes");
     std::fs::write(&fits, "9".repeat(1000)).expect("writes");
     let limit = ["--input-limit", "1000B"];
@@ -433,7 +434,7 @@ fn an_input_whose_output_cannot_be_written_has_failed_and_the_others_have_not() 
     assert_eq!(oks, [true, false, true]);
     assert_eq!((&lines[1]["error"]["kind"], &lines[1]["file"]), (&json!("system"), &json!(null)));
     assert!(folder.path().join("out/3.bin").exists());
-    // It is run again by --resume-failed, and no other.
+    // Only this input is run again by --resume-failed.
     std::fs::remove_dir_all(folder.path().join("out/2.bin")).expect("removes");
     let mut again = wasmpool("map", &module);
     again.args(["echo", "--lines", "--output-dir", "out", "--joblog", "log", "--resume-failed"]);

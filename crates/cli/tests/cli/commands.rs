@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::harness::{Ended, end, end_with, ended, spawn, wasmpool, wat};
 
-/// It says `out` and `err`. Then it exits with its first argument as its code, or else it traps (`trap`),
-/// loops (`loop`), or is refused memory and exits with 7 (`memory`).
+/// The guest says `out` and `err`. Then it exits with its first argument as its code, or else it traps
+/// (`trap`), loops (`loop`), or is refused memory and exits with 7 (`memory`).
 const SAYS: &str = r#"(module
     (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
@@ -140,7 +140,8 @@ fn clocks_are_as_fine_as_the_flag_says() {
     }
 }
 
-/// It ignores its stdin (`n`), copies it (`c`), or reads three bytes (`r`), as its first argument says.
+/// The guest ignores its stdin (`n`), copies it (`c`), or reads three bytes (`r`), as its first argument
+/// says.
 const READS: &str = r#"(module
     (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
@@ -189,7 +190,7 @@ fn a_command_leaves_what_it_does_not_read_to_whoever_reads_next() {
         assert_eq!(next("nothing"), "ok\n");
         assert_eq!(next("copy"), "restok\n");
     }
-    // With the flag stdin is empty, even for a command that asks for it.
+    // The flag makes stdin empty, even for a command that asks for it.
     let file = std::fs::File::open(&input).expect("opens");
     let flag =
         ended(spawn(wasmpool("run", &module).args(["--no-stdin", "--", "copy"]).stdin(file))).expect(0);

@@ -42,7 +42,7 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// As whom commands are run: as this user, and as an ordinary one where that can be had.
+/// Returns the users as whom commands are run: this one, and an ordinary one where that can be had.
 pub(crate) fn users() -> &'static [Option<u32>] {
     if is_root() { &[None, Some(USER)] } else { &[None] }
 }
@@ -120,7 +120,7 @@ fn a_link_that_a_task_leaves_leads_no_later_command_out() {
             (&*absolute, "o"),
         ];
         for (target, name) in targets {
-            // As root without the sandbox, the worker has root's name, as an ordinary user's has theirs.
+            // A worker of root's without the sandbox has root's name, as an ordinary user's has theirs.
             let mut words = vec!["run", "link.wasm", "--no-cache", "--dir", "d:/d:rw"];
             if user.is_none() {
                 words.extend(["--sandbox", "off"]);
@@ -144,7 +144,7 @@ fn a_link_that_a_task_leaves_leads_no_later_command_out() {
             &["run", "link.wasm", "--dir", "d/o:/o:rw", "--", "x", "made"],
         ] {
             let ended = end_with(home.command(words).arg("--no-cache"), "a\n");
-            // What is written may be made beneath `d`, where there is no link; what is read is not there.
+            // A file to write may be made beneath `d`, where there is no link; a file to read is not there.
             let is_read =
                 ["--input-file", "--share", "--config", "--files"].iter().any(|flag| words.contains(flag));
             let expected: &[i32] = if is_read { &[2, 3] } else { &[0, 2, 3] };

@@ -1,4 +1,4 @@
-//! How a map ends before its inputs do, and what it does about failures: halts, retries, signals.
+//! A map can end before its inputs do, and answer failures in several ways: halts, retries, signals.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -222,7 +222,7 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("it is there");
 }
 
-/// Once more, and not together with the first: those are one.
+/// Sends the signal once more, but not together with the first: two at once would be one.
 pub(crate) fn signal_again(child: &Child, which: Signal) {
     std::thread::sleep(std::time::Duration::from_millis(100));
     signal(child, which);
@@ -327,7 +327,7 @@ pub(crate) fn children(child: &Child) -> Vec<String> {
     children.split_whitespace().map(String::from).collect()
 }
 
-/// Until one of its workers uses the processor: has run for some time.
+/// Waits until one of its workers has used the processor for some time.
 pub(crate) fn wait_until_busy(child: &Child) {
     let deadline = std::time::Instant::now() + PATIENCE;
     let ticks = |pid: &str| {
@@ -341,6 +341,6 @@ pub(crate) fn wait_until_busy(child: &Child) {
             return;
         }
         assert!(std::time::Instant::now() < deadline, "waited in vain for a busy worker");
-        std::thread::yield_now();
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }

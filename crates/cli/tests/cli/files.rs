@@ -328,7 +328,7 @@ fn a_stray_settings_file_only_lowers_and_is_never_waited_for_or_quoted() {
     run(&["config", "--config", "/dev/null"]).expect(0);
 }
 
-/// Whether this test may become somebody else.
+/// Returns whether this test may become somebody else.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

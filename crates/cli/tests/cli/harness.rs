@@ -28,7 +28,7 @@ pub(crate) fn cache() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cli-cache")
 }
 
-/// What the command left behind.
+/// All that the command left behind.
 pub(crate) struct Ended {
     pub(crate) code: i32,
     pub(crate) stdout: Vec<u8>,
@@ -78,7 +78,7 @@ pub(crate) fn end_with(command: &mut Command, stdin: impl Into<Vec<u8>>) -> Ende
     let mut child = spawn(command.stdin(Stdio::piped()));
     let mut pipe = child.stdin.take().expect("a pipe");
     let stdin = stdin.into();
-    // It may end without reading everything, which is no failure of this side.
+    // The command may end without reading everything, which is no failure of this side.
     let writer = std::thread::spawn(move || drop(pipe.write_all(&stdin)));
     let ended = ended(child);
     writer.join().expect("the writer ends");
@@ -96,7 +96,7 @@ pub(crate) fn spawn(command: &mut Command) -> Child {
                 if error.kind() == std::io::ErrorKind::ExecutableFileBusy
                     && std::time::Instant::now() < deadline =>
             {
-                std::thread::yield_now();
+                std::thread::sleep(Duration::from_millis(1));
             }
             spawned => return spawned.expect("it starts"),
         }
@@ -125,7 +125,7 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + PATIENCE;
     while !is_so() {
         assert!(std::time::Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -75,7 +75,8 @@ fn a_log_that_is_there_is_neither_overwritten_nor_continued_unasked() {
 #[test]
 fn a_result_is_not_lost_behind_a_line_that_a_kill_has_torn() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (log, results) = (log_in(&folder), folder.path().join("results.jsonl"));
+    let log = log_in(&folder);
+    let results = folder.path().join("results.jsonl");
     std::fs::write(&results, r#"{"line":1,"inp"#).expect("writes");
     end_with(&mut count(&log, &[]), "10\n").expect(0);
     let stdin = folder.path().join("in.txt");
@@ -94,7 +95,8 @@ fn a_result_is_not_lost_behind_a_line_that_a_kill_has_torn() {
 #[test]
 fn a_dry_run_leaves_nothing_behind() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (log, outputs) = (log_in(&folder), folder.path().join("out"));
+    let log = log_in(&folder);
+    let outputs = folder.path().join("out");
     let mut command = count(&log, &["--dry-run", "--output-dir"]);
     end_with(command.arg(&outputs), "10\n").expect(0);
     assert!(!log.exists() && !outputs.exists());
@@ -116,7 +118,8 @@ fn other_inputs_than_the_logs_are_refused() {
 fn a_file_that_is_done_is_not_even_read_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = log_in(&folder);
-    let (text, more) = (folder.path().join("a.txt"), folder.path().join("b.txt"));
+    let text = folder.path().join("a.txt");
+    let more = folder.path().join("b.txt");
     std::fs::write(&text, "one").expect("writes");
     std::fs::write(&more, "two words").expect("writes");
     let run = |resume: &[&str]| {
@@ -154,14 +157,14 @@ fn two_maps_do_not_share_a_log() {
     let deadline = Instant::now() + PATIENCE;
     while std::fs::metadata(&log).map_or(0, |metadata| metadata.len()) == 0 {
         assert!(Instant::now() < deadline, "waited in vain for the log");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
     end_with(&mut count(&log, &["--resume"]), "10\n").expect(2).says("in use by another wasmpool");
     drop(stdin);
     ended(first).expect(0);
 }
 
-/// How often it is killed in all; some 20 s.
+/// Returns how often it is killed in all; some 20 s.
 fn rounds() -> u64 {
     std::env::var("WASMPOOL_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(100)
 }
@@ -172,7 +175,8 @@ fn killed_at_random_moments_each_input_has_exactly_one_recorded_success() {
     const INPUTS: u64 = 1_000;
     for unordered in [false, true] {
         let folder = tempfile::tempdir().expect("a folder");
-        let (log, outputs) = (log_in(&folder), folder.path().join("outputs"));
+        let log = log_in(&folder);
+        let outputs = folder.path().join("outputs");
         let inputs: String = (1..=INPUTS).map(|n| format!("{}\n", 40_000 + n)).collect();
         let stdin = folder.path().join("inputs");
         std::fs::write(&stdin, &inputs).expect("writes");
@@ -181,8 +185,10 @@ fn killed_at_random_moments_each_input_has_exactly_one_recorded_success() {
         flags.extend(unordered.then_some("--unordered"));
         let seed = std::process::id().into();
         println!("seed {seed}");
-        let (mut random, mut longest) = (Random(seed), Duration::from_millis(400));
-        let (mut kills, mut before) = (0, 0);
+        let mut random = Random(seed);
+        let mut longest = Duration::from_millis(400);
+        let mut kills = 0;
+        let mut before = 0;
         while kills < rounds() / 2 {
             let mut command = count(&log, &flags);
             command.stdin(std::fs::File::open(&stdin).expect("opens"));

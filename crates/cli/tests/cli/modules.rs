@@ -38,7 +38,7 @@ fn modules_that_cannot_be_loaded_are_code_3_and_say_why() {
         ),
     ];
     for (name, says, kind) in cases {
-        // Which file, wherever it is one of several.
+        // The error names the file wherever it is one of several.
         end(&mut wasmpool("run", path(name))).expect(3).says(says).says(name);
         let json = end(wasmpool("run", path(name)).arg("--json")).expect(3).json();
         assert_eq!((&json["ok"], &json["error"]["kind"]), (&json!(false), &json!(kind)), "{name}");
@@ -121,7 +121,7 @@ fn what_is_over_a_limit_of_the_compiler_says_how_to_raise_it() {
     inspect(&["--trust-module", "--compile-limit", "functions=0"]).expect(3).says("functions=N");
     inspect(&["--trust-module", "--compile-cpu-time", "1ns"]).expect(3).says("--compile-cpu-time");
     inspect(&["--trust-module", "--compile-timeout", "1ns"]).expect(3).says("--compile-timeout");
-    // Of a function of two megabytes, each instruction is compiled with all others.
+    // Each instruction of a function is compiled with all others, so two megabytes of them take long.
     let product = "(local.set 0 (i64.add (i64.mul (local.get 0) (local.get 0)) (i64.load (i32.const 8))))";
     let products = product.repeat(150_000);
     let text = format!(r#"(module (memory 1) (func (export "_start") (local i64) {products}))"#);

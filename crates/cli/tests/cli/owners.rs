@@ -1,5 +1,5 @@
-//! Whose word counts, and whose files are touched: settings that a stranger has left, directories as the workers see
-//! them, and links to or from what the command writes.
+//! The command heeds and touches only what may be heeded and touched: settings that a stranger has left,
+//! directories as the workers see them, and links to or from what the command writes.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::doors::{Home, is_root, users};
 use crate::harness::{Ended, end, end_with, wat};
 
-/// Neither root nor the ordinary user of these tests.
+/// A user who is neither root nor the ordinary user of these tests.
 const STRANGER: u32 = 4321;
 
 /// A command that writes what `/d/f` holds to stdout, or ends with the errno.
@@ -37,7 +37,7 @@ fn give_to(home: &Home, name: &str, user: u32) {
     lchown(home.place.path(name), Some(user), Some(user)).expect("gives");
 }
 
-/// What `wasmpool config` shows.
+/// Returns what `wasmpool config` shows.
 fn timeout(ended: &Ended) -> String {
     let line = ended.text().lines().find(|line| line.starts_with("timeout")).expect("is listed").to_string();
     line.split_whitespace().nth(1).expect("has a value").to_string()
@@ -151,7 +151,7 @@ fn settings_where_tasks_may_write_are_left_out_and_stop_nothing() {
         end(&mut home.command(&named)).expect(2).says("tasks may write to");
         fs::remove_file(home.place.path("wasmpool.toml")).expect("is there");
         assert_eq!(end(&mut home.command(&words)).expect(0).stderr, "");
-        // What stands in the user's own folder of settings was not made by chance: it is not passed over.
+        // A file in the user's own folder of settings was not made by chance, so it is not passed over.
         fs::create_dir_all(home.place.path("home/.config/wasmpool")).expect("makes");
         fs::write(home.place.path("home/.config/wasmpool/wasmpool.toml"), "timeout = \"9s\"")
             .expect("writes");
@@ -186,7 +186,8 @@ fn a_directory_is_judged_by_the_user_whom_workers_become() {
         let words = ["run", "reader.wasm", "--no-cache", "--dir", "d:/d"];
         if user.is_some() || !is_root() {
             assert_eq!(end(&mut home.command(&words)).expect(0).text(), "the file");
-            // In a user namespace of its own this user is root, and there is no other for the workers to become.
+            // This user is root in a user namespace of its own, and there is no other for the workers to
+            // become.
             if home.shell("unshare -r true").code == 0 {
                 let script = format!("unshare -r ./wasmpool {}", words.join(" "));
                 assert_eq!(home.shell(&script).expect(0).text(), "the file");
@@ -203,7 +204,7 @@ fn a_directory_is_judged_by_the_user_whom_workers_become() {
                 end(&mut command)
             };
             assert_eq!(run().expect(0).text(), "the file");
-            // Without its rights root may not do in another's folder what it may otherwise.
+            // Root without its rights may not do in another's folder what it may otherwise.
             give_to(&home, "d", STRANGER);
             run().expect(2).says("workers run as user 0").says("can become no other here");
             give_to(&home, "d", 0);
@@ -311,7 +312,7 @@ fn a_second_name_of_ones_own_file_does_no_harm_unless_tasks_can_have_it() {
         map(&["--log-file", "log"]).expect(0);
         mode(&home, "d", 0o777);
         for option in [&["--joblog", "jobs", "--resume"][..], &["--log-file", "log"]] {
-            // Where tasks may write, the other name may be theirs.
+            // The other name may be the tasks' where they may write.
             map(&[option, &["--dir", "d:/d:rw"]].concat()).expect(2).says("second name (a hard link)");
         }
         fs::hard_link(home.place.path("log"), home.place.path("d/log")).expect("links");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::ends::{FOREVER, children, wait_until_busy};
 use crate::harness::{end_with, ended, prebuilt, spawn, wasmpool};
 
-/// What only a worker could have said.
+/// The fields that only a worker could have filled.
 const BY_THE_WORKER: [&str; 4] = ["output_bytes", "log_bytes_dropped", "refusals", "peak_memory_bytes"];
 
 fn is_unknown(report: &Value) {
@@ -28,7 +28,7 @@ fn inputs_that_a_broken_pool_never_began_have_no_attempts_and_a_killed_one_no_ou
     wait_until_busy(&child);
     for pid in children(&child) {
         let pid = Pid::from_raw(pid.parse().expect("a number")).expect("a pid");
-        // It fails for a process that is gone already.
+        // The signal fails for a process that is gone already.
         let _ = kill_process(pid, Signal::KILL);
     }
     drop(stdin);

@@ -333,8 +333,8 @@ fn worker_of(parent: u32) -> rustix::process::Pid {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let arguments = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
             let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-            // After the name, which may hold anything: state, parent, and from there the
-            // tenth is the time spent in user mode, in ticks of 10 ms.
+            // State and parent follow the name, which may hold anything; the tenth field from there is the
+            // time spent in user mode, in ticks of 10 ms.
             let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
             let is_child = *fields.get(1)? == parent.to_string() && arguments.contains("role=worker");
             (is_child && fields.get(11)?.parse::<u64>().ok()? >= 10).then_some(pid)
@@ -342,7 +342,7 @@ fn worker_of(parent: u32) -> rustix::process::Pid {
         if let Some(pid) = found.and_then(rustix::process::Pid::from_raw) {
             return pid;
         }
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
     panic!("no worker computed within {PATIENCE:?}");
 }
@@ -353,8 +353,9 @@ fn a_seed_makes_a_run_repeat_itself() {
         let mut command = wasmpool("run", prebuilt("faults"));
         end(command.args(["hash_order", "--input", "50", "--json"]).args(seed)).expect(0).json()
     };
-    let (first, again, other) =
-        (run(&["--deterministic", "7"]), run(&["--deterministic", "7"]), run(&["--deterministic", "8"]));
+    let first = run(&["--deterministic", "7"]);
+    let again = run(&["--deterministic", "7"]);
+    let other = run(&["--deterministic", "8"]);
     assert_eq!(first["output"], again["output"]);
     assert_eq!(first["report"]["fuel_used"], again["report"]["fuel_used"]);
     assert!(first["report"]["fuel_used"].is_u64() && first["output"] != other["output"]);
@@ -384,7 +385,8 @@ const COPY_WAT: &str = r#"(module
 fn a_command_is_given_directories_to_read_and_to_write() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().expect("a folder");
-    let (from, to) = (folder.path().join("in"), folder.path().join("out"));
+    let from = folder.path().join("in");
+    let to = folder.path().join("out");
     for dir in [&from, &to] {
         std::fs::create_dir(dir).expect("is made");
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777)).expect("has a mode");
@@ -399,8 +401,10 @@ fn a_command_is_given_directories_to_read_and_to_write() {
         });
         end(&mut command)
     };
-    let (from, to) = (from.to_str().expect("text"), to.to_str().expect("text"));
-    // Without: no such descriptor. Read-only, as it is unless it says otherwise: no permission.
+    let from = from.to_str().expect("text");
+    let to = to.to_str().expect("text");
+    // The task gets EBADF without a directory, and EPERM with one that is read-only, as it is unless the flag
+    // says otherwise.
     run(&[]).expect(8);
     run(&[from.into(), to.into()]).expect(63);
     run(&[from.into(), format!("{to}:/out:ro")]).expect(63);
@@ -470,7 +474,7 @@ fn a_small_stack_of_the_process_is_raised_or_named() {
         command.env_clear();
         end(command.args(["deep", "--json", "--wasm-stack", stack]))
     };
-    // In KiB. The soft limit alone: there is room, and an overflow is a trap.
+    // The limits are in KiB. If only the soft one is small there is room, and an overflow is a trap.
     under("Ss 512", "4MiB").expect(0);
     let trapped = under("Ss 128", "1MiB").expect(1).json();
     assert_eq!(trapped["error"]["kind"], "trap");

@@ -1,4 +1,5 @@
-//! A guest that logs in pieces, by the bare byte ABI.
+//! A guest that logs in pieces, by the bare byte ABI. This is a copy of `tests/support/say.rs` at the root, since a
+//! package holds nothing from outside of its folder.
 
 /// `say` writes its input to this descriptor twenty times, in pieces; `say_and_spin` then never ends.
 /// `say_nothing` does not.

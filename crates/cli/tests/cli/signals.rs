@@ -43,7 +43,7 @@ fn assert_gone(children: &[String]) {
     };
     while let Some(pid) = children.iter().find(|pid| is_there(pid)) {
         assert!(Instant::now() < deadline, "process {pid} is left");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -154,7 +154,7 @@ fn a_command_that_compiles_ends_on_every_signal_and_so_does_a_doctor() {
             let deadline = Instant::now() + PATIENCE;
             while children(&child).is_empty() {
                 assert!(Instant::now() < deadline, "waited in vain for a child of {verb}");
-                std::thread::yield_now();
+                std::thread::sleep(Duration::from_millis(1));
             }
             let processes = children(&child);
             signal(&child, which);
@@ -215,7 +215,7 @@ fn ends_at_its_cpu_time(seconds: u64) {
     assert!(log.ends_with('\n') && log.lines().count() > 100);
 }
 
-/// What was asked for beside a measurement is there, though a signal ended it.
+/// A timeline that was asked for is there, though a signal ended its command.
 #[test]
 fn a_timeline_is_whole_whatever_ends_its_command() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -257,7 +257,7 @@ fn a_map_whose_results_nobody_reads_ends_all_the_same() {
         std::thread::sleep(Duration::from_millis(10));
     }
     signal(&child, Signal::TERM);
-    // It says what it waits for, before anything is stopped.
+    // The command says what it waits for, before anything is stopped.
     wait_for(&mut child, "waiting for the reader of stdout");
     signal_again(&child, Signal::TERM);
     let code = loop {

@@ -21,7 +21,7 @@ fn write_all(end: OwnedFd, bytes: &[u8]) {
     while !left.is_empty() {
         match rustix::io::write(&end, &left[..left.len().min(10_000)]) {
             Ok(written) => left = &left[written..],
-            Err(rustix::io::Errno::AGAIN) => std::thread::yield_now(),
+            Err(rustix::io::Errno::AGAIN) => std::thread::sleep(std::time::Duration::from_millis(1)),
             Err(error) => panic!("{error}"),
         }
     }
@@ -35,7 +35,7 @@ fn read_all(end: OwnedFd) -> Vec<u8> {
         match rustix::io::read(&end, &mut piece) {
             Ok(0) => return all,
             Ok(len) => all.extend_from_slice(&piece[..len]),
-            Err(rustix::io::Errno::AGAIN) => std::thread::yield_now(),
+            Err(rustix::io::Errno::AGAIN) => std::thread::sleep(std::time::Duration::from_millis(1)),
             Err(error) => panic!("{error}"),
         }
     }
@@ -50,7 +50,8 @@ fn streams_that_do_not_block_are_waited_for() {
         (&["map", "echo", "echo", "--lines", "--report"], &lines, 30_000 * 100),
     ];
     for (words, input, least) in cases {
-        let ((stdin, feed), (drain, stdout)) = (non_blocking_pipe(), non_blocking_pipe());
+        let (stdin, feed) = non_blocking_pipe();
+        let (drain, stdout) = non_blocking_pipe();
         let (warnings, stderr) = non_blocking_pipe();
         let mut command = wasmpool(words[0], prebuilt(words[1]));
         command.args(&words[2..]).stdin(stdin).stdout(stdout).stderr(stderr);
@@ -226,7 +227,7 @@ fn what_has_failed_is_no_success_because_its_reader_has_left() {
         let mut child =
             command.stdin(Stdio::piped()).stdout(writer).stderr(Stdio::piped()).spawn().expect("starts");
         let mut stdin = child.stdin.take().expect("a pipe");
-        // It may leave without having read it.
+        // The command may leave without having read its input.
         let _ = stdin.write_all(input.as_bytes());
         drop(stdin);
         ended(child).code

@@ -1,5 +1,6 @@
-//! While everything in a directory is replaced in a tight loop, by links to a canary, pipes, devices and hard links, the
-//! command neither reads nor writes the canary, and ends: for every option that names a path.
+//! The command neither reads nor writes a canary, and ends, while everything in a directory is replaced in a
+//! tight loop by links to the canary, pipes, devices and hard links. This is so for every option that names a
+//! path.
 //!
 //! There are three kinds of rounds. In the first the option names a path in the tasks' own directory, which is refused
 //! unless it is an input. In the second it names one beside that directory, and the command goes on while names are
@@ -25,21 +26,22 @@ use rustix::fs::{CWD, FileType, Mode, RenameFlags, inotify};
 use crate::files::SWAP_WAT;
 use crate::harness::{end_with, prebuilt, spawn, wat};
 
-/// If this test is root, it also becomes this user.
+/// A test that is root also becomes this user.
 const USER: u32 = 1234;
 
 fn rounds() -> usize {
     std::env::var("WASMPOOL_SWAP_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(288)
 }
 
-/// What is replaced in the directory and in the folder that is open to all, besides what the command makes there.
+/// The names that are replaced in the directory and in the folder that is open to all, besides what the
+/// command makes there.
 const NAMES: [&str; 4] = ["f", "sub", "sub/f", "wasmpool.toml"];
 
 /// A verb, and options that name a path. `D` stands for the tasks' directory, or the folder in its place; `N` for the
 /// round's number.
 type Options = (&'static str, &'static [&'static str]);
 
-/// What is written, what is relied on, what is read.
+/// Options of what is written, of what is relied on, and of what is read.
 const INSIDE: [Options; 18] = [
     ("map", &["--output-dir", "D"]),
     ("map", &["--output-dir", "D/sub"]),
@@ -61,7 +63,7 @@ const INSIDE: [Options; 18] = [
     ("run", &["--dir", "D/sub:/sub"]),
 ];
 
-/// Where nobody replaces anything, or by names that the command makes itself.
+/// Options whose places nobody replaces, or by names that the command makes itself.
 const MADE: [Options; 12] = [
     ("map", &["--output-dir", "D"]),
     ("map", &["--output-dir", "D/oN/sub"]),
@@ -141,11 +143,12 @@ impl Cage {
 
     /// Makes the command of a round, as `user` if there is one. In every eighth round a task swaps, too.
     fn command(&self, round: usize, user: Option<u32>) -> Command {
-        let (kind, turn) = (Kind::of(round), round / 3);
+        let kind = Kind::of(round);
+        let turn = round / 3;
         let (verb, option) = match kind {
             Kind::Inside => INSIDE[turn % INSIDE.len()],
             Kind::Beside => MADE[turn % MADE.len()],
-            // What is only read, or is to be there, is among those of the inside.
+            // Options of what is only read, or is to be there, are among those of the inside.
             Kind::Open if turn % 4 == 3 => INSIDE[12 + turn / 4 % 6],
             Kind::Open => MADE[turn % MADE.len()],
         };
@@ -167,7 +170,7 @@ impl Cage {
             Some(rest) => format!("{folder}{}", rest.replace('N', &round.to_string())),
             None => word.to_string(),
         }));
-        // By a link of the host's own, now and then.
+        // The directory is given by a link of the host's own, now and then.
         let dir = if turn % 5 == 4 { "into:/d:rw" } else { "d:/d:rw" };
         command.args(["--dir", dir, "--workers", "1", "--timeout", "10s"]);
         if !option.contains(&"--cache-dir") {
@@ -214,7 +217,7 @@ fn swap(cage: &Cage, random: &mut u64) {
         (*random % bound as u64) as usize
     };
     let d = cage.path(OPEN[below(OPEN.len())]);
-    // What the command has just made, too.
+    // The names that the command has just made are replaced, too.
     let mut names: Vec<PathBuf> = NAMES.map(PathBuf::from).into();
     let found = fs::read_dir(&d).into_iter().flatten().flatten();
     names.extend(found.map(|entry| PathBuf::from(entry.file_name())));
@@ -316,7 +319,8 @@ fn play(cage: &Cage, users: &[Option<u32>]) {
             println!("{} rounds: {succeeded:?}, {:?}", round + 1, began.elapsed());
         }
     }
-    let (all, took) = (succeeded.iter().sum::<usize>(), began.elapsed());
+    let all = succeeded.iter().sum::<usize>();
+    let took = began.elapsed();
     println!(
         "{all} of {} commands succeeded, by kind {succeeded:?}, in {took:?}; the others were refused",
         rounds()

@@ -59,7 +59,7 @@ fn a_pool_has_the_walls_that_are_asked_for() {
     run("low").expect(2).says("[possible values: strict, best-effort, off]");
 }
 
-/// What is said of a layer.
+/// Returns what is said of a layer.
 fn layer<'a>(page: &'a Value, name: &str) -> &'a Value {
     let layers = page["report"]["sandbox"]["layers"].as_array().expect("layers");
     layers.iter().find(|layer| layer["layer"] == name).unwrap_or_else(|| panic!("no {name}: {page}"))
@@ -113,7 +113,7 @@ fn a_doctor_shows_every_attack_if_asked_and_the_walls_of_a_pool_with_directories
 
 // ── config ───────────────────────────────────────────────────────────────────
 
-/// Where the setting comes from, and what it is.
+/// Returns where the setting comes from, and what it is.
 fn setting(command: &mut Command, key: &str) -> (String, String) {
     let json = end(command.arg("--json")).expect(0).json();
     let settings = json["settings"].as_array().expect("settings");
@@ -293,7 +293,7 @@ fn a_guest_that_cannot_be_made_says_what_to_do() {
     refused(&["new", "Hello World"], "no name for a crate");
     refused(&["new", "hello", "--sdk", "/nowhere"], "--kind command");
     assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 1, "nothing was begun");
-    // Without a compiler, what is missing is said, and the crate is there all the same.
+    // The crate is made without a compiler, too, and it is said what is missing.
     let ended = end(bare(&["new", "hello"]).current_dir(folder.path()).env("PATH", "/nowhere")).expect(0);
     ended.says("rustup target add wasm32-unknown-unknown");
     assert!(folder.path().join("hello/src/lib.rs").is_file());

@@ -59,7 +59,8 @@ fn validate(events: &[Value]) {
 fn assert_nested(events: &[Value]) {
     let mut rows = BTreeMap::<u64, Vec<(f64, f64)>>::new();
     for event in events.iter().filter(|event| event["ph"] == "X") {
-        let (ts, dur) = (event["ts"].as_f64().expect("checked"), event["dur"].as_f64().expect("checked"));
+        let ts = event["ts"].as_f64().expect("checked");
+        let dur = event["dur"].as_f64().expect("checked");
         rows.entry(event["tid"].as_u64().expect("checked")).or_default().push((ts, ts + dur));
     }
     for (row, slices) in rows {
@@ -146,8 +147,8 @@ fn functions_of(profile: &Value) -> Vec<String> {
         (&one["type"], &one["unit"], &one["startValue"]),
         (&json!("sampled"), &json!("milliseconds"), &json!(0))
     );
-    let (samples, weights) =
-        (one["samples"].as_array().expect("samples"), one["weights"].as_array().expect("weights"));
+    let samples = one["samples"].as_array().expect("samples");
+    let weights = one["weights"].as_array().expect("weights");
     assert_eq!(samples.len(), weights.len());
     let sum: u64 = weights.iter().map(|weight| weight.as_u64().expect("a number")).sum();
     assert_eq!(one["endValue"], sum);

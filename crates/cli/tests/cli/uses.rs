@@ -79,7 +79,7 @@ fn a_name_that_an_output_will_have_is_no_other_outputs_and_no_inputs() {
             fs::remove_file(place.path(name)).expect("is there");
         }
     }
-    // What is an input would be renamed, or be removed.
+    // A rotation would rename or remove the input.
     fs::write(place.path("l.1"), "shared").expect("writes");
     refused(
         &[&size, &["--share", "l.1"]],
@@ -118,7 +118,7 @@ fn the_streams_of_the_command_are_outputs_too() {
         home.shell(&format!("{map} {option} in < in")).expect(2).says("it is stdin of this command as well");
         assert_eq!(home.read("in"), "10\n");
         let map = format!("echo 10 | {map}");
-        // Under the name of the stream it is the stream, and it is no input.
+        // A file under the name of the stream is the stream, and no input.
         let ended = home.shell(&format!("{map} --quiet {option} /dev/stdout > x")).expect(0);
         assert!(home.read("x").contains("\"output\":4"), "{}", ended.stderr);
     }
@@ -209,7 +209,7 @@ fn a_stream_that_was_not_given_is_neither_written_to_nor_read() {
         }
         let script = "./wasmpool run primes count --no-cache --input 10 --log-file /dev/stderr 2>&-";
         home.shell(script).expect(2);
-        // What is closed and not named is nobody's error.
+        // A stream that is closed and not named is nobody's error.
         assert_eq!(home.shell(&format!("{run} <&- 2>&-")).expect(0).text(), "4\n");
         // The null device is as good as ever, where it was given.
         home.shell(&format!("{map} --joblog /dev/stdout > /dev/null")).expect(0);

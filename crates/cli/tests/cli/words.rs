@@ -1,4 +1,4 @@
-//! What errors say: which limit it is, what has set it, and advice that helps when it is followed.
+//! Errors say which limit it is and what has set it, and their advice helps when it is followed.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,12 +18,12 @@ fn within(limits: &str, args: &[&str], to: Option<&Path>, stdin: impl Into<Vec<u
     end_with(command.arg("--cache-dir").arg(cache()), stdin)
 }
 
-/// More lines than there is room for, each with a result.
+/// Returns more lines than there is room for, each with a result.
 fn many_lines() -> String {
     (0..40_000).map(|n| format!("{n}\n")).collect()
 }
 
-/// Of 1 MiB, as a shell counts: machine code and rings have room.
+/// Files have at most 1 MiB, as a shell counts: machine code and rings have room.
 const SMALL_FILES: &str = "ulimit -f 2048";
 
 fn names_the_limit_of_files(said: &str) {
@@ -159,7 +159,7 @@ fn of_an_option_that_is_given_twice_the_last_one_counts() {
         assert!(ended.text().contains('4'), "{flags:?}: {}", ended.text());
     }
     run(&["run", &primes, "count", "--input", "10", "--timeout", "10s", "--timeout", "soon"]).expect(2);
-    // Before the verb and behind it.
+    // A flag may stand before the verb and behind it.
     let config = run(&["--workers", "3", "config", "--json", "--workers", "2"]).expect(0).json();
     let workers = config["settings"].as_array().expect("a list").iter().find(|one| one["key"] == "workers");
     assert_eq!(workers.expect("is there")["value"], "2");
@@ -191,7 +191,7 @@ fn a_wrong_variable_is_told_by_its_own_name_and_a_wrong_flag_by_its_own() {
         let ended = run("run", (name, value), &["--input", "10"]).expect(2).says(name).says(value);
         let flag = format!("--{}", name.trim_start_matches("WASMPOOL_").to_lowercase().replace('_', "-"));
         assert!(!ended.stderr.contains(&flag), "{}", ended.stderr);
-        // What was typed goes before the variable, and is itself what is wrong.
+        // The flag goes before the variable, and is itself what is wrong.
         let ended = run("run", (name, value), &["--input", "10", &format!("{flag}=?")]).expect(2).says(&flag);
         assert!(!ended.stderr.contains(name), "{}", ended.stderr);
     }
@@ -281,7 +281,7 @@ fn advice_about_shared_files_and_the_memory_of_a_map_helps_when_it_is_followed()
     };
     for memory in ["1B", "1MiB", "64MiB"] {
         let ended = map(&["--map-memory", memory], "a\n").expect(2);
-        // To lower the outputs' limit to nothing does not help where errors have no room.
+        // A lower limit of outputs does not help where errors have no room.
         assert_eq!(ended.stderr.contains("--output-limit"), memory == "64MiB", "{}", ended.stderr);
         map(&["--map-memory", &advised(&ended.stderr)], "a\n").expect(0);
     }

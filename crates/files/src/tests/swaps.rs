@@ -1,4 +1,4 @@
-//! While an attacker replaces names in a tight loop, nothing outside of the folder is read or written.
+//! Nothing outside of the folder is read or written while an attacker replaces names in a tight loop.
 //!
 //! The attacker is stronger than a task: a thread of the same user, which can make hard links to the canary and
 //! pipes, and sees every name that the host makes.

@@ -16,7 +16,7 @@ struct Args {
     /// The first module of the sequence.
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// How many.
+    /// The number of modules.
     #[arg(long, default_value_t = 1000)]
     count: u64,
     /// Modules before a pool makes room for the next one. Default: 2000, or what there are
@@ -29,7 +29,7 @@ struct Args {
     /// Threads that load. Default: one more than CPUs.
     #[arg(long)]
     loaders: Option<usize>,
-    /// Where modules with an unexplained outcome are kept.
+    /// The folder that keeps modules with an unexplained outcome.
     #[arg(long, default_value = "target/smith")]
     keep: PathBuf,
 }

@@ -21,15 +21,15 @@ use crate::random::Random;
 /// A future that has not resolved after this is a hang: no task may run for longer than 50 ms.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long an interrupted task may take to stop. Much more than the pool's default: the machine may
-/// be busy with other things.
+/// The time that an interrupted task may take to stop. It is much more than the pool's default, since the
+/// machine may be busy with other things.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Mutants that are meant to do the same are compared with their originals, if these always do.
 const DETERMINISTIC: [&str; 7] =
     ["c_histogram", "compress", "init_table", "mandelbrot", "primes", "tokenize", "word_count"];
 
-/// What is run, and how.
+/// The settings of a campaign: what is run, and how.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Worker processes.
@@ -38,17 +38,17 @@ pub struct Settings {
     pub loaders: usize,
     /// Modules before a pool makes room for the next one: a pool keeps what it has loaded.
     pub modules_per_pool: u64,
-    /// Where modules with an unexplained outcome are kept.
+    /// The folder that keeps modules with an unexplained outcome.
     pub keep: PathBuf,
 }
 
-/// What came of it.
+/// The outcome of a campaign.
 #[derive(Debug, Default)]
 pub struct Summary {
     loads: BTreeMap<(Kind, String), u64>,
     tasks: BTreeMap<String, u64>,
     compared: u64,
-    /// What nothing explains: where the module is kept, and how it ended.
+    /// The outcomes that nothing explains: where the module is kept, and how it ended.
     pub unexplained: Vec<String>,
     rounds: Vec<Round>,
     elapsed: Duration,
@@ -317,7 +317,7 @@ impl Trial<'_> {
     }
 }
 
-/// How a task ended, as far as two of them can be compared.
+/// The end of a task, as far as two of them can be compared.
 #[derive(Debug, PartialEq, Eq)]
 struct End {
     named: Named,
@@ -325,7 +325,7 @@ struct End {
 }
 
 impl Summary {
-    /// Whether nothing is unexplained, and the host has not grown from pool to pool.
+    /// Returns whether nothing is unexplained, and the host has not grown from pool to pool.
     ///
     /// # Errors
     /// What is wrong, for a person.

@@ -16,7 +16,7 @@ const CALLS_MAX: usize = 8;
 /// Bytes of one argument in an input, and of one result in an output.
 const VALUE_BYTES: u64 = 16;
 
-/// Where inputs and outputs stand, if the module does not lie.
+/// The address of inputs and outputs, if the module does not lie.
 const INPUT: i32 = 64;
 const OUTPUT: i32 = 4096;
 
@@ -31,7 +31,7 @@ pub(crate) enum Dressed {
 pub(crate) fn dress(wasm: &[u8], random: &mut Random) -> Option<Dressed> {
     let outline = Outline::of(wasm).ok()?;
     let mut rewrite = Rewrite::new(&outline, Imports::Keep);
-    // In half of the cases the module can write to what the host reads.
+    // The module can write to what the host reads in half of the cases.
     let shared = if random.percent(50) { rewrite.shared_memory() } else { None };
     let memory = shared.unwrap_or_else(|| rewrite.own_memory());
     let exports = outline.exports.iter().filter(|export| export.kind == ExternalKind::Func);
@@ -81,7 +81,7 @@ struct Caller {
     memory: u32,
 }
 
-/// Where an argument comes from.
+/// The origin of an argument.
 #[derive(Clone, Copy)]
 enum Param {
     /// The input, or a constant.
@@ -157,7 +157,7 @@ impl Caller {
         function
     }
 
-    /// As a task, but what the export returns is taken for the envelope's pointer and length.
+    /// Makes a task that takes what the export returns for the envelope's pointer and length.
     fn liar(&self) -> Function {
         let mut function = Function::new([]);
         let mut sink = function.instructions();

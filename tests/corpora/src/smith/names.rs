@@ -2,11 +2,11 @@
 
 use wasmpool::{ModuleError, ModuleKind, TaskError, TrapCode};
 
-/// What came of a load or a task.
+/// The outcome of a load or a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Named {
     pub(crate) name: String,
-    /// Nothing that a module is or does explains it.
+    /// It is set if nothing that a module is or does explains the outcome.
     pub(crate) unexplained: bool,
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn of_load(loaded: &Result<ModuleKind, ModuleError>) -> Named {
 pub(crate) fn of_task<T>(ran: &Result<T, TaskError>) -> Named {
     let Err(error) = ran else { return fine("succeeded") };
     match error {
-        // Without the numbers.
+        // The name leaves out the numbers.
         TaskError::Trap { code: TrapCode::Other, message, .. } => fine(format!(
             "Trap: {}",
             message.trim_start_matches("wasm trap: ").split([':', '[']).next().unwrap_or(message)

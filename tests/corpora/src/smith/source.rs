@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 /// The build script of this package, which is the generator.
 const GENERATOR: &str = concat!(env!("OUT_DIR"), "/generator");
 
-/// What a module is; see `generator/smith.rs`.
+/// The kinds of modules; see `generator/smith.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// The generator gave up.
@@ -44,9 +44,9 @@ impl Kind {
 pub struct Specimen {
     /// Its place in the sequence.
     pub index: u64,
-    /// How it was made.
+    /// The way in which it was made.
     pub kind: Kind,
-    /// Which of the files it comes from, if it is a mutant.
+    /// The index of the file that it comes from, if it is a mutant.
     pub file: usize,
     /// The module.
     pub wasm: Vec<u8>,
@@ -110,7 +110,7 @@ impl Source {
 impl Drop for Source {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // It may be gone already; either way it is waited for.
+        // The generator may be gone already; either way it is waited for.
         let _ = state.generator.kill();
         let _ = state.generator.wait();
     }

@@ -1,4 +1,4 @@
-//! From a script to what the pool is asked: which modules to load, and which tasks to run.
+//! Turns a script into what the pool is asked: which modules to load, and which tasks to run.
 
 use std::collections::HashMap;
 
@@ -33,12 +33,13 @@ pub(crate) enum Job {
     Run { wasm: Vec<u8>, original: Option<Vec<u8>>, checks: Vec<Check> },
 }
 
-/// How a module is refused.
+/// The ways in which a module is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// As invalid, or for a feature that is not offered and without which it would be invalid, too.
+    /// The module is invalid, or needs a feature that is not offered and without which it would be invalid,
+    /// too.
     Invalid,
-    /// For a feature that is not offered.
+    /// The module needs a feature that is not offered.
     Unsupported,
 }
 
@@ -52,11 +53,11 @@ pub(crate) struct Check {
     pub(crate) shown: String,
 }
 
-/// How a task must end.
+/// The ends that a task may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ends {
     Well,
-    /// In one of these.
+    /// The task ends in one of these traps.
     InTrap(&'static [TrapCode]),
 }
 
@@ -114,11 +115,11 @@ struct Instance<'s> {
     line: usize,
     wasm: Vec<u8>,
     is_binary: bool,
-    /// What it imports from other modules, where that can be copied.
+    /// The imports from other modules that can be copied.
     imported: Definitions,
     /// Why nothing can be asked of it, or not any more.
     beyond: Option<Reason>,
-    /// Whether it traps while it is instantiated.
+    /// The end of its instantiation, which may be a trap.
     instantiates: Ends,
     steps: Vec<Step<'s>>,
     checks: Vec<Check>,
@@ -360,7 +361,7 @@ impl<'s> Planner<'s> {
             checks.insert(0, Check { line, step: INSTANTIATION, ends, shown });
             match replayed(&wasm, &imported, &steps) {
                 Ok(replayed) => {
-                    // Its very bytes, too: they are what such a script tests.
+                    // The module's very bytes are loaded, too: they are what such a script tests.
                     let stands_alone = Outline::of(&wasm).is_ok_and(|outline| outline.imports.is_empty());
                     let original = (is_binary && stands_alone).then_some(wasm);
                     self.plan.jobs.push(Job::Run { wasm: replayed, original, checks });

@@ -20,7 +20,7 @@ pub(crate) const TASK: &str = "replay";
 /// The input that asks for the instantiation alone.
 pub(crate) const INSTANTIATION: u32 = u32::MAX;
 
-/// Where the input stands, and behind it the envelope.
+/// The address of the input; the envelope stands behind it.
 const INPUT: i32 = 64;
 
 const ENVELOPE: i32 = 128;
@@ -31,13 +31,13 @@ const MISMATCH_BYTES: i32 = 1 + 8 + 16 + 8 + 32;
 /// The index of a result that should not have come.
 const COMPLETED: i32 = -1;
 
-/// What a step does.
+/// The action of a step.
 pub(crate) enum Action<'s> {
     Invoke { name: &'s str, args: Vec<&'s WastArgCore<'s>> },
     Get { global: &'s str },
 }
 
-/// What must come of it.
+/// The result that a step must have.
 pub(crate) enum Expected<'s> {
     Results(Vec<&'s WastRetCore<'s>>),
     /// Whatever it returns.
@@ -84,7 +84,10 @@ fn at(memory: u32, offset: i32) -> MemArg {
 
 /// `(at, value)`: sixteen hexadecimal digits.
 fn hex(memory: u32) -> Function {
-    let (at_local, value, left, digit) = (0, 1, 2, 3);
+    let at_local = 0;
+    let value = 1;
+    let left = 2;
+    let digit = 3;
     let mut function = Function::new([(2, ValType::I32)]);
     let mut sink = function.instructions();
     sink.i32_const(16).local_set(left);
@@ -130,7 +133,8 @@ fn envelope(memory: u32) -> Function {
 
 /// `(pointer, len) -> packed`: the steps in order, up to the one that the input names.
 fn driver(steps: &[Step<'_>], calls: &[u32], memory: u32, envelope: u32) -> Function {
-    let (pointer, wanted) = (0, 1);
+    let pointer = 0;
+    let wanted = 1;
     let mut function = Function::new([]);
     let mut sink = function.instructions();
     sink.local_get(pointer).i32_load(at(memory, 0)).local_set(wanted);
@@ -160,7 +164,7 @@ fn driver(steps: &[Step<'_>], calls: &[u32], memory: u32, envelope: u32) -> Func
     function
 }
 
-/// What the code of one step needs to know.
+/// The things that the code of one step needs to know.
 struct StepCode<'o, 'a> {
     outline: &'o Outline<'a>,
     report: u32,
@@ -343,7 +347,7 @@ fn matches_f32<'i, 'b>(
     sink.i32_const(mask as i32).i32_and().i32_const(bits as i32).i32_eq()
 }
 
-/// As [`matches_f32`].
+/// Does for 64 bits what [`matches_f32`] does for 32.
 fn matches_f64<'i, 'b>(
     sink: &'i mut InstructionSink<'b>,
     pattern: &NanPattern<F64>,

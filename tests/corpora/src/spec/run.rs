@@ -27,7 +27,8 @@ pub fn pool(workers: usize) -> Result<Pool, Box<dyn std::error::Error>> {
 
 /// Runs scripts, `threads` at a time. `done` is told of each one when it is done.
 pub fn run(pool: &Pool, scripts: &[Script], threads: usize, done: impl Fn(&Script) + Sync) -> Tally {
-    let (next, tally) = (AtomicUsize::new(0), Mutex::new(Tally::default()));
+    let next = AtomicUsize::new(0);
+    let tally = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {

@@ -1,19 +1,19 @@
-//! What came of every directive, counted; and the list of what is known to fail, and why.
+//! Counts what came of every directive, and lists what is known to fail, and why.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Script;
 
-/// What is known to fail: `path:line  reason`, one a line.
+/// The failures that are known: `path:line  reason`, one a line.
 pub const KNOWN: &str = include_str!("known.txt");
 
-/// What came of a directive.
+/// The outcome of a directive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It ended as the specification says.
+    /// The directive ended as the specification says.
     Passed,
-    /// Not a question that this pool can be asked.
+    /// The directive is no question that this pool can be asked.
     NotApplicable(Reason),
     /// Otherwise; the text is for a person.
     Failed(String),
@@ -24,19 +24,19 @@ pub enum Outcome {
 pub enum Reason {
     /// The text is what is malformed; a pool takes binaries.
     Text,
-    /// It is about a custom section that engines may ignore.
+    /// The directive is about a custom section that engines may ignore.
     CustomSection,
     /// `register`: nothing is asserted.
     Registration,
-    /// It imports another instance's exports, or must fail to; a pool links nothing.
+    /// The module imports another instance's exports, or must fail to; a pool links nothing.
     Linking,
     /// Another module has imported from the instance, and may have changed it.
     Shared,
-    /// Its module needs what is not offered, and was refused as it must be.
+    /// The module needs what is not offered, and was refused as it must be.
     Refused,
-    /// Its module should have loaded and did not: that is counted, once, as a failure.
+    /// The module should have loaded and did not: that is counted, once, as a failure.
     NotLoaded,
-    /// It starts threads, or suspends.
+    /// The module starts threads, or suspends.
     Threads,
 }
 
@@ -113,8 +113,8 @@ impl Tally {
         failed.map(|(name, how)| (name.as_str(), how.as_str()))
     }
 
-    /// Where the failures and the list of known ones differ, for the scripts that were run. Empty
-    /// if all is as it should be.
+    /// Returns where the failures and the list of known ones differ, for the scripts that were run. The list
+    /// is empty if all is as it should be.
     pub fn surprises(&self) -> Vec<String> {
         let known: BTreeMap<_, _> = KNOWN
             .lines()

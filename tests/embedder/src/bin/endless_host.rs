@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let endless = faults.task::<(), ()>("endless_loop")?;
     let futures = [pool.submit(&endless, &())?, pool.submit(&endless, &())?];
     while !futures.iter().all(wasmpool::TaskFuture::running) {
-        std::thread::yield_now();
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
     let pids: Vec<_> = pool.worker_pids().iter().map(ToString::to_string).collect();
     println!("{}", pids.join(" "));

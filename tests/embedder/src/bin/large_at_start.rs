@@ -3,7 +3,7 @@
 
 use rustix::mm::{MapFlags, ProtFlags};
 
-/// More than the defaults of workers (4 GiB) and compilers (6 GiB) together.
+/// This is more than the defaults of workers (4 GiB) and compilers (6 GiB) together.
 const BYTES: usize = 16 << 30;
 
 extern "C" fn reserve() {

@@ -1,9 +1,9 @@
 //! A worker that lies. It speaks the wire by hand, not with the library, and does what its
 //! own file name says: the tests link this program under one name for each lie.
 //!
-//! What it needs to know of the wire is written down in `crates/proto/src`: a control socket on
-//! stdin, a shared file with two rings behind a header of 4096 bytes, frames of sixteen bytes
-//! of header, postcard and payload.
+//! The wire that it needs to know is written down in `crates/proto/src`: a control socket on stdin, a shared
+//! file with two rings behind a header of 4096 bytes, frames of sixteen bytes of header, postcard and
+//! payload.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -27,7 +27,7 @@ const TO_HOST_PUT: usize = 384;
 const HOST_RUNG: usize = 512;
 const HOST_CALLED: usize = 520;
 const CLAIMS: usize = 768;
-/// Where nothing stands.
+/// A place in the header where nothing stands.
 const NOWHERE: usize = 4032;
 
 /// Fills more memory than the least that a worker can be given, and keeps it.
@@ -56,7 +56,7 @@ struct Wire {
     taken: u64,
 }
 
-/// What the host asked for, as far as a liar cares.
+/// A run that the host asked for, as far as a liar cares.
 struct Run {
     task: u64,
     run: u64,
@@ -135,7 +135,10 @@ impl Wire {
         let (meta, payload) = frame[16..].split_at(meta_bytes);
         let mut meta = &meta[1..];
         let mut number = || varint(&mut meta);
-        let (task, run, claim, _module) = (number(), number(), number(), number());
+        let task = number();
+        let run = number();
+        let claim = number();
+        let _module = number();
         assert_eq!(number(), 0, "a task, not a command");
         // The task's index; memory and output.
         let [_, _, _] = [(); 3].map(|()| number());
@@ -206,12 +209,38 @@ impl Wire {
             return self.lie_later(what);
         }
         let run = self.run();
-        let done = frame(&[&[1], &number(run.task)[..], &ok()].concat(), b"lie");
+        let done = done_frame(run.task);
         match what {
             "honest" => {
-                self.word(CLAIMS + 8 * run.claim as usize).store(run.run << 2 | 1, Ordering::SeqCst);
+                self.claim(&run);
                 self.write(&done);
             }
+            "early" => self.write(&done),
+            "twice" => {
+                self.write(&done);
+                self.write(&done);
+            }
+            "heeded" => self.write(&frame(&[&[1], &number(run.task)[..], &heeded()].concat(), b"")),
+            "claims" => self.claim_all(),
+            "requeues" => {
+                self.requeue();
+                std::process::exit(3);
+            }
+            "hoards" => hoard(),
+            "stalled" | "ready-twice" | "other-build" | "garbage-control" | "fat-control" | "descriptor" => {}
+            _ if what.starts_with("ask-") => self.ask(what, &run),
+            _ if self.lie_in_a_frame(what, &run) => {}
+            _ if self.lie_in_a_record(what, &run) => {}
+            _ if self.lie_in_the_ring(what, &done) => {}
+            other => panic!("there is no lie called {other}"),
+        }
+        sleep();
+    }
+
+    /// Tells a lie that is a frame's, if there is one of this name.
+    fn lie_in_a_frame(&mut self, what: &str, run: &Run) -> bool {
+        let done = done_frame(run.task);
+        match what {
             "torn" => {
                 self.write(&done[..done.len() - 2]);
                 std::process::exit(0);
@@ -229,13 +258,16 @@ impl Wire {
             "left-over" => {
                 self.write(&frame(&[&done[16..][..done.len() - 19], &[0; 5][..]].concat(), b"lie"))
             }
-            "other-task" => self.write(&frame(&[&[1], &number(run.task + 1)[..], &ok()].concat(), b"lie")),
+            "other-task" => self.write(&done_frame(run.task + 1)),
             "no-task" => self.write(&frame(&[&[1, 0], &ok()[..]].concat(), b"lie")),
-            "twice" => {
-                self.write(&done);
-                self.write(&done);
-            }
-            "heeded" => self.write(&frame(&[&[1], &number(run.task)[..], &heeded()].concat(), b"")),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Tells a lie in a log record or an event, if there is one of this name.
+    fn lie_in_a_record(&mut self, what: &str, run: &Run) -> bool {
+        match what {
             "forged-log" => self.write(&frame(&log(run.task + 1, 5), b"")),
             "log-with-payload" => self.write(&frame(&log(run.task, 5), b"payload")),
             "log-as-itself" => {
@@ -250,6 +282,15 @@ impl Wire {
                     self.wait_for_host(RING_BYTES as u64 / 2);
                 }
             }
+            "chatters" => self.chatter(&frame(&event(None, WORKER), b"")),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Tells a lie about the positions in a ring, if there is one of this name.
+    fn lie_in_the_ring(&mut self, what: &str, done: &[u8]) -> bool {
+        match what {
             "put-too-far" => self.publish(RING_BYTES as u64 + 1),
             "put-backwards" => {
                 self.write(&done[..9]);
@@ -261,24 +302,16 @@ impl Wire {
                 self.word(TO_WORKER_TAKEN).store(u64::MAX, Ordering::SeqCst);
                 self.publish(self.put);
             }
-            "early" => self.write(&done),
-            "claims" => {
-                // Every task is claimed at once, and none is run.
-                for index in 0..64 {
-                    self.word(CLAIMS + 8 * index).store(u64::MAX, Ordering::SeqCst);
-                }
-            }
-            _ if what.starts_with("ask-") => self.ask(what, &run),
-            "requeues" => {
-                self.requeue();
-                std::process::exit(3);
-            }
-            "hoards" => hoard(),
-            "chatters" => self.chatter(&frame(&event(None, WORKER), b"")),
-            "stalled" | "ready-twice" | "other-build" | "garbage-control" | "fat-control" | "descriptor" => {}
-            other => panic!("there is no lie called {other}"),
+            _ => return false,
         }
-        sleep();
+        true
+    }
+
+    /// Claims every task at once, and runs none.
+    fn claim_all(&self) {
+        for index in 0..64 {
+            self.word(CLAIMS + 8 * index).store(u64::MAX, Ordering::SeqCst);
+        }
     }
 
     /// Answers in all honesty until it comes to a batch, or to an input that says `half`.
@@ -286,7 +319,7 @@ impl Wire {
         loop {
             let run = self.next();
             self.claim(&run);
-            let done = frame(&said(1, run.task), b"lie");
+            let done = done_frame(run.task);
             match run.items {
                 None if what == "half" && run.payload == b"half" => {
                     self.write(&done[..done.len() / 2]);
@@ -421,7 +454,7 @@ impl Wire {
         }
     }
 
-    /// Until the host has left no more than so many bytes in its ring; it may have given up before.
+    /// Waits until the host has left no more than this many bytes in its ring; it may have given up before.
     fn wait_for_host(&self, left_max: u64) {
         // The host's position in its ring.
         const TO_HOST_TAKEN: usize = 256;
@@ -445,7 +478,7 @@ impl Wire {
     }
 }
 
-/// Until the host has had enough of it.
+/// Sleeps until the host has had enough of it.
 fn sleep() {
     loop {
         std::thread::sleep(Duration::from_secs(3600));
@@ -458,6 +491,11 @@ fn head(meta_bytes: u32, payload_bytes: u64) -> Vec<u8> {
 
 fn frame(meta: &[u8], payload: &[u8]) -> Vec<u8> {
     [&head(meta.len() as u32, payload.len() as u64)[..], meta, payload].concat()
+}
+
+/// Says that a task has ended well, with three bytes of output.
+fn done_frame(task: u64) -> Vec<u8> {
+    frame(&said(1, task), b"lie")
 }
 
 /// This cost counts nothing, and lists no refusal.
