@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    self, Holdings, PATIENCE, builder, error, eventually, failure, is_alive, is_own_process, load, pool, raw,
-    signal,
+    self, BadWorker, Holdings, PATIENCE, builder, error, eventually, failure, is_alive, is_own_process, load,
+    pool, raw, signal,
 };
 use rustix::process::Signal;
 use wasmpool::{
@@ -351,24 +351,15 @@ fn workers_start_on_demand_and_idle_ones_are_used_again() {
 fn a_worker_that_cannot_start_breaks_the_pool_with_the_reason() {
     // A cache of its own: the shared one may belong to another user, and is then not used.
     let cache = tempfile::tempdir().expect("a directory");
-    let quick = |program: &str| {
-        builder(1)
-            .cache_dir(cache.path())
-            .worker_program(program)
-            .start_timeout(Duration::from_millis(300))
-            .build()
-            .expect("builds")
-    };
-    // The module is loaded by a healthy pool, so that the cache has it.
-    let healthy = builder(1).cache_dir(cache.path()).build().expect("builds");
-    load(&healthy, "primes");
-    for program in ["/bin/false", "/bin/cat"] {
+    let programs = tempfile::tempdir().expect("a directory");
+    for bad in [BadWorker::Exits, BadWorker::IsSilent] {
         let began = Instant::now();
-        let pool = quick(program);
+        let quick = builder(1).cache_dir(cache.path()).worker_program(bad.program(programs.path()));
+        let pool = quick.start_timeout(Duration::from_secs(2)).build().expect("builds");
         let count = load(&pool, "primes").task::<u64, u64>("count").expect("types agree");
         match error(&pool.submit(&count, &1).expect("submits")) {
             TaskError::Broken(broken) => {
-                assert_eq!(broken.death().phase, Phase::Start, "{program}: {broken}")
+                assert_eq!(broken.death().phase, Phase::Start, "{bad:?}: {broken}")
             }
             other => panic!("{other}"),
         }

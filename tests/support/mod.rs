@@ -5,13 +5,63 @@
 pub mod bombs;
 pub mod say;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use wasmpool::{Module, Pool, PoolBuilder, RawTask, TaskError, TaskFailure};
 
-wasmpool::init_at_load!();
+const _: () = {
+    /// A link to this executable may be a bad worker; else this is what `wasmpool::init_at_load!` does.
+    extern "C" fn at_load() {
+        if std::env::args().any(|argument| argument == "--wasmpool-role=worker") {
+            let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+            match BadWorker::ALL.into_iter().find(|bad| program.ends_with(bad.name())) {
+                Some(BadWorker::Exits) => std::process::exit(1),
+                Some(BadWorker::IsSilent) => loop {
+                    std::thread::sleep(PATIENCE);
+                },
+                None => {}
+            }
+        }
+        wasmpool::init();
+    }
+    // SAFETY: `.init_array` holds pointers to functions of this signature, which the loader calls once.
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static AT_LOAD: extern "C" fn() = at_load;
+};
+
+/// What a worker does in place of its work. As a compiler the same program does what is asked of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadWorker {
+    /// It exits at once, with code 1.
+    Exits,
+    /// It never says that it is ready.
+    IsSilent,
+}
+
+impl BadWorker {
+    const ALL: [BadWorker; 2] = [BadWorker::Exits, BadWorker::IsSilent];
+
+    fn name(self) -> &'static str {
+        match self {
+            BadWorker::Exits => "worker-that-exits",
+            BadWorker::IsSilent => "worker-that-is-silent",
+        }
+    }
+
+    /// Makes a program in this folder that is such a worker: another name of this test's own executable.
+    pub fn program(self, folder: &Path) -> PathBuf {
+        let own = std::env::current_exe().expect("has a path");
+        let path = folder.join(self.name());
+        if std::fs::hard_link(&own, &path).is_err() {
+            // The folder is on another file system.
+            std::fs::copy(&own, &path).expect("copies");
+        }
+        path
+    }
+}
 
 /// No test waits longer for anything.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use wasmpool::{
 };
 
 use super::{Duration, FOREVER, Mode, Process, Tasks, in_both_modes, is_death, output, pid_of, steps};
-use crate::support::{PATIENCE, error, eventually, failure, is_alive, load, signal};
+use crate::support::{BadWorker, PATIENCE, error, eventually, failure, is_alive, load, signal};
 
 in_both_modes! {
     fn callback_submits_while_breaking(mode: Mode) {
@@ -106,10 +106,9 @@ in_both_modes! {
 fn crash_loop() {
     let policy =
         Replacement::new().crashes_max(3).backoff(Duration::from_millis(40), Duration::from_millis(100));
-    let healthy = Mode::Break.pool(1);
-    load(&healthy, "primes");
+    let folder = tempfile::tempdir().expect("a directory");
     let pool = crate::support::builder(1)
-        .worker_program("/bin/false")
+        .worker_program(BadWorker::Exits.program(folder.path()))
         .on_worker_death(OnWorkerDeath::Replace(policy))
         .build()
         .expect("builds");

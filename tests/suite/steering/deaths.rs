@@ -3,6 +3,7 @@
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::*;
+use crate::support::BadWorker;
 
 #[test]
 fn with_replacement_a_death_costs_only_the_task_that_ran() {
@@ -38,21 +39,19 @@ fn what_a_dead_worker_had_been_handed_ahead_runs_elsewhere() {
     }
 }
 
-/// A pool of `worker_program`, and a task of it that a healthy pool has compiled.
-fn pool_of(program: &str, policy: OnWorkerDeath) -> (Guarded, Tasks, tempfile::TempDir) {
-    let cache = tempfile::tempdir().expect("a directory");
-    let healthy = build(builder(1).cache_dir(cache.path()));
-    tasks(&healthy);
-    let builder = builder(1).cache_dir(cache.path()).worker_program(program);
+/// A pool whose workers are bad, and its tasks.
+fn pool_of(bad: BadWorker, policy: OnWorkerDeath) -> (Guarded, Tasks, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a directory");
+    let builder = builder(1).cache_dir(folder.path()).worker_program(bad.program(folder.path()));
     let pool = build(builder.on_worker_death(policy));
     let tasks = tasks(&pool);
-    (pool, tasks, cache)
+    (pool, tasks, folder)
 }
 
 #[test]
 fn workers_that_die_at_their_start_break_the_pool_once_their_budget_is_spent() {
     let policy = Replacement::new().crashes_max(2).backoff(ms(20), ms(30));
-    let (pool, tasks, _cache) = pool_of("/bin/false", OnWorkerDeath::Replace(policy));
+    let (pool, tasks, _cache) = pool_of(BadWorker::Exits, OnWorkerDeath::Replace(policy));
     let events = pool.events();
     let future = submit(&pool, &tasks.echo);
     let failure = failure(&future);

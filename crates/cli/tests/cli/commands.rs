@@ -46,7 +46,7 @@ fn what_a_command_wrote_before_it_failed_is_shown_in_text_and_in_json() {
     let says = wat(folder.path(), "says.wasm", SAYS);
     for (flags, how, kind, words) in [
         (&[][..], "trap", "trap", "unreachable executed"),
-        (&["--timeout", "100ms"], "loop", "timeout", "timed out after 100ms"),
+        (&["--timeout", "2s"], "loop", "timeout", "timed out after 2s"),
     ] {
         let run = |json: &[&str]| end(wasmpool("run", &says).args(flags).args(json).args(["--", how]));
         let text = run(&[]).expect(1).says(words);
