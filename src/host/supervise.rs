@@ -58,76 +58,111 @@ pub(crate) fn run(core: &Arc<Core>, requests: &SupervisorRequests, program: &Pro
     super::become_io_thread();
     // A limit of CPU time is exceeded for as long as this thread waits for its turn.
     slice::be_brief();
-    let mut workers: Vec<Supervised> = Vec::new();
-    let cgroups = Cgroups::new(&core.settings.cgroup, core.settings.sandbox.memory_bytes_max);
-    // Threads of workers that are gone, to be joined.
-    let mut leaving: Vec<JoinHandle<()>> = Vec::new();
-    let mut compilers: Vec<Watched> = Vec::new();
-    let watches = core.settings.sandbox.requests(SandboxLayer::ResourceLimits);
-    let mut looks = Looks::new();
+    let mut supervisor = Supervisor {
+        core,
+        program,
+        cgroups: Cgroups::new(&core.settings.cgroup, core.settings.sandbox.memory_bytes_max),
+        workers: Vec::new(),
+        compilers: Vec::new(),
+        leaving: Vec::new(),
+        looks: Looks::new(),
+    };
     loop {
         let mut timeout = core.arm();
-        if watches && !(workers.is_empty() && compilers.is_empty()) {
-            let is_busy = core.unresolved() > 0 || !compilers.is_empty();
-            if looks.are_due(is_busy) {
-                look_at_memory(core, &mut workers, &compilers);
-            }
-            let left = looks.left(is_busy);
+        if let Some(left) = supervisor.look_at_memory_if_due() {
             timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
         }
-        if core.is_stopped() && workers.is_empty() {
-            leaving.into_iter().for_each(join);
+        if core.is_stopped() && supervisor.workers.is_empty() {
+            supervisor.leaving.into_iter().for_each(join);
             return;
         }
         if !requests.is_empty() {
             timeout = Some(Duration::ZERO);
         }
-        let ready = poll(&workers, &compilers, requests, timeout);
+        supervisor.wait(requests, timeout);
+        requests.clear_wake();
+        // One request a turn: starting a process takes a while, and nothing else may wait for many.
+        if let Some(request) = requests.next() {
+            supervisor.fulfil(request);
+        }
+    }
+}
+
+/// The processes that the supervisor watches, and what it starts them with.
+struct Supervisor<'a> {
+    core: &'a Arc<Core>,
+    program: &'a Program,
+    cgroups: Cgroups,
+    workers: Vec<Supervised>,
+    compilers: Vec<Watched>,
+    /// Threads of workers that are gone, to be joined.
+    leaving: Vec<JoinHandle<()>>,
+    looks: Looks,
+}
+
+impl Supervisor<'_> {
+    /// Looks at the memory of all processes where that is due, and returns how long the next look has time. Returns
+    /// `None` while nothing is to be looked at.
+    fn look_at_memory_if_due(&mut self) -> Option<Duration> {
+        let has_processes = !(self.workers.is_empty() && self.compilers.is_empty());
+        if !has_processes || !self.core.settings.sandbox.requests(SandboxLayer::ResourceLimits) {
+            return None;
+        }
+        let is_busy = self.core.unresolved() > 0 || !self.compilers.is_empty();
+        if self.looks.are_due(is_busy) {
+            look_at_memory(self.core, &mut self.workers, &self.compilers);
+        }
+        Some(self.looks.left(is_busy))
+    }
+
+    /// Waits until a process has something to say or has ended, a request comes or the time is over; then hears the
+    /// processes, and reports those that are gone.
+    fn wait(&mut self, requests: &SupervisorRequests, timeout: Option<Duration>) {
+        let ready = poll(&self.workers, &self.compilers, requests, timeout);
         // Each entry holds a descriptor, and hundreds may pile up between two looks at memory.
-        compilers.retain(Watched::lives);
+        self.compilers.retain(Watched::lives);
         // Deaths last: what a worker said before it died comes first.
-        for (worker, flags) in workers.iter_mut().zip(&ready) {
+        for (worker, flags) in self.workers.iter_mut().zip(&ready) {
             if flags.stderr {
                 worker.stderr_open = worker.stderr.drain();
             }
             if flags.control {
-                listen(core, worker);
+                listen(self.core, worker);
             }
         }
-        for index in (0..workers.len()).rev() {
+        for index in (0..self.workers.len()).rev() {
             if ready.get(index).is_some_and(|flags| flags.gone) {
-                leaving.push(report_exit(workers.swap_remove(index)));
+                self.leaving.push(report_exit(self.workers.swap_remove(index)));
             }
         }
-        for index in (0..leaving.len()).rev() {
-            if leaving[index].is_finished() {
-                join(leaving.swap_remove(index));
+        for index in (0..self.leaving.len()).rev() {
+            if self.leaving[index].is_finished() {
+                join(self.leaving.swap_remove(index));
             }
         }
-        requests.clear_wake();
-        // One request a turn: starting a process takes a while, and nothing else may wait for many.
-        if let Some(request) = requests.next() {
-            match request {
-                SupervisorRequest::Spawn(worker) => {
-                    let is_first = workers.is_empty();
-                    workers.extend(start(core, worker, program, &cgroups, is_first));
+    }
+
+    fn fulfil(&mut self, request: SupervisorRequest) {
+        match request {
+            SupervisorRequest::Spawn(worker) => {
+                let is_first = self.workers.is_empty();
+                self.workers.extend(start(self.core, worker, self.program, &self.cgroups, is_first));
+            }
+            SupervisorRequest::SpawnCompiler { socket, memory_bytes_max, limit_bytes, reply } => {
+                let mut child = spawn::spawn(self.program, Role::Compiler, socket);
+                if let Ok(child) = &mut child {
+                    let pid = child.pid;
+                    let name = group_name(self.core, pid);
+                    child.group = self.cgroups.hold_to(memory_bytes_max, &name, pid).0;
+                    let pidfd = child.pidfd.try_clone().ok();
+                    self.compilers.extend(pidfd.map(|pidfd| Watched { pid, pidfd, limit_bytes }));
                 }
-                SupervisorRequest::SpawnCompiler { socket, memory_bytes_max, limit_bytes, reply } => {
-                    let mut child = spawn::spawn(program, Role::Compiler, socket);
-                    if let Ok(child) = &mut child {
-                        let pid = child.pid;
-                        child.group = cgroups.hold_to(memory_bytes_max, &group_name(core, pid), pid).0;
-                        let pidfd = child.pidfd.try_clone().ok();
-                        compilers.extend(pidfd.map(|pidfd| Watched { pid, pidfd, limit_bytes }));
-                    }
-                    if let Err(unsent) = reply.send(child)
-                        && let Ok(child) = unsent.into_inner()
-                    {
-                        // The loader has given up; its socket is closed, so the child exits.
-                        let _ =
-                            rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
-                        spawn::reap(child.pidfd.as_fd());
-                    }
+                if let Err(unsent) = reply.send(child)
+                    && let Ok(child) = unsent.into_inner()
+                {
+                    // The loader has given up; its socket is closed, so the child exits.
+                    spawn::kill(&child.pidfd);
+                    spawn::reap(child.pidfd.as_fd());
                 }
             }
         }

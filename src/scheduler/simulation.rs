@@ -99,7 +99,7 @@ impl World {
         let before = self.events;
         while let Some(event) = events.pop_front() {
             self.events += 1;
-            assert!(self.events - before < 1_000, "it revokes and offers for ever");
+            assert!(self.events - before < 1_000, "it revokes and prefetches for ever");
             let is_tick = event == Event::Tick;
             self.killed |= matches!(event, Event::Kill { .. });
             let mut actions = Vec::new();
@@ -127,36 +127,14 @@ impl World {
                 assert!(self.processes.insert(worker, Process::default()).is_none(), "started twice");
                 assert!(!self.broken, "a start in a broken pool");
             }
-            Action::Assign { worker, task } => {
-                let held = self.processes.values().any(|p| !p.ending && p.has(task));
-                assert!(!held, "{task} is in two places");
-                let process = self.processes.get_mut(&worker).expect("it lives");
-                assert!(process.ready && !process.ending, "an offer to one that cannot take it");
-                let domain = self.tasks[&task].spec.domain;
-                let bound = *process.domain.get_or_insert(domain);
-                assert_eq!(bound, domain, "{task} is handed to a worker of another domain");
-                process.prefetched.push_back(task);
-                self.check_overtaking(task);
-            }
+            Action::Assign { worker, task } => self.assigned(worker, task),
             Action::Revoke { worker, task } => {
                 let process = self.processes.get_mut(&worker).expect("it lives");
                 let before = process.prefetched.len();
                 process.prefetched.retain(|&prefetched| prefetched != task);
                 return Some(Event::Revoked { worker, task, revoked: process.prefetched.len() < before });
             }
-            Action::Begin { worker, task } => {
-                let books = self.tasks.get_mut(&task).expect("submitted");
-                assert!(books.resolved.is_none(), "{task} begins after its end");
-                books.begun += 1;
-                let max = books.spec.retry.attempts_max;
-                assert!(books.begun <= max, "{task} begins {} times of {max}", books.begun);
-                (books.began, books.interrupted_at) = (Some(self.now), None);
-                assert!(books.spec.cpu_time.is_none() || books.used.is_zero(), "{task} begins with less");
-                let process =
-                    self.processes.get(&worker).or(self.dying.as_ref().filter(|_| self.dies == worker));
-                let is_there = |process: &Process| process.knows(task) || process.ran.contains(&task);
-                assert!(process.is_some_and(is_there), "{task} begins where it is not");
-            }
+            Action::Begin { worker, task } => self.begins(worker, task),
             Action::Interrupt { worker, task } => {
                 let books = self.tasks.get_mut(&task).expect("submitted");
                 assert!(books.interrupted_at.replace(self.now).is_none(), "interrupted twice");
@@ -210,6 +188,32 @@ impl World {
         None
     }
 
+    fn assigned(&mut self, worker: WorkerKey, task: TaskId) {
+        let held = self.processes.values().any(|p| !p.ending && p.has(task));
+        assert!(!held, "{task} is in two places");
+        let process = self.processes.get_mut(&worker).expect("it lives");
+        assert!(process.ready && !process.ending, "a task for one that cannot take it");
+        let domain = self.tasks[&task].spec.domain;
+        let bound = *process.domain.get_or_insert(domain);
+        assert_eq!(bound, domain, "{task} is handed to a worker of another domain");
+        process.prefetched.push_back(task);
+        self.check_overtaking(task);
+    }
+
+    fn begins(&mut self, worker: WorkerKey, task: TaskId) {
+        let books = self.tasks.get_mut(&task).expect("submitted");
+        assert!(books.resolved.is_none(), "{task} begins after its end");
+        books.begun += 1;
+        let max = books.spec.retry.attempts_max;
+        assert!(books.begun <= max, "{task} begins {} times of {max}", books.begun);
+        books.began = Some(self.now);
+        books.interrupted_at = None;
+        assert!(books.spec.cpu_time.is_none() || books.used.is_zero(), "{task} begins with less");
+        let process = self.processes.get(&worker).or(self.dying.as_ref().filter(|_| self.dies == worker));
+        let is_there = |process: &Process| process.knows(task) || process.ran.contains(&task);
+        assert!(process.is_some_and(is_there), "{task} begins where it is not");
+    }
+
     fn resolved(&mut self, task: TaskId, how: Resolution) {
         let books = self.tasks.get_mut(&task).expect("submitted");
         let before = books.resolved.replace(how);
@@ -249,7 +253,7 @@ impl World {
         Some(task)
     }
 
-    /// Nobody is bypassed_since for long by tasks of other domains, nor by any of lower priority.
+    /// Nobody is bypassed for long by tasks of other domains, nor by any of lower priority.
     fn check_overtaking(&mut self, task: TaskId) {
         let Some(first) = self.first_in_line() else { return };
         let (spec, other) = (self.tasks[&first].spec, self.tasks[&task].spec);

@@ -206,22 +206,13 @@ impl Runner {
         };
         let WarmInstance { store, bound, served, .. } = &mut *warm;
         let state = store.data_mut();
-        (state.run, state.shares) = (*run, shares);
+        state.run = *run;
+        state.shares = shares;
         let mut call = CallContext { callee, limits, input, output: Outputs::none() };
-        if loaded.description.uses_wasi {
-            call.output = Outputs::new(callee, limits, &self.task_log);
-            let asker = || Asker {
-                task: *task,
-                run: *run,
-                shared: self.shared.clone(),
-                to_host: self.to_host.clone(),
-            };
-            match wasi::context(callee, limits, call.input, &call.output, &self.dirs, asker) {
-                Ok(WasiContext { wasi, clock, stdin }) => {
-                    (state.wasi, state.clock, state.stdin) = (Some(wasi), clock, stdin);
-                }
-                Err(end) => return self.refuse(end, call.input, answer),
-            }
+        if loaded.description.uses_wasi
+            && let Err(end) = self.give_wasi(state, message, &mut call)
+        {
+            return self.refuse(end, call.input, answer);
         }
         // An interrupt that came before the store had its deadline bumped an epoch that nobody
         // watched. From here on the bump is seen; so look once now (the fence pairs with the one
@@ -240,29 +231,8 @@ impl Runner {
         };
         call.output.flush_lines();
         let logged = self.task_log.end();
-        let mut result = match ran {
-            None => CallResult::of(RunEnd::Interrupted),
-            Some(ran) => match logged.fatal_bytes {
-                Some(bytes) => CallResult::of(RunEnd::LogsTooLarge { bytes }),
-                None => self.judge(ran, store, *run, &call),
-            },
-        };
-        if let Callee::Command { .. } = callee {
-            // The caller gets what the command wrote until its end, however it ended.
-            let (stdout_bytes, written) = call.output.take();
-            (result.stdout_bytes, result.payload) = (stdout_bytes, CallPayload::Owned(written));
-        }
-        let budget = &store.data().budget;
-        let cost = Cost {
-            peak_memory_bytes: budget.peak,
-            refusals: budget.report(),
-            fuel_used: loaded.description.metered.then(|| {
-                let fuel = limits.fuel.unwrap_or(u64::MAX);
-                fuel - store.get_fuel().unwrap_or_default().min(fuel)
-            }),
-            log_bytes_dropped: logged.dropped,
-            ..Cost::default()
-        };
+        let result = self.judge(ran, logged.fatal_bytes, store, *run, &call);
+        let cost = cost_of(loaded, limits, store, logged.dropped);
         let CallResult { end, payload, stdout_bytes } = result;
         let input = call.input;
         // Only an instance whose task succeeded is reused.
@@ -275,6 +245,28 @@ impl Runner {
             warm.store.data_mut().shares.clear();
             self.warm = Some(warm);
         }
+        Ok(())
+    }
+
+    /// Gives a store what a guest that imports WASI needs, and the call its outputs.
+    fn give_wasi(
+        &self,
+        state: &mut TaskState,
+        message: &RunMessage,
+        call: &mut CallContext<'_>,
+    ) -> Result<(), RunEnd> {
+        call.output = Outputs::new(call.callee, call.limits, &self.task_log);
+        let asker = || Asker {
+            task: message.task,
+            run: message.run,
+            shared: self.shared.clone(),
+            to_host: self.to_host.clone(),
+        };
+        let WasiContext { wasi, clock, stdin } =
+            wasi::context(call.callee, call.limits, call.input, &call.output, &self.dirs, asker)?;
+        state.wasi = Some(wasi);
+        state.clock = clock;
+        state.stdin = stdin;
         Ok(())
     }
 
@@ -357,20 +349,47 @@ impl Runner {
         .await
     }
 
+    /// Says how a call ended that `ran`, or was interrupted (`None`). `fatal_log_bytes` is what the task logged if that
+    /// was more than it may.
     fn judge(
         &self,
-        ran: wasmtime::Result<CallResult>,
+        ran: Option<wasmtime::Result<CallResult>>,
+        fatal_log_bytes: Option<u64>,
         store: &Store<TaskState>,
         run: u64,
         call: &CallContext<'_>,
     ) -> CallResult {
-        match ran {
-            Ok(result) => result,
-            Err(error) => CallResult::of(match call.output.overflow() {
+        let mut result = match (ran, fatal_log_bytes) {
+            (None, _) => CallResult::of(RunEnd::Interrupted),
+            (Some(_), Some(bytes)) => CallResult::of(RunEnd::LogsTooLarge { bytes }),
+            (Some(Ok(result)), None) => result,
+            (Some(Err(error)), None) => CallResult::of(match call.output.overflow() {
                 Some(bytes) => RunEnd::OutputTooLarge { bytes },
                 None => run_end::of_error(&error, store.data(), self.shared.is_interrupted(run)),
             }),
+        };
+        if let Callee::Command { .. } = call.callee {
+            // The caller gets what the command wrote until its end, however it ended.
+            let (stdout_bytes, written) = call.output.take();
+            result.stdout_bytes = stdout_bytes;
+            result.payload = CallPayload::Owned(written);
         }
+        result
+    }
+}
+
+/// Returns what a run cost, without its times.
+fn cost_of(loaded: &Loaded, limits: &TaskLimits, store: &Store<TaskState>, log_bytes_dropped: u64) -> Cost {
+    let budget = &store.data().budget;
+    Cost {
+        peak_memory_bytes: budget.peak,
+        refusals: budget.report(),
+        fuel_used: loaded.description.metered.then(|| {
+            let fuel = limits.fuel.unwrap_or(u64::MAX);
+            fuel - store.get_fuel().unwrap_or_default().min(fuel)
+        }),
+        log_bytes_dropped,
+        ..Cost::default()
     }
 }
 
