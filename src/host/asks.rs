@@ -96,7 +96,8 @@ impl Asks {
         if bytes_max > ASK_BYTES_MAX {
             return Err(format!("it asked for {bytes_max} bytes at once, the limit is {ASK_BYTES_MAX}"));
         }
-        (state.asked, state.is_answered) = (number, false);
+        state.asked = number;
+        state.is_answered = false;
         let asked = Asked { to: to.clone(), run, number, bytes_max };
         state.stdin = match std::mem::replace(&mut state.stdin, Stdin::Closed(None)) {
             Stdin::Untouched(lent) => self.begin(lent).map_or(Stdin::Unreadable, Stdin::Read),

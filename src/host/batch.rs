@@ -67,7 +67,8 @@ pub(super) fn longest_input(inputs: &[u8]) -> usize {
     let mut at = 0;
     let mut longest = 0;
     while let Some(len) = length_at(inputs, at) {
-        (at, longest) = (at + LENGTH_BYTES + len, longest.max(len));
+        at += LENGTH_BYTES + len;
+        longest = longest.max(len);
     }
     longest
 }

@@ -246,7 +246,8 @@ fn read_entry(mut file: File, key: &CacheKey) -> io::Result<Compiled> {
         let bytes = sizes[at..].first_chunk().copied();
         bytes.map(u64::from_le_bytes).ok_or_else(|| damaged("it is cut off"))
     };
-    let (description_bytes, artifact_bytes) = (size(0)?, size(8)?);
+    let description_bytes = size(0)?;
+    let artifact_bytes = size(8)?;
     if description_bytes > DESCRIPTION_BYTES_MAX || artifact_bytes > ARTIFACT_BYTES_MAX {
         return Err(damaged("its sizes are out of bounds"));
     }
@@ -287,7 +288,8 @@ fn copy_segments(file: &File, start: u64, len: u64, copy: &File) -> io::Result<V
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(digest) = digests.get(index) else { return Ok(()) };
             let mut hasher = blake3::Hasher::new();
-            let (mut at, end) = (index as u64 * SEGMENT_BYTES, len.min((index as u64 + 1) * SEGMENT_BYTES));
+            let mut at = index as u64 * SEGMENT_BYTES;
+            let end = len.min((index as u64 + 1) * SEGMENT_BYTES);
             while at < end {
                 let chunk = &mut chunk[..CHUNK_BYTES.min((end - at) as usize)];
                 file.read_exact_at(chunk, start + at)?;
@@ -335,7 +337,8 @@ fn write_entry(mut file: File, key: &CacheKey, compiled: &Compiled) -> io::Resul
     file.write_all(&head)?;
     let mut chunk = vec![0; CHUNK_BYTES];
     for part in parts {
-        let (mut at, mut of_segment) = (0, blake3::Hasher::new());
+        let mut at = 0;
+        let mut of_segment = blake3::Hasher::new();
         loop {
             // Workers map the same open file, so it is read at offsets. A segment consists of whole chunks.
             let wanted = (SEGMENT_BYTES - at % SEGMENT_BYTES).min(CHUNK_BYTES as u64) as usize;

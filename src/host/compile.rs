@@ -261,7 +261,8 @@ fn await_end(
     let mut reply: Option<CompileReply> = None;
     let mut ended = None;
     // Each is dropped at its end, which would poll as readable for ever.
-    let (mut socket, mut stderr_open) = (Some(socket), true);
+    let mut socket = Some(socket);
+    let mut stderr_open = true;
     loop {
         let mut wait = None;
         if ended.is_none() {
@@ -561,7 +562,8 @@ mod tests {
     #[test]
     fn turns_are_taken_in_order_and_never_more_than_there_are() {
         use std::sync::atomic::{AtomicUsize, Ordering};
-        let (turns, inside) = (CompileSlots::new(2), AtomicUsize::new(0));
+        let turns = CompileSlots::new(2);
+        let inside = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..16 {
                 scope.spawn(|| {

@@ -74,7 +74,9 @@ impl TaskRecord {
     fn give_back(&mut self) {
         if let Some(batch) = &self.batch {
             batch.give_back();
-            (self.began, self.attempts, self.worker_pid) = (None, 0, None);
+            self.began = None;
+            self.attempts = 0;
+            self.worker_pid = None;
         }
     }
 }
@@ -312,7 +314,9 @@ impl Core {
         let now = self.now();
         state.observers.tell(now, || {
             let labels = cell.labels();
-            let (name, module, label) = (labels.name.clone(), labels.module.clone(), labels.label.clone());
+            let name = labels.name.clone();
+            let module = labels.module.clone();
+            let label = labels.label.clone();
             EventKind::TaskQueued { task, name, module, label }
         });
         let domain = state.domains.enter(options.domain.as_ref());
@@ -439,7 +443,8 @@ impl Core {
         let mut state = self.lock();
         let wanted = !state.unwanted.remove(&link.key);
         state.tally.workers_started += 1;
-        let (now, pid) = (self.now(), link.pid);
+        let now = self.now();
+        let pid = link.pid;
         state.observers.tell(now, || EventKind::WorkerStarted { pid });
         state.links.insert(link.key, link);
         wanted
@@ -449,7 +454,8 @@ impl Core {
     pub(crate) fn ready(&self, link: &Link, sandbox: SandboxReport) {
         let sandbox = Arc::new(sandbox);
         let mut state = self.lock();
-        let (now, pid) = (self.now(), link.pid);
+        let now = self.now();
+        let pid = link.pid;
         state.sandbox = Some(sandbox.clone());
         state.observers.tell(now, || EventKind::WorkerReady { pid, sandbox });
         self.drive(state, [(Event::Ready { worker: link.key }, None)]);

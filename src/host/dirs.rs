@@ -168,7 +168,8 @@ impl Worker {
             _ => return Ok(()),
         }
         let what = if access.is_writable() { "read and write" } else { "read" };
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let uid = rustix::process::geteuid().as_raw();
+        let gid = rustix::process::getegid().as_raw();
         let why = format!(
             "workers run as user {uid} and group {gid}{}, who may not {what} it: change its owner or mode, or run as a \
              user who may",

@@ -223,7 +223,8 @@ pub(crate) fn verified(
     let (request, program, dirs) = key.clone();
     let report = Doctor { request, program, dirs, ..Doctor::new() }.run()?;
     if let Some(hole) = report.holes().next() {
-        let (attack, outcome) = (hole.name.clone(), hole.outcome.to_string());
+        let attack = hole.name.clone();
+        let outcome = hole.outcome.to_string();
         return Err(BuildError::SandboxHole { attack, outcome });
     }
     let layers = report.sandbox.layers.iter();

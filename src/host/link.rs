@@ -315,7 +315,9 @@ impl Link {
             InFlight { task, run, claim, payload_bytes_max, log_bytes_max, batch, slice, has_begun, asks };
         let needs = (call.module.clone(), call.shares.clone());
         orders.in_flight.push_back(HeldRun { run: in_flight, _needs: needs });
-        let (module, callee, limits) = (call.module.0.id, call.callee.clone(), call.limits);
+        let module = call.module.0.id;
+        let callee = call.callee.clone();
+        let limits = call.limits;
         let shares = invocation::ids(&call.shares);
         let message = ToWorker::Run(RunMessage { task, run, claim, module, callee, limits, slice, shares });
         if orders.last_module.replace(module) != Some(module) && self.sent.order_module(&call.module) {
@@ -425,7 +427,8 @@ impl Link {
     pub(super) fn resident_bytes(&self) -> Option<u64> {
         let text = kernel_text(format!("/proc/{}/statm", self.pid)).ok()?;
         let mut fields = text.split(' ').skip(1).map(|pages| pages.parse::<u64>().ok());
-        let (pages, of_files) = (fields.next()??, fields.next()??);
+        let pages = fields.next()??;
+        let of_files = fields.next()??;
         let page_size = rustix::param::page_size() as u64;
         // Shared inputs are not its own, and it does not grow by them.
         let shared = self.sent.share_bytes().min(of_files * page_size);

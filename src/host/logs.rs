@@ -47,9 +47,16 @@ pub(crate) struct Dropped {
 
 impl LogForwarder {
     pub(super) fn new(pid: u32, bytes_per_second: u64) -> Self {
-        let (allowance, refilled, dropped) = (bytes_per_second, Instant::now(), Dropped::default());
-        let (dropped_in_a_row, reported, last) = (0, None, VecDeque::new());
-        LogForwarder { pid, bytes_per_second, allowance, refilled, dropped, dropped_in_a_row, reported, last }
+        LogForwarder {
+            pid,
+            bytes_per_second,
+            allowance: bytes_per_second,
+            refilled: Instant::now(),
+            dropped: Dropped::default(),
+            dropped_in_a_row: 0,
+            reported: None,
+            last: VecDeque::new(),
+        }
     }
 
     /// Emits the record, unless there were too many; `false` if it was dropped.
@@ -99,7 +106,8 @@ impl LogForwarder {
         let dropped = std::mem::take(&mut self.dropped);
         let Dropped { records, bytes } = dropped;
         self.reported = Some(Instant::now());
-        let (worker_pid, rate) = (self.pid, self.bytes_per_second);
+        let worker_pid = self.pid;
+        let rate = self.bytes_per_second;
         catch_panic(|| {
             tracing::warn!(
                 worker_pid,
@@ -207,7 +215,8 @@ mod tests {
     #[test]
     fn a_second_brings_what_a_second_may_log_and_no_more_is_saved_up() {
         let mut logs = LogForwarder::new(1, 100);
-        let (began, at) = (logs.refilled, Duration::from_millis);
+        let began = logs.refilled;
+        let at = Duration::from_millis;
         assert!(logs.allows(60, began) && logs.allows(40, began) && !logs.allows(1, began));
         assert!(!logs.allows(51, began + at(500)) && logs.allows(50, began + at(500)));
         assert!(!logs.allows(101, began + at(60_000)) && logs.allows(100, began + at(60_000)));

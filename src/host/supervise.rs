@@ -327,7 +327,8 @@ fn try_start(
     }
     let link = Link::new(worker, child.pid, child.pidfd, control, end, core.settings.log_bytes_per_second);
     let reader = std::thread::Builder::new().name(format!("wasmpool-link-{}", worker.slot)).spawn({
-        let (core, link) = (core.clone(), link.clone());
+        let core = core.clone();
+        let link = link.clone();
         move || link::read_loop(&*core, &link)
     });
     let reader = match reader {

@@ -56,7 +56,8 @@ impl Shortage {
         let is_due = self.told_at.is_none_or(|at| now.saturating_sub(at) >= SHORTAGE_TOLD_EVERY);
         let tells = !self.is_told && is_due;
         if tells {
-            (self.is_told, self.told_at) = (true, Some(now));
+            self.is_told = true;
+            self.told_at = Some(now);
         }
         tells
     }

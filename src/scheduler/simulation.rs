@@ -171,7 +171,8 @@ impl World {
             Action::Terminate { worker } | Action::Retire { worker, .. } => {
                 let process = self.processes.get_mut(&worker).expect("it lives");
                 assert!(!process.expected, "asked to leave twice");
-                (process.ending, process.expected) = (true, true);
+                process.ending = true;
+                process.expected = true;
             }
             Action::Resolve { task, how } => self.resolved(task, how),
             Action::Break { .. } => {
@@ -256,7 +257,8 @@ impl World {
     /// Nobody is bypassed for long by tasks of other domains, nor by any of lower priority.
     fn check_overtaking(&mut self, task: TaskId) {
         let Some(first) = self.first_in_line() else { return };
-        let (spec, other) = (self.tasks[&first].spec, self.tasks[&task].spec);
+        let spec = self.tasks[&first].spec;
+        let other = self.tasks[&task].spec;
         if spec.domain == other.domain || (other.priority, first) > (spec.priority, task) {
             return;
         }
@@ -374,7 +376,8 @@ impl World {
                 && matches!(place, Some(Place::Pending | Place::Prefetched(..)))
                 && let Some(books) = self.tasks.get_mut(&task)
             {
-                (books.began, books.interrupted_at) = (None, None);
+                books.began = None;
+                books.interrupted_at = None;
             }
             return;
         }
@@ -433,7 +436,8 @@ impl World {
         let held = self.scheduler.live(worker).and_then(|slot| self.scheduler.slots[slot].state.task());
         let unexpected = !process.expected && !blamed && held.is_none() && process.interrupted.is_empty();
         let was_broken = self.broken;
-        (self.dies, self.dying) = (worker, Some(process.clone()));
+        self.dies = worker;
+        self.dying = Some(process.clone());
         self.event(Event::Dead { worker });
         self.dying = None;
         if let OnDeath::Replace { crashes_max, .. } = self.scheduler.config.on_death

@@ -36,9 +36,14 @@ impl Scheduler {
             self.uniform = None;
             self.recall_below(spec.priority, actions);
         }
-        let (abort, discard_rest, bypassed_since) = (false, false, None);
-        let entry =
-            ScheduledTask { spec, attempts: 0, abort, discard_rest, bypassed_since, place: Place::Pending };
+        let entry = ScheduledTask {
+            spec,
+            attempts: 0,
+            abort: false,
+            discard_rest: false,
+            bypassed_since: None,
+            place: Place::Pending,
+        };
         self.tasks.insert(task, entry);
         self.queue.push(task, &spec);
     }
@@ -107,7 +112,8 @@ impl Scheduler {
         }
         let Some(domain) = self.slots[slot].domain else { return };
         let idle = self.idle.iter().filter(|&&idle| self.fits(idle, domain));
-        let (mut busy, mut elsewhere) = (0, idle.count());
+        let mut busy = 0;
+        let mut elsewhere = idle.count();
         for slot in &self.slots {
             busy += usize::from(matches!(slot.state, State::Busy { .. }) && slot.domain == Some(domain));
             elsewhere += usize::from(matches!(slot.state, State::Starting { .. }));
@@ -401,7 +407,8 @@ impl Scheduler {
         let worker = self.slots[slot].key(slot);
         if let State::Busy { task, deadline, look_at, stop: stop @ None, .. } = &mut self.slots[slot].state {
             *stop = Some(why);
-            (*deadline, *look_at) = (Some(kill_at), None);
+            *deadline = Some(kill_at);
+            *look_at = None;
             actions.push(Action::Interrupt { worker, task: *task });
             for index in 0..self.slots[slot].behind.len() {
                 self.revoke(self.slots[slot].behind[index], Fate::Requeue, actions);

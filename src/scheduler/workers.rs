@@ -32,7 +32,8 @@ impl Scheduler {
     pub(super) fn start_workers(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.start_waits = false;
         let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
-        let (occupied, max) = (self.occupied(), self.config.workers_max);
+        let occupied = self.occupied();
+        let max = self.config.workers_max;
         let floor = match self.mode {
             Mode::Open => self.config.workers_min.max(self.prestart).min(max),
             _ => 0,
@@ -103,7 +104,8 @@ impl Scheduler {
 
     /// Whether the worker has done its share.
     pub(super) fn is_due(&self, slot: usize, answer: &RunReport, now: Now) -> bool {
-        let (slot, recycle) = (&self.slots[slot], &self.config.recycle);
+        let slot = &self.slots[slot];
+        let recycle = &self.config.recycle;
         let resident_bytes = answer.resident_bytes;
         answer.is_full
             || recycle.tasks_max.is_some_and(|max| slot.answered >= max)

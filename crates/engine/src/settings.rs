@@ -249,7 +249,8 @@ mod tests {
         for code in CodeKind::ALL {
             for memories in [MemoryKind::Own, MemoryKind::Pooled] {
                 let whole = config(code, memories, Running::nothing()).expect("a configuration");
-                let (whole, tables) = (compatibility(&whole), compatibility(&by_the_tables(code, memories)));
+                let whole = compatibility(&whole);
+                let tables = compatibility(&by_the_tables(code, memories));
                 assert_eq!(whole, tables, "{code:?} with {memories:?} is shaped by something else");
             }
         }

@@ -220,7 +220,8 @@ impl fmt::Display for SandboxReport {
         for report in &self.layers {
             let word = |yes: bool| if yes { "yes" } else { "no" };
             let verified = report.verified.map_or("-", word);
-            let (requested, applied) = (word(report.requested), word(report.applied));
+            let requested = word(report.requested);
+            let applied = word(report.applied);
             let LayerReport { layer, reason, .. } = report;
             writeln!(f, "{layer:<14} {requested:<9} {applied:<7} {verified:<8} {}", Name(reason))?;
         }

@@ -64,7 +64,8 @@ struct Refused {
 pub fn writing<E: Into<io::Error>>(call: &'static str, bytes: usize) -> impl FnOnce(E) -> io::Error {
     move |error| {
         let error = bare(error.into());
-        let (kind, errno) = (error.kind(), Errno::from_io_error(&error));
+        let kind = error.kind();
+        let errno = Errno::from_io_error(&error);
         let mut advice = errno.map(|errno| advice(call, errno)).unwrap_or_default();
         if errno == Some(Errno::FBIG) {
             advice = format!("{advice}; {bytes} bytes are needed");

@@ -331,7 +331,8 @@ impl End {
 
     #[inline]
     fn settle_claim(&self, index: u8, run: u64, how: u64) -> bool {
-        let (open, settled) = (run << 2 | OPEN, run << 2 | how);
+        let open = run << 2 | OPEN;
+        let settled = run << 2 | how;
         self.claim_word(index).is_some_and(|word| {
             word.compare_exchange(open, settled, Ordering::SeqCst, Ordering::SeqCst).is_ok()
         })

@@ -13,7 +13,8 @@ pub fn change((uid, gid): (u32, u32)) -> io::Result<Result<String, String>> {
     if !own.is_root() {
         return Ok(Err(format!("only root can change it; it stays user {}", own.as_raw())));
     }
-    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    let user = Uid::from_raw(uid);
+    let group = Gid::from_raw(gid);
     rustix::thread::set_thread_groups(&[]).map_err(doing("setgroups"))?;
     rustix::thread::set_thread_res_gid(group, group, group).map_err(doing("setresgid"))?;
     rustix::thread::set_thread_res_uid(user, user, user).map_err(doing("setresuid"))?;

@@ -127,7 +127,8 @@ fn an_entry_in_anothers_place_is_none() {
     let place = Place::new();
     let other = CacheKey::new(Digest::of(b"other"), CodeKind::Plain, 7);
     place.cache.store(&other, &compiled(5)).expect("stores");
-    let (ours, theirs) = (place.path(), place.dir.path().join(other.file_name()));
+    let ours = place.path();
+    let theirs = place.dir.path().join(other.file_name());
     let aside = place.dir.path().join("aside");
     for (from, to) in [(&ours, &aside), (&theirs, &ours), (&aside, &theirs)] {
         std::fs::rename(from, to).expect("renames");

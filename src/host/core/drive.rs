@@ -338,7 +338,8 @@ fn to_process(
 fn used_so_far(state: &mut State, worker: WorkerKey, task: TaskId) -> (Option<Duration>, Option<Effect>) {
     let Some(link) = state.links.get(&worker).cloned() else { return (None, None) };
     let cpu = state.records.get_mut(&task).and_then(|record| record.cpu.as_mut());
-    let (Some(cpu), Some(computed)) = (cpu, link.computed()) else { return (None, None) };
+    let Some(cpu) = cpu else { return (None, None) };
+    let Some(computed) = link.computed() else { return (None, None) };
     let used = cpu.look(computed, link.has_begun(task));
     let told = cpu.take_limit().zip(link.run_of(task));
     (used, told.map(|(cpu, run)| Effect::Limit { link, run, cpu }))

@@ -76,7 +76,8 @@ impl Core {
             0 => 0,
             _ => state.records.values().map(waiting).sum(),
         };
-        let (pending, running) = (counts.pending + waiting as usize, counts.running);
+        let pending = counts.pending + waiting as usize;
+        let running = counts.running;
         let submitted = counts.accepted + state.batched;
         let mut ended = state.tally.ended;
         for batch in state.records.values().filter_map(|record| record.batch.as_ref()) {

@@ -61,7 +61,8 @@ impl Budget {
     fn grow(&mut self, bytes: u64) -> bool {
         let total = self.used.saturating_add(bytes);
         if total > self.limit {
-            (self.refused, self.refused_entries) = (Some(total), None);
+            self.refused = Some(total);
+            self.refused_entries = None;
             self.refuse(RefusalKind::Memory, total, self.limit);
             return false;
         }
@@ -91,7 +92,8 @@ impl ResourceLimiter for Budget {
 
     /// Granted here, and then refused by the system: the process is at its own limit.
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> Result<()> {
-        (self.refused, self.refused_entries) = (Some(self.used), None);
+        self.refused = Some(self.used);
+        self.refused_entries = None;
         self.refuse(RefusalKind::System, self.used, self.limit);
         Ok(())
     }

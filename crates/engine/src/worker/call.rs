@@ -210,7 +210,8 @@ fn write_input(
     let (data, state) = memory.data_and_store_mut(&mut *store);
     let end = pointer as u64 + input.left();
     if pointer == 0 || end > data.len() as u64 {
-        let (len, memory_bytes) = (input.left() as u32, data.len() as u64);
+        let len = input.left() as u32;
+        let memory_bytes = data.len() as u64;
         // The ABI's null pointer means that no memory is left. It is a memory failure only if this very call
         // was refused some.
         if pointer == 0

@@ -221,7 +221,8 @@ impl Subscriber for ToReporter {
         let mut text = Text::default();
         event.record(&mut text);
         let metadata = event.metadata();
-        let (level, fields) = (number(metadata.level()), text.fields());
+        let level = number(metadata.level());
+        let fields = text.fields();
         self.0.say(record(level, metadata.target(), text.message.text, fields));
     }
 

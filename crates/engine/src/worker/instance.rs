@@ -164,8 +164,8 @@ impl Runner {
         if let Ok(instance) = loaded.instance.instantiate(&mut store) {
             let mut bound = BoundInstance::new(instance);
             bound.resolve_exports(&mut store, loaded, self.last_task);
-            let (module, bound) = (*module, Some(bound));
-            self.warm = Some(Box::new(WarmInstance { module, store, bound, served: 0 }));
+            self.warm =
+                Some(Box::new(WarmInstance { module: *module, store, bound: Some(bound), served: 0 }));
         }
     }
 
@@ -339,7 +339,8 @@ impl Runner {
                 self.shared.interrupt.notified().await;
             }
         };
-        let (mut interrupted, mut work) = (pin!(interrupted), pin!(work));
+        let mut interrupted = pin!(interrupted);
+        let mut work = pin!(work);
         std::future::poll_fn(|context| {
             if interrupted.as_mut().poll(context).is_ready() {
                 return Poll::Ready(None);

@@ -39,7 +39,9 @@ impl TaskState {
     /// The next task's: nothing of the one before is left here.
     pub(super) fn begin(&mut self, memory_bytes_max: u64, began: Instant) {
         self.budget.begin(memory_bytes_max, began);
-        (self.wasi, self.clock, self.panic) = (None, Clock::none(), None);
+        self.wasi = None;
+        self.clock = Clock::none();
+        self.panic = None;
         self.stdin = None;
         self.shares.clear();
     }
@@ -144,7 +146,8 @@ fn text(caller: &mut Caller<'_, TaskState>, (pointer, len): TextAt, bytes_max: u
         return Err(wasmtime::format_err!("the module has no memory to read a text from"));
     };
     let data = memory.data(&*caller);
-    let (start, end) = (pointer as u64, pointer as u64 + len as u64);
+    let start = pointer as u64;
+    let end = pointer as u64 + len as u64;
     if end > data.len() as u64 {
         return Err(wasmtime::Trap::MemoryOutOfBounds.into());
     }

@@ -254,10 +254,12 @@ async fn keep(wasi: &mut WasiP1Ctx, dir: i32, from: &[u8], to: &[u8]) -> Result<
         if errno != Errno::Success as i32 {
             return Ok(Kept::Refused(errno));
         }
-        (held.dir, held.is_ours) = (number(&held.memory, NUMBER_AT), true);
+        held.dir = number(&held.memory, NUMBER_AT);
+        held.is_ours = true;
     }
     let mut guest = GuestMemory::Unshared(&mut held.memory);
-    let (buffer, room) = (TARGET_AT as i32, TARGET_BYTES_MAX as i32);
+    let buffer = TARGET_AT as i32;
+    let room = TARGET_BYTES_MAX as i32;
     let looked = wasi_snapshot_preview1::path_readlink(
         wasi,
         &mut guest,
@@ -300,7 +302,8 @@ fn parts<'a>(caller: &'a mut Caller<'_, TaskState>) -> Result<(&'a mut WasiP1Ctx
 
 /// A guest's text; `None` where the pointer leads nowhere: what is called with it says so.
 fn text(memory: &[u8], at: i32, len: i32) -> Option<&[u8]> {
-    let (at, len) = (at as u32 as usize, len as u32 as usize);
+    let at = at as u32 as usize;
+    let len = len as u32 as usize;
     memory.get(at..at.checked_add(len)?)
 }
 

@@ -91,8 +91,10 @@ impl Modules {
         let loaded = self.load(files).map(Arc::new);
         match &loaded {
             Ok(loaded) => {
-                let (module, took_us) = (id.0, began.elapsed().as_micros() as u64);
-                let (tasks, memories) = (loaded.tasks.len(), loaded.description.memory_kind);
+                let module = id.0;
+                let took_us = began.elapsed().as_micros() as u64;
+                let tasks = loaded.tasks.len();
+                let memories = loaded.description.memory_kind;
                 tracing::debug!(module, took_us, tasks, ?memories, "a module is mapped");
             }
             Err(error) => tracing::warn!(module = id.0, error, "a module cannot be mapped"),

@@ -42,7 +42,7 @@ pub(super) fn run<W: ToHost>(
             runner.let_go();
         }
         let ToWorker::Run(mut message) = inbox.next_message()?;
-        let (task, run, claim) = (message.task, message.run, message.claim);
+        let RunMessage { task, run, claim, .. } = message;
         // The host may have taken it back while others ran.
         if !claims.claim(claim, run) {
             inbox.skip()?;

@@ -225,7 +225,8 @@ impl Shared {
             return Found::Much;
         }
         let resident = |pages: &[u8]| pages.iter().filter(|page| is_resident(**page)).count();
-        let (all, beyond) = (resident(residency), residency.get(stays / self.page..).map_or(0, resident));
+        let all = resident(residency);
+        let beyond = residency.get(stays / self.page..).map_or(0, resident);
         let found = slot.account(all * self.page, beyond * self.page, room);
         if found != Found::Zeroed {
             return found;
@@ -350,7 +351,8 @@ impl Slot {
         if to > MEMORY_BYTES {
             return Err(io::Error::other("beyond its room"));
         }
-        let (to, open) = (to.max(self.accessible), self.open());
+        let to = to.max(self.accessible);
+        let open = self.open();
         let by_faults = self.opens_by_faults && self.is_window() && to <= FAULT_WINDOW_BYTES_MAX;
         let wanted = match by_faults {
             // The tasks before this one touched that part.
@@ -462,7 +464,8 @@ impl Slot {
 
     /// Zeroes accessible bytes.
     fn zero(&mut self, from: usize, len: usize) {
-        let (from, end) = (from.min(self.accessible), from.saturating_add(len).min(self.accessible));
+        let end = from.saturating_add(len).min(self.accessible);
+        let from = from.min(self.accessible);
         // SAFETY: up to `accessible` the mapping can be written to, and nobody refers to it: the memory
         // that was there is gone.
         unsafe { ptr::write_bytes(self.base().add(from), 0, end - from) };
@@ -477,10 +480,15 @@ impl Slot {
             let open = fault_window.open();
             self.protect(open.start, open.end, MprotectFlags::empty())?;
             fault_window.set_open(0..0);
-            (self.cut, self.large_resets) = (0, 0);
+            self.cut = 0;
+            self.large_resets = 0;
         }
-        (self.touched, self.kept, self.kept_beyond) = (self.accessible, 0, 0);
-        (self.resets, self.usual, self.excesses) = (0, None, 0);
+        self.touched = self.accessible;
+        self.kept = 0;
+        self.kept_beyond = 0;
+        self.resets = 0;
+        self.usual = None;
+        self.excesses = 0;
         Ok(())
     }
 }

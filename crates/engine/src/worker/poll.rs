@@ -83,7 +83,8 @@ impl Place {
         slice(memory, self.events, 8, count * EVENT_BYTES)?;
         slice(memory, self.ready, 4, 4)?;
 
-        let (began, now) = (Instant::now(), clock.read());
+        let began = Instant::now();
+        let now = clock.read();
         let mut waits = Vec::with_capacity(count);
         for subscription in subscriptions.chunks_exact(SUBSCRIPTION_BYTES) {
             match wait(wasi, subscription, now).await {

@@ -41,9 +41,15 @@ impl TaskLog {
     }
 
     fn to(to_host: Option<Arc<Mutex<dyn Write + Send>>>) -> TaskLog {
-        let (task, overflow, scratch) = (TaskId(0), LogOverflow::Drop, Vec::new());
-        let inner = Inner { task, to_host, bytes_max: 0, overflow, bytes: 0, dropped: 0, scratch };
-        TaskLog(Arc::new(Mutex::new(inner)))
+        TaskLog(Arc::new(Mutex::new(Inner {
+            task: TaskId(0),
+            to_host,
+            bytes_max: 0,
+            overflow: LogOverflow::Drop,
+            bytes: 0,
+            dropped: 0,
+            scratch: Vec::new(),
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -53,8 +59,11 @@ impl TaskLog {
     /// From here on it takes this task's records.
     pub(super) fn begin(&self, task: TaskId, bytes_max: u64, overflow: LogOverflow) {
         let mut inner = self.lock();
-        (inner.task, inner.bytes_max, inner.overflow) = (task, bytes_max, overflow);
-        (inner.bytes, inner.dropped) = (0, 0);
+        inner.task = task;
+        inner.bytes_max = bytes_max;
+        inner.overflow = overflow;
+        inner.bytes = 0;
+        inner.dropped = 0;
     }
 
     /// Sends one record. Over the task's limit it is counted instead.

@@ -36,7 +36,8 @@ pub(super) const ATTACKS: &[Attack] = &[
             attributes[0] = 1 | 128 << 32;
             attributes[1] = 1;
             attributes[5] = 1 << 5 | 1 << 6;
-            let (attributes, any) = (attributes.as_ptr() as usize, usize::MAX);
+            let attributes = attributes.as_ptr() as usize;
+            let any = usize::MAX;
             call(libc::SYS_perf_event_open, [attributes, 0, any, any, 0, 0]).map(|_| "a descriptor".into())
         },
     },
@@ -45,7 +46,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "add a key to the session's keyring",
         against: &[Seccomp],
         run: |_| {
-            let (kind, name) = (c"user".as_ptr() as usize, c"wasmpool".as_ptr() as usize);
+            let kind = c"user".as_ptr() as usize;
+            let name = c"wasmpool".as_ptr() as usize;
             // The thread's own keyring: gone with it.
             let ring = -1isize as usize;
             call(libc::SYS_add_key, [kind, name, name, 1, ring, 0]).map(|key| format!("key {key}"))
@@ -65,7 +67,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "mount a file system over /tmp, and take it away again",
         against: &[Capabilities, Landlock, Seccomp],
         run: |_| {
-            let (tmpfs, tmp) = (c"tmpfs".as_ptr() as usize, c"/tmp".as_ptr() as usize);
+            let tmpfs = c"tmpfs".as_ptr() as usize;
+            let tmp = c"/tmp".as_ptr() as usize;
             call(libc::SYS_mount, [tmpfs, tmp, tmpfs, 0, 0, 0])?;
             call(libc::SYS_umount2, [tmp, 0, 0, 0, 0, 0]).map(|_| "mounted".into())
         },

@@ -83,13 +83,15 @@ impl Place {
     /// stays one range; or everything, if that would be large. Returns `None` if the address is not this
     /// fault_window's.
     fn wanted(&self, address: usize, step: usize) -> Option<(usize, Range<usize>)> {
-        let (base, limit) = (self.base.load(Ordering::Acquire), self.limit.load(Ordering::Acquire));
+        let base = self.base.load(Ordering::Acquire);
+        let limit = self.limit.load(Ordering::Acquire);
         let at = address.checked_sub(base).filter(|at| *at < limit)?;
         let open = self.open();
         if open.contains(&at) {
             return None;
         }
-        let (from, to) = (at - at % step, (at - at % step + step).min(limit));
+        let from = at - at % step;
+        let to = (at - at % step + step).min(limit);
         let all = match open.is_empty() {
             true => from..to,
             false => from.min(open.start)..to.max(open.end),
@@ -180,7 +182,8 @@ pub(super) fn hold_reserve() -> bool {
     if RESERVE.load(Ordering::Acquire) != 0 {
         return true;
     }
-    let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
     // SAFETY: a new mapping, at an address that the kernel chooses, replaces nothing; nobody touches it.
     let mapped =
         unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), FAULT_WINDOW_BYTES_MAX, access, flags) };
