@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::DeathCause;
 use proto::kernel::kernel_text;
-use proto::policy::{LayerReport, SandboxLayer};
+use proto::policy::{LayerReport, LayerState, SandboxLayer};
 
 /// Most processes and threads in a worker's group, and in a compiler's.
 const PIDS_MAX: u64 = 64;
@@ -64,17 +64,19 @@ impl Cgroups {
         name: &str,
         pid: u32,
     ) -> (Option<Group>, LayerReport) {
-        let report =
-            |requested, applied, reason| LayerReport::new(SandboxLayer::Cgroup, requested, applied, reason);
+        let report = |state, reason| LayerReport::new(SandboxLayer::Cgroup, state, reason);
         let place = match &self.place {
             Ok(place) => place,
-            Err(why) => return (None, report(self.asked, false, why.clone())),
+            Err(why) => {
+                let state = if self.asked { LayerState::Refused } else { LayerState::NotRequested };
+                return (None, report(state, why.clone()));
+            }
         };
         let group = Group { dir: place.join(name), memory_bytes_max };
         match group.set_up(pid) {
-            Ok(what) => (Some(group), report(true, true, what)),
+            Ok(what) => (Some(group), report(LayerState::Applied, what)),
             // A group that is not complete is removed.
-            Err(error) => (None, report(true, false, error.to_string())),
+            Err(error) => (None, report(LayerState::Refused, error.to_string())),
         }
     }
 }

@@ -35,7 +35,7 @@ use proto::refused::explained;
 use proto::ring;
 use proto::role::Role;
 use sandbox::Profile;
-use sandbox::attacks::{Attack, REPLACED_EXIT_CODE, attacks, is_by_file_calls};
+use sandbox::attacks::{Attack, REPLACED_EXIT_CODE, attacks, attacks_with_dirs, is_by_file_calls};
 use sandbox::syscalls;
 
 /// A throw-away worker may hold this much memory, however much a pool's worker may: then the attacks that try
@@ -132,7 +132,12 @@ impl Doctor {
         let patients = Patients::new(self)?;
         let (sandbox, _) = patients.try_one(Attempt::Call(libc::SYS_getpid, [0; 6]));
         let mut sandbox = sandbox.map_err(|message| BuildError::SandboxRefused { message })?;
-        let attacks: Vec<_> = attacks(self.dirs.is_some())
+        let listed: Vec<_> = match self.dirs {
+            Some(_) => attacks_with_dirs().collect(),
+            None => attacks().collect(),
+        };
+        let attacks: Vec<_> = listed
+            .into_iter()
             .enumerate()
             .map(|(place, attack)| AttackReport {
                 name: attack.name.into(),

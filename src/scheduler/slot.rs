@@ -104,7 +104,17 @@ pub(super) enum StopReason {
 }
 
 impl StopReason {
-    pub(super) fn resolution(self, killed: bool) -> Resolution {
+    /// Returns how a task ends that has answered the request to stop.
+    pub(super) fn stopped(self) -> Resolution {
+        self.resolution(false)
+    }
+
+    /// Returns how a task ends that was stopped with its worker.
+    pub(super) fn killed(self) -> Resolution {
+        self.resolution(true)
+    }
+
+    fn resolution(self, killed: bool) -> Resolution {
         match self {
             StopReason::Timeout => Resolution::TimedOut { killed },
             StopReason::CpuTime => Resolution::Overspent { killed },

@@ -447,7 +447,7 @@ impl Scheduler {
                 }
                 let is_over = self.is_over(task, &answer);
                 let how = match stop {
-                    Some(reason) if answer.interrupted => reason.resolution(false),
+                    Some(reason) if answer.interrupted => reason.stopped(),
                     // It ended by itself, but had used more than its limit.
                     _ if is_over => Resolution::Overspent { killed: false },
                     _ => Resolution::Completed,
@@ -462,7 +462,7 @@ impl Scheduler {
             State::Doomed { task: Some((held, reason)) } if held == task => {
                 self.slots[slot].state = State::Doomed { task: None };
                 match answer.interrupted {
-                    true => self.ended(task, reason.resolution(false), now, actions),
+                    true => self.ended(task, reason.stopped(), now, actions),
                     false if self.is_over(task, &answer) => {
                         self.ended(task, Resolution::Overspent { killed: false }, now, actions);
                     }

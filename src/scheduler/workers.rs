@@ -252,7 +252,7 @@ impl Scheduler {
             // The interrupt or its deadline made the worker fall over: that is the task's end,
             // not the pool's.
             State::Doomed { task: Some((task, reason)) } | State::Busy { task, stop: Some(reason), .. } => {
-                self.ended(task, reason.resolution(true), now, actions);
+                self.ended(task, reason.killed(), now, actions);
             }
             State::Busy { task, stop: None, .. } | State::Condemned { task: Some(task) } => {
                 match self.config.on_death {

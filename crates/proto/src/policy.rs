@@ -175,11 +175,28 @@ pub struct SandboxReport {
     pub layers: Vec<LayerReport>,
 }
 
+/// What became of a layer when a process locked itself down.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerState {
+    Applied,
+    /// It was asked for, and does not stand.
+    Refused,
+    /// Nobody asked for it, or it does not exist for this process.
+    NotRequested,
+}
+
 impl LayerReport {
-    /// A layer that nobody has tried to get through yet.
+    /// Reports a layer that nobody has tried to get through yet.
     #[doc(hidden)]
-    pub fn new(layer: SandboxLayer, requested: bool, applied: bool, reason: String) -> LayerReport {
-        LayerReport { layer, requested, applied, verified: None, reason }
+    pub fn new(layer: SandboxLayer, state: LayerState, reason: String) -> LayerReport {
+        LayerReport {
+            layer,
+            requested: state != LayerState::NotRequested,
+            applied: state == LayerState::Applied,
+            verified: None,
+            reason,
+        }
     }
 }
 

@@ -171,18 +171,26 @@ impl Schema {
     pub fn show(&self, node: &Node) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ = self.write(node, &mut text, false);
+        let _ = self.write(node, &mut text);
         text
     }
 
     /// A node as it stands inside a signature: structs by name.
     pub fn show_inside(&self, node: &Node) -> String {
         let mut text = String::new();
-        let _ = self.write(node, &mut text, true);
+        let _ = self.write_inside(node, &mut text);
         text
     }
 
-    fn write(&self, node: &Node, out: &mut impl fmt::Write, inside: bool) -> fmt::Result {
+    /// Writes a node as it stands inside of another one: a struct or an enum that has a name by its name.
+    fn write_inside(&self, node: &Node, out: &mut impl fmt::Write) -> fmt::Result {
+        match node {
+            Node::Struct { name, .. } | Node::Enum { name, .. } if !name.is_empty() => out.write_str(name),
+            node => self.write(node, out),
+        }
+    }
+
+    fn write(&self, node: &Node, out: &mut impl fmt::Write) -> fmt::Result {
         if let Some(word) = node.word() {
             return out.write_str(word);
         }
@@ -191,9 +199,6 @@ impl Schema {
             Node::Seq(id) => self.write_around(out, "Vec<", &[*id], ">"),
             Node::Tuple(ids) => self.write_around(out, "(", ids, if ids.len() == 1 { ",)" } else { ")" }),
             Node::Map(key, value) => self.write_around(out, "Map<", &[*key, *value], ">"),
-            Node::Struct { name, .. } | Node::Enum { name, .. } if inside && !name.is_empty() => {
-                out.write_str(name)
-            }
             Node::Struct { name, fields } => {
                 write!(out, "{name}{}{{ ", if name.is_empty() { "" } else { " " })?;
                 self.write_fields(out, fields)?;
@@ -240,7 +245,7 @@ impl Schema {
             if index > 0 {
                 out.write_str(", ")?;
             }
-            self.write(self.node(*id), out, true)?;
+            self.write_inside(self.node(*id), out)?;
         }
         out.write_str(close)
     }
@@ -249,7 +254,7 @@ impl Schema {
         for (index, (name, id)) in fields.iter().enumerate() {
             let comma = if index > 0 { ", " } else { "" };
             write!(out, "{comma}{name}: ")?;
-            self.write(self.node(*id), out, true)?;
+            self.write_inside(self.node(*id), out)?;
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ use std::os::fd::OwnedFd;
 
 pub use directories::Granted;
 pub use identity::{change as change_identity, drop_capabilities};
-use proto::policy::{LayerReport, SandboxLayer, SandboxReport, SandboxRequest};
+use proto::policy::{LayerReport, LayerState, SandboxLayer, SandboxReport, SandboxRequest};
 use proto::refused::remember_limits;
 pub use syscalls::Profile;
 
@@ -130,15 +130,18 @@ impl Locked {
 /// descriptors are what there is, and lead to what is beyond them.
 fn empty_root(dirs: &mut [Granted], stands: bool, whole: bool) -> io::Result<String> {
     if dirs.is_empty() {
-        return namespaces::empty_root(stands);
+        return match stands {
+            true => Ok(namespaces::EMPTY_ROOT.into()),
+            false => namespaces::empty_root(),
+        };
     }
     // This comes before the process's root is gone, which a thread shares.
     match directories::confine(dirs) {
         Ok(()) => {
-            namespaces::empty_root(false).map(|root| format!("{root}; {} directories as mounts", dirs.len()))
+            namespaces::empty_root().map(|root| format!("{root}; {} directories as mounts", dirs.len()))
         }
         Err(error) if whole => Err(doing("mount the directories")(error)),
-        Err(error) => namespaces::empty_root(false)
+        Err(error) => namespaces::empty_root()
             .map(|root| format!("{root}; {} directories by descriptor only: {error}", dirs.len())),
     }
 }
@@ -184,13 +187,13 @@ impl Ledger {
     fn new(request: SandboxRequest) -> Self {
         let asked = request.cgroup.clone();
         let layers = vec![asked.unwrap_or_else(|| {
-            LayerReport::new(SandboxLayer::Cgroup, false, false, "no cgroup was given".into())
+            LayerReport::new(SandboxLayer::Cgroup, LayerState::NotRequested, "no cgroup was given".into())
         })];
         Ledger { request, layers }
     }
 
-    fn note(&mut self, layer: SandboxLayer, requested: bool, applied: bool, reason: String) {
-        self.layers.push(LayerReport::new(layer, requested, applied, reason));
+    fn note(&mut self, layer: SandboxLayer, state: LayerState, reason: String) {
+        self.layers.push(LayerReport::new(layer, state, reason));
     }
 
     fn refused(&self, layer: SandboxLayer, error: &io::Error) -> Refused {
@@ -213,14 +216,14 @@ impl Ledger {
         step: impl FnOnce() -> io::Result<Result<String, String>>,
     ) -> Result<(), Refused> {
         if !self.request.requests(layer) {
-            self.note(layer, false, false, "not asked for".into());
+            self.note(layer, LayerState::NotRequested, "not asked for".into());
             return Ok(());
         }
         match step() {
-            Ok(Ok(what)) => self.note(layer, true, true, what),
-            Ok(Err(why)) => self.note(layer, false, false, why),
+            Ok(Ok(what)) => self.note(layer, LayerState::Applied, what),
+            Ok(Err(why)) => self.note(layer, LayerState::NotRequested, why),
             Err(error) if self.request.policy.can_do_without(layer) => {
-                self.note(layer, true, false, error.to_string());
+                self.note(layer, LayerState::Refused, error.to_string());
             }
             Err(error) => return Err(self.refused(layer, &error)),
         }

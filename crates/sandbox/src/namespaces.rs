@@ -19,19 +19,20 @@ pub(super) fn unshare() -> io::Result<String> {
     Ok("user, net, ipc".into())
 }
 
-/// As [`empty_root`], for root, while it is: whether there is one now. Without the capabilities (in
-/// a container) it is refused, and may be had behind a user namespace.
+/// Makes an empty root if this process is root, and returns whether there is one now. Without the capabilities (in a
+/// container) it is refused, and may be had behind a user namespace.
 pub(super) fn empty_root_as_root() -> bool {
     rustix::process::getuid().is_root() && put_up_empty_root().is_ok()
 }
 
-/// An empty, read-only file system as the root, unless there is one. It covers what Landlock does
-/// not: the metadata of files. Needs the capabilities that come with a user namespace.
-pub(super) fn empty_root(stands: bool) -> io::Result<String> {
-    if !stands {
-        put_up_empty_root()?;
-    }
-    Ok("an empty tmpfs, read-only".into())
+/// How an empty root is reported.
+pub(super) const EMPTY_ROOT: &str = "an empty tmpfs, read-only";
+
+/// Makes an empty, read-only file system the root. It covers what Landlock does not: the metadata of files. It needs
+/// the capabilities that come with a user namespace.
+pub(super) fn empty_root() -> io::Result<String> {
+    put_up_empty_root()?;
+    Ok(EMPTY_ROOT.into())
 }
 
 fn put_up_empty_root() -> io::Result<()> {

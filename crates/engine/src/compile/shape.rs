@@ -280,16 +280,16 @@ impl Open {
     fn see(&mut self, operator: &Operator<'_>, types: &Types) -> u64 {
         match operator {
             Operator::Block { blockty } | Operator::If { blockty } | Operator::Try { blockty } => {
-                self.open(*blockty, false, 0, types);
+                self.open(Block { is_loop: false, handlers: 0 }, *blockty, types);
                 0
             }
             Operator::Loop { blockty } => {
-                self.open(*blockty, true, 0, types);
+                self.open(Block { is_loop: true, handlers: 0 }, *blockty, types);
                 0
             }
             Operator::TryTable { try_table } => {
                 let handlers = u32::try_from(try_table.catches.len()).unwrap_or(u32::MAX);
-                self.open(try_table.ty, false, handlers, types);
+                self.open(Block { is_loop: false, handlers }, try_table.ty, types);
                 handlers.into()
             }
             // The last one closes the function.
@@ -321,10 +321,10 @@ impl Open {
         }
     }
 
-    fn open(&mut self, ty: BlockType, is_loop: bool, handlers: u32, types: &Types) {
-        self.blocks.push(Block { is_loop, handlers });
-        self.loops += u64::from(is_loop);
-        self.handlers += u64::from(handlers);
+    fn open(&mut self, block: Block, ty: BlockType, types: &Types) {
+        self.loops += u64::from(block.is_loop);
+        self.handlers += u64::from(block.handlers);
+        self.blocks.push(block);
         self.block_count += 1;
         self.block_values += types.values_of(ty);
     }

@@ -54,6 +54,14 @@ pub(super) struct Reporter {
     is_waiting: AtomicBool,
 }
 
+/// What the writer of events does while the ring has no room for the next one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NoRoom {
+    Wait,
+    /// Puts the event back, and leaves the rest to whoever writes next.
+    Leave,
+}
+
 #[derive(Default)]
 struct Queue {
     /// Each with the task at hand when it was said, or 0.
@@ -104,7 +112,7 @@ impl Reporter {
     pub(super) fn answered(&self, to_host: &mut dyn ToHost) {
         self.task.store(0, Ordering::Relaxed);
         if self.is_waiting.load(Ordering::Relaxed) {
-            self.flush(to_host, true);
+            self.flush(to_host, NoRoom::Wait);
         }
     }
 
@@ -139,7 +147,7 @@ impl Reporter {
     fn send(&self) {
         let Some(to_host) = self.to_host.get() else { return };
         if std::thread::current().id() == self.main {
-            return self.flush(&mut *to_host.lock().unwrap_or_else(PoisonError::into_inner), true);
+            return self.flush(&mut *to_host.lock().unwrap_or_else(PoisonError::into_inner), NoRoom::Wait);
         }
         // The thread that holds the lock sends the waiting records, or they go out with the next one.
         let mut to_host = match to_host.try_lock() {
@@ -147,11 +155,11 @@ impl Reporter {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        self.flush(&mut *to_host, false);
+        self.flush(&mut *to_host, NoRoom::Leave);
     }
 
-    /// Writes what waits, as far as that is possible without waiting if it `may_wait` not.
-    fn flush(&self, to_host: &mut dyn ToHost, may_wait: bool) {
+    /// Writes what waits, all of it or as far as there is room.
+    fn flush(&self, to_host: &mut dyn ToHost, no_room: NoRoom) {
         let mut frame = Vec::new();
         while let Some((task, record)) = self.next() {
             // A record of a task that was answered meanwhile would come too late.
@@ -161,7 +169,7 @@ impl Reporter {
             if encode_head_into(&mut frame, &event, 0).is_err() {
                 continue;
             }
-            if !may_wait && to_host.space() < frame.len() {
+            if no_room == NoRoom::Leave && to_host.space() < frame.len() {
                 let FromWorker::Event { record, .. } = event else { return };
                 self.queue().events.push_front((task, record));
                 return self.is_waiting.store(true, Ordering::Relaxed);

@@ -121,7 +121,11 @@ impl Modules {
 }
 
 fn prepare(engine: &Engine, module: &Module, description: ModuleDescription) -> wasmtime::Result<Loaded> {
-    let instance = linker::linker(engine, description.uses_wasi)?.instantiate_pre(module)?;
+    let linker = match description.uses_wasi {
+        true => linker::linker_with_wasi(engine)?,
+        false => linker::linker(engine)?,
+    };
+    let instance = linker.instantiate_pre(module)?;
     let function = |name: &str| match module.get_export(name) {
         Some(ExternType::Func(_)) => module.get_export_index(name),
         _ => None,

@@ -207,8 +207,8 @@ impl Shared {
         match found {
             Found::Zeroed if slot.resets < every => {}
             // A slot that is always large would only be opened again.
-            Found::Much if !is_little && slot.large_resets < FORGET_EVERY => slot.forget(false)?,
-            _ => slot.forget(true)?,
+            Found::Much if !is_little && slot.large_resets < FORGET_EVERY => slot.decommit()?,
+            _ => slot.decommit_and_close()?,
         }
         slot.shrink(slot.accessible.min(stays))
     }
@@ -471,18 +471,24 @@ impl Slot {
         unsafe { ptr::write_bytes(self.base().add(from), 0, end - from) };
     }
 
-    /// Gives all pages back that were ever accessible: they are zero when they are touched next. And closes
-    /// what is open, if faults are to find out anew what is touched.
-    fn forget(&mut self, closes: bool) -> io::Result<()> {
-        // SAFETY: within this slot's mapping, private and anonymous; nobody refers to what it holds.
-        unsafe { rustix::mm::madvise(self.base().cast(), self.touched, Advice::LinuxDontNeed)? };
-        if let Some(fault_window) = self.fault_window.as_ref().filter(|_| closes) {
+    /// Gives all pages back that were ever accessible, and closes what is open, so that faults find out anew what is
+    /// touched.
+    fn decommit_and_close(&mut self) -> io::Result<()> {
+        self.decommit()?;
+        if let Some(fault_window) = &self.fault_window {
             let open = fault_window.open();
             self.protect(open.start, open.end, MprotectFlags::empty())?;
             fault_window.set_open(0..0);
             self.cut = 0;
             self.large_resets = 0;
         }
+        Ok(())
+    }
+
+    /// Gives all pages back that were ever accessible: they are zero when they are touched next.
+    fn decommit(&mut self) -> io::Result<()> {
+        // SAFETY: within this slot's mapping, private and anonymous; nobody refers to what it holds.
+        unsafe { rustix::mm::madvise(self.base().cast(), self.touched, Advice::LinuxDontNeed)? };
         self.touched = self.accessible;
         self.kept = 0;
         self.kept_beyond = 0;
