@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -32,6 +32,7 @@ use proto::limits::{
 use proto::message::{CompileRefusal, CompileReply, CompileRequest, CompileWork};
 use proto::refused::{calling, errno};
 use proto::shortage::Shortage;
+use proto::sync::{Lock, Sleep};
 use proto::{fingerprint, memfd};
 
 /// A failed allocation says this on stderr before it aborts; the number of bytes stands between.
@@ -416,11 +417,11 @@ impl CompileSlots {
 
     /// Waits for a place.
     pub(crate) fn take(&self) -> CompileSlot<'_> {
-        let mut queue = self.lock();
+        let mut queue = self.queue.hold();
         let ticket = queue.last;
         queue.last += 1;
         while queue.free == 0 || queue.next != ticket {
-            queue = self.moved.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self.moved.sleep(queue, None);
         }
         queue.free -= 1;
         queue.next += 1;
@@ -428,15 +429,11 @@ impl CompileSlots {
         self.moved.notify_all();
         CompileSlot(self)
     }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for CompileSlot<'_> {
     fn drop(&mut self) {
-        self.0.lock().free += 1;
+        self.0.queue.hold().free += 1;
         self.0.moved.notify_all();
     }
 }
@@ -576,7 +573,7 @@ mod tests {
                 });
             }
         });
-        let queue = turns.lock();
+        let queue = turns.queue.hold();
         assert_eq!((queue.free, queue.next, queue.last), (2, 3200, 3200));
     }
 }

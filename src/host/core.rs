@@ -7,7 +7,7 @@ mod resolve;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,7 @@ use proto::description::Interrupt;
 use proto::limits::{BATCH_WORK_MAX, CPU_MEASURED_FROM};
 use proto::policy::SandboxReport;
 use proto::shortage::Shortage;
+use proto::sync::{Lock, Sleep};
 use proto::task::TaskId;
 
 /// What the host knows of an unresolved task.
@@ -236,10 +237,6 @@ impl Core {
         self.began.elapsed()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Sleeps until something has changed, or the deadline.
     fn sleep<'a>(
         &self,
@@ -247,15 +244,9 @@ impl Core {
         deadline: Option<Instant>,
     ) -> (MutexGuard<'a, State>, bool) {
         state.sleepers += 1;
-        let mut in_time = true;
-        state = match deadline {
-            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                in_time = !left.is_zero();
-                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let in_time = left.is_none_or(|left| !left.is_zero());
+        state = self.changed.sleep(state, left);
         state.sleepers -= 1;
         (state, in_time)
     }
@@ -268,7 +259,7 @@ impl Core {
         request: Request,
         when_full: WhenFull,
     ) -> Result<Arc<Cell>, Box<(SubmitError, Request)>> {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         loop {
             match (state.scheduler.admits(request.group.more()), &when_full) {
                 (Ok(()), WhenFull::Wake { not_after: Some(not_after), .. })
@@ -387,7 +378,7 @@ impl Core {
         retry.attempts_max <= 1
             && options.cpu_time.or(self.settings.defaults.cpu_time).is_none()
             && self.settings.recycle.tasks_max.is_none()
-            && self.lock().observers.is_empty()
+            && self.state.hold().observers.is_empty()
     }
 
     /// A number for tasks that are to stay together.
@@ -402,31 +393,31 @@ impl Core {
 
     /// It waits no longer.
     pub(crate) fn forget_ticket(&self, ticket: u64) {
-        let waker = self.lock().wakers.remove(&ticket);
+        let waker = self.state.hold().wakers.remove(&ticket);
         drop(waker);
     }
 
     /// Handles one event and does what follows from it.
     pub(crate) fn handle(&self, event: Event) {
-        self.drive(self.lock(), [(event, None)]);
+        self.drive(self.state.hold(), [(event, None)]);
     }
 
     /// Returns the cell of a task that is not resolved.
     pub(crate) fn cell(&self, task: TaskId) -> Option<Arc<Cell>> {
-        self.lock().records.get(&task).map(|record| record.cell.clone())
+        self.state.hold().records.get(&task).map(|record| record.cell.clone())
     }
 
     /// Tells observers that a module was loaded.
     pub(crate) fn loaded(&self, module: Arc<str>, from_cache: bool) {
         let now = self.now();
-        self.lock().observers.tell(now, || EventKind::ModuleLoaded { module, from_cache });
+        self.state.hold().observers.tell(now, || EventKind::ModuleLoaded { module, from_cache });
     }
 
     // ── Processes ────────────────────────────────────────────────────────────
 
     /// Notes that the system lacked something to start the worker with.
     pub(crate) fn not_started(&self, worker: WorkerKey, shortage: Shortage) {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         state.unwanted.remove(&worker);
         state.expected.remove(&worker);
         state.shortage = Some(shortage);
@@ -435,12 +426,12 @@ impl Core {
 
     /// For the supervisor: whether this worker is still wanted.
     pub(crate) fn wants(&self, worker: WorkerKey) -> bool {
-        !self.lock().unwanted.contains(&worker)
+        !self.state.hold().unwanted.contains(&worker)
     }
 
     /// For the supervisor: the worker has been spawned. `false` if it was unwanted meanwhile.
     pub(crate) fn register(&self, link: Arc<Link>) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         let wanted = !state.unwanted.remove(&link.key);
         state.tally.workers_started += 1;
         let now = self.now();
@@ -453,7 +444,7 @@ impl Core {
     /// For the supervisor: the worker has said its first word.
     pub(crate) fn ready(&self, link: &Link, sandbox: SandboxReport) {
         let sandbox = Arc::new(sandbox);
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         let now = self.now();
         let pid = link.pid;
         state.sandbox = Some(sandbox.clone());
@@ -463,16 +454,16 @@ impl Core {
 
     /// Returns `true` once: the first time that layers of the sandbox are missing.
     pub(crate) fn is_news_of_missing_layers(&self) -> bool {
-        !std::mem::replace(&mut self.lock().is_missing_told, true)
+        !std::mem::replace(&mut self.state.hold().is_missing_told, true)
     }
 
     /// For the supervisor: handles what is due, and says when to come again.
     pub(crate) fn arm(&self) -> Option<Duration> {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         let due = state.scheduler.next_deadline().is_some_and(|deadline| deadline <= self.now());
         if due {
             self.drive(state, [(Event::Tick, None)]);
-            state = self.lock();
+            state = self.state.hold();
         }
         state.armed = state.scheduler.next_deadline();
         state.armed.map(|deadline| deadline.saturating_sub(self.now()))
@@ -496,7 +487,7 @@ impl TaskOwner for Core {
     /// Waits for the cell to be filled, in the place of the thread that would fill it; until the
     /// deadline. Returns early where that cannot be done: the caller goes on to wait.
     fn drive_inline(&self, cell: &Cell, deadline: Option<Instant>) {
-        let state = self.lock();
+        let state = self.state.hold();
         let Some(worker) = state.records.get(&cell.task()).and_then(|record| record.worker) else { return };
         let Some(link) = state.links.get(&worker).cloned() else { return };
         drop(state);

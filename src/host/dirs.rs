@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
@@ -16,6 +16,7 @@ use proto::limits::{DIRS_MAX, GUEST_PATH_BYTES_MAX};
 use proto::policy::{SandboxLayer, SandboxRequest};
 use proto::preopen::{DirAccess, GuestDir};
 use proto::refused::calling;
+use proto::sync::Lock;
 
 /// A directory, open.
 #[derive(Debug, Clone)]
@@ -105,7 +106,7 @@ fn check_as_worker(wanted: &[Wanted], open: &[HostDir], request: &SandboxRequest
     }
     // A change of user makes the whole process undumpable, which is undone below.
     static ONE_AT_A_TIME: PerProcess<Mutex<()>> = PerProcess::new(|| Mutex::new(()));
-    let _one = ONE_AT_A_TIME.get().lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = ONE_AT_A_TIME.get().hold();
     let before = rustix::process::dumpable_behavior();
     let found = std::thread::scope(|scope| {
         let ask = || become_worker(request)?.first_refused(open);

@@ -8,8 +8,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -34,6 +34,7 @@ use proto::probe::{AttackOutcome, Attempt, Probe, Targets};
 use proto::refused::explained;
 use proto::ring;
 use proto::role::Role;
+use proto::sync::Lock;
 use sandbox::Profile;
 use sandbox::attacks::{Attack, REPLACED_EXIT_CODE, attacks, attacks_with_dirs, is_by_file_calls};
 use sandbox::syscalls;
@@ -221,7 +222,7 @@ pub(crate) fn verified(
     type Known = Vec<(Key, Vec<(SandboxLayer, bool)>)>;
     static KNOWN: PerProcess<Mutex<Known>> = PerProcess::new(|| Mutex::new(Vec::new()));
     let key = (request.clone(), program, dirs);
-    let mut known = KNOWN.get().lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = KNOWN.get().hold();
     if let Some((_, verified)) = known.iter().find(|(of, _)| *of == key) {
         return Ok(verified.clone());
     }
@@ -347,7 +348,7 @@ impl<'a> Patients<'a> {
 
     /// The pid of another worker, which lives.
     fn sibling_pid(&self) -> Option<u32> {
-        let mut sibling = self.sibling.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sibling = self.sibling.hold();
         let lives = sibling.as_ref().is_some_and(|sibling| {
             let mut fds = [PollFd::new(&sibling.child.pidfd, PollFlags::IN)];
             rustix::event::poll(&mut fds, Some(&Default::default())) == Ok(0)

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use std::vec;
 
@@ -45,6 +45,7 @@ use proto::reader_lock::ReaderLock;
 use proto::ring::{self, End, Producer, Violation};
 use proto::shortage::Shortage;
 use proto::spin::Spinning;
+use proto::sync::Lock;
 use proto::task::TaskId;
 
 /// Inputs up to here travel with their frame's head, and are copied once more for that.
@@ -285,11 +286,11 @@ impl Link {
     }
 
     fn orders(&self) -> MutexGuard<'_, Orders> {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+        self.orders.hold()
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outbox.hold()
     }
 
     /// Notes that the worker is to run the task; [`flush`](Self::flush) sends it. Neither

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread::ThreadId;
 
 use tracing::field::{Field, Visit};
@@ -23,6 +23,7 @@ use proto::frame::encode_head_into;
 use proto::limits::{LOG_RECORD_BYTES_MAX, WORKER_EVENTS_WAITING_MAX};
 use proto::message::{EventLevels, FromWorker, LogRecord, LogSource};
 use proto::ring::Producer;
+use proto::sync::Lock;
 use proto::task::TaskId;
 
 /// The level of what the reporter says itself.
@@ -128,7 +129,7 @@ impl Reporter {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.hold()
     }
 
     fn say(&self, record: LogRecord) {
@@ -147,7 +148,7 @@ impl Reporter {
     fn send(&self) {
         let Some(to_host) = self.to_host.get() else { return };
         if std::thread::current().id() == self.main {
-            return self.flush(&mut *to_host.lock().unwrap_or_else(PoisonError::into_inner), NoRoom::Wait);
+            return self.flush(&mut *to_host.hold(), NoRoom::Wait);
         }
         // The thread that holds the lock sends the waiting records, or they go out with the next one.
         let mut to_host = match to_host.try_lock() {

@@ -2,7 +2,7 @@
 //! streams, so that it can be tested without a process.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::events::{Reporter, ToHost};
 use super::instance::Runner;
@@ -11,6 +11,7 @@ use proto::inbox::{Inbound, Inbox, Input, Item};
 use proto::limits::BATCH_WORK_MAX;
 use proto::message::{BatchSlice, Completion, Cost, FromWorker, RunEnd, RunMessage, ToWorker};
 use proto::ring::End;
+use proto::sync::Lock;
 use proto::task::TaskId;
 use sandbox::LockedDown;
 
@@ -29,7 +30,7 @@ pub(super) fn run<W: ToHost>(
     let mut inbox = Inbox::new(from_host);
     let mut scratch = Vec::new();
     let mut say = |message: FromWorker, payload: &[u8]| {
-        let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut to_host = to_host.hold();
         let frame_bytes = write_frame(&mut *to_host, &mut scratch, &message, payload)?;
         reporter.answered(&mut *to_host);
         Ok(frame_bytes)

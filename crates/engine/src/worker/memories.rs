@@ -50,13 +50,14 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::ptr::{self, NonNull};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
 use self::fault_window::{FAULT_WINDOW_BYTES_MAX, FaultWindow, WINDOW_BYTES_MAX};
 use crate::settings::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES, Reserve};
+use proto::sync::Lock;
 
 /// How the error begins where the system has no room for a memory.
 pub(super) const NO_ROOM: &str = "no room for a memory";
@@ -149,14 +150,10 @@ unsafe impl MemoryCreator for Memories {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A slot that is zero, and accessible up to `bytes` at the most.
     fn take(&self, bytes: usize) -> io::Result<Slot> {
         let bytes = self.whole_pages(bytes);
-        let mut slots = self.lock();
+        let mut slots = self.slots.hold();
         // The one that fits best: with several memories a module, each finds what it left.
         let fit = |slot: &Slot| (slot.accessible > bytes, bytes.abs_diff(slot.accessible));
         let best = (0..slots.waiting.len()).min_by_key(|index| fit(&slots.waiting[*index]));
@@ -176,7 +173,7 @@ impl Shared {
 
     /// Takes a slot back, to be lent again or unmapped.
     fn give_back(&self, mut slot: Slot, minimum: usize) {
-        let mut slots = self.lock();
+        let mut slots = self.slots.hold();
         slots.lent = slots.lent.saturating_sub(1);
         if slots.waiting.len() >= self.waiting_max {
             return;

@@ -1,11 +1,12 @@
 //! A task's log records, on their way to the host within the task's log limit.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use proto::frame::write_frame;
 use proto::limits::LOG_RECORD_BYTES_MAX;
 use proto::message::{FromWorker, LogRecord, LogSource};
+use proto::sync::Lock;
 use proto::task::{LogOverflow, TaskId};
 use proto::text::truncated;
 
@@ -52,13 +53,9 @@ impl TaskLog {
         })))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// From here on it takes this task's records.
     pub(super) fn begin(&self, task: TaskId, bytes_max: u64, overflow: LogOverflow) {
-        let mut inner = self.lock();
+        let mut inner = self.0.hold();
         inner.task = task;
         inner.bytes_max = bytes_max;
         inner.overflow = overflow;
@@ -78,7 +75,7 @@ impl TaskLog {
         message: &str,
         fields: &str,
     ) -> Result<(), OverLimit> {
-        let mut inner = self.lock();
+        let mut inner = self.0.hold();
         let bytes = (target.len() + message.len() + fields.len()) as u64;
         let sent_bytes = bytes.min(LOG_RECORD_BYTES_MAX as u64) + 1;
         if inner.bytes.saturating_add(sent_bytes) > inner.bytes_max {
@@ -99,7 +96,7 @@ impl TaskLog {
         let Inner { task, to_host, scratch, .. } = &mut *inner;
         if let Some(to_host) = to_host {
             let frame = FromWorker::Log { task: *task, record };
-            let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut to_host = to_host.hold();
             // A broken ring ends the worker at the task's own answer.
             let _ = write_frame(&mut *to_host, scratch, &frame, &[]);
         }
@@ -108,7 +105,7 @@ impl TaskLog {
 
     /// Returns what the task's records came to.
     pub(super) fn end(&self) -> Logged {
-        let inner = self.lock();
+        let inner = self.0.hold();
         let is_fatal = inner.overflow == LogOverflow::Fail && inner.dropped > 0;
         let fatal_bytes = is_fatal.then(|| inner.bytes + inner.dropped);
         Logged { dropped: inner.dropped, fatal_bytes }

@@ -265,7 +265,7 @@ fn there_are_no_more_than_a_worker_has_room_for_and_none_of_another_layout() {
     all.pop();
     drop(memory(&memories, 0));
     drop(all);
-    assert_eq!(memories.0.lock().waiting.len(), MEMORIES_MAX);
+    assert_eq!(memories.0.slots.hold().waiting.len(), MEMORIES_MAX);
     let other = |bytes, reserved, guard| {
         memories.new_memory(MemoryType::new(1, None), bytes, None, reserved, guard).is_err()
     };
@@ -285,13 +285,13 @@ fn a_memory_grows_to_its_room_and_no_further_and_little_stays_accessible() {
     assert!(first.grow_to(MEMORY_BYTES + 1).is_err());
     assert_eq!(first.byte_size(), 300 << 20);
     drop(first);
-    assert_eq!(memories.0.lock().waiting[0].accessible, WASM_PAGE);
+    assert_eq!(memories.0.slots.hold().waiting[0].accessible, WASM_PAGE);
     let mut second = memory(&memories, 64 << 20);
     assert!(is_zero(bytes(&mut second)));
     second.grow_to(300 << 20).expect("grows");
     assert!(is_zero(bytes(&mut second)));
     drop(second);
-    assert_eq!(memories.0.lock().waiting[0].accessible, WAITING_BYTES_MAX);
+    assert_eq!(memories.0.slots.hold().waiting[0].accessible, WAITING_BYTES_MAX);
 }
 
 #[test]
