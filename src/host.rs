@@ -26,6 +26,7 @@ pub(crate) mod link;
 mod logs;
 pub(crate) mod memory;
 mod observers;
+mod poll_set;
 pub(crate) mod priority;
 pub(crate) mod request;
 pub(crate) mod requests;

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
@@ -16,6 +15,7 @@ use super::cache::{Compiled, Stamp};
 use super::core::Core;
 use super::cpu::ProcessClock;
 use super::memory;
+use super::poll_set::{self, PollSet};
 use super::priority::Pace;
 use super::requests::SupervisorRequest;
 use super::spawn::{self, Child};
@@ -136,9 +136,7 @@ fn start(
         if pause == SHORTAGE_BACKOFF {
             tracing::warn!("no compiler can be started, and it is tried again: {shortage}");
         }
-        let mut fds = [PollFd::new(&core.supervisor.gone, PollFlags::IN)];
-        let timeout = pause.try_into().ok();
-        if rustix::event::poll(&mut fds, timeout.as_ref()).is_ok_and(|gone| gone > 0) {
+        if poll_set::is_ready(&core.supervisor.gone, pause) {
             return Err(closed());
         }
         pause = pause.saturating_mul(2).min(SHORTAGE_BACKOFF_MAX);
@@ -241,6 +239,16 @@ impl Times<'_> {
 /// A compiler is looked at no more often than this.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
 
+/// The descriptors by which a compiler is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watched {
+    Compiler,
+    Stderr,
+    Socket,
+    /// It hangs up when the pool's supervisor is gone.
+    Supervisor,
+}
+
 /// Waits for the answer and the end of the compiler, whichever way it goes.
 fn await_end(
     core: &Core,
@@ -275,20 +283,19 @@ fn await_end(
                 }
             }
         }
-        let mut fds = vec![PollFd::new(&child.pidfd, PollFlags::IN)];
+        let mut set = PollSet::new();
+        set.watch(Watched::Compiler, child.pidfd.as_fd());
         if stderr_open {
-            fds.push(PollFd::new(&child.stderr.pipe, PollFlags::IN));
+            set.watch(Watched::Stderr, child.stderr.pipe.as_fd());
         }
-        fds.extend(socket.as_ref().map(|socket| PollFd::new(&socket.0, PollFlags::IN)));
+        if let Some(socket) = &socket {
+            set.watch(Watched::Socket, socket.0.as_fd());
+        }
         if ended.is_none() {
-            fds.push(PollFd::new(&core.supervisor.gone, PollFlags::IN));
+            set.watch(Watched::Supervisor, core.supervisor.gone.as_fd());
         }
-        let wait = wait.and_then(|wait| wait.try_into().ok());
-        if rustix::event::poll(&mut fds, wait.as_ref()).is_err() {
-            continue;
-        }
-        let gone = !fds[0].revents().is_empty();
-        if ended.is_none() && fds.last().is_some_and(|fd| !fd.revents().is_empty()) {
+        let ready = set.wait(wait);
+        if ready.has(Watched::Supervisor) {
             // A child that had not yet asked to die with the supervisor outlives it.
             ended = Some(Ended::Closed);
             spawn::kill(&child.pidfd);
@@ -296,12 +303,15 @@ fn await_end(
         stderr_open = stderr_open && child.stderr.drain();
         let said = socket.as_ref().map(|socket| socket.receive::<CompileReply>(0, RecvFlags::DONTWAIT));
         match said {
-            Some(Ok(Some((message, _)))) => (reply, socket) = (Some(message), None),
+            Some(Ok(Some((message, _)))) => {
+                reply = Some(message);
+                socket = None;
+            }
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
             Some(Ok(None) | Err(_)) => socket = None,
             None => {}
         }
-        if gone {
+        if ready.has(Watched::Compiler) {
             break;
         }
     }

@@ -12,12 +12,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
 use rustix::net::RecvFlags;
 use rustix::process::Signal;
 
 use super::descriptors;
 use super::dirs::{self, HostDir, Wanted};
+use super::poll_set::{self, PollSet};
 use super::resident;
 use super::spawn::{self, Child, Program};
 use crate::doctor::{AttackReport, DoctorReport};
@@ -263,6 +263,14 @@ struct Patient {
     _rings: OwnedFd,
 }
 
+/// The descriptors by which a throw-away worker is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watched {
+    Control,
+    Stderr,
+    Process,
+}
+
 impl Drop for Patient {
     fn drop(&mut self) {
         // It fails only for a process that is gone already.
@@ -349,19 +357,13 @@ impl<'a> Patients<'a> {
     /// The pid of another worker, which lives.
     fn sibling_pid(&self) -> Option<u32> {
         let mut sibling = self.sibling.hold();
-        let lives = sibling.as_ref().is_some_and(|sibling| {
-            let mut fds = [PollFd::new(&sibling.child.pidfd, PollFlags::IN)];
-            rustix::event::poll(&mut fds, Some(&Default::default())) == Ok(0)
-        });
+        let lives =
+            sibling.as_ref().is_some_and(|sibling| !poll_set::is_ready(&sibling.child.pidfd, Duration::ZERO));
         if !lives && descriptors::are_left(SIBLING_DESCRIPTORS) {
             let started = self.start(None).ok();
             // It waits until the sandbox is up: an attack on a process that is not locked down proves
             // nothing.
-            *sibling = started.filter(|started| {
-                let patience = self.doctor.timeout.try_into().ok();
-                let mut fds = [PollFd::new(&started.control.0, PollFlags::IN)];
-                matches!(rustix::event::poll(&mut fds, patience.as_ref()), Ok(1))
-            });
+            *sibling = started.filter(|started| poll_set::is_ready(&started.control.0, self.doctor.timeout));
         }
         sibling.as_ref().map(|sibling| sibling.child.pid)
     }
@@ -390,16 +392,11 @@ impl<'a> Patients<'a> {
                     AttackOutcome::Unknown(format!("no answer within {:?}", self.doctor.timeout)),
                 );
             }
-            let mut fds = [
-                PollFd::new(&patient.control.0, PollFlags::IN),
-                PollFd::new(&patient.child.stderr.pipe, PollFlags::IN),
-                PollFd::new(&patient.child.pidfd, PollFlags::IN),
-            ];
-            let wait = left.and_then(|left| left.try_into().ok());
-            if rustix::event::poll(&mut fds, wait.as_ref()).is_err() {
-                continue;
-            }
-            let gone = !fds[2].revents().is_empty();
+            let mut set = PollSet::new();
+            set.watch(Watched::Control, patient.control.0.as_fd());
+            set.watch(Watched::Stderr, patient.child.stderr.pipe.as_fd());
+            set.watch(Watched::Process, patient.child.pidfd.as_fd());
+            let ready = set.wait(left);
             patient.child.stderr.drain();
             // The last words of a process come before its end.
             match patient.control.receive::<FromWorkerControl>(0, RecvFlags::DONTWAIT) {
@@ -415,7 +412,7 @@ impl<'a> Patients<'a> {
                 Ok(Some(_)) => {
                     return (report, AttackOutcome::Unknown("it is of another version of wasmpool".into()));
                 }
-                Ok(None) | Err(_) if gone => {
+                Ok(None) | Err(_) if ready.has(Watched::Process) => {
                     let outcome = match spawn::reap(patient.child.pidfd.as_fd()) {
                         DeathCause::Exited(REPLACED_EXIT_CODE) => {
                             AttackOutcome::Succeeded("another program ran".into())

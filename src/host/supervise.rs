@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
 use rustix::net::RecvFlags;
 
 use super::cgroup::{Cgroups, Group};
@@ -18,6 +17,7 @@ use super::core::Core;
 use super::descriptors;
 use super::link::WorkerEvents as _;
 use super::link::{self, Link};
+use super::poll_set::{self, PollSet, Ready};
 use super::requests::{SupervisorRequest, SupervisorRequests};
 use super::resident::{self, Looks};
 use super::spawn::{self, Program, StderrTail};
@@ -94,7 +94,7 @@ struct Supervisor<'a> {
     program: &'a Program,
     cgroups: Cgroups,
     workers: Vec<Supervised>,
-    compilers: Vec<Watched>,
+    compilers: Vec<RunningCompiler>,
     /// Threads of workers that are gone, to be joined.
     leaving: Vec<JoinHandle<()>>,
     looks: Looks,
@@ -118,21 +118,25 @@ impl Supervisor<'_> {
     /// Waits until a process has something to say or has ended, a request comes or the time is over; then hears the
     /// processes, and reports those that are gone.
     fn wait(&mut self, requests: &SupervisorRequests, timeout: Option<Duration>) {
-        let ready = poll(&self.workers, &self.compilers, requests, timeout);
-        // Each entry holds a descriptor, and hundreds may pile up between two looks at memory.
-        self.compilers.retain(Watched::lives);
+        let ready = self.poll(requests, timeout);
         // Deaths last: what a worker said before it died comes first.
-        for (worker, flags) in self.workers.iter_mut().zip(&ready) {
-            if flags.stderr {
-                worker.stderr_open = worker.stderr.drain();
-            }
-            if flags.control {
-                listen(self.core, worker);
+        for watched in ready.names() {
+            match watched {
+                Watched::Stderr(index) => {
+                    let worker = &mut self.workers[index];
+                    worker.stderr_open = worker.stderr.drain();
+                }
+                Watched::Control(index) => listen(self.core, &mut self.workers[index]),
+                Watched::Wake | Watched::Process(_) | Watched::Compiler(_) => {}
             }
         }
-        for index in (0..self.workers.len()).rev() {
-            if ready.get(index).is_some_and(|flags| flags.gone) {
-                self.leaving.push(report_exit(self.workers.swap_remove(index)));
+        // From the last to the first, since what is removed gives its place to the last one.
+        for watched in ready.names().rev() {
+            match watched {
+                Watched::Process(index) => self.leaving.push(report_exit(self.workers.swap_remove(index))),
+                // Each entry holds a descriptor, and hundreds may pile up between two looks at memory.
+                Watched::Compiler(index) => drop(self.compilers.swap_remove(index)),
+                Watched::Wake | Watched::Stderr(_) | Watched::Control(_) => {}
             }
         }
         for index in (0..self.leaving.len()).rev() {
@@ -140,6 +144,24 @@ impl Supervisor<'_> {
                 join(self.leaving.swap_remove(index));
             }
         }
+    }
+
+    fn poll(&self, requests: &SupervisorRequests, timeout: Option<Duration>) -> Ready<Watched> {
+        let mut set = PollSet::new();
+        set.watch(Watched::Wake, requests.wake_fd().as_fd());
+        for (index, worker) in self.workers.iter().enumerate() {
+            set.watch(Watched::Process(index), worker.link.pidfd());
+            if worker.control_open {
+                set.watch(Watched::Control(index), worker.link.control.as_fd());
+            }
+            if worker.stderr_open {
+                set.watch(Watched::Stderr(index), worker.stderr.pipe.as_fd());
+            }
+        }
+        for (index, compiler) in self.compilers.iter().enumerate() {
+            set.watch(Watched::Compiler(index), compiler.pidfd.as_fd());
+        }
+        set.wait(timeout)
     }
 
     fn fulfil(&mut self, request: SupervisorRequest) {
@@ -155,7 +177,7 @@ impl Supervisor<'_> {
                     let name = group_name(self.core, pid);
                     child.group = self.cgroups.hold_to(memory_bytes_max, &name, pid).0;
                     let pidfd = child.pidfd.try_clone().ok();
-                    self.compilers.extend(pidfd.map(|pidfd| Watched { pid, pidfd, limit_bytes }));
+                    self.compilers.extend(pidfd.map(|pidfd| RunningCompiler { pid, pidfd, limit_bytes }));
                 }
                 if let Err(unsent) = reply.send(child)
                     && let Ok(child) = unsent.into_inner()
@@ -169,15 +191,25 @@ impl Supervisor<'_> {
     }
 }
 
+/// The descriptors that the supervisor waits for; workers and compilers go by their index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watched {
+    Wake,
+    Process(usize),
+    Control(usize),
+    Stderr(usize),
+    Compiler(usize),
+}
+
 /// A compiler whose end another thread waits for.
-struct Watched {
+struct RunningCompiler {
     pid: u32,
     pidfd: OwnedFd,
     limit_bytes: u64,
 }
 
 /// Kills each process that holds more memory than it may, however it got it.
-fn look_at_memory(core: &Core, workers: &mut [Supervised], compilers: &[Watched]) {
+fn look_at_memory(core: &Core, workers: &mut [Supervised], compilers: &[RunningCompiler]) {
     let limit_bytes = core.settings.sandbox.memory_bytes_max;
     for worker in workers {
         // A process that has not computed since holds no more than it did, and an idle pool costs nothing. The clock is
@@ -194,63 +226,15 @@ fn look_at_memory(core: &Core, workers: &mut [Supervised], compilers: &[Watched]
     for compiler in compilers.iter().filter(|compiler| compiler.lives()) {
         if resident::excess(compiler.pid, compiler.limit_bytes).is_some() {
             // The thread that waits for the compiler sees the reason in the memory that it had used.
-            let _ = rustix::process::pidfd_send_signal(&compiler.pidfd, rustix::process::Signal::KILL);
+            spawn::kill(&compiler.pidfd);
         }
     }
 }
 
-impl Watched {
+impl RunningCompiler {
     fn lives(&self) -> bool {
-        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        rustix::event::poll(&mut fds, Some(&Default::default())) == Ok(0)
+        !poll_set::is_ready(&self.pidfd, Duration::ZERO)
     }
-}
-
-#[derive(Default, Clone, Copy)]
-struct Flags {
-    gone: bool,
-    control: bool,
-    stderr: bool,
-}
-
-fn poll(
-    workers: &[Supervised],
-    compilers: &[Watched],
-    requests: &SupervisorRequests,
-    timeout: Option<Duration>,
-) -> Vec<Flags> {
-    let mut fds = vec![PollFd::new(requests.wake_fd(), PollFlags::IN)];
-    let mut owners = vec![None];
-    for (index, worker) in workers.iter().enumerate() {
-        fds.push(PollFd::from_borrowed_fd(worker.link.pidfd(), PollFlags::IN));
-        owners.push(Some((index, 0)));
-        if worker.control_open {
-            fds.push(PollFd::from_borrowed_fd(worker.link.control.as_fd(), PollFlags::IN));
-            owners.push(Some((index, 1)));
-        }
-        if worker.stderr_open {
-            fds.push(PollFd::new(&worker.stderr.pipe, PollFlags::IN));
-            owners.push(Some((index, 2)));
-        }
-    }
-    for compiler in compilers {
-        fds.push(PollFd::new(&compiler.pidfd, PollFlags::IN));
-        owners.push(None);
-    }
-    let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
-    let mut ready = vec![Flags::default(); workers.len()];
-    // EINTR is a wake-up without news.
-    if rustix::event::poll(&mut fds, timeout.as_ref()).is_ok() {
-        for (fd, owner) in fds.iter().zip(owners) {
-            match owner {
-                Some((index, 0)) => ready[index].gone = !fd.revents().is_empty(),
-                Some((index, 1)) => ready[index].control = !fd.revents().is_empty(),
-                Some((index, _)) => ready[index].stderr = !fd.revents().is_empty(),
-                None => {}
-            }
-        }
-    }
-    ready
 }
 
 /// A name that no other child of this host has.
@@ -321,7 +305,7 @@ fn try_start(
         sent => sent.map_err(calling("sendmsg (to the worker)")),
     };
     if let Err(error) = refused.map_or(sent, |why| Err(io::Error::other(why))) {
-        let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
+        spawn::kill(&child.pidfd);
         spawn::reap(child.pidfd.as_fd());
         return Err(error);
     }
