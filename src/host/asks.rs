@@ -56,7 +56,7 @@ enum Stdin {
     Closed(#[expect(dead_code, reason = "it is held, not read")] Option<Lent>),
 }
 
-/// Whoever brings an answer to the worker that asked.
+/// Brings an answer to the worker that asked.
 pub(super) trait SendReply: Send + Sync {
     fn reply(&self, run: u64, number: u64, reply: Reply);
 }

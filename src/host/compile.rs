@@ -41,7 +41,8 @@ const ALLOCATION_FAILED: (&str, &str) = ("memory allocation of ", " bytes failed
 /// Compiles in a process of its own, and waits for it. The process is killed if it goes over a limit.
 ///
 /// # Errors
-/// The compiler's own, [`ModuleError::CompileLimit`], [`ModuleError::CompileLimitUnavailable`], or how the process died.
+/// The compiler's own, [`ModuleError::CompileLimit`], [`ModuleError::CompileLimitUnavailable`], or how the process
+/// died.
 pub(crate) fn compile(
     core: &Core,
     wasm: &[u8],
@@ -177,8 +178,8 @@ fn try_start(
         limit_bytes,
         reply,
     });
-    // No answer within this time means that the pool has stopped: the supervisor answers at once, or drops
-    // the job.
+    // If there is no answer within this time, the pool has stopped: the supervisor answers at once, or drops the
+    // job.
     match child.recv_timeout(core.settings.start_timeout) {
         Ok(child) => Ok(Some(Started { artifact, description, socket, child: child? })),
         Err(_) => Ok(None),
@@ -200,7 +201,7 @@ fn can_be_had(limits: &CompileLimits) -> Result<(), ModuleError> {
     Err(ModuleError::CompileLimitUnavailable { kind: CompileLimit::Memory, asked, most, why })
 }
 
-/// Why the host has ended a compiler.
+/// Says why the host has ended a compiler.
 enum Ended {
     Over(CompileLimit),
     /// The pool was closed.
@@ -366,7 +367,7 @@ fn over(limits: &CompileLimits, kind: CompileLimit, seen: u64) -> ModuleError {
     ModuleError::CompileLimit { kind, limit, seen, function: None, offset: None, quarantined: false }
 }
 
-/// Whether the module was too much for the memory that there is, or the compiler died of something else.
+/// Returns whether the module was too much for the memory that there is, or the compiler died of something else.
 fn of_death(limits: &CompileLimits, death: Death, usage: &Usage) -> ModuleError {
     let aborted = death.cause == DeathCause::Signaled(rustix::process::Signal::ABORT.as_raw());
     let killed = death.cause == DeathCause::Signaled(rustix::process::Signal::KILL.as_raw());

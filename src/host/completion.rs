@@ -61,7 +61,7 @@ pub(super) fn read(
         RunEnd::Exited { code } => {
             let PartialOutput { stdout, stderr } = written;
             let output = CommandOutput { exit_code: code, stdout, stderr };
-            // For a task, to exit is to fail: it has returned nothing.
+            // A task that exits has failed, since it has returned nothing.
             if code == 0 && matches!(callee, Callee::Command { .. }) {
                 return Ok(TaskOutput::Command(output));
             }

@@ -35,7 +35,7 @@ use proto::shortage::Shortage;
 use proto::sync::{Lock, Sleep};
 use proto::task::TaskId;
 
-/// What the host knows of an unresolved task.
+/// Holds what the host knows of an unresolved task.
 pub(super) struct TaskRecord {
     pub(super) cell: Arc<Cell>,
     /// Kept until the task is resolved: it may have to be run again.
@@ -51,7 +51,7 @@ pub(super) struct TaskRecord {
     pub(super) began: Option<Now>,
     /// The worker's process had computed this by then; known if its clock was read.
     computed_before: Option<Duration>,
-    /// How long its last attempt took, and what it computed, if that ended without an answer.
+    /// Says how long its last attempt took, and what it computed, if that ended without an answer.
     last_attempt: Option<Measured>,
     pub(super) attempts: u32,
     pub(super) worker_pid: Option<u32>,
@@ -82,7 +82,7 @@ impl TaskRecord {
     }
 }
 
-/// How long a task ran, and what it computed, where that is known: as the pool measured it.
+/// Says how long a task ran, and what it computed, where that is known: as the pool measured it.
 pub(super) type Measured = (Duration, Option<Duration>);
 
 impl State {
@@ -95,14 +95,14 @@ impl State {
         let worker = record.worker;
         let dead = || self.deaths.get(&worker?).and_then(|ended| ended.computed);
         let live = || self.links.get(&worker?).and_then(|link| link.computed());
-        // In a batch the process has computed for others, too.
+        // The process has computed for other tasks of a batch, too.
         let before = record.computed_before.filter(|_| record.batch.is_none());
         let computed = before.and_then(|before| Some((before, dead().or_else(live)?)));
         let cpu = match &record.cpu {
             Some(cpu) => Some(cpu.cut_off(computed.map(|(_, now)| now))),
             None => computed.map(|(before, now)| now.saturating_sub(before)),
         };
-        // What was answered of a batch is not the time of the task at hand.
+        // The time of the tasks of a batch that were answered is not that of the task at hand.
         let before = record.batch.as_ref().map_or(Duration::ZERO, |batch| batch.ran());
         (now.saturating_sub(began).saturating_sub(before), cpu)
     }
@@ -116,7 +116,7 @@ impl State {
     }
 }
 
-/// How a worker ended.
+/// Says how a worker ended.
 #[derive(Debug, Clone)]
 pub(super) struct WorkerEnd {
     pub(super) death: Death,
@@ -136,7 +136,7 @@ pub(super) struct State {
     unwanted: HashSet<WorkerKey>,
     /// Ended by the pool's own decision.
     expected: HashSet<WorkerKey>,
-    /// How a worker ended, noted before its `Dead` event.
+    /// Says how a worker ended, noted before its `Dead` event.
     pub(super) deaths: HashMap<WorkerKey, WorkerEnd>,
     pub(super) broken: Option<Breakage>,
     /// The reason why the last worker that could not be started could not.
@@ -176,7 +176,7 @@ pub(crate) struct Core {
     changed: Condvar,
 }
 
-/// What a submitter does when the queue is full.
+/// Says what a submitter does when the queue is full.
 pub(crate) enum WhenFull {
     /// Waits for room, at most until the deadline; then it is refused.
     Wait(Option<Instant>),
@@ -371,7 +371,7 @@ impl Core {
         }
     }
 
-    /// Whether tasks with these options may travel in batches. An observer wants to see each task, a batch
+    /// Returns whether tasks with these options may travel in batches. An observer wants to see each task, a batch
     /// has no attempts of its own, and CPU time is counted for one task.
     pub(crate) fn may_batch(&self, options: &TaskOptions) -> bool {
         let retry = options.retry.or(self.settings.defaults.retry).unwrap_or_default();
@@ -424,12 +424,12 @@ impl Core {
         self.drive(state, [(Event::NotStarted { worker }, None)]);
     }
 
-    /// For the supervisor: whether this worker is still wanted.
+    /// Returns, to the supervisor, whether this worker is still wanted.
     pub(crate) fn wants(&self, worker: WorkerKey) -> bool {
         !self.state.hold().unwanted.contains(&worker)
     }
 
-    /// For the supervisor: the worker has been spawned. `false` if it was unwanted meanwhile.
+    /// Notes for the supervisor that the worker has been spawned. Returns `false` if it was unwanted meanwhile.
     pub(crate) fn register(&self, link: Arc<Link>) -> bool {
         let mut state = self.state.hold();
         let wanted = !state.unwanted.remove(&link.key);
@@ -441,7 +441,7 @@ impl Core {
         wanted
     }
 
-    /// For the supervisor: the worker has said its first word.
+    /// Notes for the supervisor that the worker has said its first word.
     pub(crate) fn ready(&self, link: &Link, sandbox: SandboxReport) {
         let sandbox = Arc::new(sandbox);
         let mut state = self.state.hold();
@@ -457,7 +457,7 @@ impl Core {
         !std::mem::replace(&mut self.state.hold().is_missing_told, true)
     }
 
-    /// For the supervisor: handles what is due, and says when to come again.
+    /// Handles what is due, and says when the supervisor is to come again.
     pub(crate) fn arm(&self) -> Option<Duration> {
         let mut state = self.state.hold();
         let due = state.scheduler.next_deadline().is_some_and(|deadline| deadline <= self.now());

@@ -69,8 +69,8 @@ pub(crate) fn open_all(wanted: &[Wanted], request: &SandboxRequest) -> Result<Ve
     Ok(open)
 }
 
-/// Makes the door to the host's own files. It knows what tasks may write by the very descriptors that they
-/// are given.
+/// Makes the handle by which the host opens its own files. It knows what tasks may write by the very descriptors
+/// that they are given.
 ///
 /// # Errors
 /// A call that the system refuses.
@@ -121,7 +121,8 @@ fn check_as_worker(wanted: &[Wanted], open: &[HostDir], request: &SandboxRequest
     found.map_or(Ok(()), |(index, source)| Err(refused(index, source)))
 }
 
-/// Whether this process may be allowed what its workers are not: they have the same user and rights otherwise.
+/// Returns whether this process may be allowed what its workers are not: they have the same user and rights
+/// otherwise.
 fn has_more_than_workers() -> bool {
     let own = rustix::thread::capabilities(None);
     rustix::process::getuid().is_root() || own.is_ok_and(|own| !own.effective.is_empty())
@@ -129,7 +130,7 @@ fn has_more_than_workers() -> bool {
 
 /// The user as whom workers run.
 struct Worker {
-    /// Why it is this one.
+    /// Says why it is this one.
     why: String,
 }
 
@@ -165,7 +166,7 @@ impl Worker {
     fn check(&self, dir: impl AsFd, access: DirAccess) -> io::Result<()> {
         match rustix::fs::accessat(dir, ".", wanted_of(access), AtFlags::EACCESS) {
             Err(Errno::ACCESS | Errno::PERM) => {}
-            // What else can be wrong is said where it happens.
+            // The rest of what can be wrong is said where it happens.
             _ => return Ok(()),
         }
         let what = if access.is_writable() { "read and write" } else { "read" };

@@ -1,4 +1,4 @@
-//! Throw-away workers that attack their own walls, one process an attack, and what came of it.
+//! Throw-away workers that attack the layers of their own sandbox, one process an attack, and what came of it.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -87,13 +87,13 @@ impl Doctor {
         }
     }
 
-    /// As [`PoolBuilder::sandbox`](crate::PoolBuilder::sandbox).
+    /// Does the same as [`PoolBuilder::sandbox`](crate::PoolBuilder::sandbox).
     pub fn sandbox(mut self, policy: SandboxPolicy) -> Self {
         self.request.policy = policy;
         self
     }
 
-    /// As [`PoolBuilder::sandbox_without`](crate::PoolBuilder::sandbox_without).
+    /// Does the same as [`PoolBuilder::sandbox_without`](crate::PoolBuilder::sandbox_without).
     pub fn sandbox_without(mut self, layer: SandboxLayer) -> Self {
         self.request.without.push(layer);
         self
@@ -105,20 +105,20 @@ impl Doctor {
         self
     }
 
-    /// As in a pool with directories ([`PoolBuilder::dir`](crate::PoolBuilder::dir)): the throw-away workers
-    /// are given two, one to be read and one with this access, and try to get beyond them, too.
+    /// Gives the throw-away workers directories, as a pool does ([`PoolBuilder::dir`](crate::PoolBuilder::dir)):
+    /// they have two, one to be read and one with this access, and try to get beyond them, too.
     pub fn with_dirs(mut self, access: DirAccess) -> Self {
         self.dirs = Some(access);
         self
     }
 
-    /// As [`PoolBuilder::worker_program`](crate::PoolBuilder::worker_program).
+    /// Does the same as [`PoolBuilder::worker_program`](crate::PoolBuilder::worker_program).
     pub fn worker_program(mut self, path: impl AsRef<Path>) -> Self {
         self.program = Some(path.as_ref().into());
         self
     }
 
-    /// How long one attack may take, from the start of its process. Default: 10 s.
+    /// Sets how long one attack may take, from the start of its process. Default: 10 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -155,13 +155,13 @@ impl Doctor {
         Ok(DoctorReport { sandbox, attacks, system: system(patients.has_all) })
     }
 
-    /// The system calls that a worker may make once it stands: name and number. Of some only with
-    /// certain arguments.
+    /// The system calls that a worker may make once it stands: name and number. Some are allowed with certain
+    /// arguments only.
     pub fn system_calls() -> Vec<(&'static str, i64)> {
         syscalls::allowed(Profile::Worker).iter().map(|call| (call.name, call.number)).collect()
     }
 
-    /// As [`system_calls`](Self::system_calls), of a worker whose pool has directories.
+    /// Returns the same as [`system_calls`](Self::system_calls), of a worker whose pool has directories.
     pub fn system_calls_with_dirs(access: DirAccess) -> Vec<(&'static str, i64)> {
         let profile = Profile::WithDirectories { access, scans: false };
         syscalls::allowed(profile).iter().map(|call| (call.name, call.number)).collect()
@@ -179,7 +179,7 @@ impl Doctor {
         attack.against.iter().copied().filter(stops).collect()
     }
 
-    /// For the tests of the filter: what a compiler may call, and what each is answered ENOSYS.
+    /// Returns, for the tests of the filter, what a compiler or a worker may call, and what it is answered ENOSYS.
     #[doc(hidden)]
     pub fn system_calls_of(as_compiler: bool) -> (Vec<i64>, Vec<i64>) {
         let profile = if as_compiler { Profile::Compiler } else { Profile::Worker };
@@ -187,7 +187,7 @@ impl Doctor {
         (syscalls::allowed(profile).iter().map(|call| call.number).collect(), answered)
     }
 
-    /// For the tests of the filter: system calls by number, each in a process of its own.
+    /// Tries, for the tests of the filter, system calls by number, each in a process of its own.
     #[doc(hidden)]
     pub fn try_calls(
         &self,
@@ -200,7 +200,7 @@ impl Doctor {
         Ok(calls.iter().map(outcome).collect())
     }
 
-    /// For the tests of the deaths: a panic, and a crash.
+    /// Tries, for the tests of the deaths, a panic and a crash.
     #[doc(hidden)]
     pub fn try_ends(&self) -> Result<[AttackOutcome; 2], BuildError> {
         let patients = Patients::new(self)?;
@@ -246,7 +246,7 @@ struct Patients<'a> {
     program: Program,
     targets: Targets,
     dirs: Vec<HostDir>,
-    /// There are descriptors for all that can be attacked.
+    /// This process has descriptors for all that can be attacked.
     has_all: bool,
     /// Another worker; the attacks may end it, and then there is a new one.
     sibling: Mutex<Option<Patient>>,
@@ -300,7 +300,7 @@ impl<'a> Patients<'a> {
         open_to_all(&dir).map_err(laid_out)?;
         let bind = || SocketAddr::from_abstract_name(&name).and_then(|name| UnixListener::bind_addr(&name));
         let named = has_all.then(|| bind().ok()).flatten();
-        // On purpose: what a careless embedder leaves open.
+        // The file is left open on purpose, as a careless embedder does.
         let open = has_all
             .then(|| files::reopened(&secret).ok())
             .flatten()
@@ -436,7 +436,7 @@ impl<'a> Patients<'a> {
     }
 }
 
-/// How a throw-away worker ended, and what it said last, as one line.
+/// Returns how a throw-away worker ended, and what it said last, as one line.
 fn last_words(cause: &DeathCause, patient: &Patient) -> String {
     let said = patient.child.stderr.text();
     match said.trim() {
@@ -445,8 +445,8 @@ fn last_words(cause: &DeathCause, patient: &Patient) -> String {
     }
 }
 
-/// Returns how much stack the tasks of a pool have by default, or as much as the hard limit leaves them: the sandbox can be
-/// tried with less.
+/// Returns how much stack the tasks of a pool have by default, or as much as the hard limit leaves them: the sandbox
+/// can be tried with less.
 fn wasm_stack_bytes() -> usize {
     let hard = rustix::process::getrlimit(rustix::process::Resource::Stack).maximum.unwrap_or(u64::MAX);
     let room = usize::try_from(hard).unwrap_or(usize::MAX).saturating_sub(limits::HOST_STACK_BYTES);

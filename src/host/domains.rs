@@ -95,7 +95,7 @@ impl Domains {
         }
     }
 
-    /// What the caller calls it; the domain of tasks that name none has no name.
+    /// Returns what the caller calls it; the domain of tasks that name none has no name.
     pub(super) fn name(&self, domain: Domain) -> Option<Arc<str>> {
         if domain == Domain::NONE {
             return None;

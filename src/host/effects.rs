@@ -29,7 +29,7 @@ pub(super) enum Effect {
     },
     Kill {
         link: Arc<Link>,
-        /// What its death is reported as, if the kill itself is not the reason.
+        /// Says what its death is reported as, if the kill itself is not the reason.
         cause: Option<DeathCause>,
     },
     Terminate {

@@ -12,7 +12,7 @@ use proto::message::{LogRecord, LogSource};
 use proto::task::TaskId;
 use proto::text::{Escaped, Name, Words, truncated};
 
-/// Between two reports of what was dropped.
+/// The least time between two reports of what was dropped.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// This many dropped records in a row are a flood. Reading one takes a processor that others need, so its
@@ -23,7 +23,7 @@ pub(super) const FLOOD_PAUSE: Duration = Duration::from_millis(8);
 /// Each record counts for this much besides its text, since many empty ones take as long to emit.
 const RECORD_BYTES: u64 = 32;
 
-/// What one worker and its tasks log.
+/// Holds what one worker and its tasks log.
 pub(super) struct LogForwarder {
     pid: u32,
     bytes_per_second: u64,
@@ -96,7 +96,7 @@ impl LogForwarder {
         if self.dropped.records > 0 && is_due() { Some(self.report_now()) } else { None }
     }
 
-    /// The last records. What was dropped and not reported is.
+    /// The last records. It reports what was dropped and is not reported yet.
     pub(super) fn close(mut self) -> (Vec<String>, Option<Dropped>) {
         let dropped = (self.dropped.records > 0).then(|| self.report_now());
         (self.last.into(), dropped)
@@ -232,7 +232,8 @@ mod tests {
         assert_eq!((taken[0], taken[39]), (true, false));
         let (last, dropped) = logs.close();
         let dropped = dropped.expect("there was no report");
-        // Of 7 bytes each up to line 9, then of 8; the first is taken, and one more in the course of time.
+        // The lines have 7 bytes each up to line 9, and then 8; the first is taken, and one more in the course of
+        // time.
         assert!(dropped.records >= 38 && dropped.bytes >= 9 * 7 + 29 * 8);
         assert_eq!(last.len(), LAST_LOGS_MAX);
         assert_eq!(last[LAST_LOGS_MAX - 1], "task 7, stderr: line 39\\u{1b}");

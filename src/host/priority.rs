@@ -88,7 +88,7 @@ pub(super) fn worker_goes(pid: u32) {
     tasks().workers.retain(|(held, _)| *held != pid);
 }
 
-/// Whether tasks of this process's pools want the CPUs.
+/// Returns whether tasks of this process's pools want the CPUs.
 fn tasks_compute(now: Instant) -> bool {
     let mut tasks = tasks();
     let used = || tasks.workers.iter().filter_map(|(_, clock)| clock.read()).sum();

@@ -65,7 +65,7 @@ pub(crate) enum RequestInput {
     Batch { task: TaskIndex, inputs: Bytes, count: usize },
 }
 
-/// RequestInput that has passed every check and only waits for room in the queue.
+/// A task or batch that has passed every check and only waits for room in the queue.
 pub(crate) struct Request {
     pub(super) call: Invocation,
     pub(super) name: Arc<str>,
@@ -76,8 +76,8 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Checks the work against the bounds of the pool of that number; each task of a batch is held to what one alone is.
-    /// `options` are the caller's own.
+    /// Checks the work against the bounds of the pool of that number; each task of a batch is held to what one alone
+    /// is. `options` are the caller's own.
     ///
     /// # Errors
     /// [`SubmitError`], except for those about the pool's state.
@@ -119,7 +119,7 @@ impl Request {
                 return Err(SubmitError::StdinReadOnce { task: target.name.to_string() });
             }
             Some(source) => match source.lend() {
-                // What a deterministic task reads must not depend on when it comes.
+                // The bytes that a deterministic task reads must not depend on when they come.
                 Some(lent) => Some(TaskAsks::new(lent, options.seed.is_some())),
                 None => return Err(SubmitError::StdinTaken { task: target.name.to_string() }),
             },

@@ -87,7 +87,7 @@ impl Sent {
         holder: &Weak<dyn Holder>,
     ) -> io::Result<()> {
         let loaded = &module.0;
-        // What the worker forgets makes room for what comes.
+        // The worker first hears what to forget, which makes room for what comes.
         self.state.hold().say(control);
         let message = ToWorkerControl::Module { module: loaded.id, code: loaded.description.code() };
         control.send(&message, &[loaded.artifact.as_fd(), loaded.description_file.as_fd()])?;

@@ -12,7 +12,7 @@ use proto::limits::compile::CompileLimits;
 use proto::message::EventLevels;
 use proto::policy::{SandboxLayer, SandboxRequest};
 
-/// What the pool was built with.
+/// Holds what the pool was built with.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) workers_min: usize,
@@ -47,12 +47,12 @@ pub(crate) struct Settings {
     pub(crate) defaults: TaskOptions,
     pub(crate) sandbox: SandboxRequest,
     pub(crate) cgroup: CgroupChoice,
-    /// What the doctor found of the layers.
+    /// Says what the doctor found of the layers.
     pub(crate) verified: Vec<(SandboxLayer, bool)>,
 }
 
 impl Settings {
-    /// What the decisions are made by.
+    /// Returns what the decisions are made by.
     pub(super) fn for_scheduler(&self) -> Config {
         Config {
             workers_min: self.workers_min,

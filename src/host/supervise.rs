@@ -130,7 +130,7 @@ impl Supervisor<'_> {
                 Watched::Wake | Watched::Process(_) | Watched::Compiler(_) => {}
             }
         }
-        // From the last to the first, since what is removed gives its place to the last one.
+        // The order is from the last to the first, since what is removed gives its place to the last one.
         for watched in ready.names().rev() {
             match watched {
                 Watched::Process(index) => self.leaving.push(report_exit(self.workers.swap_remove(index))),

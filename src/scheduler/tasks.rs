@@ -142,7 +142,7 @@ impl Scheduler {
         }
     }
 
-    /// How many tasks it pays to have in store, by how long they take.
+    /// Returns how many tasks it pays to have in store, by how long they take.
     fn offer_depth(&self) -> usize {
         let typical = self.typical.duration();
         let depth = OFFERED_WORK.as_nanos().checked_div(typical.as_nanos()).unwrap_or(0);
@@ -150,7 +150,7 @@ impl Scheduler {
         usize::try_from(depth).unwrap_or(usize::MAX).max(at_least).min(self.config.prefetch_max)
     }
 
-    /// How many more tasks the worker may be prefetched, if `max` may wait there.
+    /// Returns how many more tasks the worker may be prefetched, if `max` may wait there.
     fn room_behind(&self, slot: usize, max: usize) -> usize {
         let place = &self.slots[slot];
         match place.state {
@@ -217,7 +217,7 @@ impl Scheduler {
         }
     }
 
-    /// When an idle worker may next take over what another was prefetched.
+    /// Returns when an idle worker may next take over what another was prefetched.
     pub(super) fn steal_at(&self) -> Option<Now> {
         if self.idle.is_empty() {
             return None;
@@ -225,7 +225,7 @@ impl Scheduler {
         (0..self.slots.len()).filter_map(|slot| self.stealable_at(slot)).min()
     }
 
-    /// When the first idle worker may take over from that slot.
+    /// Returns when the first idle worker may take over from that slot.
     fn stealable_at(&self, slot: usize) -> Option<Now> {
         let place = &self.slots[slot];
         let State::Busy { began, .. } = place.state else { return None };
@@ -289,7 +289,7 @@ impl Scheduler {
         }
         if !(revoked || cfg!(test) && self.mutant == Some(Mutant::RefusalIgnored)) {
             entry.place = Place::Prefetched(slot, Some(Fate::Begun));
-            // In a pool that was killed or broke it ends with its worker.
+            // The task of a pool that was killed or broke ends with its worker.
             if self.killed || self.broken {
                 self.slots[slot].behind.retain(|&prefetched| prefetched != task);
                 self.note_begun(worker, task, actions);
@@ -325,7 +325,7 @@ impl Scheduler {
         }
     }
 
-    /// There is more to be done of it.
+    /// Queues a task again that is not done.
     fn put_back(&mut self, task: TaskId, actions: &mut Vec<Action>) {
         let is_wanted = self.tasks.get(&task).is_some_and(|entry| !entry.discard_rest && !entry.abort);
         actions.push(Action::GivenBack { task });
@@ -386,7 +386,7 @@ impl Scheduler {
 
     pub(super) fn abort(&mut self, task: TaskId, now: Now, actions: &mut Vec<Action>) {
         let Some(entry) = self.tasks.get_mut(&task) else { return };
-        // No other attempt follows; and if it turns out to have begun, it is stopped when we hear of that.
+        // This task has no other attempt; and if it turns out to have begun, it is stopped when we hear of that.
         entry.abort = true;
         match entry.place {
             Place::Running(slot) => self.stop(slot, StopReason::Abort, now, actions),
@@ -435,8 +435,8 @@ impl Scheduler {
     ) {
         let Some(slot) = self.live(worker) else { return };
         match self.slots[slot].state {
-            // An interrupt that nobody sent cannot have been heeded, but a worker stops a task by itself at its limit of
-            // CPU time.
+            // An interrupt that nobody sent cannot have been heeded, but a worker stops a task by itself at its limit
+            // of CPU time.
             State::Busy { task: held, stop, .. }
                 if held == task && (stop.is_some() || !answer.interrupted || self.is_over(task, &answer)) =>
             {
@@ -561,7 +561,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether the pool accepts nothing more and has nothing left to hand out.
+    /// Returns whether the pool accepts nothing more and has nothing left to hand out.
     pub(super) fn is_drained(&self) -> bool {
         self.mode == Mode::Closing && self.queue.len() == 0
     }

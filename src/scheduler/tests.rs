@@ -449,7 +449,7 @@ fn an_idle_worker_takes_what_was_offered_elsewhere_before_what_came_later() {
     let actions = world.ready(SECOND);
     assert_eq!(actions[0], Action::Revoke { worker: FIRST, task: THREE });
     assert_eq!(begun(&actions), [THREE]);
-    // One that turns out to have begun is let go, and the next is asked for.
+    // A task that turns out to have begun is let go, and the next is asked for.
     let mut world = overtaking();
     world.begun.push(THREE);
     assert_eq!(begun(&world.ready(SECOND)), [TaskId(4)]);

@@ -102,7 +102,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether the worker has done its share.
+    /// Returns whether the worker has done its share.
     pub(super) fn is_due(&self, slot: usize, answer: &RunReport, now: Now) -> bool {
         let slot = &self.slots[slot];
         let recycle = &self.config.recycle;
@@ -160,7 +160,7 @@ impl Scheduler {
         }
     }
 
-    /// In a pool that ends: lets idle workers go, and says when the last process is gone.
+    /// Lets idle workers go in a pool that ends, and says when the last process is gone.
     pub(super) fn wind_down(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.is_drained() {
             for slot in 0..self.slots.len() {

@@ -66,7 +66,8 @@ pub(crate) fn main() -> i32 {
     match serve(&reporter) {
         Ok(()) => 0,
         Err(error) => {
-            // What nobody heard; of stderr the end is kept.
+            // The host has not heard these events. They go before the error, since the host keeps the end of
+            // stderr.
             let unheard = reporter.get().map(|reporter| reporter.rest()).unwrap_or_default();
             unheard.iter().for_each(|event| eprintln!("wasmpool worker: {event}"));
             eprintln!("wasmpool worker: {error}");

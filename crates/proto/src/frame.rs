@@ -19,13 +19,13 @@ use crate::payload::{INLINE_BYTES, Payload};
 pub(crate) const MAGIC: [u8; 4] = *b"WP1\0";
 const HEADER_BYTES: usize = 16;
 
-/// At most this much is read at once: many small frames, or the start of a large one.
+/// A read takes at most this much at once: many small frames, or the start of a large one.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
 
 /// Payloads up to here are written together with their header: one wake-up instead of two.
 const INLINE_PAYLOAD_BYTES: usize = 8 * 1024;
 
-/// Why a frame cannot be read.
+/// Says why a frame cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     #[error("a frame starts with {0:02x?}")]
@@ -119,7 +119,7 @@ impl Incoming {
         Incoming { bytes, start: 0, end: 0, head_bytes: HEADER_BYTES, frame_bytes: 0 }
     }
 
-    /// Whether bytes were read that are part of nothing yet.
+    /// Returns whether bytes were read that are part of nothing yet.
     #[inline]
     pub fn has_rest(&self) -> bool {
         self.len() > 0
@@ -175,7 +175,7 @@ impl Incoming {
         Ok(Some((meta, payload_bytes)))
     }
 
-    /// At most `most` bytes of the payload, as far as they have been read.
+    /// Returns at most `most` bytes of the payload, as far as they have been read.
     #[inline]
     pub fn payload(&mut self, most: u64) -> &[u8] {
         let len = usize::try_from(most).unwrap_or(usize::MAX).min(self.len());
@@ -238,7 +238,7 @@ impl<M: DeserializeOwned> Assembly<M> {
         Assembly { incoming: Incoming::new(), partial: None }
     }
 
-    /// Whether a frame has begun that is not complete.
+    /// Returns whether a frame has begun that is not complete.
     #[inline]
     pub fn is_amid(&self) -> bool {
         self.partial.is_some() || self.incoming.has_rest()

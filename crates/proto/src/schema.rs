@@ -66,7 +66,7 @@ pub enum Variant {
     Struct(Vec<(String, NodeId)>),
 }
 
-/// Why bytes are not a schema.
+/// Says why bytes are not a schema.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SchemaError {
@@ -79,7 +79,7 @@ pub enum SchemaError {
     /// A name is not UTF-8, or a number does not fit.
     #[error("the schema has a malformed name or length")]
     Malformed,
-    /// Over a limit of `limits.rs`.
+    /// It exceeds a bound of `limits.rs`.
     #[error("the schema is larger than {SCHEMA_NODES_MAX} nodes or deeper than {SCHEMA_DEPTH_MAX} levels")]
     TooLarge,
     /// The names of types, fields and variants go over a limit of `limits.rs`.
@@ -147,13 +147,13 @@ impl Schema {
         self.nodes.get(id as usize).unwrap_or(&Node::Unit)
     }
 
-    /// Whether both put the same bytes on the wire: names of types do not count, names
-    /// of fields and variants do.
+    /// Returns whether both put the same bytes on the wire: names of types do not count, names of fields and
+    /// variants do.
     pub fn is_compatible(&self, other: &Schema) -> bool {
         same(self, self.root(), other, other.root())
     }
 
-    /// Whether a value is plain bytes on the wire: `Vec<u8>`, `[u8]` or a raw payload.
+    /// Returns whether a value is plain bytes on the wire: `Vec<u8>`, `[u8]` or a raw payload.
     pub fn is_bytes(&self) -> bool {
         match self.root() {
             Node::Bytes => true,
@@ -162,7 +162,7 @@ impl Schema {
         }
     }
 
-    /// Whether a value is a `String`.
+    /// Returns whether a value is a `String`.
     pub fn is_string(&self) -> bool {
         matches!(self.root(), Node::String)
     }

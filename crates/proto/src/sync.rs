@@ -1,6 +1,6 @@
 //! The synchronisation that the future cell, the ring's event counts and the reader's lock use. They name it only
-//! here, so that `tests/model` can put loom's in its place and try every interleaving. And [`Lock`], by which
-//! everything else takes its locks.
+//! here, so that `tests/model` can put loom's in its place and try every interleaving. It also has [`Lock`], by
+//! which everything else takes its locks.
 
 pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
 pub use std::sync::{Condvar, Mutex, MutexGuard, TryLockError};
@@ -47,7 +47,8 @@ impl Word {
 /// destructors: if they panicked as well, one lost thread would become a pool that hangs, or the end of the embedder's
 /// process.
 ///
-/// [`reader_lock`](crate::reader_lock) and the future's cell do the same by hand, since loom's locks have no such method.
+/// [`reader_lock`](crate::reader_lock) and the future's cell do the same by hand, since loom's locks have no such
+/// method.
 pub trait Lock<T: ?Sized> {
     fn hold(&self) -> MutexGuard<'_, T>;
 }

@@ -85,7 +85,7 @@ fn call(number: c_long, arguments: [usize; 6]) -> io::Result<usize> {
     if value < 0 { Err(io::Error::last_os_error()) } else { Ok(value as usize) }
 }
 
-/// As [`call`], where one of these errors says that our rights were sufficient.
+/// Does the same as [`call`], where one of these errors says that our rights were sufficient.
 fn call_past_rights(number: c_long, arguments: [usize; 6], past: &[i32]) -> io::Result<String> {
     match call(number, arguments) {
         Ok(value) => Ok(format!("returned {value}")),
@@ -96,7 +96,7 @@ fn call_past_rights(number: c_long, arguments: [usize; 6], past: &[i32]) -> io::
     }
 }
 
-/// No attack's own doing.
+/// Returns an error that is no attack's own doing.
 fn refused(why: &str) -> io::Error {
     io::Error::other(why.to_string())
 }

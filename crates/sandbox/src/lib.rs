@@ -86,8 +86,8 @@ impl Entered {
         ledger.apply(SandboxLayer::ResourceLimits, || {
             rlimits::apply(request.memory_bytes_max, !dirs.is_empty(), self.data_bytes)
         })?;
-        // Root has the right to both until it becomes somebody else, whether there are user
-        // namespaces or not. Whoever has it not has it behind them, where both are tried again.
+        // Root has the right to both until it becomes somebody else, whether there are user namespaces or not. A
+        // process that does not have it now has it behind them, where both are tried again.
         if request.requests(SandboxLayer::Capabilities) {
             identity::empty_bounding_set();
         }
@@ -116,7 +116,7 @@ impl Locked {
     pub fn seal(mut self) -> Result<(LockedDown, SandboxReport), Refused> {
         let profile = self.profile;
         self.ledger.complete(SandboxLayer::ResourceLimits, rlimits::no_more_threads)?;
-        // Asked now: behind the filter nobody asks.
+        // This is asked now, since the filter allows no such question.
         let has_no_new_privileges = identity::has_no_new_privileges();
         self.ledger.apply(SandboxLayer::Seccomp, || syscalls::filter(profile))?;
         self.ledger.correct_no_new_privileges(has_no_new_privileges);
@@ -209,7 +209,7 @@ impl Ledger {
         self.apply_if_possible(layer, || step().map(Ok))
     }
 
-    /// As [`apply`](Self::apply), for a layer that does not exist for everyone: `Ok(Err(why))`.
+    /// Does the same as [`apply`](Self::apply), for a layer that does not exist for everyone: `Ok(Err(why))`.
     fn apply_if_possible(
         &mut self,
         layer: SandboxLayer,
@@ -255,8 +255,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Landlock and seccomp cannot do without it and see to it themselves; and a host that has it
-    /// hands it on. Then it stands, whatever became of it as a layer.
+    /// Landlock and seccomp cannot do without it and see to it themselves; and a host that has it hands it on. It
+    /// then stands, whatever became of it as a layer.
     fn correct_no_new_privileges(&mut self, stands: bool) {
         let has_filter =
             self.layers.iter().any(|report| report.layer == SandboxLayer::Seccomp && report.applied);
@@ -269,8 +269,8 @@ impl Ledger {
     }
 }
 
-/// A panic is a bug of ours, and ends the process as one: SIGABRT, with its words on stderr. Without
-/// a backtrace, for which std would open files: behind the filter that would be a SIGSYS.
+/// A panic is a bug of ours, and ends the process as one: SIGABRT, with its words on stderr. There is no
+/// backtrace, since std would open files for it, which is a SIGSYS behind the filter.
 fn panics_abort() {
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("wasmpool: {panic}");

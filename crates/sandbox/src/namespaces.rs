@@ -25,7 +25,7 @@ pub(super) fn empty_root_as_root() -> bool {
     rustix::process::getuid().is_root() && put_up_empty_root().is_ok()
 }
 
-/// How an empty root is reported.
+/// This is how an empty root is reported.
 pub(super) const EMPTY_ROOT: &str = "an empty tmpfs, read-only";
 
 /// Makes an empty, read-only file system the root. It covers what Landlock does not: the metadata of files. It needs
@@ -49,7 +49,7 @@ fn put_up_empty_root() -> io::Result<()> {
         .ok_or_else(|| io::Error::other("mount of an empty tmpfs is refused"))?;
     let entered = enter(over);
     if entered.is_err() {
-        // There is no layer by halves: what was covered is seen again.
+        // A layer must not stand by halves, so what was covered is shown again.
         let _ = rustix::process::chdir(c"/");
         // SAFETY: the path is a valid C string.
         unsafe { libc::umount2(over.as_ptr(), libc::MNT_DETACH) };

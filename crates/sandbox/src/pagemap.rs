@@ -1,4 +1,4 @@
-//! Where instances may be reset by a scan of the page map, and where not.
+//! Decides where instances may be reset by a scan of the page map.
 //!
 //! The scan asks the kernel for the pages that are present and written. A page that was swapped
 //! out is written, but not present: it is passed over, and the next instance reads what the last
@@ -15,7 +15,7 @@ use proto::kernel::kernel_text;
 /// <https://www.man7.org/linux/man-pages/man2/PAGEMAP_SCAN.2const.html>.
 const KERNEL_MIN: (u32, u32) = (6, 7);
 
-/// Why the workers of this process may not scan; `None` if they may.
+/// Returns why the workers of this process may not scan; `None` if they may.
 pub fn objection() -> Option<String> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     too_old(&release).or_else(|| {
@@ -33,7 +33,7 @@ fn too_old(release: &str) -> Option<String> {
     (version < KERNEL_MIN).then(|| format!("it needs Linux {major}.{minor}, and this is {release}"))
 }
 
-/// Why a page of a process in these cgroups may be swapped out; `None` if none may.
+/// Returns why a page of a process in these cgroups may be swapped out; `None` if none may.
 ///
 /// `swaps` is /proc/swaps, `cgroups` is /proc/self/cgroup, and `swap_max` reads the file
 /// memory.swap.max of a cgroup of version 2. What cannot be read is no proof of anything.

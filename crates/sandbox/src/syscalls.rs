@@ -27,7 +27,7 @@ pub enum Profile {
     WithDirectories {
         /// The directories are only read, or also written.
         access: DirAccess,
-        /// As [`ScanningWorker`](Self::ScanningWorker) does.
+        /// The worker also scans the page map, as [`ScanningWorker`](Self::ScanningWorker) does.
         scans: bool,
     },
     /// Compiles one module, in several threads.
@@ -52,7 +52,7 @@ pub struct Allowed {
 /// All of these tests must hold.
 pub type When = Vec<Test>;
 
-/// What must be true of one argument.
+/// Says what must be true of one argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Test {
     /// Argument `.0` is `.1`.
@@ -113,7 +113,7 @@ pub fn allowed(profile: Profile) -> Vec<Allowed> {
             always("timer_settime", libc::SYS_timer_settime),
             // CPU time of the thread; the other clocks are read without a system call.
             always("clock_gettime", libc::SYS_clock_gettime),
-            // Which pages of a memory a task has touched. It says of this process's own pages, and of
+            // It tells which pages of a memory a task has touched. It says of this process's own pages, and of
             // files' that it has mapped and may write to, whether they are in memory, and no more.
             always("mincore", libc::SYS_mincore),
             naming(&[]),
@@ -131,7 +131,7 @@ pub fn allowed(profile: Profile) -> Vec<Allowed> {
         ]),
     }
     if let Profile::WithDirectories { access, .. } = profile {
-        // Whether a name is there, and what it is, without following it.
+        // These calls tell whether a name is there, and what it is, without following it.
         let stat = list.iter_mut().filter(|allowed| allowed.number == libc::SYS_newfstatat);
         stat.for_each(|stat| stat.when.push(vec![Is(3, libc::AT_SYMLINK_NOFOLLOW as u64)]));
         list.extend(files(access));
@@ -264,7 +264,7 @@ pub fn answered_enosys(profile: Profile) -> Vec<(&'static str, c_long)> {
     // moved. The C library's realloc copies instead.
     let mut list = vec![("statx", libc::SYS_statx), ("mremap", libc::SYS_mremap)];
     if let Profile::WithDirectories { .. } = profile {
-        // Asked for on WASI's way around a kernel that refuses `openat2`.
+        // WASI asks for these on its way around a kernel that refuses `openat2`.
         list.extend([("faccessat", libc::SYS_faccessat), ("faccessat2", libc::SYS_faccessat2)]);
     }
     if profile.has_many_threads() {
@@ -337,7 +337,7 @@ fn rule(when: &[Test]) -> io::Result<SeccompRule> {
     conditions.and_then(SeccompRule::new).map_err(doing("seccomp"))
 }
 
-/// Whether the kernel can end a process for a system call.
+/// Returns whether the kernel can end a process for a system call.
 pub fn is_available() -> bool {
     let action: u32 = libc::SECCOMP_RET_KILL_PROCESS;
     // SAFETY: the pointer is to a u32 that lives through the call, as the operation wants it.

@@ -91,7 +91,7 @@ impl Core {
             self.changed.notify_all();
         }
         wakers.into_values().for_each(|waker| self.queues.wake(waker));
-        // Last: to drop an input may be the caller's code, and may block.
+        // This comes last: to drop an input may be the caller's code, and may block.
         drop(effects);
     }
 
@@ -333,8 +333,8 @@ fn to_process(
     }
 }
 
-/// Reads how much CPU time the task has used; returns `None` if its worker has not begun it. The first time that it has, its
-/// worker is to be told the limit.
+/// Reads how much CPU time the task has used; returns `None` if its worker has not begun it. The first time that it
+/// has, its worker is to be told the limit.
 fn used_so_far(state: &mut State, worker: WorkerKey, task: TaskId) -> (Option<Duration>, Option<Effect>) {
     let Some(link) = state.links.get(&worker).cloned() else { return (None, None) };
     let cpu = state.records.get_mut(&task).and_then(|record| record.cpu.as_mut());

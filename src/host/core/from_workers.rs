@@ -1,4 +1,4 @@
-//! What the readers of the workers' rings tell the core.
+//! The events that the readers of the workers' rings tell the core.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -39,7 +39,7 @@ pub(super) fn shape(wasm: &[u8]) -> Result<(), CompileRefusal> {
     }
 }
 
-/// Why the engine would not compile it.
+/// Returns why the engine would not compile it.
 pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimits) -> CompileRefusal {
     if let Some(error) = out_of_memory(error, limits) {
         return error;

@@ -25,7 +25,7 @@ pub(super) fn check(wasm: &[u8], limits: &CompileLimits) -> Result<(), CompileRe
     })
 }
 
-/// Why the pass ended early.
+/// Says why the pass ended early.
 enum Stop {
     Limit(Box<CompileRefusal>),
     Malformed(BinaryReaderError),
@@ -37,7 +37,7 @@ impl From<BinaryReaderError> for Stop {
     }
 }
 
-/// What has been counted of the module so far.
+/// Holds what has been counted of the module so far.
 struct Shape<'a> {
     limits: &'a CompileLimits,
     types: Types,
@@ -50,12 +50,12 @@ struct Shape<'a> {
     branch_targets: u64,
 }
 
-/// How many values a block of each function type takes and leaves. Two bytes a type of up to a
-/// thousand each; a type of another kind has none.
+/// Holds how many values a block of each function type takes and leaves, in two bytes a type, of which there are
+/// up to a thousand. A type of another kind has none.
 #[derive(Default)]
 struct Types(Vec<u16>);
 
-/// What has been counted of one function, and the blocks that are open in it.
+/// Holds what has been counted of one function, and the blocks that are open in it.
 #[derive(Default)]
 struct Open {
     blocks: Vec<Block>,
@@ -205,7 +205,7 @@ impl<'a> Shape<'a> {
         Ok(())
     }
 
-    /// Whether nothing inside of a function is bounded, so that there is no need to look.
+    /// Returns whether nothing inside of a function is bounded, so that there is no need to look.
     fn body_is_unbounded(&self) -> bool {
         use CompileLimit as Kind;
         let inside = [
@@ -257,7 +257,7 @@ impl Types {
     }
 }
 
-/// Whether it opens a block or branches.
+/// Returns whether it opens a block or branches.
 fn matters(operator: &Operator<'_>) -> bool {
     matches!(
         operator,

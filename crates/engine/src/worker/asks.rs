@@ -66,7 +66,7 @@ impl Answers {
     }
 }
 
-/// Whatever is needed to ask for one run.
+/// Holds what is needed to ask the host for one run.
 pub(super) struct Asker {
     pub(super) task: TaskId,
     pub(super) run: u64,

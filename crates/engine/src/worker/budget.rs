@@ -78,7 +78,7 @@ impl Budget {
 
 impl ResourceLimiter for Budget {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        // Over the module's own maximum: the instruction fails, and nobody's budget is touched.
+        // The module's own maximum is exceeded, so the instruction fails, and nobody's budget is touched.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
@@ -101,7 +101,7 @@ impl ResourceLimiter for Budget {
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
         // Tables of the engine's pool have no larger maximum than that; others have the module's own.
         if desired > maximum.map_or(TABLE_ELEMENTS_MAX, |maximum| maximum.min(TABLE_ELEMENTS_MAX)) {
-            // Or over the room that the worker has for a table: then it is a limit of ours.
+            // A table that would exceed the room that the worker has for one meets a limit of ours.
             if maximum.is_none_or(|maximum| maximum >= TABLE_ELEMENTS_MAX) {
                 self.refused_entries = Some(desired as u64);
                 self.refuse(RefusalKind::Table, desired as u64, TABLE_ELEMENTS_MAX as u64);

@@ -54,7 +54,8 @@ impl CpuClock {
             return (run_ns, run_ns);
         }
         let now = thread_cpu_ns();
-        // Never less than the alarm has seen: where the wall clock is slewed, it may have gone slower than this one.
+        // The result is never less than the alarm has seen: where the wall clock is slewed, it may have gone
+        // slower than this one.
         let since_began = now.saturating_sub(self.began_cpu_ns());
         let cpu_ns = now.saturating_sub(self.known_cpu_ns).min(run_ns).max(since_began);
         self.known_at = Instant::now();

@@ -1,10 +1,10 @@
 //! Records of the worker's own code and of the engine (through `tracing` and `log`), on their way to the
 //! host's subscriber.
 //!
-//! The main thread sends its records at once, and waits for room as with a task's logs, so that both keep
-//! their order. Any other thread is the watcher, which nothing may hold up: a record that would have to wait
-//! goes into a short queue, and is sent before the next one. So are records from before the rings exist.
-//! Records that the queue has no room for are counted, and the count is reported.
+//! The main thread sends its records at once, and waits for room as with a task's logs, so that both keep their
+//! order. Any other thread is the watcher, which nothing may hold up: a record that would have to wait goes into a
+//! short queue, and is sent before the next one. Records from before the rings exist are kept as well. Records
+//! that the queue has no room for are counted, and the count is reported.
 //!
 //! A thread that writes to the ring holds its lock, so the code under that lock must not log.
 
@@ -51,11 +51,11 @@ pub(super) struct Reporter {
     /// before that.
     task: AtomicU64,
     queue: Mutex<Queue>,
-    /// There is something in the queue; for a look without its lock.
+    /// This is set while the queue is not empty, so that a look needs no lock.
     is_waiting: AtomicBool,
 }
 
-/// What the writer of events does while the ring has no room for the next one.
+/// Says what the writer of events does while the ring has no room for the next one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NoRoom {
     Wait,
@@ -104,7 +104,7 @@ impl Reporter {
         self.send();
     }
 
-    /// From here on records are of this task.
+    /// Counts the records that follow as this task's.
     pub(super) fn begin(&self, task: TaskId) {
         self.task.store(task.0, Ordering::Relaxed);
     }

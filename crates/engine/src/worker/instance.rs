@@ -41,11 +41,11 @@ pub(super) struct Runner {
     /// Drives the timers of WASI; no thread of its own.
     runtime: tokio::runtime::Runtime,
     clock: CpuClock,
-    /// In a box, as whatever runs: it is large, and goes from hand to hand.
+    /// The instance is boxed, since it is large and is moved between this field and the call that runs in it.
     warm: Option<Box<WarmInstance>>,
     /// The module of the last task, and of how many in a row.
     in_a_row: (Option<(ModuleId, Arc<Loaded>)>, u32),
-    /// Which of its module's it was.
+    /// The last task had this index in its module.
     last_task: usize,
 }
 
@@ -64,7 +64,7 @@ pub(super) type Answer<'a> = &'a mut dyn FnMut(&mut dyn Input, Completion, &[u8]
 /// The level of a task's stack, among its records.
 const WARN: u8 = 2;
 
-/// After this many tasks of one module in a row, it is worth preparing for the next.
+/// An instance is prepared for the next task once this many tasks of one module have come in a row.
 const PREPARED_AFTER: u32 = 2;
 
 impl Runner {
@@ -155,12 +155,12 @@ impl Runner {
         if self.warm.is_some() {
             return;
         }
-        // No code of the guest's may run while no task is at hand, since no deadline would end it.
+        // While no task is at hand, code of the guest's must not run, since no deadline would end it.
         if loaded.description.uses_wasi || loaded.description.has_start {
             return;
         }
         let Ok(mut store) = self.store(loaded) else { return };
-        // Whatever is wrong with it, the task is told.
+        // An error here is left to the task, which meets it again and reports it.
         if let Ok(instance) = loaded.instance.instantiate(&mut store) {
             let mut bound = BoundInstance::new(instance);
             bound.resolve_exports(&mut store, loaded, self.last_task);
@@ -323,7 +323,7 @@ impl Runner {
             }
             if shared.takes_sample(run) {
                 let stack = run_end::shown(&WasmBacktrace::force_capture(&store));
-                // Over its log limit, it has said enough.
+                // A task over its log limit loses the record, since it has said enough.
                 let _ = store.data().task_log.record(LogSource::Stack, WARN, "", &stack, "");
             }
             Ok(UpdateDeadline::Continue(1))

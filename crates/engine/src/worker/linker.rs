@@ -61,7 +61,7 @@ impl TaskState {
     }
 
     pub(super) fn wasi(&mut self) -> &mut WasiP1Ctx {
-        // Set for every module that imports WASI; the empty context grants nothing.
+        // The context is set for every module that imports WASI; the empty one grants nothing.
         self.wasi.get_or_insert_with(|| WasiCtxBuilder::new().build_p1())
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct ModuleFiles {
 
 /// A module that the host has sent and not ended.
 pub(super) enum Arrived {
-    /// No task has looked for it yet.
+    /// The files have arrived, and no task has looked for the module yet.
     Files(ModuleFiles),
     /// The main thread is mapping it for its first task.
     Mapping,

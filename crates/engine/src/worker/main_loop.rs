@@ -50,7 +50,7 @@ pub(super) fn run<W: ToHost>(
             continue;
         }
         reporter.begin(TaskId(task.0 + message.slice.map_or(0, |slice| u64::from(slice.first))));
-        // From here on the CPU time counts as the task's.
+        // The CPU time that is used after this point counts as the task's.
         runner.bring(message.module);
         claims.begin(claim, run);
         match message.slice {
@@ -93,7 +93,7 @@ struct SoFar {
 }
 
 impl SoFar {
-    /// Whether the batch must not begin another task.
+    /// Returns whether the batch must not begin another task.
     fn is_over(&self, slice: &BatchSlice) -> bool {
         matches!(self.end, RunEnd::Interrupted)
             || self.run_ns > BATCH_WORK_MAX.as_nanos() as u64

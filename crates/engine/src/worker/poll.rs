@@ -128,7 +128,7 @@ impl Place {
     }
 }
 
-/// What one subscription waits for.
+/// Says what one subscription waits for.
 #[derive(Clone, Copy)]
 enum Wait {
     For(Duration),
@@ -187,7 +187,7 @@ fn event(subscription: &[u8]) -> [u8; EVENT_BYTES] {
     let mut event = [0; EVENT_BYTES];
     event[..8].copy_from_slice(&subscription[..8]);
     event[10] = subscription[8];
-    // For a descriptor, this says that there is at least one byte.
+    // The event of a descriptor says that there is at least one byte.
     event[16] = u8::from(subscription[8] != 0);
     event
 }

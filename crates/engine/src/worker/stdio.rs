@@ -1,5 +1,5 @@
-//! The guest's stdout and stderr: captured whole for a command, line by line into the
-//! task_log for a task. Never the worker's own.
+//! The guest's stdout and stderr: captured whole for a command, line by line into the task log for a task. It is
+//! never the worker's own.
 
 use std::sync::{Arc, Mutex};
 
@@ -55,7 +55,7 @@ impl GuestOutput {
         if let Sink::Lines { task_log, source, line } = &mut *self.0.hold()
             && !line.is_empty()
         {
-            // Over the limit, the task_log knows; the task has ended already.
+            // The task log notes it if this is over the limit; the task has ended already.
             let _ = send_line(task_log, *source, line);
             line.clear();
         }

@@ -53,7 +53,7 @@ impl TaskLog {
         })))
     }
 
-    /// From here on it takes this task's records.
+    /// Counts the records that follow as this task's, and holds them to its limit.
     pub(super) fn begin(&self, task: TaskId, bytes_max: u64, overflow: LogOverflow) {
         let mut inner = self.0.hold();
         inner.task = task;

@@ -1,4 +1,4 @@
-//! Beyond the directories that were given: for a process that has some.
+//! Attacks that try to get beyond the directories that a process was given.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -30,7 +30,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             let dir = last(targets)?;
             let name = c"created".as_ptr() as usize;
             let opened = open(dir, c"../created", libc::O_WRONLY | libc::O_CREAT)?;
-            // If a directory has nothing above it, `..` is the directory itself.
+            // The path `..` is the directory itself if that has nothing above it.
             match call(libc::SYS_unlinkat, [dir as usize, name, 0, 0, 0, 0]) {
                 Ok(_) => Err(refused("it was made in the directory itself")),
                 Err(_) => Ok(opened),

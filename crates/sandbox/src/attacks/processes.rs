@@ -261,7 +261,7 @@ fn seize(pid: usize) -> io::Result<String> {
     call(libc::SYS_ptrace, [libc::PTRACE_SEIZE as usize, pid, 0, 0, 0, 0]).map(|_| "attached".into())
 }
 
-/// Between this process's memory and another's; a bad address there is one that was looked at.
+/// Moves bytes between this process's memory and another's. An error for a bad address says that it was looked at.
 fn transfer(number: libc::c_long, pid: usize, address: u64) -> io::Result<String> {
     let mut bytes = [0u8; 8];
     let own = [bytes.as_mut_ptr() as usize, 8];

@@ -20,7 +20,7 @@ fn each_bound_holds_at_its_number_and_refuses_one_more() {
     use CompileLimit as Kind;
     let repeated = |what: &str, times: usize| what.repeat(times);
     let nested = |open: &str, times: usize| format!("{}{}", open.repeat(times), ")".repeat(times));
-    // What is counted, a module with so many of it, and whether they are one function's.
+    // Each case has what is counted, a module with so many of it, and whether they are one function's.
     let cases = [
         (Kind::Types, format!("(module {})", (0..7).map(|n| format!("(type (array (mut {})))", nested_type(n))).collect::<String>()), 7, false),
         (Kind::Types, "(module (rec (type (func)) (type (struct)) (type (array i8))) (type (struct (field i32))))".into(), 4, false),

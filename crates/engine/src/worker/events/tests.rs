@@ -1,4 +1,4 @@
-//! Over a ring that is a list of bytes.
+//! These tests have a list of bytes in the ring's place.
 
 use std::io;
 
@@ -105,7 +105,7 @@ fn an_interrupt_that_is_not_heeded_is_told_with_the_task_at_hand() {
         }
     });
     let shared = shared.recv().expect("is sent");
-    // Beside other tests it may not have the processor for long enough to be said to be deaf.
+    // The reporter may go without the processor for a long time beside other tests, so the deadline is generous.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     let said = loop {
         assert!(std::time::Instant::now() < deadline, "it is never said");

@@ -161,7 +161,7 @@ fn what_one_task_touched_is_not_zeroed_for_ever() {
     touch(3, 20);
     assert!((3..FORGET_LITTLE_EVERY).all(|_| touch(0, 0) == 24));
     assert_eq!((touch(0, 0), touch(0, 0), touch(0, 0)), (24, 1, 4));
-    // Between others that touch less: soon.
+    // A task that touches more comes between others that touch less, and the memory is soon given back.
     touch(0, 159);
     assert!((1..FORGET_EXCESS_EVERY).all(|_| touch(0, 0) == 160));
     assert_eq!((touch(0, 0), touch(0, 0)), (1, 4));
@@ -180,7 +180,7 @@ fn the_least_is_zeroed_longest() {
     assert_eq!(touch(0), 1);
 }
 
-/// Asked of the kernel, so that nothing is opened by asking.
+/// The kernel is asked, so that nothing is opened by asking.
 fn is_open(memory: &dyn LinearMemory, at: usize) -> bool {
     let mut byte = 0u8;
     let here = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
