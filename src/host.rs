@@ -1,4 +1,4 @@
-//! The effects: processes, rings, timers, logs. Decides nothing: `scheduler` does.
+//! The effects: processes, rings, timers, logs. Nothing is decided here, but in `scheduler`.
 //!
 //! | thread | does |
 //! |---|---|

@@ -240,7 +240,7 @@ fn read_entry(mut file: File, key: &CacheKey) -> io::Result<Compiled> {
     if magic != MAGIC || *name != key.hash() {
         return Err(damaged("it is another entry, or none"));
     }
-    // Lengths before allocation: what follows is bounded before it is believed.
+    // The lengths come before any allocation, and are bounded before they are believed.
     let size = |at: usize| {
         let bytes = sizes[at..].first_chunk().copied();
         bytes.map(u64::from_le_bytes).ok_or_else(|| damaged("it is cut off"))

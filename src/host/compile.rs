@@ -88,7 +88,7 @@ fn run(
     can_be_had(limits)?;
     let Started { artifact, description, socket, child } = start(core, wasm, code, limits, &work)?;
     await_end(core, limits, wasm.len(), socket, child).map_err(|error| match error {
-        // Children die with the supervisor's thread.
+        // A compiler dies with the supervisor's thread, so its death says nothing of the module.
         ModuleError::CompilerDied { .. } if core.is_stopped() => closed(),
         error => error,
     })?;
@@ -156,7 +156,7 @@ fn try_start(
     let artifact = memfd::empty("wasmpool-artifact")?;
     let description = memfd::empty("wasmpool-description")?;
     let (socket, theirs) = control::pair()?;
-    let threads = u32::try_from(core.settings.compile_threads).unwrap_or(u32::MAX);
+    let threads = u32::try_from(core.settings.compiler.threads).unwrap_or(u32::MAX);
     // The group may hold twice the limit, since it also counts the files in memory that the compiler writes.
     let limit_bytes = limits.get(CompileLimit::Memory);
     let memory_bytes_max = limit_bytes.saturating_mul(2);
@@ -166,7 +166,7 @@ fn try_start(
         code,
         limits: limits.clone(),
         threads,
-        sandbox: core.settings.sandbox.clone(),
+        sandbox: core.settings.sandbox.request.clone(),
     };
     socket
         .send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()])
@@ -180,7 +180,7 @@ fn try_start(
     });
     // If there is no answer within this time, the pool has stopped: the supervisor answers at once, or drops the
     // job.
-    match child.recv_timeout(core.settings.start_timeout) {
+    match child.recv_timeout(core.settings.workers.start_timeout) {
         Ok(child) => Ok(Some(Started { artifact, description, socket, child: child? })),
         Err(_) => Ok(None),
     }
@@ -265,12 +265,12 @@ fn await_end(
         deadline: Instant::now().checked_add(limits.time()),
         clock: ProcessClock::of(child.pid),
         // The main thread works, too.
-        threads: u32::try_from(core.settings.compile_threads).unwrap_or(u32::MAX).saturating_add(1),
+        threads: u32::try_from(core.settings.compiler.threads).unwrap_or(u32::MAX).saturating_add(1),
         pace: Pace::new(&core.mistrust, child.pidfd.as_fd(), wasm_bytes),
     };
     let mut reply: Option<CompileReply> = None;
     let mut ended = None;
-    // Each is dropped at its end, which would poll as readable for ever.
+    // Socket and stderr are dropped at their ends, which would poll as readable for ever.
     let mut socket = Some(socket);
     let mut stderr_open = true;
     loop {
@@ -546,7 +546,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        // Two threads at once, the second cut off by the first; or each by the other.
+        // Two threads fail at once: the second is cut off by the first, or each by the other.
         for (words, failed) in [
             ("memory allocation of 4096 bytes failed\nnote: x\nmemory allocation of ", 4096),
             ("memory allocation of memory allocation of 4096 bytes failed\n", 4096),
@@ -568,23 +568,23 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_taken_in_order_and_never_more_than_there_are() {
+    fn slots_are_taken_in_order_and_never_more_than_there_are() {
         use std::sync::atomic::{AtomicUsize, Ordering};
-        let turns = CompileSlots::new(2);
+        let slots = CompileSlots::new(2);
         let inside = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..16 {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let turn = turns.take();
+                        let slot = slots.take();
                         assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
                         inside.fetch_sub(1, Ordering::SeqCst);
-                        drop(turn);
+                        drop(slot);
                     }
                 });
             }
         });
-        let queue = turns.queue.hold();
+        let queue = slots.queue.hold();
         assert_eq!((queue.free, queue.next, queue.last), (2, 3200, 3200));
     }
 }

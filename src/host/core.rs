@@ -111,8 +111,8 @@ impl State {
     fn is_worth_measuring(&self, task: TaskId) -> bool {
         let typical = self.scheduler.typical();
         let Some(record) = self.records.get(&task) else { return false };
-        let is_deaf = record.call.module.description().interrupt == Interrupt::Kill;
-        is_deaf || record.cpu.is_some() || typical.is_zero() || typical >= CPU_MEASURED_FROM
+        let is_uninterruptible = record.call.module.description().interrupt == Interrupt::Kill;
+        is_uninterruptible || record.cpu.is_some() || typical.is_zero() || typical >= CPU_MEASURED_FROM
     }
 }
 
@@ -128,13 +128,13 @@ pub(super) struct WorkerEnd {
 
 pub(super) struct State {
     scheduler: Scheduler,
-    /// Ids are ours, and count up: no need to defend the table against them.
+    /// The ids are ours and count up, so the table need not be defended against them.
     records: IdMap<TaskId, TaskRecord>,
     pub(super) domains: Domains,
     links: IdMap<WorkerKey, Arc<Link>>,
     /// Killed or retired before they were spawned.
     unwanted: HashSet<WorkerKey>,
-    /// Ended by the pool's own decision.
+    /// These workers end by the pool's own decision.
     expected: HashSet<WorkerKey>,
     /// Says how a worker ended, noted before its `Dead` event.
     pub(super) deaths: HashMap<WorkerKey, WorkerEnd>,
@@ -151,7 +151,7 @@ pub(super) struct State {
     tally: PoolStats,
     /// Tasks accepted in batches, but one of each: so many more than scheduler knows of.
     batched: u64,
-    /// Empty between two events; kept for its memory.
+    /// The vector is empty between two events, and kept for its memory.
     actions: Vec<Action>,
     /// The report of the worker that became ready last.
     sandbox: Option<Arc<SandboxReport>>,
@@ -314,7 +314,7 @@ impl Core {
         let batch =
             items.map(|count| Batch::new(cell.clone(), call.callee.clone(), call.limits, count as u64, now));
         state.batched += group.more() as u64;
-        let is_deaf = call.module.description().interrupt == Interrupt::Kill;
+        let is_uninterruptible = call.module.description().interrupt == Interrupt::Kill;
         let record = TaskRecord {
             cell: cell.clone(),
             call,
@@ -341,7 +341,7 @@ impl Core {
             },
             Some(_) => scheduler::Retry::OF_A_BATCH,
         };
-        // The last task of a batch that a worker begins, it begins so much later at most.
+        // A worker begins the last task of a batch at most this much later than the first.
         let timeout = options.timeout.filter(|timeout| *timeout < Duration::MAX);
         let timeout = timeout.map(|timeout| match items {
             None => timeout,
@@ -355,7 +355,7 @@ impl Core {
             chunk: group.chunk(),
             more: group.more(),
             domain,
-            uninterruptible: is_deaf,
+            uninterruptible: is_uninterruptible,
         };
         self.drive(state, [(Event::Submit { task, spec }, None)]);
         cell
@@ -365,7 +365,7 @@ impl Core {
         let task = request.name.to_string();
         let options = &request.options;
         match (refusal, &state.broken) {
-            (Refusal::Full, _) => SubmitError::QueueFull { max: self.settings.queue_tasks_max },
+            (Refusal::Full, _) => SubmitError::QueueFull { max: self.settings.tasks.queued_max },
             (Refusal::Broken, Some(broken)) => SubmitError::Broken(broken.told_to(options.domain.as_ref())),
             (Refusal::Broken | Refusal::ShutDown, _) => SubmitError::ShutDown { task },
         }
@@ -374,10 +374,10 @@ impl Core {
     /// Returns whether tasks with these options may travel in batches. An observer wants to see each task, a batch
     /// has no attempts of its own, and CPU time is counted for one task.
     pub(crate) fn may_batch(&self, options: &TaskOptions) -> bool {
-        let retry = options.retry.or(self.settings.defaults.retry).unwrap_or_default();
+        let retry = options.retry.or(self.settings.tasks.defaults.retry).unwrap_or_default();
         retry.attempts_max <= 1
-            && options.cpu_time.or(self.settings.defaults.cpu_time).is_none()
-            && self.settings.recycle.tasks_max.is_none()
+            && options.cpu_time.or(self.settings.tasks.defaults.cpu_time).is_none()
+            && self.settings.workers.recycle.tasks_max.is_none()
             && self.state.hold().observers.is_empty()
     }
 

@@ -188,7 +188,7 @@ mod tests {
         );
         assert_eq!((cpu.look(ms(110), true), cpu.look(ms(115), true)), (Some(ms(0)), Some(ms(5))));
         assert_eq!((cpu.take_limit(), cpu.take_limit()), (Some(ms(10)), None));
-        // A worker does not take it back.
+        // The run has begun, and the worker does not take that back.
         assert_eq!(cpu.look(ms(115), false), Some(ms(5)));
         // The worker has computed since its answer, and that is not the task's.
         assert_eq!(cpu.end(Some(ms(200)), ms(9)), ms(9));

@@ -81,7 +81,7 @@ pub(crate) fn host_files(dirs: &[HostDir]) -> io::Result<HostFiles> {
 }
 
 fn open_one(path: &Path, files: &HostFiles, access: DirAccess) -> io::Result<OwnedFd> {
-    // A place, and no right to read: that the worker has or has not by itself.
+    // The descriptor is a place, and no right to read: the worker has that or not by itself.
     let dir = files.folder(path)?.into_descriptor();
     rustix::fs::accessat(&dir, ".", wanted_of(access), AtFlags::EACCESS)?;
     Ok(dir)
@@ -200,7 +200,7 @@ mod tests {
         };
         let before = own();
         let opened = open_all(&wanted, &SandboxRequest::default());
-        // Only root's workers are somebody else, to whom this folder is closed.
+        // This folder is closed to the workers of root only, since only those are another user.
         assert_eq!(opened.is_err(), rustix::process::getuid().is_root(), "{opened:?}");
         assert_eq!(own(), before);
         // Another test may look at this moment, too.

@@ -46,10 +46,10 @@ const PATIENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Descriptors that starting a throw-away worker takes; most of them are closed again at once.
 const PATIENT_DESCRIPTORS: usize = 9;
 
-/// The same, and those of another worker beside it.
+/// The descriptors of a throw-away worker, and of another one beside it.
 const SIBLING_DESCRIPTORS: usize = PATIENT_DESCRIPTORS + 4;
 
-/// The same, and those of a port, two sockets and an open file, which are there to be attacked.
+/// The descriptors of both workers, and of a port, two sockets and an open file, which are there to be attacked.
 const TARGETS_DESCRIPTORS: usize = SIBLING_DESCRIPTORS + 4;
 
 /// Tries the second wall: starts throw-away workers that lock themselves down as every worker does,
@@ -273,7 +273,7 @@ enum Watched {
 
 impl Drop for Patient {
     fn drop(&mut self) {
-        // It fails only for a process that is gone already.
+        // The signal fails only for a process that is gone already.
         let _ = rustix::process::pidfd_send_signal(&self.child.pidfd, Signal::KILL);
         spawn::reap(self.child.pidfd.as_fd());
     }

@@ -57,7 +57,7 @@ pub(super) enum Effect {
 }
 
 impl Effect {
-    /// Does it. What is dropped with it may be the caller's.
+    /// Performs the effect. What is dropped with it may be the caller's.
     pub(super) fn perform(&mut self, supervisor: &SupervisorHandle) {
         match self {
             Effect::Ask(request) => request.take().into_iter().for_each(|request| supervisor.ask(request)),

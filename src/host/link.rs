@@ -174,7 +174,7 @@ impl InFlight {
                 // A task that has ended may log nothing more, since its logs were counted against its limit.
                 Some(batch) => batch.is_at(*task),
             },
-            // The end is the batch's own.
+            // This end is the batch's own.
             FromWorker::Done { task, .. } => *task == self.task,
         }
     }
@@ -187,7 +187,7 @@ impl InFlight {
         if !payload.is_empty() {
             return Err("it answered for a batch as a whole".into());
         }
-        // It has reported the end of each of its tasks already.
+        // The worker has reported the end of each of the batch's tasks already.
         if !matches!(end, RunEnd::Ok | RunEnd::Interrupted) {
             return Err("it gave a batch one end".into());
         }

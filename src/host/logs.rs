@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_is_counted_and_the_last_records_are_kept_all_the_same() {
-        // Enough for one: its text, and what a record counts beside it.
+        // The rate is enough for one record: its text, and what a record counts beside it.
         let mut logs = LogForwarder::new(1, 10 + RECORD_BYTES);
         let taken: Vec<_> = (0..40)
             .map(|n| logs.take(|| None, Some(TaskId(7)), &record(&format!("line {n}\u{1b}"))))

@@ -288,7 +288,7 @@ mod tests {
         drive(&compiler, &mut pace, ms(300));
         let time = ms(3000);
         let stepped_back = drive(&compiler, &mut pace, time);
-        // It gets its part, plus what one moment may be late, and never nothing.
+        // The compiler gets its part, plus what one moment may be late, and never nothing.
         let part = part() * time.as_secs_f64();
         assert!(stepped_back.as_secs_f64() < 2.0 * part + 0.1, "{stepped_back:?}, its part is {part} s");
         assert!(stepped_back > ms(10), "{stepped_back:?}");

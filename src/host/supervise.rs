@@ -61,7 +61,7 @@ pub(crate) fn run(core: &Arc<Core>, requests: &SupervisorRequests, program: &Pro
     let mut supervisor = Supervisor {
         core,
         program,
-        cgroups: Cgroups::new(&core.settings.cgroup, core.settings.sandbox.memory_bytes_max),
+        cgroups: Cgroups::new(&core.settings.sandbox.cgroup, core.settings.sandbox.request.memory_bytes_max),
         workers: Vec::new(),
         compilers: Vec::new(),
         leaving: Vec::new(),
@@ -81,7 +81,7 @@ pub(crate) fn run(core: &Arc<Core>, requests: &SupervisorRequests, program: &Pro
         }
         supervisor.wait(requests, timeout);
         requests.clear_wake();
-        // One request a turn: starting a process takes a while, and nothing else may wait for many.
+        // One request is taken a turn: starting a process takes a while, and nothing else may wait for many.
         if let Some(request) = requests.next() {
             supervisor.fulfil(request);
         }
@@ -105,7 +105,7 @@ impl Supervisor<'_> {
     /// `None` while nothing is to be looked at.
     fn look_at_memory_if_due(&mut self) -> Option<Duration> {
         let has_processes = !(self.workers.is_empty() && self.compilers.is_empty());
-        if !has_processes || !self.core.settings.sandbox.requests(SandboxLayer::ResourceLimits) {
+        if !has_processes || !self.core.settings.sandbox.request.requests(SandboxLayer::ResourceLimits) {
             return None;
         }
         let is_busy = self.core.unresolved() > 0 || !self.compilers.is_empty();
@@ -119,7 +119,7 @@ impl Supervisor<'_> {
     /// processes, and reports those that are gone.
     fn wait(&mut self, requests: &SupervisorRequests, timeout: Option<Duration>) {
         let ready = self.poll(requests, timeout);
-        // Deaths last: what a worker said before it died comes first.
+        // Deaths are handled last, since what a worker said before it died comes first.
         for watched in ready.names() {
             match watched {
                 Watched::Stderr(index) => {
@@ -210,7 +210,7 @@ struct RunningCompiler {
 
 /// Kills each process that holds more memory than it may, however it got it.
 fn look_at_memory(core: &Core, workers: &mut [Supervised], compilers: &[RunningCompiler]) {
-    let limit_bytes = core.settings.sandbox.memory_bytes_max;
+    let limit_bytes = core.settings.sandbox.request.memory_bytes_max;
     for worker in workers {
         // A process that has not computed since holds no more than it did, and an idle pool costs nothing. The clock is
         // read before the look: what is filled in between shows at the next one.
@@ -284,21 +284,21 @@ fn try_start(
     let child = spawn::spawn(program, Role::Worker, theirs)?;
     // The worker waits for its first message, so it does nothing before it is in its group.
     let (group, report) = cgroups.hold(&group_name(core, child.pid), child.pid);
-    let sandbox = SandboxRequest { cgroup: Some(report), ..core.settings.sandbox.clone() };
+    let sandbox = SandboxRequest { cgroup: Some(report), ..core.settings.sandbox.request.clone() };
     let refused = sandbox.refused_cgroup();
     let setup = ToWorkerControl::Setup {
         wire: fingerprint::WIRE,
         sandbox,
-        pagemap_scan: core.settings.pagemap_scan,
-        wasm_stack_bytes: core.settings.wasm_stack_bytes_max as u32,
-        events: core.settings.worker_events,
-        dirs: core.settings.dirs.iter().map(|dir| dir.guest.clone()).collect(),
+        pagemap_scan: core.settings.workers.pagemap_scan,
+        wasm_stack_bytes: core.settings.workers.wasm_stack_bytes_max as u32,
+        events: core.settings.logs.worker_events,
+        dirs: core.settings.sandbox.dirs.iter().map(|dir| dir.guest.clone()).collect(),
         probe: None,
     };
     let descriptors: Vec<_> =
-        std::iter::once(rings.as_fd()).chain(core.settings.dirs.iter().map(AsFd::as_fd)).collect();
+        std::iter::once(rings.as_fd()).chain(core.settings.sandbox.dirs.iter().map(AsFd::as_fd)).collect();
     let sent = match control.send(&setup, &descriptors) {
-        // Gone already: its death says more.
+        // The worker is gone already, and its death says more.
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
             Ok(())
         }
@@ -309,7 +309,7 @@ fn try_start(
         spawn::reap(child.pidfd.as_fd());
         return Err(error);
     }
-    let link = Link::new(worker, child.pid, child.pidfd, control, end, core.settings.log_bytes_per_second);
+    let link = Link::new(worker, child.pid, child.pidfd, control, end, core.settings.logs.bytes_per_second);
     let reader = std::thread::Builder::new().name(format!("wasmpool-link-{}", worker.slot)).spawn({
         let core = core.clone();
         let link = link.clone();
@@ -351,7 +351,7 @@ fn listen(core: &Core, worker: &mut Supervised) {
         Ok(Some(_)) if worker.ready => "it said it was ready twice".to_string(),
         Ok(Some((FromWorkerControl::Ready { mut sandbox, .. }, _))) if sandbox.is_well_formed() => {
             // The worker's own word does not count.
-            let verified = &core.settings.verified;
+            let verified = &core.settings.sandbox.verified;
             for layer in &mut sandbox.layers {
                 let known = verified.iter().find(|(known, _)| *known == layer.layer);
                 layer.verified = known.filter(|_| layer.applied).map(|(_, verified)| *verified);

@@ -25,7 +25,7 @@ pub(super) struct Usage {
 /// Waits for the end of a process as [`spawn::reap`](super::spawn::reap) does, and says how it ended and what
 /// it had used.
 pub(super) fn reap(pidfd: BorrowedFd<'_>, pid: u32) -> (DeathCause, Usage) {
-    // Its clocks are gone once it is reaped. If the wait fails, so does the next one, which says why.
+    // The process's clocks are gone once it is reaped. If the wait fails, so does the next one, which says why.
     let _ = rustix::io::retry_on_intr(|| {
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         rustix::process::waitid(WaitId::PidFd(pidfd), ended)

@@ -97,7 +97,7 @@ impl Scheduler {
             }
             let Some((rank, domain, slot)) = self.next_run(now) else { return true };
             // A task that waits behind a busy worker of this domain may come before it.
-            if let Some(earlier) = self.offered_before(rank, domain)
+            if let Some(earlier) = self.prefetched_before(rank, domain)
                 && self.revoke(earlier, Fate::Requeue, actions)
             {
                 return false;
@@ -215,7 +215,7 @@ impl Scheduler {
 
     /// The first prefetched task of this domain, if it comes before the one of this rank. Tasks of a
     /// chunk stay where they are.
-    fn offered_before(&self, rank: Rank, domain: Domain) -> Option<TaskId> {
+    fn prefetched_before(&self, rank: Rank, domain: Domain) -> Option<TaskId> {
         let waits = |task: &&TaskId| {
             self.tasks.get(*task).is_some_and(|entry| {
                 matches!(entry.place, Place::Prefetched(_, None)) && entry.spec.chunk.is_none()

@@ -272,7 +272,7 @@ impl World {
     }
 
     fn some_task(&mut self) -> TaskId {
-        // Mostly one that is not done; sometimes one that never was.
+        // The task is mostly one that is not done, and sometimes one that never was.
         let open: Vec<_> =
             self.tasks.iter().filter(|(_, books)| books.resolved.is_none()).map(|(task, _)| *task).collect();
         match open.iter().min_by_key(|task| task.0.wrapping_mul(self.random.next() | 1)) {
@@ -315,7 +315,7 @@ impl World {
             let ran = Duration::from_micros(self.random.below(3_000));
             let resident_bytes = Some(self.random.below(600));
             let is_full = self.random.below(100) == 0;
-            // A batch, of which it has run some.
+            // The task is a batch, of which the process has run some.
             let is_batch = self.tasks.get(&task).is_some_and(|books| books.spec.retry == Retry::OF_A_BATCH);
             let unfinished = is_batch && !interrupted && self.random.one_in(2);
             let used = self.tasks.get(&task).map(|books| books.used);
@@ -401,7 +401,7 @@ impl World {
             let bounded = self.crashes <= crashes_max || self.broken;
             assert!(bounded, "{} crashes in a row and no end", self.crashes);
         }
-        // News of the dead.
+        // A process that is dead may be spoken of once more.
         if self.random.one_in(4) {
             self.event(Event::Ready { worker });
             self.event(Event::Dead { worker });
@@ -412,7 +412,7 @@ impl World {
         let task = TaskId(self.random.below(self.submitted + 3));
         let interrupted = self.random.one_in(2);
         let Some(process) = self.processes.get(&worker) else { return };
-        // The truth is not a lie.
+        // An answer that is true is not played as a lie.
         if process.ready && process.said.front().is_none_or(|said| said.0 != task) && !process.knows(task) {
             self.event(Event::Done {
                 worker,

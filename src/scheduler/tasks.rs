@@ -98,15 +98,15 @@ impl Scheduler {
             && !self.is_alone_there(rank.1)
         {
             self.queue.take(rank, domain);
-            self.offer_one(slot, rank.1, actions);
+            self.prefetch_one(slot, rank.1, actions);
         }
     }
 
     /// Gives a busy worker a store of tasks, if they are short and nobody else could begin them.
     fn prefetch(&mut self, slot: usize, now: Now, actions: &mut Vec<Action>) {
-        let depth = self.offer_depth();
+        let depth = self.prefetch_depth();
         let behind = self.slots[slot].behind.len();
-        // Refilled at half, so that many go over together.
+        // The store is refilled at half, so that many tasks go over together.
         if depth == 0 || behind > depth / 2 {
             return;
         }
@@ -120,7 +120,7 @@ impl Scheduler {
         }
         elsewhere += self.room();
         // Revoked tasks come first; the store is filled the next time.
-        if self.revoke_offers(domain, now, actions) {
+        if self.revoke_prefetched(domain, now, actions) {
             return;
         }
         let share = self.queue.ready_of(domain).saturating_sub(elsewhere).div_ceil(busy.max(1));
@@ -130,11 +130,11 @@ impl Scheduler {
                 break;
             }
             self.queue.take(rank, domain);
-            self.offer_one(slot, rank.1, actions);
+            self.prefetch_one(slot, rank.1, actions);
         }
     }
 
-    fn offer_one(&mut self, slot: usize, task: TaskId, actions: &mut Vec<Action>) {
+    fn prefetch_one(&mut self, slot: usize, task: TaskId, actions: &mut Vec<Action>) {
         if let Some(entry) = self.tasks.get_mut(&task) {
             entry.place = Place::Prefetched(slot, None);
             self.slots[slot].behind.push_back(task);
@@ -143,7 +143,7 @@ impl Scheduler {
     }
 
     /// Returns how many tasks it pays to have in store, by how long they take.
-    fn offer_depth(&self) -> usize {
+    fn prefetch_depth(&self) -> usize {
         let typical = self.typical.duration();
         let depth = OFFERED_WORK.as_nanos().checked_div(typical.as_nanos()).unwrap_or(0);
         let at_least = usize::from(!typical.is_zero() && typical < OFFER_ONE_BELOW);
@@ -180,7 +180,7 @@ impl Scheduler {
 
     /// Has prefetched tasks come back from behind a task that takes long, before later ones go to
     /// other workers of their domain: they find their place in the queue. `true` if some do.
-    fn revoke_offers(&mut self, domain: Domain, now: Now, actions: &mut Vec<Action>) -> bool {
+    fn revoke_prefetched(&mut self, domain: Domain, now: Now, actions: &mut Vec<Action>) -> bool {
         let takes_long = RECALL_AFTER.max(self.typical.duration().saturating_mul(8));
         let mut comes_back = false;
         for slot in 0..self.slots.len() {
@@ -261,7 +261,7 @@ impl Scheduler {
                 actions.push(Action::Revoke { worker: self.slots[slot].key(slot), task });
                 true
             }
-            // It comes back anyway; now to be cancelled, or lost.
+            // The task comes back anyway, and now it is to be cancelled, or is lost.
             Some(Fate::Requeue) if fate != Fate::Requeue => {
                 entry.place = Place::Prefetched(slot, Some(fate));
                 false
@@ -319,7 +319,7 @@ impl Scheduler {
     fn requeue(&mut self, task: TaskId) {
         if let Some(entry) = self.tasks.get_mut(&task) {
             entry.place = Place::Pending;
-            // It has left its chunk: it would only be sent back to where it came from.
+            // The task leaves its chunk, which would only send it back to where it came from.
             entry.spec.chunk = None;
             self.queue.push(task, &entry.spec);
         }
@@ -395,7 +395,7 @@ impl Scheduler {
     }
 
     /// Interrupts what runs in the slot, once; the grace period starts, which is none for a task that is
-    /// deaf. What waits behind it is asked back, since the worker may have to be killed.
+    /// uninterruptible. What waits behind it is asked back, since the worker may have to be killed.
     pub(super) fn stop(&mut self, slot: usize, why: StopReason, now: Now, actions: &mut Vec<Action>) {
         let uninterruptible =
             |task: TaskId| self.tasks.get(&task).is_some_and(|entry| entry.spec.uninterruptible);
@@ -448,7 +448,7 @@ impl Scheduler {
                 let is_over = self.is_over(task, &answer);
                 let how = match stop {
                     Some(reason) if answer.interrupted => reason.stopped(),
-                    // It ended by itself, but had used more than its limit.
+                    // The task ended by itself, but had used more than its limit.
                     _ if is_over => Resolution::Overspent { killed: false },
                     _ => Resolution::Completed,
                 };
@@ -458,7 +458,7 @@ impl Scheduler {
                 }
                 self.proceed(slot, &answer, now, actions);
             }
-            // The answer was under way when the kill was decided: it counts.
+            // The answer was under way when the kill was decided, so it counts.
             State::Doomed { task: Some((held, reason)) } if held == task => {
                 self.slots[slot].state = State::Doomed { task: None };
                 match answer.interrupted {
@@ -481,9 +481,9 @@ impl Scheduler {
                     }
                 }
             }
-            // It has been found out already.
+            // The worker's lie has been found out already.
             State::Condemned { .. } => {}
-            // It was asked to end, and answered still: what it ran is resolved.
+            // The worker was asked to end, and answered still: what it ran is resolved.
             State::Retiring { .. } if self.killed => {}
             _ => self.condemn(slot, KillReason::Violation, actions),
         }

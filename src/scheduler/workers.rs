@@ -196,7 +196,7 @@ impl Scheduler {
                 }
                 State::Retiring { .. } => {
                     self.slots[index].state = State::Doomed { task: None };
-                    // Its place has been promised to another worker.
+                    // The worker's place has been promised to another one.
                     self.slots[index].draining = true;
                     actions.push(Action::Kill { worker, reason: KillReason::Grace });
                 }
@@ -269,7 +269,7 @@ impl Scheduler {
                 self.crashed(worker, now, actions)
             }
         }
-        // They had nothing to do with it, but may have run.
+        // These tasks had nothing to do with the death, but may have run.
         for task in begun {
             self.ended(task, Resolution::Died { worker }, now, actions);
         }

@@ -108,7 +108,7 @@ type Switch = fn(&mut Config, bool) -> &mut Config;
 
 /// The switches that shape machine code, by the names that the engine has for them, and how they are set.
 const SWITCHES: [(&str, Switch, bool); 15] = [
-    // Components' own concurrency: nothing here uses it, and every store would pay.
+    // This is the concurrency of components: nothing here uses it, and every store would pay for it.
     ("concurrency_support", Config::concurrency_support, false),
     ("relaxed_simd_deterministic", Config::relaxed_simd_deterministic, true),
     // Current tool-chains emit these. Guest threads are not offered: one task has one thread.

@@ -23,7 +23,7 @@ const DESCRIPTORS_MAX: usize = 1 + DIRS_MAX;
 /// A connected pair.
 ///
 /// # Errors
-/// What the system says to socketpair.
+/// An error of socketpair.
 pub fn pair() -> io::Result<(ControlSocket, OwnedFd)> {
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)

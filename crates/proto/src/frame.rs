@@ -209,7 +209,7 @@ impl Incoming {
         }
         if self.bytes.len() < self.head_bytes {
             let mut bytes = std::mem::take(&mut self.bytes).into_vec();
-            // Bounded by the limit for metadata.
+            // The length is bounded by the limit for metadata.
             bytes.resize(self.head_bytes, 0);
             self.bytes = bytes.into();
         }

@@ -48,7 +48,7 @@ pub fn remember_limits() {
 /// Raises the soft limit of this process to the hard one.
 pub fn raise_to_hard(resource: Resource) {
     let limit = getrlimit(resource);
-    // It is refused to nobody; and if it were, this process goes on with what there is.
+    // The kernel refuses this to nobody. If it did, this process would go on with what there is.
     let _ = setrlimit(resource, Rlimit { current: limit.maximum, ..limit });
 }
 

@@ -1,4 +1,4 @@
-//! Descriptors: one socket, `/dev/null`, the pipe for stderr. Nothing of the embedder's.
+//! Leaves three descriptors: one socket, `/dev/null`, the pipe for stderr. Nothing of the embedder's is left.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

@@ -7,7 +7,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 
 use super::doing;
 
-/// Root becomes somebody else, for good. `Ok(Err(_))`: only root can.
+/// Makes root somebody else, for good. Returns `Ok(Err(_))` for anybody but root, who cannot.
 pub fn change((uid, gid): (u32, u32)) -> io::Result<Result<String, String>> {
     let own = rustix::process::getuid();
     if !own.is_root() {

@@ -42,7 +42,7 @@ fn put_up_empty_root() -> io::Result<()> {
     mount(None, c"/", None, nothing_back, None).map_err(doing("make mounts private"))?;
     let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     let options = c"size=4k,nr_inodes=1,mode=0555";
-    // Any directory that exists will do: it is gone a moment later.
+    // Any directory that exists will do, since it is gone a moment later.
     let over = [c"/tmp", c"/proc", c"/dev", c"/usr"]
         .into_iter()
         .find(|dir| mount(Some(c"none"), dir, Some(c"tmpfs"), flags, Some(options)).is_ok())

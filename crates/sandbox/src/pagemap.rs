@@ -50,7 +50,7 @@ fn swap_is_possible(
     let device = lines.next()?.split_whitespace().next().unwrap_or("a device");
     let because = |what: &str| Some(format!("{device} is in use for swap, and {what}"));
     let Some(cgroups) = cgroups else { return because("/proc/self/cgroup cannot be read") };
-    // Hierarchy, controllers, path. Version 2 has the hierarchy 0 and no controllers.
+    // Each line has a hierarchy, its controllers and a path. Version 2 has the hierarchy 0 and no controllers.
     let mut unified = None;
     for line in cgroups.lines() {
         let mut parts = line.splitn(3, ':');
@@ -66,7 +66,7 @@ fn swap_is_possible(
         }
     }
     let Some(path) = unified else { return because("this process is in no cgroup of version 2") };
-    // Outside of this cgroup namespace, and so not where the path says.
+    // This cgroup is outside of the cgroup namespace, and so not where the path says.
     if path.split('/').any(|name| name == "..") {
         return because("its cgroup lies outside of its cgroup namespace");
     }

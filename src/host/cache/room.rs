@@ -48,7 +48,7 @@ impl Cache {
             let (name, file) = self.dir.make_new(NEW, 0o600)?;
             let held = match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => Some(file.try_clone()?),
-                // Another process is sweeping, and has taken the file for a leftover.
+                // Another process sweeps, and has taken the file for a leftover.
                 Err(rustix::io::Errno::WOULDBLOCK) => continue,
                 // A file system without locks is not swept by others either.
                 Err(_) => None,
@@ -249,7 +249,7 @@ mod tests {
         let reopened = reopened.expect("is allowed").expect("opens");
         reopened.tend();
         assert_eq!(is_there(), [false, false, true, true], "the bound is lower now");
-        // It is looked after while it is only read.
+        // The cache is tended while it is only read.
         std::fs::write(&left, "half").expect("writes");
         for _ in 0..super::super::LOOKS_BETWEEN {
             assert!(reopened.find(&key(3)).is_some());

@@ -157,7 +157,7 @@ impl Core {
         }
         let cause = match reason {
             KillReason::Violation => Some(DeathCause::ProtocolViolation("an answer to no question".into())),
-            KillReason::StartTimeout => Some(DeathCause::StartTimeout(self.settings.start_timeout)),
+            KillReason::StartTimeout => Some(DeathCause::StartTimeout(self.settings.workers.start_timeout)),
             KillReason::Grace | KillReason::PoolEnds => None,
         };
         to_process(state, worker, |link| Effect::Kill { link, cause })

@@ -22,8 +22,9 @@ impl WorkerEvents for Core {
     }
 
     fn completed(&self, link: &Link, ended: vec::Drain<'_, TaskEnd>) {
-        let resident_bytes = self.settings.recycle.memory_bytes_max.and_then(|_| link.resident_bytes());
-        let is_full = link.sent.modules() >= self.settings.modules_per_worker_max;
+        let resident_bytes =
+            self.settings.workers.recycle.memory_bytes_max.and_then(|_| link.resident_bytes());
+        let is_full = link.sent.modules() >= self.settings.workers.modules_max;
         let events = ended.map(|TaskEnd { task, unfinished, received }| {
             let answer = scheduler::RunReport {
                 unfinished,

@@ -47,7 +47,7 @@ pub(super) fn result(
     if let (Resolution::Broken, Some(broken), None) = (how, &state.broken, &record.batch) {
         return (Err(Failed::WithAll(told(broken))), report);
     }
-    // An interrupt that was heeded is an answer, too.
+    // An interrupt that the worker obeyed comes as an answer, too.
     let written = received.as_ref().and_then(|received| received.written(&record.call.callee));
     let limit = record.timeout.unwrap_or_default();
     let result = match how {
@@ -73,7 +73,7 @@ pub(super) fn result(
             Err(TaskError::NoWorker(state.shortage.clone().unwrap_or_else(unknown)))
         }
         Resolution::Broken => {
-            // Nobody broke it where the caller killed it: then each task has its own death.
+            // The pool is not broken where the caller has killed it; each task then has its own death.
             let broken = state.broken.as_ref().map(told).unwrap_or_else(|| {
                 let mut death = unknown_death(Phase::Running);
                 death.pid = record.worker_pid.unwrap_or_default();

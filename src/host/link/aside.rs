@@ -51,17 +51,17 @@ impl Link {
     }
 
     pub(in super::super) fn terminate(&self) {
-        // It fails only for a process that is gone already.
+        // The signal fails only for a process that is gone already.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::TERM);
     }
 
     pub(crate) fn kill(&self) {
-        // It fails only for a process that is gone already.
+        // The signal fails only for a process that is gone already.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
     pub(crate) fn kill_for(&self, cause: DeathCause) {
-        // The first reason is the reason.
+        // The first reason counts.
         let _ = self.killed_for.set(cause);
         self.kill();
     }

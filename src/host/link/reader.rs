@@ -69,7 +69,7 @@ struct Drained {
     is_all: bool,
 }
 
-/// Frames between two questions whether to go on.
+/// The number of frames that are handled between two questions whether to go on.
 const FRAMES_UNASKED: usize = 64;
 
 /// A caller that reads in place of the link's thread handles at most this many frames after its own result: a
@@ -169,7 +169,7 @@ impl Reader {
                     self.logged = (held.run, task, 0);
                 }
                 self.logged.2 += (record.target.len() + record.message.len() + record.fields.len()) as u64;
-                // The worker keeps the limit; twice that leaves room for the marks of what was cut.
+                // A worker keeps the limit. Twice the limit leaves room for the marks of what was cut.
                 let log_bytes_max = held.log_bytes_max.saturating_mul(2).max(LOG_RECORD_BYTES_MAX as u64);
                 if !payload.is_empty() || self.logged.2 > log_bytes_max {
                     return Err("its logs are over the limit that it has to keep".into());
@@ -224,7 +224,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Something of the worker's own.
+    /// Handles an event of the worker's own.
     fn log_event(
         &mut self,
         events: &impl WorkerEvents,
@@ -234,7 +234,7 @@ impl Reader {
         payload: &[u8],
     ) -> Result<(), String> {
         let bytes = record.target.len() + record.message.len() + record.fields.len();
-        // It keeps twice less.
+        // A worker keeps half of this bound.
         if !payload.is_empty() || record.source != LogSource::Worker || bytes > 2 * LOG_RECORD_BYTES_MAX {
             return Err("it said something of itself that cannot be".into());
         }

@@ -78,7 +78,7 @@ impl Parts {
                 Payload::DataSection(section) => {
                     for segment in section {
                         let segment = segment?;
-                        // A passive one is copied where the guest asks for it.
+                        // A passive segment is copied where the guest asks for it.
                         if let DataKind::Active { .. } = segment.kind {
                             parts.data_bytes = parts.data_bytes.saturating_add(segment.data.len());
                         }
@@ -122,7 +122,7 @@ mod tests {
             "(memory 65536)".into(),
             "(memory 1) ".repeat(8),
             format!("(memory 17) {} {}", data("(i32.const 0)", full), data("(i32.const 0)", full)),
-            // Copied only where the guest wants it.
+            // This segment is copied only where the guest wants it.
             format!("(memory 17) {}", data("", 4 * DATA_BYTES_MAX)),
             "(func) ".repeat(ITEMS_MAX as usize),
         ];

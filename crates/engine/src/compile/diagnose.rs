@@ -51,7 +51,7 @@ pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimi
         return CompileRefusal::Invalid { message };
     }
     if validates(offered) {
-        // A limit of the compiler's, or something that only the validator knows.
+        // The module meets a limit of the compiler's, or something that only the validator knows.
         return CompileRefusal::Unsupported {
             feature: "more than the compiler can translate".into(),
             message,

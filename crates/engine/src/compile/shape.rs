@@ -292,7 +292,7 @@ impl Open {
                 self.open(Block { is_loop: false, handlers }, try_table.ty, types);
                 handlers.into()
             }
-            // The last one closes the function.
+            // The last `end` closes the function, for which no block is open.
             Operator::End | Operator::Delegate { .. } => {
                 if let Some(block) = self.blocks.pop() {
                     self.loops -= u64::from(block.is_loop);

@@ -175,7 +175,7 @@ impl Target {
             self.shared.stop_at_limit(run);
             return;
         }
-        // A signal was under way when the timers were set for another run: that one's is yet to come.
+        // This signal was under way when the timers were set for another run, whose own signal is yet to come.
         if left_ns > 2 * NEAR.as_nanos() as u64 {
             return;
         }
@@ -186,7 +186,8 @@ impl Target {
             WAIT_NS.store(left_ns, Ordering::SeqCst);
             self.of_wall.set(0, Duration::from_nanos(left_ns));
         } else {
-            // It sleeps, or had to wait for its turn. This fires at the first tick at which it has computed on.
+            // The thread sleeps, or had to wait for its turn. The timer fires at the first tick at which it has
+            // computed on.
             let soon_ns = (left_ns / 2).min(LITTLE.as_nanos() as u64);
             self.of_cpu.set(libc::TIMER_ABSTIME, Duration::from_nanos(now_ns.saturating_add(soon_ns.max(1))));
         }

@@ -99,7 +99,8 @@ impl ResourceLimiter for Budget {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        // Tables of the engine's pool have no larger maximum than that; others have the module's own.
+        // The tables of the engine's pool have no larger maximum than the room for one; others have the module's
+        // own.
         if desired > maximum.map_or(TABLE_ELEMENTS_MAX, |maximum| maximum.min(TABLE_ELEMENTS_MAX)) {
             // A table that would exceed the room that the worker has for one meets a limit of ours.
             if maximum.is_none_or(|maximum| maximum >= TABLE_ELEMENTS_MAX) {

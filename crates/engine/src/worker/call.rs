@@ -228,7 +228,7 @@ fn write_input(
         }
         return Ok(Some(RunEnd::BadPointer { pointer, len, memory_bytes }));
     }
-    // A host that is gone takes this process with it.
+    // This process ends with its host, so the error is dropped.
     input.read(&mut data[pointer as usize..end as usize])?;
     Ok(None)
 }

@@ -41,7 +41,7 @@ impl ToHost for Producer {
     }
 }
 
-/// Takes events from every thread of the worker. One a process.
+/// Takes events from every thread of the worker. There is one in a process.
 pub(super) struct Reporter {
     levels: EventLevels,
     /// It may wait.
@@ -86,11 +86,12 @@ impl Reporter {
     /// would be said costs a look at a static.
     pub(super) fn install(self: &Arc<Self>) {
         if self.levels.own > 0 || self.levels.engine > 0 {
-            // Another one can only stand there if the embedder set it before `init`; then it has the events.
+            // Another subscriber can only be installed if the embedder set it before `init`; then that one has the
+            // events.
             let _ = tracing::subscriber::set_global_default(ToReporter(self.clone()));
         }
         if self.levels.engine > 0 {
-            // It is leaked once in the life of the process.
+            // The reporter is leaked, once in the life of the process.
             let logger: &'static ToReporter = Box::leak(Box::new(ToReporter(self.clone())));
             if log::set_logger(logger).is_ok() {
                 log::set_max_level(log_filter(self.levels.engine));
@@ -98,7 +99,7 @@ impl Reporter {
         }
     }
 
-    /// The host listens from here on.
+    /// Sends what has waited, and from here on everything: the host listens.
     pub(super) fn connect(&self, to_host: Arc<Mutex<dyn ToHost>>) {
         let _ = self.to_host.set(to_host);
         self.send();
@@ -255,7 +256,7 @@ impl log::Log for ToReporter {
             return;
         }
         let mut message = Bounded::of(LOG_RECORD_BYTES_MAX / 2);
-        // It fails where it is full.
+        // Writing fails once the text has its full length.
         let _ = write!(message, "{}", said.args());
         self.0.say(record(said.level() as u8, said.target(), message.text, String::new()));
     }
@@ -335,7 +336,7 @@ impl Visit for Text {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            // It fails where it is full.
+            // Writing fails once the text has its full length.
             let _ = write!(self.message, "{value:?}");
             return;
         }

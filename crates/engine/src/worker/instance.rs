@@ -241,7 +241,7 @@ impl Runner {
         let completion = Completion { end, cost, stdout_bytes };
         self.answer(completion, payload_bytes(&payload, store), input, answer)?;
         if is_reusable && warm.bound.is_some() {
-            // It may wait for its next task for long.
+            // The instance may wait for its next task for long, and holds no shared inputs meanwhile.
             warm.store.data_mut().shares.clear();
             self.warm = Some(warm);
         }

@@ -207,7 +207,7 @@ struct Held {
 impl Held {
     async fn close(mut self, wasi: &mut WasiP1Ctx) {
         if self.is_ours {
-            // It is open, so it can be closed.
+            // The descriptor is open, so it can be closed.
             let guest = &mut GuestMemory::Unshared(&mut self.memory);
             let _ = wasi.fd_close(guest, (self.dir as u32).into()).await;
         }
@@ -277,7 +277,7 @@ async fn keep(wasi: &mut WasiP1Ctx, dir: i32, from: &[u8], to: &[u8]) -> Result<
             let target = held.memory.get(TARGET_AT..TARGET_AT + len.min(TARGET_BYTES_MAX));
             target.is_none_or(leads_out).then_some(Errno::Perm as i32)
         }
-        // It is no link, or is not there.
+        // The name is no link, or is not there.
         errno if errno == Errno::Inval as i32 || errno == Errno::Noent as i32 => None,
         errno => Some(errno),
     };

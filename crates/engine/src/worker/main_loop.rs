@@ -64,7 +64,7 @@ pub(super) fn run<W: ToHost>(
             Some(slice) => {
                 let mut so_far = SoFar { end: RunEnd::Ok, run_ns: 0, answer_bytes: 0 };
                 for item in (u64::from(slice.first)..).take(slice.count as usize) {
-                    // The rest goes back: whoever waits behind it, waits no longer than this.
+                    // The rest of the batch goes back, so that no task behind it waits longer than this.
                     if so_far.is_over(&slice) {
                         break;
                     }

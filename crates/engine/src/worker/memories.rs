@@ -104,7 +104,7 @@ struct Shared {
 struct Slots {
     waiting: Vec<Slot>,
     lent: usize,
-    /// The kernel's word on each page.
+    /// What the kernel says of each page, one byte for each.
     residency: Vec<u8>,
 }
 
@@ -150,7 +150,7 @@ impl Shared {
     fn take(&self, bytes: usize) -> io::Result<Slot> {
         let bytes = self.whole_pages(bytes);
         let mut slots = self.slots.hold();
-        // The one that fits best: with several memories a module, each finds what it left.
+        // The slot that fits best is taken, so that each of a module's several memories finds what it left.
         let fit = |slot: &Slot| (slot.accessible > bytes, bytes.abs_diff(slot.accessible));
         let best = (0..slots.waiting.len()).min_by_key(|index| fit(&slots.waiting[*index]));
         let mut slot = match best {
@@ -182,7 +182,7 @@ impl Shared {
         }
     }
 
-    /// Leaves it zero, accessible up to `stays` at the most, and with `room` bytes resident at the most.
+    /// Leaves the slot zero, accessible up to `stays` at the most, and with `room` bytes resident at the most.
     fn reset(&self, slot: &mut Slot, stays: usize, room: usize, residency: &mut [u8]) -> io::Result<()> {
         if slot.is_broken {
             return Err(io::Error::other("nobody knows what is accessible"));
@@ -213,7 +213,7 @@ impl Shared {
         if pages == 0 {
             return Found::Zeroed;
         }
-        // Swap must be off both before and after the question; see above.
+        // Swap must be off both before and after the question, as the head of this file explains.
         if !self.swaps.are_off() || !slot.resident(residency) || !self.swaps.are_off() {
             return Found::Much;
         }
@@ -339,7 +339,7 @@ impl Slot {
             && self.accessible <= FAULT_WINDOW_BYTES_MAX
     }
 
-    /// Makes the bytes accessible up to `to`; all or nothing.
+    /// Makes the bytes accessible up to `to`: all of them, or none and an error.
     fn extend(&mut self, to: usize) -> io::Result<()> {
         if to > MEMORY_BYTES {
             return Err(io::Error::other("beyond its room"));
@@ -443,7 +443,7 @@ impl Slot {
             return Found::Unusual;
         }
         self.kept = kept;
-        // The part beyond is kept, but not asked for again until it is accessible.
+        // The slot keeps the part beyond, which is not asked for again until it is accessible.
         self.kept_beyond += beyond;
         Found::Zeroed
     }
@@ -574,7 +574,7 @@ impl Swaps {
     /// Returns whether no page can be swapped out at this moment.
     fn are_off(&self) -> bool {
         let Swaps::List(list) = self else { return false };
-        // A heading, and a line for each device.
+        // The file has a heading, and a line for each device.
         let mut text = [0; 256];
         let Ok(len) = list.read_at(&mut text, 0) else { return false };
         matches!(text[..len].split_last(), Some((b'\n', heading))

@@ -78,7 +78,7 @@ impl Place {
             return Ok(Errno::Nomem);
         }
         let count = count as usize;
-        // Copied first: the events may be written over them.
+        // The subscriptions are copied first, since the events may be written over them.
         let subscriptions = slice(memory, self.subscriptions, 8, count * SUBSCRIPTION_BYTES)?.to_vec();
         slice(memory, self.events, 8, count * EVENT_BYTES)?;
         slice(memory, self.ready, 4, 4)?;

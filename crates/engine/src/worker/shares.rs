@@ -71,7 +71,7 @@ impl Mappings {
         }
         for ((share, bytes), file) in shares.iter().zip(files) {
             let mapping = Mapping::new(file, *bytes).map(Arc::new);
-            // It is logged before any task can find it, and so before its tasks end.
+            // The mapping is logged before any task can find it, and so before its tasks end.
             match &mapping {
                 Ok(_) => tracing::debug!(share = share.0, bytes, "a shared input is mapped"),
                 Err(error) => {

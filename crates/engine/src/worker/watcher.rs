@@ -150,7 +150,8 @@ impl WatcherState {
     /// The host may know of the begin a little earlier than this thread does.
     fn limit_of(&self, run: u64, cpu: Duration) -> Option<Duration> {
         for _ in 0..REPEATS {
-            // A run's begin is noted before the run is. If another has begun since, this limit hits nothing.
+            // The time at which a run begins is noted before the run's number. If another run has begun since,
+            // this limit hits nothing.
             if self.is_at_hand(run) {
                 let began = Duration::from_nanos(self.began_cpu_ns.load(Ordering::SeqCst));
                 return began.checked_add(cpu);
@@ -256,7 +257,7 @@ pub(super) fn start(
     let watcher = move || {
         // An interrupt is as late as this thread's turn.
         slice::be_brief();
-        // Fails only if nobody waits, who then is gone.
+        // Sending fails only if nobody waits any more.
         let _ = stands.send(());
         watch(&socket, &shared, alarm.as_ref(), &reporter);
     };
@@ -332,9 +333,9 @@ mod tests {
 
     #[test]
     fn only_a_task_that_has_computed_since_is_said_not_to_heed_its_interrupt() {
-        // It waits, as on a machine where others have the processor.
+        // The thread waits here, as on a machine where others have the processor.
         assert_eq!(interrupted(|_, _| ()), Heeded::NotYet);
-        // It stops when it is asked.
+        // The run stops when it is asked.
         let heeds = |shared: &WatcherState, _: &AtomicBool| {
             while !shared.is_interrupted(RUN) {
                 std::hint::spin_loop();
@@ -342,7 +343,8 @@ mod tests {
             shared.end();
         };
         assert_eq!(interrupted(heeds), Heeded::Yes);
-        // It goes on. Beside other tests it may not have the processor for long enough: then it is tried again.
+        // The run goes on. It may not have the processor for long enough beside other tests, and then it is tried
+        // again.
         let computes = |_: &WatcherState, is_over: &AtomicBool| {
             while !is_over.load(Ordering::SeqCst) {
                 std::hint::spin_loop();

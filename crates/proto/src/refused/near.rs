@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn the_limit_that_is_reached_is_the_one_that_is_named() {
         let limits = |of: Resource, value| move |resource| (resource == of).then_some(value);
-        // 100,000 pages of addresses, 1,000 of data.
+        // This process has 100,000 pages of addresses, and 1,000 of data.
         let statm = "100000 500 300 10 0 1000 0";
         let page = rustix::param::page_size() as u64;
         let near = |of, value| memory_near(statm, limits(of, value));

@@ -200,7 +200,7 @@ fn exits_with(code: u8) -> Vec<u8> {
     for half in [64u16, 56, 1, 0, 0, 0] {
         elf.extend(half.to_le_bytes());
     }
-    // Loadable, readable and executable.
+    // The segment is loadable, readable and executable.
     elf.extend(1u32.to_le_bytes());
     elf.extend(5u32.to_le_bytes());
     let len = headers + machine.len() as u64;

@@ -186,7 +186,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "have a capability",
         against: &[Capabilities, Seccomp],
         run: |_| {
-            // Version 3; effective, permitted and inheritable: CAP_CHOWN, twice.
+            // The header says version 3. The data are the effective, permitted and inheritable sets with
+            // CAP_CHOWN, twice.
             let header = [0x2008_0522u32, 0];
             let data = [1u32, 1, 0, 0, 0, 0];
             let header = header.as_ptr() as usize;

@@ -135,7 +135,7 @@ fn the_pass_is_linear() {
         };
         (0..5).map(fastest).min().unwrap_or_default()
     };
-    // Sixteen times the module; a quadratic pass would take 256 times as long.
+    // The large module is sixteen times the small one, so a quadratic pass would take 256 times as long.
     let small = time(20);
     let large = time(320);
     assert!(large < small.max(Duration::from_micros(200)) * 100, "{small:?}, then {large:?}");

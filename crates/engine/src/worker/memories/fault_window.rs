@@ -127,7 +127,7 @@ fn make_accessible(base: usize, part: &Range<usize>) -> bool {
     unsafe { rustix::mm::mprotect(at, part.len(), MprotectFlags::READ | MprotectFlags::WRITE).is_ok() }
 }
 
-/// A slot's own.
+/// The part of a fault window that a slot owns.
 #[derive(Debug)]
 pub(super) struct FaultWindow(usize);
 
@@ -240,7 +240,7 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     }
     let Some(before) = BEFORE.get() else { return };
     match before.sa_sigaction {
-        // It faults again once this returns, and ends the process.
+        // The access faults again once this returns, and ends the process.
         libc::SIG_DFL | libc::SIG_IGN => {
             // SAFETY: an action that was in force before.
             unsafe { libc::sigaction(signal, before, ptr::null_mut()) };
