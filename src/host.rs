@@ -1,10 +1,10 @@
-//! The effects: processes, rings, timers, logs. Decides nothing: `scheduler` does.
+//! The effects: processes, rings, timers, logs. Nothing is decided here, but in `scheduler`.
 //!
 //! | thread | does |
 //! |---|---|
 //! | any caller's | submits: handles the event, writes the frame to the worker's ring itself |
 //! | `wasmpool-link-N`, one a worker | reads that worker's ring, completes futures, hands out the next task |
-//! | `wasmpool-supervisor`, one a pool | starts and reaps processes, reads control sockets and stderr, keeps the one timer |
+//! | `wasmpool-supervisor`, one a pool | starts and reaps processes, reads their sockets and stderr, keeps the one timer |
 //! | `wasmpool-callbacks`, one a pool | runs done callbacks |
 //! | `wasmpool-wakers`, one a pool | wakes the tasks of executors |
 
@@ -26,6 +26,7 @@ pub(crate) mod link;
 mod logs;
 pub(crate) mod memory;
 mod observers;
+mod poll_set;
 pub(crate) mod priority;
 pub(crate) mod request;
 pub(crate) mod requests;
@@ -51,9 +52,8 @@ pub(crate) fn become_io_thread() {
     IS_IO_THREAD.set(true);
 }
 
-/// Whether waiting for the pool on this thread would be waiting for oneself, or hold up an
-/// executor: destructors of inputs and wakers run on such threads, and may drop the last handle
-/// of the pool.
+/// Returns whether waiting for the pool on this thread would be waiting for oneself, or hold up an executor:
+/// destructors of inputs and wakers run on such threads, and may drop the last handle of the pool.
 pub(crate) fn is_io_thread() -> bool {
     IS_IO_THREAD.get()
 }

@@ -39,7 +39,7 @@ pub fn map_bytes_max(pool: &Pool, is_command: bool, options: &TaskOptions, set: 
 
 /// Whether tasks of this pool may write to directories that `files` does not know as theirs.
 pub fn has_other_dirs_than(pool: &Pool, files: &HostFiles) -> bool {
-    let dirs = pool.core().map(|core| &core.settings.dirs);
+    let dirs = pool.core().map(|core| &core.settings.sandbox.dirs);
     dirs.into_iter().flatten().any(|dir| dir.guest.access.is_writable() && !files.knows(dir))
 }
 

@@ -85,7 +85,7 @@ pub(crate) struct Config {
     pub(crate) prefetch_max: usize,
 }
 
-/// What an unexpected death does to the pool.
+/// Says what an unexpected death does to the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnDeath {
     Break,
@@ -98,7 +98,7 @@ pub(crate) enum OnDeath {
     },
 }
 
-/// When a worker is replaced although nothing is wrong with it.
+/// Says when a worker is replaced although nothing is wrong with it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Recycling {
     pub(crate) tasks_max: Option<u64>,
@@ -115,7 +115,7 @@ impl Domain {
     pub(crate) const NONE: Domain = Domain(0);
 }
 
-/// What a task asks of the scheduler.
+/// Holds what a task asks of the scheduler.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TaskSpec {
     pub(crate) timeout: Option<Duration>,
@@ -135,10 +135,10 @@ pub(crate) struct TaskSpec {
     pub(crate) uninterruptible: bool,
 }
 
-/// When a task is run again.
+/// Says when a task is run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Retry {
-    /// How often it may begin in all; 1 is no retry.
+    /// Says how often it may begin in all; 1 is no retry.
     pub(crate) attempts_max: u32,
     /// The pause after the first attempt; it doubles.
     pub(crate) backoff: Duration,
@@ -194,12 +194,12 @@ pub(crate) enum Event {
     Kill { gently: bool },
 }
 
-/// What the scheduler needs to know of an answer.
+/// Holds what the scheduler needs to know of an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct RunReport {
     /// The worker heeded an interrupt.
     pub(crate) interrupted: bool,
-    /// How long the task ran.
+    /// Says how long the task ran.
     pub(crate) ran: Duration,
     /// The CPU time that it used, if that is limited.
     pub(crate) used: Option<Duration>,
@@ -207,7 +207,7 @@ pub(crate) struct RunReport {
     pub(crate) resident_bytes: Option<u64>,
     /// The worker holds as many modules as it may.
     pub(crate) is_full: bool,
-    /// There is more to be done of the task: it is pending again, at its old place.
+    /// The task is not done, and is pending again at its old place.
     pub(crate) unfinished: bool,
 }
 
@@ -244,11 +244,11 @@ pub(crate) enum Action {
     Resolve { task: TaskId, how: Resolution },
     /// The pool is broken by this worker, which ran these tasks. Precedes the `Resolve`s.
     Break { worker: WorkerKey, in_flight: Vec<TaskId> },
-    /// No process is left, and none will be started.
+    /// The pool has no process left, and will start none.
     Stopped,
 }
 
-/// Why the pool kills a worker.
+/// Says why the pool kills a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KillReason {
     /// It was not ready in time.
@@ -261,12 +261,12 @@ pub(crate) enum KillReason {
     PoolEnds,
 }
 
-/// Why the pool lets a worker go.
+/// Says why the pool lets a worker go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetireReason {
     /// It was idle for long enough.
     Idle,
-    /// There are to be fewer.
+    /// The pool is to have fewer workers.
     Resized,
     /// It has run enough tasks, is old enough, or large enough.
     Recycled,
@@ -276,7 +276,7 @@ pub(crate) enum RetireReason {
     PoolEnds,
 }
 
-/// How a task ends.
+/// Says how a task ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resolution {
     /// Its run was completed: the worker says how.
@@ -302,7 +302,7 @@ pub(crate) enum Resolution {
     NoWorker,
 }
 
-/// Why a task is not admitted.
+/// Says why a task is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Full,
@@ -310,7 +310,7 @@ pub(crate) enum Refusal {
     Broken,
 }
 
-/// What the pool accepts.
+/// Says what the pool accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Open,
@@ -322,7 +322,7 @@ enum Mode {
 #[derive(Debug)]
 struct ScheduledTask {
     spec: TaskSpec,
-    /// How often it has begun.
+    /// Says how often it has begun.
     attempts: u32,
     /// It is stopped as soon as it begins.
     abort: bool,
@@ -333,13 +333,13 @@ struct ScheduledTask {
     place: Place,
 }
 
-/// Where a task is.
+/// Says where a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Pending,
     /// Pending again at this time.
     Delayed(Now),
-    /// Behind the running task of this slot; being revoked if there is a fate.
+    /// The task waits in the worker behind the running task of this slot; it is being revoked if there is a fate.
     Prefetched(usize, Option<Fate>),
     Running(usize),
 }
@@ -351,7 +351,8 @@ enum Fate {
     Requeue,
     /// It ends with the pool.
     Break,
-    /// There is no plan: the worker has begun it, and its answer to the one before is on the way.
+    /// The scheduler had no part in it: the worker has begun the task, and its answer to the one before is on the
+    /// way.
     Begun,
 }
 
@@ -368,9 +369,9 @@ pub(crate) struct Counts {
 pub(crate) struct Scheduler {
     config: Config,
     mode: Mode,
-    /// Whether the pool broke before it stopped, for the right refusal afterwards.
+    /// Says whether the pool broke before it stopped, for the right refusal afterwards.
     broken: bool,
-    /// Whether the embedder has killed it.
+    /// Says whether the embedder has killed it.
     killed: bool,
     slots: Vec<Slot>,
     /// Idle slots, the most recently used last: its caches are warm.
@@ -381,11 +382,11 @@ pub(crate) struct Scheduler {
     resolved: u64,
     /// The priority of every task that is not resolved, if they have but one.
     uniform: Option<i32>,
-    /// How long a task takes, as a moving average; zero before the first.
+    /// Says how long a task takes, as a moving average; zero before the first.
     typical: Ewma,
     /// Deaths in a row that no task can be blamed for.
     crashes: u32,
-    /// No worker is started before.
+    /// The scheduler starts no worker before this time.
     restart_at: Now,
     /// The shortage, while workers are wanted and cannot be had.
     shortage: Shortage,
@@ -403,7 +404,7 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    /// How long a task mostly takes; zero before the first.
+    /// Returns how long a task mostly takes; zero before the first.
     pub(crate) fn typical(&self) -> std::time::Duration {
         self.typical.duration()
     }
@@ -434,7 +435,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether a task may be submitted now, or a batch of `more` tasks beyond the first. A batch takes the
+    /// Returns whether a task may be submitted now, or a batch of `more` tasks beyond the first. A batch takes the
     /// room of all its tasks until it is resolved.
     pub(crate) fn admits(&self, more: usize) -> Result<(), Refusal> {
         let more = if self.mutant(Mutant::BatchAsOne) { 0 } else { more };
@@ -454,7 +455,7 @@ impl Scheduler {
         self.tasks.len() + self.more
     }
 
-    /// Whether every process is gone for good.
+    /// Returns whether every process is gone for good.
     pub(crate) fn is_stopped(&self) -> bool {
         self.mode == Mode::Stopped
     }
@@ -469,7 +470,7 @@ impl Scheduler {
         self.live(worker).map(|slot| self.slots[slot].seen())
     }
 
-    /// Whether the pool itself has decided that this worker ends.
+    /// Returns whether the pool itself has decided that this worker ends.
     pub(crate) fn expects_death(&self, worker: WorkerKey) -> bool {
         self.live(worker).is_none_or(|slot| self.slots[slot].state.is_ending())
     }
@@ -483,7 +484,7 @@ impl Scheduler {
         counts
     }
 
-    /// When to come with the next `Tick`, at the latest.
+    /// Returns when to come with the next `Tick`, at the latest.
     pub(crate) fn next_deadline(&self) -> Option<Now> {
         let idle_timeout = self.config.idle_timeout.filter(|_| self.may_shrink());
         let slots = self.slots.iter().filter_map(|slot| slot.deadline(idle_timeout)).min();

@@ -38,17 +38,15 @@ use crate::host::settings::Settings;
 use crate::module::{Digest, Loaded, Module, Target, TaskOutput};
 use crate::options::TaskOptions;
 use crate::policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
-use crate::scheduler::{Event, Recycling, WorkerKey};
+use crate::scheduler::{Event, WorkerKey};
 use crate::shared_input::{SharedInput, Shares};
 use crate::stdin::StdinSource;
-use files::HostFiles;
 use proto::control;
 use proto::description::samples::{of_tasks, task};
-use proto::limits::compile::CompileLimits;
 use proto::limits::{BACKTRACE_FRAMES_MAX, FRAME_META_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
 use proto::message::{Callee, EventLevels, ModuleId, TaskIndex};
 use proto::payload::Payload;
-use proto::policy::{SandboxPolicy, SandboxReport, SandboxRequest};
+use proto::policy::{SandboxPolicy, SandboxReport};
 use proto::ring::{self, CLAIMS};
 use proto::schema::Schema;
 use proto::task::TaskId;
@@ -129,42 +127,24 @@ impl World {
                     .backoff(Duration::ZERO, Duration::ZERO),
             ),
         };
-        let settings = Settings {
-            workers_min: 0,
-            workers_max: 1 + usize::from(input.byte() % 3),
-            queue_tasks_max: TASKS_MAX,
-            input_bytes_max: INPUT_BYTES_MAX,
-            map_bytes_max: None,
-            grace: NEVER,
-            start_timeout: NEVER,
-            idle_timeout: None,
-            slow_after: None,
-            log_bytes_per_second: 1 << 16,
-            worker_events: EventLevels::default(),
-            compile_limits: CompileLimits::default(),
-            compile_threads: 1,
-            compilers_max: 1,
-            on_worker_death,
-            recycle: Recycling {
-                tasks_max: Some(u64::from(input.byte())).filter(|n| *n > 0),
-                ..Default::default()
-            },
-            prefetch_max: usize::from(input.byte()) % CLAIMS,
-            pagemap_scan: false,
-            machine_code: 1,
-            modules_per_worker_max: usize::MAX,
-            files: HostFiles::default(),
-            share_bytes_max: SHARE_BYTES,
-            shares_max: TASKS_MAX,
-            modules_max: TASKS_MAX,
-            on_drop: DropPolicy::Kill,
-            wasm_stack_bytes_max: 1 << 20,
-            dirs: Vec::new(),
-            defaults: TaskOptions::new(),
-            sandbox: SandboxRequest::default(),
-            cgroup: CgroupChoice::Off,
-            verified: Vec::new(),
-        };
+        let mut settings = Settings::usual(1);
+        let workers = &mut settings.workers;
+        workers.max = 1 + usize::from(input.byte() % 3);
+        workers.grace = NEVER;
+        workers.start_timeout = NEVER;
+        workers.on_death = on_worker_death;
+        workers.recycle.tasks_max = Some(u64::from(input.byte())).filter(|n| *n > 0);
+        workers.prefetch_max = usize::from(input.byte()) % CLAIMS;
+        workers.modules_max = usize::MAX;
+        settings.tasks.queued_max = TASKS_MAX;
+        settings.tasks.input_bytes_max = INPUT_BYTES_MAX;
+        settings.held.share_bytes_max = SHARE_BYTES;
+        settings.held.shares_max = TASKS_MAX;
+        settings.held.modules_max = TASKS_MAX;
+        settings.logs.bytes_per_second = 1 << 16;
+        settings.logs.worker_events = EventLevels::default();
+        settings.on_drop = DropPolicy::Kill;
+        settings.sandbox.cgroup = CgroupChoice::Off;
         let ((callbacks, _callbacks), (wakers, _wakers)) = (unbounded(), unbounded());
         let queues = Arc::new(Queues { callbacks, wakers });
         let (supervisor, requests) = requests::channel().expect("descriptors");
@@ -330,7 +310,8 @@ impl World {
         let (control, theirs) = control::pair().expect("a socket pair");
         // No process: whoever sends it a signal is told so.
         let pidfd = OwnedFd::from(File::open("/dev/null").expect("opens"));
-        let link = Link::new(key, self.started, pidfd, control, end, self.core.settings.log_bytes_per_second);
+        let link =
+            Link::new(key, self.started, pidfd, control, end, self.core.settings.logs.bytes_per_second);
         if self.core.register(link.clone()) {
             self.core.handle(Event::Spawned { worker: key });
         }

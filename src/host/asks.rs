@@ -15,7 +15,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -24,6 +24,7 @@ use crate::stdin::{Lent, Source};
 use proto::limits::ASK_BYTES_MAX;
 use proto::message::{Chunk, Question, Reply};
 use proto::refused::calling;
+use proto::sync::Lock;
 
 /// Everything that one task may ask for.
 pub(crate) struct Asks {
@@ -55,7 +56,7 @@ enum Stdin {
     Closed(#[expect(dead_code, reason = "it is held, not read")] Option<Lent>),
 }
 
-/// Whoever brings an answer to the worker that asked.
+/// Brings an answer to the worker that asked.
 pub(super) trait SendReply: Send + Sync {
     fn reply(&self, run: u64, number: u64, reply: Reply);
 }
@@ -69,10 +70,6 @@ struct Asked {
 }
 
 impl Asks {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Passes a valid question on, or says why the worker may not ask it.
     pub(super) fn ask(
         self: &Arc<Self>,
@@ -82,7 +79,7 @@ impl Asks {
         question: Question,
     ) -> Result<(), String> {
         let Question::Stdin { bytes_max } = question;
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         if !state.is_answered {
             return Err("it asked again before it had its answer".into());
         }
@@ -96,7 +93,8 @@ impl Asks {
         if bytes_max > ASK_BYTES_MAX {
             return Err(format!("it asked for {bytes_max} bytes at once, the limit is {ASK_BYTES_MAX}"));
         }
-        (state.asked, state.is_answered) = (number, false);
+        state.asked = number;
+        state.is_answered = false;
         let asked = Asked { to: to.clone(), run, number, bytes_max };
         state.stdin = match std::mem::replace(&mut state.stdin, Stdin::Closed(None)) {
             Stdin::Untouched(lent) => self.begin(lent).map_or(Stdin::Unreadable, Stdin::Read),
@@ -159,7 +157,7 @@ impl Asks {
     }
 
     fn answer(&self, asked: &Asked, reply: Reply) {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         // This is set before the answer is sent, since the worker may ask again as soon as it has it.
         state.is_answered = true;
         state.is_at_end |= reply == Reply::End;
@@ -217,7 +215,7 @@ impl TaskAsks {
     /// Ends all answers, because the task has ended; an untouched source can be given to another task. This
     /// runs none of the caller's code, so it may be called under a lock.
     pub(super) fn close(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.hold();
         state.stdin = match std::mem::replace(&mut state.stdin, Stdin::Closed(None)) {
             Stdin::Untouched(mut lent) => {
                 lent.give_back();
@@ -236,7 +234,7 @@ impl TaskAsks {
 
 impl Drop for TaskAsks {
     fn drop(&mut self) {
-        let stdin = std::mem::replace(&mut self.0.lock().stdin, Stdin::Closed(None));
+        let stdin = std::mem::replace(&mut self.0.state.hold().stdin, Stdin::Closed(None));
         // It is dropped outside of the lock: a source that nobody else holds ends here, and that may run the
         // caller's code.
         drop(stdin);

@@ -67,7 +67,8 @@ pub(super) fn longest_input(inputs: &[u8]) -> usize {
     let mut at = 0;
     let mut longest = 0;
     while let Some(len) = length_at(inputs, at) {
-        (at, longest) = (at + LENGTH_BYTES + len, longest.max(len));
+        at += LENGTH_BYTES + len;
+        longest = longest.max(len);
     }
     longest
 }
@@ -82,8 +83,8 @@ fn start_of(inputs: &[u8], number: usize) -> usize {
     (0..number).fold(0, |at, _| at + LENGTH_BYTES + length_at(inputs, at).unwrap_or_default())
 }
 
-/// What the host knows of a batch under way. Its cell is filled when the batch is over, and takes the
-/// items' results before.
+/// Holds what the host knows of a batch under way. Its cell is filled when the batch is over, and takes the items'
+/// results before.
 #[derive(Debug)]
 pub(crate) struct Batch {
     cell: Arc<Cell>,
@@ -97,9 +98,9 @@ pub(crate) struct Batch {
     /// The size of the frames of all answers so far; it is written by the same threads as `ended`.
     answer_bytes: AtomicU64,
     submitted: Now,
-    /// When its last attempt began, in nanoseconds, or [`NOT_BEGUN`].
+    /// Says when its last attempt began, in nanoseconds, or [`NOT_BEGUN`].
     began_ns: AtomicU64,
-    /// How long the tasks that were answered in this attempt ran.
+    /// Says how long the tasks that were answered in this attempt ran.
     ran_ns: AtomicU64,
 }
 
@@ -141,7 +142,7 @@ impl Batch {
         self.ran_ns.store(0, Ordering::SeqCst);
     }
 
-    /// What is left of it has not begun.
+    /// Notes that what is left of it has not begun.
     pub(super) fn give_back(&self) {
         self.began_ns.store(NOT_BEGUN, Ordering::SeqCst);
     }
@@ -164,7 +165,7 @@ impl Batch {
     pub(super) fn slice(&self) -> BatchSlice {
         let answer_bytes_max = BATCH_ANSWERS_BYTES_MAX.saturating_sub(self.answer_bytes());
         let count = if self.has_room() { self.left() } else { 0 };
-        // There are at most `BATCH_ITEMS_MAX`.
+        // The numbers fit, since a batch has at most `BATCH_ITEMS_MAX` tasks.
         BatchSlice { first: self.answered() as u32, count: count as u32, answer_bytes_max }
     }
 
@@ -178,7 +179,7 @@ impl Batch {
         self.answer_bytes.load(Ordering::SeqCst)
     }
 
-    /// Whether another task may begin: the charge covers one answer of any size beyond the bound.
+    /// Returns whether another task may begin: the charge covers one answer of any size beyond the bound.
     pub(super) fn has_room(&self) -> bool {
         self.answer_bytes() <= BATCH_ANSWERS_BYTES_MAX
     }
@@ -201,7 +202,7 @@ impl Batch {
         count_of(self.ended.load(Ordering::SeqCst), ENDED)
     }
 
-    /// Whether this task is the next to be answered.
+    /// Returns whether this task is the next to be answered.
     pub(super) fn is_at(&self, task: TaskId) -> bool {
         self.left() > 0 && task.0 == self.cell.task().0 + self.answered()
     }

@@ -54,7 +54,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// hash of an entry is that of its head and of the digests of its segments, in order.
 const SEGMENT_BYTES: u64 = 1024 * 1024;
 
-/// After so many looks for an entry the cache is tended.
+/// The cache is tended after so many looks for an entry.
 const LOOKS_BETWEEN: usize = 64;
 
 /// A thread more has that many to do, at least; and no more threads than that copy an entry.
@@ -128,15 +128,14 @@ fn is_a(stat: &Stat, file_type: FileType) -> bool {
 }
 
 impl Cache {
-    /// An entry whose every byte is what was stored; else `None`.
+    /// Returns an entry whose every byte is what was stored; else `None`.
     ///
     /// The bytes are copied as they are hashed, and the copy is what workers map: sealed, so that
     /// nobody changes it between the check and the use, or later. Mapping the file itself would save
     /// the copy, but then a rewrite in place would be run; a lease only delays one, and few file systems
-    /// have fs-verity. Threads share the work; CPython's 26 MiB take 11 ms on two processors, and took 14 with
-    /// one that copied and one that hashed. Written through a mapping, which is not for one thread at a
-    /// time as calls are, they took 16: a fault for each page. It is once a pool; its pages are shared by the
-    /// pool's workers, but not with other pools' as the file's were.
+    /// have fs-verity. Threads share the work by segments, which is faster than one that copies and one that
+    /// hashes, and each writes by calls, since a mapping costs a fault for each page (`benches/README.md`). This
+    /// happens once a pool; its workers share the pages, and other pools have their own.
     pub(crate) fn find(&self, key: &CacheKey) -> Option<Compiled> {
         if self.looks.fetch_add(1, Ordering::Relaxed) % LOOKS_BETWEEN == LOOKS_BETWEEN - 1 {
             self.tend();
@@ -161,7 +160,7 @@ impl Cache {
             file => file.map_err(explained)?,
         };
         let stat = rustix::fs::fstat(&file)?;
-        // No name at all is one that was replaced meanwhile, by rename: its bytes are what they were.
+        // A file without a name was replaced meanwhile, by rename: its bytes are what they were.
         if !is_a(&stat, FileType::RegularFile) || !is_ours(&stat) || stat.st_nlink > 1 {
             return Err(io::Error::other("it is not a file of this user's alone"));
         }
@@ -241,12 +240,13 @@ fn read_entry(mut file: File, key: &CacheKey) -> io::Result<Compiled> {
     if magic != MAGIC || *name != key.hash() {
         return Err(damaged("it is another entry, or none"));
     }
-    // Lengths before allocation: what follows is bounded before it is believed.
+    // The lengths come before any allocation, and are bounded before they are believed.
     let size = |at: usize| {
         let bytes = sizes[at..].first_chunk().copied();
         bytes.map(u64::from_le_bytes).ok_or_else(|| damaged("it is cut off"))
     };
-    let (description_bytes, artifact_bytes) = (size(0)?, size(8)?);
+    let description_bytes = size(0)?;
+    let artifact_bytes = size(8)?;
     if description_bytes > DESCRIPTION_BYTES_MAX || artifact_bytes > ARTIFACT_BYTES_MAX {
         return Err(damaged("its sizes are out of bounds"));
     }
@@ -287,7 +287,8 @@ fn copy_segments(file: &File, start: u64, len: u64, copy: &File) -> io::Result<V
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(digest) = digests.get(index) else { return Ok(()) };
             let mut hasher = blake3::Hasher::new();
-            let (mut at, end) = (index as u64 * SEGMENT_BYTES, len.min((index as u64 + 1) * SEGMENT_BYTES));
+            let mut at = index as u64 * SEGMENT_BYTES;
+            let end = len.min((index as u64 + 1) * SEGMENT_BYTES);
             while at < end {
                 let chunk = &mut chunk[..CHUNK_BYTES.min((end - at) as usize)];
                 file.read_exact_at(chunk, start + at)?;
@@ -304,7 +305,7 @@ fn copy_segments(file: &File, start: u64, len: u64, copy: &File) -> io::Result<V
     std::thread::scope(|scope| {
         let help =
             |_| std::thread::Builder::new().name("wasmpool-hash".into()).spawn_scoped(scope, copy_some);
-        // If a thread cannot be started, the others or this one do its part.
+        // The others or this thread do the part of one that cannot be started.
         let helpers: Vec<_> = (0..helpers).map(help).filter_map(Result::ok).collect();
         let own = copy_some();
         let gone = |_| Err(io::Error::other("a thread that copied is gone"));
@@ -335,7 +336,8 @@ fn write_entry(mut file: File, key: &CacheKey, compiled: &Compiled) -> io::Resul
     file.write_all(&head)?;
     let mut chunk = vec![0; CHUNK_BYTES];
     for part in parts {
-        let (mut at, mut of_segment) = (0, blake3::Hasher::new());
+        let mut at = 0;
+        let mut of_segment = blake3::Hasher::new();
         loop {
             // Workers map the same open file, so it is read at offsets. A segment consists of whole chunks.
             let wanted = (SEGMENT_BYTES - at % SEGMENT_BYTES).min(CHUNK_BYTES as u64) as usize;

@@ -11,18 +11,18 @@ use std::path::{Path, PathBuf};
 
 use crate::error::DeathCause;
 use proto::kernel::kernel_text;
-use proto::policy::{LayerReport, SandboxLayer};
+use proto::policy::{LayerReport, LayerState, SandboxLayer};
 
 /// Most processes and threads in a worker's group, and in a compiler's.
 const PIDS_MAX: u64 = 64;
 
-/// Where the groups of workers are made.
+/// Says where the groups of workers are made.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum CgroupChoice {
     /// It is made beside the host's own group, if systemd has marked the group above as delegated.
     #[default]
     Auto,
-    /// In this directory.
+    /// The groups are made in this directory.
     Dir(PathBuf),
     Off,
 }
@@ -64,17 +64,19 @@ impl Cgroups {
         name: &str,
         pid: u32,
     ) -> (Option<Group>, LayerReport) {
-        let report =
-            |requested, applied, reason| LayerReport::new(SandboxLayer::Cgroup, requested, applied, reason);
+        let report = |state, reason| LayerReport::new(SandboxLayer::Cgroup, state, reason);
         let place = match &self.place {
             Ok(place) => place,
-            Err(why) => return (None, report(self.asked, false, why.clone())),
+            Err(why) => {
+                let state = if self.asked { LayerState::Refused } else { LayerState::NotRequested };
+                return (None, report(state, why.clone()));
+            }
         };
         let group = Group { dir: place.join(name), memory_bytes_max };
         match group.set_up(pid) {
-            Ok(what) => (Some(group), report(true, true, what)),
+            Ok(what) => (Some(group), report(LayerState::Applied, what)),
             // A group that is not complete is removed.
-            Err(error) => (None, report(true, false, error.to_string())),
+            Err(error) => (None, report(LayerState::Refused, error.to_string())),
         }
     }
 }
@@ -89,7 +91,7 @@ impl Group {
         }
         self.write("memory.max", self.memory_bytes_max)?;
         self.write("pids.max", PIDS_MAX)?;
-        // Without swap there is no such file. With swap, the group could hide memory in it.
+        // A system without swap has no such file. With swap, the group could hide memory in it.
         let swap = self.write("memory.swap.max", 0).is_ok();
         self.write("cgroup.procs", pid.into())?;
         let swap = if swap { ", no swap" } else { "" };
@@ -107,7 +109,7 @@ impl Group {
         })
     }
 
-    /// Whether the kernel has killed somebody in this group for want of memory.
+    /// Returns whether the kernel has killed somebody in this group for want of memory.
     pub(crate) fn out_of_memory(&self) -> Option<DeathCause> {
         let events = fs::read_to_string(self.dir.join("memory.events")).ok()?;
         let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
@@ -148,7 +150,7 @@ fn own_group(groups: &str) -> Option<&str> {
     groups.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
-/// Where version 2 is mounted, by /proc/self/mountinfo: `… <mount point> … - cgroup2 …`.
+/// Returns where version 2 is mounted, by /proc/self/mountinfo: `… <mount point> … - cgroup2 …`.
 fn mount_of_version_2(mounts: &str) -> Option<PathBuf> {
     let line = mounts
         .lines()

@@ -5,10 +5,9 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
@@ -16,6 +15,7 @@ use super::cache::{Compiled, Stamp};
 use super::core::Core;
 use super::cpu::ProcessClock;
 use super::memory;
+use super::poll_set::{self, PollSet};
 use super::priority::Pace;
 use super::requests::SupervisorRequest;
 use super::spawn::{self, Child};
@@ -32,6 +32,7 @@ use proto::limits::{
 use proto::message::{CompileRefusal, CompileReply, CompileRequest, CompileWork};
 use proto::refused::{calling, errno};
 use proto::shortage::Shortage;
+use proto::sync::{Lock, Sleep};
 use proto::{fingerprint, memfd};
 
 /// A failed allocation says this on stderr before it aborts; the number of bytes stands between.
@@ -40,7 +41,8 @@ const ALLOCATION_FAILED: (&str, &str) = ("memory allocation of ", " bytes failed
 /// Compiles in a process of its own, and waits for it. The process is killed if it goes over a limit.
 ///
 /// # Errors
-/// The compiler's own, [`ModuleError::CompileLimit`], [`ModuleError::CompileLimitUnavailable`], or how the process died.
+/// The compiler's own, [`ModuleError::CompileLimit`], [`ModuleError::CompileLimitUnavailable`], or how the process
+/// died.
 pub(crate) fn compile(
     core: &Core,
     wasm: &[u8],
@@ -86,7 +88,7 @@ fn run(
     can_be_had(limits)?;
     let Started { artifact, description, socket, child } = start(core, wasm, code, limits, &work)?;
     await_end(core, limits, wasm.len(), socket, child).map_err(|error| match error {
-        // Children die with the supervisor's thread.
+        // A compiler dies with the supervisor's thread, so its death says nothing of the module.
         ModuleError::CompilerDied { .. } if core.is_stopped() => closed(),
         error => error,
     })?;
@@ -135,9 +137,7 @@ fn start(
         if pause == SHORTAGE_BACKOFF {
             tracing::warn!("no compiler can be started, and it is tried again: {shortage}");
         }
-        let mut fds = [PollFd::new(&core.supervisor.gone, PollFlags::IN)];
-        let timeout = pause.try_into().ok();
-        if rustix::event::poll(&mut fds, timeout.as_ref()).is_ok_and(|gone| gone > 0) {
+        if poll_set::is_ready(&core.supervisor.gone, pause) {
             return Err(closed());
         }
         pause = pause.saturating_mul(2).min(SHORTAGE_BACKOFF_MAX);
@@ -156,7 +156,7 @@ fn try_start(
     let artifact = memfd::empty("wasmpool-artifact")?;
     let description = memfd::empty("wasmpool-description")?;
     let (socket, theirs) = control::pair()?;
-    let threads = u32::try_from(core.settings.compile_threads).unwrap_or(u32::MAX);
+    let threads = u32::try_from(core.settings.compiler.threads).unwrap_or(u32::MAX);
     // The group may hold twice the limit, since it also counts the files in memory that the compiler writes.
     let limit_bytes = limits.get(CompileLimit::Memory);
     let memory_bytes_max = limit_bytes.saturating_mul(2);
@@ -166,7 +166,7 @@ fn try_start(
         code,
         limits: limits.clone(),
         threads,
-        sandbox: core.settings.sandbox.clone(),
+        sandbox: core.settings.sandbox.request.clone(),
     };
     socket
         .send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()])
@@ -178,9 +178,9 @@ fn try_start(
         limit_bytes,
         reply,
     });
-    // No answer within this time means that the pool has stopped: the supervisor answers at once, or drops
-    // the job.
-    match child.recv_timeout(core.settings.start_timeout) {
+    // If there is no answer within this time, the pool has stopped: the supervisor answers at once, or drops the
+    // job.
+    match child.recv_timeout(core.settings.workers.start_timeout) {
         Ok(child) => Ok(Some(Started { artifact, description, socket, child: child? })),
         Err(_) => Ok(None),
     }
@@ -201,7 +201,7 @@ fn can_be_had(limits: &CompileLimits) -> Result<(), ModuleError> {
     Err(ModuleError::CompileLimitUnavailable { kind: CompileLimit::Memory, asked, most, why })
 }
 
-/// Why the host has ended a compiler.
+/// Says why the host has ended a compiler.
 enum Ended {
     Over(CompileLimit),
     /// The pool was closed.
@@ -240,6 +240,16 @@ impl Times<'_> {
 /// A compiler is looked at no more often than this.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
 
+/// The descriptors by which a compiler is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watched {
+    Compiler,
+    Stderr,
+    Socket,
+    /// It hangs up when the pool's supervisor is gone.
+    Supervisor,
+}
+
 /// Waits for the answer and the end of the compiler, whichever way it goes.
 fn await_end(
     core: &Core,
@@ -255,13 +265,14 @@ fn await_end(
         deadline: Instant::now().checked_add(limits.time()),
         clock: ProcessClock::of(child.pid),
         // The main thread works, too.
-        threads: u32::try_from(core.settings.compile_threads).unwrap_or(u32::MAX).saturating_add(1),
+        threads: u32::try_from(core.settings.compiler.threads).unwrap_or(u32::MAX).saturating_add(1),
         pace: Pace::new(&core.mistrust, child.pidfd.as_fd(), wasm_bytes),
     };
     let mut reply: Option<CompileReply> = None;
     let mut ended = None;
-    // Each is dropped at its end, which would poll as readable for ever.
-    let (mut socket, mut stderr_open) = (Some(socket), true);
+    // Socket and stderr are dropped at their ends, which would poll as readable for ever.
+    let mut socket = Some(socket);
+    let mut stderr_open = true;
     loop {
         let mut wait = None;
         if ended.is_none() {
@@ -273,20 +284,19 @@ fn await_end(
                 }
             }
         }
-        let mut fds = vec![PollFd::new(&child.pidfd, PollFlags::IN)];
+        let mut set = PollSet::new();
+        set.watch(Watched::Compiler, child.pidfd.as_fd());
         if stderr_open {
-            fds.push(PollFd::new(&child.stderr.pipe, PollFlags::IN));
+            set.watch(Watched::Stderr, child.stderr.pipe.as_fd());
         }
-        fds.extend(socket.as_ref().map(|socket| PollFd::new(&socket.0, PollFlags::IN)));
+        if let Some(socket) = &socket {
+            set.watch(Watched::Socket, socket.0.as_fd());
+        }
         if ended.is_none() {
-            fds.push(PollFd::new(&core.supervisor.gone, PollFlags::IN));
+            set.watch(Watched::Supervisor, core.supervisor.gone.as_fd());
         }
-        let wait = wait.and_then(|wait| wait.try_into().ok());
-        if rustix::event::poll(&mut fds, wait.as_ref()).is_err() {
-            continue;
-        }
-        let gone = !fds[0].revents().is_empty();
-        if ended.is_none() && fds.last().is_some_and(|fd| !fd.revents().is_empty()) {
+        let ready = set.wait(wait);
+        if ready.has(Watched::Supervisor) {
             // A child that had not yet asked to die with the supervisor outlives it.
             ended = Some(Ended::Closed);
             spawn::kill(&child.pidfd);
@@ -294,12 +304,15 @@ fn await_end(
         stderr_open = stderr_open && child.stderr.drain();
         let said = socket.as_ref().map(|socket| socket.receive::<CompileReply>(0, RecvFlags::DONTWAIT));
         match said {
-            Some(Ok(Some((message, _)))) => (reply, socket) = (Some(message), None),
+            Some(Ok(Some((message, _)))) => {
+                reply = Some(message);
+                socket = None;
+            }
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
             Some(Ok(None) | Err(_)) => socket = None,
             None => {}
         }
-        if gone {
+        if ready.has(Watched::Compiler) {
             break;
         }
     }
@@ -354,7 +367,7 @@ fn over(limits: &CompileLimits, kind: CompileLimit, seen: u64) -> ModuleError {
     ModuleError::CompileLimit { kind, limit, seen, function: None, offset: None, quarantined: false }
 }
 
-/// Whether the module was too much for the memory that there is, or the compiler died of something else.
+/// Returns whether the module was too much for the memory that there is, or the compiler died of something else.
 fn of_death(limits: &CompileLimits, death: Death, usage: &Usage) -> ModuleError {
     let aborted = death.cause == DeathCause::Signaled(rustix::process::Signal::ABORT.as_raw());
     let killed = death.cause == DeathCause::Signaled(rustix::process::Signal::KILL.as_raw());
@@ -415,11 +428,11 @@ impl CompileSlots {
 
     /// Waits for a place.
     pub(crate) fn take(&self) -> CompileSlot<'_> {
-        let mut queue = self.lock();
+        let mut queue = self.queue.hold();
         let ticket = queue.last;
         queue.last += 1;
         while queue.free == 0 || queue.next != ticket {
-            queue = self.moved.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self.moved.sleep(queue, None);
         }
         queue.free -= 1;
         queue.next += 1;
@@ -427,15 +440,11 @@ impl CompileSlots {
         self.moved.notify_all();
         CompileSlot(self)
     }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for CompileSlot<'_> {
     fn drop(&mut self) {
-        self.0.lock().free += 1;
+        self.0.queue.hold().free += 1;
         self.0.moved.notify_all();
     }
 }
@@ -537,7 +546,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        // Two threads at once, the second cut off by the first; or each by the other.
+        // Two threads fail at once: the second is cut off by the first, or each by the other.
         for (words, failed) in [
             ("memory allocation of 4096 bytes failed\nnote: x\nmemory allocation of ", 4096),
             ("memory allocation of memory allocation of 4096 bytes failed\n", 4096),
@@ -559,22 +568,23 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_taken_in_order_and_never_more_than_there_are() {
+    fn slots_are_taken_in_order_and_never_more_than_there_are() {
         use std::sync::atomic::{AtomicUsize, Ordering};
-        let (turns, inside) = (CompileSlots::new(2), AtomicUsize::new(0));
+        let slots = CompileSlots::new(2);
+        let inside = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..16 {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let turn = turns.take();
+                        let slot = slots.take();
                         assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
                         inside.fetch_sub(1, Ordering::SeqCst);
-                        drop(turn);
+                        drop(slot);
                     }
                 });
             }
         });
-        let queue = turns.lock();
+        let queue = slots.queue.hold();
         assert_eq!((queue.free, queue.next, queue.last), (2, 3200, 3200));
     }
 }

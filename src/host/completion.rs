@@ -61,7 +61,7 @@ pub(super) fn read(
         RunEnd::Exited { code } => {
             let PartialOutput { stdout, stderr } = written;
             let output = CommandOutput { exit_code: code, stdout, stderr };
-            // For a task, to exit is to fail: it has returned nothing.
+            // A task that exits has failed, since it has returned nothing.
             if code == 0 && matches!(callee, Callee::Command { .. }) {
                 return Ok(TaskOutput::Command(output));
             }
@@ -76,7 +76,7 @@ pub(super) fn read(
         RunEnd::Panic { message, location, backtrace } => {
             TaskError::Panic { message, location, backtrace: kept(backtrace) }
         }
-        // Scheduler never resolves an interrupt as an answer; a worker that claims one lies.
+        // The scheduler never resolves an interrupt as an answer; a worker that claims one lies.
         RunEnd::Interrupted => TaskError::Abi { message: "interrupted without being asked to".into() },
         RunEnd::Memory { requested, backtrace } => {
             let limit = limits.memory_bytes_max;

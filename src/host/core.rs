@@ -7,7 +7,7 @@ mod resolve;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -32,9 +32,10 @@ use proto::description::Interrupt;
 use proto::limits::{BATCH_WORK_MAX, CPU_MEASURED_FROM};
 use proto::policy::SandboxReport;
 use proto::shortage::Shortage;
+use proto::sync::{Lock, Sleep};
 use proto::task::TaskId;
 
-/// What the host knows of an unresolved task.
+/// Holds what the host knows of an unresolved task.
 pub(super) struct TaskRecord {
     pub(super) cell: Arc<Cell>,
     /// Kept until the task is resolved: it may have to be run again.
@@ -50,7 +51,7 @@ pub(super) struct TaskRecord {
     pub(super) began: Option<Now>,
     /// The worker's process had computed this by then; known if its clock was read.
     computed_before: Option<Duration>,
-    /// How long its last attempt took, and what it computed, if that ended without an answer.
+    /// Says how long its last attempt took, and what it computed, if that ended without an answer.
     last_attempt: Option<Measured>,
     pub(super) attempts: u32,
     pub(super) worker_pid: Option<u32>,
@@ -74,12 +75,14 @@ impl TaskRecord {
     fn give_back(&mut self) {
         if let Some(batch) = &self.batch {
             batch.give_back();
-            (self.began, self.attempts, self.worker_pid) = (None, 0, None);
+            self.began = None;
+            self.attempts = 0;
+            self.worker_pid = None;
         }
     }
 }
 
-/// How long a task ran, and what it computed, where that is known: as the pool measured it.
+/// Says how long a task ran, and what it computed, where that is known: as the pool measured it.
 pub(super) type Measured = (Duration, Option<Duration>);
 
 impl State {
@@ -92,14 +95,14 @@ impl State {
         let worker = record.worker;
         let dead = || self.deaths.get(&worker?).and_then(|ended| ended.computed);
         let live = || self.links.get(&worker?).and_then(|link| link.computed());
-        // In a batch the process has computed for others, too.
+        // The process has computed for other tasks of a batch, too.
         let before = record.computed_before.filter(|_| record.batch.is_none());
         let computed = before.and_then(|before| Some((before, dead().or_else(live)?)));
         let cpu = match &record.cpu {
             Some(cpu) => Some(cpu.cut_off(computed.map(|(_, now)| now))),
             None => computed.map(|(before, now)| now.saturating_sub(before)),
         };
-        // What was answered of a batch is not the time of the task at hand.
+        // The time of the tasks of a batch that were answered is not that of the task at hand.
         let before = record.batch.as_ref().map_or(Duration::ZERO, |batch| batch.ran());
         (now.saturating_sub(began).saturating_sub(before), cpu)
     }
@@ -108,12 +111,12 @@ impl State {
     fn is_worth_measuring(&self, task: TaskId) -> bool {
         let typical = self.scheduler.typical();
         let Some(record) = self.records.get(&task) else { return false };
-        let is_deaf = record.call.module.description().interrupt == Interrupt::Kill;
-        is_deaf || record.cpu.is_some() || typical.is_zero() || typical >= CPU_MEASURED_FROM
+        let is_uninterruptible = record.call.module.description().interrupt == Interrupt::Kill;
+        is_uninterruptible || record.cpu.is_some() || typical.is_zero() || typical >= CPU_MEASURED_FROM
     }
 }
 
-/// How a worker ended.
+/// Says how a worker ended.
 #[derive(Debug, Clone)]
 pub(super) struct WorkerEnd {
     pub(super) death: Death,
@@ -125,15 +128,15 @@ pub(super) struct WorkerEnd {
 
 pub(super) struct State {
     scheduler: Scheduler,
-    /// Ids are ours, and count up: no need to defend the table against them.
+    /// The ids are ours and count up, so the table need not be defended against them.
     records: IdMap<TaskId, TaskRecord>,
     pub(super) domains: Domains,
     links: IdMap<WorkerKey, Arc<Link>>,
     /// Killed or retired before they were spawned.
     unwanted: HashSet<WorkerKey>,
-    /// Ended by the pool's own decision.
+    /// These workers end by the pool's own decision.
     expected: HashSet<WorkerKey>,
-    /// How a worker ended, noted before its `Dead` event.
+    /// Says how a worker ended, noted before its `Dead` event.
     pub(super) deaths: HashMap<WorkerKey, WorkerEnd>,
     pub(super) broken: Option<Breakage>,
     /// The reason why the last worker that could not be started could not.
@@ -148,7 +151,7 @@ pub(super) struct State {
     tally: PoolStats,
     /// Tasks accepted in batches, but one of each: so many more than the scheduler knows of.
     batched: u64,
-    /// Empty between two events; kept for its memory.
+    /// The vector is empty between two events, and kept for its memory.
     actions: Vec<Action>,
     /// The report of the worker that became ready last.
     sandbox: Option<Arc<SandboxReport>>,
@@ -173,7 +176,7 @@ pub(crate) struct Core {
     changed: Condvar,
 }
 
-/// What a submitter does when the queue is full.
+/// Says what a submitter does when the queue is full.
 pub(crate) enum WhenFull {
     /// Waits for room, at most until the deadline; then it is refused.
     Wait(Option<Instant>),
@@ -234,10 +237,6 @@ impl Core {
         self.began.elapsed()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Sleeps until something has changed, or the deadline.
     fn sleep<'a>(
         &self,
@@ -245,15 +244,9 @@ impl Core {
         deadline: Option<Instant>,
     ) -> (MutexGuard<'a, State>, bool) {
         state.sleepers += 1;
-        let mut in_time = true;
-        state = match deadline {
-            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                in_time = !left.is_zero();
-                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let in_time = left.is_none_or(|left| !left.is_zero());
+        state = self.changed.sleep(state, left);
         state.sleepers -= 1;
         (state, in_time)
     }
@@ -266,7 +259,7 @@ impl Core {
         request: Request,
         when_full: WhenFull,
     ) -> Result<Arc<Cell>, Box<(SubmitError, Request)>> {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         loop {
             match (state.scheduler.admits(request.group.more()), &when_full) {
                 (Ok(()), WhenFull::Wake { not_after: Some(not_after), .. })
@@ -312,14 +305,16 @@ impl Core {
         let now = self.now();
         state.observers.tell(now, || {
             let labels = cell.labels();
-            let (name, module, label) = (labels.name.clone(), labels.module.clone(), labels.label.clone());
+            let name = labels.name.clone();
+            let module = labels.module.clone();
+            let label = labels.label.clone();
             EventKind::TaskQueued { task, name, module, label }
         });
         let domain = state.domains.enter(options.domain.as_ref());
         let batch =
             items.map(|count| Batch::new(cell.clone(), call.callee.clone(), call.limits, count as u64, now));
         state.batched += group.more() as u64;
-        let is_deaf = call.module.description().interrupt == Interrupt::Kill;
+        let is_uninterruptible = call.module.description().interrupt == Interrupt::Kill;
         let record = TaskRecord {
             cell: cell.clone(),
             call,
@@ -346,7 +341,7 @@ impl Core {
             },
             Some(_) => scheduler::Retry::OF_A_BATCH,
         };
-        // The last task of a batch that a worker begins, it begins so much later at most.
+        // A worker begins the last task of a batch at most this much later than the first.
         let timeout = options.timeout.filter(|timeout| *timeout < Duration::MAX);
         let timeout = timeout.map(|timeout| match items {
             None => timeout,
@@ -360,7 +355,7 @@ impl Core {
             chunk: group.chunk(),
             more: group.more(),
             domain,
-            uninterruptible: is_deaf,
+            uninterruptible: is_uninterruptible,
         };
         self.drive(state, [(Event::Submit { task, spec }, None)]);
         cell
@@ -370,20 +365,20 @@ impl Core {
         let task = request.name.to_string();
         let options = &request.options;
         match (refusal, &state.broken) {
-            (Refusal::Full, _) => SubmitError::QueueFull { max: self.settings.queue_tasks_max },
+            (Refusal::Full, _) => SubmitError::QueueFull { max: self.settings.tasks.queued_max },
             (Refusal::Broken, Some(broken)) => SubmitError::Broken(broken.told_to(options.domain.as_ref())),
             (Refusal::Broken | Refusal::ShutDown, _) => SubmitError::ShutDown { task },
         }
     }
 
-    /// Whether tasks with these options may travel in batches. An observer wants to see each task, a batch
+    /// Returns whether tasks with these options may travel in batches. An observer wants to see each task, a batch
     /// has no attempts of its own, and CPU time is counted for one task.
     pub(crate) fn may_batch(&self, options: &TaskOptions) -> bool {
-        let retry = options.retry.or(self.settings.defaults.retry).unwrap_or_default();
+        let retry = options.retry.or(self.settings.tasks.defaults.retry).unwrap_or_default();
         retry.attempts_max <= 1
-            && options.cpu_time.or(self.settings.defaults.cpu_time).is_none()
-            && self.settings.recycle.tasks_max.is_none()
-            && self.lock().observers.is_empty()
+            && options.cpu_time.or(self.settings.tasks.defaults.cpu_time).is_none()
+            && self.settings.workers.recycle.tasks_max.is_none()
+            && self.state.hold().observers.is_empty()
     }
 
     /// A number for tasks that are to stay together.
@@ -398,58 +393,60 @@ impl Core {
 
     /// It waits no longer.
     pub(crate) fn forget_ticket(&self, ticket: u64) {
-        let waker = self.lock().wakers.remove(&ticket);
+        let waker = self.state.hold().wakers.remove(&ticket);
         drop(waker);
     }
 
     /// Handles one event and does what follows from it.
     pub(crate) fn handle(&self, event: Event) {
-        self.drive(self.lock(), [(event, None)]);
+        self.drive(self.state.hold(), [(event, None)]);
     }
 
     /// Returns the cell of a task that is not resolved.
     pub(crate) fn cell(&self, task: TaskId) -> Option<Arc<Cell>> {
-        self.lock().records.get(&task).map(|record| record.cell.clone())
+        self.state.hold().records.get(&task).map(|record| record.cell.clone())
     }
 
     /// Tells observers that a module was loaded.
     pub(crate) fn loaded(&self, module: Arc<str>, from_cache: bool) {
         let now = self.now();
-        self.lock().observers.tell(now, || EventKind::ModuleLoaded { module, from_cache });
+        self.state.hold().observers.tell(now, || EventKind::ModuleLoaded { module, from_cache });
     }
 
     // ── Processes ────────────────────────────────────────────────────────────
 
     /// Notes that the system lacked something to start the worker with.
     pub(crate) fn not_started(&self, worker: WorkerKey, shortage: Shortage) {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         state.unwanted.remove(&worker);
         state.expected.remove(&worker);
         state.shortage = Some(shortage);
         self.drive(state, [(Event::NotStarted { worker }, None)]);
     }
 
-    /// For the supervisor: whether this worker is still wanted.
+    /// Returns, to the supervisor, whether this worker is still wanted.
     pub(crate) fn wants(&self, worker: WorkerKey) -> bool {
-        !self.lock().unwanted.contains(&worker)
+        !self.state.hold().unwanted.contains(&worker)
     }
 
-    /// For the supervisor: the worker has been spawned. `false` if it was unwanted meanwhile.
+    /// Notes for the supervisor that the worker has been spawned. Returns `false` if it was unwanted meanwhile.
     pub(crate) fn register(&self, link: Arc<Link>) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         let wanted = !state.unwanted.remove(&link.key);
         state.tally.workers_started += 1;
-        let (now, pid) = (self.now(), link.pid);
+        let now = self.now();
+        let pid = link.pid;
         state.observers.tell(now, || EventKind::WorkerStarted { pid });
         state.links.insert(link.key, link);
         wanted
     }
 
-    /// For the supervisor: the worker has said its first word.
+    /// Notes for the supervisor that the worker has said its first word.
     pub(crate) fn ready(&self, link: &Link, sandbox: SandboxReport) {
         let sandbox = Arc::new(sandbox);
-        let mut state = self.lock();
-        let (now, pid) = (self.now(), link.pid);
+        let mut state = self.state.hold();
+        let now = self.now();
+        let pid = link.pid;
         state.sandbox = Some(sandbox.clone());
         state.observers.tell(now, || EventKind::WorkerReady { pid, sandbox });
         self.drive(state, [(Event::Ready { worker: link.key }, None)]);
@@ -457,16 +454,16 @@ impl Core {
 
     /// Returns `true` once: the first time that layers of the sandbox are missing.
     pub(crate) fn is_news_of_missing_layers(&self) -> bool {
-        !std::mem::replace(&mut self.lock().is_missing_told, true)
+        !std::mem::replace(&mut self.state.hold().is_missing_told, true)
     }
 
-    /// For the supervisor: handles what is due, and says when to come again.
+    /// Handles what is due, and says when the supervisor is to come again.
     pub(crate) fn arm(&self) -> Option<Duration> {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         let due = state.scheduler.next_deadline().is_some_and(|deadline| deadline <= self.now());
         if due {
             self.drive(state, [(Event::Tick, None)]);
-            state = self.lock();
+            state = self.state.hold();
         }
         state.armed = state.scheduler.next_deadline();
         state.armed.map(|deadline| deadline.saturating_sub(self.now()))
@@ -490,7 +487,7 @@ impl TaskOwner for Core {
     /// Waits for the cell to be filled, in the place of the thread that would fill it; until the
     /// deadline. Returns early where that cannot be done: the caller goes on to wait.
     fn drive_inline(&self, cell: &Cell, deadline: Option<Instant>) {
-        let state = self.lock();
+        let state = self.state.hold();
         let Some(worker) = state.records.get(&cell.task()).and_then(|record| record.worker) else { return };
         let Some(link) = state.links.get(&worker).cloned() else { return };
         drop(state);

@@ -25,8 +25,8 @@ impl ProcessClock {
         ProcessClock(self.0 & !0b11)
     }
 
-    /// Reads the clock, in nanoseconds. It lacks what a thread that runs just now has computed since the last tick of its
-    /// processor ([`CLOCK_LAG`]). Returns `None` once the process has been reaped.
+    /// Reads the clock, in nanoseconds. It lacks what a thread that runs just now has computed since the last tick of
+    /// its processor ([`CLOCK_LAG`]). Returns `None` once the process has been reaped.
     pub(crate) fn read(self) -> Option<Duration> {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: clock_gettime writes a time to a variable of that type.
@@ -66,9 +66,9 @@ impl WorkerClock {
     }
 }
 
-/// The clock of another process may lag behind by this much while its thread runs: two ticks at 100 Hz, the longest that
-/// Linux has. With one thread at work on a machine of 250 Hz, the clock was seen to go forward by 4 ms at a time, and by 8
-/// once in a while. A worker that lies may have its own task end as over its limit by this much too early.
+/// The clock of another process may lag behind by this much while its thread runs: two ticks at 100 Hz, the longest
+/// that Linux has. With one thread at work on a machine of 250 Hz, the clock was seen to go forward by 4 ms at a time,
+/// and by 8 once in a while. A worker that lies may have its own task end as over its limit by this much too early.
 const CLOCK_LAG: Duration = Duration::from_millis(20);
 
 /// A task with a limit of CPU time, and how much of it is used, by its worker's clock.
@@ -100,11 +100,11 @@ impl CpuCount {
         *self = CpuCount { handed_at: computed, begins_at: computed, ..CpuCount::new(self.limit) };
     }
 
-    /// Returns how much CPU time the task has used since it was first seen to have begun; `None` if it has not begun. What
-    /// the worker computed before that may be the task's or not, so that nobody is stopped for it.
+    /// Returns how much CPU time the task has used since it was first seen to have begun; `None` if it has not begun.
+    /// What the worker computed before that may be the task's or not, so that nobody is stopped for it.
     pub(super) fn look(&mut self, computed: Duration, has_begun: bool) -> Option<Duration> {
         let since_handed = computed.saturating_sub(self.handed_at);
-        // What has begun once has begun, whatever the worker says of it later.
+        // A run that has begun once has begun, whatever the worker says of it later.
         if self.seen_at.is_none() && !has_begun && since_handed < self.limit.saturating_add(BEGINS_WITHIN) {
             self.begins_at = computed;
             return None;
@@ -128,8 +128,8 @@ impl CpuCount {
         computed.map_or(self.used, |computed| computed.saturating_sub(self.begins_at)).max(self.used)
     }
 
-    /// Counts for a task that has answered. The worker's own word is exact, and keeps out what it has computed since. It
-    /// counts only between what was seen before and what the clock may show now.
+    /// Counts for a task that has answered. The worker's own word is exact, and keeps out what it has computed since.
+    /// It counts only between what was seen before and what the clock may show now.
     pub(super) fn end(&mut self, computed: Option<Duration>, said: Duration) -> Duration {
         let measured = computed.map_or(self.used, |computed| computed.saturating_sub(self.begins_at));
         self.used = measured.saturating_add(CLOCK_LAG).min(said).max(self.used);
@@ -188,7 +188,7 @@ mod tests {
         );
         assert_eq!((cpu.look(ms(110), true), cpu.look(ms(115), true)), (Some(ms(0)), Some(ms(5))));
         assert_eq!((cpu.take_limit(), cpu.take_limit()), (Some(ms(10)), None));
-        // A worker does not take it back.
+        // The run has begun, and the worker does not take that back.
         assert_eq!(cpu.look(ms(115), false), Some(ms(5)));
         // The worker has computed since its answer, and that is not the task's.
         assert_eq!(cpu.end(Some(ms(200)), ms(9)), ms(9));

@@ -2,11 +2,11 @@
 
 use rustix::process::{Resource, getrlimit};
 
-/// At most this many numbers are looked at: with that many open files, a few more or less do not count.
+/// The highest number that is looked at. With that many open files, a few more or less do not count.
 const LOOKS_MAX: u64 = 65_536;
 
-/// Whether this process may open this many more descriptors. The kernel gives out the lowest number first, so
-/// free numbers are found fast from the top.
+/// Returns whether this process may open this many more descriptors. The kernel gives out the lowest number first,
+/// so free numbers are found fast from the top.
 pub(super) fn are_left(wanted: usize) -> bool {
     let Some(limit) = getrlimit(Resource::Nofile).current else { return true };
     let numbers = (0..limit).rev().take(LOOKS_MAX as usize);
@@ -28,7 +28,7 @@ mod tests {
     fn what_is_left_is_what_is_not_open() {
         let limit = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize);
         assert!(are_left(1) && are_left(8));
-        // At least stdin is open, so not all numbers are left.
+        // The test has stdin open, so not all numbers are left.
         assert!(limit > LOOKS_MAX as usize || !are_left(limit));
     }
 }

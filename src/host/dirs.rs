@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
@@ -16,6 +16,7 @@ use proto::limits::{DIRS_MAX, GUEST_PATH_BYTES_MAX};
 use proto::policy::{SandboxLayer, SandboxRequest};
 use proto::preopen::{DirAccess, GuestDir};
 use proto::refused::calling;
+use proto::sync::Lock;
 
 /// A directory, open.
 #[derive(Debug, Clone)]
@@ -68,8 +69,8 @@ pub(crate) fn open_all(wanted: &[Wanted], request: &SandboxRequest) -> Result<Ve
     Ok(open)
 }
 
-/// Makes the door to the host's own files. It knows what tasks may write by the very descriptors that they
-/// are given.
+/// Makes the handle by which the host opens its own files. It knows what tasks may write by the very descriptors
+/// that they are given.
 ///
 /// # Errors
 /// A call that the system refuses.
@@ -80,7 +81,7 @@ pub(crate) fn host_files(dirs: &[HostDir]) -> io::Result<HostFiles> {
 }
 
 fn open_one(path: &Path, files: &HostFiles, access: DirAccess) -> io::Result<OwnedFd> {
-    // A place, and no right to read: that the worker has or has not by itself.
+    // The descriptor is a place, and no right to read: the worker has that or not by itself.
     let dir = files.folder(path)?.into_descriptor();
     rustix::fs::accessat(&dir, ".", wanted_of(access), AtFlags::EACCESS)?;
     Ok(dir)
@@ -105,7 +106,7 @@ fn check_as_worker(wanted: &[Wanted], open: &[HostDir], request: &SandboxRequest
     }
     // A change of user makes the whole process undumpable, which is undone below.
     static ONE_AT_A_TIME: PerProcess<Mutex<()>> = PerProcess::new(|| Mutex::new(()));
-    let _one = ONE_AT_A_TIME.get().lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = ONE_AT_A_TIME.get().hold();
     let before = rustix::process::dumpable_behavior();
     let found = std::thread::scope(|scope| {
         let ask = || become_worker(request)?.first_refused(open);
@@ -120,7 +121,8 @@ fn check_as_worker(wanted: &[Wanted], open: &[HostDir], request: &SandboxRequest
     found.map_or(Ok(()), |(index, source)| Err(refused(index, source)))
 }
 
-/// Whether this process may be allowed what its workers are not: they have the same user and rights otherwise.
+/// Returns whether this process may be allowed what its workers are not: they have the same user and rights
+/// otherwise.
 fn has_more_than_workers() -> bool {
     let own = rustix::thread::capabilities(None);
     rustix::process::getuid().is_root() || own.is_ok_and(|own| !own.effective.is_empty())
@@ -128,7 +130,7 @@ fn has_more_than_workers() -> bool {
 
 /// The user as whom workers run.
 struct Worker {
-    /// Why it is this one.
+    /// Says why it is this one.
     why: String,
 }
 
@@ -164,11 +166,12 @@ impl Worker {
     fn check(&self, dir: impl AsFd, access: DirAccess) -> io::Result<()> {
         match rustix::fs::accessat(dir, ".", wanted_of(access), AtFlags::EACCESS) {
             Err(Errno::ACCESS | Errno::PERM) => {}
-            // What else can be wrong is said where it happens.
+            // The rest of what can be wrong is said where it happens.
             _ => return Ok(()),
         }
         let what = if access.is_writable() { "read and write" } else { "read" };
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let uid = rustix::process::geteuid().as_raw();
+        let gid = rustix::process::getegid().as_raw();
         let why = format!(
             "workers run as user {uid} and group {gid}{}, who may not {what} it: change its owner or mode, or run as a \
              user who may",
@@ -197,7 +200,7 @@ mod tests {
         };
         let before = own();
         let opened = open_all(&wanted, &SandboxRequest::default());
-        // Only root's workers are somebody else, to whom this folder is closed.
+        // This folder is closed to the workers of root only, since only those are another user.
         assert_eq!(opened.is_err(), rustix::process::getuid().is_root(), "{opened:?}");
         assert_eq!(own(), before);
         // Another test may look at this moment, too.

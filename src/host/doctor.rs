@@ -1,4 +1,4 @@
-//! Throw-away workers that attack their own walls, one process an attack, and what came of it.
+//! Throw-away workers that attack the layers of their own sandbox, one process an attack, and what came of it.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -8,16 +8,16 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
 use rustix::net::RecvFlags;
 use rustix::process::Signal;
 
 use super::descriptors;
 use super::dirs::{self, HostDir, Wanted};
+use super::poll_set::{self, PollSet};
 use super::resident;
 use super::spawn::{self, Child, Program};
 use crate::doctor::{AttackReport, DoctorReport};
@@ -34,8 +34,9 @@ use proto::probe::{AttackOutcome, Attempt, Probe, Targets};
 use proto::refused::explained;
 use proto::ring;
 use proto::role::Role;
+use proto::sync::Lock;
 use sandbox::Profile;
-use sandbox::attacks::{Attack, REPLACED_EXIT_CODE, attacks, is_by_file_calls};
+use sandbox::attacks::{Attack, REPLACED_EXIT_CODE, attacks, attacks_with_dirs, is_by_file_calls};
 use sandbox::syscalls;
 
 /// A throw-away worker may hold this much memory, however much a pool's worker may: then the attacks that try
@@ -45,10 +46,10 @@ const PATIENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Descriptors that starting a throw-away worker takes; most of them are closed again at once.
 const PATIENT_DESCRIPTORS: usize = 9;
 
-/// The same, and those of another worker beside it.
+/// The descriptors of a throw-away worker, and of another one beside it.
 const SIBLING_DESCRIPTORS: usize = PATIENT_DESCRIPTORS + 4;
 
-/// The same, and those of a port, two sockets and an open file, which are there to be attacked.
+/// The descriptors of both workers, and of a port, two sockets and an open file, which are there to be attacked.
 const TARGETS_DESCRIPTORS: usize = SIBLING_DESCRIPTORS + 4;
 
 /// Tries the second wall: starts throw-away workers that lock themselves down as every worker does,
@@ -86,13 +87,13 @@ impl Doctor {
         }
     }
 
-    /// As [`PoolBuilder::sandbox`](crate::PoolBuilder::sandbox).
+    /// Does the same as [`PoolBuilder::sandbox`](crate::PoolBuilder::sandbox).
     pub fn sandbox(mut self, policy: SandboxPolicy) -> Self {
         self.request.policy = policy;
         self
     }
 
-    /// As [`PoolBuilder::sandbox_without`](crate::PoolBuilder::sandbox_without).
+    /// Does the same as [`PoolBuilder::sandbox_without`](crate::PoolBuilder::sandbox_without).
     pub fn sandbox_without(mut self, layer: SandboxLayer) -> Self {
         self.request.without.push(layer);
         self
@@ -104,20 +105,20 @@ impl Doctor {
         self
     }
 
-    /// As in a pool with directories ([`PoolBuilder::dir`](crate::PoolBuilder::dir)): the throw-away workers
-    /// are given two, one to be read and one with this access, and try to get beyond them, too.
+    /// Gives the throw-away workers directories, as a pool does ([`PoolBuilder::dir`](crate::PoolBuilder::dir)):
+    /// they have two, one to be read and one with this access, and try to get beyond them, too.
     pub fn with_dirs(mut self, access: DirAccess) -> Self {
         self.dirs = Some(access);
         self
     }
 
-    /// As [`PoolBuilder::worker_program`](crate::PoolBuilder::worker_program).
+    /// Does the same as [`PoolBuilder::worker_program`](crate::PoolBuilder::worker_program).
     pub fn worker_program(mut self, path: impl AsRef<Path>) -> Self {
         self.program = Some(path.as_ref().into());
         self
     }
 
-    /// How long one attack may take, from the start of its process. Default: 10 s.
+    /// Sets how long one attack may take, from the start of its process. Default: 10 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -132,7 +133,12 @@ impl Doctor {
         let patients = Patients::new(self)?;
         let (sandbox, _) = patients.try_one(Attempt::Call(libc::SYS_getpid, [0; 6]));
         let mut sandbox = sandbox.map_err(|message| BuildError::SandboxRefused { message })?;
-        let attacks: Vec<_> = attacks(self.dirs.is_some())
+        let listed: Vec<_> = match self.dirs {
+            Some(_) => attacks_with_dirs().collect(),
+            None => attacks().collect(),
+        };
+        let attacks: Vec<_> = listed
+            .into_iter()
             .enumerate()
             .map(|(place, attack)| AttackReport {
                 name: attack.name.into(),
@@ -149,13 +155,13 @@ impl Doctor {
         Ok(DoctorReport { sandbox, attacks, system: system(patients.has_all) })
     }
 
-    /// The system calls that a worker may make once it stands: name and number. Of some only with
-    /// certain arguments.
+    /// The system calls that a worker may make once it stands: name and number. Some are allowed with certain
+    /// arguments only.
     pub fn system_calls() -> Vec<(&'static str, i64)> {
         syscalls::allowed(Profile::Worker).iter().map(|call| (call.name, call.number)).collect()
     }
 
-    /// As [`system_calls`](Self::system_calls), of a worker whose pool has directories.
+    /// Returns the same as [`system_calls`](Self::system_calls), of a worker whose pool has directories.
     pub fn system_calls_with_dirs(access: DirAccess) -> Vec<(&'static str, i64)> {
         let profile = Profile::WithDirectories { access, scans: false };
         syscalls::allowed(profile).iter().map(|call| (call.name, call.number)).collect()
@@ -173,7 +179,7 @@ impl Doctor {
         attack.against.iter().copied().filter(stops).collect()
     }
 
-    /// For the tests of the filter: what a compiler may call, and what each is answered ENOSYS.
+    /// Returns, for the tests of the filter, what a compiler or a worker may call, and what it is answered ENOSYS.
     #[doc(hidden)]
     pub fn system_calls_of(as_compiler: bool) -> (Vec<i64>, Vec<i64>) {
         let profile = if as_compiler { Profile::Compiler } else { Profile::Worker };
@@ -181,7 +187,7 @@ impl Doctor {
         (syscalls::allowed(profile).iter().map(|call| call.number).collect(), answered)
     }
 
-    /// For the tests of the filter: system calls by number, each in a process of its own.
+    /// Tries, for the tests of the filter, system calls by number, each in a process of its own.
     #[doc(hidden)]
     pub fn try_calls(
         &self,
@@ -194,7 +200,7 @@ impl Doctor {
         Ok(calls.iter().map(outcome).collect())
     }
 
-    /// For the tests of the deaths: a panic, and a crash.
+    /// Tries, for the tests of the deaths, a panic and a crash.
     #[doc(hidden)]
     pub fn try_ends(&self) -> Result<[AttackOutcome; 2], BuildError> {
         let patients = Patients::new(self)?;
@@ -216,14 +222,15 @@ pub(crate) fn verified(
     type Known = Vec<(Key, Vec<(SandboxLayer, bool)>)>;
     static KNOWN: PerProcess<Mutex<Known>> = PerProcess::new(|| Mutex::new(Vec::new()));
     let key = (request.clone(), program, dirs);
-    let mut known = KNOWN.get().lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = KNOWN.get().hold();
     if let Some((_, verified)) = known.iter().find(|(of, _)| *of == key) {
         return Ok(verified.clone());
     }
     let (request, program, dirs) = key.clone();
     let report = Doctor { request, program, dirs, ..Doctor::new() }.run()?;
     if let Some(hole) = report.holes().next() {
-        let (attack, outcome) = (hole.name.clone(), hole.outcome.to_string());
+        let attack = hole.name.clone();
+        let outcome = hole.outcome.to_string();
         return Err(BuildError::SandboxHole { attack, outcome });
     }
     let layers = report.sandbox.layers.iter();
@@ -239,7 +246,7 @@ struct Patients<'a> {
     program: Program,
     targets: Targets,
     dirs: Vec<HostDir>,
-    /// There are descriptors for all that can be attacked.
+    /// This process has descriptors for all that can be attacked.
     has_all: bool,
     /// Another worker; the attacks may end it, and then there is a new one.
     sibling: Mutex<Option<Patient>>,
@@ -256,9 +263,17 @@ struct Patient {
     _rings: OwnedFd,
 }
 
+/// The descriptors by which a throw-away worker is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watched {
+    Control,
+    Stderr,
+    Process,
+}
+
 impl Drop for Patient {
     fn drop(&mut self) {
-        // It fails only for a process that is gone already.
+        // The signal fails only for a process that is gone already.
         let _ = rustix::process::pidfd_send_signal(&self.child.pidfd, Signal::KILL);
         spawn::reap(self.child.pidfd.as_fd());
     }
@@ -285,7 +300,7 @@ impl<'a> Patients<'a> {
         open_to_all(&dir).map_err(laid_out)?;
         let bind = || SocketAddr::from_abstract_name(&name).and_then(|name| UnixListener::bind_addr(&name));
         let named = has_all.then(|| bind().ok()).flatten();
-        // On purpose: what a careless embedder leaves open.
+        // The file is left open on purpose, as a careless embedder does.
         let open = has_all
             .then(|| files::reopened(&secret).ok())
             .flatten()
@@ -341,20 +356,14 @@ impl<'a> Patients<'a> {
 
     /// The pid of another worker, which lives.
     fn sibling_pid(&self) -> Option<u32> {
-        let mut sibling = self.sibling.lock().unwrap_or_else(PoisonError::into_inner);
-        let lives = sibling.as_ref().is_some_and(|sibling| {
-            let mut fds = [PollFd::new(&sibling.child.pidfd, PollFlags::IN)];
-            rustix::event::poll(&mut fds, Some(&Default::default())) == Ok(0)
-        });
+        let mut sibling = self.sibling.hold();
+        let lives =
+            sibling.as_ref().is_some_and(|sibling| !poll_set::is_ready(&sibling.child.pidfd, Duration::ZERO));
         if !lives && descriptors::are_left(SIBLING_DESCRIPTORS) {
             let started = self.start(None).ok();
             // It waits until the sandbox is up: an attack on a process that is not locked down proves
             // nothing.
-            *sibling = started.filter(|started| {
-                let patience = self.doctor.timeout.try_into().ok();
-                let mut fds = [PollFd::new(&started.control.0, PollFlags::IN)];
-                matches!(rustix::event::poll(&mut fds, patience.as_ref()), Ok(1))
-            });
+            *sibling = started.filter(|started| poll_set::is_ready(&started.control.0, self.doctor.timeout));
         }
         sibling.as_ref().map(|sibling| sibling.child.pid)
     }
@@ -383,16 +392,11 @@ impl<'a> Patients<'a> {
                     AttackOutcome::Unknown(format!("no answer within {:?}", self.doctor.timeout)),
                 );
             }
-            let mut fds = [
-                PollFd::new(&patient.control.0, PollFlags::IN),
-                PollFd::new(&patient.child.stderr.pipe, PollFlags::IN),
-                PollFd::new(&patient.child.pidfd, PollFlags::IN),
-            ];
-            let wait = left.and_then(|left| left.try_into().ok());
-            if rustix::event::poll(&mut fds, wait.as_ref()).is_err() {
-                continue;
-            }
-            let gone = !fds[2].revents().is_empty();
+            let mut set = PollSet::new();
+            set.watch(Watched::Control, patient.control.0.as_fd());
+            set.watch(Watched::Stderr, patient.child.stderr.pipe.as_fd());
+            set.watch(Watched::Process, patient.child.pidfd.as_fd());
+            let ready = set.wait(left);
             patient.child.stderr.drain();
             // The last words of a process come before its end.
             match patient.control.receive::<FromWorkerControl>(0, RecvFlags::DONTWAIT) {
@@ -408,7 +412,7 @@ impl<'a> Patients<'a> {
                 Ok(Some(_)) => {
                     return (report, AttackOutcome::Unknown("it is of another version of wasmpool".into()));
                 }
-                Ok(None) | Err(_) if gone => {
+                Ok(None) | Err(_) if ready.has(Watched::Process) => {
                     let outcome = match spawn::reap(patient.child.pidfd.as_fd()) {
                         DeathCause::Exited(REPLACED_EXIT_CODE) => {
                             AttackOutcome::Succeeded("another program ran".into())
@@ -432,7 +436,7 @@ impl<'a> Patients<'a> {
     }
 }
 
-/// How a throw-away worker ended, and what it said last, as one line.
+/// Returns how a throw-away worker ended, and what it said last, as one line.
 fn last_words(cause: &DeathCause, patient: &Patient) -> String {
     let said = patient.child.stderr.text();
     match said.trim() {
@@ -441,8 +445,8 @@ fn last_words(cause: &DeathCause, patient: &Patient) -> String {
     }
 }
 
-/// Returns how much stack the tasks of a pool have by default, or as much as the hard limit leaves them: the sandbox can be
-/// tried with less.
+/// Returns how much stack the tasks of a pool have by default, or as much as the hard limit leaves them: the sandbox
+/// can be tried with less.
 fn wasm_stack_bytes() -> usize {
     let hard = rustix::process::getrlimit(rustix::process::Resource::Stack).maximum.unwrap_or(u64::MAX);
     let room = usize::try_from(hard).unwrap_or(usize::MAX).saturating_sub(limits::HOST_STACK_BYTES);

@@ -95,7 +95,7 @@ impl Domains {
         }
     }
 
-    /// What the caller calls it; the domain of tasks that name none has no name.
+    /// Returns what the caller calls it; the domain of tasks that name none has no name.
     pub(super) fn name(&self, domain: Domain) -> Option<Arc<str>> {
         if domain == Domain::NONE {
             return None;
@@ -118,7 +118,8 @@ mod tests {
         let mut domains = Domains::default();
         assert_eq!(domains.enter(None), Domain::NONE);
         domains.leave(Domain::NONE);
-        let (a, b) = (Arc::<str>::from("a"), Arc::<str>::from("b"));
+        let a = Arc::<str>::from("a");
+        let b = Arc::<str>::from("b");
         let first = domains.enter(Some(&a));
         assert_eq!(domains.enter(Some(&a)), first);
         let other = domains.enter(Some(&b));

@@ -29,7 +29,7 @@ pub(super) enum Effect {
     },
     Kill {
         link: Arc<Link>,
-        /// What its death is reported as, if the kill itself is not the reason.
+        /// Says what its death is reported as, if the kill itself is not the reason.
         cause: Option<DeathCause>,
     },
     Terminate {
@@ -57,7 +57,7 @@ pub(super) enum Effect {
 }
 
 impl Effect {
-    /// Does it. What is dropped with it may be the caller's.
+    /// Performs the effect. What is dropped with it may be the caller's.
     pub(super) fn perform(&mut self, supervisor: &SupervisorHandle) {
         match self {
             Effect::Ask(request) => request.take().into_iter().for_each(|request| supervisor.ask(request)),

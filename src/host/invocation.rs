@@ -34,9 +34,9 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
-    /// Whether dropping it runs none of the caller's code and releases no module. If two tasks of a module
-    /// without handles end at the same moment, each may see the other's count; the release then waits for
-    /// nobody, as always (`Holder`).
+    /// Returns whether dropping it runs none of the caller's code and releases no module. If two tasks of a module
+    /// without handles end at the same moment, each may see the other's count; the release then waits for nobody,
+    /// as always (`Holder`).
     pub(super) fn is_quiet(&self) -> bool {
         let is_ours = self.owns_input && self.shares.is_none() && self.asks.is_none();
         is_ours && Arc::strong_count(&self.module.0) > 1

@@ -11,10 +11,9 @@ use reader::Reader;
 pub(crate) use reader::read_loop;
 
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use std::vec;
 
@@ -39,12 +38,11 @@ use crate::shared_input::SharedInput;
 use proto::control::ControlSocket;
 use proto::frame::encode_head_into;
 use proto::kernel::kernel_text;
-use proto::limits::UNSENT_AFTER;
 use proto::message::{BatchSlice, FromWorker, ModuleId, RunEnd, RunMessage, ToWorker};
 use proto::reader_lock::ReaderLock;
 use proto::ring::{self, End, Producer, Violation};
-use proto::shortage::Shortage;
 use proto::spin::Spinning;
+use proto::sync::Lock;
 use proto::task::TaskId;
 
 /// Inputs up to here travel with their frame's head, and are copied once more for that.
@@ -56,12 +54,12 @@ const FRAME_BYTES_USUAL: usize = 192;
 /// Memory of more frames than that is not kept.
 const FRAMES_BYTES_KEPT: usize = 16 * 1024;
 
-/// What one order comes to, mostly, and what is mostly sent at once.
+/// This is what one order comes to, mostly, and what is mostly sent at once.
 const PIECES_USUAL: usize = 3;
 const FRAMES_USUAL: usize = 8;
 
-/// What a worker says and how it ends, as the reader of its ring hands it on. The core implements this; a model or a
-/// fuzz target may, too.
+/// Takes what a worker says and how it ends, as the reader of its ring hands it on. The core implements this; a
+/// model or a fuzz target may, too.
 pub(crate) trait WorkerEvents {
     /// Returns the time of the pool's clock.
     fn now(&self) -> Now;
@@ -75,7 +73,7 @@ pub(crate) trait WorkerEvents {
     /// A log record was dropped, since its worker logs faster than it may.
     fn log_record_dropped(&self);
 
-    /// So much of a worker's logs was dropped since this was told last.
+    /// Tells how much of a worker's logs was dropped since this was told last.
     fn logs_dropped(&self, pid: u32, dropped: Dropped);
 
     /// The process is gone, and all that it had said has been handled.
@@ -114,19 +112,19 @@ pub(crate) struct Link {
     log_bytes_per_second: u64,
     /// The ends of modules and shared inputs are reported to the link by this.
     this: Weak<Link>,
-    /// Set once the process is gone; the reader then drains the ring and ends.
+    /// It is set once the process is gone; the reader then drains the ring and ends.
     gone: AtomicBool,
-    /// Why we killed it, where the signal alone would not say.
+    /// Says why we killed it, where the signal alone would not say.
     killed_for: OnceLock<DeathCause>,
-    /// How it ended; set before `gone`.
+    /// Says how it ended; set before `gone`.
     death: OnceLock<Death>,
 }
 
-/// What the worker has been, or is about to be, handed.
+/// Holds what the worker has been, or is about to be, handed.
 struct Orders {
-    /// In the order in which it will answer; what was taken back is not among them.
+    /// The runs are in the order in which the worker will answer; what was taken back is not among them.
     in_flight: VecDeque<HeldRun>,
-    /// Not in the outbox yet.
+    /// The pieces that are not in the outbox yet.
     unsent: SmallVec<[OutboxItem; PIECES_USUAL]>,
     /// Memory of frames that have been sent, for those to come.
     spare: Vec<u8>,
@@ -155,7 +153,7 @@ struct InFlight {
     payload_bytes_max: u64,
     log_bytes_max: u64,
     batch: Option<Arc<Batch>>,
-    /// What it was sent of the batch.
+    /// Says what it was sent of the batch.
     slice: Option<BatchSlice>,
     /// The worker has spoken of it. An honest one has claimed it before, but that stands in shared memory.
     has_begun: bool,
@@ -164,7 +162,7 @@ struct InFlight {
 }
 
 impl InFlight {
-    /// Whether the worker may say this now, judged by the task that it names.
+    /// Returns whether the worker may say this now, judged by the task that it names.
     fn may_say(&self, message: &FromWorker) -> bool {
         match message {
             FromWorker::Event { task: None, .. } => true,
@@ -176,12 +174,12 @@ impl InFlight {
                 // A task that has ended may log nothing more, since its logs were counted against its limit.
                 Some(batch) => batch.is_at(*task),
             },
-            // The end is the batch's own.
+            // This end is the batch's own.
             FromWorker::Done { task, .. } => *task == self.task,
         }
     }
 
-    /// Whether the batch that the worker has ended with this end has tasks left; or why it may not say
+    /// Returns whether the batch that the worker has ended with this end has tasks left; or why it may not say
     /// that.
     fn is_unfinished(&self, end: &RunEnd, payload: &[u8]) -> Result<bool, String> {
         let Some(batch) = &self.batch else { return Ok(false) };
@@ -189,7 +187,7 @@ impl InFlight {
         if !payload.is_empty() {
             return Err("it answered for a batch as a whole".into());
         }
-        // It has reported the end of each of its tasks already.
+        // The worker has reported the end of each of the batch's tasks already.
         if !matches!(end, RunEnd::Ok | RunEnd::Interrupted) {
             return Err("it gave a batch one end".into());
         }
@@ -204,9 +202,9 @@ impl InFlight {
 
 /// Something to be sent.
 enum OutboxItem {
-    /// On the control socket.
+    /// A module goes by the control socket.
     Module(Module),
-    /// On the control socket: those of a task that are new to the worker.
+    /// The shared inputs of a task that are new to the worker go by the control socket.
     Shares(Vec<SharedInput>),
     /// Small frames, one after the other: one publication, one wake-up.
     Frames(Frames),
@@ -285,11 +283,11 @@ impl Link {
     }
 
     fn orders(&self) -> MutexGuard<'_, Orders> {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+        self.orders.hold()
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outbox.hold()
     }
 
     /// Notes that the worker is to run the task; [`flush`](Self::flush) sends it. Neither
@@ -315,7 +313,9 @@ impl Link {
             InFlight { task, run, claim, payload_bytes_max, log_bytes_max, batch, slice, has_begun, asks };
         let needs = (call.module.clone(), call.shares.clone());
         orders.in_flight.push_back(HeldRun { run: in_flight, _needs: needs });
-        let (module, callee, limits) = (call.module.0.id, call.callee.clone(), call.limits);
+        let module = call.module.0.id;
+        let callee = call.callee.clone();
+        let limits = call.limits;
         let shares = invocation::ids(&call.shares);
         let message = ToWorker::Run(RunMessage { task, run, claim, module, callee, limits, slice, shares });
         if orders.last_module.replace(module) != Some(module) && self.sent.order_module(&call.module) {
@@ -366,7 +366,7 @@ impl Link {
         revoked
     }
 
-    /// Which run of the worker's this task is.
+    /// Returns which run of the worker's this task is.
     pub(super) fn run_of(&self, task: TaskId) -> Option<u64> {
         self.orders().in_flight.iter().find(|held| held.run.task == task).map(|held| held.run.run)
     }
@@ -376,8 +376,8 @@ impl Link {
         self.clock.read()
     }
 
-    /// Whether the worker says that it has begun the task. It has begun what it has answered, which may not have been
-    /// handled yet.
+    /// Returns whether the worker says that it has begun the task. It has begun what it has answered, which may
+    /// not have been handled yet.
     pub(super) fn has_begun(&self, task: TaskId) -> bool {
         let orders = self.orders();
         let held = orders.in_flight.iter().find(|held| held.run.task == task);
@@ -394,29 +394,7 @@ impl Link {
         }
     }
 
-    /// Whether it was sent. If the worker's socket is full or the system has no room, the link's thread tries
-    /// again; after a while such a worker is killed.
-    fn has_been_sent(&self, what: &str, sent: io::Result<()>, since: &mut Option<Instant>) -> bool {
-        let Err(error) = sent else {
-            *since = None;
-            return true;
-        };
-        match error.kind() {
-            // A worker that is gone is reported by its death.
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {}
-            _ if Shortage::of(&error).is_some() => {
-                let since = *since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= UNSENT_AFTER {
-                    let what = format!("{what} could not be sent to it for {UNSENT_AFTER:?}: {error}");
-                    self.kill_for(DeathCause::Unreachable(what));
-                }
-            }
-            _ => self.kill_for(DeathCause::Unreachable(format!("{what} cannot be sent to it: {error}"))),
-        }
-        false
-    }
-
-    /// Whether the next piece could not be sent on the control socket just now.
+    /// Returns whether the next piece could not be sent on the control socket just now.
     fn waits_for_the_system(&self) -> bool {
         self.has_rest() && self.outbox().unsent_since.is_some()
     }
@@ -425,14 +403,15 @@ impl Link {
     pub(super) fn resident_bytes(&self) -> Option<u64> {
         let text = kernel_text(format!("/proc/{}/statm", self.pid)).ok()?;
         let mut fields = text.split(' ').skip(1).map(|pages| pages.parse::<u64>().ok());
-        let (pages, of_files) = (fields.next()??, fields.next()??);
+        let pages = fields.next()??;
+        let of_files = fields.next()??;
         let page_size = rustix::param::page_size() as u64;
         // Shared inputs are not its own, and it does not grow by them.
         let shared = self.sent.share_bytes().min(of_files * page_size);
         Some((pages * page_size).saturating_sub(shared))
     }
 
-    /// For the supervisor: the process has been reaped.
+    /// Notes for the supervisor that the process has been reaped.
     pub(crate) fn report_exit(&self, mut death: Death) {
         priority::worker_goes(self.pid);
         if let Some(cause) = self.killed_for.get() {
@@ -441,7 +420,7 @@ impl Link {
         let _ = self.death.set(death);
         self.gone.store(true, Ordering::SeqCst);
         self.end.wake_self();
-        // Whoever attends lets go of the reader then.
+        // An inline reader then lets go of the reader's lock.
         self.wake_inline_reader();
     }
 
@@ -475,13 +454,13 @@ impl Link {
         self.has_rest.load(Ordering::SeqCst)
     }
 
-    /// Whether some of the rest could be sent now. `false` while another thread is at it.
+    /// Returns whether some of the rest could be sent now. `false` while another thread is at it.
     fn can_send(&self) -> bool {
         let can = |outbox: MutexGuard<'_, Outbox>| outbox.waits_for_space() && outbox.ring.space() != Ok(0);
         self.has_rest() && self.outbox.try_lock().is_ok_and(can)
     }
 
-    /// For an inline reader that goes or sleeps.
+    /// Hands the rest over for an inline reader that goes or sleeps.
     fn hand_over(&self) {
         if self.has_rest() {
             self.end.wake_self();
@@ -498,7 +477,8 @@ impl Link {
         self.orders().in_flight.front().map_or(0, |held| held.run.payload_bytes_max)
     }
 
-    /// As [`at_hand`](Self::at_hand), if the worker may say this. Then it is not taken back any more.
+    /// Returns the same as [`at_hand`](Self::at_hand), if the worker may say this. Such a run is not taken back
+    /// any more.
     fn spoken_of(&self, message: &FromWorker) -> Option<InFlight> {
         let mut orders = self.orders();
         let held = &mut orders.in_flight.front_mut()?.run;
@@ -533,7 +513,7 @@ impl Link {
 }
 
 impl Outbox {
-    /// Whether the next piece waits for room in the ring. Pieces for the control socket do not: if that
+    /// Returns whether the next piece waits for room in the ring. Pieces for the control socket do not: if that
     /// refuses them, they are tried again after a pause.
     fn waits_for_space(&self) -> bool {
         matches!(self.waiting.front(), Some(OutboxItem::Bytes(_) | OutboxItem::Frames(_)))

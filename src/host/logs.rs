@@ -12,7 +12,7 @@ use proto::message::{LogRecord, LogSource};
 use proto::task::TaskId;
 use proto::text::{Escaped, Name, Words, truncated};
 
-/// Between two reports of what was dropped.
+/// The least time between two reports of what was dropped.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// This many dropped records in a row are a flood. Reading one takes a processor that others need, so its
@@ -23,7 +23,7 @@ pub(super) const FLOOD_PAUSE: Duration = Duration::from_millis(8);
 /// Each record counts for this much besides its text, since many empty ones take as long to emit.
 const RECORD_BYTES: u64 = 32;
 
-/// What one worker and its tasks log.
+/// Holds what one worker and its tasks log.
 pub(super) struct LogForwarder {
     pid: u32,
     bytes_per_second: u64,
@@ -47,9 +47,16 @@ pub(crate) struct Dropped {
 
 impl LogForwarder {
     pub(super) fn new(pid: u32, bytes_per_second: u64) -> Self {
-        let (allowance, refilled, dropped) = (bytes_per_second, Instant::now(), Dropped::default());
-        let (dropped_in_a_row, reported, last) = (0, None, VecDeque::new());
-        LogForwarder { pid, bytes_per_second, allowance, refilled, dropped, dropped_in_a_row, reported, last }
+        LogForwarder {
+            pid,
+            bytes_per_second,
+            allowance: bytes_per_second,
+            refilled: Instant::now(),
+            dropped: Dropped::default(),
+            dropped_in_a_row: 0,
+            reported: None,
+            last: VecDeque::new(),
+        }
     }
 
     /// Emits the record, unless there were too many; `false` if it was dropped.
@@ -89,7 +96,7 @@ impl LogForwarder {
         if self.dropped.records > 0 && is_due() { Some(self.report_now()) } else { None }
     }
 
-    /// The last records. What was dropped and not reported is.
+    /// The last records. It reports what was dropped and is not reported yet.
     pub(super) fn close(mut self) -> (Vec<String>, Option<Dropped>) {
         let dropped = (self.dropped.records > 0).then(|| self.report_now());
         (self.last.into(), dropped)
@@ -99,7 +106,8 @@ impl LogForwarder {
         let dropped = std::mem::take(&mut self.dropped);
         let Dropped { records, bytes } = dropped;
         self.reported = Some(Instant::now());
-        let (worker_pid, rate) = (self.pid, self.bytes_per_second);
+        let worker_pid = self.pid;
+        let rate = self.bytes_per_second;
         catch_panic(|| {
             tracing::warn!(
                 worker_pid,
@@ -207,7 +215,8 @@ mod tests {
     #[test]
     fn a_second_brings_what_a_second_may_log_and_no_more_is_saved_up() {
         let mut logs = LogForwarder::new(1, 100);
-        let (began, at) = (logs.refilled, Duration::from_millis);
+        let began = logs.refilled;
+        let at = Duration::from_millis;
         assert!(logs.allows(60, began) && logs.allows(40, began) && !logs.allows(1, began));
         assert!(!logs.allows(51, began + at(500)) && logs.allows(50, began + at(500)));
         assert!(!logs.allows(101, began + at(60_000)) && logs.allows(100, began + at(60_000)));
@@ -215,7 +224,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_is_counted_and_the_last_records_are_kept_all_the_same() {
-        // Enough for one: its text, and what a record counts beside it.
+        // The rate is enough for one record: its text, and what a record counts beside it.
         let mut logs = LogForwarder::new(1, 10 + RECORD_BYTES);
         let taken: Vec<_> = (0..40)
             .map(|n| logs.take(|| None, Some(TaskId(7)), &record(&format!("line {n}\u{1b}"))))
@@ -223,7 +232,8 @@ mod tests {
         assert_eq!((taken[0], taken[39]), (true, false));
         let (last, dropped) = logs.close();
         let dropped = dropped.expect("there was no report");
-        // Of 7 bytes each up to line 9, then of 8; the first is taken, and one more in the course of time.
+        // The lines have 7 bytes each up to line 9, and then 8; the first is taken, and one more in the course of
+        // time.
         assert!(dropped.records >= 38 && dropped.bytes >= 9 * 7 + 29 * 8);
         assert_eq!(last.len(), LAST_LOGS_MAX);
         assert_eq!(last[LAST_LOGS_MAX - 1], "task 7, stderr: line 39\\u{1b}");

@@ -13,7 +13,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -24,6 +24,7 @@ use proto::limits::{
     COMPILE_ALLOWANCE, COMPILE_ALLOWANCE_MISTRUSTED, COMPILE_ALLOWANCE_NS_PER_BYTE, COMPILE_MISTRUST,
     COMPILE_STEPPED_BACK_PART, COMPILE_STEPPED_BACK_PART_MIN,
 };
+use proto::sync::Lock;
 
 /// A compiler that steps back, or would, asks this often whether tasks compute.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
@@ -51,11 +52,11 @@ pub(crate) struct Mistrust(Mutex<Option<Instant>>);
 impl Mistrust {
     /// Begins to mistrust, because a module was or may be a bomb.
     pub(super) fn begin(&self, now: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now.checked_add(COMPILE_MISTRUST);
+        *self.0.hold() = now.checked_add(COMPILE_MISTRUST);
     }
 
     fn is_on(&self, now: Instant) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| now < until)
+        self.0.hold().is_some_and(|until| now < until)
     }
 }
 
@@ -74,7 +75,7 @@ static TASKS: PerProcess<Mutex<Tasks>> =
 static STEPPED_BACK: PerProcess<AtomicUsize> = PerProcess::new(|| AtomicUsize::new(0));
 
 fn tasks() -> MutexGuard<'static, Tasks> {
-    TASKS.get().lock().unwrap_or_else(PoisonError::into_inner)
+    TASKS.get().hold()
 }
 
 /// Registers a worker: its computing counts as the tasks'.
@@ -87,7 +88,7 @@ pub(super) fn worker_goes(pid: u32) {
     tasks().workers.retain(|(held, _)| *held != pid);
 }
 
-/// Whether tasks of this process's pools want the CPUs.
+/// Returns whether tasks of this process's pools want the CPUs.
 fn tasks_compute(now: Instant) -> bool {
     let mut tasks = tasks();
     let used = || tasks.workers.iter().filter_map(|(_, clock)| clock.read()).sum();
@@ -287,7 +288,7 @@ mod tests {
         drive(&compiler, &mut pace, ms(300));
         let time = ms(3000);
         let stepped_back = drive(&compiler, &mut pace, time);
-        // It gets its part, plus what one moment may be late, and never nothing.
+        // The compiler gets its part, plus what one moment may be late, and never nothing.
         let part = part() * time.as_secs_f64();
         assert!(stepped_back.as_secs_f64() < 2.0 * part + 0.1, "{stepped_back:?}, its part is {part} s");
         assert!(stepped_back > ms(10), "{stepped_back:?}");

@@ -65,7 +65,7 @@ pub(crate) enum RequestInput {
     Batch { task: TaskIndex, inputs: Bytes, count: usize },
 }
 
-/// RequestInput that has passed every check and only waits for room in the queue.
+/// A task or batch that has passed every check and only waits for room in the queue.
 pub(crate) struct Request {
     pub(super) call: Invocation,
     pub(super) name: Arc<str>,
@@ -76,8 +76,8 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Checks the work against the bounds of the pool of that number; each task of a batch is held to what one alone is.
-    /// `options` are the caller's own.
+    /// Checks the work against the bounds of the pool of that number; each task of a batch is held to what one alone
+    /// is. `options` are the caller's own.
     ///
     /// # Errors
     /// [`SubmitError`], except for those about the pool's state.
@@ -99,7 +99,7 @@ impl Request {
             }
         };
         let too_large = |bytes, max| SubmitError::InputTooLarge { task: target.name.to_string(), bytes, max };
-        let max = settings.input_bytes_max;
+        let max = settings.tasks.input_bytes_max;
         if longest > max {
             return Err(too_large(longest, max));
         }
@@ -119,7 +119,7 @@ impl Request {
                 return Err(SubmitError::StdinReadOnce { task: target.name.to_string() });
             }
             Some(source) => match source.lend() {
-                // What a deterministic task reads must not depend on when it comes.
+                // The bytes that a deterministic task reads must not depend on when they come.
                 Some(lent) => Some(TaskAsks::new(lent, options.seed.is_some())),
                 None => return Err(SubmitError::StdinTaken { task: target.name.to_string() }),
             },
@@ -184,14 +184,14 @@ pub(crate) fn map_bytes_max(
     options: TaskOptions,
     set: Option<u64>,
 ) -> (u64, u64) {
-    let limits = options.or(&settings.defaults).limits();
+    let limits = options.or(&settings.tasks.defaults).limits();
     let callee = match is_command {
         true => Callee::Command { args: Vec::new(), env: Vec::new(), stdin: CommandStdin::Sent },
         false => Callee::Task(TaskIndex(0)),
     };
     let one = answer_bytes_max(&callee, &limits).saturating_add(RESULT_BYTES_BESIDE);
     let usual = || MAP_BYTES_MAX.max(one.saturating_mul(2 * workers_max as u64));
-    (set.or(settings.map_bytes_max).unwrap_or_else(usual), one)
+    (set.or(settings.tasks.map_bytes_max).unwrap_or_else(usual), one)
 }
 
 /// Fills in the defaults, and refuses options that the task's module cannot keep.
@@ -205,7 +205,7 @@ fn admissible(
     if module.pool != pool {
         return Err(SubmitError::ForeignModule { task: task() });
     }
-    let options = options.or(&settings.defaults);
+    let options = options.or(&settings.tasks.defaults);
     let shared = options.shared.as_deref().unwrap_or_default();
     if shared.iter().any(|shared| shared.pool() != pool) {
         return Err(SubmitError::ForeignShared { task: task() });
@@ -221,7 +221,7 @@ fn admissible(
     if options.seed.is_some() && !module.description.deterministic {
         return Err(SubmitError::NotDeterministic { task: task(), module: module.shown.to_string() });
     }
-    if options.seed.is_some() && module.description.uses_wasi && !settings.dirs.is_empty() {
+    if options.seed.is_some() && module.description.uses_wasi && !settings.sandbox.dirs.is_empty() {
         return Err(SubmitError::DirsNotDeterministic { task: task() });
     }
     Ok(options)

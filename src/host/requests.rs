@@ -45,7 +45,7 @@ pub(crate) struct SupervisorRequests {
 /// Makes the two ends.
 ///
 /// # Errors
-/// What the system says to eventfd and pipe.
+/// An error of eventfd or pipe.
 pub(crate) fn channel() -> io::Result<(SupervisorHandle, SupervisorRequests)> {
     let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let wake = Arc::new(wake.map_err(calling("eventfd"))?);
@@ -81,7 +81,7 @@ impl SupervisorRequests {
         while rustix::io::read(&*self.wake, &mut count).is_ok() {}
     }
 
-    /// Whether nothing is asked just now.
+    /// Returns whether nothing is asked just now.
     pub(super) fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }

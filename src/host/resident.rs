@@ -49,7 +49,7 @@ impl Looks {
         MEMORY_LOOKS[usize::from(!is_busy)].saturating_sub(self.0.elapsed())
     }
 
-    /// Whether it is time for a look, which then counts as taken.
+    /// Returns whether it is time for a look, which then counts as taken.
     pub(super) fn are_due(&mut self, is_busy: bool) -> bool {
         let due = self.left(is_busy).is_zero();
         if due {

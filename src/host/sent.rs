@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Mutex, Weak};
 
 use super::invocation::TaskShares;
 use crate::held::{Held, Holder};
@@ -13,6 +13,7 @@ use crate::shared_input::SharedInput;
 use proto::control::ControlSocket;
 use proto::limits::{FORGOTTEN_AT_ONCE_MAX, SHARES_PER_TASK_MAX};
 use proto::message::{ModuleId, ShareId, ToWorkerControl};
+use proto::sync::Lock;
 
 /// Everything that one worker has been sent and not been told to forget.
 #[derive(Debug, Default)]
@@ -33,16 +34,12 @@ struct State {
 }
 
 impl Sent {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn shares(&self) -> usize {
-        self.lock().shares.len()
+        self.state.hold().shares.len()
     }
 
     pub(super) fn share_bytes(&self) -> u64 {
-        self.lock().shares.values().sum()
+        self.state.hold().shares.values().sum()
     }
 
     /// Returns how many modules it holds, or is about to.
@@ -52,7 +49,7 @@ impl Sent {
 
     /// Notes that the worker is to have the module, and returns whether it is to be sent.
     pub(super) fn order_module(&self, module: &Module) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         let is_new = state.modules.insert(module.0.id);
         self.modules.store(state.modules.len(), Ordering::Relaxed);
         is_new
@@ -61,7 +58,7 @@ impl Sent {
     /// Notes that the worker is to have these shared inputs, and returns those that are to be sent.
     pub(super) fn order_shares(&self, shares: &TaskShares) -> Option<Vec<SharedInput>> {
         let shares = shares.as_deref()?;
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         // An input that is shared twice is sent once.
         let is_new = |share: &&SharedInput| state.shares.insert(share.id(), share.len()).is_none();
         let new: Vec<SharedInput> = shares.iter().filter(is_new).cloned().collect();
@@ -70,7 +67,7 @@ impl Sent {
 
     /// Notes that one has ended, and tells the worker if it was sent.
     pub(super) fn forget(&self, held: Held, control: &ControlSocket) {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         let was_sent = match held {
             Held::Module(module) => state.modules.remove(&module),
             Held::Share(share) => state.shares.remove(&share).is_some(),
@@ -90,8 +87,8 @@ impl Sent {
         holder: &Weak<dyn Holder>,
     ) -> io::Result<()> {
         let loaded = &module.0;
-        // What the worker forgets makes room for what comes.
-        self.lock().say(control);
+        // The worker first hears what to forget, which makes room for what comes.
+        self.state.hold().say(control);
         let message = ToWorkerControl::Module { module: loaded.id, code: loaded.description.code() };
         control.send(&message, &[loaded.artifact.as_fd(), loaded.description_file.as_fd()])?;
         loaded.life.add_holder(holder.clone());
@@ -107,7 +104,7 @@ impl Sent {
         holder: &Weak<dyn Holder>,
     ) -> io::Result<()> {
         debug_assert!(new.len() <= SHARES_PER_TASK_MAX, "submit refuses more");
-        self.lock().say(control);
+        self.state.hold().say(control);
         let shares = new.iter().map(|share| (share.id(), share.len())).collect();
         let descriptors: Vec<_> = new.iter().map(|share| share.file().as_fd()).collect();
         control.send(&ToWorkerControl::Share { shares }, &descriptors)?;

@@ -60,8 +60,8 @@ impl Program {
         }
     }
 
-    /// Opens a program that is not this executable. Nothing is known of its engine, so its machine code is that of this very
-    /// file: who builds it anew has modules compiled anew.
+    /// Opens a program that is not this executable. Nothing is known of its engine, so its machine code is that of
+    /// this very file: who builds it anew has modules compiled anew.
     fn named(path: &Path) -> io::Result<Program> {
         let program = Program::open(path)?;
         let stat = rustix::fs::fstat(&program.file)?;
@@ -122,9 +122,9 @@ pub(crate) fn kill(pidfd: &OwnedFd) {
     let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
 }
 
-/// Starts `program` in `role`, with `socket` as its stdin, nothing in its environment and
-/// a pipe for its stderr. Must be called on a thread that lives as long as the child
-/// should: the child asks the kernel to be killed when its parent *thread* ends.
+/// Starts `program` in `role`, with `socket` as its stdin, nothing in its environment and a pipe for its stderr.
+/// It must be called on a thread that lives as long as the child should: the child asks the kernel to be killed
+/// when its parent *thread* ends.
 ///
 /// # Errors
 /// What the system says.
@@ -149,7 +149,7 @@ pub(crate) fn spawn(program: &Program, role: Role, socket: OwnedFd) -> io::Resul
     let (pidfd, stderr) = match (pidfd, child.stderr) {
         (Ok(pidfd), Some(stderr)) => (pidfd, OwnedFd::from(stderr)),
         (pidfd, _) => {
-            // Without a pidfd it could be neither watched nor killed safely.
+            // A process without a pidfd could be neither watched nor killed safely.
             if let Some(pid) = Pid::from_raw(pid as i32) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());

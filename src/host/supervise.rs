@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
 use rustix::net::RecvFlags;
 
 use super::cgroup::{Cgroups, Group};
@@ -18,6 +17,7 @@ use super::core::Core;
 use super::descriptors;
 use super::link::WorkerEvents as _;
 use super::link::{self, Link};
+use super::poll_set::{self, PollSet, Ready};
 use super::requests::{SupervisorRequest, SupervisorRequests};
 use super::resident::{self, Looks};
 use super::spawn::{self, Program, StderrTail};
@@ -58,92 +58,159 @@ pub(crate) fn run(core: &Arc<Core>, requests: &SupervisorRequests, program: &Pro
     super::become_io_thread();
     // A limit of CPU time is exceeded for as long as this thread waits for its turn.
     slice::be_brief();
-    let mut workers: Vec<Supervised> = Vec::new();
-    let cgroups = Cgroups::new(&core.settings.cgroup, core.settings.sandbox.memory_bytes_max);
-    // Threads of workers that are gone, to be joined.
-    let mut leaving: Vec<JoinHandle<()>> = Vec::new();
-    let mut compilers: Vec<Watched> = Vec::new();
-    let watches = core.settings.sandbox.requests(SandboxLayer::ResourceLimits);
-    let mut looks = Looks::new();
+    let mut supervisor = Supervisor {
+        core,
+        program,
+        cgroups: Cgroups::new(&core.settings.sandbox.cgroup, core.settings.sandbox.request.memory_bytes_max),
+        workers: Vec::new(),
+        compilers: Vec::new(),
+        leaving: Vec::new(),
+        looks: Looks::new(),
+    };
     loop {
         let mut timeout = core.arm();
-        if watches && !(workers.is_empty() && compilers.is_empty()) {
-            let is_busy = core.unresolved() > 0 || !compilers.is_empty();
-            if looks.are_due(is_busy) {
-                look_at_memory(core, &mut workers, &compilers);
-            }
-            let left = looks.left(is_busy);
+        if let Some(left) = supervisor.look_at_memory_if_due() {
             timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
         }
-        if core.is_stopped() && workers.is_empty() {
-            leaving.into_iter().for_each(join);
+        if core.is_stopped() && supervisor.workers.is_empty() {
+            supervisor.leaving.into_iter().for_each(join);
             return;
         }
         if !requests.is_empty() {
             timeout = Some(Duration::ZERO);
         }
-        let ready = poll(&workers, &compilers, requests, timeout);
-        // Each entry holds a descriptor, and hundreds may pile up between two looks at memory.
-        compilers.retain(Watched::lives);
-        // Deaths last: what a worker said before it died comes first.
-        for (worker, flags) in workers.iter_mut().zip(&ready) {
-            if flags.stderr {
-                worker.stderr_open = worker.stderr.drain();
-            }
-            if flags.control {
-                listen(core, worker);
-            }
-        }
-        for index in (0..workers.len()).rev() {
-            if ready.get(index).is_some_and(|flags| flags.gone) {
-                leaving.push(report_exit(workers.swap_remove(index)));
-            }
-        }
-        for index in (0..leaving.len()).rev() {
-            if leaving[index].is_finished() {
-                join(leaving.swap_remove(index));
-            }
-        }
+        supervisor.wait(requests, timeout);
         requests.clear_wake();
-        // One request a turn: starting a process takes a while, and nothing else may wait for many.
+        // One request is taken a turn: starting a process takes a while, and nothing else may wait for many.
         if let Some(request) = requests.next() {
-            match request {
-                SupervisorRequest::Spawn(worker) => {
-                    let is_first = workers.is_empty();
-                    workers.extend(start(core, worker, program, &cgroups, is_first));
+            supervisor.fulfil(request);
+        }
+    }
+}
+
+/// The processes that the supervisor watches, and what it starts them with.
+struct Supervisor<'a> {
+    core: &'a Arc<Core>,
+    program: &'a Program,
+    cgroups: Cgroups,
+    workers: Vec<Supervised>,
+    compilers: Vec<RunningCompiler>,
+    /// Threads of workers that are gone, to be joined.
+    leaving: Vec<JoinHandle<()>>,
+    looks: Looks,
+}
+
+impl Supervisor<'_> {
+    /// Looks at the memory of all processes where that is due, and returns how long the next look has time. Returns
+    /// `None` while nothing is to be looked at.
+    fn look_at_memory_if_due(&mut self) -> Option<Duration> {
+        let has_processes = !(self.workers.is_empty() && self.compilers.is_empty());
+        if !has_processes || !self.core.settings.sandbox.request.requests(SandboxLayer::ResourceLimits) {
+            return None;
+        }
+        let is_busy = self.core.unresolved() > 0 || !self.compilers.is_empty();
+        if self.looks.are_due(is_busy) {
+            look_at_memory(self.core, &mut self.workers, &self.compilers);
+        }
+        Some(self.looks.left(is_busy))
+    }
+
+    /// Waits until a process has something to say or has ended, a request comes or the time is over; then hears the
+    /// processes, and reports those that are gone.
+    fn wait(&mut self, requests: &SupervisorRequests, timeout: Option<Duration>) {
+        let ready = self.poll(requests, timeout);
+        // Deaths are handled last, since what a worker said before it died comes first.
+        for watched in ready.names() {
+            match watched {
+                Watched::Stderr(index) => {
+                    let worker = &mut self.workers[index];
+                    worker.stderr_open = worker.stderr.drain();
                 }
-                SupervisorRequest::SpawnCompiler { socket, memory_bytes_max, limit_bytes, reply } => {
-                    let mut child = spawn::spawn(program, Role::Compiler, socket);
-                    if let Ok(child) = &mut child {
-                        let pid = child.pid;
-                        child.group = cgroups.hold_to(memory_bytes_max, &group_name(core, pid), pid).0;
-                        let pidfd = child.pidfd.try_clone().ok();
-                        compilers.extend(pidfd.map(|pidfd| Watched { pid, pidfd, limit_bytes }));
-                    }
-                    if let Err(unsent) = reply.send(child)
-                        && let Ok(child) = unsent.into_inner()
-                    {
-                        // The loader has given up; its socket is closed, so the child exits.
-                        let _ =
-                            rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
-                        spawn::reap(child.pidfd.as_fd());
-                    }
+                Watched::Control(index) => listen(self.core, &mut self.workers[index]),
+                Watched::Wake | Watched::Process(_) | Watched::Compiler(_) => {}
+            }
+        }
+        // The order is from the last to the first, since what is removed gives its place to the last one.
+        for watched in ready.names().rev() {
+            match watched {
+                Watched::Process(index) => self.leaving.push(report_exit(self.workers.swap_remove(index))),
+                // Each entry holds a descriptor, and hundreds may pile up between two looks at memory.
+                Watched::Compiler(index) => drop(self.compilers.swap_remove(index)),
+                Watched::Wake | Watched::Stderr(_) | Watched::Control(_) => {}
+            }
+        }
+        for index in (0..self.leaving.len()).rev() {
+            if self.leaving[index].is_finished() {
+                join(self.leaving.swap_remove(index));
+            }
+        }
+    }
+
+    fn poll(&self, requests: &SupervisorRequests, timeout: Option<Duration>) -> Ready<Watched> {
+        let mut set = PollSet::new();
+        set.watch(Watched::Wake, requests.wake_fd().as_fd());
+        for (index, worker) in self.workers.iter().enumerate() {
+            set.watch(Watched::Process(index), worker.link.pidfd());
+            if worker.control_open {
+                set.watch(Watched::Control(index), worker.link.control.as_fd());
+            }
+            if worker.stderr_open {
+                set.watch(Watched::Stderr(index), worker.stderr.pipe.as_fd());
+            }
+        }
+        for (index, compiler) in self.compilers.iter().enumerate() {
+            set.watch(Watched::Compiler(index), compiler.pidfd.as_fd());
+        }
+        set.wait(timeout)
+    }
+
+    fn fulfil(&mut self, request: SupervisorRequest) {
+        match request {
+            SupervisorRequest::Spawn(worker) => {
+                let is_first = self.workers.is_empty();
+                self.workers.extend(start(self.core, worker, self.program, &self.cgroups, is_first));
+            }
+            SupervisorRequest::SpawnCompiler { socket, memory_bytes_max, limit_bytes, reply } => {
+                let mut child = spawn::spawn(self.program, Role::Compiler, socket);
+                if let Ok(child) = &mut child {
+                    let pid = child.pid;
+                    let name = group_name(self.core, pid);
+                    child.group = self.cgroups.hold_to(memory_bytes_max, &name, pid).0;
+                    let pidfd = child.pidfd.try_clone().ok();
+                    self.compilers.extend(pidfd.map(|pidfd| RunningCompiler { pid, pidfd, limit_bytes }));
+                }
+                if let Err(unsent) = reply.send(child)
+                    && let Ok(child) = unsent.into_inner()
+                {
+                    // The loader has given up; its socket is closed, so the child exits.
+                    spawn::kill(&child.pidfd);
+                    spawn::reap(child.pidfd.as_fd());
                 }
             }
         }
     }
 }
 
+/// The descriptors that the supervisor waits for; workers and compilers go by their index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watched {
+    Wake,
+    Process(usize),
+    Control(usize),
+    Stderr(usize),
+    Compiler(usize),
+}
+
 /// A compiler whose end another thread waits for.
-struct Watched {
+struct RunningCompiler {
     pid: u32,
     pidfd: OwnedFd,
     limit_bytes: u64,
 }
 
 /// Kills each process that holds more memory than it may, however it got it.
-fn look_at_memory(core: &Core, workers: &mut [Supervised], compilers: &[Watched]) {
-    let limit_bytes = core.settings.sandbox.memory_bytes_max;
+fn look_at_memory(core: &Core, workers: &mut [Supervised], compilers: &[RunningCompiler]) {
+    let limit_bytes = core.settings.sandbox.request.memory_bytes_max;
     for worker in workers {
         // A process that has not computed since holds no more than it did, and an idle pool costs nothing. The clock is
         // read before the look: what is filled in between shows at the next one.
@@ -159,63 +226,15 @@ fn look_at_memory(core: &Core, workers: &mut [Supervised], compilers: &[Watched]
     for compiler in compilers.iter().filter(|compiler| compiler.lives()) {
         if resident::excess(compiler.pid, compiler.limit_bytes).is_some() {
             // The thread that waits for the compiler sees the reason in the memory that it had used.
-            let _ = rustix::process::pidfd_send_signal(&compiler.pidfd, rustix::process::Signal::KILL);
+            spawn::kill(&compiler.pidfd);
         }
     }
 }
 
-impl Watched {
+impl RunningCompiler {
     fn lives(&self) -> bool {
-        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        rustix::event::poll(&mut fds, Some(&Default::default())) == Ok(0)
+        !poll_set::is_ready(&self.pidfd, Duration::ZERO)
     }
-}
-
-#[derive(Default, Clone, Copy)]
-struct Flags {
-    gone: bool,
-    control: bool,
-    stderr: bool,
-}
-
-fn poll(
-    workers: &[Supervised],
-    compilers: &[Watched],
-    requests: &SupervisorRequests,
-    timeout: Option<Duration>,
-) -> Vec<Flags> {
-    let mut fds = vec![PollFd::new(requests.wake_fd(), PollFlags::IN)];
-    let mut owners = vec![None];
-    for (index, worker) in workers.iter().enumerate() {
-        fds.push(PollFd::from_borrowed_fd(worker.link.pidfd(), PollFlags::IN));
-        owners.push(Some((index, 0)));
-        if worker.control_open {
-            fds.push(PollFd::from_borrowed_fd(worker.link.control.as_fd(), PollFlags::IN));
-            owners.push(Some((index, 1)));
-        }
-        if worker.stderr_open {
-            fds.push(PollFd::new(&worker.stderr.pipe, PollFlags::IN));
-            owners.push(Some((index, 2)));
-        }
-    }
-    for compiler in compilers {
-        fds.push(PollFd::new(&compiler.pidfd, PollFlags::IN));
-        owners.push(None);
-    }
-    let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
-    let mut ready = vec![Flags::default(); workers.len()];
-    // EINTR is a wake-up without news.
-    if rustix::event::poll(&mut fds, timeout.as_ref()).is_ok() {
-        for (fd, owner) in fds.iter().zip(owners) {
-            match owner {
-                Some((index, 0)) => ready[index].gone = !fd.revents().is_empty(),
-                Some((index, 1)) => ready[index].control = !fd.revents().is_empty(),
-                Some((index, _)) => ready[index].stderr = !fd.revents().is_empty(),
-                None => {}
-            }
-        }
-    }
-    ready
 }
 
 /// A name that no other child of this host has.
@@ -265,34 +284,35 @@ fn try_start(
     let child = spawn::spawn(program, Role::Worker, theirs)?;
     // The worker waits for its first message, so it does nothing before it is in its group.
     let (group, report) = cgroups.hold(&group_name(core, child.pid), child.pid);
-    let sandbox = SandboxRequest { cgroup: Some(report), ..core.settings.sandbox.clone() };
+    let sandbox = SandboxRequest { cgroup: Some(report), ..core.settings.sandbox.request.clone() };
     let refused = sandbox.refused_cgroup();
     let setup = ToWorkerControl::Setup {
         wire: fingerprint::WIRE,
         sandbox,
-        pagemap_scan: core.settings.pagemap_scan,
-        wasm_stack_bytes: core.settings.wasm_stack_bytes_max as u32,
-        events: core.settings.worker_events,
-        dirs: core.settings.dirs.iter().map(|dir| dir.guest.clone()).collect(),
+        pagemap_scan: core.settings.workers.pagemap_scan,
+        wasm_stack_bytes: core.settings.workers.wasm_stack_bytes_max as u32,
+        events: core.settings.logs.worker_events,
+        dirs: core.settings.sandbox.dirs.iter().map(|dir| dir.guest.clone()).collect(),
         probe: None,
     };
     let descriptors: Vec<_> =
-        std::iter::once(rings.as_fd()).chain(core.settings.dirs.iter().map(AsFd::as_fd)).collect();
+        std::iter::once(rings.as_fd()).chain(core.settings.sandbox.dirs.iter().map(AsFd::as_fd)).collect();
     let sent = match control.send(&setup, &descriptors) {
-        // Gone already: its death says more.
+        // The worker is gone already, and its death says more.
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
             Ok(())
         }
         sent => sent.map_err(calling("sendmsg (to the worker)")),
     };
     if let Err(error) = refused.map_or(sent, |why| Err(io::Error::other(why))) {
-        let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
+        spawn::kill(&child.pidfd);
         spawn::reap(child.pidfd.as_fd());
         return Err(error);
     }
-    let link = Link::new(worker, child.pid, child.pidfd, control, end, core.settings.log_bytes_per_second);
+    let link = Link::new(worker, child.pid, child.pidfd, control, end, core.settings.logs.bytes_per_second);
     let reader = std::thread::Builder::new().name(format!("wasmpool-link-{}", worker.slot)).spawn({
-        let (core, link) = (core.clone(), link.clone());
+        let core = core.clone();
+        let link = link.clone();
         move || link::read_loop(&*core, &link)
     });
     let reader = match reader {
@@ -331,7 +351,7 @@ fn listen(core: &Core, worker: &mut Supervised) {
         Ok(Some(_)) if worker.ready => "it said it was ready twice".to_string(),
         Ok(Some((FromWorkerControl::Ready { mut sandbox, .. }, _))) if sandbox.is_well_formed() => {
             // The worker's own word does not count.
-            let verified = &core.settings.verified;
+            let verified = &core.settings.sandbox.verified;
             for layer in &mut sandbox.layers {
                 let known = verified.iter().find(|(known, _)| *known == layer.layer);
                 layer.verified = known.filter(|_| layer.applied).map(|(_, verified)| *verified);

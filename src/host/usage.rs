@@ -10,7 +10,7 @@ use super::cpu::ProcessClock;
 use crate::error::DeathCause;
 use proto::kernel::kernel_text;
 
-/// What a process has used in its life.
+/// Holds what a process has used in its life.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Usage {
     /// The CPU time of all its threads.
@@ -25,7 +25,7 @@ pub(super) struct Usage {
 /// Waits for the end of a process as [`spawn::reap`](super::spawn::reap) does, and says how it ended and what
 /// it had used.
 pub(super) fn reap(pidfd: BorrowedFd<'_>, pid: u32) -> (DeathCause, Usage) {
-    // Its clocks are gone once it is reaped. If the wait fails, so does the next one, which says why.
+    // The process's clocks are gone once it is reaped. If the wait fails, so does the next one, which says why.
     let _ = rustix::io::retry_on_intr(|| {
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         rustix::process::waitid(WaitId::PidFd(pidfd), ended)
@@ -73,10 +73,11 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>, pid: u32) -> (DeathCause, Usage) {
     (cause, Usage { cpu: time(usage.ru_utime) + time(usage.ru_stime), ticks, peak_bytes })
 }
 
-/// Where the kernel does not say what it has counted by its ticks, that may be ahead by so much.
+/// Ticks may be ahead of what a process has truly used by this much, where the kernel does not say what it has
+/// counted by them.
 const TICKS_AHEAD: Duration = Duration::from_millis(250);
 
-/// How it ended, if that was at the limit of CPU time that all children inherit from this process.
+/// Returns how it ended, if that was at the limit of CPU time that all children inherit from this process.
 pub(super) fn at_cpu_limit(cause: DeathCause, used: &Usage) -> DeathCause {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Cpu).maximum;
     told_by_limit(cause, used, limit.map(Duration::from_secs))

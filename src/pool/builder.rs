@@ -19,18 +19,17 @@ use crate::host::cache::Cache;
 use crate::host::cgroup::CgroupChoice;
 use crate::host::compile::CompileSlots;
 use crate::host::core::Core;
-use crate::host::settings::Settings;
+use crate::host::settings::{Settings, WARN};
 use crate::host::spawn::Program;
 use crate::host::{become_io_thread, dirs, doctor, requests, supervise};
 use crate::options::{Isolation, TaskOptions};
 use crate::policy::{DropPolicy, OnWorkerDeath};
-use crate::scheduler::{Event, Recycling};
+use crate::scheduler::Event;
 use crate::shared_input::Shares;
 use files::{HostFiles, OpenError};
 use proto::limits;
 use proto::limits::compile::CompileLimits;
-use proto::message::EventLevels;
-use proto::policy::{SandboxLayer, SandboxPolicy, SandboxRequest};
+use proto::policy::{SandboxLayer, SandboxPolicy};
 use proto::preopen::{DirAccess, GuestDir, most};
 use proto::refused::calling;
 use proto::role::Role;
@@ -69,39 +68,7 @@ impl PoolBuilder {
             cache_bytes_max: limits::CACHE_BYTES_MAX,
             verify_sandbox: false,
             dirs: Vec::new(),
-            settings: Settings {
-                workers_min: 0,
-                workers_max: 0,
-                queue_tasks_max: limits::QUEUE_TASKS_MAX,
-                input_bytes_max: limits::INPUT_BYTES_MAX,
-                map_bytes_max: None,
-                share_bytes_max: limits::SHARE_BYTES_MAX,
-                shares_max: limits::SHARES_MAX,
-                modules_max: limits::MODULES_MAX,
-                on_drop: DropPolicy::default(),
-                grace: limits::GRACE,
-                start_timeout: limits::START_TIMEOUT,
-                idle_timeout: None,
-                slow_after: None,
-                log_bytes_per_second: limits::LOG_BYTES_PER_SECOND_MAX,
-                worker_events: EventLevels { own: WARN, engine: 0 },
-                on_worker_death: OnWorkerDeath::Break,
-                recycle: Recycling::default(),
-                prefetch_max: limits::PREFETCH_MAX,
-                modules_per_worker_max: limits::MODULES_PER_WORKER_MAX,
-                pagemap_scan: false,
-                machine_code: 0,
-                wasm_stack_bytes_max: limits::WASM_STACK_BYTES_MAX,
-                dirs: Vec::new(),
-                files: HostFiles::default(),
-                compile_limits: CompileLimits::new(),
-                compile_threads: cpus.min(4),
-                compilers_max: limits::COMPILERS_MAX,
-                defaults: TaskOptions::new(),
-                sandbox: SandboxRequest::default(),
-                cgroup: CgroupChoice::default(),
-                verified: Vec::new(),
-            },
+            settings: Settings::usual(cpus),
         }
     }
 
@@ -115,20 +82,20 @@ impl PoolBuilder {
     /// Workers that are started at once and kept without work. Default: 0, they start when a
     /// task comes and no idle one can take it.
     pub fn workers_min(mut self, workers: usize) -> Self {
-        self.settings.workers_min = workers;
+        self.settings.workers.min = workers;
         self
     }
 
     /// A worker that has had nothing to do for so long leaves, down to
     /// [`workers_min`](Self::workers_min). Default: they stay.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.idle_timeout = Some(timeout);
+        self.settings.workers.idle_timeout = Some(timeout);
         self
     }
 
     /// What the unexpected death of a worker does. Default: [`OnWorkerDeath::Break`], as in Python.
     pub fn on_worker_death(mut self, policy: OnWorkerDeath) -> Self {
-        self.settings.on_worker_death = policy;
+        self.settings.workers.on_death = policy;
         self
     }
 
@@ -141,19 +108,19 @@ impl PoolBuilder {
 
     /// A worker that has answered so many tasks is replaced (`max_tasks_per_child`). Default: never.
     pub fn recycle_after_tasks(mut self, tasks: u64) -> Self {
-        self.settings.recycle.tasks_max = Some(tasks);
+        self.settings.workers.recycle.tasks_max = Some(tasks);
         self
     }
 
     /// A worker whose resident memory is above this after a task is replaced. Default: never.
     pub fn recycle_above_memory(mut self, bytes: u64) -> Self {
-        self.settings.recycle.memory_bytes_max = Some(bytes);
+        self.settings.workers.recycle.memory_bytes_max = Some(bytes);
         self
     }
 
     /// A worker that is older than this after a task is replaced. Default: never.
     pub fn recycle_after(mut self, age: Duration) -> Self {
-        self.settings.recycle.age_max = Some(age);
+        self.settings.workers.recycle.age_max = Some(age);
         self
     }
 
@@ -162,7 +129,7 @@ impl PoolBuilder {
     /// target `wasmpool::stack`, and it goes on: unless it waits in a host call, is compiled without checks
     /// ([`Interrupt::Kill`](crate::Interrupt::Kill)), or has used up its log limit. Default: never.
     pub fn slow_after(mut self, after: Duration) -> Self {
-        self.settings.slow_after = Some(after);
+        self.settings.tasks.slow_after = Some(after);
         self
     }
 
@@ -172,50 +139,50 @@ impl PoolBuilder {
     /// those submitted within the next millisecond; with 0 tasks begin in order, and each of them
     /// costs a wake-up. Default: 127.
     pub fn prefetch_max(mut self, tasks: usize) -> Self {
-        self.settings.prefetch_max = tasks;
+        self.settings.workers.prefetch_max = tasks;
         self
     }
 
     /// The options of tasks that do not say otherwise.
     pub fn task_defaults(mut self, defaults: TaskOptions) -> Self {
-        self.settings.defaults = defaults;
+        self.settings.tasks.defaults = defaults;
         self
     }
 
     /// The timeout of tasks that do not say otherwise. Default: 1 h; [`Duration::MAX`] is for ever.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.settings.defaults.timeout = Some(timeout);
+        self.settings.tasks.defaults.timeout = Some(timeout);
         self
     }
 
     /// The limit of CPU time for tasks that do not set their own. Default: none.
     pub fn cpu_time(mut self, cpu_time: Duration) -> Self {
-        self.settings.defaults.cpu_time = Some(cpu_time);
+        self.settings.tasks.defaults.cpu_time = Some(cpu_time);
         self
     }
 
     /// The memory limit of tasks that do not say otherwise. Default: 512 MiB.
     pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
-        self.settings.defaults.memory_bytes_max = Some(bytes);
+        self.settings.tasks.defaults.memory_bytes_max = Some(bytes);
         self
     }
 
     /// What tasks that do not say otherwise share with those before them. Default:
     /// [`Isolation::Instance`].
     pub fn isolation(mut self, isolation: Isolation) -> Self {
-        self.settings.defaults.isolation = Some(isolation);
+        self.settings.tasks.defaults.isolation = Some(isolation);
         self
     }
 
     /// The output limit of tasks that do not say otherwise. Default: 64 MiB.
     pub fn output_bytes_max(mut self, bytes: usize) -> Self {
-        self.settings.defaults.output_bytes_max = Some(bytes);
+        self.settings.tasks.defaults.output_bytes_max = Some(bytes);
         self
     }
 
     /// The log limit of tasks that do not say otherwise. Default: 256 KiB.
     pub fn log_bytes_max(mut self, bytes: usize) -> Self {
-        self.settings.defaults.log_bytes_max = Some(bytes);
+        self.settings.tasks.defaults.log_bytes_max = Some(bytes);
         self
     }
 
@@ -224,7 +191,7 @@ impl PoolBuilder {
     /// counts as its text and 32 bytes. What is more is dropped, counted ([`PoolStats::log_records_dropped`](crate::PoolStats::log_records_dropped)) and
     /// told by a warning, at most one a second. 1 to `u64::MAX`, which is no limit. Default: 4 MiB.
     pub fn log_rate_max(mut self, bytes_per_second: u64) -> Self {
-        self.settings.log_bytes_per_second = bytes_per_second;
+        self.settings.logs.bytes_per_second = bytes_per_second;
         self
     }
 
@@ -233,14 +200,14 @@ impl PoolBuilder {
     /// [`log_rate_max`](Self::log_rate_max) with what the tasks log. What is finer than this is neither made nor sent.
     /// Default: `WARN`.
     pub fn worker_log_level(mut self, level: impl Into<LevelFilter>) -> Self {
-        self.settings.worker_events.own = number(level.into());
+        self.settings.logs.worker_events.own = number(level.into());
         self
     }
 
     /// The same for what the engine in a worker says, wasmtime and what it is made of, through `tracing` and `log`.
     /// At `DEBUG` and finer that may be much for each task, and takes its time. Default: `OFF`.
     pub fn engine_log_level(mut self, level: impl Into<LevelFilter>) -> Self {
-        self.settings.worker_events.engine = number(level.into());
+        self.settings.logs.worker_events.engine = number(level.into());
         self
     }
 
@@ -248,19 +215,19 @@ impl PoolBuilder {
     /// 4 MiB; `build` refuses what the system's hard limit of the stack (`RLIMIT_STACK`) has no room
     /// for, with 1 MiB for the worker itself. Default: 1 MiB.
     pub fn wasm_stack_bytes_max(mut self, bytes: usize) -> Self {
-        self.settings.wasm_stack_bytes_max = bytes;
+        self.settings.workers.wasm_stack_bytes_max = bytes;
         self
     }
 
     /// Most tasks that wait or run; `submit` waits for room, `try_submit` refuses. Default: 65,536.
     pub fn queue_tasks_max(mut self, tasks: usize) -> Self {
-        self.settings.queue_tasks_max = tasks;
+        self.settings.tasks.queued_max = tasks;
         self
     }
 
     /// Most bytes of one input. Default: 256 MiB.
     pub fn input_bytes_max(mut self, bytes: usize) -> Self {
-        self.settings.input_bytes_max = bytes;
+        self.settings.tasks.input_bytes_max = bytes;
         self
     }
 
@@ -270,19 +237,19 @@ impl PoolBuilder {
     /// [`SubmitError::NoRoomInMap`](crate::SubmitError::NoRoomInMap). Default: 1 GiB, or twice what all workers may
     /// return at once, if that is more; [`MAP_BYTES_MAX`](proto::limits::MAP_BYTES_MAX) says what is counted.
     pub fn map_bytes_max(mut self, bytes: u64) -> Self {
-        self.settings.map_bytes_max = Some(bytes);
+        self.settings.tasks.map_bytes_max = Some(bytes);
         self
     }
 
     /// Most bytes of one [shared input](crate::Pool::share). Default: 1 GiB.
     pub fn share_bytes_max(mut self, bytes: u64) -> Self {
-        self.settings.share_bytes_max = bytes;
+        self.settings.held.share_bytes_max = bytes;
         self
     }
 
     /// Most [shared inputs](crate::Pool::share) at a time, up to 4096. Default: 128.
     pub fn shares_max(mut self, shares: usize) -> Self {
-        self.settings.shares_max = shares;
+        self.settings.held.shares_max = shares;
         self
     }
 
@@ -291,7 +258,7 @@ impl PoolBuilder {
     /// whose own limit may be lower: [`ModuleError::NoDescriptors`](crate::ModuleError::NoDescriptors). A
     /// module that nobody holds does not count. Default: 4096.
     pub fn modules_max(mut self, modules: usize) -> Self {
-        self.settings.modules_max = modules;
+        self.settings.held.modules_max = modules;
         self
     }
 
@@ -310,19 +277,19 @@ impl PoolBuilder {
     ///
     /// Default: off; nothing of the above then applies.
     pub fn pagemap_scan(mut self, scan: bool) -> Self {
-        self.settings.pagemap_scan = scan;
+        self.settings.workers.pagemap_scan = scan;
         self
     }
 
     /// How long an interrupted task has until its worker is killed. Default: 500 ms.
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.settings.grace = grace;
+        self.settings.workers.grace = grace;
         self
     }
 
     /// How long a worker has from its start to its first word. Default: 10 s.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.start_timeout = timeout;
+        self.settings.workers.start_timeout = timeout;
         self
     }
 
@@ -330,7 +297,7 @@ impl PoolBuilder {
     /// [`ModuleOptions::compile_limits`](crate::ModuleOptions::compile_limits) say otherwise. The defaults are for
     /// modules of strangers.
     pub fn compile_limits(mut self, limits: CompileLimits) -> Self {
-        self.settings.compile_limits = limits;
+        self.settings.compiler.limits = limits;
         self
     }
 
@@ -338,7 +305,7 @@ impl PoolBuilder {
     /// [`compile_limits`](Self::compile_limits), which belongs before this. Default: two hours; what a module
     /// meets before that is [`CompileLimits::cpu_time`], 300 s.
     pub fn compile_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.compile_limits = self.settings.compile_limits.timeout(timeout);
+        self.settings.compiler.limits = self.settings.compiler.limits.timeout(timeout);
         self
     }
 
@@ -346,7 +313,7 @@ impl PoolBuilder {
     /// processes do. Only a compiler that has used far more CPU time than the size of its module explains
     /// steps back behind this process's tasks while they compute, to a 32nd part of the CPUs.
     pub fn compile_threads(mut self, threads: usize) -> Self {
-        self.settings.compile_threads = threads;
+        self.settings.compiler.threads = threads;
         self
     }
 
@@ -354,21 +321,21 @@ impl PoolBuilder {
     /// their turn, in order. That wait has no deadline and counts in no timeout: each of those before it
     /// is done within its own. Default: 2.
     pub fn compilers_max(mut self, compilers: usize) -> Self {
-        self.settings.compilers_max = compilers;
+        self.settings.compiler.processes_max = compilers;
         self
     }
 
     /// How much of the operating system's sandbox around workers and compilers is demanded.
     /// Default: [`SandboxPolicy::BestEffort`], which does not do without seccomp.
     pub fn sandbox(mut self, policy: SandboxPolicy) -> Self {
-        self.settings.sandbox.policy = policy;
+        self.settings.sandbox.request.policy = policy;
         self
     }
 
     /// Leaves one layer of the sandbox out, knowingly: it is then not asked for, under any policy.
     /// [`Session`](SandboxLayer::Session) and [`Descriptors`](SandboxLayer::Descriptors) stay.
     pub fn sandbox_without(mut self, layer: SandboxLayer) -> Self {
-        self.settings.sandbox.without.push(layer);
+        self.settings.sandbox.request.without.push(layer);
         self
     }
 
@@ -383,7 +350,7 @@ impl PoolBuilder {
     /// Whom workers and compilers become where the host is root: a user and a group that own
     /// nothing, each 1 to 4,294,967,294. Default: 65534, `nobody`.
     pub fn worker_identity(mut self, uid: u32, gid: u32) -> Self {
-        self.settings.sandbox.identity = (uid, gid);
+        self.settings.sandbox.request.identity = (uid, gid);
         self
     }
 
@@ -433,7 +400,7 @@ impl PoolBuilder {
     /// Some 520 MiB of it are the engines' room for tables, used or not. At least 704 MiB
     /// ([`WORKER_MEMORY_BYTES_MIN`](proto::limits::WORKER_MEMORY_BYTES_MIN)); default: 4 GiB.
     pub fn worker_memory_bytes_max(mut self, bytes: u64) -> Self {
-        self.settings.sandbox.memory_bytes_max = bytes;
+        self.settings.sandbox.request.memory_bytes_max = bytes;
         self
     }
 
@@ -443,13 +410,13 @@ impl PoolBuilder {
     /// above this process's own, if systemd has marked it as delegated (a unit with `Delegate=yes`
     /// whose processes are in a group below the unit's).
     pub fn cgroup(mut self, dir: impl AsRef<Path>) -> Self {
-        self.settings.cgroup = CgroupChoice::Dir(dir.as_ref().into());
+        self.settings.sandbox.cgroup = CgroupChoice::Dir(dir.as_ref().into());
         self
     }
 
     /// No cgroups, even where they are delegated.
     pub fn without_cgroup(mut self) -> Self {
-        self.settings.cgroup = CgroupChoice::Off;
+        self.settings.sandbox.cgroup = CgroupChoice::Off;
         self
     }
 
@@ -500,11 +467,11 @@ impl PoolBuilder {
             return Err(BuildError::Workers { workers: self.workers, max: limits::WORKERS_MAX });
         }
         self.check_settings()?;
-        let sandbox = &self.settings.sandbox;
+        let sandbox = &self.settings.sandbox.request;
         if sandbox.requests(SandboxLayer::Seccomp) && !syscalls::is_available() {
             return Err(BuildError::NoSeccomp);
         }
-        if self.settings.pagemap_scan
+        if self.settings.workers.pagemap_scan
             && let Some(reason) = pagemap::objection()
         {
             return Err(BuildError::PagemapScan { reason });
@@ -517,26 +484,24 @@ impl PoolBuilder {
         let cache = self.open_cache(&files)?;
         let (supervisor, requests) = requests::channel().map_err(system("create an eventfd"))?;
         let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
-        let mut settings = Settings {
-            workers_max: self.workers,
-            machine_code: program.machine_code(),
-            dirs,
-            files,
-            ..self.settings
-        };
-        settings.defaults.timeout.get_or_insert(limits::TIMEOUT);
+        let mut settings = self.settings;
+        settings.workers.max = self.workers;
+        settings.workers.machine_code = program.machine_code();
+        settings.sandbox.dirs = dirs;
+        settings.sandbox.files = files;
+        settings.tasks.defaults.timeout.get_or_insert(limits::TIMEOUT);
         // Workers inherit the hard limit, which may be lower than what they are given otherwise.
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
         let (modules_max, prefetch_max) = checks::within_descriptors(descriptors.unwrap_or(u64::MAX));
-        settings.modules_per_worker_max = settings.modules_per_worker_max.min(modules_max);
-        settings.prefetch_max = settings.prefetch_max.min(prefetch_max);
+        settings.workers.modules_max = settings.workers.modules_max.min(modules_max);
+        settings.workers.prefetch_max = settings.workers.prefetch_max.min(prefetch_max);
         if self.verify_sandbox {
-            settings.verified = {
-                let dirs = most(settings.dirs.iter().map(|dir| dir.guest.access));
-                doctor::verified(&settings.sandbox, self.worker_program.clone(), dirs)?
+            settings.sandbox.verified = {
+                let dirs = most(settings.sandbox.dirs.iter().map(|dir| dir.guest.access));
+                doctor::verified(&settings.sandbox.request, self.worker_program.clone(), dirs)?
             };
         }
-        let (prestart, compilers_max) = (settings.workers_min, settings.compilers_max);
+        let (prestart, compilers_max) = (settings.workers.min, settings.compiler.processes_max);
         let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
         let (wakers, woken) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
         let queues = Arc::new(Queues { callbacks, wakers });
@@ -586,9 +551,6 @@ impl PoolBuilder {
         Ok(cache.inspect(Cache::tend))
     }
 }
-
-/// The level of warnings, as [`EventLevels`] has it.
-const WARN: u8 = 2;
 
 fn number(level: LevelFilter) -> u8 {
     match level.into_level() {

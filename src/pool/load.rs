@@ -71,7 +71,7 @@ impl Pool {
             options.name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         }
         let max = handle.limits_of(&options).get(CompileLimit::WasmBytes);
-        let mut file = WasmFile::open(path, &handle.core.settings.files, max)?;
+        let mut file = WasmFile::open(path, &handle.core.settings.sandbox.files, max)?;
         let Some((cache, stamp)) = handle.cache.as_ref().zip(file.stamp()) else {
             return self.load_with(&file.read(max)?, options);
         };
@@ -100,7 +100,7 @@ impl Pool {
         let handle = self.here().ok_or(ModuleError::OtherProcess)?;
         let limits = CompileLimits::trusted().or_memory(memory::for_a_compiler());
         let max = limits.get(CompileLimit::WasmBytes);
-        let wasm = WasmFile::open(path.as_ref(), &handle.core.settings.files, max)?.read(max)?;
+        let wasm = WasmFile::open(path.as_ref(), &handle.core.settings.sandbox.files, max)?.read(max)?;
         let _turn = handle.compile_slots.take();
         compile::outline(&handle.core, &wasm, &limits)
     }
@@ -108,7 +108,7 @@ impl Pool {
     /// Reads a module's file, of at most so many bytes, whatever is in it.
     pub(crate) fn read_wasm(&self, path: &Path, bytes_max: u64) -> Result<Vec<u8>, ModuleError> {
         let handle = self.here().ok_or(ModuleError::OtherProcess)?;
-        WasmFile::open(path, &handle.core.settings.files, bytes_max)?.read(bytes_max)
+        WasmFile::open(path, &handle.core.settings.sandbox.files, bytes_max)?.read(bytes_max)
     }
 
     /// Loads a module from its bytes.
@@ -190,7 +190,7 @@ impl Handle {
         let code = options.code();
         let limits = self.limits_of(&options);
         let name = options.name.unwrap_or_else(|| digest.short());
-        let max = self.core.settings.modules_max;
+        let max = self.core.settings.held.modules_max;
         self.loads.load((digest, code), &limits, max, || {
             let (compiled, from_cache) = compiled()?;
             let shown: Arc<str> = format!("{name} (sha256 {}…)", digest.short()).into();
@@ -214,12 +214,12 @@ impl Handle {
     }
 
     fn cache_key(&self, digest: Digest, code: CodeKind) -> CacheKey {
-        CacheKey::new(digest, code, self.core.settings.machine_code)
+        CacheKey::new(digest, code, self.core.settings.workers.machine_code)
     }
 
     /// Returns the limits that hold here: the machine decides about memory that is not set.
     fn limits_of(&self, options: &ModuleOptions) -> CompileLimits {
-        let limits = options.compile_limits.as_ref().unwrap_or(&self.core.settings.compile_limits);
+        let limits = options.compile_limits.as_ref().unwrap_or(&self.core.settings.compiler.limits);
         limits.clone().or_memory(memory::for_a_compiler())
     }
 

@@ -36,6 +36,6 @@ impl Pool {
         let handle = self.here().ok_or(ShareError::OtherProcess)?;
         let core = &handle.core;
         let settings = &core.settings;
-        handle.shares.share(core.id, &bytes, settings.share_bytes_max, settings.shares_max)
+        handle.shares.share(core.id, &bytes, settings.held.share_bytes_max, settings.held.shares_max)
     }
 }

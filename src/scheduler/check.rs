@@ -18,7 +18,7 @@ pub(super) enum Mutant {
     NextForgotten,
     /// A running task can be cancelled.
     RunningCancelled,
-    /// No task has a deadline.
+    /// The mutant forgets the deadlines of tasks.
     DeadlineForgotten,
     /// A limit of CPU time has no effect.
     CpuTimeForgotten,
@@ -122,7 +122,7 @@ impl Scheduler {
         assert_eq!(idle, self.idle.len());
         self.check_idle();
         assert!(self.leaving.is_empty(), "a retirement was decided and not asked for");
-        // After a resize, more processes than allowed may be under SIGKILL: nothing more can be done to them.
+        // A resize may leave more processes than allowed under SIGKILL: nothing more can be done to them.
         let doomed =
             |slot: &&super::Slot| !matches!(slot.state, State::Doomed { .. } | State::Condemned { .. });
         let workers = self.slots.iter().filter(doomed).filter(|slot| slot.is_occupied()).count();
@@ -131,7 +131,7 @@ impl Scheduler {
         if self.mode == Mode::Stopped {
             assert!(self.slots.iter().all(|slot| slot.state == State::Vacant) && self.tasks.is_empty());
         }
-        // Whatever waits has a reason to go on: a worker, one under way, or a time.
+        // A task that waits has a reason to go on: a worker, one under way, or a time.
         if self.queue.ready() > 0 && matches!(self.mode, Mode::Open | Mode::Closing) {
             let moves = |slot: &super::Slot| !matches!(slot.state, State::Vacant | State::Idle { .. });
             let will_move = self.slots.iter().any(moves) || self.start_waits;

@@ -5,10 +5,9 @@
 //! domain, which leaves. Whoever comes later may go before it where that costs it nothing: on an
 //! idle worker of its own domain, while the first waits for one that starts.
 //!
-//! A worker that is to leave for the first in line goes on with its own domain for a moment more,
-//! where tasks of the same priority wait: else two domains that take turns would start a process
-//! for each task. The moment is counted once for each task that waits, so nobody is bypassed_since for
-//! longer.
+//! A worker that is to leave for the first in line goes on with its own domain for a moment more, where tasks of
+//! the same priority wait: else two domains that take turns would start a process for each task. The moment is
+//! counted once for each task that waits, so nobody is bypassed for longer.
 
 use std::cmp::Reverse;
 
@@ -65,12 +64,12 @@ impl Scheduler {
         starting + self.room()
     }
 
-    /// Whether all that waits is of this domain.
+    /// Returns whether all that waits is of this domain.
     fn is_alone(&self, domain: Domain) -> bool {
         self.queue.ready() == self.queue.ready_of(domain)
     }
 
-    /// Whether a worker may be handed tasks of this domain.
+    /// Returns whether a worker may be handed tasks of this domain.
     pub(super) fn fits(&self, slot: usize, domain: Domain) -> bool {
         self.slots[slot].domain.is_none_or(|bound| bound == domain) || self.mutant(Mutant::DomainsMixed)
     }
@@ -98,7 +97,7 @@ impl Scheduler {
             }
             let Some((rank, domain, slot)) = self.next_run(now) else { return true };
             // A task that waits behind a busy worker of this domain may come before it.
-            if let Some(earlier) = self.offered_before(rank, domain)
+            if let Some(earlier) = self.prefetched_before(rank, domain)
                 && self.revoke(earlier, Fate::Requeue, actions)
             {
                 return false;
@@ -153,13 +152,13 @@ impl Scheduler {
             true => {
                 self.line().first.is_none_or(|first| rank <= first || self.may_overtake(rank, first, now))
             }
-            // It is not known yet whom the idle workers will serve, so nobody counts as bypassed_since meanwhile.
+            // It is not known yet whom the idle workers will serve, so nobody counts as bypassed meanwhile.
             false => self.queue.first().is_some_and(|(first, _)| first == rank),
         };
         may.then_some((rank, domain))
     }
 
-    /// Whether a task may be begun before the first in line, which is of another domain.
+    /// Returns whether a task may be begun before the first in line, which is of another domain.
     fn may_overtake(&mut self, rank: Rank, first: Rank, now: Now) -> bool {
         rank.0 == first.0 && self.can_wait(first, now)
     }
@@ -172,8 +171,8 @@ impl Scheduler {
         })
     }
 
-    /// Once the first in line has waited for long enough, workers of other domains give back what
-    /// they have in store and comes after it: the next that ends its task leaves.
+    /// Has workers of other domains give back what they have in store that comes after the first in line, once
+    /// that has waited for long enough. The next of them that ends its task leaves.
     pub(super) fn recall_after_first(&mut self, now: Now, actions: &mut Vec<Action>) {
         let has_store = |slot: &super::Slot| {
             !slot.behind.is_empty() && slot.domain.is_some_and(|domain| !self.is_alone(domain))
@@ -203,7 +202,7 @@ impl Scheduler {
         self.tasks.get(&task).map(|entry| (Reverse(entry.spec.priority), task))
     }
 
-    /// Whether prefetched tasks have been asked for, to be queued again.
+    /// Returns whether prefetched tasks have been asked for, to be queued again.
     fn are_coming(&self) -> bool {
         let mut prefetched = self.slots.iter().flat_map(|slot| &slot.behind);
         prefetched.any(|task| {
@@ -216,7 +215,7 @@ impl Scheduler {
 
     /// The first prefetched task of this domain, if it comes before the one of this rank. Tasks of a
     /// chunk stay where they are.
-    fn offered_before(&self, rank: Rank, domain: Domain) -> Option<TaskId> {
+    fn prefetched_before(&self, rank: Rank, domain: Domain) -> Option<TaskId> {
         let waits = |task: &&TaskId| {
             self.tasks.get(*task).is_some_and(|entry| {
                 matches!(entry.place, Place::Prefetched(_, None)) && entry.spec.chunk.is_none()

@@ -1,5 +1,5 @@
-//! The tasks that wait for a worker: by priority, then by age. And those that wait for a
-//! time, between two attempts.
+//! The tasks that wait for a worker: by priority, then by age. It also holds those that wait for a time, between
+//! two attempts.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -103,7 +103,7 @@ impl Queue {
         }
     }
 
-    /// When the next delayed task is to be released.
+    /// Returns when the next delayed task is to be released.
     pub(super) fn next_due(&self) -> Option<Now> {
         self.delayed.first().map(|&(until, _)| until)
     }

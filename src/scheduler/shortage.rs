@@ -16,9 +16,9 @@ use proto::limits::{NO_WORKER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX, SHO
 pub(super) struct Shortage {
     /// The number of starts that failed since the last worker was ready; 0 means no shortage.
     failures: u32,
-    /// No start is tried before this time.
+    /// The scheduler tries no start before this time.
     retry_at: Now,
-    /// No process has lived, and none could be had, since this time.
+    /// The pool has had no process, and could have none, since this time.
     alone_since: Option<Now>,
     /// This shortage was reported already; it lasts until no more workers are wanted.
     is_told: bool,
@@ -51,12 +51,13 @@ impl Shortage {
         *self = Shortage { told_at: self.told_at, ..Shortage::default() };
     }
 
-    /// Whether the shortage is to be reported: once, and not more often than every `SHORTAGE_TOLD_EVERY`.
+    /// Returns whether the shortage is to be reported: once, and not more often than every `SHORTAGE_TOLD_EVERY`.
     fn tell(&mut self, now: Now) -> bool {
         let is_due = self.told_at.is_none_or(|at| now.saturating_sub(at) >= SHORTAGE_TOLD_EVERY);
         let tells = !self.is_told && is_due;
         if tells {
-            (self.is_told, self.told_at) = (true, Some(now));
+            self.is_told = true;
+            self.told_at = Some(now);
         }
         tells
     }

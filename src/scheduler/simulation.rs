@@ -6,6 +6,7 @@
 //! the first world's seed; a failure names its world's seed.
 
 mod books;
+mod promises;
 mod random;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -99,7 +100,7 @@ impl World {
         let before = self.events;
         while let Some(event) = events.pop_front() {
             self.events += 1;
-            assert!(self.events - before < 1_000, "it revokes and offers for ever");
+            assert!(self.events - before < 1_000, "it revokes and prefetches for ever");
             let is_tick = event == Event::Tick;
             self.killed |= matches!(event, Event::Kill { .. });
             let mut actions = Vec::new();
@@ -127,36 +128,14 @@ impl World {
                 assert!(self.processes.insert(worker, Process::default()).is_none(), "started twice");
                 assert!(!self.broken, "a start in a broken pool");
             }
-            Action::Assign { worker, task } => {
-                let held = self.processes.values().any(|p| !p.ending && p.has(task));
-                assert!(!held, "{task} is in two places");
-                let process = self.processes.get_mut(&worker).expect("it lives");
-                assert!(process.ready && !process.ending, "an offer to one that cannot take it");
-                let domain = self.tasks[&task].spec.domain;
-                let bound = *process.domain.get_or_insert(domain);
-                assert_eq!(bound, domain, "{task} is handed to a worker of another domain");
-                process.prefetched.push_back(task);
-                self.check_overtaking(task);
-            }
+            Action::Assign { worker, task } => self.assigned(worker, task),
             Action::Revoke { worker, task } => {
                 let process = self.processes.get_mut(&worker).expect("it lives");
                 let before = process.prefetched.len();
                 process.prefetched.retain(|&prefetched| prefetched != task);
                 return Some(Event::Revoked { worker, task, revoked: process.prefetched.len() < before });
             }
-            Action::Begin { worker, task } => {
-                let books = self.tasks.get_mut(&task).expect("submitted");
-                assert!(books.resolved.is_none(), "{task} begins after its end");
-                books.begun += 1;
-                let max = books.spec.retry.attempts_max;
-                assert!(books.begun <= max, "{task} begins {} times of {max}", books.begun);
-                (books.began, books.interrupted_at) = (Some(self.now), None);
-                assert!(books.spec.cpu_time.is_none() || books.used.is_zero(), "{task} begins with less");
-                let process =
-                    self.processes.get(&worker).or(self.dying.as_ref().filter(|_| self.dies == worker));
-                let is_there = |process: &Process| process.knows(task) || process.ran.contains(&task);
-                assert!(process.is_some_and(is_there), "{task} begins where it is not");
-            }
+            Action::Begin { worker, task } => self.begins(worker, task),
             Action::Interrupt { worker, task } => {
                 let books = self.tasks.get_mut(&task).expect("submitted");
                 assert!(books.interrupted_at.replace(self.now).is_none(), "interrupted twice");
@@ -193,7 +172,8 @@ impl World {
             Action::Terminate { worker } | Action::Retire { worker, .. } => {
                 let process = self.processes.get_mut(&worker).expect("it lives");
                 assert!(!process.expected, "asked to leave twice");
-                (process.ending, process.expected) = (true, true);
+                process.ending = true;
+                process.expected = true;
             }
             Action::Resolve { task, how } => self.resolved(task, how),
             Action::Break { .. } => {
@@ -208,6 +188,32 @@ impl World {
             }
         }
         None
+    }
+
+    fn assigned(&mut self, worker: WorkerKey, task: TaskId) {
+        let held = self.processes.values().any(|p| !p.ending && p.has(task));
+        assert!(!held, "{task} is in two places");
+        let process = self.processes.get_mut(&worker).expect("it lives");
+        assert!(process.ready && !process.ending, "a task for one that cannot take it");
+        let domain = self.tasks[&task].spec.domain;
+        let bound = *process.domain.get_or_insert(domain);
+        assert_eq!(bound, domain, "{task} is handed to a worker of another domain");
+        process.prefetched.push_back(task);
+        self.check_overtaking(task);
+    }
+
+    fn begins(&mut self, worker: WorkerKey, task: TaskId) {
+        let books = self.tasks.get_mut(&task).expect("submitted");
+        assert!(books.resolved.is_none(), "{task} begins after its end");
+        books.begun += 1;
+        let max = books.spec.retry.attempts_max;
+        assert!(books.begun <= max, "{task} begins {} times of {max}", books.begun);
+        books.began = Some(self.now);
+        books.interrupted_at = None;
+        assert!(books.spec.cpu_time.is_none() || books.used.is_zero(), "{task} begins with less");
+        let process = self.processes.get(&worker).or(self.dying.as_ref().filter(|_| self.dies == worker));
+        let is_there = |process: &Process| process.knows(task) || process.ran.contains(&task);
+        assert!(process.is_some_and(is_there), "{task} begins where it is not");
     }
 
     fn resolved(&mut self, task: TaskId, how: Resolution) {
@@ -235,55 +241,6 @@ impl World {
                 assert!(self.not_started > 0 && self.processes.is_empty(), "{task} had a worker to wait for");
             }
             Resolution::Aborted { .. } | Resolution::Broken => {}
-        }
-    }
-
-    /// The first that waits, if no worker is on the way for it.
-    fn first_in_line(&self) -> Option<TaskId> {
-        let scheduler = &self.scheduler;
-        let starting = |slot: &Slot| matches!(slot.state, slot::State::Starting { .. });
-        let is_served = scheduler.room() > 0
-            || scheduler.slots.iter().any(starting)
-            || !matches!(scheduler.mode, Mode::Open | Mode::Closing);
-        let ((_, task), _) = scheduler.queue.in_order().next().filter(|_| !is_served)?;
-        Some(task)
-    }
-
-    /// Nobody is bypassed_since for long by tasks of other domains, nor by any of lower priority.
-    fn check_overtaking(&mut self, task: TaskId) {
-        let Some(first) = self.first_in_line() else { return };
-        let (spec, other) = (self.tasks[&first].spec, self.tasks[&task].spec);
-        if spec.domain == other.domain || (other.priority, first) > (spec.priority, task) {
-            return;
-        }
-        assert_eq!(spec.priority, other.priority, "{task} goes before {first}, of higher priority");
-        match self.bypassed_since {
-            Some((waiting, since)) if waiting == first => {
-                let for_long = self.now - since >= limits::OVERTAKEN_MAX;
-                assert!(!for_long, "{task} goes before {first}, since {since:?}");
-            }
-            _ => self.bypassed_since = Some((first, self.now)),
-        }
-    }
-
-    /// After a tick, no task may run longer than its deadline allows.
-    fn check_deadlines(&self) {
-        for process in self.processes.values().filter(|process| !process.ending) {
-            let Some(task) = process.running else { continue };
-            let books = &self.tasks[&task];
-            let (Some(began), None) = (books.began, books.resolved) else { continue };
-            let late = |since: Now, limit: Duration| self.now > since + limit;
-            if let (None, Some(limit)) = (books.interrupted_at, books.spec.cpu_time) {
-                assert!(books.used <= limit + ms(2), "{task} outlives its CPU time: {:?}", books.used);
-            }
-            match (books.interrupted_at, books.spec.timeout) {
-                (Some(at), _) => {
-                    let grace = if books.spec.uninterruptible { 0 } else { 500 };
-                    assert!(!late(at, ms(grace)), "{task} outlives its grace");
-                }
-                (None, Some(timeout)) => assert!(!late(began, timeout), "{task} outlives its deadline"),
-                (None, None) => {}
-            }
         }
     }
 
@@ -315,7 +272,7 @@ impl World {
     }
 
     fn some_task(&mut self) -> TaskId {
-        // Mostly one that is not done; sometimes one that never was.
+        // The task is mostly one that is not done, and sometimes one that never was.
         let open: Vec<_> =
             self.tasks.iter().filter(|(_, books)| books.resolved.is_none()).map(|(task, _)| *task).collect();
         match open.iter().min_by_key(|task| task.0.wrapping_mul(self.random.next() | 1)) {
@@ -358,7 +315,7 @@ impl World {
             let ran = Duration::from_micros(self.random.below(3_000));
             let resident_bytes = Some(self.random.below(600));
             let is_full = self.random.below(100) == 0;
-            // A batch, of which it has run some.
+            // The task is a batch, of which the process has run some.
             let is_batch = self.tasks.get(&task).is_some_and(|books| books.spec.retry == Retry::OF_A_BATCH);
             let unfinished = is_batch && !interrupted && self.random.one_in(2);
             let used = self.tasks.get(&task).map(|books| books.used);
@@ -370,7 +327,8 @@ impl World {
                 && matches!(place, Some(Place::Pending | Place::Prefetched(..)))
                 && let Some(books) = self.tasks.get_mut(&task)
             {
-                (books.began, books.interrupted_at) = (None, None);
+                books.began = None;
+                books.interrupted_at = None;
             }
             return;
         }
@@ -429,7 +387,8 @@ impl World {
         let held = self.scheduler.live(worker).and_then(|slot| self.scheduler.slots[slot].state.task());
         let unexpected = !process.expected && !blamed && held.is_none() && process.interrupted.is_empty();
         let was_broken = self.broken;
-        (self.dies, self.dying) = (worker, Some(process.clone()));
+        self.dies = worker;
+        self.dying = Some(process.clone());
         self.event(Event::Dead { worker });
         self.dying = None;
         if let OnDeath::Replace { crashes_max, .. } = self.scheduler.config.on_death
@@ -442,7 +401,7 @@ impl World {
             let bounded = self.crashes <= crashes_max || self.broken;
             assert!(bounded, "{} crashes in a row and no end", self.crashes);
         }
-        // News of the dead.
+        // A process that is dead may be spoken of once more.
         if self.random.one_in(4) {
             self.event(Event::Ready { worker });
             self.event(Event::Dead { worker });
@@ -453,7 +412,7 @@ impl World {
         let task = TaskId(self.random.below(self.submitted + 3));
         let interrupted = self.random.one_in(2);
         let Some(process) = self.processes.get(&worker) else { return };
-        // The truth is not a lie.
+        // An answer that is true is not played as a lie.
         if process.ready && process.said.front().is_none_or(|said| said.0 != task) && !process.knows(task) {
             self.event(Event::Done {
                 worker,
@@ -529,7 +488,7 @@ impl World {
         self.event(Event::Tick);
     }
 
-    /// From here on everybody behaves, so everything has to end.
+    /// Has everybody behave, so that everything has to end.
     fn end_well(&mut self) {
         self.event(Event::Shutdown { cancel_pending: false });
         // The machine may also have room for few processes, or for none.

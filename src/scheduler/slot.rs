@@ -24,7 +24,7 @@ pub(super) struct Slot {
     pub(super) behind: VecDeque<TaskId>,
     /// Tasks that this process has answered.
     pub(super) answered: u64,
-    /// When the process was ready.
+    /// Says when the process was ready.
     pub(super) ready_at: Now,
     /// It takes no more tasks than it has, then leaves: its place may be given away already.
     pub(super) draining: bool,
@@ -63,7 +63,7 @@ pub(super) enum State {
 }
 
 impl State {
-    /// Whether the pool has decided that the worker ends, or its task.
+    /// Returns whether the pool has decided that the worker ends, or its task.
     pub(super) fn is_ending(self) -> bool {
         matches!(
             self,
@@ -71,7 +71,7 @@ impl State {
         )
     }
 
-    /// Whether the slot has a process that runs tasks, or will.
+    /// Returns whether the slot has a process that runs tasks, or will.
     pub(super) fn is_of_use(self) -> bool {
         matches!(self, State::Starting { deadline: Some(_) } | State::Idle { .. } | State::Busy { .. })
     }
@@ -95,7 +95,7 @@ pub(crate) struct Seen {
     pub(crate) answered: u64,
 }
 
-/// Why a task was asked to stop.
+/// Says why a task was asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopReason {
     Timeout,
@@ -104,7 +104,17 @@ pub(super) enum StopReason {
 }
 
 impl StopReason {
-    pub(super) fn resolution(self, killed: bool) -> Resolution {
+    /// Returns how a task ends that has answered the request to stop.
+    pub(super) fn stopped(self) -> Resolution {
+        self.resolution(false)
+    }
+
+    /// Returns how a task ends that was stopped with its worker.
+    pub(super) fn killed(self) -> Resolution {
+        self.resolution(true)
+    }
+
+    fn resolution(self, killed: bool) -> Resolution {
         match self {
             StopReason::Timeout => Resolution::TimedOut { killed },
             StopReason::CpuTime => Resolution::Overspent { killed },
@@ -155,7 +165,7 @@ impl Slot {
         Seen { state, task, answered: self.answered }
     }
 
-    /// Whether it counts towards the number of workers.
+    /// Returns whether it counts towards the number of workers.
     pub(super) fn is_occupied(&self) -> bool {
         !matches!(self.state, State::Vacant | State::Retiring { .. }) && !self.draining
     }

@@ -51,14 +51,14 @@ impl Scheduler {
         }
     }
 
-    /// Whether a task that has ended used more than its limit.
+    /// Returns whether a task that has ended used more than its limit.
     pub(super) fn is_over(&self, task: TaskId, answer: &RunReport) -> bool {
         let limit = self.tasks.get(&task).and_then(|entry| entry.spec.cpu_time);
         limit.zip(answer.used).is_some_and(|(limit, used)| used > limit)
             && !self.mutant(Mutant::CpuTimeForgotten)
     }
 
-    /// Whether the task must have its worker to itself.
+    /// Returns whether the task must have its worker to itself.
     pub(super) fn is_alone_there(&self, task: TaskId) -> bool {
         self.tasks.get(&task).is_some_and(|entry| entry.spec.cpu_time.is_some())
     }

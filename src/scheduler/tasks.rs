@@ -36,9 +36,14 @@ impl Scheduler {
             self.uniform = None;
             self.recall_below(spec.priority, actions);
         }
-        let (abort, discard_rest, bypassed_since) = (false, false, None);
-        let entry =
-            ScheduledTask { spec, attempts: 0, abort, discard_rest, bypassed_since, place: Place::Pending };
+        let entry = ScheduledTask {
+            spec,
+            attempts: 0,
+            abort: false,
+            discard_rest: false,
+            bypassed_since: None,
+            place: Place::Pending,
+        };
         self.tasks.insert(task, entry);
         self.queue.push(task, &spec);
     }
@@ -93,28 +98,29 @@ impl Scheduler {
             && !self.is_alone_there(rank.1)
         {
             self.queue.take(rank, domain);
-            self.offer_one(slot, rank.1, actions);
+            self.prefetch_one(slot, rank.1, actions);
         }
     }
 
     /// Gives a busy worker a store of tasks, if they are short and nobody else could begin them.
     fn prefetch(&mut self, slot: usize, now: Now, actions: &mut Vec<Action>) {
-        let depth = self.offer_depth();
+        let depth = self.prefetch_depth();
         let behind = self.slots[slot].behind.len();
-        // Refilled at half, so that many go over together.
+        // The store is refilled at half, so that many tasks go over together.
         if depth == 0 || behind > depth / 2 {
             return;
         }
         let Some(domain) = self.slots[slot].domain else { return };
         let idle = self.idle.iter().filter(|&&idle| self.fits(idle, domain));
-        let (mut busy, mut elsewhere) = (0, idle.count());
+        let mut busy = 0;
+        let mut elsewhere = idle.count();
         for slot in &self.slots {
             busy += usize::from(matches!(slot.state, State::Busy { .. }) && slot.domain == Some(domain));
             elsewhere += usize::from(matches!(slot.state, State::Starting { .. }));
         }
         elsewhere += self.room();
         // Revoked tasks come first; the store is filled the next time.
-        if self.revoke_offers(domain, now, actions) {
+        if self.revoke_prefetched(domain, now, actions) {
             return;
         }
         let share = self.queue.ready_of(domain).saturating_sub(elsewhere).div_ceil(busy.max(1));
@@ -124,11 +130,11 @@ impl Scheduler {
                 break;
             }
             self.queue.take(rank, domain);
-            self.offer_one(slot, rank.1, actions);
+            self.prefetch_one(slot, rank.1, actions);
         }
     }
 
-    fn offer_one(&mut self, slot: usize, task: TaskId, actions: &mut Vec<Action>) {
+    fn prefetch_one(&mut self, slot: usize, task: TaskId, actions: &mut Vec<Action>) {
         if let Some(entry) = self.tasks.get_mut(&task) {
             entry.place = Place::Prefetched(slot, None);
             self.slots[slot].behind.push_back(task);
@@ -136,15 +142,15 @@ impl Scheduler {
         }
     }
 
-    /// How many tasks it pays to have in store, by how long they take.
-    fn offer_depth(&self) -> usize {
+    /// Returns how many tasks it pays to have in store, by how long they take.
+    fn prefetch_depth(&self) -> usize {
         let typical = self.typical.duration();
         let depth = OFFERED_WORK.as_nanos().checked_div(typical.as_nanos()).unwrap_or(0);
         let at_least = usize::from(!typical.is_zero() && typical < OFFER_ONE_BELOW);
         usize::try_from(depth).unwrap_or(usize::MAX).max(at_least).min(self.config.prefetch_max)
     }
 
-    /// How many more tasks the worker may be prefetched, if `max` may wait there.
+    /// Returns how many more tasks the worker may be prefetched, if `max` may wait there.
     fn room_behind(&self, slot: usize, max: usize) -> usize {
         let place = &self.slots[slot];
         match place.state {
@@ -174,7 +180,7 @@ impl Scheduler {
 
     /// Has prefetched tasks come back from behind a task that takes long, before later ones go to
     /// other workers of their domain: they find their place in the queue. `true` if some do.
-    fn revoke_offers(&mut self, domain: Domain, now: Now, actions: &mut Vec<Action>) -> bool {
+    fn revoke_prefetched(&mut self, domain: Domain, now: Now, actions: &mut Vec<Action>) -> bool {
         let takes_long = RECALL_AFTER.max(self.typical.duration().saturating_mul(8));
         let mut comes_back = false;
         for slot in 0..self.slots.len() {
@@ -211,7 +217,7 @@ impl Scheduler {
         }
     }
 
-    /// When an idle worker may next take over what another was prefetched.
+    /// Returns when an idle worker may next take over what another was prefetched.
     pub(super) fn steal_at(&self) -> Option<Now> {
         if self.idle.is_empty() {
             return None;
@@ -219,7 +225,7 @@ impl Scheduler {
         (0..self.slots.len()).filter_map(|slot| self.stealable_at(slot)).min()
     }
 
-    /// When the first idle worker may take over from that slot.
+    /// Returns when the first idle worker may take over from that slot.
     fn stealable_at(&self, slot: usize) -> Option<Now> {
         let place = &self.slots[slot];
         let State::Busy { began, .. } = place.state else { return None };
@@ -255,7 +261,7 @@ impl Scheduler {
                 actions.push(Action::Revoke { worker: self.slots[slot].key(slot), task });
                 true
             }
-            // It comes back anyway; now to be cancelled, or lost.
+            // The task comes back anyway, and now it is to be cancelled, or is lost.
             Some(Fate::Requeue) if fate != Fate::Requeue => {
                 entry.place = Place::Prefetched(slot, Some(fate));
                 false
@@ -283,7 +289,7 @@ impl Scheduler {
         }
         if !(revoked || cfg!(test) && self.mutant == Some(Mutant::RefusalIgnored)) {
             entry.place = Place::Prefetched(slot, Some(Fate::Begun));
-            // In a pool that was killed or broke it ends with its worker.
+            // The task of a pool that was killed or broke ends with its worker.
             if self.killed || self.broken {
                 self.slots[slot].behind.retain(|&prefetched| prefetched != task);
                 self.note_begun(worker, task, actions);
@@ -313,13 +319,13 @@ impl Scheduler {
     fn requeue(&mut self, task: TaskId) {
         if let Some(entry) = self.tasks.get_mut(&task) {
             entry.place = Place::Pending;
-            // It has left its chunk: it would only be sent back to where it came from.
+            // The task leaves its chunk, which would only send it back to where it came from.
             entry.spec.chunk = None;
             self.queue.push(task, &entry.spec);
         }
     }
 
-    /// There is more to be done of it.
+    /// Queues a task again that is not done.
     fn put_back(&mut self, task: TaskId, actions: &mut Vec<Action>) {
         let is_wanted = self.tasks.get(&task).is_some_and(|entry| !entry.discard_rest && !entry.abort);
         actions.push(Action::GivenBack { task });
@@ -380,7 +386,7 @@ impl Scheduler {
 
     pub(super) fn abort(&mut self, task: TaskId, now: Now, actions: &mut Vec<Action>) {
         let Some(entry) = self.tasks.get_mut(&task) else { return };
-        // No other attempt follows; and if it turns out to have begun, it is stopped when we hear of that.
+        // This task has no other attempt; and if it turns out to have begun, it is stopped when we hear of that.
         entry.abort = true;
         match entry.place {
             Place::Running(slot) => self.stop(slot, StopReason::Abort, now, actions),
@@ -389,7 +395,7 @@ impl Scheduler {
     }
 
     /// Interrupts what runs in the slot, once; the grace period starts, which is none for a task that is
-    /// deaf. What waits behind it is asked back, since the worker may have to be killed.
+    /// uninterruptible. What waits behind it is asked back, since the worker may have to be killed.
     pub(super) fn stop(&mut self, slot: usize, why: StopReason, now: Now, actions: &mut Vec<Action>) {
         let uninterruptible =
             |task: TaskId| self.tasks.get(&task).is_some_and(|entry| entry.spec.uninterruptible);
@@ -401,7 +407,8 @@ impl Scheduler {
         let worker = self.slots[slot].key(slot);
         if let State::Busy { task, deadline, look_at, stop: stop @ None, .. } = &mut self.slots[slot].state {
             *stop = Some(why);
-            (*deadline, *look_at) = (Some(kill_at), None);
+            *deadline = Some(kill_at);
+            *look_at = None;
             actions.push(Action::Interrupt { worker, task: *task });
             for index in 0..self.slots[slot].behind.len() {
                 self.revoke(self.slots[slot].behind[index], Fate::Requeue, actions);
@@ -428,8 +435,8 @@ impl Scheduler {
     ) {
         let Some(slot) = self.live(worker) else { return };
         match self.slots[slot].state {
-            // An interrupt that nobody sent cannot have been heeded, but a worker stops a task by itself at its limit of
-            // CPU time.
+            // An interrupt that nobody sent cannot have been heeded, but a worker stops a task by itself at its limit
+            // of CPU time.
             State::Busy { task: held, stop, .. }
                 if held == task && (stop.is_some() || !answer.interrupted || self.is_over(task, &answer)) =>
             {
@@ -440,8 +447,8 @@ impl Scheduler {
                 }
                 let is_over = self.is_over(task, &answer);
                 let how = match stop {
-                    Some(reason) if answer.interrupted => reason.resolution(false),
-                    // It ended by itself, but had used more than its limit.
+                    Some(reason) if answer.interrupted => reason.stopped(),
+                    // The task ended by itself, but had used more than its limit.
                     _ if is_over => Resolution::Overspent { killed: false },
                     _ => Resolution::Completed,
                 };
@@ -451,11 +458,11 @@ impl Scheduler {
                 }
                 self.proceed(slot, &answer, now, actions);
             }
-            // The answer was under way when the kill was decided: it counts.
+            // The answer was under way when the kill was decided, so it counts.
             State::Doomed { task: Some((held, reason)) } if held == task => {
                 self.slots[slot].state = State::Doomed { task: None };
                 match answer.interrupted {
-                    true => self.ended(task, reason.resolution(false), now, actions),
+                    true => self.ended(task, reason.stopped(), now, actions),
                     false if self.is_over(task, &answer) => {
                         self.ended(task, Resolution::Overspent { killed: false }, now, actions);
                     }
@@ -474,9 +481,9 @@ impl Scheduler {
                     }
                 }
             }
-            // It has been found out already.
+            // The worker's lie has been found out already.
             State::Condemned { .. } => {}
-            // It was asked to end, and answered still: what it ran is resolved.
+            // The worker was asked to end, and answered still: what it ran is resolved.
             State::Retiring { .. } if self.killed => {}
             _ => self.condemn(slot, KillReason::Violation, actions),
         }
@@ -554,7 +561,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether the pool accepts nothing more and has nothing left to hand out.
+    /// Returns whether the pool accepts nothing more and has nothing left to hand out.
     pub(super) fn is_drained(&self) -> bool {
         self.mode == Mode::Closing && self.queue.len() == 0
     }

@@ -358,9 +358,9 @@ fn a_chunk_stays_together_and_its_tasks_come_back_one_by_one() {
     for id in 1..=4 {
         world.submit(id, chunk(1 + (id - 1) / 2));
     }
-    let offer = |worker, id| Action::Assign { worker, task: TaskId(id) };
-    assert_eq!(world.ready(FIRST)[2..], [offer(FIRST, 2)]);
-    assert_eq!(world.ready(SECOND)[2..], [offer(SECOND, 4)]);
+    let prefetch = |worker, id| Action::Assign { worker, task: TaskId(id) };
+    assert_eq!(world.ready(FIRST)[2..], [prefetch(FIRST, 2)]);
+    assert_eq!(world.ready(SECOND)[2..], [prefetch(SECOND, 4)]);
     let next = Action::Begin { worker: FIRST, task: TWO };
     assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Completed), next]);
 }
@@ -376,7 +376,7 @@ fn stocked(on_death: OnDeath) -> World {
 }
 
 #[test]
-fn an_offered_task_can_be_cancelled_unless_it_has_begun() {
+fn a_prefetched_task_can_be_cancelled_unless_it_has_begun() {
     let mut world = stocked(OnDeath::Break);
     let revoke = Action::Revoke { worker: FIRST, task: TWO };
     assert_eq!(world.event(Event::Cancel { task: TWO }), [revoke, resolve(TWO, Resolution::Cancelled)]);
@@ -399,7 +399,7 @@ fn what_waits_behind_an_interrupted_task_is_taken_back() {
 }
 
 #[test]
-fn what_was_offered_to_a_dead_worker_is_requeued_where_the_pool_lives_on() {
+fn what_was_prefetched_to_a_dead_worker_is_requeued_where_the_pool_lives_on() {
     let mut world = stocked(REPLACE);
     let died = resolve(ONE, Resolution::Died { worker: FIRST });
     assert_eq!(world.dead(FIRST), [died, start(NEXT)]);
@@ -444,12 +444,12 @@ fn begun(actions: &[Action]) -> Vec<TaskId> {
 }
 
 #[test]
-fn an_idle_worker_takes_what_was_offered_elsewhere_before_what_came_later() {
+fn an_idle_worker_takes_what_was_prefetched_elsewhere_before_what_came_later() {
     let mut world = overtaking();
     let actions = world.ready(SECOND);
     assert_eq!(actions[0], Action::Revoke { worker: FIRST, task: THREE });
     assert_eq!(begun(&actions), [THREE]);
-    // One that turns out to have begun is let go, and the next is asked for.
+    // A task that turns out to have begun is let go, and the next is asked for.
     let mut world = overtaking();
     world.begun.push(THREE);
     assert_eq!(begun(&world.ready(SECOND)), [TaskId(4)]);
@@ -471,7 +471,7 @@ fn what_waits_behind_a_long_task_is_queued_again_before_later_ones_are_handed_ou
 }
 
 #[test]
-fn short_tasks_are_offered_ahead_and_long_ones_are_not() {
+fn short_tasks_are_prefetched_and_long_ones_are_not() {
     for (ran, stored) in [(Duration::from_micros(50), 7), (ms(5), 1), (ms(50), 0)] {
         let mut world = World::new(Config { prefetch_max: 7, ..config(1) });
         for id in 1..=20 {
@@ -493,15 +493,15 @@ fn a_slow_task_is_reported_once() {
     assert_eq!(world.scheduler.next_deadline(), None);
 }
 
-fn deaf() -> TaskSpec {
+fn uninterruptible() -> TaskSpec {
     TaskSpec { uninterruptible: true, ..TaskSpec::default() }
 }
 
 const KILL: Action = Action::Kill { worker: FIRST, reason: KillReason::Grace };
 
 #[test]
-fn a_deaf_task_is_killed_at_once_and_one_that_hears_after_the_grace_period() {
-    for (spec, killed_at) in [(deaf(), ms(10)), (TaskSpec::default(), ms(510))] {
+fn an_uninterruptible_task_is_killed_at_once_and_one_that_hears_after_the_grace_period() {
+    for (spec, killed_at) in [(uninterruptible(), ms(10)), (TaskSpec::default(), ms(510))] {
         let mut world = World::new(config(1));
         world.submit(1, spec);
         world.ready(FIRST);
@@ -517,11 +517,11 @@ fn a_deaf_task_is_killed_at_once_and_one_that_hears_after_the_grace_period() {
 }
 
 #[test]
-fn a_worker_that_has_gone_on_from_a_deaf_task_is_not_killed_for_it() {
+fn a_worker_that_has_gone_on_from_an_uninterruptible_task_is_not_killed_for_it() {
     let gone_on = || {
         let mut world = World::new(Config { prefetch_max: 7, ..config(1) });
         for id in 1..=3 {
-            world.submit(id, TaskSpec { chunk: Some(1), ..deaf() });
+            world.submit(id, TaskSpec { chunk: Some(1), ..uninterruptible() });
         }
         world.ready(FIRST);
         world.begun = vec![TWO];

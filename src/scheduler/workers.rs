@@ -32,7 +32,8 @@ impl Scheduler {
     pub(super) fn start_workers(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.start_waits = false;
         let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
-        let (occupied, max) = (self.occupied(), self.config.workers_max);
+        let occupied = self.occupied();
+        let max = self.config.workers_max;
         let floor = match self.mode {
             Mode::Open => self.config.workers_min.max(self.prestart).min(max),
             _ => 0,
@@ -101,9 +102,10 @@ impl Scheduler {
         }
     }
 
-    /// Whether the worker has done its share.
+    /// Returns whether the worker has done its share.
     pub(super) fn is_due(&self, slot: usize, answer: &RunReport, now: Now) -> bool {
-        let (slot, recycle) = (&self.slots[slot], &self.config.recycle);
+        let slot = &self.slots[slot];
+        let recycle = &self.config.recycle;
         let resident_bytes = answer.resident_bytes;
         answer.is_full
             || recycle.tasks_max.is_some_and(|max| slot.answered >= max)
@@ -158,7 +160,7 @@ impl Scheduler {
         }
     }
 
-    /// In a pool that ends: lets idle workers go, and says when the last process is gone.
+    /// Lets idle workers go in a pool that ends, and says when the last process is gone.
     pub(super) fn wind_down(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.is_drained() {
             for slot in 0..self.slots.len() {
@@ -194,7 +196,7 @@ impl Scheduler {
                 }
                 State::Retiring { .. } => {
                     self.slots[index].state = State::Doomed { task: None };
-                    // Its place has been promised to another worker.
+                    // The worker's place has been promised to another one.
                     self.slots[index].draining = true;
                     actions.push(Action::Kill { worker, reason: KillReason::Grace });
                 }
@@ -250,7 +252,7 @@ impl Scheduler {
             // The interrupt or its deadline made the worker fall over: that is the task's end,
             // not the pool's.
             State::Doomed { task: Some((task, reason)) } | State::Busy { task, stop: Some(reason), .. } => {
-                self.ended(task, reason.resolution(true), now, actions);
+                self.ended(task, reason.killed(), now, actions);
             }
             State::Busy { task, stop: None, .. } | State::Condemned { task: Some(task) } => {
                 match self.config.on_death {
@@ -267,7 +269,7 @@ impl Scheduler {
                 self.crashed(worker, now, actions)
             }
         }
-        // They had nothing to do with it, but may have run.
+        // These tasks had nothing to do with the death, but may have run.
         for task in begun {
             self.ended(task, Resolution::Died { worker }, now, actions);
         }

@@ -59,13 +59,14 @@ fn serve(provided: ProvidedBy) -> io::Result<()> {
         let reply: CompileReply = Err(CompileRefusal::Compiler { message: error.to_string() });
         socket.send(&reply, &[])
     };
-    // Engines look around in /proc while they are made: both, since the module is not looked at yet.
+    // Engines read /proc while they are made. Both are made here, since it is not known yet which one the module
+    // needs.
     let engines = match Engines::new(request.code, provided) {
         Ok(engines) => engines,
         Err(error) => return refused(engine_error("make the compiler's engines", &error)),
     };
     confine::count_threads(request.threads);
-    // The memory limit is the module's, and not that of workers.
+    // The limit of memory is the module's own, and not that of workers.
     let sandbox =
         SandboxRequest { memory_bytes_max: confine::data_bytes(&request.limits), ..request.sandbox.clone() };
     let data_at_start = entered.data_bytes;
@@ -187,7 +188,7 @@ fn compile(
     let writing = writing("write (of the machine code)", artifact.len());
     (&artifact_file).write_all(&artifact).map_err(writing)?;
     let artifact_bytes = artifact.len() as u64;
-    // Mapped from its file from here on, which costs no memory of this process's own.
+    // The machine code is mapped from its file from here on, which costs no memory of this process's own.
     drop(artifact);
     // SAFETY: the bytes come from this very engine, a line above, and the host does not write to
     // the file that it gave us.

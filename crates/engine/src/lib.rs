@@ -1,7 +1,7 @@
 //! The children of a pool: the worker, which runs tasks, and the compiler, which makes machine code of modules.
 //!
-//! The only part that names wasmtime. It knows the wire and the sandbox, and neither the pool nor its futures: a child is
-//! asked by frames and answers by frames.
+//! The only part that names wasmtime. It knows the wire and the sandbox, and neither the pool nor its futures: a child
+//! is asked by frames and answers by frames.
 //!
 //! Inside, `compile` and `worker` do not know each other. What they share stands at the root: the settings of engines
 //! ([`settings`]), their errors, and the list of functions that a worker provides to modules.

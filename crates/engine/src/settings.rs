@@ -28,7 +28,8 @@ pub const GUARD_BYTES: usize = 32 << 20;
 /// has room for every table, with eight bytes an entry, rounded up to pages.
 pub const RESERVED_DATA_BYTES: u64 = TABLES as u64 * (TABLE_ELEMENTS_MAX as u64 * 8 + 64 * 1024);
 
-// A worker has an engine with a pool for each kind of code and their fibers, and needs something for itself and its tasks.
+// A worker has an engine with a pool for each kind of code and their fibers, and needs something for itself and its
+// tasks.
 const _: () = {
     let fibers = FIBERS as u64 * (WASM_STACK_BYTES_AT_MOST + HOST_STACK_BYTES) as u64;
     let engines = CodeKind::ALL.len() as u64 * (RESERVED_DATA_BYTES + fibers);
@@ -55,13 +56,13 @@ const SLOT_BYTES: u64 = (GUARD_BYTES + MEMORY_BYTES + GUARD_BYTES) as u64;
 /// its own memories, and for everything else as much again as two of them.
 const ADDRESSES_WANTED: u64 = (CodeKind::ALL.len() as u64 + 1) * (MEMORIES_MAX as u64 + 2) * SLOT_BYTES;
 
-/// Where memories come from. A limit on addresses (`RLIMIT_AS`) counts those that are only reserved, too.
+/// Says where memories come from. A limit on addresses (`RLIMIT_AS`) counts those that are only reserved, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reserve {
     /// All that an instance may need is reserved when the engine is made.
     Full,
-    /// Nothing runs: what a module may have is checked against the same bounds, and one memory is reserved
-    /// for that.
+    /// The compiler runs nothing. What a module may have is checked against the same bounds, and one memory is
+    /// reserved for that.
     Compiler,
     /// Each memory is reserved when its instance is made, and goes with it: slower, and needs addresses for
     /// the memories of one instance only.
@@ -82,7 +83,7 @@ impl Reserve {
 /// them.
 #[derive(Debug, Clone, Copy)]
 pub struct Running {
-    /// How a worker finds the pages that an instance has written.
+    /// Says how a worker finds the pages that an instance has written.
     pub pagemap_scan: bool,
     /// Stack that wasm may use.
     pub wasm_stack_bytes: usize,
@@ -96,7 +97,7 @@ impl Default for Running {
 }
 
 impl Running {
-    /// Those of a process that runs nothing.
+    /// Returns the settings of a process that runs nothing.
     pub fn nothing() -> Self {
         Running { reserve: Reserve::Compiler, ..Running::default() }
     }
@@ -107,7 +108,7 @@ type Switch = fn(&mut Config, bool) -> &mut Config;
 
 /// The switches that shape machine code, by the names that the engine has for them, and how they are set.
 const SWITCHES: [(&str, Switch, bool); 15] = [
-    // Components' own concurrency: nothing here uses it, and every store would pay.
+    // This is the concurrency of components: nothing here uses it, and every store would pay for it.
     ("concurrency_support", Config::concurrency_support, false),
     ("relaxed_simd_deterministic", Config::relaxed_simd_deterministic, true),
     // Current tool-chains emit these. Guest threads are not offered: one task has one thread.
@@ -145,8 +146,8 @@ fn shape(config: &mut Config) {
     }
 }
 
-/// The switches by which one kind of code, or one kind of memories, differs from another. The name of an entry of the cache
-/// has the kind of code; a module's description has that of its memories.
+/// The switches by which one kind of code, or one kind of memories, differs from another. The name of an entry of the
+/// cache has the kind of code; a module's description has that of its memories.
 fn set_kinds(config: &mut Config, code: CodeKind, memories: MemoryKind) {
     config.epoch_interruption(code.interrupt() == Interrupt::Check);
     config.consume_fuel(code.is_metered());
@@ -162,9 +163,9 @@ fn set_kinds(config: &mut Config, code: CodeKind, memories: MemoryKind) {
 /// This rises when what the compiler says of a module changes its meaning, but not its type.
 const MEANING: u64 = 1;
 
-/// The fingerprint of the machine code that this engine makes, but for its kind and the processor: of the engine's version,
-/// of the settings that shape code, and of the form in which modules are described. Cached machine code of another
-/// fingerprint is compiled anew.
+/// The fingerprint of the machine code that this engine makes, but for its kind and the processor: of the engine's
+/// version, of the settings that shape code, and of the form in which modules are described. Cached machine code of
+/// another fingerprint is compiled anew.
 pub const MACHINE_CODE: u64 = {
     let mut hash = fnv(fingerprint::DESCRIPTIONS ^ MEANING, wasmtime_environ::VERSION.as_bytes());
     hash = fnv(hash, env!("CARGO_PKG_VERSION").as_bytes());
@@ -249,7 +250,8 @@ mod tests {
         for code in CodeKind::ALL {
             for memories in [MemoryKind::Own, MemoryKind::Pooled] {
                 let whole = config(code, memories, Running::nothing()).expect("a configuration");
-                let (whole, tables) = (compatibility(&whole), compatibility(&by_the_tables(code, memories)));
+                let whole = compatibility(&whole);
+                let tables = compatibility(&by_the_tables(code, memories));
                 assert_eq!(whole, tables, "{code:?} with {memories:?} is shaped by something else");
             }
         }

@@ -30,8 +30,9 @@ mod run_end;
 mod wasi;
 mod watcher;
 
+use std::convert::Infallible;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::net::RecvFlags;
@@ -49,8 +50,10 @@ use proto::control::ControlSocket;
 use proto::fingerprint;
 use proto::inbox;
 use proto::limits::DIRS_MAX;
-use proto::message::{FromWorkerControl, ToWorkerControl};
-use proto::preopen;
+use proto::message::{EventLevels, FromWorkerControl, ToWorkerControl};
+use proto::policy::{SandboxReport, SandboxRequest};
+use proto::preopen::{self, GuestDir};
+use proto::probe::Probe;
 use proto::ring;
 use proto::shortage::Shortage;
 use proto::slice;
@@ -63,7 +66,8 @@ pub(crate) fn main() -> i32 {
     match serve(&reporter) {
         Ok(()) => 0,
         Err(error) => {
-            // What nobody heard; of stderr the end is kept.
+            // The host has not heard these events. They go before the error, since the host keeps the end of
+            // stderr.
             let unheard = reporter.get().map(|reporter| reporter.rest()).unwrap_or_default();
             unheard.iter().for_each(|event| eprintln!("wasmpool worker: {event}"));
             eprintln!("wasmpool worker: {error}");
@@ -75,33 +79,12 @@ pub(crate) fn main() -> i32 {
 fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     let (socket, entered) = sandbox::enter()?;
     let socket = Arc::new(ControlSocket(socket));
-    let Some((setup, mut files)) = socket.receive::<ToWorkerControl>(1 + DIRS_MAX, RecvFlags::empty())?
-    else {
-        return Ok(());
-    };
-    let ToWorkerControl::Setup {
-        wire: fingerprint::WIRE,
-        sandbox: request,
-        pagemap_scan,
-        wasm_stack_bytes,
-        events,
-        dirs,
-        mut probe,
-    } = setup
-    else {
-        return Err(io::Error::other("the host was built from another version of wasmpool"));
-    };
+    let Some(setup) = Setup::receive(&socket)? else { return Ok(()) };
+    let profile = setup.profile();
+    let Setup { request, pagemap_scan, wasm_stack_bytes, events, rings, dirs, mut granted, mut probe } =
+        setup;
     let reporter = reporter.get_or_init(|| Reporter::new(events));
     reporter.install();
-    if files.len() != 1 + dirs.len() {
-        return Err(io::Error::other("the host sent no rings, or not every directory"));
-    }
-    let mut granted: Vec<_> = files
-        .drain(1..)
-        .zip(&dirs)
-        .map(|(descriptor, dir)| Granted { descriptor, access: dir.access })
-        .collect();
-    let rings = &files[0];
     let end = ring::open(rings.as_fd())?;
     let (producer, consumer) = end.split();
     let cannot_lock = |refused: sandbox::Refused| {
@@ -114,7 +97,7 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
 
     // The soft limit is the hard one by now.
     let reserve = Reserve::within(getrlimit(Resource::As).current);
-    let running = Running { pagemap_scan, wasm_stack_bytes: wasm_stack_bytes as usize, reserve };
+    let running = Running { pagemap_scan, wasm_stack_bytes, reserve };
     stack::make_room(running.wasm_stack_bytes)?;
     wasmtime::Engine::tls_eager_initialize();
     let main = end.clone();
@@ -129,16 +112,8 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     // the empty root: there, std cannot read the cgroup's quota each time a pool asks for the number of
     // processors, which made up a good part of a worker's start.
     let scanning = pagemap_scan.then(modules).transpose()?;
-    // Asked for once, of the kernel, and remembered.
+    // The kernel is asked for the size here, once; it is remembered.
     rustix::param::page_size();
-    let profile = match &probe {
-        Some(probe) if probe.as_compiler => Profile::Compiler,
-        _ if let Some(access) = preopen::most(dirs.iter().map(|dir| dir.access)) => {
-            Profile::WithDirectories { access, scans: pagemap_scan }
-        }
-        _ if pagemap_scan => Profile::ScanningWorker,
-        _ => Profile::Worker,
-    };
     let alarm = alarm::Alarm::new(&shared);
     let locked = entered.lock(&request, profile, &mut granted).map_err(cannot_lock)?;
     let modules = scanning.map_or_else(modules, Ok)?;
@@ -150,6 +125,77 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     let runner = instance::Runner::new(modules, dirs, shared.clone(), to_host.clone())?;
     watcher::start(socket.clone(), shared, alarm, reporter.clone())?;
     let (locked, report) = locked.seal().map_err(cannot_lock)?;
+    tell_missing(&report, reserve);
+    tracing::debug!(policy = %report.policy, pagemap_scan, wasm_stack_bytes, "ready");
+    socket.send(&FromWorkerControl::Ready { wire: fingerprint::WIRE, sandbox: report }, &[])?;
+    if let Some(probe) = probe {
+        attack(&probe, &socket)?;
+    }
+    reporter.connect(to_host.clone());
+    main_loop::run(&locked, from_host, &to_host, reporter, runner, &end)
+}
+
+/// The host's first message, with the descriptors that came with it.
+struct Setup {
+    request: SandboxRequest,
+    pagemap_scan: bool,
+    wasm_stack_bytes: usize,
+    events: EventLevels,
+    rings: OwnedFd,
+    dirs: Vec<GuestDir>,
+    /// The descriptors of `dirs`, in their order.
+    granted: Vec<Granted>,
+    /// The attack that this process is there for, if the doctor has started it.
+    probe: Option<Box<Probe>>,
+}
+
+impl Setup {
+    /// Returns `None` if the host is gone.
+    fn receive(socket: &ControlSocket) -> io::Result<Option<Setup>> {
+        let Some((setup, mut files)) = socket.receive::<ToWorkerControl>(1 + DIRS_MAX, RecvFlags::empty())?
+        else {
+            return Ok(None);
+        };
+        let ToWorkerControl::Setup {
+            wire: fingerprint::WIRE,
+            sandbox: request,
+            pagemap_scan,
+            wasm_stack_bytes,
+            events,
+            dirs,
+            probe,
+        } = setup
+        else {
+            return Err(io::Error::other("the host was built from another version of wasmpool"));
+        };
+        if files.len() != 1 + dirs.len() {
+            return Err(io::Error::other("the host sent no rings, or not every directory"));
+        }
+        let rings = files.remove(0);
+        let granted = files
+            .into_iter()
+            .zip(&dirs)
+            .map(|(descriptor, dir)| Granted { descriptor, access: dir.access })
+            .collect();
+        let wasm_stack_bytes = wasm_stack_bytes as usize;
+        Ok(Some(Setup { request, pagemap_scan, wasm_stack_bytes, events, rings, dirs, granted, probe }))
+    }
+
+    /// Returns what system calls this process needs.
+    fn profile(&self) -> Profile {
+        match &self.probe {
+            Some(probe) if probe.as_compiler => Profile::Compiler,
+            _ if let Some(access) = preopen::most(self.dirs.iter().map(|dir| dir.access)) => {
+                Profile::WithDirectories { access, scans: self.pagemap_scan }
+            }
+            _ if self.pagemap_scan => Profile::ScanningWorker,
+            _ => Profile::Worker,
+        }
+    }
+}
+
+/// Tells of what the worker does without.
+fn tell_missing(report: &SandboxReport, reserve: Reserve) {
     let missing: Vec<_> = report.missing().map(|report| report.layer.name()).collect();
     if !missing.is_empty() {
         tracing::info!(missing = missing.join(", "), "layers of the sandbox do not stand");
@@ -157,17 +203,17 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     if reserve == Reserve::None {
         tracing::info!("few addresses are allowed (RLIMIT_AS): memories are reserved for each instance anew");
     }
-    tracing::debug!(policy = %report.policy, pagemap_scan, wasm_stack_bytes, "ready");
-    socket.send(&FromWorkerControl::Ready { wire: fingerprint::WIRE, sandbox: report }, &[])?;
-    if let Some(probe) = probe {
-        let outcome = sandbox::attacks::attempt(&probe);
-        socket.send(&FromWorkerControl::Probed { outcome }, &[])?;
-        // The process stays alive, since the doctor may look at what it holds; the watcher ends it with the
-        // doctor.
-        loop {
-            std::thread::park();
-        }
+}
+
+/// Tries an attack, tells the doctor what came of it, and never returns, since the doctor may look at what this process
+/// holds. The watcher ends the process with the doctor.
+///
+/// # Errors
+/// If the doctor is gone.
+fn attack(probe: &Probe, socket: &ControlSocket) -> io::Result<Infallible> {
+    let outcome = sandbox::attacks::attempt(probe);
+    socket.send(&FromWorkerControl::Probed { outcome }, &[])?;
+    loop {
+        std::thread::park();
     }
-    reporter.connect(to_host.clone());
-    main_loop::run(&locked, from_host, &to_host, reporter, runner, &end)
 }

@@ -1,4 +1,5 @@
-//! The file that stands beside a module's machine code and describes it. The compiler writes it; host and workers read it.
+//! The file that stands beside a module's machine code and describes it. The compiler writes it; host and workers read
+//! it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -29,8 +30,8 @@ pub fn encode(description: ModuleDescription, artifact_bytes: u64) -> postcard::
     Ok(file)
 }
 
-/// Reads a description file at offsets: several workers share one open file, and with it one position. Returns `None` if it
-/// is too long, damaged or malformed.
+/// Reads a description file at offsets: several workers share one open file, and with it one position. Returns `None`
+/// if it is too long, damaged or malformed.
 pub fn read(file: &File) -> Option<Described> {
     let len = file.metadata().ok()?.len();
     if len > DESCRIPTION_BYTES_MAX {

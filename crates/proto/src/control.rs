@@ -23,7 +23,7 @@ const DESCRIPTORS_MAX: usize = 1 + DIRS_MAX;
 /// A connected pair.
 ///
 /// # Errors
-/// What the system says to socketpair.
+/// An error of socketpair.
 pub fn pair() -> io::Result<(ControlSocket, OwnedFd)> {
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -57,7 +57,7 @@ impl ControlSocket {
         Ok(())
     }
 
-    /// Whether the peer is gone, even if something that it sent is still to be received.
+    /// Returns whether the peer is gone, even if something that it sent is still to be received.
     ///
     /// # Errors
     /// An error of poll(2).
@@ -80,7 +80,7 @@ impl ControlSocket {
     ) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; CONTROL_BYTES_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
-        // No room for descriptors where none are allowed: the kernel then drops them and says so.
+        // There is no room for descriptors where none are allowed; the kernel then drops them and says so.
         let room = if descriptors_max == 0 { 0 } else { space.len() };
         let mut ancillary = RecvAncillaryBuffer::new(&mut space[..room]);
         let received = rustix::io::retry_on_intr(|| {

@@ -1,5 +1,5 @@
-//! The description of a module: its kind, tasks, imports, exports and memories, as the compiler process found them and as
-//! the module says of itself.
+//! The description of a module: its kind, tasks, imports, exports and memories, as the compiler process found them and
+//! as the module says of itself.
 
 mod checks;
 mod code;
@@ -55,7 +55,7 @@ impl fmt::Display for ModuleKind {
     }
 }
 
-/// How a task's input and output are encoded.
+/// Says how a task's input and output are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub enum Codec {
@@ -85,7 +85,7 @@ pub struct TaskDescription {
     pub doc: String,
     /// The exported function behind it.
     pub export: String,
-    /// How input and output are encoded.
+    /// Says how input and output are encoded.
     pub codec: Codec,
     /// The names of its arguments. Several arguments travel as one tuple.
     pub params: Vec<String>,
@@ -159,19 +159,19 @@ pub struct ModuleDescription {
     pub exports: Vec<String>,
     /// Its memories.
     pub memories: Vec<MemoryDescription>,
-    /// Whether it imports WASI.
+    /// Says whether it imports WASI.
     pub uses_wasi: bool,
-    /// Whether it has an initializer (`#[wasmpool_guest::init]`).
+    /// Says whether it has an initializer (`#[wasmpool_guest::init]`).
     pub has_initializer: bool,
     pub has_reactor_start: bool,
-    /// Whether code of its own runs while it is instantiated.
+    /// Says whether code of its own runs while it is instantiated.
     pub has_start: bool,
     pub memory_kind: MemoryKind,
-    /// Whether it was compiled with fuel metering.
+    /// Says whether it was compiled with fuel metering.
     pub metered: bool,
-    /// Whether it was compiled for deterministic tasks.
+    /// Says whether it was compiled for deterministic tasks.
     pub deterministic: bool,
-    /// How its tasks are stopped.
+    /// Says how its tasks are stopped.
     pub interrupt: Interrupt,
     /// Size of the wasm file.
     pub wasm_bytes: u64,
@@ -206,7 +206,7 @@ impl ModuleDescription {
         CodeKind::of(self.metered, self.deterministic, self.interrupt)
     }
 
-    /// For tests: whether its instances have memories of the worker's own, or the engine's.
+    /// Returns, for tests, whether its instances have memories of the worker's own, or the engine's.
     #[doc(hidden)]
     pub fn has_own_memories(&self) -> bool {
         self.memory_kind == MemoryKind::Own

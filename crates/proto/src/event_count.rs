@@ -1,11 +1,11 @@
-//! A side's event_count: by which the other side wakes it. It stands in shared memory.
+//! A side's event count, by which the other side wakes it. It stands in shared memory.
 //!
 //! Waking follows Dekker: a sleeper announces what it waits for, fences, and looks again;
 //! a waker publishes, fences, and reads the announcement. One of the two sees the other. The
 //! waker takes the announcement down, so that a second one costs no system call.
 //!
-//! A side has one usual sleeper, and the host may have an *inline reader* besides: a caller that
-//! waits for an answer and reads the ring itself. While there is one, data rings for it alone.
+//! A side has one usual sleeper, and the host may have an *inline reader* besides: a caller that waits for an
+//! answer and reads the ring itself. While there is one, data wakes it alone.
 //!
 //! `tests/model` tries every interleaving of this file.
 
@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use crate::sync::{AtomicU32, Ordering, Word, fence};
 
-/// What a sleeper waits for, as bits of [`EventCount::waiting`].
+/// This is what a sleeper waits for, as bits of [`EventCount::waiting`].
 pub const FOR_DATA: u32 = 1;
 /// See [`FOR_DATA`].
 pub const FOR_SPACE: u32 = 2;
-/// There is an inline reader: data does not ring for the usual sleeper.
+/// The bit that says that there is an inline reader: data does not wake the usual sleeper.
 const READ_INLINE: u32 = 4;
 /// The inline reader sleeps.
 const INLINE_READER_SLEEPS: u32 = 8;
@@ -75,13 +75,14 @@ impl EventCount {
         self.epoch.wake();
     }
 
-    /// From here on data wakes the inline reader, or nobody while it is awake. There is one inline reader at a time.
+    /// Has data wake the inline reader, or nobody while it is awake. There is one inline reader at a time.
     #[inline]
     pub fn begin_inline(&self) {
         self.waiting.fetch_or(READ_INLINE, Ordering::SeqCst);
     }
 
-    /// The inline reader goes. What came meanwhile has epoch for nobody: look, and [`wake`](Self::wake).
+    /// The inline reader goes. What came meanwhile has woken nobody, so the caller looks, and calls
+    /// [`wake`](Self::wake).
     #[inline]
     pub fn end_inline(&self) {
         self.waiting.fetch_and(!(READ_INLINE | INLINE_READER_SLEEPS), Ordering::SeqCst);
@@ -100,8 +101,8 @@ impl EventCount {
         self.waiting.fetch_and(!INLINE_READER_SLEEPS, Ordering::SeqCst);
     }
 
-    /// Sleeps as [`sleep_unnotified`](Self::sleep_unnotified) does, for the inline reader; [`wake_inline`](Self::wake_inline) ends
-    /// it.
+    /// Sleeps as [`sleep_unnotified`](Self::sleep_unnotified) does, for the inline reader;
+    /// [`wake_inline`](Self::wake_inline) ends it.
     #[inline]
     pub fn sleep_inline(&self, duration: Duration, is_over: impl Fn() -> bool) {
         let inline_epoch = self.inline_epoch.load();

@@ -71,7 +71,7 @@ mod tests {
                 /// Its task.
                 task: u64,
             },
-            // The second kind.
+            // This is the second kind.
             Two(Vec<String>),
         }
     }

@@ -19,13 +19,13 @@ use crate::payload::{INLINE_BYTES, Payload};
 pub(crate) const MAGIC: [u8; 4] = *b"WP1\0";
 const HEADER_BYTES: usize = 16;
 
-/// At most this much is read at once: many small frames, or the start of a large one.
+/// A read takes at most this much at once: many small frames, or the start of a large one.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
 
 /// Payloads up to here are written together with their header: one wake-up instead of two.
 const INLINE_PAYLOAD_BYTES: usize = 8 * 1024;
 
-/// Why a frame cannot be read.
+/// Says why a frame cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     #[error("a frame starts with {0:02x?}")]
@@ -119,7 +119,7 @@ impl Incoming {
         Incoming { bytes, start: 0, end: 0, head_bytes: HEADER_BYTES, frame_bytes: 0 }
     }
 
-    /// Whether bytes were read that are part of nothing yet.
+    /// Returns whether bytes were read that are part of nothing yet.
     #[inline]
     pub fn has_rest(&self) -> bool {
         self.len() > 0
@@ -148,13 +148,17 @@ impl Incoming {
         let meta_bytes = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         let payload_bytes = u64::from_le_bytes([p0, p1, p2, p3, p4, p5, p6, p7]);
         if meta_bytes > FRAME_META_BYTES_MAX {
-            let (bytes, max) = (meta_bytes as u64, FRAME_META_BYTES_MAX as u64);
+            let bytes = meta_bytes as u64;
+            let max = FRAME_META_BYTES_MAX as u64;
             return Err(FrameError::TooLong { what: "metadata", bytes, max });
         }
         let payload_bytes_max = payload_bytes_max();
         if payload_bytes > payload_bytes_max {
-            let (bytes, max) = (payload_bytes, payload_bytes_max);
-            return Err(FrameError::TooLong { what: "payload", bytes, max });
+            return Err(FrameError::TooLong {
+                what: "payload",
+                bytes: payload_bytes,
+                max: payload_bytes_max,
+            });
         }
         let Some(meta) = rest.get(..meta_bytes) else {
             self.head_bytes = HEADER_BYTES + meta_bytes;
@@ -171,7 +175,7 @@ impl Incoming {
         Ok(Some((meta, payload_bytes)))
     }
 
-    /// At most `most` bytes of the payload, as far as they have been read.
+    /// Returns at most `most` bytes of the payload, as far as they have been read.
     #[inline]
     pub fn payload(&mut self, most: u64) -> &[u8] {
         let len = usize::try_from(most).unwrap_or(usize::MAX).min(self.len());
@@ -195,15 +199,17 @@ impl Incoming {
     /// What `read` says.
     pub fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> Result<usize, FrameError> {
         if self.start == self.end {
-            (self.start, self.end) = (0, 0);
+            self.start = 0;
+            self.end = 0;
         }
         if self.bytes.len() - self.start < self.head_bytes.max(READ_AHEAD_BYTES / 2) {
             self.bytes.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.len());
+            self.start = 0;
+            self.end = self.len();
         }
         if self.bytes.len() < self.head_bytes {
             let mut bytes = std::mem::take(&mut self.bytes).into_vec();
-            // Bounded by the limit for metadata.
+            // The length is bounded by the limit for metadata.
             bytes.resize(self.head_bytes, 0);
             self.bytes = bytes.into();
         }
@@ -232,7 +238,7 @@ impl<M: DeserializeOwned> Assembly<M> {
         Assembly { incoming: Incoming::new(), partial: None }
     }
 
-    /// Whether a frame has begun that is not complete.
+    /// Returns whether a frame has begun that is not complete.
     #[inline]
     pub fn is_amid(&self) -> bool {
         self.partial.is_some() || self.incoming.has_rest()
@@ -342,7 +348,8 @@ mod tests {
                 .map(|(number, text, payload, size)| ((number, text), payload.repeat(1 + size * 999)))
                 .collect();
             let bytes: Vec<u8> = frames.iter().flat_map(|(meta, payload)| frame(meta, payload)).collect();
-            let (mut stream, mut assembly) = (Pieces(&bytes, most), Assembly::new());
+            let mut stream = Pieces(&bytes, most);
+            let mut assembly = Assembly::new();
             for expected in frames {
                 let got = read(&mut assembly, &mut stream).expect("reads").expect("a frame");
                 prop_assert_eq!(got, expected);
@@ -389,7 +396,8 @@ mod tests {
     fn metadata_larger_than_what_is_read_at_once_fits() {
         let meta = (7, "m".repeat(FRAME_META_BYTES_MAX - 100));
         let bytes = [frame(&meta, b"one"), frame(&(8, String::new()), b"two")].concat();
-        let (mut stream, mut assembly) = (Pieces(&bytes, 10_000), Assembly::new());
+        let mut stream = Pieces(&bytes, 10_000);
+        let mut assembly = Assembly::new();
         assert_eq!(read(&mut assembly, &mut stream).expect("reads"), Some((meta, b"one".to_vec())));
         assert_eq!(read(&mut assembly, &mut stream).expect("reads").expect("another").1, b"two");
     }

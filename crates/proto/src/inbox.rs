@@ -25,7 +25,7 @@ pub trait Inbound: Source {
     /// The stream has ended, and nothing more will come.
     fn wait_or_call(&mut self) -> io::Result<()>;
 
-    /// Whether there is something now.
+    /// Returns whether there is something now.
     fn has_more(&self) -> bool;
 }
 
@@ -138,7 +138,7 @@ impl<S: Inbound> Inbox<S> {
         self.from.wait_or_call()
     }
 
-    /// Whether the next message has begun to come.
+    /// Returns whether the next message has begun to come.
     #[inline]
     pub fn has_more(&self) -> bool {
         self.incoming.has_rest() || self.from.has_more()

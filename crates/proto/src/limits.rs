@@ -8,10 +8,9 @@ pub mod compile;
 
 use std::time::Duration;
 
-/// Bytes in each of a worker's two rings. A power of two: positions are masked, not divided. Not less than a
-/// core's own cache, mostly: a writer that comes around to lines which the reader's core still holds waits
-/// for that core at each (1 MiB through rings of 256 KiB, 512 KiB, 1 MiB, 4 MiB, with a core's cache of 1 MiB:
-/// 127, 80, 36, 36 µs).
+/// Bytes in each of a worker's two rings. It is a power of two, since positions are masked, not divided, and mostly not
+/// less than a core's own cache: a writer that comes around to lines which the reader's core still holds waits for that
+/// core at each (`benches/README.md`).
 pub const RING_BYTES: usize = 1024 * 1024;
 
 /// The least that they have where a limit on files (`RLIMIT_FSIZE`) leaves no room for more: a page.
@@ -42,9 +41,9 @@ pub const BATCH_ITEMS_MAX: usize = 1024;
 /// Bytes of their inputs, at most.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
-/// Once the answers of a batch have come to more bytes than this, no further task of it is begun, and the
-/// rest goes back to the map. Short tasks mostly have short answers, so that a batch need not be charged for
-/// the largest answer of each task.
+/// A batch begins no further task once its answers have come to more bytes than this, and the rest goes back to
+/// the map. Short tasks mostly have short answers, so that a batch need not be charged for the largest answer of
+/// each task.
 pub const BATCH_ANSWERS_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Default for `PoolBuilder::map_bytes_max`: most bytes that one map
@@ -56,8 +55,8 @@ pub const BATCH_ANSWERS_BYTES_MAX: u64 = 1024 * 1024;
 /// - the results that are there and have not been taken.
 ///
 /// A task is submitted when there is room for it; one that never has room is refused, with
-/// `SubmitError::NoRoomInMap` or, by the command, before anything runs. One input that
-/// waits for room, and [`BATCH_BYTES_MAX`] of encoded inputs, come on top. So does the value that a typed handle makes of
+/// `SubmitError::NoRoomInMap` or, by the command, before anything runs. One input that waits for room, and
+/// [`BATCH_BYTES_MAX`] of encoded inputs, come on top. The same goes for the value that a typed handle makes of
 /// the result that is being taken; the command makes what it prints a piece at a time.
 pub const MAP_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
@@ -68,8 +67,8 @@ pub const RESULT_BYTES_BESIDE: u64 = 4096;
 /// A worker begins no more tasks of a batch after so long: the rest goes back to the pool.
 pub const BATCH_WORK_MAX: Duration = Duration::from_millis(1);
 
-/// How long tasks of other domains may go before one of the same
-/// priority that is the first in line: a few times what it takes to start a process.
+/// This is how long tasks of other domains may go before one of the same priority that is the first in line: a few
+/// times what it takes to start a process.
 pub const OVERTAKEN_MAX: Duration = Duration::from_millis(25);
 
 /// Default for `PoolBuilder::queue_tasks_max`: tasks accepted and not yet resolved.
@@ -167,7 +166,7 @@ pub const WORKER_STACK_BYTES: u64 = 8 * 1024 * 1024;
 /// page tables to 2 GiB.
 pub const WORKER_ADDRESSES_MAX: u64 = 1024 * 1024 * 1024 * 1024;
 
-/// How often the host looks what each worker holds in memory: first while tasks run, then while none does.
+/// This is how often the host looks what each worker holds in memory: first while tasks run, then while none does.
 /// Between two looks, a worker that was taken over can only hold what it fills in that time.
 pub const MEMORY_LOOKS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
 
@@ -177,8 +176,8 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Default for `TaskOptions::timeout`: nothing of a stranger's runs for ever.
 pub const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// How long a map's running tasks may take after SIGTERM or SIGHUP asked it to end; `--stop-grace` sets it.
-/// `docker stop` waits as long before it kills.
+/// This is how long a map's running tasks may take after SIGTERM or SIGHUP asked it to end; `--stop-grace` sets
+/// it. `docker stop` waits as long before it kills.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Default for `PoolBuilder::grace`: from the interrupt of a task to the SIGKILL of its worker.
@@ -198,8 +197,8 @@ pub const SHORTAGE_BACKOFF: Duration = Duration::from_millis(10);
 /// The longest such pause: what others hold may be free again at any time, and a try is cheap.
 pub const SHORTAGE_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// If no worker lives and none could be started for this long, the waiting tasks fail with
-/// `TaskError::NoWorker`. A burst of other processes is mostly over by then.
+/// The waiting tasks fail with `TaskError::NoWorker` if no worker has lived and none could be started for this
+/// long. A burst of other processes is mostly over by then.
 pub const NO_WORKER_AFTER: Duration = Duration::from_secs(3);
 
 /// A shortage of workers is reported when it begins, but not sooner than this after the last one.
@@ -235,8 +234,8 @@ pub const COMPILE_ALLOWANCE: Duration = Duration::from_millis(200);
 /// See [`COMPILE_ALLOWANCE`].
 pub const COMPILE_ALLOWANCE_NS_PER_BYTE: u64 = 3_000;
 
-/// How long a pool mistrusts modules after one went over its allowance or a limit: meanwhile others only have
-/// [`COMPILE_ALLOWANCE_MISTRUSTED`]. So of a series of bombs only the first one gets a full allowance.
+/// This is how long a pool mistrusts modules after one went over its allowance or a limit: meanwhile others only
+/// have [`COMPILE_ALLOWANCE_MISTRUSTED`]. So of a series of bombs only the first one gets a full allowance.
 pub const COMPILE_MISTRUST: Duration = Duration::from_secs(60);
 
 /// The allowance of any module that comes while the pool mistrusts.
@@ -304,46 +303,46 @@ pub const COMPILE_THREADS_MAX: usize = 32;
 /// costs one more compilation if it comes again.
 pub const QUARANTINE_MODULES_MAX: usize = 1024;
 
-// The shape of a module. What real programs need, as measured: CPython 3.12 and QuickJS for WASI,
-// ITK's elastix (19 MB, C++), Yosys (69 MB, C++; it needs more bytes and more memory than the
-// defaults); and what a bomb at the bound costs.
+// The shape of a module. The bounds lie far above what real programs have, and low enough that a bomb at the bound
+// costs seconds and not hours. benches/README.md says what was measured of both.
 
 /// Default for `CompileLimits::wasm_bytes_max`.
 pub const COMPILE_WASM_BYTES_MAX: u64 = 128 * 1024 * 1024;
-/// Default for `CompileLimits::types_max`. Measured: at most 289.
+/// Default for `CompileLimits::types_max`.
 pub const COMPILE_TYPES_MAX: u64 = 50_000;
-/// Default for `CompileLimits::imports_max`. Measured: at most 43.
+/// Default for `CompileLimits::imports_max`.
 pub const COMPILE_IMPORTS_MAX: u64 = 10_000;
 /// Default for `CompileLimits::functions_max`: more than the largest
 /// known modules have, and less than the engine's own limit of a million.
 pub const COMPILE_FUNCTIONS_MAX: u64 = 800_000;
-/// Default for `CompileLimits::memories_max`. Measured: 2. Workers have room for fewer.
+/// Default for `CompileLimits::memories_max`. Workers have room for fewer.
 pub const COMPILE_MEMORIES_MAX: u64 = 64;
-/// Default for `CompileLimits::globals_max`. Measured: at most 389.
+/// Default for `CompileLimits::globals_max`.
 pub const COMPILE_GLOBALS_MAX: u64 = 50_000;
-/// Default for `CompileLimits::exports_max`. Measured: at most 12.
+/// Default for `CompileLimits::exports_max`.
 pub const COMPILE_EXPORTS_MAX: u64 = 50_000;
-/// Default for `CompileLimits::elements_max`. Measured: 1.
+/// Default for `CompileLimits::elements_max`.
 pub const COMPILE_ELEMENTS_MAX: u64 = 10_000;
-/// Default for `CompileLimits::element_items_max`. Measured: at most 43,527.
+/// Default for `CompileLimits::element_items_max`.
 pub const COMPILE_ELEMENT_ITEMS_MAX: u64 = 1_000_000;
-/// Default for `CompileLimits::data_segments_max`. Measured: at most 24,171 (CPython).
+/// Default for `CompileLimits::data_segments_max`.
 pub const COMPILE_DATA_SEGMENTS_MAX: u64 = 100_000;
-/// Default for `CompileLimits::function_bytes_max`. Measured: at most 223,045. A bomb at the bound: 9 s, 1 GB.
+/// Default for `CompileLimits::function_bytes_max`.
 pub const COMPILE_FUNCTION_BYTES_MAX: u64 = 1024 * 1024;
-/// Default for `CompileLimits::locals_max`. Measured: at most 1,064.
+/// Default for `CompileLimits::locals_max`.
 pub const COMPILE_LOCALS_MAX: u64 = 5_000;
-/// Default for `CompileLimits::nesting_max`. Measured: at most 533. A bomb at the bound: 0.1 s.
+/// Default for `CompileLimits::nesting_max`.
 pub const COMPILE_NESTING_MAX: u64 = 5_000;
-/// Default for `CompileLimits::loop_nesting_max`. Measured: at most 24. The cost grows with its cube: 10 ms at the bound, 11 s at 2,000.
+/// Default for `CompileLimits::loop_nesting_max`. The cost grows with the cube of this.
 pub const COMPILE_LOOP_NESTING_MAX: u64 = 100;
-/// Default for `CompileLimits::blocks_max`. Measured: at most 9,800. A bomb at the bound: 15 s.
+/// Default for `CompileLimits::blocks_max`.
 pub const COMPILE_BLOCKS_MAX: u64 = 20_000;
-/// Default for `CompileLimits::block_values_max`. The memory grows with their number times that of blocks: 280 MB of addresses and more at the bound.
+/// Default for `CompileLimits::block_values_max`. The memory grows with their number times that
+/// of blocks.
 pub const COMPILE_BLOCK_VALUES_MAX: u64 = 5_000;
-/// Default for `CompileLimits::branch_targets_max`. Measured: at most 2,465. A bomb of ten times the bound: 6 s, 630 MB.
+/// Default for `CompileLimits::branch_targets_max`.
 pub const COMPILE_BRANCH_TARGETS_MAX: u64 = 100_000;
-/// Default for `CompileLimits::branch_targets_total_max`. Measured: at most 127,964.
+/// Default for `CompileLimits::branch_targets_total_max`.
 pub const COMPILE_BRANCH_TARGETS_TOTAL_MAX: u64 = 1_000_000;
 
 /// Default for `PoolBuilder::wasm_stack_bytes_max`.
@@ -355,8 +354,8 @@ pub const WASM_STACK_BYTES_MIN: usize = 64 * 1024;
 /// Most that it can be set to, within the 8 MiB that a process's main thread usually has.
 pub const WASM_STACK_BYTES_AT_MOST: usize = 4 * 1024 * 1024;
 
-/// What a worker has of stack beyond wasm's: for its own calls, and for those that a task makes of it
-/// at the deepest point.
+/// This is what a worker has of stack beyond wasm's: for its own calls, and for those that a task makes of it at
+/// the deepest point.
 pub const HOST_STACK_BYTES: usize = 1024 * 1024;
 
 /// Default for `PoolBuilder::share_bytes_max`.
@@ -395,18 +394,16 @@ pub const CLOCK_RESOLUTION: Duration = Duration::from_millis(1);
 /// A coarser resolution counts as this one: the clock of the day still tells the day.
 pub const CLOCK_RESOLUTION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What the clocks of a deterministic task begin with: 2020-01-01 00:00 UTC,
-/// as time since 1970.
+/// This is what the clocks of a deterministic task begin with: 2020-01-01 00:00 UTC, as time since 1970.
 pub const VIRTUAL_TIME_EPOCH: Duration = Duration::from_secs(1_577_836_800);
 
-/// How much later each reading of a clock is than the one before, in a
-/// deterministic task: about what a reading costs, so that loops
-/// that wait for a time end, and no program sees time fly.
+/// This is how much later each reading of a clock is than the one before, in a deterministic task: about what a
+/// reading costs, so that loops that wait for a time end, and no program sees time fly.
 pub const VIRTUAL_TIME_STEP: Duration = Duration::from_micros(1);
 
-/// Bytes that one WASI call may have the worker read or copy for it (a buffer to write, a path);
-/// beyond, it fails with `ENOMEM`. Wasmtime's own default is 128 MiB. As much as the default of
-/// [`OUTPUT_BYTES_MAX`]: a program may write all of its output at once.
+/// Bytes that one WASI call may have the worker read or copy for it (a buffer to write, a path); beyond, it fails
+/// with `ENOMEM`. Wasmtime's own default is 128 MiB. It is as much as the default of [`OUTPUT_BYTES_MAX`]: a
+/// program may write all of its output at once.
 pub const WASI_CALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Most bytes of one `random_get`; beyond, the task traps. They are made in the worker's memory,
@@ -419,7 +416,7 @@ pub const WASI_SUBSCRIPTIONS_MAX: u32 = 4096;
 
 const _: () = {
     assert!(WASM_STACK_BYTES_MIN <= WASM_STACK_BYTES_MAX && WASM_STACK_BYTES_MAX <= WASM_STACK_BYTES_AT_MOST);
-    // As main threads usually have it.
+    // Main threads usually have a stack of this size.
     assert!((WASM_STACK_BYTES_AT_MOST + HOST_STACK_BYTES) as u64 <= WORKER_STACK_BYTES);
     // One message brings all directories, beside what else it says.
     assert!(DIRS_MAX * (GUEST_PATH_BYTES_MAX + 16) + 16 * 1024 <= CONTROL_BYTES_MAX);
@@ -433,7 +430,7 @@ const _: () = {
     assert!(FORGOTTEN_AT_ONCE_MAX * 10 + 64 <= CONTROL_BYTES_MAX);
     // stdin, stdout and stderr are numbered with them.
     assert!(3 + DIRS_MAX < TASK_DESCRIPTORS_MAX);
-    // Offers may bring that many more, by pairs until they are mapped; and the worker's own.
+    // Prefetched runs may bring that many more, by pairs until they are mapped; the rest are the worker's own.
     assert!(
         MODULES_PER_WORKER_MAX + 3 * PREFETCH_MAX + WORKER_DESCRIPTORS_OWN <= WORKER_DESCRIPTORS_MAX as usize
     );

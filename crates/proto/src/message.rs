@@ -1,12 +1,11 @@
 //! The messages, each named by who may say it.
 //!
-//! Order on the control socket: the host sends `Setup` first; the worker answers `Ready`
-//! (or `CannotLock`, and leaves) and is silent there from then on. Order on the rings: the host sends `Run`; the worker
-//! answers each that it claims, in that order, with any number of `Log` (and of a batch, an `Item` for
-//! each task that it has run) and exactly one `Done`; and says nothing of those that were taken back (`ring::End::claim`).
-//! An `Event` of no task may come at any time, and one of a task whenever a `Log` of that task may. So may an
-//! `Ask`, if the task has something to ask for; its `Answer` comes on the control socket, where it need not
-//! wait behind the inputs of what was sent meanwhile.
+//! Order on the control socket: the host sends `Setup` first; the worker answers `Ready` (or `CannotLock`, and leaves)
+//! and is silent there from then on. Order on the rings: the host sends `Run`; the worker answers each that it claims,
+//! in that order, with any number of `Log` (and of a batch, an `Item` for each task that it has run) and exactly one
+//! `Done`; and says nothing of those that were taken back (`ring::End::claim`). An `Event` of no task may come at any
+//! time, and one of a task whenever a `Log` of that task may. So may an `Ask`, if the task has something to ask for;
+//! its `Answer` comes on the control socket, where it need not wait behind the inputs of what was sent meanwhile.
 
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
@@ -40,7 +39,7 @@ pub struct ShareId(pub u64);
 /// Host to worker, on the control socket.
 #[derive(Debug, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum ToWorkerControl {
-    /// First message. Comes with the rings' memfd, and with each directory's descriptor.
+    /// The first message. The rings' memfd and each directory's descriptor come with it.
     Setup {
         wire: u64,
         sandbox: SandboxRequest,
@@ -55,12 +54,12 @@ pub enum ToWorkerControl {
     Module { module: ModuleId, code: CodeKind },
     /// Comes with a descriptor for each: sealed files of so many bytes.
     Share { shares: Vec<(ShareId, u64)> },
-    /// No task to come has these.
+    /// The tasks to come have none of these.
     Forget { modules: Vec<ModuleId>, shares: Vec<ShareId> },
     /// Stop this run, and only this one.
     Interrupt { run: u64 },
-    /// Stop this run once its thread has computed for this long since the run began. The host sends it for tasks that have
-    /// run for a while, so that short ones cost nothing.
+    /// Stop this run once its thread has computed for this long since the run began. The host sends it for tasks that
+    /// have run for a while, so that short ones cost nothing.
     Limit { run: u64, cpu_ns: u64 },
     /// Log where this run is at the moment, and go on.
     Sample { run: u64 },
@@ -79,7 +78,7 @@ pub enum Question {
 /// The host's answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum Reply {
-    /// There are at most as many bytes as were asked for.
+    /// The bytes are at most as many as were asked for.
     Bytes(Chunk),
     /// The stdin has ended, and the task must not ask again.
     End,
@@ -114,7 +113,7 @@ impl<'de> Deserialize<'de> for Chunk {
     }
 }
 
-/// Which of its own events a worker tells: 0 none, 1 errors, to 5 everything.
+/// Says which of its own events a worker tells: 0 none, 1 errors, to 5 everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct EventLevels {
     /// The level of the worker's own events.
@@ -123,7 +122,7 @@ pub struct EventLevels {
     pub engine: u8,
 }
 
-/// Worker to host, on the control socket. Never with descriptors.
+/// Worker to host, on the control socket. No descriptors come with it.
 #[derive(Debug, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum FromWorkerControl {
     Ready {
@@ -151,8 +150,8 @@ pub enum ToWorker {
 /// One run of a task in one worker: what the host asks for, and what the worker runs. `run` numbers what this worker is
 /// sent, from 1: a task that is run again has another number.
 ///
-/// With a `slice` it is a batch of tasks that run one after the other. The payload is their inputs, each preceded by its
-/// length as four bytes, little endian.
+/// With a `slice` it is a batch of tasks that run one after the other. The payload is their inputs, each preceded by
+/// its length as four bytes, little endian.
 #[derive(Debug, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct RunMessage {
     pub task: TaskId,
@@ -166,14 +165,14 @@ pub struct RunMessage {
     pub shares: Vec<ShareId>,
 }
 
-/// Which tasks of a batch are to be run: so many, the first of them numbered `first` more than the
-/// batch itself.
+/// Says which tasks of a batch are to be run: so many, the first of them numbered `first` more than the batch
+/// itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct BatchSlice {
     pub first: u32,
     pub count: u32,
-    /// Once the frames of its answers to this run have come to more than this, the worker begins no further
-    /// task of it, and the rest goes back.
+    /// The worker begins no further task of the batch once the frames of its answers to this run have come to more
+    /// than this, and the rest goes back.
     pub answer_bytes_max: u64,
 }
 
@@ -181,7 +180,7 @@ pub struct BatchSlice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct TaskIndex(pub u32);
 
-/// What to call.
+/// Says what to call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum Callee {
     /// This task of the module's description.
@@ -216,7 +215,7 @@ pub enum FromWorker {
     Ask { task: TaskId, run: u64, number: u64, question: Question },
 }
 
-/// Where a log record came from.
+/// Says where a log record came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum LogSource {
     /// The ABI's `log` import.
@@ -243,7 +242,7 @@ pub struct LogRecord {
     pub fields: String,
 }
 
-/// How a run ended, and what it cost. The frame's payload belongs to it.
+/// Says how a run ended, and what it cost. The frame's payload belongs to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct Completion {
     pub end: RunEnd,
@@ -252,7 +251,7 @@ pub struct Completion {
     pub stdout_bytes: u64,
 }
 
-/// How a run ended, as the worker saw it.
+/// Says how a run ended, as the worker saw it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum RunEnd {
     /// The payload is the output.
@@ -312,7 +311,7 @@ pub enum RunEnd {
     },
 }
 
-/// What the task cost, as the worker measured it.
+/// Holds what the task cost, as the worker measured it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct Cost {
     pub run_ns: u64,
@@ -344,8 +343,8 @@ pub struct CompileRequest {
     pub threads: u32,
 }
 
-/// Why the compiler did not compile a module: all that a compiler can say of it, as the variants of the same names of
-/// `ModuleError`.
+/// Says why the compiler did not compile a module: all that a compiler can say of it, as the variants of the same
+/// names of `ModuleError`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum CompileRefusal {
     Invalid { message: String },

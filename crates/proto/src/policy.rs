@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits;
 use crate::text::Name;
 
-/// How much of the operating system's sandbox around workers and compilers is demanded.
+/// Says how much of the operating system's sandbox around workers and compilers is demanded.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, postcard_schema::Schema,
 )]
@@ -21,13 +21,13 @@ pub enum SandboxPolicy {
     /// cannot apply these does not serve.
     #[default]
     BestEffort,
-    /// Only what keeps the processes tidy: their own session, no inherited descriptors, no core
-    /// dumps, no new privileges. What escapes from WebAssembly then has the host's rights.
+    /// This leaves only what keeps the processes tidy: their own session, no inherited descriptors, no core dumps,
+    /// no new privileges. What escapes from WebAssembly then has the host's rights.
     Off,
 }
 
 impl SandboxPolicy {
-    /// Whether a process serves without this layer, should it be refused.
+    /// Returns whether a process serves without this layer, should it be refused.
     pub fn can_do_without(self, layer: SandboxLayer) -> bool {
         match self {
             SandboxPolicy::Strict => false,
@@ -59,7 +59,7 @@ pub enum SandboxLayer {
     Cgroup,
     /// A session of its own, no signal blocked, umask 077, killed when the host's thread ends.
     Session,
-    /// No descriptor but the control socket, `/dev/null` and the pipe to the host's log.
+    /// The process has no descriptor but the control socket, `/dev/null` and the pipe to the host's log.
     Descriptors,
     /// The kernel's out-of-memory killer takes it before the host.
     OomScore,
@@ -72,14 +72,14 @@ pub enum SandboxLayer {
     /// A mount namespace whose root is an empty, read-only directory. It takes root, or the rights that
     /// come with [`Namespaces`](Self::Namespaces): for an ordinary user there is none without them.
     EmptyRoot,
-    /// No capability, not even in its own user namespace; and an empty bounding set, where there was the
-    /// right to empty it: for root, or with [`Namespaces`](Self::Namespaces).
+    /// The process has no capability, not even in its own user namespace, and an empty bounding set, where there
+    /// was the right to empty it: for root, or with [`Namespaces`](Self::Namespaces).
     Capabilities,
     /// `PR_SET_NO_NEW_PRIVS`: no set-uid program gives anything back. To leave it out has no effect where
     /// [`Landlock`](Self::Landlock) or [`Seccomp`](Self::Seccomp) stands, neither of which can do without: it
     /// is then reported as applied, though nobody asked.
     NoNewPrivileges,
-    /// Not dumpable: nobody of the same user attaches to it or reads its memory.
+    /// The process is not dumpable: nobody of the same user attaches to it or reads its memory.
     NotDumpable,
     /// Landlock: no file by path, no TCP port, no signal or abstract socket beyond itself.
     Landlock,
@@ -105,7 +105,7 @@ impl SandboxLayer {
         SandboxLayer::Seccomp,
     ];
 
-    /// As the command line and reports name it.
+    /// Returns the layer's name on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
             SandboxLayer::Cgroup => "cgroup",
@@ -124,12 +124,12 @@ impl SandboxLayer {
         }
     }
 
-    /// Whether it can be left out: the others are what any well-kept child does.
+    /// Returns whether it can be left out: the others are what any well-kept child does.
     pub fn is_optional(self) -> bool {
         !matches!(self, SandboxLayer::Session | SandboxLayer::Descriptors)
     }
 
-    /// Whether it belongs to a sandbox at all, or to good order even without one.
+    /// Returns whether it belongs to a sandbox at all, or to good order even without one.
     pub fn is_kept_when_off(self) -> bool {
         matches!(
             self,
@@ -148,38 +148,55 @@ impl fmt::Display for SandboxLayer {
     }
 }
 
-/// What became of one layer in one process.
+/// Holds what became of one layer in one process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct LayerReport {
-    /// Which.
+    /// The layer that this is about.
     pub layer: SandboxLayer,
-    /// Whether it was asked for.
+    /// Says whether it was asked for.
     pub requested: bool,
-    /// Whether it stands.
+    /// Says whether it stands.
     pub applied: bool,
-    /// Whether a throw-away child under the same code path tried the attacks that this layer is
-    /// against, and all of them failed; `None` if nobody tried.
+    /// Says whether a throw-away child under the same code path tried the attacks that this layer is against, and
+    /// all of them failed; `None` if nobody tried.
     pub verified: Option<bool>,
-    /// What exactly was applied, or why it was not.
+    /// Says what exactly was applied, or why it was not.
     pub reason: String,
 }
 
-/// How one worker or compiler process locked itself down, layer by layer.
+/// Says how one worker or compiler process locked itself down, layer by layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct SandboxReport {
-    /// What was demanded.
+    /// Says what was demanded.
     pub policy: SandboxPolicy,
     /// Every layer, in the order of [`SandboxLayer::ALL`].
     pub layers: Vec<LayerReport>,
 }
 
+/// Says what became of a layer when a process locked itself down.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerState {
+    Applied,
+    /// It was asked for, and does not stand.
+    Refused,
+    /// Nobody asked for it, or it does not exist for this process.
+    NotRequested,
+}
+
 impl LayerReport {
-    /// A layer that nobody has tried to get through yet.
+    /// Reports a layer that nobody has tried to get through yet.
     #[doc(hidden)]
-    pub fn new(layer: SandboxLayer, requested: bool, applied: bool, reason: String) -> LayerReport {
-        LayerReport { layer, requested, applied, verified: None, reason }
+    pub fn new(layer: SandboxLayer, state: LayerState, reason: String) -> LayerReport {
+        LayerReport {
+            layer,
+            requested: state != LayerState::NotRequested,
+            applied: state == LayerState::Applied,
+            verified: None,
+            reason,
+        }
     }
 }
 
@@ -189,12 +206,12 @@ impl SandboxReport {
         SandboxReport { policy, layers }
     }
 
-    /// What became of this layer.
+    /// Returns what became of this layer.
     pub fn layer(&self, layer: SandboxLayer) -> Option<&LayerReport> {
         self.layers.iter().find(|report| report.layer == layer)
     }
 
-    /// Whether this layer stands.
+    /// Returns whether this layer stands.
     pub fn has(&self, layer: SandboxLayer) -> bool {
         self.layer(layer).is_some_and(|report| report.applied)
     }
@@ -220,7 +237,8 @@ impl fmt::Display for SandboxReport {
         for report in &self.layers {
             let word = |yes: bool| if yes { "yes" } else { "no" };
             let verified = report.verified.map_or("-", word);
-            let (requested, applied) = (word(report.requested), word(report.applied));
+            let requested = word(report.requested);
+            let applied = word(report.applied);
             let LayerReport { layer, reason, .. } = report;
             writeln!(f, "{layer:<14} {requested:<9} {applied:<7} {verified:<8} {}", Name(reason))?;
         }
@@ -228,17 +246,17 @@ impl fmt::Display for SandboxReport {
     }
 }
 
-/// What the host asks of a child, with its first message.
+/// Holds what the host asks of a child, with its first message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct SandboxRequest {
     pub policy: SandboxPolicy,
     /// Layers that the caller does without, whatever the policy.
     pub without: Vec<SandboxLayer>,
-    /// If the host is root, the worker becomes this user and group.
+    /// The worker becomes this user and group if the host is root.
     pub identity: (u32, u32),
     /// `RLIMIT_DATA`: private writable memory of the whole process.
     pub memory_bytes_max: u64,
-    /// What the host itself has done, before it started the child.
+    /// Says what the host itself has done, before it started the child.
     pub cgroup: Option<LayerReport>,
 }
 
@@ -250,7 +268,7 @@ impl SandboxRequest {
 }
 
 impl SandboxRequest {
-    /// Why nothing is to be started, where a group was asked for that the policy does not do without.
+    /// Returns why nothing is to be started, where a group was asked for that the policy does not do without.
     pub fn refused_cgroup(&self) -> Option<String> {
         let report = self.cgroup.as_ref()?;
         let missing = report.requested && !report.applied;

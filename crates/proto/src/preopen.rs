@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What tasks may do in a directory of `PoolBuilder::dir`.
+/// Says what tasks may do in a directory of `PoolBuilder::dir`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, postcard_schema::Schema,
 )]
@@ -13,7 +13,7 @@ pub enum DirAccess {
     /// List it, and read what is in it.
     #[default]
     ReadOnly,
-    /// Also create, write, rename and remove what is in it.
+    /// Tasks may also create, write, rename and remove what is in it.
     ReadWrite,
 }
 
@@ -39,7 +39,7 @@ pub struct GuestDir {
     pub access: DirAccess,
 }
 
-/// What a process is to be able to do because of all of its directories.
+/// Returns what a process is to be able to do because of all of its directories.
 pub fn most(accesses: impl IntoIterator<Item = DirAccess>) -> Option<DirAccess> {
     accesses.into_iter().max_by_key(|access| access.is_writable())
 }

@@ -1,5 +1,5 @@
-//! An attack on a throw-away worker: the worker is told what to try and on whom, and tells what came of it. The attacks are
-//! `sandbox::attacks`, and their host is `host::doctor`.
+//! An attack on a throw-away worker: the worker is told what to try and on whom, and tells what came of it. The
+//! attacks are `sandbox::attacks`, and their host is `host::doctor`.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::Name;
 
-/// What came of one attack, tried by native code inside of a throw-away worker.
+/// Says what came of one attack, tried by native code inside of a throw-away worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub enum AttackOutcome {
@@ -22,7 +22,7 @@ pub enum AttackOutcome {
 }
 
 impl AttackOutcome {
-    /// Whether the attempt came to nothing.
+    /// Returns whether the attempt came to nothing.
     pub fn failed(&self) -> bool {
         matches!(self, AttackOutcome::Refused(_) | AttackOutcome::Killed(_))
     }
@@ -40,7 +40,7 @@ impl fmt::Display for AttackOutcome {
     }
 }
 
-/// What a throw-away worker is told to try, and on whom.
+/// Holds what a throw-away worker is told to try, and on whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct Probe {
     /// An attack's place in the list, or a call.
@@ -71,7 +71,7 @@ pub struct Targets {
     pub host_address: u64,
     /// A directory that everybody may write to, with the file `secret` and the socket `socket`.
     pub dir: String,
-    /// Where the host listens, on the loopback device.
+    /// Says where the host listens, on the loopback device.
     pub tcp_port: u16,
     /// An abstract socket on which the host listens.
     pub abstract_name: String,

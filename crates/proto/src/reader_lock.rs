@@ -1,10 +1,10 @@
 //! The right to read belongs to the usual reader or to an inline reader. Neither ever waits for the other.
 //!
-//! The usual reader finds the reader_lock taken and goes to sleep, since data now rings for whoever has it. But
-//! that one may be about to go, and have looked for the last time: so what was refused is noted, and
-//! whoever gives the reader_lock back says that it is free.
+//! A usual reader that finds the lock taken goes to sleep, since data now wakes the reader that has it. That
+//! reader may be about to go, and may have looked for the last time. Therefore a refusal is noted, and the reader
+//! that gives the lock back says that it is free.
 //!
-//! `tests/model` tries every interleaving of this file, with `bell.rs`.
+//! `tests/model` tries every interleaving of this file, with `event_count.rs`.
 
 use std::sync::PoisonError;
 
@@ -33,7 +33,7 @@ impl<R> ReaderLock<R> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the reader_lock for an inline reader, if nobody has it.
+    /// Takes the lock for an inline reader, if nobody has it.
     #[inline]
     pub fn try_lock_inline(&self) -> Option<MutexGuard<'_, R>> {
         match self.reader.try_lock() {
@@ -43,8 +43,8 @@ impl<R> ReaderLock<R> {
         }
     }
 
-    /// Takes the reader_lock for the usual reader, if nobody has it. Otherwise its holder sees to it that this
-    /// reader is woken.
+    /// Takes the lock for the usual reader, if nobody has it. Otherwise its holder sees to it that this reader is
+    /// woken.
     #[inline]
     pub fn try_take(&self) -> Option<MutexGuard<'_, R>> {
         self.try_lock_inline().or_else(|| {
@@ -55,7 +55,7 @@ impl<R> ReaderLock<R> {
         })
     }
 
-    /// Gives the inline reader's reader_lock back; `true` if the usual reader was refused meanwhile and is to be woken.
+    /// Gives the inline reader's lock back; `true` if the usual reader was refused meanwhile and is to be woken.
     #[inline]
     pub fn give_back(&self, reader: MutexGuard<'_, R>) -> bool {
         drop(reader);
@@ -63,7 +63,7 @@ impl<R> ReaderLock<R> {
         self.refused.load(Ordering::SeqCst) && self.refused.swap(false, Ordering::SeqCst)
     }
 
-    /// From here on the inline reader also sends what the usual reader would send.
+    /// Has the inline reader also send what the usual reader would send.
     #[inline]
     pub fn begin_inline(&self) {
         self.is_read_inline.store(true, Ordering::SeqCst);
@@ -77,7 +77,8 @@ impl<R> ReaderLock<R> {
         hand_over();
     }
 
-    /// The inline reader sleeps, by `sleep`, and sends nothing meanwhile; `hand_over` as for [`end_inline`](Self::end_inline).
+    /// The inline reader sleeps, by `sleep`, and sends nothing meanwhile; `hand_over` as for
+    /// [`end_inline`](Self::end_inline).
     #[inline]
     pub fn sleep_inline(&self, hand_over: impl FnOnce(), sleep: impl FnOnce()) {
         self.inline_reader_sleeps.store(true, Ordering::SeqCst);
@@ -87,16 +88,16 @@ impl<R> ReaderLock<R> {
         self.inline_reader_sleeps.store(false, Ordering::SeqCst);
     }
 
-    /// Whether somebody else sends what is to be sent, so that the usual reader need not. If this is true and
-    /// the reader sleeps, the hand-over wakes it, provided that it has looked since it was ready to be woken.
+    /// Returns whether somebody else sends what is to be sent, so that the usual reader need not. If this is true
+    /// and the reader sleeps, the hand-over wakes it, provided that it has looked since it was ready to be woken.
     #[inline]
     pub fn has_awake_inline_reader(&self) -> bool {
         fence(Ordering::SeqCst);
         self.is_read_inline.load(Ordering::SeqCst) && !self.inline_reader_sleeps.load(Ordering::SeqCst)
     }
 
-    /// Whether an inline reader must be woken to learn of what is not in the ring. Said here, and not in shared
-    /// memory, where a worker may change what stands there.
+    /// Returns whether an inline reader must be woken to learn of what is not in the ring. It is said here, and
+    /// not in shared memory, where a worker may change what stands there.
     #[inline]
     pub fn has_sleeping_inline_reader(&self) -> bool {
         fence(Ordering::SeqCst);

@@ -14,7 +14,8 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Addresses (`RLIMIT_AS`) that are enough for a module of some tens of megabytes, its compiler included: 4 GiB for
-/// the one memory of an instance, and what else there is. Measured: small modules run from 4.2 GiB on.
+/// the one memory of an instance, and what else there is. Small modules need
+/// little more than those 4 GiB.
 const ADDRESSES_ENOUGH: u64 = 6 << 30;
 
 /// The limits that advice is given about, with their names and the shell's options for them.
@@ -47,7 +48,7 @@ pub fn remember_limits() {
 /// Raises the soft limit of this process to the hard one.
 pub fn raise_to_hard(resource: Resource) {
     let limit = getrlimit(resource);
-    // It is refused to nobody; and if it were, this process goes on with what there is.
+    // The kernel refuses this to nobody. If it did, this process would go on with what there is.
     let _ = setrlimit(resource, Rlimit { current: limit.maximum, ..limit });
 }
 
@@ -64,7 +65,8 @@ struct Refused {
 pub fn writing<E: Into<io::Error>>(call: &'static str, bytes: usize) -> impl FnOnce(E) -> io::Error {
     move |error| {
         let error = bare(error.into());
-        let (kind, errno) = (error.kind(), Errno::from_io_error(&error));
+        let kind = error.kind();
+        let errno = Errno::from_io_error(&error);
         let mut advice = errno.map(|errno| advice(call, errno)).unwrap_or_default();
         if errno == Some(Errno::FBIG) {
             advice = format!("{advice}; {bytes} bytes are needed");
@@ -73,8 +75,9 @@ pub fn writing<E: Into<io::Error>>(call: &'static str, bytes: usize) -> impl FnO
     }
 }
 
-/// Adds the limit behind an error, with its name and what to do about it, where a limit is behind it: a person who reads
-/// "File too large" knows neither. The doors to files and streams return no error that has not gone through here.
+/// Adds the limit behind an error, with its name and what to do about it, where a limit is behind it: a person who
+/// reads "File too large" knows neither. The doors to files and streams return no error that has not gone through
+/// here.
 pub fn explained<E: Into<io::Error>>(error: E) -> io::Error {
     let error = error.into();
     let advice = match Errno::from_io_error(&error) {
@@ -87,7 +90,7 @@ pub fn explained<E: Into<io::Error>>(error: E) -> io::Error {
     }
 }
 
-/// Whether the system has no more of something: that is nothing that the caller has done wrong.
+/// Returns whether the system has no more of something: that is nothing that the caller has done wrong.
 pub fn is_shortage(error: &io::Error) -> bool {
     matches!(errno(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::AGAIN))
 }
@@ -130,7 +133,7 @@ pub fn errno(error: &io::Error) -> Option<Errno> {
     Errno::from_io_error(inner.map_or(error, |refused| &refused.error))
 }
 
-/// Which limits that this process was started with may have refused it memory; nothing, if there are none.
+/// Returns which limits that this process was started with may have refused it memory; nothing, if there are none.
 pub fn limits_of_memory() -> Option<String> {
     let addresses = Some(limits(&[Resource::As])).filter(|advice| !advice.is_empty());
     let addresses = addresses.map(|advice| advice + &addresses_enough());

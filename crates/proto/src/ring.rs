@@ -6,10 +6,10 @@
 //! what it publishes is checked against ours, and anything impossible is a [`Violation`].
 //!
 //! Both sides share this file; nothing here blocks except [`End::wait`], [`End::sleep_unnotified`] and what the
-//! inline reader does (`event_count.rs` says what that is). What is announced, and the words that are slept on, stand in
-//! shared memory. A hostile peer may change them, or have the kernel take the host's sleeper off its word: it can
-//! then end_inline its own words unheard, and the host's wake-ups too, until the host looks again by itself
-//! ([`LOOK_AGAIN`]).
+//! inline reader does (`event_count.rs` says what that is). What is announced, and the words that are slept on,
+//! stand in shared memory. A hostile peer may change them, or have the kernel take the host's sleeper off its
+//! word: it can then leave its own words unheard, and the host's wake-ups too, until the host looks again by
+//! itself ([`LOOK_AGAIN`]).
 
 use std::io;
 use std::mem::offset_of;
@@ -41,7 +41,7 @@ impl From<Violation> for io::Error {
     }
 }
 
-/// Which end of the two rings this process holds.
+/// Says which end of the two rings this process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Host,
@@ -91,7 +91,7 @@ const HEADER_BYTES: usize = 4096;
 const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
 const _: () = assert!(RING_BYTES.is_power_of_two() && RING_BYTES_MIN.is_power_of_two());
 
-/// Where in shared memory what lies, and how much there is of it: a part of the wire's fingerprint.
+/// The places and sizes of what lies in shared memory. They are a part of the wire's fingerprint.
 pub(crate) const LAYOUT: [usize; 11] = [
     size_of::<Header>(),
     offset_of!(Header, to_worker),
@@ -111,8 +111,9 @@ const fn map_bytes(ring_bytes: usize) -> usize {
     HEADER_BYTES + 2 * ring_bytes
 }
 
-/// As large as they should be, or as `file_bytes_max` has room for: a limit on files (`RLIMIT_FSIZE`) counts
-/// files in memory, too. Smaller rings are slower with large payloads, which pass through them piece by piece.
+/// Returns the size that rings should have, or what `file_bytes_max` has room for: a limit on files
+/// (`RLIMIT_FSIZE`) counts files in memory, too. Smaller rings are slower with large payloads, which pass through
+/// them piece by piece.
 fn ring_bytes(file_bytes_max: u64) -> usize {
     let mut bytes = RING_BYTES;
     while bytes > RING_BYTES_MIN && map_bytes(bytes) as u64 > file_bytes_max {
@@ -125,7 +126,7 @@ fn ring_bytes(file_bytes_max: u64) -> usize {
 #[derive(Debug)]
 struct Region {
     base: NonNull<u8>,
-    /// Of each of the two rings: a power of two.
+    /// The size of each of the two rings, a power of two.
     ring_bytes: usize,
 }
 
@@ -205,7 +206,7 @@ impl Drop for Region {
 /// A fresh pair of rings: a sealed memfd for the worker, and the host's end.
 ///
 /// # Errors
-/// What the system says to memfd_create, ftruncate or mmap.
+/// An error of memfd_create, ftruncate or mmap.
 pub fn create() -> io::Result<(OwnedFd, End)> {
     let file_bytes_max = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
     create_within(file_bytes_max)
@@ -271,7 +272,7 @@ impl End {
         self.event_count().wait(what, self.at_most(None), ready);
     }
 
-    /// How long this side may sleep.
+    /// Returns how long this side may sleep.
     #[inline]
     fn at_most(&self, asked: Option<Duration>) -> Option<Duration> {
         match self.side {
@@ -331,7 +332,8 @@ impl End {
 
     #[inline]
     fn settle_claim(&self, index: u8, run: u64, how: u64) -> bool {
-        let (open, settled) = (run << 2 | OPEN, run << 2 | how);
+        let open = run << 2 | OPEN;
+        let settled = run << 2 | how;
         self.claim_word(index).is_some_and(|word| {
             word.compare_exchange(open, settled, Ordering::SeqCst, Ordering::SeqCst).is_ok()
         })
@@ -450,7 +452,8 @@ impl Consumer {
         Ok(len)
     }
 
-    /// As [`try_read`](Self::try_read), appending at most `most` bytes to what `into` has room for.
+    /// Does the same as [`try_read`](Self::try_read), and appends at most `most` bytes to `into`, as far as that
+    /// has room.
     #[inline]
     pub fn try_append(&mut self, into: &mut Vec<u8>, most: usize) -> Result<usize, Violation> {
         let room = into.spare_capacity_mut();

@@ -1,6 +1,6 @@
 //! The role of a process that a pool started, and what holds for host and children alike from their first line on.
 
-/// What a child process is for. The host names it in the first argument.
+/// Says what a child process is for. The host names it in the first argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Worker,
@@ -22,8 +22,8 @@ impl Role {
     }
 }
 
-/// A write beyond `RLIMIT_FSIZE` is an error (`EFBIG`) from here on, and does not end the process. A program that has chosen
-/// what SIGXFSZ does keeps its choice.
+/// A write beyond `RLIMIT_FSIZE` is an error (`EFBIG`) from here on, and does not end the process. A program that has
+/// chosen what SIGXFSZ does keeps its choice.
 pub fn ignore_file_size_signal() {
     // SAFETY: a default action is replaced by none, and any other is put back: neither runs code of ours.
     unsafe {

@@ -66,7 +66,7 @@ pub enum Variant {
     Struct(Vec<(String, NodeId)>),
 }
 
-/// Why bytes are not a schema.
+/// Says why bytes are not a schema.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SchemaError {
@@ -79,7 +79,7 @@ pub enum SchemaError {
     /// A name is not UTF-8, or a number does not fit.
     #[error("the schema has a malformed name or length")]
     Malformed,
-    /// Over a limit of `limits.rs`.
+    /// It exceeds a bound of `limits.rs`.
     #[error("the schema is larger than {SCHEMA_NODES_MAX} nodes or deeper than {SCHEMA_DEPTH_MAX} levels")]
     TooLarge,
     /// The names of types, fields and variants go over a limit of `limits.rs`.
@@ -147,13 +147,13 @@ impl Schema {
         self.nodes.get(id as usize).unwrap_or(&Node::Unit)
     }
 
-    /// Whether both put the same bytes on the wire: names of types do not count, names
-    /// of fields and variants do.
+    /// Returns whether both put the same bytes on the wire: names of types do not count, names of fields and
+    /// variants do.
     pub fn is_compatible(&self, other: &Schema) -> bool {
         same(self, self.root(), other, other.root())
     }
 
-    /// Whether a value is plain bytes on the wire: `Vec<u8>`, `[u8]` or a raw payload.
+    /// Returns whether a value is plain bytes on the wire: `Vec<u8>`, `[u8]` or a raw payload.
     pub fn is_bytes(&self) -> bool {
         match self.root() {
             Node::Bytes => true,
@@ -162,7 +162,7 @@ impl Schema {
         }
     }
 
-    /// Whether a value is a `String`.
+    /// Returns whether a value is a `String`.
     pub fn is_string(&self) -> bool {
         matches!(self.root(), Node::String)
     }
@@ -171,81 +171,37 @@ impl Schema {
     pub fn show(&self, node: &Node) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ = self.write(node, &mut text, false);
+        let _ = self.write(node, &mut text);
         text
     }
 
     /// A node as it stands inside a signature: structs by name.
     pub fn show_inside(&self, node: &Node) -> String {
         let mut text = String::new();
-        let _ = self.write(node, &mut text, true);
+        let _ = self.write_inside(node, &mut text);
         text
     }
 
-    fn write(&self, node: &Node, out: &mut impl fmt::Write, inside: bool) -> fmt::Result {
-        let list = |out: &mut _, ids: &[NodeId]| -> fmt::Result {
-            for (index, id) in ids.iter().enumerate() {
-                if index > 0 {
-                    fmt::Write::write_str(out, ", ")?;
-                }
-                self.write(self.node(*id), out, true)?;
-            }
-            Ok(())
-        };
-        let fields = |out: &mut _, fields: &[(String, NodeId)]| -> fmt::Result {
-            for (index, (name, id)) in fields.iter().enumerate() {
-                let comma = if index > 0 { ", " } else { "" };
-                fmt::Write::write_fmt(out, format_args!("{comma}{name}: "))?;
-                self.write(self.node(*id), out, true)?;
-            }
-            Ok(())
-        };
+    /// Writes a node as it stands inside of another one: a struct or an enum that has a name by its name.
+    fn write_inside(&self, node: &Node, out: &mut impl fmt::Write) -> fmt::Result {
         match node {
-            Node::Bool => out.write_str("bool"),
-            Node::I8 => out.write_str("i8"),
-            Node::U8 => out.write_str("u8"),
-            Node::I16 => out.write_str("i16"),
-            Node::I32 => out.write_str("i32"),
-            Node::I64 => out.write_str("i64"),
-            Node::I128 => out.write_str("i128"),
-            Node::U16 => out.write_str("u16"),
-            Node::U32 => out.write_str("u32"),
-            Node::U64 => out.write_str("u64"),
-            Node::U128 => out.write_str("u128"),
-            Node::Usize => out.write_str("usize"),
-            Node::Isize => out.write_str("isize"),
-            Node::F32 => out.write_str("f32"),
-            Node::F64 => out.write_str("f64"),
-            Node::Char => out.write_str("char"),
-            Node::String => out.write_str("String"),
-            Node::Bytes => out.write_str("bytes"),
-            Node::Unit => out.write_str("()"),
-            Node::Option(id) => {
-                out.write_str("Option<")?;
-                self.write(self.node(*id), out, true)?;
-                out.write_str(">")
-            }
-            Node::Seq(id) => {
-                out.write_str("Vec<")?;
-                self.write(self.node(*id), out, true)?;
-                out.write_str(">")
-            }
-            Node::Tuple(ids) => {
-                out.write_str("(")?;
-                list(out, ids)?;
-                out.write_str(if ids.len() == 1 { ",)" } else { ")" })
-            }
-            Node::Map(key, value) => {
-                out.write_str("Map<")?;
-                list(out, &[*key, *value])?;
-                out.write_str(">")
-            }
-            Node::Struct { name, .. } | Node::Enum { name, .. } if inside && !name.is_empty() => {
-                out.write_str(name)
-            }
-            Node::Struct { name, fields: of } => {
+            Node::Struct { name, .. } | Node::Enum { name, .. } if !name.is_empty() => out.write_str(name),
+            node => self.write(node, out),
+        }
+    }
+
+    fn write(&self, node: &Node, out: &mut impl fmt::Write) -> fmt::Result {
+        if let Some(word) = node.word() {
+            return out.write_str(word);
+        }
+        match node {
+            Node::Option(id) => self.write_around(out, "Option<", &[*id], ">"),
+            Node::Seq(id) => self.write_around(out, "Vec<", &[*id], ">"),
+            Node::Tuple(ids) => self.write_around(out, "(", ids, if ids.len() == 1 { ",)" } else { ")" }),
+            Node::Map(key, value) => self.write_around(out, "Map<", &[*key, *value], ">"),
+            Node::Struct { name, fields } => {
                 write!(out, "{name}{}{{ ", if name.is_empty() { "" } else { " " })?;
-                fields(out, of)?;
+                self.write_fields(out, fields)?;
                 out.write_str(" }")
             }
             Node::Enum { name, variants } => {
@@ -253,28 +209,54 @@ impl Schema {
                 for (index, (variant, kind)) in variants.iter().enumerate() {
                     out.write_str(if index > 0 { " | " } else { "" })?;
                     out.write_str(variant)?;
-                    match kind {
-                        Variant::Unit => {}
-                        Variant::Newtype(id) => {
-                            out.write_str("(")?;
-                            list(out, &[*id])?;
-                            out.write_str(")")?;
-                        }
-                        Variant::Tuple(ids) => {
-                            out.write_str("(")?;
-                            list(out, ids)?;
-                            out.write_str(")")?;
-                        }
-                        Variant::Struct(of) => {
-                            out.write_str(" { ")?;
-                            fields(out, of)?;
-                            out.write_str(" }")?;
-                        }
-                    }
+                    self.write_variant(out, kind)?;
                 }
                 Ok(())
             }
+            // The other nodes have a word of their own.
+            _ => Ok(()),
         }
+    }
+
+    /// Writes what a variant carries, which stands behind its name.
+    fn write_variant(&self, out: &mut impl fmt::Write, variant: &Variant) -> fmt::Result {
+        match variant {
+            Variant::Unit => Ok(()),
+            Variant::Newtype(id) => self.write_around(out, "(", &[*id], ")"),
+            Variant::Tuple(ids) => self.write_around(out, "(", ids, ")"),
+            Variant::Struct(fields) => {
+                out.write_str(" { ")?;
+                self.write_fields(out, fields)?;
+                out.write_str(" }")
+            }
+        }
+    }
+
+    /// Writes nodes with commas between them, and `open` and `close` around them.
+    fn write_around(
+        &self,
+        out: &mut impl fmt::Write,
+        open: &str,
+        ids: &[NodeId],
+        close: &str,
+    ) -> fmt::Result {
+        out.write_str(open)?;
+        for (index, id) in ids.iter().enumerate() {
+            if index > 0 {
+                out.write_str(", ")?;
+            }
+            self.write_inside(self.node(*id), out)?;
+        }
+        out.write_str(close)
+    }
+
+    fn write_fields(&self, out: &mut impl fmt::Write, fields: &[(String, NodeId)]) -> fmt::Result {
+        for (index, (name, id)) in fields.iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(out, "{comma}{name}: ")?;
+            self.write_inside(self.node(*id), out)?;
+        }
+        Ok(())
     }
 }
 
@@ -291,6 +273,37 @@ impl fmt::Debug for Schema {
 }
 
 impl Node {
+    /// Returns how a type without parts is written; `None` for one that has parts.
+    fn word(&self) -> Option<&'static str> {
+        Some(match self {
+            Node::Bool => "bool",
+            Node::I8 => "i8",
+            Node::U8 => "u8",
+            Node::I16 => "i16",
+            Node::I32 => "i32",
+            Node::I64 => "i64",
+            Node::I128 => "i128",
+            Node::U16 => "u16",
+            Node::U32 => "u32",
+            Node::U64 => "u64",
+            Node::U128 => "u128",
+            Node::Usize => "usize",
+            Node::Isize => "isize",
+            Node::F32 => "f32",
+            Node::F64 => "f64",
+            Node::Char => "char",
+            Node::String => "String",
+            Node::Bytes => "bytes",
+            Node::Unit => "()",
+            Node::Option(_)
+            | Node::Seq(_)
+            | Node::Tuple(_)
+            | Node::Map(..)
+            | Node::Struct { .. }
+            | Node::Enum { .. } => return None,
+        })
+    }
+
     fn children(&self) -> Vec<NodeId> {
         match self {
             Node::Option(id) | Node::Seq(id) => vec![*id],

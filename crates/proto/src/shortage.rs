@@ -50,7 +50,7 @@ impl Scarce {
             Errno::MFILE => Some(Scarce::Descriptors),
             // The kernel also limits how many descriptors one user may have under way in sockets.
             Errno::NFILE | Errno::TOOMANYREFS => Some(Scarce::SystemDescriptors),
-            // Where there is no room for a thread's stack.
+            // The C library says this where there is no room for a thread's stack.
             Errno::AGAIN if matches!(near::what_refuses_a_thread(), Some(Near::Limit(resource)) if resource != Resource::Nproc) => {
                 Some(Scarce::Memory)
             }
@@ -103,7 +103,7 @@ impl Shortage {
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let limit = self.limit.map(|limit| format!(", {limit} now")).unwrap_or_default();
-        // What the message names is what it was, and the others are not guessed at.
+        // A message that names its limit is right about it, and the others are not guessed at.
         if self.message.contains("RLIMIT_") || self.message.contains("pids.max is") {
             let what = match self.of {
                 Scarce::Descriptors | Scarce::SystemDescriptors => "no further file can be opened",

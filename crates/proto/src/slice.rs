@@ -1,4 +1,4 @@
-//! How long a thread computes at a time, where several want a processor.
+//! Sets how long a thread computes at a time, where several want a processor.
 //!
 //! Since Linux 6.12 a thread may ask for shorter or longer slices than is usual, and one that wakes with a shorter
 //! slice preempts who has a longer one. Nobody gets more of a processor by it, and nobody needs a privilege for it.
@@ -9,8 +9,8 @@
 
 use std::time::Duration;
 
-/// A thread that does little at a time, and on which others wait: it is to have its turn at once. A policy that the user
-/// has chosen for this program stays.
+/// A thread that does little at a time, and on which others wait: it is to have its turn at once. A policy that the
+/// user has chosen for this program stays.
 pub fn be_brief() {
     set_usual_policy(Duration::from_micros(200));
 }
@@ -28,7 +28,7 @@ fn set_usual_policy(slice: Duration) {
     }
 }
 
-/// For the calling thread, with the niceness that it has.
+/// Sets policy and slice of the calling thread, which keeps its niceness.
 pub fn set(policy: libc::c_int, slice: Duration) {
     let Ok(nice) = rustix::process::getpriority_process(None) else { return };
     let attributes = libc::sched_attr {

@@ -22,7 +22,8 @@ const SCORE_LOSS: u32 = 2;
 #[derive(Debug)]
 pub struct Spinning {
     score: AtomicU32,
-    /// On a single processor, a spinning thread would keep the thread that it waits for from running.
+    /// Spinning needs several processors: on a single one, it would keep the thread that is waited for from
+    /// running.
     has_processors: bool,
 }
 

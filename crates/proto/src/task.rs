@@ -1,5 +1,5 @@
-//! Both sides of the process boundary know this of a task: its id, the limits that its worker keeps, and the requests for
-//! memory that it was refused. It holds vocabulary, and no behaviour.
+//! Both sides of the process boundary know this of a task: its id, the limits that its worker keeps, and the requests
+//! for memory that it was refused. It holds vocabulary, and no behaviour.
 
 mod refusals;
 
@@ -30,7 +30,7 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// What becomes of a task that logs more than `TaskOptions::log_bytes_max`.
+/// Says what becomes of a task that logs more than `TaskOptions::log_bytes_max`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, postcard_schema::Schema,
 )]

@@ -1,6 +1,6 @@
-//! Shows strangers' text to a person. Terminals obey control characters, readers do not see format
-//! characters, and a line feed begins what looks like a line of ours. So such text is never shown raw, but by
-//! one of three types:
+//! Shows strangers' text to a person. Terminals obey control characters, readers do not see format characters, and
+//! a line feed begins what looks like a line of ours. Such text is therefore never shown raw, but by one of three
+//! types:
 //!
 //! | type | for | line feeds |
 //! |---|---|---|
@@ -61,7 +61,7 @@ fn write_escaped(out: &mut impl fmt::Write, text: &str, is_shown: fn(char) -> bo
     out.write_str(rest)
 }
 
-/// Whether a terminal only shows the character, and a reader sees it.
+/// Returns whether a terminal only shows the character, and a reader sees it.
 pub fn is_harmless(c: char) -> bool {
     c == '\n' || c == '\t' || !(c.is_control() || is_unseen(c))
 }
@@ -85,7 +85,7 @@ pub fn is_blank(text: &str) -> bool {
     text.chars().all(|c| c.is_whitespace() || !is_harmless(c) || matches!(c, '\u{2800}' | '\u{1d159}'))
 }
 
-/// At most `max` bytes of `text`, cut at a character's end and marked.
+/// Returns at most `max` bytes of `text`, cut at a character's end and marked.
 pub fn truncated(text: &str, max: usize) -> String {
     quoted(text.as_bytes(), max)
 }

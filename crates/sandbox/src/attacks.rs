@@ -33,12 +33,16 @@ pub struct Attack {
     run: fn(&Targets) -> io::Result<String>,
 }
 
-/// Lists all attacks in the order of their places; the last ones are for workers with directories.
-pub fn attacks(with_dirs: bool) -> impl Iterator<Item = &'static Attack> {
-    let beyond = if with_dirs { directories::ATTACKS } else { &[] };
-    [files::ATTACKS, processes::ATTACKS, network::ATTACKS, memory::ATTACKS, kernel::ATTACKS, beyond]
+/// Lists the attacks on every worker, in the order of their places.
+pub fn attacks() -> impl Iterator<Item = &'static Attack> {
+    [files::ATTACKS, processes::ATTACKS, network::ATTACKS, memory::ATTACKS, kernel::ATTACKS]
         .into_iter()
         .flatten()
+}
+
+/// Lists the attacks on workers with directories: [`attacks`], and behind them those on what is beyond the directories.
+pub fn attacks_with_dirs() -> impl Iterator<Item = &'static Attack> {
+    attacks().chain(directories::ATTACKS)
 }
 
 /// The attacks by system calls that the filter lets through to who has been given directories.
@@ -51,7 +55,7 @@ pub fn is_by_file_calls(attack: &Attack, access: DirAccess) -> bool {
 /// Tries what it is told. What it does not survive is its outcome, too.
 pub fn attempt(probe: &Probe) -> AttackOutcome {
     let came_of = match probe.attempt {
-        Attempt::Attack(place) => match attacks(true).nth(place as usize) {
+        Attempt::Attack(place) => match attacks_with_dirs().nth(place as usize) {
             Some(attack) => (attack.run)(&probe.targets),
             None => return AttackOutcome::Unknown("there is no such attack".into()),
         },
@@ -81,7 +85,7 @@ fn call(number: c_long, arguments: [usize; 6]) -> io::Result<usize> {
     if value < 0 { Err(io::Error::last_os_error()) } else { Ok(value as usize) }
 }
 
-/// As [`call`], where one of these errors says that our rights were sufficient.
+/// Does the same as [`call`], where one of these errors says that our rights were sufficient.
 fn call_past_rights(number: c_long, arguments: [usize; 6], past: &[i32]) -> io::Result<String> {
     match call(number, arguments) {
         Ok(value) => Ok(format!("returned {value}")),
@@ -92,7 +96,7 @@ fn call_past_rights(number: c_long, arguments: [usize; 6], past: &[i32]) -> io::
     }
 }
 
-/// No attack's own doing.
+/// Returns an error that is no attack's own doing.
 fn refused(why: &str) -> io::Error {
     io::Error::other(why.to_string())
 }

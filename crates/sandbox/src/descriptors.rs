@@ -1,4 +1,4 @@
-//! Descriptors: one socket, `/dev/null`, the pipe for stderr. Nothing of the embedder's.
+//! Leaves three descriptors: one socket, `/dev/null`, the pipe for stderr. Nothing of the embedder's is left.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -8,8 +8,8 @@ use rustix::process::{Resource, getrlimit};
 use proto::memfd;
 use proto::refused::calling;
 
-/// At most this many numbers are tried one by one, if there is no other way: it is the kernel's own bound of
-/// descriptors (`fs.nr_open`), unless somebody has raised it.
+/// Numbers of descriptors are tried one by one up to this one, if there is no other way: it is the kernel's own
+/// bound of descriptors (`fs.nr_open`), unless somebody has raised it.
 const NUMBERS_MAX: u64 = 1 << 20;
 
 /// Lists the descriptors that are left in the end.

@@ -1,8 +1,8 @@
 //! Directories that were given: each becomes a mount of its own, hung up nowhere.
 //!
-//! A descriptor alone would be a way to the rest of its file system: Landlock forbids to open what is
-//! beyond it, and not to look whether it is there. Of a mount that hangs nowhere, `..` of its root is
-//! its root. It is read-only if it is to be, and without devices, programs or set-uid.
+//! A descriptor alone would be a way to the rest of its file system: Landlock forbids to open what is beyond it,
+//! and not to look whether it is there. In a mount that hangs nowhere, `..` of its root is its root. It is
+//! read-only if it is to be, and without devices, programs or set-uid.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -21,10 +21,10 @@ pub struct Granted {
 
 /// Puts a mount in the place of each directory.
 ///
-/// The kernel copies only what is mounted in the caller's own namespace, and a descriptor of the
-/// host's is not; but a thread's working directory moves along into a new one. So each directory has a
-/// thread for that, whose namespace is gone with it. Needs the capabilities that
-/// [`unshare`](super::namespaces::unshare) has brought, or root.
+/// The kernel copies only what is mounted in the caller's own namespace, and a descriptor of the host's is not;
+/// but a thread's working directory moves along into a new one. So each directory has a thread for that, whose
+/// namespace is gone with it. It needs the capabilities that [`unshare`](super::namespaces::unshare) has brought,
+/// or root.
 pub(super) fn confine(dirs: &mut [Granted]) -> io::Result<()> {
     let mount = |dir: &Granted| {
         std::thread::scope(|scope| scope.spawn(|| mounted(dir)).join())
@@ -38,14 +38,14 @@ pub(super) fn confine(dirs: &mut [Granted]) -> io::Result<()> {
     Ok(())
 }
 
-/// On a thread that is thrown away.
+/// Mounts one directory. It runs on a thread that is thrown away.
 fn mounted(dir: &Granted) -> io::Result<OwnedFd> {
     // SAFETY: neither flag touches the table of descriptors; this thread ends without another step.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }.map_err(doing("unshare"))?;
     rustix::process::fchdir(&dir.descriptor).map_err(doing("enter the directory"))?;
     // SAFETY: as above.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.map_err(doing("unshare mounts"))?;
-    // What is mounted below is copied, too: otherwise an ordinary user may not have the copy.
+    // The copy has what is mounted below as well, since an ordinary user may not have it otherwise.
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | libc::AT_RECURSIVE;
     // SAFETY: the path is a valid C string.
     let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, c".".as_ptr(), flags) };

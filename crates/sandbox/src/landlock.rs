@@ -11,8 +11,8 @@ use landlock::{
 use super::{Granted, doing};
 use proto::preopen::DirAccess;
 
-/// What a kernel must offer for the layer to count as a whole: files (1 to 3), TCP (4), devices
-/// (5), scopes of signals and abstract sockets (6). Later rights are asked for, too.
+/// This is what a kernel must offer for the layer to count as a whole: files (1 to 3), TCP (4), devices (5),
+/// scopes of signals and abstract sockets (6). Later rights are asked for, too.
 const WANTED: ABI = ABI::V6;
 const NEWEST: ABI = ABI::V7;
 

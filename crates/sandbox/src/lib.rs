@@ -27,7 +27,7 @@ use std::os::fd::OwnedFd;
 
 pub use directories::Granted;
 pub use identity::{change as change_identity, drop_capabilities};
-use proto::policy::{LayerReport, SandboxLayer, SandboxReport, SandboxRequest};
+use proto::policy::{LayerReport, LayerState, SandboxLayer, SandboxReport, SandboxRequest};
 use proto::refused::remember_limits;
 pub use syscalls::Profile;
 
@@ -86,8 +86,8 @@ impl Entered {
         ledger.apply(SandboxLayer::ResourceLimits, || {
             rlimits::apply(request.memory_bytes_max, !dirs.is_empty(), self.data_bytes)
         })?;
-        // Root has the right to both until it becomes somebody else, whether there are user
-        // namespaces or not. Whoever has it not has it behind them, where both are tried again.
+        // Root has the right to both until it becomes somebody else, whether there are user namespaces or not. A
+        // process that does not have it now has it behind them, where both are tried again.
         if request.requests(SandboxLayer::Capabilities) {
             identity::empty_bounding_set();
         }
@@ -116,7 +116,7 @@ impl Locked {
     pub fn seal(mut self) -> Result<(LockedDown, SandboxReport), Refused> {
         let profile = self.profile;
         self.ledger.complete(SandboxLayer::ResourceLimits, rlimits::no_more_threads)?;
-        // Asked now: behind the filter nobody asks.
+        // This is asked now, since the filter allows no such question.
         let has_no_new_privileges = identity::has_no_new_privileges();
         self.ledger.apply(SandboxLayer::Seccomp, || syscalls::filter(profile))?;
         self.ledger.correct_no_new_privileges(has_no_new_privileges);
@@ -130,15 +130,18 @@ impl Locked {
 /// descriptors are what there is, and lead to what is beyond them.
 fn empty_root(dirs: &mut [Granted], stands: bool, whole: bool) -> io::Result<String> {
     if dirs.is_empty() {
-        return namespaces::empty_root(stands);
+        return match stands {
+            true => Ok(namespaces::EMPTY_ROOT.into()),
+            false => namespaces::empty_root(),
+        };
     }
     // This comes before the process's root is gone, which a thread shares.
     match directories::confine(dirs) {
         Ok(()) => {
-            namespaces::empty_root(false).map(|root| format!("{root}; {} directories as mounts", dirs.len()))
+            namespaces::empty_root().map(|root| format!("{root}; {} directories as mounts", dirs.len()))
         }
         Err(error) if whole => Err(doing("mount the directories")(error)),
-        Err(error) => namespaces::empty_root(false)
+        Err(error) => namespaces::empty_root()
             .map(|root| format!("{root}; {} directories by descriptor only: {error}", dirs.len())),
     }
 }
@@ -184,13 +187,13 @@ impl Ledger {
     fn new(request: SandboxRequest) -> Self {
         let asked = request.cgroup.clone();
         let layers = vec![asked.unwrap_or_else(|| {
-            LayerReport::new(SandboxLayer::Cgroup, false, false, "no cgroup was given".into())
+            LayerReport::new(SandboxLayer::Cgroup, LayerState::NotRequested, "no cgroup was given".into())
         })];
         Ledger { request, layers }
     }
 
-    fn note(&mut self, layer: SandboxLayer, requested: bool, applied: bool, reason: String) {
-        self.layers.push(LayerReport::new(layer, requested, applied, reason));
+    fn note(&mut self, layer: SandboxLayer, state: LayerState, reason: String) {
+        self.layers.push(LayerReport::new(layer, state, reason));
     }
 
     fn refused(&self, layer: SandboxLayer, error: &io::Error) -> Refused {
@@ -206,21 +209,21 @@ impl Ledger {
         self.apply_if_possible(layer, || step().map(Ok))
     }
 
-    /// As [`apply`](Self::apply), for a layer that does not exist for everyone: `Ok(Err(why))`.
+    /// Does the same as [`apply`](Self::apply), for a layer that does not exist for everyone: `Ok(Err(why))`.
     fn apply_if_possible(
         &mut self,
         layer: SandboxLayer,
         step: impl FnOnce() -> io::Result<Result<String, String>>,
     ) -> Result<(), Refused> {
         if !self.request.requests(layer) {
-            self.note(layer, false, false, "not asked for".into());
+            self.note(layer, LayerState::NotRequested, "not asked for".into());
             return Ok(());
         }
         match step() {
-            Ok(Ok(what)) => self.note(layer, true, true, what),
-            Ok(Err(why)) => self.note(layer, false, false, why),
+            Ok(Ok(what)) => self.note(layer, LayerState::Applied, what),
+            Ok(Err(why)) => self.note(layer, LayerState::NotRequested, why),
             Err(error) if self.request.policy.can_do_without(layer) => {
-                self.note(layer, true, false, error.to_string());
+                self.note(layer, LayerState::Refused, error.to_string());
             }
             Err(error) => return Err(self.refused(layer, &error)),
         }
@@ -252,8 +255,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Landlock and seccomp cannot do without it and see to it themselves; and a host that has it
-    /// hands it on. Then it stands, whatever became of it as a layer.
+    /// Landlock and seccomp cannot do without it and see to it themselves; and a host that has it hands it on. It
+    /// then stands, whatever became of it as a layer.
     fn correct_no_new_privileges(&mut self, stands: bool) {
         let has_filter =
             self.layers.iter().any(|report| report.layer == SandboxLayer::Seccomp && report.applied);
@@ -266,8 +269,8 @@ impl Ledger {
     }
 }
 
-/// A panic is a bug of ours, and ends the process as one: SIGABRT, with its words on stderr. Without
-/// a backtrace, for which std would open files: behind the filter that would be a SIGSYS.
+/// A panic is a bug of ours, and ends the process as one: SIGABRT, with its words on stderr. There is no
+/// backtrace, since std would open files for it, which is a SIGSYS behind the filter.
 fn panics_abort() {
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("wasmpool: {panic}");

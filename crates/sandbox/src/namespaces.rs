@@ -19,19 +19,20 @@ pub(super) fn unshare() -> io::Result<String> {
     Ok("user, net, ipc".into())
 }
 
-/// As [`empty_root`], for root, while it is: whether there is one now. Without the capabilities (in
-/// a container) it is refused, and may be had behind a user namespace.
+/// Makes an empty root if this process is root, and returns whether there is one now. Without the capabilities (in a
+/// container) it is refused, and may be had behind a user namespace.
 pub(super) fn empty_root_as_root() -> bool {
     rustix::process::getuid().is_root() && put_up_empty_root().is_ok()
 }
 
-/// An empty, read-only file system as the root, unless there is one. It covers what Landlock does
-/// not: the metadata of files. Needs the capabilities that come with a user namespace.
-pub(super) fn empty_root(stands: bool) -> io::Result<String> {
-    if !stands {
-        put_up_empty_root()?;
-    }
-    Ok("an empty tmpfs, read-only".into())
+/// This is how an empty root is reported.
+pub(super) const EMPTY_ROOT: &str = "an empty tmpfs, read-only";
+
+/// Makes an empty, read-only file system the root. It covers what Landlock does not: the metadata of files. It needs
+/// the capabilities that come with a user namespace.
+pub(super) fn empty_root() -> io::Result<String> {
+    put_up_empty_root()?;
+    Ok(EMPTY_ROOT.into())
 }
 
 fn put_up_empty_root() -> io::Result<()> {
@@ -41,14 +42,14 @@ fn put_up_empty_root() -> io::Result<()> {
     mount(None, c"/", None, nothing_back, None).map_err(doing("make mounts private"))?;
     let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     let options = c"size=4k,nr_inodes=1,mode=0555";
-    // Any directory that exists will do: it is gone a moment later.
+    // Any directory that exists will do, since it is gone a moment later.
     let over = [c"/tmp", c"/proc", c"/dev", c"/usr"]
         .into_iter()
         .find(|dir| mount(Some(c"none"), dir, Some(c"tmpfs"), flags, Some(options)).is_ok())
         .ok_or_else(|| io::Error::other("mount of an empty tmpfs is refused"))?;
     let entered = enter(over);
     if entered.is_err() {
-        // There is no layer by halves: what was covered is seen again.
+        // A layer must not stand by halves, so what was covered is shown again.
         let _ = rustix::process::chdir(c"/");
         // SAFETY: the path is a valid C string.
         unsafe { libc::umount2(over.as_ptr(), libc::MNT_DETACH) };

@@ -1,4 +1,4 @@
-//! Where instances may be reset by a scan of the page map, and where not.
+//! Decides where instances may be reset by a scan of the page map.
 //!
 //! The scan asks the kernel for the pages that are present and written. A page that was swapped
 //! out is written, but not present: it is passed over, and the next instance reads what the last
@@ -15,7 +15,7 @@ use proto::kernel::kernel_text;
 /// <https://www.man7.org/linux/man-pages/man2/PAGEMAP_SCAN.2const.html>.
 const KERNEL_MIN: (u32, u32) = (6, 7);
 
-/// Why the workers of this process may not scan; `None` if they may.
+/// Returns why the workers of this process may not scan; `None` if they may.
 pub fn objection() -> Option<String> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     too_old(&release).or_else(|| {
@@ -33,7 +33,7 @@ fn too_old(release: &str) -> Option<String> {
     (version < KERNEL_MIN).then(|| format!("it needs Linux {major}.{minor}, and this is {release}"))
 }
 
-/// Why a page of a process in these cgroups may be swapped out; `None` if none may.
+/// Returns why a page of a process in these cgroups may be swapped out; `None` if none may.
 ///
 /// `swaps` is /proc/swaps, `cgroups` is /proc/self/cgroup, and `swap_max` reads the file
 /// memory.swap.max of a cgroup of version 2. What cannot be read is no proof of anything.
@@ -50,7 +50,7 @@ fn swap_is_possible(
     let device = lines.next()?.split_whitespace().next().unwrap_or("a device");
     let because = |what: &str| Some(format!("{device} is in use for swap, and {what}"));
     let Some(cgroups) = cgroups else { return because("/proc/self/cgroup cannot be read") };
-    // Hierarchy, controllers, path. Version 2 has the hierarchy 0 and no controllers.
+    // Each line has a hierarchy, its controllers and a path. Version 2 has the hierarchy 0 and no controllers.
     let mut unified = None;
     for line in cgroups.lines() {
         let mut parts = line.splitn(3, ':');
@@ -66,7 +66,7 @@ fn swap_is_possible(
         }
     }
     let Some(path) = unified else { return because("this process is in no cgroup of version 2") };
-    // Outside of this cgroup namespace, and so not where the path says.
+    // This cgroup is outside of the cgroup namespace, and so not where the path says.
     if path.split('/').any(|name| name == "..") {
         return because("its cgroup lies outside of its cgroup namespace");
     }

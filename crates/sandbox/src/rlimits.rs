@@ -78,7 +78,7 @@ pub(super) fn data_bytes() -> u64 {
     pages.unwrap_or(0).saturating_mul(rustix::param::page_size() as u64)
 }
 
-/// Neither a process nor a thread more. The kernel does not hold root to it.
+/// Allows neither a process nor a thread more. The kernel does not hold root to it.
 pub(super) fn no_more_threads() -> io::Result<String> {
     lower("NPROC", Resource::Nproc, 0).map_err(io::Error::other)
 }

@@ -22,7 +22,7 @@ pub(super) fn die_with_the_host() -> io::Result<()> {
         .map_err(calling("prctl (PR_SET_PDEATHSIG)"))
 }
 
-/// Under memory pressure the kernel takes a child before it takes the host.
+/// Has the kernel take a child before it takes the host, when memory runs out.
 pub(super) fn prefer_for_oom() -> io::Result<String> {
     std::fs::write("/proc/self/oom_score_adj", "500").map_err(calling("write /proc/self/oom_score_adj"))?;
     Ok("oom_score_adj 500".into())

@@ -27,7 +27,7 @@ pub enum Profile {
     WithDirectories {
         /// The directories are only read, or also written.
         access: DirAccess,
-        /// As [`ScanningWorker`](Self::ScanningWorker) does.
+        /// The worker also scans the page map, as [`ScanningWorker`](Self::ScanningWorker) does.
         scans: bool,
     },
     /// Compiles one module, in several threads.
@@ -52,7 +52,7 @@ pub struct Allowed {
 /// All of these tests must hold.
 pub type When = Vec<Test>;
 
-/// What must be true of one argument.
+/// Says what must be true of one argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Test {
     /// Argument `.0` is `.1`.
@@ -109,11 +109,11 @@ pub fn allowed(profile: Profile) -> Vec<Allowed> {
         Profile::Worker | Profile::ScanningWorker | Profile::WithDirectories { .. } => list.extend([
             // The watcher waits a moment between two interrupts of one run, WASI for its timers.
             always("clock_nanosleep", libc::SYS_clock_nanosleep),
-            // Sets the two timers that were made before: they stop a task at its limit of CPU time.
+            // The two timers that were made before are set, which stop a task at its limit of CPU time.
             always("timer_settime", libc::SYS_timer_settime),
-            // CPU time of the thread; the other clocks are read without a system call.
+            // This clock is the CPU time of the thread; the other clocks are read without a system call.
             always("clock_gettime", libc::SYS_clock_gettime),
-            // Which pages of a memory a task has touched. It says of this process's own pages, and of
+            // It tells which pages of a memory a task has touched. It says of this process's own pages, and of
             // files' that it has mapped and may write to, whether they are in memory, and no more.
             always("mincore", libc::SYS_mincore),
             naming(&[]),
@@ -131,7 +131,7 @@ pub fn allowed(profile: Profile) -> Vec<Allowed> {
         ]),
     }
     if let Profile::WithDirectories { access, .. } = profile {
-        // Whether a name is there, and what it is, without following it.
+        // These calls tell whether a name is there, and what it is, without following it.
         let stat = list.iter_mut().filter(|allowed| allowed.number == libc::SYS_newfstatat);
         stat.for_each(|stat| stat.when.push(vec![Is(3, libc::AT_SYMLINK_NOFOLLOW as u64)]));
         list.extend(files(access));
@@ -165,7 +165,7 @@ fn files(access: DirAccess) -> Vec<Allowed> {
         when("fcntl", libc::SYS_fcntl, &[Is(1, libc::F_GETFL as u64), Is(1, libc::F_SETFL as u64)]),
         // A task may try to write to what it has opened to read, and is to be told that it cannot.
         always("pwrite64", libc::SYS_pwrite64),
-        // Appending.
+        // The call appends.
         always("pwritev2", libc::SYS_pwritev2),
         // It is harmless, even for a file that is only read.
         always("fsync", libc::SYS_fsync),
@@ -197,12 +197,12 @@ const FUTEX_FLAGS: u32 = (libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME)
 fn both() -> Vec<Allowed> {
     let own_pid = std::process::id();
     vec![
-        // The control socket and the last words on stderr.
+        // These calls are for the control socket and the last words on stderr.
         always("recvmsg", libc::SYS_recvmsg),
         always("sendmsg", libc::SYS_sendmsg),
         always("write", libc::SYS_write),
-        // A module's files, by descriptor. `statx` is answered with ENOSYS; a path that is
-        // given here reaches an empty root.
+        // A module's files are read by descriptor. `statx` is answered with ENOSYS; a path that is given here
+        // reaches an empty root.
         always("pread64", libc::SYS_pread64),
         when("newfstatat", libc::SYS_newfstatat, &[Is(3, libc::AT_EMPTY_PATH as u64)]),
         always("fstat", libc::SYS_fstat),
@@ -221,9 +221,9 @@ fn both() -> Vec<Allowed> {
         always("munmap", libc::SYS_munmap),
         when("madvise", libc::SYS_madvise, &ADVICE.map(|advice| LowIsBut(2, 0, advice as u32))),
         always("brk", libc::SYS_brk),
-        // Waiting. SIGSTOP and SIGCONT in the middle of it need the restart.
-        // It waits and wakes. Other operations reach the sleepers of whoever shares the word, and the host
-        // shares some: to requeue them elsewhere, or to hold the word as a lock that no wake-up passes.
+        // A thread waits by these, and SIGSTOP and SIGCONT in the middle of a wait need the restart. It waits and
+        // wakes. Other operations reach the sleepers of whoever shares the word, and the host shares some: to
+        // requeue them elsewhere, or to hold the word as a lock that no wake-up passes.
         when(
             "futex",
             libc::SYS_futex,
@@ -237,7 +237,7 @@ fn both() -> Vec<Allowed> {
         always("rt_sigprocmask", libc::SYS_rt_sigprocmask),
         always("sigaltstack", libc::SYS_sigaltstack),
         always("getrandom", libc::SYS_getrandom),
-        // The end: exit, or an abort that is to be seen as one (SIGABRT, not SIGSYS).
+        // The process ends by these: exit, or an abort that is to be seen as one (SIGABRT, not SIGSYS).
         always("exit", libc::SYS_exit),
         always("exit_group", libc::SYS_exit_group),
         always("gettid", libc::SYS_gettid),
@@ -264,7 +264,7 @@ pub fn answered_enosys(profile: Profile) -> Vec<(&'static str, c_long)> {
     // moved. The C library's realloc copies instead.
     let mut list = vec![("statx", libc::SYS_statx), ("mremap", libc::SYS_mremap)];
     if let Profile::WithDirectories { .. } = profile {
-        // Asked for on WASI's way around a kernel that refuses `openat2`.
+        // WASI asks for these on its way around a kernel that refuses `openat2`.
         list.extend([("faccessat", libc::SYS_faccessat), ("faccessat2", libc::SYS_faccessat2)]);
     }
     if profile.has_many_threads() {
@@ -288,8 +288,8 @@ pub(super) fn one_heap() {
 /// Installs the filters over all threads of this process.
 pub(super) fn filter(profile: Profile) -> io::Result<String> {
     let list = allowed(profile);
-    // Two filters, since each has one action; the kernel takes the sterner answer of both,
-    // so that the first must let through what the second one answers.
+    // There are two filters, since each has one action; the kernel takes the sterner answer of both, so that the
+    // first must let through what the second one answers.
     let answered = answered_enosys(profile);
     let refuse = answered.iter().map(|&(_, number)| (number, Vec::new())).collect();
     let no_such_call = SeccompAction::Errno(libc::ENOSYS as u32);
@@ -337,7 +337,7 @@ fn rule(when: &[Test]) -> io::Result<SeccompRule> {
     conditions.and_then(SeccompRule::new).map_err(doing("seccomp"))
 }
 
-/// Whether the kernel can end a process for a system call.
+/// Returns whether the kernel can end a process for a system call.
 pub fn is_available() -> bool {
     let action: u32 = libc::SECCOMP_RET_KILL_PROCESS;
     // SAFETY: the pointer is to a u32 that lives through the call, as the operation wants it.

@@ -190,7 +190,7 @@ mod tests {
             cache.remember(young, young, Digest::of(b"wasm"));
             assert_eq!(cache.digest_of(young), None, "changed at {changed}, and now is {now}");
         }
-        // In whole seconds: nobody knows what they stand for.
+        // Times in whole seconds may stand for any moment of theirs.
         let mut coarse = STAMP;
         coarse.0[6] = 0;
         cache.remember(coarse, coarse, Digest::of(b"wasm"));

@@ -19,10 +19,10 @@ impl Cache {
         Some(base()?.join("wasmpool"))
     }
 
-    /// Opens or makes the directory in its default place. Returns `None` without a warning if there is no
-    /// place for it: a missing home is not made, and nothing is made in another user's folder, or where this user may
-    /// make none. Nobody has asked for a cache there, and `wasmpool doctor` says why there is none. It returns `None` with
-    /// a warning if others can write to what is there: tasks, or other users.
+    /// Opens or makes the directory in its default place. Returns `None` without a warning if there is no place for
+    /// it: a missing home is not made, and nothing is made in another user's folder, or where this user may make none.
+    /// Nobody has asked for a cache there, and `wasmpool doctor` says why there is none. It returns `None` with a
+    /// warning if others can write to what is there: tasks, or other users.
     pub(crate) fn open_default(files: &HostFiles, bytes_max: u64) -> Option<Cache> {
         let dir = Cache::default_dir()?;
         Cache::try_open_default(files, bytes_max).unwrap_or_else(|error| {
@@ -93,7 +93,7 @@ impl Cache {
     }
 }
 
-/// Whether no directory can be there, for whatever reason the system has.
+/// Returns whether no directory can be there, for whatever reason the system has.
 fn is_nowhere(error: &OpenError) -> bool {
     error.is_absence() || matches!(error, OpenError::System(error) if Errno::from_io_error(error).is_some())
 }
@@ -110,8 +110,8 @@ fn absolute(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// Whether every existing folder from the home down to the directory belongs to this user, or to root (where
-/// the kernel decides). The home itself must exist; what is missing beneath it can be made.
+/// Returns whether every existing folder from the home down to the directory belongs to this user, or to root
+/// (where the kernel decides). The home itself must exist; what is missing beneath it can be made.
 fn has_place(files: &HostFiles, dir: &Path) -> Result<bool, OpenError> {
     let home = absolute("HOME").filter(|home| dir.starts_with(home));
     let Some(first) = home.or_else(base) else { return Ok(false) };

@@ -22,8 +22,8 @@ const NEW: &str = "new";
 /// A new file may be taken for a leftover, before it is locked, this many times.
 const TRIES_MAX: usize = 8;
 
-/// In a cache of more files than this their sizes are looked at only one time of [`TENDED_IN_FULL`] that it is tended:
-/// to ask for each takes a microsecond.
+/// A cache of more files than this has their sizes looked at only one time of [`TENDED_IN_FULL`] that it is
+/// tended, since each costs a system call.
 const FEW_FILES: usize = 1_000;
 const TENDED_IN_FULL: u8 = 16;
 
@@ -48,9 +48,9 @@ impl Cache {
             let (name, file) = self.dir.make_new(NEW, 0o600)?;
             let held = match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => Some(file.try_clone()?),
-                // Another process is sweeping, and has taken the file for a leftover.
+                // Another process sweeps, and has taken the file for a leftover.
                 Err(rustix::io::Errno::WOULDBLOCK) => continue,
-                // Without locks nobody sweeps either.
+                // A file system without locks is not swept by others either.
                 Err(_) => None,
             };
             if rustix::fs::fstat(&file)?.st_nlink > 0 {
@@ -60,8 +60,8 @@ impl Cache {
         Err(io::Error::other("others take away what is being written"))
     }
 
-    /// Looks after a cache that nothing is stored in: removes leftovers, and entries that are over the bound, which may be
-    /// lower than it was. Called when a pool opens the cache, and now and then while it is used.
+    /// Looks after a cache that nothing is stored in: removes leftovers, and entries that are over the bound, which
+    /// may be lower than it was. Called when a pool opens the cache, and now and then while it is used.
     pub(crate) fn tend(&self) {
         let names: Vec<_> =
             self.dir.entries().unwrap_or_default().into_iter().map(|entry| entry.name).collect();
@@ -249,7 +249,7 @@ mod tests {
         let reopened = reopened.expect("is allowed").expect("opens");
         reopened.tend();
         assert_eq!(is_there(), [false, false, true, true], "the bound is lower now");
-        // It is looked after while it is only read.
+        // The cache is tended while it is only read.
         std::fs::write(&left, "half").expect("writes");
         for _ in 0..super::super::LOOKS_BETWEEN {
             assert!(reopened.find(&key(3)).is_some());

@@ -64,7 +64,7 @@ fn what_was_stored_is_found_and_nobody_can_change_it() {
     assert_eq!(code, CODE);
     (&found.artifact).write_all(b"x").expect_err("is sealed");
     assert!(place.cache.find(&CacheKey::new(Digest::of(b"wasm"), CodeKind::Metered, 7)).is_none());
-    // Another engine, or other settings of it.
+    // This is the key of another engine, or of other settings.
     assert!(place.cache.find(&CacheKey::new(Digest::of(b"wasm"), CodeKind::Plain, 8)).is_none());
     assert_eq!(std::fs::read_dir(place.dir.path()).expect("reads").count(), 1, "nothing is left beside it");
 }
@@ -90,7 +90,7 @@ fn what_threads_copy_in_segments_is_what_was_stored() {
             std::fs::write(place.path(), &bad).expect("writes");
             assert!(!place.is_found(), "byte {at} of {len}");
         }
-        // Two segments in each other's place.
+        // Two segments trade places.
         if len > 2 * segment {
             let mut bad = good;
             let (one, other) = bad[start..].split_at_mut(segment);
@@ -127,7 +127,8 @@ fn an_entry_in_anothers_place_is_none() {
     let place = Place::new();
     let other = CacheKey::new(Digest::of(b"other"), CodeKind::Plain, 7);
     place.cache.store(&other, &compiled(5)).expect("stores");
-    let (ours, theirs) = (place.path(), place.dir.path().join(other.file_name()));
+    let ours = place.path();
+    let theirs = place.dir.path().join(other.file_name());
     let aside = place.dir.path().join("aside");
     for (from, to) in [(&ours, &aside), (&theirs, &ours), (&aside, &theirs)] {
         std::fs::rename(from, to).expect("renames");

@@ -1,4 +1,4 @@
-//! CompileSlots events into effects: decisions are made under the lock, and actions follow after it.
+//! Turns events into effects: decisions are made under the lock, and actions follow after it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard};
@@ -15,8 +15,8 @@ use crate::host::domains::Breakage;
 use crate::host::effects::Effect;
 use crate::host::link::Link;
 use crate::host::requests::SupervisorRequest;
-use crate::observe::EventKind;
-use crate::scheduler::{Action, Event, KillReason, Now, Resolution, WorkerKey};
+use crate::observe::{EventKind, LeaveReason};
+use crate::scheduler::{Action, Event, KillReason, Now, Resolution, RetireReason, WorkerKey};
 use proto::limits::RESULT_BYTES_BESIDE;
 use proto::task::TaskId;
 
@@ -91,11 +91,12 @@ impl Core {
             self.changed.notify_all();
         }
         wakers.into_values().for_each(|waker| self.queues.wake(waker));
-        // Last: to drop an input may be the caller's code, and may block.
+        // This comes last: to drop an input may be the caller's code, and may block.
         drop(effects);
     }
 
-    /// What an action, perhaps one of many, means for the processes, links and cells at hand.
+    /// Applies an action, perhaps one of many, to the state, and returns what it means for the processes, links and
+    /// cells at hand.
     pub(super) fn effect(
         &self,
         state: &mut State,
@@ -104,85 +105,27 @@ impl Core {
         received: &mut Option<Received>,
         are_many: bool,
     ) -> Option<Effect> {
-        let link = |state: &State, worker: &WorkerKey| state.links.get(worker).cloned();
         match action {
             Action::Start { worker } => Some(Effect::Ask(Some(SupervisorRequest::Spawn(worker)))),
-            Action::Assign { worker, task } => {
-                let link = link(state, &worker)?;
-                let record = state.records.get_mut(&task)?;
-                record.worker = Some(worker);
-                // The clock is read before the worker can begin. A task with a limit goes to an idle worker.
-                record.cpu.iter_mut().for_each(|cpu| cpu.hand(link.computed().unwrap_or_default()));
-                link.order(task, &record.call, record.batch.as_ref());
-                if let Some(domain) = state.domains.bind(worker, record.domain) {
-                    let pid = link.pid;
-                    state.observers.tell(now, || EventKind::WorkerBound { pid, domain });
-                }
-                Some(Effect::Flush { link })
-            }
-            // Received where it is asked, in `drive`.
+            Action::Assign { worker, task } => assign(state, worker, task, now),
+            // `drive` has answered these where they came up.
             Action::Revoke { .. } | Action::Look { .. } => None,
             Action::Begin { worker, task } => {
-                // The death of a worker that is gone reports the rest.
-                let link = link(state, &worker);
-                let computed = || link.as_ref().and_then(|link| link.computed());
-                let pid = link.as_ref().map(|link| link.pid);
-                let pid = pid.or_else(|| Some(state.deaths.get(&worker)?.death.pid))?;
-                let computed = state.is_worth_measuring(task).then(computed).flatten();
-                let record = state.records.get_mut(&task)?;
-                record.begin(pid, computed, now);
-                let attempt = record.attempts;
-                state.observers.tell(now, || EventKind::TaskStarted { task, pid, attempt });
+                begin(state, worker, task, now);
                 None
             }
             Action::Interrupt { worker, task } => {
-                let link = link(state, &worker)?;
+                let link = state.link(worker)?;
                 let run = link.run_of(task)?;
                 Some(Effect::Interrupt { link, run })
             }
-            Action::Slow { worker, task } => {
-                let link = link(state, &worker)?;
-                let pid = link.pid;
-                state.observers.tell(now, || EventKind::TaskSlow { task, pid });
-                let record = state.records.get(&task)?;
-                let (cell, after) = (record.cell.clone(), now.saturating_sub(record.began?));
-                let run = link.run_of(task)?;
-                Some(Effect::Slow { cell, link, run, after })
-            }
+            Action::Slow { worker, task } => slow(state, worker, task, now),
             Action::GivenBack { task } => {
                 state.records.get_mut(&task)?.give_back();
                 None
             }
             Action::Retry { task, how } => {
-                let outcome = resolve::outcome(how, None);
-                if let Some(record) = state.records.get(&task)
-                    && let Some(batch) = &record.batch
-                {
-                    let (result, _) = resolve::result(state, record, how, now, None);
-                    // A worker may die between the last answer and the batch's end.
-                    if let Err(Failed::For(failure)) = result
-                        && batch.fail(failure)
-                    {
-                        state.tally.ended.add(outcome, 1);
-                    }
-                    *received = None;
-                    state.records.get_mut(&task)?.give_back();
-                    return None;
-                }
-                let measured = state.records.get(&task).map(|record| match received {
-                    Some(received) => {
-                        let cost = &received.completion.cost;
-                        (Duration::from_nanos(cost.run_ns), Some(Duration::from_nanos(cost.cpu_ns)))
-                    }
-                    None => state.measured(record, now),
-                });
-                if let Some(record) = state.records.get_mut(&task) {
-                    record.last_attempt = measured;
-                }
-                state.tally.retries += 1;
-                state.observers.tell(now, || EventKind::TaskRetried { task, outcome });
-                // An answer that says "interrupted" belongs to this attempt.
-                *received = None;
+                retry(state, task, how, now, received);
                 None
             }
             Action::Short { workers } => {
@@ -190,80 +133,15 @@ impl Core {
                 state.observers.tell(now, || EventKind::WorkersShort { workers, shortage: shortage.clone() });
                 Some(Effect::Short { workers, shortage })
             }
-            Action::Kill { worker, reason } => {
-                if resolve::is_expected(reason) {
-                    state.expected.insert(worker);
-                }
-                let cause = match reason {
-                    KillReason::Violation => {
-                        Some(DeathCause::ProtocolViolation("an answer to no question".into()))
-                    }
-                    KillReason::StartTimeout => Some(DeathCause::StartTimeout(self.settings.start_timeout)),
-                    KillReason::Grace | KillReason::PoolEnds => None,
-                };
-                self.to_process(state, worker, |link| Effect::Kill { link, cause })
-            }
+            Action::Kill { worker, reason } => self.kill(state, worker, reason),
             Action::Terminate { worker } => {
                 state.expected.insert(worker);
-                self.to_process(state, worker, |link| Effect::Terminate { link })
+                to_process(state, worker, |link| Effect::Terminate { link })
             }
-            Action::Retire { worker, reason } => {
-                state.expected.insert(worker);
-                let reason = resolve::leave_reason(reason);
-                state.tally.workers_recycled += u64::from(reason == crate::observe::LeaveReason::Recycled);
-                if let Some(link) = link(state, &worker) {
-                    let pid = link.pid;
-                    state.observers.tell(now, || EventKind::WorkerLeaving { pid, reason });
-                }
-                self.to_process(state, worker, |link| Effect::Retire { link })
-            }
-            Action::Resolve { task, how } => {
-                let record = state.records.remove(&task)?;
-                settle(&record, how, received.as_ref());
-                let (result, report) = resolve::result(state, &record, how, now, received.take());
-                state.domains.leave(record.domain);
-                let outcome = resolve::outcome(how, Some(&result));
-                match &record.batch {
-                    None => state.tally.ended.add(outcome, 1),
-                    // The tasks without an answer were not begun and go back to the map, so they are not
-                    // counted.
-                    Some(batch) if how == Resolution::Completed => {
-                        batch.count_answers(&mut state.tally.ended);
-                        state.batched -= batch.left();
-                    }
-                    Some(batch) => batch.count_ends(&mut state.tally.ended, outcome),
-                }
-                state.observers.tell(now, || {
-                    let report = report.clone();
-                    EventKind::TaskFinished { task, outcome, report }
-                });
-                // The stdin is given back before the end is told: whoever learns of it may give its reader to
-                // another task.
-                record.call.asks.iter().for_each(TaskAsks::close);
-                // Here, so that whoever learns of it in another way finds the future done.
-                let filled = record.cell.fill(result, report);
-                // A caller that waits for one of many goes on with it while the others are ended.
-                if filled == Filled::WaitedFor && are_many {
-                    record.cell.announce();
-                }
-                let is_announced = filled != Filled::Heard && (filled != Filled::WaitedFor || are_many);
-                if is_announced && record.call.is_quiet() {
-                    return None;
-                }
-                // The call goes out with the rest: dropping an input may be the caller's code.
-                Some(Effect::Announce { cell: record.cell, _call: record.call })
-            }
+            Action::Retire { worker, reason } => retire(state, worker, reason, now),
+            Action::Resolve { task, how } => finish(state, task, how, now, received, are_many),
             Action::Break { worker, in_flight } => {
-                let ended = state.deaths.get(&worker).cloned();
-                let (mut death, domain) = match ended {
-                    Some(ended) => (ended.death, ended.domain),
-                    None => (unknown_death(Phase::Idle), None),
-                };
-                if !in_flight.is_empty() {
-                    death.phase = Phase::Running;
-                }
-                state.observers.tell(now, || EventKind::Broken { death: death.clone() });
-                state.broken = Some(Breakage::new(death, in_flight, domain));
+                break_pool(state, worker, in_flight, now);
                 None
             }
             Action::Stopped => {
@@ -273,29 +151,195 @@ impl Core {
         }
     }
 
-    /// The effect on a process that exists; one that is yet to be made will not be.
-    pub(super) fn to_process(
-        &self,
-        state: &mut State,
-        worker: WorkerKey,
-        effect: impl FnOnce(Arc<Link>) -> Effect,
-    ) -> Option<Effect> {
-        match state.links.get(&worker) {
-            Some(link) => Some(effect(link.clone())),
-            None => {
-                state.unwanted.insert(worker);
-                None
-            }
+    fn kill(&self, state: &mut State, worker: WorkerKey, reason: KillReason) -> Option<Effect> {
+        if resolve::is_expected(reason) {
+            state.expected.insert(worker);
+        }
+        let cause = match reason {
+            KillReason::Violation => Some(DeathCause::ProtocolViolation("an answer to no question".into())),
+            KillReason::StartTimeout => Some(DeathCause::StartTimeout(self.settings.workers.start_timeout)),
+            KillReason::Grace | KillReason::PoolEnds => None,
+        };
+        to_process(state, worker, |link| Effect::Kill { link, cause })
+    }
+}
+
+impl State {
+    fn link(&self, worker: WorkerKey) -> Option<Arc<Link>> {
+        self.links.get(&worker).cloned()
+    }
+}
+
+/// Hands a task to a worker's link, and binds the worker to the task's domain.
+fn assign(state: &mut State, worker: WorkerKey, task: TaskId, now: Now) -> Option<Effect> {
+    let link = state.link(worker)?;
+    let record = state.records.get_mut(&task)?;
+    record.worker = Some(worker);
+    // The clock is read before the worker can begin. A task with a limit goes to an idle worker.
+    record.cpu.iter_mut().for_each(|cpu| cpu.hand(link.computed().unwrap_or_default()));
+    link.order(task, &record.call, record.batch.as_ref());
+    if let Some(domain) = state.domains.bind(worker, record.domain) {
+        let pid = link.pid;
+        state.observers.tell(now, || EventKind::WorkerBound { pid, domain });
+    }
+    Some(Effect::Flush { link })
+}
+
+/// Notes that a worker has begun a task. Returns `None` if the worker is gone without a trace, or the task is resolved.
+fn begin(state: &mut State, worker: WorkerKey, task: TaskId, now: Now) -> Option<()> {
+    // The link may be gone while the worker's death still has the pid to report.
+    let link = state.link(worker);
+    let pid = match &link {
+        Some(link) => link.pid,
+        None => state.deaths.get(&worker)?.death.pid,
+    };
+    let computed = match state.is_worth_measuring(task) {
+        true => link.and_then(|link| link.computed()),
+        false => None,
+    };
+    let record = state.records.get_mut(&task)?;
+    record.begin(pid, computed, now);
+    let attempt = record.attempts;
+    state.observers.tell(now, || EventKind::TaskStarted { task, pid, attempt });
+    Some(())
+}
+
+/// Tells that a task runs for longer than the pool expects of one.
+fn slow(state: &mut State, worker: WorkerKey, task: TaskId, now: Now) -> Option<Effect> {
+    let link = state.link(worker)?;
+    let pid = link.pid;
+    state.observers.tell(now, || EventKind::TaskSlow { task, pid });
+    let record = state.records.get(&task)?;
+    let after = now.saturating_sub(record.began?);
+    let run = link.run_of(task)?;
+    Some(Effect::Slow { cell: record.cell.clone(), link, run, after })
+}
+
+/// Notes how an attempt ended that is followed by another one. What was received belongs to the attempt that ended.
+fn retry(state: &mut State, task: TaskId, how: Resolution, now: Now, received: &mut Option<Received>) {
+    let received = received.take();
+    let outcome = resolve::outcome(how, None);
+    if let Some(record) = state.records.get(&task)
+        && let Some(batch) = &record.batch
+    {
+        let (result, _) = resolve::result(state, record, how, now, None);
+        // A worker may die between the last answer and the batch's end.
+        if let Err(Failed::For(failure)) = result
+            && batch.fail(failure)
+        {
+            state.tally.ended.add(outcome, 1);
+        }
+        if let Some(record) = state.records.get_mut(&task) {
+            record.give_back();
+        }
+        return;
+    }
+    let measured = state.records.get(&task).map(|record| match received {
+        Some(received) => {
+            let cost = &received.completion.cost;
+            (Duration::from_nanos(cost.run_ns), Some(Duration::from_nanos(cost.cpu_ns)))
+        }
+        None => state.measured(record, now),
+    });
+    if let Some(record) = state.records.get_mut(&task) {
+        record.last_attempt = measured;
+    }
+    state.tally.retries += 1;
+    state.observers.tell(now, || EventKind::TaskRetried { task, outcome });
+}
+
+/// Lets a worker leave in peace, and tells why it leaves.
+fn retire(state: &mut State, worker: WorkerKey, reason: RetireReason, now: Now) -> Option<Effect> {
+    state.expected.insert(worker);
+    let reason = resolve::leave_reason(reason);
+    state.tally.workers_recycled += u64::from(reason == LeaveReason::Recycled);
+    if let Some(link) = state.link(worker) {
+        let pid = link.pid;
+        state.observers.tell(now, || EventKind::WorkerLeaving { pid, reason });
+    }
+    to_process(state, worker, |link| Effect::Retire { link })
+}
+
+/// Resolves a task: counts and reports it, and fills its cell.
+fn finish(
+    state: &mut State,
+    task: TaskId,
+    how: Resolution,
+    now: Now,
+    received: &mut Option<Received>,
+    are_many: bool,
+) -> Option<Effect> {
+    let record = state.records.remove(&task)?;
+    settle(&record, how, received.as_ref());
+    let (result, report) = resolve::result(state, &record, how, now, received.take());
+    state.domains.leave(record.domain);
+    let outcome = resolve::outcome(how, Some(&result));
+    match &record.batch {
+        None => state.tally.ended.add(outcome, 1),
+        // The tasks without an answer were not begun and go back to the map, so they are not counted.
+        Some(batch) if how == Resolution::Completed => {
+            batch.count_answers(&mut state.tally.ended);
+            state.batched -= batch.left();
+        }
+        Some(batch) => batch.count_ends(&mut state.tally.ended, outcome),
+    }
+    state.observers.tell(now, || {
+        let report = report.clone();
+        EventKind::TaskFinished { task, outcome, report }
+    });
+    // The stdin is given back before the end is told: whoever learns of it may give its reader to
+    // another task.
+    record.call.asks.iter().for_each(TaskAsks::close);
+    // The cell is filled under the lock, so that whoever learns of the end in another way finds the future done.
+    let filled = record.cell.fill(result, report);
+    // A caller that waits for one of many goes on with it while the others are ended.
+    if filled == Filled::WaitedFor && are_many {
+        record.cell.announce();
+    }
+    let is_announced = filled != Filled::Heard && (filled != Filled::WaitedFor || are_many);
+    if is_announced && record.call.is_quiet() {
+        return None;
+    }
+    // The call goes out with the effect: dropping an input may be the caller's code.
+    Some(Effect::Announce { cell: record.cell, _call: record.call })
+}
+
+/// Notes whose death has broken the pool.
+fn break_pool(state: &mut State, worker: WorkerKey, in_flight: Vec<TaskId>, now: Now) {
+    let ended = state.deaths.get(&worker).cloned();
+    let (mut death, domain) = match ended {
+        Some(ended) => (ended.death, ended.domain),
+        None => (unknown_death(Phase::Idle), None),
+    };
+    if !in_flight.is_empty() {
+        death.phase = Phase::Running;
+    }
+    state.observers.tell(now, || EventKind::Broken { death: death.clone() });
+    state.broken = Some(Breakage::new(death, in_flight, domain));
+}
+
+/// Returns the effect on a process that exists. One that is yet to be made will not be.
+fn to_process(
+    state: &mut State,
+    worker: WorkerKey,
+    effect: impl FnOnce(Arc<Link>) -> Effect,
+) -> Option<Effect> {
+    match state.links.get(&worker) {
+        Some(link) => Some(effect(link.clone())),
+        None => {
+            state.unwanted.insert(worker);
+            None
         }
     }
 }
 
-/// Reads how much CPU time the task has used; returns `None` if its worker has not begun it. The first time that it has, its
-/// worker is to be told the limit.
+/// Reads how much CPU time the task has used; returns `None` if its worker has not begun it. The first time that it
+/// has, its worker is to be told the limit.
 fn used_so_far(state: &mut State, worker: WorkerKey, task: TaskId) -> (Option<Duration>, Option<Effect>) {
     let Some(link) = state.links.get(&worker).cloned() else { return (None, None) };
     let cpu = state.records.get_mut(&task).and_then(|record| record.cpu.as_mut());
-    let (Some(cpu), Some(computed)) = (cpu, link.computed()) else { return (None, None) };
+    let Some(cpu) = cpu else { return (None, None) };
+    let Some(computed) = link.computed() else { return (None, None) };
     let used = cpu.look(computed, link.has_begun(task));
     let told = cpu.take_limit().zip(link.run_of(task));
     (used, told.map(|(cpu, run)| Effect::Limit { link, run, cpu }))

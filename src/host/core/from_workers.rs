@@ -1,4 +1,4 @@
-//! What the readers of the workers' rings tell the core.
+//! The events that the readers of the workers' rings tell the core.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +13,7 @@ use crate::host::logs::Dropped;
 use crate::observe::EventKind;
 use crate::scheduler::{self, Event, Now, WorkerKey};
 use proto::message::RunEnd;
+use proto::sync::Lock;
 use proto::task::TaskId;
 
 impl WorkerEvents for Core {
@@ -21,8 +22,9 @@ impl WorkerEvents for Core {
     }
 
     fn completed(&self, link: &Link, ended: vec::Drain<'_, TaskEnd>) {
-        let resident_bytes = self.settings.recycle.memory_bytes_max.and_then(|_| link.resident_bytes());
-        let is_full = link.sent.modules() >= self.settings.modules_per_worker_max;
+        let resident_bytes =
+            self.settings.workers.recycle.memory_bytes_max.and_then(|_| link.resident_bytes());
+        let is_full = link.sent.modules() >= self.settings.workers.modules_max;
         let events = ended.map(|TaskEnd { task, unfinished, received }| {
             let answer = scheduler::RunReport {
                 unfinished,
@@ -35,7 +37,7 @@ impl WorkerEvents for Core {
             };
             (Event::Done { worker: link.key, task, answer }, Some(received))
         });
-        self.drive(self.lock(), events);
+        self.drive(self.state.hold(), events);
     }
 
     fn cell(&self, task: TaskId) -> Option<Arc<Cell>> {
@@ -48,11 +50,11 @@ impl WorkerEvents for Core {
 
     fn logs_dropped(&self, pid: u32, Dropped { records, bytes }: Dropped) {
         let now = self.now();
-        self.lock().observers.tell(now, || EventKind::LogsDropped { pid, records, bytes });
+        self.state.hold().observers.tell(now, || EventKind::LogsDropped { pid, records, bytes });
     }
 
     fn died(&self, worker: WorkerKey, death: Death) {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         let expected = state.expected.remove(&worker) || state.scheduler.expects_death(worker);
         let computed = state.links.remove(&worker).and_then(|link| link.computed());
         state.unwanted.remove(&worker);
@@ -69,6 +71,6 @@ impl WorkerEvents for Core {
         };
         state.shortage = shortage.or(state.shortage.take());
         self.drive(state, [(event, None)]);
-        self.lock().deaths.remove(&worker);
+        self.state.hold().deaths.remove(&worker);
     }
 }

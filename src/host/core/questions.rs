@@ -11,18 +11,19 @@ use crate::host::observers::Subscription;
 use crate::host::settings::Settings;
 use crate::observe::{EventKind, PoolStats, WorkerStats};
 use proto::policy::SandboxReport;
+use proto::sync::Lock;
 
 impl Core {
     pub(crate) fn is_stopped(&self) -> bool {
-        self.lock().scheduler.is_stopped()
+        self.state.hold().scheduler.is_stopped()
     }
 
     pub(crate) fn sandbox(&self) -> Option<Arc<SandboxReport>> {
-        self.lock().sandbox.clone()
+        self.state.hold().sandbox.clone()
     }
 
     pub(crate) fn unresolved(&self) -> usize {
-        self.lock().scheduler.unresolved()
+        self.state.hold().scheduler.unresolved()
     }
 
     /// The pool's number and settings: what requests are held to.
@@ -31,27 +32,27 @@ impl Core {
     }
 
     pub(crate) fn workers_max(&self) -> usize {
-        self.lock().scheduler.workers().1
+        self.state.hold().scheduler.workers().1
     }
 
     pub(crate) fn broken(&self) -> Option<BrokenPool> {
-        self.lock().broken.as_ref().map(|breakage| breakage.broken.clone())
+        self.state.hold().broken.as_ref().map(|breakage| breakage.broken.clone())
     }
 
     /// Pids of the workers that live now.
     pub(crate) fn worker_pids(&self) -> Vec<u32> {
-        let mut pids: Vec<_> = self.lock().links.values().map(|link| link.pid).collect();
+        let mut pids: Vec<_> = self.state.hold().links.values().map(|link| link.pid).collect();
         pids.sort_unstable();
         pids
     }
 
     /// The links of all workers.
     pub(crate) fn links(&self) -> Vec<Arc<Link>> {
-        self.lock().links.values().cloned().collect()
+        self.state.hold().links.values().cloned().collect()
     }
 
     pub(crate) fn stats(&self) -> PoolStats {
-        let state = self.lock();
+        let state = self.state.hold();
         let now = self.now();
         let counts = state.scheduler.counts();
         let mut workers: Vec<_> = state
@@ -76,7 +77,8 @@ impl Core {
             0 => 0,
             _ => state.records.values().map(waiting).sum(),
         };
-        let (pending, running) = (counts.pending + waiting as usize, counts.running);
+        let pending = counts.pending + waiting as usize;
+        let running = counts.running;
         let submitted = counts.accepted + state.batched;
         let mut ended = state.tally.ended;
         for batch in state.records.values().filter_map(|record| record.batch.as_ref()) {
@@ -96,7 +98,7 @@ impl Core {
     }
 
     pub(crate) fn subscribe(&self, capacity: usize) -> Subscription {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         let subscription = state.observers.subscribe(capacity);
         if state.scheduler.is_stopped() {
             let now = self.now();
@@ -107,7 +109,7 @@ impl Core {
 
     /// Waits until no process is left; `false` if the deadline came first.
     pub(crate) fn wait_stopped(&self, deadline: Option<Instant>) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.hold();
         while !state.scheduler.is_stopped() {
             let (woken, in_time) = self.sleep(state, deadline);
             state = woken;

@@ -1,4 +1,4 @@
-//! How a task ended, in the caller's words: its result, its report, and where it counts.
+//! Says how a task ended, in the caller's words: its result, its report, and where it counts.
 
 use super::{State, TaskRecord, unknown_death};
 use crate::error::{BrokenPool, Phase, TaskError};
@@ -31,7 +31,7 @@ pub(super) fn result(
         },
         ..TaskReport::default()
     };
-    // What a worker says of a batch as a whole is not about the task at hand.
+    // A worker's words about a batch as a whole are not about the task at hand.
     match received.as_ref().filter(|_| record.batch.is_none()) {
         Some(received) => {
             completion::add_cost(&mut report, &received.completion.cost);
@@ -47,7 +47,7 @@ pub(super) fn result(
     if let (Resolution::Broken, Some(broken), None) = (how, &state.broken, &record.batch) {
         return (Err(Failed::WithAll(told(broken))), report);
     }
-    // An interrupt that was heeded is an answer, too.
+    // An interrupt that the worker obeyed comes as an answer, too.
     let written = received.as_ref().and_then(|received| received.written(&record.call.callee));
     let limit = record.timeout.unwrap_or_default();
     let result = match how {
@@ -73,7 +73,7 @@ pub(super) fn result(
             Err(TaskError::NoWorker(state.shortage.clone().unwrap_or_else(unknown)))
         }
         Resolution::Broken => {
-            // Nobody broke it where the caller killed it: then each task has its own death.
+            // The pool is not broken where the caller has killed it; each task then has its own death.
             let broken = state.broken.as_ref().map(told).unwrap_or_else(|| {
                 let mut death = unknown_death(Phase::Running);
                 death.pid = record.worker_pid.unwrap_or_default();
@@ -82,7 +82,7 @@ pub(super) fn result(
             Err(TaskError::Broken(broken))
         }
     };
-    // For a batch, this is the task that was at hand.
+    // A batch's task is the one that was at hand.
     let at_hand = record.batch.as_ref().map_or(0, |batch| batch.answered());
     let task = TaskId(record.cell.task().0 + at_hand);
     let failed = |error| {
@@ -92,7 +92,7 @@ pub(super) fn result(
     (result.map_err(failed), report)
 }
 
-/// How an end counts; `result` where there is one.
+/// Returns how an end counts; `result` where there is one.
 pub(super) fn outcome(how: Resolution, result: Option<&Result<TaskOutput, Failed>>) -> TaskOutcome {
     match how {
         Resolution::Completed if result.is_some_and(Result::is_ok) => TaskOutcome::Succeeded,
@@ -114,7 +114,7 @@ pub(super) fn leave_reason(reason: RetireReason) -> LeaveReason {
     }
 }
 
-/// Whether a worker killed for this has not failed.
+/// Returns whether a worker killed for this has not failed.
 pub(super) fn is_expected(reason: KillReason) -> bool {
     matches!(reason, KillReason::Grace | KillReason::PoolEnds)
 }

@@ -1,7 +1,7 @@
-//! What a worker is told beside its rings: on its control socket, and by signals.
+//! The messages to a worker that do not go by its rings, but by its control socket and by signals.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -10,12 +10,14 @@ use crate::error::DeathCause;
 use crate::held::{Held, Holder};
 use crate::host::asks::SendReply;
 use crate::panic_guard::catch_panic;
+use proto::limits::UNSENT_AFTER;
 use proto::message::{Reply, ToWorkerControl};
+use proto::shortage::Shortage;
 
 impl Link {
     /// Asks the worker to stop the run. A late request hits nothing.
     pub(in super::super) fn interrupt(&self, run: u64) {
-        // If it cannot be delivered, the grace period ends with a SIGKILL.
+        // An interrupt that cannot be delivered is followed by a SIGKILL at the end of the grace period.
         if let Err(error) = self.control.send(&ToWorkerControl::Interrupt { run }, &[]) {
             catch_panic(|| tracing::debug!(pid = self.pid, run, %error, "an interrupt could not be sent"));
         }
@@ -24,7 +26,7 @@ impl Link {
     /// Tells the worker how long the run may compute. A late message hits nothing.
     pub(in super::super) fn limit(&self, run: u64, cpu: Duration) {
         let cpu_ns = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
-        // If it cannot be delivered, the host stops the run alone.
+        // The host stops the run alone if this cannot be delivered.
         if let Err(error) = self.control.send(&ToWorkerControl::Limit { run, cpu_ns }, &[]) {
             catch_panic(
                 || tracing::debug!(pid = self.pid, run, %error, "a limit of CPU time could not be sent"),
@@ -41,7 +43,7 @@ impl Link {
         }
     }
 
-    /// As [`sample`](Self::sample), of the run that the worker is at.
+    /// Does the same as [`sample`](Self::sample), for the run that the worker is at.
     pub(crate) fn sample_at_hand(&self) {
         if let Some(held) = self.at_hand() {
             self.sample(held.run);
@@ -49,17 +51,17 @@ impl Link {
     }
 
     pub(in super::super) fn terminate(&self) {
-        // It fails only for a process that is gone already.
+        // The signal fails only for a process that is gone already.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::TERM);
     }
 
     pub(crate) fn kill(&self) {
-        // It fails only for a process that is gone already.
+        // The signal fails only for a process that is gone already.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
     pub(crate) fn kill_for(&self, cause: DeathCause) {
-        // The first reason is the reason.
+        // The first reason counts.
         let _ = self.killed_for.set(cause);
         self.kill();
     }
@@ -67,6 +69,33 @@ impl Link {
     pub(in super::super) fn retire(&self) {
         // The worker's watcher sees the end of the stream and exits.
         let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
+    }
+
+    /// Returns whether it was sent. If the worker's socket is full or the system has no room, the link's thread
+    /// tries again; after a while such a worker is killed.
+    pub(super) fn has_been_sent(
+        &self,
+        what: &str,
+        sent: io::Result<()>,
+        since: &mut Option<Instant>,
+    ) -> bool {
+        let Err(error) = sent else {
+            *since = None;
+            return true;
+        };
+        match error.kind() {
+            // A worker that is gone is reported by its death.
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {}
+            _ if Shortage::of(&error).is_some() => {
+                let since = *since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= UNSENT_AFTER {
+                    let what = format!("{what} could not be sent to it for {UNSENT_AFTER:?}: {error}");
+                    self.kill_for(DeathCause::Unreachable(what));
+                }
+            }
+            _ => self.kill_for(DeathCause::Unreachable(format!("{what} cannot be sent to it: {error}"))),
+        }
+        false
     }
 }
 

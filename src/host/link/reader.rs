@@ -28,13 +28,13 @@ use proto::task::TaskId;
 /// Answers that are handled under one lock, at most; their inputs are dropped after the last one.
 const ANSWERS_AT_ONCE: usize = 64;
 
-/// With no more runs under way than this, answers are handled one by one.
+/// Answers are handled one by one while no more runs than this are under way.
 const FEW_OUTSTANDING: usize = 8;
 
 /// A piece that the control socket refused is tried again after this long.
 const SEND_AGAIN: Duration = Duration::from_millis(5);
 
-/// With this many runs under way, nobody waits for the next one alone.
+/// A caller does not wait for the next answer alone while this many runs are under way.
 const MANY_OUTSTANDING: u64 = 4;
 
 /// Bounds of the time that a reader looks away while many runs are under way.
@@ -54,7 +54,7 @@ pub(super) struct Reader {
     held: Option<InFlight>,
     /// This exists once the worker's tasks log.
     log_forwarder: Option<LogForwarder>,
-    /// How long a task runs.
+    /// Says how long a task runs.
     typical: Ewma,
     /// The violation that the worker has committed; nothing is read after it.
     violation: Option<String>,
@@ -69,7 +69,7 @@ struct Drained {
     is_all: bool,
 }
 
-/// Frames between two questions whether to go on.
+/// The number of frames that are handled between two questions whether to go on.
 const FRAMES_UNASKED: usize = 64;
 
 /// A caller that reads in place of the link's thread handles at most this many frames after its own result: a
@@ -104,14 +104,15 @@ impl Reader {
         let mut drained = Drained { frames: 0, is_all: false };
         self.is_left = false;
         let mut answers = std::mem::take(&mut self.answers);
-        // If few runs are under way, each answer is handled by itself, and its input is dropped with it.
+        // While few runs are under way, each answer is handled by itself, and its input is dropped with it.
         let at_once = if link.orders().in_flight.len() > FEW_OUTSTANDING { ANSWERS_AT_ONCE } else { 1 };
         self.log_forwarder.iter_mut().for_each(LogForwarder::resume);
         while self.violation.is_none() && !self.is_flooded() {
             if drained.frames % FRAMES_UNASKED == FRAMES_UNASKED - 1 && is_over(drained.frames) {
                 break;
             }
-            // Asked once a frame is there, and not before: the run that it answers may be ordered meanwhile.
+            // This is asked once a frame is there, and not before: the run that it answers may be ordered
+            // meanwhile.
             let held = &self.held;
             let payload_bytes_max = || match held {
                 Some(held) => held.payload_bytes_max,
@@ -168,7 +169,7 @@ impl Reader {
                     self.logged = (held.run, task, 0);
                 }
                 self.logged.2 += (record.target.len() + record.message.len() + record.fields.len()) as u64;
-                // The worker keeps the limit; twice that leaves room for the marks of what was cut.
+                // A worker keeps the limit. Twice the limit leaves room for the marks of what was cut.
                 let log_bytes_max = held.log_bytes_max.saturating_mul(2).max(LOG_RECORD_BYTES_MAX as u64);
                 if !payload.is_empty() || self.logged.2 > log_bytes_max {
                     return Err("its logs are over the limit that it has to keep".into());
@@ -223,7 +224,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Something of the worker's own.
+    /// Handles an event of the worker's own.
     fn log_event(
         &mut self,
         events: &impl WorkerEvents,
@@ -233,7 +234,7 @@ impl Reader {
         payload: &[u8],
     ) -> Result<(), String> {
         let bytes = record.target.len() + record.message.len() + record.fields.len();
-        // It keeps twice less.
+        // A worker keeps half of this bound.
         if !payload.is_empty() || record.source != LogSource::Worker || bytes > 2 * LOG_RECORD_BYTES_MAX {
             return Err("it said something of itself that cannot be".into());
         }
@@ -392,7 +393,7 @@ pub(crate) fn read_loop(events: &impl WorkerEvents, link: &Arc<Link>) {
     if catch_unwind(AssertUnwindSafe(|| listen(events, link))).is_err() {
         link.kill_for(DeathCause::ProtocolViolation("the host's own thread panicked".into()));
     }
-    // After a violation the stream is of no use, but the process must be reaped first.
+    // The stream is of no use after a violation, but the process must be reaped first.
     while !link.is_gone() {
         link.end.wait(ring::FOR_DATA, || link.is_gone());
     }
@@ -410,7 +411,7 @@ pub(crate) fn read_loop(events: &impl WorkerEvents, link: &Arc<Link>) {
 /// Handles what the worker says, to the end of the stream or the first violation.
 fn listen(events: &impl WorkerEvents, link: &Link) {
     loop {
-        // Then it sends what there is.
+        // An inline reader sends what there is.
         let is_read_inline = link.reader.has_awake_inline_reader();
         let drained = match if is_read_inline { Ok(true) } else { link.pump() } {
             Ok(drained) => drained,

@@ -8,33 +8,33 @@ impl PoolBuilder {
     /// Checks every number against its bounds.
     pub(super) fn check_settings(&self) -> Result<(), BuildError> {
         let settings = &self.settings;
-        let outputs = settings.defaults.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64;
+        let outputs = settings.tasks.defaults.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64;
         let half = limits::FRAME_PAYLOAD_BYTES_MAX / 2;
-        let tasks_max = settings.recycle.tasks_max.unwrap_or(1);
-        let stack = settings.wasm_stack_bytes_max as u64;
+        let tasks_max = settings.workers.recycle.tasks_max.unwrap_or(1);
+        let stack = settings.workers.wasm_stack_bytes_max as u64;
         let stack_max = limits::WASM_STACK_BYTES_AT_MOST as u64;
         let checks = [
-            ("workers_min", settings.workers_min as u64, 0, self.workers as u64),
-            ("prefetch_max", settings.prefetch_max as u64, 0, limits::PREFETCH_MAX as u64),
+            ("workers_min", settings.workers.min as u64, 0, self.workers as u64),
+            ("prefetch_max", settings.workers.prefetch_max as u64, 0, limits::PREFETCH_MAX as u64),
             ("recycle_after_tasks", tasks_max, 1, u64::MAX),
-            ("compile_threads", settings.compile_threads as u64, 1, limits::COMPILE_THREADS_MAX as u64),
-            ("compilers_max", settings.compilers_max as u64, 1, limits::COMPILERS_AT_MOST as u64),
-            ("queue_tasks_max", settings.queue_tasks_max as u64, 1, u64::MAX),
-            ("input_bytes_max", settings.input_bytes_max as u64, 0, limits::FRAME_PAYLOAD_BYTES_MAX),
-            ("log_rate_max", settings.log_bytes_per_second, 1, u64::MAX),
-            ("shares_max", settings.shares_max as u64, 0, limits::SHARES_AT_MOST as u64),
-            ("modules_max", settings.modules_max as u64, 1, u64::MAX),
+            ("compile_threads", settings.compiler.threads as u64, 1, limits::COMPILE_THREADS_MAX as u64),
+            ("compilers_max", settings.compiler.processes_max as u64, 1, limits::COMPILERS_AT_MOST as u64),
+            ("queue_tasks_max", settings.tasks.queued_max as u64, 1, u64::MAX),
+            ("input_bytes_max", settings.tasks.input_bytes_max as u64, 0, limits::FRAME_PAYLOAD_BYTES_MAX),
+            ("log_rate_max", settings.logs.bytes_per_second, 1, u64::MAX),
+            ("shares_max", settings.held.shares_max as u64, 0, limits::SHARES_AT_MOST as u64),
+            ("modules_max", settings.held.modules_max as u64, 1, u64::MAX),
             ("output_bytes_max", outputs, 0, half),
             ("wasm_stack_bytes_max", stack, limits::WASM_STACK_BYTES_MIN as u64, stack_max),
             (
                 "worker_memory_bytes_max",
-                settings.sandbox.memory_bytes_max,
+                settings.sandbox.request.memory_bytes_max,
                 limits::WORKER_MEMORY_BYTES_MIN,
                 u64::MAX,
             ),
         ];
         // Neither id makes the worker somebody else: 0 is root, and at −1 the kernel leaves an id as it is.
-        let (uid, gid) = settings.sandbox.identity;
+        let (uid, gid) = settings.sandbox.request.identity;
         let identity = [uid, gid].map(|id| ("worker_identity", id.into(), 1, u64::from(u32::MAX) - 1));
         for (setting, value, min, max) in checks.into_iter().chain(identity) {
             if value < min || value > max {

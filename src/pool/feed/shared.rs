@@ -318,7 +318,7 @@ impl<C: Callable, I> FeedState<C, I> {
         drop(state);
         source.batch_size = match options {
             Some(options) if self.core.may_batch(&options) => {
-                let room = buffer_size.min(self.core.settings.queue_tasks_max);
+                let room = buffer_size.min(self.core.settings.tasks.queued_max);
                 size.min(room / (2 * self.core.workers_max())).max(1)
             }
             _ => 1,
@@ -531,7 +531,7 @@ impl<I> Source<I> {
         // The iterator and the encoders are the caller's code, so no lock is held.
         let Some(input) = self.inputs.next() else { return Pulled::Nothing };
         self.encoded.clear();
-        let bytes_max = shared.core.settings.input_bytes_max.min(BATCH_BYTES_MAX / 2);
+        let bytes_max = shared.core.settings.tasks.input_bytes_max.min(BATCH_BYTES_MAX / 2);
         if self.batch_size > 1
             && shared.task.encode_onto(&input, &mut self.encoded).is_ok()
             && self.encoded.len() <= bytes_max

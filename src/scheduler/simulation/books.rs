@@ -39,7 +39,7 @@ pub(super) struct Books {
     /// The scheduler said at this time that it began.
     pub(super) began: Option<Now>,
     pub(super) interrupted_at: Option<Now>,
-    /// Whether it computes while it runs; `used` is what it has computed so far.
+    /// Says whether it computes while it runs; `used` is what it has computed so far.
     pub(super) computes: bool,
     pub(super) used: Duration,
     pub(super) resolved: Option<Resolution>,

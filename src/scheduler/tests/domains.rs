@@ -153,7 +153,7 @@ fn domains_that_each_have_a_worker_do_not_take_it_from_each_other() {
         if id < 20 {
             continue;
         }
-        // Each ends a task every millisecond.
+        // Each worker ends a task every millisecond.
         world.now += Duration::from_micros(500);
         let (worker, task) = if id % 2 == 1 { (FIRST, id - 20) } else { (SECOND, id - 18) };
         let actions = world.done(worker, TaskId(task));
@@ -185,14 +185,14 @@ fn what_is_in_store_comes_back_once_the_first_in_line_has_waited() {
     }
     world.now = ms(100);
     world.done(FIRST, ONE);
-    // More than a millisecond on average, so one is in store.
+    // The tasks take more than a millisecond on average, so one is in store.
     let answer = RunReport { ran: ms(10), ..RunReport::default() };
     world.now = ms(110);
     world.event(Event::Done { worker: FIRST, task: THREE, answer });
     assert!(!world.scheduler.slots[0].behind.is_empty());
     world.now = ms(125);
     let running = world.scheduler.slots[0].state.task().expect("it is busy");
-    // The next was begun by the worker itself; all else is taken back.
+    // The worker itself has begun the next one; all else is taken back.
     let begun = world.scheduler.slots[0].behind[0];
     world.begun.push(begun);
     world.event(Event::Done { worker: FIRST, task: running, answer });
@@ -220,7 +220,7 @@ fn a_chunk_goes_to_a_worker_of_its_domain_and_does_not_keep_it_from_others() {
         world.now += ms(5);
         world.done(FIRST, task);
     }
-    // Three before it, and what fits into its patience.
+    // Three tasks go before it, and as many as fit into its patience.
     assert!((5..=10).contains(&begun.len()), "{begun:?}");
     assert_eq!(world.ready(SECOND)[..2], run(SECOND, FOUR));
 }

@@ -1,4 +1,4 @@
-//! Which modules get memories of the worker's own, and which those of the engine's pool.
+//! Decides which modules get memories of the worker's own, and which those of the engine's pool.
 //!
 //! It changes what an instance costs, and nothing that a guest can see. Decided from the module alone,
 //! so that the cache needs no second entry for it; the description says which it was.
@@ -9,18 +9,17 @@ use crate::settings::{MEMORIES_PER_MODULE_MAX, MEMORY_BYTES, TABLES};
 use proto::description::MemoryKind;
 use proto::imports::WASI_MODULE;
 
-/// Bytes of data segments that are copied into a fresh instance, and zeroed with it; the pool maps an image of
-/// them in place of that, of which only the pages that are written cost anything. Measured with 1 and with 8
-/// pages of the data written, nothing else touched, how many times as fast own memories are as the pool's:
-/// 64 KiB 1.3 and 3.0, 128 KiB 0.9 and 3.0, 256 KiB 0.5 and 1.2, 1 MiB 0.2 and 0.4 (`benches/instances.rs`; 17 and
-/// 45 µs in the pool's, 91 and 111 in own ones). What a task touches beside its data speaks for own ones.
+/// The most bytes of data segments of a module with memories of the worker's own. These are copied into each fresh
+/// instance and zeroed with it, where the engine's pool maps an image of them, of which only the pages that are written
+/// cost anything. So own memories are faster up to about this size, and the more so the more a task writes
+/// (`benches/README.md`).
 const DATA_BYTES_MAX: usize = 128 * 1024;
 
-/// Entries of one table at the start: allocated for each instance.
+/// The most entries of one table at the start. They are allocated for each instance.
 const TABLE_ENTRIES_MAX: u64 = 4096;
 
-/// Functions, globals, tables, memories and tags together, each of which may take some bytes of each instance:
-/// about a megabyte.
+/// The most functions, globals, tables, memories and tags together. Each may take some bytes of each instance, about
+/// a megabyte in all.
 const ITEMS_MAX: u64 = 20_000;
 
 /// Chooses for a module whose shape was checked; anything else that is wrong with it is found when it is
@@ -53,7 +52,7 @@ impl Parts {
                     for import in imports.into_imports() {
                         let import = import?;
                         parts.items += 1;
-                        // No host has memories or tables to import.
+                        // The host has no memories or tables that a module could import.
                         parts.uses_wasi |=
                             import.module == WASI_MODULE || !matches!(import.ty, TypeRef::Func(_));
                     }
@@ -79,7 +78,7 @@ impl Parts {
                 Payload::DataSection(section) => {
                     for segment in section {
                         let segment = segment?;
-                        // A passive one is copied where the guest asks for it.
+                        // A passive segment is copied where the guest asks for it.
                         if let DataKind::Active { .. } = segment.kind {
                             parts.data_bytes = parts.data_bytes.saturating_add(segment.data.len());
                         }
@@ -123,7 +122,7 @@ mod tests {
             "(memory 65536)".into(),
             "(memory 1) ".repeat(8),
             format!("(memory 17) {} {}", data("(i32.const 0)", full), data("(i32.const 0)", full)),
-            // Copied only where the guest wants it.
+            // This segment is copied only where the guest wants it.
             format!("(memory 17) {}", data("", 4 * DATA_BYTES_MAX)),
             "(func) ".repeat(ITEMS_MAX as usize),
         ];

@@ -15,8 +15,8 @@ use proto::slice;
 /// and no limit rests on it. The host decides when the compiler steps back (`src/host/priority.rs`).
 pub(super) fn give_way() {
     interrupt_nobody();
-    // With autogroups each session is one competitor for the CPUs, so the compiler gets its own before it has
-    // threads.
+    // Where there are autogroups, each session is one competitor for the CPUs, so the compiler gets its own before
+    // it has threads.
     let _ = rustix::process::setsid();
 }
 
@@ -99,7 +99,7 @@ fn limit_resources(limits: &CompileLimits, data_at_start: u64) -> io::Result<()>
     data.and(stack.map_err(calling("setrlimit (STACK)"))).and(files.map_err(calling("setrlimit (FSIZE)")))
 }
 
-/// Both limits: a process that was taken over does not raise them again.
+/// Sets both the soft and the hard limit, since a process that was taken over must not raise them again.
 fn set(resource: Resource, bytes: u64) -> io::Result<()> {
     // The hard limit may be lower already, and is then enough.
     let hard = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);

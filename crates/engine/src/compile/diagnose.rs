@@ -39,7 +39,7 @@ pub(super) fn shape(wasm: &[u8]) -> Result<(), CompileRefusal> {
     }
 }
 
-/// Why the engine would not compile it.
+/// Returns why the engine would not compile it.
 pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimits) -> CompileRefusal {
     if let Some(error) = out_of_memory(error, limits) {
         return error;
@@ -51,7 +51,7 @@ pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimi
         return CompileRefusal::Invalid { message };
     }
     if validates(offered) {
-        // A limit of the compiler's, or something that only the validator knows.
+        // The module meets a limit of the compiler's, or something that only the validator knows.
         return CompileRefusal::Unsupported {
             feature: "more than the compiler can translate".into(),
             message,

@@ -10,7 +10,7 @@ use wasmparser::{FuncType, MemoryType, Parser, Payload, ValType, Validator, Wasm
 pub(super) struct Outline {
     pub(super) imports: Vec<Import>,
     pub(super) exports: Vec<(String, Item)>,
-    /// Whether the module runs code of its own while it is instantiated.
+    /// Says whether the module runs code of its own while it is instantiated.
     pub(super) has_start: bool,
 }
 

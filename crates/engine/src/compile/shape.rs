@@ -5,8 +5,8 @@
 //! very bytes; here it is only counted. The first bound that is exceeded ends the pass.
 
 use wasmparser::{
-    BinaryReaderError, BlockType, CompositeInnerType, ElementItems, FunctionBody, Operator, Parser, Payload,
-    TypeRef,
+    BinaryReaderError, BlockType, CompositeInnerType, ElementItems, ElementSectionReader, FunctionBody,
+    ImportSectionReader, Operator, Parser, Payload, TypeRef, TypeSectionReader,
 };
 
 use proto::limits::GUEST_TEXT_BYTES_MAX;
@@ -25,7 +25,7 @@ pub(super) fn check(wasm: &[u8], limits: &CompileLimits) -> Result<(), CompileRe
     })
 }
 
-/// Why the pass ended early.
+/// Says why the pass ended early.
 enum Stop {
     Limit(Box<CompileRefusal>),
     Malformed(BinaryReaderError),
@@ -37,7 +37,7 @@ impl From<BinaryReaderError> for Stop {
     }
 }
 
-/// What has been counted of the module so far.
+/// Holds what has been counted of the module so far.
 struct Shape<'a> {
     limits: &'a CompileLimits,
     types: Types,
@@ -50,12 +50,12 @@ struct Shape<'a> {
     branch_targets: u64,
 }
 
-/// How many values a block of each function type takes and leaves. Two bytes a type of up to a
-/// thousand each; a type of another kind has none.
+/// Holds how many values a block of each function type takes and leaves, in two bytes a type, of which there are
+/// up to a thousand. A type of another kind has none.
 #[derive(Default)]
 struct Types(Vec<u16>);
 
-/// What has been counted of one function, and the blocks that are open in it.
+/// Holds what has been counted of one function, and the blocks that are open in it.
 #[derive(Default)]
 struct Open {
     blocks: Vec<Block>,
@@ -88,77 +88,86 @@ impl<'a> Shape<'a> {
     }
 
     fn module(mut self, wasm: &[u8]) -> Result<(), Stop> {
-        use CompileLimit as Kind;
-        self.hold(Kind::WasmBytes, wasm.len() as u64, None, 0)?;
+        self.hold(CompileLimit::WasmBytes, wasm.len() as u64, None, 0)?;
         for payload in Parser::new(0).parse_all(wasm) {
-            match payload? {
-                Payload::TypeSection(types) => {
-                    let at = types.range().start;
-                    self.hold(Kind::Types, types.count().into(), None, at)?;
-                    for group in types {
-                        for ty in group?.into_types() {
-                            self.type_count += 1;
-                            self.hold(Kind::Types, self.type_count, None, at)?;
-                            self.types.push(&ty.composite_type.inner);
-                        }
-                    }
-                }
-                Payload::ImportSection(imports) => {
-                    let at = imports.range().start;
-                    self.hold(Kind::Imports, imports.count().into(), None, at)?;
-                    let mut count = 0;
-                    for import in imports.into_imports() {
-                        count += 1;
-                        self.hold(Kind::Imports, count, None, at)?;
-                        match import?.ty {
-                            TypeRef::Func(_) | TypeRef::FuncExact(_) => self.imported_functions += 1,
-                            TypeRef::Memory(_) | TypeRef::Table(_) => self.memories(1, at)?,
-                            TypeRef::Global(_) | TypeRef::Tag(_) => self.globals(1, at)?,
-                        }
-                    }
-                }
-                Payload::FunctionSection(section) => {
-                    self.hold(Kind::Functions, section.count().into(), None, section.range().start)?;
-                }
-                Payload::TableSection(section) => {
-                    self.memories(section.count(), section.range().start)?;
-                }
-                Payload::MemorySection(section) => {
-                    self.memories(section.count(), section.range().start)?;
-                }
-                Payload::GlobalSection(section) => self.globals(section.count(), section.range().start)?,
-                Payload::TagSection(section) => self.globals(section.count(), section.range().start)?,
-                Payload::ExportSection(section) => {
-                    self.hold(Kind::Exports, section.count().into(), None, section.range().start)?;
-                }
-                Payload::ElementSection(section) => {
-                    self.hold(Kind::Elements, section.count().into(), None, section.range().start)?;
-                    for segment in section {
-                        let segment = segment?;
-                        self.element_items += u64::from(match segment.items {
-                            ElementItems::Functions(items) => items.count(),
-                            ElementItems::Expressions(_, items) => items.count(),
-                        });
-                        self.hold(Kind::ElementItems, self.element_items, None, segment.range.start)?;
-                    }
-                }
-                Payload::DataCountSection { count, range } => {
-                    self.hold(Kind::DataSegments, count.into(), None, range.start)?;
-                }
-                Payload::DataSection(section) => {
-                    self.hold(Kind::DataSegments, section.count().into(), None, section.range().start)?;
-                }
-                Payload::CodeSectionStart { count, range, .. } => {
-                    self.hold(Kind::Functions, count.into(), None, range.start)?;
-                }
-                Payload::CodeSectionEntry(body) => {
-                    let function = u32::try_from(self.imported_functions + self.bodies).unwrap_or(u32::MAX);
-                    self.bodies += 1;
-                    self.function(&body, function)?;
-                }
-                // Custom sections are skipped, not read; everything else is of constant size.
-                _ => {}
+            self.section(payload?)?;
+        }
+        Ok(())
+    }
+
+    fn section(&mut self, payload: Payload<'_>) -> Result<(), Stop> {
+        use CompileLimit as Kind;
+        match payload {
+            Payload::TypeSection(types) => self.types(types),
+            Payload::ImportSection(imports) => self.imports(imports),
+            Payload::FunctionSection(section) => {
+                self.hold(Kind::Functions, section.count().into(), None, section.range().start)
             }
+            Payload::TableSection(section) => self.memories(section.count(), section.range().start),
+            Payload::MemorySection(section) => self.memories(section.count(), section.range().start),
+            Payload::GlobalSection(section) => self.globals(section.count(), section.range().start),
+            Payload::TagSection(section) => self.globals(section.count(), section.range().start),
+            Payload::ExportSection(section) => {
+                self.hold(Kind::Exports, section.count().into(), None, section.range().start)
+            }
+            Payload::ElementSection(section) => self.elements(section),
+            Payload::DataCountSection { count, range } => {
+                self.hold(Kind::DataSegments, count.into(), None, range.start)
+            }
+            Payload::DataSection(section) => {
+                self.hold(Kind::DataSegments, section.count().into(), None, section.range().start)
+            }
+            Payload::CodeSectionStart { count, range, .. } => {
+                self.hold(Kind::Functions, count.into(), None, range.start)
+            }
+            Payload::CodeSectionEntry(body) => {
+                let function = u32::try_from(self.imported_functions + self.bodies).unwrap_or(u32::MAX);
+                self.bodies += 1;
+                self.function(&body, function)
+            }
+            // Custom sections are skipped, not read; everything else is of constant size.
+            _ => Ok(()),
+        }
+    }
+
+    fn types(&mut self, types: TypeSectionReader<'_>) -> Result<(), Stop> {
+        let at = types.range().start;
+        self.hold(CompileLimit::Types, types.count().into(), None, at)?;
+        for group in types {
+            for ty in group?.into_types() {
+                self.type_count += 1;
+                self.hold(CompileLimit::Types, self.type_count, None, at)?;
+                self.types.push(&ty.composite_type.inner);
+            }
+        }
+        Ok(())
+    }
+
+    fn imports(&mut self, imports: ImportSectionReader<'_>) -> Result<(), Stop> {
+        let at = imports.range().start;
+        self.hold(CompileLimit::Imports, imports.count().into(), None, at)?;
+        let mut count = 0;
+        for import in imports.into_imports() {
+            count += 1;
+            self.hold(CompileLimit::Imports, count, None, at)?;
+            match import?.ty {
+                TypeRef::Func(_) | TypeRef::FuncExact(_) => self.imported_functions += 1,
+                TypeRef::Memory(_) | TypeRef::Table(_) => self.memories(1, at)?,
+                TypeRef::Global(_) | TypeRef::Tag(_) => self.globals(1, at)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn elements(&mut self, section: ElementSectionReader<'_>) -> Result<(), Stop> {
+        self.hold(CompileLimit::Elements, section.count().into(), None, section.range().start)?;
+        for segment in section {
+            let segment = segment?;
+            self.element_items += u64::from(match segment.items {
+                ElementItems::Functions(items) => items.count(),
+                ElementItems::Expressions(_, items) => items.count(),
+            });
+            self.hold(CompileLimit::ElementItems, self.element_items, None, segment.range.start)?;
         }
         Ok(())
     }
@@ -196,7 +205,7 @@ impl<'a> Shape<'a> {
         Ok(())
     }
 
-    /// Whether nothing inside of a function is bounded, so that there is no need to look.
+    /// Returns whether nothing inside of a function is bounded, so that there is no need to look.
     fn body_is_unbounded(&self) -> bool {
         use CompileLimit as Kind;
         let inside = [
@@ -248,7 +257,7 @@ impl Types {
     }
 }
 
-/// Whether it opens a block or branches.
+/// Returns whether it opens a block or branches.
 fn matters(operator: &Operator<'_>) -> bool {
     matches!(
         operator,
@@ -271,19 +280,19 @@ impl Open {
     fn see(&mut self, operator: &Operator<'_>, types: &Types) -> u64 {
         match operator {
             Operator::Block { blockty } | Operator::If { blockty } | Operator::Try { blockty } => {
-                self.open(*blockty, false, 0, types);
+                self.open(Block { is_loop: false, handlers: 0 }, *blockty, types);
                 0
             }
             Operator::Loop { blockty } => {
-                self.open(*blockty, true, 0, types);
+                self.open(Block { is_loop: true, handlers: 0 }, *blockty, types);
                 0
             }
             Operator::TryTable { try_table } => {
                 let handlers = u32::try_from(try_table.catches.len()).unwrap_or(u32::MAX);
-                self.open(try_table.ty, false, handlers, types);
+                self.open(Block { is_loop: false, handlers }, try_table.ty, types);
                 handlers.into()
             }
-            // The last one closes the function.
+            // The last `end` closes the function, for which no block is open.
             Operator::End | Operator::Delegate { .. } => {
                 if let Some(block) = self.blocks.pop() {
                     self.loops -= u64::from(block.is_loop);
@@ -312,10 +321,10 @@ impl Open {
         }
     }
 
-    fn open(&mut self, ty: BlockType, is_loop: bool, handlers: u32, types: &Types) {
-        self.blocks.push(Block { is_loop, handlers });
-        self.loops += u64::from(is_loop);
-        self.handlers += u64::from(handlers);
+    fn open(&mut self, block: Block, ty: BlockType, types: &Types) {
+        self.loops += u64::from(block.is_loop);
+        self.handlers += u64::from(block.handlers);
+        self.blocks.push(block);
         self.block_count += 1;
         self.block_values += types.values_of(ty);
     }

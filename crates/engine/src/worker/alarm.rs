@@ -1,10 +1,10 @@
 //! Stops a task at its limit of CPU time by the clock of the thread that runs it.
 //!
-//! The host judges what a task has used. But it may have to wait for its turn on a busy machine, and so may the watcher,
-//! while the task computes on. Timers of the kernel fire where the task runs, and need no other thread. There are two: one
-//! on the thread's CPU time, which fires at a tick of its processor only (every 4 ms at 250 Hz), and near the limit one on
-//! the wall clock, which is exact while the thread has the processor. A task that sleeps is left to the timer of CPU time,
-//! since each signal costs some 20 µs of the very clock that it guards.
+//! The host judges what a task has used. But it may have to wait for its turn on a busy machine, and so may the
+//! watcher, while the task computes on. Timers of the kernel fire where the task runs, and need no other thread. There
+//! are two: one on the thread's CPU time, which fires at a tick of its processor only (every 4 ms at 250 Hz), and near
+//! the limit one on the wall clock, which is exact while the thread has the processor. A task that sleeps is left to
+//! the timer of CPU time, since each signal costs some of the very clock that it guards.
 
 use std::ffi::c_int;
 use std::ptr;
@@ -24,7 +24,8 @@ const NEAR: Duration = Duration::from_millis(11);
 /// A task with less than this left is left to the timer of CPU time.
 const LITTLE: Duration = Duration::from_micros(100);
 
-/// Both timers, and what the handler needs besides: it can be given nothing.
+/// Holds both timers, and what else the handler needs. A handler of signals has no argument of its own, so it
+/// stands in a static.
 struct Target {
     shared: Arc<WatcherState>,
     clock: ThreadClock,
@@ -37,10 +38,11 @@ static TARGET: OnceLock<Target> = OnceLock::new();
 /// The run that the timers are set for.
 static RUN: AtomicU64 = AtomicU64::new(0);
 
-/// That run's limit on the thread's clock, in nanoseconds.
+/// The run has used up its limit when the thread's clock shows this many nanoseconds.
 static AT_NS: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// What the thread's clock showed when the timer of the wall clock was set, and for how long that was, in nanoseconds.
+/// This is what the thread's clock showed when the timer of the wall clock was set, and for how long that was, in
+/// nanoseconds.
 static SET_NS: AtomicU64 = AtomicU64::new(0);
 static WAIT_NS: AtomicU64 = AtomicU64::new(0);
 
@@ -173,7 +175,7 @@ impl Target {
             self.shared.stop_at_limit(run);
             return;
         }
-        // A signal was under way when the timers were set for another run: that one's is yet to come.
+        // This signal was under way when the timers were set for another run, whose own signal is yet to come.
         if left_ns > 2 * NEAR.as_nanos() as u64 {
             return;
         }
@@ -184,7 +186,8 @@ impl Target {
             WAIT_NS.store(left_ns, Ordering::SeqCst);
             self.of_wall.set(0, Duration::from_nanos(left_ns));
         } else {
-            // It sleeps, or had to wait for its turn. This fires at the first tick at which it has computed on.
+            // The thread sleeps, or had to wait for its turn. The timer fires at the first tick at which it has
+            // computed on.
             let soon_ns = (left_ns / 2).min(LITTLE.as_nanos() as u64);
             self.of_cpu.set(libc::TIMER_ABSTIME, Duration::from_nanos(now_ns.saturating_add(soon_ns.max(1))));
         }

@@ -1,9 +1,10 @@
 //! Files that the host sends on the control socket for tasks to use. Each may arrive after the task that needs it, so
 //! the task can wait for it; the host says when no task will need it any more.
 
+use proto::sync::{Lock, Sleep};
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 /// The arrivals, by the host's numbers. No number is used twice.
 pub(super) struct Arrivals<I, T> {
@@ -17,7 +18,7 @@ impl<I: Copy + Eq + Hash, T> Arrivals<I, T> {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<I, T>> {
-        self.there.lock().unwrap_or_else(PoisonError::into_inner)
+        self.there.hold()
     }
 
     pub(super) fn arrive(&self, id: I, what: T) {
@@ -46,7 +47,7 @@ impl<I: Copy + Eq + Hash, T> Arrivals<I, T> {
         loop {
             match look(&mut there) {
                 Some(found) => return found,
-                None => there = self.arrival.wait(there).unwrap_or_else(PoisonError::into_inner),
+                None => there = self.arrival.sleep(there, None),
             }
         }
     }

@@ -5,7 +5,7 @@
 //! host call: it sleeps, takes no CPU time, and an interrupt ends it.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -16,6 +16,7 @@ use super::watcher::WatcherState;
 use proto::frame::write_frame;
 use proto::limits::ASK_BYTES_MAX;
 use proto::message::{FromWorker, Question, Reply};
+use proto::sync::Lock;
 use proto::task::TaskId;
 
 /// A poll with a timeout of 0 still waits this long for the first answer, since a question and its answer take
@@ -36,13 +37,9 @@ struct Awaited {
 }
 
 impl Answers {
-    fn lock(&self) -> MutexGuard<'_, Option<Awaited>> {
-        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The watcher calls this. An answer that nobody awaits is dropped, since its run has ended.
     pub(super) fn arrive(&self, run: u64, number: u64, reply: Reply) {
-        if let Some(awaited) = &mut *self.lock()
+        if let Some(awaited) = &mut *self.awaited.hold()
             && (awaited.run, awaited.number) == (run, number)
             && awaited.reply.is_none()
         {
@@ -52,11 +49,11 @@ impl Answers {
     }
 
     fn expect(&self, run: u64, number: u64) {
-        *self.lock() = Some(Awaited { run, number, reply: None });
+        *self.awaited.hold() = Some(Awaited { run, number, reply: None });
     }
 
     fn take(&self) -> Option<Reply> {
-        self.lock().as_mut()?.reply.take()
+        self.awaited.hold().as_mut()?.reply.take()
     }
 
     async fn wait(&self) -> Reply {
@@ -69,7 +66,7 @@ impl Answers {
     }
 }
 
-/// Whatever is needed to ask for one run.
+/// Holds what is needed to ask the host for one run.
 pub(super) struct Asker {
     pub(super) task: TaskId,
     pub(super) run: u64,
@@ -109,7 +106,7 @@ impl Stdin {
         let number = self.asked;
         shared.answers.expect(run, number);
         let question = Question::Stdin { bytes_max: bytes_max as u32 };
-        let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut to_host = to_host.hold();
         let ask = FromWorker::Ask { task, run, number, question };
         write_frame(&mut *to_host, &mut Vec::new(), &ask, &[]).map(drop)
     }

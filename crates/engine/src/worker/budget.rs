@@ -61,7 +61,8 @@ impl Budget {
     fn grow(&mut self, bytes: u64) -> bool {
         let total = self.used.saturating_add(bytes);
         if total > self.limit {
-            (self.refused, self.refused_entries) = (Some(total), None);
+            self.refused = Some(total);
+            self.refused_entries = None;
             self.refuse(RefusalKind::Memory, total, self.limit);
             return false;
         }
@@ -77,7 +78,7 @@ impl Budget {
 
 impl ResourceLimiter for Budget {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        // Over the module's own maximum: the instruction fails, and nobody's budget is touched.
+        // The module's own maximum is exceeded, so the instruction fails, and nobody's budget is touched.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
@@ -91,15 +92,17 @@ impl ResourceLimiter for Budget {
 
     /// Granted here, and then refused by the system: the process is at its own limit.
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> Result<()> {
-        (self.refused, self.refused_entries) = (Some(self.used), None);
+        self.refused = Some(self.used);
+        self.refused_entries = None;
         self.refuse(RefusalKind::System, self.used, self.limit);
         Ok(())
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        // Tables of the engine's pool have no larger maximum than that; others have the module's own.
+        // The tables of the engine's pool have no larger maximum than the room for one; others have the module's
+        // own.
         if desired > maximum.map_or(TABLE_ELEMENTS_MAX, |maximum| maximum.min(TABLE_ELEMENTS_MAX)) {
-            // Or over the room that the worker has for a table: then it is a limit of ours.
+            // A table that would exceed the room that the worker has for one meets a limit of ours.
             if maximum.is_none_or(|maximum| maximum >= TABLE_ELEMENTS_MAX) {
                 self.refused_entries = Some(desired as u64);
                 self.refuse(RefusalKind::Table, desired as u64, TABLE_ELEMENTS_MAX as u64);

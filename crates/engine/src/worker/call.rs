@@ -12,7 +12,7 @@ use proto::inbox::Input;
 use proto::message::{Callee, RunEnd};
 use proto::task::TaskLimits;
 
-/// What the phases of one task's call need.
+/// Holds what the phases of one task's call need.
 pub(super) struct CallContext<'a> {
     pub(super) callee: &'a Callee,
     pub(super) limits: &'a TaskLimits,
@@ -24,7 +24,7 @@ pub(super) struct CallContext<'a> {
 pub(super) struct CallResult {
     pub(super) end: RunEnd,
     pub(super) payload: CallPayload,
-    /// For a command, its stdout is this much of the payload; stderr follows.
+    /// A command's stdout is this much of the payload; stderr follows.
     pub(super) stdout_bytes: u64,
 }
 
@@ -51,8 +51,8 @@ impl BoundInstance {
         BoundInstance { instance, memory: None, alloc: None, task: None }
     }
 
-    /// Looks up what the next task will need, if it is the same as the last one. What is not there, the
-    /// task is told.
+    /// Looks up what the next task will need, if it is the same as the last one. The task is told of what is
+    /// missing.
     pub(super) fn resolve_exports(&mut self, store: &mut Store<TaskState>, loaded: &Loaded, task: usize) {
         let _ = self.memory(store, loaded);
         let _ = self.alloc(store, loaded);
@@ -113,8 +113,8 @@ pub(super) fn payload_bytes<'a>(payload: &'a CallPayload, store: &'a Store<TaskS
     }
 }
 
-/// Instantiates, unless that is done, initializes what is fresh, and calls. With `FIBER`, every step may be
-/// suspended; without, none is. Where it ended well, `bound` is what it ran in.
+/// Instantiates, unless that is done, initializes what is fresh, and calls. Every step may be suspended with
+/// `FIBER`, and none without it. Where it ended well, `bound` is what it ran in.
 pub(super) async fn execute<const FIBER: bool>(
     store: &mut Store<TaskState>,
     loaded: &Loaded,
@@ -191,7 +191,8 @@ async fn invoke<const FIBER: bool, P: WasmParams + Sync, R: WasmResults + Sync>(
     function: &TypedFunc<P, R>,
     params: P,
 ) -> wasmtime::Result<R> {
-    // In a box, or whoever calls without a fiber would carry room for one around: 3 KiB a task.
+    // The future is boxed. Otherwise each call without a fiber, too, would have room for one in its own future: 3
+    // KiB a task.
     if FIBER {
         Box::pin(function.call_async(&mut *store, params)).await
     } else {
@@ -210,7 +211,8 @@ fn write_input(
     let (data, state) = memory.data_and_store_mut(&mut *store);
     let end = pointer as u64 + input.left();
     if pointer == 0 || end > data.len() as u64 {
-        let (len, memory_bytes) = (input.left() as u32, data.len() as u64);
+        let len = input.left() as u32;
+        let memory_bytes = data.len() as u64;
         // The ABI's null pointer means that no memory is left. It is a memory failure only if this very call
         // was refused some.
         if pointer == 0
@@ -226,7 +228,7 @@ fn write_input(
         }
         return Ok(Some(RunEnd::BadPointer { pointer, len, memory_bytes }));
     }
-    // A host that is gone takes this process with it.
+    // This process ends with its host, so the error is dropped.
     input.read(&mut data[pointer as usize..end as usize])?;
     Ok(None)
 }

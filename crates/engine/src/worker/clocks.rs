@@ -80,7 +80,8 @@ impl HostWallClock for Coarse {
 
     fn now(&self) -> Duration {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        // A machine that has lost the time may say 1970, and 0 would look like a clock that does not run.
+        // The clock never says 0, which would look like a clock that does not run: a machine that has lost the
+        // time may say 1970.
         self.cut(now).max(self.resolution)
     }
 }

@@ -29,7 +29,8 @@ impl CpuClock {
     pub(super) fn begin(&mut self) {
         self.began = Instant::now();
         if self.began.saturating_duration_since(self.known_at) > KNOWN_FOR {
-            (self.known_at, self.known_cpu_ns) = (self.began, thread_cpu_ns());
+            self.known_at = self.began;
+            self.known_cpu_ns = thread_cpu_ns();
         }
     }
 
@@ -53,10 +54,12 @@ impl CpuClock {
             return (run_ns, run_ns);
         }
         let now = thread_cpu_ns();
-        // Never less than the alarm has seen: where the wall clock is slewed, it may have gone slower than this one.
+        // The result is never less than the alarm has seen: where the wall clock is slewed, it may have gone
+        // slower than this one.
         let since_began = now.saturating_sub(self.began_cpu_ns());
         let cpu_ns = now.saturating_sub(self.known_cpu_ns).min(run_ns).max(since_began);
-        (self.known_at, self.known_cpu_ns) = (Instant::now(), now);
+        self.known_at = Instant::now();
+        self.known_cpu_ns = now;
         (run_ns, cpu_ns)
     }
 }

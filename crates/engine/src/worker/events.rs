@@ -1,10 +1,10 @@
 //! Records of the worker's own code and of the engine (through `tracing` and `log`), on their way to the
 //! host's subscriber.
 //!
-//! The main thread sends its records at once, and waits for room as with a task's logs, so that both keep
-//! their order. Any other thread is the watcher, which nothing may hold up: a record that would have to wait
-//! goes into a short queue, and is sent before the next one. So are records from before the rings exist.
-//! Records that the queue has no room for are counted, and the count is reported.
+//! The main thread sends its records at once, and waits for room as with a task's logs, so that both keep their
+//! order. Any other thread is the watcher, which nothing may hold up: a record that would have to wait goes into a
+//! short queue, and is sent before the next one. Records from before the rings exist are kept as well. Records
+//! that the queue has no room for are counted, and the count is reported.
 //!
 //! A thread that writes to the ring holds its lock, so the code under that lock must not log.
 
@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread::ThreadId;
 
 use tracing::field::{Field, Visit};
@@ -23,6 +23,7 @@ use proto::frame::encode_head_into;
 use proto::limits::{LOG_RECORD_BYTES_MAX, WORKER_EVENTS_WAITING_MAX};
 use proto::message::{EventLevels, FromWorker, LogRecord, LogSource};
 use proto::ring::Producer;
+use proto::sync::Lock;
 use proto::task::TaskId;
 
 /// The level of what the reporter says itself.
@@ -40,7 +41,7 @@ impl ToHost for Producer {
     }
 }
 
-/// Takes events from every thread of the worker. One a process.
+/// Takes events from every thread of the worker. There is one in a process.
 pub(super) struct Reporter {
     levels: EventLevels,
     /// It may wait.
@@ -50,8 +51,16 @@ pub(super) struct Reporter {
     /// before that.
     task: AtomicU64,
     queue: Mutex<Queue>,
-    /// There is something in the queue; for a look without its lock.
+    /// This is set while the queue is not empty, so that a look needs no lock.
     is_waiting: AtomicBool,
+}
+
+/// Says what the writer of events does while the ring has no room for the next one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NoRoom {
+    Wait,
+    /// Puts the event back, and leaves the rest to whoever writes next.
+    Leave,
 }
 
 #[derive(Default)]
@@ -77,11 +86,12 @@ impl Reporter {
     /// would be said costs a look at a static.
     pub(super) fn install(self: &Arc<Self>) {
         if self.levels.own > 0 || self.levels.engine > 0 {
-            // Another one can only stand there if the embedder set it before `init`; then it has the events.
+            // Another subscriber can only be installed if the embedder set it before `init`; then that one has the
+            // events.
             let _ = tracing::subscriber::set_global_default(ToReporter(self.clone()));
         }
         if self.levels.engine > 0 {
-            // It is leaked once in the life of the process.
+            // The reporter is leaked, once in the life of the process.
             let logger: &'static ToReporter = Box::leak(Box::new(ToReporter(self.clone())));
             if log::set_logger(logger).is_ok() {
                 log::set_max_level(log_filter(self.levels.engine));
@@ -89,13 +99,13 @@ impl Reporter {
         }
     }
 
-    /// The host listens from here on.
+    /// Sends what has waited, and from here on everything: the host listens.
     pub(super) fn connect(&self, to_host: Arc<Mutex<dyn ToHost>>) {
         let _ = self.to_host.set(to_host);
         self.send();
     }
 
-    /// From here on records are of this task.
+    /// Counts the records that follow as this task's.
     pub(super) fn begin(&self, task: TaskId) {
         self.task.store(task.0, Ordering::Relaxed);
     }
@@ -104,7 +114,7 @@ impl Reporter {
     pub(super) fn answered(&self, to_host: &mut dyn ToHost) {
         self.task.store(0, Ordering::Relaxed);
         if self.is_waiting.load(Ordering::Relaxed) {
-            self.flush(to_host, true);
+            self.flush(to_host, NoRoom::Wait);
         }
     }
 
@@ -120,7 +130,7 @@ impl Reporter {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.hold()
     }
 
     fn say(&self, record: LogRecord) {
@@ -139,7 +149,7 @@ impl Reporter {
     fn send(&self) {
         let Some(to_host) = self.to_host.get() else { return };
         if std::thread::current().id() == self.main {
-            return self.flush(&mut *to_host.lock().unwrap_or_else(PoisonError::into_inner), true);
+            return self.flush(&mut *to_host.hold(), NoRoom::Wait);
         }
         // The thread that holds the lock sends the waiting records, or they go out with the next one.
         let mut to_host = match to_host.try_lock() {
@@ -147,11 +157,11 @@ impl Reporter {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        self.flush(&mut *to_host, false);
+        self.flush(&mut *to_host, NoRoom::Leave);
     }
 
-    /// Writes what waits, as far as that is possible without waiting if it `may_wait` not.
-    fn flush(&self, to_host: &mut dyn ToHost, may_wait: bool) {
+    /// Writes what waits, all of it or as far as there is room.
+    fn flush(&self, to_host: &mut dyn ToHost, no_room: NoRoom) {
         let mut frame = Vec::new();
         while let Some((task, record)) = self.next() {
             // A record of a task that was answered meanwhile would come too late.
@@ -161,7 +171,7 @@ impl Reporter {
             if encode_head_into(&mut frame, &event, 0).is_err() {
                 continue;
             }
-            if !may_wait && to_host.space() < frame.len() {
+            if no_room == NoRoom::Leave && to_host.space() < frame.len() {
                 let FromWorker::Event { record, .. } = event else { return };
                 self.queue().events.push_front((task, record));
                 return self.is_waiting.store(true, Ordering::Relaxed);
@@ -221,7 +231,8 @@ impl Subscriber for ToReporter {
         let mut text = Text::default();
         event.record(&mut text);
         let metadata = event.metadata();
-        let (level, fields) = (number(metadata.level()), text.fields());
+        let level = number(metadata.level());
+        let fields = text.fields();
         self.0.say(record(level, metadata.target(), text.message.text, fields));
     }
 
@@ -245,7 +256,7 @@ impl log::Log for ToReporter {
             return;
         }
         let mut message = Bounded::of(LOG_RECORD_BYTES_MAX / 2);
-        // It fails where it is full.
+        // Writing fails once the text has its full length.
         let _ = write!(message, "{}", said.args());
         self.0.say(record(said.level() as u8, said.target(), message.text, String::new()));
     }
@@ -325,7 +336,7 @@ impl Visit for Text {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            // It fails where it is full.
+            // Writing fails once the text has its full length.
             let _ = write!(self.message, "{value:?}");
             return;
         }

@@ -41,11 +41,11 @@ pub(super) struct Runner {
     /// Drives the timers of WASI; no thread of its own.
     runtime: tokio::runtime::Runtime,
     clock: CpuClock,
-    /// In a box, as whatever runs: it is large, and goes from hand to hand.
+    /// The instance is boxed, since it is large and is moved between this field and the call that runs in it.
     warm: Option<Box<WarmInstance>>,
     /// The module of the last task, and of how many in a row.
     in_a_row: (Option<(ModuleId, Arc<Loaded>)>, u32),
-    /// Which of its module's it was.
+    /// The last task had this index in its module.
     last_task: usize,
 }
 
@@ -64,7 +64,7 @@ pub(super) type Answer<'a> = &'a mut dyn FnMut(&mut dyn Input, Completion, &[u8]
 /// The level of a task's stack, among its records.
 const WARN: u8 = 2;
 
-/// After this many tasks of one module in a row, it is worth preparing for the next.
+/// An instance is prepared for the next task once this many tasks of one module have come in a row.
 const PREPARED_AFTER: u32 = 2;
 
 impl Runner {
@@ -155,17 +155,17 @@ impl Runner {
         if self.warm.is_some() {
             return;
         }
-        // No code of the guest's may run while no task is at hand, since no deadline would end it.
+        // While no task is at hand, code of the guest's must not run, since no deadline would end it.
         if loaded.description.uses_wasi || loaded.description.has_start {
             return;
         }
         let Ok(mut store) = self.store(loaded) else { return };
-        // Whatever is wrong with it, the task is told.
+        // An error here is left to the task, which meets it again and reports it.
         if let Ok(instance) = loaded.instance.instantiate(&mut store) {
             let mut bound = BoundInstance::new(instance);
             bound.resolve_exports(&mut store, loaded, self.last_task);
-            let (module, bound) = (*module, Some(bound));
-            self.warm = Some(Box::new(WarmInstance { module, store, bound, served: 0 }));
+            self.warm =
+                Some(Box::new(WarmInstance { module: *module, store, bound: Some(bound), served: 0 }));
         }
     }
 
@@ -206,22 +206,13 @@ impl Runner {
         };
         let WarmInstance { store, bound, served, .. } = &mut *warm;
         let state = store.data_mut();
-        (state.run, state.shares) = (*run, shares);
+        state.run = *run;
+        state.shares = shares;
         let mut call = CallContext { callee, limits, input, output: Outputs::none() };
-        if loaded.description.uses_wasi {
-            call.output = Outputs::new(callee, limits, &self.task_log);
-            let asker = || Asker {
-                task: *task,
-                run: *run,
-                shared: self.shared.clone(),
-                to_host: self.to_host.clone(),
-            };
-            match wasi::context(callee, limits, call.input, &call.output, &self.dirs, asker) {
-                Ok(WasiContext { wasi, clock, stdin }) => {
-                    (state.wasi, state.clock, state.stdin) = (Some(wasi), clock, stdin);
-                }
-                Err(end) => return self.refuse(end, call.input, answer),
-            }
+        if loaded.description.uses_wasi
+            && let Err(end) = self.give_wasi(state, message, &mut call)
+        {
+            return self.refuse(end, call.input, answer);
         }
         // An interrupt that came before the store had its deadline bumped an epoch that nobody
         // watched. From here on the bump is seen; so look once now (the fence pairs with the one
@@ -240,29 +231,8 @@ impl Runner {
         };
         call.output.flush_lines();
         let logged = self.task_log.end();
-        let mut result = match ran {
-            None => CallResult::of(RunEnd::Interrupted),
-            Some(ran) => match logged.fatal_bytes {
-                Some(bytes) => CallResult::of(RunEnd::LogsTooLarge { bytes }),
-                None => self.judge(ran, store, *run, &call),
-            },
-        };
-        if let Callee::Command { .. } = callee {
-            // The caller gets what the command wrote until its end, however it ended.
-            let (stdout_bytes, written) = call.output.take();
-            (result.stdout_bytes, result.payload) = (stdout_bytes, CallPayload::Owned(written));
-        }
-        let budget = &store.data().budget;
-        let cost = Cost {
-            peak_memory_bytes: budget.peak,
-            refusals: budget.report(),
-            fuel_used: loaded.description.metered.then(|| {
-                let fuel = limits.fuel.unwrap_or(u64::MAX);
-                fuel - store.get_fuel().unwrap_or_default().min(fuel)
-            }),
-            log_bytes_dropped: logged.dropped,
-            ..Cost::default()
-        };
+        let result = self.judge(ran, logged.fatal_bytes, store, *run, &call);
+        let cost = cost_of(loaded, limits, store, logged.dropped);
         let CallResult { end, payload, stdout_bytes } = result;
         let input = call.input;
         // Only an instance whose task succeeded is reused.
@@ -271,10 +241,32 @@ impl Runner {
         let completion = Completion { end, cost, stdout_bytes };
         self.answer(completion, payload_bytes(&payload, store), input, answer)?;
         if is_reusable && warm.bound.is_some() {
-            // It may wait for its next task for long.
+            // The instance may wait for its next task for long, and holds no shared inputs meanwhile.
             warm.store.data_mut().shares.clear();
             self.warm = Some(warm);
         }
+        Ok(())
+    }
+
+    /// Gives a store what a guest that imports WASI needs, and the call its outputs.
+    fn give_wasi(
+        &self,
+        state: &mut TaskState,
+        message: &RunMessage,
+        call: &mut CallContext<'_>,
+    ) -> Result<(), RunEnd> {
+        call.output = Outputs::new(call.callee, call.limits, &self.task_log);
+        let asker = || Asker {
+            task: message.task,
+            run: message.run,
+            shared: self.shared.clone(),
+            to_host: self.to_host.clone(),
+        };
+        let WasiContext { wasi, clock, stdin } =
+            wasi::context(call.callee, call.limits, call.input, &call.output, &self.dirs, asker)?;
+        state.wasi = Some(wasi);
+        state.clock = clock;
+        state.stdin = stdin;
         Ok(())
     }
 
@@ -331,7 +323,7 @@ impl Runner {
             }
             if shared.takes_sample(run) {
                 let stack = run_end::shown(&WasmBacktrace::force_capture(&store));
-                // Over its log limit, it has said enough.
+                // A task over its log limit loses the record, since it has said enough.
                 let _ = store.data().task_log.record(LogSource::Stack, WARN, "", &stack, "");
             }
             Ok(UpdateDeadline::Continue(1))
@@ -347,7 +339,8 @@ impl Runner {
                 self.shared.interrupt.notified().await;
             }
         };
-        let (mut interrupted, mut work) = (pin!(interrupted), pin!(work));
+        let mut interrupted = pin!(interrupted);
+        let mut work = pin!(work);
         std::future::poll_fn(|context| {
             if interrupted.as_mut().poll(context).is_ready() {
                 return Poll::Ready(None);
@@ -357,20 +350,47 @@ impl Runner {
         .await
     }
 
+    /// Says how a call ended that `ran`, or was interrupted (`None`). `fatal_log_bytes` is what the task logged if that
+    /// was more than it may.
     fn judge(
         &self,
-        ran: wasmtime::Result<CallResult>,
+        ran: Option<wasmtime::Result<CallResult>>,
+        fatal_log_bytes: Option<u64>,
         store: &Store<TaskState>,
         run: u64,
         call: &CallContext<'_>,
     ) -> CallResult {
-        match ran {
-            Ok(result) => result,
-            Err(error) => CallResult::of(match call.output.overflow() {
+        let mut result = match (ran, fatal_log_bytes) {
+            (None, _) => CallResult::of(RunEnd::Interrupted),
+            (Some(_), Some(bytes)) => CallResult::of(RunEnd::LogsTooLarge { bytes }),
+            (Some(Ok(result)), None) => result,
+            (Some(Err(error)), None) => CallResult::of(match call.output.overflow() {
                 Some(bytes) => RunEnd::OutputTooLarge { bytes },
                 None => run_end::of_error(&error, store.data(), self.shared.is_interrupted(run)),
             }),
+        };
+        if let Callee::Command { .. } = call.callee {
+            // The caller gets what the command wrote until its end, however it ended.
+            let (stdout_bytes, written) = call.output.take();
+            result.stdout_bytes = stdout_bytes;
+            result.payload = CallPayload::Owned(written);
         }
+        result
+    }
+}
+
+/// Returns what a run cost, without its times.
+fn cost_of(loaded: &Loaded, limits: &TaskLimits, store: &Store<TaskState>, log_bytes_dropped: u64) -> Cost {
+    let budget = &store.data().budget;
+    Cost {
+        peak_memory_bytes: budget.peak,
+        refusals: budget.report(),
+        fuel_used: loaded.description.metered.then(|| {
+            let fuel = limits.fuel.unwrap_or(u64::MAX);
+            fuel - store.get_fuel().unwrap_or_default().min(fuel)
+        }),
+        log_bytes_dropped,
+        ..Cost::default()
     }
 }
 

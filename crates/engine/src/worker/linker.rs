@@ -39,7 +39,9 @@ impl TaskState {
     /// The next task's: nothing of the one before is left here.
     pub(super) fn begin(&mut self, memory_bytes_max: u64, began: Instant) {
         self.budget.begin(memory_bytes_max, began);
-        (self.wasi, self.clock, self.panic) = (None, Clock::none(), None);
+        self.wasi = None;
+        self.clock = Clock::none();
+        self.panic = None;
         self.stdin = None;
         self.shares.clear();
     }
@@ -59,24 +61,31 @@ impl TaskState {
     }
 
     pub(super) fn wasi(&mut self) -> &mut WasiP1Ctx {
-        // Set for every module that imports WASI; the empty context grants nothing.
+        // The context is set for every module that imports WASI; the empty one grants nothing.
         self.wasi.get_or_insert_with(|| WasiCtxBuilder::new().build_p1())
     }
 }
 
-/// A linker; with WASI only for modules that import it, since that alone needs fibers.
+/// Makes a linker for modules that import WASI, which alone needs fibers.
 ///
 /// # Errors
-/// What wasmtime says; it defines each name once, so nothing is expected.
-pub(super) fn linker(engine: &Engine, with_wasi: bool) -> Result<Linker<TaskState>> {
+/// As for [`linker`].
+pub(super) fn linker_with_wasi(engine: &Engine) -> Result<Linker<TaskState>> {
+    let mut linker = linker(engine)?;
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, TaskState::wasi)?;
+    poll::define(&mut linker)?;
+    open::define(&mut linker)?;
+    links::define(&mut linker)?;
+    exit::define(&mut linker)?;
+    Ok(linker)
+}
+
+/// Makes a linker with the functions of the byte ABI.
+///
+/// # Errors
+/// Returns wasmtime's; each name is defined once, so none is expected.
+pub(super) fn linker(engine: &Engine) -> Result<Linker<TaskState>> {
     let mut linker = Linker::new(engine);
-    if with_wasi {
-        wasmtime_wasi::p1::add_to_linker_async(&mut linker, TaskState::wasi)?;
-        poll::define(&mut linker)?;
-        open::define(&mut linker)?;
-        links::define(&mut linker)?;
-        exit::define(&mut linker)?;
-    }
     for function in HostFunction::ALL {
         let name = function.name();
         match function {
@@ -94,7 +103,7 @@ pub(super) fn linker(engine: &Engine, with_wasi: bool) -> Result<Linker<TaskStat
 /// # Errors
 /// As for [`linker`].
 pub(crate) fn provided(engine: &Engine) -> Result<Provided> {
-    let linker = linker(engine, true)?;
+    let linker = linker_with_wasi(engine)?;
     let mut store = Store::new(engine, TaskState::for_linking());
     let items: Vec<_> =
         linker.iter(&mut store).map(|(m, n, item)| ((m.to_string(), n.to_string()), item)).collect();
@@ -144,7 +153,8 @@ fn text(caller: &mut Caller<'_, TaskState>, (pointer, len): TextAt, bytes_max: u
         return Err(wasmtime::format_err!("the module has no memory to read a text from"));
     };
     let data = memory.data(&*caller);
-    let (start, end) = (pointer as u64, pointer as u64 + len as u64);
+    let start = pointer as u64;
+    let end = pointer as u64 + len as u64;
     if end > data.len() as u64 {
         return Err(wasmtime::Trap::MemoryOutOfBounds.into());
     }
@@ -164,7 +174,7 @@ mod tests {
     #[test]
     fn the_linker_has_the_functions_of_the_list_and_no_others() {
         let engine = Engine::default();
-        let linker = linker(&engine, false).expect("a linker");
+        let linker = linker(&engine).expect("a linker");
         let mut store = Store::new(&engine, TaskState::for_linking());
         let defined: Vec<_> =
             linker.iter(&mut store).map(|(module, name, _)| format!("{module}.{name}")).collect();

@@ -1,22 +1,22 @@
 //! `path_symlink`, wasmtime's own, which makes links that lead downwards only.
 //!
-//! Within WASI a link leads nowhere beyond the directory, wherever it points. But the directory is the host's, too: there
-//! a program follows the link as what it is, a link of the user as whom the worker runs, which for an ordinary user is
-//! the user. So a link that leads out of the directory is an escape in two steps, the second of which somebody else does
-//! by naming it.
+//! Within WASI a link leads nowhere beyond the directory, wherever it points. But the directory is the host's, too:
+//! there a program follows the link as what it is, a link of the user as whom the worker runs, which for an ordinary
+//! user is the user. So a link that leads out of the directory is an escape in two steps, the second of which somebody
+//! else does by naming it.
 //!
 //! A target is refused if it begins at the root, has a `..` anywhere, or names nothing (`.`, `./.`). What is left is a
-//! series of names, one at least, which is looked up from the folder that holds the link, each in what the one before it
-//! led to. So by induction over the steps a link leads at least as deep beneath the directory as its own name stands: the
-//! folder that holds it is one step less deep, and each name in the target is one step down, or a link that leads at
-//! least as deep as its own name. That they are renamed, given a second name, or moved with the folder that holds them
-//! (`path_rename`, `path_link`) changes where they begin and not this. A target such as `sub/../x` is refused as well:
-//! it stays inside of the directory only for as long as `sub` is no link.
+//! series of names, one at least, which is looked up from the folder that holds the link, each in what the one before
+//! it led to. So by induction over the steps a link leads at least as deep beneath the directory as its own name
+//! stands: the folder that holds it is one step less deep, and each name in the target is one step down, or a link
+//! that leads at least as deep as its own name. That they are renamed, given a second name, or moved with the folder
+//! that holds them (`path_rename`, `path_link`) changes where they begin and not this. A target such as `sub/../x` is
+//! refused as well: it stays inside of the directory only for as long as `sub` is no link.
 //!
-//! It follows that a path leads nowhere beyond the directory if it has no more `..` than names before them, whoever wrote
-//! it: each name in it leads at least one step down. A link to `.` would lead less deep than its name stands, and what
-//! the user calls `d/link/../x` would be beside `d`; so would a link of the user's own that leads upwards *within* the
-//! directory, named by a path through such a link.
+//! It follows that a path leads nowhere beyond the directory if it has no more `..` than names before them, whoever
+//! wrote it: each name in it leads at least one step down. A link to `.` would lead less deep than its name stands,
+//! and what the user calls `d/link/../x` would be beside `d`; so would a link of the user's own that leads upwards
+//! *within* the directory, named by a path through such a link.
 //!
 //! Links that lead upwards and that the *user* has put into the directory are beyond this: they are the user's word.
 //! A task can point at them, and can move them with their folder; by themselves they cannot be moved or given a
@@ -35,7 +35,7 @@ use proto::limits::WASI_CALL_BYTES_MAX;
 /// Bytes of a path and of a link's target, at most: as Linux has it.
 const TARGET_BYTES_MAX: usize = 4096;
 
-/// Where the answers of calls of our own go, in a memory of our own.
+/// This is where the answers of calls of our own go, in a memory of our own.
 const NUMBER_AT: usize = 0;
 const LEN_AT: usize = 4;
 const TARGET_AT: usize = 8;
@@ -46,7 +46,7 @@ const FOLLOW: i32 = 1;
 /// `oflags`.
 const DIRECTORY: i32 = 2;
 
-/// As the specification of WASI has them.
+/// The arguments are in the order of WASI's specification.
 type LinkArguments = (i32, i32, i32, i32, i32, i32, i32);
 type RenameArguments = (i32, i32, i32, i32, i32, i32);
 type SymlinkArguments = (i32, i32, i32, i32, i32);
@@ -70,7 +70,7 @@ pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a link to this target could lead less deep than its own name stands, wherever that is.
+/// Returns whether a link to this target could lead less deep than its own name stands, wherever that is.
 fn leads_out(target: &[u8]) -> bool {
     let mut parts = target.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
     let names_nothing = parts.clone().next().is_none();
@@ -110,7 +110,7 @@ async fn link(caller: Caller<'_, TaskState>, arguments: LinkArguments) -> Result
     .await
 }
 
-/// How something gets a name: it is moved, or has a second one.
+/// Says how something gets a name: it is moved, or has a second one.
 #[derive(Clone, Copy)]
 enum Naming {
     Rename,
@@ -185,7 +185,7 @@ async fn call(
     }
 }
 
-/// What comes of the look at a name that is to be moved or given a second name.
+/// Says what comes of the look at a name that is to be moved or given a second name.
 enum Kept {
     /// The path has a form that the call itself refuses, or leads nowhere in memory: it has its own words for that.
     AsItIs,
@@ -198,7 +198,7 @@ enum Kept {
 struct Held {
     dir: i32,
     is_ours: bool,
-    /// In this memory, as wiggle has its pointers: where they begin, and their length.
+    /// The name stands in this memory: wiggle's pointer to its beginning, and its length.
     name: (i32, i32),
     to: (i32, i32),
     memory: Vec<u8>,
@@ -207,7 +207,7 @@ struct Held {
 impl Held {
     async fn close(mut self, wasi: &mut WasiP1Ctx) {
         if self.is_ours {
-            // It is open, so it can be closed.
+            // The descriptor is open, so it can be closed.
             let guest = &mut GuestMemory::Unshared(&mut self.memory);
             let _ = wasi.fd_close(guest, (self.dir as u32).into()).await;
         }
@@ -254,10 +254,12 @@ async fn keep(wasi: &mut WasiP1Ctx, dir: i32, from: &[u8], to: &[u8]) -> Result<
         if errno != Errno::Success as i32 {
             return Ok(Kept::Refused(errno));
         }
-        (held.dir, held.is_ours) = (number(&held.memory, NUMBER_AT), true);
+        held.dir = number(&held.memory, NUMBER_AT);
+        held.is_ours = true;
     }
     let mut guest = GuestMemory::Unshared(&mut held.memory);
-    let (buffer, room) = (TARGET_AT as i32, TARGET_BYTES_MAX as i32);
+    let buffer = TARGET_AT as i32;
+    let room = TARGET_BYTES_MAX as i32;
     let looked = wasi_snapshot_preview1::path_readlink(
         wasi,
         &mut guest,
@@ -275,7 +277,7 @@ async fn keep(wasi: &mut WasiP1Ctx, dir: i32, from: &[u8], to: &[u8]) -> Result<
             let target = held.memory.get(TARGET_AT..TARGET_AT + len.min(TARGET_BYTES_MAX));
             target.is_none_or(leads_out).then_some(Errno::Perm as i32)
         }
-        // It is no link, or is not there.
+        // The name is no link, or is not there.
         errno if errno == Errno::Inval as i32 || errno == Errno::Noent as i32 => None,
         errno => Some(errno),
     };
@@ -300,7 +302,8 @@ fn parts<'a>(caller: &'a mut Caller<'_, TaskState>) -> Result<(&'a mut WasiP1Ctx
 
 /// A guest's text; `None` where the pointer leads nowhere: what is called with it says so.
 fn text(memory: &[u8], at: i32, len: i32) -> Option<&[u8]> {
-    let (at, len) = (at as u32 as usize, len as u32 as usize);
+    let at = at as u32 as usize;
+    let len = len as u32 as usize;
     memory.get(at..at.checked_add(len)?)
 }
 

@@ -39,7 +39,7 @@ pub(super) struct ModuleFiles {
 
 /// A module that the host has sent and not ended.
 pub(super) enum Arrived {
-    /// No task has looked for it yet.
+    /// The files have arrived, and no task has looked for the module yet.
     Files(ModuleFiles),
     /// The main thread is mapping it for its first task.
     Mapping,
@@ -91,8 +91,10 @@ impl Modules {
         let loaded = self.load(files).map(Arc::new);
         match &loaded {
             Ok(loaded) => {
-                let (module, took_us) = (id.0, began.elapsed().as_micros() as u64);
-                let (tasks, memories) = (loaded.tasks.len(), loaded.description.memory_kind);
+                let module = id.0;
+                let took_us = began.elapsed().as_micros() as u64;
+                let tasks = loaded.tasks.len();
+                let memories = loaded.description.memory_kind;
                 tracing::debug!(module, took_us, tasks, ?memories, "a module is mapped");
             }
             Err(error) => tracing::warn!(module = id.0, error, "a module cannot be mapped"),
@@ -119,7 +121,11 @@ impl Modules {
 }
 
 fn prepare(engine: &Engine, module: &Module, description: ModuleDescription) -> wasmtime::Result<Loaded> {
-    let instance = linker::linker(engine, description.uses_wasi)?.instantiate_pre(module)?;
+    let linker = match description.uses_wasi {
+        true => linker::linker_with_wasi(engine)?,
+        false => linker::linker(engine)?,
+    };
+    let instance = linker.instantiate_pre(module)?;
     let function = |name: &str| match module.get_export(name) {
         Some(ExternType::Func(_)) => module.get_export_index(name),
         _ => None,

@@ -2,7 +2,7 @@
 //! streams, so that it can be tested without a process.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::events::{Reporter, ToHost};
 use super::instance::Runner;
@@ -11,6 +11,7 @@ use proto::inbox::{Inbound, Inbox, Input, Item};
 use proto::limits::BATCH_WORK_MAX;
 use proto::message::{BatchSlice, Completion, Cost, FromWorker, RunEnd, RunMessage, ToWorker};
 use proto::ring::End;
+use proto::sync::Lock;
 use proto::task::TaskId;
 use sandbox::LockedDown;
 
@@ -29,7 +30,7 @@ pub(super) fn run<W: ToHost>(
     let mut inbox = Inbox::new(from_host);
     let mut scratch = Vec::new();
     let mut say = |message: FromWorker, payload: &[u8]| {
-        let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut to_host = to_host.hold();
         let frame_bytes = write_frame(&mut *to_host, &mut scratch, &message, payload)?;
         reporter.answered(&mut *to_host);
         Ok(frame_bytes)
@@ -42,14 +43,14 @@ pub(super) fn run<W: ToHost>(
             runner.let_go();
         }
         let ToWorker::Run(mut message) = inbox.next_message()?;
-        let (task, run, claim) = (message.task, message.run, message.claim);
+        let RunMessage { task, run, claim, .. } = message;
         // The host may have taken it back while others ran.
         if !claims.claim(claim, run) {
             inbox.skip()?;
             continue;
         }
         reporter.begin(TaskId(task.0 + message.slice.map_or(0, |slice| u64::from(slice.first))));
-        // From here on the CPU time counts as the task's.
+        // The CPU time that is used after this point counts as the task's.
         runner.bring(message.module);
         claims.begin(claim, run);
         match message.slice {
@@ -63,7 +64,7 @@ pub(super) fn run<W: ToHost>(
             Some(slice) => {
                 let mut so_far = SoFar { end: RunEnd::Ok, run_ns: 0, answer_bytes: 0 };
                 for item in (u64::from(slice.first)..).take(slice.count as usize) {
-                    // The rest goes back: whoever waits behind it, waits no longer than this.
+                    // The rest of the batch goes back, so that no task behind it waits longer than this.
                     if so_far.is_over(&slice) {
                         break;
                     }
@@ -92,7 +93,7 @@ struct SoFar {
 }
 
 impl SoFar {
-    /// Whether the batch must not begin another task.
+    /// Returns whether the batch must not begin another task.
     fn is_over(&self, slice: &BatchSlice) -> bool {
         matches!(self.end, RunEnd::Interrupted)
             || self.run_ns > BATCH_WORK_MAX.as_nanos() as u64

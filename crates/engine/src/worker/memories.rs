@@ -1,13 +1,10 @@
 //! Linear memories that are used again: what a task wrote is zeroed, not given back page by page.
 //!
-//! A fresh instance needs memory that is zero. Wasmtime's pool gives all pages of a memory back to the
-//! kernel, and every page that the next task touches costs a fault: measured, that is most of what a
-//! fresh instance costs. Here the pages that may have been touched are zeroed: those that are *open*
+//! A fresh instance needs memory that is zero. Wasmtime's pool gives all pages of a memory back to the kernel, and
+//! every page that the next task touches costs a fault, which is most of what a fresh instance costs
+//! (`benches/README.md`). Here the pages that may have been touched are zeroed: those that are *open*
 //! ([`fault_window`]), without asking, while these are few; else those of which the kernel says that they are there
-//! (`mincore`). Where there are many, all are given back as well. Instance, calls and end, against the pool in
-//! one run of `benches/instances.rs` (on two virtual CPUs): echo 11.0 → 2.5 µs (4.4 times as fast), primes below
-//! 1,000 54 → 16 (3.5), a task that writes to 16 pages 34 → 2.4 (14), to 256 pages 386 → 27 (14).
-//! Which modules have them is `compile/choice.rs`'s to say.
+//! (`mincore`). Where there are many, all are given back as well. `compile/choice.rs` decides which modules have them.
 //!
 //! # Why no byte survives
 //! A slot is one private anonymous mapping that this process alone has: it never forks (seccomp), and
@@ -21,8 +18,8 @@
 //!   that were merged (KSM), the page of zeros, parts of large folios, and huge pages.
 //! - *About to be moved* (compaction, NUMA, memory hot-remove), *poisoned*, or on a device: "always
 //!   up to date", hence resident. This is what `PAGEMAP_SCAN` passes over, and why that is for tasks only that
-//!   trust each other: of 1,252 looks at 1 GiB each, under compaction without pause, 3 of the scan's missed
-//!   pages, and none of `mincore`'s (9,219 with those at huge pages). Zeroing waits until a page has moved; a
+//!   trust each other: under compaction without pause the scan missed pages, and `mincore` none
+//!   (`benches/README.md`). Zeroing waits until a page has moved; a
 //!   poisoned one ends this process.
 //! - *Swapped out*, and no longer in the swap cache: absent, **with contents**. So swap must be off. That
 //!   is asked of /proc/swaps before and after, for each such reset ([`Swaps`]): while a device is in use
@@ -50,15 +47,16 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::ptr::{self, NonNull};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
 use self::fault_window::{FAULT_WINDOW_BYTES_MAX, FaultWindow, WINDOW_BYTES_MAX};
 use crate::settings::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES, Reserve};
+use proto::sync::Lock;
 
-/// How the error begins where the system has no room for a memory.
+/// This is how the error begins where the system has no room for a memory.
 pub(super) const NO_ROOM: &str = "no room for a memory";
 
 /// A slot holds the memory and a guard on both sides.
@@ -67,22 +65,21 @@ const SLOT_BYTES: usize = GUARD_BYTES + MEMORY_BYTES + GUARD_BYTES;
 /// A larger memory is given back whole, since asking about it would take longer than some faults do.
 const ASKED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// If more than this is resident in a memory, or in all that wait together, it is given back. Zeroing would
-/// be faster than faults even then: this bounds what a worker keeps for nobody.
+/// A memory gives its pages back if more than this is resident in it, or in all that wait together. Zeroing would
+/// be faster than faults even then, but a worker must not keep so much for nobody.
 const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 const KEPT_BYTES_IN_ALL_MAX: usize = 16 * 1024 * 1024;
 
-/// From here on a memory asks for huge pages, so that a large payload costs one fault instead of 512. A
-/// smaller memory does not, since it would be zeroed by two megabytes at a time. It is a multiple of such a
-/// page.
+/// A memory of at least this size asks for huge pages, so that a large payload costs one fault instead of 512. A
+/// smaller memory does not, since it would be zeroed by two megabytes at a time. It is a multiple of such a page.
 const HUGE_FROM_BYTES: usize = 4 * 1024 * 1024;
 
 /// This much of a waiting slot stays accessible, and counts as data of this process.
 const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Every so many resets everything is given back: else what one task has touched would be zeroed for all
-/// that follow it. Later where what is open is little anyway, and is zeroed in less than 2 µs. Sooner where one has touched much more than is
-/// usual: the faults that this costs are paid for by some 20 resets that have less to zero.
+/// Every so many resets everything is given back, since what one task has touched would otherwise be zeroed for all
+/// that follow it. This comes later where little is open, which is zeroed at once, and sooner where one task has
+/// touched much more than is usual: some 20 resets that have less to zero pay for the faults.
 const FORGET_EVERY: u32 = 64;
 const FORGET_LITTLE_EVERY: u32 = 256;
 const FORGET_LEAST_EVERY: u32 = 2048;
@@ -100,14 +97,14 @@ struct Shared {
     slots: Mutex<Slots>,
     swaps: Swaps,
     page: usize,
-    /// Slots that are kept for the next instance. None where addresses are few.
+    /// Slots that are kept for the next instance. There is none where addresses are few.
     waiting_max: usize,
 }
 
 struct Slots {
     waiting: Vec<Slot>,
     lent: usize,
-    /// The kernel's word on each page.
+    /// What the kernel says of each page, one byte for each.
     residency: Vec<u8>,
 }
 
@@ -141,7 +138,7 @@ unsafe impl MemoryCreator for Memories {
             return Err(format!("no memory is made with {minimum} bytes of {reserved:?} and {guard}"));
         }
         let slot = self.0.take(minimum).map_err(|error| format!("{NO_ROOM}: {error}"))?;
-        // From here on the slot is given back, whatever happens.
+        // The memory owns the slot, and gives it back whatever happens.
         let mut memory = Memory { slot: Some(slot), size: 0, minimum, shared: self.0.clone() };
         memory.grow(minimum).map_err(|error| format!("no memory of {minimum} bytes: {error}"))?;
         Ok(Box::new(memory))
@@ -149,15 +146,11 @@ unsafe impl MemoryCreator for Memories {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A slot that is zero, and accessible up to `bytes` at the most.
     fn take(&self, bytes: usize) -> io::Result<Slot> {
         let bytes = self.whole_pages(bytes);
-        let mut slots = self.lock();
-        // The one that fits best: with several memories a module, each finds what it left.
+        let mut slots = self.slots.hold();
+        // The slot that fits best is taken, so that each of a module's several memories finds what it left.
         let fit = |slot: &Slot| (slot.accessible > bytes, bytes.abs_diff(slot.accessible));
         let best = (0..slots.waiting.len()).min_by_key(|index| fit(&slots.waiting[*index]));
         let mut slot = match best {
@@ -176,7 +169,7 @@ impl Shared {
 
     /// Takes a slot back, to be lent again or unmapped.
     fn give_back(&self, mut slot: Slot, minimum: usize) {
-        let mut slots = self.lock();
+        let mut slots = self.slots.hold();
         slots.lent = slots.lent.saturating_sub(1);
         if slots.waiting.len() >= self.waiting_max {
             return;
@@ -189,7 +182,7 @@ impl Shared {
         }
     }
 
-    /// Leaves it zero, accessible up to `stays` at the most, and with `room` bytes resident at the most.
+    /// Leaves the slot zero, accessible up to `stays` at the most, and with `room` bytes resident at the most.
     fn reset(&self, slot: &mut Slot, stays: usize, room: usize, residency: &mut [u8]) -> io::Result<()> {
         if slot.is_broken {
             return Err(io::Error::other("nobody knows what is accessible"));
@@ -207,8 +200,8 @@ impl Shared {
         match found {
             Found::Zeroed if slot.resets < every => {}
             // A slot that is always large would only be opened again.
-            Found::Much if !is_little && slot.large_resets < FORGET_EVERY => slot.forget(false)?,
-            _ => slot.forget(true)?,
+            Found::Much if !is_little && slot.large_resets < FORGET_EVERY => slot.decommit()?,
+            _ => slot.decommit_and_close()?,
         }
         slot.shrink(slot.accessible.min(stays))
     }
@@ -220,12 +213,13 @@ impl Shared {
         if pages == 0 {
             return Found::Zeroed;
         }
-        // Swap must be off both before and after the question; see above.
+        // Swap must be off both before and after the question, as the head of this file explains.
         if !self.swaps.are_off() || !slot.resident(residency) || !self.swaps.are_off() {
             return Found::Much;
         }
         let resident = |pages: &[u8]| pages.iter().filter(|page| is_resident(**page)).count();
-        let (all, beyond) = (resident(residency), residency.get(stays / self.page..).map_or(0, resident));
+        let all = resident(residency);
+        let beyond = residency.get(stays / self.page..).map_or(0, resident);
         let found = slot.account(all * self.page, beyond * self.page, room);
         if found != Found::Zeroed {
             return found;
@@ -269,7 +263,7 @@ struct Slot {
     accessible: usize,
     /// `None`: all that is accessible is open.
     fault_window: Option<FaultWindow>,
-    /// If this is `false`, the memory is opened at once.
+    /// The memory is opened at once where this is `false`.
     opens_by_faults: bool,
     /// The open part ended here before it was cut off at `accessible`.
     cut: usize,
@@ -338,19 +332,20 @@ impl Slot {
         self.fault_window.as_ref().map_or(0..self.accessible, FaultWindow::open)
     }
 
-    /// Whether what is open is to be zeroed without asking.
+    /// Returns whether what is open is to be zeroed without asking.
     fn is_window(&self) -> bool {
         self.fault_window.is_some()
             && self.open().len() <= WINDOW_BYTES_MAX
             && self.accessible <= FAULT_WINDOW_BYTES_MAX
     }
 
-    /// Makes the bytes accessible up to `to`; all or nothing.
+    /// Makes the bytes accessible up to `to`: all of them, or none and an error.
     fn extend(&mut self, to: usize) -> io::Result<()> {
         if to > MEMORY_BYTES {
             return Err(io::Error::other("beyond its room"));
         }
-        let (to, open) = (to.max(self.accessible), self.open());
+        let to = to.max(self.accessible);
+        let open = self.open();
         let by_faults = self.opens_by_faults && self.is_window() && to <= FAULT_WINDOW_BYTES_MAX;
         let wanted = match by_faults {
             // The tasks before this one touched that part.
@@ -419,7 +414,7 @@ impl Slot {
         Ok(())
     }
 
-    /// Whether the kernel says of each page up to `accessible` if it is resident. There is one byte for
+    /// Returns whether the kernel says of each page up to `accessible` if it is resident. There is one byte for
     /// each.
     fn resident(&self, residency: &mut [u8]) -> bool {
         // SAFETY: the range is within this slot's mapping, and the kernel writes one byte for each of
@@ -448,12 +443,12 @@ impl Slot {
             return Found::Unusual;
         }
         self.kept = kept;
-        // The part beyond is kept, but not asked for again until it is accessible.
+        // The slot keeps the part beyond, which is not asked for again until it is accessible.
         self.kept_beyond += beyond;
         Found::Zeroed
     }
 
-    /// Whether a task has touched much more than others do, and that for some time.
+    /// Returns whether a task has touched much more than others do, and that for some time.
     fn is_in_excess(&mut self, pages: usize) -> bool {
         let usual = *self.usual.get_or_insert(pages);
         self.excesses += u32::from(pages > 2 * usual + FEW_PAGES);
@@ -462,25 +457,37 @@ impl Slot {
 
     /// Zeroes accessible bytes.
     fn zero(&mut self, from: usize, len: usize) {
-        let (from, end) = (from.min(self.accessible), from.saturating_add(len).min(self.accessible));
+        let end = from.saturating_add(len).min(self.accessible);
+        let from = from.min(self.accessible);
         // SAFETY: up to `accessible` the mapping can be written to, and nobody refers to it: the memory
         // that was there is gone.
         unsafe { ptr::write_bytes(self.base().add(from), 0, end - from) };
     }
 
-    /// Gives all pages back that were ever accessible: they are zero when they are touched next. And closes
-    /// what is open, if faults are to find out anew what is touched.
-    fn forget(&mut self, closes: bool) -> io::Result<()> {
-        // SAFETY: within this slot's mapping, private and anonymous; nobody refers to what it holds.
-        unsafe { rustix::mm::madvise(self.base().cast(), self.touched, Advice::LinuxDontNeed)? };
-        if let Some(fault_window) = self.fault_window.as_ref().filter(|_| closes) {
+    /// Gives all pages back that were ever accessible, and closes what is open, so that faults find out anew what is
+    /// touched.
+    fn decommit_and_close(&mut self) -> io::Result<()> {
+        self.decommit()?;
+        if let Some(fault_window) = &self.fault_window {
             let open = fault_window.open();
             self.protect(open.start, open.end, MprotectFlags::empty())?;
             fault_window.set_open(0..0);
-            (self.cut, self.large_resets) = (0, 0);
+            self.cut = 0;
+            self.large_resets = 0;
         }
-        (self.touched, self.kept, self.kept_beyond) = (self.accessible, 0, 0);
-        (self.resets, self.usual, self.excesses) = (0, None, 0);
+        Ok(())
+    }
+
+    /// Gives all pages back that were ever accessible: they are zero when they are touched next.
+    fn decommit(&mut self) -> io::Result<()> {
+        // SAFETY: within this slot's mapping, private and anonymous; nobody refers to what it holds.
+        unsafe { rustix::mm::madvise(self.base().cast(), self.touched, Advice::LinuxDontNeed)? };
+        self.touched = self.accessible;
+        self.kept = 0;
+        self.kept_beyond = 0;
+        self.resets = 0;
+        self.usual = None;
+        self.excesses = 0;
         Ok(())
     }
 }
@@ -495,7 +502,7 @@ impl Drop for Slot {
 
 /// One memory of an instance.
 struct Memory {
-    /// There until it is dropped.
+    /// The slot is there until the memory is dropped.
     slot: Option<Slot>,
     size: usize,
     minimum: usize,
@@ -544,7 +551,7 @@ impl Drop for Memory {
 /// The kernel's list of devices in use for swap, kept open: a worker can open nothing later.
 enum Swaps {
     List(File),
-    /// Nothing is known, so pages may be swapped out.
+    /// The system does not say, so pages may be swapped out.
     Unknown,
 }
 
@@ -564,10 +571,10 @@ impl Swaps {
         }
     }
 
-    /// Whether no page can be swapped out at this moment.
+    /// Returns whether no page can be swapped out at this moment.
     fn are_off(&self) -> bool {
         let Swaps::List(list) = self else { return false };
-        // A heading, and a line for each device.
+        // The file has a heading, and a line for each device.
         let mut text = [0; 256];
         let Ok(len) = list.read_at(&mut text, 0) else { return false };
         matches!(text[..len].split_last(), Some((b'\n', heading))

@@ -52,11 +52,12 @@ async fn open(mut caller: Caller<'_, TaskState>, arguments: Arguments) -> Result
     if errno != Errno::Success as i32 {
         return Ok(errno);
     }
-    // It was written there a moment ago.
+    // The number was written there a moment ago.
     let place = at as u32 as usize;
     let number = memory.get(place..place + 4).and_then(|bytes| bytes.try_into().ok());
     let number = number.map_or(u32::MAX, u32::from_le_bytes);
-    // The lowest free one is taken, and `fd_renumber` only swaps: so it says how many there are.
+    // The number of a new descriptor is the lowest free one, and `fd_renumber` only swaps, so it says how many
+    // there are.
     if number as usize >= TASK_DESCRIPTORS_MAX {
         // The file is open, so closing it cannot fail.
         let _ = wasi.fd_close(&mut GuestMemory::Unshared(memory), number.into()).await;

@@ -78,12 +78,13 @@ impl Place {
             return Ok(Errno::Nomem);
         }
         let count = count as usize;
-        // Copied first: the events may be written over them.
+        // The subscriptions are copied first, since the events may be written over them.
         let subscriptions = slice(memory, self.subscriptions, 8, count * SUBSCRIPTION_BYTES)?.to_vec();
         slice(memory, self.events, 8, count * EVENT_BYTES)?;
         slice(memory, self.ready, 4, 4)?;
 
-        let (began, now) = (Instant::now(), clock.read());
+        let began = Instant::now();
+        let now = clock.read();
         let mut waits = Vec::with_capacity(count);
         for subscription in subscriptions.chunks_exact(SUBSCRIPTION_BYTES) {
             match wait(wasi, subscription, now).await {
@@ -127,7 +128,7 @@ impl Place {
     }
 }
 
-/// What one subscription waits for.
+/// Says what one subscription waits for.
 #[derive(Clone, Copy)]
 enum Wait {
     For(Duration),
@@ -186,7 +187,7 @@ fn event(subscription: &[u8]) -> [u8; EVENT_BYTES] {
     let mut event = [0; EVENT_BYTES];
     event[..8].copy_from_slice(&subscription[..8]);
     event[10] = subscription[8];
-    // For a descriptor, this says that there is at least one byte.
+    // The event of a descriptor says that there is at least one byte.
     event[16] = u8::from(subscription[8] != 0);
     event
 }

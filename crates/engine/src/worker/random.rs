@@ -23,8 +23,8 @@ impl TryRng for System {
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-        // It fails on kernels without the system call, or if the sandbox refuses it. A task
-        // must not go on with bytes that only look random, so the worker ends.
+        // The call fails on kernels that do not have it, or if the sandbox refuses it. A task must not go on with
+        // bytes that only look random, so the worker ends.
         getrandom::fill(bytes).unwrap_or_else(|error| panic!("the kernel gives no random bytes: {error}"));
         Ok(())
     }
@@ -90,7 +90,7 @@ mod tests {
         for mut other in [Seeded::new(8, "a"), Seeded::new(7, "b")] {
             assert_ne!(draw(&mut other), drawn[0]);
         }
-        // Written down, so that another version of the hash cannot change it unseen.
+        // The value is written down, so that another version of the hash cannot change it unseen.
         let hex: String = drawn[0][..8].iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "5b090a402761cefa");
     }

@@ -64,7 +64,7 @@ pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> R
     }
 }
 
-/// Whether the system had no room, where the engine asked it for some.
+/// Returns whether the system had no room, where the engine asked it for some.
 fn is_out_of_memory(error: &Error) -> bool {
     error.chain().any(|cause| {
         let by_io = cause.downcast_ref::<std::io::Error>().and_then(refused::errno);

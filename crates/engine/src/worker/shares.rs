@@ -71,7 +71,7 @@ impl Mappings {
         }
         for ((share, bytes), file) in shares.iter().zip(files) {
             let mapping = Mapping::new(file, *bytes).map(Arc::new);
-            // It is logged before any task can find it, and so before its tasks end.
+            // The mapping is logged before any task can find it, and so before its tasks end.
             match &mapping {
                 Ok(_) => tracing::debug!(share = share.0, bytes, "a shared input is mapped"),
                 Err(error) => {
@@ -116,12 +116,15 @@ pub(super) fn read(
 
 /// Everything is checked in 64 bits before a byte is copied.
 fn copy(shared: &[u8], offset: u64, memory: &mut [u8], pointer: u32, len: u32) -> Option<i32> {
-    let (start, end) = (u64::from(pointer), u64::from(pointer) + u64::from(len));
+    let start = u64::from(pointer);
+    let end = u64::from(pointer) + u64::from(len);
     if end > memory.len() as u64 || offset > shared.len() as u64 {
         return None;
     }
     let len = u64::from(len).min(shared.len() as u64 - offset).min(SHARED_READ_BYTES_MAX);
-    let (offset, start, len) = (offset as usize, start as usize, len as usize);
+    let offset = offset as usize;
+    let start = start as usize;
+    let len = len as usize;
     memory[start..start + len].copy_from_slice(&shared[offset..offset + len]);
     Some(len as i32)
 }

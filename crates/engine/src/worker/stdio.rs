@@ -1,7 +1,7 @@
-//! The guest's stdout and stderr: captured whole for a command, line by line into the
-//! task_log for a task. Never the worker's own.
+//! The guest's stdout and stderr: captured whole for a command, line by line into the task log for a task. It is
+//! never the worker's own.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
@@ -10,6 +10,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use super::task_log::TaskLog;
 use proto::limits::LOG_RECORD_BYTES_MAX;
 use proto::message::LogSource;
+use proto::sync::Lock;
 
 /// A guest is told that it may write this much at once.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -33,13 +34,9 @@ impl GuestOutput {
         GuestOutput(Arc::new(Mutex::new(Sink::Lines { task_log, source, line: Vec::new() })))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Sink> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes what was captured.
     pub(super) fn take(&self) -> Vec<u8> {
-        match &mut *self.lock() {
+        match &mut *self.0.hold() {
             Sink::Capture { bytes, .. } => std::mem::take(bytes),
             Sink::Lines { .. } => Vec::new(),
         }
@@ -47,7 +44,7 @@ impl GuestOutput {
 
     /// Bytes that were written in all, if that was more than allowed.
     pub(super) fn overflow(&self) -> Option<u64> {
-        match &*self.lock() {
+        match &*self.0.hold() {
             Sink::Capture { bytes, overflow, .. } if *overflow > 0 => Some(bytes.len() as u64 + overflow),
             _ => None,
         }
@@ -55,10 +52,10 @@ impl GuestOutput {
 
     /// Sends an unfinished last line.
     pub(super) fn flush_line(&self) {
-        if let Sink::Lines { task_log, source, line } = &mut *self.lock()
+        if let Sink::Lines { task_log, source, line } = &mut *self.0.hold()
             && !line.is_empty()
         {
-            // Over the limit, the task_log knows; the task has ended already.
+            // The task log notes it if this is over the limit; the task has ended already.
             let _ = send_line(task_log, *source, line);
             line.clear();
         }
@@ -121,7 +118,7 @@ impl StdoutStream for GuestOutput {
 #[wasmtime_wasi::async_trait]
 impl OutputStream for GuestOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.lock().write(&bytes)
+        self.0.hold().write(&bytes)
     }
 
     fn flush(&mut self) -> StreamResult<()> {

@@ -1,11 +1,12 @@
 //! A task's log records, on their way to the host within the task's log limit.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use proto::frame::write_frame;
 use proto::limits::LOG_RECORD_BYTES_MAX;
 use proto::message::{FromWorker, LogRecord, LogSource};
+use proto::sync::Lock;
 use proto::task::{LogOverflow, TaskId};
 use proto::text::truncated;
 
@@ -41,20 +42,25 @@ impl TaskLog {
     }
 
     fn to(to_host: Option<Arc<Mutex<dyn Write + Send>>>) -> TaskLog {
-        let (task, overflow, scratch) = (TaskId(0), LogOverflow::Drop, Vec::new());
-        let inner = Inner { task, to_host, bytes_max: 0, overflow, bytes: 0, dropped: 0, scratch };
-        TaskLog(Arc::new(Mutex::new(inner)))
+        TaskLog(Arc::new(Mutex::new(Inner {
+            task: TaskId(0),
+            to_host,
+            bytes_max: 0,
+            overflow: LogOverflow::Drop,
+            bytes: 0,
+            dropped: 0,
+            scratch: Vec::new(),
+        })))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// From here on it takes this task's records.
+    /// Counts the records that follow as this task's, and holds them to its limit.
     pub(super) fn begin(&self, task: TaskId, bytes_max: u64, overflow: LogOverflow) {
-        let mut inner = self.lock();
-        (inner.task, inner.bytes_max, inner.overflow) = (task, bytes_max, overflow);
-        (inner.bytes, inner.dropped) = (0, 0);
+        let mut inner = self.0.hold();
+        inner.task = task;
+        inner.bytes_max = bytes_max;
+        inner.overflow = overflow;
+        inner.bytes = 0;
+        inner.dropped = 0;
     }
 
     /// Sends one record. Over the task's limit it is counted instead.
@@ -69,7 +75,7 @@ impl TaskLog {
         message: &str,
         fields: &str,
     ) -> Result<(), OverLimit> {
-        let mut inner = self.lock();
+        let mut inner = self.0.hold();
         let bytes = (target.len() + message.len() + fields.len()) as u64;
         let sent_bytes = bytes.min(LOG_RECORD_BYTES_MAX as u64) + 1;
         if inner.bytes.saturating_add(sent_bytes) > inner.bytes_max {
@@ -90,7 +96,7 @@ impl TaskLog {
         let Inner { task, to_host, scratch, .. } = &mut *inner;
         if let Some(to_host) = to_host {
             let frame = FromWorker::Log { task: *task, record };
-            let mut to_host = to_host.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut to_host = to_host.hold();
             // A broken ring ends the worker at the task's own answer.
             let _ = write_frame(&mut *to_host, scratch, &frame, &[]);
         }
@@ -99,7 +105,7 @@ impl TaskLog {
 
     /// Returns what the task's records came to.
     pub(super) fn end(&self) -> Logged {
-        let inner = self.lock();
+        let inner = self.0.hold();
         let is_fatal = inner.overflow == LogOverflow::Fail && inner.dropped > 0;
         let fatal_bytes = is_fatal.then(|| inner.bytes + inner.dropped);
         Logged { dropped: inner.dropped, fatal_bytes }

@@ -72,7 +72,8 @@ pub(super) fn context(
             DirAccess::ReadOnly => FsPerms::ReadOnly,
             DirAccess::ReadWrite => FsPerms::ReadWrite,
         };
-        // It wants a path; there is none to the directory from here, but the one that is always there.
+        // The call wants a path. No path leads to the directory from here, so it gets the one that is always
+        // there.
         rustix::process::fchdir(&granted.descriptor).map_err(|error| cannot_open(guest, &error))?;
         wasi.preopened_dir(".", &guest.guest_path, perms).map_err(|error| cannot_open(guest, &error))?;
     }

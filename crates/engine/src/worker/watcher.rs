@@ -34,7 +34,7 @@ const DEAF_AFTER: Duration = Duration::from_millis(30);
 /// A question for a stack is repeated fewer times, since the next message waits meanwhile.
 const SAMPLE_REPEATS: u32 = 3;
 
-/// Between the watcher and the main thread.
+/// Holds what the watcher and the main thread tell each other.
 pub(crate) struct WatcherState {
     pub(super) modules: Arrivals<ModuleId, Arrived>,
     pub(super) inputs: Mappings,
@@ -55,9 +55,9 @@ pub(crate) struct WatcherState {
     pub(super) interrupt: Notify,
     /// The engines whose epoch an interrupt bumps, for a task that computes.
     engines: OnceLock<Vec<Engine>>,
-    /// Of the thread that runs tasks.
+    /// The clock of the thread that runs tasks.
     clock: ThreadClock,
-    /// What that clock showed when the run at hand began, in nanoseconds.
+    /// Says what that clock showed when the run at hand began, in nanoseconds.
     began_cpu_ns: AtomicU64,
 }
 
@@ -82,7 +82,7 @@ impl ThreadClock {
     }
 }
 
-/// What came of an interrupt, as far as the watcher waits for that.
+/// Says what came of an interrupt, as far as the watcher waits for that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heeded {
     Yes,
@@ -93,7 +93,7 @@ enum Heeded {
 }
 
 impl WatcherState {
-    /// To be made by the thread that runs tasks.
+    /// Makes the state. The thread that runs tasks must call this, since its clock is taken.
     pub(super) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         WatcherState {
             modules: Arrivals::new(),
@@ -117,7 +117,7 @@ impl WatcherState {
         let _ = self.engines.set(engines);
     }
 
-    /// Whether this very run is to stop: the host wants it to, or it is at its limit of CPU time.
+    /// Returns whether this very run is to stop: the host wants it to, or it is at its limit of CPU time.
     pub(super) fn is_interrupted(&self, run: u64) -> bool {
         self.interrupted.load(Ordering::SeqCst) == run
     }
@@ -134,7 +134,7 @@ impl WatcherState {
         self.current.store(0, Ordering::SeqCst);
     }
 
-    /// Whether this run is at hand.
+    /// Returns whether this run is at hand.
     pub(super) fn is_at_hand(&self, run: u64) -> bool {
         self.current.load(Ordering::SeqCst) == run
     }
@@ -150,7 +150,8 @@ impl WatcherState {
     /// The host may know of the begin a little earlier than this thread does.
     fn limit_of(&self, run: u64, cpu: Duration) -> Option<Duration> {
         for _ in 0..REPEATS {
-            // A run's begin is noted before the run is. If another has begun since, this limit hits nothing.
+            // The time at which a run begins is noted before the run's number. If another run has begun since,
+            // this limit hits nothing.
             if self.is_at_hand(run) {
                 let began = Duration::from_nanos(self.began_cpu_ns.load(Ordering::SeqCst));
                 return began.checked_add(cpu);
@@ -182,9 +183,8 @@ impl WatcherState {
         }
         let computed = self.clock.read();
         self.bump();
-        // The engine may be about to extend its deadline in answer to an earlier bump, and so
-        // swallow this one: repeat it while the run goes on. Whoever has the processor for that
-        // long looks more than once.
+        // The engine may be about to extend its deadline in answer to an earlier bump, and so swallow this one:
+        // repeat it while the run goes on. A thread that has the processor for that long looks more than once.
         for _ in 0..REPEATS {
             std::thread::sleep(REPEAT_EVERY);
             if self.current.load(Ordering::SeqCst) != run {
@@ -209,7 +209,7 @@ impl WatcherState {
         }
     }
 
-    /// Whether the stack of this run is asked for: `true` once.
+    /// Returns whether the stack of this run is asked for: `true` once.
     pub(super) fn takes_sample(&self, run: u64) -> bool {
         run != 0 && self.sampled.compare_exchange(run, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
@@ -236,7 +236,7 @@ impl WatcherState {
         }
     }
 
-    /// Whether the main thread was called; it returns `true` once for each call.
+    /// Returns whether the main thread was called; it returns `true` once for each call.
     pub(super) fn takes_call(&self) -> bool {
         self.is_called.load(Ordering::SeqCst) && self.is_called.swap(false, Ordering::SeqCst)
     }
@@ -257,7 +257,7 @@ pub(super) fn start(
     let watcher = move || {
         // An interrupt is as late as this thread's turn.
         slice::be_brief();
-        // Fails only if nobody waits, who then is gone.
+        // Sending fails only if nobody waits any more.
         let _ = stands.send(());
         watch(&socket, &shared, alarm.as_ref(), &reporter);
     };
@@ -333,9 +333,9 @@ mod tests {
 
     #[test]
     fn only_a_task_that_has_computed_since_is_said_not_to_heed_its_interrupt() {
-        // It waits, as on a machine where others have the processor.
+        // The thread waits here, as on a machine where others have the processor.
         assert_eq!(interrupted(|_, _| ()), Heeded::NotYet);
-        // It stops when it is asked.
+        // The run stops when it is asked.
         let heeds = |shared: &WatcherState, _: &AtomicBool| {
             while !shared.is_interrupted(RUN) {
                 std::hint::spin_loop();
@@ -343,7 +343,8 @@ mod tests {
             shared.end();
         };
         assert_eq!(interrupted(heeds), Heeded::Yes);
-        // It goes on. Beside other tests it may not have the processor for long enough: then it is tried again.
+        // The run goes on. It may not have the processor for long enough beside other tests, and then it is tried
+        // again.
         let computes = |_: &WatcherState, is_over: &AtomicBool| {
             while !is_over.load(Ordering::SeqCst) {
                 std::hint::spin_loop();

@@ -10,7 +10,7 @@ use crate::text::{Name, is_blank};
 /// A task is refused for one of these.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TaskDefect {
-    /// Over a limit of `limits.rs`.
+    /// It exceeds a bound of `limits.rs`.
     #[error("a name, a doc comment or a list of arguments is too long")]
     TooLong,
     #[error("its name, or its export's, is blank")]

@@ -1,8 +1,8 @@
-//! How a module is compiled.
+//! The choices by which a module is compiled.
 
 use serde::{Deserialize, Serialize};
 
-/// How a running task of a module is stopped: at its deadline, or when it is aborted.
+/// Says how a running task of a module is stopped: at its deadline, or when it is aborted.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, postcard_schema::Schema,
 )]
@@ -12,14 +12,14 @@ pub enum Interrupt {
     /// worker goes on.
     #[default]
     Check,
-    /// Its code is compiled without that, which takes 5 to 30 % less time in tight loops. To stop it, its
-    /// worker is killed and replaced: the milliseconds of a worker's start, for each task that is stopped.
-    /// What waited behind it goes to other workers, and nothing counts as a crash. Without effect on modules
-    /// that are metered: they look at their fuel.
+    /// Its code is compiled without that, which takes 5 to 30 % less time in tight loops. To stop it, its worker
+    /// is killed and replaced: the milliseconds of a worker's start, for each task that is stopped. What waited
+    /// behind it goes to other workers, and nothing counts as a crash. This has no effect on modules that are
+    /// metered: they look at their fuel.
     Kill,
 }
 
-/// What is compiled into machine code besides the module itself.
+/// Says what is compiled into machine code besides the module itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum CodeKind {
     Plain,

@@ -11,7 +11,8 @@ use crate::message::RunEnd;
 /// Reads the envelope that a task returned, and says where in the memory its payload is. `memory` is
 /// the guest's memory as it is now.
 pub fn read_envelope(memory: &[u8], packed: i64, output_bytes_max: u64) -> (RunEnd, Range<usize>) {
-    let (pointer, len) = ((packed as u64 >> 32) as u32, packed as u32);
+    let pointer = (packed as u64 >> 32) as u32;
+    let len = packed as u32;
     let end = pointer as u64 + len as u64;
     if end > memory.len() as u64 {
         return (RunEnd::BadPointer { pointer, len, memory_bytes: memory.len() as u64 }, 0..0);
@@ -21,7 +22,8 @@ pub fn read_envelope(memory: &[u8], packed: i64, output_bytes_max: u64) -> (RunE
         return (RunEnd::Abi { message: "the envelope is empty: it has no status byte".into() }, 0..0);
     };
     let start = pointer as usize + 1;
-    let (whole, text) = (start..end as usize, start..start + payload.len().min(GUEST_TEXT_BYTES_MAX));
+    let whole = start..end as usize;
+    let text = start..start + payload.len().min(GUEST_TEXT_BYTES_MAX);
     match status {
         0 if payload.len() as u64 > output_bytes_max => {
             (RunEnd::OutputTooLarge { bytes: payload.len() as u64 }, 0..0)

@@ -1,10 +1,9 @@
-//! What compiling a module may cost, and the bounds on a module's shape that keep it there.
+//! The limits on what compiling a module may cost, and the bounds on a module's shape that keep it there.
 //!
-//! Valid WebAssembly can be made to cost a compiler minutes or gigabytes: 7 KB of loops inside of
-//! loops take over a second, 19 KB of blocks that hand on many values take 7 GB. Bounds on the shape
-//! refuse what no tool-chain emits, in milliseconds; time and memory bound whatever is left. Vocabulary,
-//! no behaviour: the shape is counted in `crates/engine/src/compile/shape.rs`, time and memory are held by the host
-//! and by the compiler process.
+//! Valid WebAssembly can be made to cost a compiler minutes or gigabytes: a few kilobytes of loops inside of loops
+//! take seconds, and of blocks that hand on many values gigabytes. Bounds on the shape refuse what no tool-chain
+//! emits, at once; time and memory bound whatever is left. This is vocabulary without behaviour: the shape is counted
+//! in `crates/engine/src/compile/shape.rs`, time and memory are held by the host and by the compiler process.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,8 +16,8 @@ use crate::limits;
 /// is counted.
 macro_rules! shape {
     ($($kind:ident, $method:ident, $name:literal, $default:ident, $what:literal;)*) => {
-        /// What a [`CompileLimits`] bounds, and what a `ModuleError::CompileLimit`
-        /// was about. `Display` is its name on the command line, such as `loop-nesting`.
+        /// Says what a [`CompileLimits`] bounds, and what a `ModuleError::CompileLimit` was about. `Display` is
+        /// its name on the command line, such as `loop-nesting`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
         #[non_exhaustive]
         pub enum CompileLimit {
@@ -32,7 +31,7 @@ macro_rules! shape {
             Time,
         }
 
-        /// How many bounds of the shape there are.
+        /// This is how many bounds of the shape there are.
         const SHAPES: usize = [$(CompileLimit::$kind),*].len();
 
         impl CompileLimit {
@@ -109,7 +108,7 @@ impl CompileLimit {
         self.names().1
     }
 
-    /// What is counted, in the plural.
+    /// Returns what is counted, in the plural.
     pub fn what(self) -> &'static str {
         self.names().2
     }
@@ -121,8 +120,7 @@ impl fmt::Display for CompileLimit {
     }
 }
 
-/// What compiling one module may cost, for a whole pool
-/// (`PoolBuilder::compile_limits`) or one module
+/// Holds what compiling one module may cost, for a whole pool (`PoolBuilder::compile_limits`) or one module
 /// (`ModuleOptions::compile_limits`).
 ///
 /// Most are bounds on the module's shape, counted before anything is compiled. The defaults let
@@ -142,7 +140,7 @@ impl fmt::Display for CompileLimit {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct CompileLimits {
-    /// By the kinds' order.
+    /// The bounds are in the order of the kinds.
     shape: [u64; SHAPES],
     /// `None` means that the machine's memory decides.
     memory_bytes: Option<u64>,
@@ -151,8 +149,8 @@ pub struct CompileLimits {
 }
 
 impl CompileLimits {
-    /// For modules of one's own: any shape, up to the [256 MiB](crate::limits::MODULE_BYTES_MAX) that a
-    /// pool takes at all. Time and memory stay bounded, by the defaults.
+    /// Returns limits for modules of one's own: any shape, up to the [256 MiB](crate::limits::MODULE_BYTES_MAX)
+    /// that a pool takes at all. Time and memory stay bounded, by the defaults.
     pub const fn trusted() -> CompileLimits {
         CompileLimits { shape: [u64::MAX; SHAPES], ..CompileLimits::new() }
     }
@@ -180,10 +178,9 @@ impl CompileLimits {
         self
     }
 
-    /// How long the compiler process may take, from its start to its end; then it is killed. It takes
-    /// longer on a busy machine, hence a default far above [`cpu_time`](Self::cpu_time). The
-    /// time in which it waits for its turn does not count
-    /// (`PoolBuilder::compilers_max`). Default:
+    /// Sets how long the compiler process may take, from its start to its end; then it is killed. It takes longer
+    /// on a busy machine, hence a default far above [`cpu_time`](Self::cpu_time). The time in which it waits for
+    /// its turn does not count (`PoolBuilder::compilers_max`). Default:
     /// [`limits::COMPILE_TIMEOUT`](crate::limits::COMPILE_TIMEOUT).
     pub const fn timeout(mut self, timeout: Duration) -> CompileLimits {
         self.timeout = timeout;

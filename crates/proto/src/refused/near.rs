@@ -1,4 +1,4 @@
-//! Which limit it is that refuses a thread or a process.
+//! Finds out which limit it is that refuses a thread or a process.
 //!
 //! The system answers with one number (`EAGAIN`) for all of them: the limit of processes, the cgroup's, and
 //! that of addresses or data, where the C library finds no room for the stack.
@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::kernel::kernel_text;
 
-/// What stands nearest.
+/// Says what stands nearest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Near {
     /// A limit of this process.
@@ -40,7 +40,7 @@ pub fn what_refuses_a_thread() -> Option<Near> {
     memory.or_else(group).or_else(processes)
 }
 
-/// By what the process has already (`/proc/self/statm`).
+/// Looks for the limit by what the process has already (`/proc/self/statm`).
 fn memory_near(statm: &str, limit: impl Fn(Resource) -> Option<u64>) -> Option<Near> {
     let fields: Vec<u64> = statm.split_whitespace().map_while(|pages| pages.parse().ok()).collect();
     let page = rustix::param::page_size() as u64;
@@ -50,7 +50,7 @@ fn memory_near(statm: &str, limit: impl Fn(Resource) -> Option<u64>) -> Option<N
     })
 }
 
-/// By the version 2 hierarchy, where it is mounted in the usual place.
+/// Looks for a full group in the version 2 hierarchy, where it is mounted in the usual place.
 fn group_full(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<Near> {
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     Path::new(group).ancestors().find_map(|group| {
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn the_limit_that_is_reached_is_the_one_that_is_named() {
         let limits = |of: Resource, value| move |resource| (resource == of).then_some(value);
-        // 100,000 pages of addresses, 1,000 of data.
+        // This process has 100,000 pages of addresses, and 1,000 of data.
         let statm = "100000 500 300 10 0 1000 0";
         let page = rustix::param::page_size() as u64;
         let near = |of, value| memory_near(statm, limits(of, value));

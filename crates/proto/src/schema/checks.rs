@@ -88,8 +88,8 @@ pub fn check_distinct<'a>(names: impl Iterator<Item = &'a String>) -> Result<(),
     Ok(())
 }
 
-/// Refuses lists and maps whose items take no bytes: a few bytes would say that there are 2^60 of them, and whoever reads
-/// such a list is at it for years.
+/// Refuses lists and maps whose items take no bytes: a few bytes would say that there are 2^60 of them, and whoever
+/// reads such a list is at it for years.
 fn check_counts(nodes: &[Node]) -> Result<(), SchemaError> {
     let mut has_bytes: Vec<bool> = Vec::with_capacity(nodes.len());
     for node in nodes {

@@ -23,11 +23,11 @@ struct Refused {
 pub struct Refusal {
     /// The limit that it would have exceeded.
     pub kind: RefusalKind,
-    /// What the task would have held: bytes of all its memories and tables together, or entries of a table.
+    /// Says what the task would have held: bytes of all its memories and tables together, or entries of a table.
     pub requested: u64,
     /// The limit, in the same unit.
     pub limit: u64,
-    /// How long the task had run.
+    /// Says how long the task had run.
     pub after: Duration,
 }
 

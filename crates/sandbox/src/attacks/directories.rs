@@ -1,4 +1,4 @@
-//! Beyond the directories that were given: for a process that has some.
+//! Attacks that try to get beyond the directories that a process was given.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -27,9 +27,10 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "make a file there",
         against: &[EmptyRoot, Landlock],
         run: |targets| {
-            let (dir, name) = (last(targets)?, c"created".as_ptr() as usize);
+            let dir = last(targets)?;
+            let name = c"created".as_ptr() as usize;
             let opened = open(dir, c"../created", libc::O_WRONLY | libc::O_CREAT)?;
-            // If a directory has nothing above it, `..` is the directory itself.
+            // The path `..` is the directory itself if that has nothing above it.
             match call(libc::SYS_unlinkat, [dir as usize, name, 0, 0, 0, 0]) {
                 Ok(_) => Err(refused("it was made in the directory itself")),
                 Err(_) => Ok(opened),
@@ -64,7 +65,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "read it through a symbolic link",
         against: &[EmptyRoot, Landlock, Seccomp],
         run: |targets| {
-            let (dir, target) = (last(targets)?, CString::new(format!("{}/secret", targets.dir)));
+            let dir = last(targets)?;
+            let target = CString::new(format!("{}/secret", targets.dir));
             let target = target.map_err(io::Error::other)?;
             let name = c"link";
             call(
@@ -81,7 +83,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "write to a file in a directory that was given to be read",
         against: &[EmptyRoot, Landlock],
         run: |targets| {
-            let (path, how) = (c"inside".as_ptr() as usize, [libc::O_WRONLY as u64, 0, 0]);
+            let path = c"inside".as_ptr() as usize;
+            let how = [libc::O_WRONLY as u64, 0, 0];
             let how = how.as_ptr() as usize;
             call(libc::SYS_openat2, [first(targets)? as usize, path, how, 24, 0, 0]).map(|_| "opened".into())
         },
@@ -92,7 +95,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         against: &[EmptyRoot, Landlock, Seccomp],
         run: |targets| {
             let none: [*const u8; 1] = [std::ptr::null()];
-            let (path, none) = (c"inside".as_ptr() as usize, none.as_ptr() as usize);
+            let path = c"inside".as_ptr() as usize;
+            let none = none.as_ptr() as usize;
             call(libc::SYS_execveat, [first(targets)? as usize, path, none, none, 0, 0])
                 .map(|_| "came back".into())
         },
@@ -102,7 +106,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "make a FIFO, upon which others would wait",
         against: &[Landlock, Seccomp],
         run: |targets| {
-            let (path, mode) = (c"fifo".as_ptr() as usize, (libc::S_IFIFO | 0o666) as usize);
+            let path = c"fifo".as_ptr() as usize;
+            let mode = (libc::S_IFIFO | 0o666) as usize;
             call(libc::SYS_mknodat, [last(targets)? as usize, path, mode, 0, 0, 0]).map(|_| "made".into())
         },
     },

@@ -74,7 +74,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "learn whether a file exists, and its size",
         against: &[EmptyRoot, Seccomp],
         run: |targets| {
-            let (path, mut stat) = (c_path(&secret(targets)), [0u8; 256]);
+            let path = c_path(&secret(targets));
+            let mut stat = [0u8; 256];
             let flags = libc::AT_SYMLINK_NOFOLLOW as usize;
             let at = libc::AT_FDCWD as isize as usize;
             let arguments = [at, path.as_ptr() as usize, stat.as_mut_ptr() as usize, flags, 0, 0];
@@ -87,7 +88,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "the same, with the one flag that the filter lets through",
         against: &[EmptyRoot],
         run: |targets| {
-            let (path, mut stat) = (c_path(&secret(targets)), [0u8; 256]);
+            let path = c_path(&secret(targets));
+            let mut stat = [0u8; 256];
             let flags = libc::AT_EMPTY_PATH as usize;
             let at = libc::AT_FDCWD as isize as usize;
             let arguments = [at, path.as_ptr() as usize, stat.as_mut_ptr() as usize, flags, 0, 0];
@@ -110,7 +112,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         run: |targets| {
             // SAFETY: if there is such a descriptor it is the host's gift; it is not closed here.
             let file = unsafe { File::from_raw_fd(targets.descriptor) };
-            let (mut file, mut text) = (ManuallyDrop::new(file), String::new());
+            let mut file = ManuallyDrop::new(file);
+            let mut text = String::new();
             match file.read_to_string(&mut text)? {
                 0 => Err(refused("there is something else, or nothing")),
                 _ => Ok(text),
@@ -140,7 +143,8 @@ pub(super) const ATTACKS: &[Attack] = &[
             let program = exits_with(REPLACED_EXIT_CODE as u8);
             call(libc::SYS_write, [fd, program.as_ptr() as usize, program.len(), 0, 0, 0])?;
             let none: [*const u8; 1] = [std::ptr::null()];
-            let (empty, none) = (c"".as_ptr() as usize, none.as_ptr() as usize);
+            let empty = c"".as_ptr() as usize;
+            let none = none.as_ptr() as usize;
             let flags = libc::AT_EMPTY_PATH as usize;
             call(libc::SYS_execveat, [fd, empty, none, none, flags, 0]).map(|_| "came back".into())
         },
@@ -159,9 +163,11 @@ pub(super) const ATTACKS: &[Attack] = &[
             // struct file_handle: the room for the handle comes first.
             let mut handle = [0u32; 40];
             handle[0] = 128;
-            let (path, mut mount) = (c_path(&secret(targets)), 0i32);
+            let path = c_path(&secret(targets));
+            let mut mount = 0i32;
             let at = libc::AT_FDCWD as isize as usize;
-            let (handle, mount) = (handle.as_mut_ptr() as usize, &raw mut mount as usize);
+            let handle = handle.as_mut_ptr() as usize;
+            let mount = &raw mut mount as usize;
             call(libc::SYS_name_to_handle_at, [at, path.as_ptr() as usize, handle, mount, 0, 0])
                 .map(|_| "a handle".into())
         },
@@ -179,7 +185,8 @@ fn c_path(path: &Path) -> CString {
 
 /// A whole program for x86-64: `exit(code)`. One header, one segment, twelve bytes of code.
 fn exits_with(code: u8) -> Vec<u8> {
-    let (base, headers) = (0x40_0000u64, 64 + 56u64);
+    let base = 0x40_0000u64;
+    let headers = 64 + 56u64;
     let machine = [0xbf, code, 0, 0, 0, 0xb8, 60, 0, 0, 0, 0x0f, 0x05];
     let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     for half in [2u16, 62] {
@@ -193,7 +200,7 @@ fn exits_with(code: u8) -> Vec<u8> {
     for half in [64u16, 56, 1, 0, 0, 0] {
         elf.extend(half.to_le_bytes());
     }
-    // Loadable, readable and executable.
+    // The segment is loadable, readable and executable.
     elf.extend(1u32.to_le_bytes());
     elf.extend(5u32.to_le_bytes());
     let len = headers + machine.len() as u64;

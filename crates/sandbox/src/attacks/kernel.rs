@@ -19,7 +19,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "make a BPF map",
         against: &[Capabilities, Seccomp],
         run: |_| {
-            // BPF_MAP_CREATE: an array of one entry, keys of four bytes.
+            // The attributes are those of BPF_MAP_CREATE for an array of one entry with keys of four bytes.
             let mut attributes = [0u32; 32];
             attributes[..4].copy_from_slice(&[2, 4, 8, 1]);
             let attributes = attributes.as_ptr() as usize;
@@ -31,12 +31,14 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "count events of the processor",
         against: &[Seccomp],
         run: |_| {
-            // perf_event_attr: software, task-clock, of this process, user space only.
+            // The attributes (`perf_event_attr`) ask for the software event task-clock, of this process, in user
+            // space only.
             let mut attributes = [0u64; 16];
             attributes[0] = 1 | 128 << 32;
             attributes[1] = 1;
             attributes[5] = 1 << 5 | 1 << 6;
-            let (attributes, any) = (attributes.as_ptr() as usize, usize::MAX);
+            let attributes = attributes.as_ptr() as usize;
+            let any = usize::MAX;
             call(libc::SYS_perf_event_open, [attributes, 0, any, any, 0, 0]).map(|_| "a descriptor".into())
         },
     },
@@ -45,8 +47,9 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "add a key to the session's keyring",
         against: &[Seccomp],
         run: |_| {
-            let (kind, name) = (c"user".as_ptr() as usize, c"wasmpool".as_ptr() as usize);
-            // The thread's own keyring: gone with it.
+            let kind = c"user".as_ptr() as usize;
+            let name = c"wasmpool".as_ptr() as usize;
+            // The thread's own keyring is gone with the thread.
             let ring = -1isize as usize;
             call(libc::SYS_add_key, [kind, name, name, 1, ring, 0]).map(|key| format!("key {key}"))
         },
@@ -65,7 +68,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "mount a file system over /tmp, and take it away again",
         against: &[Capabilities, Landlock, Seccomp],
         run: |_| {
-            let (tmpfs, tmp) = (c"tmpfs".as_ptr() as usize, c"/tmp".as_ptr() as usize);
+            let tmpfs = c"tmpfs".as_ptr() as usize;
+            let tmp = c"/tmp".as_ptr() as usize;
             call(libc::SYS_mount, [tmpfs, tmp, tmpfs, 0, 0, 0])?;
             call(libc::SYS_umount2, [tmp, 0, 0, 0, 0, 0]).map(|_| "mounted".into())
         },
@@ -140,7 +144,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         run: |_| {
             let mut names = [0u8; 6 * 65];
             call(libc::SYS_uname, [names.as_mut_ptr() as usize, 0, 0, 0, 0, 0])?;
-            // struct utsname: the second of fields of 65 bytes.
+            // The name is the second field of `struct utsname`, whose fields have 65 bytes each.
             let name = &names[65..130];
             let len = name.iter().position(|byte| *byte == 0).unwrap_or_default();
             call(libc::SYS_sethostname, [name.as_ptr() as usize, len, 0, 0, 0, 0]).map(|_| "set".into())
@@ -151,7 +155,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "adjust the clock (by a tick that cannot be)",
         against: &[Capabilities, Seccomp],
         run: |_| {
-            // struct timex: `modes` first; ADJ_TICK with a tick of zero.
+            // The first field of `struct timex` is `modes`: ADJ_TICK, with a tick of zero.
             let mut adjustment = [0u64; 32];
             adjustment[0] = 0x4000;
             let adjustment = adjustment.as_mut_ptr() as usize;
@@ -187,7 +191,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     },
     #[cfg(target_arch = "x86_64")]
     Attack {
-        // Other numbers there: a filter that does not look at the entry lets others through.
+        // The entry has other numbers, which a filter that does not look at the entry lets through.
         name: "old-entry",
         tries: "enter the kernel as a program of 32 bits does (getpid)",
         against: &[Seccomp],

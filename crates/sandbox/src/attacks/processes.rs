@@ -32,7 +32,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "the one signal that the filter lets through (SIGABRT), to the sibling",
         against: &[Landlock, Seccomp],
         run: |targets| {
-            let (sibling, abort) = (sibling(targets), libc::SIGABRT as usize);
+            let sibling = sibling(targets);
+            let abort = libc::SIGABRT as usize;
             call(libc::SYS_tgkill, [sibling, sibling, abort, 0, 0, 0]).map(|_| "sent".into())
         },
     },
@@ -112,7 +113,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         against: &[Identity, Seccomp],
         run: |targets| {
             let mut limit = [0u64; 2];
-            let (files, limit) = (libc::RLIMIT_NOFILE as usize, limit.as_mut_ptr() as usize);
+            let files = libc::RLIMIT_NOFILE as usize;
+            let limit = limit.as_mut_ptr() as usize;
             call(libc::SYS_prlimit64, [host(targets), files, 0, limit, 0, 0])?;
             call(libc::SYS_prlimit64, [host(targets), files, limit, 0, 0, 0]).map(|_| "set".into())
         },
@@ -123,7 +125,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         against: &[ResourceLimits, Seccomp],
         run: |_| {
             let limit = [1u64 << 20; 2];
-            let (core, limit) = (libc::RLIMIT_CORE as usize, limit.as_ptr() as usize);
+            let core = libc::RLIMIT_CORE as usize;
+            let limit = limit.as_ptr() as usize;
             call(libc::SYS_prlimit64, [0, core, limit, 0, 0, 0]).map(|_| "raised".into())
         },
     },
@@ -183,9 +186,12 @@ pub(super) const ATTACKS: &[Attack] = &[
         tries: "have a capability",
         against: &[Capabilities, Seccomp],
         run: |_| {
-            // Version 3; effective, permitted and inheritable: CAP_CHOWN, twice.
-            let (header, data) = ([0x2008_0522u32, 0], [1u32, 1, 0, 0, 0, 0]);
-            let (header, data) = (header.as_ptr() as usize, data.as_ptr() as usize);
+            // The header says version 3. The data are the effective, permitted and inheritable sets with
+            // CAP_CHOWN, twice.
+            let header = [0x2008_0522u32, 0];
+            let data = [1u32, 1, 0, 0, 0, 0];
+            let header = header.as_ptr() as usize;
+            let data = data.as_ptr() as usize;
             call(libc::SYS_capset, [header, data, 0, 0, 0, 0]).map(|_| "has it".into())
         },
     },
@@ -213,9 +219,11 @@ pub(super) const ATTACKS: &[Attack] = &[
         against: &[Identity, Seccomp],
         run: |_| {
             let parameter = [1i32];
-            let (fifo, parameter) = (libc::SCHED_FIFO as usize, parameter.as_ptr() as usize);
+            let fifo = libc::SCHED_FIFO as usize;
+            let parameter = parameter.as_ptr() as usize;
             call(libc::SYS_sched_setscheduler, [0, fifo, parameter, 0, 0, 0])?;
-            let (other, none) = (libc::SCHED_OTHER as usize, [0i32]);
+            let other = libc::SCHED_OTHER as usize;
+            let none = [0i32];
             call(libc::SYS_sched_setscheduler, [0, other, none.as_ptr() as usize, 0, 0, 0])
                 .map(|_| "did".into())
         },
@@ -254,10 +262,11 @@ fn seize(pid: usize) -> io::Result<String> {
     call(libc::SYS_ptrace, [libc::PTRACE_SEIZE as usize, pid, 0, 0, 0, 0]).map(|_| "attached".into())
 }
 
-/// Between this process's memory and another's; a bad address there is one that was looked at.
+/// Moves bytes between this process's memory and another's. An error for a bad address says that it was looked at.
 fn transfer(number: libc::c_long, pid: usize, address: u64) -> io::Result<String> {
     let mut bytes = [0u8; 8];
-    let (own, other) = ([bytes.as_mut_ptr() as usize, 8], [address as usize, 8]);
+    let own = [bytes.as_mut_ptr() as usize, 8];
+    let other = [address as usize, 8];
     let arguments = [pid, own.as_ptr() as usize, 1, other.as_ptr() as usize, 1, 0];
     call_past_rights(number, arguments, &[libc::EFAULT])
 }

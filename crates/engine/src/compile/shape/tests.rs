@@ -20,7 +20,7 @@ fn each_bound_holds_at_its_number_and_refuses_one_more() {
     use CompileLimit as Kind;
     let repeated = |what: &str, times: usize| what.repeat(times);
     let nested = |open: &str, times: usize| format!("{}{}", open.repeat(times), ")".repeat(times));
-    // What is counted, a module with so many of it, and whether they are one function's.
+    // Each case has what is counted, a module with so many of it, and whether they are one function's.
     let cases = [
         (Kind::Types, format!("(module {})", (0..7).map(|n| format!("(type (array (mut {})))", nested_type(n))).collect::<String>()), 7, false),
         (Kind::Types, "(module (rec (type (func)) (type (struct)) (type (array i8))) (type (struct (field i32))))".into(), 4, false),
@@ -135,8 +135,9 @@ fn the_pass_is_linear() {
         };
         (0..5).map(fastest).min().unwrap_or_default()
     };
-    // Sixteen times the module; a quadratic pass would take 256 times as long.
-    let (small, large) = (time(20), time(320));
+    // The large module is sixteen times the small one, so a quadratic pass would take 256 times as long.
+    let small = time(20);
+    let large = time(320);
     assert!(large < small.max(Duration::from_micros(200)) * 100, "{small:?}, then {large:?}");
 }
 

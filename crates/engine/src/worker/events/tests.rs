@@ -1,4 +1,4 @@
-//! Over a ring that is a list of bytes.
+//! These tests have a list of bytes in the ring's place.
 
 use std::io;
 
@@ -105,7 +105,7 @@ fn an_interrupt_that_is_not_heeded_is_told_with_the_task_at_hand() {
         }
     });
     let shared = shared.recv().expect("is sent");
-    // Beside other tests it may not have the processor for long enough to be said to be deaf.
+    // The reporter may go without the processor for a long time beside other tests, so the deadline is generous.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     let said = loop {
         assert!(std::time::Instant::now() < deadline, "it is never said");
@@ -113,7 +113,7 @@ fn an_interrupt_that_is_not_heeded_is_told_with_the_task_at_hand() {
             reporter.begin(TaskId(7));
             shared.begin(3, 0);
             shared.interrupt(3);
-            // It has come to its end, or another has begun.
+            // The task has come to its end, or another has begun.
             shared.end();
             shared.interrupt(3);
             shared.begin(5, 0);
@@ -148,7 +148,7 @@ fn another_thread_never_waits_and_what_it_has_no_room_for_is_counted() {
     let (reporter, ring) = connected(3, 0);
     let held = ring.lock().expect("locks");
     let other = reporter.clone();
-    // Were it to wait for the ring, it would not end.
+    // The thread would not end if it waited for the ring.
     let speaks = std::thread::spawn(move || {
         with(&other, || (0..WORKER_EVENTS_WAITING_MAX + 5).for_each(|n| tracing::info!("number {n}")));
     });

@@ -6,20 +6,20 @@
 //! zeroed between them), so that the second or third of a kind has no faults and asks nothing.
 //!
 //! # What the argument in `memories.rs` needs of this
-//! What is not open has not been touched since the slot was given back to the kernel: neither wasm nor this
-//! process's own code can access it, and no system call is ever given a pointer into a guest's memory (inputs
-//! and answers go through the ring, which is memory). A page is opened by the handler alone, and closed only together with
-//! giving everything back, or with being zero.
+//! What is not open has not been touched since the slot was given back to the kernel: neither wasm nor this process's
+//! own code can access it, and no system call is ever given a pointer into a guest's memory (inputs and answers go
+//! through the ring, which is memory). A page is opened by the handler alone, and closed only together with giving
+//! everything back, or with being zero.
 //!
 //! # The handler
-//! It is called for every fault of this process, before wasmtime's, which turns the others into traps. It is
-//! for faults *below* a memory's size only; beyond it, the fault_window is shut. It does what can be done in a
-//! signal's handler: it reads atomics and makes system calls. Only the thread that has the slot touches its memory, and changes
-//! its fault_window, so that the two never do so at once.
+//! It is called for every fault of this process, before wasmtime's, which turns the others into traps. It is for
+//! faults *below* a memory's size only; beyond it, the window is shut. It does what can be done in a signal's
+//! handler: it reads atomics and makes system calls. Only the thread that has the slot touches its memory, and
+//! changes its fault window, so that the two never do so at once.
 //!
-//! What cannot be accessed does not count against `RLIMIT_DATA`, and a fault cannot be refused as a
-//! `memory.grow` can. So as much as a fault_window could ever open is held in reserve ([`hold_reserve`]), and handed back to the kernel
-//! by the fault that finds no room.
+//! What cannot be accessed does not count against `RLIMIT_DATA`, and a fault cannot be refused as a `memory.grow`
+//! can. So as much as a window could ever open is held in reserve ([`hold_reserve`]), and handed back to the
+//! kernel by the fault that finds no room.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -31,10 +31,11 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
 use crate::settings::MEMORIES_MAX;
 
-/// Beyond this nothing is opened by faults.
+/// Faults open nothing beyond this many bytes.
 pub(super) const FAULT_WINDOW_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// At most this much is open before everything is: it is all zeroed, whether it was touched or not.
+/// Faults open at most this much step by step, and then everything: what is open is all zeroed, whether it was
+/// touched or not.
 pub(super) const WINDOW_BYTES_MAX: usize = 256 * 1024;
 
 /// A fault opens this much: a multiple of the page size, which is more than 4 KiB on some machines.
@@ -45,14 +46,15 @@ const DOORS_MAX: usize = if cfg!(test) { 4096 } else { MEMORIES_MAX };
 
 static PLACES: [Place; DOORS_MAX] = [const { Place::new() }; DOORS_MAX];
 
-/// At this address [`FAULT_WINDOW_BYTES_MAX`] bytes are mapped, for a fault that finds no room; 0 means none.
+/// The address of [`FAULT_WINDOW_BYTES_MAX`] bytes that are mapped for a fault that finds no room; 0 means that
+/// there are none.
 static RESERVE: AtomicUsize = AtomicUsize::new(0);
 
 /// The handler's knowledge of a slot. Offsets are bytes from its base, in whole pages.
 struct Place {
     is_taken: AtomicBool,
     base: AtomicUsize,
-    /// Faults from here on are none of this fault_window's.
+    /// Faults from here on are none of this window's.
     limit: AtomicUsize,
     /// The slot is open from here to `high`.
     low: AtomicUsize,
@@ -79,17 +81,18 @@ impl Place {
         self.high.store(open.end, Ordering::Release);
     }
 
-    /// Returns what a fault at `address` should open: all between the address and what is open, so that it
-    /// stays one range; or everything, if that would be large. Returns `None` if the address is not this
-    /// fault_window's.
+    /// Returns what a fault at `address` should open: all between the address and what is open, so that it stays
+    /// one range; or everything, if that would be large. Returns `None` if the address is not this window's.
     fn wanted(&self, address: usize, step: usize) -> Option<(usize, Range<usize>)> {
-        let (base, limit) = (self.base.load(Ordering::Acquire), self.limit.load(Ordering::Acquire));
+        let base = self.base.load(Ordering::Acquire);
+        let limit = self.limit.load(Ordering::Acquire);
         let at = address.checked_sub(base).filter(|at| *at < limit)?;
         let open = self.open();
         if open.contains(&at) {
             return None;
         }
-        let (from, to) = (at - at % step, (at - at % step + step).min(limit));
+        let from = at - at % step;
+        let to = (at - at % step + step).min(limit);
         let all = match open.is_empty() {
             true => from..to,
             false => from.min(open.start)..to.max(open.end),
@@ -119,17 +122,17 @@ impl Place {
 
 fn make_accessible(base: usize, part: &Range<usize>) -> bool {
     let at = ptr::with_exposed_provenance_mut(base + part.start);
-    // SAFETY: within the slot of this fault_window, below its limit: its owner, on this thread, lets it be accessed
+    // SAFETY: within the slot of this window, below its limit: its owner, on this thread, lets it be accessed
     // there. Nothing that is mapped there is changed.
     unsafe { rustix::mm::mprotect(at, part.len(), MprotectFlags::READ | MprotectFlags::WRITE).is_ok() }
 }
 
-/// A slot's own.
+/// The part of a fault window that a slot owns.
 #[derive(Debug)]
 pub(super) struct FaultWindow(usize);
 
 impl FaultWindow {
-    /// Makes a fault_window for a slot of which nothing can be accessed, with its base. Returns `None` if faults
+    /// Makes a fault window for a slot of which nothing can be accessed, with its base. Returns `None` if faults
     /// cannot be served.
     pub(super) fn new(base: *mut u8) -> Option<FaultWindow> {
         if !is_guarded() {
@@ -175,12 +178,13 @@ impl Drop for FaultWindow {
     }
 }
 
-/// Sees to it that a fault finds room. `false` if there is no reserve: then no fault_window may be used.
+/// Sees to it that a fault finds room. `false` if there is no reserve: then no fault window may be used.
 pub(super) fn hold_reserve() -> bool {
     if RESERVE.load(Ordering::Acquire) != 0 {
         return true;
     }
-    let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
     // SAFETY: a new mapping, at an address that the kernel chooses, replaces nothing; nobody touches it.
     let mapped =
         unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), FAULT_WINDOW_BYTES_MAX, access, flags) };
@@ -236,7 +240,7 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     }
     let Some(before) = BEFORE.get() else { return };
     match before.sa_sigaction {
-        // It faults again once this returns, and ends the process.
+        // The access faults again once this returns, and ends the process.
         libc::SIG_DFL | libc::SIG_IGN => {
             // SAFETY: an action that was in force before.
             unsafe { libc::sigaction(signal, before, ptr::null_mut()) };
@@ -255,5 +259,5 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     }
 }
 
-/// There is a mapping, and it does not allow this (`asm-generic/siginfo.h`).
+/// The signal's code for a fault in a mapping that does not allow the access (`asm-generic/siginfo.h`).
 const SEGV_ACCERR: libc::c_int = 2;

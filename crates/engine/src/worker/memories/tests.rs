@@ -153,7 +153,7 @@ fn what_one_task_touched_is_not_zeroed_for_ever() {
         bytes(&mut one)[first * PAGE..(last + 1) * PAGE].fill(1);
         resident(&*one, 10 * WASM_PAGE)
     };
-    // It is given back in its turn, from the first reset on.
+    // The memory is given back in its turn, from the first reset on.
     touch(0, 159);
     assert!((2..FORGET_EVERY).all(|_| touch(0, 0) == 160));
     assert_eq!((touch(0, 0), touch(0, 0)), (160, 1));
@@ -161,7 +161,7 @@ fn what_one_task_touched_is_not_zeroed_for_ever() {
     touch(3, 20);
     assert!((3..FORGET_LITTLE_EVERY).all(|_| touch(0, 0) == 24));
     assert_eq!((touch(0, 0), touch(0, 0), touch(0, 0)), (24, 1, 4));
-    // Between others that touch less: soon.
+    // A task that touches more comes between others that touch less, and the memory is soon given back.
     touch(0, 159);
     assert!((1..FORGET_EXCESS_EVERY).all(|_| touch(0, 0) == 160));
     assert_eq!((touch(0, 0), touch(0, 0)), (1, 4));
@@ -180,7 +180,7 @@ fn the_least_is_zeroed_longest() {
     assert_eq!(touch(0), 1);
 }
 
-/// Asked of the kernel, so that nothing is opened by asking.
+/// The kernel is asked, so that nothing is opened by asking.
 fn is_open(memory: &dyn LinearMemory, at: usize) -> bool {
     let mut byte = 0u8;
     let here = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
@@ -208,7 +208,7 @@ fn pages_are_opened_by_who_touches_them_and_stay_open_for_the_next() {
     drop(first);
     let mut second = memory(&memories, 10 * WASM_PAGE);
     assert_eq!((second.as_ptr(), open_steps(&*second)), (at, vec![4, 5, 6, 7]));
-    // More than a window: all of it.
+    // This is more than a window, so all of the memory is opened.
     bytes(&mut second)[10 * WASM_PAGE - 1] = 1;
     assert_eq!(open_steps(&*second).len(), 40);
     second.grow_to(11 * WASM_PAGE).expect("grows");
@@ -227,7 +227,7 @@ fn nothing_beyond_a_memory_is_open_and_what_was_is_again_where_it_grows() {
         bytes(&mut one)[at(1) - 1..at(2) + 1].fill(1);
         assert!(!is_open(&*one, at(3)));
     }
-    // Another that is as large from the start finds it closed, but zero.
+    // Another memory that is as large from the start finds it closed, but zero.
     let mut one = memory(&memories, 3 * WASM_PAGE);
     assert!(is_zero(bytes(&mut one)));
 }
@@ -265,7 +265,7 @@ fn there_are_no_more_than_a_worker_has_room_for_and_none_of_another_layout() {
     all.pop();
     drop(memory(&memories, 0));
     drop(all);
-    assert_eq!(memories.0.lock().waiting.len(), MEMORIES_MAX);
+    assert_eq!(memories.0.slots.hold().waiting.len(), MEMORIES_MAX);
     let other = |bytes, reserved, guard| {
         memories.new_memory(MemoryType::new(1, None), bytes, None, reserved, guard).is_err()
     };
@@ -285,20 +285,20 @@ fn a_memory_grows_to_its_room_and_no_further_and_little_stays_accessible() {
     assert!(first.grow_to(MEMORY_BYTES + 1).is_err());
     assert_eq!(first.byte_size(), 300 << 20);
     drop(first);
-    assert_eq!(memories.0.lock().waiting[0].accessible, WASM_PAGE);
+    assert_eq!(memories.0.slots.hold().waiting[0].accessible, WASM_PAGE);
     let mut second = memory(&memories, 64 << 20);
     assert!(is_zero(bytes(&mut second)));
     second.grow_to(300 << 20).expect("grows");
     assert!(is_zero(bytes(&mut second)));
     drop(second);
-    assert_eq!(memories.0.lock().waiting[0].accessible, WAITING_BYTES_MAX);
+    assert_eq!(memories.0.slots.hold().waiting[0].accessible, WAITING_BYTES_MAX);
 }
 
 #[test]
 fn pages_beyond_what_is_accessible_are_not_kept_without_bound() {
     let memories = without_swap();
     let whole = ASKED_BYTES_MAX;
-    // Each leaves as much as it may, below what the one before left.
+    // Each memory leaves as much as it may, below what the one before left.
     const STEP: usize = KEPT_BYTES_MAX / 4;
     for step in 0..12 {
         let mut one = memory(&memories, 0);
@@ -346,7 +346,7 @@ proptest! {
                     all[at..end].fill(0xa5);
                 }
             }
-            // Several live at once, as with several memories a module.
+            // Several memories live at once, as those of one module do.
             others.push(one);
             if others.len() > held {
                 others.remove(0);
