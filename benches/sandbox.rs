@@ -5,7 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use wasmpool::{EventKind, Pool, PoolBuilder, RawTask, SandboxLayer, SandboxPolicy};
+use wasmpool::event::EventKind;
+use wasmpool::module::RawTask;
+use wasmpool::sandbox::{SandboxLayer, SandboxPolicy};
+use wasmpool::{Pool, PoolBuilder};
 
 const STARTS: usize = 60;
 const TASKS: usize = 4_000;

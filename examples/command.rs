@@ -1,6 +1,7 @@
 //! An unmodified WASI program: argv and stdin in, stdout, stderr and exit code out.
 
-use wasmpool::{CommandInput, Pool, TaskError};
+use wasmpool::task::CommandInput;
+use wasmpool::{Pool, TaskError};
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();

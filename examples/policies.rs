@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use wasmpool::{OnWorkerDeath, Pool, Retry, TaskOptions};
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::task::Retry;
+use wasmpool::{Pool, TaskOptions};
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use wasmpool::{Bytes, Pool, RawTask, Task, TaskOptions};
+use wasmpool::module::RawTask;
+use wasmpool::{Bytes, Pool, Task, TaskOptions};
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();

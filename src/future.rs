@@ -21,7 +21,7 @@ pub use wait::{
     AsCompleted, AsCompletedTimeout, ReturnWhen, Waited, as_completed, as_completed_timeout, wait,
 };
 
-use crate::error::{TaskError, TaskFailure};
+use crate::error::{TaskError, TaskFailure, WaitTimeout};
 use crate::fork::OfProcess;
 use crate::module::TaskOutput;
 use crate::report::TaskReport;
@@ -36,16 +36,6 @@ pub struct TaskFuture<O> {
     cell: OfProcess<Arc<Cell>>,
     decode: fn(&TaskOutput) -> Result<O, String>,
     owner: Weak<dyn TaskOwner>,
-}
-
-/// The time given to a `*_timeout` method ran out; the task goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("task {task} was not done within {waited:?}")]
-pub struct WaitTimeout {
-    /// The task.
-    pub task: TaskId,
-    /// How long was waited.
-    pub waited: Duration,
 }
 
 impl<O> TaskFuture<O> {

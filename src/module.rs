@@ -20,10 +20,14 @@ use crate::held::Life;
 use crate::command::{CommandInput, Stdin};
 use crate::report::CommandOutput;
 use crate::stdin::StdinSource;
-use proto::description::{Codec, ModuleDescription, ModuleKind, TaskDescription};
+#[doc(inline)]
+pub use proto::description::{
+    Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleKind, ModuleOutline, TaskDescription,
+};
 use proto::message::{Callee, CommandStdin, ModuleId, TaskIndex};
 use proto::payload::{INLINE_BYTES, Payload};
-use proto::schema::Schema;
+#[doc(inline)]
+pub use proto::schema::Schema;
 
 pub use options::ModuleOptions;
 

@@ -73,7 +73,7 @@ impl Replacement {
 ///
 /// ```
 /// use std::time::Duration;
-/// let retry = wasmpool::Retry::attempts(3).backoff(Duration::from_millis(10)).after_timeouts();
+/// let retry = wasmpool::task::Retry::attempts(3).backoff(Duration::from_millis(10)).after_timeouts();
 /// let options = wasmpool::TaskOptions::new().retry(retry);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

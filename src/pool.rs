@@ -1,8 +1,8 @@
-//! The pool: what an embedder holds.
+//! The pool: what an embedder holds, how it is built, and what it does when something goes wrong.
 
 mod batch;
 mod builder;
-mod events;
+pub(crate) mod events;
 mod feed;
 mod load;
 mod map;
@@ -16,10 +16,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use builder::PoolBuilder;
-pub use events::Events;
-pub use map::{Map, MapError, UnorderedMap};
+pub use map::{Map, UnorderedMap};
 pub use submit::SubmitAsync;
 
+use self::events::Events;
 use self::load::Loads;
 use crate::error::{BrokenPool, BuildError};
 use crate::fork::OfProcess;
@@ -29,7 +29,7 @@ use crate::host::core::Core;
 use crate::host::is_io_thread;
 use crate::module::Callable;
 use crate::observe::PoolStats;
-use crate::policy::DropPolicy;
+pub use crate::policy::{DropPolicy, OnWorkerDeath, Replacement};
 use crate::scheduler::Event;
 use crate::shared_input::Shares;
 use proto::limits;
@@ -175,7 +175,7 @@ impl Pool {
     }
 
     /// Takes no more tasks, and waits until what was submitted is done (or cancelled, by
-    /// `mode`) and every process is gone. Later submits get [`SubmitError::ShutDown`](crate::SubmitError::ShutDown).
+    /// `mode`) and every process is gone. Later submits get [`SubmitError::ShutDown`](crate::error::SubmitError::ShutDown).
     pub fn shutdown(&self, mode: ShutdownMode) {
         self.begin_shutdown(mode);
         self.wait_until_gone();
@@ -273,7 +273,7 @@ impl Pool {
     }
 
     /// Returns how the worker that became ready last has locked itself down; `None` before the first.
-    /// [`EventKind::WorkerReady`](crate::EventKind::WorkerReady) has it for each worker.
+    /// [`EventKind::WorkerReady`](crate::event::EventKind::WorkerReady) has it for each worker.
     pub fn sandbox(&self) -> Option<Arc<SandboxReport>> {
         self.core()?.sandbox()
     }

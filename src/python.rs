@@ -200,7 +200,8 @@
 //! ```no_run
 //! use std::collections::HashMap;
 //! use std::time::Duration;
-//! use wasmpool::{Pool, ReturnWhen, Task, as_completed, wait};
+//! use wasmpool::future::{ReturnWhen, as_completed, wait};
+//! use wasmpool::{Pool, Task};
 //!
 //! fn follow(pool: &Pool, count: &Task<u64, u64>, numbers: &[u64]) -> anyhow::Result<()> {
 //!     let futures = numbers.iter().map(|n| pool.submit(count, n)).collect::<Result<Vec<_>, _>>()?;
@@ -257,7 +258,8 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use wasmpool::{Pool, ShutdownMode};
+//! use wasmpool::pool::ShutdownMode;
+//! use wasmpool::Pool;
 //!
 //! fn end(pool: &Pool) {
 //!     pool.shutdown(ShutdownMode::CancelPending);
@@ -449,7 +451,7 @@
 //!
 //! [builder]: crate::Pool::builder
 //! [build]: crate::PoolBuilder::build
-//! [report]: crate::TaskReport
+//! [report]: crate::task::TaskReport
 //! [`build`]: crate::PoolBuilder::build
 //! [`init`]: crate::init
 //! [`load_file`]: crate::Pool::load_file
@@ -499,17 +501,17 @@
 //! [`task_id`]: crate::TaskFuture::task_id
 //! [`add_done_callback`]: crate::TaskFuture::add_done_callback
 //! [`may_have_run`]: crate::TaskFailure::may_have_run
-//! [`wait`]: crate::wait()
-//! [`as_completed`]: crate::as_completed()
-//! [`as_completed_timeout`]: crate::as_completed_timeout
+//! [`wait`]: crate::future::wait()
+//! [`as_completed`]: crate::future::as_completed()
+//! [`as_completed_timeout`]: crate::future::as_completed_timeout
 //! [`Pool`]: crate::Pool
 //! [`Task`]: crate::Task
-//! [`RawTask`]: crate::RawTask
+//! [`RawTask`]: crate::module::RawTask
 //! [`Command`]: crate::Command
 //! [`Module`]: crate::Module
 //! [`TaskFuture`]: crate::TaskFuture
 //! [`TaskFailure`]: crate::TaskFailure
-//! [`TaskReport`]: crate::TaskReport
+//! [`TaskReport`]: crate::task::TaskReport
 //! [`TaskOptions`]: crate::TaskOptions
 //! [`TaskOptions::timeout`]: crate::TaskOptions::timeout
 //! [`TaskOptions::memory_bytes_max`]: crate::TaskOptions::memory_bytes_max
@@ -519,13 +521,13 @@
 //! [`TaskOptions::priority`]: crate::TaskOptions::priority
 //! [`TaskOptions::label`]: crate::TaskOptions::label
 //! [`TaskOptions::domain`]: crate::TaskOptions::domain
-//! [`BrokenPool`]: crate::BrokenPool
-//! [`BuildError::InitMissing`]: crate::BuildError::InitMissing
-//! [`ModuleError::SchemaMismatch`]: crate::ModuleError::SchemaMismatch
-//! [`SubmitError::Broken`]: crate::SubmitError::Broken
-//! [`SubmitError::Encode`]: crate::SubmitError::Encode
-//! [`SubmitError::QueueFull`]: crate::SubmitError::QueueFull
-//! [`SubmitError::ShutDown`]: crate::SubmitError::ShutDown
+//! [`BrokenPool`]: crate::error::BrokenPool
+//! [`BuildError::InitMissing`]: crate::error::BuildError::InitMissing
+//! [`ModuleError::SchemaMismatch`]: crate::error::ModuleError::SchemaMismatch
+//! [`SubmitError::Broken`]: crate::error::SubmitError::Broken
+//! [`SubmitError::Encode`]: crate::error::SubmitError::Encode
+//! [`SubmitError::QueueFull`]: crate::error::SubmitError::QueueFull
+//! [`SubmitError::ShutDown`]: crate::error::SubmitError::ShutDown
 //! [`TaskError::Aborted`]: crate::TaskError::Aborted
 //! [`TaskError::Broken`]: crate::TaskError::Broken
 //! [`TaskError::Cancelled`]: crate::TaskError::Cancelled
@@ -535,20 +537,20 @@
 //! [`TaskError::Panic`]: crate::TaskError::Panic
 //! [`TaskError::Timeout`]: crate::TaskError::Timeout
 //! [`TaskError::Trap`]: crate::TaskError::Trap
-//! [`OnWorkerDeath::Replace`]: crate::OnWorkerDeath::Replace
-//! [`Retry`]: crate::Retry
-//! [`ReturnWhen::FirstCompleted`]: crate::ReturnWhen::FirstCompleted
-//! [`ReturnWhen::FirstException`]: crate::ReturnWhen::FirstException
-//! [`ReturnWhen::AllCompleted`]: crate::ReturnWhen::AllCompleted
-//! [`ShutdownMode::Finish`]: crate::ShutdownMode::Finish
-//! [`ShutdownMode::CancelPending`]: crate::ShutdownMode::CancelPending
-//! [`Waited`]: crate::Waited
-//! [`WaitTimeout`]: crate::WaitTimeout
-//! [`AsCompletedTimeout`]: crate::AsCompletedTimeout
-//! [`MapError::Timeout`]: crate::MapError::Timeout
-//! [`Map::timeout`]: crate::Map::timeout
-//! [`Map::chunk_size`]: crate::Map::chunk_size
-//! [`Map::buffer_size`]: crate::Map::buffer_size
-//! [`Map::options`]: crate::Map::options
-//! [`Map::unordered`]: crate::Map::unordered
+//! [`OnWorkerDeath::Replace`]: crate::pool::OnWorkerDeath::Replace
+//! [`Retry`]: crate::task::Retry
+//! [`ReturnWhen::FirstCompleted`]: crate::future::ReturnWhen::FirstCompleted
+//! [`ReturnWhen::FirstException`]: crate::future::ReturnWhen::FirstException
+//! [`ReturnWhen::AllCompleted`]: crate::future::ReturnWhen::AllCompleted
+//! [`ShutdownMode::Finish`]: crate::pool::ShutdownMode::Finish
+//! [`ShutdownMode::CancelPending`]: crate::pool::ShutdownMode::CancelPending
+//! [`Waited`]: crate::future::Waited
+//! [`WaitTimeout`]: crate::error::WaitTimeout
+//! [`AsCompletedTimeout`]: crate::future::AsCompletedTimeout
+//! [`MapError::Timeout`]: crate::error::MapError::Timeout
+//! [`Map::timeout`]: crate::pool::Map::timeout
+//! [`Map::chunk_size`]: crate::pool::Map::chunk_size
+//! [`Map::buffer_size`]: crate::pool::Map::buffer_size
+//! [`Map::options`]: crate::pool::Map::options
+//! [`Map::unordered`]: crate::pool::Map::unordered
 //! [`limits`]: crate::limits

@@ -32,7 +32,7 @@ pub struct TaskReport {
     pub peak_memory_bytes: Option<u64>,
     /// Fuel used, where the module is metered.
     pub fuel_used: Option<u64>,
-    /// How often the task began: 0 if it never did, more than 1 if it was [retried](crate::Retry).
+    /// How often the task began: 0 if it never did, more than 1 if it was [retried](crate::task::Retry).
     pub attempts: u32,
     /// The worker that ran it last.
     pub worker_pid: Option<u32>,

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use common::{PATIENCE, eventually, load, signal};
 use rustix::process::Signal;
-use wasmpool::{DeathCause, LayerReport, OnWorkerDeath, SandboxLayer, SandboxPolicy, TaskError};
+use wasmpool::TaskError;
+use wasmpool::error::DeathCause;
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::sandbox::{LayerReport, SandboxLayer, SandboxPolicy};
 
 fn layer(pool: &wasmpool::Pool) -> LayerReport {
     let echo = load(pool, "echo").raw_task("echo").expect("a task");

@@ -6,10 +6,11 @@ mod common;
 use std::time::Duration;
 
 use common::{PATIENCE, build, builder, failure};
-use wasmpool::{
-    Command, CommandInput, Interrupt, ModuleOptions, OnWorkerDeath, Pool, RefusalKind, Replacement,
-    SubmitError, TaskError, TaskFailure, TaskOptions, TrapCode,
-};
+use wasmpool::error::{SubmitError, TrapCode};
+use wasmpool::module::{Interrupt, ModuleOptions};
+use wasmpool::pool::{OnWorkerDeath, Replacement};
+use wasmpool::task::{CommandInput, RefusalKind};
+use wasmpool::{Command, Pool, TaskError, TaskFailure, TaskOptions};
 
 /// It says `out` and `err`, and then does what its first argument says.
 const SAYS: &str = r#"(module

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use common::{Guarded, PATIENCE, build, builder, error, eventually, raw, signal};
 use rustix::process::Signal;
-use wasmpool::{
-    EventKind, Events, LeaveReason, Module, OnWorkerDeath, Pool, RawTask, Replacement, Retry, ShutdownMode,
-    TaskError, TaskFuture, TaskId, TaskOptions, WorkerState, WorkerStats,
-};
+use wasmpool::event::{EventKind, Events, LeaveReason, WorkerState, WorkerStats};
+use wasmpool::module::RawTask;
+use wasmpool::pool::{OnWorkerDeath, Replacement, ShutdownMode};
+use wasmpool::task::{Retry, TaskId};
+use wasmpool::{Module, Pool, TaskError, TaskFuture, TaskOptions};
 
 type Future = TaskFuture<wasmpool::Bytes>;
 

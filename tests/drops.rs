@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, builder, error, eventually, is_own_process, raw, wat};
-use wasmpool::{Bytes, DropPolicy, Pool, RawTask, TaskError, TaskFuture, TaskOptions};
+use wasmpool::module::RawTask;
+use wasmpool::pool::DropPolicy;
+use wasmpool::{Bytes, Pool, TaskError, TaskFuture, TaskOptions};
 
 const POLICIES: [DropPolicy; 3] = [DropPolicy::Finish, DropPolicy::CancelPending, DropPolicy::Kill];
 

@@ -9,10 +9,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use common::{PATIENCE, builder, error, eventually, load, pool, raw};
-use wasmpool::{
-    Bytes, CommandInput, FutureState, MapError, ModuleError, Pool, RawTask, ShutdownMode, SubmitError,
-    TaskError, TaskFuture, TaskOptions,
-};
+use wasmpool::error::{MapError, ModuleError, SubmitError};
+use wasmpool::future::FutureState;
+use wasmpool::module::RawTask;
+use wasmpool::pool::ShutdownMode;
+use wasmpool::task::CommandInput;
+use wasmpool::{Bytes, Pool, TaskError, TaskFuture, TaskOptions};
 
 fn spin_and_echo(pool: &Pool) -> (RawTask, RawTask) {
     let module = common::wat(pool, common::ECHO_WAT);
@@ -181,7 +183,7 @@ fn a_pool_that_was_killed_is_shut_down_and_not_broken() {
 
 #[test]
 fn thousands_of_unknown_imports_are_a_list_that_can_be_read() {
-    let limits = wasmpool::CompileLimits::new().with(wasmpool::CompileLimit::Imports, 3000);
+    let limits = wasmpool::limits::CompileLimits::new().with(wasmpool::limits::CompileLimit::Imports, 3000);
     let pool = builder(1).compile_limits(limits).build().expect("builds");
     let imports: String = (0..3000).map(|n| format!("(import \"env\" \"f{n}\" (func))")).collect();
     let wasm = wat::parse_str(format!("(module {imports})")).expect("valid text");
@@ -276,7 +278,8 @@ fn exception_is_what_result_would_be() {
     assert!(matches!(failure.error(), TaskError::OutputDecode { .. }), "{failure}");
     let (spin, _) = spin_and_echo(&pool);
     let spinning = pool.submit_bytes(&spin, "").expect("submits");
-    let refused = wasmpool::wait(&[&future], Some(PATIENCE), wasmpool::ReturnWhen::FirstException);
+    let refused =
+        wasmpool::future::wait(&[&future], Some(PATIENCE), wasmpool::future::ReturnWhen::FirstException);
     assert_eq!(refused.done, [0]);
     assert!(spinning.exception_timeout(Duration::ZERO).is_err(), "it runs");
     pool.kill();

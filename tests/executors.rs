@@ -17,9 +17,10 @@ use common::{PATIENCE, builder, eventually, load, pool, raw, signal};
 use futures::future::{BoxFuture, join, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use rustix::process::Signal;
-use wasmpool::{
-    Bytes, Pool, RawTask, ShutdownMode, SubmitAsync, SubmitError, TaskError, TaskFuture, TaskOptions,
-};
+use wasmpool::error::SubmitError;
+use wasmpool::module::RawTask;
+use wasmpool::pool::{ShutdownMode, SubmitAsync};
+use wasmpool::{Bytes, Pool, TaskError, TaskFuture, TaskOptions};
 
 // ── The executors ────────────────────────────────────────────────────────────
 

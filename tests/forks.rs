@@ -12,11 +12,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, builder, eventually, failure, is_own_process, load, raw, wat};
-use wasmpool::{
-    AsCompleted, Bytes, Events, FutureState, Map, MapError, Module, ModuleError, Pool, PoolStats, RawTask,
-    ReturnWhen, ShareError, SharedInput, ShutdownMode, SubmitError, Task, TaskError, TaskFuture, TaskOptions,
-    UnorderedMap, as_completed, wait,
-};
+use wasmpool::error::{MapError, ModuleError, ShareError, SubmitError};
+use wasmpool::event::{Events, PoolStats};
+use wasmpool::future::{AsCompleted, FutureState, ReturnWhen, as_completed, wait};
+use wasmpool::module::RawTask;
+use wasmpool::pool::{Map, ShutdownMode, UnorderedMap};
+use wasmpool::task::SharedInput;
+use wasmpool::{Bytes, Module, Pool, Task, TaskError, TaskFuture, TaskOptions};
 
 /// Runs `child` in a fork of this process, which must succeed within [`PATIENCE`].
 fn fork(child: impl FnOnce()) {

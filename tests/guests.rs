@@ -5,8 +5,11 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{failure, load, pool, prebuilt, raw, wat};
+use wasmpool::error::{ModuleError, SubmitError};
+use wasmpool::module::ModuleKind;
 use wasmpool::postcard_schema::Schema;
-use wasmpool::{CommandInput, ModuleError, ModuleKind, SubmitError, TaskError, TaskOptions};
+use wasmpool::task::CommandInput;
+use wasmpool::{TaskError, TaskOptions};
 
 #[derive(serde::Serialize, serde::Deserialize, Schema, Debug, PartialEq)]
 #[postcard(crate = wasmpool::postcard_schema)]
@@ -242,7 +245,7 @@ fn fuel_is_counted_where_the_module_is_metered() {
     let fuel = TaskOptions::new().fuel(1_000_000);
     assert!(matches!(pool.submit_with(&plain, &1, fuel.clone()), Err(SubmitError::NotMetered { .. })));
     let metered = pool
-        .load_file_with(prebuilt("echo"), wasmpool::ModuleOptions::new().metered(true))
+        .load_file_with(prebuilt("echo"), wasmpool::module::ModuleOptions::new().metered(true))
         .expect("loads metered");
     let spin = metered.task::<u64, u64>("spin").expect("types agree");
     let future = pool.submit_with(&spin, &100, fuel.clone()).expect("submits");

@@ -3,7 +3,8 @@
 mod common;
 
 use common::{PATIENCE, build, builder, error, raw, wat};
-use wasmpool::{Bytes, CommandInput, TaskError, limits};
+use wasmpool::task::CommandInput;
+use wasmpool::{Bytes, TaskError, limits};
 
 const MIB: usize = 1 << 20;
 

@@ -6,7 +6,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Guarded, PATIENCE, error, prebuilt};
-use wasmpool::{Interrupt, Module, ModuleOptions, OnWorkerDeath, Pool, Retry, TaskError, TaskOptions};
+use wasmpool::module::{Interrupt, ModuleOptions};
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::task::Retry;
+use wasmpool::{Module, Pool, TaskError, TaskOptions};
 
 /// A grace period that nobody waits for in these tests.
 const LONG: Duration = Duration::from_secs(3600);
@@ -146,7 +149,7 @@ fn computes(pool: &Pool) -> u32 {
 
 /// None of the worker's own words is left of such a task, and the pool says what it has measured.
 #[track_caller]
-fn is_measured(report: &wasmpool::TaskReport) {
+fn is_measured(report: &wasmpool::task::TaskReport) {
     let cpu = report.cpu.expect("the process's clock says it");
     assert!(report.run >= RAN / 2 && report.run <= report.total, "{report:?}");
     // A worker has two threads. On a busy machine it may get little of the time until its deadline.

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use common::{PATIENCE, builder, error, eventually, failure, is_alive, load, pool, raw, signal};
 use rustix::process::Signal;
-use wasmpool::{
-    DeathCause, FutureState, Phase, Pool, RawTask, ReturnWhen, ShutdownMode, SubmitError, TaskError,
-    TaskFuture, TaskOptions, as_completed, as_completed_timeout, wait,
-};
+use wasmpool::error::{DeathCause, Phase, SubmitError};
+use wasmpool::future::{FutureState, ReturnWhen, as_completed, as_completed_timeout, wait};
+use wasmpool::module::RawTask;
+use wasmpool::pool::ShutdownMode;
+use wasmpool::{Pool, TaskError, TaskFuture, TaskOptions};
 
 /// A task that never ends, and one that echoes.
 fn spin_and_echo(pool: &Pool) -> (RawTask, RawTask) {

@@ -221,7 +221,7 @@ fn what_no_level_asks_for_is_not_sent_and_what_is_sent_is_held_to_the_rate() {
         let say = common::raw(&common::wat(&pool, &say::text(1)), "say_nothing");
         pool.submit(&say, &"".into()).expect("submits").result().expect("runs");
         let (pid, dropped) = (pool.worker_pids()[0], pool.stats().log_records_dropped);
-        pool.shutdown(wasmpool::ShutdownMode::Finish);
+        pool.shutdown(wasmpool::pool::ShutdownMode::Finish);
         (of_worker(pid).len(), dropped)
     };
     // Records that are not sent cannot be dropped.
@@ -246,7 +246,7 @@ fn a_worker_that_dies_leaves_its_last_lines_in_the_breakage() {
     common::signal(pool.worker_pids()[0], rustix::process::Signal::KILL);
     let wasmpool::TaskError::Broken(broken) = common::error(&future) else { panic!("not broken") };
     let last = &broken.death().last_logs;
-    assert_eq!(last.len(), wasmpool::limits::LAST_LOGS_MAX);
+    assert_eq!(last.len(), proto::limits::LAST_LOGS_MAX);
     let line = format!("task {}, stdout: last words-last words", future.task_id());
     assert!(last.iter().all(|kept| *kept == line), "{last:?}");
     assert!(broken.to_string().contains(&format!("the last of its logs: {line}")), "{broken}");
@@ -266,7 +266,7 @@ fn what_is_over_the_rate_is_dropped_counted_and_told_and_the_task_goes_on() {
         "{kept_lines} kept, {dropped} dropped"
     );
     let pid = pool.worker_pids()[0].to_string();
-    pool.shutdown(wasmpool::ShutdownMode::Finish);
+    pool.shutdown(wasmpool::pool::ShutdownMode::Finish);
     let told: u64 = reports()
         .iter()
         .filter(|report| report["worker_pid"] == pid)
@@ -285,6 +285,10 @@ fn whoever_stops_reading_amid_a_flood_leaves_the_answer_to_others() {
     let options = TaskOptions::new().label(SLOW);
     let future = pool.submit_with(&log_lines, &2100, options).expect("submits");
     let _ = future.result_timeout(SLOWLY / 2);
-    let waited = wasmpool::wait(&[&future], Some(common::PATIENCE), wasmpool::ReturnWhen::AllCompleted);
+    let waited = wasmpool::future::wait(
+        &[&future],
+        Some(common::PATIENCE),
+        wasmpool::future::ReturnWhen::AllCompleted,
+    );
     assert!(future.done(), "its answer was heard: {waited:?}");
 }

@@ -3,7 +3,8 @@
 mod common;
 
 use common::{PATIENCE, build, builder, error, pool, raw, wat};
-use wasmpool::{Bytes, Pool, RawTask, TaskError, TaskOptions, limits};
+use wasmpool::module::RawTask;
+use wasmpool::{Bytes, Pool, TaskError, TaskOptions, limits};
 
 /// 40 pages, most of which nobody touches, and another memory; in a memory of the worker's own, as it imports no WASI.
 const REACHING: &str = r#"(module

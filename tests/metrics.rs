@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rustix::process::Signal;
-use wasmpool::{OnWorkerDeath, Retry, ShutdownMode, TaskOptions};
+use wasmpool::TaskOptions;
+use wasmpool::pool::{OnWorkerDeath, ShutdownMode};
+use wasmpool::task::Retry;
 
 /// What stands in one scrape, by name and labels as they are written.
 fn scrape(handle: &PrometheusHandle) -> BTreeMap<String, f64> {

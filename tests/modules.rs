@@ -5,7 +5,10 @@ mod common;
 use std::time::Duration;
 
 use common::{bombs, error, pool, prebuilt, raw, wat};
-use wasmpool::{CompileLimit, CompileLimits, ModuleError, ModuleKind, ModuleOptions, TaskError};
+use wasmpool::TaskError;
+use wasmpool::error::ModuleError;
+use wasmpool::limits::{CompileLimit, CompileLimits};
+use wasmpool::module::{ModuleKind, ModuleOptions};
 
 fn refused(pool: &wasmpool::Pool, text: &str) -> ModuleError {
     pool.load(&wat::parse_str(text).expect("valid text")).expect_err("must be refused")
@@ -86,7 +89,7 @@ fn a_valid_module_that_the_compiler_cannot_translate_is_not_called_invalid() {
 #[test]
 fn a_pool_runs_more_modules_than_a_worker_may_hold() {
     let pool = pool(1);
-    let modules = wasmpool::limits::MODULES_PER_WORKER_MAX + 60;
+    let modules = proto::limits::MODULES_PER_WORKER_MAX + 60;
     let tasks: Vec<_> = (0..modules)
         .map(|number| {
             let text = common::ECHO_WAT.replace("1025", &(1025 + number).to_string());
@@ -246,7 +249,7 @@ fn an_uncaught_exception_is_a_trap_of_its_own() {
             (func $thrower (export "run") (param i32 i32) (result i64) throw $e))"#,
     );
     match error(&pool.submit_bytes(&raw(&module, "run"), "").expect("submits")) {
-        TaskError::Trap { code, .. } => assert_eq!(code, wasmpool::TrapCode::UncaughtException),
+        TaskError::Trap { code, .. } => assert_eq!(code, wasmpool::error::TrapCode::UncaughtException),
         other => panic!("{other:?}"),
     }
 }

@@ -6,10 +6,12 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use common::{Holdings, PATIENCE, builder, error, eventually, is_own_process, load, raw, wat};
-use wasmpool::{
-    Bytes, Isolation, Module, ModuleError, ModuleOptions, OnWorkerDeath, Pool, PoolBuilder, RawTask,
-    SandboxPolicy, TaskError, TaskOptions,
-};
+use wasmpool::error::ModuleError;
+use wasmpool::module::{ModuleOptions, RawTask};
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::sandbox::SandboxPolicy;
+use wasmpool::task::Isolation;
+use wasmpool::{Bytes, Module, Pool, PoolBuilder, TaskError, TaskOptions};
 
 /// Makes one of many modules, which differ by a constant.
 fn one_of_many(number: usize) -> Vec<u8> {

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{PATIENCE, build, builder, error, eventually, raw, wat};
-use wasmpool::{Bytes, Isolation, ModuleOptions, Pool, RawTask, TaskError, TaskFuture, TaskOptions};
+use wasmpool::module::{ModuleOptions, RawTask};
+use wasmpool::task::Isolation;
+use wasmpool::{Bytes, Pool, TaskError, TaskFuture, TaskOptions};
 
 /// Counts its calls in a global and in memory, and answers with both; then does what its input says:
 /// `t` traps, `r` is an error of its own, `o` is too much output, `p` a pointer to nowhere, `s` spins.

@@ -15,9 +15,11 @@ use common::{PATIENCE, build, builder, error, eventually, raw, wat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
-use wasmpool::{
-    EventKind, Events, ModuleError, OnWorkerDeath, Pool, RawTask, Scarce, TaskError, TaskFuture, TaskOptions,
-};
+use wasmpool::error::{ModuleError, Scarce};
+use wasmpool::event::{EventKind, Events};
+use wasmpool::module::RawTask;
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::{Pool, TaskError, TaskFuture, TaskOptions};
 
 /// Starting a worker, or loading a module, takes this many for a moment.
 const ENOUGH_FOR_ONE: usize = 14;

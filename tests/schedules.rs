@@ -19,10 +19,12 @@ use std::time::{Duration, Instant};
 
 use common::{Holdings, PATIENCE, eventually, is_child, raw, signal};
 use rustix::process::Signal;
-use wasmpool::{
-    Bytes, EventKind, OnWorkerDeath, Pool, RawTask, Replacement, Retry, ShutdownMode, SubmitError, TaskError,
-    TaskFailure, TaskFuture, TaskId, TaskOptions,
-};
+use wasmpool::error::SubmitError;
+use wasmpool::event::EventKind;
+use wasmpool::module::RawTask;
+use wasmpool::pool::{OnWorkerDeath, Replacement, ShutdownMode};
+use wasmpool::task::{Retry, TaskId};
+use wasmpool::{Bytes, Pool, TaskError, TaskFailure, TaskFuture, TaskOptions};
 
 /// Schedules in a run that asks for no number.
 const SCHEDULES: u64 = 240;

@@ -4,10 +4,12 @@ mod common;
 
 use common::{Guarded, PATIENCE, build, builder, eventually, load, raw, signal, wat};
 use rustix::process::Signal;
-use wasmpool::{
-    Bytes, Isolation, ModuleOptions, OnWorkerDeath, Pool, PoolBuilder, RawTask, SandboxPolicy, ShareError,
-    SharedInput, SubmitError, TaskOptions,
-};
+use wasmpool::error::{ShareError, SubmitError};
+use wasmpool::module::{ModuleOptions, RawTask};
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::sandbox::SandboxPolicy;
+use wasmpool::task::{Isolation, SharedInput};
+use wasmpool::{Bytes, Pool, PoolBuilder, TaskOptions};
 
 /// By the bare byte ABI. `size`: the length of the input of the number given. `read`: index, offset, pointer
 /// and length as given; answers with what that returned, and 16 bytes that stand behind it in memory, at 1029.

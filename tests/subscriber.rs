@@ -43,5 +43,5 @@ fn a_subscriber_that_panics_loses_nothing() {
     futures[0].add_done_callback(|_| panic!("a callback"));
     common::signal(pool.worker_pids()[0], rustix::process::Signal::KILL);
     common::eventually("the death to be seen", || pool.broken().is_some());
-    pool.shutdown(wasmpool::ShutdownMode::Finish);
+    pool.shutdown(wasmpool::pool::ShutdownMode::Finish);
 }

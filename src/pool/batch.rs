@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 
-use super::MapError;
 use crate::account::Charge;
-use crate::error::{SubmitError, TaskFailure};
+use crate::error::{MapError, SubmitError, TaskFailure};
 use crate::ewma::Ewma;
 use crate::fork::OfProcess;
 use crate::future::{Item, TaskFuture};

@@ -15,28 +15,10 @@ use super::Pool;
 use super::batch::{Batching, Next, Seen, Submitted};
 use super::feed::{End, Feed, Found, Start};
 use crate::account::{Account, Charge};
-use crate::error::{SubmitError, TaskFailure};
+use crate::error::MapError;
 use crate::fork::OfProcess;
 use crate::module::Callable;
 use crate::options::TaskOptions;
-
-/// Why one item of a [`Map`] has no result. The others go on.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum MapError {
-    /// It could not be submitted.
-    #[error(transparent)]
-    Submit(#[from] SubmitError),
-    /// It failed.
-    #[error(transparent)]
-    Task(#[from] TaskFailure),
-    /// The time of the whole map ran out; nothing follows.
-    #[error("the map was not done within {limit:?}")]
-    Timeout {
-        /// [`Map::timeout`].
-        limit: Duration,
-    },
-}
 
 /// The iterator of [`Pool::map`]. Submits as it is pulled; dropping it cancels what does
 /// not run yet.
@@ -111,7 +93,7 @@ impl<C: Callable, I> Map<C, I> {
     /// or times out costs the others nothing; if a worker's process dies, only the task that it was running
     /// is lost. Tasks travel alone while someone listens to [`Pool::events`], in a pool that counts its
     /// workers' tasks ([`recycle_after_tasks`](crate::PoolBuilder::recycle_after_tasks)), and with a
-    /// [`Retry`](crate::Retry).
+    /// [`Retry`](crate::task::Retry).
     pub fn chunk_size(mut self, items: NonZeroUsize) -> Self {
         self.feed.change(|plan| plan.chunk_size = Some(items.get()));
         self

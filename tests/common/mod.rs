@@ -7,7 +7,8 @@ pub mod bombs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use wasmpool::{Module, Pool, PoolBuilder, RawTask, TaskError, TaskFailure};
+use wasmpool::module::RawTask;
+use wasmpool::{Module, Pool, PoolBuilder, TaskError, TaskFailure};
 
 wasmpool::init_at_load!();
 

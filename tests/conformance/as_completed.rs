@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use wasmpool::{as_completed, as_completed_timeout};
+use wasmpool::future::{as_completed, as_completed_timeout};
 
 use crate::common::{PATIENCE, eventually};
 use crate::{Duration, Mode, Tasks, in_both_modes, output};

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use rustix::process::Signal;
-use wasmpool::{
-    CommandInput, DeathCause, LogOverflow, OnWorkerDeath, Phase, Replacement, SubmitError, TaskError,
-    TaskOptions,
-};
+use wasmpool::error::{DeathCause, Phase, SubmitError};
+use wasmpool::pool::{OnWorkerDeath, Replacement};
+use wasmpool::task::{CommandInput, LogOverflow};
+use wasmpool::{TaskError, TaskOptions};
 
 use crate::common::{PATIENCE, error, eventually, failure, is_alive, load, signal};
 use crate::{Duration, FOREVER, Mode, Process, Tasks, in_both_modes, is_death, output, pid_of, steps};

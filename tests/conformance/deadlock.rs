@@ -4,9 +4,11 @@ use std::sync::Barrier;
 
 use rustix::process::Signal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use wasmpool::error::{Frame, SubmitError, TrapCode};
+use wasmpool::pool::ShutdownMode;
 use wasmpool::postcard_schema::Schema;
 use wasmpool::postcard_schema::schema::NamedType;
-use wasmpool::{Frame, Pool, ShutdownMode, SubmitError, TaskError, TaskFuture, TaskOptions, TrapCode};
+use wasmpool::{Pool, TaskError, TaskFuture, TaskOptions};
 
 use crate::common::{error, eventually, is_alive, load, raw, signal, wat};
 use crate::{Bytes, Mode, Tasks, in_both_modes, in_time, is_death, output};
@@ -68,7 +70,7 @@ fn one(mode: Mode) -> (Pool, Tasks, u32) {
 }
 
 /// A module whose way from the input to the output ends the guest's program, or traps, on its way.
-fn module_that(pool: &Pool, at_alloc: &str, at_task: &str) -> wasmpool::RawTask {
+fn module_that(pool: &Pool, at_alloc: &str, at_task: &str) -> wasmpool::module::RawTask {
     let text = format!(
         r#"(module
             (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))

@@ -3,7 +3,9 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicU64;
 
-use wasmpool::{BuildError, Map, MapError, ModuleError, ShutdownMode, SubmitError, TaskError, TaskOptions};
+use wasmpool::error::{BuildError, MapError, ModuleError, SubmitError};
+use wasmpool::pool::{Map, ShutdownMode};
+use wasmpool::{TaskError, TaskOptions};
 
 use crate::common::{PATIENCE, error, eventually, load};
 use crate::{

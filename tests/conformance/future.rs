@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use wasmpool::{FutureState, Pool, TaskError, TaskFailure, TaskFuture};
+use wasmpool::future::FutureState;
+use wasmpool::{Pool, TaskError, TaskFailure, TaskFuture};
 
 use crate::common::{PATIENCE, error, eventually};
 use crate::{Arc, AtomicUsize, Bytes, Duration, Mode, Ordering, Tasks, in_both_modes, output};

@@ -1,7 +1,8 @@
 //! `test_init.py`. An initializer is a guest's own, and runs in each fresh instance, before the
 //! task: no task can spoil it for the next.
 
-use wasmpool::{TaskError, TaskOptions, TrapCode};
+use wasmpool::error::TrapCode;
+use wasmpool::{TaskError, TaskOptions};
 
 use crate::common::{error, load, raw, wat};
 use crate::{Duration, Mode, in_both_modes, output};

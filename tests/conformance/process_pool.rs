@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use rustix::process::Signal;
-use wasmpool::{
-    BuildError, DeathCause, Phase, Pool, ReturnWhen, ShutdownMode, SubmitError, TaskError, TaskFuture,
-    TaskOptions, TrapCode, wait,
-};
+use wasmpool::error::{BuildError, DeathCause, Phase, SubmitError, TrapCode};
+use wasmpool::future::{ReturnWhen, wait};
+use wasmpool::pool::ShutdownMode;
+use wasmpool::{Pool, TaskError, TaskFuture, TaskOptions};
 
 use crate::common::{PATIENCE, error, eventually, failure, is_alive, load, signal};
 use crate::{

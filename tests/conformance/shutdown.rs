@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use wasmpool::{ReturnWhen, ShutdownMode, SubmitError, TaskError, TaskFuture, TaskOptions, wait};
+use wasmpool::error::SubmitError;
+use wasmpool::future::{ReturnWhen, wait};
+use wasmpool::pool::ShutdownMode;
+use wasmpool::{TaskError, TaskFuture, TaskOptions};
 
 use crate::common::{Holdings, PATIENCE, error, eventually, is_alive};
 use crate::{Duration, FOREVER, Mode, Process, Tasks, assert_reaped, in_both_modes, in_time, output, steps};
@@ -36,7 +39,7 @@ in_both_modes! {
         assert!(matches!(refused, SubmitError::ShutDown { .. }), "{refused:?}");
         assert_eq!(refused.to_string(), "cannot submit `echo` after the pool was shut down");
         let mapped = pool.map(&tasks.echo, ["x".into()]).next().expect("an item");
-        assert!(matches!(mapped, Err(wasmpool::MapError::Submit(SubmitError::ShutDown { .. }))), "{mapped:?}");
+        assert!(matches!(mapped, Err(wasmpool::error::MapError::Submit(SubmitError::ShutDown { .. }))), "{mapped:?}");
     }
 
     fn test_interpreter_shutdown(mode: Mode) {

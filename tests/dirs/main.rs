@@ -11,7 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use common::PATIENCE;
-use wasmpool::{DirAccess, Module, Pool, PoolBuilder};
+use wasmpool::sandbox::DirAccess;
+use wasmpool::{Module, Pool, PoolBuilder};
 
 pub(crate) const WAT: &str = include_str!("guest.wat");
 

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
 use common::PATIENCE;
-use wasmpool::SandboxLayer::{self, EmptyRoot, Landlock, Namespaces, ResourceLimits};
+use wasmpool::sandbox::SandboxLayer::{self, EmptyRoot, Landlock, Namespaces, ResourceLimits};
 
 /// The case that `inside` is to play.
 const CASE: &str = "WASMPOOL_ISOLATION_CASE";

@@ -1,6 +1,7 @@
 //! Without seccomp or no_new_privs nothing starts, but where both are done without knowingly.
 
-use wasmpool::{BuildError, Doctor, SandboxLayer, SandboxPolicy};
+use wasmpool::error::BuildError;
+use wasmpool::sandbox::{Doctor, SandboxLayer, SandboxPolicy};
 
 use super::Case;
 use super::reports::{builder, pool, try_pool};

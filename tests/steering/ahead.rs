@@ -26,7 +26,7 @@ fn a_cancelled_task_never_runs_though_a_worker_had_been_handed_it() {
 
 #[test]
 fn a_worker_from_which_tasks_were_taken_back_sleeps_when_their_module_has_ended() {
-    let pool = build(builder(1).sandbox(wasmpool::SandboxPolicy::Off));
+    let pool = build(builder(1).sandbox(wasmpool::sandbox::SandboxPolicy::Off));
     let tasks = tasks(&pool);
     let module =
         common::wat(&pool, &common::ECHO_WAT.replacen("(memory", "(global i32 (i32.const 1)) (memory", 1));

@@ -276,7 +276,8 @@ fn a_task_is_not_run_twice_unasked_because_its_worker_was_killed_for_the_one_bef
     eventually("the worker to be killed", || !is_alive(ahead.pid));
     ahead.listen.send(()).expect("it waits");
     output(&ahead.known);
-    let is_elsewhere = |worker: &wasmpool::WorkerStats| worker.pid != ahead.pid && worker.task.is_some();
+    let is_elsewhere =
+        |worker: &wasmpool::event::WorkerStats| worker.pid != ahead.pid && worker.task.is_some();
     eventually("it to end, or to run again", || {
         ahead.unknown.done() || pool.stats().workers.iter().any(is_elsewhere)
     });

@@ -24,11 +24,12 @@ use std::time::{Duration, Instant};
 
 use common::{Guarded, PATIENCE, build, builder, error, eventually, failure, is_alive, raw, signal};
 use rustix::process::Signal;
-use wasmpool::{
-    DeathCause, EventKind, Events, LeaveReason, OnWorkerDeath, Phase, Pool, PoolEvent, PoolStats, RawTask,
-    Replacement, Retry, ShutdownMode, SubmitError, TaskError, TaskFuture, TaskId, TaskOptions, TaskOutcome,
-    WorkerState,
-};
+use wasmpool::error::{DeathCause, Phase, SubmitError};
+use wasmpool::event::{EventKind, Events, LeaveReason, PoolEvent, PoolStats, TaskOutcome, WorkerState};
+use wasmpool::module::RawTask;
+use wasmpool::pool::{OnWorkerDeath, Replacement, ShutdownMode};
+use wasmpool::task::{Retry, TaskId};
+use wasmpool::{Pool, TaskError, TaskFuture, TaskOptions};
 
 type Future = TaskFuture<wasmpool::Bytes>;
 
@@ -116,7 +117,7 @@ fn ms(ms: u64) -> Duration {
 fn worker_of(pool: &Pool, task: TaskId) -> u32 {
     let mut found = None;
     eventually("the task to run", || {
-        let runs_it = |worker: &wasmpool::WorkerStats| worker.task.is_some_and(|(id, _)| id == task);
+        let runs_it = |worker: &wasmpool::event::WorkerStats| worker.task.is_some_and(|(id, _)| id == task);
         found = pool.stats().workers.into_iter().find(runs_it).map(|worker| worker.pid);
         found.is_some()
     });

@@ -4,7 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use wasmpool::{ModuleError, Pool, TaskError, TaskFailure, TaskOptions};
+use wasmpool::error::ModuleError;
+use wasmpool::{Pool, TaskError, TaskFailure, TaskOptions};
 
 use super::plan::{Check, Ends, Job, Refusal};
 use super::replay::TASK;
