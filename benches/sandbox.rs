@@ -90,10 +90,10 @@ fn start(build: &dyn Fn(PoolBuilder) -> PoolBuilder) -> anyhow::Result<Duration>
 fn tasks(setting: &mut Setting, count: usize) -> anyhow::Result<()> {
     let pool = (setting.build)(Pool::builder().workers(1)).build()?;
     let echo = echo(&pool)?;
-    pool.submit(&echo, &"warm".into())?.result()?;
+    pool.submit(&echo, "warm")?.result()?;
     for _ in 0..count {
         let began = Instant::now();
-        pool.submit(&echo, &"x".into())?.result()?;
+        pool.submit(&echo, "x")?.result()?;
         setting.tasks.push(began.elapsed());
     }
     Ok(())

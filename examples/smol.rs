@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use smol::Timer;
 use smol::future::or;
-use wasmpool::{Pool, TaskOptions};
+use wasmpool::Pool;
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
@@ -18,7 +18,7 @@ fn main() -> anyhow::Result<()> {
             .map(|number| {
                 let (pool, factors) = (pool.clone(), factors.clone());
                 smol::spawn(async move {
-                    let accepted = pool.submit_async(&factors, &number, TaskOptions::new()).await?;
+                    let accepted = pool.submit_async(&factors, &number).await?;
                     anyhow::Ok((number, accepted.await?))
                 })
             })
@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
             println!("{number} = {factors:?}");
         }
 
-        let future = pool.submit_async(&factors, &1024, TaskOptions::new()).await?;
+        let future = pool.submit_async(&factors, &1024).await?;
         let patience = async {
             Timer::after(Duration::from_secs(10)).await;
             anyhow::bail!("the timer was first")

@@ -8,7 +8,8 @@ use crate::shared_input::SharedInput;
 use proto::limits;
 use proto::task::{LogOverflow, TaskLimits};
 
-/// What one task may use, and what it is called in logs and errors.
+/// What one task may use, and what it is called in logs and errors. [`Pool::task`](crate::Pool::task) sets the same for
+/// a task on its way, and [`PoolBuilder::task_defaults`](crate::PoolBuilder::task_defaults) for all.
 ///
 /// ```
 /// use std::time::Duration;
@@ -144,14 +145,15 @@ impl TaskOptions {
     /// # fn main() -> anyhow::Result<()> {
     /// use wasmpool::module::ModuleOptions;
     /// use wasmpool::task::CommandInput;
-    /// use wasmpool::{Pool, TaskOptions};
+    /// use wasmpool::Pool;
     /// # wasmpool::init();
     /// let pool = Pool::new()?;
     /// let options = ModuleOptions::new().deterministic(true);
     /// let judge = pool.load_file_with("judge.wasm", options)?.command()?;
     /// let input = CommandInput::new().stdin("1 2 3");
-    /// let once = pool.submit_with(&judge, &input, TaskOptions::new().deterministic(42))?;
-    /// let again = pool.submit_with(&judge, &input, TaskOptions::new().deterministic(42))?;
+    /// let judge = pool.task(&judge).deterministic(42);
+    /// let once = judge.submit(&input)?;
+    /// let again = judge.submit(&input)?;
     /// assert_eq!(once.result()?, again.result()?);
     /// # Ok(()) }
     /// ```

@@ -9,6 +9,7 @@ mod map;
 mod quarantine;
 mod share;
 mod submit;
+mod submission;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,8 @@ use std::time::{Duration, Instant};
 
 pub use builder::PoolBuilder;
 pub use map::{Map, UnorderedMap};
-pub use submit::SubmitAsync;
+pub use submission::Submission;
+pub use submit::Submit;
 
 use self::events::Events;
 use self::load::Loads;
@@ -27,7 +29,7 @@ use crate::host::cache::Cache;
 use crate::host::compile::CompileSlots;
 use crate::host::core::Core;
 use crate::host::is_io_thread;
-use crate::module::Callable;
+use crate::module::{Callable, InputOf};
 use crate::observe::PoolStats;
 pub use crate::policy::{DropPolicy, OnWorkerDeath, Replacement};
 use crate::scheduler::Event;
@@ -123,7 +125,8 @@ impl Pool {
     pub fn map<C, I>(&self, task: &C, inputs: I) -> Map<C, I::IntoIter>
     where
         C: Callable + Clone + 'static,
-        I: IntoIterator<Item = C::Input>,
+        I: IntoIterator,
+        I::Item: InputOf<C>,
         I::IntoIter: Send + 'static,
     {
         Map::new(self.clone(), task.clone(), inputs.into_iter(), Some(feed::start_thread))
@@ -149,7 +152,8 @@ impl Pool {
     pub fn map_local<C, I>(&self, task: &C, inputs: I) -> Map<C, I::IntoIter>
     where
         C: Callable + Clone,
-        I: IntoIterator<Item = C::Input>,
+        I: IntoIterator,
+        I::Item: InputOf<C>,
     {
         Map::new(self.clone(), task.clone(), inputs.into_iter(), None)
     }

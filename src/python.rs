@@ -69,7 +69,7 @@
 //! | `map(timeout=…)` | [`Map::timeout`] | what is done is still yielded, then one [`MapError::Timeout`] |
 //! | `map(chunksize=…)` | [`Map::chunk_size`] | each item stays a task of its own; the default is by how long tasks take |
 //! | `map(buffersize=…)` | [`Map::buffer_size`] | the default is 1024 (4096 of very short tasks), not all |
-//! | | [`try_submit`], [`submit_async`], [`submit_with`], [`Map::options`], [`Map::unordered`] | |
+//! | | [`try_submit`], [`submit_async`], [`pool.task(…)`](crate::Pool::task) for options, [`Map::unordered`] | |
 //!
 //! ## Futures
 //!
@@ -282,11 +282,11 @@
 //! ```
 //!
 //! ```no_run
-//! use wasmpool::{Pool, Task, TaskOptions};
+//! use wasmpool::{Pool, Task};
 //!
 //! async fn both(pool: &Pool, count: &Task<u64, u64>) -> anyhow::Result<(u64, u64)> {
-//!     let first = pool.submit_async(count, &1_000, TaskOptions::new()).await?;
-//!     let second = pool.submit_async(count, &2_000, TaskOptions::new()).await?;
+//!     let first = pool.submit_async(count, &1_000).await?;
+//!     let second = pool.submit_async(count, &2_000).await?;
 //!     // Both have been handed over: they run while the first is awaited.
 //!     Ok((first.await?, second.await?))
 //! }
@@ -479,7 +479,6 @@
 //! [`stats`]: crate::Pool::stats
 //! [`events`]: crate::Pool::events
 //! [`submit`]: crate::Pool::submit
-//! [`submit_with`]: crate::Pool::submit_with
 //! [`submit_async`]: crate::Pool::submit_async
 //! [`submit_bytes`]: crate::Pool::submit_bytes
 //! [`try_submit`]: crate::Pool::try_submit

@@ -13,11 +13,7 @@ use wasmpool::sandbox::{LayerReport, SandboxLayer, SandboxPolicy};
 
 fn layer(pool: &wasmpool::Pool) -> LayerReport {
     let echo = load(pool, "echo").raw_task("echo").expect("a task");
-    pool.submit(&echo, &"x".into())
-        .expect("submits")
-        .result_timeout(PATIENCE)
-        .expect("in time")
-        .expect("runs");
+    pool.submit(&echo, "x").expect("submits").result_timeout(PATIENCE).expect("in time").expect("runs");
     let sandbox = pool.sandbox().expect("a worker was ready");
     sandbox.layer(SandboxLayer::Cgroup).expect("is reported").clone()
 }
@@ -91,7 +87,7 @@ fn a_strict_pool_does_not_start_without_the_group_that_it_was_given() {
     let builder = common::builder(1).sandbox(SandboxPolicy::Strict).cgroup("/proc/nowhere");
     let pool = builder.build().expect("builds");
     let echo = load(&pool, "echo").raw_task("echo").expect("a task");
-    let future = pool.submit(&echo, &"x".into()).expect("submits");
+    let future = pool.submit(&echo, "x").expect("submits");
     let failure = future.result_timeout(PATIENCE).expect("in time").expect_err("no worker");
     let text = failure.to_string();
     assert!(text.contains("layer `cgroup`") && text.contains("strict"), "{text}");

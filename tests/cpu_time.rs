@@ -177,7 +177,7 @@ fn a_limit_of_the_pools_is_each_tasks_in_a_map_too() {
     let spin = common::raw(&module, "spin");
     let inputs: Vec<Vec<u8>> =
         (0..300).map(|n| if n == 150 { b"x".to_vec() } else { b"y".to_vec() }).collect();
-    let results: Vec<_> = pool.map(&spin, inputs.into_iter().map(|input| input.into())).collect();
+    let results: Vec<_> = pool.map(&spin, inputs).collect();
     for (n, result) in results.iter().enumerate() {
         match (n, result) {
             (150, Err(wasmpool::error::MapError::Task(failure))) => {

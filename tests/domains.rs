@@ -43,7 +43,7 @@ fn tasks(pool: &Pool, domain: &str) -> Tasks {
 }
 
 fn submit(pool: &Pool, task: &RawTask, options: TaskOptions) -> Future {
-    pool.submit_with(task, &"x".into(), options).expect("submits")
+    pool.submit_with(task, "x", options).expect("submits")
 }
 
 fn output(future: &Future) -> wasmpool::Bytes {
@@ -423,8 +423,7 @@ fn no_domain_reads_anothers_last_words_in_its_error() {
     let pool = build(builder(2));
     let module = common::wat(&pool, &say::text(1));
     let spin = raw(&module, "say_and_spin");
-    let submit =
-        |words: &'static str, domain| pool.submit_with(&spin, &words.into(), of(domain)).expect("submits");
+    let submit = |words: &'static str, domain| pool.submit_with(&spin, words, of(domain)).expect("submits");
     let talks = submit("the secret of a", Some("a"));
     let pid = worker_of(&pool, talks.task_id()).pid;
     let other = submit("the secret of b", Some("b"));
@@ -443,7 +442,7 @@ fn no_domain_reads_anothers_last_words_in_its_error() {
         assert_eq!(broken.death().last_logs.last(), hears.then_some(&line));
     }
     for (domain, hears) in [(Some("a"), true), (Some("b"), false), (None, false)] {
-        let refused = pool.submit_with(&spin, &"late".into(), of(domain)).expect_err("it is broken");
+        let refused = pool.submit_with(&spin, "late", of(domain)).expect_err("it is broken");
         assert_eq!(format!("{refused} {refused:?}").contains("the secret of a"), hears, "{refused}");
     }
     let whole = pool.broken().expect("it is").to_string();

@@ -147,7 +147,7 @@ fn limits_beyond_all_measure_are_limits_still() {
     for bytes in [usize::MAX, 1 << 63, 1 << 40] {
         let options =
             TaskOptions::new().output_bytes_max(bytes).memory_bytes_max(bytes).timeout(Duration::MAX);
-        let future = pool.submit_with(&echo, &vec![7; 1 << 20].into(), options).expect("submits");
+        let future = pool.submit_with(&echo, &vec![7; 1 << 20], options).expect("submits");
         assert_eq!(future.result().expect("echoes").len(), 1 << 20);
     }
 }
@@ -205,7 +205,7 @@ fn a_map_keeps_its_timeout_at_a_full_queue() {
         let limit = Duration::from_millis(50);
         let ended = pool.clone();
         in_time("a map at a full queue", move || {
-            let map = pool.map(&echo, std::iter::repeat_with(|| "y".into())).timeout(limit);
+            let map = pool.map(&echo, std::iter::repeat_with(|| "y")).timeout(limit);
             let results: Vec<_> =
                 if unordered { map.unordered().map(|(_, result)| result).collect() } else { map.collect() };
             assert!(

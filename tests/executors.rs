@@ -19,7 +19,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use rustix::process::Signal;
 use wasmpool::error::SubmitError;
 use wasmpool::module::RawTask;
-use wasmpool::pool::{ShutdownMode, SubmitAsync};
+use wasmpool::pool::{ShutdownMode, Submit};
 use wasmpool::{Bytes, Pool, TaskError, TaskFuture, TaskOptions};
 
 // ── The executors ────────────────────────────────────────────────────────────
@@ -162,8 +162,8 @@ fn full() -> Full {
 }
 
 impl Full {
-    fn submit(&self, input: &'static str) -> SubmitAsync<RawTask> {
-        self.pool.submit_async(&self.echo, &input.into(), TaskOptions::new())
+    fn submit(&self, input: &'static str) -> Submit<RawTask> {
+        self.pool.submit_async(&self.echo, &input)
     }
 }
 
@@ -189,7 +189,7 @@ fn two_hundred_submitters_share_a_queue_of_two<E: Executor>() {
         let (pool, echo) = (&pool, &echo);
         async move {
             let input = Bytes::from(n.to_string());
-            let accepted = pool.submit_async(echo, &input, TaskOptions::new()).await.expect("accepted");
+            let accepted = pool.submit_async(echo, &input).await.expect("accepted");
             assert!(pool.unresolved_tasks() <= 2);
             assert_eq!(accepted.await.expect("echoes"), input);
         }
@@ -253,7 +253,7 @@ fn a_task_future_dropped_in_mid_await_leaves_the_task_to_finish<E: Executor>() {
         drop(pending);
         running.abort();
         assert!(running.await.is_err());
-        let last = pool.submit_async(&echo, &"last".into(), TaskOptions::new()).await.expect("accepted");
+        let last = pool.submit_async(&echo, "last").await.expect("accepted");
         assert_eq!(last.await.expect("echoes"), "last");
     });
     // The one worker runs them in the order of their submission: the dropped one came before.
@@ -315,9 +315,9 @@ fn an_error_that_needs_no_room_does_not_wait_for_it<E: Executor>() {
     let full = full();
     let elsewhere = pool(1);
     let foreign = raw(&common::wat(&elsewhere, common::ECHO_WAT), "echo");
-    let refused = E::block_on(full.pool.submit_async(&foreign, &Bytes::new(), TaskOptions::new()));
+    let refused = E::block_on(full.pool.submit_async(&foreign, &Bytes::new()));
     assert!(matches!(refused, Err(SubmitError::ForeignModule { .. })), "{refused:?}");
-    let refused = E::block_on(full.pool.submit_async(&full.echo, &Bytes::new(), TaskOptions::new().fuel(1)));
+    let refused = E::block_on(full.pool.task(&full.echo).fuel(1).submit_async(&Bytes::new()));
     assert!(matches!(refused, Err(SubmitError::NotMetered { .. })), "{refused:?}");
     full.pool.kill();
 }
@@ -416,7 +416,7 @@ fn a_submit_async_that_was_ready_is_not_polled_again() {
     let pool = pool(1);
     let echo = raw(&common::wat(&pool, common::ECHO_WAT), "echo");
     let waker = Arc::<Count>::default();
-    let mut submit = pool.submit_async(&echo, &Bytes::new(), TaskOptions::new());
+    let mut submit = pool.submit_async(&echo, &Bytes::new());
     assert!(waker.poll(&mut submit).is_ready());
     let _ = waker.poll(&mut submit);
 }
@@ -485,7 +485,7 @@ fn tasks_that_are_polled_inside_of_their_wakers_submit_wait_and_end_the_pool() {
         OnTheSpot::spawn(async move {
             for n in 0..100u32 {
                 let input = Bytes::from(n.to_string());
-                let accepted = pool.submit_async(&echo, &input, TaskOptions::new()).await.expect("accepted");
+                let accepted = pool.submit_async(&echo, &input).await.expect("accepted");
                 assert_eq!(accepted.await.expect("echoes"), input);
             }
             let pids = pool.worker_pids();
@@ -514,7 +514,7 @@ fn a_runtime_that_ends_first_leaves_neither_tasks_nor_wakers_behind() {
     for _ in 0..20 {
         let (pool, echo, polled, tracked) = (pool.clone(), echo.clone(), polled.clone(), tracked.clone());
         runtime.spawn(async move {
-            let mut submit = pool.submit_async(&echo, &"late".into(), TaskOptions::new());
+            let mut submit = pool.submit_async(&echo, "late");
             let first = poll_once(&mut submit).await;
             polled.fetch_add(1, Ordering::SeqCst);
             assert!(first.is_pending());

@@ -130,12 +130,12 @@ impl Held {
         };
         assert!(pool.submit(count, &1).is_err_and(|error| is_elsewhere(&error)));
         assert!(pool.submit_bytes(echo, "x").is_err_and(|error| is_elsewhere(&error)));
-        assert!(pool.try_submit(count, &1, TaskOptions::new()).is_err_and(|error| is_elsewhere(&error)));
-        match poll(pool.submit_async(count, &1, TaskOptions::new())) {
+        assert!(pool.try_submit(count, &1).is_err_and(|error| is_elsewhere(&error)));
+        match poll(pool.submit_async(count, &1)) {
             Poll::Ready(Err(error)) => assert!(is_elsewhere(&error)),
             other => panic!("{other:?}"),
         }
-        drop(pool.submit_async(count, &1, TaskOptions::new()));
+        drop(pool.submit_async(count, &1));
         match pool.map(count, [1]).next() {
             Some(Err(MapError::Submit(error))) => assert!(is_elsewhere(&error)),
             other => panic!("{other:?}"),
@@ -239,7 +239,7 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
                     let mut tasks = 0;
                     while !over.load(Ordering::SeqCst) {
                         tasks += match number {
-                            0 => pool.map(echo, (0..300).map(|_| "x".into())).filter(Result::is_ok).count(),
+                            0 => pool.map(echo, (0..300).map(|_| "x")).filter(Result::is_ok).count(),
                             1 => {
                                 as_completed((0..50).map(|_| pool.submit_bytes(echo, "x").expect("submits")))
                                     .filter(|future| future.result().is_ok())

@@ -112,7 +112,7 @@ fn a_stopped_worker_with_a_deadline_is_killed_replaced_and_no_breakage() {
     let (spin, echo) = spin_and_echo(&pool);
     // Long enough to be stopped while it runs, on a busy machine, too.
     let options = TaskOptions::new().timeout(Duration::from_secs(2));
-    let stuck = pool.submit_with(&spin, &"".into(), options).expect("submits");
+    let stuck = pool.submit_with(&spin, "", options).expect("submits");
     let next = pool.submit_bytes(&echo, "next").expect("submits");
     let pid = running_in(&pool, &stuck);
     signal(pid, Signal::STOP);
@@ -160,7 +160,7 @@ fn a_full_queue_refuses_try_submit_and_holds_submit_up() {
     let (spin, echo) = spin_and_echo(&pool);
     let running = pool.submit_bytes(&spin, "").expect("submits");
     let _pending = pool.submit_bytes(&echo, "x").expect("submits");
-    let refused = pool.try_submit(&echo, &"y".into(), TaskOptions::new()).expect_err("full");
+    let refused = pool.try_submit(&echo, "y").expect_err("full");
     assert!(matches!(refused, SubmitError::QueueFull { max: 2 }), "{refused}");
     let submitter = std::thread::spawn({
         let (pool, echo) = (pool.clone(), echo.clone());
@@ -276,7 +276,7 @@ fn shutdown_with_cancel_lets_what_runs_finish_and_wakes_the_others() {
     let pool = pool(1);
     let (spin, echo) = spin_and_echo(&pool);
     let options = TaskOptions::new().timeout(Duration::from_millis(300));
-    let running = pool.submit_with(&spin, &"".into(), options).expect("submits");
+    let running = pool.submit_with(&spin, "", options).expect("submits");
     let pending: Vec<_> = (0..10).map(|_| pool.submit_bytes(&echo, "x").expect("submits")).collect();
     running_in(&pool, &running);
     pool.shutdown(ShutdownMode::CancelPending);
@@ -397,7 +397,7 @@ fn a_thousand_tasks_leave_no_descriptor_thread_or_process_behind() {
     let run = || {
         let pool = pool(2);
         let (_, echo) = spin_and_echo(&pool);
-        assert!(pool.map(&echo, (0..1000).map(|_| "x".into())).all(|echoed| echoed.is_ok()));
+        assert!(pool.map(&echo, (0..1000).map(|_| "x")).all(|echoed| echoed.is_ok()));
     };
     run();
     let before = (count("fd"), count("task"));

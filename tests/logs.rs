@@ -138,7 +138,7 @@ fn a_guests_terminal_sequences_are_escaped_in_its_output_lines() {
     );
     let options = TaskOptions::new().label("escape");
     let say = common::raw(&module, "say");
-    pool.submit_with(&say, &"".into(), options).expect("submits").result().expect("says");
+    pool.submit_with(&say, "", options).expect("submits").result().expect("says");
     let said = of("escape");
     assert_eq!(said.len(), 1, "{said:?}");
     assert_eq!((&*said[0]["message"], &*said[0]["source"]), ("\\u{1b}[2Jgone", "stdout"));
@@ -152,7 +152,7 @@ fn lines_of_a_hundred_tasks_at_once_are_never_mixed_and_each_has_its_task() {
     let say = common::raw(&module, "say");
     let submit = |n: usize| {
         let options = TaskOptions::new().label(format!("interleaved {n}"));
-        pool.submit_with(&say, &format!("word{n}").into(), options).expect("submits")
+        pool.submit_with(&say, &format!("word{n}"), options).expect("submits")
     };
     let futures: Vec<_> = (0..100).map(submit).collect();
     for future in &futures {
@@ -184,10 +184,10 @@ fn a_workers_own_events_arrive_with_its_pid_and_of_a_task_with_that() {
     let say = common::raw(&module, "say");
     let table = pool.share(&b"shared"[..]).expect("shares");
     let options = TaskOptions::new().label("first of its module").shared(&table);
-    let future = pool.submit_with(&say, &"word".into(), options).expect("submits");
+    let future = pool.submit_with(&say, "word", options).expect("submits");
     future.result().expect("says");
     // A record that the watcher had no room for comes with the next answer at the latest.
-    pool.submit(&say, &"word".into()).expect("submits").result().expect("says");
+    pool.submit(&say, "word").expect("submits").result().expect("says");
     let pid = future.report().and_then(|report| report.worker_pid).expect("it ran");
     let events = of_worker(pid);
     let event = |message: &str| {
@@ -219,7 +219,7 @@ fn what_no_level_asks_for_is_not_sent_and_what_is_sent_is_held_to_the_rate() {
     let run = |builder: wasmpool::PoolBuilder| {
         let pool = builder.build().expect("builds");
         let say = common::raw(&common::wat(&pool, &say::text(1)), "say_nothing");
-        pool.submit(&say, &"".into()).expect("submits").result().expect("runs");
+        pool.submit(&say, "").expect("submits").result().expect("runs");
         let (pid, dropped) = (pool.worker_pids()[0], pool.stats().log_records_dropped);
         pool.shutdown(wasmpool::pool::ShutdownMode::Finish);
         (of_worker(pid).len(), dropped)
@@ -241,7 +241,7 @@ fn a_worker_that_dies_leaves_its_last_lines_in_the_breakage() {
     let module = common::wat(&pool, &say::text(1));
     let options = TaskOptions::new().label("to die");
     let spin = common::raw(&module, "say_and_spin");
-    let future = pool.submit_with(&spin, &"last words".into(), options).expect("submits");
+    let future = pool.submit_with(&spin, "last words", options).expect("submits");
     common::eventually("all lines", || of("to die").len() == 20);
     common::signal(pool.worker_pids()[0], rustix::process::Signal::KILL);
     let wasmpool::TaskError::Broken(broken) = common::error(&future) else { panic!("not broken") };
@@ -259,7 +259,7 @@ fn what_is_over_the_rate_is_dropped_counted_and_told_and_the_task_goes_on() {
     let say = common::raw(&common::wat(&pool, &say::text(1)), "say");
     let long = "x".repeat(40);
     let options = TaskOptions::new().label("over the rate");
-    pool.submit_with(&say, &long.into(), options).expect("submits").result().expect("says");
+    pool.submit_with(&say, &long, options).expect("submits").result().expect("says");
     let (kept_lines, dropped) = (of("over the rate").len() as u64, pool.stats().log_records_dropped);
     assert!(
         kept_lines + dropped == 20 && kept_lines >= 1 && dropped >= 10,

@@ -41,7 +41,7 @@ fn every_number_is_scraped_with_its_labels_and_adds_up() {
         pool.submit(&hash, &vec![1; 100]).expect("submits").result().expect("hashes");
     }
     let own_error = faults.task::<String, ()>("own_error").expect("types agree");
-    common::error(&pool.submit(&own_error, &"no".into()).expect("submits"));
+    common::error(&pool.submit(&own_error, "no").expect("submits"));
     let flood = faults.task::<u64, ()>("stdout_flood").expect("types agree");
     let options = TaskOptions::new().log_bytes_max(1_000);
     pool.submit_with(&flood, &5_000, options).expect("submits").result().expect("floods");

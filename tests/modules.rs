@@ -309,7 +309,7 @@ fn a_first_memory_over_the_limit_is_a_memory_error() {
     let pool = pool(1);
     let module = wat(&pool, common::ECHO_WAT);
     let options = wasmpool::TaskOptions::new().memory_bytes_max(65_536);
-    let future = pool.submit_with(&raw(&module, "echo"), &"x".into(), options).expect("submits");
+    let future = pool.submit_with(&raw(&module, "echo"), "x", options).expect("submits");
     assert!(matches!(error(&future), TaskError::Memory { limit: 65_536, .. }), "{:?}", error(&future));
 }
 

@@ -179,7 +179,7 @@ fn a_worker_of_another_domain_leaves_its_place_where_none_can_be_added() {
     short.leave(ENOUGH_FOR_ONE);
     for round in 0..6 {
         let options = TaskOptions::new().domain(if round % 2 == 0 { "one" } else { "other" });
-        let future = pool.submit_with(&echo, &"x".into(), options).expect("submits");
+        let future = pool.submit_with(&echo, "x", options).expect("submits");
         succeed(&[future]);
         assert!(pool.worker_pids().len() <= 2, "{:?}", pool.worker_pids());
     }

@@ -206,7 +206,7 @@ impl Schedule {
         let future = if random.one_in(2) {
             self.pool.submit_with(task, &input, options)
         } else {
-            self.pool.try_submit(task, &input, options)
+            self.pool.task(task).options(options).try_submit(&input)
         };
         let future = match future {
             Ok(future) => future,

@@ -42,7 +42,7 @@ use crate::error::SubmitError;
 use crate::fork::OfProcess;
 use crate::host::batch::Inputs;
 use crate::host::core::WhenFull;
-use crate::module::Callable;
+use crate::module::{Callable, InputOf};
 use crate::options::TaskOptions;
 
 /// A caller that has waited this long for a result has gathered inputs submitted: it is longer than a batch
@@ -255,7 +255,8 @@ impl<C: Callable, I> Feed<C, I> {
 impl<C, I> Feed<C, I>
 where
     C: Callable,
-    I: Iterator<Item = C::Input>,
+    I: Iterator,
+    I::Item: InputOf<C>,
 {
     /// Waits for something to be submitted while nothing is under way.
     pub(super) fn find(&mut self) -> Found {

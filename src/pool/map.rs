@@ -17,7 +17,7 @@ use super::feed::{End, Feed, Found, Start};
 use crate::account::{Account, Charge};
 use crate::error::MapError;
 use crate::fork::OfProcess;
-use crate::module::Callable;
+use crate::module::{Callable, InputOf};
 use crate::options::TaskOptions;
 
 /// The iterator of [`Pool::map`]. Submits as it is pulled; dropping it cancels what does
@@ -151,7 +151,8 @@ impl<C: Callable, I> Map<C, I> {
 impl<C, I> Iterator for Map<C, I>
 where
     C: Callable,
-    I: Iterator<Item = C::Input>,
+    I: Iterator,
+    I::Item: InputOf<C>,
 {
     type Item = Result<C::Output, MapError>;
 
@@ -228,7 +229,8 @@ pub struct UnorderedMap<C: Callable, I> {
 impl<C, I> Iterator for UnorderedMap<C, I>
 where
     C: Callable,
-    I: Iterator<Item = C::Input>,
+    I: Iterator,
+    I::Item: InputOf<C>,
 {
     type Item = (usize, Result<C::Output, MapError>);
 

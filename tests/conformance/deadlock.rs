@@ -163,7 +163,7 @@ in_both_modes! {
     fn test_error_during_func_exec_on_worker(mode: Mode) {
         let (pool, _, pid) = one(mode);
         let own = load(&pool, "faults").task::<String, ()>("own_error").expect("types agree");
-        match error(&pool.submit(&own, &"mine".into()).expect("submits")) {
+        match error(&pool.submit(&own, "mine").expect("submits")) {
             TaskError::Guest { message } => assert_eq!(message, "mine"),
             other => panic!("{other}"),
         }

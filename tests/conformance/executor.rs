@@ -145,7 +145,7 @@ in_both_modes! {
     fn test_map_buffersize_on_empty_iterable(mode: Mode) {
         let pool = mode.pool(2);
         let tasks = Tasks::new(&pool);
-        assert!(pool.map(&tasks.work, []).buffer_size(items(8)).next().is_none());
+        assert!(pool.map(&tasks.work, [""; 0]).buffer_size(items(8)).next().is_none());
         assert!(pool.worker_pids().is_empty(), "there was nothing to start one for");
     }
 

@@ -38,7 +38,7 @@ in_both_modes! {
         let refused = pool.submit_bytes(&tasks.echo, "x").expect_err("refused");
         assert!(matches!(refused, SubmitError::ShutDown { .. }), "{refused:?}");
         assert_eq!(refused.to_string(), "cannot submit `echo` after the pool was shut down");
-        let mapped = pool.map(&tasks.echo, ["x".into()]).next().expect("an item");
+        let mapped = pool.map(&tasks.echo, ["x"]).next().expect("an item");
         assert!(matches!(mapped, Err(wasmpool::error::MapError::Submit(SubmitError::ShutDown { .. }))), "{mapped:?}");
     }
 
@@ -58,7 +58,7 @@ in_both_modes! {
         let pool = mode.pool(2);
         let tasks = Tasks::new(&pool);
         let events = pool.events();
-        let results: Vec<_> = pool.map(&tasks.echo, vec!["x".into(); 20]).collect();
+        let results: Vec<_> = pool.map(&tasks.echo, vec!["x"; 20]).collect();
         let clone = pool.clone();
         drop(pool);
         output(&tasks.echo(&clone));
@@ -152,7 +152,7 @@ in_both_modes! {
         leaves_nothing("shutdown::test_context_manager_shutdown", mode, || {
             let pool = mode.pool(3);
             let tasks = Tasks::new(&pool);
-            assert!(pool.map(&tasks.echo, (0..300).map(|_| "x".into())).all(|echoed| echoed.is_ok()));
+            assert!(pool.map(&tasks.echo, (0..300).map(|_| "x")).all(|echoed| echoed.is_ok()));
         });
     }
 

@@ -329,6 +329,6 @@ fn a_deterministic_task_that_could_see_files_is_refused() {
     assert!(matches!(refused, Err(SubmitError::DirsNotDeterministic { .. })), "{refused:?}");
     // A module without WASI sees nothing of them.
     let echo = pool.load_with(&wat::parse_str(common::ECHO_WAT).expect("valid"), options).expect("loads");
-    let future = pool.submit_with(&common::raw(&echo, "echo"), &"x".into(), seeded()).expect("is accepted");
+    let future = pool.submit_with(&common::raw(&echo, "echo"), "x", seeded()).expect("is accepted");
     future.result_timeout(PATIENCE).expect("in time").expect("succeeds");
 }

@@ -104,7 +104,7 @@ fn works(case: &Case) {
         let answer = future.result_timeout(PATIENCE).expect("in time").expect("echoes");
         assert!(answer == bytes, "{len} bytes come back as they went");
     }
-    let inputs = (0..500_u32).map(|n| n.to_le_bytes().to_vec().into());
+    let inputs = (0..500_u32).map(|n| n.to_le_bytes().to_vec());
     let results: Vec<_> = pool.map(&echo, inputs).collect::<Result<_, _>>().expect("all of them");
     assert_eq!(results.len(), 500);
     // One with memories of the engine, which are not the worker's own.

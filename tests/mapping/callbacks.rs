@@ -14,7 +14,7 @@ fn callbacks_may_submit_while_the_pool_breaks() {
         future.add_done_callback(move |result| {
             assert!(matches!(result.expect_err("broken").error(), TaskError::Broken(_)));
             let again = pool.submit_bytes(&act, "again");
-            let at_once = pool.try_submit(&act, &"again".into(), TaskOptions::new());
+            let at_once = pool.try_submit(&act, "again");
             told.send((again.expect_err("broken"), at_once.expect_err("broken"))).expect("sends");
         });
     }

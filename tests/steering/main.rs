@@ -88,7 +88,7 @@ fn submit(pool: &Pool, task: &RawTask) -> Future {
 }
 
 fn submit_with(pool: &Pool, task: &RawTask, options: TaskOptions) -> Future {
-    pool.submit_with(task, &"x".into(), options).expect("submits")
+    pool.submit_with(task, "x", options).expect("submits")
 }
 
 fn several(pool: &Pool, task: &RawTask, count: usize) -> Vec<Future> {

@@ -105,8 +105,7 @@ fn a_failure_of_the_tasks_own_is_never_retried() {
     let retry = || TaskOptions::new().retry(Retry::attempts(5).after_timeouts());
     let trap = submit_with(&pool, &tasks.trap, retry());
     let refuse = submit_with(&pool, &tasks.refuse, retry());
-    let large =
-        pool.submit_with(&tasks.echo, &vec![7; 100].into(), retry().output_bytes_max(10)).expect("submits");
+    let large = pool.submit_with(&tasks.echo, &vec![7; 100], retry().output_bytes_max(10)).expect("submits");
     assert!(matches!(error(&trap), TaskError::Trap { .. }));
     assert!(matches!(error(&refuse), TaskError::Guest { .. }));
     assert!(matches!(error(&large), TaskError::OutputTooLarge { .. }));

@@ -99,7 +99,7 @@ fn replay(pool: &Pool, wasm: &[u8], checks: &[Check]) -> Vec<(usize, Outcome)> {
     let mut futures = Vec::new();
     for check in checks {
         let options = TaskOptions::new().label(format!("line {}", check.line));
-        match pool.submit_with(&task, &check.step.to_le_bytes().to_vec().into(), options) {
+        match pool.submit_with(&task, &check.step.to_le_bytes().to_vec(), options) {
             Ok(future) => futures.push(future),
             Err(error) => return none(error.to_string()),
         }
