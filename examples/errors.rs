@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
             .memory_bytes_max(32 << 20)
             .label("the errors example")
             .submit("")?;
-        let Some(failure) = future.exception() else { anyhow::bail!("{name} succeeded") };
+        let Some(failure) = future.failure() else { anyhow::bail!("{name} succeeded") };
         let kind = match failure.error() {
             TaskError::Trap { code, .. } => match &failure.report().refusals {
                 Some(refusals) if !refusals.is_empty() => {

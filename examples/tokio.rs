@@ -44,7 +44,7 @@ async fn average(pool: &Pool, pi: &Task<(u64, u64), f64>, parts: u64) -> anyhow:
 async fn out_of_time(pool: &Pool, endless: &RawTask) -> anyhow::Result<()> {
     let mut future = pool.submit_async(endless, &Bytes::new()).await?;
     let waited = tokio::time::timeout(Duration::from_millis(100), &mut future).await;
-    anyhow::ensure!(waited.is_err() && !future.done(), "an endless loop has ended");
+    anyhow::ensure!(waited.is_err() && !future.is_done(), "an endless loop has ended");
     future.abort();
     match future.await {
         Err(failure) => println!("{failure}"),

@@ -332,13 +332,59 @@ pub enum MapError {
 }
 
 /// The time given to a `*_timeout` method ran out; the task goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
 #[error("task {task} was not done within {waited:?}")]
 pub struct WaitTimeout {
     /// The task.
     pub task: TaskId,
     /// How long was waited.
     pub waited: Duration,
+}
+
+impl BuildError {
+    /// Returns the error's name for programs to branch on. Names are never changed.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            BuildError::InitMissing => "init_missing",
+            BuildError::NoEngine => "no_engine",
+            BuildError::NestedInit => "nested_init",
+            BuildError::Workers { .. } => "workers",
+            BuildError::Setting { .. } => "setting",
+            BuildError::NoSeccomp => "no_seccomp",
+            BuildError::SandboxRefused { .. } => "sandbox_refused",
+            BuildError::SandboxHole { .. } => "sandbox_hole",
+            BuildError::PagemapScan { .. } => "pagemap_scan",
+            BuildError::Directory { .. } => "directory",
+            BuildError::CacheDir { .. } => "cache_dir",
+            BuildError::WorkerProgram { .. } => "worker_program",
+            BuildError::System { .. } => "system",
+        }
+    }
+}
+
+impl ShareError {
+    /// Returns the error's name for programs to branch on. Names are never changed.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ShareError::TooLarge { .. } => "share_too_large",
+            ShareError::OtherProcess => "other_process",
+            ShareError::TooMany { .. } => "too_many_shared",
+            ShareError::System { .. } => "system",
+        }
+    }
+}
+
+impl MapError {
+    /// Returns the error's name for programs to branch on: that of the error inside, or `map_timeout`. Names are
+    /// never changed.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            MapError::Submit(error) => error.kind(),
+            MapError::Task(failure) => failure.kind(),
+            MapError::Timeout { .. } => "map_timeout",
+        }
+    }
 }
 
 impl SubmitError {

@@ -100,6 +100,7 @@ mod panic_guard;
 mod sync;
 mod id_map;
 mod ewma;
+mod serial;
 #[doc(hidden)]
 pub mod internal;
 

@@ -8,7 +8,9 @@ mod options;
 
 use std::fmt;
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -30,8 +32,16 @@ pub use proto::schema::Schema;
 pub use call::{Callable, InputOf};
 pub use options::ModuleOptions;
 
-/// The SHA-256 of a module's wasm bytes. `Display` prints all 64 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The SHA-256 of a module's wasm bytes. `Display` prints all 64 hex digits, and `FromStr` reads them.
+///
+/// ```
+/// use wasmpool::module::Digest;
+/// let text = "93a44bbb96c751218e4c00d479e4c14358122a389acca16205b1e4d0dc5f9476";
+/// let digest: Digest = text.parse()?;
+/// assert_eq!(digest.to_string(), text);
+/// # Ok::<(), wasmpool::module::ParseDigestError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest(pub(crate) [u8; 32]);
 
 impl Digest {
@@ -51,6 +61,31 @@ impl fmt::Display for Digest {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
+
+impl FromStr for Digest {
+    type Err = ParseDigestError;
+
+    /// Reads 64 hex digits, of either case.
+    fn from_str(text: &str) -> Result<Digest, ParseDigestError> {
+        let digits = text.as_bytes();
+        let mut bytes = [0; 32];
+        if digits.len() != 2 * bytes.len() {
+            return Err(ParseDigestError(()));
+        }
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            for digit in pair {
+                let digit = char::from(*digit).to_digit(16).ok_or(ParseDigestError(()))?;
+                *byte = *byte << 4 | digit as u8;
+            }
+        }
+        Ok(Digest(bytes))
+    }
+}
+
+/// A text that is no [`Digest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("a module's digest is 64 hex digits")]
+pub struct ParseDigestError(());
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,6 +212,21 @@ impl Module {
             declared: declared.show(declared.root()),
             asked: asked.show(asked.root()),
         })
+    }
+}
+
+/// Two handles are equal if they are of the same module, loaded by the same pool.
+impl PartialEq for Module {
+    fn eq(&self, other: &Module) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Module {}
+
+impl Hash for Module {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
     }
 }
 

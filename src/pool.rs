@@ -56,6 +56,8 @@ use proto::task::TaskId;
 /// next, and nothing else. Inside of a waker the pool's methods do not wait: a full queue refuses,
 /// and shutting down or dropping the pool only begins it.
 #[derive(Clone)]
+#[doc(alias = "ProcessPoolExecutor")]
+#[doc(alias = "Executor")]
 pub struct Pool(Arc<OfProcess<Handle>>);
 
 struct Handle {
@@ -69,11 +71,14 @@ struct Handle {
 }
 
 /// What [`Pool::shutdown`] does with tasks that do not run yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum ShutdownMode {
     /// They run.
+    #[default]
     Finish,
     /// They are cancelled; what runs is finished.
+    #[doc(alias = "cancel_futures")]
     CancelPending,
 }
 
@@ -206,12 +211,14 @@ impl Pool {
     /// Ends every worker with SIGTERM, those that do not leave within the grace period with
     /// SIGKILL, and waits until they are gone: pending tasks are cancelled, running ones fail as
     /// [`TaskError::Broken`](crate::TaskError::Broken).
+    #[doc(alias = "terminate_workers")]
     pub fn terminate(&self) {
         self.handle(Event::Kill { gently: true });
         self.wait_until_gone();
     }
 
     /// Does the same as [`terminate`](Self::terminate), but with SIGKILL at once.
+    #[doc(alias = "kill_workers")]
     pub fn kill(&self) {
         self.handle(Event::Kill { gently: false });
         self.wait_until_gone();

@@ -78,13 +78,13 @@
 //! | `Future` | [`TaskFuture`] | has a type; is also a [`std::future::Future`] |
 //! | `result()` | [`result`] | decodes anew at each call |
 //! | `result(timeout)` | [`result_timeout`] | the outer error is [`WaitTimeout`] |
-//! | `exception()` | [`exception`] | of a cancelled task, too: Python raises |
-//! | `exception(timeout)` | [`exception_timeout`] | the outer error is [`WaitTimeout`] |
+//! | `exception()` | [`failure`] | of a cancelled task, too: Python raises |
+//! | `exception(timeout)` | [`failure_timeout`] | the outer error is [`WaitTimeout`] |
 //! | `cancel()` | [`cancel`] | [at once, for every waiter](#cancelling-and-stopping) |
-//! | `cancelled()` | [`cancelled`] | |
-//! | `running()` | [`running`] | [only what a worker has begun](#cancelling-and-stopping) |
-//! | `done()` | [`done`] | |
-//! | `add_done_callback(f)` | [`add_done_callback`] | [on a thread of its own](#callbacks); is given the result, not the future |
+//! | `cancelled()` | [`is_cancelled`] | |
+//! | `running()` | [`is_running`] | [only what a worker has begun](#cancelling-and-stopping) |
+//! | `done()` | [`is_done`] | |
+//! | `add_done_callback(f)` | [`on_done`] | [on a thread of its own](#callbacks); is given the result, not the future |
 //! | `set_running_or_notify_cancel()`, `set_result(…)`, `set_exception(…)`, `Future()` | none | [only the pool completes a future](#futures-and-their-errors) |
 //! | | [`abort`] (for others by id: [`Pool::cancel`], [`Pool::abort`]), [`try_result`], [`state`], [`report`], [`task_id`], `.await` | |
 //!
@@ -226,7 +226,7 @@
 //!
 //! ```no_run
 //! # fn example(future: wasmpool::TaskFuture<u64>) {
-//! future.add_done_callback(|result| match result {
+//! future.on_done(|result| match result {
 //!     Ok(primes) => println!("{primes}"),
 //!     Err(failure) => println!("{failure}"),
 //! });
@@ -361,7 +361,7 @@
 //! A cancelled future is done at once, for every waiter. In Python `wait` and `as_completed` do not notice
 //! before the executor comes across the cancelled item in its queue, which can be much later than `cancel`.
 //!
-//! [`running`] says that a worker has begun the task. Python moves `max_workers + 1` items into its call
+//! [`is_running`] says that a worker has begun the task. Python moves `max_workers + 1` items into its call
 //! queue and calls them running; from there they cannot be cancelled. Here a worker is handed tasks ahead,
 //! too, but until it has begun one, the task is pending: it can be cancelled, and it moves to another worker
 //! if its own takes long or dies.
@@ -486,19 +486,19 @@
 //! [`result`]: crate::TaskFuture::result
 //! [`result_timeout`]: crate::TaskFuture::result_timeout
 //! [`try_result`]: crate::TaskFuture::try_result
-//! [`exception`]: crate::TaskFuture::exception
-//! [`exception_timeout`]: crate::TaskFuture::exception_timeout
+//! [`failure`]: crate::TaskFuture::failure
+//! [`failure_timeout`]: crate::TaskFuture::failure_timeout
 //! [`Pool::cancel`]: crate::Pool::cancel
 //! [`Pool::abort`]: crate::Pool::abort
 //! [`cancel`]: crate::TaskFuture::cancel
-//! [`cancelled`]: crate::TaskFuture::cancelled
+//! [`is_cancelled`]: crate::TaskFuture::is_cancelled
 //! [`abort`]: crate::TaskFuture::abort
-//! [`running`]: crate::TaskFuture::running
-//! [`done`]: crate::TaskFuture::done
+//! [`is_running`]: crate::TaskFuture::is_running
+//! [`is_done`]: crate::TaskFuture::is_done
 //! [`state`]: crate::TaskFuture::state
 //! [`report`]: crate::TaskFuture::report
 //! [`task_id`]: crate::TaskFuture::task_id
-//! [`add_done_callback`]: crate::TaskFuture::add_done_callback
+//! [`on_done`]: crate::TaskFuture::on_done
 //! [`may_have_run`]: crate::TaskFailure::may_have_run
 //! [`wait`]: crate::future::wait()
 //! [`as_completed`]: crate::future::as_completed()

@@ -48,7 +48,7 @@ fn a_worker_that_the_kernel_killed_for_its_memory_is_said_to_be_so() {
     layer(&pool);
     let spin = load(&pool, "faults").raw_task("endless_loop").expect("a task");
     let future = pool.submit(&spin, &wasmpool::Bytes::new()).expect("submits");
-    eventually("it to run", || future.running());
+    eventually("it to run", || future.is_running());
     let pid = pool.worker_pids()[0];
     for group in groups(place.path()) {
         std::fs::write(group.join("memory.events"), "oom 1\noom_kill 1\n").expect("writes");

@@ -114,7 +114,7 @@ fn what_an_aborted_command_wrote_is_had_unless_its_worker_was_killed() {
         let future = pool.submit(&command, &CommandInput::new().arg("loop")).expect("submits");
         let mut began = false;
         common::eventually("the command to compute", || {
-            began |= future.running();
+            began |= future.is_running();
             began
                 && pool
                     .worker_pids()

@@ -345,7 +345,7 @@ fn tasks_are_cancelled_and_aborted_across_domains() {
     let waits: Vec<_> = DOMAINS.iter().map(|domain| submit(&pool, &tasks.spin, of(*domain))).collect();
     assert!(waits[0].cancel() && waits[2].cancel());
     assert_eq!(error(&waits[0]), TaskError::Cancelled);
-    assert!(!runs.done(), "the others are not concerned");
+    assert!(!runs.is_done(), "the others are not concerned");
     assert!(runs.abort());
     // One task of "a" and one of "c" are left.
     let own = worker_of(&pool, waits[1].task_id());
@@ -412,7 +412,7 @@ fn a_death_concerns_its_own_domain_where_workers_are_replaced() {
     let pids = spins.each_ref().map(|spin| worker_of(&pool, spin.task_id()).pid);
     signal(pids[0], Signal::KILL);
     assert!(matches!(error(&spins[0]), TaskError::WorkerDied(_)));
-    assert!(!spins[1].done());
+    assert!(!spins[1].is_done());
     let next = submit(&pool, &tasks.echo, of(Some("a")));
     assert!(!pids.contains(&pid_of(&next)));
     assert!(spins[1].abort());

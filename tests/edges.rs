@@ -92,7 +92,7 @@ fn done_callbacks_have_run_when_the_pool_is_gone() {
         for _ in 0..50 {
             let ran = ran.clone();
             let future = pool.submit_bytes(&echo, "x").expect("submits");
-            future.add_done_callback(move |_| {
+            future.on_done(move |_| {
                 ran.fetch_add(1, Ordering::SeqCst);
             });
         }
@@ -105,7 +105,7 @@ fn a_submit_that_waits_for_room_learns_of_a_shutdown() {
     let pool = builder(1).queue_tasks_max(1).build().expect("builds");
     let (spin, echo) = spin_and_echo(&pool);
     let running = pool.submit_bytes(&spin, "").expect("submits");
-    eventually("it to run", || running.running());
+    eventually("it to run", || running.is_running());
     let (waiting, about_to_wait) = crossbeam_channel::bounded(0);
     let submitter = std::thread::spawn({
         let pool = pool.clone();
@@ -168,7 +168,7 @@ fn a_pool_that_was_killed_is_shut_down_and_not_broken() {
     let pool = pool(2);
     let (spin, echo) = spin_and_echo(&pool);
     let futures: Vec<_> = (0..2).map(|_| pool.submit_bytes(&spin, "").expect("submits")).collect();
-    eventually("both to run", || futures.iter().all(TaskFuture::running));
+    eventually("both to run", || futures.iter().all(TaskFuture::is_running));
     pool.kill();
     assert!(pool.broken().is_none());
     for future in &futures {
@@ -249,9 +249,9 @@ fn a_task_can_be_cancelled_and_aborted_by_its_id() {
     let (spin, echo) = spin_and_echo(&pool);
     let running = pool.submit_bytes(&spin, "").expect("submits");
     let pending = pool.submit_bytes(&echo, "x").expect("submits");
-    eventually("it to run", || running.running());
+    eventually("it to run", || running.is_running());
     assert!(!pool.cancel(running.task_id()), "it runs");
-    assert!(pool.cancel(pending.task_id()) && pending.cancelled());
+    assert!(pool.cancel(pending.task_id()) && pending.is_cancelled());
     assert!(pool.abort(running.task_id()));
     assert_eq!(error(&running), TaskError::Aborted { killed: false });
     assert!(!pool.abort(running.task_id()) && !pool.cancel(running.task_id()), "done");
@@ -274,13 +274,13 @@ fn exception_is_what_result_would_be() {
     let module = load(&pool, "primes");
     let unreadable = module.task::<u64, Unreadable>("count").expect("the schema agrees");
     let future = pool.submit(&unreadable, &10).expect("submits");
-    let failure = future.exception_timeout(PATIENCE).expect("in time").expect("cannot be decoded");
+    let failure = future.failure_timeout(PATIENCE).expect("in time").expect("cannot be decoded");
     assert!(matches!(failure.error(), TaskError::OutputDecode { .. }), "{failure}");
     let (spin, _) = spin_and_echo(&pool);
     let spinning = pool.submit_bytes(&spin, "").expect("submits");
     let refused =
         wasmpool::future::wait(&[&future], Some(PATIENCE), wasmpool::future::ReturnWhen::FirstException);
     assert_eq!(refused.done, [0]);
-    assert!(spinning.exception_timeout(Duration::ZERO).is_err(), "it runs");
+    assert!(spinning.failure_timeout(Duration::ZERO).is_err(), "it runs");
     pool.kill();
 }

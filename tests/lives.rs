@@ -22,7 +22,7 @@ fn spin_and_echo(pool: &Pool) -> (RawTask, RawTask) {
 
 /// Waits until the task runs (or, with a short timeout, has run), and returns the pid of the only worker.
 fn running_in<O>(pool: &Pool, future: &TaskFuture<O>) -> u32 {
-    eventually("the task to run", || future.running() || future.done());
+    eventually("the task to run", || future.is_running() || future.is_done());
     let pids = pool.worker_pids();
     assert_eq!(pids.len(), 1);
     pids[0]
@@ -145,7 +145,7 @@ fn cancel_takes_back_what_is_pending_and_abort_stops_what_runs() {
     let pending = pool.submit_bytes(&echo, "x").expect("submits");
     running_in(&pool, &running);
     assert_eq!(pending.state(), FutureState::Pending);
-    assert!(pending.cancel() && pending.cancelled() && pending.done());
+    assert!(pending.cancel() && pending.is_cancelled() && pending.is_done());
     assert!(!running.cancel(), "it runs already");
     assert!(running.abort());
     assert_eq!(error(&running), TaskError::Aborted { killed: false });
@@ -176,8 +176,8 @@ fn callbacks_run_once_may_submit_and_may_panic() {
     let (_, echo) = spin_and_echo(&pool);
     let (sender, receiver) = crossbeam_channel::unbounded();
     let future = pool.submit_bytes(&echo, "first").expect("submits");
-    future.add_done_callback(|_| panic!("as a test"));
-    future.add_done_callback({
+    future.on_done(|_| panic!("as a test"));
+    future.on_done({
         let (pool, echo, sender) = (pool.clone(), echo.clone(), sender.clone());
         move |first| {
             let again = pool.submit_bytes(&echo, first.expect("echoes")).expect("submits from a callback");
@@ -185,7 +185,7 @@ fn callbacks_run_once_may_submit_and_may_panic() {
         }
     });
     assert_eq!(receiver.recv_timeout(PATIENCE).expect("called"), "first");
-    future.add_done_callback(move |_| sender.send("late".into()).expect("sends"));
+    future.on_done(move |_| sender.send("late".into()).expect("sends"));
     assert_eq!(receiver.recv_timeout(PATIENCE).expect("called at once"), "late");
 }
 
@@ -255,7 +255,7 @@ fn a_timeout_of_result_leaves_the_task_alone() {
     running_in(&pool, &future);
     let timeout = future.result_timeout(Duration::from_millis(10)).expect_err("not done");
     assert_eq!(timeout.task, future.task_id());
-    assert!(!future.done());
+    assert!(!future.is_done());
     future.abort();
     assert!(matches!(error(&future), TaskError::Aborted { .. }));
 }
@@ -266,7 +266,7 @@ fn shutdown_finishes_what_was_submitted_and_refuses_what_comes_later() {
     let (_, echo) = spin_and_echo(&pool);
     let futures: Vec<_> = (0..200).map(|_| pool.submit_bytes(&echo, "x").expect("submits")).collect();
     pool.shutdown(ShutdownMode::Finish);
-    assert!(futures.iter().all(|future| future.done() && future.result().is_ok()));
+    assert!(futures.iter().all(|future| future.is_done() && future.result().is_ok()));
     assert!(pool.worker_pids().is_empty());
     assert!(matches!(pool.submit_bytes(&echo, "x"), Err(SubmitError::ShutDown { .. })));
 }
@@ -280,7 +280,7 @@ fn shutdown_with_cancel_lets_what_runs_finish_and_wakes_the_others() {
     let pending: Vec<_> = (0..10).map(|_| pool.submit_bytes(&echo, "x").expect("submits")).collect();
     running_in(&pool, &running);
     pool.shutdown(ShutdownMode::CancelPending);
-    assert!(pending.iter().all(TaskFuture::cancelled));
+    assert!(pending.iter().all(TaskFuture::is_cancelled));
     assert!(matches!(error(&running), TaskError::Timeout { .. }));
 }
 
@@ -339,7 +339,7 @@ fn workers_start_on_demand_and_idle_ones_are_used_again() {
     }
     assert_eq!(pool.worker_pids().len(), 1, "one task at a time needs one worker");
     let blocked: Vec<_> = (0..60).map(|_| pool.submit_bytes(&spin, "").expect("submits")).collect();
-    eventually("four to run", || blocked.iter().filter(|future| future.running()).count() == 4);
+    eventually("four to run", || blocked.iter().filter(|future| future.is_running()).count() == 4);
     assert_eq!(pool.worker_pids().len(), 4);
     pool.kill();
 }

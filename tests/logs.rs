@@ -290,5 +290,5 @@ fn whoever_stops_reading_amid_a_flood_leaves_the_answer_to_others() {
         Some(common::PATIENCE),
         wasmpool::future::ReturnWhen::AllCompleted,
     );
-    assert!(future.done(), "its answer was heard: {waited:?}");
+    assert!(future.is_done(), "its answer was heard: {waited:?}");
 }

@@ -53,7 +53,7 @@ fn every_number_is_scraped_with_its_labels_and_adds_up() {
     // One attempt with a worker that dies, and one at its deadline.
     let options = TaskOptions::new().retry(Retry::attempts(2));
     let killed = pool.submit_with(&spin, &u64::MAX, options).expect("submits");
-    common::eventually("it to run", || killed.running());
+    common::eventually("it to run", || killed.is_running());
     common::signal(pool.worker_pids()[0], Signal::KILL);
     common::eventually("the other attempt", || {
         scrape(&handle).get("wasmpool_task_retries_total{pool=\"test\",outcome=\"lost\"}") == Some(&1.0)

@@ -83,7 +83,7 @@ fn after_a_task_that_did_not_succeed_the_instance_is_gone() {
     // An abort in the middle of a change.
     assert_eq!(calls(&pool, &count, reuse()), (1, 1));
     let spins = submit(&pool, &count, "s", reuse());
-    eventually("it to run", || spins.running());
+    eventually("it to run", || spins.is_running());
     assert!(spins.abort());
     assert!(matches!(error(&spins), TaskError::Aborted { .. }));
     assert_eq!(calls(&pool, &count, reuse()), (1, 1));

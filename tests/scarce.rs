@@ -135,11 +135,11 @@ fn workers_come_once_there_are_descriptors_again() {
         let (_, spin) = echo_and_spin(&pool);
         short.leave(ENOUGH_FOR_ONE);
         let futures: Vec<_> = (0..4).map(|_| pool.submit_bytes(&spin, "").expect("submits")).collect();
-        eventually("one to run", || futures[0].running());
+        eventually("one to run", || futures[0].is_running());
         eventually("the shortage to be told", || !shortages(&mut events).is_empty());
         assert_eq!(pool.worker_pids().len(), 1);
         short.ease();
-        eventually("all to run", || futures.iter().all(TaskFuture::running));
+        eventually("all to run", || futures.iter().all(TaskFuture::is_running));
         let pids: HashSet<_> = pool.worker_pids().into_iter().collect();
         assert_eq!(pids.len(), 4);
         pool.kill();

@@ -163,7 +163,7 @@ impl Schedule {
     /// One of the tasks; half of the time one that runs, if there is one.
     fn some(&self, random: &mut Random) -> Option<Arc<Submitted>> {
         let submitted = self.submitted.lock().expect("locks");
-        let running: Vec<_> = submitted.iter().filter(|some| some.future.running()).collect();
+        let running: Vec<_> = submitted.iter().filter(|some| some.future.is_running()).collect();
         let one = if random.one_in(2) { random.pick(&running).copied() } else { None };
         one.or_else(|| random.pick(&submitted)).cloned()
     }
@@ -219,7 +219,7 @@ impl Schedule {
             Err(other) => panic!("{other}"),
         };
         let called = Arc::new(AtomicUsize::new(0));
-        future.add_done_callback({
+        future.on_done({
             let called = called.clone();
             move |_| {
                 called.fetch_add(1, Ordering::SeqCst);
@@ -342,7 +342,7 @@ impl Schedule {
         eventually("every task without a deadline to be done, or its worker to be wakened", || {
             self.wake_stopped();
             let submitted = self.submitted.lock().expect("locks");
-            submitted.iter().all(|some| some.timeout.is_some() || some.future.done())
+            submitted.iter().all(|some| some.timeout.is_some() || some.future.is_done())
         });
     }
 
@@ -382,7 +382,7 @@ impl Schedule {
 
     /// Holds one result to what may have become of its task.
     fn check(&self, some: &Submitted) {
-        let said = |what: &str| format!("{what}: {:?}, {:?}", some.future, some.future.exception());
+        let said = |what: &str| format!("{what}: {:?}, {:?}", some.future, some.future.failure());
         let waited =
             some.future.result_timeout(Duration::ZERO).unwrap_or_else(|_| panic!("{}", said("is not done")));
         let report = some.future.report().expect("done");
@@ -423,7 +423,7 @@ const ENDS: [&str; 8] =
     ["succeeded", "trapped", "timed out", "killed late", "cancelled", "aborted", "died", "broken"];
 
 fn end_of(some: &Submitted) -> &'static str {
-    match some.future.exception().as_ref().map(TaskFailure::error) {
+    match some.future.failure().as_ref().map(TaskFailure::error) {
         None => "succeeded",
         Some(TaskError::Trap { .. }) => "trapped",
         Some(TaskError::Timeout { killed: false, .. }) => "timed out",

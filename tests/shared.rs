@@ -187,7 +187,7 @@ fn it_is_freed_with_the_last_handle_and_the_last_task() {
     // One that runs, and one that waits.
     let [running, waiting] = [&reader.spin, &reader.size]
         .map(|task| reader.pool.submit_with(task, &vec![0; 4], options.clone()).expect("submits"));
-    eventually("the task to run", || running.running());
+    eventually("the task to run", || running.is_running());
     drop((shared, options));
     assert_eq!((open_here(BYTES), has_mapped(pid, 1)), (1, true));
     assert!(running.abort());
@@ -242,7 +242,7 @@ fn a_worker_that_replaces_a_dead_one_is_sent_it_again() {
         assert!(!pids.contains(&pid));
         pids.push(pid);
         let spinning = reader.pool.submit_with(&reader.spin, &Bytes::new(), with(&shared)).expect("submits");
-        eventually("the task to run", || spinning.running());
+        eventually("the task to run", || spinning.is_running());
         signal(pid, Signal::KILL);
         assert!(spinning.result_timeout(PATIENCE).expect("in time").is_err());
     }

@@ -310,7 +310,7 @@ fn a_poll_of_stdin_waits_for_it_or_for_the_time_that_it_says() {
         let end = format!("(memory.copy (i32.const 65536) (i32.const 70000) (i32.const {len}))");
         let polls = command(&pool, &format!("{body} {end} (call $write (i32.const {len}))"));
         let future = pool.submit(&polls, &stdin).expect("submits");
-        eventually("it to run", || future.running() || future.done());
+        eventually("it to run", || future.is_running() || future.is_done());
         begun();
         output(&future).stdout.to_vec()
     };

@@ -279,6 +279,11 @@ impl TaskFailure {
         self
     }
 
+    /// Returns the name of its [`error`](Self::error), for programs to branch on: [`TaskError::kind`].
+    pub fn kind(&self) -> &'static str {
+        self.0.error.kind()
+    }
+
     /// Returns the error.
     pub fn error(&self) -> &TaskError {
         &self.0.error

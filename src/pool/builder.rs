@@ -59,6 +59,12 @@ enum CacheChoice {
     Off,
 }
 
+impl Default for PoolBuilder {
+    fn default() -> Self {
+        PoolBuilder::new()
+    }
+}
+
 impl PoolBuilder {
     pub(super) fn new() -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -107,6 +113,7 @@ impl PoolBuilder {
 
     /// Most worker processes, 1 to 1024. Default: the CPUs that this process may use,
     /// by affinity and cgroup.
+    #[doc(alias = "max_workers")]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
@@ -140,6 +147,7 @@ impl PoolBuilder {
     }
 
     /// A worker that has answered so many tasks is replaced (`max_tasks_per_child`). Default: never.
+    #[doc(alias = "max_tasks_per_child")]
     pub fn recycle_after_tasks(mut self, tasks: u64) -> Self {
         self.settings.recycle.tasks_max = Some(tasks);
         self
@@ -480,6 +488,7 @@ impl PoolBuilder {
     /// engine in it, and its `main` must call [`wasmpool::init`](crate::init). `wasmpool-worker` is such a program and
     /// does nothing else; the `wasmpool` command is one, too. A program that was built without the feature `engine`
     /// needs this.
+    #[doc(alias = "mp_context")]
     pub fn worker_program(mut self, path: impl AsRef<Path>) -> Self {
         self.worker_program = Some(path.as_ref().into());
         self

@@ -78,6 +78,7 @@ impl<C: Callable, I> Map<C, I> {
     }
 
     /// Most inputs that are pulled ahead of the results. Default 1024, or 4096 of tasks that travel in batches.
+    #[doc(alias = "buffersize")]
     pub fn buffer_size(mut self, items: NonZeroUsize) -> Self {
         self.feed.change(|plan| plan.buffer_size = Some(items.get()));
         self
@@ -94,6 +95,7 @@ impl<C: Callable, I> Map<C, I> {
     /// is lost. Tasks travel alone while someone listens to [`Pool::events`], in a pool that counts its
     /// workers' tasks ([`recycle_after_tasks`](crate::PoolBuilder::recycle_after_tasks)), and with a
     /// [`Retry`](crate::task::Retry).
+    #[doc(alias = "chunksize")]
     pub fn chunk_size(mut self, items: NonZeroUsize) -> Self {
         self.feed.change(|plan| plan.chunk_size = Some(items.get()));
         self

@@ -20,7 +20,7 @@ in_both_modes! {
         let (sender, receiver) = crossbeam_channel::unbounded();
         for future in pending.iter().chain([&running]) {
             let (pool, echo, sender) = (pool.clone(), tasks.echo.clone(), sender.clone());
-            future.add_done_callback(move |_| {
+            future.on_done(move |_| {
                 let again = pool.submit_bytes(&echo, "again");
                 sender.send(again.map(|future| future.task_id())).expect("listens");
             });

@@ -151,7 +151,7 @@ fn steps(steps: u64) -> Bytes {
 fn pid_of<O>(pool: &Pool, future: &TaskFuture<O>) -> u32 {
     let mut pid = None;
     common::eventually("the task to run", || {
-        assert!(!future.done(), "it is done already: {future:?}");
+        assert!(!future.is_done(), "it is done already: {future:?}");
         let workers = pool.stats().workers;
         let its = workers.iter().find(|worker| worker.task.is_some_and(|(task, _)| task == future.task_id()));
         pid = its.map(|worker| worker.pid);

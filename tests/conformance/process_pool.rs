@@ -157,7 +157,7 @@ in_both_modes! {
         let stats = pool.stats();
         assert_eq!((stats.workers.len(), stats.workers_started, stats.pending), (3, 3, 14 * 3), "{stats:?}");
         pool.kill();
-        assert!(futures.iter().all(TaskFuture::done));
+        assert!(futures.iter().all(TaskFuture::is_done));
         assert_eq!(pool.stats().workers_started, 3);
     }
 
@@ -236,7 +236,7 @@ in_both_modes! {
             eventually("a worker to leave", || pool.stats().workers_recycled > 0);
             if gently { pool.terminate() } else { pool.kill() }
             assert!(pool.worker_pids().is_empty());
-            assert!(futures.iter().all(TaskFuture::done));
+            assert!(futures.iter().all(TaskFuture::is_done));
             // No replacement that was on its way escapes.
             assert_reaped(events);
         }
@@ -371,7 +371,7 @@ in_both_modes! {
             let future = tasks.echo(&pool);
             let ended = pool.clone();
             in_time("ending a pool whose worker starts", move || end(&ended));
-            assert!(future.done());
+            assert!(future.is_done());
             assert_reaped(events);
         }
     }
@@ -412,7 +412,7 @@ fn ends_at_once(mode: Mode, end: fn(&Pool)) {
         assert!(!is_alive(*pid));
     }
     for future in &pending {
-        assert!(future.cancelled(), "{:?}", error(future));
+        assert!(future.is_cancelled(), "{:?}", error(future));
     }
     let refused = pool.submit_bytes(&tasks.echo, "x");
     assert!(matches!(refused, Err(SubmitError::ShutDown { .. })), "{refused:?}");

@@ -85,7 +85,7 @@ in_both_modes! {
             let cancelled = second.cancel();
             in_time("submit, cancel, shutdown", move || pool.shutdown(ShutdownMode::Finish));
             output(&first);
-            assert_eq!(second.cancelled(), cancelled);
+            assert_eq!(second.is_cancelled(), cancelled);
             assert!(cancelled || second.result().is_ok());
         }
     }
@@ -144,7 +144,7 @@ in_both_modes! {
             running.abort();
             pool.shutdown(ShutdownMode::Finish);
             assert!(pool.worker_pids().is_empty());
-            assert!(futures.iter().all(TaskFuture::done));
+            assert!(futures.iter().all(TaskFuture::is_done));
         });
     }
 

@@ -100,7 +100,7 @@ fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'sta
 /// A task without end that runs.
 fn running(pool: &Pool, act: &RawTask) -> Future {
     let spin = submit(pool, act, "s");
-    eventually("it to run", || spin.running());
+    eventually("it to run", || spin.is_running());
     spin
 }
 

@@ -130,7 +130,7 @@ fn a_task_between_two_attempts_can_be_cancelled_and_a_shutdown_waits_for_its_nex
         let future = submit_with(&pool, &tasks.spin, options(PATIENCE * 10));
         next_retry();
         assert_eq!((pool.stats().pending, pool.stats().running), (1, 0));
-        assert!(stop(&future) && future.cancelled());
+        assert!(stop(&future) && future.is_cancelled());
         assert_eq!(attempts(&future), 1);
     }
     let future = submit_with(&pool, &tasks.spin, options(ms(50)));
