@@ -101,6 +101,7 @@ mod sync;
 mod id_map;
 mod ewma;
 mod serial;
+mod schema;
 #[doc(hidden)]
 pub mod internal;
 
@@ -117,6 +118,5 @@ pub use task::TaskOptions;
 /// For what the derive of `Schema` expands to.
 #[doc(hidden)]
 pub use postcard_schema;
-/// The shape of the types of typed tasks: the trait, and its derive.
 #[doc(inline)]
-pub use postcard_schema::Schema;
+pub use schema::Schema;

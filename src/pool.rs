@@ -1,5 +1,6 @@
 //! The pool: what an embedder holds, how it is built, and what it does when something goes wrong.
 
+mod background;
 mod batch;
 mod builder;
 pub(crate) mod events;
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use background::Background;
 pub use builder::PoolBuilder;
 pub use map::{Map, UnorderedMap};
 pub use submission::Submission;

@@ -5,14 +5,13 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{failure, load, pool, prebuilt, raw, wat};
+use wasmpool::Schema;
 use wasmpool::error::{ModuleError, SubmitError};
 use wasmpool::module::ModuleKind;
-use wasmpool::postcard_schema::Schema;
 use wasmpool::task::CommandInput;
 use wasmpool::{TaskError, TaskOptions};
 
 #[derive(serde::Serialize, serde::Deserialize, Schema, Debug, PartialEq)]
-#[postcard(crate = wasmpool::postcard_schema)]
 struct Counts {
     lines: u64,
     words: u64,
@@ -22,7 +21,6 @@ struct Counts {
 }
 
 #[derive(serde::Serialize, serde::Deserialize, Schema, Debug, PartialEq)]
-#[postcard(crate = wasmpool::postcard_schema)]
 enum Kind {
     Word,
     Number,
@@ -30,7 +28,6 @@ enum Kind {
 }
 
 #[derive(serde::Serialize, serde::Deserialize, Schema, Debug, PartialEq)]
-#[postcard(crate = wasmpool::postcard_schema)]
 struct Token {
     kind: Kind,
     text: String,
@@ -38,7 +35,6 @@ struct Token {
 }
 
 #[derive(serde::Serialize, serde::Deserialize, Schema, Clone)]
-#[postcard(crate = wasmpool::postcard_schema)]
 struct Tile {
     left: f64,
     top: f64,
@@ -49,7 +45,6 @@ struct Tile {
 }
 
 #[derive(serde::Serialize, serde::Deserialize, Schema, Debug)]
-#[postcard(crate = wasmpool::postcard_schema)]
 struct Image {
     width: u32,
     height: u32,

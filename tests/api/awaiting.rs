@@ -1,0 +1,97 @@
+//! Results that are awaited by reference, tasks that end with their future, and loading and shutting down without a
+//! thread of the caller's.
+
+use std::time::Duration;
+
+use futures::future::join;
+use wasmpool::TaskError;
+use wasmpool::error::ModuleError;
+use wasmpool::module::ModuleOptions;
+use wasmpool::pool::ShutdownMode;
+
+use crate::common::{eventually, load, pool, prebuilt, raw};
+
+#[test]
+fn a_future_is_awaited_by_reference_by_several_at_once_and_again() {
+    let pool = pool(1);
+    let primes = load(&pool, "primes").task::<u64, u64>("count").expect("types agree");
+    for _ in 0..50 {
+        let future = pool.submit(&primes, &1000).expect("submits");
+        let twice = smol::block_on(async {
+            let executor = smol::LocalExecutor::new();
+            let [one, other] = [(), ()].map(|()| executor.spawn(async { (&future).await.expect("counts") }));
+            executor.run(join(one, other)).await
+        });
+        assert_eq!(twice, (168, 168));
+        assert_eq!(smol::block_on(async { (&future).await }).expect("counts"), 168);
+        assert_eq!(smol::block_on(future).expect("counts"), 168);
+    }
+}
+
+#[test]
+fn one_that_gives_up_takes_no_wake_up_from_another() {
+    let pool = pool(1);
+    let faults = load(&pool, "faults");
+    let endless = faults.raw_task("endless_loop").expect("there is");
+    let future = pool.task(&endless).timeout(Duration::from_millis(300)).submit("").expect("submits");
+    smol::block_on(async {
+        let giving_up = async {
+            let after = smol::Timer::after(Duration::from_millis(20));
+            futures::future::select(Box::pin(async { (&future).await.map(drop) }), after).await;
+        };
+        let ((), ended) = join(giving_up, async { (&future).await }).await;
+        assert_eq!(ended.expect_err("it has a timeout").kind(), "timeout");
+    });
+}
+
+#[test]
+fn a_task_ends_with_its_future_if_that_was_asked_for() {
+    let pool = pool(1);
+    let faults = load(&pool, "faults");
+    let endless = faults.raw_task("endless_loop").expect("there is");
+    let future = pool.submit(&endless, "").expect("submits").abort_on_drop();
+    eventually("it runs", || future.is_running());
+    let pending = pool.submit(&endless, "").expect("submits").abort_on_drop();
+    drop(pending);
+    drop(future);
+    eventually("both ended", || pool.stats().ended.aborted + pool.stats().ended.cancelled == 2);
+    // The drop of one that is done does nothing.
+    let echo = raw(&load(&pool, "echo"), "echo");
+    let echoed = pool.submit(&echo, "x").expect("submits").abort_on_drop();
+    assert_eq!(echoed.result().expect("echoes"), "x");
+    drop(echoed);
+    assert_eq!(pool.stats().ended.succeeded, 1);
+}
+
+#[test]
+fn a_module_is_loaded_while_the_executor_does_other_things() {
+    let pool = pool(1);
+    let wasm = std::fs::read(prebuilt("echo")).expect("reads");
+    let (from_file, from_bytes) = smol::block_on(join(
+        pool.load_file_async(prebuilt("echo"), ModuleOptions::new()),
+        pool.load_async(wasm, ModuleOptions::new()),
+    ));
+    assert_eq!(from_file.expect("loads"), from_bytes.expect("loads"));
+    let error = smol::block_on(pool.load_async(&b"nothing"[..], ModuleOptions::new()));
+    assert!(matches!(error, Err(ModuleError::Invalid { .. })), "{error:?}");
+    // The work goes on without its future.
+    drop(pool.load_file_async(prebuilt("primes"), ModuleOptions::new()));
+    eventually("it is loaded", || pool.stats().modules == 0);
+}
+
+#[test]
+fn a_pool_is_shut_down_without_a_thread_of_the_callers() {
+    let pool = pool(1);
+    let faults = load(&pool, "faults");
+    let endless = faults.raw_task("endless_loop").expect("there is");
+    let running = pool.task(&endless).timeout(Duration::from_millis(200)).submit("").expect("submits");
+    eventually("it runs", || running.is_running());
+    let pending = pool.submit(&endless, "").expect("submits");
+    let pid = pool.worker_pids()[0];
+    let shutdown = pool.shutdown_async(ShutdownMode::CancelPending);
+    assert_eq!(*pending.failure().expect("fails").error(), TaskError::Cancelled);
+    smol::block_on(shutdown);
+    assert!(running.is_done() && !crate::common::is_alive(pid));
+    // And again, when there is nothing left to do.
+    smol::block_on(pool.shutdown_async(ShutdownMode::Finish));
+}
