@@ -9,6 +9,7 @@ mod load;
 mod map;
 mod quarantine;
 mod share;
+mod stream;
 mod submit;
 mod submission;
 
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 pub use background::Background;
 pub use builder::PoolBuilder;
 pub use map::{Map, UnorderedMap};
+pub use stream::MapStream;
 pub use submission::Submission;
 pub use submit::Submit;
 

@@ -295,7 +295,10 @@
 //! A [`TaskFuture`] needs no runtime: it wakes whoever polled it last, under tokio, smol or anything else.
 //! Dropping it changes nothing for its task. [`build`], [`load_file`], [`submit`] on a full queue,
 //! [`result`], [`shutdown`] and the drop of the last clone of a pool make their thread wait, so none of them
-//! belongs on an executor's threads.
+//! belongs on an executor's threads: [`load_file_async`](crate::Pool::load_file_async),
+//! [`submit_async`] and [`shutdown_async`](crate::Pool::shutdown_async) are for those, and
+//! [`Map::stream`](crate::pool::Map::stream) for the results of a map. A future that is given up with its caller is
+//! one with [`abort_on_drop`](crate::TaskFuture::abort_on_drop).
 //!
 //! # What a task can see
 //!

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::io;
 use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -11,9 +12,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::Pool;
 use super::batch::{Batching, Next, Seen, Submitted};
 use super::feed::{End, Feed, Found, Start};
+use super::{MapStream, Pool};
 use crate::account::{Account, Charge};
 use crate::error::MapError;
 use crate::fork::OfProcess;
@@ -142,6 +143,34 @@ impl<C: Callable, I> Map<C, I> {
             map.feed.listen(sender);
         }
         map
+    }
+
+    /// The results as a stream, for asynchronous callers under any executor: in input order, or, after
+    /// [`unordered`](Self::unordered), as they come.
+    ///
+    /// ```no_run
+    /// use futures::StreamExt as _;
+    ///
+    /// async fn all(pool: wasmpool::Pool, count: wasmpool::Task<u64, u64>) -> anyhow::Result<()> {
+    ///     let mut counts = pool.map(&count, 1..=100).stream()?;
+    ///     while let Some(primes) = counts.next().await {
+    ///         println!("{}", primes?);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub fn stream(mut self) -> io::Result<MapStream<Result<C::Output, MapError>>>
+    where
+        C: 'static,
+        C::Output: Send + 'static,
+        I: Iterator + Send + 'static,
+        I::Item: InputOf<C>,
+    {
+        let (stop, name) = (self.feed.stop(), self.feed.name());
+        MapStream::new(self, stop, name, |error| Err(MapError::Submit(error)))
     }
 
     fn time_out(&mut self) -> MapError {
@@ -275,6 +304,21 @@ where
 }
 
 impl<C: Callable, I> UnorderedMap<C, I> {
+    /// The pairs as a stream, for asynchronous callers: [`Map::stream`].
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub fn stream(mut self) -> io::Result<MapStream<(usize, Result<C::Output, MapError>)>>
+    where
+        C: 'static,
+        C::Output: Send + 'static,
+        I: Iterator + Send + 'static,
+        I::Item: InputOf<C>,
+    {
+        let (stop, name) = (self.feed.stop(), self.feed.name());
+        MapStream::new(self, stop, name, |error| (0, Err(MapError::Submit(error))))
+    }
+
     /// Returns the number of an input that has a result, if there is one.
     fn next_ready(&mut self) -> Option<usize> {
         match self.finished.here() {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::join;
 use wasmpool::TaskError;
 use wasmpool::error::ModuleError;
@@ -94,4 +95,66 @@ fn a_pool_is_shut_down_without_a_thread_of_the_callers() {
     assert!(running.is_done() && !crate::common::is_alive(pid));
     // And again, when there is nothing left to do.
     smol::block_on(pool.shutdown_async(ShutdownMode::Finish));
+}
+
+#[test]
+fn a_map_is_a_stream_in_input_order_or_as_results_come() {
+    let pool = pool(2);
+    let primes = load(&pool, "primes").task::<u64, u64>("count").expect("types agree");
+    let expected: Vec<_> = pool.map(&primes, 0..300).map(|count| count.expect("counts")).collect();
+    let stream = pool.map(&primes, 0..300).stream().expect("has a thread");
+    let counts: Vec<_> = smol::block_on(stream.map(|count| count.expect("counts")).collect());
+    assert_eq!(counts, expected);
+    let stream = pool.map(&primes, 0..300).unordered().stream().expect("has a thread");
+    let mut counts: Vec<_> =
+        smol::block_on(stream.map(|(number, count)| (number, count.expect("counts"))).collect());
+    counts.sort_unstable();
+    assert_eq!(counts, expected.into_iter().enumerate().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_stream_pulls_nothing_before_it_is_polled_and_ends_for_good() {
+    let pool = pool(1);
+    let echo = raw(&load(&pool, "echo"), "echo");
+    let (inputs, source) = std::sync::mpsc::channel::<&str>();
+    let mut stream = pool.map(&echo, source).stream().expect("has a thread");
+    inputs.send("a").expect("somebody listens");
+    assert_eq!(pool.stats().submitted, 0);
+    let first = smol::block_on(stream.next()).expect("one").expect("echoes");
+    assert_eq!(first, "a");
+    drop(inputs);
+    assert!(smol::block_on(stream.next()).is_none() && smol::block_on(stream.next()).is_none());
+}
+
+#[test]
+fn a_stream_that_is_dropped_cancels_what_does_not_run() {
+    let pool = pool(1);
+    let endless = load(&pool, "faults").raw_task("endless_loop").expect("there is");
+    let mut stream = pool.map(&endless, std::iter::repeat_n("", 5)).stream().expect("has a thread");
+    assert!(futures::FutureExt::now_or_never(stream.next()).is_none());
+    eventually("all are submitted", || pool.stats().submitted == 5 && pool.stats().running == 1);
+    drop(stream);
+    eventually("the rest is cancelled", || pool.stats().ended.cancelled == 4);
+    pool.kill();
+}
+
+#[test]
+fn a_panic_of_a_streams_inputs_comes_out_of_it() {
+    let pool = pool(1);
+    let echo = raw(&load(&pool, "echo"), "echo");
+    let inputs = (0..3).map(|number| if number == 2 { panic!("no more") } else { "x" });
+    let mut stream = pool.map(&echo, inputs).stream().expect("has a thread");
+    smol::block_on(async {
+        let mut results = 0;
+        let panic = loop {
+            let next = std::panic::AssertUnwindSafe(stream.next());
+            match futures::FutureExt::catch_unwind(next).await {
+                Ok(Some(result)) => results += usize::from(result.is_ok()),
+                Ok(None) => panic!("it ends without the panic"),
+                Err(panic) => break panic,
+            }
+        };
+        assert_eq!((results, panic.downcast_ref::<&str>()), (2, Some(&"no more")));
+        assert!(stream.next().await.is_none());
+    });
 }
