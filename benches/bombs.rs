@@ -12,7 +12,10 @@ mod bombs;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use wasmpool::{CompileLimit, CompileLimits, ModuleError, ModuleOptions, Pool, PoolBuilder, Task};
+use wasmpool::error::ModuleError;
+use wasmpool::limits::{CompileLimit, CompileLimits};
+use wasmpool::module::ModuleOptions;
+use wasmpool::{Pool, PoolBuilder, Task};
 
 const ROUNDS: usize = 5;
 const WINDOW: Duration = Duration::from_secs(3);

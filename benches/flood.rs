@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<()> {
 
         let before = pool.stats().log_records_dropped;
         let flooding = pool.submit_with(&flood, &bytes, TaskOptions::new().log_bytes_max(usize::MAX))?;
-        let (rate, took) = throughput(&pool, &count, |_| flooding.done())?;
+        let (rate, took) = throughput(&pool, &count, |_| flooding.is_done())?;
         flooding.result()?;
         row("a flood", took, rate, pool.stats().log_records_dropped - before);
         flooded.push(rate);

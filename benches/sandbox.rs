@@ -5,7 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use wasmpool::{EventKind, Pool, PoolBuilder, RawTask, SandboxLayer, SandboxPolicy};
+use wasmpool::event::EventKind;
+use wasmpool::module::RawTask;
+use wasmpool::sandbox::{SandboxLayer, SandboxPolicy};
+use wasmpool::{Pool, PoolBuilder};
 
 const STARTS: usize = 60;
 const TASKS: usize = 4_000;
@@ -88,10 +91,10 @@ fn start(build: &dyn Fn(PoolBuilder) -> PoolBuilder) -> anyhow::Result<Duration>
 fn tasks(setting: &mut Setting, count: usize) -> anyhow::Result<()> {
     let pool = (setting.build)(Pool::builder().workers(1)).build()?;
     let echo = echo(&pool)?;
-    pool.submit(&echo, &"warm".into())?.result()?;
+    pool.submit(&echo, "warm")?.result()?;
     for _ in 0..count {
         let began = Instant::now();
-        pool.submit(&echo, &"x".into())?.result()?;
+        pool.submit(&echo, "x")?.result()?;
         setting.tasks.push(began.elapsed());
     }
     Ok(())

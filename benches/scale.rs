@@ -7,7 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use wasmpool::{Bytes, CommandInput, Pool, Task, TaskOptions, as_completed};
+use wasmpool::future::as_completed;
+use wasmpool::task::CommandInput;
+use wasmpool::{Bytes, Pool, Task, TaskOptions};
 
 const PENDING: usize = 1_000_000;
 const INPUT_BYTES: usize = 64;

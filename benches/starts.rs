@@ -7,7 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wasmpool::{EventKind, Pool};
+use wasmpool::Pool;
+use wasmpool::event::EventKind;
 
 const STARTS: usize = 60;
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use wasmpool::{Pool, ReturnWhen, as_completed, wait};
+use wasmpool::Pool;
+use wasmpool::future::{ReturnWhen, as_completed, wait};
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();

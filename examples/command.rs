@@ -1,6 +1,7 @@
 //! An unmodified WASI program: argv and stdin in, stdout, stderr and exit code out.
 
-use wasmpool::{CommandInput, Pool, TaskError};
+use wasmpool::task::CommandInput;
+use wasmpool::{Pool, TaskError};
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
@@ -12,7 +13,7 @@ fn main() -> anyhow::Result<()> {
     print!("{}", String::from_utf8_lossy(&output.stdout));
 
     let wrong = pool.submit(&csv_stats, &CommandInput::new().args(["--column", "rivers"]).stdin(table))?;
-    match wrong.exception() {
+    match wrong.failure() {
         Some(failure) => match failure.error() {
             TaskError::Exit { output } => println!("exit code {}, as expected", output.exit_code),
             _ => return Err(failure.into()),

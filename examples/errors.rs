@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use wasmpool::{Pool, TaskError, TaskOptions};
+use wasmpool::{Pool, TaskError};
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
     let pool = Pool::builder().workers(1).build()?;
     let faults = pool.load_file("guest-tasks/prebuilt/faults.wasm")?;
-    let options = TaskOptions::new()
-        .timeout(Duration::from_millis(100))
-        .memory_bytes_max(32 << 20)
-        .label("the errors example");
-
     for name in ["unreachable", "stack_overflow", "endless_loop", "memory_bomb", "panic_with_location"] {
         let task = faults.raw_task(name)?;
-        let future = pool.submit_with(&task, &wasmpool::Bytes::new(), options.clone())?;
-        let Some(failure) = future.exception() else { anyhow::bail!("{name} succeeded") };
+        let future = pool
+            .task(&task)
+            .timeout(Duration::from_millis(100))
+            .memory_bytes_max(32 << 20)
+            .label("the errors example")
+            .submit("")?;
+        let Some(failure) = future.failure() else { anyhow::bail!("{name} succeeded") };
         let kind = match failure.error() {
             TaskError::Trap { code, .. } => match &failure.report().refusals {
                 Some(refusals) if !refusals.is_empty() => {

@@ -24,7 +24,7 @@ fn main() -> anyhow::Result<()> {
         result?;
     }
     let dropped = pool.stats().log_records_dropped;
-    pool.shutdown(wasmpool::ShutdownMode::Finish);
+    pool.shutdown(wasmpool::pool::ShutdownMode::Finish);
     print!("{}", std::fs::read_to_string(&path)?);
     println!("{dropped} records were dropped");
     Ok(std::fs::remove_file(&path)?)

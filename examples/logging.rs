@@ -5,7 +5,7 @@ fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).without_time().init();
     let pool = wasmpool::Pool::builder().workers(1).build()?;
     let logs = pool.load_file("guest-tasks/prebuilt/echo.wasm")?.task::<u32, u32>("log_lines")?;
-    let options = wasmpool::TaskOptions::new().label("the logging example");
-    println!("{} records were logged", pool.submit_with(&logs, &2, options)?.result()?);
+    let logs = pool.task(&logs).label("the logging example");
+    println!("{} records were logged", logs.submit(&2)?.result()?);
     Ok(())
 }

@@ -1,9 +1,8 @@
 //! A picture in tiles, drawn in parallel and put together as a PGM file.
 
-use wasmpool::postcard_schema::Schema;
+use wasmpool::Schema;
 
 #[derive(serde::Serialize, Schema)]
-#[postcard(crate = wasmpool::postcard_schema)]
 struct Tile {
     left: f64,
     top: f64,
@@ -14,7 +13,6 @@ struct Tile {
 }
 
 #[derive(serde::Deserialize, Schema)]
-#[postcard(crate = wasmpool::postcard_schema)]
 struct Image {
     width: u32,
     height: u32,

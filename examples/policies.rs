@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use wasmpool::{OnWorkerDeath, Pool, Retry, TaskOptions};
+use wasmpool::Pool;
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::task::Retry;
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
@@ -16,12 +18,13 @@ fn main() -> anyhow::Result<()> {
         .build()?;
     let primes = pool.load_file("guest-tasks/prebuilt/primes.wasm")?;
     let count = primes.task::<u64, u64>("count")?;
-    let options = TaskOptions::new()
+    let future = pool
+        .task(&count)
         .label("invoice 4711")
         .timeout(Duration::from_secs(2))
         .priority(5)
-        .retry(Retry::attempts(3)); // it may run more than once
-    let future = pool.submit_with(&count, &1_000_000, options)?;
+        .retry(Retry::attempts(3)) // it may run more than once
+        .submit(&1_000_000)?;
     println!("{} after {:?}", future.result()?, future.report().unwrap_or_default().run);
     println!("{:?}", pool.stats().ended);
     Ok(())

@@ -1,6 +1,6 @@
 //! A large input that many tasks share: sent once to each worker, freed when nobody has it any longer.
 
-use wasmpool::{Pool, TaskOptions};
+use wasmpool::Pool;
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
@@ -13,8 +13,7 @@ fn main() -> anyhow::Result<()> {
     let table = pool.share(lines)?;
 
     let keys = (0..1_000_000).step_by(10_007).map(|n| format!("{n:08}"));
-    let options = TaskOptions::new().shared(&table);
-    for found in pool.map(&find, keys).options(options) {
+    for found in pool.task(&find).shared(&table).map(keys) {
         println!("{}", found?.unwrap_or_default());
     }
     Ok(())

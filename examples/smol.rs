@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use smol::Timer;
 use smol::future::or;
-use wasmpool::{Pool, TaskOptions};
+use wasmpool::Pool;
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
@@ -19,7 +19,7 @@ fn main() -> anyhow::Result<()> {
                 let pool = pool.clone();
                 let factors = factors.clone();
                 smol::spawn(async move {
-                    let accepted = pool.submit_async(&factors, &number, TaskOptions::new()).await?;
+                    let accepted = pool.submit_async(&factors, &number).await?;
                     anyhow::Ok((number, accepted.await?))
                 })
             })
@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
             println!("{number} = {factors:?}");
         }
 
-        let future = pool.submit_async(&factors, &1024, TaskOptions::new()).await?;
+        let future = pool.submit_async(&factors, &1024).await?;
         let patience = async {
             Timer::after(Duration::from_secs(10)).await;
             anyhow::bail!("the timer was first")

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use wasmpool::{Bytes, Pool, RawTask, Task, TaskOptions};
+use wasmpool::module::RawTask;
+use wasmpool::{Bytes, Pool, Task};
 
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
@@ -28,7 +29,7 @@ async fn average(pool: &Pool, pi: &Task<(u64, u64), f64>, parts: u64) -> anyhow:
             let pool = pool.clone();
             let pi = pi.clone();
             tokio::spawn(async move {
-                let accepted = pool.submit_async(&pi, &(10_000, seed), TaskOptions::new()).await?;
+                let accepted = pool.submit_async(&pi, &(10_000, seed)).await?;
                 anyhow::Ok(accepted.await?)
             })
         })
@@ -43,9 +44,9 @@ async fn average(pool: &Pool, pi: &Task<(u64, u64), f64>, parts: u64) -> anyhow:
 
 /// A timeout of tokio's ends the waiting, not the task: that is stopped by hand.
 async fn out_of_time(pool: &Pool, endless: &RawTask) -> anyhow::Result<()> {
-    let mut future = pool.submit_async(endless, &Bytes::new(), TaskOptions::new()).await?;
+    let mut future = pool.submit_async(endless, &Bytes::new()).await?;
     let waited = tokio::time::timeout(Duration::from_millis(100), &mut future).await;
-    anyhow::ensure!(waited.is_err() && !future.done(), "an endless loop has ended");
+    anyhow::ensure!(waited.is_err() && !future.is_done(), "an endless loop has ended");
     future.abort();
     match future.await {
         Err(failure) => println!("{failure}"),
@@ -56,8 +57,8 @@ async fn out_of_time(pool: &Pool, endless: &RawTask) -> anyhow::Result<()> {
 
 /// The other one is stopped.
 async fn first_of_two(pool: &Pool, pi: &Task<(u64, u64), f64>, endless: &RawTask) -> anyhow::Result<()> {
-    let slow = pool.submit_async(endless, &Bytes::new(), TaskOptions::new()).await?;
-    let fast = pool.submit_async(pi, &(10_000, 7), TaskOptions::new()).await?;
+    let slow = pool.submit_async(endless, &Bytes::new()).await?;
+    let fast = pool.submit_async(pi, &(10_000, 7)).await?;
     match select(fast, slow).await {
         Either::Left((result, slow)) => {
             println!("the first of two: {:.5}", result?);

@@ -10,7 +10,7 @@ use crate::stdin::StdinSource;
 /// The input of a WASI command: argv, environment, stdin.
 ///
 /// ```
-/// let input = wasmpool::CommandInput::new()
+/// let input = wasmpool::task::CommandInput::new()
 ///     .args(["-c", "print(6*7)"])
 ///     .env("LANG", "C")
 ///     .stdin("text");
@@ -88,14 +88,14 @@ impl CommandInput {
     /// ready, since a reader cannot be asked; a [descriptor](Self::stdin_from) can.
     ///
     /// Only one task reads it: a clone of this input has the same reader. Submitting it again is refused
-    /// ([`SubmitError::StdinTaken`](crate::SubmitError::StdinTaken)) unless the first task never read
+    /// ([`SubmitError::StdinTaken`](crate::error::SubmitError::StdinTaken)) unless the first task never read
     /// anything, and so is a [retry](crate::TaskOptions::retry)
-    /// ([`SubmitError::StdinReadOnce`](crate::SubmitError::StdinReadOnce)). For a
+    /// ([`SubmitError::StdinReadOnce`](crate::error::SubmitError::StdinReadOnce)). For a
     /// [deterministic](crate::TaskOptions::deterministic) command each read is filled to what was asked for.
     ///
     /// ```
     /// let lines = std::io::Cursor::new("b\na\n");
-    /// let input = wasmpool::CommandInput::new().arg("sort").stdin_reader(lines);
+    /// let input = wasmpool::task::CommandInput::new().arg("sort").stdin_reader(lines);
     /// ```
     pub fn stdin_reader(mut self, reader: impl Read + Send + 'static) -> Self {
         self.stdin = Stdin::Source(StdinSource::of_reader(reader));
@@ -109,7 +109,7 @@ impl CommandInput {
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
     /// use std::os::fd::AsFd;
-    /// let input = wasmpool::CommandInput::new().stdin_from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    /// let input = wasmpool::task::CommandInput::new().stdin_from(std::io::stdin().as_fd().try_clone_to_owned()?);
     /// # Ok(()) }
     /// ```
     pub fn stdin_from(mut self, descriptor: impl Into<OwnedFd>) -> Self {

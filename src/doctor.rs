@@ -20,11 +20,11 @@ pub struct AttackReport {
     pub outcome: AttackOutcome,
 }
 
-/// What [`Doctor::run`](crate::Doctor::run) found.
+/// What [`Doctor::run`](crate::sandbox::Doctor::run) found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DoctorReport {
-    /// The layers, with [`verified`](crate::LayerReport::verified) filled in: a layer that stands is
+    /// The layers, with [`verified`](crate::sandbox::LayerReport::verified) filled in: a layer that stands is
     /// verified if every attack that it is there to stop came to nothing while it stood.
     pub sandbox: SandboxReport,
     /// Every attack.

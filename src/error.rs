@@ -7,6 +7,8 @@
 //! | sharing an input | [`ShareError`] |
 //! | handing a task over | [`SubmitError`] |
 //! | a task that did not succeed | [`TaskFailure`], whose [`error`](TaskFailure::error) is a [`TaskError`] |
+//! | an item of a map | [`MapError`] |
+//! | waiting for a result for some time only | [`WaitTimeout`] |
 //! | a process that died | [`BrokenPool`], made from a [`Death`] |
 //! | a process that could not be started just then | [`Shortage`] |
 
@@ -16,12 +18,20 @@ mod task;
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use death::{BrokenPool, Death, DeathCause, Phase};
 pub use module::ModuleError;
 pub use task::{TaskError, TaskFailure};
 
+#[doc(inline)]
+pub use proto::schema::SchemaError;
+#[doc(inline)]
+pub use proto::shortage::{Scarce, Shortage};
+use proto::task::TaskId;
 use proto::text::{Name, Words};
+#[doc(inline)]
+pub use proto::trap::{Frame, TrapCode};
 
 /// Why a pool could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -192,7 +202,7 @@ pub enum SubmitError {
         /// The text, or the beginning of a long one.
         text: String,
     },
-    /// The command's [reader](crate::CommandInput::stdin_reader) was given to another task, and can be read
+    /// The command's [reader](crate::task::CommandInput::stdin_reader) was given to another task, and can be read
     /// only once.
     #[error("another task reads the stdin of `{}`: a reader can be given to one", Name(task))]
     StdinTaken {
@@ -200,7 +210,7 @@ pub enum SubmitError {
         task: String,
     },
     /// The command is to be retried when it fails ([`TaskOptions::retry`](crate::TaskOptions::retry)), but
-    /// its [reader](crate::CommandInput::stdin_reader) can be read only once.
+    /// its [reader](crate::task::CommandInput::stdin_reader) can be read only once.
     #[error(
         "`{}` is to be tried again where it fails, but its stdin can be read only once: give it as bytes, or do \
          without the retry",
@@ -269,7 +279,7 @@ pub enum SubmitError {
         max: usize,
     },
     /// The input, and the largest result that may come of it, need more room than the map has that it belongs to
-    /// ([`Map::bytes_max`](crate::Map::bytes_max), [`PoolBuilder::map_bytes_max`](crate::PoolBuilder::map_bytes_max)).
+    /// ([`Map::bytes_max`](crate::pool::Map::bytes_max), [`PoolBuilder::map_bytes_max`](crate::PoolBuilder::map_bytes_max)).
     #[error(
         "an input of `{}` and its largest result need {bytes} bytes, and the map may hold {max}: raise the map's \
          bytes_max, or lower the tasks' output_bytes_max",
@@ -301,6 +311,80 @@ pub enum SubmitError {
     /// A worker died; the pool takes no more tasks.
     #[error(transparent)]
     Broken(#[from] BrokenPool),
+}
+
+/// Why one item of a [`Map`](crate::pool::Map) has no result. The others go on.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// It could not be submitted.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// It failed.
+    #[error(transparent)]
+    Task(#[from] TaskFailure),
+    /// The time of the whole map ran out; nothing follows.
+    #[error("the map was not done within {limit:?}")]
+    Timeout {
+        /// [`Map::timeout`](crate::pool::Map::timeout).
+        limit: Duration,
+    },
+}
+
+/// The time given to a `*_timeout` method ran out; the task goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+#[error("task {task} was not done within {waited:?}")]
+pub struct WaitTimeout {
+    /// The task.
+    pub task: TaskId,
+    /// How long was waited.
+    pub waited: Duration,
+}
+
+impl BuildError {
+    /// Returns the error's name for programs to branch on. Names are never changed.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            BuildError::InitMissing => "init_missing",
+            BuildError::NoEngine => "no_engine",
+            BuildError::NestedInit => "nested_init",
+            BuildError::Workers { .. } => "workers",
+            BuildError::Setting { .. } => "setting",
+            BuildError::NoSeccomp => "no_seccomp",
+            BuildError::SandboxRefused { .. } => "sandbox_refused",
+            BuildError::SandboxHole { .. } => "sandbox_hole",
+            BuildError::PagemapScan { .. } => "pagemap_scan",
+            BuildError::Directory { .. } => "directory",
+            BuildError::CacheDir { .. } => "cache_dir",
+            BuildError::WorkerProgram { .. } => "worker_program",
+            BuildError::System { .. } => "system",
+        }
+    }
+}
+
+impl ShareError {
+    /// Returns the error's name for programs to branch on. Names are never changed.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ShareError::TooLarge { .. } => "share_too_large",
+            ShareError::OtherProcess => "other_process",
+            ShareError::TooMany { .. } => "too_many_shared",
+            ShareError::System { .. } => "system",
+        }
+    }
+}
+
+impl MapError {
+    /// Returns the error's name for programs to branch on: that of the error inside, or `map_timeout`. Names are
+    /// never changed.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            MapError::Submit(error) => error.kind(),
+            MapError::Task(failure) => failure.kind(),
+            MapError::Timeout { .. } => "map_timeout",
+        }
+    }
 }
 
 impl SubmitError {

@@ -21,7 +21,7 @@ pub use wait::{
     AsCompleted, AsCompletedTimeout, ReturnWhen, Waited, as_completed, as_completed_timeout, wait,
 };
 
-use crate::error::{TaskError, TaskFailure};
+use crate::error::{TaskError, TaskFailure, WaitTimeout};
 use crate::fork::OfProcess;
 use crate::module::TaskOutput;
 use crate::report::TaskReport;
@@ -29,23 +29,16 @@ use proto::task::TaskId;
 
 /// The result of a task, now or later.
 ///
-/// Dropping it changes nothing for the task. All methods may be called from any thread,
-/// any number of times. In a process that was forked from the pool's it is done, with
+/// Dropping it changes nothing for the task, unless [`abort_on_drop`](Self::abort_on_drop) was asked for. All
+/// methods may be called from any thread, any number of times. It is awaited by value, or by reference as often
+/// as one likes: `(&future).await`. In a process that was forked from the pool's it is done, with
 /// [`TaskError::OtherProcess`].
+#[doc(alias = "Future")]
 pub struct TaskFuture<O> {
     cell: OfProcess<Arc<Cell>>,
     decode: fn(&TaskOutput) -> Result<O, String>,
     owner: Weak<dyn TaskOwner>,
-}
-
-/// The time given to a `*_timeout` method ran out; the task goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("task {task} was not done within {waited:?}")]
-pub struct WaitTimeout {
-    /// The task.
-    pub task: TaskId,
-    /// How long was waited.
-    pub waited: Duration,
+    aborts_on_drop: bool,
 }
 
 impl<O> TaskFuture<O> {
@@ -54,7 +47,7 @@ impl<O> TaskFuture<O> {
         decode: fn(&TaskOutput) -> Result<O, String>,
         owner: Weak<dyn TaskOwner>,
     ) -> Self {
-        TaskFuture { cell: OfProcess::new(cell), decode, owner }
+        TaskFuture { cell: OfProcess::new(cell), decode, owner, aborts_on_drop: false }
     }
 
     /// Returns its cell, or `None` in a process that was forked from its own.
@@ -115,15 +108,17 @@ impl<O> TaskFuture<O> {
 
     /// Waits for the task and returns its failure, if it failed: what
     /// [`result`](Self::result) would return.
-    pub fn exception(&self) -> Option<TaskFailure> {
+    #[doc(alias = "exception")]
+    pub fn failure(&self) -> Option<TaskFailure> {
         self.result().err()
     }
 
-    /// Does the same as [`exception`](Self::exception), but waits at most `timeout`.
+    /// Does the same as [`failure`](Self::failure), but waits at most `timeout`.
     ///
     /// # Errors
     /// The time ran out; the task goes on.
-    pub fn exception_timeout(&self, timeout: Duration) -> Result<Option<TaskFailure>, WaitTimeout> {
+    #[doc(alias = "exception")]
+    pub fn failure_timeout(&self, timeout: Duration) -> Result<Option<TaskFailure>, WaitTimeout> {
         Ok(self.result_timeout(timeout)?.err())
     }
 
@@ -147,7 +142,7 @@ impl<O> TaskFuture<O> {
     /// heed the interrupt within the pool's grace period; a pending one is cancelled. Does not
     /// wait. `false` if the task was done already.
     pub fn abort(&self) -> bool {
-        if self.done() {
+        if self.is_done() {
             return false;
         }
         match self.owner() {
@@ -159,18 +154,38 @@ impl<O> TaskFuture<O> {
         }
     }
 
+    /// Has the drop of this future [abort](Self::abort) the task, if it is not done then: for callers that may
+    /// give up, as an executor's task that is cancelled does. The drop does not wait.
+    ///
+    /// ```no_run
+    /// # fn main() -> anyhow::Result<()> {
+    /// # wasmpool::init();
+    /// # let pool = wasmpool::Pool::new()?;
+    /// # let count = pool.load_file("primes.wasm")?.task::<u64, u64>("count")?;
+    /// let future = pool.submit(&count, &1_000_000)?.abort_on_drop();
+    /// let primes = future.result_timeout(std::time::Duration::from_millis(5))??;
+    /// # Ok(()) }
+    /// ```
+    pub fn abort_on_drop(mut self) -> Self {
+        self.aborts_on_drop = true;
+        self
+    }
+
     /// Whether the task is done: finished, failed or cancelled.
-    pub fn done(&self) -> bool {
+    #[doc(alias = "done")]
+    pub fn is_done(&self) -> bool {
         self.cell().is_none_or(|cell| cell.is_filled())
     }
 
     /// Whether it was cancelled.
-    pub fn cancelled(&self) -> bool {
+    #[doc(alias = "cancelled")]
+    pub fn is_cancelled(&self) -> bool {
         self.state() == FutureState::Cancelled
     }
 
     /// Whether a worker has begun it and it is not done; so it may wait for another attempt.
-    pub fn running(&self) -> bool {
+    #[doc(alias = "running")]
+    pub fn is_running(&self) -> bool {
         self.state() == FutureState::Running
     }
 
@@ -191,7 +206,8 @@ impl<O> TaskFuture<O> {
     /// Calls `callback` once when the task is done, at once if it is. Callbacks run on a
     /// thread of the pool's that does nothing else, so they may submit, wait or block; a
     /// panic in one is logged, and the next still runs.
-    pub fn add_done_callback(&self, callback: impl FnOnce(Result<O, TaskFailure>) + Send + 'static)
+    #[doc(alias = "add_done_callback")]
+    pub fn on_done(&self, callback: impl FnOnce(Result<O, TaskFailure>) + Send + 'static)
     where
         O: 'static,
     {
@@ -248,6 +264,61 @@ impl<O> std::future::Future for TaskFuture<O> {
             Some(outcome) => Poll::Ready(self.read(&outcome)),
             None => Poll::Pending,
         }
+    }
+}
+
+impl<O> Drop for TaskFuture<O> {
+    fn drop(&mut self) {
+        if self.aborts_on_drop {
+            self.abort();
+        }
+    }
+}
+
+impl<'a, O> IntoFuture for &'a TaskFuture<O> {
+    type Output = Result<O, TaskFailure>;
+    type IntoFuture = Awaiting<'a, O>;
+
+    fn into_future(self) -> Awaiting<'a, O> {
+        Awaiting { future: self, place: None }
+    }
+}
+
+/// Waits for a [`TaskFuture`] that stays where it is: what `(&future).await` polls. Several may wait for one
+/// future, each on an executor's task of its own.
+///
+/// Cancellation safe: dropping it neither cancels the task nor loses its result.
+#[must_use = "it waits only when it is polled"]
+pub struct Awaiting<'a, O> {
+    future: &'a TaskFuture<O>,
+    /// Its waker's place in the cell.
+    place: Option<u64>,
+}
+
+impl<O> std::future::Future for Awaiting<'_, O> {
+    type Output = Result<O, TaskFailure>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.future;
+        let Some(cell) = future.cell() else { return Poll::Ready(Err(future.elsewhere())) };
+        match cell.poll_beside(&mut self.place, context.waker()) {
+            Some(outcome) => Poll::Ready(future.read(&outcome)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<O> Drop for Awaiting<'_, O> {
+    fn drop(&mut self) {
+        if let Some((cell, place)) = self.future.cell().zip(self.place) {
+            cell.forget_waker(place);
+        }
+    }
+}
+
+impl<O> fmt::Debug for Awaiting<'_, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Awaiting({:?})", self.future)
     }
 }
 

@@ -35,9 +35,24 @@
 //! Those who know Python's module start at [Coming from `concurrent.futures`](python): each of its
 //! names, and what differs.
 //!
+//! # Where things are
+//! At the root is what most programs name; the rest is in modules:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`pool`] | the pool, its builder and policies, its maps |
+//! | [`module`] | modules, what they offer, and the handles by which tasks are called |
+//! | [`task`] | options, inputs, reports and outputs of one task |
+//! | [`future`] | results, now or later, and waiting for many |
+//! | [`mod@error`] | what can go wrong, one type for each boundary |
+//! | [`event`] | what happens in a pool, and its numbers |
+//! | [`sandbox`] | the second wall, and attacks on it |
+//! | [`limits`] | the defaults and bounds of what can be set |
+//! | [`python`] | a page for those who come from `concurrent.futures` |
+//!
 //! # Reading order
-//! The modules below stand in the order in which a reader wants them: the vocabulary
-//! (options, reports, [`limits`], [`error`](TaskError)), what the caller
+//! The modules of this crate's source stand in the order in which a reader wants them: the vocabulary
+//! (options, reports, [`limits`], [`mod@error`]), what the caller
 //! holds (the pool and its futures), the decisions (`scheduler`, pure), the effects
 //! (`host`). Below this crate stand what both sides of the process boundary share (`crates/proto`), the door to the
 //! host's files (`crates/files`), the second wall (`crates/sandbox`) and the children (`crates/engine`). ARCHITECTURE.md
@@ -59,16 +74,19 @@ mod setting;
 mod report;
 mod command;
 mod policy;
-mod error;
+pub mod error;
 mod doctor;
 mod observe;
-mod module;
+pub mod module;
 mod shared_input;
 mod stdin;
 
-mod pool;
+pub mod pool;
+pub mod future;
 mod account;
-mod future;
+pub mod task;
+pub mod event;
+pub mod sandbox;
 pub mod python;
 #[cfg(feature = "metrics")]
 pub mod metrics;
@@ -83,55 +101,26 @@ mod panic_guard;
 mod sync;
 mod id_map;
 mod ewma;
+mod serial;
+mod schema;
 #[doc(hidden)]
 pub mod internal;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 
-pub use command::CommandInput;
-pub use doctor::{AttackReport, DoctorReport};
-pub use error::{
-    BrokenPool, BuildError, Death, DeathCause, ModuleError, Phase, ShareError, SubmitError, TaskError,
-    TaskFailure,
-};
-pub use future::{
-    AsCompleted, AsCompletedTimeout, FutureState, ReturnWhen, TaskFuture, WaitTimeout, Waited, as_completed,
-    as_completed_timeout, wait,
-};
-pub use host::doctor::Doctor;
-pub use init::init;
-pub use module::{Callable, Command, Digest, Module, ModuleOptions, RawTask, Task};
-pub use observe::{
-    EventKind, LeaveReason, PoolEvent, PoolStats, TaskCounts, TaskOutcome, WorkerState, WorkerStats,
-};
-pub use options::{Isolation, TaskOptions};
-pub use policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
-pub use pool::{Events, Map, MapError, Pool, PoolBuilder, ShutdownMode, SubmitAsync, UnorderedMap};
-#[doc(inline)]
-pub use proto::description::{
-    Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleKind, ModuleOutline, TaskDescription,
-};
-#[doc(inline)]
-pub use proto::limits::compile::{CompileLimit, CompileLimits};
-#[doc(inline)]
-pub use proto::policy::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport};
-#[doc(inline)]
-pub use proto::preopen::DirAccess;
-#[doc(inline)]
-pub use proto::probe::AttackOutcome;
-#[doc(inline)]
-pub use proto::schema::{Schema, SchemaError};
-#[doc(inline)]
-pub use proto::shortage::{Scarce, Shortage};
-#[doc(inline)]
-pub use proto::task::{LogOverflow, Refusal, RefusalKind, Refusals, TaskId};
-#[doc(inline)]
-pub use proto::trap::{Frame, TrapCode};
-pub use report::{CommandOutput, PartialOutput, TaskReport};
-pub use shared_input::SharedInput;
-
 /// Bytes that are cheap to clone: inputs and outputs of untyped tasks.
+#[doc(no_inline)]
 pub use bytes::Bytes;
-/// For `#[derive(postcard_schema::Schema)]` on the types of typed tasks.
+pub use error::{TaskError, TaskFailure};
+pub use future::TaskFuture;
+pub use init::init;
+pub use module::{Command, Module, Task};
+pub use pool::{Pool, PoolBuilder};
+pub use task::TaskOptions;
+
+/// For what the derive of `Schema` expands to.
+#[doc(hidden)]
 pub use postcard_schema;
+#[doc(inline)]
+pub use schema::Schema;

@@ -36,7 +36,8 @@ use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 
 use crate::error::DeathCause;
 use crate::observe::{EventKind, LeaveReason, TaskOutcome};
-use crate::pool::{Events, Pool};
+use crate::pool::Pool;
+use crate::pool::events::Events;
 use crate::report::TaskReport;
 use proto::refused::calling;
 use proto::task::TaskId;

@@ -3,32 +3,45 @@
 //! The description was made by the compiler process; the host only reads it. The machine
 //! code stays in a file that workers map: here it is a descriptor.
 
+mod call;
 mod options;
 
 use std::fmt;
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ModuleError, SubmitError};
+use crate::error::ModuleError;
 use crate::held::Life;
 
-use crate::command::{CommandInput, Stdin};
 use crate::report::CommandOutput;
-use crate::stdin::StdinSource;
-use proto::description::{Codec, ModuleDescription, ModuleKind, TaskDescription};
-use proto::message::{Callee, CommandStdin, ModuleId, TaskIndex};
-use proto::payload::{INLINE_BYTES, Payload};
-use proto::schema::Schema;
+#[doc(inline)]
+pub use proto::description::{
+    Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleKind, ModuleOutline, TaskDescription,
+};
+use proto::message::{ModuleId, TaskIndex};
+use proto::payload::Payload;
+#[doc(inline)]
+pub use proto::schema::Schema;
 
+pub use call::{Callable, InputOf};
 pub use options::ModuleOptions;
 
-/// The SHA-256 of a module's wasm bytes. `Display` prints all 64 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The SHA-256 of a module's wasm bytes. `Display` prints all 64 hex digits, and `FromStr` reads them.
+///
+/// ```
+/// use wasmpool::module::Digest;
+/// let text = "93a44bbb96c751218e4c00d479e4c14358122a389acca16205b1e4d0dc5f9476";
+/// let digest: Digest = text.parse()?;
+/// assert_eq!(digest.to_string(), text);
+/// # Ok::<(), wasmpool::module::ParseDigestError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest(pub(crate) [u8; 32]);
 
 impl Digest {
@@ -48,6 +61,31 @@ impl fmt::Display for Digest {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
+
+impl FromStr for Digest {
+    type Err = ParseDigestError;
+
+    /// Reads 64 hex digits, of either case.
+    fn from_str(text: &str) -> Result<Digest, ParseDigestError> {
+        let digits = text.as_bytes();
+        let mut bytes = [0; 32];
+        if digits.len() != 2 * bytes.len() {
+            return Err(ParseDigestError(()));
+        }
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            for digit in pair {
+                let digit = char::from(*digit).to_digit(16).ok_or(ParseDigestError(()))?;
+                *byte = *byte << 4 | digit as u8;
+            }
+        }
+        Ok(Digest(bytes))
+    }
+}
+
+/// A text that is no [`Digest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("a module's digest is 64 hex digits")]
+pub struct ParseDigestError(());
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,6 +215,21 @@ impl Module {
     }
 }
 
+/// Two handles are equal if they are of the same module, loaded by the same pool.
+impl PartialEq for Module {
+    fn eq(&self, other: &Module) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Module {}
+
+impl Hash for Module {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
 impl fmt::Debug for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Module({}, {})", self.0.shown, self.0.description.kind)
@@ -195,55 +248,6 @@ pub(crate) struct Target {
 pub(crate) enum TaskOutput {
     Output(Payload),
     Command(CommandOutput),
-}
-
-/// Something that can be submitted: a [`Task`], a [`RawTask`] or a [`Command`].
-///
-/// Sealed: the kinds of call are the wire's.
-pub trait Callable: sealed::Call + Send + Sync {}
-
-pub(crate) mod sealed {
-    use super::{Target, TaskOutput};
-    use crate::error::SubmitError;
-    use crate::stdin::StdinSource;
-    use proto::message::{Callee, TaskIndex};
-    use proto::payload::Payload;
-
-    pub trait Call {
-        /// What the task takes.
-        type Input;
-        /// What it returns.
-        type Output;
-        /// The encoded input is the library's own memory, so dropping it runs none of the caller's code.
-        const OWNS_INPUT: bool = false;
-        #[doc(hidden)]
-        #[allow(private_interfaces, reason = "the trait is sealed")]
-        fn target(&self) -> &Target;
-        #[doc(hidden)]
-        #[allow(private_interfaces, reason = "the trait is sealed")]
-        fn encode(&self, input: &Self::Input) -> Result<(Callee, Payload), SubmitError>;
-        /// The stdin that it is to read while it runs.
-        #[doc(hidden)]
-        #[allow(private_interfaces, reason = "the trait is sealed")]
-        fn stdin<'a>(&self, _: &'a Self::Input) -> Option<&'a StdinSource> {
-            None
-        }
-        /// Returns the task that takes a batch of inputs. A command takes none, since each input has
-        /// arguments of its own.
-        #[doc(hidden)]
-        #[allow(private_interfaces, reason = "the trait is sealed")]
-        fn batched(&self) -> Option<TaskIndex>;
-        /// Encodes onto `bytes`, without memory of its own. After an error the end of `bytes` is of no use.
-        #[doc(hidden)]
-        #[allow(private_interfaces, reason = "the trait is sealed")]
-        fn encode_onto(&self, input: &Self::Input, bytes: &mut Vec<u8>) -> Result<(), SubmitError> {
-            bytes.extend_from_slice(&self.encode(input)?.1);
-            Ok(())
-        }
-        #[doc(hidden)]
-        #[allow(private_interfaces, reason = "the trait is sealed")]
-        fn decode(answer: &TaskOutput) -> Result<Self::Output, String>;
-    }
 }
 
 /// A typed task: postcard in, postcard out.
@@ -275,141 +279,5 @@ impl<I, O> Clone for Task<I, O> {
 impl<I, O> fmt::Debug for Task<I, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Task(`{}` of {})", self.target.name, self.target.module.0.shown)
-    }
-}
-
-impl<I, O> Callable for Task<I, O>
-where
-    I: Serialize + postcard_schema::Schema,
-    O: DeserializeOwned + postcard_schema::Schema,
-{
-}
-
-#[allow(private_interfaces, reason = "the trait is sealed")]
-impl<I, O> sealed::Call for Task<I, O>
-where
-    I: Serialize + postcard_schema::Schema,
-    O: DeserializeOwned + postcard_schema::Schema,
-{
-    type Input = I;
-    type Output = O;
-    const OWNS_INPUT: bool = true;
-
-    fn target(&self) -> &Target {
-        &self.target
-    }
-
-    fn encode(&self, input: &I) -> Result<(Callee, Payload), SubmitError> {
-        // An input that does not fit, or cannot be encoded at all, is handled below.
-        let few =
-            postcard::to_slice(input, &mut [0; INLINE_BYTES]).ok().and_then(|bytes| Payload::inline(bytes));
-        if let Some(few) = few {
-            return Ok((Callee::Task(self.index), few));
-        }
-        let bytes = postcard::to_stdvec(input).map_err(|error| self.target.encode_error(error))?;
-        // A vector with room to spare would cost `Bytes` another allocation.
-        Ok((Callee::Task(self.index), Bytes::from(bytes.into_boxed_slice()).into()))
-    }
-
-    fn batched(&self) -> Option<TaskIndex> {
-        Some(self.index)
-    }
-
-    fn encode_onto(&self, input: &I, bytes: &mut Vec<u8>) -> Result<(), SubmitError> {
-        let encoded = postcard::to_extend(input, Onto(bytes)).map(drop);
-        encoded.map_err(|error| self.target.encode_error(error))
-    }
-
-    fn decode(answer: &TaskOutput) -> Result<O, String> {
-        match answer {
-            TaskOutput::Output(bytes) => match postcard::take_from_bytes(bytes) {
-                Ok((value, [])) => Ok(value),
-                Ok((_, rest)) => Err(format!("{} bytes are left over", rest.len())),
-                Err(error) => Err(error.to_string()),
-            },
-            TaskOutput::Command(_) => Err("a command's output is not a task's".into()),
-        }
-    }
-}
-
-impl Callable for RawTask {}
-
-#[allow(private_interfaces, reason = "the trait is sealed")]
-impl sealed::Call for RawTask {
-    type Input = Bytes;
-    type Output = Bytes;
-
-    fn target(&self) -> &Target {
-        &self.target
-    }
-
-    fn encode(&self, input: &Bytes) -> Result<(Callee, Payload), SubmitError> {
-        Ok((Callee::Task(self.index), input.clone().into()))
-    }
-
-    fn batched(&self) -> Option<TaskIndex> {
-        Some(self.index)
-    }
-
-    fn decode(answer: &TaskOutput) -> Result<Bytes, String> {
-        match answer {
-            TaskOutput::Output(bytes) => Ok(bytes.to_bytes()),
-            TaskOutput::Command(_) => Err("a command's output is not a task's".into()),
-        }
-    }
-}
-
-impl Callable for Command {}
-
-#[allow(private_interfaces, reason = "the trait is sealed")]
-impl sealed::Call for Command {
-    type Input = CommandInput;
-    type Output = CommandOutput;
-
-    fn target(&self) -> &Target {
-        &self.target
-    }
-
-    fn encode(&self, input: &CommandInput) -> Result<(Callee, Payload), SubmitError> {
-        let program = input.program.clone().unwrap_or_else(|| self.target.module.name().to_string());
-        let args = std::iter::once(program).chain(input.args.iter().cloned()).collect();
-        let (stdin, payload) = match &input.stdin {
-            Stdin::Bytes(bytes) => (CommandStdin::Sent, bytes.clone()),
-            Stdin::Source(_) => (CommandStdin::Asked, Bytes::new()),
-        };
-        Ok((Callee::Command { args, env: input.env.clone(), stdin }, payload.into()))
-    }
-
-    fn stdin<'a>(&self, input: &'a CommandInput) -> Option<&'a StdinSource> {
-        match &input.stdin {
-            Stdin::Bytes(_) => None,
-            Stdin::Source(source) => Some(source),
-        }
-    }
-
-    fn batched(&self) -> Option<TaskIndex> {
-        None
-    }
-
-    fn decode(answer: &TaskOutput) -> Result<CommandOutput, String> {
-        match answer {
-            TaskOutput::Command(output) => Ok(output.clone()),
-            TaskOutput::Output(_) => Err("a task's output is not a command's".into()),
-        }
-    }
-}
-
-/// Postcard wants to own what it extends.
-struct Onto<'a>(&'a mut Vec<u8>);
-
-impl Extend<u8> for Onto<'_> {
-    fn extend<T: IntoIterator<Item = u8>>(&mut self, bytes: T) {
-        self.0.extend(bytes);
-    }
-}
-
-impl Target {
-    fn encode_error(&self, error: postcard::Error) -> SubmitError {
-        SubmitError::Encode { task: self.name.to_string(), message: error.to_string() }
     }
 }

@@ -1,17 +1,23 @@
 //! What can be seen of a pool from outside: its numbers, and what happens in it. Vocabulary,
 //! no behaviour.
+//!
+//! Everything here can be serialised: names in snake case, durations as whole microseconds in fields whose names
+//! end in `_us`, a task by its number.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::error::Death;
 use crate::report::TaskReport;
+use crate::serial;
 use proto::policy::SandboxReport;
 use proto::shortage::Shortage;
 use proto::task::TaskId;
 
 /// A pool's numbers at one moment: [`Pool::stats`](crate::Pool::stats).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct PoolStats {
     /// Workers that are kept without work.
@@ -43,7 +49,7 @@ pub struct PoolStats {
 }
 
 /// Tasks that ended, by how they did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct TaskCounts {
     /// With an output; whether the caller's type can decode it shows when it is read.
@@ -76,7 +82,7 @@ impl TaskCounts {
 }
 
 /// One worker process.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct WorkerStats {
     /// Its process id.
@@ -85,8 +91,10 @@ pub struct WorkerStats {
     pub state: WorkerState,
     /// The [domain](crate::TaskOptions::domain) that it belongs to; none before its first task, and
     /// of workers whose tasks have none.
+    #[serde(serialize_with = "serial::shared_if_any")]
     pub domain: Option<Arc<str>>,
     /// The task that it runs, and for how long.
+    #[serde(rename = "task_us", serialize_with = "serial::task_micros")]
     pub task: Option<(TaskId, Duration)>,
     /// Tasks that it has answered; what it ran of a map's batch at a time counts as one.
     pub answered: u64,
@@ -97,7 +105,8 @@ pub struct WorkerStats {
 }
 
 /// What a worker does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WorkerState {
     /// It has not said its first word.
@@ -124,10 +133,11 @@ impl WorkerState {
 }
 
 /// Something that happened in a pool: see [`Pool::events`](crate::Pool::events).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PoolEvent {
     /// When, counted from the pool's beginning.
+    #[serde(rename = "at_us", serialize_with = "serial::micros")]
     pub at: Duration,
     /// What.
     pub kind: EventKind,
@@ -142,12 +152,15 @@ impl PoolEvent {
 }
 
 /// What can happen in a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// It is serialised as an object whose field `event` is its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EventKind {
     /// A module was loaded for the first time.
     ModuleLoaded {
         /// Its name and the start of its digest.
+        #[serde(serialize_with = "serial::shared")]
         module: Arc<str>,
         /// Whether its machine code came from the cache.
         from_cache: bool,
@@ -162,6 +175,7 @@ pub enum EventKind {
         /// Its process.
         pid: u32,
         /// How it has locked itself down.
+        #[serde(serialize_with = "serial::shared")]
         sandbox: Arc<SandboxReport>,
     },
     /// More workers are wanted than can be had, because something is short: the pool goes on with those it
@@ -179,6 +193,7 @@ pub enum EventKind {
         /// Its process.
         pid: u32,
         /// The domain.
+        #[serde(serialize_with = "serial::shared")]
         domain: Arc<str>,
     },
     /// It was asked to leave.
@@ -200,8 +215,10 @@ pub enum EventKind {
         /// The task.
         task: TaskId,
         /// Its name.
+        #[serde(serialize_with = "serial::shared")]
         name: Arc<str>,
         /// Its module.
+        #[serde(serialize_with = "serial::shared")]
         module: Arc<str>,
         /// The caller's label.
         label: Option<String>,
@@ -258,7 +275,8 @@ pub enum EventKind {
 }
 
 /// Why the pool asks a worker to leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LeaveReason {
     /// It was idle for the pool's idle timeout.
@@ -275,7 +293,8 @@ pub enum LeaveReason {
 }
 
 /// How a task, or one attempt of it, ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TaskOutcome {
     /// With an output.

@@ -8,7 +8,8 @@ use crate::shared_input::SharedInput;
 use proto::limits;
 use proto::task::{LogOverflow, TaskLimits};
 
-/// What one task may use, and what it is called in logs and errors.
+/// What one task may use, and what it is called in logs and errors. [`Pool::task`](crate::Pool::task) sets the same for
+/// a task on its way, and [`PoolBuilder::task_defaults`](crate::PoolBuilder::task_defaults) for all.
 ///
 /// ```
 /// use std::time::Duration;
@@ -17,7 +18,7 @@ use proto::task::{LogOverflow, TaskLimits};
 ///     .memory_bytes_max(64 << 20)
 ///     .label("invoice 4711");
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct TaskOptions {
     pub(crate) timeout: Option<Duration>,
     pub(crate) cpu_time: Option<Duration>,
@@ -79,8 +80,8 @@ impl TaskOptions {
     ///
     /// The pool measures it by the worker process's own clock, from the task's first step in the worker (its
     /// instance and start functions) to its answer. Bringing a module into a worker that did not have it does
-    /// not count. The limit is the same under every [`Isolation`] and [`Interrupt`](crate::Interrupt); with
-    /// [`Interrupt::Kill`](crate::Interrupt::Kill) the worker ends with the task. It does not affect the
+    /// not count. The limit is the same under every [`Isolation`] and [`Interrupt`](crate::module::Interrupt); with
+    /// [`Interrupt::Kill`](crate::module::Interrupt::Kill) the worker ends with the task. It does not affect the
     /// result of a [deterministic](Self::deterministic) task. The pool finds out within 5 ms of CPU time, if
     /// its own thread gets a CPU in that time.
     ///
@@ -106,7 +107,7 @@ impl TaskOptions {
 
     /// Units of [fuel](https://docs.rs/wasmtime/48/wasmtime/struct.Store.html#method.set_fuel),
     /// about one for each wasm instruction. The module must be loaded
-    /// [metered](crate::ModuleOptions::metered).
+    /// [metered](crate::module::ModuleOptions::metered).
     pub fn fuel(mut self, fuel: u64) -> Self {
         self.fuel = Some(fuel);
         self
@@ -123,8 +124,8 @@ impl TaskOptions {
     }
 
     /// Makes the task's result a function of the module, the input and this seed: the same
-    /// output, or the same error, and the same [fuel](crate::TaskReport::fuel_used), in every worker. The
-    /// module must be loaded [deterministic](crate::ModuleOptions::deterministic).
+    /// output, or the same error, and the same [fuel](crate::task::TaskReport::fuel_used), in every worker. The
+    /// module must be loaded [deterministic](crate::module::ModuleOptions::deterministic).
     ///
     /// - WASI's randomness is a stream that the seed determines. It is no secret: do not make
     ///   keys from it.
@@ -142,14 +143,17 @@ impl TaskOptions {
     ///
     /// ```no_run
     /// # fn main() -> anyhow::Result<()> {
-    /// use wasmpool::{CommandInput, ModuleOptions, Pool, TaskOptions};
+    /// use wasmpool::module::ModuleOptions;
+    /// use wasmpool::task::CommandInput;
+    /// use wasmpool::Pool;
     /// # wasmpool::init();
     /// let pool = Pool::new()?;
     /// let options = ModuleOptions::new().deterministic(true);
     /// let judge = pool.load_file_with("judge.wasm", options)?.command()?;
     /// let input = CommandInput::new().stdin("1 2 3");
-    /// let once = pool.submit_with(&judge, &input, TaskOptions::new().deterministic(42))?;
-    /// let again = pool.submit_with(&judge, &input, TaskOptions::new().deterministic(42))?;
+    /// let judge = pool.task(&judge).deterministic(42);
+    /// let once = judge.submit(&input)?;
+    /// let again = judge.submit(&input)?;
     /// assert_eq!(once.result()?, again.result()?);
     /// # Ok(()) }
     /// ```
@@ -198,7 +202,7 @@ impl TaskOptions {
     ///
     /// Each domain at work needs a worker at least. Where there are more of them than workers, the
     /// queue's order says which is next, across domains, and a worker of another one leaves for it
-    /// ([`LeaveReason::Domain`](crate::LeaveReason::Domain)): an idle one at once, a busy one when its
+    /// ([`LeaveReason::Domain`](crate::event::LeaveReason::Domain)): an idle one at once, a busy one when its
     /// task ends. That costs the start of a process, some milliseconds of a CPU, each time. So that
     /// domains that take turns do not pay it for every task, a worker may go on with tasks of its own
     /// domain before older ones of another, of the same priority, but overtakes none of them for

@@ -7,7 +7,7 @@ use proto::limits;
 
 /// What the unexpected death of a worker does to its pool. A worker that the pool itself
 /// ends (a deadline, an abort, recycling, fewer workers) is never unexpected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum OnWorkerDeath {
     /// The pool is broken, as Python's is: every task that is not done fails with
@@ -30,7 +30,7 @@ impl OnWorkerDeath {
 /// How workers are replaced: deaths that a running task can be blamed for cost that task and
 /// nothing else. Deaths while starting or idle are crashes: between them is a pause that
 /// doubles, and too many in a row break the pool after all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Replacement {
     pub(crate) crashes_max: u32,
     pub(crate) backoff: Duration,
@@ -73,10 +73,10 @@ impl Replacement {
 ///
 /// ```
 /// use std::time::Duration;
-/// let retry = wasmpool::Retry::attempts(3).backoff(Duration::from_millis(10)).after_timeouts();
+/// let retry = wasmpool::task::Retry::attempts(3).backoff(Duration::from_millis(10)).after_timeouts();
 /// let options = wasmpool::TaskOptions::new().retry(retry);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Retry {
     pub(crate) attempts_max: u32,
     pub(crate) backoff: Duration,

@@ -1,25 +1,31 @@
-//! The pool: what an embedder holds.
+//! The pool: what an embedder holds, how it is built, and what it does when something goes wrong.
 
+mod background;
 mod batch;
 mod builder;
-mod events;
+pub(crate) mod events;
 mod feed;
 mod load;
 mod map;
 mod quarantine;
 mod share;
+mod stream;
 mod submit;
+mod submission;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use background::Background;
 pub use builder::PoolBuilder;
-pub use events::Events;
-pub use map::{Map, MapError, UnorderedMap};
-pub use submit::SubmitAsync;
+pub use map::{Map, UnorderedMap};
+pub use stream::MapStream;
+pub use submission::Submission;
+pub use submit::Submit;
 
+use self::events::Events;
 use self::load::Loads;
 use crate::error::{BrokenPool, BuildError};
 use crate::fork::OfProcess;
@@ -27,9 +33,9 @@ use crate::host::cache::Cache;
 use crate::host::compile::CompileSlots;
 use crate::host::core::Core;
 use crate::host::is_io_thread;
-use crate::module::Callable;
+use crate::module::{Callable, InputOf};
 use crate::observe::PoolStats;
-use crate::policy::DropPolicy;
+pub use crate::policy::{DropPolicy, OnWorkerDeath, Replacement};
 use crate::scheduler::Event;
 use crate::shared_input::Shares;
 use proto::limits;
@@ -54,6 +60,8 @@ use proto::task::TaskId;
 /// next, and nothing else. Inside of a waker the pool's methods do not wait: a full queue refuses,
 /// and shutting down or dropping the pool only begins it.
 #[derive(Clone)]
+#[doc(alias = "ProcessPoolExecutor")]
+#[doc(alias = "Executor")]
 pub struct Pool(Arc<OfProcess<Handle>>);
 
 struct Handle {
@@ -67,11 +75,14 @@ struct Handle {
 }
 
 /// What [`Pool::shutdown`] does with tasks that do not run yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum ShutdownMode {
     /// They run.
+    #[default]
     Finish,
     /// They are cancelled; what runs is finished.
+    #[doc(alias = "cancel_futures")]
     CancelPending,
 }
 
@@ -123,7 +134,8 @@ impl Pool {
     pub fn map<C, I>(&self, task: &C, inputs: I) -> Map<C, I::IntoIter>
     where
         C: Callable + Clone + 'static,
-        I: IntoIterator<Item = C::Input>,
+        I: IntoIterator,
+        I::Item: InputOf<C>,
         I::IntoIter: Send + 'static,
     {
         Map::new(self.clone(), task.clone(), inputs.into_iter(), Some(feed::start_thread))
@@ -149,7 +161,8 @@ impl Pool {
     pub fn map_local<C, I>(&self, task: &C, inputs: I) -> Map<C, I::IntoIter>
     where
         C: Callable + Clone,
-        I: IntoIterator<Item = C::Input>,
+        I: IntoIterator,
+        I::Item: InputOf<C>,
     {
         Map::new(self.clone(), task.clone(), inputs.into_iter(), None)
     }
@@ -175,7 +188,7 @@ impl Pool {
     }
 
     /// Takes no more tasks, and waits until what was submitted is done (or cancelled, by
-    /// `mode`) and every process is gone. Later submits get [`SubmitError::ShutDown`](crate::SubmitError::ShutDown).
+    /// `mode`) and every process is gone. Later submits get [`SubmitError::ShutDown`](crate::error::SubmitError::ShutDown).
     pub fn shutdown(&self, mode: ShutdownMode) {
         self.begin_shutdown(mode);
         self.wait_until_gone();
@@ -202,12 +215,14 @@ impl Pool {
     /// Ends every worker with SIGTERM, those that do not leave within the grace period with
     /// SIGKILL, and waits until they are gone: pending tasks are cancelled, running ones fail as
     /// [`TaskError::Broken`](crate::TaskError::Broken).
+    #[doc(alias = "terminate_workers")]
     pub fn terminate(&self) {
         self.handle(Event::Kill { gently: true });
         self.wait_until_gone();
     }
 
     /// Does the same as [`terminate`](Self::terminate), but with SIGKILL at once.
+    #[doc(alias = "kill_workers")]
     pub fn kill(&self) {
         self.handle(Event::Kill { gently: false });
         self.wait_until_gone();
@@ -273,7 +288,7 @@ impl Pool {
     }
 
     /// Returns how the worker that became ready last has locked itself down; `None` before the first.
-    /// [`EventKind::WorkerReady`](crate::EventKind::WorkerReady) has it for each worker.
+    /// [`EventKind::WorkerReady`](crate::event::EventKind::WorkerReady) has it for each worker.
     pub fn sandbox(&self) -> Option<Arc<SandboxReport>> {
         self.core()?.sandbox()
     }

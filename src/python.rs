@@ -69,7 +69,7 @@
 //! | `map(timeout=…)` | [`Map::timeout`] | what is done is still yielded, then one [`MapError::Timeout`] |
 //! | `map(chunksize=…)` | [`Map::chunk_size`] | each item stays a task of its own; the default is by how long tasks take |
 //! | `map(buffersize=…)` | [`Map::buffer_size`] | the default is 1024 (4096 of very short tasks), not all |
-//! | | [`try_submit`], [`submit_async`], [`submit_with`], [`Map::options`], [`Map::unordered`] | |
+//! | | [`try_submit`], [`submit_async`], [`pool.task(…)`](crate::Pool::task) for options, [`Map::unordered`] | |
 //!
 //! ## Futures
 //!
@@ -78,13 +78,13 @@
 //! | `Future` | [`TaskFuture`] | has a type; is also a [`std::future::Future`] |
 //! | `result()` | [`result`] | decodes anew at each call |
 //! | `result(timeout)` | [`result_timeout`] | the outer error is [`WaitTimeout`] |
-//! | `exception()` | [`exception`] | of a cancelled task, too: Python raises |
-//! | `exception(timeout)` | [`exception_timeout`] | the outer error is [`WaitTimeout`] |
+//! | `exception()` | [`failure`] | of a cancelled task, too: Python raises |
+//! | `exception(timeout)` | [`failure_timeout`] | the outer error is [`WaitTimeout`] |
 //! | `cancel()` | [`cancel`] | [at once, for every waiter](#cancelling-and-stopping) |
-//! | `cancelled()` | [`cancelled`] | |
-//! | `running()` | [`running`] | [only what a worker has begun](#cancelling-and-stopping) |
-//! | `done()` | [`done`] | |
-//! | `add_done_callback(f)` | [`add_done_callback`] | [on a thread of its own](#callbacks); is given the result, not the future |
+//! | `cancelled()` | [`is_cancelled`] | |
+//! | `running()` | [`is_running`] | [only what a worker has begun](#cancelling-and-stopping) |
+//! | `done()` | [`is_done`] | |
+//! | `add_done_callback(f)` | [`on_done`] | [on a thread of its own](#callbacks); is given the result, not the future |
 //! | `set_running_or_notify_cancel()`, `set_result(…)`, `set_exception(…)`, `Future()` | none | [only the pool completes a future](#futures-and-their-errors) |
 //! | | [`abort`] (for others by id: [`Pool::cancel`], [`Pool::abort`]), [`try_result`], [`state`], [`report`], [`task_id`], `.await` | |
 //!
@@ -200,7 +200,8 @@
 //! ```no_run
 //! use std::collections::HashMap;
 //! use std::time::Duration;
-//! use wasmpool::{Pool, ReturnWhen, Task, as_completed, wait};
+//! use wasmpool::future::{ReturnWhen, as_completed, wait};
+//! use wasmpool::{Pool, Task};
 //!
 //! fn follow(pool: &Pool, count: &Task<u64, u64>, numbers: &[u64]) -> anyhow::Result<()> {
 //!     let futures = numbers.iter().map(|n| pool.submit(count, n)).collect::<Result<Vec<_>, _>>()?;
@@ -225,7 +226,7 @@
 //!
 //! ```no_run
 //! # fn example(future: wasmpool::TaskFuture<u64>) {
-//! future.add_done_callback(|result| match result {
+//! future.on_done(|result| match result {
 //!     Ok(primes) => println!("{primes}"),
 //!     Err(failure) => println!("{failure}"),
 //! });
@@ -257,7 +258,8 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use wasmpool::{Pool, ShutdownMode};
+//! use wasmpool::pool::ShutdownMode;
+//! use wasmpool::Pool;
 //!
 //! fn end(pool: &Pool) {
 //!     pool.shutdown(ShutdownMode::CancelPending);
@@ -280,11 +282,11 @@
 //! ```
 //!
 //! ```no_run
-//! use wasmpool::{Pool, Task, TaskOptions};
+//! use wasmpool::{Pool, Task};
 //!
 //! async fn both(pool: &Pool, count: &Task<u64, u64>) -> anyhow::Result<(u64, u64)> {
-//!     let first = pool.submit_async(count, &1_000, TaskOptions::new()).await?;
-//!     let second = pool.submit_async(count, &2_000, TaskOptions::new()).await?;
+//!     let first = pool.submit_async(count, &1_000).await?;
+//!     let second = pool.submit_async(count, &2_000).await?;
 //!     // Both have been handed over: they run while the first is awaited.
 //!     Ok((first.await?, second.await?))
 //! }
@@ -293,7 +295,10 @@
 //! A [`TaskFuture`] needs no runtime: it wakes whoever polled it last, under tokio, smol or anything else.
 //! Dropping it changes nothing for its task. [`build`], [`load_file`], [`submit`] on a full queue,
 //! [`result`], [`shutdown`] and the drop of the last clone of a pool make their thread wait, so none of them
-//! belongs on an executor's threads.
+//! belongs on an executor's threads: [`load_file_async`](crate::Pool::load_file_async),
+//! [`submit_async`] and [`shutdown_async`](crate::Pool::shutdown_async) are for those, and
+//! [`Map::stream`](crate::pool::Map::stream) for the results of a map. A future that is given up with its caller is
+//! one with [`abort_on_drop`](crate::TaskFuture::abort_on_drop).
 //!
 //! # What a task can see
 //!
@@ -359,7 +364,7 @@
 //! A cancelled future is done at once, for every waiter. In Python `wait` and `as_completed` do not notice
 //! before the executor comes across the cancelled item in its queue, which can be much later than `cancel`.
 //!
-//! [`running`] says that a worker has begun the task. Python moves `max_workers + 1` items into its call
+//! [`is_running`] says that a worker has begun the task. Python moves `max_workers + 1` items into its call
 //! queue and calls them running; from there they cannot be cancelled. Here a worker is handed tasks ahead,
 //! too, but until it has begun one, the task is pending: it can be cancelled, and it moves to another worker
 //! if its own takes long or dies.
@@ -449,7 +454,7 @@
 //!
 //! [builder]: crate::Pool::builder
 //! [build]: crate::PoolBuilder::build
-//! [report]: crate::TaskReport
+//! [report]: crate::task::TaskReport
 //! [`build`]: crate::PoolBuilder::build
 //! [`init`]: crate::init
 //! [`load_file`]: crate::Pool::load_file
@@ -477,7 +482,6 @@
 //! [`stats`]: crate::Pool::stats
 //! [`events`]: crate::Pool::events
 //! [`submit`]: crate::Pool::submit
-//! [`submit_with`]: crate::Pool::submit_with
 //! [`submit_async`]: crate::Pool::submit_async
 //! [`submit_bytes`]: crate::Pool::submit_bytes
 //! [`try_submit`]: crate::Pool::try_submit
@@ -485,31 +489,31 @@
 //! [`result`]: crate::TaskFuture::result
 //! [`result_timeout`]: crate::TaskFuture::result_timeout
 //! [`try_result`]: crate::TaskFuture::try_result
-//! [`exception`]: crate::TaskFuture::exception
-//! [`exception_timeout`]: crate::TaskFuture::exception_timeout
+//! [`failure`]: crate::TaskFuture::failure
+//! [`failure_timeout`]: crate::TaskFuture::failure_timeout
 //! [`Pool::cancel`]: crate::Pool::cancel
 //! [`Pool::abort`]: crate::Pool::abort
 //! [`cancel`]: crate::TaskFuture::cancel
-//! [`cancelled`]: crate::TaskFuture::cancelled
+//! [`is_cancelled`]: crate::TaskFuture::is_cancelled
 //! [`abort`]: crate::TaskFuture::abort
-//! [`running`]: crate::TaskFuture::running
-//! [`done`]: crate::TaskFuture::done
+//! [`is_running`]: crate::TaskFuture::is_running
+//! [`is_done`]: crate::TaskFuture::is_done
 //! [`state`]: crate::TaskFuture::state
 //! [`report`]: crate::TaskFuture::report
 //! [`task_id`]: crate::TaskFuture::task_id
-//! [`add_done_callback`]: crate::TaskFuture::add_done_callback
+//! [`on_done`]: crate::TaskFuture::on_done
 //! [`may_have_run`]: crate::TaskFailure::may_have_run
-//! [`wait`]: crate::wait()
-//! [`as_completed`]: crate::as_completed()
-//! [`as_completed_timeout`]: crate::as_completed_timeout
+//! [`wait`]: crate::future::wait()
+//! [`as_completed`]: crate::future::as_completed()
+//! [`as_completed_timeout`]: crate::future::as_completed_timeout
 //! [`Pool`]: crate::Pool
 //! [`Task`]: crate::Task
-//! [`RawTask`]: crate::RawTask
+//! [`RawTask`]: crate::module::RawTask
 //! [`Command`]: crate::Command
 //! [`Module`]: crate::Module
 //! [`TaskFuture`]: crate::TaskFuture
 //! [`TaskFailure`]: crate::TaskFailure
-//! [`TaskReport`]: crate::TaskReport
+//! [`TaskReport`]: crate::task::TaskReport
 //! [`TaskOptions`]: crate::TaskOptions
 //! [`TaskOptions::timeout`]: crate::TaskOptions::timeout
 //! [`TaskOptions::memory_bytes_max`]: crate::TaskOptions::memory_bytes_max
@@ -519,13 +523,13 @@
 //! [`TaskOptions::priority`]: crate::TaskOptions::priority
 //! [`TaskOptions::label`]: crate::TaskOptions::label
 //! [`TaskOptions::domain`]: crate::TaskOptions::domain
-//! [`BrokenPool`]: crate::BrokenPool
-//! [`BuildError::InitMissing`]: crate::BuildError::InitMissing
-//! [`ModuleError::SchemaMismatch`]: crate::ModuleError::SchemaMismatch
-//! [`SubmitError::Broken`]: crate::SubmitError::Broken
-//! [`SubmitError::Encode`]: crate::SubmitError::Encode
-//! [`SubmitError::QueueFull`]: crate::SubmitError::QueueFull
-//! [`SubmitError::ShutDown`]: crate::SubmitError::ShutDown
+//! [`BrokenPool`]: crate::error::BrokenPool
+//! [`BuildError::InitMissing`]: crate::error::BuildError::InitMissing
+//! [`ModuleError::SchemaMismatch`]: crate::error::ModuleError::SchemaMismatch
+//! [`SubmitError::Broken`]: crate::error::SubmitError::Broken
+//! [`SubmitError::Encode`]: crate::error::SubmitError::Encode
+//! [`SubmitError::QueueFull`]: crate::error::SubmitError::QueueFull
+//! [`SubmitError::ShutDown`]: crate::error::SubmitError::ShutDown
 //! [`TaskError::Aborted`]: crate::TaskError::Aborted
 //! [`TaskError::Broken`]: crate::TaskError::Broken
 //! [`TaskError::Cancelled`]: crate::TaskError::Cancelled
@@ -535,20 +539,20 @@
 //! [`TaskError::Panic`]: crate::TaskError::Panic
 //! [`TaskError::Timeout`]: crate::TaskError::Timeout
 //! [`TaskError::Trap`]: crate::TaskError::Trap
-//! [`OnWorkerDeath::Replace`]: crate::OnWorkerDeath::Replace
-//! [`Retry`]: crate::Retry
-//! [`ReturnWhen::FirstCompleted`]: crate::ReturnWhen::FirstCompleted
-//! [`ReturnWhen::FirstException`]: crate::ReturnWhen::FirstException
-//! [`ReturnWhen::AllCompleted`]: crate::ReturnWhen::AllCompleted
-//! [`ShutdownMode::Finish`]: crate::ShutdownMode::Finish
-//! [`ShutdownMode::CancelPending`]: crate::ShutdownMode::CancelPending
-//! [`Waited`]: crate::Waited
-//! [`WaitTimeout`]: crate::WaitTimeout
-//! [`AsCompletedTimeout`]: crate::AsCompletedTimeout
-//! [`MapError::Timeout`]: crate::MapError::Timeout
-//! [`Map::timeout`]: crate::Map::timeout
-//! [`Map::chunk_size`]: crate::Map::chunk_size
-//! [`Map::buffer_size`]: crate::Map::buffer_size
-//! [`Map::options`]: crate::Map::options
-//! [`Map::unordered`]: crate::Map::unordered
+//! [`OnWorkerDeath::Replace`]: crate::pool::OnWorkerDeath::Replace
+//! [`Retry`]: crate::task::Retry
+//! [`ReturnWhen::FirstCompleted`]: crate::future::ReturnWhen::FirstCompleted
+//! [`ReturnWhen::FirstException`]: crate::future::ReturnWhen::FirstException
+//! [`ReturnWhen::AllCompleted`]: crate::future::ReturnWhen::AllCompleted
+//! [`ShutdownMode::Finish`]: crate::pool::ShutdownMode::Finish
+//! [`ShutdownMode::CancelPending`]: crate::pool::ShutdownMode::CancelPending
+//! [`Waited`]: crate::future::Waited
+//! [`WaitTimeout`]: crate::error::WaitTimeout
+//! [`AsCompletedTimeout`]: crate::future::AsCompletedTimeout
+//! [`MapError::Timeout`]: crate::error::MapError::Timeout
+//! [`Map::timeout`]: crate::pool::Map::timeout
+//! [`Map::chunk_size`]: crate::pool::Map::chunk_size
+//! [`Map::buffer_size`]: crate::pool::Map::buffer_size
+//! [`Map::options`]: crate::pool::Map::options
+//! [`Map::unordered`]: crate::pool::Map::unordered
 //! [`limits`]: crate::limits

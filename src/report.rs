@@ -3,21 +3,28 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Serialize;
 
+use crate::serial;
 use proto::task::Refusals;
 
 /// What a task cost. Each number was measured, or it is `None`: a worker that died or was killed has not said what its
 /// task had cost. Times that a task never reached are zero.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+///
+/// It is serialised with durations as whole microseconds, in fields whose names end in `_us`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct TaskReport {
     /// From `submit` to the scheduler to a worker.
+    #[serde(rename = "queued_us", serialize_with = "serial::micros")]
     pub queued: Duration,
     /// From the worker's first step for this task (instantiation) to its last, by the worker's word. If its worker died
     /// or was killed, it is the time from when it was handed to a worker to that end, as the pool measured it; for a task that travelled
     /// with others, from the scheduler of them all.
+    #[serde(rename = "run_us", serialize_with = "serial::micros")]
     pub run: Duration,
     /// From `submit` to the future's completion.
+    #[serde(rename = "total_us", serialize_with = "serial::micros")]
     pub total: Duration,
     /// CPU time of the worker's main thread during `run`. It is not measured for a task that ran for less
     /// than 50 µs, but taken to be all of `run`. With [`TaskOptions::cpu_time`](crate::TaskOptions::cpu_time) it is what the pool has
@@ -26,13 +33,14 @@ pub struct TaskReport {
     /// If the task's worker died or was killed, it is the time that the process has computed since the scheduler, by its
     /// clock. It is `None` where that clock was not read: if the task travelled with others, or the pool's tasks mostly
     /// take less than 50 µs ([`CPU_MEASURED_FROM`](proto::limits::CPU_MEASURED_FROM)); and for a task that never began.
+    #[serde(rename = "cpu_us", serialize_with = "serial::micros_if_any")]
     pub cpu: Option<Duration>,
     /// Most bytes that the task's memories and tables held together. `None` if there is no word of it: the task never
     /// began, or its worker died or was killed.
     pub peak_memory_bytes: Option<u64>,
     /// Fuel used, where the module is metered.
     pub fuel_used: Option<u64>,
-    /// How often the task began: 0 if it never did, more than 1 if it was [retried](crate::Retry).
+    /// How often the task began: 0 if it never did, more than 1 if it was [retried](crate::task::Retry).
     pub attempts: u32,
     /// The worker that ran it last.
     pub worker_pid: Option<u32>,

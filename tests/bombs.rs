@@ -12,9 +12,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use support::{Guarded, PATIENCE, bombs, build, builder, is_child, raw, wat};
-use wasmpool::{
-    CompileLimit, CompileLimits, Module, ModuleError, ModuleOptions, PoolBuilder, SandboxLayer, SandboxPolicy,
-};
+use wasmpool::error::ModuleError;
+use wasmpool::limits::{CompileLimit, CompileLimits};
+use wasmpool::module::ModuleOptions;
+use wasmpool::sandbox::{SandboxLayer, SandboxPolicy};
+use wasmpool::{Module, PoolBuilder};
 
 /// The time that a busy machine may add to a deadline; `benches/bombs.rs` has the figures.
 const SLACK: Duration = Duration::from_secs(10);

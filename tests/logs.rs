@@ -139,7 +139,7 @@ fn a_guests_terminal_sequences_are_escaped_in_its_output_lines() {
     );
     let options = TaskOptions::new().label("escape");
     let say = support::raw(&module, "say");
-    pool.submit_with(&say, &"".into(), options).expect("submits").result().expect("says");
+    pool.submit_with(&say, "", options).expect("submits").result().expect("says");
     let said = of("escape");
     assert_eq!(said.len(), 1, "{said:?}");
     assert_eq!((&*said[0]["message"], &*said[0]["source"]), ("\\u{1b}[2Jgone", "stdout"));
@@ -153,7 +153,7 @@ fn lines_of_a_hundred_tasks_at_once_are_never_mixed_and_each_has_its_task() {
     let say = support::raw(&module, "say");
     let submit = |n: usize| {
         let options = TaskOptions::new().label(format!("interleaved {n}"));
-        pool.submit_with(&say, &format!("word{n}").into(), options).expect("submits")
+        pool.submit_with(&say, &format!("word{n}"), options).expect("submits")
     };
     let futures: Vec<_> = (0..100).map(submit).collect();
     for future in &futures {
@@ -185,10 +185,10 @@ fn a_workers_own_events_arrive_with_its_pid_and_of_a_task_with_that() {
     let say = support::raw(&module, "say");
     let table = pool.share(&b"shared"[..]).expect("shares");
     let options = TaskOptions::new().label("first of its module").shared(&table);
-    let future = pool.submit_with(&say, &"word".into(), options).expect("submits");
+    let future = pool.submit_with(&say, "word", options).expect("submits");
     future.result().expect("says");
     // A record that the watcher had no room for comes with the next answer at the latest.
-    pool.submit(&say, &"word".into()).expect("submits").result().expect("says");
+    pool.submit(&say, "word").expect("submits").result().expect("says");
     let pid = future.report().and_then(|report| report.worker_pid).expect("it ran");
     let events = of_worker(pid);
     let event = |message: &str| {
@@ -220,10 +220,10 @@ fn what_no_level_asks_for_is_not_sent_and_what_is_sent_is_held_to_the_rate() {
     let run = |builder: wasmpool::PoolBuilder| {
         let pool = builder.build().expect("builds");
         let say = support::raw(&support::wat(&pool, &say::text(1)), "say_nothing");
-        pool.submit(&say, &"".into()).expect("submits").result().expect("runs");
+        pool.submit(&say, "").expect("submits").result().expect("runs");
         let pid = pool.worker_pids()[0];
         let dropped = pool.stats().log_records_dropped;
-        pool.shutdown(wasmpool::ShutdownMode::Finish);
+        pool.shutdown(wasmpool::pool::ShutdownMode::Finish);
         (of_worker(pid).len(), dropped)
     };
     // Records that are not sent cannot be dropped.
@@ -243,12 +243,12 @@ fn a_worker_that_dies_leaves_its_last_lines_in_the_breakage() {
     let module = support::wat(&pool, &say::text(1));
     let options = TaskOptions::new().label("to die");
     let spin = support::raw(&module, "say_and_spin");
-    let future = pool.submit_with(&spin, &"last words".into(), options).expect("submits");
+    let future = pool.submit_with(&spin, "last words", options).expect("submits");
     support::eventually("all lines", || of("to die").len() == 20);
     support::signal(pool.worker_pids()[0], rustix::process::Signal::KILL);
     let wasmpool::TaskError::Broken(broken) = support::error(&future) else { panic!("not broken") };
     let last = &broken.death().last_logs;
-    assert_eq!(last.len(), wasmpool::limits::LAST_LOGS_MAX);
+    assert_eq!(last.len(), proto::limits::LAST_LOGS_MAX);
     let line = format!("task {}, stdout: last words-last words", future.task_id());
     assert!(last.iter().all(|kept| *kept == line), "{last:?}");
     assert!(broken.to_string().contains(&format!("the last of its logs: {line}")), "{broken}");
@@ -261,7 +261,7 @@ fn what_is_over_the_rate_is_dropped_counted_and_told_and_the_task_goes_on() {
     let say = support::raw(&support::wat(&pool, &say::text(1)), "say");
     let long = "x".repeat(40);
     let options = TaskOptions::new().label("over the rate");
-    pool.submit_with(&say, &long.into(), options).expect("submits").result().expect("says");
+    pool.submit_with(&say, &long, options).expect("submits").result().expect("says");
     let kept_lines = of("over the rate").len() as u64;
     let dropped = pool.stats().log_records_dropped;
     assert!(
@@ -269,7 +269,7 @@ fn what_is_over_the_rate_is_dropped_counted_and_told_and_the_task_goes_on() {
         "{kept_lines} kept, {dropped} dropped"
     );
     let pid = pool.worker_pids()[0].to_string();
-    pool.shutdown(wasmpool::ShutdownMode::Finish);
+    pool.shutdown(wasmpool::pool::ShutdownMode::Finish);
     let told: u64 = reports()
         .iter()
         .filter(|report| report["worker_pid"] == pid)
@@ -288,6 +288,10 @@ fn whoever_stops_reading_amid_a_flood_leaves_the_answer_to_others() {
     let options = TaskOptions::new().label(SLOW);
     let future = pool.submit_with(&log_lines, &2100, options).expect("submits");
     let _ = future.result_timeout(SLOWLY / 2);
-    let waited = wasmpool::wait(&[&future], Some(support::PATIENCE), wasmpool::ReturnWhen::AllCompleted);
-    assert!(future.done(), "its answer was heard: {waited:?}");
+    let waited = wasmpool::future::wait(
+        &[&future],
+        Some(support::PATIENCE),
+        wasmpool::future::ReturnWhen::AllCompleted,
+    );
+    assert!(future.is_done(), "its answer was heard: {waited:?}");
 }

@@ -22,10 +22,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::{Holdings, PATIENCE, eventually, is_child, raw, signal};
-use wasmpool::{
-    Bytes, EventKind, OnWorkerDeath, Pool, RawTask, Replacement, Retry, ShutdownMode, SubmitError, TaskError,
-    TaskFailure, TaskFuture, TaskId, TaskOptions,
-};
+use wasmpool::error::SubmitError;
+use wasmpool::event::EventKind;
+use wasmpool::module::RawTask;
+use wasmpool::pool::{OnWorkerDeath, Replacement, ShutdownMode};
+use wasmpool::task::{Retry, TaskId};
+use wasmpool::{Bytes, Pool, TaskError, TaskFailure, TaskFuture, TaskOptions};
 
 /// Schedules in a run that asks for no number.
 const SCHEDULES: u64 = 240;
@@ -165,7 +167,7 @@ impl Schedule {
     /// One of the tasks; half of the time one that runs, if there is one.
     fn some(&self, random: &mut Random) -> Option<Arc<Submitted>> {
         let submitted = self.submitted.lock().expect("locks");
-        let running: Vec<_> = submitted.iter().filter(|some| some.future.running()).collect();
+        let running: Vec<_> = submitted.iter().filter(|some| some.future.is_running()).collect();
         let one = if random.one_in(2) { random.pick(&running).copied() } else { None };
         one.or_else(|| random.pick(&submitted)).cloned()
     }
@@ -208,7 +210,7 @@ impl Schedule {
         let future = if random.one_in(2) {
             self.pool.submit_with(task, &input, options)
         } else {
-            self.pool.try_submit(task, &input, options)
+            self.pool.task(task).options(options).try_submit(&input)
         };
         let future = match future {
             Ok(future) => future,
@@ -221,7 +223,7 @@ impl Schedule {
             Err(other) => panic!("{other}"),
         };
         let called = Arc::new(AtomicUsize::new(0));
-        future.add_done_callback({
+        future.on_done({
             let called = called.clone();
             move |_| {
                 called.fetch_add(1, Ordering::SeqCst);
@@ -345,7 +347,7 @@ impl Schedule {
         eventually("every task without a deadline to be done, or its worker to be wakened", || {
             self.wake_stopped();
             let submitted = self.submitted.lock().expect("locks");
-            submitted.iter().all(|some| some.timeout.is_some() || some.future.done())
+            submitted.iter().all(|some| some.timeout.is_some() || some.future.is_done())
         });
     }
 
@@ -385,7 +387,7 @@ impl Schedule {
 
     /// Holds one result to what may have become of its task.
     fn check(&self, some: &Submitted) {
-        let said = |what: &str| format!("{what}: {:?}, {:?}", some.future, some.future.exception());
+        let said = |what: &str| format!("{what}: {:?}, {:?}", some.future, some.future.failure());
         let waited =
             some.future.result_timeout(Duration::ZERO).unwrap_or_else(|_| panic!("{}", said("is not done")));
         let report = some.future.report().expect("done");
@@ -427,7 +429,7 @@ const ENDS: [&str; 8] =
     ["succeeded", "trapped", "timed out", "killed late", "cancelled", "aborted", "died", "broken"];
 
 fn end_of(some: &Submitted) -> &'static str {
-    match some.future.exception().as_ref().map(TaskFailure::error) {
+    match some.future.failure().as_ref().map(TaskFailure::error) {
         None => "succeeded",
         Some(TaskError::Trap { .. }) => "trapped",
         Some(TaskError::Timeout { killed: false, .. }) => "timed out",

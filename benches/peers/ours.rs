@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use wasmpool::{Callable, Isolation, Pool, PoolBuilder, SubmitError, TaskFailure, TaskOptions, as_completed};
+use wasmpool::error::SubmitError;
+use wasmpool::future::as_completed;
+use wasmpool::module::Callable;
+use wasmpool::task::Isolation;
+use wasmpool::{Pool, PoolBuilder, TaskFailure, TaskOptions};
 
 /// Both sides have so many.
 pub(crate) const WORKERS: usize = 2;
@@ -70,7 +74,7 @@ where
 
 /// Measures a worker from its start to its first word.
 pub(crate) fn worker_start(builder: PoolBuilder) -> anyhow::Result<f64> {
-    use wasmpool::EventKind;
+    use wasmpool::event::EventKind;
     let pool = builder.build()?;
     let events = pool.events();
     pool.prestart(1);

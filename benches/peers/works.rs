@@ -8,7 +8,8 @@ mod life;
 
 use std::cell::OnceCell;
 
-use wasmpool::{Interrupt, Pool, PoolBuilder};
+use wasmpool::module::Interrupt;
+use wasmpool::{Pool, PoolBuilder};
 
 use crate::ours::{self, WORKERS};
 use crate::peers::Peers;

@@ -11,7 +11,7 @@ use proto::task::TaskId;
 use proto::text::Words;
 
 /// What a process was doing when it died.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Phase {
     /// Being started, up to its first word.
@@ -36,7 +36,7 @@ impl fmt::Display for Phase {
 }
 
 /// How a process ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DeathCause {
     /// It exited by itself.
@@ -137,7 +137,7 @@ fn signal_name(signal: i32) -> String {
 }
 
 /// The end of a worker or compiler process, with what is known of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Death {
     /// The process; 0 if it never came to be.
@@ -199,6 +199,7 @@ impl fmt::Display for Death {
 /// What the worker and its tasks said last is in the errors of tasks of the same
 /// [domain](crate::TaskOptions::domain) only, and in [`Pool::broken`](crate::Pool::broken).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[doc(alias = "BrokenProcessPool")]
 pub struct BrokenPool(Arc<BrokenParts>);
 
 #[derive(Debug, PartialEq, Eq)]

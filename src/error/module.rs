@@ -63,7 +63,7 @@ pub enum ModuleError {
         /// A description of the defect.
         message: String,
     },
-    /// The module's shape, or compiling it, went over one of the [`CompileLimits`](crate::CompileLimits).
+    /// The module's shape, or compiling it, went over one of the [`CompileLimits`](crate::limits::CompileLimits).
     #[error("{}", over(*kind, *limit, *seen, *function, *offset, *quarantined))]
     CompileLimit {
         /// Which; it knows the setting that raises it.
@@ -81,7 +81,7 @@ pub enum ModuleError {
         /// Whether this pool had met the module before, and did not try again.
         quarantined: bool,
     },
-    /// One of the [`CompileLimits`](crate::CompileLimits) is more than this process can grant.
+    /// One of the [`CompileLimits`](crate::limits::CompileLimits) is more than this process can grant.
     #[error(
         "the compile limit `{}` is {asked}, but no more than {most} can be had: {}", kind.setting(), Words(why)
     )]

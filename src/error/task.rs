@@ -73,7 +73,7 @@ pub enum TaskError {
         killed: bool,
     },
     /// The task used more CPU time than it may ([`TaskOptions::cpu_time`](crate::TaskOptions::cpu_time)), and
-    /// was interrupted as at a timeout. Its [report](crate::TaskReport::cpu) says how much it had used.
+    /// was interrupted as at a timeout. Its [report](crate::task::TaskReport::cpu) says how much it had used.
     #[error("used more CPU time than its limit of {limit:?}{}", if *killed { " (its worker had to be killed)" } else { "" })]
     CpuTime {
         /// The limit.
@@ -172,7 +172,7 @@ pub enum TaskError {
     /// This process was forked from the one whose pool has the task, and only that one has its result.
     #[error("its pool is of another process, from which this one was forked: only that one has its result")]
     OtherProcess,
-    /// The worker that ran it died, and was replaced ([`OnWorkerDeath::Replace`](crate::OnWorkerDeath::Replace)).
+    /// The worker that ran it died, and was replaced ([`OnWorkerDeath::Replace`](crate::pool::OnWorkerDeath::Replace)).
     #[error("the worker that ran it died: {0}")]
     WorkerDied(Death),
     /// A worker died, and the pool with it.
@@ -277,6 +277,11 @@ impl TaskFailure {
             parts.output = output;
         }
         self
+    }
+
+    /// Returns the name of its [`error`](Self::error), for programs to branch on: [`TaskError::kind`].
+    pub fn kind(&self) -> &'static str {
+        self.0.error.kind()
     }
 
     /// Returns the error.

@@ -4,8 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::*;
-use crate::future::{AsCompletedTimeout, WaitTimeout};
-use crate::pool::MapError;
+use crate::future::AsCompletedTimeout;
 use crate::report::{CommandOutput, TaskReport};
 use proto::limits::compile::CompileLimit;
 use proto::message::CompileRefusal;

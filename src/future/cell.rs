@@ -18,6 +18,7 @@ use proto::task::TaskId;
 
 /// Where a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FutureState {
     /// It waits for a worker.
     Pending,
@@ -158,6 +159,8 @@ struct State {
     callbacks: Vec<Callback>,
     /// The last task that polled: a future has one owner, which may move it.
     waker: Option<Waker>,
+    /// Those who wait for it by a reference; the key lets each take itself out, or change its waker.
+    wakers_beside: Vec<(u64, Waker)>,
     /// These callers read a worker's answers while they wait for this one. There is one, unless the task went
     /// to another worker meanwhile.
     inline_readers: SmallVec<[Waker; 1]>,
@@ -171,7 +174,7 @@ impl State {
     /// Whether there are some to be told besides threads that wait here.
     fn has_others(&self) -> bool {
         let is_watched = !self.watchers.is_empty() || self.items_watcher.is_some();
-        is_watched || self.waker.is_some() || !self.callbacks.is_empty()
+        is_watched || self.waker.is_some() || !self.wakers_beside.is_empty() || !self.callbacks.is_empty()
     }
 }
 
@@ -247,6 +250,7 @@ impl Cell {
         let callbacks = std::mem::take(&mut state.callbacks);
         let outcome = if callbacks.is_empty() { None } else { state.outcome.clone() };
         let waker = state.waker.take();
+        let wakers_beside = std::mem::take(&mut state.wakers_beside);
         let inline_readers = std::mem::take(&mut state.inline_readers);
         let items_watcher = state.items_watcher.take();
         let watchers = std::mem::take(&mut state.watchers);
@@ -261,7 +265,7 @@ impl Cell {
             // A watcher that has given up is no reason to fail.
             let _ = watcher.send(number);
         }
-        if let Some(waker) = waker {
+        for waker in waker.into_iter().chain(wakers_beside.into_iter().map(|(_, waker)| waker)) {
             self.queues.wake(waker);
         }
         for (callback, outcome) in callbacks.into_iter().zip(std::iter::repeat(outcome)) {
@@ -435,6 +439,41 @@ impl Cell {
         drop(state);
         drop(unused);
         outcome
+    }
+
+    /// Does the same as [`poll`](Self::poll) for one of several who wait. `place` is where its waker is from its
+    /// first poll on, until [`forget_waker`](Self::forget_waker).
+    pub(crate) fn poll_beside(&self, place: &mut Option<u64>, waker: &Waker) -> Option<TaskResult> {
+        let waker = waker.clone();
+        let mut state = self.lock();
+        let outcome = state.outcome.clone();
+        let unused = match &outcome {
+            Some(_) => Some(waker),
+            None => {
+                let key = *place.get_or_insert_with(|| {
+                    state.next_watcher += 1;
+                    state.next_watcher - 1
+                });
+                match state.wakers_beside.iter_mut().find(|(other, _)| *other == key) {
+                    Some((_, before)) => Some(std::mem::replace(before, waker)),
+                    None => {
+                        state.wakers_beside.push((key, waker));
+                        None
+                    }
+                }
+            }
+        };
+        drop(state);
+        drop(unused);
+        outcome
+    }
+
+    pub(crate) fn forget_waker(&self, place: u64) {
+        let mut state = self.lock();
+        let index = state.wakers_beside.iter().position(|(key, _)| *key == place);
+        let waker = index.map(|index| state.wakers_beside.swap_remove(index));
+        drop(state);
+        drop(waker);
     }
 
     /// Sends `number` when the cell is filled, at once if it is. The key takes it back.

@@ -13,19 +13,25 @@ use crate::error::TaskError;
 use crate::fork::OfProcess;
 
 /// When [`wait`] returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum ReturnWhen {
     /// Return as soon as one is done; a cancelled one counts as done.
+    #[doc(alias = "FIRST_COMPLETED")]
     FirstCompleted,
     /// Return as soon as one has failed, else as with `AllCompleted`. A cancelled one does not count as
     /// failed.
+    #[doc(alias = "FIRST_EXCEPTION")]
     FirstException,
     /// When all are done.
+    #[default]
+    #[doc(alias = "ALL_COMPLETED")]
     AllCompleted,
 }
 
 /// What [`wait`] found, as indices into the futures it was given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub struct Waited {
     /// Done, cancelled ones included.
     pub done: Vec<usize>,
@@ -102,7 +108,8 @@ where
 }
 
 /// The time of [`as_completed_timeout`] ran out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
 #[error("{unfinished} of {total} futures unfinished")]
 pub struct AsCompletedTimeout {
     /// How many are not done.

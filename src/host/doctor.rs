@@ -57,9 +57,9 @@ const TARGETS_DESCRIPTORS: usize = SIBLING_DESCRIPTORS + 4;
 ///
 /// ```no_run
 /// wasmpool::init();
-/// let report = wasmpool::Doctor::new().run()?;
+/// let report = wasmpool::sandbox::Doctor::new().run()?;
 /// println!("{}{} holes", report.sandbox, report.holes().count());
-/// # Ok::<(), wasmpool::BuildError>(())
+/// # Ok::<(), wasmpool::error::BuildError>(())
 /// ```
 #[derive(Debug, Clone)]
 #[must_use = "a doctor does nothing until run() is called"]

@@ -8,7 +8,7 @@ use rustix::process::Resource;
 use proto::kernel::kernel_text;
 use proto::limits::{COMPILE_MEMORY_BYTES_MAX, COMPILE_MEMORY_BYTES_MIN};
 
-/// The default of [`CompileLimits::memory_bytes_max`](crate::CompileLimits::memory_bytes_max) on this
+/// The default of [`CompileLimits::memory_bytes_max`](crate::limits::CompileLimits::memory_bytes_max) on this
 /// machine: half of its memory, or less if this process may have less.
 pub(crate) fn for_a_compiler() -> u64 {
     static BYTES: OnceLock<u64> = OnceLock::new();

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 
-use super::MapError;
 use crate::account::Charge;
-use crate::error::{SubmitError, TaskFailure};
+use crate::error::{MapError, SubmitError, TaskFailure};
 use crate::ewma::Ewma;
 use crate::fork::OfProcess;
 use crate::future::{Item, TaskFuture};
@@ -135,7 +134,7 @@ impl<O> Submitted<O> {
     /// Whether `next` would not wait.
     pub(super) fn is_ready(&self) -> bool {
         match &self.what {
-            What::One(future) => future.as_ref().is_none_or(TaskFuture::done),
+            What::One(future) => future.as_ref().is_none_or(TaskFuture::is_done),
             What::Many(many) => {
                 !many.ready.is_empty() || many.future.cell().is_none_or(|cell| cell.has_news())
             }

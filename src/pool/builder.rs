@@ -58,6 +58,12 @@ enum CacheChoice {
     Off,
 }
 
+impl Default for PoolBuilder {
+    fn default() -> Self {
+        PoolBuilder::new()
+    }
+}
+
 impl PoolBuilder {
     pub(super) fn new() -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -74,6 +80,7 @@ impl PoolBuilder {
 
     /// Most worker processes, 1 to 1024. Default: the CPUs that this process may use,
     /// by affinity and cgroup.
+    #[doc(alias = "max_workers")]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
@@ -107,6 +114,7 @@ impl PoolBuilder {
     }
 
     /// A worker that has answered so many tasks is replaced (`max_tasks_per_child`). Default: never.
+    #[doc(alias = "max_tasks_per_child")]
     pub fn recycle_after_tasks(mut self, tasks: u64) -> Self {
         self.settings.workers.recycle.tasks_max = Some(tasks);
         self
@@ -125,9 +133,9 @@ impl PoolBuilder {
     }
 
     /// A task that runs for longer is reported, once: as a warning in the log and as an
-    /// [`EventKind::TaskSlow`](crate::EventKind::TaskSlow). Its stack follows as a log record of its own, of the
+    /// [`EventKind::TaskSlow`](crate::event::EventKind::TaskSlow). Its stack follows as a log record of its own, of the
     /// target `wasmpool::stack`, and it goes on: unless it waits in a host call, is compiled without checks
-    /// ([`Interrupt::Kill`](crate::Interrupt::Kill)), or has used up its log limit. Default: never.
+    /// ([`Interrupt::Kill`](crate::module::Interrupt::Kill)), or has used up its log limit. Default: never.
     pub fn slow_after(mut self, after: Duration) -> Self {
         self.settings.tasks.slow_after = Some(after);
         self
@@ -188,7 +196,7 @@ impl PoolBuilder {
 
     /// Bytes of log records a second that the tasks of one worker get through to the `tracing` subscriber, in
     /// which they run on the thread that reads the worker's answers; a second's worth may come at once. A record
-    /// counts as its text and 32 bytes. What is more is dropped, counted ([`PoolStats::log_records_dropped`](crate::PoolStats::log_records_dropped)) and
+    /// counts as its text and 32 bytes. What is more is dropped, counted ([`PoolStats::log_records_dropped`](crate::event::PoolStats::log_records_dropped)) and
     /// told by a warning, at most one a second. 1 to `u64::MAX`, which is no limit. Default: 4 MiB.
     pub fn log_rate_max(mut self, bytes_per_second: u64) -> Self {
         self.settings.logs.bytes_per_second = bytes_per_second;
@@ -234,7 +242,7 @@ impl PoolBuilder {
     /// Most bytes that one [`map`](crate::Pool::map) holds in this process: inputs that are under way, the largest results
     /// that may come of them, and results that wait to be taken. An input is submitted only when its largest result
     /// ([`output_bytes_max`](crate::TaskOptions::output_bytes_max)) has room; one that never has is refused as
-    /// [`SubmitError::NoRoomInMap`](crate::SubmitError::NoRoomInMap). Default: 1 GiB, or twice what all workers may
+    /// [`SubmitError::NoRoomInMap`](crate::error::SubmitError::NoRoomInMap). Default: 1 GiB, or twice what all workers may
     /// return at once, if that is more; [`MAP_BYTES_MAX`](proto::limits::MAP_BYTES_MAX) says what is counted.
     pub fn map_bytes_max(mut self, bytes: u64) -> Self {
         self.settings.tasks.map_bytes_max = Some(bytes);
@@ -254,8 +262,8 @@ impl PoolBuilder {
     }
 
     /// Most [modules](crate::Module) that are held at a time, at least 1; loading one more fails with
-    /// [`ModuleError::TooMany`](crate::ModuleError::TooMany). Each takes two descriptors of this process,
-    /// whose own limit may be lower: [`ModuleError::NoDescriptors`](crate::ModuleError::NoDescriptors). A
+    /// [`ModuleError::TooMany`](crate::error::ModuleError::TooMany). Each takes two descriptors of this process,
+    /// whose own limit may be lower: [`ModuleError::NoDescriptors`](crate::error::ModuleError::NoDescriptors). A
     /// module that nobody holds does not count. Default: 4096.
     pub fn modules_max(mut self, modules: usize) -> Self {
         self.settings.held.modules_max = modules;
@@ -294,7 +302,7 @@ impl PoolBuilder {
     }
 
     /// What compiling a module may cost, and how it may be built, unless its
-    /// [`ModuleOptions::compile_limits`](crate::ModuleOptions::compile_limits) say otherwise. The defaults are for
+    /// [`ModuleOptions::compile_limits`](crate::module::ModuleOptions::compile_limits) say otherwise. The defaults are for
     /// modules of strangers.
     pub fn compile_limits(mut self, limits: CompileLimits) -> Self {
         self.settings.compiler.limits = limits;
@@ -339,9 +347,9 @@ impl PoolBuilder {
         self
     }
 
-    /// Has throw-away workers try their walls before the pool is built, as [`Doctor`](crate::Doctor)
+    /// Has throw-away workers try their walls before the pool is built, as [`Doctor`](crate::sandbox::Doctor)
     /// does, once for each setting in the life of this process (some tenths of a second), and fills
-    /// in [`LayerReport::verified`](crate::LayerReport::verified). Default: no.
+    /// in [`LayerReport::verified`](crate::sandbox::LayerReport::verified). Default: no.
     pub fn verify_sandbox(mut self, verify: bool) -> Self {
         self.verify_sandbox = verify;
         self
@@ -376,7 +384,8 @@ impl PoolBuilder {
     /// ```no_run
     /// # fn main() -> anyhow::Result<()> {
     /// # wasmpool::init();
-    /// use wasmpool::{DirAccess, Pool};
+    /// use wasmpool::sandbox::DirAccess;
+    /// use wasmpool::Pool;
     /// let pool = Pool::builder()
     ///     .dir("/srv/maps", "/maps", DirAccess::ReadOnly)
     ///     .dir("/srv/results", "/results", DirAccess::ReadWrite)
@@ -396,7 +405,7 @@ impl PoolBuilder {
 
     /// Most writable memory of one whole worker process (`RLIMIT_DATA`, counted from what the process has when it
     /// starts): the task's memories, its input and output, the engine's own. A worker that holds more in other ways is
-    /// killed ([`DeathCause::MemoryExceeded`](crate::DeathCause::MemoryExceeded)). A task whose own limit is above this cannot use it up.
+    /// killed ([`DeathCause::MemoryExceeded`](crate::error::DeathCause::MemoryExceeded)). A task whose own limit is above this cannot use it up.
     /// Some 520 MiB of it are the engines' room for tables, used or not. At least 704 MiB
     /// ([`WORKER_MEMORY_BYTES_MIN`](proto::limits::WORKER_MEMORY_BYTES_MIN)); default: 4 GiB.
     pub fn worker_memory_bytes_max(mut self, bytes: u64) -> Self {
@@ -446,6 +455,7 @@ impl PoolBuilder {
     /// engine in it, and its `main` must call [`wasmpool::init`](crate::init). `wasmpool-worker` is such a program and
     /// does nothing else; the `wasmpool` command is one, too. A program that was built without the feature `engine`
     /// needs this.
+    #[doc(alias = "mp_context")]
     pub fn worker_program(mut self, path: impl AsRef<Path>) -> Self {
         self.worker_program = Some(path.as_ref().into());
         self

@@ -10,7 +10,7 @@ use crate::host::Subscription;
 use crate::observe::PoolEvent;
 
 /// What happens in a pool, in order: an iterator that waits for the next event and ends after
-/// [`EventKind::Stopped`](crate::EventKind::Stopped). It does not keep the pool alive. In a process that was forked from
+/// [`EventKind::Stopped`](crate::event::EventKind::Stopped). It does not keep the pool alive. In a process that was forked from
 /// the pool's it has ended.
 pub struct Events(Option<OfProcess<Subscription>>);
 
@@ -18,7 +18,7 @@ impl Pool {
     /// Asks each task that runs where it is, and does not wait: the answers come as log records of the target
     /// `wasmpool::stack`, each with its task, within milliseconds, and count for its log limit. Tasks go on
     /// meanwhile. One that waits in a host call, is compiled without checks
-    /// ([`Interrupt::Kill`](crate::Interrupt::Kill)), or has ended meanwhile does not answer.
+    /// ([`Interrupt::Kill`](crate::module::Interrupt::Kill)), or has ended meanwhile does not answer.
     pub fn sample(&self) {
         if let Some(core) = self.core() {
             core.links().iter().for_each(|link| link.sample_at_hand());

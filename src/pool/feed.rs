@@ -25,7 +25,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::Wake;
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ use crate::error::SubmitError;
 use crate::fork::OfProcess;
 use crate::host::batch::Inputs;
 use crate::host::core::WhenFull;
-use crate::module::Callable;
+use crate::module::{Callable, InputOf};
 use crate::options::TaskOptions;
 
 /// A caller that has waited this long for a result has gathered inputs submitted: it is longer than a batch
@@ -116,6 +117,8 @@ pub(super) struct Feed<C: Callable, I> {
     /// The time at which the map's time is up, and how long that was.
     deadline: Option<Instant>,
     timeout: Option<Duration>,
+    /// Whether nobody wants more, if somebody may say so while a result is waited for.
+    stop: Option<Arc<AtomicBool>>,
     /// This handle of the pool may be the last one, so it is dropped on the caller's thread.
     pool: Pool,
 }
@@ -146,6 +149,7 @@ impl<C: Callable, I> Feed<C, I> {
             name,
             start,
             has_thread: false,
+            stop: None,
             deadline: None,
             timeout: None,
             pool,
@@ -215,13 +219,42 @@ impl<C: Callable, I> Feed<C, I> {
         }
     }
 
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst))
+    }
+
+    /// Returns what ends a wait for a result from elsewhere; whoever waited must not go on then.
+    pub(super) fn stop(&mut self) -> Box<dyn Fn() + Send + Sync>
+    where
+        C: 'static,
+        I: Send + 'static,
+    {
+        let stop = Arc::new(AtomicBool::new(false));
+        self.stop = Some(stop.clone());
+        let shared = self.shared().map(|shared| OfProcess::new(Arc::downgrade(shared)));
+        Box::new(move || {
+            stop.store(true, Ordering::SeqCst);
+            if let Some(shared) = shared.as_ref().and_then(OfProcess::here).and_then(Weak::upgrade) {
+                shared.account.close();
+                let state = shared.lock();
+                shared.notify(&state);
+            }
+        })
+    }
+
+    /// The task's name.
+    pub(super) fn name(&self) -> Arc<str> {
+        self.name.clone()
+    }
+
     /// Calls `wait`, which gets a deadline and returns `None` once that has passed, until it has a result.
     /// Gathered inputs are submitted meanwhile.
     pub(super) fn wait<T>(&self, mut wait: impl FnMut(Option<Instant>) -> Option<T>) -> Option<T> {
         let soon = Instant::now() + STALLED;
         let deadline = self.deadline;
         let Some(shared) = self.shared() else { return wait(deadline) };
-        if !self.has_thread || deadline.is_some_and(|deadline| deadline <= soon) {
+        let is_looked_after = self.has_thread || self.stop.is_some();
+        if !is_looked_after || deadline.is_some_and(|deadline| deadline <= soon) {
             return wait(deadline);
         }
         if let Some(done) = wait(Some(soon)) {
@@ -237,8 +270,13 @@ impl<C: Callable, I> Feed<C, I> {
                 drop(state);
                 resume_unwind(panic);
             }
+            if self.is_stopped() {
+                drop(state);
+                break None;
+            }
             // An iterator that has ended cannot panic any more.
-            let look_again = state.end.is_none().then(|| Instant::now() + LOOK_FOR_A_PANIC);
+            let looks_again = state.end.is_none() || self.stop.is_some();
+            let look_again = looks_again.then(|| Instant::now() + LOOK_FOR_A_PANIC);
             drop(state);
             let until = deadline.into_iter().chain(look_again).min();
             match wait(until) {
@@ -255,7 +293,8 @@ impl<C: Callable, I> Feed<C, I> {
 impl<C, I> Feed<C, I>
 where
     C: Callable,
-    I: Iterator<Item = C::Input>,
+    I: Iterator,
+    I::Item: InputOf<C>,
 {
     /// Waits for something to be submitted while nothing is under way.
     pub(super) fn find(&mut self) -> Found {
@@ -265,6 +304,9 @@ where
         let found = loop {
             if !state.submitted.is_empty() {
                 break Found::Submitted;
+            }
+            if self.is_stopped() {
+                break Found::End(End::Exhausted);
             }
             if state.has_submitted_all() {
                 if let Some(panic) = state.panic.take() {

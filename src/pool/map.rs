@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::io;
 use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -11,32 +12,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::Pool;
 use super::batch::{Batching, Next, Seen, Submitted};
 use super::feed::{End, Feed, Found, Start};
+use super::{MapStream, Pool};
 use crate::account::{Account, Charge};
-use crate::error::{SubmitError, TaskFailure};
+use crate::error::MapError;
 use crate::fork::OfProcess;
-use crate::module::Callable;
+use crate::module::{Callable, InputOf};
 use crate::options::TaskOptions;
-
-/// Why one item of a [`Map`] has no result. The others go on.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum MapError {
-    /// It could not be submitted.
-    #[error(transparent)]
-    Submit(#[from] SubmitError),
-    /// It failed.
-    #[error(transparent)]
-    Task(#[from] TaskFailure),
-    /// The time of the whole map ran out; nothing follows.
-    #[error("the map was not done within {limit:?}")]
-    Timeout {
-        /// [`Map::timeout`].
-        limit: Duration,
-    },
-}
 
 /// The iterator of [`Pool::map`]. Submits as it is pulled; dropping it cancels what does
 /// not run yet.
@@ -96,6 +79,7 @@ impl<C: Callable, I> Map<C, I> {
     }
 
     /// Most inputs that are pulled ahead of the results. Default 1024, or 4096 of tasks that travel in batches.
+    #[doc(alias = "buffersize")]
     pub fn buffer_size(mut self, items: NonZeroUsize) -> Self {
         self.feed.change(|plan| plan.buffer_size = Some(items.get()));
         self
@@ -111,7 +95,8 @@ impl<C: Callable, I> Map<C, I> {
     /// or times out costs the others nothing; if a worker's process dies, only the task that it was running
     /// is lost. Tasks travel alone while someone listens to [`Pool::events`], in a pool that counts its
     /// workers' tasks ([`recycle_after_tasks`](crate::PoolBuilder::recycle_after_tasks)), and with a
-    /// [`Retry`](crate::Retry).
+    /// [`Retry`](crate::task::Retry).
+    #[doc(alias = "chunksize")]
     pub fn chunk_size(mut self, items: NonZeroUsize) -> Self {
         self.feed.change(|plan| plan.chunk_size = Some(items.get()));
         self
@@ -160,6 +145,34 @@ impl<C: Callable, I> Map<C, I> {
         map
     }
 
+    /// The results as a stream, for asynchronous callers under any executor: in input order, or, after
+    /// [`unordered`](Self::unordered), as they come.
+    ///
+    /// ```no_run
+    /// use futures::StreamExt as _;
+    ///
+    /// async fn all(pool: wasmpool::Pool, count: wasmpool::Task<u64, u64>) -> anyhow::Result<()> {
+    ///     let mut counts = pool.map(&count, 1..=100).stream()?;
+    ///     while let Some(primes) = counts.next().await {
+    ///         println!("{}", primes?);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub fn stream(mut self) -> io::Result<MapStream<Result<C::Output, MapError>>>
+    where
+        C: 'static,
+        C::Output: Send + 'static,
+        I: Iterator + Send + 'static,
+        I::Item: InputOf<C>,
+    {
+        let (stop, name) = (self.feed.stop(), self.feed.name());
+        MapStream::new(self, stop, name, |error| Err(MapError::Submit(error)))
+    }
+
     fn time_out(&mut self) -> MapError {
         self.timed_out = true;
         MapError::Timeout { limit: self.feed.timeout() }
@@ -169,7 +182,8 @@ impl<C: Callable, I> Map<C, I> {
 impl<C, I> Iterator for Map<C, I>
 where
     C: Callable,
-    I: Iterator<Item = C::Input>,
+    I: Iterator,
+    I::Item: InputOf<C>,
 {
     type Item = Result<C::Output, MapError>;
 
@@ -246,7 +260,8 @@ pub struct UnorderedMap<C: Callable, I> {
 impl<C, I> Iterator for UnorderedMap<C, I>
 where
     C: Callable,
-    I: Iterator<Item = C::Input>,
+    I: Iterator,
+    I::Item: InputOf<C>,
 {
     type Item = (usize, Result<C::Output, MapError>);
 
@@ -289,6 +304,22 @@ where
 }
 
 impl<C: Callable, I> UnorderedMap<C, I> {
+    /// The pairs as a stream, for asynchronous callers: [`Map::stream`].
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    #[expect(clippy::type_complexity, reason = "a stream of numbered results")]
+    pub fn stream(mut self) -> io::Result<MapStream<(usize, Result<C::Output, MapError>)>>
+    where
+        C: 'static,
+        C::Output: Send + 'static,
+        I: Iterator + Send + 'static,
+        I::Item: InputOf<C>,
+    {
+        let (stop, name) = (self.feed.stop(), self.feed.name());
+        MapStream::new(self, stop, name, |error| (0, Err(MapError::Submit(error))))
+    }
+
     /// Returns the number of an input that has a result, if there is one.
     fn next_ready(&mut self) -> Option<usize> {
         match self.finished.here() {

@@ -24,8 +24,7 @@ impl Pool {
     /// let pool = wasmpool::Pool::new()?;
     /// let find = pool.load_file("lookup.wasm")?.task::<String, Option<String>>("find")?;
     /// let table = pool.share(std::fs::read("table.tsv")?)?;
-    /// let options = wasmpool::TaskOptions::new().shared(&table);
-    /// let found = pool.submit_with(&find, &"key".to_string(), options)?.result()?;
+    /// let found = pool.task(&find).shared(&table).submit("key")?.result()?;
     /// # Ok(()) }
     /// ```
     ///

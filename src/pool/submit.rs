@@ -14,7 +14,7 @@ use crate::future::{Cell, TaskFuture};
 use crate::host::Core;
 use crate::host::core::WhenFull;
 use crate::host::request::{Request, RequestInput};
-use crate::module::{Callable, RawTask};
+use crate::module::{Callable, InputOf, RawTask};
 use crate::options::TaskOptions;
 use crate::panic_guard::PanicGuard;
 
@@ -22,66 +22,75 @@ impl Pool {
     /// Hands a task over. The input is encoded at once: later changes to it are not seen.
     /// Waits while the queue is full.
     ///
+    /// The input is a reference to what the task takes, or to a borrowed form of it ([`InputOf`]): a task that
+    /// takes a `String` is submitted with a `&str`, one that takes a `Vec<T>` with a slice. Several arguments
+    /// are one tuple. [`task`](Self::task) gives the task options of its own.
+    ///
+    /// ```no_run
+    /// # fn main() -> anyhow::Result<()> {
+    /// # wasmpool::init();
+    /// let pool = wasmpool::Pool::new()?;
+    /// let count = pool.load_file("primes.wasm")?.task::<u64, u64>("count")?;
+    /// println!("{}", pool.submit(&count, &1_000_000)?.result()?);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`SubmitError`].
-    pub fn submit<C: Callable>(
-        &self,
-        task: &C,
-        input: &C::Input,
-    ) -> Result<TaskFuture<C::Output>, SubmitError> {
+    pub fn submit<C, I>(&self, task: &C, input: &I) -> Result<TaskFuture<C::Output>, SubmitError>
+    where
+        C: Callable,
+        I: InputOf<C> + ?Sized,
+    {
         self.submit_with(task, input, TaskOptions::new())
     }
 
-    /// Does the same as [`submit`](Self::submit), with options of the task's own.
+    /// Does the same as [`submit`](Self::submit) with options that are made already, and as
+    /// `pool.task(task).options(options).submit(input)`.
     ///
     /// # Errors
     /// [`SubmitError`].
-    pub fn submit_with<C: Callable>(
+    pub fn submit_with<C, I>(
         &self,
         task: &C,
-        input: &C::Input,
+        input: &I,
         options: TaskOptions,
-    ) -> Result<TaskFuture<C::Output>, SubmitError> {
-        let handle = self.here_for(task)?;
-        let request = handle.request(task, input, options)?;
-        handle.give::<C>(request, WhenFull::Wait(None)).map_err(|refused| refused.0)
+    ) -> Result<TaskFuture<C::Output>, SubmitError>
+    where
+        C: Callable,
+        I: InputOf<C> + ?Sized,
+    {
+        self.submit_when(task, input, options, WhenFull::Wait(None))
     }
 
-    /// Does the same as [`submit_with`](Self::submit_with), but does not wait.
+    /// Does the same as [`submit`](Self::submit), but does not wait.
     ///
     /// # Errors
     /// [`SubmitError::QueueFull`], and the others.
-    pub fn try_submit<C: Callable>(
-        &self,
-        task: &C,
-        input: &C::Input,
-        options: TaskOptions,
-    ) -> Result<TaskFuture<C::Output>, SubmitError> {
-        let handle = self.here_for(task)?;
-        let request = handle.request(task, input, options)?;
-        handle.give::<C>(request, WhenFull::Refuse).map_err(|refused| refused.0)
+    pub fn try_submit<C, I>(&self, task: &C, input: &I) -> Result<TaskFuture<C::Output>, SubmitError>
+    where
+        C: Callable,
+        I: InputOf<C> + ?Sized,
+    {
+        self.task(task).try_submit(input)
     }
 
-    /// As [`submit_with`](Self::submit_with), for asynchronous callers: while the queue is full
+    /// Does the same as [`submit`](Self::submit), for asynchronous callers: while the queue is full
     /// the task of the executor waits, and no thread does. The input is encoded by this call;
     /// dropping what it returns before it is ready submits nothing.
     ///
     /// ```no_run
     /// # async fn example(pool: wasmpool::Pool, count: wasmpool::Task<u64, u64>) -> anyhow::Result<()> {
-    /// let future = pool.submit_async(&count, &1000, wasmpool::TaskOptions::new()).await?;
+    /// let future = pool.submit_async(&count, &1000).await?;
     /// println!("{}", future.await?);
     /// # Ok(()) }
     /// ```
-    pub fn submit_async<C: Callable>(
-        &self,
-        task: &C,
-        input: &C::Input,
-        options: TaskOptions,
-    ) -> SubmitAsync<C> {
-        let handle = self.here_for(task);
-        let request = handle.and_then(|handle| handle.request(task, input, options)).map(Some);
-        let ticket = self.core().map_or(0, |core| core.new_ticket());
-        SubmitAsync { pool: self.clone(), request, ticket, callable: std::marker::PhantomData }
+    pub fn submit_async<C, I>(&self, task: &C, input: &I) -> Submit<C>
+    where
+        C: Callable,
+        I: InputOf<C> + ?Sized,
+    {
+        self.task(task).submit_async(input)
     }
 
     /// Submits bytes to an untyped task.
@@ -94,7 +103,34 @@ impl Pool {
         input: impl Into<Bytes>,
     ) -> Result<TaskFuture<Bytes>, SubmitError> {
         // The worker may be quicker than this thread, whose copy is then the last one.
-        self.submit(task, &PanicGuard::new(input.into()))
+        self.submit(task, &*PanicGuard::new(input.into()))
+    }
+
+    pub(super) fn submit_when<C, I>(
+        &self,
+        task: &C,
+        input: &I,
+        options: TaskOptions,
+        when_full: WhenFull,
+    ) -> Result<TaskFuture<C::Output>, SubmitError>
+    where
+        C: Callable,
+        I: InputOf<C> + ?Sized,
+    {
+        let handle = self.here_for(task)?;
+        let request = handle.request(task, input, options)?;
+        handle.give::<C>(request, when_full).map_err(|refused| refused.0)
+    }
+
+    pub(super) fn submit_later<C, I>(&self, task: &C, input: &I, options: TaskOptions) -> Submit<C>
+    where
+        C: Callable,
+        I: InputOf<C> + ?Sized,
+    {
+        let handle = self.here_for(task);
+        let request = handle.and_then(|handle| handle.request(task, input, options)).map(Some);
+        let ticket = self.core().map_or(0, |core| core.new_ticket());
+        Submit { pool: self.clone(), request, ticket, callable: std::marker::PhantomData }
     }
 
     /// Returns the handle of a task of this process's pool, or why it cannot be submitted.
@@ -105,14 +141,13 @@ impl Pool {
 
 impl Handle {
     /// Encodes the input; [`Request::new`] makes every check.
-    fn request<C: Callable>(
-        &self,
-        task: &C,
-        input: &C::Input,
-        options: TaskOptions,
-    ) -> Result<Request, SubmitError> {
-        let stdin = task.stdin(input).cloned();
-        let (callee, encoded) = task.encode(input)?;
+    fn request<C, I>(&self, task: &C, input: &I, options: TaskOptions) -> Result<Request, SubmitError>
+    where
+        C: Callable,
+        I: InputOf<C> + ?Sized,
+    {
+        let stdin = input.stdin().cloned();
+        let (callee, encoded) = input.encode(task)?;
         let work =
             RequestInput::One { callee, input: encoded, owns_input: C::OWNS_INPUT, chunk: None, stdin };
         Request::new(self.core.bounds(), task.target(), work, options)
@@ -139,7 +174,7 @@ pub(super) fn other_process(task: &str) -> SubmitError {
 
 /// The future of [`Pool::submit_async`]. Its output is the task's own future.
 #[must_use = "nothing is submitted until it is awaited"]
-pub struct SubmitAsync<C> {
+pub struct Submit<C> {
     pool: Pool,
     /// Taken when it is accepted.
     request: Result<Option<Request>, SubmitError>,
@@ -148,7 +183,7 @@ pub struct SubmitAsync<C> {
     callable: std::marker::PhantomData<fn() -> C>,
 }
 
-impl<C: Callable> Future for SubmitAsync<C> {
+impl<C: Callable> Future for Submit<C> {
     type Output = Result<TaskFuture<C::Output>, SubmitError>;
 
     /// # Panics
@@ -156,7 +191,7 @@ impl<C: Callable> Future for SubmitAsync<C> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let request = match &mut this.request {
-            Ok(request) => request.take().expect("a SubmitAsync was polled after it was ready"),
+            Ok(request) => request.take().expect("a Submit was polled after it was ready"),
             Err(error) => return Poll::Ready(Err(error.clone())),
         };
         let Some(handle) = this.pool.here() else {
@@ -176,7 +211,7 @@ impl<C: Callable> Future for SubmitAsync<C> {
     }
 }
 
-impl<C> Drop for SubmitAsync<C> {
+impl<C> Drop for Submit<C> {
     fn drop(&mut self) {
         if let Some(core) = self.pool.core() {
             core.forget_ticket(self.ticket);
@@ -184,8 +219,8 @@ impl<C> Drop for SubmitAsync<C> {
     }
 }
 
-impl<C> fmt::Debug for SubmitAsync<C> {
+impl<C> fmt::Debug for Submit<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SubmitAsync")
+        f.write_str("Submit")
     }
 }

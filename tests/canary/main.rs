@@ -20,9 +20,10 @@ use tracing::{Event, Metadata, Subscriber, span};
 
 use support::{Guarded, PATIENCE, build, builder, raw};
 use vault::{CANARY, ENDINGS, Ending, FILLINGS, FOUND, Filling, Shape};
-use wasmpool::{
-    BuildError, Bytes, CommandInput, Module, ModuleOptions, PoolBuilder, RawTask, TaskError, TaskOptions,
-};
+use wasmpool::error::BuildError;
+use wasmpool::module::{ModuleOptions, RawTask};
+use wasmpool::task::CommandInput;
+use wasmpool::{Bytes, Module, PoolBuilder, TaskError, TaskOptions};
 
 /// Returns how often every pair of modules is tried, with other endings each time.
 fn rounds() -> usize {

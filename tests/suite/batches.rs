@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::support::{Guarded, build, builder, eventually, raw, signal, wat};
 use rustix::process::Signal;
-use wasmpool::{
-    Bytes, MapError, OnWorkerDeath, Pool, RawTask, Replacement, ShutdownMode, TaskError, TaskOptions,
-};
+use wasmpool::error::MapError;
+use wasmpool::module::RawTask;
+use wasmpool::pool::{OnWorkerDeath, Replacement, ShutdownMode};
+use wasmpool::{Bytes, Pool, TaskError, TaskOptions};
 
 /// `s` spins for ever, `t` traps, `r` is an error of its own, all else is returned as it came.
 const ACT_WAT: &str = r#"(module

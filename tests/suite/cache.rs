@@ -174,7 +174,7 @@ fn entries_that_have_changed_places_are_not_used_and_replaced() {
     place.heals("another's entry");
     // Metered code of the same module is another entry.
     let pool = build(Pool::builder().workers(1).cache_dir(place.dir.path()));
-    let metered = wasmpool::ModuleOptions::new().metered(true);
+    let metered = wasmpool::module::ModuleOptions::new().metered(true);
     assert!(!pool.load_with(&place.wasm, metered).expect("loads").from_cache());
 }
 
@@ -374,7 +374,7 @@ fn numbered(number: u32) -> Vec<u8> {
     wat::parse_str(text).expect("valid text")
 }
 
-fn digest_of(wasm: &[u8]) -> wasmpool::Digest {
+fn digest_of(wasm: &[u8]) -> wasmpool::module::Digest {
     let pool = build(Pool::builder().workers(1).without_cache());
     pool.load(wasm).expect("loads").digest()
 }

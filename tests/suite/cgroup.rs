@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{self, PATIENCE, eventually, load, signal};
 use rustix::process::Signal;
-use wasmpool::{DeathCause, LayerReport, OnWorkerDeath, SandboxLayer, SandboxPolicy, TaskError};
+use wasmpool::TaskError;
+use wasmpool::error::DeathCause;
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::sandbox::{LayerReport, SandboxLayer, SandboxPolicy};
 
 fn layer(pool: &wasmpool::Pool) -> LayerReport {
     let echo = load(pool, "echo").raw_task("echo").expect("a task");
-    pool.submit(&echo, &"x".into())
-        .expect("submits")
-        .result_timeout(PATIENCE)
-        .expect("in time")
-        .expect("runs");
+    pool.submit(&echo, "x").expect("submits").result_timeout(PATIENCE).expect("in time").expect("runs");
     let sandbox = pool.sandbox().expect("a worker was ready");
     sandbox.layer(SandboxLayer::Cgroup).expect("is reported").clone()
 }
@@ -47,7 +46,7 @@ fn a_worker_that_the_kernel_killed_for_its_memory_is_said_to_be_so() {
     layer(&pool);
     let spin = load(&pool, "faults").raw_task("endless_loop").expect("a task");
     let future = pool.submit(&spin, &wasmpool::Bytes::new()).expect("submits");
-    eventually("it to run", || future.running());
+    eventually("it to run", || future.is_running());
     let pid = pool.worker_pids()[0];
     for group in groups(place.path()) {
         std::fs::write(group.join("memory.events"), "oom 1\noom_kill 1\n").expect("writes");
@@ -86,7 +85,7 @@ fn a_strict_pool_does_not_start_without_the_group_that_it_was_given() {
     let builder = support::builder(1).sandbox(SandboxPolicy::Strict).cgroup("/proc/nowhere");
     let pool = builder.build().expect("builds");
     let echo = load(&pool, "echo").raw_task("echo").expect("a task");
-    let future = pool.submit(&echo, &"x".into()).expect("submits");
+    let future = pool.submit(&echo, "x").expect("submits");
     let failure = future.result_timeout(PATIENCE).expect("in time").expect_err("no worker");
     let text = failure.to_string();
     assert!(text.contains("layer `cgroup`") && text.contains("strict"), "{text}");

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use crate::support::{self, PATIENCE, build, builder, failure};
-use wasmpool::{
-    Command, CommandInput, Interrupt, ModuleOptions, OnWorkerDeath, Pool, RefusalKind, Replacement,
-    SubmitError, TaskError, TaskFailure, TaskOptions, TrapCode,
-};
+use wasmpool::error::{SubmitError, TrapCode};
+use wasmpool::module::{Interrupt, ModuleOptions};
+use wasmpool::pool::{OnWorkerDeath, Replacement};
+use wasmpool::task::{CommandInput, RefusalKind};
+use wasmpool::{Command, Pool, TaskError, TaskFailure, TaskOptions};
 
 /// The guest says `out` and `err`, and then does what its first argument says.
 const SAYS: &str = r#"(module
@@ -111,7 +112,7 @@ fn what_an_aborted_command_wrote_is_had_unless_its_worker_was_killed() {
         let future = pool.submit(&command, &CommandInput::new().arg("loop")).expect("submits");
         let mut began = false;
         support::eventually("the command to compute", || {
-            began |= future.running();
+            began |= future.is_running();
             began
                 && pool
                     .worker_pids()

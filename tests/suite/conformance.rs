@@ -1,7 +1,7 @@
 //! Python's own tests of `ProcessPoolExecutor`, as they read for this pool: one Rust test for
 //! each Python test, of the same name, in one file for each Python file
 //! (`Lib/test/test_concurrent_futures/`, CPython 3.14), in both modes of
-//! [`OnWorkerDeath`](wasmpool::OnWorkerDeath).
+//! [`OnWorkerDeath`](wasmpool::pool::OnWorkerDeath).
 //!
 //! `tests/conformance/rows.tsv` lists every Python test with what became of it; the script `table` beside it
 //! runs the tests and prints that list with their results.
@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use wasmpool::{Bytes, OnWorkerDeath, Pool, PoolBuilder, RawTask, TaskFuture};
+use wasmpool::module::RawTask;
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::{Bytes, Pool, PoolBuilder, TaskFuture};
 
 mod as_completed;
 mod beyond;
@@ -147,7 +149,7 @@ fn steps(steps: u64) -> Bytes {
 fn pid_of<O>(pool: &Pool, future: &TaskFuture<O>) -> u32 {
     let mut pid = None;
     support::eventually("the task to run", || {
-        assert!(!future.done(), "it is done already: {future:?}");
+        assert!(!future.is_done(), "it is done already: {future:?}");
         let workers = pool.stats().workers;
         let its = workers.iter().find(|worker| worker.task.is_some_and(|(task, _)| task == future.task_id()));
         pid = its.map(|worker| worker.pid);
@@ -185,10 +187,10 @@ fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'sta
 }
 
 /// Every worker that the pool ever had is gone.
-fn assert_reaped(events: wasmpool::Events) {
+fn assert_reaped(events: wasmpool::event::Events) {
     let pids: Vec<u32> = events
         .filter_map(|event| match event.kind {
-            wasmpool::EventKind::WorkerStarted { pid } => Some(pid),
+            wasmpool::event::EventKind::WorkerStarted { pid } => Some(pid),
             _ => None,
         })
         .collect();

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{self, Guarded, build, builder, wat};
-use wasmpool::{
-    CommandInput, Interrupt, Isolation, ModuleOptions, Retry, TaskError, TaskFailure, TaskOptions,
-    TaskOutcome, TaskReport,
-};
+use wasmpool::event::TaskOutcome;
+use wasmpool::module::{Interrupt, ModuleOptions};
+use wasmpool::task::{CommandInput, Isolation, Retry, TaskReport};
+use wasmpool::{TaskError, TaskFailure, TaskOptions};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -175,10 +175,10 @@ fn a_limit_of_the_pools_is_each_tasks_in_a_map_too() {
     let spin = support::raw(&module, "spin");
     let inputs: Vec<Vec<u8>> =
         (0..300).map(|n| if n == 150 { b"x".to_vec() } else { b"y".to_vec() }).collect();
-    let results: Vec<_> = pool.map(&spin, inputs.into_iter().map(|input| input.into())).collect();
+    let results: Vec<_> = pool.map(&spin, inputs).collect();
     for (n, result) in results.iter().enumerate() {
         match (n, result) {
-            (150, Err(wasmpool::MapError::Task(failure))) => {
+            (150, Err(wasmpool::error::MapError::Task(failure))) => {
                 assert_eq!(*failure.error(), TaskError::CpuTime { limit: ms(100), killed: false });
             }
             (_, result) => assert!(n != 150 && result.is_ok(), "{n}: {result:?}"),
@@ -268,7 +268,7 @@ fn a_task_over_its_cpu_time_counts_as_timed_out() {
     let module = module(&pool);
     run(&pool, &module, &format!("c{}", u32::MAX), limited(ms(10))).0.expect_err("computes");
     let finished = std::iter::from_fn(|| events.try_next()).find_map(|event| match event.kind {
-        wasmpool::EventKind::TaskFinished { outcome, report, .. } => Some((outcome, report)),
+        wasmpool::event::EventKind::TaskFinished { outcome, report, .. } => Some((outcome, report)),
         _ => None,
     });
     let (outcome, report) = finished.expect("is told");

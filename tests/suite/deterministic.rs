@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::support::{self, PATIENCE, build, builder, error, load, raw};
-use wasmpool::{
-    Bytes, CommandInput, Module, ModuleOptions, Pool, SubmitError, TaskError, TaskFuture, TaskOptions,
-};
+use wasmpool::error::SubmitError;
+use wasmpool::module::ModuleOptions;
+use wasmpool::task::CommandInput;
+use wasmpool::{Bytes, Module, Pool, TaskError, TaskFuture, TaskOptions};
 
 fn rounds() -> usize {
     std::env::var("WASMPOOL_DETERMINISTIC_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)

@@ -9,7 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::support::{self, PATIENCE};
-use wasmpool::{DirAccess, Module, Pool, PoolBuilder};
+use wasmpool::sandbox::DirAccess;
+use wasmpool::{Module, Pool, PoolBuilder};
 
 pub(crate) const WAT: &str = include_str!("dirs/guest.wat");
 

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::support::{self, Guarded, PATIENCE, build, builder, error, eventually, raw, say, signal};
 use rustix::process::Signal;
-use wasmpool::{
-    EventKind, Events, LeaveReason, Module, OnWorkerDeath, Pool, RawTask, Replacement, Retry, ShutdownMode,
-    TaskError, TaskFuture, TaskId, TaskOptions, WorkerState, WorkerStats,
-};
+use wasmpool::event::{EventKind, Events, LeaveReason, WorkerState, WorkerStats};
+use wasmpool::module::RawTask;
+use wasmpool::pool::{OnWorkerDeath, Replacement, ShutdownMode};
+use wasmpool::task::{Retry, TaskId};
+use wasmpool::{Module, Pool, TaskError, TaskFuture, TaskOptions};
 
 type Future = TaskFuture<wasmpool::Bytes>;
 
@@ -38,7 +39,7 @@ fn tasks(pool: &Pool, domain: &str) -> Tasks {
 }
 
 fn submit(pool: &Pool, task: &RawTask, options: TaskOptions) -> Future {
-    pool.submit_with(task, &"x".into(), options).expect("submits")
+    pool.submit_with(task, "x", options).expect("submits")
 }
 
 fn output(future: &Future) -> wasmpool::Bytes {
@@ -343,7 +344,7 @@ fn tasks_are_cancelled_and_aborted_across_domains() {
     let waits: Vec<_> = DOMAINS.iter().map(|domain| submit(&pool, &tasks.spin, of(*domain))).collect();
     assert!(waits[0].cancel() && waits[2].cancel());
     assert_eq!(error(&waits[0]), TaskError::Cancelled);
-    assert!(!runs.done(), "the others are not concerned");
+    assert!(!runs.is_done(), "the others are not concerned");
     assert!(runs.abort());
     // One task of "a" and one of "c" are left.
     let own = worker_of(&pool, waits[1].task_id());
@@ -410,7 +411,7 @@ fn a_death_concerns_its_own_domain_where_workers_are_replaced() {
     let pids = spins.each_ref().map(|spin| worker_of(&pool, spin.task_id()).pid);
     signal(pids[0], Signal::KILL);
     assert!(matches!(error(&spins[0]), TaskError::WorkerDied(_)));
-    assert!(!spins[1].done());
+    assert!(!spins[1].is_done());
     let next = submit(&pool, &tasks.echo, of(Some("a")));
     assert!(!pids.contains(&pid_of(&next)));
     assert!(spins[1].abort());
@@ -421,8 +422,7 @@ fn no_domain_reads_anothers_last_words_in_its_error() {
     let pool = build(builder(2));
     let module = support::wat(&pool, &say::text(1));
     let spin = raw(&module, "say_and_spin");
-    let submit =
-        |words: &'static str, domain| pool.submit_with(&spin, &words.into(), of(domain)).expect("submits");
+    let submit = |words: &'static str, domain| pool.submit_with(&spin, words, of(domain)).expect("submits");
     let talks = submit("the secret of a", Some("a"));
     let pid = worker_of(&pool, talks.task_id()).pid;
     let other = submit("the secret of b", Some("b"));
@@ -441,7 +441,7 @@ fn no_domain_reads_anothers_last_words_in_its_error() {
         assert_eq!(broken.death().last_logs.last(), hears.then_some(&line));
     }
     for (domain, hears) in [(Some("a"), true), (Some("b"), false), (None, false)] {
-        let refused = pool.submit_with(&spin, &"late".into(), of(domain)).expect_err("it is broken");
+        let refused = pool.submit_with(&spin, "late", of(domain)).expect_err("it is broken");
         assert_eq!(format!("{refused} {refused:?}").contains("the secret of a"), hears, "{refused}");
     }
     let whole = pool.broken().expect("it is").to_string();

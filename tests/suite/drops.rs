@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::support::{self, PATIENCE, builder, error, eventually, is_own_process, raw, wat};
-use wasmpool::{Bytes, DropPolicy, Pool, RawTask, TaskError, TaskFuture, TaskOptions};
+use wasmpool::module::RawTask;
+use wasmpool::pool::DropPolicy;
+use wasmpool::{Bytes, Pool, TaskError, TaskFuture, TaskOptions};
 
 const POLICIES: [DropPolicy; 3] = [DropPolicy::Finish, DropPolicy::CancelPending, DropPolicy::Kill];
 
@@ -26,7 +28,7 @@ fn busy(policy: DropPolicy, timeout: Duration) -> Busy {
     let spin = raw(&module, "spin");
     let options = TaskOptions::new().timeout(timeout);
     let running = pool.submit_with(&spin, &Bytes::new(), options).expect("submits");
-    eventually("the task to run", || running.running());
+    eventually("the task to run", || running.is_running());
     let pending = (0..20).map(|_| pool.submit_bytes(&echo, "x").expect("submits")).collect();
     Busy { pool, echo, running, pending }
 }
@@ -36,7 +38,7 @@ fn by_default_a_drop_waits_until_every_task_is_done() {
     assert_eq!(DropPolicy::default(), DropPolicy::Finish);
     let Busy { pool, running, pending, .. } = busy(DropPolicy::Finish, Duration::from_millis(500));
     drop(pool);
-    assert!(running.done() && pending.iter().all(TaskFuture::done));
+    assert!(running.is_done() && pending.iter().all(TaskFuture::is_done));
     assert!(matches!(error(&running), TaskError::Timeout { .. }));
     assert!(pending.iter().all(|future| future.result().is_ok_and(|output| output == "x")));
 }
@@ -45,9 +47,9 @@ fn by_default_a_drop_waits_until_every_task_is_done() {
 fn a_drop_that_cancels_what_is_pending_waits_for_what_runs() {
     let Busy { pool, running, pending, .. } = busy(DropPolicy::CancelPending, Duration::from_millis(500));
     drop(pool);
-    assert!(running.done());
+    assert!(running.is_done());
     assert!(matches!(error(&running), TaskError::Timeout { .. }));
-    assert!(pending.iter().all(TaskFuture::cancelled));
+    assert!(pending.iter().all(TaskFuture::is_cancelled));
 }
 
 #[test]
@@ -60,7 +62,7 @@ fn a_drop_that_kills_waits_for_no_task() {
     drop(pool);
     assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
     assert!(matches!(error(&running), TaskError::Broken(_)));
-    assert!(pending.iter().all(TaskFuture::cancelled));
+    assert!(pending.iter().all(TaskFuture::is_cancelled));
 }
 
 /// The `?` drops all that the caller holds of the pool.
@@ -99,7 +101,7 @@ fn a_panic_ends_what_runs_whatever_the_policy() {
         assert!(began.elapsed() < AT_ONCE, "{policy:?}: {:?}", began.elapsed());
         let (running, pending) = futures.expect("it came so far");
         assert!(matches!(error(&running), TaskError::Broken(_)), "{policy:?}");
-        assert!(pending.iter().all(TaskFuture::cancelled), "{policy:?}");
+        assert!(pending.iter().all(TaskFuture::is_cancelled), "{policy:?}");
     }
 }
 

@@ -7,10 +7,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use crate::support::{self, PATIENCE, builder, error, eventually, load, pool, raw};
-use wasmpool::{
-    Bytes, CommandInput, FutureState, MapError, ModuleError, Pool, RawTask, ShutdownMode, SubmitError,
-    TaskError, TaskFuture, TaskOptions,
-};
+use wasmpool::error::{MapError, ModuleError, SubmitError};
+use wasmpool::future::FutureState;
+use wasmpool::module::RawTask;
+use wasmpool::pool::ShutdownMode;
+use wasmpool::task::CommandInput;
+use wasmpool::{Bytes, Pool, TaskError, TaskFuture, TaskOptions};
 
 fn spin_and_echo(pool: &Pool) -> (RawTask, RawTask) {
     let module = support::wat(pool, support::ECHO_WAT);
@@ -88,7 +90,7 @@ fn done_callbacks_have_run_when_the_pool_is_gone() {
         for _ in 0..50 {
             let ran = ran.clone();
             let future = pool.submit_bytes(&echo, "x").expect("submits");
-            future.add_done_callback(move |_| {
+            future.on_done(move |_| {
                 ran.fetch_add(1, Ordering::SeqCst);
             });
         }
@@ -101,7 +103,7 @@ fn a_submit_that_waits_for_room_learns_of_a_shutdown() {
     let pool = builder(1).queue_tasks_max(1).build().expect("builds");
     let (spin, echo) = spin_and_echo(&pool);
     let running = pool.submit_bytes(&spin, "").expect("submits");
-    eventually("it to run", || running.running());
+    eventually("it to run", || running.is_running());
     let (waiting, about_to_wait) = crossbeam_channel::bounded(0);
     let submitter = std::thread::spawn({
         let pool = pool.clone();
@@ -143,7 +145,7 @@ fn limits_beyond_all_measure_are_limits_still() {
     for bytes in [usize::MAX, 1 << 63, 1 << 40] {
         let options =
             TaskOptions::new().output_bytes_max(bytes).memory_bytes_max(bytes).timeout(Duration::MAX);
-        let future = pool.submit_with(&echo, &vec![7; 1 << 20].into(), options).expect("submits");
+        let future = pool.submit_with(&echo, &vec![7; 1 << 20], options).expect("submits");
         assert_eq!(future.result().expect("echoes").len(), 1 << 20);
     }
 }
@@ -164,7 +166,7 @@ fn a_pool_that_was_killed_is_shut_down_and_not_broken() {
     let pool = pool(2);
     let (spin, echo) = spin_and_echo(&pool);
     let futures: Vec<_> = (0..2).map(|_| pool.submit_bytes(&spin, "").expect("submits")).collect();
-    eventually("both to run", || futures.iter().all(TaskFuture::running));
+    eventually("both to run", || futures.iter().all(TaskFuture::is_running));
     pool.kill();
     assert!(pool.broken().is_none());
     for future in &futures {
@@ -179,7 +181,7 @@ fn a_pool_that_was_killed_is_shut_down_and_not_broken() {
 
 #[test]
 fn thousands_of_unknown_imports_are_a_list_that_can_be_read() {
-    let limits = wasmpool::CompileLimits::new().with(wasmpool::CompileLimit::Imports, 3000);
+    let limits = wasmpool::limits::CompileLimits::new().with(wasmpool::limits::CompileLimit::Imports, 3000);
     let pool = builder(1).compile_limits(limits).build().expect("builds");
     let imports: String = (0..3000).map(|n| format!("(import \"env\" \"f{n}\" (func))")).collect();
     let wasm = wat::parse_str(format!("(module {imports})")).expect("valid text");
@@ -201,7 +203,7 @@ fn a_map_keeps_its_timeout_at_a_full_queue() {
         let limit = Duration::from_millis(50);
         let ended = pool.clone();
         in_time("a map at a full queue", move || {
-            let map = pool.map(&echo, std::iter::repeat_with(|| "y".into())).timeout(limit);
+            let map = pool.map(&echo, std::iter::repeat_with(|| "y")).timeout(limit);
             let results: Vec<_> =
                 if unordered { map.unordered().map(|(_, result)| result).collect() } else { map.collect() };
             assert!(
@@ -245,9 +247,9 @@ fn a_task_can_be_cancelled_and_aborted_by_its_id() {
     let (spin, echo) = spin_and_echo(&pool);
     let running = pool.submit_bytes(&spin, "").expect("submits");
     let pending = pool.submit_bytes(&echo, "x").expect("submits");
-    eventually("it to run", || running.running());
+    eventually("it to run", || running.is_running());
     assert!(!pool.cancel(running.task_id()), "it runs");
-    assert!(pool.cancel(pending.task_id()) && pending.cancelled());
+    assert!(pool.cancel(pending.task_id()) && pending.is_cancelled());
     assert!(pool.abort(running.task_id()));
     assert_eq!(error(&running), TaskError::Aborted { killed: false });
     assert!(!pool.abort(running.task_id()) && !pool.cancel(running.task_id()), "done");
@@ -270,12 +272,13 @@ fn exception_is_what_result_would_be() {
     let module = load(&pool, "primes");
     let unreadable = module.task::<u64, Unreadable>("count").expect("the schema agrees");
     let future = pool.submit(&unreadable, &10).expect("submits");
-    let failure = future.exception_timeout(PATIENCE).expect("in time").expect("cannot be decoded");
+    let failure = future.failure_timeout(PATIENCE).expect("in time").expect("cannot be decoded");
     assert!(matches!(failure.error(), TaskError::OutputDecode { .. }), "{failure}");
     let (spin, _) = spin_and_echo(&pool);
     let spinning = pool.submit_bytes(&spin, "").expect("submits");
-    let refused = wasmpool::wait(&[&future], Some(PATIENCE), wasmpool::ReturnWhen::FirstException);
+    let refused =
+        wasmpool::future::wait(&[&future], Some(PATIENCE), wasmpool::future::ReturnWhen::FirstException);
     assert_eq!(refused.done, [0]);
-    assert!(spinning.exception_timeout(Duration::ZERO).is_err(), "it runs");
+    assert!(spinning.failure_timeout(Duration::ZERO).is_err(), "it runs");
     pool.kill();
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::support::{self, builder, error, is_own_process, load, resident_kib};
-use wasmpool::{
-    Bytes, Frame, LogOverflow, Module, Pool, RawTask, RefusalKind, TaskError, TaskFailure, TaskOptions,
-    TrapCode, limits,
-};
+use wasmpool::error::{Frame, TrapCode};
+use wasmpool::module::RawTask;
+use wasmpool::task::{LogOverflow, RefusalKind};
+use wasmpool::{Bytes, Module, Pool, TaskError, TaskFailure, TaskOptions};
 
 /// Returns how often each fault is repeated, all in one pool; the promise is made for 1,000.
 fn rounds() -> usize {
@@ -129,7 +129,7 @@ fn list() -> Vec<Fault> {
         fault("memory_bomb", |error| is_trap(error, TrapCode::Unreachable, "memory_bomb"))
             .refused(RefusalKind::Memory, 16 << 20),
         fault("table_bomb", |error| is_trap(error, TrapCode::Unreachable, "table_bomb"))
-            .refused(RefusalKind::Table, limits::TABLE_ELEMENTS_MAX as u64),
+            .refused(RefusalKind::Table, proto::limits::TABLE_ELEMENTS_MAX as u64),
         fault("memory_grow_polite", |error| matches!(error, TaskError::Guest { .. }))
             .input(4096_u64)
             .refused(RefusalKind::Memory, 16 << 20),

@@ -10,11 +10,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::support::{self, PATIENCE, builder, eventually, failure, is_own_process, load, raw, wat};
-use wasmpool::{
-    AsCompleted, Bytes, Events, FutureState, Map, MapError, Module, ModuleError, Pool, PoolStats, RawTask,
-    ReturnWhen, ShareError, SharedInput, ShutdownMode, SubmitError, Task, TaskError, TaskFuture, TaskOptions,
-    UnorderedMap, as_completed, wait,
-};
+use wasmpool::error::{MapError, ModuleError, ShareError, SubmitError};
+use wasmpool::event::{Events, PoolStats};
+use wasmpool::future::{AsCompleted, FutureState, ReturnWhen, as_completed, wait};
+use wasmpool::module::RawTask;
+use wasmpool::pool::{Map, ShutdownMode, UnorderedMap};
+use wasmpool::task::SharedInput;
+use wasmpool::{Bytes, Module, Pool, Task, TaskError, TaskFuture, TaskOptions};
 
 /// Runs `child` in a fork of this process, which must succeed within [`PATIENCE`].
 fn fork(child: impl FnOnce()) {
@@ -86,7 +88,7 @@ impl Held {
         assert!(map.next().is_some_and(|first| first.is_ok_and(|output| output == "x")));
         assert!(unordered.next().is_some_and(|(_, first)| first.is_ok_and(|output| output == "x")));
         let running = pool.submit_bytes(&spin, "").expect("submits");
-        eventually("the task to run", || running.running());
+        eventually("the task to run", || running.is_running());
         let pending = pool.submit_bytes(&echo, "x").expect("submits");
         let completed = as_completed((0..3).map(|_| pool.submit_bytes(&echo, "x").expect("submits")));
         let pool = pool.clone();
@@ -126,12 +128,12 @@ impl Held {
         };
         assert!(pool.submit(count, &1).is_err_and(|error| is_elsewhere(&error)));
         assert!(pool.submit_bytes(echo, "x").is_err_and(|error| is_elsewhere(&error)));
-        assert!(pool.try_submit(count, &1, TaskOptions::new()).is_err_and(|error| is_elsewhere(&error)));
-        match poll(pool.submit_async(count, &1, TaskOptions::new())) {
+        assert!(pool.try_submit(count, &1).is_err_and(|error| is_elsewhere(&error)));
+        match poll(pool.submit_async(count, &1)) {
             Poll::Ready(Err(error)) => assert!(is_elsewhere(&error)),
             other => panic!("{other:?}"),
         }
-        drop(pool.submit_async(count, &1, TaskOptions::new()));
+        drop(pool.submit_async(count, &1));
         match pool.map(count, [1]).next() {
             Some(Err(MapError::Submit(error))) => assert!(is_elsewhere(&error)),
             other => panic!("{other:?}"),
@@ -164,14 +166,20 @@ fn future_is_another_processes<O: std::fmt::Debug + 'static>(future: &TaskFuture
     let is_elsewhere = |result: &Result<O, wasmpool::TaskFailure>| {
         result.as_ref().is_err_and(|failure| *failure.error() == TaskError::OtherProcess)
     };
-    assert!(is_elsewhere(&future.result()) && future.exception().is_some());
+    assert!(is_elsewhere(&future.result()) && future.failure().is_some());
     assert!(future.result_timeout(PATIENCE).is_ok_and(|result| is_elsewhere(&result)));
     assert!(future.try_result().is_some_and(|result| is_elsewhere(&result)));
-    assert!(future.done() && !future.running() && !future.cancelled() && !future.cancel() && !future.abort());
+    assert!(
+        future.is_done()
+            && !future.is_running()
+            && !future.is_cancelled()
+            && !future.cancel()
+            && !future.abort()
+    );
     assert_eq!((future.state(), future.report().is_none()), (FutureState::Finished, true));
     let called = Arc::new(AtomicBool::new(false));
     let call = called.clone();
-    future.add_done_callback(move |result| call.store(result.is_err(), Ordering::SeqCst));
+    future.on_done(move |result| call.store(result.is_err(), Ordering::SeqCst));
     assert!(called.load(Ordering::SeqCst));
 }
 
@@ -198,7 +206,7 @@ fn in_a_fork_everything_of_a_pool_says_so_and_the_parent_does_not_notice() {
         std::mem::forget(polled);
     });
     assert_eq!((pool.worker_pids(), pool.broken()), (workers, None));
-    assert!(held.running.running() && held.running.abort());
+    assert!(held.running.is_running() && held.running.abort());
     assert!(matches!(failure(&held.running).error(), TaskError::Aborted { .. }));
     assert!(held.pending.result_timeout(PATIENCE).is_ok_and(|result| result.is_ok()));
     assert_eq!(held.completed.by_ref().filter(|future| future.result().is_ok()).count(), 3);
@@ -238,7 +246,7 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
                     let mut tasks = 0;
                     while !over.load(Ordering::SeqCst) {
                         tasks += match number {
-                            0 => pool.map(echo, (0..300).map(|_| "x".into())).filter(Result::is_ok).count(),
+                            0 => pool.map(echo, (0..300).map(|_| "x")).filter(Result::is_ok).count(),
                             1 => {
                                 as_completed((0..50).map(|_| pool.submit_bytes(echo, "x").expect("submits")))
                                     .filter(|future| future.result().is_ok())
@@ -268,7 +276,7 @@ fn forks_at_any_moment_of_a_busy_pool_neither_hang_nor_harm_it() {
             fork(|| {
                 assert!(ordered.next().is_some_and(|result| result.is_err()), "fork {number}");
                 assert!(pool.submit_bytes(&echo, "x").is_err(), "fork {number}");
-                assert!(future.result().is_err() && future.done() && events.next().is_none());
+                assert!(future.result().is_err() && future.is_done() && events.next().is_none());
                 pool.shutdown(ShutdownMode::Finish);
                 if number % 30 == 0 {
                     let own = builder(1).build().expect("builds");

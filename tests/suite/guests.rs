@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::support::{self, failure, load, pool, prebuilt, raw, wat};
-use wasmpool::postcard_schema::Schema;
-use wasmpool::{CommandInput, ModuleError, ModuleKind, SubmitError, TaskError, TaskOptions};
+use wasmpool::Schema;
+use wasmpool::error::{ModuleError, SubmitError};
+use wasmpool::module::ModuleKind;
+use wasmpool::task::CommandInput;
+use wasmpool::{TaskError, TaskOptions};
 
 #[derive(serde::Serialize, serde::Deserialize, Schema, Debug, PartialEq)]
-#[postcard(crate = wasmpool::postcard_schema)]
 struct Counts {
     lines: u64,
     words: u64,
@@ -17,7 +19,6 @@ struct Counts {
 }
 
 #[derive(serde::Serialize, serde::Deserialize, Schema, Debug, PartialEq)]
-#[postcard(crate = wasmpool::postcard_schema)]
 enum Kind {
     Word,
     Number,
@@ -25,7 +26,6 @@ enum Kind {
 }
 
 #[derive(serde::Serialize, serde::Deserialize, Schema, Debug, PartialEq)]
-#[postcard(crate = wasmpool::postcard_schema)]
 struct Token {
     kind: Kind,
     text: String,
@@ -33,7 +33,6 @@ struct Token {
 }
 
 #[derive(serde::Serialize, serde::Deserialize, Schema, Clone)]
-#[postcard(crate = wasmpool::postcard_schema)]
 struct Tile {
     left: f64,
     top: f64,
@@ -44,7 +43,6 @@ struct Tile {
 }
 
 #[derive(serde::Serialize, serde::Deserialize, Schema, Debug)]
-#[postcard(crate = wasmpool::postcard_schema)]
 struct Image {
     width: u32,
     height: u32,
@@ -242,7 +240,7 @@ fn fuel_is_counted_where_the_module_is_metered() {
     let fuel = TaskOptions::new().fuel(1_000_000);
     assert!(matches!(pool.submit_with(&plain, &1, fuel.clone()), Err(SubmitError::NotMetered { .. })));
     let metered = pool
-        .load_file_with(prebuilt("echo"), wasmpool::ModuleOptions::new().metered(true))
+        .load_file_with(prebuilt("echo"), wasmpool::module::ModuleOptions::new().metered(true))
         .expect("loads metered");
     let spin = metered.task::<u64, u64>("spin").expect("types agree");
     let future = pool.submit_with(&spin, &100, fuel.clone()).expect("submits");

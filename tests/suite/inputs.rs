@@ -1,7 +1,8 @@
 //! An input that a worker has no memory for costs its task, and nobody else.
 
 use crate::support::{self, PATIENCE, build, builder, error, raw, wat};
-use wasmpool::{Bytes, CommandInput, TaskError, limits};
+use wasmpool::task::CommandInput;
+use wasmpool::{Bytes, TaskError, limits};
 
 const MIB: usize = 1 << 20;
 

@@ -4,7 +4,10 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{self, Guarded, PATIENCE, error, prebuilt};
-use wasmpool::{Interrupt, Module, ModuleOptions, OnWorkerDeath, Pool, Retry, TaskError, TaskOptions};
+use wasmpool::module::{Interrupt, ModuleOptions};
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::task::Retry;
+use wasmpool::{Module, Pool, TaskError, TaskOptions};
 
 /// A grace period that nobody waits for in these tests.
 const LONG: Duration = Duration::from_secs(3600);
@@ -29,7 +32,7 @@ fn a_task_that_hears_no_interrupt_ends_at_its_deadline_without_the_grace_period(
     let spin = module.task::<u64, u64>("spin").expect("has it");
     let limit = Duration::from_millis(100);
     let endless = pool.submit_with(&spin, &u64::MAX, TaskOptions::new().timeout(limit)).expect("submits");
-    assert!(endless.exception_timeout(PATIENCE).is_ok(), "it ends");
+    assert!(endless.failure_timeout(PATIENCE).is_ok(), "it ends");
     assert_eq!(error(&endless), TaskError::Timeout { limit, killed: true });
     let first = endless.report().expect("has run").worker_pid;
     // The pool goes on, with another worker.
@@ -65,7 +68,7 @@ fn a_deadline_that_is_retried_runs_again_on_another_worker() {
     let retry = Retry::attempts(3).after_timeouts();
     let options = TaskOptions::new().timeout(Duration::from_millis(20)).retry(retry);
     let endless = pool.submit_with(&spin, &u64::MAX, options).expect("submits");
-    assert!(endless.exception_timeout(PATIENCE).is_ok(), "it ends");
+    assert!(endless.failure_timeout(PATIENCE).is_ok(), "it ends");
     assert_eq!(endless.report().expect("has run").attempts, 3);
 }
 
@@ -80,7 +83,7 @@ fn both_kinds_of_one_module_are_two_modules_of_a_pool() {
         let spin = module.task::<u64, u64>("spin").expect("has it");
         let options = TaskOptions::new().timeout(limit);
         let endless = pool.submit_with(&spin, &u64::MAX, options).expect("submits");
-        assert!(endless.exception_timeout(PATIENCE).is_ok(), "it ends");
+        assert!(endless.failure_timeout(PATIENCE).is_ok(), "it ends");
         assert_eq!(error(&endless), TaskError::Timeout { limit, killed });
     }
 }
@@ -95,7 +98,7 @@ fn a_metered_module_looks_at_its_fuel_and_hears_interrupts() {
     let limit = Duration::from_millis(100);
     let options = TaskOptions::new().timeout(limit);
     let endless = pool.submit_with(&spin, &u64::MAX, options).expect("submits");
-    assert!(endless.exception_timeout(PATIENCE).is_ok(), "it ends");
+    assert!(endless.failure_timeout(PATIENCE).is_ok(), "it ends");
     assert_eq!(error(&endless), TaskError::Timeout { limit, killed: false });
 }
 
@@ -115,8 +118,8 @@ fn whoever_stops_a_task_that_has_just_ended_hits_none_of_those_behind_it() {
         round += 1;
         let futures: Vec<_> = (0..64).map(|_| pool.submit(&spin, &2000).expect("submits")).collect();
         let mut stopped = None;
-        while stopped.is_none() && !futures.iter().all(wasmpool::TaskFuture::done) {
-            stopped = futures.iter().position(|future| future.running() && future.abort());
+        while stopped.is_none() && !futures.iter().all(wasmpool::TaskFuture::is_done) {
+            stopped = futures.iter().position(|future| future.is_running() && future.abort());
         }
         for (index, future) in futures.iter().enumerate() {
             let ended = future.result_timeout(PATIENCE).expect("in time");
@@ -145,7 +148,7 @@ fn computes(pool: &Pool) -> u32 {
 
 /// None of the worker's own words is left of such a task, and the pool says what it has measured.
 #[track_caller]
-fn is_measured(report: &wasmpool::TaskReport) {
+fn is_measured(report: &wasmpool::task::TaskReport) {
     let cpu = report.cpu.expect("the process's clock says it");
     assert!(report.run >= RAN / 2 && report.run <= report.total, "{report:?}");
     // A worker has two threads. On a busy machine it may get little of the time until its deadline.

@@ -16,7 +16,7 @@ use std::process::Stdio;
 use std::sync::mpsc;
 
 use crate::support::{self, PATIENCE};
-use wasmpool::SandboxLayer::{self, EmptyRoot, Landlock, Namespaces, ResourceLimits};
+use wasmpool::sandbox::SandboxLayer::{self, EmptyRoot, Landlock, Namespaces, ResourceLimits};
 
 /// The case that `inside` is to play.
 const CASE: &str = "WASMPOOL_ISOLATION_CASE";

@@ -9,10 +9,11 @@ use crate::support::{
     pool, raw, signal,
 };
 use rustix::process::Signal;
-use wasmpool::{
-    DeathCause, FutureState, Phase, Pool, RawTask, ReturnWhen, ShutdownMode, SubmitError, TaskError,
-    TaskFuture, TaskOptions, as_completed, as_completed_timeout, wait,
-};
+use wasmpool::error::{DeathCause, Phase, SubmitError};
+use wasmpool::future::{FutureState, ReturnWhen, as_completed, as_completed_timeout, wait};
+use wasmpool::module::RawTask;
+use wasmpool::pool::ShutdownMode;
+use wasmpool::{Pool, TaskError, TaskFuture, TaskOptions};
 
 /// A task that never ends, and one that echoes.
 fn spin_and_echo(pool: &Pool) -> (RawTask, RawTask) {
@@ -22,7 +23,7 @@ fn spin_and_echo(pool: &Pool) -> (RawTask, RawTask) {
 
 /// Waits until the task runs (or, with a short timeout, has run), and returns the pid of the only worker.
 fn running_in<O>(pool: &Pool, future: &TaskFuture<O>) -> u32 {
-    eventually("the task to run", || future.running() || future.done());
+    eventually("the task to run", || future.is_running() || future.is_done());
     let pids = pool.worker_pids();
     assert_eq!(pids.len(), 1);
     pids[0]
@@ -112,7 +113,7 @@ fn a_stopped_worker_with_a_deadline_is_killed_replaced_and_no_breakage() {
     let (spin, echo) = spin_and_echo(&pool);
     // Long enough to be stopped while it runs, on a busy machine, too.
     let options = TaskOptions::new().timeout(Duration::from_secs(2));
-    let stuck = pool.submit_with(&spin, &"".into(), options).expect("submits");
+    let stuck = pool.submit_with(&spin, "", options).expect("submits");
     let next = pool.submit_bytes(&echo, "next").expect("submits");
     let pid = running_in(&pool, &stuck);
     signal(pid, Signal::STOP);
@@ -145,7 +146,7 @@ fn cancel_takes_back_what_is_pending_and_abort_stops_what_runs() {
     let pending = pool.submit_bytes(&echo, "x").expect("submits");
     running_in(&pool, &running);
     assert_eq!(pending.state(), FutureState::Pending);
-    assert!(pending.cancel() && pending.cancelled() && pending.done());
+    assert!(pending.cancel() && pending.is_cancelled() && pending.is_done());
     assert!(!running.cancel(), "it runs already");
     assert!(running.abort());
     assert_eq!(error(&running), TaskError::Aborted { killed: false });
@@ -160,7 +161,7 @@ fn a_full_queue_refuses_try_submit_and_holds_submit_up() {
     let (spin, echo) = spin_and_echo(&pool);
     let running = pool.submit_bytes(&spin, "").expect("submits");
     let _pending = pool.submit_bytes(&echo, "x").expect("submits");
-    let refused = pool.try_submit(&echo, &"y".into(), TaskOptions::new()).expect_err("full");
+    let refused = pool.try_submit(&echo, "y").expect_err("full");
     assert!(matches!(refused, SubmitError::QueueFull { max: 2 }), "{refused}");
     let submitter = std::thread::spawn({
         let pool = pool.clone();
@@ -177,8 +178,8 @@ fn callbacks_run_once_may_submit_and_may_panic() {
     let (_, echo) = spin_and_echo(&pool);
     let (sender, receiver) = crossbeam_channel::unbounded();
     let future = pool.submit_bytes(&echo, "first").expect("submits");
-    future.add_done_callback(|_| panic!("as a test"));
-    future.add_done_callback({
+    future.on_done(|_| panic!("as a test"));
+    future.on_done({
         let pool = pool.clone();
         let echo = echo.clone();
         let sender = sender.clone();
@@ -188,7 +189,7 @@ fn callbacks_run_once_may_submit_and_may_panic() {
         }
     });
     assert_eq!(receiver.recv_timeout(PATIENCE).expect("called"), "first");
-    future.add_done_callback(move |_| sender.send("late".into()).expect("sends"));
+    future.on_done(move |_| sender.send("late".into()).expect("sends"));
     assert_eq!(receiver.recv_timeout(PATIENCE).expect("called at once"), "late");
 }
 
@@ -258,7 +259,7 @@ fn a_timeout_of_result_leaves_the_task_alone() {
     running_in(&pool, &future);
     let timeout = future.result_timeout(Duration::from_millis(10)).expect_err("not done");
     assert_eq!(timeout.task, future.task_id());
-    assert!(!future.done());
+    assert!(!future.is_done());
     future.abort();
     assert!(matches!(error(&future), TaskError::Aborted { .. }));
 }
@@ -269,7 +270,7 @@ fn shutdown_finishes_what_was_submitted_and_refuses_what_comes_later() {
     let (_, echo) = spin_and_echo(&pool);
     let futures: Vec<_> = (0..200).map(|_| pool.submit_bytes(&echo, "x").expect("submits")).collect();
     pool.shutdown(ShutdownMode::Finish);
-    assert!(futures.iter().all(|future| future.done() && future.result().is_ok()));
+    assert!(futures.iter().all(|future| future.is_done() && future.result().is_ok()));
     assert!(pool.worker_pids().is_empty());
     assert!(matches!(pool.submit_bytes(&echo, "x"), Err(SubmitError::ShutDown { .. })));
 }
@@ -279,11 +280,11 @@ fn shutdown_with_cancel_lets_what_runs_finish_and_wakes_the_others() {
     let pool = pool(1);
     let (spin, echo) = spin_and_echo(&pool);
     let options = TaskOptions::new().timeout(Duration::from_millis(300));
-    let running = pool.submit_with(&spin, &"".into(), options).expect("submits");
+    let running = pool.submit_with(&spin, "", options).expect("submits");
     let pending: Vec<_> = (0..10).map(|_| pool.submit_bytes(&echo, "x").expect("submits")).collect();
     running_in(&pool, &running);
     pool.shutdown(ShutdownMode::CancelPending);
-    assert!(pending.iter().all(TaskFuture::cancelled));
+    assert!(pending.iter().all(TaskFuture::is_cancelled));
     assert!(matches!(error(&running), TaskError::Timeout { .. }));
 }
 
@@ -342,7 +343,7 @@ fn workers_start_on_demand_and_idle_ones_are_used_again() {
     }
     assert_eq!(pool.worker_pids().len(), 1, "one task at a time needs one worker");
     let blocked: Vec<_> = (0..60).map(|_| pool.submit_bytes(&spin, "").expect("submits")).collect();
-    eventually("four to run", || blocked.iter().filter(|future| future.running()).count() == 4);
+    eventually("four to run", || blocked.iter().filter(|future| future.is_running()).count() == 4);
     assert_eq!(pool.worker_pids().len(), 4);
     pool.kill();
 }
@@ -376,7 +377,7 @@ fn a_thousand_tasks_leave_no_descriptor_thread_or_process_behind() {
     let run = || {
         let pool = pool(2);
         let (_, echo) = spin_and_echo(&pool);
-        assert!(pool.map(&echo, (0..1000).map(|_| "x".into())).all(|echoed| echoed.is_ok()));
+        assert!(pool.map(&echo, (0..1000).map(|_| "x")).all(|echoed| echoed.is_ok()));
     };
     run();
     let before = Holdings::now();

@@ -23,10 +23,12 @@ use std::time::Duration;
 use crate::support::{self, Guarded, PATIENCE, build, builder, error, eventually, raw, signal};
 use crossbeam_channel::unbounded;
 use rustix::process::Signal;
-use wasmpool::{
-    Bytes, CommandInput, EventKind, MapError, Pool, PoolBuilder, RawTask, ShutdownMode, SubmitError,
-    TaskError, TaskFuture, TaskOptions, TaskOutcome, WorkerState,
-};
+use wasmpool::error::{MapError, SubmitError};
+use wasmpool::event::{EventKind, TaskOutcome, WorkerState};
+use wasmpool::module::RawTask;
+use wasmpool::pool::ShutdownMode;
+use wasmpool::task::CommandInput;
+use wasmpool::{Bytes, Pool, PoolBuilder, TaskError, TaskFuture, TaskOptions};
 
 type Future = TaskFuture<Bytes>;
 
@@ -95,7 +97,7 @@ fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'sta
 /// A task without end that runs.
 fn running(pool: &Pool, act: &RawTask) -> Future {
     let spin = submit(pool, act, "s");
-    eventually("it to run", || spin.running());
+    eventually("it to run", || spin.is_running());
     spin
 }
 
@@ -104,7 +106,7 @@ type Results = Box<dyn Iterator<Item = (usize, Result<Bytes, MapError>)> + Send>
 /// Either map, as pairs of a number and a result.
 fn either(
     unordered: bool,
-    map: wasmpool::Map<RawTask, impl Iterator<Item = Bytes> + Send + 'static>,
+    map: wasmpool::pool::Map<RawTask, impl Iterator<Item = Bytes> + Send + 'static>,
 ) -> Results {
     if unordered { Box::new(map.unordered()) } else { Box::new(map.enumerate()) }
 }

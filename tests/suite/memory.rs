@@ -1,7 +1,8 @@
 //! A task's memory: what it can reach of it, and what it cannot, in a slot that others had before.
 
 use crate::support::{PATIENCE, build, builder, error, pool, raw, wat};
-use wasmpool::{Bytes, Pool, RawTask, TaskError, TaskOptions, limits};
+use wasmpool::module::RawTask;
+use wasmpool::{Bytes, Pool, TaskError, TaskOptions, limits};
 
 /// 40 pages, most of which nobody touches, and another memory; in a memory of the worker's own, as it imports no WASI.
 const REACHING: &str = r#"(module

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rustix::process::Signal;
-use wasmpool::{OnWorkerDeath, Pool, Retry, ShutdownMode, Task, TaskOptions};
+use wasmpool::pool::{OnWorkerDeath, ShutdownMode};
+use wasmpool::task::Retry;
+use wasmpool::{Pool, Task, TaskOptions};
 
 /// Returns what stands in one scrape, by name and labels as they are written.
 fn scrape(handle: &PrometheusHandle) -> BTreeMap<String, f64> {
@@ -28,7 +30,7 @@ fn run_tasks_that_end_by_themselves(pool: &Pool, hash: &Task<Vec<u8>, u64>) -> u
         pool.submit(hash, &vec![1; 100]).expect("submits").result().expect("hashes");
     }
     let own_error = faults.task::<String, ()>("own_error").expect("types agree");
-    support::error(&pool.submit(&own_error, &"no".into()).expect("submits"));
+    support::error(&pool.submit(&own_error, "no").expect("submits"));
     let flood = faults.task::<u64, ()>("stdout_flood").expect("types agree");
     let options = TaskOptions::new().log_bytes_max(1_000);
     pool.submit_with(&flood, &5_000, options).expect("submits").result().expect("floods");
@@ -49,7 +51,7 @@ fn run_a_task_that_loses_its_worker(
     let shows = |name: &str| scrape(handle).get(name) == Some(&1.0);
     let options = TaskOptions::new().retry(Retry::attempts(2));
     let killed = pool.submit_with(spin, &u64::MAX, options).expect("submits");
-    support::eventually("it to run", || killed.running());
+    support::eventually("it to run", || killed.is_running());
     support::signal(pool.worker_pids()[0], Signal::KILL);
     support::eventually("the other attempt", || {
         shows("wasmpool_task_retries_total{pool=\"test\",outcome=\"lost\"}")

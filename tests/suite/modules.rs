@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crate::support::{self, bombs, error, pool, prebuilt, raw, wat};
-use wasmpool::{CompileLimit, CompileLimits, ModuleError, ModuleKind, ModuleOptions, TaskError};
+use wasmpool::TaskError;
+use wasmpool::error::ModuleError;
+use wasmpool::limits::{CompileLimit, CompileLimits};
+use wasmpool::module::{ModuleKind, ModuleOptions};
 
 fn refused(pool: &wasmpool::Pool, text: &str) -> ModuleError {
     pool.load(&wat::parse_str(text).expect("valid text")).expect_err("must be refused")
@@ -84,7 +87,7 @@ fn a_valid_module_that_the_compiler_cannot_translate_is_not_called_invalid() {
 #[test]
 fn a_pool_runs_more_modules_than_a_worker_may_hold() {
     let pool = pool(1);
-    let modules = wasmpool::limits::MODULES_PER_WORKER_MAX + 60;
+    let modules = proto::limits::MODULES_PER_WORKER_MAX + 60;
     let tasks: Vec<_> = (0..modules)
         .map(|number| {
             let text = support::ECHO_WAT.replace("1025", &(1025 + number).to_string());
@@ -244,7 +247,7 @@ fn an_uncaught_exception_is_a_trap_of_its_own() {
             (func $thrower (export "run") (param i32 i32) (result i64) throw $e))"#,
     );
     match error(&pool.submit_bytes(&raw(&module, "run"), "").expect("submits")) {
-        TaskError::Trap { code, .. } => assert_eq!(code, wasmpool::TrapCode::UncaughtException),
+        TaskError::Trap { code, .. } => assert_eq!(code, wasmpool::error::TrapCode::UncaughtException),
         other => panic!("{other:?}"),
     }
 }
@@ -305,7 +308,7 @@ fn a_first_memory_over_the_limit_is_a_memory_error() {
     let pool = pool(1);
     let module = wat(&pool, support::ECHO_WAT);
     let options = wasmpool::TaskOptions::new().memory_bytes_max(65_536);
-    let future = pool.submit_with(&raw(&module, "echo"), &"x".into(), options).expect("submits");
+    let future = pool.submit_with(&raw(&module, "echo"), "x", options).expect("submits");
     assert!(matches!(error(&future), TaskError::Memory { limit: 65_536, .. }), "{:?}", error(&future));
 }
 

@@ -4,10 +4,12 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use crate::support::{self, Holdings, PATIENCE, builder, error, eventually, is_own_process, load, raw, wat};
-use wasmpool::{
-    Bytes, Isolation, Module, ModuleError, ModuleOptions, OnWorkerDeath, Pool, PoolBuilder, RawTask,
-    SandboxPolicy, TaskError, TaskOptions,
-};
+use wasmpool::error::ModuleError;
+use wasmpool::module::{ModuleOptions, RawTask};
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::sandbox::SandboxPolicy;
+use wasmpool::task::Isolation;
+use wasmpool::{Bytes, Module, Pool, PoolBuilder, TaskError, TaskOptions};
 
 /// Makes one of many modules, which differ by a constant.
 fn one_of_many(number: usize) -> Vec<u8> {
@@ -150,7 +152,7 @@ fn whatever_is_held_of_a_module_keeps_it() {
 fn open_tasks_keep_their_module_and_nothing_else_does() {
     let pool = builder(1).build().expect("builds");
     let running = pool.submit_bytes(&raw(&wat(&pool, support::ECHO_WAT), "spin"), "").expect("submits");
-    eventually("the task to run", || running.running());
+    eventually("the task to run", || running.is_running());
     let pending: Vec<_> = (1..4)
         .map(|number| {
             let module = pool.load(&one_of_many(number)).expect("loads");
@@ -337,7 +339,7 @@ fn many_distinct_modules_in_one_pool_stay_flat() {
     let first = pool.load(&one_of_many(0)).expect("loads");
     let spin = raw(&first, "spin");
     let busy = pool.submit_bytes(&spin, "").expect("submits");
-    eventually("the first worker to be busy", || busy.running());
+    eventually("the first worker to be busy", || busy.is_running());
     run(&pool, &echo(&first));
     busy.abort();
     assert!(matches!(error(&busy), TaskError::Aborted { .. }));

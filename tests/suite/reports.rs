@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crate::support::{ECHO_WAT, build, builder, eventually, failure, load, raw, signal, wat};
 use rustix::process::Signal;
-use wasmpool::{
-    Bytes, Interrupt, MapError, ModuleOptions, OnWorkerDeath, Pool, RawTask, TaskError, TaskFailure,
-    TaskFuture, TaskOptions, TaskReport,
-};
+use wasmpool::error::MapError;
+use wasmpool::module::{Interrupt, ModuleOptions, RawTask};
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::task::TaskReport;
+use wasmpool::{Bytes, Pool, TaskError, TaskFailure, TaskFuture, TaskOptions};
 
 /// A task that never ends; its worker is killed where it is to be stopped.
 fn deaf(pool: &Pool) -> RawTask {

@@ -1,7 +1,9 @@
 //! `Isolation::Reuse`: the instance lives on between tasks that succeed, and only between those.
 
 use crate::support::{PATIENCE, build, builder, error, eventually, raw, wat};
-use wasmpool::{Bytes, Isolation, ModuleOptions, Pool, RawTask, TaskError, TaskFuture, TaskOptions};
+use wasmpool::module::{ModuleOptions, RawTask};
+use wasmpool::task::Isolation;
+use wasmpool::{Bytes, Pool, TaskError, TaskFuture, TaskOptions};
 
 /// Counts its calls in a global and in memory, and answers with both; then does what its input says:
 /// `t` traps, `r` is an error of its own, `o` is too much output, `p` a pointer to nowhere, `s` spins.
@@ -79,7 +81,7 @@ fn after_a_task_that_did_not_succeed_the_instance_is_gone() {
     // An abort in the middle of a change.
     assert_eq!(calls(&pool, &count, reuse()), (1, 1));
     let spins = submit(&pool, &count, "s", reuse());
-    eventually("it to run", || spins.running());
+    eventually("it to run", || spins.is_running());
     assert!(spins.abort());
     assert!(matches!(error(&spins), TaskError::Aborted { .. }));
     assert_eq!(calls(&pool, &count, reuse()), (1, 1));

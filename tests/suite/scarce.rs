@@ -13,9 +13,11 @@ use crate::support::{self, PATIENCE, build, builder, error, eventually, is_own_p
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
-use wasmpool::{
-    EventKind, Events, ModuleError, OnWorkerDeath, Pool, RawTask, Scarce, TaskError, TaskFuture, TaskOptions,
-};
+use wasmpool::error::{ModuleError, Scarce};
+use wasmpool::event::{EventKind, Events};
+use wasmpool::module::RawTask;
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::{Pool, TaskError, TaskFuture, TaskOptions};
 
 /// Starting a worker, or loading a module, takes this many for a moment.
 const ENOUGH_FOR_ONE: usize = 14;
@@ -132,11 +134,11 @@ fn workers_come_once_there_are_descriptors_again() {
         let (_, spin) = echo_and_spin(&pool);
         short.leave(ENOUGH_FOR_ONE);
         let futures: Vec<_> = (0..4).map(|_| pool.submit_bytes(&spin, "").expect("submits")).collect();
-        eventually("one to run", || futures[0].running());
+        eventually("one to run", || futures[0].is_running());
         eventually("the shortage to be told", || !shortages(&mut events).is_empty());
         assert_eq!(pool.worker_pids().len(), 1);
         short.ease();
-        eventually("all to run", || futures.iter().all(TaskFuture::running));
+        eventually("all to run", || futures.iter().all(TaskFuture::is_running));
         let pids: HashSet<_> = pool.worker_pids().into_iter().collect();
         assert_eq!(pids.len(), 4);
         pool.kill();
@@ -184,7 +186,7 @@ fn a_worker_of_another_domain_leaves_its_place_where_none_can_be_added() {
     short.leave(ENOUGH_FOR_ONE);
     for round in 0..6 {
         let options = TaskOptions::new().domain(if round % 2 == 0 { "one" } else { "other" });
-        let future = pool.submit_with(&echo, &"x".into(), options).expect("submits");
+        let future = pool.submit_with(&echo, "x", options).expect("submits");
         succeed(&[future]);
         assert!(pool.worker_pids().len() <= 2, "{:?}", pool.worker_pids());
     }

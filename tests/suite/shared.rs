@@ -2,10 +2,12 @@
 
 use crate::support::{Guarded, PATIENCE, build, builder, eventually, load, raw, signal, wat};
 use rustix::process::Signal;
-use wasmpool::{
-    Bytes, Isolation, ModuleOptions, OnWorkerDeath, Pool, PoolBuilder, RawTask, SandboxPolicy, ShareError,
-    SharedInput, SubmitError, TaskOptions,
-};
+use wasmpool::error::{ShareError, SubmitError};
+use wasmpool::module::{ModuleOptions, RawTask};
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::sandbox::SandboxPolicy;
+use wasmpool::task::{Isolation, SharedInput};
+use wasmpool::{Bytes, Pool, PoolBuilder, TaskOptions};
 
 /// A guest by the bare byte ABI. `size` answers with the length of the input of the number given. `read`
 /// takes index, offset, pointer and length, and answers with what `shared_read` returned, and 16 bytes that
@@ -41,7 +43,7 @@ impl Reader {
     }
 
     fn run(&self, task: &RawTask, input: Vec<u8>, options: TaskOptions) -> Bytes {
-        let future = self.pool.submit_with(task, &input.into(), options).expect("submits");
+        let future = self.pool.submit_with(task, &input, options).expect("submits");
         let result = future.result_timeout(PATIENCE).unwrap_or_else(|timeout| panic!("{timeout}"));
         result.unwrap_or_else(|failure| panic!("{failure}"))
     }
@@ -184,8 +186,8 @@ fn it_is_freed_with_the_last_handle_and_the_last_task() {
     assert_eq!((open_here(BYTES), has_mapped(pid, 1), held(&reader.pool)), (1, true, vec![1]));
     // One that runs, and one that waits.
     let [running, waiting] = [&reader.spin, &reader.size]
-        .map(|task| reader.pool.submit_with(task, &vec![0; 4].into(), options.clone()).expect("submits"));
-    eventually("the task to run", || running.running());
+        .map(|task| reader.pool.submit_with(task, &vec![0; 4], options.clone()).expect("submits"));
+    eventually("the task to run", || running.is_running());
     drop((shared, options));
     assert_eq!((open_here(BYTES), has_mapped(pid, 1)), (1, true));
     assert!(running.abort());
@@ -240,7 +242,7 @@ fn a_worker_that_replaces_a_dead_one_is_sent_it_again() {
         assert!(!pids.contains(&pid));
         pids.push(pid);
         let spinning = reader.pool.submit_with(&reader.spin, &Bytes::new(), with(&shared)).expect("submits");
-        eventually("the task to run", || spinning.running());
+        eventually("the task to run", || spinning.is_running());
         signal(pid, Signal::KILL);
         assert!(spinning.result_timeout(PATIENCE).expect("in time").is_err());
     }
@@ -257,7 +259,7 @@ fn what_is_over_a_bound_or_of_another_pool_is_refused() {
     assert!(matches!(pool.share(vec![0; 10]), Err(ShareError::TooMany { max: 2 })));
     drop(second);
     let second = pool.share(Vec::new()).expect("there is room again");
-    let submit = |options| pool.submit_with(&reader.size, &vec![0; 4].into(), options);
+    let submit = |options| pool.submit_with(&reader.size, &vec![0; 4], options);
     let many = (0..17).fold(TaskOptions::new(), |options, _| options.shared(&first));
     assert!(matches!(submit(many), Err(SubmitError::TooManyShared { count: 17, max: 16, .. })));
 
@@ -290,6 +292,6 @@ fn a_deterministic_task_may_have_it() {
     let module = pool.load_with(&wasm, ModuleOptions::new().deterministic(true)).expect("loads");
     let shared = pool.share(&b"input"[..]).expect("shares");
     let options = with(&shared).deterministic(7);
-    let future = pool.submit_with(&raw(&module, "size"), &vec![0; 4].into(), options).expect("submits");
+    let future = pool.submit_with(&raw(&module, "size"), &vec![0; 4], options).expect("submits");
     assert_eq!(future.result().expect("runs")[..], 5u64.to_le_bytes());
 }

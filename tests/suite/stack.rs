@@ -1,7 +1,9 @@
 //! The pool has a setting for how deep wasm may recurse; an overflow is a trap, whatever it is set to.
 
 use crate::support::{self, PATIENCE};
-use wasmpool::{Module, Pool, RawTask, TaskError, TrapCode, limits};
+use wasmpool::error::TrapCode;
+use wasmpool::module::RawTask;
+use wasmpool::{Module, Pool, TaskError, limits};
 
 /// `deep` recurses as often as its input says, and makes a host call at each step.
 fn deep_wat(import: &str, call: &str) -> String {
@@ -131,7 +133,7 @@ fn an_overflow_among_files_is_a_trap() {
         "(drop (call $host (i32.const 3) (i32.const 2048) (i32.const 64) (i64.const 0) (i32.const 80)))";
     for bytes in [limits::WASM_STACK_BYTES_MIN, limits::WASM_STACK_BYTES_MAX] {
         let builder = support::builder(1).wasm_stack_bytes_max(bytes);
-        let pool = support::build(builder.dir(folder.path(), "/", wasmpool::DirAccess::ReadWrite));
+        let pool = support::build(builder.dir(folder.path(), "/", wasmpool::sandbox::DirAccess::ReadWrite));
         let task = support::raw(&support::wat(&pool, &deep_wat(import, call)), "deep");
         let error = run(&pool, &task, u64::MAX).expect_err("overflows");
         assert!(matches!(error, TaskError::Trap { code: TrapCode::StackOverflow, .. }), "{error}");

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::support::{PATIENCE, build, builder, error, eventually, failure};
-use wasmpool::{
-    Command, CommandInput, CommandOutput, ModuleOptions, Pool, Retry, SubmitError, TaskError, TaskFuture,
-    TaskOptions, limits,
-};
+use wasmpool::error::SubmitError;
+use wasmpool::module::ModuleOptions;
+use wasmpool::task::{CommandInput, CommandOutput, Retry};
+use wasmpool::{Command, Pool, TaskError, TaskFuture, TaskOptions};
 
 /// All the guests import this. `$read` reads up to this many bytes to 65536, and returns how many came, or -1
 /// with an error at 12; `$write` writes this many from there.
@@ -308,7 +308,7 @@ fn a_poll_of_stdin_waits_for_it_or_for_the_time_that_it_says() {
         let end = format!("(memory.copy (i32.const 65536) (i32.const 70000) (i32.const {len}))");
         let polls = command(&pool, &format!("{body} {end} (call $write (i32.const {len}))"));
         let future = pool.submit(&polls, &stdin).expect("submits");
-        eventually("it to run", || future.running() || future.done());
+        eventually("it to run", || future.is_running() || future.is_done());
         begun();
         output(&future).stdout.to_vec()
     };
@@ -373,13 +373,13 @@ fn what_runs_behind_a_command_that_reads_does_not_hold_up_its_answers() {
     let reads: Vec<_> = (0..20)
         .flat_map(|number| {
             let reader = io::Cursor::new(vec![number; 1000]);
-            let large = vec![number; 3 * limits::RING_BYTES];
+            let large = vec![number; 3 * proto::limits::RING_BYTES];
             [CommandInput::new().stdin_reader(reader), CommandInput::new().stdin(large)]
         })
         .map(|input| pool.submit(&copier, &input).expect("submits"))
         .collect();
     for (number, future) in reads.iter().enumerate() {
-        let len = if number % 2 == 0 { 1000 } else { 3 * limits::RING_BYTES };
+        let len = if number % 2 == 0 { 1000 } else { 3 * proto::limits::RING_BYTES };
         assert_eq!(output(future).stdout, vec![(number / 2) as u8; len]);
     }
 }

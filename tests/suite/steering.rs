@@ -23,11 +23,12 @@ use crate::support::{
     self, Guarded, PATIENCE, build, builder, error, eventually, failure, is_alive, raw, signal,
 };
 use rustix::process::Signal;
-use wasmpool::{
-    DeathCause, EventKind, Events, LeaveReason, OnWorkerDeath, Phase, Pool, PoolEvent, PoolStats, RawTask,
-    Replacement, Retry, ShutdownMode, SubmitError, TaskError, TaskFuture, TaskId, TaskOptions, TaskOutcome,
-    WorkerState,
-};
+use wasmpool::error::{DeathCause, Phase, SubmitError};
+use wasmpool::event::{EventKind, Events, LeaveReason, PoolEvent, PoolStats, TaskOutcome, WorkerState};
+use wasmpool::module::RawTask;
+use wasmpool::pool::{OnWorkerDeath, Replacement, ShutdownMode};
+use wasmpool::task::{Retry, TaskId};
+use wasmpool::{Pool, TaskError, TaskFuture, TaskOptions};
 
 type Future = TaskFuture<wasmpool::Bytes>;
 
@@ -86,7 +87,7 @@ fn submit(pool: &Pool, task: &RawTask) -> Future {
 }
 
 fn submit_with(pool: &Pool, task: &RawTask, options: TaskOptions) -> Future {
-    pool.submit_with(task, &"x".into(), options).expect("submits")
+    pool.submit_with(task, "x", options).expect("submits")
 }
 
 fn several(pool: &Pool, task: &RawTask, count: usize) -> Vec<Future> {
@@ -115,7 +116,7 @@ fn ms(ms: u64) -> Duration {
 fn worker_of(pool: &Pool, task: TaskId) -> u32 {
     let mut found = None;
     eventually("the task to run", || {
-        let runs_it = |worker: &wasmpool::WorkerStats| worker.task.is_some_and(|(id, _)| id == task);
+        let runs_it = |worker: &wasmpool::event::WorkerStats| worker.task.is_some_and(|(id, _)| id == task);
         found = pool.stats().workers.into_iter().find(runs_it).map(|worker| worker.pid);
         found.is_some()
     });

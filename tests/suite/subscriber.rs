@@ -42,8 +42,8 @@ fn a_subscriber_that_panics_loses_nothing() {
     }
     assert!(pool.broken().is_none());
     // A death and a failing callback are logged, too.
-    futures[0].add_done_callback(|_| panic!("a callback"));
+    futures[0].on_done(|_| panic!("a callback"));
     support::signal(pool.worker_pids()[0], rustix::process::Signal::KILL);
     support::eventually("the death to be seen", || pool.broken().is_some());
-    pool.shutdown(wasmpool::ShutdownMode::Finish);
+    pool.shutdown(wasmpool::pool::ShutdownMode::Finish);
 }

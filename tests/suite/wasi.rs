@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::support::{self, PATIENCE, builder, error, load, pool, raw};
-use wasmpool::{
-    Bytes, Command, CommandInput, CommandOutput, ModuleOptions, Pool, RawTask, SubmitError, TaskError,
-    TaskFuture, TaskOptions, limits,
-};
+use wasmpool::error::SubmitError;
+use wasmpool::module::{ModuleOptions, RawTask};
+use wasmpool::task::{CommandInput, CommandOutput};
+use wasmpool::{Bytes, Command, Pool, TaskError, TaskFuture, TaskOptions};
 
 /// WASI's error numbers:
 /// <https://github.com/WebAssembly/WASI/blob/wasi-0.1/preview1/docs.md#errno>.
@@ -194,7 +194,7 @@ fn a_command_gets_what_its_caller_gives_and_not_more() {
     assert_eq!(output(&pool.submit(&echo, &full).expect("submits")).stderr, vec![b'x'; 1000]);
     let refused = pool.submit(&echo, &CommandInput::new().stdin(vec![0; 1001])).expect_err("too large");
     assert!(matches!(refused, SubmitError::InputTooLarge { bytes: 1001, max: 1000, .. }), "{refused}");
-    let long = CommandInput::new().arg("x".repeat(limits::FRAME_META_BYTES_MAX));
+    let long = CommandInput::new().arg("x".repeat(proto::limits::FRAME_META_BYTES_MAX));
     assert!(matches!(pool.submit(&echo, &long), Err(SubmitError::InputTooLarge { .. })));
 }
 
@@ -225,13 +225,13 @@ fn one_call_writes_at_most_64_mib_and_no_number_of_buffers_is_too_many_to_refuse
         (call $say (call $write (i32.const 2) (i32.const 0) (i32.const -1) (i32.const 8)))
         (call $say (call $read (i32.const 0) (i32.const 0) (i32.const -1) (i32.const 8)))
         (call $give (i32.const 2) (i32.const 1025) (i32.sub (global.get $out) (i32.const 1025)))"#,
-        limits::WASI_CALL_BYTES_MAX - 8,
-        limits::WASI_CALL_BYTES_MAX
+        proto::limits::WASI_CALL_BYTES_MAX - 8,
+        proto::limits::WASI_CALL_BYTES_MAX
     );
     let write = command(&pool, &body);
-    let options = TaskOptions::new().output_bytes_max(limits::WASI_CALL_BYTES_MAX);
+    let options = TaskOptions::new().output_bytes_max(proto::limits::WASI_CALL_BYTES_MAX);
     let written = output(&pool.submit_with(&write, &CommandInput::new(), options).expect("submits"));
-    assert_eq!(written.stdout.len(), limits::WASI_CALL_BYTES_MAX - 8);
+    assert_eq!(written.stdout.len(), proto::limits::WASI_CALL_BYTES_MAX - 8);
     let end = written.stderr.len() - 4 * 4;
     let said: Vec<_> = written.stderr[end..]
         .chunks(4)
@@ -278,7 +278,7 @@ fn a_pointer_out_of_the_memory_fails_the_task_and_nothing_else() {
 #[test]
 fn randomness_has_a_limit_and_no_two_tasks_share_it() {
     let pool = pool(2);
-    let most = limits::WASI_RANDOM_BYTES_MAX;
+    let most = proto::limits::WASI_RANDOM_BYTES_MAX;
     let allowed = format!(
         r#"(call $say (call $random (i32.const 65536) (i32.const {most})))
         (call $say (call $random (i32.const -1) (i32.const 0)))
@@ -316,7 +316,7 @@ fn randomness_has_a_limit_and_no_two_tasks_share_it() {
 
 #[test]
 fn polls_have_a_limit_and_cost_the_worker_no_memory_of_their_own() {
-    let most = limits::WASI_SUBSCRIPTIONS_MAX;
+    let most = proto::limits::WASI_SUBSCRIPTIONS_MAX;
     let pool = pool(1);
     // Zeros are subscriptions to the wall clock that are due at once. Memory: 48 and 32 bytes each.
     let many = probe(

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use wasmpool::{Module, Pool, PoolBuilder, RawTask, TaskError, TaskFailure};
+use wasmpool::module::RawTask;
+use wasmpool::{Module, Pool, PoolBuilder, TaskError, TaskFailure};
 
 const _: () = {
     /// A link to this executable may be a bad worker; else this is what `wasmpool::init_at_load!` does.

@@ -6,7 +6,8 @@
 
 use std::fmt::Write as _;
 
-use wasmpool::{AttackOutcome, Doctor, DoctorReport, Pool, SandboxLayer, SandboxPolicy};
+use wasmpool::Pool;
+use wasmpool::sandbox::{AttackOutcome, Doctor, DoctorReport, SandboxLayer, SandboxPolicy};
 
 wasmpool::init_at_load!();
 
@@ -327,7 +328,7 @@ fn a_pool_that_is_to_be_verified_says_so_of_each_layer() {
     let events = pool.events();
     pool.prestart(1);
     let report = events.into_iter().find_map(|event| match event.kind {
-        wasmpool::EventKind::WorkerReady { sandbox, .. } => Some(sandbox),
+        wasmpool::event::EventKind::WorkerReady { sandbox, .. } => Some(sandbox),
         _ => None,
     });
     let report = report.expect("a worker");

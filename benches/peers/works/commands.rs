@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Instant;
 
-use wasmpool::CommandInput;
+use wasmpool::task::CommandInput;
 
 use super::Bench;
 use crate::engine::{self, Stored};

@@ -2,7 +2,8 @@
 
 use std::hint::black_box;
 
-use wasmpool::{Callable, Interrupt, ModuleOptions, Pool};
+use wasmpool::Pool;
+use wasmpool::module::{Callable, Interrupt, ModuleOptions};
 
 use super::Bench;
 use crate::engine::{Guest, on_threads};

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use wasmpool::{Pool, SandboxPolicy};
+use wasmpool::Pool;
+use wasmpool::sandbox::SandboxPolicy;
 
 use super::Bench;
 use crate::allocations;

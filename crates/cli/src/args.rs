@@ -21,7 +21,8 @@ pub(super) use map::{MapArgs, Progress};
 use proto::limits::{self, COMPILE_MEMORY_BYTES_MIN};
 pub(super) use tools::{BenchArgs, CompletionsArgs, ConfigArgs, DoctorArgs, GuestKind, ManArgs, NewArgs};
 pub(super) use values::Rotation;
-use wasmpool::{CompileLimit, DirAccess};
+use wasmpool::limits::CompileLimit;
+use wasmpool::sandbox::DirAccess;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -248,7 +249,7 @@ impl Common {
     }
 }
 
-/// [`SandboxPolicy`](wasmpool::SandboxPolicy) as it is typed.
+/// [`SandboxPolicy`](wasmpool::sandbox::SandboxPolicy) as it is typed.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum Policy {
     /// Every layer, or nothing starts
@@ -259,7 +260,7 @@ pub(super) enum Policy {
     Off,
 }
 
-/// [`Interrupt`](wasmpool::Interrupt) as it is typed.
+/// [`Interrupt`](wasmpool::module::Interrupt) as it is typed.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum Stop {
     /// Within microseconds, and the worker goes on
@@ -268,7 +269,7 @@ pub(super) enum Stop {
     Kill,
 }
 
-/// [`Isolation`](wasmpool::Isolation) as it is typed.
+/// [`Isolation`](wasmpool::task::Isolation) as it is typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Level {
     /// Each task has a fresh instance
@@ -331,7 +332,7 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// [`LogOverflow`](wasmpool::LogOverflow) as it is typed.
+/// [`LogOverflow`](wasmpool::task::LogOverflow) as it is typed.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum LogPolicy {
     Drop,

@@ -14,7 +14,9 @@ use super::object::Object;
 use super::settings::{self, Settings};
 use super::trace::Trace;
 use proto::refused::calling;
-use wasmpool::{Isolation, Module, Pool, ShutdownMode, TaskOptions};
+use wasmpool::pool::ShutdownMode;
+use wasmpool::task::Isolation;
+use wasmpool::{Module, Pool, TaskOptions};
 
 /// The levels that can be measured, and how they are typed.
 const LEVELS: [(&str, Isolation, args::Level); 2] = [

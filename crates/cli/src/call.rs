@@ -11,11 +11,11 @@ use super::input::{self, InputArg};
 use json::{LARGE_BYTES, LargeValue, Undecodable};
 use proto::limits;
 use proto::limits::FRAME_META_BYTES_MAX;
+use wasmpool::error::SubmitError;
 use wasmpool::internal;
-use wasmpool::{
-    Codec, Command, CommandInput, CommandOutput, Module, ModuleKind, Pool, RawTask, SubmitError,
-    TaskDescription, TaskError, TaskFailure, TaskFuture, TaskId, TaskOptions, TaskReport,
-};
+use wasmpool::module::{Codec, ModuleKind, RawTask, TaskDescription};
+use wasmpool::task::{CommandInput, CommandOutput, TaskId, TaskReport};
+use wasmpool::{Command, Module, Pool, TaskError, TaskFailure, TaskFuture, TaskOptions};
 
 /// The name that the pool and its reports use for a command's task.
 const COMMAND: &str = "_start";

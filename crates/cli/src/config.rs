@@ -23,7 +23,7 @@ use super::origin::{self, Origin, blamed, without_empty_variables, without_varia
 use files::{HostFiles, TaskDirs};
 use found::Found;
 use proto::text::Name;
-use wasmpool::BuildError;
+use wasmpool::error::BuildError;
 use wasmpool::internal::{self, SETTINGS, Setting, SettingDefault};
 
 const FILE_NAME: &str = "wasmpool.toml";

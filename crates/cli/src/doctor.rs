@@ -15,7 +15,7 @@ use super::object::{self, Object};
 use super::settings::Settings;
 use machine::Check;
 use proto::text::Name;
-use wasmpool::{AttackOutcome, AttackReport, Doctor, DoctorReport, LayerReport};
+use wasmpool::sandbox::{AttackOutcome, AttackReport, Doctor, DoctorReport, LayerReport};
 
 const HEADING: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();

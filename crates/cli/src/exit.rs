@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::origin;
 use proto::text::{Name, Words};
-use wasmpool::{
-    BuildError, CompileLimit, Death, DeathCause, ModuleError, ShareError, SubmitError, TaskError, TaskFailure,
-};
+use wasmpool::error::{BuildError, Death, DeathCause, ModuleError, ShareError, SubmitError};
+use wasmpool::limits::CompileLimit;
+use wasmpool::{TaskError, TaskFailure};
 
 /// The end of this process. The codes are decided here and nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use files::{HostFiles, OpenError};
 use json::Refused;
 use proto::limits::FRAME_PAYLOAD_BYTES_MAX;
 use proto::text::quoted;
-use wasmpool::{Codec, TaskDescription};
+use wasmpool::module::{Codec, TaskDescription};
 
 /// An error shows this many bytes of a text that is not JSON.
 const TEXT_SHOWN_BYTES_MAX: usize = 60;
@@ -321,7 +321,7 @@ fn read(
 mod tests {
     use super::*;
     use proto::description::samples;
-    use wasmpool::Schema;
+    use wasmpool::module::Schema;
 
     fn task<I: postcard_schema::Schema>(codec: Codec, params: &[&str]) -> TaskDescription {
         let mut task = samples::task("t", params, Schema::of::<I>(), Schema::of::<()>());

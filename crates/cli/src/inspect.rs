@@ -16,11 +16,12 @@ use super::settings::{self, Settings};
 use proto::schema::Node;
 use proto::text::{Escaped, Name};
 use types::TypeDefinition;
-use wasmpool::Digest;
 use wasmpool::internal;
-use wasmpool::{
-    Codec, MemoryDescription, Module, ModuleDescription, ModuleOptions, ModuleOutline, Pool, TaskDescription,
+use wasmpool::module::Digest;
+use wasmpool::module::{
+    Codec, MemoryDescription, ModuleDescription, ModuleOptions, ModuleOutline, TaskDescription,
 };
+use wasmpool::{Module, Pool};
 
 const HEADING: Style = Style::new().bold();
 const NAME: Style = AnsiColor::Green.on_default().bold();

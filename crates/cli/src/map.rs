@@ -43,7 +43,8 @@ use progress::Progress;
 use proto::refused::calling;
 use source::{Reading, Source};
 use tally::Tally;
-use wasmpool::{OnWorkerDeath, Pool, PoolBuilder, ShutdownMode};
+use wasmpool::pool::{OnWorkerDeath, ShutdownMode};
+use wasmpool::{Pool, PoolBuilder};
 
 /// Calls ahead of the oldest one whose result is not out, for each worker. If it were an eighth, the feeder
 /// and two workers would wait for each other: 100,000 tiny tasks a second in place of 180,000, measured.

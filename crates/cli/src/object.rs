@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 use json::{LARGE_BYTES, LargeValue};
-use wasmpool::{CommandOutput, Frame, ModuleError, PartialOutput, Refusal, TaskError, TaskReport};
+use wasmpool::TaskError;
+use wasmpool::error::{Frame, ModuleError};
+use wasmpool::task::{CommandOutput, PartialOutput, Refusal, TaskReport};
 
 /// An object on one line. Parts that are JSON already are taken over as they are.
 #[derive(Debug)]

@@ -16,7 +16,8 @@ use super::profile::Profile;
 use super::settings::{self, Settings};
 use super::trace::Trace;
 use proto::refused::calling;
-use wasmpool::{CommandOutput, Module, PartialOutput, Pool, TaskFailure, TaskReport};
+use wasmpool::task::{CommandOutput, PartialOutput, TaskReport};
+use wasmpool::{Module, Pool, TaskFailure};
 
 pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
     let target = &args.target;
@@ -32,7 +33,7 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
     let result = wait(&pending, signals)?;
     let report = pending.report();
     // Logs of the guest may still be on their way; they belong before the result.
-    pool.shutdown(wasmpool::ShutdownMode::Finish);
+    pool.shutdown(wasmpool::pool::ShutdownMode::Finish);
     trace.map_or(Ok(()), |trace| trace.end(console))?;
     profile.map_or(Ok(()), |profile| profile.end(module.name(), console))?;
     let dropped = report.log_bytes_dropped.unwrap_or_default();

@@ -11,10 +11,11 @@ use super::input;
 use files::HostFiles;
 use proto::limits::{FRAME_PAYLOAD_BYTES_MAX, INPUT_BYTES_MAX, SHARE_BYTES_MAX};
 use wasmpool::internal;
-use wasmpool::{
-    CompileLimits, Interrupt, Isolation, LogOverflow, Module, ModuleOptions, Pool, PoolBuilder,
-    SandboxPolicy, TaskOptions,
-};
+use wasmpool::limits::CompileLimits;
+use wasmpool::module::{Interrupt, ModuleOptions};
+use wasmpool::sandbox::SandboxPolicy;
+use wasmpool::task::{Isolation, LogOverflow};
+use wasmpool::{Module, Pool, PoolBuilder, TaskOptions};
 
 /// Log limit of a task whose profile is made, unless set.
 const PROFILE_LOG_BYTES_MAX: usize = 256 * 1024 * 1024;

@@ -23,7 +23,10 @@ use super::exit::Failure;
 use files::HostFiles;
 use proto::refused::calling;
 use proto::text::truncated;
-use wasmpool::{EventKind, Events, Pool, PoolEvent, TaskId, TaskOutcome, TaskReport};
+use wasmpool::Pool;
+use wasmpool::event::TaskOutcome;
+use wasmpool::event::{EventKind, Events, PoolEvent};
+use wasmpool::task::{TaskId, TaskReport};
 
 /// The one process of the timeline; workers are its threads.
 const PROCESS: u32 = 1;
@@ -347,6 +350,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use wasmpool::event::TaskOutcome;
 
     fn at(micros: u64, kind: EventKind) -> PoolEvent {
         PoolEvent::new(Duration::from_micros(micros), kind)

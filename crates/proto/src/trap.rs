@@ -62,7 +62,7 @@ impl fmt::Display for TrapCode {
 }
 
 /// One frame of a wasm backtrace, innermost first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub struct Frame {
     /// The function's name, demangled, where the module has names.

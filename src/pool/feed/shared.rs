@@ -19,7 +19,7 @@ use crate::host::Core;
 use crate::host::batch::Inputs;
 use crate::host::core::WhenFull;
 use crate::host::request::{Request, RequestInput, map_bytes_max};
-use crate::module::Callable;
+use crate::module::{Callable, InputOf};
 use crate::pool::batch::Submitted;
 use crate::stdin::StdinSource;
 use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, RESULT_BYTES_BESIDE};
@@ -522,7 +522,8 @@ impl<I> Source<I> {
     pub(super) fn pull<C>(&mut self, shared: &FeedState<C, I>) -> Pulled
     where
         C: Callable,
-        I: Iterator<Item = C::Input>,
+        I: Iterator,
+        I::Item: InputOf<C>,
     {
         if !self.is_amid {
             shared.begin(self);
@@ -533,21 +534,22 @@ impl<I> Source<I> {
         self.encoded.clear();
         let bytes_max = shared.core.settings.tasks.input_bytes_max.min(BATCH_BYTES_MAX / 2);
         if self.batch_size > 1
-            && shared.task.encode_onto(&input, &mut self.encoded).is_ok()
+            && input.encode_onto(&shared.task, &mut self.encoded).is_ok()
             && self.encoded.len() <= bytes_max
         {
             return Pulled::Short;
         }
         self.encoded = Vec::new();
         // An input that cannot be encoded gives an error at its own place.
-        Pulled::Alone(shared.task.encode(&input), shared.task.stdin(&input).cloned())
+        Pulled::Alone(input.encode(&shared.task), input.stdin().cloned())
     }
 
     /// Pulls as [`pull`](Self::pull) does, and notes how long that took.
     pub(super) fn pull_timed<C>(&mut self, shared: &FeedState<C, I>) -> Pulled
     where
         C: Callable,
-        I: Iterator<Item = C::Input>,
+        I: Iterator,
+        I::Item: InputOf<C>,
     {
         let began = Instant::now();
         let pulled = self.pull(shared);

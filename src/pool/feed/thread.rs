@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use super::is_over;
 use super::shared::{By, FeedState, Pulled};
-use crate::module::Callable;
+use crate::module::{Callable, InputOf};
 
 /// Starts the thread that pulls for a map.
 pub(in crate::pool) fn start<C, I>(shared: &Arc<FeedState<C, I>>) -> io::Result<()>
 where
     C: Callable + 'static,
-    I: Iterator<Item = C::Input> + Send + 'static,
+    I: Iterator + Send + 'static,
+    I::Item: InputOf<C>,
 {
     let shared = shared.clone();
     std::thread::Builder::new().name("wasmpool-map".into()).spawn(move || run(&shared)).map(drop)
@@ -22,7 +23,8 @@ where
 fn run<C, I>(shared: &FeedState<C, I>)
 where
     C: Callable,
-    I: Iterator<Item = C::Input>,
+    I: Iterator,
+    I::Item: InputOf<C>,
 {
     // From here on the caller does not pull.
     let Some(mut source) = shared.lock().source.take() else { return };

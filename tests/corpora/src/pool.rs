@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use wasmpool::{OnWorkerDeath, Pool, PoolBuilder, WorkerState};
+use wasmpool::event::WorkerState;
+use wasmpool::pool::OnWorkerDeath;
+use wasmpool::{Pool, PoolBuilder};
 
 /// A pool without cache whose workers have all said their first word. An unexpected death of one
 /// breaks it.

@@ -40,7 +40,7 @@ pub fn use_a_pool() -> Result<(), Box<dyn std::error::Error>> {
     if died > 0 {
         return Err(format!("{died} workers have died").into());
     }
-    pool.shutdown(wasmpool::ShutdownMode::Finish);
+    pool.shutdown(wasmpool::pool::ShutdownMode::Finish);
     Ok(())
 }
 

@@ -7,10 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use wasmpool::{
-    BrokenPool, Bytes, CommandInput, DeathCause, MapError, Module, OnWorkerDeath, Pool, PoolBuilder, RawTask,
-    Replacement, ShutdownMode, SubmitError, TaskError, TaskOptions,
-};
+use wasmpool::error::{BrokenPool, DeathCause, MapError, SubmitError};
+use wasmpool::module::RawTask;
+use wasmpool::pool::{OnWorkerDeath, Replacement, ShutdownMode};
+use wasmpool::task::CommandInput;
+use wasmpool::{Bytes, Module, Pool, PoolBuilder, TaskError, TaskOptions};
 
 wasmpool::init_at_load!();
 
@@ -374,7 +375,7 @@ fn what_was_said_before_the_lie_counts() {
     assert_eq!(&result[..], b"lie");
     let broken = loop {
         match pool.submit_bytes(&echo, &b"2"[..]) {
-            Err(wasmpool::SubmitError::Broken(broken)) => break broken,
+            Err(wasmpool::error::SubmitError::Broken(broken)) => break broken,
             Err(other) => panic!("{other}"),
             Ok(future) => {
                 let _ = future.result_timeout(PATIENCE).expect("in time");
@@ -418,7 +419,7 @@ fn a_worker_that_holds_more_memory_than_it_may_is_killed_for_it_busy_or_idle() {
         let death = loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let event = events.next_timeout(left).unwrap_or_else(|| panic!("{lie}: nobody minds"));
-            if let wasmpool::EventKind::WorkerEnded { death, expected } = event.kind {
+            if let wasmpool::event::EventKind::WorkerEnded { death, expected } = event.kind {
                 assert!(!expected, "{lie}: {death}");
                 break death;
             }
@@ -453,7 +454,7 @@ fn with_replacement_a_liar_costs_the_task_that_it_was_given() {
     let policy = OnWorkerDeath::Replace(Replacement::new().crashes_max(3));
     let pool = liar.builder().on_worker_death(policy).build().expect("builds");
     let echo = echo(&pool);
-    let options = TaskOptions::new().retry(wasmpool::Retry::attempts(2));
+    let options = TaskOptions::new().retry(wasmpool::task::Retry::attempts(2));
     let plain = pool.submit_bytes(&echo, &b"plain"[..]).expect("submits");
     let retried = pool.submit_with(&echo, &Bytes::from_static(b"again"), options).expect("submits");
     for (future, attempts) in [(plain, 1), (retried, 2)] {

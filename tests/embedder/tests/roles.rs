@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use wasmpool::{BuildError, DeathCause, ModuleError, Pool};
+use wasmpool::Pool;
+use wasmpool::error::{BuildError, DeathCause, ModuleError};
 
 wasmpool::init_at_load!();
 

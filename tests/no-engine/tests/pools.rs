@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wasmpool::{BuildError, Doctor, Pool, PoolBuilder, TaskError};
+use wasmpool::error::BuildError;
+use wasmpool::sandbox::Doctor;
+use wasmpool::{Pool, PoolBuilder, TaskError};
 
 const WORKER: &str = env!("CARGO_BIN_EXE_worker");
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use wasmpool::{as_completed, as_completed_timeout};
+use wasmpool::future::{as_completed, as_completed_timeout};
 
 use super::{Duration, Mode, Tasks, in_both_modes, output};
 use crate::support::{PATIENCE, eventually};
@@ -18,7 +18,7 @@ in_both_modes! {
         let last = futures[0].task_id();
         let mut order = Vec::new();
         for future in as_completed(&futures) {
-            assert!(future.done());
+            assert!(future.is_done());
             order.push(future.task_id());
             if order.len() == 3 {
                 assert!(futures[0].abort(), "nothing else is left");
@@ -62,7 +62,7 @@ in_both_modes! {
         for future in &futures {
             let held = outputs.clone();
             // A callback is kept by its future and goes with it.
-            future.add_done_callback(move |_| drop(held));
+            future.on_done(move |_| drop(held));
         }
         let mut completed = as_completed(futures);
         let mut left = 100;

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use rustix::process::Signal;
-use wasmpool::{
-    CommandInput, DeathCause, LogOverflow, OnWorkerDeath, Phase, Replacement, SubmitError, TaskError,
-    TaskOptions,
-};
+use wasmpool::error::{DeathCause, Phase, SubmitError};
+use wasmpool::pool::{OnWorkerDeath, Replacement};
+use wasmpool::task::{CommandInput, LogOverflow};
+use wasmpool::{TaskError, TaskOptions};
 
 use super::{Duration, FOREVER, Mode, Process, Tasks, in_both_modes, is_death, output, pid_of, steps};
 use crate::support::{BadWorker, PATIENCE, error, eventually, failure, is_alive, load, signal};
@@ -22,7 +22,7 @@ in_both_modes! {
             let pool = pool.clone();
             let echo = tasks.echo.clone();
             let sender = sender.clone();
-            future.add_done_callback(move |_| {
+            future.on_done(move |_| {
                 let again = pool.submit_bytes(&echo, "again");
                 sender.send(again.map(|future| future.task_id())).expect("listens");
             });

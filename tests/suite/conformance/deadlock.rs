@@ -4,9 +4,11 @@ use std::sync::Barrier;
 
 use rustix::process::Signal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use wasmpool::error::{Frame, SubmitError, TrapCode};
+use wasmpool::pool::ShutdownMode;
 use wasmpool::postcard_schema::Schema;
 use wasmpool::postcard_schema::schema::NamedType;
-use wasmpool::{Frame, Pool, ShutdownMode, SubmitError, TaskError, TaskFuture, TaskOptions, TrapCode};
+use wasmpool::{Pool, TaskError, TaskFuture, TaskOptions};
 
 use super::{Bytes, Mode, Tasks, in_both_modes, in_time, is_death, output};
 use crate::support::{error, eventually, is_alive, load, raw, signal, wat};
@@ -68,7 +70,7 @@ fn one(mode: Mode) -> (Pool, Tasks, u32) {
 }
 
 /// A module whose way from the input to the output ends the guest's program, or traps, on its way.
-fn module_that(pool: &Pool, at_alloc: &str, at_task: &str) -> wasmpool::RawTask {
+fn module_that(pool: &Pool, at_alloc: &str, at_task: &str) -> wasmpool::module::RawTask {
     let text = format!(
         r#"(module
             (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
@@ -140,7 +142,7 @@ in_both_modes! {
             if is_alive(pid) {
                 signal(pid, Signal::SEGV);
             }
-            running.done()
+            running.is_done()
         });
         let failed = error(&running);
         assert!(is_death(mode, &failed) && failed.to_string().contains("SIGSEGV"), "{failed}");
@@ -161,7 +163,7 @@ in_both_modes! {
     fn test_error_during_func_exec_on_worker(mode: Mode) {
         let (pool, _, pid) = one(mode);
         let own = load(&pool, "faults").task::<String, ()>("own_error").expect("types agree");
-        match error(&pool.submit(&own, &"mine".into()).expect("submits")) {
+        match error(&pool.submit(&own, "mine").expect("submits")) {
             TaskError::Guest { message } => assert_eq!(message, "mine"),
             other => panic!("{other}"),
         }
@@ -214,7 +216,7 @@ in_both_modes! {
             let (pool, _, _) = one(mode);
             let huge = load(&pool, "faults").task::<u64, Vec<u8>>("huge_output").expect("types agree");
             let future = pool.submit(&huge, &(48 << 20)).expect("submits");
-            eventually("it to run", || future.running() || future.done());
+            eventually("it to run", || future.is_running() || future.is_done());
             signal(pool.worker_pids()[0], Signal::KILL);
             match future.result_timeout(crate::support::PATIENCE).expect("in time") {
                 Ok(bytes) => assert_eq!(bytes.len(), 48 << 20, "whole, or not at all"),
@@ -271,14 +273,14 @@ in_both_modes! {
         let count = load(&pool, "primes").task::<u64, Explosive>("count").expect("the schema agrees");
         let future = pool.submit(&count, &100).expect("submits");
         let (sender, receiver) = crossbeam_channel::bounded(1);
-        future.add_done_callback(move |_| sender.send(()).expect("never"));
+        future.on_done(move |_| sender.send(()).expect("never"));
         // The panic is the caller's who asks, in the thread that asks; no thread of the pool's dies.
         let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| future.result()));
         assert!(asked.is_err());
         assert!(receiver.recv_timeout(crate::support::PATIENCE).is_err(), "the callback's input panicked");
         let (sender, receiver) = crossbeam_channel::bounded(1);
         let after = Tasks::new(&pool).echo(&pool);
-        after.add_done_callback(move |echoed| sender.send(echoed).expect("listens"));
+        after.on_done(move |echoed| sender.send(echoed).expect("listens"));
         assert!(receiver.recv_timeout(crate::support::PATIENCE).expect("later callbacks run").is_ok());
         goes_on(&pool, pid);
     }
@@ -322,7 +324,7 @@ in_both_modes! {
         let gate = std::sync::Arc::new(std::sync::Mutex::new(()));
         let held = gate.lock().expect("locks");
         let first = tasks.echo(&pool);
-        first.add_done_callback({
+        first.on_done({
             let gate = gate.clone();
             move |_| drop(gate.lock())
         });

@@ -3,7 +3,9 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicU64;
 
-use wasmpool::{BuildError, Map, MapError, ModuleError, ShutdownMode, SubmitError, TaskError, TaskOptions};
+use wasmpool::error::{BuildError, MapError, ModuleError, SubmitError};
+use wasmpool::pool::{Map, ShutdownMode};
+use wasmpool::{TaskError, TaskOptions};
 
 use super::{
     Arc, AtomicUsize, Counted, Duration, FOREVER, Mode, Ordering, Tasks, in_both_modes, in_time, output,
@@ -143,7 +145,7 @@ in_both_modes! {
     fn test_map_buffersize_on_empty_iterable(mode: Mode) {
         let pool = mode.pool(2);
         let tasks = Tasks::new(&pool);
-        assert!(pool.map(&tasks.work, []).buffer_size(items(8)).next().is_none());
+        assert!(pool.map(&tasks.work, [""; 0]).buffer_size(items(8)).next().is_none());
         assert!(pool.worker_pids().is_empty(), "there was nothing to start one for");
     }
 

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use wasmpool::{FutureState, Pool, TaskError, TaskFailure, TaskFuture};
+use wasmpool::future::FutureState;
+use wasmpool::{Pool, TaskError, TaskFailure, TaskFuture};
 
 use super::{Arc, AtomicUsize, Bytes, Duration, Mode, Ordering, Tasks, in_both_modes, output};
 use crate::support::{PATIENCE, error, eventually};
@@ -14,7 +15,7 @@ type Seen = (FutureState, Result<Bytes, TaskFailure>);
 fn watched(future: &Arc<TaskFuture<Bytes>>) -> crossbeam_channel::Receiver<Seen> {
     let (sender, receiver) = crossbeam_channel::unbounded();
     let its = Arc::downgrade(future);
-    future.add_done_callback(move |result| {
+    future.on_done(move |result| {
         let state = its.upgrade().expect("the test holds it").state();
         sender.send((state, result)).expect("the test listens");
     });
@@ -101,7 +102,7 @@ in_both_modes! {
         let ran = Arc::new(AtomicUsize::new(0));
         for number in 0..3 {
             let ran = ran.clone();
-            future.add_done_callback(move |_| {
+            future.on_done(move |_| {
                 ran.fetch_add(1, Ordering::SeqCst);
                 assert!(number == 1, "a callback that panics, as a test");
             });
@@ -147,31 +148,31 @@ in_both_modes! {
     fn test_cancel(mode: Mode) {
         let states = States::new(mode);
         assert_eq!(states.each().map(TaskFuture::cancel), [true, false, true, false, false]);
-        assert!(states.pending.cancelled());
+        assert!(states.pending.is_cancelled());
         assert!(states.pending.cancel(), "again");
-        assert!(states.running.running(), "a running one is left alone");
+        assert!(states.running.is_running(), "a running one is left alone");
     }
 
     fn test_cancelled(mode: Mode) {
         let states = States::new(mode);
-        assert_eq!(states.each().map(TaskFuture::cancelled), [false, false, true, false, false]);
+        assert_eq!(states.each().map(TaskFuture::is_cancelled), [false, false, true, false, false]);
     }
 
     fn test_done(mode: Mode) {
         let states = States::new(mode);
-        assert_eq!(states.each().map(TaskFuture::done), [false, false, true, true, true]);
+        assert_eq!(states.each().map(TaskFuture::is_done), [false, false, true, true, true]);
     }
 
     fn test_running(mode: Mode) {
         let states = States::new(mode);
-        assert_eq!(states.each().map(TaskFuture::running), [false, true, false, false, false]);
+        assert_eq!(states.each().map(TaskFuture::is_running), [false, true, false, false, false]);
     }
 
     fn test_result_with_timeout(mode: Mode) {
         let states = States::new(mode);
         for open in [&states.pending, &states.running] {
             let timeout = open.result_timeout(Duration::ZERO).expect_err("not done");
-            assert_eq!((timeout.task, open.done()), (open.task_id(), false));
+            assert_eq!((timeout.task, open.is_done()), (open.task_id(), false));
         }
         assert_eq!(*states.cancelled.result_timeout(Duration::ZERO).expect("done").expect_err("cancelled").error(), TaskError::Cancelled);
         assert!(matches!(states.failed.result_timeout(Duration::ZERO).expect("done").expect_err("failed").error(), TaskError::Trap { .. }));
@@ -198,7 +199,7 @@ in_both_modes! {
             assert_eq!(*waiter.join().expect("ends").expect_err("cancelled").error(), TaskError::Cancelled);
         });
         // The future is cancelled at once, and not when a worker gets to it: the only one is still busy.
-        assert!(states.running.running());
+        assert!(states.running.is_running());
     }
 
     fn test_exception_with_timeout(mode: Mode) {
@@ -206,9 +207,9 @@ in_both_modes! {
         let began = Instant::now();
         assert!(states.running.result_timeout(Duration::from_millis(20)).is_err());
         assert!(began.elapsed() >= Duration::from_millis(20));
-        assert!(states.successful.exception().is_none());
-        assert_eq!(*states.cancelled.exception().expect("cancelled").error(), TaskError::Cancelled);
-        assert!(matches!(states.failed.exception().expect("failed").error(), TaskError::Trap { .. }));
+        assert!(states.successful.failure().is_none());
+        assert_eq!(*states.cancelled.failure().expect("cancelled").error(), TaskError::Cancelled);
+        assert!(matches!(states.failed.failure().expect("failed").error(), TaskError::Trap { .. }));
     }
 
     fn test_exception_with_success(mode: Mode) {
@@ -217,7 +218,7 @@ in_both_modes! {
         let (running, _) = tasks.running(&pool);
         let future = tasks.trap(&pool);
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| future.exception());
+            let waiter = scope.spawn(|| future.failure());
             running.abort();
             let failure = waiter.join().expect("ends").expect("an exception");
             assert!(matches!(failure.error(), TaskError::Trap { .. }), "{failure}");
@@ -232,7 +233,7 @@ in_both_modes! {
             let tasks = Tasks::new(&pool);
             let futures: Vec<_> = (0..20).map(|_| tasks.echo(&pool)).collect();
             std::thread::scope(|scope| {
-                scope.spawn(|| futures.iter().for_each(|future| assert!(!future.cancel() || future.done() && future.cancelled())));
+                scope.spawn(|| futures.iter().for_each(|future| assert!(!future.cancel() || future.is_done() && future.is_cancelled())));
                 scope.spawn(|| futures.iter().rev().for_each(|future| {
                     future.abort();
                 }));
@@ -268,12 +269,13 @@ in_both_modes! {
                     FutureState::Pending => 0,
                     FutureState::Running => 1,
                     FutureState::Cancelled | FutureState::Finished => 2,
+                    other => panic!("{other:?}"),
                 };
                 assert!(now >= last, "a state ran backwards");
                 last = now;
             }
             // One read says all: done, with its result and its report.
-            assert!(future.done() && future.try_result().expect("done").is_ok() && future.report().is_some());
+            assert!(future.is_done() && future.try_result().expect("done").is_ok() && future.report().is_some());
         }
     }
 }

@@ -1,7 +1,8 @@
 //! `test_init.py`. An initializer is a guest's own, and runs in each fresh instance, before the
 //! task: no task can spoil it for the next.
 
-use wasmpool::{TaskError, TaskOptions, TrapCode};
+use wasmpool::error::TrapCode;
+use wasmpool::{TaskError, TaskOptions};
 
 use super::{Duration, Mode, in_both_modes, output};
 use crate::support::{error, load, raw, wat};
@@ -50,7 +51,7 @@ in_both_modes! {
         let limit = Duration::from_millis(50);
         let endless = task("(loop (br 0)) unreachable");
         let options = TaskOptions::new().timeout(limit);
-        let future = pool.submit_with(&endless, &"".into(), options).expect("submits");
+        let future = pool.submit_with(&endless, "", options).expect("submits");
         assert_eq!(error(&future), TaskError::Timeout { limit, killed: false });
         // Unlike Python's, the pool is not broken.
         assert!(pool.broken().is_none());

@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use rustix::process::Signal;
-use wasmpool::{
-    BuildError, DeathCause, Phase, Pool, ReturnWhen, ShutdownMode, SubmitError, TaskError, TaskFuture,
-    TaskOptions, TrapCode, wait,
-};
+use wasmpool::error::{BuildError, DeathCause, Phase, SubmitError, TrapCode};
+use wasmpool::future::{ReturnWhen, wait};
+use wasmpool::pool::ShutdownMode;
+use wasmpool::{Pool, TaskError, TaskFuture, TaskOptions};
 
 use super::{
     Bytes, Duration, FOREVER, Mode, Process, Tasks, assert_reaped, in_both_modes, in_time, is_death, output,
@@ -158,7 +158,7 @@ in_both_modes! {
         let stats = pool.stats();
         assert_eq!((stats.workers.len(), stats.workers_started, stats.pending), (3, 3, 14 * 3), "{stats:?}");
         pool.kill();
-        assert!(futures.iter().all(TaskFuture::done));
+        assert!(futures.iter().all(TaskFuture::is_done));
         assert_eq!(pool.stats().workers_started, 3);
     }
 
@@ -237,7 +237,7 @@ in_both_modes! {
             eventually("a worker to leave", || pool.stats().workers_recycled > 0);
             if gently { pool.terminate() } else { pool.kill() }
             assert!(pool.worker_pids().is_empty());
-            assert!(futures.iter().all(TaskFuture::done));
+            assert!(futures.iter().all(TaskFuture::is_done));
             // No replacement that was on its way escapes.
             assert_reaped(events);
         }
@@ -372,7 +372,7 @@ in_both_modes! {
             let future = tasks.echo(&pool);
             let ended = pool.clone();
             in_time("ending a pool whose worker starts", move || end(&ended));
-            assert!(future.done());
+            assert!(future.is_done());
             assert_reaped(events);
         }
     }
@@ -413,7 +413,7 @@ fn ends_at_once(mode: Mode, end: fn(&Pool)) {
         assert!(!is_alive(*pid));
     }
     for future in &pending {
-        assert!(future.cancelled(), "{:?}", error(future));
+        assert!(future.is_cancelled(), "{:?}", error(future));
     }
     let refused = pool.submit_bytes(&tasks.echo, "x");
     assert!(matches!(refused, Err(SubmitError::ShutDown { .. })), "{refused:?}");

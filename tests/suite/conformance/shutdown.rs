@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use wasmpool::{ReturnWhen, ShutdownMode, SubmitError, TaskError, TaskFuture, TaskOptions, wait};
+use wasmpool::error::SubmitError;
+use wasmpool::future::{ReturnWhen, wait};
+use wasmpool::pool::ShutdownMode;
+use wasmpool::{TaskError, TaskFuture, TaskOptions};
 
 use super::{Duration, FOREVER, Mode, Process, Tasks, assert_reaped, in_both_modes, in_time, output, steps};
 use crate::support::{Holdings, PATIENCE, error, eventually, is_alive};
@@ -35,8 +38,8 @@ in_both_modes! {
         let refused = pool.submit_bytes(&tasks.echo, "x").expect_err("refused");
         assert!(matches!(refused, SubmitError::ShutDown { .. }), "{refused:?}");
         assert_eq!(refused.to_string(), "cannot submit `echo` after the pool was shut down");
-        let mapped = pool.map(&tasks.echo, ["x".into()]).next().expect("an item");
-        assert!(matches!(mapped, Err(wasmpool::MapError::Submit(SubmitError::ShutDown { .. }))), "{mapped:?}");
+        let mapped = pool.map(&tasks.echo, ["x"]).next().expect("an item");
+        assert!(matches!(mapped, Err(wasmpool::error::MapError::Submit(SubmitError::ShutDown { .. }))), "{mapped:?}");
     }
 
     fn test_interpreter_shutdown(mode: Mode) {
@@ -55,7 +58,7 @@ in_both_modes! {
         let pool = mode.pool(2);
         let tasks = Tasks::new(&pool);
         let events = pool.events();
-        let results: Vec<_> = pool.map(&tasks.echo, vec!["x".into(); 20]).collect();
+        let results: Vec<_> = pool.map(&tasks.echo, vec!["x"; 20]).collect();
         let clone = pool.clone();
         drop(pool);
         output(&tasks.echo(&clone));
@@ -83,7 +86,7 @@ in_both_modes! {
             let cancelled = second.cancel();
             in_time("submit, cancel, shutdown", move || pool.shutdown(ShutdownMode::Finish));
             output(&first);
-            assert_eq!(second.cancelled(), cancelled);
+            assert_eq!(second.is_cancelled(), cancelled);
             assert!(cancelled || second.result().is_ok());
         }
     }
@@ -142,7 +145,7 @@ in_both_modes! {
             running.abort();
             pool.shutdown(ShutdownMode::Finish);
             assert!(pool.worker_pids().is_empty());
-            assert!(futures.iter().all(TaskFuture::done));
+            assert!(futures.iter().all(TaskFuture::is_done));
         });
     }
 
@@ -150,7 +153,7 @@ in_both_modes! {
         leaves_nothing("shutdown::test_context_manager_shutdown", mode, || {
             let pool = mode.pool(3);
             let tasks = Tasks::new(&pool);
-            assert!(pool.map(&tasks.echo, (0..300).map(|_| "x".into())).all(|echoed| echoed.is_ok()));
+            assert!(pool.map(&tasks.echo, (0..300).map(|_| "x")).all(|echoed| echoed.is_ok()));
         });
     }
 

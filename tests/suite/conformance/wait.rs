@@ -2,7 +2,9 @@
 
 use std::sync::Barrier;
 
-use wasmpool::{ReturnWhen, ShutdownMode, TaskFuture, wait};
+use wasmpool::TaskFuture;
+use wasmpool::future::{ReturnWhen, wait};
+use wasmpool::pool::ShutdownMode;
 
 use super::{Bytes, Duration, Mode, Tasks, in_both_modes, output};
 use crate::support::{PATIENCE, error};

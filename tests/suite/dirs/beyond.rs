@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
-use wasmpool::{AttackOutcome, DirAccess, Doctor, SandboxLayer};
+use wasmpool::sandbox::{AttackOutcome, DirAccess, Doctor, SandboxLayer};
 
 use super::{Guest, PERM, Place};
 use crate::support;
@@ -11,7 +11,7 @@ use crate::support;
 /// Makes guests with all layers, and with WASI's own care alone.
 fn guests(place: &Place) -> [Guest; 3] {
     let build = || support::builder(1).dir(place.path("dir"), "/dir", DirAccess::ReadWrite);
-    let off = build().sandbox(wasmpool::SandboxPolicy::Off);
+    let off = build().sandbox(wasmpool::sandbox::SandboxPolicy::Off);
     let landlock_less = build().sandbox_without(SandboxLayer::Landlock);
     [build(), off, landlock_less].map(Guest::new)
 }
@@ -173,7 +173,7 @@ fn each_layer_alone_keeps_a_worker_in_its_directories_as_far_as_it_says() {
 /// Attacks that fail anyway would prove nothing.
 #[test]
 fn without_a_wall_the_way_out_of_a_directory_is_open() {
-    let doctor = Doctor::new().sandbox(wasmpool::SandboxPolicy::Off).with_dirs(DirAccess::ReadWrite);
+    let doctor = Doctor::new().sandbox(wasmpool::sandbox::SandboxPolicy::Off).with_dirs(DirAccess::ReadWrite);
     let report = doctor.run().expect("can be tried");
     for name in ["dir-read-beyond", "dir-write-beyond", "dir-stat-beyond", "dir-climb", "dir-link-beyond"] {
         let attack = report.attacks.iter().find(|attack| attack.name == name).expect("is tried");

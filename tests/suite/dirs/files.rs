@@ -3,7 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use wasmpool::{DirAccess, ModuleOptions, SandboxLayer, SandboxPolicy, SubmitError, TaskOptions};
+use wasmpool::TaskOptions;
+use wasmpool::error::SubmitError;
+use wasmpool::module::ModuleOptions;
+use wasmpool::sandbox::{DirAccess, SandboxLayer, SandboxPolicy};
 
 use super::{FBIG, Guest, MFILE, NOENT, NOTEMPTY, PERM, Place, WAT, ask};
 use crate::support::{self, PATIENCE};
@@ -193,7 +196,7 @@ fn a_task_that_opens_all_it_can_leaves_the_worker_what_it_needs() {
     for _ in 0..3 {
         let answer = guest.ask("hoard", 3, "a", "").expect("an answer");
         let times = u32::from_le_bytes(answer[1..5].try_into().expect("four bytes"));
-        assert_eq!((answer[0], times), (MFILE, wasmpool::limits::TASK_DESCRIPTORS_MAX as u32 - 4));
+        assert_eq!((answer[0], times), (MFILE, proto::limits::TASK_DESCRIPTORS_MAX as u32 - 4));
     }
     guest.assert_nobody_died();
 }
@@ -237,7 +240,7 @@ fn a_command_reads_and_writes_as_tasks_do() {
              (drop (call $write_second)))"#,
     );
     let command = support::wat(&pool, &text).command().expect("a command");
-    let future = pool.submit(&command, &wasmpool::CommandInput::new()).expect("is accepted");
+    let future = pool.submit(&command, &wasmpool::task::CommandInput::new()).expect("is accepted");
     let output = future.result_timeout(PATIENCE).expect("in time").expect("succeeds");
     assert_eq!(output.exit_code, 0);
     assert_eq!(fs::read_to_string(dir.join("out")).expect("reads"), "by a command");
@@ -282,7 +285,7 @@ fn without_directories_the_filter_is_what_it_was() {
     assert_eq!(guest.given().len(), 0);
     let report = guest.pool.sandbox().expect("a worker");
     let seccomp = report.layer(SandboxLayer::Seccomp).expect("is reported");
-    let calls = wasmpool::Doctor::system_calls().len();
+    let calls = wasmpool::sandbox::Doctor::system_calls().len();
     assert!(calls <= 30 && seccomp.reason == format!("{calls} system calls, the others kill"), "{report}");
 }
 
@@ -294,7 +297,7 @@ fn a_scan_of_the_page_map_and_directories_go_together() {
     let builder = support::builder(1).dir(&dir, "/dir", DirAccess::ReadOnly).pagemap_scan(true);
     let pool = match builder.build() {
         Ok(pool) => pool,
-        Err(wasmpool::BuildError::PagemapScan { reason }) => return println!("not here: {reason}"),
+        Err(wasmpool::error::BuildError::PagemapScan { reason }) => return println!("not here: {reason}"),
         Err(error) => panic!("{error}"),
     };
     let module = support::wat(&pool, WAT);
@@ -330,6 +333,6 @@ fn a_deterministic_task_that_could_see_files_is_refused() {
     assert!(matches!(refused, Err(SubmitError::DirsNotDeterministic { .. })), "{refused:?}");
     // A module without WASI sees nothing of them.
     let echo = pool.load_with(&wat::parse_str(support::ECHO_WAT).expect("valid"), options).expect("loads");
-    let future = pool.submit_with(&support::raw(&echo, "echo"), &"x".into(), seeded()).expect("is accepted");
+    let future = pool.submit_with(&support::raw(&echo, "echo"), "x", seeded()).expect("is accepted");
     future.result_timeout(PATIENCE).expect("in time").expect("succeeds");
 }

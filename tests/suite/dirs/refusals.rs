@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use wasmpool::{BuildError, DirAccess, SandboxPolicy};
+use wasmpool::error::BuildError;
+use wasmpool::sandbox::{DirAccess, SandboxPolicy};
 
 use super::{Guest, Place};
 use crate::support;

@@ -2,7 +2,7 @@
 //! names the limit.
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use wasmpool::{Doctor, SandboxLayer, SandboxPolicy};
+use wasmpool::sandbox::{Doctor, SandboxLayer, SandboxPolicy};
 
 use super::refusals::all_words;
 use super::reports::{builder, lacks, pool, wasm};
@@ -104,7 +104,7 @@ fn works(case: &Case) {
         let answer = future.result_timeout(PATIENCE).expect("in time").expect("echoes");
         assert!(answer == bytes, "{len} bytes come back as they went");
     }
-    let inputs = (0..500_u32).map(|n| n.to_le_bytes().to_vec().into());
+    let inputs = (0..500_u32).map(|n| n.to_le_bytes().to_vec());
     let results: Vec<_> = pool.map(&echo, inputs).collect::<Result<_, _>>().expect("all of them");
     assert_eq!(results.len(), 500);
     // One with memories of the engine, which are not the worker's own.
@@ -123,7 +123,7 @@ fn works(case: &Case) {
     );
     let command = wasi.command().expect("is a command");
     for _ in 0..3 {
-        let future = pool.submit(&command, &wasmpool::CommandInput::new()).expect("submits");
+        let future = pool.submit(&command, &wasmpool::task::CommandInput::new()).expect("submits");
         future.result_timeout(PATIENCE).expect("in time").expect("each begins with a fresh memory");
     }
     lacks(&pool.sandbox().expect("a worker is ready"), case.missing());
@@ -152,7 +152,7 @@ pub(crate) fn on_cpu_time_are_named(_: &Case) {
     };
     let spin = |pool: &wasmpool::Pool, cpu: u64| {
         let options = wasmpool::TaskOptions::new().cpu_time(std::time::Duration::from_millis(cpu));
-        let future = pool.submit_with(&spinning(pool), &wasmpool::CommandInput::new(), options);
+        let future = pool.submit_with(&spinning(pool), &wasmpool::task::CommandInput::new(), options);
         future
             .expect("submits")
             .result_timeout(PATIENCE)
@@ -168,8 +168,8 @@ pub(crate) fn on_cpu_time_are_named(_: &Case) {
     all_words(&spin(&pool(), 60_000), &["RLIMIT_CPU is 1 s", "ulimit -t"]);
     let many = format!("(module {})", "(func)".repeat(90_000));
     let slow = ::wat::parse_str(many).expect("is valid");
-    let limits = wasmpool::CompileLimits::trusted();
-    let options = wasmpool::ModuleOptions::new().compile_limits(limits);
+    let limits = wasmpool::limits::CompileLimits::trusted();
+    let options = wasmpool::module::ModuleOptions::new().compile_limits(limits);
     let error = pool().load_with(&slow, options).expect_err("takes longer").to_string();
     all_words(&error, &["compiler", "RLIMIT_CPU is 1 s", "ulimit -t"]);
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use wasmpool::{LayerReport, SandboxLayer, SandboxReport};
+use wasmpool::sandbox::{LayerReport, SandboxLayer, SandboxReport};
 
 /// Seccomp filters that a worker installs.
 const FILTERS: u64 = 2;

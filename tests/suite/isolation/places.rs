@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use wasmpool::{SandboxLayer, SandboxPolicy};
+use wasmpool::sandbox::{SandboxLayer, SandboxPolicy};
 
 use super::Case;
 use super::reports::{builder, wasm};

@@ -117,7 +117,7 @@ pub(crate) fn first_error() -> String {
         let of_source = error.source().map(|source| format!(": {}", chain(source)));
         format!("{error}{}", of_source.unwrap_or_default())
     }
-    let pool = match super::reports::builder(wasmpool::SandboxPolicy::BestEffort).build() {
+    let pool = match super::reports::builder(wasmpool::sandbox::SandboxPolicy::BestEffort).build() {
         Ok(pool) => pool,
         Err(error) => return chain(&error),
     };

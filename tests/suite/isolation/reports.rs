@@ -4,10 +4,10 @@
 use std::fs::File;
 use std::path::Path;
 
-use wasmpool::{
-    AttackReport, Doctor, DoctorReport, LayerReport, Pool, PoolBuilder, SandboxLayer, SandboxPolicy,
-    SandboxReport,
+use wasmpool::sandbox::{
+    AttackReport, Doctor, DoctorReport, LayerReport, SandboxLayer, SandboxPolicy, SandboxReport,
 };
+use wasmpool::{Pool, PoolBuilder};
 
 use super::{Case, LEAKED, outside};
 use crate::support::{ECHO_WAT, PATIENCE};
@@ -134,7 +134,7 @@ fn doctor(missing: &[SandboxLayer]) {
         for attack in against {
             let outcome = &succeeded(&alone, attack).outcome;
             // The host kills a worker that holds too much, whether that worker has limits of its own or not.
-            let is_the_hosts = *outcome == wasmpool::AttackOutcome::Killed(9);
+            let is_the_hosts = *outcome == wasmpool::sandbox::AttackOutcome::Killed(9);
             assert!(
                 !outcome.failed() || is_the_hosts,
                 "{layer} is said to be missing, and {}: {outcome}",

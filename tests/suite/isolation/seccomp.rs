@@ -1,6 +1,7 @@
 //! No worker starts without seccomp or no_new_privs, unless both are done without knowingly.
 
-use wasmpool::{BuildError, Doctor, SandboxLayer, SandboxPolicy};
+use wasmpool::error::BuildError;
+use wasmpool::sandbox::{Doctor, SandboxLayer, SandboxPolicy};
 
 use super::Case;
 use super::reports::{builder, pool, try_pool};

@@ -13,10 +13,10 @@ fn callbacks_may_submit_while_the_pool_breaks() {
         let pool = pool.clone();
         let act = act.clone();
         let told = told.clone();
-        future.add_done_callback(move |result| {
+        future.on_done(move |result| {
             assert!(matches!(result.expect_err("broken").error(), TaskError::Broken(_)));
             let again = pool.submit_bytes(&act, "again");
-            let at_once = pool.try_submit(&act, &"again".into(), TaskOptions::new());
+            let at_once = pool.try_submit(&act, "again");
             told.send((again.expect_err("broken"), at_once.expect_err("broken"))).expect("sends");
         });
     }
@@ -25,7 +25,7 @@ fn callbacks_may_submit_while_the_pool_breaks() {
         let refused = refusals.recv_timeout(PATIENCE).expect("called");
         assert!(matches!(refused, (SubmitError::Broken(_), SubmitError::Broken(_))), "{refused:?}");
     }
-    assert!(pending.iter().all(TaskFuture::done));
+    assert!(pending.iter().all(TaskFuture::is_done));
     in_time("the end", move || drop(pool));
 }
 
@@ -38,10 +38,10 @@ fn a_callback_may_drop_the_last_handle_of_the_pool() {
     let pending: Vec<_> = (0..50).map(|_| submit(&pool, &act, "e")).collect();
     let (called, calls) = unbounded();
     let owner = pool.clone();
-    spins[0].add_done_callback(move |_| drop(owner));
+    spins[0].on_done(move |_| drop(owner));
     for future in &pending {
         let called = called.clone();
-        future.add_done_callback(move |_| called.send(()).expect("sends"));
+        future.on_done(move |_| called.send(()).expect("sends"));
     }
     drop(pool);
     spins.iter().for_each(|spin| assert!(spin.abort()));
@@ -66,7 +66,7 @@ fn a_callback_may_end_the_pool() {
         let first = running(&pool, &act);
         let pending: Vec<_> = (0..50).map(|_| submit(&pool, &act, "e")).collect();
         let (ended, is_ended) = unbounded();
-        first.add_done_callback({
+        first.on_done({
             let pool = pool.clone();
             move |_| {
                 end(&pool);
@@ -75,7 +75,7 @@ fn a_callback_may_end_the_pool() {
         });
         first.abort();
         assert!(is_ended.recv_timeout(PATIENCE).expect("called").is_empty());
-        assert!(pending.iter().all(TaskFuture::done));
+        assert!(pending.iter().all(TaskFuture::is_done));
         // The pool can be dropped from outside, too.
         in_time("the end", move || drop(pool));
     }
@@ -88,7 +88,7 @@ fn a_callback_may_wait_for_other_tasks_and_panic_and_the_next_still_run() {
     let first = running(&pool, &act);
     let (told, outputs) = unbounded();
     let earlier = Arc::new(submit(&pool, &act, "earlier"));
-    first.add_done_callback({
+    first.on_done({
         let pool = pool.clone();
         let act = act.clone();
         let told = told.clone();
@@ -101,7 +101,7 @@ fn a_callback_may_wait_for_other_tasks_and_panic_and_the_next_still_run() {
             panic!("as a test");
         }
     });
-    first.add_done_callback(move |_| told.send("next".into()).expect("sends"));
+    first.on_done(move |_| told.send("next".into()).expect("sends"));
     first.abort();
     for expected in ["earlier", "later", "next"] {
         assert_eq!(outputs.recv_timeout(PATIENCE).expect("called"), expected);

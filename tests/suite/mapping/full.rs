@@ -8,7 +8,7 @@ fn a_full_queue_refuses_those_who_do_not_wait_and_holds_up_those_who_do() {
     let act = act(&pool);
     let spin = running(&pool, &act);
     let pending = [0, 1].map(|_| submit(&pool, &act, "e"));
-    let refused = || pool.try_submit(&act, &"e".into(), TaskOptions::new()).expect_err("full");
+    let refused = || pool.try_submit(&act, "e").expect_err("full");
     let full = refused();
     assert!(matches!(full, SubmitError::QueueFull { max: 3 }));
     assert_eq!(full.to_string(), "the queue is full: 3 tasks are waiting or running");
@@ -78,7 +78,7 @@ fn an_asynchronous_submission_waits_for_room_and_submits_nothing_if_dropped() {
     let waker = Waker::from(count.clone());
     let mut context = Context::from_waker(&waker);
     let mut submit_async = |what: &'static str| {
-        let mut submission = pool.submit_async(&act, &what.into(), TaskOptions::new());
+        let mut submission = pool.submit_async(&act, &what);
         assert!(std::future::Future::poll(Pin::new(&mut submission), &mut context).is_pending());
         submission
     };
@@ -101,7 +101,7 @@ fn a_submission_that_is_polled_over_and_over_keeps_no_heap_of_wakers() {
     let _spin = running(&pool, &act);
     let count = Arc::new(Count(AtomicUsize::new(0)));
     let waker = Waker::from(count.clone());
-    let mut submission = pool.submit_async(&act, &"e".into(), TaskOptions::new());
+    let mut submission = pool.submit_async(&act, "e");
     for _ in 0..1_000 {
         let polled = std::future::Future::poll(Pin::new(&mut submission), &mut Context::from_waker(&waker));
         assert!(polled.is_pending());

@@ -18,7 +18,7 @@ fn chunks_of_any_size_give_what_a_sequential_map_gives() {
         }
         assert!(unordered.into_iter().eq(expected.iter().cloned().enumerate()), "chunks of {size}");
     }
-    assert_eq!(pool.map(&act, []).count() + pool.map(&act, []).unordered().count(), 0);
+    assert_eq!(pool.map(&act, [""; 0]).count() + pool.map(&act, [""; 0]).unordered().count(), 0);
     assert_eq!((pool.stats().submitted, pool.stats().retries), (4_000, 0));
 }
 

@@ -96,7 +96,7 @@ fn a_waker_that_ends_the_pool_only_begins_it() {
             let pool = pool.clone();
             move || pool.shutdown(ShutdownMode::Finish)
         });
-        assert!(pending.iter().all(TaskFuture::done) && pool.worker_pids().is_empty());
+        assert!(pending.iter().all(TaskFuture::is_done) && pool.worker_pids().is_empty());
         let succeeded = pending.iter().filter(|future| future.result().is_ok()).count();
         assert!(number > 0 || succeeded == 20, "a shutdown finishes what was submitted");
     }

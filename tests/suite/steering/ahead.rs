@@ -9,10 +9,10 @@ fn a_cancelled_task_never_runs_though_a_worker_had_been_handed_it() {
     // Had the worker begun one of them, it would be at it still.
     let (endless, ahead) = stocked(&pool, &tasks, || several(&pool, &tasks.spin, 200));
     for spin in &ahead {
-        assert!(spin.cancel() && spin.done(), "{spin:?}");
+        assert!(spin.cancel() && spin.is_done(), "{spin:?}");
     }
     for spin in &ahead {
-        assert!(spin.cancelled());
+        assert!(spin.is_cancelled());
         assert_eq!(attempts(spin), 0);
         assert!(!failure(spin).may_have_run());
     }
@@ -26,7 +26,7 @@ fn a_cancelled_task_never_runs_though_a_worker_had_been_handed_it() {
 
 #[test]
 fn a_worker_from_which_tasks_were_taken_back_sleeps_when_their_module_has_ended() {
-    let pool = build(builder(1).sandbox(wasmpool::SandboxPolicy::Off));
+    let pool = build(builder(1).sandbox(wasmpool::sandbox::SandboxPolicy::Off));
     let tasks = tasks(&pool);
     let module =
         support::wat(&pool, &support::ECHO_WAT.replacen("(memory", "(global i32 (i32.const 1)) (memory", 1));
@@ -65,7 +65,7 @@ fn a_task_is_either_cancelled_and_never_runs_or_it_runs() {
     let mut ran = 0;
     for echo in futures.iter().rev() {
         let is_cancelled = echo.cancel();
-        assert!(!is_cancelled || echo.done());
+        assert!(!is_cancelled || echo.is_done());
         cancelled += u64::from(is_cancelled);
     }
     for echo in &futures {
@@ -114,7 +114,7 @@ fn quick_tasks_behind_an_endless_one_move_to_an_idle_worker() {
             let report = echo.report().expect("done");
             assert_eq!((report.attempts, report.worker_pid), (1, Some(pids[1])));
         }
-        assert!(endless.running() && !endless.done());
+        assert!(endless.is_running() && !endless.is_done());
         assert_eq!(pool.stats().workers_started, 2);
         drop(frozen);
         pool.kill();
@@ -128,8 +128,8 @@ fn a_frozen_worker_holds_up_nothing_but_the_task_that_it_runs() {
     pool.prestart(2);
     let frozen = Frozen::new(idle_workers(&pool, 2)[0]);
     let quick = several(&pool, &tasks.echo, 300);
-    eventually("all but one to be done", || quick.iter().filter(|echo| echo.done()).count() == 299);
-    let stuck = quick.iter().find(|echo| !echo.done()).expect("the one");
+    eventually("all but one to be done", || quick.iter().filter(|echo| echo.is_done()).count() == 299);
+    let stuck = quick.iter().find(|echo| !echo.is_done()).expect("the one");
     assert_eq!(worker_of(&pool, stuck.task_id()), frozen.0);
     assert!(!stuck.cancel(), "it runs");
     drop(frozen);

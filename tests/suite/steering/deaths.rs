@@ -15,7 +15,7 @@ fn with_replacement_a_death_costs_only_the_task_that_ran() {
     signal(pids[0], Signal::KILL);
     assert!(matches!(error(&spins[0]), TaskError::WorkerDied(_)));
     pending.iter().for_each(|echo| drop(output(echo)));
-    assert!(spins[1].running() && !spins[1].done(), "another worker's task goes on");
+    assert!(spins[1].is_running() && !spins[1].is_done(), "another worker's task goes on");
     assert_eq!(worker_of(&pool, spins[1].task_id()), pids[1]);
     let stats = pool.stats();
     assert_eq!((stats.workers_died, stats.ended.lost, stats.ended.succeeded), (1, 1, 50));
@@ -279,11 +279,12 @@ fn a_task_is_not_run_twice_unasked_because_its_worker_was_killed_for_the_one_bef
     eventually("the worker to be killed", || !is_alive(ahead.pid));
     ahead.listen.send(()).expect("it waits");
     output(&ahead.known);
-    let is_elsewhere = |worker: &wasmpool::WorkerStats| worker.pid != ahead.pid && worker.task.is_some();
+    let is_elsewhere =
+        |worker: &wasmpool::event::WorkerStats| worker.pid != ahead.pid && worker.task.is_some();
     eventually("it to end, or to run again", || {
-        ahead.unknown.done() || pool.stats().workers.iter().any(is_elsewhere)
+        ahead.unknown.is_done() || pool.stats().workers.iter().any(is_elsewhere)
     });
-    assert!(ahead.unknown.done(), "it had begun, and now runs again");
+    assert!(ahead.unknown.is_done(), "it had begun, and now runs again");
     assert!(failure(&ahead.unknown).may_have_run());
 }
 

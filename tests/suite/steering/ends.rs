@@ -13,7 +13,7 @@ fn terminate_and_kill_cancel_what_is_pending_and_break_what_runs() {
         let events = pool.events();
         end(&pool);
         assert!(pool.worker_pids().is_empty() && pids.iter().all(|pid| !is_alive(*pid)));
-        assert!(pending.iter().all(|echo| echo.cancelled() && attempts(echo) == 0));
+        assert!(pending.iter().all(|echo| echo.is_cancelled() && attempts(echo) == 0));
         for (spin, pid) in spins.iter().zip(pids) {
             let failed = failure(spin);
             match failed.error() {
@@ -53,7 +53,7 @@ fn answers_under_way_do_not_break_a_pool_that_is_terminated() {
         pool.terminate();
         assert_eq!(pool.broken(), None);
         assert!(matches!(pool.submit_bytes(&tasks.echo, "x"), Err(SubmitError::ShutDown { .. })));
-        assert!(echoes.iter().all(TaskFuture::done));
+        assert!(echoes.iter().all(TaskFuture::is_done));
         assert_eq!(pool.stats().workers_died, 0);
     }
 }
@@ -86,7 +86,7 @@ fn what_a_worker_was_handed_ahead_is_cancelled_with_the_rest() {
         let tasks = tasks(&pool);
         let (endless, ahead) = stocked(&pool, &tasks, || several(&pool, &tasks.spin, 60));
         end(&pool);
-        assert!(ahead.iter().all(|spin| spin.cancelled() && attempts(spin) == 0));
+        assert!(ahead.iter().all(|spin| spin.is_cancelled() && attempts(spin) == 0));
         assert!(matches!(error(&endless), TaskError::Broken(_)));
     }
 }
@@ -101,7 +101,7 @@ fn a_pool_may_be_ended_while_its_workers_start() {
             let pool = pool.clone();
             move || end(&pool)
         });
-        assert!(futures.iter().all(TaskFuture::done) && pool.worker_pids().is_empty());
+        assert!(futures.iter().all(TaskFuture::is_done) && pool.worker_pids().is_empty());
         assert_eq!((pool.stats().pending, pool.stats().running), (0, 0));
     }
 }

@@ -26,7 +26,7 @@ fn the_life_of_a_task_and_of_its_worker_is_told_in_order() {
     match kinds.next() {
         Some(EventKind::WorkerReady { pid: ready, sandbox }) => {
             assert_eq!(ready, pid);
-            assert!(sandbox.has(wasmpool::SandboxLayer::Seccomp), "{sandbox}");
+            assert!(sandbox.has(wasmpool::sandbox::SandboxLayer::Seccomp), "{sandbox}");
         }
         other => panic!("{other:?}"),
     }

@@ -18,7 +18,7 @@ fn the_numbers_are_right_at_a_known_moment() {
     let during = pool.stats();
     assert_eq!((during.pending, during.running, during.submitted), (3, 2, 5));
     assert_eq!((during.workers_started, during.workers_died, during.workers_recycled), (2, 0, 0));
-    assert_eq!(during.ended, wasmpool::TaskCounts::default());
+    assert_eq!(during.ended, wasmpool::event::TaskCounts::default());
     let mut running = HashSet::new();
     for worker in &during.workers {
         assert_eq!((worker.state, worker.answered), (WorkerState::Busy, 0));

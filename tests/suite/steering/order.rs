@@ -44,7 +44,7 @@ fn a_task_of_higher_priority_goes_before_what_waits_inside_of_a_worker() {
         before.abort();
         worker_of(&pool, long.task_id());
         let high = submit_with(&pool, &tasks.echo, TaskOptions::new().priority(1));
-        let in_time = !long.done();
+        let in_time = !long.is_done();
         low.iter().chain([&high]).for_each(|future| drop(output(future)));
         let told = std::iter::from_fn(|| events.try_next()).map(|event| event.kind).collect::<Vec<_>>();
         if in_time {

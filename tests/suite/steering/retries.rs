@@ -108,8 +108,7 @@ fn a_failure_of_the_tasks_own_is_never_retried() {
     let retry = || TaskOptions::new().retry(Retry::attempts(5).after_timeouts());
     let trap = submit_with(&pool, &tasks.trap, retry());
     let refuse = submit_with(&pool, &tasks.refuse, retry());
-    let large =
-        pool.submit_with(&tasks.echo, &vec![7; 100].into(), retry().output_bytes_max(10)).expect("submits");
+    let large = pool.submit_with(&tasks.echo, &vec![7; 100], retry().output_bytes_max(10)).expect("submits");
     assert!(matches!(error(&trap), TaskError::Trap { .. }));
     assert!(matches!(error(&refuse), TaskError::Guest { .. }));
     assert!(matches!(error(&large), TaskError::OutputTooLarge { .. }));
@@ -134,7 +133,7 @@ fn a_task_between_two_attempts_can_be_cancelled_and_a_shutdown_waits_for_its_nex
         let future = submit_with(&pool, &tasks.spin, options(PATIENCE * 10));
         next_retry();
         assert_eq!((pool.stats().pending, pool.stats().running), (1, 0));
-        assert!(stop(&future) && future.cancelled());
+        assert!(stop(&future) && future.is_cancelled());
         assert_eq!(attempts(&future), 1);
     }
     let future = submit_with(&pool, &tasks.spin, options(ms(50)));

@@ -8,7 +8,7 @@ fn a_smaller_pool_lets_busy_workers_finish_and_a_larger_one_starts_more() {
     let tasks = tasks(&pool);
     let mut events = pool.events();
     let spins = several(&pool, &tasks.spin, 12);
-    let running = || spins.iter().filter(|spin| spin.running() && !spin.done()).count();
+    let running = || spins.iter().filter(|spin| spin.is_running() && !spin.is_done()).count();
     eventually("four to run", || {
         assert!(pool.worker_pids().len() <= 4, "at most four at any moment");
         running() == 4
@@ -96,7 +96,7 @@ fn a_pool_made_smaller_and_larger_again_runs_no_more_than_its_maximum() {
     for _ in 0..3 {
         let clock = self::pool(1);
         output(&submit(&clock, &self::tasks(&clock).echo));
-        assert_eq!((pool.stats().running, spins[2].running()), (2, false));
+        assert_eq!((pool.stats().running, spins[2].is_running()), (2, false));
     }
     spins[0].abort();
     worker_of(&pool, spins[2].task_id());

@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use clap_complete::Shell;
 
 use super::Target;
-use wasmpool::{DirAccess, SandboxLayer};
+use wasmpool::sandbox::{DirAccess, SandboxLayer};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DoctorArgs {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use bytesize::ByteSize;
 
-use wasmpool::SandboxLayer;
+use wasmpool::sandbox::SandboxLayer;
 
 /// Bytes of a file that begins anew by its size, unless set.
 const SIZE_BYTES: u64 = 64 * 1024 * 1024;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use proto::schema::{Node, Schema, Variant};
 use proto::text::Name;
-use wasmpool::TaskDescription;
+use wasmpool::module::TaskDescription;
 
 /// Longer definitions take a line for each field.
 const ONE_LINE_BYTES_MAX: usize = 72;

@@ -21,8 +21,10 @@ use crate::exit::Failure;
 use crate::interrupt::{self, Ask};
 use crate::object::Line;
 use proto::limits::RESULT_BYTES_BESIDE;
+use wasmpool::error::DeathCause;
 use wasmpool::internal::Charge;
-use wasmpool::{DeathCause, Pool, TaskError, TaskReport};
+use wasmpool::task::TaskReport;
+use wasmpool::{Pool, TaskError};
 
 /// Something to be done.
 enum Event {

@@ -11,8 +11,8 @@ use super::source::{Item, Label, Reading, Source};
 use crate::call::{Pending, Prepared};
 use crate::exit::Failure;
 use crate::input::InputArg;
-use wasmpool::TaskReport;
 use wasmpool::internal::Charge;
+use wasmpool::task::TaskReport;
 
 /// The result of reading an input.
 pub(super) enum Fed {

@@ -13,7 +13,7 @@ use crate::exit::Failure;
 use crate::object::{self, Line, Object};
 use files::{Folder, HostFiles, Locked, OpenError, Waiting};
 use proto::text;
-use wasmpool::TaskReport;
+use wasmpool::task::TaskReport;
 
 /// A file's name takes at most this many bytes from its input's.
 const NAME_BYTES_MAX: usize = 100;

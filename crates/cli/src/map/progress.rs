@@ -9,7 +9,8 @@ use super::tally::Tally;
 use super::watch;
 use crate::args::{self, MapArgs};
 use crate::console::Console;
-use wasmpool::{PoolStats, TaskId, WorkerState};
+use wasmpool::event::{PoolStats, WorkerState};
+use wasmpool::task::TaskId;
 
 /// The time between two looks at the pool.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);

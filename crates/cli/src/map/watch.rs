@@ -6,7 +6,8 @@ use bytesize::ByteSize;
 
 use proto::kernel::kernel_text;
 use proto::text::{Name, truncated};
-use wasmpool::{PoolStats, TaskId};
+use wasmpool::event::PoolStats;
+use wasmpool::task::TaskId;
 
 /// The table has at most this many rows.
 const ROWS_MAX: usize = 64;
@@ -59,8 +60,8 @@ pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wasmpool::WorkerState;
-    use wasmpool::WorkerStats;
+    use wasmpool::event::WorkerState;
+    use wasmpool::event::WorkerStats;
 
     #[test]
     fn each_worker_has_a_row_with_its_task_by_the_inputs_name() {

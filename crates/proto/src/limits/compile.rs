@@ -131,7 +131,7 @@ impl fmt::Display for CompileLimit {
 ///
 /// ```
 /// use std::time::Duration;
-/// use wasmpool::CompileLimits;
+/// use wasmpool::limits::CompileLimits;
 ///
 /// let strict = CompileLimits::new().functions_max(1_000).timeout(Duration::from_secs(5));
 /// let own_build = CompileLimits::trusted().memory_bytes_max(8 << 30);

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use wasmpool::{
-    Bytes, CommandInput, LogOverflow, Module, ModuleKind, ModuleOptions, Pool, ShutdownMode, TaskError,
-    TaskFuture, TaskOptions,
-};
+use wasmpool::module::{ModuleKind, ModuleOptions};
+use wasmpool::pool::ShutdownMode;
+use wasmpool::task::{CommandInput, LogOverflow};
+use wasmpool::{Bytes, Module, Pool, TaskError, TaskFuture, TaskOptions};
 
 use super::dress::{Dressed, dress};
 use super::names::{self, Named};

@@ -1,6 +1,8 @@
 //! A name for every outcome, and whether it may be.
 
-use wasmpool::{ModuleError, ModuleKind, TaskError, TrapCode};
+use wasmpool::TaskError;
+use wasmpool::error::{ModuleError, TrapCode};
+use wasmpool::module::ModuleKind;
 
 /// The outcome of a load or a task.
 #[derive(Debug, Clone, PartialEq, Eq)]

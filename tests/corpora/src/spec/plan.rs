@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use wasmparser::{TypeRef, Validator, WasmFeatures};
-use wasmpool::TrapCode;
+use wasmpool::error::TrapCode;
 use wast::core::{ModuleKind, WastArgCore, WastRetCore};
 use wast::token::{Id, Span};
 use wast::{QuoteWat, Wast, WastArg, WastDirective, WastExecute, WastInvoke, WastRet, Wat};

@@ -4,7 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use wasmpool::{ModuleError, Pool, TaskError, TaskFailure, TaskOptions};
+use wasmpool::error::ModuleError;
+use wasmpool::{Pool, TaskError, TaskFailure, TaskOptions};
 
 use super::plan::{Check, Ends, Job, Refusal};
 use super::replay::TASK;
@@ -99,7 +100,7 @@ fn replay(pool: &Pool, wasm: &[u8], checks: &[Check]) -> Vec<(usize, Outcome)> {
     let mut futures = Vec::new();
     for check in checks {
         let options = TaskOptions::new().label(format!("line {}", check.line));
-        match pool.submit_with(&task, &check.step.to_le_bytes().to_vec().into(), options) {
+        match pool.submit_with(&task, &check.step.to_le_bytes().to_vec(), options) {
             Ok(future) => futures.push(future),
             Err(error) => return none(error.to_string()),
         }

@@ -8,7 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let faults = pool.load_file(embedder::FAULTS)?;
     let endless = faults.task::<(), ()>("endless_loop")?;
     let futures = [pool.submit(&endless, &())?, pool.submit(&endless, &())?];
-    while !futures.iter().all(wasmpool::TaskFuture::running) {
+    while !futures.iter().all(wasmpool::TaskFuture::is_running) {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     let pids: Vec<_> = pool.worker_pids().iter().map(ToString::to_string).collect();
