@@ -5,6 +5,7 @@ mod checks;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tracing::Level;
@@ -470,26 +471,11 @@ impl PoolBuilder {
     /// [`BuildError::Directory`] for one that cannot be given; settings that
     /// cannot be; what the system refuses.
     pub fn build(self) -> Result<Pool, BuildError> {
-        if Role::of_this_process().is_some() {
-            return Err(BuildError::NestedInit);
-        }
-        if self.workers == 0 || self.workers > limits::WORKERS_MAX {
-            return Err(BuildError::Workers { workers: self.workers, max: limits::WORKERS_MAX });
-        }
-        self.check_settings()?;
+        self.check()?;
         let sandbox = &self.settings.sandbox.request;
-        if sandbox.requests(SandboxLayer::Seccomp) && !syscalls::is_available() {
-            return Err(BuildError::NoSeccomp);
-        }
-        if self.settings.workers.pagemap_scan
-            && let Some(reason) = pagemap::objection()
-        {
-            return Err(BuildError::PagemapScan { reason });
-        }
         let dirs = dirs::open_all(&self.dirs, sandbox)?;
         let program = Program::choose(self.worker_program.as_deref())?;
         let system = |what| move |source| BuildError::System { what, source: Shortage::explained(source) };
-        let thread = |what| move |error| system(what)(calling("start a thread")(error));
         let files = dirs::host_files(&dirs).map_err(system("look at the directories of tasks"))?;
         let cache = self.open_cache(&files)?;
         let (supervisor, requests) = requests::channel().map_err(system("create an eventfd"))?;
@@ -516,24 +502,16 @@ impl PoolBuilder {
         let (wakers, woken) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
         let queues = Arc::new(Queues { callbacks, wakers });
         let core = Arc::new(Core::new(id, settings, supervisor, queues));
-        std::thread::Builder::new()
-            .name("wasmpool-wakers".into())
-            .spawn(move || {
-                become_io_thread();
-                woken.iter().for_each(|wake| wake());
-            })
-            .map_err(thread("start the wakers' thread"))?;
-        let callback_thread = std::thread::Builder::new()
-            .name("wasmpool-callbacks".into())
-            .spawn(move || queue.iter().for_each(|callback| callback()))
-            .map_err(thread("start the callback thread"))?;
-        let supervisor = std::thread::Builder::new()
-            .name("wasmpool-supervisor".into())
-            .spawn({
-                let core = core.clone();
-                move || supervise::run(&core, &requests, &program)
-            })
-            .map_err(thread("start the supervisor thread"))?;
+        start("wasmpool-wakers", move || {
+            become_io_thread();
+            woken.iter().for_each(|wake| wake());
+        })?;
+        let callback_thread =
+            start("wasmpool-callbacks", move || queue.iter().for_each(|callback| callback()))?;
+        let supervisor = start("wasmpool-supervisor", {
+            let core = core.clone();
+            move || supervise::run(&core, &requests, &program)
+        })?;
         if prestart > 0 {
             core.handle(Event::Prestart { workers: prestart });
         }
@@ -548,6 +526,26 @@ impl PoolBuilder {
         }))))
     }
 
+    /// Refuses a process that cannot have a pool, and settings that cannot work.
+    fn check(&self) -> Result<(), BuildError> {
+        if Role::of_this_process().is_some() {
+            return Err(BuildError::NestedInit);
+        }
+        if self.workers == 0 || self.workers > limits::WORKERS_MAX {
+            return Err(BuildError::Workers { workers: self.workers, max: limits::WORKERS_MAX });
+        }
+        self.check_settings()?;
+        if self.settings.sandbox.request.requests(SandboxLayer::Seccomp) && !syscalls::is_available() {
+            return Err(BuildError::NoSeccomp);
+        }
+        if self.settings.workers.pagemap_scan
+            && let Some(reason) = pagemap::objection()
+        {
+            return Err(BuildError::PagemapScan { reason });
+        }
+        Ok(())
+    }
+
     fn open_cache(&self, files: &HostFiles) -> Result<Option<Cache>, BuildError> {
         let cache = match &self.cache {
             CacheChoice::Off => None,
@@ -560,6 +558,15 @@ impl PoolBuilder {
         };
         Ok(cache.inspect(Cache::tend))
     }
+}
+
+/// Starts one of the pool's own threads.
+fn start(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, BuildError> {
+    let started = std::thread::Builder::new().name(name.into()).spawn(work);
+    started.map_err(|error| {
+        let source = Shortage::explained(calling("start a thread")(error));
+        BuildError::System { what: "start a thread of the pool's", source }
+    })
 }
 
 fn number(level: LevelFilter) -> u8 {
