@@ -28,14 +28,14 @@
 //! | `Retiring` | a worker that was asked to leave | `Dead`, its deadline |
 //!
 //! A worker is *unbound* until it is handed its first task. From then on it takes tasks of that
-//! task's trust domain only, for its whole life: `line` says who is next across domains.
+//! task's trust domain only, for its whole life: `fairness` says who is next across domains.
 //!
 //! Invariant, checked by `Scheduler::check` after every event of every test:
 //! `accepted = pending + prefetched + running + resolved`, every task is in exactly one place,
 //! and is resolved exactly once.
 //!
 //! `workers` decides about processes, `shortage` about those that cannot be had, `tasks` about tasks,
-//! `spending` about their CPU time, and `line` about who is served by whom; `check` holds the invariants.
+//! `spending` about their CPU time, and `fairness` about who is served by whom; `check` holds the invariants.
 
 mod check;
 mod fairness;
@@ -220,7 +220,7 @@ pub(crate) enum Action {
     Assign { worker: WorkerKey, task: TaskId },
     /// Take the task back if the worker has not begun it, and say so: [`Event::Revoked`].
     Revoke { worker: WorkerKey, task: TaskId },
-    /// The worker now runs this task, which it was prefetched.
+    /// The worker now runs this task, which it was sent ahead.
     Begin { worker: WorkerKey, task: TaskId },
     /// Ask the worker to stop this task.
     Interrupt { worker: WorkerKey, task: TaskId },
@@ -344,7 +344,7 @@ enum Place {
     Running(usize),
 }
 
-/// The plan for an prefetched task once it is revoked.
+/// The plan for a prefetched task once it is revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Cancel,

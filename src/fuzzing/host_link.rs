@@ -3,7 +3,7 @@
 //!
 //! Here are no processes and no threads: the target is the supervisor, and plays the workers. A worker
 //! dies when the script says so; then its link's thread, which is this one, reads to the end. Before, it
-//! is read where the script has a caller wait for a task: as an attendant. What a worker does while it is
+//! is read where the script has a caller wait for a task: as an inline reader. What a worker does while it is
 //! being read, it does at each of its log records.
 
 mod logs;

@@ -67,7 +67,7 @@ pub(super) struct Plan {
     /// `None` leaves the size to the pool.
     pub(super) buffer_size: Option<usize>,
     pub(super) bytes_max: Option<u64>,
-    /// BatchSlice that go to one worker together; `None` leaves it to the pool.
+    /// The number of inputs that go to one worker together; `None` leaves it to the pool.
     pub(super) chunk_size: Option<usize>,
     pub(super) timeout: Option<Duration>,
     began: Instant,
@@ -211,11 +211,11 @@ impl<C: Callable, I> Feed<C, I> {
     pub(super) fn resubmit(&self, inputs: Inputs, charge: Arc<Charge>) -> Option<Submitted<C::Output>> {
         let shared = self.shared()?;
         let deadline = self.deadline;
-        let parcel = shared.lock().parcel_of(shared, inputs);
-        match shared.give(parcel, charge, WhenFull::Wait(deadline)) {
+        let prepared = shared.lock().prepare_request(shared, inputs);
+        match shared.give(prepared, charge, WhenFull::Wait(deadline)) {
             Handed::Submitted(submitted) => Some(submitted),
             Handed::Full(..) if is_over(deadline) => None,
-            Handed::Full(parcel, charge, error) => Some(Submitted::refused(error, parcel.count, charge)),
+            Handed::Full(prepared, charge, error) => Some(Submitted::refused(error, prepared.count, charge)),
         }
     }
 
@@ -418,7 +418,7 @@ impl<C: Callable, I> Drop for Feed<C, I> {
         let mut state = shared.lock();
         state.is_closed = true;
         shared.notify(&state);
-        // A parcel that is being submitted must be cancelled, too. This wait is short, since the account is
+        // A prepared request that is being submitted must be cancelled, too. This wait is short, since the account is
         // closed.
         while state.is_submitting {
             state = shared.sleep(state, None);

@@ -251,7 +251,7 @@ impl Scheduler {
         if fits { STEAL_AFTER } else { limits::OVERTAKEN_MAX }
     }
 
-    /// Asks for an prefetched task back; `false` if that was done before or cannot be done.
+    /// Asks for a prefetched task back; `false` if that was done before or cannot be done.
     pub(super) fn revoke(&mut self, task: TaskId, fate: Fate, actions: &mut Vec<Action>) -> bool {
         let Some(entry) = self.tasks.get_mut(&task) else { return false };
         let Place::Prefetched(slot, known) = entry.place else { return false };

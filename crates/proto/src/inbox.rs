@@ -34,7 +34,7 @@ pub struct Ring {
     end: End,
     ring: Consumer,
     spinning: Spinning,
-    /// The watcher sets this when modules have ended; see `watcher::Shared`.
+    /// The watcher sets this when modules have ended; see `watcher::WatcherState`.
     is_called: Arc<AtomicBool>,
 }
 

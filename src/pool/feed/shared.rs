@@ -57,7 +57,7 @@ pub(super) struct State<C: Callable, I> {
     has_room_for_batches: bool,
     /// These inputs are encoded, and wait for the rest of their batch.
     pub(super) gathered: Inputs,
-    /// These parcels found no room so far; they come before the gathered inputs.
+    /// These prepared requests found no room so far; they come before the gathered inputs.
     pub(super) held: VecDeque<Box<PreparedRequest>>,
     /// The caller has not taken these over yet; each has the number of its first input.
     pub(super) submitted: VecDeque<(usize, Submitted<C::Output>)>,
@@ -130,7 +130,7 @@ pub(super) struct PreparedRequest {
     charge: Option<Arc<Charge>>,
 }
 
-/// The result of giving a parcel to the pool.
+/// The result of giving a prepared request to the pool.
 pub(super) enum Handed<O> {
     Submitted(Submitted<O>),
     /// The pool's queue has no room.
@@ -164,7 +164,7 @@ impl<C: Callable, I> State<C, I> {
     }
 
     /// Makes a batch of these inputs.
-    pub(super) fn parcel_of(&self, shared: &FeedState<C, I>, inputs: Inputs) -> Box<PreparedRequest> {
+    pub(super) fn prepare_request(&self, shared: &FeedState<C, I>, inputs: Inputs) -> Box<PreparedRequest> {
         let count = inputs.count();
         let bytes = inputs.into_bytes();
         let request = match shared.task.batched() {
@@ -181,12 +181,12 @@ impl<C: Callable, I> State<C, I> {
         Box::new(PreparedRequest { request, count, inputs: Some(bytes), charge: None })
     }
 
-    /// Ends the gathering: the gathered inputs become a parcel.
+    /// Ends the gathering: the gathered inputs become a prepared request.
     fn hold_gathered(&mut self, shared: &FeedState<C, I>) {
         if self.gathered.count() > 0 {
             let inputs = std::mem::take(&mut self.gathered);
-            let parcel = self.parcel_of(shared, inputs);
-            self.held.push_back(parcel);
+            let prepared = self.prepare_request(shared, inputs);
+            self.held.push_back(prepared);
         }
     }
 }
@@ -389,10 +389,10 @@ impl<C: Callable, I> FeedState<C, I> {
         state.is_submitting = true;
         while !state.is_closed {
             state.hold_gathered(self);
-            let Some(parcel) = state.held.pop_front() else { break };
+            let Some(prepared) = state.held.pop_front() else { break };
             let by = if state.may_wait(by) { by } else { By::Passing };
             drop(state);
-            let submitted = self.submit_one(parcel, by, deadline);
+            let submitted = self.submit_one(prepared, by, deadline);
             state = self.lock();
             match submitted {
                 Ok(submitted) => {
@@ -404,8 +404,8 @@ impl<C: Callable, I> FeedState<C, I> {
                     state.submitted.push_back((number, submitted));
                     self.notify(&state);
                 }
-                Err(parcel) => {
-                    state.held.push_front(parcel);
+                Err(prepared) => {
+                    state.held.push_front(prepared);
                     break;
                 }
             }
@@ -414,38 +414,38 @@ impl<C: Callable, I> FeedState<C, I> {
         self.notify(&state);
     }
 
-    /// Charges for a parcel and submits it, or gives it back if there is no room or no time.
+    /// Charges for a prepared request and submits it, or gives it back if there is no room or no time.
     fn submit_one(
         &self,
-        mut parcel: Box<PreparedRequest>,
+        mut prepared: Box<PreparedRequest>,
         by: By,
         deadline: Option<Instant>,
     ) -> Result<Submitted<C::Output>, Box<PreparedRequest>> {
         let mut need = Need {
-            items: parcel.count,
-            bytes: parcel.request.as_ref().map_or(0, |request| request.bytes_max()),
+            items: prepared.count,
+            bytes: prepared.request.as_ref().map_or(0, |request| request.bytes_max()),
         };
         let charge = loop {
-            if let Some(charge) = parcel.charge.take().or_else(|| self.account.try_take(need)) {
+            if let Some(charge) = prepared.charge.take().or_else(|| self.account.try_take(need)) {
                 break charge;
             }
             if !self.account.can_have_room(need) {
                 let task = self.task.target().name.to_string();
                 let (bytes, max) = (std::mem::take(&mut need.bytes), self.account.bytes_max());
-                parcel.request = Err(SubmitError::NoRoomInMap { task, bytes, max });
+                prepared.request = Err(SubmitError::NoRoomInMap { task, bytes, max });
                 continue;
             }
             match if by == By::Passing { Waited::Closed } else { self.account.wait(need, deadline) } {
                 // The bound may have been lowered meanwhile.
                 Waited::Room | Waited::Never => {}
-                Waited::Closed => return Err(parcel),
+                Waited::Closed => return Err(prepared),
                 Waited::Late => {
                     self.end(End::Late);
-                    return Err(parcel);
+                    return Err(prepared);
                 }
             }
         };
-        let mut given = (parcel, charge);
+        let mut given = (prepared, charge);
         loop {
             let when_full = match by {
                 By::Passing => WhenFull::Refuse,
@@ -455,38 +455,38 @@ impl<C: Callable, I> FeedState<C, I> {
                     WhenFull::Wake { ticket: self.ticket, waker, not_after: deadline }
                 }
             };
-            let (mut parcel, charge, error) = match self.give(given.0, given.1, when_full) {
+            let (mut prepared, charge, error) = match self.give(given.0, given.1, when_full) {
                 Handed::Submitted(submitted) => return Ok(submitted),
-                Handed::Full(parcel, charge, error) => (parcel, charge, error),
+                Handed::Full(prepared, charge, error) => (prepared, charge, error),
             };
             let waited = match by {
                 By::Thread => self.account.wait_for_knock(deadline),
                 _ if is_over(deadline) => Waited::Late,
                 // A full queue is an error inside of a waker, where nobody may wait.
-                By::Waiting => return Ok(Submitted::refused(error, parcel.count, charge)),
+                By::Waiting => return Ok(Submitted::refused(error, prepared.count, charge)),
                 By::Passing => Waited::Closed,
             };
             match waited {
-                Waited::Room | Waited::Never => given = (parcel, charge),
+                Waited::Room | Waited::Never => given = (prepared, charge),
                 Waited::Late | Waited::Closed => {
                     if waited == Waited::Late {
                         self.end(End::Late);
                     }
-                    parcel.charge = Some(charge);
-                    return Err(parcel);
+                    prepared.charge = Some(charge);
+                    return Err(prepared);
                 }
             }
         }
     }
 
-    /// Gives a parcel to the pool.
+    /// Gives a prepared request to the pool.
     pub(super) fn give(
         &self,
-        parcel: Box<PreparedRequest>,
+        prepared: Box<PreparedRequest>,
         charge: Arc<Charge>,
         when_full: WhenFull,
     ) -> Handed<C::Output> {
-        let PreparedRequest { request, count, inputs, .. } = *parcel;
+        let PreparedRequest { request, count, inputs, .. } = *prepared;
         let request = match request {
             Ok(request) => request.charged(charge.clone()),
             Err(error) => return Handed::Submitted(Submitted::refused(error, count, charge)),

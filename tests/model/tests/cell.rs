@@ -373,7 +373,7 @@ fn a_watcher_of_results_is_told_of_them_and_of_the_end() {
     });
 }
 
-/// Waits as an attendant does: until there is news, asleep unless it is there.
+/// Waits as an inline reader does: until there is news, asleep unless it is there.
 fn attend(cell: &Cell) {
     let flag = Arc::new(Flag(Notify::new(), AtomicUsize::new(0)));
     let waker = Waker::from(flag.clone());
@@ -385,7 +385,7 @@ fn attend(cell: &Cell) {
 }
 
 #[test]
-fn an_attendant_is_woken_by_results_and_by_the_end() {
+fn an_inline_reader_is_woken_by_results_and_by_the_end() {
     check(|| {
         let (cell, _callbacks) = cell();
         let other = cell.clone();
@@ -402,9 +402,9 @@ fn an_attendant_is_woken_by_results_and_by_the_end() {
     });
 }
 
-/// A task that goes to another worker has an attendant at each of them.
+/// A task that goes to another worker has an inline reader at each of them.
 #[test]
-fn two_attendants_of_one_task_are_both_woken() {
+fn two_inline_readers_of_one_task_are_both_woken() {
     check(|| {
         let (cell, _callbacks) = cell();
         let other = cell.clone();

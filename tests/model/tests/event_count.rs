@@ -129,7 +129,7 @@ impl Link {
             self.handled.store(reader.heard, Ordering::SeqCst);
         };
         if reader.heard == self.total {
-            // The end of the process is told, so that everyone may end_inline.
+            // The end of the process is told, so that everyone may leave.
             self.report_exit();
         }
         is_all
@@ -341,7 +341,7 @@ impl Sending {
         self.has_rest.store(!is_done, Ordering::SeqCst);
         drop(sent);
         if is_done {
-            // This takes the place of the answer, so that everyone may end_inline.
+            // This takes the place of the answer, so that everyone may leave.
             self.event_count.wake();
             if self.reader_lock.has_sleeping_inline_reader() {
                 self.event_count.wake_inline();
