@@ -8,7 +8,7 @@ use wasmpool::future::{ReturnWhen, as_completed, wait};
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
     let pool = Pool::builder().workers(2).build()?;
-    let pi = pool.load_file("guest-tasks/prebuilt/monte_carlo.wasm")?.task::<(u64, u64), f64>("pi")?;
+    let pi = pool.load_file("prebuilt/monte_carlo.wasm")?.task::<(u64, u64), f64>("pi")?;
 
     let futures: Vec<_> =
         (0..8u64).map(|seed| pool.submit(&pi, &(400_000 >> seed, seed))).collect::<Result<_, _>>()?;

@@ -6,7 +6,7 @@ fn main() -> anyhow::Result<()> {
     wasmpool::init();
     let pool = Pool::builder().workers(2).build()?;
 
-    let compress = pool.load_file("guest-tasks/prebuilt/compress.wasm")?;
+    let compress = pool.load_file("prebuilt/compress.wasm")?;
     let deflate = compress.raw_task("deflate")?;
     let inflate = compress.raw_task("inflate")?;
     let text = include_bytes!("../Cargo.lock");
@@ -15,7 +15,7 @@ fn main() -> anyhow::Result<()> {
     println!("{} bytes, packed {}, unpacked {}", text.len(), packed.len(), unpacked.len());
     anyhow::ensure!(unpacked == text[..], "compression lost something");
 
-    let histogram = pool.load_file("guest-tasks/prebuilt/c_histogram.wasm")?.raw_task("histogram")?;
+    let histogram = pool.load_file("prebuilt/c_histogram.wasm")?.raw_task("histogram")?;
     let counts = pool.submit_bytes(&histogram, &text[..])?.result()?;
     let (byte, count) = counts
         .chunks_exact(8)

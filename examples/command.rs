@@ -6,7 +6,7 @@ use wasmpool::{Pool, TaskError};
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
     let pool = Pool::builder().workers(2).build()?;
-    let csv_stats = pool.load_file("guest-tasks/prebuilt/csv_stats.wasm")?.command()?;
+    let csv_stats = pool.load_file("prebuilt/csv_stats.wasm")?.command()?;
 
     let table = "city,people\nBern,134000\nBasel,178000\nChur,38000\n";
     let output = pool.submit(&csv_stats, &CommandInput::new().stdin(table))?.result()?;

@@ -7,7 +7,7 @@ use wasmpool::{Pool, TaskError};
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
     let pool = Pool::builder().workers(1).build()?;
-    let faults = pool.load_file("guest-tasks/prebuilt/faults.wasm")?;
+    let faults = pool.load_file("prebuilt/faults.wasm")?;
     for name in ["unreachable", "stack_overflow", "endless_loop", "memory_bomb", "panic_with_location"] {
         let task = faults.raw_task(name)?;
         let future = pool

@@ -19,7 +19,7 @@ fn main() -> anyhow::Result<()> {
     tracing_subscriber::registry().with(file.with_filter(guests)).with(stderr.with_filter(pools)).init();
 
     let pool = wasmpool::Pool::builder().workers(2).log_rate_max(1 << 20).build()?;
-    let logs = pool.load_file("guest-tasks/prebuilt/echo.wasm")?.task::<u32, u32>("log_lines")?;
+    let logs = pool.load_file("prebuilt/echo.wasm")?.task::<u32, u32>("log_lines")?;
     for result in pool.map(&logs, [3, 4]) {
         result?;
     }

@@ -22,7 +22,7 @@ struct Image {
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
     let pool = wasmpool::Pool::builder().build()?;
-    let draw = pool.load_file("guest-tasks/prebuilt/mandelbrot.wasm")?.task::<Tile, Image>("tile")?;
+    let draw = pool.load_file("prebuilt/mandelbrot.wasm")?.task::<Tile, Image>("tile")?;
 
     let width = 480;
     let height = 360;

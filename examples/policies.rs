@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
         .recycle_after_tasks(10_000)
         .queue_tasks_max(1_000)
         .build()?;
-    let primes = pool.load_file("guest-tasks/prebuilt/primes.wasm")?;
+    let primes = pool.load_file("prebuilt/primes.wasm")?;
     let count = primes.task::<u64, u64>("count")?;
     let future = pool
         .task(&count)

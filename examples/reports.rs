@@ -5,7 +5,7 @@ use std::time::Duration;
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
     let pool = wasmpool::Pool::builder().workers(2).timeout(Duration::from_secs(5)).build()?;
-    let module = pool.load_file("guest-tasks/prebuilt/primes.wasm")?;
+    let module = pool.load_file("prebuilt/primes.wasm")?;
     let count = module.task::<u64, u64>("count")?;
 
     let future = pool.submit(&count, &1_000_000)?;

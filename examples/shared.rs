@@ -5,7 +5,7 @@ use wasmpool::Pool;
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
     let pool = Pool::builder().workers(2).build()?;
-    let find = pool.load_file("guest-tasks/prebuilt/lookup.wasm")?.task::<String, Option<String>>("find")?;
+    let find = pool.load_file("prebuilt/lookup.wasm")?.task::<String, Option<String>>("find")?;
 
     // Sorted lines, `key<TAB>value`: 20 MB.
     let lines: String =

@@ -10,7 +10,7 @@ use wasmpool::Pool;
 fn main() -> anyhow::Result<()> {
     wasmpool::init();
     let pool = Pool::builder().workers(2).queue_tasks_max(2).build()?;
-    let factors = pool.load_file("guest-tasks/prebuilt/init_table.wasm")?.task::<u32, Vec<u32>>("lookup")?;
+    let factors = pool.load_file("prebuilt/init_table.wasm")?.task::<u32, Vec<u32>>("lookup")?;
 
     smol::block_on(async {
         // One of smol's tasks for each number; the queue holds two, so most wait for room first.

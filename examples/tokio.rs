@@ -11,8 +11,8 @@ fn main() -> anyhow::Result<()> {
     wasmpool::init();
     // Calls that block stand outside of the runtime: building, loading, and the drop at the end.
     let pool = Pool::builder().workers(2).queue_tasks_max(4).build()?;
-    let pi = pool.load_file("guest-tasks/prebuilt/monte_carlo.wasm")?.task::<(u64, u64), f64>("pi")?;
-    let endless = pool.load_file("guest-tasks/prebuilt/faults.wasm")?.raw_task("endless_loop")?;
+    let pi = pool.load_file("prebuilt/monte_carlo.wasm")?.task::<(u64, u64), f64>("pi")?;
+    let endless = pool.load_file("prebuilt/faults.wasm")?.raw_task("endless_loop")?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
     runtime.block_on(async {

@@ -21,7 +21,7 @@
 //! fn main() -> anyhow::Result<()> {
 //!     wasmpool::init();
 //!     let pool = Pool::builder().workers(4).build()?;
-//!     let module = pool.load_file("guest-tasks/prebuilt/primes.wasm")?;
+//!     let module = pool.load_file("prebuilt/primes.wasm")?;
 //!     let count = module.task::<u64, u64>("count")?;
 //!     let future = pool.submit(&count, &1_000_000)?;
 //!     println!("{}", future.result()?);

@@ -70,9 +70,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A test that hangs in a process of its own is ended after this time. Some repeat what they do a thousand times.
 const OWN_PROCESS_MAX: Duration = Duration::from_secs(300);
 
-/// A module of guest-tasks/prebuilt.
+/// A module of guest-tasks/prebuilt, by the link that a package has as a folder.
 pub fn prebuilt(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("guest-tasks/prebuilt").join(format!("{name}.wasm"))
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("prebuilt").join(format!("{name}.wasm"))
 }
 
 /// A builder with a cache that the test run shares: each guest is compiled once. An interrupt is

@@ -13,7 +13,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A guest of guest-tasks/prebuilt.
 pub(crate) fn prebuilt(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../guest-tasks/prebuilt").join(format!("{name}.wasm"))
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("prebuilt").join(format!("{name}.wasm"))
 }
 
 /// The command with a verb and a module, and a cache that the tests share.

@@ -91,7 +91,7 @@ fn targets_of_all_functions_are_counted_together() {
 #[test]
 fn every_prefix_and_every_flipped_byte_of_a_module_ends_in_an_answer() {
     let wasm =
-        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../guest-tasks/prebuilt/c_histogram.wasm"));
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/prebuilt/c_histogram.wasm"));
     let wasm = wasm.expect("reads");
     assert!(check(&wasm, &CompileLimits::new()).is_ok());
     for len in 0..wasm.len() {
@@ -106,7 +106,7 @@ fn every_prefix_and_every_flipped_byte_of_a_module_ends_in_an_answer() {
 
 #[test]
 fn all_that_is_prebuilt_is_far_from_every_default() {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../guest-tasks/prebuilt");
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/prebuilt");
     let defaults = CompileLimits::new();
     let quarter = CompileLimit::ALL
         .into_iter()
