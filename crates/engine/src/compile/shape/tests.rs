@@ -90,8 +90,7 @@ fn targets_of_all_functions_are_counted_together() {
 
 #[test]
 fn every_prefix_and_every_flipped_byte_of_a_module_ends_in_an_answer() {
-    let wasm =
-        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/prebuilt/c_histogram.wasm"));
+    let wasm = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/prebuilt/c_histogram.wasm"));
     let wasm = wasm.expect("reads");
     assert!(check(&wasm, &CompileLimits::new()).is_ok());
     for len in 0..wasm.len() {
