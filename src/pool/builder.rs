@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
 use super::load::Loads;
@@ -90,7 +89,7 @@ impl PoolBuilder {
                 idle_timeout: None,
                 slow_after: None,
                 log_bytes_per_second: limits::LOG_BYTES_PER_SECOND_MAX,
-                worker_events: EventLevels { own: WARN, engine: 0 },
+                worker_events: EventLevels { own: checks::WARN, engine: 0 },
                 on_worker_death: OnWorkerDeath::Break,
                 recycle: Recycling::default(),
                 prefetch_max: limits::PREFETCH_MAX,
@@ -241,14 +240,14 @@ impl PoolBuilder {
     /// [`log_rate_max`](Self::log_rate_max) with what the tasks log. What is finer than this is neither made nor sent.
     /// Default: `WARN`.
     pub fn worker_log_level(mut self, level: impl Into<LevelFilter>) -> Self {
-        self.settings.worker_events.own = number(level.into());
+        self.settings.worker_events.own = checks::level_number(level.into());
         self
     }
 
     /// The same for what the engine in a worker says, wasmtime and what it is made of, through `tracing` and `log`.
     /// At `DEBUG` and finer that may be much for each task, and takes its time. Default: `OFF`.
     pub fn engine_log_level(mut self, level: impl Into<LevelFilter>) -> Self {
-        self.settings.worker_events.engine = number(level.into());
+        self.settings.worker_events.engine = checks::level_number(level.into());
         self
     }
 
@@ -594,19 +593,5 @@ impl PoolBuilder {
             }
         };
         Ok(cache.inspect(Cache::tend))
-    }
-}
-
-/// The level of warnings, as [`EventLevels`] has it.
-const WARN: u8 = 2;
-
-fn number(level: LevelFilter) -> u8 {
-    match level.into_level() {
-        None => 0,
-        Some(Level::ERROR) => 1,
-        Some(Level::WARN) => WARN,
-        Some(Level::INFO) => 3,
-        Some(Level::DEBUG) => 4,
-        Some(Level::TRACE) => 5,
     }
 }
