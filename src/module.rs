@@ -29,7 +29,7 @@ use proto::payload::Payload;
 #[doc(inline)]
 pub use proto::schema::Schema;
 
-pub use call::{Callable, InputOf};
+pub use call::{Args, Callable, InputOf};
 pub use options::ModuleOptions;
 
 /// The SHA-256 of a module's wasm bytes. `Display` prints all 64 hex digits, and `FromStr` reads them.

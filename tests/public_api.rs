@@ -1,5 +1,7 @@
 //! The public API, held: `tests/public_api.txt` lists every name of it, and each function with its signature. The list
-//! is read off the sources, so that of what macros and derives make there are no more than the names of types. Whoever changes the API on purpose has the list written anew
+//! is read off the sources, so that of what macros and derives make there are no more than the names of types.
+//!
+//! Whoever changes the API on purpose has the list written anew
 //! (`WASMPOOL_WRITE_API=1 cargo test --release --test public_api`), and says it in CHANGELOG.md.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::{Command, RawTask, Target, Task, TaskOutput};
 use crate::command::{CommandInput, Stdin};
@@ -13,6 +13,7 @@ use crate::error::SubmitError;
 use crate::report::CommandOutput;
 use crate::stdin::StdinSource;
 use postcard_schema::Schema;
+use postcard_schema::schema::{DataModelType, NamedType};
 use proto::message::{Callee, CommandStdin, TaskIndex};
 use proto::payload::{INLINE_BYTES, Payload};
 
@@ -57,6 +58,7 @@ pub trait Callable: sealed::Sealed + Send + Sync {
 /// |---|---|
 /// | any `I` | `I`, `&I`, `Box<I>`, `Rc<I>`, `Arc<I>` |
 /// | `String` | `str`, `&str` |
+/// | [`Args<T>`](Args) | `T` |
 /// | `Vec<T>` | `[T]`, `&[T]`, `[T; N]` |
 /// | bytes ([`RawTask`]) | [`Bytes`], which are not copied, `[u8]`, `[u8; N]`, `Vec<u8>`, `str`, `String` |
 ///
@@ -179,12 +181,52 @@ input_of_task! {
     [I,] Box<I> => I, |this| &**this;
     [I,] Rc<I> => I, |this| &**this;
     [I,] Arc<I> => I, |this| &**this;
+    // It is its content on the wire.
+    [T: Serialize,] T => Args<T>, |this| this;
     [] str => String, |this| this;
     [] &str => String, |this| *this;
     [T: Serialize,] [T] => Vec<T>, |this| this;
     [T: Serialize,] &[T] => Vec<T>, |this| *this;
     // An array is a tuple on the wire, without its length before it.
     [T: Serialize, const N: usize,] [T; N] => Vec<T>, |this| &this[..];
+}
+
+/// The arguments of a task that has more than six: a tuple of up to sixteen. `Schema` is postcard's, and that has no
+/// more for tuples than six.
+///
+/// ```no_run
+/// # fn main() -> anyhow::Result<()> {
+/// # wasmpool::init();
+/// # let pool = wasmpool::Pool::new()?;
+/// use wasmpool::module::Args;
+/// let module = pool.load_file("sum.wasm")?;
+/// let sum = module.task::<Args<(u8, u8, u8, u8, u8, u8, u8)>, u64>("sum")?;
+/// println!("{}", pool.submit(&sum, &(1, 2, 3, 4, 5, 6, 7))?.result()?);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Args<T>(pub T);
+
+macro_rules! schema_of_args {
+    ($($($of:ident)+;)*) => {$(
+        impl<$($of: Schema),+> Schema for Args<($($of,)+)> {
+            const SCHEMA: &'static NamedType =
+                &NamedType { name: "Args", ty: &DataModelType::Tuple(&[$($of::SCHEMA),+]) };
+        }
+    )*};
+}
+
+schema_of_args! {
+    A B C D E F G;
+    A B C D E F G H;
+    A B C D E F G H I;
+    A B C D E F G H I J;
+    A B C D E F G H I J K;
+    A B C D E F G H I J K L;
+    A B C D E F G H I J K L M;
+    A B C D E F G H I J K L M N;
+    A B C D E F G H I J K L M N O;
+    A B C D E F G H I J K L M N O P;
 }
 
 #[allow(private_interfaces, reason = "the trait is sealed")]

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
 use super::load::Loads;
@@ -20,7 +19,7 @@ use crate::host::cache::Cache;
 use crate::host::cgroup::CgroupChoice;
 use crate::host::compile::CompileSlots;
 use crate::host::core::Core;
-use crate::host::settings::{Settings, WARN};
+use crate::host::settings::Settings;
 use crate::host::spawn::Program;
 use crate::host::{become_io_thread, dirs, doctor, requests, supervise};
 use crate::options::{Isolation, TaskOptions};
@@ -209,14 +208,14 @@ impl PoolBuilder {
     /// [`log_rate_max`](Self::log_rate_max) with what the tasks log. What is finer than this is neither made nor sent.
     /// Default: `WARN`.
     pub fn worker_log_level(mut self, level: impl Into<LevelFilter>) -> Self {
-        self.settings.logs.worker_events.own = number(level.into());
+        self.settings.logs.worker_events.own = checks::level_number(level.into());
         self
     }
 
     /// The same for what the engine in a worker says, wasmtime and what it is made of, through `tracing` and `log`.
     /// At `DEBUG` and finer that may be much for each task, and takes its time. Default: `OFF`.
     pub fn engine_log_level(mut self, level: impl Into<LevelFilter>) -> Self {
-        self.settings.logs.worker_events.engine = number(level.into());
+        self.settings.logs.worker_events.engine = checks::level_number(level.into());
         self
     }
 
@@ -567,15 +566,4 @@ fn start(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<Joi
         let source = Shortage::explained(calling("start a thread")(error));
         BuildError::System { what: "start a thread of the pool's", source }
     })
-}
-
-fn number(level: LevelFilter) -> u8 {
-    match level.into_level() {
-        None => 0,
-        Some(Level::ERROR) => 1,
-        Some(Level::WARN) => WARN,
-        Some(Level::INFO) => 3,
-        Some(Level::DEBUG) => 4,
-        Some(Level::TRACE) => 5,
-    }
 }

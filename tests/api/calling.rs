@@ -23,7 +23,7 @@ struct Counts {
 fn a_task_takes_what_it_says_and_each_borrowed_form_of_it() {
     let pool = pool(1);
     let count = load(&pool, "word_count").task::<Vec<u8>, Counts>("count").expect("types agree");
-    let text = b"to be or not";
+    let text = b"to be or not\n";
     let owned = text.to_vec();
     let futures = [
         pool.submit(&count, &owned),
@@ -139,4 +139,25 @@ fn modules_are_told_apart_and_digests_read_from_text() {
         let error = wrong.parse::<Digest>().expect_err(wrong);
         assert_eq!(error.to_string(), "a module's digest is 64 hex digits");
     }
+}
+
+#[test]
+fn tuples_of_up_to_sixteen_are_arguments() {
+    use wasmpool::module::{Args, Schema};
+    type Sixteen = (u8, u16, u32, u64, i8, i16, i32, i64, bool, char, f32, f64, String, u8, u8, u8);
+    #[derive(wasmpool::Schema)]
+    #[expect(dead_code, reason = "its type is looked at")]
+    struct Same(u8, u16, u32, u64, i8, i16, i32, i64, bool, char, f32, f64, String, u8, u8, u8);
+    let schema = Schema::of::<Args<Sixteen>>();
+    assert!(schema.is_compatible(&Schema::of::<Same>()));
+    assert!(!schema.is_compatible(&Schema::of::<Args<(u8, u8, u8, u8, u8, u8, u8)>>()));
+    // As the type of a task: a tuple is an input of it.
+    type Seven = (u8, u8, u8, u8, u8, u8, u8);
+    fn takes(pool: &wasmpool::Pool, task: &wasmpool::Task<Args<Seven>, u64>) {
+        let _ = pool.submit(task, &(1, 2, 3, 4, 5, 6, 7));
+        let _ = pool.submit(task, &Args((1, 2, 3, 4, 5, 6, 7)));
+    }
+    let _ = takes;
+    let args = Args((1_u8, 300_u16, "x"));
+    assert_eq!(serde_json::to_value(args).expect("is data"), serde_json::json!([1, 300, "x"]));
 }

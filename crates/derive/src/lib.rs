@@ -4,14 +4,19 @@
 //! the two sides of a task may derive it by either. Unlike that one it refuses what serde is told to put on the wire
 //! in another way than the schema says.
 
+mod case;
+
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
+use syn::ext::IdentExt as _;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::{
-    Attribute, Data, DeriveInput, Error, Field, Fields, GenericParam, LitStr, Path, Token, WherePredicate,
-    parse_quote,
+    Attribute, Data, DeriveInput, Error, Field, Fields, GenericParam, Ident, LitStr, Path, Token,
+    WherePredicate, parse_quote,
 };
+
+use case::Case;
 
 /// Derives the schema of a type that a task takes or returns.
 ///
@@ -23,7 +28,8 @@ use syn::{
 /// }
 /// ```
 ///
-/// Names of fields and variants count where types are compared; `#[serde(rename = "…")]` is heeded. Attributes of
+/// Names of fields and variants count where types are compared; `rename`, `rename_all` and
+/// `rename_all_fields` of serde are heeded. Attributes of
 /// serde by which a value's bytes are not those of its type (`skip`, `flatten`, `tag`, `untagged` and the like) are
 /// refused.
 ///
@@ -39,10 +45,13 @@ fn expand(input: DeriveInput) -> syn::Result<TokenStream> {
     let Options { home, bound } = Options::of(&input.attrs)?;
     let home = quote!(#home::postcard_schema);
     let name = &input.ident;
-    let shown = name_of(&input.attrs, &name.to_string())?;
+    let names = Names::of(&input.attrs)?;
+    let (all, all_fields) = (names.all, names.all_fields);
+    // A type's own name is spelled in no other way.
+    let shown = names.name(name, None, Case::of_variant);
     let ty = match &input.data {
         Data::Struct(data) => {
-            let (kind, of) = fields(&data.fields, &home)?;
+            let (kind, of) = fields(&data.fields, all, &home)?;
             match kind {
                 Kind::Unit => quote!(DataModelType::UnitStruct),
                 Kind::Newtype => quote!(DataModelType::NewtypeStruct(#of)),
@@ -52,8 +61,9 @@ fn expand(input: DeriveInput) -> syn::Result<TokenStream> {
         }
         Data::Enum(data) => {
             let variants = data.variants.iter().map(|variant| {
-                let name = name_of(&variant.attrs, &variant.ident.to_string())?;
-                let (kind, of) = fields(&variant.fields, &home)?;
+                let names = Names::of(&variant.attrs)?;
+                let (kind, of) = fields(&variant.fields, names.all.or(all_fields), &home)?;
+                let name = names.name(&variant.ident, all, Case::of_variant);
                 let ty = match kind {
                     Kind::Unit => quote!(UnitVariant),
                     Kind::Newtype => quote!(NewtypeVariant(#of)),
@@ -98,28 +108,24 @@ enum Kind {
 }
 
 /// Returns the schemas of the fields, with their names if they have some.
-fn fields(fields: &Fields, home: &TokenStream) -> syn::Result<(Kind, TokenStream)> {
+fn fields(fields: &Fields, all: Option<Case>, home: &TokenStream) -> syn::Result<(Kind, TokenStream)> {
     let kind = match fields {
         Fields::Unit => Kind::Unit,
         Fields::Unnamed(fields) if fields.unnamed.len() == 1 => Kind::Newtype,
         Fields::Unnamed(_) => Kind::Tuple,
         Fields::Named(_) => Kind::Named,
     };
-    let all = fields.iter().map(|field| schema_of(field, home)).collect::<syn::Result<Vec<_>>>()?;
+    let all = fields.iter().map(|field| schema_of(field, all, home)).collect::<syn::Result<Vec<_>>>()?;
     Ok((kind, quote!(#(#all),*)))
 }
 
-fn schema_of(field: &Field, home: &TokenStream) -> syn::Result<TokenStream> {
+fn schema_of(field: &Field, all: Option<Case>, home: &TokenStream) -> syn::Result<TokenStream> {
     let ty = &field.ty;
     let schema = quote_spanned!(field.span()=> <#ty as #home::Schema>::SCHEMA);
-    let own = field.ident.as_ref().map(ToString::to_string);
-    let name = name_of(&field.attrs, own.as_deref().unwrap_or_default())?;
-    Ok(match own {
-        None => schema,
-        Some(_) => {
-            quote_spanned!(field.span()=> &#home::schema::NamedValue { name: #name, ty: #schema })
-        }
-    })
+    let names = Names::of(&field.attrs)?;
+    let Some(own) = &field.ident else { return Ok(schema) };
+    let name = names.name(own, all, Case::of_field);
+    Ok(quote_spanned!(field.span()=> &#home::schema::NamedValue { name: #name, ty: #schema }))
 }
 
 /// By these of serde's attributes a value's bytes are not those that its type's schema says.
@@ -134,27 +140,47 @@ const UNLIKE: [&str; 8] = [
     "untagged",
 ];
 
-/// Returns the name that serde gives it, or else its own.
-fn name_of(attributes: &[Attribute], own: &str) -> syn::Result<String> {
-    let mut name = own.trim_start_matches("r#").to_string();
-    let mut unlike = None;
-    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
-        // What serde cannot read is serde's to complain about.
-        let _: syn::Result<()> = attribute.parse_nested_meta(|meta| {
-            if meta.path.is_ident("rename") {
-                name = meta.value()?.parse::<LitStr>()?.value();
-            } else {
-                if let Some(word) = UNLIKE.iter().find(|word| meta.path.is_ident(word)) {
-                    unlike = Some(meta.error(format!("a value that is `{word}` to serde has no schema")));
-                }
-                if meta.input.peek(Token![=]) {
+/// What serde is told about names.
+#[derive(Default)]
+struct Names {
+    rename: Option<String>,
+    /// Of all fields, or variants.
+    all: Option<Case>,
+    /// Of the fields of all variants.
+    all_fields: Option<Case>,
+}
+
+impl Names {
+    fn of(attributes: &[Attribute]) -> syn::Result<Names> {
+        let mut names = Names::default();
+        let mut refused = None;
+        for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
+            // What serde cannot read is serde's to complain about.
+            let _: syn::Result<()> = attribute.parse_nested_meta(|meta| {
+                let is = |word: &str| meta.path.is_ident(word);
+                if let Some(word) = UNLIKE.iter().find(|word| is(word)) {
+                    refused = Some(meta.error(format!("a value that is `{word}` to serde has no schema")));
+                } else if is("rename") {
+                    names.rename = Some(meta.value()?.parse::<LitStr>()?.value());
+                } else if is("rename_all") || is("rename_all_fields") {
+                    let case = Case::parse(&meta.value()?.parse()?)?;
+                    *(if is("rename_all") { &mut names.all } else { &mut names.all_fields }) = Some(case);
+                } else if meta.input.peek(Token![=]) {
                     meta.value()?.parse::<syn::Expr>()?;
+                } else if meta.input.peek(syn::token::Paren) {
+                    meta.parse_nested_meta(|meta| meta.value()?.parse::<syn::Expr>().map(drop))?;
                 }
-            }
-            Ok(())
-        });
+                Ok(())
+            });
+        }
+        refused.map_or(Ok(names), Err)
     }
-    unlike.map_or(Ok(name), Err)
+
+    /// Returns the name that serde gives what is called `own`.
+    fn name(self, own: &Ident, all: Option<Case>, in_case: fn(Case, &str) -> String) -> String {
+        let own = own.unraw().to_string();
+        self.rename.unwrap_or_else(|| all.map_or_else(|| own.clone(), |case| in_case(case, &own)))
+    }
 }
 
 /// What `#[schema(…)]` says.
@@ -211,6 +237,26 @@ mod tests {
             text.contains("name:\"y\"") && !text.contains("name:\"x\"") && text.contains("name:\"type\""),
             "{text}"
         );
+    }
+
+    #[test]
+    fn all_names_are_spelled_as_serde_spells_them() {
+        let text = expanded(
+            "#[serde(rename_all = \"camelCase\")] struct A { first_one: u8, #[serde(rename = \"b\")] c: u8 }",
+        );
+        let text = text.expect("has a schema");
+        assert!(
+            text.contains("name:\"firstOne\"") && text.contains("name:\"b\"") && text.contains("name:\"A\""),
+            "{text}"
+        );
+        let text = expanded(
+            "#[serde(deny_unknown_fields, rename_all = \"snake_case\", rename_all_fields = \"UPPERCASE\")] \
+             enum A { FirstOne { x: u8 }, #[serde(rename_all = \"kebab-case\")] B { y_z: u8 } }",
+        );
+        let text = text.expect("has a schema");
+        for name in ["first_one", "X", "b", "y-z"] {
+            assert!(text.contains(&format!("name:\"{name}\"")), "{name} in {text}");
+        }
     }
 
     #[test]

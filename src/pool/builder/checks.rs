@@ -1,5 +1,8 @@
 //! Refuses settings that cannot work.
 
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+
 use super::PoolBuilder;
 use crate::error::BuildError;
 use proto::limits;
@@ -75,4 +78,19 @@ pub(super) fn within_descriptors(descriptors: u64) -> (usize, usize) {
         / (limits::WORKER_DESCRIPTORS_MAX as usize - limits::WORKER_DESCRIPTORS_OWN);
     // One that may have a single module would be replaced after each task, since it has that one then.
     (room.saturating_sub(3 * offers).clamp(2, limits::MODULES_PER_WORKER_MAX), offers)
+}
+
+/// The level of warnings, as `EventLevels` has it.
+pub(super) const WARN: u8 = 2;
+
+/// Returns a level as `EventLevels` has it.
+pub(super) fn level_number(level: LevelFilter) -> u8 {
+    match level.into_level() {
+        None => 0,
+        Some(Level::ERROR) => 1,
+        Some(Level::WARN) => WARN,
+        Some(Level::INFO) => 3,
+        Some(Level::DEBUG) => 4,
+        Some(Level::TRACE) => 5,
+    }
 }
