@@ -5,6 +5,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::PoolBuilder;
 use crate::error::BuildError;
+use crate::host::settings::WARN;
 use proto::limits;
 
 impl PoolBuilder {
@@ -79,9 +80,6 @@ pub(super) fn within_descriptors(descriptors: u64) -> (usize, usize) {
     // One that may have a single module would be replaced after each task, since it has that one then.
     (room.saturating_sub(3 * offers).clamp(2, limits::MODULES_PER_WORKER_MAX), offers)
 }
-
-/// The level of warnings, as `EventLevels` has it.
-pub(super) const WARN: u8 = 2;
 
 /// Returns a level as `EventLevels` has it.
 pub(super) fn level_number(level: LevelFilter) -> u8 {
