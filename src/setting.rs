@@ -242,7 +242,7 @@ pub const SETTINGS: &[Setting] = &[
     pool(
         "TaskOptions::instance_tasks_max",
         SettingDefault::Count(limits::INSTANCE_TASKS_MAX as u64),
-        "tasks that one instance serves under `Isolation::Reuse`",
+        "tasks that one instance serves where instances are reused",
     ),
     file(
         "PoolBuilder::wasm_stack_bytes_max",
