@@ -308,6 +308,7 @@ impl<C: Callable, I> UnorderedMap<C, I> {
     ///
     /// # Errors
     /// The system has no thread for it.
+    #[expect(clippy::type_complexity, reason = "each part of it is what the iterator yields, too")]
     pub fn stream(mut self) -> io::Result<MapStream<(usize, Result<C::Output, MapError>)>>
     where
         C: 'static,
