@@ -8,7 +8,6 @@ mod options;
 
 use std::fmt;
 use std::fs::File;
-use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -223,12 +222,6 @@ impl PartialEq for Module {
 }
 
 impl Eq for Module {}
-
-impl Hash for Module {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
-    }
-}
 
 impl fmt::Debug for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -18,7 +18,7 @@ use proto::task::{LogOverflow, TaskLimits};
 ///     .memory_bytes_max(64 << 20)
 ///     .label("invoice 4711");
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TaskOptions {
     pub(crate) timeout: Option<Duration>,
     pub(crate) cpu_time: Option<Duration>,

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs::File;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::error::ShareError;
@@ -54,12 +53,6 @@ impl PartialEq for SharedInput {
 }
 
 impl Eq for SharedInput {}
-
-impl Hash for SharedInput {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
-    }
-}
 
 impl fmt::Debug for SharedInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
