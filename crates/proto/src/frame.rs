@@ -204,8 +204,9 @@ impl Incoming {
         }
         if self.bytes.len() - self.start < self.head_bytes.max(READ_AHEAD_BYTES / 2) {
             self.bytes.copy_within(self.start..self.end, 0);
-            self.start = 0;
+            // The length is that from the old start.
             self.end = self.len();
+            self.start = 0;
         }
         if self.bytes.len() < self.head_bytes {
             let mut bytes = std::mem::take(&mut self.bytes).into_vec();
@@ -337,6 +338,30 @@ mod tests {
         Ok(assembly.next(from, || 1 << 20)?.map(|(meta, payload)| (meta, payload.to_vec())))
     }
 
+    /// Reads any bytes: what is read must lie in them where the head says; what is refused must not be a frame's start.
+    fn check_read(bytes: &[u8], most: usize) -> Result<(), TestCaseError> {
+        let mut assembly = Assembly::new();
+        match read(&mut assembly, &mut Pieces(bytes, most)) {
+            Ok(Some((_, payload))) => {
+                prop_assert_eq!(&bytes[..4], &MAGIC);
+                let number = |range: std::ops::Range<usize>| {
+                    bytes[range].iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+                };
+                let at = HEADER_BYTES + number(4..8);
+                prop_assert_eq!(&payload, &bytes[at..at + number(8..16)]);
+            }
+            Ok(None) => prop_assert_eq!(assembly.is_amid(), !bytes.is_empty()),
+            Err(FrameError::Magic(start)) => {
+                prop_assert_eq!(&start[..], &bytes[..4]);
+                prop_assert_ne!(start, MAGIC);
+            }
+            Err(FrameError::TooLong { bytes: announced, max, .. }) => prop_assert!(announced > max),
+            Err(FrameError::Meta(_)) => prop_assert_eq!(&bytes[..4], &MAGIC),
+            Err(error) => return Err(TestCaseError::fail(error.to_string())),
+        }
+        Ok(())
+    }
+
     proptest! {
         #[test]
         fn frames_read_back_however_they_come(
@@ -360,7 +385,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_frame_or_an_error(bytes: Vec<u8>) {
-            let _ = read(&mut Assembly::new(), &mut Pieces(&bytes, 7));
+            check_read(&bytes, 7)?;
         }
 
         #[test]
@@ -368,8 +393,24 @@ mod tests {
             let mut bytes = frame(&(7, "hello".into()), &[1; 40]);
             let at = at % bytes.len();
             bytes[at] = value;
-            let _ = read(&mut Assembly::new(), &mut Pieces(&bytes, 9));
+            check_read(&bytes, 9)?;
         }
+    }
+
+    #[test]
+    fn more_frames_than_are_read_ahead_are_read_one_by_one() {
+        let payload = [7; 40];
+        let count = 4 * READ_AHEAD_BYTES as u64 / 60;
+        let bytes: Vec<u8> =
+            (0..count).flat_map(|number| frame(&(number, "text".into()), &payload)).collect();
+        assert!(bytes.len() > 3 * READ_AHEAD_BYTES);
+        let mut stream = Pieces(&bytes, 50_001);
+        let mut assembly = Assembly::new();
+        for number in 0..count {
+            let got = read(&mut assembly, &mut stream).expect("reads").expect("a frame");
+            assert_eq!(got, ((number, "text".into()), payload.to_vec()));
+        }
+        assert!(read(&mut assembly, &mut stream).expect("the end").is_none());
     }
 
     #[test]
