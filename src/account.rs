@@ -70,7 +70,7 @@ impl Held {
         need.bytes <= self.max.bytes
     }
 
-    /// Whether to wake a sleeping taker: it is woken once a quarter of the account is free, and not for each
+    /// Returns whether to wake a sleeping taker: it is woken once a quarter of the account is free, and not for each
     /// result.
     fn is_worth_waking(&self, need: Need) -> bool {
         let items = need.items.max(self.max.items / 4);
@@ -195,7 +195,7 @@ impl Account {
         self.changed.notify_all();
     }
 
-    /// Whether nothing more can be charged.
+    /// Returns whether nothing more can be charged.
     pub fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::SeqCst)
     }

@@ -12,7 +12,7 @@ use proto::probe::AttackOutcome;
 pub struct AttackReport {
     /// Its name.
     pub name: String,
-    /// What it tries.
+    /// It tries this.
     pub tries: String,
     /// The layers that are there to stop it.
     pub against: Vec<SandboxLayer>,
@@ -20,7 +20,7 @@ pub struct AttackReport {
     pub outcome: AttackOutcome,
 }
 
-/// What [`Doctor::run`](crate::sandbox::Doctor::run) found.
+/// The findings of [`Doctor::run`](crate::sandbox::Doctor::run).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DoctorReport {

@@ -1,4 +1,4 @@
-//! What can go wrong, one type for each boundary.
+//! The errors: one type for each boundary.
 //!
 //! | boundary | type |
 //! |---|---|
@@ -33,7 +33,7 @@ use proto::text::{Name, Words};
 #[doc(inline)]
 pub use proto::trap::{Frame, TrapCode};
 
-/// Why a pool could not be built.
+/// The reason why a pool could not be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -81,7 +81,7 @@ pub enum BuildError {
     /// A layer of the sandbox that the policy demands cannot be applied, or nothing could be tried.
     #[error("{}", Words(message))]
     SandboxRefused {
-        /// Which, why, and how to go on.
+        /// It says which layers are missing, why, and how to go on.
         message: String,
     },
     /// [`PoolBuilder::verify_sandbox`](crate::PoolBuilder::verify_sandbox): an attack came through a layer that is there to stop it.
@@ -107,7 +107,7 @@ pub enum BuildError {
     Directory {
         /// Its path on the host.
         path: PathBuf,
-        /// Why not.
+        /// The reason why tasks cannot have it.
         source: io::Error,
     },
     /// The cache of compiled modules lies where tasks may write, or tasks may write to something in it.
@@ -136,11 +136,11 @@ pub enum BuildError {
     },
 }
 
-/// Why an input cannot be shared.
+/// The reason why an input cannot be shared.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShareError {
-    /// More bytes than [`PoolBuilder::share_bytes_max`](crate::PoolBuilder::share_bytes_max).
+    /// The input has more bytes than [`PoolBuilder::share_bytes_max`](crate::PoolBuilder::share_bytes_max).
     #[error("the input to share has {bytes} bytes, more than the limit of {max}")]
     TooLarge {
         /// Its size.
@@ -151,7 +151,7 @@ pub enum ShareError {
     /// This process was forked from the one that built the pool.
     #[error("the pool is of another process: after a fork, the child builds a pool of its own")]
     OtherProcess,
-    /// As many inputs are shared as [`PoolBuilder::shares_max`](crate::PoolBuilder::shares_max) allows: drop one first.
+    /// [`PoolBuilder::shares_max`](crate::PoolBuilder::shares_max) allows no more shared inputs: drop one first.
     #[error("{max} inputs are shared already: no more than that at a time")]
     TooMany {
         /// The limit.
@@ -167,7 +167,7 @@ pub enum ShareError {
     },
 }
 
-/// Why a task was not accepted.
+/// The reason why a task was not accepted.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
@@ -179,7 +179,7 @@ pub enum SubmitError {
         /// The codec's words.
         message: String,
     },
-    /// More bytes than [`PoolBuilder::input_bytes_max`](crate::PoolBuilder::input_bytes_max).
+    /// The input has more bytes than [`PoolBuilder::input_bytes_max`](crate::PoolBuilder::input_bytes_max).
     #[error("the input of `{}` has {bytes} bytes, more than the limit of {max}", Name(task))]
     InputTooLarge {
         /// The task.
@@ -220,7 +220,9 @@ pub enum SubmitError {
         /// The command.
         task: String,
     },
-    /// As many tasks wait as [`PoolBuilder::queue_tasks_max`](crate::PoolBuilder::queue_tasks_max) allows; from `try_submit`, and from `submit` inside of a [`Waker`](std::task::Waker), which may not wait.
+    /// [`PoolBuilder::queue_tasks_max`](crate::PoolBuilder::queue_tasks_max)
+    /// allows no more tasks that wait or run. It comes from `try_submit`, and from `submit` inside of a
+    /// [`Waker`](std::task::Waker), which may not wait.
     #[error("the queue is full: {max} tasks are waiting or running")]
     QueueFull {
         /// The limit.
@@ -288,9 +290,9 @@ pub enum SubmitError {
     NoRoomInMap {
         /// The task.
         task: String,
-        /// Both need so many.
+        /// The bytes that both need together.
         bytes: u64,
-        /// The map may hold so many.
+        /// The bytes that the map may hold.
         max: u64,
     },
     /// `shutdown`, `terminate` or `kill` was called.
@@ -313,7 +315,7 @@ pub enum SubmitError {
     Broken(#[from] BrokenPool),
 }
 
-/// Why one item of a [`Map`](crate::pool::Map) has no result. The others go on.
+/// The reason why one item of a [`Map`](crate::pool::Map) has no result. The others go on.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {
@@ -338,7 +340,7 @@ pub enum MapError {
 pub struct WaitTimeout {
     /// The task.
     pub task: TaskId,
-    /// How long was waited.
+    /// The time that was waited.
     pub waited: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What can be seen of a pool: its [events](crate::Pool::events) as they happen, and its
+//! A pool can be watched by its [events](crate::Pool::events) as they happen, and its
 //! [numbers](crate::Pool::stats) at one moment.
 
 pub use crate::observe::{

@@ -1,4 +1,4 @@
-//! How long something mostly takes.
+//! Measures how long something mostly takes.
 
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ impl Ewma {
         };
     }
 
-    /// In nanoseconds, those of 584 years and more not told apart; 0 if nothing is known.
+    /// Returns nanoseconds, 584 years at most; 0 if nothing is known.
     pub(crate) fn nanos(self) -> u64 {
         self.nanos
     }
 
-    /// Zero if nothing is known.
+    /// Returns zero if nothing is known.
     pub(crate) fn duration(self) -> Duration {
         Duration::from_nanos(self.nanos)
     }

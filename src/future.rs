@@ -171,19 +171,19 @@ impl<O> TaskFuture<O> {
         self
     }
 
-    /// Whether the task is done: finished, failed or cancelled.
+    /// Returns whether the task is done: finished, failed or cancelled.
     #[doc(alias = "done")]
     pub fn is_done(&self) -> bool {
         self.cell().is_none_or(|cell| cell.is_filled())
     }
 
-    /// Whether it was cancelled.
+    /// Returns whether it was cancelled.
     #[doc(alias = "cancelled")]
     pub fn is_cancelled(&self) -> bool {
         self.state() == FutureState::Cancelled
     }
 
-    /// Whether a worker has begun it and it is not done; so it may wait for another attempt.
+    /// Returns whether a worker has begun it and it is not done; so it may wait for another attempt.
     #[doc(alias = "running")]
     pub fn is_running(&self) -> bool {
         self.state() == FutureState::Running
@@ -198,7 +198,7 @@ impl<O> TaskFuture<O> {
         }
     }
 
-    /// What the task cost, once it is done.
+    /// Returns what the task cost, once it is done.
     pub fn report(&self) -> Option<TaskReport> {
         self.cell()?.outcome().map(|outcome| outcome.report)
     }

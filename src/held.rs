@@ -51,7 +51,7 @@ impl Life {
 
 impl Drop for Life {
     fn drop(&mut self) {
-        // In a forked process, the workers are the original's, which may still need it.
+        // The workers of a forked process are the original's, which may still need it.
         if !self.birth.is_here() {
             return;
         }

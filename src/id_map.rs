@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// Keys are numbers that count up from 1, and need not be defended against being chosen to collide.
 ///
-/// What has been numbered in a row lies in a row, as long as it fits: where thousands of tasks end in the
+/// Entries that were numbered in a row lie in a row, as long as it fits: where thousands of tasks end in the
 /// order in which they came, as they do when a pool breaks, the processor reads ahead. Scattered, each was a
 /// wait for memory, and that was 40 % of what the end of a task took.
 pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;

@@ -6,7 +6,7 @@ use proto::role;
 
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
 
-/// Whether a child that is started from this executable would do a child's work.
+/// Returns whether a child that is started from this executable would do a child's work.
 pub(crate) fn is_initialized() -> bool {
     INITIALIZED.load(Ordering::SeqCst)
 }

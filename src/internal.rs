@@ -1,4 +1,4 @@
-//! What the `wasmpool` command needs of the library beyond its promises. Nothing here is for embedders: it changes
+//! The `wasmpool` command needs this of the library beyond its promises. Nothing here is for embedders: it changes
 //! without notice.
 
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub fn map_bytes_max(pool: &Pool, is_command: bool, options: &TaskOptions, set: 
     })
 }
 
-/// Whether tasks of this pool may write to directories that `files` does not know as theirs.
+/// Returns whether tasks of this pool may write to directories that `files` does not know as theirs.
 pub fn has_other_dirs_than(pool: &Pool, files: &HostFiles) -> bool {
     let dirs = pool.core().map(|core| &core.settings.sandbox.dirs);
     dirs.into_iter().flatten().any(|dir| dir.guest.access.is_writable() && !files.knows(dir))

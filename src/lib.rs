@@ -32,7 +32,7 @@
 //! }
 //! ```
 //!
-//! Those who know Python's module start at [Coming from `concurrent.futures`](python): each of its
+//! Readers who know Python's module start at [Coming from `concurrent.futures`](python): each of its
 //! names, and what differs.
 //!
 //! # Where things are
@@ -119,7 +119,7 @@ pub use module::{Command, Module, Task};
 pub use pool::{Pool, PoolBuilder};
 pub use task::TaskOptions;
 
-/// For what the derive of `Schema` expands to.
+/// The derive of `Schema` expands to code that names this.
 #[doc(hidden)]
 pub use postcard_schema;
 #[doc(inline)]

@@ -1,11 +1,11 @@
-//! What a builder's method has as its default or its bound, each with its unit.
+//! The defaults and bounds of the builders' methods, each with its unit.
 //!
 //! The methods are those of [`PoolBuilder`](crate::PoolBuilder), [`TaskOptions`](crate::TaskOptions),
 //! [`ModuleOptions`](crate::module::ModuleOptions), [`CompileLimits`] and
 //! [`Replacement`](crate::pool::Replacement). What the processes of a pool hold each other to is no part of the
 //! API, and may change with any version.
 
-// A pool's.
+// These limits are a pool's.
 #[doc(inline)]
 pub use proto::limits::{
     CACHE_BYTES_MAX, COMPILE_THREADS_MAX, COMPILERS_AT_MOST, COMPILERS_MAX, DIRS_MAX, EVENTS_BUFFERED_MAX,
@@ -14,16 +14,16 @@ pub use proto::limits::{
     WASM_STACK_BYTES_AT_MOST, WASM_STACK_BYTES_MAX, WASM_STACK_BYTES_MIN, WORKER_MEMORY_BYTES_MAX,
     WORKER_MEMORY_BYTES_MIN, WORKER_UID, WORKERS_MAX,
 };
-// Of the replacement of its workers.
+// These bound the replacement of a pool's workers.
 #[doc(inline)]
 pub use proto::limits::{CRASH_BACKOFF, CRASH_BACKOFF_MAX, CRASHES_MAX};
-// A task's.
+// These limits are a task's.
 #[doc(inline)]
 pub use proto::limits::{
     CLOCK_RESOLUTION, CLOCK_RESOLUTION_MAX, INSTANCE_TASKS_MAX, LOG_BYTES_PER_TASK_MAX, MEMORY_BYTES_MAX,
     OUTPUT_BYTES_MAX, SHARES_PER_TASK_MAX, TIMEOUT,
 };
-// Of compiling a module.
+// These bound the compiling of a module.
 #[doc(inline)]
 pub use proto::limits::compile::{CompileLimit, CompileLimits};
 #[doc(inline)]

@@ -96,7 +96,7 @@ fn describe() {
     metrics::describe_counter!("wasmpool_events_dropped_total", "Events that were missed");
 }
 
-/// What a worker does, as far as events tell.
+/// The state of a worker, as far as events tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
     Starting,
@@ -240,7 +240,7 @@ impl Numbers {
                 self.count_tasks();
             }
             EventKind::TaskStarted { task, pid, .. } => {
-                // Between two attempts of a task that travels with others nothing is told.
+                // No event comes between two attempts of a task that travels with others.
                 let before = self.tasks.insert(*task, Some(*pid)).flatten();
                 self.running += usize::from(before.is_none());
                 self.set_worker(*pid, Some(Doing::Busy));

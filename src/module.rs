@@ -1,4 +1,4 @@
-//! A loaded module: what it is, what it offers, and typed handles to its tasks.
+//! A loaded module: what it is, what it has, and typed handles to its tasks.
 //!
 //! The description was made by the compiler process; the host only reads it. The machine
 //! code stays in a file that workers map: here it is a descriptor.
@@ -49,7 +49,7 @@ impl Digest {
         Digest(sha2::Sha256::digest(wasm).into())
     }
 
-    /// The first twelve hex digits.
+    /// Returns the first twelve hex digits.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_string()
     }
@@ -126,12 +126,12 @@ impl Module {
         self.0.digest
     }
 
-    /// What it is and what it offers.
+    /// Returns what it is and what it has.
     pub fn description(&self) -> &ModuleDescription {
         &self.0.description
     }
 
-    /// Whether the machine code came from the cache.
+    /// Returns whether the machine code came from the cache.
     pub fn from_cache(&self) -> bool {
         self.0.from_cache
     }
@@ -236,7 +236,7 @@ pub(crate) struct Target {
     pub(crate) name: Arc<str>,
 }
 
-/// What a worker answered to a task that succeeded.
+/// A worker's answer to a task that succeeded.
 #[derive(Debug, Clone)]
 pub(crate) enum TaskOutput {
     Output(Payload),

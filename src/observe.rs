@@ -1,4 +1,4 @@
-//! What can be seen of a pool from outside: its numbers, and what happens in it. Vocabulary,
+//! The words for what can be seen of a pool from outside: its numbers, and what happens in it. There is
 //! no behaviour.
 //!
 //! Everything here can be serialised: names in snake case, durations as whole microseconds in fields whose names
@@ -52,17 +52,17 @@ pub struct PoolStats {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct TaskCounts {
-    /// With an output; whether the caller's type can decode it shows when it is read.
+    /// They ended with an output; whether the caller's type can decode it shows when it is read.
     pub succeeded: u64,
-    /// With a failure of the task's own, or at one of its limits.
+    /// They ended with a failure of the task's own, or at one of its limits.
     pub failed: u64,
-    /// At their deadline.
+    /// They ended at their deadline.
     pub timed_out: u64,
-    /// Cancelled before they began.
+    /// They were cancelled before they began.
     pub cancelled: u64,
-    /// Stopped by [`abort`](crate::TaskFuture::abort).
+    /// They were stopped by [`abort`](crate::TaskFuture::abort).
     pub aborted: u64,
-    /// Lost with their worker or the pool, or never begun because there was no worker.
+    /// They were lost with their worker or the pool, or never begun because there was no worker.
     pub lost: u64,
 }
 
@@ -87,7 +87,7 @@ impl TaskCounts {
 pub struct WorkerStats {
     /// Its process id.
     pub pid: u32,
-    /// What it does.
+    /// Its present state.
     pub state: WorkerState,
     /// The [domain](crate::TaskOptions::domain) that it belongs to; none before its first task, and
     /// of workers whose tasks have none.
@@ -104,7 +104,7 @@ pub struct WorkerStats {
     pub modules: usize,
 }
 
-/// What a worker does.
+/// The state of a worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -136,10 +136,10 @@ impl WorkerState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PoolEvent {
-    /// When, counted from the pool's beginning.
+    /// The time at which it happened, counted from the pool's beginning.
     #[serde(rename = "at_us", serialize_with = "serial::micros")]
     pub at: Duration,
-    /// What.
+    /// The kind of what happened, with its details.
     pub kind: EventKind,
 }
 
@@ -151,7 +151,7 @@ impl PoolEvent {
     }
 }
 
-/// What can happen in a pool.
+/// The things that can happen in a pool.
 /// It is serialised as an object whose field `event` is its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -174,7 +174,7 @@ pub enum EventKind {
     WorkerReady {
         /// Its process.
         pid: u32,
-        /// How it has locked itself down.
+        /// The report of how it has locked itself down.
         #[serde(serialize_with = "serial::shared")]
         sandbox: Arc<SandboxReport>,
     },
@@ -200,12 +200,12 @@ pub enum EventKind {
     WorkerLeaving {
         /// Its process.
         pid: u32,
-        /// Why.
+        /// The reason.
         reason: LeaveReason,
     },
     /// It is gone.
     WorkerEnded {
-        /// How; the cause of an expected end says how the process went, not why.
+        /// The way in which it ended; the cause of an expected end says how the process went, not why.
         death: Death,
         /// Whether the pool itself ended it.
         expected: bool,
@@ -229,7 +229,7 @@ pub enum EventKind {
         task: TaskId,
         /// The worker.
         pid: u32,
-        /// Which attempt it is, from 1.
+        /// The number of the attempt, from 1.
         attempt: u32,
     },
     /// A task runs for longer than [`PoolBuilder::slow_after`](crate::PoolBuilder::slow_after).
@@ -243,16 +243,16 @@ pub enum EventKind {
     TaskRetried {
         /// The task.
         task: TaskId,
-        /// How the attempt ended.
+        /// The outcome of the attempt.
         outcome: TaskOutcome,
     },
     /// A task is done.
     TaskFinished {
         /// The task.
         task: TaskId,
-        /// How it ended.
+        /// Its outcome.
         outcome: TaskOutcome,
-        /// What it cost.
+        /// Its cost.
         report: TaskReport,
     },
     /// Log records went over [`PoolBuilder::log_rate_max`](crate::PoolBuilder::log_rate_max). Told at most
@@ -260,21 +260,21 @@ pub enum EventKind {
     LogsDropped {
         /// The worker that sent them.
         pid: u32,
-        /// How many.
+        /// The number of these records.
         records: u64,
-        /// What they came to.
+        /// The bytes of these records together.
         bytes: u64,
     },
     /// A worker's death has broken the pool.
     Broken {
-        /// That death.
+        /// The death that broke it.
         death: Death,
     },
     /// Every process is gone; nothing follows.
     Stopped,
 }
 
-/// Why the pool asks a worker to leave.
+/// The reason why the pool asks a worker to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -292,20 +292,20 @@ pub enum LeaveReason {
     PoolEnds,
 }
 
-/// How a task, or one attempt of it, ended.
+/// The outcome of a task, or of one attempt of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TaskOutcome {
-    /// With an output.
+    /// It ended with an output.
     Succeeded,
-    /// With a failure of the task's own, or at one of its limits.
+    /// It ended with a failure of the task's own, or at one of its limits.
     Failed,
-    /// At its deadline.
+    /// It ended at its deadline.
     TimedOut,
-    /// Cancelled before it began.
+    /// It was cancelled before it began.
     Cancelled,
-    /// Stopped by [`abort`](crate::TaskFuture::abort).
+    /// It was stopped by [`abort`](crate::TaskFuture::abort).
     Aborted,
     /// It was lost with its worker or the pool, or never began because there was no worker.
     Lost,

@@ -8,7 +8,7 @@ use crate::shared_input::SharedInput;
 use proto::limits;
 use proto::task::{LogOverflow, TaskLimits};
 
-/// What one task may use, and what it is called in logs and errors. [`Pool::task`](crate::Pool::task) sets the same for
+/// The limits of one task, and its name in logs and errors. [`Pool::task`](crate::Pool::task) sets the same for
 /// a task on its way, and [`PoolBuilder::task_defaults`](crate::PoolBuilder::task_defaults) for all.
 ///
 /// ```
@@ -38,7 +38,7 @@ pub struct TaskOptions {
     pub(crate) shared: Option<Arc<[SharedInput]>>,
 }
 
-/// What a task shares with those that ran before it on its worker.
+/// The things that a task shares with those that ran before it on its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Isolation {
@@ -63,7 +63,7 @@ impl TaskOptions {
         Self::default()
     }
 
-    /// How long the task may run, counted from when a worker is handed it; start functions
+    /// Sets how long the task may run, counted from when a worker is handed it; start functions
     /// and host calls included. Waiting in the queue does not count. Default: 1 h;
     /// [`Duration::MAX`] is for ever.
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -71,7 +71,7 @@ impl TaskOptions {
         self
     }
 
-    /// CPU time that the task may use: this verdict does not depend on what else runs on the machine.
+    /// CPU time that the task may use: whether it goes over this does not depend on what else runs on the machine.
     /// Sleeping, and waiting for a CPU, do not count; [`timeout`](Self::timeout) bounds those, and holds as
     /// well. A task that goes over it is interrupted as at a timeout, and ends with
     /// [`TaskError::CpuTime`](crate::TaskError::CpuTime), even if it ended by itself before it was
@@ -85,7 +85,7 @@ impl TaskOptions {
     /// result of a [deterministic](Self::deterministic) task. The pool finds out within 5 ms of CPU time, if
     /// its own thread gets a CPU in that time.
     ///
-    /// A worker is handed such a task when it has nothing else, and no task is offered behind it. This makes
+    /// A worker is handed such a task when it has nothing else, and no task is sent ahead behind it. This makes
     /// short tasks slower, and in a map each travels alone.
     pub fn cpu_time(mut self, cpu_time: Duration) -> Self {
         self.cpu_time = Some(cpu_time);
@@ -113,7 +113,7 @@ impl TaskOptions {
         self
     }
 
-    /// How fine the clocks are that WASI gives the task: what they say is a multiple of this. 0 is
+    /// Sets how fine the clocks are that WASI gives the task: what they say is a multiple of this. 0 is
     /// as fine as the system's, which makes it easier for a task to find out what others on the
     /// machine are doing. Default 1 ms ([`CLOCK_RESOLUTION`](limits::CLOCK_RESOLUTION)), at most a
     /// day ([`CLOCK_RESOLUTION_MAX`](limits::CLOCK_RESOLUTION_MAX)). Sleeps are not finer than 1 ms in any case.
@@ -137,8 +137,8 @@ impl TaskOptions {
     ///   loops instead: [`fuel`](Self::fuel) or a timeout ends it.
     /// - NaNs have one bit pattern, by the module's options.
     ///
-    /// Not part of it: a [`timeout`](Self::timeout) or an abort comes when it comes; a limit on
-    /// memory, output or logs is an input like any other; the worker may be refused memory by the
+    /// The promise does not cover the following: a [`timeout`](Self::timeout) or an abort comes when it comes; a limit
+    /// on memory, output or logs is an input like any other; the worker may be refused memory by the
     /// system; and machine code for another CPU may overflow its stack at another depth.
     ///
     /// ```no_run
@@ -169,7 +169,7 @@ impl TaskOptions {
         self
     }
 
-    /// What becomes of a task that logs more. Default: the rest is dropped and counted.
+    /// Sets what becomes of a task that logs more. Default: the rest is dropped and counted.
     pub fn log_overflow(mut self, policy: LogOverflow) -> Self {
         self.log_overflow = Some(policy);
         self
@@ -181,14 +181,14 @@ impl TaskOptions {
         self
     }
 
-    /// Which pending task goes first: the one with the higher number, and of equals the one that
+    /// Sets which pending task goes first: the one with the higher number, and of equals the one that
     /// was submitted first. Default 0. A steady stream of high ones keeps low ones waiting.
     pub fn priority(mut self, priority: i32) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// When the task is run again. Default: never.
+    /// Sets when the task is run again. Default: never.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = Some(retry);
         self
@@ -208,7 +208,7 @@ impl TaskOptions {
     /// domain before older ones of another, of the same priority, but overtakes none of them for
     /// longer than 25 ms ([`OVERTAKEN_MAX`](proto::limits::OVERTAKEN_MAX)).
     ///
-    /// What is shared all the same: the host process, the cache of compiled modules, and, of a module
+    /// These are shared all the same: the host process, the cache of compiled modules, and, of a module
     /// that several domains use, the pages of its machine code, which are mapped for reading only; so are
     /// those of a [shared input](Self::shared) that is given to tasks of several domains.
     ///
@@ -220,7 +220,7 @@ impl TaskOptions {
         self
     }
 
-    /// What the task shares with those before it on its worker. Default: [`Isolation::Instance`].
+    /// Sets what the task shares with those before it on its worker. Default: [`Isolation::Instance`].
     pub fn isolation(mut self, isolation: Isolation) -> Self {
         self.isolation = Some(isolation);
         self

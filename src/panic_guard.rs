@@ -1,4 +1,4 @@
-//! Others' code on our threads.
+//! Guards our threads against the panics of others' code.
 
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};

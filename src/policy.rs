@@ -1,11 +1,11 @@
-//! What the pool does when something goes wrong that is nobody's input: vocabulary, no
+//! The words for what the pool does when something goes wrong that is nobody's input. There is no
 //! behaviour.
 
 use std::time::Duration;
 
 use proto::limits;
 
-/// What the unexpected death of a worker does to its pool. A worker that the pool itself
+/// The effect of a worker's unexpected death on its pool. A worker that the pool itself
 /// ends (a deadline, an abort, recycling, fewer workers) is never unexpected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -27,7 +27,7 @@ impl OnWorkerDeath {
     }
 }
 
-/// How workers are replaced: deaths that a running task can be blamed for cost that task and
+/// The way in which workers are replaced: deaths that a running task can be blamed for cost that task and
 /// nothing else. Deaths while starting or idle are crashes: between them is a pause that
 /// doubles, and too many in a row break the pool after all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,7 +66,7 @@ impl Replacement {
     }
 }
 
-/// When a task is run again after a failure that may not be its own. Only for tasks that may
+/// The rule by which a task is run again after a failure that may not be its own. It is only for tasks that may
 /// run more than once: the attempt before may have got to its end.
 ///
 /// Failures that would come again (a trap, the task's own error, a limit) are never retried.
@@ -90,7 +90,7 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// At most so many attempts in all, the first included; 0 counts as 1. Another one follows
+    /// Allows at most so many attempts in all, the first included; 0 counts as 1. Another one follows
     /// the death of the worker (with [`OnWorkerDeath::Replace`]).
     pub fn attempts(attempts: u32) -> Self {
         Retry { attempts_max: attempts.max(1), ..Self::default() }
@@ -102,14 +102,14 @@ impl Retry {
         self
     }
 
-    /// Another attempt after a timeout, too.
+    /// Allows another attempt after a timeout, too.
     pub fn after_timeouts(mut self) -> Self {
         self.after_timeouts = true;
         self
     }
 }
 
-/// What happens to a pool's tasks when its last handle is dropped. A drop during a panic always does
+/// The fate of a pool's tasks when its last handle is dropped. A drop during a panic always does
 /// [`Kill`](Self::Kill).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -74,7 +74,7 @@ struct Handle {
     callback_thread: std::thread::ThreadId,
 }
 
-/// What [`Pool::shutdown`] does with tasks that do not run yet.
+/// The fate of tasks that do not run yet at a [`Pool::shutdown`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ShutdownMode {

@@ -313,7 +313,7 @@
 //! `log`, `panic`, `shared_len` and `shared_read` is refused when it is loaded. A [`Command`] sees the argv,
 //! environment and stdin that the caller gives it, and no more.
 //!
-//! So **nothing is carried from task to task**. A cache in a global is empty each time, a counter starts at
+//! Therefore, **nothing is carried from task to task**. A cache in a global is empty each time, a counter starts at
 //! its first value, and a task that corrupts its memory harms nobody but itself. What tasks have in common
 //! belongs into the module, as data or made by its initializer, or is given to them as a shared input
 //! ([`Pool::share`](crate::Pool::share), [`TaskOptions::shared`](crate::TaskOptions::shared)), which they can read and not change; what one finds and
@@ -383,12 +383,12 @@
 //!
 //! ## Deaths
 //!
-//! What goes wrong inside of a task is that task's error, and its worker goes on: a trap, a panic, an exit,
+//! A failure inside of a task is that task's error, and its worker goes on: a trap, a panic, an exit,
 //! an endless loop with a deadline, too much memory, output or fuel. None of them breaks the pool, and
 //! neither does a worker that the pool itself ends for a timeout, an abort or its age. An untrusted task
 //! could otherwise take every other down with it.
 //!
-//! What breaks the pool is the unexpected death of a worker, as in Python. [`BrokenPool`] then says which
+//! The unexpected death of a worker breaks the pool, as in Python. [`BrokenPool`] then says which
 //! process it was, how it ended, what it did, its last words and the tasks that it had; each [`TaskFailure`]
 //! adds whether its own task [may have run][`may_have_run`]. With [`OnWorkerDeath::Replace`] a death costs
 //! only the task that ran there, and [`Retry`] runs that one again if it may be run twice.

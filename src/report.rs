@@ -8,22 +8,22 @@ use serde::Serialize;
 use crate::serial;
 use proto::task::Refusals;
 
-/// What a task cost. Each number was measured, or it is `None`: a worker that died or was killed has not said what its
-/// task had cost. Times that a task never reached are zero.
+/// The cost of a task. Each number was measured, or it is `None`: a worker that died or was killed has not said what
+/// its task had cost. Times that a task never reached are zero.
 ///
 /// It is serialised with durations as whole microseconds, in fields whose names end in `_us`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct TaskReport {
-    /// From `submit` to the scheduler to a worker.
+    /// The time from `submit` until a worker is handed the task.
     #[serde(rename = "queued_us", serialize_with = "serial::micros")]
     pub queued: Duration,
-    /// From the worker's first step for this task (instantiation) to its last, by the worker's word. If its worker died
-    /// or was killed, it is the time from when it was handed to a worker to that end, as the pool measured it; for a task that travelled
-    /// with others, from the scheduler of them all.
+    /// The time from the worker's first step for this task (instantiation) to its last, by the worker's word. If its
+    /// worker died or was killed, it is the time from when it was handed to a worker to that end, as the pool measured
+    /// it; for a task that travelled with others, from when they were all handed over.
     #[serde(rename = "run_us", serialize_with = "serial::micros")]
     pub run: Duration,
-    /// From `submit` to the future's completion.
+    /// The time from `submit` to the future's completion.
     #[serde(rename = "total_us", serialize_with = "serial::micros")]
     pub total: Duration,
     /// CPU time of the worker's main thread during `run`. It is not measured for a task that ran for less
@@ -82,18 +82,18 @@ impl TaskReport {
     }
 }
 
-/// What a WASI command had written when it failed, each up to
+/// The output that a WASI command had written when it failed, each stream up to
 /// [`output_bytes_max`](crate::TaskOptions::output_bytes_max).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PartialOutput {
-    /// What it wrote to stdout.
+    /// The bytes that it wrote to stdout.
     pub stdout: Bytes,
-    /// What it wrote to stderr.
+    /// The bytes that it wrote to stderr.
     pub stderr: Bytes,
 }
 
-/// What a WASI command that exited with code 0 left behind. Another exit code is
+/// The output that a WASI command that exited with code 0 left behind. Another exit code is
 /// [`TaskError::Exit`](crate::TaskError::Exit), which carries the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]

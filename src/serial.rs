@@ -1,4 +1,4 @@
-//! How reports, numbers and events are serialised: durations as whole microseconds, in fields whose names end in
+//! Serialises reports, numbers and events: durations as whole microseconds, in fields whose names end in
 //! `_us`, as the command's JSON has them; what is shared as what it is.
 
 use std::sync::Arc;

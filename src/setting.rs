@@ -21,18 +21,18 @@ pub struct Setting {
     pub flag: Option<&'static str>,
     /// A settings file may have it under the flag's name, and the variable `WASMPOOL_…` too.
     pub in_files: bool,
-    /// What it bounds or chooses.
+    /// It bounds or chooses this.
     pub what: &'static str,
 }
 
 /// A default, with its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SettingDefault {
-    /// How long.
+    /// It is a time.
     Time(Duration),
-    /// How many bytes.
+    /// It is a number of bytes.
     Bytes(u64),
-    /// How many of what the name says.
+    /// It counts what the name says.
     Count(u64),
     /// A choice, or words for what depends on the machine.
     Words(&'static str),
@@ -142,7 +142,7 @@ pub const SETTINGS: &[Setting] = &[
         SettingDefault::Bytes(limits::WORKER_MEMORY_BYTES_MAX),
         "most writable memory of a worker process",
     ),
-    // What the pool holds
+    // The pool holds these
     pool(
         "PoolBuilder::queue_tasks_max",
         SettingDefault::Count(limits::QUEUE_TASKS_MAX as u64),
@@ -326,7 +326,7 @@ mod tests {
         Some(lines.into_iter().rev().collect::<Vec<_>>().join(" "))
     }
 
-    /// Spelled alike: `512 MiB` and `512MiB`, `65,536` and `65536`.
+    /// Removes differences of spelling, as in `512 MiB` and `512MiB`, `65,536` and `65536`.
     fn plain(text: &str) -> String {
         text.chars().filter(|c| !" ,`".contains(*c)).collect::<String>().to_lowercase()
     }

@@ -12,7 +12,7 @@ use syn::{
     Attribute, Fields, File, ImplItem, Item, ItemImpl, ItemMod, Meta, TraitItem, Type, UseTree, Visibility,
 };
 
-/// What is public without being promised.
+/// These modules are public without being promised.
 const NO_PART_OF_IT: [&str; 3] = ["internal", "postcard_schema", "python"];
 
 fn root() -> PathBuf {
@@ -112,7 +112,7 @@ impl Items {
     /// Lists what belongs to a name.
     fn list(&self, path: &str, name: &str, into: &mut BTreeSet<String>) {
         let found = self.by_name.get(name).map(Vec::as_slice).unwrap_or_default();
-        // Of two with the same name one stands in the files of the module that shows it.
+        // If two items have the same name, one stands in the files of the module that shows it.
         let home = root().join("src").join(path.trim_start_matches("wasmpool::"));
         let is_alone = found.len() <= 1;
         let mut found =
@@ -216,7 +216,7 @@ fn module(path: &str, file: &Path, items: &Items, into: &mut BTreeSet<String>) {
                 let mut found = Vec::new();
                 names(&item.tree, &mut found);
                 for name in found {
-                    // At the root stands what is in a module, too.
+                    // The root also shows what is in a module.
                     match path {
                         "wasmpool" => drop(into.insert(format!("use {path}::{name}"))),
                         _ => items.list(path, &name, into),

@@ -10,17 +10,17 @@ use proto::shortage::Shortage;
 use proto::task::TaskId;
 use proto::text::Words;
 
-/// What a process was doing when it died.
+/// The work that a process was at when it died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Phase {
     /// Being started, up to its first word.
     Start,
-    /// Waiting for a task.
+    /// It waited for a task.
     Idle,
-    /// Running a task.
+    /// It ran a task.
     Running,
-    /// Compiling a module.
+    /// It compiled a module.
     Compiling,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// How a process ended.
+/// The way in which a process ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DeathCause {
@@ -142,9 +142,9 @@ fn signal_name(signal: i32) -> String {
 pub struct Death {
     /// The process; 0 if it never came to be.
     pub pid: u32,
-    /// How it ended.
+    /// The way in which it ended.
     pub cause: DeathCause,
-    /// What it was doing.
+    /// The work that it was at.
     pub phase: Phase,
     /// The end of what it wrote to stderr, at most [`STDERR_TAIL_BYTES`](proto::limits::STDERR_TAIL_BYTES).
     pub stderr_tail: String,
@@ -196,7 +196,7 @@ impl fmt::Display for Death {
 
 /// A worker died unexpectedly, and the pool with it. Cheap to clone.
 ///
-/// What the worker and its tasks said last is in the errors of tasks of the same
+/// The last words of the worker and its tasks are in the errors of tasks of the same
 /// [domain](crate::TaskOptions::domain) only, and in [`Pool::broken`](crate::Pool::broken).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "BrokenProcessPool")]
@@ -218,7 +218,7 @@ impl BrokenPool {
         self.0.death.pid
     }
 
-    /// How, in which phase, and its last words.
+    /// Returns how the worker died, in which phase, and its last words.
     pub fn death(&self) -> &Death {
         &self.0.death
     }

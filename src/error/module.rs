@@ -1,4 +1,4 @@
-//! Bringing a module in.
+//! The errors of bringing a module in.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use proto::message::CompileRefusal;
 use proto::shortage::Shortage;
 use proto::text::{Name, Words};
 
-/// Why a module cannot be used.
+/// The reason why a module cannot be used.
 #[derive(Debug, Clone, thiserror::Error, Serialize)]
 #[non_exhaustive]
 pub enum ModuleError {
@@ -35,10 +35,10 @@ pub enum ModuleError {
     /// It is not WebAssembly, is cut off, or is not valid.
     #[error("not a valid wasm module: {}", Words(message))]
     Invalid {
-        /// What is wrong, with the offset where it is known.
+        /// The defect, with its offset where that is known.
         message: String,
     },
-    /// Valid, but in need of something that this pool does not offer.
+    /// The module is valid, but needs something that this pool does not have.
     #[error("the module needs {}, which this pool does not offer: {}", Name(feature), Words(message))]
     Unsupported {
         /// The WebAssembly feature's name.
@@ -66,7 +66,7 @@ pub enum ModuleError {
     /// The module's shape, or compiling it, went over one of the [`CompileLimits`](crate::limits::CompileLimits).
     #[error("{}", over(*kind, *limit, *seen, *function, *offset, *quarantined))]
     CompileLimit {
-        /// Which; it knows the setting that raises it.
+        /// The limit, which knows the setting that raises it.
         kind: CompileLimit,
         /// The limit: bytes, milliseconds or a number, by its kind.
         limit: u64,
@@ -197,7 +197,7 @@ pub enum ModuleError {
     /// The pool is shut down or broken.
     #[error("the pool takes no more modules: {}", Words(message))]
     Closed {
-        /// Why.
+        /// The reason.
         message: String,
     },
 }

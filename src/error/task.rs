@@ -11,7 +11,7 @@ use proto::task::TaskId;
 use proto::text::{Name, Words};
 use proto::trap::{Frame, TrapCode};
 
-/// How a task failed. The worker that ran it goes on, except where a variant says otherwise.
+/// The way in which a task failed. The worker that ran it goes on, except where a variant says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
@@ -314,13 +314,13 @@ impl TaskFailure {
         self.0.report.worker_pid
     }
 
-    /// Whether the task, or a part of it, may have run. `false`: no worker ever began it.
+    /// Returns whether the task, or a part of it, may have run. `false`: no worker ever began it.
     pub fn may_have_run(&self) -> bool {
-        // Of a pool in another process nothing is known.
+        // Nothing is known about a pool in another process.
         self.0.report.attempts > 0 || self.0.error == TaskError::OtherProcess
     }
 
-    /// What a WASI command had written when it failed: at a limit or its deadline, by a trap, an abort or its
+    /// Returns what a WASI command had written when it failed: at a limit or its deadline, by a trap, an abort or its
     /// exit code. It is `None` for a task that is no command, for one that was never begun, and for one whose
     /// worker's process was killed ([`TaskError::Timeout`] and [`TaskError::Aborted`] say so) or died: what
     /// it wrote is then lost.

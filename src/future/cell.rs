@@ -16,7 +16,7 @@ use crate::report::TaskReport;
 use crate::sync::{AtomicU8, Condvar, Mutex, MutexGuard, Ordering, Sender};
 use proto::task::TaskId;
 
-/// Where a task is.
+/// The place where a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FutureState {
@@ -51,14 +51,14 @@ impl Labels {
     }
 }
 
-/// How a task ended.
+/// The way in which a task ended.
 #[derive(Debug, Clone)]
 pub(crate) struct TaskResult {
     pub(crate) result: Result<TaskOutput, Failed>,
     pub(crate) report: TaskReport,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, Clone)]
 pub(crate) enum Failed {
     For(TaskFailure),
@@ -148,7 +148,7 @@ pub(crate) struct Cell {
 #[derive(Default)]
 struct State {
     outcome: Option<TaskResult>,
-    /// For a batch, the results that have come and were not taken yet, in order.
+    /// The results of a batch that have come and were not taken yet, in order.
     items: VecDeque<Item>,
     /// It is told by number whenever there are items again, and when the cell is filled.
     items_watcher: Option<(Sender<usize>, usize)>,
@@ -159,7 +159,7 @@ struct State {
     callbacks: Vec<Callback>,
     /// The last task that polled: a future has one owner, which may move it.
     waker: Option<Waker>,
-    /// Those who wait for it by a reference; the key lets each take itself out, or change its waker.
+    /// Wakers of those who wait for it by a reference; the key lets each take itself out, or change its waker.
     wakers_beside: Vec<(u64, Waker)>,
     /// These callers read a worker's answers while they wait for this one. There is one, unless the task went
     /// to another worker meanwhile.
@@ -171,7 +171,7 @@ struct State {
 }
 
 impl State {
-    /// Whether there are some to be told besides threads that wait here.
+    /// Returns whether there are some to be told besides threads that wait here.
     fn has_others(&self) -> bool {
         let is_watched = !self.watchers.is_empty() || self.items_watcher.is_some();
         is_watched || self.waker.is_some() || !self.wakers_beside.is_empty() || !self.callbacks.is_empty()
@@ -211,7 +211,7 @@ impl Cell {
         }
     }
 
-    /// Whether the task ended as cancelled.
+    /// Returns whether the task ended as cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
         let state = self.lock();
         state.outcome.as_ref().is_some_and(|outcome| outcome.state() == FutureState::Cancelled)
@@ -375,7 +375,7 @@ impl Cell {
         }
     }
 
-    /// Whether there is something to take, or nothing more to wait for.
+    /// Returns whether there is something to take, or nothing more to wait for.
     pub(crate) fn has_news(&self) -> bool {
         let state = self.lock();
         state.outcome.is_some() || !state.items.is_empty()

@@ -12,7 +12,7 @@ use super::TaskFuture;
 use crate::error::TaskError;
 use crate::fork::OfProcess;
 
-/// When [`wait`] returns.
+/// The moment at which [`wait`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ReturnWhen {
@@ -23,19 +23,19 @@ pub enum ReturnWhen {
     /// failed.
     #[doc(alias = "FIRST_EXCEPTION")]
     FirstException,
-    /// When all are done.
+    /// It returns when all are done.
     #[default]
     #[doc(alias = "ALL_COMPLETED")]
     AllCompleted,
 }
 
-/// What [`wait`] found, as indices into the futures it was given.
+/// The findings of [`wait`], as indices into the futures it was given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub struct Waited {
-    /// Done, cancelled ones included.
+    /// The futures that are done, cancelled ones included.
     pub done: Vec<usize>,
-    /// Not done.
+    /// The futures that are not done.
     pub not_done: Vec<usize>,
 }
 
@@ -112,9 +112,9 @@ where
 #[non_exhaustive]
 #[error("{unfinished} of {total} futures unfinished")]
 pub struct AsCompletedTimeout {
-    /// How many are not done.
+    /// The number of futures that are not done.
     pub unfinished: usize,
-    /// How many there were.
+    /// The number of futures that there were.
     pub total: usize,
 }
 

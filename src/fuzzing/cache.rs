@@ -167,7 +167,7 @@ fn damage(
         3 => File::options().append(true).open(path)?.write_all(input.bytes(40)),
         4 => fs::write(path, input.bytes(300)),
         5 => {
-            // Whatever the other file is: another's, of the other kind, the same.
+            // The other file may be another entry's, of the other kind, or the same one.
             for (index, name) in place.names.iter().enumerate() {
                 whole[index] &= !other.to_string_lossy().contains(name.as_str());
             }

@@ -1,7 +1,7 @@
 //! The host's whole side of its workers, `host` and `scheduler`, against workers that do anything to the
 //! shared memory: positions, claims and frames that cannot be, at any time.
 //!
-//! Here are no processes and no threads: the target is the supervisor, and plays the workers. A worker
+//! There are no processes and no threads: the target is the supervisor, and plays the workers. A worker
 //! dies when the script says so; then its link's thread, which is this one, reads to the end. Before, it
 //! is read where the script has a caller wait for a task: as an inline reader. What a worker does while it is
 //! being read, it does at each of its log records.
@@ -111,7 +111,7 @@ struct Submitted {
 /// A process that is not there.
 struct Worker {
     link: Arc<Link>,
-    /// Elsewhere only while it is read.
+    /// It is `None` only while this worker is read: it is then with the reader.
     memory: Option<Memory>,
     is_ready: bool,
     _control: OwnedFd,
@@ -254,7 +254,7 @@ impl World {
                     stdin,
                 }
             }
-            // Each preceded by its length.
+            // Each input of a batch is preceded by its length.
             Some(_) => {
                 let one = [&(len as u32 / 8).to_le_bytes()[..], &vec![7; len / 8]].concat();
                 RequestInput::Batch { task: TaskIndex(0), inputs: one.repeat(count).into(), count }
@@ -393,7 +393,7 @@ fn check(task: &mut Submitted) {
     }
 }
 
-/// How a task ended is something that can be shown to the caller.
+/// Checks that the end of a task can be shown to the caller.
 fn check_result(result: &Result<TaskOutput, TaskFailure>, task: TaskId) {
     match result {
         Ok(TaskOutput::Output(output)) => {

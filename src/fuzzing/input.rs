@@ -1,11 +1,11 @@
-//! What a target makes of the fuzzer's bytes: choices from the front, and the rest.
+//! A target takes choices from the front of the fuzzer's bytes, and the rest as it is.
 
 /// A reader that never runs out: past the end are zeros.
 #[derive(Debug)]
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
-    /// Whether only zeros are left.
+    /// Returns whether only zeros are left.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

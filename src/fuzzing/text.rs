@@ -150,7 +150,7 @@ fn is_shown(c: char) -> bool {
     }
 }
 
-/// What terminals obey, and what is near it.
+/// Returns sequences that terminals obey, and some that are near to them.
 pub fn seeds() -> Vec<Vec<u8>> {
     let texts = [
         "plain text",

@@ -1,4 +1,4 @@
-//! What can be submitted, and with what.
+//! Tells what can be submitted, and with which inputs.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,9 +34,9 @@ use proto::payload::{INLINE_BYTES, Payload};
 /// ```
 #[allow(private_interfaces, reason = "the trait is sealed, and what names private types is hidden")]
 pub trait Callable: sealed::Sealed + Send + Sync {
-    /// What the task takes; and it takes whatever is [`InputOf`] it.
+    /// The type that the task takes; it also takes whatever is [`InputOf`] it.
     type Input: InputOf<Self>;
-    /// What it returns.
+    /// The type that it returns.
     type Output;
     /// The encoded input is the library's own memory, so dropping it runs none of the caller's code.
     #[doc(hidden)]
@@ -62,7 +62,7 @@ pub trait Callable: sealed::Sealed + Send + Sync {
 /// | `Vec<T>` | `[T]`, `&[T]`, `[T; N]` |
 /// | bytes ([`RawTask`]) | [`Bytes`], which are not copied, `[u8]`, `[u8; N]`, `Vec<u8>`, `str`, `String` |
 ///
-/// Sealed.
+/// It is sealed.
 ///
 /// ```no_run
 /// # fn main() -> anyhow::Result<()> {
@@ -152,7 +152,7 @@ impl<I, O> Task<I, O> {
     }
 }
 
-/// What `$from` shows of itself by `$shown` is `$input` on the wire.
+/// Lets `$from` be an input: what it shows of itself by `$shown` is `$input` on the wire.
 macro_rules! input_of_task {
     ($([$($generics:tt)*] $from:ty => $input:ty, |$this:ident| $shown:expr;)*) => {$(
         impl<$($generics)* O> sealed::Input<Task<$input, O>> for $from {}

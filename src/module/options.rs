@@ -1,9 +1,9 @@
-//! What can be chosen when a module is loaded.
+//! The choices that there are when a module is loaded.
 
 use proto::description::{CodeKind, Interrupt};
 use proto::limits::compile::CompileLimits;
 
-/// How a module is loaded.
+/// The way in which a module is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct ModuleOptions {
     metered: bool,
@@ -17,7 +17,7 @@ pub struct ModuleOptions {
 }
 
 impl ModuleOptions {
-    /// Not metered; named after its file or its digest.
+    /// The module is not metered, and is named after its file or its digest.
     pub fn new() -> Self {
         Self::default()
     }
@@ -29,7 +29,7 @@ impl ModuleOptions {
         self
     }
 
-    /// What compiling it may cost, in place of the pool's
+    /// Sets what compiling it may cost, in place of the pool's
     /// [`compile_limits`](crate::PoolBuilder::compile_limits): [`CompileLimits::trusted`] for a module of
     /// one's own.
     pub fn compile_limits(mut self, limits: CompileLimits) -> Self {
@@ -45,7 +45,7 @@ impl ModuleOptions {
         self
     }
 
-    /// How its tasks are stopped. Default: [`Interrupt::Check`].
+    /// Sets how its tasks are stopped. Default: [`Interrupt::Check`].
     pub fn interrupt(mut self, interrupt: Interrupt) -> Self {
         self.interrupt = interrupt;
         self

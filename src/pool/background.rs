@@ -1,4 +1,4 @@
-//! What waits, for callers that may not: loading and shutting down, on a thread of their own, for any executor.
+//! Loading and shutting down for callers that may not wait: on a thread of its own, for any executor.
 
 use std::fmt;
 use std::future::Future;
@@ -75,7 +75,7 @@ impl Pool {
 #[must_use = "the work goes on, but its result is lost"]
 pub struct Background<T> {
     shared: OfProcess<Arc<Mutex<State<T>>>>,
-    /// What is ready at once in a process that was forked from its own.
+    /// It makes the result that is ready at once in a process that was forked from its own.
     elsewhere: fn() -> T,
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Seen {
 /// tasks a twelfth of its time.
 const DECIDED_EVERY: u64 = 16;
 
-/// What a map learns of its tasks: how long they take, and how long their answers are.
+/// The facts that a map learns of its tasks: how long they take, and how long their answers are.
 #[derive(Debug, Default)]
 pub(super) struct Batching {
     run: Ewma,
@@ -56,7 +56,7 @@ impl Batching {
         self.seen = self.seen.saturating_add(1);
     }
 
-    /// Whether to ask for the size of a batch after this result.
+    /// Returns whether to ask for the size of a batch after this result.
     pub(super) fn is_due(&self) -> bool {
         self.seen <= DECIDED_EVERY || self.seen.is_multiple_of(DECIDED_EVERY)
     }
@@ -131,7 +131,7 @@ impl<O> Submitted<O> {
         }
     }
 
-    /// Whether `next` would not wait.
+    /// Returns whether `next` would not wait.
     pub(super) fn is_ready(&self) -> bool {
         match &self.what {
             What::One(future) => future.as_ref().is_none_or(TaskFuture::is_done),

@@ -100,13 +100,13 @@ impl PoolBuilder {
         self
     }
 
-    /// What the unexpected death of a worker does. Default: [`OnWorkerDeath::Break`], as in Python.
+    /// Sets what the unexpected death of a worker does. Default: [`OnWorkerDeath::Break`], as in Python.
     pub fn on_worker_death(mut self, policy: OnWorkerDeath) -> Self {
         self.settings.workers.on_death = policy;
         self
     }
 
-    /// What happens to the tasks when the last handle of the pool is dropped. Default:
+    /// Sets what happens to the tasks when the last handle of the pool is dropped. Default:
     /// [`DropPolicy::Finish`], as in Python.
     pub fn on_drop(mut self, policy: DropPolicy) -> Self {
         self.settings.on_drop = policy;
@@ -175,7 +175,7 @@ impl PoolBuilder {
         self
     }
 
-    /// What tasks that do not say otherwise share with those before them. Default:
+    /// Sets what tasks that do not say otherwise share with those before them. Default:
     /// [`Isolation::Instance`].
     pub fn isolation(mut self, isolation: Isolation) -> Self {
         self.settings.tasks.defaults.isolation = Some(isolation);
@@ -203,7 +203,7 @@ impl PoolBuilder {
         self
     }
 
-    /// Which `tracing` events of the workers' own code reach this process's subscriber: with the target
+    /// Sets which `tracing` events of the workers' own code reach this process's subscriber: with the target
     /// `wasmpool::worker`, the worker's pid as `worker_pid`, and of a task its id, label and module. They share
     /// [`log_rate_max`](Self::log_rate_max) with what the tasks log. What is finer than this is neither made nor sent.
     /// Default: `WARN`.
@@ -289,19 +289,19 @@ impl PoolBuilder {
         self
     }
 
-    /// How long an interrupted task has until its worker is killed. Default: 500 ms.
+    /// Sets how long an interrupted task has until its worker is killed. Default: 500 ms.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.settings.workers.grace = grace;
         self
     }
 
-    /// How long a worker has from its start to its first word. Default: 10 s.
+    /// Sets how long a worker has from its start to its first word. Default: 10 s.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.settings.workers.start_timeout = timeout;
         self
     }
 
-    /// What compiling a module may cost, and how it may be built, unless its
+    /// Sets what compiling a module may cost, and how it may be built, unless its
     /// [`ModuleOptions::compile_limits`](crate::module::ModuleOptions::compile_limits) say otherwise. The defaults are for
     /// modules of strangers.
     pub fn compile_limits(mut self, limits: CompileLimits) -> Self {
@@ -309,7 +309,7 @@ impl PoolBuilder {
         self
     }
 
-    /// How long the compilation of a module may take: [`CompileLimits::timeout`] of
+    /// Sets how long the compilation of a module may take: [`CompileLimits::timeout`] of
     /// [`compile_limits`](Self::compile_limits), which belongs before this. Default: two hours; what a module
     /// meets before that is [`CompileLimits::cpu_time`], 300 s.
     pub fn compile_timeout(mut self, timeout: Duration) -> Self {
@@ -326,14 +326,14 @@ impl PoolBuilder {
     }
 
     /// Compiler processes at a time, 1 to 64, each with its own memory limit; other loads wait for
-    /// their turn, in order. That wait has no deadline and counts in no timeout: each of those before it
+    /// a compile slot, in order. That wait has no deadline and counts in no timeout: each of those before it
     /// is done within its own. Default: 2.
     pub fn compilers_max(mut self, compilers: usize) -> Self {
         self.settings.compiler.processes_max = compilers;
         self
     }
 
-    /// How much of the operating system's sandbox around workers and compilers is demanded.
+    /// Sets how much of the operating system's sandbox around workers and compilers is demanded.
     /// Default: [`SandboxPolicy::BestEffort`], which does not do without seccomp.
     pub fn sandbox(mut self, policy: SandboxPolicy) -> Self {
         self.settings.sandbox.request.policy = policy;
@@ -347,7 +347,7 @@ impl PoolBuilder {
         self
     }
 
-    /// Has throw-away workers try their walls before the pool is built, as [`Doctor`](crate::sandbox::Doctor)
+    /// Has throw-away workers attack their sandbox before the pool is built, as [`Doctor`](crate::sandbox::Doctor)
     /// does, once for each setting in the life of this process (some tenths of a second), and fills
     /// in [`LayerReport::verified`](crate::sandbox::LayerReport::verified). Default: no.
     pub fn verify_sandbox(mut self, verify: bool) -> Self {
@@ -355,7 +355,7 @@ impl PoolBuilder {
         self
     }
 
-    /// Whom workers and compilers become where the host is root: a user and a group that own
+    /// Sets whom workers and compilers become where the host is root: a user and a group that own
     /// nothing, each 1 to 4,294,967,294. Default: 65534, `nobody`.
     pub fn worker_identity(mut self, uid: u32, gid: u32) -> Self {
         self.settings.sandbox.request.identity = (uid, gid);

@@ -9,7 +9,7 @@ use crate::fork::OfProcess;
 use crate::host::Subscription;
 use crate::observe::PoolEvent;
 
-/// What happens in a pool, in order: an iterator that waits for the next event and ends after
+/// The events of a pool, in order: an iterator that waits for the next event and ends after
 /// [`EventKind::Stopped`](crate::event::EventKind::Stopped). It does not keep the pool alive. In a process that was forked from
 /// the pool's it has ended.
 pub struct Events(Option<OfProcess<Subscription>>);

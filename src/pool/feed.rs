@@ -85,7 +85,7 @@ impl Plan {
     }
 }
 
-/// Whether there is a deadline and it has passed.
+/// Returns whether there is a deadline and it has passed.
 fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| deadline <= Instant::now())
 }
@@ -123,7 +123,7 @@ pub(super) struct Feed<C: Callable, I> {
     pool: Pool,
 }
 
-/// What a caller without anything ahead may find.
+/// The findings of a caller that has nothing under way.
 pub(super) enum Found {
     Submitted,
     End(End),
@@ -192,7 +192,7 @@ impl<C: Callable, I> Feed<C, I> {
         self.shared().map_or(0, |shared| shared.lock().count)
     }
 
-    /// From now on tells `listener` the numbers of inputs that have results, including those submitted and
+    /// Tells `listener` from now on the numbers of inputs that have results, including those submitted and
     /// not yet taken.
     pub(super) fn listen(&self, listener: &Sender<usize>) {
         let Some(shared) = self.shared() else { return };
@@ -365,7 +365,7 @@ where
             return;
         }
         if let Some(start) = self.start.take() {
-            // Without a thread from the system the map pulls on the caller's.
+            // The map pulls on the caller's thread if the system gives it none.
             self.has_thread = start(&shared).is_ok();
             if self.has_thread {
                 return;

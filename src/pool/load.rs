@@ -123,7 +123,7 @@ impl Pool {
     /// somebody still holds is returned as it is, under its first name. A module that nobody holds any longer
     /// is released ([`Module`]), and loading it again takes it from the cache or compiles it once more. At
     /// most [`PoolBuilder::modules_max`](crate::PoolBuilder::modules_max) are held at a time. The call waits
-    /// for the compiler, and for its turn to have one
+    /// for the compiler, and for its compile slot
     /// ([`PoolBuilder::compilers_max`](crate::PoolBuilder::compilers_max)); loads of the same module from
     /// several threads share one compilation.
     ///
@@ -290,7 +290,7 @@ impl Loads {
             match flight.wait() {
                 Some(Ok(module)) => return Ok(module),
                 Some(Err((error, met))) if would_meet(&error, &met, limits) => return Err(error),
-                // Our limits are larger than theirs: now it is our turn to try.
+                // Our limits are larger than theirs, so we try as well.
                 Some(Err(_)) | None => {}
             }
         };

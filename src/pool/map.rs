@@ -115,7 +115,7 @@ impl<C: Callable, I> Map<C, I> {
         self
     }
 
-    /// How long the whole map may take, counted from the call of [`Pool::map`]. After that nothing more is
+    /// Sets how long the whole map may take, counted from the call of [`Pool::map`]. After that nothing more is
     /// pulled. Results that are there are still yielded in their order, then one [`MapError::Timeout`], then
     /// nothing.
     pub fn timeout(mut self, timeout: Duration) -> Self {

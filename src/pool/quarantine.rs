@@ -59,7 +59,7 @@ impl Quarantine {
     }
 }
 
-/// Whether a module that failed under `met` with this error would meet it again under `limits`.
+/// Returns whether a module that failed under `met` with this error would meet it again under `limits`.
 pub(super) fn would_meet(error: &ModuleError, met: &CompileLimits, limits: &CompileLimits) -> bool {
     let larger = |kind| limits.get(kind) > met.get(kind);
     match error {

@@ -1,4 +1,4 @@
-//! Handing tasks over: encode, check, and give them to the core.
+//! Hands tasks over: encodes them, checks them, and gives them to the core.
 
 use std::fmt;
 use std::future::Future;
@@ -176,7 +176,7 @@ pub(super) fn other_process(task: &str) -> SubmitError {
 #[must_use = "nothing is submitted until it is awaited"]
 pub struct Submit<C> {
     pool: Pool,
-    /// Taken when it is accepted.
+    /// The request is taken when it is accepted.
     request: Result<Option<Request>, SubmitError>,
     /// It waits for room under this ticket.
     ticket: u64,

@@ -93,7 +93,7 @@ fn a_pool_is_shut_down_without_a_thread_of_the_callers() {
     assert_eq!(*pending.failure().expect("fails").error(), TaskError::Cancelled);
     smol::block_on(shutdown);
     assert!(running.is_done() && !crate::support::is_alive(pid));
-    // And again, when there is nothing left to do.
+    // A second shutdown finds nothing left to do.
     smol::block_on(pool.shutdown_async(ShutdownMode::Finish));
 }
 

@@ -1,4 +1,4 @@
-//! What programs read: kinds of errors, and reports, numbers and events as data.
+//! Tests what programs read: kinds of errors, and reports, numbers and events as data.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -42,7 +42,7 @@ const PLOT_ROWS_MAX: usize = 12;
 /// The measurements at one level.
 struct Level {
     name: &'static str,
-    /// Sorted, in nanoseconds.
+    /// They are sorted.
     latencies_ns: Vec<u64>,
     calls: u64,
     took: Duration,

@@ -131,7 +131,7 @@ fn workers(text: &str) -> Option<u128> {
     text.parse().ok()
 }
 
-/// Whether the text is the default of this flag, in words.
+/// Returns whether the text is the default of this flag, in words.
 fn is_words_of(flag: &str, text: &str) -> bool {
     let is_it = |setting: &Setting| matches!(setting.default, SettingDefault::Words(words) if words == text);
     SETTINGS.iter().any(|setting| setting.flag == Some(flag) && is_it(setting))
@@ -427,7 +427,7 @@ fn check(key: &Key, value: &str) -> Result<(), String> {
         Err(error) => {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or_default();
-            // Whoever reads this has not typed the flag.
+            // The reader of this message has not typed the flag.
             let flag = format!(" for '--{}", key.name);
             let line = match line
                 .split_once(&flag)
@@ -483,7 +483,7 @@ mod tests {
             let values = flag.get_default_values();
             let default = setting.default.to_string();
             match setting.default {
-                // What clap itself shows.
+                // clap itself shows these values.
                 _ if !values.is_empty() => assert_eq!(values[0].to_string_lossy(), default, "--{name}"),
                 SettingDefault::None => {
                     assert!(!help.contains("[default: ") || help.contains("[default: none]"))

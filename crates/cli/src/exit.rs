@@ -26,7 +26,7 @@ pub(super) enum Exit {
     Internal,
     /// A signal asked for the end; the code is the one that shells show.
     Interrupted(u8),
-    /// A WASI command's own.
+    /// The command ends with the exit code of the WASI command that it ran.
     Command(i32),
 }
 

@@ -131,7 +131,7 @@ impl Seen {
     }
 }
 
-/// The functions of a stack as `crates/engine/src/worker/verdict.rs` shows it, outermost first, without the offsets of
+/// The functions of a stack as `crates/engine/src/worker/run_end.rs` shows it, outermost first, without the offsets of
 /// their instructions.
 fn functions(stack: &str) -> Vec<&str> {
     let stack = stack.strip_prefix("it is at ").unwrap_or(stack);
@@ -146,7 +146,7 @@ pub(super) struct Profile {
     /// The file was opened before the tasks ran, so that a failure is reported early; it is written at the
     /// end.
     file: OutputFile,
-    /// Dropped to end it.
+    /// It is dropped to end the thread.
     goes_on: Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -158,7 +158,7 @@ impl Profile {
         let cannot = |error: io::Error| {
             Failure::Usage(format!("cannot write the profile {}: {error}", path.display()))
         };
-        // Now, and not when all is done, is the time to say that it cannot be written.
+        // A profile that cannot be written is reported before the tasks run.
         let file = files.replace(path, "the profile").map_err(|error| cannot(error.into()))?.file;
         *seen() = Some(Seen::default());
         IS_ON.store(true, Ordering::Relaxed);

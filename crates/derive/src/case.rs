@@ -30,7 +30,7 @@ impl Case {
         })
     }
 
-    /// Of a name in snake case.
+    /// Returns a name in snake case as this case spells it.
     pub(crate) fn of_field(self, name: &str) -> String {
         match self {
             Case::Lower | Case::Snake => name.to_owned(),
@@ -53,7 +53,7 @@ impl Case {
         }
     }
 
-    /// Of a name in Pascal's case.
+    /// Returns a name in Pascal's case as this case spells it.
     pub(crate) fn of_variant(self, name: &str) -> String {
         match self {
             Case::Pascal => name.to_owned(),

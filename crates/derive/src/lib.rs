@@ -128,7 +128,7 @@ fn schema_of(field: &Field, all: Option<Case>, home: &TokenStream) -> syn::Resul
     Ok(quote_spanned!(field.span()=> &#home::schema::NamedValue { name: #name, ty: #schema }))
 }
 
-/// By these of serde's attributes a value's bytes are not those that its type's schema says.
+/// These attributes of serde's make a value's bytes differ from what its type's schema says.
 const UNLIKE: [&str; 8] = [
     "skip",
     "skip_serializing",
@@ -140,13 +140,13 @@ const UNLIKE: [&str; 8] = [
     "untagged",
 ];
 
-/// What serde is told about names.
+/// serde's attributes about names.
 #[derive(Default)]
 struct Names {
     rename: Option<String>,
-    /// Of all fields, or variants.
+    /// `rename_all` names all fields, or variants, in this case.
     all: Option<Case>,
-    /// Of the fields of all variants.
+    /// `rename_all_fields` names the fields of all variants in this case.
     all_fields: Option<Case>,
 }
 
@@ -155,7 +155,7 @@ impl Names {
         let mut names = Names::default();
         let mut refused = None;
         for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
-            // What serde cannot read is serde's to complain about.
+            // serde itself complains about attributes that it cannot read.
             let _: syn::Result<()> = attribute.parse_nested_meta(|meta| {
                 let is = |word: &str| meta.path.is_ident(word);
                 if let Some(word) = UNLIKE.iter().find(|word| is(word)) {
@@ -183,7 +183,7 @@ impl Names {
     }
 }
 
-/// What `#[schema(…)]` says.
+/// The options that `#[schema(…)]` gives.
 struct Options {
     /// The path of `wasmpool`.
     home: Path,

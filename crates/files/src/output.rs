@@ -27,7 +27,7 @@ const MODE: Mode = Mode::from_raw_mode(0o666);
 #[derive(Debug)]
 pub struct Output {
     pub file: OutputFile,
-    /// Else a pipe, a terminal, a device, or a descriptor that this process was given.
+    /// `false` stands for a pipe, a terminal, a device, or a descriptor that this process was given.
     pub is_regular: bool,
     /// The folder of a regular file, and its name in there, wherever the path led.
     pub place: Option<(Folder, OsString)>,

@@ -1,4 +1,4 @@
-//! Postcard in, JSON out.
+//! Turns postcard into JSON.
 //!
 //! The text is written as the bytes are read: a tree of values would need a hundred bytes
 //! of the host's memory for one byte of a guest's.
@@ -15,7 +15,7 @@ use proto::schema::{Node, Schema, Variant};
 /// a list of 2^60 of them is a few bytes long.
 const EMPTY_VALUES_MAX: usize = 65_536;
 
-/// Why bytes are not what the schema says.
+/// The reason why bytes are not what the schema says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError {
     offset: usize,
@@ -30,7 +30,7 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// Why an output cannot be shown as JSON.
+/// The reason why an output cannot be shown as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Undecodable {
     /// The bytes do not fit the schema.
@@ -111,7 +111,7 @@ impl Write for Nowhere {
 /// Text on its way to a stream.
 pub(crate) struct IoText<'a, W> {
     pub out: &'a mut W,
-    /// Why it went no further.
+    /// The error after which it went no further.
     pub error: Option<io::Error>,
 }
 

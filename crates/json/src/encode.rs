@@ -1,4 +1,4 @@
-//! JSON in, postcard out.
+//! Turns JSON into postcard.
 //!
 //! The text is parsed along the schema and encoded value by value: a tree of JSON values would take many
 //! times the text's memory. A value that does not fit is refused where it begins, however long it is.
@@ -22,7 +22,7 @@ use proto::text::truncated;
 /// An error shows this much of a value.
 const SHOWN_BYTES_MAX: usize = 60;
 
-/// Why a text cannot be the input.
+/// The reason why a text cannot be the input.
 #[derive(Debug)]
 pub enum Refused {
     /// The text is not JSON, or reading it failed.

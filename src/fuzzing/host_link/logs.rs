@@ -23,7 +23,7 @@ struct Dying {
     at: usize,
 }
 
-/// Nothing was logged yet.
+/// Forgets what was logged before.
 pub(super) fn begin() {
     static SUBSCRIBED: Once = Once::new();
     SUBSCRIBED.call_once(|| drop(tracing::subscriber::set_global_default(Logs)));
@@ -35,7 +35,7 @@ pub(super) fn reading(memory: Option<Memory>, script: &[u8]) {
     DYING.set(memory.map(|memory| Dying { memory, script: script.to_vec(), at: 0 }));
 }
 
-/// No longer.
+/// Ends what [`reading`] began, and gives the memory back.
 pub(super) fn read() -> Option<Memory> {
     DYING.take().map(|dying| dying.memory)
 }
@@ -83,7 +83,7 @@ impl tracing::Subscriber for Logs {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// And the fields that say whose record it is.
+/// The fields that a record may have, with those that say whose it is.
 #[derive(Default)]
 struct Harmless {
     task: String,

@@ -25,7 +25,7 @@ const CLAIM_WORDS: usize = 768;
 /// The worker's own mapping of the rings: it may write wherever it likes.
 pub(super) struct Memory {
     base: NonNull<u8>,
-    /// What it has put into the ring towards the host, if it were honest.
+    /// The bytes that an honest worker would have put into the ring towards the host.
     put: u64,
 }
 
@@ -65,7 +65,7 @@ impl Memory {
             14 => self.batch(input),
             5 => self.word(TO_HOST_PUT).store(input.u64(), Ordering::SeqCst),
             6 => {
-                // Near to where it should be.
+                // The worker lies by a little.
                 let by = i64::from(input.byte() as i8);
                 self.word(TO_HOST_PUT).store(self.put.wrapping_add_signed(by), Ordering::SeqCst);
             }
@@ -185,7 +185,7 @@ fn log(input: &mut Input<'_>) -> FromWorker {
     }
 }
 
-/// How a task ended.
+/// Chooses how a task ended.
 fn ended(input: &mut Input<'_>) -> (TaskId, RunEnd, Cost) {
     let task = TaskId(u64::from(input.byte()));
     let (choice, frames) = (usize::from(input.byte()), usize::from(input.byte()));

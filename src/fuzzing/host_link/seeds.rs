@@ -8,7 +8,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     /// Choices of a submission: a task of a chunk; a batch of eight.
     const TASK: u8 = 1;
     const BATCH: u8 = 3 + 7 * 4;
-    // Settings: the policy, workers, recycling, offers. Then tasks, the worker's first word, its lies.
+    // A seed has settings (the policy, workers, recycling, prefetching), tasks, the worker's first word, and its lies.
     let life = |policy: u8, offers: u8, what: u8, attended: bool, lies: &[&[u8]]| {
         let mut seed = vec![policy, 0, 0, offers];
         for choice in [what, TASK, what] {
@@ -19,7 +19,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             seed.extend([10, 0]);
             seed.extend(*lie);
             if attended {
-                // Now, or for a few microseconds; the worker logs, and goes on while it is read.
+                // The caller reads for no time or a few microseconds; the worker logs, and goes on while it is read.
                 seed.extend([8, 0, 3, 4, 0, 14, 2, 1, 0, 4, 200]);
             }
         }

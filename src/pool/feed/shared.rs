@@ -97,7 +97,7 @@ pub(super) struct Source<I> {
     /// The number of the current chunk, and how many inputs it still lacks.
     chunk: (u64, usize),
     encoded: Vec<u8>,
-    /// How long the iterator takes for an input, on average.
+    /// The time that the iterator takes for an input, on average.
     pub(super) pace: Ewma,
 }
 
@@ -138,12 +138,12 @@ pub(super) enum Handed<O> {
 }
 
 impl<C: Callable, I> State<C, I> {
-    /// Whether anything waits to be submitted.
+    /// Returns whether anything waits to be submitted.
     pub(super) fn has_some(&self) -> bool {
         !self.held.is_empty() || self.gathered.count() > 0
     }
 
-    /// Whether this thread may wait for room. A caller with something submitted may not: only by taking that
+    /// Returns whether this thread may wait for room. A caller with something submitted may not: only by taking that
     /// result does it give room back.
     fn may_wait(&self, by: By) -> bool {
         match by {

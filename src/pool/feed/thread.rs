@@ -26,7 +26,7 @@ where
     I: Iterator,
     I::Item: InputOf<C>,
 {
-    // From here on the caller does not pull.
+    // The caller does not pull from here on.
     let Some(mut source) = shared.lock().source.take() else { return };
     let deadline = shared.lock().plan.deadline();
     // Only this thread takes places, so those that it was told of stay free.

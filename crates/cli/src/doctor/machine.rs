@@ -213,7 +213,7 @@ impl Deadline {
     }
 }
 
-/// Nobody who is asked for a version says more.
+/// A program's answer to the question for its version is read up to this length.
 const SAID_BYTES_MAX: usize = 64 * 1024;
 
 /// A line of /proc/meminfo, in bytes.

@@ -29,7 +29,7 @@ pub(super) struct LogFile {
     /// These are the command's files: none of them may have a name that a rotation uses.
     #[expect(dead_code, reason = "it is held")]
     names: Option<Arc<InUse>>,
-    /// Why it did not begin anew, until that is asked for.
+    /// The error that kept it from beginning anew, until that is asked for.
     trouble: Option<io::Error>,
     bytes: u64,
     /// The day of its lines.
@@ -71,7 +71,7 @@ impl LogFile {
         self.named.is_none() && self.rotation != Rotation::Never
     }
 
-    /// Why it did not begin anew, once.
+    /// Returns once why it did not begin anew.
     pub(super) fn trouble(&mut self) -> Option<io::Error> {
         self.trouble.take()
     }

@@ -43,7 +43,7 @@ pub(super) struct Sources<'a> {
     pub(super) signals: &'a Receiver<Ask>,
 }
 
-/// One input that is done, until its turn comes.
+/// One input that is done, until its result comes out.
 enum Settled {
     Done {
         line: Line,
@@ -71,9 +71,9 @@ pub(super) struct Collector<'a> {
     /// The calls under way, by number.
     open: HashMap<u64, (Job, Pending)>,
     finished: (Sender<usize>, Receiver<usize>),
-    /// Done, but not their turn.
+    /// These inputs are done, and wait for the results of earlier ones.
     ready: BTreeMap<u64, Settled>,
-    /// The next number whose turn it is.
+    /// The number of the input whose result comes out next.
     next: u64,
 }
 
@@ -391,7 +391,7 @@ fn is_stopped(failure: &Failure) -> bool {
     }
 }
 
-/// Why an input failed, if it did.
+/// Returns why an input failed, if it did.
 fn failure_message(result: &Result<Answer, Failure>) -> Option<String> {
     match result {
         Ok(answer) => answer.exit_error().map(|error| error.to_string()),

@@ -8,7 +8,7 @@ use crate::exit::Exit;
 pub(super) struct Tally {
     pub(super) ok: u64,
     pub(super) failed: u64,
-    /// Done by an earlier run.
+    /// These inputs were done by an earlier run.
     pub(super) before: u64,
     /// Read, and not run to their end.
     pub(super) stopped: u64,
