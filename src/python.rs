@@ -207,7 +207,7 @@
 //!     let futures = numbers.iter().map(|n| pool.submit(count, n)).collect::<Result<Vec<_>, _>>()?;
 //!     let waited = wait(&futures, Some(Duration::from_secs(5)), ReturnWhen::FirstException);
 //!     println!("{} done, {} not", waited.done.len(), waited.not_done.len());
-//!     let number: HashMap<_, _> = futures.iter().map(|future| future.task_id()).zip(metrics).collect();
+//!     let number: HashMap<_, _> = futures.iter().map(|future| future.task_id()).zip(numbers).collect();
 //!     for future in as_completed(futures) {
 //!         println!("{} {}", number[&future.task_id()], future.result()?);
 //!     }

@@ -238,6 +238,35 @@ fn a_poll_sees_the_outcome_or_its_waker_is_woken() {
 }
 
 #[test]
+fn one_that_waits_by_reference_is_woken_whoever_gives_up_beside_it() {
+    check(|| {
+        let (cell, _callbacks) = cell();
+        let other = cell.clone();
+        let completes = thread::spawn(move || answer(&other, 7));
+        let other = cell.clone();
+        let gives_up = thread::spawn(move || {
+            let mut place = None;
+            let waker = Waker::from(Arc::new(Flag(Notify::new(), AtomicUsize::new(0))));
+            drop(other.poll_beside(&mut place, &waker));
+            if let Some(place) = place {
+                other.forget_waker(place);
+            }
+        });
+        let flag = Arc::new(Flag(Notify::new(), AtomicUsize::new(0)));
+        let waker = Waker::from(flag.clone());
+        let mut place = None;
+        let mut outcome = cell.poll_beside(&mut place, &waker);
+        while outcome.is_none() {
+            flag.0.wait();
+            outcome = cell.poll_beside(&mut place, &waker);
+        }
+        assert_eq!(outcome.as_ref().map(value), Some(7));
+        assert!(completes.join().expect("completes"));
+        gives_up.join().expect("gives up");
+    });
+}
+
+#[test]
 fn a_watcher_is_told_once_whenever_it_came() {
     check(|| {
         let (cell, _callbacks) = cell();
