@@ -167,7 +167,7 @@ fn a_lie_about_a_batch_is_a_protocol_violation_that_says_what_it_was() {
         ("batch-none", "as one of a batch"),
         ("batch-nothing", "without having done anything"),
         ("batch-payload", "for a batch as a whole"),
-        ("batch-guest", "a batch one verdict"),
+        ("batch-guest", "a batch one end"),
         ("batch-other-log", "a task that it does not have"),
         ("batch-old-log", "a task that it does not have"),
     ] {
