@@ -247,7 +247,7 @@ fn one_that_waits_by_reference_is_woken_whoever_gives_up_beside_it() {
         let gives_up = thread::spawn(move || {
             let mut place = None;
             let waker = Waker::from(Arc::new(Flag(Notify::new(), AtomicUsize::new(0))));
-            drop(other.poll_beside(&mut place, &waker));
+            let _ = other.poll_beside(&mut place, &waker);
             if let Some(place) = place {
                 other.forget_waker(place);
             }
