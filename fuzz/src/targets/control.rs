@@ -12,12 +12,12 @@ use proto::message::{
     Chunk, CompileRefusal, CompileReply, CompileRequest, CompileWork, EventLevels, FromWorkerControl,
     ModuleId, Reply, ShareId, ToWorkerControl,
 };
-use proto::policy::{LayerReport, SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
+use proto::policy::{LayerReport, LayerState, SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
 use proto::preopen::{DirAccess, GuestDir};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use wasmpool::ModuleError;
+use wasmpool::error::ModuleError;
 use wasmpool::fuzzing::Input;
 use wasmpool::fuzzing::text::assert_harmless;
 
@@ -122,8 +122,8 @@ fn lowest_free(any: BorrowedFd<'_>) -> i32 {
 
 fn report() -> SandboxReport {
     let report = |layer| {
-        let is_applied = layer != SandboxLayer::Cgroup;
-        let mut report = LayerReport::new(layer, true, is_applied, "because \u{1b}[31m".into());
+        let state = if layer == SandboxLayer::Cgroup { LayerState::Refused } else { LayerState::Applied };
+        let mut report = LayerReport::new(layer, state, "because \u{1b}[31m".into());
         report.verified = Some(true);
         report
     };
