@@ -1,5 +1,5 @@
-//! What the start of a worker costs, by the program that it is started from: the program that has the pool in it (here this
-//! bench), the command, and `wasmpool-worker`, in alternating rounds of one run.
+//! Measures what the start of a worker costs, by the program that it is started from: the program that has the pool in
+//! it (here this bench), the command, and `wasmpool-worker`, in alternating rounds of one run.
 //!
 //! `cargo build --release --workspace`, then `cargo bench --bench starts`. The figures are medians. Page faults are those of
 //! the worker until its first word, read from /proc; the sizes are the file's.

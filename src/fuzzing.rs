@@ -17,7 +17,8 @@ pub type Bounded = fn(usize, &mut dyn FnMut());
 
 /// Runs work that has a result.
 fn within<T>(bounded: Bounded, bytes: usize, work: impl FnOnce() -> T) -> T {
-    let (mut work, mut result) = (Some(work), None);
+    let mut work = Some(work);
+    let mut result = None;
     bounded(bytes, &mut || result = work.take().map(|work| work()));
     result.expect("the work was run")
 }

@@ -112,7 +112,8 @@ fn play(place: &Place, input: &mut Input<'_>, bounded: Bounded) {
         if step >= 240 {
             check(place, &stored, &whole, bounded);
         } else if step < 64 {
-            let (index, variant) = (usize::from(step) % KEYS, input.byte());
+            let index = usize::from(step) % KEYS;
+            let variant = input.byte();
             let len = usize::from(input.u16() % 2048);
             let machine_code = input.bytes(len);
             let (artifact, file) = compiled(machine_code, variant);

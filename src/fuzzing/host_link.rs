@@ -145,7 +145,8 @@ impl World {
         settings.logs.worker_events = EventLevels::default();
         settings.on_drop = DropPolicy::Kill;
         settings.sandbox.cgroup = CgroupChoice::Off;
-        let ((callbacks, _callbacks), (wakers, _wakers)) = (unbounded(), unbounded());
+        let (callbacks, _callbacks) = unbounded();
+        let (wakers, _wakers) = unbounded();
         let queues = Arc::new(Queues { callbacks, wakers });
         let (supervisor, requests) = requests::channel().expect("descriptors");
         World {
@@ -170,7 +171,8 @@ impl World {
             3 => self.core.handle(Event::Abort { task: self.task(choice) }),
             4 if choice >= 128 => self.take(choice),
             4 => {
-                let (workers_min, workers_max) = (0, 1 + choice % 3);
+                let workers_min = 0;
+                let workers_max = 1 + choice % 3;
                 self.core.handle(Event::Resize { workers_min, workers_max });
             }
             _ if self.workers.is_empty() => {}

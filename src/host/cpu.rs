@@ -101,7 +101,7 @@ impl CpuCount {
     }
 
     /// Returns how much CPU time the task has used since it was first seen to have begun; `None` if it has not begun.
-    /// What the worker computed before that may be the task's or not, so that nobody is stopped for it.
+    /// Whether the task computed what the worker had computed before is not known, so nobody is stopped for that.
     pub(super) fn look(&mut self, computed: Duration, has_begun: bool) -> Option<Duration> {
         let since_handed = computed.saturating_sub(self.handed_at);
         // A run that has begun once has begun, whatever the worker says of it later.

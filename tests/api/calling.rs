@@ -151,7 +151,7 @@ fn tuples_of_up_to_sixteen_are_arguments() {
     let schema = Schema::of::<Args<Sixteen>>();
     assert!(schema.is_compatible(&Schema::of::<Same>()));
     assert!(!schema.is_compatible(&Schema::of::<Seven>()));
-    // As the type of a task: a tuple is an input of it.
+    // A task of this type takes the tuple as its input.
     fn takes(pool: &wasmpool::Pool, task: &wasmpool::Task<Seven, u64>) {
         let _ = pool.submit(task, &(1, 2, 3, 4, 5, 6, 7));
         let _ = pool.submit(task, &Args((1, 2, 3, 4, 5, 6, 7)));

@@ -46,7 +46,8 @@ fn expand(input: DeriveInput) -> syn::Result<TokenStream> {
     let home = quote!(#home::postcard_schema);
     let name = &input.ident;
     let names = Names::of(&input.attrs)?;
-    let (all, all_fields) = (names.all, names.all_fields);
+    let all = names.all;
+    let all_fields = names.all_fields;
     // A type's own name is spelled in no other way.
     let shown = names.name(name, None, Case::of_variant);
     let ty = match &input.data {

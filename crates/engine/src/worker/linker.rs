@@ -69,7 +69,7 @@ impl TaskState {
 /// Makes a linker for modules that import WASI, which alone needs fibers.
 ///
 /// # Errors
-/// As for [`linker`].
+/// The same errors as those of [`linker`].
 pub(super) fn linker_with_wasi(engine: &Engine) -> Result<Linker<TaskState>> {
     let mut linker = linker(engine)?;
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, TaskState::wasi)?;
@@ -101,7 +101,7 @@ pub(super) fn linker(engine: &Engine) -> Result<Linker<TaskState>> {
 /// Returns what a worker with such an engine provides to modules.
 ///
 /// # Errors
-/// As for [`linker`].
+/// The same errors as those of [`linker`].
 pub(crate) fn provided(engine: &Engine) -> Result<Provided> {
     let linker = linker_with_wasi(engine)?;
     let mut store = Store::new(engine, TaskState::for_linking());

@@ -104,7 +104,7 @@ struct Shared {
 struct Slots {
     waiting: Vec<Slot>,
     lent: usize,
-    /// What the kernel says of each page, one byte for each.
+    /// The kernel's word on each page, a byte each: whether it is resident.
     residency: Vec<u8>,
 }
 

@@ -6,7 +6,7 @@
 //! zeroed between them), so that the second or third of a kind has no faults and asks nothing.
 //!
 //! # What the argument in `memories.rs` needs of this
-//! What is not open has not been touched since the slot was given back to the kernel: neither wasm nor this process's
+//! Memory that is not open has not been touched since the slot was given back to the kernel: neither wasm nor this process's
 //! own code can access it, and no system call is ever given a pointer into a guest's memory (inputs and answers go
 //! through the ring, which is memory). A page is opened by the handler alone, and closed only together with giving
 //! everything back, or with being zero.
@@ -17,7 +17,7 @@
 //! handler: it reads atomics and makes system calls. Only the thread that has the slot touches its memory, and
 //! changes its fault window, so that the two never do so at once.
 //!
-//! What cannot be accessed does not count against `RLIMIT_DATA`, and a fault cannot be refused as a `memory.grow`
+//! Memory that cannot be accessed does not count against `RLIMIT_DATA`, and a fault cannot be refused as a `memory.grow`
 //! can. So as much as a window could ever open is held in reserve ([`hold_reserve`]), and handed back to the
 //! kernel by the fault that finds no room.
 
