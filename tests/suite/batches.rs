@@ -3,25 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::support::{Guarded, build, builder, eventually, raw, signal, wat};
+use crate::support::act::act;
+use crate::support::{Guarded, build, builder, eventually, signal};
 use rustix::process::Signal;
 use wasmpool::error::MapError;
-use wasmpool::module::RawTask;
 use wasmpool::pool::{OnWorkerDeath, Replacement, ShutdownMode};
 use wasmpool::{Bytes, Pool, TaskError, TaskOptions};
-
-/// `s` spins for ever, `t` traps, `r` is an error of its own, all else is returned as it came.
-const ACT_WAT: &str = r#"(module
-    (memory (export "memory") 4)
-    (func (export "wasmpool_abi_v1"))
-    (func (export "wasmpool_alloc") (param i32) (result i32) i32.const 1025)
-    (func (export "act") (param $at i32) (param $len i32) (result i64) (local $what i32)
-        (local.set $what (i32.load8_u (local.get $at)))
-        (if (i32.eq (local.get $what) (i32.const 115)) (then (loop (br 0))))
-        (if (i32.eq (local.get $what) (i32.const 116)) (then unreachable))
-        (i32.store8 (i32.const 1024) (i32.eq (local.get $what) (i32.const 114)))
-        (i64.or (i64.shl (i64.const 1024) (i64.const 32))
-                (i64.extend_i32_u (i32.add (local.get $len) (i32.const 1))))))"#;
 
 /// Inputs before the first that is not short: by then batches are under way.
 const SHORT: usize = 2_000;
@@ -29,10 +16,6 @@ const ALL: usize = 4_000;
 
 fn replacing(workers: usize) -> Guarded {
     build(builder(workers).on_worker_death(OnWorkerDeath::Replace(Replacement::new())))
-}
-
-fn act(pool: &Pool) -> RawTask {
-    raw(&wat(pool, ACT_WAT), "act")
 }
 
 fn input(number: usize, special: &'static str) -> Bytes {

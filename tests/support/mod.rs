@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every suite has its own copy and uses a part of it")]
 
+pub mod act;
 pub mod bombs;
 pub mod say;
 

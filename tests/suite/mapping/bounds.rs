@@ -20,7 +20,7 @@ fn kib(kib: u32) -> Bytes {
 }
 
 fn large(pool: &Pool) -> RawTask {
-    raw(&support::wat(pool, LARGE_WAT), "large")
+    support::raw(&support::wat(pool, LARGE_WAT), "large")
 }
 
 /// Waits until nothing more happens in the pool.
