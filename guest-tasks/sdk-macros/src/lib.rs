@@ -4,6 +4,7 @@
 //! constant with two things in it: the task's record and its export. Both are
 //! type-checked on every target and take effect on wasm32 only.
 
+mod case;
 mod shape;
 
 use proc_macro::TokenStream;

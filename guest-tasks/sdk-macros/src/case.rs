@@ -1,0 +1,1 @@
+../../../crates/derive/src/case.rs
