@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
+use super::cache::Stamp;
 use super::cgroup::Group;
 use crate::error::{BuildError, DeathCause};
 use crate::init;
@@ -65,17 +66,9 @@ impl Program {
     fn named(path: &Path) -> io::Result<Program> {
         let program = Program::open(path)?;
         let stat = rustix::fs::fstat(&program.file)?;
-        let identity = [
-            stat.st_dev,
-            stat.st_ino,
-            stat.st_size as u64,
-            stat.st_mtime as u64,
-            stat.st_mtime_nsec,
-            stat.st_ctime as u64,
-            stat.st_ctime_nsec,
-        ];
-        let machine_code =
-            identity.iter().fold(fingerprint::DESCRIPTIONS, |hash, part| fnv(hash, &part.to_le_bytes()));
+        let machine_code = Stamp::words(&stat)
+            .iter()
+            .fold(fingerprint::DESCRIPTIONS, |hash, part| fnv(hash, &part.to_le_bytes()));
         Ok(Program { machine_code, ..program })
     }
 

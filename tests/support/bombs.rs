@@ -94,19 +94,24 @@ pub fn br_tables(tables: u32, targets: u32) -> Vec<u8> {
     module(&[ValType::I32], &[], 1, &body)
 }
 
+/// Two values of a local meet, for each of `joins`, `locals` of them in turn.
+fn join_in_turn(sink: &mut InstructionSink<'_>, joins: u32, locals: u32) {
+    for join in 0..joins {
+        let local = 1 + join % locals;
+        sink.local_get(0)
+            .if_(BlockType::Empty)
+            .local_get(local)
+            .i32_const(join as i32)
+            .i32_add()
+            .local_set(local)
+            .end();
+    }
+}
+
 /// One after another, `joins` places where two values of a local meet, `locals` of them in turn.
 pub fn joins(joins: u32, locals: u32) -> Vec<u8> {
     let body = function(locals, |sink| {
-        for join in 0..joins {
-            let local = 1 + join % locals;
-            sink.local_get(0)
-                .if_(BlockType::Empty)
-                .local_get(local)
-                .i32_const(join as i32)
-                .i32_add()
-                .local_set(local)
-                .end();
-        }
+        join_in_turn(sink, joins, locals);
         (1..=locals).for_each(|local| {
             sink.i32_const(0).local_get(local).i32_store(wasm_encoder::MemArg {
                 offset: 0,
@@ -122,16 +127,7 @@ pub fn joins(joins: u32, locals: u32) -> Vec<u8> {
 pub fn joins_in_a_loop(joins: u32, locals: u32) -> Vec<u8> {
     let body = function(locals, |sink| {
         sink.loop_(BlockType::Empty);
-        for join in 0..joins {
-            let local = 1 + join % locals;
-            sink.local_get(0)
-                .if_(BlockType::Empty)
-                .local_get(local)
-                .i32_const(join as i32)
-                .i32_add()
-                .local_set(local)
-                .end();
-        }
+        join_in_turn(sink, joins, locals);
         sink.local_get(1).br_if(0).end();
     });
     module(&[ValType::I32], &[], 1, &body)

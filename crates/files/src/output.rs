@@ -47,34 +47,13 @@ impl HostFiles {
     /// # Errors
     /// [`OpenError`]
     pub fn append(&self, path: &Path, what: &'static str) -> Result<Output, OpenError> {
-        if let Some(number) = own::named(path) {
-            return Output::own(number);
-        }
-        let mut walk = Walk::begin(self, path, Need::Own)?;
-        for _ in 0..TRIES_MAX {
-            let name = walk.reach_last()?.ok_or(Errno::ISDIR)?;
-            let looked = walk.folder.look(&name)?;
-            self.check_place(&walk.folder, &name, looked.as_ref())?;
-            let opened = match looked {
-                None => match walk.folder.create(&name) {
-                    Err(OpenError::System(error)) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                        None
-                    }
-                    created => Some(created?),
-                },
-                Some(stat) if kind_of(&stat) == FileType::Symlink => {
-                    match self.beyond_link(&mut walk, &name, &stat, path)? {
-                        Beyond::Opened(output) => return self.in_use(output, what),
-                        Beyond::Followed => None,
-                    }
-                }
-                Some(stat) => walk.folder.append_existing(&name, &stat)?,
-            };
-            if let Some(output) = opened {
-                return self.in_use(output.at(walk.folder, name), what);
-            }
-        }
-        Err(Errno::AGAIN.into())
+        self.write_at(path, what, |folder, name, looked| match looked {
+            Some(stat) => folder.append_existing(name, stat),
+            None => match folder.create(name) {
+                Err(OpenError::System(error)) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+                created => created.map(Some),
+            },
+        })
     }
 
     /// Opens a file to write from its beginning. An existing file is replaced by a new file of that name; a pipe, a
@@ -83,6 +62,24 @@ impl HostFiles {
     /// # Errors
     /// [`OpenError`]
     pub fn replace(&self, path: &Path, what: &'static str) -> Result<Output, OpenError> {
+        self.write_at(path, what, |folder, name, looked| match looked {
+            None => folder.make_named(name, None).map(Some),
+            Some(stat) => match kind_of(stat) {
+                FileType::RegularFile => folder.replace_regular(name, stat).map(Some),
+                FileType::Directory => Err(Errno::ISDIR.into()),
+                _ => folder.append_existing(name, stat),
+            },
+        })
+    }
+
+    /// Opens what a path leads to, by its links; `open` has what is no link. It returns `None` if the name was given
+    /// to something else after the look at it: then this looks again.
+    fn write_at(
+        &self,
+        path: &Path,
+        what: &'static str,
+        open: impl Fn(&Folder, &OsStr, Option<&Stat>) -> Result<Option<Output>, OpenError>,
+    ) -> Result<Output, OpenError> {
         if let Some(number) = own::named(path) {
             return Output::own(number);
         }
@@ -90,19 +87,16 @@ impl HostFiles {
         for _ in 0..TRIES_MAX {
             let name = walk.reach_last()?.ok_or(Errno::ISDIR)?;
             let looked = walk.folder.look(&name)?;
-            // The place is checked before the file is gone.
+            // The place is checked before a file that stood there is gone.
             self.check_place(&walk.folder, &name, looked.as_ref())?;
-            let opened = match looked {
-                None => Some(walk.folder.make_named(&name, None)?),
-                Some(stat) => match kind_of(&stat) {
-                    FileType::Symlink => match self.beyond_link(&mut walk, &name, &stat, path)? {
+            let opened = match &looked {
+                Some(stat) if kind_of(stat) == FileType::Symlink => {
+                    match self.beyond_link(&mut walk, &name, stat, path)? {
                         Beyond::Opened(output) => return self.in_use(output, what),
                         Beyond::Followed => None,
-                    },
-                    FileType::RegularFile => Some(walk.folder.replace_regular(&name, &stat)?),
-                    FileType::Directory => return Err(Errno::ISDIR.into()),
-                    _ => walk.folder.append_existing(&name, &stat)?,
-                },
+                    }
+                }
+                looked => open(&walk.folder, &name, looked.as_ref())?,
             };
             if let Some(output) = opened {
                 return self.in_use(output.at(walk.folder, name), what);

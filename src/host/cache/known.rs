@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 
 use super::{Cache, is_a, touch};
 use crate::module::Digest;
@@ -52,7 +52,12 @@ impl Stamp {
         let system = rustix::fs::fstatfs(file).ok()?;
         NOTICE_MAPPINGS.contains(&(system.f_type as u64)).then_some(())?;
         let stat = rustix::fs::fstat(file).ok().filter(|stat| is_a(stat, FileType::RegularFile))?;
-        Some(Stamp([
+        Some(Stamp(Stamp::words(&stat)))
+    }
+
+    /// What a file system says of a file that tells it from others, and from itself before a change.
+    pub(crate) fn words(stat: &Stat) -> [u64; 7] {
+        [
             stat.st_dev,
             stat.st_ino,
             stat.st_size as u64,
@@ -60,7 +65,7 @@ impl Stamp {
             stat.st_mtime_nsec,
             stat.st_ctime as u64,
             stat.st_ctime_nsec,
-        ]))
+        ]
     }
 
     fn has_rested(&self) -> bool {
