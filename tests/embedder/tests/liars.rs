@@ -11,7 +11,7 @@ use wasmpool::error::{BrokenPool, DeathCause, MapError, SubmitError};
 use wasmpool::module::RawTask;
 use wasmpool::pool::{OnWorkerDeath, Replacement, ShutdownMode};
 use wasmpool::task::CommandInput;
-use wasmpool::{Bytes, Module, Pool, PoolBuilder, TaskError, TaskOptions};
+use wasmpool::{Bytes, Module, Pool, PoolBuilder, TaskError, TaskFuture, TaskOptions};
 
 wasmpool::init_at_load!();
 
@@ -80,21 +80,23 @@ fn resident_kib() -> u64 {
 fn broken(lie: &str, input: Bytes) -> BrokenPool {
     let liar = Liar::new(lie);
     let pool = liar.builder().build().expect("builds");
-    let futures: Vec<_> = [input, Bytes::from_static(b"2nd")]
-        .into_iter()
-        .map(|input| pool.submit_bytes(&echo(&pool), input))
-        .collect();
-    let errors: Vec<_> = futures
-        .into_iter()
-        .map(|future| match future.expect("submits").result_timeout(PATIENCE) {
-            Ok(result) => result.expect_err("a lie is no result"),
-            Err(timeout) => panic!("{lie}: {timeout}"),
-        })
-        .collect();
-    match errors[1].error() {
-        TaskError::Broken(broken) => broken.clone(),
-        other => panic!("{lie}: {other:?}"),
-    }
+    let echo = echo(&pool);
+    let failure = |future: TaskFuture<Bytes>| match future.result_timeout(PATIENCE) {
+        Ok(result) => result.expect_err("a lie is no result"),
+        Err(timeout) => panic!("{lie}: {timeout}"),
+    };
+    let first = pool.submit_bytes(&echo, input).expect("submits");
+    let broken = match pool.submit_bytes(&echo, &b"2nd"[..]) {
+        Ok(second) => match failure(second).error() {
+            TaskError::Broken(broken) => broken.clone(),
+            other => panic!("{lie}: {other:?}"),
+        },
+        // The lie was found out before the second task came.
+        Err(SubmitError::Broken(broken)) => broken,
+        Err(other) => panic!("{lie}: {other:?}"),
+    };
+    failure(first);
+    broken
 }
 
 #[test]
