@@ -16,6 +16,7 @@
 //! kernel ignores a signal to the first process of a container (`docker stop`) if it has no handler for it.
 
 mod cpu_time;
+mod sayings;
 
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -30,6 +31,7 @@ use super::exit::{Exit, Failure};
 use super::streams;
 use proto::limits::STOP_GRACE;
 use proto::refused::calling;
+use sayings::Sayings;
 
 /// Signals that come closer together than this count as one: `timeout` signals both the command and its
 /// group, and systemd sends a SIGHUP right after its SIGTERM.
@@ -51,6 +53,12 @@ const SAID_WITHIN: Duration = Duration::from_millis(500);
 /// Clearing the progress bar may take this long: a terminal that was stopped by Ctrl-S would block it for
 /// ever.
 const BAR_PATIENCE: Duration = Duration::from_millis(200);
+
+/// This process waits so long at its end for what it still says, since nobody may read stderr.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What is being said about signals.
+static SAYINGS: Sayings = Sayings::new();
 
 /// This is the signal that asked for the end; 0 means that none came.
 static ASKED: AtomicI32 = AtomicI32::new(0);
@@ -158,7 +166,12 @@ fn say_what_is_waited_for(due: Option<(Instant, Ask)>, now: Instant, console: &C
 /// Says it from another thread: nobody may read stderr either, and this one must keep the time.
 fn say(console: &Console, message: String) {
     let console = console.clone();
-    let _ = std::thread::Builder::new().spawn(move || console.say(&message));
+    SAYINGS.begin(move || console.say(&message));
+}
+
+/// Waits until what was said about signals is on stderr: the end of this process would cut it off.
+pub(super) fn finish_saying() {
+    SAYINGS.finish(LAST_WORDS);
 }
 
 /// Returns `false` if nobody listens: then only the end of this process stops the work.
@@ -169,15 +182,9 @@ fn tell(ask: Ask) -> bool {
 
 /// Ends this process; workers and compilers die with it.
 fn leave(console: &Console) -> ! {
-    let (done, cleared) = crossbeam_channel::bounded(1);
     let console = console.clone();
-    let clear = move || {
-        console.set_bar(None);
-        let _ = done.send(());
-    };
-    if std::thread::Builder::new().spawn(clear).is_ok() {
-        let _ = cleared.recv_timeout(BAR_PATIENCE);
-    }
+    SAYINGS.begin(move || console.set_bar(None));
+    SAYINGS.finish(BAR_PATIENCE);
     // This exit takes no lock and runs no destructor, so a stuck thread cannot hold it up.
     signal_hook::low_level::exit(i32::from(code()))
 }

@@ -83,6 +83,7 @@ fn main() -> ExitCode {
         interrupt::exit().unwrap_or(exit)
     });
     drop(writer);
+    interrupt::finish_saying();
     ExitCode::from(exit.code())
 }
 
