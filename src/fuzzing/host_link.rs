@@ -48,7 +48,7 @@ use proto::message::{Callee, EventLevels, ModuleId, TaskIndex};
 use proto::payload::Payload;
 use proto::policy::{SandboxPolicy, SandboxReport};
 use proto::ring::{self, CLAIMS};
-use proto::schema::Schema;
+use proto::schema::TypeSchema;
 use proto::task::TaskId;
 use proto::trap::Frame;
 
@@ -426,7 +426,7 @@ fn module() -> Module {
     thread_local! {
         static MODULE: Module = {
             let file = || File::open("/dev/null").expect("opens");
-            let description = of_tasks(vec![task("count", &["upto"], Schema::of::<u64>(), Schema::of::<u64>())]);
+            let description = of_tasks(vec![task("count", &["upto"], TypeSchema::of::<u64>(), TypeSchema::of::<u64>())]);
             Module(Arc::new(Loaded {
                 pool: 1,
                 id: ModuleId(0),

@@ -321,10 +321,10 @@ fn read(
 mod tests {
     use super::*;
     use proto::description::samples;
-    use wasmpool::module::Schema;
+    use wasmpool::module::TypeSchema;
 
     fn task<I: postcard_schema::Schema>(codec: Codec, params: &[&str]) -> TaskDescription {
-        let mut task = samples::task("t", params, Schema::of::<I>(), Schema::of::<()>());
+        let mut task = samples::task("t", params, TypeSchema::of::<I>(), TypeSchema::of::<()>());
         task.codec = codec;
         task
     }

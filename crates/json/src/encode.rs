@@ -16,7 +16,7 @@ use self::words::expected;
 use super::is_nullable;
 use proto::description::TaskDescription;
 use proto::limits::INPUT_BYTES_MAX;
-use proto::schema::{Node, Schema, Variant};
+use proto::schema::{Node, TypeSchema, Variant};
 use proto::text::truncated;
 
 /// An error shows this much of a value.
@@ -91,11 +91,11 @@ fn arguments(task: &TaskDescription) -> Want<'_> {
 /// Returns the bytes that a JSON text stands for: a string's UTF-8, an array's numbers, or base64.
 pub fn bytes_of(json: &[u8]) -> Result<Vec<u8>, Refused> {
     let bytes_max = INPUT_BYTES_MAX.max(json.len());
-    encode(&Schema::raw_bytes(), Want::RawBytes, serde_json::Deserializer::from_slice(json), bytes_max)
+    encode(&TypeSchema::raw_bytes(), Want::RawBytes, serde_json::Deserializer::from_slice(json), bytes_max)
 }
 
 fn encode<'de, R: serde_json::de::Read<'de>>(
-    schema: &Schema,
+    schema: &TypeSchema,
     want: Want<'_>,
     mut json: serde_json::Deserializer<R>,
     bytes_max: usize,
@@ -152,7 +152,7 @@ enum Want<'a> {
 }
 
 struct Encoder<'a> {
-    schema: &'a Schema,
+    schema: &'a TypeSchema,
     out: Vec<u8>,
     /// `out` has no more bytes than this.
     bytes_max: usize,
