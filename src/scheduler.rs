@@ -529,11 +529,11 @@ impl Scheduler {
                 self.end_all(gently.then(|| now.saturating_add(self.config.grace)), actions);
             }
         }
-        self.settle(now, actions);
+        self.conclude(now, actions);
     }
 
     /// Draws the conclusions of any state: it hands tasks to workers, gets workers for tasks, and ends.
-    fn settle(&mut self, now: Now, actions: &mut Vec<Action>) {
+    fn conclude(&mut self, now: Now, actions: &mut Vec<Action>) {
         if matches!(self.mode, Mode::Open | Mode::Closing) {
             self.queue.release(now, &mut self.tasks);
             self.trim(now);

@@ -478,8 +478,8 @@ impl<'a> WasmFile<'a> {
     }
 
     /// Returns the stamp of a file that may be remembered once it is read.
-    pub(crate) fn settled_stamp(&self) -> Option<Stamp> {
-        Stamp::settled(&self.file.0).filter(|_| self.is_whole)
+    pub(crate) fn rested_stamp(&self) -> Option<Stamp> {
+        Stamp::rested(&self.file.0).filter(|_| self.is_whole)
     }
 
     /// Reads it to its end.

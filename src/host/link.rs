@@ -500,7 +500,7 @@ impl Link {
     }
 
     /// The worker has answered what it was at.
-    fn settle(&self) {
+    fn complete(&self) {
         let mut orders = self.orders();
         let held = orders.in_flight.pop_front();
         if let Some(held) = &held {

@@ -81,7 +81,7 @@ impl Pool {
         {
             return module;
         }
-        let before = file.settled_stamp();
+        let before = file.rested_stamp();
         let wasm = file.read(max)?;
         let digest = Digest::of(&wasm);
         if let Some((before, after)) = before.zip(file.stamp()) {

@@ -44,7 +44,7 @@ pub(super) struct Sources<'a> {
 }
 
 /// One input that is done, until its result comes out.
-enum Settled {
+enum Finished {
     Done {
         line: Line,
         record: Option<Record>,
@@ -72,7 +72,7 @@ pub(super) struct Collector<'a> {
     open: HashMap<u64, (Job, Pending)>,
     finished: (Sender<usize>, Receiver<usize>),
     /// These inputs are done, and wait for the results of earlier ones.
-    ready: BTreeMap<u64, Settled>,
+    ready: BTreeMap<u64, Finished>,
     /// The number of the input whose result comes out next.
     next: u64,
 }
@@ -118,8 +118,8 @@ impl<'a> Collector<'a> {
             progress.show(tally, || pool.stats(), label, console);
         }
         // Stopped inputs left gaps in the order.
-        for (_, settled) in std::mem::take(&mut self.ready) {
-            self.put(settled)?;
+        for (_, finished) in std::mem::take(&mut self.ready) {
+            self.put(finished)?;
         }
         self.lines.flush()
     }
@@ -192,7 +192,7 @@ impl<'a> Collector<'a> {
             }
             Event::Finished(number) => match self.open.remove(&number) {
                 Some((job, pending)) => {
-                    self.settle(job, pending.wait().map_err(Failure::Task), Some(pending.report()))
+                    self.finish(job, pending.wait().map_err(Failure::Task), Some(pending.report()))
                 }
                 None => Ok(()),
             },
@@ -217,9 +217,9 @@ impl<'a> Collector<'a> {
             // This input was read ahead of a stop: a later run tells what is wrong with it.
             Err(_) if self.stop > Stop::No => {
                 self.tally.stopped += 1;
-                self.take_turn(job.number, Settled::Stopped { charge: job.charge })
+                self.take_turn(job.number, Finished::Stopped { charge: job.charge })
             }
-            Err(failure) => self.settle(job, Err(failure), None),
+            Err(failure) => self.finish(job, Err(failure), None),
         }
     }
 
@@ -256,8 +256,8 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Settles a call that is done. It has no report if it was never submitted.
-    fn settle(
+    /// Finishes a call that is done. It has no report if it was never submitted.
+    fn finish(
         &mut self,
         mut job: Job,
         result: Result<Answer, Failure>,
@@ -267,7 +267,7 @@ impl<'a> Collector<'a> {
         let charge = job.charge.clone();
         if self.stop > Stop::No && result.as_ref().is_err_and(is_stopped) {
             self.tally.stopped += 1;
-            return self.take_turn(number, Settled::Stopped { charge });
+            return self.take_turn(number, Finished::Stopped { charge });
         }
         let message = failure_message(&result);
         if message.is_some()
@@ -296,7 +296,7 @@ impl<'a> Collector<'a> {
             self.tally.no_worker = true;
             self.stop(Stop::Soon);
         }
-        let Some(line) = line else { return self.take_turn(number, Settled::Stopped { charge }) };
+        let Some(line) = line else { return self.take_turn(number, Finished::Stopped { charge }) };
         let (line, unwritten) = line?;
         // A stdin that cannot be read is no input that a later run could skip.
         let is_recorded = self.log.is_some() && !matches!(job.label, Label::Stdin);
@@ -315,7 +315,7 @@ impl<'a> Collector<'a> {
             self.tally.sufficed = self.plan.halt.is_success();
             self.stop(stop);
         }
-        self.take_turn(number, Settled::Done { line, record, charge })
+        self.take_turn(number, Finished::Done { line, record, charge })
     }
 
     /// Counts an input, which has failed if there is a message, and then says so.
@@ -340,22 +340,22 @@ impl<'a> Collector<'a> {
     }
 
     /// Writes what is done, in the order that was asked for.
-    fn take_turn(&mut self, number: u64, settled: Settled) -> Result<(), Failure> {
+    fn take_turn(&mut self, number: u64, finished: Finished) -> Result<(), Failure> {
         if self.plan.unordered {
-            return self.put(settled);
+            return self.put(finished);
         }
-        self.ready.insert(number, settled);
-        while let Some(settled) = self.ready.remove(&self.next) {
+        self.ready.insert(number, finished);
+        while let Some(finished) = self.ready.remove(&self.next) {
             self.next += 1;
-            self.put(settled)?;
+            self.put(finished)?;
         }
         Ok(())
     }
 
-    fn put(&mut self, settled: Settled) -> Result<(), Failure> {
-        let charge = match settled {
-            Settled::Stopped { charge } => charge,
-            Settled::Done { line, record, charge } => {
+    fn put(&mut self, finished: Finished) -> Result<(), Failure> {
+        let charge = match finished {
+            Finished::Stopped { charge } => charge,
+            Finished::Done { line, record, charge } => {
                 self.lines.push_by(|out| line.write(out))?;
                 if let (Some(log), Some(record)) = (&mut self.log, record) {
                     // A result must be written before it is recorded.
