@@ -425,14 +425,14 @@ impl<C: Callable, I> Drop for Feed<C, I> {
         }
         let submitted = std::mem::take(&mut state.submitted);
         let source = state.source.take();
-        let held = std::mem::take(&mut state.held);
+        let unadmitted = std::mem::take(&mut state.unadmitted);
         drop(state);
         submitted.into_iter().for_each(|(_, submitted)| submitted.cancel());
         if let Some(core) = self.pool.core() {
             core.forget_ticket(shared.ticket);
         }
         // Dropping an iterator or an input runs the caller's code, so it happens outside of the lock.
-        drop((source, held));
+        drop((source, unadmitted));
     }
 }
 
