@@ -60,9 +60,9 @@ struct AccountState {
 
 impl AccountState {
     fn has_room(&self, need: Need) -> bool {
-        // A batch of more items than there are places goes alone: it may have been gathered when there were more places.
-        let has_places = self.charges == 0 || self.charged.items.saturating_add(need.items) <= self.max.items;
-        has_places && self.charged.bytes.saturating_add(need.bytes) <= self.max.bytes
+        // A batch of more items than the bound goes alone: it may have been gathered when the bound was higher.
+        let has_items = self.charges == 0 || self.charged.items.saturating_add(need.items) <= self.max.items;
+        has_items && self.charged.bytes.saturating_add(need.bytes) <= self.max.bytes
     }
 
     /// There can be room for it, once nothing else is charged.
@@ -200,7 +200,7 @@ impl Account {
         self.is_closed.load(Ordering::SeqCst)
     }
 
-    /// Returns how many more inputs have a place.
+    /// Returns how many more inputs have room.
     pub fn items_free(&self) -> usize {
         let state = self.lock();
         state.max.items.saturating_sub(state.charged.items)
@@ -318,7 +318,7 @@ mod tests {
         assert!(account.try_take(need(1, 1)).is_none(), "nothing goes beside it");
         drop(whole);
         assert_eq!(charged(&account), need(0, 0));
-        let many = account.try_take(need(100, 0)).expect("more items than places go alone");
+        let many = account.try_take(need(100, 0)).expect("more items than the bound go alone");
         assert!(account.try_take(need(1, 0)).is_none(), "nothing goes beside them");
         drop(many);
     }

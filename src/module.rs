@@ -111,7 +111,7 @@ pub(crate) struct Loaded {
     pub(crate) from_cache: bool,
     pub(crate) artifact: File,
     pub(crate) description_file: File,
-    /// The field comes last, so that both files are closed before its place is free.
+    /// The field comes last, so that both files are closed before its permit is free.
     pub(crate) life: Life,
 }
 

@@ -31,7 +31,7 @@
 //! task's trust domain only, for its whole life: `fairness` says who is next across domains.
 //!
 //! Invariant, checked by `Scheduler::check` after every event of every test:
-//! `accepted = pending + prefetched + running + resolved`, every task is in exactly one place,
+//! `accepted = pending + prefetched + running + resolved`, every task is in exactly one `Place`,
 //! and is resolved exactly once.
 //!
 //! `workers` decides about processes, `shortage` about those that cannot be had, `tasks` about tasks,
@@ -207,7 +207,7 @@ pub(crate) struct RunReport {
     pub(crate) resident_bytes: Option<u64>,
     /// The worker holds as many modules as it may.
     pub(crate) is_full: bool,
-    /// The task is not done, and is pending again at its old place.
+    /// The task is not done, and is pending again at its old rank.
     pub(crate) unfinished: bool,
 }
 
@@ -270,7 +270,7 @@ pub(crate) enum RetireReason {
     Resized,
     /// It has run enough tasks, is old enough, or large enough.
     Recycled,
-    /// A task of another trust domain needs its place.
+    /// A task of another trust domain needs its slot.
     Domain,
     /// The pool ends.
     PoolEnds,

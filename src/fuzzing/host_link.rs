@@ -26,7 +26,7 @@ use super::text::assert_harmless;
 use super::{Bounded, Input, within};
 use crate::error::{Death, DeathCause, Phase, TaskError, TaskFailure};
 use crate::future::{Cell, Item, Queues, TaskOwner};
-use crate::held::{Held, Life, Places};
+use crate::held::{Held, Life, Permits};
 use crate::host::become_io_thread;
 use crate::host::cgroup::CgroupChoice;
 use crate::host::core::{Core, WhenFull};
@@ -437,7 +437,7 @@ fn module() -> Module {
                 from_cache: false,
                 artifact: file(),
                 description_file: file(),
-                life: Life::new(Held::Module(ModuleId(0)), Places::default().take(1).expect("the first").1),
+                life: Life::new(Held::Module(ModuleId(0)), Permits::default().take(1).expect("the first").1),
             }))
         };
     }

@@ -401,7 +401,7 @@ fn finish(file: &File, bytes_max: u64) -> io::Result<u64> {
 
 /// Lets only so many compilers run at a time, in the order in which they were asked for.
 ///
-/// There is no deadline on the wait: each holder gives its place up within its own timeout, so the wait ends,
+/// There is no deadline on the wait: each holder gives its slot up within its own timeout, so the wait ends,
 /// and a module is not blamed for those before it.
 #[derive(Debug)]
 pub(crate) struct CompileSlots {
@@ -417,16 +417,16 @@ struct Queue {
     last: u64,
 }
 
-/// A place that is held; dropping it lets the next in.
+/// A slot that is held; dropping it lets the next in.
 #[derive(Debug)]
 pub(crate) struct CompileSlot<'a>(&'a CompileSlots);
 
 impl CompileSlots {
-    pub(crate) fn new(places: usize) -> CompileSlots {
-        CompileSlots { queue: Mutex::new(Queue { free: places, next: 0, last: 0 }), moved: Condvar::new() }
+    pub(crate) fn new(slots: usize) -> CompileSlots {
+        CompileSlots { queue: Mutex::new(Queue { free: slots, next: 0, last: 0 }), moved: Condvar::new() }
     }
 
-    /// Waits for a place.
+    /// Waits for a slot.
     pub(crate) fn take(&self) -> CompileSlot<'_> {
         let mut queue = self.queue.hold();
         let ticket = queue.last;
@@ -436,7 +436,7 @@ impl CompileSlots {
         }
         queue.free -= 1;
         queue.next += 1;
-        // The one behind may find a place free too.
+        // The one behind may find a slot free too.
         self.moved.notify_all();
         CompileSlot(self)
     }

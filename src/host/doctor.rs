@@ -140,11 +140,11 @@ impl Doctor {
         let attacks: Vec<_> = listed
             .into_iter()
             .enumerate()
-            .map(|(place, attack)| AttackReport {
+            .map(|(index, attack)| AttackReport {
                 name: attack.name.into(),
                 tries: attack.tries.into(),
                 against: self.against(attack, &sandbox),
-                outcome: patients.try_one(Attempt::Attack(place as u32)).1,
+                outcome: patients.try_one(Attempt::Attack(index as u32)).1,
             })
             .collect();
         for layer in sandbox.layers.iter_mut().filter(|layer| layer.applied) {

@@ -398,7 +398,7 @@ where
 
     /// Pulls an input on the caller's thread and hands it on. Returns `false` if none may be pulled now.
     fn pull(shared: &FeedState<C, I>, by: By) -> bool {
-        if shared.places(by) == 0 {
+        if shared.room(by) == 0 {
             return false;
         }
         let Some(source) = shared.lock().source.take() else { return false };

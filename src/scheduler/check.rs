@@ -93,8 +93,8 @@ impl Scheduler {
             match entry.place {
                 Place::Pending | Place::Delayed(_) => waiting += 1,
                 Place::Prefetched(slot, _) => {
-                    let places = self.slots.iter().flat_map(|slot| &slot.behind).filter(|&held| held == task);
-                    assert_eq!(places.count(), 1, "{task} is prefetched twice or nowhere");
+                    let queued = self.slots.iter().flat_map(|slot| &slot.behind).filter(|&held| held == task);
+                    assert_eq!(queued.count(), 1, "{task} is prefetched twice or nowhere");
                     assert!(self.slots[slot].behind.contains(task), "{task} is prefetched elsewhere");
                 }
                 Place::Running(slot) => {
@@ -139,7 +139,7 @@ impl Scheduler {
         }
     }
 
-    /// A worker is idle only if it has nothing to do, and its place is not needed.
+    /// A worker is idle only if it has nothing to do, and its slot is not needed.
     fn check_idle(&self) {
         for &slot in &self.idle {
             let waiting = self.slots[slot].domain.map(|domain| self.queue.ready_of(domain));
@@ -151,7 +151,7 @@ impl Scheduler {
         let is_enough = self.queue.ready() <= starting + room;
         assert!(
             self.idle.is_empty() || is_enough,
-            "a task waits beside the place of an idle worker: {self:?}"
+            "a task waits beside the slot of an idle worker: {self:?}"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! Decides which of the waiting tasks is served by which worker, across trust domains.
 //!
 //! The queue's order says who is next: the first in line gets an idle worker of its domain, else
-//! an unbound one, else the next that will be ready, else the place of an idle worker of another
+//! an unbound one, else the next that will be ready, else the slot of an idle worker of another
 //! domain, which leaves. Whoever comes later may go before it where that costs it nothing: on an
 //! idle worker of its own domain, while the first waits for one that starts.
 //!
@@ -25,7 +25,7 @@ struct Line {
     next: Option<(Rank, Domain, usize)>,
     /// The first that nobody is there for: no idle worker, and none that starts.
     first: Option<Rank>,
-    /// Idle workers whose places are needed for such tasks.
+    /// Idle workers whose slots are needed for such tasks.
     leaving: usize,
 }
 
@@ -127,7 +127,7 @@ impl Scheduler {
         self.may_overtake(rank, first, now).then_some((rank, domain, slot))
     }
 
-    /// Has idle workers leave whose places are needed for tasks of other domains.
+    /// Has idle workers leave whose slots are needed for tasks of other domains.
     pub(super) fn make_room(&mut self, now: Now) {
         if self.idle.is_empty() || self.queue.ready() == 0 {
             return;

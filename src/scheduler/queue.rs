@@ -8,8 +8,8 @@ use super::{Domain, Now, Place, ScheduledTask, TaskSpec};
 use crate::id_map::IdMap;
 use proto::task::TaskId;
 
-/// A task's place in the queue. Ids grow, so their order is the order of submission; a task that
-/// comes back finds its old place.
+/// A task's rank in the queue. Ids grow, so their order is the order of submission; a task that
+/// comes back finds its old rank.
 pub(super) type Rank = (Reverse<i32>, TaskId);
 
 /// Tasks without a domain stand apart, so that those who have no domains do not pay for them.

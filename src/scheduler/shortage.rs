@@ -75,7 +75,7 @@ impl Shortage {
 }
 
 impl Scheduler {
-    /// Returns how many more workers there is room for. In a shortage, a new one only takes the place of one
+    /// Returns how many more workers there is room for. In a shortage, a new one only takes the slot of one
     /// that is leaving.
     pub(super) fn room(&self) -> usize {
         let room = self.config.workers_max.saturating_sub(self.occupied());

@@ -1,4 +1,4 @@
-//! A place for one worker, and its states.
+//! The slot of one worker, and its states.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(super) struct Slot {
     pub(super) answered: u64,
     /// Says when the process was ready.
     pub(super) ready_at: Now,
-    /// It takes no more tasks than it has, then leaves: its place may be given away already.
+    /// It takes no more tasks than it has, then leaves: another worker may be starting in its stead already.
     pub(super) draining: bool,
 }
 

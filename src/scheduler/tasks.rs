@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::check::Mutant;
-use super::slot::{State, StopReason};
+use super::slot::{Slot, State, StopReason};
 use super::spending::LOOK_AGAIN;
 use super::{
     Action, Domain, Fate, KillReason, Mode, Now, Place, Resolution, Retry, RunReport, ScheduledTask,
@@ -152,11 +152,11 @@ impl Scheduler {
 
     /// Returns how many more tasks the worker may be prefetched, if `max` may wait there.
     fn room_behind(&self, slot: usize, max: usize) -> usize {
-        let place = &self.slots[slot];
-        match place.state {
-            State::Busy { task, stop: None, .. } if !place.draining && !self.is_alone_there(task) => {
-                let behind = place.behind.len();
-                let taken = place.answered + 1 + behind as u64;
+        let Slot { state, draining, behind, answered, .. } = &self.slots[slot];
+        match *state {
+            State::Busy { task, stop: None, .. } if !draining && !self.is_alone_there(task) => {
+                let behind = behind.len();
+                let taken = answered + 1 + behind as u64;
                 let left = self.config.recycle.tasks_max.map(|max| max.saturating_sub(taken));
                 max.saturating_sub(behind).min(left.map_or(usize::MAX, |left| left as usize))
             }
@@ -179,17 +179,17 @@ impl Scheduler {
     }
 
     /// Has prefetched tasks come back from behind a task that takes long, before later ones go to
-    /// other workers of their domain: they find their place in the queue. `true` if some do.
+    /// other workers of their domain: they get back into the queue. `true` if some do.
     fn revoke_prefetched(&mut self, domain: Domain, now: Now, actions: &mut Vec<Action>) -> bool {
         let takes_long = RECALL_AFTER.max(self.typical.duration().saturating_mul(8));
         let mut comes_back = false;
         for slot in 0..self.slots.len() {
-            let place = &self.slots[slot];
-            if !place.behind.is_empty()
-                && place.domain == Some(domain)
-                && matches!(place.state, State::Busy { began, .. } if now.saturating_sub(began) > takes_long)
+            let Slot { state, domain: bound_to, behind, .. } = &self.slots[slot];
+            if !behind.is_empty()
+                && *bound_to == Some(domain)
+                && matches!(*state, State::Busy { began, .. } if now.saturating_sub(began) > takes_long)
             {
-                for task in place.behind.clone() {
+                for task in behind.clone() {
                     comes_back |= self.revoke(task, Fate::Requeue, actions);
                 }
             }
@@ -227,12 +227,11 @@ impl Scheduler {
 
     /// Returns when the first idle worker may take over from that slot.
     fn stealable_at(&self, slot: usize) -> Option<Now> {
-        let place = &self.slots[slot];
-        let State::Busy { began, .. } = place.state else { return None };
+        let Slot { state: State::Busy { began, .. }, behind, .. } = &self.slots[slot] else { return None };
         let is_free = |task| {
             matches!(self.tasks.get(task), Some(ScheduledTask { place: Place::Prefetched(_, None), .. }))
         };
-        if !place.behind.iter().any(is_free) {
+        if !behind.iter().any(is_free) {
             return None;
         }
         let after = self.idle.iter().map(|&idle| self.steal_after(slot, idle)).min()?;
@@ -244,7 +243,7 @@ impl Scheduler {
         began.saturating_add(self.steal_after(slot, idle)) <= now
     }
 
-    /// An idle worker of another domain takes a task over later, since it must leave its place to a new worker:
+    /// An idle worker of another domain takes a task over later, since it must leave its slot to a new worker:
     /// that takes longer than most tasks.
     fn steal_after(&self, slot: usize, idle: usize) -> Duration {
         let fits = self.slots[slot].domain.is_none_or(|domain| self.fits(idle, domain));

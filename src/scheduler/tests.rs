@@ -183,7 +183,7 @@ fn with_replacement_only_the_running_task_fails_and_a_retry_runs_it_again() {
     world.ready(FIRST);
     let how = Resolution::Died { worker: FIRST };
     assert_eq!(world.dead(FIRST), [Action::Retry { task: ONE, how }, start(NEXT)]);
-    assert_eq!(world.ready(NEXT), run(NEXT, ONE), "it finds its old place");
+    assert_eq!(world.ready(NEXT), run(NEXT, ONE), "it finds its old rank");
     let how = Resolution::Died { worker: NEXT };
     assert_eq!(world.dead(NEXT)[0], resolve(ONE, how), "two attempts are two attempts");
     assert_eq!(world.scheduler.admits(0), Ok(()));

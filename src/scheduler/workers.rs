@@ -9,7 +9,7 @@ use super::{
 use proto::task::TaskId;
 
 impl Scheduler {
-    /// The slot of a worker, unless a later one has taken its place.
+    /// The slot of a worker, unless a later one has taken it.
     pub(super) fn live(&self, worker: WorkerKey) -> Option<usize> {
         let slot = self.slots.get(worker.slot as usize)?;
         let is_this = slot.generation == worker.generation || self.mutant(Mutant::GenerationIgnored);
@@ -129,7 +129,7 @@ impl Scheduler {
         }
     }
 
-    /// Has as many stay as there is room for again beside what waits for a place.
+    /// Has as many stay as there is room for again beside what waits for a slot.
     pub(super) fn keep(&mut self, waiting: usize) {
         let mut room = self.config.workers_max.saturating_sub(self.occupied()).saturating_sub(waiting);
         for slot in self.slots.iter_mut().filter(|slot| slot.draining) {
@@ -196,7 +196,7 @@ impl Scheduler {
                 }
                 State::Retiring { .. } => {
                     self.slots[index].state = State::Doomed { task: None };
-                    // The worker's place has been promised to another one.
+                    // The worker's slot has been promised to another one.
                     self.slots[index].draining = true;
                     actions.push(Action::Kill { worker, reason: KillReason::Grace });
                 }

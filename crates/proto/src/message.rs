@@ -176,7 +176,7 @@ pub struct BatchSlice {
     pub answer_bytes_max: u64,
 }
 
-/// A task's place in its module's description.
+/// A task's index in its module's description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct TaskIndex(pub u32);
 
@@ -189,7 +189,7 @@ pub enum Callee {
     Command { args: Vec<String>, env: Vec<(String, String)>, stdin: CommandStdin },
 }
 
-/// The place of a command's stdin.
+/// Where a command's stdin is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum CommandStdin {
     /// The stdin is the payload.

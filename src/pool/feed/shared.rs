@@ -280,9 +280,9 @@ impl<C: Callable, I> FeedState<C, I> {
 
     // ── Pulled ───────────────────────────────────────────────────────────────
 
-    /// Returns how many more inputs may be pulled: as many as there are places ahead of the results. It
-    /// returns 0 if there is no place now, no time, or no need.
-    pub(super) fn places(&self, by: By) -> usize {
+    /// Returns how many more inputs may be pulled: as many as have room ahead of the results. It
+    /// returns 0 if there is no room now, no time, or no need.
+    pub(super) fn room(&self, by: By) -> usize {
         let state = self.lock();
         let deadline = state.plan.deadline();
         let gathered = state.gathered.count();

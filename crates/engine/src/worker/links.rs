@@ -92,8 +92,8 @@ async fn rename(caller: Caller<'_, TaskState>, arguments: RenameArguments) -> Re
     give_name(
         caller,
         Naming::Rename,
-        Place { dir, path, path_len },
-        Place { dir: to_dir, path: to, path_len: to_len },
+        GuestPath { dir, path, path_len },
+        GuestPath { dir: to_dir, path: to, path_len: to_len },
     )
     .await
 }
@@ -104,8 +104,8 @@ async fn link(caller: Caller<'_, TaskState>, arguments: LinkArguments) -> Result
     give_name(
         caller,
         naming,
-        Place { dir, path, path_len },
-        Place { dir: to_dir, path: to, path_len: to_len },
+        GuestPath { dir, path, path_len },
+        GuestPath { dir: to_dir, path: to, path_len: to_len },
     )
     .await
 }
@@ -119,14 +119,19 @@ enum Naming {
 
 /// A descriptor, and a path from there that lies in the guest's memory.
 #[derive(Clone, Copy)]
-struct Place {
+struct GuestPath {
     dir: i32,
     path: i32,
     path_len: i32,
 }
 
 /// Gives what is at `from` the name `to`, unless it is a link that leads out.
-async fn give_name(mut caller: Caller<'_, TaskState>, naming: Naming, from: Place, to: Place) -> Result<i32> {
+async fn give_name(
+    mut caller: Caller<'_, TaskState>,
+    naming: Naming,
+    from: GuestPath,
+    to: GuestPath,
+) -> Result<i32> {
     let (wasi, memory) = parts(&mut caller)?;
     let looked = match (text(memory, from.path, from.path_len), text(memory, to.path, to.path_len)) {
         (Some(source), Some(target)) => open_parent(wasi, from.dir, source, target).await?,
@@ -136,8 +141,8 @@ async fn give_name(mut caller: Caller<'_, TaskState>, naming: Naming, from: Plac
         ParentLookup::Refused(errno) => Ok(errno),
         ParentLookup::AsItIs => call(wasi, GuestMemory::Unshared(memory), naming, from, to).await,
         ParentLookup::Open(mut parent) => {
-            let from = Place { dir: parent.dir, path: parent.name.0, path_len: parent.name.1 };
-            let to = Place { dir: to.dir, path: parent.to.0, path_len: parent.to.1 };
+            let from = GuestPath { dir: parent.dir, path: parent.name.0, path_len: parent.name.1 };
+            let to = GuestPath { dir: to.dir, path: parent.to.0, path_len: parent.to.1 };
             let errno = call(wasi, GuestMemory::Unshared(&mut parent.memory), naming, from, to).await;
             parent.close(wasi).await;
             errno
@@ -150,10 +155,10 @@ async fn call(
     wasi: &mut WasiP1Ctx,
     mut guest: GuestMemory<'_>,
     naming: Naming,
-    from: Place,
-    to: Place,
+    from: GuestPath,
+    to: GuestPath,
 ) -> Result<i32> {
-    let Place { dir, path, path_len } = from;
+    let GuestPath { dir, path, path_len } = from;
     match naming {
         Naming::Rename => {
             wasi_snapshot_preview1::path_rename(

@@ -40,7 +40,7 @@ impl Cache {
     /// [`OpenError`]
     pub(crate) fn try_open_default(files: &HostFiles, bytes_max: u64) -> Result<Option<Cache>, OpenError> {
         let Some(dir) = Cache::default_dir() else { return Ok(None) };
-        if !has_place(files, &dir)? {
+        if !has_own_parents(files, &dir)? {
             return Err(OpenError::System(io::Error::new(
                 io::ErrorKind::NotFound,
                 "its folder is another user's",
@@ -112,7 +112,7 @@ fn absolute(variable: &str) -> Option<PathBuf> {
 
 /// Returns whether every existing folder from the home down to the directory belongs to this user, or to root
 /// (where the kernel decides). The home itself must exist; what is missing beneath it can be made.
-fn has_place(files: &HostFiles, dir: &Path) -> Result<bool, OpenError> {
+fn has_own_parents(files: &HostFiles, dir: &Path) -> Result<bool, OpenError> {
     let home = absolute("HOME").filter(|home| dir.starts_with(home));
     let Some(first) = home.or_else(base) else { return Ok(false) };
     let own = rustix::process::geteuid().as_raw();
