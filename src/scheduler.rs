@@ -304,7 +304,7 @@ pub(crate) enum Resolution {
 
 /// Says why a task is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum Rejection {
     Full,
     ShutDown,
     Broken,
@@ -369,7 +369,7 @@ pub(crate) struct Counts {
 pub(crate) struct Scheduler {
     config: Config,
     mode: Mode,
-    /// Says whether the pool broke before it stopped, for the right refusal afterwards.
+    /// Says whether the pool broke before it stopped, for the right rejection afterwards.
     broken: bool,
     /// Says whether the embedder has killed it.
     killed: bool,
@@ -437,14 +437,14 @@ impl Scheduler {
 
     /// Returns whether a task may be submitted now, or a batch of `more` tasks beyond the first. A batch takes the
     /// room of all its tasks until it is resolved.
-    pub(crate) fn admits(&self, more: usize) -> Result<(), Refusal> {
+    pub(crate) fn admits(&self, more: usize) -> Result<(), Rejection> {
         let more = if self.mutant(Mutant::BatchAsOne) { 0 } else { more };
         let unresolved = self.unresolved().saturating_add(more);
         match self.mode {
-            _ if self.broken => Err(Refusal::Broken),
-            Mode::Closing | Mode::Stopped => Err(Refusal::ShutDown),
-            Mode::Broken => Err(Refusal::Broken),
-            Mode::Open if unresolved >= self.config.queue_tasks_max => Err(Refusal::Full),
+            _ if self.broken => Err(Rejection::Broken),
+            Mode::Closing | Mode::Stopped => Err(Rejection::ShutDown),
+            Mode::Broken => Err(Rejection::Broken),
+            Mode::Open if unresolved >= self.config.queue_tasks_max => Err(Rejection::Full),
             Mode::Open => Ok(()),
         }
     }

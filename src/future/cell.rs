@@ -113,9 +113,9 @@ impl Queues {
                 catch_panic(|| tracing::error!("a waker panicked"));
             }
         };
-        if let Err(refused) = self.wakers.send(Box::new(wake)) {
+        if let Err(unsent) = self.wakers.send(Box::new(wake)) {
             // The pool and its thread for wakers are gone: this thread is the caller's own.
-            (refused.into_inner())();
+            (unsent.into_inner())();
         }
     }
 }
@@ -283,9 +283,9 @@ impl Cell {
                 catch_panic(|| tracing::error!(%task, "a done callback panicked"));
             }
         };
-        if let Err(refused) = self.queues.callbacks.send(Box::new(run)) {
+        if let Err(unsent) = self.queues.callbacks.send(Box::new(run)) {
             // The pool and its callback thread are gone: this thread is the caller's own.
-            (refused.into_inner())();
+            (unsent.into_inner())();
         }
     }
 

@@ -265,7 +265,7 @@ impl World {
         let request =
             Request::new(self.core.bounds(), &target, work, options).expect("it is within all bounds");
         // A pool that is broken or full says so.
-        if let Ok(cell) = self.core.submit(request, WhenFull::Refuse) {
+        if let Ok(cell) = self.core.submit(request, WhenFull::Reject) {
             self.tasks.push(Submitted { cell, items, taken: VecDeque::new() });
         }
     }

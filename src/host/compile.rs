@@ -29,7 +29,7 @@ use proto::limits::compile::{CompileLimit, CompileLimits};
 use proto::limits::{
     ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX, NO_COMPILER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX,
 };
-use proto::message::{CompileRefusal, CompileReply, CompileRequest, CompileWork};
+use proto::message::{CompileError, CompileReply, CompileRequest, CompileWork};
 use proto::refused::{calling, errno};
 use proto::shortage::Shortage;
 use proto::sync::{Lock, Sleep};
@@ -341,7 +341,7 @@ fn judge(
     match (ended, reply, &death.cause) {
         (Some(Ended::Closed), ..) => Err(closed()),
         (Some(Ended::Over(kind)), ..) => Err(over_time(limits, kind, usage)),
-        (None, Some(Err(CompileRefusal::CompileLimit { kind: CompileLimit::Memory, .. })), _) => {
+        (None, Some(Err(CompileError::CompileLimit { kind: CompileLimit::Memory, .. })), _) => {
             Err(over_memory(limits, usage, 0))
         }
         (None, Some(Err(refusal)), _) => Err(refusal.into()),

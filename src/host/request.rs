@@ -112,7 +112,7 @@ impl Request {
                 return Err(too_large(bytes, max));
             }
         }
-        // The stdin is taken last, since a refused request would lose it.
+        // The stdin is taken last, since a rejected request would lose it.
         let asks = match stdin {
             None => None,
             Some(_) if options.retry.is_some_and(|retry| retry.attempts_max > 1) => {
@@ -194,7 +194,7 @@ pub(crate) fn map_bytes_max(
     (set.or(settings.tasks.map_bytes_max).unwrap_or_else(usual), one)
 }
 
-/// Fills in the defaults, and refuses options that the task's module cannot keep.
+/// Fills in the defaults, and rejects options that the task's module cannot keep.
 fn admissible(
     (pool, settings): (u64, &Settings),
     target: &Target,
@@ -227,7 +227,7 @@ fn admissible(
     Ok(options)
 }
 
-/// Refuses texts that a program cannot be given: in its memory they end at a NUL.
+/// Rejects texts that a program cannot be given: in its memory they end at a NUL.
 pub(crate) fn check_texts(task: &str, args: &[String], env: &[(String, String)]) -> Result<(), SubmitError> {
     let args = args.iter().map(|arg| ("an argument", arg, &['\0'][..]));
     let env = env.iter().flat_map(|(name, value)| {
@@ -243,5 +243,5 @@ pub(crate) fn check_texts(task: &str, args: &[String], env: &[(String, String)])
     Ok(())
 }
 
-/// An error shows this much of a refused text.
+/// An error shows this much of a rejected text.
 const SHOWN_BYTES_MAX: usize = 60;

@@ -13,7 +13,7 @@ pub(super) enum Mutant {
     /// A task is resolved twice.
     ResolvedTwice,
     /// A task that the worker has begun is taken back all the same.
-    RefusalIgnored,
+    BegunTakenBack,
     /// The task behind an answered one is never begun.
     NextForgotten,
     /// A running task can be cancelled.
@@ -57,7 +57,7 @@ impl Mutant {
     pub(super) const ALL: [Mutant; 21] = [
         Mutant::OfferedForgotten,
         Mutant::ResolvedTwice,
-        Mutant::RefusalIgnored,
+        Mutant::BegunTakenBack,
         Mutant::NextForgotten,
         Mutant::RunningCancelled,
         Mutant::DeadlineForgotten,

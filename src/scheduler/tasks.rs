@@ -286,7 +286,7 @@ impl Scheduler {
         if held != slot {
             return;
         }
-        if !(revoked || cfg!(test) && self.mutant == Some(Mutant::RefusalIgnored)) {
+        if !(revoked || cfg!(test) && self.mutant == Some(Mutant::BegunTakenBack)) {
             entry.place = Place::Prefetched(slot, Some(Fate::Begun));
             // The task of a pool that was killed or broke ends with its worker.
             if self.killed || self.broken {

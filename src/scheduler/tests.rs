@@ -170,9 +170,9 @@ fn an_unexpected_death_breaks_everything_and_names_what_was_in_flight() {
             resolve(THREE, Resolution::Broken),
         ]
     );
-    assert_eq!(world.scheduler.admits(0), Err(Refusal::Broken));
+    assert_eq!(world.scheduler.admits(0), Err(Rejection::Broken));
     assert_eq!(world.dead(SECOND), [Action::Stopped]);
-    assert_eq!(world.scheduler.admits(0), Err(Refusal::Broken), "it stays broken, not shut down");
+    assert_eq!(world.scheduler.admits(0), Err(Rejection::Broken), "it stays broken, not shut down");
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn shutdown_runs_what_is_pending_then_lets_the_workers_go() {
     let mut world = World::new(config(1));
     world.submit(1, TaskSpec::default());
     assert_eq!(world.event(Event::Shutdown { cancel_pending: false }), []);
-    assert_eq!(world.scheduler.admits(0), Err(Refusal::ShutDown));
+    assert_eq!(world.scheduler.admits(0), Err(Rejection::ShutDown));
     world.ready(FIRST);
     let gone = retire(FIRST, RetireReason::PoolEnds);
     assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Completed), gone]);

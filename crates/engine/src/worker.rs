@@ -87,12 +87,12 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     reporter.install();
     let end = ring::open(rings.as_fd())?;
     let (producer, consumer) = end.split();
-    let cannot_lock = |refused: sandbox::Refused| {
-        let message = refused.to_string();
+    let cannot_lock = |error: sandbox::LockdownError| {
+        let message = error.to_string();
         // Nobody listens only if the host is gone, and then so are we.
         let wire = fingerprint::WIRE;
         let _ = socket.send(&FromWorkerControl::CannotLock { wire, message }, &[]);
-        io::Error::from(refused)
+        io::Error::from(error)
     };
 
     // The soft limit is the hard one by now.

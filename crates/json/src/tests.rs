@@ -87,9 +87,9 @@ fn encode(schema: &TypeSchema, value: &Value) -> Result<Vec<u8>, Mismatch> {
 /// Encodes it from memory and from a stream, and checks that both agree.
 fn arguments(task: &TaskDescription, value: &Value) -> Result<Vec<u8>, Mismatch> {
     let text = value.to_string();
-    let mismatch = |refused| match refused {
-        Refused::Mismatch(mismatch) => mismatch,
-        Refused::Json(error) => panic!("it is JSON: {error}: {text}"),
+    let mismatch = |error| match error {
+        EncodeError::Mismatch(mismatch) => mismatch,
+        EncodeError::Json(error) => panic!("it is JSON: {error}: {text}"),
     };
     let encoded = encode_arguments(task, text.as_bytes()).map_err(mismatch);
     let small_steps = std::io::BufReader::with_capacity(3, text.as_bytes());
@@ -307,7 +307,7 @@ fn what_does_not_fit_is_refused_where_it_begins() {
     }
     let number = task(TypeSchema::of::<u64>(), &["n"]);
     let text = std::io::BufReader::with_capacity(64, Endless { read: 0 });
-    let Err(Refused::Mismatch(mismatch)) = encode_stream(&number, text, 0) else {
+    let Err(EncodeError::Mismatch(mismatch)) = encode_stream(&number, text, 0) else {
         panic!("it is a mismatch")
     };
     assert_eq!(mismatch.to_string(), "at $: expected u64 (0 to 18446744073709551615), found an array");
@@ -415,7 +415,8 @@ fn what_is_encoded_is_bounded_by_itself() {
     let bytes = postcard::to_stdvec(&nodes).expect("serialises");
     let schema: TypeSchema = postcard::from_bytes(&bytes).expect("a schema is its nodes");
     let text = format!("[{}{{}}]", "{},".repeat(200_000));
-    let Err(Refused::Mismatch(error)) = encode_arguments(&task(schema, &["many"]), text.as_bytes()) else {
+    let Err(EncodeError::Mismatch(error)) = encode_arguments(&task(schema, &["many"]), text.as_bytes())
+    else {
         panic!("it is refused")
     };
     assert!(error.message.contains("more than 268435456 bytes"), "{error}");

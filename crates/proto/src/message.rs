@@ -346,7 +346,7 @@ pub struct CompileRequest {
 /// Says why the compiler did not compile a module: all that a compiler can say of it, as the variants of the same
 /// names of `ModuleError`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
-pub enum CompileRefusal {
+pub enum CompileError {
     Invalid { message: String },
     Unsupported { feature: String, message: String },
     UnknownImports { imports: Vec<String> },
@@ -358,4 +358,4 @@ pub enum CompileRefusal {
 }
 
 /// Compiler to host; then the compiler exits. Both files are complete if it is `Ok`.
-pub type CompileReply = Result<(), CompileRefusal>;
+pub type CompileReply = Result<(), CompileError>;

@@ -71,14 +71,14 @@ impl Cache {
     /// # Errors
     /// [`OpenError`]
     pub(crate) fn try_open(dir: &Path, files: &HostFiles, bytes_max: u64) -> Result<Cache, OpenError> {
-        let refused = |what: &str| OpenError::System(io::Error::other(what.to_string()));
+        let unusable = |what: &str| OpenError::System(io::Error::other(what.to_string()));
         let folder = files.make_own_folder(dir, MODE)?;
         if files.has_task_dirs_in(&folder) {
             return Err(OpenError::HasTasksDir(folder.shown()));
         }
         let stat = folder.stat()?;
         if !is_a(&stat, FileType::Directory) || !is_ours(&stat) {
-            return Err(refused("it must be a directory that only this user can write to"));
+            return Err(unusable("it must be a directory that only this user can write to"));
         }
         // A directory that cannot be read is reported now, and not with each entry.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -448,7 +448,7 @@ impl<C: Callable, I> FeedState<C, I> {
         let mut given = (prepared, charge);
         loop {
             let when_full = match by {
-                By::Passing => WhenFull::Refuse,
+                By::Passing => WhenFull::Reject,
                 By::Waiting => WhenFull::Wait(deadline),
                 By::Thread => {
                     let waker = Waker::from(Arc::new(Knock(self.account.clone())));
@@ -463,7 +463,7 @@ impl<C: Callable, I> FeedState<C, I> {
                 By::Thread => self.account.wait_for_knock(deadline),
                 _ if is_over(deadline) => Waited::Late,
                 // A full queue is an error inside of a waker, where nobody may wait.
-                By::Waiting => return Ok(Submitted::refused(error, prepared.count, charge)),
+                By::Waiting => return Ok(Submitted::rejected(error, prepared.count, charge)),
                 By::Passing => Waited::Closed,
             };
             match waited {
@@ -489,7 +489,7 @@ impl<C: Callable, I> FeedState<C, I> {
         let PreparedRequest { request, count, inputs, .. } = *prepared;
         let request = match request {
             Ok(request) => request.charged(charge.clone()),
-            Err(error) => return Handed::Submitted(Submitted::refused(error, count, charge)),
+            Err(error) => return Handed::Submitted(Submitted::rejected(error, count, charge)),
         };
         // A worker may have run some of a batch before this thread goes on.
         let submitted = inputs.as_ref().map(|_| Instant::now());
@@ -502,7 +502,7 @@ impl<C: Callable, I> FeedState<C, I> {
                     Some((inputs, submitted)) => Submitted::many(future, (inputs, count), submitted, charge),
                 })
             }
-            Err(refused) => match *refused {
+            Err(rejected) => match *rejected {
                 (error @ SubmitError::QueueFull { .. }, request) => {
                     let request = Ok(request.uncharged());
                     Handed::Full(
@@ -511,7 +511,7 @@ impl<C: Callable, I> FeedState<C, I> {
                         error,
                     )
                 }
-                (error, _) => Handed::Submitted(Submitted::refused(error, count, charge)),
+                (error, _) => Handed::Submitted(Submitted::rejected(error, count, charge)),
             },
         }
     }

@@ -86,9 +86,9 @@ pub(super) fn feed(
         let content = content.and_then(|content| content.read(reading.bytes_max));
         let bytes = content.as_ref().map_or(0, Vec::len);
         let prepared = content.and_then(|content| prepare(plan, &label, content)).and_then(|prepared| {
-            match budget.refusal(prepared.bytes()) {
+            match budget.excess(prepared.bytes()) {
                 None => Ok(prepared),
-                Some(refusal) => Err(refusal),
+                Some(failure) => Err(failure),
             }
         });
         let Some(charge) = budget.take(prepared.as_ref().ok().map(Prepared::bytes)) else { return };

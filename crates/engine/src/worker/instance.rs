@@ -107,7 +107,7 @@ impl Runner {
             self.last_task = index.0 as usize;
         }
         let answered = match self.loaded(message.module) {
-            Err(message) => self.refuse(RunEnd::Instantiate { message }, input, answer),
+            Err(message) => self.answer_unrun(RunEnd::Instantiate { message }, input, answer),
             Ok(loaded) => self.run_in(&loaded, message, input, answer),
         };
         self.shared.end();
@@ -181,7 +181,7 @@ impl Runner {
     }
 
     /// Answers a task that did not begin.
-    fn refuse(&mut self, end: RunEnd, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
+    fn answer_unrun(&mut self, end: RunEnd, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
         let completion = Completion { end, cost: Cost::default(), stdout_bytes: 0 };
         self.answer(completion, &[], input, answer)
     }
@@ -202,7 +202,7 @@ impl Runner {
         });
         let (mut warm, shares) = match ready {
             Ok(ready) => ready,
-            Err(message) => return self.refuse(RunEnd::Instantiate { message }, input, answer),
+            Err(message) => return self.answer_unrun(RunEnd::Instantiate { message }, input, answer),
         };
         let WarmInstance { store, bound, served, .. } = &mut *warm;
         let state = store.data_mut();
@@ -212,14 +212,14 @@ impl Runner {
         if loaded.description.uses_wasi
             && let Err(end) = self.give_wasi(state, message, &mut call)
         {
-            return self.refuse(end, call.input, answer);
+            return self.answer_unrun(end, call.input, answer);
         }
         // An interrupt that came before the store had its deadline bumped an epoch that nobody
         // watched. From here on the bump is seen; so look once now (the fence pairs with the one
         // in `bump_epochs`).
         fence(Ordering::SeqCst);
         if self.shared.is_interrupted(*run) {
-            return self.refuse(RunEnd::Interrupted, call.input, answer);
+            return self.answer_unrun(RunEnd::Interrupted, call.input, answer);
         }
         // Ordinary modules run on this very stack. WASI may wait, so it runs on a fiber that an
         // interrupt can drop in the middle of a host call.

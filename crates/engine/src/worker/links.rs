@@ -138,7 +138,7 @@ async fn give_name(
         _ => ParentLookup::AsItIs,
     };
     match looked {
-        ParentLookup::Refused(errno) => Ok(errno),
+        ParentLookup::Failed(errno) => Ok(errno),
         ParentLookup::AsItIs => call(wasi, GuestMemory::Unshared(memory), naming, from, to).await,
         ParentLookup::Open(mut parent) => {
             let from = GuestPath { dir: parent.dir, path: parent.name.0, path_len: parent.name.1 };
@@ -195,7 +195,7 @@ enum ParentLookup {
     /// The path has a form that the call itself refuses, or leads nowhere in memory: it has its own words for that.
     AsItIs,
     /// It may not be, or there is no such folder.
-    Refused(i32),
+    Failed(i32),
     Open(OpenParent),
 }
 
@@ -226,7 +226,7 @@ impl OpenParent {
 /// replaced by something harmless.
 async fn open_parent(wasi: &mut WasiP1Ctx, dir: i32, from: &[u8], to: &[u8]) -> Result<ParentLookup> {
     if from.len().max(to.len()) > TARGET_BYTES_MAX {
-        return Ok(ParentLookup::Refused(Errno::Nametoolong as i32));
+        return Ok(ParentLookup::Failed(Errno::Nametoolong as i32));
     }
     let trimmed = &from[..from.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1)];
     let begin = trimmed.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
@@ -257,7 +257,7 @@ async fn open_parent(wasi: &mut WasiP1Ctx, dir: i32, from: &[u8], to: &[u8]) -> 
         )
         .await?;
         if errno != Errno::Success as i32 {
-            return Ok(ParentLookup::Refused(errno));
+            return Ok(ParentLookup::Failed(errno));
         }
         parent.dir = number(&parent.memory, NUMBER_AT);
         parent.is_ours = true;
@@ -277,7 +277,7 @@ async fn open_parent(wasi: &mut WasiP1Ctx, dir: i32, from: &[u8], to: &[u8]) -> 
     )
     .await?;
     let len = number(&parent.memory, LEN_AT) as u32 as usize;
-    let refused = match looked {
+    let failed = match looked {
         errno if errno == Errno::Success as i32 => {
             let target = parent.memory.get(TARGET_AT..TARGET_AT + len.min(TARGET_BYTES_MAX));
             target.is_none_or(leads_out).then_some(Errno::Perm as i32)
@@ -286,11 +286,11 @@ async fn open_parent(wasi: &mut WasiP1Ctx, dir: i32, from: &[u8], to: &[u8]) -> 
         errno if errno == Errno::Inval as i32 || errno == Errno::Noent as i32 => None,
         errno => Some(errno),
     };
-    match refused {
+    match failed {
         None => Ok(ParentLookup::Open(parent)),
         Some(errno) => {
             parent.close(wasi).await;
-            Ok(ParentLookup::Refused(errno))
+            Ok(ParentLookup::Failed(errno))
         }
     }
 }
