@@ -31,7 +31,7 @@ pub(crate) enum CgroupChoice {
 #[derive(Debug)]
 pub(crate) struct Cgroups {
     parent: Result<PathBuf, String>,
-    asked: bool,
+    is_requested: bool,
     memory_bytes_max: u64,
 }
 
@@ -44,12 +44,12 @@ pub(crate) struct Group {
 
 impl Cgroups {
     pub(crate) fn new(choice: &CgroupChoice, memory_bytes_max: u64) -> Cgroups {
-        let (parent, asked) = match choice {
+        let (parent, is_requested) = match choice {
             CgroupChoice::Off => (Err("not asked for".into()), false),
             CgroupChoice::Dir(dir) => (Ok(dir.clone()), true),
             CgroupChoice::Auto => (delegated(), false),
         };
-        Cgroups { parent, asked, memory_bytes_max }
+        Cgroups { parent, is_requested, memory_bytes_max }
     }
 
     /// Puts a worker into a group of its own, and reports whether that succeeded.
@@ -68,7 +68,7 @@ impl Cgroups {
         let parent = match &self.parent {
             Ok(parent) => parent,
             Err(why) => {
-                let state = if self.asked { LayerState::Refused } else { LayerState::NotRequested };
+                let state = if self.is_requested { LayerState::Refused } else { LayerState::NotRequested };
                 return (None, report(state, why.clone()));
             }
         };

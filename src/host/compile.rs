@@ -172,7 +172,7 @@ fn try_start(
         .send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()])
         .map_err(calling("sendmsg (to the compiler)"))?;
     let (reply, child) = crossbeam_channel::bounded(1);
-    core.supervisor.ask(SupervisorRequest::SpawnCompiler {
+    core.supervisor.send(SupervisorRequest::SpawnCompiler {
         socket: theirs,
         memory_bytes_max,
         limit_bytes,
@@ -192,13 +192,13 @@ fn closed() -> ModuleError {
 
 /// Refuses a limit that this process cannot grant: a lower one would not be what was asked for.
 fn can_be_had(limits: &CompileLimits) -> Result<(), ModuleError> {
-    let asked = limits.get(CompileLimit::Memory);
+    let wanted = limits.get(CompileLimit::Memory);
     let most = memory::data_bytes_max();
-    if asked <= most {
+    if wanted <= most {
         return Ok(());
     }
     let why = "this process itself may have no more (its hard limit of data, `ulimit -Hd`)".into();
-    Err(ModuleError::CompileLimitUnavailable { kind: CompileLimit::Memory, asked, most, why })
+    Err(ModuleError::CompileLimitUnavailable { kind: CompileLimit::Memory, asked: wanted, most, why })
 }
 
 /// Says why the host has ended a compiler.

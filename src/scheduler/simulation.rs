@@ -339,13 +339,13 @@ impl World {
             }
             // A finished task has its answer said before the next begins.
             Some(task) => {
-                let asked = process.interrupted.contains(&task);
+                let is_interrupted = process.interrupted.contains(&task);
                 // Each second worker stops a task at its limit before it is asked to.
                 let is_over = self
                     .tasks
                     .get(&task)
                     .is_some_and(|books| books.spec.cpu_time.is_some_and(|limit| books.used > limit));
-                let interrupted = (asked || is_over && worker.slot.is_multiple_of(2)) && !rude;
+                let interrupted = (is_interrupted || is_over && worker.slot.is_multiple_of(2)) && !rude;
                 process.said.push_back((task, interrupted));
                 process.running = process.prefetched.pop_front();
                 self.note_run(worker);

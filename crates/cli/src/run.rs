@@ -10,7 +10,7 @@ use super::call::{Answer, Call, Pending};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::input::{self, InputArg};
-use super::interrupt::{self, Ask};
+use super::interrupt::{self, StopRequest};
 use super::object::{self, Object};
 use super::profile::Profile;
 use super::settings::{self, Settings};
@@ -73,7 +73,10 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
 }
 
 /// Waits for the task, which the first signal stops: what was asked for of it is written all the same.
-fn wait(pending: &Arc<Pending>, signals: Receiver<Ask>) -> Result<Result<Answer, TaskFailure>, Failure> {
+fn wait(
+    pending: &Arc<Pending>,
+    signals: Receiver<StopRequest>,
+) -> Result<Result<Answer, TaskFailure>, Failure> {
     let stopped = pending.clone();
     let stop = move || signals.iter().for_each(|_| stopped.abort());
     let cannot = |error| Failure::Internal(format!("cannot start the thread that stops the task: {error}"));

@@ -185,8 +185,8 @@ struct Ledger {
 
 impl Ledger {
     fn new(request: SandboxRequest) -> Self {
-        let asked = request.cgroup.clone();
-        let layers = vec![asked.unwrap_or_else(|| {
+        let cgroup = request.cgroup.clone();
+        let layers = vec![cgroup.unwrap_or_else(|| {
             LayerReport::new(SandboxLayer::Cgroup, LayerState::NotRequested, "no cgroup was given".into())
         })];
         Ledger { request, layers }

@@ -106,7 +106,7 @@ impl Core {
         are_many: bool,
     ) -> Option<Effect> {
         match action {
-            Action::Start { worker } => Some(Effect::Ask(Some(SupervisorRequest::Spawn(worker)))),
+            Action::Start { worker } => Some(Effect::Request(Some(SupervisorRequest::Spawn(worker)))),
             Action::Assign { worker, task } => assign(state, worker, task, now),
             // `drive` has answered these where they came up.
             Action::Revoke { .. } | Action::Look { .. } => None,

@@ -18,7 +18,7 @@ use crate::args::HaltStop as Stop;
 use crate::call::{Answer, Pending};
 use crate::console::{Console, Lines};
 use crate::exit::Failure;
-use crate::interrupt::{self, Ask};
+use crate::interrupt::{self, StopRequest};
 use crate::object::Line;
 use proto::limits::RESULT_BYTES_BESIDE;
 use wasmpool::error::DeathCause;
@@ -32,7 +32,7 @@ enum Event {
     /// There are no more inputs.
     FedAll,
     Finished(u64),
-    Signal(Ask),
+    Signal(StopRequest),
     /// The time has come to show how far it is.
     Tick,
 }
@@ -40,7 +40,7 @@ enum Event {
 /// The sources of events.
 pub(super) struct Sources<'a> {
     pub(super) fed: &'a Receiver<Fed>,
-    pub(super) signals: &'a Receiver<Ask>,
+    pub(super) signals: &'a Receiver<StopRequest>,
 }
 
 /// One input that is done, until its result comes out.
@@ -150,8 +150,8 @@ impl<'a> Collector<'a> {
 
     /// Returns an event that is there; otherwise it shows what is buffered, and waits.
     fn next_event(&mut self, sources: &Sources<'_>) -> Result<Event, Failure> {
-        if let Ok(ask) = sources.signals.try_recv() {
-            return Ok(Event::Signal(ask));
+        if let Ok(request) = sources.signals.try_recv() {
+            return Ok(Event::Signal(request));
         }
         if let Ok(number) = self.finished.1.try_recv() {
             return Ok(Event::Finished(number as u64));
@@ -196,8 +196,8 @@ impl<'a> Collector<'a> {
                 }
                 None => Ok(()),
             },
-            Event::Signal(ask) => {
-                self.interrupt(ask);
+            Event::Signal(request) => {
+                self.interrupt(request);
                 Ok(())
             }
             Event::Tick => Ok(()),
@@ -223,11 +223,11 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn interrupt(&mut self, ask: Ask) {
+    fn interrupt(&mut self, request: StopRequest) {
         self.tally.interrupted = Some(interrupt::code());
         let running = self.pool.stats().running;
-        match ask {
-            Ask::Soon(grace) => {
+        match request {
+            StopRequest::Soon(grace) => {
                 let grace = grace.map(|grace| format!(" within {}", humantime::format_duration(grace)));
                 let grace = grace.unwrap_or_default();
                 self.console.say(&format!(
@@ -235,7 +235,7 @@ impl<'a> Collector<'a> {
                 ));
                 self.stop(Stop::Soon);
             }
-            Ask::Now | Ask::Leave => {
+            StopRequest::Now | StopRequest::Leave => {
                 self.console.say(&format!("stopping: {running} running are stopped"));
                 self.stop(Stop::Now);
             }

@@ -140,7 +140,7 @@ impl WatcherState {
     }
 
     /// Stops the run, which computes on the very thread that calls this. Safe in a signal handler: it takes no lock and
-    /// allocates nothing. If the engine swallows it (see `ask_to_stop`), the host's interrupt follows.
+    /// allocates nothing. If the engine swallows it (see `stop_run`), the host's interrupt follows.
     pub(super) fn stop_at_limit(&self, run: u64) {
         self.interrupted.fetch_max(run, Ordering::SeqCst);
         self.bump_epochs();
@@ -166,7 +166,7 @@ impl WatcherState {
 
     /// Asks the run to stop, and says so if it does not.
     pub(super) fn interrupt(&self, run: u64) {
-        if self.ask_to_stop(run) == Heeded::No {
+        if self.stop_run(run) == Heeded::No {
             tracing::warn!(
                 run,
                 "an interrupt is not heeded, though the task has computed for {DEAF_AFTER:?} since: the host ends \
@@ -176,7 +176,7 @@ impl WatcherState {
     }
 
     /// Asks the run to stop, and waits a while for it to do so.
-    fn ask_to_stop(&self, run: u64) -> Heeded {
+    fn stop_run(&self, run: u64) -> Heeded {
         // Interrupts of two runs may be sent in either order; the numbers only grow.
         if self.interrupted.fetch_max(run, Ordering::SeqCst) > run {
             return Heeded::Yes;
@@ -322,7 +322,7 @@ mod tests {
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let heeded = scope.spawn(|| {
-                let heeded = shared.ask_to_stop(RUN);
+                let heeded = shared.stop_run(RUN);
                 is_over.store(true, Ordering::SeqCst);
                 heeded
             });
