@@ -249,7 +249,7 @@ fn read<O>(
 ) -> Result<O, TaskFailure> {
     match &outcome.result {
         Err(failed) => Err(outcome.failure_of(labels, failed)),
-        Ok(answer) => decode(answer)
+        Ok(output) => decode(output)
             .map_err(|message| labels.failure(TaskError::OutputDecode { message }, outcome.report.clone())),
     }
 }

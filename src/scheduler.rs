@@ -171,7 +171,7 @@ pub(crate) enum Event {
     /// The worker has spoken and waits for tasks.
     Ready { worker: WorkerKey },
     /// The worker has answered.
-    Done { worker: WorkerKey, task: TaskId, answer: RunReport },
+    Done { worker: WorkerKey, task: TaskId, report: RunReport },
     /// The answer to [`Action::Look`]: the CPU time that the task has used, or `None` if its worker has not
     /// begun it.
     Looked { worker: WorkerKey, task: TaskId, used: Option<Duration> },
@@ -500,7 +500,7 @@ impl Scheduler {
             Event::Abort { task } => self.abort(task, now, actions),
             Event::Spawned { worker } => self.spawned(worker, now),
             Event::Ready { worker } => self.ready(worker, now),
-            Event::Done { worker, task, answer } => self.done(worker, task, answer, now, actions),
+            Event::Done { worker, task, report } => self.done(worker, task, report, now, actions),
             Event::Looked { worker, task, used } => self.looked(worker, task, used, now, actions),
             Event::Revoked { worker, task, revoked } => self.revoked(worker, task, revoked, now, actions),
             Event::Dead { worker } => self.dead(worker, now, actions),

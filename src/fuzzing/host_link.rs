@@ -373,7 +373,7 @@ fn check(task: &mut Submitted) {
     let outcome = task.cell.outcome().expect("every future is done");
     let _ = outcome.report.transfer();
     let result = match &outcome.result {
-        Ok(answer) => Ok(answer.clone()),
+        Ok(output) => Ok(output.clone()),
         Err(failed) => Err(outcome.failure_of(task.cell.labels(), failed)),
     };
     let Some(items) = task.items else {

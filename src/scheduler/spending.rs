@@ -52,9 +52,9 @@ impl Scheduler {
     }
 
     /// Returns whether a task that has ended used more than its limit.
-    pub(super) fn is_over(&self, task: TaskId, answer: &RunReport) -> bool {
+    pub(super) fn is_over(&self, task: TaskId, report: &RunReport) -> bool {
         let limit = self.tasks.get(&task).and_then(|entry| entry.spec.cpu_time);
-        limit.zip(answer.used).is_some_and(|(limit, used)| used > limit)
+        limit.zip(report.used).is_some_and(|(limit, used)| used > limit)
             && !self.mutant(Mutant::CpuTimeForgotten)
     }
 

@@ -428,7 +428,7 @@ impl Scheduler {
         &mut self,
         worker: WorkerKey,
         task: TaskId,
-        answer: RunReport,
+        report: RunReport,
         now: Now,
         actions: &mut Vec<Action>,
     ) {
@@ -437,44 +437,44 @@ impl Scheduler {
             // An interrupt that nobody sent cannot have been heeded, but a worker stops a task by itself at its limit
             // of CPU time.
             State::Busy { task: held, stop, .. }
-                if held == task && (stop.is_some() || !answer.interrupted || self.is_over(task, &answer)) =>
+                if held == task && (stop.is_some() || !report.interrupted || self.is_over(task, &report)) =>
             {
                 self.crashes = 0;
                 self.slots[slot].answered += 1;
                 if stop.is_none() {
-                    self.typical.learn(answer.ran);
+                    self.typical.learn(report.ran);
                 }
-                let is_over = self.is_over(task, &answer);
+                let is_over = self.is_over(task, &report);
                 let how = match stop {
-                    Some(reason) if answer.interrupted => reason.stopped(),
+                    Some(reason) if report.interrupted => reason.stopped(),
                     // The task ended by itself, but had used more than its limit.
                     _ if is_over => Resolution::Overspent { killed: false },
                     _ => Resolution::Completed,
                 };
                 match how {
-                    Resolution::Completed if answer.unfinished => self.put_back(task, actions),
+                    Resolution::Completed if report.unfinished => self.put_back(task, actions),
                     how => self.ended(task, how, now, actions),
                 }
-                self.proceed(slot, &answer, now, actions);
+                self.proceed(slot, &report, now, actions);
             }
             // The answer was under way when the kill was decided, so it counts.
             State::Doomed { task: Some((held, reason)) } if held == task => {
                 self.slots[slot].state = State::Doomed { task: None };
-                match answer.interrupted {
+                match report.interrupted {
                     true => self.ended(task, reason.stopped(), now, actions),
-                    false if self.is_over(task, &answer) => {
+                    false if self.is_over(task, &report) => {
                         self.ended(task, Resolution::Overspent { killed: false }, now, actions);
                     }
-                    false if answer.unfinished => self.put_back(task, actions),
+                    false if report.unfinished => self.put_back(task, actions),
                     false => self.ended(task, Resolution::Completed, now, actions),
                 }
             }
             State::Doomed { .. } => {
                 let is_next = self.slots[slot].behind.front() == Some(&task);
-                if is_next && !answer.interrupted {
+                if is_next && !report.interrupted {
                     self.slots[slot].behind.pop_front();
                     self.note_begun(worker, task, actions);
-                    match answer.unfinished {
+                    match report.unfinished {
                         true => self.put_back(task, actions),
                         false => self.resolve(task, Resolution::Completed, actions),
                     }
@@ -489,8 +489,8 @@ impl Scheduler {
     }
 
     /// The worker goes on: to the next of its tasks, to rest, or away.
-    fn proceed(&mut self, slot: usize, answer: &RunReport, now: Now, actions: &mut Vec<Action>) {
-        let is_due = self.is_due(slot, answer, now);
+    fn proceed(&mut self, slot: usize, report: &RunReport, now: Now, actions: &mut Vec<Action>) {
+        let is_due = self.is_due(slot, report, now);
         let next = self.slots[slot].behind.pop_front().filter(|_| !self.mutant(Mutant::NextForgotten));
         match next {
             Some(task) => {

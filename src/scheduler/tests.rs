@@ -71,8 +71,8 @@ impl World {
     }
 
     fn done(&mut self, worker: WorkerKey, task: TaskId) -> Vec<Action> {
-        let answer = RunReport { ran: Duration::from_micros(10), ..RunReport::default() };
-        self.event(Event::Done { worker, task, answer })
+        let report = RunReport { ran: Duration::from_micros(10), ..RunReport::default() };
+        self.event(Event::Done { worker, task, report })
     }
 
     fn dead(&mut self, worker: WorkerKey) -> Vec<Action> {
@@ -198,13 +198,13 @@ fn a_retry_waits_for_its_pause_and_the_pause_doubles() {
     let heeded = RunReport { interrupted: true, ..RunReport::default() };
     for (fires, due) in [(10, 50), (60, 140)] {
         world.at(ms(fires));
-        let actions = world.event(Event::Done { worker: FIRST, task: ONE, answer: heeded });
+        let actions = world.event(Event::Done { worker: FIRST, task: ONE, report: heeded });
         assert_eq!(actions, [Action::Retry { task: ONE, how: Resolution::TimedOut { killed: false } }]);
         assert_eq!(world.scheduler.next_deadline(), Some(ms(due)));
         assert_eq!(world.at(ms(due)), run(FIRST, ONE));
     }
     world.at(ms(150));
-    let actions = world.event(Event::Done { worker: FIRST, task: ONE, answer: heeded });
+    let actions = world.event(Event::Done { worker: FIRST, task: ONE, report: heeded });
     assert_eq!(actions, [resolve(ONE, Resolution::TimedOut { killed: false })]);
 }
 
@@ -228,8 +228,8 @@ fn a_lie_is_a_kill_and_then_a_breakage() {
         let mut world = World::new(config(1));
         world.submit(1, TaskSpec::default());
         world.ready(FIRST);
-        let answer = RunReport { interrupted, ..RunReport::default() };
-        let lied = world.event(Event::Done { worker: FIRST, task, answer });
+        let report = RunReport { interrupted, ..RunReport::default() };
+        let lied = world.event(Event::Done { worker: FIRST, task, report });
         assert_eq!(lied, [Action::Kill { worker: FIRST, reason: KillReason::Violation }]);
         assert_eq!(world.dead(FIRST)[0], Action::Break { worker: FIRST, in_flight: vec![ONE] });
     }
@@ -313,7 +313,7 @@ fn memory_and_age_are_looked_at_between_tasks() {
     world.submit(1, TaskSpec::default());
     world.ready(FIRST);
     let large = RunReport { resident_bytes: Some(1001), ..RunReport::default() };
-    let actions = world.event(Event::Done { worker: FIRST, task: ONE, answer: large });
+    let actions = world.event(Event::Done { worker: FIRST, task: ONE, report: large });
     assert_eq!(actions[1], retire(FIRST, RetireReason::Recycled));
     world.submit(2, TaskSpec::default());
     world.ready(SECOND);
@@ -478,8 +478,8 @@ fn short_tasks_are_prefetched_and_long_ones_are_not() {
             world.submit(id, TaskSpec::default());
         }
         world.ready(FIRST);
-        let answer = RunReport { ran, ..RunReport::default() };
-        world.event(Event::Done { worker: FIRST, task: ONE, answer });
+        let report = RunReport { ran, ..RunReport::default() };
+        world.event(Event::Done { worker: FIRST, task: ONE, report });
         assert_eq!(world.scheduler.slots[0].behind.len(), stored, "{ran:?}");
     }
 }

@@ -103,11 +103,11 @@ impl Scheduler {
     }
 
     /// Returns whether the worker has done its share.
-    pub(super) fn is_due(&self, slot: usize, answer: &RunReport, now: Now) -> bool {
+    pub(super) fn is_due(&self, slot: usize, report: &RunReport, now: Now) -> bool {
         let slot = &self.slots[slot];
         let recycle = &self.config.recycle;
-        let resident_bytes = answer.resident_bytes;
-        answer.is_full
+        let resident_bytes = report.resident_bytes;
+        report.is_full
             || recycle.tasks_max.is_some_and(|max| slot.answered >= max)
             || recycle.memory_bytes_max.is_some_and(|max| resident_bytes.is_some_and(|bytes| bytes > max))
             || recycle.age_max.is_some_and(|max| now.saturating_sub(slot.ready_at) > max)

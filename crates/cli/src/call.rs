@@ -68,7 +68,7 @@ impl Prepared {
 
 /// The result of a call.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum CallOutput {
     /// A typed task's result is one line of JSON.
     Json(String),
     /// A typed task's large result becomes JSON when it is written.
@@ -313,18 +313,18 @@ impl Pending {
 
     /// Waits for the result. Output that does not fit the task's own schema is the task's
     /// failure.
-    pub(super) fn wait(&self) -> Result<Answer, TaskFailure> {
+    pub(super) fn wait(&self) -> Result<CallOutput, TaskFailure> {
         match self {
             Pending::Task { future, description, output_max } => {
                 let bytes = future.result()?;
                 if description.codec == Codec::Raw {
-                    return Ok(Answer::Bytes(bytes));
+                    return Ok(CallOutput::Bytes(bytes));
                 }
                 let output_max = *output_max;
                 let read = match bytes.len() > LARGE_BYTES {
-                    false => json::decode(&description.output, &bytes, output_max).map(Answer::Json),
+                    false => json::decode(&description.output, &bytes, output_max).map(CallOutput::Json),
                     true => json::check(&description.output, &bytes, output_max).map(|()| {
-                        Answer::Value(LargeValue { description: description.clone(), bytes, output_max })
+                        CallOutput::Value(LargeValue { description: description.clone(), bytes, output_max })
                     }),
                 };
                 read.map_err(|error| {
@@ -338,9 +338,9 @@ impl Pending {
                 })
             }
             Pending::Command(future) => match future.result() {
-                Ok(output) => Ok(Answer::Command(output)),
+                Ok(output) => Ok(CallOutput::Command(output)),
                 Err(failure) => match failure.error() {
-                    TaskError::Exit { output } => Ok(Answer::Command(output.clone())),
+                    TaskError::Exit { output } => Ok(CallOutput::Command(output.clone())),
                     _ => Err(failure),
                 },
             },

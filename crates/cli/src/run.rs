@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use super::args::RunArgs;
-use super::call::{Answer, Call, Pending};
+use super::call::{Call, CallOutput, Pending};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::input::{self, InputArg};
@@ -41,8 +41,8 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
         console.say(&format!("warning: {dropped} bytes of the task's logs were dropped: raise --log-limit"));
     }
     match result {
-        Ok(answer) if args.json => print_json(&answer, &call, &module, &report),
-        Ok(answer) => print(&answer, &report, (!settings.quiet).then_some(console)),
+        Ok(output) if args.json => print_json(&output, &call, &module, &report),
+        Ok(output) => print(&output, &report, (!settings.quiet).then_some(console)),
         Err(failure) if args.json => {
             let failure = Failure::Task(failure);
             let object = head(&call, &module).field("ok", false).raw("error", &object::error(&failure));
@@ -76,7 +76,7 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
 fn wait(
     pending: &Arc<Pending>,
     signals: Receiver<StopRequest>,
-) -> Result<Result<Answer, TaskFailure>, Failure> {
+) -> Result<Result<CallOutput, TaskFailure>, Failure> {
     let stopped = pending.clone();
     let stop = move || signals.iter().for_each(|_| stopped.abort());
     let cannot = |error| Failure::Internal(format!("cannot start the thread that stops the task: {error}"));
@@ -109,14 +109,14 @@ fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<InputArg, F
     input::from_stdin(Some(task), bytes_max)
 }
 
-fn print(answer: &Answer, report: &TaskReport, notes: Option<&Console>) -> Result<Exit, Failure> {
-    let printed = match answer {
-        Answer::Json(line) => console::print_line(line),
-        Answer::Value(value) => console::print_line_by(|out| value.write(out)),
-        Answer::Bytes(bytes) => console::write_stdout(bytes),
-        Answer::Command(output) => print_command(&output.stdout, &output.stderr),
+fn print(output: &CallOutput, report: &TaskReport, notes: Option<&Console>) -> Result<Exit, Failure> {
+    let printed = match output {
+        CallOutput::Json(line) => console::print_line(line),
+        CallOutput::Value(value) => console::print_line_by(|out| value.write(out)),
+        CallOutput::Bytes(bytes) => console::write_stdout(bytes),
+        CallOutput::Command(output) => print_command(&output.stdout, &output.stderr),
     };
-    let exit = exit_of(answer, printed)?;
+    let exit = exit_of(output, printed)?;
     if let Some(console) = notes {
         if let Exit::Command(code) = exit
             && u8::try_from(code).is_err()
@@ -142,16 +142,21 @@ fn print_command(stdout: &[u8], stderr: &[u8]) -> Result<(), Failure> {
     console::write_stdout(stdout)
 }
 
-fn print_json(answer: &Answer, call: &Call, module: &Module, report: &TaskReport) -> Result<Exit, Failure> {
-    let line = answer.add_to(head(call, module)).raw("report", &object::report(report)).into_line();
-    exit_of(answer, console::print_line_by(|out| line.write(out)))
+fn print_json(
+    output: &CallOutput,
+    call: &Call,
+    module: &Module,
+    report: &TaskReport,
+) -> Result<Exit, Failure> {
+    let line = output.add_to(head(call, module)).raw("report", &object::report(report)).into_line();
+    exit_of(output, console::print_line_by(|out| line.write(out)))
 }
 
 /// A reader who has left has what they wanted; but a program that failed has failed all the same.
-fn exit_of(answer: &Answer, printed: Result<(), Failure>) -> Result<Exit, Failure> {
+fn exit_of(output: &CallOutput, printed: Result<(), Failure>) -> Result<Exit, Failure> {
     match printed {
         Err(failure) if !failure.is_closed_pipe() => Err(failure),
-        _ => Ok(answer.exit()),
+        _ => Ok(output.exit()),
     }
 }
 
@@ -159,11 +164,11 @@ fn head(call: &Call, module: &Module) -> Object {
     Object::new().field("task", call.task_name()).field("module", module.name())
 }
 
-impl Answer {
+impl CallOutput {
     fn exit(&self) -> Exit {
         match self {
-            Answer::Command(output) => Exit::Command(output.exit_code),
-            Answer::Json(_) | Answer::Value(_) | Answer::Bytes(_) => Exit::Success,
+            CallOutput::Command(output) => Exit::Command(output.exit_code),
+            CallOutput::Json(_) | CallOutput::Value(_) | CallOutput::Bytes(_) => Exit::Success,
         }
     }
 
@@ -176,12 +181,12 @@ impl Answer {
     pub(super) fn add_status_to(&self, object: Object) -> Object {
         let object = object.field("ok", self.is_ok());
         match self {
-            Answer::Command(output) if !self.is_ok() => {
+            CallOutput::Command(output) if !self.is_ok() => {
                 let object = object.raw("error", &exit_error(output));
                 object.field("exit_code", output.exit_code.cast_unsigned())
             }
-            Answer::Command(output) => object.field("exit_code", output.exit_code.cast_unsigned()),
-            Answer::Json(_) | Answer::Value(_) | Answer::Bytes(_) => object,
+            CallOutput::Command(output) => object.field("exit_code", output.exit_code.cast_unsigned()),
+            CallOutput::Json(_) | CallOutput::Value(_) | CallOutput::Bytes(_) => object,
         }
     }
 
@@ -189,11 +194,11 @@ impl Answer {
     pub(super) fn add_to(&self, object: Object) -> Object {
         let object = object.field("ok", self.is_ok());
         match self {
-            Answer::Json(json) => object.raw("output", json),
-            Answer::Value(value) => object.value("output", value),
-            Answer::Bytes(bytes) => object.bytes("output", bytes),
-            Answer::Command(output) if self.is_ok() => object.command_output(output),
-            Answer::Command(output) => object.raw("error", &exit_error(output)).command_output(output),
+            CallOutput::Json(json) => object.raw("output", json),
+            CallOutput::Value(value) => object.value("output", value),
+            CallOutput::Bytes(bytes) => object.bytes("output", bytes),
+            CallOutput::Command(output) if self.is_ok() => object.command_output(output),
+            CallOutput::Command(output) => object.raw("error", &exit_error(output)).command_output(output),
         }
     }
 }

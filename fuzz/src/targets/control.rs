@@ -177,15 +177,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
         seed(1, 0, &ToWorkerControl::Interrupt { run: 300 }),
         seed(1, 0, &ToWorkerControl::Limit { run: 300, cpu_ns: 1_000_000_000 }),
         seed(1, 0, &ToWorkerControl::Sample { run: 300 }),
-        seed(1, 0, &answer(Reply::Bytes(Chunk(vec![7; 300])))),
-        seed(1, 0, &answer(Reply::End)),
-        seed(1, 0, &answer(Reply::Failed { os_error: Some(5) })),
+        seed(1, 0, &reply(Reply::Bytes(Chunk(vec![7; 300])))),
+        seed(1, 0, &reply(Reply::End)),
+        seed(1, 0, &reply(Reply::Failed { os_error: Some(5) })),
         seed(2, 3, &request()),
         vec![0, 0, 253, 0],
     ]);
     seeds
 }
 
-fn answer(reply: Reply) -> ToWorkerControl {
-    ToWorkerControl::Answer { run: 300, number: 2, reply }
+fn reply(reply: Reply) -> ToWorkerControl {
+    ToWorkerControl::Reply { run: 300, number: 2, reply }
 }

@@ -40,8 +40,8 @@ impl Core {
             // A submitter that waits for room must learn that there will be none.
             changed |= matches!(event, Event::Shutdown { .. } | Event::Kill { .. });
             let mut next = Some(event);
-            if let Some(Event::Done { worker, task, answer }) = &mut next {
-                answer.used = used_in_all(&mut state, *worker, *task, received.as_ref());
+            if let Some(Event::Done { worker, task, report }) = &mut next {
+                report.used = used_in_all(&mut state, *worker, *task, received.as_ref());
             }
             while let Some(event) = next.take().or_else(|| seen.pop()) {
                 state.scheduler.handle(event, now, &mut actions);

@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::source::Label;
 use super::tally::Tally;
 use crate::args::HaltStop as Stop;
-use crate::call::{Answer, Pending};
+use crate::call::{CallOutput, Pending};
 use crate::console::{Console, Lines};
 use crate::exit::Failure;
 use crate::interrupt::{self, StopRequest};
@@ -260,7 +260,7 @@ impl<'a> Collector<'a> {
     fn finish(
         &mut self,
         mut job: Job,
-        result: Result<Answer, Failure>,
+        result: Result<CallOutput, Failure>,
         mut report: Option<TaskReport>,
     ) -> Result<(), Failure> {
         let number = job.number;
@@ -331,7 +331,7 @@ impl<'a> Collector<'a> {
         self.console.error(&format!("{}: {message}{}", job.label, refusals.unwrap_or_default()));
     }
 
-    fn may_retry(&self, job: &Job, result: &Result<Answer, Failure>) -> bool {
+    fn may_retry(&self, job: &Job, result: &Result<CallOutput, Failure>) -> bool {
         let is_own = match result {
             Ok(_) => true,
             Err(failure) => matches!(failure, Failure::Task(_)) && !failure.is_end_of_pool(),
@@ -392,9 +392,9 @@ fn is_stopped(failure: &Failure) -> bool {
 }
 
 /// Returns why an input failed, if it did.
-fn failure_message(result: &Result<Answer, Failure>) -> Option<String> {
+fn failure_message(result: &Result<CallOutput, Failure>) -> Option<String> {
     match result {
-        Ok(answer) => answer.exit_error().map(|error| error.to_string()),
+        Ok(output) => output.exit_error().map(|error| error.to_string()),
         // The input's label stands for the task's name here.
         Err(Failure::Task(failure)) => Some(failure.error().to_string()),
         Err(other) => Some(other.to_string()),
@@ -403,13 +403,13 @@ fn failure_message(result: &Result<Answer, Failure>) -> Option<String> {
 
 fn record(
     job: &Job,
-    result: &Result<Answer, Failure>,
+    result: &Result<CallOutput, Failure>,
     unwritten: Option<&Failure>,
     report: Option<&TaskReport>,
 ) -> Record {
     let (exit_code, signal) = match result {
         Ok(_) if let Some(failure) = unwritten => (failure.exit().code().into(), 0),
-        Ok(Answer::Command(output)) => (output.exit_code, 0),
+        Ok(CallOutput::Command(output)) => (output.exit_code, 0),
         Ok(_) => (0, 0),
         Err(failure) => match failure {
             Failure::Task(task) => match task.error() {
@@ -431,7 +431,7 @@ fn record(
         run: report.map_or(Duration::ZERO, |report| report.run),
         sent_bytes: job.bytes,
         received_bytes: match result {
-            Ok(answer) => answer.bytes(),
+            Ok(output) => output.bytes(),
             // A command may have written something before it failed.
             Err(Failure::Task(task)) => task.output().map_or(0, |written| written.stdout.len()),
             Err(_) => 0,
@@ -443,11 +443,11 @@ fn record(
     }
 }
 
-impl Answer {
+impl CallOutput {
     /// A command's exit code other than 0, in the words of the pool.
     fn exit_error(&self) -> Option<TaskError> {
         match self {
-            Answer::Command(output) if !self.is_ok() => Some(TaskError::Exit { output: output.clone() }),
+            CallOutput::Command(output) if !self.is_ok() => Some(TaskError::Exit { output: output.clone() }),
             _ => None,
         }
     }
@@ -455,10 +455,10 @@ impl Answer {
     /// Bytes of its output.
     fn bytes(&self) -> usize {
         match self {
-            Answer::Json(json) => json.len(),
-            Answer::Value(value) => value.held_bytes(),
-            Answer::Bytes(bytes) => bytes.len(),
-            Answer::Command(output) => output.stdout.len(),
+            CallOutput::Json(json) => json.len(),
+            CallOutput::Value(value) => value.held_bytes(),
+            CallOutput::Bytes(bytes) => bytes.len(),
+            CallOutput::Command(output) => output.stdout.len(),
         }
     }
 }

@@ -13,7 +13,7 @@ use wasmtime::Engine;
 
 use super::alarm::Alarm;
 use super::arrivals::Arrivals;
-use super::asks::Answers;
+use super::asks::Replies;
 use super::events::Reporter;
 use super::loaded::{Arrived, ModuleFiles};
 use super::shares::Mappings;
@@ -38,7 +38,7 @@ const SAMPLE_REPEATS: u32 = 3;
 pub(crate) struct WatcherState {
     pub(super) modules: Arrivals<ModuleId, Arrived>,
     pub(super) inputs: Mappings,
-    pub(super) answers: Answers,
+    pub(super) replies: Replies,
     /// This is set when modules have ended: the main thread must drop what it keeps of them.
     pub(super) is_called: Arc<AtomicBool>,
     /// Wakes a main thread that waits for a task.
@@ -98,7 +98,7 @@ impl WatcherState {
         WatcherState {
             modules: Arrivals::new(),
             inputs: Mappings::new(),
-            answers: Answers::default(),
+            replies: Replies::default(),
             is_called: Arc::new(AtomicBool::new(false)),
             wake: Box::new(wake),
             interrupted: AtomicU64::new(0),
@@ -288,8 +288,8 @@ fn watch(socket: &ControlSocket, shared: &WatcherState, alarm: Option<&Alarm>, r
                 }
             }
             Ok(Some((ToWorkerControl::Forget { modules, shares }, _))) => shared.forget(&modules, &shares),
-            Ok(Some((ToWorkerControl::Answer { run, number, reply }, _))) => {
-                shared.answers.arrive(run, number, reply);
+            Ok(Some((ToWorkerControl::Reply { run, number, reply }, _))) => {
+                shared.replies.arrive(run, number, reply);
             }
             // The host is gone, or wants us gone.
             Ok(None) => {
