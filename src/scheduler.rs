@@ -7,12 +7,12 @@
 //! # The way of a task
 //! ```text
 //!             ┌────────── retry after a pause ───────────┐
-//!  Submit ─► Pending ─► Prefetched ─► Running ─► resolved   │
+//!  Submit ─► Queued ──► Prefetched ─► Running ─► resolved   │
 //!             │  ▲         │  │       ├──────────────────┘
 //!             │  └ Revoke ─┘  │       └─ Done, Dead, deadline, Abort
 //!             └───────────────┴─ Cancel
 //! ```
-//! A *pending* task waits here. An *prefetched* one waits inside of a worker, behind the task
+//! A *queued* task waits here. A *prefetched* one waits inside of a worker, behind the task
 //! that runs there: it can still be revoked, and begins as soon as the one before it has
 //! ended. A *running* one has begun.
 //!
@@ -31,7 +31,7 @@
 //! task's trust domain only, for its whole life: `fairness` says who is next across domains.
 //!
 //! Invariant, checked by `Scheduler::check` after every event of every test:
-//! `accepted = pending + prefetched + running + resolved`, every task is in exactly one `Place`,
+//! `accepted = queued + prefetched + running + resolved`, every task is in exactly one `Place`,
 //! and is resolved exactly once.
 //!
 //! `workers` decides about processes, `shortage` about those that cannot be had, `tasks` about tasks,
@@ -207,7 +207,7 @@ pub(crate) struct RunReport {
     pub(crate) resident_bytes: Option<u64>,
     /// The worker holds as many modules as it may.
     pub(crate) is_full: bool,
-    /// The task is not done, and is pending again at its old rank.
+    /// The task is not done, and is queued again at its old rank.
     pub(crate) unfinished: bool,
 }
 
@@ -336,8 +336,8 @@ struct ScheduledTask {
 /// Says where a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    Pending,
-    /// Pending again at this time.
+    Queued,
+    /// Queued again at this time.
     Delayed(Now),
     /// The task waits in the worker behind the running task of this slot; it is being revoked if there is a fate.
     Prefetched(usize, Option<Fate>),
@@ -359,6 +359,7 @@ enum Fate {
 /// Counts for `Pool::stats`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
+    /// Tasks that have not begun: queued and prefetched ones.
     pub(crate) pending: usize,
     pub(crate) running: usize,
     pub(crate) accepted: u64,

@@ -88,13 +88,13 @@ impl Scheduler {
         let more: usize = self.tasks.values().map(|entry| entry.spec.more).sum();
         assert_eq!(self.more, more, "the tasks of batches are miscounted");
         assert!(self.unresolved() <= self.config.queue_tasks_max, "more is accepted than the queue may hold");
-        let mut waiting = 0;
+        let mut queued = 0;
         for (task, entry) in &self.tasks {
             match entry.place {
-                Place::Pending | Place::Delayed(_) => waiting += 1,
+                Place::Queued | Place::Delayed(_) => queued += 1,
                 Place::Prefetched(slot, _) => {
-                    let queued = self.slots.iter().flat_map(|slot| &slot.behind).filter(|&held| held == task);
-                    assert_eq!(queued.count(), 1, "{task} is prefetched twice or nowhere");
+                    let found = self.slots.iter().flat_map(|slot| &slot.behind).filter(|&held| held == task);
+                    assert_eq!(found.count(), 1, "{task} is prefetched twice or nowhere");
                     assert!(self.slots[slot].behind.contains(task), "{task} is prefetched elsewhere");
                 }
                 Place::Running(slot) => {
@@ -102,10 +102,10 @@ impl Scheduler {
                 }
             }
         }
-        assert_eq!(waiting, self.queue.len(), "the queue and the tasks disagree");
+        assert_eq!(queued, self.queue.len(), "the queue and the tasks disagree");
         let behind: usize = self.slots.iter().map(|slot| slot.behind.len()).sum();
         let running = self.slots.iter().filter(|slot| slot.state.task().is_some()).count();
-        assert_eq!(self.tasks.len(), waiting + behind + running, "a task is nowhere");
+        assert_eq!(self.tasks.len(), queued + behind + running, "a task is nowhere");
         for slot in &self.slots {
             let may_hold =
                 matches!(slot.state, State::Busy { .. } | State::Doomed { .. } | State::Condemned { .. });

@@ -324,7 +324,7 @@ impl World {
             // This does not hold if the answer came too late to count, or the task has begun again.
             let place = self.scheduler.tasks.get(&task).map(|entry| entry.place);
             if unfinished
-                && matches!(place, Some(Place::Pending | Place::Prefetched(..)))
+                && matches!(place, Some(Place::Queued | Place::Prefetched(..)))
                 && let Some(books) = self.tasks.get_mut(&task)
             {
                 books.began = None;

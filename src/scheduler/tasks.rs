@@ -42,7 +42,7 @@ impl Scheduler {
             abort: false,
             discard_rest: false,
             bypassed_since: None,
-            place: Place::Pending,
+            place: Place::Queued,
         };
         self.tasks.insert(task, entry);
         self.queue.push(task, &spec);
@@ -317,7 +317,7 @@ impl Scheduler {
 
     fn requeue(&mut self, task: TaskId) {
         if let Some(entry) = self.tasks.get_mut(&task) {
-            entry.place = Place::Pending;
+            entry.place = Place::Queued;
             // The task leaves its chunk, which would only send it back to where it came from.
             entry.spec.chunk = None;
             self.queue.push(task, &entry.spec);
@@ -365,7 +365,7 @@ impl Scheduler {
     pub(super) fn cancel(&mut self, task: TaskId, actions: &mut Vec<Action>) {
         let Some(entry) = self.tasks.get(&task) else { return };
         match entry.place {
-            Place::Pending | Place::Delayed(_) => {
+            Place::Queued | Place::Delayed(_) => {
                 self.queue.remove(task, entry);
                 self.resolve(task, Resolution::Cancelled, actions);
             }

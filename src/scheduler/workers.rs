@@ -27,7 +27,7 @@ impl Scheduler {
 
     // ── They come ────────────────────────────────────────────────────────────
 
-    /// Starts as many workers as there are pending tasks that no starting one will take, and
+    /// Starts as many workers as there are queued tasks that no starting one will take, and
     /// as many as there are to be in any case.
     pub(super) fn start_workers(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.start_waits = false;

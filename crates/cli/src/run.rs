@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use super::args::RunArgs;
-use super::call::{Call, CallOutput, Pending};
+use super::call::{Call, CallFuture, CallOutput};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::input::{self, InputArg};
@@ -29,9 +29,9 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
     let given = given(args, &call, settings)?;
     let profile = Profile::begin(target, &settings.files, &pool)?;
     let signals = interrupt::listen();
-    let pending = Arc::new(call.submit(given, None, None)?);
-    let result = wait(&pending, signals)?;
-    let report = pending.report();
+    let future = Arc::new(call.submit(given, None, None)?);
+    let result = wait(&future, signals)?;
+    let report = future.report();
     // Logs of the guest may still be on their way; they belong before the result.
     pool.shutdown(wasmpool::pool::ShutdownMode::Finish);
     trace.map_or(Ok(()), |trace| trace.end(console))?;
@@ -74,10 +74,10 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
 
 /// Waits for the task, which the first signal stops: what was asked for of it is written all the same.
 fn wait(
-    pending: &Arc<Pending>,
+    future: &Arc<CallFuture>,
     signals: Receiver<StopRequest>,
 ) -> Result<Result<CallOutput, TaskFailure>, Failure> {
-    let stopped = pending.clone();
+    let stopped = future.clone();
     let stop = move || signals.iter().for_each(|_| stopped.abort());
     let cannot = |error| Failure::Internal(format!("cannot start the thread that stops the task: {error}"));
     std::thread::Builder::new()
@@ -85,7 +85,7 @@ fn wait(
         .spawn(stop)
         .map_err(calling("start a thread"))
         .map_err(cannot)?;
-    Ok(pending.wait())
+    Ok(future.wait())
 }
 
 /// The input is what the arguments say, else stdin. A command reads stdin itself; for a task it is read here,

@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::source::Label;
 use super::tally::Tally;
 use crate::args::HaltStop as Stop;
-use crate::call::{CallOutput, Pending};
+use crate::call::{CallFuture, CallOutput};
 use crate::console::{Console, Lines};
 use crate::exit::Failure;
 use crate::interrupt::{self, StopRequest};
@@ -69,7 +69,7 @@ pub(super) struct Collector<'a> {
     stop: Stop,
     has_all: bool,
     /// The calls under way, by number.
-    open: HashMap<u64, (Job, Pending)>,
+    open: HashMap<u64, (Job, CallFuture)>,
     finished: (Sender<usize>, Receiver<usize>),
     /// These inputs are done, and wait for the results of earlier ones.
     ready: BTreeMap<u64, Finished>,
@@ -112,7 +112,7 @@ impl<'a> Collector<'a> {
             self.handle(event)?;
             let Collector { open, progress, tally, pool, console, .. } = self;
             let label = |task| {
-                let (job, _) = open.values().find(|(_, pending)| pending.task_id() == task)?;
+                let (job, _) = open.values().find(|(_, future)| future.task_id() == task)?;
                 Some(job.label.short())
             };
             progress.show(tally, || pool.stats(), label, console);
@@ -180,7 +180,7 @@ impl<'a> Collector<'a> {
 
     fn handle(&mut self, event: Event) -> Result<(), Failure> {
         match event {
-            Event::Fed(Fed::Started(started)) => self.begin(started.job, started.pending),
+            Event::Fed(Fed::Started(started)) => self.begin(started.job, started.future),
             Event::Fed(Fed::Skipped) => {
                 self.tally.before += 1;
                 Ok(())
@@ -191,8 +191,8 @@ impl<'a> Collector<'a> {
                 Ok(())
             }
             Event::Finished(number) => match self.open.remove(&number) {
-                Some((job, pending)) => {
-                    self.finish(job, pending.wait().map_err(Failure::Task), Some(pending.report()))
+                Some((job, future)) => {
+                    self.finish(job, future.wait().map_err(Failure::Task), Some(future.report()))
                 }
                 None => Ok(()),
             },
@@ -204,14 +204,14 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn begin(&mut self, job: Job, pending: Result<Pending, Failure>) -> Result<(), Failure> {
-        match pending {
-            Ok(pending) => {
-                pending.announce(&self.finished.0, job.number as usize);
+    fn begin(&mut self, job: Job, future: Result<CallFuture, Failure>) -> Result<(), Failure> {
+        match future {
+            Ok(future) => {
+                future.announce(&self.finished.0, job.number as usize);
                 if self.stop > Stop::No {
-                    pending.cancel();
+                    future.cancel();
                 }
-                self.open.insert(job.number, (job, pending));
+                self.open.insert(job.number, (job, future));
                 Ok(())
             }
             // This input was read ahead of a stop: a later run tells what is wrong with it.
@@ -252,7 +252,7 @@ impl<'a> Collector<'a> {
             // Each of them is then done, in whichever way.
             self.pool.kill();
         } else {
-            self.open.values().for_each(|(_, pending)| pending.cancel());
+            self.open.values().for_each(|(_, future)| future.cancel());
         }
     }
 
@@ -272,10 +272,10 @@ impl<'a> Collector<'a> {
         let message = failure_message(&result);
         if message.is_some()
             && self.may_retry(&job, &result)
-            && let Some(pending) = job.retry(self.plan, report.as_ref())
+            && let Some(future) = job.retry(self.plan, report.as_ref())
         {
             self.tally.retried += 1;
-            return self.begin(job, pending);
+            return self.begin(job, future);
         }
         report.iter_mut().for_each(|report| report.attempts += job.begun);
         let is_end = result.as_ref().is_err_and(Failure::is_end_of_pool);
