@@ -34,7 +34,7 @@ use crate::host::invocation::TaskShares;
 use crate::host::link::{Link, WorkerEvents, read_loop};
 use crate::host::request::{Request, RequestInput};
 use crate::host::requests::{self, SupervisorRequest, SupervisorRequests};
-use crate::host::settings::Settings;
+use crate::host::settings::PoolSettings;
 use crate::module::{Digest, Loaded, Module, Target, TaskOutput};
 use crate::options::TaskOptions;
 use crate::policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
@@ -127,7 +127,7 @@ impl World {
                     .backoff(Duration::ZERO, Duration::ZERO),
             ),
         };
-        let mut settings = Settings::usual(1);
+        let mut settings = PoolSettings::usual(1);
         let workers = &mut settings.workers;
         workers.max = 1 + usize::from(input.byte() % 3);
         workers.grace = NEVER;

@@ -20,7 +20,7 @@ use super::observers::Observers;
 use super::priority::Mistrust;
 use super::request::Request;
 use super::requests::SupervisorHandle;
-use super::settings::Settings;
+use super::settings::PoolSettings;
 use crate::account::Charge;
 use crate::error::{Death, DeathCause, Phase, SubmitError};
 use crate::future::{Cell, Labels, Queues, TaskOwner};
@@ -162,7 +162,7 @@ pub(super) struct State {
 /// A pool's shared state.
 pub(crate) struct Core {
     pub(crate) id: u64,
-    pub(crate) settings: Settings,
+    pub(crate) settings: PoolSettings,
     pub(crate) supervisor: SupervisorHandle,
     pub(crate) queues: Arc<Queues>,
     began: Instant,
@@ -193,7 +193,7 @@ pub(crate) enum WhenFull {
 impl Core {
     pub(crate) fn new(
         id: u64,
-        settings: Settings,
+        settings: PoolSettings,
         supervisor: SupervisorHandle,
         queues: Arc<Queues>,
     ) -> Core {

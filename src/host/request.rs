@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::asks::TaskAsks;
 use super::batch::longest_input;
 use super::invocation::{Invocation, payload_bytes_max};
-use super::settings::Settings;
+use super::settings::PoolSettings;
 use crate::account::Charge;
 use crate::error::SubmitError;
 use crate::module::Target;
@@ -82,7 +82,7 @@ impl Request {
     /// # Errors
     /// [`SubmitError`], except for those about the pool's state.
     pub(crate) fn new(
-        (pool, settings): (u64, &Settings),
+        (pool, settings): (u64, &PoolSettings),
         target: &Target,
         work: RequestInput,
         options: TaskOptions,
@@ -178,7 +178,7 @@ fn answer_bytes_max(callee: &Callee, limits: &TaskLimits) -> u64 {
 /// Returns the most bytes that a map over such tasks or commands may hold (`set`, if it is given), and what
 /// [`Request::bytes_max`] returns for one of them with an empty input.
 pub(crate) fn map_bytes_max(
-    settings: &Settings,
+    settings: &PoolSettings,
     workers_max: usize,
     is_command: bool,
     options: TaskOptions,
@@ -196,7 +196,7 @@ pub(crate) fn map_bytes_max(
 
 /// Fills in the defaults, and rejects options that the task's module cannot keep.
 fn admissible(
-    (pool, settings): (u64, &Settings),
+    (pool, settings): (u64, &PoolSettings),
     target: &Target,
     options: TaskOptions,
 ) -> Result<TaskOptions, SubmitError> {

@@ -1,7 +1,7 @@
 //! The compiler role: wasm bytes in, machine code and a description out, then gone.
 //!
 //! It runs in a process of its own, so that a module that makes the compiler explode takes nothing else along. What
-//! compiles a module must be what runs it: both roles take their engines from `settings`.
+//! compiles a module must be what runs it: both roles take their engines from `config`.
 
 mod choice;
 mod confine;
@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use rustix::net::RecvFlags;
 
 use crate::error::engine_error;
-use crate::{Provided, settings};
+use crate::{Provided, config};
 use outline::Outline;
 use proto::artifact;
 use proto::control::ControlSocket;
@@ -122,7 +122,7 @@ struct Engines {
 impl Engines {
     fn new(code: CodeKind, provided: ProvidedBy) -> wasmtime::Result<Engines> {
         let engine = |memories| {
-            wasmtime::Engine::new(&settings::config(code, memories, settings::Running::nothing())?)
+            wasmtime::Engine::new(&config::engine_config(code, memories, config::Running::nothing())?)
         };
         Ok(Engines { pooled: engine(MemoryKind::Pooled)?, own: engine(MemoryKind::Own)?, provided })
     }

@@ -44,8 +44,8 @@ use wasi::TaskDir;
 
 pub(crate) use linker::provided;
 
+use crate::config::{Reserve, Running};
 use crate::error::engine_error;
-use crate::settings::{Reserve, Running};
 use proto::control::ControlSocket;
 use proto::fingerprint;
 use proto::inbox;

@@ -127,10 +127,10 @@ impl Timer {
             tv_nsec: time.subsec_nanos().into(),
         };
         let once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        let setting = libc::itimerspec { it_interval: once, it_value: value };
+        let times = libc::itimerspec { it_interval: once, it_value: value };
         let before: *mut libc::itimerspec = ptr::null_mut();
-        // SAFETY: the kernel reads a setting and writes nothing. If it refuses, the host stops the task.
-        unsafe { libc::syscall(libc::SYS_timer_settime, self.0, flags, &raw const setting, before) };
+        // SAFETY: the kernel reads the times and writes nothing. If it refuses, the host stops the task.
+        unsafe { libc::syscall(libc::SYS_timer_settime, self.0, flags, &raw const times, before) };
     }
 }
 

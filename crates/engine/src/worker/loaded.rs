@@ -12,7 +12,7 @@ use wasmtime::{Engine, ExternType, InstancePre, Module, ModuleExport};
 use super::linker::{self, TaskState};
 use super::memories::Memories;
 use super::watcher::WatcherState;
-use crate::settings;
+use crate::config;
 use proto::artifact;
 use proto::description::{CodeKind, MemoryKind, ModuleDescription};
 use proto::message::ModuleId;
@@ -57,14 +57,14 @@ pub(super) struct Modules {
 impl Modules {
     pub(super) fn new(
         shared: Arc<WatcherState>,
-        running: settings::Running,
+        running: config::Running,
         own: &Arc<Memories>,
     ) -> wasmtime::Result<Modules> {
         let mut engines = HashMap::new();
         for (code, memories) in
             CodeKind::ALL.iter().flat_map(|code| MemoryKind::ALL.map(|kind| (*code, kind)))
         {
-            let mut config = settings::config(code, memories, running)?;
+            let mut config = config::engine_config(code, memories, running)?;
             if memories == MemoryKind::Own {
                 config.with_host_memory(own.clone());
             }

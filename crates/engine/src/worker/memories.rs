@@ -53,7 +53,7 @@ use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
 use self::fault_window::{FAULT_WINDOW_BYTES_MAX, FaultWindow, WINDOW_BYTES_MAX};
-use crate::settings::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES, Reserve};
+use crate::config::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES, Reserve};
 use proto::sync::Lock;
 
 /// This is how the error begins where the system has no room for a memory.
@@ -123,7 +123,7 @@ impl Memories {
 }
 
 // SAFETY: a memory is `MEMORY_BYTES` of addresses with a guard on both sides, as the engine is told in
-// `settings.rs` and asks for; below its size it can be read and written and is zero, beyond it traps, and
+// `config.rs` and asks for; below its size it can be read and written and is zero, beyond it traps, and
 // it never moves. Only the memory that was lent a slot refers to it.
 unsafe impl MemoryCreator for Memories {
     fn new_memory(

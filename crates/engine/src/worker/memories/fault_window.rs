@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
-use crate::settings::MEMORIES_MAX;
+use crate::config::MEMORIES_MAX;
 
 /// Faults open nothing beyond this many bytes.
 pub(super) const FAULT_WINDOW_BYTES_MAX: usize = 4 * 1024 * 1024;
