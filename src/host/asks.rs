@@ -208,7 +208,7 @@ impl TaskAsks {
     }
 
     /// Returns a copy for the worker's link.
-    pub(super) fn share(&self) -> Arc<Asks> {
+    pub(super) fn asks(&self) -> Arc<Asks> {
         self.0.clone()
     }
 

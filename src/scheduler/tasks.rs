@@ -102,11 +102,11 @@ impl Scheduler {
         }
     }
 
-    /// Gives a busy worker a store of tasks, if they are short and nobody else could begin them.
+    /// Prefetches several tasks for a busy worker, if they are short and nobody else could begin them.
     fn prefetch(&mut self, slot: usize, now: Now, actions: &mut Vec<Action>) {
         let depth = self.prefetch_depth();
         let behind = self.slots[slot].behind.len();
-        // The store is refilled at half, so that many tasks go over together.
+        // More are prefetched once half of them have begun, so that many tasks go over together.
         if depth == 0 || behind > depth / 2 {
             return;
         }
@@ -119,12 +119,12 @@ impl Scheduler {
             elsewhere += usize::from(matches!(slot.state, State::Starting { .. }));
         }
         elsewhere += self.room();
-        // Revoked tasks come first; the store is filled the next time.
+        // Revoked tasks come first; others are prefetched the next time.
         if self.revoke_prefetched(domain, now, actions) {
             return;
         }
-        let share = self.queue.ready_of(domain).saturating_sub(elsewhere).div_ceil(busy.max(1));
-        for _ in 0..share.min(self.room_behind(slot, depth)) {
+        let per_worker = self.queue.ready_of(domain).saturating_sub(elsewhere).div_ceil(busy.max(1));
+        for _ in 0..per_worker.min(self.room_behind(slot, depth)) {
             let Some((rank, domain)) = self.next_behind(slot, now) else { break };
             if self.is_alone_there(rank.1) {
                 break;

@@ -292,7 +292,7 @@ fn higher_priorities_go_first_and_equal_ones_by_age() {
 }
 
 #[test]
-fn a_worker_that_has_done_its_share_is_replaced_and_the_replacement_starts_first() {
+fn a_worker_that_has_run_enough_tasks_is_replaced_and_the_replacement_starts_first() {
     let recycle = Recycling { tasks_max: Some(1), ..Recycling::default() };
     let mut world = World::new(Config { recycle, ..config(1) });
     world.submit(1, TaskSpec::default());

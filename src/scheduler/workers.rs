@@ -102,7 +102,7 @@ impl Scheduler {
         }
     }
 
-    /// Returns whether the worker has done its share.
+    /// Returns whether the worker has run enough tasks, is old enough, or large enough.
     pub(super) fn is_due(&self, slot: usize, report: &RunReport, now: Now) -> bool {
         let slot = &self.slots[slot];
         let recycle = &self.config.recycle;

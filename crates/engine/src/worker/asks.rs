@@ -70,7 +70,7 @@ impl Replies {
 pub(super) struct Asker {
     pub(super) task: TaskId,
     pub(super) run: u64,
-    pub(super) shared: Arc<WatcherState>,
+    pub(super) watcher: Arc<WatcherState>,
     pub(super) to_host: Arc<Mutex<dyn Write + Send>>,
 }
 
@@ -99,12 +99,12 @@ enum Known {
 impl Stdin {
     /// Sends a question; the caller then waits for its reply.
     fn ask(&mut self, bytes_max: usize) -> io::Result<()> {
-        let Asker { task, run, shared, to_host } = &self.asker;
+        let Asker { task, run, watcher, to_host } = &self.asker;
         self.asked += 1;
         let task = *task;
         let run = *run;
         let number = self.asked;
-        shared.replies.expect(run, number);
+        watcher.replies.expect(run, number);
         let question = Question::Stdin { bytes_max: bytes_max as u32 };
         let mut to_host = to_host.hold();
         let ask = FromWorker::Ask { task, run, number, question };
@@ -119,7 +119,7 @@ impl Stdin {
         }
         if self.known == Known::Asked {
             // A failed stdin counts as ready: the read reports the failure.
-            let reply = self.asker.shared.replies.wait().await;
+            let reply = self.asker.watcher.replies.wait().await;
             self.known = if reply == Reply::End { Known::End } else { Known::Ready };
         }
         Ok(())
@@ -136,7 +136,7 @@ impl Stdin {
         }
         self.known = Known::Nothing;
         self.ask(size.min(ASK_BYTES_MAX)).map_err(gone)?;
-        match self.asker.shared.replies.wait().await {
+        match self.asker.watcher.replies.wait().await {
             Reply::Bytes(bytes) => Ok(bytes.0.into()),
             Reply::End => {
                 self.known = Known::End;
