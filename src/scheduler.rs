@@ -23,8 +23,8 @@
 //! | `Starting` | a process that has not spoken yet | `Ready`, `Dead`, `NotStarted`, its deadline |
 //! | `Idle` | a ready worker | a task of its domain, its idle timeout, `Retire` |
 //! | `Busy` | a worker, its task, and those prefetched behind it | `Done`, `Dead`, its deadline |
-//! | `Doomed` | a process under SIGKILL, perhaps with the task it took along | `Dead` |
-//! | `Condemned` | the same, but by its own fault: its death counts as unexpected | `Dead` |
+//! | `Killed` | a process under SIGKILL, perhaps with the task it took along | `Dead` |
+//! | `Faulty` | the same, but for its own fault: its death counts as unexpected | `Dead` |
 //! | `Retiring` | a worker that was asked to leave | `Dead`, its deadline |
 //!
 //! A worker is *unbound* until it is handed its first task. From then on it takes tasks of that

@@ -2,7 +2,7 @@
 //! fails would prove nothing.
 
 #[cfg(test)]
-use super::{Mode, Place, Scheduler, slot::State};
+use super::{Mode, Place, Scheduler, slot::SlotState};
 
 /// A deliberate mistake. Only tests can make one; `mutants_are_caught` makes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +107,10 @@ impl Scheduler {
         let running = self.slots.iter().filter(|slot| slot.state.task().is_some()).count();
         assert_eq!(self.tasks.len(), queued + behind + running, "a task is nowhere");
         for slot in &self.slots {
-            let may_hold =
-                matches!(slot.state, State::Busy { .. } | State::Doomed { .. } | State::Condemned { .. });
+            let may_hold = matches!(
+                slot.state,
+                SlotState::Busy { .. } | SlotState::Killed { .. } | SlotState::Faulty { .. }
+            );
             assert!(may_hold || slot.behind.is_empty(), "{:?} holds tasks", slot.state);
             let is_alone = |task: &proto::task::TaskId| self.tasks[task].spec.cpu_time.is_some();
             let alone = slot.state.task().iter().chain(&slot.behind).any(is_alone);
@@ -118,22 +120,23 @@ impl Scheduler {
                 assert_eq!(slot.domain, Some(domain), "{task} is with a worker of another domain");
             }
         }
-        let idle = self.slots.iter().filter(|slot| matches!(slot.state, State::Idle { .. })).count();
+        let idle = self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Idle { .. })).count();
         assert_eq!(idle, self.idle.len());
         self.check_idle();
         assert!(self.leaving.is_empty(), "a retirement was decided and not asked for");
         // A resize may leave more processes than allowed under SIGKILL: nothing more can be done to them.
-        let doomed =
-            |slot: &&super::Slot| !matches!(slot.state, State::Doomed { .. } | State::Condemned { .. });
-        let workers = self.slots.iter().filter(doomed).filter(|slot| slot.is_occupied()).count();
+        let lives =
+            |slot: &&super::Slot| !matches!(slot.state, SlotState::Killed { .. } | SlotState::Faulty { .. });
+        let workers = self.slots.iter().filter(lives).filter(|slot| slot.is_occupied()).count();
         let max = self.config.workers_max;
         assert!(workers <= max, "{workers} workers, and the maximum is {max}");
         if self.mode == Mode::Stopped {
-            assert!(self.slots.iter().all(|slot| slot.state == State::Vacant) && self.tasks.is_empty());
+            assert!(self.slots.iter().all(|slot| slot.state == SlotState::Vacant) && self.tasks.is_empty());
         }
         // A task that waits has a reason to go on: a worker, one under way, or a time.
         if self.queue.ready() > 0 && matches!(self.mode, Mode::Open | Mode::Closing) {
-            let moves = |slot: &super::Slot| !matches!(slot.state, State::Vacant | State::Idle { .. });
+            let moves =
+                |slot: &super::Slot| !matches!(slot.state, SlotState::Vacant | SlotState::Idle { .. });
             let will_move = self.slots.iter().any(moves) || self.start_waits;
             assert!(will_move, "tasks wait, and nothing will happen");
         }
@@ -146,7 +149,8 @@ impl Scheduler {
             let waiting = waiting.unwrap_or(self.queue.ready());
             assert_eq!(waiting, 0, "a task waits beside an idle worker");
         }
-        let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
+        let starting =
+            self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Starting { .. })).count();
         let room = self.room();
         let is_enough = self.queue.ready() <= starting + room;
         assert!(

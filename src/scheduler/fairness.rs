@@ -13,7 +13,7 @@ use std::cmp::Reverse;
 
 use super::check::Mutant;
 use super::queue::Rank;
-use super::slot::State;
+use super::slot::SlotState;
 use super::{Action, Domain, Fate, Now, Place, RetireReason, ScheduledTask, Scheduler};
 use proto::limits::OVERTAKEN_MAX;
 use proto::task::TaskId;
@@ -60,7 +60,8 @@ impl Scheduler {
 
     /// Unbound workers that start, or that there is room for.
     fn workers_to_come(&self) -> usize {
-        let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
+        let starting =
+            self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Starting { .. })).count();
         starting + self.room()
     }
 

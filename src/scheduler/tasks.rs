@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::check::Mutant;
-use super::slot::{Slot, State, StopReason};
+use super::slot::{Slot, SlotState, StopReason};
 use super::spending::LOOK_AGAIN;
 use super::{
     Action, Domain, Fate, KillReason, Mode, Now, Place, Resolution, Retry, RunReport, ScheduledTask,
@@ -82,7 +82,7 @@ impl Scheduler {
         let deadline = deadline.filter(|_| !self.mutant(Mutant::DeadlineForgotten));
         let slow_at = self.config.slow_after.map(|after| now.saturating_add(after));
         let look_at = cpu_time.map(|_| now.saturating_add(LOOK_AGAIN));
-        self.slots[slot].state = State::Busy { task, began: now, deadline, slow_at, look_at, stop: None };
+        self.slots[slot].state = SlotState::Busy { task, began: now, deadline, slow_at, look_at, stop: None };
         actions.push(Action::Begin { worker, task });
         if abort {
             self.stop(slot, StopReason::Abort, now, actions);
@@ -115,8 +115,8 @@ impl Scheduler {
         let mut busy = 0;
         let mut elsewhere = idle.count();
         for slot in &self.slots {
-            busy += usize::from(matches!(slot.state, State::Busy { .. }) && slot.domain == Some(domain));
-            elsewhere += usize::from(matches!(slot.state, State::Starting { .. }));
+            busy += usize::from(matches!(slot.state, SlotState::Busy { .. }) && slot.domain == Some(domain));
+            elsewhere += usize::from(matches!(slot.state, SlotState::Starting { .. }));
         }
         elsewhere += self.room();
         // Revoked tasks come first; others are prefetched the next time.
@@ -154,7 +154,7 @@ impl Scheduler {
     fn room_behind(&self, slot: usize, max: usize) -> usize {
         let Slot { state, draining, behind, answered, .. } = &self.slots[slot];
         match *state {
-            State::Busy { task, stop: None, .. } if !draining && !self.is_alone_there(task) => {
+            SlotState::Busy { task, stop: None, .. } if !draining && !self.is_alone_there(task) => {
                 let behind = behind.len();
                 let taken = answered + 1 + behind as u64;
                 let left = self.config.recycle.tasks_max.map(|max| max.saturating_sub(taken));
@@ -187,7 +187,7 @@ impl Scheduler {
             let Slot { state, domain: bound_to, behind, .. } = &self.slots[slot];
             if !behind.is_empty()
                 && *bound_to == Some(domain)
-                && matches!(*state, State::Busy { began, .. } if now.saturating_sub(began) > takes_long)
+                && matches!(*state, SlotState::Busy { began, .. } if now.saturating_sub(began) > takes_long)
             {
                 for task in behind.clone() {
                     comes_back |= self.revoke(task, Fate::Requeue, actions);
@@ -227,7 +227,9 @@ impl Scheduler {
 
     /// Returns when the first idle worker may take over from that slot.
     fn stealable_at(&self, slot: usize) -> Option<Now> {
-        let Slot { state: State::Busy { began, .. }, behind, .. } = &self.slots[slot] else { return None };
+        let Slot { state: SlotState::Busy { began, .. }, behind, .. } = &self.slots[slot] else {
+            return None;
+        };
         let is_free = |task| {
             matches!(self.tasks.get(task), Some(ScheduledTask { place: Place::Prefetched(_, None), .. }))
         };
@@ -239,7 +241,7 @@ impl Scheduler {
     }
 
     fn may_steal(&self, slot: usize, idle: usize, now: Now) -> bool {
-        let State::Busy { began, .. } = self.slots[slot].state else { return false };
+        let SlotState::Busy { began, .. } = self.slots[slot].state else { return false };
         began.saturating_add(self.steal_after(slot, idle)) <= now
     }
 
@@ -404,7 +406,9 @@ impl Scheduler {
         };
         let kill_at = now.saturating_add(grace);
         let worker = self.slots[slot].key(slot);
-        if let State::Busy { task, deadline, look_at, stop: stop @ None, .. } = &mut self.slots[slot].state {
+        if let SlotState::Busy { task, deadline, look_at, stop: stop @ None, .. } =
+            &mut self.slots[slot].state
+        {
             *stop = Some(why);
             *deadline = Some(kill_at);
             *look_at = None;
@@ -419,7 +423,7 @@ impl Scheduler {
     /// any moment. A kill would hit the wrong one.
     fn extend_grace(&mut self, slot: usize, now: Now) {
         let patient = now.saturating_add(self.config.grace);
-        if let State::Busy { deadline: Some(deadline), stop: Some(_), .. } = &mut self.slots[slot].state {
+        if let SlotState::Busy { deadline: Some(deadline), stop: Some(_), .. } = &mut self.slots[slot].state {
             *deadline = patient.max(*deadline);
         }
     }
@@ -436,7 +440,7 @@ impl Scheduler {
         match self.slots[slot].state {
             // An interrupt that nobody sent cannot have been heeded, but a worker stops a task by itself at its limit
             // of CPU time.
-            State::Busy { task: held, stop, .. }
+            SlotState::Busy { task: held, stop, .. }
                 if held == task && (stop.is_some() || !report.interrupted || self.is_over(task, &report)) =>
             {
                 self.crashes = 0;
@@ -458,8 +462,8 @@ impl Scheduler {
                 self.proceed(slot, &report, now, actions);
             }
             // The answer was under way when the kill was decided, so it counts.
-            State::Doomed { task: Some((held, reason)) } if held == task => {
-                self.slots[slot].state = State::Doomed { task: None };
+            SlotState::Killed { task: Some((held, reason)) } if held == task => {
+                self.slots[slot].state = SlotState::Killed { task: None };
                 match report.interrupted {
                     true => self.ended(task, reason.stopped(), now, actions),
                     false if self.is_over(task, &report) => {
@@ -469,7 +473,7 @@ impl Scheduler {
                     false => self.ended(task, Resolution::Completed, now, actions),
                 }
             }
-            State::Doomed { .. } => {
+            SlotState::Killed { .. } => {
                 let is_next = self.slots[slot].behind.front() == Some(&task);
                 if is_next && !report.interrupted {
                     self.slots[slot].behind.pop_front();
@@ -481,10 +485,10 @@ impl Scheduler {
                 }
             }
             // The worker's lie has been found out already.
-            State::Condemned { .. } => {}
+            SlotState::Faulty { .. } => {}
             // The worker was asked to end, and answered still: what it ran is resolved.
-            State::Retiring { .. } if self.killed => {}
-            _ => self.condemn(slot, KillReason::Violation, actions),
+            SlotState::Retiring { .. } if self.killed => {}
+            _ => self.kill_faulty(slot, KillReason::Violation, actions),
         }
     }
 
