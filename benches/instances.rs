@@ -12,8 +12,8 @@ use wasmtime::{
     UpdateDeadline, WasmParams, WasmResults,
 };
 
+use engine::config::{self, Running};
 use engine::memories::Memories;
-use engine::settings::{self, Running};
 use proto::description::{CodeKind, MemoryKind};
 
 const ROUNDS: usize = 11;
@@ -28,9 +28,9 @@ struct Guest {
 
 impl Guest {
     fn new(wasm: &[u8], task: &str, memories: MemoryKind) -> anyhow::Result<Guest> {
-        let mut config = settings::config(CodeKind::Plain, memories, Running::default())?;
+        let mut config = config::engine_config(CodeKind::Plain, memories, Running::default())?;
         if memories == MemoryKind::Own {
-            config.with_host_memory(Arc::new(Memories::new(settings::Reserve::Full)));
+            config.with_host_memory(Arc::new(Memories::new(config::Reserve::Full)));
         }
         let engine = Engine::new(&config)?;
         let module = Module::new(&engine, wasm)?;
@@ -149,8 +149,8 @@ fn main() -> anyhow::Result<()> {
     println!("{:<34} {:>10} {:>10} {:>8}", "fresh instance, calls, end", "pooled", "own", "ratio");
     let times = MemoryKind::ALL.map(|kind| {
         let start = Instant::now();
-        let made =
-            settings::config(CodeKind::Plain, kind, Running::default()).and_then(|made| Engine::new(&made));
+        let made = config::engine_config(CodeKind::Plain, kind, Running::default())
+            .and_then(|made| Engine::new(&made));
         made.map(|_| start.elapsed())
     });
     let [pooled, own] = times;

@@ -40,14 +40,14 @@ pub enum Waited {
 /// The bounds of the account, and what is charged to it.
 #[derive(Debug)]
 pub struct Account {
-    held: Mutex<Held>,
+    state: Mutex<AccountState>,
     /// This is read for each input, without the lock.
     is_closed: AtomicBool,
     changed: Condvar,
 }
 
 #[derive(Debug)]
-struct Held {
+struct AccountState {
     max: Need,
     charged: Need,
     charges: usize,
@@ -58,11 +58,11 @@ struct Held {
     is_knocked: bool,
 }
 
-impl Held {
+impl AccountState {
     fn has_room(&self, need: Need) -> bool {
-        // A batch of more items than there are places goes alone: it may have been gathered when there were more places.
-        let has_places = self.charges == 0 || self.charged.items.saturating_add(need.items) <= self.max.items;
-        has_places && self.charged.bytes.saturating_add(need.bytes) <= self.max.bytes
+        // A batch of more items than the bound goes alone: it may have been gathered when the bound was higher.
+        let has_items = self.charges == 0 || self.charged.items.saturating_add(need.items) <= self.max.items;
+        has_items && self.charged.bytes.saturating_add(need.bytes) <= self.max.bytes
     }
 
     /// There can be room for it, once nothing else is charged.
@@ -82,7 +82,7 @@ impl Held {
 impl Account {
     /// An account to which nothing is charged.
     pub fn new(max: Need) -> Arc<Account> {
-        let held = Held {
+        let state = AccountState {
             max,
             charged: Need::default(),
             charges: 0,
@@ -91,33 +91,33 @@ impl Account {
             is_knocked: false,
         };
         Arc::new(Account {
-            held: Mutex::new(held),
+            state: Mutex::new(state),
             is_closed: AtomicBool::new(false),
             changed: Condvar::new(),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, AccountState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Charges the account, if there is room.
     pub fn try_take(self: &Arc<Self>, need: Need) -> Option<Arc<Charge>> {
-        let mut held = self.lock();
-        if held.is_closed || !held.has_room(need) {
+        let mut state = self.lock();
+        if state.is_closed || !state.has_room(need) {
             return None;
         }
-        held.charged.items += need.items;
-        held.charged.bytes += need.bytes;
-        held.charges += 1;
+        state.charged.items += need.items;
+        state.charged.bytes += need.bytes;
+        state.charges += 1;
         assert!(
-            held.charged.bytes <= held.max.bytes
-                && (held.charges == 1 || held.charged.items <= held.max.items),
+            state.charged.bytes <= state.max.bytes
+                && (state.charges == 1 || state.charged.items <= state.max.items),
             "a map holds more than its account has: {:?} of {:?}",
-            held.charged,
-            held.max
+            state.charged,
+            state.max
         );
-        drop(held);
+        drop(state);
         Some(Arc::new(Charge {
             account: OfProcess::new(self.clone()),
             items: need.items,
@@ -127,54 +127,54 @@ impl Account {
 
     /// Waits until there is room, but does not take it.
     pub fn wait(&self, need: Need, deadline: Option<Instant>) -> Waited {
-        let mut held = self.lock();
+        let mut state = self.lock();
         loop {
-            if held.is_closed {
+            if state.is_closed {
                 return Waited::Closed;
             }
-            if !held.can_have_room(need) {
+            if !state.can_have_room(need) {
                 return Waited::Never;
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Waited::Late;
             }
-            if held.has_room(need) {
+            if state.has_room(need) {
                 return Waited::Room;
             }
-            held.awaited = Some(need);
-            held = self.sleep(held, deadline, |held| held.awaited.is_some());
-            held.awaited = None;
+            state.awaited = Some(need);
+            state = self.sleep(state, deadline, |state| state.awaited.is_some());
+            state.awaited = None;
         }
     }
 
     /// Waits until [`knock`](Self::knock) is called, or was called since the last such wait.
     pub fn wait_for_knock(&self, deadline: Option<Instant>) -> Waited {
-        let mut held = self.lock();
+        let mut state = self.lock();
         loop {
-            if held.is_closed {
+            if state.is_closed {
                 return Waited::Closed;
             }
-            if std::mem::take(&mut held.is_knocked) {
+            if std::mem::take(&mut state.is_knocked) {
                 return Waited::Room;
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Waited::Late;
             }
-            held = self.sleep(held, deadline, |held| !held.is_knocked && !held.is_closed);
+            state = self.sleep(state, deadline, |state| !state.is_knocked && !state.is_closed);
         }
     }
 
     fn sleep<'a>(
         &self,
-        held: MutexGuard<'a, Held>,
+        state: MutexGuard<'a, AccountState>,
         deadline: Option<Instant>,
-        is_to_wait: impl Fn(&mut Held) -> bool,
-    ) -> MutexGuard<'a, Held> {
+        is_to_wait: impl Fn(&mut AccountState) -> bool,
+    ) -> MutexGuard<'a, AccountState> {
         match deadline {
-            None => self.changed.wait_while(held, is_to_wait).unwrap_or_else(PoisonError::into_inner),
+            None => self.changed.wait_while(state, is_to_wait).unwrap_or_else(PoisonError::into_inner),
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                let woken = self.changed.wait_timeout_while(held, left, is_to_wait);
+                let woken = self.changed.wait_timeout_while(state, left, is_to_wait);
                 woken.unwrap_or_else(PoisonError::into_inner).0
             }
         }
@@ -188,10 +188,10 @@ impl Account {
 
     /// Lets nothing more be taken, and wakes the taker.
     pub fn close(&self) {
-        let mut held = self.lock();
-        (held.is_closed, held.awaited) = (true, None);
+        let mut state = self.lock();
+        (state.is_closed, state.awaited) = (true, None);
         self.is_closed.store(true, Ordering::SeqCst);
-        drop(held);
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -200,10 +200,10 @@ impl Account {
         self.is_closed.load(Ordering::SeqCst)
     }
 
-    /// Returns how many more inputs have a place.
+    /// Returns how many more inputs have room.
     pub fn items_free(&self) -> usize {
-        let held = self.lock();
-        held.max.items.saturating_sub(held.charged.items)
+        let state = self.lock();
+        state.max.items.saturating_sub(state.charged.items)
     }
 
     /// Returns how many inputs are charged.
@@ -223,24 +223,24 @@ impl Account {
 
     /// Sets another bound for what is taken from now on.
     pub fn set_max(&self, max: Need) {
-        let mut held = self.lock();
-        held.max = max;
+        let mut state = self.lock();
+        state.max = max;
         // The taker that waits may have room now, or never.
-        held.awaited = None;
-        drop(held);
+        state.awaited = None;
+        drop(state);
         self.changed.notify_all();
     }
 
     fn give_back(&self, items: usize, bytes: u64, is_all: bool) {
-        let mut held = self.lock();
-        held.charged.items -= items;
-        held.charged.bytes -= bytes;
-        held.charges -= usize::from(is_all);
-        let is_to_wake = held.awaited.is_some_and(|need| held.is_worth_waking(need));
+        let mut state = self.lock();
+        state.charged.items -= items;
+        state.charged.bytes -= bytes;
+        state.charges -= usize::from(is_all);
+        let is_to_wake = state.awaited.is_some_and(|need| state.is_worth_waking(need));
         if is_to_wake {
-            held.awaited = None;
+            state.awaited = None;
         }
-        drop(held);
+        drop(state);
         if is_to_wake {
             self.changed.notify_all();
         }
@@ -318,7 +318,7 @@ mod tests {
         assert!(account.try_take(need(1, 1)).is_none(), "nothing goes beside it");
         drop(whole);
         assert_eq!(charged(&account), need(0, 0));
-        let many = account.try_take(need(100, 0)).expect("more items than places go alone");
+        let many = account.try_take(need(100, 0)).expect("more items than the bound go alone");
         assert!(account.try_take(need(1, 0)).is_none(), "nothing goes beside them");
         drop(many);
     }

@@ -249,7 +249,7 @@ fn read<O>(
 ) -> Result<O, TaskFailure> {
     match &outcome.result {
         Err(failed) => Err(outcome.failure_of(labels, failed)),
-        Ok(answer) => decode(answer)
+        Ok(output) => decode(output)
             .map_err(|message| labels.failure(TaskError::OutputDecode { message }, outcome.report.clone())),
     }
 }
@@ -280,7 +280,7 @@ impl<'a, O> IntoFuture for &'a TaskFuture<O> {
     type IntoFuture = Awaiting<'a, O>;
 
     fn into_future(self) -> Awaiting<'a, O> {
-        Awaiting { future: self, place: None }
+        Awaiting { future: self, waker_key: None }
     }
 }
 
@@ -291,8 +291,8 @@ impl<'a, O> IntoFuture for &'a TaskFuture<O> {
 #[must_use = "it waits only when it is polled"]
 pub struct Awaiting<'a, O> {
     future: &'a TaskFuture<O>,
-    /// Its waker's place in the cell.
-    place: Option<u64>,
+    /// The cell keeps its waker under this key.
+    waker_key: Option<u64>,
 }
 
 impl<O> std::future::Future for Awaiting<'_, O> {
@@ -301,7 +301,7 @@ impl<O> std::future::Future for Awaiting<'_, O> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let future = self.future;
         let Some(cell) = future.cell() else { return Poll::Ready(Err(future.elsewhere())) };
-        match cell.poll_beside(&mut self.place, context.waker()) {
+        match cell.poll_beside(&mut self.waker_key, context.waker()) {
             Some(outcome) => Poll::Ready(future.read(&outcome)),
             None => Poll::Pending,
         }
@@ -310,8 +310,8 @@ impl<O> std::future::Future for Awaiting<'_, O> {
 
 impl<O> Drop for Awaiting<'_, O> {
     fn drop(&mut self) {
-        if let Some((cell, place)) = self.future.cell().zip(self.place) {
-            cell.forget_waker(place);
+        if let Some((cell, waker_key)) = self.future.cell().zip(self.waker_key) {
+            cell.forget_waker(waker_key);
         }
     }
 }

@@ -31,13 +31,13 @@ pub(crate) struct Life {
     held: Held,
     birth: Birth,
     holders: Mutex<Vec<Weak<dyn Holder>>>,
-    /// The place is given back last.
-    _place: Place,
+    /// The permit is given back last.
+    _permit: Permit,
 }
 
 impl Life {
-    pub(crate) fn new(held: Held, place: Place) -> Life {
-        Life { held, birth: Birth::here(), holders: Mutex::new(Vec::new()), _place: place }
+    pub(crate) fn new(held: Held, permit: Permit) -> Life {
+        Life { held, birth: Birth::here(), holders: Mutex::new(Vec::new()), _permit: permit }
     }
 
     /// Adds a holder, which is told of its end. The caller keeps it alive meanwhile.
@@ -70,21 +70,21 @@ impl fmt::Debug for Life {
 
 /// Counts the modules or the shared inputs of a pool, and numbers them.
 #[derive(Debug, Default)]
-pub(crate) struct Places {
+pub(crate) struct Permits {
     taken: Arc<AtomicUsize>,
     numbered: AtomicU64,
 }
 
-/// A place among those that there may be; dropping it gives it back.
+/// Allows one of the modules or shared inputs that there may be; dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<AtomicUsize>);
+pub(crate) struct Permit(Arc<AtomicUsize>);
 
-impl Places {
-    /// Takes a place, and a number that nobody has had; returns `None` if `max` are taken.
-    pub(crate) fn take(&self, max: usize) -> Option<(u64, Place)> {
+impl Permits {
+    /// Takes a permit, and a number that nobody has had; returns `None` if `max` are taken.
+    pub(crate) fn take(&self, max: usize) -> Option<(u64, Permit)> {
         let one_more = |taken| (taken < max).then_some(taken + 1);
         self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
-        Some((self.numbered.fetch_add(1, Ordering::Relaxed), Place(self.taken.clone())))
+        Some((self.numbered.fetch_add(1, Ordering::Relaxed), Permit(self.taken.clone())))
     }
 
     pub(crate) fn taken(&self) -> usize {
@@ -92,7 +92,7 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -113,10 +113,10 @@ mod tests {
 
     #[test]
     fn those_who_hold_it_are_told_of_its_end_once_and_those_who_left_are_not() {
-        let places = Places::default();
-        let (number, place) = places.take(1).expect("there is one");
+        let permits = Permits::default();
+        let (number, permit) = permits.take(1).expect("there is one");
         let held = Held::Module(ModuleId(number));
-        let life = Life::new(held, place);
+        let life = Life::new(held, permit);
         let stays = Arc::new(Told::default());
         let leaves = Arc::new(Told::default());
         for holder in [&stays, &leaves] {
@@ -124,16 +124,16 @@ mod tests {
             life.add_holder(holder);
         }
         drop(leaves);
-        assert!(stays.0.lock().expect("not poisoned").is_empty() && places.take(1).is_none());
+        assert!(stays.0.lock().expect("not poisoned").is_empty() && permits.take(1).is_none());
         drop(life);
         assert_eq!(*stays.0.lock().expect("not poisoned"), [held]);
-        assert_eq!(places.taken(), 0);
+        assert_eq!(permits.taken(), 0);
     }
 
     #[test]
-    fn a_place_may_be_taken_again_and_its_number_may_not() {
-        let places = Places::default();
-        let numbers: Vec<_> = (0..100).map(|_| places.take(1).expect("it was given back").0).collect();
+    fn a_permit_may_be_taken_again_and_its_number_may_not() {
+        let permits = Permits::default();
+        let numbers: Vec<_> = (0..100).map(|_| permits.take(1).expect("it was given back").0).collect();
         assert_eq!(numbers, (0..100).collect::<Vec<_>>());
     }
 }

@@ -26,7 +26,7 @@ pub use proto::description::{
 use proto::message::{ModuleId, TaskIndex};
 use proto::payload::Payload;
 #[doc(inline)]
-pub use proto::schema::Schema;
+pub use proto::schema::TypeSchema;
 
 pub use call::{Args, Callable, InputOf};
 pub use options::ModuleOptions;
@@ -111,7 +111,7 @@ pub(crate) struct Loaded {
     pub(crate) from_cache: bool,
     pub(crate) artifact: File,
     pub(crate) description_file: File,
-    /// The field comes last, so that both files are closed before its place is free.
+    /// The field comes last, so that both files are closed before its permit is free.
     pub(crate) life: Life,
 }
 
@@ -151,8 +151,8 @@ impl Module {
         if task.codec == Codec::Raw {
             return Err(ModuleError::RawTask { module: self.0.shown.to_string(), task: task.name.clone() });
         }
-        self.compare(task, "input", &task.input, Schema::of::<I>())?;
-        self.compare(task, "output", &task.output, Schema::of::<O>())?;
+        self.compare(task, "input", &task.input, TypeSchema::of::<I>())?;
+        self.compare(task, "output", &task.output, TypeSchema::of::<O>())?;
         Ok(Task { target: self.target(&task.name), index, types: PhantomData })
     }
 
@@ -198,8 +198,8 @@ impl Module {
         &self,
         task: &TaskDescription,
         side: &str,
-        declared: &Schema,
-        asked: Schema,
+        declared: &TypeSchema,
+        asked: TypeSchema,
     ) -> Result<(), ModuleError> {
         if declared.is_compatible(&asked) {
             return Ok(());

@@ -91,7 +91,7 @@ pub struct WorkerStats {
     pub state: WorkerState,
     /// The [domain](crate::TaskOptions::domain) that it belongs to; none before its first task, and
     /// of workers whose tasks have none.
-    #[serde(serialize_with = "serial::shared_if_any")]
+    #[serde(serialize_with = "serial::arc_if_any")]
     pub domain: Option<Arc<str>>,
     /// The task that it runs, and for how long.
     #[serde(rename = "task_us", serialize_with = "serial::task_micros")]
@@ -160,7 +160,7 @@ pub enum EventKind {
     /// A module was loaded for the first time.
     ModuleLoaded {
         /// Its name and the start of its digest.
-        #[serde(serialize_with = "serial::shared")]
+        #[serde(serialize_with = "serial::arc")]
         module: Arc<str>,
         /// Whether its machine code came from the cache.
         from_cache: bool,
@@ -175,7 +175,7 @@ pub enum EventKind {
         /// Its process.
         pid: u32,
         /// The report of how it has locked itself down.
-        #[serde(serialize_with = "serial::shared")]
+        #[serde(serialize_with = "serial::arc")]
         sandbox: Arc<SandboxReport>,
     },
     /// More workers are wanted than can be had, because something is short: the pool goes on with those it
@@ -193,7 +193,7 @@ pub enum EventKind {
         /// Its process.
         pid: u32,
         /// The domain.
-        #[serde(serialize_with = "serial::shared")]
+        #[serde(serialize_with = "serial::arc")]
         domain: Arc<str>,
     },
     /// It was asked to leave.
@@ -215,10 +215,10 @@ pub enum EventKind {
         /// The task.
         task: TaskId,
         /// Its name.
-        #[serde(serialize_with = "serial::shared")]
+        #[serde(serialize_with = "serial::arc")]
         name: Arc<str>,
         /// Its module.
-        #[serde(serialize_with = "serial::shared")]
+        #[serde(serialize_with = "serial::arc")]
         module: Arc<str>,
         /// The caller's label.
         label: Option<String>,

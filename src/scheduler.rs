@@ -7,12 +7,12 @@
 //! # The way of a task
 //! ```text
 //!             ┌────────── retry after a pause ───────────┐
-//!  Submit ─► Pending ─► Prefetched ─► Running ─► resolved   │
+//!  Submit ─► Queued ──► Prefetched ─► Running ─► resolved   │
 //!             │  ▲         │  │       ├──────────────────┘
 //!             │  └ Revoke ─┘  │       └─ Done, Dead, deadline, Abort
 //!             └───────────────┴─ Cancel
 //! ```
-//! A *pending* task waits here. An *prefetched* one waits inside of a worker, behind the task
+//! A *queued* task waits here. A *prefetched* one waits inside of a worker, behind the task
 //! that runs there: it can still be revoked, and begins as soon as the one before it has
 //! ended. A *running* one has begun.
 //!
@@ -23,15 +23,15 @@
 //! | `Starting` | a process that has not spoken yet | `Ready`, `Dead`, `NotStarted`, its deadline |
 //! | `Idle` | a ready worker | a task of its domain, its idle timeout, `Retire` |
 //! | `Busy` | a worker, its task, and those prefetched behind it | `Done`, `Dead`, its deadline |
-//! | `Doomed` | a process under SIGKILL, perhaps with the task it took along | `Dead` |
-//! | `Condemned` | the same, but by its own fault: its death counts as unexpected | `Dead` |
+//! | `Killed` | a process under SIGKILL, perhaps with the task it took along | `Dead` |
+//! | `Faulty` | the same, but for its own fault: its death counts as unexpected | `Dead` |
 //! | `Retiring` | a worker that was asked to leave | `Dead`, its deadline |
 //!
 //! A worker is *unbound* until it is handed its first task. From then on it takes tasks of that
 //! task's trust domain only, for its whole life: `fairness` says who is next across domains.
 //!
 //! Invariant, checked by `Scheduler::check` after every event of every test:
-//! `accepted = pending + prefetched + running + resolved`, every task is in exactly one place,
+//! `accepted = queued + prefetched + running + resolved`, every task is in exactly one `Place`,
 //! and is resolved exactly once.
 //!
 //! `workers` decides about processes, `shortage` about those that cannot be had, `tasks` about tasks,
@@ -171,7 +171,7 @@ pub(crate) enum Event {
     /// The worker has spoken and waits for tasks.
     Ready { worker: WorkerKey },
     /// The worker has answered.
-    Done { worker: WorkerKey, task: TaskId, answer: RunReport },
+    Done { worker: WorkerKey, task: TaskId, report: RunReport },
     /// The answer to [`Action::Look`]: the CPU time that the task has used, or `None` if its worker has not
     /// begun it.
     Looked { worker: WorkerKey, task: TaskId, used: Option<Duration> },
@@ -207,7 +207,7 @@ pub(crate) struct RunReport {
     pub(crate) resident_bytes: Option<u64>,
     /// The worker holds as many modules as it may.
     pub(crate) is_full: bool,
-    /// The task is not done, and is pending again at its old place.
+    /// The task is not done, and is queued again at its old rank.
     pub(crate) unfinished: bool,
 }
 
@@ -270,7 +270,7 @@ pub(crate) enum RetireReason {
     Resized,
     /// It has run enough tasks, is old enough, or large enough.
     Recycled,
-    /// A task of another trust domain needs its place.
+    /// A task of another trust domain needs its slot.
     Domain,
     /// The pool ends.
     PoolEnds,
@@ -304,7 +304,7 @@ pub(crate) enum Resolution {
 
 /// Says why a task is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum Rejection {
     Full,
     ShutDown,
     Broken,
@@ -336,8 +336,8 @@ struct ScheduledTask {
 /// Says where a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    Pending,
-    /// Pending again at this time.
+    Queued,
+    /// Queued again at this time.
     Delayed(Now),
     /// The task waits in the worker behind the running task of this slot; it is being revoked if there is a fate.
     Prefetched(usize, Option<Fate>),
@@ -359,6 +359,7 @@ enum Fate {
 /// Counts for `Pool::stats`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
+    /// Tasks that have not begun: queued and prefetched ones.
     pub(crate) pending: usize,
     pub(crate) running: usize,
     pub(crate) accepted: u64,
@@ -369,7 +370,7 @@ pub(crate) struct Counts {
 pub(crate) struct Scheduler {
     config: Config,
     mode: Mode,
-    /// Says whether the pool broke before it stopped, for the right refusal afterwards.
+    /// Says whether the pool broke before it stopped, for the right rejection afterwards.
     broken: bool,
     /// Says whether the embedder has killed it.
     killed: bool,
@@ -437,14 +438,14 @@ impl Scheduler {
 
     /// Returns whether a task may be submitted now, or a batch of `more` tasks beyond the first. A batch takes the
     /// room of all its tasks until it is resolved.
-    pub(crate) fn admits(&self, more: usize) -> Result<(), Refusal> {
+    pub(crate) fn admits(&self, more: usize) -> Result<(), Rejection> {
         let more = if self.mutant(Mutant::BatchAsOne) { 0 } else { more };
         let unresolved = self.unresolved().saturating_add(more);
         match self.mode {
-            _ if self.broken => Err(Refusal::Broken),
-            Mode::Closing | Mode::Stopped => Err(Refusal::ShutDown),
-            Mode::Broken => Err(Refusal::Broken),
-            Mode::Open if unresolved >= self.config.queue_tasks_max => Err(Refusal::Full),
+            _ if self.broken => Err(Rejection::Broken),
+            Mode::Closing | Mode::Stopped => Err(Rejection::ShutDown),
+            Mode::Broken => Err(Rejection::Broken),
+            Mode::Open if unresolved >= self.config.queue_tasks_max => Err(Rejection::Full),
             Mode::Open => Ok(()),
         }
     }
@@ -500,7 +501,7 @@ impl Scheduler {
             Event::Abort { task } => self.abort(task, now, actions),
             Event::Spawned { worker } => self.spawned(worker, now),
             Event::Ready { worker } => self.ready(worker, now),
-            Event::Done { worker, task, answer } => self.done(worker, task, answer, now, actions),
+            Event::Done { worker, task, report } => self.done(worker, task, report, now, actions),
             Event::Looked { worker, task, used } => self.looked(worker, task, used, now, actions),
             Event::Revoked { worker, task, revoked } => self.revoked(worker, task, revoked, now, actions),
             Event::Dead { worker } => self.dead(worker, now, actions),
@@ -529,11 +530,11 @@ impl Scheduler {
                 self.end_all(gently.then(|| now.saturating_add(self.config.grace)), actions);
             }
         }
-        self.settle(now, actions);
+        self.conclude(now, actions);
     }
 
     /// Draws the conclusions of any state: it hands tasks to workers, gets workers for tasks, and ends.
-    fn settle(&mut self, now: Now, actions: &mut Vec<Action>) {
+    fn conclude(&mut self, now: Now, actions: &mut Vec<Action>) {
         if matches!(self.mode, Mode::Open | Mode::Closing) {
             self.queue.release(now, &mut self.tasks);
             self.trim(now);

@@ -27,11 +27,11 @@ pub(crate) fn task_micros<S: Serializer>(
     task.map(|(task, duration)| (task, whole(duration))).serialize(to)
 }
 
-pub(crate) fn shared<T: Serialize + ?Sized, S: Serializer>(value: &Arc<T>, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn arc<T: Serialize + ?Sized, S: Serializer>(value: &Arc<T>, to: S) -> Result<S::Ok, S::Error> {
     value.as_ref().serialize(to)
 }
 
-pub(crate) fn shared_if_any<T: Serialize + ?Sized, S: Serializer>(
+pub(crate) fn arc_if_any<T: Serialize + ?Sized, S: Serializer>(
     value: &Option<Arc<T>>,
     to: S,
 ) -> Result<S::Ok, S::Error> {

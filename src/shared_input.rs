@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use crate::error::ShareError;
-use crate::held::{Held, Life, Places};
+use crate::held::{Held, Life, Permits};
 use proto::memfd;
 use proto::message::ShareId;
 
@@ -62,7 +62,7 @@ impl fmt::Debug for SharedInput {
 
 /// The pool's own record of the inputs that it has shared.
 #[derive(Debug, Default)]
-pub(crate) struct Shares(Places);
+pub(crate) struct Shares(Permits);
 
 impl Shares {
     /// Copies the bytes to a file of their own.
@@ -77,7 +77,7 @@ impl Shares {
         if len > bytes_max {
             return Err(ShareError::TooLarge { bytes: len, max: bytes_max });
         }
-        let (number, place) = self.0.take(shares_max).ok_or(ShareError::TooMany { max: shares_max })?;
+        let (number, permit) = self.0.take(shares_max).ok_or(ShareError::TooMany { max: shares_max })?;
         let file = memfd::sealed("wasmpool-shared", bytes)
             .map_err(|source| ShareError::System { bytes: len, source })?;
         let id = ShareId(number);
@@ -86,7 +86,7 @@ impl Shares {
             id,
             bytes: len,
             file,
-            life: Life::new(Held::Share(id), place),
+            life: Life::new(Held::Share(id), permit),
         })))
     }
 }

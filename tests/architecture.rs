@@ -304,8 +304,8 @@ const BY_PATH_ALLOWED: &[(&str, &str)] = &[
     // The cache's own directory is held open, and belongs to this user alone.
     ("host/cache.rs", "rustix::fs::open"),
     ("host/cache.rs", "rustix::fs::openat"),
-    ("host/cache/place.rs", "rustix::fs::open"),
-    ("host/cache/place.rs", "rustix::fs::openat"),
+    ("host/cache/dir.rs", "rustix::fs::open"),
+    ("host/cache/dir.rs", "rustix::fs::openat"),
     ("host/cache/room.rs", "rustix::fs::open"),
     ("host/cache/room.rs", "rustix::fs::openat"),
     // These look for the folders of the tool-chain and the SDK, and read nothing in them.

@@ -1,4 +1,4 @@
-//! The engine in this very process, with the workers' settings and their calls, and nothing around
+//! The engine in this very process, with the workers' configuration and their calls, and nothing around
 //! it: no limits, no journal, no deadline.
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
 
-use engine::settings;
+use engine::config;
 use proto::description::{CodeKind, MemoryKind};
 
 /// Never reached: nobody bumps the epoch.
@@ -20,8 +20,8 @@ const EPOCHS: u64 = u64::MAX / 2;
 
 /// Makes an engine whose memories come from its pool.
 pub(crate) fn engine(scan: bool) -> anyhow::Result<Engine> {
-    let running = settings::Running { pagemap_scan: scan, ..Default::default() };
-    Ok(Engine::new(&settings::config(CodeKind::Plain, MemoryKind::Pooled, running)?)?)
+    let running = config::Running { pagemap_scan: scan, ..Default::default() };
+    Ok(Engine::new(&config::engine_config(CodeKind::Plain, MemoryKind::Pooled, running)?)?)
 }
 
 /// A module with one task, looked up as a worker does: by name once, then by index.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Death;
 use proto::imports::{HOST_MODULE, HostFunction};
 use proto::limits::compile::CompileLimit;
-use proto::message::CompileRefusal;
+use proto::message::CompileError;
 use proto::shortage::Shortage;
 use proto::text::{Name, Words};
 
@@ -277,21 +277,21 @@ fn again(quarantined: bool) -> &'static str {
     if quarantined { "; this was found earlier, and the module is in quarantine" } else { "" }
 }
 
-impl From<CompileRefusal> for ModuleError {
-    fn from(refusal: CompileRefusal) -> ModuleError {
+impl From<CompileError> for ModuleError {
+    fn from(refusal: CompileError) -> ModuleError {
         match refusal {
-            CompileRefusal::Invalid { message } => ModuleError::Invalid { message },
-            CompileRefusal::Unsupported { feature, message } => ModuleError::Unsupported { feature, message },
-            CompileRefusal::UnknownImports { imports } => ModuleError::UnknownImports { imports },
-            CompileRefusal::Abi { message } => ModuleError::Abi { message },
-            CompileRefusal::CompileLimit { kind, limit, seen, function, offset } => {
+            CompileError::Invalid { message } => ModuleError::Invalid { message },
+            CompileError::Unsupported { feature, message } => ModuleError::Unsupported { feature, message },
+            CompileError::UnknownImports { imports } => ModuleError::UnknownImports { imports },
+            CompileError::Abi { message } => ModuleError::Abi { message },
+            CompileError::CompileLimit { kind, limit, seen, function, offset } => {
                 ModuleError::CompileLimit { kind, limit, seen, function, offset, quarantined: false }
             }
-            CompileRefusal::Compiler { message } => ModuleError::Compiler { message },
-            CompileRefusal::UnknownTask { module, name, known } => {
+            CompileError::Compiler { message } => ModuleError::Compiler { message },
+            CompileError::UnknownTask { module, name, known } => {
                 ModuleError::UnknownTask { module, name, known }
             }
-            CompileRefusal::NotACommand { module, known } => ModuleError::NotACommand { module, known },
+            CompileError::NotACommand { module, known } => ModuleError::NotACommand { module, known },
         }
     }
 }

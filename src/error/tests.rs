@@ -7,7 +7,7 @@ use super::*;
 use crate::future::AsCompletedTimeout;
 use crate::report::{CommandOutput, TaskReport};
 use proto::limits::compile::CompileLimit;
-use proto::message::CompileRefusal;
+use proto::message::CompileError;
 use proto::schema::SchemaError;
 use proto::shortage::{Scarce, Shortage};
 use proto::task::TaskId;
@@ -394,20 +394,20 @@ fn a_child_met_a_shortage_only_if_it_ended_before_it_was_ready() {
 fn what_a_compiler_refuses_is_the_error_of_that_name_and_not_in_quarantine() {
     let text = || "it says so".to_string();
     let refusals = [
-        CompileRefusal::Invalid { message: text() },
-        CompileRefusal::Unsupported { feature: text(), message: text() },
-        CompileRefusal::UnknownImports { imports: vec![text()] },
-        CompileRefusal::Abi { message: text() },
-        CompileRefusal::CompileLimit {
+        CompileError::Invalid { message: text() },
+        CompileError::Unsupported { feature: text(), message: text() },
+        CompileError::UnknownImports { imports: vec![text()] },
+        CompileError::Abi { message: text() },
+        CompileError::CompileLimit {
             kind: CompileLimit::Memory,
             limit: 1,
             seen: 2,
             function: Some(3),
             offset: Some(4),
         },
-        CompileRefusal::Compiler { message: text() },
-        CompileRefusal::UnknownTask { module: text(), name: text(), known: vec![text()] },
-        CompileRefusal::NotACommand { module: text(), known: vec![text()] },
+        CompileError::Compiler { message: text() },
+        CompileError::UnknownTask { module: text(), name: text(), known: vec![text()] },
+        CompileError::NotACommand { module: text(), known: vec![text()] },
     ];
     for refusal in refusals {
         let said = format!("{refusal:?}");

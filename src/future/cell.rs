@@ -16,7 +16,7 @@ use crate::report::TaskReport;
 use crate::sync::{AtomicU8, Condvar, Mutex, MutexGuard, Ordering, Sender};
 use proto::task::TaskId;
 
-/// The place where a task is.
+/// How far a task has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FutureState {
@@ -113,9 +113,9 @@ impl Queues {
                 catch_panic(|| tracing::error!("a waker panicked"));
             }
         };
-        if let Err(refused) = self.wakers.send(Box::new(wake)) {
+        if let Err(unsent) = self.wakers.send(Box::new(wake)) {
             // The pool and its thread for wakers are gone: this thread is the caller's own.
-            (refused.into_inner())();
+            (unsent.into_inner())();
         }
     }
 }
@@ -283,9 +283,9 @@ impl Cell {
                 catch_panic(|| tracing::error!(%task, "a done callback panicked"));
             }
         };
-        if let Err(refused) = self.queues.callbacks.send(Box::new(run)) {
+        if let Err(unsent) = self.queues.callbacks.send(Box::new(run)) {
             // The pool and its callback thread are gone: this thread is the caller's own.
-            (refused.into_inner())();
+            (unsent.into_inner())();
         }
     }
 
@@ -441,16 +441,16 @@ impl Cell {
         outcome
     }
 
-    /// Does the same as [`poll`](Self::poll) for one of several who wait. `place` is where its waker is from its
+    /// Does the same as [`poll`](Self::poll) for one of several who wait. Its waker is there under `waker_key`, from its
     /// first poll on, until [`forget_waker`](Self::forget_waker).
-    pub(crate) fn poll_beside(&self, place: &mut Option<u64>, waker: &Waker) -> Option<TaskResult> {
+    pub(crate) fn poll_beside(&self, waker_key: &mut Option<u64>, waker: &Waker) -> Option<TaskResult> {
         let waker = waker.clone();
         let mut state = self.lock();
         let outcome = state.outcome.clone();
         let unused = match &outcome {
             Some(_) => Some(waker),
             None => {
-                let key = *place.get_or_insert_with(|| {
+                let key = *waker_key.get_or_insert_with(|| {
                     state.next_watcher += 1;
                     state.next_watcher - 1
                 });
@@ -468,9 +468,9 @@ impl Cell {
         outcome
     }
 
-    pub(crate) fn forget_waker(&self, place: u64) {
+    pub(crate) fn forget_waker(&self, waker_key: u64) {
         let mut state = self.lock();
-        let index = state.wakers_beside.iter().position(|(key, _)| *key == place);
+        let index = state.wakers_beside.iter().position(|(key, _)| *key == waker_key);
         let waker = index.map(|index| state.wakers_beside.swap_remove(index));
         drop(state);
         drop(waker);

@@ -17,7 +17,7 @@ use proto::artifact;
 use proto::description::samples::{of_tasks, task};
 use proto::description::{CodeKind, ModuleDescription};
 use proto::limits::CACHE_BYTES_MAX;
-use proto::schema::Schema;
+use proto::schema::TypeSchema;
 
 /// Two modules, each compiled in two ways.
 const KEYS: usize = 4;
@@ -83,7 +83,7 @@ fn code(variant: u8) -> CodeKind {
 
 fn description(variant: u8) -> ModuleDescription {
     let name = format!("task {variant}");
-    let task = task(&name, &["upto"], Schema::of::<u64>(), Schema::of::<(u8, String)>());
+    let task = task(&name, &["upto"], TypeSchema::of::<u64>(), TypeSchema::of::<(u8, String)>());
     let mut description = of_tasks(vec![task]);
     description.metered = code(variant).is_metered();
     description.deterministic = code(variant).is_deterministic();

@@ -26,7 +26,7 @@ use super::text::assert_harmless;
 use super::{Bounded, Input, within};
 use crate::error::{Death, DeathCause, Phase, TaskError, TaskFailure};
 use crate::future::{Cell, Item, Queues, TaskOwner};
-use crate::held::{Held, Life, Places};
+use crate::held::{Held, Life, Permits};
 use crate::host::become_io_thread;
 use crate::host::cgroup::CgroupChoice;
 use crate::host::core::{Core, WhenFull};
@@ -34,7 +34,7 @@ use crate::host::invocation::TaskShares;
 use crate::host::link::{Link, WorkerEvents, read_loop};
 use crate::host::request::{Request, RequestInput};
 use crate::host::requests::{self, SupervisorRequest, SupervisorRequests};
-use crate::host::settings::Settings;
+use crate::host::settings::PoolSettings;
 use crate::module::{Digest, Loaded, Module, Target, TaskOutput};
 use crate::options::TaskOptions;
 use crate::policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
@@ -48,7 +48,7 @@ use proto::message::{Callee, EventLevels, ModuleId, TaskIndex};
 use proto::payload::Payload;
 use proto::policy::{SandboxPolicy, SandboxReport};
 use proto::ring::{self, CLAIMS};
-use proto::schema::Schema;
+use proto::schema::TypeSchema;
 use proto::task::TaskId;
 use proto::trap::Frame;
 
@@ -127,7 +127,7 @@ impl World {
                     .backoff(Duration::ZERO, Duration::ZERO),
             ),
         };
-        let mut settings = Settings::usual(1);
+        let mut settings = PoolSettings::usual(1);
         let workers = &mut settings.workers;
         workers.max = 1 + usize::from(input.byte() % 3);
         workers.grace = NEVER;
@@ -265,7 +265,7 @@ impl World {
         let request =
             Request::new(self.core.bounds(), &target, work, options).expect("it is within all bounds");
         // A pool that is broken or full says so.
-        if let Ok(cell) = self.core.submit(request, WhenFull::Refuse) {
+        if let Ok(cell) = self.core.submit(request, WhenFull::Reject) {
             self.tasks.push(Submitted { cell, items, taken: VecDeque::new() });
         }
     }
@@ -373,7 +373,7 @@ fn check(task: &mut Submitted) {
     let outcome = task.cell.outcome().expect("every future is done");
     let _ = outcome.report.transfer();
     let result = match &outcome.result {
-        Ok(answer) => Ok(answer.clone()),
+        Ok(output) => Ok(output.clone()),
         Err(failed) => Err(outcome.failure_of(task.cell.labels(), failed)),
     };
     let Some(items) = task.items else {
@@ -426,7 +426,7 @@ fn module() -> Module {
     thread_local! {
         static MODULE: Module = {
             let file = || File::open("/dev/null").expect("opens");
-            let description = of_tasks(vec![task("count", &["upto"], Schema::of::<u64>(), Schema::of::<u64>())]);
+            let description = of_tasks(vec![task("count", &["upto"], TypeSchema::of::<u64>(), TypeSchema::of::<u64>())]);
             Module(Arc::new(Loaded {
                 pool: 1,
                 id: ModuleId(0),
@@ -437,7 +437,7 @@ fn module() -> Module {
                 from_cache: false,
                 artifact: file(),
                 description_file: file(),
-                life: Life::new(Held::Module(ModuleId(0)), Places::default().take(1).expect("the first").1),
+                life: Life::new(Held::Module(ModuleId(0)), Permits::default().take(1).expect("the first").1),
             }))
         };
     }

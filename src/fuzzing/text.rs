@@ -6,7 +6,7 @@ use super::{Bounded, Input, within};
 use crate::error::{Death, DeathCause, ModuleError, Phase, SubmitError, TaskError};
 use crate::report::CommandOutput;
 use proto::limits::SCHEMA_NAME_BYTES_MAX;
-use proto::schema::{Schema, SchemaError};
+use proto::schema::{SchemaError, TypeSchema};
 use proto::text::{Escaped, is_blank, truncated};
 use proto::trap::{Frame, TrapCode};
 
@@ -95,7 +95,7 @@ fn error(choice: u8, text: &str) -> String {
 /// Shows a struct of this name that has this many fields of the same name, read as a guest describes it.
 fn struct_with(name: &str, fields: usize) -> Result<String, SchemaError> {
     let described = postcard::to_stdvec(&(name, 26u32, vec![(name, "", 1u8); fields])).expect("encodes");
-    let (schema, rest) = Schema::decode_guest(&described)?;
+    let (schema, rest) = TypeSchema::decode_guest(&described)?;
     assert!(rest.is_empty());
     Ok(format!("{schema} {schema:?}"))
 }

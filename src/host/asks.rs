@@ -1,15 +1,15 @@
-//! A running task asks, and its host answers: one question at a time, each with a number of its own.
+//! A running task asks, and its host replies: one question at a time, each with a number of its own.
 //!
 //! ```text
 //!  worker                       host: whoever reads the ring      host: a thread of the task's own
 //!  Ask { run, number, … } ────► checks it, and hands it on ─────► reads, which may take for ever
-//!                               ◄──────────────────────────────── Answer { run, number, … }
+//!                               ◄──────────────────────────────── Reply { run, number, … }
 //! ```
 //! A thread of the task's own reads the source, since a read may take for ever and nobody else may wait for
 //! it. The thread starts with the first question, so a task that asks for nothing costs nothing. It ends
 //! after its current read once the task has ended, however it did.
 //!
-//! Questions are numbered from 1 without a gap, and each comes only after the answer to the one before. So
+//! Questions are numbered from 1 without a gap, and each comes only after the reply to the one before. So
 //! nothing here grows, whatever a worker sends; a worker that breaks this rule is killed.
 
 use std::fmt;
@@ -29,17 +29,17 @@ use proto::sync::Lock;
 /// Everything that one task may ask for.
 pub(crate) struct Asks {
     state: Mutex<State>,
-    /// Each answer is filled with as many bytes as were asked for, until the end: what a deterministic task
+    /// Each reply is filled with as many bytes as were asked for, until the end: what a deterministic task
     /// reads must not depend on how fast it comes.
     fills: bool,
-    /// The number of bytes that were answered.
+    /// The number of bytes that were sent in replies.
     bytes: AtomicU64,
 }
 
 struct State {
     /// The number of the last question.
     asked: u64,
-    is_answered: bool,
+    has_reply: bool,
     is_at_end: bool,
     stdin: Stdin,
 }
@@ -56,7 +56,7 @@ enum Stdin {
     Closed(#[expect(dead_code, reason = "it is held, not read")] Option<Lent>),
 }
 
-/// Brings an answer to the worker that asked.
+/// Brings a reply to the worker that asked.
 pub(super) trait SendReply: Send + Sync {
     fn reply(&self, run: u64, number: u64, reply: Reply);
 }
@@ -80,7 +80,7 @@ impl Asks {
     ) -> Result<(), String> {
         let Question::Stdin { bytes_max } = question;
         let mut state = self.state.hold();
-        if !state.is_answered {
+        if !state.has_reply {
             return Err("it asked again before it had its answer".into());
         }
         if number != state.asked + 1 {
@@ -94,18 +94,18 @@ impl Asks {
             return Err(format!("it asked for {bytes_max} bytes at once, the limit is {ASK_BYTES_MAX}"));
         }
         state.asked = number;
-        state.is_answered = false;
+        state.has_reply = false;
         let asked = Asked { to: to.clone(), run, number, bytes_max };
         state.stdin = match std::mem::replace(&mut state.stdin, Stdin::Closed(None)) {
             Stdin::Untouched(lent) => self.begin(lent).map_or(Stdin::Unreadable, Stdin::Read),
             other => other,
         };
         match &state.stdin {
-            // The channel has room, since the question before has been answered.
+            // The channel has room, since the question before has its reply.
             Stdin::Read(sender) => drop(sender.try_send(asked)),
             Stdin::Unreadable => {
                 drop(state);
-                self.answer(&asked, Reply::Failed { os_error: None });
+                self.reply(&asked, Reply::Failed { os_error: None });
             }
             // The task has ended, and the worker has not heard of it yet.
             Stdin::Closed(_) | Stdin::Untouched(_) => {}
@@ -134,7 +134,7 @@ impl Asks {
         }
     }
 
-    /// Answers questions until the task has ended.
+    /// Replies to questions until the task has ended.
     fn serve(&self, source: Source, questions: &Receiver<Asked>) {
         let mut source = Some(source);
         for asked in questions {
@@ -152,14 +152,14 @@ impl Asks {
             if matches!(reply, Reply::End | Reply::Failed { os_error: None }) {
                 source = None;
             }
-            self.answer(&asked, reply);
+            self.reply(&asked, reply);
         }
     }
 
-    fn answer(&self, asked: &Asked, reply: Reply) {
+    fn reply(&self, asked: &Asked, reply: Reply) {
         let mut state = self.state.hold();
-        // This is set before the answer is sent, since the worker may ask again as soon as it has it.
-        state.is_answered = true;
+        // This is set before the reply is sent, since the worker may ask again as soon as it has it.
+        state.has_reply = true;
         state.is_at_end |= reply == Reply::End;
         let is_closed = matches!(state.stdin, Stdin::Closed(_));
         drop(state);
@@ -197,22 +197,22 @@ fn read(source: &mut Source, bytes_max: usize, fills: bool) -> Reply {
 /// The guest sees an error that is not the system's as this one.
 const EIO: i32 = 5;
 
-/// A task owns this until it is resolved; once it is gone, nothing is answered any more.
+/// A task owns this until it is resolved; once it is gone, no reply is sent any more.
 pub(crate) struct TaskAsks(Arc<Asks>);
 
 impl TaskAsks {
     pub(crate) fn new(stdin: Lent, fills: bool) -> Self {
         let stdin = Stdin::Untouched(stdin);
-        let state = State { asked: 0, is_answered: true, is_at_end: false, stdin };
+        let state = State { asked: 0, has_reply: true, is_at_end: false, stdin };
         TaskAsks(Arc::new(Asks { state: Mutex::new(state), fills, bytes: AtomicU64::new(0) }))
     }
 
     /// Returns a copy for the worker's link.
-    pub(super) fn share(&self) -> Arc<Asks> {
+    pub(super) fn asks(&self) -> Arc<Asks> {
         self.0.clone()
     }
 
-    /// Ends all answers, because the task has ended; an untouched source can be given to another task. This
+    /// Ends all replies, because the task has ended; an untouched source can be given to another task. This
     /// runs none of the caller's code, so it may be called under a lock.
     pub(super) fn close(&self) {
         let mut state = self.0.state.hold();
@@ -226,7 +226,7 @@ impl TaskAsks {
         };
     }
 
-    /// Returns how many bytes were answered so far.
+    /// Returns how many bytes were sent in replies so far.
     pub(super) fn bytes(&self) -> u64 {
         self.0.bytes.load(Ordering::Relaxed)
     }

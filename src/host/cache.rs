@@ -14,8 +14,8 @@
 //! read it; and who runs as this user can as well trace the host, or replace its executable. Those
 //! who mistrust something of their own user's take [`without_cache`](crate::PoolBuilder::without_cache).
 
+mod dir;
 mod known;
-mod place;
 mod room;
 
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! Cgroups of version 2: one group a worker, where somebody has delegated a place for them.
+//! Cgroups of version 2: one group a worker, where somebody has delegated a group above them.
 //!
 //! It is the only layer that the host puts up, since a process may not join a group that it is
 //! to be held by; the child waits for its first message meanwhile. What a group adds to the
@@ -27,11 +27,11 @@ pub(crate) enum CgroupChoice {
     Off,
 }
 
-/// A place for groups, and what every group is limited to.
+/// The group above the children's, and what every group is limited to.
 #[derive(Debug)]
 pub(crate) struct Cgroups {
-    place: Result<PathBuf, String>,
-    asked: bool,
+    parent: Result<PathBuf, String>,
+    is_requested: bool,
     memory_bytes_max: u64,
 }
 
@@ -44,12 +44,12 @@ pub(crate) struct Group {
 
 impl Cgroups {
     pub(crate) fn new(choice: &CgroupChoice, memory_bytes_max: u64) -> Cgroups {
-        let (place, asked) = match choice {
+        let (parent, is_requested) = match choice {
             CgroupChoice::Off => (Err("not asked for".into()), false),
             CgroupChoice::Dir(dir) => (Ok(dir.clone()), true),
             CgroupChoice::Auto => (delegated(), false),
         };
-        Cgroups { place, asked, memory_bytes_max }
+        Cgroups { parent, is_requested, memory_bytes_max }
     }
 
     /// Puts a worker into a group of its own, and reports whether that succeeded.
@@ -65,14 +65,14 @@ impl Cgroups {
         pid: u32,
     ) -> (Option<Group>, LayerReport) {
         let report = |state, reason| LayerReport::new(SandboxLayer::Cgroup, state, reason);
-        let place = match &self.place {
-            Ok(place) => place,
+        let parent = match &self.parent {
+            Ok(parent) => parent,
             Err(why) => {
-                let state = if self.asked { LayerState::Refused } else { LayerState::NotRequested };
+                let state = if self.is_requested { LayerState::Refused } else { LayerState::NotRequested };
                 return (None, report(state, why.clone()));
             }
         };
-        let group = Group { dir: place.join(name), memory_bytes_max };
+        let group = Group { dir: parent.join(name), memory_bytes_max };
         match group.set_up(pid) {
             Ok(what) => (Some(group), report(LayerState::Applied, what)),
             // A group that is not complete is removed.
@@ -164,15 +164,15 @@ mod tests {
 
     #[test]
     fn a_childs_group_is_limited_before_the_child_joins_it() {
-        let place = tempfile::tempdir().expect("a directory");
-        let choice = CgroupChoice::Dir(place.path().into());
+        let parent = tempfile::tempdir().expect("a directory");
+        let choice = CgroupChoice::Dir(parent.path().into());
         let (group, report) = Cgroups::new(&choice, 1 << 30).hold("w0", 4711);
         assert!(report.requested && report.applied, "{report:?}");
-        let read = |file: &str| fs::read_to_string(place.path().join("w0").join(file)).expect("reads");
+        let read = |file: &str| fs::read_to_string(parent.path().join("w0").join(file)).expect("reads");
         assert_eq!((read("memory.max"), read("cgroup.procs")), ((1u64 << 30).to_string(), "4711".into()));
         let group = group.expect("a group");
         assert_eq!(group.out_of_memory(), None);
-        fs::write(place.path().join("w0/memory.events"), "low 0\noom 1\noom_kill 1\n").expect("writes");
+        fs::write(parent.path().join("w0/memory.events"), "low 0\noom 1\noom_kill 1\n").expect("writes");
         assert_eq!(group.out_of_memory(), Some(DeathCause::OutOfMemory { limit_bytes: 1 << 30 }));
     }
 

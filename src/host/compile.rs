@@ -29,7 +29,7 @@ use proto::limits::compile::{CompileLimit, CompileLimits};
 use proto::limits::{
     ARTIFACT_BYTES_MAX, MODULE_BYTES_MAX, NO_COMPILER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX,
 };
-use proto::message::{CompileRefusal, CompileReply, CompileRequest, CompileWork};
+use proto::message::{CompileError, CompileReply, CompileRequest, CompileWork};
 use proto::refused::{calling, errno};
 use proto::shortage::Shortage;
 use proto::sync::{Lock, Sleep};
@@ -172,7 +172,7 @@ fn try_start(
         .send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()])
         .map_err(calling("sendmsg (to the compiler)"))?;
     let (reply, child) = crossbeam_channel::bounded(1);
-    core.supervisor.ask(SupervisorRequest::SpawnCompiler {
+    core.supervisor.send(SupervisorRequest::SpawnCompiler {
         socket: theirs,
         memory_bytes_max,
         limit_bytes,
@@ -192,13 +192,13 @@ fn closed() -> ModuleError {
 
 /// Refuses a limit that this process cannot grant: a lower one would not be what was asked for.
 fn can_be_had(limits: &CompileLimits) -> Result<(), ModuleError> {
-    let asked = limits.get(CompileLimit::Memory);
+    let wanted = limits.get(CompileLimit::Memory);
     let most = memory::data_bytes_max();
-    if asked <= most {
+    if wanted <= most {
         return Ok(());
     }
     let why = "this process itself may have no more (its hard limit of data, `ulimit -Hd`)".into();
-    Err(ModuleError::CompileLimitUnavailable { kind: CompileLimit::Memory, asked, most, why })
+    Err(ModuleError::CompileLimitUnavailable { kind: CompileLimit::Memory, asked: wanted, most, why })
 }
 
 /// Says why the host has ended a compiler.
@@ -341,7 +341,7 @@ fn judge(
     match (ended, reply, &death.cause) {
         (Some(Ended::Closed), ..) => Err(closed()),
         (Some(Ended::Over(kind)), ..) => Err(over_time(limits, kind, usage)),
-        (None, Some(Err(CompileRefusal::CompileLimit { kind: CompileLimit::Memory, .. })), _) => {
+        (None, Some(Err(CompileError::CompileLimit { kind: CompileLimit::Memory, .. })), _) => {
             Err(over_memory(limits, usage, 0))
         }
         (None, Some(Err(refusal)), _) => Err(refusal.into()),
@@ -401,7 +401,7 @@ fn finish(file: &File, bytes_max: u64) -> io::Result<u64> {
 
 /// Lets only so many compilers run at a time, in the order in which they were asked for.
 ///
-/// There is no deadline on the wait: each holder gives its place up within its own timeout, so the wait ends,
+/// There is no deadline on the wait: each holder gives its slot up within its own timeout, so the wait ends,
 /// and a module is not blamed for those before it.
 #[derive(Debug)]
 pub(crate) struct CompileSlots {
@@ -417,16 +417,16 @@ struct Queue {
     last: u64,
 }
 
-/// A place that is held; dropping it lets the next in.
+/// A slot that is held; dropping it lets the next in.
 #[derive(Debug)]
 pub(crate) struct CompileSlot<'a>(&'a CompileSlots);
 
 impl CompileSlots {
-    pub(crate) fn new(places: usize) -> CompileSlots {
-        CompileSlots { queue: Mutex::new(Queue { free: places, next: 0, last: 0 }), moved: Condvar::new() }
+    pub(crate) fn new(slots: usize) -> CompileSlots {
+        CompileSlots { queue: Mutex::new(Queue { free: slots, next: 0, last: 0 }), moved: Condvar::new() }
     }
 
-    /// Waits for a place.
+    /// Waits for a slot.
     pub(crate) fn take(&self) -> CompileSlot<'_> {
         let mut queue = self.queue.hold();
         let ticket = queue.last;
@@ -436,7 +436,7 @@ impl CompileSlots {
         }
         queue.free -= 1;
         queue.next += 1;
-        // The one behind may find a place free too.
+        // The one behind may find a slot free too.
         self.moved.notify_all();
         CompileSlot(self)
     }
@@ -478,8 +478,8 @@ impl<'a> WasmFile<'a> {
     }
 
     /// Returns the stamp of a file that may be remembered once it is read.
-    pub(crate) fn settled_stamp(&self) -> Option<Stamp> {
-        Stamp::settled(&self.file.0).filter(|_| self.is_whole)
+    pub(crate) fn rested_stamp(&self) -> Option<Stamp> {
+        Stamp::rested(&self.file.0).filter(|_| self.is_whole)
     }
 
     /// Reads it to its end.

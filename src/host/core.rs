@@ -20,14 +20,14 @@ use super::observers::Observers;
 use super::priority::Mistrust;
 use super::request::Request;
 use super::requests::SupervisorHandle;
-use super::settings::Settings;
+use super::settings::PoolSettings;
 use crate::account::Charge;
 use crate::error::{Death, DeathCause, Phase, SubmitError};
 use crate::future::{Cell, Labels, Queues, TaskOwner};
 use crate::id_map::IdMap;
 use crate::observe::{EventKind, PoolStats};
 use crate::options::TaskOptions;
-use crate::scheduler::{self, Action, Domain, Event, Now, Refusal, Scheduler, TaskSpec, WorkerKey};
+use crate::scheduler::{self, Action, Domain, Event, Now, Rejection, Scheduler, TaskSpec, WorkerKey};
 use proto::description::Interrupt;
 use proto::limits::{BATCH_WORK_MAX, CPU_MEASURED_FROM};
 use proto::policy::SandboxReport;
@@ -162,7 +162,7 @@ pub(super) struct State {
 /// A pool's shared state.
 pub(crate) struct Core {
     pub(crate) id: u64,
-    pub(crate) settings: Settings,
+    pub(crate) settings: PoolSettings,
     pub(crate) supervisor: SupervisorHandle,
     pub(crate) queues: Arc<Queues>,
     began: Instant,
@@ -178,11 +178,11 @@ pub(crate) struct Core {
 
 /// Says what a submitter does when the queue is full.
 pub(crate) enum WhenFull {
-    /// Waits for room, at most until the deadline; then it is refused.
+    /// Waits for room, at most until the deadline; then it is rejected.
     Wait(Option<Instant>),
-    Refuse,
-    /// Refuses, and wakes the task of an executor when there may be room. For each ticket the last waker
-    /// counts. After `not_after` it refuses even if there is room.
+    Reject,
+    /// Rejects, and wakes the task of an executor when there may be room. For each ticket the last waker
+    /// counts. After `not_after` it rejects even if there is room.
     Wake {
         ticket: u64,
         waker: Waker,
@@ -193,7 +193,7 @@ pub(crate) enum WhenFull {
 impl Core {
     pub(crate) fn new(
         id: u64,
-        settings: Settings,
+        settings: PoolSettings,
         supervisor: SupervisorHandle,
         queues: Arc<Queues>,
     ) -> Core {
@@ -253,7 +253,7 @@ impl Core {
 
     // ── Tasks ────────────────────────────────────────────────────────────────
 
-    /// Accepts a request, or refuses it with a reason and gives it back.
+    /// Accepts a request, or rejects it with a reason and gives it back.
     pub(crate) fn submit(
         &self,
         request: Request,
@@ -265,21 +265,21 @@ impl Core {
                 (Ok(()), WhenFull::Wake { not_after: Some(not_after), .. })
                     if *not_after <= Instant::now() =>
                 {
-                    let error = self.refused(Refusal::Full, &state, &request);
+                    let error = self.rejected(Rejection::Full, &state, &request);
                     return Err(Box::new((error, request)));
                 }
                 (Ok(()), _) => break,
                 // An I/O thread (inside a waker) would wait for itself.
-                (Err(Refusal::Full), WhenFull::Wait(deadline))
+                (Err(Rejection::Full), WhenFull::Wait(deadline))
                     if !super::is_io_thread()
                         && deadline.is_none_or(|deadline| Instant::now() < deadline) =>
                 {
                     state = self.sleep(state, *deadline).0;
                 }
-                (Err(refusal), _) => {
-                    let error = self.refused(refusal, &state, &request);
-                    let replaced = match (refusal, when_full) {
-                        (Refusal::Full, WhenFull::Wake { ticket, waker, .. }) => {
+                (Err(rejection), _) => {
+                    let error = self.rejected(rejection, &state, &request);
+                    let replaced = match (rejection, when_full) {
+                        (Rejection::Full, WhenFull::Wake { ticket, waker, .. }) => {
                             state.wakers.insert(ticket, waker)
                         }
                         _ => None,
@@ -361,13 +361,13 @@ impl Core {
         cell
     }
 
-    fn refused(&self, refusal: Refusal, state: &State, request: &Request) -> SubmitError {
+    fn rejected(&self, rejection: Rejection, state: &State, request: &Request) -> SubmitError {
         let task = request.name.to_string();
         let options = &request.options;
-        match (refusal, &state.broken) {
-            (Refusal::Full, _) => SubmitError::QueueFull { max: self.settings.tasks.queued_max },
-            (Refusal::Broken, Some(broken)) => SubmitError::Broken(broken.told_to(options.domain.as_ref())),
-            (Refusal::Broken | Refusal::ShutDown, _) => SubmitError::ShutDown { task },
+        match (rejection, &state.broken) {
+            (Rejection::Full, _) => SubmitError::QueueFull { max: self.settings.tasks.queued_max },
+            (Rejection::Broken, Some(broken)) => SubmitError::Broken(broken.told_to(options.domain.as_ref())),
+            (Rejection::Broken | Rejection::ShutDown, _) => SubmitError::ShutDown { task },
         }
     }
 

@@ -109,9 +109,9 @@ fn check_as_worker(wanted: &[Wanted], open: &[HostDir], request: &SandboxRequest
     let _one = ONE_AT_A_TIME.get().hold();
     let before = rustix::process::dumpable_behavior();
     let found = std::thread::scope(|scope| {
-        let ask = || become_worker(request)?.first_refused(open);
-        let asking = std::thread::Builder::new().name("wasmpool-dirs".into()).spawn_scoped(scope, ask);
-        asking.map(|asking| asking.join().unwrap_or(None))
+        let check = || become_worker(request)?.first_refused(open);
+        let checking = std::thread::Builder::new().name("wasmpool-dirs".into()).spawn_scoped(scope, check);
+        checking.map(|checking| checking.join().unwrap_or(None))
     });
     if let Ok(before) = before {
         // It is refused for a process that was undumpable for others before, and then nothing has changed.

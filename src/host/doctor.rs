@@ -140,11 +140,11 @@ impl Doctor {
         let attacks: Vec<_> = listed
             .into_iter()
             .enumerate()
-            .map(|(place, attack)| AttackReport {
+            .map(|(index, attack)| AttackReport {
                 name: attack.name.into(),
                 tries: attack.tries.into(),
                 against: self.against(attack, &sandbox),
-                outcome: patients.try_one(Attempt::Attack(place as u32)).1,
+                outcome: patients.try_one(Attempt::Attack(index as u32)).1,
             })
             .collect();
         for layer in sandbox.layers.iter_mut().filter(|layer| layer.applied) {
@@ -251,10 +251,10 @@ struct Patients<'a> {
     /// Another worker; the attacks may end it, and then there is a new one.
     sibling: Mutex<Option<Patient>>,
     /// Kept open, and in place, for the attacks.
-    _held: Held,
+    _open_targets: OpenTargets,
 }
 
-type Held = (Option<TcpListener>, [Option<UnixListener>; 2], Option<File>, Box<u64>);
+type OpenTargets = (Option<TcpListener>, [Option<UnixListener>; 2], Option<File>, Box<u64>);
 
 /// A throw-away worker.
 struct Patient {
@@ -317,9 +317,9 @@ impl<'a> Patients<'a> {
             descriptor: open.as_ref().map_or(-1, AsRawFd::as_raw_fd),
             dirs: Vec::new(),
         };
-        let _held = (tcp, [unix, named], open, in_memory);
+        let _open_targets = (tcp, [unix, named], open, in_memory);
         let sibling = Mutex::new(None);
-        Ok(Patients { doctor, as_compiler: false, program, targets, dirs, has_all, sibling, _held })
+        Ok(Patients { doctor, as_compiler: false, program, targets, dirs, has_all, sibling, _open_targets })
     }
 
     /// `Err` with its own words if the process could not lock itself down as it was asked to.

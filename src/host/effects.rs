@@ -14,7 +14,7 @@ use proto::text::Name;
 
 pub(super) enum Effect {
     /// The request is here until it is sent.
-    Ask(Option<SupervisorRequest>),
+    Request(Option<SupervisorRequest>),
     Flush {
         link: Arc<Link>,
     },
@@ -60,7 +60,9 @@ impl Effect {
     /// Performs the effect. What is dropped with it may be the caller's.
     pub(super) fn perform(&mut self, supervisor: &SupervisorHandle) {
         match self {
-            Effect::Ask(request) => request.take().into_iter().for_each(|request| supervisor.ask(request)),
+            Effect::Request(request) => {
+                request.take().into_iter().for_each(|request| supervisor.send(request))
+            }
             Effect::Flush { link } => link.flush(),
             Effect::Interrupt { link, run } => link.interrupt(*run),
             Effect::Limit { link, run, cpu } => link.limit(*run, *cpu),

@@ -308,7 +308,7 @@ impl Link {
         let input = &call.input[start..];
         let batch = batch.cloned();
         let has_begun = false;
-        let asks = call.asks.as_ref().map(TaskAsks::share);
+        let asks = call.asks.as_ref().map(TaskAsks::asks);
         let in_flight =
             InFlight { task, run, claim, payload_bytes_max, log_bytes_max, batch, slice, has_begun, asks };
         let needs = (call.module.clone(), call.shares.clone());
@@ -500,7 +500,7 @@ impl Link {
     }
 
     /// The worker has answered what it was at.
-    fn settle(&self) {
+    fn complete(&self) {
         let mut orders = self.orders();
         let held = orders.in_flight.pop_front();
         if let Some(held) = &held {

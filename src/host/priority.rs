@@ -64,12 +64,12 @@ impl Mistrust {
 #[derive(Debug)]
 struct Tasks {
     workers: Vec<(u32, ProcessClock)>,
-    asked: Option<(Instant, Duration)>,
+    looked: Option<(Instant, Duration)>,
     compute: bool,
 }
 
 static TASKS: PerProcess<Mutex<Tasks>> =
-    PerProcess::new(|| Mutex::new(Tasks { workers: Vec::new(), asked: None, compute: false }));
+    PerProcess::new(|| Mutex::new(Tasks { workers: Vec::new(), looked: None, compute: false }));
 
 /// The number of this process's compilers that step back.
 static STEPPED_BACK: PerProcess<AtomicUsize> = PerProcess::new(|| AtomicUsize::new(0));
@@ -92,16 +92,16 @@ pub(super) fn worker_goes(pid: u32) {
 fn tasks_compute(now: Instant) -> bool {
     let mut tasks = tasks();
     let used = || tasks.workers.iter().filter_map(|(_, clock)| clock.read()).sum();
-    match tasks.asked {
-        Some((asked, _)) if now.saturating_duration_since(asked) < LOOK_AGAIN / 2 => {}
-        Some((asked, before)) => {
+    match tasks.looked {
+        Some((looked, _)) if now.saturating_duration_since(looked) < LOOK_AGAIN / 2 => {}
+        Some((looked, before)) => {
             let used: Duration = used();
-            let enough = now.saturating_duration_since(asked) / COMPUTING_PART;
+            let enough = now.saturating_duration_since(looked) / COMPUTING_PART;
             // The sum lacks workers that are gone by now, so it may be smaller than before.
             tasks.compute = used.saturating_sub(before) >= enough;
-            tasks.asked = Some((now, used));
+            tasks.looked = Some((now, used));
         }
-        None => tasks.asked = Some((now, used())),
+        None => tasks.looked = Some((now, used())),
     }
     tasks.compute
 }

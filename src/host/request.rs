@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::asks::TaskAsks;
 use super::batch::longest_input;
 use super::invocation::{Invocation, payload_bytes_max};
-use super::settings::Settings;
+use super::settings::PoolSettings;
 use crate::account::Charge;
 use crate::error::SubmitError;
 use crate::module::Target;
@@ -82,7 +82,7 @@ impl Request {
     /// # Errors
     /// [`SubmitError`], except for those about the pool's state.
     pub(crate) fn new(
-        (pool, settings): (u64, &Settings),
+        (pool, settings): (u64, &PoolSettings),
         target: &Target,
         work: RequestInput,
         options: TaskOptions,
@@ -112,7 +112,7 @@ impl Request {
                 return Err(too_large(bytes, max));
             }
         }
-        // The stdin is taken last, since a refused request would lose it.
+        // The stdin is taken last, since a rejected request would lose it.
         let asks = match stdin {
             None => None,
             Some(_) if options.retry.is_some_and(|retry| retry.attempts_max > 1) => {
@@ -178,7 +178,7 @@ fn answer_bytes_max(callee: &Callee, limits: &TaskLimits) -> u64 {
 /// Returns the most bytes that a map over such tasks or commands may hold (`set`, if it is given), and what
 /// [`Request::bytes_max`] returns for one of them with an empty input.
 pub(crate) fn map_bytes_max(
-    settings: &Settings,
+    settings: &PoolSettings,
     workers_max: usize,
     is_command: bool,
     options: TaskOptions,
@@ -194,9 +194,9 @@ pub(crate) fn map_bytes_max(
     (set.or(settings.tasks.map_bytes_max).unwrap_or_else(usual), one)
 }
 
-/// Fills in the defaults, and refuses options that the task's module cannot keep.
+/// Fills in the defaults, and rejects options that the task's module cannot keep.
 fn admissible(
-    (pool, settings): (u64, &Settings),
+    (pool, settings): (u64, &PoolSettings),
     target: &Target,
     options: TaskOptions,
 ) -> Result<TaskOptions, SubmitError> {
@@ -227,7 +227,7 @@ fn admissible(
     Ok(options)
 }
 
-/// Refuses texts that a program cannot be given: in its memory they end at a NUL.
+/// Rejects texts that a program cannot be given: in its memory they end at a NUL.
 pub(crate) fn check_texts(task: &str, args: &[String], env: &[(String, String)]) -> Result<(), SubmitError> {
     let args = args.iter().map(|arg| ("an argument", arg, &['\0'][..]));
     let env = env.iter().flat_map(|(name, value)| {
@@ -243,5 +243,5 @@ pub(crate) fn check_texts(task: &str, args: &[String], env: &[(String, String)])
     Ok(())
 }
 
-/// An error shows this much of a refused text.
+/// An error shows this much of a rejected text.
 const SHOWN_BYTES_MAX: usize = 60;

@@ -56,7 +56,7 @@ pub(crate) fn channel() -> io::Result<(SupervisorHandle, SupervisorRequests)> {
 }
 
 impl SupervisorHandle {
-    pub(crate) fn ask(&self, request: SupervisorRequest) {
+    pub(crate) fn send(&self, request: SupervisorRequest) {
         // Nobody listens once the pool has stopped; a compiler's `reply` is then dropped.
         let _ = self.requests.send(request);
         self.wake();

@@ -17,7 +17,7 @@ const BEYOND_BYTES: u64 = 64 * 1024 * 1024;
 /// Returns the size of its own pages, in memory or swapped out, and of its page tables. What it shares with
 /// the host (modules, rings, shared inputs) does not count. Returns `None` if the process is gone or there is
 /// no /proc.
-pub(super) fn held(pid: u32) -> Option<u64> {
+pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
     let status = kernel_text(format!("/proc/{pid}/status")).ok()?;
     let kib = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -32,7 +32,7 @@ pub(super) fn held(pid: u32) -> Option<u64> {
 /// Returns what the process holds, if that is more than this limit allows.
 pub(super) fn excess(pid: u32, limit_bytes: u64) -> Option<u64> {
     let allowed = limit_bytes.saturating_add(limit_bytes / 8).saturating_add(BEYOND_BYTES);
-    held(pid).filter(|held| *held > allowed)
+    resident_bytes(pid).filter(|bytes| *bytes > allowed)
 }
 
 /// The time of the last look.
@@ -67,12 +67,12 @@ mod tests {
     fn what_is_filled_counts_and_a_limit_has_some_room_above_it() {
         let own = std::process::id();
         let bytes = 96 << 20;
-        let before = held(own).expect("there is a /proc");
+        let before = resident_bytes(own).expect("there is a /proc");
         let filled = std::hint::black_box(vec![1u8; bytes]);
-        let after = held(own).expect("there is a /proc");
+        let after = resident_bytes(own).expect("there is a /proc");
         assert!(after >= before + (bytes as u64) / 2, "{before} and then {after}");
         assert!(excess(own, 0).is_some() && excess(own, u64::MAX).is_none());
         drop(std::hint::black_box(filled));
-        assert_eq!(held(u32::MAX), None);
+        assert_eq!(resident_bytes(u32::MAX), None);
     }
 }

@@ -15,7 +15,7 @@ use proto::policy::{SandboxLayer, SandboxRequest};
 
 /// Holds what the pool was built with.
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
+pub(crate) struct PoolSettings {
     pub(crate) workers: WorkerSettings,
     pub(crate) tasks: TaskSettings,
     pub(crate) held: HeldSettings,
@@ -93,10 +93,10 @@ pub(crate) struct SandboxSettings {
 /// The level of warnings, as [`EventLevels`] has it.
 pub(crate) const WARN: u8 = 2;
 
-impl Settings {
+impl PoolSettings {
     /// Returns what a pool has whose builder was told nothing, on a machine with so many CPUs.
-    pub(crate) fn usual(cpus: usize) -> Settings {
-        Settings {
+    pub(crate) fn usual(cpus: usize) -> PoolSettings {
+        PoolSettings {
             workers: WorkerSettings {
                 min: 0,
                 max: 0,

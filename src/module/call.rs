@@ -48,7 +48,7 @@ pub trait Callable: sealed::Sealed + Send + Sync {
     #[doc(hidden)]
     fn batched(&self) -> Option<TaskIndex>;
     #[doc(hidden)]
-    fn decode(answer: &TaskOutput) -> Result<Self::Output, String>;
+    fn decode(output: &TaskOutput) -> Result<Self::Output, String>;
 }
 
 /// A value with which the task `C` can be submitted: its [`Input`](Callable::Input), or a borrowed form of it,
@@ -120,8 +120,8 @@ where
         Some(self.index)
     }
 
-    fn decode(answer: &TaskOutput) -> Result<O, String> {
-        match answer {
+    fn decode(output: &TaskOutput) -> Result<O, String> {
+        match output {
             TaskOutput::Output(bytes) => match postcard::take_from_bytes(bytes) {
                 Ok((value, [])) => Ok(value),
                 Ok((_, rest)) => Err(format!("{} bytes are left over", rest.len())),
@@ -242,8 +242,8 @@ impl Callable for RawTask {
         Some(self.index)
     }
 
-    fn decode(answer: &TaskOutput) -> Result<Bytes, String> {
-        match answer {
+    fn decode(output: &TaskOutput) -> Result<Bytes, String> {
+        match output {
             TaskOutput::Output(bytes) => Ok(bytes.to_bytes()),
             TaskOutput::Command(_) => Err("a command's output is not a task's".into()),
         }
@@ -302,8 +302,8 @@ impl Callable for Command {
         None
     }
 
-    fn decode(answer: &TaskOutput) -> Result<CommandOutput, String> {
-        match answer {
+    fn decode(output: &TaskOutput) -> Result<CommandOutput, String> {
+        match output {
             TaskOutput::Command(output) => Ok(output.clone()),
             TaskOutput::Output(_) => Err("a task's output is not a command's".into()),
         }

@@ -84,8 +84,8 @@ enum What<O> {
     /// The future of a task, until its result is taken.
     One(Option<TaskFuture<O>>),
     Many(Many<O>),
-    /// This many inputs were refused.
-    Refused(SubmitError, usize),
+    /// This many inputs were rejected.
+    Rejected(SubmitError, usize),
 }
 
 /// The next result of something that was submitted.
@@ -113,8 +113,8 @@ impl<O> Submitted<O> {
         Submitted { what: What::Many(many), charge: OfProcess::new(charge) }
     }
 
-    pub(super) fn refused(error: SubmitError, count: usize, charge: Arc<Charge>) -> Self {
-        Submitted { what: What::Refused(error, count), charge: OfProcess::new(charge) }
+    pub(super) fn rejected(error: SubmitError, count: usize, charge: Arc<Charge>) -> Self {
+        Submitted { what: What::Rejected(error, count), charge: OfProcess::new(charge) }
     }
 
     /// Returns `None` in a process that was forked from the map's.
@@ -127,7 +127,7 @@ impl<O> Submitted<O> {
         match &self.what {
             What::One(future) => usize::from(future.is_some()),
             What::Many(many) => many.left,
-            What::Refused(_, left) => *left,
+            What::Rejected(_, left) => *left,
         }
     }
 
@@ -138,7 +138,7 @@ impl<O> Submitted<O> {
             What::Many(many) => {
                 !many.ready.is_empty() || many.future.cell().is_none_or(|cell| cell.has_news())
             }
-            What::Refused(..) => true,
+            What::Rejected(..) => true,
         }
     }
 
@@ -153,7 +153,7 @@ impl<O> Submitted<O> {
                     let _ = to.send(number);
                 }
             }
-            What::Refused(..) => drop(to.send(number)),
+            What::Rejected(..) => drop(to.send(number)),
         }
     }
 
@@ -168,7 +168,7 @@ impl<O> Submitted<O> {
                 Next::Result(result.map_err(MapError::Task), seen)
             }
             What::Many(many) => many.next(deadline),
-            What::Refused(error, left) => {
+            What::Rejected(error, left) => {
                 *left = left.saturating_sub(1);
                 Next::Result(Err(MapError::Submit(error.clone())), None)
             }
@@ -179,7 +179,7 @@ impl<O> Submitted<O> {
         match self.what {
             What::One(future) => drop(future.map(|future| future.cancel())),
             What::Many(many) => drop(many.future.cancel()),
-            What::Refused(..) => {}
+            What::Rejected(..) => {}
         }
     }
 }

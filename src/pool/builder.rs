@@ -19,7 +19,7 @@ use crate::host::cache::Cache;
 use crate::host::cgroup::CgroupChoice;
 use crate::host::compile::CompileSlots;
 use crate::host::core::Core;
-use crate::host::settings::Settings;
+use crate::host::settings::PoolSettings;
 use crate::host::spawn::Program;
 use crate::host::{become_io_thread, dirs, doctor, requests, supervise};
 use crate::options::{Isolation, TaskOptions};
@@ -48,7 +48,7 @@ pub struct PoolBuilder {
     cache_bytes_max: u64,
     verify_sandbox: bool,
     dirs: Vec<dirs::Wanted>,
-    settings: Settings,
+    settings: PoolSettings,
 }
 
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ impl PoolBuilder {
             cache_bytes_max: limits::CACHE_BYTES_MAX,
             verify_sandbox: false,
             dirs: Vec::new(),
-            settings: Settings::usual(cpus),
+            settings: PoolSettings::usual(cpus),
         }
     }
 

@@ -107,8 +107,8 @@ pub(super) struct Feed<C: Callable, I> {
     /// `None` if it was made in a process that was forked from the pool's: its inputs are then in `strays`.
     shared: Option<OfProcess<Arc<FeedState<C, I>>>>,
     strays: Option<I>,
-    /// The refusal of another process's inputs was yielded already.
-    has_refused: bool,
+    /// The rejection of another process's inputs was yielded already.
+    has_rejected: bool,
     /// The task's name, for errors.
     name: Arc<str>,
     start: Option<Start<C, I>>,
@@ -130,7 +130,7 @@ pub(super) enum Found {
     /// The iterator has panicked with this payload.
     Panic(Box<dyn Any + Send>),
     /// This process was forked from the pool's.
-    Refused(SubmitError),
+    Rejected(SubmitError),
 }
 
 impl<C: Callable, I> Feed<C, I> {
@@ -145,7 +145,7 @@ impl<C: Callable, I> Feed<C, I> {
         Feed {
             shared,
             strays,
-            has_refused: false,
+            has_rejected: false,
             name,
             start,
             has_thread: false,
@@ -215,7 +215,7 @@ impl<C: Callable, I> Feed<C, I> {
         match shared.give(prepared, charge, WhenFull::Wait(deadline)) {
             Handed::Submitted(submitted) => Some(submitted),
             Handed::Full(..) if is_over(deadline) => None,
-            Handed::Full(prepared, charge, error) => Some(Submitted::refused(error, prepared.count, charge)),
+            Handed::Full(prepared, charge, error) => Some(Submitted::rejected(error, prepared.count, charge)),
         }
     }
 
@@ -345,10 +345,10 @@ where
     fn stray(&mut self) -> Found {
         let is_one = match &mut self.strays {
             Some(inputs) => inputs.next().is_some(),
-            None => !std::mem::replace(&mut self.has_refused, true),
+            None => !std::mem::replace(&mut self.has_rejected, true),
         };
         match is_one {
-            true => Found::Refused(other_process(&self.name)),
+            true => Found::Rejected(other_process(&self.name)),
             false => Found::End(End::Exhausted),
         }
     }
@@ -398,7 +398,7 @@ where
 
     /// Pulls an input on the caller's thread and hands it on. Returns `false` if none may be pulled now.
     fn pull(shared: &FeedState<C, I>, by: By) -> bool {
-        if shared.places(by) == 0 {
+        if shared.room(by) == 0 {
             return false;
         }
         let Some(source) = shared.lock().source.take() else { return false };
@@ -425,14 +425,14 @@ impl<C: Callable, I> Drop for Feed<C, I> {
         }
         let submitted = std::mem::take(&mut state.submitted);
         let source = state.source.take();
-        let held = std::mem::take(&mut state.held);
+        let unadmitted = std::mem::take(&mut state.unadmitted);
         drop(state);
         submitted.into_iter().for_each(|(_, submitted)| submitted.cancel());
         if let Some(core) = self.pool.core() {
             core.forget_ticket(shared.ticket);
         }
         // Dropping an iterator or an input runs the caller's code, so it happens outside of the lock.
-        drop((source, held));
+        drop((source, unadmitted));
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use super::quarantine::{Quarantine, would_meet};
 use super::{Handle, Pool};
 use crate::error::ModuleError;
-use crate::held::{Held, Life, Place, Places};
+use crate::held::{Held, Life, Permit, Permits};
 use crate::host::cache::{Cache, CacheKey, Compiled};
 use crate::host::compile::{self, WasmFile};
 use crate::host::memory;
@@ -25,7 +25,7 @@ pub(super) type Key = (Digest, CodeKind);
 /// The modules of a pool, those that it will not have, and those on their way.
 pub(super) struct Loads {
     state: Mutex<State>,
-    places: Places,
+    permits: Permits,
 }
 
 struct State {
@@ -81,7 +81,7 @@ impl Pool {
         {
             return module;
         }
-        let before = file.settled_stamp();
+        let before = file.rested_stamp();
         let wasm = file.read(max)?;
         let digest = Digest::of(&wasm);
         if let Some((before, after)) = before.zip(file.stamp()) {
@@ -195,7 +195,7 @@ impl Handle {
             let (compiled, from_cache) = compiled()?;
             let shown: Arc<str> = format!("{name} (sha256 {}…)", digest.short()).into();
             self.core.loaded(shown.clone(), from_cache);
-            Ok(move |number, place| {
+            Ok(move |number, permit| {
                 let id = ModuleId(number);
                 Module(Arc::new(Loaded {
                     pool: self.core.id,
@@ -207,7 +207,7 @@ impl Handle {
                     from_cache,
                     artifact: compiled.artifact,
                     description_file: compiled.description_file,
-                    life: Life::new(Held::Module(id), place),
+                    life: Life::new(Held::Module(id), permit),
                 }))
             })
         })
@@ -252,12 +252,12 @@ impl Loads {
             quarantine: Quarantine::new(limits::QUARANTINE_MODULES_MAX),
             flights: HashMap::new(),
         };
-        Loads { state: Mutex::new(state), places: Places::default() }
+        Loads { state: Mutex::new(state), permits: Permits::default() }
     }
 
     /// Returns how many modules are held.
     pub(super) fn held(&self) -> usize {
-        self.places.taken()
+        self.permits.taken()
     }
 
     /// The module, if it is loaded.
@@ -266,8 +266,8 @@ impl Loads {
     }
 
     /// Loads the module on behalf of all who ask for it at the same time. `make` runs without a lock, on one
-    /// thread at a time for each key, and makes a module from its number and its place among `max`.
-    fn load<M: FnOnce(u64, Place) -> Module>(
+    /// thread at a time for each key, and makes a module from its number and its permit, one of `max`.
+    fn load<M: FnOnce(u64, Permit) -> Module>(
         &self,
         key: Key,
         limits: &CompileLimits,
@@ -294,9 +294,9 @@ impl Loads {
                 Some(Err(_)) | None => {}
             }
         };
-        // The place is taken before anything is compiled for it.
-        let place = self.places.take(max).ok_or(ModuleError::TooMany { max });
-        let result = place.and_then(|(number, place)| make().map(|module| module(number, place)));
+        // The permit is taken before anything is compiled for it.
+        let permit = self.permits.take(max).ok_or(ModuleError::TooMany { max });
+        let result = permit.and_then(|(number, permit)| make().map(|module| module(number, permit)));
         let mut state = self.lock();
         match &result {
             Ok(module) => state.modules.note(key, &module.0),

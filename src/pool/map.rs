@@ -202,7 +202,7 @@ where
                     Found::End(End::Exhausted) => return None,
                     Found::End(End::Late) => return Some(Err(self.time_out())),
                     Found::Panic(panic) => resume_unwind(panic),
-                    Found::Refused(error) => return Some(Err(MapError::Submit(error))),
+                    Found::Rejected(error) => return Some(Err(MapError::Submit(error))),
                 }
             };
             self.feed.keep_up(|| first.is_ready());
@@ -286,7 +286,7 @@ where
                     Found::End(End::Exhausted) => return None,
                     Found::End(End::Late) => return Some(self.time_out()),
                     Found::Panic(panic) => resume_unwind(panic),
-                    Found::Refused(error) => return Some((self.feed.count(), Err(MapError::Submit(error)))),
+                    Found::Rejected(error) => return Some((self.feed.count(), Err(MapError::Submit(error)))),
                 }
             }
             let Some((_, finished)) = self.finished.here() else { continue };

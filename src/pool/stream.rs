@@ -26,8 +26,8 @@ pub struct MapStream<T> {
     stop: Box<dyn Fn() + Send + Sync>,
     /// The task's name, and what an error is among the stream's items, for a process that was forked from its own.
     name: Arc<str>,
-    refused: fn(SubmitError) -> T,
-    has_refused: bool,
+    rejected: fn(SubmitError) -> T,
+    has_rejected: bool,
 }
 
 struct Shared<T> {
@@ -91,13 +91,13 @@ impl<T: Send + 'static> MapStream<T> {
         map: impl Iterator<Item = T> + Send + 'static,
         stop: Box<dyn Fn() + Send + Sync>,
         name: Arc<str>,
-        refused: fn(SubmitError) -> T,
+        rejected: fn(SubmitError) -> T,
     ) -> std::io::Result<Self> {
         let state = State { is_wanted: false, next: None, waker: None, is_closed: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let for_thread = shared.clone();
         thread::Builder::new().name("wasmpool-stream".into()).spawn(move || for_thread.run(map))?;
-        Ok(MapStream { shared: OfProcess::new(shared), stop, name, refused, has_refused: false })
+        Ok(MapStream { shared: OfProcess::new(shared), stop, name, rejected, has_rejected: false })
     }
 }
 
@@ -111,8 +111,8 @@ impl<T> Stream for MapStream<T> {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
         let this = self.get_mut();
         let Some(shared) = this.shared.here() else {
-            let is_first = !std::mem::replace(&mut this.has_refused, true);
-            return Poll::Ready(is_first.then(|| (this.refused)(other_process(&this.name))));
+            let is_first = !std::mem::replace(&mut this.has_rejected, true);
+            return Poll::Ready(is_first.then(|| (this.rejected)(other_process(&this.name))));
         };
         // The executor's code runs outside of the lock.
         let waker = context.waker().clone();

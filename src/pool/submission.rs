@@ -104,7 +104,7 @@ impl<C: Callable> Submission<'_, C> {
     where
         I: InputOf<C> + ?Sized,
     {
-        self.pool.submit_when(self.task, input, self.options.clone(), WhenFull::Refuse)
+        self.pool.submit_when(self.task, input, self.options.clone(), WhenFull::Reject)
     }
 
     /// Does the same as [`submit`](Self::submit), for asynchronous callers: [`Pool::submit_async`].

@@ -119,7 +119,7 @@ impl Pool {
     {
         let handle = self.here_for(task)?;
         let request = handle.request(task, input, options)?;
-        handle.give::<C>(request, when_full).map_err(|refused| refused.0)
+        handle.give::<C>(request, when_full).map_err(|rejected| rejected.0)
     }
 
     pub(super) fn submit_later<C, I>(&self, task: &C, input: &I, options: TaskOptions) -> Submit<C>
@@ -153,7 +153,7 @@ impl Handle {
         Request::new(self.core.bounds(), task.target(), work, options)
     }
 
-    /// Gives the request to the core, which gives it back if it is refused.
+    /// Gives the request to the core, which gives it back if it is rejected.
     fn give<C: Callable>(
         &self,
         request: Request,
@@ -200,7 +200,7 @@ impl<C: Callable> Future for Submit<C> {
         let waker = context.waker().clone();
         match handle.give::<C>(request, WhenFull::Wake { ticket: this.ticket, waker, not_after: None }) {
             Ok(future) => Poll::Ready(Ok(future)),
-            Err(refused) => match *refused {
+            Err(rejected) => match *rejected {
                 (SubmitError::QueueFull { .. }, request) => {
                     this.request = Ok(Some(request));
                     Poll::Pending

@@ -2,7 +2,7 @@
 //! fails would prove nothing.
 
 #[cfg(test)]
-use super::{Mode, Place, Scheduler, slot::State};
+use super::{Mode, Place, Scheduler, slot::SlotState};
 
 /// A deliberate mistake. Only tests can make one; `mutants_are_caught` makes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(super) enum Mutant {
     /// A task is resolved twice.
     ResolvedTwice,
     /// A task that the worker has begun is taken back all the same.
-    RefusalIgnored,
+    BegunTakenBack,
     /// The task behind an answered one is never begun.
     NextForgotten,
     /// A running task can be cancelled.
@@ -57,7 +57,7 @@ impl Mutant {
     pub(super) const ALL: [Mutant; 21] = [
         Mutant::OfferedForgotten,
         Mutant::ResolvedTwice,
-        Mutant::RefusalIgnored,
+        Mutant::BegunTakenBack,
         Mutant::NextForgotten,
         Mutant::RunningCancelled,
         Mutant::DeadlineForgotten,
@@ -88,13 +88,13 @@ impl Scheduler {
         let more: usize = self.tasks.values().map(|entry| entry.spec.more).sum();
         assert_eq!(self.more, more, "the tasks of batches are miscounted");
         assert!(self.unresolved() <= self.config.queue_tasks_max, "more is accepted than the queue may hold");
-        let mut waiting = 0;
+        let mut queued = 0;
         for (task, entry) in &self.tasks {
             match entry.place {
-                Place::Pending | Place::Delayed(_) => waiting += 1,
+                Place::Queued | Place::Delayed(_) => queued += 1,
                 Place::Prefetched(slot, _) => {
-                    let places = self.slots.iter().flat_map(|slot| &slot.behind).filter(|&held| held == task);
-                    assert_eq!(places.count(), 1, "{task} is prefetched twice or nowhere");
+                    let found = self.slots.iter().flat_map(|slot| &slot.behind).filter(|&held| held == task);
+                    assert_eq!(found.count(), 1, "{task} is prefetched twice or nowhere");
                     assert!(self.slots[slot].behind.contains(task), "{task} is prefetched elsewhere");
                 }
                 Place::Running(slot) => {
@@ -102,13 +102,15 @@ impl Scheduler {
                 }
             }
         }
-        assert_eq!(waiting, self.queue.len(), "the queue and the tasks disagree");
+        assert_eq!(queued, self.queue.len(), "the queue and the tasks disagree");
         let behind: usize = self.slots.iter().map(|slot| slot.behind.len()).sum();
         let running = self.slots.iter().filter(|slot| slot.state.task().is_some()).count();
-        assert_eq!(self.tasks.len(), waiting + behind + running, "a task is nowhere");
+        assert_eq!(self.tasks.len(), queued + behind + running, "a task is nowhere");
         for slot in &self.slots {
-            let may_hold =
-                matches!(slot.state, State::Busy { .. } | State::Doomed { .. } | State::Condemned { .. });
+            let may_hold = matches!(
+                slot.state,
+                SlotState::Busy { .. } | SlotState::Killed { .. } | SlotState::Faulty { .. }
+            );
             assert!(may_hold || slot.behind.is_empty(), "{:?} holds tasks", slot.state);
             let is_alone = |task: &proto::task::TaskId| self.tasks[task].spec.cpu_time.is_some();
             let alone = slot.state.task().iter().chain(&slot.behind).any(is_alone);
@@ -118,40 +120,42 @@ impl Scheduler {
                 assert_eq!(slot.domain, Some(domain), "{task} is with a worker of another domain");
             }
         }
-        let idle = self.slots.iter().filter(|slot| matches!(slot.state, State::Idle { .. })).count();
+        let idle = self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Idle { .. })).count();
         assert_eq!(idle, self.idle.len());
         self.check_idle();
         assert!(self.leaving.is_empty(), "a retirement was decided and not asked for");
         // A resize may leave more processes than allowed under SIGKILL: nothing more can be done to them.
-        let doomed =
-            |slot: &&super::Slot| !matches!(slot.state, State::Doomed { .. } | State::Condemned { .. });
-        let workers = self.slots.iter().filter(doomed).filter(|slot| slot.is_occupied()).count();
+        let lives =
+            |slot: &&super::Slot| !matches!(slot.state, SlotState::Killed { .. } | SlotState::Faulty { .. });
+        let workers = self.slots.iter().filter(lives).filter(|slot| slot.is_occupied()).count();
         let max = self.config.workers_max;
         assert!(workers <= max, "{workers} workers, and the maximum is {max}");
         if self.mode == Mode::Stopped {
-            assert!(self.slots.iter().all(|slot| slot.state == State::Vacant) && self.tasks.is_empty());
+            assert!(self.slots.iter().all(|slot| slot.state == SlotState::Vacant) && self.tasks.is_empty());
         }
         // A task that waits has a reason to go on: a worker, one under way, or a time.
         if self.queue.ready() > 0 && matches!(self.mode, Mode::Open | Mode::Closing) {
-            let moves = |slot: &super::Slot| !matches!(slot.state, State::Vacant | State::Idle { .. });
+            let moves =
+                |slot: &super::Slot| !matches!(slot.state, SlotState::Vacant | SlotState::Idle { .. });
             let will_move = self.slots.iter().any(moves) || self.start_waits;
             assert!(will_move, "tasks wait, and nothing will happen");
         }
     }
 
-    /// A worker is idle only if it has nothing to do, and its place is not needed.
+    /// A worker is idle only if it has nothing to do, and its slot is not needed.
     fn check_idle(&self) {
         for &slot in &self.idle {
             let waiting = self.slots[slot].domain.map(|domain| self.queue.ready_of(domain));
             let waiting = waiting.unwrap_or(self.queue.ready());
             assert_eq!(waiting, 0, "a task waits beside an idle worker");
         }
-        let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
+        let starting =
+            self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Starting { .. })).count();
         let room = self.room();
         let is_enough = self.queue.ready() <= starting + room;
         assert!(
             self.idle.is_empty() || is_enough,
-            "a task waits beside the place of an idle worker: {self:?}"
+            "a task waits beside the slot of an idle worker: {self:?}"
         );
     }
 }

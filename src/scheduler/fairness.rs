@@ -1,7 +1,7 @@
 //! Decides which of the waiting tasks is served by which worker, across trust domains.
 //!
 //! The queue's order says who is next: the first in line gets an idle worker of its domain, else
-//! an unbound one, else the next that will be ready, else the place of an idle worker of another
+//! an unbound one, else the next that will be ready, else the slot of an idle worker of another
 //! domain, which leaves. Whoever comes later may go before it where that costs it nothing: on an
 //! idle worker of its own domain, while the first waits for one that starts.
 //!
@@ -13,7 +13,7 @@ use std::cmp::Reverse;
 
 use super::check::Mutant;
 use super::queue::Rank;
-use super::slot::State;
+use super::slot::SlotState;
 use super::{Action, Domain, Fate, Now, Place, RetireReason, ScheduledTask, Scheduler};
 use proto::limits::OVERTAKEN_MAX;
 use proto::task::TaskId;
@@ -25,7 +25,7 @@ struct Line {
     next: Option<(Rank, Domain, usize)>,
     /// The first that nobody is there for: no idle worker, and none that starts.
     first: Option<Rank>,
-    /// Idle workers whose places are needed for such tasks.
+    /// Idle workers whose slots are needed for such tasks.
     leaving: usize,
 }
 
@@ -60,7 +60,8 @@ impl Scheduler {
 
     /// Unbound workers that start, or that there is room for.
     fn workers_to_come(&self) -> usize {
-        let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
+        let starting =
+            self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Starting { .. })).count();
         starting + self.room()
     }
 
@@ -127,7 +128,7 @@ impl Scheduler {
         self.may_overtake(rank, first, now).then_some((rank, domain, slot))
     }
 
-    /// Has idle workers leave whose places are needed for tasks of other domains.
+    /// Has idle workers leave whose slots are needed for tasks of other domains.
     pub(super) fn make_room(&mut self, now: Now) {
         if self.idle.is_empty() || self.queue.ready() == 0 {
             return;

@@ -8,8 +8,8 @@ use super::{Domain, Now, Place, ScheduledTask, TaskSpec};
 use crate::id_map::IdMap;
 use proto::task::TaskId;
 
-/// A task's place in the queue. Ids grow, so their order is the order of submission; a task that
-/// comes back finds its old place.
+/// A task's rank in the queue. Ids grow, so their order is the order of submission; a task that
+/// comes back finds its old rank.
 pub(super) type Rank = (Reverse<i32>, TaskId);
 
 /// Tasks without a domain stand apart, so that those who have no domains do not pay for them.
@@ -97,7 +97,7 @@ impl Queue {
     /// Takes a waiting task out; `false` if it does not wait.
     pub(super) fn remove(&mut self, task: TaskId, entry: &ScheduledTask) -> bool {
         match entry.place {
-            Place::Pending => self.take((Reverse(entry.spec.priority), task), entry.spec.domain),
+            Place::Queued => self.take((Reverse(entry.spec.priority), task), entry.spec.domain),
             Place::Delayed(until) => self.delayed.remove(&(until, task)),
             Place::Prefetched(..) | Place::Running(_) => false,
         }
@@ -116,7 +116,7 @@ impl Queue {
             }
             self.delayed.pop_first();
             if let Some(entry) = tasks.get_mut(&task) {
-                entry.place = Place::Pending;
+                entry.place = Place::Queued;
                 self.push(task, &entry.spec);
             }
         }

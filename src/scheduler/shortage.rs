@@ -8,7 +8,7 @@
 //! fail with that error; tasks that come later are a new try.
 
 use super::check::Mutant;
-use super::slot::State;
+use super::slot::SlotState;
 use super::{Action, Now, Resolution, Scheduler, WorkerKey};
 use proto::limits::{NO_WORKER_AFTER, SHORTAGE_BACKOFF, SHORTAGE_BACKOFF_MAX, SHORTAGE_TOLD_EVERY};
 
@@ -75,14 +75,14 @@ impl Shortage {
 }
 
 impl Scheduler {
-    /// Returns how many more workers there is room for. In a shortage, a new one only takes the place of one
+    /// Returns how many more workers there is room for. In a shortage, a new one only takes the slot of one
     /// that is leaving.
     pub(super) fn room(&self) -> usize {
         let room = self.config.workers_max.saturating_sub(self.occupied());
         if !self.shortage.is_on() || self.mutant(Mutant::RoomInShortage) {
             return room;
         }
-        let leaves = |slot: &&super::Slot| slot.state != State::Vacant && !slot.is_occupied();
+        let leaves = |slot: &&super::Slot| slot.state != SlotState::Vacant && !slot.is_occupied();
         self.slots.iter().filter(leaves).count().min(room)
     }
 
@@ -99,7 +99,7 @@ impl Scheduler {
     pub(super) fn not_started(&mut self, worker: WorkerKey, now: Now, actions: &mut Vec<Action>) {
         let Some(slot) = self.live(worker) else { return };
         match self.slots[slot].state {
-            State::Starting { .. } => {}
+            SlotState::Starting { .. } => {}
             // The worker is unwanted by now, or its end has another cause.
             _ => return self.dead(worker, now, actions),
         }
@@ -109,7 +109,7 @@ impl Scheduler {
             let workers = self.slots.iter().filter(|slot| slot.state.is_of_use()).count();
             actions.push(Action::Short { workers });
         }
-        let is_alone = self.slots.iter().all(|slot| slot.state == State::Vacant);
+        let is_alone = self.slots.iter().all(|slot| slot.state == SlotState::Vacant);
         let is_impatient = self.mutant(Mutant::ImpatientInShortage);
         if is_alone || is_impatient {
             let since = *self.shortage.alone_since.get_or_insert(now);

@@ -319,12 +319,12 @@ impl World {
             let is_batch = self.tasks.get(&task).is_some_and(|books| books.spec.retry == Retry::OF_A_BATCH);
             let unfinished = is_batch && !interrupted && self.random.one_in(2);
             let used = self.tasks.get(&task).map(|books| books.used);
-            let answer = RunReport { interrupted, ran, used, resident_bytes, is_full, unfinished };
-            self.event(Event::Done { worker, task, answer });
+            let report = RunReport { interrupted, ran, used, resident_bytes, is_full, unfinished };
+            self.event(Event::Done { worker, task, report });
             // This does not hold if the answer came too late to count, or the task has begun again.
             let place = self.scheduler.tasks.get(&task).map(|entry| entry.place);
             if unfinished
-                && matches!(place, Some(Place::Pending | Place::Prefetched(..)))
+                && matches!(place, Some(Place::Queued | Place::Prefetched(..)))
                 && let Some(books) = self.tasks.get_mut(&task)
             {
                 books.began = None;
@@ -339,13 +339,13 @@ impl World {
             }
             // A finished task has its answer said before the next begins.
             Some(task) => {
-                let asked = process.interrupted.contains(&task);
+                let is_interrupted = process.interrupted.contains(&task);
                 // Each second worker stops a task at its limit before it is asked to.
                 let is_over = self
                     .tasks
                     .get(&task)
                     .is_some_and(|books| books.spec.cpu_time.is_some_and(|limit| books.used > limit));
-                let interrupted = (asked || is_over && worker.slot.is_multiple_of(2)) && !rude;
+                let interrupted = (is_interrupted || is_over && worker.slot.is_multiple_of(2)) && !rude;
                 process.said.push_back((task, interrupted));
                 process.running = process.prefetched.pop_front();
                 self.note_run(worker);
@@ -377,8 +377,8 @@ impl World {
         {
             self.crashes = 0;
             let used = self.tasks.get(&task).map(|books| books.used);
-            let answer = RunReport { interrupted, used, ..RunReport::default() };
-            self.event(Event::Done { worker, task, answer });
+            let report = RunReport { interrupted, used, ..RunReport::default() };
+            self.event(Event::Done { worker, task, report });
         }
         let Some(process) = self.processes.remove(&worker) else { return };
         let blamed = self.tasks.values().any(|books| books.resolved.is_none() && books.began.is_some())
@@ -417,7 +417,7 @@ impl World {
             self.event(Event::Done {
                 worker,
                 task,
-                answer: RunReport { interrupted, ..RunReport::default() },
+                report: RunReport { interrupted, ..RunReport::default() },
             });
         }
     }

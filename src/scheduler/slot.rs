@@ -1,4 +1,4 @@
-//! A place for one worker, and its states.
+//! The slot of one worker, and its states.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(crate) struct WorkerKey {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) generation: u32,
-    pub(super) state: State,
+    pub(super) state: SlotState,
     /// The domain of every task that this process has been handed; none before the first.
     pub(super) domain: Option<Domain>,
     /// Prefetched tasks, in the order in which the worker will come to them.
@@ -26,13 +26,13 @@ pub(super) struct Slot {
     pub(super) answered: u64,
     /// Says when the process was ready.
     pub(super) ready_at: Now,
-    /// It takes no more tasks than it has, then leaves: its place may be given away already.
+    /// It takes no more tasks than it has, then leaves: another worker may be starting in its stead already.
     pub(super) draining: bool,
 }
 
 /// The states of the table in the module's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum SlotState {
     Vacant,
     /// The deadline is set when the process exists.
     Starting {
@@ -51,10 +51,10 @@ pub(super) enum State {
         look_at: Option<Now>,
         stop: Option<StopReason>,
     },
-    Doomed {
+    Killed {
         task: Option<(TaskId, StopReason)>,
     },
-    Condemned {
+    Faulty {
         task: Option<TaskId>,
     },
     Retiring {
@@ -62,25 +62,31 @@ pub(super) enum State {
     },
 }
 
-impl State {
+impl SlotState {
     /// Returns whether the pool has decided that the worker ends, or its task.
     pub(super) fn is_ending(self) -> bool {
         matches!(
             self,
-            State::Vacant | State::Doomed { .. } | State::Retiring { .. } | State::Busy { stop: Some(_), .. }
+            SlotState::Vacant
+                | SlotState::Killed { .. }
+                | SlotState::Retiring { .. }
+                | SlotState::Busy { stop: Some(_), .. }
         )
     }
 
     /// Returns whether the slot has a process that runs tasks, or will.
     pub(super) fn is_of_use(self) -> bool {
-        matches!(self, State::Starting { deadline: Some(_) } | State::Idle { .. } | State::Busy { .. })
+        matches!(
+            self,
+            SlotState::Starting { deadline: Some(_) } | SlotState::Idle { .. } | SlotState::Busy { .. }
+        )
     }
 
     /// The task that runs there.
     pub(super) fn task(self) -> Option<TaskId> {
         match self {
-            State::Busy { task, .. } | State::Doomed { task: Some((task, _)) } => Some(task),
-            State::Condemned { task } => task,
+            SlotState::Busy { task, .. } | SlotState::Killed { task: Some((task, _)) } => Some(task),
+            SlotState::Faulty { task } => task,
             _ => None,
         }
     }
@@ -127,7 +133,7 @@ impl Slot {
     pub(super) fn new() -> Self {
         Slot {
             generation: 0,
-            state: State::Vacant,
+            state: SlotState::Vacant,
             domain: None,
             behind: VecDeque::new(),
             answered: 0,
@@ -139,14 +145,14 @@ impl Slot {
     /// The next process of this slot.
     pub(super) fn begin(&mut self) {
         let generation = self.generation.wrapping_add(1);
-        *self = Slot { generation, state: State::Starting { deadline: None }, ..Slot::new() };
+        *self = Slot { generation, state: SlotState::Starting { deadline: None }, ..Slot::new() };
     }
 
     /// Empties the slot of a process that is gone. Returns its state, and the tasks that it had been prefetched.
-    pub(super) fn vacate(&mut self) -> (State, VecDeque<TaskId>) {
+    pub(super) fn vacate(&mut self) -> (SlotState, VecDeque<TaskId>) {
         self.draining = false;
         self.domain = None;
-        (std::mem::replace(&mut self.state, State::Vacant), std::mem::take(&mut self.behind))
+        (std::mem::replace(&mut self.state, SlotState::Vacant), std::mem::take(&mut self.behind))
     }
 
     pub(super) fn key(&self, index: usize) -> WorkerKey {
@@ -155,30 +161,31 @@ impl Slot {
 
     pub(super) fn seen(&self) -> Seen {
         let (state, task) = match self.state {
-            State::Starting { .. } => (WorkerState::Starting, None),
-            State::Idle { .. } => (WorkerState::Idle, None),
-            State::Busy { task, began, .. } => (WorkerState::Busy, Some((task, began))),
-            State::Vacant | State::Doomed { .. } | State::Condemned { .. } | State::Retiring { .. } => {
-                (WorkerState::Leaving, None)
-            }
+            SlotState::Starting { .. } => (WorkerState::Starting, None),
+            SlotState::Idle { .. } => (WorkerState::Idle, None),
+            SlotState::Busy { task, began, .. } => (WorkerState::Busy, Some((task, began))),
+            SlotState::Vacant
+            | SlotState::Killed { .. }
+            | SlotState::Faulty { .. }
+            | SlotState::Retiring { .. } => (WorkerState::Leaving, None),
         };
         Seen { state, task, answered: self.answered }
     }
 
     /// Returns whether it counts towards the number of workers.
     pub(super) fn is_occupied(&self) -> bool {
-        !matches!(self.state, State::Vacant | State::Retiring { .. }) && !self.draining
+        !matches!(self.state, SlotState::Vacant | SlotState::Retiring { .. }) && !self.draining
     }
 
     pub(super) fn deadline(&self, idle_timeout: Option<Duration>) -> Option<Now> {
         match self.state {
-            State::Starting { deadline } => deadline,
-            State::Busy { deadline, slow_at, look_at, .. } => {
+            SlotState::Starting { deadline } => deadline,
+            SlotState::Busy { deadline, slow_at, look_at, .. } => {
                 [deadline, slow_at, look_at].into_iter().flatten().min()
             }
-            State::Retiring { deadline } => Some(deadline),
-            State::Idle { since } => idle_timeout.map(|timeout| since.saturating_add(timeout)),
-            State::Vacant | State::Doomed { .. } | State::Condemned { .. } => None,
+            SlotState::Retiring { deadline } => Some(deadline),
+            SlotState::Idle { since } => idle_timeout.map(|timeout| since.saturating_add(timeout)),
+            SlotState::Vacant | SlotState::Killed { .. } | SlotState::Faulty { .. } => None,
         }
     }
 }

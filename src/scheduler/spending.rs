@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::check::Mutant;
-use super::slot::{State, StopReason};
+use super::slot::{SlotState, StopReason};
 use super::{Action, Now, RunReport, Scheduler, WorkerKey};
 use proto::task::TaskId;
 
@@ -19,7 +19,7 @@ impl Scheduler {
     /// Asks for the CPU time of the slot's task, if a look is due.
     pub(super) fn look(&mut self, slot: usize, now: Now, actions: &mut Vec<Action>) {
         let worker = self.slots[slot].key(slot);
-        if let State::Busy { task, look_at, stop: None, .. } = &mut self.slots[slot].state
+        if let SlotState::Busy { task, look_at, stop: None, .. } = &mut self.slots[slot].state
             && look_at.is_some_and(|at| at <= now)
         {
             // This holds until the answer comes, which may stop the task.
@@ -40,7 +40,9 @@ impl Scheduler {
     ) {
         let Some(slot) = self.live(worker) else { return };
         let Some(limit) = self.tasks.get(&task).and_then(|entry| entry.spec.cpu_time) else { return };
-        let State::Busy { task: held, look_at, stop: None, .. } = &mut self.slots[slot].state else { return };
+        let SlotState::Busy { task: held, look_at, stop: None, .. } = &mut self.slots[slot].state else {
+            return;
+        };
         if *held != task {
             return;
         }
@@ -52,9 +54,9 @@ impl Scheduler {
     }
 
     /// Returns whether a task that has ended used more than its limit.
-    pub(super) fn is_over(&self, task: TaskId, answer: &RunReport) -> bool {
+    pub(super) fn is_over(&self, task: TaskId, report: &RunReport) -> bool {
         let limit = self.tasks.get(&task).and_then(|entry| entry.spec.cpu_time);
-        limit.zip(answer.used).is_some_and(|(limit, used)| used > limit)
+        limit.zip(report.used).is_some_and(|(limit, used)| used > limit)
             && !self.mutant(Mutant::CpuTimeForgotten)
     }
 

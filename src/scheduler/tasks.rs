@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::check::Mutant;
-use super::slot::{State, StopReason};
+use super::slot::{Slot, SlotState, StopReason};
 use super::spending::LOOK_AGAIN;
 use super::{
     Action, Domain, Fate, KillReason, Mode, Now, Place, Resolution, Retry, RunReport, ScheduledTask,
@@ -42,7 +42,7 @@ impl Scheduler {
             abort: false,
             discard_rest: false,
             bypassed_since: None,
-            place: Place::Pending,
+            place: Place::Queued,
         };
         self.tasks.insert(task, entry);
         self.queue.push(task, &spec);
@@ -82,7 +82,7 @@ impl Scheduler {
         let deadline = deadline.filter(|_| !self.mutant(Mutant::DeadlineForgotten));
         let slow_at = self.config.slow_after.map(|after| now.saturating_add(after));
         let look_at = cpu_time.map(|_| now.saturating_add(LOOK_AGAIN));
-        self.slots[slot].state = State::Busy { task, began: now, deadline, slow_at, look_at, stop: None };
+        self.slots[slot].state = SlotState::Busy { task, began: now, deadline, slow_at, look_at, stop: None };
         actions.push(Action::Begin { worker, task });
         if abort {
             self.stop(slot, StopReason::Abort, now, actions);
@@ -102,11 +102,11 @@ impl Scheduler {
         }
     }
 
-    /// Gives a busy worker a store of tasks, if they are short and nobody else could begin them.
+    /// Prefetches several tasks for a busy worker, if they are short and nobody else could begin them.
     fn prefetch(&mut self, slot: usize, now: Now, actions: &mut Vec<Action>) {
         let depth = self.prefetch_depth();
         let behind = self.slots[slot].behind.len();
-        // The store is refilled at half, so that many tasks go over together.
+        // More are prefetched once half of them have begun, so that many tasks go over together.
         if depth == 0 || behind > depth / 2 {
             return;
         }
@@ -115,16 +115,16 @@ impl Scheduler {
         let mut busy = 0;
         let mut elsewhere = idle.count();
         for slot in &self.slots {
-            busy += usize::from(matches!(slot.state, State::Busy { .. }) && slot.domain == Some(domain));
-            elsewhere += usize::from(matches!(slot.state, State::Starting { .. }));
+            busy += usize::from(matches!(slot.state, SlotState::Busy { .. }) && slot.domain == Some(domain));
+            elsewhere += usize::from(matches!(slot.state, SlotState::Starting { .. }));
         }
         elsewhere += self.room();
-        // Revoked tasks come first; the store is filled the next time.
+        // Revoked tasks come first; others are prefetched the next time.
         if self.revoke_prefetched(domain, now, actions) {
             return;
         }
-        let share = self.queue.ready_of(domain).saturating_sub(elsewhere).div_ceil(busy.max(1));
-        for _ in 0..share.min(self.room_behind(slot, depth)) {
+        let per_worker = self.queue.ready_of(domain).saturating_sub(elsewhere).div_ceil(busy.max(1));
+        for _ in 0..per_worker.min(self.room_behind(slot, depth)) {
             let Some((rank, domain)) = self.next_behind(slot, now) else { break };
             if self.is_alone_there(rank.1) {
                 break;
@@ -152,11 +152,11 @@ impl Scheduler {
 
     /// Returns how many more tasks the worker may be prefetched, if `max` may wait there.
     fn room_behind(&self, slot: usize, max: usize) -> usize {
-        let place = &self.slots[slot];
-        match place.state {
-            State::Busy { task, stop: None, .. } if !place.draining && !self.is_alone_there(task) => {
-                let behind = place.behind.len();
-                let taken = place.answered + 1 + behind as u64;
+        let Slot { state, draining, behind, answered, .. } = &self.slots[slot];
+        match *state {
+            SlotState::Busy { task, stop: None, .. } if !draining && !self.is_alone_there(task) => {
+                let behind = behind.len();
+                let taken = answered + 1 + behind as u64;
                 let left = self.config.recycle.tasks_max.map(|max| max.saturating_sub(taken));
                 max.saturating_sub(behind).min(left.map_or(usize::MAX, |left| left as usize))
             }
@@ -179,17 +179,17 @@ impl Scheduler {
     }
 
     /// Has prefetched tasks come back from behind a task that takes long, before later ones go to
-    /// other workers of their domain: they find their place in the queue. `true` if some do.
+    /// other workers of their domain: they get back into the queue. `true` if some do.
     fn revoke_prefetched(&mut self, domain: Domain, now: Now, actions: &mut Vec<Action>) -> bool {
         let takes_long = RECALL_AFTER.max(self.typical.duration().saturating_mul(8));
         let mut comes_back = false;
         for slot in 0..self.slots.len() {
-            let place = &self.slots[slot];
-            if !place.behind.is_empty()
-                && place.domain == Some(domain)
-                && matches!(place.state, State::Busy { began, .. } if now.saturating_sub(began) > takes_long)
+            let Slot { state, domain: bound_to, behind, .. } = &self.slots[slot];
+            if !behind.is_empty()
+                && *bound_to == Some(domain)
+                && matches!(*state, SlotState::Busy { began, .. } if now.saturating_sub(began) > takes_long)
             {
-                for task in place.behind.clone() {
+                for task in behind.clone() {
                     comes_back |= self.revoke(task, Fate::Requeue, actions);
                 }
             }
@@ -227,12 +227,13 @@ impl Scheduler {
 
     /// Returns when the first idle worker may take over from that slot.
     fn stealable_at(&self, slot: usize) -> Option<Now> {
-        let place = &self.slots[slot];
-        let State::Busy { began, .. } = place.state else { return None };
+        let Slot { state: SlotState::Busy { began, .. }, behind, .. } = &self.slots[slot] else {
+            return None;
+        };
         let is_free = |task| {
             matches!(self.tasks.get(task), Some(ScheduledTask { place: Place::Prefetched(_, None), .. }))
         };
-        if !place.behind.iter().any(is_free) {
+        if !behind.iter().any(is_free) {
             return None;
         }
         let after = self.idle.iter().map(|&idle| self.steal_after(slot, idle)).min()?;
@@ -240,11 +241,11 @@ impl Scheduler {
     }
 
     fn may_steal(&self, slot: usize, idle: usize, now: Now) -> bool {
-        let State::Busy { began, .. } = self.slots[slot].state else { return false };
+        let SlotState::Busy { began, .. } = self.slots[slot].state else { return false };
         began.saturating_add(self.steal_after(slot, idle)) <= now
     }
 
-    /// An idle worker of another domain takes a task over later, since it must leave its place to a new worker:
+    /// An idle worker of another domain takes a task over later, since it must leave its slot to a new worker:
     /// that takes longer than most tasks.
     fn steal_after(&self, slot: usize, idle: usize) -> Duration {
         let fits = self.slots[slot].domain.is_none_or(|domain| self.fits(idle, domain));
@@ -287,7 +288,7 @@ impl Scheduler {
         if held != slot {
             return;
         }
-        if !(revoked || cfg!(test) && self.mutant == Some(Mutant::RefusalIgnored)) {
+        if !(revoked || cfg!(test) && self.mutant == Some(Mutant::BegunTakenBack)) {
             entry.place = Place::Prefetched(slot, Some(Fate::Begun));
             // The task of a pool that was killed or broke ends with its worker.
             if self.killed || self.broken {
@@ -318,7 +319,7 @@ impl Scheduler {
 
     fn requeue(&mut self, task: TaskId) {
         if let Some(entry) = self.tasks.get_mut(&task) {
-            entry.place = Place::Pending;
+            entry.place = Place::Queued;
             // The task leaves its chunk, which would only send it back to where it came from.
             entry.spec.chunk = None;
             self.queue.push(task, &entry.spec);
@@ -366,7 +367,7 @@ impl Scheduler {
     pub(super) fn cancel(&mut self, task: TaskId, actions: &mut Vec<Action>) {
         let Some(entry) = self.tasks.get(&task) else { return };
         match entry.place {
-            Place::Pending | Place::Delayed(_) => {
+            Place::Queued | Place::Delayed(_) => {
                 self.queue.remove(task, entry);
                 self.resolve(task, Resolution::Cancelled, actions);
             }
@@ -405,7 +406,9 @@ impl Scheduler {
         };
         let kill_at = now.saturating_add(grace);
         let worker = self.slots[slot].key(slot);
-        if let State::Busy { task, deadline, look_at, stop: stop @ None, .. } = &mut self.slots[slot].state {
+        if let SlotState::Busy { task, deadline, look_at, stop: stop @ None, .. } =
+            &mut self.slots[slot].state
+        {
             *stop = Some(why);
             *deadline = Some(kill_at);
             *look_at = None;
@@ -420,7 +423,7 @@ impl Scheduler {
     /// any moment. A kill would hit the wrong one.
     fn extend_grace(&mut self, slot: usize, now: Now) {
         let patient = now.saturating_add(self.config.grace);
-        if let State::Busy { deadline: Some(deadline), stop: Some(_), .. } = &mut self.slots[slot].state {
+        if let SlotState::Busy { deadline: Some(deadline), stop: Some(_), .. } = &mut self.slots[slot].state {
             *deadline = patient.max(*deadline);
         }
     }
@@ -429,7 +432,7 @@ impl Scheduler {
         &mut self,
         worker: WorkerKey,
         task: TaskId,
-        answer: RunReport,
+        report: RunReport,
         now: Now,
         actions: &mut Vec<Action>,
     ) {
@@ -437,61 +440,61 @@ impl Scheduler {
         match self.slots[slot].state {
             // An interrupt that nobody sent cannot have been heeded, but a worker stops a task by itself at its limit
             // of CPU time.
-            State::Busy { task: held, stop, .. }
-                if held == task && (stop.is_some() || !answer.interrupted || self.is_over(task, &answer)) =>
+            SlotState::Busy { task: held, stop, .. }
+                if held == task && (stop.is_some() || !report.interrupted || self.is_over(task, &report)) =>
             {
                 self.crashes = 0;
                 self.slots[slot].answered += 1;
                 if stop.is_none() {
-                    self.typical.learn(answer.ran);
+                    self.typical.learn(report.ran);
                 }
-                let is_over = self.is_over(task, &answer);
+                let is_over = self.is_over(task, &report);
                 let how = match stop {
-                    Some(reason) if answer.interrupted => reason.stopped(),
+                    Some(reason) if report.interrupted => reason.stopped(),
                     // The task ended by itself, but had used more than its limit.
                     _ if is_over => Resolution::Overspent { killed: false },
                     _ => Resolution::Completed,
                 };
                 match how {
-                    Resolution::Completed if answer.unfinished => self.put_back(task, actions),
+                    Resolution::Completed if report.unfinished => self.put_back(task, actions),
                     how => self.ended(task, how, now, actions),
                 }
-                self.proceed(slot, &answer, now, actions);
+                self.proceed(slot, &report, now, actions);
             }
             // The answer was under way when the kill was decided, so it counts.
-            State::Doomed { task: Some((held, reason)) } if held == task => {
-                self.slots[slot].state = State::Doomed { task: None };
-                match answer.interrupted {
+            SlotState::Killed { task: Some((held, reason)) } if held == task => {
+                self.slots[slot].state = SlotState::Killed { task: None };
+                match report.interrupted {
                     true => self.ended(task, reason.stopped(), now, actions),
-                    false if self.is_over(task, &answer) => {
+                    false if self.is_over(task, &report) => {
                         self.ended(task, Resolution::Overspent { killed: false }, now, actions);
                     }
-                    false if answer.unfinished => self.put_back(task, actions),
+                    false if report.unfinished => self.put_back(task, actions),
                     false => self.ended(task, Resolution::Completed, now, actions),
                 }
             }
-            State::Doomed { .. } => {
+            SlotState::Killed { .. } => {
                 let is_next = self.slots[slot].behind.front() == Some(&task);
-                if is_next && !answer.interrupted {
+                if is_next && !report.interrupted {
                     self.slots[slot].behind.pop_front();
                     self.note_begun(worker, task, actions);
-                    match answer.unfinished {
+                    match report.unfinished {
                         true => self.put_back(task, actions),
                         false => self.resolve(task, Resolution::Completed, actions),
                     }
                 }
             }
             // The worker's lie has been found out already.
-            State::Condemned { .. } => {}
+            SlotState::Faulty { .. } => {}
             // The worker was asked to end, and answered still: what it ran is resolved.
-            State::Retiring { .. } if self.killed => {}
-            _ => self.condemn(slot, KillReason::Violation, actions),
+            SlotState::Retiring { .. } if self.killed => {}
+            _ => self.kill_faulty(slot, KillReason::Violation, actions),
         }
     }
 
     /// The worker goes on: to the next of its tasks, to rest, or away.
-    fn proceed(&mut self, slot: usize, answer: &RunReport, now: Now, actions: &mut Vec<Action>) {
-        let is_due = self.is_due(slot, answer, now);
+    fn proceed(&mut self, slot: usize, report: &RunReport, now: Now, actions: &mut Vec<Action>) {
+        let is_due = self.is_due(slot, report, now);
         let next = self.slots[slot].behind.pop_front().filter(|_| !self.mutant(Mutant::NextForgotten));
         match next {
             Some(task) => {

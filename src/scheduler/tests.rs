@@ -71,8 +71,8 @@ impl World {
     }
 
     fn done(&mut self, worker: WorkerKey, task: TaskId) -> Vec<Action> {
-        let answer = RunReport { ran: Duration::from_micros(10), ..RunReport::default() };
-        self.event(Event::Done { worker, task, answer })
+        let report = RunReport { ran: Duration::from_micros(10), ..RunReport::default() };
+        self.event(Event::Done { worker, task, report })
     }
 
     fn dead(&mut self, worker: WorkerKey) -> Vec<Action> {
@@ -170,9 +170,9 @@ fn an_unexpected_death_breaks_everything_and_names_what_was_in_flight() {
             resolve(THREE, Resolution::Broken),
         ]
     );
-    assert_eq!(world.scheduler.admits(0), Err(Refusal::Broken));
+    assert_eq!(world.scheduler.admits(0), Err(Rejection::Broken));
     assert_eq!(world.dead(SECOND), [Action::Stopped]);
-    assert_eq!(world.scheduler.admits(0), Err(Refusal::Broken), "it stays broken, not shut down");
+    assert_eq!(world.scheduler.admits(0), Err(Rejection::Broken), "it stays broken, not shut down");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn with_replacement_only_the_running_task_fails_and_a_retry_runs_it_again() {
     world.ready(FIRST);
     let how = Resolution::Died { worker: FIRST };
     assert_eq!(world.dead(FIRST), [Action::Retry { task: ONE, how }, start(NEXT)]);
-    assert_eq!(world.ready(NEXT), run(NEXT, ONE), "it finds its old place");
+    assert_eq!(world.ready(NEXT), run(NEXT, ONE), "it finds its old rank");
     let how = Resolution::Died { worker: NEXT };
     assert_eq!(world.dead(NEXT)[0], resolve(ONE, how), "two attempts are two attempts");
     assert_eq!(world.scheduler.admits(0), Ok(()));
@@ -198,13 +198,13 @@ fn a_retry_waits_for_its_pause_and_the_pause_doubles() {
     let heeded = RunReport { interrupted: true, ..RunReport::default() };
     for (fires, due) in [(10, 50), (60, 140)] {
         world.at(ms(fires));
-        let actions = world.event(Event::Done { worker: FIRST, task: ONE, answer: heeded });
+        let actions = world.event(Event::Done { worker: FIRST, task: ONE, report: heeded });
         assert_eq!(actions, [Action::Retry { task: ONE, how: Resolution::TimedOut { killed: false } }]);
         assert_eq!(world.scheduler.next_deadline(), Some(ms(due)));
         assert_eq!(world.at(ms(due)), run(FIRST, ONE));
     }
     world.at(ms(150));
-    let actions = world.event(Event::Done { worker: FIRST, task: ONE, answer: heeded });
+    let actions = world.event(Event::Done { worker: FIRST, task: ONE, report: heeded });
     assert_eq!(actions, [resolve(ONE, Resolution::TimedOut { killed: false })]);
 }
 
@@ -228,8 +228,8 @@ fn a_lie_is_a_kill_and_then_a_breakage() {
         let mut world = World::new(config(1));
         world.submit(1, TaskSpec::default());
         world.ready(FIRST);
-        let answer = RunReport { interrupted, ..RunReport::default() };
-        let lied = world.event(Event::Done { worker: FIRST, task, answer });
+        let report = RunReport { interrupted, ..RunReport::default() };
+        let lied = world.event(Event::Done { worker: FIRST, task, report });
         assert_eq!(lied, [Action::Kill { worker: FIRST, reason: KillReason::Violation }]);
         assert_eq!(world.dead(FIRST)[0], Action::Break { worker: FIRST, in_flight: vec![ONE] });
     }
@@ -240,7 +240,7 @@ fn shutdown_runs_what_is_pending_then_lets_the_workers_go() {
     let mut world = World::new(config(1));
     world.submit(1, TaskSpec::default());
     assert_eq!(world.event(Event::Shutdown { cancel_pending: false }), []);
-    assert_eq!(world.scheduler.admits(0), Err(Refusal::ShutDown));
+    assert_eq!(world.scheduler.admits(0), Err(Rejection::ShutDown));
     world.ready(FIRST);
     let gone = retire(FIRST, RetireReason::PoolEnds);
     assert_eq!(world.done(FIRST, ONE), [resolve(ONE, Resolution::Completed), gone]);
@@ -292,7 +292,7 @@ fn higher_priorities_go_first_and_equal_ones_by_age() {
 }
 
 #[test]
-fn a_worker_that_has_done_its_share_is_replaced_and_the_replacement_starts_first() {
+fn a_worker_that_has_run_enough_tasks_is_replaced_and_the_replacement_starts_first() {
     let recycle = Recycling { tasks_max: Some(1), ..Recycling::default() };
     let mut world = World::new(Config { recycle, ..config(1) });
     world.submit(1, TaskSpec::default());
@@ -313,7 +313,7 @@ fn memory_and_age_are_looked_at_between_tasks() {
     world.submit(1, TaskSpec::default());
     world.ready(FIRST);
     let large = RunReport { resident_bytes: Some(1001), ..RunReport::default() };
-    let actions = world.event(Event::Done { worker: FIRST, task: ONE, answer: large });
+    let actions = world.event(Event::Done { worker: FIRST, task: ONE, report: large });
     assert_eq!(actions[1], retire(FIRST, RetireReason::Recycled));
     world.submit(2, TaskSpec::default());
     world.ready(SECOND);
@@ -478,8 +478,8 @@ fn short_tasks_are_prefetched_and_long_ones_are_not() {
             world.submit(id, TaskSpec::default());
         }
         world.ready(FIRST);
-        let answer = RunReport { ran, ..RunReport::default() };
-        world.event(Event::Done { worker: FIRST, task: ONE, answer });
+        let report = RunReport { ran, ..RunReport::default() };
+        world.event(Event::Done { worker: FIRST, task: ONE, report });
         assert_eq!(world.scheduler.slots[0].behind.len(), stored, "{ran:?}");
     }
 }

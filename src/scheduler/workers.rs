@@ -1,7 +1,7 @@
 //! Decisions about processes: when they start, leave, die, and what their deaths mean.
 
 use super::check::Mutant;
-use super::slot::{Slot, State, StopReason};
+use super::slot::{Slot, SlotState, StopReason};
 use super::{
     Action, Fate, KillReason, Mode, Now, OnDeath, Place, Resolution, RetireReason, RunReport, Scheduler,
     WorkerKey,
@@ -9,11 +9,11 @@ use super::{
 use proto::task::TaskId;
 
 impl Scheduler {
-    /// The slot of a worker, unless a later one has taken its place.
+    /// The slot of a worker, unless a later one has taken it.
     pub(super) fn live(&self, worker: WorkerKey) -> Option<usize> {
         let slot = self.slots.get(worker.slot as usize)?;
         let is_this = slot.generation == worker.generation || self.mutant(Mutant::GenerationIgnored);
-        (is_this && slot.state != State::Vacant).then_some(worker.slot as usize)
+        (is_this && slot.state != SlotState::Vacant).then_some(worker.slot as usize)
     }
 
     /// Workers that count towards the bounds: not those that are on their way out.
@@ -27,11 +27,12 @@ impl Scheduler {
 
     // ── They come ────────────────────────────────────────────────────────────
 
-    /// Starts as many workers as there are pending tasks that no starting one will take, and
+    /// Starts as many workers as there are queued tasks that no starting one will take, and
     /// as many as there are to be in any case.
     pub(super) fn start_workers(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.start_waits = false;
-        let starting = self.slots.iter().filter(|slot| matches!(slot.state, State::Starting { .. })).count();
+        let starting =
+            self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Starting { .. })).count();
         let occupied = self.occupied();
         let max = self.config.workers_max;
         let floor = match self.mode {
@@ -51,9 +52,9 @@ impl Scheduler {
         self.prestart = 0;
         let wanted = self.tries(wanted, starting);
         // Workers that leave are not counted, but they are processes, too.
-        let alive = self.slots.iter().filter(|slot| slot.state != State::Vacant).count();
+        let alive = self.slots.iter().filter(|slot| slot.state != SlotState::Vacant).count();
         for _ in 0..wanted.min((2 * max).saturating_sub(alive)) {
-            let vacant = self.slots.iter().position(|slot| slot.state == State::Vacant);
+            let vacant = self.slots.iter().position(|slot| slot.state == SlotState::Vacant);
             let index = vacant.unwrap_or_else(|| {
                 self.slots.push(Slot::new());
                 self.slots.len() - 1
@@ -70,18 +71,18 @@ impl Scheduler {
 
     pub(super) fn spawned(&mut self, worker: WorkerKey, now: Now) {
         if let Some(slot) = self.live(worker)
-            && let State::Starting { deadline } = &mut self.slots[slot].state
+            && let SlotState::Starting { deadline } = &mut self.slots[slot].state
         {
             *deadline = Some(now.saturating_add(self.config.start_timeout));
         }
     }
 
     pub(super) fn ready(&mut self, worker: WorkerKey, now: Now) {
-        // A worker that is already Doomed or Retiring may still say that it is ready.
+        // A worker that is already `Killed` or `Retiring` may still say that it is ready.
         if let Some(slot) = self.live(worker)
-            && matches!(self.slots[slot].state, State::Starting { .. })
+            && matches!(self.slots[slot].state, SlotState::Starting { .. })
         {
-            self.slots[slot].state = State::Idle { since: now };
+            self.slots[slot].state = SlotState::Idle { since: now };
             self.slots[slot].ready_at = now;
             self.shortage.has_eased(now);
             self.idle.push(slot);
@@ -92,7 +93,7 @@ impl Scheduler {
 
     /// A worker without a task: it stays, or it leaves.
     pub(super) fn rest(&mut self, slot: usize, is_due: bool, now: Now) {
-        self.slots[slot].state = State::Idle { since: now };
+        self.slots[slot].state = SlotState::Idle { since: now };
         if is_due {
             self.retire(slot, RetireReason::Recycled, now);
         } else if self.slots[slot].draining {
@@ -102,12 +103,12 @@ impl Scheduler {
         }
     }
 
-    /// Returns whether the worker has done its share.
-    pub(super) fn is_due(&self, slot: usize, answer: &RunReport, now: Now) -> bool {
+    /// Returns whether the worker has run enough tasks, is old enough, or large enough.
+    pub(super) fn is_due(&self, slot: usize, report: &RunReport, now: Now) -> bool {
         let slot = &self.slots[slot];
         let recycle = &self.config.recycle;
-        let resident_bytes = answer.resident_bytes;
-        answer.is_full
+        let resident_bytes = report.resident_bytes;
+        report.is_full
             || recycle.tasks_max.is_some_and(|max| slot.answered >= max)
             || recycle.memory_bytes_max.is_some_and(|max| resident_bytes.is_some_and(|bytes| bytes > max))
             || recycle.age_max.is_some_and(|max| now.saturating_sub(slot.ready_at) > max)
@@ -115,7 +116,7 @@ impl Scheduler {
 
     /// Asks the worker to leave, once what follows from that (a replacement) is under way.
     pub(super) fn retire(&mut self, slot: usize, reason: RetireReason, now: Now) {
-        self.slots[slot].state = State::Retiring { deadline: now.saturating_add(self.config.grace) };
+        self.slots[slot].state = SlotState::Retiring { deadline: now.saturating_add(self.config.grace) };
         self.idle.retain(|&idle| idle != slot);
         self.leaving.push((slot, reason));
     }
@@ -123,17 +124,17 @@ impl Scheduler {
     /// The retirements that were decided, after the starts that they made room for.
     pub(super) fn let_go(&mut self, actions: &mut Vec<Action>) {
         for (slot, reason) in std::mem::take(&mut self.leaving) {
-            if matches!(self.slots[slot].state, State::Retiring { .. }) {
+            if matches!(self.slots[slot].state, SlotState::Retiring { .. }) {
                 actions.push(Action::Retire { worker: self.slots[slot].key(slot), reason });
             }
         }
     }
 
-    /// Has as many stay as there is room for again beside what waits for a place.
+    /// Has as many stay as there is room for again beside what waits for a slot.
     pub(super) fn keep(&mut self, waiting: usize) {
         let mut room = self.config.workers_max.saturating_sub(self.occupied()).saturating_sub(waiting);
         for slot in self.slots.iter_mut().filter(|slot| slot.draining) {
-            if room > 0 && matches!(slot.state, State::Busy { .. }) {
+            if room > 0 && matches!(slot.state, SlotState::Busy { .. }) {
                 slot.draining = false;
                 room -= 1;
             }
@@ -145,8 +146,8 @@ impl Scheduler {
     pub(super) fn trim(&mut self, now: Now) {
         let mut surplus = self.occupied().saturating_sub(self.config.workers_max);
         while surplus > 0 {
-            let starting = |slot: &Slot| matches!(slot.state, State::Starting { .. });
-            let busy = |slot: &Slot| matches!(slot.state, State::Busy { .. }) && !slot.draining;
+            let starting = |slot: &Slot| matches!(slot.state, SlotState::Starting { .. });
+            let busy = |slot: &Slot| matches!(slot.state, SlotState::Busy { .. }) && !slot.draining;
             if let Some(&slot) = self.idle.first() {
                 self.retire(slot, RetireReason::Resized, now);
             } else if let Some(slot) = self.slots.iter().position(starting) {
@@ -164,14 +165,14 @@ impl Scheduler {
     pub(super) fn wind_down(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.is_drained() {
             for slot in 0..self.slots.len() {
-                if matches!(self.slots[slot].state, State::Idle { .. } | State::Starting { .. }) {
+                if matches!(self.slots[slot].state, SlotState::Idle { .. } | SlotState::Starting { .. }) {
                     self.retire(slot, RetireReason::PoolEnds, now);
                 }
             }
         }
         self.let_go(actions);
-        let all_gone =
-            self.slots.iter().all(|slot| slot.state == State::Vacant) || self.mutant(Mutant::StoppedTooEarly);
+        let all_gone = self.slots.iter().all(|slot| slot.state == SlotState::Vacant)
+            || self.mutant(Mutant::StoppedTooEarly);
         if all_gone && self.tasks.is_empty() && self.mode != Mode::Stopped {
             self.mode = Mode::Stopped;
             actions.push(Action::Stopped);
@@ -188,29 +189,32 @@ impl Scheduler {
             }
             let worker = self.slots[index].key(index);
             match self.slots[index].state {
-                State::Busy { stop: None, .. } => self.stop(index, StopReason::Timeout, now, actions),
-                State::Busy { .. } if self.mutant(Mutant::GraceEndless) => {}
-                State::Busy { task, stop: Some(reason), .. } => {
-                    self.slots[index].state = State::Doomed { task: Some((task, reason)) };
+                SlotState::Busy { stop: None, .. } => self.stop(index, StopReason::Timeout, now, actions),
+                SlotState::Busy { .. } if self.mutant(Mutant::GraceEndless) => {}
+                SlotState::Busy { task, stop: Some(reason), .. } => {
+                    self.slots[index].state = SlotState::Killed { task: Some((task, reason)) };
                     actions.push(Action::Kill { worker, reason: KillReason::Grace });
                 }
-                State::Retiring { .. } => {
-                    self.slots[index].state = State::Doomed { task: None };
-                    // The worker's place has been promised to another one.
+                SlotState::Retiring { .. } => {
+                    self.slots[index].state = SlotState::Killed { task: None };
+                    // The worker's slot has been promised to another one.
                     self.slots[index].draining = true;
                     actions.push(Action::Kill { worker, reason: KillReason::Grace });
                 }
-                State::Starting { .. } => self.condemn(index, KillReason::StartTimeout, actions),
-                State::Idle { .. } if self.may_shrink() => self.retire(index, RetireReason::Idle, now),
-                State::Vacant | State::Idle { .. } | State::Doomed { .. } | State::Condemned { .. } => {}
+                SlotState::Starting { .. } => self.kill_faulty(index, KillReason::StartTimeout, actions),
+                SlotState::Idle { .. } if self.may_shrink() => self.retire(index, RetireReason::Idle, now),
+                SlotState::Vacant
+                | SlotState::Idle { .. }
+                | SlotState::Killed { .. }
+                | SlotState::Faulty { .. } => {}
             }
         }
     }
 
     /// The worker lied, or never spoke: it is killed, and that is its own fault.
-    pub(super) fn condemn(&mut self, slot: usize, reason: KillReason, actions: &mut Vec<Action>) {
+    pub(super) fn kill_faulty(&mut self, slot: usize, reason: KillReason, actions: &mut Vec<Action>) {
         let task = self.slots[slot].state.task();
-        self.slots[slot].state = State::Condemned { task };
+        self.slots[slot].state = SlotState::Faulty { task };
         self.idle.retain(|&idle| idle != slot);
         actions.push(Action::Kill { worker: self.slots[slot].key(slot), reason });
         // Its answers will not count any more, so what it has begun behind that task must be learnt now.
@@ -221,7 +225,7 @@ impl Scheduler {
 
     fn report_slow(&mut self, index: usize, now: Now, actions: &mut Vec<Action>) {
         let worker = self.slots[index].key(index);
-        if let State::Busy { task, slow_at, .. } = &mut self.slots[index].state
+        if let SlotState::Busy { task, slow_at, .. } = &mut self.slots[index].state
             && slow_at.is_some_and(|at| at <= now)
         {
             *slow_at = None;
@@ -248,13 +252,14 @@ impl Scheduler {
             self.note_begun(worker, task, actions);
         }
         match state {
-            State::Vacant | State::Retiring { .. } | State::Doomed { task: None } => {}
+            SlotState::Vacant | SlotState::Retiring { .. } | SlotState::Killed { task: None } => {}
             // The interrupt or its deadline made the worker fall over: that is the task's end,
             // not the pool's.
-            State::Doomed { task: Some((task, reason)) } | State::Busy { task, stop: Some(reason), .. } => {
+            SlotState::Killed { task: Some((task, reason)) }
+            | SlotState::Busy { task, stop: Some(reason), .. } => {
                 self.ended(task, reason.killed(), now, actions);
             }
-            State::Busy { task, stop: None, .. } | State::Condemned { task: Some(task) } => {
+            SlotState::Busy { task, stop: None, .. } | SlotState::Faulty { task: Some(task) } => {
                 match self.config.on_death {
                     OnDeath::Break => {
                         let in_flight = std::iter::once(task).chain(begun).collect();
@@ -265,7 +270,7 @@ impl Scheduler {
                     }
                 }
             }
-            State::Starting { .. } | State::Idle { .. } | State::Condemned { task: None } => {
+            SlotState::Starting { .. } | SlotState::Idle { .. } | SlotState::Faulty { task: None } => {
                 self.crashed(worker, now, actions)
             }
         }
@@ -320,18 +325,19 @@ impl Scheduler {
                 self.resolve(task, Resolution::Broken, actions);
             }
             match (self.slots[index].state, gently) {
-                (State::Vacant | State::Doomed { task: None }, _) | (State::Retiring { .. }, Some(_)) => {
+                (SlotState::Vacant | SlotState::Killed { task: None }, _)
+                | (SlotState::Retiring { .. }, Some(_)) => {
                     continue;
                 }
                 (state, Some(deadline))
-                    if !matches!(state, State::Doomed { .. } | State::Condemned { .. }) =>
+                    if !matches!(state, SlotState::Killed { .. } | SlotState::Faulty { .. }) =>
                 {
-                    self.slots[index].state = State::Retiring { deadline };
+                    self.slots[index].state = SlotState::Retiring { deadline };
                     actions.push(Action::Terminate { worker });
                     state.task()
                 }
                 (state, _) => {
-                    self.slots[index].state = State::Doomed { task: None };
+                    self.slots[index].state = SlotState::Killed { task: None };
                     actions.push(Action::Kill { worker, reason: KillReason::PoolEnds });
                     state.task()
                 }

@@ -142,15 +142,15 @@ fn modules_are_told_apart_and_digests_read_from_text() {
 
 #[test]
 fn tuples_of_up_to_sixteen_are_arguments() {
-    use wasmpool::module::{Args, Schema};
+    use wasmpool::module::{Args, TypeSchema};
     type Seven = Args<(u8, u8, u8, u8, u8, u8, u8)>;
     type Sixteen = (u8, u16, u32, u64, i8, i16, i32, i64, bool, char, f32, f64, String, u8, u8, u8);
     #[derive(wasmpool::Schema)]
     #[expect(dead_code, reason = "its type is looked at")]
     struct Same(u8, u16, u32, u64, i8, i16, i32, i64, bool, char, f32, f64, String, u8, u8, u8);
-    let schema = Schema::of::<Args<Sixteen>>();
-    assert!(schema.is_compatible(&Schema::of::<Same>()));
-    assert!(!schema.is_compatible(&Schema::of::<Seven>()));
+    let schema = TypeSchema::of::<Args<Sixteen>>();
+    assert!(schema.is_compatible(&TypeSchema::of::<Same>()));
+    assert!(!schema.is_compatible(&TypeSchema::of::<Seven>()));
     // A task of this type takes the tuple as its input.
     fn takes(pool: &wasmpool::Pool, task: &wasmpool::Task<Seven, u64>) {
         let _ = pool.submit(task, &(1, 2, 3, 4, 5, 6, 7));

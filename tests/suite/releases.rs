@@ -234,13 +234,13 @@ fn modules_that_are_held_are_bounded_and_the_error_is_typed() {
         }
         other => panic!("{other:?}"),
     }
-    // Loading the same module takes no second place, but a metered one is another module.
+    // Loading the same module takes no second permit, but a metered one is another module.
     drop(pool.load(&one_of_many(1)).expect("is there"));
     let metered = || pool.load_with(&one_of_many(1), ModuleOptions::new().metered(true));
     assert!(matches!(metered(), Err(ModuleError::TooMany { .. })));
     drop(second);
     drop(metered().expect("there is room"));
-    // A module that cannot be loaded takes no place.
+    // A module that cannot be loaded keeps no permit.
     for _ in 0..3 {
         assert!(matches!(pool.load(b"hello"), Err(ModuleError::Invalid { .. })));
     }

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use super::args::{self, BenchArgs};
-use super::call::{Answer, Call, Pending};
+use super::call::{Call, CallFuture, CallOutput};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::input::{self, InputArg};
@@ -170,9 +170,9 @@ fn measure(
 }
 
 /// Waits for a call, which must succeed: to measure failures would mislead.
-fn finish(pending: &Pending) -> Result<(), Failure> {
-    match pending.wait()? {
-        Answer::Command(output) if output.exit_code != 0 => Err(Failure::Exited(format!(
+fn finish(future: &CallFuture) -> Result<(), Failure> {
+    match future.wait()? {
+        CallOutput::Command(output) if output.exit_code != 0 => Err(Failure::Exited(format!(
             "the command exited with code {}: a benchmark wants calls that succeed",
             output.exit_code.cast_unsigned()
         ))),

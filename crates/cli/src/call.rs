@@ -39,7 +39,7 @@ enum Kind {
 
 /// A call under way.
 #[derive(Debug)]
-pub(super) enum Pending {
+pub(super) enum CallFuture {
     Task {
         future: TaskFuture<Bytes>,
         description: Arc<TaskDescription>,
@@ -68,7 +68,7 @@ impl Prepared {
 
 /// The result of a call.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum CallOutput {
     /// A typed task's result is one line of JSON.
     Json(String),
     /// A typed task's large result becomes JSON when it is written.
@@ -155,7 +155,7 @@ impl Call {
         given: InputArg,
         label: Option<&str>,
         placeholder: Option<&str>,
-    ) -> Result<Pending, Failure> {
+    ) -> Result<CallFuture, Failure> {
         self.submit_prepared(&self.prepare(given, placeholder)?, label)
     }
 
@@ -178,7 +178,7 @@ impl Call {
         &self,
         prepared: &Prepared,
         label: Option<&str>,
-    ) -> Result<Pending, Failure> {
+    ) -> Result<CallFuture, Failure> {
         let options = match label {
             Some(label) => self.options.clone().label(label),
             None => self.options.clone(),
@@ -190,10 +190,10 @@ impl Call {
                     internal::output_bytes_max(&self.options).unwrap_or(limits::OUTPUT_BYTES_MAX);
                 // The pool lets no larger output through.
                 let output_max = output_max.min(limits::FRAME_PAYLOAD_BYTES_MAX as usize / 2);
-                Ok(Pending::Task { future, description: description.clone(), output_max })
+                Ok(CallFuture::Task { future, description: description.clone(), output_max })
             }
             (Kind::Command { handle, .. }, Prepared::Command(input)) => {
-                Ok(Pending::Command(self.pool.submit_with(handle, input, options)?))
+                Ok(CallFuture::Command(self.pool.submit_with(handle, input, options)?))
             }
             (Kind::Task { .. }, Prepared::Command(_)) | (Kind::Command { .. }, Prepared::Task(_)) => {
                 Err(Failure::Internal("an input was prepared for another call".into()))
@@ -279,52 +279,52 @@ fn with_placeholder(arg: &str, placeholder: Option<&str>) -> String {
     placeholder.map_or_else(|| arg.to_string(), |placeholder| arg.replace(PLACEHOLDER, placeholder))
 }
 
-impl Pending {
+impl CallFuture {
     /// Sends `number` when it is done, at once if it is.
     pub(super) fn announce(&self, to: &crossbeam_channel::Sender<usize>, number: usize) {
         match self {
-            Pending::Task { future, .. } => internal::announce(future, to, number),
-            Pending::Command(future) => internal::announce(future, to, number),
+            CallFuture::Task { future, .. } => internal::announce(future, to, number),
+            CallFuture::Command(future) => internal::announce(future, to, number),
         }
     }
 
     pub(super) fn task_id(&self) -> TaskId {
         match self {
-            Pending::Task { future, .. } => future.task_id(),
-            Pending::Command(future) => future.task_id(),
+            CallFuture::Task { future, .. } => future.task_id(),
+            CallFuture::Command(future) => future.task_id(),
         }
     }
 
     /// Cancels it, if it has not begun.
     pub(super) fn cancel(&self) {
         match self {
-            Pending::Task { future, .. } => future.cancel(),
-            Pending::Command(future) => future.cancel(),
+            CallFuture::Task { future, .. } => future.cancel(),
+            CallFuture::Command(future) => future.cancel(),
         };
     }
 
     /// Stops it, if it runs; it then ends with a failure.
     pub(super) fn abort(&self) {
         match self {
-            Pending::Task { future, .. } => future.abort(),
-            Pending::Command(future) => future.abort(),
+            CallFuture::Task { future, .. } => future.abort(),
+            CallFuture::Command(future) => future.abort(),
         };
     }
 
     /// Waits for the result. Output that does not fit the task's own schema is the task's
     /// failure.
-    pub(super) fn wait(&self) -> Result<Answer, TaskFailure> {
+    pub(super) fn wait(&self) -> Result<CallOutput, TaskFailure> {
         match self {
-            Pending::Task { future, description, output_max } => {
+            CallFuture::Task { future, description, output_max } => {
                 let bytes = future.result()?;
                 if description.codec == Codec::Raw {
-                    return Ok(Answer::Bytes(bytes));
+                    return Ok(CallOutput::Bytes(bytes));
                 }
                 let output_max = *output_max;
                 let read = match bytes.len() > LARGE_BYTES {
-                    false => json::decode(&description.output, &bytes, output_max).map(Answer::Json),
+                    false => json::decode(&description.output, &bytes, output_max).map(CallOutput::Json),
                     true => json::check(&description.output, &bytes, output_max).map(|()| {
-                        Answer::Value(LargeValue { description: description.clone(), bytes, output_max })
+                        CallOutput::Value(LargeValue { description: description.clone(), bytes, output_max })
                     }),
                 };
                 read.map_err(|error| {
@@ -337,10 +337,10 @@ impl Pending {
                     internal::failure(future, error, self.report())
                 })
             }
-            Pending::Command(future) => match future.result() {
-                Ok(output) => Ok(Answer::Command(output)),
+            CallFuture::Command(future) => match future.result() {
+                Ok(output) => Ok(CallOutput::Command(output)),
                 Err(failure) => match failure.error() {
-                    TaskError::Exit { output } => Ok(Answer::Command(output.clone())),
+                    TaskError::Exit { output } => Ok(CallOutput::Command(output.clone())),
                     _ => Err(failure),
                 },
             },
@@ -350,8 +350,8 @@ impl Pending {
     /// Returns what the call cost, once it is done.
     pub(super) fn report(&self) -> TaskReport {
         match self {
-            Pending::Task { future, .. } => future.report(),
-            Pending::Command(future) => future.report(),
+            CallFuture::Task { future, .. } => future.report(),
+            CallFuture::Command(future) => future.report(),
         }
         .unwrap_or_default()
     }

@@ -8,7 +8,7 @@ use super::exit::Failure;
 use super::streams;
 use bytes::Bytes;
 use files::{HostFiles, OpenError};
-use json::Refused;
+use json::EncodeError;
 use proto::limits::FRAME_PAYLOAD_BYTES_MAX;
 use proto::text::quoted;
 use wasmpool::module::{Codec, TaskDescription};
@@ -72,7 +72,7 @@ pub(super) fn encode(task: &TaskDescription, given: InputArg) -> Result<Bytes, F
 fn raw(task: &TaskDescription, given: InputArg) -> Result<Bytes, Failure> {
     match given {
         InputArg::Json(text) => {
-            let bytes = json::bytes_of(without_bom(&text)).map_err(|error| refused(task, &error, &text))?;
+            let bytes = json::bytes_of(without_bom(&text)).map_err(|error| failure(task, &error, &text))?;
             Ok(bytes.into())
         }
         other => Ok(other.into_bytes().into()),
@@ -104,7 +104,7 @@ fn typed(task: &TaskDescription, given: InputArg) -> Result<Bytes, Failure> {
         InputArg::Content(bytes) | InputArg::Json(bytes) => bytes,
     };
     let encoded = json::encode_arguments(task, without_bom(&json));
-    Ok(encoded.map_err(|error| refused(task, &error, &json))?.into())
+    Ok(encoded.map_err(|error| failure(task, &error, &json))?.into())
 }
 
 /// Encodes JSON while it is read, so that the text is never held whole.
@@ -116,15 +116,16 @@ pub(super) fn encode_stream(
 ) -> Result<Bytes, Failure> {
     let mut counted = Counted { source, left: bytes_max, is_over: false };
     let mut text = BufReader::with_capacity(STREAM_BYTES, &mut counted);
-    let encoded =
-        skip_bom(&mut text).map_err(Refused::io).and_then(|()| json::encode_stream(task, text, bytes_max));
+    let encoded = skip_bom(&mut text)
+        .map_err(EncodeError::io)
+        .and_then(|()| json::encode_stream(task, text, bytes_max));
     match encoded {
         Ok(encoded) => Ok(encoded.into()),
         Err(_) if counted.is_over => Err(too_long(name, bytes_max)),
-        Err(Refused::Json(error)) if error.is_io() => {
+        Err(EncodeError::Json(error)) if error.is_io() => {
             Err(Failure::Input(format!("cannot read {name}: {}", io::Error::from(error))))
         }
-        Err(error) => Err(refused(task, &error, &[])),
+        Err(error) => Err(failure(task, &error, &[])),
     }
 }
 
@@ -182,11 +183,11 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-fn refused(task: &TaskDescription, error: &Refused, text: &[u8]) -> Failure {
+fn failure(task: &TaskDescription, error: &EncodeError, text: &[u8]) -> Failure {
     let signature = task.signature();
     Failure::Input(match error {
-        Refused::Mismatch(error) => format!("the input does not fit `{signature}`: {error}"),
-        Refused::Json(error) => {
+        EncodeError::Mismatch(error) => format!("the input does not fit `{signature}`: {error}"),
+        EncodeError::Json(error) => {
             let shown = match text.trim_ascii() {
                 [] => String::new(),
                 text => format!(": {}", quoted(text, TEXT_SHOWN_BYTES_MAX)),
@@ -321,10 +322,10 @@ fn read(
 mod tests {
     use super::*;
     use proto::description::samples;
-    use wasmpool::module::Schema;
+    use wasmpool::module::TypeSchema;
 
     fn task<I: postcard_schema::Schema>(codec: Codec, params: &[&str]) -> TaskDescription {
-        let mut task = samples::task("t", params, Schema::of::<I>(), Schema::of::<()>());
+        let mut task = samples::task("t", params, TypeSchema::of::<I>(), TypeSchema::of::<()>());
         task.codec = codec;
         task
     }

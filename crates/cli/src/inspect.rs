@@ -31,7 +31,7 @@ pub(super) fn inspect(args: &InspectArgs, settings: &Settings) -> Result<Exit, F
     let pool = settings.pool(Some(1))?;
     let module = match settings::load(&pool, &args.module, ModuleOptions::new()) {
         Ok(module) => module,
-        Err(failure) => return refused(&pool, args, failure),
+        Err(failure) => return unloadable(&pool, args, failure),
     };
     let types = types::collect(&module.description().tasks);
     if args.json {
@@ -47,7 +47,7 @@ pub(super) fn inspect(args: &InspectArgs, settings: &Settings) -> Result<Exit, F
 
 /// Shows what can be read of a module that cannot be loaded, and why it cannot be. A file that is no module has its
 /// digest and its size to show.
-fn refused(pool: &Pool, args: &InspectArgs, failure: Failure) -> Result<Exit, Failure> {
+fn unloadable(pool: &Pool, args: &InspectArgs, failure: Failure) -> Result<Exit, Failure> {
     let Ok((digest, bytes)) = internal::digest_file(pool, &args.module) else { return Err(failure) };
     let outline = pool.outline_file(&args.module).ok();
     if args.json {

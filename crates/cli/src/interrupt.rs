@@ -61,15 +61,15 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 static SAYINGS: Sayings = Sayings::new();
 
 /// This is the signal that asked for the end; 0 means that none came.
-static ASKED: AtomicI32 = AtomicI32::new(0);
+static STOPPED_BY: AtomicI32 = AtomicI32::new(0);
 
 /// The listener receives what a signal asks for. A signal ends this process at once where there is no
 /// listener.
-static LISTENER: Mutex<Option<Sender<Ask>>> = Mutex::new(None);
+static LISTENER: Mutex<Option<Sender<StopRequest>>> = Mutex::new(None);
 
-/// A signal asks this of work that is under way.
+/// A signal requests this of work that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ask {
+pub(super) enum StopRequest {
     /// Start nothing more, and let what runs go on for at most this long.
     Soon(Option<Duration>),
     /// Stop what runs.
@@ -109,8 +109,8 @@ fn heeded() -> Vec<i32> {
         .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok())
         .unwrap_or_default();
     let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
-    let asked = [SIGHUP, SIGQUIT].into_iter().filter(|signal| !is_ignored(*signal));
-    [SIGINT, SIGTERM, SIGXCPU].into_iter().chain(asked).collect()
+    let unless_ignored = [SIGHUP, SIGQUIT].into_iter().filter(|signal| !is_ignored(*signal));
+    [SIGINT, SIGTERM, SIGXCPU].into_iter().chain(unless_ignored).collect()
 }
 
 fn follow(mut course: Course, signals: &Receiver<i32>, console: &Console) {
@@ -126,32 +126,32 @@ fn follow(mut course: Course, signals: &Receiver<i32>, console: &Console) {
         if say_at.take_if(|at| *at <= now).is_some() {
             say_what_is_waited_for(course.due, now, console);
         }
-        let ask = match next {
+        let request = match next {
             Ok(signal) => course.signal(signal, now),
             Err(RecvTimeoutError::Timeout) if due.is_none_or(|due| due > now) => None,
             Err(RecvTimeoutError::Timeout) => course.overdue(now),
             // The sending thread never ends, so this cannot happen.
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        let Some(ask) = ask else { continue };
-        if course.asked == SIGXCPU && ASKED.load(Ordering::SeqCst) == 0 {
+        let Some(request) = request else { continue };
+        if course.stopped_by == SIGXCPU && STOPPED_BY.load(Ordering::SeqCst) == 0 {
             say(console, cpu_time::is_up());
         }
-        ASKED.store(course.asked, Ordering::SeqCst);
+        STOPPED_BY.store(course.stopped_by, Ordering::SeqCst);
         say_at = now.checked_add(SAID_WITHIN);
-        if ask == Ask::Leave || !tell(ask) {
+        if request == StopRequest::Leave || !tell(request) {
             leave(console);
         }
     }
 }
 
 /// A write to stdout does not end while its reader does not read, and what it takes to stop is not seen there.
-fn say_what_is_waited_for(due: Option<(Instant, Ask)>, now: Instant, console: &Console) {
+fn say_what_is_waited_for(due: Option<(Instant, StopRequest)>, now: Instant, console: &Console) {
     if !streams::is_stdout_waited_for() {
         return;
     }
-    let ends = due.map(|(due, ask)| {
-        let last = if ask == Ask::Leave { Duration::ZERO } else { LAST_RESORT };
+    let ends = due.map(|(due, request)| {
+        let last = if request == StopRequest::Leave { Duration::ZERO } else { LAST_RESORT };
         let within =
             Duration::from_secs((due.saturating_duration_since(now) + last).as_secs_f64().ceil() as u64);
         format!(", for {} at most", humantime::format_duration(within))
@@ -175,9 +175,9 @@ pub(super) fn finish_saying() {
 }
 
 /// Returns `false` if nobody listens: then only the end of this process stops the work.
-fn tell(ask: Ask) -> bool {
+fn tell(request: StopRequest) -> bool {
     let listener = LISTENER.lock().unwrap_or_else(PoisonError::into_inner);
-    listener.as_ref().is_some_and(|listener| listener.send(ask).is_ok())
+    listener.as_ref().is_some_and(|listener| listener.send(request).is_ok())
 }
 
 /// Ends this process; workers and compilers die with it.
@@ -189,8 +189,8 @@ fn leave(console: &Console) -> ! {
     signal_hook::low_level::exit(i32::from(code()))
 }
 
-/// Listens to signals. The caller must act on what they ask for from here on.
-pub(super) fn listen() -> Receiver<Ask> {
+/// Listens to signals. The caller must act on what they request from here on.
+pub(super) fn listen() -> Receiver<StopRequest> {
     let (sender, receiver) = unbounded();
     *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
     receiver
@@ -198,12 +198,12 @@ pub(super) fn listen() -> Receiver<Ask> {
 
 /// Returns how to end, if a signal came.
 pub(super) fn exit() -> Option<Exit> {
-    (ASKED.load(Ordering::SeqCst) != 0).then(|| Exit::Interrupted(code()))
+    (STOPPED_BY.load(Ordering::SeqCst) != 0).then(|| Exit::Interrupted(code()))
 }
 
 /// The exit code of a process that such a signal ended, as shells show it.
 pub(super) fn code() -> u8 {
-    128 + u8::try_from(ASKED.load(Ordering::SeqCst)).unwrap_or_default()
+    128 + u8::try_from(STOPPED_BY.load(Ordering::SeqCst)).unwrap_or_default()
 }
 
 /// The state of an interruption: what was asked for so far, and what follows by itself. It knows no clock.
@@ -211,53 +211,56 @@ pub(super) fn code() -> u8 {
 struct Course {
     grace: Duration,
     /// The last signal that counted.
-    asked: i32,
+    stopped_by: i32,
     counted: Option<Instant>,
-    done: Option<Ask>,
-    due: Option<(Instant, Ask)>,
+    done: Option<StopRequest>,
+    due: Option<(Instant, StopRequest)>,
 }
 
 impl Course {
     fn new(grace: Duration) -> Course {
-        Course { grace, asked: 0, counted: None, done: None, due: None }
+        Course { grace, stopped_by: 0, counted: None, done: None, due: None }
     }
 
-    fn signal(&mut self, signal: i32, now: Instant) -> Option<Ask> {
+    fn signal(&mut self, signal: i32, now: Instant) -> Option<StopRequest> {
         // SIGXCPU comes again by itself, and asks for nothing more.
         if signal == SIGXCPU && self.done.is_some() {
             return None;
         }
-        let together = if signal == SIGHUP && self.asked == SIGHUP { HANGUPS_TOGETHER } else { TOGETHER };
+        let together =
+            if signal == SIGHUP && self.stopped_by == SIGHUP { HANGUPS_TOGETHER } else { TOGETHER };
         let is_same = self.counted.is_some_and(|counted| now.duration_since(counted) < together);
         if is_same && signal != SIGQUIT {
             return None;
         }
-        (self.asked, self.counted) = (signal, Some(now));
-        let ask = match self.done {
-            None if signal == SIGQUIT => Ask::Now,
-            None if signal == SIGINT => Ask::Soon(None),
-            None => Ask::Soon(Some(self.grace)),
-            Some(Ask::Soon(_)) => Ask::Now,
-            Some(Ask::Now | Ask::Leave) => Ask::Leave,
+        (self.stopped_by, self.counted) = (signal, Some(now));
+        let request = match self.done {
+            None if signal == SIGQUIT => StopRequest::Now,
+            None if signal == SIGINT => StopRequest::Soon(None),
+            None => StopRequest::Soon(Some(self.grace)),
+            Some(StopRequest::Soon(_)) => StopRequest::Now,
+            Some(StopRequest::Now | StopRequest::Leave) => StopRequest::Leave,
         };
-        self.take(ask, now)
+        self.take(request, now)
     }
 
     /// The deadline in `due` has passed.
-    fn overdue(&mut self, now: Instant) -> Option<Ask> {
-        let (_, ask) = self.due.take()?;
-        self.take(ask, now)
+    fn overdue(&mut self, now: Instant) -> Option<StopRequest> {
+        let (_, request) = self.due.take()?;
+        self.take(request, now)
     }
 
-    fn take(&mut self, ask: Ask, now: Instant) -> Option<Ask> {
-        self.done = Some(ask);
-        self.due = match ask {
+    fn take(&mut self, request: StopRequest, now: Instant) -> Option<StopRequest> {
+        self.done = Some(request);
+        self.due = match request {
             // A deadline that is beyond what a clock can show never comes.
-            Ask::Soon(grace) => grace.and_then(|grace| now.checked_add(grace)).map(|due| (due, Ask::Now)),
-            Ask::Now => now.checked_add(LAST_RESORT).map(|due| (due, Ask::Leave)),
-            Ask::Leave => None,
+            StopRequest::Soon(grace) => {
+                grace.and_then(|grace| now.checked_add(grace)).map(|due| (due, StopRequest::Now))
+            }
+            StopRequest::Now => now.checked_add(LAST_RESORT).map(|due| (due, StopRequest::Leave)),
+            StopRequest::Leave => None,
         };
-        Some(ask)
+        Some(request)
     }
 }
 
@@ -277,56 +280,59 @@ mod tests {
     fn what_runs_is_finished_and_stopped_once_its_grace_period_is_over() {
         for signal in [SIGTERM, SIGHUP] {
             let (mut course, at) = course();
-            assert_eq!(course.signal(signal, at(0)), Some(Ask::Soon(Some(GRACE))));
-            assert_eq!(course.due, Some((at(10_000), Ask::Now)));
-            assert_eq!(course.overdue(at(10_000)), Some(Ask::Now));
-            assert_eq!(course.due, Some((at(15_000), Ask::Leave)), "whatever it waits for");
-            assert_eq!((course.overdue(at(15_000)), course.asked), (Some(Ask::Leave), signal));
+            assert_eq!(course.signal(signal, at(0)), Some(StopRequest::Soon(Some(GRACE))));
+            assert_eq!(course.due, Some((at(10_000), StopRequest::Now)));
+            assert_eq!(course.overdue(at(10_000)), Some(StopRequest::Now));
+            assert_eq!(course.due, Some((at(15_000), StopRequest::Leave)), "whatever it waits for");
+            assert_eq!((course.overdue(at(15_000)), course.stopped_by), (Some(StopRequest::Leave), signal));
         }
     }
 
     #[test]
     fn the_first_interrupt_waits_for_what_runs_however_long_that_takes() {
         let (mut course, at) = course();
-        assert_eq!((course.signal(SIGINT, at(0)), course.due), (Some(Ask::Soon(None)), None));
-        assert_eq!(course.signal(SIGINT, at(1_000)), Some(Ask::Now));
-        assert_eq!(course.due, Some((at(6_000), Ask::Leave)));
-        assert_eq!(course.signal(SIGINT, at(2_000)), Some(Ask::Leave));
+        assert_eq!((course.signal(SIGINT, at(0)), course.due), (Some(StopRequest::Soon(None)), None));
+        assert_eq!(course.signal(SIGINT, at(1_000)), Some(StopRequest::Now));
+        assert_eq!(course.due, Some((at(6_000), StopRequest::Leave)));
+        assert_eq!(course.signal(SIGINT, at(2_000)), Some(StopRequest::Leave));
     }
 
     #[test]
     fn to_quit_waits_for_nothing_that_runs_nor_for_another_signals_grace_period() {
         let (mut first, at) = course();
-        assert_eq!(first.signal(SIGQUIT, at(0)), Some(Ask::Now));
+        assert_eq!(first.signal(SIGQUIT, at(0)), Some(StopRequest::Now));
         let (mut second, _) = course();
         second.signal(SIGTERM, at(0));
-        assert_eq!((second.signal(SIGQUIT, at(1)), second.asked), (Some(Ask::Now), SIGQUIT));
+        assert_eq!((second.signal(SIGQUIT, at(1)), second.stopped_by), (Some(StopRequest::Now), SIGQUIT));
     }
 
     #[test]
     fn signals_that_come_together_are_one_and_so_are_the_hangups_of_a_terminal_and_its_shell() {
         let (mut pair, at) = course();
         pair.signal(SIGTERM, at(0));
-        assert_eq!((pair.signal(SIGHUP, at(10)), pair.asked), (None, SIGTERM));
-        assert_eq!(pair.signal(SIGTERM, at(100)), Some(Ask::Now));
+        assert_eq!((pair.signal(SIGHUP, at(10)), pair.stopped_by), (None, SIGTERM));
+        assert_eq!(pair.signal(SIGTERM, at(100)), Some(StopRequest::Now));
         let (mut hangups, at) = course();
         hangups.signal(SIGHUP, at(0));
         assert_eq!(hangups.signal(SIGHUP, at(900)), None);
-        assert_eq!(hangups.signal(SIGHUP, at(1_100)), Some(Ask::Now));
+        assert_eq!(hangups.signal(SIGHUP, at(1_100)), Some(StopRequest::Now));
     }
 
     #[test]
     fn cpu_time_that_is_used_up_is_said_each_second_and_asks_once() {
         let (mut course, at) = course();
-        assert_eq!(course.signal(SIGXCPU, at(0)), Some(Ask::Soon(Some(GRACE))));
+        assert_eq!(course.signal(SIGXCPU, at(0)), Some(StopRequest::Soon(Some(GRACE))));
         assert_eq!((course.signal(SIGXCPU, at(1_000)), course.signal(SIGXCPU, at(2_000))), (None, None));
-        assert_eq!((course.signal(SIGTERM, at(3_000)), course.asked), (Some(Ask::Now), SIGTERM));
+        assert_eq!((course.signal(SIGTERM, at(3_000)), course.stopped_by), (Some(StopRequest::Now), SIGTERM));
     }
 
     #[test]
     fn a_grace_period_without_end_is_none() {
         let began = Instant::now();
         let mut course = Course::new(Duration::MAX);
-        assert_eq!((course.signal(SIGTERM, began), course.due), (Some(Ask::Soon(Some(Duration::MAX))), None));
+        assert_eq!(
+            (course.signal(SIGTERM, began), course.due),
+            (Some(StopRequest::Soon(Some(Duration::MAX))), None)
+        );
     }
 }

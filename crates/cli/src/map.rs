@@ -31,7 +31,7 @@ use super::call::Call;
 use super::console::{self, Console, Lines};
 use super::exit::{Exit, Failure};
 use super::input;
-use super::interrupt::{self, Ask};
+use super::interrupt::{self, StopRequest};
 use super::profile::Profile;
 use super::settings::{self, Settings};
 use super::trace::Trace;
@@ -195,7 +195,7 @@ fn check(call: &Call, source: &Source) -> Result<(), Failure> {
 
 fn run(
     collector: &mut Collector<'_>,
-    signals: &crossbeam_channel::Receiver<Ask>,
+    signals: &crossbeam_channel::Receiver<StopRequest>,
     (plan, source, reading): (&Arc<Plan>, Source, Reading),
     budget: &Arc<Budget>,
 ) -> Result<(), Failure> {

@@ -164,14 +164,14 @@ impl Profile {
         IS_ON.store(true, Ordering::Relaxed);
         let (goes_on, ends) = bounded::<()>(0);
         let pool = pool.clone();
-        let ask = move || {
+        let sample = move || {
             while ends.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                 pool.sample();
             }
         };
         let thread = std::thread::Builder::new()
             .name("wasmpool-profile".into())
-            .spawn(ask)
+            .spawn(sample)
             .map_err(calling("start a thread"));
         let thread = thread.map_err(cannot)?;
         Ok(Some(Profile { path: path.clone(), file, goes_on, thread }))

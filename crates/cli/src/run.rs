@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use super::args::RunArgs;
-use super::call::{Answer, Call, Pending};
+use super::call::{Call, CallFuture, CallOutput};
 use super::console::{self, Console};
 use super::exit::{Exit, Failure};
 use super::input::{self, InputArg};
-use super::interrupt::{self, Ask};
+use super::interrupt::{self, StopRequest};
 use super::object::{self, Object};
 use super::profile::Profile;
 use super::settings::{self, Settings};
@@ -29,9 +29,9 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
     let given = given(args, &call, settings)?;
     let profile = Profile::begin(target, &settings.files, &pool)?;
     let signals = interrupt::listen();
-    let pending = Arc::new(call.submit(given, None, None)?);
-    let result = wait(&pending, signals)?;
-    let report = pending.report();
+    let future = Arc::new(call.submit(given, None, None)?);
+    let result = wait(&future, signals)?;
+    let report = future.report();
     // Logs of the guest may still be on their way; they belong before the result.
     pool.shutdown(wasmpool::pool::ShutdownMode::Finish);
     trace.map_or(Ok(()), |trace| trace.end(console))?;
@@ -41,8 +41,8 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
         console.say(&format!("warning: {dropped} bytes of the task's logs were dropped: raise --log-limit"));
     }
     match result {
-        Ok(answer) if args.json => print_json(&answer, &call, &module, &report),
-        Ok(answer) => print(&answer, &report, (!settings.quiet).then_some(console)),
+        Ok(output) if args.json => print_json(&output, &call, &module, &report),
+        Ok(output) => print(&output, &report, (!settings.quiet).then_some(console)),
         Err(failure) if args.json => {
             let failure = Failure::Task(failure);
             let object = head(&call, &module).field("ok", false).raw("error", &object::error(&failure));
@@ -73,8 +73,11 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
 }
 
 /// Waits for the task, which the first signal stops: what was asked for of it is written all the same.
-fn wait(pending: &Arc<Pending>, signals: Receiver<Ask>) -> Result<Result<Answer, TaskFailure>, Failure> {
-    let stopped = pending.clone();
+fn wait(
+    future: &Arc<CallFuture>,
+    signals: Receiver<StopRequest>,
+) -> Result<Result<CallOutput, TaskFailure>, Failure> {
+    let stopped = future.clone();
     let stop = move || signals.iter().for_each(|_| stopped.abort());
     let cannot = |error| Failure::Internal(format!("cannot start the thread that stops the task: {error}"));
     std::thread::Builder::new()
@@ -82,7 +85,7 @@ fn wait(pending: &Arc<Pending>, signals: Receiver<Ask>) -> Result<Result<Answer,
         .spawn(stop)
         .map_err(calling("start a thread"))
         .map_err(cannot)?;
-    Ok(pending.wait())
+    Ok(future.wait())
 }
 
 /// The input is what the arguments say, else stdin. A command reads stdin itself; for a task it is read here,
@@ -106,14 +109,14 @@ fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<InputArg, F
     input::from_stdin(Some(task), bytes_max)
 }
 
-fn print(answer: &Answer, report: &TaskReport, notes: Option<&Console>) -> Result<Exit, Failure> {
-    let printed = match answer {
-        Answer::Json(line) => console::print_line(line),
-        Answer::Value(value) => console::print_line_by(|out| value.write(out)),
-        Answer::Bytes(bytes) => console::write_stdout(bytes),
-        Answer::Command(output) => print_command(&output.stdout, &output.stderr),
+fn print(output: &CallOutput, report: &TaskReport, notes: Option<&Console>) -> Result<Exit, Failure> {
+    let printed = match output {
+        CallOutput::Json(line) => console::print_line(line),
+        CallOutput::Value(value) => console::print_line_by(|out| value.write(out)),
+        CallOutput::Bytes(bytes) => console::write_stdout(bytes),
+        CallOutput::Command(output) => print_command(&output.stdout, &output.stderr),
     };
-    let exit = exit_of(answer, printed)?;
+    let exit = exit_of(output, printed)?;
     if let Some(console) = notes {
         if let Exit::Command(code) = exit
             && u8::try_from(code).is_err()
@@ -139,16 +142,21 @@ fn print_command(stdout: &[u8], stderr: &[u8]) -> Result<(), Failure> {
     console::write_stdout(stdout)
 }
 
-fn print_json(answer: &Answer, call: &Call, module: &Module, report: &TaskReport) -> Result<Exit, Failure> {
-    let line = answer.add_to(head(call, module)).raw("report", &object::report(report)).into_line();
-    exit_of(answer, console::print_line_by(|out| line.write(out)))
+fn print_json(
+    output: &CallOutput,
+    call: &Call,
+    module: &Module,
+    report: &TaskReport,
+) -> Result<Exit, Failure> {
+    let line = output.add_to(head(call, module)).raw("report", &object::report(report)).into_line();
+    exit_of(output, console::print_line_by(|out| line.write(out)))
 }
 
 /// A reader who has left has what they wanted; but a program that failed has failed all the same.
-fn exit_of(answer: &Answer, printed: Result<(), Failure>) -> Result<Exit, Failure> {
+fn exit_of(output: &CallOutput, printed: Result<(), Failure>) -> Result<Exit, Failure> {
     match printed {
         Err(failure) if !failure.is_closed_pipe() => Err(failure),
-        _ => Ok(answer.exit()),
+        _ => Ok(output.exit()),
     }
 }
 
@@ -156,11 +164,11 @@ fn head(call: &Call, module: &Module) -> Object {
     Object::new().field("task", call.task_name()).field("module", module.name())
 }
 
-impl Answer {
+impl CallOutput {
     fn exit(&self) -> Exit {
         match self {
-            Answer::Command(output) => Exit::Command(output.exit_code),
-            Answer::Json(_) | Answer::Value(_) | Answer::Bytes(_) => Exit::Success,
+            CallOutput::Command(output) => Exit::Command(output.exit_code),
+            CallOutput::Json(_) | CallOutput::Value(_) | CallOutput::Bytes(_) => Exit::Success,
         }
     }
 
@@ -173,12 +181,12 @@ impl Answer {
     pub(super) fn add_status_to(&self, object: Object) -> Object {
         let object = object.field("ok", self.is_ok());
         match self {
-            Answer::Command(output) if !self.is_ok() => {
+            CallOutput::Command(output) if !self.is_ok() => {
                 let object = object.raw("error", &exit_error(output));
                 object.field("exit_code", output.exit_code.cast_unsigned())
             }
-            Answer::Command(output) => object.field("exit_code", output.exit_code.cast_unsigned()),
-            Answer::Json(_) | Answer::Value(_) | Answer::Bytes(_) => object,
+            CallOutput::Command(output) => object.field("exit_code", output.exit_code.cast_unsigned()),
+            CallOutput::Json(_) | CallOutput::Value(_) | CallOutput::Bytes(_) => object,
         }
     }
 
@@ -186,11 +194,11 @@ impl Answer {
     pub(super) fn add_to(&self, object: Object) -> Object {
         let object = object.field("ok", self.is_ok());
         match self {
-            Answer::Json(json) => object.raw("output", json),
-            Answer::Value(value) => object.value("output", value),
-            Answer::Bytes(bytes) => object.bytes("output", bytes),
-            Answer::Command(output) if self.is_ok() => object.command_output(output),
-            Answer::Command(output) => object.raw("error", &exit_error(output)).command_output(output),
+            CallOutput::Json(json) => object.raw("output", json),
+            CallOutput::Value(value) => object.value("output", value),
+            CallOutput::Bytes(bytes) => object.bytes("output", bytes),
+            CallOutput::Command(output) if self.is_ok() => object.command_output(output),
+            CallOutput::Command(output) => object.raw("error", &exit_error(output)).command_output(output),
         }
     }
 }

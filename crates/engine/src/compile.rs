@@ -1,7 +1,7 @@
 //! The compiler role: wasm bytes in, machine code and a description out, then gone.
 //!
 //! It runs in a process of its own, so that a module that makes the compiler explode takes nothing else along. What
-//! compiles a module must be what runs it: both roles take their engines from `settings`.
+//! compiles a module must be what runs it: both roles take their engines from `config`.
 
 mod choice;
 mod confine;
@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use rustix::net::RecvFlags;
 
 use crate::error::engine_error;
-use crate::{Provided, settings};
+use crate::{Provided, config};
 use outline::Outline;
 use proto::artifact;
 use proto::control::ControlSocket;
@@ -25,7 +25,7 @@ use proto::description::{CodeKind, MemoryKind, WantedEntry};
 use proto::fingerprint;
 use proto::limits::MODULE_BYTES_MAX;
 use proto::limits::compile::CompileLimits;
-use proto::message::{CompileRefusal, CompileReply, CompileRequest, CompileWork};
+use proto::message::{CompileError, CompileReply, CompileRequest, CompileWork};
 use proto::policy::SandboxRequest;
 use proto::refused::{calling, writing};
 use sandbox::{self, LockedDown, Profile};
@@ -55,15 +55,15 @@ fn serve(provided: ProvidedBy) -> io::Result<()> {
     let Ok([wasm, artifact, description]) = <[OwnedFd; 3]>::try_from(files) else {
         return Err(io::Error::other("the host sent too few files"));
     };
-    let refused = |error: io::Error| {
-        let reply: CompileReply = Err(CompileRefusal::Compiler { message: error.to_string() });
+    let failed = |error: io::Error| {
+        let reply: CompileReply = Err(CompileError::Compiler { message: error.to_string() });
         socket.send(&reply, &[])
     };
     // Engines read /proc while they are made. Both are made here, since it is not known yet which one the module
     // needs.
     let engines = match Engines::new(request.code, provided) {
         Ok(engines) => engines,
-        Err(error) => return refused(engine_error("make the compiler's engines", &error)),
+        Err(error) => return failed(engine_error("make the compiler's engines", &error)),
     };
     confine::count_threads(request.threads);
     // The limit of memory is the module's own, and not that of workers.
@@ -72,10 +72,10 @@ fn serve(provided: ProvidedBy) -> io::Result<()> {
     let data_at_start = entered.data_bytes;
     let locked = match entered.lock(&sandbox, Profile::Compiler, &mut []) {
         Ok(locked) => locked,
-        Err(error) => return refused(error.into()),
+        Err(error) => return failed(error.into()),
     };
     if let Err(error) = confine::limit(&request.limits, request.threads, &request.sandbox, data_at_start) {
-        return refused(error);
+        return failed(error);
     }
     // After `lock` this process dies with its host. A host that died before that has sent the request
     // already, and would leave a compiler whose answer nobody reads.
@@ -84,7 +84,7 @@ fn serve(provided: ProvidedBy) -> io::Result<()> {
     }
     let locked = match locked.seal() {
         Ok((locked, _)) => locked,
-        Err(error) => return refused(error.into()),
+        Err(error) => return failed(error.into()),
     };
     let mut bytes = Vec::new();
     File::from(wasm).take(MODULE_BYTES_MAX as u64).read_to_end(&mut bytes)?;
@@ -105,7 +105,7 @@ fn serve(provided: ProvidedBy) -> io::Result<()> {
     });
     match compiled {
         Ok(reply) => socket.send::<CompileReply>(&reply, &[]),
-        Err(error) => refused(error),
+        Err(error) => failed(error),
     }
 }
 
@@ -122,7 +122,7 @@ struct Engines {
 impl Engines {
     fn new(code: CodeKind, provided: ProvidedBy) -> wasmtime::Result<Engines> {
         let engine = |memories| {
-            wasmtime::Engine::new(&settings::config(code, memories, settings::Running::nothing())?)
+            wasmtime::Engine::new(&config::engine_config(code, memories, config::Running::nothing())?)
         };
         Ok(Engines { pooled: engine(MemoryKind::Pooled)?, own: engine(MemoryKind::Own)?, provided })
     }
@@ -137,20 +137,20 @@ struct Source<'a> {
 }
 
 /// Returns the bytes of the file that describes the module's outline.
-fn outline(_: &LockedDown, engines: &Engines, wasm: &[u8]) -> Result<Vec<u8>, CompileRefusal> {
+fn outline(_: &LockedDown, engines: &Engines, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     diagnose::shape(wasm)?;
     let outline = Outline::of(wasm).ok_or_else(no_outline)?;
     let told = describe::outlined(&provided(engines)?, &outline, wasm)?;
-    postcard::to_stdvec(&told).map_err(|error| CompileRefusal::Compiler { message: error.to_string() })
+    postcard::to_stdvec(&told).map_err(|error| CompileError::Compiler { message: error.to_string() })
 }
 
-fn provided(engines: &Engines) -> Result<Provided, CompileRefusal> {
-    let refused = |error: wasmtime::Error| CompileRefusal::Compiler { message: format!("{error:#}") };
-    (engines.provided)(&engines.pooled).map_err(refused)
+fn provided(engines: &Engines) -> Result<Provided, CompileError> {
+    let failed = |error: wasmtime::Error| CompileError::Compiler { message: format!("{error:#}") };
+    (engines.provided)(&engines.pooled).map_err(failed)
 }
 
-fn no_outline() -> CompileRefusal {
-    CompileRefusal::Invalid { message: "its imports and exports cannot be read".into() }
+fn no_outline() -> CompileError {
+    CompileError::Invalid { message: "its imports and exports cannot be read".into() }
 }
 
 /// Writes the artifact; returns the bytes of the file that describes it.
@@ -162,7 +162,7 @@ fn compile(
     engines: &Engines,
     &Source { wasm, code, limits, entry }: &Source<'_>,
     artifact_file: File,
-) -> io::Result<Result<Vec<u8>, CompileRefusal>> {
+) -> io::Result<Result<Vec<u8>, CompileError>> {
     if let Err(error) = diagnose::shape(wasm).and_then(|()| shape::check(wasm, limits)) {
         return Ok(Err(error));
     }
@@ -200,6 +200,6 @@ fn compile(
         });
     Ok(description.and_then(|description| {
         artifact::encode(description, artifact_bytes)
-            .map_err(|error| CompileRefusal::Compiler { message: error.to_string() })
+            .map_err(|error| CompileError::Compiler { message: error.to_string() })
     }))
 }

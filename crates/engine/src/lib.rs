@@ -3,14 +3,14 @@
 //! The only part that names wasmtime. It knows the wire and the sandbox, and neither the pool nor its futures: a child
 //! is asked by frames and answers by frames.
 //!
-//! Inside, `compile` and `worker` do not know each other. What they share stands at the root: the settings of engines
-//! ([`settings`]), their errors, and the list of functions that a worker provides to modules.
+//! Inside, `compile` and `worker` do not know each other. What they share stands at the root: the configuration of
+//! engines ([`config`]), their errors, and the list of functions that a worker provides to modules.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("wasmpool needs Linux: memfd, pidfd and futexes across processes");
 
 mod error;
-pub mod settings;
+pub mod config;
 mod compile;
 mod worker;
 
@@ -18,7 +18,7 @@ use std::collections::HashMap;
 
 use proto::role::{self, Role};
 
-pub use settings::MACHINE_CODE;
+pub use config::MACHINE_CODE;
 pub use worker::memories;
 
 /// The functions that a worker provides to modules, by the names of module and function.

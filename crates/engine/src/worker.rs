@@ -44,8 +44,8 @@ use wasi::TaskDir;
 
 pub(crate) use linker::provided;
 
+use crate::config::{Reserve, Running};
 use crate::error::engine_error;
-use crate::settings::{Reserve, Running};
 use proto::control::ControlSocket;
 use proto::fingerprint;
 use proto::inbox;
@@ -87,12 +87,12 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     reporter.install();
     let end = ring::open(rings.as_fd())?;
     let (producer, consumer) = end.split();
-    let cannot_lock = |refused: sandbox::Refused| {
-        let message = refused.to_string();
+    let cannot_lock = |error: sandbox::LockdownError| {
+        let message = error.to_string();
         // Nobody listens only if the host is gone, and then so are we.
         let wire = fingerprint::WIRE;
         let _ = socket.send(&FromWorkerControl::CannotLock { wire, message }, &[]);
-        io::Error::from(refused)
+        io::Error::from(error)
     };
 
     // The soft limit is the hard one by now.
@@ -101,11 +101,11 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     stack::make_room(running.wasm_stack_bytes)?;
     wasmtime::Engine::tls_eager_initialize();
     let main = end.clone();
-    let shared = Arc::new(watcher::WatcherState::new(move || main.wake_self()));
-    let from_host = inbox::Ring::new(end.clone(), consumer, shared.is_called.clone());
+    let watcher = Arc::new(watcher::WatcherState::new(move || main.wake_self()));
+    let from_host = inbox::Ring::new(end.clone(), consumer, watcher.is_called.clone());
     let memories = Arc::new(Memories::new(reserve));
     let modules = || {
-        loaded::Modules::new(shared.clone(), running, &memories)
+        loaded::Modules::new(watcher.clone(), running, &memories)
             .map_err(|error| engine_error("make the engines (reserve addresses)", &error))
     };
     // Engines that scan the page map are made while there is a /proc to open it. The others are made behind
@@ -114,7 +114,7 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     let scanning = pagemap_scan.then(modules).transpose()?;
     // The kernel is asked for the size here, once; it is remembered.
     rustix::param::page_size();
-    let alarm = alarm::Alarm::new(&shared);
+    let alarm = alarm::Alarm::new(&watcher);
     let locked = entered.lock(&request, profile, &mut granted).map_err(cannot_lock)?;
     let modules = scanning.map_or_else(modules, Ok)?;
     let to_host = Arc::new(Mutex::new(producer));
@@ -122,8 +122,8 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
         probe.targets.dirs = granted.iter().map(|dir| dir.descriptor.as_raw_fd()).collect();
     }
     let dirs = dirs.into_iter().zip(granted).map(|(guest, granted)| TaskDir { guest, granted }).collect();
-    let runner = instance::Runner::new(modules, dirs, shared.clone(), to_host.clone())?;
-    watcher::start(socket.clone(), shared, alarm, reporter.clone())?;
+    let runner = instance::Runner::new(modules, dirs, watcher.clone(), to_host.clone())?;
+    watcher::start(socket.clone(), watcher, alarm, reporter.clone())?;
     let (locked, report) = locked.seal().map_err(cannot_lock)?;
     tell_missing(&report, reserve);
     tracing::debug!(policy = %report.policy, pagemap_scan, wasm_stack_bytes, "ready");

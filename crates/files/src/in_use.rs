@@ -102,11 +102,11 @@ impl HostFiles {
     /// # Errors
     /// [`OpenError::Twice`], or the folder cannot be looked at.
     pub fn check_output(&self, folder: &Folder, name: &OsStr) -> Result<(), OpenError> {
-        self.check_place(folder, name, folder.look(name)?.as_ref())
+        self.check_entry(folder, name, folder.look(name)?.as_ref())
     }
 
     /// Does the same for a name that was looked up.
-    pub(super) fn check_place(
+    pub(super) fn check_entry(
         &self,
         folder: &Folder,
         name: &OsStr,

@@ -30,7 +30,7 @@ pub struct Output {
     /// `false` stands for a pipe, a terminal, a device, or a descriptor that this process was given.
     pub is_regular: bool,
     /// The folder of a regular file, and its name in there, wherever the path led.
-    pub place: Option<(Folder, OsString)>,
+    pub entry: Option<(Folder, OsString)>,
 }
 
 /// An open file that is written; as long as it is held, nothing else of the same command writes to it.
@@ -87,8 +87,8 @@ impl HostFiles {
         for _ in 0..TRIES_MAX {
             let name = walk.reach_last()?.ok_or(Errno::ISDIR)?;
             let looked = walk.folder.look(&name)?;
-            // The place is checked before a file that stood there is gone.
-            self.check_place(&walk.folder, &name, looked.as_ref())?;
+            // The entry is checked before a file that stood there is gone.
+            self.check_entry(&walk.folder, &name, looked.as_ref())?;
             let opened = match &looked {
                 Some(stat) if kind_of(stat) == FileType::Symlink => {
                     match self.beyond_link(&mut walk, &name, stat, path)? {
@@ -159,7 +159,7 @@ enum Beyond {
 
 impl Output {
     fn new(file: OwnedFd, is_regular: bool) -> Output {
-        Output { file: OutputFile { file: Waiting(file.into()), in_use: None }, is_regular, place: None }
+        Output { file: OutputFile { file: Waiting(file.into()), in_use: None }, is_regular, entry: None }
     }
 
     /// One of this process's own descriptors: whatever it is, it is a stream, in which others may write as well.
@@ -168,7 +168,7 @@ impl Output {
     }
 
     fn at(mut self, folder: Folder, name: OsString) -> Output {
-        self.place = self.is_regular.then_some((folder, name));
+        self.entry = self.is_regular.then_some((folder, name));
         self
     }
 }

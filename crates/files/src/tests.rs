@@ -356,7 +356,7 @@ fn a_name_of_an_own_descriptor_means_the_descriptor_itself() {
     for path in names(number) {
         for output in [files.append(&path, "a test"), files.replace(&path, "another")] {
             let mut output = output.expect("is open");
-            assert!(!output.is_regular && output.place.is_none());
+            assert!(!output.is_regular && output.entry.is_none());
             output.file.write_all(b"x").expect("writes");
         }
     }

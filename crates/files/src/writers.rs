@@ -89,23 +89,23 @@ pub(super) fn is_trusted(uid: u32) -> bool {
 #[derive(Debug, Default)]
 pub struct TaskDirs {
     dirs: Vec<(OwnedFd, Identity)>,
-    /// The directories' places in their file systems, and those of the file systems that are mounted in them:
+    /// The directories' locations in their file systems, and those of the file systems that are mounted in them:
     /// another mount of the same file system leads to them by another way.
-    places: Vec<Place>,
+    locations: Vec<Location>,
     /// The mounts at the time when this was made; a mount that is in use keeps its number.
     mounts: Vec<Mount>,
 }
 
-/// A directory's place in its file system, independent of mounts.
+/// A directory's location in its file system, independent of mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct Location {
     /// The device as `/proc/self/mountinfo` names it.
     device: String,
     path: PathBuf,
 }
 
-impl Place {
-    fn is_in(&self, other: &Place) -> bool {
+impl Location {
+    fn is_in(&self, other: &Location) -> bool {
         self.device == other.device && self.path.starts_with(&other.path)
     }
 }
@@ -139,17 +139,18 @@ impl TaskDirs {
             return Ok(TaskDirs::default());
         }
         let mounts = Mount::all();
-        let mut places = Vec::new();
+        let mut locations = Vec::new();
         for dir in &dirs {
-            let Some((path, place)) = located(dir, &mounts) else { continue };
-            places.push(place);
-            places.extend(mounts.iter().filter(|mount| mount.point.starts_with(&path)).map(Mount::place));
+            let Some((path, location)) = located(dir, &mounts) else { continue };
+            locations.push(location);
+            locations
+                .extend(mounts.iter().filter(|mount| mount.point.starts_with(&path)).map(Mount::location));
         }
         let dirs = dirs.into_iter().map(|dir| {
             let identity = Identity::of_open(&dir)?;
             Ok((dir, identity))
         });
-        Ok(TaskDirs { dirs: dirs.collect::<io::Result<_>>()?, places, mounts })
+        Ok(TaskDirs { dirs: dirs.collect::<io::Result<_>>()?, locations, mounts })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -167,12 +168,12 @@ impl TaskDirs {
         if self.dirs.iter().any(|(dir, _)| is_above(dir)) {
             return true;
         }
-        let place = (!self.dirs.is_empty()).then(|| self.located(folder)).flatten();
-        place.is_some_and(|(_, place)| self.places.iter().any(|tasks| tasks.is_in(&place)))
+        let location = (!self.dirs.is_empty()).then(|| self.located(folder)).flatten();
+        location.is_some_and(|(_, location)| self.locations.iter().any(|tasks| tasks.is_in(&location)))
     }
 
     /// Returns whether tasks may change this folder, because it is one of the directories or lies in one.
-    /// Both its way up and its place in its file system are asked: by another mount the way up leads
+    /// Both its way up and its location in its file system are asked: by another mount the way up leads
     /// elsewhere.
     pub(super) fn reach(&self, folder: impl AsFd) -> bool {
         if self.dirs.is_empty() {
@@ -181,11 +182,11 @@ impl TaskDirs {
         if Above::of(&folder).any(|above| self.dirs.iter().any(|(_, dir)| *dir == above)) {
             return true;
         }
-        let place = self.located(&folder);
-        place.is_some_and(|(_, place)| self.places.iter().any(|tasks| place.is_in(tasks)))
+        let location = self.located(&folder);
+        location.is_some_and(|(_, location)| self.locations.iter().any(|tasks| location.is_in(tasks)))
     }
 
-    fn located(&self, folder: impl AsFd) -> Option<(PathBuf, Place)> {
+    fn located(&self, folder: impl AsFd) -> Option<(PathBuf, Location)> {
         // The folder may be in a mount that was added since.
         located(&folder, &self.mounts).or_else(|| located(&folder, &Mount::all()))
     }
@@ -249,8 +250,8 @@ impl Mount {
         Some(Mount { number, device, root: unescaped(words.next()?), point: unescaped(words.next()?) })
     }
 
-    fn place(&self) -> Place {
-        Place { device: self.device.clone(), path: self.root.clone() }
+    fn location(&self) -> Location {
+        Location { device: self.device.clone(), path: self.root.clone() }
     }
 }
 
@@ -274,8 +275,8 @@ fn unescaped(text: &str) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// Finds a folder's path, and its place in its file system.
-fn located(folder: impl AsFd, mounts: &[Mount]) -> Option<(PathBuf, Place)> {
+/// Finds a folder's path, and its location in its file system.
+fn located(folder: impl AsFd, mounts: &[Mount]) -> Option<(PathBuf, Location)> {
     let number = folder.as_fd().as_raw_fd();
     let info = kernel_text(format!("/proc/self/fdinfo/{number}")).ok()?;
     let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse::<u64>().ok()?;
@@ -283,8 +284,8 @@ fn located(folder: impl AsFd, mounts: &[Mount]) -> Option<(PathBuf, Place)> {
     let path = rustix::fs::readlink(format!("/proc/self/fd/{number}"), Vec::new()).ok()?;
     let path = PathBuf::from(std::ffi::OsStr::from_bytes(path.as_bytes()));
     let inside = path.strip_prefix(&mount.point).ok()?;
-    let place = Place { device: mount.device.clone(), path: mount.root.join(inside) };
-    Some((path, place))
+    let location = Location { device: mount.device.clone(), path: mount.root.join(inside) };
+    Some((path, location))
 }
 
 #[cfg(test)]

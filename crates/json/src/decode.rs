@@ -9,7 +9,7 @@ use std::io;
 
 use super::{is_nullable, write_bytes, write_string};
 use proto::limits::JSON_BYTES_PER_BYTE;
-use proto::schema::{Node, Schema, Variant};
+use proto::schema::{Node, TypeSchema, Variant};
 
 /// Values without bytes (`()`, empty structs) that may be more than the output has bytes:
 /// a list of 2^60 of them is a few bytes long.
@@ -50,14 +50,14 @@ impl From<DecodeError> for Undecodable {
 /// The printed text is bounded by `bytes_max`, the limit of outputs, plus what the bytes themselves can
 /// account for. A guest chooses the names of its fields, and an empty value takes no bytes, so three bytes
 /// could otherwise become hundreds of millions.
-pub fn decode(schema: &Schema, bytes: &[u8], bytes_max: usize) -> Result<String, Undecodable> {
+pub fn decode(schema: &TypeSchema, bytes: &[u8], bytes_max: usize) -> Result<String, Undecodable> {
     let mut text = String::new();
     decode_into(&mut text, schema, bytes, bytes_max)?;
     Ok(text)
 }
 
 /// Checks that there is such a JSON, without making it.
-pub fn check(schema: &Schema, bytes: &[u8], bytes_max: usize) -> Result<(), Undecodable> {
+pub fn check(schema: &TypeSchema, bytes: &[u8], bytes_max: usize) -> Result<(), Undecodable> {
     decode_into(&mut Nowhere, schema, bytes, bytes_max)
 }
 
@@ -65,7 +65,7 @@ pub fn check(schema: &Schema, bytes: &[u8], bytes_max: usize) -> Result<(), Unde
 /// can be made.
 pub(crate) fn write(
     out: &mut impl io::Write,
-    schema: &Schema,
+    schema: &TypeSchema,
     bytes: &[u8],
     bytes_max: usize,
 ) -> io::Result<()> {
@@ -80,7 +80,7 @@ pub(crate) fn write(
 
 fn decode_into(
     out: &mut impl Write,
-    schema: &Schema,
+    schema: &TypeSchema,
     bytes: &[u8],
     bytes_max: usize,
 ) -> Result<(), Undecodable> {
@@ -144,7 +144,7 @@ impl<W: Write> Write for Bounded<'_, W> {
 }
 
 struct Reader<'a, 'o, W> {
-    schema: &'a Schema,
+    schema: &'a TypeSchema,
     bytes: &'a [u8],
     offset: usize,
     /// Values so far that had no bytes of their own.

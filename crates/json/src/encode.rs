@@ -16,7 +16,7 @@ use self::words::expected;
 use super::is_nullable;
 use proto::description::TaskDescription;
 use proto::limits::INPUT_BYTES_MAX;
-use proto::schema::{Node, Schema, Variant};
+use proto::schema::{Node, TypeSchema, Variant};
 use proto::text::truncated;
 
 /// An error shows this much of a value.
@@ -24,17 +24,17 @@ const SHOWN_BYTES_MAX: usize = 60;
 
 /// The reason why a text cannot be the input.
 #[derive(Debug)]
-pub enum Refused {
+pub enum EncodeError {
     /// The text is not JSON, or reading it failed.
     Json(serde_json::Error),
     /// The text is JSON, and does not fit the schema.
     Mismatch(Mismatch),
 }
 
-impl Refused {
+impl EncodeError {
     /// Reading the text failed.
-    pub fn io(error: io::Error) -> Refused {
-        Refused::Json(serde_json::Error::io(error))
+    pub fn io(error: io::Error) -> EncodeError {
+        EncodeError::Json(serde_json::Error::io(error))
     }
 }
 
@@ -63,7 +63,7 @@ impl std::error::Error for Mismatch {}
 
 /// Encodes the input of a task: one argument is the value itself; several are an array in
 /// their order, or an object by their names; none are `null`, `[]` or `{}`.
-pub fn encode_arguments(task: &TaskDescription, json: &[u8]) -> Result<Vec<u8>, Refused> {
+pub fn encode_arguments(task: &TaskDescription, json: &[u8]) -> Result<Vec<u8>, EncodeError> {
     let bytes_max = INPUT_BYTES_MAX.max(json.len());
     encode(&task.input, arguments(task), serde_json::Deserializer::from_slice(json), bytes_max)
 }
@@ -73,7 +73,7 @@ pub fn encode_stream(
     task: &TaskDescription,
     json: impl io::BufRead,
     bytes_max: usize,
-) -> Result<Vec<u8>, Refused> {
+) -> Result<Vec<u8>, EncodeError> {
     let bytes_max = INPUT_BYTES_MAX.max(bytes_max);
     encode(&task.input, arguments(task), serde_json::Deserializer::from_reader(json), bytes_max)
 }
@@ -89,24 +89,24 @@ fn arguments(task: &TaskDescription) -> Want<'_> {
 }
 
 /// Returns the bytes that a JSON text stands for: a string's UTF-8, an array's numbers, or base64.
-pub fn bytes_of(json: &[u8]) -> Result<Vec<u8>, Refused> {
+pub fn bytes_of(json: &[u8]) -> Result<Vec<u8>, EncodeError> {
     let bytes_max = INPUT_BYTES_MAX.max(json.len());
-    encode(&Schema::raw_bytes(), Want::RawBytes, serde_json::Deserializer::from_slice(json), bytes_max)
+    encode(&TypeSchema::raw_bytes(), Want::RawBytes, serde_json::Deserializer::from_slice(json), bytes_max)
 }
 
 fn encode<'de, R: serde_json::de::Read<'de>>(
-    schema: &Schema,
+    schema: &TypeSchema,
     want: Want<'_>,
     mut json: serde_json::Deserializer<R>,
     bytes_max: usize,
-) -> Result<Vec<u8>, Refused> {
+) -> Result<Vec<u8>, EncodeError> {
     let out = Vec::new();
     let path = Vec::new();
     let mut encoder = Encoder { schema, out, bytes_max, path, argument: None, mismatch: None };
     let read = Seed { encoder: &mut encoder, want }.deserialize(&mut json).and_then(|()| json.end());
     match (encoder.mismatch, read) {
-        (Some(mismatch), _) => Err(Refused::Mismatch(mismatch)),
-        (None, Err(error)) => Err(Refused::Json(error)),
+        (Some(mismatch), _) => Err(EncodeError::Mismatch(mismatch)),
+        (None, Err(error)) => Err(EncodeError::Json(error)),
         (None, Ok(())) => Ok(encoder.out),
     }
 }
@@ -152,7 +152,7 @@ enum Want<'a> {
 }
 
 struct Encoder<'a> {
-    schema: &'a Schema,
+    schema: &'a TypeSchema,
     out: Vec<u8>,
     /// `out` has no more bytes than this.
     bytes_max: usize,
@@ -231,7 +231,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
                 self.encoder.out.push(0);
                 Ok(())
             }
-            _ => self.refuse("null"),
+            _ => self.mismatch("null"),
         }
     }
 
@@ -242,7 +242,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
                 seed.encoder.out.push(u8::from(truth));
                 Ok(())
             }
-            _ => seed.refuse(if truth { "true" } else { "false" }),
+            _ => seed.mismatch(if truth { "true" } else { "false" }),
         }
     }
 
@@ -281,7 +281,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             Want::Value(Node::Tuple(types)) => encoder.tuple(types, items),
             Want::Tuple(types) => encoder.tuple(types, items),
             Want::Pair(key, of) => encoder.pair(key, of, items),
-            Want::Value(_) | Want::Fields(..) | Want::Some(_) => Seed { encoder, want }.refuse("an array"),
+            Want::Value(_) | Want::Fields(..) | Want::Some(_) => Seed { encoder, want }.mismatch("an array"),
         }
     }
 
@@ -307,7 +307,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             }
             _ => {
                 let found = first_key(entries)?;
-                Seed { encoder, want }.refuse(&found)
+                Seed { encoder, want }.mismatch(&found)
             }
         }
     }
@@ -337,7 +337,7 @@ impl<'a> Seed<'_, 'a> {
         Seed { encoder, want }
     }
 
-    fn refuse<E: serde::de::Error>(self, found: &str) -> Result<(), E> {
+    fn mismatch<E: serde::de::Error>(self, found: &str) -> Result<(), E> {
         let expected = expected(self.encoder.schema, self.want);
         Err(self.encoder.mismatch(&expected, found))
     }
@@ -362,7 +362,7 @@ impl<'a> Seed<'_, 'a> {
             (Want::Value(Node::I128), _) => push_varint(out, zigzag(number)),
             (Want::Value(Node::U128), _) if number >= 0 => push_varint(out, number as u128),
             (Want::Value(Node::F32 | Node::F64), _) => return seed.float(float, || number.to_string()),
-            _ => return seed.refuse(&number.to_string()),
+            _ => return seed.mismatch(&number.to_string()),
         }
         Ok(())
     }
@@ -380,7 +380,7 @@ impl<'a> Seed<'_, 'a> {
                 self.encoder.out.extend(number.to_le_bytes());
                 Ok(())
             }
-            _ => self.refuse(&shown()),
+            _ => self.mismatch(&shown()),
         }
     }
 
@@ -401,15 +401,15 @@ impl<'a> Seed<'_, 'a> {
                 "NaN" => return self.float(f64::NAN, shown),
                 "inf" => return self.float(f64::INFINITY, shown),
                 "-inf" => return self.float(f64::NEG_INFINITY, shown),
-                _ => return self.refuse(&shown()),
+                _ => return self.mismatch(&shown()),
             },
             Want::Value(Node::I128) => match text.parse() {
                 Ok(number) => push_varint(out, zigzag(number)),
-                Err(_) => return self.refuse(&shown()),
+                Err(_) => return self.mismatch(&shown()),
             },
             Want::Value(Node::U128) => match text.parse() {
                 Ok(number) => push_varint(out, number),
-                Err(_) => return self.refuse(&shown()),
+                Err(_) => return self.mismatch(&shown()),
             },
             Want::Value(Node::Enum { variants, .. }) => {
                 match variants.iter().position(|(variant, _)| variant == text) {
@@ -420,10 +420,10 @@ impl<'a> Seed<'_, 'a> {
                         let expected = format!("{{\"{text}\": …}}, since that variant has content");
                         return Err(self.encoder.mismatch(&expected, &shown()));
                     }
-                    None => return self.refuse(&shown()),
+                    None => return self.mismatch(&shown()),
                 }
             }
-            _ => return self.refuse(&shown()),
+            _ => return self.mismatch(&shown()),
         }
         Ok(())
     }

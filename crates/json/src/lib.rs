@@ -33,7 +33,7 @@ use proto::schema::Node;
 use proto::text::is_harmless;
 
 pub use decode::{Undecodable, check, decode};
-pub use encode::{Refused, bytes_of, encode_arguments, encode_bytes, encode_stream, encode_text};
+pub use encode::{EncodeError, bytes_of, encode_arguments, encode_bytes, encode_stream, encode_text};
 pub use large::{LARGE_BYTES, LargeValue};
 
 /// Returns whether the JSON of a value of this type may be `null`, so that an `Option` around it needs a form

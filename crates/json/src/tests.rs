@@ -10,7 +10,7 @@ use super::encode::Mismatch;
 use super::*;
 use proto::description::TaskDescription;
 use proto::description::samples;
-use proto::schema::{Node, Schema};
+use proto::schema::{Node, TypeSchema};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]
 struct Everything {
@@ -80,16 +80,16 @@ fn everything() -> impl Strategy<Value = Everything> {
     })
 }
 
-fn encode(schema: &Schema, value: &Value) -> Result<Vec<u8>, Mismatch> {
+fn encode(schema: &TypeSchema, value: &Value) -> Result<Vec<u8>, Mismatch> {
     arguments(&task(schema.clone(), &["input"]), value)
 }
 
 /// Encodes it from memory and from a stream, and checks that both agree.
 fn arguments(task: &TaskDescription, value: &Value) -> Result<Vec<u8>, Mismatch> {
     let text = value.to_string();
-    let mismatch = |refused| match refused {
-        Refused::Mismatch(mismatch) => mismatch,
-        Refused::Json(error) => panic!("it is JSON: {error}: {text}"),
+    let mismatch = |error| match error {
+        EncodeError::Mismatch(mismatch) => mismatch,
+        EncodeError::Json(error) => panic!("it is JSON: {error}: {text}"),
     };
     let encoded = encode_arguments(task, text.as_bytes()).map_err(mismatch);
     let small_steps = std::io::BufReader::with_capacity(3, text.as_bytes());
@@ -97,15 +97,15 @@ fn arguments(task: &TaskDescription, value: &Value) -> Result<Vec<u8>, Mismatch>
     encoded
 }
 
-fn decode(schema: &Schema, bytes: &[u8]) -> Result<String, String> {
+fn decode(schema: &TypeSchema, bytes: &[u8]) -> Result<String, String> {
     super::decode(schema, bytes, 1 << 20).map_err(|error| match error {
         Undecodable::Bytes(error) => error.to_string(),
         Undecodable::TooLong(bytes) => format!("{bytes} bytes of JSON"),
     })
 }
 
-fn task(input: Schema, params: &[&str]) -> TaskDescription {
-    samples::task("t", params, input, Schema::of::<()>())
+fn task(input: TypeSchema, params: &[&str]) -> TaskDescription {
+    samples::task("t", params, input, TypeSchema::of::<()>())
 }
 
 /// The JSON that serde_json itself makes of a value, by our rules where they differ.
@@ -123,7 +123,7 @@ fn by_serde(value: &Everything) -> Value {
 proptest! {
     #[test]
     fn json_becomes_what_postcard_makes_of_the_value_and_comes_back(value in everything()) {
-        let schema = Schema::of::<Everything>();
+        let schema = TypeSchema::of::<Everything>();
         let postcard = postcard::to_stdvec(&value).expect("serialises");
         prop_assert_eq!(encode(&schema, &by_serde(&value)).expect("fits"), postcard.clone());
 
@@ -135,13 +135,13 @@ proptest! {
     #[test]
     fn decoded_json_is_what_serde_json_writes(value in prop::collection::vec(shape(), 0..5)) {
         let postcard = postcard::to_stdvec(&value).expect("serialises");
-        let json = decode(&Schema::of::<Vec<Shape>>(), &postcard).expect("decodes");
+        let json = decode(&TypeSchema::of::<Vec<Shape>>(), &postcard).expect("decodes");
         prop_assert_eq!(serde_json::from_str::<Value>(&json).expect("is JSON"), json!(value));
     }
 
     #[test]
     fn what_arbitrary_bytes_become_is_json(bytes: Vec<u8>) {
-        for schema in [Schema::of::<Everything>(), Schema::of::<BTreeMap<String, Vec<Option<()>>>>()] {
+        for schema in [TypeSchema::of::<Everything>(), TypeSchema::of::<BTreeMap<String, Vec<Option<()>>>>()] {
             if let Ok(json) = decode(&schema, &bytes) {
                 prop_assert!(serde_json::from_str::<Value>(&json).is_ok(), "{json}");
             }
@@ -152,8 +152,8 @@ proptest! {
     #[test]
     fn what_arbitrary_bytes_become_is_the_same_after_a_way_back(bytes: Vec<u8>) {
         for schema in [
-            Schema::of::<Vec<Shape>>(), Schema::of::<Vec<()>>(), Schema::of::<(f32, f64, u128, i128)>(),
-            Schema::of::<Vec<String>>(), Schema::of::<Option<Vec<u8>>>(), Schema::of::<Vec<char>>(),
+            TypeSchema::of::<Vec<Shape>>(), TypeSchema::of::<Vec<()>>(), TypeSchema::of::<(f32, f64, u128, i128)>(),
+            TypeSchema::of::<Vec<String>>(), TypeSchema::of::<Option<Vec<u8>>>(), TypeSchema::of::<Vec<char>>(),
         ] {
             if let Ok(json) = decode(&schema, &bytes) {
                 let value: Value = serde_json::from_str(&json).expect("is JSON");
@@ -165,7 +165,7 @@ proptest! {
 
     #[test]
     fn what_postcard_refuses_we_refuse(bytes: Vec<u8>) {
-        let ours = decode(&Schema::of::<Vec<Shape>>(), &bytes).is_ok();
+        let ours = decode(&TypeSchema::of::<Vec<Shape>>(), &bytes).is_ok();
         let postcards = matches!(postcard::take_from_bytes::<Vec<Shape>>(&bytes), Ok((_, [])));
         prop_assert_eq!(ours, postcards);
     }
@@ -175,7 +175,7 @@ proptest! {
 fn every_cut_of_an_encoding_is_an_error() {
     let value = vec![Shape::Pair(300, Some('ä')), Shape::Named { name: "n".into(), size: -1 }];
     let postcard = postcard::to_stdvec(&value).expect("serialises");
-    let schema = Schema::of::<Vec<Shape>>();
+    let schema = TypeSchema::of::<Vec<Shape>>();
     for end in 0..postcard.len() {
         assert!(decode(&schema, &postcard[..end]).is_err(), "{end} bytes");
     }
@@ -187,10 +187,10 @@ fn every_cut_of_an_encoding_is_an_error() {
 #[test]
 fn announced_lengths_cost_nothing() {
     let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
-    for schema in [Schema::of::<Vec<()>>(), Schema::of::<Vec<u8>>(), Schema::of::<Vec<u64>>()] {
+    for schema in [TypeSchema::of::<Vec<()>>(), TypeSchema::of::<Vec<u8>>(), TypeSchema::of::<Vec<u64>>()] {
         assert!(decode(&schema, &huge).is_err());
     }
-    assert!(decode(&Schema::of::<Vec<()>>(), &[3]).is_ok());
+    assert!(decode(&TypeSchema::of::<Vec<()>>(), &[3]).is_ok());
 }
 
 /// Each level holds the one below twice: a schema of 40 nodes, a value of 2^39.
@@ -199,22 +199,22 @@ fn values_without_bytes_are_counted_even_if_a_schema_multiplies_them() {
     let mut nodes = vec![Node::Unit];
     nodes.extend((0..39).map(|below| Node::Tuple(vec![below, below])));
     let bytes = postcard::to_stdvec(&nodes).expect("serialises");
-    let schema: Schema = postcard::from_bytes(&bytes).expect("a schema is its nodes");
+    let schema: TypeSchema = postcard::from_bytes(&bytes).expect("a schema is its nodes");
     assert!(decode(&schema, &[]).is_err());
 }
 
 #[test]
 fn floats_that_json_lacks_are_strings() {
-    let schema = Schema::of::<Vec<f64>>();
+    let schema = TypeSchema::of::<Vec<f64>>();
     let given = json!(["NaN", "inf", "-inf", 1, 0.5]);
     let bytes = encode(&schema, &given).expect("fits");
     assert_eq!(decode(&schema, &bytes).expect("decodes"), r#"["NaN","inf","-inf",1.0,0.5]"#);
-    assert!(encode(&Schema::of::<f32>(), &json!(1e300)).is_err());
+    assert!(encode(&TypeSchema::of::<f32>(), &json!(1e300)).is_err());
 }
 
 #[test]
 fn bytes_have_three_spellings() {
-    let schema = Schema::of::<Vec<u8>>();
+    let schema = TypeSchema::of::<Vec<u8>>();
     for given in [json!("AB"), json!([65, 66]), json!({"base64": "QUI="})] {
         assert_eq!(encode(&schema, &given).expect("fits"), [2, 65, 66]);
     }
@@ -224,14 +224,14 @@ fn bytes_have_three_spellings() {
 
 #[test]
 fn the_same_key_twice_is_an_error() {
-    let schema = Schema::of::<BTreeMap<String, u8>>();
+    let schema = TypeSchema::of::<BTreeMap<String, u8>>();
     assert_eq!(decode(&schema, &[2, 1, b'a', 7, 1, b'b', 8]).expect("decodes"), r#"{"a":7,"b":8}"#);
     assert!(decode(&schema, &[2, 1, b'a', 7, 1, b'a', 8]).is_err());
 }
 
 #[test]
 fn errors_say_where_and_what() {
-    let shapes = Schema::of::<Vec<Shape>>();
+    let shapes = TypeSchema::of::<Vec<Shape>>();
     let cases = [
         (json!(7), "at $: expected an array of Shape, found 7"),
         (
@@ -257,13 +257,13 @@ fn errors_say_where_and_what() {
     for (value, expected) in cases {
         assert_eq!(encode(&shapes, &value).expect_err("does not fit").to_string(), expected);
     }
-    let map = encode(&Schema::of::<BTreeMap<String, u8>>(), &json!({"a b": 256})).expect_err("too large");
+    let map = encode(&TypeSchema::of::<BTreeMap<String, u8>>(), &json!({"a b": 256})).expect_err("too large");
     assert_eq!(map.to_string(), "at $[\"a b\"]: expected u8 (0 to 255), found 256");
 }
 
 #[test]
 fn arguments_come_by_place_or_by_name() {
-    let pi = task(Schema::of::<(u64, Option<String>)>(), &["samples", "seed"]);
+    let pi = task(TypeSchema::of::<(u64, Option<String>)>(), &["samples", "seed"]);
     for given in [json!([5, null]), json!({"seed": null, "samples": 5}), json!({"samples": 5})] {
         assert_eq!(arguments(&pi, &given).expect("fits"), [5, 0]);
     }
@@ -284,7 +284,7 @@ fn arguments_come_by_place_or_by_name() {
         "at $: expected an array of 2 arguments, or an object by their names, found a longer array"
     );
 
-    let none = task(Schema::of::<()>(), &[]);
+    let none = task(TypeSchema::of::<()>(), &[]);
     for given in [json!(null), json!([]), json!({})] {
         assert!(arguments(&none, &given).expect("fits").is_empty());
     }
@@ -305,9 +305,9 @@ fn what_does_not_fit_is_refused_where_it_begins() {
             Ok(into.len())
         }
     }
-    let number = task(Schema::of::<u64>(), &["n"]);
+    let number = task(TypeSchema::of::<u64>(), &["n"]);
     let text = std::io::BufReader::with_capacity(64, Endless { read: 0 });
-    let Err(Refused::Mismatch(mismatch)) = encode_stream(&number, text, 0) else {
+    let Err(EncodeError::Mismatch(mismatch)) = encode_stream(&number, text, 0) else {
         panic!("it is a mismatch")
     };
     assert_eq!(mismatch.to_string(), "at $: expected u64 (0 to 18446744073709551615), found an array");
@@ -321,7 +321,7 @@ fn fields_may_come_in_any_order_and_the_last_of_a_name_counts() {
         b: Vec<u16>,
         c: String,
     }
-    let schema = task(Schema::of::<Vec<Three>>(), &["threes"]);
+    let schema = task(TypeSchema::of::<Vec<Three>>(), &["threes"]);
     let encoded = |text: &str| encode_arguments(&schema, text.as_bytes()).expect(text);
     let three = |a, b: &[u16], c: &str| Three { a, b: b.to_vec(), c: c.into() };
     let expected = postcard::to_stdvec(&vec![three(Some(1), &[2, 300], "x"), three(None, &[], "y")])
@@ -337,7 +337,7 @@ fn fields_may_come_in_any_order_and_the_last_of_a_name_counts() {
 
 #[test]
 fn the_last_value_of_a_key_counts_at_the_place_of_the_first() {
-    let map = task(Schema::of::<BTreeMap<String, Vec<u8>>>(), &["map"]);
+    let map = task(TypeSchema::of::<BTreeMap<String, Vec<u8>>>(), &["map"]);
     let encoded = encode_arguments(&map, br#"{"b":[1],"a":"xy","b":[2,3],"":[],"a":"z"}"#).expect("fits");
     assert_eq!(encoded, [3, 1, b'b', 2, 2, 3, 1, b'a', 1, b'z', 0, 0]);
     let many: Vec<_> = (0..300).map(|n| format!("\"k{}\":[{}]", n % 200, n % 256)).collect();
@@ -355,11 +355,11 @@ fn what_is_printed_counts_and_not_what_was_returned() {
     struct NamedAtSomeLengthSoThatItTakesSomeRoom {
         and_this_is_the_name_of_its_only_field: (),
     }
-    let nested = Schema::of::<Vec<Vec<NamedAtSomeLengthSoThatItTakesSomeRoom>>>();
+    let nested = TypeSchema::of::<Vec<Vec<NamedAtSomeLengthSoThatItTakesSomeRoom>>>();
     let nested_bytes = [&[100_u8][..], &[100; 100]].concat();
     for (schema, bytes) in [
-        (Schema::of::<Vec<()>>(), &[0xff, 0xff, 3][..]),
-        (Schema::of::<Vec<NamedAtSomeLengthSoThatItTakesSomeRoom>>(), &[0xff, 0x7f]),
+        (TypeSchema::of::<Vec<()>>(), &[0xff, 0xff, 3][..]),
+        (TypeSchema::of::<Vec<NamedAtSomeLengthSoThatItTakesSomeRoom>>(), &[0xff, 0x7f]),
         (nested, &nested_bytes),
     ] {
         let max = 1024 + 8 * bytes.len();
@@ -368,7 +368,7 @@ fn what_is_printed_counts_and_not_what_was_returned() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(super::decode(&Schema::of::<Vec<()>>(), &[3], 1024).as_deref(), Ok("[null,null,null]"));
+    assert_eq!(super::decode(&TypeSchema::of::<Vec<()>>(), &[3], 1024).as_deref(), Ok("[null,null,null]"));
 }
 
 /// A result within its limit must be printed, if its own bytes account for the JSON's length.
@@ -376,12 +376,12 @@ fn what_is_printed_counts_and_not_what_was_returned() {
 fn what_bytes_become_in_json_by_themselves_is_no_reason_to_refuse_them() {
     let text = "\u{1}".repeat(1000);
     let postcard = postcard::to_stdvec(&text).expect("serialises");
-    assert_eq!(super::decode(&Schema::of::<String>(), &postcard, 0).map(|json| json.len()), Ok(6002));
+    assert_eq!(super::decode(&TypeSchema::of::<String>(), &postcard, 0).map(|json| json.len()), Ok(6002));
     let floats = vec![-1.234_567_890_123_456_7e-300_f64; 100];
     let postcard = postcard::to_stdvec(&floats).expect("serialises");
-    assert!(super::decode(&Schema::of::<Vec<f64>>(), &postcard, 0).is_ok());
+    assert!(super::decode(&TypeSchema::of::<Vec<f64>>(), &postcard, 0).is_ok());
     let postcard = postcard::to_stdvec(&vec![false; 1000]).expect("serialises");
-    assert!(super::decode(&Schema::of::<Vec<bool>>(), &postcard, 0).is_ok());
+    assert!(super::decode(&TypeSchema::of::<Vec<bool>>(), &postcard, 0).is_ok());
 }
 
 #[test]
@@ -413,9 +413,10 @@ fn what_is_encoded_is_bounded_by_itself() {
     let of = nodes.len() as u32 - 1;
     nodes.push(Node::Seq(of));
     let bytes = postcard::to_stdvec(&nodes).expect("serialises");
-    let schema: Schema = postcard::from_bytes(&bytes).expect("a schema is its nodes");
+    let schema: TypeSchema = postcard::from_bytes(&bytes).expect("a schema is its nodes");
     let text = format!("[{}{{}}]", "{},".repeat(200_000));
-    let Err(Refused::Mismatch(error)) = encode_arguments(&task(schema, &["many"]), text.as_bytes()) else {
+    let Err(EncodeError::Mismatch(error)) = encode_arguments(&task(schema, &["many"]), text.as_bytes())
+    else {
         panic!("it is refused")
     };
     assert!(error.message.contains("more than 268435456 bytes"), "{error}");

@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{Node, Schema};
+use crate::schema::{Node, TypeSchema};
 use crate::text::Name;
 
 pub use checks::TaskDefect;
@@ -90,9 +90,9 @@ pub struct TaskDescription {
     /// The names of its arguments. Several arguments travel as one tuple.
     pub params: Vec<String>,
     /// The type of its input.
-    pub input: Schema,
+    pub input: TypeSchema,
     /// The type of its output.
-    pub output: Schema,
+    pub output: TypeSchema,
 }
 
 impl TaskDescription {
@@ -105,8 +105,8 @@ impl TaskDescription {
             export: name.into(),
             codec: Codec::Raw,
             params: Vec::new(),
-            input: Schema::raw_bytes(),
-            output: Schema::raw_bytes(),
+            input: TypeSchema::raw_bytes(),
+            output: TypeSchema::raw_bytes(),
         }
     }
 

@@ -270,8 +270,8 @@ impl<M: DeserializeOwned> Assembly<M> {
                         }
                         let mut payload = Vec::new();
                         // Memory is committed as the bytes arrive, not as they are announced.
-                        let refused = |_| FrameError::Io(io::ErrorKind::OutOfMemory.into());
-                        payload.try_reserve_exact(payload_bytes as usize).map_err(refused)?;
+                        let no_memory = |_| FrameError::Io(io::ErrorKind::OutOfMemory.into());
+                        payload.try_reserve_exact(payload_bytes as usize).map_err(no_memory)?;
                         payload.extend_from_slice(self.incoming.payload(payload_bytes));
                         let missing = payload_bytes - payload.len() as u64;
                         if missing == 0 {

@@ -25,7 +25,7 @@ pub const FRAME_PAYLOAD_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 /// Most bytes of one message on a worker's or the compiler's control socket.
 pub const CONTROL_BYTES_MAX: usize = 96 * 1024;
 
-/// Most bytes of one answer to a running task: as much as a pipe holds, and few enough to fit into one
+/// Most bytes of one reply to a running task: as much as a pipe holds, and few enough to fit into one
 /// message with all else that it says.
 pub const ASK_BYTES_MAX: usize = 64 * 1024;
 
@@ -422,7 +422,7 @@ const _: () = {
     assert!(DIRS_MAX * (GUEST_PATH_BYTES_MAX + 16) + 16 * 1024 <= CONTROL_BYTES_MAX);
     // A control message has room for so many descriptors.
     assert!(SHARES_PER_TASK_MAX <= DIRS_MAX);
-    // An answer must fit into one message.
+    // A reply must fit into one message.
     assert!(ASK_BYTES_MAX + 1024 <= CONTROL_BYTES_MAX);
     // A length of bytes copied is positive.
     assert!(SHARED_READ_BYTES_MAX <= i32::MAX as u64);

@@ -5,7 +5,7 @@
 //! in that order, with any number of `Log` (and of a batch, an `Item` for each task that it has run) and exactly one
 //! `Done`; and says nothing of those that were taken back (`ring::End::claim`). An `Event` of no task may come at any
 //! time, and one of a task whenever a `Log` of that task may. So may an `Ask`, if the task has something to ask for;
-//! its `Answer` comes on the control socket, where it need not wait behind the inputs of what was sent meanwhile.
+//! its `Reply` comes on the control socket, where it need not wait behind the inputs of what was sent meanwhile.
 
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
@@ -63,8 +63,8 @@ pub enum ToWorkerControl {
     Limit { run: u64, cpu_ns: u64 },
     /// Log where this run is at the moment, and go on.
     Sample { run: u64 },
-    /// Answers the run's question of that number. The worker drops an answer to a run that has ended.
-    Answer { run: u64, number: u64, reply: Reply },
+    /// Replies to the run's question of that number. The worker drops a reply to a run that has ended.
+    Reply { run: u64, number: u64, reply: Reply },
 }
 
 /// A running task asks its host for something.
@@ -75,7 +75,7 @@ pub enum Question {
     Stdin { bytes_max: u32 },
 }
 
-/// The host's answer to a question.
+/// The host's reply to a question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum Reply {
     /// The bytes are at most as many as were asked for.
@@ -176,7 +176,7 @@ pub struct BatchSlice {
     pub answer_bytes_max: u64,
 }
 
-/// A task's place in its module's description.
+/// A task's index in its module's description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct TaskIndex(pub u32);
 
@@ -189,7 +189,7 @@ pub enum Callee {
     Command { args: Vec<String>, env: Vec<(String, String)>, stdin: CommandStdin },
 }
 
-/// The place of a command's stdin.
+/// Where a command's stdin is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum CommandStdin {
     /// The stdin is the payload.
@@ -211,7 +211,7 @@ pub enum FromWorker {
     /// The worker itself reports something, perhaps about the task at hand. There is no payload.
     Event { task: Option<TaskId>, record: LogRecord },
     /// The task at hand asks for something, and waits. Its questions are numbered from 1, and each waits for
-    /// the answer to the one before. It has no payload.
+    /// the reply to the one before. It has no payload.
     Ask { task: TaskId, run: u64, number: u64, question: Question },
 }
 
@@ -346,7 +346,7 @@ pub struct CompileRequest {
 /// Says why the compiler did not compile a module: all that a compiler can say of it, as the variants of the same
 /// names of `ModuleError`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
-pub enum CompileRefusal {
+pub enum CompileError {
     Invalid { message: String },
     Unsupported { feature: String, message: String },
     UnknownImports { imports: Vec<String> },
@@ -358,4 +358,4 @@ pub enum CompileRefusal {
 }
 
 /// Compiler to host; then the compiler exits. Both files are complete if it is `Ok`.
-pub type CompileReply = Result<(), CompileRefusal>;
+pub type CompileReply = Result<(), CompileError>;

@@ -262,8 +262,10 @@ pub struct SandboxRequest {
 
 impl SandboxRequest {
     pub fn requests(&self, layer: SandboxLayer) -> bool {
-        let asked = self.policy != SandboxPolicy::Off || layer.is_kept_when_off();
-        asked && layer != SandboxLayer::Cgroup && !(layer.is_optional() && self.without.contains(&layer))
+        let is_requested = self.policy != SandboxPolicy::Off || layer.is_kept_when_off();
+        is_requested
+            && layer != SandboxLayer::Cgroup
+            && !(layer.is_optional() && self.without.contains(&layer))
     }
 }
 

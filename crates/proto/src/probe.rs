@@ -43,7 +43,7 @@ impl fmt::Display for AttackOutcome {
 /// Holds what a throw-away worker is told to try, and on whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct Probe {
-    /// An attack's place in the list, or a call.
+    /// An attack's index in the list, or a call.
     pub attempt: Attempt,
     /// The attack is made under the compiler's filter.
     pub as_compiler: bool,
@@ -52,7 +52,7 @@ pub struct Probe {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum Attempt {
-    /// An attack of the list, by its place.
+    /// An attack of the list, by its index.
     Attack(u32),
     /// A system call by its number, with these arguments.
     Call(i64, [u64; 6]),

@@ -1,7 +1,7 @@
 //! The right to read belongs to the usual reader or to an inline reader. Neither ever waits for the other.
 //!
 //! A usual reader that finds the lock taken goes to sleep, since data now wakes the reader that has it. That
-//! reader may be about to go, and may have looked for the last time. Therefore a refusal is noted, and the reader
+//! reader may be about to go, and may have looked for the last time. Therefore it notes that it came, and the reader
 //! that gives the lock back says that it is free.
 //!
 //! `tests/model` tries every interleaving of this file, with `event_count.rs`.
@@ -13,8 +13,8 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, TryLockError, fence};
 #[derive(Debug)]
 pub struct ReaderLock<R> {
     reader: Mutex<R>,
-    /// The usual reader was refused, and is to be told.
-    refused: AtomicBool,
+    /// The usual reader found the lock taken, and is to be told.
+    is_contended: AtomicBool,
     is_read_inline: AtomicBool,
     /// The inline reader is to be woken.
     inline_reader_sleeps: AtomicBool,
@@ -23,8 +23,8 @@ pub struct ReaderLock<R> {
 impl<R> ReaderLock<R> {
     #[inline]
     pub fn new(reader: R) -> Self {
-        let [refused, is_read_inline, inline_reader_sleeps] = [(); 3].map(|()| AtomicBool::new(false));
-        ReaderLock { reader: Mutex::new(reader), refused, is_read_inline, inline_reader_sleeps }
+        let [is_contended, is_read_inline, inline_reader_sleeps] = [(); 3].map(|()| AtomicBool::new(false));
+        ReaderLock { reader: Mutex::new(reader), is_contended, is_read_inline, inline_reader_sleeps }
     }
 
     /// Waits for it: for the usual reader, once nobody stays.
@@ -48,19 +48,19 @@ impl<R> ReaderLock<R> {
     #[inline]
     pub fn try_take(&self) -> Option<MutexGuard<'_, R>> {
         self.try_lock_inline().or_else(|| {
-            self.refused.store(true, Ordering::SeqCst);
+            self.is_contended.store(true, Ordering::SeqCst);
             fence(Ordering::SeqCst);
             // It may have been given back before that was seen.
             self.try_lock_inline()
         })
     }
 
-    /// Gives the inline reader's lock back; `true` if the usual reader was refused meanwhile and is to be woken.
+    /// Gives the inline reader's lock back; `true` if the usual reader found it taken meanwhile and is to be woken.
     #[inline]
     pub fn give_back(&self, reader: MutexGuard<'_, R>) -> bool {
         drop(reader);
         fence(Ordering::SeqCst);
-        self.refused.load(Ordering::SeqCst) && self.refused.swap(false, Ordering::SeqCst)
+        self.is_contended.load(Ordering::SeqCst) && self.is_contended.swap(false, Ordering::SeqCst)
     }
 
     /// Has the inline reader also send what the usual reader would send.

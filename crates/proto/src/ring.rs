@@ -331,18 +331,18 @@ impl End {
     }
 
     #[inline]
-    fn settle_claim(&self, index: u8, run: u64, how: u64) -> bool {
+    fn close_claim(&self, index: u8, run: u64, how: u64) -> bool {
         let open = run << 2 | OPEN;
-        let settled = run << 2 | how;
+        let closed = run << 2 | how;
         self.claim_word(index).is_some_and(|word| {
-            word.compare_exchange(open, settled, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            word.compare_exchange(open, closed, Ordering::SeqCst, Ordering::SeqCst).is_ok()
         })
     }
 
     /// The worker claims a run: `true` if it is to begin, `false` if it was taken back.
     #[inline]
     pub fn claim(&self, index: u8, run: u64) -> bool {
-        self.settle_claim(index, run, CLAIMED)
+        self.close_claim(index, run, CLAIMED)
     }
 
     /// The worker marks a run that it has claimed as begun.
@@ -364,7 +364,7 @@ impl End {
     /// lies here harms only itself: what it says of that run afterwards is a violation.
     #[inline]
     pub fn revoke(&self, index: u8, run: u64) -> bool {
-        self.settle_claim(index, run, REVOKED)
+        self.close_claim(index, run, REVOKED)
     }
 }
 

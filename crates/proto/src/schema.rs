@@ -2,7 +2,7 @@
 //!
 //! Guests describe themselves, so this reader trusts nothing: it works on bytes, counts
 //! nodes and depth, and builds a flat arena in which a child always comes before its
-//! parent. A decoded [`Schema`] can therefore be walked without fear of cycles or of a
+//! parent. A decoded [`TypeSchema`] can therefore be walked without fear of cycles or of a
 //! stack that runs out.
 
 mod checks;
@@ -20,7 +20,7 @@ pub use checks::check_distinct;
 
 /// One type, as postcard puts it on the wire.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
-pub struct Schema {
+pub struct TypeSchema {
     /// Children stand before their parents; the last node is the type itself.
     nodes: Vec<Node>,
 }
@@ -104,17 +104,17 @@ pub enum SchemaError {
     ItemsWithoutBytes,
 }
 
-impl Schema {
+impl TypeSchema {
     /// The schema of a Rust type.
-    pub fn of<T: postcard_schema::Schema + ?Sized>() -> Schema {
+    pub fn of<T: postcard_schema::Schema + ?Sized>() -> TypeSchema {
         let mut nodes = Vec::new();
         push_static(T::SCHEMA, &mut nodes);
-        Schema { nodes }
+        TypeSchema { nodes }
     }
 
     /// A value whose bytes are the payload, without a codec.
-    pub fn raw_bytes() -> Schema {
-        Schema { nodes: vec![Node::Bytes] }
+    pub fn raw_bytes() -> TypeSchema {
+        TypeSchema { nodes: vec![Node::Bytes] }
     }
 
     /// Reads the postcard encoding of a `postcard_schema::schema::OwnedNamedType`
@@ -122,9 +122,9 @@ impl Schema {
     ///
     /// # Errors
     /// [`SchemaError`] for anything that is not one, or is over the limits.
-    pub fn decode_guest(bytes: &[u8]) -> Result<(Schema, &[u8]), SchemaError> {
+    pub fn decode_guest(bytes: &[u8]) -> Result<(TypeSchema, &[u8]), SchemaError> {
         let (nodes, rest) = guest::read(bytes)?;
-        let schema = Schema { nodes };
+        let schema = TypeSchema { nodes };
         schema.check()?;
         Ok((schema, rest))
     }
@@ -149,7 +149,7 @@ impl Schema {
 
     /// Returns whether both put the same bytes on the wire: names of types do not count, names of fields and
     /// variants do.
-    pub fn is_compatible(&self, other: &Schema) -> bool {
+    pub fn is_compatible(&self, other: &TypeSchema) -> bool {
         same(self, self.root(), other, other.root())
     }
 
@@ -260,15 +260,15 @@ impl Schema {
     }
 }
 
-impl fmt::Display for Schema {
+impl fmt::Display for TypeSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Name(self.show_inside(self.root())))
     }
 }
 
-impl fmt::Debug for Schema {
+impl fmt::Debug for TypeSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Schema({})", Name(self.show(self.root())))
+        write!(f, "TypeSchema({})", Name(self.show(self.root())))
     }
 }
 
@@ -346,13 +346,13 @@ impl Node {
     }
 }
 
-fn same(a: &Schema, left: &Node, b: &Schema, right: &Node) -> bool {
+fn same(a: &TypeSchema, left: &Node, b: &TypeSchema, right: &Node) -> bool {
     let one = |x: &NodeId, y: &NodeId| same(a, a.node(*x), b, b.node(*y));
     let all = |x: &[NodeId], y: &[NodeId]| x.len() == y.len() && x.iter().zip(y).all(|(x, y)| one(x, y));
     let fields = |x: &[(String, NodeId)], y: &[(String, NodeId)]| {
         x.len() == y.len() && x.iter().zip(y).all(|(x, y)| x.0 == y.0 && one(&x.1, &y.1))
     };
-    let is_u8 = |schema: &Schema, id: &NodeId| matches!(schema.node(*id), Node::U8);
+    let is_u8 = |schema: &TypeSchema, id: &NodeId| matches!(schema.node(*id), Node::U8);
     match (left, right) {
         (Node::Option(x), Node::Option(y)) | (Node::Seq(x), Node::Seq(y)) => one(x, y),
         (Node::Bytes, Node::Seq(y)) => is_u8(b, y),
@@ -464,11 +464,11 @@ mod tests {
         let owned = OwnedNamedType::from(Shape::SCHEMA);
         let mut bytes = postcard::to_stdvec(&owned).expect("serialises");
         bytes.push(99);
-        let (schema, rest) = Schema::decode_guest(&bytes).expect("decodes");
+        let (schema, rest) = TypeSchema::decode_guest(&bytes).expect("decodes");
         assert_eq!(rest, [99]);
-        assert_eq!(schema, Schema::of::<Shape>());
-        assert!(schema.is_compatible(&Schema::of::<Shape>()) && schema.check().is_ok());
-        assert!(!schema.is_compatible(&Schema::of::<u8>()));
+        assert_eq!(schema, TypeSchema::of::<Shape>());
+        assert!(schema.is_compatible(&TypeSchema::of::<Shape>()) && schema.check().is_ok());
+        assert!(!schema.is_compatible(&TypeSchema::of::<u8>()));
     }
 
     #[test]
@@ -476,7 +476,7 @@ mod tests {
         let owned = OwnedNamedType::from(Shape::SCHEMA);
         let bytes = postcard::to_stdvec(&owned).expect("serialises");
         for end in 0..bytes.len() {
-            assert!(Schema::decode_guest(&bytes[..end]).is_err(), "prefix of {end} bytes");
+            assert!(TypeSchema::decode_guest(&bytes[..end]).is_err(), "prefix of {end} bytes");
         }
     }
 
@@ -484,22 +484,23 @@ mod tests {
     fn nesting_beyond_the_limit_is_refused_before_the_stack_is_in_danger() {
         let mut bytes = [0u8, 18].repeat(1_000_000);
         bytes.extend([0, 0]);
-        assert_eq!(Schema::decode_guest(&bytes), Err(SchemaError::TooLarge));
+        assert_eq!(TypeSchema::decode_guest(&bytes), Err(SchemaError::TooLarge));
     }
 
     #[test]
     fn cycles_and_shared_children_in_a_received_schema_are_not_well_formed() {
-        let looped = Schema { nodes: vec![Node::Option(0)] };
+        let looped = TypeSchema { nodes: vec![Node::Option(0)] };
         assert!(looped.check().is_err());
-        let shared = Schema { nodes: vec![Node::U8, Node::Tuple(vec![0, 0])] };
+        let shared = TypeSchema { nodes: vec![Node::U8, Node::Tuple(vec![0, 0])] };
         assert!(shared.check().is_err(), "a shared child");
     }
 
     #[test]
     fn names_in_a_schema_cannot_drive_a_terminal() {
         let field = ("a\u{1b}[31m".to_string(), 0);
-        let schema =
-            Schema { nodes: vec![Node::U8, Node::Struct { name: "\u{202e}b".into(), fields: vec![field] }] };
+        let schema = TypeSchema {
+            nodes: vec![Node::U8, Node::Struct { name: "\u{202e}b".into(), fields: vec![field] }],
+        };
         for shown in [schema.to_string(), format!("{schema:?}")] {
             assert!(shown.chars().all(is_harmless), "{shown:?}");
         }
@@ -507,7 +508,7 @@ mod tests {
 
     #[test]
     fn signatures_read_like_rust() {
-        assert_eq!(Schema::of::<(u64, Vec<String>)>().to_string(), "(u64, Vec<String>)");
-        assert!(Schema::raw_bytes().is_compatible(&Schema::of::<Vec<u8>>()));
+        assert_eq!(TypeSchema::of::<(u64, Vec<String>)>().to_string(), "(u64, Vec<String>)");
+        assert!(TypeSchema::raw_bytes().is_compatible(&TypeSchema::of::<Vec<u8>>()));
     }
 }

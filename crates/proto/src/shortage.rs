@@ -38,7 +38,7 @@ pub struct Shortage {
     pub message: String,
 }
 
-/// A child that something is too short for exits with this code plus the resource's place in [`SCARCE`].
+/// A child that something is too short for exits with this code plus the resource's index in [`SCARCE`].
 const EXIT_CODES: i32 = 211;
 
 const SCARCE: [Scarce; 4] =
@@ -77,15 +77,15 @@ impl Shortage {
 
     /// Finds the shortage that a child has met that exited with this code, if it is one's. `message` is what it said.
     pub fn of_exit_code(code: i32, message: &str) -> Option<Shortage> {
-        let place = usize::try_from(code.checked_sub(EXIT_CODES)?).ok()?;
-        Some(Shortage::new(*SCARCE.get(place)?, message.trim().to_string()))
+        let index = usize::try_from(code.checked_sub(EXIT_CODES)?).ok()?;
+        Some(Shortage::new(*SCARCE.get(index)?, message.trim().to_string()))
     }
 
     /// Returns the exit code for a child that met this error before it was ready.
     pub fn exit_code(error: &io::Error) -> Option<i32> {
         let of = Scarce::of(error)?;
-        let place = SCARCE.iter().position(|scarce| *scarce == of)?;
-        Some(EXIT_CODES + place as i32)
+        let index = SCARCE.iter().position(|scarce| *scarce == of)?;
+        Some(EXIT_CODES + index as i32)
     }
 
     pub fn new(of: Scarce, message: String) -> Shortage {

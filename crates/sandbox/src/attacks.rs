@@ -33,7 +33,7 @@ pub struct Attack {
     run: fn(&Targets) -> io::Result<String>,
 }
 
-/// Lists the attacks on every worker, in the order of their places.
+/// Lists the attacks on every worker, in the order of their indices.
 pub fn attacks() -> impl Iterator<Item = &'static Attack> {
     [files::ATTACKS, processes::ATTACKS, network::ATTACKS, memory::ATTACKS, kernel::ATTACKS]
         .into_iter()
@@ -55,7 +55,7 @@ pub fn is_by_file_calls(attack: &Attack, access: DirAccess) -> bool {
 /// Tries what it is told. What it does not survive is its outcome, too.
 pub fn attempt(probe: &Probe) -> AttackOutcome {
     let came_of = match probe.attempt {
-        Attempt::Attack(place) => match attacks_with_dirs().nth(place as usize) {
+        Attempt::Attack(index) => match attacks_with_dirs().nth(index as usize) {
             Some(attack) => (attack.run)(&probe.targets),
             None => return AttackOutcome::Unknown("there is no such attack".into()),
         },

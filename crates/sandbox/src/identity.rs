@@ -27,8 +27,8 @@ pub fn change((uid, gid): (u32, u32)) -> io::Result<Result<String, String>> {
 pub(super) fn empty_bounding_set() -> bool {
     let option = |option, capability: libc::c_ulong| {
         // SAFETY: both options take numbers only.
-        let answer = unsafe { libc::prctl(option, capability, 0, 0, 0) };
-        if answer < 0 { Err(io::Error::last_os_error().raw_os_error()) } else { Ok(answer) }
+        let returned = unsafe { libc::prctl(option, capability, 0, 0, 0) };
+        if returned < 0 { Err(io::Error::last_os_error().raw_os_error()) } else { Ok(returned) }
     };
     // The kernel keeps a set in 64 bits, and numbers what it knows without a gap.
     for capability in 0..64 {

@@ -68,13 +68,13 @@ impl Entered {
     /// file system.
     ///
     /// # Errors
-    /// [`Refused`]: a layer that the policy does not do without.
+    /// [`LockdownError`]: a layer that the policy does not do without.
     pub fn lock(
         self,
         request: &SandboxRequest,
         profile: Profile,
         dirs: &mut [Granted],
-    ) -> Result<Locked, Refused> {
+    ) -> Result<Locked, LockdownError> {
         if !profile.has_many_threads() {
             syscalls::one_heap();
         }
@@ -96,7 +96,7 @@ impl Entered {
             dirs.is_empty() && request.requests(SandboxLayer::EmptyRoot) && namespaces::empty_root_as_root();
         ledger.apply_if_possible(SandboxLayer::Identity, || identity::change(request.identity))?;
         // A change of user has cleared it.
-        session::die_with_the_host().map_err(|error| ledger.refused(SandboxLayer::Session, &error))?;
+        session::die_with_the_host().map_err(|error| ledger.lockdown_error(SandboxLayer::Session, &error))?;
         ledger.apply(SandboxLayer::Namespaces, namespaces::unshare)?;
         let needs_root = !request.policy.can_do_without(SandboxLayer::EmptyRoot);
         ledger.apply(SandboxLayer::EmptyRoot, || empty_root(dirs, has_empty_root, needs_root))?;
@@ -112,8 +112,8 @@ impl Locked {
     /// The last layers, once every thread that the process needs stands.
     ///
     /// # Errors
-    /// [`Refused`]: a layer that the policy does not do without.
-    pub fn seal(mut self) -> Result<(LockedDown, SandboxReport), Refused> {
+    /// [`LockdownError`]: a layer that the policy does not do without.
+    pub fn seal(mut self) -> Result<(LockedDown, SandboxReport), LockdownError> {
         let profile = self.profile;
         self.ledger.complete(SandboxLayer::ResourceLimits, rlimits::no_more_threads)?;
         // This is asked now, since the filter allows no such question.
@@ -148,15 +148,15 @@ fn empty_root(dirs: &mut [Granted], stands: bool, whole: bool) -> io::Result<Str
 
 /// A layer could not be applied, and the policy demands it. `Display` says how to go on.
 #[derive(Debug)]
-pub struct Refused {
+pub struct LockdownError {
     layer: SandboxLayer,
     policy: proto::policy::SandboxPolicy,
     reason: String,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for LockdownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Refused { layer, policy, reason } = self;
+        let LockdownError { layer, policy, reason } = self;
         write!(f, "the sandbox's layer `{layer}` cannot be applied: {reason}. ")?;
         write!(f, "The policy `{policy}` does not do without it: run where the system allows it")?;
         if policy.can_do_without(SandboxLayer::Landlock) {
@@ -168,11 +168,11 @@ impl fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for LockdownError {}
 
-impl From<Refused> for io::Error {
-    fn from(refused: Refused) -> Self {
-        io::Error::other(refused)
+impl From<LockdownError> for io::Error {
+    fn from(error: LockdownError) -> Self {
+        io::Error::other(error)
     }
 }
 
@@ -185,8 +185,8 @@ struct Ledger {
 
 impl Ledger {
     fn new(request: SandboxRequest) -> Self {
-        let asked = request.cgroup.clone();
-        let layers = vec![asked.unwrap_or_else(|| {
+        let cgroup = request.cgroup.clone();
+        let layers = vec![cgroup.unwrap_or_else(|| {
             LayerReport::new(SandboxLayer::Cgroup, LayerState::NotRequested, "no cgroup was given".into())
         })];
         Ledger { request, layers }
@@ -196,8 +196,8 @@ impl Ledger {
         self.layers.push(LayerReport::new(layer, state, reason));
     }
 
-    fn refused(&self, layer: SandboxLayer, error: &io::Error) -> Refused {
-        Refused { layer, policy: self.request.policy, reason: error.to_string() }
+    fn lockdown_error(&self, layer: SandboxLayer, error: &io::Error) -> LockdownError {
+        LockdownError { layer, policy: self.request.policy, reason: error.to_string() }
     }
 
     /// Applies a layer if it is asked for; the text says what exactly was applied.
@@ -205,7 +205,7 @@ impl Ledger {
         &mut self,
         layer: SandboxLayer,
         step: impl FnOnce() -> io::Result<String>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), LockdownError> {
         self.apply_if_possible(layer, || step().map(Ok))
     }
 
@@ -214,7 +214,7 @@ impl Ledger {
         &mut self,
         layer: SandboxLayer,
         step: impl FnOnce() -> io::Result<Result<String, String>>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), LockdownError> {
         if !self.request.requests(layer) {
             self.note(layer, LayerState::NotRequested, "not asked for".into());
             return Ok(());
@@ -225,7 +225,7 @@ impl Ledger {
             Err(error) if self.request.policy.can_do_without(layer) => {
                 self.note(layer, LayerState::Refused, error.to_string());
             }
-            Err(error) => return Err(self.refused(layer, &error)),
+            Err(error) => return Err(self.lockdown_error(layer, &error)),
         }
         Ok(())
     }
@@ -235,7 +235,7 @@ impl Ledger {
         &mut self,
         layer: SandboxLayer,
         step: impl FnOnce() -> io::Result<String>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), LockdownError> {
         let Some(index) = self.layers.iter().position(|report| report.layer == layer && report.requested)
         else {
             return Ok(());
@@ -250,7 +250,7 @@ impl Ledger {
                 };
                 report.applied = false;
             }
-            Err(error) => return Err(self.refused(layer, &error)),
+            Err(error) => return Err(self.lockdown_error(layer, &error)),
         }
         Ok(())
     }

@@ -341,8 +341,8 @@ fn rule(when: &[Test]) -> io::Result<SeccompRule> {
 pub fn is_available() -> bool {
     let action: u32 = libc::SECCOMP_RET_KILL_PROCESS;
     // SAFETY: the pointer is to a u32 that lives through the call, as the operation wants it.
-    let answer = unsafe {
+    let returned = unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL as c_int, 0, &raw const action)
     };
-    answer == 0
+    returned == 0
 }

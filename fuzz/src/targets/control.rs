@@ -9,7 +9,7 @@ use proto::description::CodeKind;
 use proto::limits::CONTROL_BYTES_MAX;
 use proto::limits::compile::{CompileLimit, CompileLimits};
 use proto::message::{
-    Chunk, CompileRefusal, CompileReply, CompileRequest, CompileWork, EventLevels, FromWorkerControl,
+    Chunk, CompileError, CompileReply, CompileRequest, CompileWork, EventLevels, FromWorkerControl,
     ModuleId, Reply, ShareId, ToWorkerControl,
 };
 use proto::policy::{LayerReport, LayerState, SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
@@ -157,10 +157,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let text = || "it says \u{1b}[31m".to_string();
     let kind = CompileLimit::Memory;
     let refusals = [
-        CompileRefusal::Invalid { message: text() },
-        CompileRefusal::UnknownImports { imports: vec![text(), text()] },
-        CompileRefusal::CompileLimit { kind, limit: 1, seen: 2, function: None, offset: Some(3) },
-        CompileRefusal::UnknownTask { module: text(), name: text(), known: vec![text()] },
+        CompileError::Invalid { message: text() },
+        CompileError::UnknownImports { imports: vec![text(), text()] },
+        CompileError::CompileLimit { kind, limit: 1, seen: 2, function: None, offset: Some(3) },
+        CompileError::UnknownTask { module: text(), name: text(), known: vec![text()] },
     ];
     let mut seeds: Vec<_> =
         refusals.into_iter().map(|refusal| seed(3, 0, &CompileReply::Err(refusal))).collect();
@@ -177,15 +177,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
         seed(1, 0, &ToWorkerControl::Interrupt { run: 300 }),
         seed(1, 0, &ToWorkerControl::Limit { run: 300, cpu_ns: 1_000_000_000 }),
         seed(1, 0, &ToWorkerControl::Sample { run: 300 }),
-        seed(1, 0, &answer(Reply::Bytes(Chunk(vec![7; 300])))),
-        seed(1, 0, &answer(Reply::End)),
-        seed(1, 0, &answer(Reply::Failed { os_error: Some(5) })),
+        seed(1, 0, &reply(Reply::Bytes(Chunk(vec![7; 300])))),
+        seed(1, 0, &reply(Reply::End)),
+        seed(1, 0, &reply(Reply::Failed { os_error: Some(5) })),
         seed(2, 3, &request()),
         vec![0, 0, 253, 0],
     ]);
     seeds
 }
 
-fn answer(reply: Reply) -> ToWorkerControl {
-    ToWorkerControl::Answer { run: 300, number: 2, reply }
+fn reply(reply: Reply) -> ToWorkerControl {
+    ToWorkerControl::Reply { run: 300, number: 2, reply }
 }

@@ -9,7 +9,7 @@ use proto::description::samples::{of_tasks, task};
 use proto::limits::{
     SCHEMA_DEPTH_MAX, SCHEMA_NODES_MAX, TASK_DOC_BYTES_MAX, TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX,
 };
-use proto::schema::{Node, Schema, Variant};
+use proto::schema::{Node, TypeSchema, Variant};
 use wasmpool::fuzzing::Input;
 use wasmpool::fuzzing::cache::read_compiled;
 use wasmpool::fuzzing::text::assert_harmless;
@@ -86,7 +86,7 @@ pub(super) fn assert_bounds(description: &ModuleDescription) {
 }
 
 /// A schema is a tree of bounded size and depth: the walk of it ends, and soon.
-fn walk(schema: &Schema, node: &Node, depth: usize, nodes: &mut usize) {
+fn walk(schema: &TypeSchema, node: &Node, depth: usize, nodes: &mut usize) {
     *nodes += 1;
     assert!(depth <= SCHEMA_DEPTH_MAX && *nodes <= SCHEMA_NODES_MAX);
     let mut visit = |id: &u32| walk(schema, schema.node(*id), depth + 1, nodes);
@@ -112,8 +112,8 @@ fn walk(schema: &Schema, node: &Node, depth: usize, nodes: &mut usize) {
 /// Descriptions of no task, of a few, of names that terminals obey.
 pub fn seeds() -> Vec<Vec<u8>> {
     let tasks = vec![
-        task("count", &["upto"], Schema::of::<u64>(), Schema::of::<Vec<(u8, Option<String>)>>()),
-        task("\u{1b}[31m", &["upto"], Schema::of::<Result<u8, String>>(), Schema::raw_bytes()),
+        task("count", &["upto"], TypeSchema::of::<u64>(), TypeSchema::of::<Vec<(u8, Option<String>)>>()),
+        task("\u{1b}[31m", &["upto"], TypeSchema::of::<Result<u8, String>>(), TypeSchema::raw_bytes()),
     ];
     let mut seeds = Vec::new();
     for description in [of_tasks(Vec::new()), of_tasks(tasks)] {

@@ -6,7 +6,7 @@ use proto::artifact;
 use proto::description::samples::of_tasks;
 use proto::guest::section::records;
 use proto::limits::{CONTROL_BYTES_MAX, SCHEMA_NODES_MAX, TASKS_PER_MODULE_MAX};
-use proto::schema::{Schema, SchemaError};
+use proto::schema::{SchemaError, TypeSchema};
 use serde::Serialize;
 use wasmpool::fuzzing::Input;
 
@@ -30,7 +30,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn schema(bytes: &[u8]) {
-    let decoded = within(DECODED_PER_BYTE * bytes.len() + 4096, || Schema::decode_guest(bytes));
+    let decoded = within(DECODED_PER_BYTE * bytes.len() + 4096, || TypeSchema::decode_guest(bytes));
     let postcard = || postcard::take_from_bytes::<OwnedNamedType>(bytes);
     let (schema, rest) = match decoded {
         Ok(decoded) => decoded,
@@ -46,7 +46,7 @@ fn schema(bytes: &[u8]) {
     let (owned, left) = postcard().expect("postcard reads it, too");
     assert_eq!(rest, left);
     let encoded = postcard::to_stdvec(&owned).expect("encodes");
-    assert_eq!(Schema::decode_guest(&encoded), Ok((schema, &[][..])));
+    assert_eq!(TypeSchema::decode_guest(&encoded), Ok((schema, &[][..])));
 }
 
 fn section(bytes: &[u8]) {

@@ -41,7 +41,7 @@ pub(crate) struct Stamp([u64; 7]);
 impl Stamp {
     /// Returns the stamp of a file whose every later change will change the stamp, however it is made.
     /// Returns `None` if the file changed too recently: it is not to be remembered.
-    pub(crate) fn settled(file: &File) -> Option<Stamp> {
+    pub(crate) fn rested(file: &File) -> Option<Stamp> {
         Stamp::of(file).filter(Stamp::has_rested)?;
         rustix::fs::fdatasync(file).ok()?;
         Stamp::of(file)

@@ -40,8 +40,8 @@ impl Core {
             // A submitter that waits for room must learn that there will be none.
             changed |= matches!(event, Event::Shutdown { .. } | Event::Kill { .. });
             let mut next = Some(event);
-            if let Some(Event::Done { worker, task, answer }) = &mut next {
-                answer.used = used_in_all(&mut state, *worker, *task, received.as_ref());
+            if let Some(Event::Done { worker, task, report }) = &mut next {
+                report.used = used_in_all(&mut state, *worker, *task, received.as_ref());
             }
             while let Some(event) = next.take().or_else(|| seen.pop()) {
                 state.scheduler.handle(event, now, &mut actions);
@@ -106,7 +106,7 @@ impl Core {
         are_many: bool,
     ) -> Option<Effect> {
         match action {
-            Action::Start { worker } => Some(Effect::Ask(Some(SupervisorRequest::Spawn(worker)))),
+            Action::Start { worker } => Some(Effect::Request(Some(SupervisorRequest::Spawn(worker)))),
             Action::Assign { worker, task } => assign(state, worker, task, now),
             // `drive` has answered these where they came up.
             Action::Revoke { .. } | Action::Look { .. } => None,

@@ -26,7 +26,7 @@ impl WorkerEvents for Core {
             self.settings.workers.recycle.memory_bytes_max.and_then(|_| link.resident_bytes());
         let is_full = link.sent.modules() >= self.settings.workers.modules_max;
         let events = ended.map(|TaskEnd { task, unfinished, received }| {
-            let answer = scheduler::RunReport {
+            let report = scheduler::RunReport {
                 unfinished,
                 interrupted: received.completion.end == RunEnd::Interrupted,
                 ran: Duration::from_nanos(received.completion.cost.run_ns),
@@ -35,7 +35,7 @@ impl WorkerEvents for Core {
                 resident_bytes,
                 is_full,
             };
-            (Event::Done { worker: link.key, task, answer }, Some(received))
+            (Event::Done { worker: link.key, task, report }, Some(received))
         });
         self.drive(self.state.hold(), events);
     }

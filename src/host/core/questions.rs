@@ -8,7 +8,7 @@ use super::{Core, TaskRecord};
 use crate::error::BrokenPool;
 use crate::host::link::Link;
 use crate::host::observers::Subscription;
-use crate::host::settings::Settings;
+use crate::host::settings::PoolSettings;
 use crate::observe::{EventKind, PoolStats, WorkerStats};
 use proto::policy::SandboxReport;
 use proto::sync::Lock;
@@ -27,7 +27,7 @@ impl Core {
     }
 
     /// The pool's number and settings: what requests are held to.
-    pub(crate) fn bounds(&self) -> (u64, &Settings) {
+    pub(crate) fn bounds(&self) -> (u64, &PoolSettings) {
         (self.id, &self.settings)
     }
 

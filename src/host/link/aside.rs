@@ -100,10 +100,10 @@ impl Link {
 }
 
 impl SendReply for Link {
-    /// Answers a run's question. If the run has ended meanwhile, the worker drops the answer.
+    /// Replies to a run's question. If the run has ended meanwhile, the worker drops the reply.
     fn reply(&self, run: u64, number: u64, reply: Reply) {
-        let sent = self.control.send(&ToWorkerControl::Answer { run, number, reply }, &[]);
-        // The worker asks one thing at a time, so there is room for its answer unless it does not read.
+        let sent = self.control.send(&ToWorkerControl::Reply { run, number, reply }, &[]);
+        // The worker asks one thing at a time, so there is room for the reply unless it does not read.
         if let Err(error) = sent
             && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
         {

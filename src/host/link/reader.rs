@@ -214,7 +214,7 @@ impl Reader {
                 }
                 let unfinished = held.is_unfinished(&completion.end, &payload)?;
                 self.held = None;
-                link.settle();
+                link.complete();
                 self.report_dropped(events, link);
                 self.typical.learn(Duration::from_nanos(completion.cost.run_ns));
                 let received = Received { completion, payload, frame_bytes };

@@ -58,7 +58,7 @@ pub(super) struct State<C: Callable, I> {
     /// These inputs are encoded, and wait for the rest of their batch.
     pub(super) gathered: Inputs,
     /// These prepared requests found no room so far; they come before the gathered inputs.
-    pub(super) held: VecDeque<Box<PreparedRequest>>,
+    pub(super) unadmitted: VecDeque<Box<PreparedRequest>>,
     /// The caller has not taken these over yet; each has the number of its first input.
     pub(super) submitted: VecDeque<(usize, Submitted<C::Output>)>,
     /// The number of inputs that were submitted.
@@ -140,7 +140,7 @@ pub(super) enum Handed<O> {
 impl<C: Callable, I> State<C, I> {
     /// Returns whether anything waits to be submitted.
     pub(super) fn has_some(&self) -> bool {
-        !self.held.is_empty() || self.gathered.count() > 0
+        !self.unadmitted.is_empty() || self.gathered.count() > 0
     }
 
     /// Returns whether this thread may wait for room. A caller with something submitted may not: only by taking that
@@ -182,11 +182,11 @@ impl<C: Callable, I> State<C, I> {
     }
 
     /// Ends the gathering: the gathered inputs become a prepared request.
-    fn hold_gathered(&mut self, shared: &FeedState<C, I>) {
+    fn prepare_gathered(&mut self, shared: &FeedState<C, I>) {
         if self.gathered.count() > 0 {
             let inputs = std::mem::take(&mut self.gathered);
             let prepared = self.prepare_request(shared, inputs);
-            self.held.push_back(prepared);
+            self.unadmitted.push_back(prepared);
         }
     }
 }
@@ -203,7 +203,7 @@ impl<C: Callable, I> FeedState<C, I> {
             batch_size: 1,
             has_room_for_batches: false,
             gathered: Inputs::default(),
-            held: VecDeque::new(),
+            unadmitted: VecDeque::new(),
             submitted: VecDeque::new(),
             count: 0,
             listener: None,
@@ -280,13 +280,13 @@ impl<C: Callable, I> FeedState<C, I> {
 
     // ── Pulled ───────────────────────────────────────────────────────────────
 
-    /// Returns how many more inputs may be pulled: as many as there are places ahead of the results. It
-    /// returns 0 if there is no place now, no time, or no need.
-    pub(super) fn places(&self, by: By) -> usize {
+    /// Returns how many more inputs may be pulled: as many as have room ahead of the results. It
+    /// returns 0 if there is no room now, no time, or no need.
+    pub(super) fn room(&self, by: By) -> usize {
         let state = self.lock();
         let deadline = state.plan.deadline();
         let gathered = state.gathered.count();
-        let is_free = state.held.is_empty();
+        let is_free = state.unadmitted.is_empty();
         drop(state);
         let waited = match by {
             By::Thread => self.account.wait(Need { items: gathered + 1, bytes: 0 }, deadline),
@@ -332,11 +332,11 @@ impl<C: Callable, I> FeedState<C, I> {
             Pulled::Short => {
                 if !state.gathered.push(&source.encoded) {
                     // An empty batch has room for any input that counts as short.
-                    state.hold_gathered(self);
+                    state.prepare_gathered(self);
                     state.gathered.push(&source.encoded);
                 }
                 let is_complete = state.gathered.count() >= source.batch_size || state.is_urgent;
-                if !is_complete && state.held.is_empty() && by != By::Waiting {
+                if !is_complete && state.unadmitted.is_empty() && by != By::Waiting {
                     return;
                 }
                 source.is_amid = false;
@@ -355,8 +355,8 @@ impl<C: Callable, I> FeedState<C, I> {
                     Request::new(self.core.bounds(), self.task.target(), work, options)
                 });
                 source.is_amid = false;
-                state.hold_gathered(self);
-                state.held.push_back(Box::new(PreparedRequest {
+                state.prepare_gathered(self);
+                state.unadmitted.push_back(Box::new(PreparedRequest {
                     request,
                     count: 1,
                     inputs: None,
@@ -375,7 +375,7 @@ impl<C: Callable, I> FeedState<C, I> {
 
     // ── Submitted ────────────────────────────────────────────────────────────
 
-    /// Submits held and gathered inputs in order, as far as there is room.
+    /// Submits unadmitted and gathered inputs in order, as far as there is room.
     pub(super) fn submit(&self, by: By) {
         let mut state = self.lock();
         let deadline = state.plan.deadline();
@@ -388,8 +388,8 @@ impl<C: Callable, I> FeedState<C, I> {
         }
         state.is_submitting = true;
         while !state.is_closed {
-            state.hold_gathered(self);
-            let Some(prepared) = state.held.pop_front() else { break };
+            state.prepare_gathered(self);
+            let Some(prepared) = state.unadmitted.pop_front() else { break };
             let by = if state.may_wait(by) { by } else { By::Passing };
             drop(state);
             let submitted = self.submit_one(prepared, by, deadline);
@@ -405,7 +405,7 @@ impl<C: Callable, I> FeedState<C, I> {
                     self.notify(&state);
                 }
                 Err(prepared) => {
-                    state.held.push_front(prepared);
+                    state.unadmitted.push_front(prepared);
                     break;
                 }
             }
@@ -448,7 +448,7 @@ impl<C: Callable, I> FeedState<C, I> {
         let mut given = (prepared, charge);
         loop {
             let when_full = match by {
-                By::Passing => WhenFull::Refuse,
+                By::Passing => WhenFull::Reject,
                 By::Waiting => WhenFull::Wait(deadline),
                 By::Thread => {
                     let waker = Waker::from(Arc::new(Knock(self.account.clone())));
@@ -463,7 +463,7 @@ impl<C: Callable, I> FeedState<C, I> {
                 By::Thread => self.account.wait_for_knock(deadline),
                 _ if is_over(deadline) => Waited::Late,
                 // A full queue is an error inside of a waker, where nobody may wait.
-                By::Waiting => return Ok(Submitted::refused(error, prepared.count, charge)),
+                By::Waiting => return Ok(Submitted::rejected(error, prepared.count, charge)),
                 By::Passing => Waited::Closed,
             };
             match waited {
@@ -489,7 +489,7 @@ impl<C: Callable, I> FeedState<C, I> {
         let PreparedRequest { request, count, inputs, .. } = *prepared;
         let request = match request {
             Ok(request) => request.charged(charge.clone()),
-            Err(error) => return Handed::Submitted(Submitted::refused(error, count, charge)),
+            Err(error) => return Handed::Submitted(Submitted::rejected(error, count, charge)),
         };
         // A worker may have run some of a batch before this thread goes on.
         let submitted = inputs.as_ref().map(|_| Instant::now());
@@ -502,7 +502,7 @@ impl<C: Callable, I> FeedState<C, I> {
                     Some((inputs, submitted)) => Submitted::many(future, (inputs, count), submitted, charge),
                 })
             }
-            Err(refused) => match *refused {
+            Err(rejected) => match *rejected {
                 (error @ SubmitError::QueueFull { .. }, request) => {
                     let request = Ok(request.uncharged());
                     Handed::Full(
@@ -511,7 +511,7 @@ impl<C: Callable, I> FeedState<C, I> {
                         error,
                     )
                 }
-                (error, _) => Handed::Submitted(Submitted::refused(error, count, charge)),
+                (error, _) => Handed::Submitted(Submitted::rejected(error, count, charge)),
             },
         }
     }

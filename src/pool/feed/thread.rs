@@ -29,16 +29,16 @@ where
     // The caller does not pull from here on.
     let Some(mut source) = shared.lock().source.take() else { return };
     let deadline = shared.lock().plan.deadline();
-    // Only this thread takes places, so those that it was told of stay free.
-    let mut places = 0;
+    // Only this thread takes room, so what it was told of stays free.
+    let mut room = 0;
     loop {
-        if places == 0 || is_over(deadline) {
-            places = shared.places(By::Thread);
+        if room == 0 || is_over(deadline) {
+            room = shared.room(By::Thread);
         }
-        if places == 0 {
+        if room == 0 {
             break;
         }
-        places -= 1;
+        room -= 1;
         match catch_unwind(AssertUnwindSafe(|| source.pull(shared))) {
             Ok(pulled) => {
                 let is_last = matches!(pulled, Pulled::Nothing);

@@ -8,7 +8,7 @@ impl World {
     /// The first that waits, if no worker is on the way for it.
     pub(super) fn first_in_line(&self) -> Option<TaskId> {
         let scheduler = &self.scheduler;
-        let starting = |slot: &Slot| matches!(slot.state, slot::State::Starting { .. });
+        let starting = |slot: &Slot| matches!(slot.state, slot::SlotState::Starting { .. });
         let is_served = scheduler.room() > 0
             || scheduler.slots.iter().any(starting)
             || !matches!(scheduler.mode, Mode::Open | Mode::Closing);

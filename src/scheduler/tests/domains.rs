@@ -186,18 +186,18 @@ fn what_is_in_store_comes_back_once_the_first_in_line_has_waited() {
     world.now = ms(100);
     world.done(FIRST, ONE);
     // The tasks take more than a millisecond on average, so one is in store.
-    let answer = RunReport { ran: ms(10), ..RunReport::default() };
+    let report = RunReport { ran: ms(10), ..RunReport::default() };
     world.now = ms(110);
-    world.event(Event::Done { worker: FIRST, task: THREE, answer });
+    world.event(Event::Done { worker: FIRST, task: THREE, report });
     assert!(!world.scheduler.slots[0].behind.is_empty());
     world.now = ms(125);
     let running = world.scheduler.slots[0].state.task().expect("it is busy");
     // The worker itself has begun the next one; all else is taken back.
     let begun = world.scheduler.slots[0].behind[0];
     world.begun.push(begun);
-    world.event(Event::Done { worker: FIRST, task: running, answer });
+    world.event(Event::Done { worker: FIRST, task: running, report });
     assert!(world.scheduler.slots[0].behind.is_empty());
-    let gone = world.event(Event::Done { worker: FIRST, task: begun, answer });
+    let gone = world.event(Event::Done { worker: FIRST, task: begun, report });
     assert_eq!(gone[1..], [start(SECOND), leaves(FIRST)]);
     assert_eq!(world.ready(SECOND)[..2], run(SECOND, TWO));
 }

@@ -24,7 +24,7 @@ fn large(pool: &Pool) -> RawTask {
 }
 
 /// Waits until nothing more happens in the pool.
-fn settle(pool: &Pool) {
+fn come_to_rest(pool: &Pool) {
     let mut before = (0, std::time::Instant::now());
     eventually("the pool to come to rest", || {
         let stats = pool.stats();
@@ -50,7 +50,7 @@ fn results_that_wait_behind_a_slow_one_fill_their_account_and_no_more() {
         eventually("the first to run for a while", || {
             pool.stats().workers.iter().any(|worker| worker.task.is_some_and(|(_, ran)| ran > ms(200)))
         });
-        settle(&pool);
+        come_to_rest(&pool);
         let stats = pool.stats();
         // The running task is charged 9 MiB, and so is the next one: at least (64 - 9 - 9) / 4 results are
         // there before it has no room.
@@ -77,7 +77,7 @@ fn results_that_nobody_asks_for_fill_their_account_and_no_more() {
         let options = TaskOptions::new().output_bytes_max(4 * MIB as usize);
         let mut map = either(is_unordered, pool.map(&large, inputs).options(options));
         assert!(map.next().expect("a result").1.is_ok());
-        settle(&pool);
+        come_to_rest(&pool);
         let done = pool.stats().ended.succeeded;
         assert!((12..=20).contains(&done), "{done} results of 2 MiB where there is room for 40 MiB");
         assert_eq!(map.filter(|(_, result)| result.is_ok()).count(), 199);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use proto::schema::{Node, Schema, Variant};
+use proto::schema::{Node, TypeSchema, Variant};
 use proto::text::Name;
 use wasmpool::module::TaskDescription;
 
@@ -44,7 +44,7 @@ impl TypeDefinition {
 }
 
 struct Collector<'a> {
-    schema: &'a Schema,
+    schema: &'a TypeSchema,
     /// Children may be shared, so that walking all paths could take for ever.
     seen: HashSet<u32>,
     /// It is a set because a module may define a million types.

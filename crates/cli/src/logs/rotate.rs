@@ -53,9 +53,9 @@ impl LogFile {
         kept: usize,
         files: &HostFiles,
     ) -> Result<LogFile, OpenError> {
-        let Output { file, place, .. } = files.append(path, "the log file")?;
-        // The place is the file's own, and not that of the link that may lead to it.
-        let named = place.map(|(folder, name)| Named { folder, name });
+        let Output { file, entry, .. } = files.append(path, "the log file")?;
+        // The entry is the file's own, and not that of the link that may lead to it.
+        let named = entry.map(|(folder, name)| Named { folder, name });
         let names = match &named {
             Some(named) if rotation != Rotation::Never => Some(named.hold(rotation, kept, files)?),
             _ => None,

@@ -63,11 +63,11 @@ impl Budget {
     }
 
     /// Returns why an input of this size is not run, if it never has room beside its largest result.
-    pub(super) fn refusal(&self, bytes: usize) -> Option<Failure> {
+    pub(super) fn excess(&self, bytes: usize) -> Option<Failure> {
         let result = self.result_bytes_max;
         let max = self.account.bytes_max();
-        let is_refused = result.saturating_add(bytes as u64) > max;
-        is_refused.then(|| {
+        let is_excess = result.saturating_add(bytes as u64) > max;
+        is_excess.then(|| {
             Failure::Input(format!(
                 "it has {bytes} bytes and its result may take {result}, more than the {max} of {}: {}",
                 told("--map-memory"),
@@ -91,7 +91,7 @@ impl Budget {
             }
             match self.account.wait(need, None) {
                 Waited::Room | Waited::Late => {}
-                // `refusal` was asked before.
+                // `excess` was asked before.
                 Waited::Closed | Waited::Never => return None,
             }
         }

@@ -15,10 +15,10 @@ use super::progress::Progress;
 use super::source::Label;
 use super::tally::Tally;
 use crate::args::HaltStop as Stop;
-use crate::call::{Answer, Pending};
+use crate::call::{CallFuture, CallOutput};
 use crate::console::{Console, Lines};
 use crate::exit::Failure;
-use crate::interrupt::{self, Ask};
+use crate::interrupt::{self, StopRequest};
 use crate::object::Line;
 use proto::limits::RESULT_BYTES_BESIDE;
 use wasmpool::error::DeathCause;
@@ -32,7 +32,7 @@ enum Event {
     /// There are no more inputs.
     FedAll,
     Finished(u64),
-    Signal(Ask),
+    Signal(StopRequest),
     /// The time has come to show how far it is.
     Tick,
 }
@@ -40,11 +40,11 @@ enum Event {
 /// The sources of events.
 pub(super) struct Sources<'a> {
     pub(super) fed: &'a Receiver<Fed>,
-    pub(super) signals: &'a Receiver<Ask>,
+    pub(super) signals: &'a Receiver<StopRequest>,
 }
 
 /// One input that is done, until its result comes out.
-enum Settled {
+enum Finished {
     Done {
         line: Line,
         record: Option<Record>,
@@ -69,10 +69,10 @@ pub(super) struct Collector<'a> {
     stop: Stop,
     has_all: bool,
     /// The calls under way, by number.
-    open: HashMap<u64, (Job, Pending)>,
+    open: HashMap<u64, (Job, CallFuture)>,
     finished: (Sender<usize>, Receiver<usize>),
     /// These inputs are done, and wait for the results of earlier ones.
-    ready: BTreeMap<u64, Settled>,
+    ready: BTreeMap<u64, Finished>,
     /// The number of the input whose result comes out next.
     next: u64,
 }
@@ -112,14 +112,14 @@ impl<'a> Collector<'a> {
             self.handle(event)?;
             let Collector { open, progress, tally, pool, console, .. } = self;
             let label = |task| {
-                let (job, _) = open.values().find(|(_, pending)| pending.task_id() == task)?;
+                let (job, _) = open.values().find(|(_, future)| future.task_id() == task)?;
                 Some(job.label.short())
             };
             progress.show(tally, || pool.stats(), label, console);
         }
         // Stopped inputs left gaps in the order.
-        for (_, settled) in std::mem::take(&mut self.ready) {
-            self.put(settled)?;
+        for (_, finished) in std::mem::take(&mut self.ready) {
+            self.put(finished)?;
         }
         self.lines.flush()
     }
@@ -150,8 +150,8 @@ impl<'a> Collector<'a> {
 
     /// Returns an event that is there; otherwise it shows what is buffered, and waits.
     fn next_event(&mut self, sources: &Sources<'_>) -> Result<Event, Failure> {
-        if let Ok(ask) = sources.signals.try_recv() {
-            return Ok(Event::Signal(ask));
+        if let Ok(request) = sources.signals.try_recv() {
+            return Ok(Event::Signal(request));
         }
         if let Ok(number) = self.finished.1.try_recv() {
             return Ok(Event::Finished(number as u64));
@@ -180,7 +180,7 @@ impl<'a> Collector<'a> {
 
     fn handle(&mut self, event: Event) -> Result<(), Failure> {
         match event {
-            Event::Fed(Fed::Started(started)) => self.begin(started.job, started.pending),
+            Event::Fed(Fed::Started(started)) => self.begin(started.job, started.future),
             Event::Fed(Fed::Skipped) => {
                 self.tally.before += 1;
                 Ok(())
@@ -191,43 +191,43 @@ impl<'a> Collector<'a> {
                 Ok(())
             }
             Event::Finished(number) => match self.open.remove(&number) {
-                Some((job, pending)) => {
-                    self.settle(job, pending.wait().map_err(Failure::Task), Some(pending.report()))
+                Some((job, future)) => {
+                    self.finish(job, future.wait().map_err(Failure::Task), Some(future.report()))
                 }
                 None => Ok(()),
             },
-            Event::Signal(ask) => {
-                self.interrupt(ask);
+            Event::Signal(request) => {
+                self.interrupt(request);
                 Ok(())
             }
             Event::Tick => Ok(()),
         }
     }
 
-    fn begin(&mut self, job: Job, pending: Result<Pending, Failure>) -> Result<(), Failure> {
-        match pending {
-            Ok(pending) => {
-                pending.announce(&self.finished.0, job.number as usize);
+    fn begin(&mut self, job: Job, future: Result<CallFuture, Failure>) -> Result<(), Failure> {
+        match future {
+            Ok(future) => {
+                future.announce(&self.finished.0, job.number as usize);
                 if self.stop > Stop::No {
-                    pending.cancel();
+                    future.cancel();
                 }
-                self.open.insert(job.number, (job, pending));
+                self.open.insert(job.number, (job, future));
                 Ok(())
             }
             // This input was read ahead of a stop: a later run tells what is wrong with it.
             Err(_) if self.stop > Stop::No => {
                 self.tally.stopped += 1;
-                self.take_turn(job.number, Settled::Stopped { charge: job.charge })
+                self.take_turn(job.number, Finished::Stopped { charge: job.charge })
             }
-            Err(failure) => self.settle(job, Err(failure), None),
+            Err(failure) => self.finish(job, Err(failure), None),
         }
     }
 
-    fn interrupt(&mut self, ask: Ask) {
+    fn interrupt(&mut self, request: StopRequest) {
         self.tally.interrupted = Some(interrupt::code());
         let running = self.pool.stats().running;
-        match ask {
-            Ask::Soon(grace) => {
+        match request {
+            StopRequest::Soon(grace) => {
                 let grace = grace.map(|grace| format!(" within {}", humantime::format_duration(grace)));
                 let grace = grace.unwrap_or_default();
                 self.console.say(&format!(
@@ -235,7 +235,7 @@ impl<'a> Collector<'a> {
                 ));
                 self.stop(Stop::Soon);
             }
-            Ask::Now | Ask::Leave => {
+            StopRequest::Now | StopRequest::Leave => {
                 self.console.say(&format!("stopping: {running} running are stopped"));
                 self.stop(Stop::Now);
             }
@@ -252,30 +252,30 @@ impl<'a> Collector<'a> {
             // Each of them is then done, in whichever way.
             self.pool.kill();
         } else {
-            self.open.values().for_each(|(_, pending)| pending.cancel());
+            self.open.values().for_each(|(_, future)| future.cancel());
         }
     }
 
-    /// Settles a call that is done. It has no report if it was never submitted.
-    fn settle(
+    /// Finishes a call that is done. It has no report if it was never submitted.
+    fn finish(
         &mut self,
         mut job: Job,
-        result: Result<Answer, Failure>,
+        result: Result<CallOutput, Failure>,
         mut report: Option<TaskReport>,
     ) -> Result<(), Failure> {
         let number = job.number;
         let charge = job.charge.clone();
         if self.stop > Stop::No && result.as_ref().is_err_and(is_stopped) {
             self.tally.stopped += 1;
-            return self.take_turn(number, Settled::Stopped { charge });
+            return self.take_turn(number, Finished::Stopped { charge });
         }
         let message = failure_message(&result);
         if message.is_some()
             && self.may_retry(&job, &result)
-            && let Some(pending) = job.retry(self.plan, report.as_ref())
+            && let Some(future) = job.retry(self.plan, report.as_ref())
         {
             self.tally.retried += 1;
-            return self.begin(job, pending);
+            return self.begin(job, future);
         }
         report.iter_mut().for_each(|report| report.attempts += job.begun);
         let is_end = result.as_ref().is_err_and(Failure::is_end_of_pool);
@@ -296,7 +296,7 @@ impl<'a> Collector<'a> {
             self.tally.no_worker = true;
             self.stop(Stop::Soon);
         }
-        let Some(line) = line else { return self.take_turn(number, Settled::Stopped { charge }) };
+        let Some(line) = line else { return self.take_turn(number, Finished::Stopped { charge }) };
         let (line, unwritten) = line?;
         // A stdin that cannot be read is no input that a later run could skip.
         let is_recorded = self.log.is_some() && !matches!(job.label, Label::Stdin);
@@ -315,7 +315,7 @@ impl<'a> Collector<'a> {
             self.tally.sufficed = self.plan.halt.is_success();
             self.stop(stop);
         }
-        self.take_turn(number, Settled::Done { line, record, charge })
+        self.take_turn(number, Finished::Done { line, record, charge })
     }
 
     /// Counts an input, which has failed if there is a message, and then says so.
@@ -331,7 +331,7 @@ impl<'a> Collector<'a> {
         self.console.error(&format!("{}: {message}{}", job.label, refusals.unwrap_or_default()));
     }
 
-    fn may_retry(&self, job: &Job, result: &Result<Answer, Failure>) -> bool {
+    fn may_retry(&self, job: &Job, result: &Result<CallOutput, Failure>) -> bool {
         let is_own = match result {
             Ok(_) => true,
             Err(failure) => matches!(failure, Failure::Task(_)) && !failure.is_end_of_pool(),
@@ -340,22 +340,22 @@ impl<'a> Collector<'a> {
     }
 
     /// Writes what is done, in the order that was asked for.
-    fn take_turn(&mut self, number: u64, settled: Settled) -> Result<(), Failure> {
+    fn take_turn(&mut self, number: u64, finished: Finished) -> Result<(), Failure> {
         if self.plan.unordered {
-            return self.put(settled);
+            return self.put(finished);
         }
-        self.ready.insert(number, settled);
-        while let Some(settled) = self.ready.remove(&self.next) {
+        self.ready.insert(number, finished);
+        while let Some(finished) = self.ready.remove(&self.next) {
             self.next += 1;
-            self.put(settled)?;
+            self.put(finished)?;
         }
         Ok(())
     }
 
-    fn put(&mut self, settled: Settled) -> Result<(), Failure> {
-        let charge = match settled {
-            Settled::Stopped { charge } => charge,
-            Settled::Done { line, record, charge } => {
+    fn put(&mut self, finished: Finished) -> Result<(), Failure> {
+        let charge = match finished {
+            Finished::Stopped { charge } => charge,
+            Finished::Done { line, record, charge } => {
                 self.lines.push_by(|out| line.write(out))?;
                 if let (Some(log), Some(record)) = (&mut self.log, record) {
                     // A result must be written before it is recorded.
@@ -392,9 +392,9 @@ fn is_stopped(failure: &Failure) -> bool {
 }
 
 /// Returns why an input failed, if it did.
-fn failure_message(result: &Result<Answer, Failure>) -> Option<String> {
+fn failure_message(result: &Result<CallOutput, Failure>) -> Option<String> {
     match result {
-        Ok(answer) => answer.exit_error().map(|error| error.to_string()),
+        Ok(output) => output.exit_error().map(|error| error.to_string()),
         // The input's label stands for the task's name here.
         Err(Failure::Task(failure)) => Some(failure.error().to_string()),
         Err(other) => Some(other.to_string()),
@@ -403,13 +403,13 @@ fn failure_message(result: &Result<Answer, Failure>) -> Option<String> {
 
 fn record(
     job: &Job,
-    result: &Result<Answer, Failure>,
+    result: &Result<CallOutput, Failure>,
     unwritten: Option<&Failure>,
     report: Option<&TaskReport>,
 ) -> Record {
     let (exit_code, signal) = match result {
         Ok(_) if let Some(failure) = unwritten => (failure.exit().code().into(), 0),
-        Ok(Answer::Command(output)) => (output.exit_code, 0),
+        Ok(CallOutput::Command(output)) => (output.exit_code, 0),
         Ok(_) => (0, 0),
         Err(failure) => match failure {
             Failure::Task(task) => match task.error() {
@@ -431,7 +431,7 @@ fn record(
         run: report.map_or(Duration::ZERO, |report| report.run),
         sent_bytes: job.bytes,
         received_bytes: match result {
-            Ok(answer) => answer.bytes(),
+            Ok(output) => output.bytes(),
             // A command may have written something before it failed.
             Err(Failure::Task(task)) => task.output().map_or(0, |written| written.stdout.len()),
             Err(_) => 0,
@@ -443,11 +443,11 @@ fn record(
     }
 }
 
-impl Answer {
+impl CallOutput {
     /// A command's exit code other than 0, in the words of the pool.
     fn exit_error(&self) -> Option<TaskError> {
         match self {
-            Answer::Command(output) if !self.is_ok() => Some(TaskError::Exit { output: output.clone() }),
+            CallOutput::Command(output) if !self.is_ok() => Some(TaskError::Exit { output: output.clone() }),
             _ => None,
         }
     }
@@ -455,10 +455,10 @@ impl Answer {
     /// Bytes of its output.
     fn bytes(&self) -> usize {
         match self {
-            Answer::Json(json) => json.len(),
-            Answer::Value(value) => value.held_bytes(),
-            Answer::Bytes(bytes) => bytes.len(),
-            Answer::Command(output) => output.stdout.len(),
+            CallOutput::Json(json) => json.len(),
+            CallOutput::Value(value) => value.held_bytes(),
+            CallOutput::Bytes(bytes) => bytes.len(),
+            CallOutput::Command(output) => output.stdout.len(),
         }
     }
 }

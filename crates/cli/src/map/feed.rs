@@ -8,7 +8,7 @@ use super::Plan;
 use super::budget::Budget;
 use super::joblog::Digest;
 use super::source::{Item, Label, Reading, Source};
-use crate::call::{Pending, Prepared};
+use crate::call::{CallFuture, Prepared};
 use crate::exit::Failure;
 use crate::input::InputArg;
 use wasmpool::internal::Charge;
@@ -26,7 +26,7 @@ pub(super) enum Fed {
 /// A call that was made, or why it could not be.
 pub(super) struct Started {
     pub(super) job: Job,
-    pub(super) pending: Result<Pending, Failure>,
+    pub(super) future: Result<CallFuture, Failure>,
 }
 
 /// One input on its way.
@@ -54,7 +54,7 @@ impl Job {
         &mut self,
         plan: &Plan,
         before: Option<&TaskReport>,
-    ) -> Option<Result<Pending, Failure>> {
+    ) -> Option<Result<CallFuture, Failure>> {
         let prepared = self.again.as_ref()?;
         self.attempts += 1;
         self.begun += before.map_or(0, |report| report.attempts);
@@ -86,18 +86,18 @@ pub(super) fn feed(
         let content = content.and_then(|content| content.read(reading.bytes_max));
         let bytes = content.as_ref().map_or(0, Vec::len);
         let prepared = content.and_then(|content| prepare(plan, &label, content)).and_then(|prepared| {
-            match budget.refusal(prepared.bytes()) {
+            match budget.excess(prepared.bytes()) {
                 None => Ok(prepared),
-                Some(refusal) => Err(refusal),
+                Some(failure) => Err(failure),
             }
         });
         let Some(charge) = budget.take(prepared.as_ref().ok().map(Prepared::bytes)) else { return };
         let again = prepared.as_ref().ok().filter(|_| plan.retries > 0).cloned();
         let short = label.short();
-        let pending = prepared.and_then(|prepared| plan.call.submit_prepared(&prepared, Some(&short)));
-        let is_last = pending.as_ref().is_err_and(Failure::is_end_of_pool);
+        let future = prepared.and_then(|prepared| plan.call.submit_prepared(&prepared, Some(&short)));
+        let is_last = future.as_ref().is_err_and(Failure::is_end_of_pool);
         let job = Job { seq, number, label, digest, bytes, charge, again, attempts: 1, begun: 0 };
-        if sender.send(Fed::Started(Box::new(Started { job, pending }))).is_err() || is_last {
+        if sender.send(Fed::Started(Box::new(Started { job, future }))).is_err() || is_last {
             return;
         }
         number += 1;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::feed::Job;
 use super::source::Label;
-use crate::call::Answer;
+use crate::call::CallOutput;
 use crate::console::Console;
 use crate::exit::Failure;
 use crate::object::{self, Line, Object};
@@ -60,7 +60,7 @@ impl Outputs {
     pub(super) fn line(
         &self,
         job: &Job,
-        result: Result<&Answer, &Failure>,
+        result: Result<&CallOutput, &Failure>,
         report: Option<&TaskReport>,
     ) -> Result<(Line, Option<Failure>), Failure> {
         let written = match self.written(job, result, report) {
@@ -89,7 +89,7 @@ impl Outputs {
     fn written(
         &self,
         job: &Job,
-        result: Result<&Answer, &Failure>,
+        result: Result<&CallOutput, &Failure>,
         report: Option<&TaskReport>,
     ) -> Result<Line, Unwritten> {
         let object = job.label.add_to(Object::new());
@@ -105,11 +105,11 @@ impl Outputs {
                     _ => object.partial_output(failure),
                 }
             }
-            (Ok(answer), None) => answer.add_to(object),
-            (Ok(answer), Some(dir)) => {
-                let file = dir.write(&name(job.seq, &job.label), answer)?;
+            (Ok(output), None) => output.add_to(object),
+            (Ok(output), Some(dir)) => {
+                let file = dir.write(&name(job.seq, &job.label), output)?;
                 let path = dir.path.join(file);
-                answer.add_status_to(object).field("file", path.display().to_string())
+                output.add_status_to(object).field("file", path.display().to_string())
             }
         };
         Ok(self.with_report(object, report))
@@ -165,10 +165,10 @@ impl OutputDir {
     }
 
     /// Writes what a call returned, and returns the name of the file.
-    fn write(&self, name: &str, answer: &Answer) -> Result<String, Unwritten> {
-        match answer {
-            Answer::Json(json) => self.put(format!("{name}.json"), format!("{json}\n").as_bytes()),
-            Answer::Value(value) => {
+    fn write(&self, name: &str, output: &CallOutput) -> Result<String, Unwritten> {
+        match output {
+            CallOutput::Json(json) => self.put(format!("{name}.json"), format!("{json}\n").as_bytes()),
+            CallOutput::Value(value) => {
                 let name = format!("{name}.json");
                 let written = self.replace(&name, |file| {
                     let mut file = BufWriter::with_capacity(64 * 1024, file);
@@ -178,8 +178,8 @@ impl OutputDir {
                 });
                 self.put_as(name, written)
             }
-            Answer::Bytes(bytes) => self.put(format!("{name}.bin"), bytes),
-            Answer::Command(output) => self.write_command(name, &output.stdout, &output.stderr),
+            CallOutput::Bytes(bytes) => self.put(format!("{name}.bin"), bytes),
+            CallOutput::Command(output) => self.write_command(name, &output.stdout, &output.stderr),
         }
     }
 

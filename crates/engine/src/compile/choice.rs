@@ -5,7 +5,7 @@
 
 use wasmparser::{BinaryReaderError, DataKind, Parser, Payload, TypeRef};
 
-use crate::settings::{MEMORIES_PER_MODULE_MAX, MEMORY_BYTES, TABLES};
+use crate::config::{MEMORIES_PER_MODULE_MAX, MEMORY_BYTES, TABLES};
 use proto::description::MemoryKind;
 use proto::imports::WASI_MODULE;
 

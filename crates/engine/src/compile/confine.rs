@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit};
 
-use crate::settings;
+use crate::config;
 use proto::limits::compile::{CompileLimit, CompileLimits};
 use proto::policy::{SandboxLayer, SandboxRequest};
 use proto::refused::calling;
@@ -82,7 +82,7 @@ fn start_threads(wanted: u32) -> io::Result<()> {
 /// The limit is on data and not on addresses, since most of what the engine reserves and never touches is not
 /// data. An allocation beyond it fails and ends the process by SIGABRT.
 pub(super) fn data_bytes(limits: &CompileLimits) -> u64 {
-    limits.get(CompileLimit::Memory).saturating_add(settings::RESERVED_DATA_BYTES)
+    limits.get(CompileLimit::Memory).saturating_add(config::RESERVED_DATA_BYTES)
 }
 
 /// Sets each limit for itself: one that cannot be set does not stop the others. What the process had at its
@@ -93,7 +93,7 @@ fn limit_resources(limits: &CompileLimits, data_at_start: u64) -> io::Result<()>
     let data = data.map_err(calling("setrlimit (DATA)"));
     // The main thread's stack is not data. The others' are.
     let stack = rustix::process::getrlimit(Resource::Stack).current.unwrap_or(u64::MAX);
-    let stack = set(Resource::Stack, stack.min(settings::COMPILER_STACK_BYTES));
+    let stack = set(Resource::Stack, stack.min(config::COMPILER_STACK_BYTES));
     // A file counts as memory, since it is a memfd.
     let files = set(Resource::Fsize, memory);
     data.and(stack.map_err(calling("setrlimit (STACK)"))).and(files.map_err(calling("setrlimit (FSIZE)")))

@@ -11,7 +11,7 @@ use proto::description::{
 use proto::guest::section;
 use proto::imports::WASI_MODULE;
 use proto::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
-use proto::message::CompileRefusal;
+use proto::message::CompileError;
 use proto::text::truncated;
 
 /// The module name of WASI's preview 0 imports, which older tool-chains emit.
@@ -24,17 +24,17 @@ const SECTION: &str = "wasmpool.tasks";
 /// Checks from its outline that a module can be loaded and has the wanted task or command.
 ///
 /// # Errors
-/// [`CompileRefusal::UnknownImports`], [`CompileRefusal::Abi`], [`CompileRefusal::UnknownTask`],
-/// [`CompileRefusal::NotACommand`].
+/// [`CompileError::UnknownImports`], [`CompileError::Abi`], [`CompileError::UnknownTask`],
+/// [`CompileError::NotACommand`].
 pub(super) fn loadable(
     provided: &Provided,
     outline: &Outline,
     wasm: &[u8],
     entry: Option<&WantedEntry>,
-) -> Result<(), CompileRefusal> {
+) -> Result<(), CompileError> {
     let unknown = unknown_imports(provided, outline);
     if !unknown.is_empty() {
-        return Err(CompileRefusal::UnknownImports { imports: shortened(unknown) });
+        return Err(CompileError::UnknownImports { imports: shortened(unknown) });
     }
     let kind = kind(outline);
     if kind == ModuleKind::Command {
@@ -46,10 +46,10 @@ pub(super) fn loadable(
     let known = tasks.iter().map(|task| task.name.clone()).collect::<Vec<_>>();
     match (kind, task) {
         (ModuleKind::Library | ModuleKind::Tasks, None) if known.is_empty() => {
-            Err(CompileRefusal::NotACommand { module, known })
+            Err(CompileError::NotACommand { module, known })
         }
         (ModuleKind::Library | ModuleKind::Tasks, Some(name)) if !known.contains(name) => {
-            Err(CompileRefusal::UnknownTask { module, name: name.clone(), known })
+            Err(CompileError::UnknownTask { module, name: name.clone(), known })
         }
         _ => Ok(()),
     }
@@ -70,7 +70,7 @@ pub(super) fn describe(
     artifact_bytes: u64,
     code: CodeKind,
     memory_kind: MemoryKind,
-) -> Result<ModuleDescription, CompileRefusal> {
+) -> Result<ModuleDescription, CompileError> {
     let kind = kind(outline);
     let tasks = if kind == ModuleKind::Tasks { tasks(outline, wasm)? } else { Vec::new() };
     let has_function = |name: &str| outline.function(name).is_some();
@@ -93,7 +93,7 @@ pub(super) fn outlined(
     provided: &Provided,
     outline: &Outline,
     wasm: &[u8],
-) -> Result<ModuleOutline, CompileRefusal> {
+) -> Result<ModuleOutline, CompileError> {
     let kind = kind(outline);
     let is_tasks = kind == ModuleKind::Tasks;
     let mut described = ModuleOutline::empty(kind);
@@ -157,20 +157,15 @@ fn show_provided(ty: &wasmtime::FuncType) -> String {
 /// Checks the type of an export, if it exists.
 ///
 /// # Errors
-/// [`CompileRefusal::Abi`] if it has another type.
-fn keeps(
-    outline: &Outline,
-    name: &str,
-    params: &[ValType],
-    results: &[ValType],
-) -> Result<(), CompileRefusal> {
+/// [`CompileError::Abi`] if it has another type.
+fn keeps(outline: &Outline, name: &str, params: &[ValType], results: &[ValType]) -> Result<(), CompileError> {
     match outline.export(name) {
         Some(Item::Func(ty)) if outline::is(ty, params, results) => Ok(()),
         None => Ok(()),
         Some(item) => {
             let wanted = outline::show(&FuncType::new(params.iter().copied(), results.iter().copied()));
             let message = format!("its export `{name}` is {}, and must be {wanted}", item.show());
-            Err(CompileRefusal::Abi { message })
+            Err(CompileError::Abi { message })
         }
     }
 }
@@ -188,8 +183,8 @@ fn shortened(mut imports: Vec<String>) -> Vec<String> {
 }
 
 /// Reads the tasks from the custom section; without one, every export of a task's type is a raw task.
-fn tasks(outline: &Outline, wasm: &[u8]) -> Result<Vec<TaskDescription>, CompileRefusal> {
-    let abi = |message: String| CompileRefusal::Abi { message };
+fn tasks(outline: &Outline, wasm: &[u8]) -> Result<Vec<TaskDescription>, CompileError> {
+    let abi = |message: String| CompileError::Abi { message };
     let memory = matches!(outline.export("memory"), Some(Item::Memory(memory)) if !memory.memory64);
     if !memory {
         return Err(abi("it exports the marker, but no 32-bit `memory`".into()));

@@ -1,10 +1,10 @@
-//! Turns the engine's refusal into an error that names the cause.
+//! Turns the engine's error into an error that names the cause.
 
 use wasmparser::{Validator, WasmFeatures};
 
 use proto::limits::GUEST_TEXT_BYTES_MAX;
 use proto::limits::compile::{CompileLimit, CompileLimits};
-use proto::message::CompileRefusal;
+use proto::message::CompileError;
 use proto::text::truncated;
 
 /// These proposals are known to wasmtime 48 and not offered by this pool.
@@ -20,13 +20,13 @@ const NOT_OFFERED: [(WasmFeatures, &str); 9] = [
     (WasmFeatures::COMPACT_IMPORTS, "compact-imports"),
 ];
 
-/// Refuses what is not a core module before the compiler sees it.
-pub(super) fn shape(wasm: &[u8]) -> Result<(), CompileRefusal> {
-    let invalid = |message: &str| Err(CompileRefusal::Invalid { message: message.into() });
+/// Rejects what is not a core module before the compiler sees it.
+pub(super) fn shape(wasm: &[u8]) -> Result<(), CompileError> {
+    let invalid = |message: &str| Err(CompileError::Invalid { message: message.into() });
     match wasm {
         [] => invalid("the file is empty"),
         [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(()),
-        [b'\0', b'a', b's', b'm', _, 0, 1, 0, ..] => Err(CompileRefusal::Unsupported {
+        [b'\0', b'a', b's', b'm', _, 0, 1, 0, ..] => Err(CompileError::Unsupported {
             feature: "the component model".into(),
             message: "it is a component, not a core module".into(),
         }),
@@ -40,7 +40,7 @@ pub(super) fn shape(wasm: &[u8]) -> Result<(), CompileRefusal> {
 }
 
 /// Returns why the engine would not compile it.
-pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimits) -> CompileRefusal {
+pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimits) -> CompileError {
     if let Some(error) = out_of_memory(error, limits) {
         return error;
     }
@@ -48,14 +48,11 @@ pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimi
     let validates = |features| Validator::new_with_features(features).validate_all(wasm).is_ok();
     let offered = NOT_OFFERED.iter().fold(WasmFeatures::all(), |all, (feature, _)| all - *feature);
     if !validates(WasmFeatures::all()) {
-        return CompileRefusal::Invalid { message };
+        return CompileError::Invalid { message };
     }
     if validates(offered) {
         // The module meets a limit of the compiler's, or something that only the validator knows.
-        return CompileRefusal::Unsupported {
-            feature: "more than the compiler can translate".into(),
-            message,
-        };
+        return CompileError::Unsupported { feature: "more than the compiler can translate".into(), message };
     }
     let needed: Vec<_> = NOT_OFFERED
         .iter()
@@ -63,12 +60,12 @@ pub(super) fn failure(wasm: &[u8], error: &wasmtime::Error, limits: &CompileLimi
         .map(|(_, name)| *name)
         .collect();
     let feature = if needed.is_empty() { "a newer proposal".into() } else { needed.join(" and ") };
-    CompileRefusal::Unsupported { feature, message }
+    CompileError::Unsupported { feature, message }
 }
 
 /// It compiles, but no instance of it fits the worker's pool.
-pub(super) fn too_large_for_the_pool(error: &wasmtime::Error, limits: &CompileLimits) -> CompileRefusal {
-    out_of_memory(error, limits).unwrap_or_else(|| CompileRefusal::Unsupported {
+pub(super) fn too_large_for_the_pool(error: &wasmtime::Error, limits: &CompileLimits) -> CompileError {
+    out_of_memory(error, limits).unwrap_or_else(|| CompileError::Unsupported {
         feature: "more than a worker has room for".into(),
         message: format!("{error:#}"),
     })
@@ -76,13 +73,13 @@ pub(super) fn too_large_for_the_pool(error: &wasmtime::Error, limits: &CompileLi
 
 /// A failed allocation ends the process in most cases, and is an error in some. Only the host knows how much
 /// memory there was.
-fn out_of_memory(error: &wasmtime::Error, limits: &CompileLimits) -> Option<CompileRefusal> {
-    let refused = |cause: &(dyn std::error::Error + 'static)| {
+fn out_of_memory(error: &wasmtime::Error, limits: &CompileLimits) -> Option<CompileError> {
+    let is_out_of_memory = |cause: &(dyn std::error::Error + 'static)| {
         let io = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
         let errno = cause.downcast_ref::<rustix::io::Errno>().map(|errno| errno.raw_os_error());
         cause.is::<wasmtime::OutOfMemory>() || io.or(errno) == Some(rustix::io::Errno::NOMEM.raw_os_error())
     };
-    error.chain().any(refused).then(|| CompileRefusal::CompileLimit {
+    error.chain().any(is_out_of_memory).then(|| CompileError::CompileLimit {
         kind: CompileLimit::Memory,
         limit: limits.get(CompileLimit::Memory),
         seen: 0,

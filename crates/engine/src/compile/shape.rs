@@ -11,23 +11,23 @@ use wasmparser::{
 
 use proto::limits::GUEST_TEXT_BYTES_MAX;
 use proto::limits::compile::{CompileLimit, CompileLimits};
-use proto::message::CompileRefusal;
+use proto::message::CompileError;
 use proto::text::truncated;
 
 /// # Errors
-/// [`CompileRefusal::CompileLimit`] with the place, [`CompileRefusal::Invalid`] for what cannot be decoded.
-pub(super) fn check(wasm: &[u8], limits: &CompileLimits) -> Result<(), CompileRefusal> {
+/// [`CompileError::CompileLimit`] with the place, [`CompileError::Invalid`] for what cannot be decoded.
+pub(super) fn check(wasm: &[u8], limits: &CompileLimits) -> Result<(), CompileError> {
     Shape::new(limits).module(wasm).map_err(|stop| match stop {
         Stop::Limit(error) => *error,
         Stop::Malformed(error) => {
-            CompileRefusal::Invalid { message: truncated(&error.to_string(), GUEST_TEXT_BYTES_MAX / 2) }
+            CompileError::Invalid { message: truncated(&error.to_string(), GUEST_TEXT_BYTES_MAX / 2) }
         }
     })
 }
 
 /// Says why the pass ended early.
 enum Stop {
-    Limit(Box<CompileRefusal>),
+    Limit(Box<CompileError>),
     Malformed(BinaryReaderError),
 }
 
@@ -235,7 +235,7 @@ impl<'a> Shape<'a> {
             return Ok(());
         }
         let offset = (kind != CompileLimit::WasmBytes).then_some(at as u64);
-        Err(Stop::Limit(Box::new(CompileRefusal::CompileLimit { kind, limit, seen, function, offset })))
+        Err(Stop::Limit(Box::new(CompileError::CompileLimit { kind, limit, seen, function, offset })))
     }
 }
 

@@ -27,7 +27,7 @@ const LITTLE: Duration = Duration::from_micros(100);
 /// Holds both timers, and what else the handler needs. A handler of signals has no argument of its own, so it
 /// stands in a static.
 struct Target {
-    shared: Arc<WatcherState>,
+    watcher: Arc<WatcherState>,
     clock: ThreadClock,
     of_cpu: Timer,
     of_wall: Timer,
@@ -53,7 +53,7 @@ pub(super) struct Alarm(());
 impl Alarm {
     /// Makes the timers for the calling thread, which must be the one that runs tasks, before the sandbox forbids it.
     /// Returns `None` where the system makes none: then the host alone stops tasks.
-    pub(super) fn new(shared: &Arc<WatcherState>) -> Option<Alarm> {
+    pub(super) fn new(watcher: &Arc<WatcherState>) -> Option<Alarm> {
         let made = handle().and_then(|()| {
             let of_cpu = Timer::new(libc::CLOCK_THREAD_CPUTIME_ID, OF_CPU)?;
             Ok((of_cpu, Timer::new(libc::CLOCK_MONOTONIC, OF_WALL)?))
@@ -61,7 +61,7 @@ impl Alarm {
         match made {
             Ok((of_cpu, of_wall)) => {
                 TARGET.get_or_init(|| Target {
-                    shared: shared.clone(),
+                    watcher: watcher.clone(),
                     clock: ThreadClock::own(),
                     of_cpu,
                     of_wall,
@@ -127,10 +127,10 @@ impl Timer {
             tv_nsec: time.subsec_nanos().into(),
         };
         let once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        let setting = libc::itimerspec { it_interval: once, it_value: value };
+        let times = libc::itimerspec { it_interval: once, it_value: value };
         let before: *mut libc::itimerspec = ptr::null_mut();
-        // SAFETY: the kernel reads a setting and writes nothing. If it refuses, the host stops the task.
-        unsafe { libc::syscall(libc::SYS_timer_settime, self.0, flags, &raw const setting, before) };
+        // SAFETY: the kernel reads the times and writes nothing. If it refuses, the host stops the task.
+        unsafe { libc::syscall(libc::SYS_timer_settime, self.0, flags, &raw const times, before) };
     }
 }
 
@@ -166,13 +166,13 @@ impl Target {
         let run = RUN.load(Ordering::SeqCst);
         let at_ns = AT_NS.load(Ordering::SeqCst);
         // A run that has ended needs no timer any more.
-        if !self.shared.is_at_hand(run) {
+        if !self.watcher.is_at_hand(run) {
             return;
         }
         let now_ns = u64::try_from(self.clock.read().as_nanos()).unwrap_or(u64::MAX);
         let left_ns = at_ns.saturating_sub(now_ns);
         if left_ns == 0 {
-            self.shared.stop_at_limit(run);
+            self.watcher.stop_at_limit(run);
             return;
         }
         // This signal was under way when the timers were set for another run, whose own signal is yet to come.
@@ -203,23 +203,23 @@ mod tests {
     /// One test, since the timers are of one thread and of one process.
     #[test]
     fn a_run_is_stopped_by_its_own_thread_once_it_has_computed_and_not_for_sleeping() {
-        let shared = Arc::new(WatcherState::new(|| ()));
-        let alarm = Alarm::new(&shared).expect("timers");
+        let watcher = Arc::new(WatcherState::new(|| ()));
+        let alarm = Alarm::new(&watcher).expect("timers");
         let clock = ThreadClock::own();
         let deadline = Instant::now() + Duration::from_secs(60);
         for run in 1..=20 {
-            shared.begin(run, 0);
+            watcher.begin(run, 0);
             // The limit of the run before is forgotten, though it comes sooner.
             alarm.set(run - 1, clock.read() + Duration::from_millis(5));
             let at = clock.read() + Duration::from_millis(12);
             alarm.set(run, at);
-            while !shared.is_interrupted(run) {
+            while !watcher.is_interrupted(run) {
                 assert!(Instant::now() < deadline, "run {run} is not stopped");
             }
             assert!(clock.read() >= at, "run {run} is stopped too early");
         }
         let run = 21;
-        shared.begin(run, 0);
+        watcher.begin(run, 0);
         let began = clock.read();
         alarm.set(run, began + Duration::from_millis(3));
         let asleep = Instant::now();
@@ -227,19 +227,19 @@ mod tests {
             std::thread::sleep(Duration::from_millis(700).saturating_sub(asleep.elapsed()));
         }
         let used = clock.read() - began;
-        assert!(!shared.is_interrupted(run), "it was charged with {used:?}");
-        while !shared.is_interrupted(run) {
+        assert!(!watcher.is_interrupted(run), "it was charged with {used:?}");
+        while !watcher.is_interrupted(run) {
             assert!(Instant::now() < deadline, "it is not stopped");
         }
         assert!(clock.read() - began >= Duration::from_millis(3));
         // A run that has ended is looked at no more.
-        shared.begin(22, 0);
+        watcher.begin(22, 0);
         alarm.set(22, clock.read() + Duration::from_millis(2));
-        shared.end();
+        watcher.end();
         let until = clock.read() + Duration::from_millis(30);
         while clock.read() < until {
             assert!(Instant::now() < deadline, "it does not compute");
         }
-        assert!(!shared.is_interrupted(22));
+        assert!(!watcher.is_interrupted(22));
     }
 }

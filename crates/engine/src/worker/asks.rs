@@ -1,6 +1,6 @@
 //! A running task asks its host for its stdin, if that was not sent with the task.
 //!
-//! A question goes out on the ring. Its answer comes on the control socket, where it need not wait behind the
+//! A question goes out on the ring. Its reply comes on the control socket, where it need not wait behind the
 //! inputs of runs that were sent meanwhile, and the watcher stores it here. The task waits as in any other
 //! host call: it sleeps, takes no CPU time, and an interrupt ends it.
 
@@ -19,13 +19,13 @@ use proto::message::{FromWorker, Question, Reply};
 use proto::sync::Lock;
 use proto::task::TaskId;
 
-/// A poll with a timeout of 0 still waits this long for the first answer, since a question and its answer take
+/// A poll with a timeout of 0 still waits this long for the first reply, since a question and its reply take
 /// a while on a busy machine: otherwise a program that only polls would never see its stdin.
 const WORD_WITHIN: Duration = Duration::from_millis(10);
 
-/// The one answer that is awaited; the watcher brings it to the main thread.
+/// The one reply that is awaited; the watcher brings it to the main thread.
 #[derive(Default)]
-pub(super) struct Answers {
+pub(super) struct Replies {
     awaited: Mutex<Option<Awaited>>,
     arrived: Notify,
 }
@@ -36,8 +36,8 @@ struct Awaited {
     reply: Option<Reply>,
 }
 
-impl Answers {
-    /// The watcher calls this. An answer that nobody awaits is dropped, since its run has ended.
+impl Replies {
+    /// The watcher calls this. A reply that nobody awaits is dropped, since its run has ended.
     pub(super) fn arrive(&self, run: u64, number: u64, reply: Reply) {
         if let Some(awaited) = &mut *self.awaited.hold()
             && (awaited.run, awaited.number) == (run, number)
@@ -70,7 +70,7 @@ impl Answers {
 pub(super) struct Asker {
     pub(super) task: TaskId,
     pub(super) run: u64,
-    pub(super) shared: Arc<WatcherState>,
+    pub(super) watcher: Arc<WatcherState>,
     pub(super) to_host: Arc<Mutex<dyn Write + Send>>,
 }
 
@@ -89,7 +89,7 @@ struct Stdin {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Known {
     Nothing,
-    /// The host was asked whether there is something, and has not answered yet.
+    /// The host was asked whether there is something, and has not replied yet.
     Asked,
     /// A read would return at once.
     Ready,
@@ -97,14 +97,14 @@ enum Known {
 }
 
 impl Stdin {
-    /// Sends a question; the caller then waits for its answer.
+    /// Sends a question; the caller then waits for its reply.
     fn ask(&mut self, bytes_max: usize) -> io::Result<()> {
-        let Asker { task, run, shared, to_host } = &self.asker;
+        let Asker { task, run, watcher, to_host } = &self.asker;
         self.asked += 1;
         let task = *task;
         let run = *run;
         let number = self.asked;
-        shared.answers.expect(run, number);
+        watcher.replies.expect(run, number);
         let question = Question::Stdin { bytes_max: bytes_max as u32 };
         let mut to_host = to_host.hold();
         let ask = FromWorker::Ask { task, run, number, question };
@@ -119,7 +119,7 @@ impl Stdin {
         }
         if self.known == Known::Asked {
             // A failed stdin counts as ready: the read reports the failure.
-            let reply = self.asker.shared.answers.wait().await;
+            let reply = self.asker.watcher.replies.wait().await;
             self.known = if reply == Reply::End { Known::End } else { Known::Ready };
         }
         Ok(())
@@ -136,7 +136,7 @@ impl Stdin {
         }
         self.known = Known::Nothing;
         self.ask(size.min(ASK_BYTES_MAX)).map_err(gone)?;
-        match self.asker.shared.answers.wait().await {
+        match self.asker.watcher.replies.wait().await {
             Reply::Bytes(bytes) => Ok(bytes.0.into()),
             Reply::End => {
                 self.known = Known::End;

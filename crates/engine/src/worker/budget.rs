@@ -85,7 +85,7 @@ impl ResourceLimiter for Budget {
         Ok(self.grow(desired.saturating_sub(current) as u64))
     }
 
-    // A task is one instance; what a module may define is the worker's room (`settings.rs`).
+    // A task is one instance; what a module may define is the worker's room (`config.rs`).
     fn instances(&self) -> usize {
         1
     }

@@ -34,7 +34,7 @@ use proto::task::TaskLimits;
 pub(super) struct Runner {
     modules: Modules,
     dirs: Vec<TaskDir>,
-    shared: Arc<WatcherState>,
+    watcher: Arc<WatcherState>,
     to_host: Arc<Mutex<dyn Write + Send>>,
     /// All tasks share it, and each begins it anew.
     task_log: TaskLog,
@@ -72,14 +72,14 @@ impl Runner {
     pub(super) fn new(
         modules: Modules,
         dirs: Vec<TaskDir>,
-        shared: Arc<WatcherState>,
+        watcher: Arc<WatcherState>,
         to_host: Arc<Mutex<dyn Write + Send>>,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         Ok(Runner {
             modules,
             dirs,
-            shared,
+            watcher,
             task_log: TaskLog::new(to_host.clone()),
             to_host,
             runtime,
@@ -102,15 +102,15 @@ impl Runner {
         answer: Answer<'_>,
     ) -> io::Result<()> {
         self.clock.begin();
-        self.shared.begin(message.run, self.clock.began_cpu_ns());
+        self.watcher.begin(message.run, self.clock.began_cpu_ns());
         if let Callee::Task(index) = message.callee {
             self.last_task = index.0 as usize;
         }
         let answered = match self.loaded(message.module) {
-            Err(message) => self.refuse(RunEnd::Instantiate { message }, input, answer),
+            Err(message) => self.answer_unrun(RunEnd::Instantiate { message }, input, answer),
             Ok(loaded) => self.run_in(&loaded, message, input, answer),
         };
-        self.shared.end();
+        self.watcher.end();
         answered
     }
 
@@ -137,10 +137,10 @@ impl Runner {
     /// Drops what is warm of modules that have ended. The watcher hears from the host that they have, but has
     /// no access to it.
     pub(super) fn let_go(&mut self) {
-        if !self.shared.takes_call() {
+        if !self.watcher.takes_call() {
             return;
         }
-        let has_ended = |module: &ModuleId| !self.shared.modules.has(*module);
+        let has_ended = |module: &ModuleId| !self.watcher.modules.has(*module);
         if self.warm.as_ref().is_some_and(|warm| has_ended(&warm.module)) {
             self.warm = None;
         }
@@ -181,7 +181,7 @@ impl Runner {
     }
 
     /// Answers a task that did not begin.
-    fn refuse(&mut self, end: RunEnd, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
+    fn answer_unrun(&mut self, end: RunEnd, input: &mut dyn Input, answer: Answer<'_>) -> io::Result<()> {
         let completion = Completion { end, cost: Cost::default(), stdout_bytes: 0 };
         self.answer(completion, &[], input, answer)
     }
@@ -195,14 +195,14 @@ impl Runner {
     ) -> io::Result<()> {
         let RunMessage { task, run, callee, limits, .. } = message;
         self.task_log.begin(*task, limits.log_bytes_max, limits.log_overflow);
-        let shares = self.shared.inputs.get(&message.shares);
+        let shares = self.watcher.inputs.get(&message.shares);
         let ready = shares.and_then(|shares| {
             let ready = self.ready(loaded, message).map_err(|error| format!("{error:#}"))?;
             Ok((ready, shares))
         });
         let (mut warm, shares) = match ready {
             Ok(ready) => ready,
-            Err(message) => return self.refuse(RunEnd::Instantiate { message }, input, answer),
+            Err(message) => return self.answer_unrun(RunEnd::Instantiate { message }, input, answer),
         };
         let WarmInstance { store, bound, served, .. } = &mut *warm;
         let state = store.data_mut();
@@ -212,14 +212,14 @@ impl Runner {
         if loaded.description.uses_wasi
             && let Err(end) = self.give_wasi(state, message, &mut call)
         {
-            return self.refuse(end, call.input, answer);
+            return self.answer_unrun(end, call.input, answer);
         }
         // An interrupt that came before the store had its deadline bumped an epoch that nobody
         // watched. From here on the bump is seen; so look once now (the fence pairs with the one
         // in `bump_epochs`).
         fence(Ordering::SeqCst);
-        if self.shared.is_interrupted(*run) {
-            return self.refuse(RunEnd::Interrupted, call.input, answer);
+        if self.watcher.is_interrupted(*run) {
+            return self.answer_unrun(RunEnd::Interrupted, call.input, answer);
         }
         // Ordinary modules run on this very stack. WASI may wait, so it runs on a fiber that an
         // interrupt can drop in the middle of a host call.
@@ -259,7 +259,7 @@ impl Runner {
         let asker = || Asker {
             task: message.task,
             run: message.run,
-            shared: self.shared.clone(),
+            watcher: self.watcher.clone(),
             to_host: self.to_host.clone(),
         };
         let WasiContext { wasi, clock, stdin } =
@@ -315,13 +315,13 @@ impl Runner {
         store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
         store.limiter(|state| &mut state.budget);
         store.set_epoch_deadline(1);
-        let shared = self.shared.clone();
+        let watcher = self.watcher.clone();
         store.epoch_deadline_callback(move |store| {
             let run = store.data().run;
-            if shared.is_interrupted(run) {
+            if watcher.is_interrupted(run) {
                 return Ok(UpdateDeadline::Interrupt);
             }
-            if shared.takes_sample(run) {
+            if watcher.takes_sample(run) {
                 let stack = run_end::shown(&WasmBacktrace::force_capture(&store));
                 // A task over its log limit loses the record, since it has said enough.
                 let _ = store.data().task_log.record(LogSource::Stack, WARN, "", &stack, "");
@@ -335,8 +335,8 @@ impl Runner {
     async fn unless_interrupted<T>(&self, run: u64, work: impl Future<Output = T>) -> Option<T> {
         let interrupted = async {
             // A permit may be left over from an interrupt that came too late for its task.
-            while !self.shared.is_interrupted(run) {
-                self.shared.interrupt.notified().await;
+            while !self.watcher.is_interrupted(run) {
+                self.watcher.interrupt.notified().await;
             }
         };
         let mut interrupted = pin!(interrupted);
@@ -366,7 +366,7 @@ impl Runner {
             (Some(Ok(result)), None) => result,
             (Some(Err(error)), None) => CallResult::of(match call.output.overflow() {
                 Some(bytes) => RunEnd::OutputTooLarge { bytes },
-                None => run_end::of_error(&error, store.data(), self.shared.is_interrupted(run)),
+                None => run_end::of_error(&error, store.data(), self.watcher.is_interrupted(run)),
             }),
         };
         if let Callee::Command { .. } = call.callee {

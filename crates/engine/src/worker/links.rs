@@ -20,7 +20,7 @@
 //!
 //! Links that lead upwards and that the *user* has put into the directory are beyond this: they are the user's word.
 //! A task can point at them, and can move them with their folder; by themselves they cannot be moved or given a
-//! second name ([`keep`]).
+//! second name ([`open_parent`]).
 
 use wasmtime::{Caller, Extern, Linker, Result};
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -92,8 +92,8 @@ async fn rename(caller: Caller<'_, TaskState>, arguments: RenameArguments) -> Re
     give_name(
         caller,
         Naming::Rename,
-        Place { dir, path, path_len },
-        Place { dir: to_dir, path: to, path_len: to_len },
+        GuestPath { dir, path, path_len },
+        GuestPath { dir: to_dir, path: to, path_len: to_len },
     )
     .await
 }
@@ -104,8 +104,8 @@ async fn link(caller: Caller<'_, TaskState>, arguments: LinkArguments) -> Result
     give_name(
         caller,
         naming,
-        Place { dir, path, path_len },
-        Place { dir: to_dir, path: to, path_len: to_len },
+        GuestPath { dir, path, path_len },
+        GuestPath { dir: to_dir, path: to, path_len: to_len },
     )
     .await
 }
@@ -119,27 +119,32 @@ enum Naming {
 
 /// A descriptor, and a path from there that lies in the guest's memory.
 #[derive(Clone, Copy)]
-struct Place {
+struct GuestPath {
     dir: i32,
     path: i32,
     path_len: i32,
 }
 
 /// Gives what is at `from` the name `to`, unless it is a link that leads out.
-async fn give_name(mut caller: Caller<'_, TaskState>, naming: Naming, from: Place, to: Place) -> Result<i32> {
+async fn give_name(
+    mut caller: Caller<'_, TaskState>,
+    naming: Naming,
+    from: GuestPath,
+    to: GuestPath,
+) -> Result<i32> {
     let (wasi, memory) = parts(&mut caller)?;
-    let held = match (text(memory, from.path, from.path_len), text(memory, to.path, to.path_len)) {
-        (Some(source), Some(target)) => keep(wasi, from.dir, source, target).await?,
-        _ => Kept::AsItIs,
+    let looked = match (text(memory, from.path, from.path_len), text(memory, to.path, to.path_len)) {
+        (Some(source), Some(target)) => open_parent(wasi, from.dir, source, target).await?,
+        _ => ParentLookup::AsItIs,
     };
-    match held {
-        Kept::Refused(errno) => Ok(errno),
-        Kept::AsItIs => call(wasi, GuestMemory::Unshared(memory), naming, from, to).await,
-        Kept::In(mut held) => {
-            let from = Place { dir: held.dir, path: held.name.0, path_len: held.name.1 };
-            let to = Place { dir: to.dir, path: held.to.0, path_len: held.to.1 };
-            let errno = call(wasi, GuestMemory::Unshared(&mut held.memory), naming, from, to).await;
-            held.close(wasi).await;
+    match looked {
+        ParentLookup::Failed(errno) => Ok(errno),
+        ParentLookup::AsItIs => call(wasi, GuestMemory::Unshared(memory), naming, from, to).await,
+        ParentLookup::Open(mut parent) => {
+            let from = GuestPath { dir: parent.dir, path: parent.name.0, path_len: parent.name.1 };
+            let to = GuestPath { dir: to.dir, path: parent.to.0, path_len: parent.to.1 };
+            let errno = call(wasi, GuestMemory::Unshared(&mut parent.memory), naming, from, to).await;
+            parent.close(wasi).await;
             errno
         }
     }
@@ -150,10 +155,10 @@ async fn call(
     wasi: &mut WasiP1Ctx,
     mut guest: GuestMemory<'_>,
     naming: Naming,
-    from: Place,
-    to: Place,
+    from: GuestPath,
+    to: GuestPath,
 ) -> Result<i32> {
-    let Place { dir, path, path_len } = from;
+    let GuestPath { dir, path, path_len } = from;
     match naming {
         Naming::Rename => {
             wasi_snapshot_preview1::path_rename(
@@ -186,16 +191,16 @@ async fn call(
 }
 
 /// Says what comes of the look at a name that is to be moved or given a second name.
-enum Kept {
+enum ParentLookup {
     /// The path has a form that the call itself refuses, or leads nowhere in memory: it has its own words for that.
     AsItIs,
     /// It may not be, or there is no such folder.
-    Refused(i32),
-    In(Held),
+    Failed(i32),
+    Open(OpenParent),
 }
 
 /// A folder that a path leads to, open, and its last part.
-struct Held {
+struct OpenParent {
     dir: i32,
     is_ours: bool,
     /// The name stands in this memory: wiggle's pointer to its beginning, and its length.
@@ -204,7 +209,7 @@ struct Held {
     memory: Vec<u8>,
 }
 
-impl Held {
+impl OpenParent {
     async fn close(mut self, wasi: &mut WasiP1Ctx) {
         if self.is_ours {
             // The descriptor is open, so it can be closed.
@@ -214,29 +219,29 @@ impl Held {
     }
 }
 
-/// Holds the folder of a path, and refuses a name in it that is a link which could lead out from elsewhere.
+/// Opens the folder of a path, and refuses a name in it that is a link which could lead out from elsewhere.
 ///
-/// Another task may rename at the same time. But no link that could lead out comes to be in a folder that is held: no
+/// Another task may rename at the same time. But no link that could lead out comes to be in a folder that is open: no
 /// task can make one, and none moves one there, since each that tries is here. So what was looked at can only have been
 /// replaced by something harmless.
-async fn keep(wasi: &mut WasiP1Ctx, dir: i32, from: &[u8], to: &[u8]) -> Result<Kept> {
+async fn open_parent(wasi: &mut WasiP1Ctx, dir: i32, from: &[u8], to: &[u8]) -> Result<ParentLookup> {
     if from.len().max(to.len()) > TARGET_BYTES_MAX {
-        return Ok(Kept::Refused(Errno::Nametoolong as i32));
+        return Ok(ParentLookup::Failed(Errno::Nametoolong as i32));
     }
     let trimmed = &from[..from.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1)];
     let begin = trimmed.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
     let name_len = trimmed.len() - begin;
     if from.starts_with(b"/") || matches!(&trimmed[begin..], b"" | b"." | b"..") {
-        return Ok(Kept::AsItIs);
+        return Ok(ParentLookup::AsItIs);
     }
     let mut memory = vec![0; TEXT_AT];
     memory.extend(from);
     memory.extend(to);
     let at = |offset: usize| (TEXT_AT + offset) as i32;
     let name = (at(begin), (from.len() - begin) as i32);
-    let mut held = Held { dir, is_ours: false, name, to: (at(from.len()), to.len() as i32), memory };
+    let mut parent = OpenParent { dir, is_ours: false, name, to: (at(from.len()), to.len() as i32), memory };
     if begin > 0 {
-        let mut guest = GuestMemory::Unshared(&mut held.memory);
+        let mut guest = GuestMemory::Unshared(&mut parent.memory);
         let errno = wasi_snapshot_preview1::path_open(
             wasi,
             &mut guest,
@@ -252,18 +257,18 @@ async fn keep(wasi: &mut WasiP1Ctx, dir: i32, from: &[u8], to: &[u8]) -> Result<
         )
         .await?;
         if errno != Errno::Success as i32 {
-            return Ok(Kept::Refused(errno));
+            return Ok(ParentLookup::Failed(errno));
         }
-        held.dir = number(&held.memory, NUMBER_AT);
-        held.is_ours = true;
+        parent.dir = number(&parent.memory, NUMBER_AT);
+        parent.is_ours = true;
     }
-    let mut guest = GuestMemory::Unshared(&mut held.memory);
+    let mut guest = GuestMemory::Unshared(&mut parent.memory);
     let buffer = TARGET_AT as i32;
     let room = TARGET_BYTES_MAX as i32;
     let looked = wasi_snapshot_preview1::path_readlink(
         wasi,
         &mut guest,
-        held.dir,
+        parent.dir,
         name.0,
         name_len as i32,
         buffer,
@@ -271,21 +276,21 @@ async fn keep(wasi: &mut WasiP1Ctx, dir: i32, from: &[u8], to: &[u8]) -> Result<
         LEN_AT as i32,
     )
     .await?;
-    let len = number(&held.memory, LEN_AT) as u32 as usize;
-    let refused = match looked {
+    let len = number(&parent.memory, LEN_AT) as u32 as usize;
+    let failed = match looked {
         errno if errno == Errno::Success as i32 => {
-            let target = held.memory.get(TARGET_AT..TARGET_AT + len.min(TARGET_BYTES_MAX));
+            let target = parent.memory.get(TARGET_AT..TARGET_AT + len.min(TARGET_BYTES_MAX));
             target.is_none_or(leads_out).then_some(Errno::Perm as i32)
         }
         // The name is no link, or is not there.
         errno if errno == Errno::Inval as i32 || errno == Errno::Noent as i32 => None,
         errno => Some(errno),
     };
-    match refused {
-        None => Ok(Kept::In(held)),
+    match failed {
+        None => Ok(ParentLookup::Open(parent)),
         Some(errno) => {
-            held.close(wasi).await;
-            Ok(Kept::Refused(errno))
+            parent.close(wasi).await;
+            Ok(ParentLookup::Failed(errno))
         }
     }
 }

@@ -12,7 +12,7 @@ use wasmtime::{Engine, ExternType, InstancePre, Module, ModuleExport};
 use super::linker::{self, TaskState};
 use super::memories::Memories;
 use super::watcher::WatcherState;
-use crate::settings;
+use crate::config;
 use proto::artifact;
 use proto::description::{CodeKind, MemoryKind, ModuleDescription};
 use proto::message::ModuleId;
@@ -50,34 +50,34 @@ pub(super) enum Arrived {
 /// Maps modules. Every engine is made at once: to make one takes system calls that
 /// a sealed sandbox does not allow.
 pub(super) struct Modules {
-    shared: Arc<WatcherState>,
+    watcher: Arc<WatcherState>,
     engines: HashMap<(CodeKind, MemoryKind), Engine>,
 }
 
 impl Modules {
     pub(super) fn new(
-        shared: Arc<WatcherState>,
-        running: settings::Running,
+        watcher: Arc<WatcherState>,
+        running: config::Running,
         own: &Arc<Memories>,
     ) -> wasmtime::Result<Modules> {
         let mut engines = HashMap::new();
         for (code, memories) in
             CodeKind::ALL.iter().flat_map(|code| MemoryKind::ALL.map(|kind| (*code, kind)))
         {
-            let mut config = settings::config(code, memories, running)?;
+            let mut config = config::engine_config(code, memories, running)?;
             if memories == MemoryKind::Own {
                 config.with_host_memory(own.clone());
             }
             let engine = Engine::new(&config)?;
             engines.insert((code, memories), engine);
         }
-        shared.set_engines(engines.values().cloned().collect());
-        Ok(Modules { shared, engines })
+        watcher.set_engines(engines.values().cloned().collect());
+        Ok(Modules { watcher, engines })
     }
 
     /// The module, mapped at its first use. A module that cannot be mapped stays so.
     pub(super) fn get(&self, id: ModuleId) -> Result<Arc<Loaded>, String> {
-        let files = self.shared.modules.wait_for(|there| match there.get_mut(&id)? {
+        let files = self.watcher.modules.wait_for(|there| match there.get_mut(&id)? {
             Arrived::Mapped(loaded) => Some(Err(loaded.clone())),
             arrived => Some(Ok(mem::replace(arrived, Arrived::Mapping))),
         });
@@ -100,7 +100,7 @@ impl Modules {
             Err(error) => tracing::warn!(module = id.0, error, "a module cannot be mapped"),
         }
         // A module that has ended meanwhile is not put back.
-        if let Some(arrived) = self.shared.modules.lock().get_mut(&id) {
+        if let Some(arrived) = self.watcher.modules.lock().get_mut(&id) {
             *arrived = Arrived::Mapped(loaded.clone());
         }
         loaded

@@ -53,7 +53,7 @@ use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
 use self::fault_window::{FAULT_WINDOW_BYTES_MAX, FaultWindow, WINDOW_BYTES_MAX};
-use crate::settings::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES, Reserve};
+use crate::config::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES, Reserve};
 use proto::sync::Lock;
 
 /// This is how the error begins where the system has no room for a memory.
@@ -63,7 +63,7 @@ pub(super) const NO_ROOM: &str = "no room for a memory";
 const SLOT_BYTES: usize = GUARD_BYTES + MEMORY_BYTES + GUARD_BYTES;
 
 /// A larger memory is given back whole, since asking about it would take longer than some faults do.
-const ASKED_BYTES_MAX: usize = 16 * 1024 * 1024;
+const SCANNED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A memory gives its pages back if more than this is resident in it, or in all that wait together. Zeroing would
 /// be faster than faults even then, but a worker must not keep so much for nobody.
@@ -116,14 +116,14 @@ impl Memories {
 
     fn with(swaps: Swaps, waiting_max: usize) -> Memories {
         let page = rustix::param::page_size();
-        let residency = vec![0; ASKED_BYTES_MAX / page];
+        let residency = vec![0; SCANNED_BYTES_MAX / page];
         let slots = Mutex::new(Slots { waiting: Vec::with_capacity(waiting_max), lent: 0, residency });
         Memories(Arc::new(Shared { slots, swaps, page, waiting_max }))
     }
 }
 
 // SAFETY: a memory is `MEMORY_BYTES` of addresses with a guard on both sides, as the engine is told in
-// `settings.rs` and asks for; below its size it can be read and written and is zero, beyond it traps, and
+// `config.rs` and asks for; below its size it can be read and written and is zero, beyond it traps, and
 // it never moves. Only the memory that was lent a slot refers to it.
 unsafe impl MemoryCreator for Memories {
     fn new_memory(

@@ -53,8 +53,8 @@ async fn open(mut caller: Caller<'_, TaskState>, arguments: Arguments) -> Result
         return Ok(errno);
     }
     // The number was written there a moment ago.
-    let place = at as u32 as usize;
-    let number = memory.get(place..place + 4).and_then(|bytes| bytes.try_into().ok());
+    let start = at as u32 as usize;
+    let number = memory.get(start..start + 4).and_then(|bytes| bytes.try_into().ok());
     let number = number.map_or(u32::MAX, u32::from_le_bytes);
     // The number of a new descriptor is the lowest free one, and `fd_renumber` only swaps, so it says how many
     // there are.

@@ -43,8 +43,8 @@ pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
                 let (memory, state) = memory.data_and_store_mut(&mut caller);
                 let clock = state.clock.clone();
                 let stdin = state.stdin.clone();
-                let place = Place { subscriptions, events, count, ready };
-                Ok(place.poll(state.wasi(), memory, &clock, stdin.as_ref()).await? as i32)
+                let args = PollArgs { subscriptions, events, count, ready };
+                Ok(args.poll(state.wasi(), memory, &clock, stdin.as_ref()).await? as i32)
             })
         },
     )?;
@@ -52,15 +52,15 @@ pub(super) fn define(linker: &mut Linker<TaskState>) -> Result<()> {
     Ok(())
 }
 
-/// The places in the guest's memory.
-struct Place {
+/// The call's arguments, which but for the count point into the guest's memory.
+struct PollArgs {
     subscriptions: i32,
     events: i32,
     count: i32,
     ready: i32,
 }
 
-impl Place {
+impl PollArgs {
     /// # Errors
     /// The task's end, for pointers that lead nowhere: as wasmtime's other functions have it.
     async fn poll(

@@ -13,7 +13,7 @@ use wasmtime::Engine;
 
 use super::alarm::Alarm;
 use super::arrivals::Arrivals;
-use super::asks::Answers;
+use super::asks::Replies;
 use super::events::Reporter;
 use super::loaded::{Arrived, ModuleFiles};
 use super::shares::Mappings;
@@ -38,7 +38,7 @@ const SAMPLE_REPEATS: u32 = 3;
 pub(crate) struct WatcherState {
     pub(super) modules: Arrivals<ModuleId, Arrived>,
     pub(super) inputs: Mappings,
-    pub(super) answers: Answers,
+    pub(super) replies: Replies,
     /// This is set when modules have ended: the main thread must drop what it keeps of them.
     pub(super) is_called: Arc<AtomicBool>,
     /// Wakes a main thread that waits for a task.
@@ -98,7 +98,7 @@ impl WatcherState {
         WatcherState {
             modules: Arrivals::new(),
             inputs: Mappings::new(),
-            answers: Answers::default(),
+            replies: Replies::default(),
             is_called: Arc::new(AtomicBool::new(false)),
             wake: Box::new(wake),
             interrupted: AtomicU64::new(0),
@@ -140,7 +140,7 @@ impl WatcherState {
     }
 
     /// Stops the run, which computes on the very thread that calls this. Safe in a signal handler: it takes no lock and
-    /// allocates nothing. If the engine swallows it (see `ask_to_stop`), the host's interrupt follows.
+    /// allocates nothing. If the engine swallows it (see `stop_run`), the host's interrupt follows.
     pub(super) fn stop_at_limit(&self, run: u64) {
         self.interrupted.fetch_max(run, Ordering::SeqCst);
         self.bump_epochs();
@@ -166,7 +166,7 @@ impl WatcherState {
 
     /// Asks the run to stop, and says so if it does not.
     pub(super) fn interrupt(&self, run: u64) {
-        if self.ask_to_stop(run) == Heeded::No {
+        if self.stop_run(run) == Heeded::No {
             tracing::warn!(
                 run,
                 "an interrupt is not heeded, though the task has computed for {DEAF_AFTER:?} since: the host ends \
@@ -176,7 +176,7 @@ impl WatcherState {
     }
 
     /// Asks the run to stop, and waits a while for it to do so.
-    fn ask_to_stop(&self, run: u64) -> Heeded {
+    fn stop_run(&self, run: u64) -> Heeded {
         // Interrupts of two runs may be sent in either order; the numbers only grow.
         if self.interrupted.fetch_max(run, Ordering::SeqCst) > run {
             return Heeded::Yes;
@@ -249,7 +249,7 @@ impl WatcherState {
 /// What the system says.
 pub(super) fn start(
     socket: Arc<ControlSocket>,
-    shared: Arc<WatcherState>,
+    watcher: Arc<WatcherState>,
     alarm: Option<Alarm>,
     reporter: Arc<Reporter>,
 ) -> io::Result<()> {
@@ -259,37 +259,37 @@ pub(super) fn start(
         slice::be_brief();
         // Sending fails only if nobody waits any more.
         let _ = stands.send(());
-        watch(&socket, &shared, alarm.as_ref(), &reporter);
+        watch(&socket, &watcher, alarm.as_ref(), &reporter);
     };
     std::thread::Builder::new().name("watcher".into()).spawn(watcher).map_err(calling("start a thread"))?;
     standing.recv().map_err(io::Error::other)
 }
 
-fn watch(socket: &ControlSocket, shared: &WatcherState, alarm: Option<&Alarm>, reporter: &Reporter) {
+fn watch(socket: &ControlSocket, watcher: &WatcherState, alarm: Option<&Alarm>, reporter: &Reporter) {
     loop {
         match socket.receive::<ToWorkerControl>(SHARES_PER_TASK_MAX, RecvFlags::empty()) {
-            Ok(Some((ToWorkerControl::Interrupt { run }, _))) => shared.interrupt(run),
+            Ok(Some((ToWorkerControl::Interrupt { run }, _))) => watcher.interrupt(run),
             Ok(Some((ToWorkerControl::Limit { run, cpu_ns }, _))) => {
                 if let Some(alarm) = alarm
-                    && let Some(at) = shared.limit_of(run, Duration::from_nanos(cpu_ns))
+                    && let Some(at) = watcher.limit_of(run, Duration::from_nanos(cpu_ns))
                 {
                     alarm.set(run, at);
                 }
             }
-            Ok(Some((ToWorkerControl::Sample { run }, _))) => shared.sample(run),
+            Ok(Some((ToWorkerControl::Sample { run }, _))) => watcher.sample(run),
             Ok(Some((ToWorkerControl::Module { module, code }, files))) => {
                 let Ok([artifact, description]) = <[OwnedFd; 2]>::try_from(files) else { leave(1) };
                 let files = ModuleFiles { code, artifact, description };
-                shared.modules.arrive(module, Arrived::Files(files));
+                watcher.modules.arrive(module, Arrived::Files(files));
             }
             Ok(Some((ToWorkerControl::Share { shares }, files))) => {
-                if shared.inputs.map(&shares, &files).is_none() {
+                if watcher.inputs.map(&shares, &files).is_none() {
                     leave(1);
                 }
             }
-            Ok(Some((ToWorkerControl::Forget { modules, shares }, _))) => shared.forget(&modules, &shares),
-            Ok(Some((ToWorkerControl::Answer { run, number, reply }, _))) => {
-                shared.answers.arrive(run, number, reply);
+            Ok(Some((ToWorkerControl::Forget { modules, shares }, _))) => watcher.forget(&modules, &shares),
+            Ok(Some((ToWorkerControl::Reply { run, number, reply }, _))) => {
+                watcher.replies.arrive(run, number, reply);
             }
             // The host is gone, or wants us gone.
             Ok(None) => {
@@ -317,16 +317,16 @@ mod tests {
     const RUN: u64 = 5;
 
     fn interrupted(work: impl FnOnce(&WatcherState, &AtomicBool)) -> Heeded {
-        let shared = WatcherState::new(|| ());
-        shared.begin(RUN, 0);
+        let watcher = WatcherState::new(|| ());
+        watcher.begin(RUN, 0);
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let heeded = scope.spawn(|| {
-                let heeded = shared.ask_to_stop(RUN);
+                let heeded = watcher.stop_run(RUN);
                 is_over.store(true, Ordering::SeqCst);
                 heeded
             });
-            work(&shared, &is_over);
+            work(&watcher, &is_over);
             heeded.join().expect("ends")
         })
     }
@@ -336,11 +336,11 @@ mod tests {
         // The thread waits here, as on a machine where others have the processor.
         assert_eq!(interrupted(|_, _| ()), Heeded::NotYet);
         // The run stops when it is asked.
-        let heeds = |shared: &WatcherState, _: &AtomicBool| {
-            while !shared.is_interrupted(RUN) {
+        let heeds = |watcher: &WatcherState, _: &AtomicBool| {
+            while !watcher.is_interrupted(RUN) {
                 std::hint::spin_loop();
             }
-            shared.end();
+            watcher.end();
         };
         assert_eq!(interrupted(heeds), Heeded::Yes);
         // The run goes on. It may not have the processor for long enough beside other tests, and then it is tried

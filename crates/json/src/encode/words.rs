@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::{SHOWN_BYTES_MAX, Want, integer};
-use proto::schema::{Node, Schema};
+use proto::schema::{Node, TypeSchema};
 use proto::text::truncated;
 
 /// An error lists the known names up to this many bytes.
@@ -14,7 +14,7 @@ const NAMES_BYTES_MAX: usize = 1024;
 /// These are the ways to write bytes.
 const BYTES: &str = "bytes (a string, an array of numbers, or {\"base64\": …})";
 
-pub(super) fn expected(schema: &Schema, want: Want<'_>) -> String {
+pub(super) fn expected(schema: &TypeSchema, want: Want<'_>) -> String {
     let node = match want {
         Want::Value(node) => node,
         Want::Arguments(names, _) => {

@@ -1,7 +1,7 @@
 //! Descriptions of modules for tests and fuzz targets, which compile no module for them.
 
 use crate::description::{Codec, Interrupt, MemoryKind, ModuleDescription, ModuleKind, TaskDescription};
-use crate::schema::Schema;
+use crate::schema::TypeSchema;
 
 /// Describes a module that has these tasks.
 pub fn of_tasks(tasks: Vec<TaskDescription>) -> ModuleDescription {
@@ -25,7 +25,7 @@ pub fn of_tasks(tasks: Vec<TaskDescription>) -> ModuleDescription {
 }
 
 /// Describes a typed task.
-pub fn task(name: &str, params: &[&str], input: Schema, output: Schema) -> TaskDescription {
+pub fn task(name: &str, params: &[&str], input: TypeSchema, output: TypeSchema) -> TaskDescription {
     TaskDescription {
         name: name.into(),
         doc: "What it does.".into(),

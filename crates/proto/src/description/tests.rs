@@ -2,7 +2,12 @@ use super::*;
 use crate::limits;
 
 fn description() -> ModuleDescription {
-    samples::of_tasks(vec![samples::task("count", &["upto"], Schema::of::<u64>(), Schema::of::<u64>())])
+    samples::of_tasks(vec![samples::task(
+        "count",
+        &["upto"],
+        TypeSchema::of::<u64>(),
+        TypeSchema::of::<u64>(),
+    )])
 }
 
 #[test]
@@ -36,30 +41,30 @@ fn a_description_is_held_to_every_bound_of_its_tasks() {
 
 #[test]
 fn the_arguments_of_a_task_are_named_apart_and_fit_its_input() {
-    let check = |codec, params: &[&str], input: Schema| {
+    let check = |codec, params: &[&str], input: TypeSchema| {
         let params = params.iter().map(ToString::to_string).collect();
         TaskDescription { codec, params, input, ..description().tasks.remove(0) }.check()
     };
     let postcard = |params: &[&str], input| check(Codec::Postcard, params, input);
-    assert_eq!(postcard(&[], Schema::of::<()>()), Ok(()));
-    assert_eq!(postcard(&["a"], Schema::of::<(u8, u8)>()), Ok(()));
-    assert_eq!(postcard(&["a", "b"], Schema::of::<(u8, u8)>()), Ok(()));
-    assert_eq!(check(Codec::Raw, &[], Schema::raw_bytes()), Ok(()));
-    assert_eq!(check(Codec::Raw, &["input"], Schema::raw_bytes()), Ok(()));
+    assert_eq!(postcard(&[], TypeSchema::of::<()>()), Ok(()));
+    assert_eq!(postcard(&["a"], TypeSchema::of::<(u8, u8)>()), Ok(()));
+    assert_eq!(postcard(&["a", "b"], TypeSchema::of::<(u8, u8)>()), Ok(()));
+    assert_eq!(check(Codec::Raw, &[], TypeSchema::raw_bytes()), Ok(()));
+    assert_eq!(check(Codec::Raw, &["input"], TypeSchema::raw_bytes()), Ok(()));
     for (params, input) in [
-        (&[][..], Schema::of::<u8>()),
-        (&["a", "b"], Schema::of::<u8>()),
-        (&["a", "b"], Schema::of::<(u8, u8, u8)>()),
-        (&["a", "b", "c"], Schema::of::<(u8, u8)>()),
+        (&[][..], TypeSchema::of::<u8>()),
+        (&["a", "b"], TypeSchema::of::<u8>()),
+        (&["a", "b"], TypeSchema::of::<(u8, u8, u8)>()),
+        (&["a", "b", "c"], TypeSchema::of::<(u8, u8)>()),
     ] {
         assert!(matches!(postcard(params, input), Err(TaskDefect::ArgumentCount { .. })), "{params:?}");
     }
     assert!(matches!(
-        check(Codec::Raw, &["a", "b"], Schema::raw_bytes()),
+        check(Codec::Raw, &["a", "b"], TypeSchema::raw_bytes()),
         Err(TaskDefect::ArgumentCount { .. })
     ));
     for params in [["a", "a"], ["a", ""], ["\u{2800}", "b"]] {
-        let refused = postcard(&params, Schema::of::<(u8, u8)>());
+        let refused = postcard(&params, TypeSchema::of::<(u8, u8)>());
         assert!(matches!(refused, Err(TaskDefect::Arguments(_))), "{params:?}");
     }
     for name in ["", "\u{a0}\u{3000}"] {

@@ -3,7 +3,7 @@
 
 use crate::description::{Codec, TaskDefect, TaskDescription};
 use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
-use crate::schema::Schema;
+use crate::schema::TypeSchema;
 
 /// The records of the section: each a length (u32, little endian) and a postcard body.
 pub fn records(mut section: &[u8]) -> Result<Vec<TaskDescription>, String> {
@@ -37,8 +37,8 @@ fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
         return Err(TaskDefect::TooLong.to_string());
     }
     let schema = |error| format!("the types of `{name}` are malformed: {error}");
-    let (input, rest) = Schema::decode_guest(rest).map_err(schema)?;
-    let (output, rest) = Schema::decode_guest(rest).map_err(schema)?;
+    let (input, rest) = TypeSchema::decode_guest(rest).map_err(schema)?;
+    let (output, rest) = TypeSchema::decode_guest(rest).map_err(schema)?;
     if !rest.is_empty() {
         return Err(format!("the record of `{name}` has {} bytes left over", rest.len()));
     }

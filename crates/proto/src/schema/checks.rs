@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use super::{Node, Schema, SchemaError, Variant};
+use super::{Node, SchemaError, TypeSchema, Variant};
 use crate::limits::{SCHEMA_DEPTH_MAX, SCHEMA_NAME_BYTES_MAX, SCHEMA_NAMES_BYTES_MAX, SCHEMA_NODES_MAX};
 use crate::text::is_blank;
 
 /// # Errors
 /// [`SchemaError`], for the first thing that is wrong.
-pub(super) fn check(schema: &Schema) -> Result<(), SchemaError> {
+pub(super) fn check(schema: &TypeSchema) -> Result<(), SchemaError> {
     let nodes = &schema.nodes;
     if nodes.is_empty() {
         return Err(SchemaError::Malformed);
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn schema(nodes: Vec<Node>) -> Result<(), SchemaError> {
-        check(&Schema { nodes })
+        check(&TypeSchema { nodes })
     }
 
     fn fields(names: &[&str]) -> Vec<(String, u32)> {
@@ -155,21 +155,21 @@ mod tests {
         type Empty = ((), [(); 3], ((),));
         let refused = Err(SchemaError::ItemsWithoutBytes);
         for schema in [
-            Schema::of::<Vec<()>>(),
-            Schema::of::<Vec<Empty>>(),
-            Schema::of::<Option<Vec<(Empty, ())>>>(),
-            Schema::of::<BTreeMap<(), Empty>>(),
-            Schema::of::<(u8, Vec<Vec<()>>)>(),
+            TypeSchema::of::<Vec<()>>(),
+            TypeSchema::of::<Vec<Empty>>(),
+            TypeSchema::of::<Option<Vec<(Empty, ())>>>(),
+            TypeSchema::of::<BTreeMap<(), Empty>>(),
+            TypeSchema::of::<(u8, Vec<Vec<()>>)>(),
         ] {
             assert_eq!(check(&schema), refused, "{schema}");
         }
         for schema in [
-            Schema::of::<Vec<(Empty, bool)>>(),
-            Schema::of::<Vec<Option<()>>>(),
-            Schema::of::<Vec<Vec<u8>>>(),
-            Schema::of::<BTreeMap<u8, ()>>(),
-            Schema::of::<BTreeMap<(), u8>>(),
-            Schema::of::<Empty>(),
+            TypeSchema::of::<Vec<(Empty, bool)>>(),
+            TypeSchema::of::<Vec<Option<()>>>(),
+            TypeSchema::of::<Vec<Vec<u8>>>(),
+            TypeSchema::of::<BTreeMap<u8, ()>>(),
+            TypeSchema::of::<BTreeMap<(), u8>>(),
+            TypeSchema::of::<Empty>(),
         ] {
             assert_eq!(check(&schema), Ok(()), "{schema}");
         }

@@ -6,9 +6,9 @@ fn encoded(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
 }
 
-fn refusal(wasm: &[u8], limits: &CompileLimits) -> (CompileLimit, u64, u64, Option<u32>, Option<u64>) {
+fn exceeded(wasm: &[u8], limits: &CompileLimits) -> (CompileLimit, u64, u64, Option<u32>, Option<u64>) {
     match check(wasm, limits).expect_err("it must be refused") {
-        CompileRefusal::CompileLimit { kind, limit, seen, function, offset } => {
+        CompileError::CompileLimit { kind, limit, seen, function, offset } => {
             (kind, limit, seen, function, offset)
         }
         other => panic!("{other:?}"),
@@ -48,7 +48,7 @@ fn each_bound_holds_at_its_number_and_refuses_one_more() {
         if let Err(error) = check(&wasm, &limits) {
             panic!("{text}: {error:?}");
         }
-        let (named, limit, seen, function, offset) = refusal(&wasm, &limits.with(kind, count - 1));
+        let (named, limit, seen, function, offset) = exceeded(&wasm, &limits.with(kind, count - 1));
         assert_eq!((named, limit, function), (kind, count - 1, in_function.then_some(0)), "{text}");
         assert!(seen >= count, "{text}: {seen}");
         assert!(offset.is_some_and(|offset| offset < wasm.len() as u64), "{text}: {offset:?}");
@@ -65,17 +65,17 @@ fn bytes_are_counted_of_the_module_and_of_one_body() {
     let wasm = encoded("(module (func) (func nop nop nop))");
     let limits = |kind, max| CompileLimits::trusted().with(kind, max);
     assert!(check(&wasm, &limits(CompileLimit::WasmBytes, wasm.len() as u64)).is_ok());
-    let (kind, _, seen, ..) = refusal(&wasm, &limits(CompileLimit::WasmBytes, wasm.len() as u64 - 1));
+    let (kind, _, seen, ..) = exceeded(&wasm, &limits(CompileLimit::WasmBytes, wasm.len() as u64 - 1));
     assert_eq!((kind, seen), (CompileLimit::WasmBytes, wasm.len() as u64));
     assert!(check(&wasm, &limits(CompileLimit::FunctionBytes, 5)).is_ok());
-    let (kind, _, seen, function, _) = refusal(&wasm, &limits(CompileLimit::FunctionBytes, 4));
+    let (kind, _, seen, function, _) = exceeded(&wasm, &limits(CompileLimit::FunctionBytes, 4));
     assert_eq!((kind, seen, function), (CompileLimit::FunctionBytes, 5, Some(1)));
 }
 
 #[test]
 fn a_function_is_named_by_its_index_with_the_imported_ones_before_it() {
     let text = r#"(module (import "a" "b" (func)) (import "a" "c" (func)) (func) (func (loop (loop))))"#;
-    let (_, _, _, function, _) = refusal(&encoded(text), &CompileLimits::trusted().loop_nesting_max(1));
+    let (_, _, _, function, _) = exceeded(&encoded(text), &CompileLimits::trusted().loop_nesting_max(1));
     assert_eq!(function, Some(3));
 }
 
@@ -84,7 +84,7 @@ fn targets_of_all_functions_are_counted_together() {
     let text = "(module (func (br_table 0 0 (i32.const 1))) (func (br_table 0 0 (i32.const 1))))";
     assert!(check(&encoded(text), &CompileLimits::trusted().branch_targets_max(2)).is_ok());
     let limits = CompileLimits::trusted().branch_targets_max(2).branch_targets_total_max(3);
-    let (kind, _, seen, function, _) = refusal(&encoded(text), &limits);
+    let (kind, _, seen, function, _) = exceeded(&encoded(text), &limits);
     assert_eq!((kind, seen, function), (CompileLimit::BranchTargetsTotal, 4, Some(1)));
 }
 

@@ -96,36 +96,36 @@ fn an_event_is_a_record_with_its_task_until_that_is_answered() {
 fn an_interrupt_that_is_not_heeded_is_told_with_the_task_at_hand() {
     let (reporter, ring) = connected(2, 10_000);
     // The thread that runs tasks, whose task computes for ever.
-    let (sender, shared) = std::sync::mpsc::channel();
+    let (sender, watcher) = std::sync::mpsc::channel();
     let runs = std::thread::spawn(move || {
-        let shared = Arc::new(crate::worker::watcher::WatcherState::new(|| ()));
-        sender.send(shared.clone()).expect("is taken");
-        while !shared.is_interrupted(1_000_000) {
+        let watcher = Arc::new(crate::worker::watcher::WatcherState::new(|| ()));
+        sender.send(watcher.clone()).expect("is taken");
+        while !watcher.is_interrupted(1_000_000) {
             std::hint::spin_loop();
         }
     });
-    let shared = shared.recv().expect("is sent");
+    let watcher = watcher.recv().expect("is sent");
     // The reporter may go without the processor for a long time beside other tests, so the deadline is generous.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     let said = loop {
         assert!(std::time::Instant::now() < deadline, "it is never said");
         with(&reporter, || {
             reporter.begin(TaskId(7));
-            shared.begin(3, 0);
-            shared.interrupt(3);
+            watcher.begin(3, 0);
+            watcher.interrupt(3);
             // The task has come to its end, or another has begun.
-            shared.end();
-            shared.interrupt(3);
-            shared.begin(5, 0);
-            shared.interrupt(3);
+            watcher.end();
+            watcher.interrupt(3);
+            watcher.begin(5, 0);
+            watcher.interrupt(3);
         });
         match said(&ring) {
             said if said.is_empty() => {}
             said => break said,
         }
     };
-    shared.end();
-    shared.interrupt(1_000_000);
+    watcher.end();
+    watcher.interrupt(1_000_000);
     runs.join().expect("ends");
     assert_eq!(said.len(), 1, "{said:?}");
     let (task, record) = &said[0];

@@ -1,4 +1,4 @@
-//! Doors: a page of a memory is opened by the fault of whoever touches it first.
+//! Fault windows: a page of a memory is opened by the fault of whoever touches it first.
 //!
 //! To ask the kernel what a task has touched costs three system calls an instance, which is a third of what
 //! a small one costs. So nothing of a small memory can be accessed at first: who touches it faults, and the
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
-use crate::settings::MEMORIES_MAX;
+use crate::config::MEMORIES_MAX;
 
 /// Faults open nothing beyond this many bytes.
 pub(super) const FAULT_WINDOW_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -41,17 +41,17 @@ pub(super) const WINDOW_BYTES_MAX: usize = 256 * 1024;
 /// A fault opens this much: a multiple of the page size, which is more than 4 KiB on some machines.
 const STEP_BYTES: usize = 16 * 1024;
 
-/// A process has this many doors, for a worker's memories, which all its engines share. Tests have many.
-const DOORS_MAX: usize = if cfg!(test) { 4096 } else { MEMORIES_MAX };
+/// A process has this many fault windows, for a worker's memories, which all its engines share. Tests have many.
+const WINDOWS_MAX: usize = if cfg!(test) { 4096 } else { MEMORIES_MAX };
 
-static PLACES: [Place; DOORS_MAX] = [const { Place::new() }; DOORS_MAX];
+static WINDOWS: [Window; WINDOWS_MAX] = [const { Window::new() }; WINDOWS_MAX];
 
 /// The address of [`FAULT_WINDOW_BYTES_MAX`] bytes that are mapped for a fault that finds no room; 0 means that
 /// there are none.
 static RESERVE: AtomicUsize = AtomicUsize::new(0);
 
 /// The handler's knowledge of a slot. Offsets are bytes from its base, in whole pages.
-struct Place {
+struct Window {
     is_taken: AtomicBool,
     base: AtomicUsize,
     /// Faults from here on are none of this window's.
@@ -61,9 +61,9 @@ struct Place {
     high: AtomicUsize,
 }
 
-impl Place {
-    const fn new() -> Place {
-        Place {
+impl Window {
+    const fn new() -> Window {
+        Window {
             is_taken: AtomicBool::new(false),
             base: AtomicUsize::new(0),
             limit: AtomicUsize::new(0),
@@ -138,43 +138,43 @@ impl FaultWindow {
         if !is_guarded() {
             return None;
         }
-        let is_free = |place: &Place| {
-            place.is_taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        let is_free = |window: &Window| {
+            window.is_taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         };
-        let fault_window = FaultWindow(PLACES.iter().position(is_free)?);
-        let place = fault_window.place();
-        place.set_open(0..0);
-        place.limit.store(0, Ordering::Release);
-        place.base.store(base.expose_provenance(), Ordering::Release);
+        let fault_window = FaultWindow(WINDOWS.iter().position(is_free)?);
+        let window = fault_window.window();
+        window.set_open(0..0);
+        window.limit.store(0, Ordering::Release);
+        window.base.store(base.expose_provenance(), Ordering::Release);
         Some(fault_window)
     }
 
-    fn place(&self) -> &'static Place {
-        &PLACES[self.0]
+    fn window(&self) -> &'static Window {
+        &WINDOWS[self.0]
     }
 
     /// Returns the one range that can be accessed.
     pub(super) fn open(&self) -> Range<usize> {
-        self.place().open()
+        self.window().open()
     }
 
     /// The owner has opened or closed something itself.
     pub(super) fn set_open(&self, open: Range<usize>) {
-        self.place().set_open(open);
+        self.window().set_open(open);
     }
 
     /// Faults below `limit` open pages from now on.
     pub(super) fn set_limit(&self, limit: usize) {
-        self.place().limit.store(limit.min(FAULT_WINDOW_BYTES_MAX), Ordering::Release);
+        self.window().limit.store(limit.min(FAULT_WINDOW_BYTES_MAX), Ordering::Release);
     }
 }
 
 impl Drop for FaultWindow {
     fn drop(&mut self) {
-        let place = self.place();
-        place.limit.store(0, Ordering::Release);
-        place.base.store(0, Ordering::Release);
-        place.is_taken.store(false, Ordering::Release);
+        let window = self.window();
+        window.limit.store(0, Ordering::Release);
+        window.base.store(0, Ordering::Release);
+        window.is_taken.store(false, Ordering::Release);
     }
 }
 
@@ -235,7 +235,7 @@ fn is_guarded() -> bool {
 extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel hands a valid one over, and for faults of memory it has an address.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
-    if code == SEGV_ACCERR && PLACES.iter().any(|place| place.serve(address)) {
+    if code == SEGV_ACCERR && WINDOWS.iter().any(|window| window.serve(address)) {
         return;
     }
     let Some(before) = BEFORE.get() else { return };

@@ -297,7 +297,7 @@ fn a_memory_grows_to_its_room_and_no_further_and_little_stays_accessible() {
 #[test]
 fn pages_beyond_what_is_accessible_are_not_kept_without_bound() {
     let memories = without_swap();
-    let whole = ASKED_BYTES_MAX;
+    let whole = SCANNED_BYTES_MAX;
     // Each memory leaves as much as it may, below what the one before left.
     const STEP: usize = KEPT_BYTES_MAX / 4;
     for step in 0..12 {

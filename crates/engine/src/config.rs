@@ -1,4 +1,4 @@
-//! The engine's settings: what compiles a module must be what runs it.
+//! The engine's configuration: what compiles a module must be what runs it.
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
 
@@ -79,8 +79,7 @@ impl Reserve {
     }
 }
 
-/// Settings of running machine code, which do not shape it: the same artifact serves pools that differ in
-/// them.
+/// The configuration of running machine code, which does not shape it: the same artifact serves pools of several.
 #[derive(Debug, Clone, Copy)]
 pub struct Running {
     /// Says how a worker finds the pages that an instance has written.
@@ -97,7 +96,7 @@ impl Default for Running {
 }
 
 impl Running {
-    /// Returns the settings of a process that runs nothing.
+    /// Returns the configuration of a process that runs nothing.
     pub fn nothing() -> Self {
         Running { reserve: Reserve::Compiler, ..Running::default() }
     }
@@ -164,8 +163,8 @@ fn set_kinds(config: &mut Config, code: CodeKind, memories: MemoryKind) {
 const MEANING: u64 = 1;
 
 /// The fingerprint of the machine code that this engine makes, but for its kind and the processor: of the engine's
-/// version, of the settings that shape code, and of the form in which modules are described. Cached machine code of
-/// another fingerprint is compiled anew.
+/// version, of the switches and sizes that shape code, and of the form in which modules are described. Cached machine
+/// code of another fingerprint is compiled anew.
 pub const MACHINE_CODE: u64 = {
     let mut hash = fnv(fingerprint::DESCRIPTIONS ^ MEANING, wasmtime_environ::VERSION.as_bytes());
     hash = fnv(hash, env!("CARGO_PKG_VERSION").as_bytes());
@@ -184,7 +183,7 @@ pub const MACHINE_CODE: u64 = {
 
 /// The configuration for both roles. With memories of the worker's own ([`MemoryKind::Own`]), a worker adds
 /// what makes them.
-pub fn config(code: CodeKind, memories: MemoryKind, running: Running) -> Result<Config> {
+pub fn engine_config(code: CodeKind, memories: MemoryKind, running: Running) -> Result<Config> {
     let mut config = Config::new();
     shape(&mut config);
     set_kinds(&mut config, code, memories);
@@ -237,7 +236,7 @@ mod tests {
         hasher.finish()
     }
 
-    /// Each kind of code and of memories, with the settings of the tables alone.
+    /// Each kind of code and of memories, with the switches of the tables alone.
     fn by_the_tables(code: CodeKind, memories: MemoryKind) -> Config {
         let mut config = Config::new();
         shape(&mut config);
@@ -249,7 +248,7 @@ mod tests {
     fn nothing_but_the_tables_and_the_kind_shapes_machine_code() {
         for code in CodeKind::ALL {
             for memories in [MemoryKind::Own, MemoryKind::Pooled] {
-                let whole = config(code, memories, Running::nothing()).expect("a configuration");
+                let whole = engine_config(code, memories, Running::nothing()).expect("a configuration");
                 let whole = compatibility(&whole);
                 let tables = compatibility(&by_the_tables(code, memories));
                 assert_eq!(whole, tables, "{code:?} with {memories:?} is shaped by something else");
@@ -266,9 +265,10 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_running_code_shape_none() {
+    fn the_configuration_of_running_code_shapes_none() {
         let other = Running { pagemap_scan: false, wasm_stack_bytes: 64 * 1024, reserve: Reserve::None };
-        let config_of = |running| config(CodeKind::Plain, MemoryKind::Own, running).expect("a configuration");
+        let config_of =
+            |running| engine_config(CodeKind::Plain, MemoryKind::Own, running).expect("a configuration");
         assert_eq!(compatibility(&config_of(other)), compatibility(&config_of(Running::nothing())));
     }
 
@@ -284,7 +284,8 @@ mod tests {
     #[test]
     fn what_an_engine_reserves_is_what_is_allowed_for_it() {
         let engine = |memories| {
-            let config = config(CodeKind::Plain, memories, Running::nothing()).expect("a configuration");
+            let config =
+                engine_config(CodeKind::Plain, memories, Running::nothing()).expect("a configuration");
             wasmtime::Engine::new(&config).expect("an engine")
         };
         let own = engine(MemoryKind::Own);

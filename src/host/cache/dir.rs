@@ -40,7 +40,7 @@ impl Cache {
     /// [`OpenError`]
     pub(crate) fn try_open_default(files: &HostFiles, bytes_max: u64) -> Result<Option<Cache>, OpenError> {
         let Some(dir) = Cache::default_dir() else { return Ok(None) };
-        if !has_place(files, &dir)? {
+        if !has_own_parents(files, &dir)? {
             return Err(OpenError::System(io::Error::new(
                 io::ErrorKind::NotFound,
                 "its folder is another user's",
@@ -71,14 +71,14 @@ impl Cache {
     /// # Errors
     /// [`OpenError`]
     pub(crate) fn try_open(dir: &Path, files: &HostFiles, bytes_max: u64) -> Result<Cache, OpenError> {
-        let refused = |what: &str| OpenError::System(io::Error::other(what.to_string()));
+        let unusable = |what: &str| OpenError::System(io::Error::other(what.to_string()));
         let folder = files.make_own_folder(dir, MODE)?;
         if files.has_task_dirs_in(&folder) {
             return Err(OpenError::HasTasksDir(folder.shown()));
         }
         let stat = folder.stat()?;
         if !is_a(&stat, FileType::Directory) || !is_ours(&stat) {
-            return Err(refused("it must be a directory that only this user can write to"));
+            return Err(unusable("it must be a directory that only this user can write to"));
         }
         // A directory that cannot be read is reported now, and not with each entry.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -112,7 +112,7 @@ fn absolute(variable: &str) -> Option<PathBuf> {
 
 /// Returns whether every existing folder from the home down to the directory belongs to this user, or to root
 /// (where the kernel decides). The home itself must exist; what is missing beneath it can be made.
-fn has_place(files: &HostFiles, dir: &Path) -> Result<bool, OpenError> {
+fn has_own_parents(files: &HostFiles, dir: &Path) -> Result<bool, OpenError> {
     let home = absolute("HOME").filter(|home| dir.starts_with(home));
     let Some(first) = home.or_else(base) else { return Ok(false) };
     let own = rustix::process::geteuid().as_raw();
