@@ -56,8 +56,10 @@ impl<O> TaskFuture<O> {
     }
 
     /// Returns the address of its cell, which no two tasks share.
-    pub(crate) fn task_key(&self) -> *const Cell {
-        Arc::as_ptr(self.cell.unchanging())
+    /// Returns a number that no other task's futures have while this one lives.
+    pub(crate) fn task_key(&self) -> usize {
+        // The addresses of cells are multiples of their size's largest power of two, at least of this.
+        Arc::as_ptr(self.cell.unchanging()).addr() / align_of::<Cell>()
     }
 
     pub(crate) fn labels(&self) -> &Labels {

@@ -1,6 +1,6 @@
 //! A table of what is numbered by this process itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// Keys are numbers that count up from 1, and need not be defended against being chosen to collide.
@@ -9,6 +9,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// order in which they came, as they do when a pool breaks, the processor reads ahead. Scattered, each was a
 /// wait for memory, and that was 40 % of what the end of a task took.
 pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+
+/// A set of such keys.
+pub(crate) type IdSet<K> = HashSet<K, BuildHasherDefault<NumberHasher>>;
 
 #[derive(Default)]
 pub(crate) struct NumberHasher(u64);

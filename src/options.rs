@@ -57,6 +57,13 @@ pub enum Isolation {
     Reuse,
 }
 
+/// Takes over the default where nothing is said.
+fn fill<T: Clone>(said: &mut Option<T>, default: &Option<T>) {
+    if said.is_none() && default.is_some() {
+        said.clone_from(default);
+    }
+}
+
 impl TaskOptions {
     /// The pool's defaults.
     pub fn new() -> Self {
@@ -244,26 +251,29 @@ impl TaskOptions {
     }
 
     /// `self` where it says something, `defaults` elsewhere.
-    pub(crate) fn or(self, defaults: &TaskOptions) -> TaskOptions {
-        TaskOptions {
-            timeout: self.timeout.or(defaults.timeout),
-            cpu_time: self.cpu_time.or(defaults.cpu_time),
-            memory_bytes_max: self.memory_bytes_max.or(defaults.memory_bytes_max),
-            output_bytes_max: self.output_bytes_max.or(defaults.output_bytes_max),
-            fuel: self.fuel.or(defaults.fuel),
-            clock_resolution: self.clock_resolution.or(defaults.clock_resolution),
-            seed: self.seed.or(defaults.seed),
-            log_bytes_max: self.log_bytes_max.or(defaults.log_bytes_max),
-            log_overflow: self.log_overflow.or(defaults.log_overflow),
-            label: self.label.or_else(|| defaults.label.clone()),
-            priority: self.priority.or(defaults.priority),
-            retry: self.retry.or(defaults.retry),
-            domain: self.domain.or_else(|| defaults.domain.clone()),
-            isolation: self.isolation.or(defaults.isolation),
-            instance_tasks_max: self.instance_tasks_max.or(defaults.instance_tasks_max),
-            // A pool's defaults were made before it could share anything.
-            shared: self.shared,
-        }
+    pub(crate) fn or(mut self, defaults: &TaskOptions) -> TaskOptions {
+        self.fill_in(defaults);
+        self
+    }
+
+    /// Takes over what `defaults` say where `self` says nothing, in place: the options of each task go through here.
+    pub(crate) fn fill_in(&mut self, defaults: &TaskOptions) {
+        fill(&mut self.timeout, &defaults.timeout);
+        fill(&mut self.cpu_time, &defaults.cpu_time);
+        fill(&mut self.memory_bytes_max, &defaults.memory_bytes_max);
+        fill(&mut self.output_bytes_max, &defaults.output_bytes_max);
+        fill(&mut self.fuel, &defaults.fuel);
+        fill(&mut self.clock_resolution, &defaults.clock_resolution);
+        fill(&mut self.seed, &defaults.seed);
+        fill(&mut self.log_bytes_max, &defaults.log_bytes_max);
+        fill(&mut self.log_overflow, &defaults.log_overflow);
+        fill(&mut self.label, &defaults.label);
+        fill(&mut self.priority, &defaults.priority);
+        fill(&mut self.retry, &defaults.retry);
+        fill(&mut self.domain, &defaults.domain);
+        fill(&mut self.isolation, &defaults.isolation);
+        fill(&mut self.instance_tasks_max, &defaults.instance_tasks_max);
+        // A pool's defaults were made before it could share anything.
     }
 
     pub(crate) fn limits(&self) -> TaskLimits {

@@ -40,6 +40,7 @@
 mod check;
 mod fairness;
 mod queue;
+mod ranks;
 mod shortage;
 #[cfg(test)]
 mod simulation;
@@ -333,6 +334,15 @@ struct ScheduledTask {
     place: Place,
 }
 
+impl ScheduledTask {
+    /// Moves it, and keeps the count of the [recalled](Place::is_recalled).
+    fn move_to(&mut self, place: Place, recalled: &mut usize) {
+        *recalled += usize::from(place.is_recalled());
+        *recalled -= usize::from(self.place.is_recalled());
+        self.place = place;
+    }
+}
+
 /// Says where a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -342,6 +352,13 @@ enum Place {
     /// The task waits in the worker behind the running task of this slot; it is being revoked if there is a fate.
     Prefetched(usize, Option<Fate>),
     Running(usize),
+}
+
+impl Place {
+    /// Returns whether it was prefetched, and has been asked for to be queued again.
+    fn is_recalled(self) -> bool {
+        matches!(self, Place::Prefetched(_, Some(Fate::Requeue)))
+    }
 }
 
 /// The plan for a prefetched task once it is revoked.
@@ -379,6 +396,8 @@ pub(crate) struct Scheduler {
     idle: Vec<usize>,
     tasks: IdMap<TaskId, ScheduledTask>,
     queue: Queue,
+    /// The number of tasks that are [recalled](Place::is_recalled).
+    recalled: usize,
     accepted: u64,
     resolved: u64,
     /// The priority of every task that is not resolved, if they have but one.
@@ -420,6 +439,7 @@ impl Scheduler {
             idle: Vec::new(),
             tasks: IdMap::default(),
             queue: Queue::default(),
+            recalled: 0,
             accepted: 0,
             resolved: 0,
             uniform: None,
@@ -537,10 +557,17 @@ impl Scheduler {
     fn conclude(&mut self, now: Now, actions: &mut Vec<Action>) {
         if matches!(self.mode, Mode::Open | Mode::Closing) {
             self.queue.release(now, &mut self.tasks);
-            self.trim(now);
+            let are_all_busy = self.are_all_busy();
+            if !are_all_busy {
+                self.trim(now);
+            }
             self.join_chunk(now, actions);
+            if are_all_busy {
+                // Nobody is there to hand tasks to, and there is no room for another worker.
+                self.start_none();
+                self.recall_after_first(now, actions);
             // The answer of an idle worker that was asked comes with the next event, and goes first.
-            if self.hand_out(now, actions) {
+            } else if self.hand_out(now, actions) {
                 self.make_room(now);
                 self.start_workers(now, actions);
                 self.keep(self.queue.ready());

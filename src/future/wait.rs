@@ -11,6 +11,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use super::TaskFuture;
 use crate::error::TaskError;
 use crate::fork::OfProcess;
+use crate::id_map::IdSet;
+
+/// Room is made at once for so many futures at most.
+const ROOM_MAX: usize = 1 << 16;
 
 /// The moment at which [`wait`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -131,9 +135,11 @@ impl<F> AsCompleted<F> {
     where
         F: Borrow<TaskFuture<O>>,
     {
-        let mut seen = HashSet::new();
-        let futures: Vec<F> =
-            futures.into_iter().filter(|future| seen.insert(future.borrow().task_key())).collect();
+        let futures = futures.into_iter();
+        // An iterator may say that it is endless.
+        let room = futures.size_hint().0.min(ROOM_MAX);
+        let mut seen = IdSet::with_capacity_and_hasher(room, Default::default());
+        let futures: Vec<F> = futures.filter(|future| seen.insert(future.borrow().task_key())).collect();
         let watch = Watch::new(futures.iter().map(Borrow::borrow));
         let left = futures.len();
         AsCompleted { watch, futures: futures.into_iter().map(Some).collect(), left, deadline }

@@ -71,6 +71,12 @@ impl TaskRecord {
         self.cell.set_dispatched();
     }
 
+    /// Returns whether the clock of its worker is worth reading when it begins, if tasks typically take so long.
+    fn is_worth_measuring(&self, typical: Duration) -> bool {
+        let is_uninterruptible = self.call.module.description().interrupt == Interrupt::Kill;
+        is_uninterruptible || self.cpu.is_some() || typical.is_zero() || typical >= CPU_MEASURED_FROM
+    }
+
     /// Notes, of a batch, that the next of its tasks has not begun.
     fn give_back(&mut self) {
         if let Some(batch) = &self.batch {
@@ -106,14 +112,6 @@ impl State {
         let before = record.batch.as_ref().map_or(Duration::ZERO, |batch| batch.ran());
         (now.saturating_sub(began).saturating_sub(before), cpu)
     }
-
-    /// Returns whether the clock of a task's worker is worth reading when it begins.
-    fn is_worth_measuring(&self, task: TaskId) -> bool {
-        let typical = self.scheduler.typical();
-        let Some(record) = self.records.get(&task) else { return false };
-        let is_uninterruptible = record.call.module.description().interrupt == Interrupt::Kill;
-        is_uninterruptible || record.cpu.is_some() || typical.is_zero() || typical >= CPU_MEASURED_FROM
-    }
 }
 
 /// Says how a worker ended.
@@ -129,7 +127,8 @@ pub(super) struct WorkerEnd {
 pub(super) struct State {
     scheduler: Scheduler,
     /// The ids are ours and count up, so the table need not be defended against them.
-    records: IdMap<TaskId, TaskRecord>,
+    /// Boxed, since a record is large and goes from here to the effect of its end.
+    records: IdMap<TaskId, Box<TaskRecord>>,
     pub(super) domains: Domains,
     links: IdMap<WorkerKey, Arc<Link>>,
     /// Killed or retired before they were spawned.
@@ -151,8 +150,9 @@ pub(super) struct State {
     tally: PoolStats,
     /// Tasks accepted in batches, but one of each: so many more than the scheduler knows of.
     batched: u64,
-    /// The vector is empty between two events, and kept for its memory.
+    /// These vectors are empty between two events, and kept for their memory.
     actions: Vec<Action>,
+    replies: Vec<Event>,
     /// The report of the worker that became ready last.
     sandbox: Option<Arc<SandboxReport>>,
     /// This is set once it was logged that layers are missing.
@@ -214,6 +214,7 @@ impl Core {
             tally: PoolStats::default(),
             batched: 0,
             actions: Vec::new(),
+            replies: Vec::new(),
             sandbox: None,
             is_missing_told: false,
         };
@@ -331,7 +332,7 @@ impl Core {
             worker_pid: None,
             worker: None,
         };
-        state.records.insert(task, record);
+        state.records.insert(task, Box::new(record));
         let retry = options.retry.unwrap_or_default();
         let retry = match items {
             None => scheduler::Retry {
@@ -357,7 +358,7 @@ impl Core {
             domain,
             uninterruptible: is_uninterruptible,
         };
-        self.drive(state, [(Event::Submit { task, spec }, None)]);
+        self.drive(state, now, [(Event::Submit { task, spec }, None)]);
         cell
     }
 
@@ -399,7 +400,8 @@ impl Core {
 
     /// Handles one event and does what follows from it.
     pub(crate) fn handle(&self, event: Event) {
-        self.drive(self.state.hold(), [(event, None)]);
+        let state = self.state.hold();
+        self.drive(state, self.now(), [(event, None)]);
     }
 
     /// Returns the cell of a task that is not resolved.
@@ -421,7 +423,7 @@ impl Core {
         state.unwanted.remove(&worker);
         state.expected.remove(&worker);
         state.shortage = Some(shortage);
-        self.drive(state, [(Event::NotStarted { worker }, None)]);
+        self.drive(state, self.now(), [(Event::NotStarted { worker }, None)]);
     }
 
     /// Returns, to the supervisor, whether this worker is still wanted.
@@ -449,7 +451,7 @@ impl Core {
         let pid = link.pid;
         state.sandbox = Some(sandbox.clone());
         state.observers.tell(now, || EventKind::WorkerReady { pid, sandbox });
-        self.drive(state, [(Event::Ready { worker: link.key }, None)]);
+        self.drive(state, now, [(Event::Ready { worker: link.key }, None)]);
     }
 
     /// Returns `true` once: the first time that layers of the sandbox are missing.
@@ -460,9 +462,10 @@ impl Core {
     /// Handles what is due, and says when the supervisor is to come again.
     pub(crate) fn arm(&self) -> Option<Duration> {
         let mut state = self.state.hold();
-        let due = state.scheduler.next_deadline().is_some_and(|deadline| deadline <= self.now());
+        let now = self.now();
+        let due = state.scheduler.next_deadline().is_some_and(|deadline| deadline <= now);
         if due {
-            self.drive(state, [(Event::Tick, None)]);
+            self.drive(state, now, [(Event::Tick, None)]);
             state = self.state.hold();
         }
         state.armed = state.scheduler.next_deadline();

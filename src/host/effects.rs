@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::invocation::Invocation;
+use super::core::TaskRecord;
 use super::link::Link;
 use super::requests::{SupervisorHandle, SupervisorRequest};
 use crate::error::DeathCause;
@@ -48,10 +48,9 @@ pub(super) enum Effect {
         run: u64,
         after: Duration,
     },
-    /// The call is dropped with the effect.
+    /// The call of the task is dropped with the effect.
     Announce {
-        cell: Arc<Cell>,
-        _call: Invocation,
+        record: Box<TaskRecord>,
     },
     Stopped,
 }
@@ -93,7 +92,7 @@ impl Effect {
                 // The stack comes back as a log record of the task.
                 link.sample(*run);
             }
-            Effect::Announce { cell, .. } => cell.announce(),
+            Effect::Announce { record } => record.cell.announce(),
             Effect::Stopped => supervisor.wake(),
         }
     }

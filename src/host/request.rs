@@ -85,9 +85,9 @@ impl Request {
         (pool, settings): (u64, &PoolSettings),
         target: &Target,
         work: RequestInput,
-        options: TaskOptions,
+        mut options: TaskOptions,
     ) -> Result<Request, SubmitError> {
-        let mut options = admissible((pool, settings), target, options)?;
+        admissible((pool, settings), target, &mut options)?;
         let (callee, input, owns_input, longest, group, stdin) = match work {
             RequestInput::One { callee, input, owns_input, chunk, stdin } => {
                 let longest = input.len();
@@ -198,14 +198,14 @@ pub(crate) fn map_bytes_max(
 fn admissible(
     (pool, settings): (u64, &PoolSettings),
     target: &Target,
-    options: TaskOptions,
-) -> Result<TaskOptions, SubmitError> {
+    options: &mut TaskOptions,
+) -> Result<(), SubmitError> {
     let task = || target.name.to_string();
     let module = &target.module.0;
     if module.pool != pool {
         return Err(SubmitError::ForeignModule { task: task() });
     }
-    let options = options.or(&settings.tasks.defaults);
+    options.fill_in(&settings.tasks.defaults);
     let shared = options.shared.as_deref().unwrap_or_default();
     if shared.iter().any(|shared| shared.pool() != pool) {
         return Err(SubmitError::ForeignShared { task: task() });
@@ -224,7 +224,7 @@ fn admissible(
     if options.seed.is_some() && module.description.uses_wasi && !settings.sandbox.dirs.is_empty() {
         return Err(SubmitError::DirsNotDeterministic { task: task() });
     }
-    Ok(options)
+    Ok(())
 }
 
 /// Rejects texts that a program cannot be given: in its memory they end at a NUL.

@@ -88,6 +88,8 @@ impl Scheduler {
         let more: usize = self.tasks.values().map(|entry| entry.spec.more).sum();
         assert_eq!(self.more, more, "the tasks of batches are miscounted");
         assert!(self.unresolved() <= self.config.queue_tasks_max, "more is accepted than the queue may hold");
+        let recalled = self.tasks.values().filter(|entry| entry.place.is_recalled()).count();
+        assert_eq!(self.recalled, recalled, "the tasks that come back are miscounted");
         let mut queued = 0;
         for (task, entry) in &self.tasks {
             match entry.place {

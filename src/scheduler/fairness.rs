@@ -12,9 +12,9 @@
 use std::cmp::Reverse;
 
 use super::check::Mutant;
-use super::queue::Rank;
+use super::ranks::Rank;
 use super::slot::SlotState;
-use super::{Action, Domain, Fate, Now, Place, RetireReason, ScheduledTask, Scheduler};
+use super::{Action, Domain, Fate, Now, Place, RetireReason, Scheduler};
 use proto::limits::OVERTAKEN_MAX;
 use proto::task::TaskId;
 
@@ -93,7 +93,8 @@ impl Scheduler {
             if self.idle.is_empty() {
                 return true;
             }
-            if self.are_coming() {
+            // Prefetched tasks have been asked for, to be queued again.
+            if self.recalled > 0 {
                 return false;
             }
             let Some((rank, domain, slot)) = self.next_run(now) else { return true };
@@ -201,17 +202,6 @@ impl Scheduler {
 
     fn rank(&self, task: TaskId) -> Option<Rank> {
         self.tasks.get(&task).map(|entry| (Reverse(entry.spec.priority), task))
-    }
-
-    /// Returns whether prefetched tasks have been asked for, to be queued again.
-    fn are_coming(&self) -> bool {
-        let mut prefetched = self.slots.iter().flat_map(|slot| &slot.behind);
-        prefetched.any(|task| {
-            matches!(
-                self.tasks.get(task),
-                Some(ScheduledTask { place: Place::Prefetched(_, Some(Fate::Requeue)), .. })
-            )
-        })
     }
 
     /// The first prefetched task of this domain, if it comes before the one of this rank. Tasks of a

@@ -4,21 +4,18 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::ranks::{Rank, Ranks};
 use super::{Domain, Now, Place, ScheduledTask, TaskSpec};
 use crate::id_map::IdMap;
 use proto::task::TaskId;
 
-/// A task's rank in the queue. Ids grow, so their order is the order of submission; a task that
-/// comes back finds its old rank.
-pub(super) type Rank = (Reverse<i32>, TaskId);
-
 /// Tasks without a domain stand apart, so that those who have no domains do not pay for them.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    plain: BTreeSet<Rank>,
+    plain: Ranks,
     /// Tasks with a domain, all together and by domain. A domain without tasks has no entry.
     bound: BTreeMap<Rank, Domain>,
-    by_domain: HashMap<Domain, BTreeSet<Rank>>,
+    by_domain: HashMap<Domain, Ranks>,
     delayed: BTreeSet<(Now, TaskId)>,
 }
 
@@ -35,10 +32,10 @@ impl Queue {
 
     /// Returns how many of them are of this domain.
     pub(super) fn ready_of(&self, domain: Domain) -> usize {
-        self.of(domain).map_or(0, BTreeSet::len)
+        self.of(domain).map_or(0, Ranks::len)
     }
 
-    fn of(&self, domain: Domain) -> Option<&BTreeSet<Rank>> {
+    fn of(&self, domain: Domain) -> Option<&Ranks> {
         if domain == Domain::NONE { Some(&self.plain) } else { self.by_domain.get(&domain) }
     }
 
@@ -58,19 +55,19 @@ impl Queue {
 
     /// The first task of all.
     pub(super) fn first(&self) -> Option<(Rank, Domain)> {
-        let plain = self.plain.first().map(|&rank| (rank, Domain::NONE));
+        let plain = self.plain.first().map(|rank| (rank, Domain::NONE));
         let bound = self.bound.first_key_value().map(|(&rank, &domain)| (rank, domain));
         plain.into_iter().chain(bound).min()
     }
 
     /// The first task of this domain.
     pub(super) fn first_of(&self, domain: Domain) -> Option<Rank> {
-        self.of(domain)?.first().copied()
+        self.of(domain)?.first()
     }
 
     /// Everything that a worker could take now, in order.
     pub(super) fn in_order(&self) -> impl Iterator<Item = (Rank, Domain)> {
-        let mut plain = self.plain.iter().map(|&rank| (rank, Domain::NONE)).peekable();
+        let mut plain = self.plain.iter().map(|rank| (rank, Domain::NONE)).peekable();
         let mut bound = self.bound.iter().map(|(&rank, &domain)| (rank, domain)).peekable();
         std::iter::from_fn(move || match (plain.peek(), bound.peek()) {
             (Some(first), Some(other)) if other < first => bound.next(),
@@ -83,10 +80,10 @@ impl Queue {
     pub(super) fn take(&mut self, (priority, task): Rank, domain: Domain) -> bool {
         let rank = (priority, task);
         if domain == Domain::NONE {
-            return self.plain.remove(&rank);
+            return self.plain.remove(rank);
         }
         if let Some(of) = self.by_domain.get_mut(&domain) {
-            of.remove(&rank);
+            of.remove(rank);
             if of.is_empty() {
                 self.by_domain.remove(&domain);
             }
@@ -125,7 +122,7 @@ impl Queue {
     /// Takes all tasks out that a worker could take now, in order.
     pub(super) fn take_ready(&mut self) -> Vec<TaskId> {
         let ready = self.in_order().map(|((_, task), _)| task).collect();
-        self.plain.clear();
+        self.plain = Ranks::default();
         self.bound.clear();
         self.by_domain.clear();
         ready

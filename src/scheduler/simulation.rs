@@ -7,7 +7,7 @@
 
 mod books;
 mod promises;
-mod random;
+pub(super) mod random;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -155,6 +155,13 @@ impl Slot {
         (std::mem::replace(&mut self.state, SlotState::Vacant), std::mem::take(&mut self.behind))
     }
 
+    /// Takes a prefetched task out.
+    pub(super) fn forget(&mut self, task: TaskId) {
+        if let Some(index) = self.behind.iter().position(|&prefetched| prefetched == task) {
+            self.behind.remove(index);
+        }
+    }
+
     pub(super) fn key(&self, index: usize) -> WorkerKey {
         WorkerKey { slot: index as u32, generation: self.generation }
     }

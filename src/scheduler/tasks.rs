@@ -73,7 +73,7 @@ impl Scheduler {
         let worker = self.slots[slot].key(slot);
         let is_unlimited = self.mutant(Mutant::CpuTimeForgotten);
         let Some(entry) = self.tasks.get_mut(&task) else { return };
-        entry.place = Place::Running(slot);
+        entry.move_to(Place::Running(slot), &mut self.recalled);
         entry.bypassed_since = None;
         entry.attempts += u32::from(!(cfg!(test) && self.mutant == Some(Mutant::AttemptsNotCounted)));
         let abort = entry.abort;
@@ -136,7 +136,7 @@ impl Scheduler {
 
     fn prefetch_one(&mut self, slot: usize, task: TaskId, actions: &mut Vec<Action>) {
         if let Some(entry) = self.tasks.get_mut(&task) {
-            entry.place = Place::Prefetched(slot, None);
+            entry.move_to(Place::Prefetched(slot, None), &mut self.recalled);
             self.slots[slot].behind.push_back(task);
             self.hand(slot, task, actions);
         }
@@ -258,13 +258,13 @@ impl Scheduler {
         let Place::Prefetched(slot, known) = entry.place else { return false };
         match known {
             None => {
-                entry.place = Place::Prefetched(slot, Some(fate));
+                entry.move_to(Place::Prefetched(slot, Some(fate)), &mut self.recalled);
                 actions.push(Action::Revoke { worker: self.slots[slot].key(slot), task });
                 true
             }
             // The task comes back anyway, and now it is to be cancelled, or is lost.
             Some(Fate::Requeue) if fate != Fate::Requeue => {
-                entry.place = Place::Prefetched(slot, Some(fate));
+                entry.move_to(Place::Prefetched(slot, Some(fate)), &mut self.recalled);
                 false
             }
             Some(_) => false,
@@ -289,17 +289,17 @@ impl Scheduler {
             return;
         }
         if !(revoked || cfg!(test) && self.mutant == Some(Mutant::BegunTakenBack)) {
-            entry.place = Place::Prefetched(slot, Some(Fate::Begun));
+            entry.move_to(Place::Prefetched(slot, Some(Fate::Begun)), &mut self.recalled);
             // The task of a pool that was killed or broke ends with its worker.
             if self.killed || self.broken {
-                self.slots[slot].behind.retain(|&prefetched| prefetched != task);
+                self.slots[slot].forget(task);
                 self.note_begun(worker, task, actions);
                 self.resolve(task, Resolution::Broken, actions);
             }
             self.extend_grace(slot, now);
             return;
         }
-        self.slots[slot].behind.retain(|&prefetched| prefetched != task);
+        self.slots[slot].forget(task);
         match fate {
             Fate::Cancel => self.resolve(task, Resolution::Cancelled, actions),
             Fate::Break => self.resolve(task, Resolution::Broken, actions),
@@ -319,7 +319,7 @@ impl Scheduler {
 
     fn requeue(&mut self, task: TaskId) {
         if let Some(entry) = self.tasks.get_mut(&task) {
-            entry.place = Place::Queued;
+            entry.move_to(Place::Queued, &mut self.recalled);
             // The task leaves its chunk, which would only send it back to where it came from.
             entry.spec.chunk = None;
             self.queue.push(task, &entry.spec);
@@ -521,7 +521,7 @@ impl Scheduler {
         }
         let doublings = entry.attempts.saturating_sub(1).min(30);
         let until = now.saturating_add(retry.backoff.saturating_mul(1 << doublings));
-        entry.place = Place::Delayed(until);
+        entry.move_to(Place::Delayed(until), &mut self.recalled);
         let is_forgone = entry.discard_rest && retry == Retry::OF_A_BATCH;
         self.queue.delay(task, until);
         actions.push(Action::Retry { task, how });
@@ -560,6 +560,7 @@ impl Scheduler {
         if let Some(entry) = self.tasks.remove(&task) {
             self.resolved += 1;
             self.more -= entry.spec.more;
+            self.recalled -= usize::from(entry.place.is_recalled());
             actions.push(Action::Resolve { task, how });
         }
     }

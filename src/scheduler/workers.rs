@@ -27,6 +27,21 @@ impl Scheduler {
 
     // ── They come ────────────────────────────────────────────────────────────
 
+    /// Returns whether each worker that there may be has a task, and is to go on.
+    pub(super) fn are_all_busy(&self) -> bool {
+        let is_busy = |slot: &Slot| matches!(slot.state, SlotState::Busy { .. }) && !slot.draining;
+        self.slots.len() == self.config.workers_max
+            && self.slots.iter().all(is_busy)
+            && !self.mutant(Mutant::TooManyWorkers)
+    }
+
+    /// Does what [`start_workers`](Self::start_workers) does where there is no room for one.
+    pub(super) fn start_none(&mut self) {
+        self.start_waits = false;
+        self.shortage.is_over();
+        self.prestart = 0;
+    }
+
     /// Starts as many workers as there are queued tasks that no starting one will take, and
     /// as many as there are to be in any case.
     pub(super) fn start_workers(&mut self, now: Now, actions: &mut Vec<Action>) {

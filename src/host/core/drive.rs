@@ -23,19 +23,23 @@ use proto::task::TaskId;
 /// More actions than this come at once only if a pool breaks or is shut down.
 const FEW_ACTIONS: usize = 256;
 
+/// An earlier flush of the same link is looked for among so many effects: tasks go over in turn to few links.
+const LOOKED_BACK: usize = 4;
+
 impl Core {
-    /// Decides under the lock, acts after it. Each event may come with a worker's answer.
+    /// Decides under the lock, acts after it; `now` was read under the lock. Each event may come with a worker's
+    /// answer.
     pub(super) fn drive(
         &self,
         mut state: MutexGuard<'_, State>,
+        now: Now,
         events: impl IntoIterator<Item = (Event, Option<Received>)>,
     ) {
-        let now = self.now();
         let mut changed = false;
         let mut effects = SmallVec::<[Effect; 4]>::new();
         let mut actions = std::mem::take(&mut state.actions);
         // Revocations and looks are answered within this call, and each may lead to more events.
-        let mut seen = Vec::new();
+        let mut replies = std::mem::take(&mut state.replies);
         for (event, mut received) in events {
             // A submitter that waits for room must learn that there will be none.
             changed |= matches!(event, Event::Shutdown { .. } | Event::Kill { .. });
@@ -43,7 +47,7 @@ impl Core {
             if let Some(Event::Done { worker, task, report }) = &mut next {
                 report.used = used_in_all(&mut state, *worker, *task, received.as_ref());
             }
-            while let Some(event) = next.take().or_else(|| seen.pop()) {
+            while let Some(event) = next.take().or_else(|| replies.pop()) {
                 state.scheduler.handle(event, now, &mut actions);
                 effects.reserve(actions.len());
                 let are_many = actions.len() > FEW_ACTIONS;
@@ -53,21 +57,26 @@ impl Core {
                     match action {
                         Action::Revoke { worker, task } => {
                             let is_back = state.links.get(&worker).is_some_and(|link| link.revoke(task));
-                            seen.push(Event::Revoked { worker, task, revoked: is_back });
+                            replies.push(Event::Revoked { worker, task, revoked: is_back });
                         }
                         Action::Look { worker, task } => {
                             let (used, told) = used_so_far(&mut state, worker, task);
                             effects.extend(told);
-                            seen.push(Event::Looked { worker, task, used });
+                            replies.push(Event::Looked { worker, task, used });
                         }
                         action => {
-                            effects.extend(self.effect(&mut state, action, now, &mut received, are_many));
+                            let effect = self.effect(&mut state, action, now, &mut received, are_many);
+                            if let Some(effect) = effect.filter(|effect| !is_flushed_anyway(effect, &effects))
+                            {
+                                effects.push(effect);
+                            }
                         }
                     }
                 }
             }
         }
         state.actions = actions;
+        state.replies = replies;
         let deadline = state.scheduler.next_deadline();
         let earlier = match (deadline, state.armed) {
             (Some(next), Some(armed)) => next < armed,
@@ -77,10 +86,7 @@ impl Core {
         if earlier {
             state.armed = deadline;
         }
-        let wakers = match changed && !state.wakers.is_empty() {
-            true => std::mem::take(&mut state.wakers),
-            false => HashMap::new(),
-        };
+        let wakers = (changed && !state.wakers.is_empty()).then(|| std::mem::take(&mut state.wakers));
         let has_sleepers = changed && state.sleepers > 0;
         drop(state);
         if earlier {
@@ -90,7 +96,7 @@ impl Core {
         if has_sleepers {
             self.changed.notify_all();
         }
-        wakers.into_values().for_each(|waker| self.queues.wake(waker));
+        wakers.into_iter().flat_map(HashMap::into_values).for_each(|waker| self.queues.wake(waker));
         // This comes last: to drop an input may be the caller's code, and may block.
         drop(effects);
     }
@@ -164,6 +170,14 @@ impl Core {
     }
 }
 
+/// Returns whether an effect shortly before this one sends what the link was ordered, too.
+fn is_flushed_anyway(effect: &Effect, before: &[Effect]) -> bool {
+    let Effect::Flush { link } = effect else { return false };
+    let flushes =
+        |effect: &Effect| matches!(effect, Effect::Flush { link: flushed } if Arc::ptr_eq(flushed, link));
+    before.iter().rev().take(LOOKED_BACK).any(flushes)
+}
+
 impl State {
     fn link(&self, worker: WorkerKey) -> Option<Arc<Link>> {
         self.links.get(&worker).cloned()
@@ -188,16 +202,16 @@ fn assign(state: &mut State, worker: WorkerKey, task: TaskId, now: Now) -> Optio
 /// Notes that a worker has begun a task. Returns `None` if the worker is gone without a trace, or the task is resolved.
 fn begin(state: &mut State, worker: WorkerKey, task: TaskId, now: Now) -> Option<()> {
     // The link may be gone while the worker's death still has the pid to report.
-    let link = state.link(worker);
-    let pid = match &link {
+    let link = state.links.get(&worker);
+    let pid = match link {
         Some(link) => link.pid,
         None => state.deaths.get(&worker)?.death.pid,
     };
-    let computed = match state.is_worth_measuring(task) {
+    let record = state.records.get_mut(&task)?;
+    let computed = match record.is_worth_measuring(state.scheduler.typical()) {
         true => link.and_then(|link| link.computed()),
         false => None,
     };
-    let record = state.records.get_mut(&task)?;
     record.begin(pid, computed, now);
     let attempt = record.attempts;
     state.observers.tell(now, || EventKind::TaskStarted { task, pid, attempt });
@@ -269,8 +283,9 @@ fn finish(
     received: &mut Option<Received>,
     are_many: bool,
 ) -> Option<Effect> {
-    let record = state.records.remove(&task)?;
+    let mut record = state.records.remove(&task)?;
     settle(&record, how, received.as_ref());
+    record.charge = None;
     let (result, report) = resolve::result(state, &record, how, now, received.take());
     state.domains.leave(record.domain);
     let outcome = resolve::outcome(how, Some(&result));
@@ -301,7 +316,7 @@ fn finish(
         return None;
     }
     // The call goes out with the effect: dropping an input may be the caller's code.
-    Some(Effect::Announce { cell: record.cell, _call: record.call })
+    Some(Effect::Announce { record })
 }
 
 /// Notes whose death has broken the pool.

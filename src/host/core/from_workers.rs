@@ -37,7 +37,8 @@ impl WorkerEvents for Core {
             };
             (Event::Done { worker: link.key, task, report }, Some(received))
         });
-        self.drive(self.state.hold(), events);
+        let state = self.state.hold();
+        self.drive(state, self.now(), events);
     }
 
     fn cell(&self, task: TaskId) -> Option<Arc<Cell>> {
@@ -70,7 +71,7 @@ impl WorkerEvents for Core {
             false => Event::Dead { worker },
         };
         state.shortage = shortage.or(state.shortage.take());
-        self.drive(state, [(event, None)]);
+        self.drive(state, now, [(event, None)]);
         self.state.hold().deaths.remove(&worker);
     }
 }
