@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::fork::OfProcess;
+use proto::sync::Lock;
 
 /// The room that something needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -98,7 +99,7 @@ impl Account {
     }
 
     fn lock(&self) -> MutexGuard<'_, AccountState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.hold()
     }
 
     /// Charges the account, if there is room.
@@ -261,7 +262,7 @@ impl Charge {
     /// Lowers the charge to the final size. A size above the charge is ignored: others may have taken the
     /// room.
     pub fn settle(&self, bytes: u64) {
-        let mut charged = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut charged = self.bytes.hold();
         debug_assert!(bytes <= *charged, "{bytes} bytes were charged as {charged}");
         let surplus = charged.saturating_sub(bytes);
         *charged -= surplus;
@@ -275,7 +276,7 @@ impl Charge {
 
     /// Returns what is charged now.
     pub fn bytes(&self) -> u64 {
-        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.bytes.hold()
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::fork::Birth;
 use proto::message::{ModuleId, ShareId};
+use proto::sync::Lock;
 
 /// A module or a shared input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Life {
 
     /// Adds a holder, which is told of its end. The caller keeps it alive meanwhile.
     pub(crate) fn add_holder(&self, holder: Weak<dyn Holder>) {
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holders = self.holders.hold();
         // Workers come and go, and those that are gone must not pile up.
         holders.retain(|holder| holder.strong_count() > 0);
         holders.push(holder);

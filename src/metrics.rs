@@ -52,7 +52,8 @@ impl Pool {
     /// If the system has no thread for it.
     pub fn publish_metrics(&self, name: impl Into<String>) -> std::io::Result<()> {
         describe();
-        let (name, events) = (name.into(), self.events());
+        let name = name.into();
+        let events = self.events();
         let publish = move || publish(&name, events);
         let thread = std::thread::Builder::new().name("wasmpool-metrics".into()).spawn(publish);
         thread.map(drop).map_err(calling("start a thread"))

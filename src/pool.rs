@@ -14,7 +14,7 @@ mod submit;
 mod submission;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,7 @@ use crate::scheduler::Event;
 use crate::shared_input::Shares;
 use proto::limits;
 use proto::policy::SandboxReport;
+use proto::sync::Lock;
 use proto::task::TaskId;
 
 /// A pool of worker processes that run WebAssembly tasks. Cheap to clone; all clones are
@@ -334,7 +335,7 @@ impl Handle {
 
     /// Waits for the supervisor's thread, which ends once the pool has stopped.
     fn join(&self) {
-        let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let supervisor = self.supervisor.hold().take();
         if let Some(supervisor) = supervisor
             && supervisor.join().is_err()
         {

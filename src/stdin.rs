@@ -4,12 +4,13 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use crate::panic_guard::PanicGuard;
+use proto::sync::Lock;
 
 /// A source of stdin. Its calls may block, so a thread of its own makes them.
 pub(crate) trait ReadStdin: Send {
@@ -41,7 +42,7 @@ impl StdinSource {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Source>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.hold()
     }
 
     /// Lends the source to one task; returns `None` if another has it.

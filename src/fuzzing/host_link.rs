@@ -189,7 +189,8 @@ impl World {
                 self.die(index, input.bytes(len));
             }
             8 | 9 => {
-                let (wait_us, len) = (input.byte(), usize::from(input.u16() % 1024));
+                let wait_us = input.byte();
+                let len = usize::from(input.u16() % 1024);
                 self.attend(choice, Duration::from_micros(u64::from(wait_us % 4)), input.bytes(len));
             }
             _ => {

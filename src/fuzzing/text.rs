@@ -63,14 +63,17 @@ fn error(choice: u8, text: &str) -> String {
         12 => ModuleError::Abi { message: text() }.to_string(),
         13 => {
             // A task that called `proc_exit`: its error shows what it wrote.
-            let (stdout, stderr) = (Bytes::from(text()), Bytes::from(text()));
+            let stdout = Bytes::from(text());
+            let stderr = Bytes::from(text());
             TaskError::Exit { output: CommandOutput { exit_code: 1, stdout, stderr } }.to_string()
         }
         14 => ModuleError::CompilerDied { death, quarantined: false }.to_string(),
         15 => ModuleError::Compiler { message: text() }.to_string(),
         16 => ModuleError::UnknownTask { module: text(), name: text(), known: vec![text()] }.to_string(),
         17 => {
-            let (module, task, side) = (text(), text(), text());
+            let module = text();
+            let task = text();
+            let side = text();
             ModuleError::SchemaMismatch { module, task, side, declared: text(), asked: text() }.to_string()
         }
         18 => ModuleError::RawTask { module: text(), task: text() }.to_string(),

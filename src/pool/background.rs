@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
@@ -16,6 +16,7 @@ use crate::error::ModuleError;
 use crate::fork::OfProcess;
 use crate::module::{Module, ModuleOptions};
 use crate::panic_guard::catch_panic;
+use proto::sync::Lock;
 
 impl Pool {
     /// Does the same as [`load_with`](Self::load_with), for asynchronous callers: a thread of its own waits for the
@@ -36,7 +37,8 @@ impl Pool {
         wasm: impl Into<Bytes>,
         options: ModuleOptions,
     ) -> Background<Result<Module, ModuleError>> {
-        let (pool, wasm) = (self.clone(), wasm.into());
+        let pool = self.clone();
+        let wasm = wasm.into();
         Background::begin(move || pool.load_with(&wasm, options), || Err(ModuleError::OtherProcess))
     }
 
@@ -50,7 +52,8 @@ impl Pool {
         path: impl AsRef<Path>,
         options: ModuleOptions,
     ) -> Background<Result<Module, ModuleError>> {
-        let (pool, path) = (self.clone(), path.as_ref().to_path_buf());
+        let pool = self.clone();
+        let path = path.as_ref().to_path_buf();
         Background::begin(move || pool.load_file_with(path, options), || Err(ModuleError::OtherProcess))
     }
 
@@ -92,13 +95,14 @@ impl<T: Send + 'static> Background<T> {
         // It is taken out by whoever does the work.
         let work = Arc::new(Mutex::new(Some(work)));
         let run = {
-            let (shared, work) = (shared.clone(), work.clone());
+            let shared = shared.clone();
+            let work = work.clone();
             move || {
-                let work = lock(&work).take();
+                let work = work.hold().take();
                 if let Some(work) = work {
                     let result = catch_unwind(AssertUnwindSafe(work));
                     let waker = {
-                        let mut state = lock(&shared);
+                        let mut state = shared.hold();
                         state.result = Some(result);
                         state.waker.take()
                     };
@@ -117,10 +121,6 @@ impl<T: Send + 'static> Background<T> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<T> Future for Background<T> {
     type Output = T;
 
@@ -130,7 +130,7 @@ impl<T> Future for Background<T> {
         let Some(shared) = self.shared.here() else { return Poll::Ready((self.elsewhere)()) };
         // The executor's code runs outside of the lock.
         let waker = context.waker().clone();
-        let mut state = lock(shared);
+        let mut state = shared.hold();
         let result = state.result.take();
         let unused = match &result {
             Some(_) => Some(waker),

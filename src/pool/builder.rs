@@ -496,7 +496,8 @@ impl PoolBuilder {
                 doctor::verified(&settings.sandbox.request, self.worker_program.clone(), dirs)?
             };
         }
-        let (prestart, compilers_max) = (settings.workers.min, settings.compiler.processes_max);
+        let prestart = settings.workers.min;
+        let compilers_max = settings.compiler.processes_max;
         let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
         let (wakers, woken) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
         let queues = Arc::new(Queues { callbacks, wakers });

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
 use super::quarantine::{Quarantine, would_meet};
 use super::{Handle, Pool};
@@ -18,6 +18,7 @@ use proto::limits;
 use proto::limits::compile::{CompileLimit, CompileLimits};
 use proto::message::ModuleId;
 use proto::refused::calling;
+use proto::sync::{Lock, Sleep};
 
 /// Two modules are the same to a pool if their bytes are, and they are compiled in the same way.
 pub(super) type Key = (Digest, CodeKind);
@@ -308,7 +309,7 @@ impl Loads {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.hold()
     }
 }
 
@@ -341,12 +342,12 @@ impl<T> Known<T> {
 
 impl Flight {
     fn wait(&self) -> Landing {
-        let mut landed = self.landed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut landed = self.landed.hold();
         loop {
             if let Some(landing) = &*landed {
                 return landing.clone();
             }
-            landed = self.changed.wait(landed).unwrap_or_else(PoisonError::into_inner);
+            landed = self.changed.sleep(landed, None);
         }
     }
 }
@@ -361,7 +362,7 @@ impl Departure<'_> {
     /// Wakes those who wait. Those who come now must be able to find the result already.
     fn land(&self, landing: Landing) {
         if let Some(flight) = self.loads.lock().flights.remove(&self.key) {
-            *flight.landed.lock().unwrap_or_else(PoisonError::into_inner) = Some(landing);
+            *flight.landed.hold() = Some(landing);
             flight.changed.notify_all();
         }
     }

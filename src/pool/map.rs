@@ -169,7 +169,8 @@ impl<C: Callable, I> Map<C, I> {
         I: Iterator + Send + 'static,
         I::Item: InputOf<C>,
     {
-        let (stop, name) = (self.feed.stop(), self.feed.name());
+        let stop = self.feed.stop();
+        let name = self.feed.name();
         MapStream::new(self, stop, name, |error| Err(MapError::Submit(error)))
     }
 
@@ -316,7 +317,8 @@ impl<C: Callable, I> UnorderedMap<C, I> {
         I: Iterator + Send + 'static,
         I::Item: InputOf<C>,
     {
-        let (stop, name) = (self.feed.stop(), self.feed.name());
+        let stop = self.feed.stop();
+        let name = self.feed.name();
         MapStream::new(self, stop, name, |error| (0, Err(MapError::Submit(error))))
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
@@ -13,6 +13,7 @@ use super::submit::other_process;
 use crate::error::SubmitError;
 use crate::fork::OfProcess;
 use crate::panic_guard::catch_panic;
+use proto::sync::{Lock, Sleep};
 
 /// The results of a [`Map`](super::Map) or an [`UnorderedMap`](super::UnorderedMap) as a [`Stream`], for any
 /// executor: [`Map::stream`](super::Map::stream) makes it.
@@ -47,7 +48,7 @@ struct State<T> {
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.hold()
     }
 
     /// Asks the map for items as they are wanted, until it ends or nobody wants more.
@@ -56,7 +57,7 @@ impl<T> Shared<T> {
         loop {
             let mut state = self.lock();
             while !state.is_wanted && !state.is_closed {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.changed.sleep(state, None);
             }
             if state.is_closed {
                 return;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anstyle::{AnsiColor, Style};
 use clap::error::ContextValue;
@@ -12,6 +12,7 @@ use rustix::fs::FileType;
 
 use super::exit::Failure;
 use super::streams::{self, Stdout};
+use proto::sync::Lock;
 use proto::text::{Escaped, Name, is_harmless};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -48,7 +49,7 @@ impl Console {
 
     /// Draws this bar below everything else from here on; `None` takes it away.
     pub(super) fn set_bar(&self, bar: Option<ProgressBar>) {
-        let mut current = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.bar.hold();
         if let Some(old) = std::mem::replace(&mut *current, bar) {
             old.finish_and_clear();
         }
@@ -56,7 +57,7 @@ impl Console {
 
     /// Writes to the terminal while the bar is out of the way.
     pub(super) fn above_the_bar<T>(&self, write: impl FnOnce() -> T) -> T {
-        let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let bar = self.bar.hold().clone();
         match bar {
             Some(bar) => bar.suspend(write),
             None => write(),

@@ -18,8 +18,8 @@
 mod cpu_time;
 mod sayings;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
@@ -31,6 +31,7 @@ use super::exit::{Exit, Failure};
 use super::streams;
 use proto::limits::STOP_GRACE;
 use proto::refused::calling;
+use proto::sync::Lock;
 use sayings::Sayings;
 
 /// Signals that come closer together than this count as one: `timeout` signals both the command and its
@@ -176,7 +177,7 @@ pub(super) fn finish_saying() {
 
 /// Returns `false` if nobody listens: then only the end of this process stops the work.
 fn tell(request: StopRequest) -> bool {
-    let listener = LISTENER.lock().unwrap_or_else(PoisonError::into_inner);
+    let listener = LISTENER.hold();
     listener.as_ref().is_some_and(|listener| listener.send(request).is_ok())
 }
 
@@ -192,7 +193,7 @@ fn leave(console: &Console) -> ! {
 /// Listens to signals. The caller must act on what they request from here on.
 pub(super) fn listen() -> Receiver<StopRequest> {
     let (sender, receiver) = unbounded();
-    *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    *LISTENER.hold() = Some(sender);
     receiver
 }
 

@@ -9,7 +9,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use super::console::Console;
 use super::exit::Failure;
 use files::{HostFiles, OutputFile};
 use proto::refused::calling;
+use proto::sync::Lock;
 use wasmpool::Pool;
 
 /// The target of tasks' stacks; see `src/host/logs.rs`.
@@ -49,7 +50,7 @@ struct Seen {
 }
 
 fn seen() -> MutexGuard<'static, Option<Seen>> {
-    SEEN.lock().unwrap_or_else(PoisonError::into_inner)
+    SEEN.hold()
 }
 
 /// Returns whether an event is a stack that nobody is to be shown.

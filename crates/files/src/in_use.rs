@@ -5,13 +5,14 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use rustix::fs::{FileType, Stat};
 
 use super::open::kind_of;
 use super::output::Output;
 use super::{Folder, HostFiles, Identity, OpenError};
+use proto::sync::Lock;
 use proto::text::Name;
 
 /// A file that a command reads or writes, or names that it will use, for as long as this is held.
@@ -80,14 +81,14 @@ impl HostFiles {
 
     fn hold(&self, used: Used, what: &'static str) -> Arc<InUse> {
         let held = Arc::new(InUse { used, what });
-        let mut all = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.in_use.hold();
         all.retain(|other| other.strong_count() > 0);
         all.push(Arc::downgrade(&held));
         held
     }
 
     fn all_in_use(&self) -> Vec<Arc<InUse>> {
-        let all = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.in_use.hold();
         all.iter().filter_map(Weak::upgrade).collect()
     }
 

@@ -77,7 +77,8 @@ impl Memory {
             }
             9 => {
                 // It begins a run, or says so.
-                let (claim, run) = (usize::from(input.byte()) % CLAIMS, u64::from(input.byte()));
+                let claim = usize::from(input.byte()) % CLAIMS;
+                let run = u64::from(input.byte());
                 self.word(CLAIM_WORDS + 8 * claim).store(run << 2 | 1, Ordering::SeqCst);
             }
             10 => {
@@ -96,7 +97,9 @@ impl Memory {
     /// Some of a batch, as an honest worker runs it, or one too many; a record in the middle; and the end,
     /// if it comes to that.
     fn batch(&mut self, input: &mut Input<'_>) {
-        let (first, count, choice) = (u64::from(input.byte()), u64::from(input.byte() % 16), input.byte());
+        let first = u64::from(input.byte());
+        let count = u64::from(input.byte() % 16);
+        let choice = input.byte();
         let cost = Cost { run_ns: u64::from(choice) * 1000, ..Cost::default() };
         for task in first..first + count {
             if choice % 4 == 3 {
@@ -169,7 +172,8 @@ fn log(input: &mut Input<'_>) -> FromWorker {
         [LogSource::Guest, LogSource::Stdout, LogSource::Stderr, LogSource::Stack, LogSource::Worker];
     let kind = usize::from(input.byte());
     let source = source[kind % source.len()];
-    let (level, len) = (input.byte(), usize::from(input.byte()));
+    let level = input.byte();
+    let len = usize::from(input.byte());
     let message = String::from_utf8_lossy(input.bytes(len)).repeat(1 + usize::from(level & 7) * 40);
     let record = LogRecord { source, level, target: "guest".into(), message, fields: "\u{9b}".into() };
     match kind / 5 % 5 {
@@ -188,7 +192,8 @@ fn log(input: &mut Input<'_>) -> FromWorker {
 /// Chooses how a task ended.
 fn ended(input: &mut Input<'_>) -> (TaskId, RunEnd, Cost) {
     let task = TaskId(u64::from(input.byte()));
-    let (choice, frames) = (usize::from(input.byte()), usize::from(input.byte()));
+    let choice = usize::from(input.byte());
+    let frames = usize::from(input.byte());
     let mut ends = run_ends();
     let count = ends.len();
     let mut end = ends.swap_remove(choice % count);

@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -25,6 +25,7 @@ use crate::stdin::StdinSource;
 use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, RESULT_BYTES_BESIDE};
 use proto::message::Callee;
 use proto::payload::Payload;
+use proto::sync::{Lock, Sleep};
 
 /// This many inputs are pulled ahead of the results, unless set: enough to keep many workers busy.
 const BUFFER_SIZE: usize = 1024;
@@ -223,7 +224,7 @@ impl<C: Callable, I> FeedState<C, I> {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State<C, I>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.hold()
     }
 
     /// Sleeps until something has changed, or the deadline.
@@ -233,13 +234,8 @@ impl<C: Callable, I> FeedState<C, I> {
         deadline: Option<Instant>,
     ) -> MutexGuard<'a, State<C, I>> {
         state.sleepers += 1;
-        state = match deadline {
-            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        state = self.changed.sleep(state, left);
         state.sleepers -= 1;
         state
     }
@@ -431,7 +427,8 @@ impl<C: Callable, I> FeedState<C, I> {
             }
             if !self.account.can_have_room(need) {
                 let task = self.task.target().name.to_string();
-                let (bytes, max) = (std::mem::take(&mut need.bytes), self.account.bytes_max());
+                let bytes = std::mem::take(&mut need.bytes);
+                let max = self.account.bytes_max();
                 prepared.request = Err(SubmitError::NoRoomInMap { task, bytes, max });
                 continue;
             }

@@ -1,9 +1,10 @@
 //! What is being said by threads of its own, so that nobody waits for a stderr that is not read.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use proto::sync::Lock;
 
 /// The sayings that have begun. Each has a channel, which is disconnected once it is over.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ impl Sayings {
     /// Runs `saying` on another thread. Where no thread can be started, nothing is said.
     pub(super) fn begin(&self, saying: impl FnOnce() + Send + 'static) {
         let (under_way, over) = bounded(0);
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(over);
+        self.begun.hold().push(over);
         let say = move || {
             saying();
             drop(under_way);
@@ -31,7 +32,7 @@ impl Sayings {
     /// Waits for at most `patience` until all of what has begun is over. Returns whether it is.
     pub(super) fn finish(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
-        let begun = std::mem::take(&mut *self.begun.lock().unwrap_or_else(PoisonError::into_inner));
+        let begun = std::mem::take(&mut *self.begun.hold());
         // Nothing is ever sent.
         begun.iter().all(|over| over.recv_deadline(deadline) == Err(RecvTimeoutError::Disconnected))
     }

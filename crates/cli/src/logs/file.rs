@@ -4,7 +4,7 @@
 //! counted, and the file says so as soon as it can.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -17,6 +17,7 @@ use super::rotate::LogFile;
 use crate::args::LogFormat;
 use crate::console::Console;
 use proto::refused::calling;
+use proto::sync::Lock;
 
 /// Lines that wait to be written.
 const QUEUE_LINES_MAX: usize = 8192;
@@ -61,7 +62,7 @@ impl<S: Subscriber> Layer<S> for ToFile {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = line::line(self.format, event);
         line.push('\n');
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = self.queue.hold();
         if let Some(Err(TrySendError::Full(_))) = queue.as_ref().map(|queue| queue.try_send(line)) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -70,7 +71,7 @@ impl<S: Subscriber> Layer<S> for ToFile {
 
 impl Drop for FileWriter {
     fn drop(&mut self) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.queue.hold().take();
         // The thread writes what is in the queue, and has nothing else to wait for.
         let _ = self.thread.take().map(JoinHandle::join);
     }
