@@ -18,10 +18,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::description::{CodeKind, WantedEntry};
 use crate::limits::compile::CompileLimit;
 use crate::limits::compile::CompileLimits;
+use crate::limits::task::TaskLimits;
 use crate::policy::{SandboxReport, SandboxRequest};
 use crate::preopen::GuestDir;
 use crate::probe::{AttackOutcome, Probe};
-use crate::task::{Refusals, TaskId, TaskLimits};
+use crate::task::{Refusals, TaskId};
 use crate::trap::{Frame, TrapCode};
 
 /// A module's number within its pool; no number is used twice.
