@@ -17,7 +17,7 @@ use crate::module::Digest;
 use crate::options::TaskOptions;
 use crate::pool::Pool;
 use crate::report::TaskReport;
-pub use crate::setting::{InFiles, Measure, Setting, SettingDefault, settings_markdown};
+pub use crate::setting::{InFiles, Measure, SetLimit, Setting, SettingDefault, settings_markdown};
 use files::{HostFiles, OpenError};
 use proto::limits::compile::{CompileLimit, CompileLimits};
 

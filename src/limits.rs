@@ -38,7 +38,8 @@ pub use proto::limits::{
     COMPILE_TIMEOUT, COMPILE_TYPES_MAX, COMPILE_WASM_BYTES_MAX, MODULE_BYTES_MAX,
 };
 
-use crate::setting::{Measure, Setting, SettingDefault, file, flag, looks, lower, own, pool};
+use crate::options::TaskOptions;
+use crate::setting::{Measure, SetLimit, Setting, SettingDefault, file, flag, looks, lower, own, pool, task};
 use proto::limits::STOP_GRACE;
 
 /// The one table of what can be set, of a pool, a task or the command, by what it is about.
@@ -154,7 +155,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "most compiler processes at a time",
     ),
     // Tasks
-    file("TaskOptions::timeout", SettingDefault::Time(TIMEOUT), "timeout", "how long a task may run"),
+    task(
+        SetLimit::Time(TaskOptions::timeout),
+        "TaskOptions::timeout",
+        SettingDefault::Time(TIMEOUT),
+        "timeout",
+        "how long a task may run",
+    ),
     lower(
         Measure::Time,
         "TaskOptions::cpu_time",
@@ -162,12 +169,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "cpu-time",
         "most CPU time of a task",
     ),
-    file(
+    task(
+        SetLimit::Bytes(TaskOptions::memory_bytes_max),
         "TaskOptions::memory_bytes_max",
         SettingDefault::Bytes(MEMORY_BYTES_MAX as u64),
         "memory",
         "most memory of a task",
     ),
+    flag("TaskOptions::fuel", SettingDefault::None, "fuel", "most fuel of a task"),
     file(
         "PoolBuilder::input_bytes_max",
         SettingDefault::Bytes(INPUT_BYTES_MAX as u64),
@@ -186,23 +195,22 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "log-limit",
         "most bytes of a task's logs",
     ),
+    file(
+        "PoolBuilder::wasm_stack_bytes_max",
+        SettingDefault::Bytes(WASM_STACK_BYTES_MAX as u64),
+        "wasm-stack",
+        "stack that the wasm of a task may use",
+    ),
     flag(
         "TaskOptions::clock_resolution",
         SettingDefault::Time(CLOCK_RESOLUTION),
         "clock-resolution",
         "step of the clocks that WASI gives a task",
     ),
-    flag("TaskOptions::fuel", SettingDefault::None, "fuel", "most fuel of a task"),
     pool(
         "TaskOptions::instance_tasks_max",
         SettingDefault::Count(INSTANCE_TASKS_MAX as u64),
         "tasks that one instance serves where instances are reused",
-    ),
-    file(
-        "PoolBuilder::wasm_stack_bytes_max",
-        SettingDefault::Bytes(WASM_STACK_BYTES_MAX as u64),
-        "wasm-stack",
-        "stack that the wasm of a task may use",
     ),
     flag(
         "PoolBuilder::slow_after",

@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::limits::SETTINGS;
+use crate::options::TaskOptions;
 
 /// One thing that can be set.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +21,8 @@ pub struct Setting {
     pub flag: Option<&'static str>,
     /// The settings' files that may have it, under the flag's name.
     pub in_files: InFiles,
+    /// If this is given, the command makes the flag of this row.
+    pub set: Option<SetLimit>,
     /// It bounds or chooses this.
     pub what: &'static str,
 }
@@ -39,6 +42,17 @@ pub enum InFiles {
     Lower(Measure),
     /// Any file may have it: only the looks depend on it.
     Any,
+}
+
+/// Sets a limit of tasks, which is more than 0.
+#[derive(Debug, Clone, Copy)]
+pub enum SetLimit {
+    /// It is a time.
+    Time(fn(TaskOptions, Duration) -> TaskOptions),
+    /// It is a number of bytes.
+    Bytes(fn(TaskOptions, usize) -> TaskOptions),
+    /// It counts what the name says.
+    Count(fn(TaskOptions, usize) -> TaskOptions),
 }
 
 /// The measure by which one value is lower than another.
@@ -106,7 +120,7 @@ impl fmt::Display for SettingDefault {
 
 /// Makes the row of what only a method sets.
 pub(crate) const fn pool(method: &'static str, default: SettingDefault, what: &'static str) -> Setting {
-    Setting { method, default, flag: None, in_files: InFiles::Never, what }
+    Setting { method, default, flag: None, in_files: InFiles::Never, set: None, what }
 }
 
 /// Makes the row of what is typed each time.
@@ -116,7 +130,23 @@ pub(crate) const fn flag(
     flag: &'static str,
     what: &'static str,
 ) -> Setting {
-    Setting { method, default, flag: Some(flag), in_files: InFiles::Never, what }
+    Setting { method, default, flag: Some(flag), in_files: InFiles::Never, set: None, what }
+}
+
+/// Makes the row of a limit of tasks that has its flag by this row, and that files may have.
+pub(crate) const fn task(
+    set: SetLimit,
+    method: &'static str,
+    default: SettingDefault,
+    flag: &'static str,
+    what: &'static str,
+) -> Setting {
+    let measure = match set {
+        SetLimit::Time(_) => Measure::Time,
+        SetLimit::Bytes(_) => Measure::Bytes,
+        SetLimit::Count(_) => Measure::Count,
+    };
+    Setting { set: Some(set), ..lower(measure, method, default, flag, what) }
 }
 
 /// Makes the row of a limit that files may have; its default says how it is measured.
@@ -145,7 +175,7 @@ pub(crate) const fn lower(
     flag: &'static str,
     what: &'static str,
 ) -> Setting {
-    Setting { method, default, flag: Some(flag), in_files: InFiles::Lower(measure), what }
+    Setting { method, default, flag: Some(flag), in_files: InFiles::Lower(measure), set: None, what }
 }
 
 /// Makes the row of what only the user's own file may have.
@@ -155,7 +185,7 @@ pub(crate) const fn own(
     flag: &'static str,
     what: &'static str,
 ) -> Setting {
-    Setting { method, default, flag: Some(flag), in_files: InFiles::Own, what }
+    Setting { method, default, flag: Some(flag), in_files: InFiles::Own, set: None, what }
 }
 
 /// Makes the row of what any file may have.
@@ -165,7 +195,7 @@ pub(crate) const fn looks(
     flag: &'static str,
     what: &'static str,
 ) -> Setting {
-    Setting { method, default, flag: Some(flag), in_files: InFiles::Any, what }
+    Setting { method, default, flag: Some(flag), in_files: InFiles::Any, set: None, what }
 }
 
 /// Returns the README's table of the settings.

@@ -38,7 +38,7 @@ use crate::shared_input::SharedInput;
 use proto::control::ControlSocket;
 use proto::frame::encode_head_into;
 use proto::kernel::kernel_text;
-use proto::message::{BatchSlice, FromWorker, ModuleId, RunEnd, RunMessage, ToWorker};
+use proto::message::{BatchSlice, FromWorker, ModuleId, RunEnd, RunMessage, Subject, ToWorker};
 use proto::reader_lock::ReaderLock;
 use proto::ring::{self, End, Producer, Violation};
 use proto::spin::Spinning;
@@ -164,18 +164,14 @@ struct InFlight {
 impl InFlight {
     /// Returns whether the worker may say this now, judged by the task that it names.
     fn may_say(&self, message: &FromWorker) -> bool {
-        match message {
-            FromWorker::Event { task: None, .. } => true,
-            FromWorker::Event { task: Some(task), .. }
-            | FromWorker::Log { task, .. }
-            | FromWorker::Ask { task, .. }
-            | FromWorker::Item { task, .. } => match &self.batch {
-                None => *task == self.task,
+        match message.subject() {
+            Subject::Worker => true,
+            Subject::Task(task) => match &self.batch {
+                None => task == self.task,
                 // A task that has ended may log nothing more, since its logs were counted against its limit.
-                Some(batch) => batch.is_at(*task),
+                Some(batch) => batch.is_at(task),
             },
-            // This end is the batch's own.
-            FromWorker::Done { task, .. } => *task == self.task,
+            Subject::Run(task) => task == self.task,
         }
     }
 

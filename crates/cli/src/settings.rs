@@ -92,7 +92,7 @@ impl Settings {
         mut builder: PoolBuilder,
         workers_default: Option<usize>,
     ) -> Result<Pool, Failure> {
-        if let Some(stack) = target.limits.wasm_stack {
+        if let Some(stack) = target.limits.worded.wasm_stack {
             builder = builder.wasm_stack_bytes_max(bytes(stack));
         }
         builder = builder.input_bytes_max(encoded_bytes_max(input_bytes_max(target)));
@@ -156,7 +156,7 @@ fn compile_limits(common: &Common) -> CompileLimits {
 
 /// Most bytes of an input.
 pub(super) fn input_bytes_max(target: &Target) -> usize {
-    target.limits.input_limit.map_or(INPUT_BYTES_MAX, bytes)
+    target.limits.worded.input_limit.map_or(INPUT_BYTES_MAX, bytes)
 }
 
 /// Returns the most bytes of an input as the pool gets it: its own bytes were counted when it was read. Text becomes
@@ -203,7 +203,7 @@ pub(super) fn shared_options(
 /// seed.
 pub(super) fn module_options(target: &Target) -> Result<ModuleOptions, Failure> {
     if matches!(target.interrupt, Some(Stop::Kill))
-        && (target.limits.fuel.is_some() || target.deterministic.is_some())
+        && (target.limits.worded.fuel.is_some() || target.deterministic.is_some())
     {
         let message = "--interrupt kill is not for --fuel or --deterministic: such code looks at its fuel, and whether \
                        it is to stop, anyway";
@@ -214,7 +214,7 @@ pub(super) fn module_options(target: &Target) -> Result<ModuleOptions, Failure> 
         Some(Stop::Check) | None => Interrupt::Check,
     };
     Ok(ModuleOptions::new()
-        .metered(target.limits.fuel.is_some())
+        .metered(target.limits.worded.fuel.is_some())
         .deterministic(target.deterministic.is_some())
         .interrupt(interrupt)
         .to_run(target.task.as_deref()))

@@ -216,6 +216,32 @@ pub enum FromWorker {
     Ask { task: TaskId, run: u64, number: u64, question: Question },
 }
 
+/// The thing that a worker's message on the ring is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The worker itself.
+    Worker,
+    /// The run at hand, which is named by its task; a batch is named by its first one.
+    Run(TaskId),
+    /// The task at hand; of a batch, the one whose turn it is.
+    Task(TaskId),
+}
+
+impl FromWorker {
+    /// Returns what the message is about: the host believes it only while that is so.
+    pub fn subject(&self) -> Subject {
+        match self {
+            FromWorker::Event { task: None, .. } => Subject::Worker,
+            FromWorker::Event { task: Some(task), .. }
+            | FromWorker::Log { task, .. }
+            | FromWorker::Ask { task, .. }
+            | FromWorker::Item { task, .. } => Subject::Task(*task),
+            // This end is the batch's own.
+            FromWorker::Done { task, .. } => Subject::Run(*task),
+        }
+    }
+}
+
 /// Says where a log record came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum LogSource {
