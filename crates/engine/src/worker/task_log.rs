@@ -81,10 +81,7 @@ impl TaskLog {
         let sent_bytes = bytes.min(LOG_RECORD_BYTES_MAX as u64) + 1;
         if inner.bytes.saturating_add(sent_bytes) > inner.bytes_max {
             inner.dropped += bytes;
-            return match inner.overflow == LogOverflow::Fail {
-                false => Ok(()),
-                true => Err(OverLimit),
-            };
+            return if inner.overflow == LogOverflow::Fail { Err(OverLimit) } else { Ok(()) };
         }
         inner.bytes += sent_bytes;
         let record = LogRecord {
