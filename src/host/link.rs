@@ -38,12 +38,12 @@ use crate::shared_input::SharedInput;
 use proto::control::ControlSocket;
 use proto::frame::encode_head_into;
 use proto::kernel::kernel_text;
-use proto::message::{BatchSlice, FromWorker, ModuleId, RunEnd, RunMessage, Subject, ToWorker};
+use proto::message::{BatchSlice, FromWorker, ModuleId, RunEnd, RunMessage, ToWorker};
 use proto::reader_lock::ReaderLock;
 use proto::ring::{self, End, Producer, Violation};
 use proto::spin::Spinning;
 use proto::sync::Lock;
-use proto::task::TaskId;
+use proto::task::{Subject, TaskId};
 
 /// Inputs up to here travel with their frame's head, and are copied once more for that.
 const SMALL_INPUT_BYTES: usize = 4096;

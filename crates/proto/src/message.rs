@@ -22,7 +22,7 @@ use crate::limits::task::TaskLimits;
 use crate::policy::{SandboxReport, SandboxRequest};
 use crate::preopen::GuestDir;
 use crate::probe::{AttackOutcome, Probe};
-use crate::task::{Refusals, TaskId};
+use crate::task::{Refusals, Subject, TaskId};
 use crate::trap::{Frame, TrapCode};
 
 /// A module's number within its pool; no number is used twice.
@@ -214,17 +214,6 @@ pub enum FromWorker {
     /// The task at hand asks for something, and waits. Its questions are numbered from 1, and each waits for
     /// the answer to the one before. It has no payload.
     Ask { task: TaskId, run: u64, number: u64, question: Question },
-}
-
-/// The thing that a worker's message on the ring is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subject {
-    /// The worker itself.
-    Worker,
-    /// The run at hand, which is named by its task; a batch is named by its first one.
-    Run(TaskId),
-    /// The task at hand; of a batch, the one whose turn it is.
-    Task(TaskId),
 }
 
 impl FromWorker {

@@ -1,5 +1,6 @@
-//! Both sides of the process boundary know this of a task: its id, what becomes of one that logs too much, and the
-//! requests for memory that it was refused; its limits are in `limits/task.rs`. It holds vocabulary, and no behaviour.
+//! Both sides of the process boundary know this of a task: its id, what becomes of one that logs too much, the
+//! requests for memory that it was refused, and whether a message is about it; its limits are in `limits/task.rs`. It
+//! holds vocabulary, and no behaviour.
 
 mod refusals;
 
@@ -27,6 +28,17 @@ impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }
+}
+
+/// The thing that a worker's message on the ring is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The worker itself.
+    Worker,
+    /// The run at hand, which is named by its task; a batch is named by its first one.
+    Run(TaskId),
+    /// The task at hand; of a batch, the one whose turn it is.
+    Task(TaskId),
 }
 
 /// Says what becomes of a task that logs more than `TaskOptions::log_bytes_max`.
