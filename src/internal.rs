@@ -12,13 +12,17 @@ use crate::error::{ModuleError, SubmitError, TaskError, TaskFailure};
 use crate::future::TaskFuture;
 use crate::host::cache::Cache;
 use crate::host::{memory, request};
+use crate::limits;
 use crate::module::Digest;
 use crate::options::TaskOptions;
 use crate::pool::Pool;
 use crate::report::TaskReport;
-pub use crate::setting::{SETTINGS, Setting, SettingDefault, settings_markdown};
+pub use crate::setting::{InFiles, Measure, SetLimit, Setting, SettingDefault, settings_markdown};
 use files::{HostFiles, OpenError};
 use proto::limits::compile::{CompileLimit, CompileLimits};
+
+/// The table of what can be set.
+pub const SETTINGS: &[Setting] = limits::SETTINGS;
 
 /// Refuses arguments and an environment that no command could be given.
 pub fn check_texts(task: &str, args: &[String], env: &[(String, String)]) -> Result<(), SubmitError> {

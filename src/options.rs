@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits;
 use crate::policy::Retry;
 use crate::shared_input::SharedInput;
-use proto::limits;
-use proto::task::{LogOverflow, TaskLimits};
+use proto::limits::FRAME_PAYLOAD_BYTES_MAX;
+use proto::limits::task::TaskLimits;
+use proto::task::LogOverflow;
 
 /// The limits of one task, and its name in logs and errors. [`Pool::task`](crate::Pool::task) sets the same for
 /// a task on its way, and [`PoolBuilder::task_defaults`](crate::PoolBuilder::task_defaults) for all.
@@ -37,6 +39,36 @@ pub struct TaskOptions {
     pub(crate) instance_tasks_max: Option<u32>,
     pub(crate) shared: Option<Arc<[SharedInput]>>,
 }
+
+/// Hands the methods of [`TaskOptions`] to a macro, which makes methods of the same names: `Submission` has them all, and
+/// `PoolBuilder`, for tasks that do not say otherwise, those of the first group.
+macro_rules! task_options {
+    ($methods:ident) => {
+        $methods! {
+            {
+                timeout(timeout: Duration);
+                cpu_time(cpu_time: Duration);
+                memory_bytes_max(bytes: usize);
+                output_bytes_max(bytes: usize);
+                log_bytes_max(bytes: usize);
+                isolation(isolation: Isolation);
+            }
+            {
+                fuel(fuel: u64);
+                clock_resolution(resolution: Duration);
+                deterministic(seed: u64);
+                log_overflow(policy: LogOverflow);
+                label(label: impl Into<String>);
+                priority(priority: i32);
+                retry(retry: Retry);
+                domain(name: impl Into<String>);
+                instance_tasks_max(tasks: u32);
+                shared(shared: &SharedInput);
+            }
+        }
+    };
+}
+pub(crate) use task_options;
 
 /// The things that a task shares with those that ran before it on its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -137,8 +169,8 @@ impl TaskOptions {
     /// - WASI's randomness is a stream that the seed determines. It is no secret: do not make
     ///   keys from it.
     /// - WASI's clocks begin one step after 2020-01-01 00:00 UTC
-    ///   ([`VIRTUAL_TIME_EPOCH`](limits::VIRTUAL_TIME_EPOCH)), the monotonic one one step after 0. They move by
-    ///   1 µs ([`VIRTUAL_TIME_STEP`](limits::VIRTUAL_TIME_STEP)) with each reading, and not between
+    ///   ([`VIRTUAL_TIME_EPOCH`](proto::limits::VIRTUAL_TIME_EPOCH)), the monotonic one one step after 0. They move by
+    ///   1 µs ([`VIRTUAL_TIME_STEP`](proto::limits::VIRTUAL_TIME_STEP)) with each reading, and not between
     ///   readings.
     /// - A sleep (`poll_oneoff`) sets them forward and does not wait. A task that sleeps for ever
     ///   loops instead: [`fuel`](Self::fuel) or a timeout ends it.
@@ -242,7 +274,7 @@ impl TaskOptions {
 
     /// Gives the task a [shared input](crate::Pool::share); with several calls several, numbered in
     /// their order, from 0. At most 16
-    /// ([`SHARES_PER_TASK_MAX`](proto::limits::SHARES_PER_TASK_MAX)). A worker is sent each with the first
+    /// ([`SHARES_PER_TASK_MAX`](limits::SHARES_PER_TASK_MAX)). A worker is sent each with the first
     /// task that has it, and no worker of another [domain](Self::domain) is.
     pub fn shared(mut self, shared: &SharedInput) -> Self {
         let before = self.shared.as_deref().unwrap_or_default();
@@ -276,22 +308,25 @@ impl TaskOptions {
         // A pool's defaults were made before it could share anything.
     }
 
+    /// Returns what the worker is told: what is set, and the defaults of the rest.
     pub(crate) fn limits(&self) -> TaskLimits {
+        let default = TaskLimits::default();
+        let bytes = |set: Option<usize>, default: u64| set.map_or(default, |bytes| bytes as u64);
         TaskLimits {
-            memory_bytes_max: self.memory_bytes_max.unwrap_or(limits::MEMORY_BYTES_MAX) as u64,
+            memory_bytes_max: bytes(self.memory_bytes_max, default.memory_bytes_max),
             // A command answers with two outputs, and a frame has a limit of its own.
-            output_bytes_max: (self.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64)
-                .min(limits::FRAME_PAYLOAD_BYTES_MAX / 2),
+            output_bytes_max: bytes(self.output_bytes_max, default.output_bytes_max)
+                .min(FRAME_PAYLOAD_BYTES_MAX / 2),
             fuel: self.fuel,
-            clock_resolution: self.clock_resolution.unwrap_or(limits::CLOCK_RESOLUTION),
+            clock_resolution: self.clock_resolution.unwrap_or(default.clock_resolution),
             seed: self.seed,
-            log_bytes_max: self.log_bytes_max.unwrap_or(limits::LOG_BYTES_PER_TASK_MAX) as u64,
-            log_overflow: self.log_overflow.unwrap_or_default(),
+            log_bytes_max: bytes(self.log_bytes_max, default.log_bytes_max),
+            log_overflow: self.log_overflow.unwrap_or(default.log_overflow),
             instance_tasks_max: match (self.isolation.unwrap_or_default(), self.seed) {
                 (Isolation::Reuse, None) => {
                     self.instance_tasks_max.unwrap_or(limits::INSTANCE_TASKS_MAX).max(1)
                 }
-                _ => 1,
+                _ => default.instance_tasks_max,
             },
         }
     }

@@ -1,14 +1,14 @@
-//! The one table of what can be set: of a pool, a task or the command, with its default.
+//! What the table of settings says of each, and what is made of it.
 //!
-//! Each default stands once, in [`limits`](crate::limits), or here where it is no number. The command's settings file, its
-//! help and the README's table come from this table or are held to it by a test, and so is the documentation of the
-//! builder's methods. Whoever adds a limit adds its constant to `proto::limits`, its method, and a row here; if the command
-//! is to have it, the flag.
+//! The table stands in `limits.rs`, beside the names of the defaults. The keys of the command's settings file and the
+//! README's table are made from it; the command's help and the documentation of the builder's methods are held to it by
+//! a test. ARCHITECTURE.md says how a limit is added.
 
 use std::fmt;
 use std::time::Duration;
 
-use proto::limits;
+use crate::limits::SETTINGS;
+use crate::options::TaskOptions;
 
 /// One thing that can be set.
 #[derive(Debug, Clone, Copy)]
@@ -19,10 +19,51 @@ pub struct Setting {
     pub default: SettingDefault,
     /// The command's flag, without dashes.
     pub flag: Option<&'static str>,
-    /// A settings file may have it under the flag's name, and the variable `WASMPOOL_…` too.
-    pub in_files: bool,
+    /// The settings' files that may have it, under the flag's name.
+    pub in_files: InFiles,
+    /// If this is given, the command makes the flag of this row.
+    pub set: Option<SetLimit>,
     /// It bounds or chooses this.
     pub what: &'static str,
+}
+
+/// Says which files may have a setting. What a file may have, the variable `WASMPOOL_…` sets, too.
+///
+/// A file in the working directory may have been written by somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InFiles {
+    /// No file has it: it is typed.
+    Never,
+    /// The user's own file may have it. In the hand of somebody else it could reach beyond the working directory, weaken
+    /// the sandbox, or redirect files and logs.
+    Own,
+    /// The user's own file may have it, and one in the working directory may lower what holds otherwise, by this
+    /// measure.
+    Lower(Measure),
+    /// Any file may have it: only the looks depend on it.
+    Any,
+}
+
+/// Sets a limit of tasks, which is more than 0.
+#[derive(Debug, Clone, Copy)]
+pub enum SetLimit {
+    /// It is a time.
+    Time(fn(TaskOptions, Duration) -> TaskOptions),
+    /// It is a number of bytes.
+    Bytes(fn(TaskOptions, usize) -> TaskOptions),
+    /// It counts what the name says.
+    Count(fn(TaskOptions, usize) -> TaskOptions),
+}
+
+/// The measure by which one value is lower than another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// It is a time, or `none`, which is above all others.
+    Time,
+    /// It is a number of bytes.
+    Bytes,
+    /// It is a number.
+    Count,
 }
 
 /// A default, with its unit.
@@ -43,18 +84,13 @@ pub enum SettingDefault {
 impl Setting {
     /// Returns the environment variable that sets it, if there is one.
     pub fn variable(&self) -> Option<String> {
-        let flag = self.flag.filter(|_| self.in_files)?;
+        let flag = self.flag.filter(|_| self.is_in_files())?;
         Some(format!("WASMPOOL_{}", flag.replace('-', "_").to_uppercase()))
     }
 
-    /// Returns what kind of value it takes.
-    pub fn kind(&self) -> &'static str {
-        match self.default {
-            SettingDefault::Time(_) => "duration",
-            SettingDefault::Bytes(_) => "size",
-            SettingDefault::Count(_) => "number",
-            SettingDefault::Words(_) | SettingDefault::None => "",
-        }
+    /// Returns whether a settings file may have it.
+    pub fn is_in_files(&self) -> bool {
+        self.in_files != InFiles::Never
     }
 }
 
@@ -82,220 +118,85 @@ impl fmt::Display for SettingDefault {
     }
 }
 
-const fn pool(method: &'static str, default: SettingDefault, what: &'static str) -> Setting {
-    Setting { method, default, flag: None, in_files: false, what }
+/// Makes the row of what only a method sets.
+pub(crate) const fn pool(method: &'static str, default: SettingDefault, what: &'static str) -> Setting {
+    Setting { method, default, flag: None, in_files: InFiles::Never, set: None, what }
 }
 
-const fn flag(
+/// Makes the row of what is typed each time.
+pub(crate) const fn flag(
     method: &'static str,
     default: SettingDefault,
     flag: &'static str,
     what: &'static str,
 ) -> Setting {
-    Setting { method, default, flag: Some(flag), in_files: false, what }
+    Setting { method, default, flag: Some(flag), in_files: InFiles::Never, set: None, what }
 }
 
-const fn file(
+/// Makes the row of a limit of tasks that has its flag by this row, and that files may have.
+pub(crate) const fn task(
+    set: SetLimit,
     method: &'static str,
     default: SettingDefault,
     flag: &'static str,
     what: &'static str,
 ) -> Setting {
-    Setting { method, default, flag: Some(flag), in_files: true, what }
+    let measure = match set {
+        SetLimit::Time(_) => Measure::Time,
+        SetLimit::Bytes(_) => Measure::Bytes,
+        SetLimit::Count(_) => Measure::Count,
+    };
+    Setting { set: Some(set), ..lower(measure, method, default, flag, what) }
 }
 
-/// The settings, by what they are about.
-pub const SETTINGS: &[Setting] = &[
-    // Workers
-    file(
-        "PoolBuilder::workers",
-        SettingDefault::Words("the CPUs there are; run: 1"),
-        "workers",
-        "most worker processes",
-    ),
-    pool("PoolBuilder::workers_min", SettingDefault::Count(0), "workers that are kept without work"),
-    pool("PoolBuilder::idle_timeout", SettingDefault::None, "how long a worker without work stays"),
-    pool(
-        "PoolBuilder::start_timeout",
-        SettingDefault::Time(limits::START_TIMEOUT),
-        "how long a worker may take to start",
-    ),
-    pool(
-        "PoolBuilder::grace",
-        SettingDefault::Time(limits::GRACE),
-        "how long a task has to heed an interrupt before its worker is killed",
-    ),
-    pool(
-        "PoolBuilder::prefetch_max",
-        SettingDefault::Count(limits::PREFETCH_MAX as u64),
-        "most tasks that wait in a worker behind the running one",
-    ),
-    pool("PoolBuilder::recycle_after_tasks", SettingDefault::None, "tasks after which a worker is replaced"),
-    pool(
-        "PoolBuilder::recycle_above_memory",
-        SettingDefault::None,
-        "resident memory above which a worker is replaced",
-    ),
-    pool("PoolBuilder::recycle_after", SettingDefault::None, "age at which a worker is replaced"),
-    pool(
-        "PoolBuilder::worker_memory_bytes_max",
-        SettingDefault::Bytes(limits::WORKER_MEMORY_BYTES_MAX),
-        "most writable memory of a worker process",
-    ),
-    // The pool holds these
-    pool(
-        "PoolBuilder::queue_tasks_max",
-        SettingDefault::Count(limits::QUEUE_TASKS_MAX as u64),
-        "most tasks that wait or run",
-    ),
-    file(
-        "PoolBuilder::input_bytes_max",
-        SettingDefault::Bytes(limits::INPUT_BYTES_MAX as u64),
-        "input-limit",
-        "most bytes of one input",
-    ),
-    file(
-        "PoolBuilder::map_bytes_max",
-        SettingDefault::Bytes(limits::MAP_BYTES_MAX),
-        "map-memory",
-        "most bytes that a map holds in this process",
-    ),
-    pool(
-        "PoolBuilder::share_bytes_max",
-        SettingDefault::Bytes(limits::SHARE_BYTES_MAX),
-        "most bytes of one shared input",
-    ),
-    pool(
-        "PoolBuilder::shares_max",
-        SettingDefault::Count(limits::SHARES_MAX as u64),
-        "most shared inputs at a time",
-    ),
-    pool(
-        "PoolBuilder::modules_max",
-        SettingDefault::Count(limits::MODULES_MAX as u64),
-        "most modules that are held at a time",
-    ),
-    // Compiling
-    file(
-        "CompileLimits::cpu_time",
-        SettingDefault::Time(limits::COMPILE_CPU_TIME),
-        "compile-cpu-time",
-        "most CPU time for compiling one module",
-    ),
-    file(
-        "CompileLimits::timeout",
-        SettingDefault::Time(limits::COMPILE_TIMEOUT),
-        "compile-timeout",
-        "most time for compiling one module",
-    ),
-    file(
-        "CompileLimits::memory_bytes_max",
-        SettingDefault::Words("6GiB; half of all"),
-        "compile-memory",
-        "most memory of the compiler",
-    ),
-    pool(
-        "PoolBuilder::compilers_max",
-        SettingDefault::Count(limits::COMPILERS_MAX as u64),
-        "most compiler processes at a time",
-    ),
-    file(
-        "PoolBuilder::cache_bytes_max",
-        SettingDefault::Bytes(limits::CACHE_BYTES_MAX),
-        "cache-limit",
-        "most bytes of disk for compiled modules",
-    ),
-    file(
-        "PoolBuilder::cache_dir",
-        SettingDefault::Words("~/.cache/wasmpool"),
-        "cache-dir",
-        "where compiled modules are kept",
-    ),
-    // Tasks
-    file("TaskOptions::timeout", SettingDefault::Time(limits::TIMEOUT), "timeout", "how long a task may run"),
-    file("TaskOptions::cpu_time", SettingDefault::None, "cpu-time", "most CPU time of a task"),
-    file(
-        "TaskOptions::memory_bytes_max",
-        SettingDefault::Bytes(limits::MEMORY_BYTES_MAX as u64),
-        "memory",
-        "most memory of a task",
-    ),
-    file(
-        "TaskOptions::output_bytes_max",
-        SettingDefault::Bytes(limits::OUTPUT_BYTES_MAX as u64),
-        "output-limit",
-        "most bytes of a task's output",
-    ),
-    file(
-        "TaskOptions::log_bytes_max",
-        SettingDefault::Bytes(limits::LOG_BYTES_PER_TASK_MAX as u64),
-        "log-limit",
-        "most bytes of a task's logs",
-    ),
-    flag(
-        "TaskOptions::clock_resolution",
-        SettingDefault::Time(limits::CLOCK_RESOLUTION),
-        "clock-resolution",
-        "step of the clocks that WASI gives a task",
-    ),
-    flag("TaskOptions::fuel", SettingDefault::None, "fuel", "most fuel of a task"),
-    pool(
-        "TaskOptions::instance_tasks_max",
-        SettingDefault::Count(limits::INSTANCE_TASKS_MAX as u64),
-        "tasks that one instance serves where instances are reused",
-    ),
-    file(
-        "PoolBuilder::wasm_stack_bytes_max",
-        SettingDefault::Bytes(limits::WASM_STACK_BYTES_MAX as u64),
-        "wasm-stack",
-        "stack that the wasm of a task may use",
-    ),
-    flag(
-        "PoolBuilder::slow_after",
-        SettingDefault::None,
-        "slow-after",
-        "running time after which a task is reported as slow",
-    ),
-    // Sandbox and logs
-    file(
-        "PoolBuilder::sandbox",
-        SettingDefault::Words("best-effort"),
-        "sandbox",
-        "how much of the sandbox is demanded",
-    ),
-    file(
-        "PoolBuilder::log_rate_max",
-        SettingDefault::Bytes(limits::LOG_BYTES_PER_SECOND_MAX),
-        "log-rate",
-        "most bytes of logs a second from the tasks of one worker",
-    ),
-    file(
-        "PoolBuilder::worker_log_level",
-        SettingDefault::Words("warn; -v: debug"),
-        "worker-log",
-        "what workers say of themselves",
-    ),
-    file(
-        "PoolBuilder::engine_log_level",
-        SettingDefault::Words("off"),
-        "engine-log",
-        "what the engine in a worker says",
-    ),
-    // The command's own
-    file(
-        "",
-        SettingDefault::Time(limits::STOP_GRACE),
-        "stop-grace",
-        "how long running tasks of a map may take after SIGTERM or SIGHUP",
-    ),
-    file("", SettingDefault::None, "log-file", "a file that logs are written to, too"),
-    file("", SettingDefault::Words("text"), "log-format", "the lines of the log file"),
-    file("", SettingDefault::Words("never"), "log-rotate", "when the log file begins anew"),
-    file("", SettingDefault::Count(7), "log-keep", "most old log files that are kept"),
-    file("", SettingDefault::Words("auto"), "color", "colours"),
-    file("", SettingDefault::Words("auto"), "progress", "whether `map` shows its progress"),
-    flag("", SettingDefault::Bytes(256 << 20), "trace-bytes", "most bytes of a timeline"),
-];
+/// Makes the row of a limit that files may have; its default says how it is measured.
+pub(crate) const fn file(
+    method: &'static str,
+    default: SettingDefault,
+    flag: &'static str,
+    what: &'static str,
+) -> Setting {
+    let measure = match default {
+        SettingDefault::Time(_) => Measure::Time,
+        SettingDefault::Bytes(_) => Measure::Bytes,
+        SettingDefault::Count(_) => Measure::Count,
+        SettingDefault::Words(_) | SettingDefault::None => {
+            panic!("its default does not say how it is measured")
+        }
+    };
+    lower(measure, method, default, flag, what)
+}
+
+/// Makes the row of a limit that files may have and whose default is no number.
+pub(crate) const fn lower(
+    measure: Measure,
+    method: &'static str,
+    default: SettingDefault,
+    flag: &'static str,
+    what: &'static str,
+) -> Setting {
+    Setting { method, default, flag: Some(flag), in_files: InFiles::Lower(measure), set: None, what }
+}
+
+/// Makes the row of what only the user's own file may have.
+pub(crate) const fn own(
+    method: &'static str,
+    default: SettingDefault,
+    flag: &'static str,
+    what: &'static str,
+) -> Setting {
+    Setting { method, default, flag: Some(flag), in_files: InFiles::Own, set: None, what }
+}
+
+/// Makes the row of what any file may have.
+pub(crate) const fn looks(
+    method: &'static str,
+    default: SettingDefault,
+    flag: &'static str,
+    what: &'static str,
+) -> Setting {
+    Setting { method, default, flag: Some(flag), in_files: InFiles::Any, set: None, what }
+}
 
 /// Returns the README's table of the settings.
 pub fn settings_markdown() -> String {
@@ -307,7 +208,7 @@ pub fn settings_markdown() -> String {
         let method =
             if setting.method.is_empty() { String::new() } else { format!(" (`{}`)", setting.method) };
         let flag = setting.flag.map(|flag| format!("`--{flag}`")).unwrap_or_default();
-        let in_files = if setting.in_files { "yes" } else { "" };
+        let in_files = if setting.is_in_files() { "yes" } else { "" };
         lines.push(format!("| {}{method} | {} | {flag} | {in_files} |", setting.what, setting.default));
     }
     lines.join("\n") + "\n"
@@ -360,11 +261,24 @@ mod tests {
         assert!(told > 15, "{told} defaults");
     }
 
+    /// `WASMPOOL_WRITE_README=1` has the table written anew.
     #[test]
     fn the_readmes_table_is_this_one() {
-        let readme = include_str!("../README.md");
-        let shown = readme.split("<!-- settings -->\n").nth(1).expect("README.md has the marks of the table");
-        assert!(shown == settings_markdown(), "README.md differs; it should have\n{}", settings_markdown());
+        const MARK: &str = "<!-- settings -->\n";
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+        let readme = std::fs::read_to_string(&path).expect("reads");
+        let parts: Vec<_> = readme.split(MARK).collect();
+        let [before, shown, after] = parts[..] else { panic!("README.md has the marks of the table") };
+        let table = settings_markdown();
+        if std::env::var_os("WASMPOOL_WRITE_README").is_some() {
+            std::fs::write(&path, [before, &*table, after].join(MARK)).expect("writes");
+            return;
+        }
+        assert!(
+            shown == table,
+            "README.md differs: have its table written anew (WASMPOOL_WRITE_README=1 cargo test --release -p wasmpool \
+             --lib readme), which is\n{table}"
+        );
     }
 
     #[test]
@@ -389,6 +303,6 @@ mod tests {
         let count = flags.len();
         flags.dedup();
         assert_eq!(flags.len(), count);
-        assert!(SETTINGS.iter().all(|setting| setting.flag.is_some() || !setting.in_files));
+        assert!(SETTINGS.iter().all(|setting| setting.flag.is_some() || !setting.is_in_files()));
     }
 }

@@ -1,5 +1,6 @@
 //! The public API, held: `tests/public_api.txt` lists every name of it, and each function with its signature. The list
-//! is read off the sources, so that of what macros and derives make there are no more than the names of types.
+//! is read off the sources, so that of what macros and derives make there are no more than the names of types; but for
+//! the options of tasks, whose methods `task_options!` makes of a list.
 //!
 //! Whoever changes the API on purpose has the list written anew
 //! (`WASMPOOL_WRITE_API=1 cargo test --release --test public_api`), and says it in CHANGELOG.md.
@@ -233,12 +234,36 @@ fn module(path: &str, file: &Path, items: &Items, into: &mut BTreeSet<String>) {
     }
 }
 
+/// Lists the methods that `task_options!` makes: all of them of a submission, the first group of a pool's builder.
+fn task_options(into: &mut BTreeSet<String>) {
+    let text = std::fs::read_to_string(root().join("src/options.rs")).expect("reads");
+    let (_, list) = text.split_once("macro_rules! task_options").expect("the list of options");
+    let list = list.split_once("pub(crate) use task_options;").expect("its end").0;
+    let groups: Vec<Vec<_>> = list
+        .split("            {\n")
+        .skip(1)
+        .map(|group| group.lines().filter_map(|line| line.trim().strip_suffix(");")).collect())
+        .collect();
+    assert_eq!(groups.len(), 2, "{list}");
+    for (number, method) in
+        groups.iter().enumerate().flat_map(|(number, group)| group.iter().map(move |m| (number, m)))
+    {
+        let (name, argument) = method.split_once('(').expect("a method");
+        let signature = format!("{name}: fn {name}(mut self, {argument}) -> Self");
+        into.insert(format!("fn wasmpool::pool::Submission::{signature}"));
+        if number == 0 {
+            into.insert(format!("fn wasmpool::pool::PoolBuilder::{signature}"));
+        }
+    }
+}
+
 fn public_api() -> String {
     let mut items = Items::default();
     items.read(&root().join("src"));
     items.read(&root().join("crates/proto/src"));
     let mut lines = BTreeSet::new();
     module("wasmpool", &root().join("src/lib.rs"), &items, &mut lines);
+    task_options(&mut lines);
     lines.into_iter().map(|line| line + "\n").collect()
 }
 

@@ -20,9 +20,10 @@ use crate::future::{Cell, Item};
 use crate::observe::{TaskCounts, TaskOutcome};
 use crate::report::TaskReport;
 use crate::scheduler::Now;
+use proto::limits::task::TaskLimits;
 use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX};
 use proto::message::{BatchSlice, Callee};
-use proto::task::{TaskId, TaskLimits};
+use proto::task::TaskId;
 
 /// Each input is preceded by its length in this many bytes.
 const LENGTH_BYTES: usize = 4;

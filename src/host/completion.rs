@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::error::TaskError;
 use crate::module::TaskOutput;
 use crate::report::{CommandOutput, PartialOutput, TaskReport};
+use proto::limits::task::TaskLimits;
 use proto::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX, TABLE_ELEMENTS_MAX};
 use proto::message::{Callee, Completion, Cost, RunEnd};
 use proto::payload::Payload;
-use proto::task::TaskLimits;
 use proto::text::quoted;
 use proto::trap::Frame;
 

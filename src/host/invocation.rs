@@ -6,10 +6,10 @@ use super::asks::TaskAsks;
 use crate::module::Module;
 use crate::panic_guard::PanicGuard;
 use crate::shared_input::SharedInput;
+use proto::limits::task::TaskLimits;
 use proto::limits::{FRAME_PAYLOAD_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
 use proto::message::{Callee, ShareId};
 use proto::payload::Payload;
-use proto::task::TaskLimits;
 
 /// The shared inputs of a task or a batch.
 pub(crate) type TaskShares = Option<Arc<[SharedInput]>>;

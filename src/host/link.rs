@@ -43,7 +43,7 @@ use proto::reader_lock::ReaderLock;
 use proto::ring::{self, End, Producer, Violation};
 use proto::spin::Spinning;
 use proto::sync::Lock;
-use proto::task::TaskId;
+use proto::task::{Subject, TaskId};
 
 /// Inputs up to here travel with their frame's head, and are copied once more for that.
 const SMALL_INPUT_BYTES: usize = 4096;
@@ -164,18 +164,14 @@ struct InFlight {
 impl InFlight {
     /// Returns whether the worker may say this now, judged by the task that it names.
     fn may_say(&self, message: &FromWorker) -> bool {
-        match message {
-            FromWorker::Event { task: None, .. } => true,
-            FromWorker::Event { task: Some(task), .. }
-            | FromWorker::Log { task, .. }
-            | FromWorker::Ask { task, .. }
-            | FromWorker::Item { task, .. } => match &self.batch {
-                None => *task == self.task,
+        match message.subject() {
+            Subject::Worker => true,
+            Subject::Task(task) => match &self.batch {
+                None => task == self.task,
                 // A task that has ended may log nothing more, since its logs were counted against its limit.
-                Some(batch) => batch.is_at(*task),
+                Some(batch) => batch.is_at(task),
             },
-            // This end is the batch's own.
-            FromWorker::Done { task, .. } => *task == self.task,
+            Subject::Run(task) => task == self.task,
         }
     }
 

@@ -15,12 +15,12 @@ use crate::module::Target;
 use crate::options::TaskOptions;
 use crate::panic_guard::PanicGuard;
 use crate::stdin::StdinSource;
+use proto::limits::task::TaskLimits;
 use proto::limits::{
     BATCH_ANSWERS_BYTES_MAX, FRAME_META_BYTES_MAX, MAP_BYTES_MAX, RESULT_BYTES_BESIDE, SHARES_PER_TASK_MAX,
 };
 use proto::message::{Callee, CommandStdin, TaskIndex};
 use proto::payload::Payload;
-use proto::task::TaskLimits;
 use proto::text::truncated;
 
 /// The tasks that a task stays together with.

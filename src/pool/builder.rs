@@ -22,7 +22,7 @@ use crate::host::core::Core;
 use crate::host::settings::PoolSettings;
 use crate::host::spawn::Program;
 use crate::host::{become_io_thread, dirs, doctor, requests, supervise};
-use crate::options::{Isolation, TaskOptions};
+use crate::options::{Isolation, TaskOptions, task_options};
 use crate::policy::{DropPolicy, OnWorkerDeath};
 use crate::scheduler::Event;
 use crate::shared_input::Shares;
@@ -154,43 +154,6 @@ impl PoolBuilder {
     /// The options of tasks that do not say otherwise.
     pub fn task_defaults(mut self, defaults: TaskOptions) -> Self {
         self.settings.tasks.defaults = defaults;
-        self
-    }
-
-    /// The timeout of tasks that do not say otherwise. Default: 1 h; [`Duration::MAX`] is for ever.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.settings.tasks.defaults.timeout = Some(timeout);
-        self
-    }
-
-    /// The limit of CPU time for tasks that do not set their own. Default: none.
-    pub fn cpu_time(mut self, cpu_time: Duration) -> Self {
-        self.settings.tasks.defaults.cpu_time = Some(cpu_time);
-        self
-    }
-
-    /// The memory limit of tasks that do not say otherwise. Default: 512 MiB.
-    pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
-        self.settings.tasks.defaults.memory_bytes_max = Some(bytes);
-        self
-    }
-
-    /// Sets what tasks that do not say otherwise share with those before them. Default:
-    /// [`Isolation::Instance`].
-    pub fn isolation(mut self, isolation: Isolation) -> Self {
-        self.settings.tasks.defaults.isolation = Some(isolation);
-        self
-    }
-
-    /// The output limit of tasks that do not say otherwise. Default: 64 MiB.
-    pub fn output_bytes_max(mut self, bytes: usize) -> Self {
-        self.settings.tasks.defaults.output_bytes_max = Some(bytes);
-        self
-    }
-
-    /// The log limit of tasks that do not say otherwise. Default: 256 KiB.
-    pub fn log_bytes_max(mut self, bytes: usize) -> Self {
-        self.settings.tasks.defaults.log_bytes_max = Some(bytes);
         self
     }
 
@@ -484,7 +447,7 @@ impl PoolBuilder {
         settings.workers.machine_code = program.machine_code();
         settings.sandbox.dirs = dirs;
         settings.sandbox.files = files;
-        settings.tasks.defaults.timeout.get_or_insert(limits::TIMEOUT);
+        settings.tasks.defaults.timeout.get_or_insert(limits::task::TIMEOUT);
         // Workers inherit the hard limit, which may be lower than what they are given otherwise.
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
         let (modules_max, prefetch_max) = checks::within_descriptors(descriptors.unwrap_or(u64::MAX));
@@ -559,6 +522,25 @@ impl PoolBuilder {
         Ok(cache.inspect(Cache::tend))
     }
 }
+
+macro_rules! methods {
+    ({$($name:ident($argument:ident: $type:ty);)*} $others:tt) => {
+        /// Options of tasks that do not set their own. [`task_defaults`](Self::task_defaults) takes all options.
+        impl PoolBuilder {
+            $(
+                #[doc = concat!(
+                    "[`TaskOptions::", stringify!($name), "`] of tasks that do not say otherwise, with the same default."
+                )]
+                pub fn $name(mut self, $argument: $type) -> Self {
+                    self.settings.tasks.defaults = self.settings.tasks.defaults.$name($argument);
+                    self
+                }
+            )*
+        }
+    };
+}
+
+task_options!(methods);
 
 /// Starts one of the pool's own threads.
 fn start(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, BuildError> {

@@ -7,7 +7,7 @@ use crate::error::SubmitError;
 use crate::future::TaskFuture;
 use crate::host::core::WhenFull;
 use crate::module::{Callable, InputOf};
-use crate::options::{Isolation, TaskOptions};
+use crate::options::{Isolation, TaskOptions, task_options};
 use crate::policy::Retry;
 use crate::shared_input::SharedInput;
 use proto::task::LogOverflow;
@@ -44,39 +44,22 @@ impl Pool {
     }
 }
 
-macro_rules! options {
-    ($($name:ident($argument:ident: $type:ty);)*) => {
+macro_rules! methods {
+    ($({$($name:ident($argument:ident: $type:ty);)*})*) => {
         /// Options, each as in [`TaskOptions`].
         impl<C: Callable> Submission<'_, C> {
-            $(
+            $($(
                 #[doc = concat!("[`TaskOptions::", stringify!($name), "`].")]
                 pub fn $name(mut self, $argument: $type) -> Self {
                     self.options = self.options.$name($argument);
                     self
                 }
-            )*
+            )*)*
         }
     };
 }
 
-options! {
-    timeout(timeout: Duration);
-    cpu_time(cpu_time: Duration);
-    memory_bytes_max(bytes: usize);
-    output_bytes_max(bytes: usize);
-    fuel(fuel: u64);
-    clock_resolution(resolution: Duration);
-    deterministic(seed: u64);
-    log_bytes_max(bytes: usize);
-    log_overflow(policy: LogOverflow);
-    label(label: impl Into<String>);
-    priority(priority: i32);
-    retry(retry: Retry);
-    domain(name: impl Into<String>);
-    isolation(isolation: Isolation);
-    instance_tasks_max(tasks: u32);
-    shared(shared: &SharedInput);
-}
+task_options!(methods);
 
 impl<C: Callable> Submission<'_, C> {
     /// All options at once, in place of those so far.

@@ -12,6 +12,7 @@ mod support;
 mod guests;
 mod modules;
 mod inputs;
+mod arguments;
 mod commands;
 mod stdin;
 mod wasi;

@@ -2,6 +2,7 @@
 
 mod halt;
 mod help;
+mod limits;
 mod map;
 #[cfg(test)]
 mod tests;
@@ -17,8 +18,9 @@ use tracing::level_filters::LevelFilter;
 
 pub(super) use halt::{Halt, Stop as HaltStop};
 use help::{EXIT_CODES, PRECEDENCE};
+pub(super) use limits::{Limits, bytes};
 pub(super) use map::{MapArgs, Progress};
-use proto::limits::{self, COMPILE_MEMORY_BYTES_MIN};
+use proto::limits::{COMPILE_MEMORY_BYTES_MIN, WORKERS_MAX};
 pub(super) use tools::{BenchArgs, CompletionsArgs, ConfigArgs, DoctorArgs, GuestKind, ManArgs, NewArgs};
 pub(super) use values::Rotation;
 use wasmpool::limits::CompileLimit;
@@ -332,13 +334,6 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// [`LogOverflow`](wasmpool::task::LogOverflow) as it is typed.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum LogPolicy {
-    Drop,
-    Fail,
-}
-
 /// A directory as it is typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Dir {
@@ -356,42 +351,8 @@ pub(super) struct Target {
     /// The task's name; not needed if there is only one, or for a command
     pub(super) task: Option<String>,
 
-    /// How long a task may run, such as 500ms or 5s [default: 1h]
-    #[arg(long, value_name = "DURATION", value_parser = some_time, help_heading = "Limits", env = "WASMPOOL_TIMEOUT")]
-    pub(super) timeout: Option<Duration>,
-
-    /// Most CPU time of a task, such as 500ms or 5s; sleeping and waiting do not count. With it, tasks are
-    /// sent to workers one at a time [default: none]
-    #[arg(long, value_name = "DURATION", value_parser = some_time, help_heading = "Limits", env = "WASMPOOL_CPU_TIME")]
-    pub(super) cpu_time: Option<Duration>,
-
-    /// Most memory of a task, such as 64MiB [default: 512MiB]
-    #[arg(long, value_name = "SIZE", value_parser = some_bytes, help_heading = "Limits", env = "WASMPOOL_MEMORY")]
-    pub(super) memory: Option<ByteSize>,
-
-    /// Most fuel of a task, about one for each instruction; compiles the module for counting
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Limits")]
-    pub(super) fuel: Option<u64>,
-
-    /// Most bytes of one input, such as 1GiB, at most 2GiB; 0 lets none but empty ones through [default: 256MiB]
-    #[arg(long, value_name = "SIZE", value_parser = input_bytes, help_heading = "Limits", env = "WASMPOOL_INPUT_LIMIT")]
-    pub(super) input_limit: Option<ByteSize>,
-
-    /// Most output of a task, such as 64MiB; 0 lets none but empty ones through [default: 64MiB]
-    #[arg(long, value_name = "SIZE", value_parser = output_bytes, help_heading = "Limits", env = "WASMPOOL_OUTPUT_LIMIT")]
-    pub(super) output_limit: Option<ByteSize>,
-
-    /// Most bytes of a task's log records and lines; 0 is none [default: 256KiB]
-    #[arg(long, value_name = "SIZE", help_heading = "Limits", env = "WASMPOOL_LOG_LIMIT")]
-    pub(super) log_limit: Option<ByteSize>,
-
-    /// What becomes of a task that logs more: the rest is dropped, or it fails
-    #[arg(long, value_name = "POLICY", default_value = "drop", help_heading = "Limits")]
-    pub(super) log_overflow: LogPolicy,
-
-    /// Most stack of a task's wasm, 64KiB to 4MiB [default: 1MiB]
-    #[arg(long, value_name = "SIZE", value_parser = wasm_stack, help_heading = "Limits", env = "WASMPOOL_WASM_STACK")]
-    pub(super) wasm_stack: Option<ByteSize>,
+    #[command(flatten)]
+    pub(super) limits: Limits,
 
     /// Give a WASI module this directory, to be read only unless it says rw; may be given again.
     /// HOST[:GUEST[:ro|rw]], GUEST being its path in the guest [default: HOST as typed]. Weakens the sandbox. Links that
@@ -410,10 +371,6 @@ pub(super) struct Target {
     /// The same result for the same input: clocks that only move when read, and randomness from this seed
     #[arg(long, value_name = "SEED")]
     pub(super) deterministic: Option<u64>,
-
-    /// Step of a WASI module's clocks, such as 20us; with 0s they are as fine as the system's [default: 1ms]
-    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Limits")]
-    pub(super) clock_resolution: Option<Duration>,
 
     /// How a task is stopped: its code checks for it, or its worker is killed with what it wrote, and the code is faster
     #[arg(long, value_name = "HOW", help_heading = "Speed")]
@@ -493,38 +450,14 @@ fn some_time(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Parses a limit of memory, which must leave some.
-fn some_bytes(text: &str) -> Result<ByteSize, String> {
-    rate(text).map(ByteSize)
-}
-
 fn rate(text: &str) -> Result<u64, String> {
     let size = text.parse::<ByteSize>().ok().map(|size| size.as_u64()).filter(|size| *size > 0);
     size.ok_or_else(|| "it must be a size from 1, such as 64KiB or 4MiB".into())
 }
 
-/// Parses a size between two bounds.
-fn size_within(text: &str, min: u64, max: u64) -> Result<ByteSize, String> {
-    let size = text.parse::<ByteSize>().ok().filter(|size| (min..=max).contains(&size.as_u64()));
-    let shown = |bytes| ByteSize(bytes).display().iec();
-    size.ok_or_else(|| format!("it must be a size from {} to {}, such as 512KiB", shown(min), shown(max)))
-}
-
-fn input_bytes(text: &str) -> Result<ByteSize, String> {
-    size_within(text, 0, limits::FRAME_PAYLOAD_BYTES_MAX)
-}
-
-fn output_bytes(text: &str) -> Result<ByteSize, String> {
-    size_within(text, 0, limits::FRAME_PAYLOAD_BYTES_MAX / 2)
-}
-
-fn wasm_stack(text: &str) -> Result<ByteSize, String> {
-    size_within(text, limits::WASM_STACK_BYTES_MIN as u64, limits::WASM_STACK_BYTES_AT_MOST as u64)
-}
-
 fn some_workers(text: &str) -> Result<usize, String> {
-    let workers = text.parse::<usize>().ok().filter(|workers| (1..=limits::WORKERS_MAX).contains(workers));
-    workers.ok_or_else(|| format!("choose 1 to {}", limits::WORKERS_MAX))
+    let workers = text.parse::<usize>().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers));
+    workers.ok_or_else(|| format!("choose 1 to {}", WORKERS_MAX))
 }
 
 fn compile_memory(text: &str) -> Result<ByteSize, String> {

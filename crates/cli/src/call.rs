@@ -187,7 +187,7 @@ impl Call {
             (Kind::Task { handle, description }, Prepared::Task(input)) => {
                 let future = self.pool.submit_with(handle, input, options)?;
                 let output_max =
-                    internal::output_bytes_max(&self.options).unwrap_or(limits::OUTPUT_BYTES_MAX);
+                    internal::output_bytes_max(&self.options).unwrap_or(limits::task::OUTPUT_BYTES_MAX);
                 // The pool lets no larger output through.
                 let output_max = output_max.min(limits::FRAME_PAYLOAD_BYTES_MAX as usize / 2);
                 Ok(CallFuture::Task { future, description: description.clone(), output_max })

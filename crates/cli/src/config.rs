@@ -6,9 +6,11 @@
 
 mod found;
 
+use std::cmp::Reverse;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use bytesize::ByteSize;
 use clap::parser::ValueSource;
@@ -24,7 +26,7 @@ use files::{HostFiles, TaskDirs};
 use found::Found;
 use proto::text::Name;
 use wasmpool::error::BuildError;
-use wasmpool::internal::{self, SETTINGS, Setting, SettingDefault};
+use wasmpool::internal::{self, InFiles, Measure, SETTINGS, Setting, SettingDefault};
 
 const FILE_NAME: &str = "wasmpool.toml";
 
@@ -35,118 +37,52 @@ const NAME_BYTES_MAX: usize = 32;
 struct Key {
     /// The flag's name, without dashes.
     name: &'static str,
-    scope: Scope,
-    stray: Stray,
+    setting: &'static Setting,
+    /// The commands that have the flag, if not all have it.
+    verbs: Vec<String>,
 }
 
-/// A file in the working directory may have been written by somebody else: this is what it may do to a
-/// setting.
-#[derive(Clone, Copy)]
-enum Stray {
-    /// It may set any value: only the looks depend on it.
-    Free,
-    /// It may set a value that is at most what holds otherwise, by this measure.
-    Lower(fn(&str) -> Option<u128>),
-    /// It may not set it: the setting could reach beyond the working directory, weaken the sandbox, or
-    /// redirect files and logs.
-    Refused,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    /// A flag of every command.
-    Common,
-    /// A flag of the commands that run tasks.
-    Tasks,
-    /// A flag of `map`.
-    Map,
-}
-
-impl Scope {
-    fn verbs(self) -> &'static [&'static str] {
-        match self {
-            Scope::Common => &[],
-            Scope::Tasks => &["run", "map", "bench"],
-            Scope::Map => &["map"],
-        }
-    }
-}
-
-const fn key(name: &'static str, scope: Scope, stray: Stray) -> Key {
-    Key { name, scope, stray }
-}
-
-const fn refused(name: &'static str) -> Key {
-    Key { name, scope: Scope::Common, stray: Stray::Refused }
-}
-
-const KEYS: [Key; 25] = [
-    key("workers", Scope::Common, Stray::Lower(workers)),
-    key("stop-grace", Scope::Common, Stray::Lower(duration)),
-    refused("sandbox"),
-    refused("cache-dir"),
-    refused("cache-limit"),
-    key("compile-cpu-time", Scope::Common, Stray::Lower(duration)),
-    key("compile-timeout", Scope::Common, Stray::Lower(duration)),
-    key("compile-memory", Scope::Common, Stray::Lower(compile_memory)),
-    refused("log-file"),
-    refused("log-format"),
-    refused("log-rotate"),
-    refused("log-keep"),
-    key("log-rate", Scope::Common, Stray::Lower(size)),
-    refused("worker-log"),
-    refused("engine-log"),
-    key("color", Scope::Common, Stray::Free),
-    key("timeout", Scope::Tasks, Stray::Lower(duration)),
-    key("cpu-time", Scope::Tasks, Stray::Lower(duration)),
-    key("memory", Scope::Tasks, Stray::Lower(size)),
-    key("input-limit", Scope::Tasks, Stray::Lower(size)),
-    key("output-limit", Scope::Tasks, Stray::Lower(size)),
-    key("log-limit", Scope::Tasks, Stray::Lower(size)),
-    key("wasm-stack", Scope::Tasks, Stray::Lower(size)),
-    key("map-memory", Scope::Map, Stray::Lower(size)),
-    key("progress", Scope::Map, Stray::Free),
-];
+/// The settings that a file may have: first those of every command, and then those of fewer.
+static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+    let args = Args::command();
+    let has = |command: &clap::Command, name| command.get_arguments().any(|arg| arg.get_long() == Some(name));
+    let key = |setting: &'static Setting| {
+        let name = setting.flag.filter(|_| setting.is_in_files())?;
+        let verbs = args.get_subcommands().filter(|verb| !has(&args, name) && has(verb, name));
+        Some(Key { name, setting, verbs: verbs.map(|verb| verb.get_name().to_string()).collect() })
+    };
+    let mut keys: Vec<_> = SETTINGS.iter().filter_map(key).collect();
+    keys.sort_by_key(|key| (!key.verbs.is_empty(), Reverse(key.verbs.len())));
+    keys
+});
 
 impl Key {
-    /// Returns the value that holds if nothing sets another, as the table of settings has it.
+    /// Returns the value that holds if nothing sets another.
     fn default(&self) -> String {
-        let setting = SETTINGS.iter().find(|setting| setting.flag == Some(self.name));
-        setting.map(|setting| setting.default.to_string()).unwrap_or_default()
+        self.setting.default.to_string()
     }
-}
 
-/// The words of the default stand for the amount that this machine's memory gives.
-fn compile_memory(text: &str) -> Option<u128> {
-    if is_words_of("compile-memory", text) {
-        return Some(internal::compile_memory_bytes_default().into());
+    /// Returns what a value comes to by this measure, so that of two the lower one is known.
+    fn measured(&self, measure: Measure, text: &str) -> Option<u128> {
+        if matches!(self.setting.default, SettingDefault::Words(words) if words == text) {
+            return self.default_of_this_machine();
+        }
+        match measure {
+            Measure::Time if text == "none" => Some(u128::MAX),
+            Measure::Time => humantime::parse_duration(text).ok().map(|duration| duration.as_nanos()),
+            Measure::Bytes => text.parse::<ByteSize>().ok().map(|size| size.as_u64().into()),
+            Measure::Count => text.parse().ok(),
+        }
     }
-    size(text)
-}
 
-fn workers(text: &str) -> Option<u128> {
-    if is_words_of("workers", text) {
-        return std::thread::available_parallelism().ok().map(|cpus| cpus.get() as u128);
+    /// Returns the default that words stand for.
+    fn default_of_this_machine(&self) -> Option<u128> {
+        match self.name {
+            "workers" => std::thread::available_parallelism().ok().map(|cpus| cpus.get() as u128),
+            "compile-memory" => Some(internal::compile_memory_bytes_default().into()),
+            _ => None,
+        }
     }
-    text.parse().ok()
-}
-
-/// Returns whether the text is the default of this flag, in words.
-fn is_words_of(flag: &str, text: &str) -> bool {
-    let is_it = |setting: &Setting| matches!(setting.default, SettingDefault::Words(words) if words == text);
-    SETTINGS.iter().any(|setting| setting.flag == Some(flag) && is_it(setting))
-}
-
-/// `none` is above every limit.
-fn duration(text: &str) -> Option<u128> {
-    if text == "none" {
-        return Some(u128::MAX);
-    }
-    humantime::parse_duration(text).ok().map(|duration| duration.as_nanos())
-}
-
-fn size(text: &str) -> Option<u128> {
-    text.parse::<ByteSize>().ok().map(|size| size.as_u64().into())
 }
 
 /// The settings of one file.
@@ -199,15 +135,15 @@ pub(super) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Typed, 
     let failed = |failure| ParseFailure::Failed { failure, json: verb.wants_json() };
     let host = host_files(&verb).map_err(failed)?;
     let Found { files, left_out } = found::files(&typed, &host).map_err(failed)?;
-    for key in &KEYS {
+    for key in KEYS.iter() {
         let Some((value, _)) = value_in(&files, key.name) else { continue };
         // The value is leaked once in the life of the process.
         let value: &'static str = value.to_string().leak();
         let id = key.name.replace('-', "_");
         let with_default = |arg: clap::Arg| arg.default_value(value);
-        command = match key.scope {
-            Scope::Common => command.mut_arg(&id, with_default),
-            scope => scope.verbs().iter().fold(command, |command, verb| {
+        command = match &*key.verbs {
+            [] => command.mut_arg(&id, with_default),
+            verbs => verbs.iter().fold(command, |command, verb| {
                 command.mut_subcommand(verb, |command| command.mut_arg(&id, with_default))
             }),
         };
@@ -312,7 +248,7 @@ fn color(typed: &[OsString]) -> ColorChoice {
 
 /// A setting's value, and where it comes from.
 fn source(key: &Key, matches: &ArgMatches, files: &[FromFile]) -> (&'static str, String, Origin) {
-    let variable = format!("WASMPOOL_{}", key.name.replace('-', "_").to_uppercase());
+    let variable = key.setting.variable().unwrap_or_default();
     let (value, origin) = if let Some(typed) = typed_value(key, matches) {
         (typed, Origin::Flag(key.name))
     } else if let Some(value) = std::env::var_os(&variable).filter(|value| !value.is_empty()) {
@@ -397,19 +333,18 @@ fn shown(name: &str) -> String {
 fn check_stray(key: &Key, value: &str, below: Option<&FromFile>) -> Result<(), String> {
     let name = key.name;
     let elsewhere = format!("it belongs into ~/.config/wasmpool/{FILE_NAME}, or is typed (--{name})");
-    let Stray::Lower(measure) = key.stray else {
-        return match key.stray {
-            Stray::Refused => {
-                Err(format!("`{name}` is not taken from a file in the working directory: {elsewhere}"))
-            }
-            _ => Ok(()),
-        };
+    let measure = match key.setting.in_files {
+        InFiles::Any => return Ok(()),
+        InFiles::Lower(measure) => measure,
+        InFiles::Own | InFiles::Never => {
+            return Err(format!("`{name}` is not taken from a file in the working directory: {elsewhere}"));
+        }
     };
     let own = below.and_then(|file| file.values.iter().find(|(key, _)| *key == name));
     let default = key.default();
     let holds = own.map_or(&default, |(_, value)| value);
     // A value that cannot be measured cannot be shown to be lower, and is refused.
-    match measure(value).zip(measure(holds)) {
+    match key.measured(measure, value).zip(key.measured(measure, holds)) {
         Some((wanted, holds)) if wanted <= holds => Ok(()),
         _ => Err(format!(
             "`{name}` may only be lowered by a file in the working directory, and is {holds} otherwise: {elsewhere}"
@@ -419,7 +354,7 @@ fn check_stray(key: &Key, value: &str, below: Option<&FromFile>) -> Result<(), S
 
 /// Holds a value to the rules of its flag.
 fn check(key: &Key, value: &str) -> Result<(), String> {
-    let verb = key.scope.verbs().last().copied().unwrap_or("inspect");
+    let verb = key.verbs.last().map_or("inspect", String::as_str);
     let typed = ["wasmpool", verb, "module.wasm", &format!("--{}={value}", key.name)].map(String::from);
     // The variables are left out: a wrong value in one of them is not the file's fault.
     match without_variables(Args::command(), |_| true).try_get_matches_from(typed) {
@@ -448,8 +383,8 @@ mod tests {
     #[test]
     fn every_setting_is_a_flag_and_a_variable_of_the_same_name() {
         let command = Args::command();
-        for key in &KEYS {
-            let verbs = key.scope.verbs();
+        for key in KEYS.iter() {
+            let verbs = &*key.verbs;
             let commands: Vec<_> = match verbs {
                 [] => vec![&command],
                 verbs => verbs.iter().filter_map(|verb| command.find_subcommand(verb)).collect(),
@@ -500,12 +435,6 @@ mod tests {
             told += 1;
         }
         assert!(told > 25, "{told} flags");
-        // Every setting of a file is in the table.
-        for key in &KEYS {
-            let is_there = |setting: &&Setting| setting.flag == Some(key.name) && setting.in_files;
-            assert!(SETTINGS.iter().any(|setting| is_there(&setting)), "{}", key.name);
-        }
-        assert_eq!(SETTINGS.iter().filter(|setting| setting.in_files).count(), KEYS.len());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::origin;
 use proto::text::{Name, Words};
 use wasmpool::error::{BuildError, Death, DeathCause, ModuleError, ShareError, SubmitError};
+use wasmpool::internal::{SETTINGS, Setting};
 use wasmpool::limits::CompileLimit;
 use wasmpool::{TaskError, TaskFailure};
 
@@ -181,19 +182,15 @@ fn with_sources(error: &dyn std::error::Error) -> String {
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
-/// The builder's methods that a flag sets: the command says what was typed.
-const FLAGS_OF: [(&str, &str); 4] = [
-    ("input_bytes_max", "--input-limit"),
-    ("wasm_stack_bytes_max", "--wasm-stack"),
-    ("log_rate_max", "--log-rate"),
-    ("output_bytes_max", "--output-limit"),
-];
-
+/// The command says what was typed, where the table of settings has a flag for the builder's method.
 fn of_build(error: &BuildError) -> String {
     match error {
         BuildError::Setting { setting, value, must } => {
-            let flag = FLAGS_OF.iter().find(|(name, _)| name == setting).map_or(*setting, |(_, flag)| flag);
-            format!("{} is {value}, but must be {}", origin::told(flag), Words(must))
+            let is_it =
+                |row: &&Setting| row.method.split_once("::").is_some_and(|(_, name)| name == *setting);
+            let flag = SETTINGS.iter().find(is_it).and_then(|row| row.flag);
+            let name = flag.map_or(setting.to_string(), |flag| format!("--{flag}"));
+            format!("{} is {value}, but must be {}", origin::told(&name), Words(must))
         }
         error => with_sources(error),
     }

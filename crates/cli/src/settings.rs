@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use bytesize::ByteSize;
 use tracing::level_filters::LevelFilter;
 
-use super::args::{Common, Dir, Level, LogPolicy, Policy, Stop, Target};
+use super::args::{Common, Dir, Level, Policy, Stop, Target, bytes};
 use super::exit::Failure;
 use super::input;
 use files::HostFiles;
@@ -14,7 +13,7 @@ use wasmpool::internal;
 use wasmpool::limits::CompileLimits;
 use wasmpool::module::{Interrupt, ModuleOptions};
 use wasmpool::sandbox::SandboxPolicy;
-use wasmpool::task::{Isolation, LogOverflow};
+use wasmpool::task::Isolation;
 use wasmpool::{Module, Pool, PoolBuilder, TaskOptions};
 
 /// Log limit of a task whose profile is made, unless set.
@@ -93,7 +92,7 @@ impl Settings {
         mut builder: PoolBuilder,
         workers_default: Option<usize>,
     ) -> Result<Pool, Failure> {
-        if let Some(stack) = target.wasm_stack {
+        if let Some(stack) = target.limits.worded.wasm_stack {
             builder = builder.wasm_stack_bytes_max(bytes(stack));
         }
         builder = builder.input_bytes_max(encoded_bytes_max(input_bytes_max(target)));
@@ -155,13 +154,9 @@ fn compile_limits(common: &Common) -> CompileLimits {
     common.compile_limit.iter().fold(limits, |limits, (kind, max)| limits.with(*kind, *max))
 }
 
-fn bytes(size: ByteSize) -> usize {
-    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
-}
-
 /// Most bytes of an input.
 pub(super) fn input_bytes_max(target: &Target) -> usize {
-    target.input_limit.map_or(INPUT_BYTES_MAX, bytes)
+    target.limits.worded.input_limit.map_or(INPUT_BYTES_MAX, bytes)
 }
 
 /// Returns the most bytes of an input as the pool gets it: its own bytes were counted when it was read. Text becomes
@@ -173,40 +168,16 @@ fn encoded_bytes_max(own: usize) -> usize {
 /// The options of each task.
 pub(super) fn task_options(target: &Target) -> TaskOptions {
     let mut options = TaskOptions::new();
-    if let Some(timeout) = target.timeout {
-        options = options.timeout(timeout);
-    }
-    if let Some(cpu_time) = target.cpu_time {
-        options = options.cpu_time(cpu_time);
-    }
-    if let Some(memory) = target.memory {
-        options = options.memory_bytes_max(bytes(memory));
-    }
-    if let Some(output) = target.output_limit {
-        options = options.output_bytes_max(bytes(output));
-    }
     if target.profile.is_some() {
         // Stacks are log records, and come a hundred times a second.
         options = options.log_bytes_max(PROFILE_LOG_BYTES_MAX);
     }
-    if let Some(logs) = target.log_limit {
-        options = options.log_bytes_max(bytes(logs));
-    }
-    options = options.log_overflow(match target.log_overflow {
-        LogPolicy::Drop => LogOverflow::Drop,
-        LogPolicy::Fail => LogOverflow::Fail,
-    });
-    if let Some(fuel) = target.fuel {
-        options = options.fuel(fuel);
-    }
+    options = target.limits.set(options);
     if let Some(domain) = &target.domain {
         options = options.domain(domain);
     }
     if let Some(seed) = target.deterministic {
         options = options.deterministic(seed);
-    }
-    if let Some(resolution) = target.clock_resolution {
-        options = options.clock_resolution(resolution);
     }
     if let Some(level) = target.isolation {
         options = options.isolation(match level {
@@ -232,7 +203,7 @@ pub(super) fn shared_options(
 /// seed.
 pub(super) fn module_options(target: &Target) -> Result<ModuleOptions, Failure> {
     if matches!(target.interrupt, Some(Stop::Kill))
-        && (target.fuel.is_some() || target.deterministic.is_some())
+        && (target.limits.worded.fuel.is_some() || target.deterministic.is_some())
     {
         let message = "--interrupt kill is not for --fuel or --deterministic: such code looks at its fuel, and whether \
                        it is to stop, anyway";
@@ -243,7 +214,7 @@ pub(super) fn module_options(target: &Target) -> Result<ModuleOptions, Failure> 
         Some(Stop::Check) | None => Interrupt::Check,
     };
     Ok(ModuleOptions::new()
-        .metered(target.fuel.is_some())
+        .metered(target.limits.worded.fuel.is_some())
         .deterministic(target.deterministic.is_some())
         .interrupt(interrupt)
         .to_run(target.task.as_deref()))

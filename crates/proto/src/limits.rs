@@ -1,10 +1,11 @@
 //! Every bound of the pool, with its unit and its default, and the assertions between them.
 //!
 //! A bound that an embedder may set is a default here and a method of
-//! `PoolBuilder`, `TaskOptions` or
+//! `PoolBuilder`, `TaskOptions` (in [`task`]) or
 //! `ModuleOptions`; the others are fixed by the wire.
 
 pub mod compile;
+pub mod task;
 
 use std::time::Duration;
 
@@ -77,20 +78,11 @@ pub const QUEUE_TASKS_MAX: usize = 65_536;
 /// Default for `PoolBuilder::input_bytes_max`.
 pub const INPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Default for `TaskOptions::output_bytes_max`.
-pub const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
-
 /// A byte of an output may become this many bytes of JSON where the command prints it; more counts towards
 /// the limit of outputs. A control character becomes six, an absent `Option` four and a comma, `false,` six,
 /// and a float of eight bytes up to 25. It only grows
 /// further through names, and through values that have no bytes.
 pub const JSON_BYTES_PER_BYTE: usize = 8;
-
-/// Default for `TaskOptions::memory_bytes_max`: all linear memories and tables of a task together.
-pub const MEMORY_BYTES_MAX: usize = 512 * 1024 * 1024;
-
-/// Default for `TaskOptions::log_bytes_max`: log records, and lines of stdout and stderr.
-pub const LOG_BYTES_PER_TASK_MAX: usize = 256 * 1024;
 
 /// Default for `PoolBuilder::log_rate_max`: bytes of log records a second
 /// that the tasks of one worker get through to the host's subscriber; a second's worth at once. The rest is
@@ -110,9 +102,6 @@ pub const LAST_LOGS_MAX: usize = 16;
 
 /// Bytes of each; what is longer is cut and marked.
 pub const LAST_LOG_BYTES_MAX: usize = 512;
-
-/// Default for `TaskOptions::instance_tasks_max`.
-pub const INSTANCE_TASKS_MAX: u32 = 10_000;
 
 /// Bytes of one log record; longer ones are cut and marked.
 pub const LOG_RECORD_BYTES_MAX: usize = 16 * 1024;
@@ -172,9 +161,6 @@ pub const MEMORY_LOOKS: [Duration; 2] = [Duration::from_millis(250), Duration::f
 
 /// Default for `PoolBuilder::start_timeout`: from spawn to the worker's first word.
 pub const START_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Default for `TaskOptions::timeout`: nothing of a stranger's runs for ever.
-pub const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// This is how long a map's running tasks may take after SIGTERM or SIGHUP asked it to end; `--stop-grace` sets
 /// it. `docker stop` waits as long before it kills.
@@ -385,15 +371,6 @@ pub const GUEST_PATH_BYTES_MAX: usize = 4096;
 /// beyond, opening fails with `EMFILE`. The worker needs descriptors, too: for modules that arrive.
 pub const TASK_DESCRIPTORS_MAX: usize = 256;
 
-/// Default for `TaskOptions::clock_resolution`: as coarse as
-/// browsers that had to make timing attacks harder. Firefox cuts its clocks to
-/// [1 ms](https://developer.mozilla.org/en-US/docs/Web/API/Performance_API/High_precision_timing),
-/// as Safari does. It makes such attacks slower, and excludes none.
-pub const CLOCK_RESOLUTION: Duration = Duration::from_millis(1);
-
-/// A coarser resolution counts as this one: the clock of the day still tells the day.
-pub const CLOCK_RESOLUTION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// This is what the clocks of a deterministic task begin with: 2020-01-01 00:00 UTC, as time since 1970.
 pub const VIRTUAL_TIME_EPOCH: Duration = Duration::from_secs(1_577_836_800);
 
@@ -402,8 +379,8 @@ pub const VIRTUAL_TIME_EPOCH: Duration = Duration::from_secs(1_577_836_800);
 pub const VIRTUAL_TIME_STEP: Duration = Duration::from_micros(1);
 
 /// Bytes that one WASI call may have the worker read or copy for it (a buffer to write, a path); beyond, it fails
-/// with `ENOMEM`. Wasmtime's own default is 128 MiB. It is as much as the default of [`OUTPUT_BYTES_MAX`]: a
-/// program may write all of its output at once.
+/// with `ENOMEM`. Wasmtime's own default is 128 MiB. It is as much as [`OUTPUT_BYTES_MAX`](task::OUTPUT_BYTES_MAX):
+/// a program may write all of its output at once.
 pub const WASI_CALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Most bytes of one `random_get`; beyond, the task traps. They are made in the worker's memory,
@@ -434,13 +411,10 @@ const _: () = {
     assert!(
         MODULES_PER_WORKER_MAX + 3 * PREFETCH_MAX + WORKER_DESCRIPTORS_OWN <= WORKER_DESCRIPTORS_MAX as usize
     );
-    assert!(WASI_CALL_BYTES_MAX >= OUTPUT_BYTES_MAX);
     // Each node may have a name, and the parts of structs and enums have names, too.
     assert!(SCHEMA_NAME_BYTES_MAX <= TASK_NAME_BYTES_MAX && SCHEMA_NAME_BYTES_MAX < SCHEMA_NAMES_BYTES_MAX);
     assert!(RING_BYTES.is_power_of_two());
-    assert!(LOG_RECORD_BYTES_MAX <= LOG_BYTES_PER_TASK_MAX);
     assert!(LOG_RECORD_BYTES_MAX < FRAME_META_BYTES_MAX);
-    assert!(OUTPUT_BYTES_MAX as u64 <= FRAME_PAYLOAD_BYTES_MAX);
     assert!(INPUT_BYTES_MAX as u64 <= FRAME_PAYLOAD_BYTES_MAX);
     assert!(GUEST_TEXT_BYTES_MAX * 2 < FRAME_META_BYTES_MAX);
     assert!(COMPILE_WASM_BYTES_MAX <= MODULE_BYTES_MAX as u64);

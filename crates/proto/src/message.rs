@@ -18,10 +18,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::description::{CodeKind, WantedEntry};
 use crate::limits::compile::CompileLimit;
 use crate::limits::compile::CompileLimits;
+use crate::limits::task::TaskLimits;
 use crate::policy::{SandboxReport, SandboxRequest};
 use crate::preopen::GuestDir;
 use crate::probe::{AttackOutcome, Probe};
-use crate::task::{Refusals, TaskId, TaskLimits};
+use crate::task::{Refusals, Subject, TaskId};
 use crate::trap::{Frame, TrapCode};
 
 /// A module's number within its pool; no number is used twice.
@@ -213,6 +214,21 @@ pub enum FromWorker {
     /// The task at hand asks for something, and waits. Its questions are numbered from 1, and each waits for
     /// the reply to the one before. It has no payload.
     Ask { task: TaskId, run: u64, number: u64, question: Question },
+}
+
+impl FromWorker {
+    /// Returns what the message is about: the host believes it only while that is so.
+    pub fn subject(&self) -> Subject {
+        match self {
+            FromWorker::Event { task: None, .. } => Subject::Worker,
+            FromWorker::Event { task: Some(task), .. }
+            | FromWorker::Log { task, .. }
+            | FromWorker::Ask { task, .. }
+            | FromWorker::Item { task, .. } => Subject::Task(*task),
+            // This end is the batch's own.
+            FromWorker::Done { task, .. } => Subject::Run(*task),
+        }
+    }
 }
 
 /// Says where a log record came from.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, postcard_schema::Schema,
 )]
+#[non_exhaustive]
 pub enum DirAccess {
     /// List it, and read what is in it.
     #[default]

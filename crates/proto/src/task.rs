@@ -1,10 +1,10 @@
-//! Both sides of the process boundary know this of a task: its id, the limits that its worker keeps, and the requests
-//! for memory that it was refused. It holds vocabulary, and no behaviour.
+//! Both sides of the process boundary know this of a task: its id, what becomes of one that logs too much, the
+//! requests for memory that it was refused, and whether a message is about it; its limits are in `limits/task.rs`. It
+//! holds vocabulary, and no behaviour.
 
 mod refusals;
 
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,10 +30,22 @@ impl fmt::Display for TaskId {
     }
 }
 
+/// The thing that a worker's message on the ring is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The worker itself.
+    Worker,
+    /// The run at hand, which is named by its task; a batch is named by its first one.
+    Run(TaskId),
+    /// The task at hand; of a batch, the one whose turn it is.
+    Task(TaskId),
+}
+
 /// Says what becomes of a task that logs more than `TaskOptions::log_bytes_max`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, postcard_schema::Schema,
 )]
+#[non_exhaustive]
 pub enum LogOverflow {
     /// It goes on; what is over the limit is dropped, and counted in its
     /// report.
@@ -41,20 +53,4 @@ pub enum LogOverflow {
     Drop,
     /// It fails with `TaskError::LogsTooLarge`.
     Fail,
-}
-
-/// The limits that the worker itself keeps, and what it surrounds the task with; the deadline stays
-/// with the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
-pub struct TaskLimits {
-    pub memory_bytes_max: u64,
-    pub output_bytes_max: u64,
-    pub fuel: Option<u64>,
-    pub clock_resolution: Duration,
-    /// The seed of a deterministic task.
-    pub seed: Option<u64>,
-    pub log_bytes_max: u64,
-    pub log_overflow: LogOverflow,
-    /// Tasks that one instance may serve; 1 is an instance for each.
-    pub instance_tasks_max: u32,
 }

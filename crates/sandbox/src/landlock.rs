@@ -47,14 +47,12 @@ pub(super) fn restrict(dirs: &[Granted]) -> io::Result<String> {
 /// a socket or a FIFO, or to use a device.
 fn rights(access: DirAccess) -> BitFlags<AccessFs> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    match access {
-        DirAccess::ReadOnly => read,
-        DirAccess::ReadWrite => {
-            let make = AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::MakeSym;
-            let remove = AccessFs::RemoveFile | AccessFs::RemoveDir;
-            read | make | remove | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::Refer
-        }
+    if !access.is_writable() {
+        return read;
     }
+    let make = AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::MakeSym;
+    let remove = AccessFs::RemoveFile | AccessFs::RemoveDir;
+    read | make | remove | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::Refer
 }
 
 fn but_for(dirs: &[Granted]) -> String {

@@ -148,9 +148,9 @@ pub fn allowed(profile: Profile) -> Vec<Allowed> {
 /// see which files they reach, neither by path nor by descriptor: Landlock and the mounts do.
 fn files(access: DirAccess) -> Vec<Allowed> {
     let read_only = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
-    let open = match access {
-        DirAccess::ReadOnly => when("openat", libc::SYS_openat, &[Lacks(2, read_only)]),
-        DirAccess::ReadWrite => always("openat", libc::SYS_openat),
+    let open = match access.is_writable() {
+        false => when("openat", libc::SYS_openat, &[Lacks(2, read_only)]),
+        true => always("openat", libc::SYS_openat),
     };
     let mut list = vec![
         // A directory is entered before it is opened for a task.

@@ -1,10 +1,9 @@
 //! Fuzzes what a worker reads from its ring.
 
-use std::time::Duration;
-
 use proto::limits::FRAME_META_BYTES_MAX;
+use proto::limits::task::TaskLimits;
 use proto::message::{BatchSlice, Callee, CommandStdin, ModuleId, RunMessage, ShareId, TaskIndex, ToWorker};
-use proto::task::{LogOverflow, TaskId, TaskLimits};
+use proto::task::{LogOverflow, TaskId};
 use wasmpool::fuzzing::Input;
 
 use super::frames;
@@ -31,14 +30,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
             module: ModuleId(2),
             callee,
             limits: TaskLimits {
-                memory_bytes_max: 1 << 29,
-                output_bytes_max: 1 << 26,
                 fuel: Some(1000),
-                clock_resolution: Duration::from_millis(1),
                 seed: Some(42),
-                log_bytes_max: 1 << 18,
                 log_overflow: LogOverflow::Fail,
-                instance_tasks_max: 1,
+                ..TaskLimits::default()
             },
             slice,
             shares: vec![ShareId(7), ShareId(u64::MAX)],

@@ -165,19 +165,8 @@ impl Reader {
         };
         match message {
             FromWorker::Log { task, record } => {
-                if (held.run, task) != (self.logged.0, self.logged.1) {
-                    self.logged = (held.run, task, 0);
-                }
-                self.logged.2 += (record.target.len() + record.message.len() + record.fields.len()) as u64;
-                // A worker keeps the limit. Twice the limit leaves room for the marks of what was cut.
-                let log_bytes_max = held.log_bytes_max.saturating_mul(2).max(LOG_RECORD_BYTES_MAX as u64);
-                if !payload.is_empty() || self.logged.2 > log_bytes_max {
-                    return Err("its logs are over the limit that it has to keep".into());
-                }
-                if record.source == LogSource::Worker {
-                    return Err("it gave its own words for a task's".into());
-                }
                 let held = held.clone();
+                self.count_log(&held, task, &record, &payload)?;
                 answer(events, link, answers);
                 self.log(events, link, Some((&held, task)), &record);
             }
@@ -220,6 +209,29 @@ impl Reader {
                 let received = Received { completion, payload, frame_bytes };
                 answers.push(TaskEnd { task, unfinished, received });
             }
+        }
+        Ok(())
+    }
+
+    /// Counts a record against its task's limit, and checks it.
+    fn count_log(
+        &mut self,
+        held: &InFlight,
+        task: TaskId,
+        record: &LogRecord,
+        payload: &[u8],
+    ) -> Result<(), String> {
+        if (held.run, task) != (self.logged.0, self.logged.1) {
+            self.logged = (held.run, task, 0);
+        }
+        self.logged.2 += (record.target.len() + record.message.len() + record.fields.len()) as u64;
+        // A worker keeps the limit. Twice the limit leaves room for the marks of what was cut.
+        let log_bytes_max = held.log_bytes_max.saturating_mul(2).max(LOG_RECORD_BYTES_MAX as u64);
+        if !payload.is_empty() || self.logged.2 > log_bytes_max {
+            return Err("its logs are over the limit that it has to keep".into());
+        }
+        if record.source == LogSource::Worker {
+            return Err("it gave its own words for a task's".into());
         }
         Ok(())
     }

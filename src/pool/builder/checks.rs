@@ -12,7 +12,8 @@ impl PoolBuilder {
     /// Checks every number against its bounds.
     pub(super) fn check_settings(&self) -> Result<(), BuildError> {
         let settings = &self.settings;
-        let outputs = settings.tasks.defaults.output_bytes_max.unwrap_or(limits::OUTPUT_BYTES_MAX) as u64;
+        let outputs =
+            settings.tasks.defaults.output_bytes_max.unwrap_or(limits::task::OUTPUT_BYTES_MAX) as u64;
         let half = limits::FRAME_PAYLOAD_BYTES_MAX / 2;
         let tasks_max = settings.workers.recycle.tasks_max.unwrap_or(1);
         let stack = settings.workers.wasm_stack_bytes_max as u64;

@@ -14,9 +14,8 @@ use serde::Serialize;
 
 use files::HostFiles;
 use proto::kernel::kernel_text;
-use proto::limits::{
-    CACHE_BYTES_MAX, HOST_STACK_BYTES, MEMORY_BYTES_MAX, WASM_STACK_BYTES_MAX, WASM_STACK_BYTES_MIN,
-};
+use proto::limits::task::MEMORY_BYTES_MAX;
+use proto::limits::{CACHE_BYTES_MAX, HOST_STACK_BYTES, WASM_STACK_BYTES_MAX, WASM_STACK_BYTES_MIN};
 use wasmpool::internal;
 
 /// Descriptors that the host has open for a worker, at most: link, sockets, stderr, rings.

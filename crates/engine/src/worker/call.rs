@@ -9,8 +9,8 @@ use super::linker::TaskState;
 use super::loaded::Loaded;
 use proto::guest::abi::read_envelope;
 use proto::inbox::Input;
+use proto::limits::task::TaskLimits;
 use proto::message::{Callee, RunEnd};
-use proto::task::TaskLimits;
 
 /// Holds what the phases of one task's call need.
 pub(super) struct CallContext<'a> {

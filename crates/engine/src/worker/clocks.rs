@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
-use proto::limits::{CLOCK_RESOLUTION_MAX, VIRTUAL_TIME_EPOCH, VIRTUAL_TIME_STEP};
+use proto::limits::task::CLOCK_RESOLUTION_MAX;
+use proto::limits::{VIRTUAL_TIME_EPOCH, VIRTUAL_TIME_STEP};
 
 /// The clocks of one task.
 #[derive(Debug, Clone)]

@@ -16,7 +16,6 @@ use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
 use super::asks::Asker;
 use super::budget::Budget;
 use super::call::{BoundInstance, CallContext, CallPayload, CallResult, execute, payload_bytes};
-use super::clocks::Clock;
 use super::cpu::CpuClock;
 use super::linker::TaskState;
 use super::loaded::{Loaded, Modules};
@@ -27,8 +26,8 @@ use super::wasi::{self, TaskDir, WasiContext};
 use super::watcher::WatcherState;
 use proto::inbox::Input;
 use proto::limits::WASI_CALL_BYTES_MAX;
+use proto::limits::task::TaskLimits;
 use proto::message::{Callee, Completion, Cost, LogSource, ModuleId, RunEnd, RunMessage};
-use proto::task::TaskLimits;
 
 /// Runs tasks, one after the other.
 pub(super) struct Runner {
@@ -194,7 +193,7 @@ impl Runner {
         answer: Answer<'_>,
     ) -> io::Result<()> {
         let RunMessage { task, run, callee, limits, .. } = message;
-        self.task_log.begin(*task, limits.log_bytes_max, limits.log_overflow);
+        self.task_log.begin(*task, limits);
         let shares = self.watcher.inputs.get(&message.shares);
         let ready = shares.and_then(|shares| {
             let ready = self.ready(loaded, message).map_err(|error| format!("{error:#}"))?;
@@ -272,12 +271,12 @@ impl Runner {
 
     /// A store for the task, with its instance if that stands already.
     fn ready(&mut self, loaded: &Loaded, message: &RunMessage) -> wasmtime::Result<Box<WarmInstance>> {
-        let TaskLimits { memory_bytes_max, instance_tasks_max, .. } = message.limits;
+        let limits = &message.limits;
         let warm = self.warm.take().filter(|warm| {
             // An instance that is over this task's limit is made again, and then fails as it should.
             warm.module == message.module
-                && warm.served < instance_tasks_max
-                && warm.store.data().budget.used() <= memory_bytes_max
+                && warm.served < limits.instance_tasks_max
+                && warm.store.data().budget.used() <= limits.memory_bytes_max
         });
         let mut warm = match warm {
             Some(warm) => warm,
@@ -287,9 +286,9 @@ impl Runner {
             }
         };
         let store = &mut warm.store;
-        store.data_mut().begin(memory_bytes_max, self.clock.began());
+        store.data_mut().begin(limits, self.clock.began());
         if loaded.description.metered {
-            store.set_fuel(message.limits.fuel.unwrap_or(u64::MAX))?;
+            store.set_fuel(limits.fuel.unwrap_or(u64::MAX))?;
         }
         // Any bump of the epoch calls back; only one that is meant for this task stops it.
         store.set_epoch_deadline(1);
@@ -300,18 +299,7 @@ impl Runner {
     fn store(&self, loaded: &Loaded) -> wasmtime::Result<Store<TaskState>> {
         let engine = loaded.instance.module().engine();
         let budget = Budget::new(u64::MAX, self.clock.began());
-        let task_log = self.task_log.clone();
-        let state = TaskState {
-            run: 0,
-            budget,
-            task_log,
-            wasi: None,
-            clock: Clock::none(),
-            stdin: None,
-            panic: None,
-            shares: Vec::new(),
-        };
-        let mut store = Store::new(engine, state);
+        let mut store = Store::new(engine, TaskState::new(budget, self.task_log.clone()));
         store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
         store.limiter(|state| &mut state.budget);
         store.set_epoch_deadline(1);

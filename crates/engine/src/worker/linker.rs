@@ -16,6 +16,7 @@ use super::task_log::TaskLog;
 use super::{exit, links, open, poll};
 use crate::Provided;
 use proto::imports::{HOST_MODULE, HostFunction};
+use proto::limits::task::TaskLimits;
 use proto::limits::{GUEST_TEXT_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use proto::message::LogSource;
 
@@ -23,6 +24,8 @@ use proto::message::LogSource;
 pub(super) struct TaskState {
     /// The run at hand: an interrupt of another one is none of this store's. 0 is none.
     pub(super) run: u64,
+    /// The limits of the task at hand.
+    pub(super) limits: TaskLimits,
     pub(super) budget: Budget,
     pub(super) task_log: TaskLog,
     pub(super) wasi: Option<WasiP1Ctx>,
@@ -37,8 +40,9 @@ pub(super) struct TaskState {
 
 impl TaskState {
     /// The next task's: nothing of the one before is left here.
-    pub(super) fn begin(&mut self, memory_bytes_max: u64, began: Instant) {
-        self.budget.begin(memory_bytes_max, began);
+    pub(super) fn begin(&mut self, limits: &TaskLimits, began: Instant) {
+        self.limits = *limits;
+        self.budget.begin(limits.memory_bytes_max, began);
         self.wasi = None;
         self.clock = Clock::none();
         self.panic = None;
@@ -46,18 +50,24 @@ impl TaskState {
         self.shares.clear();
     }
 
-    /// Makes a state for a store in which nothing runs.
-    fn for_linking() -> Self {
+    /// Makes the state of a store that is not any task's yet.
+    pub(super) fn new(budget: Budget, task_log: TaskLog) -> Self {
         TaskState {
             run: 0,
-            budget: Budget::new(0, Instant::now()),
-            task_log: TaskLog::nowhere(),
+            limits: TaskLimits::default(),
+            budget,
+            task_log,
             wasi: None,
             clock: Clock::none(),
             stdin: None,
             panic: None,
             shares: Vec::new(),
         }
+    }
+
+    /// Makes a state for a store in which nothing runs.
+    fn for_linking() -> Self {
+        TaskState::new(Budget::new(0, Instant::now()), TaskLog::nowhere())
     }
 
     pub(super) fn wasi(&mut self) -> &mut WasiP1Ctx {

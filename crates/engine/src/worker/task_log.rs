@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use proto::frame::write_frame;
 use proto::limits::LOG_RECORD_BYTES_MAX;
+use proto::limits::task::TaskLimits;
 use proto::message::{FromWorker, LogRecord, LogSource};
 use proto::sync::Lock;
 use proto::task::{LogOverflow, TaskId};
@@ -54,11 +55,11 @@ impl TaskLog {
     }
 
     /// Counts the records that follow as this task's, and holds them to its limit.
-    pub(super) fn begin(&self, task: TaskId, bytes_max: u64, overflow: LogOverflow) {
+    pub(super) fn begin(&self, task: TaskId, limits: &TaskLimits) {
         let mut inner = self.0.hold();
         inner.task = task;
-        inner.bytes_max = bytes_max;
-        inner.overflow = overflow;
+        inner.bytes_max = limits.log_bytes_max;
+        inner.overflow = limits.log_overflow;
         inner.bytes = 0;
         inner.dropped = 0;
     }
@@ -80,10 +81,7 @@ impl TaskLog {
         let sent_bytes = bytes.min(LOG_RECORD_BYTES_MAX as u64) + 1;
         if inner.bytes.saturating_add(sent_bytes) > inner.bytes_max {
             inner.dropped += bytes;
-            return match inner.overflow {
-                LogOverflow::Drop => Ok(()),
-                LogOverflow::Fail => Err(OverLimit),
-            };
+            return if inner.overflow == LogOverflow::Fail { Err(OverLimit) } else { Ok(()) };
         }
         inner.bytes += sent_bytes;
         let record = LogRecord {

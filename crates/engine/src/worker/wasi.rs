@@ -19,9 +19,9 @@ use super::instance::Outputs;
 use super::random::{Seeded, System};
 use proto::inbox::Input;
 use proto::limits::WASI_RANDOM_BYTES_MAX;
+use proto::limits::task::TaskLimits;
 use proto::message::{Callee, CommandStdin, RunEnd};
-use proto::preopen::{DirAccess, GuestDir};
-use proto::task::TaskLimits;
+use proto::preopen::GuestDir;
 use sandbox::Granted;
 
 /// A directory that every task is given.
@@ -68,9 +68,9 @@ pub(super) fn context(
     // would then sleep in the kernel, where no interrupt reaches; ours does not, see `poll`.)
     wasi.allow_blocking_current_thread(!dirs.is_empty());
     for TaskDir { guest, granted } in dirs {
-        let perms = match guest.access {
-            DirAccess::ReadOnly => FsPerms::ReadOnly,
-            DirAccess::ReadWrite => FsPerms::ReadWrite,
+        let perms = match guest.access.is_writable() {
+            false => FsPerms::ReadOnly,
+            true => FsPerms::ReadWrite,
         };
         // The call wants a path. No path leads to the directory from here, so it gets the one that is always
         // there.
