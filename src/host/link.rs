@@ -38,6 +38,7 @@ use crate::shared_input::SharedInput;
 use proto::control::ControlSocket;
 use proto::frame::encode_head_into;
 use proto::kernel::kernel_text;
+use proto::limits::task::TaskLimits;
 use proto::message::{BatchSlice, FromWorker, ModuleId, RunEnd, RunMessage, ToWorker};
 use proto::reader_lock::ReaderLock;
 use proto::ring::{self, End, Producer, Violation};
@@ -131,6 +132,8 @@ struct Orders {
     /// The worker was sent this module of the last run, or will be. It may have ended: then no later run has
     /// it.
     last_module: Option<ModuleId>,
+    /// The limits of the last run: the worker keeps them.
+    last_limits: Option<TaskLimits>,
     runs: u64,
     /// Claim words in use, one bit each.
     claims: u128,
@@ -246,6 +249,7 @@ impl Link {
             unsent: SmallVec::new(),
             spare: Vec::new(),
             last_module: None,
+            last_limits: None,
             runs: 0,
             claims: 0,
         };
@@ -311,7 +315,8 @@ impl Link {
         orders.in_flight.push_back(HeldRun { run: in_flight, _needs: needs });
         let module = call.module.0.id;
         let callee = call.callee.clone();
-        let limits = call.limits;
+        let are_new = orders.last_limits.replace(call.limits) != Some(call.limits);
+        let limits = are_new.then_some(call.limits);
         let shares = invocation::ids(&call.shares);
         let message = ToWorker::Run(RunMessage { task, run, claim, module, callee, limits, slice, shares });
         if orders.last_module.replace(module) != Some(module) && self.sent.order_module(&call.module) {

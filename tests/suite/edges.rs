@@ -150,6 +150,44 @@ fn limits_beyond_all_measure_are_limits_still() {
     }
 }
 
+/// A worker is told a task's limits where they differ from those of the task before, which it may have skipped.
+#[test]
+fn each_task_keeps_its_own_limits_whatever_is_run_or_taken_back_before_it() {
+    let pool = pool(1);
+    let (spin, echo) = spin_and_echo(&pool);
+    let limits = [None, Some(100), Some(50)];
+    let submit = |index: usize| {
+        let limit = limits[index % 3];
+        let options = TaskOptions::new();
+        let options = limit.map_or(options.clone(), |bytes| options.output_bytes_max(bytes));
+        (limit, pool.submit_with(&echo, &vec![7; 1000], options).expect("submits"))
+    };
+    for round in 0..20 {
+        // The worker has in store what stands behind the one that spins.
+        let mut tasks: Vec<_> = (0..30).map(|index| submit(index * (1 + round % 4))).collect();
+        let spinning = pool.submit_bytes(&spin, "").expect("submits");
+        tasks.extend((0..30).map(|index| submit(round + index * index / (1 + round % 3))));
+        eventually("it to spin", || spinning.is_running());
+        for (_, future) in tasks.iter().skip(31 + round % 5).step_by(3 + round % 7) {
+            future.cancel();
+        }
+        spinning.abort();
+        for (limit, future) in tasks {
+            match (limit, future.result()) {
+                (_, Err(failure)) if *failure.error() == TaskError::Cancelled => {}
+                (None, result) => assert_eq!(result.expect("echoes").len(), 1000),
+                (Some(bytes), result) => {
+                    let failure = result.expect_err("over its limit");
+                    let TaskError::OutputTooLarge { limit, .. } = failure.error() else {
+                        panic!("{failure}")
+                    };
+                    assert_eq!(*limit, bytes as u64);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn arguments_that_fit_no_frame_are_refused_by_submit() {
     let pool = pool(1);

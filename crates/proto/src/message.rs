@@ -160,7 +160,8 @@ pub struct RunMessage {
     pub claim: u8,
     pub module: ModuleId,
     pub callee: Callee,
-    pub limits: TaskLimits,
+    /// `None` if they are those of the run before, which the worker may have skipped.
+    pub limits: Option<TaskLimits>,
     pub slice: Option<BatchSlice>,
     /// The inputs that the task shares with others; for a batch, those of each of its tasks.
     pub shares: Vec<ShareId>,

@@ -29,12 +29,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
             claim: 3,
             module: ModuleId(2),
             callee,
-            limits: TaskLimits {
+            limits: Some(TaskLimits {
                 fuel: Some(1000),
                 seed: Some(42),
                 log_overflow: LogOverflow::Fail,
                 ..TaskLimits::default()
-            },
+            }),
             slice,
             shares: vec![ShareId(7), ShareId(u64::MAX)],
         })

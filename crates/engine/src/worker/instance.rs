@@ -97,6 +97,7 @@ impl Runner {
     pub(super) fn run(
         &mut self,
         message: &RunMessage,
+        limits: &TaskLimits,
         input: &mut dyn Input,
         answer: Answer<'_>,
     ) -> io::Result<()> {
@@ -107,7 +108,7 @@ impl Runner {
         }
         let answered = match self.loaded(message.module) {
             Err(message) => self.answer_unrun(RunEnd::Instantiate { message }, input, answer),
-            Ok(loaded) => self.run_in(&loaded, message, input, answer),
+            Ok(loaded) => self.run_in(&loaded, message, limits, input, answer),
         };
         self.watcher.end();
         answered
@@ -189,14 +190,15 @@ impl Runner {
         &mut self,
         loaded: &Loaded,
         message: &RunMessage,
+        limits: &TaskLimits,
         input: &mut dyn Input,
         answer: Answer<'_>,
     ) -> io::Result<()> {
-        let RunMessage { task, run, callee, limits, .. } = message;
+        let RunMessage { task, run, callee, .. } = message;
         self.task_log.begin(*task, limits);
         let shares = self.watcher.inputs.get(&message.shares);
         let ready = shares.and_then(|shares| {
-            let ready = self.ready(loaded, message).map_err(|error| format!("{error:#}"))?;
+            let ready = self.ready(loaded, message.module, limits).map_err(|error| format!("{error:#}"))?;
             Ok((ready, shares))
         });
         let (mut warm, shares) = match ready {
@@ -270,11 +272,15 @@ impl Runner {
     }
 
     /// A store for the task, with its instance if that stands already.
-    fn ready(&mut self, loaded: &Loaded, message: &RunMessage) -> wasmtime::Result<Box<WarmInstance>> {
-        let limits = &message.limits;
+    fn ready(
+        &mut self,
+        loaded: &Loaded,
+        module: ModuleId,
+        limits: &TaskLimits,
+    ) -> wasmtime::Result<Box<WarmInstance>> {
         let warm = self.warm.take().filter(|warm| {
             // An instance that is over this task's limit is made again, and then fails as it should.
-            warm.module == message.module
+            warm.module == module
                 && warm.served < limits.instance_tasks_max
                 && warm.store.data().budget.used() <= limits.memory_bytes_max
         });
@@ -282,7 +288,7 @@ impl Runner {
             Some(warm) => warm,
             None => {
                 let store = self.store(loaded)?;
-                Box::new(WarmInstance { module: message.module, store, bound: None, served: 0 })
+                Box::new(WarmInstance { module, store, bound: None, served: 0 })
             }
         };
         let store = &mut warm.store;

@@ -9,11 +9,15 @@ use super::instance::Runner;
 use proto::frame::write_frame;
 use proto::inbox::{Inbound, Inbox, Input, Item};
 use proto::limits::BATCH_WORK_MAX;
+use proto::limits::task::TaskLimits;
 use proto::message::{BatchSlice, Completion, Cost, FromWorker, RunEnd, RunMessage, ToWorker};
 use proto::ring::End;
 use proto::sync::Lock;
 use proto::task::TaskId;
 use sandbox::LockedDown;
+
+/// The host's first run says nothing of limits, and there is none before it.
+const NO_LIMITS: &str = "the first run came without limits";
 
 /// Runs until the stream ends (which a ring never does: the watcher ends the process).
 ///
@@ -29,6 +33,7 @@ pub(super) fn run<W: ToHost>(
 ) -> io::Result<()> {
     let mut inbox = Inbox::new(from_host);
     let mut scratch = Vec::new();
+    let mut limits = None;
     let mut say = |message: FromWorker, payload: &[u8]| {
         let mut to_host = to_host.hold();
         let frame_bytes = write_frame(&mut *to_host, &mut scratch, &message, payload)?;
@@ -44,6 +49,9 @@ pub(super) fn run<W: ToHost>(
         }
         let ToWorker::Run(mut message) = inbox.next_message()?;
         let RunMessage { task, run, claim, .. } = message;
+        // They count for the next run, too, if this one is skipped.
+        limits = message.limits.or(limits);
+        let limits = limits.as_ref().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, NO_LIMITS))?;
         // The host may have taken it back while others ran.
         if !claims.claim(claim, run) {
             inbox.skip()?;
@@ -55,7 +63,7 @@ pub(super) fn run<W: ToHost>(
         claims.begin(claim, run);
         match message.slice {
             None => {
-                runner.run(&message, &mut inbox, &mut |input, completion, payload| {
+                runner.run(&message, limits, &mut inbox, &mut |input, completion, payload| {
                     // The host takes no answer before it has sent the whole input.
                     input.skip()?;
                     say(FromWorker::Done { task, completion }, payload).map(drop)
@@ -70,7 +78,7 @@ pub(super) fn run<W: ToHost>(
                     }
                     message.task = TaskId(task.0 + item);
                     reporter.begin(message.task);
-                    run_item(&mut runner, &message, &mut inbox, &mut say, &mut so_far)?;
+                    run_item(&mut runner, &message, limits, &mut inbox, &mut say, &mut so_far)?;
                 }
                 inbox.skip()?;
                 let SoFar { end, run_ns, .. } = so_far;
@@ -106,12 +114,13 @@ impl SoFar {
 fn run_item(
     runner: &mut Runner,
     message: &RunMessage,
+    limits: &TaskLimits,
     inbox: &mut Inbox<impl Inbound>,
     say: &mut impl FnMut(FromWorker, &[u8]) -> io::Result<u64>,
     so_far: &mut SoFar,
 ) -> io::Result<()> {
     let mut input = Item::next(inbox)?;
-    runner.run(message, &mut input, &mut |_, completion, payload| {
+    runner.run(message, limits, &mut input, &mut |_, completion, payload| {
         so_far.run_ns += completion.cost.run_ns;
         if matches!(completion.end, RunEnd::Interrupted) {
             so_far.end = completion.end;
