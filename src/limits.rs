@@ -1,6 +1,6 @@
 //! The defaults and bounds of the builders' methods, each with its unit.
 //!
-//! The methods are those of [`PoolBuilder`](crate::PoolBuilder), [`TaskOptions`](crate::TaskOptions),
+//! The methods are those of [`PoolBuilder`](crate::PoolBuilder), [`TaskOptions`],
 //! [`ModuleOptions`](crate::module::ModuleOptions), [`CompileLimits`] and
 //! [`Replacement`](crate::pool::Replacement). What the processes of a pool hold each other to is no part of the
 //! API, and may change with any version.
