@@ -6,11 +6,12 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::RecvTimeoutError;
 
 use super::TaskFuture;
 use crate::error::TaskError;
 use crate::fork::OfProcess;
+use crate::sync::{Receiver, Sender, unbounded};
 
 /// The moment at which [`wait`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
