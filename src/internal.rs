@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 
 pub use crate::account::{Account, Charge, Need, Waited};
 use crate::command::{CommandInput, Stdin};
@@ -18,6 +17,7 @@ use crate::options::TaskOptions;
 use crate::pool::Pool;
 use crate::report::TaskReport;
 pub use crate::setting::{InFiles, Measure, SetLimit, Setting, SettingDefault, settings_markdown};
+use crate::sync::Sender;
 use files::{HostFiles, OpenError};
 use proto::limits::compile::{CompileLimit, CompileLimits};
 

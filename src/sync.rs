@@ -1,4 +1,11 @@
-//! The synchronisation that the future cell uses: what the wire uses, and the channel of those who wait for many futures.
+//! The synchronisation that the future cell and the link's readers use: what the wire uses, and the channel of those who
+//! wait for many futures. Under `--cfg wasmpool_loom` all of it is loom's, or modelled by what is loom's.
 
-pub(crate) use crossbeam_channel::Sender;
-pub(crate) use proto::sync::{AtomicU8, Condvar, Mutex, MutexGuard, Ordering};
+#[cfg(wasmpool_loom)]
+mod channel;
+
+#[cfg(wasmpool_loom)]
+pub(crate) use channel::{Receiver, Sender, unbounded};
+#[cfg(not(wasmpool_loom))]
+pub(crate) use crossbeam_channel::{Receiver, Sender, unbounded};
+pub(crate) use proto::sync::{AtomicBool, AtomicU8, Condvar, Mutex, MutexGuard, Ordering};

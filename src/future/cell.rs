@@ -1,4 +1,7 @@
-//! The cell: filled once, read often.
+//! The cell: filled once, read often. `model.rs` tries every interleaving of those who fill it and those who wait.
+
+#[cfg(all(test, wasmpool_loom))]
+mod model;
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -6,12 +6,13 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::RecvTimeoutError;
 
 use super::TaskFuture;
 use crate::error::TaskError;
 use crate::fork::OfProcess;
 use crate::id_map::IdSet;
+use crate::sync::{Receiver, Sender, unbounded};
 
 /// Room is made at once for so many futures at most.
 const ROOM_MAX: usize = 1 << 16;

@@ -6,13 +6,15 @@
 
 mod aside;
 mod reader;
+mod reading;
 
 use reader::Reader;
 pub(crate) use reader::read_loop;
+use reading::{Handoff, LinkSide, RingOutbox};
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use std::vec;
@@ -36,13 +38,12 @@ use crate::panic_guard::PanicGuard;
 use crate::scheduler::{Now, WorkerKey};
 use crate::shared_input::SharedInput;
 use proto::control::ControlSocket;
+use proto::event_count::EventCount;
 use proto::frame::encode_head_into;
 use proto::kernel::kernel_text;
 use proto::limits::task::TaskLimits;
 use proto::message::{BatchSlice, FromWorker, ModuleId, RunEnd, RunMessage, ToWorker};
-use proto::reader_lock::ReaderLock;
 use proto::ring::{self, End, Producer, Violation};
-use proto::spin::Spinning;
 use proto::sync::Lock;
 use proto::task::{Subject, TaskId};
 
@@ -96,16 +97,10 @@ pub(crate) struct Link {
     pidfd: OwnedFd,
     pub(super) clock: WorkerClock,
     end: End,
-    reader: ReaderLock<Reader>,
-    spinning: Spinning,
-    /// The same for the link's own thread, while a payload is under way.
-    streaming: Spinning,
+    handoff: Handoff<Reader, Outbox>,
     /// Written under the core's lock, so that runs are sent in the order in which they were
     /// decided; held for moments only.
     orders: Mutex<Orders>,
-    outbox: Mutex<Outbox>,
-    /// Something in the outbox did not fit; changes under its lock.
-    has_rest: AtomicBool,
     /// Runs whose frames have been written to their last byte.
     runs_sent: AtomicU64,
     pub(super) sent: Sent,
@@ -113,11 +108,9 @@ pub(crate) struct Link {
     log_bytes_per_second: u64,
     /// The ends of modules and shared inputs are reported to the link by this.
     this: Weak<Link>,
-    /// It is set once the process is gone; the reader then drains the ring and ends.
-    gone: AtomicBool,
     /// Says why we killed it, where the signal alone would not say.
     killed_for: OnceLock<DeathCause>,
-    /// Says how it ended; set before `gone`.
+    /// Says how it ended; set before it is gone.
     death: OnceLock<Death>,
 }
 
@@ -262,17 +255,12 @@ impl Link {
             pidfd,
             clock,
             end,
-            reader: ReaderLock::new(reader),
-            spinning: Spinning::new(),
-            streaming: Spinning::new(),
+            handoff: Handoff::new(reader, outbox),
             orders: Mutex::new(orders),
-            outbox: Mutex::new(outbox),
-            has_rest: AtomicBool::new(false),
             runs_sent: AtomicU64::new(0),
             sent: Sent::default(),
             log_bytes_per_second,
             this: this.clone(),
-            gone: AtomicBool::new(false),
             killed_for: OnceLock::new(),
             death: OnceLock::new(),
         })
@@ -284,10 +272,6 @@ impl Link {
 
     fn orders(&self) -> MutexGuard<'_, Orders> {
         self.orders.hold()
-    }
-
-    fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.hold()
     }
 
     /// Notes that the worker is to run the task; [`flush`](Self::flush) sends it. Neither
@@ -387,17 +371,7 @@ impl Link {
 
     /// Sends what was ordered, as far as it fits.
     pub(super) fn flush(&self) {
-        match self.pump() {
-            Ok(true) => {}
-            // The link's thread takes over, if no inline reader does; it must learn that it waits for space now.
-            Ok(false) => self.end.wake_self(),
-            Err(violation) => self.kill_for(DeathCause::ProtocolViolation(violation.to_string())),
-        }
-    }
-
-    /// Returns whether the next piece could not be sent on the control socket just now.
-    fn waits_for_the_system(&self) -> bool {
-        self.has_rest() && self.outbox().unsent_since.is_some()
+        self.send();
     }
 
     /// Resident memory of the process, where the system says it.
@@ -419,53 +393,7 @@ impl Link {
             death.cause = cause.clone();
         }
         let _ = self.death.set(death);
-        self.gone.store(true, Ordering::SeqCst);
-        self.end.wake_self();
-        // An inline reader then lets go of the reader's lock.
-        self.wake_inline_reader();
-    }
-
-    /// Wakes the inline reader, if there is one and it sleeps.
-    fn wake_inline_reader(&self) {
-        if self.reader.has_sleeping_inline_reader() {
-            self.end.wake_inline();
-        }
-    }
-
-    /// Writes what fits; `true` if that was all.
-    fn pump(&self) -> Result<bool, Violation> {
-        let mut outbox = self.outbox();
-        let mut orders = self.orders();
-        outbox.waiting.extend(orders.unsent.drain(..));
-        if orders.spare.capacity() == 0 {
-            orders.spare = std::mem::take(&mut outbox.spare);
-        }
-        drop(orders);
-        // Dropping an input may be the caller's code (`Bytes::from_owner`): not under the lock.
-        let mut sent = SmallVec::new();
-        let pumped = outbox.pump(self, &mut sent);
-        let all_sent = outbox.waiting.is_empty();
-        self.has_rest.store(!all_sent, Ordering::SeqCst);
-        drop(outbox);
-        drop(sent);
-        pumped.map(|()| all_sent)
-    }
-
-    fn has_rest(&self) -> bool {
-        self.has_rest.load(Ordering::SeqCst)
-    }
-
-    /// Returns whether some of the rest could be sent now. `false` while another thread is at it.
-    fn can_send(&self) -> bool {
-        let can = |outbox: MutexGuard<'_, Outbox>| outbox.waits_for_space() && outbox.ring.space() != Ok(0);
-        self.has_rest() && self.outbox.try_lock().is_ok_and(can)
-    }
-
-    /// Hands the rest over for an inline reader that goes or sleeps.
-    fn hand_over(&self) {
-        if self.has_rest() {
-            self.end.wake_self();
-        }
+        self.set_gone();
     }
 
     /// The run that the worker is at, by what it has answered.
@@ -495,7 +423,7 @@ impl Link {
         // The worker may be quicker than the thread that has just written the last byte to it:
         // then that thread still holds the outbox.
         has_sent() || {
-            drop(self.outbox());
+            drop(self.handoff.outbox());
             has_sent()
         }
     }
@@ -513,13 +441,65 @@ impl Link {
     }
 }
 
-impl Outbox {
-    /// Returns whether the next piece waits for room in the ring. Pieces for the control socket do not: if that
-    /// refuses them, they are tried again after a pause.
+impl LinkSide for Link {
+    type Reader = Reader;
+    type Outbox = Outbox;
+    type Sent = SmallVec<[OutboxItem; PIECES_USUAL]>;
+
+    #[inline]
+    fn handoff(&self) -> &Handoff<Reader, Outbox> {
+        &self.handoff
+    }
+
+    #[inline]
+    fn event_count(&self) -> &EventCount {
+        self.end.event_count()
+    }
+
+    #[inline]
+    fn at_most(&self, asked: Option<Duration>) -> Option<Duration> {
+        self.end.at_most(asked)
+    }
+
+    #[inline]
+    fn write(&self, outbox: &mut Outbox, sent: &mut Self::Sent) -> Result<(), Violation> {
+        let mut orders = self.orders();
+        outbox.waiting.extend(orders.unsent.drain(..));
+        if orders.spare.capacity() == 0 {
+            orders.spare = std::mem::take(&mut outbox.spare);
+        }
+        drop(orders);
+        outbox.pump(self, sent)
+    }
+
+    fn kill_for_violation(&self, violation: Violation) {
+        self.kill_for(DeathCause::ProtocolViolation(violation.to_string()));
+    }
+}
+
+impl RingOutbox for Outbox {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Pieces for the control socket do not wait for room: if it refuses them, they are tried again after a pause.
+    #[inline]
     fn waits_for_space(&self) -> bool {
         matches!(self.waiting.front(), Some(OutboxItem::Bytes(_) | OutboxItem::Frames(_)))
     }
 
+    #[inline]
+    fn has_space(&self) -> bool {
+        self.ring.space() != Ok(0)
+    }
+
+    fn waits_for_the_system(&self) -> bool {
+        self.unsent_since.is_some()
+    }
+}
+
+impl Outbox {
     /// Writes what fits, and returns what is done with.
     fn pump(
         &mut self,

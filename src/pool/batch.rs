@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 
 use crate::account::Charge;
 use crate::error::{MapError, SubmitError, TaskFailure};
@@ -15,6 +14,7 @@ use crate::future::{Item, TaskFuture};
 use crate::host::batch::Inputs;
 use crate::module::TaskOutput;
 use crate::report::TaskReport;
+use crate::sync::Sender;
 use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_ITEMS_MAX};
 use proto::task::TaskId;
 

@@ -26,6 +26,7 @@ use crate::options::{Isolation, TaskOptions, task_options};
 use crate::policy::{DropPolicy, OnWorkerDeath};
 use crate::scheduler::Event;
 use crate::shared_input::Shares;
+use crate::sync::unbounded;
 use files::{HostFiles, OpenError};
 use proto::limits;
 use proto::limits::compile::CompileLimits;
@@ -441,7 +442,7 @@ impl PoolBuilder {
         let files = dirs::host_files(&dirs).map_err(system("look at the directories of tasks"))?;
         let cache = self.open_cache(&files)?;
         let (supervisor, requests) = requests::channel().map_err(system("create an eventfd"))?;
-        let (callbacks, queue) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
+        let (callbacks, queue) = unbounded::<Box<dyn FnOnce() + Send>>();
         let mut settings = self.settings;
         settings.workers.max = self.workers;
         settings.workers.machine_code = program.machine_code();
@@ -462,7 +463,7 @@ impl PoolBuilder {
         let prestart = settings.workers.min;
         let compilers_max = settings.compiler.processes_max;
         let id = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
-        let (wakers, woken) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
+        let (wakers, woken) = unbounded::<Box<dyn FnOnce() + Send>>();
         let queues = Arc::new(Queues { callbacks, wakers });
         let core = Arc::new(Core::new(id, settings, supervisor, queues));
         start("wasmpool-wakers", move || {

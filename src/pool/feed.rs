@@ -30,8 +30,6 @@ use std::sync::{Arc, Weak};
 use std::task::Wake;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-
 use self::shared::{By, Handed, Source};
 pub(super) use self::shared::{End, FeedState};
 pub(super) use self::thread::start as start_thread;
@@ -45,6 +43,7 @@ use crate::host::batch::Inputs;
 use crate::host::core::WhenFull;
 use crate::module::{Callable, InputOf};
 use crate::options::TaskOptions;
+use crate::sync::Sender;
 
 /// A caller that has waited this long for a result has gathered inputs submitted: it is longer than a batch
 /// takes, and shorter than anyone notices.

@@ -10,8 +10,6 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-
 use super::batch::{Batching, Next, Seen, Submitted};
 use super::feed::{End, Feed, Found, Start};
 use super::{MapStream, Pool};
@@ -20,6 +18,7 @@ use crate::error::MapError;
 use crate::fork::OfProcess;
 use crate::module::{Callable, InputOf};
 use crate::options::TaskOptions;
+use crate::sync::{Receiver, Sender, unbounded};
 
 /// The iterator of [`Pool::map`]. Submits as it is pulled; dropping it cancels what does
 /// not run yet.

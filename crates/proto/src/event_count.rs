@@ -7,7 +7,11 @@
 //! A side has one usual sleeper, and the host may have an *inline reader* besides: a caller that waits for an
 //! answer and reads the ring itself. While there is one, data wakes it alone.
 //!
-//! `tests/model` tries every interleaving of this file.
+//! `model.rs` tries every interleaving of this file, and that of the host's readers (`src/host/link/reading/model.rs`)
+//! as well, together with them.
+
+#[cfg(all(test, wasmpool_loom))]
+mod model;
 
 use std::time::Duration;
 

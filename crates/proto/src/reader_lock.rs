@@ -4,7 +4,8 @@
 //! reader may be about to go, and may have looked for the last time. Therefore it notes that it came, and the reader
 //! that gives the lock back says that it is free.
 //!
-//! `tests/model` tries every interleaving of this file, with `event_count.rs`.
+//! The model of the host's readers (`src/host/link/reading/model.rs`) tries every interleaving of this file, together
+//! with them and with `event_count.rs`.
 
 use std::sync::PoisonError;
 

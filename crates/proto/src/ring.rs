@@ -5,11 +5,10 @@
 //! position privately and only *publishes* it, so a hostile peer can move only its own:
 //! what it publishes is checked against ours, and anything impossible is a [`Violation`].
 //!
-//! Both sides share this file; nothing here blocks except [`End::wait`], [`End::sleep_unnotified`] and what the
-//! inline reader does (`event_count.rs` says what that is). What is announced, and the words that are slept on,
-//! stand in shared memory. A hostile peer may change them, or have the kernel take the host's sleeper off its
-//! word: it can then leave its own words unheard, and the host's wake-ups too, until the host looks again by
-//! itself ([`LOOK_AGAIN`]).
+//! Both sides share this file; nothing here blocks except [`End::wait`] and what a reader does with
+//! [`End::event_count`]. What is announced, and the words that are slept on, stand in shared memory. A hostile peer
+//! may change them, or have the kernel take the host's sleeper off its word: it can then leave its own words unheard,
+//! and the host's wake-ups too, until the host looks again by itself ([`LOOK_AGAIN`]).
 
 use std::io;
 use std::mem::offset_of;
@@ -138,6 +137,10 @@ unsafe impl Sync for Region {}
 
 impl Region {
     fn map(fd: BorrowedFd<'_>) -> io::Result<Arc<Region>> {
+        if cfg!(wasmpool_loom) {
+            // Loom's atomics are no plain words: they have no place in shared memory.
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         // A shorter file would turn accesses into SIGBUS.
         let file_bytes = rustix::fs::fstat(fd)?.st_size;
         let sizes = std::iter::successors(Some(RING_BYTES), |bytes| Some(bytes / 2));
@@ -256,8 +259,9 @@ impl End {
         (producer, Consumer { end: self.clone(), taken: 0 })
     }
 
+    /// Returns what this side sleeps on. How long it may is in [`at_most`](Self::at_most).
     #[inline]
-    fn event_count(&self) -> &EventCount {
+    pub fn event_count(&self) -> &EventCount {
         self.region.event_count(self.side)
     }
 
@@ -266,54 +270,25 @@ impl End {
         self.region.ring_bytes
     }
 
-    /// See [`EventCount::wait`]; so with those that follow.
+    /// See [`EventCount::wait`].
     #[inline]
     pub fn wait(&self, what: u32, ready: impl Fn() -> bool) {
         self.event_count().wait(what, self.at_most(None), ready);
     }
 
-    /// Returns how long this side may sleep.
+    /// Returns how long this side may sleep, if it was asked to sleep for so long.
     #[inline]
-    fn at_most(&self, asked: Option<Duration>) -> Option<Duration> {
+    pub fn at_most(&self, asked: Option<Duration>) -> Option<Duration> {
         match self.side {
             Side::Host => Some(asked.map_or(LOOK_AGAIN, |asked| asked.min(LOOK_AGAIN))),
             Side::Worker => asked,
         }
     }
 
-    #[inline]
-    pub fn sleep_unnotified(&self, duration: Duration) {
-        self.event_count().sleep_unnotified(duration);
-    }
-
+    /// See [`EventCount::wake`].
     #[inline]
     pub fn wake_self(&self) {
         self.event_count().wake();
-    }
-
-    #[inline]
-    pub fn begin_inline(&self) {
-        self.event_count().begin_inline();
-    }
-
-    #[inline]
-    pub fn end_inline(&self) {
-        self.event_count().end_inline();
-    }
-
-    #[inline]
-    pub fn wait_inline(&self, at_most: Option<Duration>, ready: impl Fn() -> bool) {
-        self.event_count().wait_inline(self.at_most(at_most), ready);
-    }
-
-    #[inline]
-    pub fn sleep_inline(&self, duration: Duration, is_over: impl Fn() -> bool) {
-        self.event_count().sleep_inline(duration, is_over);
-    }
-
-    #[inline]
-    pub fn wake_inline(&self) {
-        self.event_count().wake_inline();
     }
 
     #[inline]

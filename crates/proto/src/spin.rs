@@ -38,7 +38,9 @@ impl Spinning {
     /// Asks the system for the number of processors: a worker makes it before it locks itself down.
     #[inline]
     pub fn new() -> Self {
-        let has_processors = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        // Loom cannot try what depends on the time: there, one look is all.
+        let has_processors =
+            !cfg!(wasmpool_loom) && std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
         Spinning { score: AtomicU32::new(SCORE_MAX / 2), has_processors }
     }
 

@@ -2,11 +2,13 @@
 
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
+use super::reading::{
+    Awaited, Drained, LinkSide, ReaderSide, RingReader, drive_inline, listen, wait_until_gone,
+};
 use super::{HeldRun, InFlight, Link, TaskEnd, WorkerEvents};
 use crate::error::DeathCause;
 use crate::ewma::Ewma;
@@ -20,7 +22,6 @@ use proto::limits::LOG_RECORD_BYTES_MAX;
 use proto::message::FromWorker;
 use proto::message::{LogRecord, LogSource};
 use proto::payload::Payload;
-use proto::ring;
 use proto::ring::Consumer;
 use proto::slice;
 use proto::task::TaskId;
@@ -30,9 +31,6 @@ const ANSWERS_AT_ONCE: usize = 64;
 
 /// Answers are handled one by one while no more runs than this are under way.
 const FEW_OUTSTANDING: usize = 8;
-
-/// A piece that the control socket refused is tried again after this long.
-const SEND_AGAIN: Duration = Duration::from_millis(5);
 
 /// A caller does not wait for the next answer alone while this many runs are under way.
 const MANY_OUTSTANDING: u64 = 4;
@@ -62,19 +60,35 @@ pub(super) struct Reader {
     is_left: bool,
 }
 
-/// The result of one look at what the worker said.
-struct Drained {
-    frames: usize,
-    /// It heard all there was; else it stopped, and there may be more that is not in the ring any more.
-    is_all: bool,
-}
-
 /// The number of frames that are handled between two questions whether to go on.
 const FRAMES_UNASKED: usize = 64;
 
-/// A caller that reads in place of the link's thread handles at most this many frames after its own result: a
-/// worker that never stops sending must not keep it.
-const FRAMES_BEYOND: usize = 4096;
+impl RingReader for Reader {
+    #[inline]
+    fn has_news(&self) -> bool {
+        self.violation.is_none() && (self.is_left || self.ring.available() != Ok(0))
+    }
+
+    #[inline]
+    fn is_violated(&self) -> bool {
+        self.violation.is_some()
+    }
+
+    #[inline]
+    fn is_flooded(&self) -> bool {
+        self.log_forwarder.as_ref().is_some_and(LogForwarder::is_flooded)
+    }
+
+    #[inline]
+    fn is_amid(&self) -> bool {
+        self.frames.is_amid()
+    }
+
+    #[inline]
+    fn set_left(&mut self, is_left: bool) {
+        self.is_left = is_left;
+    }
+}
 
 impl Reader {
     pub(super) fn new(ring: Consumer) -> Self {
@@ -89,14 +103,6 @@ impl Reader {
             violation: None,
             is_left: false,
         }
-    }
-
-    fn is_flooded(&self) -> bool {
-        self.log_forwarder.as_ref().is_some_and(LogForwarder::is_flooded)
-    }
-
-    fn has_news(&self) -> bool {
-        self.violation.is_none() && (self.is_left || self.ring.available() != Ok(0))
     }
 
     /// Handles what the worker has said so far, unless after some frames it is over.
@@ -305,11 +311,65 @@ fn answer(events: &impl WorkerEvents, link: &Link, answers: &mut Vec<TaskEnd>) {
     }
 }
 
-impl Link {
-    fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::SeqCst)
+/// A reader of the link's ring, and who hears what it reads.
+struct Hearing<'a, E> {
+    events: &'a E,
+    link: &'a Link,
+}
+
+impl<E: WorkerEvents> ReaderSide for Hearing<'_, E> {
+    type Link = Link;
+
+    #[inline]
+    fn link(&self) -> &Link {
+        self.link
     }
 
+    #[inline]
+    fn drain(&self, reader: &mut Reader, is_over: impl Fn(usize) -> bool) -> Drained {
+        reader.drain(self.events, self.link, is_over)
+    }
+
+    #[inline]
+    fn pause(&self, reader: &Reader) -> Option<Duration> {
+        reader.pause(self.link)
+    }
+}
+
+/// A caller waits for this. A thread that fills the cell elsewhere wakes it by the waker.
+struct AwaitedCell<'a> {
+    cell: &'a Cell,
+    waker: Waker,
+    deadline: Option<Instant>,
+}
+
+impl AwaitedCell<'_> {
+    fn begin<'a>(link: &Arc<Link>, cell: &'a Cell, deadline: Option<Instant>) -> AwaitedCell<'a> {
+        let waker = Waker::from(link.clone());
+        cell.add_inline_reader(&waker);
+        AwaitedCell { cell, waker, deadline }
+    }
+}
+
+impl Drop for AwaitedCell<'_> {
+    fn drop(&mut self) {
+        self.cell.remove_inline_reader(&self.waker);
+    }
+}
+
+impl Awaited for AwaitedCell<'_> {
+    #[inline]
+    fn is_done(&self) -> bool {
+        self.cell.has_news()
+    }
+
+    #[inline]
+    fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+}
+
+impl Link {
     /// The calling thread reads what the worker says until the cell is filled, or until the deadline:
     /// one thread less to be woken for an answer. Returns at once if another thread is at it.
     pub(in super::super) fn drive_inline(
@@ -318,50 +378,7 @@ impl Link {
         cell: &Cell,
         deadline: Option<Instant>,
     ) {
-        let Some(mut reader) = self.reader.try_lock_inline() else { return };
-        // A thread that fills the cell elsewhere wakes this one.
-        let waker = Waker::from(self.clone());
-        cell.add_inline_reader(&waker);
-        let is_done = || cell.has_news();
-        let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
-        let inline_reading = InlineReading::begin(self);
-        let is_all = loop {
-            if self.can_send()
-                && let Err(violation) = self.pump()
-            {
-                self.kill_for(DeathCause::ProtocolViolation(violation.to_string()));
-            }
-            let Drained { is_all, .. } =
-                reader.drain(events, self, |frames| is_late() || (frames > FRAMES_BEYOND && is_done()));
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if is_done() || self.is_gone() || reader.violation.is_some() || left == Some(Duration::ZERO) {
-                break is_all;
-            }
-            let is_over = || is_done() || self.is_gone();
-            match reader.pause(self) {
-                Some(pause) => self.sleep_a_moment(left.map_or(pause, |left| left.min(pause)), is_over),
-                None => {
-                    let is_ready = || reader.has_news() || is_over();
-                    let sleep = || self.end.wait_inline(left, is_ready);
-                    let sleep = || self.reader.sleep_inline(|| self.hand_over(), sleep);
-                    self.spinning.wait(|| is_ready() || self.can_send(), sleep);
-                }
-            }
-        };
-        drop(inline_reading);
-        cell.remove_inline_reader(&waker);
-        // The link's own thread must see to data that woke nobody, and to what was not read to its end.
-        reader.is_left = !is_all;
-        let has_news = reader.has_news() || reader.violation.is_some();
-        if self.reader.give_back(reader) || has_news || self.is_gone() {
-            self.end.wake_self();
-        }
-    }
-
-    /// The inline reader looks away for a moment.
-    fn sleep_a_moment(&self, pause: Duration, is_over: impl Fn() -> bool) {
-        let sleep = || self.end.sleep_inline(pause, is_over);
-        self.reader.sleep_inline(|| self.hand_over(), sleep);
+        drive_inline(&Hearing { events, link: self }, || AwaitedCell::begin(self, cell, deadline));
     }
 }
 
@@ -376,24 +393,6 @@ impl Wake for Link {
     }
 }
 
-/// An inline reader is there; it goes even if a panic takes it.
-struct InlineReading<'a>(&'a Link);
-
-impl InlineReading<'_> {
-    fn begin(link: &Link) -> InlineReading<'_> {
-        link.end.begin_inline();
-        link.reader.begin_inline();
-        InlineReading(link)
-    }
-}
-
-impl Drop for InlineReading<'_> {
-    fn drop(&mut self) {
-        self.0.reader.end_inline(|| self.0.hand_over());
-        self.0.end.end_inline();
-    }
-}
-
 /// The link's thread: reads until the process is gone, then reports its death.
 pub(crate) fn read_loop(events: &impl WorkerEvents, link: &Arc<Link>) {
     become_io_thread();
@@ -402,70 +401,17 @@ pub(crate) fn read_loop(events: &impl WorkerEvents, link: &Arc<Link>) {
     // are longer.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
     // Wakers and inputs' destructors are others' code; whatever they do, the death is reported.
-    if catch_unwind(AssertUnwindSafe(|| listen(events, link))).is_err() {
+    if catch_unwind(AssertUnwindSafe(|| listen(&Hearing { events, link }))).is_err() {
         link.kill_for(DeathCause::ProtocolViolation("the host's own thread panicked".into()));
     }
-    // The stream is of no use after a violation, but the process must be reaped first.
-    while !link.is_gone() {
-        link.end.wait(ring::FOR_DATA, || link.is_gone());
-    }
+    wait_until_gone(&**link);
     if let Some(death) = link.death.get() {
         let mut death = death.clone();
-        let log_forwarder = link.reader.take().log_forwarder.take();
+        let log_forwarder = link.handoff.reader.take().log_forwarder.take();
         if let Some((last, dropped)) = log_forwarder.map(LogForwarder::close) {
             death.last_logs = last;
             dropped.into_iter().for_each(|dropped| events.logs_dropped(link.pid, dropped));
         }
         events.died(link.key, death);
-    }
-}
-
-/// Handles what the worker says, to the end of the stream or the first violation.
-fn listen(events: &impl WorkerEvents, link: &Link) {
-    loop {
-        // An inline reader sends what there is.
-        let is_read_inline = link.reader.has_awake_inline_reader();
-        let drained = match if is_read_inline { Ok(true) } else { link.pump() } {
-            Ok(drained) => drained,
-            Err(violation) => return link.kill_for(DeathCause::ProtocolViolation(violation.to_string())),
-        };
-        let is_gone = link.is_gone();
-        // An inline reader leaves when the process is gone, and then nothing more can come.
-        let reader = if is_gone { Some(link.reader.take()) } else { link.reader.try_take() };
-        let mut is_amid = !drained;
-        if let Some(mut reader) = reader {
-            let Drained { frames, .. } = reader.drain(events, link, |_| false);
-            while is_gone && reader.is_flooded() {
-                reader.drain(events, link, |_| false);
-            }
-            if is_gone || reader.violation.is_some() {
-                return;
-            }
-            let pause = reader.pause(link).filter(|_| frames > 0 && drained);
-            let pause = pause.or_else(|| (!drained && link.waits_for_the_system()).then_some(SEND_AGAIN));
-            is_amid |= reader.frames.is_amid();
-            drop(reader);
-            if let Some(pause) = pause {
-                link.end.sleep_unnotified(pause);
-                continue;
-            }
-        }
-        let what = if drained { ring::FOR_DATA } else { ring::FOR_DATA | ring::FOR_SPACE };
-        let has_news = || {
-            let outbox = link.outbox();
-            let blocked = outbox.waits_for_space();
-            let pumpable = blocked && !is_read_inline && (drained || outbox.ring.space() != Ok(0));
-            drop(outbox);
-            let is_other = link.has_rest() && link.reader.has_awake_inline_reader() != is_read_inline;
-            pumpable
-                || is_other
-                || link.is_gone()
-                || link.reader.try_take().is_some_and(|reader| reader.has_news())
-        };
-        if is_amid {
-            link.streaming.wait(has_news, || link.end.wait(what, has_news));
-        } else {
-            link.end.wait(what, has_news);
-        }
     }
 }

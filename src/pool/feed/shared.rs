@@ -8,7 +8,6 @@ use std::task::Waker;
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 
 use super::{Knock, Plan, is_over};
 use crate::account::{Account, Charge, Need, Waited};
@@ -22,6 +21,7 @@ use crate::host::request::{Request, RequestInput, map_bytes_max};
 use crate::module::{Callable, InputOf};
 use crate::pool::batch::Submitted;
 use crate::stdin::StdinSource;
+use crate::sync::Sender;
 use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, RESULT_BYTES_BESIDE};
 use proto::message::Callee;
 use proto::payload::Payload;

@@ -1,123 +1,4 @@
-//! The future cell as it stands in `src/future/cell.rs`, under loom: every interleaving of its threads, up to
-//! three preemptions. The parts of the library that it needs stand here in small.
-
-#![allow(dead_code, unreachable_pub, reason = "the included source has more than is checked here")]
-
-mod sync {
-    use std::collections::VecDeque;
-    use std::sync::Arc;
-
-    pub(crate) use loom::sync::atomic::{AtomicU8, Ordering};
-    pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
-
-    /// An unbounded channel, modelled: `send` fails once the receiver is gone.
-    pub(crate) struct Sender<T>(Arc<Channel<T>>);
-
-    pub(crate) struct Channel<T> {
-        queue: Mutex<(VecDeque<T>, bool)>,
-        arrived: Condvar,
-    }
-
-    pub(crate) struct SendError<T>(T);
-
-    impl<T> SendError<T> {
-        pub(crate) fn into_inner(self) -> T {
-            self.0
-        }
-    }
-
-    impl<T> Clone for Sender<T> {
-        fn clone(&self) -> Self {
-            Sender(self.0.clone())
-        }
-    }
-
-    impl<T> Sender<T> {
-        pub(crate) fn new() -> Self {
-            let queue = Mutex::new((VecDeque::new(), true));
-            Sender(Arc::new(Channel { queue, arrived: Condvar::new() }))
-        }
-
-        pub(crate) fn send(&self, value: T) -> Result<(), SendError<T>> {
-            let mut queue = self.0.queue.lock().expect("no panic under it");
-            if !queue.1 {
-                return Err(SendError(value));
-            }
-            queue.0.push_back(value);
-            drop(queue);
-            self.0.arrived.notify_all();
-            Ok(())
-        }
-
-        pub(crate) fn receive(&self) -> T {
-            let mut queue = self.0.queue.lock().expect("no panic under it");
-            loop {
-                if let Some(value) = queue.0.pop_front() {
-                    return value;
-                }
-                queue = self.0.arrived.wait(queue).expect("no panic under it");
-            }
-        }
-
-        /// The receiver goes, with what it has not received.
-        pub(crate) fn close(&self) -> usize {
-            let mut queue = self.0.queue.lock().expect("no panic under it");
-            queue.1 = false;
-            std::mem::take(&mut queue.0).len()
-        }
-    }
-}
-
-mod error {
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub enum TaskError {
-        Cancelled,
-        Failed,
-        Broken(BrokenPool),
-    }
-
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct BrokenPool;
-
-    #[derive(Debug, Clone)]
-    pub struct TaskFailure(pub TaskError);
-
-    impl TaskFailure {
-        pub fn new(
-            error: TaskError,
-            _: proto::task::TaskId,
-            _: std::sync::Arc<str>,
-            _: std::sync::Arc<str>,
-            _: Option<String>,
-            _: crate::report::TaskReport,
-        ) -> Self {
-            TaskFailure(error)
-        }
-
-        pub fn error(&self) -> &TaskError {
-            &self.0
-        }
-    }
-}
-
-mod panic_guard {
-    pub(crate) fn catch_panic(emit: impl FnOnce()) {
-        emit();
-    }
-}
-
-mod module {
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub(crate) struct TaskOutput(pub(crate) u32);
-}
-
-mod report {
-    #[derive(Debug, Clone, Default)]
-    pub struct TaskReport;
-}
-
-#[path = "../../../src/future/cell.rs"]
-mod cell;
+//! The cell under loom: every interleaving of its threads, up to three preemptions.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -128,46 +9,60 @@ use loom::sync::Notify;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use cell::{Cell, Failed, Filled, FutureState, Item, Labels, Queues};
-use error::{TaskError, TaskFailure};
-use module::TaskOutput;
+use super::{Cell, Failed, Filled, FutureState, Item, Labels, Queues, TaskResult};
+use crate::error::{TaskError, TaskFailure};
+use crate::module::TaskOutput;
+use crate::report::TaskReport;
+use crate::sync::{Receiver, unbounded};
+use proto::payload::Payload;
 use proto::task::TaskId;
-use report::TaskReport;
 
-type Callbacks = sync::Sender<Box<dyn FnOnce() + Send>>;
+type Callbacks = Receiver<Box<dyn FnOnce() + Send>>;
 
 fn cell() -> (Arc<Cell>, Callbacks) {
-    let callbacks = Callbacks::new();
+    let (callbacks, queue) = unbounded();
     let name = "task".into();
     let module = "module".into();
     // A waker is called where it is refused: in the thread that completes.
-    let wakers = Callbacks::new();
-    wakers.close();
-    let queues = Arc::new(Queues { callbacks: callbacks.clone(), wakers });
-    (Cell::new(Labels { task: TaskId(1), name, module, label: None }, queues), callbacks)
+    let (wakers, _) = unbounded();
+    let queues = Arc::new(Queues { callbacks, wakers });
+    (Cell::new(Labels { task: TaskId(1), name, module, label: None }, queues), queue)
+}
+
+fn output(number: u8) -> TaskOutput {
+    TaskOutput::Output(Payload::inline(&[number]).expect("is short"))
+}
+
+fn number(output: Option<&TaskOutput>) -> u8 {
+    match output {
+        Some(TaskOutput::Output(payload)) => payload[0],
+        _ => 0,
+    }
+}
+
+fn failure(cell: &Cell, error: TaskError) -> TaskFailure {
+    cell.labels().failure(error, TaskReport::default())
 }
 
 fn complete(cell: &Arc<Cell>, result: Result<TaskOutput, TaskFailure>) -> bool {
     let result = result.map_err(Failed::For);
-    let filled = cell.fill(result, TaskReport);
+    let filled = cell.fill(result, TaskReport::default());
     if matches!(filled, Filled::Heard | Filled::WaitedFor) {
         cell.announce();
     }
     filled != Filled::TooLate
 }
 
-fn answer(cell: &Arc<Cell>, number: u32) -> bool {
-    complete(cell, Ok(TaskOutput(number)))
+fn answer(cell: &Arc<Cell>, number: u8) -> bool {
+    complete(cell, Ok(output(number)))
 }
 
-fn value(outcome: &cell::TaskResult) -> u32 {
-    outcome.result.as_ref().map_or(0, |answer| answer.0)
+fn value(outcome: &TaskResult) -> u8 {
+    number(outcome.result.as_ref().ok())
 }
 
 fn check(model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(model);
+    proto::sync::check(3, model);
 }
 
 #[test]
@@ -193,7 +88,7 @@ fn of_two_completions_the_first_stays() {
         let (cell, _callbacks) = cell();
         let other = cell.clone();
         let cancels = thread::spawn(move || {
-            let cancelled = complete(&other, Err(TaskFailure(TaskError::Cancelled)));
+            let cancelled = complete(&other, Err(failure(&other, TaskError::Cancelled)));
             // A thread that learns that it is cancelled finds it done, whoever did it.
             assert!(other.outcome().is_some() && other.is_cancelled() == cancelled);
             cancelled
@@ -270,21 +165,20 @@ fn one_that_waits_by_reference_is_woken_whoever_gives_up_beside_it() {
 fn a_watcher_is_told_once_whenever_it_came() {
     check(|| {
         let (cell, _callbacks) = cell();
-        let first = sync::Sender::new();
-        let second = sync::Sender::new();
-        let other = (cell.clone(), first.clone(), second.clone());
+        let (first, told_first) = unbounded();
+        let (second, told_second) = unbounded();
+        let other = cell.clone();
         let watches = thread::spawn(move || {
-            let (cell, first, second) = other;
-            cell.watch(&first, 1);
-            if let Some(key) = cell.watch(&second, 2) {
-                cell.unwatch(key);
+            other.watch(&first, 1);
+            if let Some(key) = other.watch(&second, 2) {
+                other.unwatch(key);
             }
         });
         answer(&cell, 7);
         watches.join().expect("watches");
-        assert_eq!(first.receive(), 1);
-        assert_eq!(first.close(), 0, "and not again");
-        assert!(second.close() <= 1);
+        assert_eq!(told_first.recv(), Ok(1));
+        assert_eq!(told_first.close(), 0, "and not again");
+        assert!(told_second.close() <= 1);
     });
 }
 
@@ -331,17 +225,17 @@ fn the_state_never_runs_backwards() {
     });
 }
 
-fn push(cell: &Cell, number: u32) {
+fn push(cell: &Cell, number: u8) {
     cell.push(Item {
-        result: Ok(TaskOutput(number)),
+        result: Ok(output(number)),
         run: Duration::ZERO,
         queued: Duration::ZERO,
         worker_pid: None,
     });
 }
 
-fn taken(items: &VecDeque<Item>) -> Vec<u32> {
-    items.iter().map(|item| item.result.as_ref().map_or(0, |answer| answer.0)).collect()
+fn taken(items: &VecDeque<Item>) -> Vec<u8> {
+    items.iter().map(|item| number(item.result.as_ref().ok())).collect()
 }
 
 #[test]
@@ -368,7 +262,9 @@ fn a_result_that_comes_after_the_end_is_nobodys() {
     check(|| {
         let (cell, _callbacks) = cell();
         let other = cell.clone();
-        let breaks = thread::spawn(move || complete(&other, Err(TaskFailure(TaskError::Failed))));
+        let breaks = thread::spawn(move || {
+            complete(&other, Err(failure(&other, TaskError::Aborted { killed: false })))
+        });
         push(&cell, 1);
         push(&cell, 2);
         let mut items = VecDeque::new();
@@ -391,11 +287,11 @@ fn a_watcher_of_results_is_told_of_them_and_of_the_end() {
             push(&other, 1);
             answer(&other, 7);
         });
-        let watcher = sync::Sender::new();
+        let (watcher, told) = unbounded();
         cell.watch_items(&watcher, 4);
         let mut items = VecDeque::new();
         while !cell.take_items(&mut items) {
-            assert_eq!(watcher.receive(), 4);
+            assert_eq!(told.recv(), Ok(4));
         }
         assert_eq!(taken(&items), [1]);
         answers.join().expect("answers");
@@ -403,7 +299,7 @@ fn a_watcher_of_results_is_told_of_them_and_of_the_end() {
 }
 
 /// Waits as an inline reader does: until there is news, asleep unless it is there.
-fn attend(cell: &Cell) {
+fn read_inline(cell: &Cell) {
     let flag = Arc::new(Flag(Notify::new(), AtomicUsize::new(0)));
     let waker = Waker::from(flag.clone());
     cell.add_inline_reader(&waker);
@@ -424,7 +320,7 @@ fn an_inline_reader_is_woken_by_results_and_by_the_end() {
         });
         let mut items = VecDeque::new();
         while !cell.take_items(&mut items) {
-            attend(&cell);
+            read_inline(&cell);
         }
         assert_eq!(taken(&items), [1]);
         answers.join().expect("answers");
@@ -437,11 +333,11 @@ fn two_inline_readers_of_one_task_are_both_woken() {
     check(|| {
         let (cell, _callbacks) = cell();
         let other = cell.clone();
-        let attends = thread::spawn(move || attend(&other));
+        let reads = thread::spawn(move || read_inline(&other));
         let other = cell.clone();
         let answers = thread::spawn(move || answer(&other, 7));
-        attend(&cell);
-        attends.join().expect("attends");
+        read_inline(&cell);
+        reads.join().expect("reads");
         assert!(answers.join().expect("answers"));
     });
 }

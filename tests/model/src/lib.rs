@@ -1,1 +1,0 @@
-//! This library is empty: the tests include the sources that they check.
