@@ -127,8 +127,7 @@ pub(super) struct WorkerEnd {
 pub(super) struct State {
     scheduler: Scheduler,
     /// The ids are ours and count up, so the table need not be defended against them.
-    /// Boxed, since a record is large and goes from here to the effect of its end.
-    records: IdMap<TaskId, Box<TaskRecord>>,
+    records: IdMap<TaskId, TaskRecord>,
     pub(super) domains: Domains,
     links: IdMap<WorkerKey, Arc<Link>>,
     /// Killed or retired before they were spawned.
@@ -332,7 +331,7 @@ impl Core {
             worker_pid: None,
             worker: None,
         };
-        state.records.insert(task, Box::new(record));
+        state.records.insert(task, record);
         let retry = options.retry.unwrap_or_default();
         let retry = match items {
             None => scheduler::Retry {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::TaskRecord;
+use super::invocation::Invocation;
 use super::link::Link;
 use super::requests::{SupervisorHandle, SupervisorRequest};
 use crate::error::DeathCause;
@@ -48,9 +48,11 @@ pub(super) enum Effect {
         run: u64,
         after: Duration,
     },
-    /// The call of the task is dropped with the effect.
+    /// The call is dropped with the effect. It is in a box, since effects are moved about, and is not here if it
+    /// could be dropped at once.
     Announce {
-        record: Box<TaskRecord>,
+        cell: Arc<Cell>,
+        _call: Option<Box<Invocation>>,
     },
     Stopped,
 }
@@ -92,7 +94,7 @@ impl Effect {
                 // The stack comes back as a log record of the task.
                 link.sample(*run);
             }
-            Effect::Announce { record } => record.cell.announce(),
+            Effect::Announce { cell, .. } => cell.announce(),
             Effect::Stopped => supervisor.wake(),
         }
     }

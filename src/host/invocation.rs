@@ -19,6 +19,9 @@ pub(super) fn ids(shares: &TaskShares) -> Vec<ShareId> {
     shares.iter().flat_map(|shares| shares.iter()).map(SharedInput::id).collect()
 }
 
+/// The memory of a longer input is given back to the system, which takes its time.
+const QUIET_INPUT_BYTES_MAX: usize = 64 * 1024;
+
 /// One task, as it is kept until its end and sent to a worker, perhaps to several one after the other.
 #[derive(Debug)]
 pub(crate) struct Invocation {
@@ -34,12 +37,13 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
-    /// Returns whether dropping it runs none of the caller's code and releases no module. If two tasks of a module
+    /// Returns whether dropping it takes no time, runs none of the caller's code and releases no module. If two tasks of a module
     /// without handles end at the same moment, each may see the other's count; the release then waits for nobody,
     /// as always (`Holder`).
     pub(super) fn is_quiet(&self) -> bool {
         let is_ours = self.owns_input && self.shares.is_none() && self.asks.is_none();
-        is_ours && Arc::strong_count(&self.module.0) > 1
+        let is_small = self.input.len() <= QUIET_INPUT_BYTES_MAX;
+        is_ours && is_small && Arc::strong_count(&self.module.0) > 1
     }
 }
 

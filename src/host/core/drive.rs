@@ -283,9 +283,8 @@ fn finish(
     received: &mut Option<Received>,
     are_many: bool,
 ) -> Option<Effect> {
-    let mut record = state.records.remove(&task)?;
+    let record = state.records.remove(&task)?;
     settle(&record, how, received.as_ref());
-    record.charge = None;
     let (result, report) = resolve::result(state, &record, how, now, received.take());
     state.domains.leave(record.domain);
     let outcome = resolve::outcome(how, Some(&result));
@@ -312,11 +311,12 @@ fn finish(
         record.cell.announce();
     }
     let is_announced = filled != Filled::Heard && (filled != Filled::WaitedFor || are_many);
-    if is_announced && record.call.is_quiet() {
+    // The call goes out with the effect where dropping it may be the caller's code, or takes long.
+    let call = (!record.call.is_quiet()).then(|| Box::new(record.call));
+    if is_announced && call.is_none() {
         return None;
     }
-    // The call goes out with the effect: dropping an input may be the caller's code.
-    Some(Effect::Announce { record })
+    Some(Effect::Announce { cell: record.cell, _call: call })
 }
 
 /// Notes whose death has broken the pool.

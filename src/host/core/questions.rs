@@ -75,7 +75,7 @@ impl Core {
             |record: &TaskRecord| record.batch.as_ref().map_or(0, |batch| batch.left().saturating_sub(1));
         let waiting: u64 = match state.batched {
             0 => 0,
-            _ => state.records.values().map(|record| waiting(record)).sum(),
+            _ => state.records.values().map(waiting).sum(),
         };
         let pending = counts.pending + waiting as usize;
         let running = counts.running;
