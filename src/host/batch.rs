@@ -17,12 +17,14 @@ use bytes::Bytes;
 use super::completion::{self, Received};
 use crate::error::TaskFailure;
 use crate::future::{Cell, Item};
+use crate::module::TaskOutput;
 use crate::observe::{TaskCounts, TaskOutcome};
 use crate::report::TaskReport;
 use crate::scheduler::Now;
 use proto::limits::task::TaskLimits;
 use proto::limits::{BATCH_ANSWERS_BYTES_MAX, BATCH_BYTES_MAX};
 use proto::message::{BatchSlice, Callee};
+use proto::payload::Payload;
 use proto::task::TaskId;
 
 /// Each input is preceded by its length in this many bytes.
@@ -208,9 +210,24 @@ impl Batch {
         self.left() > 0 && task.0 == self.cell.task().0 + self.answered()
     }
 
+    /// The next task has returned.
+    pub(super) fn returned(&self, worker_pid: u32, run_ns: u64, output: Payload, frame_bytes: u64) {
+        self.add_answer_bytes(frame_bytes);
+        let queued = self.queued();
+        self.ran_ns.fetch_add(run_ns, Ordering::SeqCst);
+        let result = Ok(TaskOutput::Output(output));
+        let run = Duration::from_nanos(run_ns);
+        self.push(SUCCEEDED, Item { result, run, queued, worker_pid: Some(worker_pid) });
+    }
+
+    /// Only the thread that reads the ring answers, so this need not be one step.
+    fn add_answer_bytes(&self, bytes: u64) {
+        self.answer_bytes.store(self.answer_bytes().saturating_add(bytes), Ordering::Release);
+    }
+
     /// The next task has been answered.
     pub(super) fn answer(&self, worker_pid: u32, now: impl FnOnce() -> Now, received: Received) {
-        self.answer_bytes.fetch_add(received.frame_bytes, Ordering::SeqCst);
+        self.add_answer_bytes(received.frame_bytes);
         let task = TaskId(self.cell.task().0 + self.answered());
         let cost = received.completion.cost.clone();
         let output_bytes = Some(received.payload.len() as u64);

@@ -171,6 +171,18 @@ impl InFlight {
         }
     }
 
+    /// Returns the batch that the worker answers for this task of, or why it may not.
+    fn batch_for(&self, task: TaskId) -> Result<&Batch, String> {
+        let Some(batch) = &self.batch else {
+            return Err(format!("it answered for task {task} as one of a batch"));
+        };
+        // An honest worker stops here, since it was told how many bytes its answers may have.
+        if !batch.has_room() {
+            return Err("it went on with a batch whose answers have no room".into());
+        }
+        Ok(batch)
+    }
+
     /// Returns whether the batch that the worker has ended with this end has tasks left; or why it may not say
     /// that.
     fn is_unfinished(&self, end: &RunEnd, payload: &[u8]) -> Result<bool, String> {

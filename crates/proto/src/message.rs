@@ -208,13 +208,15 @@ pub enum FromWorker {
     /// The run has ended. A batch's `Done` means that no more of it is run for now: it has no payload, and its end is
     /// `Ok`, or `Interrupted` if the next of its tasks was.
     Done { task: TaskId, completion: Completion },
-    /// The next task of a batch has ended.
+    /// The next task of a batch has ended, and not as [`Returned`](Self::Returned) says.
     Item { task: TaskId, completion: Completion },
     /// The worker itself reports something, perhaps about the task at hand. There is no payload.
     Event { task: Option<TaskId>, record: LogRecord },
     /// The task at hand asks for something, and waits. Its questions are numbered from 1, and each waits for
     /// the reply to the one before. It has no payload.
     Ask { task: TaskId, run: u64, number: u64, question: Question },
+    /// The next task of a batch has returned: the payload is its output. Nobody asks what else it cost.
+    Returned { task: TaskId, run_ns: u64 },
 }
 
 impl FromWorker {
@@ -225,7 +227,8 @@ impl FromWorker {
             FromWorker::Event { task: Some(task), .. }
             | FromWorker::Log { task, .. }
             | FromWorker::Ask { task, .. }
-            | FromWorker::Item { task, .. } => Subject::Task(*task),
+            | FromWorker::Item { task, .. }
+            | FromWorker::Returned { task, .. } => Subject::Task(*task),
             // This end is the batch's own.
             FromWorker::Done { task, .. } => Subject::Run(*task),
         }

@@ -9,8 +9,8 @@ use proto::description::CodeKind;
 use proto::limits::CONTROL_BYTES_MAX;
 use proto::limits::compile::{CompileLimit, CompileLimits};
 use proto::message::{
-    Chunk, CompileError, CompileReply, CompileRequest, CompileWork, EventLevels, FromWorkerControl,
-    ModuleId, Reply, ShareId, ToWorkerControl,
+    Chunk, CompileError, CompileReply, CompileRequest, CompileWork, EventLevels, FromWorkerControl, ModuleId,
+    Reply, ShareId, ToWorkerControl,
 };
 use proto::policy::{LayerReport, LayerState, SandboxLayer, SandboxPolicy, SandboxReport, SandboxRequest};
 use proto::preopen::{DirAccess, GuestDir};

@@ -25,6 +25,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
     ));
     seeds.push(frames::seed(7, 64, &[(ask(1), b""), (log(), b""), (ask(2), b""), (done(RunEnd::Ok), b"")]));
     // Longer than what is read at once.
+    seeds.push(frames::seed(
+        255,
+        1 << 16,
+        &[(returned(1), b"1"), (returned(2), b""), (item(3), b""), (done(RunEnd::Ok), b"")],
+    ));
     seeds.push(frames::seed(255, 1 << 18, &[(item(1), &[b'x'; 100_000]), (done(RunEnd::Ok), b"")]));
     seeds
 }
@@ -65,6 +70,10 @@ fn done(end: RunEnd) -> FromWorker {
 
 fn ask(number: u64) -> FromWorker {
     FromWorker::Ask { task: TaskId(1), run: 1, number, question: Question::Stdin { bytes_max: 4096 } }
+}
+
+fn returned(task: u64) -> FromWorker {
+    FromWorker::Returned { task: TaskId(task), run_ns: 300 }
 }
 
 fn item(task: u64) -> FromWorker {

@@ -193,15 +193,14 @@ impl Reader {
                 asks.ask(&to, run, number, question)?;
             }
             FromWorker::Item { task, completion } => {
-                let Some(batch) = &held.batch else {
-                    return Err(format!("it answered for task {task} as one of a batch"));
-                };
-                // An honest worker stops here, since it was told how many bytes its answers may have.
-                if !batch.has_room() {
-                    return Err("it went on with a batch whose answers have no room".into());
-                }
+                let batch = held.batch_for(task)?;
                 self.typical.learn(Duration::from_nanos(completion.cost.run_ns));
                 batch.answer(link.pid, || events.now(), Received { completion, payload, frame_bytes });
+            }
+            FromWorker::Returned { task, run_ns } => {
+                let batch = held.batch_for(task)?;
+                self.typical.learn(Duration::from_nanos(run_ns));
+                batch.returned(link.pid, run_ns, payload, frame_bytes);
             }
             FromWorker::Done { task, completion } => {
                 if !link.has_sent(held.run) {

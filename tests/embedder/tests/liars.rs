@@ -167,6 +167,9 @@ fn a_lie_about_a_batch_is_a_protocol_violation_that_says_what_it_was() {
         ("batch-other-item", "a task that it does not have"),
         ("batch-too-many", "a task that it does not have"),
         ("batch-none", "as one of a batch"),
+        ("batch-other-item-shortly", "a task that it does not have"),
+        ("batch-too-many-shortly", "a task that it does not have"),
+        ("batch-none-shortly", "as one of a batch"),
         ("batch-nothing", "without having done anything"),
         ("batch-payload", "for a batch as a whole"),
         ("batch-guest", "a batch one end"),
@@ -270,9 +273,11 @@ fn a_worker_that_asks_without_end_ends_at_its_deadline_and_costs_the_host_no_mem
 
 #[test]
 fn a_batch_of_an_honest_worker_by_hand_is_answered_task_by_task() {
-    let (results, broken) = map("batch-honest");
-    assert_eq!((results.len(), results.iter().filter(|result| result.is_ok()).count()), (1000, 1000));
-    assert!(broken.is_none());
+    for honest in ["batch-honest", "batch-honest-shortly"] {
+        let (results, broken) = map(honest);
+        assert_eq!((results.len(), results.iter().filter(|result| result.is_ok()).count()), (1000, 1000));
+        assert!(broken.is_none(), "{honest}");
+    }
 }
 
 #[test]

@@ -126,7 +126,12 @@ fn run_item(
             so_far.end = completion.end;
             return Ok(());
         }
-        so_far.answer_bytes += say(FromWorker::Item { task: message.task, completion }, payload)?;
+        let task = message.task;
+        let ended = match completion.end {
+            RunEnd::Ok => FromWorker::Returned { task, run_ns: completion.cost.run_ns },
+            _ => FromWorker::Item { task, completion },
+        };
+        so_far.answer_bytes += say(ended, payload)?;
         Ok(())
     })?;
     input.skip()

@@ -140,15 +140,19 @@ impl Wire {
         let claim = number();
         let _module = number();
         assert_eq!(number(), 0, "a task, not a command");
-        // The task's index; memory and output.
-        let [_, _, _] = [(); 3].map(|()| number());
+        let _index = number();
         let option = |number: &mut dyn FnMut() -> u64| (number() == 1).then(number);
-        let _fuel = option(&mut number);
-        // Seconds and nanoseconds.
-        let [_, _] = [(); 2].map(|()| number());
-        let _seed = option(&mut number);
-        // Logs, what becomes of too many, tasks of an instance.
-        let [_, _, _] = [(); 3].map(|()| number());
+        let has_limits = number() == 1;
+        if has_limits {
+            // Memory and output.
+            let [_, _] = [(); 2].map(|()| number());
+            let _fuel = option(&mut number);
+            // Seconds and nanoseconds.
+            let [_, _] = [(); 2].map(|()| number());
+            let _seed = option(&mut number);
+            // Logs, what becomes of too many, tasks of an instance.
+            let [_, _, _] = [(); 3].map(|()| number());
+        }
         let items = (number() == 1).then(|| (number(), number()));
         Run { task, run, claim, items, payload: payload.to_vec() }
     }
@@ -325,14 +329,16 @@ impl Wire {
                     self.write(&done[..done.len() / 2]);
                     return sleep();
                 }
-                None if what == "batch-none" => {
-                    self.write(&frame(&said(2, run.task), b"lie"));
+                None if what == "batch-none" || what == "batch-none-shortly" => {
+                    let item = if what == "batch-none" { said(2, run.task) } else { returned(run.task) };
+                    self.write(&frame(&item, b"lie"));
                     return sleep();
                 }
                 None => self.write(&done),
                 Some((first, count)) => {
                     self.batch(what, run.task, run.task + first, count);
-                    if !matches!(what, "batch-honest" | "batch-dies" | "batch-guest") {
+                    if !matches!(what, "batch-honest" | "batch-honest-shortly" | "batch-dies" | "batch-guest")
+                    {
                         return sleep();
                     }
                 }
@@ -341,10 +347,11 @@ impl Wire {
     }
 
     fn batch(&mut self, what: &str, batch: u64, first: u64, count: u64) {
-        let item = |task: u64| frame(&said(2, task), b"lie");
+        let shortly = what.ends_with("-shortly");
+        let item = |task: u64| frame(&if shortly { returned(task) } else { said(2, task) }, b"lie");
         let done = |payload: &[u8]| frame(&said(1, batch), payload);
         match what {
-            "batch-other-item" => return self.write(&item(first + 1)),
+            "batch-other-item" | "batch-other-item-shortly" => return self.write(&item(first + 1)),
             "batch-nothing" => return self.write(&done(b"")),
             "batch-guest" => return self.write(&frame(&[&[1], &number(batch)[..], &guests()].concat(), b"")),
             "batch-other-log" => return self.write(&frame(&log(first + count, 5), b"")),
@@ -356,10 +363,10 @@ impl Wire {
         }
         (first..first + count).for_each(|task| self.write(&item(task)));
         match what {
-            "batch-too-many" => self.write(&item(first + count)),
+            "batch-too-many" | "batch-too-many-shortly" => self.write(&item(first + count)),
             "batch-payload" => self.write(&done(b"lie")),
             "batch-dies" if count > 0 => std::process::exit(3),
-            "batch-honest" | "batch-dies" => self.write(&done(b"")),
+            "batch-honest" | "batch-honest-shortly" | "batch-dies" => self.write(&done(b"")),
             other => panic!("there is no lie called {other}"),
         }
     }
@@ -519,6 +526,11 @@ fn heeded() -> Vec<u8> {
 /// Says that a task has ended (1), or one of a batch (2), well and at no cost.
 fn said(message: u8, task: u64) -> Vec<u8> {
     [&[message], &number(task)[..], &ok()].concat()
+}
+
+/// Says that one of a batch has returned.
+fn returned(task: u64) -> Vec<u8> {
+    [&[5], &number(task)[..], &[1]].concat()
 }
 
 /// A record of the guest's, at level 3, without target and fields.
