@@ -7,7 +7,7 @@ use crate::module::TaskOutput;
 use crate::report::{CommandOutput, PartialOutput, TaskReport};
 use proto::limits::task::TaskLimits;
 use proto::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX, TABLE_ELEMENTS_MAX};
-use proto::message::{Callee, Completion, Cost, RunEnd};
+use proto::message::{Callee, Completion, Cost, Panicked, RunEnd, Trapped};
 use proto::payload::Payload;
 use proto::text::quoted;
 use proto::trap::Frame;
@@ -70,10 +70,12 @@ pub(super) fn read(
         RunEnd::Guest => TaskError::Guest { message: text(payload) },
         RunEnd::InputDecode => TaskError::InputDecode { message: text(payload) },
         RunEnd::InputTooLarge { bytes } => TaskError::InputTooLarge { bytes },
-        RunEnd::Trap { code, message, backtrace } => {
+        RunEnd::Trap(trapped) => {
+            let Trapped { code, message, backtrace } = *trapped;
             TaskError::Trap { code, message, backtrace: kept(backtrace) }
         }
-        RunEnd::Panic { message, location, backtrace } => {
+        RunEnd::Panic(panicked) => {
+            let Panicked { message, location, backtrace } = *panicked;
             TaskError::Panic { message, location, backtrace: kept(backtrace) }
         }
         // The scheduler never resolves an interrupt as an answer; a worker that claims one lies.

@@ -262,6 +262,9 @@ pub struct LogRecord {
     pub fields: String,
 }
 
+/// A message is moved from hand to hand on its way, and up to this size that takes a few instructions.
+const _: () = assert!(size_of::<FromWorker>() <= 128);
+
 /// Says how a run ended, and what it cost. The frame's payload belongs to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct Completion {
@@ -269,6 +272,22 @@ pub struct Completion {
     pub cost: Cost,
     /// A command's payload, whatever its end, is what it wrote to stdout, so many bytes, and then to stderr.
     pub stdout_bytes: u64,
+}
+
+/// The guest trapped. It is in a box, since it is rare and large, and most ends are neither.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]
+pub struct Trapped {
+    pub code: TrapCode,
+    pub message: String,
+    pub backtrace: Vec<Frame>,
+}
+
+/// The guest panicked, and said so.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, postcard_schema::Schema)]
+pub struct Panicked {
+    pub message: String,
+    pub location: String,
+    pub backtrace: Vec<Frame>,
 }
 
 /// Says how a run ended, as the worker saw it.
@@ -288,16 +307,8 @@ pub enum RunEnd {
     InputTooLarge {
         bytes: u64,
     },
-    Trap {
-        code: TrapCode,
-        message: String,
-        backtrace: Vec<Frame>,
-    },
-    Panic {
-        message: String,
-        location: String,
-        backtrace: Vec<Frame>,
-    },
+    Trap(Box<Trapped>),
+    Panic(Box<Panicked>),
     /// The host's own interrupt was heeded.
     Interrupted,
     /// The memory or table that the task needs to begin is over the limit.

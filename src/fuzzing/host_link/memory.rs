@@ -132,7 +132,7 @@ impl Memory {
             };
             self.say(&ended, b"an output");
         }
-        if choice % 8 != 0 {
+        if !choice.is_multiple_of(8) {
             let batch = TaskId(first - u64::from(input.byte() % 4).min(first));
             let end = if choice % 8 == 1 { RunEnd::Interrupted } else { RunEnd::Ok };
             let completion = Completion { end, cost, stdout_bytes: 0 };
@@ -209,12 +209,15 @@ fn ended(input: &mut Input<'_>) -> (TaskId, RunEnd, Cost) {
     let mut ends = run_ends();
     let count = ends.len();
     let mut end = ends.swap_remove(choice % count);
-    use proto::message::RunEnd::{Fuel, Memory, Panic, Table, Trap};
-    if let Trap { backtrace, .. }
-    | Panic { backtrace, .. }
-    | Memory { backtrace, .. }
-    | Table { backtrace, .. }
-    | Fuel { backtrace } = &mut end
+    let backtrace = match &mut end {
+        RunEnd::Trap(trapped) => Some(&mut trapped.backtrace),
+        RunEnd::Panic(panicked) => Some(&mut panicked.backtrace),
+        RunEnd::Memory { backtrace, .. } | RunEnd::Table { backtrace, .. } | RunEnd::Fuel { backtrace } => {
+            Some(backtrace)
+        }
+        _ => None,
+    };
+    if let Some(backtrace) = backtrace
         && let Some(frame) = backtrace.first().cloned()
     {
         backtrace.resize(frames * 8, frame);

@@ -7,7 +7,7 @@ use wasmtime_wasi::I32Exit;
 use super::linker::TaskState;
 use super::memories::NO_ROOM;
 use proto::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX};
-use proto::message::RunEnd;
+use proto::message::{Panicked, RunEnd, Trapped};
 use proto::refused;
 use proto::text::truncated;
 use proto::trap::{Frame, TrapCode};
@@ -29,7 +29,8 @@ pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> R
     }
     if let Some((message, location)) = &state.panic {
         let message = truncated(message, GUEST_TEXT_BYTES_MAX);
-        return RunEnd::Panic { message, location: location.clone(), backtrace };
+        let location = location.clone();
+        return RunEnd::Panic(Box::new(Panicked { message, location, backtrace }));
     }
     // Only two failures surely come of refused memory. Without a backtrace the task never ran, so the memory
     // that its module begins with was refused; or the engine says that its heap of objects is full. A guest
@@ -45,7 +46,9 @@ pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> R
         }
     }
     match trap {
-        Some(trap) => RunEnd::Trap { code: code(trap), message: trap.to_string(), backtrace },
+        Some(trap) => {
+            RunEnd::Trap(Box::new(Trapped { code: code(trap), message: trap.to_string(), backtrace }))
+        }
         None if backtrace.is_empty() => {
             let mut message = truncated(&format!("{error:#}"), GUEST_TEXT_BYTES_MAX);
             if (message.contains(NO_ROOM) || is_out_of_memory(error))
@@ -59,7 +62,7 @@ pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> R
             let message = truncated(&format!("{:#}", error.root_cause()), GUEST_TEXT_BYTES_MAX);
             let uncaught = error.is::<wasmtime::ThrownException>();
             let code = if uncaught { TrapCode::UncaughtException } else { TrapCode::Other };
-            RunEnd::Trap { code, message, backtrace }
+            RunEnd::Trap(Box::new(Trapped { code, message, backtrace }))
         }
     }
 }

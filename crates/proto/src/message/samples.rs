@@ -1,20 +1,22 @@
 //! Messages for tests and fuzz targets, which run no task for them.
 
-use crate::message::RunEnd;
+use crate::message::{Panicked, RunEnd, Trapped};
 use crate::trap::{Frame, TrapCode};
 
 /// Returns ends of every kind, with texts that a terminal would obey.
 pub fn run_ends() -> Vec<RunEnd> {
     let backtrace = || vec![Frame::new(Some("fib".into()), 7, Some(0x1234)), Frame::new(None, 8, None)];
     let message = || "it says \u{202e}so".to_string();
+    let trap = |code, backtrace| RunEnd::Trap(Box::new(Trapped { code, message: message(), backtrace }));
+    let panicked = Panicked { message: message(), location: "src/lib.rs:1:1".into(), backtrace: backtrace() };
     vec![
         RunEnd::Ok,
         RunEnd::Exited { code: 3 },
         RunEnd::Guest,
         RunEnd::InputDecode,
-        RunEnd::Trap { code: TrapCode::Other, message: message(), backtrace: backtrace() },
-        RunEnd::Trap { code: TrapCode::Unreachable, message: message(), backtrace: Vec::new() },
-        RunEnd::Panic { message: message(), location: "src/lib.rs:1:1".into(), backtrace: backtrace() },
+        trap(TrapCode::Other, backtrace()),
+        trap(TrapCode::Unreachable, Vec::new()),
+        RunEnd::Panic(Box::new(panicked)),
         RunEnd::Interrupted,
         RunEnd::Memory { requested: 1 << 40, backtrace: backtrace() },
         RunEnd::Table { requested: 1 << 40, backtrace: backtrace() },
