@@ -15,6 +15,9 @@ pub(super) type Rank = (Reverse<i32>, TaskId);
 /// Gaps are closed once they are more than this, and more than the half.
 const GAPS_MAX: usize = 32;
 
+/// An empty row keeps room for about so many, and gives more back.
+const ROOM_KEPT: usize = 1 << 16;
+
 /// A sorted set of ranks.
 #[derive(Debug, Default)]
 pub(super) struct Ranks {
@@ -116,6 +119,9 @@ impl Ranks {
             self.row.pop_back();
             self.gaps -= 1;
         }
+        if self.row.is_empty() && self.row.capacity() > ROOM_KEPT {
+            self.row = VecDeque::new();
+        }
     }
 }
 
@@ -176,5 +182,9 @@ mod tests {
         }
         assert_eq!((ranks.len(), ranks.row.len()), (2, 2 + ranks.gaps));
         assert!(ranks.iter().eq([rank(0), rank(9_999)]));
+        (10_000..200_000).for_each(|id| ranks.insert(rank(id)));
+        let left: Vec<_> = ranks.iter().collect();
+        left.into_iter().for_each(|rank| assert!(ranks.remove(rank)));
+        assert!(ranks.is_empty() && ranks.row.capacity() <= ROOM_KEPT);
     }
 }
