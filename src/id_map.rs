@@ -6,8 +6,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// Keys are numbers that count up from 1, and need not be defended against being chosen to collide.
 ///
 /// Entries that were numbered in a row lie in a row, as long as it fits: where thousands of tasks end in the
-/// order in which they came, as they do when a pool breaks, the processor reads ahead. Scattered, each was a
-/// wait for memory, and that was 40 % of what the end of a task took.
+/// order in which they came, as they do when a pool breaks, the processor reads ahead. Scattered, each is a
+/// wait for memory (benches/README.md, "Records of tasks").
 pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
 
 /// A set of such keys.
