@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::ranks::{Rank, Ranks};
+use super::ranks::{Rank, Ranks, merged};
 use super::{Domain, Now, Place, ScheduledTask, TaskSpec};
 use crate::id_map::IdMap;
 use proto::task::TaskId;
@@ -67,13 +67,8 @@ impl Queue {
 
     /// Everything that a worker could take now, in order.
     pub(super) fn in_order(&self) -> impl Iterator<Item = (Rank, Domain)> {
-        let mut plain = self.plain.iter().map(|rank| (rank, Domain::NONE)).peekable();
-        let mut bound = self.bound.iter().map(|(&rank, &domain)| (rank, domain)).peekable();
-        std::iter::from_fn(move || match (plain.peek(), bound.peek()) {
-            (Some(first), Some(other)) if other < first => bound.next(),
-            (Some(_), _) => plain.next(),
-            (None, _) => bound.next(),
-        })
+        let plain = self.plain.iter().map(|rank| (rank, Domain::NONE));
+        merged(plain, self.bound.iter().map(|(&rank, &domain)| (rank, domain)))
     }
 
     /// Takes a ready task out; `false` if it is not there.

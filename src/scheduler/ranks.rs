@@ -93,13 +93,7 @@ impl Ranks {
     /// Returns them in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Rank> {
         let there = self.row.iter().filter(|(_, entry)| *entry == Entry::There);
-        let mut row = there.map(|(rank, _)| *rank).peekable();
-        let mut amid = self.amid.iter().copied().peekable();
-        std::iter::from_fn(move || match (row.peek(), amid.peek()) {
-            (Some(first), Some(other)) if other < first => amid.next(),
-            (Some(_), _) => row.next(),
-            (None, _) => amid.next(),
-        })
+        merged(there.map(|(rank, _)| *rank), self.amid.iter().copied())
     }
 
     fn find(&self, rank: Rank) -> Option<usize> {
@@ -123,6 +117,20 @@ impl Ranks {
             self.row = VecDeque::new();
         }
     }
+}
+
+/// Merges two sorted sequences into one.
+pub(super) fn merged<T: Ord>(
+    one: impl Iterator<Item = T>,
+    other: impl Iterator<Item = T>,
+) -> impl Iterator<Item = T> {
+    let mut one = one.peekable();
+    let mut other = other.peekable();
+    std::iter::from_fn(move || match (one.peek(), other.peek()) {
+        (Some(next), Some(of_other)) if of_other < next => other.next(),
+        (Some(_), _) => one.next(),
+        (None, _) => other.next(),
+    })
 }
 
 #[cfg(test)]
