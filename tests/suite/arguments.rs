@@ -120,7 +120,8 @@ fn sixteen_arguments_of_as_many_types_come_back_as_they_went() {
     );
     let module = load(&pool, "echo", input, input);
     let echo: Task<Args<Sixteen>, Args<Sixteen>> = module.task("echo").expect("types agree");
-    let (text, list) = ("sixteen".to_string(), vec![i64::MIN, -1, 0, i64::MAX]);
+    let text = "sixteen".to_string();
+    let list = vec![i64::MIN, -1, 0, i64::MAX];
     let sent = (
         255,
         65_535,

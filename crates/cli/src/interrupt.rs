@@ -58,7 +58,7 @@ const BAR_PATIENCE: Duration = Duration::from_millis(200);
 /// This process waits so long at its end for what it still says, since nobody may read stderr.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What is being said about signals.
+/// The messages about signals that are being written.
 static SAYINGS: Sayings = Sayings::new();
 
 /// This is the signal that asked for the end; 0 means that none came.

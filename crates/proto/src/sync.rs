@@ -32,7 +32,7 @@ use std::time::Duration;
 /// destructors: if they panicked as well, one lost thread would become a pool that hangs, or the end of the embedder's
 /// process.
 ///
-/// What is modelled does the same by hand, since loom's locks have no such method.
+/// The modelled code does the same by hand, since loom's locks have no such method.
 pub trait Lock<T: ?Sized> {
     fn hold(&self) -> Guard<'_, T>;
 }

@@ -55,7 +55,7 @@ impl Stamp {
         Some(Stamp(Stamp::words(&stat)))
     }
 
-    /// What a file system says of a file that tells it from others, and from itself before a change.
+    /// The facts by which a file system tells a file from others, and from itself before a change.
     pub(crate) fn words(stat: &Stat) -> [u64; 7] {
         [
             stat.st_dev,

@@ -1,5 +1,5 @@
-//! Who reads a worker's ring and sends what did not fit: the link's own thread, or a caller that waits for an answer
-//! and reads in its place, the *inline reader*. Here are the loops of both, and each step by which one leaves the
+//! A worker's ring is read, and what did not fit is sent, by the link's own thread, or by a caller that waits for an
+//! answer and reads in its place, the *inline reader*. Here are the loops of both, and each step by which one leaves the
 //! rest to the other, so that neither sleeps while something is to be done.
 //!
 //! The loops know neither frames nor rings. They ask [`LinkSide`] and [`ReaderSide`], and the link answers. In

@@ -80,7 +80,7 @@ static MADE: LazyLock<Vec<Made>> = LazyLock::new(|| {
     SETTINGS.iter().filter_map(made).collect()
 });
 
-/// What was typed for a flag that is made.
+/// The value that was typed for a flag that is made from the table, with the setter that takes it.
 #[derive(Debug, Clone, Copy)]
 enum Typed {
     Time(fn(TaskOptions, Duration) -> TaskOptions, Duration),

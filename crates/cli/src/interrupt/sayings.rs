@@ -1,4 +1,4 @@
-//! What is being said by threads of its own, so that nobody waits for a stderr that is not read.
+//! Each message about a signal is written by a thread of its own, so that nobody waits for a stderr that is not read.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What takes the place of the processor, of the kernel and of the standard library's locks under loom.
+//! These types take the place of the processor, of the kernel and of the standard library's locks under loom.
 //!
 //! Loom has locks of its own, which do not serve here, for two reasons. A thread that is about to *try* loom's lock
 //! sleeps until it is free, if another comes first: a reader that would be refused waits for the one that has the
