@@ -35,7 +35,8 @@
 //! and is resolved exactly once.
 //!
 //! `workers` decides about processes, `shortage` about those that cannot be had, `tasks` about tasks,
-//! `spending` about their CPU time, and `fairness` about who is served by whom; `check` holds the invariants.
+//! `spending` about their CPU time, `fairness` about who is served by whom, and `wakeups` about who waits although
+//! a worker is idle; `check` holds the invariants.
 
 mod check;
 mod fairness;
@@ -49,6 +50,7 @@ mod spending;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod wakeups;
 mod workers;
 
 use std::time::Duration;
@@ -84,6 +86,8 @@ pub(crate) struct Config {
     pub(crate) recycle: Recycling,
     /// Most tasks prefetched to a worker behind the one that it runs.
     pub(crate) prefetch_max: usize,
+    /// So many tasks can be computed at a time.
+    pub(crate) cpus: usize,
 }
 
 /// Says what an unexpected death does to the pool.
@@ -176,6 +180,8 @@ pub(crate) enum Event {
     /// The answer to [`Action::Look`]: the CPU time that the task has used, or `None` if its worker has not
     /// begun it.
     Looked { worker: WorkerKey, task: TaskId, used: Option<Duration> },
+    /// The answer to [`Action::Locate`].
+    Located { worker: WorkerKey, task: TaskId, found: Found },
     /// The answer to [`Action::Revoke`]: `false` if the worker has begun the task.
     Revoked { worker: WorkerKey, task: TaskId, revoked: bool },
     /// The process is gone, and everything it had said has been handled.
@@ -193,6 +199,17 @@ pub(crate) enum Event {
     Shutdown { cancel_pending: bool },
     /// Cancel what is pending; end what runs, gently (SIGTERM first) or not.
     Kill { gently: bool },
+}
+
+/// Says how a worker that was looked at comes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It has begun so many tasks by now.
+    Begun(u64),
+    /// It has begun no more, and there are CPUs for all that computes: so it is at one task, or sleeps in it.
+    Computing,
+    /// It has begun no more, but it may wait for a CPU.
+    Waiting,
 }
 
 /// Holds what the scheduler needs to know of an answer.
@@ -227,6 +244,9 @@ pub(crate) enum Action {
     Interrupt { worker: WorkerKey, task: TaskId },
     /// Find out how much CPU time the task has used, and report it: [`Event::Looked`].
     Look { worker: WorkerKey, task: TaskId },
+    /// Find out whether the worker has begun more than so many tasks, from this one on, and report it:
+    /// [`Event::Located`].
+    Locate { worker: WorkerKey, task: TaskId, begun: u64 },
     /// Report that the task takes long.
     Slow { worker: WorkerKey, task: TaskId },
     /// The worker has given back what is left of a batch: none of that has begun.
@@ -394,6 +414,8 @@ pub(crate) struct Scheduler {
     slots: Vec<Slot>,
     /// Idle slots, the most recently used last: its caches are warm.
     idle: Vec<usize>,
+    /// Slots whose state is `Busy`.
+    busy: Vec<usize>,
     tasks: IdMap<TaskId, ScheduledTask>,
     queue: Queue,
     /// The number of tasks that are [recalled](Place::is_recalled).
@@ -404,6 +426,10 @@ pub(crate) struct Scheduler {
     uniform: Option<i32>,
     /// Says how long a task takes, as a moving average; zero before the first.
     typical: Ewma,
+    /// So many workers more than there are CPUs may be at short tasks, since some were found to be at long ones.
+    more_at_work: usize,
+    /// No worker need be looked at before this time, to see whether it comes on.
+    look_from: Now,
     /// Deaths in a row that no task can be blamed for.
     crashes: u32,
     /// The scheduler starts no worker before this time.
@@ -437,6 +463,7 @@ impl Scheduler {
             killed: false,
             slots: Vec::new(),
             idle: Vec::new(),
+            busy: Vec::new(),
             tasks: IdMap::default(),
             queue: Queue::default(),
             recalled: 0,
@@ -444,6 +471,8 @@ impl Scheduler {
             resolved: 0,
             uniform: None,
             typical: Ewma::default(),
+            more_at_work: 0,
+            look_from: Duration::ZERO,
             crashes: 0,
             restart_at: Duration::ZERO,
             shortage: Shortage::default(),
@@ -508,9 +537,19 @@ impl Scheduler {
     /// Returns when to come with the next `Tick`, at the latest.
     pub(crate) fn next_deadline(&self) -> Option<Now> {
         let idle_timeout = self.config.idle_timeout.filter(|_| self.may_shrink());
-        let slots = self.slots.iter().filter_map(|slot| slot.deadline(idle_timeout)).min();
+        let deadline = |slot: &Slot| slot.deadline(idle_timeout);
+        let slots = match self.are_idle_or_busy() {
+            // The first of the idle ones is idle for the longest.
+            true => self
+                .busy
+                .iter()
+                .chain(self.idle.first())
+                .filter_map(|&slot| deadline(&self.slots[slot]))
+                .min(),
+            false => self.slots.iter().filter_map(deadline).min(),
+        };
         let start = self.start_waits.then_some(self.start_at());
-        [slots, start, self.queue.next_due(), self.steal_at()].into_iter().flatten().min()
+        [slots, start, self.queue.next_due(), self.look_on_at()].into_iter().flatten().min()
     }
 
     /// Takes one event and appends what is to be done, in this order.
@@ -523,6 +562,7 @@ impl Scheduler {
             Event::Ready { worker } => self.ready(worker, now),
             Event::Done { worker, task, report } => self.done(worker, task, report, now, actions),
             Event::Looked { worker, task, used } => self.looked(worker, task, used, now, actions),
+            Event::Located { worker, task, found } => self.located(worker, task, found, now),
             Event::Revoked { worker, task, revoked } => self.revoked(worker, task, revoked, now, actions),
             Event::Dead { worker } => self.dead(worker, now, actions),
             Event::NotStarted { worker } => self.not_started(worker, now, actions),
@@ -566,13 +606,18 @@ impl Scheduler {
                 // Nobody is there to hand tasks to, and there is no room for another worker.
                 self.start_none();
                 self.recall_after_first(now, actions);
-            // The answer of an idle worker that was asked comes with the next event, and goes first.
-            } else if self.hand_out(now, actions) {
-                self.make_room(now);
-                self.start_workers(now, actions);
-                self.keep(self.queue.ready());
-                self.recall_after_first(now, actions);
-                self.steal(now, actions);
+            // The answer of a worker that was asked comes with the next event, and goes first.
+            } else if self.hand_out(now, actions)
+                && (!self.look_on(now, actions) || self.hand_out(now, actions))
+            {
+                if self.has_all() && self.is_held() {
+                    self.start_none();
+                } else {
+                    self.make_room(now);
+                    self.start_workers(now, actions);
+                    self.keep(self.queue.ready());
+                    self.recall_after_first(now, actions);
+                }
             }
         }
         self.let_go(actions);

@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use proto::kernel::kernel_text;
+
 /// The clock of the CPU time of all threads of a process. Its number cannot mean another process before this
 /// one is reaped.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +37,19 @@ impl ProcessClock {
         let nanos = u32::try_from(time.tv_nsec).ok()?;
         (failed == 0).then(|| Duration::new(seconds, nanos))
     }
+}
+
+/// Returns whether more threads want a CPU than there are CPUs, so that some wait for their turn. A thread of the
+/// pool's own that asks will be gone in a moment. Where the system does not say, they are taken to be contended.
+pub(super) fn are_contended(cpus: usize) -> bool {
+    let own = usize::from(super::is_io_thread());
+    let runnable = kernel_text("/proc/loadavg").ok().and_then(|text| runnable(&text));
+    runnable.is_none_or(|runnable| runnable.saturating_sub(own) > cpus)
+}
+
+/// Reads the number of threads that run or want to, of `0.20 0.18 0.12 3/80 11206`.
+fn runnable(loadavg: &str) -> Option<usize> {
+    loadavg.split(' ').nth(3)?.split('/').next()?.parse().ok()
 }
 
 /// The clock of a worker, which goes on to say what it said last once the process has ended.
@@ -140,6 +155,13 @@ impl CpuCount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_threads_that_want_a_cpu_are_read_where_they_stand() {
+        assert_eq!(runnable("0.20 0.18 0.12 3/80 11206\n"), Some(3));
+        assert_eq!(runnable("0.20 0.18"), None);
+        assert!(!are_contended(usize::MAX), "there are as many CPUs as anyone may want");
+    }
 
     #[test]
     fn a_process_has_computed_more_after_it_has_computed_and_of_none_nothing_is_known() {

@@ -351,7 +351,8 @@ impl Link {
     /// Takes a task back that the worker has not begun. For use under the core's lock.
     pub(super) fn revoke(&self, task: TaskId) -> bool {
         let mut orders = self.orders();
-        let Some(index) = orders.in_flight.iter().position(|held| held.run.task == task) else {
+        // Where many are taken back, it is the last.
+        let Some(index) = orders.in_flight.iter().rposition(|held| held.run.task == task) else {
             return false;
         };
         let &InFlight { run, claim, has_begun, .. } = &orders.in_flight[index].run;
@@ -366,6 +367,15 @@ impl Link {
     /// Returns which run of the worker's this task is.
     pub(super) fn run_of(&self, task: TaskId) -> Option<u64> {
         self.orders().in_flight.iter().find(|held| held.run.task == task).map(|held| held.run.run)
+    }
+
+    /// Returns how many runs the worker says that it has begun, from this task's on; `None` once it has answered the
+    /// task.
+    pub(super) fn begun_from(&self, task: TaskId) -> Option<u64> {
+        let orders = self.orders();
+        let at = orders.in_flight.iter().position(|held| held.run.task == task)?;
+        let from = orders.in_flight.iter().skip(at);
+        Some(from.take_while(|held| !self.end.is_open(held.run.claim, held.run.run)).count() as u64)
     }
 
     /// Reads how much CPU time the process has used.

@@ -36,6 +36,8 @@ pub(crate) struct WorkerSettings {
     pub(crate) on_death: OnWorkerDeath,
     pub(crate) recycle: Recycling,
     pub(crate) prefetch_max: usize,
+    /// So many tasks can be computed at a time.
+    pub(crate) cpus: usize,
     pub(crate) modules_max: usize,
     pub(crate) pagemap_scan: bool,
     pub(crate) wasm_stack_bytes_max: usize,
@@ -106,6 +108,7 @@ impl PoolSettings {
                 on_death: OnWorkerDeath::Break,
                 recycle: Recycling::default(),
                 prefetch_max: limits::PREFETCH_MAX,
+                cpus,
                 modules_max: limits::MODULES_PER_WORKER_MAX,
                 pagemap_scan: false,
                 wasm_stack_bytes_max: limits::WASM_STACK_BYTES_MAX,
@@ -158,6 +161,7 @@ impl PoolSettings {
             },
             recycle: workers.recycle,
             prefetch_max: workers.prefetch_max,
+            cpus: workers.cpus,
         }
     }
 }

@@ -5,10 +5,11 @@
 //! control socket and its stderr; the timeout of that poll is the pool's only timer.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
 
@@ -37,6 +38,10 @@ use proto::shortage::Shortage;
 use proto::slice;
 use proto::text::truncated;
 
+/// While the timer goes off every few moments, processes are polled this often: with many of them, a poll costs more than
+/// what is then to be done.
+const POLLED_EVERY: Duration = Duration::from_millis(1);
+
 /// A worker under watch.
 struct Supervised {
     link: Arc<Link>,
@@ -58,6 +63,9 @@ pub(crate) fn run(core: &Arc<Core>, requests: &SupervisorRequests, program: &Pro
     super::become_io_thread();
     // A limit of CPU time is exceeded for as long as this thread waits for its turn.
     slice::be_brief();
+    // The kernel's usual slack is half of what a task waits at most behind a long one. If the slack cannot be set, it
+    // waits for that much longer.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
     let mut supervisor = Supervisor {
         core,
         program,
@@ -66,6 +74,7 @@ pub(crate) fn run(core: &Arc<Core>, requests: &SupervisorRequests, program: &Pro
         compilers: Vec::new(),
         leaving: Vec::new(),
         looks: Looks::new(),
+        polled_at: Instant::now(),
     };
     loop {
         let mut timeout = core.arm();
@@ -98,6 +107,8 @@ struct Supervisor<'a> {
     /// Threads of workers that are gone, to be joined.
     leaving: Vec<JoinHandle<()>>,
     looks: Looks,
+    /// All processes were polled last at this time.
+    polled_at: Instant,
 }
 
 impl Supervisor<'_> {
@@ -146,9 +157,15 @@ impl Supervisor<'_> {
         }
     }
 
-    fn poll(&self, requests: &SupervisorRequests, timeout: Option<Duration>) -> Ready<Watched> {
+    fn poll(&mut self, requests: &SupervisorRequests, timeout: Option<Duration>) -> Ready<Watched> {
         let mut set = PollSet::new();
         set.watch(Watched::Wake, requests.wake_fd().as_fd());
+        let now = Instant::now();
+        let until = timeout.and_then(|timeout| now.checked_add(timeout));
+        if until.is_some_and(|until| until < self.polled_at + POLLED_EVERY) {
+            return set.wait(timeout);
+        }
+        self.polled_at = now;
         for (index, worker) in self.workers.iter().enumerate() {
             set.watch(Watched::Process(index), worker.link.pidfd());
             if worker.control_open {

@@ -2,7 +2,7 @@
 //! fails would prove nothing.
 
 #[cfg(test)]
-use super::{Mode, Place, Scheduler, slot::SlotState};
+use super::{Mode, Now, Place, Scheduler, slot::SlotState, wakeups};
 
 /// A deliberate mistake. Only tests can make one; `mutants_are_caught` makes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +50,13 @@ pub(super) enum Mutant {
     EndlessShortage,
     /// A batch takes the room of one task in the queue.
     BatchAsOne,
+    /// Tasks that wait for a worker which is at a long task are not handed to an idle one.
+    HeldForEver,
 }
 
 #[cfg(test)]
 impl Mutant {
-    pub(super) const ALL: [Mutant; 21] = [
+    pub(super) const ALL: [Mutant; 22] = [
         Mutant::OfferedForgotten,
         Mutant::ResolvedTwice,
         Mutant::BegunTakenBack,
@@ -76,13 +78,14 @@ impl Mutant {
         Mutant::ImpatientInShortage,
         Mutant::EndlessShortage,
         Mutant::BatchAsOne,
+        Mutant::HeldForEver,
     ];
 }
 
 #[cfg(test)]
 impl Scheduler {
     /// Asserts the invariants. Costs a walk over everything; tests call it after each event.
-    pub(crate) fn check(&self) {
+    pub(crate) fn check(&self, now: Now) {
         let unresolved = self.tasks.len() as u64;
         assert_eq!(self.accepted, unresolved + self.resolved, "a task was lost or resolved twice");
         let more: usize = self.tasks.values().map(|entry| entry.spec.more).sum();
@@ -124,7 +127,10 @@ impl Scheduler {
         }
         let idle = self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Idle { .. })).count();
         assert_eq!(idle, self.idle.len());
-        self.check_idle();
+        self.check_idle(now);
+        let is_busy = |slot: &usize| matches!(self.slots[*slot].state, SlotState::Busy { .. });
+        let busy = self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Busy { .. })).count();
+        assert!(self.busy.iter().all(is_busy) && self.busy.len() == busy, "the busy ones are miscounted");
         assert!(self.leaving.is_empty(), "a retirement was decided and not asked for");
         // A resize may leave more processes than allowed under SIGKILL: nothing more can be done to them.
         let lives =
@@ -144,8 +150,14 @@ impl Scheduler {
         }
     }
 
-    /// A worker is idle only if it has nothing to do, and its slot is not needed.
-    fn check_idle(&self) {
+    /// A worker is idle only if it has nothing to do, and its slot is not needed; or if what waits is held, and
+    /// it is known when to look again.
+    fn check_idle(&self, now: Now) {
+        if self.is_held() {
+            let looks_again = self.next_deadline().is_some_and(|at| at <= now + wakeups::LOOKED_AT_WITHIN);
+            assert!(looks_again, "a task is held, and nobody looks again: {self:?}");
+            return;
+        }
         for &slot in &self.idle {
             let waiting = self.slots[slot].domain.map(|domain| self.queue.ready_of(domain));
             let waiting = waiting.unwrap_or(self.queue.ready());

@@ -13,7 +13,6 @@ use std::cmp::Reverse;
 
 use super::check::Mutant;
 use super::ranks::Rank;
-use super::slot::SlotState;
 use super::{Action, Domain, Fate, Now, Place, RetireReason, Scheduler};
 use proto::limits::OVERTAKEN_MAX;
 use proto::task::TaskId;
@@ -60,13 +59,11 @@ impl Scheduler {
 
     /// Unbound workers that start, or that there is room for.
     fn workers_to_come(&self) -> usize {
-        let starting =
-            self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Starting { .. })).count();
-        starting + self.room()
+        self.starting() + self.room()
     }
 
     /// Returns whether all that waits is of this domain.
-    fn is_alone(&self, domain: Domain) -> bool {
+    pub(super) fn is_alone(&self, domain: Domain) -> bool {
         self.queue.ready() == self.queue.ready_of(domain)
     }
 
@@ -77,7 +74,7 @@ impl Scheduler {
 
     /// An idle worker for a task of this domain: one of its own, else an unbound one, and of those
     /// the one that was busy last.
-    fn idle_for(&self, domain: Domain, taken: &[usize]) -> Option<usize> {
+    pub(super) fn idle_for(&self, domain: Domain, taken: &[usize]) -> Option<usize> {
         let fits = |slot: &&usize| self.fits(**slot, domain) && !taken.contains(slot);
         let is_own = |slot: &&usize| self.slots[**slot].domain.is_some() && fits(slot);
         let mut last_first = self.idle.iter().rev();
@@ -96,6 +93,9 @@ impl Scheduler {
             // Prefetched tasks have been asked for, to be queued again.
             if self.recalled > 0 {
                 return false;
+            }
+            if self.is_held() {
+                return true;
             }
             let Some((rank, domain, slot)) = self.next_run(now) else { return true };
             // A task that waits behind a busy worker of this domain may come before it.

@@ -34,6 +34,10 @@ struct World {
     domains: u64,
     /// The first of all that wait, with nobody on the way: since when others go before it.
     bypassed_since: Option<(TaskId, Now)>,
+    /// Tasks take up to this many microseconds, by the workers' words.
+    ran_us_max: u64,
+    /// More threads want a CPU than there are.
+    is_contended: bool,
     /// Processes die before they are ready.
     fragile: bool,
     /// While the machine is short of something, it has room for this many processes.
@@ -69,14 +73,19 @@ impl World {
             on_death,
             recycle,
             prefetch_max: random.pick(&[0, 1, 7, 127]),
+            cpus: random.pick(&[1, 2, 4]),
         });
         scheduler.mutant = mutant;
         let fragile = random.one_in(16);
+        let ran_us_max = random.pick(&[60, 3_000]);
+        let is_contended = random.one_in(4);
         let domains = random.pick(&[1, 1, 2, 2, 3, 8]);
         World {
             random,
             domains,
             bypassed_since: None,
+            ran_us_max,
+            is_contended,
             scheduler,
             now: Duration::ZERO,
             processes: BTreeMap::new(),
@@ -112,9 +121,10 @@ impl World {
                 self.bypassed_since = None;
             }
             if events.is_empty() {
-                self.scheduler.check();
+                self.scheduler.check(self.now);
                 if is_tick {
                     self.check_deadlines();
+                    self.check_neighbours();
                 }
             }
         }
@@ -133,6 +143,7 @@ impl World {
                 let process = self.processes.get_mut(&worker).expect("it lives");
                 let before = process.prefetched.len();
                 process.prefetched.retain(|&prefetched| prefetched != task);
+                process.moves(self.now);
                 return Some(Event::Revoked { worker, task, revoked: process.prefetched.len() < before });
             }
             Action::Begin { worker, task } => self.begins(worker, task),
@@ -140,6 +151,9 @@ impl World {
                 let books = self.tasks.get_mut(&task).expect("submitted");
                 assert!(books.interrupted_at.replace(self.now).is_none(), "interrupted twice");
                 self.processes.get_mut(&worker).expect("it lives").interrupted.insert(task);
+            }
+            Action::Locate { worker, task, begun } => {
+                return Some(Event::Located { worker, task, found: self.locate(worker, task, begun) });
             }
             Action::Look { worker, task } => {
                 let process = self.processes.get(&worker).expect("it lives");
@@ -190,6 +204,15 @@ impl World {
         None
     }
 
+    fn locate(&self, worker: WorkerKey, task: TaskId, begun: u64) -> Found {
+        match self.processes.get(&worker).expect("it lives").begun_from(task) {
+            Some(now) if now > begun => Found::Begun(now),
+            Some(_) if self.is_contended => Found::Waiting,
+            Some(_) => Found::Computing,
+            None => Found::Begun(begun),
+        }
+    }
+
     fn assigned(&mut self, worker: WorkerKey, task: TaskId) {
         let held = self.processes.values().any(|p| !p.ending && p.has(task));
         assert!(!held, "{task} is in two places");
@@ -199,6 +222,7 @@ impl World {
         let bound = *process.domain.get_or_insert(domain);
         assert_eq!(bound, domain, "{task} is handed to a worker of another domain");
         process.prefetched.push_back(task);
+        process.moves(self.now);
         self.check_overtaking(task);
     }
 
@@ -310,9 +334,10 @@ impl World {
             self.not_started = 0;
             return self.event(Event::Ready { worker });
         }
+        process.moves(self.now);
         if let Some((task, interrupted)) = process.said.pop_front() {
             self.crashes = 0;
-            let ran = Duration::from_micros(self.random.below(3_000));
+            let ran = Duration::from_micros(self.random.below(self.ran_us_max));
             let resident_bytes = Some(self.random.below(600));
             let is_full = self.random.below(100) == 0;
             // The task is a batch, of which the process has run some.
@@ -439,8 +464,8 @@ impl World {
                 }
             }
             80..93 => {
-                let by = self.random.pick(&[0, 1, 5, 20, 100]);
-                self.pass(ms(by));
+                let by = self.random.pick(&[0, 50, 80, 80, 1_000, 5_000, 20_000, 100_000]);
+                self.pass(Duration::from_micros(by));
             }
             93..96 => {
                 let dying: Vec<_> = self.processes.iter().filter(|p| p.1.ending).map(|p| *p.0).collect();

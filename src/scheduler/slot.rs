@@ -28,6 +28,21 @@ pub(super) struct Slot {
     pub(super) ready_at: Now,
     /// It takes no more tasks than it has, then leaves: another worker may be starting in its stead already.
     pub(super) draining: bool,
+    /// Says how a busy worker comes on.
+    pub(super) progress: Progress,
+}
+
+/// Says what is known of how a busy worker comes on with what it was handed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// At that time it was last known to have begun something, or to have begun nothing yet. It had begun so many tasks
+    /// then, from the one that is at hand here on.
+    Moving { since: Now, begun: u64 },
+    /// It is being asked how many it has begun by now.
+    Asked { begun: u64 },
+    /// It has been at one task for long. There may be something behind that to be taken back, or it is known that there
+    /// is nothing.
+    Long { may_have: bool },
 }
 
 /// The states of the table in the module's documentation.
@@ -80,6 +95,10 @@ impl SlotState {
             self,
             SlotState::Starting { deadline: Some(_) } | SlotState::Idle { .. } | SlotState::Busy { .. }
         )
+    }
+
+    pub(super) fn is_busy(self) -> bool {
+        matches!(self, SlotState::Busy { .. })
     }
 
     /// The task that runs there.
@@ -139,6 +158,7 @@ impl Slot {
             answered: 0,
             ready_at: Now::ZERO,
             draining: false,
+            progress: Progress::Long { may_have: false },
         }
     }
 
@@ -157,7 +177,8 @@ impl Slot {
 
     /// Takes a prefetched task out.
     pub(super) fn forget(&mut self, task: TaskId) {
-        if let Some(index) = self.behind.iter().position(|&prefetched| prefetched == task) {
+        // Where many are taken back, it is the last.
+        if let Some(index) = self.behind.iter().rposition(|&prefetched| prefetched == task) {
             self.behind.remove(index);
         }
     }

@@ -9,7 +9,6 @@ use super::{
     Action, Domain, Fate, KillReason, Mode, Now, Place, Resolution, Retry, RunReport, ScheduledTask,
     Scheduler, TaskSpec, WorkerKey,
 };
-use proto::limits;
 use proto::task::TaskId;
 
 /// Work that is kept in store inside of a worker: enough to hide a wake-up, little enough
@@ -22,9 +21,6 @@ const OFFER_ONE_BELOW: Duration = Duration::from_millis(20);
 /// Tasks that wait behind one that has run for so long (or for eight typical ones) come before
 /// later ones again.
 const RECALL_AFTER: Duration = Duration::from_micros(200);
-
-/// A task that waits behind one that has run for so long may go to an idle worker.
-const STEAL_AFTER: Duration = Duration::from_millis(1);
 
 impl Scheduler {
     pub(super) fn submit(&mut self, task: TaskId, spec: TaskSpec, actions: &mut Vec<Action>) {
@@ -82,7 +78,8 @@ impl Scheduler {
         let deadline = deadline.filter(|_| !self.mutant(Mutant::DeadlineForgotten));
         let slow_at = self.config.slow_after.map(|after| now.saturating_add(after));
         let look_at = cpu_time.map(|_| now.saturating_add(LOOK_AGAIN));
-        self.slots[slot].state = SlotState::Busy { task, began: now, deadline, slow_at, look_at, stop: None };
+        self.set_state(slot, SlotState::Busy { task, began: now, deadline, slow_at, look_at, stop: None });
+        self.moves(slot, 0, now);
         actions.push(Action::Begin { worker, task });
         if abort {
             self.stop(slot, StopReason::Abort, now, actions);
@@ -111,14 +108,8 @@ impl Scheduler {
             return;
         }
         let Some(domain) = self.slots[slot].domain else { return };
-        let idle = self.idle.iter().filter(|&&idle| self.fits(idle, domain));
-        let mut busy = 0;
-        let mut elsewhere = idle.count();
-        for slot in &self.slots {
-            busy += usize::from(matches!(slot.state, SlotState::Busy { .. }) && slot.domain == Some(domain));
-            elsewhere += usize::from(matches!(slot.state, SlotState::Starting { .. }));
-        }
-        elsewhere += self.room();
+        let busy = self.busy.iter().filter(|&&slot| self.slots[slot].domain == Some(domain)).count();
+        let elsewhere = self.to_be_woken(domain) + self.starting() + self.room();
         // Revoked tasks come first; others are prefetched the next time.
         if self.revoke_prefetched(domain, now, actions) {
             return;
@@ -138,6 +129,7 @@ impl Scheduler {
         if let Some(entry) = self.tasks.get_mut(&task) {
             entry.move_to(Place::Prefetched(slot, None), &mut self.recalled);
             self.slots[slot].behind.push_back(task);
+            self.look_again(slot);
             self.hand(slot, task, actions);
         }
     }
@@ -183,7 +175,12 @@ impl Scheduler {
     fn revoke_prefetched(&mut self, domain: Domain, now: Now, actions: &mut Vec<Action>) -> bool {
         let takes_long = RECALL_AFTER.max(self.typical.duration().saturating_mul(8));
         let mut comes_back = false;
-        for slot in 0..self.slots.len() {
+        // While a worker is idle, the others are looked at, and what waits behind a long task has come back.
+        if !self.idle.is_empty() {
+            return false;
+        }
+        for index in 0..self.busy.len() {
+            let slot = self.busy[index];
             let Slot { state, domain: bound_to, behind, .. } = &self.slots[slot];
             if !behind.is_empty()
                 && *bound_to == Some(domain)
@@ -195,61 +192,6 @@ impl Scheduler {
             }
         }
         comes_back
-    }
-
-    /// Has prefetched tasks come back to workers that have nothing to do.
-    pub(super) fn steal(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.idle.is_empty() || self.steal_at().is_none_or(|at| at > now) {
-            return;
-        }
-        let mut stolen = 0;
-        for slot in 0..self.slots.len() {
-            if self.stealable_at(slot).is_none_or(|at| at > now) {
-                continue;
-            }
-            let hands = self.idle.iter().filter(|&&idle| self.may_steal(slot, idle, now)).count();
-            for index in (0..self.slots[slot].behind.len()).rev() {
-                if stolen < hands {
-                    let task = self.slots[slot].behind[index];
-                    stolen += usize::from(self.revoke(task, Fate::Requeue, actions));
-                }
-            }
-        }
-    }
-
-    /// Returns when an idle worker may next take over what another was prefetched.
-    pub(super) fn steal_at(&self) -> Option<Now> {
-        if self.idle.is_empty() {
-            return None;
-        }
-        (0..self.slots.len()).filter_map(|slot| self.stealable_at(slot)).min()
-    }
-
-    /// Returns when the first idle worker may take over from that slot.
-    fn stealable_at(&self, slot: usize) -> Option<Now> {
-        let Slot { state: SlotState::Busy { began, .. }, behind, .. } = &self.slots[slot] else {
-            return None;
-        };
-        let is_free = |task| {
-            matches!(self.tasks.get(task), Some(ScheduledTask { place: Place::Prefetched(_, None), .. }))
-        };
-        if !behind.iter().any(is_free) {
-            return None;
-        }
-        let after = self.idle.iter().map(|&idle| self.steal_after(slot, idle)).min()?;
-        Some(began.saturating_add(after))
-    }
-
-    fn may_steal(&self, slot: usize, idle: usize, now: Now) -> bool {
-        let SlotState::Busy { began, .. } = self.slots[slot].state else { return false };
-        began.saturating_add(self.steal_after(slot, idle)) <= now
-    }
-
-    /// An idle worker of another domain takes a task over later, since it must leave its slot to a new worker:
-    /// that takes longer than most tasks.
-    fn steal_after(&self, slot: usize, idle: usize) -> Duration {
-        let fits = self.slots[slot].domain.is_none_or(|domain| self.fits(idle, domain));
-        if fits { STEAL_AFTER } else { limits::OVERTAKEN_MAX }
     }
 
     /// Asks for a prefetched task back; `false` if that was done before or cannot be done.
@@ -447,6 +389,7 @@ impl Scheduler {
                 self.slots[slot].answered += 1;
                 if stop.is_none() {
                     self.typical.learn(report.ran);
+                    self.has_ended_in(report.ran);
                 }
                 let is_over = self.is_over(task, &report);
                 let how = match stop {
@@ -463,7 +406,7 @@ impl Scheduler {
             }
             // The answer was under way when the kill was decided, so it counts.
             SlotState::Killed { task: Some((held, reason)) } if held == task => {
-                self.slots[slot].state = SlotState::Killed { task: None };
+                self.set_state(slot, SlotState::Killed { task: None });
                 match report.interrupted {
                     true => self.ended(task, reason.stopped(), now, actions),
                     false if self.is_over(task, &report) => {

@@ -1,7 +1,9 @@
 //! Decisions one by one; `simulation` has the worlds in which they meet.
 
 mod domains;
+mod wakeups;
 
+use super::wakeups::LONG_AFTER;
 use super::*;
 
 fn ms(ms: u64) -> Duration {
@@ -20,6 +22,7 @@ fn config(workers_max: usize) -> Config {
         on_death: OnDeath::Break,
         recycle: Recycling::default(),
         prefetch_max: 0,
+        cpus: 64,
     }
 }
 
@@ -35,11 +38,18 @@ struct World {
     scheduler: Scheduler,
     now: Now,
     begun: Vec<TaskId>,
+    /// A worker that is looked at has begun what is at hand; the next time it comes on like this.
+    found: Found,
 }
 
 impl World {
     fn new(config: Config) -> Self {
-        World { scheduler: Scheduler::new(config), now: Duration::ZERO, begun: Vec::new() }
+        World {
+            scheduler: Scheduler::new(config),
+            now: Duration::ZERO,
+            begun: Vec::new(),
+            found: Found::Computing,
+        }
     }
 
     /// Handles the event and returns what is asked for in answer to it.
@@ -49,12 +59,19 @@ impl World {
         let mut next = 0;
         while let Some(action) = actions.get(next) {
             next += 1;
-            if let Action::Revoke { worker, task } = *action {
-                let revoked = !self.begun.contains(&task);
-                self.scheduler.handle(Event::Revoked { worker, task, revoked }, self.now, &mut actions);
-            }
+            let answer = match *action {
+                Action::Revoke { worker, task } => {
+                    Event::Revoked { worker, task, revoked: !self.begun.contains(&task) }
+                }
+                Action::Locate { worker, task, begun: 0 } => {
+                    Event::Located { worker, task, found: Found::Begun(1) }
+                }
+                Action::Locate { worker, task, .. } => Event::Located { worker, task, found: self.found },
+                _ => continue,
+            };
+            self.scheduler.handle(answer, self.now, &mut actions);
         }
-        self.scheduler.check();
+        self.scheduler.check(self.now);
         actions
     }
 
@@ -414,10 +431,13 @@ fn an_idle_worker_takes_over_what_waits_behind_a_long_task() {
     }
     world.ready(FIRST);
     world.ready(SECOND);
-    assert_eq!(world.scheduler.next_deadline(), Some(ms(1)));
-    let actions = world.at(ms(1));
-    assert_eq!(actions[0], Action::Revoke { worker: FIRST, task: THREE });
-    assert_eq!(actions[1..3], run(SECOND, THREE));
+    assert_eq!(world.scheduler.next_deadline(), Some(LONG_AFTER));
+    let locate = |begun| Action::Locate { worker: FIRST, task: ONE, begun };
+    assert_eq!(world.at(LONG_AFTER), [locate(0)]);
+    let actions = world.at(2 * LONG_AFTER);
+    assert_eq!(actions[0], locate(1));
+    assert_eq!(actions[1], Action::Revoke { worker: FIRST, task: THREE });
+    assert_eq!(actions[2..4], run(SECOND, THREE));
 }
 
 /// Two workers, of which the first runs `TWO`, with `THREE` and the fourth in store; a fifth has

@@ -18,7 +18,32 @@ impl Scheduler {
 
     /// Workers that count towards the bounds: not those that are on their way out.
     pub(super) fn occupied(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.is_occupied()).count()
+        match self.are_idle_or_busy() {
+            true => self.slots.len() - self.busy.iter().filter(|&&slot| self.slots[slot].draining).count(),
+            false => self.slots.iter().filter(|slot| slot.is_occupied()).count(),
+        }
+    }
+
+    /// Returns whether each slot has a worker that is idle or busy. Then nobody need look at those that are idle, which
+    /// may be many.
+    pub(super) fn are_idle_or_busy(&self) -> bool {
+        self.idle.len() + self.busy.len() == self.slots.len()
+    }
+
+    /// Returns how many workers start.
+    pub(super) fn starting(&self) -> usize {
+        let starts = |slot: &&Slot| matches!(slot.state, SlotState::Starting { .. });
+        if self.are_idle_or_busy() { 0 } else { self.slots.iter().filter(starts).count() }
+    }
+
+    /// Sets the state of a slot, and keeps the list of the busy ones.
+    pub(super) fn set_state(&mut self, slot: usize, state: SlotState) {
+        let before = std::mem::replace(&mut self.slots[slot].state, state);
+        match (before.is_busy(), state.is_busy()) {
+            (false, true) => self.busy.push(slot),
+            (true, false) => self.busy.retain(|&busy| busy != slot),
+            _ => {}
+        }
     }
 
     pub(super) fn may_shrink(&self) -> bool {
@@ -46,15 +71,14 @@ impl Scheduler {
     /// as many as there are to be in any case.
     pub(super) fn start_workers(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.start_waits = false;
-        let starting =
-            self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Starting { .. })).count();
+        let starting = self.starting();
         let occupied = self.occupied();
         let max = self.config.workers_max;
         let floor = match self.mode {
             Mode::Open => self.config.workers_min.max(self.prestart).min(max),
             _ => 0,
         };
-        let for_tasks = self.queue.ready().saturating_sub(starting);
+        let for_tasks = if self.is_held() { 0 } else { self.queue.ready().saturating_sub(starting) };
         let room = max.saturating_sub(occupied) + usize::from(self.mutant(Mutant::TooManyWorkers));
         let wanted = for_tasks.max(floor.saturating_sub(occupied)).min(room);
         if wanted == 0 && starting == 0 {
@@ -97,7 +121,7 @@ impl Scheduler {
         if let Some(slot) = self.live(worker)
             && matches!(self.slots[slot].state, SlotState::Starting { .. })
         {
-            self.slots[slot].state = SlotState::Idle { since: now };
+            self.set_state(slot, SlotState::Idle { since: now });
             self.slots[slot].ready_at = now;
             self.shortage.has_eased(now);
             self.idle.push(slot);
@@ -108,7 +132,7 @@ impl Scheduler {
 
     /// A worker without a task: it stays, or it leaves.
     pub(super) fn rest(&mut self, slot: usize, is_due: bool, now: Now) {
-        self.slots[slot].state = SlotState::Idle { since: now };
+        self.set_state(slot, SlotState::Idle { since: now });
         if is_due {
             self.retire(slot, RetireReason::Recycled, now);
         } else if self.slots[slot].draining {
@@ -131,7 +155,7 @@ impl Scheduler {
 
     /// Asks the worker to leave, once what follows from that (a replacement) is under way.
     pub(super) fn retire(&mut self, slot: usize, reason: RetireReason, now: Now) {
-        self.slots[slot].state = SlotState::Retiring { deadline: now.saturating_add(self.config.grace) };
+        self.set_state(slot, SlotState::Retiring { deadline: now.saturating_add(self.config.grace) });
         self.idle.retain(|&idle| idle != slot);
         self.leaving.push((slot, reason));
     }
@@ -207,11 +231,11 @@ impl Scheduler {
                 SlotState::Busy { stop: None, .. } => self.stop(index, StopReason::Timeout, now, actions),
                 SlotState::Busy { .. } if self.mutant(Mutant::GraceEndless) => {}
                 SlotState::Busy { task, stop: Some(reason), .. } => {
-                    self.slots[index].state = SlotState::Killed { task: Some((task, reason)) };
+                    self.set_state(index, SlotState::Killed { task: Some((task, reason)) });
                     actions.push(Action::Kill { worker, reason: KillReason::Grace });
                 }
                 SlotState::Retiring { .. } => {
-                    self.slots[index].state = SlotState::Killed { task: None };
+                    self.set_state(index, SlotState::Killed { task: None });
                     // The worker's slot has been promised to another one.
                     self.slots[index].draining = true;
                     actions.push(Action::Kill { worker, reason: KillReason::Grace });
@@ -229,7 +253,7 @@ impl Scheduler {
     /// The worker lied, or never spoke: it is killed, and that is its own fault.
     pub(super) fn kill_faulty(&mut self, slot: usize, reason: KillReason, actions: &mut Vec<Action>) {
         let task = self.slots[slot].state.task();
-        self.slots[slot].state = SlotState::Faulty { task };
+        self.set_state(slot, SlotState::Faulty { task });
         self.idle.retain(|&idle| idle != slot);
         actions.push(Action::Kill { worker: self.slots[slot].key(slot), reason });
         // Its answers will not count any more, so what it has begun behind that task must be learnt now.
@@ -253,6 +277,7 @@ impl Scheduler {
     pub(super) fn dead(&mut self, worker: WorkerKey, now: Now, actions: &mut Vec<Action>) {
         let Some(slot) = self.live(worker) else { return };
         let (state, behind) = self.slots[slot].vacate();
+        self.busy.retain(|&busy| busy != slot);
         self.shortage.has_room(now);
         let has_begun = |task: &TaskId| {
             matches!(
@@ -347,12 +372,12 @@ impl Scheduler {
                 (state, Some(deadline))
                     if !matches!(state, SlotState::Killed { .. } | SlotState::Faulty { .. }) =>
                 {
-                    self.slots[index].state = SlotState::Retiring { deadline };
+                    self.set_state(index, SlotState::Retiring { deadline });
                     actions.push(Action::Terminate { worker });
                     state.task()
                 }
                 (state, _) => {
-                    self.slots[index].state = SlotState::Killed { task: None };
+                    self.set_state(index, SlotState::Killed { task: None });
                     actions.push(Action::Kill { worker, reason: KillReason::PoolEnds });
                     state.task()
                 }

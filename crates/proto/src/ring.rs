@@ -335,6 +335,12 @@ impl End {
         self.claim_word(index).is_some_and(|word| word.load(Ordering::SeqCst) == run << 2 | BEGUN)
     }
 
+    /// The host asks whether the worker has yet to claim the run, by the worker's word.
+    #[inline]
+    pub fn is_open(&self, index: u8, run: u64) -> bool {
+        self.claim_word(index).is_some_and(|word| word.load(Ordering::SeqCst) == run << 2 | OPEN)
+    }
+
     /// The host takes a run back: `true` if the worker has not begun it, and now never will. A worker that
     /// lies here harms only itself: what it says of that run afterwards is a violation.
     #[inline]

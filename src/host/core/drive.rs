@@ -11,12 +11,13 @@ use crate::error::{DeathCause, Phase};
 use crate::future::{Failed, Filled};
 use crate::host::asks::TaskAsks;
 use crate::host::completion::Received;
+use crate::host::cpu;
 use crate::host::domains::Breakage;
 use crate::host::effects::Effect;
 use crate::host::link::Link;
 use crate::host::requests::SupervisorRequest;
 use crate::observe::{EventKind, LeaveReason};
-use crate::scheduler::{Action, Event, KillReason, Now, Resolution, RetireReason, WorkerKey};
+use crate::scheduler::{Action, Event, Found, KillReason, Now, Resolution, RetireReason, WorkerKey};
 use proto::limits::RESULT_BYTES_BESIDE;
 use proto::task::TaskId;
 
@@ -58,6 +59,10 @@ impl Core {
                         Action::Revoke { worker, task } => {
                             let is_back = state.links.get(&worker).is_some_and(|link| link.revoke(task));
                             replies.push(Event::Revoked { worker, task, revoked: is_back });
+                        }
+                        Action::Locate { worker, task, begun } => {
+                            let found = locate(&state, worker, task, begun, self.settings.workers.cpus);
+                            replies.push(Event::Located { worker, task, found });
                         }
                         Action::Look { worker, task } => {
                             let (used, told) = used_so_far(&mut state, worker, task);
@@ -115,7 +120,7 @@ impl Core {
             Action::Start { worker } => Some(Effect::Request(Some(SupervisorRequest::Spawn(worker)))),
             Action::Assign { worker, task } => assign(state, worker, task, now),
             // `drive` has answered these where they came up.
-            Action::Revoke { .. } | Action::Look { .. } => None,
+            Action::Revoke { .. } | Action::Locate { .. } | Action::Look { .. } => None,
             Action::Begin { worker, task } => {
                 begin(state, worker, task, now);
                 None
@@ -358,6 +363,17 @@ fn used_so_far(state: &mut State, worker: WorkerKey, task: TaskId) -> (Option<Du
     let used = cpu.look(computed, link.has_begun(task));
     let told = cpu.take_limit().zip(link.run_of(task));
     (used, told.map(|(cpu, run)| Effect::Limit { link, run, cpu }))
+}
+
+/// Finds out whether a worker has begun more than so many tasks, from this one on.
+fn locate(state: &State, worker: WorkerKey, task: TaskId, begun: u64, cpus: usize) -> Found {
+    match state.links.get(&worker).and_then(|link| link.begun_from(task)) {
+        Some(now) if now > begun => Found::Begun(now),
+        Some(_) if cpu::are_contended(cpus) => Found::Waiting,
+        Some(_) => Found::Computing,
+        // Its answer is on the way to the scheduler.
+        None => Found::Begun(begun),
+    }
 }
 
 /// Reads how much CPU time a task that has answered has used.

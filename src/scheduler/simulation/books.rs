@@ -27,6 +27,10 @@ pub(super) struct Process {
     pub(super) ending: bool,
     /// The pool itself ended the process.
     pub(super) expected: bool,
+    /// The process has begun nothing since then, and its pool has heard all that it said.
+    pub(super) quiet_since: Now,
+    /// The time of the first tick after it was quiet for long.
+    pub(super) quiet_at: Option<Now>,
 }
 
 /// The world's record of a task.
@@ -52,6 +56,21 @@ impl Process {
 
     pub(super) fn knows(&self, task: TaskId) -> bool {
         self.has(task) || self.said.iter().any(|said| said.0 == task)
+    }
+
+    /// It does something, or is handed something, or something is taken from it.
+    pub(super) fn moves(&mut self, now: Now) {
+        self.quiet_since = now;
+        self.quiet_at = None;
+    }
+
+    /// How many tasks it has begun from this one on; `None` if it was heard to have ended it.
+    pub(super) fn begun_from(&self, task: TaskId) -> Option<u64> {
+        let begun: Vec<_> = self.said.iter().map(|said| said.0).chain(self.running).collect();
+        match begun.iter().position(|&begun| begun == task) {
+            Some(at) => Some((begun.len() - at) as u64),
+            None => self.prefetched.contains(&task).then_some(0),
+        }
     }
 
     pub(super) fn can_work(&self) -> bool {

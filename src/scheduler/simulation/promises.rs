@@ -1,5 +1,5 @@
 //! The promises about time and order that the world holds the scheduler to: nobody is bypassed for long, and no task runs
-//! longer than it may.
+//! longer than it may, and nobody waits for a long task while a worker is idle.
 
 use super::books::ms;
 use super::*;
@@ -32,6 +32,51 @@ impl World {
             }
             _ => self.bypassed_since = Some((first, self.now)),
         }
+    }
+
+    /// Asserts that nothing waits behind a long task while a worker is idle that could take it, and that a task is
+    /// held only while as many workers as there are CPUs come on. A task is long when two ticks have found it so.
+    pub(super) fn check_neighbours(&mut self) {
+        let scheduler = &self.scheduler;
+        if !matches!(scheduler.mode, Mode::Open | Mode::Closing) {
+            return;
+        }
+        let now = self.now;
+        assert!(scheduler.look_on_at().is_none_or(|at| at > now), "what was due was not done");
+        let long_after = if self.is_contended { wakeups::STEAL_AFTER } else { wakeups::LONG_AFTER };
+        let mut come_on = 0;
+        for (&worker, process) in &mut self.processes {
+            let is_long = |since: Now| now >= since + long_after;
+            let has_idle = scheduler.idle.iter().any(|&idle| {
+                process
+                    .domain
+                    .is_some_and(|domain| scheduler.slots[idle].domain.is_none_or(|of| of == domain))
+            });
+            match process.quiet_at {
+                _ if process.running.is_none() || !process.said.is_empty() || !has_idle => {
+                    process.moves(now);
+                    come_on += usize::from(process.can_work());
+                }
+                None => {
+                    process.quiet_at = is_long(process.quiet_since).then_some(now);
+                    come_on += 1;
+                }
+                Some(at) if is_long(at) => {
+                    let is_ours = scheduler.live(worker).is_some() && !process.ending;
+                    let waits = process.prefetched.front().filter(|_| is_ours);
+                    assert_eq!(
+                        waits, None,
+                        "it waits behind a long task in {worker:?}, beside an idle worker"
+                    );
+                }
+                Some(_) => come_on += 1,
+            }
+        }
+        let is_held = scheduler.is_held();
+        assert!(
+            !is_held || come_on >= scheduler.config.cpus,
+            "{come_on} workers come on, and a task is held"
+        );
     }
 
     /// Asserts that no task runs longer than its deadline allows, which holds after each tick.
