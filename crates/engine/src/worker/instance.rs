@@ -108,7 +108,12 @@ impl Runner {
         }
         let answered = match self.loaded(message.module) {
             Err(message) => self.answer_unrun(RunEnd::Instantiate { message }, input, answer),
-            Ok(loaded) => self.run_in(&loaded, message, limits, input, answer),
+            Ok(loaded) => {
+                let answered = self.run_in(&loaded, message, limits, input, answer);
+                // It was taken from there, since to count its handles costs more than to move one.
+                self.in_a_row.0 = Some((message.module, loaded));
+                answered
+            }
         };
         self.watcher.end();
         answered
@@ -121,17 +126,21 @@ impl Runner {
         }
     }
 
-    /// The module of the task at hand, which is noted as the last one.
+    /// The module of the task at hand, which [`run`](Self::run) notes as the last one.
     fn loaded(&mut self, module: ModuleId) -> Result<Arc<Loaded>, String> {
-        if let (Some((last, loaded)), count) = &mut self.in_a_row
-            && *last == module
-        {
-            *count = count.saturating_add(1);
-            return Ok(loaded.clone());
+        match self.in_a_row.0.take() {
+            Some((last, loaded)) if last == module => {
+                self.in_a_row.1 = self.in_a_row.1.saturating_add(1);
+                Ok(loaded)
+            }
+            before => {
+                // Where that fails, the last module stays the last.
+                self.in_a_row.0 = before;
+                let loaded = self.modules.get(module)?;
+                self.in_a_row.1 = 1;
+                Ok(loaded)
+            }
         }
-        let loaded = self.modules.get(module)?;
-        self.in_a_row = (Some((module, loaded.clone())), 1);
-        Ok(loaded)
     }
 
     /// Drops what is warm of modules that have ended. The watcher hears from the host that they have, but has

@@ -1,6 +1,7 @@
 //! A task's log records, on their way to the host within the task's log limit.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use proto::frame::write_frame;
@@ -14,16 +15,37 @@ use proto::text::truncated;
 /// Takes the records of the task at hand. It is cheap to clone: stdout, stderr and the log import share it,
 /// and so do all tasks of a worker, one after the other.
 #[derive(Clone)]
-pub(super) struct TaskLog(Arc<Mutex<Inner>>);
+pub(super) struct TaskLog(Arc<Shared>);
 
-struct Inner {
-    task: TaskId,
+/// Most tasks log nothing. So a task's begin and end take no lock: all of this is written and read by the one thread that
+/// runs tasks, and is atomic only because stores may go to another.
+struct Shared {
+    task: AtomicU64,
+    /// The number of tasks that have begun.
+    begun: AtomicU64,
+    bytes_max: AtomicU64,
+    /// A task whose logs are over the limit fails.
+    fails: AtomicBool,
+    /// Bytes over the task's limit.
+    dropped: AtomicU64,
+    records: Mutex<Records>,
+}
+
+struct Records {
     to_host: Option<Arc<Mutex<dyn Write + Send>>>,
-    bytes_max: u64,
-    overflow: LogOverflow,
+    /// The task of this number logged last, and so much.
+    of: u64,
     bytes: u64,
-    dropped: u64,
     scratch: Vec<u8>,
+}
+
+impl Records {
+    /// The task of this number logs: the bytes of another one are not its own.
+    fn begin(&mut self, of: u64) {
+        if self.of != of {
+            (self.of, self.bytes) = (of, 0);
+        }
+    }
 }
 
 /// The task has logged more than it may, and has to end for it.
@@ -43,25 +65,24 @@ impl TaskLog {
     }
 
     fn to(to_host: Option<Arc<Mutex<dyn Write + Send>>>) -> TaskLog {
-        TaskLog(Arc::new(Mutex::new(Inner {
-            task: TaskId(0),
-            to_host,
-            bytes_max: 0,
-            overflow: LogOverflow::Drop,
-            bytes: 0,
-            dropped: 0,
-            scratch: Vec::new(),
-        })))
+        TaskLog(Arc::new(Shared {
+            task: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            bytes_max: AtomicU64::new(0),
+            fails: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+            records: Mutex::new(Records { to_host, of: 0, bytes: 0, scratch: Vec::new() }),
+        }))
     }
 
     /// Counts the records that follow as this task's, and holds them to its limit.
     pub(super) fn begin(&self, task: TaskId, limits: &TaskLimits) {
-        let mut inner = self.0.hold();
-        inner.task = task;
-        inner.bytes_max = limits.log_bytes_max;
-        inner.overflow = limits.log_overflow;
-        inner.bytes = 0;
-        inner.dropped = 0;
+        let shared = &*self.0;
+        shared.task.store(task.0, Ordering::Relaxed);
+        shared.begun.store(shared.begun.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        shared.bytes_max.store(limits.log_bytes_max, Ordering::Relaxed);
+        shared.fails.store(limits.log_overflow == LogOverflow::Fail, Ordering::Relaxed);
+        shared.dropped.store(0, Ordering::Relaxed);
     }
 
     /// Sends one record. Over the task's limit it is counted instead.
@@ -76,14 +97,16 @@ impl TaskLog {
         message: &str,
         fields: &str,
     ) -> Result<(), OverLimit> {
-        let mut inner = self.0.hold();
+        let shared = &*self.0;
+        let mut records = shared.records.hold();
+        records.begin(shared.begun.load(Ordering::Relaxed));
         let bytes = (target.len() + message.len() + fields.len()) as u64;
         let sent_bytes = bytes.min(LOG_RECORD_BYTES_MAX as u64) + 1;
-        if inner.bytes.saturating_add(sent_bytes) > inner.bytes_max {
-            inner.dropped += bytes;
-            return if inner.overflow == LogOverflow::Fail { Err(OverLimit) } else { Ok(()) };
+        if records.bytes.saturating_add(sent_bytes) > shared.bytes_max.load(Ordering::Relaxed) {
+            shared.dropped.store(shared.dropped.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+            return if shared.fails.load(Ordering::Relaxed) { Err(OverLimit) } else { Ok(()) };
         }
-        inner.bytes += sent_bytes;
+        records.bytes += sent_bytes;
         let record = LogRecord {
             source,
             level,
@@ -91,9 +114,9 @@ impl TaskLog {
             message: truncated(message, LOG_RECORD_BYTES_MAX / 2),
             fields: truncated(fields, LOG_RECORD_BYTES_MAX / 4),
         };
-        let Inner { task, to_host, scratch, .. } = &mut *inner;
+        let Records { to_host, scratch, .. } = &mut *records;
         if let Some(to_host) = to_host {
-            let frame = FromWorker::Log { task: *task, record };
+            let frame = FromWorker::Log { task: TaskId(shared.task.load(Ordering::Relaxed)), record };
             let mut to_host = to_host.hold();
             // A broken ring ends the worker at the task's own answer.
             let _ = write_frame(&mut *to_host, scratch, &frame, &[]);
@@ -103,10 +126,14 @@ impl TaskLog {
 
     /// Returns what the task's records came to.
     pub(super) fn end(&self) -> Logged {
-        let inner = self.0.hold();
-        let is_fatal = inner.overflow == LogOverflow::Fail && inner.dropped > 0;
-        let fatal_bytes = is_fatal.then(|| inner.bytes + inner.dropped);
-        Logged { dropped: inner.dropped, fatal_bytes }
+        let shared = &*self.0;
+        let dropped = shared.dropped.load(Ordering::Relaxed);
+        if dropped == 0 {
+            return Logged { dropped, fatal_bytes: None };
+        }
+        let is_fatal = shared.fails.load(Ordering::Relaxed);
+        let fatal_bytes = is_fatal.then(|| shared.records.hold().bytes + dropped);
+        Logged { dropped, fatal_bytes }
     }
 }
 
