@@ -63,6 +63,7 @@ pub(crate) fn all(with_allocations: bool) -> Vec<(String, Build)> {
         named("pipelined", calls::pipelined),
         named("map", calls::map),
         named("map_reuse", calls::map_reuse),
+        named("map_local", calls::map_local),
         named("map_chunked", calls::map_chunked),
         named("echo_16mib", bytes::echo_16mib),
         named("argument_1mib", bytes::argument_1mib),

@@ -30,7 +30,7 @@ use std::sync::{Arc, Weak};
 use std::task::Wake;
 use std::time::{Duration, Instant};
 
-use self::shared::{By, Handed, Source};
+use self::shared::{By, Handed, Pulled, Source};
 pub(super) use self::shared::{End, FeedState};
 pub(super) use self::thread::start as start_thread;
 use super::Pool;
@@ -58,6 +58,7 @@ const LOOK_FOR_A_PANIC: Duration = Duration::from_millis(100);
 /// grows while nobody waits. It pulls none if the iterator takes longer than `QUICK_NS` for one.
 const PULLED_AT_LEAST: usize = 2;
 const QUICK_NS: u64 = 20_000;
+const QUICK: Duration = Duration::from_nanos(QUICK_NS);
 
 /// The settings of a map.
 #[derive(Debug, Clone)]
@@ -395,17 +396,30 @@ where
         shared.submit(By::Passing);
     }
 
-    /// Pulls an input on the caller's thread and hands it on. Returns `false` if none may be pulled now.
+    /// Pulls an input on the caller's thread and hands it on, and with it the rest of its batch as long as each comes
+    /// quickly. Returns `false` if none may be pulled now.
     fn pull(shared: &FeedState<C, I>, by: By) -> bool {
-        if shared.room(by) == 0 {
+        let room = shared.room(by);
+        if room == 0 {
             return false;
         }
         let Some(source) = shared.lock().source.take() else { return false };
         // The iterator is put back even if it panics.
         let mut taken = Taken { shared, source: Some(source) };
         let Some(source) = &mut taken.source else { return false };
-        let pulled = source.pull_timed(shared);
-        shared.see_to(source, pulled, by);
+        let mut since = Instant::now();
+        for _ in 0..room {
+            let pulled = source.pull(shared);
+            // An input's time ends where that of the next begins: to read the clock costs as much as to gather an input.
+            let now = Instant::now();
+            let took = now.saturating_duration_since(std::mem::replace(&mut since, now));
+            source.pace.learn(took);
+            let is_last = matches!(pulled, Pulled::Nothing);
+            shared.see_to(source, pulled, by);
+            if is_last || !source.is_amid || took > QUICK || source.pace.nanos() > QUICK_NS {
+                break;
+            }
+        }
         true
     }
 }

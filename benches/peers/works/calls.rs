@@ -202,6 +202,18 @@ pub(super) fn map_reuse<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work
     ))
 }
 
+pub(super) fn map_local<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
+    let pool = bench.pool()?;
+    let add = pool.load_file(prebuilt("echo"))?.task::<(i64, i64), i64>("add")?;
+    let count = 100_000;
+    let work = Work::new(name, "the same, of an iterator that stays on its thread", MICROS);
+    Ok(work.ours(move || {
+        let map = pool.map_local(&add, (0..count).map(|n| (n, n))).options(ours::reuse());
+        let all = seconds(|| Ok(map.sum::<Result<i64, _>>().map(drop)?));
+        Ok(all? / count as f64)
+    }))
+}
+
 pub(super) fn map_chunked<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
     let peers = &bench.peers;
     Ok(Work::new(name, "the same map, beside Python's in chunks of 256", MICROS)

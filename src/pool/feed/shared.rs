@@ -94,7 +94,7 @@ pub(super) struct Source<I> {
     /// This many of the next inputs travel together; it is decided at the first of each batch.
     batch_size: usize,
     /// Some inputs of a batch were pulled, and more are to follow.
-    is_amid: bool,
+    pub(super) is_amid: bool,
     /// The number of the current chunk, and how many inputs it still lacks.
     chunk: (u64, usize),
     encoded: Vec<u8>,
@@ -539,18 +539,5 @@ impl<I> Source<I> {
         self.encoded = Vec::new();
         // An input that cannot be encoded gives an error at its own place.
         Pulled::Alone(input.encode(&shared.task), input.stdin().cloned())
-    }
-
-    /// Pulls as [`pull`](Self::pull) does, and notes how long that took.
-    pub(super) fn pull_timed<C>(&mut self, shared: &FeedState<C, I>) -> Pulled
-    where
-        C: Callable,
-        I: Iterator,
-        I::Item: InputOf<C>,
-    {
-        let began = Instant::now();
-        let pulled = self.pull(shared);
-        self.pace.learn(began.elapsed());
-        pulled
     }
 }
