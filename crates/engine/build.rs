@@ -23,6 +23,12 @@ const ARCHIVES: [(&str, &[&str]); 3] = [
     ("libc.so", &["libc.a", "libgcc_eh.a", "libgcc.a"]),
 ];
 
+/// Functions that std takes if they are there, and an archive gives only what is asked of it. Without them std calls the
+/// kernel itself, as the children's filter does not expect (glibc answers a `statx` that is refused by `newfstatat`), or
+/// forks in place of `posix_spawn`. They are older than `WHOLE_SINCE`.
+const IF_THERE: [&str; 4] =
+    ["statx", "getrandom", "__cxa_thread_atexit_impl", "posix_spawn_file_actions_addchdir_np"];
+
 /// Flags of rustc that decide about libraries, or that bring libraries of their own.
 const OTHERS: [&str; 5] =
     ["crt-static", "prefer-dynamic", "sanitizer", "instrument-coverage", "profile-generate"];
@@ -41,6 +47,9 @@ fn main() {
         true if let Some(folder) = scripts(Path::new(&variable("OUT_DIR"))) => {
             println!("cargo::rustc-link-arg-bins=-L{}", folder.display());
             println!("cargo::rustc-link-arg-bins=-static-pie");
+            for name in IF_THERE {
+                println!("cargo::rustc-link-arg-bins=-Wl,-u,{name}");
+            }
         }
         // Each start applies 30,000 relocations.
         _ if version >= Some(UNPACKS_SINCE) => {
