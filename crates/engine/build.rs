@@ -46,6 +46,7 @@ fn main() {
     match is_free && version >= Some(WHOLE_SINCE) {
         true if let Some(folder) = scripts(Path::new(&variable("OUT_DIR"))) => {
             println!("cargo::rustc-link-arg-bins=-L{}", folder.display());
+            println!("cargo::rustc-env=WASMPOOL_LIBRARIES=none");
             println!("cargo::rustc-link-arg-bins=-static-pie");
             for name in IF_THERE {
                 println!("cargo::rustc-link-arg-bins=-Wl,-u,{name}");

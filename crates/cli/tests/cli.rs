@@ -12,6 +12,8 @@ mod doors;
 mod ends;
 #[path = "cli/files.rs"]
 mod files;
+#[path = "cli/linked.rs"]
+mod linked;
 #[path = "cli/joblog.rs"]
 mod joblog;
 #[path = "cli/logs.rs"]

@@ -78,7 +78,9 @@ impl Entered {
         profile: Profile,
         dirs: &mut [Granted],
     ) -> Result<Locked, LockdownError> {
-        self.lock_beside(request, profile, dirs, || ()).map(|(locked, ())| locked)
+        let mut ledger = self.lock_alone(request, profile, dirs)?;
+        lock_further(&mut ledger, dirs)?;
+        Ok(Locked { ledger, profile, filter: syscalls::filter(profile) })
     }
 
     /// The same, and work that is no guest's and needs no file: a thread does it behind the user namespace and the empty
@@ -94,20 +96,24 @@ impl Entered {
         dirs: &mut [Granted],
         work: impl FnOnce() -> T + Send,
     ) -> Result<(Locked, T), LockdownError> {
-        if !profile.has_many_threads() {
-            syscalls::one_heap();
-        }
-        let mut ledger = Ledger::new(request.clone());
-        self.lock_alone(&mut ledger, dirs)?;
+        let mut ledger = self.lock_alone(request, profile, dirs)?;
         let work = || (work(), syscalls::filter(profile));
         let (locked, (done, filter)) = beside(work, || lock_further(&mut ledger, dirs));
         locked?;
         Ok((Locked { ledger, profile, filter }, done))
     }
 
-    /// What must be done by the only thread there is, up to the namespaces.
-    fn lock_alone(&self, ledger: &mut Ledger, dirs: &mut [Granted]) -> Result<(), LockdownError> {
-        let request = ledger.request.clone();
+    /// What must be done by the only thread there is, up to the user namespace and what stands behind it at once.
+    fn lock_alone(
+        &self,
+        request: &SandboxRequest,
+        profile: Profile,
+        dirs: &mut [Granted],
+    ) -> Result<Ledger, LockdownError> {
+        if !profile.has_many_threads() {
+            syscalls::one_heap();
+        }
+        let mut ledger = Ledger::new(request.clone());
         ledger.apply(SandboxLayer::Session, || Ok("own session, umask 077, dies with the host".into()))?;
         ledger.apply(SandboxLayer::Descriptors, || Ok(descriptors::left(dirs.len())))?;
         // This comes before the user changes, since /proc/self belongs to root from then on.
@@ -128,7 +134,8 @@ impl Entered {
         session::die_with_the_host().map_err(|error| ledger.lockdown_error(SandboxLayer::Session, &error))?;
         ledger.apply(SandboxLayer::Namespaces, namespaces::unshare_user)?;
         let needs_root = !request.policy.can_do_without(SandboxLayer::EmptyRoot);
-        ledger.apply(SandboxLayer::EmptyRoot, || empty_root(dirs, has_empty_root, needs_root))
+        ledger.apply(SandboxLayer::EmptyRoot, || empty_root(dirs, has_empty_root, needs_root))?;
+        Ok(ledger)
     }
 }
 
