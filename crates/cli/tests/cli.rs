@@ -12,8 +12,6 @@ mod doors;
 mod ends;
 #[path = "cli/files.rs"]
 mod files;
-#[path = "cli/linked.rs"]
-mod linked;
 #[path = "cli/joblog.rs"]
 mod joblog;
 #[path = "cli/logs.rs"]
