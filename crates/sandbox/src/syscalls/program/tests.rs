@@ -46,7 +46,7 @@ fn decide(program: &[sock_filter], call: &Call) -> (u32, usize) {
         ARCHITECTURE => call.architecture,
         _ => {
             let argument = call.arguments[(at - ARGUMENTS) as usize / 8];
-            if at % 8 == 0 { argument as u32 } else { (argument >> 32) as u32 }
+            if at.is_multiple_of(8) { argument as u32 } else { (argument >> 32) as u32 }
         }
     };
     let (mut at, mut loaded) = (0, 0);
