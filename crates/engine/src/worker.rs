@@ -110,20 +110,24 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     };
     // Engines that scan the page map are made while there is a /proc to open it. The others are made behind
     // the empty root: there, std cannot read the cgroup's quota each time a pool asks for the number of
-    // processors, which made up a good part of a worker's start.
+    // processors, which made up a good part of a worker's start. They take as long as a network, beside which they
+    // are made.
     let scanning = pagemap_scan.then(modules).transpose()?;
     // The kernel is asked for the size here, once; it is remembered.
     rustix::param::page_size();
     let alarm = alarm::Alarm::new(&watcher);
-    let locked = entered.lock(&request, profile, &mut granted).map_err(cannot_lock)?;
-    let modules = scanning.map_or_else(modules, Ok)?;
+    let make_modules = || scanning.map_or_else(modules, Ok);
+    let (locked, modules) =
+        entered.lock_beside(&request, profile, &mut granted, make_modules).map_err(cannot_lock)?;
+    let modules = modules?;
     let to_host = Arc::new(Mutex::new(producer));
     if let Some(probe) = &mut probe {
         probe.targets.dirs = granted.iter().map(|dir| dir.descriptor.as_raw_fd()).collect();
     }
     let dirs = dirs.into_iter().zip(granted).map(|(guest, granted)| TaskDir { guest, granted }).collect();
-    let runner = instance::Runner::new(modules, dirs, watcher.clone(), to_host.clone())?;
-    watcher::start(socket.clone(), watcher, alarm, reporter.clone())?;
+    let started = watcher::start(socket.clone(), watcher.clone(), alarm, reporter.clone())?;
+    let runner = instance::Runner::new(modules, dirs, watcher, to_host.clone())?;
+    started.wait()?;
     let (locked, report) = locked.seal().map_err(cannot_lock)?;
     tell_missing(&report, reserve);
     tracing::debug!(policy = %report.policy, pagemap_scan, wasm_stack_bytes, "ready");

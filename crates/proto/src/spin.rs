@@ -1,7 +1,7 @@
 //! Spinning before sleeping, where it pays: a sleep and a wake-up cost many times what a short
 //! answer takes.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A spin takes at most as long as a short answer if the other side has to be woken for it, which depends on
@@ -27,6 +27,20 @@ pub struct Spinning {
     has_processors: bool,
 }
 
+/// Returns whether there are several processors. To find out, std reads three files of the cgroup.
+fn has_processors() -> bool {
+    const UNKNOWN: u8 = 2;
+    static HAS: AtomicU8 = AtomicU8::new(UNKNOWN);
+    match HAS.load(Ordering::Relaxed) {
+        UNKNOWN => {
+            let has = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+            HAS.store(u8::from(has), Ordering::Relaxed);
+            has
+        }
+        has => has == 1,
+    }
+}
+
 impl Default for Spinning {
     #[inline]
     fn default() -> Self {
@@ -35,12 +49,12 @@ impl Default for Spinning {
 }
 
 impl Spinning {
-    /// Asks the system for the number of processors: a worker makes it before it locks itself down.
+    /// Asks the system for the number of processors, the first time: a worker makes its first before it locks itself
+    /// down.
     #[inline]
     pub fn new() -> Self {
         // Loom cannot try what depends on the time: there, one look is all.
-        let has_processors =
-            !cfg!(wasmpool_loom) && std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        let has_processors = !cfg!(wasmpool_loom) && has_processors();
         Spinning { score: AtomicU32::new(SCORE_MAX / 2), has_processors }
     }
 

@@ -24,6 +24,7 @@ pub mod pagemap;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 
 pub use directories::Granted;
 pub use identity::{change as change_identity, drop_capabilities};
@@ -47,6 +48,8 @@ pub struct Entered {
 pub struct Locked {
     ledger: Ledger,
     profile: Profile,
+    /// The filter of system calls, to be installed last.
+    filter: io::Result<syscalls::Filter>,
 }
 
 /// Takes the control socket that came as stdin; closes what else came along.
@@ -75,6 +78,38 @@ impl Entered {
         profile: Profile,
         dirs: &mut [Granted],
     ) -> Result<Locked, LockdownError> {
+        let mut ledger = self.lock_alone(request, profile, dirs)?;
+        lock_further(&mut ledger, dirs)?;
+        Ok(Locked { ledger, profile, filter: syscalls::filter(profile) })
+    }
+
+    /// The same, and work that is no guest's and needs no file: a thread does it behind the user namespace and the empty
+    /// root while the kernel makes a network, which takes as long as the rest of the walls. The thread makes the filter
+    /// of system calls as well. It has ended when this returns; where none can be started, its work is done afterwards.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock).
+    pub fn lock_beside<T: Send>(
+        self,
+        request: &SandboxRequest,
+        profile: Profile,
+        dirs: &mut [Granted],
+        work: impl FnOnce() -> T + Send,
+    ) -> Result<(Locked, T), LockdownError> {
+        let mut ledger = self.lock_alone(request, profile, dirs)?;
+        let work = || (work(), syscalls::filter(profile));
+        let (locked, (done, filter)) = beside(work, || lock_further(&mut ledger, dirs));
+        locked?;
+        Ok((Locked { ledger, profile, filter }, done))
+    }
+
+    /// What must be done by the only thread there is, up to the user namespace and what stands behind it at once.
+    fn lock_alone(
+        &self,
+        request: &SandboxRequest,
+        profile: Profile,
+        dirs: &mut [Granted],
+    ) -> Result<Ledger, LockdownError> {
         if !profile.has_many_threads() {
             syscalls::one_heap();
         }
@@ -97,15 +132,39 @@ impl Entered {
         ledger.apply_if_possible(SandboxLayer::Identity, || identity::change(request.identity))?;
         // A change of user has cleared it.
         session::die_with_the_host().map_err(|error| ledger.lockdown_error(SandboxLayer::Session, &error))?;
-        ledger.apply(SandboxLayer::Namespaces, namespaces::unshare)?;
+        ledger.apply(SandboxLayer::Namespaces, namespaces::unshare_user)?;
         let needs_root = !request.policy.can_do_without(SandboxLayer::EmptyRoot);
         ledger.apply(SandboxLayer::EmptyRoot, || empty_root(dirs, has_empty_root, needs_root))?;
-        ledger.apply(SandboxLayer::Capabilities, identity::drop_capabilities)?;
-        ledger.apply(SandboxLayer::NoNewPrivileges, identity::no_new_privileges)?;
-        ledger.apply(SandboxLayer::NotDumpable, identity::not_dumpable)?;
-        ledger.apply(SandboxLayer::Landlock, || landlock::restrict(dirs))?;
-        Ok(Locked { ledger, profile })
+        Ok(ledger)
     }
+}
+
+/// What this thread gives up while another one may work.
+fn lock_further(ledger: &mut Ledger, dirs: &[Granted]) -> Result<(), LockdownError> {
+    if ledger.stands(SandboxLayer::Namespaces) {
+        ledger.complete(SandboxLayer::Namespaces, namespaces::unshare_network)?;
+    }
+    ledger.apply(SandboxLayer::Capabilities, identity::drop_capabilities)?;
+    ledger.apply(SandboxLayer::NoNewPrivileges, identity::no_new_privileges)?;
+    ledger.apply(SandboxLayer::NotDumpable, identity::not_dumpable)?;
+    ledger.apply(SandboxLayer::Landlock, || landlock::restrict(dirs))
+}
+
+/// Does both, the first on a thread of its own if there can be one, which has ended then.
+fn beside<T: Send, U>(work: impl FnOnce() -> T + Send, own: impl FnOnce() -> U) -> (U, T) {
+    // The work stays here if it cannot be handed to a thread.
+    let work = Mutex::new(Some(work));
+    let take = || work.lock().unwrap_or_else(PoisonError::into_inner).take().map(|work| work());
+    std::thread::scope(|scope| {
+        let helper = std::thread::Builder::new().name("start".into()).spawn_scoped(scope, take);
+        let own = own();
+        // A panic ends the process, so what a helper does is done.
+        let done = helper.ok().and_then(|helper| helper.join().ok()).flatten().or_else(take);
+        match done {
+            Some(done) => (own, done),
+            None => std::process::abort(),
+        }
+    })
 }
 
 impl Locked {
@@ -113,16 +172,16 @@ impl Locked {
     ///
     /// # Errors
     /// [`LockdownError`]: a layer that the policy does not do without.
-    pub fn seal(mut self) -> Result<(LockedDown, SandboxReport), LockdownError> {
-        let profile = self.profile;
-        self.ledger.complete(SandboxLayer::ResourceLimits, rlimits::no_more_threads)?;
+    pub fn seal(self) -> Result<(LockedDown, SandboxReport), LockdownError> {
+        let Locked { mut ledger, profile, filter } = self;
+        ledger.complete(SandboxLayer::ResourceLimits, rlimits::no_more_threads)?;
         // This is asked now, since the filter allows no such question.
         let has_no_new_privileges = identity::has_no_new_privileges();
-        self.ledger.apply(SandboxLayer::Seccomp, || syscalls::filter(profile))?;
-        self.ledger.correct_no_new_privileges(has_no_new_privileges);
-        let mut layers = self.ledger.layers;
+        ledger.apply(SandboxLayer::Seccomp, || filter.and_then(|filter| filter.install(profile)))?;
+        ledger.correct_no_new_privileges(has_no_new_privileges);
+        let mut layers = ledger.layers;
         layers.sort_by_key(|report| report.layer);
-        Ok((LockedDown(()), SandboxReport::new(self.ledger.request.policy, layers)))
+        Ok((LockedDown(()), SandboxReport::new(ledger.request.policy, layers)))
     }
 }
 
@@ -190,6 +249,11 @@ impl Ledger {
             LayerReport::new(SandboxLayer::Cgroup, LayerState::NotRequested, "no cgroup was given".into())
         })];
         Ledger { request, layers }
+    }
+
+    /// Returns whether the layer was asked for and stands so far.
+    fn stands(&self, layer: SandboxLayer) -> bool {
+        self.layers.iter().any(|report| report.layer == layer && report.applied)
     }
 
     fn note(&mut self, layer: SandboxLayer, state: LayerState, reason: String) {

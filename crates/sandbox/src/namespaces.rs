@@ -12,11 +12,19 @@ use rustix::thread::UnshareFlags;
 use super::doing;
 
 /// A user namespace first: it is what lets an ordinary user have the others.
-pub(super) fn unshare() -> io::Result<String> {
-    let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNET | UnshareFlags::NEWIPC;
+pub(super) fn unshare_user() -> io::Result<String> {
     // SAFETY: the descriptors' table is not unshared, and this thread is the only one.
-    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(doing("unshare"))?;
-    Ok("user, net, ipc".into())
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }.map_err(doing("unshare"))?;
+    Ok("user".into())
+}
+
+/// This takes longer than all else that a child does to itself, since the kernel sets up a stack of protocols. It is a
+/// step of its own because another thread may work meanwhile, which a user namespace does not allow.
+pub(super) fn unshare_network() -> io::Result<String> {
+    let flags = UnshareFlags::NEWNET | UnshareFlags::NEWIPC;
+    // SAFETY: the descriptors' table is not unshared. Only this thread moves into the namespaces.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(doing("unshare net and ipc"))?;
+    Ok("net, ipc".into())
 }
 
 /// Makes an empty root if this process is root, and returns whether there is one now. Without the capabilities (in a
@@ -36,7 +44,7 @@ pub(super) fn empty_root() -> io::Result<String> {
 }
 
 fn put_up_empty_root() -> io::Result<()> {
-    // SAFETY: as in `unshare`.
+    // SAFETY: as in `unshare_user`.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.map_err(doing("unshare mounts"))?;
     let nothing_back = libc::MS_REC | libc::MS_PRIVATE;
     mount(None, c"/", None, nothing_back, None).map_err(doing("make mounts private"))?;

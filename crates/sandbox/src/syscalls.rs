@@ -4,14 +4,12 @@
 //! `strace -f` of the workers under the whole test-suite, and held by tests: each call that is
 //! not listed kills, each condition is tried both ways.
 
-use std::collections::BTreeMap;
+mod program;
+
 use std::io;
 
 use libc::{c_int, c_long};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
-};
+use seccompiler::BpfProgram;
 
 use super::doing;
 use proto::preopen::DirAccess;
@@ -285,56 +283,30 @@ pub(super) fn one_heap() {
     }
 }
 
-/// Installs the filters over all threads of this process.
-pub(super) fn filter(profile: Profile) -> io::Result<String> {
+/// A profile's filter, made and not yet installed. It names this very process.
+#[derive(Debug)]
+pub(super) struct Filter {
+    program: BpfProgram,
+    calls: usize,
+}
+
+/// Makes the filter of this process.
+pub(super) fn filter(profile: Profile) -> io::Result<Filter> {
     let list = allowed(profile);
-    // There are two filters, since each has one action; the kernel takes the sterner answer of both, so that the
-    // first must let through what the second one answers.
-    let answered = answered_enosys(profile);
-    let refuse = answered.iter().map(|&(_, number)| (number, Vec::new())).collect();
-    let no_such_call = SeccompAction::Errno(libc::ENOSYS as u32);
-    let refuse = program(refuse, SeccompAction::Allow, no_such_call)?;
-    let mut rules = BTreeMap::new();
-    for allowed in &list {
-        let chain: io::Result<Vec<_>> = allowed.when.iter().map(|when| rule(when)).collect();
-        rules.insert(allowed.number, chain?);
-    }
-    rules.extend(answered.iter().map(|&(_, number)| (number, Vec::new())));
-    let permit = program(rules, SeccompAction::KillProcess, SeccompAction::Allow)?;
-    for program in [refuse, permit] {
-        seccompiler::apply_filter_all_threads(&program).map_err(doing("seccomp"))?;
-    }
-    let files = match profile {
-        Profile::WithDirectories { access, .. } => format!(", {} of them for files", files(access).len()),
-        _ => String::new(),
-    };
-    Ok(format!("{} system calls{files}, the others kill", list.len()))
+    let program = program::assemble(&list, &answered_enosys(profile)).map_err(doing("seccomp"))?;
+    Ok(Filter { program, calls: list.len() })
 }
 
-fn program(
-    rules: BTreeMap<i64, Vec<SeccompRule>>,
-    otherwise: SeccompAction,
-    action: SeccompAction,
-) -> io::Result<BpfProgram> {
-    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(doing("seccomp"))?;
-    SeccompFilter::new(rules, otherwise, action, arch)
-        .and_then(BpfProgram::try_from)
-        .map_err(doing("seccomp"))
-}
-
-fn rule(when: &[Test]) -> io::Result<SeccompRule> {
-    use SeccompCmpArgLen::{Dword, Qword};
-    use SeccompCmpOp::{Eq, MaskedEq};
-    let condition = |test: &Test| match *test {
-        Is(argument, value) => SeccompCondition::new(argument, Qword, Eq, value),
-        Lacks(argument, bits) => SeccompCondition::new(argument, Qword, MaskedEq(bits), 0),
-        IsBut(argument, but, value) => SeccompCondition::new(argument, Qword, MaskedEq(!but), value),
-        LowIsBut(argument, but, value) => {
-            SeccompCondition::new(argument, Dword, MaskedEq(u64::from(!but)), u64::from(value))
-        }
-    };
-    let conditions: Result<Vec<_>, _> = when.iter().map(condition).collect();
-    conditions.and_then(SeccompRule::new).map_err(doing("seccomp"))
+impl Filter {
+    /// Installs the filter over all threads of this process.
+    pub(super) fn install(&self, profile: Profile) -> io::Result<String> {
+        seccompiler::apply_filter_all_threads(&self.program).map_err(doing("seccomp"))?;
+        let files = match profile {
+            Profile::WithDirectories { access, .. } => format!(", {} of them for files", files(access).len()),
+            _ => String::new(),
+        };
+        Ok(format!("{} system calls{files}, the others kill", self.calls))
+    }
 }
 
 /// Returns whether the kernel can end a process for a system call.

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 
 use std::time::Duration;
 
@@ -242,8 +242,7 @@ impl WatcherState {
     }
 }
 
-/// Starts the watcher, and returns once it runs: a thread's first steps take system calls that
-/// the sandbox does not allow later.
+/// Starts the watcher. Whoever seals the process waits for it first.
 ///
 /// # Errors
 /// What the system says.
@@ -252,8 +251,9 @@ pub(super) fn start(
     watcher: Arc<WatcherState>,
     alarm: Option<Alarm>,
     reporter: Arc<Reporter>,
-) -> io::Result<()> {
-    let (stands, standing) = std::sync::mpsc::sync_channel(0);
+) -> io::Result<Started> {
+    // There is room for the word, so that the watcher does not wait until somebody takes it.
+    let (stands, standing) = mpsc::sync_channel(1);
     let watcher = move || {
         // An interrupt is as late as this thread's turn.
         slice::be_brief();
@@ -262,7 +262,20 @@ pub(super) fn start(
         watch(&socket, &watcher, alarm.as_ref(), &reporter);
     };
     std::thread::Builder::new().name("watcher".into()).spawn(watcher).map_err(calling("start a thread"))?;
-    standing.recv().map_err(io::Error::other)
+    Ok(Started(standing))
+}
+
+/// A watcher on its way.
+pub(super) struct Started(mpsc::Receiver<()>);
+
+impl Started {
+    /// Returns once the watcher runs: a thread's first steps take system calls that the sandbox does not allow later.
+    ///
+    /// # Errors
+    /// The watcher is gone.
+    pub(super) fn wait(self) -> io::Result<()> {
+        self.0.recv().map_err(io::Error::other)
+    }
 }
 
 fn watch(socket: &ControlSocket, watcher: &WatcherState, alarm: Option<&Alarm>, reporter: &Reporter) {
