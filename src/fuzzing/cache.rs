@@ -13,7 +13,7 @@ use super::{Bounded, Input, within};
 use crate::host::cache::{Cache, CacheKey, Compiled};
 use crate::module::Digest;
 use files::HostFiles;
-use proto::artifact;
+use proto::artifact::{self, Described};
 use proto::description::samples::{of_tasks, task};
 use proto::description::{CodeKind, ModuleDescription};
 use proto::limits::CACHE_BYTES_MAX;
@@ -73,7 +73,10 @@ fn compiled(machine_code: &[u8], variant: u8) -> (File, File) {
     };
     (
         file(machine_code),
-        file(&artifact::encode(description(variant), machine_code.len() as u64).expect("encodes")),
+        file(
+            &artifact::encode(&Described::new(description(variant), machine_code.len() as u64))
+                .expect("encodes"),
+        ),
     )
 }
 

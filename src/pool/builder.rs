@@ -135,8 +135,8 @@ impl PoolBuilder {
 
     /// A task that runs for longer is reported, once: as a warning in the log and as an
     /// [`EventKind::TaskSlow`](crate::event::EventKind::TaskSlow). Its stack follows as a log record of its own, of the
-    /// target `wasmpool::stack`, and it goes on: unless it waits in a host call, is compiled without checks
-    /// ([`Interrupt::Kill`](crate::module::Interrupt::Kill)), or has used up its log limit. Default: never.
+    /// target `wasmpool::stack`, and it goes on: unless it waits in a host call or has used up its log limit. Default:
+    /// never.
     pub fn slow_after(mut self, after: Duration) -> Self {
         self.settings.tasks.slow_after = Some(after);
         self

@@ -17,8 +17,7 @@ pub struct Events(Option<OfProcess<Subscription>>);
 impl Pool {
     /// Asks each task that runs where it is, and does not wait: the answers come as log records of the target
     /// `wasmpool::stack`, each with its task, within milliseconds, and count for its log limit. Tasks go on
-    /// meanwhile. One that waits in a host call, is compiled without checks
-    /// ([`Interrupt::Kill`](crate::module::Interrupt::Kill)), or has ended meanwhile does not answer.
+    /// meanwhile. One that waits in a host call or has ended meanwhile does not answer.
     pub fn sample(&self) {
         if let Some(core) = self.core() {
             core.links().iter().for_each(|link| link.sample_at_hand());

@@ -30,6 +30,7 @@ mod mapping;
 mod batches;
 mod steering;
 mod interrupt;
+mod safepoints;
 mod cpu_time;
 mod reuse;
 mod domains;

@@ -8,6 +8,7 @@ mod confine;
 mod describe;
 mod diagnose;
 mod outline;
+pub mod safepoints;
 mod shape;
 
 use std::fs::File;
@@ -19,7 +20,7 @@ use rustix::net::RecvFlags;
 use crate::error::engine_error;
 use crate::{Provided, config};
 use outline::Outline;
-use proto::artifact;
+use proto::artifact::{self, Described};
 use proto::control::ControlSocket;
 use proto::description::{CodeKind, MemoryKind, WantedEntry};
 use proto::fingerprint;
@@ -28,6 +29,7 @@ use proto::limits::compile::CompileLimits;
 use proto::message::{CompileError, CompileReply, CompileRequest, CompileWork};
 use proto::policy::SandboxRequest;
 use proto::refused::{calling, writing};
+use proto::safepoints::Safepoints;
 use sandbox::{self, LockedDown, Profile};
 
 /// The compiler process, from its first line to its exit code. `provided` tells what a worker gives to modules.
@@ -116,15 +118,20 @@ type ProvidedBy = fn(&wasmtime::Engine) -> wasmtime::Result<Provided>;
 struct Engines {
     pooled: wasmtime::Engine,
     own: wasmtime::Engine,
+    /// Says whether a module is valid as its author wrote it, where another one is compiled.
+    author: Option<wasmtime::Engine>,
     provided: ProvidedBy,
 }
 
 impl Engines {
     fn new(code: CodeKind, provided: ProvidedBy) -> wasmtime::Result<Engines> {
-        let engine = |memories| {
+        let engine = |code, memories| {
             wasmtime::Engine::new(&config::engine_config(code, memories, config::Running::nothing())?)
         };
-        Ok(Engines { pooled: engine(MemoryKind::Pooled)?, own: engine(MemoryKind::Own)?, provided })
+        let author =
+            code.has_safepoints().then(|| engine(CodeKind::Unchecked, MemoryKind::Own)).transpose()?;
+        let pooled = engine(code, MemoryKind::Pooled)?;
+        Ok(Engines { pooled, own: engine(code, MemoryKind::Own)?, author, provided })
     }
 }
 
@@ -179,11 +186,9 @@ fn compile(
         MemoryKind::Pooled => &engines.pooled,
         MemoryKind::Own => &engines.own,
     };
-    let machine_code =
-        engine.precompile_module(wasm).map_err(|error| diagnose::failure(wasm, &error, limits));
-    let artifact = match machine_code {
-        Ok(artifact) => artifact,
-        Err(error) => return Ok(Err(error)),
+    let (artifact, safepoints) = match machine_code(engines, engine, wasm, memory_kind) {
+        Ok(made) => made,
+        Err(error) => return Ok(Err(diagnose::failure(wasm, &error, limits))),
     };
     let writing = writing("write (of the machine code)", artifact.len());
     (&artifact_file).write_all(&artifact).map_err(writing)?;
@@ -199,7 +204,28 @@ fn compile(
             describe::describe(&outline, wasm, artifact_bytes, code, memory_kind)
         });
     Ok(description.and_then(|description| {
-        artifact::encode(description, artifact_bytes)
+        artifact::encode(&Described { artifact_bytes, description, safepoints })
             .map_err(|error| CompileError::Compiler { message: error.to_string() })
     }))
+}
+
+/// Returns the machine code, and what was added to the module for it.
+///
+/// # Errors
+/// What the engine says of the module as its author wrote it.
+fn machine_code(
+    engines: &Engines,
+    engine: &wasmtime::Engine,
+    wasm: &[u8],
+    memory_kind: MemoryKind,
+) -> wasmtime::Result<(Vec<u8>, Option<Safepoints>)> {
+    let Some(author) = &engines.author else { return Ok((engine.precompile_module(wasm)?, None)) };
+    let compiled = safepoints::insert(wasm, memory_kind).map_err(wasmtime::Error::from).and_then(|with| {
+        if with.hides_faults {
+            wasmtime::Module::validate(author, wasm)?;
+        }
+        Ok((engine.precompile_module(&with.wasm)?, Some(with.safepoints)))
+    });
+    // What is wrong with a module is said of the author's, in which places are where they were.
+    compiled.map_err(|error| author.precompile_module(wasm).err().unwrap_or(error))
 }

@@ -2,7 +2,7 @@
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
 
-use proto::description::{CodeKind, Interrupt, MemoryKind};
+use proto::description::{CodeKind, MemoryKind};
 use proto::fingerprint::{self, fnv};
 use proto::limits::{
     HOST_STACK_BYTES, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES_AT_MOST, WASM_STACK_BYTES_MAX,
@@ -148,7 +148,10 @@ fn shape(config: &mut Config) {
 /// The switches by which one kind of code, or one kind of memories, differs from another. The name of an entry of the
 /// cache has the kind of code; a module's description has that of its memories.
 fn set_kinds(config: &mut Config, code: CodeKind, memories: MemoryKind) {
-    config.epoch_interruption(code.interrupt() == Interrupt::Check);
+    // The code of all other kinds is stopped by its polling page, or with its worker.
+    config.epoch_interruption(code.is_metered());
+    // No guest has a memory whose pages are not of the usual size: a polling page is known by its own.
+    config.wasm_custom_page_sizes(code.has_safepoints());
     config.consume_fuel(code.is_metered());
     config.cranelift_nan_canonicalization(code.is_deterministic());
     if memories == MemoryKind::Own {
@@ -160,7 +163,7 @@ fn set_kinds(config: &mut Config, code: CodeKind, memories: MemoryKind) {
 }
 
 /// This rises when what the compiler says of a module changes its meaning, but not its type.
-const MEANING: u64 = 1;
+const MEANING: u64 = 2;
 
 /// The fingerprint of the machine code that this engine makes, but for its kind and the processor: of the engine's
 /// version, of the switches and sizes that shape code, and of the form in which modules are described. Cached machine
@@ -194,17 +197,19 @@ pub fn engine_config(code: CodeKind, memories: MemoryKind, running: Running) -> 
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         return Ok(config);
     }
-    let memories = if running.reserve == Reserve::Full { MEMORIES_MAX } else { 1 };
+    // A polling page counts as one.
+    let pages = u32::from(code.has_safepoints());
+    let memories = if running.reserve == Reserve::Full { MEMORIES_MAX as u32 + pages } else { 1 };
     // A worker runs one task at a time, so it needs a few of everything, for modules with several memories or
     // tables.
     let mut pool = PoolingAllocationConfig::default();
     pool.total_core_instances(8)
         .total_component_instances(1)
-        .total_memories(memories as u32)
+        .total_memories(memories)
         .total_tables(TABLES)
         .total_stacks(FIBERS)
         .total_gc_heaps(4)
-        .max_memories_per_module(MEMORIES_PER_MODULE_MAX)
+        .max_memories_per_module(MEMORIES_PER_MODULE_MAX + pages)
         .max_tables_per_module(TABLES)
         .max_core_instance_size(16 * 1024 * 1024)
         .max_memory_size(MEMORY_BYTES)

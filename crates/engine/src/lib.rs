@@ -11,7 +11,8 @@ compile_error!("wasmpool needs Linux: memfd, pidfd and futexes across processes"
 
 mod error;
 pub mod config;
-mod compile;
+#[doc(hidden)]
+pub mod compile;
 mod worker;
 
 use std::collections::HashMap;

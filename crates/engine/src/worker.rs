@@ -13,6 +13,7 @@ mod clocks;
 mod cpu;
 mod events;
 mod exit;
+mod faults;
 mod instance;
 mod task_log;
 mod linker;
@@ -22,11 +23,13 @@ mod main_loop;
 pub mod memories;
 mod open;
 mod poll;
+mod polling_page;
 mod random;
 mod shares;
 mod stack;
 mod stdio;
 mod run_end;
+mod samples;
 mod wasi;
 mod watcher;
 
@@ -40,6 +43,7 @@ use rustix::process::{Resource, getrlimit};
 
 use events::Reporter;
 use memories::Memories;
+use polling_page::PollingPage;
 use wasi::TaskDir;
 
 pub(crate) use linker::provided;
@@ -101,9 +105,10 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     stack::make_room(running.wasm_stack_bytes)?;
     wasmtime::Engine::tls_eager_initialize();
     let main = end.clone();
-    let watcher = Arc::new(watcher::WatcherState::new(move || main.wake_self()));
-    let from_host = inbox::Ring::new(end.clone(), consumer, watcher.is_called.clone());
     let memories = Arc::new(Memories::new(reserve));
+    let page = PollingPage::new(memories.polling_page());
+    let watcher = Arc::new(watcher::WatcherState::new(move || main.wake_self(), page));
+    let from_host = inbox::Ring::new(end.clone(), consumer, watcher.is_called.clone());
     let modules = || {
         loaded::Modules::new(watcher.clone(), running, &memories)
             .map_err(|error| engine_error("make the engines (reserve addresses)", &error))
@@ -115,11 +120,15 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
     let scanning = pagemap_scan.then(modules).transpose()?;
     // The kernel is asked for the size here, once; it is remembered.
     rustix::param::page_size();
+    polling_page::serve(&watcher);
     let alarm = alarm::Alarm::new(&watcher);
     let make_modules = || scanning.map_or_else(modules, Ok);
     let (locked, modules) =
         entered.lock_beside(&request, profile, &mut granted, make_modules).map_err(cannot_lock)?;
     let modules = modules?;
+    if !faults::are_handled() {
+        return Err(io::Error::other("faults cannot be handled (sigaction)"));
+    }
     let to_host = Arc::new(Mutex::new(producer));
     if let Some(probe) = &mut probe {
         probe.targets.dirs = granted.iter().map(|dir| dir.descriptor.as_raw_fd()).collect();

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use serde::{Deserialize, Serialize};
 
 use crate::description::ModuleDescription;
+use crate::safepoints::Safepoints;
 
 /// Most bytes of a module's description.
 pub const DESCRIPTION_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -17,14 +18,23 @@ pub struct Described {
     /// The size of the machine code.
     pub artifact_bytes: u64,
     pub description: ModuleDescription,
+    /// There are some where the code reads a polling page.
+    pub safepoints: Option<Safepoints>,
+}
+
+impl Described {
+    /// A module to which nothing was added.
+    pub fn new(description: ModuleDescription, artifact_bytes: u64) -> Described {
+        Described { artifact_bytes, description, safepoints: None }
+    }
 }
 
 /// Returns the bytes of a description file.
 ///
 /// # Errors
 /// Only what postcard cannot encode.
-pub fn encode(description: ModuleDescription, artifact_bytes: u64) -> postcard::Result<Vec<u8>> {
-    let body = postcard::to_stdvec(&Described { artifact_bytes, description })?;
+pub fn encode(described: &Described) -> postcard::Result<Vec<u8>> {
+    let body = postcard::to_stdvec(described)?;
     let mut file = blake3::hash(&body).as_bytes().to_vec();
     file.extend(body);
     Ok(file)

@@ -28,6 +28,7 @@ pub mod preopen;
 pub mod probe;
 pub mod guest;
 pub mod artifact;
+pub mod safepoints;
 
 pub mod role;
 pub mod fingerprint;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 
-use proto::artifact;
+use proto::artifact::{self, Described};
 use proto::description::ModuleDescription;
 use proto::description::samples::{of_tasks, task};
 use proto::limits::{
@@ -37,7 +37,7 @@ pub fn run(data: &[u8]) {
     assert_bounds(&description);
 
     // A description is read as it was written, and with one bit changed it is nothing.
-    let mut written = artifact::encode(description.clone(), 12).expect("encodes");
+    let mut written = artifact::encode(&Described::new(description.clone(), 12)).expect("encodes");
     assert_eq!(read(&written).as_ref(), Some(&description));
     let bit = file.len() * 7 % (written.len() * 8);
     written[bit / 8] ^= 1 << (bit % 8);
@@ -117,7 +117,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     ];
     let mut seeds = Vec::new();
     for description in [of_tasks(Vec::new()), of_tasks(tasks)] {
-        let file = artifact::encode(description, 12).expect("encodes");
+        let file = artifact::encode(&Described::new(description, 12)).expect("encodes");
         seeds.push([&[1], &file[HASH_BYTES..]].concat());
         seeds.push([&[0], &file[..]].concat());
     }

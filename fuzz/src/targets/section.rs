@@ -2,7 +2,7 @@
 //! it.
 
 use postcard_schema::schema::owned::OwnedNamedType;
-use proto::artifact;
+use proto::artifact::{self, Described};
 use proto::description::samples::of_tasks;
 use proto::guest::section::records;
 use proto::limits::{CONTROL_BYTES_MAX, SCHEMA_NODES_MAX, TASKS_PER_MODULE_MAX};
@@ -64,7 +64,7 @@ fn section(bytes: &[u8]) {
     // A task that the compiler accepts can be described, and the host accepts it.
     let description = of_tasks(tasks);
     assert_bounds(&description);
-    let file = artifact::encode(description.clone(), 12).expect("encodes");
+    let file = artifact::encode(&Described::new(description.clone(), 12)).expect("encodes");
     assert_eq!(read(&file), Some(description));
 }
 

@@ -17,7 +17,7 @@ pub(super) fn with_code(tag: u64, code: &[u8]) -> Compiled {
     description.kind = ModuleKind::Library;
     description.wasm_bytes = tag;
     description.machine_code_bytes = code.len() as u64;
-    let bytes = artifact::encode(description, code.len() as u64).expect("encodes");
+    let bytes = artifact::encode(&artifact::Described::new(description, code.len() as u64)).expect("encodes");
     let file = |bytes: &[u8]| memfd::sealed("test", bytes).expect("a memfd");
     Compiled::read(file(code), file(&bytes), code.len() as u64).expect("reads")
 }

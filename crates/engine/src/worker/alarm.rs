@@ -5,6 +5,8 @@
 //! are two: one on the thread's CPU time, which fires at a tick of its processor only (every 4 ms at 250 Hz), and near
 //! the limit one on the wall clock, which is exact while the thread has the processor. A task that sleeps is left to
 //! the timer of CPU time, since each signal costs some of the very clock that it guards.
+//!
+//! A third timer fires where somebody asks for the task's stack ([`samples`](super::samples)).
 
 use std::ffi::c_int;
 use std::ptr;
@@ -12,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::samples::Registers;
 use super::watcher::{ThreadClock, WatcherState};
 
 /// The default action of this signal ends the process. Nobody else here uses it.
@@ -24,13 +27,14 @@ const NEAR: Duration = Duration::from_millis(11);
 /// A task with less than this left is left to the timer of CPU time.
 const LITTLE: Duration = Duration::from_micros(100);
 
-/// Holds both timers, and what else the handler needs. A handler of signals has no argument of its own, so it
+/// Holds the timers, and what else the handler needs. A handler of signals has no argument of its own, so it
 /// stands in a static.
 struct Target {
     watcher: Arc<WatcherState>,
     clock: ThreadClock,
     of_cpu: Timer,
     of_wall: Timer,
+    of_samples: Timer,
 }
 
 static TARGET: OnceLock<Target> = OnceLock::new();
@@ -56,15 +60,17 @@ impl Alarm {
     pub(super) fn new(watcher: &Arc<WatcherState>) -> Option<Alarm> {
         let made = handle().and_then(|()| {
             let of_cpu = Timer::new(libc::CLOCK_THREAD_CPUTIME_ID, OF_CPU)?;
-            Ok((of_cpu, Timer::new(libc::CLOCK_MONOTONIC, OF_WALL)?))
+            let of_wall = Timer::new(libc::CLOCK_MONOTONIC, OF_WALL)?;
+            Ok((of_cpu, of_wall, Timer::new(libc::CLOCK_MONOTONIC, OF_SAMPLES)?))
         });
         match made {
-            Ok((of_cpu, of_wall)) => {
+            Ok((of_cpu, of_wall, of_samples)) => {
                 TARGET.get_or_init(|| Target {
                     watcher: watcher.clone(),
                     clock: ThreadClock::own(),
                     of_cpu,
                     of_wall,
+                    of_samples,
                 });
                 Some(Alarm(()))
             }
@@ -94,12 +100,22 @@ impl Alarm {
     }
 }
 
+impl Alarm {
+    /// Has the thread that runs tasks note where it is, if that is asked for.
+    pub(super) fn signal_at_once(&self) {
+        if let Some(target) = TARGET.get() {
+            target.of_samples.set(0, SOON);
+        }
+    }
+}
+
 /// A timer that is set to zero would be off.
 const SOON: Duration = Duration::from_micros(1);
 
 /// These tell the handler which timer has fired.
 const OF_CPU: usize = 1;
 const OF_WALL: usize = 2;
+const OF_SAMPLES: usize = 3;
 
 /// A timer of the kernel's, which signals the thread that made it.
 #[derive(Debug)]
@@ -148,13 +164,16 @@ fn handle() -> std::io::Result<()> {
 }
 
 /// Runs on the thread that computes, between any two of its instructions: it takes no lock and allocates nothing.
-extern "C" fn on_alarm(_: c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+extern "C" fn on_alarm(_: c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the address of this thread's own variable.
     let errno = unsafe { *libc::__errno_location() };
     // SAFETY: the kernel hands a valid one over, and that of a timer has a value.
     let fired = unsafe { (*info).si_value().sival_ptr.addr() };
-    if let Some(target) = TARGET.get() {
-        target.look(fired);
+    match TARGET.get() {
+        // SAFETY: the kernel hands over the context of the code that it interrupts.
+        Some(target) if fired == OF_SAMPLES => target.watcher.note_stack(unsafe { Registers::of(context) }),
+        Some(target) => target.look(fired),
+        None => {}
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
@@ -198,17 +217,20 @@ impl Target {
 mod tests {
     use std::time::Instant;
 
+    use proto::task::TaskId;
+
+    use super::super::polling_page::PollingPage;
     use super::*;
 
     /// One test, since the timers are of one thread and of one process.
     #[test]
     fn a_run_is_stopped_by_its_own_thread_once_it_has_computed_and_not_for_sleeping() {
-        let watcher = Arc::new(WatcherState::new(|| ()));
+        let watcher = Arc::new(WatcherState::new(|| (), PollingPage::new(None)));
         let alarm = Alarm::new(&watcher).expect("timers");
         let clock = ThreadClock::own();
         let deadline = Instant::now() + Duration::from_secs(60);
         for run in 1..=20 {
-            watcher.begin(run, 0);
+            watcher.begin(run, TaskId(1), 0);
             // The limit of the run before is forgotten, though it comes sooner.
             alarm.set(run - 1, clock.read() + Duration::from_millis(5));
             let at = clock.read() + Duration::from_millis(12);
@@ -219,7 +241,7 @@ mod tests {
             assert!(clock.read() >= at, "run {run} is stopped too early");
         }
         let run = 21;
-        watcher.begin(run, 0);
+        watcher.begin(run, TaskId(1), 0);
         let began = clock.read();
         alarm.set(run, began + Duration::from_millis(3));
         let asleep = Instant::now();
@@ -233,7 +255,7 @@ mod tests {
         }
         assert!(clock.read() - began >= Duration::from_millis(3));
         // A run that has ended is looked at no more.
-        watcher.begin(22, 0);
+        watcher.begin(22, TaskId(1), 0);
         alarm.set(22, clock.read() + Duration::from_millis(2));
         watcher.end();
         let until = clock.read() + Duration::from_millis(30);

@@ -5,6 +5,7 @@ use std::time::Instant;
 use wasmtime::{ResourceLimiter, Result};
 
 use proto::limits::TABLE_ELEMENTS_MAX;
+use proto::safepoints::POLLING_PAGE_BYTES;
 use proto::task::{Refusal, RefusalKind, Refusals};
 
 /// Bytes that one table entry counts for.
@@ -78,6 +79,10 @@ impl Budget {
 
 impl ResourceLimiter for Budget {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+        // Only a polling page has such a maximum: those of guests are multiples of 64 KiB.
+        if maximum == Some(POLLING_PAGE_BYTES as usize) {
+            return Ok(true);
+        }
         // The module's own maximum is exceeded, so the instruction fails, and nobody's budget is touched.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);

@@ -7,6 +7,7 @@ use wasmtime::{Instance, Memory, ModuleExport, Store, TypedFunc, WasmParams, Was
 use super::instance::Outputs;
 use super::linker::TaskState;
 use super::loaded::Loaded;
+use super::watcher::WatcherState;
 use proto::guest::abi::read_envelope;
 use proto::inbox::Input;
 use proto::limits::task::TaskLimits;
@@ -44,11 +45,18 @@ pub(super) struct BoundInstance {
     alloc: Option<TypedFunc<(u32,), u32>>,
     /// The function of the last task, by its index.
     task: Option<(usize, TaskFunction)>,
+    /// The page that its code polls, if it is in a memory of the instance.
+    polling_page: Option<usize>,
 }
 
 impl BoundInstance {
-    pub(super) fn new(instance: Instance) -> Self {
-        BoundInstance { instance, memory: None, alloc: None, task: None }
+    pub(super) fn new(instance: Instance, store: &mut Store<TaskState>, loaded: &Loaded) -> Self {
+        // A memory never moves: neither those of the worker's own nor those of the engine's pool.
+        let polling_page = loaded.polling_page.as_ref().and_then(|(export, offset)| {
+            let memory = instance.get_module_export(&mut *store, export)?.into_memory()?;
+            Some(memory.data_ptr(&*store).expose_provenance() + usize::try_from(*offset).ok()?)
+        });
+        BoundInstance { instance, memory: None, alloc: None, task: None, polling_page }
     }
 
     /// Looks up what the next task will need, if it is the same as the last one. The task is told of what is
@@ -121,16 +129,30 @@ pub(super) async fn execute<const FIBER: bool>(
     bound: &mut Option<BoundInstance>,
     is_fresh: bool,
     call: &mut CallContext<'_>,
+    watcher: &WatcherState,
 ) -> wasmtime::Result<CallResult> {
+    if lend(store, watcher, bound.as_ref().and_then(|bound| bound.polling_page)) {
+        return Ok(CallResult::of(RunEnd::Interrupted));
+    }
     let bound = match bound {
         Some(bound) => bound,
         None if FIBER => {
             let instance = Box::pin(loaded.instance.instantiate_async(&mut *store)).await?;
-            bound.insert(BoundInstance::new(instance))
+            bound.insert(BoundInstance::new(instance, store, loaded))
         }
-        None => bound.insert(BoundInstance::new(loaded.instance.instantiate(&mut *store)?)),
+        None => {
+            let instance = loaded.instance.instantiate(&mut *store)?;
+            bound.insert(BoundInstance::new(instance, store, loaded))
+        }
     };
     let instance = bound.instance;
+    if bound.polling_page.is_some() && lend(store, watcher, bound.polling_page) {
+        return Ok(CallResult::of(RunEnd::Interrupted));
+    }
+    if is_fresh && loaded.module_start.is_some() {
+        let start = function(store, &instance, loaded.module_start.as_ref())?;
+        invoke::<FIBER, (), ()>(store, &start, ()).await?;
+    }
     let index = match call.callee {
         Callee::Command { .. } => {
             let start = function(store, &instance, loaded.start.as_ref())?;
@@ -168,6 +190,13 @@ pub(super) async fn execute<const FIBER: bool>(
     let packed = invoke::<FIBER, (u32, u32), i64>(store, task, (pointer, len)).await?;
     let (end, payload) = envelope(store, bound, loaded, packed, output_bytes_max)?;
     Ok(CallResult { payload, ..CallResult::of(end) })
+}
+
+/// Lends the run at hand its polling page. Returns whether it is to stop: from here on an interrupt closes the page, and
+/// one that came before has closed none.
+fn lend(store: &Store<TaskState>, watcher: &WatcherState, page: Option<usize>) -> bool {
+    watcher.page.lend(page);
+    watcher.is_interrupted(store.data().run)
 }
 
 fn function<P: WasmParams, R: WasmResults>(

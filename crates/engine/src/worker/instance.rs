@@ -11,7 +11,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
+use wasmtime::{Store, UpdateDeadline};
 
 use super::asks::Asker;
 use super::budget::Budget;
@@ -60,9 +60,6 @@ struct WarmInstance {
 /// Takes what came of a task, before its instance is torn down: the host need not wait for that.
 pub(super) type Answer<'a> = &'a mut dyn FnMut(&mut dyn Input, Completion, &[u8]) -> io::Result<()>;
 
-/// The level of a task's stack, among its records.
-const WARN: u8 = 2;
-
 /// An instance is prepared for the next task once this many tasks of one module have come in a row.
 const PREPARED_AFTER: u32 = 2;
 
@@ -75,11 +72,13 @@ impl Runner {
         to_host: Arc<Mutex<dyn Write + Send>>,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let task_log = TaskLog::new(to_host.clone());
+        watcher.set_task_log(task_log.clone());
         Ok(Runner {
             modules,
             dirs,
             watcher,
-            task_log: TaskLog::new(to_host.clone()),
+            task_log,
             to_host,
             runtime,
             clock: CpuClock::new(),
@@ -102,7 +101,7 @@ impl Runner {
         answer: Answer<'_>,
     ) -> io::Result<()> {
         self.clock.begin();
-        self.watcher.begin(message.run, self.clock.began_cpu_ns());
+        self.watcher.begin(message.run, message.task, self.clock.began_cpu_ns());
         if let Callee::Task(index) = message.callee {
             self.last_task = index.0 as usize;
         }
@@ -171,7 +170,7 @@ impl Runner {
         let Ok(mut store) = self.store(loaded) else { return };
         // An error here is left to the task, which meets it again and reports it.
         if let Ok(instance) = loaded.instance.instantiate(&mut store) {
-            let mut bound = BoundInstance::new(instance);
+            let mut bound = BoundInstance::new(instance, &mut store, loaded);
             bound.resolve_exports(&mut store, loaded, self.last_task);
             self.warm =
                 Some(Box::new(WarmInstance { module: *module, store, bound: Some(bound), served: 0 }));
@@ -231,17 +230,19 @@ impl Runner {
         if self.watcher.is_interrupted(*run) {
             return self.answer_unrun(RunEnd::Interrupted, call.input, answer);
         }
+        self.watcher.code.set(loaded.code());
         // Ordinary modules run on this very stack. WASI may wait, so it runs on a fiber that an
         // interrupt can drop in the middle of a host call.
         let ran = if loaded.description.uses_wasi {
-            let work = execute::<true>(store, loaded, bound, *served == 0, &mut call);
+            let work = execute::<true>(store, loaded, bound, *served == 0, &mut call, &self.watcher);
             self.runtime.block_on(self.unless_interrupted(*run, work))
         } else {
-            poll_once(pin!(execute::<false>(store, loaded, bound, *served == 0, &mut call)))
+            poll_once(pin!(execute::<false>(store, loaded, bound, *served == 0, &mut call, &self.watcher)))
         };
+        self.watcher.page.settle();
         call.output.flush_lines();
         let logged = self.task_log.end();
-        let result = self.judge(ran, logged.fatal_bytes, store, *run, &call);
+        let result = self.judge(ran, logged.fatal_bytes, loaded, store, &call);
         let cost = cost_of(loaded, limits, store, logged.dropped);
         let CallResult { end, payload, stdout_bytes } = result;
         let input = call.input;
@@ -305,7 +306,8 @@ impl Runner {
         if loaded.description.metered {
             store.set_fuel(limits.fuel.unwrap_or(u64::MAX))?;
         }
-        // Any bump of the epoch calls back; only one that is meant for this task stops it.
+        // Any bump of the epoch calls back; only one that is meant for this task stops it. Code that is not metered does
+        // not look at it.
         store.set_epoch_deadline(1);
         Ok(warm)
     }
@@ -317,21 +319,22 @@ impl Runner {
         let mut store = Store::new(engine, TaskState::new(budget, self.task_log.clone()));
         store.set_hostcall_fuel(WASI_CALL_BYTES_MAX);
         store.limiter(|state| &mut state.budget);
+        if loaded.description.metered {
+            self.watch_epoch(&mut store);
+        }
+        Ok(store)
+    }
+
+    /// Has code that looks at the engine's epoch stop, if the run at hand is to.
+    fn watch_epoch(&self, store: &mut Store<TaskState>) {
         store.set_epoch_deadline(1);
         let watcher = self.watcher.clone();
         store.epoch_deadline_callback(move |store| {
-            let run = store.data().run;
-            if watcher.is_interrupted(run) {
+            if watcher.is_interrupted(store.data().run) {
                 return Ok(UpdateDeadline::Interrupt);
-            }
-            if watcher.takes_sample(run) {
-                let stack = run_end::shown(&WasmBacktrace::force_capture(&store));
-                // A task over its log limit loses the record, since it has said enough.
-                let _ = store.data().task_log.record(LogSource::Stack, WARN, "", &stack, "");
             }
             Ok(UpdateDeadline::Continue(1))
         });
-        Ok(store)
     }
 
     /// `None` if the host's interrupt came first.
@@ -353,14 +356,21 @@ impl Runner {
         .await
     }
 
+    fn stopped(&self, run: u64) -> run_end::Stopped {
+        run_end::Stopped {
+            is_interrupted: self.watcher.is_interrupted(run),
+            at_safepoint: self.watcher.was_stopped(run),
+        }
+    }
+
     /// Says how a call ended that `ran`, or was interrupted (`None`). `fatal_log_bytes` is what the task logged if that
     /// was more than it may.
     fn judge(
         &self,
         ran: Option<wasmtime::Result<CallResult>>,
         fatal_log_bytes: Option<u64>,
+        loaded: &Loaded,
         store: &Store<TaskState>,
-        run: u64,
         call: &CallContext<'_>,
     ) -> CallResult {
         let mut result = match (ran, fatal_log_bytes) {
@@ -369,7 +379,7 @@ impl Runner {
             (Some(Ok(result)), None) => result,
             (Some(Err(error)), None) => CallResult::of(match call.output.overflow() {
                 Some(bytes) => RunEnd::OutputTooLarge { bytes },
-                None => run_end::of_error(&error, store.data(), self.watcher.is_interrupted(run)),
+                None => run_end::of_error(&error, loaded, store.data(), self.stopped(store.data().run)),
             }),
         };
         if let Callee::Command { .. } = call.callee {

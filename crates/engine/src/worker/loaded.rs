@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::mem;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,11 +12,14 @@ use wasmtime::{Engine, ExternType, InstancePre, Module, ModuleExport};
 
 use super::linker::{self, TaskState};
 use super::memories::Memories;
+use super::run_end;
 use super::watcher::WatcherState;
 use crate::config;
-use proto::artifact;
+use proto::artifact::{self, Described};
 use proto::description::{CodeKind, MemoryKind, ModuleDescription};
 use proto::message::ModuleId;
+use proto::safepoints::Safepoints;
+use proto::trap::Frame;
 
 /// A module ready to be instantiated, with every lookup by name done.
 pub(super) struct Loaded {
@@ -28,6 +32,60 @@ pub(super) struct Loaded {
     pub(super) initializer: Option<ModuleExport>,
     /// The exported function of each task, in the description's order.
     pub(super) tasks: Vec<Option<ModuleExport>>,
+    /// The memory that has the page which the code polls, and where the page begins in it. `None`: the instances of the
+    /// module share a page; or the code does not poll.
+    pub(super) polling_page: Option<(ModuleExport, u64)>,
+    /// The function that the module names as its start, where the engine does not call it.
+    pub(super) module_start: Option<ModuleExport>,
+    /// Where the machine code lies.
+    code: Range<usize>,
+    safepoints: Option<Safepoints>,
+}
+
+impl Loaded {
+    /// Returns where the machine code lies.
+    pub(super) fn code(&self) -> Range<usize> {
+        self.code.clone()
+    }
+
+    /// Returns the place in the module as its author wrote it.
+    pub(super) fn original(&self, offset: u64) -> u64 {
+        self.safepoints.as_ref().map_or(offset, |safepoints| safepoints.insertions.original(offset))
+    }
+
+    /// Returns the frames of a stack: the first address is that of an instruction, and the others are those behind
+    /// calls. Addresses that are in no function of the module's are left out.
+    pub(super) fn frames_at(&self, addresses: &[usize]) -> Vec<Frame> {
+        let module = self.instance.module();
+        let inside = |(index, address): (usize, &usize)| {
+            address.checked_sub(self.code.start)?.checked_sub(usize::from(index > 0))
+        };
+        let places: Vec<_> = addresses.iter().enumerate().filter_map(inside).collect();
+        let mut functions: Vec<_> = places.iter().map(|_| None).collect();
+        for function in module.functions() {
+            let range = function.offset..function.offset + function.len;
+            for (place, found) in places.iter().zip(&mut functions) {
+                if range.contains(place) {
+                    *found = Some((function.name.clone(), function.index.as_u32()));
+                }
+            }
+        }
+        let mut offsets: Vec<Option<u32>> = vec![None; places.len()];
+        let last = places.iter().max().copied().unwrap_or(0);
+        let map = module.address_map().into_iter().flatten();
+        for (start, offset) in map.take_while(|(start, _)| *start <= last) {
+            for (place, found) in places.iter().zip(&mut offsets) {
+                if start <= *place {
+                    *found = offset;
+                }
+            }
+        }
+        let frames = functions.into_iter().zip(offsets).filter_map(|(function, offset)| {
+            let (name, index) = function?;
+            Some(run_end::frame(name.as_deref(), index, offset.map(|offset| self.original(offset.into()))))
+        });
+        frames.collect()
+    }
 }
 
 /// A module's files, as the host sent them.
@@ -107,20 +165,20 @@ impl Modules {
     }
 
     fn load(&self, files: ModuleFiles) -> Result<Loaded, String> {
-        let description =
-            artifact::read(&File::from(files.description)).ok_or("its description is damaged")?.description;
-        let kind = (files.code, description.memory_kind);
+        let described = artifact::read(&File::from(files.description)).ok_or("its description is damaged")?;
+        let kind = (files.code, described.description.memory_kind);
         let engine = self.engines.get(&kind).ok_or("there is no engine for it")?;
         // SAFETY: the file was written by this build's compiler role (the cache key holds the
         // build's fingerprint and the file's hash was checked by the host), is sealed or owned by
         // this user alone, and is not changed while it is mapped.
         let module = unsafe { Module::deserialize_open_file(engine, File::from(files.artifact)) }
             .map_err(|error| format!("{error:#}"))?;
-        prepare(engine, &module, description).map_err(|error| format!("{error:#}"))
+        prepare(engine, &module, described).map_err(|error| format!("{error:#}"))
     }
 }
 
-fn prepare(engine: &Engine, module: &Module, description: ModuleDescription) -> wasmtime::Result<Loaded> {
+fn prepare(engine: &Engine, module: &Module, described: Described) -> wasmtime::Result<Loaded> {
+    let Described { description, safepoints, .. } = described;
     let linker = match description.uses_wasi {
         true => linker::linker_with_wasi(engine)?,
         false => linker::linker(engine)?,
@@ -130,7 +188,17 @@ fn prepare(engine: &Engine, module: &Module, description: ModuleDescription) -> 
         Some(ExternType::Func(_)) => module.get_export_index(name),
         _ => None,
     };
+    let added = safepoints.as_ref();
+    let polling_page = added.and_then(|added| {
+        let export = module.get_export_index(added.page_export.as_deref()?)?;
+        Some((export, added.page_offset))
+    });
+    let module_start = added.and_then(|added| added.start_export.as_deref());
+    let code = module.text().as_ptr_range();
     Ok(Loaded {
+        polling_page,
+        module_start: module_start.and_then(function),
+        code: code.start.addr()..code.end.addr(),
         memory: module.get_export_index("memory"),
         alloc: function("wasmpool_alloc"),
         start: function("_start"),
@@ -139,5 +207,6 @@ fn prepare(engine: &Engine, module: &Module, description: ModuleDescription) -> 
         tasks: description.tasks.iter().map(|task| function(&task.export)).collect(),
         instance,
         description,
+        safepoints,
     })
 }

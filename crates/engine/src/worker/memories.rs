@@ -40,7 +40,7 @@
 //! Where something cannot be done, such as a call that fails, the whole slot is unmapped.
 
 #[path = "memories/fault_window.rs"]
-mod fault_window;
+pub(super) mod fault_window;
 
 use std::fs::File;
 use std::io;
@@ -53,7 +53,9 @@ use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
 use self::fault_window::{FAULT_WINDOW_BYTES_MAX, FaultWindow, WINDOW_BYTES_MAX};
+use super::polling_page::OwnPage;
 use crate::config::{GUARD_BYTES, MEMORIES_MAX, MEMORY_BYTES, Reserve};
+use proto::safepoints::POLLING_PAGE_BYTES;
 use proto::sync::Lock;
 
 /// This is how the error begins where the system has no room for a memory.
@@ -99,6 +101,8 @@ struct Shared {
     page: usize,
     /// Slots that are kept for the next instance. There is none where addresses are few.
     waiting_max: usize,
+    /// The page that instances poll, if there is room for it.
+    polling_page: Option<OwnPage>,
 }
 
 struct Slots {
@@ -111,14 +115,21 @@ struct Slots {
 impl Memories {
     /// Looks around in /proc; to be made before the process locks itself down.
     pub fn new(reserve: Reserve) -> Memories {
-        Memories::with(Swaps::look(), if reserve == Reserve::None { 0 } else { MEMORIES_MAX })
+        // Without one, an instance that needs it is told that there is no room.
+        let page = OwnPage::new(reserve).ok();
+        Memories::with(Swaps::look(), if reserve == Reserve::None { 0 } else { MEMORIES_MAX }, page)
     }
 
-    fn with(swaps: Swaps, waiting_max: usize) -> Memories {
+    /// Returns the page that instances with such memories poll.
+    pub(super) fn polling_page(&self) -> Option<OwnPage> {
+        self.0.polling_page
+    }
+
+    fn with(swaps: Swaps, waiting_max: usize, polling_page: Option<OwnPage>) -> Memories {
         let page = rustix::param::page_size();
         let residency = vec![0; SCANNED_BYTES_MAX / page];
         let slots = Mutex::new(Slots { waiting: Vec::with_capacity(waiting_max), lent: 0, residency });
-        Memories(Arc::new(Shared { slots, swaps, page, waiting_max }))
+        Memories(Arc::new(Shared { slots, swaps, page, waiting_max, polling_page }))
     }
 }
 
@@ -128,16 +139,23 @@ impl Memories {
 unsafe impl MemoryCreator for Memories {
     fn new_memory(
         &self,
-        _: MemoryType,
+        ty: MemoryType,
         minimum: usize,
         _: Option<usize>,
         reserved: Option<usize>,
         guard: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
+        if ty.page_size_log2() == 0 {
+            let page = self.0.polling_page.ok_or_else(|| format!("{NO_ROOM}: that of safepoints"))?;
+            return Ok(Box::new(PolledMemory(page)));
+        }
         if minimum > MEMORY_BYTES || reserved != Some(MEMORY_BYTES) || guard > GUARD_BYTES {
             return Err(format!("no memory is made with {minimum} bytes of {reserved:?} and {guard}"));
         }
         let slot = self.0.take(minimum).map_err(|error| format!("{NO_ROOM}: {error}"))?;
+        if self.0.polling_page.is_some_and(|page| page.overlaps(slot.start.as_ptr())) {
+            return Err(format!("{NO_ROOM}: the system mapped it to where that of safepoints is"));
+        }
         // The memory owns the slot, and gives it back whatever happens.
         let mut memory = Memory { slot: Some(slot), size: 0, minimum, shared: self.0.clone() };
         memory.grow(minimum).map_err(|error| format!("no memory of {minimum} bytes: {error}"))?;
@@ -537,6 +555,30 @@ unsafe impl LinearMemory for Memory {
 
     fn as_ptr(&self) -> *mut u8 {
         self.slot.as_ref().map_or(ptr::null_mut(), Slot::base)
+    }
+}
+
+/// The memory that safepoints read: all instances have the same, and it is always zero.
+struct PolledMemory(OwnPage);
+
+// SAFETY: only safepoints name it, which read the bytes that it has. The addresses behind it are mapped without access,
+// or far from all other memories.
+unsafe impl LinearMemory for PolledMemory {
+    fn byte_size(&self) -> usize {
+        POLLING_PAGE_BYTES as usize
+    }
+
+    fn byte_capacity(&self) -> usize {
+        POLLING_PAGE_BYTES as usize
+    }
+
+    fn grow_to(&mut self, size: usize) -> wasmtime::Result<()> {
+        wasmtime::ensure!(size <= self.byte_size(), "it does not grow");
+        Ok(())
+    }
+
+    fn as_ptr(&self) -> *mut u8 {
+        self.0.base()
     }
 }
 

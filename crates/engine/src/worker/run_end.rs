@@ -5,6 +5,7 @@ use wasmtime::{Error, GcHeapOutOfMemory, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::linker::TaskState;
+use super::loaded::Loaded;
 use super::memories::NO_ROOM;
 use proto::limits::{BACKTRACE_FRAMES_MAX, GUEST_TEXT_BYTES_MAX};
 use proto::message::{Panicked, RunEnd, Trapped};
@@ -15,15 +16,29 @@ use proto::trap::{Frame, TrapCode};
 /// Bytes of one function's name in a backtrace.
 const NAME_BYTES_MAX: usize = 1024;
 
-/// Judges a failed call; `interrupted` says whether this task was to stop.
-pub(super) fn of_error(error: &Error, state: &TaskState, interrupted: bool) -> RunEnd {
+/// What is known of a run beside its error.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stopped {
+    /// The task was to stop.
+    pub(super) is_interrupted: bool,
+    /// It was stopped at a safepoint: what looks like a trap of its own is none.
+    pub(super) at_safepoint: bool,
+}
+
+/// Judges a failed call of this module.
+pub(super) fn of_error(error: &Error, loaded: &Loaded, state: &TaskState, stopped: Stopped) -> RunEnd {
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        // A system call may have found the page closed that was to stop the task, and the task may have given up for that.
+        if stopped.is_interrupted && exit.0 != 0 {
+            return RunEnd::Interrupted;
+        }
         return RunEnd::Exited { code: exit.0 };
     }
     let trap = error.downcast_ref::<Trap>().copied();
-    let backtrace = backtrace(error);
+    let backtrace = backtrace(error, loaded);
     match trap {
-        Some(Trap::Interrupt) if interrupted => return RunEnd::Interrupted,
+        Some(Trap::Interrupt) if stopped.is_interrupted => return RunEnd::Interrupted,
+        Some(Trap::MemoryOutOfBounds) if stopped.at_safepoint => return RunEnd::Interrupted,
         Some(Trap::OutOfFuel) => return RunEnd::Fuel { backtrace },
         _ => {}
     }
@@ -94,25 +109,30 @@ fn code(trap: Trap) -> TrapCode {
 }
 
 /// The frames, innermost first, with names where the module has them.
-fn backtrace(error: &Error) -> Vec<Frame> {
-    error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default()
+fn backtrace(error: &Error, loaded: &Loaded) -> Vec<Frame> {
+    error.downcast_ref::<WasmBacktrace>().map(|backtrace| frames(backtrace, loaded)).unwrap_or_default()
 }
 
 /// A stack as one line: the function at hand, and who called whom.
-pub(super) fn shown(backtrace: &WasmBacktrace) -> String {
-    let frames: Vec<_> = frames(backtrace).iter().map(ToString::to_string).collect();
+pub(super) fn shown(frames: &[Frame]) -> String {
+    let frames: Vec<_> = frames.iter().map(ToString::to_string).collect();
     format!("it is at {}", frames.join(", called by "))
 }
 
-fn frames(backtrace: &WasmBacktrace) -> Vec<Frame> {
+/// The frames, with places in the module as its author wrote it.
+fn frames(backtrace: &WasmBacktrace, loaded: &Loaded) -> Vec<Frame> {
     backtrace
         .frames()
         .iter()
         .take(BACKTRACE_FRAMES_MAX)
         .map(|frame| {
-            let demangled = |name| format!("{:#}", rustc_demangle::demangle(name));
-            let function = frame.func_name().map(|name| truncated(&demangled(name), NAME_BYTES_MAX));
-            Frame::new(function, frame.func_index(), frame.module_offset().map(|offset| offset as u64))
+            let offset = frame.module_offset().map(|offset| loaded.original(offset as u64));
+            self::frame(frame.func_name(), frame.func_index(), offset)
         })
         .collect()
+}
+
+pub(super) fn frame(name: Option<&str>, index: u32, offset: Option<u64>) -> Frame {
+    let demangled = |name| format!("{:#}", rustc_demangle::demangle(name));
+    Frame::new(name.map(|name| truncated(&demangled(name), NAME_BYTES_MAX)), index, offset)
 }

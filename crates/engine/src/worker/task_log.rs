@@ -1,7 +1,7 @@
 //! A task's log records, on their way to the host within the task's log limit.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use proto::frame::write_frame;
@@ -17,9 +17,13 @@ use proto::text::truncated;
 #[derive(Clone)]
 pub(super) struct TaskLog(Arc<Shared>);
 
-/// Most tasks log nothing. So a task's begin and end take no lock: all of this is written and read by the one thread that
-/// runs tasks, and is atomic only because stores may go to another.
+/// Most tasks log nothing. So a task's begin and end take no lock: all of this is written by the one thread that runs
+/// tasks. The watcher only tells of stacks, and what it finds is that task's or none: see [`TaskLog::record_stack`].
 struct Shared {
+    /// The task at hand may log.
+    is_open: AtomicBool,
+    /// Threads that are telling of a stack.
+    telling: AtomicUsize,
     task: AtomicU64,
     /// The number of tasks that have begun.
     begun: AtomicU64,
@@ -48,6 +52,9 @@ impl Records {
     }
 }
 
+/// The level of a task's stack, among its records.
+const WARN: u8 = 2;
+
 /// The task has logged more than it may, and has to end for it.
 #[derive(Debug, thiserror::Error)]
 #[error("the logs are over their limit")]
@@ -66,6 +73,8 @@ impl TaskLog {
 
     fn to(to_host: Option<Arc<Mutex<dyn Write + Send>>>) -> TaskLog {
         TaskLog(Arc::new(Shared {
+            is_open: AtomicBool::new(false),
+            telling: AtomicUsize::new(0),
             task: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             bytes_max: AtomicU64::new(0),
@@ -83,6 +92,7 @@ impl TaskLog {
         shared.bytes_max.store(limits.log_bytes_max, Ordering::Relaxed);
         shared.fails.store(limits.log_overflow == LogOverflow::Fail, Ordering::Relaxed);
         shared.dropped.store(0, Ordering::Relaxed);
+        shared.is_open.store(true, Ordering::Release);
     }
 
     /// Sends one record. Over the task's limit it is counted instead.
@@ -124,9 +134,25 @@ impl TaskLog {
         Ok(())
     }
 
-    /// Returns what the task's records came to.
+    /// Sends a stack of this task, unless the task has ended by now: the host hears of no task that it has the answer of.
+    /// A task over its log limit loses the stack, since it has said enough.
+    pub(super) fn record_stack(&self, task: TaskId, stack: &str) {
+        let shared = &*self.0;
+        // `end` waits for those that are counted, so a task that is at hand after that stays so.
+        shared.telling.fetch_add(1, Ordering::SeqCst);
+        if shared.is_open.load(Ordering::SeqCst) && shared.task.load(Ordering::SeqCst) == task.0 {
+            let _ = self.record(LogSource::Stack, WARN, "", stack, "");
+        }
+        shared.telling.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Ends the task's records, and returns what they came to.
     pub(super) fn end(&self) -> Logged {
         let shared = &*self.0;
+        shared.is_open.store(false, Ordering::SeqCst);
+        while shared.telling.load(Ordering::SeqCst) > 0 {
+            std::thread::yield_now();
+        }
         let dropped = shared.dropped.load(Ordering::Relaxed);
         if dropped == 0 {
             return Logged { dropped, fatal_bytes: None };

@@ -15,17 +15,27 @@ use super::alarm::Alarm;
 use super::arrivals::Arrivals;
 use super::asks::Replies;
 use super::events::Reporter;
-use super::loaded::{Arrived, ModuleFiles};
+use super::loaded::{Arrived, Loaded, ModuleFiles};
+use super::polling_page::PollingPage;
+use super::run_end;
+use super::samples::{CodeAtHand, Registers, Sample};
 use super::shares::Mappings;
+use super::task_log::TaskLog;
 use proto::control::ControlSocket;
 use proto::limits::SHARES_PER_TASK_MAX;
 use proto::message::{ModuleId, ShareId, ToWorkerControl};
 use proto::refused::calling;
 use proto::slice;
+use proto::task::TaskId;
+use proto::trap::Frame;
 
-/// An interrupt that is not heeded is repeated this often, and this many times.
+/// An interrupt that is not heeded is repeated this often at last, and for as long as this many times take.
 const REPEAT_EVERY: Duration = Duration::from_millis(2);
 const REPEATS: u32 = 20;
+
+/// Most interrupts are heeded by then. The next message waits meanwhile, which may be the next run's interrupt, so the
+/// first repetitions come sooner.
+const SOON: Duration = Duration::from_micros(20);
 
 /// A task that has computed for so long since it was interrupted, and not looked, is worth a word: on a machine that is
 /// busy, others may have had the processor meanwhile.
@@ -53,8 +63,17 @@ pub(crate) struct WatcherState {
     begun: AtomicU64,
     /// This interrupts a task that waits inside a host call.
     pub(super) interrupt: Notify,
-    /// The engines whose epoch an interrupt bumps, for a task that computes.
+    /// The engines whose epoch an interrupt bumps, for a metered task that computes.
     engines: OnceLock<Vec<Engine>>,
+    /// The page that an interrupt closes, for any other task that computes.
+    pub(super) page: PollingPage,
+    pub(super) code: CodeAtHand,
+    sample: Sample,
+    /// The run that was stopped at a safepoint last.
+    stopped: AtomicU64,
+    /// The task at hand, and where a stack is told that was asked for.
+    task: AtomicU64,
+    task_log: OnceLock<TaskLog>,
     /// The clock of the thread that runs tasks.
     clock: ThreadClock,
     /// Says what that clock showed when the run at hand began, in nanoseconds.
@@ -94,7 +113,7 @@ enum Heeded {
 
 impl WatcherState {
     /// Makes the state. The thread that runs tasks must call this, since its clock is taken.
-    pub(super) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+    pub(super) fn new(wake: impl Fn() + Send + Sync + 'static, page: PollingPage) -> Self {
         WatcherState {
             modules: Arrivals::new(),
             inputs: Mappings::new(),
@@ -107,6 +126,12 @@ impl WatcherState {
             begun: AtomicU64::new(0),
             interrupt: Notify::new(),
             engines: OnceLock::new(),
+            page,
+            code: CodeAtHand::default(),
+            sample: Sample::none(),
+            stopped: AtomicU64::new(0),
+            task: AtomicU64::new(0),
+            task_log: OnceLock::new(),
             clock: ThreadClock::own(),
             began_cpu_ns: AtomicU64::new(0),
         }
@@ -117,13 +142,51 @@ impl WatcherState {
         let _ = self.engines.set(engines);
     }
 
+    /// Tells where the stacks of tasks are told, once.
+    pub(super) fn set_task_log(&self, task_log: TaskLog) {
+        let _ = self.task_log.set(task_log);
+    }
+
     /// Returns whether this very run is to stop: the host wants it to, or it is at its limit of CPU time.
     pub(super) fn is_interrupted(&self, run: u64) -> bool {
         self.interrupted.load(Ordering::SeqCst) == run
     }
 
-    /// Notes which run is at hand, and what its thread's clock shows.
-    pub(super) fn begin(&self, run: u64, cpu_ns: u64) {
+    /// Returns whether the run at hand is to stop, and notes that it does. Called in the handler of faults: it takes no
+    /// lock and allocates nothing.
+    pub(super) fn is_to_stop(&self) -> bool {
+        let run = self.current.load(Ordering::SeqCst);
+        let is_to_stop = run != 0 && self.is_interrupted(run);
+        if is_to_stop {
+            self.stopped.store(run, Ordering::SeqCst);
+        }
+        is_to_stop
+    }
+
+    /// Returns whether this run was stopped where it found its polling page closed, and so ended with what looks like a
+    /// trap of its own.
+    pub(super) fn was_stopped(&self, run: u64) -> bool {
+        self.stopped.load(Ordering::SeqCst) == run
+    }
+
+    /// Returns whether an address is in the code of the module at hand.
+    pub(super) fn runs_at(&self, pc: usize) -> bool {
+        self.code.has(pc)
+    }
+
+    /// Notes where the run at hand is, if its stack is asked for. Called in the handler of a signal, on its thread.
+    pub(super) fn note_stack(&self, registers: Registers) {
+        let run = self.sampled.load(Ordering::SeqCst);
+        if run == 0 || !self.is_at_hand(run) || !self.runs_at(registers.pc) {
+            return;
+        }
+        self.sample.fill(run, self.task.load(Ordering::SeqCst), registers, &self.code);
+        self.sampled.store(0, Ordering::SeqCst);
+    }
+
+    /// Notes which run of which task is at hand, and what its thread's clock shows.
+    pub(super) fn begin(&self, run: u64, task: TaskId, cpu_ns: u64) {
+        self.task.store(task.0, Ordering::SeqCst);
         self.began_cpu_ns.store(cpu_ns, Ordering::SeqCst);
         self.current.store(run, Ordering::SeqCst);
         self.begun.store(run, Ordering::SeqCst);
@@ -144,6 +207,7 @@ impl WatcherState {
     pub(super) fn stop_at_limit(&self, run: u64) {
         self.interrupted.fetch_max(run, Ordering::SeqCst);
         self.bump_epochs();
+        self.page.close(|| self.is_at_hand(run));
     }
 
     /// Returns when the run's thread will have computed for this long since the run began: `None` if the run has ended.
@@ -181,41 +245,61 @@ impl WatcherState {
         if self.interrupted.fetch_max(run, Ordering::SeqCst) > run {
             return Heeded::Yes;
         }
+        // A run that is yet to begin looks for itself. Who waited for one that has ended would be late for the next.
+        if !self.is_at_hand(run) {
+            return Heeded::Yes;
+        }
         let computed = self.clock.read();
-        self.bump();
+        self.bump(run);
         // The engine may be about to extend its deadline in answer to an earlier bump, and so swallow this one:
         // repeat it while the run goes on. A thread that has the processor for that long looks more than once.
-        for _ in 0..REPEATS {
-            std::thread::sleep(REPEAT_EVERY);
-            if self.current.load(Ordering::SeqCst) != run {
+        let mut wait = SOON;
+        let mut waited = Duration::ZERO;
+        while waited < REPEAT_EVERY * REPEATS {
+            std::thread::sleep(wait);
+            if !self.is_at_hand(run) {
                 return Heeded::Yes;
             }
-            self.bump();
+            self.bump(run);
+            waited += wait;
+            wait = (wait * 2).min(REPEAT_EVERY);
         }
         let computed = self.clock.read().saturating_sub(computed);
         if computed < DEAF_AFTER { Heeded::NotYet } else { Heeded::No }
     }
 
-    /// Asks whoever runs there to say where it is, when it looks next. One that waits in a host call, or is
-    /// compiled without checks, does not.
-    fn sample(&self, run: u64) {
+    /// Has the run's thread note where it is, and tells the host. A run that waits in a host call is asked again for a
+    /// while.
+    fn sample(&self, run: u64, alarm: Option<&Alarm>) {
+        let Some(alarm) = alarm else { return };
         self.sampled.store(run, Ordering::SeqCst);
         for _ in 0..SAMPLE_REPEATS {
-            self.bump();
+            alarm.signal_at_once();
             std::thread::sleep(REPEAT_EVERY);
-            if self.sampled.load(Ordering::SeqCst) != run || self.current.load(Ordering::SeqCst) != run {
+            if self.sampled.load(Ordering::SeqCst) != run || !self.is_at_hand(run) {
                 break;
             }
         }
+        self.sampled.store(0, Ordering::SeqCst);
+        if let (Some((task, addresses)), Some(log)) = (self.sample.take(run), self.task_log.get()) {
+            log.record_stack(TaskId(task), &run_end::shown(&self.frames_at(&addresses)));
+        }
     }
 
-    /// Returns whether the stack of this run is asked for: `true` once.
-    pub(super) fn takes_sample(&self, run: u64) -> bool {
-        run != 0 && self.sampled.compare_exchange(run, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    /// Names the frames of a stack of the module at hand then.
+    fn frames_at(&self, addresses: &[usize]) -> Vec<Frame> {
+        let has = |loaded: &Loaded| addresses.first().is_some_and(|address| loaded.code().contains(address));
+        let loaded = self.modules.lock().values().find_map(|arrived| match arrived {
+            Arrived::Mapped(Ok(loaded)) if has(loaded) => Some(loaded.clone()),
+            _ => None,
+        });
+        loaded.map(|loaded| loaded.frames_at(addresses)).unwrap_or_default()
     }
 
-    fn bump(&self) {
+    /// Asks the run to look whether it is to stop.
+    fn bump(&self, run: u64) {
         self.bump_epochs();
+        self.page.close(|| self.is_at_hand(run));
         self.interrupt.notify_one();
     }
 
@@ -289,7 +373,7 @@ fn watch(socket: &ControlSocket, watcher: &WatcherState, alarm: Option<&Alarm>, 
                     alarm.set(run, at);
                 }
             }
-            Ok(Some((ToWorkerControl::Sample { run }, _))) => watcher.sample(run),
+            Ok(Some((ToWorkerControl::Sample { run }, _))) => watcher.sample(run, alarm),
             Ok(Some((ToWorkerControl::Module { module, code }, files))) => {
                 let Ok([artifact, description]) = <[OwnedFd; 2]>::try_from(files) else { leave(1) };
                 let files = ModuleFiles { code, artifact, description };
@@ -330,8 +414,8 @@ mod tests {
     const RUN: u64 = 5;
 
     fn interrupted(work: impl FnOnce(&WatcherState, &AtomicBool)) -> Heeded {
-        let watcher = WatcherState::new(|| ());
-        watcher.begin(RUN, 0);
+        let watcher = WatcherState::new(|| (), PollingPage::new(None));
+        watcher.begin(RUN, TaskId(1), 0);
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let heeded = scope.spawn(|| {

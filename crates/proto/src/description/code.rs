@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 )]
 #[non_exhaustive]
 pub enum Interrupt {
-    /// Its code looks at every loop and call whether it is to stop. It ends within microseconds, and its
-    /// worker goes on.
+    /// Its code reads a page of memory at every loop and call. To stop it, the page's access rights are taken away: it
+    /// ends within microseconds, and its worker goes on. Metered modules look at a counter instead.
     #[default]
     Check,
-    /// Its code is compiled without that, which takes 5 to 30 % less time in tight loops. To stop it, its worker
+    /// Its code is compiled without that, which saves a load in each turn of a loop. To stop it, its worker
     /// is killed and replaced: the milliseconds of a worker's start, for each task that is stopped. What waited
     /// behind it goes to other workers, and nothing counts as a crash. This has no effect on modules that are
     /// metered: they look at their fuel.
@@ -54,6 +54,12 @@ impl CodeKind {
 
     pub fn is_deterministic(self) -> bool {
         self == CodeKind::Deterministic
+    }
+
+    /// Returns whether its code reads a polling page, by which its tasks are stopped. Metered code looks at the
+    /// engine's epoch instead, where it counts fuel anyway: what a safepoint adds would count as fuel.
+    pub fn has_safepoints(self) -> bool {
+        self == CodeKind::Plain
     }
 
     /// Returns its name as a part of a file's name.

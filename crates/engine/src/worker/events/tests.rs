@@ -98,7 +98,10 @@ fn an_interrupt_that_is_not_heeded_is_told_with_the_task_at_hand() {
     // The thread that runs tasks, whose task computes for ever.
     let (sender, watcher) = std::sync::mpsc::channel();
     let runs = std::thread::spawn(move || {
-        let watcher = Arc::new(crate::worker::watcher::WatcherState::new(|| ()));
+        let watcher = Arc::new(crate::worker::watcher::WatcherState::new(
+            || (),
+            crate::worker::polling_page::PollingPage::new(None),
+        ));
         sender.send(watcher.clone()).expect("is taken");
         while !watcher.is_interrupted(1_000_000) {
             std::hint::spin_loop();
@@ -111,12 +114,12 @@ fn an_interrupt_that_is_not_heeded_is_told_with_the_task_at_hand() {
         assert!(std::time::Instant::now() < deadline, "it is never said");
         with(&reporter, || {
             reporter.begin(TaskId(7));
-            watcher.begin(3, 0);
+            watcher.begin(3, TaskId(3), 0);
             watcher.interrupt(3);
             // The task has come to its end, or another has begun.
             watcher.end();
             watcher.interrupt(3);
-            watcher.begin(5, 0);
+            watcher.begin(5, TaskId(5), 0);
             watcher.interrupt(3);
         });
         match said(&ring) {

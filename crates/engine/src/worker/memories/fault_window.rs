@@ -21,15 +21,14 @@
 //! can. So as much as a window could ever open is held in reserve ([`hold_reserve`]), and handed back to the
 //! kernel by the fault that finds no room.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
 use crate::config::MEMORIES_MAX;
+use crate::worker::faults;
 
 /// Faults open nothing beyond this many bytes.
 pub(super) const FAULT_WINDOW_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -135,7 +134,7 @@ impl FaultWindow {
     /// Makes a fault window for a slot of which nothing can be accessed, with its base. Returns `None` if faults
     /// cannot be served.
     pub(super) fn new(base: *mut u8) -> Option<FaultWindow> {
-        if !is_guarded() {
+        if !faults::are_handled() {
             return None;
         }
         let is_free = |window: &Window| {
@@ -205,59 +204,7 @@ fn release_reserve() -> bool {
         && unsafe { rustix::mm::munmap(ptr::with_exposed_provenance_mut(at), FAULT_WINDOW_BYTES_MAX).is_ok() }
 }
 
-/// The action for faults that was set before. It is stored before the handler is set.
-static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
-
-/// Installs the handler, once. Wasmtime's must be there by then, so that this one is asked first: an engine
-/// exists where a memory is made.
-fn is_guarded() -> bool {
-    static IS_GUARDED: OnceLock<bool> = OnceLock::new();
-    *IS_GUARDED.get_or_init(|| {
-        let mut before = MaybeUninit::uninit();
-        // SAFETY: it is filled in, if the call succeeds.
-        if unsafe { libc::sigaction(libc::SIGSEGV, ptr::null(), before.as_mut_ptr()) } != 0 {
-            return false;
-        }
-        // SAFETY: it succeeded.
-        let before = unsafe { before.assume_init() };
-        let _ = BEFORE.set(before);
-        // SAFETY: all bytes zero are such an action; the handler is made for these flags, those of wasmtime's.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_fault;
-            action.sa_sigaction = handler as usize;
-            action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER | libc::SA_ONSTACK;
-            libc::sigaction(libc::SIGSEGV, &action, ptr::null_mut()) == 0
-        }
-    })
+/// Opens what was to be opened at this address, if it is in a window. Called by the handler of faults.
+pub(crate) fn serve(address: usize) -> bool {
+    WINDOWS.iter().any(|window| window.serve(address))
 }
-
-extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel hands a valid one over, and for faults of memory it has an address.
-    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
-    if code == SEGV_ACCERR && WINDOWS.iter().any(|window| window.serve(address)) {
-        return;
-    }
-    let Some(before) = BEFORE.get() else { return };
-    match before.sa_sigaction {
-        // The access faults again once this returns, and ends the process.
-        libc::SIG_DFL | libc::SIG_IGN => {
-            // SAFETY: an action that was in force before.
-            unsafe { libc::sigaction(signal, before, ptr::null_mut()) };
-        }
-        handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
-            // SAFETY: what was installed with this flag has this signature.
-            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
-                unsafe { std::mem::transmute(handler) };
-            handler(signal, info, context);
-        }
-        handler => {
-            // SAFETY: what was installed without the flag has this one.
-            let handler: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(handler) };
-            handler(signal);
-        }
-    }
-}
-
-/// The signal's code for a fault in a mapping that does not allow the access (`asm-generic/siginfo.h`).
-const SEGV_ACCERR: libc::c_int = 2;

@@ -22,7 +22,7 @@ fn list(text: &str) -> (Swaps, File) {
 
 /// Pretends that there is no swap: these tests do not run for long enough to be swapped out.
 fn without_swap() -> Memories {
-    Memories::with(list(NO_SWAPS).0, MEMORIES_MAX)
+    Memories::with(list(NO_SWAPS).0, MEMORIES_MAX, None)
 }
 
 fn make(memories: &Memories, bytes: usize) -> Result<Box<dyn LinearMemory>, String> {
@@ -107,7 +107,7 @@ fn with_swap_or_with_what_is_no_list_everything_is_given_back() {
     let others = ["", "Filename", "junk\n"].map(|text| list(text).0);
     for swaps in others.into_iter().chain([swaps, Swaps::Unknown]) {
         assert!(!swaps.are_off());
-        let memories = Memories::with(swaps, MEMORIES_MAX);
+        let memories = Memories::with(swaps, MEMORIES_MAX, None);
         let mut first = memory(&memories, LARGE);
         bytes(&mut first).fill(0xff);
         drop(first);
@@ -120,7 +120,7 @@ fn with_swap_or_with_what_is_no_list_everything_is_given_back() {
 #[test]
 fn swap_that_is_turned_on_later_is_seen_at_the_next_reset() {
     let (swaps, mut file) = list(NO_SWAPS);
-    let memories = Memories::with(swaps, MEMORIES_MAX);
+    let memories = Memories::with(swaps, MEMORIES_MAX, None);
     for kept in [3, 0] {
         let mut first = memory(&memories, LARGE);
         [0, 3 * PAGE, LARGE - 1].iter().for_each(|at| bytes(&mut first)[*at] = 0xff);
