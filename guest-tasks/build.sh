@@ -35,6 +35,7 @@ guests=(
     encrypt:wasm32-unknown-unknown:task
     faults:wasm32-wasip1:task
     init_table:wasm32-unknown-unknown:task
+    kernels:wasm32-unknown-unknown:task
     lookup:wasm32-unknown-unknown:task
     mandelbrot:wasm32-unknown-unknown:task
     monte_carlo:wasm32-unknown-unknown:task

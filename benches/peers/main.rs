@@ -124,6 +124,11 @@ fn main() -> anyhow::Result<()> {
     rows.iter()
         .filter(|row| !row.title.is_empty())
         .for_each(|row| println!("{:<24} {}", row.name, row.title));
+    if let Some((mean, count)) = table::geometric_mean(&rows, "native_") {
+        println!(
+            "\ngeometric mean of the {count} rows native_*, beside the same code without safepoints: {mean:.3}"
+        );
+    }
     println!("\nmissing: {}", if missing.is_empty() { "nothing" } else { "" });
     missing.iter().for_each(|what| println!("  {what}"));
     let count = |met| rows.iter().filter(|row| row.goal.is_some() && row.met == met).count();

@@ -49,6 +49,17 @@ fn figure(seen: &[f64], unit: Unit, statistic: Statistic) -> Option<Figure> {
     Some(Figure { value: *seen.get(at)?, least: *seen.first()?, most: *seen.last()? })
 }
 
+/// Returns the geometric mean of the ratios to the first floors of the works whose names begin so, and their number.
+pub(crate) fn geometric_mean(rows: &[Row], prefix: &str) -> Option<(f64, usize)> {
+    let ratios: Vec<_> = rows
+        .iter()
+        .filter(|row| row.name.starts_with(prefix) && !row.title.is_empty())
+        .filter_map(|row| row.ratio_floor)
+        .collect();
+    let logarithms: f64 = ratios.iter().map(|ratio| ratio.ln()).sum();
+    (!ratios.is_empty()).then(|| ((logarithms / ratios.len() as f64).exp(), ratios.len()))
+}
+
 /// The rows of a work that was run.
 pub(crate) fn rows(work: &Work<'_>) -> Vec<Row> {
     let cell = |side: &Side<'_>| {

@@ -8,7 +8,6 @@ mod life;
 
 use std::cell::OnceCell;
 
-use wasmpool::module::Interrupt;
 use wasmpool::{Pool, PoolBuilder};
 
 use crate::ours::{self, WORKERS};
@@ -72,14 +71,17 @@ pub(crate) fn all(with_allocations: bool) -> Vec<(String, Build)> {
         all.push(named(&format!("scaling_{}", sample.name()), move |name, bench| {
             compute::scaling(name, bench, sample)
         }));
+    }
+    for sample in compute::SAMPLES.into_iter().chain(compute::KERNELS) {
         all.push(named(&format!("native_{}", sample.name()), move |name, bench| {
-            compute::native(name, bench, sample, Interrupt::Check)
+            compute::native(name, bench, sample)
         }));
         all.push(named(&format!("unchecked_{}", sample.name()), move |name, bench| {
-            compute::native(name, bench, sample, Interrupt::Kill)
+            compute::unchecked(name, bench, sample)
         }));
     }
     all.extend([
+        named("native_cpython", commands::cpython_loop),
         named("command_small", commands::small),
         named("command_least", commands::least),
         named("cpython_print", commands::cpython_print),

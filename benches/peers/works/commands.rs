@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Instant;
 
+use wasmpool::module::{Interrupt, ModuleOptions};
 use wasmpool::task::CommandInput;
 
 use super::Bench;
@@ -73,6 +74,26 @@ pub(super) fn cpython_print<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<
                 Ok(())
             })
         }))
+}
+
+/// A loop over numbers and a dictionary.
+const LOOP: [&str; 2] =
+    ["-c", "s = 0\nd = {}\nfor i in range(200000):\n  s += i * i % 7\n  d[i % 1000] = s\nprint(s)"];
+
+/// An interpreter: CPython for WASI runs a loop.
+pub(super) fn cpython_loop<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
+    let pool = bench.pool()?;
+    let wasm = wasi(bench)?;
+    let unchecked = ModuleOptions::new().interrupt(Interrupt::Kill);
+    let commands = [pool.load_file(wasm)?.command()?, pool.load_file_with(wasm, unchecked)?.command()?];
+    let [ours, unchecked] = commands.map(|command| {
+        let input = CommandInput::new().args(LOOP);
+        move || p50(5, || Ok(pool.submit(&command, &input)?.result().map(drop)?))
+    });
+    Ok(Work::new(name, "CPython for WASI runs a loop, beside the same code without safepoints", MILLIS)
+        .goal(Goal::FloorMost(1.15))
+        .ours(ours)
+        .floor("unchecked", unchecked))
 }
 
 /// Measures the time to the first instruction: `load_file` in a pool that has never seen the module, with a

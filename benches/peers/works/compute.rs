@@ -1,13 +1,14 @@
 //! Tasks that compute: two workers beside one, and wasm beside the same source compiled natively.
 
 use std::hint::black_box;
+use std::rc::Rc;
 
 use wasmpool::Pool;
 use wasmpool::module::{Callable, Interrupt, ModuleOptions};
 
 use super::Bench;
 use crate::engine::{Guest, on_threads};
-use crate::native::{mandelbrot, monte_carlo, primes};
+use crate::native::{kernels, mandelbrot, monte_carlo, primes};
 use crate::ours::{self, WORKERS, prebuilt};
 use crate::work::{Goal, MILLIS, TIMES, Work, p50, seconds};
 
@@ -19,9 +20,22 @@ pub(super) enum Sample {
     Primes,
     MonteCarlo,
     Mandelbrot,
+    /// A function of the guest `kernels`, how large its work is, and the same function here.
+    Kernel(&'static str, u32, fn(u32) -> u64),
 }
 
 pub(super) const SAMPLES: [Sample; 3] = [Sample::Primes, Sample::MonteCarlo, Sample::Mandelbrot];
+
+pub(super) const KERNELS: [Sample; 8] = [
+    Sample::Kernel("sieve", 1_000_000, kernels::sieve),
+    Sample::Kernel("matrix", 200, kernels::matrix),
+    Sample::Kernel("sha256", 1_024, kernels::sha256),
+    Sample::Kernel("sort", 100_000, kernels::sort),
+    Sample::Kernel("json", 4_000, kernels::json),
+    Sample::Kernel("search", 1_000, kernels::search),
+    Sample::Kernel("interpret", 100_000, kernels::interpret),
+    Sample::Kernel("fibonacci", 30, kernels::fibonacci),
+];
 
 // Some milliseconds each.
 const UPTO: u64 = 3_000_000;
@@ -36,6 +50,15 @@ impl Sample {
             Sample::Primes => "primes",
             Sample::MonteCarlo => "monte_carlo",
             Sample::Mandelbrot => "mandelbrot",
+            Sample::Kernel(name, ..) => name,
+        }
+    }
+
+    /// The guest that it is a task of.
+    fn module(self) -> &'static str {
+        match self {
+            Sample::Kernel(..) => "kernels",
+            sample => sample.name(),
         }
     }
 
@@ -44,6 +67,7 @@ impl Sample {
             Sample::Primes => drop(black_box(primes::count(black_box(UPTO)))),
             Sample::MonteCarlo => drop(black_box(monte_carlo::pi(black_box(SAMPLES_OF_PI), SEED))),
             Sample::Mandelbrot => drop(black_box(mandelbrot::tile(black_box(TILE)))),
+            Sample::Kernel(_, size, kernel) => drop(black_box(kernel(black_box(size)))),
         }
     }
 
@@ -63,8 +87,9 @@ impl Sample {
             Sample::Primes => ("count", postcard::to_stdvec(&UPTO)?),
             Sample::MonteCarlo => ("pi", postcard::to_stdvec(&(SAMPLES_OF_PI, SEED))?),
             Sample::Mandelbrot => ("tile", postcard::to_stdvec(&TILE)?),
+            Sample::Kernel(name, size, _) => (name, postcard::to_stdvec(&size)?),
         };
-        Ok((Guest::new(&std::fs::read(prebuilt(self.name()))?, task, scan)?, input))
+        Ok((Guest::new(&std::fs::read(prebuilt(self.module()))?, task, scan)?, input))
     }
 
     /// Seconds of a batch in a pool.
@@ -76,7 +101,7 @@ impl Sample {
             seconds(|| ours::pipelined(pool, task, (0..BATCH).map(|_| input())))
         }
         let options = ModuleOptions::new().interrupt(interrupt);
-        let module = pool.load_file_with(prebuilt(self.name()), options)?;
+        let module = pool.load_file_with(prebuilt(self.module()), options)?;
         match self {
             Sample::Primes => batch(pool, &module.task::<u64, u64>("count")?, || UPTO),
             Sample::MonteCarlo => {
@@ -85,6 +110,7 @@ impl Sample {
             Sample::Mandelbrot => {
                 batch(pool, &module.task::<mandelbrot::Tile, mandelbrot::Image>("tile")?, || TILE)
             }
+            Sample::Kernel(name, size, _) => batch(pool, &module.task::<u32, u64>(name)?, || size),
         }
     }
 }
@@ -105,21 +131,23 @@ pub(super) fn scaling<'a>(name: &str, bench: &'a Bench, sample: Sample) -> anyho
         }))
 }
 
-pub(super) fn native<'a>(
-    name: &str,
-    bench: &'a Bench,
-    sample: Sample,
-    interrupt: Interrupt,
-) -> anyhow::Result<Work<'a>> {
-    let one = warm(bench, 1)?;
+/// As users run it, beside the same without safepoints in the same pool, and beside the machine's own code.
+pub(super) fn native<'a>(name: &str, bench: &'a Bench, sample: Sample) -> anyhow::Result<Work<'a>> {
+    let one = Rc::new(warm(bench, 1)?);
+    let unchecked = one.clone();
     let (guest, input) = sample.guest(bench.scan)?;
-    let title = match interrupt {
-        Interrupt::Kill => "the same, compiled without checks for an interrupt",
-        _ => "a task, one worker, beside one native thread",
-    };
-    Ok(Work::new(name, title, MILLIS)
-        .goal(Goal::FloorMost(1.3))
-        .ours(move || Ok(sample.batch(&one, interrupt)? / BATCH as f64))
+    Ok(Work::new(name, "a task, one worker, beside the same code without safepoints", MILLIS)
+        .goal(Goal::FloorMost(1.15))
+        .ours(move || Ok(sample.batch(&one, Interrupt::Check)? / BATCH as f64))
+        .floor("unchecked", move || Ok(sample.batch(&unchecked, Interrupt::Kill)? / BATCH as f64))
         .floor("native", move || Ok(sample.native_batch(1)? / BATCH as f64))
         .floor("wasm, in process", move || p50(5, || guest.call(&input).map(drop))))
+}
+
+pub(super) fn unchecked<'a>(name: &str, bench: &'a Bench, sample: Sample) -> anyhow::Result<Work<'a>> {
+    let one = warm(bench, 1)?;
+    Ok(Work::new(name, "without safepoints, beside one native thread", MILLIS)
+        .goal(Goal::FloorMost(1.3))
+        .ours(move || Ok(sample.batch(&one, Interrupt::Kill)? / BATCH as f64))
+        .floor("native", move || Ok(sample.native_batch(1)? / BATCH as f64)))
 }
