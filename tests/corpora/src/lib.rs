@@ -1,8 +1,11 @@
 //! WebAssembly that the authors of `wasmpool` did not write, through a pool with real processes:
 //! the specification's tests, and modules that were generated or mutated at random.
 //!
-//! `cargo run --release -p corpora --bin spec` and `--bin smith` run all of it, the tests a sample.
+//! Beside that, what the compiler adds to modules is tried without a pool: they must do the same with and without it.
+//!
+//! `cargo run --release -p corpora --bin spec`, `--bin smith` and `--bin differential` run all of it, the tests a sample.
 
+pub mod differential;
 pub mod outline;
 pub mod pool;
 #[path = "../generator/random.rs"]
