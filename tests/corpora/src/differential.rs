@@ -8,6 +8,8 @@
 //! The plain one counts fuel and runs first: what does not end within [`run::FUEL`] is not called again, so that the
 //! other one, which nothing stops, ends as well.
 //!
+//! Each module is damaged as well, and what is not valid must not become so by safepoints.
+//!
 //! Beside that the bytes are compared ([`structure`]): safepoints stand where they are expected and nowhere else, and
 //! each place of the one module is told as the right place of the other.
 
@@ -20,4 +22,4 @@ mod trial;
 mod values;
 
 pub use campaign::{Campaign, Settings, Summary};
-pub use trial::{Outcome, Skipped, Trial};
+pub use trial::{Outcome, Skipped, Trial, Validity};

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use corpora::differential::{Campaign, Outcome, Settings, Skipped, Trial, cases};
 use corpora::smith::{Source, prebuilt};
+use corpora::spec::{Plan, scripts};
 use proto::description::MemoryKind;
 
 fn folder(name: &str) -> std::path::PathBuf {
@@ -43,6 +44,26 @@ fn what_was_written_for_it_does_the_same_with_safepoints() {
         }
     }
     assert!(surprises.is_empty(), "{surprises:#?}");
+}
+
+#[test]
+fn modules_of_the_specification_do_the_same_with_safepoints() {
+    let mut trial = Trial::new().expect("engines");
+    let (mut compared, mut skipped) = (0, 0);
+    // All of them take half a minute.
+    for (place, script) in scripts().iter().enumerate() {
+        let modules = Plan::of(script).map(Plan::modules).unwrap_or_default();
+        for (number, (line, wasm)) in modules.into_iter().enumerate().skip(place % 3).step_by(3) {
+            let kind = MemoryKind::ALL[number % 2];
+            match trial.compare(&wasm, kind, 1, 64 << 20).expect("engines") {
+                Outcome::Same(_) => compared += 1,
+                Outcome::Skipped(_) => skipped += 1,
+                other => panic!("{}:{line} with {kind:?}: {other:?}", script.path()),
+            }
+        }
+    }
+    println!("{compared} modules compared, {skipped} skipped");
+    assert!(compared > 1000, "only {compared} were compared");
 }
 
 /// They are as compilers make them. Most of what they export does little with such arguments, and traps.

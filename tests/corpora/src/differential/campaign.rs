@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use proto::description::MemoryKind;
 
-use super::trial::{Outcome, Skipped, Trial};
+use super::trial::{Outcome, Skipped, Trial, Validity};
 use crate::random::Random;
 use crate::smith::{Kind, Source};
 
@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Bytes that memories and tables of an instance may have.
 const BYTES_MAX: u64 = 32 << 20;
+
+/// Each module is damaged so often.
+const DAMAGES: u32 = 4;
 
 /// The settings of a campaign.
 #[derive(Debug, Clone)]
@@ -87,12 +90,32 @@ impl Campaign<'_> {
                 let memories = MemoryKind::ALL[random.below(2) as usize];
                 *lock(&at_hand) = Some((specimen.index, specimen.wasm.clone(), Instant::now()));
                 let outcome = trial.compare(&specimen.wasm, memories, random.number(), BYTES_MAX)?;
-                *lock(&at_hand) = None;
                 self.count(specimen.index, specimen.kind, memories, &specimen.wasm, outcome);
+                for _ in 0..DAMAGES {
+                    let wasm = damaged(&specimen.wasm, &mut random);
+                    let validity = trial.check_validity(&wasm)?;
+                    self.count_damaged(specimen.index, &wasm, validity);
+                }
+                *lock(&at_hand) = None;
                 done();
             }
             Ok(())
         })
+    }
+
+    fn count_damaged(&mut self, index: u64, wasm: &[u8], validity: Validity) {
+        let name = match validity {
+            Validity::Valid => "damaged modules that are valid",
+            Validity::Invalid => "damaged modules that are not valid",
+            Validity::Hidden(what) => {
+                let place = keep(&self.settings.keep, &format!("damaged-{}-{index}", self.source.seed), wasm);
+                let what = format!("module {index} of seed {}, damaged ({place}): {what}", self.source.seed);
+                eprintln!("{what}");
+                self.summary.different.push(what);
+                "damaged modules that are accepted with safepoints"
+            }
+        };
+        *self.summary.seen.entry(name.into()).or_default() += 1;
     }
 
     fn count(&mut self, index: u64, kind: Kind, memories: MemoryKind, wasm: &[u8], outcome: Outcome) {
@@ -124,6 +147,24 @@ impl Campaign<'_> {
             }
         }
     }
+}
+
+/// Changes some bytes, most of them by little.
+fn damaged(wasm: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut wasm = wasm.to_vec();
+    if wasm.len() <= 8 {
+        return wasm;
+    }
+    for _ in 0..=random.below(3) {
+        let at = 8 + random.below(wasm.len() as u64 - 8) as usize;
+        wasm[at] = match random.below(4) {
+            0 => random.number() as u8,
+            1 => wasm[at].wrapping_add(1),
+            2 => wasm[at].wrapping_sub(1),
+            _ => wasm[at] ^ (1 << random.below(8)),
+        };
+    }
+    wasm
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

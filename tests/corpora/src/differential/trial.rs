@@ -38,6 +38,17 @@ pub enum Outcome {
     Different(String),
 }
 
+/// Whether a module is valid, and the same with safepoints.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// It is valid.
+    Valid,
+    /// It is not, and that is seen with safepoints as well; or the author's module is asked for.
+    Invalid,
+    /// It is not, for this reason, and nobody would see it.
+    Hidden(String),
+}
+
 /// Why nothing could be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Skipped {
@@ -70,8 +81,10 @@ impl Trial {
         seed: u64,
         bytes_max: u64,
     ) -> wasmtime::Result<Outcome> {
-        if Module::validate(&self.author, wasm).is_err() {
-            return Ok(Outcome::Skipped(Skipped::Invalid));
+        match self.check_validity(wasm)? {
+            Validity::Valid => {}
+            Validity::Invalid => return Ok(Outcome::Skipped(Skipped::Invalid)),
+            Validity::Hidden(what) => return Ok(Outcome::Different(what)),
         }
         for kind in MemoryKind::ALL {
             let instrumented = match safepoints::insert(wasm, kind) {
@@ -84,7 +97,7 @@ impl Trial {
                 return Ok(Outcome::Different(format!("{kind:?}: {what}")));
             }
         }
-        let plan = Plan { seed, bytes_max, skipped: Vec::new() };
+        let plan = Plan::new(seed, bytes_max);
         let first = pair(self.engines(memories, Look::First)?, wasm, memories, &plan);
         let Outcome::Different(what) = first else { return Ok(first) };
         let engines = self.engines(memories, Look::Second)?;
@@ -97,6 +110,23 @@ impl Trial {
             Outcome::Same(seen) => Outcome::Explained(seen, what),
             _ => Outcome::Different(what),
         })
+    }
+
+    /// Looks whether safepoints hide that a module is not valid. The compiler asks for the author's module only where it is
+    /// told that they may.
+    ///
+    /// # Errors
+    /// Those of the engines' configuration, not of the module.
+    pub fn check_validity(&mut self, wasm: &[u8]) -> wasmtime::Result<Validity> {
+        let Err(invalid) = Module::validate(&self.author, wasm) else { return Ok(Validity::Valid) };
+        for memories in MemoryKind::ALL {
+            let engine = self.engines(memories, Look::First)?.instrumented.clone();
+            let Ok(instrumented) = safepoints::insert(wasm, memories) else { continue };
+            if !instrumented.hides_faults && Module::validate(&engine, &instrumented.wasm).is_ok() {
+                return Ok(Validity::Hidden(format!("{memories:?}: safepoints hide this: {invalid:#}")));
+            }
+        }
+        Ok(Validity::Invalid)
     }
 
     fn engines(&mut self, memories: MemoryKind, look: Look) -> wasmtime::Result<&Engines> {
@@ -154,7 +184,14 @@ fn run_what_ends(subject: &Subject<'_>, plan: &mut Plan) -> Option<Run> {
     for _ in 0..ATTEMPTS_MAX {
         let run = subject.run(plan);
         match run.endless {
-            None => return Some(run),
+            None => {
+                plan.calls_end = match run.events.last() {
+                    Some(Event::Instance(End::StackOverflow)) => 0,
+                    Some(Event::Call(number, End::StackOverflow)) => number + 1,
+                    _ => usize::MAX,
+                };
+                return Some(run);
+            }
             Some(None) => return None,
             Some(Some(call)) => plan.skipped.push(call),
         }

@@ -81,6 +81,19 @@ impl Plan {
         }
         Ok(planner.finish())
     }
+
+    /// Returns the modules that are valid: those of the script, and those with the script inside.
+    pub fn modules(self) -> Vec<(usize, Vec<u8>)> {
+        let modules = self.jobs.into_iter().flat_map(|job| match job {
+            Job::Refuse { .. } => Vec::new(),
+            Job::Accept { line, wasm } => vec![(line, wasm)],
+            Job::Run { wasm, original, checks } => {
+                let line = checks.first().map_or(0, |check| check.line);
+                [Some(wasm), original].into_iter().flatten().map(|wasm| (line, wasm)).collect()
+            }
+        });
+        modules.collect()
+    }
 }
 
 /// The module of a directive, as bytes.
