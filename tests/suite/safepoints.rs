@@ -72,6 +72,8 @@ const ENDLESS: [(&str, &str); 17] = [
     ),
 ];
 
+const WASI_START: &str = r#"(func (export "_start") (loop))"#;
+
 /// An import that gives a module its memories from the engine's pool.
 const WASI: &str = r#"(import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))"#;
 
@@ -149,4 +151,26 @@ fn nothing_of_a_safepoint_is_seen_of_a_module() {
     let future = pool.submit_with(&least, &CommandInput::new(), options).expect("submits");
     future.result_timeout(PATIENCE).expect("in time").expect("succeeds without a byte of memory");
     assert_eq!(future.report().expect("has run").peak_memory_bytes, Some(0));
+}
+
+/// The engine's pool has room for one memory more, which is for a page that is added.
+#[test]
+fn as_many_memories_are_allowed_as_without_safepoints() {
+    let pool = support::pool(1);
+    let data = r#"(data (i32.const 0) "x")"#;
+    for interrupt in [Interrupt::Check, Interrupt::Kill] {
+        let load = |count: usize, data: &str| {
+            let text = format!(r#"(module {} {data} {WASI_START})"#, "(memory 1) ".repeat(count));
+            let wasm =
+                wat::parse_str(text.replace("(module", &format!("(module {WASI}"))).expect("valid text");
+            pool.load_with(&wasm, ModuleOptions::new().interrupt(interrupt))
+        };
+        for data in ["", data] {
+            let command = load(8, data).expect("loads").command().expect("is a command");
+            let future = pool.submit(&command, &CommandInput::new()).expect("submits");
+            future.result_timeout(PATIENCE).expect("in time").expect("succeeds");
+            let error = load(9, data).expect_err("is too much").to_string();
+            assert!(error.contains("memories count of 9 exceeds the per-instance limit of 8"), "{error}");
+        }
+    }
 }

@@ -190,6 +190,9 @@ fn compile(
         Ok(made) => made,
         Err(error) => return Ok(Err(diagnose::failure(wasm, &error, limits))),
     };
+    if let Some(error) = choice::too_many_memories(wasm) {
+        return Ok(Err(diagnose::too_large_for_the_pool(&error, limits)));
+    }
     let writing = writing("write (of the machine code)", artifact.len());
     (&artifact_file).write_all(&artifact).map_err(writing)?;
     let artifact_bytes = artifact.len() as u64;

@@ -31,6 +31,16 @@ pub(super) fn memory_kind(wasm: &[u8]) -> MemoryKind {
     }
 }
 
+/// Returns an error if the module itself has more memories than one may have: where one may be added for safepoints, the
+/// engine's pool has room for one more.
+pub(super) fn too_many_memories(wasm: &[u8]) -> Option<wasmtime::Error> {
+    let count = Parts::count(wasm).map_or(0, |parts| parts.memories);
+    let max = MEMORIES_PER_MODULE_MAX;
+    (count > max).then(|| {
+        wasmtime::format_err!("defined memories count of {count} exceeds the per-instance limit of {max}")
+    })
+}
+
 #[derive(Default)]
 struct Parts {
     /// WASI runs on fibers, of which the pool has some and an engine without it would make one a task.
