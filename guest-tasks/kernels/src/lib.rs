@@ -93,7 +93,7 @@ pub fn json(records: u32) -> u64 {
         text += &format!(
             r#"{comma}{{"id":{id},"name":"record {n:x}","tags":["a","bc","\u00e9"],"value":{}.5,"on":{}}}"#,
             n % 1000,
-            n % 2 == 0
+            n.is_multiple_of(2)
         );
     }
     text.push(']');

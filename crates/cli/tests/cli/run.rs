@@ -444,7 +444,7 @@ const DEEP_WAT: &str = r#"(module
             (else (i64.add (i64.const 1) (call $down (i64.sub (local.get 0) (i64.const 1)))))))
     (func (export "deep") (param i32 i32) (result i64)
         (i32.store8 (i32.const 1024) (i32.const 0))
-        (drop (call $down (i64.const 50000)))
+        (drop (call $down (i64.const 100000)))
         (i64.or (i64.shl (i64.const 1024) (i64.const 32)) (i64.const 1))))"#;
 
 #[test]
