@@ -5,15 +5,15 @@ use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 use super::descriptors;
 use super::dirs::{self, HostDir, Wanted};
@@ -254,7 +254,7 @@ struct Patients<'a> {
     _open_targets: OpenTargets,
 }
 
-type OpenTargets = (Option<TcpListener>, [Option<UnixListener>; 2], Option<File>, Box<u64>);
+type OpenTargets = (Option<TcpListener>, [Option<UnixListener>; 2], Option<File>, Box<u64>, TempDir);
 
 /// A throw-away worker.
 struct Patient {
@@ -281,23 +281,22 @@ impl Drop for Patient {
 
 impl<'a> Patients<'a> {
     fn new(doctor: &'a Doctor) -> Result<Self, BuildError> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         if Role::of_this_process().is_some() {
             return Err(BuildError::NestedInit);
         }
         let program = Program::choose(doctor.program.as_deref())?;
-        let name = format!("wasmpool-doctor-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let dir = std::env::temp_dir().join(&name);
         let laid_out =
             |source| BuildError::System { what: "lay out the attacks' targets", source: explained(source) };
-        let secret = lay_out(&dir).map_err(laid_out)?;
-        let dirs = give(&dir, doctor)?;
+        let (folder, secret) = lay_out().map_err(laid_out)?;
+        let dir = folder.path();
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let dirs = give(dir, doctor)?;
         let has_all = descriptors::are_left(TARGETS_DESCRIPTORS);
         // A target that cannot be had is left out: its attacks are then refused because it is absent.
         let tcp = has_all.then(|| TcpListener::bind("127.0.0.1:0").ok()).flatten();
         let unix = has_all.then(|| UnixListener::bind(dir.join("socket")).ok()).flatten();
         let _ = open_to_all(&dir.join("socket"));
-        open_to_all(&dir).map_err(laid_out)?;
+        open_to_all(dir).map_err(laid_out)?;
         let bind = || SocketAddr::from_abstract_name(&name).and_then(|name| UnixListener::bind_addr(&name));
         let named = has_all.then(|| bind().ok()).flatten();
         // The file is left open on purpose, as a careless embedder does.
@@ -317,7 +316,7 @@ impl<'a> Patients<'a> {
             descriptor: open.as_ref().map_or(-1, AsRawFd::as_raw_fd),
             dirs: Vec::new(),
         };
-        let _open_targets = (tcp, [unix, named], open, in_memory);
+        let _open_targets = (tcp, [unix, named], open, in_memory, folder);
         let sibling = Mutex::new(None);
         Ok(Patients { doctor, as_compiler: false, program, targets, dirs, has_all, sibling, _open_targets })
     }
@@ -387,10 +386,10 @@ impl<'a> Patients<'a> {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
-                return (
-                    report,
-                    AttackOutcome::Unknown(format!("no answer within {:?}", self.doctor.timeout)),
-                );
+                let late = format!("no answer within {:?}", self.doctor.timeout);
+                let said = patient.child.stderr.text();
+                let why = |_| format!("a throw-away worker does not start: {late}: {}", said.trim());
+                return (report.map_err(why), AttackOutcome::Unknown(late));
             }
             let mut set = PollSet::new();
             set.watch(Watched::Control, patient.control.0.as_fd());
@@ -428,7 +427,10 @@ impl<'a> Patients<'a> {
                     return (report.map_err(why), outcome);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return (report, AttackOutcome::Refused(format!("the host: {error}"))),
+                Err(error) => {
+                    let why = format!("the host cannot listen to a throw-away worker: {error}");
+                    return (report.map_err(|_| why.clone()), AttackOutcome::Unknown(why));
+                }
                 // Its end of the socket is closed; its death follows.
                 Ok(None) => std::thread::yield_now(),
             }
@@ -457,13 +459,6 @@ fn wasm_stack_bytes() -> usize {
     }
 }
 
-impl Drop for Patients<'_> {
-    fn drop(&mut self) {
-        // Anything left over is in the directory for temporary files.
-        let _ = fs::remove_dir_all(&self.targets.dir);
-    }
-}
-
 /// Two directories to be given, beside the secret: one to be read, and one with the access at hand.
 fn give(beside: &Path, doctor: &Doctor) -> Result<Vec<HostDir>, BuildError> {
     let Some(access) = doctor.dirs else { return Ok(Vec::new()) };
@@ -488,13 +483,16 @@ fn give(beside: &Path, doctor: &Doctor) -> Result<Vec<HostDir>, BuildError> {
 }
 
 /// Makes a directory with a file for everybody. The directory itself is [opened to all](open_to_all) only
-/// when it is complete: another user could put a link into it while it is filled.
-fn lay_out(dir: &Path) -> io::Result<File> {
-    fs::DirBuilder::new().mode(0o700).create(dir)?;
-    let mut secret = File::options().read(true).write(true).create_new(true).open(dir.join("secret"))?;
+/// when it is complete: another user could put a link into it while it is filled. Its name is random: pids come again,
+/// and what a killed doctor left may still be there.
+fn lay_out() -> io::Result<(TempDir, File)> {
+    let private = fs::Permissions::from_mode(0o700);
+    let dir = tempfile::Builder::new().prefix("wasmpool-doctor-").permissions(private).tempdir()?;
+    let mut secret =
+        File::options().read(true).write(true).create_new(true).open(dir.path().join("secret"))?;
     secret.write_all(b"the secret of the host")?;
     secret.set_permissions(fs::Permissions::from_mode(0o666))?;
-    Ok(secret)
+    Ok((dir, secret))
 }
 
 fn open_to_all(path: &Path) -> io::Result<()> {

@@ -16,7 +16,9 @@ use std::process::Stdio;
 use std::sync::mpsc;
 
 use crate::support::{self, PATIENCE};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use wasmpool::sandbox::SandboxLayer::{self, EmptyRoot, Landlock, Namespaces, ResourceLimits};
+use wasmpool::sandbox::{Doctor, SandboxPolicy};
 
 /// The case that `inside` is to play.
 const CASE: &str = "WASMPOOL_ISOLATION_CASE";
@@ -310,4 +312,14 @@ fn each_call_that_a_start_needs_is_named_where_it_is_refused() {
     for number in 0..refusals::NEEDED.len() {
         played(&format!("call {number}"));
     }
+}
+
+/// Whoever has the table of mounts open is told of each change, also of one that was taken back.
+#[test]
+fn an_attack_that_succeeds_mounts_nothing_not_even_for_a_moment() {
+    let mounts = std::fs::File::open("/proc/self/mountinfo").expect("opens");
+    let report = Doctor::new().sandbox(SandboxPolicy::Off).run().expect("can be tried");
+    assert!(report.succeeded().count() > 10, "{:?}", report.attacks);
+    let mut told = [PollFd::new(&mounts, PollFlags::PRI)];
+    assert_eq!(rustix::event::poll(&mut told, Some(&Timespec::default())), Ok(0));
 }
