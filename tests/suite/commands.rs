@@ -104,11 +104,13 @@ fn a_flood_is_kept_up_to_its_limit() {
 
 #[test]
 fn what_an_aborted_command_wrote_is_had_unless_its_worker_was_killed() {
-    let policy = OnWorkerDeath::Replace(Replacement::new());
-    let pool = build(builder(1).on_worker_death(policy));
-    let deaf = ModuleOptions::new().interrupt(Interrupt::Kill);
-    let deaf = pool.load_with(&wat::parse_str(SAYS).expect("valid text"), deaf).expect("loads");
-    for (command, killed) in [(says(&pool), false), (deaf.command().expect("a command"), true)] {
+    for (interrupt, killed) in [(Interrupt::default(), false), (Interrupt::Kill, true)] {
+        // Each has a worker of its own, whose CPU time is the command's.
+        let policy = OnWorkerDeath::Replace(Replacement::new());
+        let pool = build(builder(1).on_worker_death(policy));
+        let options = ModuleOptions::new().interrupt(interrupt);
+        let module = pool.load_with(&wat::parse_str(SAYS).expect("valid text"), options).expect("loads");
+        let command = module.command().expect("a command");
         let future = pool.submit(&command, &CommandInput::new().arg("loop")).expect("submits");
         let mut began = false;
         support::eventually("the command to compute", || {
