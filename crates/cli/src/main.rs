@@ -100,7 +100,8 @@ fn begin(typed: &Typed, files: &HostFiles, console: &Console) -> Result<Begun, F
     let config = common.config.as_deref().map(|path| (path, "the settings' file"));
     let named = inputs.chain(config).filter_map(|(path, what)| files.hold_input(path, what));
     let mut held: Vec<_> = named.chain(files.hold_stream(rustix::stdio::stdin(), "stdin")).collect();
-    for (stream, name) in [(rustix::stdio::stdout(), "stdout"), (rustix::stdio::stderr(), "stderr")] {
+    let streams = [(rustix::stdio::stdout(), "stdout"), (rustix::stdio::stderr(), "stderr")];
+    for (stream, name) in streams {
         if let (Command::Run(_) | Command::Map(_), Some(what)) =
             (&typed.args.verb, files.use_of_stream(stream))
         {
@@ -109,8 +110,9 @@ fn begin(typed: &Typed, files: &HostFiles, console: &Console) -> Result<Begun, F
                  to another file"
             )));
         }
-        held.extend(files.hold_stream(stream, name));
     }
+    // Only now, since both may go to one file (`> all 2>&1`).
+    held.extend(streams.into_iter().filter_map(|(stream, name)| files.hold_stream(stream, name)));
     interrupt::begin(common.stop_grace, console)?;
     Ok((held, logs::init(common, files, console)?))
 }

@@ -125,6 +125,22 @@ fn the_streams_of_the_command_are_outputs_too() {
 }
 
 #[test]
+fn both_streams_may_go_to_one_file() {
+    let home = Home::new(users().last().copied().flatten());
+    for command in ["map primes count --lines < in", "run primes count --input 10"] {
+        home.shell("echo 10 > in").expect(0);
+        for redirection in ["> all 2>&1", ">> all 2>&1"] {
+            home.shell(&format!("./wasmpool --no-cache {command} {redirection}")).expect(0);
+            assert!(home.read("all").contains('4'), "{}", home.read("all"));
+        }
+        // A log is a third thing, and says so in the file that both streams go to.
+        let log = "--log-file all > all 2>&1";
+        home.shell(&format!("./wasmpool --no-cache {command} {log}")).expect(2);
+        assert!(home.read("all").contains("of this command as well"), "{}", home.read("all"));
+    }
+}
+
+#[test]
 fn what_goes_to_a_file_that_is_read_would_be_read_again() {
     let home = Home::new(users().last().copied().flatten());
     let input = home.place.path("in");
