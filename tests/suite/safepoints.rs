@@ -135,6 +135,27 @@ fn backtraces_name_the_places_of_the_authors_module() {
     }
 }
 
+/// Most of these moments are in the engine's own pieces, by which the host calls functions.
+#[test]
+fn stacks_that_are_asked_for_all_the_time_stop_nobody() {
+    let pool = support::build(support::builder(2).grace(PATIENCE));
+    let echo = support::load(&pool, "echo").task::<u64, u64>("spin").expect("has it");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                pool.sample();
+                std::thread::yield_now();
+            }
+        });
+        let results: Result<Vec<_>, _> = pool.map(&echo, 0..20_000).collect();
+        let lengths = results.map(|results| results.len());
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(lengths.expect("all succeed"), 20_000);
+    });
+    assert_eq!((pool.stats().workers_started, pool.stats().workers_died), (2, 0));
+}
+
 #[test]
 fn nothing_of_a_safepoint_is_seen_of_a_module() {
     let pool = support::pool(1);

@@ -181,16 +181,16 @@ fn compile(
     {
         return Ok(Err(error));
     }
-    let memory_kind = choice::memory_kind(wasm);
-    let engine = match memory_kind {
+    let choice = choice::choose(wasm);
+    let engine = match choice.memories {
         MemoryKind::Pooled => &engines.pooled,
         MemoryKind::Own => &engines.own,
     };
-    let (artifact, safepoints) = match machine_code(engines, engine, wasm, memory_kind) {
+    let (artifact, safepoints) = match machine_code(engines, engine, wasm, choice.memories) {
         Ok(made) => made,
         Err(error) => return Ok(Err(diagnose::failure(wasm, &error, limits))),
     };
-    if let Some(error) = choice::too_many_memories(wasm) {
+    if let Some(error) = choice.too_many_memories() {
         return Ok(Err(diagnose::too_large_for_the_pool(&error, limits)));
     }
     let writing = writing("write (of the machine code)", artifact.len());
@@ -201,34 +201,52 @@ fn compile(
     // SAFETY: the bytes come from this very engine, a line above, and the host does not write to
     // the file that it gave us.
     let module = unsafe { wasmtime::Module::deserialize_open_file(engine, artifact_file) };
-    let description =
-        module.map_err(|error| diagnose::too_large_for_the_pool(&error, limits)).and_then(|_| {
+    let described =
+        module.map_err(|error| diagnose::too_large_for_the_pool(&error, limits)).and_then(|module| {
             let outline = outline.ok_or_else(no_outline)?;
-            describe::describe(&outline, wasm, artifact_bytes, code, memory_kind)
+            let description = describe::describe(&outline, wasm, artifact_bytes, code, choice.memories)?;
+            let functions_bytes = functions_bytes(&module);
+            Ok(Described { artifact_bytes, description, functions_bytes, safepoints })
         });
-    Ok(description.and_then(|description| {
-        artifact::encode(&Described { artifact_bytes, description, safepoints })
-            .map_err(|error| CompileError::Compiler { message: error.to_string() })
+    Ok(described.and_then(|described| {
+        artifact::encode(&described).map_err(|error| CompileError::Compiler { message: error.to_string() })
     }))
+}
+
+/// Returns how many bytes at the start of the machine code are functions of the module's. Between two of them there is
+/// only what aligns them.
+fn functions_bytes(module: &wasmtime::Module) -> u64 {
+    const ALIGNMENT_MAX: usize = 64;
+    let mut functions: Vec<_> =
+        module.functions().map(|function| function.offset..function.offset + function.len).collect();
+    functions.sort_by_key(|function| function.start);
+    let mut end = 0;
+    for function in functions {
+        if function.start >= end + ALIGNMENT_MAX {
+            break;
+        }
+        end = function.end;
+    }
+    end as u64
 }
 
 /// Returns the machine code, and what was added to the module for it.
 ///
 /// # Errors
-/// What the engine says of the module as its author wrote it.
+/// The engine's, which name places in the module as its author wrote it.
 fn machine_code(
     engines: &Engines,
     engine: &wasmtime::Engine,
     wasm: &[u8],
-    memory_kind: MemoryKind,
+    memories: MemoryKind,
 ) -> wasmtime::Result<(Vec<u8>, Option<Safepoints>)> {
     let Some(author) = &engines.author else { return Ok((engine.precompile_module(wasm)?, None)) };
-    let compiled = safepoints::insert(wasm, memory_kind).map_err(wasmtime::Error::from).and_then(|with| {
+    let compiled = safepoints::insert(wasm, memories).map_err(wasmtime::Error::from).and_then(|with| {
         if with.hides_faults {
             wasmtime::Module::validate(author, wasm)?;
         }
         Ok((engine.precompile_module(&with.wasm)?, Some(with.safepoints)))
     });
-    // What is wrong with a module is said of the author's, in which places are where they were.
+    // The engine reads the author's module for the error, since places have moved in the other.
     compiled.map_err(|error| author.precompile_module(wasm).err().unwrap_or(error))
 }

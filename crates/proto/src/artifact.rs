@@ -18,6 +18,8 @@ pub struct Described {
     /// The size of the machine code.
     pub artifact_bytes: u64,
     pub description: ModuleDescription,
+    /// The module's functions are the first so many bytes of its machine code; the engine's own pieces stand behind them.
+    pub functions_bytes: u64,
     /// There are some where the code reads a polling page.
     pub safepoints: Option<Safepoints>,
 }
@@ -25,7 +27,7 @@ pub struct Described {
 impl Described {
     /// A module to which nothing was added.
     pub fn new(description: ModuleDescription, artifact_bytes: u64) -> Described {
-        Described { artifact_bytes, description, safepoints: None }
+        Described { artifact_bytes, description, functions_bytes: 0, safepoints: None }
     }
 }
 

@@ -206,13 +206,16 @@ fn to_watch_is_to_see_each_worker_with_what_it_runs() {
 
 #[test]
 fn a_task_that_runs_for_long_is_told_of_with_its_input() {
-    let mut child = spawn(spin(&["--slow-after", "50ms"]).stdin(Stdio::piped()));
-    let mut stdin = child.stdin.take().expect("a pipe");
-    writeln!(stdin, "{FOREVER}").expect("it reads");
-    wait_for(&mut child, "warning: a task has run for ");
-    wait_for(&mut child, "label=line 1 ");
-    wait_for(&mut child, "stack: it is at ");
-    interrupt_twice(child);
+    // Code of every kind is told of: that looks at nothing, and that counts its fuel.
+    for kind in [&[][..], &["--interrupt", "kill"], &["--fuel", "1000000000000000"]] {
+        let mut child = spawn(spin(&[&["--slow-after", "50ms"], kind].concat()).stdin(Stdio::piped()));
+        let mut stdin = child.stdin.take().expect("a pipe");
+        writeln!(stdin, "{FOREVER}").expect("it reads");
+        wait_for(&mut child, "warning: a task has run for ");
+        wait_for(&mut child, "label=line 1 ");
+        wait_for(&mut child, "stack: it is at ");
+        interrupt_twice(child);
+    }
     end_with(&mut spin(&["--slow-after", "soon"]), "1\n").expect(2).says("examples: 500ms");
 }
 

@@ -22,23 +22,33 @@ const TABLE_ENTRIES_MAX: u64 = 4096;
 /// a megabyte in all.
 const ITEMS_MAX: u64 = 20_000;
 
+/// The kind of a module's memories, and how many it has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choice {
+    pub(super) memories: MemoryKind,
+    count: u32,
+}
+
 /// Chooses for a module whose shape was checked; anything else that is wrong with it is found when it is
 /// compiled.
-pub(super) fn memory_kind(wasm: &[u8]) -> MemoryKind {
+pub(super) fn choose(wasm: &[u8]) -> Choice {
     match Parts::count(wasm) {
-        Ok(parts) if parts.are_small() => MemoryKind::Own,
-        _ => MemoryKind::Pooled,
+        Ok(parts) if parts.are_small() => Choice { memories: MemoryKind::Own, count: parts.memories },
+        Ok(parts) => Choice { memories: MemoryKind::Pooled, count: parts.memories },
+        Err(_) => Choice { memories: MemoryKind::Pooled, count: 0 },
     }
 }
 
-/// Returns an error if the module itself has more memories than one may have: where one may be added for safepoints, the
-/// engine's pool has room for one more.
-pub(super) fn too_many_memories(wasm: &[u8]) -> Option<wasmtime::Error> {
-    let count = Parts::count(wasm).map_or(0, |parts| parts.memories);
-    let max = MEMORIES_PER_MODULE_MAX;
-    (count > max).then(|| {
-        wasmtime::format_err!("defined memories count of {count} exceeds the per-instance limit of {max}")
-    })
+impl Choice {
+    /// Returns an error if the module has more memories than one may have. The engine's pool does not say so of all: it has
+    /// room for one more, which may be added for safepoints.
+    pub(super) fn too_many_memories(self) -> Option<wasmtime::Error> {
+        let Choice { count, .. } = self;
+        let max = MEMORIES_PER_MODULE_MAX;
+        (count > max).then(|| {
+            wasmtime::format_err!("defined memories count of {count} exceeds the per-instance limit of {max}")
+        })
+    }
 }
 
 #[derive(Default)]
@@ -116,7 +126,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> MemoryKind {
-        memory_kind(&wat::parse_str(format!("(module {text})")).expect("valid text"))
+        choose(&wat::parse_str(format!("(module {text})")).expect("valid text")).memories
     }
 
     fn data(kind: &str, bytes: usize) -> String {
@@ -158,6 +168,6 @@ mod tests {
         for text in texts {
             assert_eq!(of(&text), MemoryKind::Pooled, "{}", &text[..text.len().min(100)]);
         }
-        assert_eq!(memory_kind(b"junk"), MemoryKind::Pooled);
+        assert_eq!(choose(b"junk").memories, MemoryKind::Pooled);
     }
 }

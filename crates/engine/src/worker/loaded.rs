@@ -37,13 +37,13 @@ pub(super) struct Loaded {
     pub(super) polling_page: Option<(ModuleExport, u64)>,
     /// The function that the module names as its start, where the engine does not call it.
     pub(super) module_start: Option<ModuleExport>,
-    /// Where the machine code lies.
+    /// The machine code of the module's functions lies here.
     code: Range<usize>,
     safepoints: Option<Safepoints>,
 }
 
 impl Loaded {
-    /// Returns where the machine code lies.
+    /// Returns where the machine code of the module's functions lies.
     pub(super) fn code(&self) -> Range<usize> {
         self.code.clone()
     }
@@ -178,7 +178,7 @@ impl Modules {
 }
 
 fn prepare(engine: &Engine, module: &Module, described: Described) -> wasmtime::Result<Loaded> {
-    let Described { description, safepoints, .. } = described;
+    let Described { description, functions_bytes, safepoints, .. } = described;
     let linker = match description.uses_wasi {
         true => linker::linker_with_wasi(engine)?,
         false => linker::linker(engine)?,
@@ -194,11 +194,12 @@ fn prepare(engine: &Engine, module: &Module, described: Described) -> wasmtime::
         Some((export, added.page_offset))
     });
     let module_start = added.and_then(|added| added.start_export.as_deref());
-    let code = module.text().as_ptr_range();
+    let text = module.text().as_ptr_range();
+    let functions = usize::try_from(functions_bytes)?.min(module.text().len());
     Ok(Loaded {
         polling_page,
         module_start: module_start.and_then(function),
-        code: code.start.addr()..code.end.addr(),
+        code: text.start.addr()..text.start.addr() + functions,
         memory: module.get_export_index("memory"),
         alloc: function("wasmpool_alloc"),
         start: function("_start"),

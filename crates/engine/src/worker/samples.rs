@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use proto::limits::BACKTRACE_FRAMES_MAX;
 
-/// The machine code of the module at hand.
+/// The machine code of the functions of the module at hand. The engine's own pieces beside it are none of it: those by
+/// which the host calls a function have the host's frame pointer at first, which may be anything.
 #[derive(Debug, Default)]
 pub(super) struct CodeAtHand {
     start: AtomicUsize,
@@ -79,12 +80,14 @@ impl Sample {
         }
     }
 
-    /// Walks the frames, as far as they are of the module's code. All of its functions keep a frame pointer, by which the
+    /// Walks the frames, as far as they are of the module's functions. All of these keep a frame pointer, by which the
     /// engine itself walks: it points to the caller's, and the return address stands beside it. The first return
-    /// address that is not in the module's code is the host's, which keeps none. Called in the handler of a signal.
+    /// address that is in none of them is that of the engine's piece by which the host called. Called in the handler of a
+    /// signal.
     pub(super) fn fill(&self, run: u64, task: u64, registers: Registers, code: &CodeAtHand) {
         let Registers { mut pc, mut fp, sp } = registers;
-        let (mut len, mut lowest) = (0, sp);
+        let mut len = 0;
+        let mut lowest = sp;
         while len < self.addresses.len() && code.has(pc) {
             self.addresses[len].store(pc, Ordering::Relaxed);
             len += 1;
@@ -94,8 +97,9 @@ impl Sample {
             }
             lowest = fp + 1;
             let frame = ptr::with_exposed_provenance::<usize>(fp);
-            // SAFETY: `pc` is in the module's code, where the frame pointer is that function's or, at its first and last
-            // instructions, its caller's. Either points to a frame on this thread's stack.
+            // SAFETY: `pc` is in a function of the module's, where the frame pointer is that function's or, at its first and
+            // last instructions, its caller's: another function, or the piece by which the host called, which keeps a frame
+            // as well. Either points to a frame on this thread's stack.
             (fp, pc) = unsafe { (frame.read(), frame.add(1).read()) };
         }
         self.len.store(len, Ordering::Relaxed);

@@ -41,8 +41,8 @@ const SOON: Duration = Duration::from_micros(20);
 /// busy, others may have had the processor meanwhile.
 const DEAF_AFTER: Duration = Duration::from_millis(30);
 
-/// A question for a stack is repeated fewer times, since the next message waits meanwhile.
-const SAMPLE_REPEATS: u32 = 3;
+/// A stack is waited for so long: on a busy machine its thread may have to wait for its turn.
+const STACK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Holds what the watcher and the main thread tell each other.
 pub(crate) struct WatcherState {
@@ -99,6 +99,15 @@ impl ThreadClock {
         unsafe { libc::clock_gettime(self.0, &raw mut time) };
         Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
     }
+}
+
+/// A stack that was asked for and is not there yet.
+#[derive(Debug)]
+struct AskedStack {
+    run: u64,
+    /// It is looked for again after this.
+    wait: Duration,
+    waited: Duration,
 }
 
 /// Says what came of an interrupt, as far as the watcher waits for that.
@@ -268,22 +277,29 @@ impl WatcherState {
         if computed < DEAF_AFTER { Heeded::NotYet } else { Heeded::No }
     }
 
-    /// Has the run's thread note where it is, and tells the host. A run that waits in a host call is asked again for a
-    /// while.
-    fn sample(&self, run: u64, alarm: Option<&Alarm>) {
-        let Some(alarm) = alarm else { return };
+    /// Has the run's thread note where it is. It does so once it has its turn, and is in code of the module's.
+    fn ask_for_stack(&self, run: u64, alarm: &Alarm) -> AskedStack {
         self.sampled.store(run, Ordering::SeqCst);
-        for _ in 0..SAMPLE_REPEATS {
-            alarm.signal_at_once();
-            std::thread::sleep(REPEAT_EVERY);
-            if self.sampled.load(Ordering::SeqCst) != run || !self.is_at_hand(run) {
-                break;
+        alarm.signal_at_once();
+        AskedStack { run, wait: SOON, waited: Duration::ZERO }
+    }
+
+    /// Tells the host of the stack, if it is there. Returns what is still to be waited for: nothing if the run has ended,
+    /// or has been in a host call for long.
+    fn look_for_stack(&self, asked: AskedStack, alarm: &Alarm) -> Option<AskedStack> {
+        let AskedStack { run, wait, waited } = asked;
+        if let Some((task, addresses)) = self.sample.take(run) {
+            if let Some(log) = self.task_log.get() {
+                log.record_stack(TaskId(task), &run_end::shown(&self.frames_at(&addresses)));
             }
+            return None;
         }
-        self.sampled.store(0, Ordering::SeqCst);
-        if let (Some((task, addresses)), Some(log)) = (self.sample.take(run), self.task_log.get()) {
-            log.record_stack(TaskId(task), &run_end::shown(&self.frames_at(&addresses)));
+        if !self.is_at_hand(run) || waited > STACK_PATIENCE {
+            self.sampled.store(0, Ordering::SeqCst);
+            return None;
         }
+        alarm.signal_at_once();
+        Some(AskedStack { run, wait: (wait * 2).min(REPEAT_EVERY), waited: waited + wait })
     }
 
     /// Names the frames of a stack of the module at hand then.
@@ -363,8 +379,14 @@ impl Started {
 }
 
 fn watch(socket: &ControlSocket, watcher: &WatcherState, alarm: Option<&Alarm>, reporter: &Reporter) {
+    let mut asked: Option<AskedStack> = None;
     loop {
-        match socket.receive::<ToWorkerControl>(SHARES_PER_TASK_MAX, RecvFlags::empty()) {
+        let flags = if asked.is_some() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+        match socket.receive::<ToWorkerControl>(SHARES_PER_TASK_MAX, flags) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                std::thread::sleep(asked.as_ref().map_or(SOON, |asked| asked.wait));
+                asked = asked.zip(alarm).and_then(|(asked, alarm)| watcher.look_for_stack(asked, alarm));
+            }
             Ok(Some((ToWorkerControl::Interrupt { run }, _))) => watcher.interrupt(run),
             Ok(Some((ToWorkerControl::Limit { run, cpu_ns }, _))) => {
                 if let Some(alarm) = alarm
@@ -373,7 +395,9 @@ fn watch(socket: &ControlSocket, watcher: &WatcherState, alarm: Option<&Alarm>, 
                     alarm.set(run, at);
                 }
             }
-            Ok(Some((ToWorkerControl::Sample { run }, _))) => watcher.sample(run, alarm),
+            Ok(Some((ToWorkerControl::Sample { run }, _))) => {
+                asked = alarm.map(|alarm| watcher.ask_for_stack(run, alarm));
+            }
             Ok(Some((ToWorkerControl::Module { module, code }, files))) => {
                 let Ok([artifact, description]) = <[OwnedFd; 2]>::try_from(files) else { leave(1) };
                 let files = ModuleFiles { code, artifact, description };
