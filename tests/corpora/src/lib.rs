@@ -5,6 +5,7 @@
 //!
 //! `cargo run --release -p corpora --bin spec`, `--bin smith` and `--bin differential` run all of it, the tests a sample.
 
+pub mod command;
 pub mod differential;
 pub mod outline;
 pub mod pool;
