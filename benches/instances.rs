@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use wasmtime::{
-    Engine, InstancePre, Linker, Module, ModuleExport, Store, StoreLimits, StoreLimitsBuilder,
-    UpdateDeadline, WasmParams, WasmResults,
+    Engine, InstancePre, Linker, Module, ModuleExport, Store, StoreLimits, StoreLimitsBuilder, WasmParams,
+    WasmResults,
 };
 
 use engine::config::{self, Running};
@@ -28,7 +28,7 @@ struct Guest {
 
 impl Guest {
     fn new(wasm: &[u8], task: &str, memories: MemoryKind) -> anyhow::Result<Guest> {
-        let mut config = config::engine_config(CodeKind::Plain, memories, Running::default())?;
+        let mut config = config::engine_config(CodeKind::Unchecked, memories, Running::default())?;
         if memories == MemoryKind::Own {
             config.with_host_memory(Arc::new(Memories::new(config::Reserve::Full)));
         }
@@ -49,8 +49,6 @@ impl Guest {
     fn run(&self, input: &[u8]) -> anyhow::Result<u32> {
         let mut store = Store::new(self.instance.module().engine(), StoreLimitsBuilder::new().build());
         store.limiter(|limits| limits);
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Continue(1)));
         let instance = self.instance.instantiate(&mut store)?;
         fn call<P: WasmParams, R: WasmResults>(
             store: &mut Store<StoreLimits>,
@@ -149,7 +147,7 @@ fn main() -> anyhow::Result<()> {
     println!("{:<34} {:>10} {:>10} {:>8}", "fresh instance, calls, end", "pooled", "own", "ratio");
     let times = MemoryKind::ALL.map(|kind| {
         let start = Instant::now();
-        let made = config::engine_config(CodeKind::Plain, kind, Running::default())
+        let made = config::engine_config(CodeKind::Unchecked, kind, Running::default())
             .and_then(|made| Engine::new(&made));
         made.map(|_| start.elapsed())
     });

@@ -131,7 +131,8 @@ pub(super) fn scaling<'a>(name: &str, bench: &'a Bench, sample: Sample) -> anyho
         }))
 }
 
-/// As users run it, beside the same without safepoints in the same pool, and beside the machine's own code.
+/// Runs a sample as users do, beside the same code without safepoints in the same pool, and beside the machine's own
+/// code.
 pub(super) fn native<'a>(name: &str, bench: &'a Bench, sample: Sample) -> anyhow::Result<Work<'a>> {
     let one = Rc::new(warm(bench, 1)?);
     let unchecked = one.clone();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Bytes that safepoints read. No machine has smaller pages, so one page of the system's holds them.
 pub const POLLING_PAGE_BYTES: u64 = 4096;
 
-/// What was added to a module.
+/// The things that were added to a module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 pub struct Safepoints {
     /// The memory with the polling page is exported under this name. If it is not exported, all instances share a page of
@@ -45,7 +45,8 @@ impl Insertions {
     /// where the insertion was made.
     pub fn original(&self, offset: u64) -> u64 {
         let mut place = i64::try_from(offset).unwrap_or(i64::MAX);
-        let (mut at, mut rest) = (0, &self.steps[..]);
+        let mut rest = &self.steps[..];
+        let mut at = 0;
         let mut shift = 0;
         while let Ok((step, left)) = postcard::take_from_bytes::<Step>(rest) {
             rest = left;

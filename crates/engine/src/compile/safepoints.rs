@@ -8,8 +8,8 @@
 //!   So each safepoint of a function reads another byte of the page, or reads it in another way.
 //! - A load that may trap is neither moved out of a loop nor left out because nobody uses what it read.
 //!
-//! A safepoint that is left out all the same costs the worker, which is killed once the grace period is over; the host
-//! counts that.
+//! A safepoint that is left out all the same costs the worker, which is killed once the grace period is over; the task's
+//! error says so (`killed`).
 //!
 //! # Which page
 //! A page of the module's own memory, since tight loops have that memory's address in a register: another memory's would
@@ -19,12 +19,12 @@
 //!
 //! # Where they stand
 //! At the head of each loop, and at the beginning of each function that calls others outside of its loops, or is long.
-//! What remains between two safepoints is code without loops, of functions that are short or have called nobody: it ends
-//! soon.
+//! Code between two safepoints has no loops, and is of functions that are short or have called nobody: it ends soon.
 //!
 //! # What does not change
-//! Everything but the sections named here is copied byte by byte; what is added comes last, so that all indices stay. Where something traps is told
-//! by [`Insertions`](proto::safepoints::Insertions) as places in the author's module.
+//! The code, the memories, the exports and the start are rewritten; everything else is copied byte by byte. New entries
+//! come last, so that all indices stay. [`Insertions`](proto::safepoints::Insertions) tell places as those of the author's
+//! module.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -64,7 +64,7 @@ const START_EXPORT: &str = "wasmpool start";
 pub struct Instrumented {
     /// The module with them.
     pub wasm: Vec<u8>,
-    /// What was added.
+    /// The things that were added.
     pub safepoints: Safepoints,
     /// A module that is not valid may have become so: only the author's own says whether it is.
     pub hides_faults: bool,
@@ -72,8 +72,8 @@ pub struct Instrumented {
 
 /// Puts safepoints into a module. Only a module that is valid as its author wrote it may be compiled with them.
 ///
-/// What a safepoint adds takes nothing from the stack and leaves nothing, so a module with them is valid if and only if it
-/// was so without, unless it could name the memory that is added, use what the engine allows for that, or lose a start
+/// A safepoint takes nothing from the stack and leaves nothing on it, so a module with them is valid if and only if it was
+/// so without, unless it could name the memory that is added, use what the engine allows for that, or lose a start
 /// function that cannot be one ([`Instrumented::hides_faults`]).
 ///
 /// # Errors
@@ -139,7 +139,7 @@ mod section {
     }
 }
 
-/// What is read of the module before anything is written.
+/// The parts of a module that are read before anything is written.
 struct Parts<'a> {
     /// Identifiers and contents, in order; of the custom ones that with the names alone, since the engine needs no
     /// other, and what else tools put there tells of places that move.
@@ -301,7 +301,7 @@ impl Function {
     }
 }
 
-/// What of a function says where its safepoints stand.
+/// The facts about a function by which its safepoints are placed.
 struct Shape {
     /// Where the bodies of loops begin.
     loops: Vec<usize>,
@@ -366,7 +366,7 @@ fn push_safepoint(bytes: &mut Vec<u8>, number: usize, page: &Page) {
     bytes.push(DROP);
 }
 
-/// What is added to the module beside the safepoints.
+/// The things that are added to the module beside the safepoints.
 struct Added<'a> {
     /// A memory for the polling page.
     memory: bool,

@@ -97,7 +97,8 @@ fn search(decisions: &[Decision]) -> io::Result<BpfProgram> {
         }
         _ => decisions.split_at(decisions.len() / 2),
     };
-    let (below, first) = (search(below)?, from[0].number);
+    let first = from[0].number;
+    let below = search(below)?;
     // A comparison jumps no further than 255 instructions.
     let mut steps = vec![
         sock_filter { code: IF_AT_LEAST as u16, jt: 0, jf: 1, k: first },

@@ -35,9 +35,11 @@ fn operators(wasm: &[u8]) -> Vec<Vec<(String, u64)>> {
 fn places(text: &str) -> Vec<Vec<usize>> {
     let author = wasm(text);
     let instrumented = inserted(&author, MemoryKind::Own);
-    let (before, after) = (operators(&author), operators(&instrumented.wasm));
+    let before = operators(&author);
+    let after = operators(&instrumented.wasm);
     let places = before.iter().zip(&after).map(|(before, after)| {
-        let (mut places, mut next) = (Vec::new(), after.iter().peekable());
+        let mut places = Vec::new();
+        let mut next = after.iter().peekable();
         for (number, (operator, at)) in before.iter().enumerate() {
             while next.peek().is_some_and(|(other, _)| other != operator) {
                 // One is three instructions, which all are where the next one was.
