@@ -112,10 +112,6 @@ fn stopped(pool: &Pool, kernel: &Task<u32, u64>, size: u32, moments: usize) -> a
         let result = future.result();
         let took = asked.elapsed();
         // A run that has ended by itself was not stopped.
-        // A run that has ended by itself was not stopped.
-        if std::env::var("DBG").is_ok() {
-            eprintln!("{moment:?} {took:?} {:?} {:?}", result.as_ref().err().map(|e| e.to_string()), whole);
-        }
         if let Err(failure) = result {
             match failure.error() {
                 TaskError::Aborted { killed, .. } => {
