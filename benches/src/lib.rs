@@ -1,5 +1,7 @@
 //! Pieces that several benches need: the modules that they run, and the command.
 
+pub mod reactor;
+
 use std::path::{Path, PathBuf};
 
 /// Returns the path of a module of guest-tasks/prebuilt.
