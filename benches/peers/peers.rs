@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 
 use anyhow::Context;
+use benches::interpreters::{self, Interpreters};
 
 use crate::ours::{WORKERS, kept_dir};
 use crate::work::{Measure, Role, Work};
@@ -26,8 +27,8 @@ pub(crate) struct Python {
 #[derive(Debug)]
 pub(crate) struct Peers {
     pub(crate) pythons: Vec<Rc<Python>>,
-    /// CPython, compiled to WASI.
-    pub(crate) wasi: Result<PathBuf, String>,
+    /// Those that were compiled to WASI.
+    pub(crate) interpreters: Interpreters,
     pub(crate) missing: Vec<String>,
 }
 
@@ -42,17 +43,13 @@ struct Process {
 impl Peers {
     /// Has the script beside this file install what is not there yet.
     pub(crate) fn find() -> Peers {
-        let mut peers =
-            Peers { pythons: Vec::new(), wasi: Err("it was not looked for".into()), missing: Vec::new() };
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/venv");
-        let said = Command::new(script).arg(kept_dir()).stderr(Stdio::inherit()).output();
-        let said = match said {
-            Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
-            Err(error) => {
-                peers.missing.push(format!("every peer: {script}: {error}"));
-                return peers;
-            }
-        };
+        let mut missing = Vec::new();
+        let said = interpreters::bring(&kept_dir(), &[]).unwrap_or_else(|error| {
+            missing.push(format!("every peer: {error:#}"));
+            String::new()
+        });
+        let interpreters = Interpreters::read(&said);
+        let mut peers = Peers { pythons: Vec::new(), interpreters, missing };
         for line in said.lines() {
             let words: Vec<&str> = line.splitn(4, ' ').collect();
             match words.as_slice() {
@@ -62,13 +59,9 @@ impl Peers {
                     base: base.into(),
                     process: RefCell::new(None),
                 })),
-                ["wasi", ..] => peers.wasi = Ok(line["wasi ".len()..].into()),
+                ["cpython" | "quickjs", ..] => {}
                 _ => peers.missing.push(line.strip_prefix("missing ").unwrap_or(line).to_string()),
             }
-        }
-        if peers.wasi.is_err() {
-            let why = peers.missing.iter().find(|line| line.starts_with("CPython for WASI"));
-            peers.wasi = Err(why.cloned().unwrap_or_else(|| "CPython for WASI is missing".into()));
         }
         peers
     }

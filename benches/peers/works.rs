@@ -82,6 +82,7 @@ pub(crate) fn all(with_allocations: bool) -> Vec<(String, Build)> {
     }
     all.extend([
         named("native_cpython", commands::cpython_loop),
+        named("native_quickjs", commands::quickjs_loop),
         named("command_small", commands::small),
         named("command_least", commands::least),
         named("cpython_print", commands::cpython_print),

@@ -1,5 +1,6 @@
-//! Pieces that several benches need: the modules that they run, and the command.
+//! Pieces that several benches need: the modules that they run, interpreters among them, and the command.
 
+pub mod interpreters;
 pub mod reactor;
 
 use std::path::{Path, PathBuf};

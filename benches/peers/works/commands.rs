@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Instant;
 
+use benches::interpreters::Loop;
 use wasmpool::module::{Interrupt, ModuleOptions};
 use wasmpool::task::CommandInput;
 
@@ -46,15 +47,11 @@ pub(super) fn least<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>
         .floor("in process", move || p50(2000, || same.run(&["least.wasm"], &[]).map(drop))))
 }
 
-fn wasi(bench: &Bench) -> anyhow::Result<&Path> {
-    bench.peers.wasi.as_deref().map_err(|why| anyhow::anyhow!("{why}"))
-}
-
 const PRINT: [&str; 2] = ["-c", "print(1)"];
 
 pub(super) fn cpython_print<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
     let pool = bench.pool()?;
-    let wasm = wasi(bench)?;
+    let wasm = bench.peers.interpreters.cpython()?;
     let command = pool.load_file(wasm)?.command()?;
     let same = Stored::new(wasm, &kept_dir(), bench.scan)?.load()?;
     let input = CommandInput::new().args(PRINT);
@@ -76,31 +73,52 @@ pub(super) fn cpython_print<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<
         }))
 }
 
-/// A loop over numbers and a dictionary.
-const LOOP: [&str; 2] =
-    ["-c", "s = 0\nd = {}\nfor i in range(200000):\n  s += i * i % 7\n  d[i % 1000] = s\nprint(s)"];
+/// What the interpreters run.
+const LOOP: Loop = Loop(200_000);
 
 /// An interpreter: CPython for WASI runs a loop.
 pub(super) fn cpython_loop<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
+    let wasm = std::fs::read(bench.peers.interpreters.cpython()?)?;
+    let input = CommandInput::new().args(["-c", &LOOP.python()]);
+    interpreter_loop(name, "CPython", bench, &wasm, input)
+}
+
+/// Another interpreter: QuickJS for WASI runs the same loop.
+pub(super) fn quickjs_loop<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
+    let wasm = bench.peers.interpreters.quickjs(&LOOP.javascript())?;
+    interpreter_loop(name, "QuickJS", bench, &wasm, CommandInput::new())
+}
+
+fn interpreter_loop<'a>(
+    name: &str,
+    interpreter: &str,
+    bench: &'a Bench,
+    wasm: &[u8],
+    input: CommandInput,
+) -> anyhow::Result<Work<'a>> {
     let pool = bench.pool()?;
-    let wasm = wasi(bench)?;
     let unchecked = ModuleOptions::new().interrupt(Interrupt::Kill);
-    let commands = [pool.load_file(wasm)?.command()?, pool.load_file_with(wasm, unchecked)?.command()?];
+    let commands = [pool.load(wasm)?.command()?, pool.load_with(wasm, unchecked)?.command()?];
+    let prints = LOOP.prints();
     let [ours, unchecked] = commands.map(|command| {
-        let input = CommandInput::new().args(LOOP);
-        move || p50(5, || Ok(pool.submit(&command, &input)?.result().map(drop)?))
+        let (input, prints) = (input.clone(), prints.clone());
+        move || {
+            p50(5, || {
+                let stdout = pool.submit(&command, &input)?.result()?.stdout;
+                anyhow::ensure!(stdout == prints, "it printed {stdout:?}");
+                Ok(())
+            })
+        }
     });
-    Ok(Work::new(name, "CPython for WASI runs a loop, beside the same code without safepoints", MILLIS)
-        .goal(Goal::FloorMost(1.15))
-        .ours(ours)
-        .floor("unchecked", unchecked))
+    let title = format!("{interpreter} for WASI runs a loop, beside the same code without safepoints");
+    Ok(Work::new(name, title, MILLIS).goal(Goal::FloorMost(1.15)).ours(ours).floor("unchecked", unchecked))
 }
 
 /// Measures the time to the first instruction: `load_file` in a pool that has never seen the module, with a
 /// worker that is up, and the first `-V`, less what a later `-V` takes. The rest is reading, checking and
 /// mapping; the interpreter's own work, which `-V` hardly does any of, cancels out.
 pub(super) fn cpython_load<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<Work<'a>> {
-    let wasm = wasi(bench)?;
+    let wasm = bench.peers.interpreters.cpython()?;
     // Into the cache, if it is not there.
     bench.pool()?.load_file(wasm)?;
     let stored = Rc::new(Stored::new(wasm, &kept_dir(), bench.scan)?);
