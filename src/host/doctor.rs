@@ -399,7 +399,9 @@ impl<'a> Patients<'a> {
             patient.child.stderr.drain();
             // The last words of a process come before its end.
             match patient.control.receive::<FromWorkerControl>(0, RecvFlags::DONTWAIT) {
-                Ok(Some((FromWorkerControl::Ready { wire, sandbox }, _))) if wire == fingerprint::WIRE => {
+                Ok(Some((FromWorkerControl::Ready { wire, sandbox, .. }, _)))
+                    if wire == fingerprint::WIRE =>
+                {
                     report = Ok(sandbox);
                 }
                 Ok(Some((FromWorkerControl::Probed { outcome }, _))) => {

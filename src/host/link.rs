@@ -14,7 +14,7 @@ use reading::{Handoff, LinkSide, RingOutbox};
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use std::vec;
@@ -103,6 +103,8 @@ pub(crate) struct Link {
     orders: Mutex<Orders>,
     /// Runs whose frames have been written to their last byte.
     runs_sent: AtomicU64,
+    /// The worker stops runs at a signal.
+    stops_by_signal: AtomicBool,
     pub(super) sent: Sent,
     /// The worker's tasks may log this much in a second.
     log_bytes_per_second: u64,
@@ -270,6 +272,7 @@ impl Link {
             handoff: Handoff::new(reader, outbox),
             orders: Mutex::new(orders),
             runs_sent: AtomicU64::new(0),
+            stops_by_signal: AtomicBool::new(false),
             sent: Sent::default(),
             log_bytes_per_second,
             this: this.clone(),

@@ -366,7 +366,9 @@ fn listen(core: &Core, worker: &mut Supervised) {
             "it was built from another version of wasmpool".to_string()
         }
         Ok(Some(_)) if worker.ready => "it said it was ready twice".to_string(),
-        Ok(Some((FromWorkerControl::Ready { mut sandbox, .. }, _))) if sandbox.is_well_formed() => {
+        Ok(Some((FromWorkerControl::Ready { mut sandbox, stops_by_signal, .. }, _)))
+            if sandbox.is_well_formed() =>
+        {
             // The worker's own word does not count.
             let verified = &core.settings.sandbox.verified;
             for layer in &mut sandbox.layers {
@@ -374,6 +376,7 @@ fn listen(core: &Core, worker: &mut Supervised) {
                 layer.verified = known.filter(|_| layer.applied).map(|(_, verified)| *verified);
             }
             worker.ready = true;
+            worker.link.is_ready(stops_by_signal);
             catch_panic(|| report_ready(core, worker.link.pid, &sandbox));
             core.ready(&worker.link, sandbox);
             return;

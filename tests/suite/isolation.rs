@@ -10,6 +10,7 @@ mod places;
 mod refusals;
 mod reports;
 mod seccomp;
+mod timers;
 
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
@@ -155,6 +156,12 @@ const CASES: &[Case] = &[
         refused: &[refusals::PARENT_DEATH],
         missing: [&[], &[]],
         play: refusals::kill_with_their_host_is_needed,
+    },
+    Case {
+        name: "no timers",
+        refused: &[refusals::TIMERS],
+        missing: [&[], &[]],
+        play: timers::are_done_without,
     },
     Case { name: NOWHERE, refused: &[], missing: [&[], &[]], play: places::are_done_without },
 ];
@@ -304,6 +311,11 @@ fn without_close_range_everything_stands_all_the_same() {
 #[test]
 fn without_proc_and_dev_a_pool_does_what_can_be_done_and_says_what_is_missing() {
     played(NOWHERE);
+}
+
+#[test]
+fn without_timers_tasks_are_stopped_all_the_same() {
+    played("no timers");
 }
 
 #[test]

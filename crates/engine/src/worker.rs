@@ -28,6 +28,7 @@ mod random;
 mod shares;
 mod stack;
 mod stdio;
+mod stop_signal;
 mod run_end;
 mod samples;
 mod wasi;
@@ -134,13 +135,14 @@ fn serve(reporter: &OnceLock<Arc<Reporter>>) -> io::Result<()> {
         probe.targets.dirs = granted.iter().map(|dir| dir.descriptor.as_raw_fd()).collect();
     }
     let dirs = dirs.into_iter().zip(granted).map(|(guest, granted)| TaskDir { guest, granted }).collect();
-    let started = watcher::start(socket.clone(), watcher.clone(), alarm, reporter.clone())?;
+    let started = watcher::start(socket.clone(), watcher.clone(), alarm, end.clone(), reporter.clone())?;
     let runner = instance::Runner::new(modules, dirs, watcher, to_host.clone())?;
-    started.wait()?;
+    let stops_by_signal = started.wait()?;
     let (locked, report) = locked.seal().map_err(cannot_lock)?;
     tell_missing(&report, reserve);
     tracing::debug!(policy = %report.policy, pagemap_scan, wasm_stack_bytes, "ready");
-    socket.send(&FromWorkerControl::Ready { wire: fingerprint::WIRE, sandbox: report }, &[])?;
+    let ready = FromWorkerControl::Ready { wire: fingerprint::WIRE, sandbox: report, stops_by_signal };
+    socket.send(&ready, &[])?;
     if let Some(probe) = probe {
         attack(&probe, &socket)?;
     }

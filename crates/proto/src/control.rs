@@ -11,6 +11,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
+use rustix::process::Signal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -30,6 +31,10 @@ pub fn pair() -> io::Result<(ControlSocket, OwnedFd)> {
             .map_err(calling("socketpair"))?;
     Ok((ControlSocket(ours), theirs))
 }
+
+/// The signal by which the host has a worker stop a run ([`End::ask_to_stop`](super::ring::End::ask_to_stop)). A process
+/// that does not handle it ignores it.
+pub const STOP_SIGNAL: Signal = Signal::URG;
 
 /// One end of a control socket.
 #[derive(Debug)]
@@ -78,15 +83,31 @@ impl ControlSocket {
         descriptors_max: usize,
         flags: RecvFlags,
     ) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+        loop {
+            match self.receive_unless_interrupted(descriptors_max, flags) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => return received,
+            }
+        }
+    }
+
+    /// Does the same as [`receive`](Self::receive), until a signal's handler has run.
+    ///
+    /// # Errors
+    /// As above, and `Interrupted`.
+    pub fn receive_unless_interrupted<M: DeserializeOwned>(
+        &self,
+        descriptors_max: usize,
+        flags: RecvFlags,
+    ) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; CONTROL_BYTES_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         // There is no room for descriptors where none are allowed; the kernel then drops them and says so.
         let room = if descriptors_max == 0 { 0 } else { space.len() };
         let mut ancillary = RecvAncillaryBuffer::new(&mut space[..room]);
-        let received = rustix::io::retry_on_intr(|| {
-            let mut slices = [IoSliceMut::new(&mut bytes)];
-            rustix::net::recvmsg(&self.0, &mut slices, &mut ancillary, flags | RecvFlags::CMSG_CLOEXEC)
-        });
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let received =
+            rustix::net::recvmsg(&self.0, &mut slices, &mut ancillary, flags | RecvFlags::CMSG_CLOEXEC);
         let received = match received {
             Err(error) if error == rustix::io::Errno::CONNRESET => return Ok(None),
             other => other?,

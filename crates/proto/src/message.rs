@@ -129,16 +129,13 @@ pub enum FromWorkerControl {
     Ready {
         wire: u64,
         sandbox: SandboxReport,
+        /// It stops runs at the host's signal; otherwise it is to be sent messages.
+        stops_by_signal: bool,
     },
     /// The result of a throw-away worker's attempt.
-    Probed {
-        outcome: AttackOutcome,
-    },
+    Probed { outcome: AttackOutcome },
     /// The sandbox cannot be put up as it was asked for; the worker leaves.
-    CannotLock {
-        wire: u64,
-        message: String,
-    },
+    CannotLock { wire: u64, message: String },
 }
 
 /// Host to worker, on the ring. The payload is the task's input (of a command: its stdin).

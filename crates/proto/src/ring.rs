@@ -81,6 +81,8 @@ struct Header {
     host: Padded<EventCount>,
     worker: Padded<EventCount>,
     claims: [AtomicU64; CLAIMS],
+    /// The last run that the host wants stopped, written by the host.
+    stop: Padded<AtomicU64>,
 }
 
 /// The other side is told after each piece of this size, and copies it while the next one is written.
@@ -91,13 +93,14 @@ const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
 const _: () = assert!(RING_BYTES.is_power_of_two() && RING_BYTES_MIN.is_power_of_two());
 
 /// The places and sizes of what lies in shared memory. They are a part of the wire's fingerprint.
-pub(crate) const LAYOUT: [usize; 11] = [
+pub(crate) const LAYOUT: [usize; 12] = [
     size_of::<Header>(),
     offset_of!(Header, to_worker),
     offset_of!(Header, to_host),
     offset_of!(Header, host),
     offset_of!(Header, worker),
     offset_of!(Header, claims),
+    offset_of!(Header, stop),
     offset_of!(Lane, taken),
     offset_of!(Lane, put),
     CLAIMS,
@@ -289,6 +292,19 @@ impl End {
     #[inline]
     pub fn wake_self(&self) {
         self.event_count().wake();
+    }
+
+    /// The host wants the run stopped, and signals the worker then. The numbers of runs only grow, so of two that are to
+    /// stop the later one counts: the earlier one is over.
+    #[inline]
+    pub fn ask_to_stop(&self, run: u64) {
+        self.region.header().stop.0.fetch_max(run, Ordering::SeqCst);
+    }
+
+    /// Returns the last run that the host wants stopped, or 0. Safe in a signal handler.
+    #[inline]
+    pub fn run_to_stop(&self) -> u64 {
+        self.region.header().stop.0.load(Ordering::SeqCst)
     }
 
     #[inline]

@@ -107,7 +107,8 @@ pub fn allowed(profile: Profile) -> Vec<Allowed> {
         Profile::Worker | Profile::ScanningWorker | Profile::WithDirectories { .. } => list.extend([
             // The watcher waits a moment between two interrupts of one run, WASI for its timers.
             always("clock_nanosleep", libc::SYS_clock_nanosleep),
-            // The two timers that were made before are set, which stop a task at its limit of CPU time.
+            // The timers that were made before are set: they stop a task at its limit of CPU time, have its stack taken,
+            // and wake the watcher.
             always("timer_settime", libc::SYS_timer_settime),
             // This clock is the CPU time of the thread; the other clocks are read without a system call.
             always("clock_gettime", libc::SYS_clock_gettime),

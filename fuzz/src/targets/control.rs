@@ -167,8 +167,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds.extend([
         seed(3, 0, &CompileReply::Ok(())),
         seed(3, 1, &CompileReply::Ok(())),
-        seed(0, 0, &FromWorkerControl::Ready { wire: u64::MAX, sandbox: report() }),
-        seed(0, 1, &FromWorkerControl::Ready { wire: 1, sandbox: report() }),
+        seed(0, 0, &FromWorkerControl::Ready { wire: u64::MAX, sandbox: report(), stops_by_signal: true }),
+        seed(0, 1, &FromWorkerControl::Ready { wire: 1, sandbox: report(), stops_by_signal: false }),
         seed(0, 0, &FromWorkerControl::CannotLock { wire: 1, message: text() }),
         seed(1, 2, &setup()),
         seed(1, 1, &setup()),

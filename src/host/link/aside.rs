@@ -1,6 +1,7 @@
 //! The messages to a worker that do not go by its rings, but by its control socket and by signals.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -10,13 +11,25 @@ use crate::error::DeathCause;
 use crate::held::{Held, Holder};
 use crate::host::asks::SendReply;
 use crate::panic_guard::catch_panic;
+use proto::control::STOP_SIGNAL;
 use proto::limits::UNSENT_AFTER;
 use proto::message::{Reply, ToWorkerControl};
 use proto::shortage::Shortage;
 
 impl Link {
+    /// The worker has said how it stops runs.
+    pub(in super::super) fn is_ready(&self, stops_by_signal: bool) {
+        self.stops_by_signal.store(stops_by_signal, Ordering::Relaxed);
+    }
+
     /// Asks the worker to stop the run. A late request hits nothing.
     pub(in super::super) fn interrupt(&self, run: u64) {
+        if self.stops_by_signal.load(Ordering::Relaxed) {
+            self.end.ask_to_stop(run);
+            if rustix::process::pidfd_send_signal(&self.pidfd, STOP_SIGNAL).is_ok() {
+                return;
+            }
+        }
         // An interrupt that cannot be delivered is followed by a SIGKILL at the end of the grace period.
         if let Err(error) = self.control.send(&ToWorkerControl::Interrupt { run }, &[]) {
             catch_panic(|| tracing::debug!(pid = self.pid, run, %error, "an interrupt could not be sent"));

@@ -59,6 +59,9 @@ pub(crate) const LIMITS: &[Refusal] = &[refusal(libc::SYS_prlimit64, When::IsThe
 pub(crate) const ONE_LIMIT: &[Refusal] =
     &[refusal(libc::SYS_prlimit64, When::IsThereAnd(2, 1, libc::RLIMIT_SIGPENDING as u64), libc::EPERM)];
 
+/// All timers of the user's other processes may be what is allowed (`RLIMIT_SIGPENDING`).
+pub(crate) const TIMERS: &[Refusal] = &[refusal(libc::SYS_timer_create, When::Always, libc::EAGAIN)];
+
 /// Linux before 5.9 answers like this, and so do containers that do not know the call.
 pub(crate) const CLOSE_RANGE: &[Refusal] = &[refusal(libc::SYS_close_range, When::Always, libc::ENOSYS)];
 

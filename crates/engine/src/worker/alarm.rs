@@ -59,9 +59,9 @@ impl Alarm {
     /// Returns `None` where the system makes none: then the host alone stops tasks.
     pub(super) fn new(watcher: &Arc<WatcherState>) -> Option<Alarm> {
         let made = handle().and_then(|()| {
-            let of_cpu = Timer::new(libc::CLOCK_THREAD_CPUTIME_ID, OF_CPU)?;
-            let of_wall = Timer::new(libc::CLOCK_MONOTONIC, OF_WALL)?;
-            Ok((of_cpu, of_wall, Timer::new(libc::CLOCK_MONOTONIC, OF_SAMPLES)?))
+            let of_cpu = Timer::new(libc::CLOCK_THREAD_CPUTIME_ID, SIGNAL, OF_CPU)?;
+            let of_wall = Timer::new(libc::CLOCK_MONOTONIC, SIGNAL, OF_WALL)?;
+            Ok((of_cpu, of_wall, Timer::new(libc::CLOCK_MONOTONIC, SIGNAL, OF_SAMPLES)?))
         });
         match made {
             Ok((of_cpu, of_wall, of_samples)) => {
@@ -119,16 +119,20 @@ const OF_SAMPLES: usize = 3;
 
 /// A timer of the kernel's, which signals the thread that made it.
 #[derive(Debug)]
-struct Timer(c_int);
+pub(super) struct Timer(c_int);
 
 impl Timer {
-    fn new(clock: libc::clockid_t, told: usize) -> std::io::Result<Timer> {
+    /// Makes a timer that signals the calling thread; the handler is told this.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn new(clock: libc::clockid_t, signal: c_int, told: usize) -> std::io::Result<Timer> {
         let mut timer: c_int = 0;
         // SAFETY: all bytes zero are such a description; the kernel reads it, and writes the timer's number, an `int`.
         let failed = unsafe {
             let mut event: libc::sigevent = std::mem::zeroed();
             event.sigev_notify = libc::SIGEV_THREAD_ID;
-            event.sigev_signo = SIGNAL;
+            event.sigev_signo = signal;
             event.sigev_value.sival_ptr = ptr::without_provenance_mut(told);
             event.sigev_notify_thread_id = libc::gettid();
             libc::syscall(libc::SYS_timer_create, clock, &raw mut event, &raw mut timer)
@@ -138,12 +142,25 @@ impl Timer {
 
     /// Sets the timer to fire once. Safe in a signal handler.
     fn set(&self, flags: c_int, time: Duration) {
-        let value = libc::timespec {
+        self.set_times(flags, time, Duration::ZERO);
+    }
+
+    /// Sets the timer to fire after this time, and then again and again. Safe in a signal handler.
+    pub(super) fn set_again_and_again(&self, first: Duration, every: Duration) {
+        self.set_times(0, first, every);
+    }
+
+    /// The timer fires no more. Safe in a signal handler.
+    pub(super) fn unset(&self) {
+        self.set_times(0, Duration::ZERO, Duration::ZERO);
+    }
+
+    fn set_times(&self, flags: c_int, first: Duration, every: Duration) {
+        let [it_value, it_interval] = [first, every].map(|time| libc::timespec {
             tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
             tv_nsec: time.subsec_nanos().into(),
-        };
-        let once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        let times = libc::itimerspec { it_interval: once, it_value: value };
+        });
+        let times = libc::itimerspec { it_interval, it_value };
         let before: *mut libc::itimerspec = ptr::null_mut();
         // SAFETY: the kernel reads the times and writes nothing. If it refuses, the host stops the task.
         unsafe { libc::syscall(libc::SYS_timer_settime, self.0, flags, &raw const times, before) };
@@ -191,7 +208,7 @@ impl Target {
         let now_ns = u64::try_from(self.clock.read().as_nanos()).unwrap_or(u64::MAX);
         let left_ns = at_ns.saturating_sub(now_ns);
         if left_ns == 0 {
-            self.watcher.stop_at_limit(run);
+            self.watcher.stop_in_handler(run);
             return;
         }
         // This signal was under way when the timers were set for another run, whose own signal is yet to come.

@@ -20,11 +20,13 @@ use super::polling_page::PollingPage;
 use super::run_end;
 use super::samples::{CodeAtHand, Registers, Sample};
 use super::shares::Mappings;
+use super::stop_signal;
 use super::task_log::TaskLog;
 use proto::control::ControlSocket;
 use proto::limits::SHARES_PER_TASK_MAX;
 use proto::message::{ModuleId, ShareId, ToWorkerControl};
 use proto::refused::calling;
+use proto::ring::End;
 use proto::slice;
 use proto::task::TaskId;
 use proto::trap::Frame;
@@ -211,9 +213,9 @@ impl WatcherState {
         self.current.load(Ordering::SeqCst) == run
     }
 
-    /// Stops the run, which computes on the very thread that calls this. Safe in a signal handler: it takes no lock and
-    /// allocates nothing. If the engine swallows it (see `stop_run`), the host's interrupt follows.
-    pub(super) fn stop_at_limit(&self, run: u64) {
+    /// Asks the run to stop, if it is at hand. Safe in a signal handler: it takes no lock and allocates nothing. If the
+    /// engine swallows it (see `stop_run`), somebody must ask again.
+    pub(super) fn stop_in_handler(&self, run: u64) {
         self.interrupted.fetch_max(run, Ordering::SeqCst);
         self.bump_epochs();
         self.page.close(|| self.is_at_hand(run));
@@ -350,6 +352,7 @@ pub(super) fn start(
     socket: Arc<ControlSocket>,
     watcher: Arc<WatcherState>,
     alarm: Option<Alarm>,
+    end: End,
     reporter: Arc<Reporter>,
 ) -> io::Result<Started> {
     // There is room for the word, so that the watcher does not wait until somebody takes it.
@@ -357,8 +360,12 @@ pub(super) fn start(
     let watcher = move || {
         // An interrupt is as late as this thread's turn.
         slice::be_brief();
+        let by_signal = stop_signal::handle(&watcher, &end);
+        if let Err(error) = &by_signal {
+            tracing::debug!(%error, "runs are not stopped by a signal, but by messages");
+        }
         // Sending fails only if nobody waits any more.
-        let _ = stands.send(());
+        let _ = stands.send(by_signal.is_ok());
         watch(&socket, &watcher, alarm.as_ref(), &reporter);
     };
     std::thread::Builder::new().name("watcher".into()).spawn(watcher).map_err(calling("start a thread"))?;
@@ -366,14 +373,15 @@ pub(super) fn start(
 }
 
 /// A watcher on its way.
-pub(super) struct Started(mpsc::Receiver<()>);
+pub(super) struct Started(mpsc::Receiver<bool>);
 
 impl Started {
-    /// Returns once the watcher runs: a thread's first steps take system calls that the sandbox does not allow later.
+    /// Returns once the watcher runs: a thread's first steps take system calls that the sandbox does not allow later. Says
+    /// whether runs are stopped by a signal.
     ///
     /// # Errors
     /// The watcher is gone.
-    pub(super) fn wait(self) -> io::Result<()> {
+    pub(super) fn wait(self) -> io::Result<bool> {
         self.0.recv().map_err(io::Error::other)
     }
 }
@@ -381,8 +389,12 @@ impl Started {
 fn watch(socket: &ControlSocket, watcher: &WatcherState, alarm: Option<&Alarm>, reporter: &Reporter) {
     let mut asked: Option<AskedStack> = None;
     loop {
+        if let Some(run) = stop_signal::late() {
+            watcher.interrupt(run);
+        }
         let flags = if asked.is_some() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
-        match socket.receive::<ToWorkerControl>(SHARES_PER_TASK_MAX, flags) {
+        match socket.receive_unless_interrupted::<ToWorkerControl>(SHARES_PER_TASK_MAX, flags) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 std::thread::sleep(asked.as_ref().map_or(SOON, |asked| asked.wait));
                 asked = asked.zip(alarm).and_then(|(asked, alarm)| watcher.look_for_stack(asked, alarm));

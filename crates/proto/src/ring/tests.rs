@@ -69,6 +69,16 @@ fn positions_that_cannot_be_are_violations_not_copies() {
 }
 
 #[test]
+fn of_two_runs_that_are_to_stop_the_later_one_counts() {
+    let (host, worker) = pair();
+    assert_eq!(worker.run_to_stop(), 0);
+    for (asked, counts) in [(3, 3), (2, 3), (7, 7)] {
+        host.ask_to_stop(asked);
+        assert_eq!(worker.run_to_stop(), counts);
+    }
+}
+
+#[test]
 fn a_run_is_begun_or_taken_back_and_never_both() {
     let (host, worker) = pair();
     for run in 1..20_000_u64 {

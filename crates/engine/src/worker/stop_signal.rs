@@ -1,0 +1,115 @@
+//! Stops a run where it computes, at the host's signal.
+//!
+//! The host writes the run's number where the rings lie, and signals this process: the kernel interrupts the very thread
+//! that computes, and nobody has to wait for a turn. So on a busy machine a task is stopped as soon as on an idle one.
+//!
+//! What a handler of signals cannot do is left to the watcher: to wake a run that waits in a host call, and to ask again
+//! where the engine has swallowed an interrupt. A timer interrupts the watcher for that, at once if the thread was in no
+//! code of the module's, and otherwise only if the run is not over after a while.
+
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use proto::control::STOP_SIGNAL;
+use proto::refused::calling;
+use proto::ring::End;
+
+use super::alarm::Timer;
+use super::samples::Registers;
+use super::watcher::WatcherState;
+
+/// Interrupts the watcher's wait for a message. It is the watcher's thread alone that gets it, and nobody else here uses
+/// it; its default action ends the process.
+const LATE_SIGNAL: c_int = libc::SIGPROF;
+
+/// A run that computes is over by then.
+const LATE_AFTER: Duration = Duration::from_micros(500);
+
+/// A timer that is set to zero would be off.
+const SOON: Duration = Duration::from_micros(1);
+
+/// The watcher is interrupted again, since it may have been about to wait.
+const LATE_EVERY: Duration = Duration::from_millis(2);
+
+/// Holds what the handler needs. It has no argument of its own, so this stands in a static.
+struct Target {
+    watcher: Arc<WatcherState>,
+    end: End,
+    late: Timer,
+}
+
+static TARGET: OnceLock<Target> = OnceLock::new();
+
+/// The run that the watcher is to see to once the timer fires; 0 is none.
+static LATE: AtomicU64 = AtomicU64::new(0);
+
+/// Has the host's signal handled, once a process. The watcher's thread must call this, before the sandbox forbids it.
+///
+/// # Errors
+/// What the system says; then the host must send messages.
+pub(super) fn handle(watcher: &Arc<WatcherState>, end: &End) -> io::Result<()> {
+    let late = Timer::new(libc::CLOCK_MONOTONIC, LATE_SIGNAL, 0)?;
+    // Without `SA_RESTART`, so that the wait for a message ends.
+    let on_late: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_late;
+    act(LATE_SIGNAL, on_late, 0)?;
+    TARGET.get_or_init(|| Target { watcher: watcher.clone(), end: end.clone(), late });
+    act(STOP_SIGNAL.as_raw(), on_stop, libc::SA_RESTART)
+}
+
+/// Sets the handler of a signal.
+fn act(
+    signal: c_int,
+    handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void),
+    flags: c_int,
+) -> io::Result<()> {
+    // SAFETY: all bytes zero are such an action; the handler has the signature of one with `SA_SIGINFO`.
+    let failed = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | flags;
+        libc::sigaction(signal, &action, ptr::null_mut())
+    };
+    if failed == 0 { Ok(()) } else { Err(calling("sigaction")(io::Error::last_os_error())) }
+}
+
+extern "C" fn on_late(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
+
+/// Runs between any two instructions of the thread that computes, or of another one while that waits for its turn: it
+/// takes no lock and allocates nothing.
+extern "C" fn on_stop(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the address of this thread's own variable.
+    let errno = unsafe { *libc::__errno_location() };
+    if let Some(target) = TARGET.get() {
+        // SAFETY: the kernel hands over the context of the code that it interrupts.
+        target.stop(unsafe { Registers::of(context) });
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+impl Target {
+    fn stop(&self, at: Registers) {
+        let run = self.end.run_to_stop();
+        self.watcher.stop_in_handler(run);
+        // A run that is yet to begin looks for itself.
+        if self.watcher.is_at_hand(run) {
+            LATE.store(run, Ordering::SeqCst);
+            let after = if self.watcher.runs_at(at.pc) { LATE_AFTER } else { SOON };
+            self.late.set_again_and_again(after, LATE_EVERY);
+        }
+    }
+}
+
+/// Returns the run that the watcher is to see to, once. Only the watcher asks.
+pub(super) fn late() -> Option<u64> {
+    if LATE.load(Ordering::SeqCst) != 0 {
+        // In this order: a run that comes between the two is returned, and one that comes later sets the timer again.
+        TARGET.get().inspect(|target| target.late.unset());
+        return Some(LATE.swap(0, Ordering::SeqCst));
+    }
+    None
+}
