@@ -56,6 +56,15 @@ const ENDLESS: [(&str, &str); 17] = [
             (call $f (i32.sub (local.get $n) (i32.const 1))) (call $f (i32.sub (local.get $n) (i32.const 1))))))
         (func (export "_start") (call $f (i32.const 60)))"#,
     ),
+    (
+        "a loop of calls of a function that polls",
+        r#"(func $h) (func $g (call $h)) (func (export "_start") (loop $l (call $g) (br $l)))"#,
+    ),
+    (
+        "a loop of calls of itself",
+        r#"(func $f (param $turns i32) (if (local.get $turns) (then (loop $l (call $f (i32.const 0)) (br $l)))))
+        (func (export "_start") (call $f (i32.const 1)))"#,
+    ),
     ("the start function", r#"(func $s (loop $l (br $l))) (start $s) (func (export "_start"))"#),
     (
         "the start function, with data",

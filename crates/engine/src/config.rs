@@ -166,11 +166,13 @@ fn set_kinds(config: &mut Config, code: CodeKind, memories: MemoryKind) {
 const MEANING: u64 = 2;
 
 /// The fingerprint of the machine code that this engine makes, but for its kind and the processor: of the engine's
-/// version, of the switches and sizes that shape code, and of the form in which modules are described. Cached machine
-/// code of another fingerprint is compiled anew.
+/// version, of the switches and sizes that shape code, of how safepoints are placed, and of the form in which modules are
+/// described. Cached machine code of another fingerprint is compiled anew.
 pub const MACHINE_CODE: u64 = {
     let mut hash = fnv(fingerprint::DESCRIPTIONS ^ MEANING, wasmtime_environ::VERSION.as_bytes());
     hash = fnv(hash, env!("CARGO_PKG_VERSION").as_bytes());
+    // Where safepoints stand shapes the code as well, and is no setting: any change of the file that places them counts.
+    hash = fnv(hash, include_bytes!("compile/safepoints.rs"));
     let mut index = 0;
     while index < SWITCHES.len() {
         hash = fnv(fnv(hash, SWITCHES[index].0.as_bytes()), &[SWITCHES[index].2 as u8]);

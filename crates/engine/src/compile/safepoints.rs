@@ -21,6 +21,10 @@
 //! At the head of each loop, and at the beginning of each function that calls others outside of its loops, or is long.
 //! Code between two safepoints has no loops, and is of functions that are short or have called nobody: it ends soon.
 //!
+//! A loop has none if each turn of it calls a function that polls at its beginning, and a function that calls itself in
+//! each turn of a loop polls there: in a loop with a call, the page's address is in a register that each call saves, and
+//! takes from the caller.
+//!
 //! # What does not change
 //! The code, the memories, the exports and the start are rewritten; everything else is copied byte by byte. New entries
 //! come last, so that all indices stay. [`Insertions`](proto::safepoints::Insertions) tell places as those of the author's
@@ -31,9 +35,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use wasm_encoder::{Encode, ExportKind, MemoryType};
-use wasmparser::{
-    BinaryReaderError, Data, DataKind, FunctionBody, Operator, OperatorsReader, Parser, Payload, TypeRef,
-};
+use wasmparser::{BinaryReaderError, Data, DataKind, FunctionBody, Operator, Parser, Payload, TypeRef};
 
 use proto::description::MemoryKind;
 use proto::safepoints::{POLLING_PAGE_BYTES, Recorder, Safepoints};
@@ -87,11 +89,18 @@ pub fn insert(wasm: &[u8], memories: MemoryKind) -> Result<Instrumented, BinaryR
     let page_export = (!is_known).then(|| parts.free_name(PAGE_EXPORT));
     let start = parts.start.filter(|_| !is_known);
     let start_export = start.map(|_| parts.free_name(START_EXPORT));
+    let shapes = parts
+        .bodies
+        .par_iter()
+        .enumerate()
+        .map(|(number, body)| Shape::of(body, parts.imported_functions, number))
+        .collect::<Result<Vec<_>, _>>()?;
     let functions = parts
         .bodies
         .par_iter()
-        .map(|body| Function::with_safepoints(body, wasm, &parts, &page))
-        .collect::<Result<Vec<_>, _>>()?;
+        .zip(&shapes)
+        .map(|(body, shape)| Function::with_safepoints(body, wasm, shape.places(&shapes), &page))
+        .collect::<Vec<_>>();
     let exports = [
         page_export.as_deref().map(|name| (name, ExportKind::Memory, page.memory)),
         start_export.as_deref().zip(start).map(|(name, start)| (name, ExportKind::Func, start)),
@@ -274,22 +283,18 @@ struct Function {
 }
 
 impl Function {
+    /// Copies the body, with safepoints at these places of the module.
     fn with_safepoints(
         body: &FunctionBody<'_>,
         wasm: &[u8],
-        parts: &Parts<'_>,
+        places: impl Iterator<Item = usize>,
         page: &Page,
-    ) -> Result<Function, BinaryReaderError> {
+    ) -> Function {
         let range = body.range();
-        let operators = body.get_operators_reader()?;
-        let beginning = operators.original_position();
-        let Shape { loops, calls_outside } = Shape::of(operators, parts.imported_functions)?;
-        let polls_at_beginning = calls_outside || range.len() > SHORT_BODY_BYTES;
-        let beginning = polls_at_beginning.then_some(beginning);
-        let mut bytes = Vec::with_capacity(range.len() + 10 * (loops.len() + 1));
-        let mut safepoints = Vec::with_capacity(loops.len() + 1);
+        let mut bytes = Vec::with_capacity(range.len() + range.len() / 8);
+        let mut safepoints = Vec::new();
         let mut copied = range.start;
-        for (number, place) in beginning.into_iter().chain(loops).enumerate() {
+        for (number, place) in places.enumerate() {
             bytes.extend_from_slice(&wasm[copied..place]);
             copied = place;
             let at = bytes.len();
@@ -297,42 +302,104 @@ impl Function {
             safepoints.push((at, bytes.len() - at));
         }
         bytes.extend_from_slice(&wasm[copied..range.end]);
-        Ok(Function { original: range.start, bytes, safepoints })
+        Function { original: range.start, bytes, safepoints }
     }
 }
 
 /// The facts about a function by which its safepoints are placed.
 struct Shape {
-    /// Where the bodies of loops begin.
-    loops: Vec<usize>,
-    /// It calls functions of the module's outside of its loops.
-    calls_outside: bool,
+    /// Where its first instruction stands.
+    beginning: usize,
+    polls_at_beginning: bool,
+    loops: Vec<Loop>,
+}
+
+struct Loop {
+    /// Where its body begins.
+    body: usize,
+    /// A function of the module that is called in each turn, before anything that may branch. Functions that are
+    /// imported do not count.
+    calls: Option<usize>,
 }
 
 impl Shape {
-    fn of(mut operators: OperatorsReader<'_>, imported_functions: u32) -> Result<Shape, BinaryReaderError> {
-        let mut shape = Shape { loops: Vec::new(), calls_outside: false };
+    /// `number` is the function's among those that the module defines.
+    fn of(
+        body: &FunctionBody<'_>,
+        imported_functions: u32,
+        number: usize,
+    ) -> Result<Shape, BinaryReaderError> {
+        let mut operators = body.get_operators_reader()?;
+        let beginning = operators.original_position();
+        let mut loops: Vec<Loop> = Vec::new();
+        // It calls functions of the module's outside of its loops.
+        let mut calls_outside = false;
         // Of each block that is open, whether it is a loop; and how many are.
         let mut open = Vec::new();
         let mut loops_open = 0;
+        // Nothing has branched since the last loop's body began.
+        let mut in_straight_line = false;
         while !operators.eof() {
             let operator = operators.read()?;
             match operator {
                 Operator::Loop { .. } => {
-                    shape.loops.push(operators.original_position());
+                    loops.push(Loop { body: operators.original_position(), calls: None });
                     open.push(true);
                     loops_open += 1;
                 }
                 Operator::Block { .. } | Operator::If { .. } | Operator::TryTable { .. } => open.push(false),
                 // The last one is the function's own.
                 Operator::End => loops_open -= usize::from(open.pop().unwrap_or(false)),
-                _ => {
-                    shape.calls_outside |= loops_open == 0 && may_call_back(&operator, imported_functions);
+                _ => calls_outside |= loops_open == 0 && may_call_back(&operator, imported_functions),
+            }
+            match operator {
+                Operator::Loop { .. } => in_straight_line = true,
+                Operator::Call { function_index } if in_straight_line => {
+                    if let Some(last) = loops.last_mut() {
+                        let callee = function_index.checked_sub(imported_functions);
+                        last.calls = last.calls.or(callee.map(|callee| callee as usize));
+                    }
                 }
+                _ => in_straight_line &= goes_on(&operator),
             }
         }
-        Ok(shape)
+        let calls_itself = loops.iter().any(|its| its.calls == Some(number));
+        let polls_at_beginning = calls_outside || calls_itself || body.range().len() > SHORT_BODY_BYTES;
+        Ok(Shape { beginning, polls_at_beginning, loops })
     }
+
+    /// Returns where the function polls, among functions of these shapes.
+    fn places(&self, shapes: &[Shape]) -> impl Iterator<Item = usize> {
+        let polls = |callee: usize| shapes.get(callee).is_some_and(|shape| shape.polls_at_beginning);
+        let loops = self.loops.iter().filter(move |its| !its.calls.is_some_and(polls)).map(|its| its.body);
+        self.polls_at_beginning.then_some(self.beginning).into_iter().chain(loops)
+    }
+}
+
+/// Returns whether what stands behind this instruction is always what comes next, unless it traps. Only common ones are
+/// named: the others count as if they branched.
+fn goes_on(operator: &Operator<'_>) -> bool {
+    use Operator as Op;
+    matches!(
+        operator,
+        Op::LocalGet { .. }
+            | Op::LocalSet { .. }
+            | Op::LocalTee { .. }
+            | Op::GlobalGet { .. }
+            | Op::GlobalSet { .. }
+            | Op::I32Const { .. }
+            | Op::I64Const { .. }
+            | Op::F64Const { .. }
+            | Op::I32Add
+            | Op::I32Sub
+            | Op::I64Add
+            | Op::I64Sub
+            | Op::I32Load { .. }
+            | Op::I64Load { .. }
+            | Op::I32Store { .. }
+            | Op::I64Store { .. }
+            | Op::Drop
+    )
 }
 
 /// Returns whether code of the module's may run below this instruction: functions that are imported are the host's,

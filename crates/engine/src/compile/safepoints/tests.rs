@@ -71,8 +71,6 @@ fn loops_poll_and_functions_that_call_others() {
         places("(type $t (func)) (table 1 funcref) (func (call_indirect (type $t) (i32.const 1)))"),
         [[0]]
     );
-    // The call is behind the loop's.
-    assert_eq!(places("(func $f (loop (call $f)))"), [[1]]);
     assert_eq!(places("(func $f (loop) (call $f))"), [[0, 1]]);
     assert_eq!(places("(func $f (loop (block (nop))) (if (i32.const 1) (then (call $f))))"), [[0, 1]]);
     // A host's function does not call back.
@@ -81,6 +79,26 @@ fn loops_poll_and_functions_that_call_others() {
     assert_eq!(places(&format!("(func {long})")), [[0]]);
     // In code that is never reached, too, since the validator has to accept it.
     assert_eq!(places("(func (unreachable) (loop (param i32) (result i32)) (drop))"), [[2]]);
+}
+
+#[test]
+fn a_loop_has_none_if_each_turn_calls_a_function_that_polls_at_its_beginning() {
+    assert_eq!(places("(func $g (call $g)) (func (loop $l (call $g) (br $l)))"), [vec![0], vec![]]);
+    assert_eq!(places("(func $g) (func (loop $l (call $g) (br $l)))"), [vec![], vec![1]]);
+    // The loop may turn without the call.
+    let may_turn = "(func $g (call $g)) (func (loop $l (br_if $l (i32.const 1)) (call $g)))";
+    assert_eq!(places(may_turn), [vec![0], vec![1]]);
+    let may_turn = "(func $g (call $g)) (func (loop $l (if (i32.const 1) (then (call $g))) (br $l)))";
+    assert_eq!(places(may_turn), [vec![0], vec![1]]);
+    // A host's function does not poll, and has an index as well.
+    let host = r#"(import "wasmpool" "log" (func $log))"#;
+    assert_eq!(places(&format!("{host} (func $g (call $g)) (func (loop (call $log)))")), [vec![0], vec![1]]);
+    let both = format!("{host} (func $g (call $g)) (func (loop (call $log) (call $g)))");
+    assert_eq!(places(&both), [vec![0], vec![]]);
+    // One that calls itself there polls at its beginning.
+    assert_eq!(places("(func $f (loop (call $f)))"), [[0]]);
+    assert_eq!(places("(func $f (loop (loop (call $f))))"), [[0, 1]]);
+    assert_eq!(places("(func $f (loop (return_call $f)))"), [[1]]);
 }
 
 #[test]
