@@ -11,7 +11,7 @@ use wasmpool::{Bytes, Pool, TaskError, TaskOptions};
 const LIMIT: Duration = Duration::from_millis(30);
 
 /// Programs that never end. Each has a `_start`.
-const ENDLESS: [(&str, &str); 17] = [
+const ENDLESS: [(&str, &str); 19] = [
     ("a loop, without a memory", r#"(func (export "_start") (loop $l (br $l)))"#),
     ("a memory without data", r#"(memory 1) (func (export "_start") (loop $l (br $l)))"#),
     ("a memory without room", r#"(memory 0) (func (export "_start") (loop $l (br $l)))"#),
