@@ -1,8 +1,8 @@
 //! Compares the bytes of a module with those of the same module with safepoints, without running either.
 //!
 //! Whatever is not a safepoint must be there as its author wrote it, in order, and at the place that is told of it. All
-//! operators of a safepoint are told to be where the next operator is: a safepoint at the beginning of a function is
-//! known by that.
+//! operators of a safepoint are told to be where the next operator is: it is known by that. A loop has one, unless each
+//! turn of it calls a function with one at its beginning.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -36,8 +36,17 @@ pub(super) fn compare(wasm: &[u8], instrumented: &Instrumented) -> Result<(), St
     let bodies = plain.bodies.iter().zip(&other.bodies);
     let grown = bodies.clone().map(|(plain, other)| other.range().len().saturating_sub(plain.range().len()));
     // A safepoint has some seven bytes, and an operator two.
-    let (safepoints, operators) = (grown.sum::<usize>() / 7, wasm.len() / 2);
-    let places = Places { instrumented, stride: (safepoints * operators / STEPS_MAX).max(1) };
+    let (safepoints, instructions) = (grown.sum::<usize>() / 7, wasm.len() / 2);
+    let mut places = Places {
+        instrumented,
+        stride: (safepoints * instructions / STEPS_MAX).max(1),
+        imported_functions: plain.imported_functions,
+        polls: Vec::new(),
+    };
+    for body in &other.bodies {
+        let operators = operators(body).map_err(|error| error.to_string())?;
+        places.polls.push(places.has_safepoint(&operators));
+    }
     for (index, (plain, other)) in bodies.enumerate() {
         compare_bodies(wasm, plain, other, &places).map_err(|what| format!("body {index}: {what}"))?;
     }
@@ -49,11 +58,28 @@ struct Places<'a> {
     instrumented: &'a Instrumented,
     /// Each place of such a number is looked at.
     stride: usize,
+    imported_functions: u32,
+    /// Of each function, whether it polls at its beginning.
+    polls: Vec<bool>,
 }
 
 impl Places<'_> {
     fn of(&self, operator: &Placed<'_>) -> usize {
         self.instrumented.safepoints.insertions.original(operator.range.start as u64) as usize
+    }
+
+    /// Returns whether these begin with a safepoint. What is none differs from what its author wrote there, or is told to
+    /// be elsewhere.
+    fn has_safepoint(&self, operators: &[Placed<'_>]) -> bool {
+        matches!(operators, [first, next, ..] if self.of(first) == self.of(next))
+    }
+
+    /// Returns whether a loop with this body calls a function that polls, whenever it turns.
+    fn polls_by_call(&self, body: &[Placed<'_>]) -> bool {
+        body.iter().map_while(|placed| straight(&placed.operator)).flatten().any(|callee| {
+            let defined = callee.checked_sub(self.imported_functions);
+            defined.is_some_and(|index| self.polls.get(index as usize) == Some(&true))
+        })
     }
 
     fn check(&self, operator: &Placed<'_>, expected: usize) -> Result<(), String> {
@@ -75,6 +101,7 @@ struct Module<'a> {
     start: Option<u32>,
     bodies: Vec<FunctionBody<'a>>,
     imported_memories: u32,
+    imported_functions: u32,
 }
 
 impl<'a> Module<'a> {
@@ -86,8 +113,10 @@ impl<'a> Module<'a> {
                 Payload::CustomSection(custom) if custom.name() != "name" => continue,
                 Payload::ImportSection(imports) => {
                     for import in imports.clone().into_imports() {
-                        let is_memory = matches!(import?.ty, wasmparser::TypeRef::Memory(_));
-                        module.imported_memories += u32::from(is_memory);
+                        use wasmparser::TypeRef::{Func, FuncExact, Memory};
+                        let import = import?.ty;
+                        module.imported_memories += u32::from(matches!(import, Memory(_)));
+                        module.imported_functions += u32::from(matches!(import, Func(_) | FuncExact(_)));
                     }
                 }
                 Payload::MemorySection(memories) => {
@@ -193,9 +222,8 @@ fn compare_bodies(
     }
     let mut left = &other_operators[..];
     let mut loads = HashSet::new();
-    // What is no safepoint at the beginning differs from what its author wrote there, or is told to be elsewhere.
-    let mut has_safepoint = matches!(left, [first, next, ..] if places.of(first) == places.of(next));
-    for expected in &plain_operators {
+    let mut has_safepoint = places.has_safepoint(left);
+    for (number, expected) in plain_operators.iter().enumerate() {
         let at = expected.range.start;
         if has_safepoint {
             let (safepoint, rest) = left.split_at_checked(3).ok_or("it ends in a safepoint")?;
@@ -211,10 +239,26 @@ fn compare_bodies(
         if instrumented.wasm[here.range.clone()] != wasm[expected.range.clone()] {
             return Err(format!("{at:#x} is another operator"));
         }
-        has_safepoint = matches!(expected.operator, Operator::Loop { .. });
         left = rest;
+        let is_loop = matches!(expected.operator, Operator::Loop { .. });
+        has_safepoint =
+            is_loop && (places.has_safepoint(left) || !places.polls_by_call(&plain_operators[number + 1..]));
     }
     if left.is_empty() { Ok(()) } else { Err("more operators".into()) }
+}
+
+/// `None` if something else may come next than what stands behind this operator; otherwise the function that it calls.
+fn straight(operator: &Operator<'_>) -> Option<Option<u32>> {
+    use Operator as Op;
+    match operator {
+        Op::Call { function_index } => Some(Some(*function_index)),
+        Op::Block { .. } | Op::Loop { .. } | Op::If { .. } | Op::Else | Op::End | Op::TryTable { .. } => None,
+        Op::Br { .. } | Op::BrIf { .. } | Op::BrTable { .. } | Op::Return | Op::Unreachable => None,
+        Op::BrOnNull { .. } | Op::BrOnNonNull { .. } | Op::BrOnCast { .. } | Op::BrOnCastFail { .. } => None,
+        Op::ReturnCall { .. } | Op::ReturnCallIndirect { .. } | Op::ReturnCallRef { .. } => None,
+        Op::Throw { .. } | Op::ThrowRef => None,
+        _ => Some(None),
+    }
 }
 
 /// Returns the opcode of a safepoint's load, and the byte of the page that it reads.
@@ -246,7 +290,7 @@ mod tests {
 
     fn module() -> Vec<u8> {
         let text = "(module (memory 1) (data (i32.const 8192) \"a\")
-            (func $f (loop (br_if 0 (i32.const 0))) (loop)) (func (loop (call $f)) (call $f)) (start $f))";
+            (func $f (loop (br_if 0 (i32.const 0))) (loop)) (func (loop (call $f)) (call $f)) (func $g (loop (call $g))) (start $f))";
         wat::parse_str(text).expect("valid text")
     }
 
@@ -271,8 +315,8 @@ mod tests {
             unnoticed += usize::from(compare(&wasm, &instrumented).is_ok());
             instrumented.wasm[at] ^= 1;
         }
-        // Of four safepoints: the load, and the two bytes that say which byte of the page it reads.
-        assert_eq!(unnoticed, 4 * 3);
+        // Of five safepoints: the load, and the two bytes that say which byte of the page it reads.
+        assert_eq!(unnoticed, 5 * 3);
     }
 
     #[test]
@@ -281,7 +325,7 @@ mod tests {
         let mut instrumented = insert(&wasm, MemoryKind::Own).expect("a valid module");
         let other = wat::parse_str(
             "(module (memory 1) (data (i32.const 8192) \"a\")
-            (func $f (loop (br_if 0 (i32.const 0))) (loop) (nop)) (func (loop (call $f)) (call $f)) (start $f))",
+            (func $f (loop (br_if 0 (i32.const 0))) (loop) (nop)) (func (loop (call $f)) (call $f)) (func $g (loop (call $g))) (start $f))",
         );
         compare(&other.expect("valid text"), &instrumented).expect_err("one operator less");
         instrumented.wasm.clone_from(&wasm);
