@@ -230,6 +230,12 @@ fn functions_bytes(module: &wasmtime::Module) -> u64 {
     end as u64
 }
 
+/// Returns whether a module has more memories than one may have. The engine's pool does not refuse all of these: it has room
+/// for one more, which may be added for safepoints.
+pub fn has_too_many_memories(wasm: &[u8]) -> bool {
+    choice::choose(wasm).too_many_memories().is_some()
+}
+
 /// Returns the machine code, and what was added to the module for it.
 ///
 /// # Errors

@@ -94,6 +94,23 @@ pub(super) struct Frame {
     offset: Option<u64>,
 }
 
+impl End {
+    /// Returns whether this is the same trap of the same function, told at a later instruction. Cranelift puts a load into
+    /// the instruction that uses its value where nothing stands between, and then a trap of the load is told to be there.
+    /// Which bytes are of which instruction is compared without running anything.
+    pub(super) fn is_told_later_than(&self, other: &End) -> bool {
+        let (End::Trap(trap, frames), End::Trap(others, other_frames)) = (self, other) else { return false };
+        let ([at, callers @ ..], [other, other_callers @ ..]) = (&frames[..], &other_frames[..]) else {
+            return false;
+        };
+        trap == others
+            && callers == other_callers
+            && (at.function, &at.name) == (other.function, &other.name)
+            && at.offset > other.offset
+            && other.offset.is_some()
+    }
+}
+
 /// The state of a store: what is left of its room.
 #[derive(Debug)]
 pub(super) struct State {
