@@ -376,7 +376,7 @@ fn listen(core: &Core, worker: &mut Supervised) {
                 layer.verified = known.filter(|_| layer.applied).map(|(_, verified)| *verified);
             }
             worker.ready = true;
-            worker.link.is_ready(stops_by_signal);
+            worker.link.note_ready(stops_by_signal);
             catch_panic(|| report_ready(core, worker.link.pid, &sandbox));
             core.ready(&worker.link, sandbox);
             return;

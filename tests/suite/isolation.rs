@@ -163,6 +163,12 @@ const CASES: &[Case] = &[
         missing: [&[], &[]],
         play: timers::are_done_without,
     },
+    Case {
+        name: "many workers",
+        refused: &[],
+        missing: [&[], &[]],
+        play: timers::are_there_for_many_workers,
+    },
     Case { name: NOWHERE, refused: &[], missing: [&[], &[]], play: places::are_done_without },
 ];
 
@@ -311,6 +317,11 @@ fn without_close_range_everything_stands_all_the_same() {
 #[test]
 fn without_proc_and_dev_a_pool_does_what_can_be_done_and_says_what_is_missing() {
     played(NOWHERE);
+}
+
+#[test]
+fn many_workers_of_one_user_have_their_timers() {
+    played("many workers");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The engine's configuration: what compiles a module must be what runs it.
 
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
+use wasmtime::{Config, Enabled, Inlining, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
 
 use proto::description::{CodeKind, MemoryKind};
 use proto::fingerprint::{self, fnv};
@@ -143,6 +143,8 @@ fn shape(config: &mut Config) {
     for (_, set, value) in SIZES {
         set(config, value);
     }
+    // The safepoints of two functions may be the same: of one that was put into the other Cranelift could leave some out.
+    config.compiler_inlining(Inlining::No);
 }
 
 /// The switches by which one kind of code, or one kind of memories, differs from another. The name of an entry of the

@@ -241,6 +241,9 @@ pub const WORKER_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// 128 MB each, which counts though nothing of it is touched.
 pub const WORKER_MEMORY_BYTES_MIN: u64 = 704 * 1024 * 1024;
 
+/// Timers that a worker makes: those of its alarm, and the watcher's.
+pub const WORKER_TIMERS: usize = 4;
+
 /// Descriptors that a worker or compiler may have open.
 pub const WORKER_DESCRIPTORS_MAX: u64 = 704;
 

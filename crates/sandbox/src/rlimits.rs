@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use proto::limits::{
     DIRS_MAX, MODULE_BYTES_MAX, TASK_DESCRIPTORS_MAX, WORKER_ADDRESSES_MAX, WORKER_DESCRIPTORS_MAX,
-    WORKER_STACK_BYTES,
+    WORKER_STACK_BYTES, WORKER_TIMERS, WORKERS_MAX,
 };
 
 /// Descriptors beyond those of any worker, where tasks have directories: theirs, and a few that calls
@@ -33,7 +33,8 @@ pub(super) fn apply(memory_bytes_max: u64, with_files: bool, data_at_start: u64)
         ("NOFILE", Resource::Nofile, descriptors_max),
         // A module's data segments are written to a memfd, which a limit of 0 would refuse.
         ("FSIZE", Resource::Fsize, MODULE_BYTES_MAX as u64 * 8),
-        ("SIGPENDING", Resource::Sigpending, 64),
+        // A timer counts as one, and those of all of a user's workers count together. None is made once the filter stands.
+        ("SIGPENDING", Resource::Sigpending, (WORKER_TIMERS * WORKERS_MAX) as u64),
         // A core dump would hold the tasks' data.
         ("CORE", Resource::Core, 0),
         ("MEMLOCK", Resource::Memlock, 0),

@@ -17,8 +17,8 @@ use proto::message::{Reply, ToWorkerControl};
 use proto::shortage::Shortage;
 
 impl Link {
-    /// The worker has said how it stops runs.
-    pub(in super::super) fn is_ready(&self, stops_by_signal: bool) {
+    /// Notes how the worker stops runs, as it has said when it was ready.
+    pub(in super::super) fn note_ready(&self, stops_by_signal: bool) {
         self.stops_by_signal.store(stops_by_signal, Ordering::Relaxed);
     }
 

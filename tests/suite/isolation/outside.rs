@@ -133,7 +133,7 @@ const LIMITS: [(&str, u64); 8] = [
     ("Max stack size", 8 << 20),
     ("Max file size", 2 << 30),
     ("Max locked memory", 0),
-    ("Max pending signals", 64),
+    ("Max pending signals", 4 * 1024),
     ("Max realtime priority", 0),
     ("Max processes", 0),
 ];

@@ -122,10 +122,10 @@ const OF_SAMPLES: usize = 3;
 pub(super) struct Timer(c_int);
 
 impl Timer {
-    /// Makes a timer that signals the calling thread; the handler is told this.
+    /// Makes a timer that signals the calling thread; the signal's handler is told the number.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the system.
     pub(super) fn new(clock: libc::clockid_t, signal: c_int, told: usize) -> std::io::Result<Timer> {
         let mut timer: c_int = 0;
         // SAFETY: all bytes zero are such a description; the kernel reads it, and writes the timer's number, an `int`.

@@ -6,8 +6,8 @@
 //! # Who opens and closes it
 //! While a run is at hand, its page is *lent* to it. Whoever stops it notes that, and then closes the page: the thread that
 //! computes, in the handler of the host's signal or of a timer, or the watcher. The thread that finds the page closed opens
-//! it, and *then* looks whether the run is to stop. So a request is never lost: if the page was closed again before it was opened, the request had
-//! been noted, and is seen.
+//! it, and *then* looks whether the run is to stop. So a request is never lost: if the page was closed again before it was
+//! opened, the request had been noted, and is seen.
 //!
 //! Whoever finds it closed is a safepoint, any other access of the guest's, or the host's own code on the same thread,
 //! which copies something from or to the guest. A guest ends there with a trap. The host goes on: the watcher closes

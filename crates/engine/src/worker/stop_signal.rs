@@ -22,17 +22,17 @@ use super::alarm::Timer;
 use super::samples::Registers;
 use super::watcher::WatcherState;
 
-/// Interrupts the watcher's wait for a message. It is the watcher's thread alone that gets it, and nobody else here uses
-/// it; its default action ends the process.
+/// Interrupts the watcher's wait for a message. Only the watcher's thread gets it, and nobody else here uses it; its
+/// default action ends the process.
 const LATE_SIGNAL: c_int = libc::SIGPROF;
 
-/// A run that computes is over by then.
+/// A run that computes is over so soon after the host's signal.
 const LATE_AFTER: Duration = Duration::from_micros(500);
 
 /// A timer that is set to zero would be off.
 const SOON: Duration = Duration::from_micros(1);
 
-/// The watcher is interrupted again, since it may have been about to wait.
+/// The watcher is interrupted again after this, since it may have been about to wait.
 const LATE_EVERY: Duration = Duration::from_millis(2);
 
 /// Holds what the handler needs. It has no argument of its own, so this stands in a static.
@@ -50,7 +50,7 @@ static LATE: AtomicU64 = AtomicU64::new(0);
 /// Has the host's signal handled, once a process. The watcher's thread must call this, before the sandbox forbids it.
 ///
 /// # Errors
-/// What the system says; then the host must send messages.
+/// Those of the system; then the host must send messages.
 pub(super) fn handle(watcher: &Arc<WatcherState>, end: &End) -> io::Result<()> {
     let late = Timer::new(libc::CLOCK_MONOTONIC, LATE_SIGNAL, 0)?;
     // Without `SA_RESTART`, so that the wait for a message ends.
@@ -70,6 +70,8 @@ fn act(
     let failed = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as usize;
+        // One handler at a time: a thread's stack for signals need not have room for both.
+        libc::sigaddset(&raw mut action.sa_mask, LATE_SIGNAL);
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | flags;
         libc::sigaction(signal, &action, ptr::null_mut())
     };
@@ -94,22 +96,29 @@ extern "C" fn on_stop(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
 impl Target {
     fn stop(&self, at: Registers) {
         let run = self.end.run_to_stop();
+        // Somebody else has sent the signal.
+        if run == 0 {
+            return;
+        }
         self.watcher.stop_in_handler(run);
         // A run that is yet to begin looks for itself.
         if self.watcher.is_at_hand(run) {
-            LATE.store(run, Ordering::SeqCst);
+            // On another thread, this may have been at hand a while ago.
+            LATE.fetch_max(run, Ordering::SeqCst);
             let after = if self.watcher.runs_at(at.pc) { LATE_AFTER } else { SOON };
             self.late.set_again_and_again(after, LATE_EVERY);
         }
     }
 }
 
-/// Returns the run that the watcher is to see to, once. Only the watcher asks.
-pub(super) fn late() -> Option<u64> {
-    if LATE.load(Ordering::SeqCst) != 0 {
-        // In this order: a run that comes between the two is returned, and one that comes later sets the timer again.
-        TARGET.get().inspect(|target| target.late.unset());
-        return Some(LATE.swap(0, Ordering::SeqCst));
+/// Returns the run that the watcher is to see to, once. Only the watcher asks: whenever it has been interrupted, and when it
+/// looks for its next message.
+pub(super) fn late(was_interrupted: bool) -> Option<u64> {
+    if !was_interrupted && LATE.load(Ordering::SeqCst) == 0 {
+        return None;
     }
-    None
+    // In this order. The handler may set the timer again meanwhile, for a run that is returned here: then it fires, and the
+    // watcher asks once more.
+    TARGET.get().inspect(|target| target.late.unset());
+    Some(LATE.swap(0, Ordering::SeqCst)).filter(|run| *run != 0)
 }

@@ -388,13 +388,16 @@ impl Started {
 
 fn watch(socket: &ControlSocket, watcher: &WatcherState, alarm: Option<&Alarm>, reporter: &Reporter) {
     let mut asked: Option<AskedStack> = None;
+    let mut was_interrupted = false;
     loop {
-        if let Some(run) = stop_signal::late() {
+        if let Some(run) = stop_signal::late(was_interrupted) {
             watcher.interrupt(run);
         }
         let flags = if asked.is_some() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
-        match socket.receive_unless_interrupted::<ToWorkerControl>(SHARES_PER_TASK_MAX, flags) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        let received = socket.receive_unless_interrupted::<ToWorkerControl>(SHARES_PER_TASK_MAX, flags);
+        was_interrupted = matches!(&received, Err(error) if error.kind() == io::ErrorKind::Interrupted);
+        match received {
+            Err(_) if was_interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 std::thread::sleep(asked.as_ref().map_or(SOON, |asked| asked.wait));
                 asked = asked.zip(alarm).and_then(|(asked, alarm)| watcher.look_for_stack(asked, alarm));
