@@ -154,6 +154,7 @@ fn unsafe_stands_where_a_syscall_or_shared_memory_needs_it_each_with_its_argumen
         "engine/worker/polling_page",
         "engine/worker/samples",
         "engine/worker/shares",
+        "engine/worker/signals",
         "engine/worker/stop_signal",
         "engine/worker/watcher",
         "proto/role",

@@ -27,7 +27,7 @@ pub(crate) struct Python {
 #[derive(Debug)]
 pub(crate) struct Peers {
     pub(crate) pythons: Vec<Rc<Python>>,
-    /// Those that were compiled to WASI.
+    /// The interpreters that were compiled to WASI.
     pub(crate) interpreters: Interpreters,
     pub(crate) missing: Vec<String>,
 }

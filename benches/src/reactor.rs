@@ -71,7 +71,7 @@ fn with_entry(contents: &[u8], entry: &[u8]) -> anyhow::Result<Vec<u8>> {
     Ok(extended)
 }
 
-/// What has to be known of a reactor.
+/// The parts of a reactor that have to be known.
 #[derive(Default)]
 struct Parts<'a> {
     /// The sections in their order: each one's id and contents.
@@ -126,7 +126,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// What `main` is given, as it lies in memory: a pointer to each argument and a null pointer, then the strings, each with
+/// The arguments that `main` is given, as they lie in memory: a pointer to each argument and a null pointer, then the strings, each with
 /// a zero at its end.
 struct Arguments {
     /// The distance of each string from the first pointer.
@@ -220,7 +220,8 @@ mod tests {
         let mut global = |name: &str| {
             instance.get_global(&mut store, name).unwrap().get(&mut store).i32().unwrap() as usize
         };
-        let (argc, argv) = (global("argc"), global("argv"));
+        let argc = global("argc");
+        let argv = global("argv");
         let memory = instance.get_memory(&mut store, "memory").unwrap().data(&store);
         let pointer = |index: usize| {
             let at = argv + index * 4;

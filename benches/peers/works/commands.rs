@@ -73,7 +73,7 @@ pub(super) fn cpython_print<'a>(name: &str, bench: &'a Bench) -> anyhow::Result<
         }))
 }
 
-/// What the interpreters run.
+/// The loop that the interpreters run.
 const LOOP: Loop = Loop(200_000);
 
 /// An interpreter: CPython for WASI runs a loop.
@@ -101,7 +101,8 @@ fn interpreter_loop<'a>(
     let commands = [pool.load(wasm)?.command()?, pool.load_with(wasm, unchecked)?.command()?];
     let prints = LOOP.prints();
     let [ours, unchecked] = commands.map(|command| {
-        let (input, prints) = (input.clone(), prints.clone());
+        let input = input.clone();
+        let prints = prints.clone();
         move || {
             p50(5, || {
                 let stdout = pool.submit(&command, &input)?.result()?.stdout;

@@ -26,6 +26,7 @@ mod poll;
 mod polling_page;
 mod random;
 mod shares;
+mod signals;
 mod stack;
 mod stdio;
 mod stop_signal;

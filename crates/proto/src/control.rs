@@ -94,7 +94,7 @@ impl ControlSocket {
     /// Does the same as [`receive`](Self::receive), until a signal's handler has run.
     ///
     /// # Errors
-    /// As above, and `Interrupted`.
+    /// The same as those of [`receive`](Self::receive), and `Interrupted`.
     pub fn receive_unless_interrupted<M: DeserializeOwned>(
         &self,
         descriptors_max: usize,

@@ -22,8 +22,8 @@
 //! Code between two safepoints has no loops, and is of functions that are short or have called nobody: it ends soon.
 //!
 //! A loop has none if each turn of it calls a function that polls at its beginning, and a function that calls itself in
-//! each turn of a loop polls there: in a loop with a call, the page's address is in a register that each call saves, and
-//! takes from the caller.
+//! each turn of a loop polls at its beginning. A loop with a call would keep the page's address in a register, which each
+//! call has to save.
 //!
 //! # What does not change
 //! The code, the memories, the exports and the start are rewritten; everything else is copied byte by byte. New entries

@@ -9,12 +9,12 @@
 //! A third timer fires where somebody asks for the task's stack ([`samples`](super::samples)).
 
 use std::ffi::c_int;
-use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::samples::Registers;
+use super::signals::{self, SOON, Timer};
 use super::watcher::{ThreadClock, WatcherState};
 
 /// The default action of this signal ends the process. Nobody else here uses it.
@@ -58,7 +58,7 @@ impl Alarm {
     /// Makes the timers for the calling thread, which must be the one that runs tasks, before the sandbox forbids it.
     /// Returns `None` where the system makes none: then the host alone stops tasks.
     pub(super) fn new(watcher: &Arc<WatcherState>) -> Option<Alarm> {
-        let made = handle().and_then(|()| {
+        let made = signals::handle(SIGNAL, on_alarm, libc::SA_RESTART, None).and_then(|()| {
             let of_cpu = Timer::new(libc::CLOCK_THREAD_CPUTIME_ID, SIGNAL, OF_CPU)?;
             let of_wall = Timer::new(libc::CLOCK_MONOTONIC, SIGNAL, OF_WALL)?;
             Ok((of_cpu, of_wall, Timer::new(libc::CLOCK_MONOTONIC, SIGNAL, OF_SAMPLES)?))
@@ -109,91 +109,21 @@ impl Alarm {
     }
 }
 
-/// A timer that is set to zero would be off.
-const SOON: Duration = Duration::from_micros(1);
-
 /// These tell the handler which timer has fired.
 const OF_CPU: usize = 1;
 const OF_WALL: usize = 2;
 const OF_SAMPLES: usize = 3;
 
-/// A timer of the kernel's, which signals the thread that made it.
-#[derive(Debug)]
-pub(super) struct Timer(c_int);
-
-impl Timer {
-    /// Makes a timer that signals the calling thread; the signal's handler is told the number.
-    ///
-    /// # Errors
-    /// Those of the system.
-    pub(super) fn new(clock: libc::clockid_t, signal: c_int, told: usize) -> std::io::Result<Timer> {
-        let mut timer: c_int = 0;
-        // SAFETY: all bytes zero are such a description; the kernel reads it, and writes the timer's number, an `int`.
-        let failed = unsafe {
-            let mut event: libc::sigevent = std::mem::zeroed();
-            event.sigev_notify = libc::SIGEV_THREAD_ID;
-            event.sigev_signo = signal;
-            event.sigev_value.sival_ptr = ptr::without_provenance_mut(told);
-            event.sigev_notify_thread_id = libc::gettid();
-            libc::syscall(libc::SYS_timer_create, clock, &raw mut event, &raw mut timer)
-        };
-        if failed == 0 { Ok(Timer(timer)) } else { Err(std::io::Error::last_os_error()) }
-    }
-
-    /// Sets the timer to fire once. Safe in a signal handler.
-    fn set(&self, flags: c_int, time: Duration) {
-        self.set_times(flags, time, Duration::ZERO);
-    }
-
-    /// Sets the timer to fire after this time, and then again and again. Safe in a signal handler.
-    pub(super) fn set_again_and_again(&self, first: Duration, every: Duration) {
-        self.set_times(0, first, every);
-    }
-
-    /// The timer fires no more. Safe in a signal handler.
-    pub(super) fn unset(&self) {
-        self.set_times(0, Duration::ZERO, Duration::ZERO);
-    }
-
-    fn set_times(&self, flags: c_int, first: Duration, every: Duration) {
-        let [it_value, it_interval] = [first, every].map(|time| libc::timespec {
-            tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
-            tv_nsec: time.subsec_nanos().into(),
-        });
-        let times = libc::itimerspec { it_interval, it_value };
-        let before: *mut libc::itimerspec = ptr::null_mut();
-        // SAFETY: the kernel reads the times and writes nothing. If it refuses, the host stops the task.
-        unsafe { libc::syscall(libc::SYS_timer_settime, self.0, flags, &raw const times, before) };
-    }
-}
-
-/// Has the signal handled.
-fn handle() -> std::io::Result<()> {
-    // SAFETY: all bytes zero are such an action; the handler has the signature of an action with `SA_SIGINFO`.
-    let failed = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_alarm;
-        action.sa_sigaction = handler as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
-        libc::sigaction(SIGNAL, &action, ptr::null_mut())
-    };
-    if failed == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-}
-
 /// Runs on the thread that computes, between any two of its instructions: it takes no lock and allocates nothing.
 extern "C" fn on_alarm(_: c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the address of this thread's own variable.
-    let errno = unsafe { *libc::__errno_location() };
     // SAFETY: the kernel hands a valid one over, and that of a timer has a value.
     let fired = unsafe { (*info).si_value().sival_ptr.addr() };
-    match TARGET.get() {
+    signals::keeping_errno(|| match TARGET.get() {
         // SAFETY: the kernel hands over the context of the code that it interrupts.
         Some(target) if fired == OF_SAMPLES => target.watcher.note_stack(unsafe { Registers::of(context) }),
         Some(target) => target.look(fired),
         None => {}
-    }
-    // SAFETY: as above.
-    unsafe { *libc::__errno_location() = errno };
+    });
 }
 
 impl Target {

@@ -1,25 +1,23 @@
 //! Stops a run where it computes, at the host's signal.
 //!
 //! The host writes the run's number where the rings lie, and signals this process: the kernel interrupts the very thread
-//! that computes, and nobody has to wait for a turn. So on a busy machine a task is stopped as soon as on an idle one.
+//! that computes. So a task that has a processor is stopped without another thread of the worker's having its turn.
 //!
-//! What a handler of signals cannot do is left to the watcher: to wake a run that waits in a host call, and to ask again
-//! where the engine has swallowed an interrupt. A timer interrupts the watcher for that, at once if the thread was in no
-//! code of the module's, and otherwise only if the run is not over after a while.
+//! The watcher does what a handler of signals cannot do: it wakes a run that waits in a host call, and asks again where
+//! the engine has swallowed an interrupt. A timer interrupts the watcher for that, at once if the thread was in no code
+//! of the module's, and otherwise only if the run is not over after a while.
 
 use std::ffi::{c_int, c_void};
 use std::io;
-use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use proto::control::STOP_SIGNAL;
-use proto::refused::calling;
 use proto::ring::End;
 
-use super::alarm::Timer;
 use super::samples::Registers;
+use super::signals::{self, SOON, Timer};
 use super::watcher::WatcherState;
 
 /// Interrupts the watcher's wait for a message. Only the watcher's thread gets it, and nobody else here uses it; its
@@ -28,9 +26,6 @@ const LATE_SIGNAL: c_int = libc::SIGPROF;
 
 /// A run that computes is over so soon after the host's signal.
 const LATE_AFTER: Duration = Duration::from_micros(500);
-
-/// A timer that is set to zero would be off.
-const SOON: Duration = Duration::from_micros(1);
 
 /// The watcher is interrupted again after this, since it may have been about to wait.
 const LATE_EVERY: Duration = Duration::from_millis(2);
@@ -50,32 +45,14 @@ static LATE: AtomicU64 = AtomicU64::new(0);
 /// Has the host's signal handled, once a process. The watcher's thread must call this, before the sandbox forbids it.
 ///
 /// # Errors
-/// Those of the system; then the host must send messages.
+/// The errors of timer_create and sigaction; then the host must send messages.
 pub(super) fn handle(watcher: &Arc<WatcherState>, end: &End) -> io::Result<()> {
     let late = Timer::new(libc::CLOCK_MONOTONIC, LATE_SIGNAL, 0)?;
     // Without `SA_RESTART`, so that the wait for a message ends.
-    let on_late: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_late;
-    act(LATE_SIGNAL, on_late, 0)?;
+    signals::handle(LATE_SIGNAL, on_late, 0, None)?;
     TARGET.get_or_init(|| Target { watcher: watcher.clone(), end: end.clone(), late });
-    act(STOP_SIGNAL.as_raw(), on_stop, libc::SA_RESTART)
-}
-
-/// Sets the handler of a signal.
-fn act(
-    signal: c_int,
-    handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void),
-    flags: c_int,
-) -> io::Result<()> {
-    // SAFETY: all bytes zero are such an action; the handler has the signature of one with `SA_SIGINFO`.
-    let failed = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = handler as usize;
-        // One handler at a time: a thread's stack for signals need not have room for both.
-        libc::sigaddset(&raw mut action.sa_mask, LATE_SIGNAL);
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | flags;
-        libc::sigaction(signal, &action, ptr::null_mut())
-    };
-    if failed == 0 { Ok(()) } else { Err(calling("sigaction")(io::Error::last_os_error())) }
+    // One handler at a time: a thread's stack for signals need not have room for both.
+    signals::handle(STOP_SIGNAL.as_raw(), on_stop, libc::SA_RESTART, Some(LATE_SIGNAL))
 }
 
 extern "C" fn on_late(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
@@ -83,14 +60,10 @@ extern "C" fn on_late(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {}
 /// Runs between any two instructions of the thread that computes, or of another one while that waits for its turn: it
 /// takes no lock and allocates nothing.
 extern "C" fn on_stop(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: the address of this thread's own variable.
-    let errno = unsafe { *libc::__errno_location() };
     if let Some(target) = TARGET.get() {
         // SAFETY: the kernel hands over the context of the code that it interrupts.
-        target.stop(unsafe { Registers::of(context) });
+        signals::keeping_errno(|| target.stop(unsafe { Registers::of(context) }));
     }
-    // SAFETY: as above.
-    unsafe { *libc::__errno_location() = errno };
 }
 
 impl Target {

@@ -36,7 +36,8 @@ pub(super) fn compare(wasm: &[u8], instrumented: &Instrumented) -> Result<(), St
     let bodies = plain.bodies.iter().zip(&other.bodies);
     let grown = bodies.clone().map(|(plain, other)| other.range().len().saturating_sub(plain.range().len()));
     // A safepoint has some seven bytes, and an operator two.
-    let (safepoints, instructions) = (grown.sum::<usize>() / 7, wasm.len() / 2);
+    let safepoints = grown.sum::<usize>() / 7;
+    let instructions = wasm.len() / 2;
     let mut places = Places {
         instrumented,
         stride: (safepoints * instructions / STEPS_MAX).max(1),

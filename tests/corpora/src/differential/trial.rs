@@ -147,7 +147,7 @@ fn pair(engines: &Engines, wasm: &[u8], memories: MemoryKind, plan: &Plan) -> Ou
     let (author, module) = match (Module::new(metered, wasm), Module::new(instrumented, &added.wasm)) {
         (Ok(author), Ok(module)) => (author, module),
         (Err(_), Err(_)) => return Outcome::Skipped(Skipped::Refused),
-        // The compiler looks first, since the engine with room for a polling page's memory takes one more.
+        // The compiler refuses it: the engine with room for a polling page's memory takes one more.
         (Err(_), Ok(_)) if compile::has_too_many_memories(wasm) => return Outcome::Skipped(Skipped::Refused),
         (Err(error), Ok(_)) => {
             return Outcome::Different(format!("with safepoints it is accepted, and without: {error:#}"));
