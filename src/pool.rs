@@ -7,6 +7,7 @@ pub(crate) mod events;
 mod feed;
 mod load;
 mod map;
+mod optimize;
 mod quarantine;
 mod share;
 mod stream;
@@ -27,6 +28,7 @@ pub use submit::Submit;
 
 use self::events::Events;
 use self::load::Loads;
+use self::optimize::Optimizer;
 use crate::error::{BrokenPool, BuildError};
 use crate::fork::OfProcess;
 use crate::host::cache::Cache;
@@ -67,10 +69,11 @@ pub struct Pool(Arc<OfProcess<Handle>>);
 
 struct Handle {
     core: Arc<Core>,
-    cache: Option<Cache>,
+    cache: Option<Arc<Cache>>,
     loads: Loads,
+    optimizer: Arc<Optimizer>,
     shares: Shares,
-    compile_slots: CompileSlots,
+    compile_slots: Arc<CompileSlots>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
     callback_thread: std::thread::ThreadId,
 }

@@ -44,6 +44,7 @@ mod reports;
 mod metrics;
 mod subscriber;
 mod cache;
+mod tiers;
 mod releases;
 
 // The machine around it.

@@ -22,6 +22,7 @@ mod generate;
 mod call;
 mod input;
 mod object;
+mod optimize;
 mod profile;
 mod trace;
 

@@ -14,9 +14,11 @@ use proto::limits::compile::{CompileLimit, CompileLimits};
 use proto::message::CompileError;
 use proto::text::truncated;
 
+/// Returns how many bytes of code the module has.
+///
 /// # Errors
 /// [`CompileError::CompileLimit`] with the place, [`CompileError::Invalid`] for what cannot be decoded.
-pub(super) fn check(wasm: &[u8], limits: &CompileLimits) -> Result<(), CompileError> {
+pub(super) fn check(wasm: &[u8], limits: &CompileLimits) -> Result<u64, CompileError> {
     Shape::new(limits).module(wasm).map_err(|stop| match stop {
         Stop::Limit(error) => *error,
         Stop::Malformed(error) => {
@@ -44,6 +46,7 @@ struct Shape<'a> {
     type_count: u64,
     imported_functions: u64,
     bodies: u64,
+    code_bytes: u64,
     memories: u64,
     globals: u64,
     element_items: u64,
@@ -80,6 +83,7 @@ impl<'a> Shape<'a> {
             type_count: 0,
             imported_functions: 0,
             bodies: 0,
+            code_bytes: 0,
             memories: 0,
             globals: 0,
             element_items: 0,
@@ -87,12 +91,12 @@ impl<'a> Shape<'a> {
         }
     }
 
-    fn module(mut self, wasm: &[u8]) -> Result<(), Stop> {
+    fn module(mut self, wasm: &[u8]) -> Result<u64, Stop> {
         self.hold(CompileLimit::WasmBytes, wasm.len() as u64, None, 0)?;
         for payload in Parser::new(0).parse_all(wasm) {
             self.section(payload?)?;
         }
-        Ok(())
+        Ok(self.code_bytes)
     }
 
     fn section(&mut self, payload: Payload<'_>) -> Result<(), Stop> {
@@ -123,6 +127,7 @@ impl<'a> Shape<'a> {
             Payload::CodeSectionEntry(body) => {
                 let function = u32::try_from(self.imported_functions + self.bodies).unwrap_or(u32::MAX);
                 self.bodies += 1;
+                self.code_bytes += body.range().len() as u64;
                 self.function(&body, function)
             }
             // Custom sections are skipped, not read; everything else is of constant size.
