@@ -32,18 +32,13 @@ pub(crate) struct Life {
     held: Held,
     birth: Birth,
     holders: Mutex<Vec<Weak<dyn Holder>>>,
-    /// The permit is given back last. All the code that one module has shares the module's.
-    permit: Arc<Permit>,
+    /// The permit is given back last.
+    _permit: Permit,
 }
 
 impl Life {
-    pub(crate) fn new(held: Held, permit: impl Into<Arc<Permit>>) -> Life {
-        Life { held, birth: Birth::here(), holders: Mutex::new(Vec::new()), permit: permit.into() }
-    }
-
-    /// Returns the permit, for what takes this one's place.
-    pub(crate) fn permit(&self) -> Arc<Permit> {
-        self.permit.clone()
+    pub(crate) fn new(held: Held, permit: Permit) -> Life {
+        Life { held, birth: Birth::here(), holders: Mutex::new(Vec::new()), _permit: permit }
     }
 
     /// Adds a holder, which is told of its end. The caller keeps it alive meanwhile.
@@ -75,10 +70,10 @@ impl fmt::Debug for Life {
 }
 
 /// Counts the modules or the shared inputs of a pool, and numbers them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Permits {
     taken: Arc<AtomicUsize>,
-    numbered: Arc<AtomicU64>,
+    numbered: AtomicU64,
 }
 
 /// Allows one of the modules or shared inputs that there may be; dropping it gives it back.
@@ -90,12 +85,7 @@ impl Permits {
     pub(crate) fn take(&self, max: usize) -> Option<(u64, Permit)> {
         let one_more = |taken| (taken < max).then_some(taken + 1);
         self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
-        Some((self.number(), Permit(self.taken.clone())))
-    }
-
-    /// Returns a number that nobody has had.
-    pub(crate) fn number(&self) -> u64 {
-        self.numbered.fetch_add(1, Ordering::Relaxed)
+        Some((self.numbered.fetch_add(1, Ordering::Relaxed), Permit(self.taken.clone())))
     }
 
     pub(crate) fn taken(&self) -> usize {

@@ -10,9 +10,9 @@
 pub use proto::limits::{
     CACHE_BYTES_MAX, COMPILE_THREADS_MAX, COMPILERS_AT_MOST, COMPILERS_MAX, DIRS_MAX, EVENTS_BUFFERED_MAX,
     GRACE, GUEST_PATH_BYTES_MAX, INPUT_BYTES_MAX, LOG_BYTES_PER_SECOND_MAX, MAP_BYTES_MAX, MODULES_MAX,
-    PREFETCH_MAX, QUEUE_TASKS_MAX, QUICK_CODE_BYTES_MIN, QUICK_MODULES_MAX, SHARE_BYTES_MAX, SHARES_AT_MOST,
-    SHARES_MAX, START_TIMEOUT, WASM_STACK_BYTES_AT_MOST, WASM_STACK_BYTES_MAX, WASM_STACK_BYTES_MIN,
-    WORKER_MEMORY_BYTES_MAX, WORKER_MEMORY_BYTES_MIN, WORKER_UID, WORKERS_MAX,
+    PREFETCH_MAX, QUEUE_TASKS_MAX, SHARE_BYTES_MAX, SHARES_AT_MOST, SHARES_MAX, START_TIMEOUT,
+    WASM_STACK_BYTES_AT_MOST, WASM_STACK_BYTES_MAX, WASM_STACK_BYTES_MIN, WORKER_MEMORY_BYTES_MAX,
+    WORKER_MEMORY_BYTES_MIN, WORKER_UID, WORKERS_MAX,
 };
 // These bound the replacement of a pool's workers.
 #[doc(inline)]
@@ -148,12 +148,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
         SettingDefault::Words("6GiB; half of all"),
         "compile-memory",
         "most memory of the compiler",
-    ),
-    own(
-        "PoolBuilder::tiering",
-        SettingDefault::Words("auto"),
-        "tiering",
-        "which modules are compiled quickly first, and optimised later",
     ),
     pool(
         "PoolBuilder::compilers_max",

@@ -16,7 +16,6 @@
 //! | `wasmpool_input_bytes_total` | counter | bytes | | encoded inputs of tasks that have begun and ended, where they are known |
 //! | `wasmpool_output_bytes_total` | counter | bytes | | what came back: encoded outputs, texts of errors |
 //! | `wasmpool_modules_loaded_total` | counter | | `from`: `cache`, `compiler` | modules loaded for the first time |
-//! | `wasmpool_modules_optimized_total` | counter | | | modules that were compiled quickly first and have been optimised since |
 //! | `wasmpool_log_dropped_bytes_total` | counter | bytes | | over the tasks' log limits |
 //! | `wasmpool_log_dropped_records_total` | counter | | | over a worker's rate, [`PoolBuilder::log_rate_max`](crate::PoolBuilder::log_rate_max); told once a second |
 //! | `wasmpool_workers` | gauge | | `state`: `starting`, `idle`, `busy` | worker processes that live; those that leave are none of these |
@@ -83,10 +82,6 @@ fn describe() {
     metrics::describe_counter!("wasmpool_input_bytes_total", Unit::Bytes, "Inputs of tasks that have ended");
     metrics::describe_counter!("wasmpool_output_bytes_total", Unit::Bytes, "What came back of them");
     metrics::describe_counter!("wasmpool_modules_loaded_total", "Modules, by where their code came from");
-    metrics::describe_counter!(
-        "wasmpool_modules_optimized_total",
-        "Modules that were compiled quickly first and have been optimised since"
-    );
     metrics::describe_counter!("wasmpool_log_dropped_bytes_total", Unit::Bytes, "Over the tasks' log limits");
     metrics::describe_counter!("wasmpool_log_dropped_records_total", "Over the workers' rate of logs");
     metrics::describe_gauge!("wasmpool_workers", "Worker processes that live, by what they do");
@@ -151,7 +146,6 @@ struct Numbers {
     input_bytes: Counter,
     output_bytes: Counter,
     modules_loaded: Labelled,
-    modules_optimized: Counter,
     log_bytes_dropped: Counter,
     log_records_dropped: Counter,
     workers_starting: Gauge,
@@ -203,7 +197,6 @@ impl Numbers {
             input_bytes: counter!("wasmpool_input_bytes_total", "pool" => name()),
             output_bytes: counter!("wasmpool_output_bytes_total", "pool" => name()),
             modules_loaded: Labelled::new(pool, "wasmpool_modules_loaded_total", "from"),
-            modules_optimized: counter!("wasmpool_modules_optimized_total", "pool" => name()),
             log_bytes_dropped: counter!("wasmpool_log_dropped_bytes_total", "pool" => name()),
             log_records_dropped: counter!("wasmpool_log_dropped_records_total", "pool" => name()),
             workers_starting: workers("starting"),
@@ -224,7 +217,6 @@ impl Numbers {
             EventKind::ModuleLoaded { from_cache, .. } => {
                 self.modules_loaded.count(if *from_cache { "cache" } else { "compiler" });
             }
-            EventKind::ModuleOptimized { .. } => self.modules_optimized.increment(1),
             EventKind::WorkerStarted { pid } => {
                 self.workers_started.increment(1);
                 self.set_worker(*pid, Some(Doing::Starting));

@@ -4,32 +4,32 @@
 //! code stays in a file that workers map: here it is a descriptor.
 
 mod call;
-mod code;
 mod options;
 
 use std::fmt;
+use std::fs::File;
 use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModuleError;
+use crate::held::Life;
+
 use crate::report::CommandOutput;
 #[doc(inline)]
 pub use proto::description::{
-    Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleKind, ModuleOutline, TaskDescription, Tier,
+    Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleKind, ModuleOutline, TaskDescription,
 };
-use proto::message::TaskIndex;
+use proto::message::{ModuleId, TaskIndex};
 use proto::payload::Payload;
 #[doc(inline)]
 pub use proto::schema::TypeSchema;
 
 pub use call::{Args, Callable, InputOf};
-pub(crate) use code::{Code, Codes};
-pub use options::{ModuleOptions, Tiering};
+pub use options::ModuleOptions;
 
 /// The SHA-256 of a module's wasm bytes. `Display` prints all 64 hex digits, and `FromStr` reads them.
 ///
@@ -102,13 +102,17 @@ pub struct Module(pub(crate) Arc<Loaded>);
 
 pub(crate) struct Loaded {
     pub(crate) pool: u64,
+    pub(crate) id: ModuleId,
     /// Name and start of the digest, as errors show it.
     pub(crate) shown: Arc<str>,
     pub(crate) name: String,
     pub(crate) digest: Digest,
     pub(crate) description: ModuleDescription,
     pub(crate) from_cache: bool,
-    pub(crate) codes: Codes,
+    pub(crate) artifact: File,
+    pub(crate) description_file: File,
+    /// The field comes last, so that both files are closed before its permit is free.
+    pub(crate) life: Life,
 }
 
 impl Module {
@@ -130,22 +134,6 @@ impl Module {
     /// Returns whether the machine code came from the cache.
     pub fn from_cache(&self) -> bool {
         self.0.from_cache
-    }
-
-    /// Returns the tier of its machine code, by which tasks that begin now run. A large module is first compiled quickly, and
-    /// optimised while its first tasks run ([`Tiering`]).
-    pub fn tier(&self) -> Tier {
-        self.0.codes.tier()
-    }
-
-    /// Waits until the module is optimised, for at most `timeout` where there is one, and returns the tier that it has then:
-    /// [`Tier::Optimized`] at once for most modules. Nothing depends on the call. It is meant for those who
-    /// measure, and for programs that end soon and want the cache to have the optimised code.
-    ///
-    /// # Errors
-    /// The reason why it is not optimised: its tasks go on with the code that there is.
-    pub fn wait_until_optimized(&self, timeout: Option<Duration>) -> Result<Tier, ModuleError> {
-        self.0.codes.wait(timeout)
     }
 
     /// A typed handle to one of its tasks. `I` and `O` are compared with the module's

@@ -165,15 +165,6 @@ pub enum EventKind {
         /// Whether its machine code came from the cache.
         from_cache: bool,
     },
-    /// A module whose first machine code was made quickly has been optimised: tasks that begin now run by that code.
-    ModuleOptimized {
-        /// Its name and the start of its digest.
-        #[serde(serialize_with = "serial::arc")]
-        module: Arc<str>,
-        /// The time that it took.
-        #[serde(rename = "took_us", serialize_with = "serial::micros")]
-        took: Duration,
-    },
     /// A worker process was started.
     WorkerStarted {
         /// Its process.

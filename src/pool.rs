@@ -7,7 +7,6 @@ pub(crate) mod events;
 mod feed;
 mod load;
 mod map;
-mod optimize;
 mod quarantine;
 mod share;
 mod stream;
@@ -28,7 +27,6 @@ pub use submit::Submit;
 
 use self::events::Events;
 use self::load::Loads;
-use self::optimize::Optimizer;
 use crate::error::{BrokenPool, BuildError};
 use crate::fork::OfProcess;
 use crate::host::cache::Cache;
@@ -69,11 +67,10 @@ pub struct Pool(Arc<OfProcess<Handle>>);
 
 struct Handle {
     core: Arc<Core>,
-    cache: Option<Arc<Cache>>,
+    cache: Option<Cache>,
     loads: Loads,
-    optimizer: Arc<Optimizer>,
     shares: Shares,
-    compile_slots: Arc<CompileSlots>,
+    compile_slots: CompileSlots,
     supervisor: Mutex<Option<JoinHandle<()>>>,
     callback_thread: std::thread::ThreadId,
 }

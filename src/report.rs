@@ -6,7 +6,6 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::serial;
-use proto::description::Tier;
 use proto::task::Refusals;
 
 /// The cost of a task. Each number was measured, or it is `None`: a worker that died or was killed has not said what
@@ -45,9 +44,6 @@ pub struct TaskReport {
     pub attempts: u32,
     /// The worker that ran it last.
     pub worker_pid: Option<u32>,
-    /// The tier of the machine code by which it ran last. Quick code takes about twice as long
-    /// ([`Tiering`](crate::module::Tiering)). `None` for a task that no worker was handed, or that travelled with others.
-    pub tier: Option<Tier>,
     /// Bytes of log records that went over the task's log limit and were dropped. `None` as for
     /// [`peak_memory_bytes`](Self::peak_memory_bytes).
     pub log_bytes_dropped: Option<u64>,

@@ -15,7 +15,7 @@ use crate::module::Digest;
 use files::HostFiles;
 use proto::artifact::{self, Described};
 use proto::description::samples::{of_tasks, task};
-use proto::description::{CodeKind, ModuleDescription, Tier};
+use proto::description::{CodeKind, ModuleDescription};
 use proto::limits::CACHE_BYTES_MAX;
 use proto::schema::TypeSchema;
 
@@ -41,9 +41,8 @@ impl Place {
         let cache = Cache::open(dir.path(), &HostFiles::default(), CACHE_BYTES_MAX)
             .expect("is allowed")
             .expect("a cache");
-        let keys: [CacheKey; KEYS] = std::array::from_fn(|index| {
-            CacheKey::new(Digest::of(&[index as u8 / 2]), code(index as u8), Tier::Optimized, 1)
-        });
+        let keys: [CacheKey; KEYS] =
+            std::array::from_fn(|index| CacheKey::new(Digest::of(&[index as u8 / 2]), code(index as u8), 1));
         let names = std::array::from_fn(|index| {
             let (artifact, description) = compiled(b"name", index as u8);
             let compiled = Compiled::read(artifact, description, 4).expect("reads");

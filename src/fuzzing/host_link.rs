@@ -26,9 +26,8 @@ use super::text::assert_harmless;
 use super::{Bounded, Input, within};
 use crate::error::{Death, DeathCause, Phase, TaskError, TaskFailure};
 use crate::future::{Cell, Item, Queues, TaskOwner};
-use crate::held::Permits;
+use crate::held::{Held, Life, Permits};
 use crate::host::become_io_thread;
-use crate::host::cache::Compiled;
 use crate::host::cgroup::CgroupChoice;
 use crate::host::core::{Core, WhenFull};
 use crate::host::invocation::TaskShares;
@@ -36,17 +35,16 @@ use crate::host::link::{Link, WorkerEvents, read_loop};
 use crate::host::request::{Request, RequestInput};
 use crate::host::requests::{self, SupervisorRequest, SupervisorRequests};
 use crate::host::settings::PoolSettings;
-use crate::module::{Code, Codes, Digest, Loaded, Module, Target, TaskOutput};
+use crate::module::{Digest, Loaded, Module, Target, TaskOutput};
 use crate::options::TaskOptions;
 use crate::policy::{DropPolicy, OnWorkerDeath, Replacement, Retry};
 use crate::scheduler::{Event, WorkerKey};
 use crate::shared_input::{SharedInput, Shares};
 use crate::stdin::StdinSource;
 use proto::control;
-use proto::description::Tier;
 use proto::description::samples::{of_tasks, task};
 use proto::limits::{BACKTRACE_FRAMES_MAX, FRAME_META_BYTES_MAX, GUEST_TEXT_BYTES_MAX};
-use proto::message::{Callee, EventLevels, TaskIndex};
+use proto::message::{Callee, EventLevels, ModuleId, TaskIndex};
 use proto::payload::Payload;
 use proto::policy::{SandboxPolicy, SandboxReport};
 use proto::ring::{self, CLAIMS};
@@ -430,21 +428,17 @@ fn module() -> Module {
         static MODULE: Module = {
             let file = || File::open("/dev/null").expect("opens");
             let description = of_tasks(vec![task("count", &["upto"], TypeSchema::of::<u64>(), TypeSchema::of::<u64>())]);
-            let permit = Permits::default().take(1).expect("the first").1;
-            let compiled = Compiled {
-                description: description.clone(),
-                tier: Tier::Optimized,
-                artifact: file(),
-                description_file: file(),
-            };
             Module(Arc::new(Loaded {
                 pool: 1,
+                id: ModuleId(0),
                 shown: "primes".into(),
                 name: "primes".into(),
                 digest: Digest::of(b"wasm"),
-                codes: Codes::new(Code::new(0, description.code(), compiled, permit), false),
                 description,
                 from_cache: false,
+                artifact: file(),
+                description_file: file(),
+                life: Life::new(Held::Module(ModuleId(0)), Permits::default().take(1).expect("the first").1),
             }))
         };
     }

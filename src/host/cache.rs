@@ -30,11 +30,11 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, 
 use crate::module::Digest;
 use files::Folder;
 use proto::artifact::{self, DESCRIPTION_BYTES_MAX};
-use proto::description::{CodeKind, ModuleDescription, Tier};
+use proto::description::{CodeKind, ModuleDescription};
 use proto::kernel::kernel_text;
 use proto::limits::ARTIFACT_BYTES_MAX;
 use proto::memfd;
-use proto::refused::{calling, explained};
+use proto::refused::explained;
 
 pub(crate) use known::Stamp;
 
@@ -65,7 +65,6 @@ const THREADS_MAX: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) description: ModuleDescription,
-    pub(crate) tier: Tier,
     pub(crate) artifact: File,
     pub(crate) description_file: File,
 }
@@ -76,7 +75,6 @@ impl Compiled {
         let described = artifact::read(&description_file)?;
         (described.artifact_bytes == artifact_bytes).then_some(Compiled {
             description: described.description,
-            tier: described.tier,
             artifact,
             description_file,
         })
@@ -98,9 +96,8 @@ pub(crate) struct CacheKey(String);
 
 impl CacheKey {
     /// The entry of this module, compiled in this way by a program that makes machine code of this fingerprint.
-    pub(crate) fn new(digest: Digest, code: CodeKind, tier: Tier, machine_code: u64) -> CacheKey {
-        let (cpu, code, tier) = (cpu_fingerprint(), code.name(), tier.name());
-        CacheKey(format!("{digest}-{machine_code:016x}-{cpu:016x}-{code}-{tier}"))
+    pub(crate) fn new(digest: Digest, code: CodeKind, machine_code: u64) -> CacheKey {
+        CacheKey(format!("{digest}-{machine_code:016x}-{:016x}-{}", cpu_fingerprint(), code.name()))
     }
 
     fn file_name(&self) -> String {
@@ -177,31 +174,12 @@ impl Cache {
         tracing::warn!(%dir, entry = key.0, %error, "a cache entry is not used, and compiled again");
     }
 
-    /// Stores an entry. One that cannot be stored is compiled again the next time, which is all that follows.
-    pub(crate) fn keep(&self, key: &CacheKey, compiled: &Compiled) {
-        if let Err(error) = self.store(key, compiled).map_err(calling("write (of a cache entry)")) {
-            tracing::warn!(entry = key.0, %error, "a compiled module could not be cached");
-        }
-    }
-
     /// Stores an entry: written beside, then moved into place, whatever was there.
     ///
     /// # Errors
     /// What the file system says.
     pub(crate) fn store(&self, key: &CacheKey, compiled: &Compiled) -> io::Result<()> {
         self.write_beside(&key.file_name(), entry_bytes(compiled)?, |file| write_entry(file, key, compiled))
-    }
-
-    /// Removes an entry, if it is there: another one is better.
-    pub(crate) fn remove(&self, key: &CacheKey) {
-        match self.dir.remove_file(key.file_name()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let dir = self.dir.shown();
-                let dir = dir.display();
-                tracing::debug!(%dir, entry = key.0, %error, "a cache entry without a use could not be removed");
-            }
-            _ => {}
-        }
     }
 
     /// Makes a file of so many bytes, if the cache has room for it.

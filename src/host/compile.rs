@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Condvar, Mutex, OnceLock};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -38,57 +38,19 @@ use proto::{fingerprint, memfd};
 /// A failed allocation says this on stderr before it aborts; the number of bytes stands between.
 const ALLOCATION_FAILED: (&str, &str) = ("memory allocation of ", " bytes failed");
 
-/// A module's bytes, as compilers are given them: in a sealed file, which is made when the first compiler is to read it.
-pub(crate) struct Wasm<'a> {
-    bytes: &'a [u8],
-    len: usize,
-    file: OnceLock<File>,
-}
-
-impl<'a> Wasm<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Wasm<'a> {
-        Wasm { bytes, len: bytes.len(), file: OnceLock::new() }
-    }
-
-    fn file(&self) -> io::Result<&File> {
-        if let Some(file) = self.file.get() {
-            return Ok(file);
-        }
-        let made = memfd::sealed("wasmpool-wasm", self.bytes)?;
-        Ok(self.file.get_or_init(|| made))
-    }
-
-    /// Returns the same bytes, which the file holds from then on.
-    ///
-    /// # Errors
-    /// [`ModuleError`], if there is no file and none can be made.
-    pub(crate) fn kept(self) -> Result<Wasm<'static>, ModuleError> {
-        self.file().map_err(system)?;
-        Ok(Wasm { bytes: &[], len: self.len, file: self.file })
-    }
-}
-
-/// A module to be compiled, and how.
-pub(crate) struct Source<'a> {
-    pub(crate) wasm: &'a Wasm<'a>,
-    pub(crate) code: CodeKind,
-    pub(crate) limits: &'a CompileLimits,
-    /// The module must have this.
-    pub(crate) entry: Option<WantedEntry>,
-    /// Code of at least so many bytes is compiled to the quick tier.
-    pub(crate) quick_from: Option<u64>,
-    /// Somebody waits for it. What nobody waits for gives way to tasks from its first moment, and has no deadline.
-    pub(crate) is_waited_for: bool,
-}
-
 /// Compiles in a process of its own, and waits for it. The process is killed if it goes over a limit.
 ///
 /// # Errors
 /// The compiler's own, [`ModuleError::CompileLimit`], [`ModuleError::CompileLimitUnavailable`], or how the process
 /// died.
-pub(crate) fn compile(core: &Core, source: &Source<'_>) -> Result<Compiled, ModuleError> {
-    let work = CompileWork::Compile { entry: source.entry.clone(), quick_from: source.quick_from };
-    let [artifact, description] = run(core, source, work)?;
+pub(crate) fn compile(
+    core: &Core,
+    wasm: &[u8],
+    code: CodeKind,
+    limits: &CompileLimits,
+    entry: Option<WantedEntry>,
+) -> Result<Compiled, ModuleError> {
+    let [artifact, description] = run(core, wasm, code, limits, CompileWork::Compile { entry })?;
     let artifact_bytes = finish(&artifact, ARTIFACT_BYTES_MAX).map_err(system)?;
     finish(&description, DESCRIPTION_BYTES_MAX).map_err(system)?;
     Compiled::read(artifact, description, artifact_bytes).ok_or_else(unknown_way)
@@ -103,10 +65,7 @@ pub(crate) fn outline(
     wasm: &[u8],
     limits: &CompileLimits,
 ) -> Result<ModuleOutline, ModuleError> {
-    let wasm = &Wasm::new(wasm);
-    let code = CodeKind::Plain;
-    let source = Source { wasm, code, limits, entry: None, quick_from: None, is_waited_for: true };
-    let [_, outline] = run(core, &source, CompileWork::Outline)?;
+    let [_, outline] = run(core, wasm, CodeKind::Plain, limits, CompileWork::Outline)?;
     let len = finish(&outline, DESCRIPTION_BYTES_MAX).map_err(system)?;
     let mut bytes = vec![0; len as usize];
     outline.read_exact_at(&mut bytes, 0).map_err(system)?;
@@ -119,10 +78,16 @@ fn unknown_way() -> ModuleError {
 }
 
 /// The two files that a compiler has written, which are not sealed yet.
-fn run(core: &Core, source: &Source<'_>, work: CompileWork) -> Result<[File; 2], ModuleError> {
-    can_be_had(source.limits)?;
-    let Started { artifact, description, socket, child } = start(core, source, &work)?;
-    await_end(core, source, socket, child).map_err(|error| match error {
+fn run(
+    core: &Core,
+    wasm: &[u8],
+    code: CodeKind,
+    limits: &CompileLimits,
+    work: CompileWork,
+) -> Result<[File; 2], ModuleError> {
+    can_be_had(limits)?;
+    let Started { artifact, description, socket, child } = start(core, wasm, code, limits, &work)?;
+    await_end(core, limits, wasm.len(), socket, child).map_err(|error| match error {
         // A compiler dies with the supervisor's thread, so its death says nothing of the module.
         ModuleError::CompilerDied { .. } if core.is_stopped() => closed(),
         error => error,
@@ -148,11 +113,17 @@ struct Started {
 }
 
 /// Starts a compiler. If the system has no room for one just then, it is tried again after a pause.
-fn start(core: &Core, source: &Source<'_>, work: &CompileWork) -> Result<Started, ModuleError> {
+fn start(
+    core: &Core,
+    wasm: &[u8],
+    code: CodeKind,
+    limits: &CompileLimits,
+    work: &CompileWork,
+) -> Result<Started, ModuleError> {
     let began = Instant::now();
     let mut pause = SHORTAGE_BACKOFF;
     loop {
-        let error = match try_start(core, source, work) {
+        let error = match try_start(core, wasm, code, limits, work) {
             Ok(started) => return started.ok_or_else(closed),
             Err(error) => error,
         };
@@ -174,9 +145,14 @@ fn start(core: &Core, source: &Source<'_>, work: &CompileWork) -> Result<Started
 }
 
 /// Returns `None` if the pool has stopped.
-fn try_start(core: &Core, source: &Source<'_>, work: &CompileWork) -> io::Result<Option<Started>> {
-    let &Source { wasm, code, limits, .. } = source;
-    let wasm = wasm.file()?;
+fn try_start(
+    core: &Core,
+    wasm: &[u8],
+    code: CodeKind,
+    limits: &CompileLimits,
+    work: &CompileWork,
+) -> io::Result<Option<Started>> {
+    let source = memfd::sealed("wasmpool-wasm", wasm)?;
     let artifact = memfd::empty("wasmpool-artifact")?;
     let description = memfd::empty("wasmpool-description")?;
     let (socket, theirs) = control::pair()?;
@@ -193,7 +169,7 @@ fn try_start(core: &Core, source: &Source<'_>, work: &CompileWork) -> io::Result
         sandbox: core.settings.sandbox.request.clone(),
     };
     socket
-        .send(&request, &[wasm.as_fd(), artifact.as_fd(), description.as_fd()])
+        .send(&request, &[source.as_fd(), artifact.as_fd(), description.as_fd()])
         .map_err(calling("sendmsg (to the compiler)"))?;
     let (reply, child) = crossbeam_channel::bounded(1);
     core.supervisor.send(SupervisorRequest::SpawnCompiler {
@@ -235,7 +211,7 @@ enum Ended {
 /// The clocks and limits of one compiler.
 struct Times<'a> {
     limits: &'a CompileLimits,
-    /// `None` means that the timeout is beyond all time, or nobody waits.
+    /// `None` means that the timeout is beyond all time.
     deadline: Option<Instant>,
     clock: Option<ProcessClock>,
     threads: u32,
@@ -277,23 +253,20 @@ enum Watched {
 /// Waits for the answer and the end of the compiler, whichever way it goes.
 fn await_end(
     core: &Core,
-    source: &Source<'_>,
+    limits: &CompileLimits,
+    wasm_bytes: usize,
     socket: ControlSocket,
     mut child: Child,
 ) -> Result<(), ModuleError> {
-    let limits = source.limits;
     // A process inherits its parent's peak at its start, which is not its own.
     let inherited = usage::own_peak();
     let mut times = Times {
         limits,
-        deadline: source.is_waited_for.then(|| Instant::now().checked_add(limits.time())).flatten(),
+        deadline: Instant::now().checked_add(limits.time()),
         clock: ProcessClock::of(child.pid),
         // The main thread works, too.
         threads: u32::try_from(core.settings.compiler.threads).unwrap_or(u32::MAX).saturating_add(1),
-        pace: match source.is_waited_for {
-            true => Pace::new(&core.mistrust, child.pidfd.as_fd(), source.wasm.len),
-            false => Pace::behind_tasks(&core.mistrust, child.pidfd.as_fd()),
-        },
+        pace: Pace::new(&core.mistrust, child.pidfd.as_fd(), wasm_bytes),
     };
     let mut reply: Option<CompileReply> = None;
     let mut ended = None;
@@ -467,24 +440,7 @@ impl CompileSlots {
         self.moved.notify_all();
         CompileSlot(self)
     }
-
-    /// Waits for a slot for what nobody waits for: it is given one while another stays free, so that whoever comes next
-    /// does not wait behind it. Returns `None` once it is over.
-    pub(crate) fn take_spare(&self, is_over: impl Fn() -> bool) -> Option<CompileSlot<'_>> {
-        while !is_over() {
-            let mut queue = self.queue.hold();
-            if queue.free >= 2 {
-                queue.free -= 1;
-                return Some(CompileSlot(self));
-            }
-            drop(self.moved.sleep(queue, Some(SPARE_LOOK_AGAIN)));
-        }
-        None
-    }
 }
-
-/// Who waits for a spare slot looks this often whether its pool is still there.
-const SPARE_LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 impl Drop for CompileSlot<'_> {
     fn drop(&mut self) {
@@ -609,21 +565,6 @@ mod tests {
         assert!(matches!(error, ModuleError::CompileLimit { kind: CompileLimit::Memory, .. }), "{error:?}");
         let error = of_death(&limits, death(9, ""), &usage(None));
         assert!(matches!(error, ModuleError::CompilerDied { .. }), "{error:?}");
-    }
-
-    #[test]
-    fn what_nobody_waits_for_leaves_a_slot_to_others() {
-        let slots = CompileSlots::new(2);
-        let spare = slots.take_spare(|| false).expect("both are free");
-        let one = slots.take();
-        drop(spare);
-        // One is free, and would be the last.
-        let asked = std::cell::Cell::new(0);
-        let is_over = || asked.replace(asked.get() + 1) > 0;
-        assert!(slots.take_spare(is_over).is_none());
-        drop(one);
-        assert!(slots.take_spare(|| false).is_some());
-        assert_eq!(slots.queue.hold().free, 2);
     }
 
     #[test]

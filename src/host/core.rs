@@ -28,7 +28,7 @@ use crate::id_map::IdMap;
 use crate::observe::{EventKind, PoolStats};
 use crate::options::TaskOptions;
 use crate::scheduler::{self, Action, Domain, Event, Now, Rejection, Scheduler, TaskSpec, WorkerKey};
-use proto::description::{Interrupt, Tier};
+use proto::description::Interrupt;
 use proto::limits::{BATCH_WORK_MAX, CPU_MEASURED_FROM};
 use proto::policy::SandboxReport;
 use proto::shortage::Shortage;
@@ -57,8 +57,6 @@ pub(super) struct TaskRecord {
     pub(super) worker_pid: Option<u32>,
     /// This worker was handed it last.
     worker: Option<WorkerKey>,
-    /// The worker runs it by machine code of this tier.
-    pub(super) tier: Option<Tier>,
 }
 
 impl TaskRecord {
@@ -332,7 +330,6 @@ impl Core {
             attempts: 0,
             worker_pid: None,
             worker: None,
-            tier: None,
         };
         state.records.insert(task, record);
         let retry = options.retry.unwrap_or_default();
@@ -415,12 +412,6 @@ impl Core {
     pub(crate) fn loaded(&self, module: Arc<str>, from_cache: bool) {
         let now = self.now();
         self.state.hold().observers.tell(now, || EventKind::ModuleLoaded { module, from_cache });
-    }
-
-    /// Tells observers that a module was optimised.
-    pub(crate) fn optimized(&self, module: Arc<str>, took: Duration) {
-        let now = self.now();
-        self.state.hold().observers.tell(now, || EventKind::ModuleOptimized { module, took });
     }
 
     // ── Processes ────────────────────────────────────────────────────────────

@@ -33,12 +33,11 @@ use super::sent::Sent;
 use crate::error::{Death, DeathCause};
 use crate::future::Cell;
 use crate::held::Holder;
-use crate::module::Code;
+use crate::module::Module;
 use crate::panic_guard::PanicGuard;
 use crate::scheduler::{Now, WorkerKey};
 use crate::shared_input::SharedInput;
 use proto::control::ControlSocket;
-use proto::description::Tier;
 use proto::event_count::EventCount;
 use proto::frame::encode_head_into;
 use proto::kernel::kernel_text;
@@ -125,7 +124,7 @@ struct Orders {
     unsent: SmallVec<[OutboxItem; PIECES_USUAL]>,
     /// Memory of frames that have been sent, for those to come.
     spare: Vec<u8>,
-    /// The worker was sent this code of the last run, or will be. It may have ended: then no later run has
+    /// The worker was sent this module of the last run, or will be. It may have ended: then no later run has
     /// it.
     last_module: Option<ModuleId>,
     /// The limits of the last run: the worker keeps them.
@@ -140,7 +139,7 @@ const _: () = assert!(ring::CLAIMS <= u128::BITS as usize);
 /// A run that the worker was handed, with what it needs: that must not be forgotten before its answer.
 struct HeldRun {
     run: InFlight,
-    _needs: (Arc<Code>, TaskShares),
+    _needs: (Module, TaskShares),
 }
 
 /// A run that has no answer yet.
@@ -210,7 +209,7 @@ impl InFlight {
 /// Something to be sent.
 enum OutboxItem {
     /// A module goes by the control socket.
-    Module(Arc<Code>),
+    Module(Module),
     /// The shared inputs of a task that are new to the worker go by the control socket.
     Shares(Vec<SharedInput>),
     /// Small frames, one after the other: one publication, one wake-up.
@@ -290,9 +289,9 @@ impl Link {
         self.orders.hold()
     }
 
-    /// Notes that the worker is to run the task, by the code that its module has now; [`flush`](Self::flush) sends it.
-    /// Returns the tier of that code. Neither waits nor calls anyone: for use under the core's lock.
-    pub(super) fn order(&self, task: TaskId, call: &Invocation, batch: Option<&Arc<Batch>>) -> Tier {
+    /// Notes that the worker is to run the task; [`flush`](Self::flush) sends it. Neither
+    /// waits nor calls anyone: for use under the core's lock.
+    pub(super) fn order(&self, task: TaskId, call: &Invocation, batch: Option<&Arc<Batch>>) {
         let mut orders = self.orders();
         // The scheduler never has more outstanding than there are words.
         let claim = (!orders.claims).trailing_zeros().min(ring::CLAIMS as u32 - 1) as u8;
@@ -311,18 +310,17 @@ impl Link {
         let asks = call.asks.as_ref().map(TaskAsks::asks);
         let in_flight =
             InFlight { task, run, claim, payload_bytes_max, log_bytes_max, batch, slice, has_begun, asks };
-        let code = call.module.0.codes.current();
-        let (module, tier) = (code.id, code.tier);
+        let needs = (call.module.clone(), call.shares.clone());
+        orders.in_flight.push_back(HeldRun { run: in_flight, _needs: needs });
+        let module = call.module.0.id;
         let callee = call.callee.clone();
         let are_new = orders.last_limits.replace(call.limits) != Some(call.limits);
         let limits = are_new.then_some(call.limits);
         let shares = invocation::ids(&call.shares);
         let message = ToWorker::Run(RunMessage { task, run, claim, module, callee, limits, slice, shares });
-        if orders.last_module.replace(module) != Some(module) && self.sent.order_module(module) {
-            orders.unsent.push(OutboxItem::Module(code.clone()));
+        if orders.last_module.replace(module) != Some(module) && self.sent.order_module(&call.module) {
+            orders.unsent.push(OutboxItem::Module(call.module.clone()));
         }
-        let needs = (code, call.shares.clone());
-        orders.in_flight.push_back(HeldRun { run: in_flight, _needs: needs });
         if let Some(new) = self.sent.order_shares(&call.shares) {
             orders.unsent.push(OutboxItem::Shares(new));
         }
@@ -336,8 +334,7 @@ impl Link {
         }
         if let Err(error) = encode_head_into(&mut frames.bytes, &message, input.len()) {
             // `submit` has held the metadata to its limit.
-            self.kill_for(DeathCause::ProtocolViolation(error.to_string()));
-            return tier;
+            return self.kill_for(DeathCause::ProtocolViolation(error.to_string()));
         }
         if input.len() <= SMALL_INPUT_BYTES {
             frames.bytes.extend_from_slice(input);
@@ -352,7 +349,6 @@ impl Link {
                 OutboxItem::EndOfRun,
             ]);
         }
-        tier
     }
 
     /// Takes a task back that the worker has not begun. For use under the core's lock.
@@ -537,8 +533,8 @@ impl Outbox {
     ) -> Result<(), Violation> {
         while let Some(piece) = self.waiting.front_mut() {
             match piece {
-                OutboxItem::Module(code) => {
-                    let sent = link.sent.send_module(&link.control, code, &link.holder());
+                OutboxItem::Module(module) => {
+                    let sent = link.sent.send_module(&link.control, module, &link.holder());
                     if !link.has_been_sent("a module", sent, &mut self.unsent_since) {
                         return Ok(());
                     }

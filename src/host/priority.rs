@@ -6,9 +6,6 @@
 //! ([`COMPILE_ALLOWANCE`]). A compiler over its allowance steps back while tasks of this process compute, and
 //! runs freely when they do not. For a while after that, the pool mistrusts other modules, too.
 //!
-//! A compiler that nobody waits for, since the module's tasks already run by code that was made quickly, steps back from
-//! its first moment.
-//!
 //! Stepping back means being stopped (SIGSTOP) most of the time, measured by the compiler's own clock: so it
 //! gets the same part of the CPUs on a busy machine as on an idle one. Priorities cannot do this: niceness is
 //! a share, of which bombs still got too much; an idle-only process (`SCHED_IDLE`) gets nothing on a busy
@@ -136,11 +133,6 @@ enum Gait {
 impl<'a> Pace<'a> {
     pub(super) fn new(mistrust: &'a Mistrust, pidfd: BorrowedFd<'a>, wasm_bytes: usize) -> Pace<'a> {
         Pace { mistrust, pidfd, allowance: allowance(wasm_bytes), is_over: false, gait: Gait::Runs }
-    }
-
-    /// The pace of a compiler that nobody waits for: it steps back from its first moment, and means nothing by it.
-    pub(super) fn behind_tasks(mistrust: &'a Mistrust, pidfd: BorrowedFd<'a>) -> Pace<'a> {
-        Pace { mistrust, pidfd, allowance: Duration::ZERO, is_over: true, gait: Gait::Runs }
     }
 
     /// Lets the compiler run or stops it, by the CPU time it has used, and returns when to look again if

@@ -8,7 +8,7 @@ use std::sync::{Mutex, Weak};
 
 use super::invocation::TaskShares;
 use crate::held::{Held, Holder};
-use crate::module::Code;
+use crate::module::Module;
 use crate::shared_input::SharedInput;
 use proto::control::ControlSocket;
 use proto::limits::{FORGOTTEN_AT_ONCE_MAX, SHARES_PER_TASK_MAX};
@@ -48,9 +48,9 @@ impl Sent {
     }
 
     /// Notes that the worker is to have the module, and returns whether it is to be sent.
-    pub(super) fn order_module(&self, module: ModuleId) -> bool {
+    pub(super) fn order_module(&self, module: &Module) -> bool {
         let mut state = self.state.hold();
-        let is_new = state.modules.insert(module);
+        let is_new = state.modules.insert(module.0.id);
         self.modules.store(state.modules.len(), Ordering::Relaxed);
         is_new
     }
@@ -79,18 +79,19 @@ impl Sent {
         }
     }
 
-    /// Sends a module's code. The caller holds it until this returns, so that it is not forgotten meanwhile.
+    /// Sends a module. The caller holds it until this returns, so that it is not forgotten meanwhile.
     pub(super) fn send_module(
         &self,
         control: &ControlSocket,
-        code: &Code,
+        module: &Module,
         holder: &Weak<dyn Holder>,
     ) -> io::Result<()> {
+        let loaded = &module.0;
         // The worker first hears what to forget, which makes room for what comes.
         self.state.hold().say(control);
-        let message = ToWorkerControl::Module { module: code.id, code: code.kind };
-        control.send(&message, &[code.artifact.as_fd(), code.description_file.as_fd()])?;
-        code.life.add_holder(holder.clone());
+        let message = ToWorkerControl::Module { module: loaded.id, code: loaded.description.code() };
+        control.send(&message, &[loaded.artifact.as_fd(), loaded.description_file.as_fd()])?;
+        loaded.life.add_holder(holder.clone());
         Ok(())
     }
 

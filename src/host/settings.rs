@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::cgroup::CgroupChoice;
 use super::dirs::HostDir;
-use crate::module::Tiering;
 use crate::options::TaskOptions;
 use crate::policy::{DropPolicy, OnWorkerDeath};
 use crate::scheduler::{Config, OnDeath, Recycling};
@@ -70,8 +69,6 @@ pub(crate) struct CompilerSettings {
     pub(crate) limits: CompileLimits,
     /// The threads of one compiler.
     pub(crate) threads: usize,
-    /// Says which modules are compiled quickly first.
-    pub(crate) tiering: Tiering,
     /// This many compilers may run at a time.
     pub(crate) processes_max: usize,
 }
@@ -132,7 +129,6 @@ impl PoolSettings {
             compiler: CompilerSettings {
                 limits: CompileLimits::new(),
                 threads: cpus.min(4),
-                tiering: Tiering::Auto,
                 processes_max: limits::COMPILERS_MAX,
             },
             logs: LogSettings {

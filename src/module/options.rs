@@ -3,33 +3,12 @@
 use proto::description::{CodeKind, Interrupt};
 use proto::limits::compile::CompileLimits;
 
-/// Says whether a module's first machine code is made quickly, so that its first task need not wait as long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Tiering {
-    /// Modules with at least 4 MiB of code
-    /// ([`QUICK_CODE_BYTES_MIN`](crate::limits::QUICK_CODE_BYTES_MIN)), such as interpreters, are compiled without optimisation
-    /// at first, in about two thirds of the time, and optimised in the background. Tasks that begin before that is done take
-    /// about twice as long as later ones, to their end.
-    #[default]
-    Auto,
-    /// Modules are optimised before their first task.
-    Never,
-    /// All modules are compiled quickly first.
-    ///
-    /// Metered and deterministic modules never are, nor are those of a pool with one compile slot
-    /// ([`compilers_max`](crate::PoolBuilder::compilers_max)), and only so many wait to be optimised at a time
-    /// ([`QUICK_MODULES_MAX`](crate::limits::QUICK_MODULES_MAX)).
-    Always,
-}
-
 /// The way in which a module is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct ModuleOptions {
     metered: bool,
     deterministic: bool,
     interrupt: Interrupt,
-    pub(crate) tiering: Option<Tiering>,
     pub(crate) name: Option<String>,
     pub(crate) compile_limits: Option<CompileLimits>,
     /// The module is loaded to run this task, or (`Some(None)`) whatever it has to run; `None` means that
@@ -69,13 +48,6 @@ impl ModuleOptions {
     /// Sets how its tasks are stopped. Default: [`Interrupt::Check`].
     pub fn interrupt(mut self, interrupt: Interrupt) -> Self {
         self.interrupt = interrupt;
-        self
-    }
-
-    /// Sets whether its first machine code is made quickly, in place of the pool's
-    /// [`tiering`](crate::PoolBuilder::tiering).
-    pub fn tiering(mut self, tiering: Tiering) -> Self {
-        self.tiering = Some(tiering);
         self
     }
 

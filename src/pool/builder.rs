@@ -11,12 +11,10 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use super::load::Loads;
-use super::optimize::Optimizer;
 use super::{Handle, Pool};
 use crate::error::BuildError;
 use crate::fork::OfProcess;
 use crate::future::Queues;
-use crate::held::Permits;
 use crate::host::cache::Cache;
 use crate::host::cgroup::CgroupChoice;
 use crate::host::compile::CompileSlots;
@@ -24,7 +22,6 @@ use crate::host::core::Core;
 use crate::host::settings::PoolSettings;
 use crate::host::spawn::Program;
 use crate::host::{become_io_thread, dirs, doctor, requests, supervise};
-use crate::module::Tiering;
 use crate::options::{Isolation, TaskOptions, task_options};
 use crate::policy::{DropPolicy, OnWorkerDeath};
 use crate::scheduler::Event;
@@ -300,13 +297,6 @@ impl PoolBuilder {
         self
     }
 
-    /// Sets whether the first machine code of modules is made quickly, and optimised later, for modules whose
-    /// [options](crate::ModuleOptions::tiering) do not say. Default: [`Tiering::Auto`].
-    pub fn tiering(mut self, tiering: Tiering) -> Self {
-        self.settings.compiler.tiering = tiering;
-        self
-    }
-
     /// Sets how much of the operating system's sandbox around workers and compilers is demanded.
     /// Default: [`SandboxPolicy::BestEffort`], which does not do without seccomp.
     pub fn sandbox(mut self, policy: SandboxPolicy) -> Self {
@@ -450,7 +440,7 @@ impl PoolBuilder {
         let program = Program::choose(self.worker_program.as_deref())?;
         let system = |what| move |source| BuildError::System { what, source: Shortage::explained(source) };
         let files = dirs::host_files(&dirs).map_err(system("look at the directories of tasks"))?;
-        let cache = self.open_cache(&files)?.map(Arc::new);
+        let cache = self.open_cache(&files)?;
         let (supervisor, requests) = requests::channel().map_err(system("create an eventfd"))?;
         let (callbacks, queue) = unbounded::<Box<dyn FnOnce() + Send>>();
         let mut settings = self.settings;
@@ -489,16 +479,12 @@ impl PoolBuilder {
         if prestart > 0 {
             core.handle(Event::Prestart { workers: prestart });
         }
-        let compile_slots = Arc::new(CompileSlots::new(compilers_max));
-        let modules = Permits::default();
-        let optimizer = Optimizer::new(core.clone(), cache.clone(), compile_slots.clone(), modules.clone());
         Ok(Pool(Arc::new(OfProcess::new(Handle {
             core,
             cache,
-            loads: Loads::new(modules),
-            optimizer: Arc::new(optimizer),
+            loads: Loads::new(),
             shares: Shares::default(),
-            compile_slots,
+            compile_slots: CompileSlots::new(compilers_max),
             supervisor: Mutex::new(Some(supervisor)),
             callback_thread: callback_thread.thread().id(),
         }))))

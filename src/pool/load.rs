@@ -5,18 +5,19 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
-use super::optimize::Wanted;
 use super::quarantine::{Quarantine, would_meet};
 use super::{Handle, Pool};
 use crate::error::ModuleError;
-use crate::held::{Permit, Permits};
+use crate::held::{Held, Life, Permit, Permits};
 use crate::host::cache::{Cache, CacheKey, Compiled};
-use crate::host::compile::{self, Source, Wasm, WasmFile};
+use crate::host::compile::{self, WasmFile};
 use crate::host::memory;
-use crate::module::{Code, Codes, Digest, Loaded, Module, ModuleOptions};
-use proto::description::{CodeKind, ModuleOutline, Tier, WantedEntry};
+use crate::module::{Digest, Loaded, Module, ModuleOptions};
+use proto::description::{CodeKind, ModuleOutline, WantedEntry};
 use proto::limits;
 use proto::limits::compile::{CompileLimit, CompileLimits};
+use proto::message::ModuleId;
+use proto::refused::calling;
 use proto::sync::{Lock, Sleep};
 
 /// Two modules are the same to a pool if their bytes are, and they are compiled in the same way.
@@ -143,8 +144,8 @@ impl Pool {
 }
 
 impl Handle {
-    /// The cache has no optimised entry of `missed`: it was looked for a moment ago, and whoever is told why an entry is not
-    /// used is told once.
+    /// The cache has no entry of `missed`: it was looked for a moment ago, and whoever is told why an entry is not used is
+    /// told once.
     fn load_bytes(
         &self,
         wasm: &[u8],
@@ -152,8 +153,17 @@ impl Handle {
         options: ModuleOptions,
         missed: Option<Digest>,
     ) -> Result<Module, ModuleError> {
-        let asked = options.clone();
-        self.enter(digest, options, || self.made(wasm, digest, &asked, missed == Some(digest)))
+        let code = options.code();
+        let limits = self.limits_of(&options);
+        let entry = options.entry.clone().map(|task| {
+            let module = options.name.clone().unwrap_or_else(|| digest.short());
+            WantedEntry { module, task }
+        });
+        let cached = || self.cache.as_ref()?.find(&self.cache_key(digest, code));
+        self.enter(digest, options, || match missed == Some(digest) {
+            false if let Some(compiled) = cached() => Ok((compiled, true)),
+            _ => self.compiled(wasm, digest, code, &limits, entry),
+        })
     }
 
     /// A module whose bytes need not be read: it is loaded already, or in the cache.
@@ -167,41 +177,45 @@ impl Handle {
         if let Some(module) = self.loads.get(&(digest, code)) {
             return Some(Ok(module));
         }
-        let compiled = cache.find(&self.cache_key(digest, code, Tier::Optimized))?;
-        Some(self.enter(digest, options.clone(), || Ok(Made { compiled, from_cache: true, wanted: None })))
+        let compiled = cache.find(&self.cache_key(digest, code))?;
+        Some(self.enter(digest, options.clone(), || Ok((compiled, true))))
     }
 
-    /// The pool's module of that digest: the one that it has, or what `made` makes.
+    /// The pool's module of that digest: the one that it has, or what `compiled` makes.
     fn enter(
         &self,
         digest: Digest,
         options: ModuleOptions,
-        made: impl FnOnce() -> Result<Made, ModuleError>,
+        compiled: impl FnOnce() -> Result<(Compiled, bool), ModuleError>,
     ) -> Result<Module, ModuleError> {
-        let kind = options.code();
+        let code = options.code();
         let limits = self.limits_of(&options);
         let name = options.name.unwrap_or_else(|| digest.short());
         let max = self.core.settings.held.modules_max;
-        self.loads.load((digest, kind), &limits, max, || {
-            let Made { compiled, from_cache, wanted } = made()?;
+        self.loads.load((digest, code), &limits, max, || {
+            let (compiled, from_cache) = compiled()?;
             let shown: Arc<str> = format!("{name} (sha256 {}…)", digest.short()).into();
             self.core.loaded(shown.clone(), from_cache);
-            Ok(move |number, permit: Permit| {
-                let description = compiled.description.clone();
-                let code = Code::new(number, kind, compiled, permit);
-                let codes = Codes::new(code, wanted.is_some());
-                let pool = self.core.id;
-                let loaded = Arc::new(Loaded { pool, shown, name, digest, description, from_cache, codes });
-                if let Some(wanted) = wanted {
-                    self.optimizer.begin(&loaded, wanted);
-                }
-                Module(loaded)
+            Ok(move |number, permit| {
+                let id = ModuleId(number);
+                Module(Arc::new(Loaded {
+                    pool: self.core.id,
+                    id,
+                    shown,
+                    name,
+                    digest,
+                    description: compiled.description,
+                    from_cache,
+                    artifact: compiled.artifact,
+                    description_file: compiled.description_file,
+                    life: Life::new(Held::Module(id), permit),
+                }))
             })
         })
     }
 
-    fn cache_key(&self, digest: Digest, code: CodeKind, tier: Tier) -> CacheKey {
-        CacheKey::new(digest, code, tier, self.core.settings.workers.machine_code)
+    fn cache_key(&self, digest: Digest, code: CodeKind) -> CacheKey {
+        CacheKey::new(digest, code, self.core.settings.workers.machine_code)
     }
 
     /// Returns the limits that hold here: the machine decides about memory that is not set.
@@ -210,80 +224,36 @@ impl Handle {
         limits.clone().or_memory(memory::for_a_compiler())
     }
 
-    /// Brings machine code in: optimised code from the cache, quick code from there, or code that is compiled now.
-    fn made(
+    fn compiled(
         &self,
         wasm: &[u8],
         digest: Digest,
-        options: &ModuleOptions,
-        is_missed: bool,
-    ) -> Result<Made, ModuleError> {
-        let code = options.code();
-        let limits = self.limits_of(options);
-        let cached = |tier| self.cache.as_ref()?.find(&self.cache_key(digest, code, tier));
-        if !is_missed && let Some(compiled) = cached(Tier::Optimized) {
-            return Ok(Made { compiled, from_cache: true, wanted: None });
-        }
-        let key = (digest, code);
-        let tiering = options.tiering.unwrap_or(self.core.settings.compiler.tiering);
-        let turn = self.optimizer.turn(&key, wasm.len(), tiering, &limits);
-        let wasm = Wasm::new(wasm);
-        let cached = turn.as_ref().and_then(|_| cached(Tier::Quick));
-        let from_cache = cached.is_some();
-        let compiled = match cached {
-            Some(compiled) => compiled,
-            None => {
-                let module = options.name.clone().unwrap_or_else(|| digest.short());
-                let entry = options.entry.clone().map(|task| WantedEntry { module, task });
-                let quick_from = turn.as_ref().map(|turn| turn.quick_from);
-                let limits = &limits;
-                self.compiled(
-                    digest,
-                    &Source { wasm: &wasm, code, limits, entry, quick_from, is_waited_for: true },
-                )?
-            }
-        };
-        let wanted = match turn {
-            Some(turn) if compiled.tier == Tier::Quick => {
-                Some(Wanted { key, wasm: wasm.kept()?, limits, _turn: turn })
-            }
-            _ => None,
-        };
-        Ok(Made { compiled, from_cache, wanted })
-    }
-
-    fn compiled(&self, digest: Digest, source: &Source<'_>) -> Result<Compiled, ModuleError> {
-        let slot = self.compile_slots.take();
-        let compiled = compile::compile(&self.core, source)?;
+        code: CodeKind,
+        limits: &CompileLimits,
+        entry: Option<WantedEntry>,
+    ) -> Result<(Compiled, bool), ModuleError> {
+        let Handle { core, cache, compile_slots, .. } = self;
+        let key = self.cache_key(digest, code);
+        let slot = compile_slots.take();
+        let compiled = compile::compile(core, wasm, code, limits, entry)?;
         drop(slot);
-        if let Some(cache) = &self.cache {
-            let key = |tier| self.cache_key(digest, source.code, tier);
-            cache.keep(&key(compiled.tier), &compiled);
-            if compiled.tier == Tier::Optimized {
-                cache.remove(&key(Tier::Quick));
-            }
+        if let Some(cache) = cache
+            && let Err(error) = cache.store(&key, &compiled).map_err(calling("write (of a cache entry)"))
+        {
+            tracing::warn!(%digest, %error, "a compiled module could not be cached");
         }
-        Ok(compiled)
+        Ok((compiled, false))
     }
-}
-
-/// Machine code that was brought in.
-struct Made {
-    compiled: Compiled,
-    from_cache: bool,
-    /// It was made quickly, and optimised code is to follow.
-    wanted: Option<Wanted>,
 }
 
 impl Loads {
-    /// `permits` are the modules'.
-    pub(super) fn new(permits: Permits) -> Loads {
+    pub(super) fn new() -> Loads {
         let state = State {
             modules: Known::new(),
             quarantine: Quarantine::new(limits::QUARANTINE_MODULES_MAX),
             flights: HashMap::new(),
         };
-        Loads { state: Mutex::new(state), permits }
+        Loads { state: Mutex::new(state), permits: Permits::default() }
     }
 
     /// Returns how many modules are held.

@@ -44,7 +44,6 @@ mod reports;
 mod metrics;
 mod subscriber;
 mod cache;
-mod tiers;
 mod releases;
 
 // The machine around it.

@@ -142,5 +142,5 @@ fn the_documented_table_is_what_the_code_tells() {
         names
     };
     assert_eq!(names(&docs, '`'), names(&code, '"'));
-    assert_eq!(names(&docs, '`').len(), 24);
+    assert_eq!(names(&docs, '`').len(), 23);
 }

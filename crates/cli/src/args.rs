@@ -167,11 +167,6 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "POLICY", help_heading = "Pool", env = "WASMPOOL_SANDBOX")]
     pub(super) sandbox: Option<Policy>,
 
-    /// Which modules are compiled quickly first, and optimized later, so that their first result comes sooner
-    /// [default: auto; bench: never]
-    #[arg(long, global = true, value_name = "WHEN", help_heading = COMPILING, env = "WASMPOOL_TIERING")]
-    pub(super) tiering: Option<Tiers>,
-
     /// Most CPU time for compiling the module, of all threads together, such as 30s [default: 5m]
     #[arg(long, global = true, value_name = "DURATION", value_parser = some_time, help_heading = COMPILING, env = "WASMPOOL_COMPILE_CPU_TIME")]
     pub(super) compile_cpu_time: Option<Duration>,
@@ -265,17 +260,6 @@ pub(super) enum Policy {
     BestEffort,
     /// None: what escapes from WebAssembly has your rights
     Off,
-}
-
-/// [`Tiering`](wasmpool::module::Tiering) as it is typed.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum Tiers {
-    /// Those of 4 MiB of code or more
-    Auto,
-    /// None: each is optimized before its first task
-    Never,
-    /// All
-    Always,
 }
 
 /// [`Interrupt`](wasmpool::module::Interrupt) as it is typed.

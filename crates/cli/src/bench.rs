@@ -14,7 +14,6 @@ use super::object::Object;
 use super::settings::{self, Settings};
 use super::trace::Trace;
 use proto::refused::calling;
-use wasmpool::module::Tiering;
 use wasmpool::pool::ShutdownMode;
 use wasmpool::task::Isolation;
 use wasmpool::{Module, Pool, TaskOptions};
@@ -55,7 +54,7 @@ pub(super) fn bench(args: &BenchArgs, settings: &Settings, console: &Console) ->
         let message = "bench makes no --profile, which would be of its many calls: run and map make one";
         return Err(Failure::Usage(message.into()));
     }
-    let pool = settings.pool_for(target, Pool::builder().tiering(Tiering::Never), None)?;
+    let pool = settings.pool_for(target, Pool::builder(), None)?;
     let trace = Trace::begin(target, &settings.files, &pool)?;
     let module = settings::load(&pool, &target.module, settings::module_options(target)?)?;
     let options = settings::shared_options(&pool, target, &settings.files)?;

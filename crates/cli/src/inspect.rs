@@ -19,7 +19,7 @@ use types::TypeDefinition;
 use wasmpool::internal;
 use wasmpool::module::Digest;
 use wasmpool::module::{
-    Codec, MemoryDescription, ModuleDescription, ModuleOptions, ModuleOutline, TaskDescription, Tier,
+    Codec, MemoryDescription, ModuleDescription, ModuleOptions, ModuleOutline, TaskDescription,
 };
 use wasmpool::{Module, Pool};
 
@@ -128,11 +128,7 @@ fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> f
     row(page, "wasm", ByteSize::b(description.wasm_bytes).display().iec())?;
     let origin = if module.from_cache() { "from the cache" } else { "compiled now" };
     let machine_code = ByteSize::b(description.machine_code_bytes);
-    let tier = match module.tier() {
-        Tier::Quick => ", not optimized yet",
-        _ => "",
-    };
-    row(page, "machine code", format_args!("{}, {origin}{tier}", machine_code.display().iec()))?;
+    row(page, "machine code", format_args!("{}, {origin}", machine_code.display().iec()))?;
     for memory in &description.memories {
         row(page, "memory", show_memory(memory))?;
     }
@@ -201,7 +197,6 @@ fn to_json(module: &Module, types: &[TypeDefinition]) -> String {
         .field("wasm_bytes", description.wasm_bytes)
         .field("machine_code_bytes", description.machine_code_bytes)
         .field("from_cache", module.from_cache())
-        .field("tier", module.tier().name())
         .field("uses_wasi", description.uses_wasi)
         .field("has_initializer", description.has_initializer)
         .field("memories", memories)

@@ -197,11 +197,6 @@ pub(super) fn listen() -> Receiver<StopRequest> {
     receiver
 }
 
-/// From here on a signal ends this process at once, as where nobody has listened.
-pub(super) fn listen_no_longer() {
-    *LISTENER.hold() = None;
-}
-
 /// Returns how to end, if a signal came.
 pub(super) fn exit() -> Option<Exit> {
     (STOPPED_BY.load(Ordering::SeqCst) != 0).then(|| Exit::Interrupted(code()))

@@ -22,7 +22,6 @@ mod generate;
 mod call;
 mod input;
 mod object;
-mod optimize;
 mod profile;
 mod trace;
 

@@ -32,7 +32,6 @@ use super::console::{self, Console, Lines};
 use super::exit::{Exit, Failure};
 use super::input;
 use super::interrupt::{self, StopRequest};
-use super::optimize;
 use super::profile::Profile;
 use super::settings::{self, Settings};
 use super::trace::Trace;
@@ -110,15 +109,6 @@ pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Res
     collector.end(settings.quiet || is_closed_pipe);
     end_pool(&pool, done.is_ok(), trace, console)?;
     profile.map_or(Ok(()), |profile| profile.end(module.name(), console))?;
-    if done.is_ok() {
-        optimize::for_later_runs(
-            &module,
-            &target.module,
-            settings::module_options(target)?,
-            settings,
-            console,
-        );
-    }
     match done {
         // The reader has left; but what had failed by then has failed all the same.
         Err(failure) if failure.is_closed_pipe() && collector.tally.failed > 0 => Ok(collector.tally.exit()),

@@ -9,7 +9,6 @@ use super::exit::Failure;
 use json::{LARGE_BYTES, LargeValue};
 use wasmpool::TaskError;
 use wasmpool::error::{Frame, ModuleError};
-use wasmpool::module::Tier;
 use wasmpool::task::{CommandOutput, PartialOutput, Refusal, TaskReport};
 
 /// An object on one line. Parts that are JSON already are taken over as they are.
@@ -264,7 +263,6 @@ pub(super) fn report(report: &TaskReport) -> String {
         .field("fuel_used", report.fuel_used)
         .field("attempts", report.attempts)
         .field("worker_pid", report.worker_pid)
-        .field("tier", report.tier.map(Tier::name))
         .field("log_bytes_dropped", report.log_bytes_dropped)
         .field("input_bytes", report.input_bytes)
         .field("output_bytes", report.output_bytes)

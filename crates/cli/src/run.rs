@@ -12,7 +12,6 @@ use super::exit::{Exit, Failure};
 use super::input::{self, InputArg};
 use super::interrupt::{self, StopRequest};
 use super::object::{self, Object};
-use super::optimize;
 use super::profile::Profile;
 use super::settings::{self, Settings};
 use super::trace::Trace;
@@ -41,7 +40,7 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
     if dropped > 0 && !settings.quiet {
         console.say(&format!("warning: {dropped} bytes of the task's logs were dropped: raise --log-limit"));
     }
-    let exit = match result {
+    match result {
         Ok(output) if args.json => print_json(&output, &call, &module, &report),
         Ok(output) => print(&output, &report, (!settings.quiet).then_some(console)),
         Err(failure) if args.json => {
@@ -70,9 +69,7 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
                 }
             })
         }
-    };
-    optimize::for_later_runs(&module, &target.module, settings::module_options(target)?, settings, console);
-    exit
+    }
 }
 
 /// Waits for the task, which the first signal stops: what was asked for of it is written all the same.

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use tracing::level_filters::LevelFilter;
 
-use super::args::{Common, Dir, Level, Policy, Stop, Target, Tiers, bytes};
+use super::args::{Common, Dir, Level, Policy, Stop, Target, bytes};
 use super::exit::Failure;
 use super::input;
 use files::HostFiles;
 use proto::limits::{FRAME_PAYLOAD_BYTES_MAX, INPUT_BYTES_MAX, SHARE_BYTES_MAX};
 use wasmpool::internal;
 use wasmpool::limits::CompileLimits;
-use wasmpool::module::{Interrupt, ModuleOptions, Tiering};
+use wasmpool::module::{Interrupt, ModuleOptions};
 use wasmpool::sandbox::SandboxPolicy;
 use wasmpool::task::Isolation;
 use wasmpool::{Module, Pool, PoolBuilder, TaskOptions};
@@ -36,7 +36,6 @@ pub(super) struct Settings {
     engine_log: LevelFilter,
     pub(super) quiet: bool,
     pub(super) sandbox: Option<SandboxPolicy>,
-    tiering: Option<Tiering>,
 }
 
 #[derive(Debug)]
@@ -58,11 +57,6 @@ impl Settings {
             Policy::BestEffort => SandboxPolicy::BestEffort,
             Policy::Off => SandboxPolicy::Off,
         });
-        let tiering = common.tiering.map(|tiers| match tiers {
-            Tiers::Auto => Tiering::Auto,
-            Tiers::Never => Tiering::Never,
-            Tiers::Always => Tiering::Always,
-        });
         Settings {
             workers: common.workers,
             cache,
@@ -75,7 +69,6 @@ impl Settings {
             engine_log: common.engine_log.filter(),
             quiet: common.quiet,
             sandbox,
-            tiering,
         }
     }
 
@@ -122,9 +115,6 @@ impl Settings {
         }
         if let Some(rate) = self.log_rate {
             builder = builder.log_rate_max(rate);
-        }
-        if let Some(tiering) = self.tiering {
-            builder = builder.tiering(tiering);
         }
         if let Some(policy) = self.sandbox {
             builder = builder.sandbox(policy);

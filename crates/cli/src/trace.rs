@@ -185,10 +185,6 @@ impl<W: Write> Timeline<W> {
                 let args = json!({"module": &**module, "from_cache": from_cache});
                 self.instant("loaded", QUEUE, at, args)
             }
-            EventKind::ModuleOptimized { module, took } => {
-                let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-                self.instant("optimized", QUEUE, at, json!({"module": &**module, "took_us": took_us}))
-            }
             _ => Ok(()),
         }
     }

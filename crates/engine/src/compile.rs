@@ -12,9 +12,8 @@ pub mod safepoints;
 mod shape;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 
 use rustix::net::RecvFlags;
 
@@ -23,7 +22,7 @@ use crate::{Provided, config};
 use outline::Outline;
 use proto::artifact::{self, Described};
 use proto::control::ControlSocket;
-use proto::description::{CodeKind, MemoryKind, Tier, WantedEntry};
+use proto::description::{CodeKind, MemoryKind, WantedEntry};
 use proto::fingerprint;
 use proto::limits::MODULE_BYTES_MAX;
 use proto::limits::compile::CompileLimits;
@@ -62,13 +61,9 @@ fn serve(provided: ProvidedBy) -> io::Result<()> {
         let reply: CompileReply = Err(CompileError::Compiler { message: error.to_string() });
         socket.send(&reply, &[])
     };
-    // Engines read /proc while they are made. All are made here, since it is not known yet which one the module
+    // Engines read /proc while they are made. Both are made here, since it is not known yet which one the module
     // needs.
-    let quick_from = match &request.work {
-        CompileWork::Compile { quick_from, .. } => *quick_from,
-        CompileWork::Outline => None,
-    };
-    let engines = match Engines::new(request.code, quick_from.is_some(), provided) {
+    let engines = match Engines::new(request.code, provided) {
         Ok(engines) => engines,
         Err(error) => return failed(engine_error("make the compiler's engines", &error)),
     };
@@ -93,11 +88,12 @@ fn serve(provided: ProvidedBy) -> io::Result<()> {
         Ok((locked, _)) => locked,
         Err(error) => return failed(error.into()),
     };
-    let bytes = read_module(&File::from(wasm))?;
+    let mut bytes = Vec::new();
+    File::from(wasm).take(MODULE_BYTES_MAX as u64).read_to_end(&mut bytes)?;
     let done = match &request.work {
-        CompileWork::Compile { entry, .. } => {
-            let (code, limits) = (request.code, &request.limits);
-            let module = Source { wasm: &bytes, code, limits, entry: entry.as_ref(), quick_from };
+        CompileWork::Compile { entry } => {
+            let module =
+                Source { wasm: &bytes, code: request.code, limits: &request.limits, entry: entry.as_ref() };
             compile(&locked, &engines, &module, File::from(artifact))
         }
         CompileWork::Outline => Ok(outline(&locked, &engines, &bytes)),
@@ -115,68 +111,27 @@ fn serve(provided: ProvidedBy) -> io::Result<()> {
     }
 }
 
-/// Reads at offsets: another compiler of the same module may have read the file before.
-fn read_module(wasm: &File) -> io::Result<Vec<u8>> {
-    let len = wasm.metadata()?.len().min(MODULE_BYTES_MAX as u64);
-    let mut bytes = vec![0; len as usize];
-    wasm.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
-}
-
 /// Tells what a worker whose engine is like this one gives to modules.
 type ProvidedBy = fn(&wasmtime::Engine) -> wasmtime::Result<Provided>;
 
-/// An engine for each kind of memories that a module can have.
-struct OfTier {
+/// Two engines, one for each kind of memories that a module can have.
+struct Engines {
     pooled: wasmtime::Engine,
     own: wasmtime::Engine,
-}
-
-impl OfTier {
-    fn new(code: CodeKind, tier: Tier) -> wasmtime::Result<OfTier> {
-        Ok(OfTier {
-            pooled: engine(code, MemoryKind::Pooled, tier)?,
-            own: engine(code, MemoryKind::Own, tier)?,
-        })
-    }
-}
-
-fn engine(code: CodeKind, memories: MemoryKind, tier: Tier) -> wasmtime::Result<wasmtime::Engine> {
-    let mut config = config::engine_config(code, memories, config::Running::nothing())?;
-    config::set_tier(&mut config, tier);
-    wasmtime::Engine::new(&config)
-}
-
-struct Engines {
-    optimized: OfTier,
-    /// There are some if the module may be compiled to the quick tier.
-    quick: Option<OfTier>,
     /// Says whether a module is valid as its author wrote it, where another one is compiled.
     author: Option<wasmtime::Engine>,
     provided: ProvidedBy,
 }
 
 impl Engines {
-    fn new(code: CodeKind, may_be_quick: bool, provided: ProvidedBy) -> wasmtime::Result<Engines> {
-        let author = code
-            .has_safepoints()
-            .then(|| engine(CodeKind::Unchecked, MemoryKind::Own, Tier::Optimized))
-            .transpose()?;
-        let optimized = OfTier::new(code, Tier::Optimized)?;
-        let quick = may_be_quick.then(|| OfTier::new(code, Tier::Quick)).transpose()?;
-        Ok(Engines { optimized, quick, author, provided })
-    }
-
-    /// Returns the engine of the tier, or of the other one where there is only that, and the tier that it makes.
-    fn get(&self, tier: Tier, memories: MemoryKind) -> (&wasmtime::Engine, Tier) {
-        let (engines, tier) = match (&self.quick, tier) {
-            (Some(quick), Tier::Quick) => (quick, Tier::Quick),
-            _ => (&self.optimized, Tier::Optimized),
+    fn new(code: CodeKind, provided: ProvidedBy) -> wasmtime::Result<Engines> {
+        let engine = |code, memories| {
+            wasmtime::Engine::new(&config::engine_config(code, memories, config::Running::nothing())?)
         };
-        match memories {
-            MemoryKind::Pooled => (&engines.pooled, tier),
-            MemoryKind::Own => (&engines.own, tier),
-        }
+        let author =
+            code.has_safepoints().then(|| engine(CodeKind::Unchecked, MemoryKind::Own)).transpose()?;
+        let pooled = engine(code, MemoryKind::Pooled)?;
+        Ok(Engines { pooled, own: engine(code, MemoryKind::Own)?, author, provided })
     }
 }
 
@@ -186,7 +141,6 @@ struct Source<'a> {
     code: CodeKind,
     limits: &'a CompileLimits,
     entry: Option<&'a WantedEntry>,
-    quick_from: Option<u64>,
 }
 
 /// Returns the bytes of the file that describes the module's outline.
@@ -199,7 +153,7 @@ fn outline(_: &LockedDown, engines: &Engines, wasm: &[u8]) -> Result<Vec<u8>, Co
 
 fn provided(engines: &Engines) -> Result<Provided, CompileError> {
     let failed = |error: wasmtime::Error| CompileError::Compiler { message: format!("{error:#}") };
-    (engines.provided)(&engines.optimized.pooled).map_err(failed)
+    (engines.provided)(&engines.pooled).map_err(failed)
 }
 
 fn no_outline() -> CompileError {
@@ -213,13 +167,12 @@ fn no_outline() -> CompileError {
 fn compile(
     _: &LockedDown,
     engines: &Engines,
-    &Source { wasm, code, limits, entry, quick_from }: &Source<'_>,
+    &Source { wasm, code, limits, entry }: &Source<'_>,
     artifact_file: File,
 ) -> io::Result<Result<Vec<u8>, CompileError>> {
-    let code_bytes = match diagnose::shape(wasm).and_then(|()| shape::check(wasm, limits)) {
-        Ok(code_bytes) => code_bytes,
-        Err(error) => return Ok(Err(error)),
-    };
+    if let Err(error) = diagnose::shape(wasm).and_then(|()| shape::check(wasm, limits)) {
+        return Ok(Err(error));
+    }
     // Compiling may take minutes, so everything else that is wrong with the module is reported first.
     let outline = Outline::of(wasm);
     if let Some(outline) = &outline
@@ -229,11 +182,10 @@ fn compile(
         return Ok(Err(error));
     }
     let choice = choice::choose(wasm);
-    let wanted = match quick_from {
-        Some(quick_from) if code_bytes >= quick_from => Tier::Quick,
-        _ => Tier::Optimized,
+    let engine = match choice.memories {
+        MemoryKind::Pooled => &engines.pooled,
+        MemoryKind::Own => &engines.own,
     };
-    let (engine, tier) = engines.get(wanted, choice.memories);
     let (artifact, safepoints) = match machine_code(engines, engine, wasm, choice.memories) {
         Ok(made) => made,
         Err(error) => return Ok(Err(diagnose::failure(wasm, &error, limits))),
@@ -254,7 +206,7 @@ fn compile(
             let outline = outline.ok_or_else(no_outline)?;
             let description = describe::describe(&outline, wasm, artifact_bytes, code, choice.memories)?;
             let functions_bytes = functions_bytes(&module);
-            Ok(Described { artifact_bytes, description, tier, functions_bytes, safepoints })
+            Ok(Described { artifact_bytes, description, functions_bytes, safepoints })
         });
     Ok(described.and_then(|described| {
         artifact::encode(&described).map_err(|error| CompileError::Compiler { message: error.to_string() })

@@ -1,11 +1,8 @@
 //! The engine's configuration: what compiles a module must be what runs it.
 
-use wasmtime::{
-    Config, Enabled, Inlining, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
-    RegallocAlgorithm, Result,
-};
+use wasmtime::{Config, Enabled, Inlining, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
 
-use proto::description::{CodeKind, MemoryKind, Tier};
+use proto::description::{CodeKind, MemoryKind};
 use proto::fingerprint::{self, fnv};
 use proto::limits::{
     HOST_STACK_BYTES, TABLE_ELEMENTS_MAX, WASM_STACK_BYTES_AT_MOST, WASM_STACK_BYTES_MAX,
@@ -168,7 +165,7 @@ fn set_kinds(config: &mut Config, code: CodeKind, memories: MemoryKind) {
 }
 
 /// This rises when what the compiler says of a module changes its meaning, but not its type.
-const MEANING: u64 = 3;
+const MEANING: u64 = 2;
 
 /// The fingerprint of the machine code that this engine makes, but for its kind and the processor: of the engine's
 /// version, of the switches and sizes that shape code, of how safepoints are placed, and of the form in which modules are
@@ -190,15 +187,6 @@ pub const MACHINE_CODE: u64 = {
     }
     hash
 };
-
-/// Sets how much work the compiler puts into machine code. The engine runs code of every tier, whatever its own is: neither
-/// setting changes what code means (`Engine::check_compatible_with_shared_flag` of wasmtime 48 takes any value of both).
-pub fn set_tier(config: &mut Config, tier: Tier) {
-    if tier == Tier::Quick {
-        config.cranelift_opt_level(OptLevel::None);
-        config.cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
-    }
-}
 
 /// The configuration for both roles. With memories of the worker's own ([`MemoryKind::Own`]), a worker adds
 /// what makes them.

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::description::{ModuleDescription, Tier};
+use crate::description::ModuleDescription;
 use crate::safepoints::Safepoints;
 
 /// Most bytes of a module's description.
@@ -18,7 +18,6 @@ pub struct Described {
     /// The size of the machine code.
     pub artifact_bytes: u64,
     pub description: ModuleDescription,
-    pub tier: Tier,
     /// The module's functions are the first so many bytes of its machine code; the engine's own pieces stand behind them.
     pub functions_bytes: u64,
     /// There are some where the code reads a polling page.
@@ -26,10 +25,9 @@ pub struct Described {
 }
 
 impl Described {
-    /// An optimised module to which nothing was added.
+    /// A module to which nothing was added.
     pub fn new(description: ModuleDescription, artifact_bytes: u64) -> Described {
-        let tier = Tier::Optimized;
-        Described { artifact_bytes, description, tier, functions_bytes: 0, safepoints: None }
+        Described { artifact_bytes, description, functions_bytes: 0, safepoints: None }
     }
 }
 

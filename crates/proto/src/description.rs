@@ -18,7 +18,7 @@ use crate::text::Name;
 
 pub use checks::TaskDefect;
 pub use code::Interrupt;
-pub use code::{CodeKind, MemoryKind, Tier};
+pub use code::{CodeKind, MemoryKind};
 pub use outline::ModuleOutline;
 pub use outline::WantedEntry;
 

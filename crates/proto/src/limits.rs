@@ -282,14 +282,6 @@ pub const COMPILE_MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Default for `PoolBuilder::compilers_max`: compiler processes of one pool at a time.
 pub const COMPILERS_MAX: usize = 2;
 
-/// Modules with at least so many bytes of code are compiled quickly first (`Tiering::Auto`): to optimise those takes more than
-/// a second of two CPUs (benches/README.md).
-pub const QUICK_CODE_BYTES_MIN: u64 = 4 * 1024 * 1024;
-
-/// Most modules of one pool whose optimised code is still to come. The pool holds the bytes of each. Further ones are
-/// optimised before their first task.
-pub const QUICK_MODULES_MAX: usize = 16;
-
 /// Most that it can be set to.
 pub const COMPILERS_AT_MOST: usize = 64;
 

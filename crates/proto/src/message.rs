@@ -353,9 +353,8 @@ pub struct Cost {
 /// The work that the compiler is asked to do.
 #[derive(Debug, Clone, Serialize, Deserialize, postcard_schema::Schema)]
 pub enum CompileWork {
-    /// Write machine code and description. If `entry` is given, the module must have it. Code of at least `quick_from`
-    /// bytes is compiled to the quick tier.
-    Compile { entry: Option<WantedEntry>, quick_from: Option<u64> },
+    /// Write machine code and description. If `entry` is given, the module must have it.
+    Compile { entry: Option<WantedEntry> },
     /// Write an outline instead of the description, and no machine code.
     Outline,
 }

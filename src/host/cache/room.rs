@@ -159,12 +159,12 @@ mod tests {
     use crate::host::cache::CacheKey;
     use crate::module::Digest;
     use files::HostFiles;
-    use proto::description::{CodeKind, Tier};
+    use proto::description::CodeKind;
 
     const CODE_BYTES: usize = 10_000;
 
     fn key(number: u64) -> CacheKey {
-        CacheKey::new(Digest::of(&number.to_le_bytes()), CodeKind::Plain, Tier::Optimized, 7)
+        CacheKey::new(Digest::of(&number.to_le_bytes()), CodeKind::Plain, 7)
     }
 
     fn cache(bytes_max: u64) -> (tempfile::TempDir, Cache) {

@@ -36,11 +36,7 @@ impl Place {
     fn new() -> Place {
         let dir = tempfile::tempdir().expect("a directory");
         let cache = open(dir.path()).expect("opens");
-        let place = Place {
-            dir,
-            cache,
-            key: CacheKey::new(Digest::of(b"wasm"), CodeKind::Plain, Tier::Optimized, 7),
-        };
+        let place = Place { dir, cache, key: CacheKey::new(Digest::of(b"wasm"), CodeKind::Plain, 7) };
         place.store();
         place
     }
@@ -67,16 +63,9 @@ fn what_was_stored_is_found_and_nobody_can_change_it() {
     (&found.artifact).read_to_end(&mut code).expect("reads");
     assert_eq!(code, CODE);
     (&found.artifact).write_all(b"x").expect_err("is sealed");
-    assert!(
-        place
-            .cache
-            .find(&CacheKey::new(Digest::of(b"wasm"), CodeKind::Metered, Tier::Optimized, 7))
-            .is_none()
-    );
+    assert!(place.cache.find(&CacheKey::new(Digest::of(b"wasm"), CodeKind::Metered, 7)).is_none());
     // This is the key of another engine, or of other settings.
-    assert!(
-        place.cache.find(&CacheKey::new(Digest::of(b"wasm"), CodeKind::Plain, Tier::Optimized, 8)).is_none()
-    );
+    assert!(place.cache.find(&CacheKey::new(Digest::of(b"wasm"), CodeKind::Plain, 8)).is_none());
     assert_eq!(std::fs::read_dir(place.dir.path()).expect("reads").count(), 1, "nothing is left beside it");
 }
 
@@ -136,7 +125,7 @@ fn every_flipped_bit_every_truncation_and_every_byte_more_is_noticed() {
 #[test]
 fn an_entry_in_anothers_place_is_none() {
     let place = Place::new();
-    let other = CacheKey::new(Digest::of(b"other"), CodeKind::Plain, Tier::Optimized, 7);
+    let other = CacheKey::new(Digest::of(b"other"), CodeKind::Plain, 7);
     place.cache.store(&other, &compiled(5)).expect("stores");
     let ours = place.path();
     let theirs = place.dir.path().join(other.file_name());

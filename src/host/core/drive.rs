@@ -196,7 +196,7 @@ fn assign(state: &mut State, worker: WorkerKey, task: TaskId, now: Now) -> Optio
     record.worker = Some(worker);
     // The clock is read before the worker can begin. A task with a limit goes to an idle worker.
     record.cpu.iter_mut().for_each(|cpu| cpu.hand(link.computed().unwrap_or_default()));
-    record.tier = Some(link.order(task, &record.call, record.batch.as_ref()));
+    link.order(task, &record.call, record.batch.as_ref());
     if let Some(domain) = state.domains.bind(worker, record.domain) {
         let pid = link.pid;
         state.observers.tell(now, || EventKind::WorkerBound { pid, domain });

@@ -24,7 +24,6 @@ pub(super) fn result(
         total: now.saturating_sub(record.submitted),
         attempts: record.attempts,
         worker_pid: record.worker_pid,
-        tier: record.tier.filter(|_| record.batch.is_none()),
         input_bytes: match (&record.batch, &record.call.asks) {
             (Some(_), _) => None,
             (None, Some(asks)) => Some(asks.bytes()),

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Ended, end, prebuilt, wasmpool, wat};
+use crate::harness::{end, prebuilt, wasmpool, wat};
 
 #[test]
 fn an_unknown_task_lists_those_there_are() {
@@ -101,31 +101,6 @@ fn the_cache_is_used_the_second_time_and_not_with_no_cache() {
     assert_eq!(from_cache(&["--cache-dir", dir]), false);
     assert_eq!(from_cache(&["--cache-dir", dir]), true);
     assert_eq!(from_cache(&["--no-cache"]), false);
-}
-
-#[test]
-fn a_module_that_is_compiled_quickly_is_optimised_by_its_second_use_at_the_latest() {
-    let cache = tempfile::tempdir().expect("a folder");
-    let dir = cache.path().to_str().expect("UTF-8");
-    let run = |flags: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wasmpool"));
-        command.env_clear().args(["run", "--cache-dir", dir, "--json"]).args(flags);
-        end(command.arg(prebuilt("kernels")).args(["sieve", "1000"])).expect(0)
-    };
-    let tier = |run: &Ended| run.json()["report"]["tier"].clone();
-    let first = run(&["--tiering", "always"]);
-    assert!(["quick", "optimized"].map(Value::from).contains(&tier(&first)), "{}", first.stderr);
-    let second = run(&["--tiering", "always"]);
-    // The pool of either may have lived for long enough.
-    let is_said = second.stderr.contains("optimizing kernels.wasm for later runs");
-    assert!(!is_said || tier(&second) == "quick", "{}", second.stderr);
-    let third = run(&["--tiering", "always"]);
-    assert_eq!(tier(&third), "optimized");
-    assert!(!third.stderr.contains("optimizing"), "{}", third.stderr);
-    let entries = std::fs::read_dir(dir).expect("reads").flatten().map(|entry| entry.file_name());
-    let entries: Vec<_> = entries.filter(|name| name.to_string_lossy().ends_with(".module")).collect();
-    assert!(entries.len() == 1 && entries[0].to_string_lossy().ends_with("-optimized.module"), "{entries:?}");
-    assert_eq!(tier(&run(&["--no-cache"])), "optimized", "it is a small module");
 }
 
 #[test]

@@ -14,11 +14,9 @@ use proto::limits::compile::{CompileLimit, CompileLimits};
 use proto::message::CompileError;
 use proto::text::truncated;
 
-/// Returns how many bytes of code the module has.
-///
 /// # Errors
 /// [`CompileError::CompileLimit`] with the place, [`CompileError::Invalid`] for what cannot be decoded.
-pub(super) fn check(wasm: &[u8], limits: &CompileLimits) -> Result<u64, CompileError> {
+pub(super) fn check(wasm: &[u8], limits: &CompileLimits) -> Result<(), CompileError> {
     Shape::new(limits).module(wasm).map_err(|stop| match stop {
         Stop::Limit(error) => *error,
         Stop::Malformed(error) => {
@@ -46,7 +44,6 @@ struct Shape<'a> {
     type_count: u64,
     imported_functions: u64,
     bodies: u64,
-    code_bytes: u64,
     memories: u64,
     globals: u64,
     element_items: u64,
@@ -83,7 +80,6 @@ impl<'a> Shape<'a> {
             type_count: 0,
             imported_functions: 0,
             bodies: 0,
-            code_bytes: 0,
             memories: 0,
             globals: 0,
             element_items: 0,
@@ -91,12 +87,12 @@ impl<'a> Shape<'a> {
         }
     }
 
-    fn module(mut self, wasm: &[u8]) -> Result<u64, Stop> {
+    fn module(mut self, wasm: &[u8]) -> Result<(), Stop> {
         self.hold(CompileLimit::WasmBytes, wasm.len() as u64, None, 0)?;
         for payload in Parser::new(0).parse_all(wasm) {
             self.section(payload?)?;
         }
-        Ok(self.code_bytes)
+        Ok(())
     }
 
     fn section(&mut self, payload: Payload<'_>) -> Result<(), Stop> {
@@ -127,7 +123,6 @@ impl<'a> Shape<'a> {
             Payload::CodeSectionEntry(body) => {
                 let function = u32::try_from(self.imported_functions + self.bodies).unwrap_or(u32::MAX);
                 self.bodies += 1;
-                self.code_bytes += body.range().len() as u64;
                 self.function(&body, function)
             }
             // Custom sections are skipped, not read; everything else is of constant size.

@@ -73,29 +73,6 @@ impl CodeKind {
     }
 }
 
-/// Says how much work the compiler puts into a module's machine code. Both tiers do the same; they differ in how long they
-/// take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Tier {
-    /// Made without optimisation, in about two thirds of the time, and about twice as slow. It stands in until the
-    /// optimised code is there.
-    Quick,
-    /// Optimised.
-    Optimized,
-}
-
-impl Tier {
-    /// Returns its name as the command's tables and JSON have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Tier::Quick => "quick",
-            Tier::Optimized => "optimized",
-        }
-    }
-}
-
 /// The owner of the linear memories that a module's instances have. It shapes the machine code, and so is
 /// decided when the module is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
