@@ -21,7 +21,8 @@ use crate::held::Life;
 use crate::report::CommandOutput;
 #[doc(inline)]
 pub use proto::description::{
-    Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleKind, ModuleOutline, TaskDescription,
+    CallingConvention, Codec, Interrupt, MemoryDescription, ModuleDescription, ModuleKind, ModuleOutline,
+    TaskDescription,
 };
 use proto::message::{ModuleId, TaskIndex};
 use proto::payload::Payload;
@@ -142,6 +143,9 @@ impl Module {
     /// # Errors
     /// [`ModuleError::UnknownTask`] with the names there are, [`ModuleError::SchemaMismatch`],
     /// [`ModuleError::RawTask`] for a task without a codec.
+    ///
+    /// An exported function over numbers is a task, too: that of `(i32, f64) -> i64` is a `Task<(i32, f64), i64>`, one without
+    /// a result returns `()`, and several results are a tuple.
     pub fn task<I, O>(&self, name: &str) -> Result<Task<I, O>, ModuleError>
     where
         I: Serialize + postcard_schema::Schema,

@@ -217,3 +217,20 @@ fn what_a_program_would_see_cut_off_is_refused() {
     let input = new().arg("nothing").env("A", "b=c").stdin(&b"a\0b"[..]);
     pool.submit(&command, &input).expect("submits").result_timeout(PATIENCE).expect("in time").expect("runs");
 }
+
+#[test]
+fn the_export_without_a_name_is_the_program_and_else_start() {
+    let pool = support::pool(1);
+    let unnamed = SAYS.replace(r#"(export "_start")"#, r#"(export "")"#);
+    let both =
+        format!(r#"{} (func (export "_start") unreachable))"#, unnamed.strip_suffix(')').expect("a module"));
+    for text in [SAYS, &unnamed, &both] {
+        let command = support::wat(&pool, text).command().expect("a command");
+        let future = pool.submit(&command, &CommandInput::new().arg("x")).expect("submits");
+        let said = written(&failure(&future));
+        assert_eq!(said, ("out".into(), "err".into()));
+    }
+    let odd = wat::parse_str(r#"(module (func (export "_start") (result i32) (i32.const 0)))"#);
+    let error = pool.load(&odd.expect("valid text")).expect_err("it cannot be called").to_string();
+    assert!(error.contains("`_start` is () -> (i32), and must be () -> ()"), "{error}");
+}

@@ -61,10 +61,6 @@ fn a_feature_that_is_not_offered_is_named() {
     for (text, feature) in [
         ("(module (memory 1 1 shared))", "threads"),
         ("(module (memory 1 (pagesize 1)))", "custom-page-sizes"),
-        (
-            "(module (func (param i64 i64 i64 i64) (result i64 i64) local.get 0 local.get 1 local.get 2 local.get 3 i64.add128))",
-            "wide-arithmetic",
-        ),
     ] {
         match refused(&pool, text) {
             ModuleError::Unsupported { feature: named, .. } => assert!(named.contains(feature), "{named}"),

@@ -351,6 +351,10 @@ pub(super) struct Target {
     /// The task's name; not needed if there is only one, or for a command
     pub(super) task: Option<String>,
 
+    /// Arguments of the task, each as JSON, or as it is where the task takes text; those of a command follow `--`
+    #[arg(value_name = "ARG", allow_negative_numbers = true)]
+    pub(super) task_args: Vec<String>,
+
     #[command(flatten)]
     pub(super) limits: Limits,
 
@@ -411,17 +415,21 @@ pub(super) struct RunArgs {
     pub(super) target: Target,
 
     /// The input: JSON for a typed task, else the bytes of this text
-    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true, conflicts_with = "task_args")]
     pub(super) input: Option<String>,
 
     /// A file with the input, `-` for stdin
-    #[arg(long, value_name = "FILE", conflicts_with = "input")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "task_args"])]
     pub(super) input_file: Option<PathBuf>,
 
     /// Do not read stdin: a command gets an empty one. Without this flag only as much is read as the command
     /// asks for
     #[arg(long, conflicts_with_all = ["input", "input_file"])]
     pub(super) no_stdin: bool,
+
+    /// Write the result to this file: bytes as they are, other values as JSON, of a command what it wrote to stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
 
     /// Print one JSON object: result or error, and what it cost
     #[arg(long)]

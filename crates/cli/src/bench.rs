@@ -118,13 +118,16 @@ fn measure_all(
                 args.time, args.time
             ));
         }
-        levels.push(measure(name, &call, &given(args, settings)?, pool, args.time)?);
+        levels.push(measure(name, &call, &given(args, &call, settings)?, pool, args.time)?);
     }
     Ok(levels)
 }
 
-fn given(args: &BenchArgs, settings: &Settings) -> Result<InputArg, Failure> {
+fn given(args: &BenchArgs, call: &Call, settings: &Settings) -> Result<InputArg, Failure> {
     let bytes_max = settings::input_bytes_max(&args.target);
+    if let (words @ [_, ..], Some(task)) = (&args.target.task_args[..], call.description()) {
+        return input::words(task, words, bytes_max);
+    }
     Ok(match (&args.input, &args.input_file) {
         (Some(text), _) => input::typed_input(text, bytes_max)?,
         (None, Some(path)) => InputArg::Content(input::read_file(&settings.files, path, bytes_max)?),

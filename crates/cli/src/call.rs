@@ -71,7 +71,7 @@ impl Prepared {
 pub(super) enum CallOutput {
     /// A typed task's result is one line of JSON.
     Json(String),
-    /// A typed task's large result becomes JSON when it is written.
+    /// A typed task's result that is large, or bytes, becomes JSON when it is written.
     Value(LargeValue),
     /// An untyped task's result is bytes.
     Bytes(Bytes),
@@ -117,7 +117,8 @@ impl Call {
         if matches!(kind, Kind::Task { .. }) && !(target.args.is_empty() && target.env.is_empty()) {
             let name = module.name();
             return Err(Failure::Usage(format!(
-                "{name} has tasks: arguments after `--` and --env are for WASI commands; a task takes --input"
+                "{name} has tasks: arguments after `--` and --env are for WASI commands; those of a task follow its name, or \
+                 it takes --input"
             )));
         }
         Ok(Call { pool: pool.clone(), options, kind })
@@ -321,7 +322,7 @@ impl CallFuture {
                     return Ok(CallOutput::Bytes(bytes));
                 }
                 let output_max = *output_max;
-                let read = match bytes.len() > LARGE_BYTES {
+                let read = match bytes.len() > LARGE_BYTES || description.output.is_bytes() {
                     false => json::decode(&description.output, &bytes, output_max).map(CallOutput::Json),
                     true => json::check(&description.output, &bytes, output_max).map(|()| {
                         CallOutput::Value(LargeValue { description: description.clone(), bytes, output_max })

@@ -146,6 +146,41 @@ pub(super) fn typed_input(text: &str, bytes_max: usize) -> Result<InputArg, Fail
     }
 }
 
+/// Makes the input of a task from its arguments, as they stand on the command line: JSON, or text where the task takes text or
+/// bytes, or the word is no JSON.
+pub(super) fn words(task: &TaskDescription, words: &[String], bytes_max: usize) -> Result<InputArg, Failure> {
+    let signature = task.signature();
+    if task.codec == Codec::Raw {
+        return Err(Failure::Usage(format!(
+            "`{signature}` takes bytes: give them with --input or --input-file"
+        )));
+    }
+    if task.params.len() != words.len() {
+        let (wanted, given) = (task.params.len(), words.len());
+        return Err(Failure::Usage(format!(
+            "`{signature}` takes {wanted} arguments, and {given} were given"
+        )));
+    }
+    let json: Vec<_> = words
+        .iter()
+        .zip(task.input.are_text(words.len()))
+        .map(|(word, is_text)| as_json(word, is_text))
+        .collect();
+    let text = match &json[..] {
+        [only] => only.clone(),
+        several => format!("[{}]", several.join(",")),
+    };
+    match text.len() <= bytes_max {
+        true => Ok(InputArg::Json(text.into_bytes())),
+        false => Err(too_long("the input", bytes_max)),
+    }
+}
+
+fn as_json(word: &str, is_text: bool) -> String {
+    let is_json = !is_text && serde_json::from_str::<serde::de::IgnoredAny>(word).is_ok();
+    if is_json { word.into() } else { serde_json::Value::from(word).to_string() }
+}
+
 /// Reads a file that tasks are to share.
 pub(super) fn read_shared(files: &HostFiles, path: &Path, bytes_max: usize) -> Result<Vec<u8>, Failure> {
     let too_long = |name: &str, bytes_max: usize| {

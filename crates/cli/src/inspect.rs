@@ -19,7 +19,7 @@ use types::TypeDefinition;
 use wasmpool::internal;
 use wasmpool::module::Digest;
 use wasmpool::module::{
-    Codec, MemoryDescription, ModuleDescription, ModuleOptions, ModuleOutline, TaskDescription,
+    Codec, MemoryDescription, ModuleDescription, ModuleKind, ModuleOptions, ModuleOutline, TaskDescription,
 };
 use wasmpool::{Module, Pool};
 
@@ -146,6 +146,9 @@ fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> f
     for task in &description.tasks {
         write_task(page, task)?;
     }
+    if description.kind == ModuleKind::Functions {
+        write_uncallable(page, description)?;
+    }
     if !types.is_empty() {
         writeln!(page, "\n{HEADING}types{HEADING:#}")?;
     }
@@ -153,6 +156,29 @@ fn write_page(page: &mut String, module: &Module, types: &[TypeDefinition]) -> f
         for line in definition.text().lines() {
             writeln!(page, "  {}", Escaped(line))?;
         }
+    }
+    Ok(())
+}
+
+/// Writes which functions of a module without an ABI cannot be called, and which should not be.
+fn write_uncallable(page: &mut String, description: &ModuleDescription) -> fmt::Result {
+    let is_task = |name: &str| description.tasks.iter().any(|task| task.export == name);
+    let others = description.exports.iter().filter_map(|export| export.rsplit_once(": "));
+    let others: Vec<_> = others
+        .filter(|(name, ty)| ty.contains(") -> (") && *name != "_initialize" && !is_task(name))
+        .collect();
+    if !others.is_empty() {
+        writeln!(page, "\n{HEADING}not callable{HEADING:#}, since they take or return what is no number")?;
+    }
+    for (name, ty) in others {
+        writeln!(page, "  {}: {ty}", Name(name))?;
+    }
+    if !description.memories.is_empty() {
+        writeln!(
+            page,
+            "\n  An i32 may be a place in the module's memory, where no input can be put: text and bytes need the byte \
+             ABI\n  (guest-tasks/README.md)."
+        )?;
     }
     Ok(())
 }
@@ -223,6 +249,7 @@ fn task_to_json(task: &TaskDescription) -> Value {
         "signature": task.signature(),
         "doc": task.doc,
         "codec": task.codec.name(),
+        "convention": task.convention.name(),
         "params": params,
         "output": task.output.show_inside(task.output.root()),
     })

@@ -23,6 +23,7 @@ mod call;
 mod input;
 mod object;
 mod profile;
+mod result_file;
 mod trace;
 
 mod exit;

@@ -64,6 +64,11 @@ struct Plan {
 }
 
 pub(super) fn map(args: &MapArgs, settings: &Settings, console: &Console) -> Result<Exit, Failure> {
+    if !args.target.task_args.is_empty() {
+        let message =
+            "a map calls its task once for each input: give the inputs by --files, or as lines of stdin";
+        return Err(Failure::Usage(message.into()));
+    }
     let source = Source::resolve(args, settings)?;
     if !settings.quiet {
         warn_of_inputs_left_out(&source, console);

@@ -13,6 +13,7 @@ use super::input::{self, InputArg};
 use super::interrupt::{self, StopRequest};
 use super::object::{self, Object};
 use super::profile::Profile;
+use super::result_file::ResultFile;
 use super::settings::{self, Settings};
 use super::trace::Trace;
 use proto::refused::calling;
@@ -27,6 +28,7 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
     let shared = settings::shared_options(&pool, target, &settings.files)?;
     let call = Call::resolve(&pool, &module, target, shared)?;
     let given = given(args, &call, settings)?;
+    let file = ResultFile::open(args.output.as_deref(), &settings.files)?;
     let profile = Profile::begin(target, &settings.files, &pool)?;
     let signals = interrupt::listen();
     let future = Arc::new(call.submit(given, None, None)?);
@@ -41,8 +43,8 @@ pub(super) fn run(args: &RunArgs, settings: &Settings, console: &Console) -> Res
         console.say(&format!("warning: {dropped} bytes of the task's logs were dropped: raise --log-limit"));
     }
     match result {
-        Ok(output) if args.json => print_json(&output, &call, &module, &report),
-        Ok(output) => print(&output, &report, (!settings.quiet).then_some(console)),
+        Ok(output) if args.json => print_json(&output, &call, &module, &report, file),
+        Ok(output) => print(&output, &report, (!settings.quiet).then_some(console), file),
         Err(failure) if args.json => {
             let failure = Failure::Task(failure);
             let object = head(&call, &module).field("ok", false).raw("error", &object::error(&failure));
@@ -91,6 +93,9 @@ fn wait(
 /// The input is what the arguments say, else stdin. A command reads stdin itself; for a task it is read here,
 /// if the task needs an input and stdin is no keyboard.
 fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<InputArg, Failure> {
+    if let (words @ [_, ..], Some(task)) = (&args.target.task_args[..], call.description()) {
+        return input::words(task, words, settings::input_bytes_max(&args.target));
+    }
     if let Some(text) = &args.input {
         return input::typed_input(text, settings::input_bytes_max(&args.target));
     }
@@ -109,12 +114,23 @@ fn given(args: &RunArgs, call: &Call, settings: &Settings) -> Result<InputArg, F
     input::from_stdin(Some(task), bytes_max)
 }
 
-fn print(output: &CallOutput, report: &TaskReport, notes: Option<&Console>) -> Result<Exit, Failure> {
-    let printed = match output {
-        CallOutput::Json(line) => console::print_line(line),
-        CallOutput::Value(value) => console::print_line_by(|out| value.write(out)),
-        CallOutput::Bytes(bytes) => console::write_stdout(bytes),
-        CallOutput::Command(output) => print_command(&output.stdout, &output.stderr),
+fn print(
+    output: &CallOutput,
+    report: &TaskReport,
+    notes: Option<&Console>,
+    file: Option<ResultFile>,
+) -> Result<Exit, Failure> {
+    let printed = match (file, output) {
+        (Some(file), output) => {
+            if let CallOutput::Command(output) = output {
+                console::write_stderr(&output.stderr);
+            }
+            file.write(output)
+        }
+        (None, CallOutput::Json(line)) => console::print_line(line),
+        (None, CallOutput::Value(value)) => console::print_line_by(|out| value.write(out)),
+        (None, CallOutput::Bytes(bytes)) => console::write_stdout(bytes),
+        (None, CallOutput::Command(output)) => print_command(&output.stdout, &output.stderr),
     };
     let exit = exit_of(output, printed)?;
     if let Some(console) = notes {
@@ -147,8 +163,18 @@ fn print_json(
     call: &Call,
     module: &Module,
     report: &TaskReport,
+    file: Option<ResultFile>,
 ) -> Result<Exit, Failure> {
-    let line = output.add_to(head(call, module)).raw("report", &object::report(report)).into_line();
+    let object = head(call, module);
+    let object = match file {
+        Some(file) => {
+            let path = file.path().display().to_string();
+            file.write(output)?;
+            output.add_status_to(object).field("file", path)
+        }
+        None => output.add_to(object),
+    };
+    let line = object.raw("report", &object::report(report)).into_line();
     exit_of(output, console::print_line_by(|out| line.write(out)))
 }
 

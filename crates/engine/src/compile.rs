@@ -7,6 +7,7 @@ mod choice;
 mod confine;
 mod describe;
 mod diagnose;
+mod numbers;
 mod outline;
 pub mod safepoints;
 mod shape;

@@ -106,7 +106,7 @@ impl Running {
 type Switch = fn(&mut Config, bool) -> &mut Config;
 
 /// The switches that shape machine code, by the names that the engine has for them, and how they are set.
-const SWITCHES: [(&str, Switch, bool); 15] = [
+const SWITCHES: [(&str, Switch, bool); 16] = [
     // This is the concurrency of components: nothing here uses it, and every store would pay for it.
     ("concurrency_support", Config::concurrency_support, false),
     ("relaxed_simd_deterministic", Config::relaxed_simd_deterministic, true),
@@ -123,6 +123,7 @@ const SWITCHES: [(&str, Switch, bool); 15] = [
     ("wasm_function_references", Config::wasm_function_references, true),
     ("wasm_gc", Config::wasm_gc, true),
     ("wasm_exceptions", Config::wasm_exceptions, true),
+    ("wasm_wide_arithmetic", Config::wasm_wide_arithmetic, true),
     ("guard_before_linear_memory", Config::guard_before_linear_memory, true),
 ];
 

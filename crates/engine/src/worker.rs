@@ -20,6 +20,7 @@ mod linker;
 mod links;
 mod loaded;
 mod main_loop;
+mod numbers;
 pub mod memories;
 mod open;
 mod poll;

@@ -1,4 +1,4 @@
-//! Large outputs, which become JSON as they are written.
+//! Outputs that become JSON as they are written: large ones, and bytes, which a file has as they are.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use proto::description::TaskDescription;
 /// [`JSON_BYTES_PER_BYTE`](proto::limits::JSON_BYTES_PER_BYTE) times as large.
 pub const LARGE_BYTES: usize = 64 * 1024;
 
-/// The result of a typed task that is so large that its JSON is made only as it is written.
+/// The result of a typed task whose JSON is made only as it is written. Its bytes have been checked.
 #[derive(Debug, Clone)]
 pub struct LargeValue {
     pub description: Arc<TaskDescription>,
@@ -24,6 +24,16 @@ pub struct LargeValue {
 impl LargeValue {
     pub fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
         write(out, &self.description.output, &self.bytes, self.output_max)
+    }
+
+    /// Returns the bytes that it is, if it is bytes.
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        if !self.description.output.is_bytes() {
+            return None;
+        }
+        // Lists and bytes begin with their length.
+        let (len, bytes) = postcard::take_from_bytes::<u64>(&self.bytes).ok()?;
+        (len == bytes.len() as u64).then_some(bytes)
     }
 
     /// Returns how many bytes it takes in this process.

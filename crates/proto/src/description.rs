@@ -22,12 +22,19 @@ pub use code::{CodeKind, MemoryKind};
 pub use outline::ModuleOutline;
 pub use outline::WantedEntry;
 
+/// A command's program is the export without a name, if it is a function that takes and returns nothing, else `_start`: as
+/// the `wasmtime` command has it.
+pub const UNNAMED_PROGRAM: &str = "";
+pub const PROGRAM: &str = "_start";
+
 /// The kind of program that a module is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
 pub enum ModuleKind {
     /// Keeps to the byte ABI: it has tasks.
     Tasks,
+    /// Keeps to no ABI, but exports functions over numbers, each of which is a task.
+    Functions,
     /// A WASI command: it has `_start`.
     Command,
     /// Valid, but neither: nothing in it can be called through a pool.
@@ -39,6 +46,7 @@ impl ModuleKind {
     pub fn name(self) -> &'static str {
         match self {
             ModuleKind::Tasks => "tasks",
+            ModuleKind::Functions => "functions",
             ModuleKind::Command => "command",
             ModuleKind::Library => "library",
         }
@@ -49,8 +57,9 @@ impl fmt::Display for ModuleKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ModuleKind::Tasks => "tasks",
+            ModuleKind::Functions => "functions over numbers",
             ModuleKind::Command => "WASI command",
-            ModuleKind::Library => "library (no tasks, no _start)",
+            ModuleKind::Library => "library (no tasks, no functions over numbers, no _start)",
         })
     }
 }
@@ -75,6 +84,26 @@ impl Codec {
     }
 }
 
+/// Says how a task's function is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, postcard_schema::Schema)]
+#[non_exhaustive]
+pub enum CallingConvention {
+    /// By the byte ABI: the encoded input's place in memory goes in, that of an envelope comes out.
+    Bytes,
+    /// Each number of the input is a parameter, and each result a number of the output.
+    Numbers,
+}
+
+impl CallingConvention {
+    /// Returns its name as the command's JSON has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            CallingConvention::Bytes => "bytes",
+            CallingConvention::Numbers => "numbers",
+        }
+    }
+}
+
 /// One task of a module, as the module describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, postcard_schema::Schema)]
 #[non_exhaustive]
@@ -85,6 +114,8 @@ pub struct TaskDescription {
     pub doc: String,
     /// The exported function behind it.
     pub export: String,
+    /// Says how that is called.
+    pub convention: CallingConvention,
     /// Says how input and output are encoded.
     pub codec: Codec,
     /// The names of its arguments. Several arguments travel as one tuple.
@@ -95,7 +126,54 @@ pub struct TaskDescription {
     pub output: TypeSchema,
 }
 
+/// The type of a number that WebAssembly's functions take and return. It has no signs of its own; here `i32` and `i64` have
+/// one, as the `wasmtime` command reads and prints them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumberType {
+    I32,
+    I64,
+    F32,
+    F64,
+}
+
+impl NumberType {
+    fn node(self) -> Node {
+        match self {
+            NumberType::I32 => Node::I32,
+            NumberType::I64 => Node::I64,
+            NumberType::F32 => Node::F32,
+            NumberType::F64 => Node::F64,
+        }
+    }
+}
+
 impl TaskDescription {
+    /// An exported function over numbers. The parameters are called `p0`, `p1` and so on where `names` has not one for
+    /// each of them.
+    #[doc(hidden)]
+    pub fn numbers(
+        export: &str,
+        names: Vec<String>,
+        params: &[NumberType],
+        results: &[NumberType],
+    ) -> TaskDescription {
+        let schema = |types: &[NumberType]| TypeSchema::of_values(types.iter().map(|ty| ty.node()));
+        let named = TaskDescription {
+            name: export.into(),
+            doc: String::new(),
+            export: export.into(),
+            convention: CallingConvention::Numbers,
+            codec: Codec::Postcard,
+            params: names,
+            input: schema(params),
+            output: schema(results),
+        };
+        if named.params.len() == params.len() && named.check().is_ok() {
+            return named;
+        }
+        TaskDescription { params: (0..params.len()).map(|index| format!("p{index}")).collect(), ..named }
+    }
+
     /// A function that takes bytes and returns bytes; nothing else is known of it.
     #[doc(hidden)]
     pub fn raw(name: &str) -> TaskDescription {
@@ -103,6 +181,7 @@ impl TaskDescription {
             name: name.into(),
             doc: String::new(),
             export: name.into(),
+            convention: CallingConvention::Bytes,
             codec: Codec::Raw,
             params: Vec::new(),
             input: TypeSchema::raw_bytes(),

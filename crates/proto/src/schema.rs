@@ -112,6 +112,17 @@ impl TypeSchema {
         TypeSchema { nodes }
     }
 
+    /// The values of a function: none, one, or a tuple of several. They have no children.
+    pub(crate) fn of_values(values: impl Iterator<Item = Node>) -> TypeSchema {
+        let mut nodes: Vec<Node> = values.collect();
+        match nodes.len() {
+            0 => nodes.push(Node::Unit),
+            1 => {}
+            several => nodes.push(Node::Tuple((0..several as NodeId).collect())),
+        }
+        TypeSchema { nodes }
+    }
+
     /// A value whose bytes are the payload, without a codec.
     pub fn raw_bytes() -> TypeSchema {
         TypeSchema { nodes: vec![Node::Bytes] }
@@ -165,6 +176,21 @@ impl TypeSchema {
     /// Returns whether a value is a `String`.
     pub fn is_string(&self) -> bool {
         matches!(self.root(), Node::String)
+    }
+
+    /// Returns, of each of so many arguments, whether it is text or bytes. Several arguments travel as a tuple.
+    pub fn are_text(&self, count: usize) -> Vec<bool> {
+        let is_text = |node: &Node| match node {
+            Node::String | Node::Char | Node::Bytes => true,
+            Node::Seq(item) => matches!(self.node(*item), Node::U8),
+            _ => false,
+        };
+        match self.root() {
+            Node::Tuple(types) if count > 1 && types.len() == count => {
+                types.iter().map(|id| is_text(self.node(*id))).collect()
+            }
+            root => vec![is_text(root); count],
+        }
     }
 
     /// A node in full, with the fields of a struct.

@@ -95,11 +95,11 @@ pub(crate) struct BenchArgs {
     pub(crate) target: Target,
 
     /// The input of each call, as for `run`
-    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true, conflicts_with = "task_args")]
     pub(crate) input: Option<String>,
 
     /// A file with the input
-    #[arg(long, value_name = "FILE", conflicts_with = "input")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "task_args"])]
     pub(crate) input_file: Option<PathBuf>,
 
     /// How long each of the measurements takes, such as 500ms or 5s

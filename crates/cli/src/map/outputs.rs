@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::feed::Job;
@@ -11,6 +11,7 @@ use crate::call::CallOutput;
 use crate::console::Console;
 use crate::exit::Failure;
 use crate::object::{self, Line, Object};
+use crate::result_file;
 use files::{Folder, HostFiles, Locked, OpenError, Waiting};
 use proto::text;
 use wasmpool::task::TaskReport;
@@ -169,13 +170,9 @@ impl OutputDir {
         match output {
             CallOutput::Json(json) => self.put(format!("{name}.json"), format!("{json}\n").as_bytes()),
             CallOutput::Value(value) => {
-                let name = format!("{name}.json");
-                let written = self.replace(&name, |file| {
-                    let mut file = BufWriter::with_capacity(64 * 1024, file);
-                    value.write(&mut file)?;
-                    file.write_all(b"\n")?;
-                    file.flush()
-                });
+                let kind = if value.as_bytes().is_some() { "bin" } else { "json" };
+                let name = format!("{name}.{kind}");
+                let written = self.replace(&name, |file| result_file::write_to(file, output));
                 self.put_as(name, written)
             }
             CallOutput::Bytes(bytes) => self.put(format!("{name}.bin"), bytes),

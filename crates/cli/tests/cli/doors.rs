@@ -140,6 +140,7 @@ fn a_link_that_a_task_leaves_leads_no_later_command_out() {
             &["map", "word_count", "count", "--joblog", "d/o/jobs"],
             &["map", "word_count", "count", "--log-file", "d/o/log"],
             &["run", "word_count", "count", "--input", "\"a\"", "--profile", "d/o/profile"],
+            &["run", "word_count", "count", "--input", "\"a\"", "--output", "d/o/result"],
             &["run", "word_count", "count", "--input", "\"a\"", "--trace", "d/up/outside/trace"],
             &["run", "link.wasm", "--dir", "d/o:/o:rw", "--", "x", "made"],
         ] {

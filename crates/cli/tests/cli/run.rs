@@ -294,6 +294,102 @@ fn logs_of_guests_are_on_stderr_from_info_up_and_quiet_silences_them() {
 }
 
 #[test]
+fn a_result_goes_to_a_file_with_bytes_as_they_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("result");
+    let run = |module: &str, words: &[&str]| {
+        let mut command = wasmpool("run", prebuilt(module));
+        command.args(words).arg("-o").arg(&file);
+        let ran = end(&mut command).expect(0);
+        (ran.text(), std::fs::read(&file).expect("is there"))
+    };
+    let all: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let input = folder.path().join("input");
+    std::fs::write(&input, &all).expect("writes");
+    let input = input.to_str().expect("UTF-8");
+    // A task without a codec, a typed one that returns bytes, one that returns something else.
+    assert_eq!(run("echo", &["echo", "--input-file", input]), (String::new(), all.clone()));
+    assert_eq!(run("primes", &["count", "100"]), (String::new(), b"25\n".to_vec()));
+    let text = "the same again ".repeat(5_000);
+    let (printed, packed) = run("compress", &["deflate_at", "6", &text]);
+    assert!(printed.is_empty() && packed.len() < 1_000, "{} bytes: {printed}", packed.len());
+    let packed_file = folder.path().join("packed");
+    std::fs::write(&packed_file, packed).expect("writes");
+    let (_, unpacked) =
+        run("compress", &["inflate_raw", "--input-file", packed_file.to_str().expect("UTF-8")]);
+    assert!(unpacked == text.as_bytes(), "{} bytes", unpacked.len());
+    let (line, written) = run("primes", &["count", "100", "--json"]);
+    let line: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(written, b"25\n");
+    assert!(
+        line["file"] == file.to_str().expect("UTF-8") && line["output"].is_null() && line["ok"] == true,
+        "{line}"
+    );
+    // What cannot be written is said before the task runs, and an input is not overwritten.
+    let mut nowhere = wasmpool("run", prebuilt("primes"));
+    end(nowhere.args(["count", "100", "--output", "no/such/folder"]))
+        .expect(2)
+        .says("cannot write the result to");
+    let mut itself = wasmpool("run", prebuilt("echo"));
+    end(itself.args(["echo", "--input-file", input, "--output", input])).expect(2).says("the result");
+    assert_eq!(std::fs::read(input).expect("is there"), all);
+}
+
+/// A module that keeps to no ABI.
+const FUNCTIONS_WAT: &str = r#"(module (memory (export "memory") 1)
+    (func (export "add") (param $left i32) (param $right i32) (result i32)
+        (i32.add (local.get 0) (local.get 1)))
+    (func (export "both") (param f64) (result f64 i64) (local.get 0) (i64.const -1))
+    (func (export "vector") (param v128)))"#;
+
+#[test]
+fn the_arguments_of_a_task_follow_its_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = wat(folder.path(), "add.wasm", FUNCTIONS_WAT);
+    let run = |words: &[&str]| end(wasmpool("run", &module).args(words));
+    for (words, output) in [
+        (&["add", "3", "4"][..], "7"),
+        (&["add", "-3", "4"], "1"),
+        (&["add", "2147483647", "1"], "-2147483648"),
+        (&["add", "--input", "[3, 4]"], "7"),
+        (&["add", "--input", r#"{"right": 4, "left": 3}"#], "7"),
+        (&["both", "0.5"], "[0.5,-1]"),
+        (&["both", "-1e300", "--json"], ""),
+    ] {
+        let ran = run(words).expect(0);
+        assert!(output.is_empty() || ran.text() == format!("{output}\n"), "{words:?}: {}", ran.text());
+    }
+    end(wasmpool("run", prebuilt("primes")).args(["count", "1000"])).expect(0).says("");
+    let words = end(wasmpool("run", prebuilt("word_count")).args(["count", "one two two"])).expect(0);
+    let piped = end(wasmpool("run", prebuilt("word_count")).args(["count", "--input", r#""one two two""#]));
+    assert_eq!(words.text(), piped.expect(0).text());
+    for (words, says) in [
+        (&["add", "3"][..], "`add(left: i32, right: i32) -> i32` takes 2 arguments, and 1 were given"),
+        (&["add", "3", "4", "5"], "takes 2 arguments, and 3 were given"),
+        (&["add", "3", "x"], "does not fit"),
+        (&["add", "3", "1.5"], "does not fit"),
+        (&["add", "3", "2147483648"], "does not fit"),
+        (&["add", "3", "4", "--input", "[]"], "cannot be used with"),
+        (&["vector", "3"], "no task `vector`"),
+    ] {
+        let ran = run(words);
+        assert!(ran.code != 0, "{words:?}");
+        ran.says(says);
+    }
+    end(wasmpool("map", &module).args(["add", "3", "4"])).expect(2).says("lines of stdin");
+    end(wasmpool("run", prebuilt("echo")).args(["echo", "x"])).expect(2).says("--input-file");
+    let page = end(&mut wasmpool("inspect", &module)).expect(0);
+    for says in ["functions over numbers", "add(left: i32, right: i32) -> i32", "both(p0: f64) -> (f64, i64)"]
+    {
+        assert!(page.text().contains(says), "{}", page.text());
+    }
+    let page = page.text();
+    let (tasks, others) = page.split_once("not callable").expect("there is one");
+    assert!(!tasks.contains("vector") && others.contains("vector: (v128) -> ()"), "{page}");
+    assert!(others.contains("byte ABI"), "{others}");
+}
+
+#[test]
 fn arguments_that_do_not_go_together_are_wrong_usage() {
     let cases = [
         (&["primes", "--input", "1"][..], "name one of `count`"),

@@ -42,7 +42,9 @@ const NAMES: [&str; 4] = ["f", "sub", "sub/f", "wasmpool.toml"];
 type Options = (&'static str, &'static [&'static str]);
 
 /// Options of what is written, of what is relied on, and of what is read.
-const INSIDE: [Options; 18] = [
+const INSIDE: [Options; 20] = [
+    ("run", &["--output", "D/f"]),
+    ("run", &["--output", "D/sub/f"]),
     ("map", &["--output-dir", "D"]),
     ("map", &["--output-dir", "D/sub"]),
     ("map", &["--joblog", "D/f"]),
@@ -64,7 +66,8 @@ const INSIDE: [Options; 18] = [
 ];
 
 /// Options whose places nobody replaces, or by names that the command makes itself.
-const MADE: [Options; 12] = [
+const MADE: [Options; 13] = [
+    ("run", &["--output", "D/rN"]),
     ("map", &["--output-dir", "D"]),
     ("map", &["--output-dir", "D/oN/sub"]),
     ("map", &["--joblog", "D/jN"]),

@@ -2,11 +2,12 @@
 
 use wasmparser::{FuncType, MemoryType, Parser, Payload, ValType};
 
-use super::outline::{self, Import, Item, Outline};
+use super::numbers;
+use super::outline::{self, Export, Import, Item, Outline};
 use crate::Provided;
 use proto::description::{
-    CodeKind, MemoryDescription, MemoryKind, ModuleDescription, ModuleKind, ModuleOutline, TaskDescription,
-    WantedEntry,
+    CodeKind, MemoryDescription, MemoryKind, ModuleDescription, ModuleKind, ModuleOutline, PROGRAM,
+    TaskDescription, UNNAMED_PROGRAM, WantedEntry,
 };
 use proto::guest::section;
 use proto::imports::WASI_MODULE;
@@ -37,18 +38,17 @@ pub(super) fn loadable(
         return Err(CompileError::UnknownImports { imports: shortened(unknown) });
     }
     let kind = kind(outline);
-    if kind == ModuleKind::Command {
-        keeps(outline, "_start", &[], &[])?;
+    if kind == ModuleKind::Command && !has_unnamed_program(outline) {
+        keeps(outline, PROGRAM, &[], &[])?;
     }
-    let tasks = if kind == ModuleKind::Tasks { tasks(outline, wasm)? } else { Vec::new() };
+    let tasks = tasks_of(kind, outline, wasm)?;
     let Some(WantedEntry { module, task }) = entry else { return Ok(()) };
     let module = module.clone();
     let known = tasks.iter().map(|task| task.name.clone()).collect::<Vec<_>>();
     match (kind, task) {
-        (ModuleKind::Library | ModuleKind::Tasks, None) if known.is_empty() => {
-            Err(CompileError::NotACommand { module, known })
-        }
-        (ModuleKind::Library | ModuleKind::Tasks, Some(name)) if !known.contains(name) => {
+        (ModuleKind::Command, _) => Ok(()),
+        (_, None) if known.is_empty() => Err(CompileError::NotACommand { module, known }),
+        (_, Some(name)) if !known.contains(name) => {
             Err(CompileError::UnknownTask { module, name: name.clone(), known })
         }
         _ => Ok(()),
@@ -56,10 +56,29 @@ pub(super) fn loadable(
 }
 
 fn kind(outline: &Outline) -> ModuleKind {
-    match (outline.export(MARKER).is_some(), outline.function("_start").is_some()) {
+    let is_command = has_unnamed_program(outline) || outline.function(PROGRAM).is_some();
+    match (outline.export(MARKER).is_some(), is_command) {
         (true, _) => ModuleKind::Tasks,
         (false, true) => ModuleKind::Command,
+        (false, false) if numbers::are_there(outline) => ModuleKind::Functions,
         (false, false) => ModuleKind::Library,
+    }
+}
+
+/// Returns whether the module's program is the export without a name.
+fn has_unnamed_program(outline: &Outline) -> bool {
+    outline.function(UNNAMED_PROGRAM).is_some_and(|ty| outline::is(ty, &[], &[]))
+}
+
+/// Returns the tasks of a module of this kind.
+fn tasks_of(kind: ModuleKind, outline: &Outline, wasm: &[u8]) -> Result<Vec<TaskDescription>, CompileError> {
+    match kind {
+        ModuleKind::Tasks => tasks(outline, wasm),
+        ModuleKind::Functions => {
+            keeps(outline, "_initialize", &[], &[])?;
+            Ok(numbers::tasks(outline, wasm))
+        }
+        _ => Ok(Vec::new()),
     }
 }
 
@@ -72,7 +91,7 @@ pub(super) fn describe(
     memory_kind: MemoryKind,
 ) -> Result<ModuleDescription, CompileError> {
     let kind = kind(outline);
-    let tasks = if kind == ModuleKind::Tasks { tasks(outline, wasm)? } else { Vec::new() };
+    let tasks = tasks_of(kind, outline, wasm)?;
     let has_function = |name: &str| outline.function(name).is_some();
     let mut description = ModuleDescription::empty(kind, code, memory_kind);
     description.tasks = tasks;
@@ -80,7 +99,7 @@ pub(super) fn describe(
     description.exports = exports(outline);
     description.memories = memories(outline);
     description.uses_wasi = outline.imports.iter().any(|import| import.module == WASI_MODULE);
-    description.has_initializer = has_function("wasmpool_init");
+    description.has_initializer = kind == ModuleKind::Tasks && has_function("wasmpool_init");
     description.has_reactor_start = kind != ModuleKind::Command && has_function("_initialize");
     description.has_start = outline.has_start;
     description.wasm_bytes = wasm.len() as u64;
@@ -95,9 +114,8 @@ pub(super) fn outlined(
     wasm: &[u8],
 ) -> Result<ModuleOutline, CompileError> {
     let kind = kind(outline);
-    let is_tasks = kind == ModuleKind::Tasks;
     let mut described = ModuleOutline::empty(kind);
-    described.tasks = if is_tasks { tasks(outline, wasm).unwrap_or_default() } else { Vec::new() };
+    described.tasks = tasks_of(kind, outline, wasm).unwrap_or_default();
     described.unknown_imports = unknown_imports(provided, outline);
     described.imports = imports(outline);
     described.exports = exports(outline);
@@ -112,7 +130,7 @@ fn imports(outline: &Outline) -> Vec<String> {
 }
 
 fn exports(outline: &Outline) -> Vec<String> {
-    outline.exports.iter().map(|(name, item)| format!("{name}: {}", item.show())).collect()
+    outline.exports.iter().map(|Export { name, item, .. }| format!("{name}: {}", item.show())).collect()
 }
 
 fn memories(outline: &Outline) -> Vec<MemoryDescription> {
@@ -221,10 +239,10 @@ fn tasks(outline: &Outline, wasm: &[u8]) -> Result<Vec<TaskDescription>, Compile
 }
 
 fn bare_tasks(outline: &Outline) -> Vec<TaskDescription> {
-    let is_bare = |(name, item): &&(String, Item)| {
-        name != "wasmpool_init" && matches!(item, Item::Func(ty) if is_task(ty))
+    let is_bare = |export: &&Export| {
+        export.name != "wasmpool_init" && matches!(&export.item, Item::Func(ty) if is_task(ty))
     };
-    outline.exports.iter().filter(is_bare).map(|(name, _)| TaskDescription::raw(name)).collect()
+    outline.exports.iter().filter(is_bare).map(|export| TaskDescription::raw(&export.name)).collect()
 }
 
 fn is_task(ty: &FuncType) -> bool {

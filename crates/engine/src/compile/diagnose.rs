@@ -8,12 +8,11 @@ use proto::message::CompileError;
 use proto::text::truncated;
 
 /// These proposals are known to wasmtime 48 and not offered by this pool.
-const NOT_OFFERED: [(WasmFeatures, &str); 9] = [
+const NOT_OFFERED: [(WasmFeatures, &str); 8] = [
     (WasmFeatures::THREADS, "threads (shared memory and atomics)"),
     (WasmFeatures::SHARED_EVERYTHING_THREADS, "shared-everything-threads"),
     (WasmFeatures::LEGACY_EXCEPTIONS, "legacy exceptions (the superseded proposal)"),
     (WasmFeatures::STACK_SWITCHING, "stack-switching"),
-    (WasmFeatures::WIDE_ARITHMETIC, "wide-arithmetic"),
     (WasmFeatures::CUSTOM_PAGE_SIZES, "custom-page-sizes"),
     (WasmFeatures::MEMORY_CONTROL, "memory-control"),
     (WasmFeatures::CUSTOM_DESCRIPTORS, "custom-descriptors"),

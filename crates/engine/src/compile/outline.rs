@@ -9,7 +9,7 @@ use wasmparser::{FuncType, MemoryType, Parser, Payload, ValType, Validator, Wasm
 /// The parts of a module that others can see.
 pub(super) struct Outline {
     pub(super) imports: Vec<Import>,
-    pub(super) exports: Vec<(String, Item)>,
+    pub(super) exports: Vec<Export>,
     /// Says whether the module runs code of its own while it is instantiated.
     pub(super) has_start: bool,
 }
@@ -18,6 +18,13 @@ pub(super) struct Import {
     pub(super) module: String,
     pub(super) name: String,
     pub(super) item: Item,
+}
+
+pub(super) struct Export {
+    pub(super) name: String,
+    pub(super) item: Item,
+    /// Its number among the module's things of this kind.
+    pub(super) index: u32,
 }
 
 /// Something that is imported or exported.
@@ -56,7 +63,8 @@ impl Outline {
                         let export = export.ok()?;
                         let types = validator.types(0)?;
                         let item = Item::of(types, types.entity_type_from_export(&export)?);
-                        outline.exports.push((export.name.into(), item));
+                        let name = export.name.into();
+                        outline.exports.push(Export { name, item, index: export.index });
                     }
                 }
                 Payload::StartSection { .. } => outline.has_start = true,
@@ -67,7 +75,7 @@ impl Outline {
     }
 
     pub(super) fn export(&self, name: &str) -> Option<&Item> {
-        self.exports.iter().find(|(export, _)| export == name).map(|(_, item)| item)
+        self.exports.iter().find(|export| export.name == name).map(|export| &export.item)
     }
 
     /// Returns the type of an exported function.
@@ -81,7 +89,7 @@ impl Outline {
     /// Returns the memories that are imported or exported.
     pub(super) fn memories(&self) -> impl Iterator<Item = &MemoryType> {
         let imported = self.imports.iter().map(|import| &import.item);
-        imported.chain(self.exports.iter().map(|(_, item)| item)).filter_map(|item| match item {
+        imported.chain(self.exports.iter().map(|export| &export.item)).filter_map(|item| match item {
             Item::Memory(memory) => Some(memory),
             _ => None,
         })

@@ -7,6 +7,7 @@ use wasmtime::{Instance, Memory, ModuleExport, Store, TypedFunc, WasmParams, Was
 use super::instance::Outputs;
 use super::linker::TaskState;
 use super::loaded::Loaded;
+use super::numbers;
 use super::watcher::WatcherState;
 use proto::guest::abi::read_envelope;
 use proto::inbox::Input;
@@ -173,6 +174,12 @@ pub(super) async fn execute<const FIBER: bool>(
         if end != RunEnd::Ok {
             return Ok(CallResult { payload, ..CallResult::of(end) });
         }
+    }
+    if loaded.takes_numbers(index) {
+        let export = loaded.tasks.get(index).and_then(Option::as_ref);
+        let function = export.and_then(|export| instance.get_module_export(&mut *store, export));
+        let function = function.and_then(|export| export.into_func()).ok_or_else(missing)?;
+        return numbers::call::<FIBER>(store, function, call.input, output_bytes_max).await;
     }
     let Ok(len) = u32::try_from(call.input.left()) else {
         let message = format!("{} bytes of input do not fit a 32-bit memory", call.input.left());

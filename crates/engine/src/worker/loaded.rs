@@ -16,7 +16,9 @@ use super::run_end;
 use super::watcher::WatcherState;
 use crate::config;
 use proto::artifact::{self, Described};
-use proto::description::{CodeKind, MemoryKind, ModuleDescription};
+use proto::description::{
+    CallingConvention, CodeKind, MemoryKind, ModuleDescription, PROGRAM, UNNAMED_PROGRAM,
+};
 use proto::message::ModuleId;
 use proto::safepoints::Safepoints;
 use proto::trap::Frame;
@@ -46,6 +48,12 @@ impl Loaded {
     /// Returns where the machine code of the module's functions lies.
     pub(super) fn code(&self) -> Range<usize> {
         self.code.clone()
+    }
+
+    /// Returns whether the task's function takes its numbers as parameters.
+    pub(super) fn takes_numbers(&self, task: usize) -> bool {
+        let task = self.description.tasks.get(task);
+        task.is_some_and(|task| task.convention == CallingConvention::Numbers)
     }
 
     /// Returns the place in the module as its author wrote it.
@@ -177,6 +185,15 @@ impl Modules {
     }
 }
 
+/// Returns the export that is a command's program, as the compiler role has found it.
+fn program(module: &Module) -> Option<&'static str> {
+    let takes_and_returns_nothing = |name: &str| match module.get_export(name) {
+        Some(ExternType::Func(ty)) => ty.params().len() == 0 && ty.results().len() == 0,
+        _ => false,
+    };
+    [UNNAMED_PROGRAM, PROGRAM].into_iter().find(|name| takes_and_returns_nothing(name))
+}
+
 fn prepare(engine: &Engine, module: &Module, described: Described) -> wasmtime::Result<Loaded> {
     let Described { description, functions_bytes, safepoints, .. } = described;
     let linker = match description.uses_wasi {
@@ -202,7 +219,7 @@ fn prepare(engine: &Engine, module: &Module, described: Described) -> wasmtime::
         code: text.start.addr()..text.start.addr() + functions,
         memory: module.get_export_index("memory"),
         alloc: function("wasmpool_alloc"),
-        start: function("_start"),
+        start: program(module).and_then(|name| module.get_export_index(name)),
         reactor_start: description.has_reactor_start.then(|| function("_initialize")).flatten(),
         initializer: description.has_initializer.then(|| function("wasmpool_init")).flatten(),
         tasks: description.tasks.iter().map(|task| function(&task.export)).collect(),

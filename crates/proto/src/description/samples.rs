@@ -1,6 +1,8 @@
 //! Descriptions of modules for tests and fuzz targets, which compile no module for them.
 
-use crate::description::{Codec, Interrupt, MemoryKind, ModuleDescription, ModuleKind, TaskDescription};
+use crate::description::{
+    CallingConvention, Codec, Interrupt, MemoryKind, ModuleDescription, ModuleKind, TaskDescription,
+};
 use crate::schema::TypeSchema;
 
 /// Describes a module that has these tasks.
@@ -30,6 +32,7 @@ pub fn task(name: &str, params: &[&str], input: TypeSchema, output: TypeSchema) 
         name: name.into(),
         doc: "What it does.".into(),
         export: name.into(),
+        convention: CallingConvention::Bytes,
         codec: Codec::Postcard,
         params: params.iter().map(ToString::to_string).collect(),
         input,

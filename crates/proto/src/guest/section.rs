@@ -1,7 +1,7 @@
 //! The custom section `wasmpool.tasks`: what a module says of its tasks. Apart from the engine, so
 //! that it can be fuzzed without it.
 
-use crate::description::{Codec, TaskDefect, TaskDescription};
+use crate::description::{CallingConvention, Codec, TaskDefect, TaskDescription};
 use crate::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
 use crate::schema::TypeSchema;
 
@@ -51,6 +51,7 @@ fn record(body: &[u8]) -> Result<Option<TaskDescription>, String> {
         name: name.into(),
         doc: doc.into(),
         export: export.into(),
+        convention: CallingConvention::Bytes,
         codec,
         params: params.into_iter().map(Into::into).collect(),
         input,

@@ -1,0 +1,96 @@
+//! Tasks of a module that keeps to no ABI: its exported functions over numbers.
+
+use std::collections::HashMap;
+
+use wasmparser::{FuncType, KnownCustom, Name, NameSectionReader, Parser, Payload, ValType};
+
+use super::outline::{Export, Item, Outline};
+use proto::description::{NumberType, TaskDescription};
+use proto::limits::{TASK_NAME_BYTES_MAX, TASKS_PER_MODULE_MAX};
+
+/// What reactors export for whoever embeds them is no task of theirs: it is called first.
+const REACTOR_START: &str = "_initialize";
+
+/// Returns whether the module has any.
+pub(super) fn are_there(outline: &Outline) -> bool {
+    functions(outline).next().is_some()
+}
+
+/// Returns the tasks, at most as many as a module may have. What tool-chains export beside a program's own functions
+/// (`malloc`) is among them, since nothing tells it apart.
+pub(super) fn tasks(outline: &Outline, wasm: &[u8]) -> Vec<TaskDescription> {
+    let functions: Vec<_> = functions(outline).take(TASKS_PER_MODULE_MAX).collect();
+    let names = parameter_names(wasm, &functions);
+    let task = |(export, function): &(&Export, Function)| {
+        let names = names.get(&export.index).cloned().unwrap_or_default();
+        TaskDescription::numbers(&export.name, names, &function.params, &function.results)
+    };
+    // Its name may be one that a task cannot have.
+    functions.iter().map(task).filter(|task| task.check().is_ok()).collect()
+}
+
+struct Function {
+    params: Vec<NumberType>,
+    results: Vec<NumberType>,
+}
+
+fn functions(outline: &Outline) -> impl Iterator<Item = (&Export, Function)> {
+    outline.exports.iter().filter(|export| export.name != REACTOR_START).filter_map(|export| {
+        let Item::Func(ty) = &export.item else { return None };
+        Some((export, Function::of(ty)?))
+    })
+}
+
+impl Function {
+    fn of(ty: &FuncType) -> Option<Function> {
+        let numbers = |types: &[ValType]| types.iter().map(|ty| number(*ty)).collect::<Option<Vec<_>>>();
+        Some(Function { params: numbers(ty.params())?, results: numbers(ty.results())? })
+    }
+}
+
+fn number(ty: ValType) -> Option<NumberType> {
+    match ty {
+        ValType::I32 => Some(NumberType::I32),
+        ValType::I64 => Some(NumberType::I64),
+        ValType::F32 => Some(NumberType::F32),
+        ValType::F64 => Some(NumberType::F64),
+        ValType::V128 | ValType::Ref(_) => None,
+    }
+}
+
+/// Returns the names of the functions' parameters by the functions' numbers, as far as the module's section of names has them.
+/// Nothing depends on it, so what is malformed there is left out.
+fn parameter_names(wasm: &[u8], functions: &[(&Export, Function)]) -> HashMap<u32, Vec<String>> {
+    let counts: HashMap<u32, usize> =
+        functions.iter().map(|(export, function)| (export.index, function.params.len())).collect();
+    let mut names = HashMap::new();
+    for payload in Parser::new(0).parse_all(wasm) {
+        let Ok(payload) = payload else { break };
+        if let Payload::CustomSection(section) = payload
+            && let KnownCustom::Name(reader) = section.as_known()
+        {
+            read_names(reader, &counts, &mut names);
+        }
+    }
+    names
+}
+
+fn read_names(
+    reader: NameSectionReader<'_>,
+    counts: &HashMap<u32, usize>,
+    names: &mut HashMap<u32, Vec<String>>,
+) {
+    let locals = reader.into_iter().filter_map(|subsection| match subsection {
+        Ok(Name::Local(locals)) => Some(locals),
+        _ => None,
+    });
+    for function in locals.flatten().filter_map(Result::ok) {
+        let Some(count) = counts.get(&function.index) else { continue };
+        // A function's parameters are its first locals, in order.
+        let named = function.names.into_iter().map_while(Result::ok).take(*count);
+        let in_order =
+            named.zip(0..).map_while(|(naming, index)| (naming.index == index).then_some(naming.name));
+        let short = in_order.take_while(|name| name.len() <= TASK_NAME_BYTES_MAX);
+        names.insert(function.index, short.map(String::from).collect());
+    }
+}
